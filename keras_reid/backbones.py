@@ -1,0 +1,239 @@
+"""Backbones: a name or a file → a `keras.Model` that turns pixels into a feature map.
+
+Every backbone takes float RGB pixels 0..255 `(b, h, w, 3)` and yields `(b, h', w', d)`; the
+normalisation that its weights expect is inside.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from keras_reid.errors import InputError
+from keras_reid.layers import FusedBatchNormalization
+
+Shape = tuple[int, int, int]
+
+
+def _resnet50(weights: str | None, shape: Shape) -> keras.Model:
+    pixels = keras.Input(shape)
+    # ImageNet's mean in the order blue, green, red, as the published weights were trained.
+    x = keras.layers.Rescaling(1.0, offset=[-103.939, -116.779, -123.68], name="bgr_mean")(
+        pixels[..., ::-1]
+    )
+    net = keras.applications.ResNet50(include_top=False, weights=weights, input_shape=shape)
+    return keras.Model(pixels, net(x), name="resnet50")
+
+
+def _mobilenetv2(weights: str | None, shape: Shape) -> keras.Model:
+    pixels = keras.Input(shape)
+    x = keras.layers.Rescaling(1.0 / 127.5, offset=-1.0, name="unit_range")(pixels)
+    net = keras.applications.MobileNetV2(include_top=False, weights=weights, input_shape=shape)
+    return keras.Model(pixels, net(x), name="mobilenetv2")
+
+
+def _efficientnetv2_b0(weights: str | None, shape: Shape) -> keras.Model:
+    return keras.applications.EfficientNetV2B0(
+        include_top=False, weights=weights, input_shape=shape, include_preprocessing=True
+    )
+
+
+def _tiny(weights: str | None, shape: Shape) -> keras.Model:
+    """Four 3×3 convolutions with batch normalisation: trains from nothing in a minute on a CPU."""
+    if weights is not None:
+        raise InputError(
+            f"the backbone tiny has no published weights: received weights={weights!r}; "
+            "use weights='none' or a .weights.h5 file"
+        )
+    pixels = keras.Input(shape)
+    x = keras.layers.Rescaling(1.0 / 127.5, offset=-1.0)(pixels)
+    for width in (32, 64, 96, 128):
+        x = keras.layers.Conv2D(width, 3, strides=2, padding="same", use_bias=False)(x)
+        x = keras.layers.BatchNormalization(momentum=0.9)(x)
+        x = keras.layers.ReLU()(x)
+    return keras.Model(pixels, x, name="tiny")
+
+
+BACKBONES: dict[str, Callable[[str | None, Shape], keras.Model]] = {
+    "efficientnetv2-b0": _efficientnetv2_b0,
+    "mobilenetv2": _mobilenetv2,
+    "resnet50": _resnet50,
+    "tiny": _tiny,
+}
+
+
+def build(
+    name: str,
+    weights: str = "imagenet",
+    image_size: tuple[int, int] = (256, 128),
+    last_stride: int = 1,
+) -> keras.Model:
+    """The backbone of that name, ready to be trained.
+
+    Args:
+        name: one of `BACKBONES`; `keras_cv:PRESET` for a backbone of KerasCV; or the path of a
+            functional model saved as `.keras` that takes float pixels 0..255.
+        weights: `"imagenet"`, `"none"`, or the path of a `.weights.h5` file that fits. A model
+            from a file brings its own weights: there `"imagenet"` keeps them.
+        image_size: (height, width) in pixels.
+        last_stride: 1 undoes the last halving of the feature map, so that it keeps four times
+            the positions (Luo et al., Bag of Tricks, CVPRW 2019, arXiv:1903.07071); 2 leaves the
+            network as it was published.
+
+    Returns:
+        A model `(b, h, w, 3)` → `(b, h', w', d)`. Its batch normalisations run fused.
+
+    Raises:
+        InputError: unknown name, weights that do not fit or cannot be had, a file that is not
+            a feature extractor.
+    """
+    shape = (*image_size, 3)
+    if name.endswith(".keras"):
+        model = _from_file(name)
+    elif name.startswith("keras_cv:"):
+        model = _keras_cv(name.removeprefix("keras_cv:"), weights, shape)
+    elif name in BACKBONES:
+        model = _published(name, weights, shape)
+    else:
+        raise InputError(
+            f"a backbone is one of {', '.join(sorted(BACKBONES))}, keras_cv:PRESET or a .keras "
+            f"file: received {name!r}"
+        )
+    _check_map(model, name, image_size)
+    model = adapt(model, image_size, last_stride)
+    if weights not in ("imagenet", "none"):
+        load_weights(model, weights)
+    return model
+
+
+def load_weights(model: keras.Model, path: str) -> None:
+    """Loads a weights file into a model, or says in one sentence why it does not fit."""
+    if not Path(path).is_file():
+        raise InputError(f"weights are 'imagenet', 'none' or an existing file: received {path!r}")
+    try:
+        model.load_weights(path)
+    except Exception as error:
+        raise InputError(
+            f"the weights file must have been saved from the same model: {path!r} does not fit "
+            f"{model.name!r} ({_first_line(error)}); build the model as it was when it was saved"
+        ) from error
+
+
+def adapt(model: keras.Model, image_size: tuple[int, int], last_stride: int) -> keras.Model:
+    """A copy of the model with fused batch normalisation and the chosen last stride."""
+    if last_stride not in (1, 2):
+        raise InputError(f"last_stride is 1 or 2: received {last_stride}")
+    unstrided = _last_strided(model, image_size) if last_stride == 1 else {}
+
+    def layer_of(layer: keras.layers.Layer) -> keras.layers.Layer:
+        config = {**layer.get_config(), **unstrided.get(layer.name, {})}
+        if type(layer) is keras.layers.BatchNormalization:
+            return FusedBatchNormalization.from_config(config)
+        return type(layer).from_config(config)
+
+    copy = keras.models.clone_model(model, clone_function=layer_of, recursive=True)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def _last_strided(model: keras.Model, image_size: tuple[int, int]) -> dict[str, dict[str, Any]]:
+    """Changes of configuration, by layer name, that undo the last halving of the map."""
+    inner, layers = _strided(model)
+    if not layers:
+        return {}
+    probe = keras.Model(inner.inputs, [layer.output for layer in layers])
+    shapes = probe.compute_output_shape((1, *image_size, 3))
+    heights = [shape[1] for shape in (shapes if isinstance(shapes, list) else [shapes])]
+    last = [layer for layer, height in zip(layers, heights, strict=True) if height == min(heights)]
+    changes: dict[str, dict[str, Any]] = {layer.name: {"strides": (1, 1)} for layer in last}
+    for layer in last:
+        pad = next(
+            (p for p in inner.layers if _pads(p) and p.output is layer.input),
+            None,
+        )
+        if pad is not None:  # an uneven padding is made for the stride that goes
+            rows, columns = (size // 2 for size in layer.kernel_size)
+            changes[pad.name] = {"padding": ((rows, rows), (columns, columns))}
+    return changes
+
+
+def _strided(model: keras.Model) -> tuple[keras.Model, list[keras.layers.Layer]]:
+    """The innermost functional model that holds strided layers, and these layers."""
+    layers = [layer for layer in model.layers if _stride(layer) > 1]
+    nested = [layer for layer in model.layers if isinstance(layer, keras.Model)]
+    return (model, layers) if layers or not nested else _strided(nested[-1])
+
+
+def _stride(layer: keras.layers.Layer) -> int:
+    strides = getattr(layer, "strides", 1)
+    return max(strides) if isinstance(strides, list | tuple) else int(strides)
+
+
+def _pads(layer: keras.layers.Layer) -> bool:
+    return isinstance(layer, keras.layers.ZeroPadding2D)
+
+
+def _published(name: str, weights: str, shape: Shape) -> keras.Model:
+    try:
+        return BACKBONES[name]("imagenet" if weights == "imagenet" else None, shape)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"backbone {name!r} with weights={weights!r} could not be made for {shape[0]}×"
+            f"{shape[1]} pixels ({_first_line(error)}); use weights='none' or a .keras file"
+        ) from error
+
+
+def _from_file(path: str) -> keras.Model:
+    if not Path(path).is_file():
+        raise InputError(f"the backbone file must exist: received {path!r}")
+    try:
+        model = keras.saving.load_model(path, compile=False)
+    except Exception as error:
+        raise InputError(
+            f"the backbone file must be a Keras model: {path!r} cannot be read "
+            f"({_first_line(error)})"
+        ) from error
+    if not getattr(model, "inputs", None):
+        raise InputError(f"the backbone must be a functional model: {path!r} is not")
+    return model
+
+
+def _keras_cv(preset: str, weights: str, shape: Shape) -> keras.Model:
+    try:
+        import keras_cv
+    except ImportError as error:
+        raise InputError(
+            "a keras_cv: backbone needs KerasCV: run pip install 'keras_reid[keras-cv]'"
+        ) from error
+    families = [v for k, v in vars(keras_cv.models).items() if k.endswith("Backbone")]
+    known = sorted({preset for family in families for preset in family.presets})
+    if preset not in known and not Path(preset).is_dir():
+        raise InputError(
+            f"a keras_cv: backbone is one of {', '.join(known)} or a folder that "
+            f"save_to_preset wrote: received {preset!r}"
+        )
+    try:
+        net = keras_cv.models.Backbone.from_preset(preset, load_weights=weights == "imagenet")
+    except Exception as error:
+        raise InputError(
+            f"the KerasCV backbone {preset!r} could not be fetched ({_first_line(error)}); "
+            "allow the download, or save it to a folder where one is possible"
+        ) from error
+    pixels = keras.Input(shape)
+    return keras.Model(pixels, net(pixels), name="keras_cv")
+
+
+def _check_map(model: keras.Model, name: str, image_size: tuple[int, int]) -> None:
+    shape = model.compute_output_shape((None, *image_size, 3))
+    if not isinstance(shape, tuple) or len(shape) != 4 or None in shape[1:] or 0 in shape:
+        raise InputError(
+            f"a backbone yields one feature map (b, h, w, d): {name!r} yields {shape} for "
+            f"{image_size[0]}×{image_size[1]} pixels; use a model without its classifier"
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:160] if str(error).strip() else repr(error)

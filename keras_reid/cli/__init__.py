@@ -1,0 +1,1 @@
+"""The commands: absl flags in, library calls, files and tables out."""

@@ -1,0 +1,57 @@
+"""What the commands have in common: the data set's flags, and how an error ends."""
+
+import os
+import sys
+from collections.abc import Callable
+
+from absl import app, flags, logging
+
+# TensorFlow's C++ side greets with several lines of log; its errors still come through.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_string(
+    "dataset",
+    None,
+    "synthetic, market1501, dukemtmc-reid, msmt17, cuhk03, viper, prid2011, csv or folder.",
+)
+flags.DEFINE_string("data_dir", None, "The folder, or for csv the file, that holds the data set.")
+flags.DEFINE_string("run", None, "Run folder; train.py makes runs/DATASET-RECIPE-N by default.")
+flags.DEFINE_string(
+    "protocol",
+    "market1501",
+    "market1501: images of the same identity in the same camera are left out; no-camera: for "
+    "data without cameras.",
+)
+flags.DEFINE_integer("batch_size", 128, "Images embedded at a time.", lower_bound=1)
+
+
+def command(main: Callable[[list[str]], None]) -> Callable[[], None]:
+    """A console script of `main(argv)`: bad input ends in one sentence and exit code 1."""
+
+    def guarded(argv: list[str]) -> None:
+        from keras_reid.errors import InputError
+
+        if argv[1:]:
+            print(f"error: flags begin with --: received {argv[1:]}", file=sys.stderr)
+            sys.exit(2)
+        try:
+            main(argv)
+        except InputError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(1)
+        except KeyboardInterrupt:
+            print("\ninterrupted: the same command goes on from the last epoch", file=sys.stderr)
+            sys.exit(130)
+
+    def run() -> None:
+        logging.set_verbosity(logging.WARNING)
+        app.run(guarded)
+
+    return run
+
+
+def say(text: str = "") -> None:
+    """Prints at once, so that progress is seen through a pipe too."""
+    print(text, flush=True)

@@ -1,0 +1,24 @@
+"""Person images on disk: readers, checks, PK batches, and a drawn data set to start with."""
+
+from keras_reid.data import synthetic
+from keras_reid.data.checking import CheckReport, check
+from keras_reid.data.decode import readable
+from keras_reid.data.images import PersonImages, ReidDataset
+from keras_reid.data.pipeline import image_batches, pk_batches
+from keras_reid.data.readers import load
+from keras_reid.data.sampling import pk_steps
+from keras_reid.data.writing import write
+
+__all__ = [
+    "CheckReport",
+    "PersonImages",
+    "ReidDataset",
+    "check",
+    "image_batches",
+    "load",
+    "pk_batches",
+    "pk_steps",
+    "readable",
+    "synthetic",
+    "write",
+]

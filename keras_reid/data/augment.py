@@ -1,0 +1,168 @@
+"""Augmentation of a batch of uint8 images, as a function of the images and a seed.
+
+A recipe is `(images uint8 (b, h, w, 3), seed int (2,)) -> uint8 (b, h, w, 3)`. Ours are stateless:
+the same seed gives the same batch. They only choose, per image, from which row and column each
+pixel comes and which box is erased; one compiled gather then moves the pixels. Measured on two
+cores at 256×128, the gather moves 10,000 images/s; the same as separate TensorFlow operations
+reaches 1,400 to 2,000, because `tf.reverse`, `tf.where` and `tf.gather` on uint8 are not vectorised.
+"""
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import tensorflow as tf
+
+from keras_reid.errors import InputError
+
+Recipe = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+
+IMAGENET_MEAN = (124, 116, 104)
+
+
+def none(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """The images as they are."""
+    del seed
+    return images
+
+
+def flip(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Every second image, on average, mirrored left to right."""
+    rows, columns = _in_place(images)
+    return _rearrange(images, rows, _flipped(columns, seed), _no_box(images))
+
+
+def default(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Flip, pad by 10 pixels of black and crop, erase a box: the usual recipe of the field.
+
+    The padding is 10 pixels for an image of 256×128 and in proportion for other sizes.
+    (Luo et al., Bag of Tricks for person re-identification, CVPRW 2019, arXiv:1903.07071.)
+    """
+    flip_seed, crop_seed, erase_seed = tf.unstack(tf.random.split(seed, 3))
+    rows, columns = _cropped(*_in_place(images), crop_seed)
+    return _rearrange(images, rows, _flipped(columns, flip_seed), _erased(images, erase_seed))
+
+
+RECIPES: dict[str, Recipe] = {"none": none, "flip": flip, "default": default}
+
+KERAS_CV: dict[str, Callable[[ModuleType], Any]] = {
+    "randaugment": lambda keras_cv: keras_cv.layers.RandAugment(
+        value_range=(0, 255), augmentations_per_image=2, magnitude=0.3
+    ),
+    "augmix": lambda keras_cv: keras_cv.layers.AugMix(value_range=(0, 255)),
+    "colour_jitter": lambda keras_cv: keras_cv.layers.RandomColorJitter(
+        value_range=(0, 255),
+        brightness_factor=0.2,
+        contrast_factor=0.2,
+        saturation_factor=0.2,
+        hue_factor=0.03,
+    ),
+}
+
+
+def recipe(augment: str | Recipe) -> Recipe:
+    """The recipe of that name; a callable is its own recipe.
+
+    `none`, `flip` and `default` are stateless. `randaugment` (Cubuk et al., CVPRW 2020,
+    arXiv:1909.13719), `augmix` (Hendrycks et al., ICLR 2020, arXiv:1912.02781) and `colour_jitter`
+    run a KerasCV layer before `default`. KerasCV draws from a random state of its own: with these
+    three a run does not repeat, a resumed run continues with other augmentations, and the
+    iterator cannot be saved in a checkpoint. They are slow, too: 30 to 430 images/s at 256×128.
+
+    Raises:
+        InputError: unknown name, or KerasCV is needed and not installed.
+    """
+    if callable(augment):
+        return augment
+    if augment in RECIPES:
+        return RECIPES[augment]
+    if augment in KERAS_CV:
+        return _before_default(KERAS_CV[augment](_keras_cv(augment)))
+    known = ", ".join([*RECIPES, *KERAS_CV])
+    raise InputError(f"augment must be a function or one of {known}, got {augment!r}: pass one")
+
+
+def _before_default(layer: Callable[..., tf.Tensor]) -> Recipe:
+    def augment(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        changed = tf.clip_by_value(tf.round(layer(images, training=True)), 0, 255)
+        return default(tf.ensure_shape(tf.cast(changed, tf.uint8), images.shape), seed)
+
+    return augment
+
+
+def _keras_cv(augment: str) -> ModuleType:
+    try:
+        import keras_cv
+    except ImportError as error:
+        raise InputError(
+            f"augment={augment!r} needs KerasCV, which is not installed ({error}): "
+            "pip install 'keras-cv>=0.9'"
+        ) from error
+    return keras_cv
+
+
+def _in_place(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The row (b, h) and the column (b, w) from which each pixel comes: its own."""
+    b, h, w, _ = tf.unstack(tf.shape(images))
+    return tf.tile(tf.range(h)[None], [b, 1]), tf.tile(tf.range(w)[None], [b, 1])
+
+
+def _flipped(columns: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    coin = tf.random.stateless_uniform([tf.shape(columns)[0], 1], seed) < 0.5
+    return tf.where(coin, columns[:, ::-1], columns)
+
+
+def _cropped(rows: tf.Tensor, columns: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    row_seed, column_seed = tf.unstack(tf.random.split(seed))
+    return _shifted(rows, 10 / 256, row_seed), _shifted(columns, 10 / 128, column_seed)
+
+
+def _shifted(places: tf.Tensor, share: float, seed: tf.Tensor) -> tf.Tensor:
+    """A crop out of the padded image is a shift by up to the padding, either way."""
+    b, size = tf.unstack(tf.shape(places))
+    pad = tf.cast(tf.round(share * tf.cast(size, tf.float32)), tf.int32)
+    return places + tf.random.stateless_uniform([b, 1], seed, -pad, pad + 1, tf.int32)
+
+
+def _no_box(images: tf.Tensor) -> tf.Tensor:
+    return tf.zeros([tf.shape(images)[0], 4], tf.int32)
+
+
+def _erased(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Boxes (b, 4) as top, left, bottom, right: 2 to 40 % of the area, for half of the images.
+
+    The ratio of height to width is log-uniform in 0.3..3.33, cut to where the box fits, so
+    that no box is drawn in vain (random erasing, Zhong et al., AAAI 2020, arXiv:1708.04896).
+    """
+    b, height, width, _ = tf.unstack(tf.shape(images))
+    h, w = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
+    coin, share, shape, top, left = tf.unstack(tf.random.stateless_uniform([5, b], seed))
+    area = (0.02 + 0.38 * share) * h * w
+    low = tf.math.log(tf.clip_by_value(area / w**2, 0.3, 3.33))
+    high = tf.math.log(tf.clip_by_value(h**2 / area, 0.3, 3.33))
+    ratio = tf.exp(low + (high - low) * shape)
+    tall, wide = tf.minimum(tf.sqrt(area * ratio), h), tf.minimum(tf.sqrt(area / ratio), w)
+    top, left = top * (h - tall), left * (w - wide)
+    box = tf.cast(tf.round(tf.stack([top, left, top + tall, left + wide], 1)), tf.int32)
+    return tf.where(coin[:, None] < 0.5, box, 0)
+
+
+@tf.function(jit_compile=True, autograph=False)
+def _rearrange(images: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor, box: tf.Tensor) -> tf.Tensor:
+    """`out[i, y, x] = images[i, rows[i, y], columns[i, x]]`; black outside, mean inside the box.
+
+    Args:
+        images: uint8 (b, h, w, 3).
+        rows, columns: (b, h) and (b, w) int32; what lies outside the image is black.
+        box: (b, 4) int32, top, left, bottom, right, the last two excluded.
+    """
+    _, h, w, _ = tf.unstack(tf.shape(images))
+    pixels = tf.gather(images, tf.clip_by_value(rows, 0, h - 1), axis=1, batch_dims=1)
+    pixels = tf.gather(pixels, tf.clip_by_value(columns, 0, w - 1), axis=2, batch_dims=1)
+    y, x = rows[:, :, None], columns[:, None, :]
+    inside = (y >= 0) & (y < h) & (x >= 0) & (x < w)
+    pixels = tf.where(inside[..., None], pixels, tf.zeros_like(pixels))
+    top, left, bottom, right = tf.unstack(box[:, :, None, None], axis=1)
+    y, x = tf.range(h)[:, None], tf.range(w)
+    erased = (y >= top) & (y < bottom) & (x >= left) & (x < right)
+    return tf.where(erased[..., None], tf.constant(IMAGENET_MEAN, tf.uint8), pixels)

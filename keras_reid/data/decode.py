@@ -1,0 +1,74 @@
+"""From file names to pixels, and which files have any."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+from keras_reid.data.images import PersonImages
+from keras_reid.errors import InputError
+
+
+def decode(path: tf.Tensor) -> tf.Tensor:
+    """The file's pixels: JPEG, PNG or BMP to uint8 RGB (h, w, 3); runs eagerly and in a graph.
+
+    Raises:
+        tf.errors.OpError: the file is missing, empty, truncated or not an image.
+    """
+    # decode_image looks at the first bytes, not at the file's suffix, and hands JPEG to the same
+    # decoder, with the same fast integer transform, as decode_jpeg.
+    image = tf.io.decode_image(tf.io.read_file(path), channels=3, expand_animations=False)
+    return tf.ensure_shape(image, (None, None, 3))
+
+
+def decodable(path: np.ndarray) -> np.ndarray:
+    """Mask (n,) of the files that decode; every file is read once, in parallel."""
+
+    def survives(index: tf.Tensor, path: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        # The shape goes out with the index because tf.data prunes a decode whose result is unused,
+        # a control dependency notwithstanding: every file would pass.
+        return index, tf.shape(decode(path))
+
+    mask = np.zeros(len(path), bool)
+    if len(path) == 0:
+        return mask
+    files = tf.data.Dataset.from_tensor_slices(path).enumerate()
+    alive = files.map(survives, num_parallel_calls=tf.data.AUTOTUNE).ignore_errors()
+    for indices, _ in alive.batch(1024).as_numpy_iterator():
+        mask[indices] = True
+    return mask
+
+
+def readable(images: PersonImages, share: float = 0.01) -> PersonImages:
+    """The images that decode; one warning names those that do not.
+
+    Args:
+        images: n images.
+        share: the largest fraction of them, 0 to 1, that may be unreadable.
+
+    Raises:
+        InputError: more than `share` of the images are unreadable, or all of them.
+    """
+    if not 0 <= share <= 1:
+        raise InputError(
+            f"share must lie in 0..1, got {share}: give the fraction that may be unreadable"
+        )
+    mask = decodable(images.path)
+    if mask.all():
+        return images
+    broken = images.path[~mask].tolist()
+    if len(broken) > share * len(images) or not mask.any():
+        raise InputError(
+            f"at most {share:.2%} of the images may be unreadable, but {len(broken)} of "
+            f"{len(images)} are: restore or remove {name_some(broken)}"
+        )
+    logging.warning("skipping %d unreadable images: %s", len(broken), ", ".join(broken))
+    return images[mask]
+
+
+def name_some(names: Sequence[object], most: int = 5) -> str:
+    """`a, b, c and 7 more`."""
+    rest = len(names) - most
+    listed = ", ".join(str(name) for name in names[:most])
+    return f"{listed} and {rest} more" if rest > 0 else listed

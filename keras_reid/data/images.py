@@ -1,0 +1,96 @@
+"""Which image shows whom, seen by which camera, as parallel columns."""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from keras_reid.errors import InputError
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PersonImages:
+    """Image i is the file `path[i]`, shows `identity[i]` and was taken by `camera[i]`.
+
+    Args:
+        path: (n,) file names.
+        identity: (n,) integer or text labels, as they stand on disk.
+        camera: (n,) integers, or None for data without cameras. None is a mode of its own:
+            evaluation then compares every query with every gallery image.
+
+    Raises:
+        InputError: the columns differ in length, or hold something else than the above.
+    """
+
+    path: np.ndarray
+    identity: np.ndarray
+    camera: np.ndarray | None
+
+    def __post_init__(self) -> None:
+        # A frozen dataclass is filled through object.__setattr__; the caller may pass lists.
+        object.__setattr__(self, "path", np.array([os.fspath(p) for p in self.path], dtype=str))
+        object.__setattr__(self, "identity", _labels(self.identity))
+        if self.camera is not None:
+            object.__setattr__(self, "camera", _integers(self.camera, "camera"))
+        lengths = {len(self.path), len(self.identity)}
+        if self.camera is not None:
+            lengths.add(len(self.camera))
+        if len(lengths) > 1:
+            raise InputError(
+                f"path, identity and camera must have one entry per image, got {len(self.path)}, "
+                f"{len(self.identity)} and {'None' if self.camera is None else len(self.camera)}: "
+                "pass columns of one length, or camera=None for data without cameras"
+            )
+
+    def __len__(self) -> int:
+        return len(self.path)
+
+    def __getitem__(self, rows: Any) -> "PersonImages":
+        """The images at an index, a slice, an array of indices or a boolean mask."""
+        rows = np.atleast_1d(np.arange(len(self))[rows])
+        camera = None if self.camera is None else self.camera[rows]
+        return PersonImages(self.path[rows], self.identity[rows], camera)
+
+    def __repr__(self) -> str:
+        cameras = "no" if self.camera is None else len(np.unique(self.camera))
+        return (
+            f"PersonImages({len(self)} images, {len(np.unique(self.identity))} identities, "
+            f"{cameras} cameras)"
+        )
+
+    def classes(self) -> tuple[np.ndarray, np.ndarray]:
+        """`names[index[i]] == identity[i]`: sorted labels (c,) and int32 indices (n,)."""
+        names, index = np.unique(self.identity, return_inverse=True)
+        return names, index.astype(np.int32)
+
+
+@dataclass(frozen=True, eq=False)
+class ReidDataset:
+    """A data set by name, with the parts that it has: None stands for a part that is not there."""
+
+    name: str
+    train: PersonImages | None
+    query: PersonImages | None
+    gallery: PersonImages | None
+
+    def parts(self) -> dict[str, PersonImages]:
+        """The parts that are there, in the order train, query, gallery."""
+        parts = {"train": self.train, "query": self.query, "gallery": self.gallery}
+        return {part: images for part, images in parts.items() if images is not None}
+
+
+def _labels(values: Any) -> np.ndarray:
+    labels = np.asarray(values)
+    return labels if labels.dtype.kind == "U" else _integers(labels, "identity")
+
+
+def _integers(values: Any, column: str) -> np.ndarray:
+    numbers = np.asarray(values)
+    if numbers.dtype.kind not in "iu" and numbers.size:
+        what = "integers or text" if column == "identity" else "integers"
+        raise InputError(
+            f"{column} must hold {what}, got values such as {numbers.flat[0]!r}: "
+            "convert the column before building PersonImages"
+        )
+    return numbers.astype(np.int64)

@@ -1,0 +1,77 @@
+"""What stands in a data set's folder: image files, rows, and the parts they make."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from keras_reid.data.images import PersonImages, ReidDataset
+from keras_reid.errors import InputError
+
+Row = tuple[str, int | str, int | None]  # path, identity, camera
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
+CLUTTER = ("thumbs.db", "desktop.ini")  # left by file browsers; Market-1501 ships with Thumbs.db
+
+
+def level(root: Path, *names: str) -> Path:
+    """`root/name` for the first of the names that is there, else `root` itself."""
+    return next((root / name for name in names if (root / name).is_dir()), root)
+
+
+def entries(folder: Path) -> list[Path]:
+    """What stands in a folder, by name; hidden files and those of file browsers are left out."""
+    if not folder.is_dir():
+        raise InputError(f"a folder of images must exist, but {folder} does not: check the path")
+    names = [entry.name for entry in os.scandir(folder)]
+    kept = (n for n in names if not n.startswith(".") and n.lower() not in CLUTTER)
+    return [folder / name for name in sorted(kept)]
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The image files of a folder that holds nothing else."""
+    files = entries(folder)
+    for file in files:
+        if file.suffix.lower() not in SUFFIXES:
+            raise InputError(
+                f"a folder of images may hold {', '.join(SUFFIXES)} files only, "
+                f"but {file} stands there: move it away"
+            )
+    return files
+
+
+def columns(rows: Sequence[Row], source: Path) -> PersonImages:
+    """The rows of one part as parallel columns; InputError when there are none."""
+    if not rows:
+        raise InputError(
+            f"a part of a data set must hold images, but {source} has none: "
+            "restore its images or remove it"
+        )
+    path, identity, camera = zip(*rows, strict=True)
+    cameras = None if camera[0] is None else np.array(camera)
+    return PersonImages(np.array(path), np.array(identity), cameras)
+
+
+def assemble(
+    name: str, root: Path, sources: dict[str, Path], read: Callable[[Path], list[Row]]
+) -> ReidDataset:
+    """The parts whose source is there: train alone, query and gallery, or all three.
+
+    Raises:
+        InputError: no source is there, query or gallery is alone, or a part is empty.
+    """
+    if not root.is_dir():
+        raise InputError(f"{name} is read from a folder, but {root} is none: check the path")
+    found = {part: source for part, source in sources.items() if source.exists()}
+    if not found:
+        expected = ", ".join(source.name for source in sources.values())
+        raise InputError(f"{name} is made of {expected}, but {root} holds none: check the path")
+    for part, other in (("query", "gallery"), ("gallery", "query")):
+        if part in found and other not in found:
+            raise InputError(
+                f"{name} needs query and gallery together, but {sources[other]} is missing "
+                f"beside {found[part]}: restore it"
+            )
+    parts = {part: columns(read(source), source) for part, source in found.items()}
+    return ReidDataset(name, parts.get("train"), parts.get("query"), parts.get("gallery"))

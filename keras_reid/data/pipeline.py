@@ -1,0 +1,192 @@
+"""From files to batches: decode, resize, augment; uint8 all the way to the model.
+
+Images are decoded and resized one by one in parallel, and augmented a batch at a time. With a
+cache the first half is done once, and an epoch only gathers rows.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import tensorflow as tf
+
+from keras_reid.data import cache as caching
+from keras_reid.data.augment import Recipe, recipe
+from keras_reid.data.decode import decode, readable
+from keras_reid.data.images import PersonImages
+from keras_reid.data.sampling import pk_rows, pk_steps
+from keras_reid.errors import InputError
+
+Cache = str | os.PathLike[str] | None
+Load = Callable[[tf.data.Dataset, int], tf.data.Dataset]
+
+
+def pk_batches(
+    images: PersonImages,
+    identities: int = 16,
+    instances: int = 4,
+    image_size: tuple[int, int] = (256, 128),
+    augment: str | Recipe = "default",
+    seed: int = 0,
+    first_epoch: int = 0,
+    last: str = "fill",
+    cache: Cache = None,
+) -> tf.data.Dataset:
+    """An endless stream of training batches: P identities with K images each, augmented.
+
+    Batch i of epoch e is a function of (seed, e, i) alone, so a run that is resumed with
+    `first_epoch` continues as if it had not stopped. One epoch is `pk_steps(images, …)` batches,
+    counted on what `readable(images)` leaves.
+
+    Args:
+        images: n training images. Unreadable ones are named and left out, see `readable`.
+        identities: P, identities in a batch.
+        instances: K, images of each; b = P·K.
+        image_size: (h, w) in pixels.
+        augment: name of a recipe or a function, see `augment.recipe`.
+        seed: of the sampling and of the augmentation.
+        first_epoch: the epoch to begin with.
+        last: "fill" or "drop", see `sampling.deal`.
+        cache: None decodes every image anew each time; "memory" keeps the n·h·w·3 bytes of
+            decoded and resized images in memory; any other text or path is a folder with a file of
+            that length, made once and paged in as needed. 100,000 images of 256×128 take 9.8 GB.
+
+    Returns:
+        Elements (uint8 (b, h, w, 3), {"identity": int32 (b,), "camera": int32 (b,)}), identities
+        as class indices of the readable images' `classes()`, grouped K by K; no "camera" for
+        images without cameras.
+
+    Raises:
+        InputError: no images, more than 1 % of them unreadable, or P, K, size, recipe, `last` or
+            cache that cannot be.
+    """
+    _check(images, image_size)
+    change = recipe(augment)
+    pk_steps(images, identities, instances, last)  # refuses before every file is read
+    images, load = _readable_and_load(images, image_size, cache)
+    labels = _labels(images)
+    steps = pk_steps(images, identities, instances, last)
+
+    def finish(step: tf.Tensor, element: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, dict]:
+        rows, pixels = element
+        # Folded, so that augmentation and sampling, which counts in (seed, epoch), never agree.
+        pixels = change(pixels, tf.random.fold_in(tf.stack([tf.constant(seed, tf.int64), step]), 1))
+        pixels = tf.ensure_shape(pixels, (identities * instances, *image_size, 3))
+        return pixels, {name: tf.gather(column, rows) for name, column in labels.items()}
+
+    rows = pk_rows(labels["identity"], identities, instances, seed, first_epoch, last)
+    batches = load(rows, identities * instances).enumerate(first_epoch * steps)
+    return batches.map(finish, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+
+
+def image_batches(
+    images: PersonImages,
+    batch_size: int = 64,
+    image_size: tuple[int, int] = (256, 128),
+    cache: Cache = None,
+) -> tf.data.Dataset:
+    """All images once, in the order of the columns, as uint8 (b, h, w, 3); the last batch is short.
+
+    Args:
+        images: n images that can be read: pass them through `readable` first.
+        batch_size: b.
+        image_size: (h, w) in pixels.
+        cache: as in `pk_batches`.
+
+    Raises:
+        InputError: no images, or a size or cache that cannot be.
+        tf.errors.OpError: on iteration, an image that cannot be read.
+    """
+    _check(images, image_size)
+    if batch_size < 1:
+        raise InputError(f"batch_size must be 1 or more, got {batch_size}: raise it")
+    rows = tf.data.Dataset.range(len(images)).batch(batch_size)
+    batches = _load(images, image_size, cache)(rows, batch_size)
+    return batches.map(lambda rows, pixels: pixels).prefetch(tf.data.AUTOTUNE)
+
+
+def _check(images: PersonImages, image_size: tuple[int, int]) -> None:
+    if len(images) == 0:
+        raise InputError("batches need at least one image, got none: check the split that is used")
+    if len(image_size) != 2 or min(image_size) < 1:
+        raise InputError(
+            f"image_size must be (height, width), both 1 or more, got {image_size}: "
+            "pass for instance (256, 128)"
+        )
+
+
+def _labels(images: PersonImages) -> dict[str, np.ndarray]:
+    labels = {"identity": images.classes()[1]}
+    if images.camera is not None:
+        labels["camera"] = images.camera.astype(np.int32)
+    return labels
+
+
+def _readable_and_load(
+    images: PersonImages, image_size: tuple[int, int], cache: Cache
+) -> tuple[PersonImages, Load]:
+    """The readable images and their loader; a complete cache file has read them all already."""
+    if cache not in (None, "memory"):
+        file = caching.cache_file(cache, images, image_size)
+        if caching.complete(file, (len(images), *image_size, 3)):
+            return images, _load(images, image_size, cache)
+    images = readable(images)
+    return images, _load(images, image_size, cache)
+
+
+def _load(images: PersonImages, image_size: tuple[int, int], cache: Cache) -> Load:
+    """`load(rows, b)`: batches of rows (b,) to batches of (rows (b,), uint8 (b, h, w, 3))."""
+    path = tf.constant(images.path)
+
+    def read(row: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return row, _fitted(decode(path[row]), image_size)
+
+    def from_files(rows: tf.data.Dataset, batch: int) -> tf.data.Dataset:
+        return rows.unbatch().map(read, num_parallel_calls=tf.data.AUTOTUNE).batch(batch)
+
+    if cache is None:
+        return from_files
+    pool = _cached(images, image_size, cache, from_files)
+
+    def from_pool(rows: tf.data.Dataset, batch: int) -> tf.data.Dataset:
+        del batch
+        return rows.map(
+            lambda rows: (rows, tf.gather(pool, rows)), num_parallel_calls=tf.data.AUTOTUNE
+        )
+
+    return from_pool
+
+
+def _cached(
+    images: PersonImages, image_size: tuple[int, int], cache: str | os.PathLike[str], load: Load
+) -> tf.Tensor:
+    """All images (n, h, w, 3), decoded by `load` unless a cache file holds them already."""
+
+    def chunks() -> Iterator[np.ndarray]:
+        for _, pixels in load(tf.data.Dataset.range(len(images)).batch(64), 64):
+            yield pixels.numpy()
+
+    shape = (len(images), *image_size, 3)
+    if cache == "memory":
+        return caching.in_memory(chunks(), shape)
+    file = caching.cache_file(cache, images, image_size)
+    if not caching.complete(file, shape):
+        caching.write(file, chunks(), shape)
+    return caching.read(file, shape)
+
+
+def _fitted(image: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
+    """The uint8 image (h, w, 3) resized to `size`, with antialiasing where it shrinks."""
+    fits = tf.reduce_all(tf.shape(image)[:2] == size)
+    fitted = tf.cond(fits, lambda: image, lambda: _resized(image, size))
+    return tf.ensure_shape(fitted, (*size, 3))
+
+
+def _resized(image: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
+    # Both agree on growing images, but without antialiasing it is several times faster.
+    resized = tf.cond(
+        tf.reduce_any(tf.shape(image)[:2] > size),
+        lambda: tf.image.resize(image, size, antialias=True),
+        lambda: tf.image.resize(image, size),
+    )
+    return tf.saturate_cast(tf.round(resized), tf.uint8)

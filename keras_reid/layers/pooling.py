@@ -1,0 +1,41 @@
+"""Generalized-mean pooling."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="keras_reid")
+class GeneralizedMeanPooling2D(keras.layers.Layer):
+    """`(mean_hw max(x, epsilon)^p)^(1/p)`: `(b, h, w, d)` → `(b, d)`.
+
+    `p = 1` is average pooling of a non-negative map and `p → ∞` max pooling; `p` is one learned
+    number (Radenović et al., Fine-tuning CNN Image Retrieval with No Human Annotation, TPAMI
+    2019, arXiv:1711.02512). It is computed in float32, since `x^p` overflows in half precision.
+
+    Args:
+        p: the exponent that training starts from, at least 1.
+        epsilon: floor of the activations; keeps the gradient of the power finite at 0.
+    """
+
+    def __init__(self, p: float = 3.0, epsilon: float = 1e-6, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.initial_p = p
+        self.epsilon = epsilon
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        self.p = self.add_weight(
+            name="p", shape=(), initializer=keras.initializers.Constant(self.initial_p)
+        )
+
+    def call(self, inputs: Any) -> Any:
+        x = ops.maximum(ops.cast(inputs, "float32"), self.epsilon)
+        p = ops.cast(self.p, "float32")
+        return ops.cast(ops.mean(x**p, axis=(1, 2)) ** (1.0 / p), self.compute_dtype)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return (input_shape[0], input_shape[-1])
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "p": self.initial_p, "epsilon": self.epsilon}

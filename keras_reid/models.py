@@ -1,0 +1,138 @@
+"""Embedders: a backbone, a pooling, a neck and a classifier behind named outputs."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_reid import backbones
+from keras_reid.errors import InputError
+from keras_reid.layers import GeneralizedMeanPooling2D
+
+
+def _average(x: Any) -> Any:
+    return keras.layers.GlobalAveragePooling2D(name="pool")(x)
+
+
+def _maximum(x: Any) -> Any:
+    return keras.layers.GlobalMaxPooling2D(name="pool")(x)
+
+
+def _generalized_mean(x: Any) -> Any:
+    return GeneralizedMeanPooling2D(name="pool")(x)
+
+
+def _batch_norm(x: Any) -> Any:
+    # No shift: a classifier without bias then sees identities spread around the origin.
+    # Statistics follow quickly, because re-identification is trained in few, large steps.
+    return keras.layers.BatchNormalization(center=False, momentum=0.9, name="embedding")(x)
+
+
+def _no_neck(x: Any) -> Any:
+    return keras.layers.Identity(name="embedding")(x)
+
+
+POOLINGS: dict[str, Callable[[Any], Any]] = {
+    "avg": _average,
+    "gem": _generalized_mean,
+    "max": _maximum,
+}
+NECKS: dict[str, Callable[[Any], Any]] = {"bn": _batch_norm, "none": _no_neck}
+
+
+def build(
+    backbone: str,
+    num_identities: int | None,
+    image_size: tuple[int, int] = (256, 128),
+    *,
+    weights: str = "imagenet",
+    pooling: str = "avg",
+    neck: str = "bn",
+    last_stride: int = 1,
+    width: int | None = None,
+) -> keras.Model:
+    """uint8 images `(b, h, w, 3)` → `{"features": (b, d), "embedding": (b, d), "logits": (b, c)}`.
+
+    The strong baseline of Luo et al. (Bag of Tricks, CVPRW 2019, arXiv:1903.07071): metric losses
+    act on `features`, before the neck; retrieval and the classifier use `embedding`, after it.
+    Normalisation of the pixels is inside.
+
+    Args:
+        backbone: a name or a file, see `keras_reid.backbones.build`.
+        num_identities: c, the number of identities to classify; None leaves `logits` out.
+        image_size: (height, width) in pixels.
+        weights: `"imagenet"`, `"none"` or a `.weights.h5` file of the backbone.
+        pooling: `"avg"`, `"max"` or `"gem"` (generalized mean).
+        neck: `"bn"` (BNNeck: batch normalisation without shift) or `"none"`.
+        last_stride: 1 keeps a feature map of twice the height and width, 2 is as published.
+        width: d; None keeps the backbone's own.
+
+    Raises:
+        InputError: an unknown name, or weights that do not fit.
+    """
+    for what, name, known in (("pooling", pooling, POOLINGS), ("neck", neck, NECKS)):
+        if name not in known:
+            raise InputError(f"{what} is one of {', '.join(known)}: received {name!r}")
+    if num_identities is not None and num_identities < 1:
+        raise InputError(f"num_identities is at least 1 or None: received {num_identities}")
+    if min(image_size) < 1 or (width is not None and width < 1):
+        raise InputError(
+            f"sizes are at least 1: received image_size={image_size}, width={width}"
+        )
+
+    images = keras.Input((*image_size, 3), dtype="uint8", name="images")
+    pixels = keras.layers.Rescaling(1.0, dtype="float32", name="pixels")(images)
+    x = POOLINGS[pooling](backbones.build(backbone, weights, image_size, last_stride)(pixels))
+    if width is not None:
+        x = keras.layers.Dense(width, use_bias=False, name="width")(x)
+    features = keras.layers.Activation("linear", dtype="float32", name="features")(x)
+    embedding = NECKS[neck](features)
+    outputs = {"features": features, "embedding": embedding}
+    if num_identities is not None:
+        outputs["logits"] = keras.layers.Dense(
+            num_identities,
+            use_bias=False,
+            kernel_initializer=keras.initializers.RandomNormal(stddev=0.001),
+            dtype="float32",
+            name="logits",
+        )(embedding)
+    return keras.Model(images, outputs, name="embedder")
+
+
+def embedder(model: keras.Model) -> keras.Model:
+    """The part of a model that is needed at test time: images → `embedding` `(b, d)`."""
+    outputs = getattr(model, "output", None)
+    if not isinstance(outputs, dict) or "embedding" not in outputs:
+        raise InputError(
+            "an embedder has an output named 'embedding': received a model with "
+            f"{sorted(outputs) if isinstance(outputs, dict) else 'unnamed'} outputs; make it with "
+            "keras_reid.models.build"
+        )
+    return keras.Model(model.inputs, outputs["embedding"], name=model.name)
+
+
+def embed(model: keras.Model, batches: Iterable[Any], flip: bool = False) -> np.ndarray:
+    """L2-normalised float32 embeddings `(n, d)` of batches of uint8 images `(b, h, w, 3)`.
+
+    Args:
+        model: a model of `build`.
+        batches: for example `keras_reid.data.image_batches(...)`.
+        flip: add the embeddings of the image and of its mirror image before normalising, which
+            costs a second pass.
+    """
+    import tensorflow as tf
+
+    net = embedder(model)
+
+    @tf.function(reduce_retracing=True)
+    def step(images: Any) -> Any:
+        total = net(images, training=False)
+        if flip:
+            total += net(images[:, :, ::-1], training=False)
+        return tf.math.l2_normalize(tf.cast(total, tf.float32), axis=-1)
+
+    parts = [step(images).numpy() for images in batches]
+    if not parts:
+        raise InputError("there must be at least one image to embed: received none")
+    return np.concatenate(parts)

@@ -1,0 +1,168 @@
+"""Callbacks: retrieval scores during training, and a backup that survives a kill."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_reid import evaluation, models
+from keras_reid.data import PersonImages, image_batches
+from keras_reid.errors import InputError
+
+
+def rank_images(
+    embed: Callable[[PersonImages], np.ndarray],
+    query: PersonImages,
+    gallery: PersonImages,
+    protocol: str = "market1501",
+    dataset: str | None = None,
+) -> evaluation.RankingResult:
+    """`evaluation.rank` of the embeddings `embed(images) -> (n, d)` of two sets of images."""
+    return evaluation.rank(
+        (embed(query), embed(gallery)),
+        query.identity,
+        gallery.identity,
+        query.camera,
+        gallery.camera,
+        protocol=protocol,
+        dataset=dataset,
+    )
+
+
+class RetrievalEvaluation(keras.callbacks.Callback):
+    """Adds `val_mAP` and `val_rank1` to the logs, so that `ModelCheckpoint` can monitor them.
+
+    Under a moving average of the weights (`use_ema`) the averaged weights are scored. Choosing
+    an epoch by these numbers on the test set flatters the result: use images held out from
+    training for that.
+
+    Args:
+        query, gallery: images; their `identity` and `camera` columns make the protocol.
+        batch_size: images a pass.
+        every: evaluate after every so many epochs, and always after the last one.
+        flip: see `models.embed`.
+        protocol: see `evaluation.rank`.
+        dataset: name to record in the result.
+    """
+
+    def __init__(
+        self,
+        query: PersonImages,
+        gallery: PersonImages,
+        batch_size: int = 128,
+        every: int = 1,
+        flip: bool = False,
+        protocol: str = "market1501",
+        dataset: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.query = query
+        self.gallery = gallery
+        self.batch_size = batch_size
+        self.every = every
+        self.flip = flip
+        self.protocol = protocol
+        self.dataset = dataset
+
+    def score(self, model: keras.Model) -> evaluation.RankingResult:
+        """The ranking result of a model of `models.build`."""
+        size = model.input_shape[1:3]
+
+        def embed(images: PersonImages) -> np.ndarray:
+            return models.embed(model, image_batches(images, self.batch_size, size), self.flip)
+
+        return rank_images(embed, self.query, self.gallery, self.protocol, self.dataset)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        last = epoch + 1 == self.params.get("epochs")
+        if logs is None or not (last or (epoch + 1) % self.every == 0):
+            return
+        with averaged_weights(self.model):
+            result = self.score(getattr(self.model, "model", self.model))
+        logs["val_mAP"] = result.mAP
+        logs["val_rank1"] = result.rank(1)
+
+
+class averaged_weights:  # noqa: N801 - reads as a statement: `with averaged_weights(model):`
+    """Within the block the model has its optimizer's moving averages, if it keeps any."""
+
+    def __init__(self, model: keras.Model) -> None:
+        self.model = model
+        self.optimizer = getattr(model, "optimizer", None)
+
+    def __enter__(self) -> None:
+        if not getattr(self.optimizer, "use_ema", False):
+            return
+        self.kept = [variable.numpy() for variable in self.model.trainable_variables]
+        self.optimizer.finalize_variable_values(self.model.trainable_variables)
+
+    def __exit__(self, *exception: object) -> None:
+        if not getattr(self.optimizer, "use_ema", False):
+            return
+        for variable, value in zip(self.model.trainable_variables, self.kept, strict=True):
+            variable.assign(value)
+
+
+class Backup(keras.callbacks.Callback):
+    """After each epoch, all that is needed to go on: weights, optimizer and epoch, in one file.
+
+    The file is written beside the old one and then renamed over it, which is atomic: whenever
+    the process is killed, a whole backup of one epoch remains. (`keras.callbacks.
+    BackupAndRestore` writes weights and epoch to two files, one after the other; a kill between
+    the two repeats an epoch.) The epoch is not stored: it is the optimizer's step count divided
+    by the steps of an epoch.
+
+    Args:
+        path: a file name that ends with `.weights.h5`.
+        steps: steps in an epoch.
+    """
+
+    def __init__(self, path: str | Path, steps: int) -> None:
+        super().__init__()
+        self.path = Path(path)
+        self.steps = steps
+
+    def restore(self, learner: keras.Model) -> int:
+        """Loads the backup, if there is one, and returns the epoch to go on with."""
+        if not self.path.exists():
+            return 0
+        learner.optimizer.build(learner.trainable_variables)
+        try:
+            learner.load_weights(self.path)
+        except Exception as error:
+            raise InputError(
+                f"a run is resumed with the model it was started with: the backup {str(self.path)!r}"
+                " is of another one; give the flags of then, or another run folder"
+            ) from error
+        return int(learner.optimizer.iterations.numpy()) // self.steps
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        new = self.path.with_name("new." + self.path.name)
+        self.model.save_weights(new, overwrite=True)
+        os.replace(new, self.path)
+
+
+class History(keras.callbacks.Callback):
+    """The logs of each epoch as one line of JSON in a file; a resumed run goes on where it was.
+
+    Args:
+        path: the file.
+        first_epoch: what an interrupted run wrote for this epoch and later is dropped.
+    """
+
+    def __init__(self, path: str | Path, first_epoch: int = 0) -> None:
+        super().__init__()
+        self.path = Path(path)
+        lines = self.path.read_text().splitlines() if self.path.exists() else []
+        self.epochs = [json.loads(line) for line in lines[:first_epoch]]
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.epochs.append({"epoch": epoch + 1, **{k: float(v) for k, v in (logs or {}).items()}})
+        new = self.path.with_name("new." + self.path.name)
+        new.write_text("".join(json.dumps(row) + "\n" for row in self.epochs))
+        os.replace(new, self.path)

@@ -1,0 +1,111 @@
+"""From a recipe and images to a trained model."""
+
+import keras
+
+from keras_reid import losses, models
+from keras_reid.data import PersonImages, pk_batches, pk_steps
+from keras_reid.training.callbacks import Backup, History, RetrievalEvaluation, averaged_weights
+from keras_reid.training.learner import Learner
+from keras_reid.training.objective import Objective, Term
+from keras_reid.training.recipes import Recipe
+from keras_reid.training.runs import Run
+from keras_reid.training.schedules import schedule
+
+
+def build_model(recipe: Recipe, num_identities: int) -> keras.Model:
+    """The untrained model of a recipe."""
+    return models.build(
+        recipe.backbone,
+        num_identities if recipe.identity_weight > 0 else None,
+        recipe.image_size,
+        weights=recipe.weights,
+        pooling=recipe.pooling,
+        neck=recipe.neck,
+        last_stride=recipe.last_stride,
+        width=recipe.embedding_width or None,
+    )
+
+
+def build_objective(recipe: Recipe) -> Objective:
+    """`identity · IdentityLoss(logits) + triplet · TripletHardLoss(features)`."""
+    hard = losses.TripletHardLoss(recipe.margin if recipe.margin >= 0 else None)
+    terms = (
+        Term("identity", losses.IdentityLoss(recipe.smoothing), "logits", weight=recipe.identity_weight),
+        Term("triplet", hard, "features", weight=recipe.triplet_weight),
+    )
+    return Objective(*(term for term in terms if term.weight > 0))
+
+
+def build_optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Optimizer:
+    """Adam, or AdamW that spares biases and normalisations, under the recipe's schedule."""
+    rate = schedule(
+        recipe.schedule,
+        recipe.learning_rate,
+        steps_per_epoch * recipe.epochs,
+        round(steps_per_epoch * recipe.warmup),
+    )
+    average = {"use_ema": True, "ema_momentum": recipe.ema} if recipe.ema else {}
+    if not recipe.weight_decay:
+        return keras.optimizers.Adam(rate, **average)
+    optimizer = keras.optimizers.AdamW(rate, weight_decay=recipe.weight_decay, **average)
+    optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
+    return optimizer
+
+
+def fit(
+    model: keras.Model,
+    images: PersonImages,
+    recipe: Recipe,
+    run: Run,
+    *,
+    seed: int = 0,
+    cache: str | None = None,
+    evaluation: RetrievalEvaluation | None = None,
+    verbose: int = 1,
+) -> keras.Model:
+    """Trains `model` in place by the recipe; a run that was interrupted goes on where it was.
+
+    Args:
+        model: of `build_model`, in its initial state also when a run is resumed.
+        images: the training images.
+        recipe: what to do.
+        run: where backups, history and TensorBoard logs go.
+        seed: of the sampling and the augmentation.
+        cache: see `keras_reid.data.pk_batches`.
+        evaluation: scores the model during training.
+        verbose: see `keras.Model.fit`.
+
+    Returns:
+        The model, with the moving average of its weights if the recipe keeps one.
+    """
+    steps = pk_steps(images, recipe.identities, recipe.instances)
+    learner = Learner(model, build_objective(recipe))
+    learner.compile(optimizer=build_optimizer(recipe, steps))
+    backup = Backup(run.backup_file, steps)
+    first = backup.restore(learner)
+    batches = pk_batches(
+        images,
+        identities=recipe.identities,
+        instances=recipe.instances,
+        image_size=recipe.image_size,
+        augment=recipe.augment,
+        seed=seed,
+        first_epoch=first,
+        cache=cache,
+    )
+    learner.fit(
+        batches,
+        epochs=recipe.epochs,
+        initial_epoch=first,
+        steps_per_epoch=steps,
+        verbose=verbose,
+        callbacks=[
+            *([evaluation] if evaluation else []),
+            History(run.history_file, first),
+            keras.callbacks.TensorBoard(run.logs, write_graph=False),
+            backup,
+        ],
+    )
+    with averaged_weights(learner):
+        run.save_model(model)
+    return model

@@ -1,0 +1,79 @@
+"""What a model is trained for: named, weighted losses over named outputs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from keras_reid.errors import InputError
+
+
+@dataclass(frozen=True)
+class Term:
+    """`weight · loss(labels[label], outputs[output])`.
+
+    Attributes:
+        name: what the term is called in logs.
+        loss: any `keras.losses.Loss`.
+        output: the key of the model's output that the loss looks at.
+        label: the key of the labels that it compares with.
+        weight: factor in the sum.
+    """
+
+    name: str
+    loss: keras.losses.Loss
+    output: str
+    label: str = "identity"
+    weight: float = 1.0
+
+    def __call__(self, labels: Mapping[str, Any], outputs: Mapping[str, Any]) -> Any:
+        """The unweighted loss, a scalar."""
+        for kind, key, given in (
+            ("an output", self.output, outputs),
+            ("a label", self.label, labels),
+        ):
+            if key not in given:
+                raise InputError(
+                    f"the term {self.name!r} needs {kind} named {key!r}: received {sorted(given)}"
+                )
+        return self.loss(labels[self.label], outputs[self.output])
+
+
+@keras.saving.register_keras_serializable(package="keras_reid")
+class Objective:
+    """`Σ weight · term`, with a log entry for each term.
+
+    Args:
+        terms: at least one `Term`; their names are all different.
+    """
+
+    def __init__(self, *terms: Term) -> None:
+        names = [term.name for term in terms]
+        if not terms or len(set(names)) < len(names):
+            raise InputError(f"an objective has terms of different names: received {names}")
+        self.terms = terms
+
+    def __call__(self, labels: Mapping[str, Any], outputs: Mapping[str, Any]) -> dict[str, Any]:
+        """The unweighted value of each term by name."""
+        return {term.name: term(labels, outputs) for term in self.terms}
+
+    def total(self, values: Mapping[str, Any]) -> Any:
+        """The weighted sum of what a call returned."""
+        return sum(term.weight * values[term.name] for term in self.terms)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "terms": [
+                {**vars(term), "loss": keras.saving.serialize_keras_object(term.loss)}
+                for term in self.terms
+            ]
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "Objective":
+        terms = (
+            {**term, "loss": keras.saving.deserialize_keras_object(term["loss"])}
+            for term in config["terms"]
+        )
+        return cls(*(Term(**term) for term in terms))

@@ -1,0 +1,88 @@
+"""Named sets of defaults for `train.py`; every value is a flag of the same name."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from keras_reid.errors import InputError
+
+
+def _value(meaning: str, **default: Any) -> Any:
+    return field(metadata={"help": meaning}, **default)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What a training consists of; the fields say themselves what they mean."""
+
+    backbone: str = _value("Name or .keras file, see keras_reid.backbones.build.")
+    weights: str = _value("imagenet, none, or a .weights.h5 file of the backbone.")
+    height: int = _value("Height of the images in pixels.")
+    width: int = _value("Width of the images in pixels.")
+    epochs: int = _value("How often every image is seen.")
+    learning_rate: float = _value("The highest rate of the schedule.")
+    pooling: str = _value("avg, max or gem (generalized mean).", default="avg")
+    neck: str = _value("bn (BNNeck) or none.", default="bn")
+    last_stride: int = _value("1 keeps a finer last feature map; 2 is as published.", default=1)
+    embedding_width: int = _value("Width of the embedding; 0 keeps the backbone's.", default=0)
+    identities: int = _value("P, identities in a batch.", default=16)
+    instances: int = _value("K, images of each identity in a batch.", default=4)
+    augment: str = _value("Name of an augmentation in keras_reid.data.augment.", default="default")
+    schedule: str = _value("cosine, step or constant.", default="cosine")
+    warmup: float = _value("Epochs over which the rate rises linearly.", default=1.0)
+    weight_decay: float = _value("Of AdamW; 0 is plain Adam.", default=0.0)
+    ema: float = _value("Momentum of the moving average of the weights; 0: none.", default=0.0)
+    margin: float = _value("Of the triplet loss; negative: soft margin (softplus).", default=0.3)
+    smoothing: float = _value("Label smoothing of the identity loss.", default=0.1)
+    triplet_weight: float = _value("Weight of the triplet-hard loss.", default=1.0)
+    identity_weight: float = _value("Weight of the identity loss.", default=1.0)
+    flip: bool = _value("Embed the mirror image too, when scoring and exported.", default=True)
+
+    def __post_init__(self) -> None:
+        least = {"epochs": 1, "height": 1, "width": 1, "embedding_width": 0, "learning_rate": 0,
+                 "warmup": 0, "weight_decay": 0, "triplet_weight": 0, "identity_weight": 0}
+        for name, bound in least.items():
+            if getattr(self, name) < bound:
+                raise InputError(f"{name} is at least {bound}: received {getattr(self, name)}")
+        if not 0 <= self.ema < 1:
+            raise InputError(f"ema is a momentum in [0, 1): received {self.ema}")
+        if self.triplet_weight == 0 and self.identity_weight == 0:
+            raise InputError(
+                "at least one loss has a positive weight: received triplet_weight=0 and "
+                "identity_weight=0"
+            )
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.height, self.width
+
+
+RECIPES: dict[str, Recipe] = {
+    # Batch-hard triplet and smoothed identity loss around a BN neck (Luo et al., Bag of Tricks,
+    # CVPRW 2019, arXiv:1903.07071), with a shorter, cosine schedule.
+    "bot": Recipe(
+        backbone="mobilenetv2",
+        weights="imagenet",
+        height=128,
+        width=64,
+        epochs=24,
+        learning_rate=3.5e-4,
+    ),
+    # From nothing on a CPU in a minute or two: the drawn pedestrians.
+    "tiny": Recipe(
+        backbone="tiny",
+        weights="none",
+        height=64,
+        width=32,
+        epochs=10,
+        learning_rate=2e-3,
+        flip=False,
+    ),
+}
+
+
+def get(name: str) -> Recipe:
+    """The recipe of that name; an unknown name raises `InputError` and lists the known ones."""
+    if name not in RECIPES:
+        raise InputError(f"a recipe is one of {', '.join(sorted(RECIPES))}: received {name!r}")
+    return RECIPES[name]

@@ -1,0 +1,133 @@
+"""A run folder: the flags, the model, the scores and the logs of one training."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from keras_reid.errors import InputError
+
+
+class Run:
+    """A folder with `flags.json`, `model.keras`, `metrics.json`, `history.jsonl`, `logs/`.
+
+    While the training goes on there is `backup.weights.h5` instead of the model.
+    """
+
+    def __init__(self, directory: str | Path) -> None:
+        self.directory = Path(directory)
+        self.flags_file = self.directory / "flags.json"
+        self.model_file = self.directory / "model.keras"
+        self.metrics_file = self.directory / "metrics.json"
+        self.history_file = self.directory / "history.jsonl"
+        self.backup_file = self.directory / "backup.weights.h5"
+        self.logs = self.directory / "logs"
+
+    @property
+    def finished(self) -> bool:
+        return self.metrics_file.exists() and self.model_file.exists()
+
+    @property
+    def flags(self) -> dict[str, Any]:
+        return _read(self.flags_file)
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        return _read(self.metrics_file) if self.metrics_file.exists() else {}
+
+    def start(self, flags: dict[str, Any]) -> None:
+        """Makes the folder, or accepts an unfinished one that was started with the same flags."""
+        if self.finished:
+            raise InputError(
+                f"a finished run is never overwritten: {str(self.directory)!r} holds one; "
+                "give another --run"
+            )
+        if self.flags_file.exists():
+            before = self.flags
+            changed = [
+                f"{key} was {before.get(key)!r} and is now {flags.get(key)!r}"
+                for key in sorted({*before, *flags})
+                if before.get(key) != flags.get(key)
+            ]
+            if changed:
+                raise InputError(
+                    f"a run is resumed with the flags it was started with: in "
+                    f"{str(self.directory)!r} {'; '.join(changed)}; give those, or another --run"
+                )
+            return
+        if self.directory.exists() and (
+            not self.directory.is_dir() or any(self.directory.iterdir())
+        ):
+            raise InputError(
+                f"a run folder is new, empty or an unfinished run: {str(self.directory)!r} is "
+                "something else; give another --run"
+            )
+        self.directory.mkdir(parents=True, exist_ok=True)
+        write(self.flags_file, flags)
+
+    def finish(self, metrics: dict[str, Any]) -> None:
+        """Writes the scores and drops the backup; the run is then finished."""
+        write(self.metrics_file, metrics)
+        self.backup_file.unlink(missing_ok=True)
+
+    def contents(self) -> dict[str, str]:
+        """What lies in the folder, by file name."""
+        return {
+            self.flags_file.name: "the flags",
+            self.model_file.name: "the Keras model",
+            self.metrics_file.name: "scores with their protocol",
+            self.history_file.name: "losses by epoch",
+            f"{self.logs.name}/": "for tensorboard --logdir",
+        }
+
+    def save_model(self, model: keras.Model) -> None:
+        new = self.model_file.with_name("new.keras")
+        model.save(new)
+        os.replace(new, self.model_file)
+
+    def load_model(self) -> keras.Model:
+        """The trained model."""
+        if not self.model_file.is_file():
+            raise InputError(
+                f"a finished run folder holds model.keras: {str(self.directory)!r} does not; "
+                "train with train.py --run first"
+            )
+        try:
+            return keras.saving.load_model(self.model_file, compile=False)
+        except Exception as error:
+            raise InputError(
+                f"the model {str(self.model_file)!r} cannot be read ({str(error)[:160]})"
+            ) from error
+
+
+def default(dataset: str, recipe: str, flags: dict[str, Any], root: str = "runs") -> Run:
+    """`runs/DATASET-RECIPE-N`: the unfinished run of these flags, else the next free number."""
+    number = 1
+    while True:
+        run = Run(Path(root) / f"{dataset}-{recipe}-{number}")
+        if not run.directory.exists():
+            return run
+        if not run.finished and run.flags_file.exists() and run.flags == flags:
+            return run
+        number += 1
+
+
+def write(path: Path, value: dict[str, Any]) -> None:
+    """Writes JSON beside the file and renames it, so that a kill leaves the old or the new."""
+    new = path.with_name("new." + path.name)
+    new.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
+    os.replace(new, path)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise InputError(
+            f"a run folder holds {path.name}: {str(path.parent)!r} does not; make a run with "
+            "train.py"
+        ) from error
+    except json.JSONDecodeError as error:
+        raise InputError(f"{str(path)!r} is not JSON ({error}); restore it or train anew") from error

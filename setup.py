@@ -1,0 +1,59 @@
+"""Installs keras_reid: `pip install .`"""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "keras_reid/version.py").read_text())[1]
+
+EXTRAS = {
+    "keras-cv": ["keras-cv>=0.9"],
+    "hub": ["keras-hub>=0.19"],
+    "test": [
+        "hypothesis>=6.100",
+        "import-linter>=2.0",
+        "mypy>=1.13",
+        "pytest>=8.0",
+        "ruff>=0.9",
+        "scikit-learn>=1.5",
+    ],
+}
+
+setup(
+    name="keras_reid",
+    version=VERSION,
+    description="Person re-identification for Keras: metric losses, PK sampling, evaluation, export",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["keras_reid", "keras_reid.*"]),
+    package_data={"keras_reid": ["py.typed"]},
+    python_requires=">=3.11",
+    install_requires=[
+        "tensorflow>=2.18",
+        "keras>=3.9",
+        "numpy>=1.26",
+        "absl-py>=2.1",
+        "pillow>=10.3",
+        "tensorboard>=2.18",
+    ],
+    extras_require=EXTRAS,
+    entry_points={
+        "console_scripts": [
+            "keras-reid-train = keras_reid.cli.train:run",
+            "keras-reid-evaluate = keras_reid.cli.evaluate:run",
+            "keras-reid-export = keras_reid.cli.export:run",
+        ]
+    },
+    classifiers=[
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+        "Typing :: Typed",
+    ],
+)

@@ -1,0 +1,31 @@
+"""Fixtures for all tests: quiet TensorFlow, and the real images where they are to be had."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder that holds `data/` and `weights/` of real images, which are not shipped."""
+    folder = Path(os.environ.get("KERAS_REID_REAL_DATA", ROOT / "../shared")).resolve()
+    if not (folder / "data/market1501-mini").is_dir():
+        pytest.skip(f"no real images in {folder}: set KERAS_REID_REAL_DATA to their folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pedestrians(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small drawn data set in the Market-1501 layout."""
+    from keras_reid.data import synthetic
+
+    root = tmp_path_factory.mktemp("drawn") / "synthetic"
+    synthetic.generate(
+        root, train_identities=12, test_identities=6, cameras=3, images_per_camera=2, size=(64, 32)
+    )
+    return root

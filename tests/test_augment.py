@@ -1,0 +1,136 @@
+"""Augmentation recipes: what may change, how often, and that a seed decides it."""
+
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_reid.data.augment import IMAGENET_MEAN, KERAS_CV, RECIPES, recipe
+from keras_reid.errors import InputError
+
+SIZE = (64, 32)
+MEAN = np.array(IMAGENET_MEAN)
+
+
+def pictures(b=200, size=SIZE, seed=0):
+    """Noise without 0 and without the mean's red: padding and boxes are then recognisable."""
+    noise = np.random.default_rng(seed).integers(1, 120, (b, *size, 3))
+    return tf.constant(noise, tf.uint8)
+
+
+def run(name, images, seed=(0, 0)):
+    return recipe(name)(images, tf.constant(seed, tf.int64)).numpy()
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_seed_decides_and_shape_and_type_stay(name):
+    images = pictures(8)
+    first = run(name, images, (1, 2))
+    assert first.shape == images.shape
+    assert first.dtype == np.uint8
+    np.testing.assert_array_equal(first, run(name, images, (1, 2)))
+    if name != "none":
+        assert (first != run(name, images, (1, 3))).any()
+        assert (first != run(name, images, (2, 2))).any()
+
+
+def test_none_changes_nothing():
+    images = pictures(4)
+    np.testing.assert_array_equal(run("none", images), images)
+
+
+def test_flip_mirrors_about_half_of_the_images():
+    images = pictures().numpy()
+    flipped = run("flip", images)
+    same = (flipped == images).all((1, 2, 3))
+    mirrored = (flipped == images[:, :, ::-1]).all((1, 2, 3))
+    assert (same ^ mirrored).all()
+    assert 70 < mirrored.sum() < 130
+
+
+def test_default_is_a_shifted_perhaps_mirrored_image_with_a_box():
+    images = pictures().numpy()
+    changed = run("default", images)
+    vertical, horizontal = round(10 * SIZE[0] / 256), round(10 * SIZE[1] / 128)
+    padded = np.pad(images, ((0, 0), (vertical,) * 2, (horizontal,) * 2, (0, 0)))
+    erased = (changed == MEAN).all(-1)
+    found = [locate(padded[i], changed[i], erased[i]) for i in range(len(images))]
+    tops, lefts, mirrored = np.array(found).T
+    assert set(tops) == set(range(2 * vertical + 1))
+    assert set(lefts) == set(range(2 * horizontal + 1))
+    assert 70 < mirrored.sum() < 130
+
+
+def locate(padded, changed, erased):
+    """Which crop of the padded image, mirrored or not, equals the changed one off its box?"""
+    h, w = SIZE
+    for top in range(len(padded) - h + 1):
+        for left in range(padded.shape[1] - w + 1):
+            crop = padded[top : top + h, left : left + w]
+            for mirrored in (0, 1):
+                candidate = crop[:, ::-1] if mirrored else crop
+                if (candidate == changed)[~erased].all():
+                    return top, left, mirrored
+    raise AssertionError("no crop of the padded image explains the result")
+
+
+@pytest.mark.parametrize("size", [(64, 32), (32, 32), (100, 20)])
+def test_erasing_draws_one_box_of_the_stated_area_and_ratio_in_half_of_the_images(size):
+    erased = (run("default", pictures(400, size)) == MEAN).all(-1)
+    h, w = size
+    hit = erased.any((1, 2))
+    assert 150 < hit.sum() < 250
+    for mask in erased[hit]:
+        y, x = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        tall, wide = y[-1] - y[0] + 1, x[-1] - x[0] + 1
+        assert mask.sum() == tall * wide
+        # Rounding to whole pixels moves each side of the box by up to one.
+        assert (tall - 1) * (wide - 1) <= 0.4 * h * w
+        assert (tall + 1) * (wide + 1) >= 0.02 * h * w
+        assert (tall - 1) / (wide + 1) <= 3.34
+        assert (tall + 1) / (wide - 1 + 1e-9) >= 0.3
+    assert erased[hit].mean((1, 2)).max() > 0.3
+
+
+def test_boxes_reach_every_row_and_column():
+    erased = (run("default", pictures(400)) == MEAN).all(-1)
+    assert erased.any((0, 1)).all()
+    assert erased.any((0, 2)).all()
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_give_the_same_inside_tf_data(name):
+    images = pictures(6)
+    seeds = tf.data.Dataset.from_tensors(tf.constant([3, 4], tf.int64))
+    (inside,) = seeds.map(lambda seed: recipe(name)(images, seed))
+    np.testing.assert_array_equal(inside, run(name, images, (3, 4)))
+
+
+def test_a_function_is_its_own_recipe():
+    def darker(images, seed):
+        return images // 2
+
+    assert recipe(darker) is darker
+
+
+@pytest.mark.parametrize("name", KERAS_CV)
+def test_keras_cv_recipes_change_more_than_the_default_and_stay_uint8(name):
+    pytest.importorskip("keras_cv")
+    images = pictures(4)
+    seeds = tf.data.Dataset.from_tensors(tf.constant([0, 0], tf.int64))
+    (changed,) = seeds.map(lambda seed, change=recipe(name): change(images, seed))
+    assert changed.shape == images.shape
+    assert changed.dtype == tf.uint8
+    assert (changed != run("default", images)).numpy().any()
+
+
+def test_an_unknown_recipe_lists_the_known_ones():
+    with pytest.raises(InputError, match="one of none, flip, default, randaugment.*got 'cutout'"):
+        recipe("cutout")
+
+
+def test_a_missing_keras_cv_is_named_with_the_remedy(monkeypatch):
+    monkeypatch.setitem(sys.modules, "keras_cv", None)
+    with pytest.raises(InputError, match=r"augment='augmix' needs KerasCV.*pip install"):
+        recipe("augmix")

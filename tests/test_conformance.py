@@ -1,0 +1,263 @@
+"""Every property over the whole catalogue: a loss that is listed there is tested here."""
+
+import json
+import os
+import subprocess
+import sys
+from functools import cache, partial
+from pathlib import Path
+
+import catalogue
+import keras
+import numpy as np
+import oracle
+import pytest
+import tensorflow as tf
+
+from keras_reid import losses
+from keras_reid.losses import MetricLoss
+
+ALL = pytest.mark.parametrize("name", catalogue.LOSSES)
+METRIC = pytest.mark.parametrize(
+    "name", [name for name, case in catalogue.LOSSES.items() if case.metric]
+)
+WIDTH = 6
+BATCHES = 200
+
+
+def batch(seed):
+    """Labels and predictions: any number of identities, lone ones too, at any scale.
+
+    The scale decides whether the hinge is open or closed, and the scatter how hard the batch is.
+    """
+    rng = np.random.default_rng(seed)
+    images = int(rng.integers(2, 13))
+    labels = rng.integers(0, int(rng.integers(1, WIDTH + 1)), size=images)
+    centres = rng.normal(size=(WIDTH, WIDTH))
+    scatter = rng.uniform(0.1, 2) * rng.normal(size=(images, WIDTH))
+    scale = 10 ** rng.uniform(-2, 2)
+    return labels, (scale * (centres[labels] + scatter)).astype("float32")
+
+
+def value_and_gradient(loss, labels, predictions):
+    with tf.GradientTape() as tape:
+        tape.watch(predictions)
+        value = loss(labels, predictions)
+    return value, tape.gradient(value, predictions)
+
+
+@cache
+def compiled(name, jit_compile=False):
+    """Value and gradient as one graph: of unknown batch size, or by XLA of the size it is given."""
+    loss = catalogue.LOSSES[name].loss()
+    unknown = [tf.TensorSpec((None,), tf.int32), tf.TensorSpec((None, WIDTH))]
+    run = tf.function(
+        partial(value_and_gradient, loss),
+        input_signature=None if jit_compile else unknown,
+        jit_compile=jit_compile,
+        autograph=False,
+    )
+    return lambda labels, predictions: tuple(
+        np.array(result) for result in run(tf.constant(labels, tf.int32), tf.constant(predictions))
+    )
+
+
+def one_of(seed=3):
+    labels, predictions = np.repeat(np.arange(4), 3), batch(seed)[1]
+    return labels, np.resize(predictions, (12, WIDTH)) + np.arange(12, dtype="float32")[:, None]
+
+
+def test_every_loss_is_catalogued():
+    listed = {name.split("-")[0] for name in catalogue.LOSSES}
+    assert listed == set(losses.__all__) - {"MetricLoss"}
+
+
+# --- Numbers
+
+
+@ALL
+def test_value_and_gradient_are_those_of_the_oracle(name):
+    case = catalogue.LOSSES[name]
+    run = compiled(name)
+    active = 0
+    for seed in range(BATCHES):
+        labels, predictions = batch(seed)
+        value, gradient = run(labels, predictions)
+        truth = partial(case.value, labels)
+        assert value == pytest.approx(truth(predictions), rel=1e-5, abs=1e-7), seed
+        direction = np.random.default_rng(seed).normal(size=predictions.shape)
+        slope = oracle.slope(truth, predictions, direction)
+        # Entries of opposite sign cancel in a slope, so it is right to 1e-5 of their sizes.
+        size = np.sum(np.abs(gradient * direction))
+        assert np.sum(gradient * direction) == pytest.approx(
+            slope, rel=1e-5, abs=1e-5 * size + 1e-30
+        ), seed
+        active += size > 0
+    assert active > BATCHES / 4, "too few batches have a gradient to compare"
+
+
+@ALL
+def test_every_entry_of_the_gradient_is_that_of_the_oracle(name):
+    case = catalogue.LOSSES[name]
+    labels, predictions = one_of()
+    _, gradient = compiled(name)(labels, predictions)
+    expected = oracle.gradient(partial(case.value, labels), predictions)
+    np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
+
+
+@ALL
+def test_eager_graph_and_xla_agree(name):
+    loss = catalogue.LOSSES[name].loss()
+    labels, predictions = one_of()
+    eager = value_and_gradient(loss, labels, tf.constant(predictions))
+    for run in (compiled(name), compiled(name, jit_compile=True)):
+        for result, expected in zip(run(labels, predictions), eager, strict=True):
+            scale = np.abs(expected).max()
+            np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-6 * scale)
+
+
+@ALL
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_never_nan(name, jit_compile):
+    """Any norm, duplicates, all equal, zero, one identity, lone identities, a single image."""
+    run = compiled(name, jit_compile)
+    labels, predictions = one_of()
+    unit = predictions / np.linalg.norm(predictions, axis=1, keepdims=True)
+    mixed = unit * np.logspace(-6, 6, len(unit), dtype="float32")[:, None]
+    twins = np.repeat(unit[:6], 2, axis=0)
+    for x in (1e-6 * unit, 1e6 * unit, mixed, twins, 1e6 * twins, np.ones_like(unit), 0 * unit):
+        for y in (labels, np.zeros(12, int), np.arange(12) % WIDTH, np.repeat([0, 1], 6)):
+            assert all(np.all(np.isfinite(result)) for result in run(y, x.astype("float32")))
+    assert all(np.all(np.isfinite(result)) for result in run(labels[:1], unit[:1]))
+
+
+@METRIC
+@pytest.mark.parametrize("labels", [np.zeros(12), np.arange(12)], ids=["one identity", "all lone"])
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_without_comparisons_value_and_gradient_are_exactly_zero(name, labels, jit_compile):
+    run = compiled(name, jit_compile)
+    value, gradient = run(labels, one_of()[1])
+    assert value == 0
+    assert np.all(gradient == 0)
+
+
+@METRIC
+def test_duplicates_cost_what_the_oracle_says(name):
+    """An identity with too few images is completed by repetition."""
+    case = catalogue.LOSSES[name]
+    labels, predictions = one_of()
+    predictions[1] = predictions[0]
+    value, _ = compiled(name)(labels, predictions)
+    assert value == pytest.approx(case.value(labels, predictions), rel=1e-5)
+
+
+@ALL
+def test_the_order_of_the_batch_does_not_matter(name):
+    run = compiled(name)
+    labels, predictions = one_of()
+    order = np.random.default_rng(0).permutation(12)
+    value, gradient = run(labels, predictions)
+    shuffled_value, shuffled_gradient = run(labels[order], predictions[order])
+    assert shuffled_value == pytest.approx(value, rel=1e-5)
+    np.testing.assert_allclose(
+        shuffled_gradient, gradient[order], rtol=1e-5, atol=1e-6 * np.abs(gradient).max()
+    )
+
+
+@METRIC
+def test_the_numbers_of_the_identities_do_not_matter(name):
+    run = compiled(name)
+    labels, predictions = one_of()
+    assert run(1000 - 7 * labels, predictions)[0] == run(labels, predictions)[0]
+
+
+# --- Precision
+
+
+@ALL
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_predictions_are_compared_in_float32(name, dtype):
+    case = catalogue.LOSSES[name]
+    labels, predictions = one_of()
+    half = tf.cast(tf.constant(predictions), dtype)
+    exact = case.value(labels, tf.cast(half, "float64").numpy())
+    for value in (case.loss()(labels, half), tf.reduce_mean(case.loss().call(labels, half))):
+        assert value.dtype == "float32"
+        assert float(value) == pytest.approx(exact, rel=1e-5)
+
+
+@ALL
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision_trains(name, policy):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((WIDTH,)), keras.layers.Dense(WIDTH, dtype=policy)])
+    scaled = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.01), initial_scale=64)
+    model.compile(scaled, catalogue.LOSSES[name].loss())
+    before = model.layers[0].get_weights()[0]
+    labels, predictions = one_of()
+    value = model.train_on_batch(predictions, labels)
+    after = model.layers[0].get_weights()[0]
+    assert np.isfinite(value)
+    assert np.all(np.isfinite(after))
+    assert not np.array_equal(before, after)
+
+
+# --- Keras
+
+
+@ALL
+def test_config_round_trip(name):
+    loss = catalogue.LOSSES[name].loss(name="mine", reduction="sum", dtype="float64")
+    config = keras.losses.serialize(loss)
+    again = keras.losses.deserialize(json.loads(json.dumps(config)))
+    assert type(again) is type(loss)
+    assert again.get_config() == loss.get_config()
+    assert again.dtype == "float64"
+    labels, predictions = one_of()
+    assert float(again(labels, predictions)) == float(loss(labels, predictions))
+
+
+@ALL
+def test_a_compiled_model_is_loaded_without_custom_objects(name, tmp_path):
+    loss = catalogue.LOSSES[name].loss()
+    model = keras.Sequential([keras.Input((WIDTH,)), keras.layers.Dense(WIDTH)])
+    model.compile("sgd", loss)
+    labels, predictions = one_of()
+    before = model.test_on_batch(predictions, labels)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert loaded.loss.get_config() == loss.get_config()
+    after = loaded.test_on_batch(predictions, labels)
+    assert after == pytest.approx(before, rel=1e-6)
+
+
+@METRIC
+def test_a_subclass_states_only_its_formula(name):
+    """The defaults that later losses inherit: every option of the base is in the config."""
+    options = set(catalogue.LOSSES[name].loss().get_config())
+    assert options >= {"margin", "distance", "normalize", "name", "reduction", "dtype"}
+    assert isinstance(catalogue.LOSSES[name].loss(), MetricLoss)
+
+
+@pytest.fixture(scope="module")
+def steps():
+    """`{name: [weights after a step on one replica, on two]}`."""
+    here = Path(__file__).parent
+    paths = os.pathsep.join([str(here.parent), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, str(here / "replicas.py")],
+        env={**os.environ, "PYTHONPATH": paths, "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@ALL
+def test_two_replicas_take_the_step_of_one(name, steps):
+    """A loss that returned a scalar would take twice the step."""
+    one, two = steps[name]
+    np.testing.assert_allclose(two, one, rtol=1e-5, atol=1e-6)

@@ -1,0 +1,148 @@
+"""Distances against loops, and where the Gram expansion, the root and the diagonal can break."""
+
+import catalogue
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_reid import distances
+from keras_reid.errors import InputError
+
+ALL = pytest.mark.parametrize("name", catalogue.DISTANCES)
+POINTS = np.random.default_rng(0).normal(size=(6, 5)).astype("float32")
+OTHERS = np.random.default_rng(1).normal(size=(4, 5)).astype("float32")
+
+
+def gradient(function, x, jit_compile=False):
+    """`∂ Σ f(x)`."""
+
+    @tf.function(jit_compile=jit_compile, autograph=False)
+    def run(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            total = tf.reduce_sum(function(x))
+        return tape.gradient(total, x)
+
+    return run(tf.constant(x)).numpy()
+
+
+def test_every_distance_is_catalogued():
+    assert catalogue.DISTANCES.keys() == distances.DISTANCES.keys()
+
+
+@ALL
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_matches_the_loops(name, scale):
+    distance, truth = catalogue.DISTANCES[name]
+    x, y = scale * POINTS, scale * OTHERS
+    np.testing.assert_allclose(distance(x, y), truth(x, y), rtol=1e-6)
+    np.testing.assert_allclose(distance(x), truth(x, x), rtol=1e-6)
+
+
+@ALL
+def test_near_pairs_do_not_cancel(name):
+    """Pairs at 1e-4 of the norm: their squares would vanish in a float32 Gram expansion.
+
+    What remains is the rounding of unit vectors to float32.
+    """
+    distance, truth = catalogue.DISTANCES[name]
+    x = np.random.default_rng(2).normal(size=(8, 2048)).astype("float32")
+    y = (x + 1e-4 * np.random.default_rng(3).normal(size=x.shape)).astype("float32")
+    np.testing.assert_allclose(distance(x, y), truth(x, y), rtol=1e-4)
+
+
+def test_a_common_offset_does_not_matter():
+    offset = np.float32(1024)  # a power of two, so that adding it rounds but little
+    x = np.round(POINTS * 64) / 64
+    np.testing.assert_allclose(distances.euclidean(x + offset), distances.euclidean(x), rtol=1e-6)
+
+
+@ALL
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_coincident_points_have_distance_and_gradient_zero(name, jit_compile):
+    distance, _ = catalogue.DISTANCES[name]
+    x = np.repeat(np.random.default_rng(4).normal(size=(1, 700)), 5, axis=0).astype("float32")
+    far = np.concatenate([x, 30 * np.ones((1, 700), "float32")])
+    assert np.all(np.array(distance(far))[:5, :5] == 0)
+    assert np.all(gradient(distance, x, jit_compile) == 0)
+    assert np.all(np.isfinite(gradient(distance, far, jit_compile)))
+    assert np.all(np.isfinite(gradient(distance, np.zeros((3, 4), "float32"), jit_compile)))
+
+
+def test_the_slope_of_the_root_is_one_beside_a_coincident_pair():
+    """The guard must stop the gradient at 0 only: a clamp that is too wide would give 0 here."""
+    x = np.array([[0.0], [0.0], [1e-5]], "float32")
+    np.testing.assert_allclose(gradient(distances.euclidean, x)[:, 0], [-2, -2, 4], rtol=1e-5)
+
+
+@ALL
+def test_the_diagonal_is_exactly_zero(name):
+    distance, _ = catalogue.DISTANCES[name]
+    x = np.random.default_rng(5).normal(size=(50, 333)).astype("float32")
+    assert np.all(np.diag(np.array(distance(x))) == 0)
+
+
+@ALL
+@pytest.mark.parametrize(
+    ("given", "returned"),
+    [("float16", "float32"), ("bfloat16", "float32"), ("int32", "float32"), ("float64", "float64")],
+)
+def test_half_precision_is_computed_in_float32(name, given, returned):
+    distance, truth = catalogue.DISTANCES[name]
+    x = tf.cast(tf.constant(40 * POINTS), given)  # squared and summed beyond 65504 in float16
+    result = distance(x)
+    exact = tf.cast(x, "float64").numpy()
+    assert result.dtype == returned
+    np.testing.assert_allclose(result, truth(exact, exact), rtol=1e-6)
+
+
+@ALL
+def test_unknown_numbers_of_rows(name):
+    distance, _ = catalogue.DISTANCES[name]
+    spec = tf.TensorSpec((None, 5))
+    traced = tf.function(lambda x, y: (distance(x), distance(x, y)), [spec, spec], autograph=False)
+    within, across = traced(POINTS, OTHERS)
+    np.testing.assert_allclose(within, distance(POINTS), rtol=1e-6)
+    np.testing.assert_allclose(across, distance(POINTS, OTHERS), rtol=1e-6)
+
+
+@ALL
+def test_nan_is_not_hidden(name):
+    distance, _ = catalogue.DISTANCES[name]
+    x = POINTS.copy()
+    x[2, 0] = np.nan
+    off_diagonal = ~np.eye(len(x), dtype=bool)
+    assert np.all(np.isnan(np.array(distance(x))[2][off_diagonal[2]]))
+
+
+def test_cosine_by_hand():
+    x = np.array([[1.0, 0], [0, 2], [-3, 0], [0, 0]], "float32")
+    np.testing.assert_allclose(distances.cosine(x[:1], x[:3]), [[0, 1, 2]], atol=1e-7)
+    assert np.all(np.isfinite(distances.cosine(x)))
+
+
+def test_unit():
+    np.testing.assert_allclose(distances.unit(np.array([[3.0, 4.0], [0, 0]])), [[0.6, 0.8], [0, 0]])
+    small = distances.unit(np.array([[3e-6, 4e-6]], "float32"))
+    np.testing.assert_allclose(small, [[0.6, 0.8]], rtol=1e-6)
+    assert np.all(np.isfinite(gradient(distances.unit, np.zeros((2, 3), "float32"), True)))
+
+
+def test_get():
+    assert distances.get("cosine") is distances.cosine
+    assert distances.get(len) is len
+
+
+def test_unknown_names_list_the_known_ones():
+    with pytest.raises(InputError, match="euclidean, squared_euclidean, cosine, but 'manhattan'"):
+        distances.get("manhattan")
+
+
+def test_points_are_a_matrix():
+    with pytest.raises(InputError, match=r"matrix.*\(2, 3, 4\).*flatten"):
+        distances.euclidean(np.zeros((2, 3, 4)))
+
+
+def test_widths_must_agree():
+    with pytest.raises(InputError, match=r"\(2, 3\) and \(2, 4\).*same model"):
+        distances.euclidean(np.zeros((2, 3)), np.zeros((2, 4)))

@@ -1,0 +1,212 @@
+"""The columns, the decoder, and the copy of any data set in the layout of Market-1501."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from keras_reid import data
+from keras_reid.data.decode import decodable, decode
+from keras_reid.data.images import PersonImages, ReidDataset
+from keras_reid.errors import InputError
+
+
+def images(identity, camera=None, path=None):
+    path = [f"{row}.jpg" for row in range(len(identity))] if path is None else path
+    return PersonImages(path, identity, camera)
+
+
+def picture(path, grey=0, size=(8, 16)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(grey).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    Image.fromarray(noise).save(path)
+    return path
+
+
+def test_columns_become_arrays(tmp_path):
+    columns = PersonImages([tmp_path / "a.jpg", "b.jpg"], (7, 8), np.array([1, 2], np.uint8))
+    assert columns.path.tolist() == [str(tmp_path / "a.jpg"), "b.jpg"]
+    assert columns.identity.dtype == columns.camera.dtype == np.int64
+    assert len(columns) == 2
+
+
+def test_rows_by_index_slice_array_and_mask():
+    columns = images(["b", "a", "b"], [3, 1, 2])
+    for rows in (1, slice(1, 2), [1], np.array([False, True, False])):
+        row = columns[rows]
+        assert (row.path.tolist(), row.identity.tolist()) == (["1.jpg"], ["a"])
+        assert row.camera.tolist() == [1]
+    assert images([1, 2])[:1].camera is None
+    assert len(columns[np.zeros(3, bool)]) == 0
+    with pytest.raises(IndexError):
+        columns[3]
+
+
+@pytest.mark.parametrize("labels", [[30, 10, 30, 20], ["q", "a", "q", "b"]])
+def test_classes_are_contiguous_and_name_the_labels(labels):
+    names, index = images(labels).classes()
+    assert names[index].tolist() == labels
+    assert index.dtype == np.int32
+    assert index.tolist() == [2, 0, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (([], [1], None), "one entry per image, got 0, 1 and None"),
+        ((["a"], [1], [1, 2]), "one entry per image, got 1, 1 and 2"),
+        ((["a"], [1.5], None), "identity must hold integers or text, got values such as"),
+        ((["a"], [None], None), "identity must hold integers or text"),
+        ((["a"], [1], ["left"]), "camera must hold integers, got values such as"),
+    ],
+)
+def test_columns_that_do_not_fit_are_refused(columns, message):
+    with pytest.raises(InputError, match=message):
+        PersonImages(*columns)
+
+
+def test_they_print_in_one_line():
+    assert repr(images([1, 1, 2], [1, 2, 2])) == "PersonImages(3 images, 2 identities, 2 cameras)"
+    assert repr(images([1])) == "PersonImages(1 images, 1 identities, no cameras)"
+
+
+def test_parts_are_those_that_are_there():
+    assert list(ReidDataset("d", None, images([1]), images([1])).parts()) == ["query", "gallery"]
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "bmp"])
+def test_decode_is_what_pillow_reads(tmp_path, suffix):
+    path = picture(tmp_path / f"a.{suffix}")
+    expected = np.asarray(Image.open(path).convert("RGB")).astype(int)
+    eager = decode(tf.constant(str(path)))
+    mapped = tf.data.Dataset.from_tensors(str(path)).map(decode).get_single_element()
+    for pixels in (eager.numpy(), mapped.numpy()):
+        assert pixels.dtype == np.uint8
+        # the fast integer transform of JPEG may round differently
+        np.testing.assert_allclose(pixels, expected, atol=8 if suffix == "jpg" else 0)
+
+
+def test_decode_looks_at_the_content_and_makes_three_channels(tmp_path):
+    grey = tmp_path / "grey.jpg"
+    Image.new("L", (8, 16), 77).save(grey, format="PNG")
+    assert np.unique(decode(str(grey))).tolist() == [77]
+    assert decode(str(grey)).shape == (16, 8, 3)
+
+
+@pytest.fixture
+def broken(tmp_path):
+    """Five ways in which a file is no image."""
+    whole = picture(tmp_path / "whole.jpg").read_bytes()
+    png = picture(tmp_path / "whole.png").read_bytes()
+    contents = {
+        "truncated.jpg": whole[: len(whole) // 2],
+        "endless.jpg": whole[:-2],
+        "truncated.png": png[: len(png) // 2],
+        "empty.jpg": b"",
+        "text.jpg": b"not an image\n" * 9,
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    return [str(tmp_path / name) for name in (*contents, "missing.jpg")]
+
+
+def test_decodable_finds_every_broken_file(tmp_path, broken):
+    good = [str(tmp_path / "whole.jpg"), str(tmp_path / "whole.png")]
+    mask = decodable(np.array([good[0], *broken, good[1]]))
+    assert mask.tolist() == [True, *[False] * len(broken), True]
+    assert decodable(np.array([], str)).tolist() == []
+
+
+def test_readable_skips_and_names_the_broken(tmp_path, broken, caplog):
+    good = str(tmp_path / "whole.jpg")
+    columns = images([5, 6, 7], [1, 2, 3], [good, broken[0], good])
+    with caplog.at_level("WARNING", logger="absl"):
+        kept = data.readable(columns, share=0.4)
+    assert (kept.identity.tolist(), kept.camera.tolist()) == ([5, 7], [1, 3])
+    assert [record.getMessage() for record in caplog.records] == [
+        f"skipping 1 unreadable images: {broken[0]}"
+    ]
+
+
+def test_readable_keeps_what_is_whole(tmp_path, caplog):
+    columns = images([5], path=[picture(tmp_path / "a.jpg")])
+    assert data.readable(columns) is columns
+    assert not caplog.records
+
+
+def test_readable_refuses_more_than_the_share(tmp_path, broken):
+    good = str(tmp_path / "whole.jpg")
+    columns = images(range(200), path=[good] * 197 + broken[:3])
+    assert len(data.readable(columns, share=0.015)) == 197
+    with pytest.raises(
+        InputError, match=r"at most 1.00% of the images .* 3 of 200 .*truncated.jpg"
+    ):
+        data.readable(columns)
+    with pytest.raises(InputError, match=r"but 6 of 6 are: .* and 1 more"):
+        data.readable(images(range(6), path=broken), share=1.0)
+    with pytest.raises(InputError, match=r"share must lie in 0..1, got 1.5"):
+        data.readable(columns, share=1.5)
+
+
+def test_write_and_load_again(tmp_path):
+    files = [
+        picture(tmp_path / f"in/{row}.{s}", row) for row, s in enumerate(("jpg", "PNG", "bmp"))
+    ]
+    train, test = images([12, -1, 12], [3, 1, 10], files), images([0, 7, 7], [1, 2, 3], files)
+    data.write(ReidDataset("d", train, test, test), tmp_path / "out/set")
+    back = data.load("market1501", tmp_path / "out/set")
+    assert back.train.identity.tolist() == [12, 12]
+    assert sorted(back.train.camera.tolist()) == [3, 10]
+    assert back.gallery.identity.tolist() == [0, 7, 7]
+    copies = sorted(path.name for path in (tmp_path / "out/set/bounding_box_test").iterdir())
+    assert copies == [
+        "0000_c1s1_000000_00.jpg",
+        "0007_c2s1_000001_00.png",
+        "0007_c3s1_000002_00.bmp",
+    ]
+    for copy, file in zip(back.gallery.path, files, strict=True):
+        assert Path(copy).read_bytes() == file.read_bytes()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["set"]
+
+
+def test_write_numbers_text_identities(tmp_path):
+    file = picture(tmp_path / "a.jpg")
+    parts = [images([name], [1], [file]) for name in ("zoe", "bob", "bob")]
+    data.write(ReidDataset("d", *parts), tmp_path / "out")
+    back = data.load("market1501", tmp_path / "out")
+    assert (back.train.identity.tolist(), back.query.identity.tolist()) == ([2], [1])
+    assert (tmp_path / "out/identities.csv").read_text().split() == [
+        "identity,name",
+        "1,bob",
+        "2,zoe",
+    ]
+
+
+def test_write_refuses_a_folder_with_something_in_it(tmp_path):
+    file = picture(tmp_path / "out/precious.jpg")
+    dataset = ReidDataset("d", images([1], [1], [file]), None, None)
+    for root in (tmp_path / "out", file):
+        with pytest.raises(InputError, match=r"written to a new or empty folder, but .* holds"):
+            data.write(dataset, root)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["precious.jpg"]
+    (tmp_path / "empty").mkdir()
+    data.write(dataset, tmp_path / "empty")
+    assert len(data.load("market1501", tmp_path / "empty").train) == 1
+
+
+def test_write_needs_cameras(tmp_path):
+    dataset = ReidDataset("mine", images([1], path=[picture(tmp_path / "a.jpg")]), None, None)
+    with pytest.raises(
+        InputError, match=r"train of mine has none: .* columns path, identity, camera"
+    ):
+        data.write(dataset, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_write_leaves_nothing_behind_when_a_file_is_gone(tmp_path):
+    dataset = ReidDataset("d", images([1], [1], [tmp_path / "gone.jpg"]), None, None)
+    with pytest.raises(FileNotFoundError, match=r"gone\.jpg"):
+        data.write(dataset, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []

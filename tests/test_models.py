@@ -1,0 +1,202 @@
+"""Backbones, pooling, neck, named outputs, and embeddings."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_reid import backbones, models
+from keras_reid.errors import InputError
+from keras_reid.layers import FusedBatchNormalization, GeneralizedMeanPooling2D
+
+SIZE = (64, 32)
+
+
+def images(n: int = 4, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (n, *SIZE, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("pooling", models.POOLINGS)
+@pytest.mark.parametrize("neck", models.NECKS)
+def test_named_outputs(pooling: str, neck: str) -> None:
+    model = models.build("tiny", 7, SIZE, weights="none", pooling=pooling, neck=neck)
+    out = model(images())
+    assert {k: tuple(v.shape) for k, v in out.items()} == {
+        "features": (4, 128),
+        "embedding": (4, 128),
+        "logits": (4, 7),
+    }
+    assert model.input.dtype == "uint8"
+    same = np.allclose(out["features"], out["embedding"])
+    assert same == (neck == "none")
+
+
+def test_without_identities_there_are_no_logits_and_width_sets_the_embedding() -> None:
+    model = models.build("tiny", None, SIZE, weights="none", width=16)
+    out = model(images())
+    assert set(out) == {"features", "embedding"}
+    assert out["embedding"].shape == (4, 16)
+
+
+@pytest.mark.parametrize("name", ["mobilenetv2", "efficientnetv2-b0", "resnet50"])
+@pytest.mark.slow
+def test_last_stride_doubles_the_map_of_published_backbones(name: str) -> None:
+    coarse = backbones.build(name, "none", (128, 64), last_stride=2)
+    fine = backbones.build(name, "none", (128, 64), last_stride=1)
+    assert coarse.output_shape[1:3] == (4, 2)
+    assert fine.output_shape[1:3] == (8, 4)
+    assert fine.count_params() == coarse.count_params()
+
+
+def test_last_stride_keeps_the_weights() -> None:
+    keras.utils.set_random_seed(0)
+    published = backbones.BACKBONES["tiny"](None, (*SIZE, 3))
+    fine = backbones.adapt(published, SIZE, 1)
+    for a, b in zip(published.get_weights(), fine.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_uneven_padding_is_evened_out() -> None:
+    pixels = keras.Input((64, 32, 3))
+    x = keras.layers.ZeroPadding2D(((0, 1), (0, 1)))(pixels)
+    x = keras.layers.Conv2D(4, 3, strides=2, padding="valid")(x)
+    model = keras.Model(pixels, x)
+    assert backbones.adapt(model, (64, 32), 1).output_shape[1:3] == (64, 32)
+
+
+def test_fused_batch_normalisation_equals_keras() -> None:
+    """Outputs, moving statistics and gradients, in training and inference."""
+    rng = np.random.default_rng(0)
+    x = tf.constant(rng.normal(3, 5, (6, 5, 4, 3)), tf.float32)
+    ours, theirs = FusedBatchNormalization(), keras.layers.BatchNormalization()
+    results = []
+    for layer in (ours, theirs):
+        layer.build(x.shape)
+        layer.set_weights(
+            np.array([[1.5, 0.5, 2.0], [0.1, -1.0, 0.0], [0.2, 0.1, 0.3], [1.0, 2.0, 0.5]])
+        )
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x, training=True)
+            loss = tf.reduce_sum(y**3)
+        gradients = tape.gradient(loss, [x, *layer.trainable_variables])
+        results.append([y, layer(x, training=False), *layer.get_weights(), *gradients])
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-3)
+
+
+def test_fused_batch_normalisation_leaves_the_rest_to_keras() -> None:
+    x = tf.random.stateless_normal((8, 3), (0, 1))
+    ours, theirs = FusedBatchNormalization(), keras.layers.BatchNormalization()
+    np.testing.assert_allclose(ours(x, training=True), theirs(x, training=True), rtol=1e-6)
+    frozen = FusedBatchNormalization(trainable=False)
+    maps = tf.random.stateless_normal((2, 3, 3, 4), (0, 1))
+    frozen(maps, training=True)
+    np.testing.assert_array_equal(frozen.get_weights()[2], np.zeros(4))
+
+
+def test_generalized_mean_lies_between_mean_and_maximum() -> None:
+    x = np.random.default_rng(0).uniform(0.1, 2, (3, 4, 5, 6)).astype("float32")
+    one, large = GeneralizedMeanPooling2D(p=1.0), GeneralizedMeanPooling2D(p=60.0)
+    np.testing.assert_allclose(one(x), x.mean((1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(large(x), x.max((1, 2)), rtol=6e-2)
+    expected = (x.astype("float64") ** 3).mean((1, 2)) ** (1 / 3)
+    np.testing.assert_allclose(GeneralizedMeanPooling2D()(x), expected, rtol=1e-5)
+
+
+def test_generalized_mean_has_finite_gradients_at_zero() -> None:
+    layer = GeneralizedMeanPooling2D()
+    x = tf.zeros((1, 2, 2, 3))
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = layer(x)
+    for gradient in tape.gradient(y, [x, *layer.trainable_variables]):
+        assert np.isfinite(gradient).all()
+
+
+def test_embed_is_normalised_ordered_and_flip_invariant() -> None:
+    model = models.build("tiny", 3, SIZE, weights="none")
+    x = images(5)
+    whole = models.embed(model, [x])
+    parts = models.embed(model, [x[:2], x[2:]])
+    np.testing.assert_allclose(np.linalg.norm(whole, axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(whole, parts, atol=1e-5)
+    flipped = models.embed(model, [x[:, :, ::-1]], flip=True)
+    np.testing.assert_allclose(models.embed(model, [x], flip=True), flipped, atol=1e-5)
+    assert not np.allclose(whole, models.embed(model, [x[:, :, ::-1]]), atol=1e-3)
+
+
+def test_keras_round_trip(tmp_path) -> None:
+    model = models.build("tiny", 3, SIZE, weights="none", pooling="gem")
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    for key, value in model(images()).items():
+        np.testing.assert_allclose(loaded(images())[key], value, atol=1e-6)
+
+
+def test_a_functional_file_and_a_weights_file_are_backbones(tmp_path) -> None:
+    published = backbones.BACKBONES["tiny"](None, (*SIZE, 3))
+    published.save(tmp_path / "backbone.keras")
+    built = backbones.build(str(tmp_path / "backbone.keras"), image_size=SIZE, last_stride=2)
+    x = images().astype("float32")
+    np.testing.assert_allclose(built(x), published(x), atol=1e-5)
+
+    weights = str(tmp_path / "tiny.weights.h5")
+    built.save_weights(weights)
+    again = backbones.build("tiny", weights, SIZE, last_stride=2)
+    np.testing.assert_allclose(again(x), built(x), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"backbone": "resnet51"}, "one of efficientnetv2-b0.*received 'resnet51'"),
+        ({"backbone": "nowhere.keras"}, "must exist: received 'nowhere.keras'"),
+        ({"weights": "imagenet"}, "tiny has no published weights"),
+        ({"weights": "nowhere.weights.h5"}, "existing file: received"),
+        ({"pooling": "median"}, "pooling is one of avg, gem, max: received 'median'"),
+        ({"neck": "giraffe"}, "neck is one of bn, none: received 'giraffe'"),
+        ({"last_stride": 3}, "last_stride is 1 or 2: received 3"),
+        ({"num_identities": 0}, "at least 1 or None: received 0"),
+        ({"width": 0}, "sizes are at least 1"),
+        ({"backbone": "keras_cv:nothing"}, "keras_cv: backbone"),
+    ],
+)
+def test_bad_arguments(arguments: dict, message: str) -> None:
+    defaults = {"backbone": "tiny", "num_identities": 3, "image_size": SIZE, "weights": "none"}
+    with pytest.raises(InputError, match=message):
+        models.build(**{**defaults, **arguments})
+
+
+def test_files_that_are_no_backbones(tmp_path) -> None:
+    (tmp_path / "broken.keras").write_bytes(b"PK nothing")
+    with pytest.raises(InputError, match="cannot be read"):
+        backbones.build(str(tmp_path / "broken.keras"), image_size=SIZE)
+    flat = keras.Sequential([keras.Input((*SIZE, 3)), keras.layers.GlobalAveragePooling2D()])
+    flat.save(tmp_path / "flat.keras")
+    with pytest.raises(InputError, match=r"yields one feature map"):
+        backbones.build(str(tmp_path / "flat.keras"), image_size=SIZE)
+    other = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    other.save_weights(tmp_path / "other.weights.h5")
+    with pytest.raises(InputError, match="does not fit"):
+        backbones.build("tiny", str(tmp_path / "other.weights.h5"), SIZE)
+
+
+def test_embed_needs_an_embedding_and_an_image() -> None:
+    with pytest.raises(InputError, match="output named 'embedding'"):
+        pixels = keras.Input((*SIZE, 3))
+        models.embed(keras.Model(pixels, keras.layers.Flatten()(pixels)), [])
+    with pytest.raises(InputError, match="at least one image"):
+        models.embed(models.build("tiny", 3, SIZE, weights="none"), [])
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("name", ["mobilenetv2", "efficientnet_lite0"])
+def test_given_backbones_are_accepted(real_data, name: str) -> None:
+    path = real_data / "weights" / f"{name}_imagenet.keras"
+    model = models.build(str(path), 5, (128, 64))
+    assert model.output["features"].shape == (None, 1280)
+    published = keras.saving.load_model(path)
+    x = np.random.default_rng(0).uniform(0, 255, (2, 128, 64, 3)).astype("float32")
+    coarse = backbones.build(str(path), image_size=(128, 64), last_stride=2)
+    np.testing.assert_allclose(coarse(x), published(x), atol=1e-3)

@@ -1,0 +1,350 @@
+"""Ranking: vectors, an independent oracle, the rules of the protocol, blocks and bad input."""
+
+import json
+import tracemalloc
+
+import numpy as np
+import oracle_ranking
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score
+
+from keras_reid import distances
+from keras_reid.errors import InputError
+from keras_reid.evaluation import rank
+from keras_reid.evaluation.rows import distance_rows
+
+SCORES = ("mAP", "mAP_trapezoid", "mINP")
+
+
+def one_query(order, gallery_ids, gallery_cams, **options):
+    """Rank one query (identity 1, camera 0) whose gallery has these distances."""
+    return rank(np.array([order], float), [1], gallery_ids, [0], gallery_cams, **options)
+
+
+def example(q=40, g=90, d=12, seed=0):
+    """Features with structure, and labels: a tuple of arguments for `rank`."""
+    random = np.random.default_rng(seed)
+    centres = random.normal(size=(15, d))
+    query_ids, gallery_ids = random.integers(15, size=q), random.integers(-1, 15, size=g)
+    query = centres[query_ids] + random.normal(size=(q, d))
+    gallery = centres[gallery_ids] + random.normal(size=(g, d))
+    cameras = random.integers(4, size=q), random.integers(4, size=g)
+    return (query.astype("float32"), gallery.astype("float32")), query_ids, gallery_ids, *cameras
+
+
+def assert_same(first, second):
+    np.testing.assert_array_equal(first.cmc, second.cmc)
+    assert [getattr(first, s) for s in SCORES] == [getattr(second, s) for s in SCORES]
+
+
+def test_published_vector():
+    result = one_query([0.1, 0.2, 0.3, 0.4, 0.5], [1, 2, 1, 3, 1], [0, 1, 1, 1, 2], max_rank=5)
+    np.testing.assert_array_equal(result.cmc, [0, 1, 1, 1, 1])
+    assert result.mAP == 0.5
+    assert result.mAP_trapezoid == pytest.approx(1 / 3, abs=1e-15)
+    assert result.mINP == 0.5
+
+
+def test_first_place_scores_one_by_both_formulas():
+    result = one_query([1, 2], [1, 2], [1, 1])
+    assert [result.mAP, result.mAP_trapezoid, result.mINP, result.rank(1)] == [1, 1, 1, 1]
+
+
+def test_agrees_with_scikit_learn():
+    random = np.random.default_rng(1)
+    matrix = random.permutation(30 * 50).reshape(30, 50).astype(float)
+    query_ids, gallery_ids = random.integers(5, size=30), random.integers(5, size=50)
+    result = rank(matrix, query_ids, gallery_ids, protocol="no-camera")
+    pairs = zip(query_ids, matrix, strict=True)
+    expected = [average_precision_score(gallery_ids == i, -row) for i, row in pairs]
+    assert result.mAP == pytest.approx(np.mean(expected), abs=1e-12)
+
+
+@st.composite
+def cases(draw):
+    q, g = draw(st.integers(1, 5)), draw(st.integers(1, 12))
+
+    def column(n, low, high):
+        return draw(st.lists(st.integers(low, high), min_size=n, max_size=n))
+
+    levels = draw(st.sampled_from([1, 4, 1000]))  # one value, many ties, few ties
+    matrix = np.reshape(column(q * g, 0, levels), (q, g)) / 4
+    return matrix, column(q, -1, 3), column(g, -1, 3), column(q, 0, 2), column(g, 0, 2)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    cases(),
+    st.sampled_from(["drop", "zero"]),
+    st.sampled_from(["market1501", "no-camera"]),
+    st.integers(1, 14),
+    st.integers(1, 6),
+)
+def test_agrees_with_the_oracle(case, invalid, protocol, max_rank, block):
+    matrix, query_ids, gallery_ids, *cameras = case
+    seen = cameras if protocol == "market1501" else (None, None)
+    expected = oracle_ranking.scores(
+        matrix, query_ids, gallery_ids, *seen, max_rank=max_rank, zero=invalid == "zero"
+    )
+    options = {"invalid": invalid, "protocol": protocol, "max_rank": max_rank, "block": block}
+    if expected is None:
+        with pytest.raises(InputError, match="true match"):
+            rank(*case, **options)
+        return
+    result = rank(*case, **options)
+    np.testing.assert_allclose(result.cmc, expected["cmc"], atol=1e-12)
+    for score in SCORES:
+        assert getattr(result, score) == pytest.approx(expected[score], abs=1e-12)
+    assert result.protocol.valid_queries == expected["valid"]
+    assert result.protocol.invalid_queries == expected["invalid"]
+
+
+def test_large_tied_example_agrees_with_the_oracle():
+    random = np.random.default_rng(2)
+    matrix = random.integers(20, size=(20, 300)).astype("float32")
+    labels = [random.integers(4, size=n) for n in (20, 300, 20, 300)]
+    expected = oracle_ranking.scores(matrix, *labels, max_rank=10, zero=False)
+    result = rank(matrix, *labels, max_rank=10)
+    np.testing.assert_allclose(result.cmc, expected["cmc"], atol=1e-12)
+    for score in SCORES:
+        assert getattr(result, score) == pytest.approx(expected[score], abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("nearest_id", "nearest_cam", "rank1"),
+    [(1, 0, 1.0), (-1, 1, 1.0), (2, 0, 0.0), (0, 1, 0.0)],
+    ids=["own camera is junk", "-1 is junk", "other in own camera stays", "distractor stays"],
+)
+def test_what_is_junk(nearest_id, nearest_cam, rank1):
+    assert one_query([1, 2], [nearest_id, 1], [nearest_cam, 1]).rank(1) == rank1
+
+
+def test_without_cameras_the_own_camera_counts():
+    result = one_query([1, 2], [1, 2], [0, 1], protocol="no-camera")
+    assert result.rank(1) == 1
+    assert "identity -1 only" in result.protocol.junk
+
+
+def test_junk_does_not_count_into_the_gallery_size():
+    assert one_query([1, 2, 3], [-1, 1, 0], [1, 1, 1]).protocol.gallery_size == 2
+
+
+@pytest.mark.parametrize(("invalid", "score"), [("drop", 1.0), ("zero", 0.5)])
+def test_queries_without_a_match(invalid, score):
+    matrix = np.array([[1.0, 2.0], [1.0, 2.0]])
+    result = rank(matrix, [1, 9], [1, 2], [0, 0], [1, 1], invalid=invalid)
+    assert [getattr(result, s) for s in SCORES] == [score] * 3
+    assert result.rank(1) == score
+    assert (result.protocol.valid_queries, result.protocol.invalid_queries) == (1, 1)
+    assert result.protocol.invalid == invalid
+
+
+def test_identity_minus_one_in_the_query_matches_nothing():
+    result = rank(np.ones((2, 2)), [-1, 1], [-1, 1], [0, 0], [1, 1])
+    assert result.protocol.invalid_queries == 1
+
+
+@pytest.mark.parametrize(("gallery_ids", "rank1"), [([1, 2], 1.0), ([2, 1], 0.0)])
+def test_ties_go_by_gallery_index(gallery_ids, rank1):
+    assert one_query([3, 3], gallery_ids, [1, 1]).rank(1) == rank1
+
+
+def test_cmc_is_constant_beyond_the_gallery():
+    assert one_query([1, 2], [2, 1], [1, 1], max_rank=6).cmc.tolist() == [0, 1, 1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("block", [1, 7, 40, 1000])
+def test_block_size_does_not_change_the_result(block):
+    features, *labels = example()
+    matrix = np.array(distances.euclidean(*features))
+    assert_same(rank(matrix, *labels, block=block), rank(matrix, *labels))
+    assert_same(rank(features, *labels, block=block), rank(features, *labels))
+
+
+@pytest.mark.parametrize("name", ["euclidean", "cosine"])
+@pytest.mark.parametrize("convert", [np.asarray, tf.constant], ids=["numpy", "tensor"])
+def test_features_rank_as_their_distances(name, convert):
+    features, *labels = example()
+    matrix = np.asarray(distances.get(name)(*features))
+    result = rank(tuple(map(convert, features)), *labels, distance=name)
+    assert_same(result, rank(matrix, *labels, distance=name))
+    assert result.protocol.distance == name
+
+
+def test_near_duplicates_far_from_the_origin_are_exact():
+    random = np.random.default_rng(3)
+    query = (1000 + random.normal(size=(6, 32))).astype("float32")
+    steps = np.array([0, 1e-3, 1e-2, 1e-1, 1])[:, None]
+    gallery = np.concatenate([query[:1] + steps, query]).astype("float32")
+    exact = ((query[:, None].astype(float) - gallery) ** 2).sum(-1)
+    squared = distance_rows((query, gallery), "euclidean").rows(0, 6)
+    np.testing.assert_allclose(squared, exact, rtol=2e-3)
+    assert np.all(squared[np.arange(6), 5 + np.arange(6)] == 0)
+
+
+def test_a_common_offset_costs_no_precision():
+    random = np.random.default_rng(5)
+    query, gallery = (20 + random.normal(size=(n, 64)).astype("float32") for n in (30, 40))
+    exact = ((query[:, None].astype(float) - gallery) ** 2).sum(-1)
+    squared = distance_rows((query, gallery), "euclidean").rows(0, 30)
+    np.testing.assert_allclose(squared, exact, rtol=5e-6)
+
+
+def test_zero_vectors_have_cosine_zero_to_everything():
+    query, gallery = np.float32([[0, 0], [2, 0]]), np.float32([[0, 0], [3, 0], [-1, 0], [0, 1]])
+    squared = distance_rows((query, gallery), "cosine").rows(0, 2)
+    expected = np.array([[1, 1, 1, 1], [1, 0, 2, 1]])
+    np.testing.assert_allclose(squared / 2, expected, atol=1e-6)
+    second = distance_rows((query, gallery), "cosine").rows(1, 2)
+    np.testing.assert_allclose(second / 2, expected[1:], atol=1e-6)
+
+
+def test_length_does_not_matter_to_cosine():
+    (query, gallery), *labels = example()
+    scale = np.float32(10.0) ** np.arange(-20, 20)
+    scaled = rank((query * scale[:, None], gallery * 1e20), *labels, distance="cosine")
+    assert scaled.mAP == pytest.approx(rank((query, gallery), *labels, distance="cosine").mAP)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64", "int64", "uint8"])
+def test_matrix_of_any_real_type(dtype):
+    _, *labels = example()
+    matrix = np.random.default_rng(4).integers(200, size=(40, 90))
+    assert_same(rank(matrix.astype(dtype), *labels), rank(matrix.astype("float32"), *labels))
+
+
+def test_mapped_matrix_is_read_and_not_changed(tmp_path):
+    features, *labels = example()
+    matrix = np.array(distances.euclidean(*features))
+    np.save(tmp_path / "d.npy", matrix)
+    mapped = np.load(tmp_path / "d.npy", mmap_mode="r")
+    before = matrix.copy()
+    assert_same(rank(mapped, *labels, block=7), rank(matrix, *labels))
+    np.testing.assert_array_equal(matrix, before)
+
+
+@pytest.mark.parametrize("kind", ["str", "bytes", "object", "tensor"])
+def test_strings_as_labels(kind):
+    features, *labels = example()
+    convert = {
+        "str": lambda c: c.astype(str).tolist(),
+        "bytes": lambda c: c.astype("S8"),
+        "object": lambda c: c.astype(str).astype(object),
+        "tensor": lambda c: tf.constant(c.astype("S8")),
+    }[kind]
+    assert_same(rank(features, *map(convert, labels)), rank(features, *labels))
+
+
+def test_memory_stays_below_the_whole_matrix():
+    q, g = 1500, 3000
+    features, *labels = example(q, g)
+    tracemalloc.start()
+    rank(features, *labels, block=50)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < q * g * 4 / 2
+
+
+def test_result_is_a_value_with_its_protocol():
+    features, *labels = example()
+    result = rank(features, *labels, dataset="toy", reranking="k-reciprocal", max_rank=10)
+    stored = json.loads(result.to_json())
+    assert stored == result.as_dict()
+    assert stored["mAP"] == result.mAP
+    assert 0 < result.mAP < 1
+    assert stored["cmc"][4] == result.rank(5)
+    assert stored["protocol"]["dataset"] == "toy"
+    table = str(result)
+    for text in (
+        f"rank-1                {100 * result.rank(1):.2f} %",
+        f"mAP (rank precision)  {100 * result.mAP:.2f} %",
+        f"{result.protocol.valid_queries} valid",
+        "(dropped)",
+        "toy",
+        "k-reciprocal",
+        "euclidean",
+        "same identity in the same camera",
+    ):
+        assert text in table
+    assert "rank-20" not in table
+
+
+@pytest.mark.parametrize("k", [0, 11])
+def test_rank_outside_the_cmc(k):
+    features, *labels = example()
+    with pytest.raises(InputError, match=f"ranks 1 to 10, received {k}"):
+        rank(features, *labels, max_rank=10).rank(k)
+
+
+GOOD = {
+    "distances": np.array([[1.0, 2.0, 3.0], [3.0, 2.0, 1.0]]),
+    "query_ids": [1, 2],
+    "gallery_ids": [1, 2, 3],
+    "query_cams": [0, 0],
+    "gallery_cams": [1, 1, 1],
+}
+PAIR = (np.ones((2, 4)), np.ones((3, 4)))
+NAN = (np.ones((2, 4)), np.array([[1.0] * 4, [1.0] * 4, [1.0, 1.0, np.nan, 1.0]]))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"distances": np.array([[1, 2, 3], [1, np.nan, 3]])}, "nan between query 1 and .* 1"),
+        (
+            {"distances": np.array([[1, 2, 3], [1, np.nan, 3]]), "block": 1},
+            "nan between query 1 and .* 1",
+        ),
+        ({"distances": np.array([[1, 2, np.inf], [1, 2, 3]])}, "inf between query 0 and .* 2"),
+        ({"distances": NAN}, "Inf in 1 gallery rows, first row 2"),
+        ({"distances": (np.full((2, 4), 1e300), PAIR[1])}, "finite in float32.* 2 query rows"),
+        ({"distances": (np.eye(2, 4) * 1e30, PAIR[1])}, "too large to square in float32"),
+        ({"distances": np.ones(3)}, r"shape \(3,\) of float64"),
+        ({"distances": np.ones((2, 3), complex)}, "real numbers.*complex128"),
+        ({"distances": [["a", "b", "c"]] * 2}, "real numbers|array of numbers"),
+        ({"distances": [np.ones((2, 4)), np.ones((3, 4))]}, "received a list that is not"),
+        ({"distances": PAIR + PAIR}, "received 4 parts"),
+        ({"distances": (PAIR[0], np.ones((3, 5)))}, "same width.*received 4 and 5"),
+        ({"distances": (np.ones((2, 0)), np.ones((3, 0)))}, "at least 1, received 0 and 0"),
+        ({"distances": (PAIR[0], np.ones(3))}, "gallery feature matrix is 2-D"),
+        ({"distances": PAIR, "distance": "manhattan"}, "euclidean, cosine, received 'manhattan'"),
+        ({"distances": np.ones((2, 0))}, "received 2 and 0"),
+        ({"distances": np.ones((0, 3))}, "received 0 and 3"),
+        ({"query_ids": [1]}, "query identities must be as many .* received 1 for 2 images"),
+        ({"gallery_ids": [1, 2]}, "gallery identities .* received 2 for 3 images"),
+        ({"query_cams": [0]}, "query cameras .* received 1 for 2 images"),
+        ({"gallery_cams": [0] * 4}, "gallery cameras .* received 4 for 3 images"),
+        ({"query_ids": [1.5, 2.5]}, "integers or strings, received a 1-D array of float64"),
+        ({"gallery_ids": [[1, 2, 3]]}, "received a 2-D array of int64"),
+        ({"gallery_ids": [[1], [2, 3], []]}, "gallery identities are one column"),
+        ({"query_ids": ["1", "2"]}, "of one kind, received <U1 and int64"),
+        ({"query_cams": None}, "needs the cameras .* none for the query.*protocol='no-camera'"),
+        ({"gallery_cams": None}, "none for the gallery"),
+        ({"protocol": "cuhk"}, "protocol is one of market1501, no-camera, received 'cuhk'"),
+        ({"invalid": "skip"}, "invalid is one of drop, zero, received 'skip'"),
+        ({"max_rank": 0}, "max_rank is at least 1, received 0"),
+        ({"block": 0}, "block is at least 1, received 0"),
+        ({"gallery_ids": [3, 4, 5]}, "true match after the junk rule, received 2 queries"),
+        ({"gallery_ids": [3, 4, 5], "invalid": "zero"}, "true match after the junk rule"),
+    ],
+)
+def test_bad_input(change, message):
+    with pytest.raises(InputError, match=message):
+        rank(**{**GOOD, **change})
+
+
+def test_the_good_input_of_the_bad_input_test():
+    assert rank(**GOOD).mAP == pytest.approx(0.75)
+
+
+@pytest.mark.real
+def test_scores_of_a_public_model(real_data):
+    stored = np.load(real_data / "data/features/market-retail0288.npz")
+    columns = [stored[name] for name in ("qp", "gp", "qc", "gc")]
+    result = rank((stored["q"], stored["g"]), *columns)
+    assert 100 * result.rank(1) == pytest.approx(84.349, abs=0.01)
+    assert 100 * result.mAP == pytest.approx(65.883, abs=0.01)
+    assert result.protocol.valid_queries == 3233

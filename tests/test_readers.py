@@ -1,0 +1,459 @@
+"""Every layout in miniature, and every way in which it can be broken."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_reid import data
+from keras_reid.data.decode import decodable
+from keras_reid.errors import InputError
+
+MARKET = {
+    "train": ["0002_c1s1_000451_03.jpg", "0002_c2s1_000001_01.jpg", "-1_c1s1_000000_00.jpg"],
+    "query": ["0003_c1s1_000051_00.jpg"],
+    "gallery": [
+        "-1_c3s1_000000_00.jpg",
+        "0000_c6s1_000000_00.jpg",
+        "0003_c5s1_000000_00.jpg",
+    ],
+}
+FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
+
+
+def picture(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (2, 4)).save(path)
+    return path
+
+
+def market(root, parts=("train", "query", "gallery")):
+    for part in parts:
+        for name in MARKET[part]:
+            picture(root / FOLDERS[part] / name)
+    return root
+
+
+def columns(images):
+    cameras = None if images.camera is None else images.camera.tolist()
+    return images.identity.tolist(), cameras
+
+
+def names(images):
+    return [path.rsplit("/", 1)[1] for path in images.path]
+
+
+@pytest.mark.parametrize(
+    ("name", "archive"),
+    [
+        ("market1501", ""),
+        ("market1501", "Market-1501-v15.09.15"),
+        ("dukemtmc-reid", ""),
+        ("dukemtmc-reid", "DukeMTMC-reID"),
+        ("cuhk03", ""),
+        ("cuhk03", "detected"),
+        ("cuhk03", "CUHK03-NP/detected"),
+        ("synthetic", ""),
+    ],
+)
+def test_market_layout(tmp_path, name, archive):
+    market(tmp_path / archive)
+    dataset = data.load(name, str(tmp_path))
+    assert dataset.name == name
+    assert columns(dataset.train) == ([2, 2], [1, 2])
+    assert columns(dataset.query) == ([3], [1])
+    assert columns(dataset.gallery) == ([0, 3], [6, 5])  # junk dropped, the distractor kept
+    assert decodable(dataset.gallery.path).all()
+
+
+def test_names_of_dukemtmc_and_cuhk03(tmp_path):
+    picture(tmp_path / "bounding_box_train/0001_c2_f0046182.jpg")
+    picture(tmp_path / "bounding_box_train/1467_c12_0.PNG")
+    assert columns(data.load("dukemtmc-reid", tmp_path).train) == ([1, 1467], [2, 12])
+
+
+def test_clutter_is_ignored(tmp_path):
+    for name in ("Thumbs.db", ".DS_Store", "._0002_c1.jpg"):
+        picture(tmp_path / "query/0001_c1.jpg").with_name(name).write_bytes(b"")
+    market(tmp_path, ["gallery"])
+    assert names(data.load("market1501", tmp_path).query) == ["0001_c1.jpg"]
+
+
+def test_parts_that_are_not_there_are_none(tmp_path):
+    test_only = data.load("market1501", market(tmp_path / "test", ["query", "gallery"]))
+    assert test_only.train is None
+    assert len(test_only.query) == 1
+    train_only = data.load("market1501", market(tmp_path / "train", ["train"]))
+    assert (train_only.query, train_only.gallery) == (None, None)
+
+
+def test_cuhk03_labeled_boxes(tmp_path):
+    market(tmp_path / "labeled")
+    assert len(data.load("cuhk03", tmp_path, boxes="labeled").train) == 2
+    with pytest.raises(InputError, match=r"boxes must be 'detected' or 'labeled', got 'hand'"):
+        data.load("cuhk03", tmp_path, boxes="hand")
+
+
+def test_unknown_name_lists_the_known():
+    known = "market1501, dukemtmc-reid, msmt17, cuhk03, viper, prid2011, csv, folder, synthetic"
+    with pytest.raises(InputError, match=f"one of {known}, got 'market'"):
+        data.load("market", ".")
+
+
+def test_root_that_is_missing(tmp_path):
+    for name in ("market1501", "msmt17", "cuhk03", "folder"):
+        with pytest.raises(
+            InputError, match=f"{name} is read from a folder, but .*nowhere is none"
+        ):
+            data.load(name, tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"a table must exist, but .*nowhere.csv does not"):
+        data.load("csv", tmp_path / "nowhere.csv")
+    for name in ("viper", "prid2011"):
+        with pytest.raises(InputError, match=r"a folder of images must exist, but .*nowhere"):
+            data.load(name, tmp_path / "nowhere")
+
+
+def test_root_that_holds_something_else(tmp_path):
+    picture(tmp_path / "a.jpg")
+    with pytest.raises(
+        InputError, match=r"made of bounding_box_train, query, bounding_box_test, but"
+    ):
+        data.load("market1501", tmp_path)
+    with pytest.raises(
+        InputError, match=r"made of list_train.txt, list_query.txt, list_gallery.txt"
+    ):
+        data.load("msmt17", tmp_path)
+
+
+@pytest.mark.parametrize(("part", "other"), [("query", "gallery"), ("gallery", "query")])
+def test_query_and_gallery_need_each_other(tmp_path, part, other):
+    market(tmp_path, ["train", part])
+    with pytest.raises(InputError, match=f"{FOLDERS[other]} is missing beside .*{FOLDERS[part]}"):
+        data.load("market1501", tmp_path)
+
+
+def test_empty_part(tmp_path):
+    market(tmp_path, ["query", "gallery"])
+    (tmp_path / "bounding_box_train").mkdir()
+    with pytest.raises(InputError, match=r"must hold images, but .*bounding_box_train has none"):
+        data.load("market1501", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["holiday.jpg", "x0001_c1.jpg"])
+def test_file_whose_name_says_nothing(tmp_path, name):
+    picture(market(tmp_path) / "query" / name)
+    with pytest.raises(InputError, match=f"named identity_c….*but .*query/{name} is not"):
+        data.load("market1501", tmp_path)
+
+
+def test_file_that_is_no_image(tmp_path):
+    (market(tmp_path) / "query/readme.txt").write_text("hello")
+    with pytest.raises(InputError, match=r"\.jpg, .* files only, but .*query/readme.txt"):
+        data.load("market1501", tmp_path)
+
+
+MSMT17 = {
+    "train": ["0000/0000_000_01_0303morning_0015_0.jpg 0", "0001/0001_000_14_0303noon_0_0.jpg 1"],
+    "val": ["0001/0001_004_12_0303morning_1_1.jpg 1"],
+    "query": ["0000/0000_001_02_0303morning_0_0.jpg 0"],
+    "gallery": ["0000/0000_002_03_0303morning_0_0.jpg 0", "0002/0002_0_15_0302_0_0_ex.jpg 2"],
+}
+
+
+def msmt17(root, train, test, parts=tuple(MSMT17)):
+    for part in parts:
+        (root / f"list_{part}.txt").parent.mkdir(parents=True, exist_ok=True)
+        (root / f"list_{part}.txt").write_text("\n".join(MSMT17[part]) + "\n")
+        for line in MSMT17[part]:
+            picture(root / (train if part in ("train", "val") else test) / line.split()[0])
+    return root
+
+
+@pytest.mark.parametrize("archive", ["", "MSMT17_V1", "MSMT17_V2"])
+@pytest.mark.parametrize(
+    ("train", "test"), [("train", "test"), ("mask_train_v2", "mask_test_v2")], ids=["V1", "V2"]
+)
+def test_msmt17(tmp_path, archive, train, test):
+    msmt17(tmp_path / archive, train, test)
+    dataset = data.load("msmt17", tmp_path)
+    assert columns(dataset.train) == ([0, 1, 1], [1, 14, 12])
+    assert columns(dataset.query) == ([1041], [2])
+    assert columns(dataset.gallery) == ([1041, 1043], [3, 15])
+    assert data.check(dataset).shared == []
+
+
+def test_msmt17_without_training_images(tmp_path):
+    dataset = data.load("msmt17", msmt17(tmp_path, "train", "test", ["query", "gallery"]))
+    assert dataset.train is None
+    assert len(dataset.gallery) == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (
+            "0009/0009_000_01_0303noon_0_0.jpg 9",
+            "names .*train/0009/0009_0.*, which does not exist",
+        ),
+        (
+            "0009/0009_000_01_0303noon_0_0.jpg",
+            "must be 'person/person_shot_camera_….jpg label', got",
+        ),
+        ("0009/portrait.jpg 9", "must be .* got '0009/portrait.jpg 9'"),
+    ],
+)
+def test_msmt17_with_a_broken_list(tmp_path, line, message):
+    root = msmt17(tmp_path, "train", "test")
+    with (root / "list_train.txt").open("a") as listing:
+        listing.write(line + "\n")
+    with pytest.raises(InputError, match=f"line 3 of .*list_train.txt {message}"):
+        data.load("msmt17", root)
+
+
+def test_msmt17_with_an_empty_list(tmp_path):
+    (msmt17(tmp_path, "train", "test") / "list_query.txt").write_text("")
+    with pytest.raises(InputError, match=r"must hold images, but .*list_query.txt has none"):
+        data.load("msmt17", tmp_path)
+
+
+CUHK03 = ["1_001_1_01.png", "1_001_2_06.png", "2_003_1_01.png", "2_003_2_10.png"]
+
+
+def cuhk03(root, boxes="detected", leave_out=()):
+    savemat = pytest.importorskip("scipy.io").savemat
+    for name in CUHK03:
+        picture(root / f"images_{boxes}" / name)
+    split = {
+        "filelist": np.array([[name] for name in CUHK03], dtype=object),
+        "labels": np.array([[1], [1], [770], [770]], np.uint16),
+        "train_idx": np.array([[1], [2]], np.uint16),
+        "query_idx": np.array([[3]], np.uint16),
+        "gallery_idx": np.array([[4]], np.uint16),
+    }
+    kept = {key: value for key, value in split.items() if key not in leave_out}
+    savemat(root / f"cuhk03_new_protocol_config_{boxes}.mat", kept)
+    return root
+
+
+@pytest.mark.parametrize("boxes", ["detected", "labeled"])
+def test_cuhk03_matlab_split(tmp_path, boxes):
+    dataset = data.load("cuhk03", cuhk03(tmp_path, boxes), boxes=boxes)
+    assert columns(dataset.train) == ([1, 1], [1, 2])
+    assert columns(dataset.query) == ([770], [1])
+    assert columns(dataset.gallery) == ([770], [2])
+    assert names(dataset.gallery) == ["2_003_2_10.png"]
+    assert f"images_{boxes}" in dataset.gallery.path[0]
+
+
+def test_cuhk03_with_a_missing_image_or_key(tmp_path):
+    root = cuhk03(tmp_path)
+    (root / "images_detected" / CUHK03[0]).unlink()
+    with pytest.raises(InputError, match=r"_detected.mat names .*1_001_1_01.png, which does not"):
+        data.load("cuhk03", root)
+    with pytest.raises(InputError, match=r"must hold filelist, labels, .* but labels is missing"):
+        data.load("cuhk03", cuhk03(tmp_path / "keyless", leave_out=["labels"]))
+
+
+@pytest.mark.parametrize("content", [b"", b"no matrix at all, whatever its suffix says\n" * 9])
+def test_cuhk03_with_a_file_that_is_not_matlab(tmp_path, content):
+    pytest.importorskip("scipy.io")
+    (tmp_path / "cuhk03_new_protocol_config_detected.mat").write_bytes(content)
+    with pytest.raises(
+        InputError, match=r"_detected.mat must be a MATLAB file of version 7 or old"
+    ):
+        data.load("cuhk03", tmp_path)
+
+
+def test_cuhk03_without_scipy(tmp_path, monkeypatch):
+    (tmp_path / "cuhk03_new_protocol_config_detected.mat").write_bytes(b"")
+    monkeypatch.setitem(sys.modules, "scipy.io", None)
+    with pytest.raises(InputError, match=r"needs scipy, which is not installed: run 'pip install"):
+        data.load("cuhk03", tmp_path)
+
+
+@pytest.mark.parametrize("archive", ["", "VIPeR"])
+def test_viper(tmp_path, archive):
+    for person in range(10):
+        picture(tmp_path / archive / f"cam_a/{person:03d}_45.bmp")
+        picture(tmp_path / archive / f"cam_b/{person:03d}_135.bmp")
+    dataset = data.load("viper", tmp_path)
+    train, query, gallery = (columns(images) for images in dataset.parts().values())
+    assert len(set(train[0])) == 5
+    assert train[1] == [1] * 5 + [2] * 5
+    assert set(train[0]) | set(query[0]) == set(range(10))
+    assert query[0] == gallery[0]
+    assert (query[1], gallery[1]) == ([1] * 5, [2] * 5)
+    assert data.check(dataset).ok is False  # the tiny images are all alike: duplicates
+    assert data.check(dataset).shared == data.check(dataset).unmatched == []
+
+    again, other = data.load("viper", tmp_path, seed=0), data.load("viper", tmp_path, seed=1)
+    assert columns(again.train) == train
+    assert columns(other.train) != train
+
+
+@pytest.mark.parametrize("archive", ["", "single_shot", "prid_2011/single_shot"])
+def test_prid2011(tmp_path, archive):
+    for person in (1, 2, 3, 4, 201, 300):
+        picture(tmp_path / archive / f"cam_a/person_{person:04d}.png")
+    for person in (1, 2, 3, 4, 201, 749):
+        picture(tmp_path / archive / f"cam_b/person_{person:04d}.png")
+    dataset = data.load("prid2011", tmp_path, seed=3)
+    train, query, gallery = (set(images.identity.tolist()) for images in dataset.parts().values())
+    assert (len(train), len(query)) == (2, 2)
+    assert train | query == {1, 2, 3, 4}  # 201 is another person in either camera
+    assert gallery == query | {201, 749}
+    assert set(dataset.gallery.camera.tolist()) == {2}
+
+
+def test_two_cameras_that_are_broken(tmp_path):
+    picture(tmp_path / "cam_a/001_45.bmp")
+    with pytest.raises(InputError, match=r"must exist, but .*cam_b does not"):
+        data.load("viper", tmp_path)
+    picture(tmp_path / "cam_b/002_45.bmp")
+    with pytest.raises(InputError, match=r"two or more persons seen by both .*cam_b share 0"):
+        data.load("viper", tmp_path)
+    picture(tmp_path / "cam_b/portrait.bmp")
+    with pytest.raises(InputError, match=r"cam_b/portrait.bmp is not: rename"):
+        data.load("viper", tmp_path)
+
+
+def table(root, text, files=("a.jpg", "sub/b.jpg", "c.jpg", "d.jpg")):
+    for name in files:
+        picture(root / name)
+    (root / "people.csv").write_text(text, encoding="utf-8")
+    return root / "people.csv"
+
+
+def test_csv_without_split_is_all_train(tmp_path):
+    path = table(
+        tmp_path,
+        "identity,camera,path,note\n7,1,a.jpg,x\n -1 ,1,c.jpg,junk\n12, 2,sub/b.jpg,\n",
+    )
+    for root in (path, tmp_path):
+        dataset = data.load("csv", root)
+        assert columns(dataset.train) == ([7, 12], [1, 2])
+        assert dataset.train.path.tolist() == [str(tmp_path / "a.jpg"), str(tmp_path / "sub/b.jpg")]
+        assert (dataset.query, dataset.gallery) == (None, None)
+
+
+def test_csv_with_split_and_text_identities(tmp_path):
+    absolute = picture(tmp_path / "elsewhere/e.jpg")
+    path = table(
+        tmp_path,
+        "\ufeffpath,identity,camera,split\na.jpg,ann,1,train\nsub/b.jpg,7,1,query\n"
+        f'{absolute},7,2,gallery\n"c.jpg","zoë, the 2nd",3,gallery\n',
+    )
+    dataset = data.load("csv", path)
+    assert columns(dataset.train) == (["ann"], [1])
+    assert columns(dataset.query) == (["7"], [1])
+    assert columns(dataset.gallery) == (["7", "zoë, the 2nd"], [2, 3])
+    assert dataset.gallery.path[0] == str(absolute)
+
+
+def test_csv_without_cameras(tmp_path):
+    dataset = data.load("csv", table(tmp_path, "path,identity,camera\na.jpg,1,\nc.jpg,2,\n"))
+    assert columns(dataset.train) == ([1, 2], None)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path,camera\na.jpg,1\n", "has only path, camera: add identity"),
+        ("path,identity\na.jpg,1\n", r"add camera \(left empty in every row if there are no cam"),
+        ("", "has only none: add path"),
+        ("path,identity,camera\n", r"people.csv lists none: add rows"),
+        ("path,identity,camera\na.jpg,1,1\nc.jpg,2\n", "line 3 of .* more or fewer values than"),
+        ("path,identity,camera\na.jpg,1,1,1\n", "line 2 of .* more or fewer values than the head"),
+        ("path,identity,camera\n,1,1\n", "line 2 of .*people.csv has no path"),
+        ("path,identity,camera\na.jpg, ,1\n", "line 2 of .*people.csv has no identity"),
+        ("path,identity,camera\na.jpg,1,c1\n", "line 2 of .* has camera 'c1': a camera must be"),
+        ("path,identity,camera\na.jpg,1,1\nc.jpg,2,\n", "line 3 of .* has no camera, but other"),
+        ("path,identity,camera\nz.jpg,1,1\n", r"line 2 of .* names .*z.jpg, which does not exist"),
+        (
+            "path,identity,camera,split\na.jpg,1,1,test\n",
+            "split 'test': it must be one of train, q",
+        ),
+        ("path,identity,camera,split\na.jpg,1,1,query\n", "split column of .* has only query: add"),
+        ('path,identity,camera\na.jpg,1,1\n"c.jpg,2,1\n', "breaks off after line 2"),
+    ],
+)
+def test_csv_that_is_broken(tmp_path, text, message):
+    with pytest.raises(InputError, match=message):
+        data.load("csv", table(tmp_path, text))
+
+
+def test_csv_that_is_not_utf8(tmp_path):
+    path = table(tmp_path, "")
+    path.write_bytes("path,identity,camera\na.jpg,Zoë,1\n".encode("latin-1"))
+    with pytest.raises(InputError, match=r"must be UTF-8 text"):
+        data.load("csv", path)
+
+
+def test_csv_folder_with_no_or_two_tables(tmp_path):
+    with pytest.raises(InputError, match=r"exactly one .csv file, but .* holds 0"):
+        data.load("csv", tmp_path)
+    (table(tmp_path, "").parent / "more.csv").write_text("")
+    with pytest.raises(InputError, match=r"exactly one .csv file, but .* holds 2"):
+        data.load("csv", tmp_path)
+
+
+def test_folder_of_identities(tmp_path):
+    for name in ("bob/1.jpg", "bob/2.png", "007/x.bmp"):
+        picture(tmp_path / name)
+    dataset = data.load("folder", tmp_path)
+    assert columns(dataset.train) == (["007", "bob", "bob"], None)
+    assert dataset.query is None
+
+
+def test_folder_with_parts(tmp_path):
+    for name in ("train/bob/1.jpg", "query/zoe/1.jpg", "gallery/zoe/2.jpg", "gallery/kim/1.jpg"):
+        picture(tmp_path / name)
+    dataset = data.load("folder", tmp_path)
+    assert columns(dataset.train) == (["bob"], None)
+    assert columns(dataset.query) == (["zoe"], None)
+    assert columns(dataset.gallery) == (["kim", "zoe"], None)
+
+
+def test_folder_that_is_broken(tmp_path):
+    with pytest.raises(InputError, match=r"must hold images, but .* has none"):
+        data.load("folder", tmp_path)
+    (tmp_path / "bob").mkdir()
+    with pytest.raises(InputError, match=r"identity folder .*bob has no images"):
+        data.load("folder", tmp_path)
+    picture(tmp_path / "stray.jpg")
+    picture(tmp_path / "bob/1.jpg")
+    with pytest.raises(InputError, match=r"each identity is a folder .*stray.jpg is a file"):
+        data.load("folder", tmp_path)
+
+
+def test_synthetic_is_drawn_once(tmp_path):
+    sizes = {"train_identities": 2, "test_identities": 2, "cameras": 2, "distractors": 1}
+    first = data.load("synthetic", tmp_path / "drawn", size=(32, 16), **sizes)
+    assert first.name == "synthetic"
+    assert sorted(set(first.train.identity.tolist())) == [1, 2]
+    assert 0 in first.gallery.identity
+    file = first.train.path[0]
+    written = (tmp_path / "drawn").stat().st_mtime_ns, Path(file).read_bytes()
+    again = data.load("synthetic", tmp_path / "drawn")
+    assert again.train.path.tolist() == first.train.path.tolist()
+    assert written == ((tmp_path / "drawn").stat().st_mtime_ns, Path(file).read_bytes())
+    with pytest.raises(
+        InputError, match=r"was made with train_identities=2, not .*=3: name another"
+    ):
+        data.load("synthetic", tmp_path / "drawn", size=(32, 16), **sizes | {"train_identities": 3})
+
+
+@pytest.mark.real
+def test_market1501_mini(real_data):
+    dataset = data.load("market1501", real_data / "data/market1501-mini")
+    sizes = {
+        part: (len(images), len(np.unique(images.identity)))
+        for part, images in dataset.parts().items()
+    }
+    assert sizes["train"] == (9173, 500)
+    assert sizes["query"][0] == 968
+    assert sizes["gallery"] == (2795, 251)
+    for images in dataset.parts().values():
+        assert set(images.camera.tolist()) == {1, 2, 3, 4, 5, 6}

@@ -1,0 +1,161 @@
+"""PK sampling: what every batch and every epoch promises, for any sizes of identities."""
+
+import time
+from collections import Counter
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from keras_reid.data.images import PersonImages
+from keras_reid.data.sampling import deal, epoch_rows, pk_rows, pk_steps
+from keras_reid.errors import InputError
+
+
+def classes_of(sizes, seed=0):
+    """Class indices with `sizes[c]` images of class c, in no particular order."""
+    return np.random.default_rng(seed).permutation(np.repeat(np.arange(len(sizes)), sizes))
+
+
+def epoch_of(classes, identities, instances, last="fill", seed=0, epoch=0):
+    plan = deal(np.bincount(classes), identities, instances, last)
+    return epoch_rows(classes, plan, instances, seed, epoch).numpy()
+
+
+def assert_pk(classes, batches, identities, instances):
+    grouped = classes[batches].reshape(len(batches), identities, instances)
+    assert (grouped == grouped[..., :1]).all()
+    for batch in grouped[..., 0]:
+        assert len(set(batch)) == identities
+
+
+@st.composite
+def settings_of_pk(draw):
+    sizes = draw(st.lists(st.integers(1, 13) | st.integers(1, 60), min_size=1, max_size=12))
+    return sizes, draw(st.integers(1, len(sizes))), draw(st.integers(1, 5)), draw(st.integers(0, 9))
+
+
+@settings(max_examples=100, deadline=None)
+@given(settings_of_pk())
+def test_fill_shows_every_image_and_each_of_an_identity_equally_often(case):
+    sizes, identities, instances, seed = case
+    classes = classes_of(sizes, seed)
+    batches = epoch_of(classes, identities, instances, seed=seed)
+    assert_pk(classes, batches, identities, instances)
+    seen = np.bincount(batches.ravel(), minlength=len(classes))
+    assert seen.min() >= 1
+    for c in range(len(sizes)):
+        counts = seen[classes == c]
+        assert counts.max() - counts.min() <= 1
+
+
+@settings(max_examples=100, deadline=None)
+@given(settings_of_pk())
+def test_drop_repeats_only_within_short_groups_and_leaves_out_little(case):
+    sizes, identities, instances, seed = case
+    classes = classes_of(sizes, seed)
+    groups = -(-np.array(sizes) // instances)
+    steps = deal(np.array(sizes), identities, instances, "drop").batches
+    batches = epoch_of(classes, identities, instances, last="drop", seed=seed)
+    assert_pk(classes, batches, identities, instances)
+    seen = np.bincount(batches.ravel(), minlength=len(classes))
+    slots = np.bincount(classes[batches[:, ::instances]].ravel(), minlength=len(sizes))
+    assert (slots <= groups).all()
+    for c, size in enumerate(sizes):
+        padding = slots[c] * instances - size
+        assert (seen[classes == c] - 1).clip(0).sum() == max(padding, 0)
+    assert np.minimum(groups, steps + 1).sum() < identities * (steps + 1)
+    if groups.max() <= steps:
+        assert groups.sum() - slots.sum() < identities
+
+
+def test_even_sizes_show_every_image_exactly_once():
+    classes = classes_of([8] * 12)
+    for last in ("fill", "drop"):
+        batches = epoch_of(classes, 4, 4, last)
+        assert sorted(batches.ravel()) == list(range(96))
+
+
+def test_a_dominant_identity_is_in_every_batch_or_cut():
+    classes = classes_of([200, 8, 8, 8, 8])
+    filled = epoch_of(classes, 3, 4)
+    assert filled.shape == (50, 12)
+    assert_pk(classes, filled, 3, 4)
+    assert set(range(len(classes))) == set(filled.ravel())
+    dropped = epoch_of(classes, 3, 4, "drop")
+    assert dropped.shape == (4, 12)
+    assert_pk(classes, dropped, 3, 4)
+    later = epoch_of(classes, 3, 4, "drop", epoch=1)
+    dominant = np.flatnonzero(classes == 0)
+    assert set(dominant) & set(later.ravel()) != set(dominant) & set(dropped.ravel())
+
+
+def test_identities_meet_different_others_within_an_epoch():
+    classes = classes_of([16] * 64)
+    identities = classes[epoch_of(classes, 8, 4)[:, ::4]]
+    together = Counter(frozenset((a, b)) for row in identities for a in row for b in row if a < b)
+    # Every identity comes four times; dealt without permuted rounds most pairs would meet 4 times.
+    assert sum(count == 4 for count in together.values()) < 0.05 * len(together)
+
+
+def test_the_same_seed_gives_the_same_batches_and_another_seed_or_epoch_others():
+    classes = classes_of([5, 9, 4, 7, 6, 1])
+    epoch = epoch_of(classes, 3, 2, seed=3)
+    np.testing.assert_array_equal(epoch, epoch_of(classes, 3, 2, seed=3))
+    assert (epoch != epoch_of(classes, 3, 2, seed=4)).any()
+    assert (epoch != epoch_of(classes, 3, 2, seed=3, epoch=1)).any()
+
+
+@pytest.mark.parametrize("last", ["fill", "drop"])
+def test_the_stream_is_one_epoch_after_another_from_the_first(last):
+    classes = classes_of([5, 9, 4, 7, 6, 1])
+    stream = pk_rows(classes, 3, 2, seed=8, first_epoch=1, last=last)
+    expected = np.concatenate([epoch_of(classes, 3, 2, last, 8, epoch) for epoch in (1, 2, 3)])
+    actual = np.stack(list(stream.take(len(expected)).as_numpy_iterator()))
+    np.testing.assert_array_equal(actual, expected)
+
+
+def test_a_checkpointed_iterator_resumes_in_the_middle_of_an_epoch(tmp_path):
+    classes = classes_of([5, 9, 4, 7, 6, 1])
+    steps = deal(np.bincount(classes), 3, 2).batches
+    iterator = iter(pk_rows(classes, 3, 2, seed=8))
+    for _ in range(steps + 2):
+        next(iterator)
+    path = tf.train.Checkpoint(iterator=iterator).write(str(tmp_path / "iterator"))
+    expected = [next(iterator).numpy() for _ in range(2 * steps)]
+    resumed = iter(pk_rows(classes, 3, 2, seed=8))
+    tf.train.Checkpoint(iterator=resumed).read(path).assert_consumed()
+    np.testing.assert_array_equal([next(resumed).numpy() for _ in range(2 * steps)], expected)
+
+
+def test_pk_steps_counts_the_batches_of_text_labels():
+    images = PersonImages([f"{i}.jpg" for i in range(9)], list("aaaabbbcc"), None)
+    assert pk_steps(images, 2, 2, "fill") == 3
+    assert pk_steps(images, 2, 2, "drop") == 2
+    assert pk_steps(images, 3, 4) == 1
+
+
+def test_an_epoch_of_100_000_images_is_planned_in_less_than_half_a_second():
+    classes = classes_of(np.random.default_rng(0).integers(1, 20, 10_000))
+    times = []
+    for epoch in range(4):
+        start = time.perf_counter()
+        epoch_of(classes, 16, 4, epoch=epoch)
+        times.append(time.perf_counter() - start)
+    assert min(times) < 0.5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((4, 2, "fill"), "a batch of 4 identities needs .* the images show 3: pass identities=3"),
+        ((0, 2, "fill"), "at least one identity .* got identities=0 and instances=2"),
+        ((2, 0, "drop"), "at least one identity .* got identities=2 and instances=0"),
+        ((2, 2, "keep"), "last must be 'fill' or 'drop', got 'keep'"),
+    ],
+)
+def test_impossible_batches_are_refused(arguments, message):
+    with pytest.raises(InputError, match=message):
+        deal(np.array([4, 4, 4]), *arguments)

@@ -1,0 +1,351 @@
+"""Export: what TensorFlow Serving gets is what evaluation saw, and it never gets half of it."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from keras_reid import models, serving
+from keras_reid.data import PersonImages, image_batches
+from keras_reid.errors import InputError
+
+SIZE = (32, 16)
+WIDTH = 128
+
+
+def photographs(count, height=SIZE[0], width=SIZE[1], seed=0):
+    """Coarse coloured squares: unlike noise, they keep their looks when they are resized."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (count, 6, 4, 3))
+    return tf.cast(tf.image.resize(coarse, (height, width), "nearest"), tf.uint8).numpy()
+
+
+@pytest.fixture(scope="module")
+def model():
+    keras.utils.set_random_seed(1)
+    model = models.build("tiny", 5, SIZE, weights="none")
+    step = tf.function(model)
+    for _ in range(30):  # the statistics of batch normalisation: embeddings now point everywhere
+        step(photographs(32), training=True)
+    return model
+
+
+def copy_of(model):
+    copy = models.build("tiny", 5, SIZE, weights="none")
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+@pytest.fixture(scope="module")
+def exported(model, tmp_path_factory):
+    return serving.export(model, tmp_path_factory.mktemp("export") / "person")
+
+
+@pytest.fixture(scope="module")
+def saved(exported):
+    return serving.load(exported)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """The contents of one image of each format, each of another size."""
+    sizes = {"0.jpg": (64, 32), "1.png": SIZE, "2.bmp": (21, 50)}
+    folder = tmp_path_factory.mktemp("images")
+    for seed, (name, size) in enumerate(sizes.items()):
+        Image.fromarray(photographs(1, *size, seed)[0]).save(folder / name)
+    return sorted(folder.iterdir())
+
+
+@pytest.fixture(scope="module")
+def person_images(files):
+    return PersonImages(files, range(len(files)), None)
+
+
+def test_signatures_are_the_documented_ones(exported):
+    signatures = tf.saved_model.load(str(exported)).signatures
+    assert set(signatures) == {"serving_default", "serving_bytes"}
+    pixels, files = (signatures[n].structured_input_signature[1] for n in serving.INPUTS)
+    assert {n: (s.dtype, s.shape.as_list()) for n, s in pixels.items()} == {
+        "images": (tf.uint8, [None, None, None, 3])
+    }
+    assert {n: (s.dtype, s.shape.as_list()) for n, s in files.items()} == {
+        "image_bytes": (tf.string, [None])
+    }
+    for function in signatures.values():
+        (name, output), *others = function.structured_outputs.items()
+        assert (name, output.dtype, output.shape.as_list()) == (
+            "embedding",
+            tf.float32,
+            [None, WIDTH],
+        )
+        assert not others
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_both_signatures_give_what_evaluation_gets(model, files, person_images, tmp_path, flip):
+    expected = models.embed(model, image_batches(person_images, 2, SIZE), flip)
+    saved = serving.load(serving.export(model, tmp_path, flip=flip))
+    pixels = [tf.io.decode_image(file.read_bytes())[None] for file in files]
+    assert saved.embedding_width == WIDTH
+    np.testing.assert_allclose(saved.embed(pixels), expected, atol=1e-5)
+    np.testing.assert_allclose(saved.embed_files(files), expected, atol=1e-5)
+    np.testing.assert_allclose(saved.embed_files(files, batch_size=2), expected, atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(expected, axis=1), 1, atol=1e-5)
+    cosines = (expected @ expected.T)[np.triu_indices(len(files), 1)]
+    assert cosines.max() < 0.9, "different images must have different embeddings"
+
+
+def test_the_mirror_image_makes_a_difference_to_the_embedding(model, saved, tmp_path):
+    mirrored = serving.load(serving.export(model, tmp_path, flip=True))
+    images = photographs(4)
+    np.testing.assert_allclose(mirrored(images), mirrored(images[:, :, ::-1]), atol=1e-5)
+    assert np.abs(saved(images) - saved(images[:, :, ::-1])).max() > 1e-2
+
+
+FRESH = """
+import sys
+
+ABSENT = ("keras", "keras_reid", "tf_keras")
+sys.modules.update(dict.fromkeys(ABSENT))  # importing them fails, as if they were not installed
+import numpy as np
+import tensorflow as tf
+
+path, images, files, out = sys.argv[1], np.load(sys.argv[2]), sys.argv[3:-1], sys.argv[-1]
+files = [open(file, "rb").read() for file in files]
+module = tf.saved_model.load(path)
+eager = [
+    module.signatures["serving_default"](images=tf.constant(images))["embedding"].numpy(),
+    module.signatures["serving_bytes"](image_bytes=tf.constant(files))["embedding"].numpy(),
+]
+with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+    graph = tf.compat.v1.saved_model.load(session, ["serve"], path)
+
+    def serve(name, argument, value):
+        signature = graph.signature_def[name]
+        feed = {signature.inputs[argument].name: value}
+        return session.run(signature.outputs["embedding"].name, feed)
+
+    served = [
+        serve("serving_default", "images", images),
+        serve("serving_bytes", "image_bytes", files),
+    ]
+    try:
+        serve("serving_bytes", "image_bytes", [files[0], files[0][:60]])
+    except tf.errors.InvalidArgumentError:  # and the next request is served
+        served.append(serve("serving_bytes", "image_bytes", files[:1]))
+assert not any(map(sys.modules.get, ABSENT))
+np.savez(out, *eager, *served)
+"""
+
+
+def test_loads_with_tensorflow_alone_eagerly_and_in_a_session(saved, exported, files, tmp_path):
+    images = photographs(3, 40, 30)
+    np.save(tmp_path / "images.npy", images)
+    out = tmp_path / "out.npz"
+    names = [exported, tmp_path / "images.npy", *files, out]
+    subprocess.run([sys.executable, "-c", FRESH, *map(str, names)], check=True, cwd=tmp_path)
+    from_pixels, from_files = saved(images), saved.from_bytes([file.read_bytes() for file in files])
+    expected = [from_pixels, from_files, from_pixels, from_files, from_files[:1]]
+    with np.load(out) as results:
+        assert len(results) == len(expected)
+        for result, reference in zip(results.values(), expected, strict=True):
+            np.testing.assert_allclose(result, reference, atol=1e-6)
+
+
+def test_the_classifier_stays_behind(model, exported):
+    names = [name for name, _ in tf.train.list_variables(str(exported / "variables/variables"))]
+    weights = [name for name in names if name.startswith("weights/")]
+    kernels = [v for v in model.variables if v.path.startswith("logits")]
+    assert len(kernels) == 1
+    assert len(weights) == len(model.variables) - len(kernels)
+
+
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_any_number_of_images(saved, count):
+    images = photographs(count, 50, 20)
+    assert saved(images).shape == (count, WIDTH)
+    assert saved.from_bytes([tf.io.encode_png(i).numpy() for i in images]).shape == (count, WIDTH)
+
+
+@pytest.mark.parametrize("damage", [lambda f: f[: len(f) // 2], lambda f: b"", lambda f: b"text"])
+def test_a_broken_file_is_an_error_and_the_next_request_is_served(saved, files, damage):
+    content = files[0].read_bytes()
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        saved.from_bytes([content, damage(content)])
+    assert np.isfinite(saved.from_bytes([content])).all()
+
+
+def test_versions_count_upwards_and_stay(model, tmp_path):
+    assert serving.export(model, tmp_path / "a/b") == tmp_path / "a/b/1"
+    assert serving.export(model, tmp_path / "a/b", version=7).name == "7"
+    assert serving.export(model, tmp_path / "a/b").name == "8"
+    before = (tmp_path / "a/b/7/saved_model.pb").stat()
+    with pytest.raises(InputError, match=r"never overwritten, but .*/7 exists: .* makes it 9"):
+        serving.export(model, tmp_path / "a/b", version=7)
+    assert (tmp_path / "a/b/7/saved_model.pb").stat() == before
+    assert sorted(os.listdir(tmp_path / "a/b")) == ["1", "7", "8"]
+
+
+def test_a_version_that_another_export_finishes_first_is_kept(model, tmp_path, monkeypatch):
+    def slow(module, path, **kwargs):
+        (tmp_path / "1").mkdir()
+        (tmp_path / "1/saved_model.pb").write_bytes(b"the other")
+        save(module, path, **kwargs)
+
+    save = tf.saved_model.save
+    monkeypatch.setattr(tf.saved_model, "save", slow)
+    with pytest.raises(InputError, match="cannot take one"):
+        serving.export(model, tmp_path)
+    assert (tmp_path / "1/saved_model.pb").read_bytes() == b"the other"
+    assert os.listdir(tmp_path) == ["1"]
+
+
+def test_a_failed_export_leaves_nothing(model, tmp_path, monkeypatch):
+    def fails(module, path, **kwargs):
+        os.makedirs(path)
+        assert not [name for name in os.listdir(tmp_path) if name.isdecimal()]
+        raise tf.errors.ResourceExhaustedError(None, None, "disk full")
+
+    monkeypatch.setattr(tf.saved_model, "save", fails)
+    with pytest.raises(tf.errors.ResourceExhaustedError):
+        serving.export(model, tmp_path)
+    assert os.listdir(tmp_path) == []
+
+
+KILLED = """
+import os, signal, sys
+import tensorflow as tf
+from keras_reid import models, serving
+
+save = tf.saved_model.save
+def save_and_die(*args, **kwargs):
+    save(*args, **kwargs)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+tf.saved_model.save = save_and_die
+serving.export(models.build("tiny", 5, (32, 16), weights="none"), sys.argv[1])
+"""
+
+
+def test_a_killed_export_leaves_no_version(model, tmp_path):
+    run = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False)
+    assert run.returncode == -signal.SIGKILL
+    left = os.listdir(tmp_path)
+    assert len(left) == 1, "the rest of it has a name that TensorFlow Serving passes over"
+    assert not left[0].isdecimal()
+    assert serving.export(model, tmp_path).name == "1"
+
+
+def test_what_cannot_be_exported_is_refused(model, tmp_path):
+    with pytest.raises(InputError, match="from 1: received 0"):
+        serving.export(model, tmp_path, version=0)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"file cannot take one \(.+\); name another folder"):
+        serving.export(model, tmp_path / "file")
+    with pytest.raises(InputError, match="output named 'embedding'"):
+        serving.export(keras.Model(model.inputs, model.output["logits"]), tmp_path / "new")
+    anywhere = keras.Input((None, None, 3), dtype="uint8")
+    outputs = {"embedding": keras.layers.GlobalAveragePooling2D()(anywhere)}
+    with pytest.raises(InputError, match="None×None pixels; build it with a fixed image_size"):
+        serving.export(keras.Model(anywhere, outputs), tmp_path / "new")
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_what_cannot_be_loaded_is_named(exported, tmp_path):
+    with pytest.raises(InputError, match=r"nowhere has none; check the path"):
+        serving.load(tmp_path / "nowhere")
+    with pytest.raises(InputError, match=rf"name a version, {exported}"):
+        serving.load(exported.parent)
+    (tmp_path / "saved_model.pb").write_bytes(b"\x00broken")
+    with pytest.raises(InputError, match=r"must be complete: .* cannot be loaded"):
+        serving.load(tmp_path)
+    (tmp_path / "saved_model.pb").write_bytes((exported / "saved_model.pb").read_bytes())
+    with pytest.raises(InputError, match=r"must be complete: .* export it again"):
+        serving.load(tmp_path)
+
+
+def test_another_kind_of_saved_model_is_refused(tmp_path):
+    @tf.function(input_signature=[tf.TensorSpec((None, 3), name="x")])
+    def double(x):
+        return {"y": 2 * x}
+
+    tf.saved_model.save(tf.Module(), str(tmp_path), signatures=double)
+    with pytest.raises(InputError, match=r"serving_default: images → embedding.*\['x'\] → \['y'\]"):
+        serving.load(tmp_path)
+    tf.saved_model.save(tf.Module(), str(tmp_path), signatures={"other": double})
+    with pytest.raises(InputError, match=r"it is \[\] → \[\]; write it with"):
+        serving.load(tmp_path)
+
+
+def test_what_cannot_be_embedded_is_refused(saved):
+    with pytest.raises(InputError, match=r"received float32 \(2, 32, 16, 3\)"):
+        saved(photographs(2).astype("float32"))
+    with pytest.raises(InputError, match=r"received uint8 \(32, 16, 3\)"):
+        saved(photographs(1)[0])
+    for embed in (saved.embed, saved.embed_files):
+        with pytest.raises(InputError, match="at least one image to embed: received none"):
+            embed([])
+
+
+def test_parity_of_an_export_with_its_original(model, exported, person_images):
+    for images in (person_images, photographs(40, 45, 33)):
+        report = serving.parity(model, exported, images)
+        assert report.ok
+        assert report.images == len(images)
+        assert report.max_difference < 1e-5
+        assert str(report).startswith("parity ok: ")
+        assert str(report).endswith("images, at most 0.0001 is allowed")
+    with pytest.raises(InputError, match="at least one image"):
+        serving.parity(model, exported, photographs(0))
+
+
+def test_parity_sees_weights_that_changed_after_the_export(model, exported):
+    changed = copy_of(model)
+    assert serving.parity(changed, exported, photographs(4)).ok
+    (kernel, *_) = changed.trainable_variables
+    kernel.assign(kernel + 0.01)
+    report = serving.parity(changed, exported, photographs(4))
+    assert not report.ok
+    assert "FAILED" in str(report)
+
+
+def test_parity_sees_half_precision(model, exported):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        half = copy_of(model)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    report = serving.parity(half, exported, photographs(4))
+    assert not report.ok
+    assert report.max_difference < 0.1, "it is the same model, computed coarsely"
+
+
+def test_parity_sees_a_flip_on_one_side(model, exported):
+    assert not serving.parity(model, exported, photographs(4), flip=True).ok
+
+
+def test_parity_sees_another_width_and_what_is_no_number(model, exported):
+    narrow = models.build("tiny", 5, SIZE, weights="none", width=8)
+    report = serving.parity(narrow, exported, photographs(4))
+    assert (report.ok, report.max_difference) == (False, float("inf"))
+    broken = copy_of(model)
+    neck = broken.get_layer("embedding")
+    neck.gamma.assign(neck.gamma * np.nan)
+    report = serving.parity(broken, exported, photographs(4))
+    assert not report.ok
+    assert np.isnan(report.max_difference)
+
+
+@pytest.mark.real
+def test_parity_on_real_images_with_a_pretrained_backbone(real_data, tmp_path):
+    paths = sorted((real_data / "data/market1501-mini/query").glob("*.jpg"))[:8]
+    backbone = str(real_data / "weights/mobilenetv2_imagenet.keras")
+    model = models.build(backbone, 10, (128, 64))
+    images = PersonImages(paths, np.arange(len(paths)), None)
+    report = serving.parity(model, serving.export(model, tmp_path), images)
+    assert report.ok, report
