@@ -24,7 +24,7 @@ EXTRAS = {
 setup(
     name="keras_reid",
     version=VERSION,
-    description="Person re-identification for Keras: metric losses, PK sampling, evaluation, export",
+    description="Person re-identification for Keras: losses, PK sampling, evaluation, export",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",

@@ -24,7 +24,7 @@ Distance = Callable[..., Tensor]
 # GPUs. One product in double precision costs nothing beside a backbone and is exact to float32.
 # Under JAX double precision is off by default, and some torch devices have none.
 _PRODUCT = "float64" if keras.backend.backend() == "tensorflow" else "float32"
-_ROUNDING = 16 * float(np.finfo(_PRODUCT).eps)
+_ROUNDING = 32 * float(np.finfo(_PRODUCT).eps)
 
 
 def squared_euclidean(x: Tensor, y: Tensor | None = None) -> Tensor:

@@ -77,9 +77,7 @@ def build(
     if num_identities is not None and num_identities < 1:
         raise InputError(f"num_identities is at least 1 or None: received {num_identities}")
     if min(image_size) < 1 or (width is not None and width < 1):
-        raise InputError(
-            f"sizes are at least 1: received image_size={image_size}, width={width}"
-        )
+        raise InputError(f"sizes are at least 1: received image_size={image_size}, width={width}")
 
     images = keras.Input((*image_size, 3), dtype="uint8", name="images")
     pixels = keras.layers.Rescaling(1.0, dtype="float32", name="pixels")(images)
@@ -112,27 +110,38 @@ def embedder(model: keras.Model) -> keras.Model:
     return keras.Model(model.inputs, outputs["embedding"], name=model.name)
 
 
-def embed(model: keras.Model, batches: Iterable[Any], flip: bool = False) -> np.ndarray:
+class Embedder:
     """L2-normalised float32 embeddings `(n, d)` of batches of uint8 images `(b, h, w, 3)`.
 
     Args:
-        model: a model of `build`.
-        batches: for example `keras_reid.data.image_batches(...)`.
+        model: a model of `build`; later changes of its weights are seen.
         flip: add the embeddings of the image and of its mirror image before normalising, which
             costs a second pass.
     """
-    import tensorflow as tf
 
-    net = embedder(model)
+    def __init__(self, model: keras.Model, flip: bool = False) -> None:
+        import tensorflow as tf
 
-    @tf.function(reduce_retracing=True)
-    def step(images: Any) -> Any:
-        total = net(images, training=False)
-        if flip:
-            total += net(images[:, :, ::-1], training=False)
-        return tf.math.l2_normalize(tf.cast(total, tf.float32), axis=-1)
+        net = embedder(model)
+        self.image_size: tuple[int, int] = tuple(model.input_shape[1:3])
 
-    parts = [step(images).numpy() for images in batches]
-    if not parts:
-        raise InputError("there must be at least one image to embed: received none")
-    return np.concatenate(parts)
+        @tf.function(input_signature=[tf.TensorSpec(model.input_shape, tf.uint8)])
+        def step(images: Any) -> Any:
+            total = net(images, training=False)
+            if flip:
+                total += net(images[:, :, ::-1], training=False)
+            return tf.math.l2_normalize(tf.cast(total, tf.float32), axis=-1)
+
+        self._step = step
+
+    def __call__(self, batches: Iterable[Any]) -> np.ndarray:
+        """The embeddings of all batches, for example of `keras_reid.data.image_batches`."""
+        parts = [self._step(images).numpy() for images in batches]
+        if not parts:
+            raise InputError("there must be at least one image to embed: received none")
+        return np.concatenate(parts)
+
+
+def embed(model: keras.Model, batches: Iterable[Any], flip: bool = False) -> np.ndarray:
+    """`Embedder(model, flip)(batches)`, for a single use."""
+    return Embedder(model, flip)(batches)

@@ -183,9 +183,10 @@ def test_files_that_are_no_backbones(tmp_path) -> None:
 
 
 def test_embed_needs_an_embedding_and_an_image() -> None:
+    pixels = keras.Input((*SIZE, 3))
+    flat = keras.Model(pixels, keras.layers.Flatten()(pixels))
     with pytest.raises(InputError, match="output named 'embedding'"):
-        pixels = keras.Input((*SIZE, 3))
-        models.embed(keras.Model(pixels, keras.layers.Flatten()(pixels)), [])
+        models.embed(flat, [])
     with pytest.raises(InputError, match="at least one image"):
         models.embed(models.build("tiny", 3, SIZE, weights="none"), [])
 

@@ -32,17 +32,15 @@ def main(argv: list[str]) -> None:
         raise InputError(f"a score needs query and gallery images: {data_dir!r} has none")
 
     if FLAGS.run:
-        model = Run(FLAGS.run).load_model()
-        size = tuple(model.input_shape[1:3])
+        embedder = models.Embedder(Run(FLAGS.run).load_model(), settings["flip"])
 
         def embed(images: data.PersonImages) -> np.ndarray:
-            batches = data.image_batches(images, FLAGS.batch_size, size)
-            return models.embed(model, batches, settings["flip"])
+            return embedder(data.image_batches(images, FLAGS.batch_size, embedder.image_size))
     else:
         saved = serving.load(FLAGS.saved_model)
 
         def embed(images: data.PersonImages) -> np.ndarray:
-            return saved.embed_files(images.path, FLAGS.batch_size)
+            return saved.embed_files(images.path.tolist(), FLAGS.batch_size)
 
     result = rank_images(
         embed,

@@ -38,8 +38,10 @@ def main(argv: list[str]) -> None:
     say(str(report))
     if not report.ok:
         sys.exit(1)
-    say(f"serve it: tensorflow_model_server --model_name={name} "
-        f"--model_base_path={directory.resolve()}")
+    say(
+        f"serve it: tensorflow_model_server --model_name={name} "
+        f"--model_base_path={directory.resolve()}"
+    )
 
 
 run = command(main)

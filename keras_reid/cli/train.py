@@ -7,7 +7,6 @@ is a flag; see `keras_reid.training.recipes`.
 import dataclasses
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 from absl import flags
@@ -38,14 +37,16 @@ def main(argv: list[str]) -> None:
     """Reads the flags, trains, scores and says where everything is."""
     dataset_name = FLAGS.dataset or "synthetic"
     recipe_name = FLAGS.recipe or ("tiny" if dataset_name == "synthetic" else "bot")
-    given = {name: FLAGS[name].value for name in _FIELDS if FLAGS[name].value is not None}
+    given: dict[str, Any] = {
+        name: FLAGS[name].value for name in _FIELDS if FLAGS[name].value is not None
+    }
     recipe = dataclasses.replace(recipes.get(recipe_name), **given)
 
     import keras
 
     from keras_reid import data
     from keras_reid.errors import InputError
-    from keras_reid.training import fit as fitting
+    from keras_reid.training import fitting
     from keras_reid.training.callbacks import RetrievalEvaluation
 
     data_dir = FLAGS.data_dir or ("data/synthetic" if dataset_name == "synthetic" else None)
@@ -62,8 +63,7 @@ def main(argv: list[str]) -> None:
         )
     if FLAGS.precision not in ("float32", "mixed_bfloat16", "mixed_float16"):
         raise InputError(
-            "precision is float32, mixed_bfloat16 or mixed_float16: received "
-            f"{FLAGS.precision!r}"
+            f"precision is float32, mixed_bfloat16 or mixed_float16: received {FLAGS.precision!r}"
         )
     settings = {
         "dataset": dataset_name,
@@ -75,6 +75,7 @@ def main(argv: list[str]) -> None:
         **dataclasses.asdict(recipe),
     }
     run = runs.Run(FLAGS.run) if FLAGS.run else runs.default(dataset_name, recipe_name, settings)
+    run.check(settings)
     train = data.readable(dataset.train)
     data.pk_steps(train, recipe.identities, recipe.instances)
     evaluation = None
@@ -97,7 +98,6 @@ def main(argv: list[str]) -> None:
     if evaluation:
         scores["before"] = evaluation.score(model).as_dict()
         say(f"before training: {_headline(scores['before'])}")
-    run.start(settings)
     say(f"run folder: {run.directory}")
     begin = time.perf_counter()
     fitting.fit(
@@ -105,6 +105,7 @@ def main(argv: list[str]) -> None:
         train,
         recipe,
         run,
+        settings,
         seed=FLAGS.seed,
         cache=FLAGS.cache,
         evaluation=evaluation if FLAGS.eval_every else None,

@@ -55,9 +55,7 @@ def capsule(p: np.ndarray, q: np.ndarray, r: float, s: float) -> np.ndarray:
 def darker(fill: Colour | Fabric, light: float) -> Colour | Fabric:
     """The same fill under `light` (1 = unchanged)."""
     if isinstance(fill, Fabric):
-        return replace(
-            fill, colour=dim(fill.colour, light), second=dim(fill.second, light)
-        )
+        return replace(fill, colour=dim(fill.colour, light), second=dim(fill.second, light))
     return dim(fill, light)
 
 
@@ -123,7 +121,9 @@ def pinstripes(
         canvas.rectangle((left, 0, left + 0.2 * p, size[1]), fill=1)
 
 
-def checks(canvas: ImageDraw.ImageDraw, size: tuple[int, int], x: float, y: float, p: float) -> None:
+def checks(
+    canvas: ImageDraw.ImageDraw, size: tuple[int, int], x: float, y: float, p: float
+) -> None:
     for left in marks_from(x, size[0], p):
         canvas.rectangle((left, 0, left + 0.3 * p, size[1]), fill=1)
     for top in marks_from(y, size[1], p):

@@ -244,7 +244,9 @@ class Body:
         self.ball(0.39 if front else 0.41, (0, 0.944, -0.014), 0.05, 0.06, who.hair)
         self.add(0.42, cap(self.see((0, 0.95, -0.008)), 0.05, 0.048), who.hair)
         if who.hairstyle == "long":
-            self.limb(-0.1 if front else 0.38, (0, 0.93, -0.025), (0, 0.78, -0.06), 0.05, 0.058, who.hair)
+            self.limb(
+                -0.1 if front else 0.38, (0, 0.93, -0.025), (0, 0.78, -0.06), 0.05, 0.058, who.hair
+            )
         if who.hairstyle == "bun":
             self.ball(0.3 if front else 0.43, (0, 0.985, -0.045), 0.03, 0.03, who.hair)
 

@@ -67,13 +67,16 @@ class RetrievalEvaluation(keras.callbacks.Callback):
         self.flip = flip
         self.protocol = protocol
         self.dataset = dataset
+        self._embedder: tuple[keras.Model, models.Embedder] | None = None
 
     def score(self, model: keras.Model) -> evaluation.RankingResult:
         """The ranking result of a model of `models.build`."""
-        size = model.input_shape[1:3]
+        if self._embedder is None or self._embedder[0] is not model:
+            self._embedder = model, models.Embedder(model, self.flip)
+        embedder = self._embedder[1]
 
         def embed(images: PersonImages) -> np.ndarray:
-            return models.embed(model, image_batches(images, self.batch_size, size), self.flip)
+            return embedder(image_batches(images, self.batch_size, embedder.image_size))
 
         return rank_images(embed, self.query, self.gallery, self.protocol, self.dataset)
 
@@ -87,12 +90,12 @@ class RetrievalEvaluation(keras.callbacks.Callback):
         logs["val_rank1"] = result.rank(1)
 
 
-class averaged_weights:  # noqa: N801 - reads as a statement: `with averaged_weights(model):`
+class averaged_weights:
     """Within the block the model has its optimizer's moving averages, if it keeps any."""
 
     def __init__(self, model: keras.Model) -> None:
         self.model = model
-        self.optimizer = getattr(model, "optimizer", None)
+        self.optimizer: Any = getattr(model, "optimizer", None)
 
     def __enter__(self) -> None:
         if not getattr(self.optimizer, "use_ema", False):
@@ -135,8 +138,8 @@ class Backup(keras.callbacks.Callback):
             learner.load_weights(self.path)
         except Exception as error:
             raise InputError(
-                f"a run is resumed with the model it was started with: the backup {str(self.path)!r}"
-                " is of another one; give the flags of then, or another run folder"
+                f"a run is resumed with the model it was started with: {str(self.path)!r} is of "
+                "another one; give the flags of then, or another run folder"
             ) from error
         return int(learner.optimizer.iterations.numpy()) // self.steps
 

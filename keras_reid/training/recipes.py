@@ -38,8 +38,17 @@ class Recipe:
     flip: bool = _value("Embed the mirror image too, when scoring and exported.", default=True)
 
     def __post_init__(self) -> None:
-        least = {"epochs": 1, "height": 1, "width": 1, "embedding_width": 0, "learning_rate": 0,
-                 "warmup": 0, "weight_decay": 0, "triplet_weight": 0, "identity_weight": 0}
+        least = {
+            "epochs": 1,
+            "height": 1,
+            "width": 1,
+            "embedding_width": 0,
+            "learning_rate": 0,
+            "warmup": 0,
+            "weight_decay": 0,
+            "triplet_weight": 0,
+            "identity_weight": 0,
+        }
         for name, bound in least.items():
             if getattr(self, name) < bound:
                 raise InputError(f"{name} is at least {bound}: received {getattr(self, name)}")

@@ -37,8 +37,8 @@ class Run:
     def metrics(self) -> dict[str, Any]:
         return _read(self.metrics_file) if self.metrics_file.exists() else {}
 
-    def start(self, flags: dict[str, Any]) -> None:
-        """Makes the folder, or accepts an unfinished one that was started with the same flags."""
+    def check(self, flags: dict[str, Any]) -> None:
+        """Refuses a folder that is neither new nor an unfinished run with the same flags."""
         if self.finished:
             raise InputError(
                 f"a finished run is never overwritten: {str(self.directory)!r} holds one; "
@@ -56,14 +56,17 @@ class Run:
                     f"a run is resumed with the flags it was started with: in "
                     f"{str(self.directory)!r} {'; '.join(changed)}; give those, or another --run"
                 )
-            return
-        if self.directory.exists() and (
+        elif self.directory.exists() and (
             not self.directory.is_dir() or any(self.directory.iterdir())
         ):
             raise InputError(
                 f"a run folder is new, empty or an unfinished run: {str(self.directory)!r} is "
                 "something else; give another --run"
             )
+
+    def start(self, flags: dict[str, Any]) -> None:
+        """Makes the folder with its flags, or goes on with an unfinished run of the same flags."""
+        self.check(flags)
         self.directory.mkdir(parents=True, exist_ok=True)
         write(self.flags_file, flags)
 
@@ -130,4 +133,6 @@ def _read(path: Path) -> dict[str, Any]:
             "train.py"
         ) from error
     except json.JSONDecodeError as error:
-        raise InputError(f"{str(path)!r} is not JSON ({error}); restore it or train anew") from error
+        raise InputError(
+            f"{str(path)!r} is not JSON ({error}); restore it or train anew"
+        ) from error

@@ -1,5 +1,8 @@
 """From a recipe and images to a trained model."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 
 from keras_reid import losses, models
@@ -28,9 +31,10 @@ def build_model(recipe: Recipe, num_identities: int) -> keras.Model:
 
 def build_objective(recipe: Recipe) -> Objective:
     """`identity · IdentityLoss(logits) + triplet · TripletHardLoss(features)`."""
+    smoothed = losses.IdentityLoss(recipe.smoothing)
     hard = losses.TripletHardLoss(recipe.margin if recipe.margin >= 0 else None)
     terms = (
-        Term("identity", losses.IdentityLoss(recipe.smoothing), "logits", weight=recipe.identity_weight),
+        Term("identity", smoothed, "logits", weight=recipe.identity_weight),
         Term("triplet", hard, "features", weight=recipe.triplet_weight),
     )
     return Objective(*(term for term in terms if term.weight > 0))
@@ -57,11 +61,13 @@ def fit(
     images: PersonImages,
     recipe: Recipe,
     run: Run,
+    flags: dict[str, Any],
     *,
     seed: int = 0,
     cache: str | None = None,
     evaluation: RetrievalEvaluation | None = None,
     verbose: int = 1,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> keras.Model:
     """Trains `model` in place by the recipe; a run that was interrupted goes on where it was.
 
@@ -70,14 +76,16 @@ def fit(
         images: the training images.
         recipe: what to do.
         run: where backups, history and TensorBoard logs go.
+        flags: what is recorded of how the run was made; a run is resumed with the same only.
         seed: of the sampling and the augmentation.
         cache: see `keras_reid.data.pk_batches`.
         evaluation: scores the model during training.
-        verbose: see `keras.Model.fit`.
+        verbose, callbacks: see `keras.Model.fit`.
 
     Returns:
         The model, with the moving average of its weights if the recipe keeps one.
     """
+    run.check(flags)
     steps = pk_steps(images, recipe.identities, recipe.instances)
     learner = Learner(model, build_objective(recipe))
     learner.compile(optimizer=build_optimizer(recipe, steps))
@@ -93,17 +101,20 @@ def fit(
         first_epoch=first,
         cache=cache,
     )
+    run.start(flags)
     learner.fit(
         batches,
         epochs=recipe.epochs,
         initial_epoch=first,
         steps_per_epoch=steps,
+        shuffle=False,
         verbose=verbose,
         callbacks=[
             *([evaluation] if evaluation else []),
             History(run.history_file, first),
             keras.callbacks.TensorBoard(run.logs, write_graph=False),
             backup,
+            *callbacks,
         ],
     )
     with averaged_weights(learner):

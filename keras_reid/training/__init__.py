@@ -1,0 +1,25 @@
+"""Training: objectives, the learner, recipes and run folders."""
+
+from keras_reid.training.callbacks import Backup, History, RetrievalEvaluation, averaged_weights
+from keras_reid.training.fitting import fit
+from keras_reid.training.learner import Learner
+from keras_reid.training.objective import Objective, Term
+from keras_reid.training.recipes import RECIPES, Recipe
+from keras_reid.training.runs import Run
+from keras_reid.training.schedules import WarmUp, schedule
+
+__all__ = [
+    "RECIPES",
+    "Backup",
+    "History",
+    "Learner",
+    "Objective",
+    "Recipe",
+    "RetrievalEvaluation",
+    "Run",
+    "Term",
+    "WarmUp",
+    "averaged_weights",
+    "fit",
+    "schedule",
+]

@@ -1,0 +1,244 @@
+"""The commands, run as a user runs them: in a process of their own, from the top level."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parent.parent
+TINY = [
+    "--recipe=tiny",
+    "--height=32",
+    "--width=16",
+    "--identities=4",
+    "--instances=2",
+    "--epochs=3",
+]
+
+
+def start(*arguments: object, cwd: Path) -> subprocess.Popen:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "-1"}
+    command, *flags = map(str, arguments)
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / command), *flags],
+        cwd=cwd,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def call(*arguments: object, cwd: Path) -> tuple[int, str, str]:
+    process = start(*arguments, cwd=cwd)
+    out, err = process.communicate(timeout=600)
+    return process.returncode, out, err
+
+
+@pytest.fixture(scope="module")
+def trained(pedestrians: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which a run was made; its run folder is `run`."""
+    cwd = tmp_path_factory.mktemp("cli")
+    code, out, err = call(
+        "train.py",
+        "--dataset=market1501",
+        f"--data_dir={pedestrians}",
+        "--run=run",
+        *TINY,
+        cwd=cwd,
+    )
+    assert code == 0, err
+    (cwd / "out.txt").write_text(out)
+    return cwd
+
+
+def test_train_writes_a_run_folder_and_says_so(trained: Path) -> None:
+    out = (trained / "out.txt").read_text()
+    assert "before training: mAP" in out
+    assert "after training:  mAP" in out
+    for name in ("flags.json", "model.keras", "metrics.json", "history.jsonl", "logs/"):
+        assert name in out
+        assert (trained / "run" / name).exists()
+    assert not (trained / "run/backup.weights.h5").exists()
+    metrics = json.loads((trained / "run/metrics.json").read_text())
+    assert 0 <= metrics["after"]["mAP"] <= 1
+    assert metrics["after"]["protocol"]["dataset"] == "market1501"
+    assert metrics["after"]["protocol"]["junk"].startswith("same identity in the same camera")
+    flags = json.loads((trained / "run/flags.json").read_text())
+    assert (flags["height"], flags["epochs"], flags["recipe"]) == (32, 3, "tiny")
+    rows = (trained / "run/history.jsonl").read_text().splitlines()
+    assert [set(json.loads(row)) for row in rows] == 3 * [{"epoch", "loss", "identity", "triplet"}]
+    assert list((trained / "run/logs").rglob("events*"))
+
+
+def test_a_finished_run_is_not_trained_over(trained: Path, pedestrians: Path) -> None:
+    before = (trained / "run/model.keras").read_bytes()
+    code, _, err = call(
+        "train.py",
+        "--dataset=market1501",
+        f"--data_dir={pedestrians}",
+        "--run=run",
+        *TINY,
+        cwd=trained,
+    )
+    assert code == 1
+    assert "a finished run is never overwritten" in err
+    assert "Traceback" not in err
+    assert (trained / "run/model.keras").read_bytes() == before
+
+
+def test_evaluate_repeats_the_score(trained: Path) -> None:
+    code, out, err = call("evaluate.py", "--run=run", "--out=scores.json", cwd=trained)
+    assert code == 0, err
+    again = json.loads((trained / "scores.json").read_text())
+    after = json.loads((trained / "run/metrics.json").read_text())["after"]
+    np.testing.assert_allclose(again["mAP"], after["mAP"], atol=1e-6)
+    assert "mAP (rank precision)" in out
+    code, _, err = call("evaluate.py", "--run=run", "--out=scores.json", cwd=trained)
+    assert code == 1
+    assert "'scores.json' exists" in err
+
+
+def test_export_is_checked_and_scores_the_same(trained: Path) -> None:
+    code, out, err = call("export.py", "--run=run", cwd=trained)
+    assert code == 0, err
+    assert (trained / "export/run/1/saved_model.pb").exists()
+    assert "export/run/1" in out
+    flags = json.loads((trained / "run/flags.json").read_text())
+    code, out, err = call(
+        "evaluate.py",
+        "--saved_model=export/run/1",
+        "--dataset=market1501",
+        f"--data_dir={flags['data_dir']}",
+        "--out=exported.json",
+        cwd=trained,
+    )
+    assert code == 0, err
+    exported = json.loads((trained / "exported.json").read_text())
+    after = json.loads((trained / "run/metrics.json").read_text())["after"]
+    np.testing.assert_allclose(exported["mAP"], after["mAP"], atol=1e-3)
+
+
+def test_check_only_reports_and_trains_nothing(trained: Path, pedestrians: Path) -> None:
+    code, out, err = call(
+        "train.py",
+        "--dataset=market1501",
+        f"--data_dir={pedestrians}",
+        "--check_only",
+        "--run=checked",
+        cwd=trained,
+    )
+    assert code == 0, err
+    assert "train" in out
+    assert not (trained / "checked").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train.py", "--dataset=market1502", "--data_dir=x"], "market1502"),
+        (["train.py", "--dataset=market1501"], "give --data_dir"),
+        (["train.py", "--dataset=market1501", "--data_dir=nowhere"], "nowhere"),
+        (["train.py", "--recipe=botox"], "a recipe is one of bot, tiny: received 'botox'"),
+        (["train.py", "--epochs=0"], "epochs is at least 1: received 0"),
+        (["train.py", "--epochs=many"], "many"),
+        (["train.py", "--epoch=3"], "epoch"),
+        (["train.py", "synthetic"], "flags begin with --"),
+        (["train.py", "--precision=float8"], "received 'float8'"),
+        (["evaluate.py"], "either --run or --saved_model"),
+        (["evaluate.py", "--run=nowhere"], "a run folder holds flags.json"),
+        (["evaluate.py", "--saved_model=nowhere", "--dataset=csv", "--data_dir=x"], "nowhere|'x'"),
+        (["export.py"], "give --run"),
+        (["export.py", "--run=nowhere"], "a run folder holds flags.json"),
+    ],
+)
+def test_bad_input_is_one_sentence(arguments: list[str], message: str, tmp_path: Path) -> None:
+    import re
+
+    code, _, err = call(*arguments, cwd=tmp_path)
+    assert code in (1, 2), err
+    assert re.search(message, err)
+    assert "Traceback" not in err
+    assert not list(tmp_path.glob("runs/*/model.keras"))
+
+
+def test_bad_values_within_a_data_set(pedestrians: Path, tmp_path: Path) -> None:
+    common = ["train.py", "--dataset=market1501", f"--data_dir={pedestrians}", *TINY]
+    for flag, message in (
+        ("--backbone=resnet51", "a backbone is one of"),
+        ("--pooling=median", "pooling is one of"),
+        ("--augment=magic", "augment must be"),
+        ("--schedule=sine", "a schedule is one of"),
+        ("--weights=nowhere.h5", "existing file"),
+        ("--identities=4000", "4000"),
+    ):
+        code, _, err = call(*common, flag, "--run=run", cwd=tmp_path)
+        assert code == 1, err
+        assert message in err
+        assert "Traceback" not in err
+        assert not (tmp_path / "run").exists(), f"{flag} left a run folder"
+
+
+@pytest.mark.slow
+def test_a_killed_run_ends_like_one_that_was_not(pedestrians: Path, tmp_path: Path) -> None:
+    """SIGKILL at moments spread over the training; the same command again; the same weights."""
+    import keras
+
+    flags = [
+        "train.py",
+        "--dataset=market1501",
+        f"--data_dir={pedestrians}",
+        *TINY,
+        "--epochs=12",
+        "--seed=7",
+    ]
+    assert call(*flags, "--run=whole", cwd=tmp_path)[0] == 0
+    history = tmp_path / "killed/history.jsonl"
+    for epochs in (1, 4, 8):
+        process = start(*flags, "--run=killed", cwd=tmp_path)
+        deadline = time.monotonic() + 300
+        while process.poll() is None and time.monotonic() < deadline:
+            if history.exists() and len(history.read_text().splitlines()) >= epochs:
+                process.send_signal(signal.SIGKILL)
+                break
+            time.sleep(0.001)
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+    code, _, err = call(*flags, "--run=killed", cwd=tmp_path)
+    assert code == 0, err
+    whole, killed = (
+        keras.saving.load_model(tmp_path / name / "model.keras") for name in ("whole", "killed")
+    )
+    for a, b in zip(whole.get_weights(), killed.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert history.read_text() == (tmp_path / "whole/history.jsonl").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.real
+def test_real_images_are_learned(real_data: Path, tmp_path: Path) -> None:
+    """An epoch on real images from ImageNet weights doubles the score; export agrees."""
+    code, _, err = call(
+        "train.py",
+        "--dataset=market1501",
+        f"--data_dir={real_data / 'data/market1501-mini'}",
+        f"--backbone={real_data / 'weights/mobilenetv2_imagenet.keras'}",
+        "--height=64",
+        "--width=32",
+        "--epochs=1",
+        "--flip=false",
+        "--run=run",
+        cwd=tmp_path,
+    )
+    assert code == 0, err
+    metrics = json.loads((tmp_path / "run/metrics.json").read_text())
+    assert metrics["after"]["mAP"] > 2 * metrics["before"]["mAP"]
+    assert metrics["after"]["protocol"]["valid_queries"] == 968
+    code, out, err = call("export.py", "--run=run", cwd=tmp_path)
+    assert code == 0, out + err

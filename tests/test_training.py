@@ -1,0 +1,314 @@
+"""Objective, Learner, schedules, callbacks and the run folder."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_reid import data, losses, models
+from keras_reid.errors import InputError
+from keras_reid.training import fitting
+from keras_reid.training import fitting, recipes, runs
+from keras_reid.training.callbacks import Backup, History, RetrievalEvaluation, averaged_weights
+from keras_reid.training.learner import Learner
+from keras_reid.training.objective import Objective, Term
+from keras_reid.training.schedules import WarmUp, schedule
+
+SIZE = (32, 16)
+
+
+def objective(identity: float = 1.0, triplet: float = 1.0) -> Objective:
+    return Objective(
+        Term("identity", losses.IdentityLoss(0.1), "logits", weight=identity),
+        Term("triplet", losses.TripletHardLoss(0.3), "features", weight=triplet),
+    )
+
+
+def batch(seed: int = 0, p: int = 4, k: int = 3) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+    images = np.random.default_rng(seed).integers(0, 256, (p * k, *SIZE, 3), dtype=np.uint8)
+    return tf.constant(images), {"identity": tf.constant(np.repeat(np.arange(p), k), tf.int32)}
+
+
+def learner(seed: int = 0, **weights: float) -> Learner:
+    keras.utils.set_random_seed(seed)
+    model = models.build("tiny", 4, SIZE, weights="none")
+    return Learner(model, objective(**weights))
+
+
+def test_a_step_equals_the_step_written_out() -> None:
+    """Weighted sum, gradient, Adam and batch statistics, against a hand-written loop."""
+    ours = learner(identity=0.5, triplet=2.0)
+    ours.compile(optimizer=keras.optimizers.Adam(1e-3))
+    images, labels = batch()
+    logs = ours.train_on_batch(images, labels, return_dict=True)
+
+    model = learner().model
+    optimizer = keras.optimizers.Adam(1e-3)
+    with tf.GradientTape() as tape:
+        out = model(images, training=True)
+        identity = losses.IdentityLoss(0.1)(labels["identity"], out["logits"])
+        triplet = losses.TripletHardLoss(0.3)(labels["identity"], out["features"])
+        loss = 0.5 * identity + 2.0 * triplet
+    gradients = tape.gradient(loss, model.trainable_variables)
+    optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
+
+    np.testing.assert_allclose(logs["loss"], loss, rtol=1e-5)
+    np.testing.assert_allclose(logs["identity"], identity, rtol=1e-5)
+    np.testing.assert_allclose(logs["triplet"], triplet, rtol=1e-5)
+    for a, b in zip(ours.model.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-5)
+
+
+def test_fit_lowers_the_loss_and_reports_every_term() -> None:
+    trained = learner()
+    trained.compile(optimizer=keras.optimizers.Adam(3e-3))
+    history = trained.fit(
+        tf.data.Dataset.from_tensors(batch()).repeat(),
+        steps_per_epoch=10,
+        epochs=3,
+        verbose=0,
+        shuffle=False,
+    ).history
+    assert set(history) == {"loss", "identity", "triplet"}
+    assert history["loss"][-1] < history["loss"][0]
+    np.testing.assert_allclose(
+        history["loss"], np.add(history["identity"], history["triplet"]), rtol=1e-4
+    )
+
+
+def test_evaluate_and_predict_change_nothing() -> None:
+    trained = learner()
+    trained.compile(optimizer=keras.optimizers.Adam(1e-3))
+    images, labels = batch()
+    before = trained.get_weights()
+    scores = trained.evaluate(images, labels, verbose=0, return_dict=True)
+    out = trained.predict(images, verbose=0)
+    assert set(scores) == {"loss", "identity", "triplet"}
+    assert scores["loss"] > 0
+    assert set(out) == {"features", "embedding", "logits"}
+    for a, b in zip(before, trained.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision_trains_with_a_scaled_loss(policy: str) -> None:
+    keras.mixed_precision.set_global_policy(policy)
+    try:
+        trained = learner()
+        optimizer = keras.optimizers.Adam(1e-3)
+        if policy == "mixed_float16":
+            optimizer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=8.0)
+        trained.compile(optimizer=optimizer)
+        logs = trained.train_on_batch(*batch(), return_dict=True)
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+    assert np.isfinite(logs["loss"])
+    assert 0 < logs["loss"] < 20, "the reported loss is not scaled"
+
+
+def test_a_learner_survives_saving(tmp_path) -> None:
+    trained = learner(identity=0.25)
+    trained.compile(optimizer=keras.optimizers.Adam(1e-3))
+    trained.train_on_batch(*batch())
+    trained.save(tmp_path / "learner.keras")
+    loaded = keras.saving.load_model(tmp_path / "learner.keras")
+    assert [term.weight for term in loaded.objective.terms] == [0.25, 1.0]
+    for model in (trained, loaded):
+        model.train_on_batch(*batch(1))
+    for a, b in zip(trained.get_weights(), loaded.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_objective_names_what_is_missing() -> None:
+    with pytest.raises(InputError, match=r"terms of different names: received \[\]"):
+        Objective()
+    images, labels = batch()
+    out = models.build("tiny", None, SIZE, weights="none")(images)
+    with pytest.raises(InputError, match="'identity' needs an output named 'logits'"):
+        objective()(labels, out)
+    with pytest.raises(InputError, match="needs a label named 'identity'"):
+        objective()({"camera": labels["identity"]}, {"logits": out["features"]})
+
+
+@pytest.mark.parametrize("kind", ["cosine", "step", "constant"])
+def test_schedules_warm_up_and_end_low(kind: str) -> None:
+    rate = schedule(kind, 1.0, steps=70, warmup=10)
+    values = np.array([float(rate(t)) for t in range(70)])
+    np.testing.assert_allclose(values[0], 0.1, rtol=0.01)
+    assert (np.diff(values[:10]) > 0).all()
+    assert (np.diff(values[10:]) <= 0).all()
+    expected = {"cosine": 0.0005, "step": 0.01, "constant": 1.0}[kind]
+    np.testing.assert_allclose(values[-1], expected, atol=1e-3)
+    again = WarmUp.from_config(rate.get_config())
+    assert float(again(7)) == float(rate(7))
+
+
+def test_unknown_schedule() -> None:
+    with pytest.raises(InputError, match="cosine, step: received 'sine'"):
+        schedule("sine", 1.0, 10)
+
+
+def test_averaged_weights_are_swapped_in_and_out() -> None:
+    trained = learner()
+    trained.compile(optimizer=keras.optimizers.Adam(1e-2, use_ema=True, ema_momentum=0.5))
+    for _ in range(3):
+        trained.train_on_batch(*batch())
+    raw = trained.get_weights()
+    with averaged_weights(trained):
+        inside = trained.get_weights()
+    differ = [not np.array_equal(a, b) for a, b in zip(raw, inside, strict=True)]
+    assert any(differ)
+    for a, b in zip(raw, trained.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_retrieval_evaluation_enters_the_history(pedestrians) -> None:
+    dataset = data.load("market1501", str(pedestrians))
+    callback = RetrievalEvaluation(dataset.query, dataset.gallery, every=2)
+    trained = learner()
+    trained.compile(optimizer=keras.optimizers.Adam(1e-3))
+    history = trained.fit(
+        tf.data.Dataset.from_tensors(batch()).repeat(),
+        steps_per_epoch=1,
+        epochs=3,
+        shuffle=False,
+        verbose=0,
+        callbacks=[callback],
+    ).history
+    assert len(history["val_mAP"]) == 2
+    assert history["val_mAP"][-1] == callback.score(trained.model).mAP
+    assert history["val_rank1"][-1] == callback.score(trained.model).rank(1)
+
+
+def tiny(**changes) -> recipes.Recipe:
+    values = {
+        "backbone": "tiny",
+        "weights": "none",
+        "height": 32,
+        "width": 16,
+        "epochs": 3,
+        "learning_rate": 1e-3,
+        "identities": 4,
+        "instances": 2,
+        "flip": False,
+    }
+    return recipes.Recipe(**{**values, **changes})
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_an_interrupted_run_ends_with_the_same_weights(pedestrians, tmp_path, ema: float) -> None:
+    images = data.load("market1501", str(pedestrians)).train
+    recipe = tiny(ema=ema)
+    steps = data.pk_steps(images, 4, 2)
+
+    class Stop(Exception):
+        pass
+
+    def train(run: runs.Run, die_at: int | None = None) -> keras.Model:
+        keras.utils.set_random_seed(3)
+        model = fitting.build_model(recipe, len(images.classes()[0]))
+
+        class Die(keras.callbacks.Callback):
+            seen = 0
+
+            def on_train_batch_end(self, batch: int, logs=None) -> None:
+                self.seen += 1
+                if self.seen == die_at:
+                    raise Stop
+
+        return fitting.fit(model, images, recipe, run, {}, seed=5, verbose=0, callbacks=[Die()])
+
+    whole = train(runs.Run(tmp_path / "whole"))
+    broken = runs.Run(tmp_path / "broken")
+    with pytest.raises(Stop):
+        train(broken, die_at=steps + 2)
+    resumed = train(broken)
+    for a, b in zip(whole.get_weights(), resumed.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    lines = broken.history_file.read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3]
+    assert lines == runs.Run(tmp_path / "whole").history_file.read_text().splitlines()
+
+
+def test_a_backup_of_another_model_is_refused(tmp_path) -> None:
+    trained = learner()
+    trained.compile(optimizer=keras.optimizers.Adam(1e-3))
+    backup = Backup(tmp_path / "backup.weights.h5", steps=1)
+    assert backup.restore(trained) == 0
+    backup.set_model(trained)
+    trained.train_on_batch(*batch())
+    backup.on_epoch_end(0)
+    other = Learner(models.build("tiny", 9, SIZE, weights="none"), objective())
+    other.compile(optimizer=keras.optimizers.Adam(1e-3))
+    with pytest.raises(InputError, match="is of another one"):
+        backup.restore(other)
+    assert backup.restore(trained) == 1
+
+
+def test_history_drops_epochs_that_are_repeated(tmp_path) -> None:
+    path = tmp_path / "history.jsonl"
+    first = History(path)
+    for epoch in range(3):
+        first.on_epoch_end(epoch, {"loss": 3.0 - epoch})
+    again = History(path, first_epoch=1)
+    again.on_epoch_end(1, {"loss": 9.0})
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert rows == [{"epoch": 1, "loss": 3.0}, {"epoch": 2, "loss": 9.0}]
+
+
+def test_run_folders_are_never_overwritten(tmp_path) -> None:
+    run = runs.Run(tmp_path / "run")
+    run.start({"seed": 1})
+    run.start({"seed": 1})
+    with pytest.raises(InputError, match="seed was 1 and is now 2"):
+        run.start({"seed": 2})
+    keras.Sequential([keras.Input((1,))]).save(run.model_file)
+    run.finish({"after": {}})
+    with pytest.raises(InputError, match="finished run is never overwritten"):
+        run.start({"seed": 1})
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.tex").write_text("years of work")
+    with pytest.raises(InputError, match="is something else"):
+        runs.Run(tmp_path / "mine").start({})
+
+
+def test_default_runs_resume_their_own_flags_only(tmp_path) -> None:
+    root = str(tmp_path)
+    first = runs.default("d", "r", {"seed": 1}, root)
+    first.start({"seed": 1})
+    assert runs.default("d", "r", {"seed": 1}, root).directory == first.directory
+    assert runs.default("d", "r", {"seed": 2}, root).directory.name == "d-r-2"
+
+
+def test_run_folders_that_are_broken(tmp_path) -> None:
+    run = runs.Run(tmp_path)
+    with pytest.raises(InputError, match=r"a run folder holds flags.json"):
+        _ = run.flags
+    run.flags_file.write_text("{broken")
+    with pytest.raises(InputError, match="is not JSON"):
+        _ = run.flags
+    with pytest.raises(InputError, match=r"holds model.keras"):
+        run.load_model()
+    run.model_file.write_bytes(b"nothing")
+    with pytest.raises(InputError, match="cannot be read"):
+        run.load_model()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epochs": 0}, "epochs is at least 1: received 0"),
+        ({"ema": 1.0}, r"momentum in \[0, 1\): received 1.0"),
+        ({"triplet_weight": 0.0, "identity_weight": 0.0}, "at least one loss"),
+    ],
+)
+def test_bad_recipes(changes: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        tiny(**changes)
+
+
+def test_unknown_recipe() -> None:
+    with pytest.raises(InputError, match="bot, tiny: received 'bott'"):
+        recipes.get("bott")
