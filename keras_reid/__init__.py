@@ -1,5 +1,36 @@
-"""Person re-identification for Keras and TensorFlow."""
+"""Person re-identification for Keras and TensorFlow.
+
+`import keras_reid` is light; its parts are imported when they are first used, so that the losses
+run under any Keras back end without TensorFlow.
+"""
+
+import importlib
+from types import ModuleType
 
 from keras_reid.version import __version__
 
-__all__ = ["__version__"]
+_PARTS = (
+    "backbones",
+    "data",
+    "distances",
+    "errors",
+    "evaluation",
+    "layers",
+    "losses",
+    "mining",
+    "models",
+    "serving",
+    "training",
+)
+
+__all__ = ["__version__", *_PARTS]
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in _PARTS:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -9,7 +9,6 @@ import tensorflow as tf
 
 from keras_reid import data, losses, models
 from keras_reid.errors import InputError
-from keras_reid.training import fitting
 from keras_reid.training import fitting, recipes, runs
 from keras_reid.training.callbacks import Backup, History, RetrievalEvaluation, averaged_weights
 from keras_reid.training.learner import Learner
