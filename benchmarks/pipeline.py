@@ -1,11 +1,13 @@
 """Training batches from JPEG files: keras_reid against a torch DataLoader, images per second.
 
     python benchmarks/pipeline.py
-    python benchmarks/pipeline.py --files=/data/market1501/bounding_box_train --height=128 --width=64
+    python benchmarks/pipeline.py --files=FOLDER --height=128 --width=64
 
 Both decode, flip, pad and crop, erase a box and hand over uint8 batches of 64; torch with PIL and
-NumPy in two workers. The contestants take turns and the medians are compared. Without `--files`
-the benchmark draws smooth noise, saved as JPEG files of the length that real ones have.
+NumPy in two workers. The contestants take turns and the medians are compared. None of them works
+ahead during another's turn: every turn starts its own iterator, and batches that are produced
+before the clock starts are used up first. Without `--files` the benchmark draws smooth noise, saved
+as JPEG files of the length that real ones have.
 """
 
 import argparse
@@ -13,7 +15,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -25,6 +27,7 @@ from PIL import Image, ImageFilter
 from keras_reid.data import PersonImages, pk_batches
 
 BATCH = 64
+WARM = 16  # more than either side holds ready: 4 batches each, and those under way
 MEAN = np.array([124, 116, 104], np.uint8)
 
 
@@ -73,18 +76,17 @@ def erased(pixels: np.ndarray) -> np.ndarray:
     return pixels
 
 
-def torch_stream(paths: list[Path], size: tuple[int, int]) -> Iterator[torch.Tensor]:
-    loader = torch.utils.data.DataLoader(
-        TorchImages(paths, size),
+def torch_loader(paths: list[Path], size: tuple[int, int]) -> torch.utils.data.DataLoader:
+    images = TorchImages(paths, size)
+    # Drawn with replacement, so that torch need not restart at the end of a short epoch.
+    sampler = torch.utils.data.RandomSampler(images, replacement=True, num_samples=10**6)
+    return torch.utils.data.DataLoader(
+        images,
         BATCH,
-        shuffle=True,
-        drop_last=True,
+        sampler=sampler,
         num_workers=2,
-        persistent_workers=True,
         multiprocessing_context="forkserver",
     )
-    while True:
-        yield from loader
 
 
 def draw(folder: Path, count: int, size: tuple[int, int]) -> list[Path]:
@@ -102,9 +104,10 @@ def draw(folder: Path, count: int, size: tuple[int, int]) -> list[Path]:
     return paths
 
 
-def rate(stream: Iterator, batches: int) -> float:
-    """Images per second, after the batches that lay ready are used up."""
-    for _ in range(8):
+def rate(batches_of: Iterable, batches: int) -> float:
+    """Images per second of a new iterator, which starts and stops within the turn."""
+    stream = iter(batches_of)
+    for _ in range(WARM):
         next(stream)
     start = time.perf_counter()
     for _ in range(batches):
@@ -115,19 +118,15 @@ def rate(stream: Iterator, batches: int) -> float:
 def compare(paths: list[Path], size: tuple[int, int], rounds: int, batches: int) -> None:
     images = PersonImages(paths, np.arange(len(paths)) // 8, None)
 
-    def ours(cache: str | None) -> Iterator:
-        return iter(pk_batches(images, image_size=size, cache=cache))
-
-    streams: dict[str, Callable[[], Iterator]] = {
-        "torch": lambda: torch_stream(paths, size),
-        "keras_reid": lambda: ours(None),
-        "keras_reid, cached": lambda: ours("memory"),
+    contestants: dict[str, Iterable] = {
+        "torch": torch_loader(paths, size),
+        "keras_reid": pk_batches(images, image_size=size),
+        "keras_reid, cached": pk_batches(images, image_size=size, cache="memory"),
     }
-    running = {name: start() for name, start in streams.items()}
-    rates: dict[str, list[float]] = {name: [] for name in streams}
+    rates: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(rounds):
-        for name, stream in running.items():
-            rates[name].append(rate(stream, batches))
+        for name, contestant in contestants.items():
+            rates[name].append(rate(contestant, batches))
     length = statistics.mean(path.stat().st_size for path in paths)
     print(f"{len(paths)} JPEG files of {length / 1024:.1f} KiB to {size[0]}×{size[1]}")
     peer = statistics.median(rates["torch"])

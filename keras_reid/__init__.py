@@ -9,7 +9,8 @@ from types import ModuleType
 
 from keras_reid.version import __version__
 
-_PARTS = (
+__all__ = [
+    "__version__",
     "backbones",
     "data",
     "distances",
@@ -21,13 +22,11 @@ _PARTS = (
     "models",
     "serving",
     "training",
-)
-
-__all__ = ["__version__", *_PARTS]
+]
 
 
 def __getattr__(name: str) -> ModuleType:
-    if name in _PARTS:
+    if name in __all__:
         return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

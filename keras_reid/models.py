@@ -107,7 +107,25 @@ def embedder(model: keras.Model) -> keras.Model:
             f"{sorted(outputs) if isinstance(outputs, dict) else 'unnamed'} outputs; make it with "
             "keras_reid.models.build"
         )
-    return keras.Model(model.inputs, outputs["embedding"], name=model.name)
+    return keras.Model(model.input, outputs["embedding"], name=model.name)
+
+
+def unit_embedding(model: keras.Model, flip: bool = False) -> Callable[[Any], Any]:
+    """uint8 images `(b, h, w, 3)` → `e(x) / |e(x)|`, float32 `(b, d)`, as a function for graphs.
+
+    Args:
+        model: a model of `build`.
+        flip: `e(x) + e(mirrored x)` instead of `e(x)`, which costs a second pass.
+    """
+    net = embedder(model)
+
+    def embedding(images: Any) -> Any:
+        total = net(images, training=False)
+        if flip:
+            total += net(images[:, :, ::-1], training=False)
+        return keras.ops.normalize(keras.ops.cast(total, "float32"), axis=-1)
+
+    return embedding
 
 
 class Embedder:
@@ -115,24 +133,15 @@ class Embedder:
 
     Args:
         model: a model of `build`; later changes of its weights are seen.
-        flip: add the embeddings of the image and of its mirror image before normalising, which
-            costs a second pass.
+        flip: see `unit_embedding`.
     """
 
     def __init__(self, model: keras.Model, flip: bool = False) -> None:
         import tensorflow as tf
 
-        net = embedder(model)
         self.image_size: tuple[int, int] = tuple(model.input_shape[1:3])
-
-        @tf.function(input_signature=[tf.TensorSpec(model.input_shape, tf.uint8)])
-        def step(images: Any) -> Any:
-            total = net(images, training=False)
-            if flip:
-                total += net(images[:, :, ::-1], training=False)
-            return tf.math.l2_normalize(tf.cast(total, tf.float32), axis=-1)
-
-        self._step = step
+        images = tf.TensorSpec(model.input_shape, tf.uint8)
+        self._step = tf.function(unit_embedding(model, flip), input_signature=[images])
 
     def __call__(self, batches: Iterable[Any]) -> np.ndarray:
         """The embeddings of all batches, for example of `keras_reid.data.image_batches`."""

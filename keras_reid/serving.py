@@ -13,8 +13,8 @@ import tensorflow as tf
 
 from keras_reid import models
 from keras_reid.data import PersonImages, image_batches, readable
-from keras_reid.data.decode import decode
-from keras_reid.data.pipeline import _fitted as fitted
+from keras_reid.data.decode import decode, decode_bytes
+from keras_reid.data.pipeline import fitted
 from keras_reid.errors import InputError
 
 INPUTS = {"serving_default": "images", "serving_bytes": "image_bytes"}
@@ -53,7 +53,7 @@ def export(
         with tempfile.TemporaryDirectory(prefix=f".{version}-", dir=directory) as folder:
             staged = Path(folder) / str(version)
             tf.saved_model.save(module, str(staged), signatures=signatures)
-            # A folder cannot be renamed over one with files: no other export is lost either.
+            # This fails where another export has put the same version meanwhile.
             return staged.rename(directory / str(version))
     except OSError as error:
         raise InputError(
@@ -79,22 +79,18 @@ def _free(directory: Path, version: int | None) -> int:
 
 def _servable(model: keras.Model, flip: bool) -> tuple[tf.Module, dict[str, Any]]:
     """The variables that the embedding depends on, and the functions that compute it."""
-    net = models.embedder(model)
+    embed = models.unit_embedding(model, flip)
     size = _image_size(model)
     pixels = tf.TensorSpec((*size, 3), tf.uint8)
     module = tf.Module()
     # The variables and not the Keras layers: what is saved then consists of TensorFlow alone.
-    module.weights = [variable.value for variable in net.variables]
+    module.weights = [variable.value for variable in models.embedder(model).variables]
 
     def embedding(images: tf.Tensor) -> dict[str, tf.Tensor]:
         count = tf.shape(images)[0]
         # Fused convolutions fail on an empty batch: it gets one black image, which is cut off.
         images = tf.pad(images, [(0, tf.cast(count == 0, tf.int32)), (0, 0), (0, 0), (0, 0)])
-        total = net(images, training=False)
-        if flip:
-            total += net(images[:, :, ::-1], training=False)
-        rows = tf.math.l2_normalize(tf.cast(total, tf.float32), axis=-1)
-        return {"embedding": rows[:count]}
+        return {"embedding": embed(images)[:count]}
 
     @tf.function(input_signature=[tf.TensorSpec((None, None, None, 3), tf.uint8, name="images")])
     def serving_default(images: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -106,16 +102,13 @@ def _servable(model: keras.Model, flip: bool) -> tuple[tf.Module, dict[str, Any]
     def serving_bytes(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         return embedding(
             tf.map_fn(
-                lambda file: fitted(_decode(file), size), image_bytes, fn_output_signature=pixels
+                lambda file: fitted(decode_bytes(file), size),
+                image_bytes,
+                fn_output_signature=pixels,
             )
         )
 
     return module, {"serving_default": serving_default, "serving_bytes": serving_bytes}
-
-
-def _decode(file: tf.Tensor) -> tf.Tensor:
-    image = tf.io.decode_image(file, channels=3, expand_animations=False)
-    return tf.ensure_shape(image, (None, None, 3))
 
 
 def _image_size(model: keras.Model) -> tuple[int, int]:
@@ -140,11 +133,9 @@ class SavedEmbedder:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path).expanduser()
-        self._module = _restore(self.path)
-        signatures = self._module.signatures
+        signatures = _restore(self.path)
         for name, argument in INPUTS.items():
             _check_signature(self.path, signatures.get(name), name, argument)
-        # The module must live as long as these: they do not own its variables.
         self._from_pixels, self._from_bytes = (signatures[name] for name in INPUTS)
 
     @property
@@ -198,14 +189,17 @@ def _joined(parts: list[np.ndarray]) -> np.ndarray:
 
 
 def _restore(path: Path) -> Any:
+    """The signatures by name; they keep the variables alive."""
     if not tf.saved_model.contains_saved_model(str(path)):
-        numbers = [int(p.parent.name) for p in path.glob("*/saved_model.pb") if _numbered(p)]
+        numbers = [
+            int(p.parent.name) for p in path.glob("*/saved_model.pb") if p.parent.name.isdecimal()
+        ]
         remedy = f"name a version, {path / str(max(numbers))}" if numbers else "check the path"
         raise InputError(
             f"an exported model is a folder with saved_model.pb: {path} has none; {remedy}"
         )
     try:
-        return tf.saved_model.load(str(path))
+        return tf.saved_model.load(str(path)).signatures
     except Exception as error:
         reason = (str(error).strip().splitlines() or [repr(error)])[0][:160]
         raise InputError(
@@ -295,7 +289,3 @@ def parity(
 
 def _difference(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.max(np.abs(a - b))) if a.shape == b.shape else float("inf")
-
-
-def _numbered(file: Path) -> bool:
-    return file.parent.name.isdecimal()

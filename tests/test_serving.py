@@ -314,6 +314,16 @@ def test_parity_sees_weights_that_changed_after_the_export(model, exported):
     assert "FAILED" in str(report)
 
 
+@pytest.mark.parametrize("signature", ["__call__", "from_bytes"])
+def test_parity_sees_one_signature_that_differs(model, exported, monkeypatch, signature):
+    right = getattr(serving.SavedEmbedder, signature)
+    monkeypatch.setattr(serving.SavedEmbedder, signature, lambda *inputs: right(*inputs) + 1e-3)
+    report = serving.parity(model, exported, photographs(4))
+    assert not report.ok
+    assert report.max_difference == pytest.approx(1e-3, rel=0.1)
+    assert serving.parity(model, exported, photographs(4), tolerance=2e-3).ok
+
+
 def test_parity_sees_half_precision(model, exported):
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:

@@ -5,7 +5,11 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
+from keras_reid import data, models, serving
 from keras_reid.cli.shared import FLAGS, command, say
+from keras_reid.errors import InputError
+from keras_reid.training.callbacks import rank_images
+from keras_reid.training.runs import Run
 
 flags.DEFINE_string("saved_model", None, "An exported export/NAME/VERSION folder instead.")
 flags.DEFINE_string("out", None, "Write the scores to this new JSON file, too.")
@@ -13,11 +17,6 @@ flags.DEFINE_string("out", None, "Write the scores to this new JSON file, too.")
 
 def main(argv: list[str]) -> None:
     """Reads the flags, embeds query and gallery, prints one table."""
-    from keras_reid import data, models, serving
-    from keras_reid.errors import InputError
-    from keras_reid.training.callbacks import rank_images
-    from keras_reid.training.runs import Run
-
     if (FLAGS.run is None) == (FLAGS.saved_model is None):
         raise InputError("evaluate one model: give either --run or --saved_model")
     if FLAGS.out and Path(FLAGS.out).exists():

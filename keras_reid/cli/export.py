@@ -5,7 +5,10 @@ from pathlib import Path
 
 from absl import flags
 
+from keras_reid import data, serving
 from keras_reid.cli.shared import FLAGS, command, say
+from keras_reid.errors import InputError
+from keras_reid.training.runs import Run
 
 flags.DEFINE_string("export_dir", "export", "The model goes to EXPORT_DIR/NAME/VERSION.")
 flags.DEFINE_string("name", None, "Name of the served model; default: that of the run folder.")
@@ -15,10 +18,6 @@ flags.DEFINE_integer("check_images", 64, "Images of the parity check.", lower_bo
 
 def main(argv: list[str]) -> None:
     """Reads the flags, exports, and compares the export with the model on images."""
-    from keras_reid import data, serving
-    from keras_reid.errors import InputError
-    from keras_reid.training.runs import Run
-
     if FLAGS.run is None:
         raise InputError("an export is made from a run folder of train.py: give --run")
     run = Run(FLAGS.run)

@@ -1,13 +1,11 @@
 """What the commands have in common: the data set's flags, and how an error ends."""
 
-import os
 import sys
 from collections.abc import Callable
 
 from absl import app, flags, logging
 
-# TensorFlow's C++ side greets with several lines of log; its errors still come through.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from keras_reid.errors import InputError
 
 FLAGS = flags.FLAGS
 
@@ -31,8 +29,6 @@ def command(main: Callable[[list[str]], None]) -> Callable[[], None]:
     """A console script of `main(argv)`: bad input ends in one sentence and exit code 1."""
 
     def guarded(argv: list[str]) -> None:
-        from keras_reid.errors import InputError
-
         if argv[1:]:
             print(f"error: flags begin with --: received {argv[1:]}", file=sys.stderr)
             sys.exit(2)

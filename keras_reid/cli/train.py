@@ -9,18 +9,24 @@ import sys
 import time
 from typing import Any
 
+import keras
+import tensorflow as tf
 from absl import flags
 
+from keras_reid import data
 from keras_reid.cli.shared import FLAGS, command, say
-from keras_reid.training import recipes, runs
+from keras_reid.errors import InputError
+from keras_reid.training import RetrievalEvaluation, fitting, recipes, runs
 
 flags.DEFINE_string("recipe", None, "bot, or tiny (the default for the synthetic data set).")
 flags.DEFINE_integer("seed", 0, "Seed of weights, sampling and augmentation.")
 flags.DEFINE_string("cache", None, "Keep decoded images: 'memory', or a file; default: neither.")
 flags.DEFINE_integer("eval_every", 0, "Score the model every so many epochs; 0: only at the end.")
 flags.DEFINE_bool("check_only", False, "Report what is wrong with the data set, and stop.")
-flags.DEFINE_bool("deterministic", False, "Bit-equal repetition; slower on a GPU.")
-flags.DEFINE_string("precision", "float32", "float32, mixed_bfloat16 or mixed_float16.")
+flags.DEFINE_bool("deterministic", True, "Bit-equal repetition; can be slower on a GPU.")
+flags.DEFINE_enum(
+    "precision", "float32", ["float32", "mixed_bfloat16", "mixed_float16"], "Keras dtype policy."
+)
 
 _DEFINE: dict[Any, Any] = {
     bool: flags.DEFINE_bool,
@@ -35,65 +41,33 @@ for _field in dataclasses.fields(recipes.Recipe):
 
 def main(argv: list[str]) -> None:
     """Reads the flags, trains, scores and says where everything is."""
-    dataset_name = FLAGS.dataset or "synthetic"
-    recipe_name = FLAGS.recipe or ("tiny" if dataset_name == "synthetic" else "bot")
-    given: dict[str, Any] = {
-        name: FLAGS[name].value for name in _FIELDS if FLAGS[name].value is not None
-    }
-    recipe = dataclasses.replace(recipes.get(recipe_name), **given)
-
-    import keras
-
-    from keras_reid import data
-    from keras_reid.errors import InputError
-    from keras_reid.training import fitting
-    from keras_reid.training.callbacks import RetrievalEvaluation
-
-    data_dir = FLAGS.data_dir or ("data/synthetic" if dataset_name == "synthetic" else None)
-    if data_dir is None:
-        raise InputError(f"the data set {dataset_name} is read from a folder: give --data_dir")
-    dataset = data.load(dataset_name, data_dir)
+    name = FLAGS.dataset or "synthetic"
+    recipe_name, recipe = _recipe(name)
+    data_dir, dataset = _dataset(name)
     if FLAGS.check_only:
         say(str(data.check(dataset, recipe.instances)))
         return
-    if dataset.train is None:
-        raise InputError(
-            f"{data_dir!r} has query and gallery images only and cannot be trained on; score a "
-            "model on it with evaluate.py"
-        )
-    if FLAGS.precision not in ("float32", "mixed_bfloat16", "mixed_float16"):
-        raise InputError(
-            f"precision is float32, mixed_bfloat16 or mixed_float16: received {FLAGS.precision!r}"
-        )
     settings = {
-        "dataset": dataset_name,
-        "data_dir": str(data_dir),
+        "dataset": name,
+        "data_dir": data_dir,
         "protocol": FLAGS.protocol,
         "recipe": recipe_name,
         "seed": FLAGS.seed,
         "precision": FLAGS.precision,
         **dataclasses.asdict(recipe),
     }
-    run = runs.Run(FLAGS.run) if FLAGS.run else runs.default(dataset_name, recipe_name, settings)
+    run = runs.Run(FLAGS.run) if FLAGS.run else runs.default(name, recipe_name, settings)
     run.check(settings)
-    train = data.readable(dataset.train)
+    train = data.readable(_trainable(dataset, data_dir))
     data.pk_steps(train, recipe.identities, recipe.instances)
-    evaluation = None
-    if dataset.query is not None and dataset.gallery is not None:
-        evaluation = RetrievalEvaluation(
-            data.readable(dataset.query),
-            data.readable(dataset.gallery),
-            FLAGS.batch_size,
-            FLAGS.eval_every or recipe.epochs,
-            recipe.flip,
-            FLAGS.protocol,
-            dataset_name,
-        )
+    evaluation = _evaluation(dataset, recipe)
 
     keras.utils.set_random_seed(FLAGS.seed)
+    if FLAGS.deterministic:
+        tf.config.experimental.enable_op_determinism()
     keras.mixed_precision.set_global_policy(FLAGS.precision)
     model = fitting.build_model(recipe, len(train.classes()[0]))
-    say(f"{dataset_name}: {train}")
+    say(f"{name}: {train}")
     scores: dict[str, Any] = {}
     if evaluation:
         scores["before"] = evaluation.score(model).as_dict()
@@ -111,18 +85,60 @@ def main(argv: list[str]) -> None:
         evaluation=evaluation if FLAGS.eval_every else None,
         verbose=1 if sys.stdout.isatty() else 2,
     )
-    minutes = (time.perf_counter() - begin) / 60
+    scores["minutes"] = (time.perf_counter() - begin) / 60
     if evaluation:
         result = evaluation.score(model)
         scores["after"] = result.as_dict()
         say(f"\n{result}\n")
         say(f"before training: {_headline(scores['before'])}")
         say(f"after training:  {_headline(scores['after'])}")
-    run.finish({**scores, "minutes": minutes})
-    say(f"trained for {minutes:.1f} minutes; in {run.directory}:")
+    run.finish(scores)
+    say(f"trained for {scores['minutes']:.1f} minutes; in {run.directory}:")
     for path, what in run.contents().items():
         say(f"  {path:<16} {what}")
     say(f"next: python export.py --run={run.directory}")
+
+
+def _recipe(dataset: str) -> tuple[str, recipes.Recipe]:
+    """The recipe by its flag, or the data set's default, with every value that a flag gives."""
+    name = FLAGS.recipe or ("tiny" if dataset == "synthetic" else "bot")
+    given: dict[str, Any] = {
+        field: FLAGS[field].value for field in _FIELDS if FLAGS[field].value is not None
+    }
+    return name, dataclasses.replace(recipes.get(name), **given)
+
+
+def _dataset(name: str) -> tuple[str, data.ReidDataset]:
+    """The data set and the folder that it was read from."""
+    data_dir = FLAGS.data_dir or ("data/synthetic" if name == "synthetic" else None)
+    if data_dir is None:
+        raise InputError(f"the data set {name} is read from a folder: give --data_dir")
+    return data_dir, data.load(name, data_dir)
+
+
+def _trainable(dataset: data.ReidDataset, data_dir: str) -> data.PersonImages:
+    if dataset.train is None:
+        raise InputError(
+            f"{data_dir!r} has query and gallery images only and cannot be trained on; score a "
+            "model on it with evaluate.py"
+        )
+    return dataset.train
+
+
+def _evaluation(dataset: data.ReidDataset, recipe: recipes.Recipe) -> RetrievalEvaluation | None:
+    """How the model is scored; None for a data set without query and gallery."""
+    if dataset.query is None or dataset.gallery is None:
+        say("no query and gallery images: the model is trained, not scored")
+        return None
+    return RetrievalEvaluation(
+        data.readable(dataset.query),
+        data.readable(dataset.gallery),
+        FLAGS.batch_size,
+        FLAGS.eval_every or recipe.epochs,
+        recipe.flip,
+        FLAGS.protocol,
+        dataset.name,
+    )
 
 
 def _headline(score: dict[str, Any]) -> str:

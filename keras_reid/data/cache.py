@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 import tensorflow as tf
@@ -45,7 +45,7 @@ def cache_file(folder: str | os.PathLike[str], images: PersonImages, size: tuple
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"cache must be None, 'memory' or a folder, but {folder} is a file")
-    digest = hashlib.sha256(f"{FORMAT}\n{size}\n".encode())
+    digest = hashlib.sha256(f"{FORMAT}, {size[0]}×{size[1]}\n".encode())
     for path in images.path:
         stamp = None
         with contextlib.suppress(OSError):  # a file that cannot be read is reported elsewhere
@@ -93,7 +93,7 @@ def read(file: Path, shape: tuple[int, int, int, int]) -> tf.Tensor:
     return _tensor(mapping, shape)
 
 
-def _fill(partial: BinaryIO, chunks: Iterable[np.ndarray]) -> None:
+def _fill(partial: IO[bytes], chunks: Iterable[np.ndarray]) -> None:
     for chunk in chunks:
         partial.write(np.ascontiguousarray(chunk).data)
     partial.flush()

@@ -16,9 +16,14 @@ def decode(path: tf.Tensor) -> tf.Tensor:
     Raises:
         tf.errors.OpError: the file is missing, empty, truncated or not an image.
     """
+    return decode_bytes(tf.io.read_file(path))
+
+
+def decode_bytes(content: tf.Tensor) -> tf.Tensor:
+    """`decode` of what a file contains."""
     # decode_image looks at the first bytes, not at the file's suffix, and hands JPEG to the same
     # decoder, with the same fast integer transform, as decode_jpeg.
-    image = tf.io.decode_image(tf.io.read_file(path), channels=3, expand_animations=False)
+    image = tf.io.decode_image(content, channels=3, expand_animations=False)
     return tf.ensure_shape(image, (None, None, 3))
 
 

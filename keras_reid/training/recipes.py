@@ -75,7 +75,8 @@ RECIPES: dict[str, Recipe] = {
         height=128,
         width=64,
         epochs=24,
-        learning_rate=3.5e-4,
+        learning_rate=7e-4,
+        pooling="gem",
     ),
     # From nothing on a CPU in a minute or two: the drawn pedestrians.
     "tiny": Recipe(
