@@ -9,11 +9,16 @@ HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "keras_reid/version.py").read_text())[1]
 
 EXTRAS = {
-    "keras-cv": ["keras-cv>=0.9"],
-    "hub": ["keras-hub>=0.19"],
+    "demo": ["gradio>=5.0"],  # a search page
+    "gallery": ["faiss-cpu>=1.9", "milvus-lite>=2.4.10", "pymilvus>=2.5"],  # galleries in files
+    "hub": ["keras-hub>=0.19"],  # further pretrained backbones
+    "keras-cv": ["keras-cv>=0.9"],  # backbones keras_cv:PRESET, three augmentations
+    "plots": ["matplotlib>=3.9"],  # pictures
+    "scale": ["ray[data]>=2.40"],  # embedding on many machines
     "test": [
         "hypothesis>=6.100",
         "import-linter>=2.0",
+        "keras-cv>=0.9",
         "mypy>=1.13",
         "pytest>=8.0",
         "ruff>=0.9",

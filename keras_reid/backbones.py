@@ -72,8 +72,9 @@ def build(
     """The backbone of that name, ready to be trained.
 
     Args:
-        name: one of `BACKBONES`; `keras_cv:PRESET` for a backbone of KerasCV; or the path of a
-            functional model saved as `.keras` that takes float pixels 0..255.
+        name: one of `BACKBONES`; `keras_cv:PRESET` for a backbone of KerasCV with its
+            rescaling inside; or the path of a functional model saved as `.keras` that
+            takes float pixels 0..255.
         weights: `"imagenet"`, `"none"`, or the path of a `.weights.h5` file that fits. A model
             from a file brings its own weights: there `"imagenet"` keeps them.
         image_size: (height, width) in pixels.
@@ -97,8 +98,8 @@ def build(
         model = _published(name, weights, shape)
     else:
         raise InputError(
-            f"a backbone is one of {', '.join(sorted(BACKBONES))}, keras_cv:PRESET or a .keras "
-            f"file: received {name!r}"
+            f"a backbone is one of {', '.join(sorted(BACKBONES))}, keras_cv:PRESET or a "
+            f".keras file: received {name!r}"
         )
     _check_map(model, name, image_size)
     model = adapt(model, image_size, last_stride)
@@ -127,6 +128,8 @@ def adapt(model: keras.Model, image_size: tuple[int, int], last_stride: int) -> 
     unstrided = _last_strided(model, image_size) if last_stride == 1 else {}
 
     def layer_of(layer: keras.layers.Layer) -> keras.layers.Layer:
+        if isinstance(layer, keras.layers.Lambda):
+            return layer  # has no weights, and its function cannot be rebuilt from a config
         config = {**layer.get_config(), **unstrided.get(layer.name, {})}
         if type(layer) is keras.layers.BatchNormalization:
             return FusedBatchNormalization.from_config(config)
@@ -203,24 +206,24 @@ def _from_file(path: str) -> keras.Model:
 
 def _keras_cv(preset: str, weights: str, shape: Shape) -> keras.Model:
     try:
-        import keras_cv
+        from keras_cv import models
     except ImportError as error:
         raise InputError(
             "a keras_cv: backbone needs KerasCV: run pip install 'keras_reid[keras-cv]'"
         ) from error
-    families = [v for k, v in vars(keras_cv.models).items() if k.endswith("Backbone")]
+    families = [value for key, value in vars(models).items() if key.endswith("Backbone")]
     known = sorted({preset for family in families for preset in family.presets})
     if preset not in known and not Path(preset).is_dir():
         raise InputError(
-            f"a keras_cv: backbone is one of {', '.join(known)} or a folder that "
-            f"save_to_preset wrote: received {preset!r}"
+            f"a keras_cv: backbone is one of {', '.join(known)} or the folder of a preset: "
+            f"received {preset!r}"
         )
     try:
-        net = keras_cv.models.Backbone.from_preset(preset, load_weights=weights == "imagenet")
+        net = models.Backbone.from_preset(preset, load_weights=weights == "imagenet")
     except Exception as error:
         raise InputError(
             f"the KerasCV backbone {preset!r} could not be fetched ({_first_line(error)}); "
-            "allow the download, or save it to a folder where one is possible"
+            "allow the download, or name a folder that holds the preset"
         ) from error
     pixels = keras.Input(shape)
     return keras.Model(pixels, net(pixels), name="keras_cv")

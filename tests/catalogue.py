@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import oracle
 
-from keras_reid import distances, losses, mining
+from keras_reid import distances, layers, losses, mining
 
 
 @dataclass(frozen=True)
@@ -67,5 +67,42 @@ MINERS: dict[str, tuple[mining.Miner, Callable[..., list[tuple[float, float]]]]]
     "all_triplets": (mining.all_triplets, oracle.comparisons_all_triplets),
 }
 
-LAYERS: dict[str, Any] = {}
-MODELS: dict[str, Any] = {}
+
+@dataclass(frozen=True)
+class LayerCase:
+    """A layer, how it is made, and its oracle `x (b, h, w, d) -> y` in inference."""
+
+    build: Callable[..., keras.layers.Layer]
+    arguments: dict[str, Any]
+    truth: Callable[[np.ndarray], np.ndarray]
+
+    def layer(self) -> keras.layers.Layer:
+        return self.build(**self.arguments)
+
+
+LAYERS: dict[str, LayerCase] = {
+    "FusedBatchNormalization": LayerCase(
+        layers.FusedBatchNormalization, {}, partial(oracle.normalised, epsilon=1e-3)
+    ),
+    "FusedBatchNormalization-no-shift": LayerCase(
+        layers.FusedBatchNormalization,
+        {"center": False, "scale": False, "epsilon": 0.1},
+        partial(oracle.normalised, epsilon=0.1),
+    ),
+    "GeneralizedMeanPooling2D": LayerCase(
+        layers.GeneralizedMeanPooling2D, {}, partial(oracle.generalized_mean, p=3.0)
+    ),
+    "GeneralizedMeanPooling2D-mean": LayerCase(
+        layers.GeneralizedMeanPooling2D, {"p": 1.0}, partial(oracle.generalized_mean, p=1.0)
+    ),
+}
+
+# Arguments of `models.build` on the smallest backbone.
+MODELS: dict[str, dict[str, Any]] = {
+    "avg-bn": {},
+    "gem-bn": {"pooling": "gem"},
+    "max-none": {"pooling": "max", "neck": "none"},
+    "width-16": {"width": 16},
+    "no-classifier": {"num_identities": None},
+    "last-stride-2": {"last_stride": 2},
+}

@@ -142,3 +142,19 @@ def slope(function: Callable[[np.ndarray], float], x: np.ndarray, direction: np.
     x = np.asarray(x, "float64")
     step = 1e-6 * np.abs(x).max()
     return (function(x + step * direction) - function(x - step * direction)) / (2 * step)
+
+
+def normalised(x: np.ndarray, epsilon: float) -> np.ndarray:
+    """Batch normalisation in inference with mean 0, variance 1, scale 1 and no shift."""
+    return x.astype(np.float64) / np.sqrt(1 + epsilon)
+
+
+def generalized_mean(x: np.ndarray, p: float) -> np.ndarray:
+    """`(mean_hw max(x, 1e-6)^p)^(1/p)` of maps (b, h, w, d)."""
+    b, h, w, d = x.shape
+    out = np.zeros((b, d))
+    for i in range(b):
+        for k in range(d):
+            total = sum(max(float(x[i, r, c, k]), 1e-6) ** p for r in range(h) for c in range(w))
+            out[i, k] = (total / (h * w)) ** (1 / p)
+    return out

@@ -1,5 +1,7 @@
 """Backbones, pooling, neck, named outputs, and embeddings."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -201,3 +203,29 @@ def test_given_backbones_are_accepted(real_data, name: str) -> None:
     x = np.random.default_rng(0).uniform(0, 255, (2, 128, 64, 3)).astype("float32")
     coarse = backbones.build(str(path), image_size=(128, 64), last_stride=2)
     np.testing.assert_allclose(coarse(x), published(x), atol=1e-3)
+
+
+@pytest.mark.parametrize("weights", ["imagenet", "none"])
+def test_a_keras_cv_backbone_from_a_folder(weights: str, tmp_path) -> None:
+    """The layout that KerasCV downloads, written here since a test fetches nothing."""
+    keras_cv = pytest.importorskip("keras_cv")
+    published = keras_cv.models.MobileNetV3Backbone(
+        stackwise_expansion=[1, 4],
+        stackwise_filters=[16, 24],
+        stackwise_kernel_size=[3, 3],
+        stackwise_stride=[2, 2],
+        stackwise_se_ratio=[0.25, None],
+        stackwise_activation=["relu", "relu"],
+        include_rescaling=True,
+        input_shape=(*SIZE, 3),
+    )
+    config = keras.saving.serialize_keras_object(published)
+    (tmp_path / "config.json").write_text(json.dumps({**config, "weights": "model.weights.h5"}))
+    (tmp_path / "metadata.json").write_text(json.dumps({"keras_version": keras.__version__}))
+    published.save_weights(tmp_path / "model.weights.h5")
+    built = backbones.build(f"keras_cv:{tmp_path}", weights, SIZE, last_stride=2)
+    x = images().astype("float32")
+    same = np.allclose(built(x), published(x), atol=1e-4)
+    assert same == (weights == "imagenet")
+    fine = backbones.build(f"keras_cv:{tmp_path}", weights, SIZE, last_stride=1)
+    assert fine.output_shape[1] == 2 * built.output_shape[1]
