@@ -96,13 +96,15 @@ def fitted(model: "keras.Model", job: Job) -> Steps:
     batches = tf.data.Dataset.from_tensors(batch).repeat()
 
     def steps(count: int) -> list[float]:
-        stamps: list[float] = []
+        begins: list[float] = []
+        ends: list[float] = []
         clock = keras.callbacks.LambdaCallback(
-            on_train_batch_begin=lambda batch, logs: stamps or stamps.append(time.perf_counter()),
-            on_train_batch_end=lambda batch, logs: stamps.append(time.perf_counter()),
+            on_train_batch_begin=lambda batch, logs: begins.append(time.perf_counter()),
+            on_train_batch_end=lambda batch, logs: ends.append(time.perf_counter()),
         )
         learner.fit(batches, steps_per_epoch=count, shuffle=False, verbose=0, callbacks=[clock])
-        return np.diff(stamps).tolist()
+        # From end to end, so that what `fit` does between two steps counts too.
+        return np.diff([begins[0], *ends]).tolist()
 
     return steps
 
@@ -263,34 +265,40 @@ def compare(contestants: dict[str, Contestant], job: Job, rounds: int, steps: in
         )
 
 
+SMALL = {
+    "backbone": "mobilenetv2",
+    "batch": 32,
+    "height": 128,
+    "width": 64,
+    "rounds": 8,
+    "steps": 8,
+}
+LARGE = {"backbone": "resnet50", "batch": 32, "height": 256, "width": 128, "rounds": 3, "steps": 2}
+FIT = {"Learner.fit": with_learner}
+COMPARISONS: dict[str, tuple[dict[str, Contestant], dict[str, Any], str]] = {
+    "torch": ({"torch": with_torch} | FIT, LARGE, "at least 1.00"),
+    "fit": ({"bare step": with_bare_step} | FIT, SMALL, "at least 0.97"),
+    "batch_norm": ({"Keras's layers": with_keras_batch_norm} | FIT, SMALL, "above 1"),
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0], argument_default=argparse.SUPPRESS
     )
-    for name in ("torch", "fit", "batch_norm"):
+    for name in COMPARISONS:
         parser.add_argument(f"--compare_{name}", action="store_true", default=False)
-    parser.add_argument("--backbone", help="of --compare_fit and --compare_batch_norm")
+    parser.add_argument("--backbone", help="of keras_reid; torch is compared on resnet50 only")
     for name in ("batch", "height", "width", "rounds", "steps"):
         parser.add_argument(f"--{name}", type=int)
     flags = vars(parser.parse_args())
-    chosen = {name: flags.pop(f"compare_{name}") for name in ("torch", "fit", "batch_norm")}
-    small = {"backbone": "mobilenetv2", "batch": 32, "height": 128, "width": 64}
-
-    def run(goal: str, contestants: dict[str, Contestant], **settings: Any) -> None:
+    chosen = [name for name in COMPARISONS if flags.pop(f"compare_{name}")] or ["torch", "fit"]
+    for name in chosen:
+        contestants, usual, goal = COMPARISONS[name]
+        settings = usual | flags | ({"backbone": "resnet50"} if name == "torch" else {})
         rounds, steps = settings.pop("rounds"), settings.pop("steps")
         compare(contestants, Job(**settings), rounds, steps)
         print(f"  goal: {goal}")
-
-    if chosen["torch"] or not any(chosen.values()):
-        large = {"batch": 32, "height": 256, "width": 128, "rounds": 3, "steps": 2}
-        settings = {**large, **flags, "backbone": "resnet50"}
-        run("at least 1.00", {"torch": with_torch, "Learner.fit": with_learner}, **settings)
-    if chosen["fit"] or not any(chosen.values()):
-        settings = {**small, "rounds": 8, "steps": 8, **flags}
-        run("at least 0.97", {"bare step": with_bare_step, "Learner.fit": with_learner}, **settings)
-    if chosen["batch_norm"]:
-        settings = {**small, "rounds": 4, "steps": 8, **flags}
-        run("above 1", {"keras": with_keras_batch_norm, "fused": with_learner}, **settings)
 
 
 if __name__ == "__main__":

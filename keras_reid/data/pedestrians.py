@@ -68,7 +68,7 @@ def person(rng: np.random.Generator) -> Person:
     """Draws an identity at random."""
 
     def one(options: Sequence[T]) -> T:
-        return options[rng.integers(len(options))]
+        return options[int(rng.integers(len(options)))]
 
     def fabric(colours: Sequence[Colour], patterns: Sequence[str]) -> Fabric:
         colour = one(colours)
@@ -221,9 +221,9 @@ class Body:
         who, thick = self.who, 0.034 * self.who.girth**0.7
         covered = who.top if who.sleeves == 1 else who.skin
         for side in (-1, 1):
-            shoulder = (0.124 * who.girth**0.8 * side, 0.81, 0.0)
+            shoulder = (0.118 * who.girth**0.8 * side, 0.795, 0.0)
             swing = -0.8 * self.pose.stride * side
-            elbow = step((shoulder[0] * 1.1, 0.81, 0.0), 0.165, swing)
+            elbow = step((shoulder[0] * 1.15, 0.795, 0.0), 0.155, swing)
             wrist = step(elbow, 0.15, swing + 0.3)
             depth = self.depth(elbow)
             self.limb(depth, wrist, step(wrist, 0.03, swing), thick * 0.7, thick * 0.6, who.skin)

@@ -46,7 +46,7 @@ def make_camera(camera: int, seed: int) -> Camera:
     return Camera(
         heading=math.radians(headings[(camera - 1) % 6] + rng.uniform(-15, 15)),
         tilt=rng.uniform(0.0, 0.35),
-        gains=rng.uniform(0.8, 1.2, 3) * rng.uniform(0.75, 1.2),
+        gains=rng.uniform(0.84, 1.16, 3) * rng.uniform(0.75, 1.15),
         gamma=rng.uniform(0.75, 1.4),
         blur=rng.uniform(0.0, 0.9),
         resolution=rng.uniform(0.5, 1.0),
@@ -92,7 +92,7 @@ def draw(
     """
     rng = np.random.default_rng((seed, INSTANCES, identity, camera, instance))
     view, (height, width) = make_camera(camera, seed), size
-    fine = min(8, max(2, round(384 / height)))  # drawn larger, then averaged down
+    fine = min(8, max(2, round(256 / height)))  # drawn larger, then averaged down
     image = backdrop(view, rng, (width * fine, height * fine))
     unit = min(height, 2 * width) * fine * rng.uniform(0.82, 1.02)
     foot = (
