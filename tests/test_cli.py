@@ -139,6 +139,16 @@ def test_check_only_reports_and_trains_nothing(trained: Path, pedestrians: Path)
     assert not (trained / "checked").exists()
 
 
+def test_help_names_every_flag(tmp_path: Path) -> None:
+    _, out, _ = call("train.py", "--help", cwd=tmp_path)
+    for flag in ("--dataset", "--backbone", "--learning_rate", "--[no]check_only", "--run"):
+        assert flag in out
+    assert "draws pedestrians" in out
+    _, out, _ = call("evaluate.py", "--help", cwd=tmp_path)
+    assert "--saved_model" in out
+    assert "--learning_rate" not in out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from types import ModuleType
 
 from absl import app, flags, logging
 
@@ -42,10 +43,20 @@ def command(main: Callable[[list[str]], None]) -> Callable[[], None]:
             sys.exit(130)
 
     def run() -> None:
+        _help_of(sys.modules[main.__module__])
         logging.set_verbosity(logging.WARNING)
         app.run(guarded)
 
     return run
+
+
+def _help_of(module: ModuleType) -> None:
+    """Lets --help show the command's flags: absl shows those of the script that was started."""
+    sys.modules["__main__"].__doc__ = module.__doc__
+    by_module = FLAGS.flags_by_module_dict()
+    for name in (module.__name__, __name__):
+        for flag in by_module.get(name, ()):
+            FLAGS.register_key_flag_for_module(sys.argv[0], flag)
 
 
 def say(text: str = "") -> None:

@@ -20,7 +20,7 @@ from keras_reid.training import RetrievalEvaluation, fitting, recipes, runs
 
 flags.DEFINE_string("recipe", None, "bot, or tiny (the default for the synthetic data set).")
 flags.DEFINE_integer("seed", 0, "Seed of weights, sampling and augmentation.")
-flags.DEFINE_string("cache", None, "Keep decoded images: 'memory', or a file; default: neither.")
+flags.DEFINE_string("cache", None, "Keep decoded images: 'memory', or a folder; default: neither.")
 flags.DEFINE_integer("eval_every", 0, "Score the model every so many epochs; 0: only at the end.")
 flags.DEFINE_bool("check_only", False, "Report what is wrong with the data set, and stop.")
 flags.DEFINE_bool("deterministic", True, "Bit-equal repetition; can be slower on a GPU.")

@@ -1,0 +1,44 @@
+"""What the README promises, as far as a test can hold it to that."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_test_command_is_what_ci_runs() -> None:
+    commands = re.findall(r"^    (pip install.*&& pytest)$", README, re.MULTILINE)
+    assert commands == ['pip install -e ".[test]" && pytest']
+
+
+def test_every_command_of_the_readme_exists() -> None:
+    for script in re.findall(r"python (\w+\.py)", README):
+        assert (ROOT / script).is_file(), script
+    for flag in set(re.findall(r"--(\w+)", README)) - {"model_name", "model_base_path"}:
+        sources = "".join(path.read_text() for path in (ROOT / "keras_reid/cli").glob("*.py"))
+        fields = (ROOT / "keras_reid/training/recipes.py").read_text()
+        assert f'"{flag}"' in sources or f"    {flag}: " in fields or flag == "help", flag
+
+
+@pytest.mark.slow
+def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    script = tmp_path / "example.py"
+    script.write_text(code)
+    result = subprocess.run(
+        [sys.executable, str(script)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "loss" in result.stdout
