@@ -115,7 +115,7 @@ def test_pixels_and_colours_alone_do_not_find_people(test_images) -> None:
             balanced[cams == camera] -= features[cams == camera].mean(0)
         score = mean_average_precision(balanced, ids, cams)
         assert score < 0.35
-        assert score > 3 * mean_average_precision(balanced, shuffled, cams)
+        assert score > 2 * mean_average_precision(balanced, shuffled, cams)
 
 
 @pytest.mark.real
