@@ -73,7 +73,8 @@ def test_train_writes_a_run_folder_and_says_so(trained: Path) -> None:
     flags = json.loads((trained / "run/flags.json").read_text())
     assert (flags["height"], flags["epochs"], flags["recipe"]) == (32, 3, "tiny")
     rows = (trained / "run/history.jsonl").read_text().splitlines()
-    assert [set(json.loads(row)) for row in rows] == 3 * [{"epoch", "loss", "identity", "triplet"}]
+    keys = {"epoch", "seconds", "loss", "identity", "triplet"}
+    assert [set(json.loads(row)) for row in rows] == 3 * [keys]
     assert list((trained / "run/logs").rglob("events*"))
 
 

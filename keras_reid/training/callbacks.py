@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -151,7 +152,7 @@ class Backup(keras.callbacks.Callback):
 
 
 class History(keras.callbacks.Callback):
-    """The logs of each epoch as one line of JSON in a file; a resumed run goes on where it was.
+    """The logs and seconds of each epoch as a line of JSON; a resumed run goes on where it was.
 
     Args:
         path: the file.
@@ -164,8 +165,13 @@ class History(keras.callbacks.Callback):
         lines = self.path.read_text().splitlines() if self.path.exists() else []
         self.epochs = [json.loads(line) for line in lines[:first_epoch]]
 
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.begin = time.perf_counter()
+
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self.epochs.append({"epoch": epoch + 1, **{k: float(v) for k, v in (logs or {}).items()}})
+        values = {name: float(value) for name, value in (logs or {}).items()}
+        seconds = round(time.perf_counter() - self.begin, 3)
+        self.epochs.append({"epoch": epoch + 1, "seconds": seconds, **values})
         new = self.path.with_name("new." + self.path.name)
         new.write_text("".join(json.dumps(row) + "\n" for row in self.epochs))
         os.replace(new, self.path)
