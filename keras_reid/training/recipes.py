@@ -84,7 +84,7 @@ RECIPES: dict[str, Recipe] = {
         weights="none",
         height=64,
         width=32,
-        epochs=24,
+        epochs=20,
         learning_rate=2e-3,
         flip=False,
     ),
