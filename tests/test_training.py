@@ -181,6 +181,27 @@ def test_retrieval_evaluation_enters_the_history(pedestrians) -> None:
     assert history["val_rank1"][-1] == callback.score(trained.model).rank(1)
 
 
+def test_the_best_epoch_can_be_kept(pedestrians, tmp_path) -> None:
+    dataset = data.load("market1501", str(pedestrians))
+    path = tmp_path / "best.weights.h5"
+    trained = learner()
+    trained.compile(optimizer=keras.optimizers.Adam(1e-3))
+    trained.fit(
+        tf.data.Dataset.from_tensors(batch()).repeat(),
+        steps_per_epoch=1,
+        epochs=2,
+        shuffle=False,
+        verbose=0,
+        callbacks=[
+            RetrievalEvaluation(dataset.query, dataset.gallery),
+            keras.callbacks.ModelCheckpoint(
+                path, monitor="val_mAP", mode="max", save_best_only=True, save_weights_only=True
+            ),
+        ],
+    )
+    assert path.exists()
+
+
 def tiny(**changes) -> recipes.Recipe:
     values = {
         "backbone": "tiny",
