@@ -25,11 +25,6 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# By default glibc gives the memory of feature maps back after each step, and page faults follow:
-# torch took a third longer. The processes that are started from here keep it, on both sides.
-for limit in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"):
-    os.environ.setdefault(limit, str(16 * 2**30))
-os.environ.setdefault("MALLOC_TOP_PAD_", str(2**30))
 
 import numpy as np
 
@@ -42,6 +37,13 @@ IDENTITIES = 500
 INSTANCES = 4
 WARM = 2
 RATE = 3.5e-4
+# By default glibc gives the memory of feature maps back after each step, and page faults follow:
+# torch took a third longer. The processes that are started here keep it, on both sides.
+KEEP_MEMORY = {
+    "MALLOC_MMAP_THRESHOLD_": str(16 * 2**30),
+    "MALLOC_TRIM_THRESHOLD_": str(16 * 2**30),
+    "MALLOC_TOP_PAD_": str(2**30),
+}
 
 
 @dataclass(frozen=True)
@@ -245,6 +247,7 @@ def serve(orders: Connection, contestant: Contestant, job: Job) -> None:
 
 def compare(contestants: dict[str, Contestant], job: Job, rounds: int, steps: int) -> None:
     """Prints the median step of each and its speed relative to the first, the peer."""
+    os.environ.update(KEEP_MEMORY)
     context = multiprocessing.get_context("spawn")
     pipes: dict[str, Any] = {}
     for name, contestant in contestants.items():
