@@ -285,7 +285,7 @@ def test_run_folders_are_never_overwritten(tmp_path) -> None:
     run.start({"seed": 1})
     with pytest.raises(InputError, match="seed was 1 and is now 2"):
         run.start({"seed": 2})
-    keras.Sequential([keras.Input((1,))]).save(run.model_file)
+    keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)]).save(run.model_file)
     run.finish({"after": {}})
     with pytest.raises(InputError, match="finished run is never overwritten"):
         run.start({"seed": 1})
