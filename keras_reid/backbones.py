@@ -93,7 +93,7 @@ def build(
     if name.endswith(".keras"):
         model = _from_file(name)
     elif name.startswith("keras_cv:"):
-        model = _keras_cv(name.removeprefix("keras_cv:"), weights, shape)
+        model = _keras_cv(name.removeprefix("keras_cv:"), weights)
     elif name in BACKBONES:
         model = _published(name, weights, shape)
     else:
@@ -204,7 +204,7 @@ def _from_file(path: str) -> keras.Model:
     return model
 
 
-def _keras_cv(preset: str, weights: str, shape: Shape) -> keras.Model:
+def _keras_cv(preset: str, weights: str) -> keras.Model:
     try:
         from keras_cv import models
     except ImportError as error:
@@ -225,8 +225,8 @@ def _keras_cv(preset: str, weights: str, shape: Shape) -> keras.Model:
             f"the KerasCV backbone {preset!r} could not be fetched ({_first_line(error)}); "
             "allow the download, or name a folder that holds the preset"
         ) from error
-    pixels = keras.Input(shape)
-    return keras.Model(pixels, net(pixels), name="keras_cv")
+    # A plain functional model of the same layers: KerasCV's own class cannot be cloned.
+    return keras.Model(net.input, net.output, name="keras_cv")
 
 
 def _check_map(model: keras.Model, name: str, image_size: tuple[int, int]) -> None:
