@@ -2,7 +2,8 @@
 
 Every function takes one or two sets of points. `distance(x, y)` compares every row of `x` with
 every row of `y`; `distance(x)` compares the rows of `x` with each other and has an exactly zero
-diagonal. Half precision and integers are computed and returned in float32, float64 in float64.
+diagonal. `paired(distance)` is the same distance row by row. Half precision and integers are
+computed and returned in float32, float64 in float64.
 
 Coincident points have distance 0 and gradient 0; NaN stays NaN.
 """
@@ -19,12 +20,18 @@ from keras_reid.errors import InputError
 Tensor = Any
 Distance = Callable[..., Tensor]
 
-# The Gram expansion |a|² + |b|² − 2ab cancels for near pairs: in float32 a pair at 1e-4 of the
-# norm is wrong by 7e-4 of the norm, and by 8e-3 in the TF32 that TensorFlow multiplies with on
-# GPUs. One product in double precision costs nothing beside a backbone and is exact to float32.
 # Under JAX double precision is off by default, and some torch devices have none.
-_PRODUCT = "float64" if keras.backend.backend() == "tensorflow" else "float32"
-_ROUNDING = 32 * float(np.finfo(_PRODUCT).eps)
+PRECISE = "float64" if keras.backend.backend() == "tensorflow" else "float32"
+
+# The Gram expansion |a|² + |b|² − 2ab is wrong by a few float32 roundings of |a|² + |b|², however
+# small the distance: a pair at 1e-4 of the norm comes out wrong by 7e-4 of the norm, and by 8e-3
+# in the TF32 that TensorFlow multiplies with on GPUs. Of pairs farther than this share of
+# the largest |a|² + |b|² it keeps five digits; where one is nearer, the product is repeated in
+# double precision, which takes three times as long.
+_NEAR = 0.02
+
+# Beyond the squared distances of any float32 points that can be squared.
+_FAR = 1e38
 
 
 def squared_euclidean(x: Tensor, y: Tensor | None = None) -> Tensor:
@@ -40,30 +47,16 @@ def squared_euclidean(x: Tensor, y: Tensor | None = None) -> Tensor:
     Raises:
         InputError: if an argument is not a matrix or the widths differ.
     """
-    x = _points(x)
-    others = x if y is None else _points(y)
-    _check_widths(x, others)
-    a, b = ops.cast(x, _PRODUCT), ops.cast(others, _PRODUCT)
-    # A distance does not change when both sets move, so the centre needs no gradient.
-    centre = ops.stop_gradient((ops.mean(a, axis=0) + ops.mean(b, axis=0)) / 2)
-    a, b = a - centre, b - centre
-    scale = ops.sum(a * a, axis=-1)[:, None] + ops.sum(b * b, axis=-1)[None, :]
-    squared = scale - 2 * ops.matmul(a, ops.transpose(b))
-    # What is below the rounding of the expansion is coincident. `<=` lets NaN through.
-    coincident = squared <= _ROUNDING * scale
     if y is None:
-        coincident = ops.logical_or(coincident, same_index(x))
-    return ops.cast(ops.where(coincident, ops.zeros_like(squared), squared), x.dtype)
+        return _among(_points(x), root=False)
+    return _squared_between(x, y)
 
 
 def euclidean(x: Tensor, y: Tensor | None = None) -> Tensor:
     """`|x_i − y_j|`; arguments, shapes and errors as `squared_euclidean`."""
-    squared = squared_euclidean(x, y)
-    # The root has an infinite slope at 0, and a single `where` around it is NaN under XLA:
-    # the inner one keeps 0 away from the root, the outer one puts it back.
-    zero = squared <= 0
-    root = ops.sqrt(ops.where(zero, ops.ones_like(squared), squared))
-    return ops.where(zero, ops.zeros_like(root), root)
+    if y is None:
+        return _among(_points(x), root=True)
+    return _root(_squared_between(x, y))
 
 
 def cosine(x: Tensor, y: Tensor | None = None) -> Tensor:
@@ -74,11 +67,43 @@ def cosine(x: Tensor, y: Tensor | None = None) -> Tensor:
     return squared_euclidean(unit(x), None if y is None else unit(y)) / 2
 
 
+def precomputed(x: Tensor) -> Tensor:
+    """`x_ij` itself: `x` is already a matrix `(n, n)` of distances, learned ones for example."""
+    x = _points(x)
+    if None not in x.shape and x.shape[0] != x.shape[1]:
+        raise InputError(
+            f"Precomputed distances are a square matrix, but the shape is {tuple(x.shape)}: give "
+            "the distances of a batch to itself."
+        )
+    return x
+
+
 def unit(x: Tensor) -> Tensor:
     """`x / |x|` along the last axis; a zero row stays zero and its gradient is finite."""
     x = _at_least_float32(x)
-    squared = ops.sum(x * x, axis=-1, keepdims=True)
-    return x / ops.sqrt(ops.where(squared <= 0, ops.ones_like(squared), squared))
+
+    @ops.custom_gradient
+    def unit(x: Tensor) -> tuple[Tensor, Callable[..., Tensor]]:
+        squared = ops.sum(x * x, axis=-1, keepdims=True)
+        scale = ops.rsqrt(ops.where(squared <= 0, ops.ones_like(squared), squared))
+        direction = x * scale
+
+        def gradient(*arguments: Tensor, upstream: Tensor | None = None) -> Tensor:
+            slope = arguments[0] if upstream is None else upstream
+            along = ops.sum(slope * direction, axis=-1, keepdims=True)
+            return scale * (slope - along * direction)
+
+        return direction, gradient
+
+    return unit(x)
+
+
+def paired(distance: Distance) -> Distance | None:
+    """The same distance row by row, `(n, d), (n, d) → (n,)`, from exact differences.
+
+    None for a function of the caller's own.
+    """
+    return _PAIRED.get(distance)
 
 
 def same_index(x: Tensor) -> Tensor:
@@ -91,6 +116,7 @@ DISTANCES: dict[str, Distance] = {
     "euclidean": euclidean,
     "squared_euclidean": squared_euclidean,
     "cosine": cosine,
+    "precomputed": precomputed,
 }
 
 
@@ -108,6 +134,100 @@ def get(distance: str | Distance) -> Distance:
             "given: choose one of these."
         )
     return DISTANCES[distance]
+
+
+def _among(x: Tensor, root: bool) -> Tensor:
+    """`f(|x_i − x_j|²)` `(n, n)`, f the root or nothing.
+
+    A loss `L` of these distances has the gradient `Σ_j (P_ij + P_ji) (x_i − x_j)`, where `P` is
+    `∂L/∂f · 2f'`: one matrix product instead of the two that differentiating the Gram product
+    takes, because both of its factors are the same points.
+    """
+
+    @ops.custom_gradient
+    def distances(x: Tensor) -> tuple[Tensor, Callable[..., Tensor]]:
+        centred = x - ops.mean(x, axis=0)
+        squared, near = _squared_among(centred)
+        value = ops.sqrt(squared) if root else squared
+
+        def gradient(*arguments: Tensor, upstream: Tensor | None = None) -> Tensor:
+            slope = arguments[0] if upstream is None else upstream
+            # Between coincident points both forms are 0.
+            pull = ops.divide_no_nan(slope, value) if root else ops.where(value > 0, 2 * slope, 0)
+            pull = pull + ops.transpose(pull)
+
+            def sums(dtype: str) -> Tensor:
+                p, a = ops.cast(pull, dtype), ops.cast(centred, dtype)
+                total = ops.sum(p, axis=-1, keepdims=True) * a - ops.matmul(p, a)
+                return ops.cast(total, x.dtype)
+
+            return ops.cond(near, lambda: sums(PRECISE), lambda: sums(x.dtype))
+
+        return value, gradient
+
+    return distances(x)
+
+
+def _squared_among(centred: Tensor) -> tuple[Tensor, Tensor]:
+    """`|x_i − x_j|²`, and whether a pair was so near that it took the precise product."""
+    diagonal = same_index(centred)
+    length = ops.sum(centred * centred, axis=-1)
+    squared = _expansion(centred, centred)
+    nearest = ops.min(ops.where(diagonal, _FAR, squared))
+    near = nearest < _NEAR * 2 * ops.max(length)
+
+    def precisely() -> Tensor:
+        a = ops.cast(centred, PRECISE)
+        return ops.cast(_without_rounding(_expansion(a, a), _scale(a, a)), centred.dtype)
+
+    squared = ops.cond(near, precisely, lambda: squared)
+    return ops.where(diagonal, ops.zeros_like(squared), squared), near
+
+
+def _squared_between(x: Tensor, y: Tensor) -> Tensor:
+    x, y = _points(x), _points(y)
+    _check_widths(x, y)
+    a, b = ops.cast(x, PRECISE), ops.cast(y, PRECISE)
+    # A distance does not change when both sets move, so the centre needs no gradient.
+    centre = ops.stop_gradient((ops.mean(a, axis=0) + ops.mean(b, axis=0)) / 2)
+    a, b = a - centre, b - centre
+    return ops.cast(_without_rounding(_expansion(a, b), _scale(a, b)), x.dtype)
+
+
+def _expansion(a: Tensor, b: Tensor) -> Tensor:
+    """`|a_i|² + |b_j|² − 2 a_i·b_j`."""
+    return _scale(a, b) + ops.matmul(-2 * a, ops.transpose(b))
+
+
+def _scale(a: Tensor, b: Tensor) -> Tensor:
+    """`|a_i|² + |b_j|²`, of which the expansion has the rounding."""
+    return ops.sum(a * a, axis=-1)[:, None] + ops.sum(b * b, axis=-1)[None, :]
+
+
+def _without_rounding(squared: Tensor, scale: Tensor) -> Tensor:
+    """What is below the rounding of the expansion is coincident. `<=` lets NaN through."""
+    rounding = 32 * float(np.finfo(keras.backend.standardize_dtype(squared.dtype)).eps)
+    return ops.where(squared <= rounding * scale, ops.zeros_like(squared), squared)
+
+
+def _root(squared: Tensor) -> Tensor:
+    # The root has an infinite slope at 0, and a single `where` around it is NaN under XLA:
+    # the inner one keeps 0 away from the root, the outer one puts it back.
+    zero = squared <= 0
+    root = ops.sqrt(ops.where(zero, ops.ones_like(squared), squared))
+    return ops.where(zero, ops.zeros_like(root), root)
+
+
+def _squared_paired(x: Tensor, y: Tensor) -> Tensor:
+    difference = _at_least_float32(x) - _at_least_float32(y)
+    return ops.sum(difference * difference, axis=-1)
+
+
+_PAIRED: dict[Distance, Distance] = {
+    euclidean: lambda x, y: _root(_squared_paired(x, y)),
+    squared_euclidean: _squared_paired,
+    cosine: lambda x, y: _squared_paired(unit(x), unit(y)) / 2,
+}
 
 
 def _points(x: Tensor) -> Tensor:

@@ -1,11 +1,12 @@
-"""Which distances are compared: weights over a distance matrix. They know no embeddings.
+"""Which distances are compared: a choice in a distance matrix. They know no embeddings.
 
-A miner is `(distances (n, m), positive (n, m), negative (n, m)) -> Mined`. It selects by weights
-and never by indices whose number depends on the data, so shapes are static and XLA compiles it.
+A miner is `(distances (n, m), positive (n, m), negative (n, m), read=None) -> Mined`. It chooses
+by weights over the matrix, or by one column for each row, and never by indices whose number
+depends on the data, so shapes are static and XLA compiles it.
 
-A weighting is `(distances (n, m), mask (n, m)) -> weights (n, m)` that sum to 1 along the last
-axis where the mask holds anything, and to 0 where it is empty. Nearest negatives are the same
-weighting of the negated distances.
+A choice is never differentiated, only what it chose. A miner that chooses single entries reads
+them by `read(rows, columns) -> distances`; None reads the matrix itself. A loss may give another
+reader, for distances that choose and distances that are returned need not be the same.
 """
 
 from collections.abc import Callable
@@ -26,75 +27,213 @@ class Mined(NamedTuple):
     valid: Tensor
 
 
+# Entry (rows[i], columns[i]) for each i; rows None stands for every row in its order.
+Reader = Callable[[Tensor | None, Tensor], Tensor]
 Weighting = Callable[[Tensor, Tensor], Tensor]
-Miner = Callable[[Tensor, Tensor, Tensor], Mined]
+Miner = Callable[..., Mined]
 
 # Finite, because infinity times a weight of 0 is NaN; beyond the distances of any float32 points
 # that can be squared.
-_FAR = 1e38
+FAR = 1e38
 
 
-def hardest(distances: Tensor, mask: Tensor) -> Tensor:
-    """One-hot at the largest distance in the mask; the first of equals."""
-    best = ops.argmax(ops.where(mask, distances, -_FAR), axis=-1)
-    index = ops.arange(ops.shape(distances)[-1], dtype=best.dtype)
-    chosen = ops.logical_and(index == best[..., None], mask)
-    return ops.cast(chosen, distances.dtype)
+def entries(distances: Tensor) -> Reader:
+    """The reader of a matrix: `distances[rows, columns]`, for `columns` `(n,)` or `(n, k)`."""
+
+    def read(rows: Tensor | None, columns: Tensor) -> Tensor:
+        if rows is None:
+            rows = ops.arange(ops.shape(distances)[0], dtype=columns.dtype)
+        if len(columns.shape) == 2:
+            rows = rows[:, None]
+        width = ops.cast(ops.shape(distances)[1], columns.dtype)
+        return ops.take(ops.reshape(distances, (-1,)), rows * width + columns)
+
+    return read
+
+
+def farthest(distances: Tensor, mask: Tensor) -> Tensor:
+    """The column of the largest distance in the mask, for each row; the first of equals."""
+    distances = ops.where(mask, distances, -FAR)
+    return _first(distances >= ops.max(distances, axis=-1, keepdims=True))
+
+
+def nearest(distances: Tensor, mask: Tensor) -> Tensor:
+    """The column of the smallest distance in the mask, for each row; the first of equals."""
+    distances = ops.where(mask, distances, FAR)
+    return _first(distances <= ops.min(distances, axis=-1, keepdims=True))
+
+
+def nearest_pair(distances: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Row and column, each `(1,)`, of the smallest distance in the mask."""
+    distances = ops.where(mask, distances, FAR)
+    of_rows = ops.min(distances, axis=-1)
+    columns = _first(distances <= of_rows[:, None])
+    row = _first((of_rows <= ops.min(of_rows))[None, :])
+    return row, ops.take(columns, row)
+
+
+def _first(mask: Tensor) -> Tensor:
+    """The first column in the mask, for each row; the last one if it is empty (among NaN)."""
+    # An argmin of the distances takes half as long again on a CPU as a minimum and this.
+    last = ops.shape(mask)[-1] - 1
+    return ops.min(ops.where(mask, ops.arange(last + 1)[None, :], last), axis=-1)
 
 
 def softest(distances: Tensor, mask: Tensor) -> Tensor:
-    """Softmax of the distances in the mask (Ristani & Tomasi, CVPR 2018, arXiv:1803.10859)."""
-    weights = ops.softmax(ops.where(mask, distances, -_FAR), axis=-1)
-    return ops.where(mask, weights, 0)
+    """Softmax of the distances in the mask, 0 elsewhere and where the mask is empty."""
+    largest = ops.max(ops.where(mask, distances, -FAR), axis=-1, keepdims=True)
+    shifted = ops.where(mask, distances - ops.stop_gradient(largest), 0)
+    weights = ops.where(mask, ops.exp(shifted), 0)
+    return weights / ops.maximum(ops.sum(weights, axis=-1, keepdims=True), 1)
 
 
-def weighted(weighting: Weighting, axis: int | tuple[int, int] = -1) -> Miner:
-    """`d⁺ = Σ w(D, positive) · D` and `d⁻ = Σ w(−D, negative) · D`; the weights are constants.
+def exists(positive: Tensor, negative: Tensor) -> Tensor:
+    """Which rows have a positive and a negative."""
+    return ops.logical_and(ops.any(positive, axis=-1), ops.any(negative, axis=-1))
+
+
+def batch_hard(
+    distances: Tensor, positive: Tensor, negative: Tensor, read: Reader | None = None
+) -> Mined:
+    """For each anchor the farthest positive and the nearest negative (arXiv:1703.07737)."""
+    choice = ops.stop_gradient(distances)
+    read = read or entries(distances)
+    return Mined(
+        read(None, farthest(choice, positive)),
+        read(None, nearest(choice, negative)),
+        exists(positive, negative),
+    )
+
+
+def margin_sample(
+    distances: Tensor, positive: Tensor, negative: Tensor, read: Reader | None = None
+) -> Mined:
+    """The farthest positive pair and the nearest negative pair of the batch (arXiv:1710.00478).
+
+    One comparison, which is that of every anchor.
+    """
+    choice = ops.stop_gradient(distances)
+    read = read or entries(distances)
+    anchors = ops.shape(distances)[:1]
+    return Mined(
+        ops.broadcast_to(read(*nearest_pair(-choice, positive)), anchors),
+        ops.broadcast_to(read(*nearest_pair(choice, negative)), anchors),
+        ops.broadcast_to(ops.logical_and(ops.any(positive), ops.any(negative)), anchors),
+    )
+
+
+def soft_hard(temperature: float = 1.0, stop_gradient_weights: bool = True) -> Miner:
+    """For each anchor `d⁺ = Σ softmax_P(d/t) d` and `d⁻ = Σ softmax_N(−d/t) d`.
+
+    The adaptive weights of Ristani & Tomasi (CVPR 2018, arXiv:1803.10859). `t → 0` is batch-hard,
+    `t → ∞` the mean.
 
     Args:
-        weighting: how much each distance counts, such as `hardest`.
-        axis: the scope of a comparison: -1 mines for every anchor, (-2, -1) once in the batch,
-            and then every anchor gets that same comparison.
-
-    Returns:
-        A miner whose results have the shape `(n,)`.
+        temperature: t, in units of the distance.
+        stop_gradient_weights: the weights are constants. Otherwise a positive nearer than
+            `d⁺ − t` is pushed away and a negative farther than `d⁻ + t` is pulled in.
     """
 
-    def scope(matrix: Tensor) -> Tensor:
-        return matrix if axis == -1 else ops.reshape(matrix, (1, -1))
+    def mean(distances: Tensor, mask: Tensor, sign: int) -> Tensor:
+        weights = softest(sign * distances / temperature, mask)
+        weights = ops.stop_gradient(weights) if stop_gradient_weights else weights
+        return ops.sum(weights * distances, axis=-1)
 
-    def mean(distances: Tensor, weights: Tensor) -> Tensor:
-        return ops.sum(ops.stop_gradient(weights) * distances, axis=-1)
-
-    def mine(distances: Tensor, positive: Tensor, negative: Tensor) -> Mined:
-        anchors = ops.shape(distances)[:1]
-        distances, positive, negative = scope(distances), scope(positive), scope(negative)
-        mined = Mined(
-            mean(distances, weighting(distances, positive)),
-            mean(distances, weighting(-distances, negative)),
-            ops.logical_and(ops.any(positive, axis=-1), ops.any(negative, axis=-1)),
+    def mine(
+        distances: Tensor, positive: Tensor, negative: Tensor, read: Reader | None = None
+    ) -> Mined:
+        return Mined(
+            mean(distances, positive, 1),
+            mean(distances, negative, -1),
+            exists(positive, negative),
         )
-        return Mined(*(ops.broadcast_to(column, anchors) for column in mined))
 
     return mine
 
 
-def all_triplets(distances: Tensor, positive: Tensor, negative: Tensor) -> Mined:
+def semi_hard(
+    distances: Tensor, positive: Tensor, negative: Tensor, read: Reader | None = None
+) -> Mined:
+    """For each (anchor, positive) the nearest negative beyond it; if there is none, the farthest.
+
+    FaceNet (Schroff et al., CVPR 2015, arXiv:1503.03832). Time O(k · n²) for at most k positives
+    of an anchor, memory O(n²).
+    """
+    choice = ops.stop_gradient(distances)
+    size = ops.shape(distances)[1]
+    index = ops.arange(size)[None, :]
+    negatives = ops.where(negative, choice, -FAR)
+    fallback = farthest(choice, negative)[:, None]
+
+    def next_positive(after: Tensor) -> Tensor:
+        """The column `(n, 1)` of the first positive after this one; `size` if there is none."""
+        later = ops.logical_and(positive, index > after)
+        return ops.min(ops.where(later, index, size), axis=-1, keepdims=True)
+
+    def beyond(this: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+        distance = entries(choice)(None, ops.minimum(this, size - 1))
+        farther = ops.where(negatives > distance, negatives, FAR)
+        smallest = ops.min(farther, axis=-1, keepdims=True)
+        column = ops.where(smallest < FAR, _first(farther <= smallest)[:, None], fallback)
+        return next_positive(this), ops.where(index == this, column, columns)
+
+    _, columns = ops.while_loop(
+        lambda this, _: ops.any(this < size),
+        beyond,
+        (next_positive(-ops.ones_like(fallback)), fallback + ops.zeros_like(index)),
+    )
+    return Mined(
+        distances,
+        entries(distances)(None, columns),
+        ops.logical_and(positive, ops.any(negative, axis=-1, keepdims=True)),
+    )
+
+
+def batch_hard_of_every_anchor(
+    distances: Tensor, positive: Tensor, negative: Tensor, read: Reader | None = None
+) -> Mined:
+    """`batch_hard` in which every anchor counts.
+
+    Without positives d⁺ is 0, without negatives d⁻ is d⁺: what TensorFlow Addons and triplet-reid
+    compute.
+    """
+    mined = batch_hard(distances, positive, negative, read)
+    hard_positive = ops.where(ops.any(positive, axis=-1), mined.positive, 0)
+    hard_negative = ops.where(ops.any(negative, axis=-1), mined.negative, hard_positive)
+    return Mined(hard_positive, hard_negative, ops.ones_like(mined.valid))
+
+
+def semi_hard_of_every_anchor(
+    distances: Tensor, positive: Tensor, negative: Tensor, read: Reader | None = None
+) -> Mined:
+    """`semi_hard` in which every positive counts.
+
+    Without negatives d⁻ is 0. What TensorFlow Addons computes.
+    """
+    mined = semi_hard(distances, positive, negative, read)
+    semi_hard_negative = ops.where(ops.any(negative, axis=-1, keepdims=True), mined.negative, 0)
+    return Mined(mined.positive, semi_hard_negative, positive)
+
+
+def all_triplets(
+    distances: Tensor, positive: Tensor, negative: Tensor, read: Reader | None = None
+) -> Mined:
     """Every (anchor, positive, negative): `(n, m, 1)`, `(n, 1, m)` and their mask `(n, m, m)`."""
     valid = ops.logical_and(positive[:, :, None], negative[:, None, :])
     return Mined(distances[:, :, None], distances[:, None, :], valid)
 
 
-batch_hard = weighted(hardest)
-soft_hard = weighted(softest)
-margin_sample = weighted(hardest, axis=(-2, -1))
-
 MINERS: dict[str, Miner] = {
-    "batch_hard": batch_hard,
-    "soft_hard": soft_hard,
+    "all": all_triplets,
+    "hard": batch_hard,
+    "soft_hard": soft_hard(),
+    "semi_hard": semi_hard,
     "margin_sample": margin_sample,
-    "all_triplets": all_triplets,
 }
+
+
+# Those that read single entries and differentiate nothing else.
+READING = (batch_hard, margin_sample)
 
 
 def get(miner: str | Miner) -> Miner:

@@ -8,19 +8,9 @@ import numpy as np
 
 from keras_reid import backbones
 from keras_reid.errors import InputError
-from keras_reid.layers import GeneralizedMeanPooling2D
-
-
-def _average(x: Any) -> Any:
-    return keras.layers.GlobalAveragePooling2D(name="pool")(x)
-
-
-def _maximum(x: Any) -> Any:
-    return keras.layers.GlobalMaxPooling2D(name="pool")(x)
-
-
-def _generalized_mean(x: Any) -> Any:
-    return GeneralizedMeanPooling2D(name="pool")(x)
+from keras_reid.layers import Centres, CosineClassifier
+from keras_reid.layers.pooling import POOLINGS
+from keras_reid.verifier import build_pair_verifier, pair_distances
 
 
 def _batch_norm(x: Any) -> Any:
@@ -33,12 +23,35 @@ def _no_neck(x: Any) -> Any:
     return keras.layers.Identity(name="embedding")(x)
 
 
-POOLINGS: dict[str, Callable[[Any], Any]] = {
-    "avg": _average,
-    "gem": _generalized_mean,
-    "max": _maximum,
-}
+def _linear(x: Any, num_identities: int) -> Any:
+    return keras.layers.Dense(
+        num_identities,
+        use_bias=False,
+        kernel_initializer=keras.initializers.RandomNormal(stddev=0.001),
+        dtype="float32",
+        name="logits",
+    )(x)
+
+
+def _cosine(x: Any, num_identities: int) -> Any:
+    return CosineClassifier(num_identities, name="logits")(x)
+
+
+__all__ = [
+    "CLASSIFIERS",
+    "NECKS",
+    "POOLINGS",
+    "Embedder",
+    "build",
+    "build_pair_verifier",
+    "embed",
+    "embedder",
+    "pair_distances",
+    "unit_embedding",
+]
+
 NECKS: dict[str, Callable[[Any], Any]] = {"bn": _batch_norm, "none": _no_neck}
+CLASSIFIERS: dict[str, Callable[[Any, int], Any]] = {"linear": _linear, "cosine": _cosine}
 
 
 def build(
@@ -51,6 +64,8 @@ def build(
     neck: str = "bn",
     last_stride: int = 1,
     width: int | None = None,
+    classifier: str = "linear",
+    centres: bool = False,
 ) -> keras.Model:
     """uint8 images `(b, h, w, 3)` → `{"features": (b, d), "embedding": (b, d), "logits": (b, c)}`.
 
@@ -67,34 +82,41 @@ def build(
         neck: `"bn"` (BNNeck: batch normalisation without shift) or `"none"`.
         last_stride: 1 keeps a feature map of twice the height and width, 2 is as published.
         width: d; None keeps the backbone's own.
+        classifier: `"linear"`, or `"cosine"`: `logits` are then cosines in [−1, 1], for
+            `keras_reid.losses.MarginSoftmaxLoss`.
+        centres: adds the output `centres` `(b, c)`, the squared distances of `features` to one
+            learned centre per identity, for `keras_reid.losses.CenterLoss`.
 
     Raises:
-        InputError: an unknown name, or weights that do not fit.
+        InputError: an unknown name, centres of no identities, or weights that do not fit.
     """
-    for what, name, known in (("pooling", pooling, POOLINGS), ("neck", neck, NECKS)):
+    for what, name, known in (
+        ("pooling", pooling, POOLINGS),
+        ("neck", neck, NECKS),
+        ("classifier", classifier, CLASSIFIERS),
+    ):
         if name not in known:
             raise InputError(f"{what} is one of {', '.join(known)}: received {name!r}")
     if num_identities is not None and num_identities < 1:
         raise InputError(f"num_identities is at least 1 or None: received {num_identities}")
+    if centres and num_identities is None:
+        raise InputError("centres belong to identities: received None, give num_identities")
     if min(image_size) < 1 or (width is not None and width < 1):
         raise InputError(f"sizes are at least 1: received image_size={image_size}, width={width}")
 
     images = keras.Input((*image_size, 3), dtype="uint8", name="images")
     pixels = keras.layers.Rescaling(1.0, dtype="float32", name="pixels")(images)
-    x = POOLINGS[pooling](backbones.build(backbone, weights, image_size, last_stride)(pixels))
+    maps = backbones.build(backbone, weights, image_size, last_stride)(pixels)
+    x = POOLINGS[pooling](name="pool")(maps)
     if width is not None:
         x = keras.layers.Dense(width, use_bias=False, name="width")(x)
     features = keras.layers.Activation("linear", dtype="float32", name="features")(x)
     embedding = NECKS[neck](features)
     outputs = {"features": features, "embedding": embedding}
     if num_identities is not None:
-        outputs["logits"] = keras.layers.Dense(
-            num_identities,
-            use_bias=False,
-            kernel_initializer=keras.initializers.RandomNormal(stddev=0.001),
-            dtype="float32",
-            name="logits",
-        )(embedding)
+        outputs["logits"] = CLASSIFIERS[classifier](embedding, num_identities)
+        if centres:
+            outputs["centres"] = Centres(num_identities, name="centres")(features)
     return keras.Model(images, outputs, name="embedder")
 
 

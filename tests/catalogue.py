@@ -12,6 +12,8 @@ from typing import Any
 import keras
 import numpy as np
 import oracle
+import oracle_classifiers
+import oracle_pairs
 
 from keras_reid import distances, layers, losses, mining
 
@@ -23,7 +25,14 @@ class LossCase:
     build: Callable[..., keras.losses.Loss]
     arguments: dict[str, Any]
     truth: Callable[..., float]
-    metric: bool = True  # embeddings that are compared; otherwise logits of a classifier
+    # Embeddings that are compared; otherwise scores of a classifier, or distances.
+    metric: bool = True
+    # The oracle's argument for the points at which weights are constants.
+    frozen: bool = False
+    # Whether a positive without negatives, or a lone image, costs something.
+    one_sided: bool = False
+    # From numbers of any size to what the loss takes.
+    prepare: Callable[[np.ndarray], np.ndarray] = np.asarray
 
     def loss(self, **more: Any) -> keras.losses.Loss:
         return self.build(**self.arguments, **more)
@@ -31,25 +40,142 @@ class LossCase:
     def value(self, labels: np.ndarray, predictions: np.ndarray) -> float:
         return self.truth(labels, predictions, **self.arguments)
 
+    def rounding(self, predictions: np.ndarray) -> float:
+        """Four float32 roundings of the largest number that the loss subtracts from another."""
+        if self.metric:
+            loss = self.loss()
+            predictions = oracle.distances(predictions, loss.distance, loss.normalize)
+        return 2.4e-7 * float(np.abs(predictions).max())
 
-def triplet_hard(**arguments: Any) -> LossCase:
-    return LossCase(losses.TripletHardLoss, arguments, oracle.triplet_hard)
+    def around(self, labels: np.ndarray, predictions: np.ndarray) -> Callable[[np.ndarray], float]:
+        """The function of predictions whose slope at these is the gradient of the loss."""
+        constant = {"constant": predictions} if self.frozen else {}
+        return partial(self.truth, labels, **self.arguments, **constant)
 
 
-def identity(**arguments: Any) -> LossCase:
-    return LossCase(losses.IdentityLoss, arguments, oracle.smoothed_cross_entropy, metric=False)
+def _case(name: str, truth: Callable[..., float], **traits: Any) -> Callable[..., LossCase]:
+    build = getattr(losses, name)
+    return lambda **arguments: LossCase(build, arguments, truth, **traits)
 
 
-LOSSES: dict[str, LossCase] = {
-    "TripletHardLoss": triplet_hard(),
-    "TripletHardLoss-margin-1": triplet_hard(margin=1.0),
-    "TripletHardLoss-soft-margin": triplet_hard(margin=None),
-    "TripletHardLoss-squared": triplet_hard(distance="squared_euclidean", margin=0.2),
-    "TripletHardLoss-cosine": triplet_hard(distance="cosine", margin=0.1),
-    "TripletHardLoss-on-the-sphere": triplet_hard(normalize=True, margin=0.6),
-    "IdentityLoss": identity(),
-    "IdentityLoss-not-smoothed": identity(smoothing=0.0),
-}
+SQUARED = {"distance": "squared_euclidean"}
+SPHERE = {"normalize": True}
+PLAIN = {"distance": "euclidean", "normalize": False}
+
+
+def _metric_losses() -> dict[str, LossCase]:
+    hard = _case("TripletHardLoss", oracle.triplet_hard)
+    hard_all = _case("TripletHardLoss", oracle.triplet_hard_of_every_anchor, one_sided=True)
+    every = _case("TripletLoss", oracle.triplets)
+    semi = _case("TripletSemiHardLoss", oracle.triplet_semi_hard)
+    semi_all = _case(
+        "TripletSemiHardLoss", oracle.triplet_semi_hard_of_every_anchor, one_sided=True
+    )
+    soft = _case("SoftTripletHardLoss", oracle.soft_triplet_hard, frozen=True)
+    soft_full = _case("SoftTripletHardLoss", oracle.soft_triplet_hard)
+    sample = _case("MarginSampleMiningLoss", oracle.margin_sample_mining)
+    improved = _case("ImprovedTripletLoss", oracle.improved_triplet)
+    four = _case("QuadrupletLoss", oracle.quadruplet)
+    four_adaptive = _case("QuadrupletLoss", oracle.quadruplet, frozen=True)
+    union = _case("ImprovedQuadrupletLoss", oracle.improved_quadruplet)
+    pairs = _case("ContrastiveLoss", oracle.contrastive, one_sided=True)
+    given = _case("ContrastiveLoss", oracle.contrastive, metric=False, prepare=as_given)
+    lifted = _case("LiftedStructureLoss", oracle.lifted_structure)
+    circle = _case("CircleLoss", oracle.circle, frozen=True)
+    return {
+        "TripletHardLoss": hard(),
+        "TripletHardLoss-margin-1": hard(margin=1.0),
+        "TripletHardLoss-soft-margin": hard(margin=None),
+        "TripletHardLoss-squared": hard(**SQUARED, margin=0.2),
+        "TripletHardLoss-cosine": hard(distance="cosine", margin=0.1),
+        "TripletHardLoss-on-the-sphere": hard(**SPHERE, margin=0.6),
+        "TripletHardLoss-every-anchor": hard_all(anchors="all"),
+        "TripletLoss": every(),
+        "TripletLoss-nonzero": every(nonzero=True),
+        "TripletLoss-soft-margin": every(margin=None),
+        "TripletLoss-cosine": every(distance="cosine"),
+        "TripletLoss-hard": every(miner="hard", margin=1.0),
+        "TripletLoss-soft-hard": LossCase(
+            losses.TripletLoss,
+            {"miner": "soft_hard"},
+            lambda labels, x, miner, **more: oracle.soft_triplet_hard(labels, x, **more),
+            frozen=True,
+        ),
+        "TripletSemiHardLoss": semi(),
+        "TripletSemiHardLoss-soft-margin": semi(margin=None),
+        "TripletSemiHardLoss-squared": semi(**SQUARED, **SPHERE, margin=0.2),
+        "TripletSemiHardLoss-every-anchor": semi_all(anchors="all"),
+        "SoftTripletHardLoss": soft(),
+        "SoftTripletHardLoss-soft-margin": soft(margin=None),
+        "SoftTripletHardLoss-temperature": soft(temperature=0.2, **SPHERE),
+        "SoftTripletHardLoss-whole-gradient": soft_full(stop_gradient_weights=False),
+        "MarginSampleMiningLoss": sample(),
+        "MarginSampleMiningLoss-soft-margin": sample(margin=None, **SPHERE),
+        "MarginSampleMiningLoss-cosine": sample(distance="cosine"),
+        "ImprovedTripletLoss": improved(),
+        "ImprovedTripletLoss-all": improved(miner="all", pull=0.5, weight=0.25),
+        "ImprovedTripletLoss-soft-margin": improved(margin=None, **PLAIN, pull=1.0, weight=1.0),
+        "QuadrupletLoss": four(),
+        "QuadrupletLoss-euclidean": four(**PLAIN, margin=0.6, margin2=0.3),
+        "QuadrupletLoss-soft-margin": four(margin=None, margin2=None, **PLAIN),
+        "QuadrupletLoss-all": four(miner="all"),
+        "QuadrupletLoss-adaptive": four_adaptive(adaptive=True),
+        "QuadrupletLoss-adaptive-all": four_adaptive(adaptive=True, miner="all", **PLAIN),
+        "ImprovedQuadrupletLoss": union(),
+        "ImprovedQuadrupletLoss-euclidean": union(
+            **PLAIN, pull=0.5, weight=0.25, push=2.0, push_weight=0.5
+        ),
+        "LiftedStructureLoss": lifted(),
+        "LiftedStructureLoss-squared": lifted(margin=1.0, **SQUARED, **SPHERE),
+        "CircleLoss": circle(),
+        "CircleLoss-euclidean": circle(margin=0.4, scale=8.0, distance="euclidean", **SPHERE),
+        "ContrastiveLoss": pairs(),
+        "ContrastiveLoss-all": pairs(reduce_pairs="all", normalize=False, margin=2.0),
+        "ContrastiveLoss-nonzero": pairs(reduce_pairs="nonzero"),
+        "ContrastiveLoss-linear": pairs(form="linear", normalize=False),
+        "ContrastiveLoss-squared-margin": pairs(form="squared_margin"),
+        "ContrastiveLoss-cosine": pairs(distance="cosine", normalize=False),
+        "ContrastiveLoss-given": given(pairs="given"),
+        "ContrastiveLoss-given-nonzero": given(pairs="given", reduce_pairs="nonzero"),
+    }
+
+
+def as_given(predictions: np.ndarray) -> np.ndarray:
+    """Distances of pairs: one number at least 0 for each row."""
+    return np.abs(predictions[:, :1])
+
+
+def as_cosines(predictions: np.ndarray) -> np.ndarray:
+    return predictions / np.linalg.norm(predictions, axis=1, keepdims=True)
+
+
+def _classifier_losses() -> dict[str, LossCase]:
+    def identity(**arguments: Any) -> LossCase:
+        return LossCase(losses.IdentityLoss, arguments, oracle.smoothed_cross_entropy, metric=False)
+
+    def margin(**arguments: Any) -> LossCase:
+        return LossCase(
+            losses.MarginSoftmaxLoss,
+            arguments,
+            oracle_classifiers.margin_softmax,
+            metric=False,
+            prepare=as_cosines,
+        )
+
+    return {
+        "IdentityLoss": identity(),
+        "IdentityLoss-not-smoothed": identity(smoothing=0.0),
+        "MarginSoftmaxLoss": margin(),
+        "MarginSoftmaxLoss-cosface": margin(kind="cosface", scale=16.0),
+        "MarginSoftmaxLoss-sphere": margin(kind="sphere", scale=8.0, smoothing=0.1),
+        "CenterLoss": LossCase(
+            losses.CenterLoss, {}, oracle_classifiers.center, metric=False, prepare=np.abs
+        ),
+    }
+
+
+LOSSES: dict[str, LossCase] = {**_metric_losses(), **_classifier_losses()}
+ONE_OF_EACH = [name for name in LOSSES if "-" not in name]
 
 DISTANCES: dict[str, tuple[distances.Distance, Callable[..., np.ndarray]]] = {
     "euclidean": (distances.euclidean, partial(oracle.matrix, distance="euclidean")),
@@ -59,25 +185,36 @@ DISTANCES: dict[str, tuple[distances.Distance, Callable[..., np.ndarray]]] = {
     ),
     "cosine": (distances.cosine, partial(oracle.matrix, distance="cosine")),
 }
+# Not a distance between points, but the matrix itself.
+PRECOMPUTED = "precomputed"
 
 MINERS: dict[str, tuple[mining.Miner, Callable[..., list[tuple[float, float]]]]] = {
-    "batch_hard": (mining.batch_hard, oracle.comparisons_batch_hard),
-    "soft_hard": (mining.soft_hard, oracle.comparisons_soft_hard),
-    "margin_sample": (mining.margin_sample, oracle.comparisons_margin_sample),
-    "all_triplets": (mining.all_triplets, oracle.comparisons_all_triplets),
+    name: (mining.MINERS[name], oracle.MINERS[name]) for name in oracle.MINERS
 }
 
 
 @dataclass(frozen=True)
 class LayerCase:
-    """A layer, how it is made, and its oracle `x (b, h, w, d) -> y` in inference."""
+    """A layer, how it is made, and its oracle `*inputs, *weights -> y` in inference."""
 
     build: Callable[..., keras.layers.Layer]
     arguments: dict[str, Any]
-    truth: Callable[[np.ndarray], np.ndarray]
+    truth: Callable[..., Any]
+    # From maps (b, h, w, d) to what the layer is called with.
+    inputs: Callable[[np.ndarray], list[Any]] = lambda x: [x]
+    weights: int = 0  # how many of its weights the oracle is given
+    halves: bool = True  # its result is of the compute type; otherwise always float32
 
     def layer(self) -> keras.layers.Layer:
         return self.build(**self.arguments)
+
+
+def _points(x: np.ndarray) -> list[np.ndarray]:
+    return [x.mean((1, 2))]
+
+
+def _two_sets(x: np.ndarray) -> list[np.ndarray]:
+    return [x.mean((1, 2)), x[::-1].mean((1, 2))]
 
 
 LAYERS: dict[str, LayerCase] = {
@@ -95,6 +232,38 @@ LAYERS: dict[str, LayerCase] = {
     "GeneralizedMeanPooling2D-mean": LayerCase(
         layers.GeneralizedMeanPooling2D, {"p": 1.0}, partial(oracle.generalized_mean, p=1.0)
     ),
+    "CosineClassifier": LayerCase(
+        layers.CosineClassifier,
+        {"num_identities": 5},
+        oracle_classifiers.cosines,
+        inputs=_points,
+        weights=1,
+        halves=False,
+    ),
+    "Centres": LayerCase(
+        layers.Centres,
+        {"num_identities": 5},
+        oracle_classifiers.squared_distances,
+        inputs=_points,
+        weights=1,
+        halves=False,
+    ),
+    "MatchingGate": LayerCase(
+        layers.MatchingGate,
+        {"sigma": 0.5},
+        lambda pair: oracle_pairs.matching_gate(*pair, np.full(6, 0.5)),
+        inputs=lambda x: [[x, x[::-1]]],
+    ),
+    "PairDistance": LayerCase(
+        layers.PairDistance, {}, oracle_pairs.pair_distance, inputs=_two_sets, halves=False
+    ),
+    "PairMetric": LayerCase(
+        layers.PairMetric,
+        {},
+        lambda x: oracle_pairs.pair_metric(x, x, np.full(6, 1 / 6), 0.0),
+        inputs=_points,
+        halves=False,
+    ),
 }
 
 # Arguments of `models.build` on the smallest backbone.
@@ -105,4 +274,5 @@ MODELS: dict[str, dict[str, Any]] = {
     "width-16": {"width": 16},
     "no-classifier": {"num_identities": None},
     "last-stride-2": {"last_stride": 2},
+    "cosine-centres": {"classifier": "cosine", "centres": True},
 }

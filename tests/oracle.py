@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -9,11 +11,11 @@ import numpy as np
 
 
 def euclidean_of_two(a: np.ndarray, b: np.ndarray) -> float:
-    return math.sqrt(sum((p - q) ** 2 for p, q in zip(a.tolist(), b.tolist(), strict=True)))
+    return math.sqrt(squared_of_two(a, b))
 
 
 def squared_of_two(a: np.ndarray, b: np.ndarray) -> float:
-    return sum((p - q) ** 2 for p, q in zip(a.tolist(), b.tolist(), strict=True))
+    return float(np.sum((a - b) ** 2))
 
 
 def cosine_of_two(a: np.ndarray, b: np.ndarray) -> float:
@@ -29,7 +31,7 @@ OF_TWO = {
 
 
 def unit(a: np.ndarray) -> np.ndarray:
-    length = math.sqrt(sum(value * value for value in a.tolist()))
+    length = math.sqrt(float(np.sum(a * a)))
     return a / length if length > 0 else a
 
 
@@ -68,6 +70,16 @@ def comparisons_margin_sample(d: np.ndarray, labels: np.ndarray) -> list[tuple[f
     return [(max(positives), min(negatives))] * len(labels) if positives and negatives else []
 
 
+def comparisons_semi_hard(d: np.ndarray, labels: np.ndarray) -> list[tuple[float, float]]:
+    found = []
+    for a in range(len(labels)):
+        positives, negatives = _partners(d, labels, a)
+        for p in positives if negatives else []:
+            beyond = [n for n in negatives if n > p]
+            found.append((p, min(beyond) if beyond else max(negatives)))
+    return found
+
+
 def comparisons_all_triplets(d: np.ndarray, labels: np.ndarray) -> list[tuple[float, float]]:
     found = []
     for a in range(len(labels)):
@@ -83,28 +95,251 @@ def _partners(d: np.ndarray, labels: np.ndarray, a: int) -> tuple[list[float], l
     return positives, negatives
 
 
-def _softmax_mean(values: list[float], sign: int) -> float:
+def _softmax_mean(values: list[float], sign: int, temperature: float = 1.0) -> float:
     shift = max(sign * v for v in values)
-    weights = [math.exp(sign * v - shift) for v in values]
+    weights = [math.exp((sign * v - shift) / temperature) for v in values]
     return sum(w * v for w, v in zip(weights, values, strict=True)) / sum(weights)
 
 
 # --- losses: labels (b,) and predictions (b, d) -> the scalar that training minimises
 
 
-def triplet_hard(
+def distances(x: np.ndarray, distance: str = "euclidean", normalize: bool = False) -> np.ndarray:
+    x = np.asarray(x, "float64")
+    if distance == "precomputed":
+        return x
+    return matrix(*[np.array([unit(row) for row in x]) if normalize else x] * 2, distance)
+
+
+MINERS = {
+    "all": comparisons_all_triplets,
+    "hard": comparisons_batch_hard,
+    "soft_hard": comparisons_soft_hard,
+    "semi_hard": comparisons_semi_hard,
+    "margin_sample": comparisons_margin_sample,
+}
+
+
+def triplets(
     labels: np.ndarray,
     x: np.ndarray,
     margin: float | None = 0.3,
-    distance: str = "euclidean",
-    normalize: bool = False,
+    miner: str = "all",
+    nonzero: bool = False,
+    **space: Any,
 ) -> float:
-    x = np.asarray(x, "float64")
-    if normalize:
-        x = np.array([unit(row) for row in x])
-    found = comparisons_batch_hard(matrix(x, x, distance), labels)
+    found = MINERS[miner](distances(x, **space), labels)
     terms = [_slack(positive - negative, margin) for positive, negative in found]
-    return sum(terms) / len(terms) if terms else 0.0
+    return _mean([t for t in terms if t > 0] if nonzero else terms)
+
+
+triplet_hard = partial(triplets, miner="hard")
+triplet_semi_hard = partial(triplets, miner="semi_hard")
+margin_sample_mining = partial(triplets, miner="margin_sample")
+
+
+def triplet_hard_of_every_anchor(
+    labels: np.ndarray, x: np.ndarray, margin: float | None = 0.3, **space: Any
+) -> float:
+    space.pop("anchors")
+    d, terms = distances(x, **space), []
+    for a in range(len(labels)):
+        positives, negatives = _partners(d, labels, a)
+        positive = max(positives, default=0.0)
+        terms.append(_slack(positive - min(negatives, default=positive), margin))
+    return _mean(terms)
+
+
+def triplet_semi_hard_of_every_anchor(
+    labels: np.ndarray, x: np.ndarray, margin: float | None = 0.3, **space: Any
+) -> float:
+    space.pop("anchors")
+    d = distances(x, **space)
+    found = comparisons_semi_hard(d, labels)
+    if len(set(labels.tolist())) == 1:
+        found = [(p, 0.0) for a in range(len(labels)) for p in _partners(d, labels, a)[0]]
+    return _mean([_slack(positive - negative, margin) for positive, negative in found])
+
+
+def soft_triplet_hard(
+    labels: np.ndarray,
+    x: np.ndarray,
+    margin: float | None = 0.3,
+    temperature: float = 1.0,
+    stop_gradient_weights: bool = True,
+    constant: np.ndarray | None = None,
+    **space: Any,
+) -> float:
+    """With `constant` the weights are those of these points, which is what stopping them means."""
+    d, terms = distances(x, **space), []
+    weights = d if constant is None else distances(constant, **space)
+    for a in range(len(labels)):
+        means = []
+        for of, sign in zip((0, 1), (1, -1), strict=True):
+            values, chosen = _partners(d, labels, a)[of], _partners(weights, labels, a)[of]
+            shift = max((sign * v for v in chosen), default=0.0)
+            w = [math.exp((sign * v - shift) / temperature) for v in chosen]
+            means += [sum(p * q for p, q in zip(w, values, strict=True)) / sum(w)] if w else []
+        if len(means) == 2:
+            terms.append(_slack(means[0] - means[1], margin))
+    return _mean(terms)
+
+
+def improved_triplet(
+    labels: np.ndarray,
+    x: np.ndarray,
+    margin: float | None = 1.0,
+    pull: float = 0.01,
+    weight: float = 0.002,
+    miner: str = "hard",
+    distance: str = "squared_euclidean",
+    normalize: bool = True,
+) -> float:
+    found = MINERS[miner](distances(x, distance, normalize), labels)
+    return _mean([_slack(p - n, margin) + weight * max(p - pull, 0.0) for p, n in found])
+
+
+def quadruplet(
+    labels: np.ndarray,
+    x: np.ndarray,
+    margin: float | None = 1.0,
+    margin2: float | None = 0.5,
+    miner: str = "hard",
+    adaptive: bool = False,
+    distance: str = "squared_euclidean",
+    normalize: bool = True,
+    constant: np.ndarray | None = None,
+) -> float:
+    d = distances(x, distance, normalize)
+    if adaptive:
+        margin = adaptive_margin(labels, x if constant is None else constant, distance, normalize)
+        margin2 = margin / 2
+    near = [_slack(p - n, margin) for p, n in MINERS[miner](d, labels)]
+    apart = [_slack(p - n, margin2) for p, n in comparisons_apart(d, labels, miner)]
+    return _mean(near) + _mean(apart)
+
+
+def adaptive_margin(labels: np.ndarray, x: np.ndarray, distance: str, normalize: bool) -> float:
+    positive, negative = pairs_of(distances(x, distance, normalize), labels)
+    return max(_mean(negative) - _mean(positive), 0.0)
+
+
+def improved_quadruplet(
+    labels: np.ndarray,
+    x: np.ndarray,
+    margin: float | None = 1.0,
+    margin2: float | None = 0.5,
+    pull: float = 0.01,
+    weight: float = 0.002,
+    push: float = 1.0,
+    push_weight: float = 0.0,
+    distance: str = "squared_euclidean",
+    normalize: bool = True,
+) -> float:
+    d = distances(x, distance, normalize)
+    near = [
+        _slack(p - n, margin) + weight * max(p - pull, 0.0)
+        for p, n in comparisons_batch_hard(d, labels)
+    ]
+    apart = [
+        _slack(p - n, margin2) + push_weight * max(push - n, 0.0)
+        for p, n in comparisons_apart(d, labels, "hard")
+    ]
+    return _mean(near) + _mean(apart)
+
+
+def comparisons_apart(d: np.ndarray, labels: np.ndarray, miner: str) -> list[tuple[float, float]]:
+    """Positive pairs of an anchor, and pairs of two further identities."""
+    found, b = [], len(labels)
+    for a in range(b):
+        positives, _ = _partners(d, labels, a)
+        others = [j for j in range(b) if labels[j] != labels[a]]
+        pairs = [float(d[k, m]) for k in others for m in others if labels[k] != labels[m]]
+        if positives and pairs and miner == "hard":
+            found.append((max(positives), min(pairs)))
+        elif miner == "all":
+            found += [(p, n) for p in positives for n in pairs]
+    return found
+
+
+def pairs_of(d: np.ndarray, labels: np.ndarray) -> tuple[list[float], list[float]]:
+    partners = [_partners(d, labels, a) for a in range(len(labels))]
+    return [p for row, _ in partners for p in row], [n for _, row in partners for n in row]
+
+
+def contrastive(
+    labels: np.ndarray,
+    x: np.ndarray,
+    margin: float = 1.0,
+    form: str = "hadsell",
+    reduce_pairs: str = "balanced",
+    pairs: str = "batch",
+    distance: str = "euclidean",
+    normalize: bool | None = None,
+) -> float:
+    if pairs == "given":
+        given = np.asarray(x, "float64").ravel().tolist()
+        positive = [d for d, same in zip(given, labels, strict=True) if same]
+        negative = [d for d, same in zip(given, labels, strict=True) if not same]
+    else:
+        positive, negative = pairs_of(distances(x, distance, normalize is not False), labels)
+    pull = [d if form == "linear" else d * d for d in positive]
+    if form == "hadsell":
+        push = [max(margin - d, 0.0) ** 2 for d in negative]
+    else:
+        push = [max(margin - (d if form == "linear" else d * d), 0.0) for d in negative]
+    if reduce_pairs == "all":
+        return _mean(pull + push)
+    if reduce_pairs == "nonzero":
+        pull, push = [t for t in pull if t > 0], [t for t in push if t > 0]
+    return _mean(pull) + _mean(push)
+
+
+def lifted_structure(labels: np.ndarray, x: np.ndarray, margin: float = 0.3, **space: Any) -> float:
+    d, terms = distances(x, **space), []
+    for a in range(len(labels)):
+        positives, negatives = _partners(d, labels, a)
+        if positives and negatives:
+            total = _log_sum_exp(positives) + _log_sum_exp([margin - n for n in negatives])
+            terms.append(max(total, 0.0))
+    return _mean(terms)
+
+
+def circle(
+    labels: np.ndarray,
+    x: np.ndarray,
+    margin: float = 0.25,
+    scale: float = 64.0,
+    distance: str = "cosine",
+    normalize: bool = False,
+    constant: np.ndarray | None = None,
+) -> float:
+    """With `constant` the weights are those of these points, which is what stopping them means."""
+    d, terms = distances(x, distance, normalize), []
+    weights = d if constant is None else distances(constant, distance, normalize)
+    for a in range(len(labels)):
+        positives, negatives = _partners(d, labels, a)
+        weigh_p, weigh_n = _partners(weights, labels, a)
+        if positives and negatives:
+            pull = [
+                -scale * max(1 + margin - (1 - w), 0.0) * ((1 - p) - (1 - margin))
+                for p, w in zip(positives, weigh_p, strict=True)
+            ]
+            push = [
+                scale * max((1 - w) + margin, 0.0) * ((1 - n) - margin)
+                for n, w in zip(negatives, weigh_n, strict=True)
+            ]
+            terms.append(_slack(_log_sum_exp(pull) + _log_sum_exp(push), None))
+    return _mean(terms)
+
+
+def _log_sum_exp(values: list[float]) -> float:
+    shift = max(values)
+    return shift + math.log(sum(math.exp(v - shift) for v in values))
+
+
+def _mean(terms: list[float]) -> float:
+    return math.fsum(terms) / len(terms) if terms else 0.0
 
 
 def _slack(excess: float, margin: float | None) -> float:
@@ -142,6 +377,14 @@ def slope(function: Callable[[np.ndarray], float], x: np.ndarray, direction: np.
     x = np.asarray(x, "float64")
     step = 1e-6 * np.abs(x).max()
     return (function(x + step * direction) - function(x - step * direction)) / (2 * step)
+
+
+def kinked(function: Callable[[np.ndarray], float], x: np.ndarray, direction: np.ndarray) -> bool:
+    """Whether a hinge opens, or another comparison becomes the hardest, just at this point."""
+    x = np.asarray(x, "float64")
+    step = 1e-6 * np.abs(x).max() * direction
+    behind, ahead = function(x) - function(x - step), function(x + step) - function(x)
+    return abs(ahead - behind) > 0.01 * max(abs(ahead), abs(behind))
 
 
 def normalised(x: np.ndarray, epsilon: float) -> np.ndarray:

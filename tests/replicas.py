@@ -1,7 +1,10 @@
-"""Trains one step of each loss on one and on two replicas; prints {name: [one, two]} as JSON.
+"""Trains one step of each loss on one and on two replicas; prints the weights after it as JSON.
 
-Run as a program, because logical devices are fixed before TensorFlow starts. Both replicas of the
-second run see the batch of the first, so that mining on each replica finds the same comparisons.
+Run as a program, because logical devices are fixed before TensorFlow starts. The answer is
+`{"same": {name: [one, two]}, "gathered": {name: [one, two]}}`:
+
+- same: both replicas see the batch of the one, so that each mines the same comparisons;
+- gathered: each replica sees a half of it, and the loss gathers.
 """
 
 import json
@@ -12,34 +15,52 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-LABELS = np.repeat(np.arange(4), 3)
+LABELS = np.repeat(np.arange(4), 3)[np.random.default_rng(1).permutation(12)]
+UNITS = 5
 
 
-def weights_after_one_step(strategy: tf.distribute.Strategy, copies: int) -> dict[str, list[float]]:
+def weights_after_one_step(
+    strategy: tf.distribute.Strategy, built: dict[str, keras.losses.Loss], copies: int
+) -> dict[str, list[float]]:
     """One model with a kernel for each loss, so that no loss sees the step of another."""
     rng = np.random.default_rng(0)
-    x, kernel = rng.normal(size=(12, 4)).astype("float32"), rng.normal(size=(4, 5))
+    x = rng.normal(size=(12, 4)).astype("float32")
     with strategy.scope():
         inputs = keras.Input((4,))
-        layers = {name: keras.layers.Dense(5, use_bias=False) for name in catalogue.LOSSES}
-        model = keras.Model(inputs, {name: layer(inputs) for name, layer in layers.items()})
-        losses = {name: case.loss() for name, case in catalogue.LOSSES.items()}
-        model.compile(keras.optimizers.SGD(0.5), losses)
-    model.set_weights([kernel] * len(layers))
-    labels = dict.fromkeys(layers, np.tile(LABELS, copies))
+        kernels = {name: keras.layers.Dense(units(name), use_bias=False) for name in built}
+        model = keras.Model(inputs, {name: kernel(inputs) for name, kernel in kernels.items()})
+        model.compile(keras.optimizers.SGD(0.5), built)
+    for name, kernel in kernels.items():
+        kernel.set_weights([np.random.default_rng(2).normal(size=(4, units(name)))])
+    labels = dict.fromkeys(kernels, np.tile(LABELS, copies))
     data = tf.data.Dataset.from_tensor_slices((np.tile(x, (copies, 1)), labels))
     model.fit(data.batch(12 * copies), shuffle=False, verbose=0)
-    return {name: layer.get_weights()[0].ravel().tolist() for name, layer in layers.items()}
+    return {name: kernel.get_weights()[0].ravel().tolist() for name, kernel in kernels.items()}
+
+
+def units(name: str) -> int:
+    return catalogue.LOSSES[name].prepare(np.ones((1, UNITS))).shape[1]
 
 
 def main() -> None:
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    one = tf.distribute.get_strategy()
     two = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     assert two.num_replicas_in_sync == 2
-    on_one = weights_after_one_step(tf.distribute.get_strategy(), copies=1)
-    on_two = weights_after_one_step(two, copies=2)
-    json.dump({name: [on_one[name], on_two[name]] for name in on_one}, sys.stdout)
+
+    def compare(built: dict[str, keras.losses.Loss], copies: int) -> dict[str, list[list[float]]]:
+        on_one = weights_after_one_step(one, built, 1)
+        on_two = weights_after_one_step(two, built, copies)
+        return {name: [on_one[name], on_two[name]] for name in built}
+
+    every = {name: catalogue.LOSSES[name].loss() for name in catalogue.ONE_OF_EACH}
+    gathering = {
+        name: catalogue.LOSSES[name].loss(gather=True)
+        for name in catalogue.ONE_OF_EACH
+        if catalogue.LOSSES[name].metric
+    }
+    json.dump({"same": compare(every, 2), "gathered": compare(gathering, 1)}, sys.stdout)
 
 
 if __name__ == "__main__":

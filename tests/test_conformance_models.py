@@ -18,6 +18,10 @@ def maps(seed: int = 0) -> np.ndarray:
     return x
 
 
+def np_leaves(expected) -> list[np.ndarray]:
+    return list(expected) if isinstance(expected, tuple | list) else [expected]
+
+
 def images(n: int = 5, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (n, *SIZE, 3), dtype=np.uint8)
 
@@ -45,19 +49,25 @@ def test_layers_equal_their_oracle(name: str, jit_compile: bool | None) -> None:
     case = catalogue.LAYERS[name]
     layer = case.layer()
     call = layer if jit_compile is None else tf.function(layer, jit_compile=jit_compile)
-    layer(maps(1))
-    np.testing.assert_allclose(call(maps()), case.truth(maps()), rtol=1e-5, atol=1e-6)
+    layer(*case.inputs(maps(1)))
+    inputs, weights = case.inputs(maps()), layer.get_weights()[: case.weights]
+    result, expected = call(*inputs), case.truth(*inputs, *weights)
+    for one, other in zip(keras.tree.flatten(result), np_leaves(expected), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", catalogue.LAYERS)
 def test_layers_survive_saving(name: str, tmp_path) -> None:
-    layer = catalogue.LAYERS[name].layer()
-    model = keras.Sequential([keras.Input(maps().shape[1:]), layer])
+    case = catalogue.LAYERS[name]
+    layer, inputs = case.layer(), case.inputs(maps())
+    symbols = keras.tree.map_structure(lambda x: keras.Input(x.shape[1:]), inputs)
+    model = keras.Model(symbols, layer(*symbols))
     changed = [w + 0.25 for w in layer.get_weights()]
     layer.set_weights(changed)
     model.save(tmp_path / "layer.keras")
     loaded = keras.saving.load_model(tmp_path / "layer.keras")
-    np.testing.assert_array_equal(loaded(maps()), model(maps()))
+    for one, other in zip(*(keras.tree.flatten(m(inputs)) for m in (loaded, model)), strict=True):
+        np.testing.assert_array_equal(one, other)
     assert type(layer).from_config(layer.get_config()).get_config() == layer.get_config()
 
 
@@ -66,13 +76,15 @@ def test_layers_survive_saving(name: str, tmp_path) -> None:
 def test_layers_have_finite_values_and_gradients_in_half_precision(name: str, dtype: str) -> None:
     case = catalogue.LAYERS[name]
     layer = case.build(**case.arguments, dtype=dtype)
-    x = tf.constant(maps() * 40)
+    inputs = keras.tree.map_structure(tf.constant, case.inputs(maps() * 40))
     with tf.GradientTape() as tape:
-        tape.watch(x)
-        y = layer(x, training=True)
-        loss = tf.reduce_sum(tf.cast(y, tf.float32))
-    assert y.dtype.name == dtype.removeprefix("mixed_")
-    for value in (y, *tape.gradient(loss, [x, *layer.trainable_variables])):
+        tape.watch(inputs)
+        results = keras.tree.flatten(layer(*inputs, training=True))
+        loss = sum(tf.reduce_sum(tf.cast(y, tf.float32)) for y in results)
+    expected = dtype.removeprefix("mixed_") if case.halves else "float32"
+    assert {y.dtype.name for y in results} == {expected}
+    watched = [*keras.tree.flatten(inputs), *layer.trainable_variables]
+    for value in (*results, *tape.gradient(loss, watched)):
         assert np.isfinite(np.asarray(tf.cast(value, tf.float32))).all()
 
 

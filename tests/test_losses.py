@@ -42,7 +42,7 @@ def test_a_lone_identity_is_a_negative_but_not_an_anchor():
     """Anchors 0 and 1 see the lone 2.5 as nearest negative; the mean is over the four of pairs."""
     labels, line = np.append(PAIRS, 2), np.append(LINE, [[2.5]], axis=0).astype("float32")
     values = TripletHardLoss(margin=1.0, reduction=None)(labels, line)
-    np.testing.assert_allclose(values, np.array([1.5, 3.5, 5, 0, 0]) * 5 / 4)
+    np.testing.assert_allclose(values, np.array([1.5, 3.5, 5, 0, 0]) * 5 / 4, rtol=1e-6)
     assert float(TripletHardLoss(margin=1.0)(labels, line)) == 2.5
 
 
@@ -57,7 +57,7 @@ def test_labels_may_be_a_column():
 
 def test_the_mean_is_over_all_comparisons_of_a_miner():
     class TripletAll(MetricLoss):
-        miner = "all_triplets"
+        miner = "all"
 
         def formula(self, mined):
             return self.slack(mined.positive - mined.negative)
@@ -93,6 +93,8 @@ def test_the_config_says_all():
         "margin": None,
         "distance": "cosine",
         "normalize": True,
+        "gather": False,
+        "anchors": "valid",
         "reduction": "sum",
         "name": "t",
         "dtype": "float64",

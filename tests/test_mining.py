@@ -64,7 +64,7 @@ def test_one_gradient_for_eager_graph_and_xla_of_unknown_size(name):
             tape.watch(distances)
             mined = mine(distances, *masks(labels))
             total = tf.reduce_sum(tf.where(mined.valid, mined.positive - 2 * mined.negative, 0))
-        return tape.gradient(total, distances)
+        return tf.convert_to_tensor(tape.gradient(total, distances))
 
     eager = slope(tf.constant(distances))
     graph = tf.function(slope, [tf.TensorSpec((None, None))], autograph=False)(distances)
@@ -73,10 +73,45 @@ def test_one_gradient_for_eager_graph_and_xla_of_unknown_size(name):
     np.testing.assert_allclose(xla, eager, rtol=1e-5, atol=1e-7)
 
 
-def test_hardest_is_one_hot_at_the_first_maximum_of_the_mask():
-    mask = np.array([[True, True, True, False], [False] * 4])
-    weights = mining.hardest(np.array([[1.0, 2, 2, 9], [1, 2, 3, 4]], "float32"), mask)
-    np.testing.assert_array_equal(weights, [[0, 1, 0, 0], [0, 0, 0, 0]])
+def test_the_farthest_and_the_nearest_are_the_first_of_equals_in_the_mask():
+    mask = np.array([[True, True, True, False], [False, False, True, True]])
+    distances = np.array([[1.0, 2, 2, 9], [0, 2, 3, 3]], "float32")
+    np.testing.assert_array_equal(mining.farthest(distances, mask), [1, 2])
+    np.testing.assert_array_equal(mining.nearest(distances, mask), [0, 2])
+
+
+def test_the_nearest_pair_is_a_row_and_a_column():
+    distances = np.array([[0.0, 5, 4], [7, 1, 3]], "float32")
+    mask = np.array([[False, True, True], [True, False, True]])
+    row, column = mining.nearest_pair(distances, mask)
+    assert (int(row[0]), int(column[0])) == (1, 2)
+
+
+def test_what_is_chosen_may_be_read_elsewhere():
+    """One distance chooses, another is returned."""
+    chosen_by = line([0, 3, 4, 9])
+    read = mining.entries(10 * chosen_by)
+    mined = mining.batch_hard(chosen_by, *masks(np.array([0, 0, 1, 1])), read)
+    np.testing.assert_array_equal(mined.positive, [30, 30, 50, 50])
+    np.testing.assert_array_equal(mined.negative, [40, 10, 10, 60])
+
+
+def test_semi_hard_by_hand():
+    """The nearest negative beyond the positive, else the farthest one."""
+    mined = mining.semi_hard(line([0, 3, 4, 8]), *masks(np.array([0, 0, 1, 1])))
+    np.testing.assert_array_equal(comparisons(mined), [(3, 4), (3, 5), (4, 4), (4, 5)])
+
+
+def test_every_anchor_counts_if_asked():
+    positive, negative = masks(np.array([0, 0, 1]))
+    mined = mining.batch_hard_of_every_anchor(line([0, 1, 5]), positive, negative)
+    np.testing.assert_array_equal(mined.positive, [1, 1, 0])
+    np.testing.assert_array_equal(mined.negative, [5, 4, 4])
+    assert np.all(mined.valid)
+    alone = mining.batch_hard_of_every_anchor(line([0, 1]), *masks(np.array([0, 0])))
+    np.testing.assert_array_equal(alone.negative, alone.positive)
+    semi = mining.semi_hard_of_every_anchor(line([0, 1]), *masks(np.array([0, 0])))
+    np.testing.assert_array_equal(comparisons(semi), [(1, 0), (1, 0)])
 
 
 def test_softest_is_a_softmax_over_the_mask():
@@ -92,7 +127,7 @@ def test_softest_survives_large_distances():
 
 
 def test_soft_hard_by_hand():
-    mined = mining.soft_hard(line([0, 1, 3, 4, 6, 10]), *masks(np.repeat([0, 1], 3)))
+    mined = mining.soft_hard()(line([0, 1, 3, 4, 6, 10]), *masks(np.repeat([0, 1], 3)))
     hinge = np.maximum(np.array(mined.positive) - np.array(mined.negative) + 1, 0)
     np.testing.assert_allclose(hinge.mean(), 1.5768181834050239, rtol=1e-6)
 
@@ -102,7 +137,7 @@ def test_soft_weights_are_constants():
     with tf.GradientTape() as tape:
         distances = tf.constant(line([0, 1, 3, 4, 6, 10]))
         tape.watch(distances)
-        mined = mining.soft_hard(distances, *masks(np.repeat([0, 1], 3)))
+        mined = mining.soft_hard()(distances, *masks(np.repeat([0, 1], 3)))
         excess = mined.positive[0] - mined.negative[0]
     expected = [0, 0.1192, 0.8808, -0.8789, -0.1189, -0.0022]
     np.testing.assert_allclose(tape.gradient(excess, distances)[0], expected, atol=5e-5)
@@ -123,10 +158,10 @@ def test_all_triplets_by_hand():
 
 
 def test_get():
-    assert mining.get("batch_hard") is mining.batch_hard
+    assert mining.get("hard") is mining.batch_hard
     assert mining.get(len) is len
 
 
 def test_unknown_names_list_the_known_ones():
-    with pytest.raises(InputError, match=r"batch_hard, soft_hard, .* but 'semi' was given"):
+    with pytest.raises(InputError, match=r"all, hard, soft_hard, .* but 'semi' was given"):
         mining.get("semi")

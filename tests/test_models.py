@@ -4,12 +4,16 @@ import json
 
 import keras
 import numpy as np
+import oracle_classifiers
 import pytest
 import tensorflow as tf
 
 from keras_reid import backbones, models
 from keras_reid.errors import InputError
 from keras_reid.layers import FusedBatchNormalization, GeneralizedMeanPooling2D
+from keras_reid.losses.identity import CenterLoss, MarginSoftmaxLoss
+from keras_reid.training.learner import Learner
+from keras_reid.training.objective import Objective, Term
 
 SIZE = (64, 32)
 
@@ -38,6 +42,47 @@ def test_without_identities_there_are_no_logits_and_width_sets_the_embedding() -
     out = model(images())
     assert set(out) == {"features", "embedding"}
     assert out["embedding"].shape == (4, 16)
+
+
+def test_a_cosine_classifier_and_centres_are_outputs() -> None:
+    model = models.build("tiny", 7, SIZE, weights="none", classifier="cosine", centres=True)
+    rng = np.random.default_rng(0)
+    model.set_weights([w + rng.uniform(0, 0.2, w.shape) for w in model.get_weights()])
+    out = model(images())
+    kernel, centres = (model.get_layer(name).get_weights()[0] for name in ("logits", "centres"))
+    cosines = oracle_classifiers.cosines(out["embedding"], kernel)
+    distances = oracle_classifiers.squared_distances(out["features"], centres)
+    np.testing.assert_allclose(out["logits"], cosines, atol=1e-6)
+    np.testing.assert_allclose(out["centres"], distances, rtol=1e-5)
+
+
+def test_nobody_to_classify_leaves_the_cosine_classifier_out() -> None:
+    model = models.build("tiny", None, SIZE, weights="none", classifier="cosine")
+    assert set(model.output) == {"features", "embedding"}
+
+
+def test_margin_softmax_and_centres_are_trained_and_saved(tmp_path) -> None:
+    keras.utils.set_random_seed(0)
+    model = models.build("tiny", 4, SIZE, weights="none", classifier="cosine", centres=True)
+    objective = Objective(
+        Term("identity", MarginSoftmaxLoss(), "logits"),
+        Term("centre", CenterLoss(), "centres", weight=0.1),
+    )
+    learner = Learner(model, objective)
+    learner.compile(optimizer=keras.optimizers.SGD(0.1))
+    heads = [model.get_layer(name) for name in ("logits", "centres")]
+    before = [head.get_weights()[0] for head in heads]
+    labels = {"identity": np.arange(4, dtype="int32")}
+    logs = learner.train_on_batch(images(), labels, return_dict=True)
+    total = logs["identity"] + 0.1 * logs["centre"]
+    assert logs["loss"] == pytest.approx(total, rel=1e-5)
+    for head, old in zip(heads, before, strict=True):
+        assert np.all(np.any(head.get_weights()[0] != old, axis=1)), head.name
+
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    for key, value in model(images()).items():
+        np.testing.assert_array_equal(loaded(images())[key], value)
 
 
 @pytest.mark.parametrize("name", ["mobilenetv2", "efficientnetv2-b0", "resnet50"])
@@ -158,6 +203,8 @@ def test_a_functional_file_and_a_weights_file_are_backbones(tmp_path) -> None:
         ({"weights": "nowhere.weights.h5"}, "existing file: received"),
         ({"pooling": "median"}, "pooling is one of avg, gem, max: received 'median'"),
         ({"neck": "giraffe"}, "neck is one of bn, none: received 'giraffe'"),
+        ({"classifier": "svm"}, "classifier is one of linear, cosine: received 'svm'"),
+        ({"centres": True, "num_identities": None}, "centres belong to identities: received None"),
         ({"last_stride": 3}, "last_stride is 1 or 2: received 3"),
         ({"num_identities": 0}, "at least 1 or None: received 0"),
         ({"width": 0}, "sizes are at least 1"),

@@ -70,7 +70,8 @@ def test_fit_lowers_the_loss_and_reports_every_term() -> None:
         verbose=0,
         shuffle=False,
     ).history
-    assert set(history) == {"loss", "identity", "triplet"}
+    facts = {f"triplet_{fact}" for fact in losses.FACTS}
+    assert set(history) == {"loss", "identity", "triplet", *facts}
     assert history["loss"][-1] < history["loss"][0]
     np.testing.assert_allclose(
         history["loss"], np.add(history["identity"], history["triplet"]), rtol=1e-4
@@ -84,7 +85,7 @@ def test_evaluate_and_predict_change_nothing() -> None:
     before = trained.get_weights()
     scores = trained.evaluate(images, labels, verbose=0, return_dict=True)
     out = trained.predict(images, verbose=0)
-    assert set(scores) == {"loss", "identity", "triplet"}
+    assert {"loss", "identity", "triplet", "triplet_active"} <= set(scores)
     assert scores["loss"] > 0
     assert set(out) == {"features", "embedding", "logits"}
     for a, b in zip(before, trained.get_weights(), strict=True):
@@ -322,7 +323,9 @@ def test_run_folders_that_are_broken(tmp_path) -> None:
     [
         ({"epochs": 0}, "epochs is at least 1: received 0"),
         ({"ema": 1.0}, r"momentum in \[0, 1\): received 1.0"),
-        ({"triplet_weight": 0.0, "identity_weight": 0.0}, "at least one loss"),
+        ({"metric_weight": 0.0, "identity_weight": 0.0}, "at least one loss"),
+        ({"metric_loss": "tripletz"}, "one of circle, .*: received 'tripletz'"),
+        ({"pretrain": -1}, "pretrain is at least 0: received -1"),
     ],
 )
 def test_bad_recipes(changes: dict, message: str) -> None:
@@ -331,5 +334,5 @@ def test_bad_recipes(changes: dict, message: str) -> None:
 
 
 def test_unknown_recipe() -> None:
-    with pytest.raises(InputError, match="bot, tiny: received 'bott'"):
+    with pytest.raises(InputError, match="bot, classification, .*: received 'bott'"):
         recipes.get("bott")

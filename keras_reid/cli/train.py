@@ -33,6 +33,9 @@ _DEFINE: dict[Any, Any] = {
     float: flags.DEFINE_float,
     int: flags.DEFINE_integer,
     str: flags.DEFINE_string,
+    bool | None: flags.DEFINE_bool,
+    float | None: flags.DEFINE_float,
+    str | None: flags.DEFINE_string,
 }
 _FIELDS = [field.name for field in dataclasses.fields(recipes.Recipe)]
 for _field in dataclasses.fields(recipes.Recipe):

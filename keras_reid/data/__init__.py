@@ -4,6 +4,7 @@ from keras_reid.data import synthetic
 from keras_reid.data.checking import CheckReport, check
 from keras_reid.data.decode import readable
 from keras_reid.data.images import PersonImages, ReidDataset
+from keras_reid.data.pairs import pair_batches
 from keras_reid.data.pipeline import image_batches, pk_batches
 from keras_reid.data.readers import load
 from keras_reid.data.sampling import pk_steps
@@ -16,6 +17,7 @@ __all__ = [
     "check",
     "image_batches",
     "load",
+    "pair_batches",
     "pk_batches",
     "pk_steps",
     "readable",

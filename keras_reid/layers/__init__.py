@@ -1,6 +1,16 @@
 """Layers that re-identification models are made of."""
 
 from keras_reid.layers.batch_norm import FusedBatchNormalization
+from keras_reid.layers.classifiers import Centres, CosineClassifier
+from keras_reid.layers.pairs import MatchingGate, PairDistance, PairMetric
 from keras_reid.layers.pooling import GeneralizedMeanPooling2D
 
-__all__ = ["FusedBatchNormalization", "GeneralizedMeanPooling2D"]
+__all__ = [
+    "Centres",
+    "CosineClassifier",
+    "FusedBatchNormalization",
+    "GeneralizedMeanPooling2D",
+    "MatchingGate",
+    "PairDistance",
+    "PairMetric",
+]

@@ -39,3 +39,10 @@ class GeneralizedMeanPooling2D(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "p": self.initial_p, "epsilon": self.epsilon}
+
+
+POOLINGS: dict[str, type[keras.layers.Layer]] = {
+    "avg": keras.layers.GlobalAveragePooling2D,
+    "gem": GeneralizedMeanPooling2D,
+    "max": keras.layers.GlobalMaxPooling2D,
+}

@@ -1,6 +1,49 @@
 """Losses for person re-identification, all `keras.losses.Loss`: they work in a plain `fit`."""
 
-from keras_reid.losses.identity import IdentityLoss
-from keras_reid.losses.metric import MetricLoss, TripletHardLoss
+from keras_reid.losses.base import FACTS, MetricLoss
+from keras_reid.losses.identity import CenterLoss, IdentityLoss, MarginSoftmaxLoss
+from keras_reid.losses.metric import (
+    ImprovedTripletLoss,
+    MarginSampleMiningLoss,
+    SoftTripletHardLoss,
+    TripletHardLoss,
+    TripletLoss,
+    TripletSemiHardLoss,
+)
+from keras_reid.losses.pairs import CircleLoss, ContrastiveLoss, LiftedStructureLoss
+from keras_reid.losses.quadruplet import ImprovedQuadrupletLoss, QuadrupletLoss
 
-__all__ = ["IdentityLoss", "MetricLoss", "TripletHardLoss"]
+# The losses over embeddings, by the names that recipes and flags use.
+METRIC_LOSSES: dict[str, type[MetricLoss]] = {
+    "circle": CircleLoss,
+    "contrastive": ContrastiveLoss,
+    "improved_quadruplet": ImprovedQuadrupletLoss,
+    "improved_triplet": ImprovedTripletLoss,
+    "lifted_structure": LiftedStructureLoss,
+    "margin_sample_mining": MarginSampleMiningLoss,
+    "quadruplet": QuadrupletLoss,
+    "soft_triplet_hard": SoftTripletHardLoss,
+    "triplet": TripletLoss,
+    "triplet_hard": TripletHardLoss,
+    "triplet_semi_hard": TripletSemiHardLoss,
+}
+
+__all__ = [
+    "FACTS",
+    "METRIC_LOSSES",
+    "CenterLoss",
+    "CircleLoss",
+    "ContrastiveLoss",
+    "IdentityLoss",
+    "ImprovedQuadrupletLoss",
+    "ImprovedTripletLoss",
+    "LiftedStructureLoss",
+    "MarginSampleMiningLoss",
+    "MarginSoftmaxLoss",
+    "MetricLoss",
+    "QuadrupletLoss",
+    "SoftTripletHardLoss",
+    "TripletHardLoss",
+    "TripletLoss",
+    "TripletSemiHardLoss",
+]

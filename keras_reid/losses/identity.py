@@ -1,6 +1,8 @@
-"""Losses of a classifier over the identities."""
+"""Losses of a classifier over the identities, and of distances to one centre per identity."""
 
-from typing import Any
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import keras
 from keras import ops
@@ -43,16 +45,186 @@ class IdentityLoss(keras.losses.Loss):
         self.smoothing = float(smoothing)
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        logits = ops.cast(y_pred, "float32")
-        if len(logits.shape) != 2:
-            raise InputError(
-                f"Identity logits are a matrix (batch, identities), but the shape is "
-                f"{tuple(logits.shape)}: give the output of the classifier."
-            )
-        labels = ops.cast(ops.reshape(y_true, (-1,)), "int32")
-        onehot = ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+        logits = _scores("Identity logits", y_pred, "the classifier")
+        onehot = ops.sparse_categorical_crossentropy(_labels(y_true), logits, from_logits=True)
         uniform = -ops.mean(ops.log_softmax(logits), axis=-1)
         return (1 - self.smoothing) * onehot + self.smoothing * uniform
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "dtype": self.dtype, "smoothing": self.smoothing}
+
+
+def _arcface(cosine: Tensor, margin: float) -> Tensor:
+    """`cos(θ + m)`; beyond θ = π − m, where it would rise again, `cos θ − m sin m`."""
+    # The root has an infinite slope at 0, and a single `where` around it is NaN under XLA.
+    squared = (1 - cosine) * (1 + cosine)
+    zero = squared <= 0
+    sine = ops.where(zero, 0.0, ops.sqrt(ops.where(zero, 1.0, squared)))
+    turned = cosine * math.cos(margin) - sine * math.sin(margin)
+    return ops.where(cosine >= -math.cos(margin), turned, cosine - margin * math.sin(margin))
+
+
+def _cosface(cosine: Tensor, margin: float) -> Tensor:
+    """`cos θ − m`."""
+    return cosine - margin
+
+
+def _sphere(cosine: Tensor, margin: float) -> Tensor:
+    """`(−1)^k cos(mθ) − 2k` for θ in [kπ/m, (k + 1)π/m]: falls all the way from 1 to 1 − 2m."""
+    # cos(mθ) is a polynomial of cos θ (Chebyshev), whose gradient is finite unlike that of arccos.
+    previous, current, k = ops.ones_like(cosine), cosine, ops.zeros_like(cosine)
+    for j in range(1, int(margin)):
+        previous, current = current, 2 * cosine * current - previous
+        k += ops.cast(cosine < math.cos(j * math.pi / margin), "float32")
+    return (1 - 2 * (k % 2)) * current - 2 * k
+
+
+class Margin(NamedTuple):
+    """What a margin does to the cosine of an image with its own identity."""
+
+    apply: Callable[[Tensor, float], Tensor]
+    usual: float
+    allows: Callable[[float], bool]
+    rule: str
+
+
+MARGINS: dict[str, Margin] = {
+    "arcface": Margin(_arcface, 0.5, lambda m: 0 <= m <= math.pi / 2, "an angle in [0, π/2]"),
+    "cosface": Margin(_cosface, 0.35, lambda m: 0 <= m <= 2, "a cosine in [0, 2]"),
+    "sphere": Margin(
+        _sphere, 4, lambda m: m >= 1 and float(m).is_integer(), "a whole factor of at least 1"
+    ),
+}
+
+
+@keras.saving.register_keras_serializable(package="keras_reid")
+class MarginSoftmaxLoss(IdentityLoss):
+    """Cross-entropy of `scale · ψ(cos θ)` for the own identity and `scale · cos θ` for the others.
+
+    `ψ` makes the own identity look farther away than it is, with the margin `m`:
+
+    - `"arcface"`: `cos(θ + m)`, and `cos θ − m sin m` where θ + m > π, m in radians, 0.5
+      (Deng et al., CVPR 2019, arXiv:1801.07698);
+    - `"cosface"`: `cos θ − m`, 0.35 (Wang et al., CVPR 2018, arXiv:1801.09414);
+    - `"sphere"`: `(−1)^k cos(mθ) − 2k` with θ in [kπ/m, (k + 1)π/m], m a whole number, 4
+      (Liu et al., CVPR 2017, arXiv:1704.08063), here with normalised features.
+
+    Args:
+        kind: `"arcface"`, `"cosface"` or `"sphere"`.
+        scale: what the cosines are multiplied with; without it the softmax cannot be sure.
+        margin: m; None is the usual one of the kind.
+        smoothing: see `IdentityLoss`.
+
+    `y_true` are class indices `(b,)` or `(b, 1)` in 0 … c − 1, `y_pred` cosines `(b, c)`, the
+    output of `keras_reid.layers.CosineClassifier`; the result is `(b,)` in nats. What lies
+    outside [−1, 1] is taken as the nearest bound and has no gradient.
+
+    Raises:
+        InputError: an unknown kind, a scale, margin or smoothing out of range, or cosines that
+            are not a matrix.
+    """
+
+    def __init__(
+        self,
+        kind: str = "arcface",
+        scale: float = 64.0,
+        margin: float | None = None,
+        smoothing: float = 0.0,
+        *,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = None,
+        dtype: str | None = "float32",
+    ) -> None:
+        super().__init__(smoothing, reduction=reduction, name=name, dtype=dtype)
+        if kind not in MARGINS:
+            raise InputError(
+                f"A margin softmax is one of {', '.join(MARGINS)}, but {kind!r} was given: choose "
+                "one of these."
+            )
+        usual, allows, rule = MARGINS[kind][1:]
+        if margin is not None and not allows(margin):
+            raise InputError(
+                f"The margin of {kind} is {rule}, but {margin} was given: {usual} is usual."
+            )
+        if not 0 < scale < math.inf:
+            raise InputError(
+                f"The scale of the cosines is above 0 and finite, but {scale} was given: 64 is "
+                "usual, 30 with few identities."
+            )
+        self.kind = kind
+        self.scale = float(scale)
+        self.margin = usual if margin is None else margin
+
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        cosines = ops.clip(_scores("Cosines", y_pred, "layers.CosineClassifier"), -1.0, 1.0)
+        own = _own(y_true, cosines)
+        cosine = ops.sum(ops.where(own, cosines, 0.0), axis=-1, keepdims=True)
+        margined = MARGINS[self.kind].apply(cosine, self.margin)
+        return super().call(y_true, self.scale * ops.where(own, margined, cosines))
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "kind": self.kind,
+            "scale": self.scale,
+            "margin": self.margin,
+        }
+
+
+@keras.saving.register_keras_serializable(package="keras_reid")
+class CenterLoss(keras.losses.Loss):
+    """`½ |x − centre of its identity|²` (Wen et al., ECCV 2016), given the squared distances.
+
+    The centres are weights of a layer, so that they are trained, saved, resumed and replicated
+    with the model; the loss only picks each image's own distance. Two lines use it:
+
+        distances = keras_reid.layers.Centres(num_identities, name="centres")(features)
+        Term("centre", keras_reid.losses.CenterLoss(), output="centres", weight=0.0005)
+
+    or `keras_reid.models.build(..., centres=True)` for the first. The centres follow the
+    gradient by the model's optimizer, instead of the update rule of the paper. The loss alone
+    collapses the embedding: add it to another one with a small weight.
+
+    `y_true` are class indices `(b,)` or `(b, 1)` in 0 … c − 1, `y_pred` squared distances
+    `(b, c)`; the result is `(b,)`, and NaN where a label is no class.
+
+    Raises:
+        InputError: if the distances are not a matrix.
+    """
+
+    def __init__(
+        self,
+        *,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = None,
+        dtype: str | None = "float32",
+    ) -> None:
+        super().__init__(name=name, reduction=reduction, dtype=dtype)
+
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        squared = _scores("Distances to the centres", y_pred, "layers.Centres")
+        own = _own(y_true, squared)
+        half = ops.sum(ops.where(own, squared, 0.0), axis=-1) / 2
+        return ops.where(ops.any(own, axis=-1), half, math.nan)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "dtype": self.dtype}
+
+
+def _scores(what: str, y_pred: Tensor, source: str) -> Tensor:
+    scores = ops.cast(y_pred, "float32")
+    if len(scores.shape) != 2:
+        raise InputError(
+            f"{what} are a matrix (batch, identities), but the shape is "
+            f"{tuple(scores.shape)}: give the output of {source}."
+        )
+    return scores
+
+
+def _labels(y_true: Tensor) -> Tensor:
+    return ops.cast(ops.reshape(y_true, (-1,)), "int32")
+
+
+def _own(y_true: Tensor, scores: Tensor) -> Tensor:
+    """Which of the scores `(b, c)` is that of the image's own identity, as a mask."""
+    return _labels(y_true)[:, None] == ops.arange(ops.shape(scores)[-1], dtype="int32")[None, :]

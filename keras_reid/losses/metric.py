@@ -1,4 +1,4 @@
-"""Metric losses: a formula over (d⁺, d⁻), averaged over the comparisons that exist."""
+"""Metric losses over (d⁺, d⁻): one class for each formula or choice of comparisons."""
 
 from typing import Any
 
@@ -7,34 +7,62 @@ from keras import ops
 
 from keras_reid import distances, mining
 from keras_reid.errors import InputError
+from keras_reid.losses.base import Batch, MetricLoss, Terms, check_margin, slack
 
 Tensor = Any
 
 
 @keras.saving.register_keras_serializable(package="keras_reid")
-class MetricLoss(keras.losses.Loss):
-    """`mean over the valid comparisons of formula(d⁺, d⁻)`: distance × miner × formula.
-
-    A subclass states `formula(mined)` and perhaps another `miner`. A comparison is valid if its
-    positive (same identity, another image) and its negative exist. Without any the loss is
-    exactly 0 and so is its gradient.
+class TripletLoss(MetricLoss):
+    """`[d⁺ − d⁻ + margin]₊`, the mean over the triplets (Schroff et al., arXiv:1503.03832).
 
     Args:
-        margin: distance, in units of `distance`, by which a negative must be farther than a
-            positive; None replaces the hinge by softplus, which has no margin.
-        distance: name in `keras_reid.distances.DISTANCES`, or a function `(b, …) -> (b, b)`,
-            which must be a registered Keras serializable if the loss is to be saved.
-        normalize: scale the embeddings to length 1 first.
-
-    `y_true` are identity indices `(b,)` or `(b, 1)`, contiguous because Keras makes them float32;
-    `y_pred` embeddings `(b, d)`. The result is `(b,)` in float32, one value per anchor, scaled so
-    that its mean over the batch is the mean over the valid comparisons. Mining sees one replica.
-
-    Raises:
-        InputError: if the margin is negative, the distance unknown or the sizes do not fit.
+        margin: as in `MetricLoss`; None is softplus.
+        miner: `"all"`: every valid triplet of the batch, "batch-all" of Hermans et al.
+            (arXiv:1703.07737), in O(b³) memory; or another name in `keras_reid.mining.MINERS`.
+        nonzero: average only over the comparisons that cost anything.
+        common: distance, normalize, gather, reduction, name and dtype of `MetricLoss`.
     """
 
-    miner: str | mining.Miner = "batch_hard"
+    def __init__(
+        self,
+        margin: float | None = 0.3,
+        miner: str | mining.Miner = "all",
+        nonzero: bool = False,
+        **common: Any,
+    ) -> None:
+        super().__init__(margin, **common)
+        mining.get(miner)
+        self.miner = miner
+        self.nonzero = nonzero
+
+    @property
+    def reads_entries(self) -> bool:
+        return mining.get(self.miner) in mining.READING
+
+    def terms(self, batch: Batch) -> list[Terms]:
+        (values, valid) = super().terms(batch)[0]
+        return [Terms(values, ops.logical_and(valid, values > 0) if self.nonzero else valid)]
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "miner": self.miner, "nonzero": self.nonzero}
+
+
+@keras.saving.register_keras_serializable(package="keras_reid")
+class TripletHardLoss(MetricLoss):
+    """`[max d⁺ − min d⁻ + margin]₊` per anchor, "TriHard" (Hermans et al., arXiv:1703.07737).
+
+    When all embeddings are equal it is exactly the margin, or ln 2 with the soft margin. There
+    squared distances have no gradient; the unsquared ones of the default do.
+
+    Args:
+        margin: as in `MetricLoss`; None is softplus.
+        distance, normalize, common: as in `MetricLoss`.
+        anchors: `"valid"`: anchors with a positive and a negative; `"all"`, as TensorFlow Addons
+            and triplet-reid have it: without a positive d⁺ is 0, without a negative d⁻ is d⁺.
+    """
+
+    _mine_every_anchor = staticmethod(mining.batch_hard_of_every_anchor)
 
     def __init__(
         self,
@@ -42,80 +70,184 @@ class MetricLoss(keras.losses.Loss):
         distance: str | distances.Distance = "euclidean",
         normalize: bool = False,
         *,
-        reduction: str | None = "sum_over_batch_size",
-        name: str | None = None,
-        dtype: str | None = "float32",
+        anchors: str = "valid",
+        **common: Any,
     ) -> None:
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
-        if margin is not None and not 0 <= margin < float("inf"):
+        super().__init__(margin, distance, normalize, **common)
+        if anchors not in ("valid", "all"):
             raise InputError(
-                f"The margin is a distance of at least 0 or None, but {margin} was given: 0.3 is "
-                "usual, None is the soft margin."
+                f"The anchors are 'valid' or 'all', but {anchors!r} was given: choose one of these."
             )
-        self.margin = margin
-        self.distance = distance
-        self.normalize = normalize
-        self._pairwise = distances.get(distance)
+        self.anchors = anchors
 
-    def formula(self, mined: mining.Mined) -> Tensor:
-        """The loss of each comparison, of the shape of `mined.valid`."""
-        raise NotImplementedError
+    @property
+    def reads_entries(self) -> bool:
+        return mining.get(self.miner) in mining.READING
 
-    def slack(self, excess: Tensor) -> Tensor:
-        """`[excess + margin]₊`, or `log(1 + exp(excess))` where the margin is None."""
-        return ops.softplus(excess) if self.margin is None else ops.relu(excess + self.margin)
-
-    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        labels = ops.reshape(y_true, (-1,))
-        _check_sizes(labels, y_pred)
-        pairwise = self._pairwise(distances.unit(y_pred) if self.normalize else y_pred)
-        same = labels[:, None] == labels[None, :]
-        positive = ops.logical_and(same, ops.logical_not(distances.same_index(labels)))
-        mined = mining.get(self.miner)(pairwise, positive, ops.logical_not(same))
-        # The second `where`: what an invalid comparison computed is finite, and dropped here.
-        terms = ops.where(mined.valid, self.formula(mined), 0)
-        return ops.cast(_per_anchor(terms, mined.valid), "float32")
+    def mine(self, batch: Batch) -> mining.Mined:
+        if self.anchors == "valid":
+            return super().mine(batch)
+        return self._mine_every_anchor(*batch)
 
     def get_config(self) -> dict[str, Any]:
-        named = isinstance(self.distance, str)
-        return {
-            **super().get_config(),
-            "dtype": self.dtype,
-            "margin": self.margin,
-            "distance": (
-                self.distance if named else keras.saving.serialize_keras_object(self.distance)
-            ),
-            "normalize": self.normalize,
-        }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "MetricLoss":
-        if isinstance(config.get("distance"), dict):
-            distance = keras.saving.deserialize_keras_object(config["distance"])
-            config = {**config, "distance": distance}
-        return cls(**config)
+        return {**super().get_config(), "anchors": self.anchors}
 
 
 @keras.saving.register_keras_serializable(package="keras_reid")
-class TripletHardLoss(MetricLoss):
-    """`[max d⁺ − min d⁻ + margin]₊` per anchor, "TriHard" (Hermans et al., arXiv:1703.07737)."""
+class TripletSemiHardLoss(TripletHardLoss):
+    """`[d⁺ − d⁻ + margin]₊` for each positive pair, with the nearest negative beyond it.
+
+    If no negative is farther than the positive, d⁻ is the farthest negative (Schroff et al.,
+    FaceNet, CVPR 2015, arXiv:1503.03832, in the form of TensorFlow Addons).
+
+    Args:
+        margin: as in `MetricLoss`; None is softplus.
+        distance, normalize, common: as in `MetricLoss`.
+        anchors: `"valid"`: pairs whose anchor has a negative; `"all"`, as TensorFlow Addons has
+            it: without any negative d⁻ is 0.
+    """
+
+    miner = "semi_hard"
+    _mine_every_anchor = staticmethod(mining.semi_hard_of_every_anchor)
+
+
+@keras.saving.register_keras_serializable(package="keras_reid")
+class SoftTripletHardLoss(MetricLoss):
+    """`[Σ w⁺ d⁺ − Σ w⁻ d⁻ + margin]₊`, with `w⁺ = softmax(d⁺/t)`, `w⁻ = softmax(−d⁻/t)`.
+
+    Adaptive weights instead of the hardest (Ristani & Tomasi, CVPR 2018, arXiv:1803.10859).
+
+    Args:
+        margin: as in `MetricLoss`; None is softplus.
+        temperature: t, in units of the distance; towards 0 it is `TripletHardLoss`.
+        stop_gradient_weights: take the weights as constants; see `keras_reid.mining.soft_hard`.
+        common: distance, normalize, gather, reduction, name and dtype of `MetricLoss`.
+    """
+
+    def __init__(
+        self,
+        margin: float | None = 0.3,
+        temperature: float = 1.0,
+        stop_gradient_weights: bool = True,
+        **common: Any,
+    ) -> None:
+        super().__init__(margin, **common)
+        if not 0 < temperature < float("inf"):
+            raise InputError(
+                f"The temperature is a distance above 0, but {temperature} was given: 1 is usual, "
+                "for the hardest comparisons take TripletHardLoss."
+            )
+        self.temperature = temperature
+        self.stop_gradient_weights = stop_gradient_weights
+        self._miner = mining.soft_hard(temperature, stop_gradient_weights)
+
+    def mine(self, batch: Batch) -> mining.Mined:
+        return self._miner(*batch)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "temperature": self.temperature,
+            "stop_gradient_weights": self.stop_gradient_weights,
+        }
+
+
+@keras.saving.register_keras_serializable(package="keras_reid")
+class MarginSampleMiningLoss(MetricLoss):
+    """`[max d⁺ − min d⁻ + margin]₊` over the whole batch, MSML (Xiao et al., arXiv:1710.00478).
+
+    The two pairs need not share an image. Only two distances have a gradient, and one wrong label
+    can decide them: start from a trained model or add an `IdentityLoss`.
+    """
+
+    miner = "margin_sample"
+
+
+@keras.saving.register_keras_serializable(package="keras_reid")
+class ImprovedTripletLoss(MetricLoss):
+    """`[d⁺ − d⁻ + margin]₊ + weight · [d⁺ − pull]₊` (Cheng et al., CVPR 2016).
+
+    The paper's `max{d⁺ − d⁻, −margin} + weight · max{d⁺, pull}` up to a constant. Its distances
+    are squared; bound and margin are in units of `distance`.
+
+    Args:
+        margin: as in `MetricLoss`; None is softplus.
+        pull: distance below which a positive is near enough.
+        weight: of the second part.
+        miner: a name in `keras_reid.mining.MINERS`, such as `"hard"` or `"all"`.
+        common: distance, normalize, gather, reduction, name and dtype of `MetricLoss`; unit
+            vectors and squared distances by default.
+    """
+
+    def __init__(
+        self,
+        margin: float | None = 1.0,
+        pull: float = 0.01,
+        weight: float = 0.002,
+        miner: str | mining.Miner = "hard",
+        distance: str | distances.Distance = "squared_euclidean",
+        normalize: bool = True,
+        **common: Any,
+    ) -> None:
+        super().__init__(margin, distance, normalize, **common)
+        check_absolute("pull", pull, weight)
+        mining.get(miner)
+        self.pull = pull
+        self.weight = weight
+        self.miner = miner
 
     def formula(self, mined: mining.Mined) -> Tensor:
-        return self.slack(mined.positive - mined.negative)
+        relative = self.slack(mined.positive - mined.negative)
+        return relative + self.weight * ops.relu(mined.positive - self.pull)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "pull": self.pull,
+            "weight": self.weight,
+            "miner": self.miner,
+        }
 
 
-def _per_anchor(terms: Tensor, valid: Tensor) -> Tensor:
-    """Sums per anchor `(b,)`, scaled so that their mean is the mean over the valid terms."""
-    anchors = ops.shape(terms)[0]
-    count = ops.sum(ops.cast(valid, terms.dtype))
-    scale = ops.cast(anchors, terms.dtype) / ops.maximum(count, 1)
-    return ops.sum(ops.reshape(terms, (anchors, -1)), axis=-1) * scale
+def triplet(
+    anchor: Tensor,
+    positive: Tensor,
+    negative: Tensor,
+    margin: float | None = 0.3,
+    distance: str | distances.Distance = "euclidean",
+    normalize: bool = False,
+) -> Tensor:
+    """`[d(anchor, positive) − d(anchor, negative) + margin]₊` of triplets that are given.
 
+    Args:
+        anchor, positive, negative: embeddings `(b, d)`, row by row of one triplet.
+        margin: in units of `distance`; None is softplus.
+        distance: a name in `keras_reid.distances.DISTANCES` but `"precomputed"`.
+        normalize: scale the embeddings to length 1 first.
 
-def _check_sizes(labels: Tensor, embeddings: Tensor) -> None:
-    expected, received = labels.shape[0], embeddings.shape[0]
-    if None not in (expected, received) and expected != received:
+    Returns:
+        `(b,)` in float32.
+
+    Raises:
+        InputError: if the margin is negative or the distance cannot be taken row by row.
+    """
+    check_margin("margin", margin)
+    paired = distances.paired(distances.get(distance))
+    if paired is None:
         raise InputError(
-            f"Each embedding has one identity, but {expected} identities and {received} "
-            "embeddings were given: give y_true as (b,) class indices and y_pred as (b, d)."
+            "Triplets that are given are compared row by row with euclidean, squared_euclidean or "
+            f"cosine, but {distance!r} was given: choose one of these."
+        )
+    if normalize:
+        anchor, positive, negative = map(distances.unit, (anchor, positive, negative))
+    excess = paired(anchor, positive) - paired(anchor, negative)
+    return ops.cast(slack(excess, margin), "float32")
+
+
+def check_absolute(name: str, bound: float, weight: float) -> None:
+    """An absolute bound is a distance, and its weight is not negative."""
+    if not (0 <= bound < float("inf") and 0 <= weight < float("inf")):
+        raise InputError(
+            f"The bound {name} and its weight are at least 0, but {bound} and {weight} were "
+            "given: a weight of 0 leaves the bound out."
         )

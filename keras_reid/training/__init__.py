@@ -1,6 +1,12 @@
 """Training: objectives, the learner, recipes and run folders."""
 
-from keras_reid.training.callbacks import Backup, History, RetrievalEvaluation, averaged_weights
+from keras_reid.training.callbacks import (
+    Backup,
+    CollapseMonitor,
+    History,
+    RetrievalEvaluation,
+    averaged_weights,
+)
 from keras_reid.training.fitting import fit
 from keras_reid.training.learner import Learner
 from keras_reid.training.objective import Objective, Term
@@ -11,6 +17,7 @@ from keras_reid.training.schedules import WarmUp, schedule
 __all__ = [
     "RECIPES",
     "Backup",
+    "CollapseMonitor",
     "History",
     "Learner",
     "Objective",

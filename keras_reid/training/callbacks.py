@@ -1,4 +1,4 @@
-"""Callbacks: retrieval scores during training, and a backup that survives a kill."""
+"""Callbacks: retrieval scores, a warning of collapse, and a backup that survives a kill."""
 
 import json
 import os
@@ -9,10 +9,12 @@ from typing import Any
 
 import keras
 import numpy as np
+from absl import logging
 
 from keras_reid import evaluation, models
 from keras_reid.data import PersonImages, image_batches
 from keras_reid.errors import InputError
+from keras_reid.losses import MetricLoss
 
 
 def rank_images(
@@ -89,6 +91,66 @@ class RetrievalEvaluation(keras.callbacks.Callback):
             result = self.score(getattr(self.model, "model", self.model))
         logs["val_mAP"] = result.mAP
         logs["val_rank1"] = result.rank(1)
+
+
+class CollapseMonitor(keras.callbacks.Callback):
+    """Warns in words when a metric loss sits at its collapse value.
+
+    When all embeddings are equal, a loss has one certain value: the margin of a triplet loss, ln 2
+    with the soft margin. A loss that stays there has stopped learning, however harmless the
+    curve looks.
+
+    Args:
+        identities, instances: P and K of the batches, on which the value of some losses depends.
+        tolerance: share of the value by which the loss of an epoch may differ from it.
+        patience: epochs in a row at that value before it warns, once for each loss.
+    """
+
+    def __init__(
+        self,
+        identities: int = 16,
+        instances: int = 4,
+        tolerance: float = 0.01,
+        patience: int = 1,
+    ) -> None:
+        super().__init__()
+        self.identities = identities
+        self.instances = instances
+        self.tolerance = tolerance
+        self.patience = patience
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self.collapsed = {
+            name: loss.collapse_value(self.identities, self.instances)
+            for name, loss in self._losses().items()
+        }
+        self.epochs = dict.fromkeys(self.collapsed, 0)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        logs = logs or {}
+        for name, value in self.collapsed.items():
+            at_value = abs(logs[name] - value) <= self.tolerance * value
+            self.epochs[name] = self.epochs[name] + 1 if at_value and value > 0 else 0
+            if self.epochs[name] == self.patience:
+                logging.warning(
+                    "the loss %r was %.4g in epoch %d, and %.4g is what it costs when all "
+                    "embeddings are equal: the model has collapsed or not begun to learn; lower "
+                    "the learning rate or warm it up for longer, compare unsquared distances, or "
+                    "use the soft margin (margin=None)",
+                    name,
+                    logs[name],
+                    epoch + 1,
+                    value,
+                )
+
+    def _losses(self) -> dict[str, MetricLoss]:
+        """The metric losses of a `Learner`, or of a model compiled with one, by name in logs."""
+        objective = getattr(self.model, "objective", None)
+        if objective is None:
+            named = {"loss": getattr(self.model, "loss", None)}
+        else:
+            named = {term.name: term.loss for term in objective.terms}
+        return {name: loss for name, loss in named.items() if isinstance(loss, MetricLoss)}
 
 
 class averaged_weights:

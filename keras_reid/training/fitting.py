@@ -7,7 +7,13 @@ import keras
 
 from keras_reid import losses, models
 from keras_reid.data import PersonImages, pk_batches, pk_steps
-from keras_reid.training.callbacks import Backup, History, RetrievalEvaluation, averaged_weights
+from keras_reid.training.callbacks import (
+    Backup,
+    CollapseMonitor,
+    History,
+    RetrievalEvaluation,
+    averaged_weights,
+)
 from keras_reid.training.learner import Learner
 from keras_reid.training.objective import Objective, Term
 from keras_reid.training.recipes import Recipe
@@ -19,7 +25,7 @@ def build_model(recipe: Recipe, num_identities: int) -> keras.Model:
     """The untrained model of a recipe."""
     return models.build(
         recipe.backbone,
-        num_identities if recipe.identity_weight > 0 else None,
+        num_identities if recipe.classifies else None,
         recipe.image_size,
         weights=recipe.weights,
         pooling=recipe.pooling,
@@ -30,14 +36,29 @@ def build_model(recipe: Recipe, num_identities: int) -> keras.Model:
 
 
 def build_objective(recipe: Recipe) -> Objective:
-    """`identity · IdentityLoss(logits) + triplet · TripletHardLoss(features)`."""
-    smoothed = losses.IdentityLoss(recipe.smoothing)
-    hard = losses.TripletHardLoss(recipe.margin if recipe.margin >= 0 else None)
+    """`identity_weight · identity loss(logits) + metric_weight · metric loss(features)`."""
     terms = (
-        Term("identity", smoothed, "logits", weight=recipe.identity_weight),
-        Term("triplet", hard, "features", weight=recipe.triplet_weight),
+        Term(
+            "identity",
+            losses.IdentityLoss(recipe.smoothing),
+            "logits",
+            weight=recipe.identity_weight,
+        ),
+        Term("metric", build_metric_loss(recipe), "features", weight=recipe.metric_weight),
     )
     return Objective(*(term for term in terms if term.weight > 0))
+
+
+def build_metric_loss(recipe: Recipe) -> losses.MetricLoss:
+    """The metric loss of a recipe, with its own defaults where the recipe says nothing."""
+    given: dict[str, Any] = {
+        name: value
+        for name in ("margin", "distance", "normalize")
+        if (value := getattr(recipe, name)) is not None
+    }
+    if given.get("margin", 0) < 0:
+        given["margin"] = None
+    return losses.METRIC_LOSSES[recipe.metric_loss](**given)
 
 
 def build_optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Optimizer:
@@ -86,37 +107,43 @@ def fit(
         The model, with the moving average of its weights if the recipe keeps one.
     """
     run.check(flags)
-    steps = pk_steps(images, recipe.identities, recipe.instances)
-    learner = Learner(model, build_objective(recipe))
-    learner.compile(optimizer=build_optimizer(recipe, steps))
-    backup = Backup(run.backup_file, steps)
-    first = backup.restore(learner)
-    batches = pk_batches(
-        images,
-        identities=recipe.identities,
-        instances=recipe.instances,
-        image_size=recipe.image_size,
-        augment=recipe.augment,
-        seed=seed,
-        first_epoch=first,
-        cache=cache,
-    )
     run.start(flags)
-    learner.fit(
-        batches,
-        epochs=recipe.epochs,
-        initial_epoch=first,
-        steps_per_epoch=steps,
-        shuffle=False,
-        verbose=verbose,
-        callbacks=[
-            *([evaluation] if evaluation else []),
-            History(run.history_file, first),
-            keras.callbacks.TensorBoard(run.logs, write_graph=False),
-            backup,
-            *callbacks,
-        ],
-    )
+    steps = pk_steps(images, recipe.identities, recipe.instances)
+    begin = 0
+    for number, phase in enumerate(recipe.phases, start=1):
+        end = begin + phase.epochs
+        learner = Learner(model, build_objective(phase))
+        learner.compile(optimizer=build_optimizer(phase, steps))
+        backup = Backup(run.backup_file(number), steps)
+        # A later phase began with what its own backup holds.
+        first = begin + backup.restore(learner)
+        if first < end and not run.backup_file(number + 1).exists():
+            learner.fit(
+                pk_batches(
+                    images,
+                    identities=phase.identities,
+                    instances=phase.instances,
+                    image_size=phase.image_size,
+                    augment=phase.augment,
+                    seed=seed,
+                    first_epoch=first,
+                    cache=cache,
+                ),
+                epochs=end,
+                initial_epoch=first,
+                steps_per_epoch=steps,
+                shuffle=False,
+                verbose=verbose,
+                callbacks=[
+                    *([evaluation] if evaluation else []),
+                    CollapseMonitor(phase.identities, phase.instances),
+                    History(run.history_file, first),
+                    keras.callbacks.TensorBoard(run.logs, write_graph=False),
+                    backup,
+                    *callbacks,
+                ],
+            )
+        begin = end
     with averaged_weights(learner):
         run.save_model(model)
     return model

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from keras_reid.errors import InputError
+from keras_reid.losses import MetricLoss
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,16 @@ class Term:
 
     def __call__(self, labels: Mapping[str, Any], outputs: Mapping[str, Any]) -> Any:
         """The unweighted loss, a scalar."""
+        return self.loss(*self._read(labels, outputs))
+
+    def explain(self, labels: Mapping[str, Any], outputs: Mapping[str, Any]) -> dict[str, Any]:
+        """What `MetricLoss.explain` says, by names that begin with this term's."""
+        if not isinstance(self.loss, MetricLoss):
+            return {}
+        facts = self.loss.explain(*self._read(labels, outputs))
+        return {f"{self.name}_{what}": value for what, value in facts.items()}
+
+    def _read(self, labels: Mapping[str, Any], outputs: Mapping[str, Any]) -> tuple[Any, Any]:
         for kind, key, given in (
             ("an output", self.output, outputs),
             ("a label", self.label, labels),
@@ -37,7 +48,7 @@ class Term:
                 raise InputError(
                     f"the term {self.name!r} needs {kind} named {key!r}: received {sorted(given)}"
                 )
-        return self.loss(labels[self.label], outputs[self.output])
+        return labels[self.label], outputs[self.output]
 
 
 @keras.saving.register_keras_serializable(package="keras_reid")
@@ -57,6 +68,10 @@ class Objective:
     def __call__(self, labels: Mapping[str, Any], outputs: Mapping[str, Any]) -> dict[str, Any]:
         """The unweighted value of each term by name."""
         return {term.name: term(labels, outputs) for term in self.terms}
+
+    def explain(self, labels: Mapping[str, Any], outputs: Mapping[str, Any]) -> dict[str, Any]:
+        """What the metric losses see, by name; see `MetricLoss.explain`."""
+        return {k: v for term in self.terms for k, v in term.explain(labels, outputs).items()}
 
     def total(self, values: Mapping[str, Any]) -> Any:
         """The weighted sum of what a call returned."""

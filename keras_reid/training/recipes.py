@@ -1,9 +1,10 @@
 """Named sets of defaults for `train.py`; every value is a flag of the same name."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from keras_reid.errors import InputError
+from keras_reid.losses import METRIC_LOSSES
 
 
 def _value(meaning: str, **default: Any) -> Any:
@@ -31,10 +32,25 @@ class Recipe:
     warmup: float = _value("Epochs over which the rate rises linearly.", default=1.0)
     weight_decay: float = _value("Of AdamW; 0 is plain Adam.", default=0.0)
     ema: float = _value("Momentum of the moving average of the weights; 0: none.", default=0.0)
-    margin: float = _value("Of the triplet loss; negative: soft margin (softplus).", default=0.3)
+    metric_loss: str = _value(
+        f"{', '.join(METRIC_LOSSES)}: the loss of the features.", default="triplet_hard"
+    )
+    metric_weight: float = _value("Weight of the metric loss; 0: none.", default=1.0)
+    margin: float | None = _value(
+        "Of the metric loss; negative: soft margin (softplus); none: the loss's own.", default=None
+    )
+    distance: str | None = _value(
+        "euclidean, squared_euclidean or cosine, of the metric loss; none: the loss's own.",
+        default=None,
+    )
+    normalize: bool | None = _value(
+        "Compare features of length 1 in the metric loss; none: the loss's own.", default=None
+    )
+    identity_weight: float = _value("Weight of the identity loss; 0: none.", default=1.0)
     smoothing: float = _value("Label smoothing of the identity loss.", default=0.1)
-    triplet_weight: float = _value("Weight of the triplet-hard loss.", default=1.0)
-    identity_weight: float = _value("Weight of the identity loss.", default=1.0)
+    pretrain: int = _value(
+        "Epochs of the identity loss alone, before those of the weights above.", default=0
+    )
     flip: bool = _value("Embed the mirror image too, when scoring and exported.", default=True)
 
     def __post_init__(self) -> None:
@@ -46,18 +62,23 @@ class Recipe:
             "learning_rate": 0,
             "warmup": 0,
             "weight_decay": 0,
-            "triplet_weight": 0,
+            "metric_weight": 0,
             "identity_weight": 0,
+            "pretrain": 0,
         }
         for name, bound in least.items():
             if getattr(self, name) < bound:
                 raise InputError(f"{name} is at least {bound}: received {getattr(self, name)}")
         if not 0 <= self.ema < 1:
             raise InputError(f"ema is a momentum in [0, 1): received {self.ema}")
-        if self.triplet_weight == 0 and self.identity_weight == 0:
+        if self.metric_weight == 0 and self.identity_weight == 0:
             raise InputError(
-                "at least one loss has a positive weight: received triplet_weight=0 and "
+                "at least one loss has a positive weight: received metric_weight=0 and "
                 "identity_weight=0"
+            )
+        if self.metric_loss not in METRIC_LOSSES:
+            raise InputError(
+                f"metric_loss is one of {', '.join(METRIC_LOSSES)}: received {self.metric_loss!r}"
             )
 
     @property
@@ -65,19 +86,39 @@ class Recipe:
         """(height, width) in pixels."""
         return self.height, self.width
 
+    @property
+    def classifies(self) -> bool:
+        """Whether any phase has an identity loss."""
+        return self.identity_weight > 0 or self.pretrain > 0
+
+    @property
+    def phases(self) -> list["Recipe"]:
+        """What is trained one after the other: the identity loss alone, if so, then the whole."""
+        main = replace(self, pretrain=0)
+        if not self.pretrain:
+            return [main]
+        return [replace(main, epochs=self.pretrain, metric_weight=0.0, identity_weight=1.0), main]
+
+
+# Batch-hard triplet and smoothed identity loss around a BN neck (Luo et al., Bag of Tricks,
+# CVPRW 2019, arXiv:1903.07071), with a shorter, cosine schedule.
+_BOT = Recipe(
+    backbone="mobilenetv2",
+    weights="imagenet",
+    height=128,
+    width=64,
+    epochs=24,
+    learning_rate=7e-4,
+    pooling="gem",
+)
 
 RECIPES: dict[str, Recipe] = {
-    # Batch-hard triplet and smoothed identity loss around a BN neck (Luo et al., Bag of Tricks,
-    # CVPRW 2019, arXiv:1903.07071), with a shorter, cosine schedule.
-    "bot": Recipe(
-        backbone="mobilenetv2",
-        weights="imagenet",
-        height=128,
-        width=64,
-        epochs=24,
-        learning_rate=7e-4,
-        pooling="gem",
-    ),
+    "bot": _BOT,
+    # The same by three roads, of 24 epochs each, for comparing them: a classifier alone, a
+    # classifier whose features a metric loss then fine-tunes, and both losses together.
+    "classification": replace(_BOT, metric_weight=0.0),
+    "finetune_metric": replace(_BOT, pretrain=12, epochs=12, identity_weight=0.0),
+    "joint": _BOT,
     # From nothing on a CPU in a minute or two: the drawn pedestrians.
     "tiny": Recipe(
         backbone="tiny",

@@ -13,7 +13,7 @@ from keras_reid.errors import InputError
 class Run:
     """A folder with `flags.json`, `model.keras`, `metrics.json`, `history.jsonl`, `logs/`.
 
-    While the training goes on there is `backup.weights.h5` instead of the model.
+    While the training goes on there are `backup-PHASE.weights.h5` instead of the model.
     """
 
     def __init__(self, directory: str | Path) -> None:
@@ -22,7 +22,6 @@ class Run:
         self.model_file = self.directory / "model.keras"
         self.metrics_file = self.directory / "metrics.json"
         self.history_file = self.directory / "history.jsonl"
-        self.backup_file = self.directory / "backup.weights.h5"
         self.logs = self.directory / "logs"
 
     @property
@@ -36,6 +35,10 @@ class Run:
     @property
     def metrics(self) -> dict[str, Any]:
         return _read(self.metrics_file) if self.metrics_file.exists() else {}
+
+    def backup_file(self, phase: int = 1) -> Path:
+        """Where phase 1, 2, … of an unfinished training is kept."""
+        return self.directory / f"backup-{phase}.weights.h5"
 
     def check(self, flags: dict[str, Any]) -> None:
         """Refuses a folder that is neither new nor an unfinished run with the same flags."""
@@ -71,9 +74,10 @@ class Run:
         write(self.flags_file, flags)
 
     def finish(self, metrics: dict[str, Any]) -> None:
-        """Writes the scores and drops the backup; the run is then finished."""
+        """Writes the scores and drops the backups; the run is then finished."""
         write(self.metrics_file, metrics)
-        self.backup_file.unlink(missing_ok=True)
+        for backup in self.directory.glob("backup-*.weights.h5"):
+            backup.unlink()
 
     def contents(self) -> dict[str, str]:
         """What lies in the folder, by file name."""

@@ -1,0 +1,82 @@
+"""Layers with one learned vector per identity: directions and centres."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_reid import distances
+from keras_reid.errors import InputError
+
+Shape = tuple[int | None, ...]
+
+
+class _OnePerIdentity(keras.layers.Layer):
+    """The part that `CosineClassifier` and `Centres` share."""
+
+    def __init__(self, num_identities: int, *, dtype: Any = "float32", **kwargs: Any) -> None:
+        super().__init__(dtype=dtype, **kwargs)
+        if num_identities < 1:
+            raise InputError(
+                f"num_identities is at least 1, but {num_identities} was given: give the number "
+                "of classes of the training images."
+            )
+        self.num_identities = num_identities
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "num_identities": self.num_identities}
+
+
+@keras.saving.register_keras_serializable(package="keras_reid")
+class CosineClassifier(_OnePerIdentity):
+    """`cos θ_ij = x_i · w_j / (|x_i| |w_j|)`: `(b, d)` → `(b, c)` in [−1, 1].
+
+    The classifier of the margin softmaxes, see `keras_reid.losses.MarginSoftmaxLoss`. It is
+    computed in float32: float16 has no cosine between those of 0° and 1.8°.
+    A zero row has the cosine 0 with everything and a finite gradient.
+
+    Args:
+        num_identities: c.
+        dtype: of the weights `(d, c)`; the cosines are float32 under any mixed precision.
+
+    Raises:
+        InputError: if there is no identity.
+    """
+
+    def build(self, input_shape: Shape) -> None:
+        self.kernel = self.add_weight(
+            name="kernel",
+            shape=(input_shape[-1], self.num_identities),
+            initializer="glorot_uniform",
+            autocast=False,
+        )
+
+    def call(self, inputs: Any) -> Any:
+        directions = distances.unit(ops.transpose(self.kernel))
+        return ops.matmul(distances.unit(inputs), ops.transpose(directions))
+
+
+@keras.saving.register_keras_serializable(package="keras_reid")
+class Centres(_OnePerIdentity):
+    """`|x_i − c_j|²`, the squared distances to a centre of each identity: `(b, d)` → `(b, c)`.
+
+    The weights of the centre loss, see `keras_reid.losses.CenterLoss`. The centres start at 0.
+
+    Args:
+        num_identities: c.
+        dtype: of the centres `(c, d)`; the distances are float32 under any mixed precision.
+
+    Raises:
+        InputError: if there is no identity.
+    """
+
+    def build(self, input_shape: Shape) -> None:
+        self.centres = self.add_weight(
+            name="centres",
+            shape=(self.num_identities, input_shape[-1]),
+            initializer="zeros",
+            autocast=False,
+        )
+
+    def call(self, inputs: Any) -> Any:
+        return distances.squared_euclidean(inputs, self.centres)

@@ -1,0 +1,148 @@
+"""Layers that compare images pairwise: a gate between two maps, a distance, a learned metric."""
+
+import math
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_reid import distances
+from keras_reid.errors import InputError
+
+Tensor = Any
+Shape = tuple[int | None, ...]
+
+
+@keras.saving.register_keras_serializable(package="keras_reid")
+class MatchingGate(keras.layers.Layer):
+    """`â = L2(a + g∘a)`, `b̂ = L2(b + g∘b)` with `g_rc = exp(−(ā_rc − b̄_rc)² / (σ_c² + ε))`.
+
+    `ā_rc` is the mean of channel c over the width of row r: a horizontal stripe, because people
+    stand upright but turn. Where both stripes look alike the gate is open, and what they have in
+    common counts up to twice; `L2` scales every position to length 1 over the channels. The width
+    σ_c of each channel is learned as `log σ_c`; ε keeps the gate finite as σ → 0. It is computed
+    in float32. Exchanging the two maps exchanges the two results.
+
+    The stripes of Varior et al. (Gated Siamese CNN, ECCV 2016, arXiv:1607.08378) are summarised
+    by a learned convolution; here by the mean, which has no weights.
+
+    Args:
+        sigma: the width that training starts from, in units of the maps.
+        epsilon: smallest variance of the gate.
+
+    Called on `[a, b]`, two maps `(b, h, w, d)`; returns two maps of the same shape.
+
+    Raises:
+        InputError: if sigma or epsilon is not positive, or the input is not two maps alike.
+    """
+
+    def __init__(self, sigma: float = 1.0, epsilon: float = 1e-6, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if sigma <= 0 or epsilon <= 0:
+            raise InputError(
+                f"sigma and epsilon are above 0, but {sigma} and {epsilon} were given: 1.0 and "
+                "1e-6 are usual."
+            )
+        self.sigma = sigma
+        self.epsilon = epsilon
+
+    def build(self, input_shape: list[Shape]) -> None:
+        if len(input_shape) != 2 or len(input_shape[0]) != 4 or input_shape[0] != input_shape[1]:
+            raise InputError(
+                "A gate compares two maps (b, h, w, d) of one shape, but the shapes are "
+                f"{[tuple(shape) for shape in input_shape]}: call it on [first, second]."
+            )
+        self.log_sigma = self.add_weight(
+            name="log_sigma",
+            shape=(input_shape[0][-1],),
+            initializer=keras.initializers.Constant(math.log(self.sigma)),
+            autocast=False,
+        )
+
+    def call(self, inputs: list[Tensor]) -> list[Tensor]:
+        a, b = (ops.cast(x, "float32") for x in inputs)
+        apart = ops.mean(a, axis=2, keepdims=True) - ops.mean(b, axis=2, keepdims=True)
+        variance = ops.exp(2.0 * ops.cast(self.log_sigma, "float32")) + self.epsilon
+        gate = ops.exp(-ops.square(apart) / variance)
+        return [ops.cast(distances.unit(x + gate * x), self.compute_dtype) for x in (a, b)]
+
+    def compute_output_shape(self, input_shape: list[Shape]) -> list[Shape]:
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "sigma": self.sigma, "epsilon": self.epsilon}
+
+
+@keras.saving.register_keras_serializable(package="keras_reid")
+class PairDistance(keras.layers.Layer):
+    """`|x_i/|x_i| − y_i/|y_i||`, row by row: `(b, d), (b, d)` → `(b,)` in [0, 2], float32.
+
+    Coincident rows have distance 0 and gradient 0.
+
+    Args:
+        dtype: float32 unless asked otherwise: distances do not fit into half precision.
+    """
+
+    def __init__(self, *, dtype: Any = "float32", **kwargs: Any) -> None:
+        super().__init__(dtype=dtype, **kwargs)
+
+    def call(self, x: Tensor, y: Tensor) -> Tensor:
+        rowwise = distances.paired(distances.euclidean)
+        assert rowwise is not None
+        return rowwise(distances.unit(x), distances.unit(y))
+
+
+@keras.saving.register_keras_serializable(package="keras_reid")
+class PairMetric(keras.layers.Layer):
+    """`g_ij = σ(Σ_c w_c (x_ic − x_jc)² + b)`: `(b, d)` → `(b, b)`, how likely i and j differ.
+
+    The learned metric of Chen et al. (Beyond Triplet Loss, CVPR 2017, arXiv:1704.01719): a
+    softmax over the two outcomes "same" and "different" of a pair. It depends on the difference
+    of their two logits alone, which is what is learned here. `g` lies between 0 and 1 and is
+    symmetric, but is no distance: coincident points have `g = σ(b)`. It starts from `w_c = 1/d`
+    and `b = 0`, the mean squared difference, which suits features that are batch-normalised.
+
+    The matrix is for losses with `distance="precomputed"`; the quadruplet loss of the paper
+    compares `g²`. At test time `layer(query, gallery)` gives `(q, g)`: as many evaluations as
+    there are pairs, so no search structure for points can be built on it.
+
+    The squares are expanded about the mean point, in double precision where there is one: memory
+    is O(n·m + (n + m)·d), and near pairs do not cancel.
+
+    Args:
+        dtype: of the weights; the result is float32 under any mixed precision.
+
+    Raises:
+        InputError: if an argument is not a matrix or the widths differ.
+    """
+
+    def __init__(self, *, dtype: Any = "float32", **kwargs: Any) -> None:
+        super().__init__(dtype=dtype, **kwargs)
+
+    def build(self, x_shape: Shape, y_shape: Shape | None = None) -> None:
+        shapes = [tuple(shape) for shape in (x_shape, y_shape) if shape is not None]
+        if any(len(shape) != 2 for shape in shapes) or shapes[0][-1] != shapes[-1][-1]:
+            raise InputError(
+                "Points that are compared are matrices (rows, features) of one width, but the "
+                f"shapes are {shapes}: embed both sides with the same model."
+            )
+        width = shapes[0][-1]
+        self.kernel = self.add_weight(
+            name="kernel",
+            shape=(width,),
+            initializer=keras.initializers.Constant(1.0 / (width or 1)),
+            autocast=False,
+        )
+        self.bias = self.add_weight(name="bias", shape=(), initializer="zeros", autocast=False)
+
+    def call(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        a, w = ops.cast(x, distances.PRECISE), ops.cast(self.kernel, distances.PRECISE)
+        b = a if y is None else ops.cast(y, distances.PRECISE)
+        # A difference does not change when both sets move, so the centre needs no gradient.
+        centre = ops.stop_gradient((ops.mean(a, axis=0) + ops.mean(b, axis=0)) / 2)
+        a, b = a - centre, b - centre
+        squares = ops.sum(w * a * a, axis=-1)[:, None] + ops.sum(w * b * b, axis=-1)[None, :]
+        weighted = squares - 2 * ops.matmul(w * a, ops.transpose(b))
+        if y is None:
+            weighted = ops.where(distances.same_index(x), ops.zeros_like(weighted), weighted)
+        return ops.cast(ops.sigmoid(weighted + ops.cast(self.bias, distances.PRECISE)), "float32")

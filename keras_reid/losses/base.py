@@ -1,0 +1,251 @@
+"""What all metric losses have in common: distances, pairs, and the mean over comparisons."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_reid import distances, mining, replicas
+from keras_reid.errors import InputError
+
+Tensor = Any
+
+# From this batch size on, single distances are computed anew from the points that a miner chose.
+# Their gradient touches only these rows; that of a whole matrix takes a product of b² d steps,
+# which is the faster one for small batches. Measured in benchmarks/losses.py.
+_SPARSE_FROM = 512
+
+# What `MetricLoss.explain` says of a batch.
+FACTS = ("active", "positive", "negative", "norm")
+
+
+class Batch(NamedTuple):
+    """The distances of a batch to itself `(b, b)`, and which pairs may be compared.
+
+    `read(rows, columns)` gives single distances, see `keras_reid.mining`.
+    """
+
+    distances: Tensor
+    positive: Tensor
+    negative: Tensor
+    read: mining.Reader
+
+
+class Terms(NamedTuple):
+    """The loss of each comparison `(b, …)`, anchors first, and which comparisons exist."""
+
+    values: Tensor
+    valid: Tensor
+
+
+@keras.saving.register_keras_serializable(package="keras_reid")
+class MetricLoss(keras.losses.Loss):
+    """`mean over the valid comparisons of [d⁺ − d⁻ + margin]₊`: distance × miner × formula.
+
+    A subclass states another `miner` or `formula(mined)`, or all its `terms(batch)`. A comparison
+    is valid if its positive (same identity, another image) and its negative exist. Without any
+    the loss is exactly 0 and so is its gradient.
+
+    Args:
+        margin: distance, in units of `distance`, by which a negative must be farther than a
+            positive; None replaces the hinge by softplus, which has no margin.
+        distance: name in `keras_reid.distances.DISTANCES`, or a function `(b, …) -> (b, b)`,
+            which must be a registered Keras serializable if the loss is to be saved. With
+            `"precomputed"` the predictions are themselves the distances `(b, b)` of the batch.
+        normalize: scale the embeddings to length 1 first.
+        gather: compare over the global batch of all replicas of a distributed training, so that
+            it takes the step of one replica with the joint batch; otherwise each replica
+            compares what it sees.
+
+    `y_true` are identity indices `(b,)` or `(b, 1)`, contiguous because Keras makes them float32;
+    `y_pred` embeddings `(b, d)`. The result is `(b,)` in float32, one value per anchor, scaled so
+    that its mean over the batch is the mean over the valid comparisons.
+
+    Raises:
+        InputError: if the margin is negative, the distance unknown or the sizes do not fit.
+    """
+
+    miner: str | mining.Miner = "hard"
+
+    def __init__(
+        self,
+        margin: float | None = 0.3,
+        distance: str | distances.Distance = "euclidean",
+        normalize: bool = False,
+        gather: bool = False,
+        *,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = None,
+        dtype: str | None = "float32",
+    ) -> None:
+        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        check_margin("margin", margin)
+        self.margin = margin
+        self.distance = distance
+        self.normalize = normalize
+        self.gather = gather
+        self._pairwise = distances.get(distance)
+        if self._pairwise is distances.precomputed and (normalize or gather):
+            raise InputError(
+                "Precomputed distances are compared as they are, but normalize or gather is set: "
+                "these work on embeddings."
+            )
+
+    def formula(self, mined: mining.Mined) -> Tensor:
+        """The loss of each comparison, of the shape of `mined.valid`."""
+        return self.slack(mined.positive - mined.negative)
+
+    def terms(self, batch: Batch) -> Sequence[Terms]:
+        """What is averaged; the loss is the sum of these means."""
+        mined = self.mine(batch)
+        return [Terms(self.formula(mined), mined.valid)]
+
+    def mine(self, batch: Batch) -> mining.Mined:
+        """The comparisons of this loss's miner."""
+        return mining.get(self.miner)(batch.distances, batch.positive, batch.negative, batch.read)
+
+    @property
+    def reads_entries(self) -> bool:
+        """Whether all that is differentiated are single distances that the miner chose.
+
+        A subclass with `terms` or `mine` of its own says so itself.
+        """
+        kind = type(self)
+        inherited = kind.terms is MetricLoss.terms and kind.mine is MetricLoss.mine
+        return inherited and mining.get(self.miner) in mining.READING
+
+    def slack(self, excess: Tensor) -> Tensor:
+        """`[excess + margin]₊`, or `log(1 + exp(excess))` where the margin is None."""
+        return slack(excess, self.margin)
+
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        labels = ops.reshape(y_true, (-1,))
+        _check_sizes(labels, y_pred)
+        if not self.gather:
+            return self._per_anchor(labels, y_pred)
+        joint_labels, start = replicas.gather(labels)
+        everyone = self._per_anchor(joint_labels, replicas.gather(y_pred).rows)
+        return ops.slice(everyone, (start,), (ops.shape(labels)[0],))
+
+    def explain(self, y_true: Tensor, y_pred: Tensor) -> dict[str, Tensor]:
+        """What the loss sees in a batch, as scalars without gradient.
+
+        Returns:
+            `active`: share of the comparisons that the loss still works on, those above 0, or
+            above ln 2 with the soft margin (the negative is nearer than the positive);
+            `positive`, `negative`: mean distance of the pairs of one identity and of two;
+            `norm`: mean length of the embeddings. What does not exist is 0.
+        """
+        labels, predictions = ops.reshape(y_true, (-1,)), ops.stop_gradient(y_pred)
+        batch = self.batch(labels, predictions)
+        satisfied = math.log(2) if self.margin is None else 0.0
+        terms = self.terms(batch)
+        works = [ops.logical_and(valid, values > satisfied) for values, valid in terms]
+        compared = sum(_count(valid) for _, valid in terms)
+        return {
+            "active": sum(map(_count, works)) / ops.maximum(compared, 1),
+            "positive": mean_over(batch.positive, batch.distances),
+            "negative": mean_over(batch.negative, batch.distances),
+            "norm": ops.mean(ops.norm(ops.cast(predictions, "float32"), axis=-1)),
+        }
+
+    def collapse_value(self, identities: int = 16, instances: int = 4) -> float:
+        """The loss of a batch whose embeddings are all equal: the margin of a triplet loss."""
+        labels = np.repeat(np.arange(identities), instances)
+        width = len(labels) if self._pairwise is distances.precomputed else 1
+        return float(ops.mean(self.call(labels, np.zeros((len(labels), width), "float32"))))
+
+    def batch(self, labels: Tensor, predictions: Tensor) -> Batch:
+        """The distances and pairs of labels `(b,)` and predictions `(b, …)`."""
+        points = ops.convert_to_tensor(predictions)
+        points = distances.unit(points) if self.normalize else points
+        pairwise = self._pairwise(points)
+        read = mining.entries(pairwise)
+        paired = distances.paired(self._pairwise)
+        if paired and self.reads_entries and (points.shape[0] or 0) >= _SPARSE_FROM:
+            pairwise, read = ops.stop_gradient(pairwise), _between_points(points, paired)
+        same = labels[:, None] == labels[None, :]
+        return Batch(
+            pairwise,
+            ops.logical_and(same, ops.logical_not(distances.same_index(labels))),
+            ops.logical_not(same),
+            read,
+        )
+
+    def _per_anchor(self, labels: Tensor, predictions: Tensor) -> Tensor:
+        terms = self.terms(self.batch(labels, predictions))
+        return ops.cast(sum(_mean_by_anchor(*some) for some in terms), "float32")
+
+    def get_config(self) -> dict[str, Any]:
+        named = isinstance(self.distance, str)
+        return {
+            **super().get_config(),
+            "dtype": self.dtype,
+            "margin": self.margin,
+            "distance": (
+                self.distance if named else keras.saving.serialize_keras_object(self.distance)
+            ),
+            "normalize": self.normalize,
+            "gather": self.gather,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "MetricLoss":
+        if isinstance(config.get("distance"), dict):
+            distance = keras.saving.deserialize_keras_object(config["distance"])
+            config = {**config, "distance": distance}
+        return cls(**config)
+
+
+def slack(excess: Tensor, margin: float | None) -> Tensor:
+    """`[excess + margin]₊`, or `log(1 + exp(excess))` where the margin is None."""
+    return ops.softplus(excess) if margin is None else ops.relu(excess + margin)
+
+
+def _between_points(points: Tensor, paired: distances.Distance) -> mining.Reader:
+    """Reads distances by computing them, from the points at these rows and columns."""
+
+    def read(rows: Tensor | None, columns: Tensor) -> Tensor:
+        own = points if rows is None else ops.take(points, rows, axis=0)
+        return paired(own, ops.take(points, columns, axis=0))
+
+    return read
+
+
+def _mean_by_anchor(values: Tensor, valid: Tensor) -> Tensor:
+    """Sums per anchor `(b,)`, scaled so that their mean is the mean over the valid values."""
+    # The `where`: what an invalid comparison computed is finite, and dropped here.
+    values = ops.where(valid, values, 0)
+    anchors = ops.shape(values)[0]
+    scale = ops.cast(anchors, values.dtype) / ops.maximum(_count(valid, values.dtype), 1)
+    return ops.sum(ops.reshape(values, (anchors, -1)), axis=-1) * scale
+
+
+def mean_over(mask: Tensor, values: Tensor) -> Tensor:
+    """The mean of the values in the mask, 0 if it is empty."""
+    return ops.sum(ops.where(mask, values, 0)) / ops.maximum(_count(mask, values.dtype), 1)
+
+
+def _count(mask: Tensor, dtype: Any = "float32") -> Tensor:
+    return ops.sum(ops.cast(mask, dtype))
+
+
+def check_margin(name: str, margin: float | None) -> None:
+    """A margin is None or a distance."""
+    if margin is not None and not 0 <= margin < float("inf"):
+        raise InputError(
+            f"The {name} is a distance of at least 0 or None, but {margin} was given: 0.3 is "
+            "usual, None is the soft margin."
+        )
+
+
+def _check_sizes(labels: Tensor, embeddings: Tensor) -> None:
+    expected, received = labels.shape[0], embeddings.shape[0]
+    if None not in (expected, received) and expected != received:
+        raise InputError(
+            f"Each embedding has one identity, but {expected} identities and {received} "
+            "embeddings were given: give y_true as (b,) class indices and y_pred as (b, d)."
+        )

@@ -1,0 +1,173 @@
+"""Metric losses over all pairs of a batch, or over pairs that are given."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_reid import distances, mining
+from keras_reid.errors import InputError
+from keras_reid.losses.base import Batch, MetricLoss, Terms
+
+Tensor = Any
+
+_FORMS = ("hadsell", "linear", "squared_margin")
+_REDUCTIONS = ("balanced", "all", "nonzero")
+
+
+@keras.saving.register_keras_serializable(package="keras_reid")
+class ContrastiveLoss(MetricLoss):
+    """`d²` for a pair of one identity, `[margin − d]₊²` for a pair of two.
+
+    Hadsell, Chopra & LeCun, CVPR 2006, without their factor ½.
+
+    Args:
+        margin: distance beyond which a negative costs nothing, in units of `distance`; at most 2
+            makes sense on unit vectors.
+        form: `"hadsell"` as above; `"linear"`: `d` and `[margin − d]₊`; `"squared_margin"`: `d²`
+            and `[margin − d²]₊`, with the margin in squared units.
+        reduce_pairs: `"balanced"`: mean over the positive pairs plus mean over the negative pairs,
+            which are many more; `"all"`: mean over all pairs; `"nonzero"`: balanced, but only over
+            the pairs that cost anything.
+        pairs: `"batch"`: all pairs of the batch; `"given"`: `y_true` `(b,)` is 1 where two images
+            show one identity, else 0, and `y_pred` `(b,)` or `(b, 1)` are their distances.
+        common: distance, normalize, gather, reduction, name and dtype of `MetricLoss`; unit
+            vectors by default. With given pairs the distances are taken as they are.
+    """
+
+    def __init__(
+        self,
+        margin: float = 1.0,
+        form: str = "hadsell",
+        reduce_pairs: str = "balanced",
+        pairs: str = "batch",
+        distance: str | distances.Distance = "euclidean",
+        normalize: bool | None = None,
+        **common: Any,
+    ) -> None:
+        if normalize is None:
+            normalize = pairs == "batch" and distance != "precomputed"
+        super().__init__(margin, distance, normalize, **common)
+        _check_has_margin("contrastive", margin)
+        _check_choice("form", form, _FORMS)
+        _check_choice("reduce_pairs", reduce_pairs, _REDUCTIONS)
+        _check_choice("pairs", pairs, ("batch", "given"))
+        if pairs == "given" and (self.normalize or self.gather or distance != "euclidean"):
+            raise InputError(
+                "The distances of given pairs are taken as they are, but distance, normalize or "
+                "gather is set: these work on a batch of embeddings."
+            )
+        self.form = form
+        self.reduce_pairs = reduce_pairs
+        self.pairs = pairs
+
+    def batch(self, labels: Tensor, predictions: Tensor) -> Batch:
+        if self.pairs == "batch":
+            return super().batch(labels, predictions)
+        apart = ops.cast(ops.reshape(predictions, (-1,)), "float32")
+        same = ops.cast(labels, "float32") > 0.5
+        return Batch(apart, same, ops.logical_not(same), mining.entries(apart))
+
+    def terms(self, batch: Batch) -> list[Terms]:
+        (pull, push), positive, negative = self.costs(batch.distances), *batch[1:3]
+        if self.reduce_pairs == "all":
+            either = ops.logical_or(positive, negative)
+            return [Terms(ops.where(positive, pull, push), either)]
+        if self.reduce_pairs == "nonzero":
+            positive = ops.logical_and(positive, pull > 0)
+            negative = ops.logical_and(negative, push > 0)
+        return [Terms(pull, positive), Terms(push, negative)]
+
+    def costs(self, pairwise: Tensor) -> tuple[Tensor, Tensor]:
+        """What each distance costs if the pair is positive, and if it is negative."""
+        square = pairwise * pairwise
+        if self.form == "linear":
+            return pairwise, ops.relu(self.margin - pairwise)
+        if self.form == "squared_margin":
+            return square, ops.relu(self.margin - square)
+        return square, ops.square(ops.relu(self.margin - pairwise))
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "form": self.form,
+            "reduce_pairs": self.reduce_pairs,
+            "pairs": self.pairs,
+        }
+
+
+@keras.saving.register_keras_serializable(package="keras_reid")
+class LiftedStructureLoss(MetricLoss):
+    """`[log Σ_P exp(d⁺) + log Σ_N exp(margin − d⁻)]₊` per anchor, the mean over the anchors.
+
+    The generalised lifted embedding loss of Hermans et al. (arXiv:1703.07737, who sum over the
+    anchors) after Song et al. (CVPR 2016, arXiv:1511.06452).
+    """
+
+    def __init__(self, margin: float = 0.3, *arguments: Any, **common: Any) -> None:
+        super().__init__(margin, *arguments, **common)
+        _check_has_margin("lifted structure", margin)
+
+    def terms(self, batch: Batch) -> list[Terms]:
+        positive = log_sum_exp(batch.distances, batch.positive)
+        negative = log_sum_exp(self.margin - batch.distances, batch.negative)
+        valid = mining.exists(batch.positive, batch.negative)
+        return [Terms(ops.relu(positive + negative), valid)]
+
+
+@keras.saving.register_keras_serializable(package="keras_reid")
+class CircleLoss(MetricLoss):
+    """`log(1 + Σ_N exp(γ α⁻ (s⁻ − m)) · Σ_P exp(−γ α⁺ (s⁺ − 1 + m)))` per anchor.
+
+    With similarities `s = 1 − d` and constant weights `α⁺ = [1 + m − s⁺]₊`, `α⁻ = [s⁻ + m]₊`, on
+    the pairs of the batch (Sun et al., CVPR 2020, arXiv:2002.10857).
+
+    Args:
+        margin: m, the relaxation; s⁺ should exceed 1 − m and s⁻ stay below m.
+        scale: γ.
+        common: distance, normalize, gather, reduction, name and dtype of `MetricLoss`; cosine by
+            default, so that s is the cosine.
+    """
+
+    def __init__(
+        self,
+        margin: float = 0.25,
+        scale: float = 64.0,
+        distance: str | distances.Distance = "cosine",
+        **common: Any,
+    ) -> None:
+        super().__init__(margin, distance, **common)
+        _check_has_margin("circle", margin)
+        self.relaxation = margin
+        if not 0 < scale < float("inf"):
+            raise InputError(f"The scale is above 0, but {scale} was given: 64 is usual.")
+        self.scale = scale
+
+    def terms(self, batch: Batch) -> list[Terms]:
+        similarity = 1 - batch.distances
+        weight_p = ops.stop_gradient(ops.relu(1 + self.relaxation - similarity))
+        weight_n = ops.stop_gradient(ops.relu(similarity + self.relaxation))
+        pull = -self.scale * weight_p * (similarity - 1 + self.relaxation)
+        push = self.scale * weight_n * (similarity - self.relaxation)
+        joint = log_sum_exp(pull, batch.positive) + log_sum_exp(push, batch.negative)
+        return [Terms(ops.softplus(joint), mining.exists(batch.positive, batch.negative))]
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "scale": self.scale}
+
+
+def log_sum_exp(values: Tensor, mask: Tensor) -> Tensor:
+    """`log Σ exp(values)` over the mask, for each row; finite also where the mask is empty."""
+    return ops.logsumexp(ops.where(mask, values, -mining.FAR), axis=-1)
+
+
+def _check_has_margin(loss: str, margin: float | None) -> None:
+    if margin is None:
+        raise InputError(f"The {loss} loss has a margin, but None was given: give a number.")
+
+
+def _check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise InputError(
+            f"{name} is one of {', '.join(known)}, but {value!r} was given: choose one of these."
+        )

@@ -1,0 +1,186 @@
+"""Quadruplet losses: also the distance between two other identities is compared."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_reid import distances, mining
+from keras_reid.errors import InputError
+from keras_reid.losses.base import Batch, MetricLoss, Terms, check_margin, mean_over, slack
+from keras_reid.losses.metric import check_absolute
+
+Tensor = Any
+
+
+@keras.saving.register_keras_serializable(package="keras_reid")
+class QuadrupletLoss(MetricLoss):
+    """`[d_ij − d_ik + margin]₊ + [d_ij − d_lk + margin2]₊` (Chen et al., arXiv:1704.01719).
+
+    i and j are one identity; k, and in the second part l and k, are others, all three different:
+    with two identities the second part is 0. Each part is the mean over its comparisons.
+
+    Args:
+        margin: of the first part, in units of `distance`; None is softplus.
+        margin2: of the second, weaker part; None is softplus.
+        miner: `"hard"`: for each anchor the farthest positive, the nearest negative and the
+            nearest pair of two other identities; `"all"`: every comparison, whose second part
+            takes O(b⁴) memory, 67 MB a tensor for 64 images.
+        adaptive: instead of the given margins `m` and `m / 2`, with `m` the mean distance of
+            negative pairs minus that of positive pairs, as constants, and at least 0.
+        common: distance, normalize, gather, reduction, name and dtype of `MetricLoss`; unit
+            vectors and squared distances by default. For the learned metric g of the paper give
+            `g ** 2` from `keras_reid.layers.PairMetric` and `distance="precomputed"`.
+    """
+
+    def __init__(
+        self,
+        margin: float | None = 1.0,
+        margin2: float | None = 0.5,
+        miner: str = "hard",
+        adaptive: bool = False,
+        distance: str | distances.Distance = "squared_euclidean",
+        normalize: bool | None = None,
+        **common: Any,
+    ) -> None:
+        if normalize is None:
+            normalize = distance != "precomputed"
+        super().__init__(margin, distance, normalize, **common)
+        check_margin("margin2", margin2)
+        if miner not in ("hard", "all"):
+            raise InputError(
+                f"The miner of quadruplets is 'hard' or 'all', but {miner!r} was given: choose "
+                "one of these."
+            )
+        self.margin2 = margin2
+        self.miner = miner
+        self.adaptive = adaptive
+
+    @property
+    def reads_entries(self) -> bool:
+        return self.miner == "hard"
+
+    def terms(self, batch: Batch) -> list[Terms]:
+        margin, margin2 = self.margins(batch)
+        near = self.mine(batch)
+        mine_apart = hardest_apart if self.miner == "hard" else all_apart
+        apart = mine_apart(*batch)
+        return [
+            Terms(slack(near.positive - near.negative, margin), near.valid),
+            Terms(slack(apart.positive - apart.negative, margin2), apart.valid),
+        ]
+
+    def margins(self, batch: Batch) -> tuple[Any, Any]:
+        """Both margins: those given, or by the mean distances of the batch."""
+        if not self.adaptive:
+            return self.margin, self.margin2
+        apart = mean_over(batch.negative, batch.distances)
+        gap = ops.relu(apart - mean_over(batch.positive, batch.distances))
+        return ops.stop_gradient(gap), ops.stop_gradient(gap / 2)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "margin2": self.margin2,
+            "miner": self.miner,
+            "adaptive": self.adaptive,
+        }
+
+
+@keras.saving.register_keras_serializable(package="keras_reid")
+class ImprovedQuadrupletLoss(QuadrupletLoss):
+    """The quadruplet loss `+ weight · [d⁺ − pull]₊ + push_weight · [push − d°]₊`.
+
+    The union of the improved triplet and the quadruplet loss, batch-hard:
+    `[d⁺ − d⁻ + margin]₊ + [d⁺ − d° + margin2]₊` and these absolute bounds, where d⁺ is the
+    farthest positive, d⁻ the nearest negative and d° the nearest pair of two other identities.
+
+    Args:
+        margin, margin2, distance, normalize, common: as in `QuadrupletLoss`.
+        pull: distance below which a positive is near enough.
+        weight: of the pull.
+        push: distance beyond which other identities are far enough apart.
+        push_weight: of the push.
+    """
+
+    def __init__(
+        self,
+        margin: float | None = 1.0,
+        margin2: float | None = 0.5,
+        pull: float = 0.01,
+        weight: float = 0.002,
+        push: float = 1.0,
+        push_weight: float = 0.0,
+        **common: Any,
+    ) -> None:
+        super().__init__(margin, margin2, "hard", False, **common)
+        check_absolute("pull", pull, weight)
+        check_absolute("push", push, push_weight)
+        self.pull = pull
+        self.weight = weight
+        self.push = push
+        self.push_weight = push_weight
+
+    def terms(self, batch: Batch) -> list[Terms]:
+        near, apart = self.mine(batch), hardest_apart(*batch)
+        relative = self.slack(near.positive - near.negative)
+        across = slack(apart.positive - apart.negative, self.margin2)
+        return [
+            Terms(relative + self.weight * ops.relu(near.positive - self.pull), near.valid),
+            Terms(across + self.push_weight * ops.relu(self.push - apart.negative), apart.valid),
+        ]
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        for fixed in ("miner", "adaptive"):
+            config.pop(fixed)
+        return {
+            **config,
+            "pull": self.pull,
+            "weight": self.weight,
+            "push": self.push,
+            "push_weight": self.push_weight,
+        }
+
+
+def hardest_apart(
+    pairwise: Tensor, positive: Tensor, negative: Tensor, read: mining.Reader | None = None
+) -> mining.Mined:
+    """For each anchor the farthest positive and the nearest pair (l, k) of two other identities.
+
+    The nearest pair of the whole batch serves every anchor that is of neither identity; an anchor
+    of l's identity needs the nearest pair without that identity, and one of k's likewise. So three
+    searches of the matrix answer for all anchors.
+    """
+    choice = ops.stop_gradient(pairwise)
+    read = read or mining.entries(pairwise)
+    same = ops.logical_not(negative)
+    row, column = mining.nearest_pair(choice, negative)
+    of_row, of_column = ops.take(same, row, axis=0)[0], ops.take(same, column, axis=0)[0]
+
+    def without(identity: Tensor) -> Tensor:
+        other = ops.logical_not(identity)
+        return ops.logical_and(negative, ops.logical_and(other[:, None], other[None, :]))
+
+    masks = [negative, without(of_row), without(of_column)]
+    found = [read(*mining.nearest_pair(choice, mask)) for mask in masks]
+    exists = [ops.any(mask) for mask in masks]
+
+    def by_anchor(everywhere: Tensor, at_row: Tensor, at_column: Tensor) -> Tensor:
+        return ops.where(of_row, at_row, ops.where(of_column, at_column, everywhere))
+
+    return mining.Mined(
+        read(None, mining.farthest(choice, positive)),
+        by_anchor(*found),
+        ops.logical_and(ops.any(positive, axis=-1), by_anchor(*exists)),
+    )
+
+
+def all_apart(
+    pairwise: Tensor, positive: Tensor, negative: Tensor, read: mining.Reader | None = None
+) -> mining.Mined:
+    """Every positive pair (i, j) with every pair (l, k) of two other identities: `(b, b, b, b)`."""
+    apart = ops.logical_and(negative[:, :, None], negative[:, None, :])  # i, l and i, k
+    apart = ops.logical_and(apart, negative[None])  # l, k
+    valid = ops.logical_and(positive[:, :, None, None], apart[:, None])
+    return mining.Mined(pairwise[:, :, None, None], pairwise[None, None], valid)

@@ -1,0 +1,48 @@
+"""Every line of ours in docs/migrating.md builds, and those of TensorFlow Addons are its values."""
+
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_tfa import build
+
+from keras_reid import losses
+from keras_reid.losses import MetricLoss
+
+TEXT = (Path(__file__).parent.parent / "docs/migrating.md").read_text(encoding="utf-8")
+LINES = sorted(set(re.findall(r"`(losses\.\w+\([^`]*\))`", TEXT)))
+LABELS = np.array([0, 0, 1, 1])
+POINTS = np.array([[0, 1], [2, 0], [1, 1], [3, 1]], "float32")
+NAMES = {"losses": losses, "math": math, "c": 751}
+
+
+def built(line):
+    return eval(line, NAMES)
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_a_line_of_ours_builds(line):
+    loss = built(line)
+    if isinstance(loss, MetricLoss) and 'pairs="given"' not in line:
+        assert float(loss(LABELS, POINTS)) > 0
+
+
+@pytest.mark.parametrize(
+    ("line", "case"),
+    [
+        ('losses.TripletHardLoss(1.0, anchors="all")', ("hard", "L2", "1.0")),
+        ('losses.TripletHardLoss(None, anchors="all")', ("soft", "L2", "-")),
+        ('losses.TripletSemiHardLoss(1.0, anchors="all")', ("semihard", "L2", "1.0")),
+        (
+            'losses.ContrastiveLoss(1.0, pairs="given", reduce_pairs="all")',
+            ("contrastive", "given", "1.0"),
+        ),
+    ],
+)
+def test_the_lines_for_tensorflow_addons_are_those_that_are_compared(line, case):
+    assert line in LINES
+    ours, compared = built(line), build(*case)
+    assert type(ours) is type(compared)
+    assert {**ours.get_config(), "name": ""} == {**compared.get_config(), "name": ""}

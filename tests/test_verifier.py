@@ -1,0 +1,180 @@
+"""The pair verifier: shared weights, symmetry, cuts, saving, training."""
+
+import keras
+import numpy as np
+import oracle_pairs
+import pytest
+import tensorflow as tf
+
+from keras_reid import backbones, data, models, verifier
+from keras_reid.errors import InputError
+from keras_reid.losses import ContrastiveLoss
+
+SIZE = (64, 32)
+
+
+def images(n: int = 4, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (n, *SIZE, 3), dtype=np.uint8)
+
+
+def build(**arguments) -> keras.Model:
+    keras.utils.set_random_seed(1)
+    arguments = {"backbone": "tiny", "image_size": SIZE, "weights": "none", **arguments}
+    return models.build_pair_verifier(**arguments)
+
+
+def distances(model: keras.Model, *pair: np.ndarray, **arguments) -> np.ndarray:
+    return model(list(pair), **arguments)["distance"].numpy()
+
+
+@pytest.mark.parametrize("arguments", [{}, {"pooling": "gem"}, {"pooling": "max", "width": 16}])
+def test_the_distance_is_that_of_the_gated_features(arguments: dict) -> None:
+    model = build(**arguments)
+    x, y = images(), images(seed=1)
+    model([x, y], training=True)  # moves the statistics
+    head, tail = model.get_layer("head"), model.get_layer("tail")
+    sigma = np.linspace(0.05, 0.5, head.output.shape[-1])
+    model.get_layer("gate").set_weights([np.log(sigma)])
+    gated = oracle_pairs.matching_gate(head(x), head(y), sigma)
+    features = [tail(g.astype("float32")).numpy() for g in gated]
+    assert features[0].shape == (4, arguments.get("width", 128))
+    expected = oracle_pairs.pair_distance(*features)
+    np.testing.assert_allclose(distances(model, x, y), expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_exchanging_the_images_changes_nothing(training: bool) -> None:
+    """Neither the distances nor, in training, the statistics that batch normalisation keeps."""
+    x, y = images(), images(seed=1) // 2
+    one, other = build(), build()
+    there = distances(one, x, y, training=training)
+    np.testing.assert_allclose(there, distances(other, y, x, training=training), atol=1e-5)
+    assert (there > 1e-3).all()
+    for a, b in zip(one.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_an_image_has_no_distance_to_itself() -> None:
+    np.testing.assert_allclose(distances(build(), images(), images()), 0, atol=1e-6)
+
+
+def test_there_is_one_set_of_weights() -> None:
+    backbone = backbones.build("tiny", "none", SIZE, last_stride=1)
+    widths = build().get_layer("head").output.shape[-1]
+    assert build().count_params() == backbone.count_params() + widths
+
+
+@pytest.mark.parametrize("name", ["tiny", "mobilenetv2"])
+def test_both_halves_of_a_backbone_are_the_backbone(name: str) -> None:
+    model = backbones.build(name, "none", SIZE, last_stride=1)
+    before, behind = verifier.split(model)
+    pixels = images().astype("float32")
+    np.testing.assert_allclose(behind(before(pixels)), model(pixels), rtol=1e-4, atol=1e-5)
+    assert before.count_params() > 0
+    assert behind.count_params() > 0
+    assert before.count_params() + behind.count_params() == model.count_params()
+
+
+def test_a_gate_stands_where_it_is_told() -> None:
+    backbone = backbones.build("tiny", "none", SIZE)
+    third = [layer for layer in backbone.layers if isinstance(layer, keras.layers.ReLU)][2]
+    before, _ = verifier.split(backbone, third.name)
+    assert before.output.shape[1:] == third.output.shape[1:]
+    gate = "block_6_project_BN"
+    head = build(backbone="mobilenetv2", gate=gate).get_layer("head")
+    assert head.output.shape[1:] == (4, 2, 64)
+
+
+def test_the_cut_goes_around_shortcuts() -> None:
+    pixels = keras.Input((8, 4, 3))
+    x = keras.layers.Conv2D(3, 1, name="first")(pixels)
+    y = keras.layers.Conv2D(3, 1, name="inside")(x)
+    y = keras.layers.Conv2D(3, 1, name="also_inside")(y)
+    y = keras.layers.Add(name="sum")([x, y])
+    model = keras.Model(pixels, keras.layers.ReLU(name="last")(y))
+    before, behind = verifier.split(model)
+    assert before.layers[-1].name == "first"
+    x = np.random.default_rng(0).normal(size=(2, 8, 4, 3)).astype("float32")
+    np.testing.assert_allclose(behind(before(x)), model(x), rtol=1e-5)
+    with pytest.raises(InputError, match="one of first, sum: received 'inside'"):
+        verifier.split(model, "inside")
+
+
+@pytest.mark.parametrize("backbone", ["tiny", "mobilenetv2"])
+def test_keras_round_trip(backbone: str, tmp_path) -> None:
+    model = build(backbone=backbone, width=8)
+    x, y = images(), images(seed=1)
+    model([x, y], training=True)
+    model.save(tmp_path / "verifier.keras")
+    loaded = keras.saving.load_model(tmp_path / "verifier.keras")
+    np.testing.assert_allclose(distances(loaded, x, y), distances(model, x, y), atol=1e-6)
+
+
+def test_every_weight_is_trained() -> None:
+    model = build(pooling="gem", width=8)
+    with tf.GradientTape() as tape:
+        distance = model([images(), images(seed=1)], training=True)["distance"]
+        loss = tf.reduce_sum(distance * [1.0, 2.0, 3.0, 4.0])
+    found = tape.gradient(loss, model.trainable_variables)
+    for variable, gradient in zip(model.trainable_variables, found, strict=True):
+        assert gradient is not None, variable.path
+        assert np.isfinite(gradient).all(), variable.path
+        assert np.abs(gradient).max() > 0, variable.path
+
+
+@pytest.mark.parametrize("dtype", ["mixed_float16", "mixed_bfloat16"])
+def test_distances_are_float32_in_half_precision(dtype: str) -> None:
+    policy = keras.mixed_precision.global_policy()
+    full = distances(build(), images(), images(seed=1))
+    try:
+        keras.mixed_precision.set_global_policy(dtype)
+        model = build()
+        found = distances(model, images(), images(seed=1))
+        matrix = verifier.pair_distances(model, images(), images(seed=1))
+    finally:
+        keras.mixed_precision.set_global_policy(policy)
+    assert found.dtype == matrix.dtype == np.float32
+    np.testing.assert_allclose(found, full, atol=0.02)
+    np.testing.assert_allclose(np.diag(matrix), found, atol=0.02)
+
+
+@pytest.mark.parametrize("batch_size", [4, 64])
+def test_the_matrix_holds_the_distance_of_every_pair(batch_size: int) -> None:
+    model = build()
+    query, gallery = images(3), images(5, seed=1)
+    expected = [[distances(model, q[None], g[None])[0] for g in gallery] for q in query]
+    found = verifier.pair_distances(model, query, gallery, batch_size)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_training_on_given_pairs_lowers_the_loss(pedestrians) -> None:
+    train = data.load("synthetic", pedestrians).train
+    batches = data.pair_batches(train, 16, SIZE, "none", seed=0, cache="memory")
+    model = build()
+    model.compile(keras.optimizers.Adam(1e-3), {"distance": ContrastiveLoss(pairs="given")})
+    run = {"steps_per_epoch": 5, "epochs": 8, "verbose": 0, "shuffle": False}
+    history = model.fit(batches, **run).history["loss"]
+    assert np.mean(history[-2:]) < 0.7 * history[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"pooling": "median"}, "pooling is one of avg, gem, max: received 'median'"),
+        ({"width": 0}, "sizes are at least 1"),
+        ({"gate": "nowhere"}, "through which every path runs, one of .* received 'nowhere'"),
+        ({"backbone": "resnet51"}, "received 'resnet51'"),
+    ],
+)
+def test_bad_arguments(arguments: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        build(**arguments)
+
+
+def test_what_cannot_be_compared() -> None:
+    with pytest.raises(InputError, match="received the model 'embedder'; make it with"):
+        verifier.pair_distances(
+            models.build("tiny", None, SIZE, weights="none"), images(), images()
+        )
+    with pytest.raises(InputError, match="received 0 queries, 4 gallery images"):
+        verifier.pair_distances(build(), images(0), images())
