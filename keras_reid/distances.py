@@ -85,13 +85,13 @@ def unit(x: Tensor) -> Tensor:
     @ops.custom_gradient
     def unit(x: Tensor) -> tuple[Tensor, Callable[..., Tensor]]:
         squared = ops.sum(x * x, axis=-1, keepdims=True)
-        scale = ops.rsqrt(ops.where(squared <= 0, ops.ones_like(squared), squared))
-        direction = x * scale
+        length = ops.sqrt(ops.where(squared <= 0, ops.ones_like(squared), squared))
+        direction = x / length
 
         def gradient(*arguments: Tensor, upstream: Tensor | None = None) -> Tensor:
             slope = arguments[0] if upstream is None else upstream
             along = ops.sum(slope * direction, axis=-1, keepdims=True)
-            return scale * (slope - along * direction)
+            return (slope - along * direction) / length
 
         return direction, gradient
 

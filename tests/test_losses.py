@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_reid import mining
+from keras_reid import losses, mining
 from keras_reid.errors import InputError
-from keras_reid.losses import IdentityLoss, MetricLoss, TripletHardLoss
+from keras_reid.losses import IdentityLoss, MetricLoss, TripletHardLoss, metric
 
 LINE = np.array([[0], [3], [4], [9]], "float32")
 PAIRS = np.array([0, 0, 1, 1])
@@ -161,6 +161,205 @@ def test_a_label_that_is_no_class_is_not_trained_on(label):
         IdentityLoss()(np.array([label]), np.zeros((1, 5)))
 
 
+# --- The other formulas, by hand
+
+SIX = np.array([[0], [2], [5], [6], [10], [13]], "float32")
+TRIPLES = np.array([[0], [1], [3], [4], [6], [10]], "float32")
+THREE_PAIRS, TWO_TRIPLES = np.repeat([0, 1, 2], 2), np.repeat([0, 1], 3)
+PLAIN = {"distance": "euclidean", "normalize": False}
+
+
+@pytest.mark.parametrize(
+    ("loss", "expected"),
+    [
+        (losses.ContrastiveLoss(5, reduce_pairs="all", normalize=False), 8.5),
+        (losses.ContrastiveLoss(5, normalize=False), 21.25),
+        (losses.ContrastiveLoss(5, reduce_pairs="nonzero", normalize=False), 25.5),
+        (losses.ContrastiveLoss(5, "linear", "nonzero", normalize=False), 6.5),
+        (losses.TripletLoss(1.0), 1.25),
+        (losses.TripletLoss(1.0, nonzero=True), 10 / 3),
+        (losses.TripletLoss(None), 1.0192594957680916),
+        (losses.LiftedStructureLoss(1.0), 2.0276513500314297),
+        (losses.MarginSampleMiningLoss(1.0), 5.0),
+        (losses.ImprovedTripletLoss(1.0, 2.0, 0.5, **PLAIN), 3.0),
+        (losses.TripletSemiHardLoss(1.0), 0.5),
+    ],
+)
+def test_four_points_on_a_line(loss, expected):
+    assert float(loss(PAIRS, LINE)) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize(("miner", "expected"), [("hard", 1 / 6), ("all", 1 / 24)])
+def test_quadruplets_on_a_line(miner, expected):
+    loss = losses.QuadrupletLoss(1.0, 0.5, miner, **PLAIN)
+    assert float(loss(THREE_PAIRS, SIX)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_adaptive_margins_follow_the_mean_distances():
+    loss = losses.QuadrupletLoss(adaptive=True, normalize=False)
+    labels, line = tf.constant(PAIRS), tf.constant(LINE)
+    assert [float(m) for m in loss.margins(loss.batch(labels, line))] == [16.5, 8.25]
+
+
+@pytest.mark.parametrize(("margin", "expected"), [(1.0, 1.5768181834), (None, 1.2954460466)])
+def test_soft_weights_on_a_line(margin, expected):
+    loss = losses.SoftTripletHardLoss(margin)
+    assert float(loss(TWO_TRIPLES, TRIPLES)) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("stop", "expected"),
+    [
+        (True, [0, 0.0199, 0.1468, -0.1465, -0.0198, -0.0004]),
+        (False, [0, -0.0151, 0.1818, -0.1832, 0.0148, 0.0017]),
+    ],
+)
+def test_weights_that_are_not_constant_push_easy_positives_away(stop, expected):
+    """Only anchor 0, whose partners all lie on one side of it."""
+    loss = losses.SoftTripletHardLoss(10.0, stop_gradient_weights=stop, reduction=None)
+    with tf.GradientTape() as tape:
+        points = tf.constant(TRIPLES)
+        tape.watch(points)
+        of_first = loss(TWO_TRIPLES, points)[0] / 6
+    gradient = np.array(tape.gradient(of_first, points))[:, 0]
+    np.testing.assert_allclose(gradient[1:], expected[1:], atol=6e-5)
+
+
+def distances_of_quadruplet(positive, negative, apart):
+    """Two images of one identity, one of each of two others, far from everything but as told."""
+    d = np.full((4, 4), 100.0, "float32")
+    d[0, 1] = d[1, 0] = positive
+    d[0, 2] = d[2, 0] = d[1, 2] = d[2, 1] = negative
+    d[2, 3] = d[3, 2] = apart
+    return d
+
+
+@pytest.mark.parametrize(("apart", "expected"), [(4.0, 0.5), (2.0, 2.0)])
+def test_one_quadruplet(apart, expected):
+    loss = losses.QuadrupletLoss(1.0, 0.5, distance="precomputed")
+    d = distances_of_quadruplet(3.0, 3.5, apart)
+    assert float(loss(np.array([0, 0, 1, 2]), d)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_one_union_of_all_parts():
+    loss = losses.ImprovedQuadrupletLoss(1.0, 0.5, 2.0, 0.25, distance="precomputed")
+    d = distances_of_quadruplet(3.0, 3.5, 2.0)
+    assert float(loss(np.array([0, 0, 1, 2]), d)) == pytest.approx(2.25, rel=1e-6)
+    push = losses.ImprovedQuadrupletLoss(
+        1.0, 0.5, 2.0, 0.25, push=2.5, push_weight=2.0, distance="precomputed"
+    )
+    assert float(push(np.array([0, 0, 1, 2]), d)) == pytest.approx(3.25, rel=1e-6)
+
+
+def test_msml_is_zero_where_the_two_pairs_are_apart():
+    line = np.array([[0], [1], [10], [11]], "float32")
+    assert float(losses.MarginSampleMiningLoss(1.0)(PAIRS, line)) == 0
+
+
+def test_given_triplets():
+    anchor, positive, negative = np.zeros((1, 1)), np.full((1, 1), 3.0), np.full((1, 1), 2.0)
+    assert float(metric.triplet(anchor, positive, negative, 0.5)[0]) == 1.5
+    assert float(metric.triplet(anchor, positive, negative, 0.5, "squared_euclidean")[0]) == 5.5
+    assert float(metric.triplet(anchor, negative, positive, 0.5)[0]) == 0
+    assert float(metric.triplet(anchor, positive, negative, 0.5, normalize=True)[0]) == 0.5
+    with pytest.raises(InputError, match=r"row by row with euclidean.*'precomputed'"):
+        metric.triplet(anchor, positive, negative, distance="precomputed")
+
+
+def test_given_pairs():
+    same, apart = np.array([1, 0, 0]), np.array([3.0, 3.0, 6.0])
+    loss = losses.ContrastiveLoss(5.0, pairs="given", reduction=None, reduce_pairs="all")
+    np.testing.assert_array_equal(loss(same, apart), [9, 4, 0])
+    np.testing.assert_array_equal(loss(same[:, None], apart[:, None]), [9, 4, 0])
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        losses.TripletHardLoss,
+        losses.MarginSampleMiningLoss,
+        losses.ImprovedTripletLoss,
+        losses.QuadrupletLoss,
+        lambda **more: losses.TripletLoss(miner="hard", **more),
+    ],
+)
+@pytest.mark.parametrize("distance", ["euclidean", "squared_euclidean", "cosine"])
+def test_large_batches_have_the_same_value_and_gradient(build, distance, monkeypatch):
+    """Their distances are computed anew from the points chosen; small batches read the matrix."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(6), 4)
+    x = tf.constant(rng.normal(size=(24, 7)).astype("float32"))
+    results = []
+    for threshold in (512, 2):
+        monkeypatch.setattr(losses.base, "_SPARSE_FROM", threshold)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            value = build(distance=distance)(labels, x)
+        results.append((value, tf.convert_to_tensor(tape.gradient(value, x))))
+    np.testing.assert_allclose(results[1][0], results[0][0], rtol=1e-6)
+    np.testing.assert_allclose(results[1][1], results[0][1], rtol=1e-4, atol=1e-6)
+    assert np.any(results[0][1] != 0)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: losses.TripletLoss(miner="hardest"), "A miner is .* but 'hardest' was given"),
+        (lambda: losses.TripletHardLoss(anchors="some"), "'valid' or 'all', but 'some' was given"),
+        (lambda: losses.SoftTripletHardLoss(temperature=0), "above 0, but 0 was given"),
+        (lambda: losses.ImprovedTripletLoss(pull=-1.0), "pull and its weight .* -1.0 and 0.002"),
+        (lambda: losses.ImprovedQuadrupletLoss(push_weight=-1.0), "push and its weight"),
+        (lambda: losses.QuadrupletLoss(margin2=-1.0), "margin2 is a distance .* -1.0 was given"),
+        (lambda: losses.QuadrupletLoss(miner="semi_hard"), "'hard' or 'all', but 'semi_hard'"),
+        (lambda: losses.ContrastiveLoss(None), "contrastive loss has a margin, but None"),
+        (lambda: losses.ContrastiveLoss(form="l2"), "form is one of hadsell, .* 'l2' was given"),
+        (lambda: losses.ContrastiveLoss(reduce_pairs="sum"), "reduce_pairs is one of balanced"),
+        (lambda: losses.ContrastiveLoss(pairs="some"), "pairs is one of batch, given"),
+        (lambda: losses.ContrastiveLoss(pairs="given", gather=True), "taken as they are"),
+        (lambda: losses.LiftedStructureLoss(None), "lifted structure loss has a margin"),
+        (lambda: losses.CircleLoss(scale=0), "scale is above 0, but 0 was given"),
+        (lambda: losses.TripletHardLoss(distance="precomputed", normalize=True), "as they are"),
+        (lambda: losses.LossFact(TripletHardLoss(), "mean"), "one of active, .* 'mean' was given"),
+    ],
+)
+def test_bad_arguments_are_refused_in_a_sentence(build, message):
+    with pytest.raises(InputError, match=message):
+        build()
+
+
+def test_precomputed_distances_are_square():
+    with pytest.raises(InputError, match=r"square matrix, but the shape is \(4, 3\)"):
+        TripletHardLoss(distance="precomputed")(PAIRS, np.zeros((4, 3)))
+
+
+# --- What a loss sees
+
+
+def test_facts_by_hand():
+    """Anchors 0 and 3 keep the margin; of one identity are 3 and 5, of two 4, 9, 1 and 6."""
+    facts = {k: float(v) for k, v in TripletHardLoss(1.0).explain(PAIRS, LINE).items()}
+    assert facts == {"active": 0.5, "positive": 4.0, "negative": 5.0, "norm": 4.0}
+
+
+def test_with_the_soft_margin_active_means_that_the_negative_is_nearer():
+    soft = TripletHardLoss(None).explain(PAIRS, LINE)
+    assert float(soft["active"]) == 0.5
+
+
+def test_facts_are_metrics_of_a_plain_fit(tmp_path):
+    x, identities = people()
+    model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(4)])
+    loss = TripletHardLoss()
+    model.compile("sgd", loss, metrics=losses.facts(loss))
+    history = model.fit(x, identities, batch_size=48, verbose=0, shuffle=False).history
+    assert set(history) == {"loss", *losses.FACTS}
+    assert 0 < history["active"][0] <= 1
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    expected = model.test_on_batch(x, identities, return_dict=True)
+    assert again.test_on_batch(x, identities, return_dict=True) == pytest.approx(expected)
+
+
 # --- In a plain fit
 
 
@@ -178,8 +377,8 @@ def test_a_plain_fit_lowers_the_loss(loss):
     x, identities = people()
     model = keras.Sequential([keras.layers.Dense(16, "relu"), keras.layers.Dense(6)])
     model.compile(keras.optimizers.Adam(0.01), loss)
-    losses = model.fit(x, identities, batch_size=48, epochs=30, verbose=0).history["loss"]
-    assert losses[-1] < 0.6 * losses[0]
+    history = model.fit(x, identities, batch_size=48, epochs=30, verbose=0).history["loss"]
+    assert history[-1] < 0.6 * history[0]
 
 
 def heads():

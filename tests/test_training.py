@@ -10,7 +10,13 @@ import tensorflow as tf
 from keras_reid import data, losses, models
 from keras_reid.errors import InputError
 from keras_reid.training import fitting, recipes, runs
-from keras_reid.training.callbacks import Backup, History, RetrievalEvaluation, averaged_weights
+from keras_reid.training.callbacks import (
+    Backup,
+    CollapseMonitor,
+    History,
+    RetrievalEvaluation,
+    averaged_weights,
+)
 from keras_reid.training.learner import Learner
 from keras_reid.training.objective import Objective, Term
 from keras_reid.training.schedules import WarmUp, schedule
@@ -218,9 +224,21 @@ def tiny(**changes) -> recipes.Recipe:
     return recipes.Recipe(**{**values, **changes})
 
 
-def test_an_interrupted_run_ends_with_the_same_weights(pedestrians, tmp_path) -> None:
+@pytest.mark.parametrize(
+    ("changes", "epochs_before"),
+    [
+        ({"ema": 0.9}, 1),
+        ({"pretrain": 2, "epochs": 1, "identity_weight": 0.0}, 1),
+        ({"pretrain": 1, "epochs": 2, "identity_weight": 0.0, "metric_loss": "quadruplet"}, 1),
+        ({"pretrain": 1, "epochs": 2, "metric_loss": "margin_sample_mining", "margin": -1.0}, 2),
+    ],
+    ids=["one phase", "in the first phase", "before the second", "in the second"],
+)
+def test_an_interrupted_run_ends_with_the_same_weights(
+    pedestrians, tmp_path, changes, epochs_before
+) -> None:
     images = data.load("market1501", str(pedestrians)).train
-    recipe = tiny(ema=0.9)
+    recipe = tiny(**changes)
     steps = data.pk_steps(images, 4, 2)
 
     class Stop(Exception):
@@ -243,12 +261,89 @@ def test_an_interrupted_run_ends_with_the_same_weights(pedestrians, tmp_path) ->
     whole = train(runs.Run(tmp_path / "whole"))
     broken = runs.Run(tmp_path / "broken")
     with pytest.raises(Stop):
-        train(broken, die_at=steps + 2)
+        train(broken, die_at=epochs_before * steps + 2)
     resumed = train(broken)
     for a, b in zip(whole.get_weights(), resumed.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
     rows = [json.loads(line) for line in broken.history_file.read_text().splitlines()]
     assert [row["epoch"] for row in rows] == [1, 2, 3]
+
+
+def test_phases_train_one_loss_and_then_the_other(pedestrians, tmp_path) -> None:
+    images = data.load("market1501", str(pedestrians)).train
+    recipe = tiny(pretrain=1, epochs=2, identity_weight=0.0)
+    model = fitting.build_model(recipe, len(images.classes()[0]))
+    run = runs.Run(tmp_path / "run")
+    fitting.fit(model, images, recipe, run, {}, verbose=0)
+    rows = [json.loads(line) for line in run.history_file.read_text().splitlines()]
+    assert ["identity" in row for row in rows] == [True, False, False]
+    assert ["metric" in row for row in rows] == [False, True, True]
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("name", losses.METRIC_LOSSES)
+def test_every_metric_loss_is_one_flag(name: str) -> None:
+    own = fitting.build_metric_loss(tiny(metric_loss=name))
+    default = losses.METRIC_LOSSES[name](name=own.name)
+    assert own.get_config() == default.get_config()
+    given = fitting.build_metric_loss(
+        tiny(metric_loss=name, margin=0.7, distance="cosine", normalize=False)
+    )
+    assert (given.margin, given.distance, given.normalize) == (0.7, "cosine", False)
+
+
+def test_a_negative_margin_is_the_soft_one() -> None:
+    assert fitting.build_metric_loss(tiny(margin=-1.0)).margin is None
+
+
+@pytest.mark.parametrize(
+    ("recipe", "terms"),
+    [("classification", ["identity"]), ("joint", ["identity", "metric"])],
+)
+def test_the_roads_that_users_compare(recipe: str, terms: list[str]) -> None:
+    objective = fitting.build_objective(recipes.get(recipe))
+    assert [term.name for term in objective.terms] == terms
+
+
+def test_fine_tuning_has_two_phases() -> None:
+    first, second = recipes.get("finetune_metric").phases
+    assert (first.identity_weight, first.metric_weight) == (1, 0)
+    assert (second.identity_weight, second.metric_weight) == (0, 1)
+
+
+class Constant(keras.layers.Layer):
+    """The same embedding for every image: what a collapsed model does."""
+
+    def build(self, shape) -> None:
+        self.point = self.add_weight(shape=(4,), initializer="ones")
+
+    def call(self, x):
+        return 0 * x[:, :4] + self.point
+
+
+@pytest.mark.parametrize(("margin", "value"), [(0.3, "0.3"), (None, "0.6931")])
+def test_collapse_is_said_in_words(margin, value, caplog) -> None:
+    model = keras.Sequential([keras.Input((5,)), Constant()])
+    model.compile("sgd", losses.TripletHardLoss(margin))
+    x, y = np.random.default_rng(0).normal(size=(12, 5)), np.repeat(np.arange(4), 3)
+    options = {"epochs": 3, "batch_size": 12, "verbose": 0}
+    model.fit(x, y, callbacks=[CollapseMonitor(patience=2)], **options)
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert f"{value} is what it costs when all embeddings are equal" in message
+    assert "in epoch 2" in message
+    assert "learning rate" in message
+
+
+def test_collapse_of_a_learner_is_said_by_term(caplog) -> None:
+    trained = learner()
+    trained.compile(optimizer=keras.optimizers.Adam(1e-3))
+    monitor = CollapseMonitor(4, 3)
+    monitor.set_model(trained)
+    monitor.on_train_begin()
+    monitor.on_epoch_end(0, {"loss": 2.3, "identity": 2.0, "triplet": 0.35})
+    assert not caplog.records
+    monitor.on_epoch_end(1, {"loss": 2.3, "identity": 2.0, "triplet": 0.3001})
+    assert "the loss 'triplet' was 0.3001 in epoch 2" in caplog.records[0].getMessage()
 
 
 def test_a_backup_of_another_model_is_refused(tmp_path) -> None:
@@ -334,5 +429,5 @@ def test_bad_recipes(changes: dict, message: str) -> None:
 
 
 def test_unknown_recipe() -> None:
-    with pytest.raises(InputError, match="bot, classification, .*: received 'bott'"):
+    with pytest.raises(InputError, match=r"bot, classification, .*: received 'bott'"):
         recipes.get("bott")

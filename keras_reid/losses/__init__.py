@@ -1,6 +1,7 @@
 """Losses for person re-identification, all `keras.losses.Loss`: they work in a plain `fit`."""
 
 from keras_reid.losses.base import FACTS, MetricLoss
+from keras_reid.losses.facts import LossFact, facts
 from keras_reid.losses.identity import CenterLoss, IdentityLoss, MarginSoftmaxLoss
 from keras_reid.losses.metric import (
     ImprovedTripletLoss,
@@ -38,6 +39,7 @@ __all__ = [
     "ImprovedQuadrupletLoss",
     "ImprovedTripletLoss",
     "LiftedStructureLoss",
+    "LossFact",
     "MarginSampleMiningLoss",
     "MarginSoftmaxLoss",
     "MetricLoss",
@@ -46,4 +48,5 @@ __all__ = [
     "TripletHardLoss",
     "TripletLoss",
     "TripletSemiHardLoss",
+    "facts",
 ]

@@ -1,0 +1,334 @@
+"""The same numbers under TensorFlow, JAX and PyTorch: whichever back end `KERAS_BACKEND` names.
+
+Imports no back end before it is asked for, so that it runs where only one is installed.
+
+JAX has no double precision unless asked, so a near pair is only as exact there as a product in
+float32. The batches are therefore scattered, without pairs of images that are nearly, but not
+quite, the same; `test_near_pairs_do_not_cancel` runs where there is double precision.
+"""
+
+from functools import cache, partial
+
+import catalogue
+import keras
+import numpy as np
+import oracle
+import pytest
+from keras import ops
+
+from keras_reid import distances, layers, losses
+
+BACKEND = keras.backend.backend()
+ALL = pytest.mark.parametrize("name", catalogue.LOSSES)
+METRIC = pytest.mark.parametrize(
+    "name", [name for name, case in catalogue.LOSSES.items() if case.metric]
+)
+COMPARING = pytest.mark.parametrize(
+    "name",
+    [name for name, case in catalogue.LOSSES.items() if case.metric and not case.one_sided],
+)
+WIDTH = 6
+# Identities of twelve images.
+LABELS = {
+    "balanced": np.repeat(np.arange(4), 3),
+    "mixed": np.array([3, 0, 1, 0, 2, 1, 3, 3, 0, 2, 2, 1]),
+    "lone": np.array([0, 0, 1, 2, 2, 2, 3, 4, 5, 5, 3, 1]),
+    "mostly lone": np.array([0, 1, 2, 3, 4, 5, 0, 0, 0, 0, 0, 0]),
+    "two": np.repeat([0, 1], 6),
+    "one against all": np.array([0] * 11 + [1]),
+    "one": np.zeros(12, int),
+    "pairs": np.arange(12) % 6,
+}
+
+
+def batch(case, seed, kind="balanced"):
+    """Labels and predictions `(12, …)`, at scales from 0.1 to 10."""
+    rng = np.random.default_rng(seed)
+    labels = LABELS[kind]
+    centres = rng.normal(size=(WIDTH, WIDTH))
+    scatter = rng.uniform(0.5, 2) * rng.normal(size=(len(labels), WIDTH))
+    scale = 10 ** rng.uniform(-1, 1)
+    return labels, case.prepare((scale * (centres[labels] + scatter)).astype("float32"))
+
+
+def value_and_gradient(function, x):
+    """`f(x)` and `∂ Σ f(x) / ∂x` as arrays, by the differentiation of the back end."""
+    if BACKEND == "jax":
+        return [np.array(result) for result in _with_jax(function, ops.convert_to_tensor(x))]
+    if BACKEND == "torch":
+        return _with_torch(function, ops.convert_to_tensor(x))
+    return _with_tensorflow(function, ops.convert_to_tensor(x))
+
+
+def _with_jax(function, x):
+    import jax
+
+    def total(x):
+        value = function(x)
+        return ops.sum(value), value
+
+    (_, value), gradient = jax.value_and_grad(total, has_aux=True)(x)
+    return value, gradient
+
+
+def _with_torch(function, x):
+    import torch
+
+    x = x.clone().requires_grad_()
+    value = function(x)
+    (gradient,) = torch.autograd.grad(value.sum(), x, allow_unused=True, materialize_grads=True)
+    return ops.convert_to_numpy(value), ops.convert_to_numpy(gradient)
+
+
+def _with_tensorflow(function, x):
+    import tensorflow as tf
+
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        value = function(x)
+    gradient = tape.gradient(value, x, unconnected_gradients="zero")
+    return value.numpy(), gradient.numpy()
+
+
+@cache
+def running(name):
+    """`(labels, predictions) -> value, gradient` of the loss; compiled under JAX, as Keras does."""
+    loss = catalogue.LOSSES[name].loss()
+
+    def run(labels, predictions):
+        return value_and_gradient(partial(loss, labels), predictions)
+
+    if BACKEND != "jax":
+        return lambda labels, x: run(ops.convert_to_tensor(labels, "int32"), x)
+    import jax
+
+    compiled = jax.jit(lambda labels, x: _with_jax(partial(loss, labels), x))
+    return lambda labels, x: [np.array(result) for result in compiled(labels, x)]
+
+
+# --- Losses
+
+
+@ALL
+def test_value_and_gradient_are_those_of_the_oracle(name):
+    case, active = catalogue.LOSSES[name], 0
+    for seed, kind in enumerate(LABELS):
+        labels, predictions = batch(case, seed, kind)
+        value, gradient = running(name)(labels, predictions)
+        rounding = max(case.rounding(predictions), 1e-7)
+        assert value == pytest.approx(case.value(labels, predictions), rel=1e-5, abs=rounding), kind
+        truth = case.around(labels, predictions)
+        direction = np.random.default_rng(seed).normal(size=predictions.shape)
+        size = np.sum(np.abs(gradient * direction))
+        soft = rounding if getattr(case.loss(), "margin", 0) is None else 0
+        expected = pytest.approx(
+            oracle.slope(truth, predictions, direction), rel=1e-5, abs=(1e-5 + soft) * size + 1e-30
+        )
+        assert np.sum(gradient * direction) == expected, kind
+        active += size > 0
+    assert active >= 3, "too few batches have a gradient to compare"
+
+
+@ALL
+def test_every_entry_of_the_gradient_is_that_of_the_oracle(name):
+    case = catalogue.LOSSES[name]
+    labels, predictions = batch(case, 3)
+    _, gradient = running(name)(labels, predictions)
+    expected = oracle.gradient(case.around(labels, predictions), predictions)
+    np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
+
+
+@COMPARING
+@pytest.mark.parametrize("labels", [np.zeros(12, int), np.arange(12)], ids=["one identity", "lone"])
+def test_without_comparisons_value_and_gradient_are_exactly_zero(name, labels):
+    value, gradient = running(name)(labels, batch(catalogue.LOSSES[name], 3)[1])
+    assert value == 0
+    assert np.all(gradient == 0)
+
+
+@METRIC
+def test_duplicates_and_zero_embeddings_have_the_value_of_the_oracle(name):
+    """All finite, the gradient too; all embeddings equal is what a collapsed model gives."""
+    case = catalogue.LOSSES[name]
+    labels, x = batch(case, 3)
+    twins = x.copy()
+    twins[[1, 4, 7]] = x[[0, 0, 6]]  # of one identity, and of two
+    for points in (twins, np.repeat(x[:1], 12, axis=0), np.ones_like(x), np.zeros_like(x)):
+        value, gradient = running(name)(labels, points)
+        rounding = max(case.rounding(points), 1e-7)
+        assert value == pytest.approx(case.value(labels, points), rel=1e-5, abs=rounding)
+        assert np.all(np.isfinite(gradient))
+
+
+if BACKEND == "jax":  # where everything above is compiled
+
+    @ALL
+    def test_eager_and_compiled_agree(name):
+        loss = catalogue.LOSSES[name].loss()
+        labels, predictions = batch(catalogue.LOSSES[name], 3)
+        eager = value_and_gradient(partial(loss, labels), predictions)
+        for result, expected in zip(running(name)(labels, predictions), eager, strict=True):
+            scale = np.abs(expected).max()
+            np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-6 * scale)
+
+
+@pytest.mark.parametrize("kind", losses.identity.MARGINS)
+@pytest.mark.parametrize("bound", [1, -1])
+def test_cosines_at_their_bounds_have_the_slope_beside_them(kind, bound):
+    """An image that is its identity's only one soon has the cosine 1; a clip may halve its slope.
+
+    The own cosine of arcface is left out: its slope has no limit there.
+    """
+    rows = 2 if kind == "arcface" else 3
+    inside = np.array([[0.5, 0.99999, 0.1], [0.2, 0.4, 0.99999], [0.99999, 0.2, 0.3]], "float32")
+    inside = bound * inside[:rows]
+    loss = partial(losses.MarginSoftmaxLoss(kind, scale=4.0), np.array([0, 1, 0])[:rows])
+    _, expected = value_and_gradient(loss, inside)
+    _, gradient = value_and_gradient(loss, np.round(inside, 4))
+    np.testing.assert_allclose(gradient, expected, rtol=1e-3)
+
+
+@METRIC
+def test_gather_on_one_replica_changes_nothing(name):
+    case = catalogue.LOSSES[name]
+    if "pairs" in case.arguments:
+        return  # given pairs are not gathered
+    given = batch(case, 3)
+    gathered, alone = (case.loss(gather=gather)(*given) for gather in (True, False))
+    assert float(gathered) == float(alone)
+
+
+@METRIC
+def test_explain_agrees_with_the_oracle(name):
+    case = catalogue.LOSSES[name]
+    labels, predictions = batch(case, 3)
+    loss = case.loss()
+    facts = {key: float(fact) for key, fact in loss.explain(labels, predictions).items()}
+    positive, negative = oracle.pairs_of(
+        oracle.distances(predictions, loss.distance, loss.normalize), labels
+    )
+    assert facts["positive"] == pytest.approx(np.mean(positive), rel=1e-5)
+    assert facts["negative"] == pytest.approx(np.mean(negative), rel=1e-5)
+    assert 0 <= facts["active"] <= 1
+
+
+@pytest.mark.parametrize("loss", [losses.TripletHardLoss(), losses.QuadrupletLoss()])
+def test_a_step_of_fit(loss):
+    """One step of plain SGD is the gradient at the embeddings, carried to the kernel."""
+    keras.utils.set_random_seed(0)
+    name = type(loss).__name__
+    labels, x = batch(catalogue.LOSSES[name], 3)
+    model = keras.Sequential([keras.Input((WIDTH,)), keras.layers.Dense(WIDTH, use_bias=False)])
+    model.compile(keras.optimizers.SGD(0.1), loss)
+    before = model.get_weights()[0]
+    expected, slopes = running(name)(labels, x @ before)
+    history = model.fit(x, labels, batch_size=len(x), shuffle=False, verbose=0).history
+    assert history["loss"][0] == pytest.approx(float(expected), rel=1e-4)
+    assert np.any(slopes)
+    np.testing.assert_allclose(
+        model.get_weights()[0], before - 0.1 * x.T @ slopes, rtol=1e-3, atol=1e-5
+    )
+
+
+# --- Distances and miners
+
+
+@pytest.mark.parametrize("name", catalogue.DISTANCES)
+def test_distances_are_those_of_the_loops(name):
+    distance, truth = catalogue.DISTANCES[name]
+    rng = np.random.default_rng(0)
+    x, y = (rng.normal(size=(n, 5)).astype("float32") for n in (6, 4))
+    for scale in (1e-6, 1, 1e6):
+        within, across = distance(scale * x), distance(scale * x, scale * y)
+        tolerance = {"rtol": 1e-5, "atol": 0}
+        np.testing.assert_allclose(
+            ops.convert_to_numpy(across), truth(scale * x, scale * y), **tolerance
+        )
+        np.testing.assert_allclose(
+            ops.convert_to_numpy(within), truth(scale * x, scale * x), **tolerance
+        )
+        assert np.all(np.diag(ops.convert_to_numpy(within)) == 0)
+
+
+@pytest.mark.parametrize("name", catalogue.DISTANCES)
+def test_coincident_points_have_distance_and_gradient_zero(name):
+    distance, _ = catalogue.DISTANCES[name]
+    twins = np.repeat(np.random.default_rng(4).normal(size=(1, 70)), 5, axis=0).astype("float32")
+    for points in (twins, np.zeros((3, 4), "float32")):
+        value, gradient = value_and_gradient(distance, points)
+        assert np.all(value == 0)
+        assert np.all(gradient == 0)
+    far = np.concatenate([twins, 30 * np.ones((1, 70), "float32")])
+    value, gradient = value_and_gradient(distance, far)
+    assert np.all(value[:5, :5] == 0)
+    assert np.all(np.isfinite(gradient))
+
+
+@pytest.mark.parametrize("name", catalogue.DISTANCES)
+def test_gradients_of_distances_are_those_of_the_loops(name):
+    """Of weighted distances, as a weight that is not symmetric shows a transposition."""
+    distance, truth = catalogue.DISTANCES[name]
+    rng = np.random.default_rng(1)
+    x, y, weights = (rng.normal(size=s).astype("float32") for s in ((5, 4), (5, 4), (5, 5)))
+    weighted = ops.convert_to_tensor(weights)
+    for to in (lambda x: (x,), lambda x: (x, y)):
+
+        def total(x, to=to):
+            return ops.sum(weighted * distance(*to(x)))
+
+        def loops(x, to=to):
+            return np.sum(weights * truth(x, to(x)[-1]))
+
+        _, gradient = value_and_gradient(total, x)
+        expected = oracle.gradient(loops, x)
+        np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.skipif(distances.PRECISE != "float64", reason="no double precision")
+@pytest.mark.parametrize("name", catalogue.DISTANCES)
+def test_near_pairs_do_not_cancel(name):
+    """Pairs at 1e-4 of the norm; what remains is the rounding of unit vectors to float32."""
+    distance, truth = catalogue.DISTANCES[name]
+    x = np.random.default_rng(2).normal(size=(8, 2048)).astype("float32")
+    x[4:] = x[:4] + 1e-4 * np.random.default_rng(3).normal(size=(4, 2048))
+    np.testing.assert_allclose(ops.convert_to_numpy(distance(x)), truth(x, x), rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_is_computed_in_float32(dtype):
+    x = ops.cast(40 * np.random.default_rng(0).normal(size=(6, 5)), dtype)
+    exact = ops.convert_to_numpy(ops.cast(x, "float32"))
+    result = distances.squared_euclidean(x)
+    assert keras.backend.standardize_dtype(result.dtype) == "float32"
+    expected = oracle.matrix(exact, exact, "squared_euclidean")
+    np.testing.assert_allclose(ops.convert_to_numpy(result), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", LABELS)
+@pytest.mark.parametrize("name", catalogue.MINERS)
+def test_miners_find_what_the_loops_find(name, kind):
+    mine, truth = catalogue.MINERS[name]
+    labels = LABELS[kind]
+    x = np.random.default_rng(5).normal(size=(len(labels), 3)).astype("float32")
+    pairwise = np.linalg.norm(x[:, None] - x[None, :], axis=-1)
+    same = labels[:, None] == labels[None, :]
+    mined = mine(*map(ops.convert_to_tensor, (pairwise, same & ~np.eye(len(x), dtype=bool), ~same)))
+    columns = np.broadcast_arrays(*map(ops.convert_to_numpy, mined))
+    found = np.stack(columns[:2], axis=-1)[columns[2]]
+    np.testing.assert_allclose(found, np.reshape(truth(pairwise, labels), (-1, 2)), rtol=1e-5)
+
+
+# --- Layers
+
+
+@pytest.mark.parametrize("name", catalogue.LAYERS)
+def test_layers_equal_their_oracle(name):
+    case = catalogue.LAYERS[name]
+    maps = np.random.default_rng(0).normal(0.5, 2, (3, 5, 4, 6)).astype("float32")
+    layer, inputs = case.layer(), case.inputs(maps)
+    assert isinstance(layer, tuple(getattr(layers, public) for public in layers.__all__))
+    result = layer(*inputs)
+    expected = case.truth(*inputs, *layer.get_weights()[: case.weights])
+    expected = list(expected) if isinstance(expected, tuple | list) else [expected]
+    for one, other in zip(keras.tree.flatten(result), expected, strict=True):
+        np.testing.assert_allclose(ops.convert_to_numpy(one), other, rtol=1e-5, atol=1e-6)
