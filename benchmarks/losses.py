@@ -18,9 +18,10 @@ has them; there the distances of keras_reid repeat their product in float64.
 Each side runs in a process of its own, which sleeps in a read from a pipe while the others have
 their turn, and begins a turn with a step that does not count. All contestants of a size take turns,
 the medians are compared. Best conditions for each: all cores (torch's threads are set to them, as
-TensorFlow's are; asleep or spinning while they wait, whichever is faster), an allocator that keeps freed memory (`KEEP_MEMORY` in training.py), tensors made
-beforehand, gradients returned instead of accumulated, torch's batch-hard losses without the
-normalisation that ours do not have; the compiled form of a peer too where it can be compiled.
+TensorFlow's are; spinning or asleep while they wait, both are measured), an allocator that keeps
+freed memory (`KEEP_MEMORY` in training.py), tensors made beforehand, gradients returned instead of
+accumulated, torch's batch-hard losses without the normalisation that ours do not have, and the
+compiled form of a peer too where it can be compiled. The fastest form is the peer.
 
 `--memory` prints the peak memory of a step above that of a small batch, for growing batches: twice
 the images take four times the memory where it is O(B²), eight times where it is O(B³).
@@ -168,7 +169,7 @@ def measure(batch: Batch, found: dict[str, Side]) -> Times:
         for name, (side, there) in list(running.items()):
             try:
                 times[name] += found[side].turn(there, batch)
-            except RuntimeError as error:
+            except (RuntimeError, OSError) as error:  # OSError: its process has ended
                 print(f"Left out: {name}: {error}", file=sys.stderr)
                 del running[name]
                 continue

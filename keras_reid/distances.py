@@ -20,8 +20,10 @@ from keras_reid.errors import InputError
 Tensor = Any
 Distance = Callable[..., Tensor]
 
-# Under JAX double precision is off by default, and some torch devices have none.
-PRECISE = "float64" if keras.backend.backend() == "tensorflow" else "float32"
+# Under JAX double precision is off by default: there, near pairs are only as exact as float32 is.
+# Matrix products are written with `@` below, since `ops.matmul` multiplies float64 in float32
+# under PyTorch.
+PRECISE = "float32" if keras.backend.backend() == "jax" else "float64"
 
 # The Gram expansion |a|² + |b|² − 2ab is wrong by a few float32 roundings of |a|² + |b|², however
 # small the distance: a pair at 1e-4 of the norm comes out wrong by 7e-4 of the norm, and by 8e-3
@@ -158,7 +160,7 @@ def _among(x: Tensor, root: bool) -> Tensor:
 
             def sums(dtype: str) -> Tensor:
                 p, a = ops.cast(pull, dtype), ops.cast(centred, dtype)
-                total = ops.sum(p, axis=-1, keepdims=True) * a - ops.matmul(p, a)
+                total = ops.sum(p, axis=-1, keepdims=True) * a - p @ a
                 return ops.cast(total, x.dtype)
 
             return ops.cond(near, lambda: sums(PRECISE), lambda: sums(x.dtype))
@@ -196,7 +198,7 @@ def _squared_between(x: Tensor, y: Tensor) -> Tensor:
 
 def _expansion(a: Tensor, b: Tensor) -> Tensor:
     """`|a_i|² + |b_j|² − 2 a_i·b_j`."""
-    return _scale(a, b) + ops.matmul(-2 * a, ops.transpose(b))
+    return _scale(a, b) + (-2 * a) @ ops.transpose(b)
 
 
 def _scale(a: Tensor, b: Tensor) -> Tensor:

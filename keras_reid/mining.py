@@ -84,7 +84,8 @@ def softest(distances: Tensor, mask: Tensor) -> Tensor:
     largest = ops.max(ops.where(mask, distances, -FAR), axis=-1, keepdims=True)
     shifted = ops.where(mask, distances - ops.stop_gradient(largest), 0)
     weights = ops.where(mask, ops.exp(shifted), 0)
-    return weights / ops.maximum(ops.sum(weights, axis=-1, keepdims=True), 1)
+    # The sum is at least 1, the weight of the largest, or 0 where the mask is empty.
+    return weights / ops.maximum(ops.sum(weights, axis=-1, keepdims=True), 0.5)
 
 
 def exists(positive: Tensor, negative: Tensor) -> Tensor:

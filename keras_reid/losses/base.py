@@ -139,7 +139,8 @@ class MetricLoss(keras.losses.Loss):
             `positive`, `negative`: mean distance of the pairs of one identity and of two;
             `norm`: mean length of the embeddings. What does not exist is 0.
         """
-        labels, predictions = ops.reshape(y_true, (-1,)), ops.stop_gradient(y_pred)
+        labels = ops.reshape(y_true, (-1,))
+        predictions = ops.stop_gradient(ops.convert_to_tensor(y_pred))
         batch = self.batch(labels, predictions)
         satisfied = math.log(2) if self.margin is None else 0.0
         terms = self.terms(batch)

@@ -156,7 +156,10 @@ class MarginSoftmaxLoss(IdentityLoss):
         self.margin = usual if margin is None else margin
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        cosines = ops.clip(_scores("Cosines", y_pred, "layers.CosineClassifier"), -1.0, 1.0)
+        cosines = _scores("Cosines", y_pred, "layers.CosineClassifier")
+        # Not a clip alone: at exactly 1 JAX halves its gradient.
+        bound = ops.stop_gradient(ops.clip(cosines, -1.0, 1.0))
+        cosines = ops.where(ops.abs(cosines) <= 1, cosines, bound)
         own = _own(y_true, cosines)
         cosine = ops.sum(ops.where(own, cosines, 0.0), axis=-1, keepdims=True)
         margined = MARGINS[self.kind].apply(cosine, self.margin)
