@@ -90,7 +90,7 @@ def tensorflow_function(name: str, loss_of: Callable[[str], Loss]) -> Callable[.
     plain = name.removesuffix(COMPILED)
     loss = None if plain == FLOOR else loss_of(plain)
     function = floor if loss is None else loss_and_gradient
-    return tf.function(function, jit_compile=name.endswith(COMPILED), reduce_retracing=False)
+    return tf.function(function, jit_compile=name.endswith(COMPILED))
 
 
 def ours(name: str) -> Loss:

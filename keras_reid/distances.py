@@ -32,6 +32,10 @@ PRECISE = "float32" if keras.backend.backend() == "jax" else "float64"
 # double precision, which takes three times as long.
 _NEAR = 0.02
 
+# A gradient is wrong by a rounding of the norm over the distance, so it keeps five digits of much
+# nearer pairs.
+_TOUCHING = 2e-4
+
 # Beyond the squared distances of any float32 points that can be squared.
 _FAR = 1e38
 
@@ -149,7 +153,7 @@ def _among(x: Tensor, root: bool) -> Tensor:
     @ops.custom_gradient
     def distances(x: Tensor) -> tuple[Tensor, Callable[..., Tensor]]:
         centred = x - ops.mean(x, axis=0)
-        squared, near = _squared_among(centred)
+        squared, nearness = _squared_among(centred)
         value = ops.sqrt(squared) if root else squared
 
         def gradient(*arguments: Tensor, upstream: Tensor | None = None) -> Tensor:
@@ -163,7 +167,8 @@ def _among(x: Tensor, root: bool) -> Tensor:
                 total = ops.sum(p, axis=-1, keepdims=True) * a - p @ a
                 return ops.cast(total, x.dtype)
 
-            return ops.cond(near, lambda: sums(PRECISE), lambda: sums(x.dtype))
+            touching = nearness < _TOUCHING
+            return ops.cond(touching, lambda: sums(PRECISE), lambda: sums(x.dtype))
 
         return value, gradient
 
@@ -171,19 +176,19 @@ def _among(x: Tensor, root: bool) -> Tensor:
 
 
 def _squared_among(centred: Tensor) -> tuple[Tensor, Tensor]:
-    """`|x_i − x_j|²`, and whether a pair was so near that it took the precise product."""
+    """`|x_i − x_j|²`, and how near the nearest pair is: its share of the largest `2|x_i|²`."""
     diagonal = same_index(centred)
     length = ops.sum(centred * centred, axis=-1)
     squared = _expansion(centred, centred)
     nearest = ops.min(ops.where(diagonal, _FAR, squared))
-    near = nearest < _NEAR * 2 * ops.max(length)
+    nearness = ops.divide_no_nan(nearest, 2 * ops.max(length))
 
     def precisely() -> Tensor:
         a = ops.cast(centred, PRECISE)
         return ops.cast(_without_rounding(_expansion(a, a), _scale(a, a)), centred.dtype)
 
-    squared = ops.cond(near, precisely, lambda: squared)
-    return ops.where(diagonal, ops.zeros_like(squared), squared), near
+    squared = ops.cond(nearness < _NEAR, precisely, lambda: squared)
+    return ops.where(diagonal, ops.zeros_like(squared), squared), nearness
 
 
 def _squared_between(x: Tensor, y: Tensor) -> Tensor:

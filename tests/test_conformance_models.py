@@ -61,12 +61,15 @@ def test_layers_survive_saving(name: str, tmp_path) -> None:
     case = catalogue.LAYERS[name]
     layer, inputs = case.layer(), case.inputs(maps())
     symbols = keras.tree.map_structure(lambda x: keras.Input(x.shape[1:]), inputs)
-    model = keras.Model(symbols, layer(*symbols))
+    flat, given = keras.tree.flatten(symbols), keras.tree.flatten(inputs)
+    if len(flat) == 1:
+        flat, given = flat[0], given[0]
+    model = keras.Model(flat, layer(*symbols))
     changed = [w + 0.25 for w in layer.get_weights()]
     layer.set_weights(changed)
     model.save(tmp_path / "layer.keras")
     loaded = keras.saving.load_model(tmp_path / "layer.keras")
-    for one, other in zip(*(keras.tree.flatten(m(inputs)) for m in (loaded, model)), strict=True):
+    for one, other in zip(*(keras.tree.flatten(m(given)) for m in (loaded, model)), strict=True):
         np.testing.assert_array_equal(one, other)
     assert type(layer).from_config(layer.get_config()).get_config() == layer.get_config()
 

@@ -110,7 +110,7 @@ class CollapseMonitor(keras.callbacks.Callback):
         self,
         identities: int = 16,
         instances: int = 4,
-        tolerance: float = 0.01,
+        tolerance: float = 0.02,
         patience: int = 1,
     ) -> None:
         super().__init__()
