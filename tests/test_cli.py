@@ -156,7 +156,10 @@ def test_help_names_every_flag(tmp_path: Path) -> None:
         (["train.py", "--dataset=market1502", "--data_dir=x"], "market1502"),
         (["train.py", "--dataset=market1501"], "give --data_dir"),
         (["train.py", "--dataset=market1501", "--data_dir=nowhere"], "nowhere"),
-        (["train.py", "--recipe=botox"], "a recipe is one of bot, tiny: received 'botox'"),
+        (
+            ["train.py", "--recipe=botox"],
+            "a recipe is one of bot, classification, finetune_metric, joint, tiny: received",
+        ),
         (["train.py", "--epochs=0"], "epochs is at least 1: received 0"),
         (["train.py", "--epochs=many"], "many"),
         (["train.py", "--epoch=3"], "epoch"),

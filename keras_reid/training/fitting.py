@@ -107,7 +107,6 @@ def fit(
         The model, with the moving average of its weights if the recipe keeps one.
     """
     run.check(flags)
-    run.start(flags)
     steps = pk_steps(images, recipe.identities, recipe.instances)
     begin = 0
     for number, phase in enumerate(recipe.phases, start=1):
@@ -118,17 +117,19 @@ def fit(
         # A later phase began with what its own backup holds.
         first = begin + backup.restore(learner)
         if first < end and not run.backup_file(number + 1).exists():
+            batches = pk_batches(
+                images,
+                identities=phase.identities,
+                instances=phase.instances,
+                image_size=phase.image_size,
+                augment=phase.augment,
+                seed=seed,
+                first_epoch=first,
+                cache=cache,
+            )
+            run.start(flags)
             learner.fit(
-                pk_batches(
-                    images,
-                    identities=phase.identities,
-                    instances=phase.instances,
-                    image_size=phase.image_size,
-                    augment=phase.augment,
-                    seed=seed,
-                    first_epoch=first,
-                    cache=cache,
-                ),
+                batches,
                 epochs=end,
                 initial_epoch=first,
                 steps_per_epoch=steps,
