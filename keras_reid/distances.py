@@ -36,8 +36,9 @@ _NEAR = 0.02
 # nearer pairs.
 _TOUCHING = 2e-4
 
-# Beyond the squared distances of any float32 points that can be squared.
-_FAR = 1e38
+# Beyond the squared distances of any float32 points that can be squared; finite, because infinity
+# times a weight of 0 is NaN.
+FAR = 1e38
 
 
 def squared_euclidean(x: Tensor, y: Tensor | None = None) -> Tensor:
@@ -180,7 +181,7 @@ def _squared_among(centred: Tensor) -> tuple[Tensor, Tensor]:
     diagonal = same_index(centred)
     length = ops.sum(centred * centred, axis=-1)
     squared = _expansion(centred, centred)
-    nearest = ops.min(ops.where(diagonal, _FAR, squared))
+    nearest = ops.min(ops.where(diagonal, FAR, squared))
     nearness = ops.divide_no_nan(nearest, 2 * ops.max(length))
 
     def precisely() -> Tensor:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from keras import ops
 
+from keras_reid.distances import FAR
 from keras_reid.errors import InputError
 
 Tensor = Any
@@ -29,12 +30,7 @@ class Mined(NamedTuple):
 
 # Entry (rows[i], columns[i]) for each i; rows None stands for every row in its order.
 Reader = Callable[[Tensor | None, Tensor], Tensor]
-Weighting = Callable[[Tensor, Tensor], Tensor]
 Miner = Callable[..., Mined]
-
-# Finite, because infinity times a weight of 0 is NaN; beyond the distances of any float32 points
-# that can be squared.
-FAR = 1e38
 
 
 def entries(distances: Tensor) -> Reader:
@@ -234,7 +230,7 @@ MINERS: dict[str, Miner] = {
 
 
 # Those that read single entries and differentiate nothing else.
-READING = (batch_hard, margin_sample)
+READING = (batch_hard, batch_hard_of_every_anchor, margin_sample)
 
 
 def get(miner: str | Miner) -> Miner:

@@ -62,7 +62,7 @@ class TripletHardLoss(MetricLoss):
             and triplet-reid have it: without a positive d⁺ is 0, without a negative d⁻ is d⁺.
     """
 
-    _mine_every_anchor = staticmethod(mining.batch_hard_of_every_anchor)
+    _of_every_anchor = staticmethod(mining.batch_hard_of_every_anchor)
 
     def __init__(
         self,
@@ -79,15 +79,8 @@ class TripletHardLoss(MetricLoss):
                 f"The anchors are 'valid' or 'all', but {anchors!r} was given: choose one of these."
             )
         self.anchors = anchors
-
-    @property
-    def reads_entries(self) -> bool:
-        return mining.get(self.miner) in mining.READING
-
-    def mine(self, batch: Batch) -> mining.Mined:
-        if self.anchors == "valid":
-            return super().mine(batch)
-        return self._mine_every_anchor(*batch)
+        if anchors == "all":
+            self.miner = self._of_every_anchor
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "anchors": self.anchors}
@@ -108,7 +101,7 @@ class TripletSemiHardLoss(TripletHardLoss):
     """
 
     miner = "semi_hard"
-    _mine_every_anchor = staticmethod(mining.semi_hard_of_every_anchor)
+    _of_every_anchor = staticmethod(mining.semi_hard_of_every_anchor)
 
 
 @keras.saving.register_keras_serializable(package="keras_reid")
@@ -139,10 +132,7 @@ class SoftTripletHardLoss(MetricLoss):
             )
         self.temperature = temperature
         self.stop_gradient_weights = stop_gradient_weights
-        self._miner = mining.soft_hard(temperature, stop_gradient_weights)
-
-    def mine(self, batch: Batch) -> mining.Mined:
-        return self._miner(*batch)
+        self.miner = mining.soft_hard(temperature, stop_gradient_weights)
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -138,17 +138,16 @@ class CircleLoss(MetricLoss):
     ) -> None:
         super().__init__(margin, distance, **common)
         _check_has_margin("circle", margin)
-        self.relaxation = margin
         if not 0 < scale < float("inf"):
             raise InputError(f"The scale is above 0, but {scale} was given: 64 is usual.")
         self.scale = scale
 
     def terms(self, batch: Batch) -> list[Terms]:
         similarity = 1 - batch.distances
-        weight_p = ops.stop_gradient(ops.relu(1 + self.relaxation - similarity))
-        weight_n = ops.stop_gradient(ops.relu(similarity + self.relaxation))
-        pull = -self.scale * weight_p * (similarity - 1 + self.relaxation)
-        push = self.scale * weight_n * (similarity - self.relaxation)
+        weight_p = ops.stop_gradient(ops.relu(1 - similarity + self.margin))
+        weight_n = ops.stop_gradient(ops.relu(similarity + self.margin))
+        pull = -self.scale * weight_p * (similarity - 1 + self.margin)
+        push = self.scale * weight_n * (similarity - self.margin)
         joint = log_sum_exp(pull, batch.positive) + log_sum_exp(push, batch.negative)
         return [Terms(ops.softplus(joint), mining.exists(batch.positive, batch.negative))]
 
@@ -158,7 +157,7 @@ class CircleLoss(MetricLoss):
 
 def log_sum_exp(values: Tensor, mask: Tensor) -> Tensor:
     """`log Σ exp(values)` over the mask, for each row; finite also where the mask is empty."""
-    return ops.logsumexp(ops.where(mask, values, -mining.FAR), axis=-1)
+    return ops.logsumexp(ops.where(mask, values, -distances.FAR), axis=-1)
 
 
 def _check_has_margin(loss: str, margin: float | None) -> None:

@@ -63,8 +63,7 @@ class QuadrupletLoss(MetricLoss):
     def terms(self, batch: Batch) -> list[Terms]:
         margin, margin2 = self.margins(batch)
         near = self.mine(batch)
-        mine_apart = hardest_apart if self.miner == "hard" else all_apart
-        apart = mine_apart(*batch)
+        apart = hardest_apart(batch, near) if self.miner == "hard" else all_apart(batch)
         return [
             Terms(slack(near.positive - near.negative, margin), near.valid),
             Terms(slack(apart.positive - apart.negative, margin2), apart.valid),
@@ -122,7 +121,8 @@ class ImprovedQuadrupletLoss(QuadrupletLoss):
         self.push_weight = push_weight
 
     def terms(self, batch: Batch) -> list[Terms]:
-        near, apart = self.mine(batch), hardest_apart(*batch)
+        near = self.mine(batch)
+        apart = hardest_apart(batch, near)
         relative = self.slack(near.positive - near.negative)
         across = slack(apart.positive - apart.negative, self.margin2)
         return [
@@ -143,17 +143,15 @@ class ImprovedQuadrupletLoss(QuadrupletLoss):
         }
 
 
-def hardest_apart(
-    pairwise: Tensor, positive: Tensor, negative: Tensor, read: mining.Reader | None = None
-) -> mining.Mined:
-    """For each anchor the farthest positive and the nearest pair (l, k) of two other identities.
+def hardest_apart(batch: Batch, near: mining.Mined) -> mining.Mined:
+    """For each anchor its positive in `near` and the nearest pair (l, k) of two other identities.
 
     The nearest pair of the whole batch serves every anchor that is of neither identity; an anchor
     of l's identity needs the nearest pair without that identity, and one of k's likewise. So three
     searches of the matrix answer for all anchors.
     """
+    pairwise, positive, negative, read = batch
     choice = ops.stop_gradient(pairwise)
-    read = read or mining.entries(pairwise)
     same = ops.logical_not(negative)
     row, column = mining.nearest_pair(choice, negative)
     of_row, of_column = ops.take(same, row, axis=0)[0], ops.take(same, column, axis=0)[0]
@@ -162,24 +160,24 @@ def hardest_apart(
         other = ops.logical_not(identity)
         return ops.logical_and(negative, ops.logical_and(other[:, None], other[None, :]))
 
-    masks = [negative, without(of_row), without(of_column)]
-    found = [read(*mining.nearest_pair(choice, mask)) for mask in masks]
-    exists = [ops.any(mask) for mask in masks]
+    others = [without(of_row), without(of_column)]
+    pairs = [(row, column), *(mining.nearest_pair(choice, mask) for mask in others)]
+    found = [read(*pair) for pair in pairs]
+    exists = [ops.any(mask) for mask in (negative, *others)]
 
     def by_anchor(everywhere: Tensor, at_row: Tensor, at_column: Tensor) -> Tensor:
         return ops.where(of_row, at_row, ops.where(of_column, at_column, everywhere))
 
     return mining.Mined(
-        read(None, mining.farthest(choice, positive)),
+        near.positive,
         by_anchor(*found),
         ops.logical_and(ops.any(positive, axis=-1), by_anchor(*exists)),
     )
 
 
-def all_apart(
-    pairwise: Tensor, positive: Tensor, negative: Tensor, read: mining.Reader | None = None
-) -> mining.Mined:
+def all_apart(batch: Batch) -> mining.Mined:
     """Every positive pair (i, j) with every pair (l, k) of two other identities: `(b, b, b, b)`."""
+    pairwise, positive, negative, _ = batch
     apart = ops.logical_and(negative[:, :, None], negative[:, None, :])  # i, l and i, k
     apart = ops.logical_and(apart, negative[None])  # l, k
     valid = ops.logical_and(positive[:, :, None, None], apart[:, None])
