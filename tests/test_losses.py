@@ -87,6 +87,19 @@ def test_a_registered_function_as_distance_survives_the_config():
     assert float(again(PAIRS, LINE)) == float(loss(PAIRS, LINE)) == (5 + 9) / 4
 
 
+@keras.saving.register_keras_serializable(package="tests")
+def first_of_each(pairwise, positive, negative, read=None):
+    return mining.batch_hard(pairwise, positive, negative, read)
+
+
+@pytest.mark.parametrize("build", [losses.TripletLoss, losses.ImprovedTripletLoss])
+def test_a_registered_function_as_miner_survives_the_config(build):
+    loss = build(miner=first_of_each)
+    again = keras.losses.deserialize(keras.losses.serialize(loss))
+    assert again.miner is first_of_each
+    assert float(again(PAIRS, LINE)) == float(loss(PAIRS, LINE)) > 0
+
+
 def test_the_config_says_all():
     loss = TripletHardLoss(None, "cosine", True, reduction="sum", name="t", dtype="float64")
     assert loss.get_config() == {

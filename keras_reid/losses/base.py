@@ -181,24 +181,28 @@ class MetricLoss(keras.losses.Loss):
         return ops.cast(sum(_mean_by_anchor(*some) for some in terms), "float32")
 
     def get_config(self) -> dict[str, Any]:
-        named = isinstance(self.distance, str)
         return {
             **super().get_config(),
             "dtype": self.dtype,
             "margin": self.margin,
-            "distance": (
-                self.distance if named else keras.saving.serialize_keras_object(self.distance)
-            ),
+            "distance": saved(self.distance),
             "normalize": self.normalize,
             "gather": self.gather,
         }
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "MetricLoss":
-        if isinstance(config.get("distance"), dict):
-            distance = keras.saving.deserialize_keras_object(config["distance"])
-            config = {**config, "distance": distance}
-        return cls(**config)
+        functions = {
+            name: keras.saving.deserialize_keras_object(config[name])
+            for name in ("distance", "miner")
+            if isinstance(config.get(name), dict)
+        }
+        return cls(**{**config, **functions})
+
+
+def saved(choice: Any) -> Any:
+    """A name as it is, a function as Keras saves it."""
+    return choice if isinstance(choice, str) else keras.saving.serialize_keras_object(choice)
 
 
 def slack(excess: Tensor, margin: float | None) -> Tensor:

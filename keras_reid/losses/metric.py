@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_reid import distances, mining
 from keras_reid.errors import InputError
-from keras_reid.losses.base import Batch, MetricLoss, Terms, check_margin, slack
+from keras_reid.losses.base import Batch, MetricLoss, Terms, check_margin, saved, slack
 
 Tensor = Any
 
@@ -45,7 +45,7 @@ class TripletLoss(MetricLoss):
         return [Terms(values, ops.logical_and(valid, values > 0) if self.nonzero else valid)]
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "miner": self.miner, "nonzero": self.nonzero}
+        return {**super().get_config(), "miner": saved(self.miner), "nonzero": self.nonzero}
 
 
 @keras.saving.register_keras_serializable(package="keras_reid")
@@ -195,7 +195,7 @@ class ImprovedTripletLoss(MetricLoss):
             **super().get_config(),
             "pull": self.pull,
             "weight": self.weight,
-            "miner": self.miner,
+            "miner": saved(self.miner),
         }
 
 
