@@ -3,6 +3,13 @@
 from keras_reid.losses.base import FACTS, MetricLoss
 from keras_reid.losses.facts import LossFact, facts
 from keras_reid.losses.identity import CenterLoss, IdentityLoss, MarginSoftmaxLoss
+from keras_reid.losses.imitation import (
+    IMITATIONS,
+    DistanceImitation,
+    Imitation,
+    LogitImitation,
+    RankImitation,
+)
 from keras_reid.losses.metric import (
     ImprovedTripletLoss,
     MarginSampleMiningLoss,
@@ -31,19 +38,24 @@ METRIC_LOSSES: dict[str, type[MetricLoss]] = {
 
 __all__ = [
     "FACTS",
+    "IMITATIONS",
     "METRIC_LOSSES",
     "CenterLoss",
     "CircleLoss",
     "ContrastiveLoss",
+    "DistanceImitation",
     "IdentityLoss",
+    "Imitation",
     "ImprovedQuadrupletLoss",
     "ImprovedTripletLoss",
     "LiftedStructureLoss",
+    "LogitImitation",
     "LossFact",
     "MarginSampleMiningLoss",
     "MarginSoftmaxLoss",
     "MetricLoss",
     "QuadrupletLoss",
+    "RankImitation",
     "SoftTripletHardLoss",
     "TripletHardLoss",
     "TripletLoss",

@@ -1,0 +1,367 @@
+"""What one model learns from another: logits, ranks and distances, with no way back to the teacher.
+
+All are `imitate(teacher_output, student_output)`: the teacher stands where Keras expects `y_true`,
+and gets no gradient, so that two models which imitate each other do not share a slope.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import cache
+from itertools import combinations
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_reid import distances, replicas
+from keras_reid.errors import InputError
+from keras_reid.losses.base import saved
+
+Tensor = Any
+
+# All 2ⁿ subsets of a list are looked at: 4096 for each query.
+_LONGEST_SOFT_LIST = 12
+
+# Below every score; finite, because infinity times a weight of 0 is NaN.
+_NEVER = -1e30
+
+
+class Imitation(keras.losses.Loss):
+    """A student's loss against a teacher's output: `(b, …), (b, …) -> (b,)`, in float32.
+
+    Attributes:
+        output: the output of a model that is imitated, see `keras_reid.models.build`.
+        label: what the imitation is called in logs.
+    """
+
+    output: str
+    label: str
+
+    def __init__(
+        self,
+        *,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = None,
+        dtype: str | None = "float32",
+    ) -> None:
+        super().__init__(name=name, reduction=reduction, dtype=dtype)
+
+    def ensemble(self, teachers: Sequence[Tensor]) -> Tensor:
+        """The one output that stands for those of several teachers."""
+        raise NotImplementedError
+
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        teacher, student = ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred)
+        _check_sizes(teacher, student)
+        return self.imitate(ops.stop_gradient(teacher), student)
+
+    def imitate(self, teacher: Tensor, student: Tensor) -> Tensor:
+        """The loss of each image `(b,)`."""
+        raise NotImplementedError
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "dtype": self.dtype}
+
+
+@keras.saving.register_keras_serializable(package="keras_reid")
+class LogitImitation(Imitation):
+    """`T² · KL(σ(t / T) ‖ σ(s / T))`, the sum over the classes.
+
+    Distillation (Hinton et al., arXiv:1503.02531) and, with T = 1 and in both directions, deep
+    mutual learning (Zhang et al., CVPR 2018, arXiv:1706.00384). Computed from logits: exact however
+    sure the teacher is, where `keras.losses.KLDivergence` clips probabilities.
+
+    Args:
+        temperature: T, above 0. The slope of a divergence shrinks with 1 / T²: hence the factor.
+
+    `y_true` are logits `(b, c)` of the teacher, `y_pred` of the student; the result is `(b,)` nats.
+
+    Raises:
+        InputError: if the temperature is not above 0 or the shapes differ.
+    """
+
+    output = "logits"
+    label = "logits"
+
+    def __init__(self, temperature: float = 1.0, **options: Any) -> None:
+        super().__init__(**options)
+        if not 0 < temperature < math.inf:
+            raise InputError(
+                f"The temperature is above 0, but {temperature} was given: 1 is usual among "
+                "equals, 4 for a larger teacher."
+            )
+        self.temperature = float(temperature)
+
+    def imitate(self, teacher: Tensor, student: Tensor) -> Tensor:
+        if None not in (teacher.shape[-1], student.shape[-1]) and (
+            teacher.shape[-1] != student.shape[-1]
+        ):
+            raise InputError(
+                "Logits are imitated class by class, but the teacher has "
+                f"{teacher.shape[-1]} classes and the student {student.shape[-1]}: train both on "
+                "the same identities, or imitate ranks or distances."
+            )
+        t = ops.log_softmax(teacher / self.temperature)
+        s = ops.log_softmax(student / self.temperature)
+        return self.temperature**2 * ops.sum(ops.exp(t) * (t - s), axis=-1)
+
+    def ensemble(self, teachers: Sequence[Tensor]) -> Tensor:
+        """Logits of the mean probability at this temperature (DML_e)."""
+        logs = ops.stack([ops.log_softmax(t / self.temperature) for t in teachers])
+        return self.temperature * (ops.logsumexp(logs, axis=0) - math.log(len(teachers)))
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "temperature": self.temperature}
+
+
+class _Relations(Imitation):
+    """What is imitated is how the embeddings of a batch lie to each other.
+
+    Args:
+        normalize: scale the embeddings to length 1 first.
+        gather: compare over the global batch of all replicas of a distributed training.
+    """
+
+    def __init__(self, normalize: bool, gather: bool, **options: Any) -> None:
+        super().__init__(**options)
+        self.normalize = normalize
+        self.gather = gather
+
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        if not self.gather:
+            return super().call(y_true, y_pred)
+        everyone, start = replicas.gather(y_pred)
+        relations = super().call(replicas.gather(y_true).rows, everyone)
+        return ops.slice(relations, (start,), (ops.shape(y_pred)[0],))
+
+    def points(self, embeddings: Tensor) -> Tensor:
+        return distances.unit(embeddings) if self.normalize else embeddings
+
+    def ensemble(self, teachers: Sequence[Tensor]) -> Tensor:
+        """The teachers' embeddings side by side: squared distances are the means of theirs."""
+        points = ops.concatenate([self.points(t) for t in teachers], axis=-1)
+        return points / math.sqrt(len(teachers))
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "normalize": self.normalize, "gather": self.gather}
+
+
+@keras.saving.register_keras_serializable(package="keras_reid")
+class DistanceImitation(_Relations):
+    """`1/b² · Σ_ij (t_ij − s_ij)²` over the distance matrices of teacher and student.
+
+    The metric mutual loss of AlignedReID (Zhang et al., arXiv:1711.08184) is this in both
+    directions; since the teacher is constant, each side gets the slope `2/b² · (s − t)`, half of
+    what the sum of both would have without that.
+
+    Args:
+        distance: name in `keras_reid.distances.DISTANCES` or a function `(b, …) -> (b, b)`.
+        normalize, gather: scale the embeddings to length 1 first; compare over the global batch of
+            all replicas of a distributed training. Models of different width or architecture
+            have embeddings of different length, which `normalize` makes comparable.
+
+    `y_true` are the teacher's embeddings `(b, d)`, `y_pred` the student's `(b, e)`, of the same
+    images in the same order; the result is `(b,)` in squared units of the distance.
+
+    Raises:
+        InputError: if the distance is unknown or the batches differ.
+    """
+
+    output = "features"
+    label = "distances"
+
+    def __init__(
+        self,
+        distance: str | distances.Distance = "euclidean",
+        normalize: bool = False,
+        gather: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(normalize, gather, **options)
+        self.distance = distance
+        self._pairwise = distances.get(distance)
+        if self._pairwise is distances.precomputed and (normalize or gather):
+            raise InputError(
+                "Precomputed distances are imitated as they are, but normalize or gather is set: "
+                "these work on embeddings."
+            )
+
+    def imitate(self, teacher: Tensor, student: Tensor) -> Tensor:
+        t, s = self._pairwise(self.points(teacher)), self._pairwise(self.points(student))
+        return ops.mean(ops.square(t - s), axis=-1)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "distance": saved(self.distance)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "DistanceImitation":
+        distance = config["distance"]
+        if isinstance(distance, dict):
+            distance = keras.saving.deserialize_keras_object(distance)
+        return cls(**{**config, "distance": distance})
+
+
+@keras.saving.register_keras_serializable(package="keras_reid")
+class RankImitation(_Relations):
+    """`KL(P_t ‖ P_s)` over the orders of the teacher's nearest images, or `−log P_s(teacher's)`.
+
+    DarkRank (Chen et al., AAAI 2018, arXiv:1707.01220). Each image is a query; its list are the
+    `list_length` others that lie nearest to it for the teacher, with scores
+    `S = −alpha · |q − x|^beta`. An order π has the probability
+    `P(π) = Π_i exp S_π(i) / Σ_{j≥i} exp S_π(j)`. `"soft"` compares all orders, `"hard"` asks for
+    the teacher's own one (ListMLE).
+
+    The `n!` orders need not be listed. What is drawn next depends only on the set R that is left,
+    so with `q(R)`, the teacher's probability that R is left at some time,
+    `KL = Σ_R q(R) · (LSE_R(s) − LSE_R(t)) − Σ_i (s_i − t_i)`, and this takes `n · 2ⁿ` steps.
+
+    Args:
+        mode: `"soft"` or `"hard"`.
+        alpha, beta: factor and power of the distance in the score.
+        list_length: n, images of a list; at most 12 if soft.
+        normalize, gather: see `DistanceImitation`.
+
+    `y_true` are the teacher's embeddings `(b, d)`, `y_pred` the student's `(b, e)`, with b above n;
+    the result is `(b,)` in nats. The slope at a distance of 0 is 0.
+
+    Raises:
+        InputError: an unknown mode, a factor, power or length out of range, or a small batch.
+    """
+
+    output = "embedding"
+    label = "ranks"
+
+    def __init__(
+        self,
+        mode: str = "soft",
+        alpha: float = 3.0,
+        beta: float = 3.0,
+        list_length: int = 4,
+        normalize: bool = True,
+        gather: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(normalize, gather, **options)
+        if mode not in ("soft", "hard"):
+            raise InputError(f"The mode is soft or hard, but {mode!r} was given: choose one.")
+        for what, value in (("alpha", alpha), ("beta", beta)):
+            if not 0 < value < math.inf:
+                raise InputError(f"The {what} is above 0, but {value} was given: 3 is usual.")
+        longest = _LONGEST_SOFT_LIST if mode == "soft" else math.inf
+        if not 2 <= list_length <= longest:
+            raise InputError(
+                f"A list has at least 2 images, and at most {_LONGEST_SOFT_LIST} if soft, but "
+                f"{list_length} was given: 4 is usual, and the hard mode takes longer ones."
+            )
+        self.mode = mode
+        self.alpha = float(alpha)
+        self.beta = float(beta)
+        self.list_length = list_length
+
+    def imitate(self, teacher: Tensor, student: Tensor) -> Tensor:
+        images = teacher.shape[0]
+        if images is not None and images <= self.list_length:
+            raise InputError(
+                f"A list of {self.list_length} others needs a larger batch, but {images} images "
+                "were given: raise the batch or lower list_length."
+            )
+        teacher, student = self.points(teacher), self.points(student)
+        to_others = ops.where(
+            distances.same_index(teacher), distances.FAR, distances.squared_euclidean(teacher)
+        )
+        nearness, others = ops.top_k(-to_others, self.list_length)
+        squared = ops.take_along_axis(distances.squared_euclidean(student), others, axis=1)
+        if self.mode == "hard":
+            return _minus_log_probability(self._scores(squared))
+        return _divergence(self._scores(-nearness), self._scores(squared))
+
+    def _scores(self, squared: Tensor) -> Tensor:
+        # A root, which every power below 2 is, has an infinite slope at 0.
+        zero = squared <= 0
+        power = ops.power(ops.where(zero, 1.0, squared), self.beta / 2)
+        return -self.alpha * ops.where(zero, 0.0, power)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "mode": self.mode,
+            "alpha": self.alpha,
+            "beta": self.beta,
+            "list_length": self.list_length,
+        }
+
+
+# What a model can learn from another, by the names that recipes and flags use.
+IMITATIONS: dict[str, type[Imitation]] = {
+    imitation.label: imitation for imitation in (LogitImitation, DistanceImitation, RankImitation)
+}
+
+
+def _minus_log_probability(scores: Tensor) -> Tensor:
+    """`−log P` of the order in which the scores `(b, n)` stand."""
+    length = scores.shape[1]
+    left = np.triu(np.ones((length, length), bool))
+    rest = ops.logsumexp(ops.where(left, scores[:, None], _NEVER), axis=-1)
+    return ops.sum(rest - scores, axis=-1)
+
+
+def _divergence(t: Tensor, s: Tensor) -> Tensor:
+    """`KL(P_t ‖ P_s)` over the orders of n scores `(b, n)`, see `RankImitation`."""
+    # Only differences of scores matter, and small numbers are rounded less.
+    t = t - ops.max(t, axis=-1, keepdims=True)
+    s = s - ops.stop_gradient(ops.max(s, axis=-1, keepdims=True))
+    of_teacher, of_student = _log_sums(t), _log_sums(s)
+    left = _left(t, of_teacher)
+    return ops.sum(left * (of_student - of_teacher), axis=-1) - ops.sum(s - t, axis=-1)
+
+
+def _log_sums(scores: Tensor) -> Tensor:
+    """`LSE_R = log Σ_{i∈R} exp S_i` `(b, 2ⁿ)`; bit i of the column R says whether i is in it."""
+    sums = ops.full_like(scores[:, :1], _NEVER)
+    for i in range(scores.shape[1]):
+        with_i = ops.logaddexp(sums, scores[:, i : i + 1])
+        sums = ops.concatenate([sums, with_i], axis=-1)
+    return sums
+
+
+def _left(scores: Tensor, log_sums: Tensor) -> Tensor:
+    """`q(R) = Σ_{i∉R} q(R ∪ i) · exp(S_i − LSE_{R∪i})` `(b, 2ⁿ)`: R is left at some time.
+
+    0 for the empty set, which costs nothing.
+    """
+    levels, in_order = _levels(scores.shape[1])
+    left = [ops.ones_like(scores[:, :1])]
+    for drawn, larger, place in levels:
+        chance = ops.exp(ops.take(scores, drawn, axis=1) - ops.take(log_sums, larger, axis=1))
+        left.append(ops.sum(ops.take(left[-1], place, axis=1) * chance, axis=-1))
+    left.append(ops.zeros_like(scores[:, :1]))
+    return ops.take(ops.concatenate(left, axis=-1), in_order, axis=1)
+
+
+@cache
+def _levels(length: int) -> tuple[list[tuple[Any, Any, Any]], Any]:
+    """The sets of n − 1, n − 2, … 1 of n things, and the places of all 2ⁿ sets in that order.
+
+    For each set: what was drawn to leave it, which number the set had before, bit i for thing i,
+    and its place among those of that size.
+    """
+    places = {2**length - 1: 0}
+    order, levels = list(places), []
+    for size in range(length - 1, 0, -1):
+        sets = [sum(1 << i for i in some) for some in combinations(range(length), size)]
+        drawn = np.array([[i for i in range(length) if not some >> i & 1] for some in sets])
+        larger = np.array(sets)[:, None] | 1 << drawn
+        levels.append((drawn, larger, np.vectorize(places.__getitem__)(larger)))
+        places = {some: place for place, some in enumerate(sets)}
+        order += sets
+    return levels, np.argsort([*order, 0])
+
+
+def _check_sizes(teacher: Tensor, student: Tensor) -> None:
+    expected, received = teacher.shape[0], student.shape[0]
+    if None not in (expected, received) and expected != received:
+        raise InputError(
+            f"Teacher and student see the same images, but {expected} and {received} outputs were "
+            "given: pass one batch through both."
+        )
