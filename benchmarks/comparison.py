@@ -1,10 +1,13 @@
-"""Metric losses against classification on one data set: the same backbone, budget and seeds.
+"""Ways to train on one data set: the same backbone, budget and seeds.
 
     python benchmarks/comparison.py --data_dir=Market-1501 --backbone=mobilenetv2
+    python benchmarks/comparison.py --data_dir=Market-1501 --backbone=mobilenetv2 \\
+        --table=mutual --epochs=3 --seeds=0,1,2
 
-trains every row of ROWS by `train.py` once for each seed, each loss with its own defaults, and
-prints a Markdown table of rank-1 and mAP. A row that is finished is not trained again, so the same
-command goes on after an interruption.
+trains every row of a table by `train.py` once for each seed and prints a Markdown table of rank-1
+and mAP: metric losses against classification, each loss with its own defaults, or a model alone
+against members that learn from each other and students of a teacher. A row that is finished is not
+trained again, so the same command goes on after an interruption.
 """
 
 import json
@@ -19,6 +22,7 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string("data_dir", None, "Folder in the Market-1501 layout.", required=True)
 flags.DEFINE_string("backbone", "mobilenetv2", "See keras_reid.backbones.build.")
 flags.DEFINE_string("runs", "runs/comparison", "Where the runs go.")
+flags.DEFINE_enum("table", "losses", ["losses", "mutual"], "Which rows.")
 flags.DEFINE_list("seeds", ["0", "1"], "One training of each row for each seed.")
 flags.DEFINE_list("rows", [], "Only these rows; default: all.")
 flags.DEFINE_integer("epochs", 4, "Of each training; of a row in two phases, half in each.")
@@ -30,7 +34,7 @@ flags.DEFINE_float("learning_rate", 3.5e-4, "The same for all rows.")
 # A metric loss alone is tested on the features that it was trained on, without a neck.
 METRIC_ONLY = ("--identity_weight=0", "--neck=none")
 
-ROWS: dict[str, tuple[str, ...]] = {
+LOSSES: dict[str, tuple[str, ...]] = {
     "classification": ("--recipe=classification",),
     "contrastive": (*METRIC_ONLY, "--metric_loss=contrastive"),
     "triplet, all": (*METRIC_ONLY, "--metric_loss=triplet"),
@@ -43,25 +47,61 @@ ROWS: dict[str, tuple[str, ...]] = {
     "joint: classification + triplet-hard": ("--recipe=joint",),
 }
 
+# Two members of --backbone, {backbone}, of which each is a classifier as the one alone; the student
+# is the smallest backbone, from nothing, and its teacher the one alone of the same seed, {alone}.
+TWO = ("--recipe=classification", "--members={backbone},{backbone}")
+STUDENT = (
+    "--recipe=classification",
+    "--backbone=tiny",
+    "--weights=none",
+    "--epochs=6",
+    "--learning_rate=1e-3",
+)
+MUTUAL: dict[str, tuple[str, ...]] = {
+    "alone": ("--recipe=classification",),
+    "two, logits": (*TWO, "--imitate=logits:1"),
+    "two, distances": (*TWO, "--imitate=distances:0.1"),
+    "two, logits and distances": (*TWO, "--imitate=logits:1,distances:0.1"),
+    "two, ranks": (*TWO, "--imitate=ranks:1"),
+    "student alone": STUDENT,
+    "student of the one alone": (
+        *STUDENT,
+        "--teacher={alone}",
+        "--imitate=logits:1",
+        "--temperature=4",
+    ),
+}
+TABLES = {"losses": LOSSES, "mutual": MUTUAL}
+
 
 def main(argv: list[str]) -> None:
-    rows = FLAGS.rows or list(ROWS)
+    rows = FLAGS.rows or list(TABLES[FLAGS.table])
     for seed in FLAGS.seeds:
         for row in rows:
             train(row, seed)
-    print("| loss | " + " | ".join(f"seed {s}" for s in FLAGS.seeds) + " | mean | minutes |")
-    print("| --- |" + " --- |" * (len(FLAGS.seeds) + 2))
+    print(
+        "| row | " + " | ".join(f"seed {s}" for s in FLAGS.seeds) + " | mean | spread | minutes |"
+    )
+    print("| --- |" + " --- |" * (len(FLAGS.seeds) + 3))
     for row in rows:
-        print(line([json.loads(scores(row, seed).read_text()) for seed in FLAGS.seeds], row))
+        results = [json.loads(scores(row, seed).read_text()) for seed in FLAGS.seeds]
+        minutes = statistics.mean(result["minutes"] for result in results)
+        for member in results[0].get("members", {"": None}):
+            scored = [
+                result["members"][member] if member else result["after"] for result in results
+            ]
+            print(line(f"{row}: {member}" if member else row, scored, minutes))
 
 
-def line(results: list[dict], row: str) -> str:
-    rank1 = [100 * result["after"]["cmc"][0] for result in results]
-    mean_ap = [100 * result["after"]["mAP"] for result in results]
-    both = [f"{r:.1f} / {m:.1f}" for r, m in zip(rank1, mean_ap, strict=True)]
-    mean = f"{statistics.mean(rank1):.1f} / {statistics.mean(mean_ap):.1f}"
-    minutes = statistics.mean(result["minutes"] for result in results)
-    return f"| {row} | " + " | ".join(both) + f" | **{mean}** | {minutes:.1f} |"
+def line(name: str, scored: list[dict], minutes: float) -> str:
+    """Rank-1 / mAP of each seed, their mean and, of several seeds, their standard deviation."""
+    both = [(100 * score["cmc"][0], 100 * score["mAP"]) for score in scored]
+    each = [f"{r:.1f} / {m:.1f}" for r, m in both]
+    rank1, mean_ap = map(statistics.mean, zip(*both, strict=True))
+    spread = map(statistics.stdev, zip(*both, strict=True)) if len(both) > 1 else ()
+    around = " / ".join(f"{value:.1f}" for value in spread)
+    cells = [name, *each, f"**{rank1:.1f} / {mean_ap:.1f}**", around, f"{minutes:.1f}"]
+    return f"| {' | '.join(cells)} |"
 
 
 def scores(row: str, seed: str) -> Path:
@@ -74,7 +114,9 @@ def train(row: str, seed: str) -> None:
     if metrics.exists():
         return
     epochs = FLAGS.epochs
-    if "--recipe=finetune_metric" in ROWS[row]:
+    alone = scores("alone", seed).parent
+    own = [flag.format(backbone=FLAGS.backbone, alone=alone) for flag in TABLES[FLAGS.table][row]]
+    if "--recipe=finetune_metric" in own:
         epochs = FLAGS.epochs // 2
     command = [
         sys.executable,
@@ -90,9 +132,9 @@ def train(row: str, seed: str) -> None:
         f"--width={FLAGS.width}",
         f"--identities={FLAGS.identities}",
         f"--learning_rate={FLAGS.learning_rate}",
-        *ROWS[row],
+        *own,
     ]
-    if "--recipe=finetune_metric" in ROWS[row]:
+    if "--recipe=finetune_metric" in own:
         command.append(f"--pretrain={FLAGS.epochs - epochs}")
     print("+", *command, flush=True)
     subprocess.run(command, check=True)

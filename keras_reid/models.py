@@ -1,6 +1,7 @@
 """Embedders: a backbone, a pooling, a neck and a classifier behind named outputs."""
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import keras
@@ -46,6 +47,7 @@ __all__ = [
     "build_pair_verifier",
     "embed",
     "embedder",
+    "ensemble",
     "pair_distances",
     "unit_embedding",
 ]
@@ -120,7 +122,39 @@ def build(
     return keras.Model(images, outputs, name="embedder")
 
 
-def embedder(model: keras.Model) -> keras.Model:
+def ensemble(members: Sequence[keras.Model]) -> keras.Model:
+    """`embedding = [e_1/|e_1|, … e_K/|e_K|] / √K` `(b, Σ d)`: members side by side, of length 1.
+
+    A squared distance is then the mean of the members' own. The weights are shared with them.
+
+    Args:
+        members: models of `build` for images of one size.
+
+    Raises:
+        InputError: no members, or images of different sizes.
+    """
+    shapes = {tuple(model.input_shape) for model in members}
+    if len(shapes) != 1:
+        raise InputError(
+            f"an ensemble sees one image at a time: received {len(members)} members for the "
+            f"shapes {sorted(shapes, key=str)}; give members of one image size"
+        )
+    images = keras.Input(shapes.pop()[1:], dtype="uint8", name="images")
+    parts = [
+        keras.layers.UnitNormalization(dtype="float32", name=f"unit{number}")(
+            embedder(model, f"member{number}")(images)
+        )
+        for number, model in enumerate(members, start=1)
+    ]
+    joint = (
+        keras.layers.Concatenate(name="joint", dtype="float32")(parts) if parts[1:] else parts[0]
+    )
+    scale = 1 / math.sqrt(len(parts))
+    embedding = keras.layers.Rescaling(scale, dtype="float32", name="embedding")(joint)
+    return keras.Model(images, {"embedding": embedding}, name="ensemble")
+
+
+def embedder(model: keras.Model, name: str | None = None) -> keras.Model:
     """The part of a model that is needed at test time: images → `embedding` `(b, d)`."""
     outputs = getattr(model, "output", None)
     if not isinstance(outputs, dict) or "embedding" not in outputs:
@@ -129,7 +163,7 @@ def embedder(model: keras.Model) -> keras.Model:
             f"{sorted(outputs) if isinstance(outputs, dict) else 'unnamed'} outputs; make it with "
             "keras_reid.models.build"
         )
-    return keras.Model(model.input, outputs["embedding"], name=model.name)
+    return keras.Model(model.input, outputs["embedding"], name=name or model.name)
 
 
 def unit_embedding(model: keras.Model, flip: bool = False) -> Callable[[Any], Any]:

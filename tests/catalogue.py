@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import oracle
 import oracle_classifiers
+import oracle_imitation
 import oracle_pairs
 
 from keras_reid import distances, layers, losses, mining
@@ -176,6 +177,124 @@ def _classifier_losses() -> dict[str, LossCase]:
 
 LOSSES: dict[str, LossCase] = {**_metric_losses(), **_classifier_losses()}
 ONE_OF_EACH = [name for name in LOSSES if "-" not in name]
+
+
+@dataclass(frozen=True)
+class ImitationCase:
+    """An imitation loss and its oracle `(teacher, student) -> (b,)`."""
+
+    build: Callable[..., losses.Imitation]
+    arguments: dict[str, Any]
+    truth: Callable[..., np.ndarray]
+    # `(teacher, student) -> (b, k), (b, k)`: the numbers that the student has to copy.
+    compared: Callable[..., tuple[np.ndarray, np.ndarray]]
+    # Powers of ten between which the sizes of outputs are drawn.
+    sizes: tuple[float, float] = (-2, 2)
+
+    def loss(self, **more: Any) -> losses.Imitation:
+        return self.build(**self.arguments, **more)
+
+    @property
+    def relates(self) -> bool:
+        """Whether it compares the images of a batch, and not each image alone."""
+        return self.build is not losses.LogitImitation
+
+    @property
+    def fewest(self) -> int:
+        """Images of the smallest batch."""
+        ranks = self.build is losses.RankImitation
+        return self.arguments.get("list_length", 4) + 1 if ranks else 1
+
+    @property
+    def exact(self) -> bool:
+        """Whether the loss of a perfect student is 0."""
+        return self.arguments.get("mode") != "hard"
+
+    def rows(self, teacher: np.ndarray, student: np.ndarray) -> np.ndarray:
+        return self.truth(teacher, student, **self.arguments)
+
+    def value(self, teacher: np.ndarray, student: np.ndarray) -> float:
+        return float(self.rows(teacher, student).mean())
+
+    def rounding(self, teacher: np.ndarray, student: np.ndarray) -> float:
+        """What four float32 roundings of the largest number that is compared do to the loss.
+
+        A divergence is a sum of differences of these numbers, weighted by probabilities, and falls
+        to the rounding of the numbers, not to its own, where the student is nearly right.
+        """
+        t, s = self.compared(teacher, student, **self.arguments)
+        if self.build is losses.DistanceImitation:
+            return _rounded(t, s) * 2 * float(np.abs(t - s).max())
+        return _rounded(t, s) * self._weight()
+
+    def slope_rounding(
+        self, teacher: np.ndarray, student: np.ndarray, direction: np.ndarray, size: float
+    ) -> float:
+        """The same for `⟨gradient, direction⟩`, of which the single products sum to `size`.
+
+        The slopes at the numbers that are compared are themselves differences, as
+        `σ(s) − σ(t)` is, and go on to the student by the slopes of these numbers. The
+        probabilities are right to the rounding of the scores that they are the powers of.
+        """
+        t, s = self.compared(teacher, student, **self.arguments)
+        slopes = oracle.slope(partial(self._student, teacher), student, direction)
+        per_image = float(np.abs(slopes).sum() / len(slopes))
+        if self.build is losses.DistanceImitation:
+            return _rounded(t, s) * 2 * per_image / len(slopes)
+        return 2.4e-7 * self._weight() * per_image + _rounded(t, s) * size
+
+    def _student(self, teacher: np.ndarray, student: np.ndarray) -> np.ndarray:
+        return self.compared(teacher, student, **self.arguments)[1]
+
+    def _weight(self) -> float:
+        """T² of logits; the draws of an order."""
+        if self.build is losses.LogitImitation:
+            return self.arguments.get("temperature", 1.0) ** 2
+        return self.arguments.get("list_length", 4)
+
+
+def _rounded(*numbers: np.ndarray) -> float:
+    return 2.4e-7 * max(float(np.abs(some).max()) for some in numbers)
+
+
+def _imitations() -> dict[str, ImitationCase]:
+    def logits(**arguments: Any) -> ImitationCase:
+        compared = oracle_imitation.logits_compared
+        return ImitationCase(losses.LogitImitation, arguments, oracle_imitation.logits, compared)
+
+    def distance(**arguments: Any) -> ImitationCase:
+        compared = oracle_imitation.distances_compared
+        return ImitationCase(
+            losses.DistanceImitation, arguments, oracle_imitation.distances, compared
+        )
+
+    def ranks(**arguments: Any) -> ImitationCase:
+        # Distances to the power of beta: far ones would leave no order in doubt.
+        sizes = (-2, 2) if arguments.get("normalize", True) else (-1, 0)
+        compared = oracle_imitation.ranks_compared
+        return ImitationCase(
+            losses.RankImitation, arguments, oracle_imitation.ranks, compared, sizes
+        )
+
+    return {
+        "LogitImitation": logits(),
+        "LogitImitation-temperature": logits(temperature=4.0),
+        "DistanceImitation": distance(),
+        "DistanceImitation-squared": distance(**SQUARED),
+        "DistanceImitation-cosine": distance(distance="cosine"),
+        "DistanceImitation-on-the-sphere": distance(**SPHERE),
+        "RankImitation": ranks(),
+        "RankImitation-hard": ranks(mode="hard"),
+        "RankImitation-two": ranks(list_length=2),
+        "RankImitation-six": ranks(list_length=6),
+        "RankImitation-hard-six": ranks(mode="hard", list_length=6),
+        "RankImitation-tusimple": ranks(alpha=12.25, beta=4.0),
+        "RankImitation-any-length": ranks(normalize=False),
+        "RankImitation-linear": ranks(beta=1.0),
+    }
+
+
+IMITATIONS: dict[str, ImitationCase] = _imitations()
 
 DISTANCES: dict[str, tuple[distances.Distance, Callable[..., np.ndarray]]] = {
     "euclidean": (distances.euclidean, partial(oracle.matrix, distance="euclidean")),

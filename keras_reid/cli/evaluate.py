@@ -31,7 +31,7 @@ def main(argv: list[str]) -> None:
         raise InputError(f"a score needs query and gallery images: {data_dir!r} has none")
 
     if FLAGS.run:
-        embedder = models.Embedder(Run(FLAGS.run).load_model(), settings["flip"])
+        embedder = models.Embedder(Run(FLAGS.run).load_model(FLAGS.member), settings["flip"])
 
         def embed(images: data.PersonImages) -> np.ndarray:
             return embedder(data.image_batches(images, FLAGS.batch_size, embedder.image_size))

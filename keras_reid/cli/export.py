@@ -27,7 +27,7 @@ def main(argv: list[str]) -> None:
     )
     part = next(iter(dataset.parts().values()))
     images = data.readable(part[: FLAGS.check_images])
-    model = run.load_model()
+    model = run.load_model(FLAGS.member)
 
     name = FLAGS.name or run.directory.resolve().name
     directory = Path(FLAGS.export_dir) / name

@@ -18,6 +18,12 @@ flags.DEFINE_string(
 flags.DEFINE_string("data_dir", None, "The folder, or for csv the file, that holds the data set.")
 flags.DEFINE_string("run", None, "Run folder; train.py makes runs/DATASET-RECIPE-N by default.")
 flags.DEFINE_string(
+    "member",
+    "1",
+    "Of a run whose members learned from each other: a number, best (the highest mAP when it was "
+    "trained), or ensemble (all embeddings side by side).",
+)
+flags.DEFINE_string(
     "protocol",
     "market1501",
     "market1501: images of the same identity in the same camera are left out; no-camera: for "

@@ -13,12 +13,16 @@ import keras
 import tensorflow as tf
 from absl import flags
 
-from keras_reid import data
+from keras_reid import data, models
 from keras_reid.cli.shared import FLAGS, command, say
 from keras_reid.errors import InputError
 from keras_reid.training import RetrievalEvaluation, fitting, recipes, runs
 
-flags.DEFINE_string("recipe", None, "bot, or tiny (the default for the synthetic data set).")
+flags.DEFINE_string(
+    "recipe",
+    None,
+    f"{', '.join(recipes.RECIPES)}; default: tiny for the synthetic data set, else bot.",
+)
 flags.DEFINE_integer("seed", 0, "Seed of weights, sampling and augmentation.")
 flags.DEFINE_string("cache", None, "Keep decoded images: 'memory', or a folder; default: neither.")
 flags.DEFINE_integer("eval_every", 0, "Score the model every so many epochs; 0: only at the end.")
@@ -69,20 +73,23 @@ def main(argv: list[str]) -> None:
     if FLAGS.deterministic:
         tf.config.experimental.enable_op_determinism()
     keras.mixed_precision.set_global_policy(FLAGS.precision)
-    model = fitting.build_model(recipe, len(train.classes()[0]))
+    count = len(train.classes()[0])
+    teacher = fitting.load_teacher(recipe, count)
+    members = fitting.build_members(recipe, count)
     say(f"{name}: {train}")
     scores: dict[str, Any] = {}
     if evaluation:
-        scores["before"] = evaluation.score(model).as_dict()
+        scores["before"] = evaluation.score(members[0]).as_dict()
         say(f"before training: {_headline(scores['before'])}")
     say(f"run folder: {run.directory}")
     begin = time.perf_counter()
     fitting.fit(
-        model,
+        members,
         train,
         recipe,
         run,
         settings,
+        teacher=teacher,
         seed=FLAGS.seed,
         cache=FLAGS.cache,
         evaluation=evaluation if FLAGS.eval_every else None,
@@ -90,9 +97,11 @@ def main(argv: list[str]) -> None:
     )
     scores["minutes"] = (time.perf_counter() - begin) / 60
     if evaluation:
-        result = evaluation.score(model)
+        result = evaluation.score(members[0])
         scores["after"] = result.as_dict()
         say(f"\n{result}\n")
+        if len(members) > 1:
+            scores["members"] = _by_member(evaluation, members)
         say(f"before training: {_headline(scores['before'])}")
         say(f"after training:  {_headline(scores['after'])}")
     run.finish(scores)
@@ -142,6 +151,18 @@ def _evaluation(dataset: data.ReidDataset, recipe: recipes.Recipe) -> RetrievalE
         FLAGS.protocol,
         dataset.name,
     )
+
+
+def _by_member(
+    evaluation: RetrievalEvaluation, members: list[keras.Model]
+) -> dict[str, dict[str, Any]]:
+    """The scores of each member and of all together, as --member of the other commands names them."""
+    named = {str(number): model for number, model in enumerate(members, start=1)}
+    scores = {}
+    for name, model in {**named, "ensemble": models.ensemble(members)}.items():
+        scores[name] = evaluation.score(model).as_dict()
+        say(f"--member={name}: {_headline(scores[name])}")
+    return scores
 
 
 def _headline(score: dict[str, Any]) -> str:

@@ -35,6 +35,7 @@ def pk_batches(
     first_epoch: int = 0,
     last: str = "fill",
     cache: Cache = None,
+    views: int | None = None,
 ) -> tf.data.Dataset:
     """An endless stream of training batches: P identities with K images each, augmented.
 
@@ -54,18 +55,22 @@ def pk_batches(
         cache: None decodes every image anew each time; "memory" keeps the n·h·w·3 bytes of
             decoded and resized images in memory; any other text or path is a folder with a file of
             that length, made once and paged in as needed. 100,000 images of 256×128 take 9.8 GB.
+        views: how often each batch is augmented, for members of mutual learning that see the same
+            images each in its own way; the first is what there is without. None: one, no tuple.
 
     Returns:
         Elements (uint8 (b, h, w, 3), {"identity": int32 (b,), "camera": int32 (b,)}), identities
         as class indices of the readable images' `classes()`, grouped K by K; no "camera" for
-        images without cameras.
+        images without cameras. With `views`, a tuple of so many images instead of the images.
 
     Raises:
-        InputError: no images, more than 1 % of them unreadable, or P, K, size, recipe, `last` or
-            cache that cannot be.
+        InputError: no images, more than 1 % of them unreadable, or P, K, size, recipe, `last`,
+            cache or views that cannot be.
     """
     _check(images, image_size)
     change = recipe(augment)
+    if views is not None and views < 1:
+        raise InputError(f"views must be 1 or more, or None, got {views}: pass one per member")
     pk_steps(images, identities, instances, last)  # refuses before every file is read
     images, load = _readable_and_load(images, image_size, cache)
     labels = _labels(images)
@@ -73,10 +78,15 @@ def pk_batches(
 
     def finish(step: tf.Tensor, element: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, dict]:
         rows, pixels = element
-        # Folded, so that augmentation and sampling, which counts in (seed, epoch), never agree.
-        pixels = change(pixels, tf.random.fold_in(tf.stack([tf.constant(seed, tf.int64), step]), 1))
-        pixels = tf.ensure_shape(pixels, (identities * instances, *image_size, 3))
-        return pixels, {name: tf.gather(column, rows) for name, column in labels.items()}
+
+        def view(number: int) -> tf.Tensor:
+            # Folded, so that augmentation and sampling, which counts in (seed, epoch), never agree.
+            pair = tf.stack([tf.constant(seed, tf.int64), step])
+            changed = change(pixels, tf.random.fold_in(pair, number))
+            return tf.ensure_shape(changed, (identities * instances, *image_size, 3))
+
+        seen = view(1) if views is None else tuple(map(view, range(1, views + 1)))
+        return seen, {name: tf.gather(column, rows) for name, column in labels.items()}
 
     rows = pk_rows(labels["identity"], identities, instances, seed, first_epoch, last)
     batches = load(rows, identities * instances).enumerate(first_epoch * steps)

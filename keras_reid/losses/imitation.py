@@ -52,13 +52,16 @@ class Imitation(keras.losses.Loss):
         raise NotImplementedError
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        teacher, student = ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred)
+        teacher, student = self._in_own_precision(y_true), self._in_own_precision(y_pred)
         _check_sizes(teacher, student)
         return self.imitate(ops.stop_gradient(teacher), student)
 
     def imitate(self, teacher: Tensor, student: Tensor) -> Tensor:
         """The loss of each image `(b,)`."""
         raise NotImplementedError
+
+    def _in_own_precision(self, output: Tensor) -> Tensor:
+        return ops.convert_to_tensor(output, self.dtype)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "dtype": self.dtype}
@@ -108,7 +111,8 @@ class LogitImitation(Imitation):
 
     def ensemble(self, teachers: Sequence[Tensor]) -> Tensor:
         """Logits of the mean probability at this temperature (DML_e)."""
-        logs = ops.stack([ops.log_softmax(t / self.temperature) for t in teachers])
+        logits = [self._in_own_precision(t) / self.temperature for t in teachers]
+        logs = ops.stack([ops.log_softmax(t) for t in logits])
         return self.temperature * (ops.logsumexp(logs, axis=0) - math.log(len(teachers)))
 
     def get_config(self) -> dict[str, Any]:
@@ -140,8 +144,8 @@ class _Relations(Imitation):
 
     def ensemble(self, teachers: Sequence[Tensor]) -> Tensor:
         """The teachers' embeddings side by side: squared distances are the means of theirs."""
-        points = ops.concatenate([self.points(t) for t in teachers], axis=-1)
-        return points / math.sqrt(len(teachers))
+        points = [self.points(self._in_own_precision(t)) for t in teachers]
+        return ops.concatenate(points, axis=-1) / math.sqrt(len(teachers))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "normalize": self.normalize, "gather": self.gather}
@@ -320,7 +324,10 @@ def _log_sums(scores: Tensor) -> Tensor:
     """`LSE_R = log Σ_{i∈R} exp S_i` `(b, 2ⁿ)`; bit i of the column R says whether i is in it."""
     sums = ops.full_like(scores[:, :1], _NEVER)
     for i in range(scores.shape[1]):
-        with_i = ops.logaddexp(sums, scores[:, i : i + 1])
+        score = scores[:, i : i + 1]
+        # Not `ops.logaddexp`, which under TensorFlow has a wrong slope where both are equal.
+        top = ops.stop_gradient(ops.maximum(sums, score))
+        with_i = top + ops.log(ops.exp(sums - top) + ops.exp(score - top))
         sums = ops.concatenate([sums, with_i], axis=-1)
     return sums
 

@@ -7,9 +7,11 @@ from keras_reid.training.callbacks import (
     RetrievalEvaluation,
     averaged_weights,
 )
+from keras_reid.training.distiller import Distiller
 from keras_reid.training.fitting import fit
 from keras_reid.training.learner import Learner
-from keras_reid.training.objective import Objective, Term
+from keras_reid.training.mutual import MutualLearner
+from keras_reid.training.objective import Objective, Term, imitate
 from keras_reid.training.recipes import RECIPES, Recipe
 from keras_reid.training.runs import Run
 from keras_reid.training.schedules import WarmUp, schedule
@@ -18,8 +20,10 @@ __all__ = [
     "RECIPES",
     "Backup",
     "CollapseMonitor",
+    "Distiller",
     "History",
     "Learner",
+    "MutualLearner",
     "Objective",
     "Recipe",
     "RetrievalEvaluation",
@@ -28,5 +32,6 @@ __all__ = [
     "WarmUp",
     "averaged_weights",
     "fit",
+    "imitate",
     "schedule",
 ]

@@ -15,6 +15,7 @@ from keras_reid import evaluation, models
 from keras_reid.data import PersonImages, image_batches
 from keras_reid.errors import InputError
 from keras_reid.losses import MetricLoss
+from keras_reid.training.learner import Optimized
 
 
 def rank_images(
@@ -39,7 +40,8 @@ def rank_images(
 class RetrievalEvaluation(keras.callbacks.Callback):
     """Adds `val_mAP` and `val_rank1` to the logs, so that `ModelCheckpoint` can monitor them.
 
-    Under a moving average of the weights (`use_ema`) the averaged weights are scored. Choosing
+    With the members of a `MutualLearner` these are the best member's, and there is
+    `val_NAME_mAP` and `val_NAME_rank1` of each. Under a moving average of the weights (`use_ema`) the averaged weights are scored. Choosing
     an epoch by these numbers on the test set flatters the result: use images held out from
     training for that.
 
@@ -70,13 +72,14 @@ class RetrievalEvaluation(keras.callbacks.Callback):
         self.flip = flip
         self.protocol = protocol
         self.dataset = dataset
-        self._embedder: tuple[keras.Model, models.Embedder] | None = None
+        self._embedders: dict[int, tuple[keras.Model, models.Embedder]] = {}
 
     def score(self, model: keras.Model) -> evaluation.RankingResult:
         """The ranking result of a model of `models.build`."""
-        if self._embedder is None or self._embedder[0] is not model:
-            self._embedder = model, models.Embedder(model, self.flip)
-        embedder = self._embedder[1]
+        # The model stands beside its embedder, so that its id stays its own.
+        if id(model) not in self._embedders:
+            self._embedders[id(model)] = model, models.Embedder(model, self.flip)
+        embedder = self._embedders[id(model)][1]
 
         def embed(images: PersonImages) -> np.ndarray:
             return embedder(image_batches(images, self.batch_size, embedder.image_size))
@@ -88,9 +91,14 @@ class RetrievalEvaluation(keras.callbacks.Callback):
         if logs is None or not (last or (epoch + 1) % self.every == 0):
             return
         with averaged_weights(self.model):
-            result = self.score(getattr(self.model, "model", self.model))
-        logs["val_mAP"] = result.mAP
-        logs["val_rank1"] = result.rank(1)
+            results = {name: self.score(model) for name, model in trained(self.model).items()}
+        if len(results) > 1:
+            for name, result in results.items():
+                logs[f"val_{name}_mAP"] = result.mAP
+                logs[f"val_{name}_rank1"] = result.rank(1)
+        best = max(results.values(), key=lambda result: result.mAP)
+        logs["val_mAP"] = best.mAP
+        logs["val_rank1"] = best.rank(1)
 
 
 class CollapseMonitor(keras.callbacks.Callback):
@@ -144,33 +152,41 @@ class CollapseMonitor(keras.callbacks.Callback):
                 )
 
     def _losses(self) -> dict[str, MetricLoss]:
-        """The metric losses of a `Learner`, or of a model compiled with one, by name in logs."""
-        objective = getattr(self.model, "objective", None)
-        if objective is None:
-            named = {"loss": getattr(self.model, "loss", None)}
-        else:
-            named = {term.name: term.loss for term in objective.terms}
+        """The metric losses of a learner, or of a model compiled with one, by name in logs."""
+        named = getattr(self.model, "metric_losses", {"loss": getattr(self.model, "loss", None)})
         return {name: loss for name, loss in named.items() if isinstance(loss, MetricLoss)}
 
 
+def trained(learner: keras.Model) -> dict[str, keras.Model]:
+    """The models that a learner trains, by name; a plain model is its own."""
+    return getattr(learner, "members", {"model": getattr(learner, "model", learner)})
+
+
+def optimized(learner: keras.Model) -> Optimized:
+    """Each optimizer of a learner, or of a plain model, and what it trains."""
+    plain = [(getattr(learner, "optimizer", None), learner.trainable_variables)]
+    return getattr(learner, "optimized", plain)
+
+
 class averaged_weights:
-    """Within the block the model has its optimizer's moving averages, if it keeps any."""
+    """Within the block the model has its optimizers' moving averages, if they keep any."""
 
     def __init__(self, model: keras.Model) -> None:
-        self.model = model
-        self.optimizer: Any = getattr(model, "optimizer", None)
+        self.averaging = [
+            (optimizer, variables)
+            for optimizer, variables in optimized(model)
+            if getattr(optimizer, "use_ema", False)
+        ]
 
     def __enter__(self) -> None:
-        if not getattr(self.optimizer, "use_ema", False):
-            return
-        self.kept = [variable.numpy() for variable in self.model.trainable_variables]
-        self.optimizer.finalize_variable_values(self.model.trainable_variables)
+        self.kept = [[v.numpy() for v in variables] for _, variables in self.averaging]
+        for optimizer, variables in self.averaging:
+            optimizer.finalize_variable_values(variables)
 
     def __exit__(self, *exception: object) -> None:
-        if not getattr(self.optimizer, "use_ema", False):
-            return
-        for variable, value in zip(self.model.trainable_variables, self.kept, strict=True):
-            variable.assign(value)
+        for (_, variables), kept in zip(self.averaging, self.kept, strict=True):
+            for variable, value in zip(variables, kept, strict=True):
+                variable.assign(value)
 
 
 class Backup(keras.callbacks.Callback):
@@ -196,7 +212,8 @@ class Backup(keras.callbacks.Callback):
         """Loads the backup, if there is one, and returns the epoch to go on with."""
         if not self.path.exists():
             return 0
-        learner.optimizer.build(learner.trainable_variables)
+        for optimizer, variables in optimized(learner):
+            optimizer.build(variables)
         try:
             learner.load_weights(self.path)
         except Exception as error:
@@ -204,7 +221,8 @@ class Backup(keras.callbacks.Callback):
                 f"a run is resumed with the model it was started with: {str(self.path)!r} is of "
                 "another one; give the flags of then, or another run folder"
             ) from error
-        return int(learner.optimizer.iterations.numpy()) // self.steps
+        optimizer, _ = optimized(learner)[0]
+        return int(optimizer.iterations.numpy()) // self.steps
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,21 +1,25 @@
 """From a recipe and images to a trained model."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import keras
 
 from keras_reid import losses, models
 from keras_reid.data import PersonImages, pk_batches, pk_steps
+from keras_reid.errors import InputError
 from keras_reid.training.callbacks import (
     Backup,
     CollapseMonitor,
     History,
     RetrievalEvaluation,
-    averaged_weights,
+    optimized,
 )
+from keras_reid.training.distiller import Distiller
 from keras_reid.training.learner import Learner
-from keras_reid.training.objective import Objective, Term
+from keras_reid.training.mutual import MutualLearner
+from keras_reid.training.objective import Objective, Term, imitate
 from keras_reid.training.recipes import Recipe
 from keras_reid.training.runs import Run
 from keras_reid.training.schedules import schedule
@@ -35,6 +39,46 @@ def build_model(recipe: Recipe, num_identities: int) -> keras.Model:
     )
 
 
+def build_members(recipe: Recipe, num_identities: int) -> list[keras.Model]:
+    """The untrained models of a recipe: one for each member, or a single one."""
+    return [
+        build_model(replace(recipe, backbone=name), num_identities) for name in recipe.backbones
+    ]
+
+
+def load_teacher(recipe: Recipe, num_identities: int) -> keras.Model | None:
+    """The trained model that a recipe imitates, if it names one.
+
+    Raises:
+        InputError: someone to imitate but nothing of theirs, or the other way round; a teacher for
+            other images or identities.
+    """
+    if bool(recipe.imitate) != bool(recipe.teacher or len(recipe.backbones) > 1):
+        raise InputError(
+            "models learn from a teacher or from each other by imitation: received "
+            f"imitate={recipe.imitate!r}, teacher={recipe.teacher!r} and members="
+            f"{recipe.members!r}; give imitate=logits:1, say, and a teacher (the run folder of a "
+            "trained model) or several members, or none of them"
+        )
+    if not recipe.teacher:
+        return None
+    model = Run(recipe.teacher).load_model()
+    if tuple(model.input_shape[1:3]) != recipe.image_size:
+        raise InputError(
+            f"teacher and student see the same images: the teacher {recipe.teacher!r} sees "
+            f"{model.input_shape[1]}×{model.input_shape[2]} pixels, the student "
+            f"{recipe.height}×{recipe.width}; give the height and width of the teacher"
+        )
+    classes = model.output["logits"].shape[-1] if "logits" in model.output else "no"
+    if "logits" in recipe.imitations and classes != num_identities:
+        raise InputError(
+            f"logits are imitated identity by identity: the teacher {recipe.teacher!r} has "
+            f"{classes} identities, the images {num_identities}; imitate ranks or distances, or "
+            "give a teacher trained on these images"
+        )
+    return model
+
+
 def build_objective(recipe: Recipe) -> Objective:
     """`identity_weight · identity loss(logits) + metric_weight · metric loss(features)`."""
     terms = (
@@ -49,13 +93,60 @@ def build_objective(recipe: Recipe) -> Objective:
     return Objective(*(term for term in terms if term.weight > 0))
 
 
+def build_imitation(recipe: Recipe) -> Objective:
+    """`Σ weight · imitation`, of the distances that the metric loss compares."""
+    given = {
+        "logits": {"temperature": recipe.temperature},
+        "distances": _given(recipe, "distance", "normalize"),
+        "ranks": {},
+    }
+    return Objective(
+        *(
+            imitate(losses.IMITATIONS[name](**given[name]), weight)
+            for name, weight in recipe.imitations.items()
+        )
+    )
+
+
+def build_learner(
+    members: Sequence[keras.Model],
+    recipe: Recipe,
+    steps_per_epoch: int,
+    teacher: keras.Model | None = None,
+) -> Learner | MutualLearner:
+    """The compiled learner of a recipe: of one model, of several, of one with a teacher."""
+    objective = build_objective(recipe)
+    optimizers = [build_optimizer(recipe, steps_per_epoch) for _ in members]
+    if not recipe.imitate:
+        learner = Learner(members[0], objective)
+        learner.compile(optimizer=optimizers[0])
+        return learner
+    ramp_up = round(steps_per_epoch * recipe.ramp_up)
+    if teacher is not None and len(members) == 1:
+        mutual = Distiller(teacher, members[0], objective, build_imitation(recipe), ramp_up)
+    else:
+        mutual = MutualLearner(
+            members,
+            objective,
+            build_imitation(recipe),
+            recipe.graph,
+            recipe.update,
+            [] if teacher is None else [teacher],
+            recipe.average,
+            ramp_up,
+        )
+    mutual.compile(optimizers)
+    return mutual
+
+
+def _given(recipe: Recipe, *names: str) -> dict[str, Any]:
+    """What the recipe says of these, and nothing of what it leaves open."""
+    return {name: value for name in names if (value := getattr(recipe, name)) is not None}
+
+
 def build_metric_loss(recipe: Recipe) -> losses.MetricLoss:
     """The metric loss of a recipe, with its own defaults where the recipe says nothing."""
-    given: dict[str, Any] = {
-        name: value
-        for name in ("margin", "distance", "normalize")
-        if (value := getattr(recipe, name)) is not None
-    }
+    given = _given(recipe, "margin", "distance", "normalize")
     if given.get("margin", 0) < 0:
         given["margin"] = None
     return losses.METRIC_LOSSES[recipe.metric_loss](**given)
@@ -78,41 +169,44 @@ def build_optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Op
 
 
 def fit(
-    model: keras.Model,
+    model: keras.Model | Sequence[keras.Model],
     images: PersonImages,
     recipe: Recipe,
     run: Run,
     flags: dict[str, Any],
     *,
+    teacher: keras.Model | None = None,
     seed: int = 0,
     cache: str | None = None,
     evaluation: RetrievalEvaluation | None = None,
     verbose: int = 1,
     callbacks: Sequence[keras.callbacks.Callback] = (),
-) -> keras.Model:
+) -> Any:
     """Trains `model` in place by the recipe; a run that was interrupted goes on where it was.
 
     Args:
-        model: of `build_model`, in its initial state also when a run is resumed.
+        model: of `build_model`, or the list of `build_members`; in its initial state also when
+            a run is resumed.
         images: the training images.
         recipe: what to do.
         run: where backups, history and TensorBoard logs go.
         flags: what is recorded of how the run was made; a run is resumed with the same only.
+        teacher: of `load_teacher`.
         seed: of the sampling and the augmentation.
         cache: see `keras_reid.data.pk_batches`.
         evaluation: scores the model during training.
         verbose, callbacks: see `keras.Model.fit`.
 
     Returns:
-        The model, with the moving average of its weights if the recipe keeps one.
+        The model, or models, with the moving average of the weights if the recipe keeps one.
     """
+    members = [model] if isinstance(model, keras.Model) else list(model)
     run.check(flags)
     steps = pk_steps(images, recipe.identities, recipe.instances)
     begin = 0
     for number, phase in enumerate(recipe.phases, start=1):
         end = begin + phase.epochs
-        learner = Learner(model, build_objective(phase))
-        learner.compile(optimizer=build_optimizer(phase, steps))
+        learner = build_learner(members, phase, steps, teacher)
         backup = Backup(run.backup_file(number), steps)
         # A later phase began with what its own backup holds.
         first = begin + backup.restore(learner)
@@ -126,6 +220,7 @@ def fit(
                 seed=seed,
                 first_epoch=first,
                 cache=cache,
+                views=len(members) if phase.own_views else None,
             )
             run.start(flags)
             learner.fit(
@@ -145,6 +240,7 @@ def fit(
                 ],
             )
         begin = end
-    with averaged_weights(learner):
-        run.save_model(model)
+    for optimizer, variables in optimized(learner):
+        optimizer.finalize_variable_values(variables)
+    run.save_models(members)
     return model

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from keras_reid.errors import InputError
-from keras_reid.losses import MetricLoss
+from keras_reid.losses import Imitation, MetricLoss
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,21 @@ class Term:
                     f"the term {self.name!r} needs {kind} named {key!r}: received {sorted(given)}"
                 )
         return labels[self.label], outputs[self.output]
+
+
+def imitate(
+    loss: Imitation, weight: float = 1.0, output: str | None = None, name: str | None = None
+) -> Term:
+    """`weight · loss(teacher[output], student[output])`, a term of an imitation.
+
+    Args:
+        loss: what is learned from a teacher.
+        weight: factor in the sum.
+        output: the key of both models' outputs; None: the one that the loss is made for.
+        name: what the term is called in logs; None: logits, distances or ranks.
+    """
+    output = output or loss.output
+    return Term(name or loss.label, loss, output, output, weight)
 
 
 @keras.saving.register_keras_serializable(package="keras_reid")

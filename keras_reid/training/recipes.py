@@ -4,7 +4,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from keras_reid.errors import InputError
-from keras_reid.losses import METRIC_LOSSES
+from keras_reid.losses import IMITATIONS, METRIC_LOSSES
+from keras_reid.training.mutual import AVERAGES, UPDATES
 
 
 def _value(meaning: str, **default: Any) -> Any:
@@ -51,6 +52,32 @@ class Recipe:
     pretrain: int = _value(
         "Epochs of the identity loss alone, before those of the weights above.", default=0
     )
+    members: str = _value(
+        "Backbones, separated by commas, of models that learn from each other; empty: one model "
+        "of --backbone.",
+        default="",
+    )
+    teacher: str = _value("Run folder of a trained model to learn from; empty: none.", default="")
+    imitate: str = _value(
+        f"What is learned from the others, of {', '.join(IMITATIONS)}, each with its weight: "
+        "logits:0.01,distances:0.001.",
+        default="",
+    )
+    temperature: float = _value("Of the imitation of logits.", default=1.0)
+    edges: str = _value(
+        "Who imitates whom: all, ring, or pairs: member1>member2,teacher>member1.", default="all"
+    )
+    update: str = _value(
+        "simultaneous, or sequential: who has stepped predicts anew for the next member.",
+        default="simultaneous",
+    )
+    average: str = _value(
+        "Over those whom a member imitates: mean, sum, or ensemble (DML_e).", default="mean"
+    )
+    ramp_up: float = _value(
+        "Epochs over which the weights of the imitation rise linearly.", default=0.0
+    )
+    own_views: bool = _value("Augment the images for each member anew.", default=False)
     flip: bool = _value("Embed the mirror image too, when scoring and exported.", default=True)
 
     def __post_init__(self) -> None:
@@ -65,6 +92,7 @@ class Recipe:
             "metric_weight": 0,
             "identity_weight": 0,
             "pretrain": 0,
+            "ramp_up": 0,
         }
         for name, bound in least.items():
             if getattr(self, name) < bound:
@@ -80,6 +108,12 @@ class Recipe:
             raise InputError(
                 f"metric_loss is one of {', '.join(METRIC_LOSSES)}: received {self.metric_loss!r}"
             )
+        for name, known in (("update", UPDATES), ("average", AVERAGES)):
+            if getattr(self, name) not in known:
+                raise InputError(
+                    f"{name} is one of {', '.join(known)}: received {getattr(self, name)!r}"
+                )
+        _ = self.imitations, self.graph
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -92,12 +126,55 @@ class Recipe:
         return self.identity_weight > 0 or self.pretrain > 0
 
     @property
+    def backbones(self) -> list[str]:
+        """The backbone of each member; one, if nothing is said of members."""
+        return _words(self.members) or [self.backbone]
+
+    @property
+    def imitations(self) -> dict[str, float]:
+        """The weights of what is imitated, by name."""
+        weights = {}
+        for word in _words(self.imitate):
+            name, _, weight = word.partition(":")
+            if name not in IMITATIONS or name in weights or not _is_positive(weight):
+                raise InputError(
+                    f"imitate is a list of {', '.join(IMITATIONS)}, each once and with a weight "
+                    f"above 0, such as logits:0.01,distances:0.001: received {self.imitate!r}"
+                )
+            weights[name] = float(weight)
+        return weights
+
+    @property
+    def graph(self) -> str | list[tuple[str, str]]:
+        """The edges as `MutualLearner` takes them."""
+        if ">" not in self.edges:
+            return self.edges
+        pairs = [tuple(part.strip() for part in word.split(">")) for word in _words(self.edges)]
+        if any(len(pair) != 2 for pair in pairs):
+            raise InputError(
+                "edges are all, ring, or pairs such as member1>member2,member2>member1: received "
+                f"{self.edges!r}"
+            )
+        return [(teacher, student) for teacher, student in pairs]
+
+    @property
     def phases(self) -> list["Recipe"]:
         """What is trained one after the other: the identity loss alone, if so, then the whole."""
         main = replace(self, pretrain=0)
         if not self.pretrain:
             return [main]
         return [replace(main, epochs=self.pretrain, metric_weight=0.0, identity_weight=1.0), main]
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _is_positive(text: str) -> bool:
+    try:
+        return 0 < float(text) < float("inf")
+    except ValueError:
+        return False
 
 
 # Batch-hard triplet and smoothed identity loss around a BN neck (Luo et al., Bag of Tricks,
@@ -119,6 +196,12 @@ RECIPES: dict[str, Recipe] = {
     "classification": replace(_BOT, metric_weight=0.0),
     "finetune_metric": replace(_BOT, pretrain=12, epochs=12, identity_weight=0.0),
     "joint": _BOT,
+    # Two that learn from each other, with the weights of AlignedReID (Zhang et al.,
+    # arXiv:1711.08184), and one that learns from a trained one, which --teacher names.
+    "mutual": replace(
+        _BOT, members="mobilenetv2,mobilenetv2", imitate="logits:0.01,distances:0.001"
+    ),
+    "distill": replace(_BOT, imitate="logits:1", temperature=4.0),
     # From nothing on a CPU in a minute or two: the drawn pedestrians.
     "tiny": Recipe(
         backbone="tiny",

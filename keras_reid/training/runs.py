@@ -1,17 +1,23 @@
 """A run folder: the flags, the model, the scores and the logs of one training."""
 
+import itertools
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 
+from keras_reid import models
 from keras_reid.errors import InputError
 
 
 class Run:
     """A folder with `flags.json`, `model.keras`, `metrics.json`, `history.jsonl`, `logs/`.
+
+    Where several models learned from each other, `model.keras` is the first and `model-2.keras`,
+    `model-3.keras`, … are the others; `metrics.json` has the scores of each under `members`.
 
     While the training goes on there are `backup-PHASE.weights.h5` instead of the model.
     """
@@ -35,6 +41,10 @@ class Run:
     @property
     def metrics(self) -> dict[str, Any]:
         return _read(self.metrics_file) if self.metrics_file.exists() else {}
+
+    def member_file(self, number: int) -> Path:
+        """Where the model of member 1, 2, … is."""
+        return self.model_file if number == 1 else self.directory / f"model-{number}.keras"
 
     def backup_file(self, phase: int = 1) -> Path:
         """Where phase 1, 2, … of an unfinished training is kept."""
@@ -81,32 +91,67 @@ class Run:
 
     def contents(self) -> dict[str, str]:
         """What lies in the folder, by file name."""
+        others = sorted(self.directory.glob("model-*.keras"))
         return {
             self.flags_file.name: "the flags",
-            self.model_file.name: "the Keras model",
+            self.model_file.name: "the Keras model" + (" of member 1" if others else ""),
+            **{file.name: f"of member {file.stem.split('-')[1]}" for file in others},
             self.metrics_file.name: "scores with their protocol",
             self.history_file.name: "losses by epoch",
             f"{self.logs.name}/": "for tensorboard --logdir",
         }
 
-    def save_model(self, model: keras.Model) -> None:
-        new = self.model_file.with_name("new.keras")
-        model.save(new)
-        os.replace(new, self.model_file)
+    def save_models(self, members: Sequence[keras.Model]) -> None:
+        """Writes all members; the first one, which makes a run finished, at last."""
+        for number, model in reversed(list(enumerate(members, start=1))):
+            new = self.directory / "new.keras"
+            model.save(new)
+            os.replace(new, self.member_file(number))
 
-    def load_model(self) -> keras.Model:
-        """The trained model."""
+    def load_model(self, member: str = "1") -> keras.Model:
+        """A trained model.
+
+        Args:
+            member: the number of a member; `"best"`, the one with the highest mAP in `metrics`; or
+                `"ensemble"`, all of them, see `keras_reid.models.ensemble`.
+        """
         if not self.model_file.is_file():
             raise InputError(
                 f"a finished run folder holds model.keras: {str(self.directory)!r} does not; "
                 "train with train.py --run first"
             )
+        known = [str(n) for n in itertools.takewhile(self._has, itertools.count(1))]
+        if member == "ensemble" and len(known) > 1:
+            return models.ensemble([self._load(number) for number in known])
+        if member == "best":
+            member = self._best()
+        if member not in known:
+            raise InputError(
+                f"the run {str(self.directory)!r} has the members {', '.join(known)}: received "
+                f"{member!r}; give a number, best, or of several members ensemble"
+            )
+        return self._load(member)
+
+    def _has(self, number: int) -> bool:
+        return self.member_file(number).is_file()
+
+    def _load(self, number: str) -> keras.Model:
+        file = self.member_file(int(number))
         try:
-            return keras.saving.load_model(self.model_file, compile=False)
+            return keras.saving.load_model(file, compile=False)
         except Exception as error:
             raise InputError(
-                f"the model {str(self.model_file)!r} cannot be read ({str(error)[:160]})"
+                f"the model {str(file)!r} cannot be read ({str(error)[:160]})"
             ) from error
+
+    def _best(self) -> str:
+        scores = {k: v["mAP"] for k, v in self.metrics.get("members", {}).items() if k.isdecimal()}
+        if not scores:
+            raise InputError(
+                f"the best member is the one with the highest mAP: metrics.json in "
+                f"{str(self.directory)!r} has no scores of members; give a number"
+            )
+        return max(scores, key=scores.__getitem__)
 
 
 def default(dataset: str, recipe: str, flags: dict[str, Any], root: str = "runs") -> Run:
