@@ -181,13 +181,15 @@ ONE_OF_EACH = [name for name in LOSSES if "-" not in name]
 
 @dataclass(frozen=True)
 class ImitationCase:
-    """An imitation loss and its oracle `(teacher, student) -> (b,)`."""
+    """An imitation loss, how it is made, and its oracle `(teacher, student) -> (b,)`."""
 
     build: Callable[..., losses.Imitation]
     arguments: dict[str, Any]
     truth: Callable[..., np.ndarray]
-    # `(teacher, student) -> (b, k), (b, k)`: the numbers that the student has to copy.
-    compared: Callable[..., tuple[np.ndarray, np.ndarray]]
+    # `(teacher, student, direction)` -> what float32 may do to the losses `(b,)` and to the slope.
+    tolerance: Callable[..., tuple[np.ndarray, float]]
+    # Images of the smallest batch.
+    fewest: int = 1
     # Powers of ten between which the sizes of outputs are drawn.
     sizes: tuple[float, float] = (-2, 2)
 
@@ -196,19 +198,8 @@ class ImitationCase:
 
     @property
     def relates(self) -> bool:
-        """Whether it compares the images of a batch, and not each image alone."""
+        """Whether it compares the images of a batch with each other."""
         return self.build is not losses.LogitImitation
-
-    @property
-    def fewest(self) -> int:
-        """Images of the smallest batch."""
-        ranks = self.build is losses.RankImitation
-        return self.arguments.get("list_length", 4) + 1 if ranks else 1
-
-    @property
-    def exact(self) -> bool:
-        """Whether the loss of a perfect student is 0."""
-        return self.arguments.get("mode") != "hard"
 
     def rows(self, teacher: np.ndarray, student: np.ndarray) -> np.ndarray:
         return self.truth(teacher, student, **self.arguments)
@@ -216,65 +207,27 @@ class ImitationCase:
     def value(self, teacher: np.ndarray, student: np.ndarray) -> float:
         return float(self.rows(teacher, student).mean())
 
-    def rounding(self, teacher: np.ndarray, student: np.ndarray) -> float:
-        """What four float32 roundings of the largest number that is compared do to the loss.
-
-        A divergence is a sum of differences of these numbers, weighted by probabilities, and falls
-        to the rounding of the numbers, not to its own, where the student is nearly right.
-        """
-        t, s = self.compared(teacher, student, **self.arguments)
-        if self.build is losses.DistanceImitation:
-            return _rounded(t, s) * 2 * float(np.abs(t - s).max())
-        return _rounded(t, s) * self._weight()
-
-    def slope_rounding(
-        self, teacher: np.ndarray, student: np.ndarray, direction: np.ndarray, size: float
-    ) -> float:
-        """The same for `⟨gradient, direction⟩`, of which the single products sum to `size`.
-
-        The slopes at the numbers that are compared are themselves differences, as
-        `σ(s) − σ(t)` is, and go on to the student by the slopes of these numbers. The
-        probabilities are right to the rounding of the scores that they are the powers of.
-        """
-        t, s = self.compared(teacher, student, **self.arguments)
-        slopes = oracle.slope(partial(self._student, teacher), student, direction)
-        per_image = float(np.abs(slopes).sum() / len(slopes))
-        if self.build is losses.DistanceImitation:
-            return _rounded(t, s) * 2 * per_image / len(slopes)
-        return 2.4e-7 * self._weight() * per_image + _rounded(t, s) * size
-
-    def _student(self, teacher: np.ndarray, student: np.ndarray) -> np.ndarray:
-        return self.compared(teacher, student, **self.arguments)[1]
-
-    def _weight(self) -> float:
-        """T² of logits; the draws of an order."""
-        if self.build is losses.LogitImitation:
-            return self.arguments.get("temperature", 1.0) ** 2
-        return self.arguments.get("list_length", 4)
-
-
-def _rounded(*numbers: np.ndarray) -> float:
-    return 2.4e-7 * max(float(np.abs(some).max()) for some in numbers)
+    def rounding(
+        self, teacher: np.ndarray, student: np.ndarray, direction: np.ndarray
+    ) -> tuple[np.ndarray, float]:
+        return self.tolerance(teacher, student, direction, **self.arguments)
 
 
 def _imitations() -> dict[str, ImitationCase]:
     def logits(**arguments: Any) -> ImitationCase:
-        compared = oracle_imitation.logits_compared
-        return ImitationCase(losses.LogitImitation, arguments, oracle_imitation.logits, compared)
+        truth, tolerance = oracle_imitation.logits, oracle_imitation.logits_rounding
+        return ImitationCase(losses.LogitImitation, arguments, truth, tolerance)
 
     def distance(**arguments: Any) -> ImitationCase:
-        compared = oracle_imitation.distances_compared
-        return ImitationCase(
-            losses.DistanceImitation, arguments, oracle_imitation.distances, compared
-        )
+        truth, tolerance = oracle_imitation.distances, oracle_imitation.distances_rounding
+        return ImitationCase(losses.DistanceImitation, arguments, truth, tolerance)
 
     def ranks(**arguments: Any) -> ImitationCase:
-        # Distances to the power of beta: far ones would leave no order in doubt.
+        truth, tolerance = oracle_imitation.ranks, oracle_imitation.ranks_rounding
+        fewest = arguments.get("list_length", 4) + 1
+        # Cubes of large distances would leave no order in doubt.
         sizes = (-2, 2) if arguments.get("normalize", True) else (-1, 0)
-        compared = oracle_imitation.ranks_compared
-        return ImitationCase(
-            losses.RankImitation, arguments, oracle_imitation.ranks, compared, sizes
-        )
+        return ImitationCase(losses.RankImitation, arguments, truth, tolerance, fewest, sizes)
 
     return {
         "LogitImitation": logits(),
@@ -284,17 +237,18 @@ def _imitations() -> dict[str, ImitationCase]:
         "DistanceImitation-cosine": distance(distance="cosine"),
         "DistanceImitation-on-the-sphere": distance(**SPHERE),
         "RankImitation": ranks(),
-        "RankImitation-hard": ranks(mode="hard"),
         "RankImitation-two": ranks(list_length=2),
         "RankImitation-six": ranks(list_length=6),
+        "RankImitation-hard": ranks(mode="hard"),
         "RankImitation-hard-six": ranks(mode="hard", list_length=6),
         "RankImitation-tusimple": ranks(alpha=12.25, beta=4.0),
-        "RankImitation-any-length": ranks(normalize=False),
+        "RankImitation-not-normalised": ranks(normalize=False),
         "RankImitation-linear": ranks(beta=1.0),
     }
 
 
 IMITATIONS: dict[str, ImitationCase] = _imitations()
+ONE_OF_EACH_IMITATION = [name for name in IMITATIONS if "-" not in name]
 
 DISTANCES: dict[str, tuple[distances.Distance, Callable[..., np.ndarray]]] = {
     "euclidean": (distances.euclidean, partial(oracle.matrix, distance="euclidean")),

@@ -1,80 +1,119 @@
 """Imitation losses a second time, in float64, every order of a list on its own.
 
-Imports nothing of the package. All are `(teacher, student) -> (b,)`; `…_compared` are the numbers
-by which teacher and student are compared, `(b, k)` for both.
+Imports nothing of the package. All losses are `(teacher, student) -> (b,)`. Beside each stands what
+float32 may do to it and to its slope `⟨∂ mean / ∂ student, direction⟩`: near its minimum a loss
+that compares teacher and student falls below the rounding of what it compares.
 """
 
 import math
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from itertools import permutations
 from typing import Any
 
 import numpy as np
 import oracle
 
-Compared = tuple[np.ndarray, np.ndarray]
+# Four float32 roundings.
+ROUNDING = 2.4e-7
 
-
-def logits_compared(teacher: np.ndarray, student: np.ndarray, temperature: float = 1.0) -> Compared:
-    t, s = np.asarray(teacher, "float64"), np.asarray(student, "float64")
-    return t / temperature, s / temperature
+# --- Logits
 
 
 def logits(teacher: np.ndarray, student: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    pairs = zip(*logits_compared(teacher, student, temperature), strict=True)
-    return temperature**2 * np.array([divergence(t, s) for t, s in pairs])
+    """`T² Σ_c p_c · (log p_c − log q_c)`, class by class."""
+    divergences = []
+    for t, s in zip(teacher, student, strict=True):
+        log_p, log_q = log_softmax(t / temperature), log_softmax(s / temperature)
+        terms = [math.exp(p) * (p - q) for p, q in zip(log_p, log_q, strict=True)]
+        divergences.append(temperature**2 * math.fsum(terms))
+    return np.array(divergences)
 
 
-def divergence(t: np.ndarray, s: np.ndarray) -> float:
-    """`KL(σ(t) ‖ σ(s))`, class by class; at once shifted, so that the sums keep their digits."""
-    log_t, log_s = _log_probabilities(t.tolist()), _log_probabilities(s.tolist())
-    return math.fsum(math.exp(p) * (p - q) for p, q in zip(log_t, log_s, strict=True))
+def log_softmax(z: np.ndarray) -> list[float]:
+    values = np.asarray(z, "float64").tolist()
+    shift = max(values)
+    log_sum = math.log(math.fsum(math.exp(v - shift) for v in values))
+    return [v - shift - log_sum for v in values]
 
 
-def _log_probabilities(z: list[float]) -> list[float]:
-    shift = max(z)
-    log_sum = math.log(math.fsum(math.exp(v - shift) for v in z))
-    return [v - shift - log_sum for v in z]
+def logits_rounding(
+    teacher: np.ndarray, student: np.ndarray, direction: np.ndarray, temperature: float = 1.0
+) -> tuple[np.ndarray, float]:
+    """Of `log p − log q`, and of the slope `T · (q − p)`."""
+    log_p, log_q = (
+        np.array([log_softmax(row / temperature) for row in rows]) for rows in (teacher, student)
+    )
+    p, q = np.exp(log_p), np.exp(log_q)
+    rows = np.sum(p * (1 - log_p - log_q), axis=-1)
+    slopes = np.sum((p * (1 - log_p) + q * (1 - log_q)) * np.abs(direction))
+    return ROUNDING * temperature**2 * rows, ROUNDING * temperature * slopes / len(rows)
 
 
-def distances_compared(teacher: np.ndarray, student: np.ndarray, **space: Any) -> Compared:
-    return oracle.distances(teacher, **space), oracle.distances(student, **space)
+# --- Distances
 
 
 def distances(teacher: np.ndarray, student: np.ndarray, **space: Any) -> np.ndarray:
-    t, s = distances_compared(teacher, student, **space)
+    t, s = matrix(teacher, **space), matrix(student, **space)
     b = len(t)
     return np.array([sum((t[i, j] - s[i, j]) ** 2 for j in range(b)) / b for i in range(b)])
 
 
-def ranks_compared(
-    teacher: np.ndarray,
-    student: np.ndarray,
-    alpha: float = 3.0,
-    beta: float = 3.0,
-    list_length: int = 4,
-    normalize: bool = True,
-    **_: Any,
-) -> Compared:
-    """Scores `(b, n)` of the teacher's lists, the nearest first."""
-    t, s = (oracle.distances(x, "euclidean", normalize) for x in (teacher, student))
-    lists = [_nearest(t, query)[:list_length] for query in range(len(t))]
+def distances_rounding(
+    teacher: np.ndarray, student: np.ndarray, direction: np.ndarray, **space: Any
+) -> tuple[np.ndarray, float]:
+    """Of `t − s`, which is squared, and of the slope `2/b² · (s − t)` at a distance."""
+    t, s = matrix(teacher, **space), matrix(student, **space)
+    on_sphere = space.get("normalize") or space.get("distance") == "cosine"
+    rounding = ROUNDING * max(t.max(), s.max(), 1.0 if on_sphere else 0.0)
+    rows = np.mean(2 * np.abs(t - s) * rounding + rounding**2, axis=-1)
+    slopes = np.abs(_slopes(partial(matrix, **space), student, direction))
+    return rows, 2 * rounding * float(slopes.mean())
 
-    def scores(d: np.ndarray) -> np.ndarray:
-        return np.array(
-            [[-alpha * d[q, x] ** beta for x in others] for q, others in enumerate(lists)]
-        )
 
-    return scores(t), scores(s)
+def matrix(x: np.ndarray, distance: str = "euclidean", normalize: bool = False) -> np.ndarray:
+    x = np.asarray(x, "float64")
+    if normalize or distance == "cosine":
+        x = np.array([oracle.unit(row) for row in x])
+    squared = np.array([np.sum((x - row) ** 2, axis=-1) for row in x])
+    return {"euclidean": np.sqrt(squared), "squared_euclidean": squared, "cosine": squared / 2}[
+        distance
+    ]
+
+
+# --- Ranks
 
 
 def ranks(
     teacher: np.ndarray, student: np.ndarray, mode: str = "soft", **arguments: Any
 ) -> np.ndarray:
-    t, s = ranks_compared(teacher, student, **arguments)
+    """`−log P_s(π_t)`, or `Σ_π P_t(π) · (log P_t(π) − log P_s(π))` over all `n!` orders."""
+    t = list_scores(teacher, teacher, **arguments)
+    s = list_scores(teacher, student, **arguments)
     if mode == "hard":
-        return np.array([-log_probability(scores) for scores in s])
-    return np.array([divergence_of_orders(*scores) for scores in zip(t, s, strict=True)])
+        return -log_probability(s)
+    orders = all_orders(t.shape[1])
+    log_t, log_s = log_probability(t[:, orders]), log_probability(s[:, orders])
+    return np.sum(np.exp(log_t) * (log_t - log_s), axis=-1)
+
+
+def list_scores(
+    teacher: np.ndarray,
+    embeddings: np.ndarray,
+    alpha: float = 3.0,
+    beta: float = 3.0,
+    list_length: int = 4,
+    normalize: bool = True,
+) -> np.ndarray:
+    """`−alpha · d^beta` `(b, n)` of the images that lie nearest for the teacher, in its order."""
+    of_teacher = matrix(teacher, normalize=normalize)
+    d = matrix(embeddings, normalize=normalize)
+    scores = []
+    for query in range(len(d)):
+        others = [x for x in range(len(d)) if x != query]
+        nearest = sorted(others, key=lambda x, row=of_teacher[query]: row[x])[:list_length]
+        scores.append([-alpha * d[query, x] ** beta for x in nearest])
+    return np.array(scores)
 
 
 def log_probability(scores: np.ndarray) -> np.ndarray:
@@ -83,25 +122,33 @@ def log_probability(scores: np.ndarray) -> np.ndarray:
     return np.sum(scores - rest, axis=-1)
 
 
-def divergence_of_orders(t: np.ndarray, s: np.ndarray) -> float:
-    """`Σ_π P_t(π) · (log P_t(π) − log P_s(π))`, over all `n!` orders."""
-    orders = all_orders(len(t))
-    log_t, log_s = log_probability(t[orders]), log_probability(s[orders])
-    return math.fsum((np.exp(log_t) * (log_t - log_s)).tolist())
-
-
 @cache
 def all_orders(length: int) -> np.ndarray:
     return np.array(list(permutations(range(length))))
 
 
-def _nearest(d: np.ndarray, query: int) -> list[int]:
-    """The others, nearest first; of equally near ones the first in the batch."""
-    return sorted((x for x in range(len(d)) if x != query), key=lambda x: d[query, x])
+def ranks_rounding(
+    teacher: np.ndarray, student: np.ndarray, direction: np.ndarray, **arguments: Any
+) -> tuple[np.ndarray, float]:
+    """Of the n log-sums for teacher and student, and of the probabilities that weigh them."""
+    losses = ranks(teacher, student, **arguments)
+    arguments.pop("mode", None)
+    t, s = list_scores(teacher, teacher, **arguments), list_scores(teacher, student, **arguments)
+    n = t.shape[1]
+    largest = ROUNDING * (np.maximum(np.abs(t), np.abs(s)).max(axis=-1) + math.log(n))
+    slopes = np.abs(_slopes(partial(list_scores, teacher, **arguments), student, direction))
+    return 2 * n * largest * (1 + losses), float(np.mean(largest * slopes.sum(axis=-1)))
 
 
-def undecided(teacher: np.ndarray, normalize: bool = True, **_: Any) -> bool:
-    """Whether a rounding to float32 may change the teacher's order, but for what is equal."""
-    d = oracle.distances(teacher, "euclidean", normalize)
-    gaps = np.diff(np.sort(d, axis=-1), axis=-1)
-    return bool(np.any((gaps > 1e-12 * d.max()) & (gaps < 1e-5 * d.max())))
+def undecided(teacher: np.ndarray, list_length: int = 4, normalize: bool = True, **_: Any) -> bool:
+    """Whether a rounding to float32 may change the teacher's lists or their order."""
+    d = np.sort(matrix(teacher, normalize=normalize), axis=-1)
+    gaps = np.diff(d, axis=-1)[:, 1 : list_length + 1]
+    return bool(np.any(gaps < 1e-5 * d.max()))
+
+
+def _slopes(
+    function: Callable[[np.ndarray], np.ndarray], x: np.ndarray, direction: np.ndarray
+) -> np.ndarray:
+    """As `oracle.slope`, of all numbers of an array."""
+    return np.asarray(oracle.slope(function, x, direction))  # type: ignore[arg-type]

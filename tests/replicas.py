@@ -1,10 +1,10 @@
 """Trains one step of each loss on one and on two replicas; prints the weights after it as JSON.
 
 Run as a program, because logical devices are fixed before TensorFlow starts. The answer is
-`{"same": {name: [one, two]}, "gathered": {name: [one, two]}}`:
+`{"same": {name: [one, two]}, "halved": {name: [one, two]}}`:
 
 - same: both replicas see the batch of the one, so that each mines the same comparisons;
-- gathered: each replica sees a half of it, and the loss gathers.
+- halved: each replica sees a half of it, and a loss that compares images gathers.
 """
 
 import json
@@ -17,6 +17,7 @@ import tensorflow as tf
 
 LABELS = np.repeat(np.arange(4), 3)[np.random.default_rng(1).permutation(12)]
 UNITS = 5
+TEACHER = np.random.default_rng(3).normal(size=(12, UNITS)).astype("float32")
 
 
 def weights_after_one_step(
@@ -32,13 +33,19 @@ def weights_after_one_step(
         model.compile(keras.optimizers.SGD(0.5), built)
     for name, kernel in kernels.items():
         kernel.set_weights([np.random.default_rng(2).normal(size=(4, units(name)))])
-    labels = dict.fromkeys(kernels, np.tile(LABELS, copies))
+    labels = {name: np.concatenate([targets(name)] * copies) for name in kernels}
     data = tf.data.Dataset.from_tensor_slices((np.tile(x, (copies, 1)), labels))
     model.fit(data.batch(12 * copies), shuffle=False, verbose=0)
     return {name: kernel.get_weights()[0].ravel().tolist() for name, kernel in kernels.items()}
 
 
+def targets(name: str) -> np.ndarray:
+    return TEACHER if name in catalogue.IMITATIONS else LABELS
+
+
 def units(name: str) -> int:
+    if name in catalogue.IMITATIONS:
+        return UNITS
     return catalogue.LOSSES[name].prepare(np.ones((1, UNITS))).shape[1]
 
 
@@ -54,13 +61,21 @@ def main() -> None:
         on_two = weights_after_one_step(two, built, copies)
         return {name: [on_one[name], on_two[name]] for name in built}
 
-    every = {name: catalogue.LOSSES[name].loss() for name in catalogue.ONE_OF_EACH}
+    cases = {name: catalogue.LOSSES[name] for name in catalogue.ONE_OF_EACH}
+    cases |= {name: catalogue.IMITATIONS[name] for name in catalogue.ONE_OF_EACH_IMITATION}
+    every = {name: case.loss() for name, case in cases.items()}
     gathering = {
         name: catalogue.LOSSES[name].loss(gather=True)
         for name in catalogue.ONE_OF_EACH
         if catalogue.LOSSES[name].metric
     }
-    json.dump({"same": compare(every, 2), "gathered": compare(gathering, 1)}, sys.stdout)
+    imitating = {
+        name: case.loss(gather=True) if case.relates else case.loss()
+        for name, case in catalogue.IMITATIONS.items()
+        if name in catalogue.ONE_OF_EACH_IMITATION
+    }
+    halved = compare(gathering | imitating, 1)
+    json.dump({"same": compare(every, 2), "halved": halved}, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """Every imitation loss of the catalogue: numbers, invariants, no way back to the teacher, Keras."""
 
+import json
+import math
 from functools import cache, partial
 
 import catalogue
@@ -10,20 +12,46 @@ import oracle_imitation
 import pytest
 import tensorflow as tf
 
-ALL = pytest.mark.parametrize("name", catalogue.IMITATIONS)
+from keras_reid import losses
+from keras_reid.errors import InputError
+from keras_reid.losses import DistanceImitation, LogitImitation, RankImitation
+
+
+def cases(chosen=lambda case: True):
+    return pytest.mark.parametrize(
+        "name", [name for name, case in catalogue.IMITATIONS.items() if chosen(case)]
+    )
+
+
+ALL = cases()
+RELATIONS = cases(lambda case: case.relates)
+PERFECT = cases(lambda case: case.arguments.get("mode") != "hard")
+ONE_OF_EACH = pytest.mark.parametrize("name", catalogue.ONE_OF_EACH_IMITATION)
+# XLA takes seconds for each, so only where a root or a power has no slope at 0.
+XLA = [
+    "LogitImitation",
+    "DistanceImitation",
+    "DistanceImitation-on-the-sphere",
+    "RankImitation-linear",
+]
+HOW = pytest.mark.parametrize(
+    ("name", "jit_compile"),
+    [(name, False) for name in catalogue.IMITATIONS] + [(name, True) for name in XLA],
+)
 BATCHES = 200
-WIDTH = 6
+IMAGES, WIDTH = 12, 6
+# One number per image, as few as classes, as many as a backbone's features.
 WIDTHS = (1, 2, WIDTH, WIDTH, 64, 2048)
 
 
 def outputs(case, seed):
     """Outputs of teacher and student for a few identities, of any width, size and likeness."""
     rng = np.random.default_rng(seed)
-    images = int(rng.integers(case.fewest, 13))
-    labels = rng.integers(0, 4, size=images)
-    teacher = _clusters(rng, labels, WIDTHS[seed % 6])
-    width = WIDTHS[seed // 6 % 6] if case.relates else teacher.shape[1]
-    student = _clusters(rng, labels, width)
+    labels = rng.integers(0, 4, size=int(rng.integers(case.fewest, 11)))
+    width = WIDTHS[seed % 6]
+    # Points on a line have no lengths and no order but two, once they are normalised.
+    teacher = _clusters(rng, labels, max(width, 2) if case.fewest > 1 else width)
+    student = _clusters(rng, labels, WIDTHS[seed // 6 % 6] if case.relates else width)
     if seed % 4 == 0:  # nearly learnt
         noise = rng.normal(size=teacher.shape) / np.sqrt(teacher.shape[1])
         student = teacher + 10 ** rng.uniform(-3, -1) * noise
@@ -36,6 +64,11 @@ def _clusters(rng, labels, width):
     return (centres + rng.uniform(0.1, 2) * rng.normal(size=centres.shape)) / np.sqrt(width)
 
 
+def two(seed=0, images=IMAGES, width=WIDTH):
+    """Outputs of two models of the same width."""
+    return np.random.default_rng(seed).normal(size=(2, images, width)).astype("float32") / 2
+
+
 def rows_and_gradients(loss, teacher, student):
     with tf.GradientTape() as tape:
         tape.watch([teacher, student])
@@ -46,7 +79,7 @@ def rows_and_gradients(loss, teacher, student):
 
 @cache
 def compiled(name, jit_compile=False):
-    """Loss of each image and gradient, as one graph: of unknown sizes, or by XLA of those given."""
+    """Losses of the images, gradients of student and teacher; of unknown sizes, or by XLA."""
     run = tf.function(
         partial(rows_and_gradients, catalogue.IMITATIONS[name].loss()),
         input_signature=None if jit_compile else [tf.TensorSpec((None, None))] * 2,
@@ -58,31 +91,497 @@ def compiled(name, jit_compile=False):
     )
 
 
+def rounding(name, teacher, student):
+    """Of the losses of the images."""
+    return catalogue.IMITATIONS[name].rounding(teacher, student, np.zeros_like(student))[0]
+
+
+def assert_near(rows, expected, rounding):
+    assert rows.shape == expected.shape
+    assert np.all(np.abs(rows - expected) <= 1e-5 * np.abs(expected) + rounding)
+
+
+def test_every_imitation_is_catalogued():
+    listed = {name.split("-")[0] for name in catalogue.IMITATIONS}
+    public = {name for name in losses.__all__ if name.endswith("Imitation")}
+    assert listed == public - {"Imitation"}
+    assert listed == {kind.__name__ for kind in losses.IMITATIONS.values()}
+    assert set(losses.IMITATIONS) == {"logits", "distances", "ranks"}
+
+
+# --- Numbers
+
+
 @ALL
 def test_value_and_gradient_are_those_of_the_oracle(name):
-    case = catalogue.IMITATIONS[name]
-    import time; t0=time.time(); tt=0
-    und=0; worst=[]
+    case, active, undecided = catalogue.IMITATIONS[name], 0, 0
     for seed in range(BATCHES):
         teacher, student = outputs(case, seed)
         if case.fewest > 1 and oracle_imitation.undecided(teacher, **case.arguments):
-            und+=1; continue
-        a=time.time()
+            undecided += 1
+            continue
         rows, gradient, back = compiled(name)(teacher, student)
-        tt+=time.time()-a
-        exp=case.rows(teacher,student)
-        assert rows.shape==exp.shape
-        floor=case.rounding(teacher,student)
-        e=np.abs(rows-exp); 
-        rv=(e/(1e-5*np.abs(exp)+floor+1e-45)).max()
         direction = np.random.default_rng(seed).normal(size=student.shape)
-        slope=oracle.slope(partial(case.value,teacher),student,direction)
-        size=np.sum(np.abs(gradient*direction))
-        fl=case.slope_rounding(teacher,student,direction,size)
-        got=np.sum(gradient*direction)
-        rg=abs(got-slope)/(1e-5*abs(slope)+1e-5*size+fl+1e-30)
-        worst.append((rv,rg,seed,teacher.shape,student.shape[1],exp.mean(),floor,slope,got,fl, size))
-    print(name,"undecided",und,"tf",tt,"time",time.time()-t0)
-    for k in (0,1):
-        for w in sorted(worst,key=lambda w:-w[k])[:4]: print(k,["%.3g"%v if isinstance(v,float) else v for v in w])
-    print("floor dominated", np.mean([w[6]>1e-4*abs(w[5]) for w in worst]), np.mean([w[9]>1e-3*w[10] for w in worst]))
+        row_rounding, slope_rounding = case.rounding(teacher, student, direction)
+        assert_near(rows, case.rows(teacher, student), row_rounding)
+        slope = oracle.slope(partial(case.value, teacher), student, direction)
+        # Entries of opposite sign cancel in a slope, so it is right to 1e-5 of their sizes.
+        size = np.sum(np.abs(gradient * direction))
+        expected = pytest.approx(slope, rel=1e-5, abs=1e-5 * size + slope_rounding + 1e-30)
+        assert np.sum(gradient * direction) == expected, seed
+        assert not np.any(back)
+        active += slope_rounding < 1e-3 * size
+    assert undecided <= BATCHES / 20, "too many teachers whose order is a matter of rounding"
+    assert active > BATCHES / 2, "too few batches have a gradient to compare"
+
+
+@ALL
+def test_every_entry_of_the_gradient_is_that_of_the_oracle(name):
+    teacher, student = two()
+    _, gradient, _ = compiled(name)(teacher, student)
+    expected = oracle.gradient(partial(catalogue.IMITATIONS[name].value, teacher), student)
+    np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
+
+
+@cases(lambda case: case.build is RankImitation)
+def test_equal_scores_share_the_slope(name):
+    """The corners of a simplex are equally far, in float32 too if their number is a power of 2."""
+    case = catalogue.IMITATIONS[name]
+    teacher, student = two(images=8)[0], np.eye(8, dtype="float32")
+    rows, gradient, _ = compiled(name)(teacher, student)
+    assert_near(rows, case.rows(teacher, student), rounding(name, teacher, student))
+    expected = oracle.gradient(partial(case.value, teacher), student)
+    np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
+
+
+@HOW
+def test_eager_graph_and_xla_agree(name, jit_compile):
+    teacher, student = two()
+    loss = catalogue.IMITATIONS[name].loss()
+    rows, *gradients = rows_and_gradients(loss, tf.constant(teacher), tf.constant(student))
+    results = compiled(name, jit_compile)(teacher, student)
+    assert_near(results[0], rows.numpy(), rounding(name, teacher, student))
+    for gradient, expected in zip(results[1:], gradients, strict=True):
+        scale = np.abs(expected).max()
+        np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=2e-6 * scale)
+
+
+@HOW
+def test_never_nan(name, jit_compile):
+    """Any norm, duplicates, all equal, zero: each as teacher and as student of each other."""
+    x = two()[0]
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    mixed = unit * np.logspace(-6, 6, IMAGES, dtype="float32")[:, None]
+    twins = np.repeat(unit[:6], 2, axis=0)
+    sure = 1e4 * np.sign(x)
+    every = (x, 1e-6 * unit, 1e6 * unit, mixed, twins, 1e6 * twins, 0 * x + 1, 0 * x, sure, -sure)
+    for teacher in every:
+        for student in every:
+            results = compiled(name, jit_compile)(*np.float32([teacher, student]))
+            assert all(np.all(np.isfinite(result)) for result in results)
+
+
+@ALL
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_outputs_are_compared_in_float32(name, dtype):
+    case = catalogue.IMITATIONS[name]
+    teacher, student = (tf.cast(tf.constant(x), dtype) for x in two())
+    exact = [tf.cast(x, "float64").numpy() for x in (teacher, student)]
+    loss, expected = case.loss(), case.rows(*exact)
+    for given in (teacher, tf.cast(teacher, "float32")):
+        rows = loss.call(given, student)
+        assert rows.dtype == "float32"
+        assert_near(rows.numpy(), expected, rounding(name, *exact))
+    assert float(loss(teacher, student)) == pytest.approx(np.mean(rows), rel=1e-6)
+    assert loss.ensemble([teacher, student]).dtype == "float32"
+
+
+@ALL
+def test_double_precision_is_kept(name):
+    case = catalogue.IMITATIONS[name]
+    teacher, student = (x.astype("float64") for x in two())
+    rows = case.loss(dtype="float64").call(teacher, student).numpy()
+    assert rows == pytest.approx(case.rows(teacher, student), rel=1e-9)
+
+
+# --- By hand
+
+LN2, LN3, LN4 = math.log(2), math.log(3), math.log(4)
+SURE, EVEN, OTHER = [LN3, 0.0], [0.0, 0.0], [0.0, LN3]
+
+
+def test_divergences_of_logits_by_hand():
+    assert _of_one(LogitImitation(), SURE, EVEN) == pytest.approx(0.13081203594113708, rel=1e-6)
+    assert _of_one(LogitImitation(), EVEN, SURE) == pytest.approx(0.1438410362258904, rel=1e-6)
+    soft = _of_one(LogitImitation(temperature=2), [2 * LN3, 0.0], EVEN)
+    assert 0.5 * LN2 + 0.5 * soft == pytest.approx(0.6081976621622468, rel=1e-6)
+
+
+def test_mutual_learning_of_three_by_hand():
+    loss = LogitImitation()
+    peers = [_of_one(loss, peer, SURE) for peer in (EVEN, OTHER)]
+    assert sum(peers) / 2 == pytest.approx(0.3465735902799727, rel=1e-6)
+    assert sum(peers) == pytest.approx(0.6931471805599454, rel=1e-6)
+    united = loss.ensemble([tf.constant([peer]) for peer in (EVEN, OTHER)])
+    assert float(loss(united, tf.constant([SURE]))) == pytest.approx(0.3127515147113673, rel=1e-6)
+
+
+def _of_one(loss, teacher, student):
+    return float(loss(tf.constant([teacher]), tf.constant([student])))
+
+
+def test_metric_mutual_learning_by_hand():
+    """Both directions in one tape: 4, and the slope of one direction alone."""
+    loss = DistanceImitation(distance="precomputed")
+    first, second = (tf.Variable([[0.0, d], [d, 0.0]]) for d in (1.0, 3.0))
+    with tf.GradientTape() as tape:
+        value = loss(first, second) + loss(second, first)
+    assert float(value) == 4
+    np.testing.assert_array_equal(tape.gradient(value, first), [[0, -1], [-1, 0]])
+
+
+def test_ranks_by_hand():
+    student = np.array([[0], [0.5], [-0.25], [0.75], [1]])
+    # The last breaks a tie, which only the order of the hard list depends on.
+    for mode, last, expected in (("soft", -1, 2.244312030568703), ("hard", -1.01, 3.2311025806416)):
+        teacher = np.array([[0], [0.25], [-0.5], [0.75], [last]])
+        loss = RankImitation(mode, list_length=3, normalize=False)
+        assert float(loss(teacher, student)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_orders_by_hand():
+    """Scores ln 4, ln 2 and ln 1 of the first image, but for a constant; or all three equal."""
+    ranked = np.array([[0], [1], [1 + LN2], [-1 - LN4]])
+    even = np.array([[0, 0], [1, 0], [0, 1], [-1, 0]])
+    space = {"alpha": 1, "beta": 1, "list_length": 3, "normalize": False}
+
+    def first(mode, teacher, student):
+        return float(RankImitation(mode, **space).call(teacher, student)[0])
+
+    assert first("hard", ranked, ranked) == pytest.approx(-math.log(8 / 21), rel=1e-6)
+    assert first("hard", ranked, even) == pytest.approx(math.log(6), rel=1e-6)
+    assert first("soft", ranked, even) == pytest.approx(0.23843447975117227, rel=1e-5)
+
+
+def test_all_orders_are_looked_at():
+    """The oracle itself: probabilities of all orders sum to 1."""
+    for length in range(2, 7):
+        orders = oracle_imitation.all_orders(length)
+        assert len(orders) == math.factorial(length)
+        scores = np.random.default_rng(length).normal(size=length)[orders]
+        assert np.exp(oracle_imitation.log_probability(scores)).sum() == pytest.approx(1)
+
+
+def test_a_sure_teacher_has_one_order():
+    """The longest soft list, which the hard one must equal where only one order is likely."""
+    line = 10 * np.arange(13)[:, None]
+    student = 0.3 * np.random.default_rng(0).normal(size=(13, 3))
+    soft, hard = (
+        float(RankImitation(mode, beta=1, list_length=12, normalize=False).call(line, student)[0])
+        for mode in ("soft", "hard")
+    )
+    assert soft == pytest.approx(hard, rel=1e-5)
+    assert hard > 1
+
+
+# --- Invariants
+
+
+@PERFECT
+def test_a_perfect_student_costs_exactly_nothing(name):
+    """In a graph, nothing but rounding: TensorFlow rewrites the teacher's x / √y as x · 1/√y."""
+    case = catalogue.IMITATIONS[name]
+    for seed in range(10):
+        x = np.float32(10 ** (seed / 4 - 1)) * two(seed)[0]
+        assert np.all(case.loss().call(x, x) == 0)
+        rows, gradient, _ = compiled(name)(x, x)
+        direction = np.random.default_rng(seed).normal(size=x.shape)
+        row_rounding, slope_rounding = case.rounding(x, x, direction)
+        assert np.all(np.abs(rows) <= row_rounding)
+        slopes = gradient * direction
+        assert abs(slopes.sum()) <= slope_rounding + 1e-5 * np.abs(slopes).sum()
+
+
+@pytest.mark.parametrize("name", XLA)
+def test_a_perfect_student_costs_exactly_nothing_under_xla(name):
+    x = two()[0]
+    assert np.all(compiled(name, True)(x, x)[0] == 0)
+
+
+@cases(lambda case: case.build is LogitImitation)
+def test_a_constant_on_all_logits_does_not_matter(name):
+    teacher, _ = two()
+    teacher = np.round(64 * teacher) / 64  # so that the sum is exact
+    shift = np.arange(IMAGES, dtype="float32")[:, None] - 5
+    rows, _, _ = compiled(name)(teacher, teacher + shift)
+    assert np.all(rows == 0)
+
+
+@PERFECT
+def test_no_student_is_better_than_perfect(name):
+    """Also near the minimum, up to rounding; a student that moved off it costs something."""
+    for seed in range(20):
+        teacher, other = two(seed)
+        for step in (1e-6, 1e-4, 1e-2, 1):
+            student = teacher + np.float32(step) * other
+            rows, _, _ = compiled(name)(teacher, student)
+            assert np.all(rows >= -rounding(name, teacher, student))
+        assert np.all(rows > 0)
+
+
+@pytest.mark.parametrize("gap", [16, 65, 1000, 20000])
+def test_a_sure_teacher_is_exact(gap):
+    """Where both are sure, and of opposite opinion; probabilities that are clipped lose this."""
+    teacher = np.array([[gap, 0, -gap / 2], [0, gap / 2, gap]], "float32") / 2
+    student = np.array([[0, gap, 1], [gap, 0.5, -gap]], "float32") / 2
+    for temperature in (1, 4):
+        rows = LogitImitation(temperature).call(teacher, student).numpy()
+        expected = oracle_imitation.logits(teacher, student, temperature)
+        np.testing.assert_allclose(rows, expected, rtol=1e-6)
+    clipped = keras.losses.KLDivergence()(keras.ops.softmax(teacher), keras.ops.softmax(student))
+    assert float(clipped) < 16.2
+    if gap > 16:
+        assert oracle_imitation.logits(teacher, student).mean() > 2 * float(clipped)
+
+
+@pytest.mark.parametrize("temperature", [1, 4])
+def test_the_united_teacher_costs_at_most_the_mean_of_its_parts(temperature):
+    loss = LogitImitation(temperature)
+    for seed in range(20):
+        student, *peers = np.random.default_rng(seed).normal(size=(4, 5, WIDTH)).astype("float32")
+        united = loss.ensemble(peers)
+        alone = [loss.call(peer, student).numpy() for peer in peers]
+        assert np.all(loss.call(united, student) <= np.mean(alone, axis=0))
+        mean = np.mean([keras.ops.softmax(peer / temperature) for peer in peers], axis=0)
+        np.testing.assert_allclose(keras.ops.softmax(united / temperature), mean, rtol=1e-5)
+
+
+@ALL
+def test_one_teacher_is_its_own_ensemble(name):
+    loss, (teacher, student) = catalogue.IMITATIONS[name].loss(), two()
+    expected = loss.call(teacher, student)
+    rows = loss.call(loss.ensemble([teacher]), student)
+    assert_near(rows.numpy(), expected.numpy(), rounding(name, teacher, student))
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_united_embeddings_have_the_mean_of_squared_distances(normalize):
+    """Of teachers of different width."""
+    wide, narrow = two(1, width=64)[0], 3 * two(2, width=3)[0]
+    for kind in (DistanceImitation, RankImitation):
+        united = kind(normalize=normalize).ensemble([wide, narrow])
+        of_each = [
+            oracle_imitation.matrix(x, "squared_euclidean", normalize) for x in (wide, narrow)
+        ]
+        np.testing.assert_allclose(
+            oracle_imitation.matrix(united, "squared_euclidean"),
+            np.mean(of_each, axis=0),
+            rtol=1e-5,
+            atol=1e-6,
+        )
+
+
+@cases(lambda case: case.build is DistanceImitation)
+def test_distances_are_imitated_symmetrically(name):
+    teacher, student = two()
+    forth, back = compiled(name)(teacher, student), compiled(name)(student, teacher)
+    np.testing.assert_allclose(forth[0], back[0], rtol=2e-6)
+
+
+@ALL
+def test_the_order_of_the_batch_does_not_matter(name):
+    teacher, student = two()
+    order = np.random.default_rng(0).permutation(IMAGES)
+    rows, gradient, _ = compiled(name)(teacher, student)
+    shuffled_rows, shuffled, _ = compiled(name)(teacher[order], student[order])
+    assert_near(shuffled_rows, rows[order], rounding(name, teacher, student)[order])
+    scale = np.abs(gradient).max()
+    np.testing.assert_allclose(shuffled, gradient[order], rtol=1e-5, atol=2e-6 * scale)
+
+
+@RELATIONS
+def test_gather_on_one_replica_changes_nothing(name):
+    case = catalogue.IMITATIONS[name]
+    gathered, alone = (case.loss(gather=gather).call(*two()) for gather in (True, False))
+    np.testing.assert_array_equal(gathered, alone)
+
+
+# --- The teacher is constant
+
+
+@ALL
+def test_two_that_imitate_each_other_have_the_slope_of_one_direction(name):
+    """A loss that let the slope through to its teacher would add that of the other direction."""
+    case = catalogue.IMITATIONS[name]
+    first, second = map(tf.Variable, two())
+    loss = case.loss()
+    with tf.GradientTape() as tape:
+        value = loss(first, second) + loss(second, first)
+    gradients = tape.gradient(value, [first, second])
+    for of, teacher, gradient in ((first, second, gradients[0]), (second, first, gradients[1])):
+        expected = oracle.gradient(partial(case.value, teacher.numpy()), of.numpy())
+        scale = np.abs(expected).max()
+        np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-5 * scale)
+
+
+@cases(lambda case: case.build is DistanceImitation)
+def test_without_a_constant_teacher_the_slope_of_distances_doubles(name):
+    """The factor that the test above would see, and by which a plain squared error differs."""
+    loss = catalogue.IMITATIONS[name].loss()
+    first, second = map(tf.Variable, two())
+    slopes = []
+    for imitate in (loss.call, loss.imitate):
+        with tf.GradientTape() as tape:
+            value = tf.reduce_mean(imitate(first, second) + imitate(second, first))
+        slopes.append(tape.gradient(value, first).numpy())
+    np.testing.assert_allclose(slopes[1], 2 * slopes[0], rtol=1e-4, atol=1e-6)
+
+
+@ALL
+def test_no_gradient_reaches_the_teacher(name):
+    teacher, student = map(tf.Variable, two())
+    with tf.GradientTape() as tape:
+        value = catalogue.IMITATIONS[name].loss()(2 * teacher, student)
+    assert tape.gradient(value, teacher) is None
+
+
+# --- Keras
+
+
+@ALL
+def test_config_round_trip(name):
+    loss = catalogue.IMITATIONS[name].loss(name="mine", reduction="sum", dtype="float64")
+    again = keras.losses.deserialize(json.loads(json.dumps(keras.losses.serialize(loss))))
+    assert type(again) is type(loss)
+    assert again.get_config() == loss.get_config()
+    assert again.dtype == "float64"
+    assert float(again(*two())) == float(loss(*two()))
+
+
+@RELATIONS
+def test_gather_is_saved(name):
+    loss = catalogue.IMITATIONS[name].loss(gather=True)
+    assert keras.losses.deserialize(keras.losses.serialize(loss)).gather
+
+
+@keras.saving.register_keras_serializable(package="test_imitation")
+def manhattan(x):
+    return keras.ops.sum(keras.ops.abs(x[:, None] - x[None, :]), axis=-1)
+
+
+def test_a_distance_of_ones_own_is_saved():
+    loss = DistanceImitation(distance=manhattan)
+    again = keras.losses.deserialize(json.loads(json.dumps(keras.losses.serialize(loss))))
+    teacher, student = two()
+    difference = np.array([[np.abs(a - b).sum() for b in teacher] for a in teacher]) - np.array(
+        [[np.abs(a - b).sum() for b in student] for a in student]
+    )
+    assert float(again(teacher, student)) == pytest.approx(np.mean(difference**2), rel=1e-5)
+
+
+@ONE_OF_EACH
+def test_weights_of_images_weigh_their_losses(name):
+    loss, given = catalogue.IMITATIONS[name].loss(reduction="sum"), two()
+    rows = loss.call(*given).numpy()
+    chosen = loss(*given, sample_weight=np.eye(IMAGES)[4])
+    assert float(chosen) == pytest.approx(rows[4], rel=1e-6)
+    assert float(loss(*given)) == pytest.approx(rows.sum(), rel=1e-5)
+
+
+@ONE_OF_EACH
+def test_a_compiled_model_is_loaded_without_custom_objects(name, tmp_path):
+    loss = catalogue.IMITATIONS[name].loss()
+    teacher, x = two()
+    model = keras.Sequential([keras.Input((WIDTH,)), keras.layers.Dense(WIDTH)])
+    model.compile("sgd", loss)
+    before = model.test_on_batch(x, teacher)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert loaded.loss.get_config() == loss.get_config()
+    assert loaded.test_on_batch(x, teacher) == pytest.approx(before, rel=1e-6)
+
+
+@ONE_OF_EACH
+def test_a_student_learns_from_stored_outputs_in_a_plain_fit(name):
+    keras.utils.set_random_seed(0)
+    teacher, x = two(images=24)
+    model = keras.Sequential([keras.Input((WIDTH,)), keras.layers.Dense(WIDTH)])
+    model.compile(keras.optimizers.Adam(0.05), catalogue.IMITATIONS[name].loss())
+    history = model.fit(x, teacher, batch_size=12, epochs=15, verbose=0).history["loss"]
+    assert history[-1] < 0.7 * history[0]
+
+
+@ONE_OF_EACH
+def test_mixed_precision_trains(name):
+    keras.utils.set_random_seed(0)
+    teacher, x = two()
+    model = keras.Sequential(
+        [keras.Input((WIDTH,)), keras.layers.Dense(WIDTH, dtype="mixed_float16")]
+    )
+    scaled = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1), initial_scale=64)
+    model.compile(scaled, catalogue.IMITATIONS[name].loss(), jit_compile=False)
+    before = model.layers[0].get_weights()[0]
+    value = model.train_on_batch(x, teacher)
+    after = model.layers[0].get_weights()[0]
+    assert np.isfinite(value)
+    assert np.all(np.isfinite(after))
+    assert not np.array_equal(before, after)
+
+
+# --- Bad input
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (partial(LogitImitation, 0), r"temperature is above 0, but 0 was given: 1 is usual"),
+        (partial(LogitImitation, -1.0), r"temperature is above 0, but -1\.0 was given"),
+        (partial(LogitImitation, math.nan), r"temperature is above 0, but nan was given"),
+        (partial(LogitImitation, math.inf), r"temperature is above 0, but inf was given"),
+        (partial(DistanceImitation, "manhattan"), r"one of euclidean, .*, but 'manhattan' was"),
+        (
+            partial(DistanceImitation, "precomputed", normalize=True),
+            r"Precomputed distances are imitated as they are, but normalize or gather is set",
+        ),
+        (partial(DistanceImitation, "precomputed", gather=True), r"normalize or gather is set"),
+        (partial(RankImitation, "firm"), r"mode is soft or hard, but 'firm' was given: choose"),
+        (partial(RankImitation, alpha=0), r"The alpha is above 0, but 0 was given: 3 is usual"),
+        (partial(RankImitation, beta=-2), r"The beta is above 0, but -2 was given: 3 is usual"),
+        (partial(RankImitation, list_length=1), r"at least 2 images, .* but 1 was given: 4 is"),
+        (partial(RankImitation, list_length=13), r"at most 12 if soft, but 13 was given"),
+        (partial(RankImitation, "hard", list_length=1), r"at least 2 images, .* but 1 was given"),
+    ],
+)
+def test_bad_arguments_are_refused(build, message):
+    with pytest.raises(InputError, match=message):
+        build()
+
+
+def test_a_hard_list_may_be_long():
+    teacher, student = two(images=20)
+    value = float(RankImitation("hard", list_length=19)(teacher, student))
+    expected = oracle_imitation.ranks(teacher, student, "hard", list_length=19).mean()
+    assert value == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("loss", "teacher", "student", "message"),
+    [
+        (
+            LogitImitation(),
+            (4, 7),
+            (4, 5),
+            r"class by class, but the teacher has 7 classes and the student 5: train both on",
+        ),
+        (LogitImitation(), (4, 5), (3, 5), r"the same images, but 4 and 3 outputs were given"),
+        (DistanceImitation(), (4, 5), (5, 5), r"but 4 and 5 outputs were given: pass one batch"),
+        (RankImitation(), (8, 5), (6, 5), r"but 8 and 6 outputs were given: pass one batch"),
+        (RankImitation(), (4, 5), (4, 5), r"A list of 4 others needs a larger batch, but 4 images"),
+        (RankImitation("hard", list_length=9), (3, 2), (3, 2), r"list of 9 .* but 3 images were"),
+        (DistanceImitation(), (4, 5, 2), (4, 5), r"Points are a matrix .* \(4, 5, 2\): flatten"),
+        (DistanceImitation("precomputed"), (4, 5), (4, 5), r"square matrix, but .* \(4, 5\)"),
+    ],
+)
+def test_outputs_that_do_not_fit_are_refused(loss, teacher, student, message):
+    with pytest.raises(InputError, match=message):
+        loss.call(np.zeros(teacher, "float32"), np.zeros(student, "float32"))

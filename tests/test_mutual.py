@@ -1,21 +1,21 @@
 """Mutual learning and distillation: against steps written out by hand, and what stays as it is."""
 
-import json
-
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_reid import losses, models
+from keras_reid import losses
 from keras_reid.errors import InputError
-from keras_reid.training import Distiller, MutualLearner, Objective, Term, imitate
+from keras_reid.training import Distiller, Learner, MutualLearner, Objective, Term, imitate
 
-SIZE = (32, 16)
+SIZE = (8, 4)
 OBJECTIVE = Objective(
     Term("identity", losses.IdentityLoss(0.1), "logits"),
     Term("triplet", losses.TripletHardLoss(0.3), "features", weight=0.5),
 )
+
+MEAN_SQUARES = Term("mse", keras.losses.MeanSquaredError(), "logits", "logits", 0.1)
 
 
 def imitation() -> Objective:
@@ -29,14 +29,19 @@ def batch(seed: int = 0, p: int = 4, k: int = 3) -> tuple[tf.Tensor, dict[str, t
     return tf.constant(images), {"identity": tf.constant(np.repeat(np.arange(p), k), tf.int32)}
 
 
-def build(seed: int, dropout: bool = False) -> keras.Model:
-    """A small embedder, which may have a layer with a seed."""
+def build(seed: int, noise: bool = False) -> keras.Model:
+    """A small embedder with batch statistics, and if asked a layer with a seed."""
     keras.utils.set_random_seed(seed)
-    model = models.build("tiny", 4, SIZE, weights="none", width=8)
-    if not dropout:
-        return model
-    noisy = keras.layers.GaussianNoise(0.1, seed=seed)(model.output["logits"])
-    return keras.Model(model.input, {**model.output, "logits": noisy})
+    images = keras.Input((*SIZE, 3), dtype="uint8")
+    x = keras.layers.Rescaling(1 / 127.5, offset=-1.0)(images)
+    x = keras.layers.Dense(16)(keras.layers.Flatten()(x))
+    x = keras.layers.ReLU()(keras.layers.BatchNormalization(momentum=0.9)(x))
+    x = keras.layers.GaussianNoise(0.1, seed=seed)(x) if noise else x
+    features = keras.layers.Dense(8, name="features")(x)
+    embedding = keras.layers.BatchNormalization(momentum=0.9, name="embedding")(features)
+    logits = keras.layers.Dense(4, name="logits")(embedding)
+    outputs = {"features": features, "embedding": embedding, "logits": logits}
+    return keras.Model(images, outputs)
 
 
 def members(count: int = 2, **options) -> list[keras.Model]:
@@ -47,9 +52,10 @@ def adam() -> keras.optimizers.Optimizer:
     return keras.optimizers.Adam(1e-3, epsilon=1e-3)
 
 
-def mutual(count: int = 2, **options) -> MutualLearner:
+def mutual(count: int = 2, eagerly: bool = True, **options) -> MutualLearner:
+    """Eager where a graph would be traced for a step or two."""
     learner = MutualLearner(members(count), OBJECTIVE, imitation(), **options)
-    learner.compile(adam())
+    learner.compile(adam(), run_eagerly=eagerly)
     return learner
 
 
@@ -119,7 +125,7 @@ RING = [(2, 0), (0, 1), (1, 2)]
     ids=["two", "three", "ring", "list"],
 )
 def test_steps_equal_the_steps_written_out(update, count, given, edges) -> None:
-    learner = mutual(count, update=update, edges=given)
+    learner = mutual(count, eagerly=count > 2, update=update, edges=given)
     batches = [batch(seed) for seed in range(3)]
     logs = [learner.train_on_batch(*some, return_dict=True) for some in batches]
     nets = members(count)
@@ -128,3 +134,310 @@ def test_steps_equal_the_steps_written_out(update, count, given, edges) -> None:
     for net, ours in zip(nets, learner.members.values(), strict=True):
         for a, b in zip(net.get_weights(), ours.get_weights(), strict=True):
             np.testing.assert_allclose(a, b, atol=3e-5)
+
+
+def test_the_logs_are_those_of_each_member() -> None:
+    learner = mutual()
+    logs = learner.train_on_batch(*batch(), return_dict=True)
+    facts = {f"triplet_{fact}" for fact in losses.FACTS}
+    own = {"loss", "identity", "triplet", "logits", "distances", *facts}
+    assert set(logs) == {"loss", *(f"member{k}_{name}" for k in (1, 2) for name in own)}
+    assert logs["loss"] == pytest.approx(logs["member1_loss"] + logs["member2_loss"], rel=1e-6)
+    one = {name: logs[f"member1_{name}"] for name in own}
+    weighted = one["identity"] + 0.5 * one["triplet"] + 0.7 * one["logits"] + 0.3 * one["distances"]
+    assert one["loss"] == pytest.approx(weighted, rel=1e-5)
+
+
+def test_a_teacher_gets_no_gradient_of_its_student() -> None:
+    """Who imitates nobody takes the steps of one that is alone."""
+    learner = mutual(edges=[("member1", "member2")])
+    alone = Learner(build(0), OBJECTIVE)
+    alone.compile(adam(), run_eagerly=True)
+    for seed in range(3):
+        logs = learner.train_on_batch(*batch(seed), return_dict=True)
+        alone.train_on_batch(*batch(seed))
+    assert logs["member1_logits"] == 0 < logs["member2_logits"]
+    for a, b in zip(learner.members["member1"].get_weights(), alone.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_equal_members_have_nothing_to_learn_from_each_other() -> None:
+    learner = MutualLearner([build(0), build(0)], OBJECTIVE, imitation())
+    learner.compile(adam(), run_eagerly=True)
+    for seed in range(2):
+        logs = learner.train_on_batch(*batch(seed), return_dict=True)
+        assert logs["member1_logits"] == logs["member1_distances"] == 0
+    one, two = (model.get_weights() for model in learner.members.values())
+    for a, b in zip(one, two, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_averages_over_teachers() -> None:
+    said = {
+        average: mutual(3, average=average).train_on_batch(*batch(), return_dict=True)
+        for average in ("mean", "sum", "ensemble")
+    }
+    for name in ("logits", "distances"):
+        mean, total, united = (said[how][f"member1_{name}"] for how in said)
+        assert total == pytest.approx(2 * mean, rel=1e-5)
+        assert 0 < united < mean
+    nets = members(3)
+    first, *others = (net(batch()[0], training=True)["logits"] for net in nets)
+    imitating = losses.LogitImitation(2.0)
+    expected = imitating(imitating.ensemble(others), first)
+    assert said["ensemble"]["member1_logits"] == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_ramp_up_by_hand() -> None:
+    learner = mutual(ramp_up=4)
+    for step in range(1, 7):
+        logs = learner.train_on_batch(*batch(step), return_dict=True)
+        learner.reset_metrics()
+        imitated = 0.7 * logs["member2_logits"] + 0.3 * logs["member2_distances"]
+        own = logs["member2_identity"] + 0.5 * logs["member2_triplet"]
+        share = (logs["member2_loss"] - own) / imitated
+        assert share == pytest.approx(min(step / 4, 1), abs=1e-3)
+
+
+@pytest.mark.parametrize("update", ["simultaneous", "sequential"])
+def test_views_are_for_one_member_each(update) -> None:
+    (one, labels), (two, _) = batch(0), batch(1)
+    learner = mutual(update=update)
+    logs = learner.train_on_batch((one, two), labels, return_dict=True)
+    for net, images, name in zip(members(), (one, two), learner.members, strict=True):
+        alone = Learner(net, OBJECTIVE)
+        alone.compile(adam(), run_eagerly=True)
+        expected = alone.train_on_batch(images, labels, return_dict=True)["identity"]
+        assert logs[f"{name}_identity"] == pytest.approx(expected, rel=1e-5)
+    same, given = mutual(update=update), mutual(update=update)
+    same.train_on_batch(one, labels)
+    given.train_on_batch((one, one), labels)
+    for a, b in zip(same.get_weights(), given.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    with pytest.raises(InputError, match="each of the 2 members sees the images once: received 3"):
+        learner.train_on_batch((one, two, one), labels)
+
+
+@pytest.mark.parametrize("update", ["simultaneous", "sequential"])
+def test_batch_statistics_and_seeds_move_once_a_step(update) -> None:
+    learner = MutualLearner(members(3, noise=True), OBJECTIVE, imitation(), update=update)
+    learner.compile(adam(), run_eagerly=True)
+    net = build(0, noise=True)
+    images, labels = batch()
+    learner.train_on_batch(images, labels)
+    net(images, training=True)
+    ours = learner.members["member1"].non_trainable_variables
+    for a, b in zip(ours, net.non_trainable_variables, strict=True):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), atol=1e-6)
+
+
+def state(*nets: keras.Model) -> list[np.ndarray]:
+    """All that a model is: weights, batch statistics, seeds."""
+    return [variable.numpy() for net in nets for variable in net.variables]
+
+
+def assert_equal(before: list[np.ndarray], after: list[np.ndarray]) -> None:
+    for a, b in zip(before, after, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_evaluate_and_predict_change_nothing() -> None:
+    nets, teacher = members(2, noise=True), build(7, noise=True)
+    learner = MutualLearner(nets, OBJECTIVE, imitation(), teachers=[teacher])
+    learner.compile(adam(), run_eagerly=True)
+    images, labels = batch()
+    learner.train_on_batch(images, labels)
+    before = state(*nets, teacher)
+    scores = learner.evaluate(images, labels, verbose=0, return_dict=True)
+    out = learner.predict(images, verbose=0)
+    assert_equal(before, state(*nets, teacher))
+    assert scores["member1_logits"] > 0
+    assert out["member2"]["logits"].shape == (12, 4)
+
+
+def test_a_step_of_distillation_equals_the_step_written_out() -> None:
+    teacher, student = build(5), build(0)
+    distiller = Distiller(teacher, student, OBJECTIVE, imitation())
+    distiller.compile(adam(), run_eagerly=True)
+    before = state(teacher)
+    images, labels = batch()
+    logs = distiller.train_on_batch(images, labels, return_dict=True)
+    net, optimizer = build(0), adam()
+    with tf.GradientTape() as tape:
+        out = net(images, training=True)
+        loss = own_loss(labels, out) + likeness(teacher(images, training=False), out)
+    gradients = tape.gradient(loss, net.trainable_variables)
+    optimizer.apply_gradients(zip(gradients, net.trainable_variables, strict=True))
+    assert logs["loss"] == pytest.approx(float(loss), rel=1e-5)
+    assert {"identity", "triplet", "logits", "distances", "triplet_active"} <= set(logs)
+    for a, b in zip(net.get_weights(), distiller.model.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+    assert_equal(before, state(teacher))
+
+
+def test_a_teacher_is_left_as_it_was() -> None:
+    teacher = build(5, noise=True)
+    teacher.layers[2].trainable = False
+    teacher.compile("sgd", "mse")
+    before, flags = state(teacher), [layer.trainable for layer in teacher.layers]
+    optimizer, names = teacher.optimizer, [layer.name for layer in teacher.layers]
+    distiller = Distiller(teacher, build(0), OBJECTIVE, imitation())
+    distiller.compile(adam())
+    distiller.fit(*batch(), epochs=2, verbose=0)
+    assert_equal(before, state(teacher))
+    assert [layer.trainable for layer in teacher.layers] == flags
+    assert [layer.name for layer in teacher.layers] == names
+    assert teacher.trainable
+    assert teacher.optimizer is optimizer
+
+
+def test_members_and_a_frozen_teacher_mix() -> None:
+    teacher = build(9)
+    learner = MutualLearner(members(), OBJECTIVE, imitation(), teachers=[teacher])
+    assert set(learner.edges) == {
+        ("member1", "member2"),
+        ("member2", "member1"),
+        ("teacher", "member1"),
+        ("teacher", "member2"),
+    }
+    learner.compile(adam(), run_eagerly=True)
+    before = state(teacher)
+    images, labels = batch()
+    logs = learner.train_on_batch(images, labels, return_dict=True)
+    assert_equal(before, state(teacher))
+    nets = members()
+    own, peer = (net(images, training=True)["logits"] for net in nets)
+    frozen = teacher(images, training=False)["logits"]
+    kl = losses.LogitImitation(2.0)
+    expected = (float(kl(peer, own)) + float(kl(frozen, own))) / 2
+    assert logs["member1_logits"] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["simultaneous", "sequential", "distilled"])
+def test_saved_and_loaded_it_goes_on_bit_equal(kind, tmp_path) -> None:
+    if kind == "distilled":
+        learner = Distiller(build(5), build(0, noise=True), OBJECTIVE, imitation(), ramp_up=3)
+    else:
+        nets = {"small": build(0, noise=True), "other": build(1, noise=True)}
+        learner = MutualLearner(
+            nets, OBJECTIVE, imitation(), update=kind, teachers=[build(5)], ramp_up=3, average="sum"
+        )
+    learner.compile(keras.optimizers.AdamW(1e-3))
+    learner.fit(*batch(0), verbose=0)
+    learner.save(tmp_path / "learner.keras")
+    loaded = keras.saving.load_model(tmp_path / "learner.keras")
+    for name in ("update", "average", "ramp_up", "edges"):
+        assert getattr(loaded, name) == getattr(learner, name)
+    for one in (learner, loaded):
+        for seed in range(1, 4):
+            one.fit(*batch(seed), shuffle=False, verbose=0)
+    assert_equal(state(learner), state(loaded))
+    moments = [optimizer.variables for optimizer, _ in learner.optimized]
+    again = [optimizer.variables for optimizer, _ in loaded.optimized]
+    for ours, theirs in zip(moments, again, strict=True):
+        assert_equal([v.numpy() for v in ours], [v.numpy() for v in theirs])
+
+
+def test_each_member_has_an_optimizer_of_its_own() -> None:
+    learner = MutualLearner(members(), OBJECTIVE, imitation())
+    learner.compile([keras.optimizers.SGD(0.0), keras.optimizers.SGD(0.1)], run_eagerly=True)
+    before = [net.trainable_variables[0].numpy() for net in learner.members.values()]
+    learner.train_on_batch(*batch())
+    after = [net.trainable_variables[0].numpy() for net in learner.members.values()]
+    assert np.array_equal(before[0], after[0])
+    assert not np.array_equal(before[1], after[1])
+    learner.compile("sgd")
+    one, two = learner.optimizers.values()
+    assert one is not two
+    shared = adam()
+    with pytest.raises(InputError, match="each of the 2 members has an optimizer of its own"):
+        learner.compile([shared, shared])
+    with pytest.raises(InputError, match="received 1"):
+        learner.compile([shared])
+
+
+def test_moving_averages_of_every_member_end_the_fit() -> None:
+    learner = mutual()
+    learner.compile(keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.5), run_eagerly=True)
+    plain = mutual()
+    plain.compile(keras.optimizers.SGD(0.1), run_eagerly=True)
+    kept = [net.trainable_variables[0].numpy() for net in plain.members.values()]
+    average = [0 * first for first in kept]
+    for seed in range(2):
+        plain.train_on_batch(*batch(seed))
+        now = [net.trainable_variables[0].numpy() for net in plain.members.values()]
+        average = [0.5 * a + 0.5 * b if seed else b for a, b in zip(average, now, strict=True)]
+        learner.train_on_batch(*batch(seed)) if seed == 0 else learner.fit(*batch(seed), verbose=0)
+    for net, expected in zip(learner.members.values(), average, strict=True):
+        np.testing.assert_allclose(net.trainable_variables[0].numpy(), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision_scales_the_loss_of_each_member(policy: str) -> None:
+    keras.mixed_precision.set_global_policy(policy)
+    try:
+        learner = mutual()
+        logs = learner.train_on_batch(*batch(), return_dict=True)
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+    assert all(np.isfinite(value) for value in logs.values())
+    assert 0 < logs["loss"] < 40, "the reported loss is not scaled"
+    scaled = [
+        isinstance(one, keras.optimizers.LossScaleOptimizer) for one in learner.optimizers.values()
+    ]
+    assert scaled == [policy == "mixed_float16"] * 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"edges": "star"}, "edges are all, ring, or pairs of names: received 'star'"),
+        ({"edges": []}, "there is at least one: received"),
+        ({"edges": [("member1", "member3")]}, r"received \[\('member1', 'member3'\)\]"),
+        ({"edges": [("member1", "member1")]}, "leads from one of"),
+        ({"edges": [("member1", "member2")] * 2}, "once, and there is at least one"),
+        ({"update": "parallel"}, "an update is one of simultaneous, sequential"),
+        ({"average": "median"}, "an average one of mean, sum, ensemble"),
+        ({"ramp_up": -1}, "ramp_up is a number of steps from 0: received -1"),
+        (
+            {"imitation": Objective(imitate(losses.LogitImitation(), name="identity"))},
+            "terms of objective and imitation have different names",
+        ),
+        (
+            {"imitation": Objective(imitate(losses.LogitImitation(), output="local"))},
+            "the model 'member1' needs outputs named .*'local'.*: it has",
+        ),
+        (
+            {
+                "imitation": Objective(
+                    Term("mse", keras.losses.MeanSquaredError(), "logits", "logits")
+                ),
+                "average": "ensemble",
+            },
+            r"received \['mse'\] of another kind; average by mean or sum",
+        ),
+    ],
+)
+def test_bad_arguments(options, message) -> None:
+    with pytest.raises(InputError, match=message):
+        MutualLearner(members(), OBJECTIVE, **{"imitation": imitation(), **options})
+
+
+def test_bad_members() -> None:
+    net = build(0)
+    with pytest.raises(InputError, match="received one model twice"):
+        MutualLearner([net, net], OBJECTIVE, imitation())
+    with pytest.raises(InputError, match="there is at least one"):
+        MutualLearner([net], OBJECTIVE, imitation())
+    with pytest.raises(InputError, match=r"received \['a'\] for two"):
+        MutualLearner({"a": net}, OBJECTIVE, imitation(), teachers={"a": build(1)})
+
+
+def test_any_keras_loss_can_be_imitated_by() -> None:
+    """A term of one's own between the outputs of both."""
+    learner = MutualLearner(members(), OBJECTIVE, Objective(MEAN_SQUARES))
+    learner.compile(adam(), run_eagerly=True)
+    logs = learner.train_on_batch(*batch(), return_dict=True)
+    one, two = (net(batch()[0], training=True)["logits"] for net in members())
+    expected = tf.reduce_mean((one - two) ** 2)
+    assert logs["member1_mse"] == pytest.approx(float(expected), rel=1e-4)

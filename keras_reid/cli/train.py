@@ -21,7 +21,7 @@ from keras_reid.training import RetrievalEvaluation, fitting, recipes, runs
 flags.DEFINE_string(
     "recipe",
     None,
-    f"{', '.join(recipes.RECIPES)}; default: tiny for the synthetic data set, else bot.",
+    f"{', '.join(recipes.RECIPES)}; default: bot, for drawn pedestrians tiny.",
 )
 flags.DEFINE_integer("seed", 0, "Seed of weights, sampling and augmentation.")
 flags.DEFINE_string("cache", None, "Keep decoded images: 'memory', or a folder; default: neither.")
@@ -156,7 +156,7 @@ def _evaluation(dataset: data.ReidDataset, recipe: recipes.Recipe) -> RetrievalE
 def _by_member(
     evaluation: RetrievalEvaluation, members: list[keras.Model]
 ) -> dict[str, dict[str, Any]]:
-    """The scores of each member and of all together, as --member of the other commands names them."""
+    """The scores of each member and of all together, by the words of the flag --member."""
     named = {str(number): model for number, model in enumerate(members, start=1)}
     scores = {}
     for name, model in {**named, "ensemble": models.ensemble(members)}.items():

@@ -41,9 +41,9 @@ class RetrievalEvaluation(keras.callbacks.Callback):
     """Adds `val_mAP` and `val_rank1` to the logs, so that `ModelCheckpoint` can monitor them.
 
     With the members of a `MutualLearner` these are the best member's, and there is
-    `val_NAME_mAP` and `val_NAME_rank1` of each. Under a moving average of the weights (`use_ema`) the averaged weights are scored. Choosing
-    an epoch by these numbers on the test set flatters the result: use images held out from
-    training for that.
+    `val_NAME_mAP` and `val_NAME_rank1` of each. Under a moving average of the weights (`use_ema`)
+    the averaged weights are scored. Choosing an epoch by these numbers on the test set flatters the
+    result: use images held out from training for that.
 
     Args:
         query, gallery: images; their `identity` and `camera` columns make the protocol.

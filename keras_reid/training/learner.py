@@ -12,8 +12,27 @@ from keras_reid.training.objective import Objective
 Optimized = list[tuple[keras.optimizers.Optimizer, list[Any]]]
 
 
+class Resumable(keras.Model):
+    """A model that saves the states of its seeds too, which Keras leaves out.
+
+    Without them a training with dropout that goes on from a file draws its first noise again.
+    """
+
+    def save_own_variables(self, store: Any) -> None:
+        for number, seed in enumerate(self._seeds()):
+            store[str(number)] = seed.numpy()
+
+    def load_own_variables(self, store: Any) -> None:
+        for number, seed in enumerate(self._seeds()):
+            seed.assign(store[str(number)])
+
+    def _seeds(self) -> list[Any]:
+        others = {id(variable) for variable in (*self.weights, *self.metrics_variables)}
+        return [variable for variable in self.variables if id(variable) not in others]
+
+
 @keras.saving.register_keras_serializable(package="keras_reid")
-class Learner(keras.Model):
+class Learner(Resumable):
     """`model` trained for `objective` by `compile(optimizer)` and `fit(batches)`.
 
     Batches are `(images, labels)` with a dict of labels, as `keras_reid.data.pk_batches` yields

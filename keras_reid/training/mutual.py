@@ -11,6 +11,7 @@ from keras_reid.losses import Imitation, MetricLoss
 from keras_reid.training.graph import Edges, Models, named, pairs
 from keras_reid.training.learner import (
     Optimized,
+    Resumable,
     descend,
     logged,
     metric_losses,
@@ -24,7 +25,7 @@ AVERAGES = ("mean", "sum", "ensemble")
 
 
 @keras.saving.register_keras_serializable(package="keras_reid")
-class MutualLearner(keras.Model):
+class MutualLearner(Resumable):
     """`loss_k = objective_k + mean over its teachers l of Σ weight · imitate(output_l, output_k)`.
 
     Each edge (teacher, student) of the graph adds what the student would lose by not being like the

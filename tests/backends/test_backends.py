@@ -27,6 +27,7 @@ COMPARING = pytest.mark.parametrize(
     "name",
     [name for name, case in catalogue.LOSSES.items() if case.metric and not case.one_sided],
 )
+IMITATIONS = pytest.mark.parametrize("name", catalogue.IMITATIONS)
 WIDTH = 6
 # Identities of twelve images.
 LABELS = {
@@ -227,6 +228,131 @@ def test_a_step_of_fit(loss):
     assert np.any(slopes)
     np.testing.assert_allclose(
         model.get_weights()[0], before - 0.1 * x.T @ slopes, rtol=1e-3, atol=1e-5
+    )
+
+
+# --- Imitation
+
+
+def two_models(name, seed):
+    """Outputs `(12, 6)` of teacher and student; every third student has nearly learnt."""
+    rng = np.random.default_rng(seed)
+    teacher, student = rng.normal(size=(2, 12, WIDTH)) / 2
+    student = teacher + student / 50 if seed % 3 == 0 else student
+    scale = 1 if "not-normalised" in name else 10 ** rng.uniform(-1, 1)
+    return [(scale * x).astype("float32") for x in (teacher, student)]
+
+
+@cache
+def imitating(name):
+    """`(teacher, student) -> rows, gradient`; compiled under JAX, as Keras does."""
+    loss = catalogue.IMITATIONS[name].loss()
+    if BACKEND != "jax":
+        return lambda teacher, x: value_and_gradient(
+            partial(loss.call, ops.convert_to_tensor(teacher)), x
+        )
+    import jax
+
+    compiled = jax.jit(lambda teacher, x: _with_jax(partial(loss.call, teacher), x))
+    return lambda teacher, x: [np.array(result) for result in compiled(teacher, x)]
+
+
+@IMITATIONS
+def test_imitation_has_the_value_and_gradient_of_the_oracle(name):
+    case = catalogue.IMITATIONS[name]
+    for seed in range(12):
+        teacher, student = two_models(name, seed)
+        rows, gradient = imitating(name)(teacher, student)
+        direction = np.random.default_rng(seed).normal(size=student.shape)
+        rounding, slope_rounding = case.rounding(teacher, student, direction)
+        expected = case.rows(teacher, student)
+        assert np.all(np.abs(rows - expected) <= 1e-5 * np.abs(expected) + rounding), seed
+        slope = oracle.slope(partial(case.value, teacher), student, direction)
+        slopes = gradient * direction / len(rows)
+        tolerance = 1e-5 * np.sum(np.abs(slopes)) + slope_rounding
+        assert np.sum(slopes) == pytest.approx(slope, rel=1e-5, abs=tolerance), seed
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in catalogue.IMITATIONS if name.startswith("RankImitation")]
+)
+def test_imitation_of_equal_scores_shares_the_slope(name):
+    """The corners of a simplex are equally far, in float32 too if their number is a power of 2."""
+    case = catalogue.IMITATIONS[name]
+    teacher, student = two_models(name, 1)[0][:8], np.eye(8, dtype="float32")
+    _, gradient = imitating(name)(teacher, student)
+    expected = oracle.gradient(partial(case.value, teacher), student)
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(gradient / 8, expected, rtol=1e-5, atol=1e-5 * scale)
+
+
+@IMITATIONS
+def test_imitation_sends_no_gradient_to_the_teacher(name):
+    teacher, student = two_models(name, 1)
+    loss = catalogue.IMITATIONS[name].loss()
+    _, gradient = value_and_gradient(lambda x: loss.call(x, student), teacher)
+    assert not np.any(gradient)
+
+
+@IMITATIONS
+def test_imitation_is_finite_for_any_outputs(name):
+    x = two_models(name, 1)[0]
+    twins = np.repeat(x[:6], 2, axis=0)
+    every = (x, 1e-6 * x, 1e6 * x, twins, 0 * x + 1, 0 * x, 1e4 * np.sign(x), -1e4 * np.sign(x))
+    for teacher in every:
+        for student in every:
+            results = imitating(name)(*np.float32([teacher, student]))
+            assert all(np.all(np.isfinite(result)) for result in results)
+
+
+@pytest.mark.parametrize("name", [name for name in catalogue.IMITATIONS if "hard" not in name])
+def test_imitation_by_a_perfect_student_costs_nothing(name):
+    teacher, _ = two_models(name, 1)
+    assert np.all(
+        ops.convert_to_numpy(catalogue.IMITATIONS[name].loss().call(teacher, teacher)) == 0
+    )
+
+
+@IMITATIONS
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_imitation_of_half_precision_is_computed_in_float32(name, dtype):
+    case = catalogue.IMITATIONS[name]
+    teacher, student = (ops.cast(x, dtype) for x in two_models(name, 1))
+    exact = [ops.convert_to_numpy(ops.cast(x, "float32")) for x in (teacher, student)]
+    rows = case.loss().call(teacher, student)
+    assert keras.backend.standardize_dtype(rows.dtype) == "float32"
+    expected = case.rows(*exact)
+    rounding, _ = case.rounding(*exact, np.zeros_like(exact[1]))
+    assert np.all(np.abs(ops.convert_to_numpy(rows) - expected) <= 1e-5 * expected + rounding)
+
+
+@pytest.mark.parametrize("name", catalogue.ONE_OF_EACH_IMITATION)
+def test_imitation_of_an_ensemble(name):
+    """Of one teacher it is the teacher's own; of two, something between them."""
+    loss = catalogue.IMITATIONS[name].loss()
+    teacher, student = two_models(name, 1)
+    other = two_models(name, 2)[0]
+    alone, with_other, of_other = (
+        ops.convert_to_numpy(loss.call(loss.ensemble(teachers), student))
+        for teachers in ([teacher], [teacher, other], [other])
+    )
+    expected = ops.convert_to_numpy(loss.call(teacher, student))
+    np.testing.assert_allclose(alone, expected, rtol=1e-4, atol=1e-6)
+    assert 0 < with_other.mean() < max(alone.mean(), of_other.mean())
+
+
+@pytest.mark.parametrize("name", catalogue.ONE_OF_EACH_IMITATION)
+def test_imitation_in_a_step_of_fit(name):
+    """One step of plain SGD is the gradient at the outputs, carried to the kernel."""
+    keras.utils.set_random_seed(0)
+    teacher, x = two_models(name, 1)
+    model = keras.Sequential([keras.Input((WIDTH,)), keras.layers.Dense(WIDTH, use_bias=False)])
+    model.compile(keras.optimizers.SGD(0.1), catalogue.IMITATIONS[name].loss())
+    before = model.get_weights()[0]
+    _, slopes = imitating(name)(teacher, x @ before)
+    model.fit(x, teacher, batch_size=len(x), shuffle=False, verbose=0)
+    np.testing.assert_allclose(
+        model.get_weights()[0], before - 0.1 * x.T @ slopes / len(x), rtol=1e-3, atol=1e-5
     )
 
 
