@@ -348,4 +348,5 @@ MODELS: dict[str, dict[str, Any]] = {
     "no-classifier": {"num_identities": None},
     "last-stride-2": {"last_stride": 2},
     "cosine-centres": {"classifier": "cosine", "centres": True},
+    "ensemble": {},  # of three models as of "avg-bn"
 }

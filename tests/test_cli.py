@@ -126,6 +126,60 @@ def test_export_is_checked_and_scores_the_same(trained: Path) -> None:
     np.testing.assert_allclose(exported["mAP"], after["mAP"], atol=1e-3)
 
 
+@pytest.fixture(scope="module")
+def pair(pedestrians: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the run of two that learned from each other."""
+    cwd = tmp_path_factory.mktemp("pair")
+    code, out, err = call(
+        "train.py",
+        "--dataset=market1501",
+        f"--data_dir={pedestrians}",
+        "--run=run",
+        *TINY,
+        "--members=tiny,tiny",
+        "--imitate=logits:0.01,distances:0.001",
+        cwd=cwd,
+    )
+    assert code == 0, err
+    for name in ("--member=1", "--member=2", "--member=ensemble", "model-2.keras"):
+        assert name in out
+    return cwd
+
+
+@pytest.mark.parametrize("member", ["2", "best", "ensemble"])
+def test_each_member_is_scored_and_exported(pair: Path, member: str) -> None:
+    metrics = json.loads((pair / "run/metrics.json").read_text())
+    scores = {name: score["mAP"] for name, score in metrics["members"].items()}
+    assert scores["1"] == metrics["after"]["mAP"]
+    expected = max(scores["1"], scores["2"]) if member == "best" else scores[member]
+    flags = (f"--member={member}", "--run=run")
+    code, _, err = call("evaluate.py", *flags, f"--out={member}.json", cwd=pair)
+    assert code == 0, err
+    again = json.loads((pair / f"{member}.json").read_text())
+    np.testing.assert_allclose(again["mAP"], expected, atol=1e-6)
+    code, out, err = call("export.py", *flags, f"--name={member}", cwd=pair)
+    assert code == 0, err
+    assert "parity ok" in out
+
+
+def test_a_run_teaches_a_student(pair: Path, pedestrians: Path) -> None:
+    common = ["train.py", "--dataset=market1501", f"--data_dir={pedestrians}", *TINY]
+    distill = [*common, "--teacher=run", "--imitate=logits:1", "--run=student"]
+    code, _, err = call(*distill, "--height=64", cwd=pair)
+    assert code == 1
+    assert "give the height and width of the teacher" in err
+    before = (pair / "run/model.keras").read_bytes()
+    code, out, err = call(*distill, "--temperature=4", "--epochs=1", cwd=pair)
+    assert code == 0, err
+    assert "after training:" in out
+    assert (pair / "run/model.keras").read_bytes() == before
+    (row,) = (pair / "student/history.jsonl").read_text().splitlines()
+    assert json.loads(row)["logits"] > 0
+    code, _, err = call("evaluate.py", "--run=student", "--member=2", cwd=pair)
+    assert code == 1
+    assert "has the members 1: received '2'" in err
+
+
 def test_check_only_reports_and_trains_nothing(trained: Path, pedestrians: Path) -> None:
     code, out, err = call(
         "train.py",
@@ -158,8 +212,9 @@ def test_help_names_every_flag(tmp_path: Path) -> None:
         (["train.py", "--dataset=market1501", "--data_dir=nowhere"], "nowhere"),
         (
             ["train.py", "--recipe=botox"],
-            "a recipe is one of bot, classification, finetune_metric, joint, tiny: received",
+            "a recipe is one of bot, classification, distill, .*mutual, tiny: received",
         ),
+        (["train.py", "--imitate=logits"], "imitate is a list of logits, distances, ranks"),
         (["train.py", "--epochs=0"], "epochs is at least 1: received 0"),
         (["train.py", "--epochs=many"], "many"),
         (["train.py", "--epoch=3"], "epoch"),
@@ -203,7 +258,14 @@ def test_bad_values_within_a_data_set(pedestrians: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_a_killed_run_ends_like_one_that_was_not(pedestrians: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "more",
+    [(), ("--members=tiny,tiny", "--imitate=logits:1,distances:0.1", "--update=sequential")],
+    ids=["one model", "two members"],
+)
+def test_a_killed_run_ends_like_one_that_was_not(
+    pedestrians: Path, tmp_path: Path, more: tuple[str, ...]
+) -> None:
     """SIGKILL at moments spread over the training; the same command again; the same weights."""
     import keras
 
@@ -214,6 +276,7 @@ def test_a_killed_run_ends_like_one_that_was_not(pedestrians: Path, tmp_path: Pa
         *TINY,
         "--epochs=12",
         "--seed=7",
+        *more,
     ]
     assert call(*flags, "--run=whole", cwd=tmp_path)[0] == 0
     history = tmp_path / "killed/history.jsonl"
@@ -229,11 +292,10 @@ def test_a_killed_run_ends_like_one_that_was_not(pedestrians: Path, tmp_path: Pa
         assert process.returncode == -signal.SIGKILL
     code, _, err = call(*flags, "--run=killed", cwd=tmp_path)
     assert code == 0, err
-    whole, killed = (
-        keras.saving.load_model(tmp_path / name / "model.keras") for name in ("whole", "killed")
-    )
-    for a, b in zip(whole.get_weights(), killed.get_weights(), strict=True):
-        np.testing.assert_array_equal(a, b)
+    for file in (tmp_path / "whole").glob("model*.keras"):
+        whole, killed = map(keras.saving.load_model, (file, tmp_path / "killed" / file.name))
+        for a, b in zip(whole.get_weights(), killed.get_weights(), strict=True):
+            np.testing.assert_array_equal(a, b)
     assert [json.loads(row)["epoch"] for row in history.read_text().splitlines()] == [*range(1, 13)]
 
 

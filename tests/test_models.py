@@ -173,6 +173,31 @@ def test_embed_is_normalised_ordered_and_flip_invariant() -> None:
     assert not np.allclose(whole, models.embed(model, [x[:, :, ::-1]]), atol=1e-3)
 
 
+def test_an_ensemble_is_its_members_side_by_side() -> None:
+    members = [models.build("tiny", 3, SIZE, weights="none", width=d) for d in (4, 8)]
+    joint = models.ensemble(members)
+    x = images(5)
+    parts = [models.embed(member, [x]) for member in members]
+    embedding = models.embed(joint, [x])
+    np.testing.assert_allclose(embedding, np.hstack(parts) / np.sqrt(2), atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(joint(x)["embedding"], axis=1), 1, rtol=1e-5)
+
+    def squared(e):
+        return ((e[:, None] - e[None]) ** 2).sum(-1)
+
+    mean = (squared(parts[0]) + squared(parts[1])) / 2
+    np.testing.assert_allclose(squared(embedding), mean, atol=1e-5)
+    single = models.embed(models.ensemble(members[:1]), [x])
+    np.testing.assert_allclose(single, parts[0], atol=1e-6)
+    for member in members:
+        assert member.name == "embedder"
+    other = models.build("tiny", 3, (64, 16), weights="none")
+    with pytest.raises(InputError, match="received 2 members for the shapes"):
+        models.ensemble([members[0], other])
+    with pytest.raises(InputError, match="received 0 members"):
+        models.ensemble([])
+
+
 def test_keras_round_trip(tmp_path) -> None:
     model = models.build("tiny", 3, SIZE, weights="none", pooling="gem")
     model.save(tmp_path / "model.keras")

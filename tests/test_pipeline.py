@@ -84,6 +84,21 @@ def test_augmentation_differs_between_epochs_and_positions(images):
 
 
 @pytest.mark.parametrize("cache", [None, "memory", "folder"])
+def test_views_show_the_same_images_each_in_its_own_way(images):
+    single = batches_of(pk_batches(images, **PK, seed=4), 4)
+    for (plain, labels), (views, same) in zip(
+        single, batches_of(pk_batches(images, **PK, seed=4, views=3), 4), strict=True
+    ):
+        assert len(views) == 3
+        assert_equal(labels, same)
+        assert_equal(plain, views[0])
+        assert not np.array_equal(views[1], views[0])
+        assert not np.array_equal(views[2], views[1])
+    unchanged = pk_batches(images, **PK, seed=4, views=2, augment="none")
+    for (one, two), _ in batches_of(unchanged, 4):
+        assert_equal(one, two)
+
+
 def test_a_checkpointed_iterator_resumes_bit_equal(images, cache, tmp_path):
     cache = tmp_path / "cache" if cache == "folder" else cache
     iterator = iter(pk_batches(images, seed=1, cache=cache, **PK))
@@ -195,6 +210,7 @@ def test_an_unreadable_image_is_left_out_by_name(images, caplog):
         ({"image_size": (32,)}, r"image_size must be \(height, width\).* got \(32,\)"),
         ({"augment": "cutout"}, "augment must be a function or one of none"),
         ({"last": "keep"}, "last must be 'fill' or 'drop'"),
+        ({"views": 0}, "views must be 1 or more, or None, got 0"),
     ],
 )
 def test_impossible_arguments_are_refused(images, change, message):

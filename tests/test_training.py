@@ -18,6 +18,7 @@ from keras_reid.training.callbacks import (
     averaged_weights,
 )
 from keras_reid.training.learner import Learner
+from keras_reid.training.mutual import MutualLearner
 from keras_reid.training.objective import Objective, Term
 from keras_reid.training.schedules import WarmUp, schedule
 
@@ -209,6 +210,9 @@ def test_the_best_epoch_can_be_kept(pedestrians, tmp_path) -> None:
     assert path.exists()
 
 
+TWO = {"members": "tiny,tiny", "imitate": "logits:1,distances:0.1,ranks:0.1"}
+
+
 def tiny(**changes) -> recipes.Recipe:
     values = {
         "backbone": "tiny",
@@ -228,11 +232,20 @@ def tiny(**changes) -> recipes.Recipe:
     ("changes", "epochs_before"),
     [
         ({"ema": 0.9}, 1),
+        ({**TWO, "update": "sequential", "own_views": True, "ramp_up": 2.0, "ema": 0.9}, 1),
+        ({**TWO, "pretrain": 1, "epochs": 2, "weight_decay": 1e-3}, 2),
         ({"pretrain": 2, "epochs": 1, "identity_weight": 0.0}, 1),
         ({"pretrain": 1, "epochs": 2, "identity_weight": 0.0, "metric_loss": "quadruplet"}, 1),
         ({"pretrain": 1, "epochs": 2, "metric_loss": "margin_sample_mining", "margin": -1.0}, 2),
     ],
-    ids=["one phase", "in the first phase", "before the second", "in the second"],
+    ids=[
+        "one phase",
+        "two members",
+        "two members in two phases",
+        "in the first phase",
+        "before the second",
+        "in the second",
+    ],
 )
 def test_an_interrupted_run_ends_with_the_same_weights(
     pedestrians, tmp_path, changes, epochs_before
@@ -244,9 +257,9 @@ def test_an_interrupted_run_ends_with_the_same_weights(
     class Stop(Exception):
         pass
 
-    def train(run: runs.Run, die_at: int | None = None) -> keras.Model:
+    def train(run: runs.Run, die_at: int | None = None) -> list[keras.Model]:
         keras.utils.set_random_seed(3)
-        model = fitting.build_model(recipe, len(images.classes()[0]))
+        members = fitting.build_members(recipe, len(images.classes()[0]))
 
         class Die(keras.callbacks.Callback):
             seen = 0
@@ -256,17 +269,22 @@ def test_an_interrupted_run_ends_with_the_same_weights(
                 if self.seen == die_at:
                     raise Stop
 
-        return fitting.fit(model, images, recipe, run, {}, seed=5, verbose=0, callbacks=[Die()])
+        return fitting.fit(members, images, recipe, run, {}, seed=5, verbose=0, callbacks=[Die()])
 
     whole = train(runs.Run(tmp_path / "whole"))
     broken = runs.Run(tmp_path / "broken")
     with pytest.raises(Stop):
         train(broken, die_at=epochs_before * steps + 2)
     resumed = train(broken)
-    for a, b in zip(whole.get_weights(), resumed.get_weights(), strict=True):
-        np.testing.assert_array_equal(a, b)
+    for one, again in zip(whole, resumed, strict=True):
+        for a, b in zip(one.get_weights(), again.get_weights(), strict=True):
+            np.testing.assert_array_equal(a, b)
     rows = [json.loads(line) for line in broken.history_file.read_text().splitlines()]
     assert [row["epoch"] for row in rows] == [1, 2, 3]
+    for number, model in enumerate(whole, start=1):
+        saved = runs.Run(tmp_path / "whole").load_model(str(number))
+        for a, b in zip(model.get_weights(), saved.get_weights(), strict=True):
+            np.testing.assert_array_equal(a, b)
 
 
 def test_phases_train_one_loss_and_then_the_other(pedestrians, tmp_path) -> None:
@@ -421,11 +439,162 @@ def test_run_folders_that_are_broken(tmp_path) -> None:
         ({"metric_weight": 0.0, "identity_weight": 0.0}, "at least one loss"),
         ({"metric_loss": "tripletz"}, "one of circle, .*: received 'tripletz'"),
         ({"pretrain": -1}, "pretrain is at least 0: received -1"),
+        ({"ramp_up": -1.0}, "ramp_up is at least 0: received -1.0"),
+        ({"update": "at once"}, "update is one of simultaneous, sequential: received 'at once'"),
+        ({"average": "max"}, "average is one of mean, sum, ensemble: received 'max'"),
+        ({"imitate": "logits"}, "imitate is a list of logits, distances, ranks"),
+        ({"imitate": "logits:1,logits:2"}, "each once and with a weight"),
+        ({"imitate": "ranks:-1"}, "a weight above 0, .*: received 'ranks:-1'"),
+        ({"imitate": "poses:1"}, "received 'poses:1'"),
+        ({"edges": "member1>member2>member1"}, "or pairs such as member1>member2"),
     ],
 )
 def test_bad_recipes(changes: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         tiny(**changes)
+
+
+def test_a_recipe_of_several_members() -> None:
+    recipe = recipes.get("mutual")
+    assert recipe.backbones == ["mobilenetv2", "mobilenetv2"]
+    assert recipe.imitations == {"logits": 0.01, "distances": 0.001}
+    assert recipe.graph == "all"
+    given = tiny(**TWO, edges="member1 > member2, teacher>member2", distance="cosine")
+    assert given.graph == [("member1", "member2"), ("teacher", "member2")]
+    terms = fitting.build_imitation(given).terms
+    assert [(term.name, term.output, term.weight) for term in terms] == [
+        ("logits", "logits", 1.0),
+        ("distances", "features", 0.1),
+        ("ranks", "embedding", 0.1),
+    ]
+    assert terms[1].loss.distance == "cosine"
+    assert recipes.get("distill").backbones == ["mobilenetv2"]
+
+
+def test_who_imitates_needs_someone() -> None:
+    for changes in ({"imitate": "logits:1"}, {"members": "tiny,tiny"}, {"teacher": "run"}):
+        with pytest.raises(InputError, match="from a teacher or from each other by imitation"):
+            fitting.load_teacher(tiny(**changes), 4)
+    assert fitting.load_teacher(tiny(), 4) is None
+    assert fitting.load_teacher(tiny(**TWO), 4) is None
+
+
+def test_a_teacher_that_does_not_fit(tmp_path) -> None:
+    run = runs.Run(tmp_path / "teacher")
+    run.directory.mkdir()
+    run.save_models([models.build("tiny", 4, SIZE, weights="none")])
+    distill = tiny(teacher=str(run.directory), imitate="logits:1")
+    assert fitting.load_teacher(distill, 4).output["logits"].shape == (None, 4)
+    with pytest.raises(InputError, match="has 4 identities, the images 5; imitate ranks"):
+        fitting.load_teacher(distill, 5)
+    ranks = tiny(teacher=str(run.directory), imitate="ranks:1")
+    assert fitting.load_teacher(ranks, 5) is not None
+    with pytest.raises(InputError, match="sees 32×16 pixels, the student 64×16"):
+        fitting.load_teacher(tiny(teacher=str(run.directory), imitate="logits:1", height=64), 4)
+
+
+@pytest.mark.parametrize("members", ["", "tiny,tiny"])
+def test_a_teacher_teaches_one_or_several(pedestrians, tmp_path, members) -> None:
+    images = data.load("market1501", str(pedestrians)).train
+    count = len(images.classes()[0])
+    recipe = tiny(members=members, teacher="unused", imitate="logits:1", epochs=1)
+    teacher = models.build("tiny", count, SIZE, weights="none")
+    before = teacher.get_weights()
+    students = fitting.build_members(recipe, count)
+    run = runs.Run(tmp_path / "run")
+    fitting.fit(students, images, recipe, run, {}, teacher=teacher, verbose=0)
+    (row,) = [json.loads(line) for line in run.history_file.read_text().splitlines()]
+    assert row["member2_logits" if members else "logits"] > 0
+    for a, b in zip(before, teacher.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def several(run: runs.Run, count: int) -> list[keras.Model]:
+    run.directory.mkdir()
+    made = [models.build("tiny", 3 + k, SIZE, weights="none") for k in range(count)]
+    run.save_models(made)
+    return made
+
+
+def test_members_of_a_run(tmp_path) -> None:
+    run = runs.Run(tmp_path / "run")
+    made = several(run, 3)
+    for number, model in enumerate(made, start=1):
+        loaded = run.load_model(str(number))
+        assert loaded.output["logits"].shape == model.output["logits"].shape
+    assert run.load_model().output["logits"].shape[-1] == 3
+    joint = run.load_model("ensemble")
+    assert joint.output["embedding"].shape == (None, 3 * 128)
+    assert {"model.keras", "model-2.keras", "model-3.keras"} <= set(run.contents())
+    for wrong in ("4", "0", "worst"):
+        with pytest.raises(InputError, match=f"members 1, 2, 3: received '{wrong}'"):
+            run.load_model(wrong)
+    with pytest.raises(InputError, match="has no scores of members; give a number"):
+        run.load_model("best")
+    scores = {"1": {"mAP": 0.3}, "2": {"mAP": 0.5}, "3": {"mAP": 0.4}, "ensemble": {"mAP": 0.9}}
+    run.finish({"members": scores})
+    assert run.load_model("best").output["logits"].shape[-1] == 4
+
+
+def test_a_single_model_is_no_ensemble(tmp_path) -> None:
+    run = runs.Run(tmp_path / "run")
+    several(run, 1)
+    assert run.load_model("1").name == "embedder"
+    with pytest.raises(InputError, match="has the members 1: received 'ensemble'"):
+        run.load_model("ensemble")
+
+
+def pair(**options) -> MutualLearner:
+    keras.utils.set_random_seed(0)
+    members = [models.build("tiny", 4, SIZE, weights="none") for _ in range(2)]
+    made = MutualLearner(members, objective(), losses.LogitImitation())
+    made.compile(keras.optimizers.Adam(1e-3), run_eagerly=True)
+    return made
+
+
+def test_members_are_evaluated_each(pedestrians) -> None:
+    dataset = data.load("market1501", str(pedestrians))
+    callback = RetrievalEvaluation(dataset.query, dataset.gallery)
+    learner = pair()
+    history = learner.fit(*batch(), epochs=1, verbose=0, callbacks=[callback]).history
+    each = [callback.score(model) for model in learner.members.values()]
+    for name, result in zip(learner.members, each, strict=True):
+        assert history[f"val_{name}_mAP"] == [result.mAP]
+        assert history[f"val_{name}_rank1"] == [result.rank(1)]
+    assert history["val_mAP"] == [max(result.mAP for result in each)]
+
+
+def test_collapse_of_a_member_is_said_by_name(caplog) -> None:
+    monitor = CollapseMonitor(4, 3)
+    monitor.set_model(pair())
+    monitor.on_train_begin()
+    monitor.on_epoch_end(0, {"member1_triplet": 0.9, "member2_triplet": 0.3})
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert "the loss 'member2_triplet' was 0.3" in message
+
+
+def test_seeds_go_on_after_a_backup(tmp_path) -> None:
+    """Dropout draws what it would have drawn."""
+
+    def noisy() -> Learner:
+        model = models.build("tiny", 4, SIZE, weights="none")
+        logits = keras.layers.Dropout(0.5, seed=1)(model.output["logits"])
+        made = Learner(keras.Model(model.input, {**model.output, "logits": logits}), objective())
+        made.compile(keras.optimizers.Adam(1e-3), run_eagerly=True)
+        return made
+
+    keras.utils.set_random_seed(0)
+    whole = noisy()
+    backup = Backup(tmp_path / "backup.weights.h5", steps=1)
+    backup.set_model(whole)
+    whole.train_on_batch(*batch())
+    backup.on_epoch_end(0)
+    resumed = noisy()
+    assert backup.restore(resumed) == 1
+    for one in (whole, resumed):
+        one.train_on_batch(*batch(1))
+    for a, b in zip(whole.get_weights(), resumed.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_unknown_recipe() -> None:
