@@ -289,23 +289,24 @@ def test_a_sure_teacher_has_one_order():
 
 @PERFECT
 def test_a_perfect_student_costs_exactly_nothing(name):
-    """In a graph, nothing but rounding: TensorFlow rewrites the teacher's x / √y as x · 1/√y."""
+    x = two()[0]
+    assert np.all(catalogue.IMITATIONS[name].loss().call(x, x) == 0)
+
+
+@HOW
+def test_a_perfect_student_costs_nothing_but_rounding_in_a_graph(name, jit_compile):
+    """TensorFlow rewrites the teacher's x / √y as x · 1/√y, but not the student's."""
     case = catalogue.IMITATIONS[name]
+    if case.arguments.get("mode") == "hard":
+        return  # costs what the order itself is unlikely
     for seed in range(10):
         x = np.float32(10 ** (seed / 4 - 1)) * two(seed)[0]
-        assert np.all(case.loss().call(x, x) == 0)
-        rows, gradient, _ = compiled(name)(x, x)
+        rows, gradient, _ = compiled(name, jit_compile)(x, x)
         direction = np.random.default_rng(seed).normal(size=x.shape)
         row_rounding, slope_rounding = case.rounding(x, x, direction)
         assert np.all(np.abs(rows) <= row_rounding)
         slopes = gradient * direction
         assert abs(slopes.sum()) <= slope_rounding + 1e-5 * np.abs(slopes).sum()
-
-
-@pytest.mark.parametrize("name", XLA)
-def test_a_perfect_student_costs_exactly_nothing_under_xla(name):
-    x = two()[0]
-    assert np.all(compiled(name, True)(x, x)[0] == 0)
 
 
 @cases(lambda case: case.build is LogitImitation)

@@ -83,7 +83,6 @@ def test_augmentation_differs_between_epochs_and_positions(images):
     assert len(set(seeds)) > 9
 
 
-@pytest.mark.parametrize("cache", [None, "memory", "folder"])
 def test_views_show_the_same_images_each_in_its_own_way(images):
     single = batches_of(pk_batches(images, **PK, seed=4), 4)
     for (plain, labels), (views, same) in zip(
@@ -99,6 +98,7 @@ def test_views_show_the_same_images_each_in_its_own_way(images):
         assert_equal(one, two)
 
 
+@pytest.mark.parametrize("cache", [None, "memory", "folder"])
 def test_a_checkpointed_iterator_resumes_bit_equal(images, cache, tmp_path):
     cache = tmp_path / "cache" if cache == "folder" else cache
     iterator = iter(pk_batches(images, seed=1, cache=cache, **PK))
