@@ -21,6 +21,7 @@ EXTRAS = {
         "keras-cv>=0.9",
         "mypy>=1.13",
         "pytest>=8.0",
+        "pytest-xdist>=3.6",
         "ruff>=0.9",
         "scikit-learn>=1.5",
     ],

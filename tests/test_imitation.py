@@ -137,7 +137,7 @@ def test_value_and_gradient_are_those_of_the_oracle(name):
 
 @ALL
 def test_every_entry_of_the_gradient_is_that_of_the_oracle(name):
-    teacher, student = two()
+    teacher, student = two(images=8)
     _, gradient, _ = compiled(name)(teacher, student)
     expected = oracle.gradient(partial(catalogue.IMITATIONS[name].value, teacher), student)
     np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
@@ -321,7 +321,7 @@ def test_a_constant_on_all_logits_does_not_matter(name):
 @PERFECT
 def test_no_student_is_better_than_perfect(name):
     """Also near the minimum, up to rounding; a student that moved off it costs something."""
-    for seed in range(20):
+    for seed in range(10):
         teacher, other = two(seed)
         for step in (1e-6, 1e-4, 1e-2, 1):
             student = teacher + np.float32(step) * other
@@ -414,7 +414,7 @@ def test_gather_on_one_replica_changes_nothing(name):
 def test_two_that_imitate_each_other_have_the_slope_of_one_direction(name):
     """A loss that let the slope through to its teacher would add that of the other direction."""
     case = catalogue.IMITATIONS[name]
-    first, second = map(tf.Variable, two())
+    first, second = map(tf.Variable, two(images=8, width=3))
     loss = case.loss()
     with tf.GradientTape() as tape:
         value = loss(first, second) + loss(second, first)

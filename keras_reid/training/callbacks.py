@@ -213,7 +213,8 @@ class Backup(keras.callbacks.Callback):
         if not self.path.exists():
             return 0
         for optimizer, variables in optimized(learner):
-            optimizer.build(variables)
+            if not optimizer.built:
+                optimizer.build(variables)
         try:
             learner.load_weights(self.path)
         except Exception as error:

@@ -115,6 +115,8 @@ class MutualLearner(Resumable):
         if self.dtype_policy.name == "mixed_float16":
             each = [_loss_scaled(one) for one in each]
         self.optimizers = dict(zip(self.members, each, strict=True))
+        for one, variables in self.optimized:
+            one.build(variables)  # Keras would do it for one optimizer, outside of the replicas.
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
@@ -293,8 +295,6 @@ class MutualLearner(Resumable):
     def compile_from_config(self, config: dict[str, Any]) -> None:
         load = keras.saving.deserialize_keras_object
         self.compile([load(optimizer) for optimizer in config["optimizer"]])
-        for optimizer, variables in self.optimized:
-            optimizer.build(variables)
 
 
 def _predicted_anew(model: keras.Model, images: Any) -> Any:

@@ -286,7 +286,7 @@ def test_imitation_of_equal_scores_shares_the_slope(name):
     np.testing.assert_allclose(gradient / 8, expected, rtol=1e-5, atol=1e-5 * scale)
 
 
-@IMITATIONS
+@pytest.mark.parametrize("name", catalogue.ONE_OF_EACH_IMITATION)
 def test_imitation_sends_no_gradient_to_the_teacher(name):
     teacher, student = two_models(name, 1)
     loss = catalogue.IMITATIONS[name].loss()

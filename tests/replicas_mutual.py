@@ -1,0 +1,52 @@
+"""Trains a model, or members, on one and on two replicas; prints the weights and the loss after it as JSON.
+
+Run as a program, because logical devices are fixed before TensorFlow starts. Both replicas see the
+batch of the one, so that the batch statistics and the relations of its images are the same. The
+answer is `{"alone" or update: [[loss, weights] on one, [loss, weights] on two]}`.
+"""
+
+import json
+import sys
+
+import keras
+import numpy as np
+import tensorflow as tf
+from test_mutual import OBJECTIVE, batch, build, imitation
+
+from keras_reid.training import Learner, MutualLearner
+
+
+def trained(strategy: tf.distribute.Strategy, copies: int, how: str) -> tuple[float, list]:
+    with strategy.scope():
+        nets = [build(seed) for seed in range(1 if how == "alone" else 2)]
+        learner = (
+            Learner(nets[0], OBJECTIVE)
+            if how == "alone"
+            else MutualLearner(
+                nets, OBJECTIVE, imitation(), update=how, teachers=[build(5)], ramp_up=2
+            )
+        )
+        learner.compile(keras.optimizers.Adam(1e-3, epsilon=1e-3))
+    images, labels = batch()
+    joint = (np.tile(images, (copies, 1, 1, 1)), {"identity": np.tile(labels["identity"], copies)})
+    data = tf.data.Dataset.from_tensors(joint).repeat(2)
+    history = learner.fit(data, shuffle=False, verbose=0).history
+    weights = [variable.numpy().ravel() for net in nets for variable in net.weights]
+    return history["loss"][-1], np.concatenate(weights).tolist()
+
+
+def main() -> None:
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    one = tf.distribute.get_strategy()
+    two = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    assert two.num_replicas_in_sync == 2
+    answer = {
+        how: [trained(one, 1, how), trained(two, 2, how)]
+        for how in ("alone", "simultaneous", "sequential")
+    }
+    json.dump(answer, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
