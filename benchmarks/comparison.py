@@ -10,6 +10,7 @@ against members that learn from each other and students of a teacher. A row that
 trained again, so the same command goes on after an interruption.
 """
 
+import csv
 import json
 import statistics
 import subprocess
@@ -25,6 +26,7 @@ flags.DEFINE_string("runs", "runs/comparison", "Where the runs go.")
 flags.DEFINE_enum("table", "losses", ["losses", "mutual"], "Which rows.")
 flags.DEFINE_list("seeds", ["0", "1"], "One training of each row for each seed.")
 flags.DEFINE_list("rows", [], "Only these rows; default: all.")
+flags.DEFINE_integer("train_identities", 0, "Train on the first so many only; 0: on all.")
 flags.DEFINE_integer("epochs", 4, "Of each training; of a row in two phases, half in each.")
 flags.DEFINE_integer("height", 64, "Pixels.")
 flags.DEFINE_integer("width", 32, "Pixels.")
@@ -109,6 +111,28 @@ def scores(row: str, seed: str) -> Path:
     return Path(FLAGS.runs) / f"{name}-{seed}" / "metrics.json"
 
 
+def dataset() -> tuple[str, ...]:
+    """The flags of the data set, or of a table of its first identities and all that are scored."""
+    if not FLAGS.train_identities:
+        return "--dataset=market1501", f"--data_dir={FLAGS.data_dir}"
+    table = Path(FLAGS.runs) / f"first-{FLAGS.train_identities}.csv"
+    if not table.exists():
+        from keras_reid import data
+
+        parts = data.load("market1501", FLAGS.data_dir).parts()
+        kept = parts["train"].classes()[1] < FLAGS.train_identities
+        parts["train"] = parts["train"][kept]
+        table.parent.mkdir(parents=True, exist_ok=True)
+        with table.open("w", newline="") as file:
+            rows = csv.writer(file)
+            rows.writerow(["path", "identity", "camera", "split"])
+            for split, images in parts.items():
+                paths = [str(Path(path).resolve()) for path in images.path]
+                columns = (paths, images.identity, images.camera)
+                rows.writerows((*row, split) for row in zip(*columns, strict=True))
+    return "--dataset=csv", f"--data_dir={table}"
+
+
 def train(row: str, seed: str) -> None:
     metrics = scores(row, seed)
     if metrics.exists():
@@ -121,9 +145,8 @@ def train(row: str, seed: str) -> None:
     command = [
         sys.executable,
         str(Path(__file__).resolve().parent.parent / "train.py"),
-        "--dataset=market1501",
+        *dataset(),
         "--cache=memory",
-        f"--data_dir={FLAGS.data_dir}",
         f"--backbone={FLAGS.backbone}",
         f"--run={metrics.parent}",
         f"--seed={seed}",

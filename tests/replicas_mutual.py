@@ -1,4 +1,4 @@
-"""Trains a model, or members, on one and on two replicas; prints the weights and the loss after it as JSON.
+"""Trains a model, or members, on one and on two replicas; prints losses and weights as JSON.
 
 Run as a program, because logical devices are fixed before TensorFlow starts. Both replicas see the
 batch of the one, so that the batch statistics and the relations of its images are the same. The

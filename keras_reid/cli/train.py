@@ -16,6 +16,7 @@ from absl import flags
 from keras_reid import data, models
 from keras_reid.cli.shared import FLAGS, command, say
 from keras_reid.errors import InputError
+from keras_reid.evaluation import RankingResult
 from keras_reid.training import RetrievalEvaluation, fitting, recipes, runs
 
 flags.DEFINE_string(
@@ -97,11 +98,13 @@ def main(argv: list[str]) -> None:
     )
     scores["minutes"] = (time.perf_counter() - begin) / 60
     if evaluation:
-        result = evaluation.score(members[0])
-        scores["after"] = result.as_dict()
-        say(f"\n{result}\n")
+        results = _scored(evaluation, members)
+        scores["after"] = results["1"].as_dict()
+        say(f"\n{results['1']}\n")
         if len(members) > 1:
-            scores["members"] = _by_member(evaluation, members)
+            scores["members"] = {name: result.as_dict() for name, result in results.items()}
+            for name, score in scores["members"].items():
+                say(f"--member={name}: {_headline(score)}")
         say(f"before training: {_headline(scores['before'])}")
         say(f"after training:  {_headline(scores['after'])}")
     run.finish(scores)
@@ -153,16 +156,14 @@ def _evaluation(dataset: data.ReidDataset, recipe: recipes.Recipe) -> RetrievalE
     )
 
 
-def _by_member(
+def _scored(
     evaluation: RetrievalEvaluation, members: list[keras.Model]
-) -> dict[str, dict[str, Any]]:
-    """The scores of each member and of all together, by the words of the flag --member."""
+) -> dict[str, RankingResult]:
+    """The results of each member and of all together, by the words of the flag --member."""
     named = {str(number): model for number, model in enumerate(members, start=1)}
-    scores = {}
-    for name, model in {**named, "ensemble": models.ensemble(members)}.items():
-        scores[name] = evaluation.score(model).as_dict()
-        say(f"--member={name}: {_headline(scores[name])}")
-    return scores
+    if len(members) > 1:
+        named["ensemble"] = models.ensemble(members)
+    return {name: evaluation.score(model) for name, model in named.items()}
 
 
 def _headline(score: dict[str, Any]) -> str:

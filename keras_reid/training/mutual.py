@@ -286,7 +286,11 @@ class MutualLearner(Resumable):
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "MutualLearner":
-        return cls(**_loaded(config))
+        load = keras.saving.deserialize_keras_object
+        made: dict[str, Any] = {name: load(config[name]) for name in ("objective", "imitation")}
+        for nodes in ("members", "teachers"):
+            made[nodes] = {name: load(model) for name, model in config[nodes].items()}
+        return cls(**{**config, **made})
 
     def get_compile_config(self) -> dict[str, Any]:
         save = keras.saving.serialize_keras_object
@@ -315,18 +319,3 @@ def _again(optimizer: Any) -> keras.optimizers.Optimizer:
 def _loss_scaled(optimizer: Any) -> keras.optimizers.Optimizer:
     scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
     return optimizer if scaled else keras.optimizers.LossScaleOptimizer(optimizer)
-
-
-def _loaded(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration with its Keras objects made again."""
-    load = keras.saving.deserialize_keras_object
-    loaded = dict(config)
-    for name in ("objective", "imitation"):
-        if name in config:
-            loaded[name] = load(config[name])
-    for name in ("members", "teachers"):
-        if name in config:
-            loaded[name] = {key: load(value) for key, value in config[name].items()}
-    if "edges" in config:
-        loaded["edges"] = [tuple(edge) for edge in config["edges"]]
-    return loaded
