@@ -62,9 +62,9 @@ STUDENT = (
 MUTUAL: dict[str, tuple[str, ...]] = {
     "alone": ("--recipe=classification",),
     "two, logits": (*TWO, "--imitate=logits:1"),
-    "two, distances": (*TWO, "--imitate=distances:0.1"),
-    "two, logits and distances": (*TWO, "--imitate=logits:1,distances:0.1"),
-    "two, ranks": (*TWO, "--imitate=ranks:1"),
+    "two, distances": (*TWO, "--imitate=distances:0.001"),
+    "two, logits and distances": (*TWO, "--imitate=logits:1,distances:0.001"),
+    "two, ranks": (*TWO, "--imitate=ranks:0.1"),
     "student alone": STUDENT,
     "student of the one alone": (
         *STUDENT,

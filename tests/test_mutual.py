@@ -35,7 +35,7 @@ def batch(seed: int = 0, p: int = 4, k: int = 3) -> tuple[tf.Tensor, dict[str, t
     return tf.constant(images), {"identity": tf.constant(np.repeat(np.arange(p), k), tf.int32)}
 
 
-def build(seed: int, noise: bool = False) -> keras.Model:
+def build(seed: int, noise: bool = False, width: int = 8) -> keras.Model:
     """A small embedder with batch statistics, and if asked a layer with a seed."""
     keras.utils.set_random_seed(seed)
     images = keras.Input((*SIZE, 3), dtype="uint8")
@@ -43,7 +43,7 @@ def build(seed: int, noise: bool = False) -> keras.Model:
     x = keras.layers.Dense(16)(keras.layers.Flatten()(x))
     x = keras.layers.ReLU()(keras.layers.BatchNormalization(momentum=0.9)(x))
     x = keras.layers.GaussianNoise(0.1, seed=seed)(x) if noise else x
-    features = keras.layers.Dense(8, name="features")(x)
+    features = keras.layers.Dense(width, name="features")(x)
     embedding = keras.layers.BatchNormalization(momentum=0.9, name="embedding")(features)
     logits = keras.layers.Dense(4, name="logits")(embedding)
     outputs = {"features": features, "embedding": embedding, "logits": logits}
@@ -152,6 +152,19 @@ def test_the_logs_are_those_of_each_member() -> None:
     one = {name: logs[f"member1_{name}"] for name in own}
     weighted = one["identity"] + 0.5 * one["triplet"] + 0.7 * one["logits"] + 0.3 * one["distances"]
     assert one["loss"] == pytest.approx(weighted, rel=1e-5)
+
+
+def test_members_of_different_architecture_compare_distances_and_ranks() -> None:
+    nets = {"narrow": build(0, width=5), "wide": build(1, width=9)}
+    relations = Objective(
+        imitate(losses.DistanceImitation(normalize=True)), imitate(losses.RankImitation())
+    )
+    learner = MutualLearner(nets, OBJECTIVE, relations)
+    learner.compile(adam(), run_eagerly=True)
+    logs = [learner.train_on_batch(*batch(), return_dict=True) for _ in range(12)]
+    for name in ("narrow_distances", "wide_distances", "narrow_ranks", "wide_ranks"):
+        assert 0 < logs[-1][name] < logs[0][name]
+    assert logs[0]["narrow_distances"] == pytest.approx(logs[0]["wide_distances"], rel=1e-5)
 
 
 def test_a_teacher_gets_no_gradient_of_its_student() -> None:
