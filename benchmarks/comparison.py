@@ -49,26 +49,25 @@ LOSSES: dict[str, tuple[str, ...]] = {
     "joint: classification + triplet-hard": ("--recipe=joint",),
 }
 
-# Two members of --backbone, {backbone}, of which each is a classifier as the one alone; the student
-# is the smallest backbone, from nothing, and its teacher the one alone of the same seed, {alone}.
-TWO = ("--recipe=classification", "--members={backbone},{backbone}")
-STUDENT = (
+# The smallest backbone from nothing, alone and as two that learn from each other; then as the
+# student of a --backbone, {backbone}, that was trained once, by the first seed.
+SMALL = (
     "--recipe=classification",
     "--backbone=tiny",
     "--weights=none",
-    "--epochs=6",
     "--learning_rate=1e-3",
 )
+TWO = (*SMALL, "--members=tiny,tiny")
 MUTUAL: dict[str, tuple[str, ...]] = {
-    "alone": ("--recipe=classification",),
+    "alone": SMALL,
     "two, logits": (*TWO, "--imitate=logits:1"),
-    "two, distances": (*TWO, "--imitate=distances:0.001"),
-    "two, logits and distances": (*TWO, "--imitate=logits:1,distances:0.001"),
+    "two, distances": (*TWO, "--imitate=distances:0.1"),
+    "two, logits and distances": (*TWO, "--imitate=logits:1,distances:0.1"),
     "two, ranks": (*TWO, "--imitate=ranks:0.1"),
-    "student alone": STUDENT,
-    "student of the one alone": (
-        *STUDENT,
-        "--teacher={alone}",
+    "teacher": ("--recipe=classification", "--backbone={backbone}"),
+    "student of the teacher": (
+        *SMALL,
+        "--teacher={teacher}",
         "--imitate=logits:1",
         "--temperature=4",
     ),
@@ -80,13 +79,14 @@ def main(argv: list[str]) -> None:
     rows = FLAGS.rows or list(TABLES[FLAGS.table])
     for seed in FLAGS.seeds:
         for row in rows:
-            train(row, seed)
+            if seed in seeds_of(row):
+                train(row, seed)
     print(
         "| row | " + " | ".join(f"seed {s}" for s in FLAGS.seeds) + " | mean | spread | minutes |"
     )
     print("| --- |" + " --- |" * (len(FLAGS.seeds) + 3))
     for row in rows:
-        results = [json.loads(scores(row, seed).read_text()) for seed in FLAGS.seeds]
+        results = [json.loads(scores(row, seed).read_text()) for seed in seeds_of(row)]
         minutes = statistics.mean(result["minutes"] for result in results)
         for member in results[0].get("members", {"": None}):
             scored = [
@@ -98,12 +98,16 @@ def main(argv: list[str]) -> None:
 def line(name: str, scored: list[dict], minutes: float) -> str:
     """Rank-1 / mAP of each seed, their mean and, of several seeds, their standard deviation."""
     both = [(100 * score["cmc"][0], 100 * score["mAP"]) for score in scored]
-    each = [f"{r:.1f} / {m:.1f}" for r, m in both]
+    each = [f"{r:.1f} / {m:.1f}" for r, m in both] + [""] * (len(FLAGS.seeds) - len(both))
     rank1, mean_ap = map(statistics.mean, zip(*both, strict=True))
     spread = map(statistics.stdev, zip(*both, strict=True)) if len(both) > 1 else ()
     around = " / ".join(f"{value:.1f}" for value in spread)
     cells = [name, *each, f"**{rank1:.1f} / {mean_ap:.1f}**", around, f"{minutes:.1f}"]
     return f"| {' | '.join(cells)} |"
+
+
+def seeds_of(row: str) -> list[str]:
+    return FLAGS.seeds[:1] if row == "teacher" else FLAGS.seeds
 
 
 def scores(row: str, seed: str) -> Path:
@@ -138,8 +142,10 @@ def train(row: str, seed: str) -> None:
     if metrics.exists():
         return
     epochs = FLAGS.epochs
-    alone = scores("alone", seed).parent
-    own = [flag.format(backbone=FLAGS.backbone, alone=alone) for flag in TABLES[FLAGS.table][row]]
+    teacher = scores("teacher", FLAGS.seeds[0]).parent
+    own = [
+        flag.format(backbone=FLAGS.backbone, teacher=teacher) for flag in TABLES[FLAGS.table][row]
+    ]
     if "--recipe=finetune_metric" in own:
         epochs = FLAGS.epochs // 2
     command = [

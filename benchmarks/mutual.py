@@ -360,7 +360,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--skip_losses", action="store_true")
     parser.add_argument("--skip_steps", action="store_true")
-    parser.add_argument("--rounds", type=int, default=6, help="turns of each contestant")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each contestant")
     parser.add_argument("--batch", type=int, default=64, help="images of a training step")
     flags = parser.parse_args()
     os.environ.update(KEEP_MEMORY)
