@@ -8,7 +8,11 @@ Run as a program, because logical devices are fixed before TensorFlow starts. Th
 """
 
 import json
+import os
+import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import catalogue
 import keras
@@ -49,12 +53,34 @@ def units(name: str) -> int:
     return catalogue.LOSSES[name].prepare(np.ones((1, UNITS))).shape[1]
 
 
-def main() -> None:
+def answer_of(program: str) -> Any:
+    """What a program of this folder prints, read as JSON."""
+    here = Path(__file__).parent
+    paths = os.pathsep.join([str(here.parent), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, str(here / program)],
+        env={**os.environ, "PYTHONPATH": paths, "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        timeout=1500,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def one_and_two() -> tuple[tf.distribute.Strategy, tf.distribute.Strategy]:
+    """Strategies of one replica and of two; before TensorFlow has started."""
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     one = tf.distribute.get_strategy()
     two = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     assert two.num_replicas_in_sync == 2
+    return one, two
+
+
+def main() -> None:
+    one, two = one_and_two()
 
     def compare(built: dict[str, keras.losses.Loss], copies: int) -> dict[str, list[list[float]]]:
         on_one = weights_after_one_step(one, built, 1)

@@ -11,6 +11,7 @@ import sys
 import keras
 import numpy as np
 import tensorflow as tf
+from replicas import one_and_two
 from test_mutual import OBJECTIVE, batch, build, imitation
 
 from keras_reid.training import Learner, MutualLearner
@@ -36,11 +37,7 @@ def trained(strategy: tf.distribute.Strategy, copies: int, how: str) -> tuple[fl
 
 
 def main() -> None:
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-    one = tf.distribute.get_strategy()
-    two = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    assert two.num_replicas_in_sync == 2
+    one, two = one_and_two()
     answer = {
         how: [trained(one, 1, how), trained(two, 2, how)]
         for how in ("alone", "simultaneous", "sequential")

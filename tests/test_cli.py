@@ -41,18 +41,17 @@ def call(*arguments: object, cwd: Path) -> tuple[int, str, str]:
     return process.returncode, out, err
 
 
+def train(pedestrians: Path, cwd: Path, *more: str) -> tuple[int, str, str]:
+    """A small training in the run folder `run`."""
+    data = ("--dataset=market1501", f"--data_dir={pedestrians}")
+    return call("train.py", *data, "--run=run", *TINY, *more, cwd=cwd)
+
+
 @pytest.fixture(scope="module")
 def trained(pedestrians: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which a run was made; its run folder is `run`."""
     cwd = tmp_path_factory.mktemp("cli")
-    code, out, err = call(
-        "train.py",
-        "--dataset=market1501",
-        f"--data_dir={pedestrians}",
-        "--run=run",
-        *TINY,
-        cwd=cwd,
-    )
+    code, out, err = train(pedestrians, cwd)
     assert code == 0, err
     (cwd / "out.txt").write_text(out)
     return cwd
@@ -80,14 +79,7 @@ def test_train_writes_a_run_folder_and_says_so(trained: Path) -> None:
 
 def test_a_finished_run_is_not_trained_over(trained: Path, pedestrians: Path) -> None:
     before = (trained / "run/model.keras").read_bytes()
-    code, _, err = call(
-        "train.py",
-        "--dataset=market1501",
-        f"--data_dir={pedestrians}",
-        "--run=run",
-        *TINY,
-        cwd=trained,
-    )
+    code, _, err = train(pedestrians, trained)
     assert code == 1
     assert "a finished run is never overwritten" in err
     assert "Traceback" not in err
@@ -130,15 +122,8 @@ def test_export_is_checked_and_scores_the_same(trained: Path) -> None:
 def pair(pedestrians: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the run of two that learned from each other."""
     cwd = tmp_path_factory.mktemp("pair")
-    code, out, err = call(
-        "train.py",
-        "--dataset=market1501",
-        f"--data_dir={pedestrians}",
-        "--run=run",
-        *TINY,
-        "--members=tiny,tiny",
-        "--imitate=logits:0.01,distances:0.001",
-        cwd=cwd,
+    code, out, err = train(
+        pedestrians, cwd, "--members=tiny,tiny", "--imitate=logits:0.01,distances:0.001"
     )
     assert code == 0, err
     for name in ("--member=1", "--member=2", "--member=ensemble", "model-2.keras"):

@@ -1,11 +1,7 @@
 """Every property over the whole catalogue: a loss that is listed there is tested here."""
 
 import json
-import os
-import subprocess
-import sys
 from functools import cache, partial
-from pathlib import Path
 
 import catalogue
 import keras
@@ -13,6 +9,7 @@ import numpy as np
 import oracle
 import pytest
 import tensorflow as tf
+from replicas import answer_of
 
 from keras_reid import losses
 from keras_reid.losses import MetricLoss
@@ -285,18 +282,7 @@ def test_a_subclass_states_only_its_formula(name):
 @pytest.fixture(scope="module")
 def steps():
     """`{how: {name: [weights after a step on one replica, on two]}}`, see `replicas.py`."""
-    here = Path(__file__).parent
-    paths = os.pathsep.join([str(here.parent), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [sys.executable, str(here / "replicas.py")],
-        env={**os.environ, "PYTHONPATH": paths, "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-        timeout=1500,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return answer_of("replicas.py")
 
 
 @pytest.mark.parametrize("name", catalogue.ONE_OF_EACH + catalogue.ONE_OF_EACH_IMITATION)

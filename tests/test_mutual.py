@@ -1,15 +1,10 @@
 """Mutual learning and distillation: against steps written out by hand, and what stays as it is."""
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from replicas import answer_of
 
 from keras_reid import losses
 from keras_reid.errors import InputError
@@ -463,25 +458,14 @@ def test_any_keras_loss_can_be_imitated_by() -> None:
 
 
 @pytest.fixture(scope="module")
-def replicas():
+def steps():
     """`{how: [[loss, weights] on one replica, on two]}`, see `replicas_mutual.py`."""
-    here = Path(__file__).parent
-    paths = os.pathsep.join([str(here.parent), str(here), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [sys.executable, str(here / "replicas_mutual.py")],
-        env={**os.environ, "PYTHONPATH": paths, "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-        timeout=1500,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return answer_of("replicas_mutual.py")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["alone", "simultaneous", "sequential"])
-def test_two_replicas_take_the_steps_of_one(how, replicas) -> None:
-    (one_loss, one), (two_loss, two) = replicas[how]
+def test_two_replicas_take_the_steps_of_one(how, steps) -> None:
+    (one_loss, one), (two_loss, two) = steps[how]
     assert two_loss == pytest.approx(one_loss, rel=1e-5)
     np.testing.assert_allclose(two, one, rtol=1e-5, atol=1e-6)

@@ -87,12 +87,7 @@ class MetricLoss(keras.losses.Loss):
         self.distance = distance
         self.normalize = normalize
         self.gather = gather
-        self._pairwise = distances.get(distance)
-        if self._pairwise is distances.precomputed and (normalize or gather):
-            raise InputError(
-                "Precomputed distances are compared as they are, but normalize or gather is set: "
-                "these work on embeddings."
-            )
+        self._pairwise = pairwise("compared", distance, normalize or gather)
 
     def formula(self, mined: mining.Mined) -> Tensor:
         """The loss of each comparison, of the shape of `mined.valid`."""
@@ -192,17 +187,35 @@ class MetricLoss(keras.losses.Loss):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "MetricLoss":
-        functions = {
-            name: keras.saving.deserialize_keras_object(config[name])
-            for name in ("distance", "miner")
-            if isinstance(config.get(name), dict)
-        }
-        return cls(**{**config, **functions})
+        return cls(**restored(config, "distance", "miner"))
 
 
 def saved(choice: Any) -> Any:
     """A name as it is, a function as Keras saves it."""
     return choice if isinstance(choice, str) else keras.saving.serialize_keras_object(choice)
+
+
+def restored(config: dict[str, Any], *names: str) -> dict[str, Any]:
+    """The configuration with the functions among these names, which `saved` saved, made again."""
+    functions = {
+        name: keras.saving.deserialize_keras_object(config[name])
+        for name in names
+        if isinstance(config.get(name), dict)
+    }
+    return {**config, **functions}
+
+
+def pairwise(
+    deed: str, distance: str | distances.Distance, on_embeddings: bool
+) -> distances.Distance:
+    """The function of that name, unless it is none of embeddings where it must be one."""
+    chosen = distances.get(distance)
+    if chosen is distances.precomputed and on_embeddings:
+        raise InputError(
+            f"Precomputed distances are {deed} as they are, but normalize or gather is set: "
+            "these work on embeddings."
+        )
+    return chosen
 
 
 def slack(excess: Tensor, margin: float | None) -> Tensor:

@@ -16,7 +16,7 @@ from keras import ops
 
 from keras_reid import distances, replicas
 from keras_reid.errors import InputError
-from keras_reid.losses.base import saved
+from keras_reid.losses.base import pairwise, restored, saved
 
 Tensor = Any
 
@@ -184,12 +184,7 @@ class DistanceImitation(_Relations):
     ) -> None:
         super().__init__(normalize, gather, **options)
         self.distance = distance
-        self._pairwise = distances.get(distance)
-        if self._pairwise is distances.precomputed and (normalize or gather):
-            raise InputError(
-                "Precomputed distances are imitated as they are, but normalize or gather is set: "
-                "these work on embeddings."
-            )
+        self._pairwise = pairwise("imitated", distance, normalize or gather)
 
     def imitate(self, teacher: Tensor, student: Tensor) -> Tensor:
         t, s = self._pairwise(self.points(teacher)), self._pairwise(self.points(student))
@@ -200,10 +195,7 @@ class DistanceImitation(_Relations):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "DistanceImitation":
-        distance = config["distance"]
-        if isinstance(distance, dict):
-            distance = keras.saving.deserialize_keras_object(distance)
-        return cls(**{**config, "distance": distance})
+        return cls(**restored(config, "distance"))
 
 
 @keras.saving.register_keras_serializable(package="keras_reid")

@@ -65,5 +65,5 @@ class Distiller(MutualLearner):
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "Distiller":
         load = keras.saving.deserialize_keras_object
-        ramp_up = config.pop("ramp_up")
-        return cls(**{name: load(value) for name, value in config.items()}, ramp_up=ramp_up)
+        names = ("teacher", "student", "objective", "imitation")
+        return cls(**{**config, **{name: load(config[name]) for name in names}})
