@@ -3,11 +3,14 @@
     python benchmarks/comparison.py --data_dir=Market-1501 --backbone=mobilenetv2
     python benchmarks/comparison.py --data_dir=Market-1501 --backbone=mobilenetv2 \\
         --table=mutual --epochs=3 --seeds=0,1,2
+    python benchmarks/comparison.py --data_dir=Market-1501 --backbone=mobilenetv2 \\
+        --table=alignment --height=128 --width=64 --also=Market-shifted
 
 trains every row of a table by `train.py` once for each seed and prints a Markdown table of rank-1
-and mAP: metric losses against classification, each loss with its own defaults, or a model alone
-against members that learn from each other and students of a teacher. A row that is finished is not
-trained again, so the same command goes on after an interruption.
+and mAP: metric losses against classification, each loss with its own defaults; a model alone
+against members that learn from each other and students of a teacher; or global features, aligned
+ones and parts, scored by several distances, on another test set `--also`. A row that is finished is
+not trained again, so the same command goes on after an interruption.
 """
 
 import csv
@@ -23,7 +26,8 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string("data_dir", None, "Folder in the Market-1501 layout.", required=True)
 flags.DEFINE_string("backbone", "mobilenetv2", "See keras_reid.backbones.build.")
 flags.DEFINE_string("runs", "runs/comparison", "Where the runs go.")
-flags.DEFINE_enum("table", "losses", ["losses", "mutual"], "Which rows.")
+flags.DEFINE_enum("table", "losses", ["losses", "mutual", "alignment"], "Which rows.")
+flags.DEFINE_list("also", [], "Folders in the Market-1501 layout whose test images are scored too.")
 flags.DEFINE_list("seeds", ["0", "1"], "One training of each row for each seed.")
 flags.DEFINE_list("rows", [], "Only these rows; default: all.")
 flags.DEFINE_integer("train_identities", 0, "Train on the first so many only; 0: on all.")
@@ -72,7 +76,18 @@ MUTUAL: dict[str, tuple[str, ...]] = {
         "--temperature=4",
     ),
 }
-TABLES = {"losses": LOSSES, "mutual": MUTUAL}
+# The local features of AlignedReID++.
+PLUS = ("--stripe_pooling=max", "--stripe_order=bn_relu_conv", "--stripe_normalize")
+ALIGNMENT: dict[str, tuple[str, ...]] = {
+    "global": ("--recipe=bot",),
+    "aligned": ("--recipe=aligned",),
+    "aligned, unit stripes": ("--recipe=aligned", *PLUS),
+    "PCB": ("--recipe=pcb",),
+}
+TABLES = {"losses": LOSSES, "mutual": MUTUAL, "alignment": ALIGNMENT}
+
+# By what the models of the table `alignment` are compared; parts have no stripes of their own.
+DISTANCES = ("global", "local", "global_local")
 
 
 def main(argv: list[str]) -> None:
@@ -81,6 +96,13 @@ def main(argv: list[str]) -> None:
         for row in rows:
             if seed in seeds_of(row):
                 train(row, seed)
+    if FLAGS.table == "alignment":
+        return by_distance(rows)
+    return by_member(rows)
+
+
+def by_member(rows: list[str]) -> None:
+    """Rank-1 / mAP of each row, and of each of its members if it has several."""
     print(
         "| row | " + " | ".join(f"seed {s}" for s in FLAGS.seeds) + " | mean | spread | minutes |"
     )
@@ -93,6 +115,45 @@ def main(argv: list[str]) -> None:
                 result["members"][member] if member else result["after"] for result in results
             ]
             print(line(f"{row}: {member}" if member else row, scored, minutes))
+
+
+def by_distance(rows: list[str]) -> None:
+    """Rank-1 / mAP of each row by each distance, on each test set: the means over the seeds."""
+    sets = [FLAGS.data_dir, *FLAGS.also]
+    print(f"| trained | compared by | {' | '.join(Path(s).name for s in sets)} | minutes |")
+    print("| --- | --- |" + " --- |" * (len(sets) + 1))
+    for row in rows:
+        minutes = [json.loads(scores(row, seed).read_text())["minutes"] for seed in FLAGS.seeds]
+        for distance in DISTANCES:
+            cells = [both([scored(row, seed, distance, s) for seed in FLAGS.seeds]) for s in sets]
+            print(f"| {row} | {distance} | {' | '.join(cells)} | {statistics.mean(minutes):.1f} |")
+
+
+def both(results: list[dict]) -> str:
+    """Mean rank-1 / mAP in percent and, in brackets, those of each seed."""
+    each = [(100 * result["cmc"][0], 100 * result["mAP"]) for result in results]
+    rank1, mean_ap = map(statistics.mean, zip(*each, strict=True))
+    seeds = ", ".join(f"{r:.1f} / {m:.1f}" for r, m in each)
+    return f"**{rank1:.1f} / {mean_ap:.1f}** ({seeds})"
+
+
+def scored(row: str, seed: str, distance: str, data_dir: str) -> dict:
+    """The scores of a trained row, kept in its run folder."""
+    run = scores(row, seed).parent
+    out = run / f"{Path(data_dir).name}-{distance}.json"
+    if not out.exists():
+        command = [
+            sys.executable,
+            str(Path(__file__).resolve().parent.parent / "evaluate.py"),
+            f"--run={run}",
+            "--dataset=market1501",
+            f"--data_dir={data_dir}",
+            f"--distance={distance}",
+            f"--out={out}",
+        ]
+        print("+", *command, flush=True)
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return json.loads(out.read_text())
 
 
 def line(name: str, scored: list[dict], minutes: float) -> str:

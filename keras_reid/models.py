@@ -9,7 +9,8 @@ import numpy as np
 
 from keras_reid import backbones
 from keras_reid.errors import InputError
-from keras_reid.layers import Centres, CosineClassifier
+from keras_reid.heads import Head
+from keras_reid.layers import Centres, CosineClassifier, StripePooling
 from keras_reid.layers.pooling import POOLINGS
 from keras_reid.verifier import build_pair_verifier, pair_distances
 
@@ -49,6 +50,7 @@ __all__ = [
     "embedder",
     "ensemble",
     "pair_distances",
+    "stripes",
     "unit_embedding",
 ]
 
@@ -68,6 +70,7 @@ def build(
     width: int | None = None,
     classifier: str = "linear",
     centres: bool = False,
+    heads: Sequence[Head] = (),
 ) -> keras.Model:
     """uint8 images `(b, h, w, 3)` → `{"features": (b, d), "embedding": (b, d), "logits": (b, c)}`.
 
@@ -88,9 +91,12 @@ def build(
             `keras_reid.losses.MarginSoftmaxLoss`.
         centres: adds the output `centres` `(b, c)`, the squared distances of `features` to one
             learned centre per identity, for `keras_reid.losses.CenterLoss`.
+        heads: of `keras_reid.heads`, for more outputs. One that gives `embedding` takes the place
+            of neck and classifier.
 
     Raises:
-        InputError: an unknown name, centres of no identities, or weights that do not fit.
+        InputError: an unknown name, centres of no identities, weights that do not fit, or two heads
+            with the same output.
     """
     for what, name, known in (
         ("pooling", pooling, POOLINGS),
@@ -113,13 +119,56 @@ def build(
     if width is not None:
         x = keras.layers.Dense(width, use_bias=False, name="width")(x)
     features = keras.layers.Activation("linear", dtype="float32", name="features")(x)
-    embedding = NECKS[neck](features)
-    outputs = {"features": features, "embedding": embedding}
-    if num_identities is not None:
-        outputs["logits"] = CLASSIFIERS[classifier](embedding, num_identities)
-        if centres:
-            outputs["centres"] = Centres(num_identities, name="centres")(features)
+    outputs = {"features": features, **_joined(heads, maps, num_identities)}
+    if "embedding" not in outputs:
+        outputs["embedding"] = NECKS[neck](features)
+        if num_identities is not None:
+            outputs["logits"] = CLASSIFIERS[classifier](outputs["embedding"], num_identities)
+    if centres:
+        outputs["centres"] = Centres(num_identities, name="centres")(features)
     return keras.Model(images, outputs, name="embedder")
+
+
+def _joined(heads: Sequence[Head], maps: Any, num_identities: int | None) -> dict[str, Any]:
+    """The outputs of all heads."""
+    outputs: dict[str, Any] = {}
+    for head in heads:
+        more = head(maps, num_identities)
+        if outputs.keys() & more.keys():
+            raise InputError(
+                f"each head has outputs of its own: received two with "
+                f"{sorted(outputs.keys() & more.keys())}"
+            )
+        outputs |= more
+    return outputs
+
+
+def stripes(model: keras.Model, count: int | None = None, pooling: str = "max") -> keras.Model:
+    """images → `embedding` `(b, d)` and `local` `(b, s, d)`: stripes of the feature map, of length 1.
+
+    The local features of AlignedReID++ (DMLI; Luo et al., Pattern Recognition 2019) for any model
+    of `build`, without training: to be compared by `global_local` in `keras_reid.evaluation`. The
+    weights are shared with the model.
+
+    Args:
+        model: of `build`.
+        count: s; None takes one for each row of the feature map.
+        pooling: `"max"` or `"avg"`, along a stripe.
+
+    Raises:
+        InputError: a model without the layer "pool", such as an ensemble; more stripes than rows.
+    """
+    try:
+        maps = model.get_layer("pool").input
+    except ValueError as error:
+        raise InputError(
+            "stripes are pooled from the feature map before the layer 'pool': received a model "
+            "without one; make it with keras_reid.models.build, and of an ensemble take one member"
+        ) from error
+    local = StripePooling(count or maps.shape[1], pooling, name="stripes")(maps)
+    local = keras.layers.UnitNormalization(dtype="float32", name="local")(local)
+    outputs = {"embedding": model.output["embedding"], "local": local}
+    return keras.Model(model.input, outputs, name=model.name)
 
 
 def ensemble(members: Sequence[keras.Model]) -> keras.Model:
@@ -156,30 +205,49 @@ def ensemble(members: Sequence[keras.Model]) -> keras.Model:
 
 def embedder(model: keras.Model, name: str | None = None) -> keras.Model:
     """The part of a model that is needed at test time: images → `embedding` `(b, d)`."""
+    return keras.Model(model.input, _output(model, "embedding"), name=name or model.name)
+
+
+def _output(model: keras.Model, name: str) -> Any:
     outputs = getattr(model, "output", None)
-    if not isinstance(outputs, dict) or "embedding" not in outputs:
+    if not isinstance(outputs, dict) or name not in outputs:
+        remedy = {
+            "embedding": "make it with keras_reid.models.build",
+            "local": "build it with heads=[keras_reid.heads.LocalHead()], or take "
+            "keras_reid.models.stripes(model)",
+        }
         raise InputError(
-            "an embedder has an output named 'embedding': received a model with "
-            f"{sorted(outputs) if isinstance(outputs, dict) else 'unnamed'} outputs; make it with "
-            "keras_reid.models.build"
+            f"an embedder has an output named {name!r}: received a model with "
+            f"{sorted(outputs) if isinstance(outputs, dict) else 'unnamed'} outputs; {remedy[name]}"
         )
-    return keras.Model(model.input, outputs["embedding"], name=name or model.name)
+    return outputs[name]
 
 
-def unit_embedding(model: keras.Model, flip: bool = False) -> Callable[[Any], Any]:
+def unit_embedding(model: keras.Model, flip: bool = False, local: bool = False) -> Any:
     """uint8 images `(b, h, w, 3)` → `e(x) / |e(x)|`, float32 `(b, d)`, as a function for graphs.
 
     Args:
         model: a model of `build`.
         flip: `e(x) + e(mirrored x)` instead of `e(x)`, which costs a second pass.
+        local: the function returns the dict of `embedding` and `local` `(b, s, c)`, each local
+            feature of length 1.
+
+    Raises:
+        InputError: a model without these outputs.
     """
-    net = embedder(model)
+    names = ("embedding", "local") if local else ("embedding",)
+    net = keras.Model(model.input, {name: _output(model, name) for name in names})
 
     def embedding(images: Any) -> Any:
         total = net(images, training=False)
         if flip:
-            total += net(images[:, :, ::-1], training=False)
-        return keras.ops.normalize(keras.ops.cast(total, "float32"), axis=-1)
+            mirrored = net(images[:, :, ::-1], training=False)
+            total = {name: total[name] + mirrored[name] for name in names}
+        unit = {
+            name: keras.ops.normalize(keras.ops.cast(total[name], "float32"), axis=-1)
+            for name in names
+        }
+        return unit if local else unit["embedding"]
 
     return embedding
 
@@ -189,22 +257,26 @@ class Embedder:
 
     Args:
         model: a model of `build`; later changes of its weights are seen.
-        flip: see `unit_embedding`.
+        flip, local: see `unit_embedding`.
     """
 
-    def __init__(self, model: keras.Model, flip: bool = False) -> None:
+    def __init__(self, model: keras.Model, flip: bool = False, local: bool = False) -> None:
         import tensorflow as tf
 
         self.image_size: tuple[int, int] = tuple(model.input_shape[1:3])
         images = tf.TensorSpec(model.input_shape, tf.uint8)
-        self._step = tf.function(unit_embedding(model, flip), input_signature=[images])
+        self._step = tf.function(unit_embedding(model, flip, local), input_signature=[images])
 
-    def __call__(self, batches: Iterable[Any]) -> np.ndarray:
-        """The embeddings of all batches, for example of `keras_reid.data.image_batches`."""
-        parts = [self._step(images).numpy() for images in batches]
+    def __call__(self, batches: Iterable[Any]) -> Any:
+        """The embeddings of all batches, for example of `keras_reid.data.image_batches`.
+
+        Returns:
+            `(n, d)`, or with `local` the dict of `embedding` `(n, d)` and `local` `(n, s, c)`.
+        """
+        parts = [keras.tree.map_structure(np.asarray, self._step(images)) for images in batches]
         if not parts:
             raise InputError("there must be at least one image to embed: received none")
-        return np.concatenate(parts)
+        return keras.tree.map_structure(lambda *each: np.concatenate(each), *parts)
 
 
 def embed(model: keras.Model, batches: Iterable[Any], flip: bool = False) -> np.ndarray:

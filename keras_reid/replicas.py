@@ -41,7 +41,9 @@ def _gather_tensorflow(rows: Tensor) -> Joint:
     owner = tf.fill(tf.shape(rows)[:1], replica.replica_id_in_sync_group)
     own = tf.equal(replica.all_gather(owner, axis=0), replica.replica_id_in_sync_group)
     start = tf.argmax(tf.cast(own, tf.int32), output_type=tf.int32)
-    return Joint(replica.all_gather(rows, axis=0), start)
+    # The replicas may have different numbers of rows, but nothing else is unknown.
+    joint = tf.ensure_shape(replica.all_gather(rows, axis=0), (None, *rows.shape[1:]))
+    return Joint(joint, start)
 
 
 def _refuse_processes() -> None:

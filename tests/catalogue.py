@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 import oracle
+import oracle_alignment
 import oracle_classifiers
 import oracle_imitation
 import oracle_pairs
@@ -32,6 +33,8 @@ class LossCase:
     frozen: bool = False
     # Whether a positive without negatives, or a lone image, costs something.
     one_sided: bool = False
+    # Whether, on embeddings as they are, the loss grows and turns with them.
+    homogeneous: bool = True
     # From numbers of any size to what the loss takes.
     prepare: Callable[[np.ndarray], np.ndarray] = np.asarray
 
@@ -141,6 +144,48 @@ def _metric_losses() -> dict[str, LossCase]:
     }
 
 
+@keras.saving.register_keras_serializable(package="catalogue")
+class AlignedTripletLossOfRows(losses.AlignedTripletLoss):
+    """The loss of `oracle_alignment.features_and_stripes` of a matrix: of one tensor, not two."""
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        return super().call(y_true, self.outputs(y_pred))
+
+    def explain(self, y_true: Any, y_pred: Any) -> Any:
+        return super().explain(y_true, self.outputs(y_pred))
+
+    def outputs(self, rows: Any) -> tuple[Any, Any]:
+        rows = keras.ops.cast(rows, "float32")
+        turned = keras.ops.flip(rows, axis=1)
+        return rows, keras.ops.stack([rows, rows + turned, turned / 2], axis=1)
+
+
+def _aligned_losses() -> dict[str, LossCase]:
+    def aligned(**arguments: Any) -> LossCase:
+        return LossCase(
+            AlignedTripletLossOfRows,
+            arguments,
+            oracle_alignment.aligned_triplet,
+            homogeneous=False,
+            prepare=within_three,
+        )
+
+    return {
+        "AlignedTripletLoss": aligned(),
+        "AlignedTripletLoss-margin-2": aligned(margin=2.0),
+        "AlignedTripletLoss-soft-margin": aligned(margin=None),
+        "AlignedTripletLoss-by-local": aligned(by="local", margin=1.0),
+        "AlignedTripletLoss-by-squared": aligned(**SQUARED),
+        "AlignedTripletLoss-on-the-sphere": aligned(**SPHERE),
+    }
+
+
+def within_three(predictions: np.ndarray) -> np.ndarray:
+    """Rows of at most length 3, beyond which the distances of stripes no longer differ."""
+    longest = float(np.linalg.norm(predictions, axis=1).max())
+    return (predictions * min(1.0, 3 / max(longest, 1e-9))).astype(predictions.dtype)
+
+
 def as_given(predictions: np.ndarray) -> np.ndarray:
     """Distances of pairs: one number at least 0 for each row."""
     return np.abs(predictions[:, :1])
@@ -175,7 +220,11 @@ def _classifier_losses() -> dict[str, LossCase]:
     }
 
 
-LOSSES: dict[str, LossCase] = {**_metric_losses(), **_classifier_losses()}
+LOSSES: dict[str, LossCase] = {
+    **_metric_losses(),
+    **_aligned_losses(),
+    **_classifier_losses(),
+}
 ONE_OF_EACH = [name for name in LOSSES if "-" not in name]
 
 
@@ -258,8 +307,8 @@ DISTANCES: dict[str, tuple[distances.Distance, Callable[..., np.ndarray]]] = {
     ),
     "cosine": (distances.cosine, partial(oracle.matrix, distance="cosine")),
 }
-# Not a distance between points, but the matrix itself.
-PRECOMPUTED = "precomputed"
+# Not distances between points: the matrix itself, and one between stripes (test_alignment.py).
+OTHER_DISTANCES = {"precomputed", "aligned"}
 
 MINERS: dict[str, tuple[mining.Miner, Callable[..., list[tuple[float, float]]]]] = {
     name: (mining.MINERS[name], oracle.MINERS[name]) for name in oracle.MINERS

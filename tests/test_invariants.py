@@ -22,6 +22,7 @@ UNSQUARED = [
     name
     for name, case in catalogue.LOSSES.items()
     if case.metric
+    and case.homogeneous
     and case.loss().get_config()["distance"] == "euclidean"
     and not case.loss().get_config()["normalize"]
 ]

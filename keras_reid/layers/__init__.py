@@ -3,7 +3,9 @@
 from keras_reid.layers.batch_norm import FusedBatchNormalization
 from keras_reid.layers.classifiers import Centres, CosineClassifier
 from keras_reid.layers.pairs import MatchingGate, PairDistance, PairMetric
+from keras_reid.layers.parts import PartClassifiers, PartPooling
 from keras_reid.layers.pooling import GeneralizedMeanPooling2D
+from keras_reid.layers.stripes import StripePooling
 
 __all__ = [
     "Centres",
@@ -13,4 +15,7 @@ __all__ = [
     "MatchingGate",
     "PairDistance",
     "PairMetric",
+    "PartClassifiers",
+    "PartPooling",
+    "StripePooling",
 ]

@@ -1,5 +1,6 @@
 """Losses for person re-identification, all `keras.losses.Loss`: they work in a plain `fit`."""
 
+from keras_reid.losses.alignment import AlignedTripletLoss
 from keras_reid.losses.base import FACTS, MetricLoss
 from keras_reid.losses.facts import LossFact, facts
 from keras_reid.losses.identity import CenterLoss, IdentityLoss, MarginSoftmaxLoss
@@ -40,6 +41,7 @@ __all__ = [
     "FACTS",
     "IMITATIONS",
     "METRIC_LOSSES",
+    "AlignedTripletLoss",
     "CenterLoss",
     "CircleLoss",
     "ContrastiveLoss",

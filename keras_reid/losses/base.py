@@ -122,7 +122,8 @@ class MetricLoss(keras.losses.Loss):
         if not self.gather:
             return self._per_anchor(labels, y_pred)
         joint_labels, start = replicas.gather(labels)
-        everyone = self._per_anchor(joint_labels, replicas.gather(y_pred).rows)
+        joint = keras.tree.map_structure(lambda rows: replicas.gather(rows).rows, y_pred)
+        everyone = self._per_anchor(joint_labels, joint)
         return ops.slice(everyone, (start,), (ops.shape(labels)[0],))
 
     def explain(self, y_true: Tensor, y_pred: Tensor) -> dict[str, Tensor]:
@@ -135,8 +136,11 @@ class MetricLoss(keras.losses.Loss):
             `norm`: mean length of the embeddings. What does not exist is 0.
         """
         labels = ops.reshape(y_true, (-1,))
-        predictions = ops.stop_gradient(ops.convert_to_tensor(y_pred))
+        predictions = keras.tree.map_structure(
+            lambda rows: ops.stop_gradient(ops.convert_to_tensor(rows)), y_pred
+        )
         batch = self.batch(labels, predictions)
+        embeddings = ops.cast(keras.tree.flatten(predictions)[0], "float32")
         satisfied = math.log(2) if self.margin is None else 0.0
         terms = self.terms(batch)
         works = [ops.logical_and(valid, values > satisfied) for values, valid in terms]
@@ -145,14 +149,18 @@ class MetricLoss(keras.losses.Loss):
             "active": sum(map(_count, works)) / ops.maximum(compared, 1),
             "positive": mean_over(batch.positive, batch.distances),
             "negative": mean_over(batch.negative, batch.distances),
-            "norm": ops.mean(ops.norm(ops.cast(predictions, "float32"), axis=-1)),
+            "norm": ops.mean(ops.norm(embeddings, axis=-1)),
         }
 
     def collapse_value(self, identities: int = 16, instances: int = 4) -> float:
         """The loss of a batch whose embeddings are all equal: the margin of a triplet loss."""
         labels = np.repeat(np.arange(identities), instances)
-        width = len(labels) if self._pairwise is distances.precomputed else 1
-        return float(ops.mean(self.call(labels, np.zeros((len(labels), width), "float32"))))
+        return float(ops.mean(self.call(labels, self._all_equal(len(labels)))))
+
+    def _all_equal(self, size: int) -> Any:
+        """What the loss takes, of a batch whose embeddings are all equal."""
+        shapes = {distances.precomputed: (size, size), distances.aligned: (size, 1, 1)}
+        return np.zeros(shapes.get(self._pairwise, (size, 1)), "float32")
 
     def batch(self, labels: Tensor, predictions: Tensor) -> Batch:
         """The distances and pairs of labels `(b,)` and predictions `(b, …)`."""
@@ -162,7 +170,7 @@ class MetricLoss(keras.losses.Loss):
         read = mining.entries(pairwise)
         paired = distances.paired(self._pairwise)
         if paired and self.reads_entries and (points.shape[0] or 0) >= _SPARSE_FROM:
-            pairwise, read = ops.stop_gradient(pairwise), _between_points(points, paired)
+            pairwise, read = ops.stop_gradient(pairwise), between_points(points, paired)
         same = labels[:, None] == labels[None, :]
         return Batch(
             pairwise,
@@ -223,7 +231,7 @@ def slack(excess: Tensor, margin: float | None) -> Tensor:
     return ops.softplus(excess) if margin is None else ops.relu(excess + margin)
 
 
-def _between_points(points: Tensor, paired: distances.Distance) -> mining.Reader:
+def between_points(points: Tensor, paired: distances.Distance) -> mining.Reader:
     """Reads distances by computing them, from the points at these rows and columns."""
 
     def read(rows: Tensor | None, columns: Tensor) -> Tensor:
@@ -260,10 +268,12 @@ def check_margin(name: str, margin: float | None) -> None:
         )
 
 
-def _check_sizes(labels: Tensor, embeddings: Tensor) -> None:
-    expected, received = labels.shape[0], embeddings.shape[0]
-    if None not in (expected, received) and expected != received:
-        raise InputError(
-            f"Each embedding has one identity, but {expected} identities and {received} "
-            "embeddings were given: give y_true as (b,) class indices and y_pred as (b, d)."
-        )
+def _check_sizes(labels: Tensor, predictions: Any) -> None:
+    expected = labels.shape[0]
+    for embeddings in keras.tree.flatten(predictions):
+        received = embeddings.shape[0]
+        if None not in (expected, received) and expected != received:
+            raise InputError(
+                f"Each embedding has one identity, but {expected} identities and {received} "
+                "embeddings were given: give y_true as (b,) class indices and y_pred as (b, d)."
+            )

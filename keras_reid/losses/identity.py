@@ -21,11 +21,12 @@ class IdentityLoss(keras.losses.Loss):
     Args:
         smoothing: share of the target, in [0, 1), that is spread over all identities.
 
-    `y_true` are class indices `(b,)` or `(b, 1)` in 0 … c − 1, `y_pred` logits `(b, c)`;
-    the result is `(b,)` in nats.
+    `y_true` are class indices `(b,)` or `(b, 1)` in 0 … c − 1, `y_pred` logits `(b, c)`, or
+    `(b, p, c)` of p classifiers, one for each part, whose losses are added up (PCB, Sun et al.,
+    ECCV 2018, arXiv:1711.09349); the result is `(b,)` in nats.
 
     Raises:
-        InputError: if the smoothing is out of range or the logits are not a matrix.
+        InputError: if the smoothing is out of range or the logits are of another rank.
     """
 
     def __init__(
@@ -45,10 +46,12 @@ class IdentityLoss(keras.losses.Loss):
         self.smoothing = float(smoothing)
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        logits = _scores("Identity logits", y_pred, "the classifier")
-        onehot = ops.sparse_categorical_crossentropy(_labels(y_true), logits, from_logits=True)
+        logits = _of_parts(y_pred)
+        labels = ops.broadcast_to(_labels(y_true)[:, None], ops.shape(logits)[:2])
+        onehot = ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
         uniform = -ops.mean(ops.log_softmax(logits), axis=-1)
-        return (1 - self.smoothing) * onehot + self.smoothing * uniform
+        loss = (1 - self.smoothing) * onehot + self.smoothing * uniform
+        return ops.sum(loss, axis=-1)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "dtype": self.dtype, "smoothing": self.smoothing}
@@ -212,6 +215,13 @@ class CenterLoss(keras.losses.Loss):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "dtype": self.dtype}
+
+
+def _of_parts(y_pred: Tensor) -> Tensor:
+    """Logits `(b, p, c)`; of one classifier p is 1."""
+    if len(y_pred.shape) == 3:
+        return ops.cast(y_pred, "float32")
+    return _scores("Identity logits", y_pred, "the classifier")[:, None]
 
 
 def _scores(what: str, y_pred: Tensor, source: str) -> Tensor:

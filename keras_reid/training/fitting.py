@@ -1,6 +1,7 @@
 """From a recipe and images to a trained model."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +10,7 @@ import keras
 from keras_reid import losses, models
 from keras_reid.data import PersonImages, pk_batches, pk_steps
 from keras_reid.errors import InputError
+from keras_reid.heads import Head, LocalHead, PartHead
 from keras_reid.training.callbacks import (
     Backup,
     CollapseMonitor,
@@ -21,6 +23,7 @@ from keras_reid.training.learner import Learner
 from keras_reid.training.mutual import MutualLearner
 from keras_reid.training.objective import Objective, Term, imitate
 from keras_reid.training.recipes import Recipe
+from keras_reid.training.refinement import assignment_alone, set_refined
 from keras_reid.training.runs import Run
 from keras_reid.training.schedules import schedule
 
@@ -36,7 +39,27 @@ def build_model(recipe: Recipe, num_identities: int) -> keras.Model:
         neck=recipe.neck,
         last_stride=recipe.last_stride,
         width=recipe.embedding_width or None,
+        heads=build_heads(recipe),
     )
+
+
+def build_heads(recipe: Recipe) -> list[Head]:
+    """The local features and the parts of a recipe, if it has any."""
+    chosen: list[Head] = []
+    if recipe.stripes:
+        chosen.append(
+            LocalHead(
+                recipe.stripes,
+                recipe.stripe_width,
+                recipe.stripe_pooling,
+                recipe.stripe_order,
+                recipe.stripe_normalize,
+            )
+        )
+    if recipe.parts:
+        refinable = bool(recipe.induction or recipe.refinement)
+        chosen.append(PartHead(recipe.parts, recipe.part_width, recipe.part_dropout, refinable))
+    return chosen
 
 
 def build_members(recipe: Recipe, num_identities: int) -> list[keras.Model]:
@@ -80,16 +103,20 @@ def load_teacher(recipe: Recipe, num_identities: int) -> keras.Model | None:
 
 
 def build_objective(recipe: Recipe) -> Objective:
-    """`identity_weight · identity loss(logits) + metric_weight · metric loss(features)`."""
-    terms = (
-        Term(
-            "identity",
-            losses.IdentityLoss(recipe.smoothing),
-            "logits",
-            weight=recipe.identity_weight,
-        ),
+    """`identity_weight · identity loss(logits) + metric_weight · metric loss(features)`.
+
+    With stripes also `local_weight · aligned triplet loss(features, local)`; with parts the identity
+    loss is the sum over theirs.
+    """
+    identity = losses.IdentityLoss(recipe.smoothing)
+    logits = "part_logits" if recipe.parts else "logits"
+    terms = [
+        Term("identity", identity, logits, weight=recipe.identity_weight),
         Term("metric", build_metric_loss(recipe), "features", weight=recipe.metric_weight),
-    )
+    ]
+    if recipe.stripes:
+        aligned = losses.AlignedTripletLoss(**_margin(recipe))
+        terms.append(Term("local", aligned, ("features", "local"), weight=recipe.local_weight))
     return Objective(*(term for term in terms if term.weight > 0))
 
 
@@ -146,10 +173,14 @@ def _given(recipe: Recipe, *names: str) -> dict[str, Any]:
 
 def build_metric_loss(recipe: Recipe) -> losses.MetricLoss:
     """The metric loss of a recipe, with its own defaults where the recipe says nothing."""
-    given = _given(recipe, "margin", "distance", "normalize")
-    if given.get("margin", 0) < 0:
-        given["margin"] = None
+    given = _margin(recipe) | _given(recipe, "distance", "normalize")
     return losses.METRIC_LOSSES[recipe.metric_loss](**given)
+
+
+def _margin(recipe: Recipe) -> dict[str, Any]:
+    """The margin, if the recipe has one; negative ones stand for the soft margin."""
+    given = _given(recipe, "margin")
+    return {"margin": None} if given.get("margin", 0) < 0 else given
 
 
 def build_optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Optimizer:
@@ -205,40 +236,42 @@ def fit(
     steps = pk_steps(images, recipe.identities, recipe.instances)
     begin = 0
     for number, phase in enumerate(recipe.phases, start=1):
-        end = begin + phase.epochs
-        learner = build_learner(members, phase, steps, teacher)
-        backup = Backup(run.backup_file(number), steps)
-        # A later phase began with what its own backup holds.
-        first = begin + backup.restore(learner)
-        if first < end and not run.backup_file(number + 1).exists():
-            batches = pk_batches(
-                images,
-                identities=phase.identities,
-                instances=phase.instances,
-                image_size=phase.image_size,
-                augment=phase.augment,
-                seed=seed,
-                first_epoch=first,
-                cache=cache,
-                views=len(members) if phase.own_views else None,
-            )
-            run.start(flags)
-            learner.fit(
-                batches,
-                epochs=end,
-                initial_epoch=first,
-                steps_per_epoch=steps,
-                shuffle=False,
-                verbose=verbose,
-                callbacks=[
-                    *([evaluation] if evaluation else []),
-                    CollapseMonitor(phase.identities, phase.instances),
-                    History(run.history_file, first),
-                    keras.callbacks.TensorBoard(run.logs, write_graph=False),
-                    backup,
-                    *callbacks,
-                ],
-            )
+        end = begin + phase.recipe.epochs
+        set_refined(members, phase.refined)
+        with assignment_alone(members) if phase.only_assignment else nullcontext():
+            learner = build_learner(members, phase.recipe, steps, teacher)
+            backup = Backup(run.backup_file(number), steps)
+            # A later phase began with what its own backup holds.
+            first = begin + backup.restore(learner)
+            if first < end and not run.backup_file(number + 1).exists():
+                batches = pk_batches(
+                    images,
+                    identities=recipe.identities,
+                    instances=recipe.instances,
+                    image_size=recipe.image_size,
+                    augment=recipe.augment,
+                    seed=seed,
+                    first_epoch=first,
+                    cache=cache,
+                    views=len(members) if recipe.own_views else None,
+                )
+                run.start(flags)
+                learner.fit(
+                    batches,
+                    epochs=end,
+                    initial_epoch=first,
+                    steps_per_epoch=steps,
+                    shuffle=False,
+                    verbose=verbose,
+                    callbacks=[
+                        *([evaluation] if evaluation else []),
+                        CollapseMonitor(recipe.identities, recipe.instances),
+                        History(run.history_file, first),
+                        keras.callbacks.TensorBoard(run.logs, write_graph=False),
+                        backup,
+                        *callbacks,
+                    ],
+                )
         begin = end
     for optimizer, variables in optimized(learner):
         optimizer.finalize_variable_values(variables)

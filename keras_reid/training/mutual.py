@@ -264,7 +264,8 @@ class MutualLearner(Resumable):
     def _check_outputs(self, name: str, model: keras.Model) -> None:
         needed = {term.label for term in self.imitation.terms}
         if name in self.members:
-            needed |= {term.output for term in (*self.objective.terms, *self.imitation.terms)}
+            terms = (*self.objective.terms, *self.imitation.terms)
+            needed |= {key for term in terms for key in term.outputs}
         has = getattr(model, "output", None)
         if isinstance(has, dict) and not needed <= {*has}:
             raise InputError(

@@ -17,16 +17,22 @@ class Term:
     Attributes:
         name: what the term is called in logs.
         loss: any `keras.losses.Loss`.
-        output: the key of the model's output that the loss looks at.
+        output: the key of the model's output that the loss looks at, or several keys: the loss then
+            gets the tuple of these outputs.
         label: the key of the labels that it compares with.
         weight: factor in the sum.
     """
 
     name: str
     loss: keras.losses.Loss
-    output: str
+    output: str | tuple[str, ...]
     label: str = "identity"
     weight: float = 1.0
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The keys of all outputs that it looks at."""
+        return (self.output,) if isinstance(self.output, str) else self.output
 
     def __call__(self, labels: Mapping[str, Any], outputs: Mapping[str, Any]) -> Any:
         """The unweighted loss, a scalar."""
@@ -40,15 +46,18 @@ class Term:
         return {f"{self.name}_{what}": value for what, value in facts.items()}
 
     def _read(self, labels: Mapping[str, Any], outputs: Mapping[str, Any]) -> tuple[Any, Any]:
-        for kind, key, given in (
-            ("an output", self.output, outputs),
-            ("a label", self.label, labels),
+        for kind, keys, given in (
+            ("an output", self.outputs, outputs),
+            ("a label", (self.label,), labels),
         ):
-            if key not in given:
-                raise InputError(
-                    f"the term {self.name!r} needs {kind} named {key!r}: received {sorted(given)}"
-                )
-        return labels[self.label], outputs[self.output]
+            for key in keys:
+                if key not in given:
+                    raise InputError(
+                        f"the term {self.name!r} needs {kind} named {key!r}: received "
+                        f"{sorted(given)}"
+                    )
+        read = tuple(outputs[key] for key in self.outputs)
+        return labels[self.label], read[0] if isinstance(self.output, str) else read
 
 
 def imitate(
@@ -102,8 +111,10 @@ class Objective:
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "Objective":
-        terms = (
-            {**term, "loss": keras.saving.deserialize_keras_object(term["loss"])}
-            for term in config["terms"]
-        )
-        return cls(*(Term(**term) for term in terms))
+        return cls(*(_restored(**term) for term in config["terms"]))
+
+
+def _restored(loss: Any, output: Any, **rest: Any) -> Term:
+    """A term of its configuration, in which a file has made a list of a tuple."""
+    output = tuple(output) if isinstance(output, list) else output
+    return Term(loss=keras.saving.deserialize_keras_object(loss), output=output, **rest)

@@ -52,6 +52,29 @@ class Recipe:
     pretrain: int = _value(
         "Epochs of the identity loss alone, before those of the weights above.", default=0
     )
+    stripes: int = _value(
+        "Stripes of the local features, which the aligned triplet loss trains; 0: none.", default=0
+    )
+    stripe_width: int = _value("Width of a local feature.", default=128)
+    stripe_pooling: str = _value("avg or max, along the stripes.", default="avg")
+    stripe_order: str = _value(
+        "conv_bn_relu after the pooling, or bn_relu_conv with the first two before it.",
+        default="conv_bn_relu",
+    )
+    stripe_normalize: bool = _value("Local features of length 1.", default=False)
+    local_weight: float = _value("Weight of the aligned triplet loss.", default=1.0)
+    parts: int = _value(
+        "Parts with a classifier each (PCB), which take the place of neck and classifier; 0: none.",
+        default=0,
+    )
+    part_width: int = _value("Width of the feature of a part.", default=256)
+    part_dropout: float = _value("Dropout of the features of the parts.", default=0.5)
+    induction: int = _value(
+        "Epochs, after the others, in which only the refined assignment of pixels to parts (RPP) "
+        "is trained; 0: none.",
+        default=0,
+    )
+    refinement: int = _value("Epochs, after those, of the whole with refined parts.", default=0)
     members: str = _value(
         "Backbones, separated by commas, of models that learn from each other; empty: one model "
         "of --backbone.",
@@ -92,6 +115,11 @@ class Recipe:
             "metric_weight": 0,
             "identity_weight": 0,
             "pretrain": 0,
+            "stripes": 0,
+            "local_weight": 0,
+            "parts": 0,
+            "induction": 0,
+            "refinement": 0,
             "ramp_up": 0,
         }
         for name, bound in least.items():
@@ -113,6 +141,11 @@ class Recipe:
                 raise InputError(
                     f"{name} is one of {', '.join(known)}: received {getattr(self, name)!r}"
                 )
+        if (self.induction or self.refinement) and not self.parts:
+            raise InputError(
+                f"what is refined are parts: received induction={self.induction} and refinement="
+                f"{self.refinement} with parts=0; give the number of parts"
+            )
         _ = self.imitations, self.graph
 
     @property
@@ -158,12 +191,38 @@ class Recipe:
         return [(teacher, student) for teacher, student in pairs]
 
     @property
-    def phases(self) -> list["Recipe"]:
-        """What is trained one after the other: the identity loss alone, if so, then the whole."""
-        main = replace(self, pretrain=0)
-        if not self.pretrain:
-            return [main]
-        return [replace(main, epochs=self.pretrain, metric_weight=0.0, identity_weight=1.0), main]
+    def phases(self) -> list["Phase"]:
+        """What is trained one after the other.
+
+        The identity loss alone; the whole; the assignment to refined parts alone; the whole with
+        refined parts. All but the second only if they have epochs.
+        """
+        main = replace(self, pretrain=0, induction=0, refinement=0)
+        phases = [Phase(main)]
+        if self.pretrain:
+            alone = replace(main, metric_weight=0.0, local_weight=0.0, identity_weight=1.0)
+            phases.insert(0, Phase(replace(alone, epochs=self.pretrain)))
+        if self.induction:
+            induction = replace(main, epochs=self.induction)
+            phases.append(Phase(induction, refined=True, only_assignment=True))
+        if self.refinement:
+            phases.append(Phase(replace(main, epochs=self.refinement), refined=True))
+        return phases
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of a training: by which recipe, with refined parts or not, and what is trained.
+
+    Attributes:
+        recipe: of this phase, which has no other phases.
+        refined: pixels are assigned to parts by what was learned, see `layers.PartPooling`.
+        only_assignment: nothing else is trained.
+    """
+
+    recipe: Recipe
+    refined: bool = False
+    only_assignment: bool = False
 
 
 def _words(text: str) -> list[str]:
@@ -202,6 +261,21 @@ RECIPES: dict[str, Recipe] = {
         _BOT, members="mobilenetv2,mobilenetv2", imitate="logits:0.01,distances:0.001"
     ),
     "distill": replace(_BOT, imitate="logits:1", temperature=4.0),
+    # Identity and triplet loss of the global features, and the triplet loss of aligned stripes
+    # (Zhang et al., AlignedReID, 2017, arXiv:1711.08184); with two members, its mutual learning.
+    "aligned": replace(_BOT, stripes=8),
+    "aligned_mutual": replace(
+        _BOT,
+        stripes=8,
+        members="mobilenetv2,mobilenetv2",
+        imitate="logits:0.01,distances:0.001",
+    ),
+    # Parts with a classifier each (Sun et al., PCB, ECCV 2018, arXiv:1711.09349), and then refined
+    # by a learned assignment of pixels to parts.
+    "pcb": replace(_BOT, parts=4, metric_weight=0.0, smoothing=0.0),
+    "pcb_rpp": replace(
+        _BOT, parts=4, metric_weight=0.0, smoothing=0.0, epochs=12, induction=4, refinement=8
+    ),
     # From nothing on a CPU in a minute or two: the drawn pedestrians.
     "tiny": Recipe(
         backbone="tiny",

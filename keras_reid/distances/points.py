@@ -1,12 +1,4 @@
-"""Pairwise distances `(n, d) × (m, d) → (n, m)`: smaller is more alike. They know no labels.
-
-Every function takes one or two sets of points. `distance(x, y)` compares every row of `x` with
-every row of `y`; `distance(x)` compares the rows of `x` with each other and has an exactly zero
-diagonal. `paired(distance)` is the same distance row by row. Half precision and integers are
-computed and returned in float32, float64 in float64.
-
-Coincident points have distance 0 and gradient 0; NaN stays NaN.
-"""
+"""Distances between points `(n, d) × (m, d) → (n, m)`."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +10,6 @@ from keras import ops
 from keras_reid.errors import InputError
 
 Tensor = Any
-Distance = Callable[..., Tensor]
 
 # Under JAX double precision is off by default: there, near pairs are only as exact as float32 is.
 # Matrix products are written with `@` below, since `ops.matmul` multiplies float64 in float32
@@ -55,15 +46,15 @@ def squared_euclidean(x: Tensor, y: Tensor | None = None) -> Tensor:
         InputError: if an argument is not a matrix or the widths differ.
     """
     if y is None:
-        return _among(_points(x), root=False)
+        return _among(_points(x), rooted=False)
     return _squared_between(x, y)
 
 
 def euclidean(x: Tensor, y: Tensor | None = None) -> Tensor:
     """`|x_i − y_j|`; arguments, shapes and errors as `squared_euclidean`."""
     if y is None:
-        return _among(_points(x), root=True)
-    return _root(_squared_between(x, y))
+        return _among(_points(x), rooted=True)
+    return root(_squared_between(x, y))
 
 
 def cosine(x: Tensor, y: Tensor | None = None) -> Tensor:
@@ -87,7 +78,7 @@ def precomputed(x: Tensor) -> Tensor:
 
 def unit(x: Tensor) -> Tensor:
     """`x / |x|` along the last axis; a zero row stays zero and its gradient is finite."""
-    x = _at_least_float32(x)
+    x = at_least_float32(x)
 
     @ops.custom_gradient
     def unit(x: Tensor) -> tuple[Tensor, Callable[..., Tensor]]:
@@ -105,45 +96,13 @@ def unit(x: Tensor) -> Tensor:
     return unit(x)
 
 
-def paired(distance: Distance) -> Distance | None:
-    """The same distance row by row, `(n, d), (n, d) → (n,)`, from exact differences.
-
-    None for a function of the caller's own.
-    """
-    return _PAIRED.get(distance)
-
-
 def same_index(x: Tensor) -> Tensor:
     """`i == j`: the diagonal `(n, n)` as a mask, for `x` of `(n, …)`; n may be unknown."""
     index = ops.arange(ops.shape(x)[0])
     return index[:, None] == index[None, :]
 
 
-DISTANCES: dict[str, Distance] = {
-    "euclidean": euclidean,
-    "squared_euclidean": squared_euclidean,
-    "cosine": cosine,
-    "precomputed": precomputed,
-}
-
-
-def get(distance: str | Distance) -> Distance:
-    """The distance of that name; a function is returned as it is.
-
-    Raises:
-        InputError: if the name is unknown.
-    """
-    if callable(distance):
-        return distance
-    if distance not in DISTANCES:
-        raise InputError(
-            f"A distance is a function or one of {', '.join(DISTANCES)}, but {distance!r} was "
-            "given: choose one of these."
-        )
-    return DISTANCES[distance]
-
-
-def _among(x: Tensor, root: bool) -> Tensor:
+def _among(x: Tensor, rooted: bool) -> Tensor:
     """`f(|x_i − x_j|²)` `(n, n)`, f the root or nothing.
 
     A loss `L` of these distances has the gradient `Σ_j (P_ij + P_ji) (x_i − x_j)`, where `P` is
@@ -155,12 +114,12 @@ def _among(x: Tensor, root: bool) -> Tensor:
     def distances(x: Tensor) -> tuple[Tensor, Callable[..., Tensor]]:
         centred = x - ops.mean(x, axis=0)
         squared, nearness = _squared_among(centred)
-        value = ops.sqrt(squared) if root else squared
+        value = ops.sqrt(squared) if rooted else squared
 
         def gradient(*arguments: Tensor, upstream: Tensor | None = None) -> Tensor:
             slope = arguments[0] if upstream is None else upstream
             # Between coincident points both forms are 0.
-            pull = ops.divide_no_nan(slope, value) if root else ops.where(value > 0, 2 * slope, 0)
+            pull = ops.divide_no_nan(slope, value) if rooted else ops.where(value > 0, 2 * slope, 0)
             pull = pull + ops.transpose(pull)
 
             def sums(dtype: str) -> Tensor:
@@ -194,7 +153,7 @@ def _squared_among(centred: Tensor) -> tuple[Tensor, Tensor]:
 
 def _squared_between(x: Tensor, y: Tensor) -> Tensor:
     x, y = _points(x), _points(y)
-    _check_widths(x, y)
+    check_widths(x, y)
     a, b = ops.cast(x, PRECISE), ops.cast(y, PRECISE)
     # A distance does not change when both sets move, so the centre needs no gradient.
     centre = ops.stop_gradient((ops.mean(a, axis=0) + ops.mean(b, axis=0)) / 2)
@@ -218,7 +177,8 @@ def _without_rounding(squared: Tensor, scale: Tensor) -> Tensor:
     return ops.where(squared <= rounding * scale, ops.zeros_like(squared), squared)
 
 
-def _root(squared: Tensor) -> Tensor:
+def root(squared: Tensor) -> Tensor:
+    """`√x`, with the slope 0 at 0."""
     # The root has an infinite slope at 0, and a single `where` around it is NaN under XLA:
     # the inner one keeps 0 away from the root, the outer one puts it back.
     zero = squared <= 0
@@ -226,20 +186,14 @@ def _root(squared: Tensor) -> Tensor:
     return ops.where(zero, ops.zeros_like(root), root)
 
 
-def _squared_paired(x: Tensor, y: Tensor) -> Tensor:
-    difference = _at_least_float32(x) - _at_least_float32(y)
+def squared_paired(x: Tensor, y: Tensor) -> Tensor:
+    """`|x − y|²` along the last axis."""
+    difference = at_least_float32(x) - at_least_float32(y)
     return ops.sum(difference * difference, axis=-1)
 
 
-_PAIRED: dict[Distance, Distance] = {
-    euclidean: lambda x, y: _root(_squared_paired(x, y)),
-    squared_euclidean: _squared_paired,
-    cosine: lambda x, y: _squared_paired(unit(x), unit(y)) / 2,
-}
-
-
 def _points(x: Tensor) -> Tensor:
-    x = _at_least_float32(x)
+    x = at_least_float32(x)
     if len(x.shape) != 2:
         raise InputError(
             f"Points are a matrix (rows, features), but the shape is {tuple(x.shape)}: flatten or "
@@ -248,13 +202,15 @@ def _points(x: Tensor) -> Tensor:
     return x
 
 
-def _at_least_float32(x: Tensor) -> Tensor:
+def at_least_float32(x: Tensor) -> Tensor:
+    """Half precision and integers in float32."""
     x = ops.convert_to_tensor(x)
     return x if keras.backend.standardize_dtype(x.dtype) == "float64" else ops.cast(x, "float32")
 
 
-def _check_widths(x: Tensor, y: Tensor) -> None:
-    if None not in (x.shape[1], y.shape[1]) and x.shape[1] != y.shape[1]:
+def check_widths(x: Tensor, y: Tensor) -> None:
+    """Refuses what has different numbers of features."""
+    if None not in (x.shape[-1], y.shape[-1]) and x.shape[-1] != y.shape[-1]:
         raise InputError(
             "Points that are compared must have the same number of features, but the shapes are "
             f"{tuple(x.shape)} and {tuple(y.shape)}: embed both with the same model."

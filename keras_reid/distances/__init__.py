@@ -1,0 +1,84 @@
+"""Pairwise distances `(n, …) × (m, …) → (n, m)`: smaller is more alike. They know no labels.
+
+Every function takes one or two sets. `distance(x, y)` compares every row of `x` with every row of
+`y`; `distance(x)` compares the rows of `x` with each other and, but for `aligned`, has an exactly
+zero diagonal. `paired(distance)` is the same distance row by row. Half precision and integers are
+computed and returned in float32, float64 in float64.
+
+Coincident points have distance 0 and gradient 0; NaN stays NaN.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from keras_reid.distances.points import (
+    FAR,
+    cosine,
+    euclidean,
+    precomputed,
+    root,
+    same_index,
+    squared_euclidean,
+    squared_paired,
+    unit,
+)
+from keras_reid.distances.stripes import aligned, aligned_paired
+from keras_reid.errors import InputError
+
+Distance = Callable[..., Any]
+
+DISTANCES: dict[str, Distance] = {
+    "euclidean": euclidean,
+    "squared_euclidean": squared_euclidean,
+    "cosine": cosine,
+    "aligned": aligned,
+    "precomputed": precomputed,
+}
+
+_PAIRED: dict[Distance, Distance] = {
+    euclidean: lambda x, y: root(squared_paired(x, y)),
+    squared_euclidean: squared_paired,
+    cosine: lambda x, y: squared_paired(unit(x), unit(y)) / 2,
+    aligned: aligned_paired,
+}
+
+
+def get(distance: str | Distance) -> Distance:
+    """The distance of that name; a function is returned as it is.
+
+    Raises:
+        InputError: if the name is unknown.
+    """
+    if callable(distance):
+        return distance
+    if distance not in DISTANCES:
+        raise InputError(
+            f"A distance is a function or one of {', '.join(DISTANCES)}, but {distance!r} was "
+            "given: choose one of these."
+        )
+    return DISTANCES[distance]
+
+
+def paired(distance: Distance) -> Distance | None:
+    """The same distance row by row, `(n, …), (n, …) → (n,)`, from exact differences.
+
+    None for a function of the caller's own.
+    """
+    return _PAIRED.get(distance)
+
+
+__all__ = [
+    "DISTANCES",
+    "FAR",
+    "Distance",
+    "aligned",
+    "aligned_paired",
+    "cosine",
+    "euclidean",
+    "get",
+    "paired",
+    "precomputed",
+    "same_index",
+    "squared_euclidean",
+    "unit",
+]

@@ -1,0 +1,114 @@
+"""Parts of a person: pooled from stripes, or from pixels that are assigned to them."""
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_reid.errors import InputError
+from keras_reid.layers.stripes import windows
+
+Shape = tuple[int | None, ...]
+
+
+@keras.saving.register_keras_serializable(package="keras_reid")
+class PartPooling(keras.layers.Layer):
+    """`g_p = mean_hw A_p f`: `(b, h, w, d)` → `(b, p, d)`, A the assignment of pixels to parts.
+
+    At first A is that of p stripes, so that `g_p` is the mean of one (PCB). Once `refined` is 1,
+    `A_p = p · P(p|f)` with `P = softmax_p(W f + c)`, and a pixel may belong to the part that it
+    looks like wherever it is (refined part pooling; both Sun et al., ECCV 2018, arXiv:1711.09349).
+    For a P that is 1 within the stripes both are the same. Refined parts must be induced: train
+    with stripes, then W alone with `refined` 1, then all. The weight `refined` is not trained, and
+    is saved with the others.
+
+    The sums over pixels and the softmax are computed in float32.
+
+    Args:
+        parts: p, at most h.
+        refinable: has W, c and `refined`.
+
+    Raises:
+        InputError: more parts than rows.
+    """
+
+    def __init__(self, parts: int, refinable: bool = True, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.parts = parts
+        self.refinable = refinable
+
+    def build(self, input_shape: Shape) -> None:
+        rows = input_shape[1] or 0
+        stripes = np.zeros((rows, 1, self.parts), "float32")
+        for part, (first, end) in enumerate(windows(rows, self.parts)):
+            stripes[first:end, :, part] = rows / (end - first)
+        self.stripes = stripes
+        if not self.refinable:
+            return
+        self.kernel = self.add_weight(
+            name="kernel",
+            shape=(input_shape[-1], self.parts),
+            initializer=keras.initializers.RandomNormal(stddev=0.001),
+            autocast=False,
+        )
+        self.bias = self.add_weight(
+            name="bias", shape=(self.parts,), initializer="zeros", autocast=False
+        )
+        self.refined = self.add_weight(
+            name="refined", shape=(), initializer="zeros", trainable=False, autocast=False
+        )
+
+    def call(self, inputs: Any) -> Any:
+        x = ops.cast(inputs, "float32")
+        assignment = ops.broadcast_to(self.stripes, (*ops.shape(x)[:3], self.parts))
+        if self.refinable:
+            learned = self.parts * ops.softmax(ops.matmul(x, self.kernel) + self.bias)
+            assignment = ops.where(self.refined > 0, learned, assignment)
+        pixels = ops.cast(ops.shape(x)[1] * ops.shape(x)[2], "float32")
+        return ops.cast(ops.einsum("bhwp,bhwd->bpd", assignment, x) / pixels, self.compute_dtype)
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return (input_shape[0], self.parts, input_shape[-1])
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "parts": self.parts, "refinable": self.refinable}
+
+
+@keras.saving.register_keras_serializable(package="keras_reid")
+class PartClassifiers(keras.layers.Layer):
+    """`logits_p = h_p · W_p`, a classifier for each part: `(b, p, d)` → `(b, p, c)`.
+
+    They share nothing and have no bias (PCB, Sun et al., ECCV 2018, arXiv:1711.09349).
+    `keras_reid.losses.IdentityLoss` adds their losses up.
+
+    Args:
+        num_identities: c.
+        dtype: of the weights `(p, d, c)`; the logits are float32 under any mixed precision.
+
+    Raises:
+        InputError: if there is no identity.
+    """
+
+    def __init__(self, num_identities: int, *, dtype: Any = "float32", **kwargs: Any) -> None:
+        super().__init__(dtype=dtype, **kwargs)
+        if num_identities < 1:
+            raise InputError(
+                f"num_identities is at least 1, but {num_identities} was given: give the number "
+                "of classes of the training images."
+            )
+        self.num_identities = num_identities
+
+    def build(self, input_shape: Shape) -> None:
+        self.kernel = self.add_weight(
+            name="kernel",
+            shape=(*input_shape[1:], self.num_identities),
+            initializer=keras.initializers.RandomNormal(stddev=0.001),
+            autocast=False,
+        )
+
+    def call(self, inputs: Any) -> Any:
+        return ops.einsum("bpd,pdc->bpc", ops.cast(inputs, "float32"), self.kernel)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "num_identities": self.num_identities}

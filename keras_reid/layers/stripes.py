@@ -1,0 +1,62 @@
+"""Pooling of a feature map into horizontal stripes."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_reid.errors import InputError
+
+Shape = tuple[int | None, ...]
+
+
+def windows(rows: int, stripes: int) -> list[tuple[int, int]]:
+    """First row and the one after the last of each stripe: `⌊i·h/s⌋ … ⌈(i + 1)·h/s⌉`.
+
+    Equal slices where s divides h; otherwise neighbours share a row.
+    """
+    if not 1 <= stripes <= rows:
+        raise InputError(
+            f"A feature map has at most one stripe for each of its rows, but {stripes} stripes of "
+            f"{rows} rows were asked for: take fewer, larger images or last_stride=1."
+        )
+    return [(i * rows // stripes, -(-(i + 1) * rows // stripes)) for i in range(stripes)]
+
+
+@keras.saving.register_keras_serializable(package="keras_reid")
+class StripePooling(keras.layers.Layer):
+    """The mean or maximum of each stripe: `(b, h, w, d)` → `(b, s, d)`, from the top down.
+
+    Stripe i has the rows `⌊i·h/s⌋ … ⌈(i + 1)·h/s⌉` and the full width.
+
+    Args:
+        stripes: s, at most h.
+        pooling: `"avg"`, computed in float32, or `"max"`.
+
+    Raises:
+        InputError: more stripes than rows, or an unknown pooling.
+    """
+
+    def __init__(self, stripes: int, pooling: str = "avg", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if pooling not in ("avg", "max"):
+            raise InputError(
+                f"Stripes are pooled by avg or max, but {pooling!r} was given: choose one of these."
+            )
+        self.stripes = stripes
+        self.pooling = pooling
+
+    def build(self, input_shape: Shape) -> None:
+        self.windows = windows(input_shape[1] or 0, self.stripes)
+
+    def call(self, inputs: Any) -> Any:
+        x = ops.cast(inputs, "float32")
+        pool = ops.mean if self.pooling == "avg" else ops.max
+        stripes = [pool(x[:, first:end], axis=(1, 2)) for first, end in self.windows]
+        return ops.cast(ops.stack(stripes, axis=1), self.compute_dtype)
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return (input_shape[0], self.stripes, input_shape[-1])
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "stripes": self.stripes, "pooling": self.pooling}

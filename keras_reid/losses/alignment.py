@@ -1,0 +1,84 @@
+"""The triplet loss of local features, whose stripes find each other."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_reid import distances
+from keras_reid.errors import InputError
+from keras_reid.losses.base import Batch, MetricLoss, between_points
+
+Tensor = Any
+
+
+@keras.saving.register_keras_serializable(package="keras_reid")
+class AlignedTripletLoss(MetricLoss):
+    """`[S(a, p) − S(a, n) + margin]₊`, S the `aligned` distance of local features.
+
+    For each anchor p is the farthest positive and n the nearest negative by the distance of the
+    global features, which are one vector and so compared at less cost: the same choice trains both
+    (Zhang et al., AlignedReID, 2017, arXiv:1711.08184). Only the chosen pairs are aligned, 2b of
+    them. No gradient flows to the global features: their own `TripletHardLoss` and the identity
+    loss stand beside this one, see the recipe `aligned`.
+
+    The predictions are the pair `(features (b, d), local (b, s, c))` of a model's outputs: in an
+    objective `Term("local", AlignedTripletLoss(), ("features", "local"))`. With `by="local"` they
+    are also `local` alone, as in `model.compile(loss={"local": AlignedTripletLoss(by="local")})`.
+
+    Args:
+        margin: in units of S, which is below 2s − 1; None is softplus.
+        by: what chooses: `"features"`, or `"local"`, the aligned distances of all pairs.
+        distance: of the global features; not of the local ones, which are aligned.
+        normalize: scale features and stripes to length 1 first.
+        common: gather, reduction, name and dtype of `MetricLoss`.
+
+    `MetricLoss.explain` tells of the distances that choose.
+
+    Raises:
+        InputError: if `by` is unknown, or the predictions are not this pair.
+    """
+
+    def __init__(
+        self,
+        margin: float | None = 0.3,
+        by: str = "features",
+        distance: str | distances.Distance = "euclidean",
+        normalize: bool = False,
+        **common: Any,
+    ) -> None:
+        super().__init__(margin, distance, normalize, **common)
+        if by not in ("features", "local"):
+            raise InputError(
+                f"Triplets are chosen by 'features' or 'local', but {by!r} was given: choose one "
+                "of these."
+            )
+        self.by = by
+        if by == "local":
+            self._pairwise = distances.aligned
+
+    def batch(self, labels: Tensor, predictions: Any) -> Batch:
+        features, local = self._pair(predictions)
+        chosen = super().batch(labels, ops.stop_gradient(features))
+        stripes = distances.unit(local) if self.normalize else local
+        return chosen._replace(read=between_points(stripes, distances.aligned_paired))
+
+    def _pair(self, predictions: Any) -> tuple[Tensor, Tensor]:
+        """What chooses and what is trained."""
+        given = keras.tree.flatten(predictions)
+        ranks = [len(one.shape) for one in given]
+        if ranks == [2, 3]:
+            return (given[0] if self.by == "features" else given[1]), given[1]
+        if ranks == [3] and self.by == "local":
+            return given[0], given[0]
+        raise InputError(
+            "Aligned triplets take the pair of outputs ('features' (b, d), 'local' (b, s, c)), or "
+            f"by='local' the latter alone, but the shapes are {[tuple(x.shape) for x in given]}: "
+            "give a term both names."
+        )
+
+    def _all_equal(self, size: int) -> tuple[Tensor, Tensor]:
+        return ops.zeros((size, 1)), ops.zeros((size, 1, 1))
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "by": self.by}

@@ -1,0 +1,82 @@
+"""The formulas of aligned stripes in float64 loops. Imports nothing of the package."""
+
+import math
+from itertools import combinations
+
+import numpy as np
+import oracle
+
+
+def cells(f: np.ndarray, g: np.ndarray) -> np.ndarray:
+    """`(e^x − 1)/(e^x + 1)` of the distances x between the stripes of two images `(s, t)`."""
+    x = oracle.matrix(f, g)
+    return (np.exp(x) - 1) / (np.exp(x) + 1)
+
+
+def paths(s: int, t: int) -> list[list[tuple[int, int]]]:
+    """Every way from (0, 0) to (s − 1, t − 1) by steps down or right."""
+    steps = s + t - 2
+    found = []
+    for downs in combinations(range(steps), s - 1):
+        i = j = 0
+        path = [(i, j)]
+        for step in range(steps):
+            i, j = (i + 1, j) if step in downs else (i, j + 1)
+            path.append((i, j))
+        found.append(path)
+    return found
+
+
+def shortest_of_all(d: np.ndarray) -> float:
+    """By trying every path."""
+    return min(sum(d[cell] for cell in path) for path in paths(*d.shape))
+
+
+def shortest(d: np.ndarray) -> float:
+    """By the recurrence, for grids with too many paths."""
+    total = np.full((d.shape[0] + 1, d.shape[1] + 1), math.inf)
+    for i, j in np.ndindex(d.shape):
+        before = min(total[i, j + 1], total[i + 1, j]) if i or j else 0.0
+        total[i + 1, j + 1] = d[i, j] + before
+    return float(total[-1, -1])
+
+
+def aligned(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return np.array([[shortest(cells(f, g)) for g in y] for f in x])
+
+
+def aligned_triplet(
+    labels: np.ndarray,
+    rows: np.ndarray,
+    margin: float | None = 0.3,
+    by: str = "features",
+    normalize: bool = False,
+    **space: str,
+) -> float:
+    """Of rows from which `features_and_stripes` makes both outputs."""
+    features, local = features_and_stripes(np.asarray(rows, "float64"))
+    if normalize:
+        features = np.array([oracle.unit(one) for one in features])
+        local = np.array([[oracle.unit(stripe) for stripe in image] for image in local])
+    if by == "features":
+        chooses = oracle.matrix(features, features, **space)
+    else:
+        chooses = aligned(local, local)
+    terms = []
+    for a in range(len(labels)):
+        positives = [i for i in range(len(labels)) if labels[i] == labels[a] and i != a]
+        negatives = [i for i in range(len(labels)) if labels[i] != labels[a]]
+        if positives and negatives:
+            p = max(positives, key=lambda i, a=a: chooses[a, i])
+            n = min(negatives, key=lambda i, a=a: chooses[a, i])
+            to_p, to_n = (shortest(cells(local[a], local[i])) for i in (p, n))
+            excess = to_p - to_n
+            soft = math.log1p(math.exp(excess)) if margin is None else 0.0
+            terms.append(soft if margin is None else max(excess + margin, 0.0))
+    return sum(terms) / len(terms) if terms else 0.0
+
+
+def features_and_stripes(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows `(b, d)` as features and three different stripes `(b, 3, d)`."""
+    turned = rows[:, ::-1]
+    return rows, np.stack([rows, rows + turned, turned / 2], axis=1)

@@ -1,0 +1,424 @@
+"""Aligned distances and their loss: numbers, paths, slopes, invariants, and where they can break."""
+
+import json
+from functools import partial
+
+import keras
+import numpy as np
+import oracle
+import oracle_alignment
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from keras_reid import distances, losses, mining
+from keras_reid.distances.stripes import saturated, shortest_path
+from keras_reid.errors import InputError
+
+SEEDS = st.integers(0, 10_000)
+few = settings(max_examples=30, deadline=None)
+LOG4 = 2 * np.log(2)  # tanh(LOG4 / 2) = 0.6
+
+
+def images(seed, n=3, stripes=4, width=5):
+    return np.random.default_rng(seed).normal(size=(n, stripes, width)).astype("float32")
+
+
+def path_of(d):
+    """`shortest_path` of one grid `(s, t)`."""
+    return float(shortest_path(tf.constant(d, "float32")[:, None, :, None])[0, 0])
+
+
+def gradient(function, *inputs, jit_compile=False):
+    @tf.function(jit_compile=jit_compile, autograph=False)
+    def run(*inputs):
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            total = tf.reduce_sum(function(*inputs))
+        return tape.gradient(total, inputs)
+
+    return [slope.numpy() for slope in run(*map(tf.constant, inputs))]
+
+
+# --- Values
+
+
+def test_the_path_by_hand():
+    assert path_of([[1, 2, 3], [4, 1, 1], [5, 6, 1]]) == 6
+    assert path_of([[7]]) == 7
+    assert path_of([[1, 2, 3]]) == 6
+
+
+def test_an_image_of_two_stripes_by_hand():
+    """Its distance to itself is that of its stripes to each other, on the way down."""
+    f = np.array([[[0.0], [LOG4]]], "float32")
+    g = np.zeros((1, 2, 1), "float32")
+    np.testing.assert_allclose(distances.aligned(f, g), [[0.6]], rtol=1e-6)
+    np.testing.assert_allclose(distances.aligned(f), [[0.6]], rtol=1e-6)
+    assert np.all(np.array(distances.aligned(g)) == 0)
+
+
+@pytest.mark.parametrize(("s", "t"), [(1, 1), (1, 5), (5, 1), (2, 2), (3, 5), (5, 4)])
+def test_no_path_is_shorter(s, t):
+    x, y = images(0, 3, s), images(1, 4, t)
+    expected = [
+        [oracle_alignment.shortest_of_all(oracle_alignment.cells(f, g)) for g in y] for f in x
+    ]
+    np.testing.assert_allclose(distances.aligned(x, y), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("stripes", range(1, 17))
+def test_any_number_of_stripes(stripes):
+    """Against the recurrence in loops, with another number on the other side, and row by row."""
+    x, y = images(stripes, 3, stripes), images(99, 3, 17 - stripes)
+    expected = oracle_alignment.aligned(x, y)
+    np.testing.assert_allclose(distances.aligned(x, y), expected, rtol=1e-6)
+    paired = distances.paired(distances.aligned)(x, y)
+    np.testing.assert_allclose(paired, np.diag(expected), rtol=1e-6)
+    np.testing.assert_allclose(distances.aligned(x), oracle_alignment.aligned(x, x), rtol=1e-6)
+
+
+@few
+@given(SEEDS, st.sampled_from([1e-3, 1.0, 10.0]))
+def test_near_and_far_stripes(seed, scale):
+    x = scale * images(seed)
+    np.testing.assert_allclose(distances.aligned(x), oracle_alignment.aligned(x, x), rtol=1e-5)
+
+
+def test_far_stripes_do_not_overflow():
+    far = 1e4 * images(0)
+    np.testing.assert_array_equal(distances.aligned(far, -far), np.full((3, 3), 7.0))
+
+
+def test_near_stripes_do_not_cancel():
+    """Stripes at 1e-3 of their length: a float32 Gram expansion would lose three digits."""
+    x = images(0, 2, 4, 512)
+    y = x + 1e-3 * images(1, 2, 4, 512)
+    both = np.concatenate([x, y])
+    expected = oracle_alignment.aligned(both, both)
+    np.testing.assert_allclose(distances.aligned(both), expected, rtol=1e-5)
+    np.testing.assert_allclose(distances.aligned(x, y), expected[:2, 2:], rtol=1e-5)
+
+
+# --- Paths
+
+
+@few
+@given(SEEDS, st.integers(1, 6), st.integers(1, 6))
+def test_the_path_is_one_and_costs_the_distance(seed, s, t):
+    x, y = images(seed, 2, s), images(seed + 1, 3, t)
+    total, path = map(np.array, distances.aligned(x, y, return_path=True))
+    assert path.shape == (2, 3, s, t)
+    for i, j in np.ndindex(2, 3):
+        walked = [tuple(map(int, cell)) for cell in np.argwhere(path[i, j])]
+        assert walked in oracle_alignment.paths(s, t)
+        cost = sum(oracle_alignment.cells(x[i], y[j])[cell] for cell in walked)
+        assert total[i, j] == pytest.approx(cost, rel=1e-5)
+
+
+def test_a_shifted_image_is_found_along_the_shift():
+    """The other box was cut one stripe higher."""
+    rng = np.random.default_rng(0)
+    person = 3 * rng.normal(size=(1, 6, 8)).astype("float32")
+    shifted = np.concatenate([person[:, :1], person[:, :-1]], axis=1)
+    _, path = distances.aligned(person, shifted, return_path=True)
+    assert all(path[0, 0, i, i + 1] for i in range(5))
+
+
+# --- Slopes
+
+
+@few
+@given(SEEDS, st.integers(1, 5), st.integers(1, 5))
+def test_the_slope_is_that_of_the_oracle(seed, s, t):
+    x, y = images(seed, 2, s, 3), images(seed + 1, 3, t, 3)
+
+    def total_of_x(x):
+        return float(oracle_alignment.aligned(x, y).sum())
+
+    def total_of_y(y):
+        return float(oracle_alignment.aligned(x, y).sum())
+
+    by_x, by_y = gradient(distances.aligned, x, y)
+    np.testing.assert_allclose(by_x, oracle.gradient(total_of_x, x), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(by_y, oracle.gradient(total_of_y, y), rtol=1e-4, atol=1e-6)
+
+
+def unrolled(x):
+    """The recurrence as TensorFlow differentiates it by itself."""
+    apart = tf.norm(x[:, None, :, None] - x[None, :, None, :] + 1e-12, axis=-1)
+    d, total = tf.tanh(apart / 2), {}
+    for i, j in np.ndindex(*d.shape[2:]):
+        before = [total[cell] for cell in ((i - 1, j), (i, j - 1)) if cell in total]
+        best = [tf.minimum(*before)] if len(before) == 2 else before
+        total[i, j] = sum(best, d[:, :, i, j])
+    return total[i, j]
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_the_slope_is_that_of_the_unrolled_recurrence(jit_compile):
+    x, weights = images(0, 5, 6), images(1, 5, 5, 1)[..., 0]
+    weights *= 1 - np.eye(5, dtype="float32")  # an image and itself have paths of equal length
+    own = gradient(lambda x: weights * distances.aligned(x), x, jit_compile=jit_compile)
+    expected = gradient(lambda x: weights * unrolled(x), x)
+    np.testing.assert_allclose(own[0], expected[0], rtol=1e-4, atol=1e-6)
+
+
+def test_of_two_equal_paths_one_has_the_slope():
+    """A minimum would give half to each; where they meet, the slope is whole again."""
+    d = tf.ones((2, 1, 2, 1))
+    (slope,) = gradient(shortest_path, d)
+    assert sorted(slope[:, 0, :, 0].ravel().tolist()) == [0, 1, 1, 1]
+    assert slope[0, 0, 0, 0] == slope[1, 0, 1, 0] == 1
+
+
+def test_far_stripes_have_a_slope_that_does_not_cancel():
+    """At a distance of 30, 1 − tanh² is 0 in float32."""
+    (slope,) = gradient(saturated, np.array([0.0, 1.0, 30.0, 200.0], "float32"))
+    expected = [0.5, 0.5 / np.cosh(0.5) ** 2, 2 * np.exp(-30), 0]
+    np.testing.assert_allclose(slope, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_equal_stripes_have_a_finite_slope(jit_compile):
+    same = np.repeat(images(0, 1), 3, axis=0)
+    flat = np.repeat(images(0, 2, 1), 4, axis=1)
+    for x in (same, flat, 0 * same):
+        for function in (distances.aligned, lambda x: distances.aligned(x, x)):
+            (slope,) = gradient(function, x, jit_compile=jit_compile)
+            assert np.all(np.isfinite(slope))
+    (slope,) = gradient(distances.aligned, 0 * same, jit_compile=jit_compile)
+    assert np.all(slope == 0)
+
+
+# --- Invariants
+
+
+@few
+@given(SEEDS, st.integers(1, 6), st.integers(1, 6))
+def test_invariants(seed, s, t):
+    x, y = images(seed, 2, s), images(seed + 1, 3, t)
+    total = np.array(distances.aligned(x, y))
+    np.testing.assert_allclose(np.transpose(distances.aligned(y, x)), total, rtol=1e-6)
+    np.testing.assert_allclose(distances.aligned(x[:, ::-1], y[:, ::-1]), total, rtol=1e-5)
+    assert np.all(total >= 0)
+    assert np.all(total < s + t - 1)
+    for i, j in np.ndindex(2, 3):
+        d = oracle_alignment.cells(x[i], y[j])
+        below = max(d.min(axis=1).sum(), d.min(axis=0).sum())
+        assert total[i, j] >= below * (1 - 1e-6)
+        for path in oracle_alignment.paths(s, t)[:10]:
+            assert total[i, j] <= sum(d[cell] for cell in path) * (1 + 1e-6)
+
+
+@few
+@given(SEEDS)
+def test_an_image_is_at_0_from_itself_only_if_its_stripes_are_equal(seed):
+    x = images(seed)
+    alike = np.repeat(x[:, :1], 4, axis=1)
+    assert np.all(np.diag(distances.aligned(x)) > 0)
+    assert np.all(np.diag(distances.aligned(alike)) == 0)
+
+
+def test_the_diagonal_alone_is_a_path_only_where_its_steps_are_free():
+    d = np.array([[1.0, 0, 9], [9, 1, 0], [9, 9, 1]])
+    assert path_of(d) == np.trace(d)
+    assert path_of(d + 0.25) == pytest.approx(np.trace(d) + 5 * 0.25)
+
+
+# --- Numbers, graphs
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_is_computed_in_float32(dtype):
+    x = tf.cast(images(0), dtype)
+    exact = tf.cast(x, "float64").numpy()
+    for result in (distances.aligned(x), distances.aligned(x, x)):
+        assert result.dtype == "float32"
+        np.testing.assert_allclose(result, oracle_alignment.aligned(exact, exact), rtol=1e-5)
+    assert distances.paired(distances.aligned)(x, x).dtype == "float32"
+
+
+def test_double_precision_stays():
+    x = images(0).astype("float64")
+    assert distances.aligned(x).dtype == "float64"
+    np.testing.assert_allclose(distances.aligned(x), oracle_alignment.aligned(x, x), rtol=1e-12)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_eager_graph_and_xla_agree(jit_compile):
+    x, y = images(0, 4), images(1, 3, 6)
+    run = tf.function(distances.aligned, jit_compile=jit_compile, autograph=False)
+    np.testing.assert_allclose(run(x, y), distances.aligned(x, y), rtol=1e-5)
+    total, path = run(x, y, return_path=True)
+    np.testing.assert_array_equal(path, distances.aligned(x, y, return_path=True)[1])
+    np.testing.assert_allclose(run(x), distances.aligned(x), rtol=1e-5)
+
+
+def test_unknown_numbers_of_images():
+    spec = tf.TensorSpec((None, 4, 5))
+    run = tf.function(
+        lambda x, y: (distances.aligned(x), distances.aligned(x, y)), [spec, spec], autograph=False
+    )
+    for n in (3, 2):
+        x, y = images(0, n), images(1, 4)
+        for result, expected in zip(run(x, y), (x, y), strict=True):
+            np.testing.assert_allclose(result, distances.aligned(x, expected), rtol=1e-5)
+
+
+def test_nan_is_not_hidden():
+    x = images(0)
+    x[1, 2, 0] = np.nan
+    assert np.all(np.isnan(np.array(distances.aligned(x))[1]))
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (3,), (2, 3, 4, 5)])
+def test_images_have_stripes(shape):
+    with pytest.raises(InputError, match=r"known number of stripes, but the shape is.*'local'"):
+        distances.aligned(np.zeros(shape))
+
+
+def test_widths_must_agree():
+    for compare in (distances.aligned, distances.paired(distances.aligned)):
+        with pytest.raises(InputError, match=r"same number of features.*same model"):
+            compare(images(0, 3, 4, 5), images(0, 3, 4, 6))
+
+
+# --- The loss, beside what the catalogue holds
+
+
+LABELS = np.repeat(np.arange(4), 3)
+
+
+def outputs(seed=0):
+    rng = np.random.default_rng(seed)
+    features = rng.normal(size=(12, 6)).astype("float32")
+    return tf.constant(features), tf.constant(rng.normal(size=(12, 3, 5)).astype("float32"))
+
+
+def test_the_global_distance_chooses_and_the_local_one_is_trained():
+    features, local = outputs()
+    chooses = np.array(distances.euclidean(features))
+    own = LABELS[:, None] == LABELS
+    others = ~np.eye(12, dtype=bool)
+    positives = np.argmax(np.where(own & others, chooses, -1), axis=1)
+    negatives = np.argmin(np.where(own, 99, chooses), axis=1)
+    apart = np.array(distances.aligned(local))
+    at = np.arange(12)
+    expected = np.maximum(apart[at, positives] - apart[at, negatives] + 0.3, 0)
+    value = losses.AlignedTripletLoss().call(LABELS, (features, local))
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+
+
+def test_only_local_features_have_a_slope():
+    features, local = outputs()
+    with tf.GradientTape() as tape:
+        tape.watch([features, local])
+        value = losses.AlignedTripletLoss()(LABELS, (features, local))
+    of_features, of_local = tape.gradient(value, [features, local])
+    assert of_features is None or np.all(of_features == 0)
+    assert np.any(of_local != 0)
+
+
+def test_by_local_is_the_triplet_loss_of_aligned_distances():
+    features, local = outputs()
+    for given in ((features, local), local):
+        value = losses.AlignedTripletLoss(by="local")(LABELS, given)
+        expected = losses.TripletHardLoss(distance="aligned")(LABELS, local)
+        assert float(value) == pytest.approx(float(expected), rel=1e-5)
+
+
+@pytest.mark.parametrize("build", [losses.TripletHardLoss, losses.SoftTripletHardLoss])
+def test_other_losses_take_the_aligned_distance(build):
+    """On `local` outputs, whatever the miner; and the same from the matrix of distances."""
+    local = outputs()[1]
+    value = build(distance="aligned")(LABELS, local)
+    matrix = distances.aligned(local)
+    assert float(value) == pytest.approx(
+        float(build(distance="precomputed")(LABELS, matrix)), rel=1e-5
+    )
+    assert build(distance="aligned").collapse_value() == pytest.approx(0.3)
+
+
+def test_the_loss_explains_the_distances_that_choose():
+    facts = losses.AlignedTripletLoss().explain(LABELS, outputs())
+    chooses = losses.TripletHardLoss().explain(LABELS, outputs()[0])
+    for fact in ("positive", "negative", "norm"):
+        assert float(facts[fact]) == pytest.approx(float(chooses[fact]))
+    assert 0 < float(facts["active"]) <= 1
+
+
+def test_the_collapse_value_is_the_margin():
+    assert losses.AlignedTripletLoss(0.4).collapse_value() == pytest.approx(0.4)
+    assert losses.AlignedTripletLoss(None, by="local").collapse_value() == pytest.approx(np.log(2))
+
+
+def test_the_configuration_holds_what_chooses():
+    loss = losses.AlignedTripletLoss(0.5, by="local", normalize=True, gather=True, name="mine")
+    config = json.loads(json.dumps(keras.losses.serialize(loss)))
+    again = keras.losses.deserialize(config)
+    assert again.get_config() == loss.get_config()
+    assert again.by == "local"
+    assert float(again(LABELS, outputs())) == float(loss(LABELS, outputs()))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_outputs(dtype):
+    half = tuple(tf.cast(output, dtype) for output in outputs())
+    loss = losses.AlignedTripletLoss()
+    exact = loss(LABELS, tuple(tf.cast(output, "float32") for output in half))
+    for value in (loss(LABELS, half), tf.reduce_mean(loss.call(LABELS, half))):
+        assert value.dtype == "float32"
+        assert float(value) == pytest.approx(float(exact), rel=1e-6)
+
+
+def test_local_features_train_in_a_plain_fit(tmp_path):
+    keras.utils.set_random_seed(0)
+    maps = keras.Input((4, 5))
+    local = keras.layers.Dense(3, name="local")(maps)
+    model = keras.Model(maps, {"local": local})
+    loss = losses.AlignedTripletLoss(by="local", margin=1.0)
+    model.compile(keras.optimizers.Adam(0.05), loss={"local": loss})
+    x = np.random.default_rng(0).normal(size=(12, 4, 5))
+    before = float(loss(LABELS, model(x)["local"]))
+    for _ in range(20):
+        model.train_on_batch(x, {"local": LABELS})
+    after = float(loss(LABELS, model(x)["local"]))
+    assert after < 0.8 * before
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert loaded.loss["local"].get_config() == loss.get_config()
+    assert float(loaded.loss["local"](LABELS, loaded(x)["local"])) == pytest.approx(after)
+
+
+def test_what_chooses_is_one_of_two():
+    with pytest.raises(InputError, match=r"'features' or 'local', but 'global' was given"):
+        losses.AlignedTripletLoss(by="global")
+
+
+@pytest.mark.parametrize("given", ["features", "local", "swapped"])
+def test_both_outputs_are_needed(given):
+    features, local = outputs()
+    predictions = {"features": features, "local": local, "swapped": (local, features)}[given]
+    with pytest.raises(InputError, match=r"pair of outputs.*give a term both names"):
+        losses.AlignedTripletLoss()(LABELS, predictions)
+
+
+def test_each_image_has_one_identity():
+    with pytest.raises(InputError, match=r"5 identities and 12 embeddings"):
+        losses.AlignedTripletLoss().call(LABELS[:5], outputs())
+
+
+def test_the_same_choice_needs_a_miner_that_reads():
+    """The loss reads what its miner chose, so its miner is one of these."""
+    assert mining.get(losses.AlignedTripletLoss.miner) in mining.READING
+    assert losses.AlignedTripletLoss().reads_entries
+
+
+def test_parts_have_a_classifier_each():
+    """The identity loss of several classifiers is the sum of theirs."""
+    logits = np.random.default_rng(0).normal(size=(12, 3, 4)).astype("float32")
+    each = partial(losses.IdentityLoss(0.2).call, LABELS)
+    expected = sum(np.array(each(logits[:, part])) for part in range(3))
+    np.testing.assert_allclose(each(logits), expected, rtol=1e-6)
