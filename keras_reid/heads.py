@@ -42,7 +42,8 @@ class LocalHead:
     def __post_init__(self) -> None:
         if self.order not in ("conv_bn_relu", "bn_relu_conv"):
             raise InputError(
-                f"the order of a local head is conv_bn_relu or bn_relu_conv: received {self.order!r}"
+                "the order of a local head is conv_bn_relu or bn_relu_conv: received "
+                f"{self.order!r}"
             )
         if self.width < 1:
             raise InputError(f"a local feature has a width of at least 1: received {self.width}")

@@ -49,9 +49,10 @@ __all__ = [
     "embed",
     "embedder",
     "ensemble",
+    "outputs_at_test",
     "pair_distances",
     "stripes",
-    "unit_embedding",
+    "unit_outputs",
 ]
 
 NECKS: dict[str, Callable[[Any], Any]] = {"bn": _batch_norm, "none": _no_neck}
@@ -124,7 +125,7 @@ def build(
         outputs["embedding"] = NECKS[neck](features)
         if num_identities is not None:
             outputs["logits"] = CLASSIFIERS[classifier](outputs["embedding"], num_identities)
-    if centres:
+    if centres and num_identities is not None:
         outputs["centres"] = Centres(num_identities, name="centres")(features)
     return keras.Model(images, outputs, name="embedder")
 
@@ -144,7 +145,7 @@ def _joined(heads: Sequence[Head], maps: Any, num_identities: int | None) -> dic
 
 
 def stripes(model: keras.Model, count: int | None = None, pooling: str = "max") -> keras.Model:
-    """images → `embedding` `(b, d)` and `local` `(b, s, d)`: stripes of the feature map, of length 1.
+    """images → `embedding` `(b, d)` and `local` `(b, s, d)`: unit stripes of the feature map.
 
     The local features of AlignedReID++ (DMLI; Luo et al., Pattern Recognition 2019) for any model
     of `build`, without training: to be compared by `global_local` in `keras_reid.evaluation`. The
@@ -223,33 +224,35 @@ def _output(model: keras.Model, name: str) -> Any:
     return outputs[name]
 
 
-def unit_embedding(model: keras.Model, flip: bool = False, local: bool = False) -> Any:
-    """uint8 images `(b, h, w, 3)` → `e(x) / |e(x)|`, float32 `(b, d)`, as a function for graphs.
-
-    Args:
-        model: a model of `build`.
-        flip: `e(x) + e(mirrored x)` instead of `e(x)`, which costs a second pass.
-        local: the function returns the dict of `embedding` and `local` `(b, s, c)`, each local
-            feature of length 1.
+def outputs_at_test(model: keras.Model, local: bool = False) -> keras.Model:
+    """The part of a model that is needed at test time: images → `embedding`, and `local` if asked.
 
     Raises:
         InputError: a model without these outputs.
     """
     names = ("embedding", "local") if local else ("embedding",)
-    net = keras.Model(model.input, {name: _output(model, name) for name in names})
+    return keras.Model(model.input, {name: _output(model, name) for name in names})
 
-    def embedding(images: Any) -> Any:
-        total = net(images, training=False)
+
+def unit_outputs(model: keras.Model, flip: bool = False) -> Callable[[Any], dict[str, Any]]:
+    """uint8 images `(b, h, w, 3)` → each output `e(x) / |e(x)|` in float32, for graphs.
+
+    Args:
+        model: of `outputs_at_test`.
+        flip: `e(x) + e(mirrored x)` instead of `e(x)`, which costs a second pass.
+    """
+
+    def unit(images: Any) -> dict[str, Any]:
+        total = model(images, training=False)
         if flip:
-            mirrored = net(images[:, :, ::-1], training=False)
-            total = {name: total[name] + mirrored[name] for name in names}
-        unit = {
-            name: keras.ops.normalize(keras.ops.cast(total[name], "float32"), axis=-1)
-            for name in names
+            mirrored = model(images[:, :, ::-1], training=False)
+            total = {name: total[name] + mirrored[name] for name in total}
+        return {
+            name: keras.ops.normalize(keras.ops.cast(output, "float32"), axis=-1)
+            for name, output in total.items()
         }
-        return unit if local else unit["embedding"]
 
-    return embedding
+    return unit
 
 
 class Embedder:
@@ -257,7 +260,11 @@ class Embedder:
 
     Args:
         model: a model of `build`; later changes of its weights are seen.
-        flip, local: see `unit_embedding`.
+        flip: see `unit_outputs`.
+        local: yield the dict of `embedding` and `local`, both of length 1.
+
+    Raises:
+        InputError: a model without these outputs.
     """
 
     def __init__(self, model: keras.Model, flip: bool = False, local: bool = False) -> None:
@@ -265,7 +272,9 @@ class Embedder:
 
         self.image_size: tuple[int, int] = tuple(model.input_shape[1:3])
         images = tf.TensorSpec(model.input_shape, tf.uint8)
-        self._step = tf.function(unit_embedding(model, flip, local), input_signature=[images])
+        self._local = local
+        unit = unit_outputs(outputs_at_test(model, local), flip)
+        self._step = tf.function(unit, input_signature=[images])
 
     def __call__(self, batches: Iterable[Any]) -> Any:
         """The embeddings of all batches, for example of `keras_reid.data.image_batches`.
@@ -273,10 +282,11 @@ class Embedder:
         Returns:
             `(n, d)`, or with `local` the dict of `embedding` `(n, d)` and `local` `(n, s, c)`.
         """
-        parts = [keras.tree.map_structure(np.asarray, self._step(images)) for images in batches]
+        parts = [{k: v.numpy() for k, v in self._step(images).items()} for images in batches]
         if not parts:
             raise InputError("there must be at least one image to embed: received none")
-        return keras.tree.map_structure(lambda *each: np.concatenate(each), *parts)
+        joint = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return joint if self._local else joint["embedding"]
 
 
 def embed(model: keras.Model, batches: Iterable[Any], flip: bool = False) -> np.ndarray:

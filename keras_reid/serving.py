@@ -25,10 +25,12 @@ def export(
     directory: str | os.PathLike[str],
     version: int | None = None,
     flip: bool = False,
+    local: bool = False,
 ) -> Path:
     """Writes the SavedModel `directory/version/`, which TensorFlow Serving loads, and returns it.
 
-    Two signatures have one output, `embedding`, float32 `(b, d)` of length 1:
+    Two signatures have the output `embedding`, float32 `(b, d)` of length 1, and with `local` a
+    second one, `local` `(b, s, c)`, whose stripes are of length 1:
     `serving_default` takes `images`, uint8 RGB `(b, h, w, 3)` of any height and width;
     `serving_bytes` takes `image_bytes`, `(b,)` JPEG, PNG or BMP files of any sizes.
     Both resize as `keras_reid.data.image_batches` does. Loading needs nothing but TensorFlow.
@@ -40,12 +42,14 @@ def export(
         directory: holds the versions of one model, and is made if it is missing.
         version: from 1; None takes the one after the last.
         flip: add the embedding of the mirror image, see `keras_reid.models.embed`.
+        local: yield the model's output `local`, too; of a model without one,
+            `keras_reid.models.stripes(model)` has.
 
     Raises:
         InputError: the version exists, the folder cannot be made, or the model is no embedder.
     """
     directory = Path(directory).expanduser().absolute()
-    module, signatures = _servable(model, flip)
+    module, signatures = _servable(model, flip, local)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         version = _free(directory, version)
@@ -77,20 +81,21 @@ def _free(directory: Path, version: int | None) -> int:
     return version
 
 
-def _servable(model: keras.Model, flip: bool) -> tuple[tf.Module, dict[str, Any]]:
-    """The variables that the embedding depends on, and the functions that compute it."""
-    embed = models.unit_embedding(model, flip)
+def _servable(model: keras.Model, flip: bool, local: bool) -> tuple[tf.Module, dict[str, Any]]:
+    """The variables that the outputs depend on, and the functions that compute them."""
+    net = models.outputs_at_test(model, local)
+    embed = models.unit_outputs(net, flip)
     size = _image_size(model)
     pixels = tf.TensorSpec((*size, 3), tf.uint8)
     module = tf.Module()
     # The variables and not the Keras layers: what is saved then consists of TensorFlow alone.
-    module.weights = [variable.value for variable in models.embedder(model).variables]
+    module.weights = [variable.value for variable in net.variables]
 
     def embedding(images: tf.Tensor) -> dict[str, tf.Tensor]:
         count = tf.shape(images)[0]
         # Fused convolutions fail on an empty batch: it gets one black image, which is cut off.
         images = tf.pad(images, [(0, tf.cast(count == 0, tf.int32)), (0, 0), (0, 0), (0, 0)])
-        return {"embedding": embed(images)[:count]}
+        return {name: output[:count] for name, output in embed(images).items()}
 
     @tf.function(input_signature=[tf.TensorSpec((None, None, None, 3), tf.uint8, name="images")])
     def serving_default(images: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -139,53 +144,81 @@ class SavedEmbedder:
         self._from_pixels, self._from_bytes = (signatures[name] for name in INPUTS)
 
     @property
+    def has_local(self) -> bool:
+        """Whether there is a second output, `local`."""
+        return "local" in self._from_pixels.structured_outputs
+
+    @property
     def embedding_width(self) -> int:
         """d, the number of components of an embedding."""
         return int(self._from_pixels.structured_outputs["embedding"].shape[-1])
 
     def __call__(self, images: Any) -> np.ndarray:
         """L2-normalised float32 embeddings `(b, d)` of uint8 RGB images `(b, h, w, 3)`."""
+        return self.outputs(images)["embedding"]
+
+    def outputs(self, images: Any) -> dict[str, np.ndarray]:
+        """All outputs by name: `embedding` `(b, d)` and, if exported, `local` `(b, s, c)`."""
         images = tf.convert_to_tensor(images)
         if images.dtype != tf.uint8 or images.shape.rank != 4 or images.shape[-1] != 3:
             raise InputError(
                 "images are uint8 RGB (b, h, w, 3): received "
                 f"{images.dtype.name} {tuple(images.shape)}"
             )
-        return self._from_pixels(images=images)["embedding"].numpy()
+        return {name: output.numpy() for name, output in self._from_pixels(images=images).items()}
 
     def from_bytes(self, files: Sequence[bytes]) -> np.ndarray:
-        """Embeddings `(b, d)` of the contents of b image files.
+        """Embeddings `(b, d)` of the contents of b image files; see `outputs_from_bytes`."""
+        return self.outputs_from_bytes(files)["embedding"]
+
+    def outputs_from_bytes(self, files: Sequence[bytes]) -> dict[str, np.ndarray]:
+        """All outputs by name, of the contents of b image files.
 
         Raises:
             tf.errors.InvalidArgumentError: a file is no image, or a broken one.
         """
-        return self._from_bytes(image_bytes=tf.constant(files, tf.string))["embedding"].numpy()
+        outputs = self._from_bytes(image_bytes=tf.constant(files, tf.string))
+        return {name: output.numpy() for name, output in outputs.items()}
 
-    def embed(self, batches: Iterable[Any]) -> np.ndarray:
-        """Embeddings `(n, d)` of batches of images, as `keras_reid.models.embed` yields them."""
-        return _joined([self(images) for images in batches])
+    def embed(self, batches: Iterable[Any], local: bool = False) -> Any:
+        """Embeddings `(n, d)` of batches of images, as `keras_reid.models.embed` yields them.
 
-    def embed_files(self, paths: Sequence[str], batch_size: int = 64) -> np.ndarray:
+        With `local` the dict of all outputs; see `embed_files`.
+        """
+        return self._joined([self.outputs(images) for images in batches], local)
+
+    def embed_files(self, paths: Sequence[str], batch_size: int = 64, local: bool = False) -> Any:
         """Embeddings `(n, d)` of n image files, `batch_size` of them at a time.
 
+        Args:
+            paths: of the files.
+            batch_size: files at a time.
+            local: yield the dict of `embedding` and `local`.
+
         Raises:
-            InputError: no files.
+            InputError: no files, or `local` of a model that was exported without.
             OSError, tf.errors.InvalidArgumentError: a file cannot be read: pass images through
                 `keras_reid.data.readable` first.
         """
         blocks = (paths[i : i + batch_size] for i in range(0, len(paths), batch_size))
-        return _joined([self.from_bytes([Path(p).read_bytes() for p in b]) for b in blocks])
+        parts = [self.outputs_from_bytes([Path(p).read_bytes() for p in b]) for b in blocks]
+        return self._joined(parts, local)
+
+    def _joined(self, parts: list[dict[str, np.ndarray]], local: bool) -> Any:
+        if not parts:
+            raise InputError("there must be at least one image to embed: received none")
+        if local and not self.has_local:
+            raise InputError(
+                f"local features are a second output: {self.path} has none; export it with "
+                "local=True (--local)"
+            )
+        joint = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return joint if local else joint["embedding"]
 
 
 def load(path: str | os.PathLike[str]) -> SavedEmbedder:
     """The exported model in the folder `path`; see `SavedEmbedder`."""
     return SavedEmbedder(path)
-
-
-def _joined(parts: list[np.ndarray]) -> np.ndarray:
-    if not parts:
-        raise InputError("there must be at least one image to embed: received none")
-    return np.concatenate(parts)
 
 
 def _restore(path: Path) -> Any:
@@ -210,8 +243,8 @@ def _restore(path: Path) -> Any:
 
 def _check_signature(path: Path, function: Any, name: str, argument: str) -> None:
     takes = [] if function is None else list(function.structured_input_signature[1])
-    yields = [] if function is None else list(function.structured_outputs)
-    if takes != [argument] or yields != ["embedding"]:
+    yields = [] if function is None else sorted(function.structured_outputs)
+    if takes != [argument] or yields not in (["embedding"], ["embedding", "local"]):
         raise InputError(
             f"an exported model has the signature {name}: {argument} → embedding, but in {path} "
             f"it is {takes} → {yields}; write it with keras_reid.serving.export"
@@ -223,8 +256,8 @@ class ParityReport:
     """How far an exported model is from its original.
 
     Attributes:
-        max_difference: largest absolute difference of one component of an embedding of length 1,
-            over both signatures; infinite when the widths differ.
+        max_difference: largest absolute difference of one component of an embedding, or local
+            feature, of length 1, over both signatures; infinite when the widths differ.
         images: how many were compared.
         tolerance: the largest difference that is `ok`.
     """
@@ -254,8 +287,8 @@ def parity(
 ) -> ParityReport:
     """`max |saved(image) − embed(model, image)|` over images and both signatures of the SavedModel.
 
-    The model sees what evaluation shows it. The SavedModel sees each image in its own size, as
-    pixels and as a file.
+    All outputs of the SavedModel are compared. The model sees what evaluation shows it. The
+    SavedModel sees each image in its own size, as pixels and as a file.
 
     Args:
         model: the original, a model of `keras_reid.models.build`.
@@ -269,23 +302,28 @@ def parity(
     """
     saved = load(saved_model)
     size = _image_size(model)
+    local = saved.has_local
     if isinstance(images, PersonImages):
         images = readable(images)
         batches = image_batches(images, 32, size)
         received = (
-            saved.embed(decode(path)[None] for path in images.path.tolist()),
-            saved.embed_files(images.path.tolist(), 32),
+            saved.embed((decode(path)[None] for path in images.path.tolist()), local),
+            saved.embed_files(images.path.tolist(), 32, local),
         )
     else:
         batches = [np.stack([fitted(image, size) for image in images])] if len(images) else []
         received = (
-            saved.embed(image[None] for image in images),
-            saved.from_bytes([tf.io.encode_png(image).numpy() for image in images]),
+            saved.embed((image[None] for image in images), local),
+            saved.outputs_from_bytes([tf.io.encode_png(image).numpy() for image in images]),
         )
-    expected = models.embed(model, batches, flip)
-    difference = np.max([_difference(expected, embeddings) for embeddings in received])
+    expected = models.Embedder(model, flip, local)(batches)
+    difference = np.max([_difference(expected, outputs) for outputs in received])
     return ParityReport(float(difference), len(images), tolerance)
 
 
-def _difference(a: np.ndarray, b: np.ndarray) -> float:
-    return float(np.max(np.abs(a - b))) if a.shape == b.shape else float("inf")
+def _difference(a: Any, b: Any) -> float:
+    """The largest between arrays of the same names."""
+    a, b = (x if isinstance(x, dict) else {"embedding": x} for x in (a, b))
+    if any(a[name].shape != b[name].shape for name in a):
+        return float("inf")
+    return max(float(np.max(np.abs(a[name] - b[name]))) for name in a)

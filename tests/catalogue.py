@@ -16,8 +16,9 @@ import oracle_alignment
 import oracle_classifiers
 import oracle_imitation
 import oracle_pairs
+import oracle_parts
 
-from keras_reid import distances, layers, losses, mining
+from keras_reid import distances, heads, layers, losses, mining
 
 
 @dataclass(frozen=True)
@@ -335,6 +336,19 @@ def _points(x: np.ndarray) -> list[np.ndarray]:
     return [x.mean((1, 2))]
 
 
+def _refined_parts(**arguments: Any) -> layers.PartPooling:
+    """Of the maps of the tests, with an assignment that is not uniform."""
+    layer = layers.PartPooling(**arguments)
+    layer.build((None, 5, 4, 6))
+    layer.refined.assign(1.0)
+    layer.kernel.assign(np.linspace(-1, 1, 6 * layer.parts).reshape(6, layer.parts))
+    return layer
+
+
+def _stripes(x: np.ndarray) -> list[np.ndarray]:
+    return [x.mean(2)]
+
+
 def _two_sets(x: np.ndarray) -> list[np.ndarray]:
     return [x.mean((1, 2)), x[::-1].mean((1, 2))]
 
@@ -370,6 +384,34 @@ LAYERS: dict[str, LayerCase] = {
         weights=1,
         halves=False,
     ),
+    "StripePooling": LayerCase(
+        layers.StripePooling, {"stripes": 5}, partial(oracle_parts.stripes, count=5)
+    ),
+    "StripePooling-overlapping": LayerCase(
+        layers.StripePooling, {"stripes": 3}, partial(oracle_parts.stripes, count=3)
+    ),
+    "StripePooling-max": LayerCase(
+        layers.StripePooling,
+        {"stripes": 2, "pooling": "max"},
+        partial(oracle_parts.stripes, count=2, pooling="max"),
+    ),
+    "PartPooling": LayerCase(
+        layers.PartPooling, {"parts": 5}, partial(oracle_parts.stripes, count=5)
+    ),
+    "PartPooling-overlapping": LayerCase(
+        layers.PartPooling,
+        {"parts": 3, "refinable": False},
+        partial(oracle_parts.stripes, count=3),
+    ),
+    "PartPooling-refined": LayerCase(_refined_parts, {"parts": 3}, oracle_parts.refined, weights=2),
+    "PartClassifiers": LayerCase(
+        layers.PartClassifiers,
+        {"num_identities": 5},
+        oracle_parts.part_logits,
+        inputs=_stripes,
+        weights=1,
+        halves=False,
+    ),
     "MatchingGate": LayerCase(
         layers.MatchingGate,
         {"sigma": 0.5},
@@ -397,5 +439,10 @@ MODELS: dict[str, dict[str, Any]] = {
     "no-classifier": {"num_identities": None},
     "last-stride-2": {"last_stride": 2},
     "cosine-centres": {"classifier": "cosine", "centres": True},
+    "local": {"heads": [heads.LocalHead(4, 16)]},
+    "local-unit": {"heads": [heads.LocalHead(2, 16, "max", "bn_relu_conv", normalize=True)]},
+    "parts": {"heads": [heads.PartHead(2, 16)]},
+    "parts-refinable": {"heads": [heads.PartHead(4, 16, refinable=True), heads.LocalHead(3, 8)]},
+    "parts-nobody": {"heads": [heads.PartHead(2, 16)], "num_identities": None},
     "ensemble": {},  # of three models as of "avg-bn"
 }

@@ -1,4 +1,4 @@
-"""Aligned distances and their loss: numbers, paths, slopes, invariants, and where they can break."""
+"""Aligned distances and their loss: numbers, paths, slopes, invariants, where they can break."""
 
 import json
 from functools import partial
@@ -251,7 +251,7 @@ def test_eager_graph_and_xla_agree(jit_compile):
     x, y = images(0, 4), images(1, 3, 6)
     run = tf.function(distances.aligned, jit_compile=jit_compile, autograph=False)
     np.testing.assert_allclose(run(x, y), distances.aligned(x, y), rtol=1e-5)
-    total, path = run(x, y, return_path=True)
+    path = run(x, y, return_path=True)[1]
     np.testing.assert_array_equal(path, distances.aligned(x, y, return_path=True)[1])
     np.testing.assert_allclose(run(x), distances.aligned(x), rtol=1e-5)
 
@@ -323,8 +323,8 @@ def test_only_local_features_have_a_slope():
 
 def test_by_local_is_the_triplet_loss_of_aligned_distances():
     features, local = outputs()
-    for given in ((features, local), local):
-        value = losses.AlignedTripletLoss(by="local")(LABELS, given)
+    for predictions in ((features, local), local):
+        value = losses.AlignedTripletLoss(by="local")(LABELS, predictions)
         expected = losses.TripletHardLoss(distance="aligned")(LABELS, local)
         assert float(value) == pytest.approx(float(expected), rel=1e-5)
 

@@ -14,7 +14,7 @@ from sklearn.metrics import average_precision_score
 from keras_reid import distances
 from keras_reid.errors import InputError
 from keras_reid.evaluation import rank
-from keras_reid.evaluation.rows import distance_rows
+from keras_reid.evaluation.features import distance_rows
 
 SCORES = ("mAP", "mAP_trapezoid", "mINP")
 
@@ -310,7 +310,10 @@ NAN = (np.ones((2, 4)), np.array([[1.0] * 4, [1.0] * 4, [1.0, 1.0, np.nan, 1.0]]
         ({"distances": (PAIR[0], np.ones((3, 5)))}, "same width.*received 4 and 5"),
         ({"distances": (np.ones((2, 0)), np.ones((3, 0)))}, "at least 1, received 0 and 0"),
         ({"distances": (PAIR[0], np.ones(3))}, "gallery feature matrix is 2-D"),
-        ({"distances": PAIR, "distance": "manhattan"}, "euclidean, cosine, received 'manhattan'"),
+        (
+            {"distances": PAIR, "distance": "manhattan"},
+            "euclidean, cosine, local, global_local, received 'manhattan'",
+        ),
         ({"distances": np.ones((2, 0))}, "received 2 and 0"),
         ({"distances": np.ones((0, 3))}, "received 0 and 3"),
         ({"query_ids": [1]}, "query identities must be as many .* received 1 for 2 images"),

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from keras_reid import models, serving
+from keras_reid import heads, models, serving
 from keras_reid.data import PersonImages, image_batches
 from keras_reid.errors import InputError
 
@@ -314,14 +314,79 @@ def test_parity_sees_weights_that_changed_after_the_export(model, exported):
     assert "FAILED" in str(report)
 
 
-@pytest.mark.parametrize("signature", ["__call__", "from_bytes"])
+@pytest.mark.parametrize("signature", ["outputs", "outputs_from_bytes"])
 def test_parity_sees_one_signature_that_differs(model, exported, monkeypatch, signature):
     right = getattr(serving.SavedEmbedder, signature)
-    monkeypatch.setattr(serving.SavedEmbedder, signature, lambda *inputs: right(*inputs) + 1e-3)
+
+    def wrong(*inputs):
+        return {name: output + 1e-3 for name, output in right(*inputs).items()}
+
+    monkeypatch.setattr(serving.SavedEmbedder, signature, wrong)
     report = serving.parity(model, exported, photographs(4))
     assert not report.ok
     assert report.max_difference == pytest.approx(1e-3, rel=0.1)
     assert serving.parity(model, exported, photographs(4), tolerance=2e-3).ok
+
+
+# --- Local features as a second output
+
+
+@pytest.fixture(scope="module")
+def with_local(model, tmp_path_factory):
+    """A model with local features of its own, exported with and without the mirror image."""
+    keras.utils.set_random_seed(1)
+    model = models.build("tiny", 5, SIZE, weights="none", heads=[heads.LocalHead(4, 16)])
+    model(photographs(32), training=True)
+    folder = tmp_path_factory.mktemp("local")
+    versions = {
+        flip: serving.export(model, folder, flip=flip, local=True) for flip in (False, True)
+    }
+    return model, versions
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_local_features_are_a_second_output(with_local, files, flip):
+    model, versions = with_local
+    saved = serving.load(versions[flip])
+    assert saved.has_local
+    expected = models.Embedder(model, flip, local=True)([photographs(3)])
+    for received in (
+        saved.outputs(photographs(3)),
+        saved.embed([photographs(2), photographs(3)[2:]], local=True),
+    ):
+        assert set(received) == {"embedding", "local"}
+        assert received["local"].shape == (3, 4, 16)
+        for name, output in received.items():
+            np.testing.assert_allclose(output, expected[name], atol=1e-5)
+    assert saved.embed_files(list(map(str, files)), local=True)["local"].shape == (3, 4, 16)
+    np.testing.assert_allclose(saved(photographs(3)), expected["embedding"], atol=1e-5)
+    report = serving.parity(model, versions[flip], photographs(4), flip=flip)
+    assert report.ok, str(report)
+
+
+def test_parity_looks_at_local_features_too(with_local):
+    model, versions = with_local
+    layer = model.get_layer("local_conv")
+    kept = layer.get_weights()
+    layer.set_weights([kernel + 0.1 for kernel in kept])
+    assert not serving.parity(model, versions[False], photographs(4)).ok
+    layer.set_weights(kept)
+    assert serving.parity(model, versions[False], photographs(4)).ok
+
+
+def test_stripes_of_any_model_are_exported(model, tmp_path):
+    view = models.stripes(model, 2)
+    version = serving.export(view, tmp_path / "stripes", local=True)
+    assert serving.load(version).outputs(photographs(3))["local"].shape == (3, 2, WIDTH)
+    assert serving.parity(view, version, photographs(4)).ok
+
+
+def test_what_was_exported_without_local_features_says_so(saved, model, tmp_path):
+    assert not saved.has_local
+    with pytest.raises(InputError, match=r"second output: .* has none; export it with local=True"):
+        saved.embed([photographs(2)], local=True)
+    with pytest.raises(InputError, match="named 'local'"):
+        serving.export(model, tmp_path / "nothing", local=True)
 
 
 def test_parity_sees_half_precision(model, exported):

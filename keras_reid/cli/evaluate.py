@@ -1,8 +1,8 @@
 """`python evaluate.py --run=RUN --dataset=NAME --data_dir=DIR`: scores a trained model."""
 
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 from absl import flags
 
 from keras_reid import data, models, serving
@@ -13,6 +13,21 @@ from keras_reid.training.runs import Run
 
 flags.DEFINE_string("saved_model", None, "An exported export/NAME/VERSION folder instead.")
 flags.DEFINE_string("out", None, "Write the scores to this new JSON file, too.")
+flags.DEFINE_enum(
+    "distance",
+    "global",
+    ["global", "local", "global_local"],
+    "What is compared: embeddings, aligned stripes, or both (DMLI, the sum of the two).",
+)
+flags.DEFINE_enum(
+    "local",
+    "pooled",
+    ["pooled", "trained"],
+    "Stripes pooled from the last feature map of any model of a --run, or its own output 'local'.",
+)
+flags.DEFINE_integer(
+    "stripes", None, "How many are pooled; default: one for each row of the map.", lower_bound=1
+)
 
 
 def main(argv: list[str]) -> None:
@@ -30,16 +45,20 @@ def main(argv: list[str]) -> None:
     if dataset.query is None or dataset.gallery is None:
         raise InputError(f"a score needs query and gallery images: {data_dir!r} has none")
 
+    local = FLAGS.distance != "global"
     if FLAGS.run:
-        embedder = models.Embedder(Run(FLAGS.run).load_model(FLAGS.member), settings["flip"])
+        model = Run(FLAGS.run).load_model(FLAGS.member)
+        if local and FLAGS.local == "pooled":
+            model = models.stripes(model, FLAGS.stripes)
+        embedder = models.Embedder(model, settings["flip"], local)
 
-        def embed(images: data.PersonImages) -> np.ndarray:
+        def embed(images: data.PersonImages) -> Any:
             return embedder(data.image_batches(images, FLAGS.batch_size, embedder.image_size))
     else:
         saved = serving.load(FLAGS.saved_model)
 
-        def embed(images: data.PersonImages) -> np.ndarray:
-            return saved.embed_files(images.path.tolist(), FLAGS.batch_size)
+        def embed(images: data.PersonImages) -> Any:
+            return saved.embed_files(images.path.tolist(), FLAGS.batch_size, local)
 
     result = rank_images(
         embed,
@@ -47,6 +66,7 @@ def main(argv: list[str]) -> None:
         data.readable(dataset.gallery),
         FLAGS.protocol,
         name,
+        None if FLAGS.distance == "global" else FLAGS.distance,
     )
     say(str(result))
     if FLAGS.out:

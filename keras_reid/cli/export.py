@@ -5,7 +5,7 @@ from pathlib import Path
 
 from absl import flags
 
-from keras_reid import data, serving
+from keras_reid import data, models, serving
 from keras_reid.cli.shared import FLAGS, command, say
 from keras_reid.errors import InputError
 from keras_reid.training.runs import Run
@@ -13,6 +13,15 @@ from keras_reid.training.runs import Run
 flags.DEFINE_string("export_dir", "export", "The model goes to EXPORT_DIR/NAME/VERSION.")
 flags.DEFINE_string("name", None, "Name of the served model; default: that of the run folder.")
 flags.DEFINE_integer("version", None, "Default: the next free number.", lower_bound=1)
+flags.DEFINE_enum(
+    "local",
+    "none",
+    ["none", "pooled", "trained"],
+    "A second output 'local': stripes pooled from the last feature map, or the model's own.",
+)
+flags.DEFINE_integer(
+    "stripes", None, "How many are pooled; default: one for each row of the map.", lower_bound=1
+)
 flags.DEFINE_integer("check_images", 64, "Images of the parity check.", lower_bound=1)
 
 
@@ -28,10 +37,14 @@ def main(argv: list[str]) -> None:
     part = next(iter(dataset.parts().values()))
     images = data.readable(part[: FLAGS.check_images])
     model = run.load_model(FLAGS.member)
+    if FLAGS.local == "pooled":
+        model = models.stripes(model, FLAGS.stripes)
 
     name = FLAGS.name or run.directory.resolve().name
     directory = Path(FLAGS.export_dir) / name
-    version = serving.export(model, directory, FLAGS.version, flip=settings["flip"])
+    version = serving.export(
+        model, directory, FLAGS.version, flip=settings["flip"], local=FLAGS.local != "none"
+    )
     say(f"exported to {version}")
     report = serving.parity(model, version, images, flip=settings["flip"])
     say(str(report))

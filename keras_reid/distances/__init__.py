@@ -13,6 +13,7 @@ from typing import Any
 
 from keras_reid.distances.points import (
     FAR,
+    PRECISE,
     cosine,
     euclidean,
     precomputed,
@@ -70,6 +71,7 @@ def paired(distance: Distance) -> Distance | None:
 __all__ = [
     "DISTANCES",
     "FAR",
+    "PRECISE",
     "Distance",
     "aligned",
     "aligned_paired",

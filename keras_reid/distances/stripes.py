@@ -45,11 +45,11 @@ def aligned(x: Tensor, y: Tensor | None = None, return_path: bool = False) -> An
     """
     x = _images(x)
     if y is None:
-        y, apart = x, euclidean(_stripes_first(x))
+        y, apart = x, euclidean(stripes_first(x))
     else:
         y = _images(y)
         check_widths(x, y)
-        apart = euclidean(_stripes_first(x), _stripes_first(y))
+        apart = euclidean(stripes_first(x), stripes_first(y))
     sides = (x.shape[1], ops.shape(x)[0], y.shape[1], ops.shape(y)[0])
     cells = saturated(ops.reshape(apart, sides))
     if not return_path:
@@ -133,7 +133,7 @@ def _grid(cells: Tensor) -> Iterator[Cell]:
     return product(range(cells.shape[0]), range(cells.shape[2]))
 
 
-def _stripes_first(x: Tensor) -> Tensor:
+def stripes_first(x: Tensor) -> Tensor:
     """All stripes as points `(s · n, d)`: the grid's cells are then planes `(n, m)`."""
     return ops.reshape(ops.transpose(x, (1, 0, 2)), (-1, ops.shape(x)[2]))
 

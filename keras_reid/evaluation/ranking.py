@@ -10,22 +10,21 @@ from itertools import islice
 import numpy as np
 
 from keras_reid.errors import InputError
+from keras_reid.evaluation.features import BLOCK_ELEMENTS, Features, distance_rows
 from keras_reid.evaluation.labels import NOBODY, Labels, camera_codes, identity_codes
 from keras_reid.evaluation.result import RankingProtocol, RankingResult
-from keras_reid.evaluation.rows import DistanceRows, distance_rows
+from keras_reid.evaluation.rows import DistanceRows
 
 JUNK = {
     "market1501": "same identity in the same camera, and identity -1",
     "no-camera": "identity -1 only",
 }
 INVALID = ("drop", "zero")
-BLOCK_ELEMENTS = 2**22  # 16 MiB of float32 distances at a time
-
 Match = tuple[np.ndarray, np.ndarray]
 
 
 def rank(
-    distances: np.ndarray | tuple[np.ndarray, np.ndarray],
+    distances: np.ndarray | tuple[Features, Features],
     query_ids: Labels,
     gallery_ids: Labels,
     query_cams: Labels | None = None,
@@ -48,15 +47,18 @@ def rank(
     ranked by gallery index.
 
     Args:
-        distances: (q, g), smaller is more alike, may be memory-mapped; or the tuple
-            (query (q, d), gallery (g, d)) of features, arrays or tensors, to be compared in
-            float32.
+        distances: (q, g), smaller is more alike, may be memory-mapped; or the tuple (query,
+            gallery) of features, arrays or tensors, to be compared in float32: (n, d), stripes
+            (n, s, d), or the mapping of both as embedding and local.
         query_ids: (q,) integers or strings.
         gallery_ids: (g,) of the same kind.
         query_cams: (q,) integers or strings; "no-camera" does not look at them.
         gallery_cams: (g,) of the same kind.
-        distance: for features "euclidean" (default) or "cosine", under which a zero vector is
-            at distance 1 from everything; for a matrix the name to record.
+        distance: for features (n, d), or embedding, "euclidean" (default) or "cosine", under
+            which a zero vector is at distance 1 from everything; for stripes (n, s, d), or local,
+            "local": the aligned distance, from the top of the images down; for mappings
+            "global_local": `|x/|x| − y/|y||²` of embedding plus the aligned distance of local
+            features of length 1 (DMLI of AlignedReID++). For a matrix the name to record.
         protocol: "market1501" or "no-camera".
         invalid: queries without a true match are left out ("drop") or count as 0 ("zero").
         max_rank: length of the CMC.

@@ -5,10 +5,6 @@ from typing import Protocol
 
 import numpy as np
 
-from keras_reid.errors import InputError
-
-FEATURE_DISTANCES = ("euclidean", "cosine")
-
 # Below this share of ‖x‖² + ‖y‖² the Gram expansion has lost three of its seven digits.
 NEAR = 1e-3
 
@@ -57,7 +53,7 @@ class FeatureRows:
         self.distance = distance
         self.cosine = distance == "cosine"
         if self.cosine:
-            query, gallery = _unit(query), _unit(gallery)
+            query, gallery = unit(query), unit(gallery)
             self.no_query = _squared_norms(query) == 0
             self.no_gallery = _squared_norms(gallery) == 0
         self.centre = gallery.mean(axis=0, dtype=np.float64).astype(np.float32)
@@ -82,68 +78,11 @@ class FeatureRows:
         return squared
 
 
-def distance_rows(
-    distances: np.ndarray | tuple[np.ndarray, np.ndarray], distance: str | None
-) -> DistanceRows:
-    """Rows of a (q, g) matrix, or of the distances between (query (q, d), gallery (g, d))."""
-    if not isinstance(distances, tuple):
-        return MatrixRows(_real_matrix(distances, "distance matrix"), distance or "given matrix")
-    distance = distance or "euclidean"
-    if distance not in FEATURE_DISTANCES:
-        raise InputError(
-            f"Features are compared by one of {', '.join(FEATURE_DISTANCES)}, received "
-            f"{distance!r}: choose one or pass your own distance matrix."
-        )
-    if len(distances) != 2:
-        raise InputError(
-            f"Features are the tuple (query, gallery), received {len(distances)} parts: "
-            "pass two, or one distance matrix as an array."
-        )
-    query, gallery = _features(distances[0], "query"), _features(distances[1], "gallery")
-    if query.shape[1] != gallery.shape[1] or not query.shape[1]:
-        raise InputError(
-            "Query and gallery features must have the same width of at least 1, received "
-            f"{query.shape[1]} and {gallery.shape[1]}: embed both with the same model."
-        )
-    return FeatureRows(query, gallery, distance)
-
-
-def _features(values: np.ndarray, split: str) -> np.ndarray:
-    matrix = _real_matrix(values, f"{split} feature matrix")
-    with np.errstate(over="ignore"):
-        matrix = matrix.astype(np.float32, copy=False)
-    bad = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
-    if len(bad):
-        raise InputError(
-            f"Features must be finite in float32, received NaN or Inf in {len(bad)} {split} "
-            f"rows, first row {bad[0]}: drop those images or mend the model."
-        )
-    return matrix
-
-
-def _real_matrix(values: np.ndarray, what: str) -> np.ndarray:
-    """The values as a 2-D array of real numbers, not copied (a memory map stays one)."""
-    try:
-        matrix = np.asarray(values)
-        real = np.result_type(matrix.dtype, np.float32).kind == "f"
-    except (ValueError, TypeError):  # a ragged list, or types that NumPy cannot join
-        raise InputError(
-            f"A {what} is one 2-D array of numbers, received a {type(values).__name__} that "
-            "is not: pass an array, or features as the tuple (query, gallery)."
-        ) from None
-    if matrix.ndim != 2 or not real:
-        raise InputError(
-            f"A {what} is 2-D and of real numbers, received shape {matrix.shape} of "
-            f"{matrix.dtype}: pass such an array, or features as the tuple (query, gallery)."
-        )
-    return matrix
-
-
-def _unit(x: np.ndarray) -> np.ndarray:
-    """Rows of length 1; a zero row stays zero."""
-    largest = np.abs(x).max(axis=1, keepdims=True, initial=0)
-    x = x / np.where(largest > 0, largest, 1)  # squares of very small or large rows stay in range
-    norms = np.sqrt(_squared_norms(x))[:, None]
+def unit(x: np.ndarray) -> np.ndarray:
+    """Features (…, d) of length 1; zero stays zero."""
+    largest = np.abs(x).max(axis=-1, keepdims=True, initial=0)
+    x = x / np.where(largest > 0, largest, 1)  # squares of very small or large ones stay in range
+    norms = np.sqrt(np.einsum("...d,...d->...", x, x))[..., None]
     return x / np.where(norms > 0, norms, 1)
 
 

@@ -19,13 +19,14 @@ from keras_reid.training.learner import Optimized
 
 
 def rank_images(
-    embed: Callable[[PersonImages], np.ndarray],
+    embed: Callable[[PersonImages], Any],
     query: PersonImages,
     gallery: PersonImages,
     protocol: str = "market1501",
     dataset: str | None = None,
+    distance: str | None = None,
 ) -> evaluation.RankingResult:
-    """`evaluation.rank` of the embeddings `embed(images) -> (n, d)` of two sets of images."""
+    """`evaluation.rank` of the features `embed(images)` of two sets of images."""
     return evaluation.rank(
         (embed(query), embed(gallery)),
         query.identity,
@@ -34,6 +35,7 @@ def rank_images(
         gallery.camera,
         protocol=protocol,
         dataset=dataset,
+        distance=distance,
     )
 
 

@@ -105,8 +105,8 @@ def load_teacher(recipe: Recipe, num_identities: int) -> keras.Model | None:
 def build_objective(recipe: Recipe) -> Objective:
     """`identity_weight · identity loss(logits) + metric_weight · metric loss(features)`.
 
-    With stripes also `local_weight · aligned triplet loss(features, local)`; with parts the identity
-    loss is the sum over theirs.
+    With stripes also `local_weight · aligned triplet loss(features, local)`; with parts the
+    identity loss is the sum over theirs.
     """
     identity = losses.IdentityLoss(recipe.smoothing)
     logits = "part_logits" if recipe.parts else "logits"

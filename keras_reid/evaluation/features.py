@@ -1,0 +1,133 @@
+"""From a matrix, or from features and the name of a distance, to rows of distances."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from keras_reid.errors import InputError
+from keras_reid.evaluation.local import AlignedRows, SummedRows
+from keras_reid.evaluation.rows import DistanceRows, FeatureRows, MatrixRows, unit
+
+FEATURE_DISTANCES = ("euclidean", "cosine", "local", "global_local")
+
+BLOCK_ELEMENTS = 2**22  # 16 MiB of float32 distances at a time
+
+# Of one set of images: (n, d), (n, s, d), or a mapping of both, embedding and local.
+Features = np.ndarray | Mapping[str, np.ndarray]
+
+
+def distance_rows(
+    distances: np.ndarray | tuple[Features, Features], distance: str | None
+) -> DistanceRows:
+    """Rows of a (q, g) matrix, or of the distances between the features (query, gallery)."""
+    if not isinstance(distances, tuple):
+        return MatrixRows(_real(distances, 2, "distance matrix"), distance or "given matrix")
+    distance = distance or "euclidean"
+    if distance not in FEATURE_DISTANCES:
+        raise InputError(
+            f"Features are compared by one of {', '.join(FEATURE_DISTANCES)}, received "
+            f"{distance!r}: choose one or pass your own distance matrix."
+        )
+    if len(distances) != 2:
+        raise InputError(
+            f"Features are the tuple (query, gallery), received {len(distances)} parts: "
+            "pass two, or one distance matrix as an array."
+        )
+    if distance == "local":
+        return AlignedRows(*_both(distances, "local", 3))
+    if distance == "global_local":
+        local = (unit(stripes) for stripes in _both(distances, "local", 3, mapped=True))
+        return SummedRows(
+            FeatureRows(*_both(distances, "embedding", 2, mapped=True), "cosine"),
+            AlignedRows(*local),
+        )
+    return FeatureRows(*_both(distances, "embedding", 2), distance)
+
+
+def matrix(
+    query: Features, gallery: Features | None = None, distance: str = "euclidean"
+) -> np.ndarray:
+    """All distances (n, m) in float32, computed in blocks: the input of re-ranking.
+
+    Args:
+        query, gallery: features as in `rank`; gallery None compares the images of one set with each
+            other. The diagonal is then 0 by force, for the aligned distance of an image to itself
+            is not: others could come before the image itself, which re-ranking rules out.
+        distance: as in `rank`; "euclidean" and "cosine" give `|x − y|²`, of features as they are
+            and of unit length, which rank as their roots do.
+
+    Raises:
+        InputError: as `rank`.
+    """
+    source = distance_rows((query, query if gallery is None else gallery), distance)
+    result = np.empty(source.shape, np.float32)
+    step = max(1, BLOCK_ELEMENTS // max(1, source.shape[1]))
+    for start in range(0, len(result), step):
+        result[start : start + step] = source.rows(start, start + step)
+    if gallery is None:
+        np.fill_diagonal(result, 0)
+    return result
+
+
+def _both(
+    features: tuple[Any, Any], key: str, rank: int, mapped: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """The features of query and gallery of that name, in float32 and of one width."""
+    query, gallery = (
+        _features(_named(part, key, split, mapped), rank, split)
+        for part, split in zip(features, ("query", "gallery"), strict=True)
+    )
+    if query.shape[-1] != gallery.shape[-1] or 0 in (*query.shape[1:], *gallery.shape[1:]):
+        raise InputError(
+            "Query and gallery features must have the same width of at least 1, received "
+            f"{_widths(query)} and {_widths(gallery)}: embed both with the same model."
+        )
+    return query, gallery
+
+
+def _widths(features: np.ndarray) -> str:
+    return "×".join(map(str, features.shape[1:]))
+
+
+def _named(features: Any, key: str, split: str, mapped: bool) -> Any:
+    if isinstance(features, Mapping) and key in features:
+        return features[key]
+    if isinstance(features, Mapping) or mapped:
+        given = f"{sorted(features)}" if isinstance(features, Mapping) else "no mapping"
+        raise InputError(
+            f"This distance needs the {split} features {key!r}, received {given}: pass the mapping "
+            "that keras_reid.models.Embedder(model, local=True) returns."
+        )
+    return features
+
+
+def _features(values: Any, rank: int, split: str) -> np.ndarray:
+    array = _real(values, rank, f"{split} feature matrix")
+    with np.errstate(over="ignore"):
+        array = array.astype(np.float32, copy=False)
+    bad = np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(axis=1))
+    if len(bad):
+        raise InputError(
+            f"Features must be finite in float32, received NaN or Inf in {len(bad)} {split} "
+            f"rows, first row {bad[0]}: drop those images or mend the model."
+        )
+    return array
+
+
+def _real(values: Any, rank: int, what: str) -> np.ndarray:
+    """The values as an array of real numbers, not copied (a memory map stays one)."""
+    try:
+        array = np.asarray(values)
+        real = np.result_type(array.dtype, np.float32).kind == "f"
+    except (ValueError, TypeError):  # a ragged list, or types that NumPy cannot join
+        raise InputError(
+            f"A {what} is one {rank}-D array of numbers, received a {type(values).__name__} that "
+            "is not: pass an array, or features as the tuple (query, gallery)."
+        ) from None
+    if array.ndim != rank or not real:
+        raise InputError(
+            f"A {what} is {rank}-D and of real numbers, received shape {array.shape} of "
+            f"{array.dtype}: pass such an array, or features as the tuple (query, gallery)."
+        )
+    return array

@@ -1,0 +1,176 @@
+"""Ranking by aligned stripes, alone and beside global features: numbers, blocks, the diagonal."""
+
+import numpy as np
+import oracle_alignment
+import pytest
+
+from keras_reid import evaluation
+from keras_reid.errors import InputError
+from keras_reid.evaluation import local
+from keras_reid.evaluation.features import distance_rows
+
+
+def unit(x):
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+def stripes(n, s=4, d=6, seed=0):
+    return unit(np.random.default_rng(seed).normal(size=(n, s, d))).astype("float32")
+
+
+def both(n, s=4, d=6, seed=0):
+    embedding = np.random.default_rng(seed + 100).normal(size=(n, 8)).astype("float32")
+    return {"embedding": embedding, "local": 3 * stripes(n, s, d, seed)}
+
+
+def rows(query, gallery, distance):
+    source = distance_rows((query, gallery), distance)
+    return source.rows(0, source.shape[0])
+
+
+@pytest.mark.parametrize(("s", "t"), [(4, 4), (1, 1), (3, 5), (16, 2)])
+def test_stripes_are_aligned(s, t):
+    query, gallery = stripes(5, s), stripes(7, t, seed=1)
+    expected = oracle_alignment.aligned(query, gallery)
+    np.testing.assert_allclose(rows(query, gallery, "local"), expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        rows({"local": query}, {"local": gallery}, "local"), expected, rtol=1e-5
+    )
+
+
+def test_stripes_are_compared_as_they_are():
+    query, gallery = 2 * stripes(3), stripes(4, seed=1) / 2
+    expected = oracle_alignment.aligned(query, gallery)
+    np.testing.assert_allclose(rows(query, gallery, "local"), expected, rtol=1e-5)
+
+
+def test_both_are_of_unit_length_and_the_global_distance_is_squared():
+    query, gallery = both(5), both(7, seed=1)
+    apart = unit(query["embedding"])[:, None] - unit(gallery["embedding"])
+    expected = (apart**2).sum(-1) + oracle_alignment.aligned(
+        unit(query["local"]), unit(gallery["local"])
+    )
+    np.testing.assert_allclose(rows(query, gallery, "global_local"), expected, rtol=1e-5)
+
+
+def test_the_embedding_of_a_mapping_is_what_other_distances_compare():
+    query, gallery = both(5), both(7, seed=1)
+    for distance in ("euclidean", "cosine"):
+        np.testing.assert_array_equal(
+            rows(query, gallery, distance),
+            rows(query["embedding"], gallery["embedding"], distance),
+        )
+
+
+@pytest.mark.parametrize(("queries", "cells"), [(2, 1), (3, 150), (64, 2**20), (5, 10**4)])
+def test_blocks_do_not_change_the_distances(monkeypatch, queries, cells):
+    query, gallery = stripes(7), stripes(11, 3, seed=1)
+    expected = rows(query, gallery, "local")
+    monkeypatch.setattr(local, "QUERIES", queries)
+    monkeypatch.setattr(local, "CELLS", cells)
+    np.testing.assert_allclose(rows(query, gallery, "local"), expected, rtol=1e-6)
+    source = distance_rows((query, gallery), "local")
+    np.testing.assert_allclose(source.rows(2, 6), expected[2:6], rtol=1e-6)
+    np.testing.assert_allclose(source.rows(5, 99), expected[5:], rtol=1e-6)
+
+
+def test_copies_have_equal_distances_and_those_of_equal_stripes_are_0():
+    image = np.repeat(stripes(1, 1, 512), 4, axis=1)
+    others = stripes(5, 4, 512, seed=1)
+    assert np.all(rows(image, image, "local") == 0)
+    twice = rows(others, np.concatenate([others, others]), "local")
+    np.testing.assert_array_equal(twice[:, :5], twice[:, 5:])
+
+
+def test_near_stripes_are_right_to_four_digits():
+    query = stripes(4, 8, 512)
+    gallery = unit(query + 5e-4 * stripes(4, 8, 512, seed=1)).astype("float32")
+    expected = oracle_alignment.aligned(query, gallery)
+    np.testing.assert_allclose(rows(query, gallery, "local"), expected, atol=1.5e-3 * 8)
+    far = unit(query + 0.1 * stripes(4, 8, 512, seed=1)).astype("float32")
+    np.testing.assert_allclose(
+        rows(query, far, "local"), oracle_alignment.aligned(query, far), atol=1e-4
+    )
+
+
+def test_mapped_features_are_read_and_not_changed(tmp_path):
+    np.save(tmp_path / "gallery.npy", stripes(7, seed=1))
+    mapped = np.load(tmp_path / "gallery.npy", mmap_mode="r")
+    expected = rows(stripes(5), stripes(7, seed=1), "local")
+    np.testing.assert_array_equal(rows(stripes(5), mapped, "local"), expected)
+
+
+@pytest.mark.parametrize("distance", ["local", "global_local"])
+def test_a_ranking_by_features_is_that_by_their_matrix(distance):
+    random = np.random.default_rng(3)
+    labels = random.integers(3, size=9), random.integers(3, size=20)
+    cameras = random.integers(2, size=9), random.integers(2, size=20)
+    query, gallery = both(9), both(20, seed=1)
+    result = evaluation.rank((query, gallery), *labels, *cameras, distance=distance, block=4)
+    matrix = evaluation.matrix(query, gallery, distance)
+    again = evaluation.rank(matrix, *labels, *cameras, distance=distance)
+    assert result.as_dict() == again.as_dict()
+    assert result.protocol.distance == distance
+
+
+# --- The input of re-ranking
+
+
+@pytest.mark.parametrize("distance", ["euclidean", "cosine", "local", "global_local"])
+def test_the_matrix_of_two_sets(distance):
+    query, gallery = both(5), both(7, seed=1)
+    expected = rows(query, gallery, distance)
+    result = evaluation.matrix(query, gallery, distance)
+    assert result.dtype == "float32"
+    np.testing.assert_allclose(result, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("distance", ["euclidean", "local", "global_local"])
+def test_each_image_is_its_own_first_neighbour(distance):
+    """Its stripes differ from each other, so its aligned distance to itself is not 0."""
+    images = both(20)
+    # A plain image is nearer to all others than these are to themselves.
+    images["local"][0] = images["local"].mean(axis=(0, 1))
+    by_force = evaluation.matrix(images, None, distance)
+    assert np.all(np.diag(by_force) == 0)
+    np.testing.assert_array_equal(np.argmin(by_force, axis=1), np.arange(20))
+    off = ~np.eye(20, dtype=bool)
+    np.testing.assert_allclose(
+        by_force[off], evaluation.matrix(images, images, distance)[off], rtol=1e-6
+    )
+
+
+def test_without_force_another_image_may_come_first():
+    striped, plain = [0, 2, 0, 2], [0, 0, 0, 2]  # three steps to itself, two to the plainer one
+    images = np.array([striped, plain], "float32")[..., None]
+    np.testing.assert_array_equal(
+        np.argmin(evaluation.matrix(images, images, "local"), axis=1), [1, 1]
+    )
+    np.testing.assert_array_equal(
+        np.argmin(evaluation.matrix(images, None, "local"), axis=1), [0, 1]
+    )
+
+
+def nan(features):
+    features["local"][2, 1, 0] = np.nan
+    return features
+
+
+@pytest.mark.parametrize(
+    ("query", "gallery", "distance", "message"),
+    [
+        ({"embedding": np.ones((2, 3))}, both(3), "local", "query features 'local', .*'embedding'"),
+        (both(3), {"local": stripes(3)}, "global_local", r"gallery features 'embedding'"),
+        (stripes(3), stripes(3), "global_local", r"query features 'local', received no mapping"),
+        (both(3)["embedding"], stripes(3), "local", r"3-D .* received shape \(3, 8\)"),
+        (stripes(3), stripes(3), "euclidean", r"2-D .* received shape \(3, 4, 6\)"),
+        (stripes(3), stripes(3, d=5), "local", r"same width .* received 4×6 and 4×5"),
+        (stripes(3, 0), stripes(3), "local", r"at least 1, received 0×6"),
+        (nan(both(3)), both(3), "local", r"NaN or Inf in 1 query rows, first row 2"),
+        (both(3), nan(both(3)), "global_local", r"in 1 gallery rows"),
+        (both(3), both(3), "aligned", r"euclidean, cosine, local, global_local, received 'alig"),
+    ],
+)
+def test_bad_features_are_refused(query, gallery, distance, message):
+    with pytest.raises(InputError, match=message):
+        evaluation.matrix(query, gallery, distance)

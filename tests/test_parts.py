@@ -1,0 +1,255 @@
+"""Stripes, parts and the heads that yield them, beside what the catalogue holds."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import oracle_parts
+import pytest
+import tensorflow as tf
+
+from keras_reid import heads, layers, models
+from keras_reid.errors import InputError
+
+SIZE = (64, 32)  # a map of 8×4 of the backbone tiny
+
+
+def images(n=4, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (n, *SIZE, 3), dtype=np.uint8)
+
+
+def build(*more, identities=5, **options):
+    keras.utils.set_random_seed(0)
+    return models.build("tiny", identities, SIZE, weights="none", heads=more, **options)
+
+
+def maps_of(model):
+    return keras.Model(model.input, model.get_layer("pool").input)(images()).numpy()
+
+
+def column(*values):
+    """A map of one column and one channel."""
+    return np.array(values, "float32").reshape(1, -1, 1, 1)
+
+
+# --- Layers
+
+
+def test_three_stripes_of_six_rows_by_hand():
+    for layer in (layers.StripePooling(3), layers.PartPooling(3)):
+        np.testing.assert_allclose(np.ravel(layer(column(0, 1, 2, 3, 4, 5))), [0.5, 2.5, 4.5])
+
+
+def test_stripes_of_a_height_that_they_do_not_divide_share_rows():
+    np.testing.assert_allclose(
+        np.ravel(layers.StripePooling(3)(column(0, 1, 2, 3, 4))), [0.5, 2, 3.5]
+    )
+    largest = layers.StripePooling(2, "max")(column(0, 9, 2, 3, 4))
+    np.testing.assert_array_equal(np.ravel(largest), [9, 4])
+
+
+def test_parts_that_are_assigned_alike_are_the_global_mean():
+    layer = layers.PartPooling(2)
+    layer.build((None, 4, 1, 1))
+    layer.kernel.assign(np.zeros((1, 2)))
+    layer.refined.assign(1.0)
+    np.testing.assert_allclose(np.ravel(layer(column(0, 1, 2, 3))), [1.5, 1.5])
+
+
+def test_refined_parts_that_find_the_stripes_are_the_stripes():
+    """`mean_hw p · P · f` keeps the scale of the mean over a stripe."""
+    x = np.random.default_rng(0).normal(size=(2, 6, 3, 4)).astype("float32")
+    x[..., 0] = np.repeat(np.arange(3), 2)[:, None]  # the channel that says which stripe it is
+    layer = layers.PartPooling(3)
+    layer.build(x.shape)
+    kernel = np.zeros((4, 3))
+    kernel[0] = [-200, 0, 200]
+    layer.kernel.assign(kernel)
+    layer.bias.assign([100, 0, -300])
+    layer.refined.assign(1.0)
+    np.testing.assert_allclose(layer(x), oracle_parts.stripes(x, 3), rtol=1e-5, atol=1e-6)
+
+
+def test_the_assignment_is_trained_only_when_it_is_used():
+    layer, x = layers.PartPooling(2), np.random.default_rng(0).normal(size=(2, 4, 3, 5))
+    for refined in (0.0, 1.0):
+        layer.build(x.shape) if not layer.built else None
+        layer.refined.assign(refined)
+        with tf.GradientTape() as tape:
+            value = tf.reduce_sum(layer(x) ** 2)
+        slopes = tape.gradient(value, layer.trainable_variables)
+        assert len(slopes) == 2
+        assert np.any(slopes[0] != 0) == bool(refined)
+
+
+def test_refined_is_saved_and_never_trained(tmp_path):
+    model = build(heads.PartHead(4, 16, refinable=True))
+    layer = model.get_layer("part_pool")
+    layer.refined.assign(1.0)
+    assert "refined" not in [variable.name for variable in layer.trainable_variables]
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert float(loaded.get_layer("part_pool").refined.numpy()) == 1
+    np.testing.assert_array_equal(loaded(images())["embedding"], model(images())["embedding"])
+
+
+@pytest.mark.parametrize("build_layer", [layers.StripePooling, layers.PartPooling])
+def test_there_are_at_most_as_many_stripes_as_rows(build_layer):
+    for count in (0, 5):
+        with pytest.raises(InputError, match=rf"{count} stripes of 4 rows.*last_stride=1"):
+            build_layer(count)(np.zeros((1, 4, 2, 3)))
+
+
+def test_an_unknown_pooling_lists_the_known_ones():
+    with pytest.raises(InputError, match=r"avg or max, but 'gem'"):
+        layers.StripePooling(2, "gem")
+
+
+def test_parts_are_classified_as_somebody():
+    with pytest.raises(InputError, match=r"num_identities is at least 1, but 0"):
+        layers.PartClassifiers(0)
+
+
+# --- Heads
+
+
+def weights_of(model, layer):
+    return model.get_layer(layer).get_weights()
+
+
+def normalised(x, gamma, beta, mean, variance, epsilon=1e-3):
+    return (x - mean) / np.sqrt(variance + epsilon) * gamma + beta
+
+
+def shaken(model):
+    """Other weights than at first, so that scales and shifts show."""
+    rng = np.random.default_rng(0)
+    model.set_weights([w + rng.uniform(0, 0.2, w.shape) for w in model.get_weights()])
+    return model
+
+
+def test_local_features_are_normalised_after_the_convolution():
+    model = shaken(build(heads.LocalHead(4, 16)))
+    pooled = oracle_parts.stripes(maps_of(model), 4)
+    x = pooled @ weights_of(model, "local_conv")[0]
+    expected = np.maximum(normalised(x, *weights_of(model, "local_bn")), 0)
+    np.testing.assert_allclose(model(images())["local"], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_local_features_of_the_second_kind_are_normalised_before_the_pooling():
+    model = shaken(build(heads.LocalHead(4, 16, "max", "bn_relu_conv", normalize=True)))
+    maps = np.maximum(normalised(maps_of(model), *weights_of(model, "local_bn")), 0)
+    x = oracle_parts.stripes(maps, 4, "max") @ weights_of(model, "local_conv")[0]
+    expected = x / np.linalg.norm(x, axis=-1, keepdims=True)
+    np.testing.assert_allclose(model(images())["local"], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_embedding_of_parts_is_their_pooled_stripes_of_length_1():
+    model = shaken(build(heads.PartHead(4, 16)))
+    pooled = oracle_parts.stripes(maps_of(model), 4)
+    unit = pooled / np.linalg.norm(pooled, axis=-1, keepdims=True)
+    out = model(images())
+    np.testing.assert_allclose(out["embedding"], unit.reshape(4, -1), rtol=1e-4, atol=1e-6)
+    x = pooled @ weights_of(model, "part_conv")[0]
+    parts = np.maximum(normalised(x, *weights_of(model, "part_bn")), 0)
+    np.testing.assert_allclose(out["parts"], parts, rtol=1e-4, atol=1e-5)
+    logits = oracle_parts.part_logits(parts, weights_of(model, "part_logits")[0])
+    np.testing.assert_allclose(out["part_logits"], logits, rtol=1e-4, atol=1e-4)
+    assert set(out) == {"features", "embedding", "parts", "part_logits"}
+
+
+def test_pooled_parts_are_dropped_in_training_only():
+    model = build(heads.PartHead(4, 16, dropout=0.5))
+    assert not np.allclose(model(images(), training=True)["parts"], model(images())["parts"])
+    assert model.get_layer("part_dropout").rate == 0.5
+
+
+def test_nobody_to_classify_leaves_the_classifiers_out():
+    assert set(build(heads.PartHead(2, 16), identities=None).output) == {
+        "features",
+        "embedding",
+        "parts",
+    }
+
+
+def test_local_features_and_embedding_of_half_precision_models_are_float32():
+    keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    try:
+        model = build(heads.LocalHead(4, 16), heads.PartHead(2, 16))
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+    assert {output.dtype for output in model.output.values()} == {"float32"}
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: heads.LocalHead(order="relu"), r"conv_bn_relu or bn_relu_conv: received 'relu'"),
+        (lambda: heads.LocalHead(width=0), r"width of at least 1: received 0"),
+        (lambda: heads.PartHead(dropout=1.0), r"dropout in \[0, 1\).*dropout=1.0"),
+        (lambda: heads.PartHead(width=0), r"width=0"),
+        (lambda: build(heads.LocalHead(9)), r"9 stripes of 8 rows"),
+        (lambda: build(heads.LocalHead(2, pooling="min")), r"avg or max, but 'min'"),
+        (
+            lambda: build(heads.LocalHead(2), heads.LocalHead(4)),
+            r"outputs of its own: received two with \['local'\]",
+        ),
+    ],
+)
+def test_bad_heads_are_refused(make, message):
+    with pytest.raises(InputError, match=message):
+        make()
+
+
+# --- Stripes without training, and embedding both
+
+
+@pytest.mark.parametrize(("count", "pooling"), [(None, "max"), (4, "max"), (3, "avg")])
+def test_stripes_of_any_model_are_pooled_from_its_map(count, pooling):
+    model = build()
+    view = models.stripes(model, count, pooling)
+    pooled = oracle_parts.stripes(maps_of(model), count or 8, pooling)
+    expected = pooled / np.linalg.norm(pooled, axis=-1, keepdims=True)
+    out = view(images())
+    np.testing.assert_allclose(out["local"], expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(out["embedding"], model(images())["embedding"])
+    before = view(images())["local"].numpy()
+    shaken(model)
+    assert not np.allclose(view(images())["local"], before), "the weights are shared"
+
+
+def test_stripes_of_a_loaded_model_that_has_its_own(tmp_path: Path):
+    model = build(heads.LocalHead(4, 16))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert models.stripes(loaded).output["local"].shape == (None, 8, 128)
+
+
+def test_an_ensemble_has_no_stripes():
+    with pytest.raises(InputError, match=r"layer 'pool'.*of an ensemble take one member"):
+        models.stripes(models.ensemble([build(), build()]))
+
+
+def test_both_features_are_embedded():
+    model = build(heads.LocalHead(4, 16))
+    both = models.Embedder(model, local=True)([images(3), images(2, seed=1)])
+    plain = models.Embedder(model)([images(3), images(2, seed=1)])
+    np.testing.assert_allclose(both["embedding"], plain, rtol=1e-6)
+    local = np.concatenate([model(images(3))["local"], model(images(2, seed=1))["local"]])
+    expected = local / np.linalg.norm(local, axis=-1, keepdims=True)
+    np.testing.assert_allclose(both["local"], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_the_mirror_image_is_added_to_both():
+    model = build(heads.LocalHead(4, 16))
+    both = models.Embedder(model, flip=True, local=True)([images()])
+    total = model(images())["local"] + model(images()[:, :, ::-1])["local"]
+    expected = total / np.linalg.norm(total, axis=-1, keepdims=True)
+    np.testing.assert_allclose(both["local"], expected, rtol=1e-4, atol=1e-6)
+    mirrored = models.Embedder(model, flip=True, local=True)([images()[:, :, ::-1]])
+    np.testing.assert_allclose(mirrored["local"], both["local"], rtol=1e-4, atol=1e-5)
+
+
+def test_a_model_without_local_features_is_refused():
+    with pytest.raises(InputError, match=r"named 'local'.*LocalHead\(\)\], or take .*stripes"):
+        models.Embedder(build(), local=True)

@@ -1,0 +1,117 @@
+"""A copy of a data set whose test images were cut out by a careless detector.
+
+    python tools/shifted_boxes.py --data_dir=Market-1501 --out=Market-shifted
+    python evaluate.py --run=RUN --dataset=market1501 --data_dir=Market-shifted
+
+The data set is in the Market-1501 layout. Each query and gallery image is cut again by a box that
+is shifted and too small or too large, see `box`, and scaled back to its size; the training images
+stay as they are. What happens to an image depends on its file name and the seed alone.
+"""
+
+import os
+import shutil
+import sys
+import tempfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+from absl import app, flags
+from PIL import Image
+
+from keras_reid.data.layouts import image_files
+from keras_reid.data.readers import MARKET_FOLDERS
+from keras_reid.errors import InputError
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("data_dir", None, "Folder in the Market-1501 layout.")
+flags.DEFINE_string("out", None, "The new folder.")
+flags.DEFINE_float("shift", 0.2, "Largest vertical shift, as a share of the height.")
+flags.DEFINE_float("crop", 0.2, "Largest cut at the top or at the bottom, as a share of the height.")
+flags.DEFINE_integer("seed", 0, "Of all boxes.")
+
+Box = tuple[float, float, float, float]
+
+
+def box(random: np.random.Generator, shift: float, crop: float) -> Box:
+    """Left, top, right and bottom of a careless box, in shares of the image's width and height.
+
+    The box is moved by `u · shift` of the height, u uniform in [−1, 1], and by a quarter of that
+    share of the width likewise; then `v · crop` of the height, v uniform in [0, 1], is cut off at
+    the top or at the bottom, which is even chances.
+    """
+    down, aside = random.uniform(-1, 1, 2) * (shift, shift / 4)
+    top, bottom = down, 1 + down
+    cut = random.uniform() * crop
+    if random.integers(2):
+        top += cut
+    else:
+        bottom -= cut
+    return aside, top, 1 + aside, bottom
+
+
+def cut(image: Image.Image, edges: Box) -> Image.Image:
+    """The box of the image, scaled to its size; beyond the edges their pixels are repeated."""
+    width, height = image.size
+    margin_x, margin_y = (
+        int(np.ceil(size * max(0, -low, high - 1)))
+        for size, low, high in ((width, edges[0], edges[2]), (height, edges[1], edges[3]))
+    )
+    around = ((margin_y, margin_y), (margin_x, margin_x), (0, 0))
+    padded = Image.fromarray(np.pad(np.asarray(image.convert("RGB")), around, mode="edge"))
+    left, right = (margin_x + width * edge for edge in edges[::2])
+    top, bottom = (margin_y + height * edge for edge in edges[1::2])
+    return padded.resize((width, height), Image.Resampling.BICUBIC, (left, top, right, bottom))
+
+
+def shifted(source: Path, out: Path, shift: float, crop: float, seed: int) -> int:
+    """Writes the copy, which appears when it is complete; returns how many images were cut.
+
+    Raises:
+        InputError: no such data set, or `out` is not empty, or shares that leave nothing of a person.
+    """
+    if not (0 <= shift < 1 and 0 <= crop < 1):
+        raise InputError(f"shift and crop are shares in [0, 1): received {shift} and {crop}")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"the copy is a new or empty folder: {out} holds something; name another")
+    count = 0
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as folder:
+        staged = Path(folder) / out.name
+        for part, name in MARKET_FOLDERS.items():
+            (staged / name).mkdir(parents=True)
+            for file in image_files(source / name):
+                if part == "train":
+                    _link(file, staged / name / file.name)
+                    continue
+                random = np.random.default_rng([seed, zlib.crc32(file.name.encode())])
+                with Image.open(file) as image:
+                    again = cut(image, box(random, shift, crop))
+                again.save(staged / name / file.name, quality=95, subsampling=0)
+                count += 1
+        staged.rename(out)
+    return count
+
+
+def _link(file: Path, copy: Path) -> None:
+    try:
+        os.link(file, copy)
+    except OSError:  # another file system
+        shutil.copyfile(file, copy)
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    try:
+        if not FLAGS.data_dir or not FLAGS.out:
+            raise InputError("a copy is made of one folder in another: give --data_dir and --out")
+        out = Path(FLAGS.out).absolute()
+        count = shifted(Path(FLAGS.data_dir), out, FLAGS.shift, FLAGS.crop, FLAGS.seed)
+        print(f"{count} test images cut again in {out}")
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    app.run(main)
