@@ -21,6 +21,7 @@ __all__ = [
     "losses",
     "mining",
     "models",
+    "report",
     "serving",
     "training",
 ]

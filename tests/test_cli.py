@@ -119,6 +119,60 @@ def test_export_is_checked_and_scores_the_same(trained: Path) -> None:
 
 
 @pytest.fixture(scope="module")
+def aligned(pedestrians: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the run of a model with local features."""
+    cwd = tmp_path_factory.mktemp("aligned")
+    code, _, err = train(pedestrians, cwd, "--stripes=2", "--stripe_normalize")
+    assert code == 0, err
+    return cwd
+
+
+@pytest.mark.parametrize("local", ["pooled", "trained"])
+def test_local_features_are_scored_and_exported(aligned: Path, local: str) -> None:
+    flags = json.loads((aligned / "run/flags.json").read_text())
+    dataset = ("--dataset=market1501", f"--data_dir={flags['data_dir']}")
+    code, out, err = call(
+        "export.py", "--run=run", f"--name={local}", f"--local={local}", cwd=aligned
+    )
+    assert code == 0, err
+    assert "parity ok" in out
+    scores = []
+    for distance in ("global", "local", "global_local"):
+        for model in ("--run=run", f"--saved_model=export/{local}/1"):
+            out = f"{local}-{len(scores)}.json"
+            code, _, err = call(
+                "evaluate.py",
+                model,
+                *dataset,
+                f"--distance={distance}",
+                f"--local={local}",
+                f"--out={out}",
+                cwd=aligned,
+            )
+            assert code == 0, err
+            scores.append(json.loads((aligned / out).read_text()))
+    assert [score["protocol"]["distance"] for score in scores[::2]] == [
+        "euclidean",
+        "local",
+        "global_local",
+    ]
+    for run, exported in zip(scores[::2], scores[1::2], strict=True):
+        np.testing.assert_allclose(run["mAP"], exported["mAP"], atol=1e-3)
+    assert len({score["mAP"] for score in scores[::2]}) == 3
+
+
+def test_local_features_that_are_not_there(trained: Path) -> None:
+    for flags, message in (
+        (("--local=trained",), "an output named 'local'"),
+        (("--stripes=9",), "9 stripes of 4 rows"),
+    ):
+        code, _, err = call("evaluate.py", "--run=run", "--distance=local", *flags, cwd=trained)
+        assert code == 1
+        assert message in err
+        assert "Traceback" not in err
+
+
+@pytest.fixture(scope="module")
 def pair(pedestrians: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the run of two that learned from each other."""
     cwd = tmp_path_factory.mktemp("pair")
@@ -197,7 +251,7 @@ def test_help_names_every_flag(tmp_path: Path) -> None:
         (["train.py", "--dataset=market1501", "--data_dir=nowhere"], "nowhere"),
         (
             ["train.py", "--recipe=botox"],
-            "a recipe is one of bot, classification, distill, .*mutual, tiny: received",
+            "a recipe is one of aligned, .*, bot, classification, .*, pcb.*, tiny: received",
         ),
         (["train.py", "--imitate=logits"], "imitate is a list of logits, distances, ranks"),
         (["train.py", "--epochs=0"], "epochs is at least 1: received 0"),
@@ -234,6 +288,9 @@ def test_bad_values_within_a_data_set(pedestrians: Path, tmp_path: Path) -> None
         ("--schedule=sine", "a schedule is one of"),
         ("--weights=nowhere.h5", "existing file"),
         ("--identities=4000", "4000"),
+        ("--stripes=9", "9 stripes of 4 rows"),
+        ("--parts=9", "9 stripes of 4 rows"),
+        ("--stripe_order=relu", "conv_bn_relu or bn_relu_conv"),
     ):
         code, _, err = call(*common, flag, "--run=run", cwd=tmp_path)
         assert code == 1, err

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_reid import data, losses, models
+from keras_reid import data, heads, losses, models
 from keras_reid.errors import InputError
 from keras_reid.training import fitting, recipes, runs
 from keras_reid.training.callbacks import (
@@ -210,6 +210,7 @@ def test_the_best_epoch_can_be_kept(pedestrians, tmp_path) -> None:
     assert path.exists()
 
 
+REFINED = {"epochs": 1, "parts": 2, "induction": 1, "refinement": 1, "metric_weight": 0.0}
 TWO = {"members": "tiny,tiny", "imitate": "logits:1,distances:0.1,ranks:0.1"}
 
 
@@ -234,9 +235,11 @@ def tiny(**changes) -> recipes.Recipe:
         ({"ema": 0.9}, 1),
         ({**TWO, "update": "sequential", "own_views": True, "ramp_up": 2.0, "ema": 0.9}, 1),
         ({**TWO, "pretrain": 1, "epochs": 2, "weight_decay": 1e-3}, 2),
-        ({"pretrain": 2, "epochs": 1, "identity_weight": 0.0}, 1),
+        ({"pretrain": 2, "epochs": 1, "identity_weight": 0.0, "ema": 0.9}, 1),
         ({"pretrain": 1, "epochs": 2, "identity_weight": 0.0, "metric_loss": "quadruplet"}, 1),
         ({"pretrain": 1, "epochs": 2, "metric_loss": "margin_sample_mining", "margin": -1.0}, 2),
+        ({**REFINED, "stripes": 2, "ema": 0.9}, 1),
+        ({**REFINED, "stripes": 2}, 2),
     ],
     ids=[
         "one phase",
@@ -245,6 +248,8 @@ def tiny(**changes) -> recipes.Recipe:
         "in the first phase",
         "before the second",
         "in the second",
+        "while parts are induced",
+        "while parts are refined",
     ],
 )
 def test_an_interrupted_run_ends_with_the_same_weights(
@@ -323,8 +328,122 @@ def test_the_roads_that_users_compare(recipe: str, terms: list[str]) -> None:
     assert [term.name for term in objective.terms] == terms
 
 
+def test_the_objective_of_alignment() -> None:
+    """Identity, global and local triplet loss, each once; and among two, logits and distances."""
+    recipe = recipes.get("aligned_mutual")
+    terms = {term.name: term for term in fitting.build_objective(recipe).terms}
+    assert {name: (term.output, term.weight) for name, term in terms.items()} == {
+        "identity": ("logits", 1),
+        "metric": ("features", 1),
+        "local": (("features", "local"), 1),
+    }
+    assert isinstance(terms["metric"].loss, losses.TripletHardLoss)
+    assert isinstance(terms["local"].loss, losses.AlignedTripletLoss)
+    imitated = {term.name: (term.outputs, term.weight) for term in build_imitation(recipe)}
+    assert imitated == {"logits": (("logits",), 0.01), "distances": (("features",), 0.001)}
+    assert len(recipe.backbones) == 2
+    assert not recipes.get("aligned").imitate
+
+
+def build_imitation(recipe: recipes.Recipe) -> tuple[Term, ...]:
+    return fitting.build_imitation(recipe).terms
+
+
+def test_the_margin_is_that_of_both_triplet_losses() -> None:
+    for margin, expected in ((0.5, 0.5), (-1.0, None), (None, 0.3)):
+        objective = fitting.build_objective(tiny(stripes=2, margin=margin))
+        margins = {term.name: getattr(term.loss, "margin", 0) for term in objective.terms}
+        assert margins["metric"] == margins["local"] == expected
+
+
+def test_parts_are_classified_each() -> None:
+    (term,) = fitting.build_objective(recipes.get("pcb")).terms
+    assert term.output == "part_logits"
+    model = fitting.build_model(tiny(parts=2, part_width=8, part_dropout=0.25), 5)
+    assert model.output["part_logits"].shape == (None, 2, 5)
+    assert model.get_layer("part_dropout").rate == 0.25
+    assert model.get_layer("part_conv").units == 8
+    assert not model.get_layer("part_pool").refinable
+
+
+def test_stripes_are_built_as_they_are_described() -> None:
+    recipe = tiny(
+        stripes=3,
+        stripe_width=8,
+        stripe_pooling="max",
+        stripe_order="bn_relu_conv",
+        stripe_normalize=True,
+    )
+    (head,) = fitting.build_heads(recipe)
+    assert head == heads.LocalHead(3, 8, "max", "bn_relu_conv", True)
+    assert fitting.build_heads(tiny()) == []
+
+
+def test_a_term_of_two_outputs_survives_saving() -> None:
+    terms = Objective(
+        Term("local", losses.AlignedTripletLoss(0.5), ("features", "local"), weight=2)
+    )
+    config = json.loads(json.dumps(keras.saving.serialize_keras_object(terms)))
+    (again,) = keras.saving.deserialize_keras_object(config).terms
+    assert again.output == ("features", "local")
+    assert (again.weight, again.loss.margin) == (2, 0.5)
+    with pytest.raises(InputError, match="'local' needs an output named 'local'"):
+        again({"identity": [0, 1]}, {"features": tf.zeros((2, 3))})
+
+
+@pytest.mark.parametrize("members", [1, 2])
+def test_aligned_features_are_trained(members: int) -> None:
+    """The sum of the three terms; with two members, all of theirs in the logs."""
+    several = {"members": "tiny,tiny", "imitate": "logits:0.01,distances:0.001"}
+    recipe = tiny(stripes=2, **(several if members == 2 else {}))
+    trained = fitting.build_learner(fitting.build_members(recipe, 7), recipe, 10)
+    trained.run_eagerly = True
+    x, y = batch()
+    logs = trained.train_on_batch(tf.image.resize(x, (32, 16)), y, return_dict=True)
+    prefix = "member1_" if members == 2 else ""
+    parts = [logs[f"{prefix}{name}"] for name in ("identity", "metric", "local")]
+    imitated = (
+        0.01 * logs["member1_logits"] + 0.001 * logs["member1_distances"] if members == 2 else 0
+    )
+    assert logs[f"{prefix}loss"] == pytest.approx(sum(parts) + imitated, rel=1e-5)
+    assert logs[f"{prefix}local"] > 0
+    assert f"{prefix}local_active" in logs
+    local = trained.members["member1"] if members == 2 else trained.model
+    gradient_flows = local.get_layer("local_conv").kernel
+    before = np.array(gradient_flows)
+    trained.train_on_batch(tf.image.resize(x, (32, 16)), y)
+    assert not np.array_equal(before, gradient_flows)
+
+
+def test_refined_parts_are_induced(pedestrians, tmp_path) -> None:
+    """Stripes; then the assignment alone, all else frozen; then everything with refined parts."""
+    images = data.load("market1501", str(pedestrians)).train
+    recipe = tiny(**REFINED)
+    model = fitting.build_model(recipe, len(images.classes()[0]))
+    seen = []
+
+    class Look(keras.callbacks.Callback):
+        def on_train_end(self, logs=None) -> None:
+            seen.append({v.path: v.numpy() for v in model.weights})
+
+    start = {v.path: v.numpy() for v in model.weights}
+    fitting.fit(model, images, recipe, runs.Run(tmp_path / "r"), {}, verbose=0, callbacks=[Look()])
+    assignment = {"part_pool/kernel", "part_pool/bias"}
+
+    def changed(before, after) -> set[str]:
+        return {path for path in before if not np.array_equal(before[path], after[path])}
+
+    first, second, third = (changed(*pair) for pair in zip([start, *seen[:2]], seen, strict=True))
+    assert not first & {*assignment, "part_pool/refined"}
+    assert "part_conv/kernel" in first
+    assert second == {*assignment, "part_pool/refined"}
+    assert third >= {*assignment, "part_conv/kernel"}
+    assert [float(weights["part_pool/refined"]) for weights in seen] == [0, 1, 1]
+    assert all(layer.trainable for layer in model.layers)
+
+
 def test_fine_tuning_has_two_phases() -> None:
-    first, second = recipes.get("finetune_metric").phases
+    first, second = (phase.recipe for phase in recipes.get("finetune_metric").phases)
     assert (first.identity_weight, first.metric_weight) == (1, 0)
     assert (second.identity_weight, second.metric_weight) == (0, 1)
 
@@ -447,6 +566,9 @@ def test_run_folders_that_are_broken(tmp_path) -> None:
         ({"imitate": "ranks:-1"}, "a weight above 0, .*: received 'ranks:-1'"),
         ({"imitate": "poses:1"}, "received 'poses:1'"),
         ({"edges": "member1>member2>member1"}, "or pairs such as member1>member2"),
+        ({"stripes": -1}, "stripes is at least 0: received -1"),
+        ({"induction": 2}, "what is refined are parts: received induction=2 and refinement=0"),
+        ({"refinement": 1}, "give the number of parts"),
     ],
 )
 def test_bad_recipes(changes: dict, message: str) -> None:

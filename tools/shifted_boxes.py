@@ -27,7 +27,9 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string("data_dir", None, "Folder in the Market-1501 layout.")
 flags.DEFINE_string("out", None, "The new folder.")
 flags.DEFINE_float("shift", 0.2, "Largest vertical shift, as a share of the height.")
-flags.DEFINE_float("crop", 0.2, "Largest cut at the top or at the bottom, as a share of the height.")
+flags.DEFINE_float(
+    "crop", 0.2, "Largest cut at the top or at the bottom, as a share of the height."
+)
 flags.DEFINE_integer("seed", 0, "Of all boxes.")
 
 Box = tuple[float, float, float, float]
@@ -68,7 +70,7 @@ def shifted(source: Path, out: Path, shift: float, crop: float, seed: int) -> in
     """Writes the copy, which appears when it is complete; returns how many images were cut.
 
     Raises:
-        InputError: no such data set, or `out` is not empty, or shares that leave nothing of a person.
+        InputError: no such data set, an `out` that is not empty, or shares that are none.
     """
     if not (0 <= shift < 1 and 0 <= crop < 1):
         raise InputError(f"shift and crop are shares in [0, 1): received {shift} and {crop}")

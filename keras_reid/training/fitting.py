@@ -272,8 +272,9 @@ def fit(
                         *callbacks,
                     ],
                 )
+            # A later phase begins with the averages of this one, and so does a resumed one.
+            for optimizer, variables in optimized(learner):
+                optimizer.finalize_variable_values(variables)
         begin = end
-    for optimizer, variables in optimized(learner):
-        optimizer.finalize_variable_values(variables)
     run.save_models(members)
     return model

@@ -1,0 +1,69 @@
+"""Which stripes does an alignment compare? Two drawings of one pedestrian, one cut out too low.
+
+    python examples/draw_alignment.py --out=docs/images/alignment.png
+    python examples/draw_alignment.py --run=runs/synthetic-aligned-1
+
+Nothing is downloaded: the pedestrians are drawn, and without `--run` a small model is trained on
+them for a minute. Prints the aligned distance of the pair, and what the stripes would cost
+compared row by row.
+"""
+
+import os
+import tempfile
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+from absl import app, flags
+
+from keras_reid import data, distances, models, report, training
+from keras_reid.data.decode import decode
+from keras_reid.training import fitting, recipes, runs
+
+flags.DEFINE_string("run", None, "A run folder of train.py; default: a small model is trained.")
+flags.DEFINE_string("out", "alignment.png", "The new picture.")
+flags.DEFINE_float("shift", 0.25, "By how much of its height the second image is cut too low.")
+flags.DEFINE_integer("epochs", 8, "Epochs of the small model.")
+FLAGS = flags.FLAGS
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    if Path(FLAGS.out).exists():
+        raise app.UsageError(f"--out is a new file: {FLAGS.out!r} exists")
+    with tempfile.TemporaryDirectory() as folder:
+        dataset = data.load("synthetic", Path(folder) / "drawn")
+        model = runs.Run(FLAGS.run).load_model() if FLAGS.run else trained(dataset, folder)
+        first, second = pair(dataset)
+    size = tuple(model.input_shape[1:3])
+    images = [np.asarray(keras.ops.image.resize(image, size)) for image in (first, second)]
+    images = np.stack([np.clip(image, 0, 255).astype("uint8") for image in images])
+    local = models.stripes(model)(images)["local"]
+    apart = np.tanh(np.linalg.norm(local[0][:, None] - local[1][None], axis=-1) / 2)
+    total, path = distances.aligned(local[:1], local[1:], return_path=True)
+    report.draw_alignment(first, second, np.array(path[0, 0]), apart).save(FLAGS.out)
+    print(f"aligned {float(total[0, 0]):.2f}, row by row {np.trace(apart):.2f}: see {FLAGS.out}")
+
+
+def trained(dataset: data.ReidDataset, folder: str) -> keras.Model:
+    recipe = recipes.get("tiny")
+    recipe = recipes.Recipe(**{**vars(recipe), "epochs": FLAGS.epochs, "stripes": 8})
+    model = fitting.build_model(recipe, len(dataset.train.classes()[0]))
+    fitting.fit(model, dataset.train, recipe, training.Run(Path(folder) / "run"), {}, verbose=2)
+    return model
+
+
+def pair(dataset: data.ReidDataset) -> tuple[np.ndarray, np.ndarray]:
+    """A query image, and a gallery image of the same identity in which the feet come too high."""
+    query = dataset.query[:1]
+    same = dataset.gallery[dataset.gallery.identity == query.identity[0]]
+    other = same[same.camera != query.camera[0]]
+    first, second = (decode(images.path[0]).numpy() for images in (query, other))
+    rows = int(FLAGS.shift * len(second))
+    return first, np.concatenate([second[rows:], np.repeat(second[-1:], rows, axis=0)])
+
+
+if __name__ == "__main__":
+    app.run(main)

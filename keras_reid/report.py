@@ -1,0 +1,99 @@
+"""Pictures that show what a model does."""
+
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from keras_reid.errors import InputError
+
+WHITE, GREY, NEAR, PALE = (255, 255, 255), (170, 170, 170), (0, 110, 60), (200, 220, 210)
+
+
+def draw_alignment(
+    first: np.ndarray,
+    second: np.ndarray,
+    path: np.ndarray,
+    costs: np.ndarray | None = None,
+    height: int = 256,
+) -> Image.Image:
+    """Two images side by side, with a line between the stripes that an alignment compares.
+
+        local = keras_reid.models.stripes(model)(images)["local"]
+        _, path = keras_reid.distances.aligned(local[:1], local[1:], return_path=True)
+        draw_alignment(images[0], images[1], path[0, 0]).save("alignment.png")
+
+    Args:
+        first, second: uint8 RGB images `(h, w, 3)`, scaled to one height.
+        path: booleans `(s, t)`, stripes of the first by stripes of the second, from the top down,
+            as `distances.aligned(…, return_path=True)` gives them for a pair.
+        costs: `d_ij` `(s, t)` in [0, 1]: the less a step of the path costs, the stronger is its
+            line; None draws all alike.
+        height: of the images in the picture, in pixels.
+
+    Raises:
+        InputError: no images, no path from the uppermost to the lowest stripes, or other costs.
+    """
+    path = _checked_path(path)
+    strength = _strength(path, costs)
+    images = [_scaled(image, height) for image in (first, second)]
+    gap = height // 2
+    right = images[0].width + gap
+    picture = Image.new("RGB", (right + images[1].width, height), WHITE)
+    draw = ImageDraw.Draw(picture)
+    for image, left, stripes in zip(images, (0, right), path.shape, strict=True):
+        picture.paste(image, (left, 0))
+        for edge in range(1, stripes):
+            y = round(edge * height / stripes)
+            draw.line([(left, y), (left + image.width - 1, y)], fill=GREY)
+    for i, j in np.argwhere(path):
+        ends = [(images[0].width, _middle(i, path.shape[0], height))]
+        ends += [(right - 1, _middle(j, path.shape[1], height))]
+        share = strength[i, j]
+        colour = tuple(round(p + share * (n - p)) for p, n in zip(PALE, NEAR, strict=True))
+        draw.line(ends, fill=colour, width=1 + round(3 * share))
+    return picture
+
+
+def _middle(stripe: int, stripes: int, height: int) -> int:
+    return int((stripe + 0.5) * height / stripes)
+
+
+def _strength(path: np.ndarray, costs: Any) -> np.ndarray:
+    """Of each line, from 0 to 1."""
+    if costs is None:
+        return np.ones(path.shape)
+    costs = np.asarray(costs, "float64")
+    if costs.shape != path.shape or not ((costs >= 0) & (costs <= 1)).all():
+        raise InputError(
+            f"costs are one number in [0, 1] for each pair of stripes: received {costs.shape} for "
+            f"a path of {path.shape}, from {costs.min(initial=1):.3g} to {costs.max(initial=0):.3g}"
+        )
+    return 1 - costs
+
+
+def _checked_path(path: Any) -> np.ndarray:
+    path = np.asarray(path)
+    if path.ndim != 2 or path.dtype != bool:
+        raise InputError(
+            f"a path is booleans (s, t): received {path.dtype} {path.shape}; of "
+            "distances.aligned(x, y, return_path=True) take one pair, path[i, j]"
+        )
+    cells = np.argwhere(path)
+    whole = (
+        len(cells) > 0 and not cells[0].any() and (cells[-1] == np.subtract(path.shape, 1)).all()
+    )
+    if not whole or any(step.sum() != 1 for step in np.diff(cells, axis=0)):
+        raise InputError(
+            "a path goes from the first to the last pair of stripes by steps down or right: "
+            f"received {cells.tolist()} of {path.shape[0]}×{path.shape[1]}"
+        )
+    return path
+
+
+def _scaled(image: Any, height: int) -> Image.Image:
+    pixels = np.asarray(image)
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
+        raise InputError(f"images are uint8 RGB (h, w, 3): received {pixels.dtype} {pixels.shape}")
+    width = max(1, round(pixels.shape[1] * height / pixels.shape[0]))
+    return Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)

@@ -1,0 +1,79 @@
+"""Pictures of alignments: what is where, and what is refused."""
+
+import numpy as np
+import pytest
+
+from keras_reid import report
+from keras_reid.errors import InputError
+
+DIAGONAL = np.array([[1, 1, 0], [0, 1, 1], [0, 0, 1]], bool)
+
+
+def image(height=64, width=32, value=0):
+    return np.full((height, width, 3), value, np.uint8)
+
+
+def drawn(path=DIAGONAL, costs=None, first=None, second=None, height=96):
+    first, second = (image() if one is None else one for one in (first, second))
+    return np.asarray(report.draw_alignment(first, second, path, costs, height))
+
+
+def test_both_images_stand_side_by_side_at_one_height():
+    picture = drawn(first=image(value=10), second=image(32, 32, value=200))
+    assert picture.shape == (96, 48 + 48 + 96, 3)
+    assert tuple(picture[5, 5]) == (10, 10, 10)
+    assert tuple(picture[5, -5]) == (200, 200, 200)
+    assert tuple(picture[0, 70]) == (255, 255, 255), "between them it is white"
+
+
+def test_stripes_are_marked_and_may_differ_in_number():
+    path = np.array([[True, False], [True, False], [True, True]])
+    picture = drawn(path)
+    assert all(tuple(picture[y, 20]) == report.GREY for y in (32, 64))
+    assert tuple(picture[48, -20]) == report.GREY
+    assert tuple(picture[32, -20]) == (0, 0, 0)
+
+
+def test_a_line_joins_the_middles_of_each_matched_pair():
+    picture = drawn()
+    middles = [16, 48, 80]
+    for i, j in np.argwhere(DIAGONAL):
+        halfway = (middles[i] + middles[j]) // 2
+        assert tuple(picture[halfway, 48 + 24]) == report.NEAR, (i, j)
+    assert tuple(picture[(16 + 80) // 2 + 12, 50]) == (255, 255, 255), "and no others"
+
+
+def test_what_costs_less_is_drawn_stronger():
+    costs = np.zeros((3, 3))
+    costs[0, 0] = 1.0
+    picture = drawn(costs=costs)
+    assert tuple(picture[16, 72]) == report.PALE
+    assert tuple(picture[48, 72]) == report.NEAR
+    wide = (picture[40:56, 60] != 255).any(axis=1).sum()
+    narrow = (picture[12:20, 60] != 255).any(axis=1).sum()
+    assert wide > narrow
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"first": np.zeros((4, 4, 3))}, r"uint8 RGB \(h, w, 3\): received float64 \(4, 4, 3\)"),
+        ({"second": np.zeros((4, 4), np.uint8)}, r"received uint8 \(4, 4\)"),
+        ({"path": DIAGONAL.astype(int)}, r"booleans \(s, t\): received int64 .*path\[i, j\]"),
+        ({"path": DIAGONAL[None]}, r"received bool \(1, 3, 3\)"),
+        ({"path": np.eye(3, dtype=bool)}, r"steps down or right: received \[\[0, 0\], \[1, 1\]"),
+        ({"path": np.zeros((2, 2), bool)}, r"steps down or right: received \[\] of 2×2"),
+        ({"path": DIAGONAL[:2]}, None),
+        ({"path": DIAGONAL[1:]}, r"steps down or right"),
+        ({"path": DIAGONAL[:, :2]}, r"steps down or right"),
+        ({"costs": np.zeros((2, 3))}, r"\[0, 1\] .* received \(2, 3\) for a path of \(3, 3\)"),
+        ({"costs": np.full((3, 3), 1.5)}, r"from 1 to 1.5"),
+        ({"costs": np.full((3, 3), np.nan)}, r"one number in \[0, 1\]"),
+    ],
+)
+def test_what_is_no_alignment_is_refused(change, message):
+    if message is None:
+        assert drawn(**change).shape == (96, 144, 3)
+        return
+    with pytest.raises(InputError, match=message):
+        drawn(**change)
