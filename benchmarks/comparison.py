@@ -19,6 +19,7 @@ import statistics
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from absl import app, flags
 
@@ -86,9 +87,6 @@ ALIGNMENT: dict[str, tuple[str, ...]] = {
 }
 TABLES = {"losses": LOSSES, "mutual": MUTUAL, "alignment": ALIGNMENT}
 
-# By what the models of the table `alignment` are compared; parts have no stripes of their own.
-DISTANCES = ("global", "local", "global_local")
-
 
 def main(argv: list[str]) -> None:
     rows = FLAGS.rows or list(TABLES[FLAGS.table])
@@ -96,9 +94,7 @@ def main(argv: list[str]) -> None:
         for row in rows:
             if seed in seeds_of(row):
                 train(row, seed)
-    if FLAGS.table == "alignment":
-        return by_distance(rows)
-    return by_member(rows)
+    (by_distance if FLAGS.table == "alignment" else by_member)(rows)
 
 
 def by_member(rows: list[str]) -> None:
@@ -120,13 +116,13 @@ def by_member(rows: list[str]) -> None:
 def by_distance(rows: list[str]) -> None:
     """Rank-1 / mAP of each row by each distance, on each test set: the means over the seeds."""
     sets = [FLAGS.data_dir, *FLAGS.also]
-    print(f"| trained | compared by | {' | '.join(Path(s).name for s in sets)} | minutes |")
-    print("| --- | --- |" + " --- |" * (len(sets) + 1))
+    print(f"| trained | compared by | {' | '.join(Path(s).name for s in sets)} |")
+    print("| --- | --- |" + " --- |" * len(sets))
     for row in rows:
-        minutes = [json.loads(scores(row, seed).read_text())["minutes"] for seed in FLAGS.seeds]
-        for distance in DISTANCES:
-            cells = [both([scored(row, seed, distance, s) for seed in FLAGS.seeds]) for s in sets]
-            print(f"| {row} | {distance} | {' | '.join(cells)} | {statistics.mean(minutes):.1f} |")
+        results = [[by_test_set(row, seed, s) for seed in FLAGS.seeds] for s in sets]
+        for distance in results[0][0]:
+            cells = [both([seed[distance] for seed in of_set]) for of_set in results]
+            print(f"| {row} | {distance} | {' | '.join(cells)} |")
 
 
 def both(results: list[dict]) -> str:
@@ -137,23 +133,41 @@ def both(results: list[dict]) -> str:
     return f"**{rank1:.1f} / {mean_ap:.1f}** ({seeds})"
 
 
-def scored(row: str, seed: str, distance: str, data_dir: str) -> dict:
-    """The scores of a trained row, kept in its run folder."""
+def by_test_set(row: str, seed: str, data_dir: str) -> dict[str, dict]:
+    """The scores of a trained row by each distance, kept in its run folder."""
     run = scores(row, seed).parent
-    out = run / f"{Path(data_dir).name}-{distance}.json"
-    if not out.exists():
-        command = [
-            sys.executable,
-            str(Path(__file__).resolve().parent.parent / "evaluate.py"),
-            f"--run={run}",
-            "--dataset=market1501",
-            f"--data_dir={data_dir}",
-            f"--distance={distance}",
-            f"--out={out}",
-        ]
-        print("+", *command, flush=True)
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return json.loads(out.read_text())
+    file = run / f"{Path(data_dir).name}.json"
+    if not file.exists():
+        from keras_reid import models
+        from keras_reid.training import Run
+
+        model = Run(run).load_model()
+        results = score(models.stripes(model), data_dir, ("global", "local", "global_local"))
+        if "local" in model.output:
+            trained = score(model, data_dir, ("local", "global_local"))
+            results |= {f"{name}, trained stripes": value for name, value in trained.items()}
+        file.write_text(json.dumps(results, indent=2))
+    return json.loads(file.read_text())
+
+
+def score(model: Any, data_dir: str, by: tuple[str, ...]) -> dict[str, dict]:
+    """The scores of a model with the outputs embedding and local by each distance."""
+    from keras_reid import data, evaluation, models
+
+    dataset = data.load("market1501", data_dir)
+    embedder = models.Embedder(model, flip=True, local=True)
+    query, gallery = (
+        embedder(data.image_batches(part, 128, embedder.image_size))
+        for part in (dataset.query, dataset.gallery)
+    )
+    columns = [
+        getattr(p, c) for c in ("identity", "camera") for p in (dataset.query, dataset.gallery)
+    ]
+    names = {"global": "euclidean"}
+    return {
+        name: evaluation.rank((query, gallery), *columns, distance=names.get(name, name)).as_dict()
+        for name in by
+    }
 
 
 def line(name: str, scored: list[dict], minutes: float) -> str:

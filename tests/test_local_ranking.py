@@ -68,6 +68,7 @@ def test_blocks_do_not_change_the_distances(monkeypatch, queries, cells):
     expected = rows(query, gallery, "local")
     monkeypatch.setattr(local, "QUERIES", queries)
     monkeypatch.setattr(local, "CELLS", cells)
+    monkeypatch.setattr(local, "STEP", 3)
     np.testing.assert_allclose(rows(query, gallery, "local"), expected, rtol=1e-6)
     source = distance_rows((query, gallery), "local")
     np.testing.assert_allclose(source.rows(2, 6), expected[2:6], rtol=1e-6)
