@@ -77,12 +77,9 @@ MUTUAL: dict[str, tuple[str, ...]] = {
         "--temperature=4",
     ),
 }
-# The local features of AlignedReID++.
-PLUS = ("--stripe_pooling=max", "--stripe_order=bn_relu_conv", "--stripe_normalize")
 ALIGNMENT: dict[str, tuple[str, ...]] = {
     "global": ("--recipe=bot",),
     "aligned": ("--recipe=aligned",),
-    "aligned, unit stripes": ("--recipe=aligned", *PLUS),
     "PCB": ("--recipe=pcb",),
 }
 TABLES = {"losses": LOSSES, "mutual": MUTUAL, "alignment": ALIGNMENT}
