@@ -12,6 +12,8 @@ from keras_reid.layers import FusedBatchNormalization, PartClassifiers, PartPool
 # (feature map, number of identities or None) -> outputs by name
 Head = Callable[[Any, int | None], dict[str, Any]]
 
+ORDERS = ("conv_bn_relu", "bn_relu_conv")
+
 
 @dataclass(frozen=True)
 class LocalHead:
@@ -40,10 +42,9 @@ class LocalHead:
     normalize: bool = False
 
     def __post_init__(self) -> None:
-        if self.order not in ("conv_bn_relu", "bn_relu_conv"):
+        if self.order not in ORDERS:
             raise InputError(
-                "the order of a local head is conv_bn_relu or bn_relu_conv: received "
-                f"{self.order!r}"
+                f"the order of a local head is {' or '.join(ORDERS)}: received {self.order!r}"
             )
         if self.width < 1:
             raise InputError(f"a local feature has a width of at least 1: received {self.width}")

@@ -45,11 +45,18 @@ class LossCase:
     def value(self, labels: np.ndarray, predictions: np.ndarray) -> float:
         return self.truth(labels, predictions, **self.arguments)
 
+    def compared(self, predictions: np.ndarray) -> np.ndarray:
+        """The distances of a batch `(b, b)` among which the loss chooses."""
+        if self.arguments.get("by") == "local":
+            local = oracle_alignment.features_and_stripes(predictions.astype("float64"))[1]
+            return oracle_alignment.aligned(local, local)
+        loss = self.loss()
+        return oracle.distances(predictions, loss.distance, loss.normalize)
+
     def rounding(self, predictions: np.ndarray) -> float:
         """Four float32 roundings of the largest number that the loss subtracts from another."""
         if self.metric:
-            loss = self.loss()
-            predictions = oracle.distances(predictions, loss.distance, loss.normalize)
+            predictions = self.compared(predictions)
         return 2.4e-7 * float(np.abs(predictions).max())
 
     def around(self, labels: np.ndarray, predictions: np.ndarray) -> Callable[[np.ndarray], float]:

@@ -290,7 +290,10 @@ def test_bad_values_within_a_data_set(pedestrians: Path, tmp_path: Path) -> None
         ("--identities=4000", "4000"),
         ("--stripes=9", "9 stripes of 4 rows"),
         ("--parts=9", "9 stripes of 4 rows"),
-        ("--stripe_order=relu", "conv_bn_relu or bn_relu_conv"),
+        (
+            "--stripe_order=relu",
+            "stripe_order is one of conv_bn_relu, bn_relu_conv: received 'relu'",
+        ),
     ):
         code, _, err = call(*common, flag, "--run=run", cwd=tmp_path)
         assert code == 1, err

@@ -77,6 +77,8 @@ def test_blocks_do_not_change_the_distances(monkeypatch, queries, cells):
 
 def test_copies_have_equal_distances_and_those_of_equal_stripes_are_0():
     image = np.repeat(stripes(1, 1, 512), 4, axis=1)
+    single = stripes(50, 1, 512, seed=2)
+    assert np.all(np.diag(rows(single, single, "local")) == 0), "rounding is no distance"
     others = stripes(5, 4, 512, seed=1)
     assert np.all(rows(image, image, "local") == 0)
     twice = rows(others, np.concatenate([others, others]), "local")

@@ -569,6 +569,8 @@ def test_run_folders_that_are_broken(tmp_path) -> None:
         ({"stripes": -1}, "stripes is at least 0: received -1"),
         ({"induction": 2}, "what is refined are parts: received induction=2 and refinement=0"),
         ({"refinement": 1}, "give the number of parts"),
+        ({"stripe_order": "relu"}, "stripe_order is one of conv_bn_relu, bn_relu_conv: received"),
+        ({"stripe_pooling": "gem"}, "stripe_pooling is one of avg, max: received 'gem'"),
     ],
 )
 def test_bad_recipes(changes: dict, message: str) -> None:

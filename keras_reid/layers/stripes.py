@@ -9,6 +9,8 @@ from keras_reid.errors import InputError
 
 Shape = tuple[int | None, ...]
 
+STRIPE_POOLINGS = ("avg", "max")
+
 
 def windows(rows: int, stripes: int) -> list[tuple[int, int]]:
     """First row and the one after the last of each stripe: `⌊i·h/s⌋ … ⌈(i + 1)·h/s⌉`.
@@ -39,9 +41,10 @@ class StripePooling(keras.layers.Layer):
 
     def __init__(self, stripes: int, pooling: str = "avg", **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if pooling not in ("avg", "max"):
+        if pooling not in STRIPE_POOLINGS:
             raise InputError(
-                f"Stripes are pooled by avg or max, but {pooling!r} was given: choose one of these."
+                f"Stripes are pooled by {' or '.join(STRIPE_POOLINGS)}, but {pooling!r} was given: "
+                "choose one of these."
             )
         self.stripes = stripes
         self.pooling = pooling

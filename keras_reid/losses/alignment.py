@@ -59,7 +59,7 @@ class AlignedTripletLoss(MetricLoss):
 
     def batch(self, labels: Tensor, predictions: Any) -> Batch:
         features, local = self._pair(predictions)
-        chosen = super().batch(labels, ops.stop_gradient(features))
+        chosen = super().batch(labels, features)  # which a miner does not differentiate
         stripes = distances.unit(local) if self.normalize else local
         return chosen._replace(read=between_points(stripes, distances.aligned_paired))
 

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from keras_reid.errors import InputError
+from keras_reid.heads import ORDERS
+from keras_reid.layers.stripes import STRIPE_POOLINGS
 from keras_reid.losses import IMITATIONS, METRIC_LOSSES
 from keras_reid.training.mutual import AVERAGES, UPDATES
 
@@ -136,7 +138,12 @@ class Recipe:
             raise InputError(
                 f"metric_loss is one of {', '.join(METRIC_LOSSES)}: received {self.metric_loss!r}"
             )
-        for name, known in (("update", UPDATES), ("average", AVERAGES)):
+        for name, known in (
+            ("update", UPDATES),
+            ("average", AVERAGES),
+            ("stripe_order", ORDERS),
+            ("stripe_pooling", STRIPE_POOLINGS),
+        ):
             if getattr(self, name) not in known:
                 raise InputError(
                     f"{name} is one of {', '.join(known)}: received {getattr(self, name)!r}"

@@ -205,9 +205,7 @@ def test_explain_agrees_with_the_oracle(name):
     labels, predictions = batch(case, 3)
     loss = case.loss()
     facts = {key: float(fact) for key, fact in loss.explain(labels, predictions).items()}
-    positive, negative = oracle.pairs_of(
-        oracle.distances(predictions, loss.distance, loss.normalize), labels
-    )
+    positive, negative = oracle.pairs_of(case.compared(predictions), labels)
     assert facts["positive"] == pytest.approx(np.mean(positive), rel=1e-5)
     assert facts["negative"] == pytest.approx(np.mean(negative), rel=1e-5)
     assert 0 <= facts["active"] <= 1
