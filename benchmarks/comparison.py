@@ -124,7 +124,7 @@ def by_distance(rows: list[str]) -> None:
 
 def both(results: list[dict]) -> str:
     """Mean rank-1 / mAP in percent and, in brackets, those of each seed."""
-    each = [(100 * result["cmc"][0], 100 * result["mAP"]) for result in results]
+    each = percents(results)
     rank1, mean_ap = map(statistics.mean, zip(*each, strict=True))
     seeds = ", ".join(f"{r:.1f} / {m:.1f}" for r, m in each)
     return f"**{rank1:.1f} / {mean_ap:.1f}** ({seeds})"
@@ -169,13 +169,18 @@ def score(model: Any, data_dir: str, by: tuple[str, ...]) -> dict[str, dict]:
 
 def line(name: str, scored: list[dict], minutes: float) -> str:
     """Rank-1 / mAP of each seed, their mean and, of several seeds, their standard deviation."""
-    both = [(100 * score["cmc"][0], 100 * score["mAP"]) for score in scored]
-    each = [f"{r:.1f} / {m:.1f}" for r, m in both] + [""] * (len(FLAGS.seeds) - len(both))
-    rank1, mean_ap = map(statistics.mean, zip(*both, strict=True))
-    spread = map(statistics.stdev, zip(*both, strict=True)) if len(both) > 1 else ()
+    pairs = percents(scored)
+    each = [f"{r:.1f} / {m:.1f}" for r, m in pairs] + [""] * (len(FLAGS.seeds) - len(pairs))
+    rank1, mean_ap = map(statistics.mean, zip(*pairs, strict=True))
+    spread = map(statistics.stdev, zip(*pairs, strict=True)) if len(pairs) > 1 else ()
     around = " / ".join(f"{value:.1f}" for value in spread)
     cells = [name, *each, f"**{rank1:.1f} / {mean_ap:.1f}**", around, f"{minutes:.1f}"]
     return f"| {' | '.join(cells)} |"
+
+
+def percents(results: list[dict]) -> list[tuple[float, float]]:
+    """Rank-1 and mAP of each result."""
+    return [(100 * result["cmc"][0], 100 * result["mAP"]) for result in results]
 
 
 def seeds_of(row: str) -> list[str]:

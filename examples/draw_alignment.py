@@ -20,6 +20,7 @@ from absl import app, flags
 
 from keras_reid import data, distances, models, report, training
 from keras_reid.data.decode import decode
+from keras_reid.data.pipeline import fitted
 from keras_reid.training import fitting, recipes, runs
 
 flags.DEFINE_string("run", None, "A run folder of train.py; default: a small model is trained.")
@@ -38,8 +39,7 @@ def main(argv: list[str]) -> None:
         model = runs.Run(FLAGS.run).load_model() if FLAGS.run else trained(dataset, folder)
         first, second = pair(dataset)
     size = tuple(model.input_shape[1:3])
-    images = [np.asarray(keras.ops.image.resize(image, size)) for image in (first, second)]
-    images = np.stack([np.clip(image, 0, 255).astype("uint8") for image in images])
+    images = np.stack([fitted(image, size) for image in (first, second)])
     local = models.stripes(model)(images)["local"]
     apart = np.tanh(np.linalg.norm(local[0][:, None] - local[1][None], axis=-1) / 2)
     total, path = distances.aligned(local[:1], local[1:], return_path=True)

@@ -1,7 +1,7 @@
 """Embedders: a backbone, a pooling, a neck and a classifier behind named outputs."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -49,6 +49,7 @@ __all__ = [
     "embed",
     "embedder",
     "ensemble",
+    "joined",
     "outputs_at_test",
     "pair_distances",
     "stripes",
@@ -120,7 +121,7 @@ def build(
     if width is not None:
         x = keras.layers.Dense(width, use_bias=False, name="width")(x)
     features = keras.layers.Activation("linear", dtype="float32", name="features")(x)
-    outputs = {"features": features, **_joined(heads, maps, num_identities)}
+    outputs = {"features": features, **_outputs_of(heads, maps, num_identities)}
     if "embedding" not in outputs:
         outputs["embedding"] = NECKS[neck](features)
         if num_identities is not None:
@@ -130,7 +131,7 @@ def build(
     return keras.Model(images, outputs, name="embedder")
 
 
-def _joined(heads: Sequence[Head], maps: Any, num_identities: int | None) -> dict[str, Any]:
+def _outputs_of(heads: Sequence[Head], maps: Any, num_identities: int | None) -> dict[str, Any]:
     """The outputs of all heads."""
     outputs: dict[str, Any] = {}
     for head in heads:
@@ -283,10 +284,19 @@ class Embedder:
             `(n, d)`, or with `local` the dict of `embedding` `(n, d)` and `local` `(n, s, c)`.
         """
         parts = [{k: v.numpy() for k, v in self._step(images).items()} for images in batches]
-        if not parts:
-            raise InputError("there must be at least one image to embed: received none")
-        joint = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        return joint if self._local else joint["embedding"]
+        return joined(parts, self._local)
+
+
+def joined(parts: Sequence[Mapping[str, np.ndarray]], local: bool) -> Any:
+    """The outputs of batches, by name, one after the other; the embeddings alone unless `local`.
+
+    Raises:
+        InputError: no batches.
+    """
+    if not parts:
+        raise InputError("there must be at least one image to embed: received none")
+    joint = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return joint if local else joint["embedding"]
 
 
 def embed(model: keras.Model, batches: Iterable[Any], flip: bool = False) -> np.ndarray:

@@ -185,7 +185,8 @@ class SavedEmbedder:
 
         With `local` the dict of all outputs; see `embed_files`.
         """
-        return self._joined([self.outputs(images) for images in batches], local)
+        self._check_local(local)
+        return models.joined([self.outputs(images) for images in batches], local)
 
     def embed_files(self, paths: Sequence[str], batch_size: int = 64, local: bool = False) -> Any:
         """Embeddings `(n, d)` of n image files, `batch_size` of them at a time.
@@ -200,20 +201,17 @@ class SavedEmbedder:
             OSError, tf.errors.InvalidArgumentError: a file cannot be read: pass images through
                 `keras_reid.data.readable` first.
         """
+        self._check_local(local)
         blocks = (paths[i : i + batch_size] for i in range(0, len(paths), batch_size))
         parts = [self.outputs_from_bytes([Path(p).read_bytes() for p in b]) for b in blocks]
-        return self._joined(parts, local)
+        return models.joined(parts, local)
 
-    def _joined(self, parts: list[dict[str, np.ndarray]], local: bool) -> Any:
-        if not parts:
-            raise InputError("there must be at least one image to embed: received none")
+    def _check_local(self, local: bool) -> None:
         if local and not self.has_local:
             raise InputError(
                 f"local features are a second output: {self.path} has none; export it with "
                 "local=True (--local)"
             )
-        joint = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        return joint if local else joint["embedding"]
 
 
 def load(path: str | os.PathLike[str]) -> SavedEmbedder:

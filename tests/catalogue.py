@@ -65,8 +65,9 @@ class LossCase:
         return partial(self.truth, labels, **self.arguments, **constant)
 
 
-def _case(name: str, truth: Callable[..., float], **traits: Any) -> Callable[..., LossCase]:
-    build = getattr(losses, name)
+def _case(
+    build: type[keras.losses.Loss], truth: Callable[..., float], **traits: Any
+) -> Callable[..., LossCase]:
     return lambda **arguments: LossCase(build, arguments, truth, **traits)
 
 
@@ -76,24 +77,24 @@ PLAIN = {"distance": "euclidean", "normalize": False}
 
 
 def _metric_losses() -> dict[str, LossCase]:
-    hard = _case("TripletHardLoss", oracle.triplet_hard)
-    hard_all = _case("TripletHardLoss", oracle.triplet_hard_of_every_anchor, one_sided=True)
-    every = _case("TripletLoss", oracle.triplets)
-    semi = _case("TripletSemiHardLoss", oracle.triplet_semi_hard)
+    hard = _case(losses.TripletHardLoss, oracle.triplet_hard)
+    hard_all = _case(losses.TripletHardLoss, oracle.triplet_hard_of_every_anchor, one_sided=True)
+    every = _case(losses.TripletLoss, oracle.triplets)
+    semi = _case(losses.TripletSemiHardLoss, oracle.triplet_semi_hard)
     semi_all = _case(
-        "TripletSemiHardLoss", oracle.triplet_semi_hard_of_every_anchor, one_sided=True
+        losses.TripletSemiHardLoss, oracle.triplet_semi_hard_of_every_anchor, one_sided=True
     )
-    soft = _case("SoftTripletHardLoss", oracle.soft_triplet_hard, frozen=True)
-    soft_full = _case("SoftTripletHardLoss", oracle.soft_triplet_hard)
-    sample = _case("MarginSampleMiningLoss", oracle.margin_sample_mining)
-    improved = _case("ImprovedTripletLoss", oracle.improved_triplet)
-    four = _case("QuadrupletLoss", oracle.quadruplet)
-    four_adaptive = _case("QuadrupletLoss", oracle.quadruplet, frozen=True)
-    union = _case("ImprovedQuadrupletLoss", oracle.improved_quadruplet)
-    pairs = _case("ContrastiveLoss", oracle.contrastive, one_sided=True)
-    given = _case("ContrastiveLoss", oracle.contrastive, metric=False, prepare=as_given)
-    lifted = _case("LiftedStructureLoss", oracle.lifted_structure)
-    circle = _case("CircleLoss", oracle.circle, frozen=True)
+    soft = _case(losses.SoftTripletHardLoss, oracle.soft_triplet_hard, frozen=True)
+    soft_full = _case(losses.SoftTripletHardLoss, oracle.soft_triplet_hard)
+    sample = _case(losses.MarginSampleMiningLoss, oracle.margin_sample_mining)
+    improved = _case(losses.ImprovedTripletLoss, oracle.improved_triplet)
+    four = _case(losses.QuadrupletLoss, oracle.quadruplet)
+    four_adaptive = _case(losses.QuadrupletLoss, oracle.quadruplet, frozen=True)
+    union = _case(losses.ImprovedQuadrupletLoss, oracle.improved_quadruplet)
+    pairs = _case(losses.ContrastiveLoss, oracle.contrastive, one_sided=True)
+    given = _case(losses.ContrastiveLoss, oracle.contrastive, metric=False, prepare=as_given)
+    lifted = _case(losses.LiftedStructureLoss, oracle.lifted_structure)
+    circle = _case(losses.CircleLoss, oracle.circle, frozen=True)
     return {
         "TripletHardLoss": hard(),
         "TripletHardLoss-margin-1": hard(margin=1.0),
@@ -169,15 +170,12 @@ class AlignedTripletLossOfRows(losses.AlignedTripletLoss):
 
 
 def _aligned_losses() -> dict[str, LossCase]:
-    def aligned(**arguments: Any) -> LossCase:
-        return LossCase(
-            AlignedTripletLossOfRows,
-            arguments,
-            oracle_alignment.aligned_triplet,
-            homogeneous=False,
-            prepare=within_three,
-        )
-
+    aligned = _case(
+        AlignedTripletLossOfRows,
+        oracle_alignment.aligned_triplet,
+        homogeneous=False,
+        prepare=within_three,
+    )
     return {
         "AlignedTripletLoss": aligned(),
         "AlignedTripletLoss-margin-2": aligned(margin=2.0),
@@ -204,18 +202,13 @@ def as_cosines(predictions: np.ndarray) -> np.ndarray:
 
 
 def _classifier_losses() -> dict[str, LossCase]:
-    def identity(**arguments: Any) -> LossCase:
-        return LossCase(losses.IdentityLoss, arguments, oracle.smoothed_cross_entropy, metric=False)
-
-    def margin(**arguments: Any) -> LossCase:
-        return LossCase(
-            losses.MarginSoftmaxLoss,
-            arguments,
-            oracle_classifiers.margin_softmax,
-            metric=False,
-            prepare=as_cosines,
-        )
-
+    identity = _case(losses.IdentityLoss, oracle.smoothed_cross_entropy, metric=False)
+    margin = _case(
+        losses.MarginSoftmaxLoss,
+        oracle_classifiers.margin_softmax,
+        metric=False,
+        prepare=as_cosines,
+    )
     return {
         "IdentityLoss": identity(),
         "IdentityLoss-not-smoothed": identity(smoothing=0.0),

@@ -129,8 +129,8 @@ def triplets(
     **space: Any,
 ) -> float:
     found = MINERS[miner](distances(x, **space), labels)
-    terms = [_slack(positive - negative, margin) for positive, negative in found]
-    return _mean([t for t in terms if t > 0] if nonzero else terms)
+    terms = [slack(positive - negative, margin) for positive, negative in found]
+    return mean([t for t in terms if t > 0] if nonzero else terms)
 
 
 triplet_hard = partial(triplets, miner="hard")
@@ -146,8 +146,8 @@ def triplet_hard_of_every_anchor(
     for a in range(len(labels)):
         positives, negatives = _partners(d, labels, a)
         positive = max(positives, default=0.0)
-        terms.append(_slack(positive - min(negatives, default=positive), margin))
-    return _mean(terms)
+        terms.append(slack(positive - min(negatives, default=positive), margin))
+    return mean(terms)
 
 
 def triplet_semi_hard_of_every_anchor(
@@ -158,7 +158,7 @@ def triplet_semi_hard_of_every_anchor(
     found = comparisons_semi_hard(d, labels)
     if len(set(labels.tolist())) == 1:
         found = [(p, 0.0) for a in range(len(labels)) for p in _partners(d, labels, a)[0]]
-    return _mean([_slack(positive - negative, margin) for positive, negative in found])
+    return mean([slack(positive - negative, margin) for positive, negative in found])
 
 
 def soft_triplet_hard(
@@ -181,8 +181,8 @@ def soft_triplet_hard(
             w = [math.exp((sign * v - shift) / temperature) for v in chosen]
             means += [sum(p * q for p, q in zip(w, values, strict=True)) / sum(w)] if w else []
         if len(means) == 2:
-            terms.append(_slack(means[0] - means[1], margin))
-    return _mean(terms)
+            terms.append(slack(means[0] - means[1], margin))
+    return mean(terms)
 
 
 def improved_triplet(
@@ -196,7 +196,7 @@ def improved_triplet(
     normalize: bool = True,
 ) -> float:
     found = MINERS[miner](distances(x, distance, normalize), labels)
-    return _mean([_slack(p - n, margin) + weight * max(p - pull, 0.0) for p, n in found])
+    return mean([slack(p - n, margin) + weight * max(p - pull, 0.0) for p, n in found])
 
 
 def quadruplet(
@@ -214,14 +214,14 @@ def quadruplet(
     if adaptive:
         margin = adaptive_margin(labels, x if constant is None else constant, distance, normalize)
         margin2 = margin / 2
-    near = [_slack(p - n, margin) for p, n in MINERS[miner](d, labels)]
-    apart = [_slack(p - n, margin2) for p, n in comparisons_apart(d, labels, miner)]
-    return _mean(near) + _mean(apart)
+    near = [slack(p - n, margin) for p, n in MINERS[miner](d, labels)]
+    apart = [slack(p - n, margin2) for p, n in comparisons_apart(d, labels, miner)]
+    return mean(near) + mean(apart)
 
 
 def adaptive_margin(labels: np.ndarray, x: np.ndarray, distance: str, normalize: bool) -> float:
     positive, negative = pairs_of(distances(x, distance, normalize), labels)
-    return max(_mean(negative) - _mean(positive), 0.0)
+    return max(mean(negative) - mean(positive), 0.0)
 
 
 def improved_quadruplet(
@@ -238,14 +238,14 @@ def improved_quadruplet(
 ) -> float:
     d = distances(x, distance, normalize)
     near = [
-        _slack(p - n, margin) + weight * max(p - pull, 0.0)
+        slack(p - n, margin) + weight * max(p - pull, 0.0)
         for p, n in comparisons_batch_hard(d, labels)
     ]
     apart = [
-        _slack(p - n, margin2) + push_weight * max(push - n, 0.0)
+        slack(p - n, margin2) + push_weight * max(push - n, 0.0)
         for p, n in comparisons_apart(d, labels, "hard")
     ]
-    return _mean(near) + _mean(apart)
+    return mean(near) + mean(apart)
 
 
 def comparisons_apart(d: np.ndarray, labels: np.ndarray, miner: str) -> list[tuple[float, float]]:
@@ -289,10 +289,10 @@ def contrastive(
     else:
         push = [max(margin - (d if form == "linear" else d * d), 0.0) for d in negative]
     if reduce_pairs == "all":
-        return _mean(pull + push)
+        return mean(pull + push)
     if reduce_pairs == "nonzero":
         pull, push = [t for t in pull if t > 0], [t for t in push if t > 0]
-    return _mean(pull) + _mean(push)
+    return mean(pull) + mean(push)
 
 
 def lifted_structure(labels: np.ndarray, x: np.ndarray, margin: float = 0.3, **space: Any) -> float:
@@ -302,7 +302,7 @@ def lifted_structure(labels: np.ndarray, x: np.ndarray, margin: float = 0.3, **s
         if positives and negatives:
             total = _log_sum_exp(positives) + _log_sum_exp([margin - n for n in negatives])
             terms.append(max(total, 0.0))
-    return _mean(terms)
+    return mean(terms)
 
 
 def circle(
@@ -329,8 +329,8 @@ def circle(
                 scale * max((1 - w) + margin, 0.0) * ((1 - n) - margin)
                 for n, w in zip(negatives, weigh_n, strict=True)
             ]
-            terms.append(_slack(_log_sum_exp(pull) + _log_sum_exp(push), None))
-    return _mean(terms)
+            terms.append(slack(_log_sum_exp(pull) + _log_sum_exp(push), None))
+    return mean(terms)
 
 
 def _log_sum_exp(values: list[float]) -> float:
@@ -338,11 +338,11 @@ def _log_sum_exp(values: list[float]) -> float:
     return shift + math.log(sum(math.exp(v - shift) for v in values))
 
 
-def _mean(terms: list[float]) -> float:
+def mean(terms: list[float]) -> float:
     return math.fsum(terms) / len(terms) if terms else 0.0
 
 
-def _slack(excess: float, margin: float | None) -> float:
+def slack(excess: float, margin: float | None) -> float:
     if margin is None:
         return max(excess, 0.0) + math.log1p(math.exp(-abs(excess)))
     return max(excess + margin, 0.0)

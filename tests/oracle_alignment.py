@@ -70,10 +70,8 @@ def aligned_triplet(
             p = max(positives, key=lambda i, a=a: chooses[a, i])
             n = min(negatives, key=lambda i, a=a: chooses[a, i])
             to_p, to_n = (shortest(cells(local[a], local[i])) for i in (p, n))
-            excess = to_p - to_n
-            soft = math.log1p(math.exp(excess)) if margin is None else 0.0
-            terms.append(soft if margin is None else max(excess + margin, 0.0))
-    return sum(terms) / len(terms) if terms else 0.0
+            terms.append(oracle.slack(to_p - to_n, margin))
+    return oracle.mean(terms)
 
 
 def features_and_stripes(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

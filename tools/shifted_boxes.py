@@ -11,7 +11,6 @@ stay as they are. What happens to an image depends on its file name and the seed
 import os
 import shutil
 import sys
-import tempfile
 import zlib
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from PIL import Image
 
 from keras_reid.data.layouts import image_files
 from keras_reid.data.readers import MARKET_FOLDERS
+from keras_reid.data.writing import appearing
 from keras_reid.errors import InputError
 
 FLAGS = flags.FLAGS
@@ -77,9 +77,7 @@ def shifted(source: Path, out: Path, shift: float, crop: float, seed: int) -> in
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"the copy is a new or empty folder: {out} holds something; name another")
     count = 0
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as folder:
-        staged = Path(folder) / out.name
+    with appearing(out) as staged:
         for part, name in MARKET_FOLDERS.items():
             (staged / name).mkdir(parents=True)
             for file in image_files(source / name):
@@ -91,7 +89,6 @@ def shifted(source: Path, out: Path, shift: float, crop: float, seed: int) -> in
                     again = cut(image, box(random, shift, crop))
                 again.save(staged / name / file.name, quality=95, subsampling=0)
                 count += 1
-        staged.rename(out)
     return count
 
 

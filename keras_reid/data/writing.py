@@ -4,6 +4,8 @@ import csv
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from keras_reid.data.images import PersonImages, ReidDataset
@@ -34,12 +36,22 @@ def write(dataset: ReidDataset, root: str | os.PathLike[str]) -> None:
                 "columns path, identity, camera and load that"
             )
     numbers = _numbers(dataset)
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as folder:
-        staged = Path(folder) / root.name
+    with appearing(root) as staged:
         for part, images in dataset.parts().items():
             _copy(images, staged / MARKET_FOLDERS[part], numbers)
         _write_identities(numbers, staged)
+
+
+@contextmanager
+def appearing(root: Path) -> Iterator[Path]:
+    """A folder beside `root` to write to, which takes its name when the block ends without error.
+
+    Otherwise nothing is left of it.
+    """
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as folder:
+        staged = Path(folder) / root.name
+        yield staged
         staged.rename(root)
 
 

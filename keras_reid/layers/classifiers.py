@@ -12,7 +12,7 @@ Shape = tuple[int | None, ...]
 
 
 class _OnePerIdentity(keras.layers.Layer):
-    """The part that `CosineClassifier` and `Centres` share."""
+    """The part that `CosineClassifier`, `PartClassifiers` and `Centres` share."""
 
     def __init__(self, num_identities: int, *, dtype: Any = "float32", **kwargs: Any) -> None:
         super().__init__(dtype=dtype, **kwargs)
@@ -54,6 +54,33 @@ class CosineClassifier(_OnePerIdentity):
     def call(self, inputs: Any) -> Any:
         directions = distances.unit(ops.transpose(self.kernel))
         return ops.matmul(distances.unit(inputs), ops.transpose(directions))
+
+
+@keras.saving.register_keras_serializable(package="keras_reid")
+class PartClassifiers(_OnePerIdentity):
+    """`logits_p = h_p · W_p`, a classifier for each part: `(b, p, d)` → `(b, p, c)`.
+
+    They share nothing and have no bias (PCB, Sun et al., ECCV 2018, arXiv:1711.09349).
+    `keras_reid.losses.IdentityLoss` adds their losses up.
+
+    Args:
+        num_identities: c.
+        dtype: of the weights `(p, d, c)`; the logits are float32 under any mixed precision.
+
+    Raises:
+        InputError: if there is no identity.
+    """
+
+    def build(self, input_shape: Shape) -> None:
+        self.kernel = self.add_weight(
+            name="kernel",
+            shape=(*input_shape[1:], self.num_identities),
+            initializer=keras.initializers.RandomNormal(stddev=0.001),
+            autocast=False,
+        )
+
+    def call(self, inputs: Any) -> Any:
+        return ops.einsum("bpd,pdc->bpc", ops.cast(inputs, "float32"), self.kernel)
 
 
 @keras.saving.register_keras_serializable(package="keras_reid")

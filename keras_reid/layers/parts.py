@@ -6,7 +6,6 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_reid.errors import InputError
 from keras_reid.layers.stripes import windows
 
 Shape = tuple[int | None, ...]
@@ -73,42 +72,3 @@ class PartPooling(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "parts": self.parts, "refinable": self.refinable}
-
-
-@keras.saving.register_keras_serializable(package="keras_reid")
-class PartClassifiers(keras.layers.Layer):
-    """`logits_p = h_p · W_p`, a classifier for each part: `(b, p, d)` → `(b, p, c)`.
-
-    They share nothing and have no bias (PCB, Sun et al., ECCV 2018, arXiv:1711.09349).
-    `keras_reid.losses.IdentityLoss` adds their losses up.
-
-    Args:
-        num_identities: c.
-        dtype: of the weights `(p, d, c)`; the logits are float32 under any mixed precision.
-
-    Raises:
-        InputError: if there is no identity.
-    """
-
-    def __init__(self, num_identities: int, *, dtype: Any = "float32", **kwargs: Any) -> None:
-        super().__init__(dtype=dtype, **kwargs)
-        if num_identities < 1:
-            raise InputError(
-                f"num_identities is at least 1, but {num_identities} was given: give the number "
-                "of classes of the training images."
-            )
-        self.num_identities = num_identities
-
-    def build(self, input_shape: Shape) -> None:
-        self.kernel = self.add_weight(
-            name="kernel",
-            shape=(*input_shape[1:], self.num_identities),
-            initializer=keras.initializers.RandomNormal(stddev=0.001),
-            autocast=False,
-        )
-
-    def call(self, inputs: Any) -> Any:
-        return ops.einsum("bpd,pdc->bpc", ops.cast(inputs, "float32"), self.kernel)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "num_identities": self.num_identities}

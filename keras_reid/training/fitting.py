@@ -1,7 +1,6 @@
 """From a recipe and images to a trained model."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -23,7 +22,7 @@ from keras_reid.training.learner import Learner
 from keras_reid.training.mutual import MutualLearner
 from keras_reid.training.objective import Objective, Term, imitate
 from keras_reid.training.recipes import Recipe
-from keras_reid.training.refinement import assignment_alone, set_refined
+from keras_reid.training.refinement import prepared
 from keras_reid.training.runs import Run
 from keras_reid.training.schedules import schedule
 
@@ -237,8 +236,7 @@ def fit(
     begin = 0
     for number, phase in enumerate(recipe.phases, start=1):
         end = begin + phase.recipe.epochs
-        set_refined(members, phase.refined)
-        with assignment_alone(members) if phase.only_assignment else nullcontext():
+        with prepared(members, phase):
             learner = build_learner(members, phase.recipe, steps, teacher)
             backup = Backup(run.backup_file(number), steps)
             # A later phase began with what its own backup holds.

@@ -6,23 +6,22 @@ from contextlib import contextmanager
 import keras
 
 from keras_reid.layers import PartPooling
-
-
-def set_refined(members: Sequence[keras.Model], refined: bool) -> None:
-    """Lets all parts be stripes, or be what was learned; without parts nothing."""
-    for layer in _layers(members):
-        if isinstance(layer, PartPooling) and layer.refinable:
-            layer.refined.assign(float(refined))
+from keras_reid.training.recipes import Phase
 
 
 @contextmanager
-def assignment_alone(members: Sequence[keras.Model]) -> Iterator[None]:
-    """Within the block only the assignment of pixels to parts can be trained."""
-    frozen = [
-        layer
-        for layer in _layers(members)
-        if layer.trainable and not isinstance(layer, PartPooling)
-    ]
+def prepared(members: Sequence[keras.Model], phase: Phase) -> Iterator[None]:
+    """Parts are refined or not as the phase says, and within the block only what it trains can be.
+
+    Without parts nothing changes.
+    """
+    layers = [layer for model in members for layer in model.layers]
+    parts = [layer for layer in layers if isinstance(layer, PartPooling)]
+    for layer in parts:
+        if layer.refinable:
+            layer.refined.assign(float(phase.refined))
+    others = [layer for layer in layers if layer.trainable and layer not in parts]
+    frozen = others if phase.only_assignment else []
     for layer in frozen:
         layer.trainable = False
     try:
@@ -30,7 +29,3 @@ def assignment_alone(members: Sequence[keras.Model]) -> Iterator[None]:
     finally:
         for layer in frozen:
             layer.trainable = True
-
-
-def _layers(members: Sequence[keras.Model]) -> list[keras.layers.Layer]:
-    return [layer for model in members for layer in model.layers]
