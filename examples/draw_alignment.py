@@ -4,11 +4,11 @@
     python examples/draw_alignment.py --run=runs/synthetic-aligned-1
 
 Nothing is downloaded: the pedestrians are drawn, and without `--run` a small model is trained on
-them for a minute. Prints the aligned distance of the pair, and what the stripes would cost
-compared row by row.
+them for a minute. Prints what a step of the path costs, and what one costs row by row.
 """
 
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from absl import app, flags
 from keras_reid import data, distances, models, report, training
 from keras_reid.data.decode import decode
 from keras_reid.data.pipeline import fitted
+from keras_reid.errors import InputError
 from keras_reid.training import fitting, recipes, runs
 
 flags.DEFINE_string("run", None, "A run folder of train.py; default: a small model is trained.")
@@ -32,8 +33,16 @@ FLAGS = flags.FLAGS
 
 def main(argv: list[str]) -> None:
     del argv
+    try:
+        draw()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def draw() -> None:
     if Path(FLAGS.out).exists():
-        raise app.UsageError(f"--out is a new file: {FLAGS.out!r} exists")
+        raise InputError(f"--out is a new file: {FLAGS.out!r} exists; name another")
     with tempfile.TemporaryDirectory() as folder:
         dataset = data.load("synthetic", Path(folder) / "drawn")
         model = runs.Run(FLAGS.run).load_model() if FLAGS.run else trained(dataset, folder)
@@ -44,7 +53,9 @@ def main(argv: list[str]) -> None:
     apart = np.tanh(np.linalg.norm(local[0][:, None] - local[1][None], axis=-1) / 2)
     total, path = distances.aligned(local[:1], local[1:], return_path=True)
     report.draw_alignment(first, second, np.array(path[0, 0]), apart).save(FLAGS.out)
-    print(f"aligned {float(total[0, 0]):.2f}, row by row {np.trace(apart):.2f}: see {FLAGS.out}")
+    steps = path.shape[2] + path.shape[3] - 1
+    a_step, a_row = float(total[0, 0]) / steps, np.trace(apart) / len(apart)
+    print(f"a step costs {a_step:.2f}, row by row {a_row:.2f}: see {FLAGS.out}")
 
 
 def trained(dataset: data.ReidDataset, folder: str) -> keras.Model:

@@ -216,7 +216,7 @@ def _output(model: keras.Model, name: str) -> Any:
         remedy = {
             "embedding": "make it with keras_reid.models.build",
             "local": "build it with heads=[keras_reid.heads.LocalHead()], or take "
-            "keras_reid.models.stripes(model)",
+            "keras_reid.models.stripes(model), which is --local=pooled",
         }
         raise InputError(
             f"an embedder has an output named {name!r}: received a model with "

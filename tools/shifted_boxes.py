@@ -14,6 +14,8 @@ import sys
 import zlib
 from pathlib import Path
 
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
 import numpy as np
 from absl import app, flags
 from PIL import Image
