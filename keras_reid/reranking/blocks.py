@@ -1,0 +1,48 @@
+"""Work on many rows, a block at a time, in Python and inside a tf.function alike."""
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+Progress = Callable[[int, int], None]
+
+
+def in_blocks(
+    work: Callable[..., tuple[tf.Tensor, ...]],
+    rows: int | tf.Tensor,
+    size: int | tf.Tensor,
+    like: tuple[tf.TensorSpec, ...],
+    progress: Progress | None = None,
+) -> tuple[tf.Tensor, ...]:
+    """`work(start, stop)` for blocks of `size` of so many rows, its tensors joined along axis 0.
+
+    `like` are their types and shapes, `progress(done, rows)` is called between blocks. Inside a
+    tf.function this is a loop of the graph, one block in memory at a time, and reports nothing.
+    """
+    if tf.executing_eagerly():
+        parts = []
+        for start in range(0, max(1, int(rows)), int(size)):  # once for none, too
+            stop = min(start + int(size), int(rows))
+            parts.append(work(start, stop))
+            if progress:
+                progress(stop, int(rows))
+        return tuple(tf.concat(part, axis=0) for part in zip(*parts, strict=True))
+
+    blocks = tf.maximum(1, -(-rows // size))
+    arrays = tuple(
+        tf.TensorArray(spec.dtype, blocks, infer_shape=False, element_shape=spec.shape)
+        for spec in like
+    )
+
+    def one(block: tf.Tensor, *arrays: tf.TensorArray) -> tuple:
+        done = work(block * size, tf.minimum((block + 1) * size, rows))
+        written = (array.write(block, part) for array, part in zip(arrays, done, strict=True))
+        return block + 1, *written
+
+    _, *arrays = tf.while_loop(
+        lambda block, *_: block < blocks, one, (0, *arrays), parallel_iterations=1
+    )
+    joined = tuple(array.concat() for array in arrays)
+    for part, spec in zip(joined, like, strict=True):
+        part.set_shape(spec.shape)
+    return joined

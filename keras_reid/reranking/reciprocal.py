@@ -1,0 +1,192 @@
+"""k-reciprocal re-ranking (Zhong et al., CVPR 2017, arXiv:1701.08398)."""
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from keras_reid.reranking import inputs
+from keras_reid.reranking.blocks import Progress, in_blocks
+from keras_reid.reranking.jaccard import BLOCK_ELEMENTS, Overlaps, encodings
+from keras_reid.reranking.neighbours import (
+    FeatureDistances,
+    GivenDistances,
+    Size,
+    SquaredDistances,
+)
+from keras_reid.reranking.rows import RerankedRows
+
+
+def k_reciprocal(
+    query: Any, gallery: Any, k1: int = 20, k2: int = 6, lambda_value: float = 0.3
+) -> tf.Tensor:
+    """`(1 − λ) d_J + λ D`: distances (q, g) by which images rank near whose neighbours they share.
+
+    D is the squared Euclidean distance divided by the largest of its row, among all N = q + g
+    images. N(i, k) are the k + 1 nearest of all images to i, i itself first, equally near ones by
+    index; R(i, k) those of them that have i in theirs. R*(i) joins to R(i, k1) each R(j, k1/2) of
+    a member j that shares more than two thirds of its own members with R(i, k1); k1/2 is rounded,
+    halves to even. V_ij is `exp(−D_ij)` on R*(i), 0 elsewhere, divided by the row's sum, then the
+    mean of the rows of the first k2 of N(i). `d_J = 1 − Σ_j min(V_ij, V_gj) / Σ_j max(V_ij, V_gj)`.
+
+    These are the semantics of the authors' Python code, in float32 instead of float16. Nothing is
+    approximated, and no N × N matrix exists: memory grows as N (d + k1²) and q g. The result
+    depends on all queries together. It works inside a tf.function and can be exported.
+
+    Args:
+        query, gallery: features (q, d) and (g, d).
+        k1: neighbours to each image; more than there are means all.
+        k2: images whose encodings are averaged, the image included; 1 leaves them as they are.
+        lambda_value: λ, from 0 (Jaccard distances alone) to 1 (D alone).
+
+    Raises:
+        InputError: features that are not finite 2-D arrays of one width, or other numbers.
+    """
+    _check(k1, k2, lambda_value)
+    images, queries = inputs.joined(query, gallery)
+    return _of_features(images, queries, k1, k2, lambda_value)
+
+
+def k_reciprocal_from_distances(
+    qq: Any,
+    qg: Any,
+    gg: Any,
+    k1: int = 20,
+    k2: int = 6,
+    lambda_value: float = 0.3,
+    squared: bool = False,
+) -> tf.Tensor:
+    """`k_reciprocal` of distances that exist, of any kind, such as aligned ones.
+
+    Args:
+        qq, qg, gg: distances (q, q), (q, g) and (g, g), such as `evaluation.matrix` gives;
+            the diagonals are not looked at: every image is its own first neighbour.
+        k1, k2, lambda_value: as in `k_reciprocal`.
+        squared: they are squared already, as those of `evaluation.matrix(…, "euclidean")` are;
+            otherwise they are squared here, as in the authors' code.
+
+    Raises:
+        InputError: matrices that do not fit, or hold negative or infinite values.
+    """
+    _check(k1, k2, lambda_value)
+    qg = inputs.distances(qg, None, None, "qg", squared)
+    q, g = qg.shape
+    qq = inputs.distances(qq, q, q, "qq", squared)
+    gg = inputs.distances(gg, g, g, "gg", squared)
+    return _of_distances(qq, qg, gg, k1, k2, lambda_value)
+
+
+def k_reciprocal_rows(
+    query: Any,
+    gallery: Any,
+    progress: Progress | None = None,
+    k1: int = 20,
+    k2: int = 6,
+    lambda_value: float = 0.3,
+) -> RerankedRows:
+    """`k_reciprocal`, its rows computed when they are read: the (q, g) matrix need not exist."""
+    _check(k1, k2, lambda_value)
+    images, queries = inputs.joined(query, gallery)
+    reranked = _Reranked(FeatureDistances(images), queries, k1, k2, lambda_value, progress)
+    return RerankedRows((queries, len(images) - queries), reranked.rows, "k-reciprocal")
+
+
+class SparseJaccard:
+    """`d_J` of `k_reciprocal` between all images of one set, of which few are below 1.
+
+    Args:
+        features: (n, d).
+        k1, k2: as in `k_reciprocal`.
+        progress: called with the images done and n while neighbours are looked for.
+
+    Raises:
+        InputError: as `k_reciprocal`.
+    """
+
+    def __init__(
+        self, features: Any, k1: int = 20, k2: int = 6, progress: Progress | None = None
+    ):
+        _check(k1, k2, 0)
+        source = FeatureDistances(inputs.features(features))
+        self.shape = source.size, source.size
+        self._overlaps = Overlaps(encodings(source, k1, k2, progress)[0], source.size)
+
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        """Distances of images `start` to `stop` to all: float32 (b, n)."""
+        return self._overlaps.distances(start, min(stop, self.shape[0])).numpy()
+
+    def within(self, threshold: float) -> Any:
+        """Distances of at most `threshold` < 1 as a `scipy.sparse.csr_matrix` (n, n).
+
+        The zeros of the diagonal, and those between images of equal encodings, are stored.
+        """
+        from scipy.sparse import csr_matrix, vstack
+
+        if not 0 <= threshold < 1:
+            raise inputs.InputError(
+                f"a threshold of Jaccard distances is in [0, 1), received {threshold}: at 1 all "
+                "images are neighbours"
+            )
+        count = self.shape[0]
+        step = max(1, BLOCK_ELEMENTS // count)
+        blocks = []
+        for start in range(0, count, step):
+            distance = self.rows(start, start + step)
+            own = np.arange(len(distance))
+            distance[own, start + own] = 0
+            row, column = np.nonzero(distance <= threshold)
+            begin = np.searchsorted(row, np.arange(len(distance) + 1))
+            kept = distance[row, column]
+            blocks.append(csr_matrix((kept, column, begin), shape=(len(distance), count)))
+        return vstack(blocks, format="csr")
+
+
+class _Reranked:
+    def __init__(
+        self,
+        source: SquaredDistances,
+        queries: Size,
+        k1: int,
+        k2: int,
+        lambda_value: float,
+        progress: Progress | None = None,
+    ):
+        self.source, self.queries, self.lambda_value = source, queries, lambda_value
+        v, largest = encodings(source, k1, k2, progress)
+        self.overlaps = Overlaps(v, source.size)
+        self.scale = tf.where(largest > 0, largest, 1)
+
+    def rows(self, start: Size, stop: Size) -> tf.Tensor:
+        jaccard = self.overlaps.distances(start, stop)[:, self.queries :]
+        if self.lambda_value == 0:
+            return jaccard
+        squared = self.source.rows(start, stop)[:, self.queries : self.source.size]
+        original = tf.maximum(squared, 0) / self.scale[start:stop, None]
+        return (1 - self.lambda_value) * jaccard + self.lambda_value * original
+
+    def matrix(self) -> tf.Tensor:
+        def work(start: Size, stop: Size) -> tuple[tf.Tensor]:
+            return (self.rows(start, stop),)
+
+        size = tf.maximum(1, BLOCK_ELEMENTS // self.source.size)
+        return in_blocks(work, self.queries, size, (tf.TensorSpec([None, None], tf.float32),))[0]
+
+
+@tf.function(autograph=False, reduce_retracing=True)
+def _of_features(
+    images: tf.Tensor, queries: Size, k1: int, k2: int, lambda_value: float
+) -> tf.Tensor:
+    return _Reranked(FeatureDistances(images), queries, k1, k2, lambda_value).matrix()
+
+
+@tf.function(autograph=False, reduce_retracing=True)
+def _of_distances(
+    qq: tf.Tensor, qg: tf.Tensor, gg: tf.Tensor, k1: int, k2: int, lambda_value: float
+) -> tf.Tensor:
+    source = GivenDistances(qq, qg, gg)
+    return _Reranked(source, source.queries, k1, k2, lambda_value).matrix()
+
+
+def _check(k1: int, k2: int, lambda_value: float) -> None:
+    inputs.at_least(1, k1=k1, k2=k2)
+    inputs.share("lambda_value", lambda_value)
