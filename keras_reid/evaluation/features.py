@@ -1,6 +1,7 @@
 """From a matrix, or from features and the name of a distance, to rows of distances."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,69 @@ Features = np.ndarray | Mapping[str, np.ndarray]
 
 
 def distance_rows(
+    distances: np.ndarray | tuple[Features, Features],
+    distance: str | None,
+    reranking: str = "none",
+    options: Mapping[str, Any] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> DistanceRows:
+    """Rows of a (q, g) matrix, or of the distances between the features (query, gallery).
+
+    Those of features are re-ranked, of a matrix they are taken to be.
+    """
+    if reranking == "none" or not isinstance(distances, tuple):
+        if options:
+            raise InputError(
+                f"reranking_options belong to a re-ranker of features, received {dict(options)}: "
+                "name one as reranking and pass features"
+            )
+        return _distance_rows(distances, distance)
+    return _reranked(_distance_rows(distances, distance), distances, reranking, options, progress)
+
+
+def _reranked(
+    source: DistanceRows,
+    features: tuple[Features, Features],
+    reranking: str,
+    options: Mapping[str, Any] | None,
+    progress: Callable[[int, int], None] | None,
+) -> DistanceRows:
+    from keras_reid.reranking import RERANKERS, k_reciprocal_from_distances
+
+    if reranking not in RERANKERS:
+        raise InputError(
+            f"reranking is none or one of {', '.join(RERANKERS)}, received {reranking!r}: choose "
+            "one of these."
+        )
+    if 0 in source.shape:
+        return source  # which `rank` refuses
+    try:
+        if isinstance(source, FeatureRows):
+            query, gallery = _both(features, "embedding", 2)
+            if source.cosine:
+                query, gallery = unit(query), unit(gallery)
+            made = RERANKERS[reranking](query, gallery, progress, **(options or {}))
+            return replace(made, distance=source.distance)
+        if reranking != "k_reciprocal":
+            raise InputError(
+                "distances of stripes are re-ranked by k_reciprocal alone, received "
+                f"{reranking!r}: the others need features; choose k_reciprocal or compare embeddings"
+            )
+        sets = ((features[0], None), features, (features[1], None))
+        qq, qg, gg = (matrix(*both, source.distance) for both in sets)
+        new = k_reciprocal_from_distances(qq, qg, gg, **(options or {}))
+        return MatrixRows(new.numpy(), source.distance)
+    except TypeError as error:
+        if not options:
+            raise
+        raise InputError(
+            f"{reranking} has other options, received {dict(options)}: {error}"
+        ) from None
+
+
+def _distance_rows(
     distances: np.ndarray | tuple[Features, Features], distance: str | None
 ) -> DistanceRows:
-    """Rows of a (q, g) matrix, or of the distances between the features (query, gallery)."""
     if not isinstance(distances, tuple):
         return MatrixRows(_real(distances, 2, "distance matrix"), distance or "given matrix")
     distance = distance or "euclidean"

@@ -22,18 +22,26 @@ def identity_codes(
 
 
 def camera_codes(
-    query: Labels | None, gallery: Labels | None, shape: tuple[int, int], protocol: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """Codes (q,) and (g,), equal where the camera is; never equal under "no-camera"."""
-    if protocol == "no-camera":
-        return np.zeros(shape[0], int), np.ones(shape[1], int)
+    query: Labels | None,
+    gallery: Labels | None,
+    shape: tuple[int, int],
+    protocol: str,
+    ignored: bool,
+) -> tuple[tuple[np.ndarray, np.ndarray], list]:
+    """Codes (q,) and (g,), equal where the camera is, and the camera of each code.
+
+    Where they are ignored, all queries are of one camera and the gallery is of another.
+    """
+    if ignored:
+        return (np.zeros(shape[0], int), np.ones(shape[1], int)), ["query", "gallery"]
     if query is None or gallery is None:
         raise InputError(
             f"Protocol {protocol!r} needs the cameras of query and gallery, received none for "
             f"the {'query' if query is None else 'gallery'}: pass query_cams and gallery_cams, "
             "or ask for protocol='no-camera'."
         )
-    return _codes(*_pair(query, gallery, shape, "cameras"))
+    both = _pair(query, gallery, shape, "cameras")
+    return _codes(*both), np.unique(np.concatenate(both)).tolist()
 
 
 def _codes(query: np.ndarray, gallery: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -44,8 +52,8 @@ def _codes(query: np.ndarray, gallery: np.ndarray) -> tuple[np.ndarray, np.ndarr
 def _pair(
     query: Labels, gallery: Labels, shape: tuple[int, int], what: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    first = _column(query, shape[0], f"query {what}")
-    second = _column(gallery, shape[1], f"gallery {what}")
+    first = column(query, shape[0], f"query {what}")
+    second = column(gallery, shape[1], f"gallery {what}")
     if first.dtype.kind != second.dtype.kind:
         raise InputError(
             f"Query and gallery {what} must be of one kind, received {first.dtype} and "
@@ -54,7 +62,7 @@ def _pair(
     return first, second
 
 
-def _column(values: Labels, length: int, what: str) -> np.ndarray:
+def column(values: Labels, length: int, what: str) -> np.ndarray:
     """The values as int64 or str (length,)."""
     try:
         column = np.asarray(values)

@@ -1,7 +1,7 @@
 """The value that a retrieval evaluation returns: scores with their protocol inside."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields
 
 import numpy as np
 
@@ -14,7 +14,8 @@ class RankingProtocol:
 
     `gallery_size` counts the images that were ranked, without those of identity -1.
     `invalid_queries` had no true match left after the junk rule; `invalid` says whether
-    they were left out ("drop") or counted as 0 ("zero").
+    they were left out ("drop") or counted as 0 ("zero"). `repeats` are the random galleries or
+    halves that were averaged, drawn with `seed`; 1 and None where nothing was drawn.
     """
 
     name: str
@@ -28,6 +29,33 @@ class RankingProtocol:
     dataset: str | None = None
     average_precision: str = "mAP: rank precision; mAP_trapezoid: trapezoid"
     ties: str = "by gallery index"
+    repeats: int = 1
+    seed: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class QueryScores:
+    """Scores of v queries that have a true match, out of `queries`.
+
+    Attributes:
+        query: their rows, int (v,).
+        first: ranks from 1 of the first true match, (v, repeats).
+        average_precision, trapezoid, inverse_negative_penalty: AP by both formulas and `n / r_n`,
+            (v,).
+    """
+
+    query: np.ndarray
+    first: np.ndarray
+    average_precision: np.ndarray
+    trapezoid: np.ndarray
+    inverse_negative_penalty: np.ndarray
+    queries: int
+
+    @staticmethod
+    def joined(parts: list["QueryScores"]) -> "QueryScores":
+        """One after the other."""
+        columns = [[getattr(part, f.name) for part in parts] for f in fields(QueryScores)]
+        return QueryScores(*map(np.concatenate, columns[:-1]), queries=sum(columns[-1]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +70,9 @@ class RankingResult:
             in the Matlab code of Market-1501 and MARS.
         mINP: mean of `n / r_n`, the precision at the last true match.
         protocol: how the scores were made.
+        per_query: what they are the means of.
+        camera_pairs: `(query camera, gallery camera) → rank-1, mAP, mINP, queries`, of the
+            gallery of that camera alone, if asked for.
     """
 
     cmc: np.ndarray
@@ -49,6 +80,80 @@ class RankingResult:
     mAP_trapezoid: float
     mINP: float
     protocol: RankingProtocol
+    per_query: QueryScores = field(repr=False)
+    camera_pairs: dict[tuple, dict[str, float]] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(
+        cls,
+        scores: QueryScores,
+        max_rank: int,
+        protocol: RankingProtocol,
+        camera_pairs: dict[tuple, dict[str, float]],
+    ) -> "RankingResult":
+        """The means over the queries that count under the protocol."""
+        count = len(scores.query) if protocol.invalid == "drop" else scores.queries
+        found = np.bincount(scores.first.astype(np.int64).ravel(), minlength=max_rank + 1)
+        return cls(
+            cmc=np.cumsum(found[1 : max_rank + 1]) / (count * scores.first.shape[1]),
+            mAP=float(scores.average_precision.sum() / count),
+            mAP_trapezoid=float(scores.trapezoid.sum() / count),
+            mINP=float(scores.inverse_negative_penalty.sum() / count),
+            protocol=protocol,
+            per_query=scores,
+            camera_pairs=camera_pairs,
+        )
+
+    def interval(
+        self, score: str, level: float = 0.95, samples: int = 1000, seed: int = 0
+    ) -> tuple[float, float]:
+        """Bounds between which the score of other queries of this kind lies with that probability.
+
+        The percentile bootstrap (Efron, 1979): queries are drawn again with replacement, `samples`
+        times. It says nothing of another gallery or another training.
+
+        Args:
+            score: "mAP", "mAP_trapezoid", "mINP" or "rank-K".
+            level: between 0 and 1.
+
+        Raises:
+            InputError: an unknown score or level, or a protocol that ranks queries repeatedly.
+        """
+        values = self._values(score)
+        if not 0 < level < 1 or samples < 1:
+            raise InputError(
+                f"an interval needs a level between 0 and 1 and samples of at least 1, received "
+                f"{level} and {samples}: 0.95 and 1000 are usual"
+            )
+        if self.protocol.name == "viper":
+            raise InputError(
+                "protocol 'viper' ranks the same queries many times, which are no new ones: "
+                "compute the scores of several seeds instead"
+            )
+        missing = self.per_query.queries - len(values)
+        if self.protocol.invalid == "zero":
+            values = np.concatenate([values, np.zeros(missing)])
+        random = np.random.default_rng(seed)
+        means = [random.choice(values, len(values)).mean() for _ in range(samples)]
+        low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+        return float(low), float(high)
+
+    def _values(self, score: str) -> np.ndarray:
+        """Of each query, the mean of which is the score."""
+        by_query = self.per_query
+        known = {
+            "mAP": by_query.average_precision,
+            "mAP_trapezoid": by_query.trapezoid,
+            "mINP": by_query.inverse_negative_penalty,
+        }
+        if score in known:
+            return known[score]
+        name, _, number = score.partition("-")
+        if name != "rank" or not number.isdigit() or int(number) < 1:
+            raise InputError(
+                f"a score is one of {', '.join(known)} or rank-K, received {score!r}: choose one"
+            )
+        return (by_query.first <= int(number)).mean(axis=1)
 
     def rank(self, k: int) -> float:
         """Share of queries with a true match among the k nearest: `cmc[k - 1]`.
@@ -66,7 +171,13 @@ class RankingResult:
     def as_dict(self) -> dict[str, object]:
         """Scores and protocol in plain Python types; scores are fractions in [0, 1]."""
         scores = {name: getattr(self, name) for name in ("mAP", "mAP_trapezoid", "mINP")}
-        return {**scores, "cmc": self.cmc.tolist(), "protocol": asdict(self.protocol)}
+        result = {**scores, "cmc": self.cmc.tolist(), "protocol": asdict(self.protocol)}
+        if self.camera_pairs:
+            result["camera_pairs"] = [
+                {"query_camera": query, "gallery_camera": gallery, **pair}
+                for (query, gallery), pair in self.camera_pairs.items()
+            ]
+        return result
 
     def to_json(self) -> str:
         """`as_dict` as JSON text."""
@@ -83,6 +194,7 @@ class RankingResult:
         }
         fate = {"drop": "dropped", "zero": "counted as 0"}[protocol.invalid]
         queries = f"{protocol.valid_queries:,} valid, {protocol.invalid_queries:,} without a match"
+        drawn = f", mean of {protocol.repeats} drawn" if protocol.seed is not None else ""
         rows = {
             "data set": protocol.dataset or "not named",
             **{name: f"{100 * value:.2f} %" for name, value in percent.items()},
@@ -90,8 +202,12 @@ class RankingResult:
             "gallery": f"{protocol.gallery_size:,} images",
             "distance": protocol.distance,
             "re-ranking": protocol.reranking,
-            "protocol": f"{protocol.name}: junk is {protocol.junk}",
+            "protocol": f"{protocol.name}: junk is {protocol.junk}{drawn}",
             "ties": protocol.ties,
         }
+        for (query, gallery), pair in self.camera_pairs.items():
+            values = (f"{name} {100 * pair[name]:6.2f} %" for name in ("rank-1", "mAP", "mINP"))
+            row = f"{'  '.join(values)}  of {pair['queries']:,} queries"
+            rows[f"camera {query} to {gallery}"] = row
         width = max(map(len, rows))
         return "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items())

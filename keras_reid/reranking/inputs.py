@@ -37,12 +37,12 @@ def distances(
     if any(None not in (x, y) and x != y for x, y in zip(matrix.shape, expected, strict=True)):
         raise InputError(
             f"distances must be (q, q), (q, g) and (g, g) of one q and g, but {what} is "
-            f"{tuple(matrix.shape)} where {expected} was expected: pass all three of the same images"
+            f"{tuple(matrix.shape)} where {expected} was expected: pass all three of one set"
         )
     if tf.executing_eagerly() and tf.reduce_min(matrix) < 0:
         raise InputError(
-            f"distances are not negative, but {what} holds {tf.reduce_min(matrix):.3g}: similarities "
-            "have to be turned into distances first"
+            f"distances are not negative, but {what} holds {tf.reduce_min(matrix):.3g}: turn "
+            "similarities into distances first"
         )
     return matrix if squared else matrix * matrix
 

@@ -105,14 +105,13 @@ class GivenDistances:
         return -tf.ones_like(squared)  # given, so not rounded: equal ones are equal
 
     def pairs(self, first: tf.Tensor, second: tf.Tensor, dtype: str) -> tf.Tensor:
-        qq, qg, gg = self.blocks
         q = self.queries
         swap = tf.logical_and(first >= q, second < q)
         first, second = tf.where(swap, second, first), tf.where(swap, first, second)
         inside = (second < q, tf.logical_and(first < q, second >= q), first >= q)
         # TensorFlow's gather would refuse an index outside, so others look at 0, 0.
         shifts = (0, 0), (0, q), (q, q)
-        result = tf.zeros(tf.shape(first), qg.dtype)
+        result = tf.zeros(tf.shape(first))
         for block, here, (row, column) in zip(self.blocks, inside, shifts, strict=True):
             at = tf.stack([first - row, second - column], axis=1)
             result += tf.where(here, tf.gather_nd(block, tf.where(here[:, None], at, 0)), 0)

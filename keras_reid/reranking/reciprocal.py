@@ -103,9 +103,7 @@ class SparseJaccard:
         InputError: as `k_reciprocal`.
     """
 
-    def __init__(
-        self, features: Any, k1: int = 20, k2: int = 6, progress: Progress | None = None
-    ):
+    def __init__(self, features: Any, k1: int = 20, k2: int = 6, progress: Progress | None = None):
         _check(k1, k2, 0)
         source = FeatureDistances(inputs.features(features))
         self.shape = source.size, source.size
