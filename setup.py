@@ -23,7 +23,6 @@ EXTRAS = {
         "pytest>=8.0",
         "pytest-xdist>=3.6",
         "ruff>=0.9",
-        "scikit-learn>=1.5",
     ],
 }
 
@@ -43,6 +42,8 @@ setup(
         "numpy>=1.26",
         "absl-py>=2.1",
         "pillow>=10.3",
+        "scikit-learn>=1.5",
+        "scipy>=1.13",
         "tensorboard>=2.18",
     ],
     extras_require=EXTRAS,
@@ -50,6 +51,7 @@ setup(
         "console_scripts": [
             "keras-reid-train = keras_reid.cli.train:run",
             "keras-reid-evaluate = keras_reid.cli.evaluate:run",
+            "keras-reid-cluster = keras_reid.cli.cluster:run",
             "keras-reid-export = keras_reid.cli.export:run",
         ]
     },

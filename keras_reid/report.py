@@ -55,6 +55,43 @@ def draw_alignment(
     return picture
 
 
+def draw_groups(
+    path: Any, group: np.ndarray, rows: int = 40, columns: int = 12, height: int = 96
+) -> Image.Image:
+    """A contact sheet: one row of images for each of the largest groups, with its number and size.
+
+    Args:
+        path: (n,) image files.
+        group: (n,) integers, -1 for images in no group, which are not drawn.
+        rows, columns: groups, and images of each, at most.
+        height: of an image in pixels; images are drawn half as wide.
+
+    Raises:
+        InputError: columns of two lengths, no group at all, or numbers below 1.
+    """
+    group = np.asarray(group)
+    if len(path) != len(group) or min(rows, columns, height) < 1:
+        raise InputError(
+            "a sheet needs a group for each image, and rows, columns and height of at least 1: "
+            f"received {len(path)} images, {len(group)} groups, {rows}, {columns} and {height}"
+        )
+    numbers, sizes = np.unique(group[group >= 0], return_counts=True)
+    if not len(numbers):
+        raise InputError(f"a sheet needs a group: none of the {len(group)} images is in one")
+    largest = np.argsort(-sizes, kind="stable")[:rows]
+    width, caption = max(1, height // 2), 12
+    step = height + caption
+    picture = Image.new("RGB", (columns * width, len(largest) * step), WHITE)
+    draw = ImageDraw.Draw(picture)
+    for row, (number, size) in enumerate(zip(numbers[largest], sizes[largest], strict=True)):
+        draw.text((2, row * step), f"person {number + 1:04d}: {size} images", fill=NEAR)
+        for column, i in enumerate(np.flatnonzero(group == number)[:columns]):
+            with Image.open(path[i]) as image:
+                small = image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
+            picture.paste(small, (column * width, row * step + caption))
+    return picture
+
+
 def _middle(stripe: int, stripes: int, height: int) -> int:
     return int((stripe + 0.5) * height / stripes)
 

@@ -5,7 +5,7 @@ all its tests. What stands before the first hyphen is the public name.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,7 @@ import oracle_classifiers
 import oracle_imitation
 import oracle_pairs
 import oracle_parts
+import oracle_reranking
 
 from keras_reid import distances, heads, layers, losses, mining
 
@@ -445,4 +446,47 @@ MODELS: dict[str, dict[str, Any]] = {
     "parts-refinable": {"heads": [heads.PartHead(4, 16, refinable=True), heads.LocalHead(3, 8)]},
     "parts-nobody": {"heads": [heads.PartHead(2, 16)], "num_identities": None},
     "ensemble": {},  # of three models as of "avg-bn"
+}
+
+
+@dataclass(frozen=True)
+class RerankerCase:
+    """A re-ranker with its oracle, the options it is tried with, and its public function."""
+
+    truth: Callable[..., Any]
+    settings: tuple[dict[str, Any], ...]
+    public: tuple[str, dict[str, Any]]
+    converged: dict[str, Any] = field(default_factory=dict)
+
+
+RERANKERS = {
+    "k_reciprocal": RerankerCase(
+        oracle_reranking.k_reciprocal,
+        ({}, {"k1": 7, "k2": 3}, {"k1": 4, "k2": 1, "lambda_value": 0.1}),
+        ("k_reciprocal", {}),
+    ),
+    "aqe": RerankerCase(
+        oracle_reranking.query_expansion,
+        ({}, {"k": 3}, {"k": 200}, {"alpha": 3.5}),
+        ("query_expansion", {}),
+    ),
+    "alpha_qe": RerankerCase(
+        partial(oracle_reranking.query_expansion, alpha=3.0),
+        ({}, {"k": 4}),
+        ("query_expansion", {"alpha": 3.0}),
+    ),
+    "ecn": RerankerCase(
+        oracle_reranking.ecn, ({}, {"k": 6, "t": 2, "q": 3}, {"k": 1, "t": 1, "q": 1}), ("ecn", {})
+    ),
+    "gnn": RerankerCase(
+        oracle_reranking.gnn,
+        ({}, {"k1": 5, "k2": 3, "rounds": 1}, {"rounds": 0, "lambda_value": 0.0}),
+        ("gnn", {}),
+    ),
+    "diffusion": RerankerCase(
+        oracle_reranking.diffusion,
+        ({}, {"k": 8, "gamma": 2.0}, {"k": 5, "alpha": 0.5}),
+        ("diffusion", {}),
+        converged={"iterations": 500},
+    ),
 }

@@ -1,17 +1,27 @@
-"""`python evaluate.py --run=RUN --dataset=NAME --data_dir=DIR`: scores a trained model."""
+"""`python evaluate.py --run=RUN --dataset=NAME --data_dir=DIR`: scores a trained model.
+
+`python evaluate.py --features=QUERY.npz,GALLERY.npz` scores features of any framework.
+"""
 
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 
-from keras_reid import data, models, serving
-from keras_reid.cli.shared import FLAGS, command, say
+from keras_reid import data, evaluation
+from keras_reid.cli.shared import FLAGS, command, embedder_of, progress, say
 from keras_reid.errors import InputError
-from keras_reid.training.callbacks import rank_images
+from keras_reid.evaluation import StoredFeatures
 from keras_reid.training.runs import Run
 
 flags.DEFINE_string("saved_model", None, "An exported export/NAME/VERSION folder instead.")
+flags.DEFINE_list(
+    "features",
+    None,
+    "QUERY,GALLERY instead of a model: each an .npz file with embedding (n, d), identity (n,) and "
+    "camera (n,), or a folder of such .npy files, which are memory-mapped.",
+)
+flags.DEFINE_string("save_features", None, "Write query.npz and gallery.npz to this new folder.")
 flags.DEFINE_string("out", None, "Write the scores to this new JSON file, too.")
 flags.DEFINE_enum(
     "distance",
@@ -28,14 +38,68 @@ flags.DEFINE_enum(
 flags.DEFINE_integer(
     "stripes", None, "How many are pooled; default: one for each row of the map.", lower_bound=1
 )
+flags.DEFINE_enum(
+    "rerank",
+    "none",
+    ["none", "k_reciprocal", "aqe", "alpha_qe", "ecn", "gnn", "diffusion"],
+    "Re-rank by what the neighbours of query and gallery tell.",
+)
+flags.DEFINE_list("rerank_options", [], "Of the re-ranker, such as k1=20,k2=6,lambda_value=0.3.")
+flags.DEFINE_enum(
+    "ties",
+    "index",
+    ["index", "optimistic", "pessimistic"],
+    "Equal distances: by gallery index, or the bounds of what any order gives.",
+)
+flags.DEFINE_bool("camera_pairs", False, "Also score each pair of cameras.")
+flags.DEFINE_integer("repeats", 10, "Of protocols that draw: cuhk03-classic, viper.", 1)
+flags.DEFINE_integer("draw_seed", 0, "Of protocols that draw.")
 
 
 def main(argv: list[str]) -> None:
     """Reads the flags, embeds query and gallery, prints one table."""
+    for flag in ("out", "save_features"):
+        value = FLAGS[flag].value
+        if value and Path(value).exists():
+            raise InputError(f"--{flag} is new: {value!r} exists")
+    options = _options(FLAGS.rerank_options)
+    query, gallery, name = _stored() if FLAGS.features else _embedded()
+    if FLAGS.save_features:
+        folder = Path(FLAGS.save_features)
+        folder.mkdir(parents=True)
+        for part, stored in (("query", query), ("gallery", gallery)):
+            evaluation.save_features(folder / f"{part}.npz", *stored)
+    result = evaluation.rank(
+        tuple(_chosen(stored.features) for stored in (query, gallery)),
+        query.identity,  # type: ignore[arg-type]
+        gallery.identity,  # type: ignore[arg-type]
+        query.camera,
+        gallery.camera,
+        distance=None if FLAGS.distance == "global" else FLAGS.distance,
+        protocol=FLAGS.protocol,
+        dataset=name,
+        reranking=FLAGS.rerank,
+        reranking_options=options,
+        ties=FLAGS.ties,
+        camera_pairs=FLAGS.camera_pairs,
+        repeats=FLAGS.repeats,
+        seed=FLAGS.draw_seed,
+        progress=progress("ranking"),
+    )
+    say(str(result))
+    if FLAGS.protocol != "viper":
+        intervals = {score: result.interval(score) for score in ("rank-1", "mAP")}
+        texts = (f"{s} {100 * a:.2f} to {100 * b:.2f} %" for s, (a, b) in intervals.items())
+        say(f"95 % intervals over the queries: {', '.join(texts)}")
+    if FLAGS.out:
+        Path(FLAGS.out).write_text(result.to_json() + "\n")
+        say(f"written to {FLAGS.out}")
+
+
+def _embedded() -> tuple[StoredFeatures, StoredFeatures, str]:
+    """Features of the query and gallery images, and the name of the data set."""
     if (FLAGS.run is None) == (FLAGS.saved_model is None):
-        raise InputError("evaluate one model: give either --run or --saved_model")
-    if FLAGS.out and Path(FLAGS.out).exists():
-        raise InputError(f"--out is a new file: {FLAGS.out!r} exists")
+        raise InputError("evaluate one model: give either --run or --saved_model, or --features")
     settings = Run(FLAGS.run).flags if FLAGS.run else {}
     name = FLAGS.dataset or settings.get("dataset")
     data_dir = FLAGS.data_dir or (settings.get("data_dir") if not FLAGS.dataset else None)
@@ -44,34 +108,50 @@ def main(argv: list[str]) -> None:
     dataset = data.load(name, data_dir)
     if dataset.query is None or dataset.gallery is None:
         raise InputError(f"a score needs query and gallery images: {data_dir!r} has none")
-
     local = FLAGS.distance != "global"
-    if FLAGS.run:
-        model = Run(FLAGS.run).load_model(FLAGS.member)
-        if local and FLAGS.local == "pooled":
-            model = models.stripes(model, FLAGS.stripes)
-        embedder = models.Embedder(model, settings["flip"], local)
+    embed, _ = embedder_of(local)
 
-        def embed(images: data.PersonImages) -> Any:
-            return embedder(data.image_batches(images, FLAGS.batch_size, embedder.image_size))
-    else:
-        saved = serving.load(FLAGS.saved_model)
+    def stored(images: data.PersonImages) -> StoredFeatures:
+        images = data.readable(images)
+        features = embed(images)
+        features = features if local else {"embedding": features}
+        return StoredFeatures(features, images.identity, images.camera)
 
-        def embed(images: data.PersonImages) -> Any:
-            return saved.embed_files(images.path.tolist(), FLAGS.batch_size, local)
+    return stored(dataset.query), stored(dataset.gallery), name
 
-    result = rank_images(
-        embed,
-        data.readable(dataset.query),
-        data.readable(dataset.gallery),
-        FLAGS.protocol,
-        name,
-        None if FLAGS.distance == "global" else FLAGS.distance,
-    )
-    say(str(result))
-    if FLAGS.out:
-        Path(FLAGS.out).write_text(result.to_json() + "\n")
-        say(f"written to {FLAGS.out}")
+
+def _stored() -> tuple[StoredFeatures, StoredFeatures, str | None]:
+    if FLAGS.run or FLAGS.saved_model or len(FLAGS.features) != 2:
+        raise InputError(
+            "--features names two files, QUERY,GALLERY, instead of a model: received "
+            f"{','.join(FLAGS.features)!r}"
+        )
+    query, gallery = map(evaluation.load_features, FLAGS.features)
+    for path, stored in zip(FLAGS.features, (query, gallery), strict=True):
+        if stored.identity is None:
+            raise InputError(f"a score needs to know who is who: {path} has no array identity")
+    return query, gallery, FLAGS.dataset
+
+
+def _chosen(features: dict[str, Any]) -> Any:
+    """What `evaluation.rank` is to compare."""
+    if FLAGS.distance == "global" and "embedding" in features:
+        return features["embedding"]
+    return features
+
+
+def _options(given: list[str]) -> dict[str, float]:
+    """`["k1=20", "alpha=3.0"]` as numbers by name."""
+    options = {}
+    for text in given:
+        name, _, number = text.partition("=")
+        try:
+            options[name] = int(number) if number.lstrip("-").isdigit() else float(number)
+        except ValueError:
+            raise InputError(
+                f"--rerank_options are NAME=NUMBER, separated by commas: received {text!r}"
+            ) from None
+    return options
 
 
 run = command(main)

@@ -3,10 +3,13 @@
 import sys
 from collections.abc import Callable
 from types import ModuleType
+from typing import Any
 
 from absl import app, flags, logging
 
+from keras_reid import data, models, serving
 from keras_reid.errors import InputError
+from keras_reid.training.runs import Run
 
 FLAGS = flags.FLAGS
 
@@ -27,7 +30,7 @@ flags.DEFINE_string(
     "protocol",
     "market1501",
     "market1501: images of the same identity in the same camera are left out; no-camera: for "
-    "data without cameras.",
+    "data without cameras; evaluate.py also: cuhk03, cuhk03-classic, viper, mars, all-vs-all.",
 )
 flags.DEFINE_integer("batch_size", 128, "Images embedded at a time.", lower_bound=1)
 
@@ -68,3 +71,38 @@ def _help_of(module: ModuleType) -> None:
 def say(text: str = "") -> None:
     """Prints at once, so that progress is seen through a pipe too."""
     print(text, flush=True)
+
+
+def progress(what: str) -> Callable[[int, int], None]:
+    """Tells on stderr each time another tenth is done."""
+    told = 0
+
+    def report(done: int, total: int) -> None:
+        nonlocal told
+        tenth = 10 * done // total
+        if tenth < told:  # another stage begins
+            told = 0
+        if tenth > told:
+            told = tenth
+            print(f"{what}: {done:,} of {total:,}", file=sys.stderr, flush=True)
+
+    return report
+
+
+def embedder_of(local: bool = False) -> tuple[Callable[[data.PersonImages], Any], dict]:
+    """From images to features, by the model of --run or --saved_model, and the run's settings."""
+    if (FLAGS.run is None) == (FLAGS.saved_model is None):
+        raise InputError("name one model: give either --run or --saved_model")
+    if FLAGS.saved_model:
+        saved = serving.load(FLAGS.saved_model)
+        return lambda images: saved.embed_files(images.path.tolist(), FLAGS.batch_size, local), {}
+    run = Run(FLAGS.run)
+    model = run.load_model(FLAGS.member)
+    if local and FLAGS.local == "pooled":
+        model = models.stripes(model, FLAGS.stripes)
+    embedder = models.Embedder(model, run.flags["flip"], local)
+
+    def embed(images: data.PersonImages) -> Any:
+        return embedder(data.image_batches(images, FLAGS.batch_size, embedder.image_size))
+
+    return embed, run.flags

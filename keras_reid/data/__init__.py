@@ -4,6 +4,7 @@ from keras_reid.data import synthetic
 from keras_reid.data.checking import CheckReport, check
 from keras_reid.data.decode import readable
 from keras_reid.data.images import PersonImages, ReidDataset
+from keras_reid.data.layouts import unlabelled
 from keras_reid.data.pairs import pair_batches
 from keras_reid.data.pipeline import image_batches, pk_batches
 from keras_reid.data.readers import load
@@ -22,5 +23,6 @@ __all__ = [
     "pk_steps",
     "readable",
     "synthetic",
+    "unlabelled",
     "write",
 ]

@@ -41,6 +41,22 @@ def image_files(folder: Path) -> list[Path]:
     return files
 
 
+def unlabelled(root: str | os.PathLike[str]) -> PersonImages:
+    """All images beneath a folder, whoever they show: identity 0, no cameras. Other files stay.
+
+    Raises:
+        InputError: the folder is missing or holds no image.
+    """
+    folder = Path(root).expanduser()
+    files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file())
+    if not files:
+        raise InputError(
+            f"images to group are {', '.join(SUFFIXES)} files in a folder or in its folders, but "
+            f"{folder} {'holds none' if folder.is_dir() else 'is no folder'}: name another"
+        )
+    return PersonImages(np.array([str(f) for f in files]), np.zeros(len(files), int), None)
+
+
 def columns(rows: Sequence[Row], source: Path) -> PersonImages:
     """The rows of one part as parallel columns; InputError when there are none."""
     if not rows:

@@ -65,10 +65,10 @@ def _reranked(
         if reranking != "k_reciprocal":
             raise InputError(
                 "distances of stripes are re-ranked by k_reciprocal alone, received "
-                f"{reranking!r}: the others need features; choose k_reciprocal or compare embeddings"
+                f"{reranking!r}: the others need features, so choose it or compare embeddings"
             )
         sets = ((features[0], None), features, (features[1], None))
-        qq, qg, gg = (matrix(*both, source.distance) for both in sets)
+        qq, qg, gg = (matrix(query, gallery, source.distance) for query, gallery in sets)
         new = k_reciprocal_from_distances(qq, qg, gg, **(options or {}))
         return MatrixRows(new.numpy(), source.distance)
     except TypeError as error:

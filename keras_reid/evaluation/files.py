@@ -3,7 +3,7 @@
 import os
 import zipfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -47,7 +47,7 @@ def load_features(path: str | os.PathLike[str]) -> StoredFeatures:
             f"features are an .npz file or a folder of .npy files, but reading {path} gave "
             f"'{error}': write one with numpy.savez(…, embedding=…, identity=…, camera=…)"
         ) from error
-    features = {name: found[name] for name in ("embedding", "local") if name in found}
+    features = {name: array for name, array in found.items() if name in ("embedding", "local")}
     if not features:
         held = sorted(p.stem for p in path.glob("*.npy")) if path.is_dir() else held
         raise InputError(
@@ -71,6 +71,7 @@ def save_features(
     arrays = {**features, "identity": identity, "camera": camera}
     try:
         with open(path, "xb") as file:
-            np.savez(file, **{name: a for name, a in arrays.items() if a is not None})
+            known: dict[str, Any] = {name: a for name, a in arrays.items() if a is not None}
+            np.savez(file, **known)
     except FileExistsError:
         raise InputError(f"features go to a new file: {os.fspath(path)!r} exists") from None

@@ -207,9 +207,9 @@ class _Scorer:
             scored.append(_scores(ranks))
             if self.progress:
                 self.progress(min(start + self.step, count), count)
-        first, *others = np.concatenate(scored, axis=1)
+        first, average, trapezoid, last = np.concatenate(scored, axis=1)
         firsts = np.stack(drawn) if drawn else first[:, None]
-        return QueryScores(np.array(query, int), firsts, *others, queries=count)
+        return QueryScores(np.array(query, int), firsts, average, trapezoid, last, count)
 
     def halves(
         self,

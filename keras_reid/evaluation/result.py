@@ -54,8 +54,9 @@ class QueryScores:
     @staticmethod
     def joined(parts: list["QueryScores"]) -> "QueryScores":
         """One after the other."""
-        columns = [[getattr(part, f.name) for part in parts] for f in fields(QueryScores)]
-        return QueryScores(*map(np.concatenate, columns[:-1]), queries=sum(columns[-1]))
+        names = [field.name for field in fields(QueryScores) if field.name != "queries"]
+        arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+        return QueryScores(**arrays, queries=sum(part.queries for part in parts))
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,6 +10,8 @@ from keras_reid.reranking.blocks import Progress, in_blocks
 from keras_reid.reranking.neighbours import PAIR_ELEMENTS, FeatureDistances, Size, nearest
 from keras_reid.reranking.rows import RerankedRows
 
+SOLVED = 1e-20  # squared length of what is left of a unit vector
+
 
 def query_expansion_rows(
     query: Any, gallery: Any, progress: Progress | None = None, k: int = 10, alpha: float = 0.0
@@ -107,7 +109,8 @@ def gnn_rows(
     s = _graph(near, _cosines_of(images, near) ** 2, count)
     for _ in range(rounds):
         a = s @ (a + a.T)
-        a = a.multiply(1 / np.sqrt(a.multiply(a).sum(axis=1))).tocsr()
+        lengths = np.sqrt(np.asarray(a.multiply(a).sum(axis=1)))
+        a = a.multiply(1 / np.where(lengths > 0, lengths, 1)).tocsr()
     a = a.astype(np.float32)
     a_gallery = a[queries:].T.tocsr()
     cosine = _cosine(images, queries)
@@ -148,10 +151,10 @@ def diffusion_rows(
     a = _graph(near, np.maximum(_cosines_of(images, near), 0) ** gamma, count)
     a = a.minimum(a.T)  # 0 unless each has the other: cosines are the same both ways
     root = 1 / np.sqrt(np.asarray(a.sum(axis=1)).ravel() + 1e-12)
-    s = a.multiply(root[:, None]).multiply(root).tocsr().astype(np.float32)
+    s = a.multiply(root[:, None]).multiply(root).tocsr()
 
     def rows(start: int, stop: int) -> np.ndarray:
-        sources = np.zeros((count, stop - start), np.float32)
+        sources = np.zeros((count, stop - start))
         sources[np.arange(start, stop), np.arange(stop - start)] = 1
         return -_conjugate_gradients(s, alpha, sources, iterations)[queries:].T
 
@@ -165,13 +168,16 @@ def _conjugate_gradients(s: Any, alpha: float, b: np.ndarray, iterations: int) -
     direction = residual.copy()
     norms = np.einsum("nm,nm->m", residual, residual)
     for _ in range(iterations):
+        going = norms > SOLVED
+        if not going.any():
+            break
         image = direction - alpha * (s @ direction)
         curvature = np.einsum("nm,nm->m", direction, image)
-        step = norms / np.where(curvature > 0, curvature, 1)
+        step = np.where(going, norms / np.where(going, curvature, 1), 0)
         x += step * direction
         residual -= step * image
         new = np.einsum("nm,nm->m", residual, residual)
-        direction = residual + new / np.where(norms > 0, norms, 1) * direction
+        direction = residual + np.where(going, new / np.where(going, norms, 1), 0) * direction
         norms = new
     return x
 

@@ -63,22 +63,21 @@ def share(name: str, value: float) -> None:
 
 def _float32(values: Any, what: str) -> tf.Tensor:
     try:
-        if not tf.is_tensor(values):
-            values = np.asarray(values)
-        tensor = tf.cast(values, tf.float32) if np.dtype(_dtype(values)).kind in "fiu" else None
-    except (TypeError, ValueError):
-        tensor = None
+        values = values if tf.is_tensor(values) else np.asarray(values)
+    except ValueError:  # ragged
+        values = np.empty(0, object)
+    real = np.dtype(_dtype(values)).kind in "fiu"
+    tensor = tf.cast(values, tf.float32) if real else None
     if tensor is None or tensor.shape.rank != 2 or 0 in tensor.shape:
-        given = getattr(values, "shape", type(values).__name__)
         raise InputError(
             f"{what} are one 2-D array of real numbers with a row for each image, at least one, "
-            f"received {given} of {_dtype(values)}: pass such an array"
+            f"received {tuple(values.shape)} of {np.dtype(_dtype(values))}: pass such an array"
         )
     return tensor
 
 
 def _dtype(values: Any) -> Any:
-    return values.dtype.as_numpy_dtype if tf.is_tensor(values) else np.asarray(values).dtype
+    return values.dtype.as_numpy_dtype if tf.is_tensor(values) else values.dtype
 
 
 def _finite(tensor: tf.Tensor, what: str) -> tf.Tensor:

@@ -1,13 +1,13 @@
 """The k nearest of all images to each, exactly, in blocks: the whole matrix never exists."""
 
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import tensorflow as tf
 
 from keras_reid.reranking.blocks import Progress, in_blocks
 
-Size = int | tf.Tensor
+Size = Any  # int, or a scalar tensor inside a tf.function
 
 # Elements of a block of squared distances, 128 MiB. It has at least LEAST rows: products of fewer
 # are slow, because each product arranges all features anew.
@@ -56,7 +56,8 @@ class FeatureDistances:
         self.norms = tf.pad(norms, [[0, missing]], constant_values=np.inf)
 
     def rows(self, start: Size, stop: Size) -> tf.Tensor:
-        return _expanded(self.centred, self.norms, start, stop)
+        ends = (tf.convert_to_tensor(end, tf.int32) for end in (start, stop))
+        return _expanded(self.centred, self.norms, *ends)
 
     def slack(self, start: Size, stop: Size, squared: tf.Tensor) -> tf.Tensor:
         # A sum of d products in float32 was off by less than a quarter of this in 10⁸ pairs.

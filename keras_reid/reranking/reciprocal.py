@@ -111,7 +111,7 @@ class SparseJaccard:
 
     def rows(self, start: int, stop: int) -> np.ndarray:
         """Distances of images `start` to `stop` to all: float32 (b, n)."""
-        return self._overlaps.distances(start, min(stop, self.shape[0])).numpy()
+        return self._overlaps.distances(int(start), min(int(stop), self.shape[0])).numpy()
 
     def within(self, threshold: float) -> Any:
         """Distances of at most `threshold` < 1 as a `scipy.sparse.csr_matrix` (n, n).

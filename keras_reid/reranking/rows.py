@@ -20,7 +20,8 @@ class RerankedRows:
     distance: str
 
     def rows(self, start: int, stop: int) -> np.ndarray:
-        return np.asarray(self.compute(start, min(stop, self.shape[0])), np.float32)
+        stop = min(int(stop), self.shape[0])
+        return np.array(self.compute(int(start), stop), np.float32)
 
     def matrix(self) -> np.ndarray:
         """All rows, float32 (q, g)."""

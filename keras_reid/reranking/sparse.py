@@ -1,10 +1,10 @@
 """Sparse matrices of float32, as TensorFlow's CSR operations have them."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-Matrix = tf.Tensor  # a variant tensor that holds compressed sparse rows
+Matrix = Any  # a variant tensor that holds compressed sparse rows
 
 raw = tf.raw_ops
 

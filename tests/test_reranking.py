@@ -1,0 +1,430 @@
+"""Re-ranking: published numbers, an oracle in float64, what must hold of it, ties and bad input."""
+
+import functools
+
+import numpy as np
+import oracle_reranking as oracle
+import pytest
+import tensorflow as tf
+from catalogue import RERANKERS
+
+from keras_reid import evaluation, reranking
+from keras_reid.errors import InputError
+from keras_reid.reranking import graph, jaccard, neighbours, reciprocal
+
+POINTS = np.array([[0], [1], [3], [7], [8], [15]], np.float32)
+
+
+def people(q=20, g=120, d=16, seed=0, spread=0.5):
+    """Features of about eight images for each of some persons: (q, d), (g, d)."""
+    random = np.random.default_rng(seed)
+    persons = random.normal(size=(max(2, (q + g) // 8), d))
+    x = persons[random.integers(len(persons), size=q + g)] + spread * random.normal(size=(q + g, d))
+    return np.split(x.astype("float32"), [q])
+
+
+def blocks(query, gallery):
+    """Distances (q, q), (q, g), (g, g) in float64."""
+    d = np.sqrt(oracle.squared_distances(np.concatenate([query, gallery])))
+    q = len(query)
+    return d[:q, :q], d[:q, q:], d[q:, q:]
+
+
+def every_way(query, gallery, **options):
+    """The three forms of the call, which must agree."""
+    yield reranking.k_reciprocal(query, gallery, **options).numpy()
+    yield reranking.RERANKERS["k_reciprocal"](query, gallery, **options).matrix()
+    yield reranking.k_reciprocal_from_distances(*blocks(query, gallery), **options).numpy()
+
+
+def test_vectors_by_hand():
+    def first_row(**options):
+        return reranking.k_reciprocal(POINTS[:2], POINTS[2:], k1=2, **options).numpy()[0]
+
+    row = [0.03731250860920151, 0.7653333333333333, 0.7853333333333333, 1]
+    np.testing.assert_allclose(first_row(k2=1), row, atol=1e-6)
+    assert first_row(k2=2)[0] == pytest.approx(0.02477171290923257, abs=1e-6)
+    row = [0.04, 0.21777777, 0.28444444, 1]
+    np.testing.assert_allclose(first_row(k2=1, lambda_value=1.0), row, atol=1e-6)
+
+
+SETTINGS = [
+    {},
+    {"k1": 3, "k2": 2},
+    {"k1": 7, "k2": 3},
+    {"k1": 11, "k2": 4, "lambda_value": 0.5},
+    {"k1": 6, "k2": 1},
+    {"k1": 1, "k2": 1, "lambda_value": 0.0},
+    {"k1": 2, "k2": 9, "lambda_value": 1.0},
+    {"k1": 30, "k2": 6, "lambda_value": 0.0},
+]
+
+
+@pytest.mark.parametrize("options", SETTINGS, ids=str)
+def test_k_reciprocal_is_that_of_the_oracle(options):
+    query, gallery = people()
+    expected = oracle.k_reciprocal(query, gallery, **options)
+    for result in every_way(query, gallery, **options):
+        assert result.dtype == np.float32
+        np.testing.assert_allclose(result, expected, atol=5e-6)
+
+
+@pytest.mark.parametrize(("q", "g"), [(1, 60), (5, 7), (1, 1), (30, 2)])
+@pytest.mark.parametrize("seed", range(3))
+def test_few_images(q, g, seed):
+    query, gallery = people(q, g, d=4, seed=seed)
+    expected = oracle.k_reciprocal(query, gallery)
+    for result in every_way(query, gallery):
+        np.testing.assert_allclose(result, expected, atol=5e-6)
+
+
+def test_every_reranker_has_an_oracle():
+    assert set(RERANKERS) == set(reranking.RERANKERS)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("name", RERANKERS)
+def test_every_reranker_is_its_formula(name, seed):
+    case = RERANKERS[name]
+    for options in case.settings:
+        query, gallery = people(12, 70, seed=seed)
+        made = reranking.RERANKERS[name](query, gallery, **case.converged, **options)
+        assert made.shape == (12, 70)
+        result, expected = made.matrix(), case.truth(query, gallery, **options)
+        np.testing.assert_allclose(result, expected, atol=2e-5 * max(1, abs(expected).max()))
+        np.testing.assert_array_equal(made.rows(3, 7), result[3:7])
+
+
+@pytest.mark.parametrize("name", RERANKERS)
+def test_the_public_function_is_the_reranker_of_that_name(name):
+    function, options = RERANKERS[name].public
+    query, gallery = people(5, 40)
+    result = np.asarray(getattr(reranking, function)(query, gallery, **options))
+    np.testing.assert_allclose(
+        result, reranking.RERANKERS[name](query, gallery).matrix(), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("name", RERANKERS)
+def test_the_order_of_the_gallery_does_not_matter(name):
+    query, gallery = people(8, 50)
+    order = np.random.default_rng(0).permutation(50)
+    first, second = (
+        reranking.RERANKERS[name](query, g).matrix() for g in (gallery, gallery[order])
+    )
+    np.testing.assert_allclose(first[:, order], second, atol=1e-4 * max(1, abs(first).max()))
+
+
+@pytest.mark.parametrize("name", RERANKERS)
+def test_scale_does_not_matter(name):
+    query, gallery = people(8, 50)
+    first, second = (reranking.RERANKERS[name](s * query, s * gallery).matrix() for s in (1, 64.0))
+    np.testing.assert_allclose(first, second, atol=1e-5 * max(1, abs(first).max()))
+
+
+@pytest.mark.parametrize("name", ["ecn", "diffusion"])
+def test_query_and_gallery_can_be_exchanged(name):
+    query, gallery = people(8, 50)
+    options = RERANKERS[name].converged
+    there = reranking.RERANKERS[name](query, gallery, **options).matrix()
+    back = reranking.RERANKERS[name](gallery, query, **options).matrix()
+    np.testing.assert_allclose(there, back.T, atol=1e-5 * max(1, abs(there).max()))
+
+
+def test_lambda_mixes_linearly_between_jaccard_and_the_original():
+    query, gallery = people()
+    none, half, whole = (
+        reranking.k_reciprocal(query, gallery, lambda_value=value).numpy()
+        for value in (0.0, 0.5, 1.0)
+    )
+    np.testing.assert_allclose(half, (none + whole) / 2, atol=1e-6)
+    assert none.min() >= 0
+    assert none.max() <= 1
+    np.testing.assert_array_equal(np.argsort(whole), np.argsort(blocks(query, gallery)[1]))
+
+
+def test_reciprocity_is_symmetric():
+    order = np.array(oracle.order(oracle.squared_distances(people()[1]))[:, :9], np.int32)
+    near = jaccard.reciprocal(tf.constant(order)).numpy()
+    pairs = {(i, j) for i, row in enumerate(order) for j in row[near[i]]}
+    assert pairs == {(j, i) for i, j in pairs}
+    assert {(i, i) for i in range(len(order))} <= pairs
+
+
+def test_expansion_of_one_changes_nothing_and_gnn_without_neighbours_is_cosine():
+    query, gallery = people()
+    cosine = oracle.unit(query) @ oracle.unit(gallery).T
+    np.testing.assert_allclose(
+        reranking.query_expansion(query, gallery, k=1, alpha=3.0), 2 - 2 * cosine, atol=1e-5
+    )
+    np.testing.assert_allclose(
+        reranking.gnn(query, gallery, lambda_value=1.0), 1 - cosine, atol=1e-5
+    )
+    assert reranking.diffusion(query, gallery).max() <= 0
+
+
+@pytest.mark.parametrize("name", RERANKERS)
+def test_copies_and_zeros_stay_finite(name):
+    query, gallery = np.ones((3, 4), np.float32), np.ones((40, 4), np.float32)
+    assert np.isfinite(reranking.RERANKERS[name](query, gallery).matrix()).all()
+    gallery[10:] = np.random.default_rng(0).normal(size=(30, 4))
+    gallery[5] = 0
+    assert np.isfinite(reranking.RERANKERS[name](query, gallery).matrix()).all()
+    zeros = np.zeros((6, 4), np.float32)
+    assert np.isfinite(reranking.RERANKERS[name](zeros[:2], zeros[2:]).matrix()).all()
+
+
+@pytest.mark.parametrize("copies", [2, 5, 30])
+def test_copies_come_by_index_after_the_image_itself(copies):
+    random = np.random.default_rng(0)
+    x = np.repeat(random.normal(size=(12, 33)).astype("float32"), copies, axis=0)
+    x = x[random.permutation(len(x))]
+    found = neighbours.nearest(neighbours.FeatureDistances(tf.constant(x)), 9).index.numpy()
+    np.testing.assert_array_equal(found, oracle.order(oracle.squared_distances(x))[:, :9])
+    for result in every_way(x[:10], x[10:], k1=6, k2=3):
+        np.testing.assert_allclose(
+            result, oracle.k_reciprocal(x[:10], x[10:], k1=6, k2=3), atol=5e-6
+        )
+
+
+def test_neighbours_that_float32_products_cannot_tell_apart():
+    """Distances that differ by less than the rounding of ‖x‖² + ‖y‖² − 2x·y are told apart."""
+    random = np.random.default_rng(0)
+    x = random.normal(size=(300, 64))
+    near = random.normal(size=(30, 64))
+    x[:30] += 8
+    x[30:60] = x[:30] + 1e-4 * near
+    x[60:90] = x[:30] - 1.0001e-4 * near
+    x = x.astype("float32")
+    source = neighbours.FeatureDistances(tf.constant(x))
+    found = neighbours.nearest(source, 4).index.numpy()
+    expected = oracle.order(oracle.squared_distances(x))[:, :4]
+    np.testing.assert_array_equal(found, expected)
+    products = np.argsort(source.rows(0, 300).numpy()[:, :300], axis=1, kind="stable")[:, :4]
+    assert (products != expected).any()  # or the test would prove nothing
+
+
+def test_largest_does_not_count_what_fills_up_the_columns():
+    x = np.random.default_rng(0).normal(size=(37, 5)).astype("float32")
+    found = neighbours.nearest(neighbours.FeatureDistances(tf.constant(x)), 3)
+    np.testing.assert_allclose(found.largest, oracle.squared_distances(x).max(axis=1), rtol=1e-5)
+
+
+def test_size_of_the_blocks_does_not_matter(monkeypatch):
+    query, gallery = people(40, 200)
+    whole = reranking.k_reciprocal(query, gallery).numpy()
+    for module, name, value in (
+        (neighbours, "LEAST", 32),
+        (neighbours, "BLOCK_ELEMENTS", 1),
+        (neighbours, "PAIR_ELEMENTS", 100),
+        (jaccard, "BLOCK_ELEMENTS", 5000),
+        (reciprocal, "BLOCK_ELEMENTS", 1000),
+        (graph, "PAIR_ELEMENTS", 1000),
+    ):
+        monkeypatch.setattr(module, name, value)
+    made = reranking.RERANKERS["k_reciprocal"](query, gallery)
+    np.testing.assert_allclose(made.matrix(), whole, atol=1e-6)
+    traced = tf.function(lambda q, g: reranking.k_reciprocal(q, g, k1=19), autograph=False)
+    expected = reranking.RERANKERS["k_reciprocal"](query, gallery, k1=19).matrix()
+    np.testing.assert_allclose(traced(query, gallery), expected, atol=1e-6)
+
+
+def test_inside_a_tf_function_of_unknown_sizes_and_in_a_saved_model(tmp_path):
+    class Ranker(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None, 16]), tf.TensorSpec([None, 16])])
+        def rank(self, query, gallery):
+            return reranking.k_reciprocal(query, gallery, k1=8, k2=3)
+
+    tf.saved_model.save(Ranker(), str(tmp_path / "ranker"))
+    loaded = tf.saved_model.load(str(tmp_path / "ranker"))
+    for q, g in ((3, 50), (20, 120)):
+        query, gallery = people(q, g)
+        result = loaded.rank(tf.constant(query), tf.constant(gallery)).numpy()
+        np.testing.assert_allclose(result, oracle.k_reciprocal(query, gallery, 8, 3), atol=5e-6)
+
+
+def test_squared_distances_are_not_squared_again():
+    query, gallery = people()
+    sets = ((query, None), (query, gallery), (gallery, None))
+    squared = [evaluation.matrix(*both) for both in sets]
+    result = reranking.k_reciprocal_from_distances(*squared, squared=True)
+    np.testing.assert_allclose(result, oracle.k_reciprocal(query, gallery), atol=1e-5)
+
+
+def test_distances_that_are_not_euclidean():
+    random = np.random.default_rng(0)
+    query, gallery = random.normal(size=(6, 4, 8)), random.normal(size=(40, 4, 8))
+    qq, qg, gg = (
+        evaluation.matrix(*both, "local")
+        for both in ((query, None), (query, gallery), (gallery, None))
+    )
+    result = reranking.k_reciprocal_from_distances(qq, qg, gg, k1=5, k2=2)
+    whole = np.block([[qq, qg], [qg.T, gg]]).astype(np.float64) ** 2
+    np.testing.assert_allclose(result, oracle.k_reciprocal_of(whole, 6, 5, 2), atol=5e-6)
+    options = {"k1": 5, "k2": 2}
+    ids = random.integers(4, size=6), random.integers(4, size=40)
+    first = evaluation.rank(
+        (query, gallery),
+        *ids,
+        distance="local",
+        protocol="no-camera",
+        reranking="k_reciprocal",
+        reranking_options=options,
+    )
+    second = evaluation.rank(result.numpy(), *ids, protocol="no-camera")
+    assert first.mAP == pytest.approx(second.mAP, abs=1e-9)
+
+
+def test_sparse_jaccard_holds_what_is_near():
+    x = np.concatenate(people(0, 150))
+    sparse = reranking.SparseJaccard(x, k1=8, k2=3)
+    squared = oracle.squared_distances(x)
+    scaled = squared / squared.max(axis=1, keepdims=True)
+    expected = oracle.jaccard(oracle.encodings(scaled, oracle.order(squared), 8, 3), range(150))
+    np.testing.assert_allclose(sparse.rows(0, 150), expected, atol=5e-6)
+    within = sparse.within(0.6)
+    dense = np.full((150, 150), np.inf)
+    for i in range(150):
+        columns = slice(within.indptr[i], within.indptr[i + 1])
+        dense[i, within.indices[columns]] = within.data[columns]
+    near = expected <= 0.6
+    assert near.sum() > 150
+    np.testing.assert_array_equal(np.isfinite(dense), near)
+    np.testing.assert_allclose(dense[near], expected[near], atol=5e-6)
+    assert (within.diagonal() == 0).all()
+
+
+def test_progress_is_told_to_the_end():
+    told = []
+    reranking.SparseJaccard(people()[1], progress=lambda *done: told.append(done))
+    assert told[-1] == (120, 120)
+
+
+QUERY, GALLERY = people(4, 20, d=4)
+BROKEN = GALLERY.copy()
+BROKEN[3, 1] = np.nan
+
+
+@pytest.mark.parametrize("name", RERANKERS)
+@pytest.mark.parametrize(
+    ("query", "gallery", "message"),
+    [
+        (QUERY, BROKEN, "gallery features must be finite .* 1 rows, first row 3"),
+        (QUERY * np.float32(np.inf), GALLERY, "query features must be finite .* 4 rows"),
+        (QUERY, GALLERY[:, :3], "same width, received 4 and 3"),
+        (QUERY[:0], GALLERY, "query features are one 2-D array .* at least one"),
+        (QUERY, GALLERY[:0], "gallery features are one 2-D array"),
+        (QUERY[0], GALLERY, r"query features are one 2-D array .* received \(4,\)"),
+        ([["a"] * 4], GALLERY, "of real numbers"),
+        ([[1], [1, 2]], GALLERY, "of real numbers"),
+    ],
+)
+def test_features_that_are_refused(name, query, gallery, message):
+    with pytest.raises(InputError, match=message):
+        reranking.RERANKERS[name](query, gallery)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("k_reciprocal", {"k1": 0}, "k1 is a whole number of at least 1, received 0"),
+        ("k_reciprocal", {"k2": 1.5}, "k2 is a whole number .* received 1.5"),
+        ("k_reciprocal", {"lambda_value": 1.1}, "lambda_value is a share .* received 1.1"),
+        ("aqe", {"k": 0}, "k is a whole number"),
+        ("aqe", {"alpha": -1}, "alpha is not negative, received -1"),
+        ("ecn", {"t": 0}, "t is a whole number"),
+        ("gnn", {"rounds": -1}, "rounds is a whole number of at least 0"),
+        ("gnn", {"lambda_value": -0.1}, "lambda_value is a share"),
+        ("diffusion", {"alpha": 1.0}, "alpha between 0 and 1"),
+        ("diffusion", {"iterations": 0}, "iterations is a whole number"),
+    ],
+)
+def test_numbers_that_are_refused(name, options, message):
+    with pytest.raises(InputError, match=message):
+        reranking.RERANKERS[name](QUERY, GALLERY, **options)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({0: np.ones((3, 3))}, r"qq is \(3, 3\) where \(4, 4\) was expected"),
+        ({2: np.ones((20, 19))}, r"gg is \(20, 19\)"),
+        ({1: -np.ones((4, 20))}, "distances are not negative, but qg holds -1"),
+        ({2: np.full((20, 20), np.nan)}, "gg must be finite"),
+    ],
+)
+def test_distances_that_are_refused(change, message):
+    given = list(blocks(QUERY, GALLERY))
+    for i, block in change.items():
+        given[i] = block
+    with pytest.raises(InputError, match=message):
+        reranking.k_reciprocal_from_distances(*given)
+
+
+def test_a_threshold_that_is_refused():
+    with pytest.raises(InputError, match=r"in \[0, 1\), received 1"):
+        reranking.SparseJaccard(GALLERY).within(1)
+
+
+@functools.cache
+def public_model(root):
+    stored = np.load(root / "data/features/market-retail0288.npz")
+    return (stored["q"], stored["g"]), stored["qp"], stored["gp"], stored["qc"], stored["gc"]
+
+
+@pytest.mark.real
+def test_published_semantics_on_real_features(real_data):
+    """The authors' own Python code gave 88.989 and 84.228."""
+    result = evaluation.rank(*public_model(real_data), reranking="k_reciprocal")
+    assert result.protocol.reranking == "k_reciprocal"
+    assert 100 * result.rank(1) == pytest.approx(88.989, abs=0.01)
+    assert 100 * result.mAP == pytest.approx(84.228, abs=0.01)
+    features, *labels = public_model(real_data)
+    whole = reranking.k_reciprocal(*features).numpy()
+    assert evaluation.rank(whole, *labels).mAP == pytest.approx(result.mAP, abs=1e-6)
+
+
+@pytest.mark.slow
+def test_sampled_rows_at_the_size_of_market1501():
+    q, g = 3368, 15913
+    random = np.random.default_rng(0)
+    persons = random.normal(size=(751, 64))
+    x = persons[random.integers(751, size=q + g)] + 1.2 * random.normal(size=(q + g, 64))
+    x = x.astype("float32")
+    made = reranking.RERANKERS["k_reciprocal"](x[:q], x[q:])
+    x = x.astype(np.float64)
+    norms = (x * x).sum(axis=1)
+    rank = np.empty((q + g, 21), int)
+    largest = np.empty(q + g)
+    for start in range(0, q + g, 1000):
+        squared = norms[start : start + 1000, None] + norms - 2 * x[start : start + 1000] @ x.T
+        own = np.arange(len(squared))
+        largest[start : start + 1000] = squared.max(axis=1)
+        squared[own, start + own] = -1
+        near = np.argpartition(squared, 21, axis=1)[:, :21]
+        near = np.take_along_axis(near, np.argsort(np.take_along_axis(squared, near, 1)), 1)
+        rank[start : start + 1000] = near
+    encoded = []
+    for i in range(q + g):
+        members = oracle.expanded(rank, i, 20)
+        weight = np.exp(-((x[members] - x[i]) ** 2).sum(axis=1) / largest[i])
+        encoded.append(dict(zip(members, weight / weight.sum(), strict=True)))
+    v = []
+    for near in rank[:, :6]:
+        row = {}
+        for j in near:
+            for column, value in encoded[j].items():
+                row[column] = row.get(column, 0) + value / 6
+        v.append(row)
+    listed = [[] for _ in range(q + g)]
+    for i in range(q, q + g):
+        for column, value in v[i].items():
+            listed[column].append((i - q, value))
+    for i in random.choice(q, 200, replace=False):
+        shared = np.zeros(g)
+        for column, value in v[i].items():
+            for j, other in listed[column]:
+                shared[j] += min(value, other)
+        original = ((x[q:] - x[i]) ** 2).sum(axis=1) / largest[i]
+        expected = 0.7 * (1 - shared / (2 - shared)) + 0.3 * original
+        np.testing.assert_allclose(made.rows(i, i + 1)[0], expected, atol=1e-5)
