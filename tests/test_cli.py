@@ -1,5 +1,6 @@
 """The commands, run as a user runs them: in a process of their own, from the top level."""
 
+import csv
 import json
 import os
 import signal
@@ -116,6 +117,60 @@ def test_export_is_checked_and_scores_the_same(trained: Path) -> None:
     exported = json.loads((trained / "exported.json").read_text())
     after = json.loads((trained / "run/metrics.json").read_text())["after"]
     np.testing.assert_allclose(exported["mAP"], after["mAP"], atol=1e-3)
+
+
+def test_features_of_any_framework_are_ranked_and_reranked(trained: Path) -> None:
+    code, out, err = call(
+        "evaluate.py", "--run=run", "--save_features=features", "--camera_pairs", cwd=trained
+    )
+    assert code == 0, err
+    assert "camera 1 to 2" in out
+    assert "95 % intervals over the queries: rank-1" in out
+    stored = np.load(trained / "features/gallery.npz")
+    (trained / "mapped").mkdir()
+    for name in ("embedding", "identity", "camera"):
+        np.save(trained / f"mapped/{name}.npy", stored[name])
+    features = "--features=features/query.npz,mapped"
+    code, again, err = call("evaluate.py", features, "--out=again.json", cwd=trained)
+    assert code == 0, err
+    after = json.loads((trained / "run/metrics.json").read_text())["after"]
+    again = json.loads((trained / "again.json").read_text())
+    np.testing.assert_allclose(again["mAP"], after["mAP"], atol=1e-6)
+    for rerank, options in (("k_reciprocal", "k1=4,k2=2,lambda_value=0.5"), ("aqe", "k=3")):
+        flags = f"--rerank={rerank}", f"--rerank_options={options}"
+        code, out, err = call("evaluate.py", features, *flags, cwd=trained)
+        assert code == 0, err
+        assert f"{rerank}({options.replace(',', ', ')})" in out
+    code, _, err = call("evaluate.py", features, "--save_features=mapped", cwd=trained)
+    assert code == 1
+    assert "'mapped' exists" in err
+
+
+def test_images_are_grouped(trained: Path, pedestrians: Path) -> None:
+    names = {"out": "grouped", "csv": "groups.csv", "sheet": "sheet.png"}
+    outputs = [f"--{flag}={name}" for flag, name in names.items()]
+    images = f"--images={pedestrians}/bounding_box_test"
+    options = "--method=agglomerative", "--k1=3", "--k2=2"
+    code, out, err = call("cluster.py", "--run=run", images, *outputs, *options, cwd=trained)
+    assert code == 0, err
+    with (trained / "groups.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    files = sorted((pedestrians / "bounding_box_test").iterdir())
+    assert [row["path"] for row in rows] == [str(file) for file in files]
+    assert f"{len(files)} images" in out
+    for i, row in enumerate(rows):
+        copy = trained / "grouped" / row["person"] / f"{i:06d}_{files[i].name}"
+        assert copy.read_bytes() == files[i].read_bytes()
+    assert len(list((trained / "grouped").rglob("*.*"))) == len(files)
+    assert (trained / "sheet.png").stat().st_size > 1000
+    for flag, name in names.items():
+        code, _, err = call("cluster.py", "--run=run", images, f"--{flag}={name}", cwd=trained)
+        assert code == 1
+        assert f"'{name}' exists" in err
+    dataset = "--dataset=market1501", f"--data_dir={pedestrians}", "--part=train"
+    code, out, err = call("cluster.py", "--run=run", *dataset, "--k1=5", cwd=trained)
+    assert code == 0, err
+    assert "B-cubed" in out
 
 
 @pytest.fixture(scope="module")
@@ -265,6 +320,13 @@ def test_help_names_every_flag(tmp_path: Path) -> None:
             ["evaluate.py", "--saved_model=nowhere", "--dataset=csv", "--data_dir=x"],
             "table must exist",
         ),
+        (["evaluate.py", "--features=q.npz"], "two files, QUERY,GALLERY.* received 'q.npz'"),
+        (["evaluate.py", "--features=q.npz,g.npz"], "reading q.npz gave"),
+        (["evaluate.py", "--rerank=magic"], "should be one of <none|k_reciprocal"),
+        (["evaluate.py", "--rerank_options=k1"], "NAME=NUMBER, .* received 'k1'"),
+        (["cluster.py"], "either --images or --dataset"),
+        (["cluster.py", "--images=nowhere"], "nowhere is no folder"),
+        (["cluster.py", "--features=x.npz", "--images=x"], "name one of the two"),
         (["export.py"], "give --run"),
         (["export.py", "--run=nowhere"], "a run folder holds flags.json"),
     ],

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
-from keras_reid import distances
+from keras_reid import distances, evaluation, reranking
 from keras_reid.errors import InputError
 from keras_reid.evaluation import rank
 from keras_reid.evaluation.features import distance_rows
@@ -250,7 +250,7 @@ def test_memory_stays_below_the_whole_matrix():
 
 def test_result_is_a_value_with_its_protocol():
     features, *labels = example()
-    result = rank(features, *labels, dataset="toy", reranking="k-reciprocal", max_rank=10)
+    result = rank(features, *labels, dataset="toy", reranking="k_reciprocal", max_rank=10)
     stored = json.loads(result.to_json())
     assert stored == result.as_dict()
     assert stored["mAP"] == result.mAP
@@ -264,7 +264,7 @@ def test_result_is_a_value_with_its_protocol():
         f"{result.protocol.valid_queries} valid",
         "(dropped)",
         "toy",
-        "k-reciprocal",
+        "k_reciprocal",
         "euclidean",
         "same identity in the same camera",
     ):
@@ -326,7 +326,17 @@ NAN = (np.ones((2, 4)), np.array([[1.0] * 4, [1.0] * 4, [1.0, 1.0, np.nan, 1.0]]
         ({"query_ids": ["1", "2"]}, "of one kind, received <U1 and int64"),
         ({"query_cams": None}, "needs the cameras .* none for the query.*protocol='no-camera'"),
         ({"gallery_cams": None}, "none for the gallery"),
-        ({"protocol": "cuhk"}, "protocol is one of market1501, no-camera, received 'cuhk'"),
+        ({"protocol": "cuhk"}, "protocol is one of market1501, .*all-vs-all, received 'cuhk'"),
+        ({"protocol": "all-vs-all"}, "one set against itself, but .* differ"),
+        ({"protocol": "viper", "distances": PAIR, "reranking": "aqe"}, "re-rank each half"),
+        ({"ties": "lucky"}, "ties is one of index, optimistic, pessimistic, received 'lucky'"),
+        ({"repeats": 0}, "repeats is at least 1, received 0"),
+        ({"distances": PAIR, "reranking": "magic"}, "one of k_reciprocal, .*received 'magic'"),
+        (
+            {"distances": PAIR, "reranking": "aqe", "reranking_options": {"k1": 3}},
+            "aqe has other options, received .*k1",
+        ),
+        ({"reranking_options": {"k1": 3}}, "belong to a re-ranker of features"),
         ({"invalid": "skip"}, "invalid is one of drop, zero, received 'skip'"),
         ({"max_rank": 0}, "max_rank is at least 1, received 0"),
         ({"block": 0}, "block is at least 1, received 0"),
@@ -341,6 +351,243 @@ def test_bad_input(change, message):
 
 def test_the_good_input_of_the_bad_input_test():
     assert rank(**GOOD).mAP == pytest.approx(0.75)
+
+
+def tied(seed, q=30, g=80):
+    """Distances of which many are equal, with labels."""
+    random = np.random.default_rng(seed)
+    matrix = random.integers(6, size=(q, g)).astype(float)
+    ids = random.integers(8, size=q), random.integers(-1, 8, size=g)
+    return matrix, *ids, random.integers(3, size=q), random.integers(3, size=g)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_bounds_of_ties_are_those_of_moving_true_matches(seed):
+    matrix, query_ids, gallery_ids, *cameras = tied(seed)
+    true = np.asarray(query_ids)[:, None] == gallery_ids
+    moved = {"optimistic": matrix - 0.25 * true, "pessimistic": matrix + 0.25 * true}
+    found = {"index": rank(matrix, query_ids, gallery_ids, *cameras)}
+    for ties, closer in moved.items():
+        found[ties] = rank(matrix, query_ids, gallery_ids, *cameras, ties=ties)
+        assert_same(found[ties], rank(closer, query_ids, gallery_ids, *cameras))
+        assert "bound" in str(found[ties])
+    for score in SCORES:
+        low, middle, high = (
+            getattr(found[t], score) for t in ("pessimistic", "index", "optimistic")
+        )
+        assert low < middle < high
+
+
+def test_without_ties_the_bounds_are_the_score():
+    features, *labels = example()
+    results = [rank(features, *labels, ties=t) for t in ("index", "optimistic", "pessimistic")]
+    assert_same(results[0], results[1])
+    assert_same(results[0], results[2])
+
+
+def test_mars_counts_queries_without_a_match_as_zero():
+    features, *labels = example()
+    labels[0][:5] = 99
+    assert_same(rank(features, *labels, protocol="mars"), rank(features, *labels, invalid="zero"))
+    result = rank(features, *labels, protocol="mars", invalid="drop")
+    assert_same(result, rank(features, *labels, protocol="cuhk03"))
+    assert result.protocol.name == "mars"
+    assert rank(features, *labels, protocol="mars").protocol.invalid_queries >= 5
+
+
+def test_all_vs_all_leaves_out_the_image_itself():
+    (_, gallery), _, ids, _, cameras = example()
+    result = rank((gallery, gallery), ids, ids, cameras, cameras, protocol="all-vs-all")
+    matrix = distances.euclidean(gallery.astype("float64")).numpy()
+    scored = []
+    for i in np.flatnonzero(ids != -1):
+        others = np.flatnonzero((np.arange(len(ids)) != i) & (ids != -1))
+        same = ids[others] == ids[i]
+        if same.any():
+            scored.append(average_precision_score(same, -matrix[i, others]))
+    assert result.mAP == pytest.approx(np.mean(scored), abs=1e-12)
+    assert result.protocol.valid_queries == len(scored)
+    assert result.protocol.gallery_size == (ids != -1).sum() - 1
+
+
+def test_cuhk03_classic_by_all_galleries():
+    """Rank-1 is the share of single-shot galleries, all equally likely, that begin with a match."""
+    gallery_ids, cameras = np.array([1, 1, 1, 2, 2, 3]), np.array([0, 1, 1, 1, 1, 1])
+    order = np.array([[0.0, 3.0, 1.0, 2.0, 0.5, 4.0]])
+    result = rank(
+        order, [1], gallery_ids, [0], cameras, protocol="cuhk03-classic", repeats=20_000, max_rank=4
+    )
+    first = [sum(o < own for o in (two, 4.0)) for own in (3.0, 1.0) for two in (2.0, 0.5)]
+    expected = [np.mean([f <= k for f in first]) for k in range(4)]
+    np.testing.assert_allclose(result.cmc, expected, atol=0.015)
+    assert result.protocol.repeats == 20_000
+    whole = rank(order, [1], gallery_ids, [0], cameras)
+    assert [result.mAP, result.mINP] == [whole.mAP, whole.mINP]
+
+
+def test_cuhk03_classic_is_drawn_by_its_seed():
+    features, *labels = example()
+    results = [
+        rank(features, *labels, protocol="cuhk03-classic", repeats=3, seed=s).cmc for s in (0, 0, 1)
+    ]
+    np.testing.assert_array_equal(results[0], results[1])
+    assert (results[0] != results[2]).any()
+    assert (results[0] >= rank(features, *labels).cmc - 0.5).all()
+    ids = np.arange(20)
+    single = np.random.default_rng(0).random((20, 20)), ids, ids, ids * 0, ids * 0 + 1
+    drawn = rank(*single, protocol="cuhk03-classic")
+    np.testing.assert_array_equal(drawn.cmc, rank(*single).cmc)
+
+
+def test_viper_is_the_mean_over_halves_in_both_directions():
+    random = np.random.default_rng(0)
+    ids = random.permutation(20)
+    matrix = random.random((20, 21))
+    arguments = matrix, ids, [*range(20), 99], [1] * 20, [2] * 21
+    result = rank(*arguments, protocol="viper", repeats=4, seed=7, max_rank=10)
+    drawn, found = np.random.default_rng(7), []
+    for _ in range(4):
+        half = drawn.permutation(20)[:10]
+        rows, columns = np.flatnonzero(np.isin(ids, half)), np.sort(half)
+        for part, q, g in (
+            (matrix[np.ix_(rows, columns)], ids[rows], columns),
+            (matrix[np.ix_(rows, columns)].T, columns, ids[rows]),
+        ):
+            found.append(rank(part, q, g, protocol="no-camera", max_rank=10))
+    np.testing.assert_allclose(result.cmc, np.mean([f.cmc for f in found], axis=0), atol=1e-12)
+    assert result.mAP == pytest.approx(np.mean([f.mAP for f in found]), abs=1e-12)
+    assert result.protocol.seed == 7
+    assert "mean of 4 drawn" in str(result)
+    with pytest.raises(InputError, match="ranks the same queries many times"):
+        result.interval("mAP")
+
+
+def test_camera_pairs_are_rankings_of_one_camera_each():
+    features, *labels = example(80, 200)
+    query_ids, gallery_ids, query_cams, gallery_cams = labels
+    result = rank(features, *labels, camera_pairs=True)
+    assert_same(result, rank(features, *labels))
+    assert len(result.camera_pairs) == 12
+    for (c, d), pair in result.camera_pairs.items():
+        rows, columns = query_cams == c, gallery_cams == d
+        part = tuple(x[keep] for x, keep in zip(features, (rows, columns), strict=True))
+        ids = query_ids[rows], gallery_ids[columns]
+        alone = rank(part, *ids, query_cams[rows], gallery_cams[columns])
+        assert pair["queries"] == alone.protocol.valid_queries
+        scores = [pair["rank-1"], pair["mAP"], pair["mINP"]]
+        assert scores == pytest.approx([alone.rank(1), alone.mAP, alone.mINP], abs=1e-12)
+    assert "camera 0 to 1" in str(result)
+    assert {row["gallery_camera"] for row in result.as_dict()["camera_pairs"]} == {0, 1, 2, 3}
+
+
+def test_intervals_cover_the_score_of_more_queries():
+    """Of 200 samples of 60 queries about 95 of 100 intervals hold the score of all queries."""
+    features, *labels = example(2000, 150)
+    whole = rank(features, *labels)
+    random = np.random.default_rng(0)
+    held = 0
+    for _ in range(200):
+        few = random.choice(2000, 60, replace=False)
+        part = rank(
+            (features[0][few], features[1]), labels[0][few], labels[1], labels[2][few], labels[3]
+        )
+        low, high = part.interval("mAP", samples=200)
+        held += low <= whole.mAP <= high
+    assert 0.9 <= held / 200 <= 0.99
+
+
+def test_intervals_of_every_score():
+    features, *labels = example()
+    labels[0][:5] = 99
+    result = rank(features, *labels, invalid="zero")
+    for score in (*SCORES, "rank-1", "rank-5"):
+        low, high = result.interval(score)
+        value = result.rank(int(score[5:])) if score.startswith("rank") else getattr(result, score)
+        assert low < value < high
+        assert result.interval(score) == (low, high)
+        wider = result.interval(score, level=0.99)
+        assert wider[0] <= low
+        assert wider[1] >= high
+    for arguments in (("AP",), ("rank-0",), ("rank-x",), ("mAP", 1.0), ("mAP", 0.9, 0)):
+        with pytest.raises(InputError, match=r"score is one of|level between 0 and 1"):
+            result.interval(*arguments)
+
+
+def test_scores_of_each_query():
+    features, *labels = example()
+    result = rank(features, *labels)
+    by_query = result.per_query
+    assert len(by_query.query) == result.protocol.valid_queries
+    assert by_query.average_precision.mean() == pytest.approx(result.mAP, abs=1e-12)
+    one = int(by_query.query[3])
+    alone = rank(
+        (features[0][one : one + 1], features[1]),
+        [labels[0][one]],
+        labels[1],
+        [labels[2][one]],
+        labels[3],
+    )
+    assert alone.mAP == pytest.approx(by_query.average_precision[3], abs=1e-12)
+
+
+def test_ranking_reranked_features_is_ranking_the_reranked_matrix():
+    features, *labels = example()
+    for name in ("k_reciprocal", "alpha_qe"):
+        first = rank(features, *labels, reranking=name, reranking_options={}, block=7)
+        made = reranking.RERANKERS[name](*features).matrix()
+        assert_same(first, rank(made, *labels))
+    options = {"k1": 5, "k2": 2}
+    first = rank(features, *labels, reranking="k_reciprocal", reranking_options=options)
+    second = rank(reranking.k_reciprocal(*features, **options).numpy(), *labels)
+    assert_same(first, second)
+    assert first.protocol.reranking == "k_reciprocal(k1=5, k2=2)"
+    unit = tuple(x / np.linalg.norm(x, axis=1, keepdims=True) for x in features)
+    first = rank(features, *labels, distance="cosine", reranking="k_reciprocal")
+    assert first.mAP == pytest.approx(rank(unit, *labels, reranking="k_reciprocal").mAP, abs=1e-6)
+    assert first.protocol.distance == "cosine"
+
+
+def test_progress_of_queries():
+    features, *labels = example()
+    told = []
+    rank(features, *labels, block=15, progress=lambda *done: told.append(done))
+    assert told == [(15, 40), (30, 40), (40, 40)]
+
+
+def test_features_in_files(tmp_path):
+    features, *labels = example()
+    stored = {"embedding": features[1]}
+    evaluation.save_features(tmp_path / "g.npz", stored, labels[1], labels[3])
+    with pytest.raises(InputError, match=r"new file: .*g.npz' exists"):
+        evaluation.save_features(tmp_path / "g.npz", stored)
+    (tmp_path / "q").mkdir()
+    for name, column in (
+        ("embedding", features[0]),
+        ("identity", labels[0]),
+        ("camera", labels[2]),
+    ):
+        np.save(tmp_path / f"q/{name}.npy", column)
+    query, gallery = (evaluation.load_features(tmp_path / name) for name in ("q", "g.npz"))
+    assert isinstance(query.features["embedding"], np.memmap)
+    both = query.features["embedding"], gallery.features["embedding"]
+    result = rank(both, query.identity, gallery.identity, query.camera, gallery.camera)
+    assert_same(result, rank(features, *labels))
+    first = rank(both, *labels, reranking="k_reciprocal")
+    assert_same(first, rank(features, *labels, reranking="k_reciprocal"))
+
+
+def test_files_without_features(tmp_path):
+    np.savez(tmp_path / "x.npz", feature=np.ones(3))
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "text.npz").write_text("no arrays")
+    for name, message in (
+        ("x.npz", "named embedding or local, but .* holds feature"),
+        ("folder", "holds none"),
+        ("text.npz", "reading .* gave"),
+        ("missing.npz", "reading .* gave"),
+    ):
+        with pytest.raises(InputError, match=message):
+            evaluation.load_features(tmp_path / name)
 
 
 @pytest.mark.real

@@ -35,7 +35,8 @@ def cluster(
             merges the two groups of the least mean distance while that is at most `eps`.
         eps: default 0.6 for "dbscan", as in cluster contrast learning, 0.8 for "agglomerative".
         min_samples: of "dbscan".
-        k1, k2: as in `reranking.k_reciprocal`.
+        k1, k2: as in `reranking.k_reciprocal`; persons of far fewer images than k1 are easily
+            joined.
         progress: called with the number of images done and n while neighbours are looked for.
 
     Returns:

@@ -1,0 +1,185 @@
+"""Grouping: published vectors, scikit-learn and SciPy as oracles, what must hold, bad input."""
+
+import itertools
+
+import numpy as np
+import oracle_reranking
+import pytest
+from PIL import Image
+from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.sparse import csr_matrix
+from scipy.spatial.distance import squareform
+from sklearn.cluster import DBSCAN
+
+from keras_reid import report
+from keras_reid.errors import InputError
+from keras_reid.evaluation import cluster, cluster_scores
+from keras_reid.evaluation.clustering import average_linkage
+
+
+def people(persons=20, images=10, spread=0.35, seed=0):
+    """Features (n, 16) and who they show."""
+    random = np.random.default_rng(seed)
+    labels = random.permutation(np.repeat(np.arange(persons), images))
+    centres = random.normal(size=(persons, 16))
+    x = centres[labels] + spread * random.normal(size=(len(labels), 16))
+    return x.astype("float32"), labels
+
+
+def partition(labels):
+    """Groups of images, whatever their numbers; those of -1 alone."""
+    groups = {}
+    for i, label in enumerate(labels):
+        groups.setdefault(label if label >= 0 else ("alone", i), []).append(i)
+    return sorted(groups.values())
+
+
+def oracle_jaccard(x, k1=20, k2=6):
+    squared = oracle_reranking.squared_distances(x)
+    scaled = squared / squared.max(axis=1, keepdims=True)
+    v = oracle_reranking.encodings(scaled, oracle_reranking.order(squared), k1, k2)
+    jaccard = oracle_reranking.jaccard(v, range(len(x)))
+    np.fill_diagonal(jaccard, 0)
+    return np.maximum((jaccard + jaccard.T) / 2, 0)
+
+
+def test_published_vectors():
+    scores = cluster_scores([0, 0, 0, 1, 1, 2], np.array([0, 0, 1, 1, 1, 2]))
+    assert scores.pair_f1 == pytest.approx(0.5, abs=1e-12)
+    assert scores.bcubed_f1 == pytest.approx(7 / 9, abs=1e-12)
+    assert scores.nmi == pytest.approx(0.6853314789615865, abs=1e-12)
+    assert (scores.images, scores.persons, scores.clusters, scores.noise) == (6, 3, 3, 0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_scores_by_counting(seed):
+    random = np.random.default_rng(seed)
+    labels, clusters = random.integers(6, size=40), random.integers(-1, 7, size=40)
+    scores = cluster_scores(labels, clusters)
+    group = np.where(clusters < 0, 100 + np.arange(40), clusters)
+    pairs = list(itertools.combinations(range(40), 2))
+    together = sum(group[i] == group[j] for i, j in pairs)
+    same = sum(labels[i] == labels[j] for i, j in pairs)
+    both = sum(labels[i] == labels[j] and group[i] == group[j] for i, j in pairs)
+    assert scores.pair_precision == pytest.approx(both / together, abs=1e-12)
+    assert scores.pair_recall == pytest.approx(both / same, abs=1e-12)
+    right = (labels[:, None] == labels) & (group[:, None] == group)
+    precision = np.mean(right.sum(1) / (group[:, None] == group).sum(1))
+    recall = np.mean(right.sum(1) / (labels[:, None] == labels).sum(1))
+    assert scores.bcubed_precision == pytest.approx(precision, abs=1e-12)
+    assert scores.bcubed_recall == pytest.approx(recall, abs=1e-12)
+    f1 = 2 * precision * recall / (precision + recall)
+    assert scores.bcubed_f1 == pytest.approx(f1, abs=1e-12)
+    assert scores.noise == (clusters < 0).sum()
+
+
+def test_perfect_and_worthless_groups():
+    labels = ["a", "a", "b", "b"]
+    assert cluster_scores(labels, np.array([5, 5, 2, 2])).pair_f1 == 1
+    alone = cluster_scores(labels, np.array([-1, -1, -1, -1]))
+    assert (alone.pair_precision, alone.pair_recall, alone.pair_f1) == (1, 0, 0)
+    assert (alone.bcubed_precision, alone.clusters, alone.noise) == (1, 0, 4)
+    assert "0 of 2 persons" in str(alone)
+    assert alone.as_dict()["images"] == 4
+
+
+@pytest.mark.parametrize("spread", [0.3, 0.5])
+@pytest.mark.parametrize("options", [{}, {"eps": 0.4, "k1": 8, "k2": 3}, {"min_samples": 8}])
+def test_dbscan_is_that_of_scikit_learn_on_the_dense_matrix(spread, options):
+    x, _ = people(spread=spread)
+    options = {"eps": 0.6, "min_samples": 4, **options}
+    found = cluster(x, **options)
+    lists = {name: options.pop(name) for name in ("k1", "k2") if name in options}
+    jaccard = oracle_jaccard(x, **lists)
+    expected = DBSCAN(metric="precomputed", **options).fit(jaccard)
+    core = expected.core_sample_indices_  # who gets a border image depends on the order
+    assert len(core) > 50
+    assert partition(found[core]) == partition(expected.labels_[core])
+    np.testing.assert_array_equal(found == -1, expected.labels_ == -1)
+
+
+@pytest.mark.parametrize("eps", [0.3, 0.6, 0.8, 0.95])
+def test_agglomerative_is_average_linkage_of_the_dense_matrix(eps):
+    x, _ = people(spread=0.4)
+    tree = linkage(squareform(oracle_jaccard(x), checks=False), "average")
+    expected = fcluster(tree, eps, "distance")
+    found = cluster(x, "agglomerative", eps)
+    assert found.min() == 0
+    assert partition(found) == partition(expected)
+
+
+def test_average_linkage_counts_what_is_missing_as_zero():
+    similarity = csr_matrix(np.array([[0, 0.9, 0.8], [0.9, 0, 0.0], [0.8, 0.0, 0]]))
+    assert partition(average_linkage(similarity, 0.5)) == [[0, 1], [2]]  # (0.8 + 0) / 2 < 0.5
+    assert partition(average_linkage(similarity, 0.4)) == [[0, 1, 2]]
+
+
+@pytest.mark.parametrize("method", ["dbscan", "agglomerative"])
+def test_persons_far_apart_are_found(method):
+    x, labels = people(images=25, spread=0.1)
+    found = cluster(x, method)
+    assert cluster_scores(labels, found).pair_f1 == 1
+    order = np.random.default_rng(1).permutation(len(x))
+    assert partition(cluster(x[order], method)[np.argsort(order)]) == partition(found)
+
+
+def test_numbers_go_by_size():
+    x, _ = people(spread=0.5)
+    found = cluster(x, "agglomerative")
+    sizes = np.bincount(found)
+    assert (np.diff(sizes) <= 0).all()
+
+
+def test_few_images():
+    assert cluster(np.ones((1, 3)), "agglomerative").tolist() == [0]
+    assert cluster(np.ones((1, 3))).tolist() == [-1]
+    assert cluster(np.zeros((6, 3))).tolist() == [0] * 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((np.ones((3, 2)), "kmeans"), "method is one of dbscan, agglomerative, received 'kmeans'"),
+        ((np.ones((3, 2)), "dbscan", 1.0), "eps is .* between 0 and 1 .* received 1.0 and 4"),
+        ((np.ones((3, 2)), "dbscan", 0.5, 0), "min_samples at least 1, received 0.5 and 0"),
+        ((np.ones(3),), "one 2-D array"),
+        ((np.full((3, 2), np.nan),), "finite in float32"),
+    ],
+)
+def test_bad_input(arguments, message):
+    with pytest.raises(InputError, match=message):
+        cluster(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("labels", "clusters", "message"),
+    [
+        ([1, 2], np.array([1.0, 2.0]), "one column of integers"),
+        ([1, 2, 3], np.array([1, 2]), "labels must be as many .* received 3 for 2"),
+        ([], np.array([], int), "one for each image"),
+    ],
+)
+def test_bad_columns(labels, clusters, message):
+    with pytest.raises(InputError, match=message):
+        cluster_scores(labels, clusters)
+
+
+def test_a_sheet_shows_the_largest_groups(tmp_path):
+    colours = [(200, 0, 0), (0, 200, 0), (0, 0, 200)]
+    paths, groups = [], []
+    for group, count in ((2, 2), (0, 3), (-1, 4)):
+        for i in range(count):
+            paths.append(tmp_path / f"{group}-{i}.png")
+            Image.new("RGB", (10, 30), colours[group]).save(paths[-1])
+            groups.append(group)
+    sheet = report.draw_groups(paths, np.array(groups), columns=4, height=40)
+    assert sheet.size == (4 * 20, 2 * 52)
+    for x, y, colour in ((10, 30, 0), (50, 30, 0), (10, 82, 2), (30, 82, 2)):
+        assert sheet.getpixel((x, y)) == colours[colour]
+    for x, y in ((70, 30), (50, 82)):
+        assert sheet.getpixel((x, y)) == (255, 255, 255)
+    assert report.draw_groups(paths, np.array(groups), rows=1, height=40).size[1] == 52
+    with pytest.raises(InputError, match="none of the 9 images"):
+        report.draw_groups(paths, np.full(9, -1))
+    with pytest.raises(InputError, match="a group for each image"):
+        report.draw_groups(paths, np.zeros(8, int))
