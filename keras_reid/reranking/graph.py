@@ -39,7 +39,8 @@ def query_expansion_rows(
     source = FeatureDistances(_unit(expanded))
 
     def rows(start: int, stop: int) -> tf.Tensor:
-        return tf.maximum(source.rows(start, stop)[:, queries : source.size], 0)
+        squared = source.rows(start, stop, queries)
+        return tf.maximum(squared[:, : len(images) - queries], 0)
 
     return RerankedRows((queries, len(images) - queries), rows, "expanded features")
 

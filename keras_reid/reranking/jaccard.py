@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from keras_reid.reranking import sparse
 from keras_reid.reranking.blocks import Progress, in_blocks
-from keras_reid.reranking.neighbours import Size, SquaredDistances, nearest
+from keras_reid.reranking.neighbours import Neighbours, Size, SquaredDistances, nearest
 
 BLOCK_ELEMENTS = 2**23  # of a block of Jaccard distances, 32 MiB, or of compared lists
 
@@ -13,11 +13,12 @@ def encodings(
     source: SquaredDistances, k1: int, k2: int, progress: Progress | None = None
 ) -> tuple[sparse.Matrix, tf.Tensor]:
     """V (n, n), rows of sum 1, and the largest squared distance of each row (n,)."""
-    neighbours = nearest(source, max(k1 + 1, k2), progress)
+    cuts = k1 + 1, _half(k1), k2
+    neighbours = nearest(source, max(k1 + 1, k2), progress, cuts)
     members = expanded_reciprocal(neighbours.index[:, : k1 + 1], k1)
     row = sparse.row_numbers(members)
     scale = tf.where(neighbours.largest > 0, neighbours.largest, 1)
-    squared = source.pairs(row, members.column, "float32")
+    squared = _squared(source, neighbours, row, members.column)
     weight = tf.exp(-squared / tf.gather(scale, row))
     weight /= tf.gather(tf.math.segment_sum(weight, row), row)
     shape = tf.stack([source.size, source.size])
@@ -27,6 +28,17 @@ def encodings(
         share = 1 / tf.cast(tf.shape(near)[1], tf.float32)
         v = sparse.product(_elements(near, tf.ones_like(near, tf.bool), source.size, share), v)
     return v, neighbours.largest
+
+
+def _squared(
+    source: SquaredDistances, neighbours: Neighbours, row: tf.Tensor, column: tf.Tensor
+) -> tf.Tensor:
+    """Of images `row` to `column` (m,): known between neighbours, computed between others."""
+    same = tf.gather(neighbours.index, row) == column[:, None]
+    known = tf.reduce_sum(tf.where(same, tf.gather(neighbours.squared, row), 0), axis=1)
+    missing = tf.where(~tf.reduce_any(same, axis=1))
+    others = (tf.gather(side, missing[:, 0]) for side in (row, column))
+    return tf.tensor_scatter_nd_update(known, missing, source.pairs(*others, "float32"))
 
 
 class Overlaps:
@@ -59,7 +71,7 @@ class Overlaps:
 
 def expanded_reciprocal(order: tf.Tensor, k1: int) -> sparse.Rows:
     """R* of each image: the columns of its row."""
-    half = order[:, : round(k1 / 2) + 1]  # Python rounds halves to even, as the authors' code does
+    half = order[:, : _half(k1)]
     order, half = tf.sort(order, axis=1), tf.sort(half, axis=1)  # sets; sparse sums need them so
     near, nearer = reciprocal(order), reciprocal(half)
     size = tf.reduce_sum(tf.cast(nearer, tf.int32), axis=1)
@@ -88,6 +100,11 @@ def expanded_reciprocal(order: tf.Tensor, k1: int) -> sparse.Rows:
         _elements(choice, chosen, columns=2 * count), _elements(lists, listed, columns=count)
     )
     return sparse.rows(joined)
+
+
+def _half(k1: int) -> int:
+    """Of k1, the image itself counted; Python rounds halves to even, as the authors' code does."""
+    return round(k1 / 2) + 1
 
 
 def reciprocal(order: tf.Tensor) -> tf.Tensor:

@@ -23,8 +23,9 @@ class SquaredDistances(Protocol):
 
     size: Size
 
-    def rows(self, start: Size, stop: Size) -> tf.Tensor:
-        """Of images start to stop to all, (b, n) and columns of infinity up to a whole GROUP."""
+    def rows(self, start: Size, stop: Size, first: Size = 0) -> tf.Tensor:
+        """Of images start to stop to those from `first` on; if that is 0, columns of infinity
+        make up a whole GROUP."""
 
     def slack(self, start: Size, stop: Size, squared: tf.Tensor) -> tf.Tensor:
         """Rounding, (b, 1), of distances that `rows` gives as up to `squared` (b, 1)."""
@@ -36,10 +37,12 @@ class SquaredDistances(Protocol):
 class Neighbours(NamedTuple):
     """The k nearest images to each of n, itself first, equally near ones by index.
 
-    index: int32 (n, k). largest: float32 (n,), the largest squared distance of each row.
+    index: int32 (n, k). squared: float32 (n, k), their squared distances. largest: float32 (n,),
+    the largest squared distance of each row.
     """
 
     index: tf.Tensor
+    squared: tf.Tensor
     largest: tf.Tensor
 
 
@@ -55,8 +58,8 @@ class FeatureDistances:
         norms = tf.reduce_sum(centred * centred, axis=1)
         self.norms = tf.pad(norms, [[0, missing]], constant_values=np.inf)
 
-    def rows(self, start: Size, stop: Size) -> tf.Tensor:
-        ends = (tf.convert_to_tensor(end, tf.int32) for end in (start, stop))
+    def rows(self, start: Size, stop: Size, first: Size = 0) -> tf.Tensor:
+        ends = (tf.convert_to_tensor(end, tf.int32) for end in (start, stop, first))
         return _expanded(self.centred, self.norms, *ends)
 
     def slack(self, start: Size, stop: Size, squared: tf.Tensor) -> tf.Tensor:
@@ -74,10 +77,12 @@ class FeatureDistances:
 
 
 @tf.function(autograph=False, reduce_retracing=True)
-def _expanded(centred: tf.Tensor, norms: tf.Tensor, start: Size, stop: Size) -> tf.Tensor:
+def _expanded(
+    centred: tf.Tensor, norms: tf.Tensor, start: Size, stop: Size, first: Size
+) -> tf.Tensor:
     """One function, so that the sums need no memory of their own."""
-    products = tf.matmul(-2 * centred[start:stop], centred, transpose_b=True)
-    return products + norms + norms[start:stop, None]
+    products = tf.matmul(-2 * centred[start:stop], centred[first:], transpose_b=True)
+    return products + norms[first:] + norms[start:stop, None]
 
 
 @tf.function(autograph=False, reduce_retracing=True)
@@ -93,14 +98,15 @@ class GivenDistances:
         self.queries = _length(qq, 0)
         self.size = self.queries + _length(gg, 0)
 
-    def rows(self, start: Size, stop: Size) -> tf.Tensor:
+    def rows(self, start: Size, stop: Size, first: Size = 0) -> tf.Tensor:
         qq, qg, gg = self.blocks
         q = self.queries
         of_queries = tf.concat([qq[start:stop], qg[start:stop]], axis=1)
         low, high = tf.maximum(start - q, 0), tf.maximum(stop - q, 0)
         of_gallery = tf.concat([tf.transpose(qg[:, low:high]), gg[low:high]], axis=1)
         both = tf.concat([of_queries, of_gallery], axis=0)
-        return tf.pad(both, [[0, 0], [0, -self.size % GROUP]], constant_values=np.inf)
+        whole = tf.pad(both, [[0, 0], [0, -self.size % GROUP]], constant_values=np.inf)
+        return whole[:, first:]
 
     def slack(self, start: Size, stop: Size, squared: tf.Tensor) -> tf.Tensor:
         return -tf.ones_like(squared)  # given, so not rounded: equal ones are equal
@@ -119,27 +125,41 @@ class GivenDistances:
         return tf.cast(result, dtype)
 
 
-def nearest(source: SquaredDistances, k: int, progress: Progress | None = None) -> Neighbours:
+def nearest(
+    source: SquaredDistances,
+    k: int,
+    progress: Progress | None = None,
+    cuts: tuple[int, ...] | None = None,
+) -> Neighbours:
     """The `min(k, n)` nearest images to each, among all.
 
     Candidates come from blocks of `source.rows`; where those leave open which is nearer, the
     distances of the candidates decide, computed in float64. Only if more than MORE images are
     within the rounding of the k-th does their order in `rows` decide.
+
+    `cuts` are the numbers of neighbours, k at most, of which only the sets matter: who is nearer
+    is then decided so where they end alone. `squared` is as `rows` has it, 0 for the image itself.
     """
     k = tf.minimum(k, source.size) if not isinstance(source.size, int) else min(k, source.size)
 
-    def work(start: Size, stop: Size) -> tuple[tf.Tensor, tf.Tensor]:
+    def work(start: Size, stop: Size) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         squared = source.rows(start, stop)
-        return _nearest_in_block(source, start, stop, squared, k), _largest(squared)
+        return *_nearest_in_block(source, start, stop, squared, k, cuts), _largest(squared)
 
     size = tf.maximum(LEAST, BLOCK_ELEMENTS // source.size)
-    like = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None], tf.float32)
+    shapes = ([None, None], tf.int32), ([None, None], tf.float32), ([None], tf.float32)
+    like = tuple(tf.TensorSpec(*shape) for shape in shapes)
     return Neighbours(*in_blocks(work, source.size, size, like, progress))
 
 
 def _nearest_in_block(
-    source: SquaredDistances, start: Size, stop: Size, squared: tf.Tensor, k: Size
-) -> tf.Tensor:
+    source: SquaredDistances,
+    start: Size,
+    stop: Size,
+    squared: tf.Tensor,
+    k: Size,
+    cuts: tuple[int, ...] | None,
+) -> tuple[tf.Tensor, tf.Tensor]:
     itself = tf.range(start, stop)[:, None]
     wanted = tf.minimum(k + SPARE, source.size)
     index, values = _smallest(squared, wanted)
@@ -152,10 +172,20 @@ def _nearest_in_block(
         lambda: (index, values),
     )
     index, values = _itself_first(index, values, itself)
-    unsure = tf.reduce_any(values[:, 2:] - values[:, 1:-1] <= slack, axis=1)
-    rows = tf.cast(tf.where(unsure)[:, 0], tf.int32)
-    ordered = _by_distance(source, tf.gather(index, rows), tf.gather(itself, rows))
-    return tf.tensor_scatter_nd_update(index, rows[:, None], ordered)[:, :k]
+    unsure = values[:, 2:] - values[:, 1:-1] <= slack  # column c: c + 1 and c + 2, of which 0 is itself
+    if cuts is not None:
+        last = tf.shape(unsure)[1] - 1
+        columns = tf.stack([tf.clip_by_value(cut - 2, 0, last) for cut in cuts])
+        unsure = tf.cond(last < 0, lambda: unsure, lambda: tf.gather(unsure, columns, axis=1))
+    rows = tf.cast(tf.where(tf.reduce_any(unsure, axis=1))[:, 0], tf.int32)
+    order = _by_distance(source, tf.gather(index, rows), tf.gather(itself, rows))
+    index, values = (
+        tf.tensor_scatter_nd_update(
+            both, rows[:, None], tf.gather(tf.gather(both, rows), order, batch_dims=1)
+        )
+        for both in (index, values)
+    )
+    return index[:, :k], tf.maximum(values[:, :k], 0)
 
 
 def _smallest(rows: tf.Tensor, k: Size) -> tuple[tf.Tensor, tf.Tensor]:
@@ -186,13 +216,14 @@ def _itself_first(
 
 
 def _by_distance(source: SquaredDistances, index: tf.Tensor, itself: tf.Tensor) -> tf.Tensor:
-    """Candidates (f, c) of images (f, 1), themselves first, then by distance, then by index."""
-    index = tf.sort(index, axis=1)
+    """The order of candidates (f, c) of images (f, 1): themselves, then by distance, then index."""
+    by_index = tf.argsort(index, axis=1)
+    index = tf.gather(index, by_index, batch_dims=1)
     pair = tf.broadcast_to(itself, tf.shape(index))
     exact = source.pairs(tf.reshape(pair, [-1]), tf.reshape(index, [-1]), "float64")
     exact = tf.reshape(exact, tf.shape(index))
     exact = tf.where(index == itself, -tf.ones_like(exact), exact)
-    return tf.gather(index, tf.argsort(exact, axis=1, stable=True), batch_dims=1)
+    return tf.gather(by_index, tf.argsort(exact, axis=1, stable=True), batch_dims=1)
 
 
 def _largest(rows: tf.Tensor) -> tf.Tensor:

@@ -14,6 +14,7 @@ from keras_reid.reranking.neighbours import (
     Size,
     SquaredDistances,
 )
+from keras_reid.reranking.rows import BLOCK_ELEMENTS as ROWS_ELEMENTS
 from keras_reid.reranking.rows import RerankedRows
 
 
@@ -158,7 +159,8 @@ class _Reranked:
         jaccard = self.overlaps.distances(start, stop)[:, self.queries :]
         if self.lambda_value == 0:
             return jaccard
-        squared = self.source.rows(start, stop)[:, self.queries : self.source.size]
+        squared = self.source.rows(start, stop, self.queries)
+        squared = squared[:, : self.source.size - self.queries]
         original = tf.maximum(squared, 0) / self.scale[start:stop, None]
         return (1 - self.lambda_value) * jaccard + self.lambda_value * original
 
@@ -166,7 +168,7 @@ class _Reranked:
         def work(start: Size, stop: Size) -> tuple[tf.Tensor]:
             return (self.rows(start, stop),)
 
-        size = tf.maximum(1, BLOCK_ELEMENTS // self.source.size)
+        size = tf.maximum(1, ROWS_ELEMENTS // self.source.size)
         return in_blocks(work, self.queries, size, (tf.TensorSpec([None, None], tf.float32),))[0]
 
 

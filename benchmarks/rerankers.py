@@ -1,0 +1,88 @@
+"""Every re-ranker on the same features: scores, seconds, and memory, each in a process of its own.
+
+`python benchmarks/rerankers.py QUERY.npz GALLERY.npz` reads what
+`python evaluate.py --run=RUN --save_features=FOLDER` writes, prints a table, and what the features
+of the gallery are grouped to. Seconds are those of the re-ranking alone.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import threading
+import time
+
+from reranking import resident
+
+from keras_reid import evaluation
+from keras_reid.reranking import RERANKERS
+
+
+def alone(name: str, query: str, gallery: str) -> None:
+    """Scores and costs of one re-ranker, as JSON."""
+    q, g = map(evaluation.load_features, (query, gallery))
+    import tensorflow as tf
+
+    tf.matmul(tf.ones((64, 64)), tf.ones((64, 64)))
+    before, peak = resident(), [0.0]
+    stop = threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(0.01):
+            peak[0] = max(peak[0], resident())
+
+    threading.Thread(target=watch, daemon=True).start()
+    both = q.features["embedding"], g.features["embedding"]
+    seconds = 0.0
+    if name != "none":
+        for _ in range(2):  # the first traces
+            start = time.perf_counter()
+            both = RERANKERS[name](q.features["embedding"], g.features["embedding"]).matrix()
+            seconds = time.perf_counter() - start
+    stop.set()
+    result = evaluation.rank(both, q.identity, g.identity, q.camera, g.camera)
+    scores = {"rank-1": result.rank(1), "mAP": result.mAP, "mINP": result.mINP}
+    low, high = result.interval("mAP")
+    print(json.dumps({**scores, "low": low, "high": high, "s": seconds, "GiB": peak[0] - before}))
+
+
+def groups(path: str) -> None:
+    """What the images of one file are grouped to."""
+    stored = evaluation.load_features(path)
+    for method, eps in (("dbscan", 0.4), ("dbscan", 0.5), ("dbscan", 0.6), ("agglomerative", 0.8)):
+        start = time.perf_counter()
+        found = evaluation.cluster(stored.features["embedding"], method, eps)
+        seconds = time.perf_counter() - start
+        s = evaluation.cluster_scores(stored.identity, found)
+        print(
+            f"{method:<14} eps {eps}  pair F {100 * s.pair_f1:5.1f}  "
+            f"B-cubed {100 * s.bcubed_f1:5.1f}  NMI {100 * s.nmi:5.1f}  "
+            f"{s.clusters} clusters of {s.persons} persons, {s.noise} of {s.images} images in none, {seconds:.1f} s"
+        )
+
+
+def main() -> None:
+    """Prints one row for each re-ranker, then groups."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("query")
+    parser.add_argument("gallery")
+    parser.add_argument("--group", nargs="*", default=[], help="more files whose images to group")
+    parser.add_argument("--alone")
+    options = parser.parse_args()
+    if options.alone:
+        alone(options.alone, options.query, options.gallery)
+        return
+    for name in ("none", *RERANKERS):
+        command = [sys.executable, __file__, f"--alone={name}", options.query, options.gallery]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        row = json.loads(done.stdout.splitlines()[-1])
+        scores = "  ".join(f"{key} {100 * row[key]:5.1f}" for key in ("rank-1", "mAP", "mINP"))
+        interval = f"({100 * row['low']:.1f} to {100 * row['high']:.1f})"
+        print(f"{name:<14} {scores}  mAP {interval}  {row['s']:6.2f} s  {row['GiB']:.2f} GiB")
+    for path in (options.gallery, *options.group):
+        print(path)
+        groups(path)
+
+
+if __name__ == "__main__":
+    main()
