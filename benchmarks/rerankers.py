@@ -54,11 +54,11 @@ def groups(path: str) -> None:
         found = evaluation.cluster(stored.features["embedding"], method, eps)
         seconds = time.perf_counter() - start
         s = evaluation.cluster_scores(stored.identity, found)
-        print(
-            f"{method:<14} eps {eps}  pair F {100 * s.pair_f1:5.1f}  "
-            f"B-cubed {100 * s.bcubed_f1:5.1f}  NMI {100 * s.nmi:5.1f}  "
-            f"{s.clusters} clusters of {s.persons} persons, {s.noise} of {s.images} images in none, {seconds:.1f} s"
-        )
+        scores = {"pair F": s.pair_f1, "B-cubed": s.bcubed_f1, "NMI": s.nmi}
+        text = "  ".join(f"{name} {100 * value:5.1f}" for name, value in scores.items())
+        text += f"  {s.clusters} clusters of {s.persons} persons"
+        text += f", {s.noise} of {s.images} images in none"
+        print(f"{method:<14} eps {eps}  {text}, {seconds:.1f} s")
 
 
 def main() -> None:
@@ -78,7 +78,8 @@ def main() -> None:
         row = json.loads(done.stdout.splitlines()[-1])
         scores = "  ".join(f"{key} {100 * row[key]:5.1f}" for key in ("rank-1", "mAP", "mINP"))
         interval = f"({100 * row['low']:.1f} to {100 * row['high']:.1f})"
-        print(f"{name:<14} {scores}  mAP {interval}  {row['s']:6.2f} s  {row['GiB']:.2f} GiB")
+        costs = f"  {row['s']:6.2f} s  {row['GiB']:.2f} GiB" if name != "none" else ""
+        print(f"{name:<14} {scores}  mAP {interval}{costs}")
     for path in (options.gallery, *options.group):
         print(path)
         groups(path)

@@ -191,11 +191,9 @@ def growth(picture: str) -> None:
         seconds.append(min(done["seconds"]))
         memory.append(done["above"])
         own = 4 * (q + g) * WIDTH / GIB
-        print(
-            f"N = {q + g:,}: {seconds[-1]:.2f} s, "
-            f"{1e9 * seconds[-1] / (q + g) ** 2:.1f} ns per pair, {memory[-1]:.2f} GiB beside features of {own:.2f} GiB",
-            flush=True,
-        )
+        pair = 1e9 * seconds[-1] / (q + g) ** 2
+        text = f"N = {q + g:,}: {seconds[-1]:.2f} s, {pair:.1f} ns per pair"
+        print(f"{text}, {memory[-1]:.2f} GiB beside features of {own:.2f} GiB", flush=True)
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
     whole = [4 * n**2 / GIB for n in numbers]
     axes[0].loglog(numbers, memory, "o-", label="keras_reid, beside the features")

@@ -1,12 +1,14 @@
 """Re-ranking: published numbers, an oracle in float64, what must hold of it, ties and bad input."""
 
 import functools
+import re
 
 import numpy as np
 import oracle_reranking as oracle
 import pytest
 import tensorflow as tf
 from catalogue import RERANKERS
+from conftest import ROOT
 
 from keras_reid import evaluation, reranking
 from keras_reid.errors import InputError
@@ -364,6 +366,15 @@ def test_distances_that_are_refused(change, message):
 def test_a_threshold_that_is_refused():
     with pytest.raises(InputError, match=r"in \[0, 1\), received 1"):
         reranking.SparseJaccard(GALLERY).within(1)
+
+
+def test_the_python_of_the_docs_runs():
+    text = (ROOT / "docs/reranking.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    names = {}
+    exec(code, names)
+    assert names["distances"].shape == (20, 90)
+    assert "k_reciprocal(k1=10)" in str(names["result"])
 
 
 @functools.cache

@@ -172,7 +172,9 @@ def _nearest_in_block(
         lambda: (index, values),
     )
     index, values = _itself_first(index, values, itself)
-    unsure = values[:, 2:] - values[:, 1:-1] <= slack  # column c: c + 1 and c + 2, of which 0 is itself
+    unsure = (
+        values[:, 2:] - values[:, 1:-1] <= slack
+    )  # column c: c + 1 and c + 2, of which 0 is itself
     if cuts is not None:
         last = tf.shape(unsure)[1] - 1
         columns = tf.stack([tf.clip_by_value(cut - 2, 0, last) for cut in cuts])

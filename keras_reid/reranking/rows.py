@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-BLOCK_ELEMENTS = 2**24  # 64 MiB; products of fewer rows are slower
+BLOCK_ELEMENTS = 2**23  # 32 MiB; products of fewer rows are slower
 
 
 @dataclass(frozen=True)
