@@ -435,8 +435,10 @@ def test_cuhk03_classic_is_drawn_by_its_seed():
     assert (results[0] >= rank(features, *labels).cmc - 0.5).all()
     ids = np.arange(20)
     single = np.random.default_rng(0).random((20, 20)), ids, ids, ids * 0, ids * 0 + 1
-    drawn = rank(*single, protocol="cuhk03-classic")
-    np.testing.assert_array_equal(drawn.cmc, rank(*single).cmc)
+    tied = np.random.default_rng(0).integers(4, size=(20, 20)).astype(float), *single[1:]
+    for one in (single, tied):
+        drawn = rank(*one, protocol="cuhk03-classic")
+        np.testing.assert_array_equal(drawn.cmc, rank(*one).cmc)
 
 
 def test_viper_is_the_mean_over_halves_in_both_directions():
@@ -508,6 +510,10 @@ def test_intervals_of_every_score():
         wider = result.interval(score, level=0.99)
         assert wider[0] <= low
         assert wider[1] >= high
+    values = rank(features, *labels).per_query.average_precision
+    low, high = rank(features, *labels).interval("mAP", samples=4000)
+    error = values.std() / len(values) ** 0.5
+    assert high - low == pytest.approx(2 * 1.96 * error, rel=0.08)
     for arguments in (("AP",), ("rank-0",), ("rank-x",), ("mAP", 1.0), ("mAP", 0.9, 0)):
         with pytest.raises(InputError, match=r"score is one of|level between 0 and 1"):
             result.interval(*arguments)

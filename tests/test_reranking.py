@@ -204,6 +204,9 @@ def test_neighbours_that_float32_products_cannot_tell_apart():
     np.testing.assert_array_equal(found, expected)
     products = np.argsort(source.rows(0, 300).numpy()[:, :300], axis=1, kind="stable")[:, :4]
     assert (products != expected).any()  # or the test would prove nothing
+    ends = neighbours.nearest(source, 4, cuts=(2,)).index.numpy()
+    np.testing.assert_array_equal(np.sort(ends[:, :2]), np.sort(expected[:, :2]))
+    assert (np.sort(products[:, :2]) != np.sort(expected[:, :2])).any()
 
 
 def test_largest_does_not_count_what_fills_up_the_columns():

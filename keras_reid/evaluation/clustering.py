@@ -60,8 +60,9 @@ def cluster(
     jaccard = SparseJaccard(features, k1, k2, progress)
     if method == "dbscan":
         from sklearn.cluster import DBSCAN
+        from sklearn.neighbors import sort_graph_by_row_values
 
-        near = jaccard.within(eps)
+        near = sort_graph_by_row_values(jaccard.within(eps), warn_when_not_sorted=False)
         found = DBSCAN(eps=eps, min_samples=min_samples, metric="precomputed").fit(near).labels_
     else:
         similarity = jaccard.within(float(np.nextafter(np.float32(1), np.float32(0))))

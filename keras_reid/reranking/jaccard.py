@@ -37,8 +37,9 @@ def _squared(
     same = tf.gather(neighbours.index, row) == column[:, None]
     known = tf.reduce_sum(tf.where(same, tf.gather(neighbours.squared, row), 0), axis=1)
     missing = tf.where(~tf.reduce_any(same, axis=1))
-    others = (tf.gather(side, missing[:, 0]) for side in (row, column))
-    return tf.tensor_scatter_nd_update(known, missing, source.pairs(*others, "float32"))
+    first, second = (tf.gather(side, missing[:, 0]) for side in (row, column))
+    computed = source.pairs(first, second, "float32")
+    return tf.tensor_scatter_nd_update(known, missing, computed)
 
 
 class Overlaps:
