@@ -280,6 +280,13 @@ def test_distances_that_are_not_euclidean():
     assert first.mAP == pytest.approx(second.mAP, abs=1e-9)
 
 
+def test_equal_distances_go_by_index():
+    d = np.random.default_rng(0).integers(1, 30, size=(100, 100)).astype(float)
+    d = np.triu(d, 1) + np.triu(d, 1).T
+    result = reranking.k_reciprocal_from_distances(d[:9, :9], d[:9, 9:], d[9:, 9:], k1=8, k2=3)
+    np.testing.assert_allclose(result, oracle.k_reciprocal_of(d**2, 9, 8, 3), atol=5e-6)
+
+
 def test_sparse_jaccard_holds_what_is_near():
     x = np.concatenate(people(0, 150))
     sparse = reranking.SparseJaccard(x, k1=8, k2=3)
