@@ -178,12 +178,7 @@ def run(name: str, size: str, rounds: int, out: str | None = None) -> dict:
 
 
 def growth(picture: str) -> None:
-    """Ours at every size: seconds, and peak of memory above the features, over N."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
+    """Ours at every size: seconds, and peak of memory beside the features, over N."""
     numbers, seconds, memory = [], [], []
     for size, (q, g) in SIZES.items():
         done = run("ours", size, 1 if size == "msmt17" else 2)
@@ -194,6 +189,16 @@ def growth(picture: str) -> None:
         pair = 1e9 * seconds[-1] / (q + g) ** 2
         text = f"N = {q + g:,}: {seconds[-1]:.2f} s, {pair:.1f} ns per pair"
         print(f"{text}, {memory[-1]:.2f} GiB beside features of {own:.2f} GiB", flush=True)
+    draw(picture, numbers, seconds, memory)
+
+
+def draw(picture: str, numbers: list[int], seconds: list[float], memory: list[float]) -> None:
+    """Both over N, beside one whole matrix and beside growth as N²."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
     whole = [4 * n**2 / GIB for n in numbers]
     axes[0].loglog(numbers, memory, "o-", label="keras_reid, beside the features")

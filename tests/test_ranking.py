@@ -328,7 +328,11 @@ NAN = (np.ones((2, 4)), np.array([[1.0] * 4, [1.0] * 4, [1.0, 1.0, np.nan, 1.0]]
         ({"gallery_cams": None}, "none for the gallery"),
         ({"protocol": "cuhk"}, "protocol is one of market1501, .*all-vs-all, received 'cuhk'"),
         ({"protocol": "all-vs-all"}, "one set against itself, but .* differ"),
-        ({"protocol": "viper", "distances": PAIR, "reranking": "aqe"}, "re-rank each half"),
+        (
+            {"protocol": "viper", "distances": PAIR, "reranking": "aqe"},
+            "'viper' ranks halves of them",
+        ),
+        ({"protocol": "all-vs-all", "distances": PAIR, "reranking": "aqe"}, "each image in both"),
         ({"ties": "lucky"}, "ties is one of index, optimistic, pessimistic, received 'lucky'"),
         ({"repeats": 0}, "repeats is at least 1, received 0"),
         ({"distances": PAIR, "reranking": "magic"}, "one of k_reciprocal, .*received 'magic'"),

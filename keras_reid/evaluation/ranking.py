@@ -24,6 +24,10 @@ TIES = {
     "optimistic": "true matches first: an upper bound",
     "pessimistic": "true matches last: a lower bound",
 }
+UNFIT_TO_RERANK = {
+    "viper": "ranks halves of them",
+    "all-vs-all": "has each image in both",
+}
 
 
 def rank(
@@ -106,10 +110,10 @@ def rank(
     invalid = invalid or ("zero" if protocol == "mars" else "drop")
     _check_choices(protocol, invalid, ties)
     _check_numbers(max_rank=max_rank, block=1 if block is None else block, repeats=repeats)
-    if protocol == "viper" and reranking != "none" and isinstance(distances, tuple):
+    if isinstance(distances, tuple) and reranking != "none" and protocol in UNFIT_TO_RERANK:
         raise InputError(
-            "protocol 'viper' ranks random halves, and a re-ranking depends on the whole set, but "
-            f"reranking={reranking!r} was asked for: re-rank each half and rank the matrices"
+            f"a re-ranking looks at all images of both sets, but protocol {protocol!r} "
+            f"{UNFIT_TO_RERANK[protocol]}, and reranking={reranking!r} was asked for: rank a matrix"
         )
     source = distance_rows(distances, distance, reranking, reranking_options or {}, progress)
     q, g = shape = source.shape

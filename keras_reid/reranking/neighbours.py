@@ -172,14 +172,7 @@ def _nearest_in_block(
         lambda: (index, values),
     )
     index, values = _itself_first(index, values, itself)
-    unsure = (
-        values[:, 2:] - values[:, 1:-1] <= slack
-    )  # column c: c + 1 and c + 2, of which 0 is itself
-    if cuts is not None:
-        last = tf.shape(unsure)[1] - 1
-        columns = tf.stack([tf.clip_by_value(cut - 2, 0, last) for cut in cuts])
-        unsure = tf.cond(last < 0, lambda: unsure, lambda: tf.gather(unsure, columns, axis=1))
-    rows = tf.cast(tf.where(tf.reduce_any(unsure, axis=1))[:, 0], tf.int32)
+    rows = _unsure(values, slack, cuts)
     order = _by_distance(source, tf.gather(index, rows), tf.gather(itself, rows))
     index, values = (
         tf.tensor_scatter_nd_update(
@@ -188,6 +181,16 @@ def _nearest_in_block(
         for both in (index, values)
     )
     return index[:, :k], tf.maximum(values[:, :k], 0)
+
+
+def _unsure(values: tf.Tensor, slack: tf.Tensor, cuts: tuple[int, ...] | None) -> tf.Tensor:
+    """Rows (f,) whose order is open: at any place, or at the end of the first `cut` candidates."""
+    close = values[:, 2:] - values[:, 1:-1] <= slack  # column c: of c + 1 and c + 2; 0 is itself
+    if cuts is not None:
+        last = tf.shape(close)[1] - 1
+        ends = tf.stack([tf.clip_by_value(cut - 2, 0, last) for cut in cuts])
+        close = tf.cond(last < 0, lambda: close, lambda: tf.gather(close, ends, axis=1))
+    return tf.cast(tf.where(tf.reduce_any(close, axis=1))[:, 0], tf.int32)
 
 
 def _smallest(rows: tf.Tensor, k: Size) -> tuple[tf.Tensor, tf.Tensor]:
