@@ -9,10 +9,9 @@ import argparse
 import json
 import subprocess
 import sys
-import threading
 import time
 
-from reranking import resident
+from reranking import memory
 
 from keras_reid import evaluation
 from keras_reid.reranking import RERANKERS
@@ -24,26 +23,17 @@ def alone(name: str, query: str, gallery: str) -> None:
     import tensorflow as tf
 
     tf.matmul(tf.ones((64, 64)), tf.ones((64, 64)))
-    before, peak = resident(), [0.0]
-    stop = threading.Event()
-
-    def watch() -> None:
-        while not stop.wait(0.01):
-            peak[0] = max(peak[0], resident())
-
-    threading.Thread(target=watch, daemon=True).start()
     both = q.features["embedding"], g.features["embedding"]
     seconds = 0.0
-    if name != "none":
-        for _ in range(2):  # the first traces
+    with memory() as more:
+        for _ in range(2 if name != "none" else 0):  # the first traces
             start = time.perf_counter()
             both = RERANKERS[name](q.features["embedding"], g.features["embedding"]).matrix()
             seconds = time.perf_counter() - start
-    stop.set()
     result = evaluation.rank(both, q.identity, g.identity, q.camera, g.camera)
     scores = {"rank-1": result.rank(1), "mAP": result.mAP, "mINP": result.mINP}
     low, high = result.interval("mAP")
-    print(json.dumps({**scores, "low": low, "high": high, "s": seconds, "GiB": peak[0] - before}))
+    print(json.dumps({**scores, "low": low, "high": high, "s": seconds, "GiB": more()}))
 
 
 def groups(path: str) -> None:

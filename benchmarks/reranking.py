@@ -13,8 +13,11 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -140,6 +143,25 @@ def resident() -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / GIB
 
 
+@contextmanager
+def memory() -> Iterator[Callable[[], float]]:
+    """GiB that the block needs at its peak beside what there was, looked at every 10 ms."""
+    before, peak, stop = resident(), 0.0, threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not stop.wait(0.01):
+            peak = max(peak, resident())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield lambda: peak - before
+    finally:
+        stop.set()
+        watcher.join()
+
+
 def alone(name: str, size: str, rounds: int, out: str | None) -> None:
     """One contestant: seconds of each round, the first not counted where there are more."""
     q, g = SIZES[size]
@@ -147,27 +169,17 @@ def alone(name: str, size: str, rounds: int, out: str | None) -> None:
     import tensorflow as tf
 
     tf.matmul(tf.ones((64, 64)), tf.ones((64, 64)))  # what TensorFlow itself needs
-    before, peak, seconds = resident(), [0.0], []
-    stop = threading.Event()
-
-    def watch() -> None:
-        while not stop.wait(0.01):
-            peak[0] = max(peak[0], resident())
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    result = None
-    for _ in range(rounds):
-        result = None  # the last one's memory
-        start = time.perf_counter()
-        result = CONTESTANTS[name](x, q)
-        seconds.append(time.perf_counter() - start)
-    stop.set()
-    watcher.join()
+    seconds, result = [], None
+    with memory() as more:
+        for _ in range(rounds):
+            result = None  # the last one's memory
+            start = time.perf_counter()
+            result = CONTESTANTS[name](x, q)
+            seconds.append(time.perf_counter() - start)
     if out and result is not None:
         np.save(out, result[:: max(1, q // 200)])
     total = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(json.dumps({"seconds": seconds, "above": peak[0] - before, "total": total}))
+    print(json.dumps({"seconds": seconds, "above": more(), "total": total}))
 
 
 def run(name: str, size: str, rounds: int, out: str | None = None) -> dict:
@@ -230,6 +242,12 @@ def main() -> None:
     if options.growth:
         growth(options.growth)
         return
+    with tempfile.TemporaryDirectory() as folder:
+        compare(options, folder)
+
+
+def compare(options: argparse.Namespace, folder: str) -> None:
+    """The contestants in turns; samples of their results go through the folder."""
     names = ["ours", *filter(None, options.peers.split(","))]
     found: dict[str, list[dict]] = {name: [] for name in names}
     for repeat in range(options.repeats):
@@ -237,7 +255,7 @@ def main() -> None:
             if name in SLOW and repeat and options.size != "small":
                 continue  # minutes each
             rounds = 1 if name in SLOW else options.rounds
-            found[name].append(run(name, options.size, rounds, f"/tmp/reranked-{name}.npy"))
+            found[name].append(run(name, options.size, rounds, f"{folder}/{name}.npy"))
             last = found[name][-1]
             print(f"{name}: {last['seconds']}", file=sys.stderr, flush=True)
     q, g = SIZES[options.size]
@@ -251,7 +269,7 @@ def main() -> None:
     if "product" in median:
         print(f"ours / product = {median['ours'] / median['product']:.2f}, goal: <= 1.6")
     if "dense" in median:
-        first, second = (np.load(f"/tmp/reranked-{name}.npy") for name in ("ours", "dense"))
+        first, second = (np.load(f"{folder}/{name}.npy") for name in ("ours", "dense"))
         differ = (np.abs(first - second) > 1e-5).mean()
         print(f"goal: published / ours >= {GOALS.get(options.size, 12)}")
         print(f"{100 * differ:.4f} % of the distances differ by more than 1e-5, by ties in float32")

@@ -327,6 +327,7 @@ def test_help_names_every_flag(tmp_path: Path) -> None:
         (["cluster.py"], "either --images or --dataset"),
         (["cluster.py", "--images=nowhere"], "nowhere is no folder"),
         (["cluster.py", "--features=x.npz", "--images=x"], "name one of the two"),
+        (["cluster.py", "--images=x", "--sheet=s.txt"], r"a picture, named .*received 's\.txt'"),
         (["export.py"], "give --run"),
         (["export.py", "--run=nowhere"], "a run folder holds flags.json"),
     ],

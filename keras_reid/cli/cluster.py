@@ -8,9 +8,18 @@ import numpy as np
 from absl import flags
 
 from keras_reid import data, evaluation, report
-from keras_reid.cli.shared import FLAGS, command, embedder_of, progress, say
+from keras_reid.cli.shared import (
+    FLAGS,
+    check_one_model,
+    command,
+    embedder_of,
+    progress,
+    refuse_existing,
+    say,
+)
 from keras_reid.data.writing import appearing
 from keras_reid.errors import InputError
+from keras_reid.evaluation.clustering import METHODS
 
 flags.DEFINE_string("saved_model", None, "An exported export/NAME/VERSION folder instead.")
 flags.DEFINE_string("images", None, "Folder of images, with those in its folders, unlabelled.")
@@ -21,22 +30,25 @@ flags.DEFINE_enum(
 flags.DEFINE_string("out", None, "New folder for copies, one folder for each person.")
 flags.DEFINE_string("csv", None, "New CSV file with columns path, person.")
 flags.DEFINE_string("sheet", None, "New picture: a row of images for each of the largest groups.")
-flags.DEFINE_enum("method", "dbscan", ["dbscan", "agglomerative"], "How groups are made.")
+flags.DEFINE_enum("method", "dbscan", list(METHODS), "How groups are made.")
 flags.DEFINE_float("eps", None, "Jaccard distance up to which images are together.")
 flags.DEFINE_integer("min_samples", 4, "Of dbscan: images that make a group.", lower_bound=1)
 flags.DEFINE_integer("k1", 20, "Neighbours to each image.", lower_bound=1)
 flags.DEFINE_integer("k2", 6, "Images whose encodings are averaged.", lower_bound=1)
 
+OUTPUTS = ("out", "csv", "sheet")
+
 
 def main(argv: list[str]) -> None:
     """Reads the flags, embeds, groups, and writes the groups in each form that was asked for."""
-    outputs = {name: FLAGS[name].value for name in ("out", "csv", "sheet")}
-    for name, value in outputs.items():
-        if value and Path(value).exists():
-            raise InputError(f"--{name} is new: {value!r} exists")
-    path, features, labels = _stored() if FLAGS.features else _embedded()
-    if path is None and (FLAGS.out or FLAGS.sheet):
+    refuse_existing(*OUTPUTS)
+    if FLAGS.sheet and Path(FLAGS.sheet).suffix.lower() not in data.SUFFIXES:
+        raise InputError(
+            f"--sheet is a picture, named *{', *'.join(data.SUFFIXES)}: received {FLAGS.sheet!r}"
+        )
+    if FLAGS.features and (FLAGS.out or FLAGS.sheet):
         raise InputError("--out and --sheet need images: features alone are grouped to --csv")
+    path, features, labels = _stored() if FLAGS.features else _embedded()
     person = evaluation.cluster(
         features,
         FLAGS.method,
@@ -58,8 +70,9 @@ def main(argv: list[str]) -> None:
         sheet = report.draw_groups(path, person)
         Path(FLAGS.sheet).parent.mkdir(parents=True, exist_ok=True)
         sheet.save(FLAGS.sheet)
-    for value in filter(None, outputs.values()):
-        say(f"written to {value}")
+    for name in OUTPUTS:
+        if FLAGS[name].value:
+            say(f"written to {FLAGS[name].value}")
 
 
 def _embedded() -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
@@ -75,8 +88,9 @@ def _embedded() -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         if FLAGS.part not in parts:
             raise InputError(f"--part is one of {', '.join(parts)} here: received {FLAGS.part!r}")
         images = parts[FLAGS.part]
+    check_one_model()
     images = data.readable(images)
-    features = embedder_of()[0](images)
+    features = embedder_of()(images)
     return images.path, features, None if FLAGS.images else images.identity
 
 

@@ -9,9 +9,19 @@ from typing import Any
 from absl import flags
 
 from keras_reid import data, evaluation
-from keras_reid.cli.shared import FLAGS, command, embedder_of, progress, say
+from keras_reid.cli.shared import (
+    FLAGS,
+    check_one_model,
+    command,
+    embedder_of,
+    progress,
+    refuse_existing,
+    say,
+)
 from keras_reid.errors import InputError
 from keras_reid.evaluation import StoredFeatures
+from keras_reid.evaluation.ranking import TIES
+from keras_reid.reranking import RERANKERS
 from keras_reid.training.runs import Run
 
 flags.DEFINE_string("saved_model", None, "An exported export/NAME/VERSION folder instead.")
@@ -41,14 +51,14 @@ flags.DEFINE_integer(
 flags.DEFINE_enum(
     "rerank",
     "none",
-    ["none", "k_reciprocal", "aqe", "alpha_qe", "ecn", "gnn", "diffusion"],
+    ["none", *RERANKERS],
     "Re-rank by what the neighbours of query and gallery tell.",
 )
 flags.DEFINE_list("rerank_options", [], "Of the re-ranker, such as k1=20,k2=6,lambda_value=0.3.")
 flags.DEFINE_enum(
     "ties",
     "index",
-    ["index", "optimistic", "pessimistic"],
+    list(TIES),
     "Equal distances: by gallery index, or the bounds of what any order gives.",
 )
 flags.DEFINE_bool("camera_pairs", False, "Also score each pair of cameras.")
@@ -58,10 +68,7 @@ flags.DEFINE_integer("draw_seed", 0, "Of protocols that draw.")
 
 def main(argv: list[str]) -> None:
     """Reads the flags, embeds query and gallery, prints one table."""
-    for flag in ("out", "save_features"):
-        value = FLAGS[flag].value
-        if value and Path(value).exists():
-            raise InputError(f"--{flag} is new: {value!r} exists")
+    refuse_existing("out", "save_features")
     options = _options(FLAGS.rerank_options)
     query, gallery, name = _stored() if FLAGS.features else _embedded()
     if FLAGS.save_features:
@@ -98,8 +105,7 @@ def main(argv: list[str]) -> None:
 
 def _embedded() -> tuple[StoredFeatures, StoredFeatures, str]:
     """Features of the query and gallery images, and the name of the data set."""
-    if (FLAGS.run is None) == (FLAGS.saved_model is None):
-        raise InputError("evaluate one model: give either --run or --saved_model, or --features")
+    check_one_model()
     settings = Run(FLAGS.run).flags if FLAGS.run else {}
     name = FLAGS.dataset or settings.get("dataset")
     data_dir = FLAGS.data_dir or (settings.get("data_dir") if not FLAGS.dataset else None)
@@ -109,7 +115,7 @@ def _embedded() -> tuple[StoredFeatures, StoredFeatures, str]:
     if dataset.query is None or dataset.gallery is None:
         raise InputError(f"a score needs query and gallery images: {data_dir!r} has none")
     local = FLAGS.distance != "global"
-    embed, _ = embedder_of(local)
+    embed = embedder_of(local)
 
     def stored(images: data.PersonImages) -> StoredFeatures:
         images = data.readable(images)

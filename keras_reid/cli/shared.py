@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -89,13 +90,24 @@ def progress(what: str) -> Callable[[int, int], None]:
     return report
 
 
-def embedder_of(local: bool = False) -> tuple[Callable[[data.PersonImages], Any], dict]:
-    """From images to features, by the model of --run or --saved_model, and the run's settings."""
+def refuse_existing(*names: str) -> None:
+    """Outputs are new: nothing that exists is written over."""
+    for name in names:
+        value = FLAGS[name].value
+        if value and Path(value).exists():
+            raise InputError(f"--{name} is new: {value!r} exists")
+
+
+def check_one_model() -> None:
     if (FLAGS.run is None) == (FLAGS.saved_model is None):
-        raise InputError("name one model: give either --run or --saved_model")
+        raise InputError("name one model: give either --run or --saved_model, or --features")
+
+
+def embedder_of(local: bool = False) -> Callable[[data.PersonImages], Any]:
+    """From images to features, by the model of --run or --saved_model."""
     if FLAGS.saved_model:
         saved = serving.load(FLAGS.saved_model)
-        return lambda images: saved.embed_files(images.path.tolist(), FLAGS.batch_size, local), {}
+        return lambda images: saved.embed_files(images.path.tolist(), FLAGS.batch_size, local)
     run = Run(FLAGS.run)
     model = run.load_model(FLAGS.member)
     if local and FLAGS.local == "pooled":
@@ -105,4 +117,4 @@ def embedder_of(local: bool = False) -> tuple[Callable[[data.PersonImages], Any]
     def embed(images: data.PersonImages) -> Any:
         return embedder(data.image_batches(images, FLAGS.batch_size, embedder.image_size))
 
-    return embed, run.flags
+    return embed

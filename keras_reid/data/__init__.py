@@ -4,7 +4,7 @@ from keras_reid.data import synthetic
 from keras_reid.data.checking import CheckReport, check
 from keras_reid.data.decode import readable
 from keras_reid.data.images import PersonImages, ReidDataset
-from keras_reid.data.layouts import unlabelled
+from keras_reid.data.layouts import SUFFIXES, unlabelled
 from keras_reid.data.pairs import pair_batches
 from keras_reid.data.pipeline import image_batches, pk_batches
 from keras_reid.data.readers import load
@@ -12,6 +12,7 @@ from keras_reid.data.sampling import pk_steps
 from keras_reid.data.writing import write
 
 __all__ = [
+    "SUFFIXES",
     "CheckReport",
     "PersonImages",
     "ReidDataset",

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ def distance_rows(
 
     Those of features are re-ranked, of a matrix they are taken to be.
     """
+    options = options or {}
     if reranking == "none" or not isinstance(distances, tuple):
         if options:
             raise InputError(
@@ -36,47 +38,38 @@ def distance_rows(
                 "name one as reranking and pass features"
             )
         return _distance_rows(distances, distance)
-    return _reranked(_distance_rows(distances, distance), distances, reranking, options, progress)
-
-
-def _reranked(
-    source: DistanceRows,
-    features: tuple[Features, Features],
-    reranking: str,
-    options: Mapping[str, Any] | None,
-    progress: Callable[[int, int], None] | None,
-) -> DistanceRows:
+    distance = _checked_distance(distances, distance)
+    _check_reranker(reranking, options)
     from keras_reid.reranking import RERANKERS, k_reciprocal_from_distances
 
-    if reranking not in RERANKERS:
+    if distance in ("euclidean", "cosine"):
+        query, gallery = _both(distances, "embedding", 2)
+        if distance == "cosine":
+            query, gallery = unit(query), unit(gallery)
+        return replace(RERANKERS[reranking](query, gallery, progress, **options), distance=distance)
+    if reranking != "k_reciprocal":
         raise InputError(
-            f"reranking is none or one of {', '.join(RERANKERS)}, received {reranking!r}: choose "
+            "distances of stripes are re-ranked by k_reciprocal alone, received "
+            f"{reranking!r}: the others need features, so choose it or compare embeddings"
+        )
+    sets = ((distances[0], None), distances, (distances[1], None))
+    qq, qg, gg = (matrix(query, gallery, distance) for query, gallery in sets)
+    return MatrixRows(k_reciprocal_from_distances(qq, qg, gg, **options).numpy(), distance)
+
+
+def _check_reranker(name: str, options: Mapping[str, Any]) -> None:
+    from keras_reid.reranking import RERANKERS
+
+    if name not in RERANKERS:
+        raise InputError(
+            f"reranking is none or one of {', '.join(RERANKERS)}, received {name!r}: choose "
             "one of these."
         )
-    if 0 in source.shape:
-        return source  # which `rank` refuses
-    try:
-        if isinstance(source, FeatureRows):
-            query, gallery = _both(features, "embedding", 2)
-            if source.cosine:
-                query, gallery = unit(query), unit(gallery)
-            made = RERANKERS[reranking](query, gallery, progress, **(options or {}))
-            return replace(made, distance=source.distance)
-        if reranking != "k_reciprocal":
-            raise InputError(
-                "distances of stripes are re-ranked by k_reciprocal alone, received "
-                f"{reranking!r}: the others need features, so choose it or compare embeddings"
-            )
-        sets = ((features[0], None), features, (features[1], None))
-        qq, qg, gg = (matrix(query, gallery, source.distance) for query, gallery in sets)
-        new = k_reciprocal_from_distances(qq, qg, gg, **(options or {}))
-        return MatrixRows(new.numpy(), source.distance)
-    except TypeError as error:
-        if not options:
-            raise
+    known = list(signature(RERANKERS[name]).parameters)[3:]  # after query, gallery and progress
+    if not set(options) <= set(known):
         raise InputError(
-            f"{reranking} has other options, received {dict(options)}: {error}"
-        ) from None
+            f"{name} has other options, received {dict(options)}: it takes {', '.join(known)}"
+        )
 
 
 def _distance_rows(
@@ -84,17 +77,7 @@ def _distance_rows(
 ) -> DistanceRows:
     if not isinstance(distances, tuple):
         return MatrixRows(_real(distances, 2, "distance matrix"), distance or "given matrix")
-    distance = distance or "euclidean"
-    if distance not in FEATURE_DISTANCES:
-        raise InputError(
-            f"Features are compared by one of {', '.join(FEATURE_DISTANCES)}, received "
-            f"{distance!r}: choose one or pass your own distance matrix."
-        )
-    if len(distances) != 2:
-        raise InputError(
-            f"Features are the tuple (query, gallery), received {len(distances)} parts: "
-            "pass two, or one distance matrix as an array."
-        )
+    distance = _checked_distance(distances, distance)
     if distance == "local":
         return AlignedRows(*_both(distances, "local", 3))
     if distance == "global_local":
@@ -104,6 +87,21 @@ def _distance_rows(
             AlignedRows(*local),
         )
     return FeatureRows(*_both(distances, "embedding", 2), distance)
+
+
+def _checked_distance(features: tuple[Features, Features], distance: str | None) -> str:
+    distance = distance or "euclidean"
+    if distance not in FEATURE_DISTANCES:
+        raise InputError(
+            f"Features are compared by one of {', '.join(FEATURE_DISTANCES)}, received "
+            f"{distance!r}: choose one or pass your own distance matrix."
+        )
+    if len(features) != 2:
+        raise InputError(
+            f"Features are the tuple (query, gallery), received {len(features)} parts: "
+            "pass two, or one distance matrix as an array."
+        )
+    return distance
 
 
 def matrix(

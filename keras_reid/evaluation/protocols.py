@@ -19,7 +19,6 @@ JUNK = {
 }
 WITHOUT_CAMERAS = ("no-camera", "all-vs-all")
 REPEATED = ("cuhk03-classic", "viper")
-HEADLINE = {"mars": "mAP_trapezoid"}  # which formula those who publish under it report
 
 Match = tuple[np.ndarray, np.ndarray]
 

@@ -5,6 +5,7 @@ Every re-ranker compares all images of query and gallery among each other and re
 `(query, gallery, progress=None, **options)` whose result is read by rows.
 """
 
+import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -47,40 +48,23 @@ RERANKERS: dict[str, Callable[..., RerankedRows]] = {
 }
 
 
-def query_expansion(query: Any, gallery: Any, k: int = 10, alpha: float = 0.0) -> np.ndarray:
-    return query_expansion_rows(query, gallery, None, k, alpha).matrix()
+def _whole(make: Callable[..., RerankedRows], name: str) -> Callable[..., np.ndarray]:
+    """The re-ranker as a function `(query, gallery, **options)` of the whole (q, g) matrix."""
+
+    def function(query: Any, gallery: Any, *options: Any, **named: Any) -> np.ndarray:
+        return make(query, gallery, None, *options, **named).matrix()
+
+    signature = inspect.signature(make)
+    shown = [p for p in signature.parameters.values() if p.name != "progress"]
+    function.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=shown, return_annotation=np.ndarray
+    )
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = make.__doc__
+    return function
 
 
-def ecn(query: Any, gallery: Any, k: int = 25, t: int = 3, q: int = 8) -> np.ndarray:
-    return ecn_rows(query, gallery, None, k, t, q).matrix()
-
-
-def gnn(
-    query: Any,
-    gallery: Any,
-    k1: int = 26,
-    k2: int = 7,
-    rounds: int = 2,
-    lambda_value: float = 0.3,
-) -> np.ndarray:
-    return gnn_rows(query, gallery, None, k1, k2, rounds, lambda_value).matrix()
-
-
-def diffusion(
-    query: Any,
-    gallery: Any,
-    k: int = 50,
-    gamma: float = 3.0,
-    alpha: float = 0.99,
-    iterations: int = 20,
-) -> np.ndarray:
-    return diffusion_rows(query, gallery, None, k, gamma, alpha, iterations).matrix()
-
-
-for function, rows in (
-    (query_expansion, query_expansion_rows),
-    (ecn, ecn_rows),
-    (gnn, gnn_rows),
-    (diffusion, diffusion_rows),
-):
-    function.__doc__ = rows.__doc__
+query_expansion = _whole(query_expansion_rows, "query_expansion")
+ecn = _whole(ecn_rows, "ecn")
+gnn = _whole(gnn_rows, "gnn")
+diffusion = _whole(diffusion_rows, "diffusion")

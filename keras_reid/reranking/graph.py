@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_reid.errors import InputError
 from keras_reid.reranking import inputs
 from keras_reid.reranking.blocks import Progress, in_blocks
 from keras_reid.reranking.neighbours import PAIR_ELEMENTS, FeatureDistances, Size, nearest
@@ -24,7 +25,7 @@ def query_expansion_rows(
     """
     inputs.at_least(1, k=k)
     if not alpha >= 0:
-        raise inputs.InputError(f"alpha is not negative, received {alpha}: 0 weights all alike")
+        raise InputError(f"alpha is not negative, received {alpha}: 0 weights all alike")
     images, queries, index = _neighbours(query, gallery, k, progress)
 
     def work(start: Size, stop: Size) -> tuple[tf.Tensor]:
@@ -42,7 +43,7 @@ def query_expansion_rows(
         squared = source.rows(start, stop, queries)
         return tf.maximum(squared[:, : len(images) - queries], 0)
 
-    return RerankedRows((queries, len(images) - queries), rows, "expanded features")
+    return RerankedRows((queries, len(images) - queries), rows)
 
 
 def ecn_rows(
@@ -63,7 +64,7 @@ def ecn_rows(
     images, queries, index = _neighbours(query, gallery, max(k, t + 1, q + 1), progress)
     count = len(images)
     if count < 2:
-        raise inputs.InputError("cross neighbourhoods need two images or more: received one")
+        raise InputError("cross neighbourhoods need two images or more: received one")
     lists = index[:, :k].numpy()
     weight = np.broadcast_to(k - np.arange(lists.shape[1], dtype=np.float32), lists.shape)
     w = _graph(lists, weight, count)
@@ -80,7 +81,7 @@ def ecn_rows(
         shared = shared.toarray()
         return np.where(shared == 0, 1 - cosine(start, stop), -shared)
 
-    return RerankedRows((queries, count - queries), rows, "cross neighbourhoods")
+    return RerankedRows((queries, count - queries), rows)
 
 
 def gnn_rows(
@@ -120,7 +121,7 @@ def gnn_rows(
         similar = (a[start:stop] @ a_gallery).toarray()
         return 1 - (1 - lambda_value) * similar - lambda_value * cosine(start, stop)
 
-    return RerankedRows((queries, count - queries), rows, "propagated neighbourhoods")
+    return RerankedRows((queries, count - queries), rows)
 
 
 def diffusion_rows(
@@ -142,7 +143,7 @@ def diffusion_rows(
     """
     inputs.at_least(1, k=k, iterations=iterations)
     if not 0 < alpha < 1 or not gamma >= 0:
-        raise inputs.InputError(
+        raise InputError(
             f"diffusion needs alpha between 0 and 1 and gamma not negative, received {alpha} and "
             f"{gamma}: 0.99 and 3 are usual"
         )
@@ -159,7 +160,7 @@ def diffusion_rows(
         sources[np.arange(start, stop), np.arange(stop - start)] = 1
         return -_conjugate_gradients(s, alpha, sources, iterations)[queries:].T
 
-    return RerankedRows((queries, count - queries), rows, "diffusion")
+    return RerankedRows((queries, count - queries), rows)
 
 
 def _conjugate_gradients(s: Any, alpha: float, b: np.ndarray, iterations: int) -> np.ndarray:

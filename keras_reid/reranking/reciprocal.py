@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_reid.errors import InputError
 from keras_reid.reranking import inputs
 from keras_reid.reranking.blocks import Progress, in_blocks
 from keras_reid.reranking.jaccard import BLOCK_ELEMENTS, Overlaps, encodings
@@ -14,7 +15,6 @@ from keras_reid.reranking.neighbours import (
     Size,
     SquaredDistances,
 )
-from keras_reid.reranking.rows import BLOCK_ELEMENTS as ROWS_ELEMENTS
 from keras_reid.reranking.rows import RerankedRows
 
 
@@ -89,7 +89,7 @@ def k_reciprocal_rows(
     _check(k1, k2, lambda_value)
     images, queries = inputs.joined(query, gallery)
     reranked = _Reranked(FeatureDistances(images), queries, k1, k2, lambda_value, progress)
-    return RerankedRows((queries, len(images) - queries), reranked.rows, "k-reciprocal")
+    return RerankedRows((queries, len(images) - queries), reranked.rows)
 
 
 class SparseJaccard:
@@ -122,7 +122,7 @@ class SparseJaccard:
         from scipy.sparse import csr_matrix, vstack
 
         if not 0 <= threshold < 1:
-            raise inputs.InputError(
+            raise InputError(
                 f"a threshold of Jaccard distances is in [0, 1), received {threshold}: at 1 all "
                 "images are neighbours"
             )
@@ -168,7 +168,7 @@ class _Reranked:
         def work(start: Size, stop: Size) -> tuple[tf.Tensor]:
             return (self.rows(start, stop),)
 
-        size = tf.maximum(1, ROWS_ELEMENTS // self.source.size)
+        size = tf.maximum(1, BLOCK_ELEMENTS // self.source.size)
         return in_blocks(work, self.queries, size, (tf.TensorSpec([None, None], tf.float32),))[0]
 
 

@@ -17,7 +17,7 @@ class RerankedRows:
 
     shape: tuple[int, int]
     compute: Callable[[int, int], np.ndarray]
-    distance: str
+    distance: str = "euclidean"  # what was re-ranked
 
     def rows(self, start: int, stop: int) -> np.ndarray:
         stop = min(int(stop), self.shape[0])
