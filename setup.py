@@ -10,12 +10,17 @@ VERSION = re.search(r'__version__ = "(.+)"', (HERE / "keras_reid/version.py").re
 
 EXTRAS = {
     "demo": ["gradio>=5.0"],  # a search page
-    "gallery": ["faiss-cpu>=1.9", "milvus-lite>=2.4.10", "pymilvus>=2.5"],  # galleries in files
+    "gallery": ["faiss-cpu>=1.9", "milvus-lite>=3.1", "pymilvus>=3.0"],  # galleries in files
     "hub": ["keras-hub>=0.19"],  # further pretrained backbones
+    "litert": ["ai-edge-litert>=2.1"],  # exports for phones
+    "onnx": ["onnx>=1.17", "onnxruntime>=1.19", "tf2onnx>=1.17"],  # exports for ONNX Runtime
+    "openvino": ["keras_reid[onnx]", "openvino>=2025.0"],  # exports for Intel processors
     "keras-cv": ["keras-cv>=0.9"],  # backbones keras_cv:PRESET, three augmentations
     "plots": ["matplotlib>=3.9"],  # pictures
     "scale": ["ray[data]>=2.40"],  # embedding on many machines
+    "serving": ["tensorflow-serving-api>=2.18"],  # warm-up requests, gRPC clients
     "test": [
+        "keras_reid[gallery,litert,onnx,openvino,serving]",
         "hypothesis>=6.100",
         "import-linter>=2.0",
         "keras-cv>=0.9",
@@ -53,6 +58,7 @@ setup(
             "keras-reid-evaluate = keras_reid.cli.evaluate:run",
             "keras-reid-cluster = keras_reid.cli.cluster:run",
             "keras-reid-export = keras_reid.cli.export:run",
+            "keras-reid-search = keras_reid.cli.search:run",
         ]
     },
     classifiers=[

@@ -16,6 +16,7 @@ __all__ = [
     "distances",
     "errors",
     "evaluation",
+    "gallery",
     "heads",
     "layers",
     "losses",

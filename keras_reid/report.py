@@ -1,5 +1,9 @@
 """Pictures that show what a model does."""
 
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -134,3 +138,48 @@ def _scaled(image: Any, height: int) -> Image.Image:
         raise InputError(f"images are uint8 RGB (h, w, 3): received {pixels.dtype} {pixels.shape}")
     width = max(1, round(pixels.shape[1] * height / pixels.shape[0]))
     return Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def search_page(queries: Sequence[Mapping[str, Any]], height: int = 128) -> str:
+    """An HTML page of searches: each query with what was found, nearest first, pictures inside.
+
+    Args:
+        queries: mappings with `image` (a file), `answer` (a text) and `hits`, each of them a
+            mapping with `image`, `identity`, `camera` and `distance`.
+        height: of the pictures in pixels. Of a file that cannot be read there is a grey box.
+    """
+    parts = [PAGE]
+    for query in queries:
+        parts.append(f'<section><figure class="query">{_picture(query["image"], height)}')
+        parts.append(f"<figcaption>{escape(str(query['answer']))}</figcaption></figure>")
+        for rank, hit in enumerate(query["hits"], start=1):
+            texts = [f"{rank}. {hit['identity']}", f"{hit['distance']:.3f}"]
+            if hit["camera"]:
+                texts.append(f"camera {hit['camera']}")
+            caption = "<br>".join(escape(text) for text in texts)
+            parts.append(f"<figure>{_picture(hit['image'], height)}")
+            parts.append(f"<figcaption>{caption}</figcaption></figure>")
+        parts.append("</section>")
+    return "\n".join([*parts, "</body></html>", ""])
+
+
+PAGE = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><title>Search</title><style>
+body { font: 13px sans-serif; margin: 1em }
+section { display: flex; flex-wrap: wrap; gap: 8px; padding: 8px 0; border-bottom: 1px solid #ccc }
+figure { margin: 0; text-align: center } figcaption { max-width: 12em; overflow-wrap: anywhere }
+.query { margin-right: 24px; font-weight: bold }
+</style></head><body>"""
+
+
+def _picture(path: Any, height: int) -> str:
+    name = escape(str(path), quote=True)
+    try:
+        with Image.open(path) as image:
+            small = _scaled(np.asarray(image.convert("RGB")), height)
+    except OSError:
+        small = Image.new("RGB", (height // 2, height), GREY)
+    file = io.BytesIO()
+    small.save(file, "JPEG")
+    code = base64.b64encode(file.getvalue()).decode()
+    return f'<img alt="{name}" title="{name}" src="data:image/jpeg;base64,{code}">'

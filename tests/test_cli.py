@@ -104,6 +104,11 @@ def test_export_is_checked_and_scores_the_same(trained: Path) -> None:
     assert code == 0, err
     assert (trained / "export/run/1/saved_model.pb").exists()
     assert "export/run/1" in out
+    assert "parity ok" in out
+    assert "scores ok: mAP" in out
+    assert (trained / "export/run-ranker/1/export.json").exists()
+    contract = json.loads((trained / "export/run/1/export.json").read_text())
+    assert contract["about"]["metrics"]["after"]["protocol"]["name"] == "market1501"
     flags = json.loads((trained / "run/flags.json").read_text())
     code, out, err = call(
         "evaluate.py",
@@ -131,11 +136,13 @@ def test_features_of_any_framework_are_ranked_and_reranked(trained: Path) -> Non
     for name in ("embedding", "identity", "camera"):
         np.save(trained / f"mapped/{name}.npy", stored[name])
     features = "--features=features/query.npz,mapped"
-    code, again, err = call("evaluate.py", features, "--out=again.json", cwd=trained)
+    code, text, err = call("evaluate.py", features, "--out=again.json", "--verify", cwd=trained)
     assert code == 0, err
+    assert "AUC " in text
     after = json.loads((trained / "run/metrics.json").read_text())["after"]
     again = json.loads((trained / "again.json").read_text())
     np.testing.assert_allclose(again["mAP"], after["mAP"], atol=1e-6)
+    assert 0.5 < again["verification"]["auc"] <= 1
     for rerank, options in (("k_reciprocal", "k1=4,k2=2,lambda_value=0.5"), ("aqe", "k=3")):
         flags = f"--rerank={rerank}", f"--rerank_options={options}"
         code, out, err = call("evaluate.py", features, *flags, cwd=trained)

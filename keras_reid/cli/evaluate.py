@@ -3,6 +3,7 @@
 `python evaluate.py --features=QUERY.npz,GALLERY.npz` scores features of any framework.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,9 @@ flags.DEFINE_enum(
     list(TIES),
     "Equal distances: by gallery index, or the bounds of what any order gives.",
 )
+flags.DEFINE_bool(
+    "verify", False, "Also score pairs of images, one person or two: EER, and TAR at several FARs."
+)
 flags.DEFINE_bool("camera_pairs", False, "Also score each pair of cameras.")
 flags.DEFINE_integer("repeats", 10, "Of protocols that draw: cuhk03-classic, viper.", 1)
 flags.DEFINE_integer("draw_seed", 0, "Of protocols that draw.")
@@ -76,12 +80,11 @@ def main(argv: list[str]) -> None:
         folder.mkdir(parents=True)
         for part, stored in (("query", query), ("gallery", gallery)):
             evaluation.save_features(folder / f"{part}.npz", *stored)
+    chosen = _chosen(query.features), _chosen(gallery.features)
+    labels = (query.identity, gallery.identity, query.camera, gallery.camera)
     result = evaluation.rank(
-        tuple(_chosen(stored.features) for stored in (query, gallery)),
-        query.identity,  # type: ignore[arg-type]
-        gallery.identity,  # type: ignore[arg-type]
-        query.camera,
-        gallery.camera,
+        chosen,
+        *labels,  # type: ignore[arg-type]
         distance=None if FLAGS.distance == "global" else FLAGS.distance,
         protocol=FLAGS.protocol,
         dataset=name,
@@ -98,8 +101,20 @@ def main(argv: list[str]) -> None:
         intervals = {score: result.interval(score) for score in ("rank-1", "mAP")}
         texts = (f"{s} {100 * a:.2f} to {100 * b:.2f} %" for s, (a, b) in intervals.items())
         say(f"95 % intervals over the queries: {', '.join(texts)}")
+    values = result.as_dict()
+    if FLAGS.verify:
+        distance = None if FLAGS.distance == "global" else FLAGS.distance
+        pairs = evaluation.pairs(
+            chosen,
+            *labels,  # type: ignore[arg-type]
+            distance=distance,
+            protocol="no-camera" if FLAGS.protocol == "no-camera" else "market1501",
+        )
+        verification = evaluation.verify(*pairs)
+        say(str(verification))
+        values["verification"] = verification.to_dict()
     if FLAGS.out:
-        Path(FLAGS.out).write_text(result.to_json() + "\n")
+        Path(FLAGS.out).write_text(json.dumps(values, indent=2) + "\n")
         say(f"written to {FLAGS.out}")
 
 

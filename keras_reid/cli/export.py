@@ -1,8 +1,14 @@
-"""`python export.py --run=RUN`: a SavedModel for TensorFlow Serving, checked on real images."""
+"""`python export.py --run=RUN`: a model for TensorFlow Serving and others, checked on real images.
+
+An export is run at once: its embeddings, mAP and rank-1 must agree with those of the run, or the
+exit code is 1. Beside a SavedModel goes NAME-ranker, which ranks and re-ranks embeddings.
+"""
 
 import sys
 from pathlib import Path
 
+import keras
+import numpy as np
 from absl import flags
 
 from keras_reid import data, models, serving
@@ -10,9 +16,27 @@ from keras_reid.cli.shared import FLAGS, command, say
 from keras_reid.errors import InputError
 from keras_reid.training.runs import Run
 
-flags.DEFINE_string("export_dir", "export", "The model goes to EXPORT_DIR/NAME/VERSION.")
+flags.DEFINE_string(
+    "export_dir",
+    "export",
+    "The model goes to EXPORT_DIR/NAME/VERSION, of other formats to EXPORT_DIR/NAME-FORMAT/….",
+)
 flags.DEFINE_string("name", None, "Name of the served model; default: that of the run folder.")
 flags.DEFINE_integer("version", None, "Default: the next free number.", lower_bound=1)
+flags.DEFINE_enum(
+    "format",
+    "saved_model",
+    list(serving.FORMATS),
+    "saved_model for TensorFlow Serving; onnx, litert and openvino need the extra of that name.",
+)
+flags.DEFINE_enum(
+    "precision",
+    "float32",
+    list(serving.PRECISIONS),
+    "Of litert: float16 halves the weights, int8 quantizes weights and activations, calibrated on "
+    "training images.",
+)
+flags.DEFINE_bool("ranker", True, "Also export NAME-ranker, of the format saved_model.")
 flags.DEFINE_enum(
     "local",
     "none",
@@ -22,7 +46,13 @@ flags.DEFINE_enum(
 flags.DEFINE_integer(
     "stripes", None, "How many are pooled; default: one for each row of the map.", lower_bound=1
 )
-flags.DEFINE_integer("check_images", 64, "Images of the parity check.", lower_bound=1)
+flags.DEFINE_integer("check_images", 64, "Images whose embeddings are compared.", lower_bound=1)
+flags.DEFINE_integer(
+    "check_queries", 100, "Queries whose ranking is compared, if there are any.", lower_bound=1
+)
+flags.DEFINE_integer(
+    "check_others", 300, "Gallery images of other identities they are ranked among.", lower_bound=1
+)
 
 
 def main(argv: list[str]) -> None:
@@ -39,21 +69,55 @@ def main(argv: list[str]) -> None:
     model = run.load_model(FLAGS.member)
     if FLAGS.local == "pooled":
         model = models.stripes(model, FLAGS.stripes)
+    flip = settings["flip"]
 
     name = FLAGS.name or run.directory.resolve().name
-    directory = Path(FLAGS.export_dir) / name
+    suffix = "" if FLAGS.format == "saved_model" else f"-{FLAGS.format}"
+    directory = Path(FLAGS.export_dir) / f"{name}{suffix}"
+    about = {"run": run.directory.resolve().name, "metrics": run.metrics}
     version = serving.export(
-        model, directory, FLAGS.version, flip=settings["flip"], local=FLAGS.local != "none"
+        model,
+        directory,
+        FLAGS.version,
+        flip=flip,
+        local=FLAGS.local != "none",
+        format=FLAGS.format,
+        precision=FLAGS.precision,
+        calibration=_pixels(images, model) if FLAGS.precision == "int8" else None,
+        about={**about, "dataset": FLAGS.dataset or settings["dataset"]},
     )
-    say(f"exported to {version}")
-    report = serving.parity(model, version, images, flip=settings["flip"])
-    say(str(report))
-    if not report.ok:
+    size = sum(file.stat().st_size for file in version.rglob("*") if file.is_file())
+    say(f"exported to {version} ({size / 2**20:.1f} MiB)")
+    tolerance, loss = serving.TOLERANCES[FLAGS.precision]
+    reports: list[serving.ParityReport | serving.ScoreReport] = [
+        serving.parity(model, version, images, tolerance, flip)
+    ]
+    say(str(reports[0]))
+    if dataset.query is not None and dataset.gallery is not None:
+        query, gallery = serving.sample(
+            dataset.query, dataset.gallery, FLAGS.check_queries, FLAGS.check_others
+        )
+        reports.append(serving.scores(model, version, query, gallery, loss, flip, FLAGS.protocol))
+        say(str(reports[1]))
+    if not all(report.ok for report in reports):
         sys.exit(1)
+    if FLAGS.format != "saved_model":
+        return
+    if FLAGS.ranker:
+        ranker = serving.export_ranker(
+            directory.with_name(f"{name}-ranker"), serving.load(version).embedding_width
+        )
+        say(f"ranking and re-ranking: {ranker}")
     say(
         f"serve it: tensorflow_model_server --model_name={name} "
         f"--model_base_path={directory.resolve()}"
     )
+    say("several models, batching and clients: docs/serving.md")
+
+
+def _pixels(images: data.PersonImages, model: keras.Model) -> np.ndarray:
+    size = tuple(model.inputs[0].shape[1:3])
+    return np.concatenate([np.asarray(b) for b in data.image_batches(images, 32, size)])
 
 
 run = command(main)

@@ -2,10 +2,12 @@
 
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import keras
 from absl import app, flags, logging
 
 from keras_reid import data, models, serving
@@ -36,11 +38,16 @@ flags.DEFINE_string(
 flags.DEFINE_integer("batch_size", 128, "Images embedded at a time.", lower_bound=1)
 
 
-def command(main: Callable[[list[str]], None]) -> Callable[[], None]:
-    """A console script of `main(argv)`: bad input ends in one sentence and exit code 1."""
+def command(main: Callable[[list[str]], None], words: bool = False) -> Callable[[], None]:
+    """A console script of `main(argv)`: bad input ends in one sentence and exit code 1.
+
+    Args:
+        main: gets the program's name, and what is no flag if `words`.
+        words: whether there may be such.
+    """
 
     def guarded(argv: list[str]) -> None:
-        if argv[1:]:
+        if argv[1:] and not words:
             print(f"error: flags begin with --: received {argv[1:]}", file=sys.stderr)
             sys.exit(2)
         try:
@@ -49,7 +56,7 @@ def command(main: Callable[[list[str]], None]) -> Callable[[], None]:
             print(f"error: {error}", file=sys.stderr)
             sys.exit(1)
         except KeyboardInterrupt:
-            print("\ninterrupted: the same command goes on from the last epoch", file=sys.stderr)
+            print("\ninterrupted: the same command goes on where it was", file=sys.stderr)
             sys.exit(130)
 
     def run() -> None:
@@ -103,16 +110,32 @@ def check_one_model() -> None:
         raise InputError("name one model: give either --run or --saved_model, or --features")
 
 
+def fingerprint() -> str:
+    """Of the model of --run or --saved_model; galleries ask for it."""
+    if FLAGS.saved_model:
+        return _exported(FLAGS.saved_model).fingerprint
+    return serving.fingerprint(_trained(FLAGS.run, FLAGS.member), Run(FLAGS.run).flags["flip"])
+
+
+@cache  # who embeds asks for the fingerprint too
+def _exported(path: str) -> serving.ExportedEmbedder:
+    return serving.load(path)
+
+
+@cache
+def _trained(run: str, member: str) -> keras.Model:
+    return Run(run).load_model(member)
+
+
 def embedder_of(local: bool = False) -> Callable[[data.PersonImages], Any]:
     """From images to features, by the model of --run or --saved_model."""
     if FLAGS.saved_model:
-        saved = serving.load(FLAGS.saved_model)
+        saved = _exported(FLAGS.saved_model)
         return lambda images: saved.embed_files(images.path.tolist(), FLAGS.batch_size, local)
-    run = Run(FLAGS.run)
-    model = run.load_model(FLAGS.member)
+    model = _trained(FLAGS.run, FLAGS.member)
     if local and FLAGS.local == "pooled":
         model = models.stripes(model, FLAGS.stripes)
-    embedder = models.Embedder(model, run.flags["flip"], local)
+    embedder = models.Embedder(model, Run(FLAGS.run).flags["flip"], local)
 
     def embed(images: data.PersonImages) -> Any:
         return embedder(data.image_batches(images, FLAGS.batch_size, embedder.image_size))

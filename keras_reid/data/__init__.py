@@ -2,7 +2,7 @@
 
 from keras_reid.data import synthetic
 from keras_reid.data.checking import CheckReport, check
-from keras_reid.data.decode import readable
+from keras_reid.data.decode import decodable, readable, unfit
 from keras_reid.data.images import PersonImages, ReidDataset
 from keras_reid.data.layouts import SUFFIXES, unlabelled
 from keras_reid.data.pairs import pair_batches
@@ -17,6 +17,7 @@ __all__ = [
     "PersonImages",
     "ReidDataset",
     "check",
+    "decodable",
     "image_batches",
     "load",
     "pair_batches",
@@ -24,6 +25,7 @@ __all__ = [
     "pk_steps",
     "readable",
     "synthetic",
+    "unfit",
     "unlabelled",
     "write",
 ]

@@ -1,10 +1,13 @@
 """From file names to pixels, and which files have any."""
 
+import os
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 from absl import logging
+from PIL import Image
 
 from keras_reid.data.images import PersonImages
 from keras_reid.errors import InputError
@@ -43,6 +46,30 @@ def decodable(path: np.ndarray) -> np.ndarray:
     for indices, _ in alive.batch(1024).as_numpy_iterator():
         mask[indices] = True
     return mask
+
+
+LEAST_PIXELS, MOST_PIXELS = 8, 10**8  # of a side; of the whole image
+
+
+def unfit(path: str | os.PathLike[str]) -> str | None:
+    """Why no person can be seen in a file, or None if one might; its header alone is read."""
+    try:
+        with warnings.catch_warnings():  # Pillow warns of large images, which are refused here
+            warnings.simplefilter("ignore")
+            with Image.open(path) as image:
+                width, height = image.size
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError | IsADirectoryError)
+        return "is no file" if missing else "is no image"
+    except Image.DecompressionBombError:
+        return f"has more than {MOST_PIXELS:,} pixels"
+    except Exception as error:  # a broken header
+        return f"is a broken image ({str(error)[:80]})"
+    if min(width, height) < LEAST_PIXELS:
+        return f"has {height}×{width} pixels, fewer than {LEAST_PIXELS} on a side"
+    if width * height > MOST_PIXELS:
+        return f"has {height:,}×{width:,} pixels, more than {MOST_PIXELS:,}"
+    return None
 
 
 def readable(images: PersonImages, share: float = 0.01) -> PersonImages:

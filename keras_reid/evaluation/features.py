@@ -1,6 +1,6 @@
 """From a matrix, or from features and the name of a distance, to rows of distances."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from inspect import signature
 from typing import Any
@@ -129,12 +129,35 @@ def matrix(
     return result
 
 
+def scaled_rows(
+    distances: np.ndarray | tuple[Features, Features], distance: str | None
+) -> tuple[tuple[int, int], Iterator[tuple[int, np.ndarray]]]:
+    """The shape, and blocks of rows with their start, on a scale that a threshold can be put on.
+
+    `|x − y|` and `1 − cos`, where a ranking has `|x − y|²` of the features or of unit vectors.
+    """
+    source = distance_rows(distances, distance)
+    scales: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+        "euclidean": lambda squared: np.sqrt(np.maximum(squared, 0)),
+        "cosine": lambda squared: squared / 2,
+    }
+    scale = scales.get(source.distance) if isinstance(distances, tuple) else None
+    step = max(1, BLOCK_ELEMENTS // max(1, source.shape[1]))
+
+    def blocks() -> Iterator[tuple[int, np.ndarray]]:
+        for start in range(0, source.shape[0], step):
+            rows = source.rows(start, start + step)
+            yield start, rows if scale is None else scale(rows)
+
+    return source.shape, blocks()
+
+
 def _both(
     features: tuple[Any, Any], key: str, rank: int, mapped: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """The features of query and gallery of that name, in float32 and of one width."""
     query, gallery = (
-        _features(_named(part, key, split, mapped), rank, split)
+        checked_features(_named(part, key, split, mapped), rank, split)
         for part, split in zip(features, ("query", "gallery"), strict=True)
     )
     if query.shape[-1] != gallery.shape[-1] or 0 in (*query.shape[1:], *gallery.shape[1:]):
@@ -161,7 +184,7 @@ def _named(features: Any, key: str, split: str, mapped: bool) -> Any:
     return features
 
 
-def _features(values: Any, rank: int, split: str) -> np.ndarray:
+def checked_features(values: Any, rank: int, split: str) -> np.ndarray:
     array = _real(values, rank, f"{split} feature matrix")
     with np.errstate(over="ignore"):
         array = array.astype(np.float32, copy=False)

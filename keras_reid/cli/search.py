@@ -1,0 +1,323 @@
+"""`python search.py --run=RUN --gallery=people.db enrol DIR|CSV`: who is this?
+
+Then `query IMAGE…`, `remove ID`, `stats` and `calibrate`, with the same --run (or --saved_model)
+and --gallery:
+
+    enrol DIR|CSV   one folder for each identity, or a table path,identity,camera[,time]; images
+                    that are enrolled already are left alone, so the same command goes on
+    query IMAGE…    who is nearest, and "unknown" beyond the gallery's threshold
+    remove ID       erases all images of an identity
+    stats           what the gallery holds
+    calibrate       chooses the threshold at --far on --dataset and keeps it in the gallery
+"""
+
+import csv
+import json
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from keras_reid import data, evaluation, gallery, report
+from keras_reid.cli.shared import (
+    FLAGS,
+    check_one_model,
+    command,
+    embedder_of,
+    fingerprint,
+    progress,
+    refuse_existing,
+    say,
+)
+from keras_reid.errors import InputError
+
+flags.DEFINE_string("saved_model", None, "An exported model instead of --run.")
+flags.DEFINE_string(
+    "gallery", None, "people.db (Milvus Lite), faiss:FILE, or http://HOST:PORT (Milvus)."
+)
+flags.DEFINE_integer("k", 10, "Images shown for each query.", lower_bound=1)
+flags.DEFINE_list("cameras", None, "Look at these cameras alone.")
+flags.DEFINE_list("not_cameras", None, "Do not look at these cameras.")
+flags.DEFINE_string("query_camera", None, "Of the queries: its images are not looked at.")
+flags.DEFINE_string("after", None, "Look at images from this time on: seconds, or ISO 8601.")
+flags.DEFINE_string("before", None, "Look at images before this time.")
+flags.DEFINE_float("threshold", None, "Distance of a known person; default: the gallery's.")
+flags.DEFINE_string("rerank", "none", "A re-ranker for the shortlist, such as k_reciprocal.")
+flags.DEFINE_integer("shortlist", 1000, "Images that are fetched to re-rank.", lower_bound=1)
+flags.DEFINE_enum("output", "table", ["table", "json"], "What is printed.")
+flags.DEFINE_string("html", None, "New page with the pictures of queries and hits.")
+flags.DEFINE_float("far", 0.01, "Of calibrate: share of strangers taken for somebody.", 0, 1)
+
+CHUNK = 1024  # images that are embedded, and then durable, at a time
+
+
+def main(argv: list[str]) -> None:
+    """Reads the flags and the words, and does what the first word says."""
+    words = argv[1:]
+    if not words or words[0] not in COMMANDS:
+        raise InputError(
+            f"the first word is one of {', '.join(COMMANDS)}: received {' '.join(words[:1])!r}"
+        )
+    if FLAGS.gallery is None:
+        raise InputError("a search has a gallery: give --gallery, such as --gallery=people.db")
+    if FLAGS.gallery == "memory:":
+        raise InputError("memory: ends with the command: name a gallery that stays, people.db")
+    name, *arguments = words
+    least, most = COUNTS[name]
+    if not least <= len(arguments) <= most:
+        raise InputError(f"{name} takes {USES[name]}: received {' '.join(arguments) or 'nothing'}")
+    refuse_existing("html")
+    if name in ("query", "remove", "stats"):
+        _check_exists(FLAGS.gallery)
+    COMMANDS[name](arguments)
+
+
+def enrol(arguments: list[str]) -> None:
+    check_one_model()
+    images, times = _people(Path(arguments[0]))
+    name = fingerprint()
+    embed = embedder_of()
+    added, unfit = 0, []
+    tell = progress("enrolling")
+    with gallery.open(FLAGS.gallery) as people:
+        for start in range(0, len(images), CHUNK):
+            block = images[start : start + CHUNK]
+            held = people.held(block.path.tolist())
+            block = block[~np.isin(block.path, list(held))]
+            fit = _fit(block.path)
+            unfit += block.path[~fit].tolist()
+            block = block[fit]
+            if len(block):
+                added += people.enrol(
+                    embed(block),
+                    block.identity.tolist(),
+                    None if block.camera is None else block.camera.tolist(),
+                    [times.get(path) for path in block.path.tolist()],
+                    block.path.tolist(),
+                    model_fingerprint=name,
+                    existing="skip",
+                )
+            tell(min(start + CHUNK, len(images)), len(images))
+        rows, identities = people.count(), len(people.identities())
+    known = len(images) - added - len(unfit)
+    say(f"enrolled {added:,} images, {known:,} were there, {len(unfit):,} left out as unfit")
+    for path in unfit[:10]:
+        say(f"  left out: {path} {data.unfit(path) or 'cannot be decoded'}")
+    say(f"{FLAGS.gallery}: {rows:,} images of {identities:,} identities")
+
+
+def query(arguments: list[str]) -> None:
+    check_one_model()
+    for path in arguments:
+        reason = data.unfit(path)
+        if reason is None and not data.decodable(np.array([path]))[0]:
+            reason = "cannot be decoded"
+        if reason:
+            raise InputError(f"a query is an image of a person: {path} {reason}; name another")
+    where = gallery.Where(
+        FLAGS.cameras, FLAGS.not_cameras, _seconds(FLAGS.after), _seconds(FLAGS.before)
+    )
+    nobody = np.full(len(arguments), "query")
+    embeddings = embedder_of()(data.PersonImages(np.array(arguments), nobody, None))
+    with gallery.open(FLAGS.gallery) as people:
+        found = people.search(
+            embeddings,
+            min(FLAGS.k, max(1, people.count())),
+            where,
+            query_cameras=None
+            if FLAGS.query_camera is None
+            else [FLAGS.query_camera] * len(nobody),
+            model_fingerprint=fingerprint(),
+            rerank=FLAGS.rerank,
+            shortlist=max(FLAGS.k, FLAGS.shortlist),
+        )
+        kept, found_by = people.threshold, people.store.stats()
+    threshold = FLAGS.threshold if kept is None or FLAGS.threshold is not None else float(kept)
+    results = [_result(*pair, threshold) for pair in zip(arguments, found, strict=True)]
+    if FLAGS.output == "json":
+        say(json.dumps({"threshold": threshold, "queries": results}, ensure_ascii=False, indent=2))
+    else:
+        if "recall" in found_by:
+            say(f"approximate search, recall {found_by['recall']:.4f} on a sample of the gallery")
+        _print(results, threshold)
+    if FLAGS.html:
+        pages = [{**result, "answer": _answer(result, threshold)} for result in results]
+        Path(FLAGS.html).parent.mkdir(parents=True, exist_ok=True)
+        with open(FLAGS.html, "x", encoding="utf-8") as file:
+            file.write(report.search_page(pages))
+
+
+def _result(image: str, hits: list[gallery.Hit], threshold: float | None) -> dict[str, Any]:
+    known = bool(hits) and (threshold is None or hits[0].distance <= threshold)
+    return {
+        "image": image,
+        "identity": hits[0].identity if known else None,
+        "hits": [hit._asdict() for hit in hits],
+    }
+
+
+def _answer(result: dict[str, Any], threshold: float | None) -> str:
+    if result["identity"] is None:
+        return "unknown"
+    return f"nearest: {result['identity']}" if threshold is None else result["identity"]
+
+
+def _print(results: list[dict[str, Any]], threshold: float | None) -> None:
+    if threshold is None:
+        say("this gallery has no threshold, so nobody is unknown: see calibrate, or --threshold")
+    for result in results:
+        say(f"{result['image']}: {_answer(result, threshold)}")
+        for rank, hit in enumerate(result["hits"], start=1):
+            camera = f"camera {hit['camera']}" if hit["camera"] else ""
+            say(
+                f"{rank:>4}  {hit['distance']:.4f}  {hit['identity']:<12} {camera:<10} "
+                f"{hit['image']}"
+            )
+
+
+def remove(arguments: list[str]) -> None:
+    with gallery.open(FLAGS.gallery) as people:
+        removed = people.remove(arguments[0])
+    if not removed:
+        raise InputError(f"nobody in {FLAGS.gallery} is named {arguments[0]!r}: see the identities")
+    say(f"erased {removed:,} images of {arguments[0]}")
+
+
+def stats(arguments: list[str]) -> None:
+    with gallery.open(FLAGS.gallery) as people:
+        values = people.stats()
+    if FLAGS.output == "json":
+        say(json.dumps(values, indent=2))
+        return
+    for key, value in values.items():
+        shown = value
+        if key == "threshold" and value is not None:
+            shown = f"{value['value']:.4f}, at FAR {value['far']:g} over {value['impostors']:,}"
+        say(f"{key:<12} {shown}")
+
+
+def calibrate(arguments: list[str]) -> None:
+    """Half of the identities are enrolled, the other half of the queries are strangers."""
+    check_one_model()
+    if FLAGS.dataset is None or FLAGS.data_dir is None:
+        raise InputError("a threshold is chosen on images: give --dataset and --data_dir")
+    dataset = data.load(FLAGS.dataset, FLAGS.data_dir)
+    if dataset.query is None or dataset.gallery is None:
+        raise InputError(f"a threshold needs query and gallery images: {FLAGS.data_dir!r} has none")
+    names = np.unique(dataset.query.identity)
+    strangers = np.random.default_rng(0).permutation(names)[: len(names) // 2]
+    enrolled = dataset.gallery[~np.isin(dataset.gallery.identity, strangers)]
+    embed = embedder_of()
+    probes, enrolled = data.readable(dataset.query), data.readable(enrolled)
+    result = evaluation.open_set(
+        (embed(probes), embed(enrolled)),
+        probes.identity,
+        enrolled.identity,
+        probes.camera,
+        enrolled.camera,
+        protocol=FLAGS.protocol,
+    )
+    say(str(result))
+    threshold = result.threshold_at_far(FLAGS.far)
+    with gallery.open(FLAGS.gallery) as people:
+        if people.fingerprint not in (None, fingerprint()):
+            raise InputError(
+                f"a threshold is for embeddings of one model: {FLAGS.gallery} is of "
+                f"{people.fingerprint}, this one is {fingerprint()}"
+            )
+        people.threshold = threshold
+    say(
+        f"threshold {threshold.value:.4f} at FAR {threshold.far:g} (measured "
+        f"{threshold.measured_far:g} over {threshold.impostors:,} strangers) kept in "
+        f"{FLAGS.gallery}; the rate grows with the gallery, which had {len(enrolled):,} images here"
+    )
+
+
+def _check_exists(uri: str) -> None:
+    """A gallery that is asked, and not filled, is there: a slip of the pen must not make one."""
+    if "://" in uri:
+        return
+    path = Path(uri.removeprefix("faiss:") + (".rows" if uri.startswith("faiss:") else ""))
+    if not path.expanduser().exists():
+        raise InputError(f"there is no gallery at {path}: enrol images first, or check the path")
+
+
+def _people(path: Path) -> tuple[data.PersonImages, dict[str, float]]:
+    """All images of a folder or table, by absolute paths, and the times that are known."""
+    if not path.exists():
+        raise InputError(f"people are a folder or a CSV file: {path} does not exist")
+    dataset = data.load("folder" if path.is_dir() else "csv", str(path.absolute()))
+    parts = list(dataset.parts().values())
+    camera = (
+        None
+        if any(part.camera is None for part in parts)
+        else np.concatenate([part.camera for part in parts])
+    )
+    images = data.PersonImages(
+        np.concatenate([part.path for part in parts]),
+        np.concatenate([part.identity.astype(str) for part in parts]),
+        camera,
+    )
+    return images, {} if path.is_dir() else _times(path.absolute())
+
+
+def _times(table: Path) -> dict[str, float]:
+    """Seconds by absolute path, of the rows that have a time."""
+    with table.open(newline="", encoding="utf-8-sig") as file:
+        return {
+            str(table.parent / row["path"]): seconds
+            for row in csv.DictReader(file)
+            if (seconds := _seconds(row.get("time"))) is not None
+        }
+
+
+def _seconds(text: str | None) -> float | None:
+    """Seconds since 1970 of a number or of ISO 8601, local time unless it names a zone."""
+    if not text:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        raise InputError(
+            f"times are seconds since 1970 or ISO 8601, 2026-01-31T12:00: received {text!r}"
+        ) from None
+
+
+def _fit(paths: np.ndarray) -> np.ndarray:
+    """Mask of the files that are images of a usable size."""
+    fit = np.array([data.unfit(path) is None for path in paths], bool)
+    fit[fit] = data.decodable(paths[fit])
+    return fit
+
+
+COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "enrol": enrol,
+    "query": query,
+    "remove": remove,
+    "stats": stats,
+    "calibrate": calibrate,
+}
+MANY = 10_000
+COUNTS = {
+    "enrol": (1, 1),
+    "query": (1, MANY),
+    "remove": (1, 1),
+    "stats": (0, 0),
+    "calibrate": (0, 0),
+}
+USES = {
+    "enrol": "a folder or a CSV file",
+    "query": f"1 to {MANY:,} images",
+    "remove": "one identity",
+    "stats": "no more words",
+    "calibrate": "no more words, but --dataset, --data_dir and --far",
+}
+
+run = command(main, words=True)

@@ -1,0 +1,163 @@
+"""1:1 verification: do two images show one person?"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from keras_reid.errors import InputError
+from keras_reid.evaluation.features import Features
+from keras_reid.evaluation.labels import Labels
+from keras_reid.evaluation.threshold import Threshold, resolvable, threshold_at_far
+from keras_reid.evaluation.trials import trials
+
+SHOWN_FARS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
+
+
+@dataclass(frozen=True, eq=False)
+class VerificationResult:
+    """The distances of pairs, and what any threshold τ makes of them: accept where `d <= τ`.
+
+    `TAR(τ)` is the share of the genuine pairs (one person) accepted, `FAR(τ)` that of the impostor
+    pairs (two people), `FRR = 1 − TAR`.
+
+    Attributes:
+        genuine: (n,) distances of pairs of one person, sorted.
+        impostor: (m,) distances of pairs of two people, sorted.
+    """
+
+    genuine: np.ndarray
+    impostor: np.ndarray
+
+    def roc(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """`(τ, FAR(τ), TAR(τ))`, each (t,), at -inf and at every distance that occurs."""
+        seen = np.unique(np.concatenate([self.genuine, self.impostor]))
+        far, tar = (
+            np.concatenate([[0.0], np.searchsorted(part, seen, side="right") / len(part)])
+            for part in (self.impostor, self.genuine)
+        )
+        return np.concatenate([[-np.inf], seen]), far, tar
+
+    @property
+    def auc(self) -> float:
+        """`P(genuine < impostor) + P(genuine = impostor) / 2` over all pairs of pairs."""
+        below, upto = (np.searchsorted(self.genuine, self.impostor, s) for s in ("left", "right"))
+        return float((below.mean() + upto.mean()) / 2 / len(self.genuine))
+
+    @property
+    def eer(self) -> float:
+        """The rate at which `FAR = FRR`, between two thresholds by a straight line."""
+        _, far, tar = self.roc()
+        gap = far + tar - 1  # FAR − FRR rises from −1 to 1
+        i = int(np.argmax(gap >= 0))
+        share = -gap[i - 1] / (gap[i] - gap[i - 1])
+        return float(far[i - 1] + share * (far[i] - far[i - 1]))
+
+    def threshold_at_far(self, far: float) -> Threshold:
+        """The largest distance seen with `FAR(τ) <= far`; -inf where none is.
+
+        Raises:
+            InputError: `far` is no fraction, or `0 < far < 1 / m`: these pairs cannot tell it from
+                0.
+        """
+        return threshold_at_far(self.impostor, self.genuine, far, "pair")
+
+    def tar_at_far(self, far: float) -> float:
+        """`max TAR(τ)` over all τ with `FAR(τ) <= far`, which the nearest rate may exceed.
+
+        Raises:
+            InputError: as `threshold_at_far`.
+        """
+        return float(self.threshold_at_far(far).accepts(self.genuine).mean())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values; rates that these pairs cannot resolve are None."""
+        fars = {f: resolvable(f, len(self.impostor)) for f in SHOWN_FARS}
+        return {
+            "genuine_pairs": len(self.genuine),
+            "impostor_pairs": len(self.impostor),
+            "auc": self.auc,
+            "eer": self.eer,
+            "tar_at_far": {f"{f:g}": self.tar_at_far(f) if ok else None for f, ok in fars.items()},
+        }
+
+    def __str__(self) -> str:
+        n, m = len(self.genuine), len(self.impostor)
+        lines = [f"verification: {n:,} pairs of one person, {m:,} of two"]
+        lines.append(f"AUC {100 * self.auc:.2f} %, EER {100 * self.eer:.2f} %")
+        for far in SHOWN_FARS:
+            if resolvable(far, m):
+                lines.append(f"TAR at FAR {far:g}: {100 * self.tar_at_far(far):.2f} %")
+            else:
+                lines.append(f"TAR at FAR {far:g}: not resolvable with {m:,} impostor pairs")
+        return "\n".join(lines)
+
+
+def verify(distances: Any, same: Any) -> VerificationResult:
+    """What a threshold on these distances decides.
+
+    Args:
+        distances: real numbers of any shape, smaller is more alike; see `pairs`.
+        same: booleans of that shape, whether the pair shows one person.
+
+    Raises:
+        InputError: other shapes, NaN, or no pair of either kind.
+    """
+    distances, same = np.asarray(distances), np.asarray(same)
+    if distances.shape != same.shape or distances.dtype.kind not in "iuf":
+        raise InputError(
+            "pairs are distances and booleans of one shape: received "
+            f"{distances.dtype} {distances.shape} and {same.dtype} {same.shape}"
+        )
+    if same.dtype != bool:
+        if not np.isin(same, (0, 1)).all():
+            raise InputError(
+                f"whether a pair shows one person is true or false: received {same.dtype} values "
+                "other than 0 and 1; compare the identities first"
+            )
+        same = same.astype(bool)
+    if np.isnan(distances).any():
+        raise InputError(
+            f"distances are numbers: {int(np.isnan(distances).sum())} of {distances.size} are NaN; "
+            "drop these pairs or mend the model"
+        )
+    if same.all() or not same.any():
+        raise InputError(
+            "a threshold is judged on pairs of one person and of two: received "
+            f"{int(same.sum())} of one and {int((~same).sum())} of two; bring both"
+        )
+    return VerificationResult(np.sort(distances[same]), np.sort(distances[~same]))
+
+
+def pairs(
+    distances: np.ndarray | tuple[Features, Features],
+    query_ids: Labels,
+    gallery_ids: Labels,
+    query_cams: Labels | None = None,
+    gallery_cams: Labels | None = None,
+    *,
+    distance: str | None = None,
+    protocol: str = "market1501",
+) -> tuple[np.ndarray, np.ndarray]:
+    """Every query image with every gallery image: distances (p,) and `same` (p,) for `verify`.
+
+    Pairs of one person in one camera are left out, and gallery images of identity -1.
+
+    Args:
+        distances: as in `rank`. Of features the distances are `|x − y|` ("euclidean") or
+            `1 − cos` ("cosine"), those of stripes as `rank` has them, of a matrix as given.
+        query_ids, gallery_ids, query_cams, gallery_cams: (q,) and (g,), integers or strings.
+        distance: as in `rank`.
+        protocol: "market1501", or "no-camera", by which no pair is left out for its cameras.
+
+    Raises:
+        InputError: as `rank`.
+    """
+    found = trials(distances, query_ids, gallery_ids, query_cams, gallery_cams, distance, protocol)
+    parts = []
+    for start, rows in found.blocks:
+        stop = start + len(rows)
+        kept = ~found.junk(start, stop)
+        same = found.query[start:stop, None] == found.gallery
+        parts.append((rows[kept], same[kept]))
+    return np.concatenate([d for d, _ in parts]), np.concatenate([s for _, s in parts])

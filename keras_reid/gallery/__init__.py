@@ -1,0 +1,60 @@
+"""Galleries of known people: enrol, search, remove; in memory, in a file, or in Milvus."""
+
+import os
+from pathlib import Path
+
+from keras_reid.errors import InputError
+from keras_reid.gallery.gallery import Gallery
+from keras_reid.gallery.rows import Hit, Store, Where
+
+__all__ = ["Gallery", "Hit", "Where", "open"]
+
+APPROXIMATE_FROM = 1_000_000
+
+
+def open(
+    uri: str | os.PathLike[str],
+    approximate_from: int = APPROXIMATE_FROM,
+    recall: float = 0.99,
+) -> Gallery:
+    """The gallery at `uri`, made if there is none.
+
+    - `memory:`: in this process, gone when it ends.
+    - `faiss:index.faiss`: rows in the file `index.faiss.rows`, searched in memory; for one process
+      at a time. The index is a faiss inverted file and exists from `approximate_from` rows on.
+    - `people.db`, any path that ends in `.db`: Milvus Lite, embedded, for one process at a time.
+    - `http://host:19530`, also `https` and `tcp`: a Milvus server or cluster.
+
+    Args:
+        uri: one of the above.
+        approximate_from: rows from which `memory:` and `faiss:` look for candidates in an inverted
+            file; below, and in Milvus Lite, every search is exact.
+        recall: the share of true neighbours that the inverted file has to find in a sample.
+
+    Raises:
+        InputError: another address, or a gallery that cannot be opened.
+    """
+    if approximate_from < 1 or not 0 < recall <= 1:
+        raise InputError(
+            "approximate_from is at least 1 and recall in (0, 1]: received "
+            f"{approximate_from} and {recall}"
+        )
+    return Gallery(_store(os.fspath(uri), approximate_from, recall))
+
+
+def _store(uri: str, approximate_from: int, recall: float) -> Store:
+    from keras_reid.gallery.arrays import ArrayStore
+    from keras_reid.gallery.files import FileStore
+    from keras_reid.gallery.milvus import MilvusStore
+
+    if uri == "memory:":
+        return ArrayStore(approximate_from, recall)
+    scheme, _, rest = uri.partition(":")
+    if scheme == "faiss" and rest:
+        return FileStore(Path(rest).expanduser().absolute(), approximate_from, recall)
+    if scheme in ("http", "https", "tcp") or uri.endswith(".db"):
+        return MilvusStore(uri)
+    raise InputError(
+        "a gallery is memory:, faiss:FILE, a path that ends in .db (Milvus Lite) or "
+        f"http://HOST:PORT (Milvus): received {uri!r}"
+    )

@@ -1,0 +1,147 @@
+"""Galleries whose rows are in memory."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from keras_reid.errors import InputError
+from keras_reid.gallery.approximate import InvertedFile
+from keras_reid.gallery.exact import LEFT_OVER, Vectors
+from keras_reid.gallery.rows import Hit, Rows, Where
+
+FEW = 0.05  # of the rows: a search among so few is exact, and an index would miss them
+
+
+class ArrayStore:
+    """Rows in memory, gone when the process ends.
+
+    From `approximate_from` rows on, an inverted file finds the candidates, if faiss is installed.
+    """
+
+    def __init__(self, approximate_from: int, recall: float) -> None:
+        self.approximate_from, self.goal = approximate_from, recall
+        self._settings: dict[str, Any] = {}
+        self._forget()
+
+    def _forget(self) -> None:
+        self.vectors = Vectors(0)
+        self.ids = np.zeros(0, np.int64)  # ascending
+        self.identity = self.camera = self.image = np.zeros(0, object)
+        self.time = np.zeros(0)
+        self.places: dict[str, int] = {}
+        self.index: InvertedFile | None = None
+
+    def settings(self) -> dict[str, Any]:
+        return dict(self._settings)
+
+    def save_settings(self, settings: dict[str, Any]) -> None:
+        self._settings = dict(settings)
+
+    def add(self, rows: Rows) -> None:
+        self._hold(rows, np.arange(len(rows)) + (self.ids[-1] + 1 if len(self.ids) else 0))
+
+    def _hold(self, rows: Rows, ids: np.ndarray) -> None:
+        if not len(self.vectors):
+            self.vectors = Vectors(rows.embedding.shape[1])
+        self.places |= {image: i for i, image in enumerate(rows.image, len(self.ids))}
+        self.vectors.append(rows.embedding)
+        self.ids = np.concatenate([self.ids, ids])
+        self.time = np.concatenate([self.time, rows.time])
+        for name in ("identity", "camera", "image"):
+            texts = np.array(getattr(rows, name), object)
+            setattr(self, name, np.concatenate([getattr(self, name), texts]))
+        if self.index is not None:
+            self.index.add(rows.embedding, ids)
+
+    def remove(self, identity: str) -> int:
+        return len(self._drop(identity))
+
+    def _drop(self, identity: str) -> np.ndarray:
+        """Forgets the rows of an identity and returns their ids."""
+        kept = self.identity != identity
+        dropped = self.ids[~kept]
+        if len(dropped) == len(self.ids):
+            self._forget()
+        elif len(dropped):
+            self.vectors.keep(kept)
+            for name in ("ids", "time", "identity", "camera", "image"):
+                setattr(self, name, getattr(self, name)[kept])
+            self.places = {image: i for i, image in enumerate(self.image)}
+            if self.index is not None:
+                self.index.remove(dropped)
+        return dropped
+
+    def count(self) -> int:
+        return len(self.ids)
+
+    def identities(self) -> dict[str, int]:
+        names, counts = np.unique(self.identity.astype(str), return_counts=True)
+        return dict(zip(names.tolist(), counts.tolist(), strict=True))
+
+    def held(self, images: Sequence[str]) -> set[str]:
+        return {image for image in images if image in self.places}
+
+    def search(self, embeddings: np.ndarray, k: int, where: Where) -> list[list[Hit]]:
+        kept = None if where.everything else self._chosen(where)
+        index, distance = self._nearest(embeddings, k, kept)
+        return [
+            [self._hit(j, d) for j, d in zip(i, row, strict=True) if j != LEFT_OVER]
+            for i, row in zip(index.tolist(), distance.tolist(), strict=True)
+        ]
+
+    def _hit(self, i: int, distance: float) -> Hit:
+        time = None if np.isnan(self.time[i]) else float(self.time[i])
+        return Hit(self.image[i], self.identity[i], self.camera[i], time, distance)
+
+    def _nearest(
+        self, embeddings: np.ndarray, k: int, kept: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        few = kept is not None and kept.sum() < max(FEW * len(kept), 10 * k)
+        index = None if few else self._inverted_file()
+        if index is None:
+            return self.vectors.nearest(embeddings, k, kept)
+        ids = index.search(embeddings, k, None if kept is None else self.ids[kept])
+        places = np.where(ids == LEFT_OVER, LEFT_OVER, np.searchsorted(self.ids, ids))
+        short = (places == LEFT_OVER).any(axis=1)  # the lists held fewer than k that are kept
+        if short.any():
+            places[short] = self.vectors.nearest(embeddings[short], k, kept)[0]
+        return self.vectors.measured(embeddings, places)
+
+    def _inverted_file(self) -> InvertedFile | None:
+        count = len(self.ids)
+        if count < self.approximate_from:
+            return None
+        if self.index is None or count > 2 * self.index.built:
+            try:
+                self.index = InvertedFile.build(self.vectors, self.ids, self.goal)
+            except InputError:  # no faiss: the search stays exact
+                self.approximate_from = 2**62
+        return self.index
+
+    def _chosen(self, where: Where) -> np.ndarray:
+        kept = np.ones(len(self.ids), bool)
+        if where.cameras is not None:
+            kept &= np.isin(self.camera.astype(str), where.cameras)
+        if where.not_cameras is not None:
+            kept &= ~np.isin(self.camera.astype(str), where.not_cameras)
+        with np.errstate(invalid="ignore"):
+            if where.after is not None:
+                kept &= self.time >= where.after
+            if where.before is not None:
+                kept &= self.time < where.before
+        return kept
+
+    def embeddings(self, images: Sequence[str]) -> np.ndarray:
+        return self.vectors.take(np.array([self.places[image] for image in images], np.int64))
+
+    def stats(self) -> dict[str, Any]:
+        if self.index is None:
+            return {"search": "exact"}
+        return {
+            "search": f"inverted file, {self.index.probes} of {self.index.index.nlist} lists",
+            "recall": self.index.recall,
+        }
+
+    def close(self) -> None:
+        self._forget()

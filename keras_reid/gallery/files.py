@@ -1,0 +1,189 @@
+"""Galleries in a file: rows in a database, and beside it the faiss index made of them."""
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_reid.errors import InputError
+from keras_reid.gallery.approximate import InvertedFile, faiss
+from keras_reid.gallery.arrays import ArrayStore
+from keras_reid.gallery.rows import Rows
+
+TABLES = """
+create table if not exists rows (
+    id integer primary key, image text not null unique, identity text not null,
+    camera text not null, time real, embedding blob not null);
+create index if not exists by_identity on rows (identity);
+create table if not exists settings (name text primary key, value text not null);
+"""
+COLUMNS = "id, image, identity, camera, time, embedding"
+
+
+class FileStore(ArrayStore):
+    """Rows in the SQLite database INDEX.rows; INDEX is a faiss index, which can be made again.
+
+    The database is what counts: a write is acknowledged when it is committed and synchronized to
+    the disk. The index is written when it is built, when something is removed, and on closing. A
+    revision number tells whether it is of the rows; one of other rows is not used.
+    """
+
+    def __init__(self, path: Path, approximate_from: int, recall: float) -> None:
+        super().__init__(approximate_from, recall)
+        faiss()
+        self.path = path
+        self.database_path = path.with_name(path.name + ".rows")
+        if path.exists() and not self.database_path.exists():
+            raise InputError(
+                f"a gallery is an index and its rows: {path} is there, {self.database_path} is "
+                "not; bring it back, or name a new file"
+            )
+        with self._told():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Autocommit: a transaction is what `_writing` says is one.
+            self.database = sqlite3.connect(self.database_path, timeout=1, isolation_level=None)
+            try:
+                self.database.execute("pragma locking_mode = exclusive")
+                self.database.execute("pragma synchronous = full")
+                self.database.execute("pragma secure_delete = on")
+                self.database.execute("begin exclusive")
+                for statement in TABLES.split(";"):
+                    self.database.execute(statement)
+                self.database.execute("commit")
+                self._settings = self._value("settings", {})
+                self._read()
+            except BaseException:
+                self.database.close()
+                raise
+
+    def _read(self) -> None:
+        cursor = self.database.execute(f"select {COLUMNS} from rows order by id")
+        while records := cursor.fetchmany(2**16):
+            ids, image, identity, camera, time, blobs = zip(*records, strict=True)
+            embedding = np.frombuffer(b"".join(blobs), np.float32).reshape(len(ids), -1)
+            times = np.array(time, np.float64)  # None becomes NaN
+            self._hold(
+                Rows(embedding, list(identity), list(camera), times, list(image)), np.array(ids)
+            )
+        if self.path.exists():
+            self._read_index()
+
+    def _read_index(self) -> None:
+        try:
+            index = faiss().read_index(str(self.path))
+        except RuntimeError as error:
+            raise InputError(
+                f"the index {self.path} cannot be read ({os.path.getsize(self.path):,} bytes, "
+                "truncated or of another kind); its rows are safe in "
+                f"{self.database_path.name}: delete the index, and it is made again"
+            ) from error
+        of = self._value("index", {})
+        if of.get("revision") == self._value("revision", 0) and index.ntotal == len(self.ids):
+            self.index = InvertedFile(index, of["probes"], of["recall"], of["built"])
+
+    def save_settings(self, settings: dict[str, Any]) -> None:
+        with self._writing():
+            self._set("settings", settings)
+        super().save_settings(settings)
+
+    def add(self, rows: Rows) -> None:
+        with self._told():
+            last = self.database.execute("select max(id) from rows").fetchone()[0]
+        ids = np.arange(len(rows)) + (0 if last is None else last + 1)
+        times = [None if np.isnan(time) else time for time in rows.time.tolist()]
+        blobs = [x.tobytes() for x in rows.embedding]
+        texts = (rows.image, rows.identity, rows.camera)
+        with self._writing():
+            self.database.executemany(
+                f"insert into rows ({COLUMNS}) values (?, ?, ?, ?, ?, ?)",
+                zip(ids.tolist(), *texts, times, blobs, strict=True),
+            )
+        self._hold(rows, ids)
+
+    def remove(self, identity: str) -> int:
+        with self._writing():
+            self.database.execute("delete from rows where identity = ?", (identity,))
+        dropped = len(self._drop(identity))
+        if dropped and self.path.exists():
+            self._write_index()
+        return dropped
+
+    def _inverted_file(self) -> InvertedFile | None:
+        before = self.index
+        index = super()._inverted_file()
+        if index is not None and index is not before:
+            self._write_index()
+        return index
+
+    def _write_index(self) -> None:
+        """Puts the index in place of the last; where there is none any more, drops that."""
+        if self.index is None:
+            self.path.unlink()
+            return
+        new = self.path.with_name(self.path.name + ".new")
+        self.index.write(new)
+        with open(new, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(new, self.path)
+        of = {"probes": self.index.probes, "recall": self.index.recall, "built": self.index.built}
+        with self._told():
+            self._set("index", {**of, "revision": self._value("revision", 0)})
+
+    def close(self) -> None:
+        with self._told():
+            of = self._value("index", {})
+            if self.index is not None and of.get("revision") != self._value("revision", 0):
+                self._write_index()
+            self.database.close()
+        super().close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """One transaction, of which everything or nothing stays."""
+        with self._told():
+            self.database.execute("begin immediate")
+            try:
+                yield
+                self._set("revision", self._value("revision", 0) + 1)
+                self.database.execute("commit")
+            except BaseException:
+                if self.database.in_transaction:
+                    self.database.execute("rollback")
+                raise
+
+    def _value(self, name: str, default: Any) -> Any:
+        row = self.database.execute("select value from settings where name = ?", (name,)).fetchone()
+        return default if row is None else json.loads(row[0])
+
+    def _set(self, name: str, value: Any) -> None:
+        self.database.execute(
+            "insert or replace into settings values (?, ?)", (name, json.dumps(value))
+        )
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """One sentence where the file system or the database refuses."""
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            if "locked" in str(error):
+                raise InputError(
+                    f"a gallery in a file is open in one process at a time: {self.database_path} "
+                    "is in use; close the other, or serve the people with Milvus"
+                ) from error
+            raise InputError(f"{self.database_path} gave '{error}': check its disk") from error
+        except sqlite3.DatabaseError as error:
+            raise InputError(
+                f"the rows of the gallery cannot be read: {self.database_path} gave '{error}'; "
+                "bring back a copy of the file"
+            ) from error
+        except OSError as error:
+            raise InputError(
+                f"a gallery is written to a file: {self.path} gave '{error.strerror or error}'; "
+                "name another"
+            ) from error

@@ -1,0 +1,350 @@
+"""The gallery: what may go in, what comes out, and when somebody is unknown."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from keras_reid.errors import InputError
+from keras_reid.evaluation import Threshold
+from keras_reid.evaluation.features import checked_features, distance_rows
+from keras_reid.gallery.rows import EVERYTHING, Hit, Rows, Store, Where
+
+LONGEST_TEXT = 1000  # characters; Milvus holds 4,096 bytes
+
+
+class Gallery:
+    """Embeddings of known people, one row for each image; see `keras_reid.gallery.open`.
+
+    Distances are `|x − y|`. Rows are known by their image reference, which occurs once. What a
+    method has returned from is durable, unless the gallery is in memory.
+
+        with gallery.open("people.db") as people:
+            people.enrol(embeddings, identities, images=paths, model_fingerprint=fingerprint)
+            hits = people.search(queries, k=10)
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store: Store | None = store
+
+    @property
+    def store(self) -> Store:
+        if self._store is None:
+            raise InputError("a closed gallery answers nothing: open it again")
+        return self._store
+
+    def __enter__(self) -> "Gallery":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Frees files and connections; a second call does nothing."""
+        if self._store is not None:
+            self._store.close()
+            self._store = None
+
+    @property
+    def width(self) -> int | None:
+        """d of its embeddings; None before the first enrolment."""
+        return self.store.settings().get("width")
+
+    @property
+    def fingerprint(self) -> str | None:
+        """Of the model that made its embeddings; None before the first enrolment."""
+        return self.store.settings().get("fingerprint")
+
+    @property
+    def threshold(self) -> Threshold | None:
+        """What decides in `identify`; assign a `keras_reid.evaluation.Threshold` to keep it."""
+        values = self.store.settings().get("threshold")
+        return None if values is None else Threshold(**values)
+
+    @threshold.setter
+    def threshold(self, threshold: Threshold | None) -> None:
+        if not (threshold is None or isinstance(threshold, Threshold)):
+            raise InputError(
+                "a gallery keeps a keras_reid.evaluation.Threshold, which tells what it was chosen "
+                f"on: received {threshold!r}; calibrate one with open_set(…).threshold_at_far(…)"
+            )
+        values = None if threshold is None else threshold.to_dict()
+        self.store.save_settings({**self.store.settings(), "threshold": values})
+
+    def enrol(
+        self,
+        embeddings: Any,
+        identities: Sequence[Any],
+        cameras: Sequence[Any] | None = None,
+        times: Sequence[float | None] | None = None,
+        images: Sequence[str] | None = None,
+        *,
+        model_fingerprint: str,
+        existing: str = "refuse",
+    ) -> int:
+        """Adds rows and returns how many; all of them are durable then.
+
+        Args:
+            embeddings: (n, d) finite numbers.
+            identities: (n,) texts or integers, not empty.
+            cameras: (n,) texts or integers, "" or None where unknown; None: all unknown.
+            times: (n,) seconds, None or NaN where unknown; None: all unknown.
+            images: (n,) references to the images, such as their paths, each one once; None makes
+                `IDENTITY#1`, `IDENTITY#2`, … after those that are there.
+            model_fingerprint: of the model that made them, `fingerprint` in its `export.json`; the
+                first enrolment settles it for the gallery.
+            existing: "refuse", or "skip" rows whose images the gallery holds.
+
+        Raises:
+            InputError: columns that do not fit, another width or model than the gallery's, or an
+                image that occurs twice or is there already. Nothing is added then.
+        """
+        x = checked_features(embeddings, 2, "embedding")
+        if not model_fingerprint or not isinstance(model_fingerprint, str):
+            raise InputError(
+                "a gallery holds embeddings of one model: give its fingerprint, as in export.json; "
+                f"received {model_fingerprint!r}"
+            )
+        if existing not in ("refuse", "skip"):
+            raise InputError(f"existing is refuse or skip: received {existing!r}")
+        self._check_model(model_fingerprint)
+        self._check_width(x)
+        rows = self._rows(x, identities, cameras, times, images)
+        if images is not None:
+            held = self.store.held(rows.image)
+            if held and existing == "refuse":
+                raise InputError(
+                    f"an image is enrolled once: {len(held)} of {len(rows)} are in the gallery, "
+                    f"such as {min(held)!r}; leave them out, or pass existing='skip'"
+                )
+            if held:
+                rows = rows[[i for i, image in enumerate(rows.image) if image not in held]]
+        if not len(rows):
+            return 0
+        settings = self.store.settings()
+        if settings.get("width") is None:
+            known = {"width": x.shape[1], "fingerprint": model_fingerprint}
+            self.store.save_settings({**settings, **known})
+        self.store.add(rows)
+        return len(rows)
+
+    def _rows(
+        self,
+        x: np.ndarray,
+        identities: Sequence[Any],
+        cameras: Sequence[Any] | None,
+        times: Sequence[float | None] | None,
+        images: Sequence[str] | None,
+    ) -> Rows:
+        count = len(x)
+        identity = _texts(identities, count, "identities")
+        if "" in identity:
+            raise InputError(f"every row has an identity: row {identity.index('')} has none")
+        camera = [""] * count if cameras is None else _texts(cameras, count, "cameras")
+        if images is None:
+            image = self._numbered(identity)
+        else:
+            image = _texts(images, count, "images")
+            if len(set(image)) < count or "" in image:
+                twice = next(name for i, name in enumerate(image) if not name or name in image[:i])
+                raise InputError(
+                    f"an image is enrolled once and has a name: {twice!r} is empty or occurs twice"
+                )
+        try:
+            values = [np.nan if t is None else float(t) for t in times or [None] * count]
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"times are seconds, or None where unknown: {error}; convert them first"
+            ) from error
+        if len(values) != count or np.isinf(values).any():
+            raise InputError(
+                f"times are one finite number or None for each of {count} rows: received "
+                f"{len(values)}, {int(np.isinf(values).sum())} of them infinite"
+            )
+        return Rows(x, identity, camera, np.array(values, np.float64), image)
+
+    def _numbered(self, identity: list[str]) -> list[str]:
+        taken = self.store.identities() if self.store.count() else {}
+        held: set[str] = set()
+        names = []
+        for name in identity:
+            number = taken.get(name, 0) + 1
+            while (reference := f"{name}#{number}") in held or self.store.held([reference]):
+                number += 1
+            taken[name] = number
+            held.add(reference)
+            names.append(reference)
+        return names
+
+    def search(
+        self,
+        embeddings: Any,
+        k: int = 10,
+        where: Where = EVERYTHING,
+        *,
+        query_cameras: Sequence[Any] | None = None,
+        model_fingerprint: str | None = None,
+        rerank: str = "none",
+        shortlist: int = 1000,
+        rerank_options: dict[str, Any] | None = None,
+    ) -> list[list[Hit]]:
+        """The k nearest rows of each query, nearest first; fewer where a filter leaves fewer.
+
+        Args:
+            embeddings: (q, d) finite numbers.
+            k: at most the number of rows.
+            where: the rows to look at.
+            query_cameras: (q,) cameras of the queries: rows of the same camera are not looked at;
+                "" or None looks at all.
+            model_fingerprint: refused if it is not the gallery's.
+            rerank: "none", or a name of `keras_reid.reranking.RERANKERS`: each query on its own,
+                among its `shortlist` nearest rows; hits keep their distances, and have `reranked`.
+            shortlist: rows that are fetched to re-rank, at least k; more than there are means all.
+            rerank_options: of the re-ranker, such as `{"k1": 20}`.
+
+        Raises:
+            InputError: an empty gallery, k larger than it, other embeddings than it holds, or
+                unknown options.
+        """
+        x = self._queries(embeddings, model_fingerprint)
+        count = self.store.count()
+        if not count:
+            raise InputError("an empty gallery finds nobody: enrol images first")
+        if not isinstance(k, int | np.integer) or not 1 <= k <= count:
+            raise InputError(
+                f"k is from 1 to the size of the gallery, {count:,}: received {k}; ask for fewer"
+            )
+        if rerank == "none":
+            if rerank_options:
+                raise InputError(f"rerank_options need a re-ranker: received {rerank_options}")
+            return self._found(x, int(k), where, query_cameras)
+        if shortlist < k:
+            raise InputError(
+                f"a shortlist holds at least the k={k} hits: received shortlist={shortlist}"
+            )
+        found = self._found(x, min(int(shortlist), count), where, query_cameras)
+        return [
+            self._reranked(query, hits, rerank, rerank_options or {})[:k]
+            for query, hits in zip(x, found, strict=True)
+        ]
+
+    def _found(
+        self, x: np.ndarray, k: int, where: Where, query_cameras: Sequence[Any] | None
+    ) -> list[list[Hit]]:
+        if query_cameras is None:
+            return self.store.search(x, k, where)
+        cameras = np.array(_texts(query_cameras, len(x), "query cameras"), object)
+        found: list[list[Hit]] = [[] for _ in x]
+        for camera in sorted(set(cameras)):
+            chosen = np.flatnonzero(cameras == camera)
+            hits = self.store.search(x[chosen], k, where.without(camera))
+            for i, row in zip(chosen, hits, strict=True):
+                found[i] = row
+        return found
+
+    def _reranked(
+        self, query: np.ndarray, hits: list[Hit], name: str, options: dict[str, Any]
+    ) -> list[Hit]:
+        if not hits:
+            return hits
+        vectors = self.store.embeddings([hit.image for hit in hits])
+        distances = distance_rows((query[None], vectors), None, name, options).rows(0, 1)[0]
+        order = np.argsort(distances, kind="stable")
+        return [hits[i]._replace(reranked=float(distances[i])) for i in order]
+
+    def identify(
+        self,
+        embeddings: Any,
+        threshold: Threshold | float | None = None,
+        where: Where = EVERYTHING,
+        *,
+        query_cameras: Sequence[Any] | None = None,
+        model_fingerprint: str | None = None,
+    ) -> list[Hit | None]:
+        """The nearest row of each query, or None, "unknown", where it is beyond the threshold.
+
+        Args:
+            embeddings, where, query_cameras, model_fingerprint: as in `search`.
+            threshold: a distance; None takes the gallery's.
+
+        Raises:
+            InputError: as `search`, or there is no threshold.
+        """
+        threshold = self.threshold if threshold is None else threshold
+        if threshold is None:
+            raise InputError(
+                "somebody is unknown beyond a threshold: this gallery has none; assign "
+                "gallery.threshold, or pass one"
+            )
+        nearest = self.search(
+            embeddings,
+            1,
+            where,
+            query_cameras=query_cameras,
+            model_fingerprint=model_fingerprint,
+        )
+        limit = float(threshold)
+        return [hits[0] if hits and hits[0].distance <= limit else None for hits in nearest]
+
+    def remove(self, identity: Any) -> int:
+        """Erases all rows of an identity, for good, and returns how many there were."""
+        return self.store.remove(str(identity))
+
+    def count(self) -> int:
+        """How many rows there are."""
+        return self.store.count()
+
+    def held(self, images: Sequence[str]) -> set[str]:
+        """Those of the image references that are enrolled."""
+        return self.store.held([str(image) for image in images])
+
+    def identities(self) -> dict[str, int]:
+        """How many rows each identity has, by name."""
+        return self.store.identities()
+
+    def stats(self) -> dict[str, Any]:
+        """What a person wants to know of it, as plain values."""
+        threshold = self.threshold
+        return {
+            "rows": self.count(),
+            "identities": len(self.identities()),
+            "width": self.width,
+            "fingerprint": self.fingerprint,
+            "threshold": None if threshold is None else threshold.to_dict(),
+            **self.store.stats(),
+        }
+
+    def _queries(self, embeddings: Any, model_fingerprint: str | None) -> np.ndarray:
+        x = checked_features(embeddings, 2, "embedding")
+        if model_fingerprint is not None:
+            self._check_model(model_fingerprint)
+        self._check_width(x)
+        return x
+
+    def _check_width(self, x: np.ndarray) -> None:
+        width = self.width
+        if width is not None and x.shape[1] != width:
+            raise InputError(
+                f"embeddings in this gallery have {width} numbers: received {x.shape[1]}; embed "
+                "with the model that it was made with"
+            )
+
+    def _check_model(self, fingerprint: str) -> None:
+        known = self.fingerprint
+        if known is not None and fingerprint != known:
+            raise InputError(
+                "distances between embeddings of two models mean nothing: this gallery is of the "
+                f"model {known}, received {fingerprint}; use that model, or a new gallery"
+            )
+
+
+def _texts(values: Sequence[Any], count: int, what: str) -> list[str]:
+    texts = ["" if value is None else str(value) for value in np.asarray(values, object).tolist()]
+    if len(texts) != count:
+        raise InputError(f"{what} are one for each of {count} rows: received {len(texts)}")
+    longest = max(texts, key=len, default="")
+    if len(longest) > LONGEST_TEXT:
+        raise InputError(
+            f"{what} have at most {LONGEST_TEXT} characters: received one of {len(longest)}"
+        )
+    return texts

@@ -1,0 +1,276 @@
+"""Galleries in Milvus: embedded (Milvus Lite, a folder) or a server or cluster."""
+
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_reid.errors import InputError
+from keras_reid.gallery.rows import Hit, Rows, Where
+
+PEOPLE, NEXT, SETTINGS = "people", "people_next", "people_settings"
+TEXT = 4096  # bytes of a name at most
+BATCH_BYTES = 2**24  # a message of Milvus is 64 MiB at most
+FIELDS = ["image", "identity", "camera", "time"]
+LONGEST = 16_384  # hits of one search of Milvus
+
+
+class MilvusStore:
+    """Rows in the collection "people" of a database; settings in "people_settings".
+
+    A write is acknowledged when Milvus has acknowledged it; an embedded one has then written its
+    segments to the disk. What is removed from an embedded gallery is gone from its files; a
+    cluster drops it from its storage when it compacts.
+    """
+
+    def __init__(self, uri: str) -> None:
+        try:
+            from pymilvus import DataType, MilvusClient
+        except ImportError as error:
+            raise InputError(
+                'this gallery needs Milvus: pip install "keras_reid[gallery]"'
+            ) from error
+        self.embedded = "://" not in uri
+        self.uri, self.types = uri, DataType
+        if self.embedded:
+            path = Path(uri).expanduser().absolute()
+            if path.is_file():
+                raise InputError(
+                    f"an embedded gallery is a folder that Milvus Lite made: {path} is a file; "
+                    "name another"
+                )
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise InputError(
+                    f"a gallery is written to a folder: {path} gave '{error.strerror}'; name "
+                    "another"
+                ) from error
+            uri = str(path)
+        with self._told():
+            self.client = MilvusClient(uri, timeout=10)
+            self._recover()
+
+    def _recover(self) -> None:
+        """Ends what a kill interrupted, and loads what there is."""
+        names = self.client.list_collections()
+        if NEXT in names:
+            if PEOPLE in names:
+                self.client.drop_collection(NEXT)
+            else:
+                self.client.rename_collection(NEXT, PEOPLE)
+        if SETTINGS not in names:
+            types = {"name": self.types.VARCHAR, "value": self.types.VARCHAR}
+            self._create(SETTINGS, types, 2)  # a collection has to have a vector
+        for name in self.client.list_collections():
+            if name in (PEOPLE, SETTINGS):
+                self.client.load_collection(name)
+
+    def _create(self, collection: str, types: dict[str, Any], width: int) -> None:
+        schema = self.client.create_schema(auto_id=False, enable_dynamic_field=False)
+        for i, (name, kind) in enumerate(types.items()):
+            text = {"max_length": TEXT} if kind == self.types.VARCHAR else {"nullable": True}
+            schema.add_field(name, kind, is_primary=i == 0, **text)
+        schema.add_field("embedding", self.types.FLOAT_VECTOR, dim=width)
+        index = self.client.prepare_index_params()
+        kind = "FLAT" if self.embedded else "AUTOINDEX"
+        index.add_index("embedding", index_type=kind, metric_type="L2")
+        self.client.create_collection(
+            collection, schema=schema, index_params=index, consistency_level="Strong"
+        )
+
+    def _create_people(self, collection: str, width: int) -> None:
+        text = self.types.VARCHAR
+        types = {"image": text, "identity": text, "camera": text, "time": self.types.DOUBLE}
+        self._create(collection, types, width)
+
+    def settings(self) -> dict[str, Any]:
+        with self._told():
+            rows = self.client.get(SETTINGS, ids=["settings"], output_fields=["value"])
+        return json.loads(rows[0]["value"]) if rows else {}
+
+    def save_settings(self, settings: dict[str, Any]) -> None:
+        row = {"name": "settings", "value": json.dumps(settings), "embedding": [0.0, 0.0]}
+        with self._told():
+            self.client.upsert(SETTINGS, [row])
+            self._synchronize(SETTINGS)
+
+    def add(self, rows: Rows) -> None:
+        width = rows.embedding.shape[1]
+        with self._told():
+            if not self.client.has_collection(PEOPLE):
+                self._create_people(PEOPLE, width)
+                self.client.load_collection(PEOPLE)
+            step = max(1, BATCH_BYTES // (4 * width + TEXT))
+            for start in range(0, len(rows), step):
+                self.client.insert(PEOPLE, _records(rows[start : start + step]))
+            self._synchronize(PEOPLE)
+
+    def _synchronize(self, collection: str) -> None:
+        # A cluster's log is durable when it answers, and it limits how often it is flushed.
+        if self.embedded:
+            self.client.flush(collection)
+
+    def remove(self, identity: str) -> int:
+        with self._told():
+            if not self.client.has_collection(PEOPLE):
+                return 0
+            his = f"identity == {_literal(identity)}"
+            found = int(self.client.query(PEOPLE, his, ["count(*)"])[0]["count(*)"])
+            if not found:
+                return 0
+            self.client.delete(PEOPLE, filter=his)
+            self._synchronize(PEOPLE)
+            if self.embedded:
+                self._rewrite()
+            else:
+                self.client.compact(PEOPLE)
+        return found
+
+    def _rewrite(self) -> None:
+        """Makes new files of the rows that are left: Milvus Lite keeps removed ones in the old."""
+        fields = self.client.describe_collection(PEOPLE)["fields"]
+        width = next(f["params"]["dim"] for f in fields if f["name"] == "embedding")
+        self._create_people(NEXT, width)
+        for batch in self._all([*FIELDS, "embedding"]):
+            self.client.insert(NEXT, batch)
+        self.client.flush(NEXT)
+        self.client.drop_collection(PEOPLE)
+        self.client.rename_collection(NEXT, PEOPLE)
+        self.client.load_collection(PEOPLE)
+
+    def _all(self, fields: list[str]) -> Iterator[list[dict[str, Any]]]:
+        """All rows, some at a time."""
+        iterator = self.client.query_iterator(
+            PEOPLE, batch_size=1000, filter="", output_fields=fields
+        )
+        while batch := iterator.next():
+            yield batch
+        iterator.close()
+
+    def count(self) -> int:
+        with self._told():
+            if not self.client.has_collection(PEOPLE):
+                return 0
+            return int(self.client.query(PEOPLE, output_fields=["count(*)"])[0]["count(*)"])
+
+    def identities(self) -> dict[str, int]:
+        counts: dict[str, int] = {}
+        with self._told():
+            if self.client.has_collection(PEOPLE):
+                for batch in self._all(["identity"]):
+                    for row in batch:
+                        counts[row["identity"]] = counts.get(row["identity"], 0) + 1
+        return dict(sorted(counts.items()))
+
+    def held(self, images: Sequence[str]) -> set[str]:
+        return {row["image"] for row in self._get(images, ["image"])}
+
+    def _get(self, images: Sequence[str], fields: list[str]) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        with self._told():
+            if self.client.has_collection(PEOPLE):
+                for start in range(0, len(images), 1000):
+                    part = list(images[start : start + 1000])
+                    found += self.client.get(PEOPLE, ids=part, output_fields=fields)
+        return found
+
+    def search(self, embeddings: np.ndarray, k: int, where: Where) -> list[list[Hit]]:
+        if k > LONGEST:
+            raise InputError(f"Milvus finds at most {LONGEST:,} at a time: received k={k:,}")
+        hits = []
+        for start in range(0, len(embeddings), 256):
+            with self._told():
+                found = self.client.search(
+                    PEOPLE,
+                    data=embeddings[start : start + 256].tolist(),
+                    limit=k,
+                    filter=_expression(where),
+                    output_fields=FIELDS,
+                )
+            hits += [sorted(map(_hit, row), key=lambda hit: hit.distance) for row in found]
+        return hits
+
+    def embeddings(self, images: Sequence[str]) -> np.ndarray:
+        held = {row["image"]: row["embedding"] for row in self._get(images, ["embedding"])}
+        return np.array([held[image] for image in images], np.float32)
+
+    def stats(self) -> dict[str, Any]:
+        return {"search": "Milvus Lite, exact" if self.embedded else f"Milvus at {self.uri}"}
+
+    def close(self) -> None:
+        self.client.close()
+        if self.embedded:
+            from milvus_lite.server_manager import server_manager_instance
+
+            server_manager_instance.release_server(str(Path(self.uri).expanduser().absolute()))
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """One sentence where Milvus refuses."""
+        from pymilvus.exceptions import MilvusException
+
+        try:
+            with _quiet():
+                yield
+        except MilvusException as error:
+            if self.embedded:
+                rule = f"the gallery {self.uri} cannot be used"
+                remedy = "is it open in another process, or no gallery of Milvus Lite?"
+            else:
+                rule = f"Milvus must answer at {self.uri}"
+                remedy = (
+                    "start it, for instance with 'docker compose up -d' in the folder of its "
+                    "docker-compose.yml, or check the address"
+                )
+            raise InputError(f"{rule}, but '{error.message.strip()[:200]}': {remedy}") from error
+
+
+def _records(rows: Rows) -> list[dict[str, Any]]:
+    times = [None if np.isnan(time) else time for time in rows.time.tolist()]
+    columns = (rows.image, rows.identity, rows.camera, times, rows.embedding)
+    names = [*FIELDS, "embedding"]
+    return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+
+
+def _hit(found: dict[str, Any]) -> Hit:
+    values = found["entity"]
+    distance = float(np.sqrt(max(0.0, found["distance"])))  # Milvus gives |x − y|²
+    image, identity, camera, time = (values[name] for name in FIELDS)
+    return Hit(image, identity, camera, time, distance)
+
+
+def _literal(value: Any) -> str:
+    """Text or a list of texts as Milvus reads it."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _expression(where: Where) -> str:
+    conditions = []
+    if where.cameras is not None:
+        conditions.append(f"camera in {_literal(where.cameras)}")
+    if where.not_cameras:
+        conditions.append(f"camera not in {_literal(where.not_cameras)}")
+    if where.after is not None:
+        conditions.append(f"time >= {float(where.after)!r}")
+    if where.before is not None:
+        conditions.append(f"time < {float(where.before)!r}")
+    return " and ".join(conditions)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the log lines of Milvus, which repeat the error that is raised anyway."""
+    loggers = [logging.getLogger(name) for name in ("pymilvus", "milvus_lite", "grpc")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,119 @@
+"""What a gallery holds, which part of it is looked at, and what is found."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from keras_reid.errors import InputError
+
+
+class Hit(NamedTuple):
+    """A gallery image that was found.
+
+    `distance` is `|x − y|`; `reranked` the distance by which re-ranking ordered the hits, of no
+    meaning beyond their order, or None. An unknown camera is "", an unknown time None.
+    """
+
+    image: str
+    identity: str
+    camera: str
+    time: float | None
+    distance: float
+    reranked: float | None = None
+
+
+@dataclass(frozen=True)
+class Where:
+    """The rows that a search looks at; None looks at all.
+
+    Attributes:
+        cameras: of one of these cameras.
+        not_cameras: of none of these.
+        after, before: `after <= time < before`, in seconds; rows of unknown time are in no window.
+    """
+
+    cameras: Sequence[str | int] | None = None
+    not_cameras: Sequence[str | int] | None = None
+    after: float | None = None
+    before: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("cameras", "not_cameras"):
+            value = getattr(self, name)
+            if isinstance(value, str | int):
+                raise InputError(
+                    f"{name} is a list of cameras: received {value!r}; write [{value!r}]"
+                )
+            if value is not None:
+                object.__setattr__(self, name, tuple(str(camera) for camera in value))
+        for name in ("after", "before"):
+            value = getattr(self, name)
+            if value is not None and not np.isfinite(value):
+                raise InputError(f"{name} is a time in seconds or None: received {value}")
+
+    def without(self, camera: str) -> "Where":
+        """The same rows but those of one camera."""
+        if not camera:
+            return self
+        return Where(self.cameras, (*(self.not_cameras or ()), camera), self.after, self.before)
+
+    @property
+    def everything(self) -> bool:
+        return self == EVERYTHING
+
+
+EVERYTHING = Where()
+
+
+@dataclass(frozen=True)
+class Rows:
+    """n rows: embeddings (n, d) float32, times (n,) float64 with NaN for unknown, and texts."""
+
+    embedding: np.ndarray
+    identity: list[str]
+    camera: list[str]
+    time: np.ndarray
+    image: list[str]
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def __getitem__(self, index: Any) -> "Rows":
+        chosen = np.arange(len(self))[index].tolist()
+        texts = ([part[i] for i in chosen] for part in (self.identity, self.camera, self.image))
+        identity, camera, image = texts
+        return Rows(self.embedding[index], identity, camera, self.time[index], image)
+
+
+class Store(Protocol):
+    """What a back end does; rows are checked before they come here."""
+
+    def settings(self) -> dict[str, Any]:
+        """What `save_settings` wrote; empty in a new gallery."""
+
+    def save_settings(self, settings: dict[str, Any]) -> None: ...
+
+    def add(self, rows: Rows) -> None:
+        """Returns when the rows are durable."""
+
+    def remove(self, identity: str) -> int:
+        """Erases the rows of an identity, durably, and returns how many there were."""
+
+    def count(self) -> int: ...
+
+    def identities(self) -> dict[str, int]:
+        """How many rows each identity has."""
+
+    def held(self, images: Sequence[str]) -> set[str]:
+        """Those of the images that the gallery holds."""
+
+    def search(self, embeddings: np.ndarray, k: int, where: Where) -> list[list[Hit]]: ...
+
+    def embeddings(self, images: Sequence[str]) -> np.ndarray: ...
+
+    def stats(self) -> dict[str, Any]:
+        """What there is to tell of the back end."""
+
+    def close(self) -> None: ...

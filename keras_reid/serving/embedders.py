@@ -1,0 +1,246 @@
+"""Exported models in this process: pixels or image files in, embeddings of length 1 out."""
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from keras_reid import models
+from keras_reid.data.decode import decode_bytes
+from keras_reid.data.pipeline import fitted
+from keras_reid.errors import InputError
+from keras_reid.serving import formats
+from keras_reid.serving.contract import Contract
+from keras_reid.serving.saved_model import INPUTS
+
+
+class ExportedEmbedder(ABC):
+    """`exported(images)` `(b, h, w, 3)` → embeddings `(b, d)`, whatever the format.
+
+    Attributes:
+        path: of the version.
+        contract: what `export.json` says; None where there is none.
+    """
+
+    path: Path
+    contract: Contract | None
+
+    @property
+    @abstractmethod
+    def has_local(self) -> bool:
+        """Whether there is a second output, `local`."""
+
+    @property
+    @abstractmethod
+    def embedding_width(self) -> int:
+        """d, the number of components of an embedding."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the model and its preprocessing; galleries ask for it.
+
+        Raises:
+            InputError: there is no `export.json`.
+        """
+        if self.contract is None:
+            raise InputError(
+                f"a fingerprint is in export.json, which {self.path} does not have: export the "
+                "model again"
+            )
+        return self.contract.fingerprint
+
+    def __call__(self, images: Any) -> np.ndarray:
+        """L2-normalised float32 embeddings `(b, d)` of uint8 RGB images `(b, h, w, 3)`."""
+        return self.outputs(images)["embedding"]
+
+    def outputs(self, images: Any) -> dict[str, np.ndarray]:
+        """All outputs by name: `embedding` `(b, d)` and, if exported, `local` `(b, s, c)`."""
+        images = tf.convert_to_tensor(images)
+        if images.dtype != tf.uint8 or images.shape.rank != 4 or images.shape[-1] != 3:
+            raise InputError(
+                "images are uint8 RGB (b, h, w, 3): received "
+                f"{images.dtype.name} {tuple(images.shape)}"
+            )
+        return self._of_pixels(images)
+
+    @abstractmethod
+    def _of_pixels(self, images: tf.Tensor) -> dict[str, np.ndarray]: ...
+
+    def from_bytes(self, files: Sequence[bytes]) -> np.ndarray:
+        """Embeddings `(b, d)` of the contents of b image files; see `outputs_from_bytes`."""
+        return self.outputs_from_bytes(files)["embedding"]
+
+    @abstractmethod
+    def outputs_from_bytes(self, files: Sequence[bytes]) -> dict[str, np.ndarray]:
+        """All outputs by name, of the contents of b image files.
+
+        Raises:
+            tf.errors.InvalidArgumentError: a file is no image, or a broken one.
+        """
+
+    def embed(self, batches: Iterable[Any], local: bool = False) -> Any:
+        """Embeddings `(n, d)` of batches of images, as `keras_reid.models.embed` yields them.
+
+        With `local` the dict of all outputs; see `embed_files`.
+        """
+        self._check_local(local)
+        return models.joined([self.outputs(images) for images in batches], local)
+
+    def embed_files(self, paths: Sequence[str], batch_size: int = 64, local: bool = False) -> Any:
+        """Embeddings `(n, d)` of n image files, `batch_size` of them at a time.
+
+        Args:
+            paths: of the files.
+            batch_size: files at a time.
+            local: yield the dict of `embedding` and `local`.
+
+        Raises:
+            InputError: no files, or `local` of a model that was exported without.
+            OSError, tf.errors.InvalidArgumentError: a file cannot be read: pass images through
+                `keras_reid.data.readable` first.
+        """
+        self._check_local(local)
+        blocks = (paths[i : i + batch_size] for i in range(0, len(paths), batch_size))
+        parts = [self.outputs_from_bytes([Path(p).read_bytes() for p in b]) for b in blocks]
+        return models.joined(parts, local)
+
+    def _check_local(self, local: bool) -> None:
+        if local and not self.has_local:
+            raise InputError(
+                f"local features are a second output: {self.path} has none; export it with "
+                "local=True (--local)"
+            )
+
+
+class SavedEmbedder(ExportedEmbedder):
+    """An exported SavedModel.
+
+    Args:
+        path: a version that `export` wrote.
+
+    Raises:
+        InputError: no SavedModel, a broken one, or one with other signatures.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path).expanduser()
+        signatures = _restore(self.path)
+        for name, argument in INPUTS.items():
+            _check_signature(self.path, signatures.get(name), name, argument)
+        self._from_pixels, self._from_bytes = (signatures[name] for name in INPUTS)
+        self.contract = Contract.read(self.path)
+
+    @property
+    def has_local(self) -> bool:
+        return "local" in self._from_pixels.structured_outputs
+
+    @property
+    def embedding_width(self) -> int:
+        return int(self._from_pixels.structured_outputs["embedding"].shape[-1])
+
+    def _of_pixels(self, images: tf.Tensor) -> dict[str, np.ndarray]:
+        return {name: output.numpy() for name, output in self._from_pixels(images=images).items()}
+
+    def outputs_from_bytes(self, files: Sequence[bytes]) -> dict[str, np.ndarray]:
+        outputs = self._from_bytes(image_bytes=tf.constant(files, tf.string))
+        return {name: output.numpy() for name, output in outputs.items()}
+
+
+class FormatEmbedder(ExportedEmbedder):
+    """An export for ONNX Runtime, LiteRT or OpenVINO; images are resized here.
+
+    Args:
+        path: a version that `export` wrote.
+        contract: of this version.
+
+    Raises:
+        InputError: the file is missing or broken, or the package is not installed.
+    """
+
+    def __init__(self, path: Path, contract: Contract) -> None:
+        self.path, self.contract = path, contract
+        height, width = contract.image_size
+        self._size = height, width
+        try:
+            self._run = formats.RUNNERS[contract.format](path)
+        except InputError:
+            raise
+        except Exception as error:
+            raise _broken(path, error) from error
+
+    @property
+    def has_local(self) -> bool:
+        return self._known.local is not None
+
+    @property
+    def embedding_width(self) -> int:
+        return self._known.embedding_width
+
+    @property
+    def _known(self) -> Contract:
+        assert self.contract is not None
+        return self.contract
+
+    def _of_pixels(self, images: tf.Tensor) -> dict[str, np.ndarray]:
+        return self._of_each([fitted(image, self._size).numpy() for image in images])
+
+    def outputs_from_bytes(self, files: Sequence[bytes]) -> dict[str, np.ndarray]:
+        return self._of_each([fitted(decode_bytes(file), self._size).numpy() for file in files])
+
+    def _of_each(self, images: list[np.ndarray]) -> dict[str, np.ndarray]:
+        if images:
+            return self._run(np.stack(images))
+        width, local = self.embedding_width, self._known.local
+        empty = {"embedding": np.zeros((0, width), np.float32)}
+        return empty if local is None else {**empty, "local": np.zeros((0, *local), np.float32)}
+
+
+def load(path: str | os.PathLike[str]) -> ExportedEmbedder:
+    """The exported model in the folder `path`, of any format."""
+    folder = Path(path).expanduser()
+    contract = Contract.read(folder)
+    if contract is None or contract.format == "saved_model":
+        return SavedEmbedder(folder)
+    if contract.format not in formats.RUNNERS:
+        raise InputError(
+            f"exports are of the format saved_model, {', '.join(formats.RUNNERS)}: {folder} is of "
+            f"{contract.format!r}; a newer keras_reid may know it"
+        )
+    return FormatEmbedder(folder, contract)
+
+
+def _restore(path: Path) -> Any:
+    """The signatures by name; they keep the variables alive."""
+    if not tf.saved_model.contains_saved_model(str(path)):
+        numbers = [
+            int(p.parent.name) for p in path.glob("*/saved_model.pb") if p.parent.name.isdecimal()
+        ]
+        remedy = f"name a version, {path / str(max(numbers))}" if numbers else "check the path"
+        raise InputError(
+            f"an exported model is a folder with saved_model.pb: {path} has none; {remedy}"
+        )
+    try:
+        return tf.saved_model.load(str(path)).signatures
+    except Exception as error:
+        raise _broken(path, error) from error
+
+
+def _broken(path: Path, error: Exception) -> InputError:
+    reason = (str(error).strip().splitlines() or [repr(error)])[0][:160]
+    return InputError(
+        f"an exported model must be complete: {path} cannot be loaded ({reason}); export it again"
+    )
+
+
+def _check_signature(path: Path, function: Any, name: str, argument: str) -> None:
+    takes = [] if function is None else list(function.structured_input_signature[1])
+    yields = [] if function is None else sorted(function.structured_outputs)
+    if takes != [argument] or yields not in (["embedding"], ["embedding", "local"]):
+        raise InputError(
+            f"an exported model has the signature {name}: {argument} → embedding, but in {path} "
+            f"it is {takes} → {yields}; write it with keras_reid.serving.export"
+        )

@@ -1,0 +1,112 @@
+"""From a trained embedder to files that other programs run."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_reid import models
+from keras_reid.errors import InputError
+from keras_reid.serving import formats, saved_model
+from keras_reid.serving.contract import Contract, fingerprint
+from keras_reid.serving.frozen import constant, folded
+from keras_reid.serving.versions import new_version
+
+FORMATS = ("saved_model", "onnx", "litert", "openvino")
+# The largest difference of one component of an embedding, and loss of mAP or rank-1. Of 8 bits the
+# embeddings differ visibly, and what matters is the loss.
+TOLERANCES = {"float32": (1e-4, 1e-3), "float16": (1e-2, 2.5e-2), "int8": (1.0, 5e-2)}
+PRECISIONS = tuple(TOLERANCES)
+
+
+def export(
+    model: keras.Model,
+    directory: str | os.PathLike[str],
+    version: int | None = None,
+    flip: bool = False,
+    local: bool = False,
+    format: str = "saved_model",
+    precision: str = "float32",
+    calibration: np.ndarray | None = None,
+    about: dict[str, Any] | None = None,
+) -> Path:
+    """Writes the exported model `directory/version/` and returns it.
+
+    Batch normalisations are folded into the convolutions before them, and the weights are constants
+    of the graph. There is one output `embedding`, float32 `(b, d)` of length 1, and with `local` a
+    second one, `local` `(b, s, c)`, whose stripes are of length 1. `export.json` says what went
+    in; see `Contract`.
+
+    A SavedModel, which TensorFlow Serving loads, has two signatures and needs nothing but
+    TensorFlow: `serving_default` takes `images`, uint8 RGB `(b, h, w, 3)` of any height and width;
+    `serving_bytes` takes `image_bytes`, `(b,)` JPEG, PNG or BMP files of any sizes. Both resize as
+    `keras_reid.data.image_batches` does. `model.onnx`, `model.tflite` (LiteRT) and `model.xml`
+    (OpenVINO) take `images`, uint8 RGB that have the network's size already.
+
+    A version appears complete or not at all, and is never replaced.
+
+    Args:
+        model: a model of `keras_reid.models.build`; its classifier is left out.
+        directory: holds the versions of one model, and is made if it is missing.
+        version: from 1; None takes the one after the last.
+        flip: add the embedding of the mirror image, see `keras_reid.models.embed`.
+        local: yield the model's output `local`, too; of a model without one,
+            `keras_reid.models.stripes(model)` has.
+        format: "saved_model", "onnx", "litert" or "openvino"; the others need the extra of their
+            name.
+        precision: "float32"; for LiteRT also "float16" (weights) or "int8" (weights and
+            activations).
+        calibration: uint8 `(n, h, w, 3)` of the network's size, for "int8"; a hundred will do.
+        about: plain values for `export.json`, such as data set and scores.
+
+    Raises:
+        InputError: the version exists, the folder cannot be made, the model is no embedder, an
+            unknown format or precision, or a package that is not installed.
+    """
+    if format not in FORMATS or precision not in PRECISIONS:
+        raise InputError(
+            f"formats are {', '.join(FORMATS)} in {', '.join(PRECISIONS)}: received {format!r} in "
+            f"{precision!r}"
+        )
+    if precision != "float32" and format != "litert":
+        raise InputError(f"{precision} is for the format litert: received {format!r}")
+    size = image_size(model)
+    net = models.outputs_at_test(model, local)
+    unit = models.unit_outputs(constant(folded(net)), flip)
+    stripes = net.output["local"].shape[1:] if local else None
+    contract = Contract(
+        format,
+        precision,
+        size,
+        int(net.output["embedding"].shape[-1]),
+        flip,
+        stripes,
+        fingerprint(model, flip, precision),
+        about or {},
+    )
+
+    def write(folder: Path) -> None:
+        if format == "onnx":
+            formats.write_onnx(unit, size, folder)
+        elif format == "openvino":
+            formats.write_openvino(unit, size, folder)
+        elif format == "litert":
+            formats.write_litert(unit, size, folder, precision, calibration)
+        else:
+            saved_model.write(unit, size, folder)
+            saved_model.warm_up(folder, size, Path(directory).name)
+        contract.write(folder)
+
+    return new_version(directory, version, write)
+
+
+def image_size(model: keras.Model) -> tuple[int, int]:
+    height, width = model.inputs[0].shape[1:3]
+    if height is None or width is None:
+        raise InputError(
+            f"images are resized to the size that the model was built for: received a model for "
+            f"{height}×{width} pixels; build it with a fixed image_size"
+        )
+    return height, width

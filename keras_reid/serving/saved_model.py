@@ -1,0 +1,92 @@
+"""A SavedModel with two signatures, and requests that warm its server up."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+from keras_reid.data.decode import decode_bytes
+from keras_reid.data.pipeline import fitted
+from keras_reid.data.synthetic import draw
+
+INPUTS = {"serving_default": "images", "serving_bytes": "image_bytes"}
+WARM_BATCHES = (1, 8)
+
+
+def write(unit: Callable[[Any], dict[str, Any]], size: tuple[int, int], folder: Path) -> None:
+    """The network `unit`, uint8 `(b, h, w, 3)` → outputs, as the SavedModel `folder`."""
+    pixels = tf.TensorSpec((*size, 3), tf.uint8)
+
+    # One function for both signatures, so that its constants are stored once.
+    @tf.function(input_signature=[tf.TensorSpec((None, *size, 3), tf.uint8)])
+    def embedding(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        count = tf.shape(images)[0]
+        # Fused convolutions fail on an empty batch: it gets one black image, which is cut off.
+        images = tf.pad(images, [(0, tf.cast(count == 0, tf.int32)), (0, 0), (0, 0), (0, 0)])
+        return {name: output[:count] for name, output in unit(images).items()}
+
+    @tf.function(input_signature=[tf.TensorSpec((None, None, None, 3), tf.uint8, name="images")])
+    def serving_default(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        return embedding(
+            tf.map_fn(lambda image: fitted(image, size), images, fn_output_signature=pixels)
+        )
+
+    @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, name="image_bytes")])
+    def serving_bytes(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        return embedding(
+            tf.map_fn(
+                lambda file: fitted(decode_bytes(file), size),
+                image_bytes,
+                fn_output_signature=pixels,
+            )
+        )
+
+    signatures = {"serving_default": serving_default, "serving_bytes": serving_bytes}
+    tf.saved_model.save(tf.Module(), str(folder), signatures=signatures)
+
+
+def warm_up(folder: Path, size: tuple[int, int], name: str) -> bool:
+    """Writes the requests that TensorFlow Serving answers before it announces a version.
+
+    They hold drawn pedestrians: no picture of a person travels with a model.
+
+    Returns:
+        Whether tensorflow-serving-api was there to write them.
+    """
+    images = np.stack([draw(person, camera=1, instance=0, size=size) for person in (0, 1)])
+    files = [tf.io.encode_jpeg(image).numpy() for image in images]
+    inputs = []
+    for count in WARM_BATCHES:
+        chosen = np.arange(count) % len(images)
+        inputs.append(("serving_default", {"images": images[chosen]}))
+        inputs.append(("serving_bytes", {"image_bytes": np.array(files, object)[chosen]}))
+    return write_requests(folder, name, inputs)
+
+
+def write_requests(
+    folder: Path, name: str, inputs: list[tuple[str, dict[str, np.ndarray]]]
+) -> bool:
+    try:
+        from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
+    except ImportError:
+        logging.warning(
+            "no warm-up requests beside the model: they need pip install 'keras_reid[serving]'"
+        )
+        return False
+    extra = folder / "assets.extra"
+    extra.mkdir()
+    with tf.io.TFRecordWriter(str(extra / "tf_serving_warmup_requests")) as writer:
+        for signature, arrays in inputs:
+            request = predict_pb2.PredictRequest()
+            request.model_spec.name = name
+            request.model_spec.signature_name = signature
+            for key, array in arrays.items():
+                request.inputs[key].CopyFrom(tf.make_tensor_proto(array))
+            log = prediction_log_pb2.PredictionLog(
+                predict_log=prediction_log_pb2.PredictLog(request=request)
+            )
+            writer.write(log.SerializeToString())
+    return True

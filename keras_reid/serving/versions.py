@@ -1,0 +1,54 @@
+"""Versions of a served model: numbered folders that appear complete or not at all."""
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from keras_reid.errors import InputError
+
+
+def new_version(
+    directory: str | os.PathLike[str], version: int | None, write: Callable[[Path], None]
+) -> Path:
+    """`directory/version`, made by `write(folder)`; it is never replaced.
+
+    Args:
+        directory: holds the versions of one model, and is made if it is missing.
+        version: from 1; None takes the one after the last.
+        write: puts the files into the folder.
+
+    Raises:
+        InputError: the version exists, or the folder cannot be made.
+    """
+    directory = Path(directory).expanduser().absolute()
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        version = _free(directory, version)
+        # TensorFlow Serving looks at folders whose names are numbers: it does not see this one.
+        with tempfile.TemporaryDirectory(prefix=f".{version}-", dir=directory) as folder:
+            staged = Path(folder) / str(version)
+            staged.mkdir()
+            write(staged)
+            # This fails where another export has put the same version meanwhile.
+            return staged.rename(directory / str(version))
+    except OSError as error:
+        raise InputError(
+            f"versions are written to a folder: {directory} cannot take one "
+            f"({error.strerror or error}); name another folder"
+        ) from error
+
+
+def _free(directory: Path, version: int | None) -> int:
+    """The version to write: the given one, if it is free, or the one after the last."""
+    taken = {int(entry.name) for entry in directory.iterdir() if entry.name.isdecimal()}
+    if version is None:
+        return max(taken, default=0) + 1
+    if version < 1:
+        raise InputError(f"a version is a number from 1: received {version}")
+    if version in taken:
+        raise InputError(
+            f"a version is never overwritten, but {directory / str(version)} exists: give another "
+            f"one or none, which makes it {max(taken) + 1}"
+        )
+    return version

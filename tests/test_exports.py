@@ -1,0 +1,365 @@
+"""Formats other than the SavedModel, the contract beside each export, and the ranker."""
+
+import json
+import sys
+
+import keras
+import numpy as np
+import oracle_reranking
+import pytest
+import tensorflow as tf
+
+from keras_reid import data, heads, models, serving
+from keras_reid.errors import InputError
+from keras_reid.serving import frozen
+
+SIZE = (32, 16)
+OTHERS = [("onnx", "float32"), ("openvino", "float32")]
+OTHERS += [("litert", precision) for precision in serving.PRECISIONS]
+
+
+def photographs(count, height=40, width=24, seed=0):
+    """Smooth colours, which 8 bits can be calibrated on."""
+    random = np.random.default_rng(seed)
+    coarse = random.integers(0, 256, (count, 5, 3, 3)).astype(np.float32)
+    return np.round(tf.image.resize(coarse, (height, width))).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def model():
+    """An embedder whose normalisations have seen images, with local features."""
+    keras.utils.set_random_seed(0)
+    model = models.build("tiny", 5, SIZE, weights="none", heads=[heads.LocalHead(4, 16)])
+    for seed in range(20):
+        model(photographs(32, *SIZE, seed), training=True)
+    return model
+
+
+@pytest.fixture(scope="module", params=OTHERS, ids="-".join)
+def exported(request, model, tmp_path_factory):
+    name, precision = request.param
+    return precision, serving.export(
+        model,
+        tmp_path_factory.mktemp(name) / "person",
+        flip=True,
+        local=True,
+        format=name,
+        precision=precision,
+        calibration=photographs(50, *SIZE),
+    )
+
+
+# --- Folding
+
+
+@pytest.mark.parametrize("backbone", ["tiny", "mobilenetv2", "resnet50"])
+def test_a_folded_network_has_the_same_outputs(backbone):
+    keras.utils.set_random_seed(0)
+    net = models.outputs_at_test(models.build(backbone, 5, (64, 32), weights="none"))
+    random = np.random.default_rng(0)
+    for variable in net.variables:
+        name = variable.path.rpartition("/")[2]
+        if name in ("gamma", "moving_variance"):
+            variable.assign(random.uniform(0.5, 1.5, variable.shape))
+        elif name in ("beta", "moving_mean", "bias"):
+            variable.assign(random.normal(0, 0.1, variable.shape))
+    images = photographs(4, 64, 32)
+    before = net(images, training=False)["embedding"].numpy()
+    folded = frozen.folded(net)
+    norms = [layer for layer in every_layer(folded) if "BatchNorm" in type(layer).__name__]
+    assert len(norms) == 1, "the neck alone is behind no convolution"
+    assert len(folded.variables) < len(net.variables)
+    after = folded(images, training=False)["embedding"].numpy()
+    np.testing.assert_allclose(after, before, atol=2e-4 * np.abs(before).max())
+    constant = frozen.constant(folded)(images)["embedding"].numpy()
+    np.testing.assert_allclose(constant, after, atol=1e-5 * np.abs(before).max())
+    np.testing.assert_array_equal(net(images, training=False)["embedding"].numpy(), before)
+
+
+def every_layer(model):
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from every_layer(layer)
+        yield layer
+
+
+def test_what_is_read_twice_or_activated_is_not_folded():
+    images = keras.Input((8, 8, 3))
+    conv = keras.layers.Conv2D(4, 3, name="read_twice")(images)
+    norm = keras.layers.BatchNormalization(name="a")(conv)
+    active = keras.layers.Conv2D(4, 1, activation="relu", name="active")(norm + conv)
+    out = keras.layers.BatchNormalization(name="b")(active)
+    out = keras.layers.BatchNormalization(name="c")(keras.layers.Conv2D(4, 1, name="plain")(out))
+    net = keras.Model(images, {"embedding": keras.layers.GlobalAveragePooling2D()(out)})
+    random = np.random.default_rng(0)
+    for layer in net.layers:
+        layer.set_weights([random.uniform(0.5, 1.5, w.shape) for w in layer.get_weights()])
+    folded = frozen.folded(net)
+    kinds = {layer.name: type(layer).__name__ for layer in folded.layers}
+    assert [kinds[name] == "BatchNormalization" for name in "abc"] == [True, True, False]
+    x = random.standard_normal((2, 8, 8, 3)).astype(np.float32)
+    for ours, theirs in zip(net(x).values(), folded(x).values(), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4)
+
+
+# --- Formats
+
+
+def test_every_format_agrees_with_the_model(model, exported):
+    precision, version = exported
+    tolerance, _ = serving.TOLERANCES[precision]
+    report = serving.parity(model, version, photographs(9), tolerance, flip=True)
+    assert report.ok, str(report)
+    embedder = models.Embedder(model, flip=True, local=True)
+    expected = embedder([photographs(9, *SIZE)])
+    received = serving.load(version).outputs(photographs(9, *SIZE))
+    assert set(received) == {"embedding", "local"}
+    for name, output in received.items():
+        assert output.shape == expected[name].shape
+        cosines = (output * expected[name]).sum(-1)
+        assert cosines.min() > (0.95 if precision == "int8" else 0.9999), name
+
+
+def test_every_format_takes_any_number_of_images_of_any_size(exported, tmp_path):
+    _, version = exported
+    saved = serving.load(version)
+    assert saved.has_local
+    for count in (0, 1, 3):
+        outputs = saved.outputs(photographs(count, 50, 20))
+        assert outputs["embedding"].shape == (count, saved.embedding_width)
+        assert outputs["local"].shape == (count, 4, 16)
+    files = []
+    for i, (height, width) in enumerate([(20, 30), (64, 32)]):
+        files.append(tmp_path / f"{i}.png")
+        files[-1].write_bytes(tf.io.encode_png(photographs(1, height, width)[0]).numpy())
+    embeddings = saved.embed_files([str(file) for file in files], 1)
+    np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-2)
+    with pytest.raises(InputError, match="uint8 RGB"):
+        saved(np.zeros((1, 8, 8, 3), np.float32))
+
+
+def test_the_contract_says_what_went_in(model, exported):
+    precision, version = exported
+    values = json.loads((version / "export.json").read_text())
+    assert values["precision"] == precision
+    assert values["image_size"] == list(SIZE)
+    assert values["flip"] is True
+    assert values["local"] == [4, 16]
+    assert values["embedding_width"] == serving.load(version).embedding_width
+    assert values["fingerprint"] == serving.fingerprint(model, True, precision)
+
+
+def test_a_broken_export_is_named(exported):
+    _, version = exported
+    (file,) = (f for f in version.iterdir() if f.suffix in (".onnx", ".tflite", ".xml"))
+    content = file.read_bytes()
+    try:
+        file.write_bytes(content[: len(content) // 3])
+        with pytest.raises(InputError, match="cannot be loaded"):
+            serving.load(version)
+    finally:
+        file.write_bytes(content)
+    assert serving.load(version)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("{", "is broken"), ('{"a": 1}', "is broken"), (None, "newer keras_reid")]
+)
+def test_a_broken_contract_is_named(model, tmp_path, text, message):
+    version = serving.export(model, tmp_path)
+    values = json.loads((version / "export.json").read_text())
+    text = json.dumps({**values, "format": "telepathy"}) if text is None else text
+    (version / "export.json").write_text(text)
+    with pytest.raises(InputError, match=message):
+        serving.load(version)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"format": "caffe"}, "formats are saved_model, onnx"),
+        ({"precision": "int4"}, "float32, float16, int8"),
+        ({"format": "onnx", "precision": "float16"}, "float16 is for the format litert"),
+        ({"format": "litert", "precision": "int8"}, "calibrated on images"),
+    ],
+)
+def test_what_cannot_be_exported_is_refused(model, tmp_path, options, message):
+    with pytest.raises(InputError, match=message):
+        serving.export(model, tmp_path / "new", **options)
+
+
+@pytest.mark.parametrize("name", ["onnx", "openvino"])
+def test_a_missing_package_is_named(model, tmp_path, monkeypatch, name):
+    package = {"onnx": "tf2onnx", "openvino": "openvino"}[name]
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(InputError, match=rf'needs {package}: pip install "keras_reid\[{name}\]"'):
+        serving.export(model, tmp_path, format=name)
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- Fingerprints
+
+
+def test_a_fingerprint_changes_with_whatever_changes_embeddings(model, tmp_path):
+    first = serving.fingerprint(model)
+    assert first == serving.fingerprint(model) == serving.fingerprint(model, False, "float32")
+    others = {serving.fingerprint(model, True), serving.fingerprint(model, False, "int8")}
+    assert len({first, *others}) == 3
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    assert serving.fingerprint(again) == first
+    kernel = again.get_layer("logits").kernel
+    kernel.assign(kernel + 1)  # is not part of the embedder
+    assert serving.fingerprint(again) == first
+    gamma = again.get_layer("embedding").gamma
+    gamma.assign(gamma * 1.001)
+    assert serving.fingerprint(again) != first
+
+
+def test_an_export_of_another_program_has_no_fingerprint(model, tmp_path):
+    version = serving.export(model, tmp_path)
+    assert serving.load(version).fingerprint == serving.fingerprint(model)
+    (version / "export.json").unlink()
+    saved = serving.load(version)
+    assert saved(photographs(1)).shape == (1, saved.embedding_width)
+    with pytest.raises(InputError, match=r"export.json, which .* does not have"):
+        assert saved.fingerprint
+
+
+# --- What a server is warmed up with
+
+
+def requests_of(version):
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    file = version / "assets.extra/tf_serving_warmup_requests"
+    for record in tf.data.TFRecordDataset(str(file)).as_numpy_iterator():
+        log = prediction_log_pb2.PredictionLog.FromString(record)
+        request = log.predict_log.request
+        inputs = {name: tf.constant(tf.make_ndarray(x)) for name, x in request.inputs.items()}
+        yield request.model_spec.name, request.model_spec.signature_name, inputs
+
+
+def test_warm_up_requests_are_answered_by_the_model(model, tmp_path):
+    version = serving.export(model, tmp_path / "person")
+    signatures = tf.saved_model.load(str(version)).signatures
+    asked = list(requests_of(version))
+    assert {(name, signature) for name, signature, _ in asked} == {
+        ("person", signature) for signature in serving.INPUTS
+    }
+    for _, signature, inputs in asked:
+        embedding = signatures[signature](**inputs)["embedding"].numpy()
+        np.testing.assert_allclose(np.linalg.norm(embedding, axis=1), 1, atol=1e-5)
+
+
+def test_without_the_package_there_are_no_warm_up_requests(model, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow_serving.apis", None)
+    version = serving.export(model, tmp_path)
+    assert not (version / "assets.extra").exists()
+    assert serving.parity(model, version, photographs(2)).ok
+
+
+# --- The ranker
+
+
+@pytest.fixture(scope="module")
+def ranker(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ranker") / "person-ranker"
+    version = serving.export_ranker(folder, 8, k1=6, k2=3, lambda_value=0.4)
+    return version, tf.saved_model.load(str(version)).signatures
+
+
+def asked(function, query, gallery, k):
+    outputs = function(
+        query=tf.constant(query, tf.float32),
+        gallery=tf.constant(gallery, tf.float32),
+        k=tf.constant(k),
+    )
+    return outputs["indices"].numpy(), outputs["distances"].numpy()
+
+
+@pytest.mark.parametrize("signature", ["rank", "serving_default"])
+@pytest.mark.parametrize("k", [1, 5, 40, 99])
+def test_the_ranker_ranks(ranker, signature, k):
+    random = np.random.default_rng(0)
+    query, gallery = random.standard_normal((3, 8)), random.standard_normal((40, 8))
+    indices, distances = asked(ranker[1][signature], query, gallery, k)
+    expected = np.sqrt(((query[:, None] - gallery) ** 2).sum(-1))
+    order = np.argsort(expected, axis=1, kind="stable")[:, :k]
+    np.testing.assert_array_equal(indices, order)
+    np.testing.assert_allclose(distances, np.take_along_axis(expected, order, 1), atol=1e-5)
+
+
+def test_the_ranker_orders_equal_distances_by_index_and_copies_at_zero(ranker):
+    gallery = np.ones((6, 8))
+    gallery[3] = 0
+    indices, distances = asked(ranker[1]["rank"], np.ones((1, 8)), gallery, 6)
+    assert indices.tolist() == [[0, 1, 2, 4, 5, 3]]
+    np.testing.assert_allclose(distances[0], [0, 0, 0, 0, 0, 8**0.5], atol=1e-6)
+
+
+@pytest.mark.parametrize("k", [4, 60])
+def test_the_ranker_reranks_by_the_oracle(ranker, k):
+    random = np.random.default_rng(1)
+    query, gallery = random.standard_normal((5, 8)), random.standard_normal((60, 8))
+    query, gallery = query.astype(np.float32), gallery.astype(np.float32)
+    indices, distances = asked(ranker[1]["rerank"], query, gallery, k)
+    expected = oracle_reranking.k_reciprocal(query, gallery, 6, 3, 0.4)
+    np.testing.assert_allclose(distances, np.sort(expected, axis=1)[:, :k], atol=1e-5)
+    np.testing.assert_allclose(np.take_along_axis(expected, indices, 1), distances, atol=1e-5)
+
+
+def test_the_ranker_is_described_and_warmed_up(ranker):
+    version, signatures = ranker
+    values = json.loads((version / "export.json").read_text())
+    assert values == {
+        "format": "saved_model",
+        "embedding_width": 8,
+        "k1": 6,
+        "k2": 3,
+        "lambda_value": 0.4,
+    }
+    for name, signature, inputs in requests_of(version):
+        assert name == "person-ranker"
+        assert signatures[signature](**inputs)["indices"].shape == (2, 10)
+
+
+@pytest.mark.parametrize("options", [{"width": 0}, {"k1": 0}, {"lambda_value": 2}])
+def test_a_ranker_of_nonsense_is_refused(tmp_path, options):
+    with pytest.raises(InputError):
+        serving.export_ranker(tmp_path / "new", **{"width": 8, **options})
+    assert not (tmp_path / "new").exists()
+
+
+# --- Scores
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory):
+    folder = str(tmp_path_factory.mktemp("drawn") / "people")
+    data.synthetic.generate(folder, train_identities=4, test_identities=10, size=(64, 32))
+    dataset = data.load("synthetic", folder)
+    return dataset.query, dataset.gallery
+
+
+def test_a_sample_holds_all_mates_of_its_queries(people):
+    query, gallery = serving.sample(*people, 6, 10)
+    assert len(query) == 6
+    mates = np.isin(people[1].identity, query.identity).sum()
+    assert np.isin(gallery.identity, query.identity).sum() == mates
+    assert len(gallery) == min(mates + 10, len(people[1]))
+    with pytest.raises(InputError, match="received 0 and 10"):
+        serving.sample(*people, 0, 10)
+
+
+def test_scores_see_an_export_that_ranks_worse(model, people, tmp_path):
+    version = serving.export(model, tmp_path)
+    report = serving.scores(model, version, *people)
+    assert report.ok
+    assert report.original == pytest.approx(report.exported)
+    assert str(report).startswith("scores ok: mAP ")
+    broken = keras.models.clone_model(model)
+    broken.set_weights([np.zeros_like(w) for w in model.get_weights()])
+    worse = serving.scores(model, serving.export(broken, tmp_path), *people)
+    assert not worse.ok
+    assert "FAILED" in str(worse)

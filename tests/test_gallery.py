@@ -1,0 +1,600 @@
+"""Galleries of every kind against brute force; what they refuse; what survives."""
+
+import os
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from keras_reid import gallery
+from keras_reid.errors import InputError
+from keras_reid.evaluation import Threshold
+from keras_reid.gallery import exact
+from keras_reid.reranking import k_reciprocal
+
+MODEL = "0123456789abcdef"
+COUNT, WIDTH = 600, 16
+
+KINDS = {
+    "memory": {"uri": "memory:"},
+    "memory, approximate": {"uri": "memory:", "approximate_from": 100, "recall": 1.0},
+    "faiss": {"uri": "faiss:{}/index.faiss"},
+    "faiss, approximate": {
+        "uri": "faiss:{}/index.faiss",
+        "approximate_from": 100,
+        "recall": 1.0,
+    },
+    "milvus": {"uri": "{}/people.db"},
+}
+LASTING = [name for name in KINDS if not name.startswith("memory")]
+
+
+def opened(kind, folder):
+    options = dict(KINDS[kind])
+    return gallery.open(options.pop("uri").format(folder), **options)
+
+
+@pytest.fixture(scope="module")
+def people():
+    """Embeddings of length 1 with their columns."""
+    random = np.random.default_rng(0)
+    x = random.standard_normal((COUNT, WIDTH)).astype(np.float32)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    return {
+        "embeddings": x,
+        "identities": [f"p'\"{i // 10}ä" for i in range(COUNT)],
+        "cameras": [str(i % 3) for i in range(COUNT)],
+        "times": [None if i % 7 == 0 else float(i) for i in range(COUNT)],
+        "images": [f"{i}.jpg" for i in range(COUNT)],
+        "model_fingerprint": MODEL,
+    }
+
+
+@pytest.fixture(params=KINDS)
+def filled(request, tmp_path, people):
+    with opened(request.param, tmp_path) as store:
+        assert store.enrol(**people) == COUNT
+        yield store
+
+
+def brute_force(people, queries, k, kept):
+    """Rows (q, k) and distances by differences in float64."""
+    rows = np.flatnonzero(kept)
+    x = people["embeddings"][rows].astype(np.float64)
+    distance = np.sqrt(((x[None] - queries[:, None].astype(np.float64)) ** 2).sum(-1))
+    order = np.argsort(distance, axis=1, kind="stable")[:, :k]
+    return rows[order], np.take_along_axis(distance, order, 1)
+
+
+def check(people, queries, hits, k, kept):
+    rows, distances = brute_force(people, queries, k, kept)
+    assert [[hit.image for hit in row] for row in hits] == [[f"{i}.jpg" for i in r] for r in rows]
+    found = [[hit.distance for hit in row] for row in hits]
+    np.testing.assert_allclose(found, distances, atol=2e-3)
+    for row in hits:
+        for hit in row:
+            i = int(hit.image[:-4])
+            expected = (people[c][i] for c in ("images", "identities", "cameras", "times"))
+            assert hit[:4] == tuple(expected)
+            assert hit.reranked is None
+
+
+def test_a_search_finds_what_brute_force_finds(filled, people):
+    random = np.random.default_rng(1)
+    queries = random.standard_normal((20, WIDTH)).astype(np.float32)
+    queries /= np.linalg.norm(queries, axis=1, keepdims=True)
+    check(people, queries, filled.search(queries, 7), 7, np.ones(COUNT, bool))
+    own = filled.search(people["embeddings"][:5], 1)
+    assert [row[0].image for row in own] == [f"{i}.jpg" for i in range(5)]
+    assert all(row[0].distance < 1e-3 for row in own)
+
+
+@pytest.mark.parametrize(
+    ("where", "kept"),
+    [
+        ({"cameras": [1]}, lambda i: i % 3 == 1),
+        ({"not_cameras": ["1", "2"]}, lambda i: i % 3 == 0),
+        ({"after": 100, "before": 300.0}, lambda i: 100 <= i < 300 and i % 7),
+        ({"cameras": ["0", "2"], "after": 590}, lambda i: i % 3 != 1 and i >= 590 and i % 7),
+    ],
+)
+def test_filters_leave_the_nearest_of_what_they_let_through(filled, people, where, kept):
+    mask = np.array([bool(kept(i)) for i in range(COUNT)])
+    queries = people["embeddings"][3:6] + np.float32(0.01)
+    hits = filled.search(queries, 5, gallery.Where(**where))
+    check(people, queries, hits, 5, mask)
+
+
+def test_fewer_hits_where_fewer_rows_are_left(filled, people):
+    hits = filled.search(people["embeddings"][:2], 50, gallery.Where(after=590))
+    assert [len(row) for row in hits] == [9, 9]
+    assert filled.search(people["embeddings"][:1], 5, gallery.Where(cameras=["none"])) == [[]]
+
+
+def test_the_camera_of_a_query_is_left_out(filled, people):
+    queries = people["embeddings"][:4]
+    hits = filled.search(queries, 5, query_cameras=[0, "1", None, ""])
+    for i, camera in enumerate(("0", "1", None, None)):
+        mask = np.array([c != camera for c in people["cameras"]])
+        check(people, queries[i : i + 1], hits[i : i + 1], 5, mask)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_removal_erases(kind, tmp_path, people):
+    victim, x = "p'\"3ä", people["embeddings"]
+    store = opened(kind, tmp_path)
+    store.enrol(**people)
+    store.search(x[:1], 3)  # builds an approximate index
+    assert store.remove(victim) == 10
+    assert store.remove(victim) == 0
+    kept = np.array([name != victim for name in people["identities"]])
+
+    def check_gone(store):
+        assert store.count() == COUNT - 10
+        assert victim not in store.identities()
+        assert store.identities()["p'\"4ä"] == 10
+        check(people, x[28:45], store.search(x[28:45], 6), 6, kept)
+
+    check_gone(store)
+    store.close()
+    if kind in LASTING:
+        held = b"".join(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
+        assert x[40].tobytes() in held
+        assert x[33].tobytes() not in held
+        with opened(kind, tmp_path) as store:
+            check_gone(store)
+            again = [people[c][30:40] for c in ("identities", "cameras", "times", "images")]
+            assert store.enrol(x[30:40], *again, model_fingerprint=MODEL) == 10
+            assert store.count() == COUNT
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_all_may_be_removed(kind, tmp_path, people):
+    with opened(kind, tmp_path) as store:
+        store.enrol(people["embeddings"][:2], ["a", "a"], model_fingerprint=MODEL)
+        assert store.remove("a") == 2
+        assert store.count() == 0
+        assert store.identities() == {}
+        with pytest.raises(InputError, match="empty gallery"):
+            store.search(people["embeddings"][:1], 1)
+        assert store.enrol(people["embeddings"][:2], ["a", "b"], model_fingerprint=MODEL) == 2
+        assert store.search(people["embeddings"][1:2], 1)[0][0].identity == "b"
+
+
+@pytest.mark.parametrize("kind", LASTING)
+def test_a_gallery_is_the_same_when_it_is_opened_again(kind, tmp_path, people):
+    threshold = Threshold(0.5, 0.01, 0.008, 200, "search")
+    with opened(kind, tmp_path) as store:
+        store.threshold = threshold
+        store.enrol(**people)
+        before = store.search(people["embeddings"][:9], 4)
+    store.close()
+    with pytest.raises(InputError, match="closed gallery"):
+        store.count()
+    with opened(kind, tmp_path) as store:
+        assert store.count() == COUNT
+        assert (store.width, store.fingerprint, store.threshold) == (WIDTH, MODEL, threshold)
+        assert store.search(people["embeddings"][:9], 4) == before
+        stats = store.stats()
+        assert (stats["rows"], stats["identities"]) == (COUNT, COUNT // 10)
+        store.threshold = None
+        assert store.threshold is None
+
+
+def test_beyond_the_threshold_somebody_is_unknown(filled, people):
+    queries = np.stack([people["embeddings"][5], -people["embeddings"][5]])
+    with pytest.raises(InputError, match="has none"):
+        filled.identify(queries)
+    filled.threshold = Threshold(0.1, 0.01, 0.0, 100, "search")
+    known, unknown = filled.identify(queries, model_fingerprint=MODEL)
+    assert known.image == "5.jpg"
+    assert unknown is None
+    far = filled.identify(queries, threshold=2.0, query_cameras=["2", "2"])
+    assert all(hit is not None and hit.camera != "2" for hit in far)
+    with pytest.raises(InputError, match=r"keras_reid.evaluation.Threshold.*0.3"):
+        filled.threshold = 0.3
+
+
+def test_refused_rows_change_nothing(filled, people):
+    x = people["embeddings"][:2]
+    good = {"identities": ["a", "b"], "images": ["new1", "new2"], "model_fingerprint": MODEL}
+    nan = np.full((2, WIDTH), np.nan)
+    for change, message in [
+        ({"embeddings": nan}, "finite"),
+        ({"embeddings": x[:, :5]}, "16 numbers: received 5"),
+        ({"embeddings": x[0]}, "2-D"),
+        ({"model_fingerprint": "another"}, "two models"),
+        ({"model_fingerprint": ""}, "fingerprint"),
+        ({"images": ["new1", "0.jpg"]}, r"1 of 2 are in the gallery, such as '0.jpg'"),
+        ({"images": ["new1", "new1"]}, "'new1' is empty or occurs twice"),
+        ({"images": ["new1"]}, "images are one for each of 2 rows"),
+        ({"identities": ["a", ""]}, "row 1 has none"),
+        ({"identities": ["a"]}, "identities are one for each of 2 rows"),
+        ({"cameras": [1]}, "cameras are one for each of 2 rows"),
+        ({"times": [1.0]}, "one finite number or None for each of 2 rows"),
+        ({"times": [1.0, np.inf]}, "1 of them infinite"),
+        ({"times": ["noon", None]}, "times are seconds"),
+        ({"identities": ["a", "b" * 2000]}, "at most 1000 characters"),
+        ({"existing": "replace"}, "refuse or skip"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            filled.enrol(**{"embeddings": x, **good, **change})
+    assert filled.count() == COUNT
+
+
+def test_refused_searches(filled, people):
+    x = people["embeddings"][:2]
+    for arguments, message in [
+        ({"k": COUNT + 1}, "from 1 to the size of the gallery, 600: received 601"),
+        ({"k": 0}, "received 0"),
+        ({"k": 1.5}, "received 1.5"),
+        ({"model_fingerprint": "another"}, "two models"),
+        ({"query_cameras": ["1"]}, "query cameras are one for each of 2"),
+        ({"rerank": "magic"}, "reranking is none or one of k_reciprocal"),
+        ({"rerank": "k_reciprocal", "rerank_options": {"k9": 1}}, "k_reciprocal has other options"),
+        ({"rerank_options": {"k1": 1}}, "need a re-ranker"),
+        ({"k": 10, "rerank": "k_reciprocal", "shortlist": 5}, "at least the k=10 hits"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            filled.search(x, **arguments)
+    for embeddings, message in [(x[:, :4], "16 numbers"), (x * np.nan, "finite"), ("a", "2-D")]:
+        with pytest.raises(InputError, match=message):
+            filled.search(embeddings)
+    assert len(filled.search(x, COUNT)[0]) == COUNT
+
+
+def test_images_that_are_there_may_be_skipped(filled, people):
+    x = people["embeddings"][:2] + np.float32(1)
+    new = {"identities": ["a", "b"], "images": ["0.jpg", "new"], "model_fingerprint": MODEL}
+    assert filled.enrol(x, **new, existing="skip") == 1
+    assert filled.enrol(x, **new, existing="skip") == 0
+    assert filled.held(["0.jpg", "new", "nowhere"]) == {"0.jpg", "new"}
+    assert filled.search(x[1:], 1)[0][0].identity == "b"
+
+
+def test_rows_without_a_reference_are_numbered(filled, people):
+    for _ in range(2):
+        assert filled.enrol(people["embeddings"][:2], ["n", "n"], model_fingerprint=MODEL) == 2
+    assert filled.held([f"n#{i}" for i in range(9)]) == {"n#1", "n#2", "n#3", "n#4"}
+
+
+def test_a_shortlist_is_reranked_query_by_query(filled, people):
+    queries = people["embeddings"][:3] + np.float32(0.05)
+    hits = filled.search(queries, 20, rerank="k_reciprocal", shortlist=100)
+    rows, distances = brute_force(people, queries, 100, np.ones(COUNT, bool))
+    for query, row, near, found in zip(queries, rows, distances, hits, strict=True):
+        expected = k_reciprocal(query[None], people["embeddings"][row]).numpy()[0]
+        order = np.argsort(expected, kind="stable")[:20]
+        np.testing.assert_allclose([h.reranked for h in found], expected[order], atol=1e-4)
+        np.testing.assert_allclose(sorted(h.reranked for h in found), [h.reranked for h in found])
+        truth = dict(zip((f"{i}.jpg" for i in row), near, strict=True))
+        for hit in found:
+            assert hit.distance == pytest.approx(truth[hit.image], abs=2e-3)
+
+
+# --- The exact search
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.data())
+def test_two_stages_find_the_k_best_whatever_the_blocks(data):
+    count, k = data.draw(st.integers(1, 60)), data.draw(st.integers(1, 60))
+    k = min(k, count)
+    values = st.integers(-2, 2)
+    x = np.array(data.draw(st.lists(values, min_size=2 * count, max_size=2 * count)), np.float32)
+    x = x.reshape(count, 2)
+    queries = np.array(data.draw(st.lists(values, min_size=6, max_size=6)), np.float32)
+    queries = queries.reshape(3, 2)
+    kept = data.draw(
+        st.none() | st.lists(st.booleans(), min_size=count, max_size=count).map(np.array)
+    )
+    before = exact.ROWS, exact.GROUP, exact.QUERIES
+    exact.ROWS, exact.QUERIES, exact.GROUP = data.draw(st.sampled_from([8, 16, 64])), 2, 4
+    exact._best.cache_clear()  # a graph holds the size of groups
+    try:
+        vectors = exact.Vectors(2)
+        cut = data.draw(st.integers(1, count))
+        for part in (x[:cut], x[cut:]):
+            if len(part):
+                vectors.append(part)
+        assert len(vectors) == count
+        np.testing.assert_array_equal(vectors.take(np.arange(count)), x)
+        index, distance = vectors.nearest(queries, k, kept)
+    finally:
+        exact.ROWS, exact.GROUP, exact.QUERIES = before
+        exact._best.cache_clear()
+    squared = ((queries[:, None] - x) ** 2).sum(-1)
+    mask = np.ones(count, bool) if kept is None else kept
+    for row, found, far in zip(squared, index, distance, strict=True):
+        order = sorted(np.flatnonzero(mask), key=lambda j: (row[j], j))[:k]
+        assert found[: len(order)].tolist() == order
+        np.testing.assert_allclose(far[: len(order)], np.sqrt(row[order]))
+        assert (found[len(order) :] == exact.LEFT_OVER).all()
+        assert np.isinf(far[len(order) :]).all()
+
+
+def test_more_rows_than_a_group_and_a_block(monkeypatch):
+    monkeypatch.setattr(exact, "ROWS", 200)
+    random = np.random.default_rng(2)
+    x = random.standard_normal((1010, 8)).astype(np.float32)
+    vectors = exact.Vectors(8)
+    vectors.append(x)
+    assert [len(block) for block in vectors.blocks] == [200] * 5 + [10]
+    for i in range(30):
+        vectors.append(x[i : i + 1])
+    assert [len(block) for block in vectors.blocks] == [200] * 5 + [26, 8, 4, 2]
+    vectors.keep(np.arange(1040) < 1010)
+    for k in (1, 5, 150, 1010):
+        index, distance = vectors.nearest(x[:40], k)
+        squared = ((x[:40, None].astype(np.float64) - x) ** 2).sum(-1)
+        np.testing.assert_allclose(distance, np.sqrt(np.sort(squared, axis=1)[:, :k]), atol=1e-5)
+        assert all(len(set(row)) == k for row in index.tolist())
+        own = np.sqrt(np.take_along_axis(squared, index, axis=1))
+        np.testing.assert_allclose(distance, own, atol=1e-5)
+    kept = random.random(1010) < 0.5
+    vectors.keep(kept)
+    np.testing.assert_array_equal(vectors.take(np.arange(kept.sum())), x[kept])
+
+
+def test_near_duplicates_are_told_apart():
+    far = np.full((3, 4), 1000, np.float32)
+    far[1, 0] += 0.01
+    far[2, 0] += 0.005
+    vectors = exact.Vectors(4)
+    vectors.append(far)
+    index, distance = vectors.nearest(far[:1], 3)
+    assert index.tolist() == [[0, 2, 1]]
+    np.testing.assert_allclose(distance[0], [0, 0.005, 0.01], rtol=0.02)
+
+
+# --- The approximate index
+
+
+def clustered(count, width=32, persons=200, seed=0):
+    random = np.random.default_rng(seed)
+    centres = np.random.default_rng(9).standard_normal((persons, width))
+    x = centres[random.integers(persons, size=count)]
+    x = x + 0.3 * random.standard_normal((count, width))
+    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+
+
+def test_the_recall_of_an_approximate_index_is_measured_and_kept():
+    x = clustered(8000)
+    with gallery.open("memory:", approximate_from=5000, recall=0.95) as store:
+        store.enrol(x[:4000], range(4000), model_fingerprint=MODEL)
+        store.search(x[:1], 1)
+        assert store.stats()["search"] == "exact"
+        store.enrol(x[4000:], range(4000, 8000), model_fingerprint=MODEL)
+        queries = clustered(200, seed=1)
+        found = store.search(queries, 10)
+        stats = store.stats()
+    lists = 8000 // 32
+    assert stats["search"].endswith(f"of {lists} lists")
+    assert int(stats["search"].split()[2]) < lists
+    assert stats["recall"] >= 0.95
+    true = np.argsort(((queries[:, None] - x) ** 2).sum(-1), axis=1)[:, :10]
+    pairs = zip(found, true.tolist(), strict=True)
+    recall = np.mean([len({int(hit.identity) for hit in row} & set(t)) / 10 for row, t in pairs])
+    assert abs(recall - stats["recall"]) < 0.05
+
+
+@pytest.mark.parametrize("k", [1, 100, 1500])
+def test_an_approximate_search_never_finds_fewer_than_there_are(k):
+    x = clustered(3000)
+    cameras = np.arange(3000) % 2
+    with gallery.open("memory:", approximate_from=100, recall=0.5) as store:
+        store.enrol(x, range(3000), cameras, model_fingerprint=MODEL)
+        assert [len(row) for row in store.search(x[:50], k)] == [k] * 50
+        hits = store.search(x[:50], k, gallery.Where(cameras=[1]))
+        assert store.stats()["search"].startswith("inverted file")
+    assert [len(row) for row in hits] == [k] * 50
+    assert all(hit.camera == "1" for row in hits for hit in row)
+    assert all(len({hit.image for hit in row}) == k for row in hits)
+
+
+# --- Files that are damaged, and other processes
+
+
+@pytest.fixture
+def closed_file(tmp_path, people):
+    """An approximate gallery in a file, closed: the index and its rows."""
+    with opened("faiss, approximate", tmp_path) as store:
+        store.enrol(**people)
+        store.search(people["embeddings"][:1], 1)
+    index = tmp_path / "index.faiss"
+    assert index.exists()
+    return index, tmp_path / "index.faiss.rows"
+
+
+def test_a_truncated_index_is_named_and_can_be_made_again(closed_file, tmp_path, people):
+    index, rows = closed_file
+    content, kept = index.read_bytes(), rows.read_bytes()
+    for size in (0, 10, len(content) // 2, len(content) - 1):
+        index.write_bytes(content[:size])
+        with pytest.raises(InputError, match=r"cannot be read.*delete the index"):
+            opened("faiss, approximate", tmp_path)
+        assert rows.read_bytes() == kept
+    index.unlink()
+    with opened("faiss, approximate", tmp_path) as store:
+        assert store.search(people["embeddings"][5:6], 1)[0][0].image == "5.jpg"
+    assert index.exists()
+
+
+def test_an_index_of_other_rows_is_not_used(closed_file, tmp_path, people):
+    index, rows = closed_file
+    old = index.read_bytes()
+    with opened("faiss, approximate", tmp_path) as store:
+        store.enrol(people["embeddings"][:1], ["late"], images=["late"], model_fingerprint=MODEL)
+    assert index.read_bytes() != old
+    index.write_bytes(old)  # as if the process had been killed before it closed
+    database = sqlite3.connect(rows)
+    database.execute("update settings set value = '0' where name = 'revision'")
+    database.commit()
+    database.close()
+    with opened("faiss, approximate", tmp_path) as store:
+        hits = store.search(people["embeddings"][:1], 2)[0]
+        assert {hit.image for hit in hits} == {"0.jpg", "late"}
+
+
+def test_rows_that_are_missing_or_broken_are_named(closed_file, tmp_path):
+    _, rows = closed_file
+    content = rows.read_bytes()
+    rows.write_bytes(b"no database" * 100)
+    with pytest.raises(InputError, match="rows of the gallery cannot be read"):
+        opened("faiss", tmp_path)
+    rows.unlink()
+    with pytest.raises(InputError, match="an index and its rows"):
+        opened("faiss", tmp_path)
+    rows.write_bytes(content)
+    with opened("faiss", tmp_path) as store:
+        assert store.count() == COUNT
+
+
+def test_a_file_is_open_in_one_place(closed_file, tmp_path):
+    with (
+        opened("faiss", tmp_path) as store,
+        pytest.raises(InputError, match="one process at a time"),
+    ):
+        opened("faiss", tmp_path)
+    assert store
+
+
+OTHER = "import sys\nfrom keras_reid import gallery\ngallery.open(sys.argv[1])"
+
+
+def test_milvus_lite_is_open_in_one_process(tmp_path, people):
+    with opened("milvus", tmp_path) as store:
+        store.enrol(**people)
+        command = [sys.executable, "-c", OTHER, str(tmp_path / "people.db")]
+        other = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert "is it open in another process" in other.stderr
+        assert store.count() == COUNT
+
+
+@pytest.mark.parametrize("uri", ["", "people", "faiss:", "ftp://host", "memory"])
+def test_other_addresses_are_refused(uri):
+    with pytest.raises(InputError, match=r"a gallery is memory:, faiss:FILE"):
+        gallery.open(uri)
+
+
+@pytest.mark.parametrize("options", [{"approximate_from": 0}, {"recall": 0}, {"recall": 1.5}])
+def test_options_out_of_range_are_refused(options):
+    with pytest.raises(InputError, match="approximate_from is at least 1"):
+        gallery.open("memory:", **options)
+
+
+@pytest.mark.parametrize(
+    "where", [{"cameras": "1"}, {"not_cameras": 3}, {"after": np.nan}, {"before": np.inf}]
+)
+def test_filters_that_are_none_are_refused(where):
+    with pytest.raises(InputError, match=r"list of cameras|time in seconds"):
+        gallery.Where(**where)
+
+
+def test_an_unreachable_milvus_is_named_with_what_to_start():
+    with pytest.raises(InputError, match=r"http://127.0.0.1:9.*docker compose up"):
+        gallery.open("http://127.0.0.1:9")
+
+
+def test_a_file_is_no_embedded_gallery(tmp_path):
+    (tmp_path / "people.db").write_text("hello")
+    with pytest.raises(InputError, match="is a file"):
+        gallery.open(tmp_path / "people.db")
+    with pytest.raises(InputError, match="name another"):
+        gallery.open(tmp_path / "people.db" / "inside.db")
+    with pytest.raises(InputError, match="name another"):
+        gallery.open(f"faiss:{tmp_path}/people.db/inside")
+
+
+# --- A kill at any moment
+
+
+def test_a_kill_loses_nothing_acknowledged_and_corrupts_nothing(tmp_path):
+    """Twenty kills of a process that enrols, ten for each kind of file; see killed.py."""
+    script = Path(__file__).with_name("killed.py")
+    run = subprocess.run(
+        [sys.executable, script, tmp_path], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert run.stdout.splitlines()[-1].startswith("20 kills")
+
+
+# --- A server and several processes
+
+LOAD = """
+import sys
+import numpy as np
+from keras_reid import gallery
+uri, seed = sys.argv[1], int(sys.argv[2])
+x = np.random.default_rng(0).standard_normal((500, 16)).astype(np.float32)
+with gallery.open(uri) as people:
+    for i in np.random.default_rng(seed).integers(500, size=60):
+        (hits,) = people.search(x[i : i + 1], 3, model_fingerprint="model")
+        assert hits[0].image == f"{i}.jpg" and hits[0].distance < 1e-3, hits
+print("ok")
+"""
+
+
+def test_processes_search_one_server_at_once(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "milvus_lite", "server", "--host", "127.0.0.1"),
+            *("--port", str(port), "--data-dir", str(tmp_path / "served.db")),
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    uri = f"http://127.0.0.1:{port}"
+    try:
+        store = patiently(lambda: gallery.open(uri))
+        x = np.random.default_rng(0).standard_normal((500, 16)).astype(np.float32)
+        names = [f"{i}.jpg" for i in range(500)]
+        assert store.enrol(x, names, images=names, model_fingerprint="model") == 500
+        searchers = [
+            subprocess.Popen(
+                [sys.executable, "-c", LOAD, uri, str(seed)],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for seed in range(3)
+        ]
+        outputs = [searcher.communicate(timeout=200) for searcher in searchers]
+        assert [out for out, _ in outputs] == ["ok\n"] * 3, outputs
+        assert store.remove("7.jpg") == 1
+        assert store.count() == 499
+        store.close()
+    finally:
+        server.kill()
+        server.wait()
+
+
+def patiently(work, seconds=60):
+    """The result once the server answers."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            return work()
+        except InputError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.5)
+
+
+def test_a_gallery_does_not_need_tensorflow_to_be_opened(tmp_path):
+    script = "import sys\nfrom keras_reid import gallery\ngallery.open(sys.argv[1]).close()\n"
+    script += "assert 'tensorflow' not in sys.modules"
+    command = [sys.executable, "-c", script, str(tmp_path / "people.db")]
+    env = {**os.environ, "KERAS_BACKEND": "tensorflow"}
+    run = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+    assert run.returncode == 0, run.stderr

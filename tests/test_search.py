@@ -1,0 +1,268 @@
+"""`search.py` as a user starts it, and the images that it must survive."""
+
+import csv
+import json
+import re
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+from PIL import Image
+
+from keras_reid import data, models, report, serving
+from keras_reid.errors import InputError
+from keras_reid.training.runs import Run
+
+ROOT = Path(__file__).parent.parent
+SIZE = (32, 16)
+
+
+def search(*arguments, cwd, code=0):
+    """What the command printed; its error if it must fail."""
+    command = [sys.executable, ROOT / "search.py", *map(str, arguments)]
+    run = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    assert run.returncode == code, run.stderr
+    assert "Traceback" not in run.stderr
+    return run.stderr if code else run.stdout
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A run, an export of it, drawn images, and the gallery's as folders and as a table."""
+    root = tmp_path_factory.mktemp("search")
+    keras.utils.set_random_seed(0)
+    model = models.build("tiny", 5, SIZE, weights="none")
+    data.synthetic.generate(root / "drawn", train_identities=4, test_identities=12, size=(64, 32))
+    dataset = data.load("synthetic", str(root / "drawn"))
+    (batch,) = data.image_batches(dataset.train, 100, SIZE)
+    for _ in range(10):
+        model(batch, training=True)
+    run = Run(root / "run")
+    run.start({"flip": True, "dataset": "synthetic", "data_dir": "drawn"})
+    run.save_models([model])
+    run.finish({})
+    assert serving.export(model, root / "export", flip=True).name == "1"
+    rows = []
+    for i, path in enumerate(dataset.gallery.path.tolist()):
+        name = str(dataset.gallery.identity[i])
+        if name in ("0", "-1"):
+            continue
+        image = root / "people" / f"person {name}" / f"{i}.png"
+        image.parent.mkdir(parents=True, exist_ok=True)
+        Image.open(path).save(image)
+        rows.append((image.relative_to(root), f"person {name}", dataset.gallery.camera[i], i))
+    with open(root / "people.csv", "w", newline="") as file:
+        table = csv.writer(file)
+        table.writerows([("path", "identity", "camera", "time"), *rows])
+    return root, rows
+
+
+RUN = ("--run=run", "--gallery=people.db")
+
+
+def test_from_images_to_answers(folder):
+    root, rows = folder
+    assert "there is no gallery at people.db" in search(*RUN, "stats", cwd=root, code=1)
+    out = search(*RUN, "enrol", "people", cwd=root)
+    assert f"enrolled {len(rows)} images, 0 were there, 0 left out" in out
+    out = search(*RUN, "enrol", "people", cwd=root)
+    assert f"enrolled 0 images, {len(rows)} were there" in out
+    image, identity, _, _ = rows[0]
+    out = search(*RUN, "--k=3", "query", image, cwd=root)
+    assert "has no threshold" in out
+    assert f"{image}: nearest: {identity}" in out
+    assert "   1  0.0000  " in out
+
+    pairs = ["--dataset=synthetic", "--data_dir=drawn", "--far=0.1"]
+    out = search(*RUN, *pairs, "calibrate", cwd=root)
+    assert "DIR at FAR 10 %" in out
+    stats = json.loads(search(*RUN, "--output=json", "stats", cwd=root))
+    assert (stats["rows"], stats["identities"]) == (len(rows), 12)
+    assert stats["threshold"]["far"] == 0.1
+    assert stats["threshold"]["measured_far"] <= 0.1
+    assert stats["threshold"]["trial"] == "search"
+
+    noise = np.random.default_rng(0).integers(0, 256, (64, 32, 3)).astype(np.uint8)
+    Image.fromarray(noise).save(root / "noise.png")
+    options = ["--k=2", "--output=json", "--rerank=k_reciprocal", "--html=out/page.html"]
+    out = search(
+        *["--saved_model=export/1", RUN[1]], *options, "query", image, "noise.png", cwd=root
+    )
+    answer = json.loads(out)
+    assert answer["threshold"] == stats["threshold"]["value"]
+    known, stranger = answer["queries"]
+    assert known["identity"] == known["hits"][0]["identity"] == identity
+    assert [len(q["hits"]) for q in answer["queries"]] == [2, 2]
+    assert known["hits"][0]["reranked"] is not None
+    nearest = stranger["hits"][0]["distance"]
+    assert (stranger["identity"] is None) == (nearest > answer["threshold"])
+    page = (root / "out/page.html").read_text()
+    assert page.count("<img ") == page.count("data:image/jpeg;base64,") == 6
+    assert identity in page
+    err = search(*RUN, "--html=out/page.html", "query", image, cwd=root, code=1)
+    assert "--html is new" in err
+    out = search(*RUN, "--threshold=-1", "query", image, cwd=root)
+    assert f"{image}: unknown" in out
+
+    gone = sum(row[1] == identity for row in rows)
+    assert f"erased {gone} images of {identity}" in search(*RUN, "remove", identity, cwd=root)
+    assert "nobody in people.db is named" in search(*RUN, "remove", identity, cwd=root, code=1)
+    assert f"rows         {len(rows) - gone}" in search(*RUN, "stats", cwd=root)
+
+
+def test_a_table_has_cameras_and_times(folder):
+    root, rows = folder
+    where = ("--run=run", "--gallery=faiss:index.faiss")
+    search(*where, "enrol", "people.csv", cwd=root)
+    image, identity, camera, time = rows[5]
+    options = ("--output=json", "--k=5")
+
+    def hits(*more):
+        out = search(*where, *options, *more, "query", image, cwd=root)
+        return json.loads(out)["queries"][0]["hits"]
+
+    (first, *_) = hits()
+    assert (first["identity"], first["camera"], first["time"]) == (identity, str(camera), time)
+    assert all(hit["camera"] != str(camera) for hit in hits(f"--query_camera={camera}"))
+    window = hits(f"--after={time}", f"--before={time + 3}", "--cameras=1,2,3,4")
+    assert {hit["time"] for hit in window} == {float(time), time + 1.0, time + 2.0}
+
+
+def png_header(width, height):
+    """A PNG that says it is that large, and has no more."""
+    content = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    parts = [(b"IHDR", content), (b"IDAT", zlib.compress(b"\0" * 10)), (b"IEND", b"")]
+    chunks = [
+        struct.pack(">I", len(c)) + kind + c + struct.pack(">I", zlib.crc32(kind + c))
+        for kind, c in parts
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def bmp_header(width, height):
+    """The same as a BMP."""
+    return b"BM" + struct.pack("<IHHIIiiHHIIiiII", 54, 0, 0, 54, 40, width, height, 1, 24, *[0] * 6)
+
+
+@pytest.fixture(scope="module")
+def unfit(tmp_path_factory):
+    """Files that show nobody, and what is said of each."""
+    root = tmp_path_factory.mktemp("unfit")
+    Image.new("RGB", (1, 1)).save(root / "dot.png")
+    Image.new("RGB", (200, 3)).save(root / "line.jpg")
+    (root / "empty.jpg").write_bytes(b"")
+    (root / "text.jpg").write_text("this is text")
+    (root / "huge.png").write_bytes(png_header(60_000, 60_000))
+    (root / "large.png").write_bytes(png_header(11_000, 11_000))
+    (root / "huge.bmp").write_bytes(bmp_header(60_000, 60_000))
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (99, 99, 3), np.uint8)).save(
+        root / "half.jpg"
+    )
+    whole = (root / "half.jpg").read_bytes()
+    (root / "half.jpg").write_bytes(whole[: len(whole) // 3])
+    (root / "folder.jpg").mkdir()
+    return root, {
+        "dot.png": "has 1×1 pixels",
+        "line.jpg": "has 3×200 pixels",
+        "empty.jpg": "is no image",
+        "text.jpg": "is no image",
+        "huge.png": "pixels",
+        "large.png": "has 11,000×11,000 pixels, more than 100,000,000",
+        "huge.bmp": "pixels",
+        "half.jpg": None,
+        "folder.jpg": "is no file",
+        "nowhere.jpg": "is no file",
+    }
+
+
+def test_files_that_show_nobody_are_told_apart(unfit, tmp_path):
+    root, reasons = unfit
+    for name, reason in reasons.items():
+        said = data.unfit(root / name)
+        assert said is None if reason is None else reason in said, (name, said)
+    assert not data.decodable(np.array([str(root / "half.jpg")]))[0]
+    Image.new("RGB", (8, 8)).save(tmp_path / "least.png")
+    assert data.unfit(tmp_path / "least.png") is None
+
+
+def test_enrolment_leaves_unfit_files_out_and_a_query_refuses_them(folder, unfit):
+    root, rows = folder
+    broken, reasons = unfit
+    strange = root / "strange" / "somebody"
+    strange.mkdir(parents=True)
+    files = [name for name in reasons if (broken / name).is_file()]
+    for name in files:
+        (strange / name).write_bytes((broken / name).read_bytes())
+    (strange / "good.png").write_bytes((root / rows[3][0]).read_bytes())
+    where = ("--run=run", "--gallery=faiss:strange.faiss")
+    out = search(*where, "enrol", "strange", cwd=root)
+    assert f"enrolled 1 images, 0 were there, {len(files)} left out as unfit" in out
+    assert "dot.png has 1×1 pixels" in out
+    assert "half.jpg cannot be decoded" in out
+    for name in ("empty.jpg", "half.jpg", "huge.png"):
+        err = search(*where, "query", strange / name, cwd=root, code=1)
+        assert f"a query is an image of a person: {strange / name} " in err
+    assert "nearest: somebody" in search(*where, "--k=99", "query", strange / "good.png", cwd=root)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "the first word is one of enrol, query"),
+        (["find", "x"], "received 'find'"),
+        (["--gallery=", "stats"], "a gallery is memory:"),
+        (["--gallery=memory:", "stats"], "ends with the command"),
+        (["query"], "query takes 1 to 10,000 images: received nothing"),
+        (["enrol", "a", "b"], "enrol takes a folder or a CSV file: received a b"),
+        (["enrol", "nowhere"], "nowhere does not exist"),
+        (["--gallery=http://127.0.0.1:9", "stats"], "docker compose up"),
+        (["--after=noon", "query", "people.csv"], "is no image"),
+        (["calibrate"], "give --dataset and --data_dir"),
+    ],
+)
+def test_mistakes_are_refused(folder, arguments, message, monkeypatch):
+    # In this process, for a process takes seconds to start.
+    from keras_reid.cli import search as command
+
+    root, _ = folder
+    (root / "some.db").mkdir(exist_ok=True)
+    monkeypatch.chdir(root)
+    with flagsaver.flagsaver():
+        words = flags.FLAGS(["search.py", "--run=run", "--gallery=some.db", *arguments])
+        with pytest.raises(InputError, match=re.escape(message)):
+            command.main(words)
+
+
+def test_a_mistake_is_told_in_one_sentence(folder):
+    root, _ = folder
+    err = search("--run=run", "find", cwd=root, code=1)
+    assert err.strip().splitlines()[-1].startswith("error: the first word is one of enrol, query")
+
+
+def test_a_gallery_of_another_model_is_refused(folder):
+    root, rows = folder
+    model = keras.saving.load_model(root / "run/model.keras")
+    serving.export(model, root / "other", flip=False)
+    where = "--gallery=faiss:other.faiss"
+    search("--saved_model=other/1", where, "enrol", "people", cwd=root)
+    for command in (("query", rows[0][0]), ("enrol", "people.csv")):
+        if command[0] == "enrol":
+            Image.open(root / rows[0][0]).save(root / "people" / "new.png")
+            (root / "people.csv").write_text("path,identity,camera\npeople/new.png,new,1\n")
+        err = search("--run=run", where, *command, cwd=root, code=1)
+        assert "distances between embeddings of two models mean nothing" in err
+
+
+def test_a_page_escapes_what_it_shows(tmp_path):
+    hit = {"image": "<a>.jpg", "identity": "<b>", "camera": "1", "distance": 0.5}
+    page = report.search_page([{"image": tmp_path / "x", "answer": "<script>", "hits": [hit]}])
+    assert "<script>" not in page
+    assert "&lt;b&gt;" in page
+    assert "camera 1" in page
