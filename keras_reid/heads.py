@@ -1,18 +1,65 @@
-"""Heads: what a model says beside its global feature. Called on its feature map `(b, h, w, d)`."""
+"""Heads: what a model says beside its global feature, and the necks and classifiers of all."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import keras
 
+from keras_reid.data.keypoints import SKELETONS
 from keras_reid.errors import InputError
-from keras_reid.layers import FusedBatchNormalization, PartClassifiers, PartPooling, StripePooling
+from keras_reid.layers import (
+    AttributeProbabilities,
+    AttributeReweighting,
+    AverageMaxPooling2D,
+    CosineClassifier,
+    FusedBatchNormalization,
+    KeypointHeatmaps,
+    PartClassifiers,
+    PartPooling,
+    PosePooling,
+    StripePooling,
+    VisibleParts,
+)
 
-# (feature map, number of identities or None) -> outputs by name
-Head = Callable[[Any, int | None], dict[str, Any]]
+# (feature map (b, h, w, d), number of identities or None, what its `needs` name) -> outputs by name
+Head = Callable[..., dict[str, Any]]
 
 ORDERS = ("conv_bn_relu", "bn_relu_conv")
+
+
+def batch_norm(x: Any, name: str = "embedding") -> Any:
+    """The BNNeck."""
+    # No shift: a classifier without bias then sees identities spread around the origin.
+    # Statistics follow quickly, because re-identification is trained in few, large steps.
+    return keras.layers.BatchNormalization(center=False, momentum=0.9, name=name)(x)
+
+
+def no_neck(x: Any) -> Any:
+    return keras.layers.Identity(name="embedding")(x)
+
+
+def linear(x: Any, num_identities: int) -> Any:
+    return keras.layers.Dense(
+        num_identities,
+        use_bias=False,
+        kernel_initializer=keras.initializers.RandomNormal(stddev=0.001),
+        dtype="float32",
+        name="logits",
+    )(x)
+
+
+def cosine(x: Any, num_identities: int) -> Any:
+    return CosineClassifier(num_identities, name="logits")(x)
+
+
+NECKS: dict[str, Callable[[Any], Any]] = {"bn": batch_norm, "none": no_neck}
+CLASSIFIERS: dict[str, Callable[[Any, int], Any]] = {"linear": linear, "cosine": cosine}
+
+
+def inputs_of(head: Head) -> dict[str, tuple[int, ...]]:
+    """The shapes of what a head wants of the data beside images, by name."""
+    return getattr(head, "inputs", {})
 
 
 @dataclass(frozen=True)
@@ -113,3 +160,108 @@ class PartHead:
         if num_identities is not None:
             outputs["part_logits"] = PartClassifiers(num_identities, name="part_logits")(parts)
         return outputs
+
+
+@dataclass(frozen=True)
+class PoseHead:
+    """Parts where the body points are: `parts` `(b, 13, width)` and `visibility` `(b, 13)`.
+
+    The simplest form of HOReID (Wang et al., CVPR 2020, arXiv:2003.08177): heat maps of the points
+    of head and twelve joints pool the feature map, see `layers.PosePooling`; a dense layer and
+    batch normalisation for all parts follow, and each part has a classifier, `part_logits`
+    `(b, 13, c)`, for `losses.VisibleIdentityLoss`. The whole, `global` `(b, d)`, is mean plus
+    maximum of the map behind a BN neck, with the classifier `logits`. It takes the place of the
+    neck: `embedding` is the whole beside the parts, each by the root of its visibility, see
+    `layers.VisibleParts`. The model takes `{"images", "keypoints"}`.
+
+    Args:
+        keypoints: number of points of the skeleton, see `keras_reid.data.keypoints.SKELETONS`.
+        width: of a part.
+        sigma: of a point, in cells of the map.
+
+    Raises:
+        InputError: an unknown skeleton, or a width below 1.
+    """
+
+    keypoints: int = 17
+    width: int = 256
+    sigma: float = 1.0
+    needs: ClassVar[tuple[str, ...]] = ("keypoints",)
+
+    def __post_init__(self) -> None:
+        if self.keypoints not in SKELETONS or self.width < 1:
+            raise InputError(
+                f"a skeleton has {' or '.join(map(str, SKELETONS))} points, and a part a width of "
+                f"at least 1: received keypoints={self.keypoints}, width={self.width}"
+            )
+
+    @property
+    def inputs(self) -> dict[str, tuple[int, ...]]:
+        """What the model takes beside images."""
+        return {"keypoints": (self.keypoints, 3)}
+
+    def __call__(
+        self, maps: Any, num_identities: int | None, *, keypoints: Any
+    ) -> dict[str, Any]:
+        heat = KeypointHeatmaps(maps.shape[1:3], self.sigma, name="heatmaps")(keypoints)
+        pool = PosePooling(SKELETONS[self.keypoints].groups, name="pose_pool")
+        pooled, visibility = pool([maps, heat, keypoints[..., 2]])
+        parts = keras.layers.Dense(
+            self.width, use_bias=False, kernel_initializer="he_normal", name="part_conv"
+        )(pooled)
+        parts = keras.layers.BatchNormalization(center=False, momentum=0.9, name="part_bn")(parts)
+        whole = batch_norm(AverageMaxPooling2D(name="whole_pool")(maps), "whole")
+        outputs = {
+            "parts": keras.layers.Activation("linear", dtype="float32", name="parts")(parts),
+            "visibility": keras.layers.Identity(dtype="float32", name="visibility")(visibility),
+            "global": keras.layers.Activation("linear", dtype="float32", name="global")(whole),
+            "embedding": VisibleParts(name="embedding")([whole, parts, visibility]),
+        }
+        if num_identities is not None:
+            outputs["logits"] = linear(whole, num_identities)
+            outputs["part_logits"] = PartClassifiers(num_identities, name="part_logits")(parts)
+        return outputs
+
+
+@dataclass(frozen=True)
+class AttributeHead:
+    """`attributes` `(b, m)`, logits, and an `embedding` in which the attributes take part.
+
+    The attributes a are predicted from `features`; re-weighted by each other, `σ(Va + b) ∘ a`, they
+    stand beside the features before the neck (Lin et al., APR, Pattern Recognition 2019,
+    arXiv:1703.07220). It takes the place of neck and classifier.
+    `attribute_probabilities` `(b, m)` are a: a sigmoid each, or a softmax in each exclusive group.
+
+    Args:
+        count: m.
+        exclusive: groups of columns of which at most one is true, such as the colours of trousers.
+        reweighted: whether the embedding has the attributes.
+
+    Raises:
+        InputError: as `layers.AttributeProbabilities`.
+    """
+
+    count: int
+    exclusive: tuple[tuple[int, ...], ...] = field(default=())
+    reweighted: bool = True
+    needs: ClassVar[tuple[str, ...]] = ("features",)
+
+    def __call__(self, maps: Any, num_identities: int | None, *, features: Any) -> dict[str, Any]:
+        del maps
+        logits = keras.layers.Dense(self.count, dtype="float32", name="attributes")(features)
+        known = AttributeProbabilities(self.exclusive, name="attribute_probabilities")(logits)
+        outputs = {"attributes": logits, "attribute_probabilities": known}
+        if self.reweighted:
+            weighted = AttributeReweighting(name="attribute_weights")(known)
+            features = keras.layers.Concatenate(dtype="float32", name="described")(
+                [features, weighted]
+            )
+        outputs["embedding"] = batch_norm(features)
+        if num_identities is not None:
+            outputs["logits"] = linear(outputs["embedding"], num_identities)
+        return outputs
+
+
+def needed(head: Head, available: Mapping[str, Any]) -> dict[str, Any]:
+    """What a head is called with beside the map and the number of identities."""
+    return {name: available[name] for name in getattr(head, "needs", ())}

@@ -8,35 +8,13 @@ import keras
 import numpy as np
 
 from keras_reid import backbones
+from keras_reid.clips import build_tracklet, embed_tracklets, takes_clips
+from keras_reid.data.keypoints import KEYPOINTS, skeleton_of
 from keras_reid.errors import InputError
-from keras_reid.heads import Head
-from keras_reid.layers import Centres, CosineClassifier, StripePooling
+from keras_reid.heads import CLASSIFIERS, NECKS, Head, inputs_of, needed
+from keras_reid.layers import Centres, StripePooling
 from keras_reid.layers.pooling import POOLINGS
 from keras_reid.verifier import build_pair_verifier, pair_distances
-
-
-def _batch_norm(x: Any) -> Any:
-    # No shift: a classifier without bias then sees identities spread around the origin.
-    # Statistics follow quickly, because re-identification is trained in few, large steps.
-    return keras.layers.BatchNormalization(center=False, momentum=0.9, name="embedding")(x)
-
-
-def _no_neck(x: Any) -> Any:
-    return keras.layers.Identity(name="embedding")(x)
-
-
-def _linear(x: Any, num_identities: int) -> Any:
-    return keras.layers.Dense(
-        num_identities,
-        use_bias=False,
-        kernel_initializer=keras.initializers.RandomNormal(stddev=0.001),
-        dtype="float32",
-        name="logits",
-    )(x)
-
-
-def _cosine(x: Any, num_identities: int) -> Any:
-    return CosineClassifier(num_identities, name="logits")(x)
 
 
 __all__ = [
@@ -46,18 +24,20 @@ __all__ = [
     "Embedder",
     "build",
     "build_pair_verifier",
+    "build_tracklet",
     "embed",
+    "embed_tracklets",
     "embedder",
     "ensemble",
+    "image_size",
     "joined",
+    "mirrored",
     "outputs_at_test",
     "pair_distances",
     "stripes",
+    "takes_clips",
     "unit_outputs",
 ]
-
-NECKS: dict[str, Callable[[Any], Any]] = {"bn": _batch_norm, "none": _no_neck}
-CLASSIFIERS: dict[str, Callable[[Any, int], Any]] = {"linear": _linear, "cosine": _cosine}
 
 
 def build(
@@ -85,7 +65,7 @@ def build(
         num_identities: c, the number of identities to classify; None leaves `logits` out.
         image_size: (height, width) in pixels.
         weights: `"imagenet"`, `"none"` or a `.weights.h5` file of the backbone.
-        pooling: `"avg"`, `"max"` or `"gem"` (generalized mean).
+        pooling: `"avg"`, `"max"`, `"avg_max"` (their sum) or `"gem"` (generalized mean).
         neck: `"bn"` (BNNeck: batch normalisation without shift) or `"none"`.
         last_stride: 1 keeps a feature map of twice the height and width, 2 is as published.
         width: d; None keeps the backbone's own.
@@ -94,7 +74,8 @@ def build(
         centres: adds the output `centres` `(b, c)`, the squared distances of `features` to one
             learned centre per identity, for `keras_reid.losses.CenterLoss`.
         heads: of `keras_reid.heads`, for more outputs. One that gives `embedding` takes the place
-            of neck and classifier.
+            of neck and classifier. With `PoseHead` the model takes the dict of `images` and
+            `keypoints` `(b, k, 3)`.
 
     Raises:
         InputError: an unknown name, centres of no identities, weights that do not fit, or two heads
@@ -121,21 +102,28 @@ def build(
     if width is not None:
         x = keras.layers.Dense(width, use_bias=False, name="width")(x)
     features = keras.layers.Activation("linear", dtype="float32", name="features")(x)
-    outputs = {"features": features, **_outputs_of(heads, maps, num_identities)}
+    inputs = {"images": images}
+    for head in heads:
+        for name, shape in inputs_of(head).items():
+            inputs[name] = keras.Input(shape, name=name)
+    known = {"features": features, **inputs}
+    outputs = {"features": features, **_outputs_of(heads, maps, num_identities, known)}
     if "embedding" not in outputs:
         outputs["embedding"] = NECKS[neck](features)
         if num_identities is not None:
             outputs["logits"] = CLASSIFIERS[classifier](outputs["embedding"], num_identities)
     if centres and num_identities is not None:
         outputs["centres"] = Centres(num_identities, name="centres")(features)
-    return keras.Model(images, outputs, name="embedder")
+    return keras.Model(images if len(inputs) == 1 else inputs, outputs, name="embedder")
 
 
-def _outputs_of(heads: Sequence[Head], maps: Any, num_identities: int | None) -> dict[str, Any]:
+def _outputs_of(
+    heads: Sequence[Head], maps: Any, num_identities: int | None, known: Mapping[str, Any]
+) -> dict[str, Any]:
     """The outputs of all heads."""
     outputs: dict[str, Any] = {}
     for head in heads:
-        more = head(maps, num_identities)
+        more = head(maps, num_identities, **needed(head, known))
         if outputs.keys() & more.keys():
             raise InputError(
                 f"each head has outputs of its own: received two with "
@@ -217,43 +205,85 @@ def _output(model: keras.Model, name: str) -> Any:
             "embedding": "make it with keras_reid.models.build",
             "local": "build it with heads=[keras_reid.heads.LocalHead()], or take "
             "keras_reid.models.stripes(model), which is --local=pooled",
+            "attribute_probabilities": "train one with --recipe=attributes",
         }
         raise InputError(
             f"an embedder has an output named {name!r}: received a model with "
-            f"{sorted(outputs) if isinstance(outputs, dict) else 'unnamed'} outputs; {remedy[name]}"
+            f"{sorted(outputs) if isinstance(outputs, dict) else 'unnamed'} outputs; "
+            + remedy.get(name, "train one with --recipe=pose")
         )
     return outputs[name]
 
 
-def outputs_at_test(model: keras.Model, local: bool = False) -> keras.Model:
-    """The part of a model that is needed at test time: images → `embedding`, and `local` if asked.
+def outputs_at_test(
+    model: keras.Model, local: bool = False, also: Sequence[str] = ()
+) -> keras.Model:
+    """The part of a model that is needed at test time: inputs → `embedding`, and what is asked.
 
     Raises:
         InputError: a model without these outputs.
     """
-    names = ("embedding", "local") if local else ("embedding",)
+    names = ("embedding", *(["local"] if local else []), *also)
     return keras.Model(model.input, {name: _output(model, name) for name in names})
 
 
+DIRECTIONS = ("embedding", "local", "parts", "global")  # outputs of which the length is no matter
+
+
 def unit_outputs(model: keras.Model, flip: bool = False) -> Callable[[Any], dict[str, Any]]:
-    """uint8 images `(b, h, w, 3)` → each output `e(x) / |e(x)|` in float32, for graphs.
+    """Inputs, such as uint8 images `(b, h, w, 3)` → each output `e(x) / |e(x)|`, float32, in graphs.
+
+    What is no direction, visibility and probabilities, is the mean over both views with `flip`.
 
     Args:
         model: of `outputs_at_test`.
         flip: `e(x) + e(mirrored x)` instead of `e(x)`, which costs a second pass.
     """
 
-    def unit(images: Any) -> dict[str, Any]:
-        total = model(images, training=False)
+    def unit(inputs: Any) -> dict[str, Any]:
+        total = model(inputs, training=False)
         if flip:
-            mirrored = model(images[:, :, ::-1], training=False)
-            total = {name: total[name] + mirrored[name] for name in total}
+            other = model(mirrored(inputs), training=False)
+            total = {name: (total[name] + other[name]) / 2 for name in total}
+        single = {name: keras.ops.cast(output, "float32") for name, output in total.items()}
         return {
-            name: keras.ops.normalize(keras.ops.cast(output, "float32"), axis=-1)
-            for name, output in total.items()
+            name: keras.ops.normalize(output, axis=-1) if name in DIRECTIONS else output
+            for name, output in single.items()
         }
 
     return unit
+
+
+def mirrored(inputs: Any) -> Any:
+    """The inputs of a model mirrored left to right: images or clips, and keypoints with them."""
+    if not isinstance(inputs, Mapping):
+        return inputs[..., ::-1, :]
+    other = dict(inputs)
+    for name in ("images", "clips"):
+        if name in inputs:
+            other[name] = inputs[name][..., ::-1, :]
+    if KEYPOINTS in inputs:
+        points = inputs[KEYPOINTS]
+        swapped = keras.ops.take(points, skeleton_of(points).mirror, axis=1)
+        x, rest = swapped[..., :1], swapped[..., 1:]
+        other[KEYPOINTS] = keras.ops.concatenate([1 - x, rest], axis=-1)
+    return other
+
+
+def image_size(model: keras.Model) -> tuple[int, int]:
+    """(height, width) of the images that a model was built for.
+
+    Raises:
+        InputError: it takes images of any size.
+    """
+    shape = next(tuple(x.shape) for x in model.inputs if len(x.shape) > 3)
+    height, width = shape[-3:-1]
+    if height is None or width is None:
+        raise InputError(
+            f"images are resized to the size that the model was built for: received a model for "
+            f"{height}×{width} pixels; build it with a fixed image_size"
+        )
+    return height, width
 
 
 class Embedder:
@@ -263,27 +293,34 @@ class Embedder:
         model: a model of `build`; later changes of its weights are seen.
         flip: see `unit_outputs`.
         local: yield the dict of `embedding` and `local`, both of length 1.
+        also: further outputs in the dict, see `unit_outputs`.
 
     Raises:
         InputError: a model without these outputs.
     """
 
-    def __init__(self, model: keras.Model, flip: bool = False, local: bool = False) -> None:
+    def __init__(
+        self,
+        model: keras.Model,
+        flip: bool = False,
+        local: bool = False,
+        also: Sequence[str] = (),
+    ) -> None:
         import tensorflow as tf
 
-        self.image_size: tuple[int, int] = tuple(model.input_shape[1:3])
-        images = tf.TensorSpec(model.input_shape, tf.uint8)
-        self._local = local
-        unit = unit_outputs(outputs_at_test(model, local), flip)
-        self._step = tf.function(unit, input_signature=[images])
+        self.image_size = image_size(model)
+        specs = keras.tree.map_structure(lambda x: tf.TensorSpec(x.shape, x.dtype), model.input)
+        self._local = local or bool(also)
+        unit = unit_outputs(outputs_at_test(model, local, also), flip)
+        self._step = tf.function(unit, input_signature=[specs])
 
     def __call__(self, batches: Iterable[Any]) -> Any:
         """The embeddings of all batches, for example of `keras_reid.data.image_batches`.
 
         Returns:
-            `(n, d)`, or with `local` the dict of `embedding` `(n, d)` and `local` `(n, s, c)`.
+            `(n, d)`, or with `local` or `also` the dict of `embedding` `(n, d)` and the others.
         """
-        parts = [{k: v.numpy() for k, v in self._step(images).items()} for images in batches]
+        parts = [{k: v.numpy() for k, v in self._step(inputs).items()} for inputs in batches]
         return joined(parts, self._local)
 
 

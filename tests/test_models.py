@@ -226,7 +226,7 @@ def test_a_functional_file_and_a_weights_file_are_backbones(tmp_path) -> None:
         ({"backbone": "nowhere.keras"}, "must exist: received 'nowhere.keras'"),
         ({"weights": "imagenet"}, "tiny has no published weights"),
         ({"weights": "nowhere.weights.h5"}, "existing file: received"),
-        ({"pooling": "median"}, "pooling is one of avg, gem, max: received 'median'"),
+        ({"pooling": "median"}, "pooling is one of avg, avg_max, gem, max: received 'median'"),
         ({"neck": "giraffe"}, "neck is one of bn, none: received 'giraffe'"),
         ({"classifier": "svm"}, "classifier is one of linear, cosine: received 'svm'"),
         ({"centres": True, "num_identities": None}, "centres belong to identities: received None"),

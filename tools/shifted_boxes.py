@@ -8,6 +8,7 @@ is shifted and too small or too large, see `box`, and scaled back to its size; t
 stay as they are. What happens to an image depends on its file name and the seed alone.
 """
 
+import argparse
 import os
 import shutil
 import sys
@@ -17,22 +18,12 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
-from absl import app, flags
 from PIL import Image
 
 from keras_reid.data.layouts import image_files
 from keras_reid.data.readers import MARKET_FOLDERS
 from keras_reid.data.writing import appearing
 from keras_reid.errors import InputError
-
-FLAGS = flags.FLAGS
-flags.DEFINE_string("data_dir", None, "Folder in the Market-1501 layout.")
-flags.DEFINE_string("out", None, "The new folder.")
-flags.DEFINE_float("shift", 0.2, "Largest vertical shift, as a share of the height.")
-flags.DEFINE_float(
-    "crop", 0.2, "Largest cut at the top or at the bottom, as a share of the height."
-)
-flags.DEFINE_integer("seed", 0, "Of all boxes.")
 
 Box = tuple[float, float, float, float]
 
@@ -101,18 +92,26 @@ def _link(file: Path, copy: Path) -> None:
         shutil.copyfile(file, copy)
 
 
-def main(argv: list[str]) -> None:
-    del argv
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data_dir", required=True, help="Folder in the Market-1501 layout.")
+    parser.add_argument("--out", required=True, help="The new folder.")
+    parser.add_argument(
+        "--shift", type=float, default=0.2, help="Largest vertical shift, share of the height."
+    )
+    parser.add_argument(
+        "--crop", type=float, default=0.2, help="Largest cut at top or bottom, share of the height."
+    )
+    parser.add_argument("--seed", type=int, default=0, help="Of all boxes.")
+    given = parser.parse_args()
+    out = Path(given.out).absolute()
     try:
-        if not FLAGS.data_dir or not FLAGS.out:
-            raise InputError("a copy is made of one folder in another: give --data_dir and --out")
-        out = Path(FLAGS.out).absolute()
-        count = shifted(Path(FLAGS.data_dir), out, FLAGS.shift, FLAGS.crop, FLAGS.seed)
-        print(f"{count} test images cut again in {out}")
+        count = shifted(Path(given.data_dir), out, given.shift, given.crop, given.seed)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+    print(f"{count} test images cut again in {out}")
 
 
 if __name__ == "__main__":
-    app.run(main)
+    main()

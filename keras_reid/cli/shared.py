@@ -19,9 +19,21 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string(
     "dataset",
     None,
-    "synthetic, market1501, dukemtmc-reid, msmt17, cuhk03, viper, prid2011, csv or folder.",
+    "synthetic, market1501, dukemtmc-reid, msmt17, cuhk03, viper, prid2011, csv or folder; for "
+    "tracklets also mars, dukemtmc-videoreid, ilids-vid and prid2011-video.",
 )
 flags.DEFINE_string("data_dir", None, "The folder, or for csv the file, that holds the data set.")
+flags.DEFINE_string(
+    "keypoints",
+    None,
+    "Body points of the images, for models with pose: FILE.csv, or movenet:FILE.tflite to estimate "
+    "them. Default: those of the run.",
+)
+flags.DEFINE_string(
+    "keypoints_cache",
+    None,
+    "Table in which estimated points are kept; default: keypoints-movenet.csv beside the data set.",
+)
 flags.DEFINE_string("run", None, "Run folder; train.py makes runs/DATASET-RECIPE-N by default.")
 flags.DEFINE_string(
     "member",
@@ -105,6 +117,22 @@ def refuse_existing(*names: str) -> None:
             raise InputError(f"--{name} is new: {value!r} exists")
 
 
+def with_keypoints(images: data.PersonImages, source: str | None) -> data.PersonImages:
+    """The images with the body points of a source, if there is one."""
+    if source is None:
+        return images
+    cache = FLAGS.keypoints_cache
+    if cache is None and FLAGS.data_dir is not None:
+        root = Path(FLAGS.data_dir)
+        cache = (root if root.is_dir() else root.parent) / "keypoints-movenet.csv"
+    return data.annotated(images, source, cache, progress("estimating body points"))
+
+
+def needs_keypoints(model: keras.Model) -> bool:
+    """Whether a model is called with body points, too."""
+    return isinstance(model.input, dict) and "keypoints" in model.input
+
+
 def check_one_model() -> None:
     if (FLAGS.run is None) == (FLAGS.saved_model is None):
         raise InputError("name one model: give either --run or --saved_model, or --features")
@@ -127,17 +155,30 @@ def _trained(run: str, member: str) -> keras.Model:
     return Run(run).load_model(member)
 
 
-def embedder_of(local: bool = False) -> Callable[[data.PersonImages], Any]:
-    """From images to features, by the model of --run or --saved_model."""
+def embedder_of(local: bool = False, also: tuple[str, ...] = ()) -> Callable[[Any], Any]:
+    """From images (or tracklets) to features, by the model of --run or --saved_model."""
     if FLAGS.saved_model:
+        if also:
+            raise InputError(f"an export yields no {', '.join(also)}: give --run")
         saved = _exported(FLAGS.saved_model)
         return lambda images: saved.embed_files(images.path.tolist(), FLAGS.batch_size, local)
     model = _trained(FLAGS.run, FLAGS.member)
     if local and FLAGS.local == "pooled":
         model = models.stripes(model, FLAGS.stripes)
-    embedder = models.Embedder(model, Run(FLAGS.run).flags["flip"], local)
+    settings = Run(FLAGS.run).flags
+    embedder = models.Embedder(model, settings["flip"], local, also)
+    source = (FLAGS.keypoints or settings.get("keypoints")) if needs_keypoints(model) else None
 
-    def embed(images: data.PersonImages) -> Any:
+    def embed(images: Any) -> Any:
+        if isinstance(images, data.Tracklets):
+            frames = settings["frames"] if models.takes_clips(model) else None
+            clips = max(1, FLAGS.batch_size // settings.get("frames", 4))
+            return models.embed_tracklets(embedder, images, embedder.image_size, frames, clips)
+        if models.takes_clips(model):
+            raise InputError(
+                f"{FLAGS.run} is a model of tracklets, not of single images: give --tracklets"
+            )
+        images = with_keypoints(images, source)
         return embedder(data.image_batches(images, FLAGS.batch_size, embedder.image_size))
 
     return embed

@@ -14,7 +14,7 @@ import tensorflow as tf
 from absl import flags
 
 from keras_reid import data, models
-from keras_reid.cli.shared import FLAGS, command, say
+from keras_reid.cli.shared import FLAGS, command, say, with_keypoints
 from keras_reid.errors import InputError
 from keras_reid.evaluation import RankingResult
 from keras_reid.training import RetrievalEvaluation, fitting, recipes, runs
@@ -25,6 +25,7 @@ flags.DEFINE_string(
     f"{', '.join(recipes.RECIPES)}; default: bot, for drawn pedestrians tiny.",
 )
 flags.DEFINE_integer("seed", 0, "Seed of weights, sampling and augmentation.")
+flags.DEFINE_string("attributes", None, "Table or .mat file of attributes, for their recipe.")
 flags.DEFINE_string("cache", None, "Keep decoded images: 'memory', or a folder; default: neither.")
 flags.DEFINE_integer("eval_every", 0, "Score the model every so many epochs; 0: only at the end.")
 flags.DEFINE_bool("check_only", False, "Report what is wrong with the data set, and stop.")
@@ -51,10 +52,13 @@ def main(argv: list[str]) -> None:
     """Reads the flags, trains, scores and says where everything is."""
     name = FLAGS.dataset or "synthetic"
     recipe_name, recipe = _recipe(name)
-    data_dir, dataset = _dataset(name)
+    data_dir, dataset = _dataset(name, recipe)
     if FLAGS.check_only:
+        if isinstance(dataset, data.TrackletDataset):
+            raise InputError("--check_only checks images: give it without a recipe for tracklets")
         say(str(data.check(dataset, recipe.instances)))
         return
+    table = _attributes(recipe)
     settings = {
         "dataset": name,
         "data_dir": data_dir,
@@ -62,11 +66,16 @@ def main(argv: list[str]) -> None:
         "recipe": recipe_name,
         "seed": FLAGS.seed,
         "precision": FLAGS.precision,
+        "keypoints": FLAGS.keypoints if recipe.pose else None,
+        "attribute_names": None if table is None else list(table.schema.names),
         **dataclasses.asdict(recipe),
     }
     run = runs.Run(FLAGS.run) if FLAGS.run else runs.default(name, recipe_name, settings)
     run.check(settings)
-    train = data.readable(_trainable(dataset, data_dir))
+    train = _annotated(_trainable(dataset, data_dir), recipe)
+    if table is not None:
+        train = table.label(train)
+    schema = None if table is None else table.schema
     data.pk_steps(train, recipe.identities, recipe.instances)
     evaluation = _evaluation(dataset, recipe)
 
@@ -76,7 +85,8 @@ def main(argv: list[str]) -> None:
     keras.mixed_precision.set_global_policy(FLAGS.precision)
     count = len(train.classes()[0])
     teacher = fitting.load_teacher(recipe, count)
-    members = fitting.build_members(recipe, count)
+    annotations = fitting.Annotations.of(train, schema)
+    members = fitting.build_members(recipe, count, annotations)
     say(f"{name}: {train}")
     scores: dict[str, Any] = {}
     if evaluation:
@@ -90,6 +100,7 @@ def main(argv: list[str]) -> None:
         recipe,
         run,
         settings,
+        schema=schema,
         teacher=teacher,
         seed=FLAGS.seed,
         cache=FLAGS.cache,
@@ -123,15 +134,39 @@ def _recipe(dataset: str) -> tuple[str, recipes.Recipe]:
     return name, dataclasses.replace(recipes.get(name), **given)
 
 
-def _dataset(name: str) -> tuple[str, data.ReidDataset]:
-    """The data set and the folder that it was read from."""
+def _dataset(
+    name: str, recipe: recipes.Recipe
+) -> tuple[str, data.ReidDataset | data.TrackletDataset]:
+    """The data set, of images or of tracklets, and the folder that it was read from."""
     data_dir = FLAGS.data_dir or ("data/synthetic" if name == "synthetic" else None)
     if data_dir is None:
         raise InputError(f"the data set {name} is read from a folder: give --data_dir")
-    return data_dir, data.load(name, data_dir)
+    FLAGS.data_dir = data_dir
+    return data_dir, (data.load_tracklets if recipe.temporal else data.load)(name, data_dir)
 
 
-def _trainable(dataset: data.ReidDataset, data_dir: str) -> data.PersonImages:
+def _attributes(recipe: recipes.Recipe) -> data.AttributeTable | None:
+    if bool(recipe.attribute_weight) != bool(FLAGS.attributes):
+        raise InputError(
+            "attributes are learned by a recipe from a table: give --attributes=FILE.csv together "
+            "with --recipe=attributes (or --attribute_weight), or neither"
+        )
+    return data.read_attributes(FLAGS.attributes) if recipe.attribute_weight else None
+
+
+def _annotated(images: Any, recipe: recipes.Recipe) -> Any:
+    """What of them can be read, with body points if the recipe needs them."""
+    if isinstance(images, data.Tracklets):
+        return data.readable_tracklets(images)
+    if bool(recipe.pose) != bool(FLAGS.keypoints):
+        raise InputError(
+            "pose needs body points, and nothing else does: give --keypoints=FILE.csv or "
+            "--keypoints=movenet:FILE.tflite together with --recipe=pose (or --pose), or neither"
+        )
+    return with_keypoints(data.readable(images), FLAGS.keypoints if recipe.pose else None)
+
+
+def _trainable(dataset: data.ReidDataset | data.TrackletDataset, data_dir: str) -> Any:
     if dataset.train is None:
         raise InputError(
             f"{data_dir!r} has query and gallery images only and cannot be trained on; score a "
@@ -140,19 +175,22 @@ def _trainable(dataset: data.ReidDataset, data_dir: str) -> data.PersonImages:
     return dataset.train
 
 
-def _evaluation(dataset: data.ReidDataset, recipe: recipes.Recipe) -> RetrievalEvaluation | None:
+def _evaluation(
+    dataset: data.ReidDataset | data.TrackletDataset, recipe: recipes.Recipe
+) -> RetrievalEvaluation | None:
     """How the model is scored; None for a data set without query and gallery."""
     if dataset.query is None or dataset.gallery is None:
         say("no query and gallery images: the model is trained, not scored")
         return None
     return RetrievalEvaluation(
-        data.readable(dataset.query),
-        data.readable(dataset.gallery),
+        _annotated(dataset.query, recipe),
+        _annotated(dataset.gallery, recipe),
         FLAGS.batch_size,
         FLAGS.eval_every or recipe.epochs,
         recipe.flip,
-        FLAGS.protocol,
+        "mars" if recipe.temporal and not FLAGS["protocol"].present else FLAGS.protocol,
         dataset.name,
+        recipe.frames,
     )
 
 

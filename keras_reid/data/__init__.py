@@ -1,30 +1,66 @@
 """Person images on disk: readers, checks, PK batches, and a drawn data set to start with."""
 
 from keras_reid.data import synthetic
+from keras_reid.data.attributes import AttributeSchema, AttributeTable, rates, read_attributes
 from keras_reid.data.checking import CheckReport, check
+from keras_reid.data.clips import clip_batches, pk_clips
 from keras_reid.data.decode import decodable, readable, unfit
 from keras_reid.data.images import PersonImages, ReidDataset
+from keras_reid.data.keypoints import (
+    MoveNet,
+    PoseEstimator,
+    Skeleton,
+    annotated,
+    estimate_keypoints,
+    read_keypoints,
+)
 from keras_reid.data.layouts import SUFFIXES, unlabelled
 from keras_reid.data.pairs import pair_batches
 from keras_reid.data.pipeline import image_batches, pk_batches
 from keras_reid.data.readers import load
 from keras_reid.data.sampling import pk_steps
+from keras_reid.data.tracklets import (
+    TrackletDataset,
+    Tracklets,
+    readable_tracklets,
+    tracklet_dataset,
+    tracklets,
+)
+from keras_reid.data.videos import load_tracklets
 from keras_reid.data.writing import write
 
 __all__ = [
     "SUFFIXES",
+    "AttributeSchema",
+    "AttributeTable",
     "CheckReport",
+    "MoveNet",
     "PersonImages",
+    "PoseEstimator",
     "ReidDataset",
+    "Skeleton",
+    "TrackletDataset",
+    "Tracklets",
+    "annotated",
     "check",
+    "clip_batches",
     "decodable",
+    "estimate_keypoints",
     "image_batches",
     "load",
+    "load_tracklets",
     "pair_batches",
     "pk_batches",
+    "pk_clips",
     "pk_steps",
+    "rates",
+    "read_attributes",
+    "read_keypoints",
     "readable",
+    "readable_tracklets",
     "synthetic",
+    "tracklet_dataset",
+    "tracklets",
     "unfit",
     "unlabelled",
     "write",

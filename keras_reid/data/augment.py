@@ -9,7 +9,7 @@ operations.
 
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -20,6 +20,14 @@ Recipe = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 IMAGENET_MEAN = (124, 116, 104)
 
 
+class Moves(NamedTuple):
+    """Where each pixel comes from: rows (b, h), columns (b, w), and the boxes that are erased."""
+
+    rows: tf.Tensor
+    columns: tf.Tensor
+    box: tf.Tensor
+
+
 def none(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """The images as they are."""
     del seed
@@ -28,8 +36,12 @@ def none(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 
 def flip(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """Every second image, on average, mirrored left to right."""
+    return _rearrange(images, *_flip_moves(images, seed))
+
+
+def _flip_moves(images: tf.Tensor, seed: tf.Tensor) -> Moves:
     rows, columns = _in_place(images)
-    return _rearrange(images, rows, _flipped(columns, seed), _no_box(images))
+    return Moves(rows, _flipped(columns, seed), _no_box(images))
 
 
 def default(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
@@ -38,12 +50,21 @@ def default(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     The padding is 10 pixels for an image of 256×128 and in proportion for other sizes.
     (Luo et al., Bag of Tricks for person re-identification, CVPRW 2019, arXiv:1903.07071.)
     """
+    return _rearrange(images, *_default_moves(images, seed))
+
+
+def _default_moves(images: tf.Tensor, seed: tf.Tensor) -> Moves:
     flip_seed, crop_seed, erase_seed = tf.unstack(tf.random.split(seed, 3))
     rows, columns = _cropped(*_in_place(images), crop_seed)
-    return _rearrange(images, rows, _flipped(columns, flip_seed), _erased(images, erase_seed))
+    return Moves(rows, _flipped(columns, flip_seed), _erased(images, erase_seed))
 
 
 RECIPES: dict[str, Recipe] = {"none": none, "flip": flip, "default": default}
+MOVES: dict[str, Callable[[tf.Tensor, tf.Tensor], Moves]] = {
+    "none": lambda images, seed: Moves(*_in_place(images), _no_box(images)),
+    "flip": _flip_moves,
+    "default": _default_moves,
+}
 
 KERAS_CV: dict[str, Callable[[ModuleType], Any]] = {
     "randaugment": lambda keras_cv: keras_cv.layers.RandAugment(
@@ -81,6 +102,65 @@ def recipe(augment: str | Recipe) -> Recipe:
         return _before_default(KERAS_CV[augment](_keras_cv(augment)))
     known = ", ".join([*RECIPES, *KERAS_CV])
     raise InputError(f"augment must be a function or one of {known}, got {augment!r}: pass one")
+
+
+def with_keypoints(
+    augment: str | Recipe, mirror: tuple[int, ...]
+) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
+    """The recipe of that name for `(images, keypoints (b, k, 3), seed)`: points move with pixels.
+
+    The images are those of the recipe alone. A mirrored image exchanges left and right points; a
+    point that leaves the image, or is erased with its surroundings, loses all confidence.
+
+    Args:
+        augment: none, flip or default: the others do not tell where they move a pixel.
+        mirror: for each point the number of the one that it becomes in the mirror.
+
+    Raises:
+        InputError: another recipe.
+    """
+    if not isinstance(augment, str) or augment not in MOVES:
+        raise InputError(
+            f"with keypoints, augment is one of {', '.join(MOVES)}, which tell where they move "
+            f"the pixels: received {augment!r}"
+        )
+    moves = MOVES[augment]
+
+    def change(
+        images: tf.Tensor, keypoints: tf.Tensor, seed: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        chosen = moves(images, seed)
+        changed = images if augment == "none" else _rearrange(images, *chosen)
+        return changed, moved(keypoints, chosen, mirror)
+
+    return change
+
+
+def moved(keypoints: tf.Tensor, moves: Moves, mirror: tuple[int, ...]) -> tf.Tensor:
+    """Where the points (b, k, 3), x and y as shares of width and height, are after the moves."""
+    x, flips = _followed(keypoints[..., 0], moves.columns)
+    y, _ = _followed(keypoints[..., 1], moves.rows)
+    height, width = tf.shape(moves.rows)[1], tf.shape(moves.columns)[1]
+    top, left, bottom, right = tf.unstack(tf.cast(moves.box[:, :, None], tf.float32), axis=1)
+    down, across = y * tf.cast(height, tf.float32), x * tf.cast(width, tf.float32)
+    erased = (down >= top) & (down < bottom) & (across >= left) & (across < right)
+    seen = (x >= 0) & (x <= 1) & (y >= 0) & (y <= 1) & ~erased
+    confidence = tf.where(seen, keypoints[..., 2], 0.0)
+    points = tf.stack([x, y, confidence], axis=-1)
+    return tf.where(flips[:, None, None], tf.gather(points, mirror, axis=1), points)
+
+
+def _followed(share: tf.Tensor, places: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The new shares (b, k), and which rows of places (b, n) run backwards.
+
+    Pixel p holds what was at `places[p] = first ± p`, so what was at q is at `±(q − first)`; the
+    centre of pixel p is at the share `(p + ½)/n`.
+    """
+    size = tf.cast(tf.shape(places)[1], tf.float32)
+    first, last = tf.cast(places[:, :1], tf.float32), tf.cast(places[:, -1:], tf.float32)
+    back = last < first
+    pixel = share * size - 0.5 - first
+    return (tf.where(back, -pixel, pixel) + 0.5) / size, back[:, 0]
 
 
 def _before_default(layer: Callable[..., tf.Tensor]) -> Recipe:

@@ -1,7 +1,8 @@
 """Which image shows whom, seen by which camera, as parallel columns."""
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,9 @@ class PersonImages:
         identity: (n,) integer or text labels, as they stand on disk.
         camera: (n,) integers, or None for data without cameras. None is a mode of its own:
             evaluation then compares every query with every gallery image.
+        columns: what else is known of each image, arrays (n, …) by name: they become labels of
+            the batches, but "keypoints" (n, k, 3), which moves with the pixels and becomes an
+            input, see `keras_reid.data.keypoints`.
 
     Raises:
         InputError: the columns differ in length, or hold something else than the above.
@@ -26,6 +30,7 @@ class PersonImages:
     path: np.ndarray
     identity: np.ndarray
     camera: np.ndarray | None
+    columns: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         # A frozen dataclass is filled through object.__setattr__; the caller may pass lists.
@@ -42,6 +47,14 @@ class PersonImages:
                 f"{len(self.identity)} and {'None' if self.camera is None else len(self.camera)}: "
                 "pass columns of one length, or camera=None for data without cameras"
             )
+        columns = {name: np.asarray(values) for name, values in self.columns.items()}
+        object.__setattr__(self, "columns", columns)
+        for name, values in columns.items():
+            if name in ("path", "identity", "camera") or values.shape[:1] != (len(self),):
+                raise InputError(
+                    f"a further column has a name of its own and one entry per image: received "
+                    f"{name!r} of shape {values.shape} for {len(self)} images; pass (n, …)"
+                )
 
     def __len__(self) -> int:
         return len(self.path)
@@ -50,7 +63,12 @@ class PersonImages:
         """The images at an index, a slice, an array of indices or a boolean mask."""
         rows = np.atleast_1d(np.arange(len(self))[rows])
         camera = None if self.camera is None else self.camera[rows]
-        return PersonImages(self.path[rows], self.identity[rows], camera)
+        columns = {name: values[rows] for name, values in self.columns.items()}
+        return PersonImages(self.path[rows], self.identity[rows], camera, columns)
+
+    def with_columns(self, **columns: Any) -> "PersonImages":
+        """The same images with these columns beside those that they have."""
+        return PersonImages(self.path, self.identity, self.camera, {**self.columns, **columns})
 
     def __repr__(self) -> str:
         cameras = "no" if self.camera is None else len(np.unique(self.camera))

@@ -6,14 +6,16 @@ cache the first half is done once, and an epoch only gathers rows.
 
 import os
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from keras_reid.data import cache as caching
-from keras_reid.data.augment import Recipe, recipe
+from keras_reid.data.augment import Recipe, recipe, with_keypoints
 from keras_reid.data.decode import decode, readable
 from keras_reid.data.images import PersonImages
+from keras_reid.data.keypoints import KEYPOINTS, skeleton_of
 from keras_reid.data.sampling import pk_rows, pk_steps
 from keras_reid.errors import InputError
 
@@ -61,29 +63,32 @@ def pk_batches(
     Returns:
         Elements (uint8 (b, h, w, 3), {"identity": int32 (b,), "camera": int32 (b,)}), identities
         as class indices of the readable images' `classes()`, grouped K by K; no "camera" for
-        images without cameras. With `views`, a tuple of so many images instead of the images.
+        images without cameras; further columns of the images beside them. With `views`, a tuple of
+        so many images instead of the images. For images with a column "keypoints", instead of the
+        images {"images": uint8 (b, h, w, 3), "keypoints": float32 (b, k, 3)}.
 
     Raises:
         InputError: no images, more than 1 % of them unreadable, or P, K, size, recipe, `last`,
             cache or views that cannot be.
     """
     _check(images, image_size)
-    change = recipe(augment)
+    change = _change(images, augment)
     if views is not None and views < 1:
         raise InputError(f"views must be 1 or more, or None, got {views}: pass one per member")
     pk_steps(images, identities, instances, last)  # refuses before every file is read
     images, load = _readable_and_load(images, image_size, cache)
-    labels = _labels(images)
+    labels, points = _labels(images), images.columns.get(KEYPOINTS)
     steps = pk_steps(images, identities, instances, last)
+    shape = (identities * instances, *image_size, 3)
 
-    def finish(step: tf.Tensor, element: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, dict]:
+    def finish(step: tf.Tensor, element: tuple[tf.Tensor, tf.Tensor]) -> tuple[Any, dict]:
         rows, pixels = element
 
-        def view(number: int) -> tf.Tensor:
+        def view(number: int) -> Any:
             # Folded, so that augmentation and sampling, which counts in (seed, epoch), never agree.
             pair = tf.stack([tf.constant(seed, tf.int64), step])
-            changed = change(pixels, tf.random.fold_in(pair, number))
-            return tf.ensure_shape(changed, (identities * instances, *image_size, 3))
+            own = None if points is None else tf.gather(tf.constant(points, tf.float32), rows)
+            return change(tf.ensure_shape(pixels, shape), own, tf.random.fold_in(pair, number))
 
         seen = view(1) if views is None else tuple(map(view, range(1, views + 1)))
         return seen, {name: tf.gather(column, rows) for name, column in labels.items()}
@@ -101,6 +106,8 @@ def image_batches(
 ) -> tf.data.Dataset:
     """All images once, in the order of the columns, as uint8 (b, h, w, 3); the last batch is short.
 
+    With a column "keypoints", {"images": uint8 (b, h, w, 3), "keypoints": float32 (b, k, 3)}.
+
     Args:
         images: n images that can be read: pass them through `readable` first.
         batch_size: b.
@@ -115,8 +122,28 @@ def image_batches(
     if batch_size < 1:
         raise InputError(f"batch_size must be 1 or more, got {batch_size}: raise it")
     rows = tf.data.Dataset.range(len(images)).batch(batch_size)
-    batches = _load(images, image_size, cache)(rows, batch_size)
-    return batches.map(lambda rows, pixels: pixels).prefetch(AHEAD)
+    batches = load_rows(images, image_size, cache)(rows, batch_size)
+    points = images.columns.get(KEYPOINTS)
+    if points is None:
+        return batches.map(lambda rows, pixels: pixels).prefetch(AHEAD)
+    points = tf.constant(points, tf.float32)
+    return batches.map(
+        lambda rows, pixels: {"images": pixels, KEYPOINTS: tf.gather(points, rows)}
+    ).prefetch(AHEAD)
+
+
+def _change(images: PersonImages, augment: str | Recipe) -> Callable[..., Any]:
+    """`change(pixels, points or None, seed)`: what the model sees of these pixels."""
+    if KEYPOINTS not in images.columns:
+        alone = recipe(augment)
+        return lambda pixels, points, seed: tf.ensure_shape(alone(pixels, seed), pixels.shape)
+    both = with_keypoints(augment, skeleton_of(images.columns[KEYPOINTS]).mirror)
+
+    def change(pixels: tf.Tensor, points: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
+        changed, points = both(pixels, points, seed)
+        return {"images": tf.ensure_shape(changed, pixels.shape), KEYPOINTS: points}
+
+    return change
 
 
 def _check(images: PersonImages, image_size: tuple[int, int]) -> None:
@@ -133,7 +160,7 @@ def _labels(images: PersonImages) -> dict[str, np.ndarray]:
     labels = {"identity": images.classes()[1]}
     if images.camera is not None:
         labels["camera"] = images.camera.astype(np.int32)
-    return labels
+    return labels | {k: v for k, v in images.columns.items() if k != KEYPOINTS}
 
 
 def _readable_and_load(
@@ -143,12 +170,12 @@ def _readable_and_load(
     if cache not in (None, "memory"):
         file = caching.cache_file(cache, images, image_size)
         if caching.complete(file, (len(images), *image_size, 3)):
-            return images, _load(images, image_size, cache)
+            return images, load_rows(images, image_size, cache)
     images = readable(images)
-    return images, _load(images, image_size, cache)
+    return images, load_rows(images, image_size, cache)
 
 
-def _load(images: PersonImages, image_size: tuple[int, int], cache: Cache) -> Load:
+def load_rows(images: PersonImages, image_size: tuple[int, int], cache: Cache) -> Load:
     """`load(rows, b)`: batches of rows (b,) to batches of (rows (b,), uint8 (b, h, w, 3))."""
     path = tf.constant(images.path)
 

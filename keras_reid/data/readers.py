@@ -130,7 +130,7 @@ def read_cuhk03(root: Path, boxes: str = "detected") -> ReidDataset:
 
 
 def _cuhk03_mat(config: Path, folder: Path) -> ReidDataset:
-    split = _matlab(config, ("filelist", "labels", "train_idx", "query_idx", "gallery_idx"))
+    split = matlab(config, ("filelist", "labels", "train_idx", "query_idx", "gallery_idx"))
     labels = split["labels"].ravel()
 
     def rows(part: str) -> list[Row]:
@@ -146,7 +146,8 @@ def _cuhk03_mat(config: Path, folder: Path) -> ReidDataset:
     return ReidDataset("cuhk03", *(columns(rows(p), config) for p in ("train", "query", "gallery")))
 
 
-def _matlab(file: Path, keys: tuple[str, ...]) -> dict[str, np.ndarray]:
+def matlab(file: Path, keys: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """The arrays of a MATLAB file."""
     try:
         from scipy.io import loadmat
         from scipy.io.matlab import MatReadError

@@ -1,4 +1,4 @@
-"""Generalized-mean pooling."""
+"""Pooling of a feature map into one vector."""
 
 from typing import Any
 
@@ -41,8 +41,21 @@ class GeneralizedMeanPooling2D(keras.layers.Layer):
         return {**super().get_config(), "p": self.initial_p, "epsilon": self.epsilon}
 
 
+@keras.saving.register_keras_serializable(package="keras_reid")
+class AverageMaxPooling2D(keras.layers.Layer):
+    """`mean_hw x + max_hw x`: `(b, h, w, d)` → `(b, d)`, in float32."""
+
+    def call(self, inputs: Any) -> Any:
+        x = ops.cast(inputs, "float32")
+        return ops.cast(ops.mean(x, axis=(1, 2)) + ops.max(x, axis=(1, 2)), self.compute_dtype)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return (input_shape[0], input_shape[-1])
+
+
 POOLINGS: dict[str, type[keras.layers.Layer]] = {
     "avg": keras.layers.GlobalAveragePooling2D,
+    "avg_max": AverageMaxPooling2D,
     "gem": GeneralizedMeanPooling2D,
     "max": keras.layers.GlobalMaxPooling2D,
 }

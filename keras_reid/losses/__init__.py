@@ -1,9 +1,15 @@
 """Losses for person re-identification, all `keras.losses.Loss`: they work in a plain `fit`."""
 
 from keras_reid.losses.alignment import AlignedTripletLoss
+from keras_reid.losses.attributes import AttributeLoss
 from keras_reid.losses.base import FACTS, MetricLoss
 from keras_reid.losses.facts import LossFact, facts
-from keras_reid.losses.identity import CenterLoss, IdentityLoss, MarginSoftmaxLoss
+from keras_reid.losses.identity import (
+    CenterLoss,
+    IdentityLoss,
+    MarginSoftmaxLoss,
+    VisibleIdentityLoss,
+)
 from keras_reid.losses.imitation import (
     IMITATIONS,
     DistanceImitation,
@@ -42,6 +48,7 @@ __all__ = [
     "IMITATIONS",
     "METRIC_LOSSES",
     "AlignedTripletLoss",
+    "AttributeLoss",
     "CenterLoss",
     "CircleLoss",
     "ContrastiveLoss",
@@ -62,5 +69,6 @@ __all__ = [
     "TripletHardLoss",
     "TripletLoss",
     "TripletSemiHardLoss",
+    "VisibleIdentityLoss",
     "facts",
 ]

@@ -46,15 +46,38 @@ class IdentityLoss(keras.losses.Loss):
         self.smoothing = float(smoothing)
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        return ops.sum(self.of_parts(y_true, y_pred), axis=-1)
+
+    def of_parts(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        """The losses `(b, p)` of all classifiers."""
         logits = _of_parts(y_pred)
         labels = ops.broadcast_to(_labels(y_true)[:, None], ops.shape(logits)[:2])
         onehot = ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
         uniform = -ops.mean(ops.log_softmax(logits), axis=-1)
-        loss = (1 - self.smoothing) * onehot + self.smoothing * uniform
-        return ops.sum(loss, axis=-1)
+        return (1 - self.smoothing) * onehot + self.smoothing * uniform
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "dtype": self.dtype, "smoothing": self.smoothing}
+
+
+@keras.saving.register_keras_serializable(package="keras_reid")
+class VisibleIdentityLoss(IdentityLoss):
+    """`Σ_p c_p · CE_p`: smoothed cross-entropy of parts, each by how visible it is.
+
+    As HOReID trains its parts (Wang et al., CVPR 2020, arXiv:2003.08177). Visibility is data: no
+    gradient goes back to it.
+
+    Args:
+        smoothing: as of `IdentityLoss`.
+
+    `y_true` are class indices `(b,)`, `y_pred` the tuple of logits `(b, p, c)` and visibility
+    `(b, p)`; the result is `(b,)` in nats.
+    """
+
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        logits, visibility = y_pred
+        weight = ops.stop_gradient(ops.cast(visibility, "float32"))
+        return ops.sum(weight * self.of_parts(y_true, logits), axis=-1)
 
 
 def _arcface(cosine: Tensor, margin: float) -> Tensor:

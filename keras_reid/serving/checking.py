@@ -15,7 +15,6 @@ from keras_reid.data.decode import decode
 from keras_reid.data.pipeline import fitted
 from keras_reid.errors import InputError
 from keras_reid.serving.embedders import load
-from keras_reid.serving.exporting import image_size
 from keras_reid.training.callbacks import rank_images
 
 
@@ -69,7 +68,7 @@ def parity(
         InputError: `saved_model` cannot be loaded, or there are no readable images.
     """
     saved = load(saved_model)
-    size = image_size(model)
+    size = models.image_size(model)
     local = saved.has_local
     if isinstance(images, PersonImages):
         images = readable(images)
@@ -154,7 +153,7 @@ def scores(
     """
     saved = load(exported)
     embedder = models.Embedder(model, flip)
-    size = image_size(model)
+    size = models.image_size(model)
 
     def scored(embed: Callable[[PersonImages], Any]) -> dict[str, float]:
         result = rank_images(embed, query, gallery, protocol)

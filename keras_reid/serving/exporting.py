@@ -72,7 +72,7 @@ def export(
         )
     if precision != "float32" and format != "litert":
         raise InputError(f"{precision} is for the format litert: received {format!r}")
-    size = image_size(model)
+    size = models.image_size(model)
     net = models.outputs_at_test(model, local)
     unit = models.unit_outputs(constant(folded(net)), flip)
     stripes = net.output["local"].shape[1:] if local else None
@@ -102,11 +102,3 @@ def export(
     return new_version(directory, version, write)
 
 
-def image_size(model: keras.Model) -> tuple[int, int]:
-    height, width = model.inputs[0].shape[1:3]
-    if height is None or width is None:
-        raise InputError(
-            f"images are resized to the size that the model was built for: received a model for "
-            f"{height}×{width} pixels; build it with a fixed image_size"
-        )
-    return height, width

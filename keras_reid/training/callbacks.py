@@ -12,21 +12,21 @@ import numpy as np
 from absl import logging
 
 from keras_reid import evaluation, models
-from keras_reid.data import PersonImages, image_batches
+from keras_reid.data import PersonImages, Tracklets, image_batches
 from keras_reid.errors import InputError
 from keras_reid.losses import MetricLoss
 from keras_reid.training.learner import Optimized
 
 
 def rank_images(
-    embed: Callable[[PersonImages], Any],
-    query: PersonImages,
-    gallery: PersonImages,
+    embed: Callable[[Any], Any],
+    query: PersonImages | Tracklets,
+    gallery: PersonImages | Tracklets,
     protocol: str = "market1501",
     dataset: str | None = None,
     distance: str | None = None,
 ) -> evaluation.RankingResult:
-    """`evaluation.rank` of the features `embed(images)` of two sets of images."""
+    """`evaluation.rank` of the features `embed(images)` of two sets of images or tracklets."""
     return evaluation.rank(
         (embed(query), embed(gallery)),
         query.identity,
@@ -54,19 +54,22 @@ class RetrievalEvaluation(keras.callbacks.Callback):
         flip: see `models.embed`.
         protocol: see `evaluation.rank`.
         dataset: name to record in the result.
+        frames: of a clip, for tracklets and a model of `models.build_tracklet`.
     """
 
     def __init__(
         self,
-        query: PersonImages,
-        gallery: PersonImages,
+        query: PersonImages | Tracklets,
+        gallery: PersonImages | Tracklets,
         batch_size: int = 128,
         every: int = 1,
         flip: bool = False,
         protocol: str = "market1501",
         dataset: str | None = None,
+        frames: int = 8,
     ) -> None:
         super().__init__()
+        self.frames = frames
         self.query = query
         self.gallery = gallery
         self.batch_size = batch_size
@@ -83,7 +86,11 @@ class RetrievalEvaluation(keras.callbacks.Callback):
             self._embedders[id(model)] = model, models.Embedder(model, self.flip)
         embedder = self._embedders[id(model)][1]
 
-        def embed(images: PersonImages) -> np.ndarray:
+        def embed(images: PersonImages | Tracklets) -> np.ndarray:
+            if isinstance(images, Tracklets):
+                frames = self.frames if models.takes_clips(model) else None
+                clips = max(1, self.batch_size // self.frames)
+                return models.embed_tracklets(embedder, images, embedder.image_size, frames, clips)
             return embedder(image_batches(images, self.batch_size, embedder.image_size))
 
         return rank_images(embed, self.query, self.gallery, self.protocol, self.dataset)

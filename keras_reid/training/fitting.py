@@ -1,15 +1,25 @@
 """From a recipe and images to a trained model."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_reid import losses, models
-from keras_reid.data import PersonImages, pk_batches, pk_steps
+from keras_reid.data import (
+    AttributeSchema,
+    PersonImages,
+    Tracklets,
+    pk_batches,
+    pk_clips,
+    pk_steps,
+    rates,
+)
+from keras_reid.data.keypoints import KEYPOINTS
 from keras_reid.errors import InputError
-from keras_reid.heads import Head, LocalHead, PartHead
+from keras_reid.heads import AttributeHead, Head, LocalHead, PartHead, PoseHead
 from keras_reid.training.callbacks import (
     Backup,
     CollapseMonitor,
@@ -27,8 +37,54 @@ from keras_reid.training.runs import Run
 from keras_reid.training.schedules import schedule
 
 
-def build_model(recipe: Recipe, num_identities: int) -> keras.Model:
-    """The untrained model of a recipe."""
+@dataclass(frozen=True)
+class Annotations:
+    """What training images have beside identities and cameras, as far as a model depends on it.
+
+    Attributes:
+        keypoints: number of body points; 0: none.
+        schema: of the attributes; None: none.
+        rates: share of the training images that have each attribute.
+    """
+
+    keypoints: int = 0
+    schema: AttributeSchema | None = None
+    rates: np.ndarray = field(default_factory=lambda: np.zeros(0))
+
+    @classmethod
+    def of(cls, images: Any, schema: AttributeSchema | None = None) -> "Annotations":
+        """Those of images (or tracklets, which have none), with the names of their attributes."""
+        points = getattr(images, "columns", {}).get(KEYPOINTS)
+        return cls(
+            0 if points is None else points.shape[1],
+            schema,
+            np.zeros(0) if schema is None else rates(images),
+        )
+
+
+NONE = Annotations()
+
+
+def build_model(
+    recipe: Recipe, num_identities: int, annotations: Annotations = NONE
+) -> keras.Model:
+    """The untrained model of a recipe.
+
+    Raises:
+        InputError: a recipe with pose or attributes without the annotations that they need.
+    """
+    if recipe.temporal:
+        return models.build_tracklet(
+            recipe.backbone,
+            num_identities if recipe.classifies else None,
+            recipe.image_size,
+            temporal=recipe.temporal,
+            weights=recipe.weights,
+            pooling=recipe.pooling,
+            neck=recipe.neck,
+            last_stride=recipe.last_stride,
+            width=recipe.embedding_width or None,
+        )
     return models.build(
         recipe.backbone,
         num_identities if recipe.classifies else None,
@@ -38,12 +94,12 @@ def build_model(recipe: Recipe, num_identities: int) -> keras.Model:
         neck=recipe.neck,
         last_stride=recipe.last_stride,
         width=recipe.embedding_width or None,
-        heads=build_heads(recipe),
+        heads=build_heads(recipe, annotations),
     )
 
 
-def build_heads(recipe: Recipe) -> list[Head]:
-    """The local features and the parts of a recipe, if it has any."""
+def build_heads(recipe: Recipe, annotations: Annotations = NONE) -> list[Head]:
+    """The local features, parts, pose and attributes of a recipe, if it has any."""
     chosen: list[Head] = []
     if recipe.stripes:
         chosen.append(
@@ -58,13 +114,29 @@ def build_heads(recipe: Recipe) -> list[Head]:
     if recipe.parts:
         refinable = bool(recipe.induction or recipe.refinement)
         chosen.append(PartHead(recipe.parts, recipe.part_width, recipe.part_dropout, refinable))
+    if recipe.pose:
+        if not annotations.keypoints:
+            raise InputError("pose needs body points of the images: give --keypoints")
+        chosen.append(PoseHead(annotations.keypoints, recipe.pose_width))
+    if recipe.attribute_weight:
+        schema = _schema(annotations)
+        chosen.append(AttributeHead(len(schema.names), schema.exclusive))
     return chosen
 
 
-def build_members(recipe: Recipe, num_identities: int) -> list[keras.Model]:
+def _schema(annotations: Annotations) -> AttributeSchema:
+    if annotations.schema is None:
+        raise InputError("attributes of the identities are learned from a table: give --attributes")
+    return annotations.schema
+
+
+def build_members(
+    recipe: Recipe, num_identities: int, annotations: Annotations = NONE
+) -> list[keras.Model]:
     """The untrained models of a recipe: one for each member, or a single one."""
     return [
-        build_model(replace(recipe, backbone=name), num_identities) for name in recipe.backbones
+        build_model(replace(recipe, backbone=name), num_identities, annotations)
+        for name in recipe.backbones
     ]
 
 
@@ -101,11 +173,12 @@ def load_teacher(recipe: Recipe, num_identities: int) -> keras.Model | None:
     return model
 
 
-def build_objective(recipe: Recipe) -> Objective:
+def build_objective(recipe: Recipe, annotations: Annotations = NONE) -> Objective:
     """`identity_weight · identity loss(logits) + metric_weight · metric loss(features)`.
 
     With stripes also `local_weight · aligned triplet loss(features, local)`; with parts the
-    identity loss is the sum over theirs.
+    identity loss is the sum over theirs. With pose also `pose_weight · identity_weight · Σ c CE` of
+    the visible parts; with attributes `attribute_weight · mean attribute loss`.
     """
     identity = losses.IdentityLoss(recipe.smoothing)
     logits = "part_logits" if recipe.parts else "logits"
@@ -116,6 +189,14 @@ def build_objective(recipe: Recipe) -> Objective:
     if recipe.stripes:
         aligned = losses.AlignedTripletLoss(**_margin(recipe))
         terms.append(Term("local", aligned, ("features", "local"), weight=recipe.local_weight))
+    if recipe.pose:
+        visible = losses.VisibleIdentityLoss(recipe.smoothing)
+        weight = recipe.pose_weight * recipe.identity_weight
+        terms.append(Term("pose", visible, ("part_logits", "visibility"), weight=weight))
+    if recipe.attribute_weight:
+        loss = losses.AttributeLoss(annotations.rates, _schema(annotations).exclusive)
+        weight = recipe.attribute_weight / loss.classifiers
+        terms.append(Term("attributes", loss, "attributes", "attributes", weight))
     return Objective(*(term for term in terms if term.weight > 0))
 
 
@@ -139,9 +220,10 @@ def build_learner(
     recipe: Recipe,
     steps_per_epoch: int,
     teacher: keras.Model | None = None,
+    annotations: Annotations = NONE,
 ) -> Learner | MutualLearner:
     """The compiled learner of a recipe: of one model, of several, of one with a teacher."""
-    objective = build_objective(recipe)
+    objective = build_objective(recipe, annotations)
     optimizers = [build_optimizer(recipe, steps_per_epoch) for _ in members]
     if not recipe.imitate:
         learner = Learner(members[0], objective)
@@ -163,6 +245,29 @@ def build_learner(
         )
     mutual.compile(optimizers)
     return mutual
+
+
+def _batches(
+    images: PersonImages | Tracklets,
+    recipe: Recipe,
+    members: int,
+    seed: int,
+    first_epoch: int,
+    cache: str | None,
+) -> Any:
+    """What a recipe is trained on, from an epoch on."""
+    same: dict[str, Any] = {
+        "identities": recipe.identities,
+        "instances": recipe.instances,
+        "image_size": recipe.image_size,
+        "augment": recipe.augment,
+        "seed": seed,
+        "first_epoch": first_epoch,
+        "cache": cache,
+    }
+    if isinstance(images, Tracklets):
+        return pk_clips(images, frames=recipe.frames, **same)
+    return pk_batches(images, views=members if recipe.own_views else None, **same)
 
 
 def _given(recipe: Recipe, *names: str) -> dict[str, Any]:
@@ -200,11 +305,12 @@ def build_optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Op
 
 def fit(
     model: keras.Model | Sequence[keras.Model],
-    images: PersonImages,
+    images: PersonImages | Tracklets,
     recipe: Recipe,
     run: Run,
     flags: dict[str, Any],
     *,
+    schema: AttributeSchema | None = None,
     teacher: keras.Model | None = None,
     seed: int = 0,
     cache: str | None = None,
@@ -217,10 +323,11 @@ def fit(
     Args:
         model: of `build_model`, or the list of `build_members`; in its initial state also when
             a run is resumed.
-        images: the training images.
+        images: the training images; tracklets for a recipe with `temporal`.
         recipe: what to do.
         run: where backups, history and TensorBoard logs go.
         flags: what is recorded of how the run was made; a run is resumed with the same only.
+        schema: of the images' column "attributes".
         teacher: of `load_teacher`.
         seed: of the sampling and the augmentation.
         cache: see `keras_reid.data.pk_batches`.
@@ -232,27 +339,18 @@ def fit(
     """
     members = [model] if isinstance(model, keras.Model) else list(model)
     run.check(flags)
+    annotations = Annotations.of(images, schema)
     steps = pk_steps(images, recipe.identities, recipe.instances)
     begin = 0
     for number, phase in enumerate(recipe.phases, start=1):
         end = begin + phase.recipe.epochs
         with prepared(members, phase):
-            learner = build_learner(members, phase.recipe, steps, teacher)
+            learner = build_learner(members, phase.recipe, steps, teacher, annotations)
             backup = Backup(run.backup_file(number), steps)
             # A later phase began with what its own backup holds.
             first = begin + backup.restore(learner)
             if first < end and not run.backup_file(number + 1).exists():
-                batches = pk_batches(
-                    images,
-                    identities=recipe.identities,
-                    instances=recipe.instances,
-                    image_size=recipe.image_size,
-                    augment=recipe.augment,
-                    seed=seed,
-                    first_epoch=first,
-                    cache=cache,
-                    views=len(members) if recipe.own_views else None,
-                )
+                batches = _batches(images, recipe, len(members), seed, first, cache)
                 run.start(flags)
                 learner.fit(
                     batches,

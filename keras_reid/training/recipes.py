@@ -6,6 +6,7 @@ from typing import Any
 from keras_reid.errors import InputError
 from keras_reid.heads import ORDERS
 from keras_reid.layers.stripes import STRIPE_POOLINGS
+from keras_reid.layers.temporal import TEMPORAL
 from keras_reid.losses import IMITATIONS, METRIC_LOSSES
 from keras_reid.training.mutual import AVERAGES, UPDATES
 
@@ -77,6 +78,18 @@ class Recipe:
         default=0,
     )
     refinement: int = _value("Epochs, after those, of the whole with refined parts.", default=0)
+    pose: bool = _value("Parts where the body points of --keypoints are (HOReID).", default=False)
+    pose_width: int = _value("Width of such a part.", default=256)
+    pose_weight: float = _value("Weight of the identity loss of all these parts.", default=1.0)
+    attribute_weight: float = _value(
+        "Weight of the mean loss of the attributes of --attributes; 0: none.", default=0.0
+    )
+    temporal: str = _value(
+        f"How the frames of a tracklet are pooled: {', '.join(TEMPORAL)}; empty: images, no "
+        "tracklets.",
+        default="",
+    )
+    frames: int = _value("Frames of a clip of a tracklet, of which a batch has P x K.", default=4)
     members: str = _value(
         "Backbones, separated by commas, of models that learn from each other; empty: one model "
         "of --backbone.",
@@ -123,6 +136,10 @@ class Recipe:
             "induction": 0,
             "refinement": 0,
             "ramp_up": 0,
+            "pose_width": 1,
+            "pose_weight": 0,
+            "attribute_weight": 0,
+            "frames": 1,
         }
         for name, bound in least.items():
             if getattr(self, name) < bound:
@@ -154,6 +171,21 @@ class Recipe:
                 f"{self.refinement} with parts=0; give the number of parts"
             )
         _ = self.imitations, self.graph
+        instead = {"parts": self.parts, "pose": self.pose, "attributes": self.attribute_weight}
+        chosen = [name for name, value in instead.items() if value]
+        if len(chosen) > 1:
+            raise InputError(
+                f"{' and '.join(chosen)} each make the embedding: received them together; choose one"
+            )
+        if self.temporal and self.temporal not in TEMPORAL:
+            raise InputError(
+                f"temporal is one of {', '.join(TEMPORAL)}: received {self.temporal!r}"
+            )
+        if self.temporal and (chosen or self.stripes or len(self.backbones) > 1 or self.imitate):
+            raise InputError(
+                "tracklets are learned by one model without stripes, parts, pose and attributes: "
+                f"received temporal={self.temporal!r} beside them"
+            )
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -283,6 +315,13 @@ RECIPES: dict[str, Recipe] = {
     "pcb_rpp": replace(
         _BOT, parts=4, metric_weight=0.0, smoothing=0.0, epochs=12, induction=4, refinement=8
     ),
+    # Parts where the body points are (Wang et al., HOReID, CVPR 2020, arXiv:2003.08177); identity
+    # and attributes together (Lin et al., Pattern Recognition 2019, arXiv:1703.07220), where the
+    # published factor of 8 on the identity loss is 1/8 on the attributes; and clips of tracklets
+    # (Gao and Nevatia, arXiv:1805.02104).
+    "pose": replace(_BOT, pose=True, pooling="avg_max"),
+    "attributes": replace(_BOT, attribute_weight=0.125),
+    "tracklets": replace(_BOT, temporal="mean", identities=8, instances=2, frames=4),
     # From nothing on a CPU in a minute or two: the drawn pedestrians.
     "tiny": Recipe(
         backbone="tiny",

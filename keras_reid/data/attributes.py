@@ -1,0 +1,195 @@
+"""Attributes of persons: what is published for Market-1501 and DukeMTMC-reID, or one's own table."""
+
+import csv
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_reid.data.images import PersonImages
+from keras_reid.errors import InputError
+
+ATTRIBUTES = "attributes"  # the column of the images
+AGES = ("child", "teenager", "adult", "old")
+COLOURS = "black|white|red|purple|yellow|gray|grey|blue|green|brown|pink|orange|mixture"
+# Of each group at most one is true: up... and down... colours, and the ages.
+EXCLUSIVE = {
+    "up": re.compile(f"up_?({COLOURS})"),
+    "down": re.compile(f"down_?({COLOURS})"),
+    "age": re.compile("age_.+"),
+}
+UNKNOWN = -1.0
+
+
+@dataclass(frozen=True)
+class AttributeSchema:
+    """Attributes by name, and which of them exclude each other."""
+
+    names: tuple[str, ...]
+
+    @property
+    def groups(self) -> dict[str, tuple[int, ...]]:
+        """The columns of which at most one is true, by the name of the group: up, down, age."""
+        found = {
+            group: tuple(i for i, name in enumerate(self.names) if pattern.fullmatch(name))
+            for group, pattern in EXCLUSIVE.items()
+        }
+        return {group: columns for group, columns in found.items() if len(columns) > 1}
+
+    @property
+    def exclusive(self) -> tuple[tuple[int, ...], ...]:
+        """The groups as `keras_reid.losses.AttributeLoss` takes them."""
+        return tuple(self.groups.values())
+
+    def column(self, name: str) -> int:
+        """The column of an attribute; an unknown name raises `InputError` and lists the known."""
+        if name not in self.names:
+            raise InputError(f"attributes are {', '.join(self.names)}: received {name!r}")
+        return self.names.index(name)
+
+
+@dataclass(frozen=True, eq=False)
+class AttributeTable:
+    """The attributes of identities: `values[i, m]` is 1, 0 or −1 (unknown) for `identity[i]`."""
+
+    schema: AttributeSchema
+    identity: np.ndarray
+    values: np.ndarray
+
+    def label(self, images: PersonImages) -> PersonImages:
+        """The images with the column "attributes" (n, m); −1 for identities that are not in it.
+
+        Raises:
+            InputError: no identity of the images is in the table.
+        """
+        row = {str(name): i for i, name in enumerate(self.identity.tolist())}
+        index = np.array([row.get(str(name), -1) for name in images.identity.tolist()])
+        if not (index >= 0).any():
+            raise InputError(
+                "a table of attributes has identities of the images: it knows "
+                f"{', '.join(list(row)[:3])} …, the images show "
+                f"{', '.join(map(str, images.identity[:3]))} …"
+            )
+        values = np.where((index >= 0)[:, None], self.values[index], UNKNOWN)
+        return images.with_columns(**{ATTRIBUTES: values.astype(np.float32)})
+
+
+def rates(images: PersonImages) -> np.ndarray:
+    """The share (m,) of the images, of those of which it is known, that have each attribute."""
+    values = images.columns[ATTRIBUTES]
+    known = values >= 0
+    return np.where(known, values, 0).sum(0) / np.maximum(1, known.sum(0))
+
+
+def read_attributes(path: str | os.PathLike[str]) -> AttributeTable:
+    """The attributes of identities from a table or from the published MATLAB file.
+
+    A table is a CSV file with the column identity and one for each attribute: 1 (no) and 2 (yes) as
+    published, or 0 and 1; -1 or nothing is unknown. `age`, 1 to 4, becomes age_child, age_teenager,
+    age_adult and age_old. `market_attribute.mat` and `duke_attribute.mat` hold the same for the
+    identities of train and test, which are read together (Lin et al., Improving Person
+    Re-identification by Attribute and Identity Learning, arXiv:1703.07220).
+
+    Raises:
+        InputError: a file that is missing or of another form, by line or column.
+    """
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise InputError(f"attributes are read from a CSV or .mat file: {file} is none")
+    columns = _of_mat(file) if file.suffix.lower() == ".mat" else _of_csv(file)
+    identity = _identities(columns.pop("identity"))
+    # One coding for all: a column of ones alone is "no" to everybody where others have a 2.
+    yes = 2 if any((v == 2).any() for name, v in columns.items() if name != "age") else 1
+    names: list[str] = []
+    values: list[np.ndarray] = []
+    for name, given in columns.items():
+        if name == "age":
+            names += [f"age_{age}" for age in AGES]
+            values += [_chosen(given, i, file) for i in range(1, len(AGES) + 1)]
+        else:
+            names.append(name)
+            values.append(_binary(name, given, yes, file))
+    if not names or not len(identity):
+        raise InputError(f"a table of attributes has attributes and identities: {file} has none")
+    return AttributeTable(AttributeSchema(tuple(names)), identity, np.stack(values, axis=1))
+
+
+def _identities(names: list[str]) -> np.ndarray:
+    """Numbers, as the images have them, if all are; 0002 is 2."""
+    numbers = all(re.fullmatch(r"-?\d+", name) for name in names)
+    return np.array([int(name) for name in names] if numbers else names)
+
+
+def _of_csv(file: Path) -> dict[str, Any]:
+    with file.open(newline="", encoding="utf-8-sig") as opened:
+        lines = csv.DictReader(opened)
+        header = lines.fieldnames or []
+        if "identity" not in header:
+            raise InputError(
+                f"a table of attributes has the column identity: {file} has "
+                f"{', '.join(header)[:200] or 'no columns'}"
+            )
+        columns: dict[str, list[Any]] = {name: [] for name in header}
+        for line in lines:
+            for name in header:
+                text = (line[name] or "").strip()
+                if name != "identity":
+                    try:
+                        columns[name].append(float(text or UNKNOWN))
+                    except ValueError:
+                        raise InputError(
+                            f"line {lines.line_num} of {file} has {name}={text!r}: attributes are "
+                            "1 and 2, or 0 and 1; -1 or nothing is unknown"
+                        ) from None
+                else:
+                    columns[name].append(text)
+    return {
+        name: values if name == "identity" else np.array(values) for name, values in columns.items()
+    }
+
+
+def _of_mat(file: Path) -> dict[str, Any]:
+    from scipy.io import loadmat
+
+    try:
+        whole = loadmat(str(file), squeeze_me=True, struct_as_record=False)
+        (content,) = (value for name, value in whole.items() if not name.startswith("__"))
+        parts = [vars(getattr(content, name)) for name in ("train", "test") if hasattr(content, name)]
+        names = [n for n in parts[0] if not n.startswith("_") and n != "image_index"]
+        joined: Mapping[str, Any] = {
+            name: np.concatenate([np.atleast_1d(part[name]) for part in parts])
+            for name in (*names, "image_index")
+        }
+    except Exception as error:
+        raise InputError(
+            f"{file} is no market_attribute.mat or duke_attribute.mat, with the structures train "
+            f"and test that hold image_index ({str(error)[:120]}): download it again, or use a CSV"
+        ) from error
+    identity = [str(name) for name in joined["image_index"].tolist()]
+    return {
+        "identity": identity,
+        **{name: np.asarray(joined[name], np.float64) for name in names},
+    }
+
+
+def _binary(name: str, given: np.ndarray, yes: int, file: Path) -> np.ndarray:
+    """1 and 2, or 0 and 1, to 0 and 1."""
+    known = given[given != UNKNOWN]
+    wrong = known[~np.isin(known, (yes - 1, yes))]
+    if len(wrong):
+        raise InputError(
+            f"attributes are all 1 (no) and 2 (yes), or all 0 and 1: {name} in {file} holds "
+            f"{wrong[0]:g}"
+        )
+    return np.where(given == UNKNOWN, UNKNOWN, given - (yes - 1))
+
+
+def _chosen(given: np.ndarray, category: int, file: Path) -> np.ndarray:
+    wrong = given[(given != UNKNOWN) & ~np.isin(given, range(1, len(AGES) + 1))]
+    if len(wrong):
+        raise InputError(f"age is 1 to {len(AGES)}, {', '.join(AGES)}: {file} holds {wrong[0]:g}")
+    return np.where(given == UNKNOWN, UNKNOWN, given == category)

@@ -1,0 +1,136 @@
+"""Batches of clips: some frames of a tracklet, padded to one length, with a mask."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from keras_reid.data.augment import Recipe, recipe
+from keras_reid.data.pipeline import AHEAD, Cache, load_rows
+from keras_reid.data.sampling import pk_rows, pk_steps
+from keras_reid.data.tracklets import Tracklets
+from keras_reid.errors import InputError
+
+
+def pk_clips(
+    tracklets: Tracklets,
+    identities: int = 8,
+    instances: int = 2,
+    frames: int = 4,
+    image_size: tuple[int, int] = (256, 128),
+    augment: str | Recipe = "default",
+    seed: int = 0,
+    first_epoch: int = 0,
+    last: str = "fill",
+    cache: Cache = None,
+) -> tf.data.Dataset:
+    """An endless stream of training batches: P identities with a clip of K tracklets each.
+
+    A clip of a tracklet of n frames has one frame, drawn at random, of each of T equal stretches of
+    it, in their order (Wang et al., TSN, ECCV 2016); of fewer than T frames it has all, and then
+    repeats of them that the mask leaves out. Batch i of epoch e is a function of (seed, e, i).
+
+    Args:
+        tracklets: n training tracklets, readable.
+        identities, instances: P and K; b = P·K.
+        frames: T.
+        image_size, augment, seed, first_epoch, last, cache: as in `pk_batches`; each frame is
+            augmented on its own.
+
+    Returns:
+        Elements ({"clips": uint8 (b, t, h, w, 3), "mask": bool (b, t)}, {"identity": int32 (b,),
+        "camera": int32 (b,)}).
+
+    Raises:
+        InputError: as `pk_batches`, or no frames.
+    """
+    _check(tracklets, frames)
+    change = recipe(augment)
+    steps = pk_steps(tracklets, identities, instances, last)
+    classes = tracklets.classes()[1]
+    camera = tracklets.camera.astype(np.int32)
+    sizes = np.array([len(part) for part in tracklets.frames], np.int32)
+    starts = (np.cumsum(sizes) - sizes).astype(np.int32)
+    count = identities * instances
+
+    def choose(step: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        pair = tf.random.fold_in(tf.stack([tf.constant(seed, tf.int64), step]), 0)
+        drawn = tf.random.stateless_uniform([count, frames], pair)
+        size = tf.gather(sizes, rows)[:, None]
+        number = tf.range(frames)[None]
+        stretch = (tf.cast(number, tf.float32) + drawn) * tf.cast(size, tf.float32) / frames
+        own = tf.where(size >= frames, tf.minimum(tf.cast(stretch, tf.int32), size - 1), number)
+        there = own < size
+        return rows, tf.gather(starts, rows)[:, None] + own % size, there
+
+    rows = pk_rows(classes, identities, instances, seed, first_epoch, last)
+    chosen = rows.enumerate(first_epoch * steps).map(choose)
+    load = load_rows(tracklets.images, image_size, cache)
+    pixels = load(chosen.map(lambda rows, flat, mask: tf.reshape(flat, [-1])), count * frames)
+
+    def finish(step: tf.Tensor, element: Any) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
+        (_, images), (rows, _, mask) = element
+        pair = tf.random.fold_in(tf.stack([tf.constant(seed, tf.int64), step]), 1)
+        shape = (count * frames, *image_size, 3)
+        changed = change(tf.ensure_shape(images, shape), pair)
+        clips = tf.reshape(changed, (count, frames, *image_size, 3))
+        labels = {"identity": tf.gather(classes, rows), "camera": tf.gather(camera, rows)}
+        return {"clips": clips, "mask": tf.ensure_shape(mask, (count, frames))}, labels
+
+    both = tf.data.Dataset.zip((pixels, chosen)).enumerate(first_epoch * steps)
+    return both.map(finish, num_parallel_calls=tf.data.AUTOTUNE).prefetch(AHEAD)
+
+
+def clip_batches(
+    tracklets: Tracklets,
+    frames: int = 8,
+    batch_size: int = 16,
+    image_size: tuple[int, int] = (256, 128),
+    cache: Cache = None,
+) -> tf.data.Dataset:
+    """All clips of all tracklets once, in order: T frames after T frames, the last one padded.
+
+    Args:
+        tracklets: n, readable.
+        frames: T.
+        batch_size: clips at a time; the last batch is short.
+        image_size, cache: as in `image_batches`.
+
+    Returns:
+        Elements {"clips": uint8 (b, t, h, w, 3), "mask": bool (b, t)}; a tracklet of n frames has
+        ⌈n/T⌉ clips, and repeats its last frame behind the mask.
+
+    Raises:
+        InputError: no tracklets, frames or batch_size below 1.
+    """
+    _check(tracklets, frames)
+    if batch_size < 1:
+        raise InputError(f"batch_size must be 1 or more, got {batch_size}: raise it")
+
+    def clips() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        start = 0
+        for part in tracklets.frames:
+            for first in range(0, len(part), frames):
+                place = np.arange(first, first + frames)
+                yield start + np.minimum(place, len(part) - 1), place < len(part)
+            start += len(part)
+
+    flat, mask = (np.stack(column) for column in zip(*clips(), strict=True))
+    chosen = tf.data.Dataset.from_tensor_slices((flat, mask)).batch(batch_size)
+    load = load_rows(tracklets.images, image_size, cache)
+    pixels = load(chosen.map(lambda flat, mask: tf.reshape(flat, [-1])), batch_size * frames)
+
+    def finish(element: Any, chosen: Any) -> dict[str, tf.Tensor]:
+        clips = tf.reshape(element[1], (-1, frames, *image_size, 3))
+        return {"clips": clips, "mask": chosen[1]}
+
+    return tf.data.Dataset.zip((pixels, chosen)).map(finish).prefetch(AHEAD)
+
+
+def _check(tracklets: Tracklets, frames: int) -> None:
+    if not len(tracklets) or frames < 1:
+        raise InputError(
+            "clips need at least one tracklet and one frame: received "
+            f"{len(tracklets)} tracklets and frames={frames}"
+        )

@@ -1,0 +1,343 @@
+"""Body points of the images: read from a table, or estimated once and kept in one.
+
+Points are (k, 3): x and y as shares of the width and height of the image, 0 at the left and upper
+edge, and a confidence in [0, 1], 0 for a point that is not seen. The table has a column `file` and
+NAME_x, NAME_y (pixels of the file) and, if wanted, NAME_c (confidence) for each point; an empty
+cell says that the point is not seen.
+"""
+
+import csv
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from absl import logging
+from PIL import Image
+
+from keras_reid.data.images import PersonImages
+from keras_reid.errors import InputError
+
+KEYPOINTS = "keypoints"  # the column of the images
+LIMBS = ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
+# The head, and the left and right of each limb.
+PARTS = ("head", *(f"{side}_{limb}" for limb in LIMBS for side in ("left", "right")))
+KEPT_EVERY = 1024  # images, after which estimates are written down
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """The points of a body by name; what is no limb belongs to the head."""
+
+    names: tuple[str, ...]
+
+    @property
+    def mirror(self) -> tuple[int, ...]:
+        """For each point the number of the one that it becomes in the mirror."""
+        swapped = {"left": "right", "right": "left"}
+        other = (
+            "_".join(swapped.get(word, word) for word in name.split("_")) for name in self.names
+        )
+        return tuple(self.names.index(name) for name in other)
+
+    @property
+    def groups(self) -> tuple[tuple[int, ...], ...]:
+        """The points of each of the 13 `PARTS` (Wang et al., HOReID, CVPR 2020)."""
+        part = [name if name in PARTS else PARTS[0] for name in self.names]
+        return tuple(tuple(i for i, p in enumerate(part) if p == name) for name in PARTS)
+
+
+def _sided(*limbs: str) -> tuple[str, ...]:
+    return tuple(f"{side}_{limb}" for limb in limbs for side in ("left", "right"))
+
+
+COCO = Skeleton(("nose", *_sided("eye", "ear", *LIMBS)))
+MARKET = Skeleton(
+    (
+        *("head_top", "neck_front"),
+        *(f"right_{limb}" for limb in LIMBS),
+        *(f"left_{limb}" for limb in reversed(LIMBS)),
+        "neck",
+    )
+)
+SKELETONS: dict[int, Skeleton] = {len(s.names): s for s in (MARKET, COCO)}
+
+
+def skeleton_of(points: Any) -> Skeleton:
+    """The skeleton of points (…, k, 3), by k.
+
+    Raises:
+        InputError: another number of points, or no (…, k, 3).
+    """
+    shape = tuple(points.shape)
+    if len(shape) < 2 or shape[-1] != 3 or shape[-2] not in SKELETONS:
+        raise InputError(
+            f"keypoints are (…, k, 3) of {' or '.join(map(str, SKELETONS))} points (x, y, "
+            f"confidence): received the shape {shape}"
+        )
+    return SKELETONS[shape[-2]]
+
+
+class PoseEstimator(Protocol):
+    """Finds the points of the person in an image."""
+
+    skeleton: Skeleton
+
+    def __call__(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        """uint8 RGB images (h, w, 3) of any sizes → float32 points (b, k, 3)."""
+
+
+class MoveNet:
+    """MoveNet Lightning for one person, run by LiteRT: the 17 points of COCO.
+
+    The image is scaled to fit into the model's square and centred on black.
+
+    Args:
+        path: of the .tflite file, whose input is (1, s, s, 3) and output (1, 1, 17, 3): y, x, score.
+        threads: of the interpreter.
+
+    Raises:
+        InputError: LiteRT is not installed, or the file is missing, broken or another model.
+    """
+
+    skeleton = COCO
+
+    def __init__(self, path: str | os.PathLike[str], threads: int | None = None) -> None:
+        try:
+            from ai_edge_litert.interpreter import Interpreter
+        except ImportError as error:
+            raise InputError(
+                f"MoveNet runs in LiteRT, which is not installed ({error}): "
+                "pip install 'keras_reid[litert]'"
+            ) from error
+        if not Path(path).is_file():
+            raise InputError(f"MoveNet is read from a .tflite file: {path} is none")
+        try:
+            self._net = Interpreter(str(path), num_threads=threads or os.cpu_count())
+            self._net.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            raise InputError(f"{path} is no model for LiteRT ({str(error)[:120]})") from error
+        (self._input,), (self._output,) = self._net.get_input_details(), self._net.get_output_details()
+        given, found = tuple(self._input["shape"]), tuple(self._output["shape"])
+        if found != (1, 1, 17, 3) or given[0] != 1 or given[1] != given[2] or given[3] != 3:
+            raise InputError(
+                "MoveNet takes (1, s, s, 3) and gives (1, 1, 17, 3): "
+                f"{path} takes {given} and gives {found}"
+            )
+
+    def __call__(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        """The points (b, 17, 3) of b images; those beyond the image have no confidence."""
+        return np.stack([self._points(image) for image in images])
+
+    def _points(self, image: np.ndarray) -> np.ndarray:
+        side = int(self._input["shape"][1])
+        height, width = image.shape[:2]
+        scale = side / max(height, width)
+        high, wide = max(1, round(height * scale)), max(1, round(width * scale))
+        top, left = (side - high) // 2, (side - wide) // 2
+        square = np.zeros((1, side, side, 3), np.uint8)
+        resized = Image.fromarray(image).resize((wide, high), Image.Resampling.BILINEAR)
+        square[0, top : top + high, left : left + wide] = np.asarray(resized)
+        self._net.set_tensor(self._input["index"], square.astype(self._input["dtype"]))
+        self._net.invoke()
+        y, x, score = self._net.get_tensor(self._output["index"])[0, 0].astype(np.float32).T
+        x, y = (x * side - left) / wide, (y * side - top) / high
+        inside = (x >= 0) & (x <= 1) & (y >= 0) & (y <= 1)
+        return np.stack([x, y, np.where(inside, np.clip(score, 0, 1), 0)], axis=-1)
+
+
+def estimator_of(source: str) -> PoseEstimator:
+    """`movenet:FILE.tflite` → a `MoveNet`.
+
+    Raises:
+        InputError: another word, or what `MoveNet` raises.
+    """
+    name, _, path = source.partition(":")
+    if name != "movenet" or not path:
+        raise InputError(
+            f"keypoints come from FILE.csv or from movenet:FILE.tflite: received {source!r}"
+        )
+    return MoveNet(path)
+
+
+def read_keypoints(images: PersonImages, table: str | os.PathLike[str]) -> PersonImages:
+    """The images with the column "keypoints" (n, k, 3) of a table.
+
+    A row is that of an image if `file` is the end of its path: a bare name, or one with folders.
+    Images without a row get points that are not seen, and a warning counts them.
+
+    Raises:
+        InputError: no such table, another form of it, or no row for any of the images.
+    """
+    skeleton, rows = _read(Path(table))
+    points = np.zeros((len(images), len(skeleton.names), 3), np.float32)
+    missing = []
+    for i, path in enumerate(images.path.tolist()):
+        pixels = _row_of(path, rows)
+        if pixels is None:
+            missing.append(path)
+            continue
+        with Image.open(path) as image:
+            points[i] = _shares(pixels, *image.size)
+    if len(missing) == len(images):
+        raise InputError(
+            f"a table of keypoints names the images: {table} has no row for {missing[0]} or any "
+            f"other of {len(images)}; its column file must end like their paths"
+        )
+    if missing:
+        logging.warning("%s has no points of %d images, such as %s", table, len(missing), missing[0])
+    return images.with_columns(**{KEYPOINTS: points})
+
+
+def estimate_keypoints(
+    images: PersonImages,
+    estimator: PoseEstimator,
+    table: str | os.PathLike[str],
+    progress: Callable[[int, int], None] | None = None,
+) -> PersonImages:
+    """The images with the column "keypoints"; each is estimated once and then read from the table.
+
+    Args:
+        images: n readable images.
+        estimator: see `PoseEstimator`.
+        table: made if it is not there, and completed if it lacks images; it is replaced at once by
+            a whole one, every 1,024 images, so that an interrupted estimation goes on.
+        progress: called with the number of images done and of all.
+
+    Raises:
+        InputError: a table of another skeleton, or one that cannot be written.
+    """
+    table = Path(table)
+    skeleton, rows = _read(table) if table.exists() else (estimator.skeleton, {})
+    if skeleton != estimator.skeleton:
+        raise InputError(
+            f"a table has the points of one estimator: {table} has {len(skeleton.names)} points, "
+            f"this estimator finds {len(estimator.skeleton.names)}; name another table"
+        )
+    # Names relative to the table's folder, so that a data set can be moved with it.
+    names = {p: os.path.relpath(os.path.abspath(p), table.parent.absolute()) for p in images.path}
+    todo = [path for path in images.path.tolist() if names[path] not in rows]
+    for start in range(0, len(todo), KEPT_EVERY):
+        for path in todo[start : start + KEPT_EVERY]:
+            with Image.open(path) as image:
+                pixels = np.asarray(image.convert("RGB"))
+            rows[names[path]] = _pixels(estimator([pixels])[0], *pixels.shape[1::-1])
+        _write(table, skeleton, rows)
+        if progress:
+            progress(min(start + KEPT_EVERY, len(todo)), len(todo))
+    points = np.zeros((len(images), len(skeleton.names), 3), np.float32)
+    for i, path in enumerate(images.path.tolist()):
+        with Image.open(path) as image:
+            points[i] = _shares(rows[names[path]], *image.size)
+    return images.with_columns(**{KEYPOINTS: points})
+
+
+def annotated(
+    images: PersonImages,
+    source: str,
+    cache: str | os.PathLike[str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> PersonImages:
+    """The images with the column "keypoints" from `FILE.csv` or `movenet:FILE.tflite`.
+
+    Args:
+        images: n readable images.
+        source: a table to read, or an estimator.
+        cache: the table in which an estimator's points are kept.
+        progress: see `estimate_keypoints`.
+
+    Raises:
+        InputError: as `read_keypoints`, `MoveNet` and `estimate_keypoints`.
+    """
+    if source.lower().endswith(".csv"):
+        return read_keypoints(images, source)
+    estimator = estimator_of(source)
+    if cache is None:
+        raise InputError(
+            "estimated keypoints are kept in a table: give its name, --keypoints_cache=FILE.csv"
+        )
+    return estimate_keypoints(images, estimator, cache, progress)
+
+
+def _row_of(path: str, rows: dict[str, np.ndarray]) -> np.ndarray | None:
+    words = Path(path).parts
+    ends = ("/".join(words[i:]) for i in range(len(words)))
+    return next((rows[end] for end in ends if end in rows), None)
+
+
+def _shares(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
+    """From pixels, whose centres are half a pixel from their edges, to shares."""
+    shares = (pixels[:, :2] + 0.5) / (width, height)
+    return np.concatenate([shares, pixels[:, 2:]], axis=1)
+
+
+def _pixels(shares: np.ndarray, width: int, height: int) -> np.ndarray:
+    pixels = shares[:, :2] * (width, height) - 0.5
+    return np.concatenate([pixels, shares[:, 2:]], axis=1)
+
+
+def _read(table: Path) -> tuple[Skeleton, dict[str, np.ndarray]]:
+    if not table.is_file():
+        raise InputError(f"a table of keypoints is a CSV file: {table} is none")
+    with table.open(newline="", encoding="utf-8-sig") as file:
+        lines = csv.reader(file)
+        header = next(lines, [])
+        skeleton = _skeleton(header, table)
+        wanted = [
+            [header.index(f"{name}_{axis}") for axis in ("x", "y")]
+            + ([header.index(f"{name}_c")] if f"{name}_c" in header else [])
+            for name in skeleton.names
+        ]
+        rows = {}
+        for line in lines:
+            try:
+                rows[line[header.index("file")]] = np.array([_cell(line, w) for w in wanted])
+            except (ValueError, IndexError) as error:
+                raise InputError(
+                    f"line {lines.line_num} of {table} must hold {len(header)} values, numbers "
+                    f"after the file: {error}; mend it"
+                ) from error
+    return skeleton, rows
+
+
+def _cell(line: list[str], columns: list[int]) -> tuple[float, float, float]:
+    texts = [line[column].strip() for column in columns]
+    if not all(texts):
+        return 0.0, 0.0, 0.0
+    x, y, *c = map(float, texts)
+    if not np.isfinite([x, y]).all() or not 0 <= (c[0] if c else 1) <= 1:
+        raise ValueError(f"received {', '.join(texts)}, with a confidence in 0..1")
+    return x, y, c[0] if c else 1.0
+
+
+def _skeleton(header: list[str], table: Path) -> Skeleton:
+    for skeleton in SKELETONS.values():
+        if {"file"} | {f"{n}_{a}" for n in skeleton.names for a in "xy"} <= set(header):
+            return skeleton
+    raise InputError(
+        "a table of keypoints has the column file and NAME_x, NAME_y for the points of one of "
+        f"{' or '.join(', '.join(s.names) for s in SKELETONS.values())}: {table} has "
+        f"{', '.join(header)[:200] or 'no columns'}"
+    )
+
+
+def _write(table: Path, skeleton: Skeleton, rows: dict[str, np.ndarray]) -> None:
+    header = ["file", *(f"{name}_{axis}" for name in skeleton.names for axis in "xyc")]
+    try:
+        table.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            "w", dir=table.parent, prefix=f".{table.name}-", delete=False, newline=""
+        ) as new:
+            writer = csv.writer(new)
+            writer.writerow(header)
+            for name, points in rows.items():
+                writer.writerow([name, *(f"{value:.4g}" for value in points.ravel())])
+        os.replace(new.name, table)
+    except OSError as error:
+        raise InputError(
+            f"keypoints are kept in {table}, which cannot be written ({error.strerror}): give "
+            "--keypoints_cache=FILE.csv in a folder of yours"
+        ) from error

@@ -1,0 +1,159 @@
+"""Parts of a person where the body points are: heat maps of points, and pooling under them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_reid.errors import InputError
+
+Shape = tuple[int | None, ...]
+
+
+@keras.saving.register_keras_serializable(package="keras_reid")
+class KeypointHeatmaps(keras.layers.Layer):
+    """`c_k · exp(−((x − x_k)² + (y − y_k)²) / 2σ²)`: `(b, k, 3)` → `(b, h, w, k)`, float32.
+
+    x and y are measured in cells of the map, at the centre of a cell; so the maximum is at most the
+    confidence `c_k`, and less where the point is between cells. They are data: no gradient goes
+    back to the points.
+
+    Args:
+        size: (h, w) of the map.
+        sigma: σ, in cells.
+
+    Called on points x, y (shares of the width and height of the image) and confidence.
+
+    Raises:
+        InputError: a size or sigma that is not positive, or points of another shape.
+    """
+
+    def __init__(
+        self, size: Sequence[int], sigma: float = 1.0, *, dtype: Any = "float32", **kwargs: Any
+    ) -> None:
+        super().__init__(dtype=dtype, **kwargs)
+        if len(size) != 2 or min(size) < 1 or sigma <= 0:
+            raise InputError(
+                f"A heat map has at least one cell and sigma is above 0, but size={tuple(size)} "
+                f"and sigma={sigma} were given: take the size of the feature map, and 1.0."
+            )
+        self.size = tuple(size)
+        self.sigma = sigma
+
+    def build(self, input_shape: Shape) -> None:
+        if len(input_shape) != 3 or input_shape[-1] != 3:
+            raise InputError(
+                "Points are (b, k, 3), x, y and confidence, but the shape is "
+                f"{tuple(input_shape)}: see keras_reid.data.keypoints."
+            )
+
+    def call(self, inputs: Any) -> Any:
+        points = ops.cast(inputs, "float32")
+        height, width = self.size
+        x, y, confidence = (points[:, None, None, :, i] for i in range(3))
+        across = (ops.arange(width, dtype="float32") + 0.5)[None, None, :, None] - x * width
+        down = (ops.arange(height, dtype="float32") + 0.5)[None, :, None, None] - y * height
+        heat = ops.exp(-(across * across + down * down) / (2 * self.sigma**2))
+        return ops.stop_gradient(ops.where(confidence > 0, confidence * heat, 0.0))
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return (input_shape[0], *self.size, input_shape[1])
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "size": list(self.size), "sigma": self.sigma}
+
+
+@keras.saving.register_keras_serializable(package="keras_reid")
+class PosePooling(keras.layers.Layer):
+    """`v_p = Σ_hw a_p F` with `a_p = softmax_hw(sharpness · heat_p)`, and how visible each part is.
+
+    The heat of a part is the maximum over its points. Its visibility is `c_p / Σ_p c_p`, c the mean
+    confidence of its points: all are 0 where no point is seen (Wang et al., HOReID, CVPR 2020,
+    arXiv:2003.08177). A part without heat is the mean of the map, with visibility 0. Heat and
+    visibility are data: no gradient goes back to them. Sums and softmax are in float32.
+
+    Args:
+        groups: the points of each part.
+        sharpness: 10 as published.
+
+    Called on `[maps (b, h, w, d), heat (b, h, w, k), confidence (b, k)]`; returns parts
+    `(b, p, d)` and visibility `(b, p)` in float32.
+
+    Raises:
+        InputError: no parts, a part without points, or a point that is not there.
+    """
+
+    def __init__(
+        self, groups: Sequence[Sequence[int]], sharpness: float = 10.0, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        if not groups or not all(len(group) for group in groups):
+            raise InputError(
+                f"Parts are groups of points, each of at least one, but {groups} were given: see "
+                "Skeleton.groups in keras_reid.data.keypoints."
+            )
+        self.groups = tuple(tuple(int(i) for i in group) for group in groups)
+        self.sharpness = sharpness
+
+    def build(self, input_shape: list[Shape]) -> None:
+        last = max(max(group) for group in self.groups)
+        points = {input_shape[1][-1], input_shape[2][-1]}
+        if len(points) > 1 or last >= (next(iter(points)) or 0):
+            raise InputError(
+                f"The parts are made of the points 0 to {last}, but there are {sorted(points)} "
+                "points: take the groups of the skeleton that the points are of."
+            )
+
+    def call(self, inputs: list[Any]) -> tuple[Any, Any]:
+        maps, heat, confidence = (ops.cast(x, "float32") for x in inputs)
+        heat = ops.stack([ops.max(_of(heat, g), axis=-1) for g in self.groups], axis=1)
+        flat = ops.reshape(heat, (-1, len(self.groups), maps.shape[1] * maps.shape[2]))
+        attention = ops.softmax(self.sharpness * ops.stop_gradient(flat), axis=-1)
+        pixels = ops.reshape(maps, (-1, maps.shape[1] * maps.shape[2], maps.shape[3]))
+        parts = ops.matmul(attention, pixels)
+        seen = ops.stack([ops.mean(_of(confidence, g), axis=-1) for g in self.groups], axis=1)
+        total = ops.sum(seen, axis=-1, keepdims=True)
+        visibility = ops.where(total > 0, seen / ops.where(total > 0, total, 1.0), 0.0)
+        return ops.cast(parts, self.compute_dtype), ops.stop_gradient(visibility)
+
+    def compute_output_spec(self, inputs: list[Any]) -> tuple[Any, Any]:
+        batch, parts = inputs[0].shape[0], len(self.groups)
+        return (
+            keras.KerasTensor((batch, parts, inputs[0].shape[-1]), self.compute_dtype),
+            keras.KerasTensor((batch, parts), "float32"),
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        groups = [list(group) for group in self.groups]
+        return {**super().get_config(), "groups": groups, "sharpness": self.sharpness}
+
+
+@keras.saving.register_keras_serializable(package="keras_reid")
+class VisibleParts(keras.layers.Layer):
+    """`[g/|g|, √c_1 v_1/|v_1|, … √c_p v_p/|v_p|]`: `(b, e), (b, p, d), (b, p)` → `(b, e + p·d)`.
+
+    An inner product of two is the cosine of the whole plus those of the parts, each weighted by
+    `√(c c')`; with no part seen in both it is that of the whole (HOReID, as above). In float32.
+
+    Called on `[whole, parts, visibility]`.
+    """
+
+    def __init__(self, *, dtype: Any = "float32", **kwargs: Any) -> None:
+        super().__init__(dtype=dtype, **kwargs)
+
+    def call(self, inputs: list[Any]) -> Any:
+        whole, parts, visibility = (ops.cast(x, "float32") for x in inputs)
+        seen = visibility > 0
+        weight = ops.where(seen, ops.sqrt(ops.where(seen, visibility, 1.0)), 0.0)
+        parts = weight[..., None] * ops.normalize(parts, axis=-1)
+        flat = ops.reshape(parts, (-1, parts.shape[1] * parts.shape[2]))
+        return ops.concatenate([ops.normalize(whole, axis=-1), flat], axis=-1)
+
+    def compute_output_shape(self, input_shape: list[Shape]) -> Shape:
+        whole, parts, _ = input_shape
+        return (whole[0], (whole[1] or 0) + (parts[1] or 0) * (parts[2] or 0))
+
+
+def _of(values: Any, group: tuple[int, ...]) -> Any:
+    return ops.take(values, group, axis=-1)

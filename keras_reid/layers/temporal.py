@@ -1,0 +1,174 @@
+"""From the frames of a clip to one vector; padded frames never change it.
+
+All are called on `[x (b, t, d), mask (b, t)]`, the mask true for frames that are there, and give
+`(b, d)`; a clip without frames gives 0. `TemporalAttention` takes the maps of the frames, too.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_reid.errors import InputError
+
+Shape = tuple[int | None, ...]
+
+
+class _Temporal(keras.layers.Layer):
+    """What the four share: the check of the inputs, and the shape of the result."""
+
+    def build(self, input_shape: Sequence[Shape]) -> None:
+        if len(input_shape[0]) != 3 or len(input_shape[1]) != 2:
+            raise InputError(
+                "Frames are pooled from [features (b, t, d), mask (b, t)], but the shapes are "
+                f"{[tuple(shape) for shape in input_shape]}: give one vector for each frame."
+            )
+
+    def compute_output_shape(self, input_shape: Sequence[Shape]) -> Shape:
+        return (input_shape[0][0], input_shape[0][-1])
+
+
+def _single(inputs: Sequence[Any]) -> tuple[Any, Any]:
+    """x in float32, 0 where a frame is not there, and the mask `(b, t, 1)`."""
+    there = ops.cast(inputs[1], "bool")[..., None]
+    return ops.where(there, ops.cast(inputs[0], "float32"), 0.0), there
+
+
+def _mean(x: Any, there: Any) -> Any:
+    count = ops.sum(ops.cast(there, "float32"), axis=1)
+    return ops.sum(x, axis=1) / ops.maximum(count, 1.0)
+
+
+@keras.saving.register_keras_serializable(package="keras_reid")
+class TemporalMean(_Temporal):
+    """`mean_t x_t` over the frames that are there (Gao and Nevatia, arXiv:1805.02104)."""
+
+    def call(self, inputs: Sequence[Any]) -> Any:
+        return ops.cast(_mean(*_single(inputs)), self.compute_dtype)
+
+
+@keras.saving.register_keras_serializable(package="keras_reid")
+class TemporalMax(_Temporal):
+    """`max_t x_t` over the frames that are there (Zheng et al., MARS, ECCV 2016)."""
+
+    def call(self, inputs: Sequence[Any]) -> Any:
+        x, there = _single(inputs)
+        most = ops.max(ops.where(there, x, -1e38), axis=1)
+        return ops.cast(ops.where(ops.any(there, axis=1), most, 0.0), self.compute_dtype)
+
+
+@keras.saving.register_keras_serializable(package="keras_reid")
+class TemporalAttention(_Temporal):
+    """`Σ_t a_t x_t` with `a = softmax_t(ReLU(W ∗ ReLU(U f_t)))` over the frames that are there.
+
+    f is the whole map of a frame, so that U is a convolution as large as the map; without maps it
+    is x. W looks at `context` neighbouring frames (3 as published; 1, the default here, makes the
+    result one of the set of frames and not of their order). A padded frame is to its neighbours
+    what lies beyond the ends of the clip (Gao and Nevatia, arXiv:1805.02104).
+
+    Args:
+        width: of `U f`.
+        context: frames that a weight depends on, an odd number.
+
+    Called on `[x (b, t, d), mask (b, t)]` or `[x, mask, maps (b, t, h, w, c)]`.
+
+    Raises:
+        InputError: an even context, or sizes below 1.
+    """
+
+    def __init__(self, width: int = 256, context: int = 1, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if width < 1 or context < 1 or context % 2 == 0:
+            raise InputError(
+                f"A weight depends on an odd number of frames and a width of at least 1, but "
+                f"context={context} and width={width} were given: 1 or 3, and 256."
+            )
+        self.width = width
+        self.context = context
+        self.spatial = keras.layers.Dense(width, activation="relu", name="spatial")
+        self.across = keras.layers.Conv1D(1, context, padding="same", activation="relu")
+
+    def build(self, input_shape: Sequence[Shape]) -> None:
+        super().build(input_shape[:2])
+        flat = 1
+        for size in input_shape[-1][2:] if len(input_shape) > 2 else input_shape[0][2:]:
+            flat *= size or 0
+        self.spatial.build((None, None, flat))
+        self.across.build((None, None, self.width))
+
+    def call(self, inputs: Sequence[Any]) -> Any:
+        x, there = _single(inputs)
+        seen = inputs[2] if len(inputs) > 2 else inputs[0]
+        flat = ops.reshape(seen, (*ops.shape(there)[:2], self.spatial.kernel.shape[0]))
+        hidden = ops.where(there, self.spatial(flat), 0.0)
+        logits = ops.where(there, ops.cast(self.across(hidden), "float32"), -1e38)
+        weights = ops.where(there, ops.softmax(logits, axis=1), 0.0)
+        return ops.cast(ops.sum(weights * x, axis=1), self.compute_dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "width": self.width, "context": self.context}
+
+
+@keras.saving.register_keras_serializable(package="keras_reid")
+class TemporalRecurrent(_Temporal):
+    """`mean_t h_t` of an LSTM over the frames that are there (Gao and Nevatia, arXiv:1805.02104).
+
+    Frames that are not there leave its state alone. The result depends on the order of the frames.
+
+    Args:
+        width: of h.
+    """
+
+    def __init__(self, width: int = 512, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.width = width
+        # The fast kernels on GPUs take frames only that are padded at the end.
+        self.lstm = keras.layers.LSTM(width, return_sequences=True, use_cudnn=False)
+
+    def build(self, input_shape: Sequence[Shape]) -> None:
+        super().build(input_shape)
+        self.lstm.build(input_shape[0])
+
+    def call(self, inputs: Sequence[Any]) -> Any:
+        x, there = _single(inputs)
+        steps = self.lstm(ops.cast(x, self.compute_dtype), mask=there[..., 0])
+        steps = ops.where(there, ops.cast(steps, "float32"), 0.0)
+        return ops.cast(_mean(steps, there), self.compute_dtype)
+
+    def compute_output_shape(self, input_shape: Sequence[Shape]) -> Shape:
+        return (input_shape[0][0], self.width)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "width": self.width}
+
+
+@keras.saving.register_keras_serializable(package="keras_reid")
+class ClipsToFrames(keras.layers.Layer):
+    """`(b, t, …)` → `(b·t, …)`: frames as images."""
+
+    def call(self, clips: Any) -> Any:
+        return ops.reshape(clips, (-1, *clips.shape[2:]))
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return (None, *input_shape[2:])
+
+
+@keras.saving.register_keras_serializable(package="keras_reid")
+class FramesToClips(keras.layers.Layer):
+    """`[(b·t, …), mask (b, t)]` → `(b, t, …)`."""
+
+    def call(self, inputs: Sequence[Any]) -> Any:
+        frames, mask = inputs
+        return ops.reshape(frames, (*ops.shape(mask), *frames.shape[1:]))
+
+    def compute_output_shape(self, input_shape: Sequence[Shape]) -> Shape:
+        return (*input_shape[1], *input_shape[0][1:])
+
+
+TEMPORAL: dict[str, type[keras.layers.Layer]] = {
+    "mean": TemporalMean,
+    "max": TemporalMax,
+    "attention": TemporalAttention,
+    "recurrent": TemporalRecurrent,
+}
