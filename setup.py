@@ -18,6 +18,8 @@ EXTRAS = {
     "keras-cv": ["keras-cv>=0.9"],  # backbones keras_cv:PRESET, three augmentations
     "plots": ["matplotlib>=3.9"],  # pictures
     "scale": ["ray[data]>=2.40"],  # embedding on many machines
+    # Version 5 of OpenCV has no detector of persons. TrackEval needs NumPy 2.3.
+    "tracking": ["opencv-python>=4.11,<5", "trackeval>=1.3"],
     "serving": ["tensorflow-serving-api>=2.18"],  # warm-up requests, gRPC clients
     "test": [
         "keras_reid[gallery,litert,onnx,openvino,serving]",
@@ -59,6 +61,7 @@ setup(
             "keras-reid-cluster = keras_reid.cli.cluster:run",
             "keras-reid-export = keras_reid.cli.export:run",
             "keras-reid-search = keras_reid.cli.search:run",
+            "keras-reid-track = keras_reid.cli.track:run",
         ]
     },
     classifiers=[

@@ -100,7 +100,9 @@ def embed_tracklets(
         owner = tracklets.owner
     else:
         parts = embed(clip_batches(tracklets, frames, batch_size, image_size))
-        owner = np.repeat(np.arange(len(tracklets)), [-(-len(f) // frames) for f in tracklets.frames])
+        owner = np.repeat(
+            np.arange(len(tracklets)), [-(-len(f) // frames) for f in tracklets.frames]
+        )
     total = np.zeros((len(tracklets), parts.shape[1]), np.float32)
     np.add.at(total, owner, parts)
     return total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)

@@ -200,9 +200,7 @@ class PoseHead:
         """What the model takes beside images."""
         return {"keypoints": (self.keypoints, 3)}
 
-    def __call__(
-        self, maps: Any, num_identities: int | None, *, keypoints: Any
-    ) -> dict[str, Any]:
+    def __call__(self, maps: Any, num_identities: int | None, *, keypoints: Any) -> dict[str, Any]:
         heat = KeypointHeatmaps(maps.shape[1:3], self.sigma, name="heatmaps")(keypoints)
         pool = PosePooling(SKELETONS[self.keypoints].groups, name="pose_pool")
         pooled, visibility = pool([maps, heat, keypoints[..., 2]])

@@ -16,7 +16,6 @@ from keras_reid.layers import Centres, StripePooling
 from keras_reid.layers.pooling import POOLINGS
 from keras_reid.verifier import build_pair_verifier, pair_distances
 
-
 __all__ = [
     "CLASSIFIERS",
     "NECKS",
@@ -231,7 +230,7 @@ DIRECTIONS = ("embedding", "local", "parts", "global")  # outputs of which the l
 
 
 def unit_outputs(model: keras.Model, flip: bool = False) -> Callable[[Any], dict[str, Any]]:
-    """Inputs, such as uint8 images `(b, h, w, 3)` → each output `e(x) / |e(x)|`, float32, in graphs.
+    """uint8 images `(b, h, w, 3)`, or a dict of inputs → each output `e(x) / |e(x)|`, for graphs.
 
     What is no direction, visibility and probabilities, is the mean over both views with `flip`.
 

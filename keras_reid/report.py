@@ -1,7 +1,9 @@
 """Pictures that show what a model does."""
 
 import base64
+import colorsys
 import io
+import zlib
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
@@ -12,6 +14,7 @@ from PIL import Image, ImageDraw
 from keras_reid.errors import InputError
 
 WHITE, GREY, NEAR, PALE = (255, 255, 255), (170, 170, 170), (0, 110, 60), (200, 220, 210)
+RED = (220, 30, 30)
 
 
 def draw_alignment(
@@ -94,6 +97,79 @@ def draw_groups(
                 small = image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
             picture.paste(small, (column * width, row * step + caption))
     return picture
+
+
+def draw_keypoints(
+    image: np.ndarray, keypoints: np.ndarray, heat: np.ndarray | None = None, height: int = 256
+) -> Image.Image:
+    """An image with its body points: bright where they are sure, and the heat of parts in red.
+
+    Args:
+        image: uint8 RGB `(h, w, 3)`.
+        keypoints: `(k, 3)`, x and y as shares of width and height, and confidence.
+        heat: `(rows, columns, k)` of `layers.KeypointHeatmaps`; None draws none.
+        height: of the picture in pixels.
+
+    Raises:
+        InputError: no image, or points of another shape.
+    """
+    points = np.asarray(keypoints, float)
+    if points.ndim != 2 or points.shape[1] != 3:
+        raise InputError(f"body points are (k, 3): received {points.shape}")
+    picture = _scaled(image, height)
+    if heat is not None:
+        share = np.clip(np.asarray(heat, float).max(axis=-1), 0, 1)
+        mask = Image.fromarray(np.uint8(160 * share)).resize(picture.size, Image.Resampling.BICUBIC)
+        picture.paste(RED, (0, 0), mask)
+    draw = ImageDraw.Draw(picture)
+    radius = max(2, height // 64)
+    for x, y, confidence in points.tolist():
+        if confidence > 0:
+            at = (x * picture.width, y * picture.height)
+            box = [at[0] - radius, at[1] - radius, at[0] + radius, at[1] + radius]
+            shade = tuple(round(255 * (1 - confidence * (1 - c / 255))) for c in NEAR)
+            draw.ellipse(box, fill=shade, outline=WHITE)
+    return picture
+
+
+def draw_tracks(
+    frame: np.ndarray, boxes: np.ndarray, names: Sequence[Any], trails: Sequence[np.ndarray] = ()
+) -> Image.Image:
+    """A frame with a box and a name for each person, in a colour of their own.
+
+    Args:
+        frame: uint8 RGB `(h, w, 3)`.
+        boxes: `(n, 4)` as x, y, width, height in pixels.
+        names: n of them; the same name has the same colour in every frame.
+        trails: for each box the points `(m, 2)` where the person was.
+
+    Raises:
+        InputError: no frame, or other numbers of boxes and names.
+    """
+    boxes = np.asarray(boxes, float).reshape(-1, 4)
+    if len(boxes) != len(names) or (trails and len(trails) != len(boxes)):
+        raise InputError(
+            f"every box has a name, and a trail or none: received {len(boxes)} boxes, "
+            f"{len(names)} names and {len(trails)} trails"
+        )
+    picture = _scaled(frame, np.asarray(frame).shape[0])
+    draw = ImageDraw.Draw(picture)
+    for trail, name in zip(trails, names, strict=False):
+        if len(trail) > 1:
+            draw.line([(float(x), float(y)) for x, y in trail], fill=_colour(name), width=2)
+    for (x, y, w, h), name in zip(boxes.tolist(), names, strict=True):
+        draw.rectangle([x, y, x + w, y + h], outline=_colour(name), width=2)
+        place = (x + 2, max(0.0, y - 12))
+        draw.rectangle(draw.textbbox(place, str(name)), fill=WHITE)
+        draw.text(place, str(name), fill=_colour(name))
+    return picture
+
+
+def _colour(name: Any) -> tuple[int, int, int]:
+    """A strong colour that depends on the name alone."""
+    share = zlib.crc32(str(name).encode()) % 997 / 997
+    red, green, blue = colorsys.hsv_to_rgb(share, 1.0, 0.75)
+    return round(255 * red), round(255 * green), round(255 * blue)
 
 
 def _middle(stripe: int, stripes: int, height: int) -> int:

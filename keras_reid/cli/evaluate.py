@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from absl import flags
 
 from keras_reid import data, evaluation
@@ -22,7 +23,7 @@ from keras_reid.cli.shared import (
 from keras_reid.errors import InputError
 from keras_reid.evaluation import StoredFeatures
 from keras_reid.evaluation.ranking import TIES
-from keras_reid.reranking import RERANKERS
+from keras_reid.reranking import RERANKERS, k_reciprocal_from_distances
 from keras_reid.training.runs import Run
 
 flags.DEFINE_string("saved_model", None, "An exported export/NAME/VERSION folder instead.")
@@ -37,8 +38,9 @@ flags.DEFINE_string("out", None, "Write the scores to this new JSON file, too.")
 flags.DEFINE_enum(
     "distance",
     "global",
-    ["global", "local", "global_local"],
-    "What is compared: embeddings, aligned stripes, or both (DMLI, the sum of the two).",
+    ["global", "local", "global_local", "visible"],
+    "What is compared: embeddings, aligned stripes, or both (DMLI, the sum of the two); of a model "
+    "with pose also the parts that both images show.",
 )
 flags.DEFINE_enum(
     "local",
@@ -65,6 +67,22 @@ flags.DEFINE_enum(
 flags.DEFINE_bool(
     "verify", False, "Also score pairs of images, one person or two: EER, and TAR at several FARs."
 )
+flags.DEFINE_string(
+    "attributes", None, "Table or .mat file: also score the attributes that a --run tells."
+)
+flags.DEFINE_float(
+    "attribute_filter",
+    None,
+    "Rank last what contradicts a query's attributes, where both are told with this probability, "
+    "such as 0.9, and say what that costs.",
+)
+flags.DEFINE_bool("tracklets", False, "Group the images to tracklets, and rank these.")
+flags.DEFINE_enum(
+    "set_distance",
+    "pooled",
+    ["pooled", *evaluation.SET_DISTANCES],
+    "Of --tracklets: by the mean of their embeddings, or frame by frame.",
+)
 flags.DEFINE_bool("camera_pairs", False, "Also score each pair of cameras.")
 flags.DEFINE_integer("repeats", 10, "Of protocols that draw: cuhk03-classic, viper.", 1)
 flags.DEFINE_integer("draw_seed", 0, "Of protocols that draw.")
@@ -74,22 +92,31 @@ def main(argv: list[str]) -> None:
     """Reads the flags, embeds query and gallery, prints one table."""
     refuse_existing("out", "save_features")
     options = _options(FLAGS.rerank_options)
+    _check_choices()
     query, gallery, name = _stored() if FLAGS.features else _embedded()
     if FLAGS.save_features:
         folder = Path(FLAGS.save_features)
         folder.mkdir(parents=True)
         for part, stored in (("query", query), ("gallery", gallery)):
             evaluation.save_features(folder / f"{part}.npz", *stored)
-    chosen = _chosen(query.features), _chosen(gallery.features)
     labels = (query.identity, gallery.identity, query.camera, gallery.camera)
+    told = _told(query, gallery)
+    chosen = _chosen(query.features), _chosen(gallery.features)
+    distance = None if FLAGS.distance == "global" else FLAGS.distance
+    compared: Any = chosen
+    if FLAGS.set_distance != "pooled":
+        compared, distance = _of_sets(*chosen, options), FLAGS.set_distance
+    if FLAGS.attribute_filter is not None:
+        compared, distance = _filtered(chosen, told, labels), "euclidean, attributes agreeing"
+    given = isinstance(compared, tuple)
     result = evaluation.rank(
-        chosen,
+        compared,
         *labels,  # type: ignore[arg-type]
-        distance=None if FLAGS.distance == "global" else FLAGS.distance,
-        protocol=FLAGS.protocol,
+        distance=distance,
+        protocol=_protocol(),
         dataset=name,
         reranking=FLAGS.rerank,
-        reranking_options=options,
+        reranking_options=options if given else None,
         ties=FLAGS.ties,
         camera_pairs=FLAGS.camera_pairs,
         repeats=FLAGS.repeats,
@@ -97,18 +124,21 @@ def main(argv: list[str]) -> None:
         progress=progress("ranking"),
     )
     say(str(result))
-    if FLAGS.protocol != "viper":
+    if _protocol() != "viper":
         intervals = {score: result.interval(score) for score in ("rank-1", "mAP")}
         texts = (f"{s} {100 * a:.2f} to {100 * b:.2f} %" for s, (a, b) in intervals.items())
         say(f"95 % intervals over the queries: {', '.join(texts)}")
     values = result.as_dict()
+    if FLAGS.attributes:
+        scores = _attribute_scores(query, gallery, told)
+        say(str(scores))
+        values["attributes"] = scores.as_dict()
     if FLAGS.verify:
-        distance = None if FLAGS.distance == "global" else FLAGS.distance
         pairs = evaluation.pairs(
-            chosen,
+            compared,
             *labels,  # type: ignore[arg-type]
             distance=distance,
-            protocol="no-camera" if FLAGS.protocol == "no-camera" else "market1501",
+            protocol="no-camera" if _protocol() == "no-camera" else "market1501",
         )
         verification = evaluation.verify(*pairs)
         say(str(verification))
@@ -126,16 +156,28 @@ def _embedded() -> tuple[StoredFeatures, StoredFeatures, str]:
     data_dir = FLAGS.data_dir or (settings.get("data_dir") if not FLAGS.dataset else None)
     if name is None or data_dir is None:
         raise InputError("a model is scored on images: give --dataset and --data_dir")
-    dataset = data.load(name, data_dir)
+    FLAGS.data_dir = data_dir
+    dataset = (data.load_tracklets if FLAGS.tracklets else data.load)(name, data_dir)
     if dataset.query is None or dataset.gallery is None:
         raise InputError(f"a score needs query and gallery images: {data_dir!r} has none")
-    local = FLAGS.distance != "global"
-    embed = embedder_of(local)
+    local = FLAGS.distance in ("local", "global_local")
+    also = ("global", "parts", "visibility") if FLAGS.distance == "visible" else ()
+    if FLAGS.attributes or FLAGS.attribute_filter is not None:
+        also = (*also, "attribute_probabilities")
+    embed = embedder_of(local, also)
 
-    def stored(images: data.PersonImages) -> StoredFeatures:
-        images = data.readable(images)
+    def stored(images: Any) -> StoredFeatures:
+        if isinstance(images, data.Tracklets):
+            images = data.readable_tracklets(images)
+            if FLAGS.set_distance != "pooled":
+                frames = embed(images.images)
+                ends = np.flatnonzero(np.diff(images.owner)) + 1
+                sets: Any = np.split(frames, ends)
+                return StoredFeatures({"frames": sets}, images.identity, images.camera)
+        else:
+            images = data.readable(images)
         features = embed(images)
-        features = features if local else {"embedding": features}
+        features = features if local or also else {"embedding": features}
         return StoredFeatures(features, images.identity, images.camera)
 
     return stored(dataset.query), stored(dataset.gallery), name
@@ -156,9 +198,97 @@ def _stored() -> tuple[StoredFeatures, StoredFeatures, str | None]:
 
 def _chosen(features: dict[str, Any]) -> Any:
     """What `evaluation.rank` is to compare."""
+    if "frames" in features:
+        return features["frames"]
     if FLAGS.distance == "global" and "embedding" in features:
         return features["embedding"]
     return features
+
+
+def _protocol() -> str:
+    """That of the flag, or of tracklets MARS's, in which the queries are among the gallery."""
+    return "mars" if FLAGS.tracklets and not FLAGS["protocol"].present else FLAGS.protocol
+
+
+def _check_choices() -> None:
+    attributes = FLAGS.attributes or FLAGS.attribute_filter is not None
+    frames = FLAGS.set_distance != "pooled"
+    rules = {
+        "attributes are told by a model: give --run, not --features": (
+            attributes and bool(FLAGS.features)
+        ),
+        "--set_distance compares the frames of tracklets: give --tracklets": (
+            frames and not FLAGS.tracklets
+        ),
+        "tracklets are compared by embeddings: leave --distance, --attributes, --save_features and "
+        "--attribute_filter out": (
+            FLAGS.tracklets
+            and bool(FLAGS.distance != "global" or attributes or FLAGS.save_features)
+        ),
+        "frames are re-ranked by k_reciprocal alone": (
+            frames and FLAGS.rerank not in ("none", "k_reciprocal")
+        ),
+        "attributes filter what is ranked by embeddings: leave --rerank and --distance out": (
+            FLAGS.attribute_filter is not None
+            and (FLAGS.rerank != "none" or FLAGS.distance != "global")
+        ),
+    }
+    for rule, broken in rules.items():
+        if broken:
+            raise InputError(rule)
+
+
+def _of_sets(query: Any, gallery: Any, options: dict[str, float]) -> np.ndarray:
+    """Distances between the frames of tracklets, re-ranked if asked."""
+    kind = FLAGS.set_distance
+    across = evaluation.set_distances(query, gallery, kind)
+    if FLAGS.rerank == "none":
+        return across
+    own = (evaluation.set_distances(side, None, kind) for side in (query, gallery))
+    qq, gg = own
+    for square in (qq, gg):
+        np.fill_diagonal(square, 0)  # the mean distance of a set to itself is not 0
+    squares = (matrix**2 for matrix in (qq, across, gg))
+    return k_reciprocal_from_distances(*squares, **options).numpy()  # type: ignore[arg-type]
+
+
+def _told(query: StoredFeatures, gallery: StoredFeatures) -> list[np.ndarray]:
+    """The probabilities of attributes of both sides; of no other use to a ranking."""
+    name = "attribute_probabilities"
+    return [side.features.pop(name) for side in (query, gallery) if name in side.features]
+
+
+def _schema() -> data.AttributeSchema:
+    names = Run(FLAGS.run).flags.get("attribute_names")
+    if not names:
+        raise InputError(f"{FLAGS.run} knows no attributes: train one with --recipe=attributes")
+    return data.AttributeSchema(tuple(names))
+
+
+def _attribute_scores(
+    query: StoredFeatures, gallery: StoredFeatures, told: list[np.ndarray]
+) -> evaluation.AttributeScores:
+    """Of all test images."""
+    schema, table = _schema(), data.read_attributes(FLAGS.attributes)
+    if table.schema != schema:
+        raise InputError(
+            f"attributes are scored by a table of the same: {FLAGS.run} knows "
+            f"{', '.join(schema.names)}; {FLAGS.attributes} has {', '.join(table.schema.names)}"
+        )
+    identity = np.concatenate([np.asarray(side.identity) for side in (query, gallery)])
+    images = table.label(data.PersonImages(identity.astype(str), identity, None))
+    probabilities = evaluation.told(np.concatenate(told), schema.exclusive)
+    return evaluation.attribute_scores(probabilities, images.columns["attributes"], schema.names)
+
+
+def _filtered(chosen: Any, told: list[np.ndarray], labels: Any) -> np.ndarray:
+    """Distances in which whoever contradicts a query's attributes comes after all others."""
+    found = evaluation.prefilter(
+        *told, *labels, confidence=FLAGS.attribute_filter, protocol=_protocol()
+    )
+    say(str(found))
+    distances = evaluation.matrix(*chosen)
+    return distances + np.where(found.kept, 0, distances.max() + 1)
 
 
 def _options(given: list[str]) -> dict[str, float]:

@@ -6,13 +6,14 @@ exit code is 1. Beside a SavedModel goes NAME-ranker, which ranks and re-ranks e
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 from absl import flags
 
 from keras_reid import data, models, serving
-from keras_reid.cli.shared import FLAGS, command, say
+from keras_reid.cli.shared import FLAGS, command, needs_keypoints, say, with_keypoints
 from keras_reid.errors import InputError
 from keras_reid.training.runs import Run
 
@@ -61,12 +62,15 @@ def main(argv: list[str]) -> None:
         raise InputError("an export is made from a run folder of train.py: give --run")
     run = Run(FLAGS.run)
     settings = run.flags
-    dataset = data.load(
-        FLAGS.dataset or settings["dataset"], FLAGS.data_dir or settings["data_dir"]
-    )
-    part = next(iter(dataset.parts().values()))
-    images = data.readable(part[: FLAGS.check_images])
     model = run.load_model(FLAGS.member)
+    FLAGS.data_dir = FLAGS.data_dir or settings["data_dir"]
+    load = data.load_tracklets if models.takes_clips(model) else data.load
+    dataset = load(FLAGS.dataset or settings["dataset"], FLAGS.data_dir)
+    parts = (dataset.train, dataset.query, dataset.gallery)
+    images = next(part for part in parts if part is not None)[: FLAGS.check_images]
+    several = _several(model, images, settings)
+    if several is None:
+        images = data.readable(images)
     if FLAGS.local == "pooled":
         model = models.stripes(model, FLAGS.stripes)
     flip = settings["flip"]
@@ -90,10 +94,10 @@ def main(argv: list[str]) -> None:
     say(f"exported to {version} ({size / 2**20:.1f} MiB)")
     tolerance, loss = serving.TOLERANCES[FLAGS.precision]
     reports: list[serving.ParityReport | serving.ScoreReport] = [
-        serving.parity(model, version, images, tolerance, flip)
+        serving.parity(model, version, images if several is None else several, tolerance, flip)
     ]
     say(str(reports[0]))
-    if dataset.query is not None and dataset.gallery is not None:
+    if several is None and dataset.query is not None and dataset.gallery is not None:
         query, gallery = serving.sample(
             dataset.query, dataset.gallery, FLAGS.check_queries, FLAGS.check_others
         )
@@ -115,8 +119,25 @@ def main(argv: list[str]) -> None:
     say("several models, batching and clients: docs/serving.md")
 
 
+def _several(
+    model: keras.Model, images: Any, settings: dict[str, Any]
+) -> dict[str, np.ndarray] | None:
+    """A batch for a model of several inputs; None for one of images alone."""
+    size = models.image_size(model)
+    if models.takes_clips(model):
+        clips = data.readable_tracklets(images)
+        batches = data.clip_batches(clips, settings["frames"], min(16, len(clips)), size)
+    elif needs_keypoints(model):
+        source = FLAGS.keypoints or settings["keypoints"]
+        images = with_keypoints(data.readable(images), source)
+        batches = data.image_batches(images, len(images), size)
+    else:
+        return None
+    return {name: value.numpy() for name, value in next(iter(batches)).items()}
+
+
 def _pixels(images: data.PersonImages, model: keras.Model) -> np.ndarray:
-    size = tuple(model.inputs[0].shape[1:3])
+    size = models.image_size(model)
     return np.concatenate([np.asarray(b) for b in data.image_batches(images, 32, size)])
 
 

@@ -5,7 +5,8 @@ and --gallery:
 
     enrol DIR|CSV   one folder for each identity, or a table path,identity,camera[,time]; images
                     that are enrolled already are left alone, so the same command goes on
-    query IMAGE…    who is nearest, and "unknown" beyond the gallery's threshold
+    query IMAGE…    who is nearest, and "unknown" beyond the gallery's threshold; without images,
+                    --attributes=upred=1,hat=0 looks for a description
     remove ID       erases all images of an identity
     stats           what the gallery holds
     calibrate       chooses the threshold at --far on --dataset and keeps it in the gallery
@@ -33,6 +34,7 @@ from keras_reid.cli.shared import (
     say,
 )
 from keras_reid.errors import InputError
+from keras_reid.training.runs import Run
 
 flags.DEFINE_string("saved_model", None, "An exported model instead of --run.")
 flags.DEFINE_string(
@@ -47,6 +49,11 @@ flags.DEFINE_string("before", None, "Look at images before this time.")
 flags.DEFINE_float("threshold", None, "Distance of a known person; default: the gallery's.")
 flags.DEFINE_string("rerank", "none", "A re-ranker for the shortlist, such as k_reciprocal.")
 flags.DEFINE_integer("shortlist", 1000, "Images that are fetched to re-rank.", lower_bound=1)
+flags.DEFINE_list(
+    "attributes",
+    [],
+    "Of query: NAME=1 or NAME=0, what is looked for; of runs that know attributes.",
+)
 flags.DEFINE_enum("output", "table", ["table", "json"], "What is printed.")
 flags.DEFINE_string("html", None, "New page with the pictures of queries and hits.")
 flags.DEFINE_float("far", 0.01, "Of calibrate: share of strangers taken for somebody.", 0, 1)
@@ -69,6 +76,11 @@ def main(argv: list[str]) -> None:
     least, most = COUNTS[name]
     if not least <= len(arguments) <= most:
         raise InputError(f"{name} takes {USES[name]}: received {' '.join(arguments) or 'nothing'}")
+    if name == "query" and bool(arguments) == bool(FLAGS.attributes):
+        raise InputError(
+            "a query is images or a description: received "
+            f"{len(arguments)} images and --attributes={','.join(FLAGS.attributes)!r}"
+        )
     refuse_existing("html")
     if name in ("query", "remove", "stats"):
         _check_exists(FLAGS.gallery)
@@ -79,7 +91,8 @@ def enrol(arguments: list[str]) -> None:
     check_one_model()
     images, times = _people(Path(arguments[0]))
     name = fingerprint()
-    embed = embedder_of()
+    names = _attribute_names()
+    embed = embedder_of(also=("attribute_probabilities",) if names else ())
     added, unfit = 0, []
     tell = progress("enrolling")
     with gallery.open(FLAGS.gallery) as people:
@@ -91,14 +104,20 @@ def enrol(arguments: list[str]) -> None:
             unfit += block.path[~fit].tolist()
             block = block[fit]
             if len(block):
+                found = embed(block)
+                described = {}
+                if names:
+                    probabilities = found["attribute_probabilities"]
+                    described = {"attributes": probabilities, "attribute_names": names}
                 added += people.enrol(
-                    embed(block),
+                    found["embedding"] if names else found,
                     block.identity.tolist(),
                     None if block.camera is None else block.camera.tolist(),
                     [times.get(path) for path in block.path.tolist()],
                     block.path.tolist(),
                     model_fingerprint=name,
                     existing="skip",
+                    **described,
                 )
             tell(min(start + CHUNK, len(images)), len(images))
         rows, identities = people.count(), len(people.identities())
@@ -109,7 +128,19 @@ def enrol(arguments: list[str]) -> None:
     say(f"{FLAGS.gallery}: {rows:,} images of {identities:,} identities")
 
 
+def _attribute_names() -> list[str] | None:
+    """Of the attributes that the model of --run tells."""
+    return Run(FLAGS.run).flags.get("attribute_names") if FLAGS.run else None
+
+
 def query(arguments: list[str]) -> None:
+    where = gallery.Where(
+        FLAGS.cameras, FLAGS.not_cameras, _seconds(FLAGS.after), _seconds(FLAGS.before)
+    )
+    if FLAGS.attributes:
+        threshold, results = None, [_described(where)]
+        _show(results, threshold, {})
+        return
     check_one_model()
     for path in arguments:
         reason = data.unfit(path)
@@ -117,9 +148,6 @@ def query(arguments: list[str]) -> None:
             reason = "cannot be decoded"
         if reason:
             raise InputError(f"a query is an image of a person: {path} {reason}; name another")
-    where = gallery.Where(
-        FLAGS.cameras, FLAGS.not_cameras, _seconds(FLAGS.after), _seconds(FLAGS.before)
-    )
     nobody = np.full(len(arguments), "query")
     embeddings = embedder_of()(data.PersonImages(np.array(arguments), nobody, None))
     with gallery.open(FLAGS.gallery) as people:
@@ -137,6 +165,24 @@ def query(arguments: list[str]) -> None:
         kept, found_by = people.threshold, people.store.stats()
     threshold = FLAGS.threshold if kept is None or FLAGS.threshold is not None else float(kept)
     results = [_result(*pair, threshold) for pair in zip(arguments, found, strict=True)]
+    _show(results, threshold, found_by)
+
+
+def _described(where: gallery.Where) -> dict[str, Any]:
+    """What fits --attributes best."""
+    wanted = {}
+    for text in FLAGS.attributes:
+        name, _, value = text.partition("=")
+        if value not in ("0", "1"):
+            raise InputError(f"a description is NAME=1 or NAME=0, with commas: received {text!r}")
+        wanted[name] = value == "1"
+    with gallery.open(FLAGS.gallery) as people:
+        hits = people.describe(wanted, FLAGS.k, where)
+    return {**_result(",".join(FLAGS.attributes), hits, None), "described": True}
+
+
+def _show(results: list[dict[str, Any]], threshold: float | None, found_by: dict[str, Any]) -> None:
+    """Prints the results, and makes the page."""
     if FLAGS.output == "json":
         say(json.dumps({"threshold": threshold, "queries": results}, ensure_ascii=False, indent=2))
     else:
@@ -160,13 +206,15 @@ def _result(image: str, hits: list[gallery.Hit], threshold: float | None) -> dic
 
 
 def _answer(result: dict[str, Any], threshold: float | None) -> str:
+    if result.get("described"):
+        return f"best fits of {result['image']}"
     if result["identity"] is None:
         return "unknown"
     return f"nearest: {result['identity']}" if threshold is None else result["identity"]
 
 
 def _print(results: list[dict[str, Any]], threshold: float | None) -> None:
-    if threshold is None:
+    if threshold is None and not any(result.get("described") for result in results):
         say("this gallery has no threshold, so nobody is unknown: see calibrate, or --threshold")
     for result in results:
         say(f"{result['image']}: {_answer(result, threshold)}")
@@ -307,14 +355,14 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
 MANY = 10_000
 COUNTS = {
     "enrol": (1, 1),
-    "query": (1, MANY),
+    "query": (0, MANY),
     "remove": (1, 1),
     "stats": (0, 0),
     "calibrate": (0, 0),
 }
 USES = {
     "enrol": "a folder or a CSV file",
-    "query": f"1 to {MANY:,} images",
+    "query": f"1 to {MANY:,} images, or none and --attributes",
     "remove": "one identity",
     "stats": "no more words",
     "calibrate": "no more words, but --dataset, --data_dir and --far",

@@ -182,3 +182,27 @@ def embedder_of(local: bool = False, also: tuple[str, ...] = ()) -> Callable[[An
         return embedder(data.image_batches(images, FLAGS.batch_size, embedder.image_size))
 
     return embed
+
+
+def pixel_embedder() -> tuple[Callable[[Any], Any], tuple[int, int]]:
+    """From uint8 images (b, h, w, 3) to embeddings (b, d), and their size (h, w)."""
+    if FLAGS.saved_model:
+        saved = _exported(FLAGS.saved_model)
+        if saved.contract is None:
+            raise InputError(
+                f"{FLAGS.saved_model} does not say which images it takes: export the model again"
+            )
+        height, width = saved.contract.image_size
+        return saved, (height, width)
+    model = _trained(FLAGS.run, FLAGS.member)
+    if models.takes_clips(model):
+        raise InputError(f"{FLAGS.run} is a model of tracklets, not of single images: name another")
+    settings = Run(FLAGS.run).flags
+    embedder = models.Embedder(model, settings["flip"])
+    if not needs_keypoints(model):
+        return lambda images: embedder([images]), embedder.image_size
+    estimator = data.estimator_of(FLAGS.keypoints or settings["keypoints"])
+    return (
+        lambda images: embedder([{"images": images, "keypoints": estimator(images)}]),
+        embedder.image_size,
+    )

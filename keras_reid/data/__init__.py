@@ -12,6 +12,7 @@ from keras_reid.data.keypoints import (
     Skeleton,
     annotated,
     estimate_keypoints,
+    estimator_of,
     read_keypoints,
 )
 from keras_reid.data.layouts import SUFFIXES, unlabelled
@@ -26,7 +27,7 @@ from keras_reid.data.tracklets import (
     tracklet_dataset,
     tracklets,
 )
-from keras_reid.data.videos import load_tracklets
+from keras_reid.data.videos import cut_tracklets, load_tracklets, video_frames
 from keras_reid.data.writing import write
 
 __all__ = [
@@ -44,8 +45,10 @@ __all__ = [
     "annotated",
     "check",
     "clip_batches",
+    "cut_tracklets",
     "decodable",
     "estimate_keypoints",
+    "estimator_of",
     "image_batches",
     "load",
     "load_tracklets",
@@ -63,5 +66,6 @@ __all__ = [
     "tracklets",
     "unfit",
     "unlabelled",
+    "video_frames",
     "write",
 ]

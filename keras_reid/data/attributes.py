@@ -1,4 +1,4 @@
-"""Attributes of persons: what is published for Market-1501 and DukeMTMC-reID, or one's own table."""
+"""Attributes of persons: those of Market-1501 and DukeMTMC-reID, or of one's own table."""
 
 import csv
 import os
@@ -158,7 +158,9 @@ def _of_mat(file: Path) -> dict[str, Any]:
     try:
         whole = loadmat(str(file), squeeze_me=True, struct_as_record=False)
         (content,) = (value for name, value in whole.items() if not name.startswith("__"))
-        parts = [vars(getattr(content, name)) for name in ("train", "test") if hasattr(content, name)]
+        parts = [
+            vars(getattr(content, name)) for name in ("train", "test") if hasattr(content, name)
+        ]
         names = [n for n in parts[0] if not n.startswith("_") and n != "image_index"]
         joined: Mapping[str, Any] = {
             name: np.concatenate([np.atleast_1d(part[name]) for part in parts])

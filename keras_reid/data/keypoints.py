@@ -96,7 +96,7 @@ class MoveNet:
     The image is scaled to fit into the model's square and centred on black.
 
     Args:
-        path: of the .tflite file, whose input is (1, s, s, 3) and output (1, 1, 17, 3): y, x, score.
+        path: of the .tflite file: input (1, s, s, 3), output (1, 1, 17, 3) of y, x, score.
         threads: of the interpreter.
 
     Raises:
@@ -120,7 +120,10 @@ class MoveNet:
             self._net.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise InputError(f"{path} is no model for LiteRT ({str(error)[:120]})") from error
-        (self._input,), (self._output,) = self._net.get_input_details(), self._net.get_output_details()
+        (self._input,), (self._output,) = (
+            self._net.get_input_details(),
+            self._net.get_output_details(),
+        )
         given, found = tuple(self._input["shape"]), tuple(self._output["shape"])
         if found != (1, 1, 17, 3) or given[0] != 1 or given[1] != given[2] or given[3] != 3:
             raise InputError(
@@ -188,7 +191,9 @@ def read_keypoints(images: PersonImages, table: str | os.PathLike[str]) -> Perso
             f"other of {len(images)}; its column file must end like their paths"
         )
     if missing:
-        logging.warning("%s has no points of %d images, such as %s", table, len(missing), missing[0])
+        logging.warning(
+            "%s has no points of %d images, such as %s", table, len(missing), missing[0]
+        )
     return images.with_columns(**{KEYPOINTS: points})
 
 

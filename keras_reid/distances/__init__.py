@@ -24,6 +24,7 @@ from keras_reid.distances.points import (
     unit,
 )
 from keras_reid.distances.stripes import aligned, aligned_paired
+from keras_reid.distances.visibility import visible
 from keras_reid.errors import InputError
 
 Distance = Callable[..., Any]
@@ -83,4 +84,5 @@ __all__ = [
     "same_index",
     "squared_euclidean",
     "unit",
+    "visible",
 ]

@@ -1,30 +1,45 @@
 """Scores and groups: embeddings or distances in, values that carry their protocol out."""
 
+from keras_reid.evaluation.attributes import (
+    AttributeScores,
+    PreFilter,
+    attribute_scores,
+    prefilter,
+    told,
+)
 from keras_reid.evaluation.clustering import ClusterScores, cluster, cluster_scores
 from keras_reid.evaluation.features import matrix
 from keras_reid.evaluation.files import StoredFeatures, load_features, save_features
 from keras_reid.evaluation.open_set import OpenSetResult, open_set
 from keras_reid.evaluation.ranking import rank
 from keras_reid.evaluation.result import QueryScores, RankingProtocol, RankingResult
+from keras_reid.evaluation.sets import SET_DISTANCES, set_distances
 from keras_reid.evaluation.threshold import Threshold
 from keras_reid.evaluation.verification import VerificationResult, pairs, verify
 
 __all__ = [
+    "SET_DISTANCES",
+    "AttributeScores",
     "ClusterScores",
     "OpenSetResult",
+    "PreFilter",
     "QueryScores",
     "RankingProtocol",
     "RankingResult",
     "StoredFeatures",
     "Threshold",
     "VerificationResult",
+    "attribute_scores",
     "cluster",
     "cluster_scores",
     "load_features",
     "matrix",
     "open_set",
     "pairs",
+    "prefilter",
     "rank",
     "save_features",
+    "set_distances",
+    "told",
     "verify",
 ]

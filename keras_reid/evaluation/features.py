@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 
 from keras_reid.errors import InputError
-from keras_reid.evaluation.local import AlignedRows, SummedRows
+from keras_reid.evaluation.local import AlignedRows, SummedRows, VisibleRows
 from keras_reid.evaluation.rows import DistanceRows, FeatureRows, MatrixRows, unit
 
-FEATURE_DISTANCES = ("euclidean", "cosine", "local", "global_local")
+FEATURE_DISTANCES = ("euclidean", "cosine", "local", "global_local", "visible")
 
 BLOCK_ELEMENTS = 2**22  # 16 MiB of float32 distances at a time
 
-# Of one set of images: (n, d), (n, s, d), or a mapping of both, embedding and local.
+# Of one set of images: (n, d), (n, s, d), or a mapping: embedding and local, or global, parts and
+# visibility.
 Features = np.ndarray | Mapping[str, np.ndarray]
 
 
@@ -86,6 +87,18 @@ def _distance_rows(
             FeatureRows(*_both(distances, "embedding", 2, mapped=True), "cosine"),
             AlignedRows(*local),
         )
+    if distance == "visible":
+        ranks = {"global": 2, "parts": 3, "visibility": 2}
+        sides = {k: _both(distances, k, rank, mapped=True) for k, rank in ranks.items()}
+        query, gallery = ({k: both[i] for k, both in sides.items()} for i in (0, 1))
+        for side in (query, gallery):
+            if side["parts"].shape[:2] != side["visibility"].shape or side["visibility"].min() < 0:
+                raise InputError(
+                    "Each part has a visibility of at least 0, received parts "
+                    f"{side['parts'].shape} and visibility {side['visibility'].shape}: pass what "
+                    "one model gives."
+                )
+        return VisibleRows(query, gallery)
     return FeatureRows(*_both(distances, "embedding", 2), distance)
 
 

@@ -1,6 +1,6 @@
 """Galleries whose rows are in memory."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,7 +8,7 @@ import numpy as np
 from keras_reid.errors import InputError
 from keras_reid.gallery.approximate import InvertedFile
 from keras_reid.gallery.exact import LEFT_OVER, Vectors
-from keras_reid.gallery.rows import Hit, Rows, Where
+from keras_reid.gallery.rows import TEXTS, Hit, Rows, Where
 
 FEW = 0.05  # of the rows: a search among so few is exact, and an index would miss them
 
@@ -27,7 +27,7 @@ class ArrayStore:
     def _forget(self) -> None:
         self.vectors = Vectors(0)
         self.ids = np.zeros(0, np.int64)  # ascending
-        self.identity = self.camera = self.image = np.zeros(0, object)
+        self.identity = self.camera = self.image = self.attributes = np.zeros(0, object)
         self.time = np.zeros(0)
         self.places: dict[str, int] = {}
         self.index: InvertedFile | None = None
@@ -48,7 +48,7 @@ class ArrayStore:
         self.vectors.append(rows.embedding)
         self.ids = np.concatenate([self.ids, ids])
         self.time = np.concatenate([self.time, rows.time])
-        for name in ("identity", "camera", "image"):
+        for name in TEXTS:
             texts = np.array(getattr(rows, name), object)
             setattr(self, name, np.concatenate([getattr(self, name), texts]))
         if self.index is not None:
@@ -65,7 +65,7 @@ class ArrayStore:
             self._forget()
         elif len(dropped):
             self.vectors.keep(kept)
-            for name in ("ids", "time", "identity", "camera", "image"):
+            for name in ("ids", "time", *TEXTS):
                 setattr(self, name, getattr(self, name)[kept])
             self.places = {image: i for i, image in enumerate(self.image)}
             if self.index is not None:
@@ -134,6 +134,10 @@ class ArrayStore:
 
     def embeddings(self, images: Sequence[str]) -> np.ndarray:
         return self.vectors.take(np.array([self.places[image] for image in images], np.int64))
+
+    def described(self, where: Where) -> Iterator[tuple[Hit, str]]:
+        for i in np.flatnonzero(self._chosen(where) & (self.attributes != "")).tolist():
+            yield self._hit(i, 0.0), self.attributes[i]
 
     def stats(self) -> dict[str, Any]:
         if self.index is None:

@@ -18,11 +18,11 @@ from keras_reid.gallery.rows import Rows
 TABLES = """
 create table if not exists rows (
     id integer primary key, image text not null unique, identity text not null,
-    camera text not null, time real, embedding blob not null);
+    camera text not null, time real, attributes text not null, embedding blob not null);
 create index if not exists by_identity on rows (identity);
 create table if not exists settings (name text primary key, value text not null);
 """
-COLUMNS = "id, image, identity, camera, time, embedding"
+COLUMNS = "id, image, identity, camera, time, attributes, embedding"
 
 
 class FileStore(ArrayStore):
@@ -64,12 +64,12 @@ class FileStore(ArrayStore):
     def _read(self) -> None:
         cursor = self.database.execute(f"select {COLUMNS} from rows order by id")
         while records := cursor.fetchmany(2**16):
-            ids, image, identity, camera, time, blobs = zip(*records, strict=True)
+            ids, image, identity, camera, time, attributes, blobs = zip(*records, strict=True)
             embedding = np.frombuffer(b"".join(blobs), np.float32).reshape(len(ids), -1)
             times = np.array(time, np.float64)  # None becomes NaN
-            self._hold(
-                Rows(embedding, list(identity), list(camera), times, list(image)), np.array(ids)
-            )
+            texts = map(list, (identity, camera))
+            rows = Rows(embedding, *texts, times, list(image), list(attributes))
+            self._hold(rows, np.array(ids))
         if self.path.exists():
             self._read_index()
 
@@ -100,8 +100,8 @@ class FileStore(ArrayStore):
         texts = (rows.image, rows.identity, rows.camera)
         with self._writing():
             self.database.executemany(
-                f"insert into rows ({COLUMNS}) values (?, ?, ?, ?, ?, ?)",
-                zip(ids.tolist(), *texts, times, blobs, strict=True),
+                f"insert into rows ({COLUMNS}) values (?, ?, ?, ?, ?, ?, ?)",
+                zip(ids.tolist(), *texts, times, rows.attributes, blobs, strict=True),
             )
         self._hold(rows, ids)
 

@@ -1,6 +1,8 @@
 """The gallery: what may go in, what comes out, and when somebody is unknown."""
 
-from collections.abc import Sequence
+import heapq
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -81,6 +83,8 @@ class Gallery:
         *,
         model_fingerprint: str,
         existing: str = "refuse",
+        attributes: Any = None,
+        attribute_names: Sequence[str] | None = None,
     ) -> int:
         """Adds rows and returns how many; all of them are durable then.
 
@@ -94,6 +98,8 @@ class Gallery:
             model_fingerprint: of the model that made them, `fingerprint` in its `export.json`; the
                 first enrolment settles it for the gallery.
             existing: "refuse", or "skip" rows whose images the gallery holds.
+            attributes: (n, m) probabilities, for `describe`; None: unknown.
+            attribute_names: (m,); the first enrolment with attributes settles them.
 
         Raises:
             InputError: columns that do not fit, another width or model than the gallery's, or an
@@ -110,6 +116,7 @@ class Gallery:
         self._check_model(model_fingerprint)
         self._check_width(x)
         rows = self._rows(x, identities, cameras, times, images)
+        rows = replace(rows, attributes=self._attributes(len(x), attributes, attribute_names))
         if images is not None:
             held = self.store.held(rows.image)
             if held and existing == "refuse":
@@ -123,10 +130,66 @@ class Gallery:
             return 0
         settings = self.store.settings()
         if settings.get("width") is None:
-            known = {"width": x.shape[1], "fingerprint": model_fingerprint}
-            self.store.save_settings({**settings, **known})
+            settings = {**settings, "width": x.shape[1], "fingerprint": model_fingerprint}
+            self.store.save_settings(settings)
+        if attribute_names is not None and self.attribute_names is None:
+            self.store.save_settings({**settings, "attribute_names": list(attribute_names)})
         self.store.add(rows)
         return len(rows)
+
+    @property
+    def attribute_names(self) -> list[str] | None:
+        """Of the attributes that `describe` knows; None before any were enrolled."""
+        return self.store.settings().get("attribute_names")
+
+    def _attributes(self, count: int, values: Any, names: Sequence[str] | None) -> list[str]:
+        """The probabilities of each row as the store keeps them."""
+        if values is None and names is None:
+            return [""] * count
+        shares = np.asarray([] if values is None else values, np.float64)
+        good = names is not None and shares.shape == (count, len(names))
+        if not good or not ((shares >= 0) & (shares <= 1)).all():
+            raise InputError(
+                f"attributes are probabilities (n, m) with m names, n={count}: received "
+                f"{shares.shape} and {'no' if names is None else len(names)} names"
+            )
+        known = self.attribute_names
+        if known is not None and list(names or ()) != known:
+            raise InputError(
+                f"a gallery has one set of attributes: this one has {', '.join(known)}; received "
+                f"{', '.join(names or ())}; use its model, or a new gallery"
+            )
+        return [",".join(f"{p:.4g}" for p in row) for row in shares.tolist()]
+
+    def describe(
+        self, wanted: Mapping[str, bool], k: int = 10, where: Where = EVERYTHING
+    ) -> list[Hit]:
+        """The k rows that fit a description best, such as `{"upred": True, "hat": False}`.
+
+        A hit's `distance` is `−mean log p` over what is wanted, p the probability of it being so
+        (of it not being so where False), at least 1e-6: 0 is a sure fit.
+
+        Raises:
+            InputError: k below 1, nothing wanted, or attributes that the gallery does not know.
+        """
+        known = self.attribute_names or []
+        unknown = [name for name in wanted if name not in known]
+        if unknown or not wanted:
+            raise InputError(
+                f"a description names attributes of the gallery, {', '.join(known) or 'none'}: "
+                f"received {', '.join(map(str, unknown)) or 'nothing'}; those of a gallery are "
+                "told by a model of the recipe attributes"
+            )
+        if k < 1:
+            raise InputError(f"k is at least 1: received {k}")
+        columns = [known.index(name) for name in wanted]
+        yes = np.array([bool(value) for value in wanted.values()])
+        found = []
+        for hit, text in self.store.described(where):
+            p = np.array(text.split(","), np.float64)[columns]
+            cost = -np.log(np.maximum(np.where(yes, p, 1 - p), 1e-6)).mean()
+            found.append(hit._replace(distance=float(cost) + 0.0))
+        return heapq.nsmallest(k, found, key=lambda hit: (hit.distance, hit.image))
 
     def _rows(
         self,
@@ -161,7 +224,7 @@ class Gallery:
                 f"times are one finite number or None for each of {count} rows: received "
                 f"{len(values)}, {int(np.isinf(values).sum())} of them infinite"
             )
-        return Rows(x, identity, camera, np.array(values, np.float64), image)
+        return Rows(x, identity, camera, np.array(values, np.float64), image, [""] * count)
 
     def _numbered(self, identity: list[str]) -> list[str]:
         taken = self.store.identities() if self.store.count() else {}

@@ -16,6 +16,7 @@ PEOPLE, NEXT, SETTINGS = "people", "people_next", "people_settings"
 TEXT = 4096  # bytes of a name at most
 BATCH_BYTES = 2**24  # a message of Milvus is 64 MiB at most
 FIELDS = ["image", "identity", "camera", "time"]
+STORED = [*FIELDS, "attributes", "embedding"]
 LONGEST = 16_384  # hits of one search of Milvus
 
 
@@ -86,7 +87,7 @@ class MilvusStore:
     def _create_people(self, collection: str, width: int) -> None:
         text = self.types.VARCHAR
         types = {"image": text, "identity": text, "camera": text, "time": self.types.DOUBLE}
-        self._create(collection, types, width)
+        self._create(collection, {**types, "attributes": text}, width)
 
     def settings(self) -> dict[str, Any]:
         with self._told():
@@ -136,17 +137,17 @@ class MilvusStore:
         fields = self.client.describe_collection(PEOPLE)["fields"]
         width = next(f["params"]["dim"] for f in fields if f["name"] == "embedding")
         self._create_people(NEXT, width)
-        for batch in self._all([*FIELDS, "embedding"]):
+        for batch in self._all(STORED):
             self.client.insert(NEXT, batch)
         self.client.flush(NEXT)
         self.client.drop_collection(PEOPLE)
         self.client.rename_collection(NEXT, PEOPLE)
         self.client.load_collection(PEOPLE)
 
-    def _all(self, fields: list[str]) -> Iterator[list[dict[str, Any]]]:
-        """All rows, some at a time."""
+    def _all(self, fields: list[str], condition: str = "") -> Iterator[list[dict[str, Any]]]:
+        """All rows, or those of a condition, some at a time."""
         iterator = self.client.query_iterator(
-            PEOPLE, batch_size=1000, filter="", output_fields=fields
+            PEOPLE, batch_size=1000, filter=condition, output_fields=fields
         )
         while batch := iterator.next():
             yield batch
@@ -199,6 +200,15 @@ class MilvusStore:
         held = {row["image"]: row["embedding"] for row in self._get(images, ["embedding"])}
         return np.array([held[image] for image in images], np.float32)
 
+    def described(self, where: Where) -> Iterator[tuple[Hit, str]]:
+        with self._told():
+            if not self.client.has_collection(PEOPLE):
+                return
+            for batch in self._all([*FIELDS, "attributes"], _expression(where)):
+                for row in batch:
+                    if row["attributes"]:
+                        yield Hit(*(row[name] for name in FIELDS), 0.0), row["attributes"]
+
     def stats(self) -> dict[str, Any]:
         return {"search": "Milvus Lite, exact" if self.embedded else f"Milvus at {self.uri}"}
 
@@ -232,9 +242,8 @@ class MilvusStore:
 
 def _records(rows: Rows) -> list[dict[str, Any]]:
     times = [None if np.isnan(time) else time for time in rows.time.tolist()]
-    columns = (rows.image, rows.identity, rows.camera, times, rows.embedding)
-    names = [*FIELDS, "embedding"]
-    return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+    columns = (rows.image, rows.identity, rows.camera, times, rows.attributes, rows.embedding)
+    return [dict(zip(STORED, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
 def _hit(found: dict[str, Any]) -> Hit:

@@ -1,6 +1,6 @@
 """What a gallery holds, which part of it is looked at, and what is found."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -67,24 +67,32 @@ class Where:
 EVERYTHING = Where()
 
 
+TEXTS = ("identity", "camera", "image", "attributes")
+
+
 @dataclass(frozen=True)
 class Rows:
-    """n rows: embeddings (n, d) float32, times (n,) float64 with NaN for unknown, and texts."""
+    """n rows: embeddings (n, d) float32, times (n,) float64 with NaN for unknown, and texts.
+
+    `attributes` are the probabilities of the gallery's attributes, "0.91,0.02,…", or "".
+    """
 
     embedding: np.ndarray
     identity: list[str]
     camera: list[str]
     time: np.ndarray
     image: list[str]
+    attributes: list[str]
 
     def __len__(self) -> int:
         return len(self.image)
 
     def __getitem__(self, index: Any) -> "Rows":
         chosen = np.arange(len(self))[index].tolist()
-        texts = ([part[i] for i in chosen] for part in (self.identity, self.camera, self.image))
-        identity, camera, image = texts
-        return Rows(self.embedding[index], identity, camera, self.time[index], image)
+        identity, camera, image, attributes = (
+            [getattr(self, name)[i] for i in chosen] for name in TEXTS
+        )
+        return Rows(self.embedding[index], identity, camera, self.time[index], image, attributes)
 
 
 class Store(Protocol):
@@ -112,6 +120,9 @@ class Store(Protocol):
     def search(self, embeddings: np.ndarray, k: int, where: Where) -> list[list[Hit]]: ...
 
     def embeddings(self, images: Sequence[str]) -> np.ndarray: ...
+
+    def described(self, where: Where) -> Iterator[tuple[Hit, str]]:
+        """The rows that have attributes, as hits without a distance (0), and these."""
 
     def stats(self) -> dict[str, Any]:
         """What there is to tell of the back end."""

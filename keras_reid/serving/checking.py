@@ -1,7 +1,7 @@
 """Whether an export does what its original does: the same embeddings, the same ranking."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,7 +48,7 @@ class ParityReport:
 def parity(
     model: keras.Model,
     saved_model: str | os.PathLike[str],
-    images: PersonImages | np.ndarray,
+    images: PersonImages | np.ndarray | Mapping[str, np.ndarray],
     tolerance: float = 1e-4,
     flip: bool = False,
 ) -> ParityReport:
@@ -60,7 +60,8 @@ def parity(
     Args:
         model: the original, a model of `keras_reid.models.build`.
         saved_model: the folder that `export` returned.
-        images: n images on disk, or uint8 pixels `(n, h, w, 3)`, which are packed as PNG.
+        images: n images on disk, or uint8 pixels `(n, h, w, 3)`, which are packed as PNG; for a
+            model of several inputs the mapping of them.
         tolerance: the largest difference that is `ok`.
         flip: as in `export`.
 
@@ -70,6 +71,10 @@ def parity(
     saved = load(saved_model)
     size = models.image_size(model)
     local = saved.has_local
+    if isinstance(images, Mapping):
+        count = len(next(iter(images.values())))
+        whole = models.Embedder(model, flip, local)([images])
+        return ParityReport(_difference(whole, saved.outputs(images)), count, tolerance)
     if isinstance(images, PersonImages):
         images = readable(images)
         batches = image_batches(images, 32, size)
@@ -90,7 +95,7 @@ def parity(
 
 def _difference(a: Any, b: Any) -> float:
     """The largest between arrays of the same names."""
-    a, b = (x if isinstance(x, dict) else {"embedding": x} for x in (a, b))
+    a, b = (x if isinstance(x, Mapping) else {"embedding": x} for x in (a, b))
     if any(a[name].shape != b[name].shape for name in a):
         return float("inf")
     return max(float(np.max(np.abs(a[name] - b[name]))) for name in a)

@@ -73,7 +73,7 @@ def fingerprint(model: keras.Model, flip: bool = False, precision: str = "float3
     float32 exports have. A gallery refuses embeddings of another.
     """
     net = models.outputs_at_test(model)
-    size = tuple(model.inputs[0].shape[1:3])
+    size = models.image_size(model)
     digest = hashlib.sha256(repr((size, bool(flip), precision, PIXELS)).encode())
     for variable in net.variables:
         value = np.ascontiguousarray(keras.ops.convert_to_numpy(variable), np.float32)

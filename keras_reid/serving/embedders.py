@@ -2,7 +2,7 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,12 @@ class ExportedEmbedder(ABC):
         return self.outputs(images)["embedding"]
 
     def outputs(self, images: Any) -> dict[str, np.ndarray]:
-        """All outputs by name: `embedding` `(b, d)` and, if exported, `local` `(b, s, c)`."""
+        """All outputs by name: `embedding` `(b, d)` and, if exported, `local` `(b, s, c)`.
+
+        A model of several inputs takes the mapping of them instead of images.
+        """
+        if isinstance(images, Mapping):
+            return self._of_inputs(images)
         images = tf.convert_to_tensor(images)
         if images.dtype != tf.uint8 or images.shape.rank != 4 or images.shape[-1] != 3:
             raise InputError(
@@ -66,6 +71,9 @@ class ExportedEmbedder(ABC):
                 f"{images.dtype.name} {tuple(images.shape)}"
             )
         return self._of_pixels(images)
+
+    def _of_inputs(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        raise InputError(f"{self.path} takes images alone: received {', '.join(inputs)}")
 
     @abstractmethod
     def _of_pixels(self, images: tf.Tensor) -> dict[str, np.ndarray]: ...
@@ -116,6 +124,9 @@ class ExportedEmbedder(ABC):
             )
 
 
+SEVERAL = ({"images", "keypoints"}, {"clips", "mask"})  # inputs of models that take more
+
+
 class SavedEmbedder(ExportedEmbedder):
     """An exported SavedModel.
 
@@ -129,9 +140,14 @@ class SavedEmbedder(ExportedEmbedder):
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path).expanduser()
         signatures = _restore(self.path)
-        for name, argument in INPUTS.items():
-            _check_signature(self.path, signatures.get(name), name, argument)
-        self._from_pixels, self._from_bytes = (signatures[name] for name in INPUTS)
+        default = signatures.get("serving_default")
+        takes = set(default.structured_input_signature[1]) if default is not None else set()
+        self.inputs = takes if takes in SEVERAL else {"images"}
+        if takes not in SEVERAL:
+            for name, argument in INPUTS.items():
+                _check_signature(self.path, signatures.get(name), name, argument)
+            self._from_bytes = signatures["serving_bytes"]
+        self._from_pixels = default
         self.contract = Contract.read(self.path)
 
     @property
@@ -143,9 +159,23 @@ class SavedEmbedder(ExportedEmbedder):
         return int(self._from_pixels.structured_outputs["embedding"].shape[-1])
 
     def _of_pixels(self, images: tf.Tensor) -> dict[str, np.ndarray]:
-        return {name: output.numpy() for name, output in self._from_pixels(images=images).items()}
+        return self._of_inputs({"images": images})
+
+    def _of_inputs(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        if set(inputs) != self.inputs:
+            raise InputError(
+                f"{self.path} takes {', '.join(sorted(self.inputs))}: received "
+                f"{', '.join(sorted(inputs))}"
+            )
+        tensors = {name: tf.convert_to_tensor(value) for name, value in inputs.items()}
+        return {name: output.numpy() for name, output in self._from_pixels(**tensors).items()}
 
     def outputs_from_bytes(self, files: Sequence[bytes]) -> dict[str, np.ndarray]:
+        if self.inputs != {"images"}:
+            raise InputError(
+                f"{self.path} takes {', '.join(sorted(self.inputs))}, not files: call "
+                "outputs({…}) with them, or use the run (--run)"
+            )
         outputs = self._from_bytes(image_bytes=tf.constant(files, tf.string))
         return {name: output.numpy() for name, output in outputs.items()}
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from keras_reid import models
 from keras_reid.errors import InputError
@@ -43,7 +44,9 @@ def export(
     TensorFlow: `serving_default` takes `images`, uint8 RGB `(b, h, w, 3)` of any height and width;
     `serving_bytes` takes `image_bytes`, `(b,)` JPEG, PNG or BMP files of any sizes. Both resize as
     `keras_reid.data.image_batches` does. `model.onnx`, `model.tflite` (LiteRT) and `model.xml`
-    (OpenVINO) take `images`, uint8 RGB that have the network's size already.
+    (OpenVINO) take `images`, uint8 RGB that have the network's size already. A model of several
+    inputs, with body points or of tracklets, is exported as a SavedModel with `serving_default`
+    alone, whose arguments are named as the model's inputs and have the network's size.
 
     A version appears complete or not at all, and is never replaced.
 
@@ -73,6 +76,11 @@ def export(
     if precision != "float32" and format != "litert":
         raise InputError(f"{precision} is for the format litert: received {format!r}")
     size = models.image_size(model)
+    several = isinstance(model.input, dict)
+    if several and format != "saved_model":
+        raise InputError(
+            f"a model of {' and '.join(model.input)} is exported as saved_model: received {format!r}"
+        )
     net = models.outputs_at_test(model, local)
     unit = models.unit_outputs(constant(folded(net)), flip)
     stripes = net.output["local"].shape[1:] if local else None
@@ -94,11 +102,12 @@ def export(
             formats.write_openvino(unit, size, folder)
         elif format == "litert":
             formats.write_litert(unit, size, folder, precision, calibration)
+        elif several:
+            specs = {k: tf.TensorSpec(x.shape, x.dtype, k) for k, x in model.input.items()}
+            saved_model.write_inputs(unit, specs, folder)
         else:
             saved_model.write(unit, size, folder)
             saved_model.warm_up(folder, size, Path(directory).name)
         contract.write(folder)
 
     return new_version(directory, version, write)
-
-

@@ -1,0 +1,185 @@
+"""`python track.py --video=VIDEO --detections=det.txt --run=RUN --out=tracks.txt`: who went where.
+
+Detections become tracklets by how persons look and move. With --ground_truth they are scored, with
+--annotated drawn, and with --gallery persons are followed from camera to camera: run it for each
+camera with the same gallery.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import flags
+from PIL import Image
+
+from keras_reid import data, gallery, report, tracking
+from keras_reid.cli.shared import (
+    FLAGS,
+    check_one_model,
+    command,
+    fingerprint,
+    pixel_embedder,
+    progress,
+    refuse_existing,
+    say,
+)
+from keras_reid.data.mot import Boxes, read_mot, write_mot
+from keras_reid.data.videos import opencv
+from keras_reid.errors import InputError
+
+flags.DEFINE_string("saved_model", None, "An exported model instead of --run.")
+flags.DEFINE_string("video", None, "A video file, or a folder of frames in the order of names.")
+flags.DEFINE_string(
+    "detections", None, "MOT text file of boxes; default: OpenCV's detector finds them."
+)
+flags.DEFINE_float("least_confidence", 0.0, "Detections below are left out.")
+flags.DEFINE_bool("appearance", True, "Whether looks count; --noappearance needs no model.")
+flags.DEFINE_float("most_cosine", 0.3, "1 - cos up to which two looks may be one person's.")
+flags.DEFINE_float(
+    "motion_weight", 0.5, "Of where a person moves against how they look, in [0, 1].", 0, 1
+)
+flags.DEFINE_float("least_overlap", 0.3, "Of a predicted and a detected box.")
+flags.DEFINE_integer("confirm", 3, "Detections in a row that begin a track.")
+flags.DEFINE_integer("most_missed", 30, "Frames that a track survives unseen.")
+flags.DEFINE_string("out", None, "New MOT text file of the tracks.")
+flags.DEFINE_string("annotated", None, "New video (.avi, .mp4) or new folder of frames.")
+flags.DEFINE_string("ground_truth", None, "MOT text file to score against: MOTA, IDF1, HOTA.")
+flags.DEFINE_string("scores", None, "Write the scores to this new JSON file, too.")
+flags.DEFINE_string("gallery", None, "Follow persons across cameras: see search.py.")
+flags.DEFINE_string("camera", "1", "Name of the camera in the gallery.")
+flags.DEFINE_float("threshold", None, "Distance of a known person; default: the gallery's.")
+flags.DEFINE_float("frame_rate", 25.0, "Of the video, for times and the annotated video.", 0.01)
+flags.DEFINE_float("start", 0.0, "Seconds at the first frame.")
+
+VIDEOS = {".avi": "MJPG", ".mp4": "mp4v"}
+
+
+def main(argv: list[str]) -> None:
+    """Reads the flags, detects, embeds, tracks, writes, scores."""
+    del argv
+    if FLAGS.video is None or not (FLAGS.out or FLAGS.gallery or FLAGS.ground_truth):
+        raise InputError(
+            "tracking reads a video and says what it found: give --video, and --out, "
+            "--ground_truth or --gallery"
+        )
+    refuse_existing("out", "annotated", "scores")
+    looks = FLAGS.appearance or FLAGS.gallery is not None
+    if looks:
+        check_one_model()
+    boxes = _detections()
+    truth = read_mot(FLAGS.ground_truth) if FLAGS.ground_truth else None
+    embeddings = _looks(boxes) if looks else None
+    options = ("most_cosine", "motion_weight", "least_overlap", "confirm", "most_missed")
+    tracks = tracking.track(
+        boxes,
+        embeddings if FLAGS.appearance else None,
+        **{name: FLAGS[name].value for name in options},
+    )
+    count = len(np.unique(tracks.identity))
+    say(f"{count:,} tracks of {len(tracks):,} of {len(boxes):,} detections")
+    names: dict[int, str] = {}
+    if FLAGS.gallery and embeddings is not None:
+        names = _identified(tracks, embeddings[_places(boxes, tracks)])
+    if FLAGS.out:
+        write_mot(tracks, FLAGS.out)
+        say(f"tracks in {FLAGS.out}")
+    if FLAGS.annotated:
+        _annotate(tracks, names)
+        say(f"drawn in {FLAGS.annotated}")
+    if truth is not None:
+        scores = tracking.tracking_scores(truth[truth.confidence > 0], tracks)
+        say(str(scores))
+        if FLAGS.scores:
+            Path(FLAGS.scores).write_text(json.dumps(vars(scores), indent=2) + "\n")
+
+
+def _detections() -> Boxes:
+    if FLAGS.detections:
+        boxes = read_mot(FLAGS.detections)
+    else:
+        boxes = tracking.detect_persons(data.video_frames(FLAGS.video), progress=_tell)
+    boxes = boxes[boxes.confidence >= FLAGS.least_confidence]
+    if not len(boxes):
+        raise InputError(
+            f"tracks are made of detections: {FLAGS.detections or 'the detector'} has none of a "
+            f"confidence of {FLAGS.least_confidence:g}; lower --least_confidence"
+        )
+    return boxes
+
+
+def _tell(done: int) -> None:
+    if done % 100 == 0:
+        say(f"detecting: {done:,} frames")
+
+
+def _looks(boxes: Boxes) -> np.ndarray:
+    embed, size = pixel_embedder()
+    frames = data.video_frames(FLAGS.video)
+    tell = progress("looking at persons")
+    return tracking.look(frames, boxes, embed, size, FLAGS.batch_size, tell)
+
+
+def _places(boxes: Boxes, tracks: Boxes) -> np.ndarray:
+    """The row of each box of the tracks among all detections."""
+    place = {
+        (f, *b): i for i, (f, b) in enumerate(zip(boxes.frame, boxes.box.tolist(), strict=True))
+    }
+    pairs = zip(tracks.frame, tracks.box.tolist(), strict=True)
+    return np.array([place[(f, *b)] for f, b in pairs], int)
+
+
+def _identified(tracks: Boxes, embeddings: np.ndarray) -> dict[int, str]:
+    with gallery.open(FLAGS.gallery) as people:
+        found = tracking.identify_tracks(
+            tracks,
+            embeddings,
+            people,
+            FLAGS.camera,
+            FLAGS.video,
+            model_fingerprint=fingerprint(),
+            threshold=FLAGS.threshold,
+            frame_rate=FLAGS.frame_rate,
+            start=FLAGS.start,
+        )
+    for one in found:
+        how = "seen first" if one.distance is None else f"at distance {one.distance:.4f}"
+        say(f"track {one.track}: {one.identity}, {how}")
+    return {one.track: one.identity for one in found}
+
+
+def _annotate(tracks: Boxes, names: dict[int, str]) -> None:
+    path = Path(FLAGS.annotated)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pictures = _pictures(tracks, names)
+    if path.suffix.lower() not in VIDEOS:
+        path.mkdir()
+        for number, picture in enumerate(pictures, start=1):
+            picture.save(path / f"{number:06d}.jpg", quality=90)
+        return
+    cv2 = opencv("writing a video")
+    first = next(pictures)
+    code = cv2.VideoWriter_fourcc(*VIDEOS[path.suffix.lower()])
+    writer = cv2.VideoWriter(str(path), code, FLAGS.frame_rate, first.size)
+    if not writer.isOpened():
+        raise InputError(f"OpenCV cannot write {path}: name an .avi, or a folder")
+    try:
+        for picture in (first, *pictures):
+            writer.write(np.ascontiguousarray(np.asarray(picture)[:, :, ::-1]))
+    finally:
+        writer.release()
+
+
+def _pictures(tracks: Boxes, names: dict[int, str], trail: int = 25) -> Iterator[Image.Image]:
+    foot = tracks.box[:, :2] + tracks.box[:, 2:] * (0.5, 1.0)
+    for number, frame in enumerate(data.video_frames(FLAGS.video), start=1):
+        here = np.flatnonzero(tracks.frame == number)
+        people = tracks.identity[here].tolist()
+        recent = (tracks.frame <= number) & (tracks.frame > number - trail)
+        trails = [foot[recent & (tracks.identity == person)] for person in people]
+        labels: list[Any] = [names.get(person, person) for person in people]
+        yield report.draw_tracks(frame, tracks.box[here], labels, trails)
+
+
+run = command(main)

@@ -1,0 +1,58 @@
+"""Distances between images of which each shows some parts: what both show is compared."""
+
+from typing import Any
+
+from keras import ops
+
+from keras_reid.distances.points import at_least_float32, euclidean
+from keras_reid.errors import InputError
+
+Tensor = Any
+
+
+def visible(
+    parts: Tensor,
+    visibility: Tensor,
+    other_parts: Tensor,
+    other_visibility: Tensor,
+    whole: Tensor,
+) -> Tensor:
+    """`Σ_p v_p v'_p |f_p − f'_p| / Σ_p v_p v'_p`; where no part is seen in both, `whole`.
+
+    The distance of Sun et al. (Perceive Where to Focus, CVPR 2019, arXiv:1904.00537) and Wang et
+    al. (HOReID, CVPR 2020, arXiv:2003.08177) in its simplest form.
+
+    Args:
+        parts: `(n, p, d)`; p is a known number.
+        visibility: `(n, p)`, at least 0.
+        other_parts, other_visibility: `(m, p, d)` and `(m, p)`.
+        whole: `(n, m)`, distances of the global features, to fall back to.
+
+    Returns:
+        `(n, m)`, in units of the features.
+
+    Raises:
+        InputError: shapes that do not belong together.
+    """
+    parts, other_parts = at_least_float32(parts), at_least_float32(other_parts)
+    count = parts.shape[1] if len(parts.shape) == 3 else None
+    shapes = [tuple(x.shape) for x in (parts, visibility, other_parts, other_visibility, whole)]
+    if (
+        count is None
+        or [len(shape) for shape in shapes] != [3, 2, 3, 2, 2]
+        or {shapes[1][1], shapes[2][1], shapes[3][1]} != {count}
+        or shapes[0][2] != shapes[2][2]
+    ):
+        raise InputError(
+            "Visible parts are (n, p, d) and (n, p), (m, p, d) and (m, p), and distances (n, m), "
+            f"but the shapes are {shapes}: embed both sides with the same model."
+        )
+    mine, others = (ops.cast(v, parts.dtype) for v in (visibility, other_visibility))
+    total = weight = ops.zeros_like(ops.matmul(mine, ops.transpose(others)))
+    for part in range(count):
+        shared = mine[:, part, None] * others[None, :, part]
+        total = total + shared * euclidean(parts[:, part], other_parts[:, part])
+        weight = weight + shared
+    seen = weight > 0
+    fallback = ops.cast(whole, total.dtype)
+    return ops.where(seen, total / ops.where(seen, weight, 1.0), fallback)

@@ -1,0 +1,97 @@
+"""Distances between sets of features: tracklets frame by frame."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from keras_reid.errors import InputError
+from keras_reid.evaluation.features import checked_features
+from keras_reid.evaluation.rows import FeatureRows
+
+Reduce = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+
+
+def _over(ufunc: np.ufunc) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    return lambda rows, starts: ufunc.reduceat(rows, starts, axis=1)
+
+
+_least, _most, _sum = _over(np.minimum), _over(np.maximum), _over(np.add)
+
+
+def _minimum(d: np.ndarray, starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    return _least(d, starts).min(axis=0)
+
+
+def _mean(d: np.ndarray, starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    return _sum(d, starts).mean(axis=0) / sizes
+
+
+def _hausdorff(d: np.ndarray, starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    there = _least(d, starts).max(axis=0)
+    back = _most(d.min(axis=0, keepdims=True), starts)[0]
+    return np.maximum(there, back)
+
+
+def _mean_min(d: np.ndarray, starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    there = _least(d, starts).mean(axis=0)
+    back = _sum(d.min(axis=0, keepdims=True), starts)[0] / sizes
+    return (there + back) / 2
+
+
+SET_DISTANCES: dict[str, Reduce] = {
+    "min": _minimum,
+    "mean": _mean,
+    "hausdorff": _hausdorff,
+    "mean_min": _mean_min,
+}
+
+
+def set_distances(
+    query: Sequence[np.ndarray], gallery: Sequence[np.ndarray] | None = None, kind: str = "mean_min"
+) -> np.ndarray:
+    """Distances (q, g) between sets A and B of features, from `d_ab = |a − b|`.
+
+    - "min": `min_ab d_ab`;
+    - "mean": `mean_ab d_ab`;
+    - "hausdorff": `max(max_a min_b d_ab, max_b min_a d_ab)`;
+    - "mean_min": `(mean_a min_b d_ab + mean_b min_a d_ab) / 2`.
+
+    Args:
+        query: q arrays (s, d), the frames of tracklets, each of any number of at least 1.
+        gallery: g such arrays; None compares the sets of the query with each other.
+        kind: one of the above.
+
+    Returns:
+        float32 (q, g), for `rank` and `keras_reid.reranking.k_reciprocal_from_distances`.
+
+    Raises:
+        InputError: an unknown kind, no sets, an empty one, or features that are not finite.
+    """
+    if kind not in SET_DISTANCES:
+        raise InputError(f"a set distance is one of {', '.join(SET_DISTANCES)}: received {kind!r}")
+    rows, row_sizes = _joined(query, "query")
+    columns, sizes = (rows, row_sizes) if gallery is None else _joined(gallery, "gallery")
+    if rows.shape[1] != columns.shape[1]:
+        raise InputError(
+            "sets are compared in one space: received features of the widths "
+            f"{rows.shape[1]} and {columns.shape[1]}; embed both with the same model"
+        )
+    starts = np.cumsum(sizes) - sizes
+    source = FeatureRows(rows, columns, "euclidean")
+    result = np.empty((len(row_sizes), len(sizes)), np.float32)
+    first = 0
+    for i, size in enumerate(row_sizes.tolist()):
+        d = np.sqrt(np.maximum(source.rows(first, first + size), 0))
+        result[i] = SET_DISTANCES[kind](d, starts, sizes)
+        first += size
+    return result
+
+
+def _joined(sets: Sequence[np.ndarray], split: str) -> tuple[np.ndarray, np.ndarray]:
+    sizes = np.array([len(part) for part in sets], int)
+    if not len(sizes) or not sizes.all():
+        raise InputError(
+            f"a set of frames has at least one: received {len(sizes)} {split} sets, "
+            f"{int((sizes == 0).sum())} of them empty"
+        )
+    return checked_features(np.concatenate([np.asarray(s) for s in sets]), 2, split), sizes

@@ -1,0 +1,133 @@
+"""Across cameras: who a tracklet shows, by a gallery that grows with those it does not know."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from keras_reid.data.mot import Boxes
+from keras_reid.errors import InputError
+from keras_reid.gallery import Gallery
+
+
+@dataclass(frozen=True)
+class Identified:
+    """Whom a tracklet shows: `distance` to its nearest row, None for a person seen first."""
+
+    track: int
+    identity: str
+    distance: float | None
+
+
+def track_embeddings(tracks: Boxes, embeddings: np.ndarray) -> dict[int, np.ndarray]:
+    """`e/|e|` of each track, e the mean of its unit embeddings (n, d), by number."""
+    found = {}
+    for number in np.unique(tracks.identity).tolist():
+        looks = embeddings[tracks.identity == number]
+        mean = (looks / np.maximum(np.linalg.norm(looks, axis=1, keepdims=True), 1e-12)).mean(0)
+        found[number] = (mean / max(np.linalg.norm(mean), 1e-12)).astype(np.float32)
+    return found
+
+
+def identify_tracks(
+    tracks: Boxes,
+    embeddings: np.ndarray,
+    people: Gallery,
+    camera: str,
+    video: str,
+    *,
+    model_fingerprint: str,
+    threshold: float | None = None,
+    frame_rate: float | None = None,
+    start: float = 0.0,
+) -> list[Identified]:
+    """Gives each track of a camera an identity of the gallery, or a new one, and enrols it.
+
+    In the order in which they begin, a track is the nearest person within the threshold who is not
+    in this camera at the same time already; else somebody new, `person-1`, `person-2`, …. Cameras
+    are done one after the other with the same gallery, which thus follows persons from one to the
+    next (open-set identification, see `Gallery.identify`).
+
+    Args:
+        tracks: n boxes with the numbers of tracks.
+        embeddings: (n, d), one for each box.
+        people: the gallery; what it is given here has the image reference `VIDEO#TRACK`.
+        camera: name of the camera.
+        video: name of the video; a track that is enrolled already keeps the identity it has.
+        model_fingerprint: of the model of the embeddings.
+        threshold: a distance; None: the gallery's.
+        frame_rate: frames per second, for the times of rows; None: they have none.
+        start: seconds at the first frame.
+
+    Returns:
+        One for each track, by number.
+
+    Raises:
+        InputError: no threshold, embeddings that do not fit, or as `Gallery.enrol`.
+    """
+    if len(embeddings) != len(tracks):
+        raise InputError(
+            f"every box has an embedding: received {len(embeddings)} for {len(tracks)} boxes"
+        )
+    limit = people.threshold if threshold is None else threshold
+    if limit is None:
+        raise InputError(
+            "somebody is new beyond a threshold: the gallery has none; give --threshold, or "
+            "calibrate it (search.py calibrate)"
+        )
+    limit = float(limit)
+    means = track_embeddings(tracks, embeddings)
+    spans = {
+        number: (int(frames.min()), int(frames.max()))
+        for number in means
+        for frames in [tracks.frame[tracks.identity == number]]
+    }
+    taken: dict[str, list[tuple[int, int]]] = {}
+    result = []
+    for number in sorted(means, key=lambda n: spans[n]):
+        span, image = spans[number], f"{video}#{number}"
+        name, distance = _nearest(people, means[number], limit, span, taken)
+        if name is None:
+            name = _new(people)
+        taken.setdefault(name, []).append(span)
+        time = None if frame_rate is None else start + (span[0] - 1) / frame_rate
+        if not people.held([image]):
+            people.enrol(
+                means[number][None],
+                [name],
+                [camera],
+                [time],
+                [image],
+                model_fingerprint=model_fingerprint,
+            )
+        result.append(Identified(number, name, distance))
+    return sorted(result, key=lambda found: found.track)
+
+
+def _nearest(
+    people: Gallery,
+    look: np.ndarray,
+    limit: float,
+    span: tuple[int, int],
+    taken: dict[str, list[tuple[int, int]]],
+) -> tuple[str | None, float | None]:
+    """The nearest person who is free during the span, and how far."""
+    count = people.count()
+    if not count:
+        return None, None
+    hits = people.search(look[None], min(count, 100))[0]
+    for hit in hits:
+        if hit.distance > limit:
+            break
+        others = taken.get(hit.identity, [])
+        if all(last < span[0] or first > span[1] for first, last in others):
+            return hit.identity, hit.distance
+    return None, None
+
+
+def _new(people: Gallery) -> str:
+    known: Any = people.identities() if people.count() else {}
+    number = 1
+    while f"person-{number}" in known:
+        number += 1
+    return f"person-{number}"

@@ -1,0 +1,69 @@
+"""How the persons in boxes look: their crops through an embedder, a few frames at a time."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import tensorflow as tf
+
+from keras_reid.data.mot import Boxes
+from keras_reid.data.pipeline import fitted
+from keras_reid.data.videos import cut
+from keras_reid.errors import InputError
+
+
+def look(
+    frames: Iterator[np.ndarray],
+    boxes: Boxes,
+    embed: Callable[[np.ndarray], np.ndarray],
+    image_size: tuple[int, int],
+    batch_size: int = 128,
+    progress: Callable[[int, int], None] | None = None,
+) -> np.ndarray:
+    """An embedding (n, d) for each box; a box without a pixel in its frame looks black.
+
+    Args:
+        frames: all frames of the video, uint8 RGB (h, w, 3), in order.
+        boxes: n, in the order of their frames.
+        embed: from uint8 (b, h, w, 3) to (b, d).
+        image_size: (h, w) of what is embedded.
+        batch_size: boxes at a time.
+        progress: called with the number of boxes done and of all.
+
+    Raises:
+        InputError: no boxes, boxes that are not in order, or beyond the last frame.
+    """
+    if not len(boxes) or (np.diff(boxes.frame) < 0).any():
+        raise InputError(
+            f"boxes are at least one, in the order of their frames: received {len(boxes)}; "
+            "sort them, or give another table"
+        )
+    parts: list[np.ndarray] = []
+    waiting: list[np.ndarray] = []
+    done, row = 0, 0
+    number = 0
+    for number, image in enumerate(frames, start=1):
+        while row < len(boxes) and boxes.frame[row] == number:
+            crop = cut(image, boxes.box[row])
+            black = np.zeros((*image_size, 3), np.uint8)
+            waiting.append(black if crop is None else _fitted(crop, image_size))
+            row += 1
+        while len(waiting) >= batch_size:
+            parts.append(embed(np.stack(waiting[:batch_size])))
+            waiting = waiting[batch_size:]
+            done += batch_size
+            if progress:
+                progress(done, len(boxes))
+    if row < len(boxes):
+        raise InputError(
+            f"boxes are in frames of the video: it has {number} frames, and a box is in frame "
+            f"{boxes.frame[row]}; the table is of another video"
+        )
+    if waiting:
+        parts.append(embed(np.stack(waiting)))
+    if progress:
+        progress(len(boxes), len(boxes))
+    return np.concatenate(parts)
+
+
+def _fitted(crop: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    return fitted(tf.constant(np.ascontiguousarray(crop)), size).numpy()
