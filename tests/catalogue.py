@@ -14,6 +14,7 @@ import numpy as np
 import oracle
 import oracle_alignment
 import oracle_classifiers
+import oracle_enhance
 import oracle_imitation
 import oracle_pairs
 import oracle_parts
@@ -187,6 +188,46 @@ def _aligned_losses() -> dict[str, LossCase]:
     }
 
 
+@keras.saving.register_keras_serializable(package="catalogue")
+class VisibleIdentityLossOfRows(losses.VisibleIdentityLoss):
+    """The loss of `parts_of_rows`: of one tensor, not two."""
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        rows = keras.ops.cast(y_pred, "float32")
+        parts = keras.ops.stack([rows, 2 * keras.ops.flip(rows, axis=1), rows / 2], axis=1)
+        seen = keras.ops.ones_like(rows[:, :1]) * keras.ops.convert_to_tensor([SEEN], "float32")
+        return super().call(y_true, (parts, seen))
+
+
+SEEN = (0.5, 0.3, 0.0)
+
+
+def visible_identity_of_rows(labels: np.ndarray, rows: np.ndarray, **arguments: Any) -> float:
+    rows = np.asarray(rows, "float64")
+    parts = np.stack([rows, 2 * rows[:, ::-1], rows / 2], axis=1)
+    return oracle_enhance.visible_identity(labels, parts, [SEEN] * len(rows), **arguments)
+
+
+@keras.saving.register_keras_serializable(package="catalogue")
+class AttributeLossOfIdentities(losses.AttributeLoss):
+    """The loss of attributes that follow from the number of an identity, see `worn`."""
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        table = keras.ops.convert_to_tensor(worn(np.arange(64)), "float32")
+        return super().call(keras.ops.take(table, keras.ops.cast(y_true, "int32"), axis=0), y_pred)
+
+
+def worn(identities: np.ndarray) -> np.ndarray:
+    """Three binary attributes, the third unknown to every fourth, and a group of three."""
+    columns = [(identities >> m) & 1 for m in range(3)]
+    columns[2] = np.where(identities % 4 == 3, -1, columns[2])
+    return np.stack([*columns, *(identities % 4 == i for i in range(3))], axis=1).astype(float)
+
+
+def attributes_of_identities(labels: np.ndarray, rows: np.ndarray, **arguments: Any) -> float:
+    return oracle_enhance.attribute_loss(worn(np.asarray(labels)), rows, **arguments)
+
+
 def within_three(predictions: np.ndarray) -> np.ndarray:
     """Rows of at most length 3, beyond which the distances of stripes no longer differ."""
     longest = float(np.linalg.norm(predictions, axis=1).max())
@@ -204,6 +245,8 @@ def as_cosines(predictions: np.ndarray) -> np.ndarray:
 
 def _classifier_losses() -> dict[str, LossCase]:
     identity = _case(losses.IdentityLoss, oracle.smoothed_cross_entropy, metric=False)
+    visible = _case(VisibleIdentityLossOfRows, visible_identity_of_rows, metric=False)
+    attributes = _case(AttributeLossOfIdentities, attributes_of_identities, metric=False)
     margin = _case(
         losses.MarginSoftmaxLoss,
         oracle_classifiers.margin_softmax,
@@ -216,6 +259,10 @@ def _classifier_losses() -> dict[str, LossCase]:
         "MarginSoftmaxLoss": margin(),
         "MarginSoftmaxLoss-cosface": margin(kind="cosface", scale=16.0),
         "MarginSoftmaxLoss-sphere": margin(kind="sphere", scale=8.0, smoothing=0.1),
+        "VisibleIdentityLoss": visible(),
+        "VisibleIdentityLoss-not-smoothed": visible(smoothing=0.0),
+        "AttributeLoss": attributes(rates=[0.2, 0.5, 0.9, 0, 0, 0], exclusive=[[3, 4, 5]]),
+        "AttributeLoss-binary": attributes(rates=[0.1, 0.2, 0.3, 0.4, 0.5, 1.0]),
         "CenterLoss": LossCase(
             losses.CenterLoss, {}, oracle_classifiers.center, metric=False, prepare=np.abs
         ),
@@ -328,6 +375,7 @@ class LayerCase:
     inputs: Callable[[np.ndarray], list[Any]] = lambda x: [x]
     weights: int = 0  # how many of its weights the oracle is given
     halves: bool = True  # its result is of the compute type; otherwise always float32
+    data: int = 0  # how many of its inputs are data, to which no gradient goes
 
     def layer(self) -> keras.layers.Layer:
         return self.build(**self.arguments)
@@ -354,7 +402,124 @@ def _two_sets(x: np.ndarray) -> list[np.ndarray]:
     return [x.mean((1, 2)), x[::-1].mean((1, 2))]
 
 
+def _body_points(x: np.ndarray) -> list[np.ndarray]:
+    """Points (b, 5, 3) in the image, beyond it, and without confidence."""
+    points = 0.5 + 0.2 * x[:, :, 0, :3] / np.abs(x[:, :, 0, :3]).max() * 3
+    points[..., 2] = np.clip(points[..., 2], 0, 1)
+    points[0, :, 2] = 0
+    points[1, 2, 2] = 0
+    return [points.astype("float32")]
+
+
+def _heat(x: np.ndarray) -> list[list[np.ndarray]]:
+    (points,) = _body_points(x)
+    heat = oracle_enhance.heatmaps(points, (5, 4)).astype("float32")
+    return [[x, heat, points[..., 2]]]
+
+
+def _seen_parts(x: np.ndarray) -> list[list[np.ndarray]]:
+    seen = np.maximum(x.mean((2, 3)), 0)
+    return [[x.mean((1, 2)), x.mean(2), seen.astype("float32")]]
+
+
+def _clip(x: np.ndarray) -> list[list[np.ndarray]]:
+    """Frames (b, 5, 6) of which some, and of the last clip all, are not there."""
+    mask = np.ones((3, 5), "float32")
+    mask[0, 3:], mask[1, [0, 2]], mask[2] = 0, 0, 0
+    return [[x.mean(2), mask]]
+
+
+def _clip_of_maps(x: np.ndarray) -> list[list[np.ndarray]]:
+    ((features, mask),) = _clip(x)
+    return [[features, mask, x[..., None]]]
+
+
+def _shares(x: np.ndarray) -> list[np.ndarray]:
+    return [(1 / (1 + np.exp(-np.clip(x.mean((1, 2)), -20, 20)))).astype("float32")]
+
+
+GROUPS = ((0, 1), (2,), (3, 4))
+
 LAYERS: dict[str, LayerCase] = {
+    "AverageMaxPooling2D": LayerCase(layers.AverageMaxPooling2D, {}, oracle_enhance.average_max),
+    "KeypointHeatmaps": LayerCase(
+        layers.KeypointHeatmaps,
+        {"size": (5, 4)},
+        partial(oracle_enhance.heatmaps, size=(5, 4)),
+        inputs=_body_points,
+        halves=False,
+        data=1,
+    ),
+    "KeypointHeatmaps-sigma": LayerCase(
+        layers.KeypointHeatmaps,
+        {"size": (2, 3), "sigma": 0.5},
+        partial(oracle_enhance.heatmaps, size=(2, 3), sigma=0.5),
+        inputs=_body_points,
+        halves=False,
+        data=1,
+    ),
+    "PosePooling": LayerCase(
+        layers.PosePooling,
+        {"groups": GROUPS},
+        lambda inputs: oracle_enhance.pose_pooling(*inputs, GROUPS),
+        inputs=_heat,
+        data=2,
+    ),
+    "VisibleParts": LayerCase(
+        layers.VisibleParts,
+        {},
+        lambda inputs: oracle_enhance.visible_parts(*inputs),
+        inputs=_seen_parts,
+        halves=False,
+    ),
+    "AttributeProbabilities": LayerCase(
+        layers.AttributeProbabilities,
+        {"exclusive": ((1, 3), (4, 5))},
+        partial(oracle_enhance.attribute_probabilities, exclusive=((1, 3), (4, 5))),
+        inputs=_points,
+        halves=False,
+    ),
+    "AttributeReweighting": LayerCase(
+        layers.AttributeReweighting, {}, oracle_enhance.reweighted, inputs=_shares, weights=2
+    ),
+    "TemporalMean": LayerCase(
+        layers.TemporalMean, {}, oracle_enhance.temporal_mean, inputs=_clip, data=1
+    ),
+    "TemporalMax": LayerCase(
+        layers.TemporalMax, {}, oracle_enhance.temporal_max, inputs=_clip, data=1
+    ),
+    "TemporalAttention": LayerCase(
+        layers.TemporalAttention,
+        {"width": 7},
+        oracle_enhance.temporal_attention,
+        inputs=_clip,
+        weights=4,
+        data=1,
+    ),
+    "TemporalAttention-maps-context": LayerCase(
+        layers.TemporalAttention,
+        {"width": 4, "context": 3},
+        oracle_enhance.temporal_attention,
+        inputs=_clip_of_maps,
+        weights=4,
+        data=1,
+    ),
+    "TemporalRecurrent": LayerCase(
+        layers.TemporalRecurrent,
+        {"width": 4},
+        oracle_enhance.temporal_recurrent,
+        inputs=_clip,
+        weights=3,
+        data=1,
+    ),
+    "ClipsToFrames": LayerCase(layers.ClipsToFrames, {}, lambda x: x.reshape(-1, *x.shape[2:])),
+    "FramesToClips": LayerCase(
+        layers.FramesToClips,
+        {},
+        lambda inputs: inputs[0].reshape(3, 5, 4, 6),
+        inputs=lambda x: [[x.reshape(15, 4, 6), np.ones((3, 5), "float32")]],
+        data=1,
+    ),
     "FusedBatchNormalization": LayerCase(
         layers.FusedBatchNormalization, {}, partial(oracle.normalised, epsilon=1e-3)
     ),
@@ -431,11 +596,20 @@ LAYERS: dict[str, LayerCase] = {
     ),
 }
 
-# Arguments of `models.build` on the smallest backbone.
+# Arguments of `models.build`, or with `temporal` of `build_tracklet`, on the smallest backbone.
 MODELS: dict[str, dict[str, Any]] = {
     "avg-bn": {},
     "gem-bn": {"pooling": "gem"},
     "max-none": {"pooling": "max", "neck": "none"},
+    "avg_max-bn": {"pooling": "avg_max"},
+    "pose": {"heads": [heads.PoseHead(17, 8)], "pooling": "avg_max"},
+    "pose-nobody": {"heads": [heads.PoseHead(15, 8)], "num_identities": None},
+    "attributes": {"heads": [heads.AttributeHead(5, ((1, 2), (3, 4)))]},
+    "attributes-beside": {"heads": [heads.AttributeHead(2, reweighted=False)]},
+    "tracklet-mean": {"temporal": "mean"},
+    "tracklet-max": {"temporal": "max", "pooling": "gem", "width": 8},
+    "tracklet-attention": {"temporal": "attention"},
+    "tracklet-recurrent": {"temporal": "recurrent", "num_identities": None},
     "width-16": {"width": 16},
     "no-classifier": {"num_identities": None},
     "last-stride-2": {"last_stride": 2},

@@ -64,13 +64,14 @@ def main(argv: list[str]) -> None:
     settings = run.flags
     model = run.load_model(FLAGS.member)
     FLAGS.data_dir = FLAGS.data_dir or settings["data_dir"]
-    load = data.load_tracklets if models.takes_clips(model) else data.load
+    load: Any = data.load_tracklets if models.takes_clips(model) else data.load
     dataset = load(FLAGS.dataset or settings["dataset"], FLAGS.data_dir)
     parts = (dataset.train, dataset.query, dataset.gallery)
     images = next(part for part in parts if part is not None)[: FLAGS.check_images]
     several = _several(model, images, settings)
     if several is None:
         images = data.readable(images)
+    checked = images if several is None else several
     if FLAGS.local == "pooled":
         model = models.stripes(model, FLAGS.stripes)
     flip = settings["flip"]
@@ -94,7 +95,7 @@ def main(argv: list[str]) -> None:
     say(f"exported to {version} ({size / 2**20:.1f} MiB)")
     tolerance, loss = serving.TOLERANCES[FLAGS.precision]
     reports: list[serving.ParityReport | serving.ScoreReport] = [
-        serving.parity(model, version, images if several is None else several, tolerance, flip)
+        serving.parity(model, version, checked, tolerance, flip)
     ]
     say(str(reports[0]))
     if several is None and dataset.query is not None and dataset.gallery is not None:

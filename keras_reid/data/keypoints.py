@@ -169,7 +169,8 @@ def estimator_of(source: str) -> PoseEstimator:
 def read_keypoints(images: PersonImages, table: str | os.PathLike[str]) -> PersonImages:
     """The images with the column "keypoints" (n, k, 3) of a table.
 
-    A row is that of an image if `file` is the end of its path: a bare name, or one with folders.
+    A row is that of an image if `file` is the end of its path, a bare name or one with folders, or
+    its path from the folder of the table.
     Images without a row get points that are not seen, and a warning counts them.
 
     Raises:
@@ -179,7 +180,7 @@ def read_keypoints(images: PersonImages, table: str | os.PathLike[str]) -> Perso
     points = np.zeros((len(images), len(skeleton.names), 3), np.float32)
     missing = []
     for i, path in enumerate(images.path.tolist()):
-        pixels = _row_of(path, rows)
+        pixels = _row_of(path, Path(table), rows)
         if pixels is None:
             missing.append(path)
             continue
@@ -223,14 +224,14 @@ def estimate_keypoints(
             f"this estimator finds {len(estimator.skeleton.names)}; name another table"
         )
     # Names relative to the table's folder, so that a data set can be moved with it.
-    names = {p: os.path.relpath(os.path.abspath(p), table.parent.absolute()) for p in images.path}
+    names = {path: _from(table, path) for path in images.path.tolist()}
     todo = [path for path in images.path.tolist() if names[path] not in rows]
     for start in range(0, len(todo), KEPT_EVERY):
         for path in todo[start : start + KEPT_EVERY]:
             with Image.open(path) as image:
                 pixels = np.asarray(image.convert("RGB"))
-            rows[names[path]] = _pixels(estimator([pixels])[0], *pixels.shape[1::-1])
-        _write(table, skeleton, rows)
+            rows[names[path]] = in_pixels(estimator([pixels])[0], *pixels.shape[1::-1])
+        write_table(table, skeleton, rows)
         if progress:
             progress(min(start + KEPT_EVERY, len(todo)), len(todo))
     points = np.zeros((len(images), len(skeleton.names), 3), np.float32)
@@ -267,9 +268,14 @@ def annotated(
     return estimate_keypoints(images, estimator, cache, progress)
 
 
-def _row_of(path: str, rows: dict[str, np.ndarray]) -> np.ndarray | None:
+def _from(table: Path, path: str) -> str:
+    """The path of an image from the folder of its table."""
+    return os.path.relpath(os.path.abspath(path), table.parent.absolute())
+
+
+def _row_of(path: str, table: Path, rows: dict[str, np.ndarray]) -> np.ndarray | None:
     words = Path(path).parts
-    ends = ("/".join(words[i:]) for i in range(len(words)))
+    ends = (_from(table, path), *("/".join(words[i:]) for i in range(len(words))))
     return next((rows[end] for end in ends if end in rows), None)
 
 
@@ -279,7 +285,8 @@ def _shares(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
     return np.concatenate([shares, pixels[:, 2:]], axis=1)
 
 
-def _pixels(shares: np.ndarray, width: int, height: int) -> np.ndarray:
+def in_pixels(shares: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Points (k, 3) in pixels, of their shares of width and height."""
     pixels = shares[:, :2] * (width, height) - 0.5
     return np.concatenate([pixels, shares[:, 2:]], axis=1)
 
@@ -329,7 +336,8 @@ def _skeleton(header: list[str], table: Path) -> Skeleton:
     )
 
 
-def _write(table: Path, skeleton: Skeleton, rows: dict[str, np.ndarray]) -> None:
+def write_table(table: Path, skeleton: Skeleton, rows: dict[str, np.ndarray]) -> None:
+    """Writes the points (k, 3) of images, in pixels, at once as a whole table."""
     header = ["file", *(f"{name}_{axis}" for name in skeleton.names for axis in "xyc")]
     try:
         table.parent.mkdir(parents=True, exist_ok=True)

@@ -100,12 +100,12 @@ def person(rng: np.random.Generator) -> Person:
     )
 
 
-def figure(who: Person, pose: Pose) -> list[Shape]:
-    """The shapes of one person in one pose, for an orthographic camera."""
+def figure(who: Person, pose: Pose) -> Body:
+    """The shapes and joints of one person in one pose, for an orthographic camera."""
     body = Body(who, pose)
     for part in (body.legs, body.torso, body.arms, body.head, body.hat, body.bag):
         part()
-    return body.shapes
+    return body
 
 
 def step(start: Point, length: float, angle: float) -> Point:
@@ -120,12 +120,16 @@ def between(p: Point, q: Point, share: float) -> Point:
 
 
 class Body:
-    """Collects shapes; the depths of legs (< -0.2) and head (> 0.3) keep them behind and before."""
+    """Collects shapes; the depths of legs (< -0.2) and head (> 0.3) keep them behind and before.
+
+    Joints, by their names in COCO, are collected beside them, seen from the camera `(2,)`, y up.
+    """
 
     def __init__(self, who: Person, pose: Pose) -> None:
         self.who, self.pose = who, pose
         self.cos, self.sin = math.cos(pose.heading), math.sin(pose.heading)
         self.shapes: list[Shape] = []
+        self.joints: dict[str, np.ndarray] = {}
 
     def depth(self, point: Point) -> float:
         return point[2] * self.cos - point[0] * self.sin
@@ -170,6 +174,11 @@ class Body:
         extent = np.array((wide, size[1])) * self.who.height
         self.add(depth, self.see(centre) + corners * extent, self.who.bag_colour)
 
+    def mark(self, side: int, **joints: Point) -> None:
+        """Where the joints of a side are: -1 right, 1 left."""
+        for name, point in joints.items():
+            self.joints[f"{'left' if side > 0 else 'right'}_{name}"] = self.see(point)
+
     def legs(self) -> None:
         who, thick = self.who, 0.048 * self.who.girth**0.7
         thigh = who.skin if who.legwear == "skirt" else who.bottom
@@ -179,6 +188,7 @@ class Body:
             hip = (0.046 * who.girth * side, 0.51, 0.0)
             knee = step(hip, 0.235, swing)
             ankle = step(knee, 0.235, swing - max(0.0, -swing) - 0.05)
+            self.mark(side, hip=hip, knee=knee, ankle=ankle)
             toe = (ankle[0] * 1.15, ankle[1] - 0.012, ankle[2] + 0.07)
             depth = -0.4 + 0.5 * self.depth(knee)
             self.limb(depth, knee, ankle, thick * 0.72, thick * 0.5, shin)
@@ -225,6 +235,7 @@ class Body:
             swing = -0.8 * self.pose.stride * side
             elbow = step((shoulder[0] * 1.15, 0.795, 0.0), 0.155, swing)
             wrist = step(elbow, 0.15, swing + 0.3)
+            self.mark(side, shoulder=shoulder, elbow=elbow, wrist=wrist)
             depth = self.depth(elbow)
             self.limb(depth, wrist, step(wrist, 0.03, swing), thick * 0.7, thick * 0.6, who.skin)
             self.limb(depth, elbow, wrist, thick * 0.8, thick * 0.65, covered)
@@ -237,6 +248,9 @@ class Body:
 
     def head(self) -> None:
         who, front = self.who, self.cos > -0.2
+        self.joints["nose"] = self.see((0, 0.92, 0.06))
+        for side in (-1, 1):
+            self.mark(side, eye=(0.02 * side, 0.935, 0.05), ear=(0.045 * side, 0.925, 0.0))
         self.limb(0.05, (0, 0.84, 0), (0, 0.9, 0.01), 0.03, 0.028, darker(who.skin, 0.85))
         self.ball(0.4, (0, 0.924, 0.014), 0.046, 0.062, who.skin)
         if who.hairstyle == "bald":

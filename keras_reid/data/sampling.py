@@ -9,11 +9,11 @@ two of the same identity.
 
 from bisect import bisect_right
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import tensorflow as tf
 
-from keras_reid.data.images import PersonImages
 from keras_reid.errors import InputError
 
 
@@ -84,8 +84,14 @@ def _check(classes: int, identities: int, instances: int, last: str) -> None:
         )
 
 
+class Classified(Protocol):
+    """Images, or tracklets, of known identities."""
+
+    def classes(self) -> tuple[np.ndarray, np.ndarray]: ...
+
+
 def pk_steps(
-    images: PersonImages, identities: int = 16, instances: int = 4, last: str = "fill"
+    images: Classified, identities: int = 16, instances: int = 4, last: str = "fill"
 ) -> int:
     """The number of batches in every epoch of `pk_batches` with the same arguments.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import functools
 import json
 import math
@@ -14,7 +15,25 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from keras_reid.data.drawing import Shape, dim, ellipse, paint
-from keras_reid.data.pedestrians import Person, Pose, figure, person
+from keras_reid.data.keypoints import COCO, in_pixels, write_table
+from keras_reid.data.pedestrians import (
+    BEIGE,
+    BLACK,
+    BLUE,
+    BROWN,
+    CHARCOAL,
+    GREEN,
+    GREY,
+    MAUVE,
+    NAVY,
+    OCHRE,
+    RED,
+    WHITE,
+    Person,
+    Pose,
+    figure,
+    person,
+)
 from keras_reid.errors import InputError
 
 RECORD = "synthetic.json"
@@ -22,6 +41,21 @@ VERSION = 1  # of the drawings: a change of any pixel makes another data set
 PEOPLE, CAMERAS, INSTANCES = range(3)  # separate streams of random numbers
 
 STONE = ((150, 146, 138), (112, 108, 104), (176, 168, 150), (96, 104, 110), (134, 112, 96))
+SHADES = {
+    "black": (BLACK,),
+    "gray": (CHARCOAL, GREY),
+    "white": (WHITE,),
+    "blue": (NAVY, BLUE),
+    "red": (RED,),
+    "green": (GREEN,),
+    "yellow": (BEIGE, OCHRE),
+    "brown": (BROWN,),
+    "purple": (MAUVE,),
+}
+ATTRIBUTES = (
+    *("backpack", "bag", "handbag", "hat", "hair", "up", "down"),
+    *(part + colour for part in ("up", "down") for colour in SHADES),
+)
 GROUND = ((120, 118, 114), (92, 92, 94), (150, 142, 126), (86, 104, 76))
 
 
@@ -90,6 +124,16 @@ def draw(
 
     `identity` and `instance` count from 0, `camera` from 1; `size` is (height, width) in pixels.
     """
+    return drawn(identity, camera, instance, seed, size)[0]
+
+
+def drawn(
+    identity: int, camera: int, instance: int, seed: int = 0, size: tuple[int, int] = (128, 64)
+) -> tuple[np.ndarray, np.ndarray]:
+    """The image of `draw`, and the body points (17, 3) of COCO, see `keras_reid.data.keypoints`.
+
+    Points have the confidence 1 inside the image, be they hidden or not, and 0 beyond it.
+    """
     rng = np.random.default_rng((seed, INSTANCES, identity, camera, instance))
     view, (height, width) = make_camera(camera, seed), size
     fine = min(8, max(2, round(256 / height)))  # drawn larger, then averaged down
@@ -102,10 +146,12 @@ def draw(
     if rng.random() < 0.2:
         beside = foot[0] + rng.choice((-1, 1)) * rng.uniform(0.2, 0.35) * unit
         walk(image, person(rng), view, rng, (beside, foot[1] - 0.06 * unit), unit * 0.9)
-    walk(image, make_person(identity, seed), view, rng, foot, unit)
+    joints = walk(image, make_person(identity, seed), view, rng, foot, unit)
+    shares = np.array([joints[name] for name in COCO.names]) / (width * fine, height * fine)
+    inside = ((shares >= 0) & (shares <= 1)).all(axis=1, keepdims=True)
     if rng.random() < 0.25:
         occlude(image, view, rng, foot, unit)
-    return expose(image, view, rng, size)
+    return expose(image, view, rng, size), np.concatenate([shares, inside], axis=1)
 
 
 def backdrop(view: Camera, rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
@@ -126,12 +172,17 @@ def walk(
     rng: np.random.Generator,
     foot: tuple[float, float],
     unit: float,
-) -> None:
-    """Paints a person who mostly walks the way of this camera, and sometimes comes back."""
+) -> dict[str, np.ndarray]:
+    """Paints a person who mostly walks the way of this camera, and sometimes comes back.
+
+    Returns the joints in pixels.
+    """
     heading = view.heading + math.radians(rng.normal(0, 18)) + math.pi * (rng.random() < 0.2)
     pose = Pose(heading, 0.5 * math.sin(rng.uniform(0, 2 * math.pi)), view.tilt)
     shadow = Shape(-9.0, ellipse(np.array((0.03, 0.01)), 0.2, 0.03), (58, 58, 60))
-    paint(image, [shadow, *figure(who, pose)], foot, unit)
+    body = figure(who, pose)
+    paint(image, [shadow, *body.shapes], foot, unit)
+    return {name: np.asarray(foot) + at * (unit, -unit) for name, at in body.joints.items()}
 
 
 def occlude(
@@ -186,7 +237,8 @@ def generate(
 
     Every identity is seen `images_per_camera` times by each camera. Of a test identity the first
     image of each camera is a query, the others are gallery, where `distractors` images of
-    identity 0000 join them. The folder appears at once and complete. A folder that was made with
+    identity 0000 join them. keypoints.csv holds the body points of all images and attributes.csv
+    what each identity wears. The folder appears at once and complete. A folder that was made with
     the same arguments is left as it is.
 
     Raises InputError for arguments out of range and for a `root` that holds anything else.
@@ -208,9 +260,13 @@ def generate(
     root.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as folder:
         staged = Path(folder) / root.name
-        for name, image in pictures(parameters):
+        points = {}
+        for name, image, shares in pictures(parameters):
             (staged / name).parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(image).save(staged / name, quality=90)
+            points[name] = in_pixels(shares, *size[::-1])
+        write_table(staged / "keypoints.csv", COCO, points)
+        write_attributes(staged / "attributes.csv", parameters)
         (staged / RECORD).write_text(json.dumps(parameters, indent=2) + "\n")
         if not made_before(root, parameters):
             staged.rename(root)
@@ -255,8 +311,36 @@ def made_before(root: Path, parameters: dict) -> bool:
     return True
 
 
-def pictures(parameters: dict) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields every image of the data set after its path inside the folder."""
+def write_attributes(table: Path, parameters: dict) -> None:
+    """What the identities of a data set wear, as `keras_reid.data.read_attributes` reads it."""
+    last = parameters["train_identities"] + parameters["test_identities"]
+    with table.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["identity", *ATTRIBUTES])
+        for identity in range(1, last + 1):
+            worn = attributes(identity, parameters["seed"])
+            writer.writerow([f"{identity:04d}", *(1 + worn[name] for name in ATTRIBUTES)])
+
+
+def attributes(identity: int, seed: int = 0) -> dict[str, bool]:
+    """What an identity wears, by the names `ATTRIBUTES`."""
+    who = make_person(identity, seed)
+    worn = {
+        "backpack": who.bag == "backpack",
+        "bag": who.bag == "shoulder",
+        "handbag": who.bag == "hand",
+        "hat": who.hat != "none",
+        "hair": who.hairstyle == "long",
+        "up": who.sleeves < 1,
+        "down": who.legwear == "trousers",
+    }
+    for part, fabric in (("up", who.top), ("down", who.bottom)):
+        worn |= {part + name: fabric.colour in shades for name, shades in SHADES.items()}
+    return worn
+
+
+def pictures(parameters: dict) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Yields every image of the data set after its path inside the folder, and its body points."""
     last_train, cameras = parameters["train_identities"], range(1, parameters["cameras"] + 1)
     last = last_train + parameters["test_identities"]
     seed, size = parameters["seed"], tuple(parameters["size"])
@@ -266,8 +350,8 @@ def pictures(parameters: dict) -> Iterator[tuple[str, np.ndarray]]:
                 held_out = "bounding_box_test" if shot else "query"
                 split = held_out if identity > last_train else "bounding_box_train"
                 name = f"{split}/{identity:04d}_c{camera}s1_{shot:06d}_00.jpg"
-                yield name, draw(identity, camera, shot, seed, size)
+                yield name, *drawn(identity, camera, shot, seed, size)
     for extra in range(parameters["distractors"]):
         camera = cameras[extra % len(cameras)]
         name = f"bounding_box_test/0000_c{camera}s1_{extra:06d}_00.jpg"
-        yield name, draw(last + 1 + extra, camera, 0, seed, size)
+        yield name, *drawn(last + 1 + extra, camera, 0, seed, size)

@@ -152,9 +152,8 @@ def tracklet_dataset(dataset: ReidDataset, gap: int | None = None) -> TrackletDa
     both = (dataset.query, dataset.gallery)
     if any(part.camera is None for part in both):
         raise InputError("a tracklet is of one camera: these images have none; give them cameras")
-    whole = tracklets(
-        PersonImages(*(np.concatenate([getattr(p, c) for p in both]) for c in COLUMNS)), gap
-    )
+    path, identity, camera = (np.concatenate([getattr(p, c) for p in both]) for c in COLUMNS)
+    whole = tracklets(PersonImages(path, identity, camera), gap)
     pairs = list(zip(whole.identity.tolist(), whole.camera.tolist(), strict=True))
     first = {pair: i for i, pair in reversed(list(enumerate(pairs)))}
     rows = sorted(i for (identity, _), i in first.items() if identity != DISTRACTOR)

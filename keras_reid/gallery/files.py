@@ -67,8 +67,9 @@ class FileStore(ArrayStore):
             ids, image, identity, camera, time, attributes, blobs = zip(*records, strict=True)
             embedding = np.frombuffer(b"".join(blobs), np.float32).reshape(len(ids), -1)
             times = np.array(time, np.float64)  # None becomes NaN
-            texts = map(list, (identity, camera))
-            rows = Rows(embedding, *texts, times, list(image), list(attributes))
+            rows = Rows(
+                embedding, list(identity), list(camera), times, list(image), list(attributes)
+            )
             self._hold(rows, np.array(ids))
         if self.path.exists():
             self._read_index()

@@ -207,7 +207,8 @@ class MilvusStore:
             for batch in self._all([*FIELDS, "attributes"], _expression(where)):
                 for row in batch:
                     if row["attributes"]:
-                        yield Hit(*(row[name] for name in FIELDS), 0.0), row["attributes"]
+                        image, identity, camera, time = (row[name] for name in FIELDS)
+                        yield Hit(image, identity, camera, time, 0.0), row["attributes"]
 
     def stats(self) -> dict[str, Any]:
         return {"search": "Milvus Lite, exact" if self.embedded else f"Milvus at {self.uri}"}

@@ -78,7 +78,7 @@ class PosePooling(keras.layers.Layer):
         sharpness: 10 as published.
 
     Called on `[maps (b, h, w, d), heat (b, h, w, k), confidence (b, k)]`; returns parts
-    `(b, p, d)` and visibility `(b, p)` in float32.
+    `(b, p, d)` and visibility `(b, p)`.
 
     Raises:
         InputError: no parts, a part without points, or a point that is not there.
@@ -98,8 +98,8 @@ class PosePooling(keras.layers.Layer):
 
     def build(self, input_shape: list[Shape]) -> None:
         last = max(max(group) for group in self.groups)
-        points = {input_shape[1][-1], input_shape[2][-1]}
-        if len(points) > 1 or last >= (next(iter(points)) or 0):
+        points = {input_shape[1][-1] or 0, input_shape[2][-1] or 0}
+        if len(points) > 1 or last >= min(points):
             raise InputError(
                 f"The parts are made of the points 0 to {last}, but there are {sorted(points)} "
                 "points: take the groups of the skeleton that the points are of."
@@ -115,13 +115,14 @@ class PosePooling(keras.layers.Layer):
         seen = ops.stack([ops.mean(_of(confidence, g), axis=-1) for g in self.groups], axis=1)
         total = ops.sum(seen, axis=-1, keepdims=True)
         visibility = ops.where(total > 0, seen / ops.where(total > 0, total, 1.0), 0.0)
-        return ops.cast(parts, self.compute_dtype), ops.stop_gradient(visibility)
+        visibility = ops.stop_gradient(visibility)
+        return ops.cast(parts, self.compute_dtype), ops.cast(visibility, self.compute_dtype)
 
     def compute_output_spec(self, inputs: list[Any]) -> tuple[Any, Any]:
         batch, parts = inputs[0].shape[0], len(self.groups)
         return (
             keras.KerasTensor((batch, parts, inputs[0].shape[-1]), self.compute_dtype),
-            keras.KerasTensor((batch, parts), "float32"),
+            keras.KerasTensor((batch, parts), self.compute_dtype),
         )
 
     def get_config(self) -> dict[str, Any]:

@@ -77,7 +77,7 @@ class AttributeLoss(keras.losses.Loss):
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         target, logits = ops.cast(y_true, "float32"), ops.cast(y_pred, "float32")
-        if logits.shape[-1] != len(self.rates) or target.shape[-1] != len(self.rates):
+        if {logits.shape[-1], target.shape[-1]} - {None, len(self.rates)}:
             raise InputError(
                 f"There are {len(self.rates)} rates, but targets {tuple(target.shape)} and logits "
                 f"{tuple(logits.shape)}: give all one column for each attribute."

@@ -79,7 +79,7 @@ def export(
     several = isinstance(model.input, dict)
     if several and format != "saved_model":
         raise InputError(
-            f"a model of {' and '.join(model.input)} is exported as saved_model: received {format!r}"
+            f"a model of {' and '.join(model.input)} is exported as saved_model, not {format!r}"
         )
     net = models.outputs_at_test(model, local)
     unit = models.unit_outputs(constant(folded(net)), flip)

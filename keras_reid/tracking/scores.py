@@ -72,15 +72,18 @@ def tracking_scores(truth: Boxes, found: Boxes) -> TrackingScores:
     identity = Identity(settings).eval_sequence(sequence)
     if not len(found):  # TrackEval leaves these at 0 without tracks
         clear["MOTA"] = 0.0
+    hota, deta, assa = (float(np.mean(higher[name])) for name in ("HOTA", "DetA", "AssA"))
     return TrackingScores(
-        float(clear["MOTA"]),
-        float(identity["IDF1"]),
-        *(float(np.mean(higher[name])) for name in ("HOTA", "DetA", "AssA")),
-        int(clear["IDSW"]),
-        int(clear["Frag"]),
-        int(clear["CLR_FP"]),
-        int(clear["CLR_FN"]),
-        len(truth),
+        mota=float(clear["MOTA"]),
+        idf1=float(identity["IDF1"]),
+        hota=hota,
+        deta=deta,
+        assa=assa,
+        switches=int(clear["IDSW"]),
+        fragmentations=int(clear["Frag"]),
+        false_positives=int(clear["CLR_FP"]),
+        misses=int(clear["CLR_FN"]),
+        boxes=len(truth),
     )
 
 

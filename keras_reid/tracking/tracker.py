@@ -2,6 +2,7 @@
 
 from collections import deque
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -170,7 +171,7 @@ def track(
     detections: Boxes,
     embeddings: np.ndarray | None = None,
     frames: int | None = None,
-    **options: float,
+    **options: Any,
 ) -> Boxes:
     """The detections of a whole video with the numbers of their persons; others are left out.
 
@@ -185,7 +186,7 @@ def track(
     """
     if (np.diff(detections.frame) < 0).any():
         raise InputError("detections are in the order of their frames: sort them first")
-    tracker = Tracker(appearance=embeddings is not None, **options)  # type: ignore[arg-type]
+    tracker = Tracker(appearance=embeddings is not None, **options)
     last = max([frames or 0, *detections.frame.tolist()])
     ends = np.searchsorted(detections.frame, np.arange(1, last + 1), side="right")
     start = 0

@@ -194,7 +194,7 @@ def build_objective(recipe: Recipe, annotations: Annotations = NONE) -> Objectiv
         weight = recipe.pose_weight * recipe.identity_weight
         terms.append(Term("pose", visible, ("part_logits", "visibility"), weight=weight))
     if recipe.attribute_weight:
-        loss = losses.AttributeLoss(annotations.rates, _schema(annotations).exclusive)
+        loss = losses.AttributeLoss(annotations.rates.tolist(), _schema(annotations).exclusive)
         weight = recipe.attribute_weight / loss.classifiers
         terms.append(Term("attributes", loss, "attributes", "attributes", weight))
     return Objective(*(term for term in terms if term.weight > 0))
