@@ -14,6 +14,8 @@ from keras_reid import data, evaluation, gallery, layers, losses
 from keras_reid.data import synthetic
 from keras_reid.errors import InputError
 
+DOWN = ("black", "blue", "brown", "gray", "green", "pink", "purple", "white", "yellow")
+UP = ("black", "blue", "green", "gray", "purple", "red", "white", "yellow")
 MARKET = (
     *("age", "backpack", "bag", "handbag"),
     *(

@@ -17,7 +17,7 @@ from keras_reid.data.writing import appearing
 from keras_reid.errors import InputError
 
 Found = tuple[list[Path], int, int]  # files, identity, camera
-MARS_NAME = re.compile(r"(-?\d+)C(\d+)T(\d+)F(\d+)")
+MARS_NAME = re.compile(r"(?:00)?(-?\d+)C(\d+)T(\d+)F(\d+)")  # junk is 00-1
 DUKE_NAME = re.compile(r"(\d+)_?[Cc](\d+)_?[Ff](\d+)")
 PRID2011_SHARED_PERSONS = 200
 

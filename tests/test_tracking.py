@@ -1,0 +1,473 @@
+"""Tracking: MOT files, motion, assignment, scores, and persons followed across cameras."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_reid import data, gallery, models, tracking
+from keras_reid.data import synthetic
+from keras_reid.data.mot import Boxes, read_mot, write_mot
+from keras_reid.errors import InputError
+from keras_reid.tracking.motion import GATE, Motion, centred, overlaps
+from keras_reid.training.runs import Run
+
+ROOT = Path(__file__).parent.parent
+
+
+def boxes(rows):
+    """(frame, identity, x, y) of boxes of 20 by 40 pixels."""
+    frame, identity, x, y = np.array(rows, float).T
+    size = np.ones((len(rows), 1)) * (20, 40)
+    corners = np.concatenate([np.stack([x, y], axis=1), size], axis=1)
+    order = np.argsort(frame, kind="stable")
+    columns = (frame.astype(int), identity.astype(int), corners, np.ones(len(rows)))
+    return Boxes(*columns)[order]
+
+
+def crossing(hidden=()):
+    """Two persons who walk through each other, and are not seen in the hidden frames."""
+    rows = []
+    for frame in range(1, 41):
+        if frame not in hidden:
+            rows.append((frame, 1, 10 + 5 * frame, 50))
+            rows.append((frame, 2, 215 - 5 * frame, 50))
+    return boxes(rows)
+
+
+def looks_of(found, noise=0.02):
+    """An embedding for each box that tells the identities apart."""
+    rng = np.random.default_rng(0)
+    return np.eye(10)[found.identity] + noise * rng.normal(size=(len(found), 10))
+
+
+# --- Files
+
+
+def test_boxes_survive_a_file(tmp_path):
+    found = crossing()
+    write_mot(found, tmp_path / "t.txt")
+    again = read_mot(tmp_path / "t.txt")
+    for name in ("frame", "identity", "box", "confidence"):
+        np.testing.assert_allclose(getattr(again, name), getattr(found, name))
+    first = (tmp_path / "t.txt").read_text().splitlines()[0]
+    assert first == "1,1,16.00,51.00,20.00,40.00,1,-1,-1,-1"  # counted from 1
+    with pytest.raises(InputError, match="new file"):
+        write_mot(found, tmp_path / "t.txt")
+    (tmp_path / "d.txt").write_text("\n2,-1,5,6,7,8\n1,-1,1,1,3,4,0.25,0,0,0\n")
+    short = read_mot(tmp_path / "d.txt")
+    assert short.frame.tolist() == [1, 2]
+    assert short.confidence.tolist() == [0.25, 1]
+
+
+@pytest.mark.parametrize(
+    "line", ["1,2,3", "0,1,1,1,5,5,1", "1,1,1,1,0,5,1", "a,1,1,1,5,5,1", "1,1,nan,1,5,5,1"]
+)
+def test_a_line_that_is_none_of_the_format_is_named(tmp_path, line):
+    (tmp_path / "t.txt").write_text(f"1,1,1,1,5,5,1\n{line}\n")
+    with pytest.raises(InputError, match="line 2 of"):
+        read_mot(tmp_path / "t.txt")
+    with pytest.raises(InputError, match="is none"):
+        read_mot(tmp_path / "none.txt")
+
+
+# --- Motion
+
+
+def test_the_filter_is_that_of_the_textbook():
+    """Against x = (F P Fᵀ + Q), K = P Hᵀ S⁻¹ written out with explicit inverses."""
+    rng = np.random.default_rng(0)
+    motion = Motion.of(np.array([10.0, 20, 30, 60]))
+    mean, p = motion.mean.copy(), motion.covariance.copy()
+    f, h = np.eye(8), np.eye(4, 8)
+    f[:4, 4:] = np.eye(4)
+    for _ in range(6):
+        box = np.array([10.0, 20, 30, 60]) + rng.normal(size=4)
+        q = np.diag((mean[3] * np.array([1 / 20] * 4 + [1 / 160] * 4)) ** 2)
+        mean, p = f @ mean, f @ p @ f.T + q
+        motion = motion.predicted()
+        np.testing.assert_allclose(motion.mean, mean)
+        np.testing.assert_allclose(motion.covariance, p)
+        s = h @ p @ h.T + np.eye(4) * (mean[3] / 20) ** 2
+        apart = centred(box) - h @ mean
+        expected = apart @ np.linalg.inv(s) @ apart
+        assert motion.squared_mahalanobis(box[None])[0] == pytest.approx(expected)
+        gain = p @ h.T @ np.linalg.inv(s)
+        mean, p = mean + gain @ apart, (np.eye(8) - gain @ h) @ p
+        motion = motion.corrected(box)
+        np.testing.assert_allclose(motion.mean, mean)
+        np.testing.assert_allclose(motion.covariance, p, atol=1e-9)
+
+
+def test_a_steady_walk_is_foreseen():
+    motion = Motion.of(np.array([0.0, 0, 20, 40]))
+    for frame in range(1, 20):
+        motion = motion.predicted().corrected(np.array([4.0 * frame, 0, 20, 40]))
+    np.testing.assert_allclose(motion.predicted().box, [80, 0, 20, 40], atol=1)
+    assert motion.predicted().squared_mahalanobis(np.array([[80.0, 0, 20, 40]]))[0] < GATE
+    assert motion.predicted().squared_mahalanobis(np.array([[140.0, 0, 20, 40]]))[0] > GATE
+
+
+def test_overlaps_are_intersection_over_union():
+    a = np.array([[0.0, 0, 10, 10]])
+    b = np.array([[0.0, 0, 10, 10], [5, 0, 10, 10], [20, 20, 5, 5], [2, 2, 5, 5]])
+    np.testing.assert_allclose(overlaps(a, b), [[1, 50 / 150, 0, 0.25]])
+
+
+# --- Assignment
+
+
+def purity(tracks, truth):
+    """How many identities each track has."""
+    of = {
+        (f, *b): i for f, b, i in zip(truth.frame, truth.box.tolist(), truth.identity, strict=True)
+    }
+    return [
+        len({of[(f, *b)] for f, b in zip(part.frame, part.box.tolist(), strict=True)})
+        for number in np.unique(tracks.identity)
+        for part in [tracks[tracks.identity == number]]
+    ]
+
+
+def test_people_apart_are_two_tracks():
+    found = boxes([(f, i, 100 * i + f, 50) for f in range(1, 20) for i in (1, 2)])
+    for embeddings in (None, looks_of(found)):
+        tracks = tracking.track(found, embeddings)
+        assert len(tracks) == len(found)
+        assert purity(tracks, found) == [1, 1]
+        assert np.unique(tracks.identity).tolist() == [1, 2]
+
+
+def test_looks_bring_back_who_was_hidden():
+    """They are hidden while they change places and speed; motion alone takes them for new ones."""
+    hidden = range(15, 27)
+    found = crossing(hidden)
+    moved = found.box.copy()
+    moved[found.frame >= 27, 0] += 12  # one hurried, one waited
+    found = Boxes(found.frame, found.identity, moved, found.confidence)
+    with_looks = tracking.track(found, looks_of(found))
+    assert purity(with_looks, found) == [1, 1]
+    assert len(np.unique(with_looks.identity)) == 2
+    by_motion = tracking.track(found)
+    assert len(np.unique(by_motion.identity)) > 2 or purity(by_motion, found) != [1, 1]
+
+
+def test_a_flash_is_no_person_and_a_long_absence_ends_a_track():
+    found = boxes(
+        [(5, 9, 400, 50), (6, 9, 400, 50), *((f, 1, 10 + f, 50) for f in range(1, 11))]
+        + [(f, 1, 10 + f, 50) for f in range(40, 51)]
+    )
+    tracks = tracking.track(found, most_missed=5)
+    assert len(np.unique(tracks.identity)) == 2
+    assert (tracks.box[:, 0] < 300).all()
+    assert len(np.unique(tracking.track(found, looks_of(found), most_missed=35).identity)) == 1
+    assert len(tracking.track(found, confirm=30)) == 0
+    longer = tracking.track(found, frames=80)
+    assert len(longer) == len(tracking.track(found))
+
+
+def test_frames_without_anybody_are_no_trouble():
+    tracker = tracking.Tracker(appearance=True)
+    for _ in range(3):
+        tracker.update(np.zeros((0, 4)), np.zeros((0, 8)))
+    for frame in range(5):
+        tracker.update(np.array([[frame, 0, 20, 40]]), np.ones((1, 8)))
+    for _ in range(40):
+        tracker.update(np.zeros((0, 4)), np.zeros((0, 8)))
+    (only,) = tracker.finish()
+    assert only.rows == [0, 1, 2, 3, 4]
+    assert tracker.finish() == []
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: tracking.Tracker(most_cosine=0), "cosine distance is in"),
+        (lambda: tracking.Tracker(least_overlap=1), "overlap in"),
+        (lambda: tracking.Tracker(motion_weight=2), "weight in"),
+        (lambda: tracking.Tracker(confirm=0), "at least 1"),
+        (
+            lambda: tracking.Tracker().update(np.ones((2, 4))),
+            "embedding of each box: received none",
+        ),
+        (lambda: tracking.Tracker().update(np.ones((2, 4)), np.ones((1, 3))), "received 1 for 2"),
+        (lambda: tracking.track(crossing()[::-1]), "order of their frames"),
+    ],
+)
+def test_what_cannot_be_tracked_is_refused(build, message):
+    with pytest.raises(InputError, match=message):
+        build()
+
+
+# --- Scores
+
+
+def test_scores_of_tracks_that_are_right_and_of_one_switch():
+    pytest.importorskip("trackeval", reason="TrackEval, extra tracking, is not installed")
+    truth = boxes([(f, i, 100 * i + f, 50) for f in range(1, 41) for i in (1, 2)])
+    right = tracking.tracking_scores(truth, truth)
+    assert (right.mota, right.idf1, right.hota, right.switches) == pytest.approx((1, 1, 1, 0))
+    swapped = np.where(truth.frame <= 20, truth.identity, 3 - truth.identity)
+    wrong = tracking.tracking_scores(
+        truth, Boxes(truth.frame, swapped, truth.box, truth.confidence)
+    )
+    # Two switches in 80 boxes; each identity is right half of the time.
+    assert (wrong.switches, wrong.boxes) == (2, 80)
+    assert wrong.mota == pytest.approx(1 - 2 / 80)
+    assert wrong.idf1 == pytest.approx(0.5)
+    # Each box has its identity in half of the frames: A = 20 / (40 + 40 - 20).
+    assert (wrong.assa, wrong.deta) == pytest.approx((1 / 3, 1))
+    assert wrong.hota == pytest.approx((1 / 3) ** 0.5)
+    nothing = tracking.tracking_scores(truth, truth[:0])
+    assert (nothing.mota, nothing.idf1, nothing.misses) == (0, 0, 80)
+    some = tracking.tracking_scores(truth, truth[truth.identity == 1])
+    assert (some.misses, some.mota) == (40, pytest.approx(0.5))
+    assert "MOTA" in str(some)
+    with pytest.raises(InputError, match="received none"):
+        tracking.tracking_scores(truth[:0], truth)
+
+
+# --- Across cameras
+
+
+def two_cameras():
+    """Persons 1 and 2 in the first camera, 2 and 3 in the second."""
+    return [
+        boxes([(f, i, 100 * i + f, 50) for f in range(1, 8) for i in people])
+        for people in ((1, 2), (2, 3))
+    ]
+
+
+def test_persons_are_followed_from_camera_to_camera():
+    with gallery.open("memory:") as people:
+        named = []
+        for camera, tracks in zip("ab", two_cameras(), strict=True):
+            options = {"model_fingerprint": "m", "threshold": 0.5, "frame_rate": 10.0}
+            found = tracking.identify_tracks(
+                tracks, looks_of(tracks), people, camera, f"{camera}.avi", **options
+            )
+            named.append({one.track: one.identity for one in found})
+            again = tracking.identify_tracks(
+                tracks, looks_of(tracks), people, camera, f"{camera}.avi", **options
+            )
+            assert {one.track: one.identity for one in again} == named[-1]
+        assert named[0] == {1: "person-1", 2: "person-2"}
+        assert named[1] == {2: "person-2", 3: "person-3"}
+        assert people.count() == 4
+        hits = people.search(looks_of(two_cameras()[1])[:1].astype("float32"), 2)[0]
+        assert {hit.camera for hit in hits} == {"a", "b"}
+        assert {hit.image for hit in hits} == {"a.avi#2", "b.avi#2"}
+
+
+def test_nobody_is_in_one_camera_twice_at_once():
+    tracks = boxes([(f, i, 100 * i + f, 50) for f in range(1, 8) for i in (1, 2)])
+    later = Boxes(tracks.frame + 20, tracks.identity + 2, tracks.box, tracks.confidence)
+    whole = Boxes(
+        *(
+            np.concatenate([getattr(t, n) for t in (tracks, later)])
+            for n in ("frame", "identity", "box", "confidence")
+        )
+    )
+    same = np.ones((len(whole), 4)) + 0.01 * np.random.default_rng(0).normal(size=(len(whole), 4))
+    with gallery.open("memory:") as people:
+        found = tracking.identify_tracks(
+            whole, same, people, "a", "a.avi", model_fingerprint="m", threshold=1.0
+        )
+    names = [one.identity for one in found]
+    assert names[0] != names[1]
+    assert set(names[2:]) == set(names[:2])
+
+
+def test_somebody_is_new_beyond_a_threshold():
+    tracks = two_cameras()[0]
+    with gallery.open("memory:") as people:
+        with pytest.raises(InputError, match="the gallery has none"):
+            tracking.identify_tracks(
+                tracks, looks_of(tracks), people, "a", "v", model_fingerprint="m"
+            )
+        with pytest.raises(InputError, match="every box has an embedding"):
+            tracking.identify_tracks(
+                tracks, np.ones((1, 2)), people, "a", "v", model_fingerprint="m", threshold=1
+            )
+
+
+# --- Looks, and the command
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    """Frames in which two drawn persons walk, their boxes, and a run."""
+    root = tmp_path_factory.mktemp("scene")
+    (root / "frames").mkdir()
+    rows = []
+    for frame in range(1, 13):
+        image = np.full((100, 200, 3), 90, np.uint8)
+        for person, x in ((0, 10 + 4 * frame), (1, 160 - 4 * frame)):
+            image[20:84, x : x + 32] = synthetic.draw(person, 1, 0, size=(64, 32))
+            rows.append(f"{frame},{person + 1},{x + 1},21,32,64,1,-1,-1,-1")
+        Image.fromarray(image).save(root / f"frames/{frame:04d}.png")
+    (root / "gt.txt").write_text("\n".join(rows) + "\n")
+    keras.utils.set_random_seed(0)
+    model = models.build("tiny", 5, (32, 16), weights="none")
+    people = np.stack([synthetic.draw(i, 1, 0, size=(32, 16)) for i in range(8)])
+    for _ in range(10):
+        model(people, training=True)
+    run = Run(root / "run")
+    run.start({"flip": False, "dataset": "synthetic", "data_dir": "drawn"})
+    run.save_models([model])
+    run.finish({})
+    return root, model
+
+
+def test_boxes_are_embedded_as_their_crops(scene):
+    root, model = scene
+    found = read_mot(root / "gt.txt")
+    embed = models.Embedder(model)
+    told = []
+    got = tracking.look(
+        data.video_frames(root / "frames"),
+        found,
+        lambda images: embed([images]),
+        (32, 16),
+        batch_size=5,
+        progress=lambda *at: told.append(at),
+    )
+    frame = list(data.video_frames(root / "frames"))[2]
+    crop = frame[20:84, 22:54]
+    from keras_reid.data.pipeline import fitted
+
+    expected = embed([fitted(crop, (32, 16)).numpy()[None]])[0]
+    row = np.flatnonzero((found.frame == 3) & (found.identity == 1))[0]
+    np.testing.assert_allclose(got[row], expected, atol=1e-5)
+    assert told[-1] == (24, 24)
+    beyond = Boxes(found.frame + 1, found.identity, found.box, found.confidence)
+    with pytest.raises(InputError, match="it has 12 frames, and a box is in frame 13"):
+        tracking.look(data.video_frames(root / "frames"), beyond, lambda x: embed([x]), (32, 16))
+
+
+def track(*arguments, cwd, code=0):
+    command = [sys.executable, ROOT / "track.py", *map(str, arguments)]
+    run = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    assert run.returncode == code, run.stderr
+    assert "Traceback" not in run.stderr
+    return run.stderr if code else run.stdout
+
+
+SEEN = ("--video=frames", "--detections=gt.txt", "--run=run")
+
+
+def test_the_command_tracks_draws_and_scores(scene):
+    root, _ = scene
+    scored = True
+    try:
+        import trackeval  # noqa: F401
+    except ImportError:
+        scored = False
+    arguments = ["--out=tracks.txt", "--annotated=drawn_frames"]
+    if scored:
+        arguments += ["--ground_truth=gt.txt", "--scores=scores.json"]
+    out = track(*SEEN, *arguments, cwd=root)
+    assert "2 tracks of 24 of 24 detections" in out
+    tracks = read_mot(root / "tracks.txt")
+    assert purity(tracks, read_mot(root / "gt.txt")) == [1, 1]
+    pictures = sorted((root / "drawn_frames").iterdir())
+    assert len(pictures) == 12
+    with Image.open(pictures[0]) as picture:
+        assert picture.size == (200, 100)
+    if scored:
+        scores = json.loads((root / "scores.json").read_text())
+        assert (scores["mota"], scores["idf1"], scores["switches"]) == (1, 1, 0)
+        assert "HOTA            100.00 %" in out
+    err = track(*SEEN, "--out=tracks.txt", cwd=root, code=1)
+    assert "--out is new" in err
+
+
+def test_the_command_follows_persons_across_cameras(scene):
+    root, _ = scene
+    pytest.importorskip("faiss")
+    where = ["--gallery=faiss:people.faiss", "--threshold=0.05"]
+    for camera in ("north", "south"):
+        out = track(*SEEN, *where, f"--camera={camera}", f"--out={camera}.txt", cwd=root)
+        assert "track 1: person-1" in out
+        assert "track 2: person-2" in out
+        assert ("seen first" in out) == (camera == "north")
+    with gallery.open(f"faiss:{root}/people.faiss") as people:
+        # The same video is enrolled once.
+        assert people.identities() == {"person-1": 1, "person-2": 1}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give --video"),
+        (["--video=frames"], "give --video, and --out"),
+        (["--video=frames", "--out=x.txt"], "name one model"),
+        (
+            ["--video=no", "--noappearance", "--detections=gt.txt", "--annotated=y", "--out=x.txt"],
+            "is neither",
+        ),
+        (["--video=frames", "--noappearance", "--detections=frames", "--out=x.txt"], "is none"),
+        (
+            [
+                "--video=frames",
+                "--noappearance",
+                "--detections=gt.txt",
+                "--least_confidence=2",
+                "--out=x.txt",
+            ],
+            "lower --least_confidence",
+        ),
+    ],
+)
+def test_mistakes_are_told_in_one_sentence(scene, arguments, message):
+    root, _ = scene
+    err = track(*arguments, cwd=root, code=1)
+    assert err.strip().splitlines()[-1].startswith("error: ")
+    assert message in err
+    (root / "x.txt").unlink(missing_ok=True)
+
+
+def test_persons_are_detected_where_opencv_is(tmp_path):
+    cv2 = pytest.importorskip("cv2", reason="OpenCV, extra tracking, is not installed")
+    frame = np.full((200, 200, 3), 200, np.uint8)
+    if not hasattr(cv2, "HOGDescriptor"):
+        with pytest.raises(InputError, match="opencv-python<5"):
+            tracking.detect_persons([frame])
+        return
+    told = []
+    found = tracking.detect_persons([frame, frame], progress=told.append)
+    assert len(found) == 0
+    assert told == [1, 2]
+
+
+@pytest.mark.real
+def test_persons_are_detected_in_the_real_video(real_data):
+    """Half of the detections in some frames lie on a true box."""
+    cv2 = pytest.importorskip("cv2", reason="OpenCV, extra tracking, is not installed")
+    if not hasattr(cv2, "HOGDescriptor"):
+        pytest.skip(f"OpenCV {cv2.__version__} has no detector of persons")
+    video = real_data / "data/pets09-s2l1/vtest.avi"
+    frames = [f for i, f in enumerate(data.video_frames(video), start=1) if i in (1, 100, 200)]
+    found = tracking.detect_persons(frames)
+    truth = read_mot(real_data / "data/pets09-s2l1/gt/gt.txt")
+    best = []
+    for place, number in enumerate((1, 100, 200), start=1):
+        pair = found.box[found.frame == place], truth.box[truth.frame == number]
+        best += overlaps(*pair).max(axis=1).tolist()
+    assert len(best) >= 5
+    assert np.median(best) > 0.5
+
+
+@pytest.mark.real
+def test_the_real_video_is_tracked_by_motion(real_data):
+    pytest.importorskip("trackeval", reason="TrackEval, extra tracking, is not installed")
+    truth = read_mot(real_data / "data/pets09-s2l1/gt/gt.txt")
+    truth = truth[truth.confidence > 0]
+    scores = tracking.tracking_scores(truth, tracking.track(truth))
+    assert scores.idf1 > 0.9
+    assert scores.switches < 5

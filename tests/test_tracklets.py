@@ -1,0 +1,415 @@
+"""Tracklets: how they are found, sampled, padded, pooled and compared."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import oracle_enhance
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from scipy.io import savemat
+
+from keras_reid import data, evaluation, layers, models, reranking
+from keras_reid.data import synthetic, videos
+from keras_reid.errors import InputError
+
+SIZE = (32, 16)
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    root = tmp_path_factory.mktemp("tracklets") / "drawn"
+    options = {"train_identities": 5, "test_identities": 3, "cameras": 3, "images_per_camera": 4}
+    synthetic.generate(root, **options, distractors=4, size=SIZE)
+    return root
+
+
+def picture(file: Path, shade: int = 0) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((*SIZE, 3), shade, np.uint8)).save(file)
+    return file
+
+
+def people(*names, identity, camera):
+    count = len(names)
+    return data.PersonImages(np.array(names), np.full(count, identity), np.full(count, camera))
+
+
+# --- Grouping
+
+
+def test_images_are_grouped_by_identity_camera_and_sequence():
+    names = [
+        "0002_c1s1_000451_03.jpg",
+        "0002_c1s1_000076_01.jpg",
+        "0002_c1s2_000100_01.jpg",
+        "0002_c1s1_000151_01.jpg",
+    ]
+    found = data.tracklets(people(*names, identity=2, camera=1))
+    assert [f.tolist() for f in found.frames] == [[names[1], names[3], names[0]], [names[2]]]
+    parts = data.tracklets(people(*names, identity=2, camera=1), gap=200)
+    assert [len(f) for f in parts.frames] == [2, 1, 1]
+    mars = ["0001C1T0002F010.jpg", "0001C1T0001F001.jpg", "0001C1T0002F009.jpg"]
+    found = data.tracklets(people(*mars, identity=1, camera=1))
+    assert [f.tolist() for f in found.frames] == [[mars[1]], [mars[2], mars[0]]]
+    free = data.tracklets(people("b.png", "a.png", identity=1, camera=1))
+    assert free.frames[0].tolist() == ["a.png", "b.png"]
+
+
+def test_tracklets_are_columns(drawn):
+    found = data.load_tracklets("synthetic", drawn).train
+    assert repr(found) == "Tracklets(15 tracklets, 60 frames, 5 identities, 3 cameras)"
+    some = found[[2, 0]]
+    assert some.identity.tolist() == found.identity[[2, 0]].tolist()
+    assert len(some.images) == 8
+    assert some.owner.tolist() == [0] * 4 + [1] * 4
+    for frames, identity, camera in zip(found.frames, found.identity, found.camera, strict=True):
+        assert all(f"{identity:04d}_c{camera}" in name for name in frames)
+
+
+def test_queries_are_the_first_of_each_camera_and_among_the_gallery(drawn):
+    dataset = data.load_tracklets("synthetic", drawn)
+    query, whole = dataset.query, dataset.gallery
+    pairs = list(zip(query.identity.tolist(), query.camera.tolist(), strict=True))
+    assert len(set(pairs)) == len(pairs) == 9
+    assert 0 not in query.identity
+    assert 0 in whole.identity
+    held = {tuple(f) for f in whole.frames}
+    assert all(tuple(f) in held for f in query.frames)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: data.tracklets(data.PersonImages(np.array(["a"]), np.array([1]), None)), "camera"),
+        (lambda: data.tracklets(people("a", identity=1, camera=1), gap=0), "gap is at least 1"),
+        (lambda: data.tracklets(people(identity=1, camera=1)), "received none"),
+        (lambda: data.Tracklets([[]], [1], [1]), "1 of them empty"),
+        (lambda: data.Tracklets([["a"]], [1, 2], [1, 1]), "2 identities"),
+        (lambda: data.load_tracklets("marsh", "."), "a data set must be one of"),
+    ],
+)
+def test_what_is_no_tracklet_is_refused(build, message):
+    with pytest.raises(InputError, match=message):
+        build()
+
+
+# --- Layouts
+
+
+def test_mars_is_read_by_names_and_by_its_tables(tmp_path):
+    root = tmp_path / "MARS"
+    tracks = {
+        "bbox_train": [(1, 1, 1, 3), (1, 2, 1, 2)],
+        "bbox_test": [(0, 1, 1, 2), (3, 1, 1, 2), (3, 2, 1, 2), (3, 2, 2, 2)],
+    }
+    names, rows = {}, {}
+    for part, found in tracks.items():
+        names[part], rows[part] = [], []
+        for identity, camera, track, count in found:
+            first = len(names[part]) + 1
+            for frame in range(1, count + 1):
+                name = f"{identity:04d}C{camera}T{track:04d}F{frame:03d}.jpg"
+                picture(root / part / f"{identity:04d}" / name)
+                names[part].append(name)
+            rows[part].append((first, len(names[part]), identity, camera))
+    picture(root / "bbox_test/00-1/00-1C1T0001F001.jpg")
+    by_name = data.load_tracklets("mars", tmp_path)
+    assert [len(f) for f in by_name.train.frames] == [3, 2]
+    assert by_name.gallery.identity.tolist() == [0, 3, 3, 3]  # without junk
+    assert list(zip(by_name.query.identity, by_name.query.camera, strict=True)) == [(3, 1), (3, 2)]
+    info = root / "info"
+    info.mkdir()
+    for part, short in (("bbox_train", "train"), ("bbox_test", "test")):
+        (info / f"{short}_name.txt").write_text("\n".join(names[part]))
+        savemat(info / f"tracks_{short}_info.mat", {f"track_{short}_info": np.array(rows[part])})
+    savemat(info / "query_IDX.mat", {"query_IDX": np.array([[2, 4]])})
+    by_table = data.load_tracklets("mars", root)
+    assert by_table.gallery.identity.tolist() == [0, 3, 3, 3]
+    assert [f[0][-8:] for f in by_table.query.frames] == ["F001.jpg"] * 2
+    assert "T0002" in by_table.query.frames[1][0]
+    (root / "bbox_test/0003/0003C1T0001F001.jpg").unlink()
+    with pytest.raises(InputError, match=r"0003C1T0001F001\.jpg, which does not exist"):
+        data.load_tracklets("mars", root)
+
+
+def test_the_other_layouts_are_read(tmp_path):
+    duke = tmp_path / "DukeMTMC-VideoReID"
+    for part, identity in (("train", 1), ("query", 2), ("gallery", 2)):
+        for track in (1, 2):
+            for frame in (1, 2):
+                name = f"{identity:04d}C{track}F{frame:04d}X{frame}.jpg"
+                picture(duke / part / f"{identity:04d}" / f"{track:04d}" / name)
+    found = data.load_tracklets("dukemtmc-videoreid", tmp_path)
+    assert (len(found.train), len(found.query), len(found.gallery)) == (2, 2, 2)
+    assert found.train.camera.tolist() == [1, 2]
+    ilids, prid = tmp_path / "i-LIDS-VID/sequences", tmp_path / "prid/multi_shot"
+    for person in range(1, 7):
+        for camera in (1, 2):
+            for frame in range(person):
+                name = f"cam{camera}_person{person:03d}_{frame:05d}.png"
+                picture(ilids / f"cam{camera}/person{person:03d}" / name)
+                side = prid / f"cam_{'ab'[camera - 1]}"
+                picture(side / f"person_{person:04d}/{frame + 1:04d}.png")
+    found = data.load_tracklets("ilids-vid", tmp_path)
+    assert (len(found.train), len(found.query), len(found.gallery)) == (6, 3, 3)
+    assert not set(found.train.identity) & set(found.query.identity)
+    other = data.load_tracklets("ilids-vid", tmp_path, seed=5)
+    assert set(other.query.identity) != set(found.query.identity)
+    found = data.load_tracklets("prid2011-video", tmp_path / "prid", least=3)
+    assert set(found.train.identity) | set(found.query.identity) == {3, 4, 5, 6}
+    with pytest.raises(InputError, match="21 frames in both cameras"):
+        data.load_tracklets("prid2011-video", tmp_path / "prid")
+    picture(duke / "train/0001/0001/what.jpg").rename(duke / "train/0001/0001/+what.jpg")
+    with pytest.raises(InputError, match="is named such as 0001C6"):
+        data.load_tracklets("dukemtmc-videoreid", tmp_path)
+
+
+def test_persons_are_cut_out_of_a_video(tmp_path):
+    for number in range(1, 4):
+        frame = np.zeros((40, 60, 3), np.uint8)
+        frame[5:25, 10 * number : 10 * number + 8] = 200
+        (tmp_path / "frames").mkdir(exist_ok=True)
+        Image.fromarray(frame).save(tmp_path / f"frames/{number:03d}.png")
+    lines = [f"{n},7,{10 * n + 1},6,8,20,1,-1,-1,-1" for n in range(1, 4)]
+    (tmp_path / "gt.txt").write_text("\n".join([*lines, "2,9,1,1,5,5,0,-1,-1,-1"]))
+    found = data.cut_tracklets(tmp_path / "frames", tmp_path / "gt.txt", tmp_path / "cut", camera=3)
+    assert (found.identity.tolist(), found.camera.tolist()) == ([7], [3])
+    for file in found.frames[0]:
+        pixels = np.asarray(Image.open(file))
+        assert pixels.shape == (20, 8, 3)
+        assert pixels.mean() > 190
+    again = data.tracklets(data.PersonImages(found.images.path, found.images.identity, [3, 3, 3]))
+    assert again.frames[0].tolist() == found.frames[0].tolist()
+    with pytest.raises(InputError, match="new folder"):
+        data.cut_tracklets(tmp_path / "frames", tmp_path / "gt.txt", tmp_path / "cut")
+    (tmp_path / "det.txt").write_text("1,-1,1,1,5,5,1")
+    with pytest.raises(InputError, match="track the detections first"):
+        data.cut_tracklets(tmp_path / "frames", tmp_path / "det.txt", tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+    for name, message in (("nothing", "is neither"), ("det.txt", "no video|needs OpenCV")):
+        with pytest.raises(InputError, match=message):
+            list(videos.video_frames(tmp_path / name))
+
+
+# --- Clips
+
+
+@pytest.fixture(scope="module")
+def shades(tmp_path_factory):
+    """Tracklets of 1, 3, 4 and 9 frames; frame i of tracklet t is all of the shade 20 t + i."""
+    root = tmp_path_factory.mktemp("shades")
+    sizes = (1, 3, 4, 9)
+    frames = [
+        [str(picture(root / f"{t}_{i}.png", 20 * t + i)) for i in range(size)]
+        for t, size in enumerate(sizes)
+    ]
+    return data.Tracklets(frames, np.array([5, 5, 8, 8]), np.array([1, 2, 1, 2]))
+
+
+def test_test_clips_hold_every_frame_once(shades):
+    seen: dict[int, list[int]] = {t: [] for t in range(4)}
+    masks = []
+    for batch in data.clip_batches(shades, frames=4, batch_size=2, image_size=SIZE):
+        assert batch["clips"].shape[1:] == (4, *SIZE, 3)
+        for clip, mask in zip(batch["clips"].numpy(), batch["mask"].numpy(), strict=True):
+            masks.append(mask.sum())
+            for shade in clip[mask][:, 0, 0, 0].tolist():
+                seen[shade // 20].append(shade % 20)
+    assert seen == {0: [0], 1: [0, 1, 2], 2: [0, 1, 2, 3], 3: list(range(9))}
+    assert masks == [1, 3, 4, 4, 4, 1]
+
+
+def test_training_clips_draw_a_frame_of_each_stretch(shades):
+    options = {"identities": 2, "instances": 2, "frames": 3, "image_size": SIZE, "augment": "none"}
+    drawn: set[tuple[int, ...]] = set()
+    for batch, labels in data.pk_clips(shades, **options).take(40):
+        shade = batch["clips"].numpy()[:, :, 0, 0, 0].astype(int)
+        for clip, mask, identity in zip(
+            shade, batch["mask"].numpy(), labels["identity"], strict=True
+        ):
+            (t,) = set(clip // 20)
+            place, size = clip % 20, len(shades.frames[t])
+            assert shades.classes()[1][t] == identity
+            assert mask.tolist() == [i < size for i in range(3)]
+            if size >= 3:
+                for i, p in enumerate(place):
+                    assert i * size / 3 - 1 < p < (i + 1) * size / 3
+                drawn.add((t, *place))
+            else:
+                assert (place[mask] == np.arange(size)).all()
+    assert len({d for d in drawn if d[0] == 3}) > 10
+
+
+def test_clips_repeat_and_go_on(shades):
+    options = {"identities": 2, "instances": 2, "frames": 2, "image_size": SIZE}
+    steps = data.pk_steps(shades, 2, 2)
+    first = list(data.pk_clips(shades, **options, seed=3).take(2 * steps))
+    later = list(data.pk_clips(shades, **options, seed=3, first_epoch=1).take(steps))
+    for (a, x), (b, y) in zip(first[steps:], later, strict=True):
+        np.testing.assert_array_equal(a["clips"], b["clips"])
+        np.testing.assert_array_equal(x["identity"], y["identity"])
+    cached = data.pk_clips(shades, **options, seed=3, cache="memory").take(1)
+    np.testing.assert_array_equal(next(iter(cached))[0]["clips"], first[0][0]["clips"])
+
+
+def test_unreadable_frames_are_dropped(shades, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"")
+    frames = [*([f.tolist() for f in shades.frames] * 8), [str(tmp_path / "broken.png")]]
+    count = len(frames)
+    found = data.readable_tracklets(
+        data.Tracklets(frames, np.ones(count, int), np.ones(count, int))
+    )
+    assert len(found) == count - 1
+
+
+@pytest.mark.parametrize("arguments", [{"frames": 0}, {"batch_size": 0}])
+def test_clips_have_frames(shades, arguments):
+    with pytest.raises(InputError, match=r"one tracklet and one frame|1 or more"):
+        data.clip_batches(shades, **arguments)
+
+
+# --- Pooling
+
+
+def clip_model(temporal):
+    keras.utils.set_random_seed(0)
+    model = models.build_tracklet("tiny", 4, SIZE, temporal=temporal, weights="none")
+    rng = np.random.default_rng(0)
+    clips = rng.integers(0, 256, (4, 5, *SIZE, 3), dtype=np.uint8)
+    for _ in range(3):
+        model({"clips": clips, "mask": np.ones((4, 5), bool)}, training=True)
+    return model, clips
+
+
+@pytest.mark.parametrize("temporal", layers.temporal.TEMPORAL)
+def test_padded_frames_never_change_a_result(temporal):
+    model, clips = clip_model(temporal)
+    mask = np.ones((4, 5), bool)
+    mask[0, 2:], mask[1, 4:] = False, False
+    other = np.where(mask[..., None, None, None], clips, 255 - clips)
+    expected = model({"clips": clips, "mask": mask})
+    got = model({"clips": other, "mask": mask})
+    short = model({"clips": clips[:1, :2], "mask": mask[:1, :2]})
+    for name in expected:
+        np.testing.assert_array_equal(got[name], expected[name])
+        np.testing.assert_allclose(short[name], expected[name][:1], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("temporal", layers.temporal.TEMPORAL)
+def test_a_shuffled_tracklet_has_the_same_feature(temporal):
+    model, clips = clip_model(temporal)
+    mask = np.ones((4, 5), bool)
+    mask[:, 4] = False
+    order = np.array([3, 0, 4, 2, 1])
+    expected = model({"clips": clips, "mask": mask})["features"].numpy()
+    got = model({"clips": clips[:, order], "mask": mask[:, order]})["features"].numpy()
+    same = np.allclose(got, expected, rtol=1e-4, atol=1e-5)
+    assert same == (temporal != "recurrent")
+
+
+def test_the_published_vector_of_attention():
+    layer = layers.TemporalAttention(width=2)
+    x = np.eye(2, dtype="float32")[None]
+    layer([x, np.ones((1, 2))])
+    layer.set_weights([np.eye(2), np.zeros(2), np.array([[[np.log(3.0)], [0.0]]]), np.zeros(1)])
+    np.testing.assert_allclose(layer([x, np.ones((1, 2))]), [[0.75, 0.25]], rtol=1e-6)
+
+
+def test_neighbours_count_where_a_context_is_asked_for():
+    layer = layers.TemporalAttention(width=3, context=3)
+    x = np.random.default_rng(0).normal(size=(1, 4, 3)).astype("float32")
+    mask = np.ones((1, 4))
+    before = np.asarray(layer([x, mask]))
+    assert not np.allclose(before, layer([x[:, [1, 0, 3, 2]], mask]), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: layers.TemporalAttention(context=2), "odd number"),
+        (lambda: layers.TemporalMean()([np.zeros((2, 3)), np.ones((2, 3))]), "one vector for each"),
+        (lambda: models.build_tracklet("tiny", 2, SIZE, temporal="median"), "temporal is one of"),
+        (lambda: models.build_tracklet("tiny", 0, SIZE), "sizes are at least 1"),
+    ],
+)
+def test_poolings_that_cannot_be_are_refused(build, message):
+    with pytest.raises(InputError, match=message):
+        build()
+
+
+def test_a_tracklet_is_the_mean_of_its_clips(shades):
+    model, _ = clip_model("mean")
+    embed = models.Embedder(model)
+    got = models.embed_tracklets(embed, shades, SIZE, frames=4, batch_size=2)
+    for t in range(4):
+        own = [embed([b]) for b in data.clip_batches(shades[[t]], 4, 1, SIZE)]
+        mean = np.concatenate(own).mean(axis=0)
+        np.testing.assert_allclose(got[t], mean / np.linalg.norm(mean), atol=1e-5)
+    keras.utils.set_random_seed(1)
+    image_model = models.Embedder(models.build("tiny", 4, SIZE, weights="none"))
+    frames = image_model(data.image_batches(shades.images, 8, SIZE))
+    pooled = models.embed_tracklets(image_model, shades, SIZE, frames=None)
+    mean = frames[shades.owner == 3].mean(axis=0)
+    np.testing.assert_allclose(pooled[3], mean / np.linalg.norm(mean), atol=1e-5)
+
+
+# --- Set distances
+
+
+def test_the_published_vectors_of_set_distances():
+    a, b = np.array([[0.0], [2.0]]), np.array([[3.0], [7.0]])
+    got = {
+        kind: evaluation.set_distances([a], [b], kind).item() for kind in evaluation.SET_DISTANCES
+    }
+    assert got == pytest.approx({"min": 1, "mean": 4, "hausdorff": 5, "mean_min": 2.5})
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10**6), kind=st.sampled_from(sorted(evaluation.SET_DISTANCES)))
+def test_set_distances_are_those_of_plain_loops(seed, kind):
+    rng = np.random.default_rng(seed)
+    query, gallery = (
+        [rng.normal(size=(int(rng.integers(1, 5)), 3)) for _ in range(int(rng.integers(1, 5)))]
+        for _ in range(2)
+    )
+    got = evaluation.set_distances(query, gallery, kind)
+    expected = [[oracle_enhance.set_distance(a, b, kind) for b in gallery] for a in query]
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(evaluation.set_distances(gallery, query, kind), got.T, atol=1e-5)
+    own = evaluation.set_distances(query, None, kind)
+    np.testing.assert_allclose(own, evaluation.set_distances(query, query, kind), atol=1e-6)
+
+
+def test_sets_that_cannot_be_compared_are_refused():
+    one = [np.zeros((1, 2))]
+    for query, gallery, kind, message in (
+        (one, one, "median", "a set distance is one of"),
+        ([], one, "min", "received 0 query sets"),
+        (one, [np.zeros((0, 2))], "min", "1 of them empty"),
+        (one, [np.zeros((1, 3))], "min", "widths 2 and 3"),
+        ([np.full((1, 2), np.nan)], one, "min", "finite"),
+    ):
+        with pytest.raises(InputError, match=message):
+            evaluation.set_distances(query, gallery, kind)
+
+
+def test_tracklets_are_ranked_as_mars_and_re_ranked():
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(6, 8))
+    sets = [centres[i] + 0.3 * rng.normal(size=(4, 8)) for i in range(6) for _ in range(4)]
+    ids, cams = np.repeat(np.arange(1, 7), 4), np.tile([1, 1, 2, 2], 6)
+    rows = np.flatnonzero(np.arange(24) % 2 == 0)
+    query = [sets[i] for i in rows]
+    distances = evaluation.set_distances(query, sets, "mean_min")
+    result = evaluation.rank(distances, ids[rows], ids, cams[rows], cams, protocol="mars")
+    # A query's own tracklet is in its camera, and so left out.
+    assert result.protocol.valid_queries == 12
+    assert result.mAP > 0.9
+    qq, gg = (evaluation.set_distances(s, None, "mean_min") for s in (query, sets))
+    squares = [m**2 for m in (qq, distances, gg)]
+    again = reranking.k_reciprocal_from_distances(*squares, k1=4, k2=2).numpy()
+    reranked = evaluation.rank(again, ids[rows], ids, cams[rows], cams, protocol="mars")
+    assert reranked.mAP >= result.mAP
