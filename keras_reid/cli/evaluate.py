@@ -156,7 +156,7 @@ def _embedded() -> tuple[StoredFeatures, StoredFeatures, str]:
     data_dir = FLAGS.data_dir or (settings.get("data_dir") if not FLAGS.dataset else None)
     if name is None or data_dir is None:
         raise InputError("a model is scored on images: give --dataset and --data_dir")
-    FLAGS.data_dir = data_dir
+    FLAGS["data_dir"].value = data_dir
     dataset = (data.load_tracklets if FLAGS.tracklets else data.load)(name, data_dir)
     if dataset.query is None or dataset.gallery is None:
         raise InputError(f"a score needs query and gallery images: {data_dir!r} has none")

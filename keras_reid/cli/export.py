@@ -63,7 +63,7 @@ def main(argv: list[str]) -> None:
     run = Run(FLAGS.run)
     settings = run.flags
     model = run.load_model(FLAGS.member)
-    FLAGS.data_dir = FLAGS.data_dir or settings["data_dir"]
+    FLAGS["data_dir"].value = FLAGS.data_dir or settings["data_dir"]
     load: Any = data.load_tracklets if models.takes_clips(model) else data.load
     dataset = load(FLAGS.dataset or settings["dataset"], FLAGS.data_dir)
     parts = (dataset.train, dataset.query, dataset.gallery)

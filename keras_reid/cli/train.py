@@ -138,10 +138,10 @@ def _dataset(
     name: str, recipe: recipes.Recipe
 ) -> tuple[str, data.ReidDataset | data.TrackletDataset]:
     """The data set, of images or of tracklets, and the folder that it was read from."""
-    data_dir: str | None = FLAGS.data_dir or ("data/synthetic" if name == "synthetic" else None)
+    data_dir = FLAGS.data_dir or ("data/synthetic" if name == "synthetic" else None)
     if data_dir is None:
         raise InputError(f"the data set {name} is read from a folder: give --data_dir")
-    FLAGS.data_dir = data_dir
+    FLAGS["data_dir"].value = data_dir
     return data_dir, (data.load_tracklets if recipe.temporal else data.load)(name, data_dir)
 
 

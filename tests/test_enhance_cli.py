@@ -1,0 +1,161 @@
+"""Pose, attributes and tracklets from the command line: trained, scored, exported, searched."""
+
+import json
+from pathlib import Path
+
+import pytest
+from test_cli import call
+
+from keras_reid.data import synthetic
+
+TINY = ["--recipe=tiny", "--height=32", "--width=16", "--epochs=1", "--identities=4"]
+ROWS = {
+    "pose": ["--instances=2", "--pose", "--pose_width=8", "--keypoints=drawn/keypoints.csv"],
+    "attributes": ["--instances=2", "--attribute_weight=1", "--attributes=drawn/attributes.csv"],
+    "tracklets": ["--instances=2", "--temporal=attention", "--frames=2"],
+}
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the data set `drawn` and a run of each kind."""
+    cwd = tmp_path_factory.mktemp("enhance")
+    options = {"train_identities": 8, "test_identities": 4, "images_per_camera": 3}
+    synthetic.generate(cwd / "drawn", **options, cameras=2, distractors=3, size=(64, 32))
+    for name, flags in ROWS.items():
+        data = ("--dataset=synthetic", "--data_dir=drawn", f"--run={name}")
+        code, out, err = call("train.py", *TINY, *flags, *data, cwd=cwd)
+        assert code == 0, err
+        assert "after training:  mAP" in out
+    return cwd
+
+
+def evaluate(cwd: Path, *flags: str, code: int = 0) -> str:
+    returned, out, err = call("evaluate.py", *flags, cwd=cwd)
+    assert returned == code, err
+    return err if code else out
+
+
+def test_what_was_trained_is_in_the_run(drawn: Path) -> None:
+    history = {
+        name: json.loads((drawn / name / "history.jsonl").read_text().splitlines()[0])
+        for name in ROWS
+    }
+    assert "pose" in history["pose"]
+    assert "attributes" in history["attributes"]
+    flags = json.loads((drawn / "attributes/flags.json").read_text())
+    assert tuple(flags["attribute_names"]) == synthetic.ATTRIBUTES
+    metrics = json.loads((drawn / "tracklets/metrics.json").read_text())
+    assert metrics["after"]["protocol"]["name"] == "mars"
+
+
+def test_pose_is_scored_by_embeddings_and_by_visible_parts(drawn: Path) -> None:
+    out = evaluate(drawn, "--run=pose")
+    scores = json.loads((drawn / "pose/metrics.json").read_text())["after"]
+    assert f"{100 * scores['mAP']:.2f} %" in out
+    assert "distance              visible" in evaluate(drawn, "--run=pose", "--distance=visible")
+    assert "--recipe=pose" in evaluate(drawn, "--run=attributes", "--distance=visible", code=1)
+
+
+def test_attributes_are_scored_and_filter(drawn: Path) -> None:
+    flags = ["--run=attributes", "--attributes=drawn/attributes.csv", "--attribute_filter=0.6"]
+    out = evaluate(drawn, *flags, "--out=scores.json")
+    assert "mean (mA)" in out
+    assert "attributes of a probability of 0.6 and more leave" in out
+    scores = json.loads((drawn / "scores.json").read_text())
+    assert 0 <= scores["attributes"]["mA"] <= 1
+    assert scores["protocol"]["distance"] == "euclidean, attributes agreeing"
+    (drawn / "other.csv").write_text("identity,hat\n0009,1\n")
+    err = evaluate(drawn, "--run=attributes", "--attributes=other.csv", code=1)
+    assert "scored by a table of the same" in err
+    err = evaluate(drawn, "--run=pose", "--attribute_filter=0.9", code=1)
+    assert "has no output" in err or "attribute_probabilities" in err
+
+
+@pytest.mark.parametrize("kind", ["pooled", "mean_min"])
+def test_tracklets_of_an_image_model_are_scored(drawn: Path, kind: str) -> None:
+    flags = ["--run=attributes", "--tracklets", f"--set_distance={kind}"]
+    out = evaluate(drawn, *flags, "--rerank=k_reciprocal", "--rerank_options=k1=4,k2=2")
+    assert "protocol              mars" in out
+    assert "re-ranking            k_reciprocal" in out
+
+
+def test_a_model_of_tracklets_scores_tracklets(drawn: Path) -> None:
+    assert "protocol              mars" in evaluate(drawn, "--run=tracklets", "--tracklets")
+    err = evaluate(drawn, "--run=tracklets", code=1)
+    assert "is a model of tracklets" in err
+
+
+@pytest.mark.parametrize("name", ["pose", "tracklets"])
+def test_models_of_several_inputs_are_exported(drawn: Path, name: str) -> None:
+    code, out, err = call("export.py", f"--run={name}", "--noranker", cwd=drawn)
+    assert code == 0, err
+    assert "parity ok" in out
+    code, _, err = call("export.py", f"--run={name}", "--format=litert", cwd=drawn)
+    assert code == 1
+    assert "is exported as saved_model" in err
+
+
+def test_people_are_found_by_description(drawn: Path) -> None:
+    pytest.importorskip("faiss")
+    run = ("--run=attributes", "--gallery=faiss:people.faiss")
+    rows = ["path,identity,camera"]
+    for file in sorted((drawn / "drawn/query").iterdir()):
+        rows.append(f"drawn/query/{file.name},{file.name[:4]},{file.name[6]}")
+    (drawn / "people.csv").write_text("\n".join(rows) + "\n")
+    code, _, err = call("search.py", *run, "enrol", "people.csv", cwd=drawn)
+    assert code == 0, err
+    described = ("--attributes=backpack=1,upblack=0", "--output=json", "--k=3")
+    code, out, err = call("search.py", *run, *described, "query", cwd=drawn)
+    assert code == 0, err
+    (query,) = json.loads(out)["queries"]
+    costs = [hit["distance"] for hit in query["hits"]]
+    assert costs == sorted(costs)
+    assert len(costs) == 3
+    code, out, err = call("search.py", *run, "--attributes=hat=1", "query", cwd=drawn)
+    assert "best fits of hat=1" in out
+    code, _, err = call("search.py", *run, "--attributes=beard=1", "query", cwd=drawn)
+    assert code == 1
+    assert "received beard" in err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--pose"], "pose needs body points"),
+        (["--keypoints=drawn/keypoints.csv"], "pose needs body points, and nothing else does"),
+        (["--attribute_weight=1"], "give --attributes=FILE.csv together"),
+        (["--attributes=drawn/attributes.csv"], "or neither"),
+        (["--temporal=median"], "temporal is one of mean, max, attention, recurrent"),
+        (["--temporal=mean", "--stripes=4"], "tracklets are learned by one model without stripes"),
+        (["--pose", "--parts=2"], "each make the embedding"),
+        (["--temporal=mean", "--check_only"], "--check_only checks images"),
+        (
+            ["--pose", "--keypoints=drawn/keypoints.csv", "--augment=augmix"],
+            "augment is one of none, flip, default",
+        ),
+    ],
+)
+def test_recipes_that_cannot_be_are_refused(drawn: Path, flags: list[str], message: str) -> None:
+    data = ("--dataset=synthetic", "--data_dir=drawn", "--run=refused")
+    code, _, err = call("train.py", *TINY, *flags, *data, cwd=drawn)
+    assert code == 1
+    assert message in err
+    assert not (drawn / "refused").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--run=pose", "--set_distance=min"], "give --tracklets"),
+        (["--run=pose", "--tracklets", "--distance=visible"], "compared by embeddings"),
+        (["--run=attributes", "--attribute_filter=0.4"], "probability in (0.5, 1]"),
+        (["--run=attributes", "--attribute_filter=0.9", "--rerank=aqe"], "leave --rerank"),
+        (
+            ["--run=attributes", "--tracklets", "--set_distance=min", "--rerank=aqe"],
+            "frames are re-ranked by k_reciprocal alone",
+        ),
+    ],
+)
+def test_scores_that_cannot_be_are_refused(drawn: Path, flags: list[str], message: str) -> None:
+    assert message in evaluate(drawn, *flags, code=1)
