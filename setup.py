@@ -18,7 +18,8 @@ EXTRAS = {
     "keras-cv": ["keras-cv>=0.9"],  # backbones keras_cv:PRESET, three augmentations
     "plots": ["matplotlib>=3.9"],  # pictures
     "scale": ["ray[data]>=2.40"],  # embedding on many machines
-    # Version 5 of OpenCV has no detector of persons. TrackEval needs NumPy 2.3.
+    # OpenCV 5 has no detector of persons. TrackEval needs NumPy 2.3, which the oldest TensorFlow
+    # does not go with.
     "tracking": ["opencv-python>=4.11,<5", "trackeval>=1.3"],
     "serving": ["tensorflow-serving-api>=2.18"],  # warm-up requests, gRPC clients
     "test": [

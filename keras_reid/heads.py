@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 
 import keras
 
-from keras_reid.data.keypoints import SKELETONS
 from keras_reid.errors import InputError
 from keras_reid.layers import (
     AttributeProbabilities,
@@ -21,6 +20,7 @@ from keras_reid.layers import (
     StripePooling,
     VisibleParts,
 )
+from keras_reid.skeletons import SKELETONS
 
 # (feature map (b, h, w, d), number of identities or None, what its `needs` name) -> outputs by name
 Head = Callable[..., dict[str, Any]]
@@ -175,7 +175,7 @@ class PoseHead:
     `layers.VisibleParts`. The model takes `{"images", "keypoints"}`.
 
     Args:
-        keypoints: number of points of the skeleton, see `keras_reid.data.keypoints.SKELETONS`.
+        keypoints: number of points of the skeleton, see `keras_reid.skeletons.SKELETONS`.
         width: of a part.
         sigma: of a point, in cells of the map.
 

@@ -9,11 +9,11 @@ import numpy as np
 
 from keras_reid import backbones
 from keras_reid.clips import build_tracklet, embed_tracklets, takes_clips
-from keras_reid.data.keypoints import KEYPOINTS, skeleton_of
 from keras_reid.errors import InputError
 from keras_reid.heads import CLASSIFIERS, NECKS, Head, inputs_of, needed
 from keras_reid.layers import Centres, StripePooling
 from keras_reid.layers.pooling import POOLINGS
+from keras_reid.skeletons import KEYPOINTS, skeleton_of
 from keras_reid.verifier import build_pair_verifier, pair_distances
 
 __all__ = [

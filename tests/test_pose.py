@@ -11,7 +11,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_reid import data, distances, evaluation, heads, layers, models
+from keras_reid import data, distances, evaluation, heads, layers, models, skeletons
 from keras_reid.data import augment, keypoints, synthetic
 from keras_reid.errors import InputError
 
@@ -34,17 +34,17 @@ def annotated(root, part="train"):
 
 
 def test_skeletons_name_the_same_thirteen_parts():
-    for skeleton in keypoints.SKELETONS.values():
+    for skeleton in skeletons.SKELETONS.values():
         groups = skeleton.groups
         assert len(groups) == 13
         assert sorted(i for group in groups for i in group) == list(range(len(skeleton.names)))
         mirror = skeleton.mirror
         assert [mirror[i] for i in mirror] == list(range(len(mirror)))
         assert mirror[skeleton.names.index("left_knee")] == skeleton.names.index("right_knee")
-    head = {keypoints.COCO.names[i] for i in keypoints.COCO.groups[0]}
+    head = {skeletons.COCO.names[i] for i in skeletons.COCO.groups[0]}
     assert head == {"nose", "left_eye", "right_eye", "left_ear", "right_ear"}
     with pytest.raises(InputError, match=r"15 or 17 points.*\(2, 4, 3\)"):
-        keypoints.skeleton_of(np.zeros((2, 4, 3)))
+        skeletons.skeleton_of(np.zeros((2, 4, 3)))
 
 
 # --- Tables
@@ -58,7 +58,7 @@ def test_drawn_points_are_where_the_drawing_has_them(drawn):
     row = [path.endswith("0001_c1s1_000000_00.jpg") for path in images.path.tolist()].index(True)
     np.testing.assert_allclose(points[row], expected, atol=2e-3)
     # Ankles hang below knees, knees below hips.
-    down = {name: points[:, i, 1] for i, name in enumerate(keypoints.COCO.names)}
+    down = {name: points[:, i, 1] for i, name in enumerate(skeletons.COCO.names)}
     assert (down["left_ankle"] > down["left_hip"]).all()
     assert (down["right_hip"] > down["nose"]).all()
 
@@ -66,7 +66,7 @@ def test_drawn_points_are_where_the_drawing_has_them(drawn):
 def test_a_row_belongs_to_the_path_that_it_ends(drawn, tmp_path):
     images = data.load("synthetic", str(drawn)).train[:2]
     names = [path.rsplit("/", 1)[-1] for path in images.path.tolist()]
-    header = ["file", *(f"{name}_{axis}" for name in keypoints.MARKET.names for axis in "xy")]
+    header = ["file", *(f"{name}_{axis}" for name in skeletons.MARKET.names for axis in "xy")]
     table = tmp_path / "points.csv"
     with table.open("w", newline="") as file:
         writer = csv.writer(file)
@@ -109,7 +109,7 @@ def test_a_broken_line_is_named(drawn, tmp_path, cell):
 class Middle:
     """Finds all points in the middle, and counts how often it is asked."""
 
-    skeleton = keypoints.COCO
+    skeleton = skeletons.COCO
 
     def __init__(self, stop_at=None):
         self.calls, self.stop_at = 0, stop_at
@@ -170,10 +170,10 @@ def test_movenet_finds_what_people_marked(real_data, tmp_path):
     marked = data.read_keypoints(images, real_data / "data/market1501-keypoints.csv")
     source = f"movenet:{real_data}/weights/movenet_single_pose_lightning_ptq.tflite"
     found = data.annotated(images, source, tmp_path / "movenet.csv")
-    names = [n for n in keypoints.PARTS if n != "head"]
+    names = [n for n in skeletons.PARTS if n != "head"]
     a, b = (
         images.columns["keypoints"][:, [skeleton.names.index(n) for n in names], :2]
-        for images, skeleton in ((marked, keypoints.MARKET), (found, keypoints.COCO))
+        for images, skeleton in ((marked, skeletons.MARKET), (found, skeletons.COCO))
     )
     apart = np.linalg.norm((a - b) * (0.5, 1), axis=-1)  # in heights
     assert np.median(apart) < 0.1
@@ -191,13 +191,13 @@ def test_points_move_with_the_pixels(name):
     points = np.zeros((count, 17, 3), np.float32)
     rows, columns = rng.integers(0, h, count), rng.integers(0, w, count)
     images[np.arange(count), rows, columns] = (7, 255, 7)  # of no erased box
-    left = keypoints.COCO.names.index("left_hip")
+    left = skeletons.COCO.names.index("left_hip")
     points[:, left] = np.stack([(columns + 0.5) / w, (rows + 0.5) / h, np.ones(count)], axis=1)
-    change = augment.with_keypoints(name, keypoints.COCO.mirror)
+    change = augment.with_keypoints(name, skeletons.COCO.mirror)
     seed = tf.constant([3, 4], tf.int64)
     changed, moved = (x.numpy() for x in change(tf.constant(images), tf.constant(points), seed))
     np.testing.assert_array_equal(changed, augment.recipe(name)(tf.constant(images), seed))
-    at_left, at_right = moved[:, left], moved[:, keypoints.COCO.names.index("right_hip")]
+    at_left, at_right = moved[:, left], moved[:, skeletons.COCO.names.index("right_hip")]
     mirrored = 0
     for i in range(count):
         where = np.argwhere((changed[i] == (7, 255, 7)).all(-1))
@@ -256,7 +256,7 @@ def test_mirrored_inputs_are_mirrored_back():
         np.testing.assert_array_equal(twice["images"], inputs["images"])
         np.testing.assert_allclose(twice["keypoints"], inputs["keypoints"], atol=1e-6)
         left, right = (
-            keypoints.SKELETONS[count].names.index(f"{side}_wrist") for side in ("left", "right")
+            skeletons.SKELETONS[count].names.index(f"{side}_wrist") for side in ("left", "right")
         )
         np.testing.assert_allclose(
             once["keypoints"][:, left, 0], 1 - inputs["keypoints"][:, right, 0], atol=1e-6

@@ -14,7 +14,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 def test_the_test_command_is_what_ci_runs() -> None:
     commands = re.findall(r"^    (pip install.*&& pytest)$", README, re.MULTILINE)
-    assert commands == ['pip install -e ".[test]" && pytest']
+    assert commands == ['pip install -e ".[test,tracking]" && pytest']
 
 
 def test_every_command_of_the_readme_exists() -> None:

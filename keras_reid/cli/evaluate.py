@@ -124,11 +124,12 @@ def main(argv: list[str]) -> None:
         progress=progress("ranking"),
     )
     say(str(result))
+    values = result.as_dict()
     if _protocol() != "viper":
         intervals = {score: result.interval(score) for score in ("rank-1", "mAP")}
         texts = (f"{s} {100 * a:.2f} to {100 * b:.2f} %" for s, (a, b) in intervals.items())
         say(f"95 % intervals over the queries: {', '.join(texts)}")
-    values = result.as_dict()
+        values["intervals"] = {name: list(ends) for name, ends in intervals.items()}
     if FLAGS.attributes:
         scores = _attribute_scores(query, gallery, told)
         say(str(scores))

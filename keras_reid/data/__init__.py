@@ -9,7 +9,6 @@ from keras_reid.data.images import PersonImages, ReidDataset
 from keras_reid.data.keypoints import (
     MoveNet,
     PoseEstimator,
-    Skeleton,
     annotated,
     estimate_keypoints,
     estimator_of,
@@ -39,7 +38,6 @@ __all__ = [
     "PersonImages",
     "PoseEstimator",
     "ReidDataset",
-    "Skeleton",
     "TrackletDataset",
     "Tracklets",
     "annotated",

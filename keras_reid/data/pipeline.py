@@ -15,9 +15,9 @@ from keras_reid.data import cache as caching
 from keras_reid.data.augment import Recipe, recipe, with_keypoints
 from keras_reid.data.decode import decode, readable
 from keras_reid.data.images import PersonImages
-from keras_reid.data.keypoints import KEYPOINTS, skeleton_of
 from keras_reid.data.sampling import pk_rows, pk_steps
 from keras_reid.errors import InputError
+from keras_reid.skeletons import KEYPOINTS, skeleton_of
 
 Cache = str | os.PathLike[str] | None
 # A fixed number: left to tf.data, the buffer grows to dozens of batches while the model is slow,

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from keras_reid.data.drawing import Shape, dim, ellipse, paint
-from keras_reid.data.keypoints import COCO, in_pixels, write_table
+from keras_reid.data.keypoints import in_pixels, write_table
 from keras_reid.data.pedestrians import (
     BEIGE,
     BLACK,
@@ -35,6 +35,7 @@ from keras_reid.data.pedestrians import (
     person,
 )
 from keras_reid.errors import InputError
+from keras_reid.skeletons import COCO
 
 RECORD = "synthetic.json"
 VERSION = 1  # of the drawings: a change of any pixel makes another data set

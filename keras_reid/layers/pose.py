@@ -45,7 +45,7 @@ class KeypointHeatmaps(keras.layers.Layer):
         if len(input_shape) != 3 or input_shape[-1] != 3:
             raise InputError(
                 "Points are (b, k, 3), x, y and confidence, but the shape is "
-                f"{tuple(input_shape)}: see keras_reid.data.keypoints."
+                f"{tuple(input_shape)}: see keras_reid.skeletons."
             )
 
     def call(self, inputs: Any) -> Any:
@@ -91,7 +91,7 @@ class PosePooling(keras.layers.Layer):
         if not groups or not all(len(group) for group in groups):
             raise InputError(
                 f"Parts are groups of points, each of at least one, but {groups} were given: see "
-                "Skeleton.groups in keras_reid.data.keypoints."
+                "Skeleton.groups in keras_reid.skeletons."
             )
         self.groups = tuple(tuple(int(i) for i in group) for group in groups)
         self.sharpness = sharpness

@@ -17,9 +17,9 @@ from keras_reid.data import (
     pk_steps,
     rates,
 )
-from keras_reid.data.keypoints import KEYPOINTS
 from keras_reid.errors import InputError
 from keras_reid.heads import AttributeHead, Head, LocalHead, PartHead, PoseHead
+from keras_reid.skeletons import KEYPOINTS
 from keras_reid.training.callbacks import (
     Backup,
     CollapseMonitor,
