@@ -148,6 +148,7 @@ def test_recipes_that_cannot_be_are_refused(drawn: Path, flags: list[str], messa
     ("flags", "message"),
     [
         (["--run=pose", "--set_distance=min"], "give --tracklets"),
+        (["--features=a.npz,b.npz", "--tracklets"], "tracklets are made of images"),
         (["--run=pose", "--tracklets", "--distance=visible"], "compared by embeddings"),
         (["--run=attributes", "--attribute_filter=0.4"], "probability in (0.5, 1]"),
         (["--run=attributes", "--attribute_filter=0.9", "--rerank=aqe"], "leave --rerank"),

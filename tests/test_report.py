@@ -77,3 +77,35 @@ def test_what_is_no_alignment_is_refused(change, message):
         return
     with pytest.raises(InputError, match=message):
         drawn(**change)
+
+
+def test_sure_points_are_dark_and_unseen_ones_are_not_drawn():
+    image = np.full((64, 32, 3), 255, np.uint8)
+    points = np.array([[0.5, 0.25, 1.0], [0.5, 0.5, 0.2], [0.5, 0.75, 0.0]])
+    picture = np.asarray(report.draw_keypoints(image, points, height=256)).astype(int)
+    assert picture.shape == (256, 128, 3)
+    sure, unsure, unseen = (picture[y, 64].sum() for y in (64, 128, 192))
+    assert sure < unsure < unseen == 3 * 255
+    heat = np.zeros((2, 1, 1))
+    heat[1] = 1
+    warm = np.asarray(report.draw_keypoints(image, points[2:], heat, 64)).astype(int)
+    assert (warm[60, :, 0] > warm[60, :, 1] + 50).all()
+    assert (warm[2] == 255).all()
+    with pytest.raises(InputError, match=r"body points are \(k, 3\)"):
+        report.draw_keypoints(image, points[:, :2])
+
+
+def test_a_track_has_its_colour_in_every_frame():
+    frame = np.full((60, 80, 3), 255, np.uint8)
+    boxes = np.array([[10, 20, 20, 30], [50, 20, 20, 30]])
+    trails = [np.array([[5, 55], [15, 55]]), np.zeros((1, 2))]
+    one = np.asarray(report.draw_tracks(frame, boxes, ["a", "b"], trails))
+    other = np.asarray(report.draw_tracks(frame, boxes[::-1], ["a", "b"]))
+    a, b = one[40, 10], one[40, 50]
+    assert a.tolist() != b.tolist()
+    assert other[40, 50].tolist() == a.tolist()
+    assert one[55, 8].tolist() == a.tolist()  # the trail
+    assert one[35, 20].tolist() == [255] * 3  # inside of the box
+    for names, more in ((["a"], []), (["a", "b"], trails[:1])):
+        with pytest.raises(InputError, match="every box has a name"):
+            report.draw_tracks(frame, boxes, names, more)

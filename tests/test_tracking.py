@@ -171,6 +171,24 @@ def test_a_flash_is_no_person_and_a_long_absence_ends_a_track():
     assert len(longer) == len(tracking.track(found))
 
 
+def test_a_stranger_in_the_place_of_the_lost_is_somebody_else():
+    found = boxes(
+        [(f, 1, 10 + 2 * f, 50) for f in range(1, 11)]
+        + [(f, 2, 10 + 2 * f, 50) for f in range(13, 23)]
+    )
+    tracks = tracking.track(found, looks_of(found))
+    assert purity(tracks, found) == [1, 1]
+    alike = looks_of(boxes([(f, 1, 0, 0) for f in found.frame]))
+    assert purity(tracking.track(found, alike), found) == [2]
+
+
+def test_what_flickers_begins_no_track():
+    found = boxes([(f, 1, 100, 50) for f in range(1, 20, 2)])
+    assert len(tracking.track(found)) == 0
+    assert len(tracking.track(found, looks_of(found))) == 0
+    assert len(tracking.track(found, confirm=1)) == len(found)
+
+
 def test_frames_without_anybody_are_no_trouble():
     tracker = tracking.Tracker(appearance=True)
     for _ in range(3):

@@ -288,7 +288,7 @@ def clip_model(temporal):
 def test_padded_frames_never_change_a_result(temporal):
     model, clips = clip_model(temporal)
     mask = np.ones((4, 5), bool)
-    mask[0, 2:], mask[1, 4:] = False, False
+    mask[0, 2:], mask[1, 4:], mask[2, 1] = False, False, False
     other = np.where(mask[..., None, None, None], clips, 255 - clips)
     expected = model({"clips": clips, "mask": mask})
     got = model({"clips": other, "mask": mask})

@@ -218,6 +218,9 @@ def _check_choices() -> None:
         "attributes are told by a model: give --run, not --features": (
             attributes and bool(FLAGS.features)
         ),
+        "tracklets are made of images: give --run or --saved_model, not --features": (
+            FLAGS.tracklets and bool(FLAGS.features)
+        ),
         "--set_distance compares the frames of tracklets: give --tracklets": (
             frames and not FLAGS.tracklets
         ),
