@@ -166,21 +166,23 @@ def ensemble(members: Sequence[keras.Model]) -> keras.Model:
     A squared distance is then the mean of the members' own. The weights are shared with them.
 
     Args:
-        members: models of `build` for images of one size.
+        members: models of `build` for images of one size, and the same points if any.
 
     Raises:
-        InputError: no members, or images of different sizes.
+        InputError: no members, or inputs of different shapes.
     """
-    shapes = {tuple(model.input_shape) for model in members}
+    shapes = {tuple(tuple(x.shape) for x in model.inputs) for model in members}
     if len(shapes) != 1:
         raise InputError(
             f"an ensemble sees one image at a time: received {len(members)} members for the "
             f"shapes {sorted(shapes, key=str)}; give members of one image size"
         )
-    images = keras.Input(shapes.pop()[1:], dtype="uint8", name="images")
+    inputs = keras.tree.map_structure(
+        lambda x: keras.Input(x.shape[1:], dtype=x.dtype, name=x.name), members[0].input
+    )
     parts = [
         keras.layers.UnitNormalization(dtype="float32", name=f"unit{number}")(
-            embedder(model, f"member{number}")(images)
+            embedder(model, f"member{number}")(inputs)
         )
         for number, model in enumerate(members, start=1)
     ]
@@ -189,7 +191,7 @@ def ensemble(members: Sequence[keras.Model]) -> keras.Model:
     )
     scale = 1 / math.sqrt(len(parts))
     embedding = keras.layers.Rescaling(scale, dtype="float32", name="embedding")(joint)
-    return keras.Model(images, {"embedding": embedding}, name="ensemble")
+    return keras.Model(inputs, {"embedding": embedding}, name="ensemble")
 
 
 def embedder(model: keras.Model, name: str | None = None) -> keras.Model:

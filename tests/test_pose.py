@@ -279,6 +279,21 @@ def test_a_flipped_embedding_is_that_of_the_mirror_image(drawn):
     assert not np.allclose(alone["embedding"], one["embedding"], atol=1e-3)
 
 
+def test_members_with_pose_stand_side_by_side(drawn):
+    keras.utils.set_random_seed(0)
+    members = [
+        models.build("tiny", 4, SIZE, weights="none", heads=[heads.PoseHead(17, 8)])
+        for _ in range(2)
+    ]
+    (inputs,) = data.image_batches(annotated(drawn)[:6], 6, SIZE)
+    joint = models.embed(models.ensemble(members), [inputs])
+    parts = [models.embed(member, [inputs]) for member in members]
+    np.testing.assert_allclose(joint, np.concatenate(parts, axis=1) / np.sqrt(2), atol=1e-5)
+    other = models.build("tiny", 4, SIZE, weights="none", heads=[heads.PoseHead(15, 8)])
+    with pytest.raises(InputError, match="one image at a time"):
+        models.ensemble([*members, other])
+
+
 def test_inner_products_weigh_parts_by_what_both_show():
     rng = np.random.default_rng(2)
     whole, parts = rng.normal(size=(4, 6)), rng.normal(size=(4, 3, 5))

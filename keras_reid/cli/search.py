@@ -255,6 +255,7 @@ def calibrate(arguments: list[str]) -> None:
     dataset = data.load(FLAGS.dataset, FLAGS.data_dir)
     if dataset.query is None or dataset.gallery is None:
         raise InputError(f"a threshold needs query and gallery images: {FLAGS.data_dir!r} has none")
+    _check_model()  # before minutes of embedding
     names = np.unique(dataset.query.identity)
     strangers = np.random.default_rng(0).permutation(names)[: len(names) // 2]
     enrolled = dataset.gallery[~np.isin(dataset.gallery.identity, strangers)]
@@ -271,17 +272,23 @@ def calibrate(arguments: list[str]) -> None:
     say(str(result))
     threshold = result.threshold_at_far(FLAGS.far)
     with gallery.open(FLAGS.gallery) as people:
-        if people.fingerprint not in (None, fingerprint()):
-            raise InputError(
-                f"a threshold is for embeddings of one model: {FLAGS.gallery} is of "
-                f"{people.fingerprint}, this one is {fingerprint()}"
-            )
         people.threshold = threshold
     say(
         f"threshold {threshold.value:.4f} at FAR {threshold.far:g} (measured "
         f"{threshold.measured_far:g} over {threshold.impostors:,} strangers) kept in "
         f"{FLAGS.gallery}; the rate grows with the gallery, which had {len(enrolled):,} images here"
     )
+
+
+def _check_model() -> None:
+    """A threshold belongs to the model whose embeddings the gallery holds."""
+    with gallery.open(FLAGS.gallery) as people:
+        known = people.fingerprint
+    if known not in (None, fingerprint()):
+        raise InputError(
+            f"a threshold is for embeddings of one model: {FLAGS.gallery} is of {known}, this one "
+            f"is {fingerprint()}"
+        )
 
 
 def _check_exists(uri: str) -> None:

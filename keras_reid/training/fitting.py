@@ -157,11 +157,19 @@ def load_teacher(recipe: Recipe, num_identities: int) -> keras.Model | None:
     if not recipe.teacher:
         return None
     model = Run(recipe.teacher).load_model()
-    if tuple(model.input_shape[1:3]) != recipe.image_size:
+    seen = models.image_size(model)
+    if seen != recipe.image_size:
         raise InputError(
             f"teacher and student see the same images: the teacher {recipe.teacher!r} sees "
-            f"{model.input_shape[1]}×{model.input_shape[2]} pixels, the student "
+            f"{seen[0]}×{seen[1]} pixels, the student "
             f"{recipe.height}×{recipe.width}; give the height and width of the teacher"
+        )
+    takes = set(model.input) if isinstance(model.input, dict) else {"images"}
+    if takes != ({"images", "keypoints"} if recipe.pose else {"images"}):
+        raise InputError(
+            f"teacher and student see the same: the teacher {recipe.teacher!r} takes "
+            f"{' and '.join(sorted(takes))}, a student {'with' if recipe.pose else 'without'} pose "
+            "does not; give another teacher"
         )
     classes = model.output["logits"].shape[-1] if "logits" in model.output else "no"
     if "logits" in recipe.imitations and classes != num_identities:
