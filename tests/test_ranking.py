@@ -312,7 +312,7 @@ NAN = (np.ones((2, 4)), np.array([[1.0] * 4, [1.0] * 4, [1.0, 1.0, np.nan, 1.0]]
         ({"distances": (PAIR[0], np.ones(3))}, "gallery feature matrix is 2-D"),
         (
             {"distances": PAIR, "distance": "manhattan"},
-            "euclidean, cosine, local, global_local, received 'manhattan'",
+            "euclidean, cosine, local, global_local, visible, received 'manhattan'",
         ),
         ({"distances": np.ones((2, 0))}, "received 2 and 0"),
         ({"distances": np.ones((0, 3))}, "received 0 and 3"),
