@@ -1,6 +1,7 @@
 """Galleries of every kind against brute force; what they refuse; what survives."""
 
 import os
+import shutil
 import socket
 import sqlite3
 import subprocess
@@ -524,6 +525,27 @@ def test_a_kill_loses_nothing_acknowledged_and_corrupts_nothing(tmp_path):
     )
     assert run.returncode == 0, run.stderr[-3000:]
     assert run.stdout.splitlines()[-1].startswith("20 kills")
+
+
+def test_a_log_that_a_kill_left_beside_its_segment_counts_once(tmp_path, monkeypatch):
+    """Killed after the segment was written and before the log was dropped."""
+    pytest.importorskip("milvus_lite")
+    uri, log = tmp_path / "people.db", tmp_path / "log"
+    x = np.random.default_rng(0).normal(size=(40, 8)).astype(np.float32)
+    names = [f"p{i}" for i in range(40)]
+    with gallery.open(uri) as people:
+        with monkeypatch.context() as patch:
+            patch.setattr(people.store, "_synchronize", lambda collection: None)
+            people.enrol(x, names, model_fingerprint="model")
+        shutil.copytree(uri / "collections/people/wal", log)
+        people.store.client.flush("people")
+    assert any(file.stat().st_size for file in log.iterdir())
+    shutil.copytree(log, uri / "collections/people/wal", dirs_exist_ok=True)
+    with gallery.open(uri) as people:
+        assert people.identities() == dict.fromkeys(sorted(names), 1)
+        assert people.count() == 40
+        hits = people.search(x[:1], 40)[0]
+        assert len({hit.image for hit in hits}) == 40
 
 
 # --- A server and several processes

@@ -52,6 +52,14 @@ class MilvusStore:
                     "another"
                 ) from error
             uri = str(path)
+            if _has_log(path):
+                # Killed between writing a segment and dropping its log, Milvus Lite shows the rows
+                # of both until it has been opened and closed once.
+                with self._told():
+                    self.client = MilvusClient(uri, timeout=10)
+                    for name in self.client.list_collections():
+                        self.client.flush(name)
+                    self.close()
         with self._told():
             self.client = MilvusClient(uri, timeout=10)
             self._recover()
@@ -239,6 +247,11 @@ class MilvusStore:
                     "docker-compose.yml, or check the address"
                 )
             raise InputError(f"{rule}, but '{error.message.strip()[:200]}': {remedy}") from error
+
+
+def _has_log(path: Path) -> bool:
+    """Whether an embedded gallery was not closed, but killed."""
+    return any(file.stat().st_size for file in path.glob("collections/*/wal/*") if file.is_file())
 
 
 def _records(rows: Rows) -> list[dict[str, Any]]:
