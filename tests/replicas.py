@@ -20,7 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 LABELS = np.repeat(np.arange(4), 3)[np.random.default_rng(1).permutation(12)]
-UNITS = 5
+UNITS = 6  # as the attributes of the catalogue have
 TEACHER = np.random.default_rng(3).normal(size=(12, UNITS)).astype("float32")
 
 

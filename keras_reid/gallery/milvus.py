@@ -52,17 +52,12 @@ class MilvusStore:
                     "another"
                 ) from error
             uri = str(path)
-            if _has_log(path):
-                # Killed between writing a segment and dropping its log, Milvus Lite shows the rows
-                # of both until it has been opened and closed once.
-                with self._told():
-                    self.client = MilvusClient(uri, timeout=10)
-                    for name in self.client.list_collections():
-                        self.client.flush(name)
-                    self.close()
+        killed = self.embedded and _has_log(path)
         with self._told():
             self.client = MilvusClient(uri, timeout=10)
             self._recover()
+            if killed and PEOPLE in self.client.list_collections():
+                self._drop_copies()
 
     def _recover(self) -> None:
         """Ends what a kill interrupted, and loads what there is."""
@@ -152,13 +147,24 @@ class MilvusStore:
         self.client.rename_collection(NEXT, PEOPLE)
         self.client.load_collection(PEOPLE)
 
+    def _drop_copies(self) -> None:
+        """Killed between writing a segment and dropping its log, Milvus Lite keeps rows of both."""
+        self.client.flush(PEOPLE)
+        rows = int(self.client.query(PEOPLE, output_fields=["count(*)"])[0]["count(*)"])
+        if rows > sum(map(len, self._all(["image"]))):
+            self._rewrite()
+
     def _all(self, fields: list[str], condition: str = "") -> Iterator[list[dict[str, Any]]]:
-        """All rows, or those of a condition, some at a time."""
+        """All rows, or those of a condition, each once, some at a time; fields have the image."""
         iterator = self.client.query_iterator(
             PEOPLE, batch_size=1000, filter=condition, output_fields=fields
         )
+        told: set[str] = set()  # after a kill, and in old versions, rows come twice
         while batch := iterator.next():
-            yield batch
+            new = {row["image"]: row for row in batch if row["image"] not in told}
+            told |= new.keys()
+            if new:
+                yield list(new.values())
         iterator.close()
 
     def count(self) -> int:
@@ -171,7 +177,7 @@ class MilvusStore:
         counts: dict[str, int] = {}
         with self._told():
             if self.client.has_collection(PEOPLE):
-                for batch in self._all(["identity"]):
+                for batch in self._all(["image", "identity"]):
                     for row in batch:
                         counts[row["identity"]] = counts.get(row["identity"], 0) + 1
         return dict(sorted(counts.items()))
