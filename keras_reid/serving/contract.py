@@ -34,6 +34,7 @@ class Contract:
         about: what is known of the training: data set, scores with their protocol.
         pixels: how an image becomes the input.
         distance: how embeddings are compared.
+        files: bytes of each file of the model, by name: some programs crash on a shorter one.
     """
 
     format: str
@@ -46,6 +47,7 @@ class Contract:
     about: dict[str, Any] = field(default_factory=dict)
     pixels: str = PIXELS
     distance: str = "|x − y| of embeddings of length 1"
+    files: dict[str, int] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
         (folder / FILE).write_text(json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n")

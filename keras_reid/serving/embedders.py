@@ -195,6 +195,10 @@ class FormatEmbedder(ExportedEmbedder):
         self.path, self.contract = path, contract
         height, width = contract.image_size
         self._size = height, width
+        for name, size in contract.files.items():
+            found = (path / name).stat().st_size if (path / name).is_file() else 0
+            if found != size:
+                raise _broken(path, ValueError(f"{name} has {found:,} bytes of {size:,}"))
         try:
             self._run = formats.RUNNERS[contract.format](path)
         except InputError:

@@ -1,6 +1,7 @@
 """From a trained embedder to files that other programs run."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,7 @@ def export(
         else:
             saved_model.write(unit, size, folder)
             saved_model.warm_up(folder, size, Path(directory).name)
-        contract.write(folder)
+        sizes = {file.name: file.stat().st_size for file in folder.iterdir() if file.is_file()}
+        replace(contract, files=sizes).write(folder)
 
     return new_version(directory, version, write)
