@@ -548,6 +548,21 @@ def test_a_log_that_a_kill_left_beside_its_segment_counts_once(tmp_path, monkeyp
         assert len({hit.image for hit in hits}) == 40
 
 
+def test_an_index_that_a_kill_left_empty_is_made_again(tmp_path):
+    pytest.importorskip("milvus_lite")
+    uri = tmp_path / "people.db"
+    x = np.random.default_rng(0).normal(size=(40, 8)).astype(np.float32)
+    with gallery.open(uri) as people:
+        people.enrol(x, [f"p{i}" for i in range(40)], model_fingerprint="model")
+    indexes = [f for f in uri.glob("collections/people/partitions/*/indexes/*") if f.is_file()]
+    assert indexes
+    for file in indexes:
+        file.write_bytes(b"")
+    with gallery.open(uri) as people:
+        assert people.count() == 40
+        assert people.search(x[7:8], 1)[0][0].identity == "p7"
+
+
 # --- A server and several processes
 
 LOAD = """

@@ -52,6 +52,7 @@ class MilvusStore:
                     "another"
                 ) from error
             uri = str(path)
+            _drop_cut_indexes(path)
         killed = self.embedded and _has_log(path)
         with self._told():
             self.client = MilvusClient(uri, timeout=10)
@@ -253,6 +254,13 @@ class MilvusStore:
                     "docker-compose.yml, or check the address"
                 )
             raise InputError(f"{rule}, but '{error.message.strip()[:200]}': {remedy}") from error
+
+
+def _drop_cut_indexes(path: Path) -> None:
+    """A kill can leave an index of a segment empty, which Milvus Lite makes again if it is gone."""
+    for file in path.glob("collections/*/partitions/*/indexes/*"):
+        if file.is_file() and not file.stat().st_size:
+            file.unlink(missing_ok=True)
 
 
 def _has_log(path: Path) -> bool:
