@@ -75,7 +75,12 @@ def build_tracklet(
 
 def takes_clips(model: keras.Model) -> bool:
     """Whether a model is one of tracklets."""
-    return isinstance(model.input, dict) and "clips" in model.input
+    return "clips" in input_names(model)
+
+
+def input_names(model: keras.Model) -> set[str]:
+    """What a model is called with: images alone, or the names of its inputs."""
+    return set(model.input) if isinstance(model.input, dict) else {"images"}
 
 
 def embed_tracklets(
@@ -108,4 +113,4 @@ def embed_tracklets(
     return total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
 
 
-__all__ = ["build_tracklet", "embed_tracklets", "takes_clips"]
+__all__ = ["build_tracklet", "embed_tracklets", "input_names", "takes_clips"]

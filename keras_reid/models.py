@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from keras_reid import backbones
-from keras_reid.clips import build_tracklet, embed_tracklets, takes_clips
+from keras_reid.clips import build_tracklet, embed_tracklets, input_names, takes_clips
 from keras_reid.errors import InputError
 from keras_reid.heads import CLASSIFIERS, NECKS, Head, inputs_of, needed
 from keras_reid.layers import Centres, StripePooling
@@ -29,6 +29,7 @@ __all__ = [
     "embedder",
     "ensemble",
     "image_size",
+    "input_names",
     "joined",
     "mirrored",
     "outputs_at_test",

@@ -130,7 +130,7 @@ def with_keypoints(images: data.PersonImages, source: str | None) -> data.Person
 
 def needs_keypoints(model: keras.Model) -> bool:
     """Whether a model is called with body points, too."""
-    return isinstance(model.input, dict) and "keypoints" in model.input
+    return "keypoints" in models.input_names(model)
 
 
 def check_one_model() -> None:

@@ -79,8 +79,7 @@ class PersonImages:
 
     def classes(self) -> tuple[np.ndarray, np.ndarray]:
         """`names[index[i]] == identity[i]`: sorted labels (c,) and int32 indices (n,)."""
-        names, index = np.unique(self.identity, return_inverse=True)
-        return names, index.astype(np.int32)
+        return class_indices(self.identity)
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +95,12 @@ class ReidDataset:
         """The parts that are there, in the order train, query, gallery."""
         parts = {"train": self.train, "query": self.query, "gallery": self.gallery}
         return {part: images for part, images in parts.items() if images is not None}
+
+
+def class_indices(identity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`names[index[i]] == identity[i]`: sorted labels (c,) and int32 indices (n,)."""
+    names, index = np.unique(identity, return_inverse=True)
+    return names, index.astype(np.int32)
 
 
 def _labels(values: Any) -> np.ndarray:

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from keras_reid.data.checking import DISTRACTOR
 from keras_reid.data.decode import readable
-from keras_reid.data.images import PersonImages, ReidDataset
+from keras_reid.data.images import PersonImages, ReidDataset, class_indices
 from keras_reid.errors import InputError
 
 # Sequence (or track) and frame in the names of Market-1501, MARS and DukeMTMC.
@@ -17,7 +18,6 @@ NAMES = (
     re.compile(r"\S+C\d+T(?P<sequence>\d+)F(?P<frame>\d+)"),
     re.compile(r"\S+C\d+(?P<sequence>)_?F(?P<frame>\d+)", re.IGNORECASE),
 )
-DISTRACTOR = 0
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -72,8 +72,7 @@ class Tracklets:
 
     def classes(self) -> tuple[np.ndarray, np.ndarray]:
         """`names[index[i]] == identity[i]`: sorted labels (c,) and int32 indices (n,)."""
-        names, index = np.unique(self.identity, return_inverse=True)
-        return names, index.astype(np.int32)
+        return class_indices(self.identity)
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from keras_reid.data.layouts import SUFFIXES, entries, image_files, level
 from keras_reid.data.mot import Boxes, read_mot
-from keras_reid.data.readers import JUNK, load, matlab
+from keras_reid.data.readers import JUNK, PRID2011_SHARED_PERSONS, load, matlab
 from keras_reid.data.tracklets import TrackletDataset, Tracklets, tracklet_dataset
 from keras_reid.data.writing import appearing
 from keras_reid.errors import InputError
@@ -19,7 +19,6 @@ from keras_reid.errors import InputError
 Found = tuple[list[Path], int, int]  # files, identity, camera
 MARS_NAME = re.compile(r"(?:00)?(-?\d+)C(\d+)T(\d+)F(\d+)")  # junk is 00-1
 DUKE_NAME = re.compile(r"(\d+)_?[Cc](\d+)_?[Ff](\d+)")
-PRID2011_SHARED_PERSONS = 200
 
 
 def load_tracklets(name: str, root: str | os.PathLike[str], **options: Any) -> TrackletDataset:

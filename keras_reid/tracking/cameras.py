@@ -7,6 +7,7 @@ import numpy as np
 
 from keras_reid.data.mot import Boxes
 from keras_reid.errors import InputError
+from keras_reid.evaluation.rows import unit
 from keras_reid.gallery import Gallery
 
 
@@ -21,12 +22,11 @@ class Identified:
 
 def track_embeddings(tracks: Boxes, embeddings: np.ndarray) -> dict[int, np.ndarray]:
     """`e/|e|` of each track, e the mean of its unit embeddings (n, d), by number."""
-    found = {}
-    for number in np.unique(tracks.identity).tolist():
-        looks = embeddings[tracks.identity == number]
-        mean = (looks / np.maximum(np.linalg.norm(looks, axis=1, keepdims=True), 1e-12)).mean(0)
-        found[number] = (mean / max(np.linalg.norm(mean), 1e-12)).astype(np.float32)
-    return found
+    looks = unit(np.asarray(embeddings))
+    return {
+        number: unit(looks[tracks.identity == number].mean(axis=0)).astype(np.float32)
+        for number in np.unique(tracks.identity).tolist()
+    }
 
 
 def identify_tracks(

@@ -9,6 +9,7 @@ from scipy.optimize import linear_sum_assignment
 
 from keras_reid.data.mot import NOBODY, Boxes
 from keras_reid.errors import InputError
+from keras_reid.evaluation.rows import unit
 from keras_reid.tracking.motion import GATE, Motion, overlaps
 
 IMPOSSIBLE = 1e6
@@ -95,7 +96,9 @@ class Tracker:
                 f"{'none' if embeddings is None else len(embeddings)} for {len(boxes)}; pass "
                 "them, or appearance=False"
             )
-        looks = _unit(embeddings) if self.appearance else np.zeros((len(boxes), 0))
+        looks = np.zeros((len(boxes), 0))
+        if self.appearance:
+            looks = unit(np.asarray(embeddings, np.float64))
         for track in self.tracks:
             track.motion, track.missed = track.motion.predicted(), track.missed + 1
         left = list(range(len(boxes)))
@@ -206,8 +209,3 @@ def numbered(detections: Boxes, tracks: list[Track]) -> Boxes:
     return Boxes(
         detections.frame[kept], identity[kept], detections.box[kept], detections.confidence[kept]
     )
-
-
-def _unit(embeddings: np.ndarray | None) -> np.ndarray:
-    x = np.asarray(embeddings, np.float64)
-    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)

@@ -164,7 +164,7 @@ def load_teacher(recipe: Recipe, num_identities: int) -> keras.Model | None:
             f"{seen[0]}×{seen[1]} pixels, the student "
             f"{recipe.height}×{recipe.width}; give the height and width of the teacher"
         )
-    takes = set(model.input) if isinstance(model.input, dict) else {"images"}
+    takes = models.input_names(model)
     if takes != ({"images", "keypoints"} if recipe.pose else {"images"}):
         raise InputError(
             f"teacher and student see the same: the teacher {recipe.teacher!r} takes "
