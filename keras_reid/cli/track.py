@@ -158,7 +158,7 @@ def _annotate(tracks: Boxes, names: dict[int, str]) -> None:
         for number, picture in enumerate(pictures, start=1):
             picture.save(path / f"{number:06d}.jpg", quality=90)
         return
-    cv2 = opencv("writing a video")
+    cv2 = opencv("writing a video", "name a folder of frames")
     first = next(pictures)
     code = cv2.VideoWriter_fourcc(*VIDEOS[path.suffix.lower()])
     writer = cv2.VideoWriter(str(path), code, FLAGS.frame_rate, first.size)

@@ -206,7 +206,7 @@ def video_frames(video: str | os.PathLike[str]) -> Iterator[np.ndarray]:
         return
     if not path.is_file():
         raise InputError(f"a video is a file, or a folder of images: {path} is neither")
-    cv2 = opencv("reading a video")
+    cv2 = opencv("reading a video", "give a folder of frames")
     capture = cv2.VideoCapture(str(path))
     count = 0
     try:
@@ -222,14 +222,14 @@ def video_frames(video: str | os.PathLike[str]) -> Iterator[np.ndarray]:
         raise InputError(f"{path} is no video that OpenCV reads: name another, or extract frames")
 
 
-def opencv(what: str) -> Any:
+def opencv(what: str, instead: str) -> Any:
     """OpenCV, or the sentence that says how to get it."""
     try:
         import cv2
     except ImportError as error:
         raise InputError(
             f"{what} needs OpenCV, which is not installed ({error}): "
-            "pip install 'keras_reid[tracking]', or give a folder of frames"
+            f"pip install 'keras_reid[tracking]', or {instead}"
         ) from error
     return cv2
 

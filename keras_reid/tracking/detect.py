@@ -32,7 +32,7 @@ def detect_persons(
     Raises:
         InputError: OpenCV is not installed, or it is of version 5, which has no such detector.
     """
-    cv2 = opencv("detecting persons")
+    cv2 = opencv("detecting persons", "give --detections=det.txt")
     if not hasattr(cv2, "HOGDescriptor"):
         raise InputError(
             f"OpenCV {cv2.__version__} has no detector of persons: pip install "
