@@ -14,6 +14,7 @@ from keras_reid import data, gallery, models, tracking
 from keras_reid.data import synthetic
 from keras_reid.data.mot import Boxes, read_mot, write_mot
 from keras_reid.errors import InputError
+from keras_reid.tracking import cameras
 from keras_reid.tracking.motion import GATE, Motion, centred, overlaps
 from keras_reid.training.runs import Run
 
@@ -279,7 +280,48 @@ def test_persons_are_followed_from_camera_to_camera():
         assert people.count() == 4
         hits = people.search(looks_of(two_cameras()[1])[:1].astype("float32"), 2)[0]
         assert {hit.camera for hit in hits} == {"a", "b"}
-        assert {hit.image for hit in hits} == {"a.avi#2", "b.avi#2"}
+        assert {hit.image for hit in hits} == {"a@0/a.avi#2", "b@0/b.avi#2"}
+
+
+def identified(people, tracks, camera="a", video="frames", **options):
+    options = {"model_fingerprint": "m", "threshold": 0.5, **options}
+    found = tracking.identify_tracks(tracks, looks_of(tracks), people, camera, video, **options)
+    return {one.track: one.identity for one in found}
+
+
+def test_videos_of_one_name_are_enrolled_by_camera_and_time():
+    first, second = two_cameras()
+    with gallery.open("memory:") as people:
+        assert identified(people, first, "north") == {1: "person-1", 2: "person-2"}
+        assert identified(people, second, "south") == {2: "person-2", 3: "person-3"}
+        assert people.count() == 4
+        assert identified(people, second, "north", start=60.0) == {2: "person-2", 3: "person-3"}
+        assert people.count() == 6
+        for again in range(2):  # nothing new, and everybody as before, whatever the threshold
+            assert identified(people, second, "south", threshold=-np.inf if again else 0.5) == {
+                2: "person-2",
+                3: "person-3",
+            }
+        assert people.count() == 6
+
+
+def test_other_tracks_under_numbers_that_are_enrolled_are_refused_before_any_is_added():
+    with gallery.open("memory:") as people:
+        identified(people, two_cameras()[0])
+        others = two_cameras()[1]
+        moved = Boxes(others.frame, others.identity - 1, others.box, others.confidence)
+        looks = looks_of(others)
+        with pytest.raises(InputError, match="under the numbers 1, 2, found with other"):
+            tracking.identify_tracks(
+                moved, looks, people, "a", "frames", model_fingerprint="m", threshold=0.5
+            )
+        assert people.count() == 2
+
+
+def test_references_tell_camera_start_video_and_track_apart():
+    parts = [("a", 0, "b/c", 1), ("a@0", 0, "b/c", 1), ("a", 0.5, "b/c", 1), ("a/b", 0, "c", 1)]
+    parts += [("a", 0, "b/c#1", 1), ("a", 0, "b/c", 11), ("a@0/b", 0, "c", 1)]
+    assert len({cameras.reference(*part) for part in parts}) == len(parts)
 
 
 def test_nobody_is_in_one_camera_twice_at_once():
@@ -409,14 +451,31 @@ def test_the_command_follows_persons_across_cameras(scene):
     root, _ = scene
     pytest.importorskip("faiss")
     where = ["--gallery=faiss:people.faiss", "--threshold=0.05"]
-    for camera in ("north", "south"):
-        out = track(*SEEN, *where, f"--camera={camera}", f"--out={camera}.txt", cwd=root)
+    for number, camera in enumerate(("north", "south", "north")):
+        out = track(*SEEN, *where, f"--camera={camera}", f"--out={number}.txt", cwd=root)
         assert "track 1: person-1" in out
         assert "track 2: person-2" in out
-        assert ("seen first" in out) == (camera == "north")
+        assert ("seen first" in out) == (number == 0)
     with gallery.open(f"faiss:{root}/people.faiss") as people:
-        # The same video is enrolled once.
-        assert people.identities() == {"person-1": 1, "person-2": 1}
+        # Once for each camera, though the videos have one name.
+        assert people.identities() == {"person-1": 2, "person-2": 2}
+
+
+def test_the_annotated_video_has_the_frame_rate_of_its_source(scene):
+    root, _ = scene
+    cv2 = pytest.importorskip("cv2", reason="OpenCV, extra tracking, is not installed")
+    frames = list(data.video_frames(root / "frames"))
+    writer = cv2.VideoWriter(
+        str(root / "slow.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 7.0, frames[0].shape[1::-1]
+    )
+    for frame in frames:
+        writer.write(np.ascontiguousarray(frame[:, :, ::-1]))
+    writer.release()
+    arguments = ["--video=slow.avi", "--detections=gt.txt", "--noappearance", "--out=slow.txt"]
+    track(*arguments, "--annotated=slow_drawn.avi", cwd=root)
+    assert data.frame_rate(root / "slow_drawn.avi") == pytest.approx(7)
+    assert len(list(data.video_frames(root / "slow_drawn.avi"))) == len(frames)
+    assert data.frame_rate(root / "frames") is None
 
 
 @pytest.mark.parametrize(

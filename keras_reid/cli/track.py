@@ -50,10 +50,16 @@ flags.DEFINE_string("scores", None, "Write the scores to this new JSON file, too
 flags.DEFINE_string("gallery", None, "Follow persons across cameras: see search.py.")
 flags.DEFINE_string("camera", "1", "Name of the camera in the gallery.")
 flags.DEFINE_float("threshold", None, "Distance of a known person; default: the gallery's.")
-flags.DEFINE_float("frame_rate", 25.0, "Of the video, for times and the annotated video.", 0.01)
+flags.DEFINE_float(
+    "frame_rate",
+    None,
+    "Of the video, for times and the annotated video; default: its own, of a folder 25.",
+    0.01,
+)
 flags.DEFINE_float("start", 0.0, "Seconds at the first frame.")
 
 VIDEOS = {".avi": "MJPG", ".mp4": "mp4v"}
+FOLDER_RATE = 25.0  # frames a second, where nothing says it
 
 
 def main(argv: list[str]) -> None:
@@ -137,16 +143,20 @@ def _identified(tracks: Boxes, embeddings: np.ndarray) -> dict[int, str]:
             embeddings,
             people,
             FLAGS.camera,
-            FLAGS.video,
+            str(Path(FLAGS.video).expanduser().resolve()),
             model_fingerprint=fingerprint(),
             threshold=FLAGS.threshold,
-            frame_rate=FLAGS.frame_rate,
+            frame_rate=_frame_rate(),
             start=FLAGS.start,
         )
     for one in found:
         how = "seen first" if one.distance is None else f"at distance {one.distance:.4f}"
         say(f"track {one.track}: {one.identity}, {how}")
     return {one.track: one.identity for one in found}
+
+
+def _frame_rate() -> float:
+    return FLAGS.frame_rate or data.frame_rate(FLAGS.video) or FOLDER_RATE
 
 
 def _annotate(tracks: Boxes, names: dict[int, str]) -> None:
@@ -161,7 +171,7 @@ def _annotate(tracks: Boxes, names: dict[int, str]) -> None:
     cv2 = opencv("writing a video", "name a folder of frames")
     first = next(pictures)
     code = cv2.VideoWriter_fourcc(*VIDEOS[path.suffix.lower()])
-    writer = cv2.VideoWriter(str(path), code, FLAGS.frame_rate, first.size)
+    writer = cv2.VideoWriter(str(path), code, _frame_rate(), first.size)
     if not writer.isOpened():
         raise InputError(f"OpenCV cannot write {path}: name an .avi, or a folder")
     try:

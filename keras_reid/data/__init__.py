@@ -26,7 +26,7 @@ from keras_reid.data.tracklets import (
     tracklet_dataset,
     tracklets,
 )
-from keras_reid.data.videos import cut_tracklets, load_tracklets, video_frames
+from keras_reid.data.videos import cut_tracklets, frame_rate, load_tracklets, video_frames
 from keras_reid.data.writing import write
 
 __all__ = [
@@ -47,6 +47,7 @@ __all__ = [
     "decodable",
     "estimate_keypoints",
     "estimator_of",
+    "frame_rate",
     "image_batches",
     "load",
     "load_tracklets",

@@ -222,6 +222,24 @@ def video_frames(video: str | os.PathLike[str]) -> Iterator[np.ndarray]:
         raise InputError(f"{path} is no video that OpenCV reads: name another, or extract frames")
 
 
+def frame_rate(video: str | os.PathLike[str]) -> float | None:
+    """Frames a second, as a video file says; None of a folder, or where the file says nothing.
+
+    Raises:
+        InputError: a video without OpenCV (extra `tracking`).
+    """
+    path = Path(video).expanduser()
+    if path.is_dir():
+        return None
+    cv2 = opencv("reading a video", "give a folder of frames")
+    capture = cv2.VideoCapture(str(path))
+    try:
+        rate = float(capture.get(cv2.CAP_PROP_FPS))
+    finally:
+        capture.release()
+    return rate if 0 < rate < float("inf") else None
+
+
 def opencv(what: str, instead: str) -> Any:
     """OpenCV, or the sentence that says how to get it."""
     try:
@@ -285,4 +303,4 @@ def cut(image: np.ndarray, box: np.ndarray) -> np.ndarray | None:
     return image[top:bottom, left:right] if right > left and bottom > top else None
 
 
-__all__ = ["Boxes", "cut", "cut_tracklets", "load_tracklets", "video_frames"]
+__all__ = ["Boxes", "cut", "cut_tracklets", "frame_rate", "load_tracklets", "video_frames"]

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
@@ -9,6 +10,9 @@ from keras_reid.data.mot import Boxes
 from keras_reid.errors import InputError
 from keras_reid.evaluation.rows import unit
 from keras_reid.gallery import Gallery
+
+
+SAME_LOOK = 1e-2  # of unit vectors; embeddings of one image differ by rounding only
 
 
 @dataclass(frozen=True)
@@ -51,9 +55,11 @@ def identify_tracks(
     Args:
         tracks: n boxes with the numbers of tracks.
         embeddings: (n, d), one for each box.
-        people: the gallery; what it is given here has the image reference `VIDEO#TRACK`.
+        people: the gallery; what it is given here has the image reference
+            `CAMERA@START/VIDEO#TRACK`, see `reference`.
         camera: name of the camera.
-        video: name of the video; a track that is enrolled already keeps the identity it has.
+        video: name of the video. A second run of the same video, camera and start enrols nobody
+            again: its tracks keep the identities that they have.
         model_fingerprint: of the model of the embeddings.
         threshold: a distance; None: the gallery's.
         frame_rate: frames per second, for the times of rows; None: they have none.
@@ -63,7 +69,8 @@ def identify_tracks(
         One for each track, by number.
 
     Raises:
-        InputError: no threshold, embeddings that do not fit, or as `Gallery.enrol`.
+        InputError: no threshold, embeddings that do not fit, a gallery that holds other tracks of
+            this video under the same numbers, or as `Gallery.enrol`.
     """
     if len(embeddings) != len(tracks):
         raise InputError(
@@ -82,16 +89,19 @@ def identify_tracks(
         for number in means
         for frames in [tracks.frame[tracks.identity == number]]
     }
+    images = {number: reference(camera, start, video, number) for number in means}
+    held = _held(people, images, means)
     taken: dict[str, list[tuple[int, int]]] = {}
     result = []
     for number in sorted(means, key=lambda n: spans[n]):
-        span, image = spans[number], f"{video}#{number}"
-        name, distance = _nearest(people, means[number], limit, span, taken)
+        span, image = spans[number], images[number]
+        own = image if image in held else None
+        name, distance = _nearest(people, means[number], limit, span, taken, own)
         if name is None:
             name = _new(people)
         taken.setdefault(name, []).append(span)
         time = None if frame_rate is None else start + (span[0] - 1) / frame_rate
-        if not people.held([image]):
+        if own is None:
             people.enrol(
                 means[number][None],
                 [name],
@@ -104,18 +114,51 @@ def identify_tracks(
     return sorted(result, key=lambda found: found.track)
 
 
+def reference(camera: str, start: float, video: str, track: int) -> str:
+    """`CAMERA@START/VIDEO#TRACK`: no two tracks of a camera, a time and a video have the same.
+
+    The camera is percent-encoded, so that the first `@`, the first `/` after it and the last `#`
+    tell the four parts.
+    """
+    return f"{quote(str(camera), safe='')}@{float(start):.17g}/{video}#{track}"
+
+
+def _held(people: Gallery, images: dict[int, str], means: dict[int, np.ndarray]) -> set[str]:
+    """The references that are enrolled, all of them with the looks that their tracks have now."""
+    held = people.held(list(images.values()))
+    numbers = [number for number, image in images.items() if image in held]
+    if numbers:
+        before = unit(people.store.embeddings([images[number] for number in numbers]))
+        moved = np.linalg.norm(before - np.stack([means[n] for n in numbers]), axis=1)
+        other = [number for number, far in zip(numbers, moved, strict=True) if far > SAME_LOOK]
+        if other:
+            raise InputError(
+                "a track is enrolled once: the gallery holds others of this video, camera and "
+                f"start under the numbers {', '.join(map(str, other))}, found with other "
+                "detections or settings; give those again, or another gallery"
+            )
+    return held
+
+
 def _nearest(
     people: Gallery,
     look: np.ndarray,
     limit: float,
     span: tuple[int, int],
     taken: dict[str, list[tuple[int, int]]],
+    own: str | None,
 ) -> tuple[str | None, float | None]:
-    """The nearest person who is free during the span, and how far."""
+    """The nearest person who is free during the span, and how far; of its `own` row, if it has one.
+
+    Without one, whoever is beyond the limit is nobody.
+    """
     count = people.count()
     if not count:
         return None, None
     hits = people.search(look[None], min(count, 100))[0]
+    for hit in hits:
+        if hit.image == own:
+            return hit.identity, hit.distance
     for hit in hits:
         if hit.distance > limit:
             break
