@@ -1,13 +1,20 @@
 """Person re-identification for Keras and TensorFlow.
 
-`import keras_reid` is light; its parts are imported when they are first used, so that the losses
-run under any Keras back end without TensorFlow.
+`import keras_reid` registers its layers, losses, distances and miners with Keras, and where
+TensorFlow is the back end its learners too, so that models saved with them load. Its other parts
+are imported when they are first used, and the losses run under any back end without TensorFlow.
 """
 
 import importlib
 from types import ModuleType
 
+import keras
+
+from keras_reid import layers, losses
 from keras_reid.version import __version__
+
+if keras.backend.backend() == "tensorflow":
+    from keras_reid import training
 
 __all__ = [
     "__version__",
@@ -23,7 +30,9 @@ __all__ = [
     "mining",
     "models",
     "report",
+    "reranking",
     "serving",
+    "tracking",
     "training",
 ]
 

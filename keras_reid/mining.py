@@ -12,6 +12,7 @@ reader, for distances that choose and distances that are returned need not be th
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import keras
 from keras import ops
 
 from keras_reid.distances import FAR
@@ -31,6 +32,9 @@ class Mined(NamedTuple):
 # Entry (rows[i], columns[i]) for each i; rows None stands for every row in its order.
 Reader = Callable[[Tensor | None, Tensor], Tensor]
 Miner = Callable[..., Mined]
+
+# So that a loss that was given one of them can be saved.
+_registered = keras.saving.register_keras_serializable(package="keras_reid")
 
 
 def entries(distances: Tensor) -> Reader:
@@ -75,13 +79,15 @@ def _first(mask: Tensor) -> Tensor:
     return ops.min(ops.where(mask, ops.arange(last + 1)[None, :], last), axis=-1)
 
 
-def softest(distances: Tensor, mask: Tensor) -> Tensor:
-    """Softmax of the distances in the mask, 0 elsewhere and where the mask is empty."""
-    largest = ops.max(ops.where(mask, distances, -FAR), axis=-1, keepdims=True)
-    shifted = ops.where(mask, distances - ops.stop_gradient(largest), 0)
-    weights = ops.where(mask, ops.exp(shifted), 0)
-    # The sum is at least 1, the weight of the largest, or 0 where the mask is empty.
-    return weights / ops.maximum(ops.sum(weights, axis=-1, keepdims=True), 0.5)
+def softest(distances: Tensor, mask: Tensor, temperature: float = 1.0) -> Tensor:
+    """Softmax of `distances / temperature` in the mask, 0 elsewhere and where the mask is empty."""
+    # Subtracted before it is divided, and read from one `where`: XLA rounds a product otherwise
+    # where it subtracts from it at once, and exponents of large distances could be far above 0.
+    chosen = ops.where(mask, distances, -FAR)
+    largest = ops.stop_gradient(ops.max(chosen, axis=-1, keepdims=True))
+    weights = ops.where(mask, ops.exp((chosen - largest) / temperature), 0)
+    total = ops.sum(weights, axis=-1, keepdims=True)
+    return weights / ops.where(total <= 0, ops.ones_like(total), total)
 
 
 def exists(positive: Tensor, negative: Tensor) -> Tensor:
@@ -89,6 +95,7 @@ def exists(positive: Tensor, negative: Tensor) -> Tensor:
     return ops.logical_and(ops.any(positive, axis=-1), ops.any(negative, axis=-1))
 
 
+@_registered
 def batch_hard(
     distances: Tensor, positive: Tensor, negative: Tensor, read: Reader | None = None
 ) -> Mined:
@@ -102,6 +109,7 @@ def batch_hard(
     )
 
 
+@_registered
 def margin_sample(
     distances: Tensor, positive: Tensor, negative: Tensor, read: Reader | None = None
 ) -> Mined:
@@ -119,7 +127,8 @@ def margin_sample(
     )
 
 
-def soft_hard(temperature: float = 1.0, stop_gradient_weights: bool = True) -> Miner:
+@_registered
+class soft_hard:
     """For each anchor `d⁺ = Σ softmax_P(d/t) d` and `d⁻ = Σ softmax_N(−d/t) d`.
 
     The adaptive weights of Ristani & Tomasi (CVPR 2018, arXiv:1803.10859). `t → 0` is batch-hard,
@@ -131,23 +140,36 @@ def soft_hard(temperature: float = 1.0, stop_gradient_weights: bool = True) -> M
             `d⁺ − t` is pushed away and a negative farther than `d⁻ + t` is pulled in.
     """
 
-    def mean(distances: Tensor, mask: Tensor, sign: int) -> Tensor:
-        weights = softest(sign * distances / temperature, mask)
-        weights = ops.stop_gradient(weights) if stop_gradient_weights else weights
-        return ops.sum(weights * distances, axis=-1)
+    def __init__(self, temperature: float = 1.0, stop_gradient_weights: bool = True) -> None:
+        self.temperature = temperature
+        self.stop_gradient_weights = stop_gradient_weights
 
-    def mine(
-        distances: Tensor, positive: Tensor, negative: Tensor, read: Reader | None = None
+    def __call__(
+        self, distances: Tensor, positive: Tensor, negative: Tensor, read: Reader | None = None
     ) -> Mined:
         return Mined(
-            mean(distances, positive, 1),
-            mean(distances, negative, -1),
+            self._mean(distances, positive, 1),
+            self._mean(distances, negative, -1),
             exists(positive, negative),
         )
 
-    return mine
+    def _mean(self, distances: Tensor, mask: Tensor, sign: int) -> Tensor:
+        weights = softest(sign * distances, mask, self.temperature)
+        weights = ops.stop_gradient(weights) if self.stop_gradient_weights else weights
+        return ops.sum(weights * distances, axis=-1)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "temperature": self.temperature,
+            "stop_gradient_weights": self.stop_gradient_weights,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "soft_hard":
+        return cls(**config)
 
 
+@_registered
 def semi_hard(
     distances: Tensor, positive: Tensor, negative: Tensor, read: Reader | None = None
 ) -> Mined:
@@ -186,6 +208,7 @@ def semi_hard(
     )
 
 
+@_registered
 def batch_hard_of_every_anchor(
     distances: Tensor, positive: Tensor, negative: Tensor, read: Reader | None = None
 ) -> Mined:
@@ -200,6 +223,7 @@ def batch_hard_of_every_anchor(
     return Mined(hard_positive, hard_negative, ops.ones_like(mined.valid))
 
 
+@_registered
 def semi_hard_of_every_anchor(
     distances: Tensor, positive: Tensor, negative: Tensor, read: Reader | None = None
 ) -> Mined:
@@ -212,6 +236,7 @@ def semi_hard_of_every_anchor(
     return Mined(mined.positive, semi_hard_negative, positive)
 
 
+@_registered
 def all_triplets(
     distances: Tensor, positive: Tensor, negative: Tensor, read: Reader | None = None
 ) -> Mined:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import oracle
 from keras_reid import losses, mining
 from keras_reid.errors import InputError
 from keras_reid.losses import IdentityLoss, MetricLoss, TripletHardLoss, metric
@@ -434,3 +435,59 @@ def test_fact_3_identities_beyond_24_bits_collide():
     labels = np.array([2**24, 2**24, 2**24 + 1, 2**24 + 1])
     assert float(TripletHardLoss(margin=1.0)(labels, LINE)) == 0.0
     assert float(np.mean(TripletHardLoss(margin=1.0).call(labels, LINE))) == 2.0
+
+
+# --- Large distances
+
+
+@pytest.mark.parametrize(
+    ("distance", "norm", "temperature"),
+    [
+        ("squared_euclidean", 245.0, 0.01),
+        ("squared_euclidean", 3e3, 0.1),
+        ("squared_euclidean", 3e4, 0.1),
+        ("squared_euclidean", 1e6, 0.01),
+        ("euclidean", 1e6, 0.1),
+    ],
+)
+@pytest.mark.parametrize("stop", [True, False])
+def test_soft_hard_of_large_distances_is_that_of_the_oracle(norm, distance, temperature, stop):
+    """Points whose distances differ by far more than float32 rounds, so that weights are sure."""
+    random = np.random.default_rng(3)
+    x = random.normal(size=(24, 8))
+    x = (x / np.linalg.norm(x, axis=1, keepdims=True) * norm).astype("float32")
+    labels = np.repeat(np.arange(6), 4)
+    options = {"margin": 0.3, "temperature": temperature, "stop_gradient_weights": stop}
+    loss = losses.SoftTripletHardLoss(distance=distance, **options)
+    expected = oracle.soft_triplet_hard(labels, x.astype("float64"), distance=distance, **options)
+
+    def value_and_gradient(points):
+        with tf.GradientTape() as tape:
+            tape.watch(points)
+            value = loss(labels, points)
+        return value, tape.gradient(value, points)
+
+    for compiled in (False, True):
+        value, gradient = tf.function(value_and_gradient, jit_compile=compiled)(tf.constant(x))
+        assert float(value) == pytest.approx(expected, rel=2e-4), f"compiled: {compiled}"
+        assert np.isfinite(gradient).all()
+
+
+def test_softmax_weights_sum_to_one_though_the_maximum_is_rounded_otherwise():
+    """XLA may round a scaled distance once for the maximum and once for the exponent."""
+    x = np.random.default_rng(0).normal(size=(32, 8)).astype("float32") * 1e5
+    weights = tf.function(lambda d: mining.softest(d * 1.7, d > 0, 0.01), jit_compile=True)(
+        tf.constant((x @ x.T) ** 2)
+    )
+    np.testing.assert_allclose(np.sum(weights, axis=1), 1, rtol=1e-5)
+
+
+def test_with_the_soft_margin_every_triplet_counts_however_easy():
+    """Softplus is never 0, so that both means coincide, though float32 underflows at −104."""
+    x = np.array([[0], [1], [200], [201]], "float32")
+    plain, nonzero = (losses.TripletLoss(None, nonzero=n)(PAIRS, x) for n in (False, True))
+    assert float(nonzero) == float(plain)
+    hard = np.array([[0], [150], [10], [160]], "float32")
+    expected = oracle.triplets(PAIRS, hard.astype("float64"), None, nonzero=True)
+    value = losses.TripletLoss(None, nonzero=True)(PAIRS, hard)
+    assert float(value) == pytest.approx(expected, rel=1e-6)

@@ -11,6 +11,9 @@ from keras_reid.errors import InputError
 
 Tensor = Any
 
+# So that a loss that was given one of the distances can be saved.
+registered = keras.saving.register_keras_serializable(package="keras_reid")
+
 # Under JAX double precision is off by default: there, near pairs are only as exact as float32 is.
 # Matrix products are written with `@` below, since `ops.matmul` multiplies float64 in float32
 # under PyTorch.
@@ -32,6 +35,7 @@ _TOUCHING = 2e-4
 FAR = 1e38
 
 
+@registered
 def squared_euclidean(x: Tensor, y: Tensor | None = None) -> Tensor:
     """`|x_i − y_j|²`, by the Gram expansion about the mean point.
 
@@ -50,6 +54,7 @@ def squared_euclidean(x: Tensor, y: Tensor | None = None) -> Tensor:
     return _squared_between(x, y)
 
 
+@registered
 def euclidean(x: Tensor, y: Tensor | None = None) -> Tensor:
     """`|x_i − y_j|`; arguments, shapes and errors as `squared_euclidean`."""
     if y is None:
@@ -57,6 +62,7 @@ def euclidean(x: Tensor, y: Tensor | None = None) -> Tensor:
     return root(_squared_between(x, y))
 
 
+@registered
 def cosine(x: Tensor, y: Tensor | None = None) -> Tensor:
     """`1 − cos(x_i, y_j)`, in [0, 2]; arguments, shapes and errors as `squared_euclidean`.
 
@@ -65,6 +71,7 @@ def cosine(x: Tensor, y: Tensor | None = None) -> Tensor:
     return squared_euclidean(unit(x), None if y is None else unit(y)) / 2
 
 
+@registered
 def precomputed(x: Tensor) -> Tensor:
     """`x_ij` itself: `x` is already a matrix `(n, n)` of distances, learned ones for example."""
     x = _points(x)

@@ -10,6 +10,7 @@ from keras_reid.distances.points import (
     at_least_float32,
     check_widths,
     euclidean,
+    registered,
     root,
     squared_paired,
 )
@@ -19,6 +20,7 @@ Tensor = Any
 Cell = tuple[int, int]
 
 
+@registered
 def aligned(x: Tensor, y: Tensor | None = None, return_path: bool = False) -> Any:
     """`S_st`: the shortest path through `d_ij = tanh(|f_i − g_j| / 2)`, f and g stripes of images.
 

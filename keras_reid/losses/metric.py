@@ -20,7 +20,7 @@ class TripletLoss(MetricLoss):
         margin: as in `MetricLoss`; None is softplus.
         miner: `"all"`: every valid triplet of the batch, "batch-all" of Hermans et al.
             (arXiv:1703.07737), in O(b³) memory; or another name in `keras_reid.mining.MINERS`.
-        nonzero: average only over the comparisons that cost anything.
+        nonzero: average only over the comparisons that cost anything: with the soft margin all do.
         common: distance, normalize, gather, reduction, name and dtype of `MetricLoss`.
     """
 
@@ -42,7 +42,10 @@ class TripletLoss(MetricLoss):
 
     def terms(self, batch: Batch) -> list[Terms]:
         (values, valid) = super().terms(batch)[0]
-        return [Terms(values, ops.logical_and(valid, values > 0) if self.nonzero else valid)]
+        # Softplus is above 0 everywhere, though in float32 it is 0 where a comparison is easy.
+        if self.nonzero and self.margin is not None:
+            valid = ops.logical_and(valid, values > 0)
+        return [Terms(values, valid)]
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "miner": saved(self.miner), "nonzero": self.nonzero}

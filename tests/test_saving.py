@@ -1,0 +1,99 @@
+"""What is saved loads elsewhere: models in a fresh process, losses with functions of the package."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import keras_reid
+from keras_reid import distances, losses, mining, models
+
+PACKAGE = Path(keras_reid.__file__).parent
+# Parts of these stand in other rooms.
+HELPERS = {"cli", "clips", "replicas", "skeletons", "verifier", "version"}
+
+
+def python(code: str) -> subprocess.CompletedProcess[str]:
+    """A fresh process that has imported nothing yet."""
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def model_file(tmp_path_factory):
+    file = tmp_path_factory.mktemp("saved") / "model.keras"
+    models.build("tiny", 5, (32, 16), weights="none", pooling="gem").save(file)
+    return file
+
+
+def test_a_model_loads_after_import_keras_reid_alone(model_file):
+    code = f"import keras_reid, keras; print(keras.models.load_model({str(model_file)!r}).name)"
+    done = python(code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["embedder"]
+
+
+def test_after_import_keras_alone_the_error_names_what_to_import(model_file):
+    done = python(f"import keras; keras.models.load_model({str(model_file)!r})")
+    assert done.returncode == 1
+    assert "keras_reid" in done.stderr.strip().splitlines()[-1]
+    assert "make sure they are all imported" in done.stderr
+
+
+def test_everything_public_is_an_attribute_of_the_package():
+    rooms = {p.parent.name for p in PACKAGE.glob("*/__init__.py")}
+    files = {p.stem for p in PACKAGE.glob("*.py") if p.stem != "__init__"}
+    assert {*keras_reid.__all__} == (rooms | files) - HELPERS | {"__version__"}
+    done = python("import keras_reid\nfor name in keras_reid.__all__: getattr(keras_reid, name)")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("kind", "chosen"),
+    [
+        *((losses.TripletLoss, {"miner": m}) for m in (*mining.MINERS.values(), *mining.READING)),
+        (losses.TripletLoss, {"miner": mining.semi_hard_of_every_anchor}),
+        (losses.TripletLoss, {"miner": mining.soft_hard(0.25, stop_gradient_weights=False)}),
+        (losses.ImprovedTripletLoss, {"miner": mining.margin_sample}),
+        *(
+            (kind, {"distance": distance})
+            for kind in (losses.TripletHardLoss, losses.CircleLoss, losses.DistanceImitation)
+            for distance in (distances.euclidean, distances.squared_euclidean, distances.cosine)
+        ),
+        (losses.TripletHardLoss, {"distance": distances.aligned}),
+        (losses.TripletHardLoss, {"distance": distances.precomputed}),
+    ],
+)
+def test_losses_given_functions_of_the_package_are_saved_and_loaded(kind, chosen):
+    loss = kind(**chosen)
+    config = keras.saving.serialize_keras_object(loss)
+    again = keras.saving.deserialize_keras_object(config)
+    for name, function in chosen.items():
+        restored = getattr(again, name)
+        assert restored is function or restored.get_config() == function.get_config()
+    assert keras.saving.serialize_keras_object(again) == config
+
+
+def test_a_model_with_such_a_loss_trains_on_after_loading(tmp_path):
+    x = np.random.default_rng(0).normal(size=(16, 6)).astype("float32")
+    y = np.repeat(np.arange(4), 4)
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(3)])
+    loss = losses.TripletLoss(miner=mining.batch_hard, distance=distances.cosine)
+    model.compile("sgd", loss=loss)
+    model.fit(x, y, batch_size=16, verbose=0)
+    model.save(tmp_path / "m.keras")
+    code = f"""
+import keras_reid, keras, numpy as np
+model = keras.models.load_model({str(tmp_path / "m.keras")!r})
+x = np.random.default_rng(0).normal(size=(16, 6)).astype("float32")
+print(model.evaluate(x, np.repeat(np.arange(4), 4), batch_size=16, verbose=0))
+model.fit(x, np.repeat(np.arange(4), 4), batch_size=16, verbose=0)
+"""
+    done = python(code)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) == pytest.approx(
+        model.evaluate(x, y, batch_size=16, verbose=0), rel=1e-5
+    )
