@@ -9,7 +9,7 @@ import oracle_reranking
 import pytest
 import tensorflow as tf
 
-from keras_reid import data, heads, models, serving
+from keras_reid import data, heads, models, reranking, serving
 from keras_reid.errors import InputError
 from keras_reid.serving import frozen
 
@@ -315,6 +315,7 @@ def test_the_ranker_is_described_and_warmed_up(ranker):
     assert values == {
         "format": "saved_model",
         "embedding_width": 8,
+        "reranking": "k_reciprocal",
         "k1": 6,
         "k2": 3,
         "lambda_value": 0.4,
@@ -324,9 +325,52 @@ def test_the_ranker_is_described_and_warmed_up(ranker):
         assert signatures[signature](**inputs)["indices"].shape == (2, 10)
 
 
-@pytest.mark.parametrize("options", [{"width": 0}, {"k1": 0}, {"lambda_value": 2}])
-def test_a_ranker_of_nonsense_is_refused(tmp_path, options):
-    with pytest.raises(InputError):
+@pytest.mark.parametrize("signature", ["rank", "rerank"])
+def test_bad_rows_are_never_found_and_change_no_other_answer(ranker, signature):
+    random = np.random.default_rng(2)
+    query, gallery = random.standard_normal((5, 8)), random.standard_normal((40, 8))
+    kept, rows = [0, 1, 3, 4], np.r_[1:20, 21:40]
+    best, nearest = asked(ranker[1][signature], query[kept], gallery[rows], 40)
+    query[2, 1], gallery[0], gallery[20, 3] = np.nan, np.nan, np.inf
+    indices, distances = asked(ranker[1][signature], query, gallery, 40)
+    np.testing.assert_array_equal(indices[kept, :38], rows[best])
+    np.testing.assert_allclose(distances[kept, :38], nearest, atol=1e-5)
+    assert (indices[:, 38:] == -1).all()
+    assert (indices[2] == -1).all()
+    assert np.isposinf(distances[:, 38:]).all()
+    assert np.isposinf(distances[2]).all()
+    indices, distances = asked(ranker[1][signature], query, np.full((3, 8), np.nan), 3)
+    assert (indices == -1).all()
+    assert np.isposinf(distances).all()
+
+
+@pytest.mark.parametrize("name", ["aqe", "alpha_qe", "ecn", "gnn"])
+def test_the_ranker_reranks_by_any_reranker_that_is_a_graph(tmp_path, name):
+    random = np.random.default_rng(3)
+    query, gallery = (random.standard_normal((n, 8)).astype(np.float32) for n in (4, 50))
+    version = serving.export_ranker(tmp_path / "ranker", 8, reranking=name)
+    values = json.loads((version / "export.json").read_text())
+    assert values["reranking"] == name
+    assert len(values) > 3  # the defaults stand there, too
+    rerank = tf.saved_model.load(str(version)).signatures["rerank"]
+    indices, distances = asked(rerank, query, gallery, 50)
+    expected = reranking.RERANKERS[name](query, gallery).matrix()
+    np.testing.assert_allclose(np.take_along_axis(expected, indices, 1), distances, atol=1e-5)
+    np.testing.assert_allclose(distances, np.sort(expected, axis=1), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"width": 0}, "at least one number"),
+        ({"k1": 0}, "k1 is a whole number"),
+        ({"lambda_value": 2}, "lambda_value is a share"),
+        ({"reranking": "diffusion"}, "one of k_reciprocal, aqe, .*received 'diffusion'"),
+        ({"reranking": "ecn", "k1": 3}, "ecn has the options k, t, q: received k1"),
+    ],
+)
+def test_a_ranker_of_nonsense_is_refused(tmp_path, options, message):
+    with pytest.raises(InputError, match=message):
         serving.export_ranker(tmp_path / "new", **{"width": 8, **options})
     assert not (tmp_path / "new").exists()
 

@@ -449,3 +449,80 @@ def test_sampled_rows_at_the_size_of_market1501():
         original = ((x[q:] - x[i]) ** 2).sum(axis=1) / largest[i]
         expected = 0.7 * (1 - shared / (2 - shared)) + 0.3 * original
         np.testing.assert_allclose(made.rows(i, i + 1)[0], expected, atol=1e-5)
+
+
+# --- Inside a tf.function
+
+
+def in_graph(name, **options):
+    spec = tf.TensorSpec((None, 8), tf.float32)
+    return tf.function(
+        lambda query, gallery: reranking.IN_GRAPH[name](query, gallery, **options),
+        input_signature=[spec, spec],
+        autograph=False,
+    )
+
+
+def test_all_but_diffusion_run_in_a_graph():
+    assert {*reranking.IN_GRAPH} == {*reranking.RERANKERS} - {"diffusion"}
+    query, gallery = people(3, 20, d=8)
+    with pytest.raises(InputError, match="outside of a tf.function"):
+        tf.function(reranking.diffusion, autograph=False)(query, gallery)
+
+
+@pytest.mark.parametrize("name", reranking.IN_GRAPH)
+def test_a_graph_of_unknown_sizes_gives_what_eager_calls_give(name):
+    rerank = in_graph(name)
+    for sizes in ((8, 50), (1, 30), (5, 1), (1, 1)):
+        query, gallery = people(*sizes, d=8)
+        got = rerank(query, gallery).numpy()
+        assert got.shape == sizes
+        np.testing.assert_allclose(
+            got, reranking.RERANKERS[name](query, gallery).matrix(), atol=1e-5
+        )
+
+
+@pytest.mark.parametrize("name", reranking.IN_GRAPH)
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_bad_rows_are_nobodys_neighbours_and_answer_for_themselves(name, bad):
+    query, gallery = people(8, 50, d=8)
+    rerank = in_graph(name)
+    expected = rerank(np.delete(query, 2, axis=0), np.delete(gallery, (0, 49), axis=0)).numpy()
+    query[2, 3] = gallery[0] = gallery[49, 0] = bad
+    got = rerank(query, gallery).numpy()
+    assert np.isposinf(got[2]).all()
+    assert np.isposinf(got[:, [0, 49]]).all()
+    good = np.delete(np.delete(got, 2, axis=0), (0, 49), axis=1)
+    np.testing.assert_allclose(good, expected, atol=1e-6)
+    for q, g in ((query * bad, gallery), (query, gallery * bad)):
+        assert np.isposinf(rerank(q, g)).all()
+
+
+def test_bad_images_among_given_distances_change_nothing_between_the_others():
+    query, gallery = people(6, 40, d=8)
+    spec = tf.TensorSpec((None, None), tf.float32)
+    rerank = tf.function(
+        reranking.k_reciprocal_from_distances, input_signature=[spec] * 3, autograph=False
+    )
+
+    def distances(query, gallery):
+        x = np.concatenate([query, gallery]).astype("float64")
+        d = np.sqrt(((x[:, None] - x) ** 2).sum(axis=2)).astype("float32")
+        n = len(query)
+        return [d[:n, :n], d[:n, n:], d[n:, n:]]
+
+    expected = rerank(*distances(query[1:], gallery[:-1])).numpy()
+    np.testing.assert_allclose(
+        expected,
+        reranking.k_reciprocal_from_distances(*distances(query[1:], gallery[:-1])),
+        atol=1e-6,
+    )
+    query[0], gallery[-1] = np.nan, np.nan
+    got = rerank(*distances(query, gallery)).numpy()
+    assert np.isposinf(got[0]).all()
+    assert np.isposinf(got[:, -1]).all()
+    np.testing.assert_allclose(got[1:, :-1], expected, atol=1e-6)
+    qq, qg, gg = distances(*people(6, 40, d=8))
+    qg[1, 3] = np.nan  # a single pair
+    got = rerank(qq, qg, gg).numpy()
+    assert np.argwhere(~np.isfinite(got)).tolist() == [[1, 3]]

@@ -16,6 +16,7 @@ from keras_reid.cli.shared import (
     check_one_model,
     command,
     embedder_of,
+    numbers_by_name,
     progress,
     refuse_existing,
     say,
@@ -91,7 +92,7 @@ flags.DEFINE_integer("draw_seed", 0, "Of protocols that draw.")
 def main(argv: list[str]) -> None:
     """Reads the flags, embeds query and gallery, prints one table."""
     refuse_existing("out", "save_features")
-    options = _options(FLAGS.rerank_options)
+    options = numbers_by_name("rerank_options")
     _check_choices()
     query, gallery, name = _stored() if FLAGS.features else _embedded()
     if FLAGS.save_features:
@@ -293,20 +294,6 @@ def _filtered(chosen: Any, told: list[np.ndarray], labels: Any) -> np.ndarray:
     say(str(found))
     distances = evaluation.matrix(*chosen)
     return distances + np.where(found.kept, 0, distances.max() + 1)
-
-
-def _options(given: list[str]) -> dict[str, float]:
-    """`["k1=20", "alpha=3.0"]` as numbers by name."""
-    options = {}
-    for text in given:
-        name, _, number = text.partition("=")
-        try:
-            options[name] = int(number) if number.lstrip("-").isdigit() else float(number)
-        except ValueError:
-            raise InputError(
-                f"--rerank_options are NAME=NUMBER, separated by commas: received {text!r}"
-            ) from None
-    return options
 
 
 run = command(main)

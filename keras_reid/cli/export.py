@@ -13,8 +13,16 @@ import numpy as np
 from absl import flags
 
 from keras_reid import data, models, serving
-from keras_reid.cli.shared import FLAGS, command, needs_keypoints, say, with_keypoints
+from keras_reid.cli.shared import (
+    FLAGS,
+    command,
+    needs_keypoints,
+    numbers_by_name,
+    say,
+    with_keypoints,
+)
 from keras_reid.errors import InputError
+from keras_reid.reranking import IN_GRAPH
 from keras_reid.training.runs import Run
 
 flags.DEFINE_string(
@@ -39,6 +47,10 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_bool("ranker", True, "Also export NAME-ranker, of the format saved_model.")
 flags.DEFINE_enum(
+    "rerank", "k_reciprocal", list(IN_GRAPH), "By what the ranker re-ranks, see evaluate.py."
+)
+flags.DEFINE_list("rerank_options", [], "Of the re-ranker, such as k1=20,k2=6,lambda_value=0.3.")
+flags.DEFINE_enum(
     "local",
     "none",
     ["none", "pooled", "trained"],
@@ -60,6 +72,8 @@ def main(argv: list[str]) -> None:
     """Reads the flags, exports, and compares the export with the model on images."""
     if FLAGS.run is None:
         raise InputError("an export is made from a run folder of train.py: give --run")
+    options = numbers_by_name("rerank_options")
+    serving.checked_reranker(FLAGS.rerank, options)
     run = Run(FLAGS.run)
     settings = run.flags
     model = run.load_model(FLAGS.member)
@@ -109,8 +123,9 @@ def main(argv: list[str]) -> None:
     if FLAGS.format != "saved_model":
         return
     if FLAGS.ranker:
+        width = serving.load(version).embedding_width
         ranker = serving.export_ranker(
-            directory.with_name(f"{name}-ranker"), serving.load(version).embedding_width
+            directory.with_name(f"{name}-ranker"), width, None, FLAGS.rerank, **options
         )
         say(f"ranking and re-ranking: {ranker}")
     say(

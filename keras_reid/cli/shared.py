@@ -47,7 +47,12 @@ flags.DEFINE_string(
     "market1501: images of the same identity in the same camera are left out; no-camera: for "
     "data without cameras; evaluate.py also: cuhk03, cuhk03-classic, viper, mars, all-vs-all.",
 )
-flags.DEFINE_integer("batch_size", 128, "Images embedded at a time.", lower_bound=1)
+flags.DEFINE_integer(
+    "embed_batch_size",
+    128,
+    "Images embedded at a time; a batch of a training is P x K, see --identities and --instances.",
+    lower_bound=1,
+)
 
 
 def command(main: Callable[[list[str]], None], words: bool = False) -> Callable[[], None]:
@@ -109,6 +114,20 @@ def progress(what: str) -> Callable[[int, int], None]:
     return report
 
 
+def numbers_by_name(flag: str) -> dict[str, float]:
+    """`["k1=20", "alpha=3.0"]`, the value of a flag, as numbers by name."""
+    options = {}
+    for text in FLAGS[flag].value:
+        name, _, number = text.partition("=")
+        try:
+            options[name] = int(number) if number.lstrip("-").isdigit() else float(number)
+        except ValueError:
+            raise InputError(
+                f"--{flag} are NAME=NUMBER, separated by commas: received {text!r}"
+            ) from None
+    return options
+
+
 def refuse_existing(*names: str) -> None:
     """Outputs are new: nothing that exists is written over."""
     for name in names:
@@ -161,7 +180,7 @@ def embedder_of(local: bool = False, also: tuple[str, ...] = ()) -> Callable[[An
         if also:
             raise InputError(f"an export yields no {', '.join(also)}: give --run")
         saved = _exported(FLAGS.saved_model)
-        return lambda images: saved.embed_files(images.path.tolist(), FLAGS.batch_size, local)
+        return lambda images: saved.embed_files(images.path.tolist(), FLAGS.embed_batch_size, local)
     model = _trained(FLAGS.run, FLAGS.member)
     if local and FLAGS.local == "pooled":
         model = models.stripes(model, FLAGS.stripes)
@@ -172,14 +191,14 @@ def embedder_of(local: bool = False, also: tuple[str, ...] = ()) -> Callable[[An
     def embed(images: Any) -> Any:
         if isinstance(images, data.Tracklets):
             frames = settings["frames"] if models.takes_clips(model) else None
-            clips = max(1, FLAGS.batch_size // settings.get("frames", 4))
+            clips = max(1, FLAGS.embed_batch_size // settings.get("frames", 4))
             return models.embed_tracklets(embedder, images, embedder.image_size, frames, clips)
         if models.takes_clips(model):
             raise InputError(
                 f"{FLAGS.run} is a model of tracklets, not of single images: give --tracklets"
             )
         images = with_keypoints(images, source)
-        return embedder(data.image_batches(images, FLAGS.batch_size, embedder.image_size))
+        return embedder(data.image_batches(images, FLAGS.embed_batch_size, embedder.image_size))
 
     return embed
 

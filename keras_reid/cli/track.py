@@ -124,7 +124,7 @@ def _looks(boxes: Boxes) -> np.ndarray:
     embed, size = pixel_embedder()
     frames = data.video_frames(FLAGS.video)
     tell = progress("looking at persons")
-    return tracking.look(frames, boxes, embed, size, FLAGS.batch_size, tell)
+    return tracking.look(frames, boxes, embed, size, FLAGS.embed_batch_size, tell)
 
 
 def _places(boxes: Boxes, tracks: Boxes) -> np.ndarray:

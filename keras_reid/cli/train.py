@@ -185,7 +185,7 @@ def _evaluation(
     return RetrievalEvaluation(
         _annotated(dataset.query, recipe),
         _annotated(dataset.gallery, recipe),
-        FLAGS.batch_size,
+        FLAGS.embed_batch_size,
         FLAGS.eval_every or recipe.epochs,
         recipe.flip,
         "mars" if recipe.temporal and not FLAGS["protocol"].present else FLAGS.protocol,

@@ -2,7 +2,8 @@
 
 Every re-ranker compares all images of query and gallery among each other and returns distances
 (q, g), smaller is more alike, of which the scale means nothing. `RERANKERS` names functions
-`(query, gallery, progress=None, **options)` whose result is read by rows.
+`(query, gallery, progress=None, **options)` whose result is read by rows, `IN_GRAPH` those
+`(query, gallery, **options)` that work inside a tf.function too: all but diffusion.
 """
 
 import inspect
@@ -11,7 +12,9 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
+from keras_reid.reranking import inputs
 from keras_reid.reranking.graph import (
     diffusion_rows,
     ecn_rows,
@@ -27,6 +30,7 @@ from keras_reid.reranking.reciprocal import (
 from keras_reid.reranking.rows import RerankedRows
 
 __all__ = [
+    "IN_GRAPH",
     "RERANKERS",
     "RerankedRows",
     "SparseJaccard",
@@ -48,11 +52,18 @@ RERANKERS: dict[str, Callable[..., RerankedRows]] = {
 }
 
 
-def _whole(make: Callable[..., RerankedRows], name: str) -> Callable[..., np.ndarray]:
-    """The re-ranker as a function `(query, gallery, **options)` of the whole (q, g) matrix."""
+def _whole(make: Callable[..., RerankedRows], name: str) -> Callable[..., Any]:
+    """The re-ranker as a function `(query, gallery, **options)` of the whole (q, g) matrix.
 
-    def function(query: Any, gallery: Any, *options: Any, **named: Any) -> np.ndarray:
-        return make(query, gallery, None, *options, **named).matrix()
+    Inside a tf.function it returns a tensor, and rows that are not finite are infinitely far.
+    """
+
+    def function(query: Any, gallery: Any, *options: Any, **named: Any) -> Any:
+        if tf.executing_eagerly():
+            return make(query, gallery, None, *options, **named).matrix()
+        return inputs.of_finite_rows(
+            query, gallery, lambda q, g: make(q, g, None, *options, **named).tensor()
+        )
 
     signature = inspect.signature(make)
     shown = [p for p in signature.parameters.values() if p.name != "progress"]
@@ -68,3 +79,12 @@ query_expansion = _whole(query_expansion_rows, "query_expansion")
 ecn = _whole(ecn_rows, "ecn")
 gnn = _whole(gnn_rows, "gnn")
 diffusion = _whole(diffusion_rows, "diffusion")
+
+# Those that also run inside a tf.function, so that they can be exported.
+IN_GRAPH: dict[str, Callable[..., Any]] = {
+    "k_reciprocal": k_reciprocal,
+    "aqe": query_expansion,
+    "alpha_qe": partial(query_expansion, alpha=3.0),
+    "ecn": ecn,
+    "gnn": gnn,
+}

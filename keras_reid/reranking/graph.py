@@ -1,14 +1,15 @@
 """Re-ranking by sparse graphs of neighbours: cross neighbourhoods, propagation, diffusion."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from keras_reid.errors import InputError
-from keras_reid.reranking import inputs
+from keras_reid.reranking import inputs, sparse
 from keras_reid.reranking.blocks import Progress, in_blocks
-from keras_reid.reranking.neighbours import PAIR_ELEMENTS, FeatureDistances, Size, nearest
+from keras_reid.reranking.neighbours import PAIR_ELEMENTS, FeatureDistances, Size, length, nearest
 from keras_reid.reranking.rows import RerankedRows
 
 SOLVED = 1e-20  # squared length of what is left of a unit vector
@@ -34,16 +35,16 @@ def query_expansion_rows(
         weight = tf.maximum(cosine, 0) ** alpha
         return (tf.einsum("bk,bkd->bd", weight, near),)
 
-    width = images.shape[1]
-    size = max(1, PAIR_ELEMENTS // (width * index.shape[1]))
-    (expanded,) = in_blocks(work, len(images), size, (tf.TensorSpec([None, width], tf.float32),))
+    width, count = images.shape[1], length(images, 0)
+    size = tf.maximum(1, PAIR_ELEMENTS // (width * tf.shape(index)[1]))
+    (expanded,) = in_blocks(work, count, size, (tf.TensorSpec([None, width], tf.float32),))
     source = FeatureDistances(_unit(expanded))
 
-    def rows(start: int, stop: int) -> tf.Tensor:
+    def rows(start: Size, stop: Size) -> tf.Tensor:
         squared = source.rows(start, stop, queries)
-        return tf.maximum(squared[:, : len(images) - queries], 0)
+        return tf.maximum(squared[:, : count - queries], 0)
 
-    return RerankedRows((queries, len(images) - queries), rows)
+    return RerankedRows((queries, count - queries), rows)
 
 
 def ecn_rows(
@@ -58,28 +59,30 @@ def ecn_rows(
 
     Source: Sarfraz et al., CVPR 2018, arXiv:1711.10378.
     """
-    from scipy.sparse import csr_matrix
-
     inputs.at_least(1, k=k, t=t, q=q)
     images, queries, index = _neighbours(query, gallery, max(k, t + 1, q + 1), progress)
-    count = len(images)
-    if count < 2:
+    count = length(images, 0)
+    if isinstance(count, int) and count < 2:
         raise InputError("cross neighbourhoods need two images or more: received one")
-    lists = index[:, :k].numpy()
-    weight = np.broadcast_to(k - np.arange(lists.shape[1], dtype=np.float32), lists.shape)
-    w = _graph(lists, weight, count)
-    near = index[:, 1 : t + 1].numpy()
-    next_to = index[:, 1 : q + 1].numpy()[near].reshape(count, -1)
-    expanded = np.concatenate([near, next_to], axis=1)
-    u = _graph(expanded, np.full(expanded.shape, 1 / (2 * expanded.shape[1]), np.float32), count)
-    u = csr_matrix(u @ w)
-    w_gallery, u_gallery = w[queries:].T.tocsr(), u[queries:].T.tocsr()
+    lists = index[:, :k]
+    weight = tf.cast(k - tf.range(tf.shape(lists)[1]), tf.float32)
+    w = sparse.lists(lists, tf.broadcast_to(weight, tf.shape(lists)), count)
+    near, next_to = index[:, 1 : t + 1], index[:, : q + 1]
+    # E = T (I + Q): the t nearest, and those with the q nearest to each.
+    expanded = tf.shape(near)[1] * tf.shape(next_to)[1]
+    share = tf.fill(tf.shape(near), 1 / (2 * tf.cast(expanded, tf.float32)))
+    around = sparse.lists(next_to, tf.ones_like(next_to, tf.float32), count)
+    u = sparse.product(sparse.lists(near, share, count), sparse.product(around, w))
+    sides = [sparse.rows(side) for side in (w, u)]
+    galleries = [_transposed(side, queries, count) for side in sides]
     cosine = _cosine(images, queries)
 
-    def rows(start: int, stop: int) -> np.ndarray:
-        shared = u[start:stop] @ w_gallery + w[start:stop] @ u_gallery
-        shared = shared.toarray()
-        return np.where(shared == 0, 1 - cosine(start, stop), -shared)
+    def rows(start: Size, stop: Size) -> tf.Tensor:
+        w, u = (sparse.slice_rows(side, start, stop, count) for side in sides)
+        w_gallery, u_gallery = (sparse.whole(side, count - queries) for side in galleries)
+        shared = sparse.dense(sparse.product(u, w_gallery))
+        shared += sparse.dense(sparse.product(w, u_gallery))
+        return tf.where(shared == 0, 1 - cosine(start, stop), -shared)
 
     return RerankedRows((queries, count - queries), rows)
 
@@ -104,24 +107,40 @@ def gnn_rows(
     inputs.at_least(0, rounds=rounds)
     inputs.share("lambda_value", lambda_value)
     images, queries, index = _neighbours(query, gallery, max(k1, k2), progress)
-    count = len(images)
-    lists = index[:, :k1].numpy()
-    a = _graph(lists, np.ones(lists.shape, np.float32), count)
-    near = index[:, :k2].numpy()
-    s = _graph(near, _cosines_of(images, near) ** 2, count)
+    count = length(images, 0)
+    lists, near = index[:, :k1], index[:, :k2]
+    a = sparse.lists(lists, tf.ones_like(lists, tf.float32), count)
+    squares = _cosines_of(images, near) ** 2
+    # S (A + Aᵀ) = [S S] · (A above Aᵀ)
+    twice = tf.concat([near, near + count], axis=1), tf.concat([squares, squares], axis=1)
+    s = sparse.lists(*twice, 2 * count)
     for _ in range(rounds):
-        a = s @ (a + a.T)
-        lengths = np.sqrt(np.asarray(a.multiply(a).sum(axis=1)))
-        a = a.multiply(1 / np.where(lengths > 0, lengths, 1)).tocsr()
-    a = a.astype(np.float32)
-    a_gallery = a[queries:].T.tocsr()
+        both = sparse.above(sparse.rows(a), sparse.rows(sparse.transpose(a)), count)
+        a = _unit_rows(sparse.product(s, both), count)
+    of_all = sparse.rows(a)
+    gallery_rows = _transposed(of_all, queries, count)
     cosine = _cosine(images, queries)
 
-    def rows(start: int, stop: int) -> np.ndarray:
-        similar = (a[start:stop] @ a_gallery).toarray()
+    def rows(start: Size, stop: Size) -> tf.Tensor:
+        own = sparse.slice_rows(of_all, start, stop, count)
+        similar = sparse.dense(sparse.product(own, sparse.whole(gallery_rows, count - queries)))
         return 1 - (1 - lambda_value) * similar - lambda_value * cosine(start, stop)
 
     return RerankedRows((queries, count - queries), rows)
+
+
+def _transposed(a: sparse.Rows, queries: Size, count: Size) -> sparse.Rows:
+    """Of an (n, n) matrix the rows of the gallery, as columns (n, g)."""
+    return sparse.rows(sparse.transpose(sparse.slice_rows(a, queries, count, count)))
+
+
+def _unit_rows(a: sparse.Matrix, count: Size) -> sparse.Matrix:
+    """Rows of length 1; zero stays zero."""
+    own = sparse.rows(a)
+    row = sparse.row_numbers(own)
+    lengths = tf.sqrt(tf.math.unsorted_segment_sum(own.value * own.value, row, count))
+    value = tf.math.divide_no_nan(own.value, tf.gather(lengths, row))
+    return sparse.matrix(row, own.column, value, tf.stack([count, count]))
 
 
 def diffusion_rows(
@@ -147,10 +166,16 @@ def diffusion_rows(
             f"diffusion needs alpha between 0 and 1 and gamma not negative, received {alpha} and "
             f"{gamma}: 0.99 and 3 are usual"
         )
+    if not tf.executing_eagerly():
+        raise InputError(
+            "diffusion solves sparse systems by SciPy, outside of a tf.function: call it eagerly, "
+            "or take another re-ranker"
+        )
     images, queries, index = _neighbours(query, gallery, k + 1, progress)
     count = len(images)
-    near = index[:, 1:].numpy()
-    a = _graph(near, np.maximum(_cosines_of(images, near), 0) ** gamma, count)
+    near = index[:, 1:]
+    cosines = _cosines_of(images, near).numpy()
+    a = _graph(near.numpy(), np.maximum(cosines, 0) ** gamma, count)
     a = a.minimum(a.T)  # 0 unless each has the other: cosines are the same both ways
     root = 1 / np.sqrt(np.asarray(a.sum(axis=1)).ravel() + 1e-12)
     s = a.multiply(root[:, None]).multiply(root).tocsr()
@@ -186,11 +211,11 @@ def _conjugate_gradients(s: Any, alpha: float, b: np.ndarray, iterations: int) -
 
 def _neighbours(
     query: Any, gallery: Any, k: int, progress: Progress | None
-) -> tuple[tf.Tensor, int, tf.Tensor]:
+) -> tuple[tf.Tensor, Size, tf.Tensor]:
     """All features at length 1, the number of queries, and the k nearest to each."""
     images, queries = inputs.joined(query, gallery)
     images = _unit(images)
-    return images, int(queries), nearest(FeatureDistances(images), k, progress).index
+    return images, queries, nearest(FeatureDistances(images), k, progress).index
 
 
 def _graph(index: np.ndarray, value: np.ndarray, count: int) -> Any:
@@ -201,25 +226,21 @@ def _graph(index: np.ndarray, value: np.ndarray, count: int) -> Any:
     return csr_matrix((value.ravel(), index.ravel(), begin), shape=(count, count))
 
 
-def _cosines_of(images: tf.Tensor, index: np.ndarray) -> np.ndarray:
+def _cosines_of(images: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
     """Of each image to those of its row: (n, k)."""
 
     def work(start: Size, stop: Size) -> tuple[tf.Tensor]:
         near = tf.gather(images, index[start:stop])
         return (tf.einsum("bd,bkd->bk", images[start:stop], near),)
 
-    size = max(1, PAIR_ELEMENTS // (images.shape[1] * max(1, index.shape[1])))
+    size = tf.maximum(1, PAIR_ELEMENTS // (images.shape[1] * tf.maximum(1, tf.shape(index)[1])))
     like = (tf.TensorSpec([None, None], tf.float32),)
-    return in_blocks(work, len(index), size, like)[0].numpy()
+    return in_blocks(work, length(index, 0), size, like)[0]
 
 
-def _cosine(images: tf.Tensor, queries: int) -> Any:
+def _cosine(images: tf.Tensor, queries: Size) -> Callable[[Size, Size], tf.Tensor]:
     gallery = images[queries:]
-
-    def rows(start: int, stop: int) -> np.ndarray:
-        return tf.matmul(images[start:stop], gallery, transpose_b=True).numpy()
-
-    return rows
+    return lambda start, stop: tf.matmul(images[start:stop], gallery, transpose_b=True)
 
 
 def _unit(x: tf.Tensor) -> tf.Tensor:

@@ -1,5 +1,6 @@
 """What re-rankers accept: features, distances and numbers, or one clear sentence."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,71 @@ def distances(
             "similarities into distances first"
         )
     return matrix if squared else matrix * matrix
+
+
+def of_finite_rows(
+    query: Any, gallery: Any, rerank: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+) -> tf.Tensor:
+    """`rerank(query, gallery)` inside a tf.function, where features cannot be refused.
+
+    Rows that are not finite take no part, so that all others have the distances that they have
+    without them; they are infinitely far from everybody.
+    """
+    query, gallery = (
+        _float32(part, f"{n} features") for part, n in ((query, "query"), (gallery, "gallery"))
+    )
+    good = [tf.reduce_all(tf.math.is_finite(part), axis=1) for part in (query, gallery)]
+    return _spread(
+        lambda: rerank(tf.boolean_mask(query, good[0]), tf.boolean_mask(gallery, good[1])), *good
+    )
+
+
+def of_finite_images(
+    qq: Any, qg: Any, gg: Any, rerank: Callable[..., tf.Tensor], squared: bool
+) -> tf.Tensor:
+    """`rerank(qq, qg, gg)` of distances inside a tf.function.
+
+    An image without a finite distance to any other takes no part. Where single distances of the
+    others are not finite they count as the largest one, and are infinite in the result.
+    """
+    names = {"qq": qq, "qg": qg, "gg": gg}
+    qq, qg, gg = (distances(d, None, None, name, squared) for name, d in names.items())
+    known = [tf.math.is_finite(d) for d in (qq, qg, gg)]
+    of_itself = [tf.eye(tf.shape(d)[0], dtype=tf.bool) for d in (qq, gg)]
+    met = [tf.reduce_any(k & ~own, axis=1) for k, own in zip(known[::2], of_itself, strict=True)]
+    good = met[0] | tf.reduce_any(known[1], axis=1), met[1] | tf.reduce_any(known[1], axis=0)
+
+    def chosen() -> tf.Tensor:
+        sides = ((0, 0), (0, 1), (1, 1))
+        parts = []
+        for d, k, (a, b) in zip((qq, qg, gg), known, sides, strict=True):
+            filled = tf.where(k, d, tf.reduce_max(tf.where(k, d, 0.0)))
+            parts.append(tf.boolean_mask(tf.boolean_mask(filled, good[a]), good[b], axis=1))
+        return rerank(*parts)
+
+    return tf.where(known[1], _spread(chosen, *good), np.inf)
+
+
+def _spread(
+    compute: Callable[[], tf.Tensor], good_query: tf.Tensor, good_gallery: tf.Tensor
+) -> tf.Tensor:
+    """What is computed of the good rows and columns, in a matrix of all, infinite elsewhere."""
+    some = tf.reduce_any(good_query) & tf.reduce_any(good_gallery)
+    shape = good_query.shape[0], good_gallery.shape[0]
+    inner = tf.cond(some, compute, lambda: tf.zeros([0, 0]))
+
+    def spread() -> tf.Tensor:
+        whole = inner
+        for axis, good in enumerate((good_query, good_gallery)):
+            # One row or column of infinity behind the last, for all that are not good.
+            place = tf.where(good, tf.cumsum(tf.cast(good, tf.int32)) - 1, tf.shape(whole)[axis])
+            end = [[0, int(axis == 0)], [0, int(axis == 1)]]
+            place = tf.minimum(place, tf.shape(whole)[axis])
+            whole = tf.gather(tf.pad(whole, end, constant_values=np.inf), place, axis=axis)
+        return whole
+
+    everybody = tf.reduce_all(good_query) & tf.reduce_all(good_gallery)
+    return tf.ensure_shape(tf.cond(everybody & some, lambda: inner, spread), shape)
 
 
 def at_least(least: int, **numbers: int) -> None:

@@ -51,7 +51,7 @@ class FeatureDistances:
 
     def __init__(self, features: tf.Tensor):
         self.features = features
-        self.size, self.width = _length(features, 0), _length(features, 1)
+        self.size, self.width = length(features, 0), length(features, 1)
         centred = features - tf.reduce_mean(features, axis=0)
         missing = -self.size % GROUP
         self.centred = tf.pad(centred, [[0, missing], [0, 0]])
@@ -73,7 +73,7 @@ class FeatureDistances:
             return (_squared(tf.cast(x, dtype), tf.cast(y, dtype)),)
 
         size = tf.maximum(1, PAIR_ELEMENTS // self.width)
-        return in_blocks(work, _length(first, 0), size, (tf.TensorSpec([None], dtype),))[0]
+        return in_blocks(work, length(first, 0), size, (tf.TensorSpec([None], dtype),))[0]
 
 
 @tf.function(autograph=False, reduce_retracing=True)
@@ -95,8 +95,8 @@ class GivenDistances:
 
     def __init__(self, qq: tf.Tensor, qg: tf.Tensor, gg: tf.Tensor):
         self.blocks = qq, qg, gg
-        self.queries = _length(qq, 0)
-        self.size = self.queries + _length(gg, 0)
+        self.queries = length(qq, 0)
+        self.size = self.queries + length(gg, 0)
 
     def rows(self, start: Size, stop: Size, first: Size = 0) -> tf.Tensor:
         qq, qg, gg = self.blocks
@@ -240,6 +240,7 @@ def _largest(rows: tf.Tensor) -> tf.Tensor:
     return tf.reduce_max(tf.concat([maxima[:, :-1], last], axis=1), axis=1)
 
 
-def _length(x: tf.Tensor, axis: int) -> Size:
+def length(x: tf.Tensor, axis: int) -> Size:
+    """A number where it is known, else a tensor."""
     static = x.shape[axis]
     return tf.shape(x)[axis] if static is None else static

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from keras_reid.errors import InputError
 from keras_reid.reranking import inputs
-from keras_reid.reranking.blocks import Progress, in_blocks
+from keras_reid.reranking.blocks import Progress
 from keras_reid.reranking.jaccard import BLOCK_ELEMENTS, Overlaps, encodings
 from keras_reid.reranking.neighbours import (
     FeatureDistances,
@@ -41,11 +41,19 @@ def k_reciprocal(
         lambda_value: λ, from 0 (Jaccard distances alone) to 1 (D alone).
 
     Raises:
-        InputError: features that are not finite 2-D arrays of one width, or other numbers.
+        InputError: features that are not finite 2-D arrays of one width, or other numbers. Inside a
+            tf.function rows that are not finite are infinitely far from all others, and change
+            nothing between these.
     """
     _check(k1, k2, lambda_value)
-    images, queries = inputs.joined(query, gallery)
-    return _of_features(images, queries, k1, k2, lambda_value)
+
+    def rerank(query: Any, gallery: Any) -> tf.Tensor:
+        images, queries = inputs.joined(query, gallery)
+        return _of_features(images, queries, k1, k2, lambda_value)
+
+    if tf.executing_eagerly():
+        return rerank(query, gallery)
+    return inputs.of_finite_rows(query, gallery, rerank)
 
 
 def k_reciprocal_from_distances(
@@ -63,13 +71,21 @@ def k_reciprocal_from_distances(
         qq, qg, gg: distances (q, q), (q, g) and (g, g), such as `evaluation.matrix` gives;
             the diagonals are not looked at: every image is its own first neighbour.
         k1, k2, lambda_value: as in `k_reciprocal`.
-        squared: they are squared already, as those of `evaluation.matrix(…, "euclidean")` are;
-            otherwise they are squared here, as in the authors' code.
+        squared: they are squared already, as `global_local` is; otherwise they are squared here, as
+            in the authors' code.
 
     Raises:
-        InputError: matrices that do not fit, or hold negative or infinite values.
+        InputError: matrices that do not fit, or hold negative or infinite values. Inside a
+            tf.function an image without a finite distance to any other is infinitely far from all,
+            and changes nothing between the others.
     """
     _check(k1, k2, lambda_value)
+    if not tf.executing_eagerly():
+
+        def rerank(*blocks: tf.Tensor) -> tf.Tensor:
+            return _of_distances(*blocks, k1, k2, lambda_value)
+
+        return inputs.of_finite_images(qq, qg, gg, rerank, squared)
     qg = inputs.distances(qg, None, None, "qg", squared)
     q, g = qg.shape
     qq = inputs.distances(qq, q, q, "qq", squared)
@@ -165,11 +181,8 @@ class _Reranked:
         return (1 - self.lambda_value) * jaccard + self.lambda_value * original
 
     def matrix(self) -> tf.Tensor:
-        def work(start: Size, stop: Size) -> tuple[tf.Tensor]:
-            return (self.rows(start, stop),)
-
-        size = tf.maximum(1, BLOCK_ELEMENTS // self.source.size)
-        return in_blocks(work, self.queries, size, (tf.TensorSpec([None, None], tf.float32),))[0]
+        gallery = self.source.size - self.queries
+        return RerankedRows((self.queries, gallery), self.rows).tensor()
 
 
 @tf.function(autograph=False, reduce_retracing=True)

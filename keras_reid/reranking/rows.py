@@ -2,10 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import tensorflow as tf
+
+from keras_reid.reranking.blocks import in_blocks
 
 BLOCK_ELEMENTS = 2**23  # 32 MiB; products of fewer rows are slower
+Size = Any  # int, or a scalar tensor inside a tf.function
 
 
 @dataclass(frozen=True)
@@ -15,8 +20,8 @@ class RerankedRows:
     The whole matrix need not exist: `evaluation.rank` reads it in blocks.
     """
 
-    shape: tuple[int, int]
-    compute: Callable[[int, int], np.ndarray]
+    shape: tuple[Size, Size]
+    compute: Callable[[Size, Size], Any]
     distance: str = "euclidean"  # what was re-ranked
 
     def rows(self, start: int, stop: int) -> np.ndarray:
@@ -30,3 +35,13 @@ class RerankedRows:
         for start in range(0, len(result), step):
             result[start : start + step] = self.rows(start, start + step)
         return result
+
+    def tensor(self) -> tf.Tensor:
+        """All rows inside a tf.function, float32 (q, g)."""
+
+        def work(start: Size, stop: Size) -> tuple[tf.Tensor]:
+            return (self.compute(start, stop),)
+
+        queries, gallery = self.shape
+        size = tf.maximum(1, BLOCK_ELEMENTS // gallery)
+        return in_blocks(work, queries, size, (tf.TensorSpec([None, None], tf.float32),))[0]

@@ -29,6 +29,42 @@ def product(a: Matrix, b: Matrix) -> Matrix:
     return raw.SparseMatrixSparseMatMul(a=a, b=b, type=tf.float32)
 
 
+def lists(index: tf.Tensor, value: tf.Tensor, columns: Any) -> Matrix:
+    """`value[i, a]` in row i at the column `index[i, a]`, each column once a row: (n, columns)."""
+    order = tf.argsort(index, axis=1)
+    column, value = (tf.gather(both, order, batch_dims=1) for both in (index, value))
+    count, width = tf.unstack(tf.shape(index))
+    row = tf.repeat(tf.range(count), width)
+    flat = (tf.reshape(both, [-1]) for both in (column, value))
+    return matrix(row, *flat, tf.stack([count, columns]))
+
+
+def whole(a: Rows, columns: Any) -> Matrix:
+    """The matrix of these rows. A loop of an exported graph captures rows, but no matrix."""
+    return slice_rows(a, 0, tf.shape(a.begin)[0] - 1, columns)
+
+
+def slice_rows(a: Rows, start: Any, stop: Any, columns: Any) -> Matrix:
+    """Rows start to stop."""
+    begin = a.begin[start : stop + 1]
+    row = tf.repeat(tf.range(stop - start), begin[1:] - begin[:-1])
+    inside = slice(begin[0], begin[-1])
+    return matrix(row, a.column[inside], a.value[inside], tf.stack([stop - start, columns]))
+
+
+def above(a: Rows, b: Rows, columns: Any) -> Matrix:
+    """The rows of a, and below them those of b."""
+    first = row_numbers(a)
+    row = tf.concat([first, row_numbers(b) + tf.shape(a.begin)[0] - 1], axis=0)
+    count = tf.shape(a.begin)[0] + tf.shape(b.begin)[0] - 2
+    column, value = (tf.concat(pair, axis=0) for pair in zip(a[1:], b[1:], strict=True))
+    return matrix(row, column, value, tf.stack([count, columns]))
+
+
+def dense(a: Matrix) -> tf.Tensor:
+    return raw.CSRSparseMatrixToDense(sparse_input=a, type=tf.float32)
+
+
 def transpose(a: Matrix) -> Matrix:
     return raw.SparseMatrixTranspose(input=a, type=tf.float32)
 

@@ -4,7 +4,7 @@ from keras_reid.serving.checking import ParityReport, ScoreReport, parity, sampl
 from keras_reid.serving.contract import Contract, fingerprint
 from keras_reid.serving.embedders import ExportedEmbedder, SavedEmbedder, load
 from keras_reid.serving.exporting import FORMATS, PRECISIONS, TOLERANCES, export
-from keras_reid.serving.ranker import export_ranker
+from keras_reid.serving.ranker import checked_reranker, export_ranker
 from keras_reid.serving.saved_model import INPUTS
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "ParityReport",
     "SavedEmbedder",
     "ScoreReport",
+    "checked_reranker",
     "export",
     "export_ranker",
     "fingerprint",

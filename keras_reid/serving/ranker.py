@@ -1,5 +1,6 @@
 """Ranking and re-ranking as a SavedModel, so that a server can do the whole job."""
 
+import inspect
 import json
 import os
 from pathlib import Path
@@ -9,40 +10,47 @@ import numpy as np
 import tensorflow as tf
 
 from keras_reid.errors import InputError
-from keras_reid.reranking import k_reciprocal
+from keras_reid.reranking import IN_GRAPH
 from keras_reid.serving.contract import FILE
 from keras_reid.serving.saved_model import write_requests
 from keras_reid.serving.versions import new_version
+
+
+NOBODY = -1  # the index where there is no more finite row
 
 
 def export_ranker(
     directory: str | os.PathLike[str],
     width: int,
     version: int | None = None,
-    k1: int = 20,
-    k2: int = 6,
-    lambda_value: float = 0.3,
+    reranking: str = "k_reciprocal",
+    **options: Any,
 ) -> Path:
     """Writes the SavedModel `directory/version/`, which ranks embeddings, and returns it.
 
     `rank`, also `serving_default`: `query` `(q, d)`, `gallery` `(g, d)` and `k` → `indices`
     `(q, min(k, g))` int32 of the nearest gallery rows, nearest first, and their `distances`
     `|x − y|`; equal distances are ordered by index. `rerank`: the same inputs → `indices` and
-    `distances` by `keras_reid.reranking.k_reciprocal` of all the queries together with the gallery,
-    or with a shortlist of it.
+    `distances` by a re-ranker, of all the queries together with the gallery, or with a shortlist of
+    it.
+
+    A row that is not finite is never found, is nobody's neighbour, and as a query finds nobody; no
+    other answer changes. Where nobody is left the index is -1 and the distance infinite.
 
     Args:
         directory, version: as in `export`.
         width: d.
-        k1, k2, lambda_value: of the re-ranking; they are part of the model.
+        reranking: a name in `keras_reid.reranking.IN_GRAPH`.
+        options: of the re-ranker, such as k1=20, k2=6, lambda_value=0.3 of k_reciprocal; they are
+            part of the model.
 
     Raises:
-        InputError: the version exists, the folder cannot be made, or numbers out of range.
+        InputError: the version exists, the folder cannot be made, an unknown re-ranker, or numbers
+            out of range.
     """
     if width < 1:
         raise InputError(f"embeddings have at least one number: received width={width}")
-    options: dict[str, Any] = {"k1": k1, "k2": k2, "lambda_value": lambda_value}
-    k_reciprocal(np.zeros((1, 1)), np.zeros((1, 1)), **options)  # refuses what is out of range
+    options = checked_reranker(reranking, options)
     signature = [
         tf.TensorSpec((None, width), tf.float32, name="query"),
         tf.TensorSpec((None, width), tf.float32, name="gallery"),
@@ -51,37 +59,68 @@ def export_ranker(
 
     @tf.function(input_signature=signature)
     def rank(query: tf.Tensor, gallery: tf.Tensor, k: tf.Tensor) -> dict[str, tf.Tensor]:
-        centre = tf.reduce_mean(gallery, axis=0)  # less is lost where products cancel
+        (query, no_query), (gallery, no_gallery) = map(_finite, (query, gallery))
+        present = tf.cast(~no_gallery, tf.float32)
+        # Less is lost where products cancel.
+        centre = tf.math.divide_no_nan(tf.reduce_sum(gallery, axis=0), tf.reduce_sum(present))
         x, y = query - centre, gallery - centre
         norms = tf.reduce_sum(x * x, axis=1)[:, None] + tf.reduce_sum(y * y, axis=1)
         squared = tf.maximum(norms - 2 * tf.matmul(x, y, transpose_b=True), 0)
-        indices = _first(squared, k)
+        nobody = no_query[:, None] | no_gallery
+        indices = _first(tf.where(nobody, np.inf, squared), k)
         difference = tf.gather(y, indices) - x[:, None]
         distances = tf.sqrt(tf.reduce_sum(difference * difference, axis=2))
+        distances = tf.where(tf.gather(nobody, indices, batch_dims=1), np.inf, distances)
         order = tf.argsort(distances, axis=1, stable=True)
-        return {
-            "indices": tf.gather(indices, order, batch_dims=1),
-            "distances": tf.gather(distances, order, batch_dims=1),
-        }
+        return _answer(*(tf.gather(x, order, batch_dims=1) for x in (indices, distances)))
 
     @tf.function(input_signature=signature)
     def rerank(query: tf.Tensor, gallery: tf.Tensor, k: tf.Tensor) -> dict[str, tf.Tensor]:
-        distances = k_reciprocal(query, gallery, **options)
+        distances = IN_GRAPH[reranking](query, gallery, **options)
         indices = _first(distances, k)
-        return {"indices": indices, "distances": tf.gather(distances, indices, batch_dims=1)}
+        return _answer(indices, tf.gather(distances, indices, batch_dims=1))
 
     signatures = {"serving_default": rank, "rank": rank, "rerank": rerank}
 
     def write(folder: Path) -> None:
         tf.saved_model.save(tf.Module(), str(folder), signatures=signatures)
-        about: dict[str, Any] = {"format": "saved_model", "embedding_width": width, **options}
-        (folder / FILE).write_text(json.dumps(about, indent=2) + "\n")
+        about = {"format": "saved_model", "embedding_width": width, "reranking": reranking}
+        (folder / FILE).write_text(json.dumps({**about, **options}, indent=2) + "\n")
         random = np.random.default_rng(0).standard_normal((32, width)).astype(np.float32)
         given = {"query": random[:2], "gallery": random, "k": np.array(10, np.int32)}
         requests = [(name, given) for name in ("rank", "rerank")]
         write_requests(folder, Path(directory).name, requests)
 
     return new_version(directory, version, write)
+
+
+def checked_reranker(reranking: str, options: dict[str, Any]) -> dict[str, Any]:
+    """All options of the re-ranker, the defaults too."""
+    if reranking not in IN_GRAPH:
+        raise InputError(
+            f"a re-ranker that can be exported is one of {', '.join(IN_GRAPH)}: received "
+            f"{reranking!r}"
+        )
+    taken = list(inspect.signature(IN_GRAPH[reranking]).parameters.values())[2:]
+    known = {parameter.name: parameter.default for parameter in taken}
+    if not options.keys() <= known.keys():
+        raise InputError(
+            f"{reranking} has the options {', '.join(known)}: received {', '.join(options)}"
+        )
+    two = np.eye(2, dtype=np.float32)
+    IN_GRAPH[reranking](two, two, **options)  # refuses what is out of range
+    return {**known, **options}
+
+
+def _finite(rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The rows with zeros for those that are not finite, and which these are."""
+    bad = ~tf.reduce_all(tf.math.is_finite(rows), axis=1)
+    return tf.where(bad[:, None], 0.0, rows), bad
+
+
+def _answer(indices: tf.Tensor, distances: tf.Tensor) -> dict[str, tf.Tensor]:
+    found = tf.math.is_finite(distances)
+    return {"indices": tf.where(found, indices, NOBODY), "distances": distances}
 
 
 def _first(distances: tf.Tensor, k: tf.Tensor) -> tf.Tensor:

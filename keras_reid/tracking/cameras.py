@@ -11,7 +11,6 @@ from keras_reid.errors import InputError
 from keras_reid.evaluation.rows import unit
 from keras_reid.gallery import Gallery
 
-
 SAME_LOOK = 1e-2  # of unit vectors; embeddings of one image differ by rounding only
 
 
