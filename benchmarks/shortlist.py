@@ -46,12 +46,12 @@ def main() -> None:
             flush=True,
         )
 
-    squared = evaluation.matrix(x[chosen], y)
+    plain = evaluation.matrix(x[chosen], y)
     start = time.perf_counter()
     whole = k_reciprocal(x, y).numpy()[chosen]
     each = 1000 * (time.perf_counter() - start) / len(x)
     print(f"{len(chosen)} of {len(x):,} queries, {len(y):,} gallery images, {x.shape[1]} numbers")
-    line("distances", squared, whole, 0)
+    line("distances", plain, whole, 0)
     line("whole", whole, whole, each)
     names = [str(i) for i in range(len(y))]
     with gallery.open("memory:") as people:
@@ -63,7 +63,7 @@ def main() -> None:
             start = time.perf_counter()
             found = people.search(x[chosen], length, **find)
             ms = 1000 * (time.perf_counter() - start) / len(chosen)
-            distances = squared.copy()
+            distances = plain.copy()
             for row, hits in zip(distances, found, strict=True):
                 row[[int(hit.image) for hit in hits]] = [hit.reranked - 100 for hit in hits]
             line(f"shortlist of {length:,}", distances, whole, ms)

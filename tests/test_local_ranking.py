@@ -123,9 +123,29 @@ def test_a_ranking_by_features_is_that_by_their_matrix(distance):
 def test_the_matrix_of_two_sets(distance):
     query, gallery = both(5), both(7, seed=1)
     expected = rows(query, gallery, distance)
+    if distance == "euclidean":
+        expected = np.sqrt(expected)
+    if distance == "cosine":
+        expected = expected / 2
     result = evaluation.matrix(query, gallery, distance)
     assert result.dtype == "float32"
     np.testing.assert_allclose(result, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("distance", ["euclidean", "cosine", "local", "global_local"])
+def test_a_threshold_of_pairs_means_the_same_to_the_matrix(distance):
+    query, gallery = both(5), both(7, seed=1)
+    labels = np.arange(5), np.arange(7)
+    d, same = evaluation.pairs((query, gallery), *labels, distance=distance, protocol="no-camera")
+    result = evaluation.matrix(query, gallery, distance)
+    np.testing.assert_array_equal(d, result.ravel())
+    np.testing.assert_array_equal(same, np.eye(5, 7, dtype=bool).ravel())
+
+
+def test_euclidean_and_cosine_by_hand():
+    x, y = np.array([[3.0, 4.0]]), np.array([[0.0, 0.0], [0.0, 2.0]])
+    np.testing.assert_allclose(evaluation.matrix(x, y), [[5, 13**0.5]], rtol=1e-6)
+    np.testing.assert_allclose(evaluation.matrix(x, y, "cosine"), [[1, 0.2]], rtol=1e-6)
 
 
 @pytest.mark.parametrize("distance", ["euclidean", "local", "global_local"])

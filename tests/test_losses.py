@@ -2,10 +2,10 @@
 
 import keras
 import numpy as np
+import oracle
 import pytest
 import tensorflow as tf
 
-import oracle
 from keras_reid import losses, mining
 from keras_reid.errors import InputError
 from keras_reid.losses import IdentityLoss, MetricLoss, TripletHardLoss, metric

@@ -248,12 +248,42 @@ def test_inside_a_tf_function_of_unknown_sizes_and_in_a_saved_model(tmp_path):
         np.testing.assert_allclose(result, oracle.k_reciprocal(query, gallery, 8, 3), atol=5e-6)
 
 
-def test_squared_distances_are_not_squared_again():
+def test_distances_are_squared_once():
     query, gallery = people()
     sets = ((query, None), (query, gallery), (gallery, None))
-    squared = [evaluation.matrix(*both) for both in sets]
-    result = reranking.k_reciprocal_from_distances(*squared, squared=True)
-    np.testing.assert_allclose(result, oracle.k_reciprocal(query, gallery), atol=1e-5)
+    distances = [evaluation.matrix(*both) for both in sets]
+    expected = oracle.k_reciprocal(query, gallery)
+    result = reranking.k_reciprocal_from_distances(*distances)
+    np.testing.assert_allclose(result, expected, atol=1e-5)
+    squares = [d * d for d in distances]
+    result = reranking.k_reciprocal_from_distances(*squares, squared=True)
+    np.testing.assert_allclose(result, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("distance", ["local", "global_local"])
+def test_global_local_is_reranked_as_it_is_and_local_by_its_square(distance):
+    random = np.random.default_rng(4)
+    labels = random.integers(5, size=6), random.integers(5, size=40)
+    query, gallery = (
+        {"embedding": random.normal(size=(n, 8)), "local": random.normal(size=(n, 3, 4))}
+        for n in (6, 40)
+    )
+    options = {"k1": 5, "k2": 2, "lambda_value": 0.3}
+    got = evaluation.rank(
+        (query, gallery),
+        *labels,
+        distance=distance,
+        protocol="no-camera",
+        reranking="k_reciprocal",
+        reranking_options=options,
+    )
+    sets = ((query, None), (query, gallery), (gallery, None))
+    qq, qg, gg = (evaluation.matrix(*both, distance).astype(np.float64) for both in sets)
+    whole = np.block([[qq, qg], [qg.T, gg]])
+    squares = whole if distance == "global_local" else whole**2
+    expected = oracle.k_reciprocal_of(squares, 6, 5, 2)
+    again = evaluation.rank(expected, *labels, protocol="no-camera")
+    assert got.mAP == pytest.approx(again.mAP, abs=1e-9)
 
 
 def test_distances_that_are_not_euclidean():
@@ -466,7 +496,7 @@ def in_graph(name, **options):
 def test_all_but_diffusion_run_in_a_graph():
     assert {*reranking.IN_GRAPH} == {*reranking.RERANKERS} - {"diffusion"}
     query, gallery = people(3, 20, d=8)
-    with pytest.raises(InputError, match="outside of a tf.function"):
+    with pytest.raises(InputError, match=r"outside of a tf\.function"):
         tf.function(reranking.diffusion, autograph=False)(query, gallery)
 
 

@@ -1,4 +1,4 @@
-"""What is saved loads elsewhere: models in a fresh process, losses with functions of the package."""
+"""What is saved loads elsewhere: models in a fresh process, losses with the package's functions."""
 
 import subprocess
 import sys

@@ -5,6 +5,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import oracle_enhance
+import oracle_reranking
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -409,7 +410,12 @@ def test_tracklets_are_ranked_as_mars_and_re_ranked():
     assert result.protocol.valid_queries == 12
     assert result.mAP > 0.9
     qq, gg = (evaluation.set_distances(s, None, "mean_min") for s in (query, sets))
-    squares = [m**2 for m in (qq, distances, gg)]
-    again = reranking.k_reciprocal_from_distances(*squares, k1=4, k2=2).numpy()
+    again = reranking.k_reciprocal_from_distances(qq, distances, gg, k1=4, k2=2).numpy()
+    by_name = evaluation.reranked_set_distances(query, sets, "mean_min", k1=4, k2=2)
+    np.testing.assert_array_equal(by_name, again)
+    whole = np.block([[qq, distances], [distances.T, gg]]).astype(np.float64) ** 2
+    np.fill_diagonal(whole, 0)
+    expected = oracle_reranking.k_reciprocal_of(whole, len(query), 4, 2)
+    np.testing.assert_allclose(again, expected, atol=1e-5)
     reranked = evaluation.rank(again, ids[rows], ids, cams[rows], cams, protocol="mars")
     assert reranked.mAP >= result.mAP

@@ -24,7 +24,7 @@ from keras_reid.cli.shared import (
 from keras_reid.errors import InputError
 from keras_reid.evaluation import StoredFeatures
 from keras_reid.evaluation.ranking import TIES
-from keras_reid.reranking import RERANKERS, k_reciprocal_from_distances
+from keras_reid.reranking import RERANKERS
 from keras_reid.training.runs import Run
 
 flags.DEFINE_string("saved_model", None, "An exported export/NAME/VERSION folder instead.")
@@ -39,9 +39,9 @@ flags.DEFINE_string("out", None, "Write the scores to this new JSON file, too.")
 flags.DEFINE_enum(
     "distance",
     "global",
-    ["global", "local", "global_local", "visible"],
-    "What is compared: embeddings, aligned stripes, or both (DMLI, the sum of the two); of a model "
-    "with pose also the parts that both images show.",
+    ["global", "cosine", "local", "global_local", "visible"],
+    "What is compared: embeddings by Euclidean distance or cosine, aligned stripes, or both (DMLI, "
+    "the sum of the two); of a model with pose also the parts that both images show.",
 )
 flags.DEFINE_enum(
     "local",
@@ -87,6 +87,9 @@ flags.DEFINE_enum(
 flags.DEFINE_bool("camera_pairs", False, "Also score each pair of cameras.")
 flags.DEFINE_integer("repeats", 10, "Of protocols that draw: cuhk03-classic, viper.", 1)
 flags.DEFINE_integer("draw_seed", 0, "Of protocols that draw.")
+
+
+OF_EMBEDDINGS = ("global", "cosine")
 
 
 def main(argv: list[str]) -> None:
@@ -202,7 +205,7 @@ def _chosen(features: dict[str, Any]) -> Any:
     """What `evaluation.rank` is to compare."""
     if "frames" in features:
         return features["frames"]
-    if FLAGS.distance == "global" and "embedding" in features:
+    if FLAGS.distance in OF_EMBEDDINGS and "embedding" in features:
         return features["embedding"]
     return features
 
@@ -228,7 +231,7 @@ def _check_choices() -> None:
         "tracklets are compared by embeddings: leave --distance, --attributes, --save_features and "
         "--attribute_filter out": (
             FLAGS.tracklets
-            and bool(FLAGS.distance != "global" or attributes or FLAGS.save_features)
+            and bool(FLAGS.distance not in OF_EMBEDDINGS or attributes or FLAGS.save_features)
         ),
         "frames are re-ranked by k_reciprocal alone": (
             frames and FLAGS.rerank not in ("none", "k_reciprocal")
@@ -245,16 +248,9 @@ def _check_choices() -> None:
 
 def _of_sets(query: Any, gallery: Any, options: dict[str, float]) -> np.ndarray:
     """Distances between the frames of tracklets, re-ranked if asked."""
-    kind = FLAGS.set_distance
-    across = evaluation.set_distances(query, gallery, kind)
     if FLAGS.rerank == "none":
-        return across
-    own = (evaluation.set_distances(side, None, kind) for side in (query, gallery))
-    qq, gg = own
-    for square in (qq, gg):
-        np.fill_diagonal(square, 0)  # the mean distance of a set to itself is not 0
-    squares = (matrix**2 for matrix in (qq, across, gg))
-    return k_reciprocal_from_distances(*squares, **options).numpy()  # type: ignore[arg-type]
+        return evaluation.set_distances(query, gallery, FLAGS.set_distance)
+    return evaluation.reranked_set_distances(query, gallery, FLAGS.set_distance, **options)
 
 
 def _told(query: StoredFeatures, gallery: StoredFeatures) -> list[np.ndarray]:

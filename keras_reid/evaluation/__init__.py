@@ -13,7 +13,7 @@ from keras_reid.evaluation.files import StoredFeatures, load_features, save_feat
 from keras_reid.evaluation.open_set import OpenSetResult, open_set
 from keras_reid.evaluation.ranking import rank
 from keras_reid.evaluation.result import QueryScores, RankingProtocol, RankingResult
-from keras_reid.evaluation.sets import SET_DISTANCES, set_distances
+from keras_reid.evaluation.sets import SET_DISTANCES, reranked_set_distances, set_distances
 from keras_reid.evaluation.threshold import Threshold
 from keras_reid.evaluation.verification import VerificationResult, pairs, verify
 
@@ -38,6 +38,7 @@ __all__ = [
     "pairs",
     "prefilter",
     "rank",
+    "reranked_set_distances",
     "save_features",
     "set_distances",
     "told",

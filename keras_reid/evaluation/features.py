@@ -13,6 +13,10 @@ from keras_reid.evaluation.rows import DistanceRows, FeatureRows, MatrixRows, un
 
 FEATURE_DISTANCES = ("euclidean", "cosine", "local", "global_local", "visible")
 
+# `|x − y|²` and something added by definition, so that re-ranking, which works on squares, takes
+# them as they are (AlignedReID++).
+SQUARED = ("global_local",)
+
 BLOCK_ELEMENTS = 2**22  # 16 MiB of float32 distances at a time
 
 # Of one set of images: (n, d), (n, s, d), or a mapping: embedding and local, or global, parts and
@@ -55,7 +59,8 @@ def distance_rows(
         )
     sets = ((distances[0], None), distances, (distances[1], None))
     qq, qg, gg = (matrix(query, gallery, distance) for query, gallery in sets)
-    return MatrixRows(k_reciprocal_from_distances(qq, qg, gg, **options).numpy(), distance)
+    reranked = k_reciprocal_from_distances(qq, qg, gg, squared=distance in SQUARED, **options)
+    return MatrixRows(reranked.numpy(), distance)
 
 
 def _check_reranker(name: str, options: Mapping[str, Any]) -> None:
@@ -126,17 +131,15 @@ def matrix(
         query, gallery: features as in `rank`; gallery None compares the images of one set with each
             other. The diagonal is then 0 by force, for the aligned distance of an image to itself
             is not: others could come before the image itself, which re-ranking rules out.
-        distance: as in `rank`; "euclidean" and "cosine" give `|x − y|²`, of features as they are
-            and of unit length, which rank as their roots do.
+        distance: as in `rank`; "euclidean" is `|x − y|` and "cosine" `1 − cos`, as for `pairs`.
 
     Raises:
         InputError: as `rank`.
     """
-    source = distance_rows((query, query if gallery is None else gallery), distance)
-    result = np.empty(source.shape, np.float32)
-    step = max(1, BLOCK_ELEMENTS // max(1, source.shape[1]))
-    for start in range(0, len(result), step):
-        result[start : start + step] = source.rows(start, start + step)
+    shape, blocks = scaled_rows((query, query if gallery is None else gallery), distance)
+    result = np.empty(shape, np.float32)
+    for start, rows in blocks:
+        result[start : start + len(rows)] = rows
     if gallery is None:
         np.fill_diagonal(result, 0)
     return result
@@ -145,9 +148,10 @@ def matrix(
 def scaled_rows(
     distances: np.ndarray | tuple[Features, Features], distance: str | None
 ) -> tuple[tuple[int, int], Iterator[tuple[int, np.ndarray]]]:
-    """The shape, and blocks of rows with their start, on a scale that a threshold can be put on.
+    """The shape, and blocks of rows with their start, of distances as their names say.
 
-    `|x − y|` and `1 − cos`, where a ranking has `|x − y|²` of the features or of unit vectors.
+    `|x − y|` and `1 − cos`, where a ranking, which looks at the order alone, has `|x − y|²` of the
+    features or of unit vectors.
     """
     source = distance_rows(distances, distance)
     scales: dict[str, Callable[[np.ndarray], np.ndarray]] = {

@@ -1,6 +1,7 @@
 """Distances between sets of features: tracklets frame by frame."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -85,6 +86,30 @@ def set_distances(
         result[i] = SET_DISTANCES[kind](d, starts, sizes)
         first += size
     return result
+
+
+def reranked_set_distances(
+    query: Sequence[np.ndarray],
+    gallery: Sequence[np.ndarray],
+    kind: str = "mean_min",
+    **options: Any,
+) -> np.ndarray:
+    """`reranking.k_reciprocal_from_distances` of set distances: float32 (q, g).
+
+    Args:
+        query, gallery, kind: as in `set_distances`.
+        options: k1, k2 and lambda_value.
+
+    Raises:
+        InputError: as `set_distances`, or numbers out of range.
+    """
+    from keras_reid.reranking import k_reciprocal_from_distances
+
+    # The mean distance of a set to itself is not 0, but nothing looks at the diagonals.
+    qq, qg, gg = (
+        set_distances(*sides, kind) for sides in ((query, None), (query, gallery), (gallery, None))
+    )
+    return k_reciprocal_from_distances(qq, qg, gg, **options).numpy()
 
 
 def _joined(sets: Sequence[np.ndarray], split: str) -> tuple[np.ndarray, np.ndarray]:

@@ -15,7 +15,6 @@ from keras_reid.serving.contract import FILE
 from keras_reid.serving.saved_model import write_requests
 from keras_reid.serving.versions import new_version
 
-
 NOBODY = -1  # the index where there is no more finite row
 
 
