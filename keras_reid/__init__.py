@@ -1,6 +1,6 @@
 """Person re-identification for Keras and TensorFlow.
 
-`import keras_reid` registers its layers, losses, distances and miners with Keras, and where
+`import keras_reid` registers its models, layers, losses, distances and miners with Keras, and where
 TensorFlow is the back end its learners too, so that models saved with them load. Its other parts
 are imported when they are first used, and the losses run under any back end without TensorFlow.
 """
@@ -10,7 +10,7 @@ from types import ModuleType
 
 import keras
 
-from keras_reid import layers, losses
+from keras_reid import layers, losses, outputs  # noqa: F401
 from keras_reid.version import __version__
 
 if keras.backend.backend() == "tensorflow":

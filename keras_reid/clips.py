@@ -13,6 +13,7 @@ from keras_reid.heads import NECKS, linear
 from keras_reid.layers import ClipsToFrames, FramesToClips
 from keras_reid.layers.pooling import POOLINGS
 from keras_reid.layers.temporal import TEMPORAL
+from keras_reid.outputs import NamedOutputs
 
 
 def build_tracklet(
@@ -70,7 +71,7 @@ def build_tracklet(
     outputs = {"features": features, "embedding": NECKS[neck](features)}
     if num_identities is not None:
         outputs["logits"] = linear(outputs["embedding"], num_identities)
-    return keras.Model({"clips": clips, "mask": mask}, outputs, name="tracklet_embedder")
+    return NamedOutputs({"clips": clips, "mask": mask}, outputs, name="tracklet_embedder")
 
 
 def takes_clips(model: keras.Model) -> bool:

@@ -13,6 +13,7 @@ from keras_reid.errors import InputError
 from keras_reid.heads import CLASSIFIERS, NECKS, Head, inputs_of, needed
 from keras_reid.layers import Centres, StripePooling
 from keras_reid.layers.pooling import POOLINGS
+from keras_reid.outputs import NamedOutputs
 from keras_reid.skeletons import KEYPOINTS, skeleton_of
 from keras_reid.verifier import build_pair_verifier, pair_distances
 
@@ -21,6 +22,7 @@ __all__ = [
     "NECKS",
     "POOLINGS",
     "Embedder",
+    "NamedOutputs",
     "build",
     "build_pair_verifier",
     "build_tracklet",
@@ -114,7 +116,7 @@ def build(
             outputs["logits"] = CLASSIFIERS[classifier](outputs["embedding"], num_identities)
     if centres and num_identities is not None:
         outputs["centres"] = Centres(num_identities, name="centres")(features)
-    return keras.Model(images if len(inputs) == 1 else inputs, outputs, name="embedder")
+    return NamedOutputs(images if len(inputs) == 1 else inputs, outputs, name="embedder")
 
 
 def _outputs_of(
@@ -197,11 +199,21 @@ def ensemble(members: Sequence[keras.Model]) -> keras.Model:
 
 def embedder(model: keras.Model, name: str | None = None) -> keras.Model:
     """The part of a model that is needed at test time: images → `embedding` `(b, d)`."""
+    model = _functional(model)
     return keras.Model(model.input, _output(model, "embedding"), name=name or model.name)
+
+
+def _functional(model: keras.Model) -> keras.Model:
+    """A sequential model as the functional one that it is."""
+    if not isinstance(model, keras.Sequential) or not model.built:
+        return model
+    return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
 
 
 def _output(model: keras.Model, name: str) -> Any:
     outputs = getattr(model, "output", None)
+    if name == "embedding" and isinstance(outputs, keras.KerasTensor) and len(outputs.shape) == 2:
+        return outputs  # of a model that does nothing else
     if not isinstance(outputs, dict) or name not in outputs:
         remedy = {
             "embedding": "make it with keras_reid.models.build",
@@ -210,7 +222,8 @@ def _output(model: keras.Model, name: str) -> Any:
             "attribute_probabilities": "train one with --recipe=attributes",
         }
         raise InputError(
-            f"an embedder has an output named {name!r}: received a model with "
+            f"an embedder has an output named {name!r}, or one output (b, d) that is the "
+            f"embedding: received a model with "
             f"{sorted(outputs) if isinstance(outputs, dict) else 'unnamed'} outputs; "
             + remedy.get(name, "train one with --recipe=pose")
         )
@@ -225,6 +238,7 @@ def outputs_at_test(
     Raises:
         InputError: a model without these outputs.
     """
+    model = _functional(model)
     names = ("embedding", *(["local"] if local else []), *also)
     return keras.Model(model.input, {name: _output(model, name) for name in names})
 
@@ -292,7 +306,8 @@ class Embedder:
     """L2-normalised float32 embeddings `(n, d)` of batches of uint8 images `(b, h, w, 3)`.
 
     Args:
-        model: a model of `build`; later changes of its weights are seen.
+        model: a model of `build`, or any functional or sequential one that has a single output
+            (b, d); later changes of its weights are seen.
         flip: see `unit_outputs`.
         local: yield the dict of `embedding` and `local`, both of length 1.
         also: further outputs in the dict, see `unit_outputs`.
@@ -310,8 +325,10 @@ class Embedder:
     ) -> None:
         import tensorflow as tf
 
+        model = _functional(model)
         self.image_size = image_size(model)
         specs = keras.tree.map_structure(lambda x: tf.TensorSpec(x.shape, x.dtype), model.input)
+        self._dtypes = keras.tree.map_structure(lambda x: x.dtype, model.input)
         self._local = local or bool(also)
         unit = unit_outputs(outputs_at_test(model, local, also), flip)
         self._step = tf.function(unit, input_signature=[specs])
@@ -322,8 +339,14 @@ class Embedder:
         Returns:
             `(n, d)`, or with `local` or `also` the dict of `embedding` `(n, d)` and the others.
         """
-        parts = [{k: v.numpy() for k, v in self._step(inputs).items()} for inputs in batches]
+        parts = [{k: v.numpy() for k, v in self._embed(inputs).items()} for inputs in batches]
         return joined(parts, self._local)
+
+    def _embed(self, inputs: Any) -> dict[str, Any]:
+        """A batch, of which the pixels may have another type than the model takes."""
+        if not isinstance(inputs, Mapping):
+            inputs = keras.ops.cast(inputs, self._dtypes)
+        return self._step(inputs)
 
 
 def joined(parts: Sequence[Mapping[str, np.ndarray]], local: bool) -> Any:

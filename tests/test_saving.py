@@ -13,7 +13,7 @@ from keras_reid import distances, losses, mining, models
 
 PACKAGE = Path(keras_reid.__file__).parent
 # Parts of these stand in other rooms.
-HELPERS = {"cli", "clips", "replicas", "skeletons", "verifier", "version"}
+HELPERS = {"cli", "clips", "outputs", "replicas", "skeletons", "verifier", "version"}
 
 
 def python(code: str) -> subprocess.CompletedProcess[str]:

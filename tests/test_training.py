@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from keras_reid import data, heads, losses, models
 from keras_reid.errors import InputError
+from keras_reid.losses import TripletHardLoss
 from keras_reid.training import fitting, recipes, runs
 from keras_reid.training.callbacks import (
     Backup,
@@ -724,3 +725,150 @@ def test_seeds_go_on_after_a_backup(tmp_path) -> None:
 def test_unknown_recipe() -> None:
     with pytest.raises(InputError, match=r"bot, classification, .*: received 'bott'"):
         recipes.get("bott")
+
+
+# --- Sample weights, metrics, and models in a plain compile
+
+
+def weighted(learner, weights):
+    images, labels = batch()
+    return learner.train_on_batch(images, labels, weights, return_dict=True)
+
+
+def test_sample_weights_weigh_what_an_image_costs() -> None:
+    keras.utils.set_random_seed(1)
+    trained = learner()
+    trained.compile(optimizer=keras.optimizers.SGD(0.0))
+    images, labels = batch()
+    count = len(labels["identity"])
+    weights = np.linspace(0, 2, count).astype("float32")
+    logs = trained.test_on_batch(images, labels, weights, return_dict=True)
+    outputs = trained.model(images, training=False)
+    for term in trained.objective.terms:
+        term.loss.reduction = None
+        each = term.loss(labels[term.label], outputs[term.output]).numpy()
+        assert logs[term.name] == pytest.approx((weights * each).mean(), rel=1e-5)
+    with pytest.raises(InputError, match="one number"):
+        trained.train_step((images, labels, {"identity": weights}))
+
+
+def test_what_has_weight_zero_trains_nothing() -> None:
+    keras.utils.set_random_seed(1)
+    trained = Learner(
+        models.build("tiny", 4, SIZE, weights="none"),
+        Objective(Term("identity", losses.IdentityLoss(), "logits")),
+    )
+    trained.compile(optimizer=keras.optimizers.SGD(1.0))
+    before = [v.numpy() for v in trained.model.trainable_variables]
+    images, labels = batch()
+    trained.train_on_batch(images, labels, np.zeros(len(labels["identity"]), "float32"))
+    for variable, value in zip(trained.model.trainable_variables, before, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), value)
+
+
+def test_a_learner_measures_metrics_of_outputs_and_refuses_losses(tmp_path) -> None:
+    keras.utils.set_random_seed(1)
+    trained = learner()
+    metric = keras.metrics.SparseTopKCategoricalAccuracy(2, name="top2")
+    trained.compile("sgd", metrics={"logits": ["accuracy", metric]})
+    images, labels = batch()
+    logs = trained.test_on_batch(images, labels, return_dict=True)
+    logits = trained.model(images, training=False)["logits"].numpy()
+    right = (logits.argmax(axis=1) == np.asarray(labels["identity"])).mean()
+    assert logs["logits_accuracy"] == pytest.approx(right)
+    assert logs["logits_top2"] >= logs["logits_accuracy"]
+    assert {"loss", "identity", "triplet_active"} <= {*logs}
+    batches = tf.data.Dataset.from_tensors((images, labels)).repeat(3)
+    history = trained.fit(batches, verbose=0, shuffle=False).history
+    assert 0 <= history["logits_accuracy"][0] <= 1
+    trained.save(tmp_path / "learner.keras")
+    again = keras.saving.load_model(tmp_path / "learner.keras")
+    assert "logits_top2" in again.test_on_batch(images, labels, return_dict=True)
+    for options, message in (
+        ({"loss": "mse"}, "trained for its objective: received loss"),
+        ({"loss_weights": [1]}, "received loss_weights"),
+        ({"weighted_metrics": ["mse"]}, "not weighted"),
+        ({"metrics": ["accuracy"]}, "metrics are of outputs by name"),
+        ({"metrics": {"logits": "nonsense"}}, "a name that Keras knows: received 'nonsense'"),
+    ):
+        with pytest.raises(InputError, match=message):
+            trained.compile("sgd", **options)
+    with pytest.raises(InputError, match="received loss"):
+        trained.compile("sgd", "mse")
+    trained.compile("sgd", metrics={"nothing": "accuracy"}, run_eagerly=True)
+    with pytest.raises(InputError, match="a metric of 'nothing'"):
+        trained.train_on_batch(images, labels)
+
+
+def plain_model() -> keras.Model:
+    """What a user builds without us: two outputs of one network."""
+    pixels = keras.Input((*SIZE, 3))
+    features = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(8, 3, 2)(pixels))
+    features = keras.layers.Dense(6, name="features")(features)
+    logits = keras.layers.Dense(4, name="logits")(features)
+    return keras.Model(pixels, {"features": features, "logits": logits})
+
+
+@pytest.mark.parametrize("form", ["dict", "one", "list"])
+def test_collapse_in_a_plain_fit_of_several_outputs_is_warned_of(caplog, form) -> None:
+    model = plain_model()
+    triplet, identity = TripletHardLoss(margin=0.3), losses.IdentityLoss()
+    compiled = {
+        "dict": {"features": triplet, "logits": identity},
+        "one": {"features": triplet},
+        "list": [triplet, identity],
+    }[form]
+    if form == "list":
+        model = keras.Model(model.input, [*model.output.values()])
+    if form == "one":
+        model = keras.Model(model.input, {"features": model.output["features"]})
+    model.compile(keras.optimizers.SGD(0.0), loss=compiled)
+    x = np.ones((12, *SIZE, 3), "float32")  # all images are equal, and so all embeddings
+    y = np.repeat(np.arange(4), 3)
+    labels = [y, y] if form == "list" else dict.fromkeys(compiled, y)
+    model.fit(x, labels, batch_size=12, verbose=0, callbacks=[CollapseMonitor(4, 3)])
+    assert any("the model has collapsed" in record.getMessage() for record in caplog.records)
+
+
+def test_a_model_of_build_trains_in_a_plain_compile(tmp_path) -> None:
+    keras.utils.set_random_seed(0)
+    model = models.build("tiny", 4, SIZE, weights="none")
+    images, labels = batch()
+    for chosen in ({"features": TripletHardLoss(), "logits": losses.IdentityLoss()}, None):
+        model.compile(
+            "sgd",
+            loss=chosen or {"logits": losses.IdentityLoss()},
+            metrics={"logits": "accuracy"},
+        )
+        for given in (labels, {"features": labels["identity"], "logits": labels["identity"]}):
+            logs = model.train_on_batch(images, given, return_dict=True)
+            assert 0 <= logs["logits_accuracy"] <= 1
+            assert np.isfinite(logs["loss"])
+    outputs = model(images, training=False)
+    expected = losses.IdentityLoss()(labels["identity"], outputs["logits"])
+    logs = model.test_on_batch(images, labels, return_dict=True)
+    assert logs["loss"] == pytest.approx(float(expected), rel=1e-5)
+    model.save(tmp_path / "m.keras")
+    again = keras.saving.load_model(tmp_path / "m.keras")
+    assert again.test_on_batch(images, labels, return_dict=True) == pytest.approx(logs, rel=1e-5)
+
+
+def test_retrieval_is_scored_of_a_model_with_one_tensor(pedestrians) -> None:
+    dataset = data.load("market1501", pedestrians)
+    model = keras.Sequential(
+        [
+            keras.Input((*SIZE, 3)),  # float pixels
+            keras.layers.Conv2D(8, 3, 2, activation="relu"),
+            keras.layers.GlobalAveragePooling2D(),
+        ]
+    )
+    model.compile("adam", loss=TripletHardLoss(0.3))
+    scored = RetrievalEvaluation(dataset.query, dataset.gallery)
+    batches = data.pk_batches(dataset.train, 4, 2, SIZE).map(lambda x, y: (x, y["identity"]))
+    options = {"steps_per_epoch": 2, "verbose": 0, "shuffle": False}
+    history = model.fit(batches, callbacks=[scored], **options).history
+    assert 0 < history["val_mAP"][0] <= 1
+    assert history["val_rank1"][0] == scored.score(model).rank(1)
+    maps = keras.Sequential([keras.Input((*SIZE, 3)), keras.layers.Conv2D(8, 3, 2)])
+    with pytest.raises(InputError, match=r"one output \(b, d\) that is the embedding"):
+        scored.score(maps)

@@ -19,8 +19,7 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string(
     "dataset",
     None,
-    "synthetic, market1501, dukemtmc-reid, msmt17, cuhk03, viper, prid2011, csv or folder; for "
-    "tracklets also mars, dukemtmc-videoreid, ilids-vid and prid2011-video.",
+    f"One of {', '.join(data.DATASETS)}; those from mars on are tracklets.",
 )
 flags.DEFINE_string("data_dir", None, "The folder, or for csv the file, that holds the data set.")
 flags.DEFINE_string(
@@ -68,6 +67,8 @@ def command(main: Callable[[list[str]], None], words: bool = False) -> Callable[
             print(f"error: flags begin with --: received {argv[1:]}", file=sys.stderr)
             sys.exit(2)
         try:
+            if FLAGS.dataset is not None:
+                data.check_dataset(FLAGS.dataset)
             main(argv)
         except InputError as error:
             print(f"error: {error}", file=sys.stderr)
@@ -117,7 +118,7 @@ def progress(what: str) -> Callable[[int, int], None]:
 def numbers_by_name(flag: str) -> dict[str, float]:
     """`["k1=20", "alpha=3.0"]`, the value of a flag, as numbers by name."""
     options = {}
-    for text in FLAGS[flag].value:
+    for text in FLAGS[flag].value or []:
         name, _, number = text.partition("=")
         try:
             options[name] = int(number) if number.lstrip("-").isdigit() else float(number)

@@ -26,10 +26,18 @@ from keras_reid.data.tracklets import (
     tracklet_dataset,
     tracklets,
 )
-from keras_reid.data.videos import cut_tracklets, frame_rate, load_tracklets, video_frames
+from keras_reid.data.videos import (
+    DATASETS,
+    check_dataset,
+    cut_tracklets,
+    frame_rate,
+    load_tracklets,
+    video_frames,
+)
 from keras_reid.data.writing import write
 
 __all__ = [
+    "DATASETS",
     "SUFFIXES",
     "AttributeSchema",
     "AttributeTable",
@@ -42,6 +50,7 @@ __all__ = [
     "Tracklets",
     "annotated",
     "check",
+    "check_dataset",
     "clip_batches",
     "cut_tracklets",
     "decodable",

@@ -11,7 +11,7 @@ from PIL import Image
 
 from keras_reid.data.layouts import SUFFIXES, entries, image_files, level
 from keras_reid.data.mot import Boxes, read_mot
-from keras_reid.data.readers import JUNK, PRID2011_SHARED_PERSONS, load, matlab
+from keras_reid.data.readers import JUNK, PRID2011_SHARED_PERSONS, READERS, load, matlab
 from keras_reid.data.tracklets import TrackletDataset, Tracklets, tracklet_dataset
 from keras_reid.data.writing import appearing
 from keras_reid.errors import InputError
@@ -189,6 +189,15 @@ TRACKLET_READERS: dict[str, Callable[..., TrackletDataset]] = {
 }
 
 
+DATASETS = (*READERS, *TRACKLET_READERS)  # all names, of images and of tracklets
+
+
+def check_dataset(name: str) -> None:
+    """Refuses a name that neither `load` nor `load_tracklets` knows."""
+    if name not in DATASETS:
+        raise InputError(f"a data set is one of {', '.join(DATASETS)}: received {name!r}")
+
+
 def video_frames(video: str | os.PathLike[str]) -> Iterator[np.ndarray]:
     """The frames of a video file, or of a folder of images by name, as uint8 RGB (h, w, 3).
 
@@ -303,4 +312,13 @@ def cut(image: np.ndarray, box: np.ndarray) -> np.ndarray | None:
     return image[top:bottom, left:right] if right > left and bottom > top else None
 
 
-__all__ = ["Boxes", "cut", "cut_tracklets", "frame_rate", "load_tracklets", "video_frames"]
+__all__ = [
+    "DATASETS",
+    "Boxes",
+    "check_dataset",
+    "cut",
+    "cut_tracklets",
+    "frame_rate",
+    "load_tracklets",
+    "video_frames",
+]

@@ -106,9 +106,8 @@ def reranked_set_distances(
     from keras_reid.reranking import k_reciprocal_from_distances
 
     # The mean distance of a set to itself is not 0, but nothing looks at the diagonals.
-    qq, qg, gg = (
-        set_distances(*sides, kind) for sides in ((query, None), (query, gallery), (gallery, None))
-    )
+    qq, gg = (set_distances(side, None, kind) for side in (query, gallery))
+    qg = set_distances(query, gallery, kind)
     return k_reciprocal_from_distances(qq, qg, gg, **options).numpy()
 
 

@@ -35,8 +35,8 @@ def lists(index: tf.Tensor, value: tf.Tensor, columns: Any) -> Matrix:
     column, value = (tf.gather(both, order, batch_dims=1) for both in (index, value))
     count, width = tf.unstack(tf.shape(index))
     row = tf.repeat(tf.range(count), width)
-    flat = (tf.reshape(both, [-1]) for both in (column, value))
-    return matrix(row, *flat, tf.stack([count, columns]))
+    shape = tf.stack([count, columns])
+    return matrix(row, tf.reshape(column, [-1]), tf.reshape(value, [-1]), shape)
 
 
 def whole(a: Rows, columns: Any) -> Matrix:

@@ -12,6 +12,7 @@ from keras_reid.training.fitting import fit
 from keras_reid.training.learner import Learner
 from keras_reid.training.mutual import MutualLearner
 from keras_reid.training.objective import Objective, Term, imitate
+from keras_reid.training.output_metrics import OutputMetrics
 from keras_reid.training.recipes import RECIPES, Recipe
 from keras_reid.training.runs import Run
 from keras_reid.training.schedules import WarmUp, schedule
@@ -25,6 +26,7 @@ __all__ = [
     "Learner",
     "MutualLearner",
     "Objective",
+    "OutputMetrics",
     "Recipe",
     "RetrievalEvaluation",
     "Run",

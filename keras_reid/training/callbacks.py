@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +146,10 @@ class CollapseMonitor(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         logs = logs or {}
         for name, value in self.collapsed.items():
-            at_value = abs(logs[name] - value) <= self.tolerance * value
+            if name not in logs and "loss" not in logs:
+                continue
+            seen = logs[name if name in logs else "loss"]  # Keras calls the loss of one output so
+            at_value = abs(seen - value) <= self.tolerance * value
             self.epochs[name] = self.epochs[name] + 1 if at_value and value > 0 else 0
             if self.epochs[name] == self.patience:
                 logging.warning(
@@ -155,14 +158,22 @@ class CollapseMonitor(keras.callbacks.Callback):
                     "the learning rate or warm it up for longer, compare unsquared distances, or "
                     "use the soft margin (margin=None)",
                     name,
-                    logs[name],
+                    seen,
                     epoch + 1,
                     value,
                 )
 
     def _losses(self) -> dict[str, MetricLoss]:
-        """The metric losses of a learner, or of a model compiled with one, by name in logs."""
-        named = getattr(self.model, "metric_losses", {"loss": getattr(self.model, "loss", None)})
+        """The metric losses of a learner, or of a model compiled with some, by name in logs."""
+        given = getattr(self.model, "loss", None)
+        if isinstance(given, Mapping):
+            plain = {f"{output}_loss": loss for output, loss in given.items()}
+        elif isinstance(given, Sequence):
+            names = getattr(self.model, "output_names", [])
+            plain = {f"{output}_loss": loss for output, loss in zip(names, given, strict=False)}
+        else:
+            plain = {"loss": given}
+        named = getattr(self.model, "metric_losses", plain)
         return {name: loss for name, loss in named.items() if isinstance(loss, MetricLoss)}
 
 

@@ -6,8 +6,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_reid.errors import InputError
 from keras_reid.losses import FACTS, MetricLoss
 from keras_reid.training.objective import Objective
+from keras_reid.training.output_metrics import Given, OutputMetrics, refuse_losses
 
 Optimized = list[tuple[keras.optimizers.Optimizer, list[Any]]]
 
@@ -36,9 +38,10 @@ class Learner(Resumable):
     """`model` trained for `objective` by `compile(optimizer)` and `fit(batches)`.
 
     Batches are `(images, labels)` with a dict of labels, as `keras_reid.data.pk_batches` yields
-    them. The history has `loss` (the weighted sum), one entry for each term of the objective and,
-    of a term NAME with a metric loss, what `MetricLoss.explain` says: `NAME_active`,
-    `NAME_positive`, `NAME_negative` and `NAME_norm`.
+    them, or `(images, labels, sample_weight)` with a weight `(b,)` for each image, by which every
+    term multiplies what the image costs. The history has `loss` (the weighted sum), one entry for
+    each term of the objective and, of a term NAME with a metric loss, what `MetricLoss.explain`
+    says: `NAME_active`, `NAME_positive`, `NAME_negative` and `NAME_norm`.
     The trained model is `learner.model`; it needs nothing of this class.
 
     Args:
@@ -51,11 +54,30 @@ class Learner(Resumable):
         self.model = model
         self.objective = objective
         self.trackers = {name: keras.metrics.Mean(name=name) for name in logged(objective)}
+        self.output_metrics = OutputMetrics(None, objective)
         self.built = True
+
+    def compile(
+        self, optimizer: Any = "adam", loss: None = None, *, metrics: Given = None, **options: Any
+    ) -> None:
+        """As `keras.Model.compile`, but that the objective stands for the losses.
+
+        Args:
+            optimizer: of the model's weights.
+            metrics: by the names of outputs, such as `{"logits": "accuracy"}`; see
+                `keras_reid.training.OutputMetrics`.
+            options: run_eagerly, jit_compile, steps_per_execution or auto_scale_loss.
+
+        Raises:
+            InputError: losses, or metrics that do not say of which output they are.
+        """
+        refuse_losses({**options, "loss": loss})
+        self.output_metrics = OutputMetrics(metrics, self.objective)
+        super().compile(optimizer=optimizer, **options)
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
-        return list(self.trackers.values())
+        return [*self.trackers.values(), *self.output_metrics.all]
 
     @property
     def metric_losses(self) -> dict[str, MetricLoss]:
@@ -71,21 +93,21 @@ class Learner(Resumable):
         return self.model(images, training=training)
 
     def train_step(self, data: Any) -> dict[str, Any]:
-        images, labels = keras.utils.unpack_x_y_sample_weight(data)[:2]
+        images, labels, weights = unpacked(data)
         with tf.GradientTape() as tape:
             outputs = self.model(images, training=True)
-            values = self.objective(labels, outputs)
+            values = self.objective(labels, outputs, weights)
             loss = self.objective.total(values) + penalties(self.model)
             scaled = self.optimizer.scale_loss(loss)
         descend(self.optimizer, tape, scaled, self.model)
-        return self._track(loss, values, self.objective.explain(labels, outputs))
+        return self._track(loss, values, labels, outputs)
 
     def test_step(self, data: Any) -> dict[str, Any]:
-        images, labels = keras.utils.unpack_x_y_sample_weight(data)[:2]
+        images, labels, weights = unpacked(data)
         outputs = self.model(images, training=False)
-        values = self.objective(labels, outputs)
+        values = self.objective(labels, outputs, weights)
         loss = self.objective.total(values) + penalties(self.model)
-        return self._track(loss, values, self.objective.explain(labels, outputs))
+        return self._track(loss, values, labels, outputs)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -97,8 +119,21 @@ class Learner(Resumable):
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "Learner":
         return cls(**{k: keras.saving.deserialize_keras_object(v) for k, v in config.items()})
 
-    def _track(self, loss: Any, values: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
-        return track(self.trackers, {"loss": loss, **values}, facts)
+    def get_compile_config(self) -> dict[str, Any]:
+        metrics = keras.saving.serialize_keras_object(self.output_metrics.by_output)
+        return {**super().get_compile_config(), "metrics": metrics}
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.optimizer is not None:
+            self.optimizer.build(self.model.trainable_variables)
+
+    def _track(
+        self, loss: Any, values: dict[str, Any], labels: Any, outputs: Any
+    ) -> dict[str, Any]:
+        measured = self.output_metrics.update(labels, outputs)
+        facts = self.objective.explain(labels, outputs)
+        return {**track(self.trackers, {"loss": loss, **values}, facts), **measured}
 
 
 # --- What a learner of one model shares with one of several
@@ -113,6 +148,22 @@ def logged(objective: Objective, imitation: Sequence[str] = ()) -> list[str]:
 def metric_losses(objective: Objective) -> dict[str, MetricLoss]:
     """The metric losses of an objective by the names of their terms."""
     return {term.name: term.loss for term in objective.terms if isinstance(term.loss, MetricLoss)}
+
+
+def unpacked(data: Any) -> tuple[Any, Any, Any]:
+    """Images, labels and sample weights `(b,)` or None.
+
+    Raises:
+        InputError: weights by output or label.
+    """
+    images, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
+    if weights is not None and (keras.tree.is_nested(weights) or len(weights.shape) != 1):
+        raise InputError(
+            "sample_weight has one number (b,) for each image, by which all terms weigh it: "
+            f"received {keras.tree.map_structure(lambda w: tuple(w.shape), weights)}; weigh terms "
+            "by Term(weight=…)"
+        )
+    return images, labels, weights
 
 
 def penalties(model: keras.Model) -> Any:

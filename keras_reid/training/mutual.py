@@ -17,8 +17,12 @@ from keras_reid.training.learner import (
     metric_losses,
     penalties,
     track,
+    unpacked,
 )
 from keras_reid.training.objective import Objective, Term, imitate
+from keras_reid.training.output_metrics import Given, OutputMetrics, refuse_losses
+
+Seen = tuple[dict[str, Any], dict[str, Any]]
 
 UPDATES = ("simultaneous", "sequential")
 AVERAGES = ("mean", "sum", "ensemble")
@@ -40,7 +44,8 @@ class MutualLearner(Resumable):
     same images augmented for each member, see the argument `views` of `data.pk_batches`; frozen
     teachers then see the first. The logs have, for each member NAME, all that a `Learner` logs as
     `NAME_…`, and `NAME_IMITATION` for each term of the imitation, unweighted. `loss` is the sum of
-    the members' losses. The trained models are `learner.members[NAME]`.
+    the members' losses. Sample weights weigh images as in a `Learner`. The trained models are
+    `learner.members[NAME]`.
 
     Args:
         members: the models that learn, of the same or of different architectures, named by a dict
@@ -95,15 +100,25 @@ class MutualLearner(Resumable):
             for name in ["loss", *(self._log(m, name) for m in self.members for name in names)]
         }
         self.optimizers: dict[str, Any] = {}
+        self.output_metrics: dict[str, OutputMetrics] = {}
         self.built = True
 
-    def compile(self, optimizer: Any = "adam", **options: Any) -> None:
+    def compile(
+        self, optimizer: Any = "adam", loss: None = None, *, metrics: Given = None, **options: Any
+    ) -> None:
         """Gives each member an optimizer of its own; other options as `keras.Model.compile`.
 
         Args:
             optimizer: a list with one for each member, or one whose configuration all get. What is
                 not in the configuration (`exclude_from_weight_decay`) needs a list.
+            metrics: of each member, see `Learner.compile`.
+
+        Raises:
+            InputError: as `Learner.compile`, or not one optimizer for each member.
         """
+        refuse_losses({**options, "loss": loss})
+        first = OutputMetrics(metrics, self.objective)
+        self.output_metrics = {name: first.again(self.objective) for name in self.members}
         super().compile(optimizer=None, **options)
         several = isinstance(optimizer, Sequence) and not isinstance(optimizer, str)
         each = list(optimizer) if several else [_again(optimizer) for _ in self.members]
@@ -120,7 +135,8 @@ class MutualLearner(Resumable):
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
-        return list(self.trackers.values())
+        measured = (metric for own in self.output_metrics.values() for metric in own.all)
+        return [*self.trackers.values(), *measured]
 
     @property
     def metric_losses(self) -> dict[str, MetricLoss]:
@@ -149,7 +165,7 @@ class MutualLearner(Resumable):
         return {name: model(images, training=training) for name, model in self.members.items()}
 
     def train_step(self, data: Any) -> dict[str, Any]:
-        images, labels = keras.utils.unpack_x_y_sample_weight(data)[:2]
+        images, labels, weights = unpacked(data)
         views = self._views(images)
         outputs = self._taught(views)
         tapes: dict[str, tf.GradientTape] = {}
@@ -160,45 +176,60 @@ class MutualLearner(Resumable):
         for name, model in self.members.items():
             optimizer = self.optimizers[name]
             with tapes[name]:
-                values[name] = self._terms_of(name, labels, outputs, self._ramp(optimizer))
+                ramp = self._ramp(optimizer)
+                values[name] = self._terms_of(name, labels, outputs, weights, ramp)
                 scaled = optimizer.scale_loss(values[name]["loss"])
-            facts[name] = self.objective.explain(labels, outputs[name])
+            facts[name] = self._seen(name, labels, outputs[name])
             descend(optimizer, tapes[name], scaled, model)
             if self.update == "sequential" and self._is_still_imitated(name):
                 outputs[name] = _predicted_anew(model, views[name])
         return self._track(values, facts)
 
     def test_step(self, data: Any) -> dict[str, Any]:
-        images, labels = keras.utils.unpack_x_y_sample_weight(data)[:2]
+        images, labels, weights = unpacked(data)
         views = self._views(images)
         outputs = self._taught(views)
         for name, model in self.members.items():
             outputs[name] = model(views[name], training=False)
-        values = {name: self._terms_of(name, labels, outputs, 1.0) for name in self.members}
-        facts = {name: self.objective.explain(labels, outputs[name]) for name in self.members}
+        values = {
+            name: self._terms_of(name, labels, outputs, weights, 1.0) for name in self.members
+        }
+        facts = {name: self._seen(name, labels, outputs[name]) for name in self.members}
         return self._track(values, facts)
 
+    def _seen(self, name: str, labels: Mapping[str, Any], outputs: Mapping[str, Any]) -> Seen:
+        """What the metric losses see, and what the member's own metrics measure."""
+        measured = self.output_metrics[name].update(labels, outputs) if self.output_metrics else {}
+        return self.objective.explain(labels, outputs), measured
+
     def _terms_of(
-        self, name: str, labels: Mapping[str, Any], outputs: Mapping[str, Any], ramp: Any
+        self,
+        name: str,
+        labels: Mapping[str, Any],
+        outputs: Mapping[str, Any],
+        sample_weight: Any,
+        ramp: Any,
     ) -> dict[str, Any]:
-        """The member's loss and its terms, unweighted."""
-        terms = self.objective(labels, outputs[name])
+        """The member's loss and its terms without their weights."""
+        terms = self.objective(labels, outputs[name], sample_weight)
         teachers = [outputs[teacher] for teacher, student in self.edges if student == name]
         imitated = {
-            term.name: self._imitated(term, teachers, outputs[name])
+            term.name: self._imitated(term, teachers, outputs[name], sample_weight)
             for term in self.imitation.terms
         }
         loss = self.objective.total(terms) + ramp * self.imitation.total(imitated)
         return {"loss": loss + penalties(self.members[name]), **terms, **imitated}
 
-    def _imitated(self, term: Term, teachers: list[Any], own: Mapping[str, Any]) -> Any:
+    def _imitated(
+        self, term: Term, teachers: list[Any], own: Mapping[str, Any], sample_weight: Any
+    ) -> Any:
         """A term of the imitation, averaged over the teachers; 0 for a member who has none."""
         if not teachers:
             return 0.0
         if self.average == "ensemble":
             united = term.loss.ensemble([teacher[term.label] for teacher in teachers])
-            return term({term.label: united}, own)
-        total = sum(term(teacher, own) for teacher in teachers)
+            return term({term.label: united}, own, sample_weight)
+        total = sum(term(teacher, own, sample_weight) for teacher in teachers)
         return total / len(teachers) if self.average == "mean" else total
 
     def _ramp(self, optimizer: Any) -> Any:
@@ -227,13 +258,14 @@ class MutualLearner(Resumable):
         return any(teacher == name and student in later for teacher, student in self.edges)
 
     def _track(
-        self, values: Mapping[str, Mapping[str, Any]], facts: Mapping[str, Mapping[str, Any]]
+        self, values: Mapping[str, Mapping[str, Any]], seen: Mapping[str, Seen]
     ) -> dict[str, Any]:
         def by_log(said: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
             return {self._log(m, name): v for m, own in said.items() for name, v in own.items()}
 
         total = sum(own["loss"] for own in values.values())
-        return track(self.trackers, {"loss": total, **by_log(values)}, by_log(facts))
+        facts, measured = (by_log({m: both[i] for m, both in seen.items()}) for i in (0, 1))
+        return track(self.trackers, {"loss": total, **by_log(values)}, facts) | measured
 
     def _log(self, member: str, name: str) -> str:
         return f"{member}_{name}"
@@ -295,11 +327,16 @@ class MutualLearner(Resumable):
 
     def get_compile_config(self) -> dict[str, Any]:
         save = keras.saving.serialize_keras_object
-        return {"optimizer": [save(optimizer) for optimizer in self.optimizers.values()]}
+        first = next(iter(self.output_metrics.values()))
+        return {
+            "optimizer": [save(optimizer) for optimizer in self.optimizers.values()],
+            "metrics": save(first.by_output),
+        }
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         load = keras.saving.deserialize_keras_object
-        self.compile([load(optimizer) for optimizer in config["optimizer"]])
+        optimizers = [load(optimizer) for optimizer in config["optimizer"]]
+        self.compile(optimizers, metrics=load(config.get("metrics", {})))
 
 
 def _predicted_anew(model: keras.Model, images: Any) -> Any:

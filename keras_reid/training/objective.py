@@ -34,9 +34,11 @@ class Term:
         """The keys of all outputs that it looks at."""
         return (self.output,) if isinstance(self.output, str) else self.output
 
-    def __call__(self, labels: Mapping[str, Any], outputs: Mapping[str, Any]) -> Any:
-        """The unweighted loss, a scalar."""
-        return self.loss(*self._read(labels, outputs))
+    def __call__(
+        self, labels: Mapping[str, Any], outputs: Mapping[str, Any], sample_weight: Any = None
+    ) -> Any:
+        """The loss without the term's weight, a scalar; `sample_weight` (b,) weighs its images."""
+        return self.loss(*self._read(labels, outputs), sample_weight=sample_weight)
 
     def explain(self, labels: Mapping[str, Any], outputs: Mapping[str, Any]) -> dict[str, Any]:
         """What `MetricLoss.explain` says, by names that begin with this term's."""
@@ -89,9 +91,11 @@ class Objective:
             raise InputError(f"an objective has terms of different names: received {names}")
         self.terms = terms
 
-    def __call__(self, labels: Mapping[str, Any], outputs: Mapping[str, Any]) -> dict[str, Any]:
-        """The unweighted value of each term by name."""
-        return {term.name: term(labels, outputs) for term in self.terms}
+    def __call__(
+        self, labels: Mapping[str, Any], outputs: Mapping[str, Any], sample_weight: Any = None
+    ) -> dict[str, Any]:
+        """The value of each term by name, without its weight; see `Term`."""
+        return {term.name: term(labels, outputs, sample_weight) for term in self.terms}
 
     def explain(self, labels: Mapping[str, Any], outputs: Mapping[str, Any]) -> dict[str, Any]:
         """What the metric losses see, by name; see `MetricLoss.explain`."""
