@@ -10,11 +10,12 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.sparse import csr_matrix
 from scipy.spatial.distance import squareform
 from sklearn.cluster import DBSCAN
+from sklearn.metrics import silhouette_score
 
 from keras_reid import report
 from keras_reid.errors import InputError
-from keras_reid.evaluation import cluster, cluster_scores
-from keras_reid.evaluation.clustering import average_linkage
+from keras_reid.evaluation import cluster, cluster_scores, clustering
+from keras_reid.evaluation.clustering import EPS, K1, average_linkage, average_linkages, silhouette
 
 
 def people(persons=20, images=10, spread=0.35, seed=0):
@@ -87,9 +88,9 @@ def test_perfect_and_worthless_groups():
 @pytest.mark.parametrize("options", [{}, {"eps": 0.4, "k1": 8, "k2": 3}, {"min_samples": 8}])
 def test_dbscan_is_that_of_scikit_learn_on_the_dense_matrix(spread, options):
     x, _ = people(spread=spread)
-    options = {"eps": 0.6, "min_samples": 4, **options}
+    options = {"eps": 0.6, "min_samples": 4, "k1": 20, "k2": 6, **options}
     found = cluster(x, **options)
-    lists = {name: options.pop(name) for name in ("k1", "k2") if name in options}
+    lists = {name: options.pop(name) for name in ("k1", "k2")}
     jaccard = oracle_jaccard(x, **lists)
     expected = DBSCAN(metric="precomputed", **options).fit(jaccard)
     core = expected.core_sample_indices_  # who gets a border image depends on the order
@@ -103,7 +104,7 @@ def test_agglomerative_is_average_linkage_of_the_dense_matrix(eps):
     x, _ = people(spread=0.4)
     tree = linkage(squareform(oracle_jaccard(x), checks=False), "average")
     expected = fcluster(tree, eps, "distance")
-    found = cluster(x, "agglomerative", eps)
+    found = cluster(x, "agglomerative", eps, k1=20, k2=6)
     assert found.min() == 0
     assert partition(found) == partition(expected)
 
@@ -112,6 +113,58 @@ def test_average_linkage_counts_what_is_missing_as_zero():
     similarity = csr_matrix(np.array([[0, 0.9, 0.8], [0.9, 0, 0.0], [0.8, 0.0, 0]]))
     assert partition(average_linkage(similarity, 0.5)) == [[0, 1], [2]]  # (0.8 + 0) / 2 < 0.5
     assert partition(average_linkage(similarity, 0.4)) == [[0, 1, 2]]
+    both = average_linkages(similarity, [0.5, 0.4])
+    assert [partition(labels) for labels in both] == [[[0, 1], [2]], [[0, 1, 2]]]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_silhouette_is_that_of_scikit_learn(seed):
+    x, _ = people(spread=0.8, seed=seed)
+    jaccard = oracle_jaccard(x, 10, 3)
+    labels = cluster(x, eps=0.5, k1=10, k2=3)
+    alone = labels == -1
+    assert alone.any()
+    groups = np.where(alone, labels.max() + 1 + np.cumsum(alone), labels)
+    expected = silhouette_score(jaccard, groups, metric="precomputed")
+    assert silhouette(csr_matrix(1 - jaccard), labels) == pytest.approx(expected, abs=1e-6)
+    assert clustering(x, eps=0.5, k1=10, k2=3).silhouette == pytest.approx(expected, abs=1e-5)
+    assert silhouette(csr_matrix(1 - jaccard), np.zeros(len(x), int)) == -1
+
+
+@pytest.mark.parametrize("method", ["dbscan", "agglomerative"])
+@pytest.mark.parametrize(("persons", "images"), [(12, 10), (51, 8), (200, 4), (8, 40)])
+def test_numbers_are_chosen_by_the_images(method, persons, images):
+    """As many persons as there are, whether these have few images or many."""
+    x, labels = people(persons, images, spread=0.45)
+    found = clustering(x, method)
+    assert found.k1 in K1
+    assert found.eps in EPS[method]
+    assert 2 <= found.k2 <= 6
+    scores = cluster_scores(labels, found.labels)
+    assert scores.pair_f1 > 0.8
+    assert 0.8 * persons <= scores.clusters <= 1.5 * persons
+    assert found.largest < 0.2
+    np.testing.assert_array_equal(cluster(x, method), found.labels)
+
+
+def test_of_all_that_is_tried_the_best_silhouette_is_taken():
+    x, _ = people(spread=0.5)
+    found = clustering(x)
+    tried = [clustering(x, eps=eps, k1=k1) for eps in EPS["dbscan"] for k1 in K1]
+    assert found.silhouette == max(one.silhouette for one in tried)
+    only = clustering(x, k1=10)
+    assert (only.k1, only.k2) == (10, 3)
+    assert only.silhouette == max(one.silhouette for one in tried if one.k1 == 10)
+    assert clustering(x, eps=0.5).eps == 0.5
+
+
+@pytest.mark.real
+def test_250_real_persons_are_grouped_without_a_number(real_data):
+    stored = np.load(real_data / "data/features/market-retail0288.npz")
+    chosen = np.random.default_rng(0).choice(np.unique(stored["gp"]), 250, replace=False)
+    kept = np.isin(stored["gp"], chosen)
+    found = clustering(stored["g"][kept])
+    assert cluster_scores(stored["gp"][kept], found.labels).pair_f1 > 0.8
 
 
 @pytest.mark.parametrize("method", ["dbscan", "agglomerative"])

@@ -260,7 +260,7 @@ def test_embed_needs_an_embedding_and_an_image() -> None:
     pixels = keras.Input((*SIZE, 3))
     flat = keras.Model(pixels, keras.layers.Flatten()(pixels))
     with pytest.raises(InputError, match="output named 'embedding'"):
-        models.embed(flat, [])
+        models.embed(keras.Model(pixels, [pixels, flat.output]), [])
     with pytest.raises(InputError, match="at least one image"):
         models.embed(models.build("tiny", 3, SIZE, weights="none"), [])
 

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-from absl import flags
+from absl import flags, logging
 
 from keras_reid import data, evaluation, report
 from keras_reid.cli.shared import (
@@ -31,11 +31,20 @@ flags.DEFINE_string("out", None, "New folder for copies, one folder for each per
 flags.DEFINE_string("csv", None, "New CSV file with columns path, person.")
 flags.DEFINE_string("sheet", None, "New picture: a row of images for each of the largest groups.")
 flags.DEFINE_enum("method", "dbscan", list(METHODS), "How groups are made.")
-flags.DEFINE_float("eps", None, "Jaccard distance up to which images are together.")
+flags.DEFINE_float(
+    "eps",
+    None,
+    "Jaccard distance up to which images are together; default: chosen from the images.",
+)
 flags.DEFINE_integer("min_samples", 4, "Of dbscan: images that make a group.", lower_bound=1)
-flags.DEFINE_integer("k1", 20, "Neighbours to each image.", lower_bound=1)
-flags.DEFINE_integer("k2", 6, "Images whose encodings are averaged.", lower_bound=1)
+flags.DEFINE_integer(
+    "k1", None, "Neighbours to each image; default: chosen from the images.", lower_bound=1
+)
+flags.DEFINE_integer(
+    "k2", None, "Images whose encodings are averaged; default: 0.3 k1, from 2 to 6.", lower_bound=1
+)
 
+LARGEST = 0.2  # fraction of the images, beyond which a group is suspicious
 OUTPUTS = ("out", "csv", "sheet")
 
 
@@ -49,7 +58,7 @@ def main(argv: list[str]) -> None:
     if FLAGS.features and (FLAGS.out or FLAGS.sheet):
         raise InputError("--out and --sheet need images: features alone are grouped to --csv")
     path, features, labels = _stored() if FLAGS.features else _embedded()
-    person = evaluation.cluster(
+    found = evaluation.clustering(
         features,
         FLAGS.method,
         FLAGS.eps,
@@ -58,8 +67,19 @@ def main(argv: list[str]) -> None:
         FLAGS.k2,
         progress("neighbours"),
     )
+    person = found.labels
     groups, left = person.max() + 1, int((person == -1).sum())
+    say(
+        f"by --eps={found.eps:g} --k1={found.k1} --k2={found.k2} "
+        f"(silhouette {found.silhouette:.3f}):"
+    )
     say(f"{len(person):,} images: {groups:,} persons, {left:,} images in no group")
+    if found.largest > LARGEST:
+        logging.warning(
+            "one group holds %.0f %% of the images and may be several persons: look at --sheet; a "
+            "smaller --eps or --k1 takes it apart",
+            100 * found.largest,
+        )
     if labels is not None:
         say(str(evaluation.cluster_scores(labels, person)))
     if FLAGS.out and path is not None:

@@ -7,7 +7,13 @@ from keras_reid.evaluation.attributes import (
     prefilter,
     told,
 )
-from keras_reid.evaluation.clustering import ClusterScores, cluster, cluster_scores
+from keras_reid.evaluation.clustering import (
+    Clustering,
+    ClusterScores,
+    cluster,
+    cluster_scores,
+    clustering,
+)
 from keras_reid.evaluation.features import matrix
 from keras_reid.evaluation.files import StoredFeatures, load_features, save_features
 from keras_reid.evaluation.open_set import OpenSetResult, open_set
@@ -21,6 +27,7 @@ __all__ = [
     "SET_DISTANCES",
     "AttributeScores",
     "ClusterScores",
+    "Clustering",
     "OpenSetResult",
     "PreFilter",
     "QueryScores",
@@ -32,6 +39,7 @@ __all__ = [
     "attribute_scores",
     "cluster",
     "cluster_scores",
+    "clustering",
     "load_features",
     "matrix",
     "open_set",

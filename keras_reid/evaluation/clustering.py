@@ -1,7 +1,7 @@
 """Grouping N:N: which images of an unlabelled set show the same person, and how well that went."""
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,63 +12,158 @@ from keras_reid.evaluation.labels import Labels, column
 
 NOISE = -1
 METHODS = ("dbscan", "agglomerative")
-DEFAULT_EPS = {"dbscan": 0.6, "agglomerative": 0.8}
+
+# What is tried where nothing is given: persons have few images, so most k1 are small.
+K1 = (4, 5, 7, 10, 15, 20, 30)
+EPS = {
+    "dbscan": (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75),
+    "agglomerative": (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9),
+}
+BELOW_ONE = float(np.nextafter(np.float32(1), np.float32(0)))
 
 
-def cluster(
+@dataclass(frozen=True, eq=False)
+class Clustering:
+    """Who shows whom, and by which numbers that was found.
+
+    Attributes:
+        labels: int64 (n,): 0, 1, … by size, the largest first; -1 for images that belong to nobody.
+        eps, k1, k2: given or chosen, see `clustering`.
+        silhouette: by the Jaccard distances of k1 and k2, see `silhouette`.
+    """
+
+    labels: np.ndarray
+    eps: float
+    k1: int
+    k2: int
+    silhouette: float
+
+    @property
+    def largest(self) -> float:
+        """The fraction of the images that the largest cluster holds."""
+        return float((self.labels == 0).mean())
+
+
+def cluster(features: Any, *options: Any, **named: Any) -> np.ndarray:
+    """`clustering(features, …).labels`: numbers of persons, the largest first; -1 for nobody."""
+    return clustering(features, *options, **named).labels
+
+
+def clustering(
     features: Any,
     method: str = "dbscan",
     eps: float | None = None,
     min_samples: int = 4,
-    k1: int = 20,
-    k2: int = 6,
+    k1: int | None = None,
+    k2: int | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> np.ndarray:
-    """Numbers of persons by the Jaccard distances of k-reciprocal encodings.
+) -> Clustering:
+    """Groups of images of one person, by the Jaccard distances of k-reciprocal encodings.
 
-    Memory grows as n (d + k1²): distances are kept only where they are below 1.
+    What is not given is chosen: of the pairs of a k1 in `K1` and an eps in `EPS` the one by whose
+    own Jaccard distances the mean silhouette of "dbscan" is largest, images in no group counting as
+    0; "agglomerative" takes that k1, and its own best eps. Memory grows as n (d + k1²): distances
+    are kept only where they are below 1.
 
     Args:
         features: (n, d), compared by Euclidean distance; may be memory-mapped.
         method: "dbscan" (scikit-learn) joins what is chained by images with `min_samples`
             neighbours within `eps`, themselves included, and leaves others out; "agglomerative"
             merges the two groups of the least mean distance while that is at most `eps`.
-        eps: default 0.6 for "dbscan", as in cluster contrast learning, 0.8 for "agglomerative".
+        eps: a Jaccard distance between 0 and 1; None: chosen.
         min_samples: of "dbscan".
-        k1, k2: as in `reranking.k_reciprocal`; persons of far fewer images than k1 are easily
-            joined.
+        k1, k2: as in `reranking.k_reciprocal`; k1 None: chosen, k2 None: 0.3 k1, from 2 to 6.
+            Persons of far fewer images than k1 are easily joined.
         progress: called with the number of images done and n while neighbours are looked for.
-
-    Returns:
-        int64 (n,): 0, 1, … by size, the largest first; -1 for images that belong to nobody.
 
     Raises:
         InputError: features that are not a finite 2-D array, an unknown method, or other numbers.
 
-    Source: Ester et al., KDD 1996; Dai et al., ACCV 2022, arXiv:2103.11568.
+    Source: Ester et al., KDD 1996; Dai et al., ACCV 2022, arXiv:2103.11568; Rousseeuw, Journal of
+    Computational and Applied Mathematics 1987 (silhouette).
     """
     from keras_reid.reranking import SparseJaccard
 
     if method not in METHODS:
         raise InputError(f"method is one of {', '.join(METHODS)}, received {method!r}: choose one")
-    eps = DEFAULT_EPS[method] if eps is None else eps
-    if not 0 < eps < 1 or min_samples < 1:
+    if (eps is not None and not 0 < eps < 1) or min_samples < 1:
         raise InputError(
             "eps is a Jaccard distance between 0 and 1 and min_samples at least 1, received "
             f"{eps} and {min_samples}: 0.6 and 4 are usual"
         )
-    jaccard = SparseJaccard(features, k1, k2, progress)
-    if method == "dbscan":
-        from sklearn.cluster import DBSCAN
-        from sklearn.neighbors import sort_graph_by_row_values
 
-        near = sort_graph_by_row_values(jaccard.within(eps), warn_when_not_sorted=False)
-        found = DBSCAN(eps=eps, min_samples=min_samples, metric="precomputed").fit(near).labels_
-    else:
-        similarity = jaccard.within(float(np.nextafter(np.float32(1), np.float32(0))))
-        similarity.data = 1 - similarity.data
-        found = average_linkage(similarity, 1 - eps)
+    def best(method: str, sizes: Sequence[int], tried: Sequence[float]) -> Clustering:
+        found = []
+        for near in sizes:
+            averaged = min(max(2, -(-3 * near // 10)), 6, near) if k2 is None else k2
+            similarity = SparseJaccard(features, near, averaged, progress).within(BELOW_ONE)
+            similarity.data = 1 - similarity.data
+            groups = _grouped(similarity, method, tried, min_samples)
+            for limit, labels in zip(tried, groups, strict=True):
+                score = silhouette(similarity, labels)
+                found.append(Clustering(labels, limit, near, averaged, score))
+        return max(found, key=lambda one: one.silhouette)
+
+    count = len(features)
+    sizes = [k for k in K1 if 2 * k < count] or [max(1, count - 1)]
+    sizes = sizes if k1 is None else [k1]
+    if method != "dbscan" and len(sizes) > 1:
+        sizes = [best("dbscan", sizes, EPS["dbscan"]).k1]
+    return best(method, sizes, EPS[method] if eps is None else [eps])
+
+
+def _grouped(
+    similarity: Any, method: str, tried: Sequence[float], min_samples: int
+) -> Iterator[np.ndarray]:
+    """Labels by each eps that is tried, which rise."""
+    if method == "agglomerative":
+        return map(_by_size, average_linkages(similarity, [1 - eps for eps in tried]))
+    return (_by_density(similarity, eps, min_samples) for eps in tried)
+
+
+def _by_density(similarity: Any, eps: float, min_samples: int) -> np.ndarray:
+    from sklearn.cluster import DBSCAN
+    from sklearn.neighbors import sort_graph_by_row_values
+
+    near = similarity.copy()
+    near.data = 1 - near.data
+    kept = near.data <= eps
+    begin = np.concatenate([[0], np.cumsum(kept)])[near.indptr]
+    near = type(near)((near.data[kept], near.indices[kept], begin), shape=near.shape)
+    near = sort_graph_by_row_values(near, warn_when_not_sorted=False)
+    found = DBSCAN(eps=eps, min_samples=min_samples, metric="precomputed").fit(near).labels_
     return _by_size(found)
+
+
+def silhouette(similarity: Any, labels: np.ndarray) -> float:
+    """The mean silhouette of distances `1 − s_ij`, of which the sparse matrix (n, n) has s_ij > 0.
+
+    `(b − a) / max(a, b)` of an image, a its mean distance to the others of its cluster and b that
+    to the nearest other cluster; 0 for an image alone (Rousseeuw, 1987). −1 if all are in one.
+    """
+    from scipy.sparse import csr_matrix
+
+    count = len(labels)
+    alone = labels == NOISE
+    groups = labels.copy()
+    groups[alone] = labels.max(initial=-1) + 1 + np.arange(alone.sum())
+    size = np.bincount(groups)
+    if len(size) < 2:
+        return -1.0
+    member = csr_matrix((np.ones(count), (np.arange(count), groups)), shape=(count, len(size)))
+    shared = (similarity.astype(np.float64) @ member).tocoo()  # summed over each cluster: sparse
+    own = groups[shared.row] == shared.col
+    within = np.zeros(count)
+    within[shared.row[own]] = shared.data[own]
+    others = size[groups] - 1
+    # An image is at similarity 1 to itself, which is in the sum.
+    a = 1 - (within - similarity.diagonal()) / np.maximum(others, 1)
+    most = np.zeros(count)
+    np.maximum.at(most, shared.row[~own], shared.data[~own] / size[shared.col[~own]])
+    b = 1 - most
+    largest = np.maximum(a, b)
+    score = np.where((others > 0) & (largest > 0), (b - a) / np.where(largest > 0, largest, 1), 0)
+    return float(score.mean())
 
 
 def average_linkage(similarity: Any, least: float) -> np.ndarray:
@@ -77,6 +172,11 @@ def average_linkage(similarity: Any, least: float) -> np.ndarray:
     `similarity` is a symmetric sparse matrix (n, n) of which missing elements are 0, and stay 0
     in the means: the result is that of average linkage on the whole matrix.
     """
+    return next(average_linkages(similarity, [least]))
+
+
+def average_linkages(similarity: Any, limits: Sequence[float]) -> Iterator[np.ndarray]:
+    """`average_linkage` down to each of the limits, which fall, at the cost of the last."""
     count = similarity.shape[0]
     links = [
         dict(zip(similarity.indices[a:b].tolist(), similarity.data[a:b].tolist(), strict=True))
@@ -88,10 +188,8 @@ def average_linkage(similarity: Any, least: float) -> np.ndarray:
     heap = [(-s, i, j) for i, others in enumerate(links) for j, s in others.items() if i < j]
     heapq.heapify(heap)
     gone: set[int] = set()
-    while heap and -heap[0][0] >= least:
-        _, i, j = heapq.heappop(heap)
-        if i in gone or j in gone:
-            continue
+
+    def merge(i: int, j: int) -> None:
         new = len(size)  # a group that merges gets a new number, so old links are known to be old
         gone.update((i, j))
         size.append(size[i] + size[j])
@@ -109,11 +207,17 @@ def average_linkage(similarity: Any, least: float) -> np.ndarray:
             other.pop(j, None)
             other[new] = total
             heapq.heappush(heap, (-total / (size[new] * size[k]), k, new))
-    found = np.empty(count, np.int64)
-    groups = [group for i, group in enumerate(members) if i not in gone]
-    for number, group in enumerate(groups):
-        found[group] = number
-    return found
+
+    for limit in limits:
+        while heap and -heap[0][0] >= limit:
+            _, i, j = heapq.heappop(heap)
+            if i not in gone and j not in gone:
+                merge(i, j)
+        found = np.empty(count, np.int64)
+        groups = [group for i, group in enumerate(members) if i not in gone]
+        for number, group in enumerate(groups):
+            found[group] = number
+        yield found
 
 
 @dataclass(frozen=True)
