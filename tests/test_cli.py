@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -100,8 +101,11 @@ def test_evaluate_repeats_the_score(trained: Path) -> None:
 
 
 def test_export_is_checked_and_scores_the_same(trained: Path) -> None:
-    code, out, err = call("export.py", "--run=run", cwd=trained)
+    reranker = "--rerank_options=k1=7,k2=3,lambda_value=0.5"
+    code, out, err = call("export.py", "--run=run", reranker, cwd=trained)
     assert code == 0, err
+    ranker = json.loads((trained / "export/run-ranker/1/export.json").read_text())
+    assert (ranker["k1"], ranker["k2"], ranker["lambda_value"]) == (7, 3, 0.5)
     assert (trained / "export/run/1/saved_model.pb").exists()
     assert "export/run/1" in out
     assert "parity ok" in out
@@ -143,6 +147,9 @@ def test_features_of_any_framework_are_ranked_and_reranked(trained: Path) -> Non
     again = json.loads((trained / "again.json").read_text())
     np.testing.assert_allclose(again["mAP"], after["mAP"], atol=1e-6)
     assert 0.5 < again["verification"]["auc"] <= 1
+    code, out, err = call("evaluate.py", features, "--distance=cosine", cwd=trained)
+    assert code == 0, err
+    assert re.search(r"distance +cosine", out)
     for rerank, options in (("k_reciprocal", "k1=4,k2=2,lambda_value=0.5"), ("aqe", "k=3")):
         flags = f"--rerank={rerank}", f"--rerank_options={options}"
         code, out, err = call("evaluate.py", features, *flags, cwd=trained)
@@ -175,9 +182,14 @@ def test_images_are_grouped(trained: Path, pedestrians: Path) -> None:
         assert code == 1
         assert f"'{name}' exists" in err
     dataset = "--dataset=market1501", f"--data_dir={pedestrians}", "--part=train"
-    code, out, err = call("cluster.py", "--run=run", *dataset, "--k1=5", cwd=trained)
+    code, out, err = call("cluster.py", "--run=run", *dataset, cwd=trained)
     assert code == 0, err
     assert "B-cubed" in out
+    assert re.search(r"by --eps=0\.\d+ --k1=\d+ --k2=\d \(silhouette", out)
+    code, out, err = call("cluster.py", "--run=run", *dataset, "--k1=40", "--eps=0.99", cwd=trained)
+    assert code == 0, err
+    assert "--eps=0.99 --k1=40 --k2=6" in out
+    assert "one group holds" in err
 
 
 @pytest.fixture(scope="module")
@@ -308,7 +320,9 @@ def test_help_names_every_flag(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train.py", "--dataset=market1502", "--data_dir=x"], "market1502"),
+        (["train.py", "--dataset=market1502"], "one of market1501, .*mars.*'market1502'"),
+        (["evaluate.py", "--run=run", "--dataset=nosuch"], "data set is one of market1501"),
+        (["train.py", "--batch_size=32"], "Did you mean: embed_batch_size"),
         (["train.py", "--dataset=market1501"], "give --data_dir"),
         (["train.py", "--dataset=market1501", "--data_dir=nowhere"], "nowhere"),
         (
@@ -336,12 +350,13 @@ def test_help_names_every_flag(tmp_path: Path) -> None:
         (["cluster.py", "--features=x.npz", "--images=x"], "name one of the two"),
         (["cluster.py", "--images=x", "--sheet=s.txt"], r"a picture, named .*received 's\.txt'"),
         (["export.py"], "give --run"),
+        (["export.py", "--run=x", "--rerank_options=k1=0"], "k1 is a whole number of at least 1"),
+        (["export.py", "--run=x", "--rerank=ecn", "--rerank_options=k1=3"], "has the options k, t"),
+        (["export.py", "--run=x", "--rerank=diffusion"], "should be one of <k_reciprocal"),
         (["export.py", "--run=nowhere"], "a run folder holds flags.json"),
     ],
 )
 def test_bad_input_is_one_sentence(arguments: list[str], message: str, tmp_path: Path) -> None:
-    import re
-
     code, _, err = call(*arguments, cwd=tmp_path)
     assert code in (1, 2), err
     assert re.search(message, err)

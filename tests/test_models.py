@@ -85,6 +85,14 @@ def test_margin_softmax_and_centres_are_trained_and_saved(tmp_path) -> None:
         np.testing.assert_array_equal(loaded(images())[key], value)
 
 
+def test_published_mobilenet_forgets_as_fast_as_others() -> None:
+    """Its own momentum of 0.999 keeps ImageNet's statistics for longer than a short training."""
+    model = backbones.build("mobilenetv2", "none", (64, 32))
+    layers = [layer for layer in model._flatten_layers() if hasattr(layer, "moving_mean")]
+    assert len(layers) > 50
+    assert {layer.momentum for layer in layers} == {0.99}
+
+
 @pytest.mark.parametrize("name", ["mobilenetv2", "efficientnetv2-b0", "resnet50"])
 @pytest.mark.slow
 def test_last_stride_doubles_the_map_of_published_backbones(name: str) -> None:

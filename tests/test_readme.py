@@ -27,18 +27,21 @@ def test_every_command_of_the_readme_exists() -> None:
 
 
 @pytest.mark.slow
-def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    script = tmp_path / "example.py"
-    script.write_text(code)
-    result = subprocess.run(
-        [sys.executable, str(script)],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    assert "loss" in result.stdout
+@pytest.mark.parametrize(("page", "blocks"), [("README.md", 1), ("docs/plain-fit.md", 3)])
+def test_the_python_of_a_page_runs(page: str, blocks: int, tmp_path: Path) -> None:
+    """Each block in a process of its own, one after the other in one folder."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    codes = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(codes) == blocks
+    for code in codes:
+        result = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+        assert result.returncode == 0, result.stderr
+        assert "loss" in result.stdout

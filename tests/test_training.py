@@ -341,7 +341,11 @@ def test_the_objective_of_alignment() -> None:
     assert isinstance(terms["metric"].loss, losses.TripletHardLoss)
     assert isinstance(terms["local"].loss, losses.AlignedTripletLoss)
     imitated = {term.name: (term.outputs, term.weight) for term in build_imitation(recipe)}
-    assert imitated == {"logits": (("logits",), 0.01), "distances": (("features",), 0.001)}
+    assert imitated == {"logits": (("logits",), 1), "distances": (("features",), 1)}
+    # What is mined, compared and imitated are features of length 1.
+    assert terms["metric"].loss.normalize
+    assert terms["local"].loss.normalize
+    assert build_imitation(recipe)[1].loss.normalize
     assert len(recipe.backbones) == 2
     assert not recipes.get("aligned").imitate
 
@@ -582,7 +586,7 @@ def test_bad_recipes(changes: dict, message: str) -> None:
 def test_a_recipe_of_several_members() -> None:
     recipe = recipes.get("mutual")
     assert recipe.backbones == ["mobilenetv2", "mobilenetv2"]
-    assert recipe.imitations == {"logits": 0.01, "distances": 0.001}
+    assert recipe.imitations == {"logits": 1, "distances": 1}
     assert recipe.graph == "all"
     given = tiny(**TWO, edges="member1 > member2, teacher>member2", distance="cosine")
     assert given.graph == [("member1", "member2"), ("teacher", "member2")]

@@ -184,9 +184,10 @@ def load_teacher(recipe: Recipe, num_identities: int) -> keras.Model | None:
 def build_objective(recipe: Recipe, annotations: Annotations = NONE) -> Objective:
     """`identity_weight · identity loss(logits) + metric_weight · metric loss(features)`.
 
-    With stripes also `local_weight · aligned triplet loss(features, local)`; with parts the
-    identity loss is the sum over theirs. With pose also `pose_weight · identity_weight · Σ c CE` of
-    the visible parts; with attributes `attribute_weight · mean attribute loss`.
+    With stripes also `local_weight · aligned triplet loss(features, local)`, which mines by the
+    distance that the metric loss compares, and of stripes of length 1 if that normalises; with
+    parts the identity loss is the sum over theirs. With pose also `pose_weight · identity_weight ·
+    Σ c CE` of the visible parts; with attributes `attribute_weight · mean attribute loss`.
     """
     identity = losses.IdentityLoss(recipe.smoothing)
     logits = "part_logits" if recipe.parts else "logits"
@@ -195,7 +196,7 @@ def build_objective(recipe: Recipe, annotations: Annotations = NONE) -> Objectiv
         Term("metric", build_metric_loss(recipe), "features", weight=recipe.metric_weight),
     ]
     if recipe.stripes:
-        aligned = losses.AlignedTripletLoss(**_margin(recipe))
+        aligned = losses.AlignedTripletLoss(**_margin(recipe), **_given(recipe, "normalize"))
         terms.append(Term("local", aligned, ("features", "local"), weight=recipe.local_weight))
     if recipe.pose:
         visible = losses.VisibleIdentityLoss(recipe.smoothing)
