@@ -322,7 +322,7 @@ def test_help_names_every_flag(tmp_path: Path) -> None:
     [
         (["train.py", "--dataset=market1502"], "one of market1501, .*mars.*'market1502'"),
         (["evaluate.py", "--run=run", "--dataset=nosuch"], "data set is one of market1501"),
-        (["train.py", "--batch_size=32"], "Did you mean: embed_batch_size"),
+        (["train.py", "--batch_size=32"], "Unknown command line flag 'batch_size'"),
         (["train.py", "--dataset=market1501"], "give --data_dir"),
         (["train.py", "--dataset=market1501", "--data_dir=nowhere"], "nowhere"),
         (
