@@ -5,10 +5,19 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+from scipy import ndimage
 
-from keras_reid.data.augment import IMAGENET_MEAN, KERAS_CV, RECIPES, recipe
+from keras_reid.data.augment import (
+    IMAGENET_MEAN,
+    IN_PLACE,
+    KERAS_CV,
+    RECIPES,
+    recipe,
+    with_keypoints,
+)
 from keras_reid.errors import InputError
 
+ALL = [*RECIPES, *(f"none+{name}" for name in IN_PLACE), "default+colour+grayscale+blur"]
 SIZE = (64, 32)
 MEAN = np.array(IMAGENET_MEAN)
 
@@ -23,7 +32,7 @@ def run(name, images, seed=(0, 0)):
     return recipe(name)(images, tf.constant(seed, tf.int64)).numpy()
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", ALL)
 def test_a_seed_decides_and_shape_and_type_stay(name):
     images = pictures(8)
     first = run(name, images, (1, 2))
@@ -99,12 +108,66 @@ def test_boxes_reach_every_row_and_column():
     assert erased.any((0, 2)).all()
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", ALL)
 def test_recipes_give_the_same_inside_tf_data(name):
     images = pictures(6)
     seeds = tf.data.Dataset.from_tensors(tf.constant([3, 4], tf.int64))
     (inside,) = seeds.map(lambda seed: recipe(name)(images, seed))
     np.testing.assert_array_equal(inside, run(name, images, (3, 4)))
+
+
+def test_a_fifth_of_the_images_lose_their_colours_by_the_luma_of_the_standard():
+    images = pictures(400).numpy()
+    changed = run("none+grayscale", images)
+    luma = (images * (0.299, 0.587, 0.114)).sum(-1, keepdims=True)
+    gray = (np.abs(changed - luma) <= 0.5 + 1e-3).all((1, 2, 3))
+    same = (changed == images).all((1, 2, 3))
+    assert (gray ^ same).all()
+    assert 50 < gray.sum() < 110
+
+
+def test_a_fifth_of_the_images_are_blurred_by_the_binomial_filter():
+    images = pictures(400).numpy()
+    changed = run("none+blur", images)
+    expected = images.astype(float)
+    for axis in (1, 2):
+        expected = ndimage.correlate1d(expected, [0.25, 0.5, 0.25], axis=axis, mode="reflect")
+    blurred = (np.abs(changed - expected) <= 0.5 + 1e-3).all((1, 2, 3))
+    same = (changed == images).all((1, 2, 3))
+    assert (blurred ^ same).all()
+    assert 50 < blurred.sum() < 110
+
+
+def test_colour_changes_brightness_contrast_and_saturation_within_bounds():
+    """Of a red square on gray: the mean luma is the brightness, the rest follows from it."""
+    images = np.full((300, 8, 8, 3), 100, np.uint8)
+    images[:, :4, :4] = (160, 100, 100)
+    changed = run("none+colour", images).astype(float)
+    luma = changed @ (0.299, 0.587, 0.114)
+    before = images[0] @ (0.299, 0.587, 0.114)
+    bright = luma.mean((1, 2)) / before.mean()
+    contrast = (luma[:, 0, 0] - luma[:, 7, 7]) / (before[0, 0] - before[7, 7]) / bright
+    vivid = (changed[:, 0, 0, 0] - changed[:, 0, 0, 1]) / 60 / bright / contrast
+    for factor, slack in ((bright, 0.01), (contrast, 0.06), (vivid, 0.06)):
+        assert factor.min() > 0.7 - slack
+        assert factor.max() < 1.3 + slack
+        assert factor.min() < 0.75
+        assert factor.max() > 1.25
+    gray = run("none+colour", np.full((50, 4, 4, 3), 100, np.uint8))
+    assert (gray == gray[:, :1, :1, :1]).all()  # what has no colour gets none
+
+
+def test_changes_in_place_move_no_pixel_and_no_point():
+    images, seed = pictures(20), tf.constant([5, 6], tf.int64)
+    points = tf.random.stateless_uniform((20, 3, 3), (0, 1))
+    plain, plain_points = with_keypoints("default", (0, 2, 1))(images, points, seed)
+    changed, moved = with_keypoints("default+colour", (0, 2, 1))(images, points, seed)
+    np.testing.assert_array_equal(moved, plain_points)
+    np.testing.assert_array_equal(
+        (changed.numpy() == MEAN).all(-1), (plain.numpy() == MEAN).all(-1)
+    )
+    assert (changed != plain).numpy().any()
+    np.testing.assert_array_equal(changed, run("default+colour", images, (5, 6)))
 
 
 def test_a_function_is_its_own_recipe():
@@ -129,6 +192,11 @@ def test_keras_cv_recipes_change_more_than_the_default_and_stay_uint8(name):
 def test_an_unknown_recipe_lists_the_known_ones():
     with pytest.raises(InputError, match=r"one of none, flip, default, randaugment.*got 'cutout'"):
         recipe("cutout")
+    for name in ("default+cutout", "colour", "default+colour+"):
+        with pytest.raises(InputError, match=r"any of colour, grayscale, blur added by \+"):
+            recipe(name)
+    with pytest.raises(InputError, match="with keypoints, augment is one of none, flip, default"):
+        with_keypoints("augmix", (0,))
 
 
 def test_a_missing_keras_cv_is_named_with_the_remedy(monkeypatch):

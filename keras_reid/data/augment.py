@@ -7,7 +7,7 @@ on two cores that were busy besides: 5,000 to 13,000 images/s compiled, 400 to 1
 operations.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -66,6 +66,48 @@ MOVES: dict[str, Callable[[tf.Tensor, tf.Tensor], Moves]] = {
     "default": _default_moves,
 }
 
+LUMA = (0.299, 0.587, 0.114)  # of red, green and blue (ITU-R BT.601)
+
+
+def colour(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Brightness, contrast and saturation of each image, times factors in 0.7..1.3."""
+    x = tf.cast(images, tf.float32)
+    shape = [3, tf.shape(images)[0], 1, 1, 1]
+    bright, contrast, vivid = tf.unstack(tf.random.stateless_uniform(shape, seed, 0.7, 1.3))
+    x *= bright
+    mean = tf.reduce_mean(_gray(x), axis=(1, 2), keepdims=True)
+    x = mean + contrast * (x - mean)
+    x = _gray(x) + vivid * (x - _gray(x))
+    return tf.saturate_cast(tf.round(x), tf.uint8)
+
+
+def grayscale(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """One image in five, on average, without its colours."""
+    x = tf.saturate_cast(tf.round(_gray(tf.cast(images, tf.float32))), tf.uint8)
+    return tf.where(_coin(images, seed, 0.2), tf.broadcast_to(x, tf.shape(images)), images)
+
+
+def blur(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """One image in five, on average, through the binomial filter (1, 2, 1)/4 both ways."""
+    one = tf.constant([1.0, 2.0, 1.0]) / 4
+    filters = tf.tile((one[:, None] * one)[:, :, None, None], [1, 1, 3, 1])
+    edged = tf.pad(tf.cast(images, tf.float32), [[0, 0], [1, 1], [1, 1], [0, 0]], "SYMMETRIC")
+    x = tf.nn.depthwise_conv2d(edged, filters, [1, 1, 1, 1], "VALID")
+    return tf.where(_coin(images, seed, 0.2), tf.saturate_cast(tf.round(x), tf.uint8), images)
+
+
+def _gray(x: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_sum(x * tf.constant(LUMA), axis=-1, keepdims=True)
+
+
+def _coin(images: tf.Tensor, seed: tf.Tensor, share: float) -> tf.Tensor:
+    shape = [tf.shape(images)[0], 1, 1, 1]
+    return tf.random.stateless_uniform(shape, seed) < share
+
+
+# What leaves every pixel where it is, and so goes with each of the others and with keypoints.
+IN_PLACE: dict[str, Recipe] = {"colour": colour, "grayscale": grayscale, "blur": blur}
+
 KERAS_CV: dict[str, Callable[[ModuleType], Any]] = {
     "randaugment": lambda keras_cv: keras_cv.layers.RandAugment(
         value_range=(0, 255), augmentations_per_image=2, magnitude=0.3
@@ -84,10 +126,13 @@ KERAS_CV: dict[str, Callable[[ModuleType], Any]] = {
 def recipe(augment: str | Recipe) -> Recipe:
     """The recipe of that name; a callable is its own recipe.
 
-    `none`, `flip` and `default` are stateless. `randaugment` (Cubuk et al., CVPRW 2020,
-    arXiv:1909.13719), `augmix` (Hendrycks et al., ICLR 2020, arXiv:1912.02781) and `colour_jitter`
-    run a KerasCV layer before `default`. KerasCV draws from a random state of its own: with these
-    three a run does not repeat, a resumed run continues with other augmentations, and the
+    `colour`, `grayscale` and `blur` are added to a name by `+`, as in `default+colour+grayscale`:
+    against a model that relies on the colours of one camera network.
+
+    These three and `none`, `flip` and `default` are stateless. `randaugment` (Cubuk et al., CVPRW
+    2020, arXiv:1909.13719), `augmix` (Hendrycks et al., ICLR 2020, arXiv:1912.02781) and
+    `colour_jitter` run a KerasCV layer before `default`. KerasCV draws from a random state of its
+    own: with them a run does not repeat, a resumed run continues with other augmentations, and the
     iterator cannot be saved in a checkpoint. They are slow, too: at 256×128 `default` reaches
     6,700 images/s where these reach 110, 36 and 77.
 
@@ -96,12 +141,29 @@ def recipe(augment: str | Recipe) -> Recipe:
     """
     if callable(augment):
         return augment
-    if augment in RECIPES:
-        return RECIPES[augment]
-    if augment in KERAS_CV:
-        return _before_default(KERAS_CV[augment](_keras_cv(augment)))
-    known = ", ".join([*RECIPES, *KERAS_CV])
-    raise InputError(f"augment must be a function or one of {known}, got {augment!r}: pass one")
+    name, *added = augment.split("+")
+    if name not in (*RECIPES, *KERAS_CV) or not {*added} <= {*IN_PLACE}:
+        raise InputError(
+            f"augment must be a function or one of {', '.join([*RECIPES, *KERAS_CV])}, with any of "
+            f"{', '.join(IN_PLACE)} added by +, got {augment!r}: pass one"
+        )
+    moving = RECIPES.get(name) or _before_default(KERAS_CV[name](_keras_cv(name)))
+    return _after(added, moving) if added else moving
+
+
+def _after(added: Sequence[str], moving: Recipe) -> Recipe:
+    def augment(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        return moving(_in_place_changes(images, added, seed), seed)
+
+    return augment
+
+
+def _in_place_changes(images: tf.Tensor, added: Sequence[str], seed: tf.Tensor) -> tf.Tensor:
+    """The changes in the order of `IN_PLACE`, each by a seed of its own."""
+    for number, (name, change) in enumerate(IN_PLACE.items(), start=1):
+        if name in added:
+            images = change(images, tf.random.fold_in(seed, number))
+    return images
 
 
 def with_keypoints(
@@ -113,24 +175,27 @@ def with_keypoints(
     point that leaves the image, or is erased with its surroundings, loses all confidence.
 
     Args:
-        augment: none, flip or default: the others do not tell where they move a pixel.
+        augment: none, flip or default, with any of `IN_PLACE` added by `+`: the others do not tell
+            where they move a pixel.
         mirror: for each point the number of the one that it becomes in the mirror.
 
     Raises:
         InputError: another recipe.
     """
-    if not isinstance(augment, str) or augment not in MOVES:
+    name, *added = augment.split("+") if isinstance(augment, str) else [""]
+    if name not in MOVES or not {*added} <= {*IN_PLACE}:
         raise InputError(
             f"with keypoints, augment is one of {', '.join(MOVES)}, which tell where they move "
-            f"the pixels: received {augment!r}"
+            f"the pixels, with any of {', '.join(IN_PLACE)} added by +: received {augment!r}"
         )
-    moves = MOVES[augment]
+    moves = MOVES[name]
 
     def change(
         images: tf.Tensor, keypoints: tf.Tensor, seed: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
         chosen = moves(images, seed)
-        changed = images if augment == "none" else _rearrange(images, *chosen)
+        images = _in_place_changes(images, added, seed)
+        changed = images if name == "none" else _rearrange(images, *chosen)
         return changed, moved(keypoints, chosen, mirror)
 
     return change

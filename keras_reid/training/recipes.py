@@ -31,7 +31,11 @@ class Recipe:
     embedding_width: int = _value("Width of the embedding; 0 keeps the backbone's.", default=0)
     identities: int = _value("P, identities in a training batch of P x K images.", default=16)
     instances: int = _value("K, images of each identity in a training batch.", default=4)
-    augment: str = _value("Name of an augmentation in keras_reid.data.augment.", default="default")
+    augment: str = _value(
+        "none, flip or default (flip, crop, erase), with any of colour, grayscale and blur added "
+        "by +, such as default+grayscale; see keras_reid.data.augment.",
+        default="default",
+    )
     schedule: str = _value("cosine, step or constant.", default="cosine")
     warmup: float = _value("Epochs over which the rate rises linearly.", default=1.0)
     weight_decay: float = _value("Of AdamW; 0 is plain Adam.", default=0.0)
