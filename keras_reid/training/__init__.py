@@ -13,6 +13,7 @@ from keras_reid.training.learner import Learner
 from keras_reid.training.mutual import MutualLearner
 from keras_reid.training.objective import Objective, Term, imitate
 from keras_reid.training.output_metrics import OutputMetrics
+from keras_reid.training.rates import RatedAdam
 from keras_reid.training.recipes import RECIPES, Recipe
 from keras_reid.training.runs import Run
 from keras_reid.training.schedules import WarmUp, schedule
@@ -27,6 +28,7 @@ __all__ = [
     "MutualLearner",
     "Objective",
     "OutputMetrics",
+    "RatedAdam",
     "Recipe",
     "RetrievalEvaluation",
     "Run",

@@ -31,6 +31,7 @@ from keras_reid.training.distiller import Distiller
 from keras_reid.training.learner import Learner
 from keras_reid.training.mutual import MutualLearner
 from keras_reid.training.objective import Objective, Term, imitate
+from keras_reid.training.rates import RatedAdam, new_variables
 from keras_reid.training.recipes import Recipe
 from keras_reid.training.refinement import prepared
 from keras_reid.training.runs import Run
@@ -233,7 +234,7 @@ def build_learner(
 ) -> Learner | MutualLearner:
     """The compiled learner of a recipe: of one model, of several, of one with a teacher."""
     objective = build_objective(recipe, annotations)
-    optimizers = [build_optimizer(recipe, steps_per_epoch) for _ in members]
+    optimizers = [build_optimizer(recipe, steps_per_epoch, member) for member in members]
     if not recipe.imitate:
         learner = Learner(members[0], objective)
         learner.compile(optimizer=optimizers[0])
@@ -296,8 +297,13 @@ def _margin(recipe: Recipe) -> dict[str, Any]:
     return {"margin": None} if given.get("margin", 0) < 0 else given
 
 
-def build_optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Optimizer:
-    """Adam, or AdamW that spares biases and normalisations, under the recipe's schedule."""
+def build_optimizer(
+    recipe: Recipe, steps_per_epoch: int, model: keras.Model
+) -> keras.optimizers.Optimizer:
+    """Adam, or AdamW that spares biases and normalisations, under the recipe's schedule.
+
+    With `new_rate` or `freeze` it is `RatedAdam`, by which the backbone is told from new layers.
+    """
     rate = schedule(
         recipe.schedule,
         recipe.learning_rate,
@@ -305,6 +311,10 @@ def build_optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Op
         round(steps_per_epoch * recipe.warmup),
     )
     average = {"use_ema": True, "ema_momentum": recipe.ema} if recipe.ema else {}
+    if recipe.new_rate != 1 or recipe.freeze:
+        frozen = round(steps_per_epoch * recipe.freeze)
+        new = new_variables(model)
+        return RatedAdam(rate, new, recipe.new_rate, frozen, recipe.weight_decay, **average)
     if not recipe.weight_decay:
         return keras.optimizers.Adam(rate, **average)
     optimizer = keras.optimizers.AdamW(rate, weight_decay=recipe.weight_decay, **average)

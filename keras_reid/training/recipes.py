@@ -39,6 +39,10 @@ class Recipe:
     schedule: str = _value("cosine, step or constant.", default="cosine")
     warmup: float = _value("Epochs over which the rate rises linearly.", default=1.0)
     weight_decay: float = _value("Of AdamW; 0 is plain Adam.", default=0.0)
+    new_rate: float = _value(
+        "Factor of the rate for layers that are not the backbone's, above 0.", default=1.0
+    )
+    freeze: float = _value("Epochs at the start in which the backbone stays as it is.", default=0.0)
     ema: float = _value("Momentum of the moving average of the weights; 0: none.", default=0.0)
     metric_loss: str = _value(
         f"{', '.join(METRIC_LOSSES)}: the loss of the features.", default="triplet_hard"
@@ -131,6 +135,7 @@ class Recipe:
             "learning_rate": 0,
             "warmup": 0,
             "weight_decay": 0,
+            "freeze": 0,
             "metric_weight": 0,
             "identity_weight": 0,
             "pretrain": 0,
@@ -148,6 +153,8 @@ class Recipe:
         for name, bound in least.items():
             if getattr(self, name) < bound:
                 raise InputError(f"{name} is at least {bound}: received {getattr(self, name)}")
+        if not 0 < self.new_rate < float("inf"):
+            raise InputError(f"new_rate is a factor above 0: received {self.new_rate}")
         if not 0 <= self.ema < 1:
             raise InputError(f"ema is a momentum in [0, 1): received {self.ema}")
         if self.metric_weight == 0 and self.identity_weight == 0:
@@ -241,15 +248,16 @@ class Recipe:
         refined parts. All but the second only if they have epochs.
         """
         main = replace(self, pretrain=0, induction=0, refinement=0)
-        phases = [Phase(main)]
+        warm = replace(main, freeze=0.0)  # only the first phase begins with a frozen backbone
+        phases = [Phase(warm if self.pretrain else main)]
         if self.pretrain:
             alone = replace(main, metric_weight=0.0, local_weight=0.0, identity_weight=1.0)
             phases.insert(0, Phase(replace(alone, epochs=self.pretrain)))
         if self.induction:
-            induction = replace(main, epochs=self.induction)
+            induction = replace(warm, epochs=self.induction)
             phases.append(Phase(induction, refined=True, only_assignment=True))
         if self.refinement:
-            phases.append(Phase(replace(main, epochs=self.refinement), refined=True))
+            phases.append(Phase(replace(warm, epochs=self.refinement), refined=True))
         return phases
 
 

@@ -1,0 +1,96 @@
+"""Rates that differ by variable: new layers learn faster, pretrained ones wait."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_reid.errors import InputError
+
+SPARED = ("bias", "beta", "gamma")  # of weight decay
+
+
+@keras.saving.register_keras_serializable(package="keras_reid")
+class RatedAdam(keras.optimizers.Adam):
+    """Adam with the rate `factor · η` for new variables, and 0 for all others in the first steps.
+
+    What is initialised at random beside a pretrained network has farther to go: public code of
+    PCB and others trains it at ten times the rate. For `frozen` steps it learns alone.
+
+    Args:
+        learning_rate: η, a number or a schedule.
+        new: the paths of the new variables, `variable.path`.
+        factor: above 0, of their rate.
+        frozen: steps in which the others stay as they are.
+        decay: decoupled weight decay per step in units of each variable's rate (Loshchilov and
+            Hutter, arXiv:1711.05101); biases and normalisations are spared.
+        common: of `keras.optimizers.Adam`.
+
+    Raises:
+        InputError: numbers out of range.
+    """
+
+    def __init__(
+        self,
+        learning_rate: Any = 0.001,
+        new: Sequence[str] = (),
+        factor: float = 1.0,
+        frozen: int = 0,
+        decay: float = 0.0,
+        **common: Any,
+    ) -> None:
+        if not 0 < factor < float("inf") or frozen < 0 or decay < 0:
+            raise InputError(
+                "a factor of the rate is above 0, frozen steps and decay are at least 0: received "
+                f"factor={factor}, frozen={frozen} and decay={decay}"
+            )
+        super().__init__(learning_rate, **common)
+        self.new, self.factor, self.frozen, self.decay = [*new], factor, frozen, decay
+
+    def build(self, variables: Sequence[Any]) -> None:
+        paths = {variable.path for variable in variables}
+        missing = [path for path in self.new if path not in paths]
+        if missing:
+            raise InputError(f"new variables are among those that learn: {missing} are not")
+        self._is_new = [variable.path in {*self.new} for variable in variables]
+        self._decays = [
+            self.decay > 0 and variable.path.split("/")[-1] not in SPARED for variable in variables
+        ]
+        super().build(variables)
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        at = self._get_variable_index(variable)  # as the documentation of Optimizer has it
+        rate = ops.cast(learning_rate, variable.dtype)
+        if self._is_new[at]:
+            rate = rate * self.factor
+        elif self.frozen:
+            rate = ops.where(self.iterations < self.frozen, ops.zeros_like(rate), rate)
+        if self._decays[at]:
+            self.assign_sub(variable, ops.convert_to_tensor(variable) * rate * self.decay)
+        super().update_step(gradient, variable, rate)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "new": self.new,
+            "factor": self.factor,
+            "frozen": self.frozen,
+            "decay": self.decay,
+        }
+
+
+def new_variables(model: keras.Model) -> list[str]:
+    """The paths of the trainable variables that are not of the backbone, the nested model.
+
+    Raises:
+        InputError: a model without a backbone, such as an ensemble.
+    """
+    nested = [layer for layer in model.layers if isinstance(layer, keras.Model)]
+    if len(nested) != 1:
+        raise InputError(
+            f"new layers stand beside one backbone: received a model with {len(nested)} nested "
+            "models; make it with keras_reid.models.build"
+        )
+    pretrained = {id(variable) for variable in nested[0].trainable_variables}
+    return [v.path for v in model.trainable_variables if id(v) not in pretrained]

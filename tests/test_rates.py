@@ -1,0 +1,117 @@
+"""Rates that differ by variable are what they say, step by step."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_reid import losses, models
+from keras_reid.errors import InputError
+from keras_reid.training import Learner, Objective, RatedAdam, Term, fitting, recipes
+from keras_reid.training.rates import SPARED, new_variables
+
+SIZE = (32, 16)
+OBJECTIVE = (
+    Term("identity", losses.IdentityLoss(), "logits"),
+    Term("metric", losses.TripletHardLoss(normalize=True), "features"),
+)
+
+
+def built() -> keras.Model:
+    keras.utils.set_random_seed(0)
+    return models.build("tiny", 4, SIZE, weights="none", pooling="gem")
+
+
+def trained(optimizer, steps=1) -> list[np.ndarray]:
+    """How far each variable of the model of `built` is from its start, after the same batches."""
+    model = built()
+    before = [v.numpy() for v in model.trainable_variables]
+    learner = Learner(model, Objective(*OBJECTIVE))
+    learner.compile(optimizer)
+    for seed in range(steps):
+        images = np.random.default_rng(seed).integers(0, 256, (12, *SIZE, 3), dtype=np.uint8)
+        labels = {"identity": tf.constant(np.repeat(np.arange(4), 3), tf.int32)}
+        learner.train_on_batch(tf.constant(images), labels)
+    return [v.numpy() - b for v, b in zip(model.trainable_variables, before, strict=True)]
+
+
+def is_new() -> list[bool]:
+    model = built()
+    new = new_variables(model)
+    return [v.path in new for v in model.trainable_variables]
+
+
+def test_new_variables_are_those_beside_the_backbone():
+    assert new_variables(built()) == ["pool/p", "embedding/gamma", "logits/kernel"]
+    tracklets = models.build_tracklet("tiny", 4, SIZE, weights="none", temporal="attention")
+    assert "logits/kernel" in new_variables(tracklets)
+    assert not any("conv2d" in path for path in new_variables(tracklets))
+    pixels = keras.Input((*SIZE, 3))
+    with pytest.raises(InputError, match="with 0 nested models"):
+        new_variables(keras.Model(pixels, keras.layers.Flatten()(pixels)))
+
+
+def test_without_factors_it_is_adam():
+    for ours, adam in zip(
+        trained(RatedAdam(1e-3, new_variables(built())), 3),
+        trained(keras.optimizers.Adam(1e-3), 3),
+        strict=True,
+    ):
+        np.testing.assert_allclose(ours, adam, atol=1e-7)
+
+
+def test_new_variables_go_ten_times_as_far_in_a_step():
+    plain = trained(keras.optimizers.Adam(1e-3))
+    moved = trained(RatedAdam(1e-3, new_variables(built()), factor=10.0))
+    for ours, adam, new in zip(moved, plain, is_new(), strict=True):
+        np.testing.assert_allclose(ours, adam * (10 if new else 1), rtol=1e-3, atol=1e-6)
+
+
+def test_the_backbone_stays_for_the_frozen_steps_and_learns_then():
+    optimizer = {"new": new_variables(built()), "frozen": 2, "decay": 0.1}
+    for steps in (1, 2, 3):
+        for moved, new in zip(trained(RatedAdam(1e-3, **optimizer), steps), is_new(), strict=True):
+            assert moved.any() == (new or steps == 3)
+
+
+def test_decay_is_that_of_adamw_at_each_variables_rate():
+    adamw = keras.optimizers.AdamW(1e-3, weight_decay=0.1)
+    adamw.exclude_from_weight_decay(var_names=[*SPARED])
+    plain, decayed = trained(keras.optimizers.Adam(1e-3)), trained(adamw)
+    ours = trained(RatedAdam(1e-3, new_variables(built()), factor=10.0, decay=0.1))
+    for moved, a, b, new in zip(ours, plain, decayed, is_new(), strict=True):
+        np.testing.assert_allclose(moved, b * (10 if new else 1), rtol=1e-3, atol=1e-6)
+        assert (a == b).all() or (a != b).any()
+
+
+def test_it_is_saved_with_its_numbers():
+    optimizer = RatedAdam(1e-3, ["logits/kernel"], 10.0, 5, 0.01, use_ema=True)
+    again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
+    assert isinstance(again, RatedAdam)
+    assert again.get_config() == optimizer.get_config()
+
+
+def test_a_recipe_asks_for_it_by_two_numbers():
+    model = built()
+    recipe = recipes.get("tiny")
+    assert type(fitting.build_optimizer(recipe, 10, model)) is keras.optimizers.Adam
+    changed = recipes.replace(recipe, new_rate=10.0, freeze=0.5, weight_decay=0.01, pretrain=1)
+    optimizer = fitting.build_optimizer(changed, 10, model)
+    assert (optimizer.factor, optimizer.frozen, optimizer.decay) == (10, 5, 0.01)
+    assert optimizer.new == new_variables(model)
+    assert [phase.recipe.freeze for phase in changed.phases] == [0.5, 0]
+    for bad, message in (
+        ({"new_rate": 0.0}, "new_rate is a factor above 0: received 0.0"),
+        ({"new_rate": float("nan")}, "new_rate is a factor above 0: received nan"),
+        ({"freeze": -1.0}, "freeze is at least 0: received -1.0"),
+    ):
+        with pytest.raises(InputError, match=message):
+            recipes.replace(recipe, **bad)
+
+
+@pytest.mark.parametrize("bad", [{"factor": 0.0}, {"frozen": -1}, {"decay": -0.1}])
+def test_numbers_out_of_range_are_refused(bad):
+    with pytest.raises(InputError, match="a factor of the rate is above 0"):
+        RatedAdam(1e-3, **bad)
+    with pytest.raises(InputError, match="nothing"):
+        trained(RatedAdam(1e-3, ["nothing"]))
