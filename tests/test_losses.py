@@ -484,10 +484,8 @@ def test_softmax_weights_sum_to_one_though_the_maximum_is_rounded_otherwise():
 
 def test_with_the_soft_margin_every_triplet_counts_however_easy():
     """Softplus is never 0, so that both means coincide, though float32 underflows at −104."""
-    x = np.array([[0], [1], [200], [201]], "float32")
+    x = np.array([[0], [150], [10], [400]], "float32")  # triplets of 140 and of −250 among them
+    expected = oracle.triplets(PAIRS, x.astype("float64"), None, nonzero=True)
     plain, nonzero = (losses.TripletLoss(None, nonzero=n)(PAIRS, x) for n in (False, True))
+    assert float(nonzero) == pytest.approx(expected, rel=1e-6)
     assert float(nonzero) == float(plain)
-    hard = np.array([[0], [150], [10], [160]], "float32")
-    expected = oracle.triplets(PAIRS, hard.astype("float64"), None, nonzero=True)
-    value = losses.TripletLoss(None, nonzero=True)(PAIRS, hard)
-    assert float(value) == pytest.approx(expected, rel=1e-6)
