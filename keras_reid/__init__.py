@@ -1,20 +1,15 @@
 """Person re-identification for Keras and TensorFlow.
 
-`import keras_reid` registers its models, layers, losses, distances and miners with Keras, and where
-TensorFlow is the back end its learners too, so that models saved with them load. Its other parts
-are imported when they are first used, and the losses run under any back end without TensorFlow.
+`import keras_reid` is light; its parts are imported when they are first used, so that the losses
+run under any Keras back end without TensorFlow, and galleries without Keras. Where Keras is
+imported, before or after, all that saved models and losses are made of is registered with it.
 """
 
 import importlib
 from types import ModuleType
 
-import keras
-
-from keras_reid import layers, losses, outputs  # noqa: F401
+from keras_reid.registration import register_with_keras
 from keras_reid.version import __version__
-
-if keras.backend.backend() == "tensorflow":
-    from keras_reid import training
 
 __all__ = [
     "__version__",
@@ -45,3 +40,6 @@ def __getattr__(name: str) -> ModuleType:
 
 def __dir__() -> list[str]:
     return __all__
+
+
+register_with_keras()

@@ -13,7 +13,16 @@ from keras_reid import distances, losses, mining, models
 
 PACKAGE = Path(keras_reid.__file__).parent
 # Parts of these stand in other rooms.
-HELPERS = {"cli", "clips", "outputs", "replicas", "skeletons", "verifier", "version"}
+HELPERS = {
+    "cli",
+    "clips",
+    "outputs",
+    "registration",
+    "replicas",
+    "skeletons",
+    "verifier",
+    "version",
+}
 
 
 def python(code: str) -> subprocess.CompletedProcess[str]:
@@ -29,11 +38,30 @@ def model_file(tmp_path_factory):
     return file
 
 
-def test_a_model_loads_after_import_keras_reid_alone(model_file):
-    code = f"import keras_reid, keras; print(keras.models.load_model({str(model_file)!r}).name)"
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "import keras_reid, keras",
+        "import keras, keras_reid",
+        "import keras_reid; from keras import models",
+        "from keras_reid import distances; import keras",
+        "import keras_reid.mining; import keras",
+        "from keras_reid.evaluation import rank; from keras_reid.models import build; import keras",
+    ],
+)
+def test_a_model_loads_after_import_keras_reid_alone(model_file, imports):
+    code = f"import sys; {imports}; keras = sys.modules['keras']"
+    code += f"; print(keras.models.load_model({str(model_file)!r}).name)"
+    code += "; print(keras.saving.get_registered_object('keras_reid>Learner').__name__)"
+    code += "; print(keras.saving.get_registered_object('keras_reid>batch_hard').__name__)"
     done = python(code)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["embedder"]
+    assert done.stdout.split() == ["embedder", "Learner", "batch_hard"]
+
+
+def test_without_keras_nothing_of_it_is_imported():
+    done = python("import sys, keras_reid.gallery; print('keras' in sys.modules)")
+    assert done.stdout.split() == ["False"], done.stderr
 
 
 def test_after_import_keras_alone_the_error_names_what_to_import(model_file):

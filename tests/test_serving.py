@@ -249,8 +249,9 @@ def test_what_cannot_be_exported_is_refused(model, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"file cannot take one \(.+\); name another folder"):
         serving.export(model, tmp_path / "file")
+    outputs = {"logits": model.output["logits"]}
     with pytest.raises(InputError, match="output named 'embedding'"):
-        serving.export(keras.Model(model.inputs, model.output["logits"]), tmp_path / "new")
+        serving.export(keras.Model(model.input, outputs), tmp_path / "new")
     anywhere = keras.Input((None, None, 3), dtype="uint8")
     outputs = {"embedding": keras.layers.GlobalAveragePooling2D()(anywhere)}
     with pytest.raises(InputError, match="None×None pixels; build it with a fixed image_size"):
