@@ -850,11 +850,12 @@ def test_a_model_of_build_trains_in_a_plain_compile(tmp_path) -> None:
             assert np.isfinite(logs["loss"])
     outputs = model(images, training=False)
     expected = losses.IdentityLoss()(labels["identity"], outputs["logits"])
-    logs = model.test_on_batch(images, labels, return_dict=True)
+    whole = {"batch_size": len(images), "verbose": 0, "return_dict": True}
+    logs = model.evaluate(images, labels, **whole)
     assert logs["loss"] == pytest.approx(float(expected), rel=1e-5)
     model.save(tmp_path / "m.keras")
     again = keras.saving.load_model(tmp_path / "m.keras")
-    assert again.test_on_batch(images, labels, return_dict=True) == pytest.approx(logs, rel=1e-5)
+    assert again.evaluate(images, labels, **whole) == pytest.approx(logs, rel=1e-5)
 
 
 def test_retrieval_is_scored_of_a_model_with_one_tensor(pedestrians) -> None:
