@@ -469,3 +469,39 @@ def test_two_replicas_take_the_steps_of_one(how, steps) -> None:
     (one_loss, one), (two_loss, two) = steps[how]
     assert two_loss == pytest.approx(one_loss, rel=1e-5)
     np.testing.assert_allclose(two, one, rtol=1e-5, atol=1e-6)
+
+
+# --- Sample weights and metrics
+
+
+def test_sample_weights_weigh_terms_and_imitation_of_every_member() -> None:
+    learner = mutual()
+    images, labels = batch()
+    weights = np.linspace(0, 2, len(images)).astype("float32")
+    logs = learner.test_step((images, labels, tf.constant(weights)))
+    out = {name: model(images, training=False) for name, model in learner.members.items()}
+    each = losses.IdentityLoss(0.1, reduction=None)
+    for name, other in (("member1", "member2"), ("member2", "member1")):
+        expected = (weights * each(labels["identity"], out[name]["logits"]).numpy()).mean()
+        assert float(logs[f"{name}_identity"]) == pytest.approx(expected, rel=1e-5)
+        alike = losses.LogitImitation(2.0, reduction=None)
+        values = alike(out[other]["logits"], out[name]["logits"]).numpy()
+        assert float(logs[f"{name}_logits"]) == pytest.approx((weights * values).mean(), rel=1e-4)
+
+
+def test_metrics_are_measured_of_each_member_and_of_a_student(tmp_path) -> None:
+    images, labels = batch()
+    for learner, names in (
+        (MutualLearner(members(), OBJECTIVE, imitation()), ("member1_", "member2_")),
+        (Distiller(build(1), build(2), OBJECTIVE, imitation()), ("",)),
+    ):
+        learner.compile(adam(), metrics={"logits": "accuracy"})
+        before = learner.test_on_batch(images, labels, return_dict=True)
+        learner.save(tmp_path / "learner.keras")
+        again = keras.saving.load_model(tmp_path / "learner.keras")
+        after = again.test_on_batch(images, labels, return_dict=True)
+        for name in names:
+            assert 0 <= before[f"{name}logits_accuracy"] <= 1
+            assert after[f"{name}logits_accuracy"] == before[f"{name}logits_accuracy"]
+        with pytest.raises(InputError, match="received loss"):
+            learner.compile(adam(), "mse")
