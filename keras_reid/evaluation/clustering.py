@@ -96,9 +96,14 @@ def clustering(
         found = []
         for near in sizes:
             averaged = min(max(2, -(-3 * near // 10)), 6, near) if k2 is None else k2
-            similarity = SparseJaccard(features, near, averaged, progress).within(BELOW_ONE)
+            jaccard = SparseJaccard(features, near, averaged, progress).within(BELOW_ONE)
+            similarity = jaccard.copy()
             similarity.data = 1 - similarity.data
-            groups = _grouped(similarity, method, tried, min_samples)
+            groups: Iterator[np.ndarray]
+            if method == "agglomerative":
+                groups = map(_by_size, average_linkages(similarity, [1 - eps for eps in tried]))
+            else:
+                groups = (_by_density(jaccard, eps, min_samples) for eps in tried)
             for limit, labels in zip(tried, groups, strict=True):
                 score = silhouette(similarity, labels)
                 found.append(Clustering(labels, limit, near, averaged, score))
@@ -112,24 +117,14 @@ def clustering(
     return best(method, sizes, EPS[method] if eps is None else [eps])
 
 
-def _grouped(
-    similarity: Any, method: str, tried: Sequence[float], min_samples: int
-) -> Iterator[np.ndarray]:
-    """Labels by each eps that is tried, which rise."""
-    if method == "agglomerative":
-        return map(_by_size, average_linkages(similarity, [1 - eps for eps in tried]))
-    return (_by_density(similarity, eps, min_samples) for eps in tried)
-
-
-def _by_density(similarity: Any, eps: float, min_samples: int) -> np.ndarray:
+def _by_density(jaccard: Any, eps: float, min_samples: int) -> np.ndarray:
+    """DBSCAN of the distances of at most eps in a sparse matrix (n, n)."""
     from sklearn.cluster import DBSCAN
     from sklearn.neighbors import sort_graph_by_row_values
 
-    near = similarity.copy()
-    near.data = 1 - near.data
-    kept = near.data <= eps
-    begin = np.concatenate([[0], np.cumsum(kept)])[near.indptr]
-    near = type(near)((near.data[kept], near.indices[kept], begin), shape=near.shape)
+    kept = jaccard.data <= eps
+    begin = np.concatenate([[0], np.cumsum(kept)])[jaccard.indptr]
+    near = type(jaccard)((jaccard.data[kept], jaccard.indices[kept], begin), shape=jaccard.shape)
     near = sort_graph_by_row_values(near, warn_when_not_sorted=False)
     found = DBSCAN(eps=eps, min_samples=min_samples, metric="precomputed").fit(near).labels_
     return _by_size(found)
