@@ -11,7 +11,7 @@ from typing import Any
 import keras
 
 from keras_reid.errors import InputError
-from keras_reid.layers import FusedBatchNormalization
+from keras_reid.layers import FusedBatchNormalization, MixStyle
 
 Shape = tuple[int, int, int]
 
@@ -71,6 +71,7 @@ def build(
     weights: str = "imagenet",
     image_size: tuple[int, int] = (256, 128),
     last_stride: int = 1,
+    mixstyle: float = 0.0,
 ) -> keras.Model:
     """The backbone of that name, ready to be trained.
 
@@ -84,6 +85,8 @@ def build(
         last_stride: 1 undoes the last halving of the feature map, so that it keeps four times
             the positions (Luo et al., Bag of Tricks, CVPRW 2019, arXiv:1903.07071); 2 leaves the
             network as it was published.
+        mixstyle: probability with which `layers.MixStyle` mixes a training batch's maps of a
+            quarter and of an eighth of the image's size; 0: never.
 
     Returns:
         A model `(b, h, w, 3)` → `(b, h', w', d)`. Its batch normalisations run fused.
@@ -105,7 +108,7 @@ def build(
             f".keras file: received {name!r}"
         )
     _check_map(model, name, image_size)
-    model = adapt(model, image_size, last_stride)
+    model = adapt(model, image_size, last_stride, mixstyle)
     if weights not in ("imagenet", "none"):
         load_weights(model, weights)
     return model
@@ -124,11 +127,14 @@ def load_weights(model: keras.Model, path: str) -> None:
         ) from error
 
 
-def adapt(model: keras.Model, image_size: tuple[int, int], last_stride: int) -> keras.Model:
-    """A copy of the model with fused batch normalisation and the chosen last stride."""
+def adapt(
+    model: keras.Model, image_size: tuple[int, int], last_stride: int, mixstyle: float = 0.0
+) -> keras.Model:
+    """A copy of the model with fused batch normalisation, the chosen last stride and MixStyle."""
     if last_stride not in (1, 2):
         raise InputError(f"last_stride is 1 or 2: received {last_stride}")
     unstrided = _last_strided(model, image_size) if last_stride == 1 else {}
+    mixed = _ends_of_stages(model, image_size) if mixstyle else set()
 
     def layer_of(layer: keras.layers.Layer) -> keras.layers.Layer:
         if isinstance(layer, keras.layers.Lambda):
@@ -138,9 +144,43 @@ def adapt(model: keras.Model, image_size: tuple[int, int], last_stride: int) -> 
             return FusedBatchNormalization.from_config(config)
         return type(layer).from_config(config)
 
-    copy = keras.models.clone_model(model, clone_function=layer_of, recursive=True)
+    def call(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
+        x = layer(*args, **kwargs)
+        if layer.name in mixed:
+            return MixStyle(mixstyle, name=f"{layer.name}_mixstyle")(x)
+        return x
+
+    copy = keras.models.clone_model(
+        model, clone_function=layer_of, call_function=call if mixed else None, recursive=True
+    )
     copy.set_weights(model.get_weights())
     return copy
+
+
+def _ends_of_stages(model: keras.Model, image_size: tuple[int, int]) -> set[str]:
+    """The layers whose maps, a quarter and an eighth of the image, the next stage halves."""
+    inner, layers = _strided(model)
+    ends = set()
+    for layer in layers:
+        source = _producer(layer.input)
+        if _pads(source):
+            source = _producer(source.input)
+        shape = source.output.shape
+        probe = keras.Model(inner.inputs, source.output).compute_output_shape
+        height = shape[1] or probe((1, *image_size, 3))[1]
+        if round(image_size[0] / height) in (4, 8):
+            ends.add(source.name)
+    if not ends:
+        raise InputError(
+            "styles are mixed where a backbone halves maps of a quarter or an eighth of the image: "
+            f"{model.name!r} halves none that can be seen; leave mixstyle at 0"
+        )
+    return ends
+
+
+def _producer(tensor: Any) -> Any:
+    """The layer that a symbolic tensor comes out of."""
+    return tensor._keras_history.operation
 
 
 def _last_strided(model: keras.Model, image_size: tuple[int, int]) -> dict[str, dict[str, Any]]:

@@ -9,7 +9,7 @@ import numpy as np
 from keras_reid import backbones
 from keras_reid.data import Tracklets, clip_batches, image_batches
 from keras_reid.errors import InputError
-from keras_reid.heads import NECKS, linear
+from keras_reid.heads import NECKS, batch_norm, linear
 from keras_reid.layers import ClipsToFrames, FramesToClips
 from keras_reid.layers.pooling import POOLINGS
 from keras_reid.layers.temporal import TEMPORAL
@@ -27,6 +27,7 @@ def build_tracklet(
     neck: str = "bn",
     last_stride: int = 1,
     width: int | None = None,
+    mixstyle: float = 0.0,
 ) -> keras.Model:
     """`{"clips": uint8 (b, t, h, w, 3), "mask": bool (b, t)}` → features, embedding, logits.
 
@@ -34,8 +35,12 @@ def build_tracklet(
     pooled over time, and neck and classifier are those of `keras_reid.models.build`. At test time
     what is behind the mask changes nothing (Gao and Nevatia, arXiv:1805.02104).
 
+    For losses of single frames beside those of clips there are also `frame_features` `(b · t, d)`
+    and, of a neck and classifier of their own, `frame_logits` `(b · t, c)`, whatever the mask says.
+
     Args:
-        backbone, image_size, weights, pooling, neck, last_stride, width: as in `models.build`.
+        backbone, image_size, weights, pooling, neck, last_stride, width, mixstyle: as in
+            `models.build`.
         num_identities: c; None leaves `logits` out.
         temporal: "mean", "max", "attention" or "recurrent", see `keras_reid.layers.temporal`.
 
@@ -59,18 +64,25 @@ def build_tracklet(
     mask = keras.Input((None,), dtype="bool", name="mask")
     frames = ClipsToFrames(dtype="uint8", name="frames")(clips)
     pixels = keras.layers.Rescaling(1.0, dtype="float32", name="pixels")(frames)
-    maps = backbones.build(backbone, weights, image_size, last_stride)(pixels)
+    maps = backbones.build(backbone, weights, image_size, last_stride, mixstyle)(pixels)
     x = POOLINGS[pooling](name="pool")(maps)
     if width is not None:
         x = keras.layers.Dense(width, use_bias=False, name="width")(x)
-    pooled = [FramesToClips(name="frame_features")([x, mask]), mask]
+    of_frames = keras.layers.Activation("linear", dtype="float32", name="frame_features")(x)
+    pooled = [FramesToClips(name="frame_vectors")([x, mask]), mask]
     if temporal == "attention":
         pooled.append(FramesToClips(name="frame_maps")([maps, mask]))
     x = TEMPORAL[temporal](name="temporal")(pooled)
     features = keras.layers.Activation("linear", dtype="float32", name="features")(x)
-    outputs = {"features": features, "embedding": NECKS[neck](features)}
+    outputs = {
+        "features": features,
+        "embedding": NECKS[neck](features),
+        "frame_features": of_frames,
+    }
     if num_identities is not None:
         outputs["logits"] = linear(outputs["embedding"], num_identities)
+        normal = batch_norm(of_frames, "frame_embedding")
+        outputs["frame_logits"] = linear(normal, num_identities, "frame_logits")
     return NamedOutputs({"clips": clips, "mask": mask}, outputs, name="tracklet_embedder")
 
 

@@ -39,13 +39,13 @@ def no_neck(x: Any) -> Any:
     return keras.layers.Identity(name="embedding")(x)
 
 
-def linear(x: Any, num_identities: int) -> Any:
+def linear(x: Any, num_identities: int, name: str = "logits") -> Any:
     return keras.layers.Dense(
         num_identities,
         use_bias=False,
         kernel_initializer=keras.initializers.RandomNormal(stddev=0.001),
         dtype="float32",
-        name="logits",
+        name=name,
     )(x)
 
 
@@ -225,7 +225,7 @@ class PoseHead:
 class AttributeHead:
     """`attributes` `(b, m)`, logits, and an `embedding` in which the attributes take part.
 
-    The attributes a are predicted from `features`; re-weighted by each other, `σ(Va + b) ∘ a`, they
+    The attributes a are predicted from `features` behind a batch normalisation; re-weighted by each other, `σ(Va + b) ∘ a`, they
     stand beside the features before the neck (Lin et al., APR, Pattern Recognition 2019,
     arXiv:1703.07220). It takes the place of neck and classifier.
     `attribute_probabilities` `(b, m)` are a: a sigmoid each, or a softmax in each exclusive group.
@@ -246,7 +246,8 @@ class AttributeHead:
 
     def __call__(self, maps: Any, num_identities: int | None, *, features: Any) -> dict[str, Any]:
         del maps
-        logits = keras.layers.Dense(self.count, dtype="float32", name="attributes")(features)
+        normal = batch_norm(features, "attribute_norm")
+        logits = keras.layers.Dense(self.count, dtype="float32", name="attributes")(normal)
         known = AttributeProbabilities(self.exclusive, name="attribute_probabilities")(logits)
         outputs = {"attributes": logits, "attribute_probabilities": known}
         if self.reweighted:

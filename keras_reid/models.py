@@ -54,6 +54,7 @@ def build(
     width: int | None = None,
     classifier: str = "linear",
     centres: bool = False,
+    mixstyle: float = 0.0,
     heads: Sequence[Head] = (),
 ) -> keras.Model:
     """uint8 images `(b, h, w, 3)` → `{"features": (b, d), "embedding": (b, d), "logits": (b, c)}`.
@@ -75,6 +76,7 @@ def build(
             `keras_reid.losses.MarginSoftmaxLoss`.
         centres: adds the output `centres` `(b, c)`, the squared distances of `features` to one
             learned centre per identity, for `keras_reid.losses.CenterLoss`.
+        mixstyle: as in `keras_reid.backbones.build`.
         heads: of `keras_reid.heads`, for more outputs. One that gives `embedding` takes the place
             of neck and classifier. With `PoseHead` the model takes the dict of `images` and
             `keypoints` `(b, k, 3)`.
@@ -99,7 +101,7 @@ def build(
 
     images = keras.Input((*image_size, 3), dtype="uint8", name="images")
     pixels = keras.layers.Rescaling(1.0, dtype="float32", name="pixels")(images)
-    maps = backbones.build(backbone, weights, image_size, last_stride)(pixels)
+    maps = backbones.build(backbone, weights, image_size, last_stride, mixstyle)(pixels)
     x = POOLINGS[pooling](name="pool")(maps)
     if width is not None:
         x = keras.layers.Dense(width, use_bias=False, name="width")(x)

@@ -78,12 +78,8 @@ def visible(parts, visibility, other_parts, other_visibility, whole):
                     parts[i].astype("float64"), other_parts[j].astype("float64"), strict=True
                 )
             ]
-            total = sum(shared)
-            out[i, j] = (
-                sum(s * d for s, d in zip(shared, apart, strict=True)) / total
-                if total > 0
-                else whole[i, j]
-            )
+            of_parts = sum(s * d for s, d in zip(shared, apart, strict=True))
+            out[i, j] = (whole[i, j] + of_parts) / (1 + sum(shared))
     return out
 
 

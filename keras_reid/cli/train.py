@@ -87,6 +87,9 @@ def main(argv: list[str]) -> None:
     teacher = fitting.load_teacher(recipe, count)
     annotations = fitting.Annotations.of(train, schema)
     members = fitting.build_members(recipe, count, annotations)
+    if recipe.start:
+        left = {layer for member in members for layer in fitting.start_from(member, recipe.start)}
+        say(f"starts from {recipe.start}; new are {', '.join(sorted(left)) or 'no layers'}")
     say(f"{name}: {train}")
     scores: dict[str, Any] = {}
     if evaluation:

@@ -29,7 +29,8 @@ def pk_clips(
 
     A clip of a tracklet of n frames has one frame, drawn at random, of each of T equal stretches of
     it, in their order (Wang et al., TSN, ECCV 2016); of fewer than T frames it has all, and then
-    repeats of them that the mask leaves out. Batch i of epoch e is a function of (seed, e, i).
+    goes round them again: each is augmented on its own, so that repeats differ and all of them can
+    train. Batch i of epoch e is a function of (seed, e, i).
 
     Args:
         tracklets: n training tracklets, readable.
@@ -39,8 +40,8 @@ def pk_clips(
             augmented on its own.
 
     Returns:
-        Elements ({"clips": uint8 (b, t, h, w, 3), "mask": bool (b, t)}, {"identity": int32 (b,),
-        "camera": int32 (b,)}).
+        Elements ({"clips": uint8 (b, t, h, w, 3), "mask": bool (b, t), all true}, {"identity":
+        int32 (b,), "camera": int32 (b,), "frame_identity": int32 (b·t,), of each frame}).
 
     Raises:
         InputError: as `pk_batches`, or no frames.
@@ -54,29 +55,33 @@ def pk_clips(
     starts = (np.cumsum(sizes) - sizes).astype(np.int32)
     count = identities * instances
 
-    def choose(step: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def choose(step: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         pair = tf.random.fold_in(tf.stack([tf.constant(seed, tf.int64), step]), 0)
         drawn = tf.random.stateless_uniform([count, frames], pair)
         size = tf.gather(sizes, rows)[:, None]
         number = tf.range(frames)[None]
         stretch = (tf.cast(number, tf.float32) + drawn) * tf.cast(size, tf.float32) / frames
         own = tf.where(size >= frames, tf.minimum(tf.cast(stretch, tf.int32), size - 1), number)
-        there = own < size
-        return rows, tf.gather(starts, rows)[:, None] + own % size, there
+        return rows, tf.gather(starts, rows)[:, None] + own % size
 
     rows = pk_rows(classes, identities, instances, seed, first_epoch, last)
     chosen = rows.enumerate(first_epoch * steps).map(choose)
     load = load_rows(tracklets.images, image_size, cache)
-    pixels = load(chosen.map(lambda rows, flat, mask: tf.reshape(flat, [-1])), count * frames)
+    pixels = load(chosen.map(lambda rows, flat: tf.reshape(flat, [-1])), count * frames)
 
     def finish(step: tf.Tensor, element: Any) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
-        (_, images), (rows, _, mask) = element
+        (_, images), (rows, _) = element
         pair = tf.random.fold_in(tf.stack([tf.constant(seed, tf.int64), step]), 1)
         shape = (count * frames, *image_size, 3)
         changed = change(tf.ensure_shape(images, shape), pair)
         clips = tf.reshape(changed, (count, frames, *image_size, 3))
-        labels = {"identity": tf.gather(classes, rows), "camera": tf.gather(camera, rows)}
-        return {"clips": clips, "mask": tf.ensure_shape(mask, (count, frames))}, labels
+        identity = tf.gather(classes, rows)
+        labels = {
+            "identity": identity,
+            "camera": tf.gather(camera, rows),
+            "frame_identity": tf.repeat(identity, frames),
+        }
+        return {"clips": clips, "mask": tf.ones((count, frames), tf.bool)}, labels
 
     both = tf.data.Dataset.zip((pixels, chosen)).enumerate(first_epoch * steps)
     return both.map(finish, num_parallel_calls=tf.data.AUTOTUNE).prefetch(AHEAD)

@@ -17,16 +17,17 @@ def visible(
     other_visibility: Tensor,
     whole: Tensor,
 ) -> Tensor:
-    """`Σ_p v_p v'_p |f_p − f'_p| / Σ_p v_p v'_p`; where no part is seen in both, `whole`.
+    """`(|g − g'| + Σ_p v_p v'_p |f_p − f'_p|) / (1 + Σ_p v_p v'_p)`, with g the whole image.
 
-    The distance of Sun et al. (Perceive Where to Focus, CVPR 2019, arXiv:1904.00537) and Wang et
-    al. (HOReID, CVPR 2020, arXiv:2003.08177) in its simplest form.
+    A mean in which the whole always counts 1, and a part as much as both images show of it; where
+    no part is seen in both it is `whole`. The distance of Wang et al. (HOReID, CVPR 2020,
+    arXiv:2003.08177), after Sun et al. (Perceive Where to Focus, CVPR 2019, arXiv:1904.00537).
 
     Args:
         parts: `(n, p, d)`; p is a known number.
         visibility: `(n, p)`, at least 0.
         other_parts, other_visibility: `(m, p, d)` and `(m, p)`.
-        whole: `(n, m)`, distances of the global features, to fall back to.
+        whole: `(n, m)`, `|g − g'|`, distances of the global features.
 
     Returns:
         `(n, m)`, in units of the features.
@@ -48,11 +49,10 @@ def visible(
             f"but the shapes are {shapes}: embed both sides with the same model."
         )
     mine, others = (ops.cast(v, parts.dtype) for v in (visibility, other_visibility))
-    total = weight = ops.zeros_like(ops.matmul(mine, ops.transpose(others)))
+    total = ops.cast(whole, parts.dtype)
+    weight = ops.ones_like(total)
     for part in range(count):
         shared = mine[:, part, None] * others[None, :, part]
         total = total + shared * euclidean(parts[:, part], other_parts[:, part])
         weight = weight + shared
-    seen = weight > 0
-    fallback = ops.cast(whole, total.dtype)
-    return ops.where(seen, total / ops.where(seen, weight, 1.0), fallback)
+    return total / weight

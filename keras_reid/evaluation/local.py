@@ -69,7 +69,7 @@ class SummedRows:
 
 
 class VisibleRows:
-    """`Σ_p v_p v'_p |f_p − f'_p| / Σ_p v_p v'_p` of unit parts, and else that of `global`.
+    """`(|g − g'| + Σ_p v_p v'_p |f_p − f'_p|) / (1 + Σ_p v_p v'_p)` of unit vectors.
 
     As `distances.visible`, in float32 and with the gallery prepared once. Both distances are of
     unit vectors, in [0, 2].
@@ -91,14 +91,13 @@ class VisibleRows:
 
     def rows(self, start: int, stop: int) -> np.ndarray:
         query, gallery = self.visibility[0][start:stop], self.visibility[1]
-        total = np.zeros((len(query), len(gallery)), np.float32)
-        weight = np.zeros_like(total)
+        total = np.sqrt(np.maximum(self.whole.rows(start, stop), 0))
+        weight = np.ones_like(total)
         for p, part in enumerate(self.parts):
             shared = query[:, p, None] * gallery[:, p]
             total += shared * np.sqrt(np.maximum(part.rows(start, stop), 0))
             weight += shared
-        whole = np.sqrt(np.maximum(self.whole.rows(start, stop), 0))
-        return np.where(weight > 0, total / np.where(weight > 0, weight, 1), whole)
+        return total / weight
 
 
 def _stripes_first(images: np.ndarray, size: int) -> Any:

@@ -78,9 +78,9 @@ def rank(
             which a zero vector is at distance 1 from everything; for stripes (n, s, d), or local,
             "local": the aligned distance, from the top of the images down; for mappings
             "global_local": `|x/|x| − y/|y||²` of embedding plus the aligned distance of local
-            features of length 1 (DMLI of AlignedReID++), "visible": the parts that both images
-            show, of global, parts and visibility (`keras_reid.distances.visible`). For a matrix the
-            name to record.
+            features of length 1 (DMLI of AlignedReID++), "visible": the whole and the parts that
+            both images show, of global, parts and visibility (`keras_reid.distances.visible`). For
+            a matrix the name to record.
         protocol: one of the above.
         invalid: queries without a true match are left out ("drop", default) or count as 0 ("zero",
             default of "mars").

@@ -8,6 +8,7 @@ from keras_reid.layers.parts import PartPooling
 from keras_reid.layers.pooling import AverageMaxPooling2D, GeneralizedMeanPooling2D
 from keras_reid.layers.pose import KeypointHeatmaps, PosePooling, VisibleParts
 from keras_reid.layers.stripes import StripePooling
+from keras_reid.layers.style import MixStyle
 from keras_reid.layers.temporal import (
     ClipsToFrames,
     FramesToClips,
@@ -29,6 +30,7 @@ __all__ = [
     "GeneralizedMeanPooling2D",
     "KeypointHeatmaps",
     "MatchingGate",
+    "MixStyle",
     "PairDistance",
     "PairMetric",
     "PartClassifiers",

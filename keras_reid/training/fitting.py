@@ -85,6 +85,7 @@ def build_model(
             neck=recipe.neck,
             last_stride=recipe.last_stride,
             width=recipe.embedding_width or None,
+            mixstyle=recipe.mixstyle,
         )
     return models.build(
         recipe.backbone,
@@ -95,6 +96,8 @@ def build_model(
         neck=recipe.neck,
         last_stride=recipe.last_stride,
         width=recipe.embedding_width or None,
+        mixstyle=recipe.mixstyle,
+        classifier="linear" if recipe.softmax == "plain" else "cosine",
         heads=build_heads(recipe, annotations),
     )
 
@@ -141,6 +144,36 @@ def build_members(
     ]
 
 
+def start_from(model: keras.Model, run: str) -> list[str]:
+    """Gives layers the weights of the layers of the same name and shapes in a run's model.
+
+    A backbone counts as one layer, so that a model for larger images, or of tracklets, can start
+    from one for single small images; and classifiers of other identities stay as they are.
+
+    Returns:
+        The names of the layers with weights that were left as they are.
+
+    Raises:
+        InputError: no such run, or none of its layers fits the backbone.
+    """
+    trained = {layer.name: layer for layer in Run(run).load_model().layers}
+    left = []
+    for layer in model.layers:
+        weights = layer.get_weights()
+        given = trained[layer.name].get_weights() if layer.name in trained else []
+        if [w.shape for w in weights] == [w.shape for w in given]:
+            layer.set_weights(given)
+        elif weights:
+            left.append(layer.name)
+    backbones = [layer.name for layer in model.layers if isinstance(layer, keras.Model)]
+    if set(backbones) & set(left):
+        raise InputError(
+            f"a model starts from a run with the same backbone: that of {run!r} is another than "
+            f"{', '.join(backbones)}; name the backbone that it was trained with"
+        )
+    return left
+
+
 def load_teacher(recipe: Recipe, num_identities: int) -> keras.Model | None:
     """The trained model that a recipe imitates, if it names one.
 
@@ -185,17 +218,29 @@ def load_teacher(recipe: Recipe, num_identities: int) -> keras.Model | None:
 def build_objective(recipe: Recipe, annotations: Annotations = NONE) -> Objective:
     """`identity_weight · identity loss(logits) + metric_weight · metric loss(features)`.
 
-    With stripes also `local_weight · aligned triplet loss(features, local)`, which mines by the
+    Of tracklets also `frame_weight` times the same of their single frames. With stripes also
+    `local_weight · aligned triplet loss(features, local)`, which mines by the
     distance that the metric loss compares, and of stripes of length 1 if that normalises; with
     parts the identity loss is the sum over theirs. With pose also `pose_weight · identity_weight ·
     Σ c CE` of the visible parts; with attributes `attribute_weight · mean attribute loss`.
     """
-    identity = losses.IdentityLoss(recipe.smoothing)
+    identity = build_identity_loss(recipe)
     logits = "part_logits" if recipe.parts else "logits"
     terms = [
         Term("identity", identity, logits, weight=recipe.identity_weight),
         Term("metric", build_metric_loss(recipe), "features", weight=recipe.metric_weight),
     ]
+    if recipe.temporal:
+        terms += [
+            Term(
+                f"frame_{term.name}",
+                term.loss,
+                f"frame_{term.output}",
+                "frame_identity",
+                recipe.frame_weight * term.weight,
+            )
+            for term in terms
+        ]
     if recipe.stripes:
         aligned = losses.AlignedTripletLoss(**_margin(recipe), **_given(recipe, "normalize"))
         terms.append(Term("local", aligned, ("features", "local"), weight=recipe.local_weight))
@@ -208,6 +253,15 @@ def build_objective(recipe: Recipe, annotations: Annotations = NONE) -> Objectiv
         weight = recipe.attribute_weight / loss.classifiers
         terms.append(Term("attributes", loss, "attributes", "attributes", weight))
     return Objective(*(term for term in terms if term.weight > 0))
+
+
+def build_identity_loss(recipe: Recipe) -> losses.IdentityLoss:
+    """Smoothed cross-entropy, of cosines with a margin if the recipe wants one."""
+    if recipe.softmax == "plain":
+        return losses.IdentityLoss(recipe.smoothing)
+    return losses.MarginSoftmaxLoss(
+        recipe.softmax, recipe.softmax_scale, recipe.softmax_margin, recipe.smoothing
+    )
 
 
 def build_imitation(recipe: Recipe) -> Objective:

@@ -8,6 +8,7 @@ from keras_reid.heads import ORDERS
 from keras_reid.layers.stripes import STRIPE_POOLINGS
 from keras_reid.layers.temporal import TEMPORAL
 from keras_reid.losses import IMITATIONS, METRIC_LOSSES
+from keras_reid.losses.identity import MARGINS
 from keras_reid.training.mutual import AVERAGES, UPDATES
 
 
@@ -25,6 +26,16 @@ class Recipe:
     width: int = _value("Width of the images in pixels.")
     epochs: int = _value("How often every image is seen.")
     learning_rate: float = _value("The highest rate of the schedule.")
+    start: str = _value(
+        "Run folder of a trained model to start from: layers of the same name and shapes take its "
+        "weights; empty: none.",
+        default="",
+    )
+    mixstyle: float = _value(
+        "Probability with which the styles of a batch's images are mixed in early layers "
+        "(MixStyle); 0: never.",
+        default=0.0,
+    )
     pooling: str = _value("avg, max or gem (generalized mean).", default="avg")
     neck: str = _value("bn (BNNeck) or none.", default="bn")
     last_stride: int = _value("1 keeps a finer last feature map; 2 is as published.", default=1)
@@ -60,6 +71,12 @@ class Recipe:
     )
     identity_weight: float = _value("Weight of the identity loss; 0: none.", default=1.0)
     smoothing: float = _value("Label smoothing of the identity loss.", default=0.1)
+    softmax: str = _value(
+        f"plain, or with a margin between cosines: {', '.join(MARGINS)}, of the identity loss.",
+        default="plain",
+    )
+    softmax_scale: float = _value("Of the cosines of a softmax with a margin.", default=30.0)
+    softmax_margin: float | None = _value("none: the usual one of that softmax.", default=None)
     pretrain: int = _value(
         "Epochs of the identity loss alone, before those of the weights above.", default=0
     )
@@ -98,6 +115,9 @@ class Recipe:
         default="",
     )
     frames: int = _value("Frames of a clip of a tracklet, of which a batch has P x K.", default=4)
+    frame_weight: float = _value(
+        "Weight of the losses of single frames beside those of clips; 0: none.", default=1.0
+    )
     members: str = _value(
         "Backbones, separated by commas, of models that learn from each other; empty: one model "
         "of --backbone.",
@@ -149,12 +169,15 @@ class Recipe:
             "pose_weight": 0,
             "attribute_weight": 0,
             "frames": 1,
+            "frame_weight": 0,
         }
         for name, bound in least.items():
             if getattr(self, name) < bound:
                 raise InputError(f"{name} is at least {bound}: received {getattr(self, name)}")
         if not 0 < self.new_rate < float("inf"):
             raise InputError(f"new_rate is a factor above 0: received {self.new_rate}")
+        if not 0 <= self.mixstyle <= 1:
+            raise InputError(f"mixstyle is a probability in [0, 1]: received {self.mixstyle}")
         if not 0 <= self.ema < 1:
             raise InputError(f"ema is a momentum in [0, 1): received {self.ema}")
         if self.metric_weight == 0 and self.identity_weight == 0:
@@ -169,6 +192,7 @@ class Recipe:
         for name, known in (
             ("update", UPDATES),
             ("average", AVERAGES),
+            ("softmax", ("plain", *MARGINS)),
             ("stripe_order", ORDERS),
             ("stripe_pooling", STRIPE_POOLINGS),
         ):
@@ -187,6 +211,11 @@ class Recipe:
         if len(chosen) > 1:
             raise InputError(
                 f"{' and '.join(chosen)} each make the embedding: received all of them; choose one"
+            )
+        if self.softmax != "plain" and (chosen or self.temporal):
+            raise InputError(
+                "a softmax with a margin is of the neck's one classifier: received softmax="
+                f"{self.softmax!r} beside {' and '.join(chosen) or 'tracklets'}; leave one out"
             )
         if self.temporal and self.temporal not in TEMPORAL:
             raise InputError(

@@ -1,0 +1,76 @@
+"""Mixing the styles of images, so that a model does not learn one camera's."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_reid.errors import InputError
+
+Shape = tuple[int | None, ...]
+
+
+@keras.saving.register_keras_serializable(package="keras_reid")
+class MixStyle(keras.layers.Layer):
+    """`σ' (x − μ)/σ + μ'` with `σ' = λσ + (1 − λ)σ(y)`, `μ' = λμ + (1 − λ)μ(y)`; at test time x.
+
+    μ and σ are mean and standard deviation over the positions of a map `(b, h, w, c)`, constants
+    for the gradient; y is another image of the batch, drawn by a permutation, and λ of each image
+    is drawn from Beta(α, α). What a camera does to all its images is mostly in these statistics
+    (Zhou et al., MixStyle, ICLR 2021, arXiv:2104.02008).
+
+    Args:
+        probability: with which a batch is mixed at all, in [0, 1].
+        alpha: α, above 0; small ones leave most images nearly as they are or as another.
+        epsilon: added to variances.
+        seed: of what is drawn.
+
+    Raises:
+        InputError: numbers out of range.
+    """
+
+    def __init__(
+        self,
+        probability: float = 0.5,
+        alpha: float = 0.1,
+        epsilon: float = 1e-6,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if not 0 <= probability <= 1 or not 0 < alpha < float("inf") or not epsilon > 0:
+            raise InputError(
+                "Styles are mixed with a probability in [0, 1], alpha and epsilon above 0: received "
+                f"probability={probability}, alpha={alpha} and epsilon={epsilon}."
+            )
+        self.probability, self.alpha, self.epsilon = probability, alpha, epsilon
+        self.seed = seed
+        self.draws = keras.random.SeedGenerator(seed)
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        if not training:
+            return inputs
+        x = ops.cast(inputs, "float32")
+        count = ops.shape(x)[0]
+        mean, variance = ops.moments(x, axes=(1, 2), keepdims=True)
+        mean, deviation = map(ops.stop_gradient, (mean, ops.sqrt(variance + self.epsilon)))
+        other = keras.random.shuffle(ops.arange(count), seed=self.draws)
+        own = keras.random.beta((count, 1, 1, 1), self.alpha, self.alpha, seed=self.draws)
+        mixes = keras.random.uniform((1, 1, 1, 1), seed=self.draws) < self.probability
+        own = ops.where(mixes, own, 1.0)
+        mixed_mean = own * mean + (1 - own) * ops.take(mean, other, axis=0)
+        mixed_deviation = own * deviation + (1 - own) * ops.take(deviation, other, axis=0)
+        mixed = mixed_deviation * ((x - mean) / deviation) + mixed_mean
+        return ops.cast(ops.where(mixes, mixed, x), self.compute_dtype)
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "probability": self.probability,
+            "alpha": self.alpha,
+            "epsilon": self.epsilon,
+            "seed": self.seed,
+        }
