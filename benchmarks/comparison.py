@@ -1,16 +1,13 @@
-"""Ways to train on one data set: the same backbone, budget and seeds.
+"""Ways to train on one data set: every table of docs/results.md, row by row.
 
-    python benchmarks/comparison.py --data_dir=Market-1501 --backbone=mobilenetv2
+    python benchmarks/comparison.py --data_dir=Market-1501 --backbone=mobilenetv2 --table=losses
     python benchmarks/comparison.py --data_dir=Market-1501 --backbone=mobilenetv2 \\
-        --table=mutual --epochs=3 --seeds=0,1,2
-    python benchmarks/comparison.py --data_dir=Market-1501 --backbone=mobilenetv2 \\
-        --table=alignment --height=128 --width=64 --also=Market-shifted
+        --table=methods --keypoints=K.csv --attributes=A.csv --seeds=0,1
 
-trains every row of a table by `train.py` once for each seed and prints a Markdown table of rank-1
-and mAP: metric losses against classification, each loss with its own defaults; a model alone
-against members that learn from each other and students of a teacher; or global features, aligned
-ones and parts, scored by several distances, on another test set `--also`. A row that is finished is
-not trained again, so the same command goes on after an interruption.
+trains every row of a table by `train.py` once for each seed, scores it by `evaluate.py` and prints
+a Markdown table of rank-1 and mAP, with the minutes of training. The data set is in the layout of
+Market-1501. A row that is finished is not trained again, so the same command goes on after an
+interruption; `--rows` names some rows, and `--set=epochs=10,height=256` changes them all.
 """
 
 import csv
@@ -18,6 +15,8 @@ import json
 import statistics
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,224 +25,382 @@ from absl import app, flags
 FLAGS = flags.FLAGS
 flags.DEFINE_string("data_dir", None, "Folder in the Market-1501 layout.", required=True)
 flags.DEFINE_string("backbone", "mobilenetv2", "See keras_reid.backbones.build.")
-flags.DEFINE_string("runs", "runs/comparison", "Where the runs go.")
-flags.DEFINE_enum("table", "losses", ["losses", "mutual", "alignment"], "Which rows.")
-flags.DEFINE_list("also", [], "Folders in the Market-1501 layout whose test images are scored too.")
+flags.DEFINE_string("keypoints", None, "Table of body points, for rows with pose.")
+flags.DEFINE_string("attributes", None, "Table of attributes, for rows with attributes.")
+flags.DEFINE_string("runs", "runs/comparison", "Where the runs go, a folder for each table.")
 flags.DEFINE_list("seeds", ["0", "1"], "One training of each row for each seed.")
 flags.DEFINE_list("rows", [], "Only these rows; default: all.")
-flags.DEFINE_integer("train_identities", 0, "Train on the first so many only; 0: on all.")
-flags.DEFINE_integer("epochs", 4, "Of each training; of a row in two phases, half in each.")
-flags.DEFINE_integer("height", 64, "Pixels.")
-flags.DEFINE_integer("width", 32, "Pixels.")
-flags.DEFINE_integer("identities", 8, "P; K is 4.")
-flags.DEFINE_float("learning_rate", 3.5e-4, "The same for all rows.")
+flags.DEFINE_list("set", [], "Values of the recipe for all rows, such as epochs=10,height=256.")
+
+ROOT = Path(__file__).resolve().parent.parent
+Flags = tuple[str, ...]
+AS_TRAINED: dict[str, Flags] = {"": ()}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One training.
+
+    Attributes:
+        train: flags of `train.py`. `{keypoints}` and `{attributes}` are flags of this program,
+            `{runs[NAME]}` is the run of another row and the same seed.
+        scores: flags of `evaluate.py` by what the table calls them. `{occluded}`, `{shifted}` and
+            `{unseen}` are test sets that are made where they are asked for.
+    """
+
+    train: Flags
+    scores: dict[str, Flags] = field(default_factory=lambda: AS_TRAINED)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows with what they have in common.
+
+    Attributes:
+        same: flags of `train.py` for all rows.
+        rows: by name.
+        identities: how many of the training identities are used; 0: all.
+        cameras: whose training and test images are used; none: all.
+    """
+
+    same: Flags
+    rows: dict[str, Row]
+    identities: int = 0
+    cameras: tuple[int, ...] = ()
+
+
+RERANKED = ("--rerank=k_reciprocal",)
+ALONE: dict[str, Flags] = {"embedding": (), "re-ranked": RERANKED}
+
+OBJECTIVE = Table(
+    ("--recipe=bot", "--epochs=5"),
+    {
+        "triplets of raw features": Row(("--nonormalize",), ALONE),
+        "default": Row((), ALONE),
+        "half the rate": Row(("--learning_rate=3.5e-4",), ALONE),
+        "new layers at ten times the rate": Row(("--new_rate=10",), ALONE),
+    },
+)
+DEFAULT = Table(
+    ("--recipe=bot",),
+    {
+        **{f"{n} epochs": Row((f"--epochs={n}", "--eval_every=2"), ALONE) for n in (12, 24)},
+        "triplets of raw features, 12 epochs": Row(
+            ("--nonormalize", "--epochs=12", "--eval_every=2"), ALONE
+        ),
+        "strong": Row(("--recipe=strong",), ALONE),
+    },
+)
+SETTINGS = Table(
+    ("--recipe=bot", "--height=64", "--width=32", "--epochs=5"),
+    {
+        "default": Row(()),
+        "twice the rate": Row(("--learning_rate=1.4e-3",)),
+        "softplus instead of a margin": Row(("--margin=-1",)),
+        "margin 0.5": Row(("--margin=0.5",)),
+        "circle loss": Row(("--metric_loss=circle",)),
+        "CosFace": Row(("--softmax=cosface",)),
+        "ArcFace": Row(("--softmax=arcface",)),
+        "8 × 8 images": Row(("--identities=8", "--instances=8")),
+        "moving average 0.99": Row(("--ema=0.99",)),
+        "AdamW 5e-4": Row(("--weight_decay=5e-4",)),
+        "no smoothing": Row(("--smoothing=0",)),
+        "colour jitter": Row(("--augment=default+colour",)),
+        "flip alone": Row(("--augment=flip",)),
+        "last stride 2": Row(("--last_stride=2",)),
+    },
+)
 
 # A metric loss alone is tested on the features that it was trained on, without a neck.
 METRIC_ONLY = ("--identity_weight=0", "--neck=none")
-
-LOSSES: dict[str, tuple[str, ...]] = {
-    "classification": ("--recipe=classification",),
-    "contrastive": (*METRIC_ONLY, "--metric_loss=contrastive"),
-    "triplet, all": (*METRIC_ONLY, "--metric_loss=triplet"),
-    "improved triplet": (*METRIC_ONLY, "--metric_loss=improved_triplet"),
-    "quadruplet": (*METRIC_ONLY, "--metric_loss=quadruplet"),
-    "triplet-hard": (*METRIC_ONLY, "--metric_loss=triplet_hard"),
-    "soft triplet-hard": (*METRIC_ONLY, "--metric_loss=soft_triplet_hard"),
-    "MSML": (*METRIC_ONLY, "--metric_loss=margin_sample_mining"),
-    "classification, then triplet-hard": ("--recipe=finetune_metric",),
-    "joint: classification + triplet-hard": ("--recipe=joint",),
-}
+LOSSES = Table(
+    ("--recipe=bot", "--height=64", "--width=32", "--epochs=6"),
+    {
+        "classification": Row(("--recipe=classification",)),
+        **{
+            name: Row((*METRIC_ONLY, f"--metric_loss={loss}"))
+            for name, loss in {
+                "contrastive": "contrastive",
+                "triplet, all": "triplet",
+                "improved triplet": "improved_triplet",
+                "quadruplet": "quadruplet",
+                "improved quadruplet, the union": "improved_quadruplet",
+                "triplet-hard": "triplet_hard",
+                "soft triplet-hard": "soft_triplet_hard",
+                "MSML": "margin_sample_mining",
+                "lifted structure": "lifted_structure",
+                "circle": "circle",
+            }.items()
+        },
+        "classification, then triplet-hard": Row(
+            ("--recipe=finetune_metric", "--pretrain=3", "--epochs=3")
+        ),
+        "joint: classification + triplet-hard": Row(("--recipe=joint",)),
+    },
+    identities=250,
+)
 
 # The smallest backbone from nothing, alone and as two that learn from each other; then as the
-# student of a --backbone, {backbone}, that was trained once, by the first seed.
-SMALL = (
-    "--recipe=classification",
-    "--backbone=tiny",
-    "--weights=none",
-    "--learning_rate=1e-3",
+# student of a --backbone that was trained longer.
+SMALL = ("--backbone=tiny", "--weights=none", "--learning_rate=2e-3", "--epochs=10")
+MEMBERS: dict[str, Flags] = {
+    "first": (),
+    "second": ("--member=2",),
+    "both side by side": ("--member=ensemble",),
+}
+TEACHER = ("--teacher={runs[teacher]}", "--temperature=4")
+MUTUAL = Table(
+    ("--recipe=bot", "--height=64", "--width=32"),
+    {
+        "alone": Row(("--epochs=12",)),
+        "alone, twice as long": Row(("--epochs=24",)),
+        "two, logits": Row(
+            (
+                "--recipe=mutual",
+                "--imitate=logits:1",
+                "--epochs=12",
+                "--members={backbone},{backbone}",
+            ),
+            MEMBERS,
+        ),
+        "two, logits, and distances after a ramp": Row(
+            ("--recipe=mutual", "--ramp_up=4", "--epochs=12", "--members={backbone},{backbone}"),
+            MEMBERS,
+        ),
+        "teacher": Row(("--epochs=20",)),
+        "tiny alone": Row(SMALL),
+        "tiny, student of the teacher": Row(("--recipe=distill", *TEACHER, *SMALL)),
+        "alone, 5 epochs": Row(("--epochs=5",)),
+        "student of the teacher, 5 epochs": Row(("--recipe=distill", *TEACHER, "--epochs=5")),
+    },
 )
-TWO = (*SMALL, "--members=tiny,tiny")
-MUTUAL: dict[str, tuple[str, ...]] = {
-    "alone": SMALL,
-    "two, logits": (*TWO, "--imitate=logits:1"),
-    "two, distances": (*TWO, "--imitate=distances:0.1"),
-    "two, logits and distances": (*TWO, "--imitate=logits:1,distances:0.1"),
-    "two, ranks": (*TWO, "--imitate=ranks:0.1"),
-    "teacher": ("--recipe=classification", "--backbone={backbone}"),
-    "student of the teacher": (
-        *SMALL,
-        "--teacher={teacher}",
-        "--imitate=logits:1",
-        "--temperature=4",
-    ),
+
+WHOLE: dict[str, Flags] = {
+    "as they are": (),
+    "queries occluded": ("--data_dir={occluded}",),
+    "boxes shifted": ("--data_dir={shifted}",),
+    "tracklets": ("--tracklets",),
 }
-ALIGNMENT: dict[str, tuple[str, ...]] = {
-    "global": ("--recipe=bot",),
-    "aligned": ("--recipe=aligned",),
-    "PCB": ("--recipe=pcb",),
+STRIPES: dict[str, Flags] = {
+    "aligned stripes too": ("--distance=global_local",),
+    "aligned stripes too, boxes shifted": ("--distance=global_local", "--data_dir={shifted}"),
 }
-TABLES = {"losses": LOSSES, "mutual": MUTUAL, "alignment": ALIGNMENT}
+TRAINED = {f"{name}, trained": (*flags, "--local=trained") for name, flags in STRIPES.items()}
+COVERED = ("--data_dir={occluded}", "--keypoints={occluded}/keypoints.csv")
+VISIBLE = ("--distance=visible",)
+METHODS = Table(
+    ("--recipe=bot", "--epochs=5"),
+    {
+        "plain": Row((), {**WHOLE, **STRIPES, "re-ranked": RERANKED}),
+        "PCB, 4 parts": Row(("--recipe=pcb",), WHOLE),
+        "PCB, new layers at ten times the rate": Row(("--recipe=pcb", "--new_rate=10")),
+        "PCB as before": Row(
+            ("--recipe=pcb", "--metric_weight=0", "--augment=default", "--part_dropout=0.5"),
+        ),
+        "aligned": Row(("--recipe=aligned",), {**WHOLE, **TRAINED}),
+        "pose": Row(
+            ("--recipe=pose", "--keypoints={keypoints}"),
+            {
+                "as they are": (),
+                "as they are, visible parts": VISIBLE,
+                "queries occluded": COVERED,
+                "queries occluded, visible parts": (*VISIBLE, *COVERED),
+            },
+        ),
+        "attributes": Row(
+            ("--recipe=attributes", "--attributes={attributes}"),
+            {
+                "as they are": ("--attributes={attributes}",),
+                "tracklets": ("--tracklets",),
+            },
+        ),
+        "attributes, new layers at ten times the rate": Row(
+            ("--recipe=attributes", "--attributes={attributes}", "--new_rate=10"),
+            {"as they are": ("--attributes={attributes}",)},
+        ),
+        "tracklets, from plain": Row(
+            ("--recipe=tracklets", "--start={runs[plain]}", "--epochs=5"),
+            {"tracklets": ("--tracklets",)},
+        ),
+        "plain, from plain": Row(("--start={runs[plain]}",), WHOLE),
+    },
+    identities=250,
+)
+UNSEEN: dict[str, Flags] = {"cameras seen": (), "cameras never seen": ("--data_dir={unseen}",)}
+DOMAINS = Table(
+    ("--recipe=bot", "--height=64", "--width=32", "--epochs=5"),
+    {
+        "default": Row((), UNSEEN),
+        "colour": Row(("--augment=default+colour",), UNSEEN),
+        "grayscale": Row(("--augment=default+grayscale",), UNSEEN),
+        "blur": Row(("--augment=default+blur",), UNSEEN),
+        "colour, grayscale and blur": Row(("--augment=default+colour+grayscale+blur",), UNSEEN),
+        "MixStyle": Row(("--mixstyle=0.5",), UNSEEN),
+        "colour and MixStyle": Row(("--augment=default+colour", "--mixstyle=0.5"), UNSEEN),
+    },
+    cameras=(1, 2, 3, 5),
+)
+TABLES = {
+    "objective": OBJECTIVE,
+    "default": DEFAULT,
+    "settings": SETTINGS,
+    "losses": LOSSES,
+    "mutual": MUTUAL,
+    "methods": METHODS,
+    "domains": DOMAINS,
+}
+flags.DEFINE_enum("table", "losses", list(TABLES), "Which rows.")
 
 
 def main(argv: list[str]) -> None:
-    rows = FLAGS.rows or list(TABLES[FLAGS.table])
+    table = TABLES[FLAGS.table]
+    rows = {name: table.rows[name] for name in FLAGS.rows or table.rows}
     for seed in FLAGS.seeds:
-        for row in rows:
-            if seed in seeds_of(row):
-                train(row, seed)
-    (by_distance if FLAGS.table == "alignment" else by_member)(rows)
-
-
-def by_member(rows: list[str]) -> None:
-    """Rank-1 / mAP of each row, and of each of its members if it has several."""
-    print(
-        "| row | " + " | ".join(f"seed {s}" for s in FLAGS.seeds) + " | mean | spread | minutes |"
-    )
-    print("| --- |" + " --- |" * (len(FLAGS.seeds) + 3))
-    for row in rows:
-        results = [json.loads(scores(row, seed).read_text()) for seed in seeds_of(row)]
-        minutes = statistics.mean(result["minutes"] for result in results)
-        for member in results[0].get("members", {"": None}):
-            scored = [
-                result["members"][member] if member else result["after"] for result in results
+        for name, row in rows.items():
+            train(table, name, row, seed)
+    seeds = " | ".join(f"seed {seed}" for seed in FLAGS.seeds)
+    print(f"| trained | scored | {seeds} | mean | 95 % of mAP | minutes |")
+    print("| --- | --- |" + " --- |" * (len(FLAGS.seeds) + 3))
+    for name, row in rows.items():
+        for label, wanted in row.scores.items():
+            results = [score(table, name, label, wanted, seed) for seed in FLAGS.seeds]
+            minutes = [
+                json.loads(metrics(name, seed).read_text())["minutes"] for seed in FLAGS.seeds
             ]
-            print(line(f"{row}: {member}" if member else row, scored, minutes))
+            print(line(name, label, results, statistics.mean(minutes)), flush=True)
 
 
-def by_distance(rows: list[str]) -> None:
-    """Rank-1 / mAP of each row by each distance, on each test set: the means over the seeds."""
-    sets = [FLAGS.data_dir, *FLAGS.also]
-    print(f"| trained | compared by | {' | '.join(Path(s).name for s in sets)} |")
-    print("| --- | --- |" + " --- |" * len(sets))
-    for row in rows:
-        results = [[by_test_set(row, seed, s) for seed in FLAGS.seeds] for s in sets]
-        for distance in results[0][0]:
-            cells = [both([seed[distance] for seed in of_set]) for of_set in results]
-            print(f"| {row} | {distance} | {' | '.join(cells)} |")
-
-
-def both(results: list[dict]) -> str:
-    """Mean rank-1 / mAP in percent and, in brackets, those of each seed."""
-    each = percents(results)
-    rank1, mean_ap = map(statistics.mean, zip(*each, strict=True))
-    seeds = ", ".join(f"{r:.1f} / {m:.1f}" for r, m in each)
-    return f"**{rank1:.1f} / {mean_ap:.1f}** ({seeds})"
-
-
-def by_test_set(row: str, seed: str, data_dir: str) -> dict[str, dict]:
-    """The scores of a trained row by each distance, kept in its run folder."""
-    run = scores(row, seed).parent
-    file = run / f"{Path(data_dir).name}.json"
-    if not file.exists():
-        from keras_reid import models
-        from keras_reid.training import Run
-
-        model = Run(run).load_model()
-        results = score(models.stripes(model), data_dir, ("global", "local", "global_local"))
-        if "local" in model.output:
-            trained = score(model, data_dir, ("local", "global_local"))
-            results |= {f"{name}, trained stripes": value for name, value in trained.items()}
-        file.write_text(json.dumps(results, indent=2))
-    return json.loads(file.read_text())
-
-
-def score(model: Any, data_dir: str, by: tuple[str, ...]) -> dict[str, dict]:
-    """The scores of a model with the outputs embedding and local by each distance."""
-    from keras_reid import data, evaluation, models
-
-    dataset = data.load("market1501", data_dir)
-    embedder = models.Embedder(model, flip=True, local=True)
-    query, gallery = (
-        embedder(data.image_batches(part, 128, embedder.image_size))
-        for part in (dataset.query, dataset.gallery)
-    )
-    columns = [
-        getattr(p, c) for c in ("identity", "camera") for p in (dataset.query, dataset.gallery)
-    ]
-    names = {"global": "euclidean"}
-    return {
-        name: evaluation.rank((query, gallery), *columns, distance=names.get(name, name)).as_dict()
-        for name in by
-    }
-
-
-def line(name: str, scored: list[dict], minutes: float) -> str:
-    """Rank-1 / mAP of each seed, their mean and, of several seeds, their standard deviation."""
-    pairs = percents(scored)
-    each = [f"{r:.1f} / {m:.1f}" for r, m in pairs] + [""] * (len(FLAGS.seeds) - len(pairs))
+def line(name: str, label: str, results: list[dict[str, Any]], minutes: float) -> str:
+    """Rank-1 / mAP of each seed and their mean; the interval over the queries of the first seed."""
+    pairs = [(100 * result["cmc"][0], 100 * result["mAP"]) for result in results]
+    each = [f"{r:.1f} / {m:.1f}" for r, m in pairs]
     rank1, mean_ap = map(statistics.mean, zip(*pairs, strict=True))
-    spread = map(statistics.stdev, zip(*pairs, strict=True)) if len(pairs) > 1 else ()
-    around = " / ".join(f"{value:.1f}" for value in spread)
-    cells = [name, *each, f"**{rank1:.1f} / {mean_ap:.1f}**", around, f"{minutes:.1f}"]
-    return f"| {' | '.join(cells)} |"
+    low, high = (100 * end for end in results[0]["intervals"]["mAP"])
+    if "attributes" in results[0]:
+        found = results[0]["attributes"]
+        label += (
+            f" (mA {100 * found['mA']:.1f}, classifiers {100 * found['classifier_accuracy']:.1f})"
+        )
+    cells = [name, label, *each, f"**{rank1:.1f} / {mean_ap:.1f}**", f"{low:.1f} to {high:.1f}"]
+    return f"| {' | '.join(cells)} | {minutes:.1f} |"
 
 
-def percents(results: list[dict]) -> list[tuple[float, float]]:
-    """Rank-1 and mAP of each result."""
-    return [(100 * result["cmc"][0], 100 * result["mAP"]) for result in results]
-
-
-def seeds_of(row: str) -> list[str]:
-    return FLAGS.seeds[:1] if row == "teacher" else FLAGS.seeds
-
-
-def scores(row: str, seed: str) -> Path:
-    name = "-".join("".join(c if c.isalnum() else " " for c in row).split())
-    return Path(FLAGS.runs) / f"{name}-{seed}" / "metrics.json"
-
-
-def dataset() -> tuple[str, ...]:
-    """The flags of the data set, or of a table of its first identities and all that are scored."""
-    if not FLAGS.train_identities:
-        return "--dataset=market1501", f"--data_dir={FLAGS.data_dir}"
-    table = Path(FLAGS.runs) / f"first-{FLAGS.train_identities}.csv"
-    if not table.exists():
-        from keras_reid import data
-
-        parts = data.load("market1501", FLAGS.data_dir).parts()
-        kept = parts["train"].classes()[1] < FLAGS.train_identities
-        parts["train"] = parts["train"][kept]
-        table.parent.mkdir(parents=True, exist_ok=True)
-        with table.open("w", newline="") as file:
-            rows = csv.writer(file)
-            rows.writerow(["path", "identity", "camera", "split"])
-            for split, images in parts.items():
-                paths = [str(Path(path).resolve()) for path in images.path]
-                columns = (paths, images.identity, images.camera)
-                rows.writerows((*row, split) for row in zip(*columns, strict=True))
-    return "--dataset=csv", f"--data_dir={table}"
-
-
-def train(row: str, seed: str) -> None:
-    metrics = scores(row, seed)
-    if metrics.exists():
+def train(table: Table, name: str, row: Row, seed: str) -> None:
+    if metrics(name, seed).exists():
         return
-    epochs = FLAGS.epochs
-    teacher = scores("teacher", FLAGS.seeds[0]).parent
-    own = [
-        flag.format(backbone=FLAGS.backbone, teacher=teacher) for flag in TABLES[FLAGS.table][row]
-    ]
-    if "--recipe=finetune_metric" in own:
-        epochs = FLAGS.epochs // 2
-    command = [
-        sys.executable,
-        str(Path(__file__).resolve().parent.parent / "train.py"),
-        *dataset(),
+    run = metrics(name, seed).parent
+    wanted = [
+        *images(table),
         "--cache=memory",
         f"--backbone={FLAGS.backbone}",
-        f"--run={metrics.parent}",
+        f"--run={run}",
         f"--seed={seed}",
-        f"--epochs={epochs}",
-        f"--height={FLAGS.height}",
-        f"--width={FLAGS.width}",
-        f"--identities={FLAGS.identities}",
-        f"--learning_rate={FLAGS.learning_rate}",
-        *own,
+        *table.same,
+        *row.train,
+        *(f"--{value}" for value in FLAGS.set),
     ]
-    if "--recipe=finetune_metric" in own:
-        command.append(f"--pretrain={FLAGS.epochs - epochs}")
-    print("+", *command, flush=True)
-    subprocess.run(command, check=True)
+    call("train.py", filled(wanted, seed))
+
+
+def score(table: Table, name: str, label: str, wanted: Flags, seed: str) -> dict[str, Any]:
+    """What `evaluate.py` says of a run, kept in its folder."""
+    run = metrics(name, seed).parent
+    file = run / f"score-{words(label) or 'as-trained'}.json"
+    if not file.exists():
+        given = (f"--run={run}", f"--out={file}", *wanted)
+        if "--tracklets" in wanted:  # which are made of the names of files
+            given += ("--dataset=market1501", f"--data_dir={FLAGS.data_dir}")
+        elif any(flag.startswith("--data_dir=") for flag in wanted):
+            given += ("--dataset=csv" if table.cameras else "--dataset=market1501",)
+        call("evaluate.py", filled(given, seed), quiet=True)
+    found: dict[str, Any] = json.loads(file.read_text())
+    return found
+
+
+def filled(wanted: Sequence[str], seed: str) -> list[str]:
+    """The flags with what their braces stand for; the last of several of the same name counts."""
+    runs = {name: metrics(name, seed).parent for name in TABLES[FLAGS.table].rows}
+    known = {"runs": runs, **{k: FLAGS[k].value for k in ("backbone", "keypoints", "attributes")}}
+    text = " ".join(wanted)
+    for name, make in TEST_SETS.items():
+        if f"{{{name}}}" in text:
+            known[name] = make()
+    return [flag.format(**known) for flag in wanted]
+
+
+def words(text: str) -> str:
+    return "-".join("".join(c if c.isalnum() else " " for c in text).split())
+
+
+def metrics(row: str, seed: str) -> Path:
+    return Path(FLAGS.runs).absolute() / FLAGS.table / f"{words(row)}-{seed}" / "metrics.json"
+
+
+def images(table: Table) -> Flags:
+    """The flags of the data set, or of a list of those of its images that the table is about."""
+    if not table.identities and not table.cameras:
+        return "--dataset=market1501", f"--data_dir={FLAGS.data_dir}"
+    return "--dataset=csv", f"--data_dir={listed(table.identities, table.cameras, table.cameras)}"
+
+
+def listed(identities: int, cameras: Sequence[int], tested: Sequence[int]) -> Path:
+    """A CSV list of the first identities and of the images of some cameras, or of all for none."""
+    from keras_reid import data
+
+    names = ["images", f"{identities or 'all'}-identities"]
+    names += [
+        f"{part}-{''.join(map(str, chosen))}"
+        for part, chosen in (("cameras", cameras), ("tested", tested))
+        if chosen
+    ]
+    file = Path(FLAGS.runs).absolute() / f"{'-'.join(names)}.csv"
+    if file.exists():
+        return file
+    rows = []
+    for split, found in data.load("market1501", FLAGS.data_dir).parts().items():
+        chosen = cameras if split == "train" else tested
+        number = found.classes()[1]
+        for i, camera in enumerate(found.camera):
+            few = split == "train" and identities and number[i] >= identities
+            if not few and (not chosen or camera in chosen):
+                path = Path(found.path[i]).resolve()
+                rows.append([path, found.identity[i], camera, split])
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w", newline="") as out:
+        csv.writer(out).writerows([["path", "identity", "camera", "split"], *rows])
+    return file
+
+
+def made(folder: str, tool: str, *more: str) -> Path:
+    """A test set that a program of tools/ makes of the data set."""
+    out = Path(FLAGS.runs).absolute() / folder
+    if not out.exists():
+        call(f"tools/{tool}", [f"--data_dir={FLAGS.data_dir}", f"--out={out}", *more])
+    return out
+
+
+def occluded() -> Path:
+    more = [f"--keypoints={FLAGS.keypoints}"] if FLAGS.keypoints else []
+    return made("occluded", "occluded_queries.py", *more)
+
+
+def shifted() -> Path:
+    return made("shifted", "shifted_boxes.py")
+
+
+def unseen() -> Path:
+    """Persons that were not learned, in the cameras that were not."""
+    seen = TABLES[FLAGS.table].cameras
+    return listed(0, seen, [camera for camera in range(1, 7) if camera not in seen])
+
+
+TEST_SETS = {"occluded": occluded, "shifted": shifted, "unseen": unseen}
+
+
+def call(program: str, given: Sequence[str], quiet: bool = False) -> None:
+    command = [sys.executable, str(ROOT / program), *given]
+    print("+", *command, file=sys.stderr, flush=True)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL if quiet else sys.stderr)
 
 
 if __name__ == "__main__":

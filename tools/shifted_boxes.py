@@ -13,6 +13,7 @@ import os
 import shutil
 import sys
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -67,6 +68,29 @@ def shifted(source: Path, out: Path, shift: float, crop: float, seed: int) -> in
     """
     if not (0 <= shift < 1 and 0 <= crop < 1):
         raise InputError(f"shift and crop are shares in [0, 1): received {shift} and {crop}")
+
+    def again(name: str, image: Image.Image) -> Image.Image:
+        return cut(image, box(random_of(name, seed), shift, crop))
+
+    return changed(source, out, ("query", "gallery"), again)
+
+
+def random_of(name: str, seed: int) -> np.random.Generator:
+    """What is drawn for the file of that name."""
+    return np.random.default_rng([seed, zlib.crc32(name.encode())])
+
+
+def changed(
+    source: Path,
+    out: Path,
+    parts: tuple[str, ...],
+    change: Callable[[str, Image.Image], Image.Image],
+) -> int:
+    """Copies a data set, these parts as `change(file name, image)`; returns how many were changed.
+
+    Raises:
+        InputError: no such data set, or an `out` that is not empty.
+    """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"the copy is a new or empty folder: {out} holds something; name another")
     count = 0
@@ -74,12 +98,11 @@ def shifted(source: Path, out: Path, shift: float, crop: float, seed: int) -> in
         for part, name in MARKET_FOLDERS.items():
             (staged / name).mkdir(parents=True)
             for file in image_files(source / name):
-                if part == "train":
+                if part not in parts:
                     _link(file, staged / name / file.name)
                     continue
-                random = np.random.default_rng([seed, zlib.crc32(file.name.encode())])
                 with Image.open(file) as image:
-                    again = cut(image, box(random, shift, crop))
+                    again = change(file.name, image)
                 again.save(staged / name / file.name, quality=95, subsampling=0)
                 count += 1
     return count

@@ -279,7 +279,8 @@ def _attribute_scores(
     identity = np.concatenate([np.asarray(side.identity) for side in (query, gallery)])
     images = table.label(data.PersonImages(identity.astype(str), identity, None))
     probabilities = evaluation.told(np.concatenate(told), schema.exclusive)
-    return evaluation.attribute_scores(probabilities, images.columns["attributes"], schema.names)
+    true = images.columns["attributes"]
+    return evaluation.attribute_scores(probabilities, true, schema.names, schema.groups)
 
 
 def _filtered(chosen: Any, told: list[np.ndarray], labels: Any) -> np.ndarray:

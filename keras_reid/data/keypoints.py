@@ -119,7 +119,7 @@ def read_keypoints(images: PersonImages, table: str | os.PathLike[str]) -> Perso
     Raises:
         InputError: no such table, another form of it, or no row for any of the images.
     """
-    skeleton, rows = _read(Path(table))
+    skeleton, rows = read_table(Path(table))
     points = np.zeros((len(images), len(skeleton.names), 3), np.float32)
     missing = []
     for i, path in enumerate(images.path.tolist()):
@@ -160,7 +160,7 @@ def estimate_keypoints(
         InputError: a table of another skeleton, or one that cannot be written.
     """
     table = Path(table)
-    skeleton, rows = _read(table) if table.exists() else (estimator.skeleton, {})
+    skeleton, rows = read_table(table) if table.exists() else (estimator.skeleton, {})
     if skeleton != estimator.skeleton:
         raise InputError(
             f"a table has the points of one estimator: {table} has {len(skeleton.names)} points, "
@@ -234,7 +234,7 @@ def in_pixels(shares: np.ndarray, width: int, height: int) -> np.ndarray:
     return np.concatenate([pixels, shares[:, 2:]], axis=1)
 
 
-def _read(table: Path) -> tuple[Skeleton, dict[str, np.ndarray]]:
+def read_table(table: Path) -> tuple[Skeleton, dict[str, np.ndarray]]:
     if not table.is_file():
         raise InputError(f"a table of keypoints is a CSV file: {table} is none")
     with table.open(newline="", encoding="utf-8-sig") as file:

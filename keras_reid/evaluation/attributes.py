@@ -1,6 +1,6 @@
 """How well attributes are told, and what it costs to look only where they agree."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,11 @@ class AttributeScores:
     Attributes:
         mean_accuracies: `(TPR + TNR)/2` of each attribute by name.
         mA: their mean.
+        classifier_accuracies: share of the images told right by each classifier, by name: of an
+            attribute alone, or of an exclusive group, one class of several, such as the colours of
+            trousers.
+        classifier_accuracy: their mean, which papers on attributes of re-identification data call
+            mA or average (Lin et al., Pattern Recognition 2019, arXiv:1703.07220).
         accuracy, precision, recall: means over the images of `|A∩B|/|A∪B|`, `|A∩B|/|B|` and
             `|A∩B|/|A|`, A the true and B the told attributes; images for which the set below the
             line is empty are left out of that mean.
@@ -28,6 +33,8 @@ class AttributeScores:
 
     mean_accuracies: dict[str, float]
     mA: float
+    classifier_accuracies: dict[str, float]
+    classifier_accuracy: float
     accuracy: float
     precision: float
     recall: float
@@ -38,6 +45,7 @@ class AttributeScores:
     def __str__(self) -> str:
         lines = [f"{name:<22}{100 * value:6.2f} %" for name, value in self.mean_accuracies.items()]
         lines.append(f"{'mean (mA)':<22}{100 * self.mA:6.2f} %")
+        lines.append(f"{'right, by classifier':<22}{100 * self.classifier_accuracy:6.2f} %")
         for name in ("accuracy", "precision", "recall", "f1"):
             lines.append(f"{'instance ' + name:<22}{100 * getattr(self, name):6.2f} %")
         if self.left_out:
@@ -60,7 +68,10 @@ def told(probabilities: np.ndarray, exclusive: Sequence[Sequence[int]] = ()) -> 
 
 
 def attribute_scores(
-    predicted: np.ndarray, targets: np.ndarray, names: Sequence[str]
+    predicted: np.ndarray,
+    targets: np.ndarray,
+    names: Sequence[str],
+    groups: Mapping[str, Sequence[int]] | None = None,
 ) -> AttributeScores:
     """Scores of told attributes against true ones.
 
@@ -68,6 +79,8 @@ def attribute_scores(
         predicted: booleans (n, m), as `told` gives them.
         targets: (n, m), 1, 0 or −1 (unknown: left out).
         names: (m,).
+        groups: columns of exclusive attributes by the name of their group. An image counts there
+            if exactly one of them is true.
 
     Raises:
         InputError: shapes that differ, or no attribute of which there are both.
@@ -96,9 +109,12 @@ def attribute_scores(
         float((shared[b > 0] / b[b > 0]).mean()) if (b > 0).any() else 0.0 for b in below
     )
     total = precision + recall
+    by_classifier = _classifier_accuracies(predicted, targets, names, groups or {})
     return AttributeScores(
         {name: float(mean[i]) for i, name in enumerate(names) if both[i]},
         float(mean[both].mean()),
+        by_classifier,
+        sum(by_classifier.values()) / max(len(by_classifier), 1),
         accuracy,
         precision,
         recall,
@@ -106,6 +122,29 @@ def attribute_scores(
         tuple(name for i, name in enumerate(names) if not both[i]),
         len(predicted),
     )
+
+
+def _classifier_accuracies(
+    predicted: np.ndarray,
+    targets: np.ndarray,
+    names: Sequence[str],
+    groups: Mapping[str, Sequence[int]],
+) -> dict[str, float]:
+    """The share told right by each classifier that has an image to tell."""
+    grouped = {column for columns in groups.values() for column in columns}
+    classifiers = {name: [i] for i, name in enumerate(names) if i not in grouped}
+    classifiers |= {
+        f"{name}: one of {len(columns)}": [*columns] for name, columns in groups.items()
+    }
+    found = {}
+    for name, columns in classifiers.items():
+        told, true = predicted[:, columns], targets[:, columns]
+        counted = (true >= 0).all(1)
+        if len(columns) > 1:
+            counted &= (true > 0).sum(1) == 1
+        if counted.any():
+            found[name] = float((told == (true > 0)).all(1)[counted].mean())
+    return found
 
 
 @dataclass(frozen=True, eq=False)

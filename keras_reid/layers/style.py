@@ -40,8 +40,8 @@ class MixStyle(keras.layers.Layer):
         super().__init__(**kwargs)
         if not 0 <= probability <= 1 or not 0 < alpha < float("inf") or not epsilon > 0:
             raise InputError(
-                "Styles are mixed with a probability in [0, 1], alpha and epsilon above 0: received "
-                f"probability={probability}, alpha={alpha} and epsilon={epsilon}."
+                "Styles are mixed with a probability in [0, 1], alpha and epsilon above 0: "
+                f"received probability={probability}, alpha={alpha} and epsilon={epsilon}."
             )
         self.probability, self.alpha, self.epsilon = probability, alpha, epsilon
         self.seed = seed

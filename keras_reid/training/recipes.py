@@ -7,7 +7,7 @@ from keras_reid.errors import InputError
 from keras_reid.heads import ORDERS
 from keras_reid.layers.stripes import STRIPE_POOLINGS
 from keras_reid.layers.temporal import TEMPORAL
-from keras_reid.losses import IMITATIONS, METRIC_LOSSES
+from keras_reid.losses import IMITATIONS, METRIC_LOSSES, MarginSoftmaxLoss
 from keras_reid.losses.identity import MARGINS
 from keras_reid.training.mutual import AVERAGES, UPDATES
 
@@ -147,6 +147,11 @@ class Recipe:
     flip: bool = _value("Embed the mirror image too, when scoring and exported.", default=True)
 
     def __post_init__(self) -> None:
+        self._check_numbers()
+        self._check_words()
+        self._check_methods()
+
+    def _check_numbers(self) -> None:
         least = {
             "epochs": 1,
             "height": 1,
@@ -185,6 +190,8 @@ class Recipe:
                 "at least one loss has a positive weight: received metric_weight=0 and "
                 "identity_weight=0"
             )
+
+    def _check_words(self) -> None:
         if self.metric_loss not in METRIC_LOSSES:
             raise InputError(
                 f"metric_loss is one of {', '.join(METRIC_LOSSES)}: received {self.metric_loss!r}"
@@ -200,12 +207,16 @@ class Recipe:
                 raise InputError(
                     f"{name} is one of {', '.join(known)}: received {getattr(self, name)!r}"
                 )
+        if self.softmax != "plain":
+            MarginSoftmaxLoss(self.softmax, self.softmax_scale, self.softmax_margin)
+        _ = self.imitations, self.graph
+
+    def _check_methods(self) -> None:
         if (self.induction or self.refinement) and not self.parts:
             raise InputError(
                 f"what is refined are parts: received induction={self.induction} and refinement="
                 f"{self.refinement} with parts=0; give the number of parts"
             )
-        _ = self.imitations, self.graph
         instead = {"parts": self.parts, "pose": self.pose, "attributes": self.attribute_weight}
         chosen = [name for name, value in instead.items() if value]
         if len(chosen) > 1:
@@ -331,6 +342,14 @@ _BOT = Recipe(
     normalize=True,
 )
 
+_MUTUAL = replace(
+    _BOT, members="mobilenetv2,mobilenetv2", imitate="logits:1,distances:1", ramp_up=4.0
+)
+
+# Beside a triplet loss of the whole, without dropout and erasing: classifiers of parts alone learn
+# too slowly for so few epochs.
+_PCB = replace(_BOT, parts=4, part_dropout=0.0, smoothing=0.0, augment="flip")
+
 RECIPES: dict[str, Recipe] = {
     "bot": _BOT,
     # The same by three roads, of 24 epochs each, for comparing them: a classifier alone, a
@@ -342,23 +361,16 @@ RECIPES: dict[str, Recipe] = {
     # weights of the public reproductions, whose features are of length 1 as here (the 0.01 and
     # 0.001 of AlignedReID are for raw ones, whose squared distances are some thousand times
     # larger), and one that learns from a trained one, which --teacher names.
-    "mutual": replace(_BOT, members="mobilenetv2,mobilenetv2", imitate="logits:1,distances:1"),
+    "mutual": _MUTUAL,
     "distill": replace(_BOT, imitate="logits:1", temperature=4.0),
     # Identity and triplet loss of the global features, and the triplet loss of aligned stripes
     # (Zhang et al., AlignedReID, 2017, arXiv:1711.08184); with two members, its mutual learning.
     "aligned": replace(_BOT, stripes=8),
-    "aligned_mutual": replace(
-        _BOT,
-        stripes=8,
-        members="mobilenetv2,mobilenetv2",
-        imitate="logits:1,distances:1",
-    ),
+    "aligned_mutual": replace(_MUTUAL, stripes=8),
     # Parts with a classifier each (Sun et al., PCB, ECCV 2018, arXiv:1711.09349), and then refined
     # by a learned assignment of pixels to parts.
-    "pcb": replace(_BOT, parts=4, metric_weight=0.0, smoothing=0.0),
-    "pcb_rpp": replace(
-        _BOT, parts=4, metric_weight=0.0, smoothing=0.0, epochs=12, induction=4, refinement=8
-    ),
+    "pcb": _PCB,
+    "pcb_rpp": replace(_PCB, epochs=12, induction=4, refinement=8),
     # Parts where the body points are (Wang et al., HOReID, CVPR 2020, arXiv:2003.08177); identity
     # and attributes together (Lin et al., Pattern Recognition 2019, arXiv:1703.07220; its factor of
     # 8 on the identity loss leaves the attributes untold after a short training, 1 does not); and

@@ -1,0 +1,114 @@
+"""A copy of a data set whose query persons stand behind something.
+
+    python tools/occluded_queries.py --data_dir=Market-1501 --out=Market-occluded
+    python evaluate.py --run=RUN --dataset=market1501 --data_dir=Market-occluded
+
+The data set is in the Market-1501 layout. On each query image a drawn thing is pasted, striped or
+speckled, that covers a share of it from below or from a side, see `place`; all other images stay as
+they are. What happens to an image depends on its file name and the seed alone. With
+`--keypoints=K.csv` the folder `--out` gets a `keypoints.csv` in which what is covered has the
+confidence 0, as an estimator would have it.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+from PIL import Image
+from shifted_boxes import changed, random_of
+
+from keras_reid.data.keypoints import read_table, write_table
+from keras_reid.data.layouts import image_files
+from keras_reid.data.readers import MARKET_FOLDERS
+from keras_reid.errors import InputError
+
+Box = tuple[float, float, float, float]
+
+
+def place(random: np.random.Generator, least: float, most: float) -> Box:
+    """Left, top, right and bottom of what covers the person, in shares of width and height.
+
+    It covers a share, uniform in [least, most], of the height from below, or of the width from the
+    left or from the right, all three by even chances.
+    """
+    share = random.uniform(least, most)
+    boxes: list[Box] = [(0, 1 - share, 1, 1), (0, 0, share, 1), (1 - share, 0, 1, 1)]
+    return boxes[random.integers(3)]
+
+
+def covered(image: Image.Image, box: Box, random: np.random.Generator) -> Image.Image:
+    """The image with a thing of two colours in the box, striped or speckled."""
+    pixels = np.array(image.convert("RGB"))
+    height, width = pixels.shape[:2]
+    left, right = (round(width * edge) for edge in box[::2])
+    top, bottom = (round(height * edge) for edge in box[1::2])
+    colours = random.integers(0, 256, (2, 3))
+    rows, columns = np.mgrid[top:bottom, left:right]
+    kinds = (rows // 6 % 2, columns // 6 % 2, random.integers(0, 2, rows.shape))
+    pixels[top:bottom, left:right] = colours[kinds[random.integers(3)]]
+    return Image.fromarray(pixels)
+
+
+def occluded(
+    source: Path, out: Path, least: float, most: float, seed: int, keypoints: Path | None = None
+) -> int:
+    """Writes the copy, which appears when it is complete; returns how many images were covered.
+
+    Raises:
+        InputError: no such data set, an `out` that is not empty, shares that are none, or a table
+            that cannot be read.
+    """
+    if not 0 < least <= most < 1:
+        raise InputError(
+            f"shares are above 0 and below 1, the least first: received {least} and {most}"
+        )
+    table = None if keypoints is None else read_table(keypoints)
+
+    def behind(name: str, image: Image.Image) -> Image.Image:
+        random = random_of(name, seed)
+        return covered(image, place(random, least, most), random)
+
+    count = changed(source, out, ("query",), behind)
+    if table is not None:
+        skeleton, rows = table
+        for file in image_files(out / MARKET_FOLDERS["query"]):
+            if file.name in rows:
+                box = place(random_of(file.name, seed), least, most)
+                with Image.open(file) as image:
+                    rows[file.name] = unseen(rows[file.name], box, image.size)
+        write_table(out / "keypoints.csv", skeleton, rows)
+    return count
+
+
+def unseen(points: np.ndarray, box: Box, size: tuple[int, int]) -> np.ndarray:
+    """Points (k, 3) in pixels, with the confidence 0 where the box covers them."""
+    shares = (points[:, :2] + 0.5) / size
+    inside = ((shares >= box[:2]) & (shares <= box[2:])).all(1)
+    return np.concatenate([points[:, :2], np.where(inside, 0, points[:, 2])[:, None]], axis=1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data_dir", required=True, help="Folder in the Market-1501 layout.")
+    parser.add_argument("--out", required=True, help="The new folder.")
+    parser.add_argument("--least", type=float, default=0.3, help="Smallest share that is covered.")
+    parser.add_argument("--most", type=float, default=0.5, help="Largest share that is covered.")
+    parser.add_argument("--keypoints", help="Table of body points, of which covered ones go.")
+    parser.add_argument("--seed", type=int, default=0, help="Of all that is drawn.")
+    given = parser.parse_args()
+    out = Path(given.out).absolute()
+    points = None if given.keypoints is None else Path(given.keypoints)
+    try:
+        count = occluded(Path(given.data_dir), out, given.least, given.most, given.seed, points)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    print(f"{count} query images covered in {out}")
+
+
+if __name__ == "__main__":
+    main()
