@@ -225,9 +225,9 @@ class PoseHead:
 class AttributeHead:
     """`attributes` `(b, m)`, logits, and an `embedding` in which the attributes take part.
 
-    The attributes a are predicted from `features` behind a batch normalisation; re-weighted by each other, `σ(Va + b) ∘ a`, they
-    stand beside the features before the neck (Lin et al., APR, Pattern Recognition 2019,
-    arXiv:1703.07220). It takes the place of neck and classifier.
+    The attributes a are predicted from `features` behind a batch normalisation; re-weighted by each
+    other, `σ(Va + b) ∘ a`, they stand beside the features before the neck (Lin et al., APR, Pattern
+    Recognition 2019, arXiv:1703.07220). It takes the place of neck and classifier.
     `attribute_probabilities` `(b, m)` are a: a sigmoid each, or a softmax in each exclusive group.
 
     Args:

@@ -584,6 +584,7 @@ LAYERS: dict[str, LayerCase] = {
         lambda pair: oracle_pairs.matching_gate(*pair, np.full(6, 0.5)),
         inputs=lambda x: [[x, x[::-1]]],
     ),
+    "MixStyle": LayerCase(layers.MixStyle, {"probability": 1.0, "seed": 1}, lambda x: x),
     "PairDistance": LayerCase(
         layers.PairDistance, {}, oracle_pairs.pair_distance, inputs=_two_sets, halves=False
     ),
@@ -613,6 +614,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "width-16": {"width": 16},
     "no-classifier": {"num_identities": None},
     "last-stride-2": {"last_stride": 2},
+    "mixstyle": {"mixstyle": 0.5},
     "cosine-centres": {"classifier": "cosine", "centres": True},
     "local": {"heads": [heads.LocalHead(4, 16)]},
     "local-unit": {"heads": [heads.LocalHead(2, 16, "max", "bn_relu_conv", normalize=True)]},

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.io import savemat
 
-from keras_reid import data, evaluation, gallery, layers, losses
+from keras_reid import data, evaluation, gallery, heads, layers, losses, models
 from keras_reid.data import synthetic
 from keras_reid.errors import InputError
 
@@ -242,6 +242,30 @@ def test_attributes_that_do_not_occur_are_left_out_by_name():
         evaluation.attribute_scores(told[:, 1:], np.array([[0, 1], [0, 1]]), ["y", "z"])
     with pytest.raises(InputError, match=r"\(n, 2\)"):
         evaluation.attribute_scores(told, np.zeros((2, 3)), ["y", "z"])
+
+
+def test_classifiers_are_counted_as_papers_count_them():
+    """A group is one classifier: its image is told right if its one true class is."""
+    names = ["hat", "upred", "upblue", "upblack"]
+    true = np.array([[1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0], [-1, 0, 0, 1]])
+    told = np.array([[1, 1, 0, 0], [1, 0, 1, 0], [0, 1, 0, 0], [1, 1, 0, 0]], bool)
+    scores = evaluation.attribute_scores(told, true, names, {"up": (1, 2, 3)})
+    # Nobody knows the last hat; the third wears no colour that has a name.
+    assert scores.classifier_accuracies == pytest.approx({"hat": 2 / 3, "up: one of 3": 2 / 3})
+    assert scores.classifier_accuracy == pytest.approx(2 / 3)
+    alone = evaluation.attribute_scores(told, true, names)
+    assert set(alone.classifier_accuracies) == set(names)
+    assert alone.classifier_accuracies["upred"] == pytest.approx(2 / 4)
+    assert "right, by classifier" in str(scores)
+
+
+def test_attributes_are_told_behind_a_normalisation():
+    """So that features of any length give logits of the same size after some training steps."""
+    head = heads.AttributeHead(3)
+    model = models.build("tiny", 4, (32, 16), weights="none", heads=[head])
+    norm = model.get_layer("attribute_norm")
+    assert norm.input is model.get_layer("features").output
+    assert model.get_layer("attributes").input is norm.output
 
 
 # --- The pre-filter

@@ -1,5 +1,6 @@
 """Tracklets: how they are found, sampled, padded, pooled and compared."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -12,9 +13,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.io import savemat
 
-from keras_reid import data, evaluation, layers, models, reranking
+from keras_reid import data, evaluation, layers, losses, models, reranking
 from keras_reid.data import synthetic, videos
 from keras_reid.errors import InputError
+from keras_reid.training import fitting, recipes
 
 SIZE = (32, 16)
 
@@ -228,19 +230,18 @@ def test_training_clips_draw_a_frame_of_each_stretch(shades):
     drawn: set[tuple[int, ...]] = set()
     for batch, labels in data.pk_clips(shades, **options).take(40):
         shade = batch["clips"].numpy()[:, :, 0, 0, 0].astype(int)
-        for clip, mask, identity in zip(
-            shade, batch["mask"].numpy(), labels["identity"], strict=True
-        ):
+        assert batch["mask"].numpy().all()  # nothing is padded where it trains
+        np.testing.assert_array_equal(labels["frame_identity"], np.repeat(labels["identity"], 3))
+        for clip, identity in zip(shade, labels["identity"].numpy(), strict=True):
             (t,) = set(clip // 20)
             place, size = clip % 20, len(shades.frames[t])
             assert shades.classes()[1][t] == identity
-            assert mask.tolist() == [i < size for i in range(3)]
             if size >= 3:
                 for i, p in enumerate(place):
                     assert i * size / 3 - 1 < p < (i + 1) * size / 3
                 drawn.add((t, *place))
             else:
-                assert (place[mask] == np.arange(size)).all()
+                assert (place == np.arange(3) % size).all()  # round again
     assert len({d for d in drawn if d[0] == 3}) > 10
 
 
@@ -294,9 +295,42 @@ def test_padded_frames_never_change_a_result(temporal):
     expected = model({"clips": clips, "mask": mask})
     got = model({"clips": other, "mask": mask})
     short = model({"clips": clips[:1, :2], "mask": mask[:1, :2]})
-    for name in expected:
+    of_frames = [name for name in expected if name.startswith("frame_")]
+    for name in set(expected) - set(of_frames):
         np.testing.assert_array_equal(got[name], expected[name])
         np.testing.assert_allclose(short[name], expected[name][:1], rtol=1e-4, atol=1e-5)
+    for name in of_frames:
+        there = mask.ravel()
+        np.testing.assert_array_equal(got[name][there], expected[name][there])
+
+
+def test_frames_have_features_and_logits_of_their_own():
+    """Those of the images themselves: the mean of the frames' features is the clip's."""
+    model, clips = clip_model("mean")
+    given = {"clips": clips, "mask": np.ones((4, 5), bool)}
+    outputs = model(given)
+    assert outputs["frame_features"].shape == (20, 128)
+    assert outputs["frame_logits"].shape == (20, 4)
+    mean = np.asarray(outputs["frame_features"]).reshape(4, 5, -1).mean(1)
+    np.testing.assert_allclose(mean, outputs["features"], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.5])
+def test_single_frames_learn_beside_the_clips(weight):
+    recipe = replace(recipes.get("tracklets"), backbone="tiny", weights="none", frame_weight=weight)
+    objective = fitting.build_objective(recipe)
+    names = {term.name: term for term in objective.terms}
+    assert set(names) == {"identity", "metric"} | (
+        {"frame_identity", "frame_metric"} if weight else set()
+    )
+    if weight:
+        assert names["frame_identity"].weight == weight * recipe.identity_weight
+        model, clips = clip_model("mean")
+        outputs = model({"clips": clips, "mask": np.ones((4, 5), bool)})
+        labels = {"identity": np.arange(4) // 2, "frame_identity": np.repeat(np.arange(4) // 2, 5)}
+        values = objective(labels, outputs)
+        alone = losses.IdentityLoss(0.1)(labels["frame_identity"], outputs["frame_logits"])
+        assert float(values["frame_identity"]) == pytest.approx(float(alone))
 
 
 @pytest.mark.parametrize("temporal", layers.temporal.TEMPORAL)

@@ -488,6 +488,17 @@ def test_collapse_of_a_learner_is_said_by_term(caplog) -> None:
     assert "the loss 'triplet' was 0.3001 in epoch 2" in caplog.records[0].getMessage()
 
 
+def test_a_loss_that_passes_its_collapse_value_is_no_collapse(caplog) -> None:
+    monitor = CollapseMonitor(4, 3)
+    monitor.set_model(learner())
+    monitor.on_train_begin()
+    logs = {"triplet": 0.3, "triplet_positive": 0.7, "triplet_negative": 0.95}
+    monitor.on_epoch_end(0, logs)
+    assert not caplog.records
+    monitor.on_epoch_end(1, {**logs, "triplet_positive": 0.9})
+    assert "the loss 'triplet' was 0.3 in epoch 2" in caplog.records[0].getMessage()
+
+
 def test_a_backup_of_another_model_is_refused(tmp_path) -> None:
     trained = learner()
     trained.compile(optimizer=keras.optimizers.Adam(1e-3))

@@ -75,11 +75,13 @@ def occluded(
     count = changed(source, out, ("query",), behind)
     if table is not None:
         skeleton, rows = table
-        for file in image_files(out / MARKET_FOLDERS["query"]):
-            if file.name in rows:
-                box = place(random_of(file.name, seed), least, most)
-                with Image.open(file) as image:
-                    rows[file.name] = unseen(rows[file.name], box, image.size)
+        queries = {file.name: file for file in image_files(out / MARKET_FOLDERS["query"])}
+        for path, points in rows.items():
+            name = Path(path).name
+            if name in queries:
+                box = place(random_of(name, seed), least, most)
+                with Image.open(queries[name]) as image:
+                    rows[path] = unseen(points, box, image.size)
         write_table(out / "keypoints.csv", skeleton, rows)
     return count
 

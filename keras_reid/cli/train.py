@@ -86,10 +86,7 @@ def main(argv: list[str]) -> None:
     count = len(train.classes()[0])
     teacher = fitting.load_teacher(recipe, count)
     annotations = fitting.Annotations.of(train, schema)
-    members = fitting.build_members(recipe, count, annotations)
-    if recipe.start:
-        left = {layer for member in members for layer in fitting.start_from(member, recipe.start)}
-        say(f"starts from {recipe.start}; new are {', '.join(sorted(left)) or 'no layers'}")
+    members = _members(recipe, count, annotations)
     say(f"{name}: {train}")
     scores: dict[str, Any] = {}
     if evaluation:
@@ -135,6 +132,17 @@ def _recipe(dataset: str) -> tuple[str, recipes.Recipe]:
         field: FLAGS[field].value for field in _FIELDS if FLAGS[field].value is not None
     }
     return name, dataclasses.replace(recipes.get(name), **given)
+
+
+def _members(
+    recipe: recipes.Recipe, count: int, annotations: fitting.Annotations
+) -> list[keras.Model]:
+    """The models in their initial state."""
+    members = fitting.build_members(recipe, count, annotations)
+    if recipe.start:
+        left = {layer for member in members for layer in fitting.start_from(member, recipe.start)}
+        say(f"starts from {recipe.start}; new are {', '.join(sorted(left)) or 'no layers'}")
+    return members
 
 
 def _dataset(

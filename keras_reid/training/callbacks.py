@@ -110,12 +110,17 @@ class RetrievalEvaluation(keras.callbacks.Callback):
         logs["val_rank1"] = best.rank(1)
 
 
+SIDES = ("positive", "negative")  # of the distances that a learner logs of its metric losses
+APART = 0.1  # of the distance of two persons, by which two images of one are nearer if it learns
+
+
 class CollapseMonitor(keras.callbacks.Callback):
     """Warns in words when a metric loss sits at its collapse value.
 
     When all embeddings are equal, a loss has one certain value: the margin of a triplet loss, ln 2
     with the soft margin. A loss that stays there has stopped learning, however harmless the
-    curve looks.
+    curve looks; unless the distances that a `Learner` logs say that images of one person are nearer
+    to each other than to others by a tenth.
 
     Args:
         identities, instances: P and K of the batches, on which the value of some losses depends.
@@ -150,7 +155,10 @@ class CollapseMonitor(keras.callbacks.Callback):
                 continue
             seen = logs[name if name in logs else "loss"]  # Keras calls the loss of one output so
             at_value = abs(seen - value) <= self.tolerance * value
-            self.epochs[name] = self.epochs[name] + 1 if at_value and value > 0 else 0
+            # Where the distances are known: a loss can pass that value while persons come apart.
+            positive, negative = (logs.get(f"{name}_{side}", 0.0) for side in SIDES)
+            alike = positive >= (1 - APART) * negative
+            self.epochs[name] = self.epochs[name] + 1 if at_value and alike and value > 0 else 0
             if self.epochs[name] == self.patience:
                 logging.warning(
                     "the loss %r was %.4g in epoch %d, and %.4g is what it costs when all "

@@ -1,0 +1,195 @@
+"""What helps across cameras, and what a training can start from."""
+
+from dataclasses import replace
+
+import keras
+import numpy as np
+import pytest
+
+from keras_reid import backbones, layers, losses, models
+from keras_reid.errors import InputError
+from keras_reid.training import Run, fitting, recipes
+
+SIZE = (64, 32)
+
+
+def statistics(x):
+    """Mean and deviation over the positions of each map, (b, c) both, in float64."""
+    x = np.asarray(x, "float64")
+    return x.mean((1, 2)), np.sqrt(x.var((1, 2)) + 1e-6)
+
+
+@pytest.fixture
+def maps():
+    rng = np.random.default_rng(0)
+    scale = rng.uniform(0.5, 3, (8, 1, 1, 4))
+    return (scale * rng.normal(1, 1, (8, 6, 3, 4))).astype("float32")
+
+
+def test_a_mixed_map_has_the_style_between_two_images(maps):
+    """And is the normalised map of its own image in it: written down a second time, in float64."""
+    mixed = layers.MixStyle(1.0, alpha=2.0, seed=3)(maps, training=True)
+    means, deviations = statistics(maps)
+    mean, deviation = statistics(mixed)
+    content = (maps - means[:, None, None]) / deviations[:, None, None]
+    again = (np.asarray(mixed) - mean[:, None, None]) / deviation[:, None, None]
+    np.testing.assert_allclose(again, content, atol=1e-3)
+    others = 0
+    for i in range(8):
+        fits = []
+        for j in range(8):
+            ways = np.concatenate([means[j] - means[i], deviations[j] - deviations[i]])
+            gone = np.concatenate([mean[i] - means[i], deviation[i] - deviations[i]])
+            if j == i:
+                fits.append(np.abs(gone).max() < 1e-3)
+            else:
+                share = gone @ ways / (ways @ ways)
+                fits.append(-1e-3 <= share <= 1.001 and np.allclose(gone, share * ways, atol=2e-3))
+        assert any(fits)
+        others += not fits[i]
+    assert others >= 5  # with its own style only who drew itself
+
+
+def test_mixing_is_drawn_anew_and_never_at_test_time(maps):
+    layer = layers.MixStyle(0.5, seed=0)
+    np.testing.assert_array_equal(layer(maps), maps)
+    np.testing.assert_array_equal(layer(maps, training=False), maps)
+    seen = [np.abs(np.asarray(layer(maps, training=True)) - maps).max() for _ in range(60)]
+    unchanged = sum(change == 0 for change in seen)
+    assert 15 <= unchanged <= 45  # 30 ± 4 σ
+    assert len({round(float(change), 4) for change in seen if change > 0}) > 20
+    never = layers.MixStyle(0.0)
+    np.testing.assert_array_equal(never(maps, training=True), maps)
+
+
+def test_statistics_have_no_gradient(maps):
+    """The gradient of a mixed map by the map itself is σ'/σ, one number for a map's channel."""
+    import tensorflow as tf
+
+    x = tf.constant(maps)
+    layer = layers.MixStyle(1.0, alpha=2.0, seed=3)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        mixed = layer(x, training=True)
+    slope = tape.gradient(mixed, x).numpy()
+    _, before = statistics(maps)
+    _, after = statistics(mixed)
+    np.testing.assert_allclose(
+        slope, np.broadcast_to((after / before)[:, None, None], slope.shape), rtol=1e-3
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"probability": 1.1}, "probability=1.1"),
+        ({"probability": float("nan")}, "probability=nan"),
+        ({"alpha": 0}, "alpha=0"),
+        ({"epsilon": 0}, "epsilon=0"),
+    ],
+)
+def test_what_cannot_be_mixed_is_refused(arguments, message):
+    with pytest.raises(InputError, match=message):
+        layers.MixStyle(**arguments)
+
+
+@pytest.mark.parametrize("name", ["tiny", "mobilenetv2", "resnet50"])
+def test_styles_are_mixed_in_early_stages_and_nothing_else_changes(name):
+    plain = backbones.build(name, "none", SIZE)
+    mixing = backbones.build(name, "none", SIZE, mixstyle=1.0)
+    mixing.set_weights(plain.get_weights())
+
+    def nested(model):
+        for layer in model.layers:
+            yield from nested(layer) if isinstance(layer, keras.Model) else [layer]
+
+    found = [layer for layer in nested(mixing) if isinstance(layer, layers.MixStyle)]
+    assert [SIZE[0] // layer.output.shape[1] for layer in found] == [4, 8]
+    pixels = np.random.default_rng(1).uniform(0, 255, (4, *SIZE, 3)).astype("float32")
+    np.testing.assert_array_equal(mixing(pixels), plain(pixels))
+    difference = np.asarray(mixing(pixels, training=True)) - plain(pixels, training=True)
+    assert np.abs(difference).max() > 0.1
+
+
+def test_a_backbone_without_such_stages_is_refused(tmp_path):
+    pixels = keras.Input((*SIZE, 3))
+    model = keras.Model(pixels, keras.layers.Conv2D(4, 3, strides=2)(pixels), name="shallow")
+    model.save(tmp_path / "shallow.keras")
+    with pytest.raises(InputError, match="leave mixstyle at 0"):
+        backbones.build(str(tmp_path / "shallow.keras"), "none", SIZE, mixstyle=0.5)
+
+
+# --- A softmax with a margin
+
+
+def test_a_recipe_has_a_softmax_with_a_margin():
+    recipe = replace(recipes.get("tiny"), softmax="cosface", softmax_scale=20.0, softmax_margin=0.2)
+    model = fitting.build_model(recipe, 5)
+    assert isinstance(model.get_layer("logits"), layers.CosineClassifier)
+    (term,) = [t for t in fitting.build_objective(recipe).terms if t.name == "identity"]
+    assert isinstance(term.loss, losses.MarginSoftmaxLoss)
+    assert (term.loss.kind, term.loss.scale, term.loss.margin) == ("cosface", 20.0, 0.2)
+    assert term.loss.smoothing == recipe.smoothing
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"softmax": "wide"}, "softmax is one of plain, arcface"),
+        ({"softmax": "arcface", "softmax_scale": 0.0}, "scale"),
+        ({"softmax": "arcface", "softmax_margin": 3.0}, "margin of arcface"),
+        ({"softmax": "arcface", "parts": 2}, "leave one out"),
+        ({"mixstyle": 2.0}, "mixstyle is a probability"),
+        ({"mixstyle": float("nan")}, "mixstyle is a probability"),
+        ({"frame_weight": -1.0}, "frame_weight is at least 0"),
+    ],
+)
+def test_odd_values_of_a_recipe_are_refused(change, message):
+    with pytest.raises(InputError, match=message):
+        replace(recipes.get("tiny"), **change)
+
+
+# --- Starting from a run
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """A run folder of five identities on small images."""
+    run = Run(tmp_path / "trained")
+    recipe = recipes.get("tiny")
+    model = fitting.build_model(recipe, 5)
+    run.start({})
+    run.save_models([model])
+    run.finish({})
+    return run, model
+
+
+def test_larger_images_and_other_identities_start_from_a_run(trained):
+    run, model = trained
+    other = fitting.build_model(replace(recipes.get("tiny"), height=96, width=48), 7)
+    left = fitting.start_from(other, str(run.directory))
+    assert left == ["logits"]
+    for name in ("tiny", "embedding"):
+        for a, b in zip(
+            other.get_layer(name).get_weights(), model.get_layer(name).get_weights(), strict=True
+        ):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_tracklets_start_from_a_run_of_images(trained):
+    run, model = trained
+    clips = models.build_tracklet("tiny", 5, SIZE, weights="none")
+    assert set(fitting.start_from(clips, str(run.directory))) == {"frame_embedding", "frame_logits"}
+    images = np.random.default_rng(0).integers(0, 256, (3, *SIZE, 3), dtype=np.uint8)
+    got = clips({"clips": images[:, None], "mask": np.ones((3, 1), bool)})
+    np.testing.assert_allclose(got["embedding"], model(images)["embedding"], atol=1e-5)
+    np.testing.assert_allclose(got["logits"], model(images)["logits"], atol=1e-5)
+
+
+def test_another_backbone_is_refused(trained):
+    run, _ = trained
+    other = models.build("mobilenetv2", 5, SIZE, weights="none")
+    with pytest.raises(InputError, match="with the same backbone"):
+        fitting.start_from(other, str(run.directory))
+    with pytest.raises(InputError, match=r"holds model\.keras"):
+        fitting.start_from(other, str(run.directory / "nothing"))

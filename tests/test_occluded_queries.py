@@ -1,0 +1,107 @@
+"""The copy of a data set whose query persons stand behind something."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))
+
+import occluded_queries
+
+from keras_reid.data.keypoints import read_table
+from keras_reid.data.readers import MARKET_FOLDERS
+from keras_reid.errors import InputError
+
+
+def files(root: Path, part: str) -> dict[str, Path]:
+    return {file.name: file for file in (root / MARKET_FOLDERS[part]).glob("*.jpg")}
+
+
+def pixels(file: Path) -> np.ndarray:
+    return np.asarray(Image.open(file).convert("RGB")).astype(float)
+
+
+@pytest.fixture(scope="module")
+def copy(pedestrians: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("occluded") / "copy"
+    count = occluded_queries.occluded(pedestrians, out, 0.3, 0.5, 0, pedestrians / "keypoints.csv")
+    assert count == len(files(pedestrians, "query"))
+    return out
+
+
+def test_queries_alone_are_covered_by_a_share_from_below_or_a_side(
+    pedestrians: Path, copy: Path
+) -> None:
+    for part in ("train", "gallery"):
+        for name, file in files(pedestrians, part).items():
+            assert files(copy, part)[name].read_bytes() == file.read_bytes()
+    sides = set()
+    for name, file in files(pedestrians, "query").items():
+        changed = np.abs(pixels(files(copy, "query")[name]) - pixels(file)).max(2) > 60
+        height, width = changed.shape
+        (rows, columns) = np.nonzero(changed)
+        assert changed.mean() > 0.1
+        found = {
+            "below": rows.min() >= height // 2 - 1,
+            "left": columns.max() <= width // 2,
+            "right": columns.min() >= width // 2 - 1,
+        }
+        (side,) = (side for side, holds in found.items() if holds)
+        sides.add(side)
+    assert sides == {"below", "left", "right"}
+
+
+def test_the_seed_and_the_name_decide(pedestrians: Path, copy: Path, tmp_path: Path) -> None:
+    again, other = tmp_path / "again", tmp_path / "other"
+    occluded_queries.occluded(pedestrians, again, 0.3, 0.5, seed=0)
+    occluded_queries.occluded(pedestrians, other, 0.3, 0.5, seed=1)
+    for name, file in files(copy, "query").items():
+        assert files(again, "query")[name].read_bytes() == file.read_bytes()
+        assert files(other, "query")[name].read_bytes() != file.read_bytes()
+    assert not (again / "keypoints.csv").exists()
+
+
+def test_covered_points_are_not_seen_and_all_others_stay(pedestrians: Path, copy: Path) -> None:
+    skeleton, before = read_table(pedestrians / "keypoints.csv")
+    other, after = read_table(copy / "keypoints.csv")
+    assert other == skeleton
+    assert list(after) == list(before)
+    queries = files(copy, "query")
+    hidden = 0
+    for name, points in before.items():
+        np.testing.assert_allclose(after[name][:, :2], points[:, :2], rtol=1e-3)
+        if Path(name).name not in queries:
+            np.testing.assert_allclose(after[name], points, rtol=1e-3)
+            continue
+        gone = (points[:, 2] > 0) & (after[name][:, 2] == 0)
+        hidden += gone.any()
+        change = np.abs(pixels(queries[Path(name).name]) - pixels(pedestrians / name)).max(2)
+        for x, y in points[gone, :2].round().astype(int):
+            near = change[max(y - 3, 0) : y + 4, max(x - 3, 0) : x + 4]
+            assert not near.size or near.max() > 12
+    assert hidden > len(queries) / 2
+
+
+def test_points_by_hand() -> None:
+    points = np.array([[0.0, 0, 1], [9, 9, 0.5], [9, 0, 0.7]])
+    seen = occluded_queries.unseen(points, (0, 0.5, 1, 1), (10, 10))
+    np.testing.assert_array_equal(seen, [[0, 0, 1], [9, 9, 0], [9, 0, 0.7]])
+
+
+def test_bad_input_is_one_sentence(pedestrians: Path, tmp_path: Path) -> None:
+    for least, most in ((0, 0.5), (0.5, 0.4), (0.5, 1), (float("nan"), 0.5)):
+        with pytest.raises(InputError, match="shares are above 0"):
+            occluded_queries.occluded(pedestrians, tmp_path / "new", least, most, 0)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    command = [sys.executable, occluded_queries.__file__, f"--data_dir={pedestrians}"]
+    done = subprocess.run(
+        [*command, f"--out={tmp_path / 'full'}"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: the copy is a new or empty folder")
+    assert [file.name for file in (tmp_path / "full").iterdir()] == ["file"]
