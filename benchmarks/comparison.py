@@ -7,7 +7,7 @@
 trains every row of a table by `train.py` once for each seed, scores it by `evaluate.py` and prints
 a Markdown table of rank-1 and mAP, with the minutes of training. The data set is in the layout of
 Market-1501. A row that is finished is not trained again, so the same command goes on after an
-interruption; `--rows` names some rows, and `--set=epochs=10,height=256` changes them all.
+interruption; `--row` names some rows, and `--set=epochs=10,height=256` changes them all.
 """
 
 import csv
@@ -29,7 +29,7 @@ flags.DEFINE_string("keypoints", None, "Table of body points, for rows with pose
 flags.DEFINE_string("attributes", None, "Table of attributes, for rows with attributes.")
 flags.DEFINE_string("runs", "runs/comparison", "Where the runs go, a folder for each table.")
 flags.DEFINE_list("seeds", ["0", "1"], "One training of each row for each seed.")
-flags.DEFINE_list("rows", [], "Only these rows; default: all.")
+flags.DEFINE_multi_string("row", [], "Only this row, and those of other --row; default: all.")
 flags.DEFINE_list("set", [], "Values of the recipe for all rows, such as epochs=10,height=256.")
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -254,7 +254,7 @@ flags.DEFINE_enum("table", "losses", list(TABLES), "Which rows.")
 
 def main(argv: list[str]) -> None:
     table = TABLES[FLAGS.table]
-    rows = {name: table.rows[name] for name in FLAGS.rows or table.rows}
+    rows = {name: table.rows[name] for name in FLAGS.row or table.rows}
     for seed in FLAGS.seeds:
         for name, row in rows.items():
             train(table, name, row, seed)
