@@ -69,6 +69,7 @@ class Table:
     cameras: tuple[int, ...] = ()
 
 
+RERANKERS = ("k_reciprocal", "aqe", "alpha_qe", "ecn", "gnn", "diffusion")
 RERANKED = ("--rerank=k_reciprocal",)
 ALONE: dict[str, Flags] = {"embedding": (), "re-ranked": RERANKED}
 
@@ -140,64 +141,87 @@ LOSSES = Table(
     identities=250,
 )
 
-# The smallest backbone from nothing, alone and as two that learn from each other; then as the
-# student of a --backbone that was trained longer.
-SMALL = ("--backbone=tiny", "--weights=none", "--learning_rate=2e-3", "--epochs=10")
 MEMBERS: dict[str, Flags] = {
     "first": (),
     "second": ("--member=2",),
     "both side by side": ("--member=ensemble",),
 }
+TWO = "--members={backbone},{backbone}"
+
+# The smallest backbone from nothing, and MobileNetV2 for a short time: alone, and as students of one
+# that was trained for long.
+SMALL = ("--backbone=tiny", "--weights=none", "--learning_rate=2e-3", "--epochs=10")
 TEACHER = ("--teacher={runs[teacher]}", "--temperature=4")
-MUTUAL = Table(
+DISTILLATION = Table(
     ("--recipe=bot", "--height=64", "--width=32"),
     {
-        "alone": Row(("--epochs=12",)),
-        "alone, twice as long": Row(("--epochs=24",)),
-        "two, logits": Row(
-            (
-                "--recipe=mutual",
-                "--imitate=logits:1",
-                "--epochs=12",
-                "--members={backbone},{backbone}",
-            ),
-            MEMBERS,
-        ),
-        "two, logits, and distances after a ramp": Row(
-            ("--recipe=mutual", "--ramp_up=4", "--epochs=12", "--members={backbone},{backbone}"),
-            MEMBERS,
-        ),
         "teacher": Row(("--epochs=20",)),
         "tiny alone": Row(SMALL),
-        "tiny, student of the teacher": Row(("--recipe=distill", *TEACHER, *SMALL)),
+        "tiny, student": Row(("--recipe=distill", *TEACHER, *SMALL)),
         "alone, 5 epochs": Row(("--epochs=5",)),
-        "student of the teacher, 5 epochs": Row(("--recipe=distill", *TEACHER, "--epochs=5")),
+        "student, 5 epochs": Row(("--recipe=distill", *TEACHER, "--epochs=5")),
     },
 )
 
-WHOLE: dict[str, Flags] = {
-    "as they are": (),
-    "queries occluded": ("--data_dir={occluded}",),
-    "boxes shifted": ("--data_dir={shifted}",),
-    "tracklets": ("--tracklets",),
-}
+SHIFTED = ("--data_dir={shifted}",)
+WHOLE: dict[str, Flags] = {"as they are": (), "boxes shifted": SHIFTED}
 STRIPES: dict[str, Flags] = {
     "aligned stripes too": ("--distance=global_local",),
-    "aligned stripes too, boxes shifted": ("--distance=global_local", "--data_dir={shifted}"),
+    "aligned stripes too, boxes shifted": ("--distance=global_local", *SHIFTED),
 }
 TRAINED = {f"{name}, trained": (*flags, "--local=trained") for name, flags in STRIPES.items()}
-COVERED = ("--data_dir={occluded}", "--keypoints={occluded}/keypoints.csv")
-VISIBLE = ("--distance=visible",)
+OF_FRAMES = ("--tracklets",)
 METHODS = Table(
-    ("--recipe=bot", "--epochs=5"),
+    ("--recipe=bot", "--height=64", "--width=32", "--epochs=8"),
     {
-        "plain": Row((), {**WHOLE, **STRIPES, "re-ranked": RERANKED}),
-        "PCB, 4 parts": Row(("--recipe=pcb",), WHOLE),
+        "plain": Row(
+            (),
+            {
+                **WHOLE,
+                **STRIPES,
+                **{f"re-ranked, {name}": (f"--rerank={name}",) for name in RERANKERS},
+                "tracklets, mean of the frames": OF_FRAMES,
+                "tracklets, re-ranked": (*OF_FRAMES, *RERANKED),
+            },
+        ),
+        "plain, twice as long": Row(
+            ("--epochs=16",), {"as they are": (), "tracklets, mean of the frames": OF_FRAMES}
+        ),
+        "PCB": Row(("--recipe=pcb",), WHOLE),
         "PCB, new layers at ten times the rate": Row(("--recipe=pcb", "--new_rate=10")),
-        "PCB as before": Row(
+        "PCB without triplets, with dropout and erasing": Row(
             ("--recipe=pcb", "--metric_weight=0", "--augment=default", "--part_dropout=0.5"),
         ),
-        "aligned": Row(("--recipe=aligned",), {**WHOLE, **TRAINED}),
+        "aligned": Row(("--recipe=aligned", "--stripes=4"), {**WHOLE, **TRAINED}),
+        "attributes": Row(
+            ("--recipe=attributes", "--attributes={attributes}"),
+            {
+                "as they are": ("--attributes={attributes}",),
+                "tracklets, mean of the frames": OF_FRAMES,
+            },
+        ),
+        "attributes, new layers at ten times the rate": Row(
+            ("--recipe=attributes", "--attributes={attributes}", "--new_rate=10"),
+            {"as they are": ("--attributes={attributes}",)},
+        ),
+        "tracklets, from plain": Row(
+            ("--recipe=tracklets", "--start={runs[plain]}"), {"tracklets": OF_FRAMES}
+        ),
+        "two that learn from each other, logits": Row(
+            ("--recipe=mutual", TWO, "--imitate=logits:1", "--ramp_up=2"), MEMBERS
+        ),
+        "two that learn from each other, logits and distances": Row(
+            ("--recipe=mutual", TWO, "--ramp_up=2"), MEMBERS
+        ),
+    },
+    identities=250,
+)
+COVERED = ("--data_dir={occluded}", "--keypoints={occluded}/keypoints.csv")
+VISIBLE = ("--distance=visible",)
+POSE = Table(
+    ("--recipe=bot", "--epochs=5"),
+    {
+        "plain": Row((), {"as they are": (), "queries occluded": ("--data_dir={occluded}",)}),
         "pose": Row(
             ("--recipe=pose", "--keypoints={keypoints}"),
             {
@@ -207,22 +231,7 @@ METHODS = Table(
                 "queries occluded, visible parts": (*VISIBLE, *COVERED),
             },
         ),
-        "attributes": Row(
-            ("--recipe=attributes", "--attributes={attributes}"),
-            {
-                "as they are": ("--attributes={attributes}",),
-                "tracklets": ("--tracklets",),
-            },
-        ),
-        "attributes, new layers at ten times the rate": Row(
-            ("--recipe=attributes", "--attributes={attributes}", "--new_rate=10"),
-            {"as they are": ("--attributes={attributes}",)},
-        ),
-        "tracklets, from plain": Row(
-            ("--recipe=tracklets", "--start={runs[plain]}", "--epochs=5"),
-            {"tracklets": ("--tracklets",)},
-        ),
-        "plain, from plain": Row(("--start={runs[plain]}",), WHOLE),
+        "PCB of 6 parts, 192×64": Row(("--recipe=pcb", "--parts=6", "--height=192")),
     },
     identities=250,
 )
@@ -245,8 +254,9 @@ TABLES = {
     "default": DEFAULT,
     "settings": SETTINGS,
     "losses": LOSSES,
-    "mutual": MUTUAL,
     "methods": METHODS,
+    "pose": POSE,
+    "distillation": DISTILLATION,
     "domains": DOMAINS,
 }
 flags.DEFINE_enum("table", "losses", list(TABLES), "Which rows.")

@@ -241,6 +241,8 @@ def tiny(**changes) -> recipes.Recipe:
         ({"pretrain": 1, "epochs": 2, "metric_loss": "margin_sample_mining", "margin": -1.0}, 2),
         ({**REFINED, "stripes": 2, "ema": 0.9}, 1),
         ({**REFINED, "stripes": 2}, 2),
+        ({"small_epochs": 2, "epochs": 1, "ema": 0.9, "mixstyle": 0.5}, 1),
+        ({**TWO, "small_epochs": 1, "epochs": 2, "height": 64, "width": 32}, 2),
     ],
     ids=[
         "one phase",
@@ -251,6 +253,8 @@ def tiny(**changes) -> recipes.Recipe:
         "in the second",
         "while parts are induced",
         "while parts are refined",
+        "on small images",
+        "two members after small images",
     ],
 )
 def test_an_interrupted_run_ends_with_the_same_weights(
@@ -303,6 +307,33 @@ def test_phases_train_one_loss_and_then_the_other(pedestrians, tmp_path) -> None
     assert ["identity" in row for row in rows] == [True, False, False]
     assert ["metric" in row for row in rows] == [False, True, True]
     assert [row["epoch"] for row in rows] == [1, 2, 3]
+
+
+def test_small_images_come_first_and_what_they_taught_goes_on(pedestrians, tmp_path) -> None:
+    images = data.load("market1501", str(pedestrians)).train
+    recipe = tiny(small_epochs=1, epochs=2, pretrain=1, freeze=0.5)
+    assert [p.recipe.image_size for p in recipe.phases] == [(16, 8), (32, 16), (32, 16)]
+    assert [p.recipe.freeze for p in recipe.phases] == [0.5, 0, 0]
+    assert [p.recipe.metric_weight for p in recipe.phases] == [1, 0, 1]
+    seen: list[tuple[tuple[int, int], list[np.ndarray]]] = []
+
+    class Look(keras.callbacks.Callback):
+        def look(self, logs=None) -> None:
+            size = models.image_size(self.model.model)
+            seen.append((size, [v.numpy() for v in self.model.model.trainable_variables]))
+
+        on_train_begin = on_train_end = look
+
+    model = fitting.build_model(recipe, len(images.classes()[0]))
+    start = [variable.numpy() for variable in model.trainable_variables]
+    fitting.fit(model, images, recipe, runs.Run(tmp_path), {}, verbose=0, callbacks=[Look()])
+    assert [size for size, _ in seen] == [(16, 8)] * 2 + [(32, 16)] * 4
+    end = [variable.numpy() for variable in model.trainable_variables]
+    values = [start, *(weights for _, weights in seen), end]
+    for before, after in zip(values[0::2], values[1::2], strict=True):
+        for a, b in zip(before, after, strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert np.abs(seen[1][1][0] - seen[0][1][0]).max() > 0
 
 
 @pytest.mark.parametrize("name", losses.METRIC_LOSSES)

@@ -1,6 +1,7 @@
 """From a recipe and images to a trained model."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -376,6 +377,25 @@ def build_optimizer(
     return optimizer
 
 
+@contextmanager
+def sized(
+    members: Sequence[keras.Model], recipe: Recipe, num_identities: int, annotations: Annotations
+) -> Iterator[Sequence[keras.Model]]:
+    """Models for images of the recipe's size, of which the members have the weights afterwards.
+
+    The members themselves, or copies of them if they are for images of another size.
+    """
+    if models.image_size(members[0]) == recipe.image_size:
+        yield members
+        return
+    copies = build_members(replace(recipe, weights="none"), num_identities, annotations)
+    for copy, member in zip(copies, members, strict=True):
+        copy.set_weights(member.get_weights())
+    yield copies
+    for copy, member in zip(copies, members, strict=True):
+        member.set_weights(copy.get_weights())
+
+
 def fit(
     model: keras.Model | Sequence[keras.Model],
     images: PersonImages | Tracklets,
@@ -417,13 +437,16 @@ def fit(
     begin = 0
     for number, phase in enumerate(recipe.phases, start=1):
         end = begin + phase.recipe.epochs
-        with prepared(members, phase):
-            learner = build_learner(members, phase.recipe, steps, teacher, annotations)
+        with (
+            sized(members, phase.recipe, len(images.classes()[0]), annotations) as learning,
+            prepared(learning, phase),
+        ):
+            learner = build_learner(learning, phase.recipe, steps, teacher, annotations)
             backup = Backup(run.backup_file(number), steps)
             # A later phase began with what its own backup holds.
             first = begin + backup.restore(learner)
             if first < end and not run.backup_file(number + 1).exists():
-                batches = _batches(images, recipe, len(members), seed, first, cache)
+                batches = _batches(images, phase.recipe, len(members), seed, first, cache)
                 run.start(flags)
                 learner.fit(
                     batches,

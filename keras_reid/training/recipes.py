@@ -77,6 +77,10 @@ class Recipe:
     )
     softmax_scale: float = _value("Of the cosines of a softmax with a margin.", default=30.0)
     softmax_margin: float | None = _value("none: the usual one of that softmax.", default=None)
+    small_epochs: int = _value(
+        "Epochs on images of half the height and width, before all others, which cost a quarter.",
+        default=0,
+    )
     pretrain: int = _value(
         "Epochs of the identity loss alone, before those of the weights above.", default=0
     )
@@ -164,6 +168,7 @@ class Recipe:
             "metric_weight": 0,
             "identity_weight": 0,
             "pretrain": 0,
+            "small_epochs": 0,
             "stripes": 0,
             "local_weight": 0,
             "parts": 0,
@@ -212,6 +217,12 @@ class Recipe:
         _ = self.imitations, self.graph
 
     def _check_methods(self) -> None:
+        if self.small_epochs and (self.teacher or min(self.image_size) < 2):
+            raise InputError(
+                "images of half the size have at least a pixel, and no teacher, which sees the same"
+                f" images: received small_epochs={self.small_epochs} with {self.height}×"
+                f"{self.width} pixels and teacher={self.teacher!r}; leave one out"
+            )
         if (self.induction or self.refinement) and not self.parts:
             raise InputError(
                 f"what is refined are parts: received induction={self.induction} and refinement="
@@ -284,15 +295,21 @@ class Recipe:
     def phases(self) -> list["Phase"]:
         """What is trained one after the other.
 
-        The identity loss alone; the whole; the assignment to refined parts alone; the whole with
-        refined parts. All but the second only if they have epochs.
+        The whole on small images; the identity loss alone; the whole; the assignment to refined
+        parts alone; the whole with refined parts. All but the third only if they have epochs.
         """
-        main = replace(self, pretrain=0, induction=0, refinement=0)
+        main = replace(self, small_epochs=0, pretrain=0, induction=0, refinement=0)
         warm = replace(main, freeze=0.0)  # only the first phase begins with a frozen backbone
-        phases = [Phase(warm if self.pretrain else main)]
+        phases = []
+        if self.small_epochs:
+            half = {"height": self.height // 2, "width": self.width // 2}
+            phases.append(Phase(replace(main, epochs=self.small_epochs, **half)))
         if self.pretrain:
-            alone = replace(main, metric_weight=0.0, local_weight=0.0, identity_weight=1.0)
-            phases.insert(0, Phase(replace(alone, epochs=self.pretrain)))
+            alone = replace(
+                warm if phases else main, metric_weight=0.0, local_weight=0.0, identity_weight=1.0
+            )
+            phases.append(Phase(replace(alone, epochs=self.pretrain)))
+        phases.append(Phase(warm if phases else main))
         if self.induction:
             induction = replace(warm, epochs=self.induction)
             phases.append(Phase(induction, refined=True, only_assignment=True))
