@@ -148,8 +148,8 @@ MEMBERS: dict[str, Flags] = {
 }
 TWO = "--members={backbone},{backbone}"
 
-# The smallest backbone from nothing, and MobileNetV2 for a short time: alone, and as students of one
-# that was trained for long.
+# The smallest backbone from nothing, and a pretrained one for a short time: alone, and as students
+# of one that was trained for long.
 SMALL = ("--backbone=tiny", "--weights=none", "--learning_rate=2e-3", "--epochs=10")
 TEACHER = ("--teacher={runs[teacher]}", "--temperature=4")
 DISTILLATION = Table(

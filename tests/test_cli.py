@@ -2,16 +2,14 @@
 
 import csv
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import Command, call
 
 ROOT = Path(__file__).parent.parent
 TINY = [
@@ -22,25 +20,6 @@ TINY = [
     "--instances=2",
     "--epochs=3",
 ]
-
-
-def start(*arguments: object, cwd: Path) -> subprocess.Popen:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "-1"}
-    command, *flags = map(str, arguments)
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / command), *flags],
-        cwd=cwd,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def call(*arguments: object, cwd: Path) -> tuple[int, str, str]:
-    process = start(*arguments, cwd=cwd)
-    out, err = process.communicate(timeout=600)
-    return process.returncode, out, err
 
 
 def train(pedestrians: Path, cwd: Path, *more: str) -> tuple[int, str, str]:
@@ -411,7 +390,7 @@ def test_a_killed_run_ends_like_one_that_was_not(
     assert call(*flags, "--run=whole", cwd=tmp_path)[0] == 0
     history = tmp_path / "killed/history.jsonl"
     for epochs in (1, 4, 8):
-        process = start(*flags, "--run=killed", cwd=tmp_path)
+        process = Command(*flags, "--run=killed", cwd=tmp_path)
         deadline = time.monotonic() + 300
         while process.poll() is None and time.monotonic() < deadline:
             if history.exists() and len(history.read_text().splitlines()) >= epochs:

@@ -4,9 +4,8 @@ import csv
 import json
 import re
 import struct
-import subprocess
-import sys
 import zlib
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 from absl import flags
 from absl.testing import flagsaver
+from commands import said
 from PIL import Image
 
 from keras_reid import data, models, report, serving
@@ -24,13 +24,7 @@ ROOT = Path(__file__).parent.parent
 SIZE = (32, 16)
 
 
-def search(*arguments, cwd, code=0):
-    """What the command printed; its error if it must fail."""
-    command = [sys.executable, ROOT / "search.py", *map(str, arguments)]
-    run = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
-    assert run.returncode == code, run.stderr
-    assert "Traceback" not in run.stderr
-    return run.stderr if code else run.stdout
+search = partial(said, "search.py")
 
 
 @pytest.fixture(scope="module")

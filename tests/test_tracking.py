@@ -1,13 +1,13 @@
 """Tracking: MOT files, motion, assignment, scores, and persons followed across cameras."""
 
 import json
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from commands import said
 from PIL import Image
 
 from keras_reid import data, gallery, models, tracking
@@ -410,14 +410,7 @@ def test_boxes_are_embedded_as_their_crops(scene):
         tracking.look(data.video_frames(root / "frames"), beyond, lambda x: embed([x]), (32, 16))
 
 
-def track(*arguments, cwd, code=0):
-    command = [sys.executable, ROOT / "track.py", *map(str, arguments)]
-    run = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
-    assert run.returncode == code, run.stderr
-    assert "Traceback" not in run.stderr
-    return run.stderr if code else run.stdout
-
-
+track = partial(said, "track.py")
 SEEN = ("--video=frames", "--detections=gt.txt", "--run=run")
 
 

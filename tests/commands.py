@@ -1,0 +1,94 @@
+"""The commands of the top level, each in a process of its own.
+
+A server that has imported TensorFlow once forks these processes, which saves each some seconds.
+"""
+
+import atexit
+import multiprocessing
+import os
+import runpy
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+_PROCESSES = multiprocessing.get_context("forkserver")
+# What all commands import; none of them runs an operation of TensorFlow, which no fork survives.
+_PROCESSES.set_forkserver_preload(
+    ["tensorflow", "keras", "scipy.io", "keras_reid.training", "keras_reid.serving", "absl.app"]
+)
+
+
+def _run(program: str, flags: list[str], folder: str, files: tuple[str, str]) -> None:
+    for number, file in zip((1, 2), files, strict=True):
+        descriptor = os.open(file, os.O_WRONLY)
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    sys.stdout, sys.stderr = (
+        open(number, "w", buffering=1, closefd=False)  # noqa: SIM115 (it lives as long as we do)
+        for number in (1, 2)
+    )
+    os.chdir(folder)
+    sys.argv = [program, *flags]
+    sys.path.insert(0, str(Path(program).parent))
+    atexit._clear()  # of what the server imported
+    try:
+        runpy.run_path(program, run_name="__main__")
+    finally:
+        atexit._run_exitfuncs()  # which such a process leaves out
+
+
+class Command:
+    """A command that has been started, as `subprocess.Popen` has it."""
+
+    def __init__(self, program: str | Path, *flags: object, cwd: Path) -> None:
+        self._folder = Path(tempfile.mkdtemp())
+        self._texts = [self._folder / name for name in ("out", "err")]
+        for file in self._texts:
+            file.touch()
+        files = tuple(map(str, self._texts))
+        arguments = (str(ROOT / program), [str(flag) for flag in flags], str(cwd), files)
+        self._process: Any = _PROCESSES.Process(target=_run, args=arguments, daemon=True)
+        self._process.start()
+
+    @property
+    def returncode(self) -> int | None:
+        """None while it runs, and the negative signal that it died of."""
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        """As `returncode`."""
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Sends a signal."""
+        os.kill(self._process.pid, number)
+
+    def communicate(self, timeout: float = 600) -> tuple[str, str]:
+        """What it printed to both streams, once it has ended."""
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            self._process.kill()
+            raise TimeoutError(f"still running after {timeout} s: {self._texts[1].read_text()}")
+        out, err = (file.read_text() for file in self._texts)
+        shutil.rmtree(self._folder)
+        return out, err
+
+
+def call(program: str | Path, *flags: object, cwd: Path) -> tuple[int, str, str]:
+    """The exit code of a command and what it printed to stdout and stderr."""
+    command = Command(program, *flags, cwd=cwd)
+    out, err = command.communicate()
+    return command.returncode or 0, out, err
+
+
+def said(program: str | Path, *flags: object, cwd: Path, code: int = 0) -> str:
+    """What a command printed to stdout, or, if it must fail with that code, to stderr."""
+    returned, out, err = call(program, *flags, cwd=cwd)
+    assert returned == code, err
+    assert "Traceback" not in err
+    return err if code else out
