@@ -235,7 +235,11 @@ POSE = Table(
     },
     identities=250,
 )
-UNSEEN: dict[str, Flags] = {"cameras seen": (), "cameras never seen": ("--data_dir={unseen}",)}
+UNSEEN: dict[str, Flags] = {
+    "cameras seen": (),
+    "cameras never seen": ("--data_dir={unseen}",),
+    "from these to all": ("--data_dir={from_unseen}",),
+}
 DOMAINS = Table(
     ("--recipe=bot", "--height=64", "--width=32", "--epochs=5"),
     {
@@ -350,29 +354,32 @@ def images(table: Table) -> Flags:
     """The flags of the data set, or of a list of those of its images that the table is about."""
     if not table.identities and not table.cameras:
         return "--dataset=market1501", f"--data_dir={FLAGS.data_dir}"
-    return "--dataset=csv", f"--data_dir={listed(table.identities, table.cameras, table.cameras)}"
+    seen = table.cameras
+    return "--dataset=csv", f"--data_dir={listed(table.identities, seen, seen, seen)}"
 
 
-def listed(identities: int, cameras: Sequence[int], tested: Sequence[int]) -> Path:
-    """A CSV list of the first identities and of the images of some cameras, or of all for none."""
+def listed(
+    identities: int, train: Sequence[int], query: Sequence[int], gallery: Sequence[int]
+) -> Path:
+    """A CSV list of the first identities, and of images of these cameras; of all if there are none.
+
+    Args:
+        identities: how many are trained on; 0: all.
+        train, query, gallery: numbers of cameras.
+    """
     from keras_reid import data
 
-    names = ["images", f"{identities or 'all'}-identities"]
-    names += [
-        f"{part}-{''.join(map(str, chosen))}"
-        for part, chosen in (("cameras", cameras), ("tested", tested))
-        if chosen
-    ]
-    file = Path(FLAGS.runs).absolute() / f"{'-'.join(names)}.csv"
+    cameras = {"train": train, "query": query, "gallery": gallery}
+    words = [f"{part}-{''.join(map(str, chosen)) or 'all'}" for part, chosen in cameras.items()]
+    file = Path(FLAGS.runs).absolute() / f"{identities or 'all'}-{'-'.join(words)}.csv"
     if file.exists():
         return file
     rows = []
     for split, found in data.load("market1501", FLAGS.data_dir).parts().items():
-        chosen = cameras if split == "train" else tested
         number = found.classes()[1]
         for i, camera in enumerate(found.camera):
-            few = split == "train" and identities and number[i] >= identities
-            if not few and (not chosen or camera in chosen):
+            too_many = split == "train" and identities and number[i] >= identities
+            if not too_many and (not cameras[split] or camera in cameras[split]):
                 path = Path(found.path[i]).resolve()
                 rows.append([path, found.identity[i], camera, split])
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -398,13 +405,27 @@ def shifted() -> Path:
     return made("shifted", "shifted_boxes.py")
 
 
+def others() -> list[int]:
+    """The cameras of Market-1501 that the table does not train on."""
+    return [camera for camera in range(1, 7) if camera not in TABLES[FLAGS.table].cameras]
+
+
 def unseen() -> Path:
-    """Persons that were not learned, in the cameras that were not."""
-    seen = TABLES[FLAGS.table].cameras
-    return listed(0, seen, [camera for camera in range(1, 7) if camera not in seen])
+    """Persons that were not learned, in cameras that were not."""
+    return listed(0, TABLES[FLAGS.table].cameras, others(), others())
 
 
-TEST_SETS = {"occluded": occluded, "shifted": shifted, "unseen": unseen}
+def from_unseen() -> Path:
+    """Such queries, looked for in the galleries of all cameras."""
+    return listed(0, TABLES[FLAGS.table].cameras, others(), ())
+
+
+TEST_SETS = {
+    "occluded": occluded,
+    "shifted": shifted,
+    "unseen": unseen,
+    "from_unseen": from_unseen,
+}
 
 
 def call(program: str, given: Sequence[str], quiet: bool = False) -> None:
