@@ -4,7 +4,7 @@
 all its tests. What stands before the first hyphen is the public name.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -19,8 +19,26 @@ import oracle_imitation
 import oracle_pairs
 import oracle_parts
 import oracle_reranking
+import pytest
 
 from keras_reid import distances, heads, layers, losses, mining
+
+# Seeds of random batches: some in every run of the tests, the rest in a thorough one.
+BATCHES = pytest.mark.parametrize(
+    "seeds",
+    [range(25), pytest.param(range(25, 200), marks=pytest.mark.thorough)],
+    ids=["25 batches", "175 batches"],
+)
+
+
+def costly(names: Iterable[str]) -> list[Any]:
+    """The names for a test that compiles or saves: settings beyond the first of a class are thorough.
+
+    Those have a hyphen in their names.
+    """
+    return [
+        pytest.param(name, marks=pytest.mark.thorough) if "-" in name else name for name in names
+    ]
 
 
 @dataclass(frozen=True)

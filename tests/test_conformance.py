@@ -15,16 +15,19 @@ from keras_reid import losses
 from keras_reid.losses import MetricLoss
 
 ALL = pytest.mark.parametrize("name", catalogue.LOSSES)
+COSTLY = pytest.mark.parametrize("name", catalogue.costly(catalogue.LOSSES))
+# In a graph all are tried, and compiled by XLA one of each class unless the run is thorough.
+GRAPHS = [(name, False) for name in catalogue.LOSSES]
+XLA = [
+    pytest.param(name, True, marks=pytest.mark.thorough if "-" in name else ())
+    for name in catalogue.LOSSES
+]
+COMPILED = pytest.mark.parametrize(("name", "jit_compile"), [*GRAPHS, *XLA])
 METRIC = pytest.mark.parametrize(
     "name", [name for name, case in catalogue.LOSSES.items() if case.metric]
 )
-COMPARING = pytest.mark.parametrize(
-    "name",
-    [name for name, case in catalogue.LOSSES.items() if case.metric and not case.one_sided],
-)
+COMPARES = [name for name, case in catalogue.LOSSES.items() if case.metric and not case.one_sided]
 WIDTH = 6
-BATCHES = 200
-
 
 # One number per image, as few as identities, as many as a backbone's features.
 WIDTHS = (1, 2, WIDTH, WIDTH, 64, 2048)
@@ -95,11 +98,12 @@ def test_every_loss_is_catalogued():
 
 
 @ALL
-def test_value_and_gradient_are_those_of_the_oracle(name):
+@catalogue.BATCHES
+def test_value_and_gradient_are_those_of_the_oracle(name, seeds):
     case = catalogue.LOSSES[name]
     run = compiled(name)
     active = kinks = 0
-    for seed in range(BATCHES):
+    for seed in seeds:
         labels, predictions = hard_batch(case, seed)
         value, gradient = run(labels, predictions)
         rounding = max(case.rounding(predictions), 1e-7)
@@ -116,15 +120,16 @@ def test_value_and_gradient_are_those_of_the_oracle(name):
             assert oracle.kinked(truth, predictions, direction), (seed, slope)
             kinks += 1
         active += size > 0
-    assert active > BATCHES / 4, "too few batches have a gradient to compare"
-    assert kinks <= BATCHES / 50, "too many batches have no slope"
+    assert active > len(seeds) / 4, "too few batches have a gradient to compare"
+    assert kinks <= max(len(seeds) / 50, 1), "too many batches have no slope"
 
 
 @METRIC
-def test_duplicates_have_the_value_of_the_oracle(name):
+@catalogue.BATCHES
+def test_duplicates_have_the_value_of_the_oracle(name, seeds):
     """Two images of one identity, of two, and all images equal; there the slope has a kink."""
     case = catalogue.LOSSES[name]
-    for seed in range(BATCHES // 4):
+    for seed in seeds[::4]:
         labels, predictions = hard_batch(case, seed)
         rows = np.random.default_rng(seed).integers(0, len(labels), size=len(labels))
         for twins in (predictions[rows], np.repeat(predictions[:1], len(labels), axis=0)):
@@ -143,19 +148,18 @@ def test_every_entry_of_the_gradient_is_that_of_the_oracle(name):
     np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
 
 
-@ALL
-def test_eager_graph_and_xla_agree(name):
+@COMPILED
+def test_eager_graph_and_xla_agree(name, jit_compile):
     loss = catalogue.LOSSES[name].loss()
     labels, predictions = one_of(catalogue.LOSSES[name])
     eager = value_and_gradient(loss, labels, tf.constant(predictions))
-    for run in (compiled(name), compiled(name, jit_compile=True)):
-        for result, expected in zip(run(labels, predictions), eager, strict=True):
-            scale = np.abs(expected).max()
-            np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-6 * scale)
+    results = compiled(name, jit_compile)(labels, predictions)
+    for result, expected in zip(results, eager, strict=True):
+        scale = np.abs(expected).max()
+        np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-6 * scale)
 
 
-@ALL
-@pytest.mark.parametrize("jit_compile", [False, True])
+@COMPILED
 def test_never_nan(name, jit_compile):
     """Any norm, duplicates, all equal, zero, one identity, lone identities, a single image."""
     run = compiled(name, jit_compile)
@@ -169,9 +173,11 @@ def test_never_nan(name, jit_compile):
     assert all(np.all(np.isfinite(result)) for result in run(labels[:1], unit[:1]))
 
 
-@COMPARING
 @pytest.mark.parametrize("labels", [np.zeros(12), np.arange(12)], ids=["one identity", "all lone"])
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize(
+    ("name", "jit_compile"),
+    [*((name, False) for name in COMPARES), *(case for case in XLA if case.values[0] in COMPARES)],
+)
 def test_without_comparisons_value_and_gradient_are_exactly_zero(name, labels, jit_compile):
     run = compiled(name, jit_compile)
     value, gradient = run(labels, one_of(catalogue.LOSSES[name])[1])
@@ -224,7 +230,7 @@ def test_half_precision_predictions_are_compared_in_float32(name, dtype):
         assert float(value) == pytest.approx(exact, rel=1e-5)
 
 
-@ALL
+@COSTLY
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_mixed_precision_trains(name, policy):
     keras.utils.set_random_seed(0)
@@ -256,7 +262,7 @@ def test_config_round_trip(name):
     assert float(again(labels, predictions)) == float(loss(labels, predictions))
 
 
-@ALL
+@COSTLY
 def test_a_compiled_model_is_loaded_without_custom_objects(name, tmp_path):
     loss = catalogue.LOSSES[name].loss()
     labels, predictions = one_of(catalogue.LOSSES[name])

@@ -10,6 +10,12 @@ import keras_reid.layers
 from keras_reid import models, serving
 
 SIZE = (32, 16)
+# An export takes seconds: one with each kind of output or input, and all in a thorough run.
+ONCE = ("avg-bn", "pose", "attributes", "tracklet-mean", "local", "parts", "ensemble")
+EXPORTED = [
+    name if name in ONCE else pytest.param(name, marks=pytest.mark.thorough)
+    for name in catalogue.MODELS
+]
 
 
 def maps(seed: int = 0) -> np.ndarray:
@@ -63,7 +69,9 @@ def test_every_pooling_and_neck_is_catalogued() -> None:
 
 
 @pytest.mark.parametrize("name", catalogue.LAYERS)
-@pytest.mark.parametrize("jit_compile", [None, False, True])
+@pytest.mark.parametrize(
+    "jit_compile", [None, False, pytest.param(True, marks=pytest.mark.thorough)]
+)
 def test_layers_equal_their_oracle(name: str, jit_compile: bool | None) -> None:
     case = catalogue.LAYERS[name]
     layer = case.layer()
@@ -75,7 +83,7 @@ def test_layers_equal_their_oracle(name: str, jit_compile: bool | None) -> None:
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", catalogue.LAYERS)
+@pytest.mark.parametrize("name", catalogue.costly(catalogue.LAYERS))
 def test_layers_survive_saving(name: str, tmp_path) -> None:
     case = catalogue.LAYERS[name]
     layer, inputs = case.layer(), case.inputs(maps())
@@ -93,7 +101,7 @@ def test_layers_survive_saving(name: str, tmp_path) -> None:
     assert type(layer).from_config(layer.get_config()).get_config() == layer.get_config()
 
 
-@pytest.mark.parametrize("name", catalogue.LAYERS)
+@pytest.mark.parametrize("name", catalogue.costly(catalogue.LAYERS))
 @pytest.mark.parametrize("dtype", ["mixed_float16", "mixed_bfloat16"])
 def test_layers_have_finite_values_and_gradients_in_half_precision(name: str, dtype: str) -> None:
     case = catalogue.LAYERS[name]
@@ -127,25 +135,25 @@ def test_models_survive_saving(name: str, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("name", catalogue.MODELS)
-def test_models_agree_eagerly_in_a_graph_and_compiled(name: str) -> None:
+@pytest.mark.parametrize("jit_compile", [False, pytest.param(True, marks=pytest.mark.thorough)])
+def test_models_agree_eagerly_in_a_graph_and_compiled(name: str, jit_compile: bool) -> None:
     model = build(name)
     inputs = inputs_of(model)
     expected = model(inputs)
     specs = keras.tree.map_structure(lambda x: tf.TensorSpec(x.shape, x.dtype), model.input)
-    for jit_compile in (False, True):
-        run = tf.function(
-            lambda x, model=model: model(x, training=False),
-            jit_compile=jit_compile,
-            input_signature=[specs],
-        )
-        for n in (5, 2):
-            some = keras.tree.map_structure(lambda x, n=n: tf.constant(x[:n]), inputs)
-            for key, value in run(some).items():
-                rows = n * len(expected[key]) // 5  # of frames there are several
-                np.testing.assert_allclose(value, expected[key][:rows], rtol=1e-3, atol=1e-4)
+    run = tf.function(
+        lambda x, model=model: model(x, training=False),
+        jit_compile=jit_compile,
+        input_signature=[specs],
+    )
+    for n in (5, 2):
+        some = keras.tree.map_structure(lambda x, n=n: tf.constant(x[:n]), inputs)
+        for key, value in run(some).items():
+            rows = n * len(expected[key]) // 5  # of frames there are several
+            np.testing.assert_allclose(value, expected[key][:rows], rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", catalogue.MODELS)
+@pytest.mark.parametrize("name", EXPORTED)
 def test_models_are_exported_as_they_are(name: str, tmp_path) -> None:
     model = build(name)
     version = serving.export(model, tmp_path / "model")
