@@ -32,7 +32,7 @@ BATCHES = pytest.mark.parametrize(
 
 
 def costly(names: Iterable[str]) -> list[Any]:
-    """The names for a test that compiles or saves: settings beyond the first of a class are thorough.
+    """The names for a test that compiles or saves, settings beyond the first of a class thorough.
 
     Those have a hyphen in their names.
     """
