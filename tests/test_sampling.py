@@ -130,6 +130,39 @@ def test_a_checkpointed_iterator_resumes_in_the_middle_of_an_epoch(tmp_path):
     np.testing.assert_array_equal([next(resumed).numpy() for _ in range(2 * steps)], expected)
 
 
+@settings(max_examples=100, deadline=None)
+@given(settings_of_pk())
+def test_spread_images_keep_every_promise_and_lie_evenly(case):
+    """One image of each camera in each n-th of an identity's order, n its images there."""
+    sizes, identities, instances, seed = case
+    classes = classes_of(sizes, seed)
+    cameras = np.random.default_rng(seed).integers(0, 3, len(classes))
+    plan = deal(np.bincount(classes), identities, instances, "fill")
+    batches = epoch_rows(classes, plan, instances, seed, 0, cameras).numpy()
+    assert_pk(classes, batches, identities, instances)
+    seen = np.bincount(batches.ravel(), minlength=len(classes))
+    assert seen.min() >= 1
+    for c in range(len(sizes)):
+        counts = seen[classes == c]
+        assert counts.max() - counts.min() <= 1
+
+
+def test_spread_images_of_an_identity_are_of_many_cameras():
+    classes, cameras = np.repeat(np.arange(8), 16), np.tile(np.repeat(np.arange(4), 4), 8)
+    plan = deal(np.bincount(classes), 4, 4)
+
+    def cameras_in_a_group(**more):
+        epochs = [epoch_rows(classes, plan, 4, 3, e, **more).numpy() for e in range(20)]
+        groups = cameras[np.stack(epochs)].reshape(-1, 4)
+        return np.mean([len(set(group)) for group in groups])
+
+    assert cameras_in_a_group(cameras=cameras) == 4  # one of each in every quarter
+    assert 2.5 < cameras_in_a_group() < 3.2
+    again = epoch_rows(classes, plan, 4, 3, 1, cameras)
+    np.testing.assert_array_equal(again, epoch_rows(classes, plan, 4, 3, 1, cameras))
+    assert (again.numpy() != epoch_rows(classes, plan, 4, 3, 2, cameras).numpy()).any()
+
+
 def test_pk_steps_counts_the_batches_of_text_labels():
     images = PersonImages([f"{i}.jpg" for i in range(9)], list("aaaabbbcc"), None)
     assert pk_steps(images, 2, 2, "fill") == 3

@@ -24,6 +24,7 @@ def pk_clips(
     first_epoch: int = 0,
     last: str = "fill",
     cache: Cache = None,
+    spread: bool = False,
 ) -> tf.data.Dataset:
     """An endless stream of training batches: P identities with a clip of K tracklets each.
 
@@ -36,8 +37,8 @@ def pk_clips(
         tracklets: n training tracklets, readable.
         identities, instances: P and K; b = P·K.
         frames: T.
-        image_size, augment, seed, first_epoch, last, cache: as in `pk_batches`; each frame is
-            augmented on its own.
+        image_size, augment, seed, first_epoch, last, cache, spread: as in `pk_batches`; each frame
+            is augmented on its own.
 
     Returns:
         Elements ({"clips": uint8 (b, t, h, w, 3), "mask": bool (b, t), all true}, {"identity":
@@ -64,7 +65,8 @@ def pk_clips(
         own = tf.where(size >= frames, tf.minimum(tf.cast(stretch, tf.int32), size - 1), number)
         return rows, tf.gather(starts, rows)[:, None] + own % size
 
-    rows = pk_rows(classes, identities, instances, seed, first_epoch, last)
+    cameras = camera if spread else None
+    rows = pk_rows(classes, identities, instances, seed, first_epoch, last, cameras)
     chosen = rows.enumerate(first_epoch * steps).map(choose)
     load = load_rows(tracklets.images, image_size, cache)
     pixels = load(chosen.map(lambda rows, flat: tf.reshape(flat, [-1])), count * frames)

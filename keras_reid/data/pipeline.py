@@ -38,6 +38,7 @@ def pk_batches(
     last: str = "fill",
     cache: Cache = None,
     views: int | None = None,
+    spread: bool = False,
 ) -> tf.data.Dataset:
     """An endless stream of training batches: P identities with K images each, augmented.
 
@@ -59,6 +60,8 @@ def pk_batches(
             that length, made once and paged in as needed. 100,000 images of 256×128 take 9.8 GB.
         views: how often each batch is augmented, for members of mutual learning that see the same
             images each in its own way; the first is what there is without. None: one, no tuple.
+        spread: the K images of an identity are of as many cameras as possible, see
+            `sampling.epoch_rows`.
 
     Returns:
         Elements (uint8 (b, h, w, 3), {"identity": int32 (b,), "camera": int32 (b,)}), identities
@@ -68,13 +71,15 @@ def pk_batches(
         images {"images": uint8 (b, h, w, 3), "keypoints": float32 (b, k, 3)}.
 
     Raises:
-        InputError: no images, more than 1 % of them unreadable, or P, K, size, recipe, `last`,
-            cache or views that cannot be.
+        InputError: no images, more than 1 % of them unreadable, P, K, size, recipe, `last`, cache
+            or views that cannot be, or `spread` without cameras.
     """
     _check(images, image_size)
     change = _change(images, augment)
     if views is not None and views < 1:
         raise InputError(f"views must be 1 or more, or None, got {views}: pass one per member")
+    if spread and images.camera is None:
+        raise InputError("images are spread over cameras: received none, leave spread out")
     pk_steps(images, identities, instances, last)  # refuses before every file is read
     images, load = _readable_and_load(images, image_size, cache)
     labels, points = _labels(images), images.columns.get(KEYPOINTS)
@@ -93,7 +98,8 @@ def pk_batches(
         seen = view(1) if views is None else tuple(map(view, range(1, views + 1)))
         return seen, {name: tf.gather(column, rows) for name, column in labels.items()}
 
-    rows = pk_rows(labels["identity"], identities, instances, seed, first_epoch, last)
+    cameras = labels["camera"] if spread else None
+    rows = pk_rows(labels["identity"], identities, instances, seed, first_epoch, last, cameras)
     batches = load(rows, identities * instances).enumerate(first_epoch * steps)
     return batches.map(finish, num_parallel_calls=tf.data.AUTOTUNE).prefetch(AHEAD)
 

@@ -108,6 +108,7 @@ def pk_rows(
     seed: int = 0,
     first_epoch: int = 0,
     last: str = "fill",
+    cameras: np.ndarray | None = None,
 ) -> tf.data.Dataset:
     """An endless stream of batches of row numbers, `(P·K,)` int32, grouped by identity.
 
@@ -121,6 +122,7 @@ def pk_rows(
         identities, instances, last: as in `deal`.
         seed: any int64.
         first_epoch: the epoch to begin with.
+        cameras: as in `epoch_rows`.
 
     Raises:
         InputError: as `deal`.
@@ -128,14 +130,19 @@ def pk_rows(
     plan = deal(np.bincount(classes), identities, instances, last)
 
     def batches(epoch: tf.Tensor) -> tf.data.Dataset:
-        rows = epoch_rows(classes, plan, instances, seed, epoch)
+        rows = epoch_rows(classes, plan, instances, seed, epoch, cameras)
         return tf.data.Dataset.from_tensor_slices(rows)
 
     return tf.data.Dataset.counter(first_epoch).flat_map(batches)
 
 
 def epoch_rows(
-    classes: np.ndarray, plan: Deal, instances: int, seed: int, epoch: tf.Tensor | int
+    classes: np.ndarray,
+    plan: Deal,
+    instances: int,
+    seed: int,
+    epoch: tf.Tensor | int,
+    cameras: np.ndarray | None = None,
 ) -> tf.Tensor:
     """The rows of one epoch, (B, P·K) int32; 0.1 s for 100,000 images of 10,000 identities.
 
@@ -144,6 +151,9 @@ def epoch_rows(
         plan: what `deal` made of the sizes of the classes.
         instances: K.
         seed, epoch: together they decide everything that is drawn.
+        cameras: index of the camera of each row, (n,): the images of each camera lie evenly in the
+            order of their identity's, so that K of them in a row are of as many cameras as its
+            images allow. None: any order.
     """
     sizes = np.bincount(classes)
     pair = tf.stack([tf.cast(seed, tf.int64), tf.cast(epoch, tf.int64)])
@@ -151,6 +161,8 @@ def epoch_rows(
     # A class index plus a fraction sorts by class and shuffles within it; the half keeps
     # rounding from ever reaching the next class.
     fraction = tf.random.stateless_uniform([len(classes)], seeds[0], dtype=tf.float64) / 2
+    if cameras is not None:
+        fraction = _spread(classes, cameras, fraction)
     shuffled = tf.argsort(tf.cast(classes, tf.float64) + fraction)
     first = tf.constant(np.cumsum(sizes) - sizes, tf.int32)
 
@@ -165,6 +177,21 @@ def epoch_rows(
     order = tf.argsort(tf.random.stateless_uniform([plan.batches], seeds[3]))
     rows = tf.gather(tf.transpose(rows, [1, 0, 2]), order)
     return tf.reshape(rows, [plan.batches, plan.identities * instances])
+
+
+def _spread(classes: np.ndarray, cameras: np.ndarray, drawn: tf.Tensor) -> tf.Tensor:
+    """Fractions in [0, ½) by which the images of a camera lie evenly among those of an identity.
+
+    Of the n images of an identity in a camera one falls, at random, into each n-th of the range;
+    `drawn` in [0, ½) decides which and where.
+    """
+    _, cell, counts = np.unique(
+        np.stack([classes, cameras]), axis=1, return_inverse=True, return_counts=True
+    )
+    cell = cell.reshape(-1)
+    order = tf.argsort(tf.constant(cell, tf.float64) + drawn)
+    rank = tf.argsort(order) - tf.constant((np.cumsum(counts) - counts)[cell], tf.int32)
+    return (tf.cast(rank, tf.float64) / 2 + drawn) / counts[cell].astype(np.float64)
 
 
 def _groups(seed: tf.Tensor, plan: Deal) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:

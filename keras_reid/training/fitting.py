@@ -329,6 +329,7 @@ def _batches(
         "seed": seed,
         "first_epoch": first_epoch,
         "cache": cache,
+        "spread": recipe.spread,
     }
     if isinstance(images, Tracklets):
         return pk_clips(images, frames=recipe.frames, **same)

@@ -42,6 +42,9 @@ class Recipe:
     embedding_width: int = _value("Width of the embedding; 0 keeps the backbone's.", default=0)
     identities: int = _value("P, identities in a training batch of P x K images.", default=16)
     instances: int = _value("K, images of each identity in a training batch.", default=4)
+    spread: bool = _value(
+        "The K images of an identity in a batch are of as many cameras as possible.", default=False
+    )
     augment: str = _value(
         "none, flip or default (flip, crop, erase), with any of colour, grayscale and blur added "
         "by +, such as default+grayscale; see keras_reid.data.augment.",
