@@ -24,7 +24,7 @@ from absl import app, flags
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("data_dir", None, "Folder in the Market-1501 layout.", required=True)
-flags.DEFINE_string("backbone", "mobilenetv2", "See keras_reid.backbones.build.")
+flags.DEFINE_string("backbone", "mobilenetv2", "See keras_reid.models.backbones.build.")
 flags.DEFINE_string("keypoints", None, "Table of body points, for rows with pose.")
 flags.DEFINE_string("attributes", None, "Table of attributes, for rows with attributes.")
 flags.DEFINE_string("runs", "runs/comparison", "Where the runs go, a folder for each table.")

@@ -18,7 +18,7 @@ import keras
 import numpy as np
 from absl import app, flags
 
-from keras_reid import data, distances, models, report, training
+from keras_reid import data, distances, models, training, visualize
 from keras_reid.data.decode import decode
 from keras_reid.data.pipeline import fitted
 from keras_reid.errors import InputError
@@ -52,7 +52,7 @@ def draw() -> None:
     local = models.stripes(model)(images)["local"]
     apart = np.tanh(np.linalg.norm(local[0][:, None] - local[1][None], axis=-1) / 2)
     total, path = distances.aligned(local[:1], local[1:], return_path=True)
-    report.draw_alignment(first, second, np.array(path[0, 0]), apart).save(FLAGS.out)
+    visualize.draw_alignment(first, second, np.array(path[0, 0]), apart).save(FLAGS.out)
     steps = path.shape[2] + path.shape[3] - 1
     a_step, a_row = float(total[0, 0]) / steps, np.trace(apart) / len(apart)
     print(f"a step costs {a_step:.2f}, row by row {a_row:.2f}: see {FLAGS.out}")

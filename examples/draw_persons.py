@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from keras_reid import data, layers, models, report, tracking
+from keras_reid import data, layers, models, tracking, visualize
 from keras_reid.data import synthetic
 from keras_reid.data.mot import Boxes
 from keras_reid.training import Run
@@ -47,7 +47,7 @@ def pose() -> Image.Image:
     for person in range(7):
         image, points = synthetic.drawn(person, 1 + person % 4, 0, size=(192, 96))
         heat = layers.KeypointHeatmaps((16, 8))(points[None].astype("float32"))[0]
-        pictures.append(np.asarray(report.draw_keypoints(image, points, heat, 192)))
+        pictures.append(np.asarray(visualize.draw_keypoints(image, points, heat, 192)))
     return Image.fromarray(np.concatenate(pictures, axis=1))
 
 
@@ -113,7 +113,7 @@ def scene(embedder: models.Embedder, frames: int = 40) -> Image.Image:
     foot = tracks.box[:, :2] + tracks.box[:, 2:] * (0.5, 1.0)
     trails = [foot[tracks.identity == number] for number in last.identity]
     names = [f"track {number}" for number in last.identity]
-    return report.draw_tracks(np.asarray(image), last.box, names, trails)
+    return visualize.draw_tracks(np.asarray(image), last.box, names, trails)
 
 
 if __name__ == "__main__":

@@ -19,12 +19,12 @@ import keras
 import numpy as np
 from absl import app, flags
 
-from keras_reid import data, losses, models, verifier
+from keras_reid import data, losses, models
 
 flags.DEFINE_integer("epochs", 15, "Epochs of training.")
 flags.DEFINE_integer("pairs", 32, "Pairs in a batch, half of them of one person.")
 flags.DEFINE_integer("identities", 100, "People to train on.")
-flags.DEFINE_string("backbone", "tiny", "See keras_reid.backbones.build.")
+flags.DEFINE_string("backbone", "tiny", "See keras_reid.models.backbones.build.")
 flags.DEFINE_string("weights", "none", "imagenet, none or a .weights.h5 file.")
 flags.DEFINE_string("gate", None, "Layer behind which the two maps are compared; default: middle.")
 flags.DEFINE_float("margin", 1.0, "Distance beyond which a pair of two people costs nothing.")
@@ -95,7 +95,7 @@ def distances(
         np.concatenate(list(data.image_batches(images, 64, SIZE).as_numpy_iterator()))
         for images in (query, gallery)
     )
-    apart = verifier.pair_distances(model, *pixels)
+    apart = models.pair_distances(model, *pixels)
     same = query.identity[:, None] == gallery.identity
     across = query.camera[:, None] != gallery.camera
     return apart[same & across], apart[~same & across]

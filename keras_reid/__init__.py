@@ -13,22 +13,20 @@ from keras_reid.version import __version__
 
 __all__ = [
     "__version__",
-    "backbones",
     "data",
     "distances",
     "errors",
     "evaluation",
     "gallery",
-    "heads",
     "layers",
     "losses",
     "mining",
     "models",
-    "report",
     "reranking",
     "serving",
     "tracking",
     "training",
+    "visualize",
 ]
 
 

@@ -27,7 +27,7 @@ def _register() -> None:
     import keras
 
     learners = ["training"] if keras.backend.backend() == "tensorflow" else []
-    for name in ("outputs", "layers", "losses", *learners):
+    for name in ("layers", "losses", "models", *learners):
         importlib.import_module(f"keras_reid.{name}")
 
 

@@ -21,7 +21,8 @@ import oracle_parts
 import oracle_reranking
 import pytest
 
-from keras_reid import distances, heads, layers, losses, mining
+from keras_reid import distances, layers, losses, mining
+from keras_reid.models import heads
 
 # Seeds of random batches: some in every run of the tests, the rest in a thorough one.
 BATCHES = pytest.mark.parametrize(

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.io import savemat
 
-from keras_reid import data, evaluation, gallery, heads, layers, losses, models
+from keras_reid import data, evaluation, gallery, layers, losses, models
 from keras_reid.data import synthetic
 from keras_reid.errors import InputError
+from keras_reid.models import heads
 
 DOWN = ("black", "blue", "brown", "gray", "green", "pink", "purple", "white", "yellow")
 UP = ("black", "blue", "green", "gray", "purple", "red", "white", "yellow")

@@ -12,7 +12,7 @@ from scipy.spatial.distance import squareform
 from sklearn.cluster import DBSCAN
 from sklearn.metrics import silhouette_score
 
-from keras_reid import report
+from keras_reid import visualize
 from keras_reid.errors import InputError
 from keras_reid.evaluation import cluster, cluster_scores, clustering
 from keras_reid.evaluation.clustering import EPS, K1, average_linkage, average_linkages, silhouette
@@ -225,14 +225,14 @@ def test_a_sheet_shows_the_largest_groups(tmp_path):
             paths.append(tmp_path / f"{group}-{i}.png")
             Image.new("RGB", (10, 30), colours[group]).save(paths[-1])
             groups.append(group)
-    sheet = report.draw_groups(paths, np.array(groups), columns=4, height=40)
+    sheet = visualize.draw_groups(paths, np.array(groups), columns=4, height=40)
     assert sheet.size == (4 * 20, 2 * 52)
     for x, y, colour in ((10, 30, 0), (50, 30, 0), (10, 82, 2), (30, 82, 2)):
         assert sheet.getpixel((x, y)) == colours[colour]
     for x, y in ((70, 30), (50, 82)):
         assert sheet.getpixel((x, y)) == (255, 255, 255)
-    assert report.draw_groups(paths, np.array(groups), rows=1, height=40).size[1] == 52
+    assert visualize.draw_groups(paths, np.array(groups), rows=1, height=40).size[1] == 52
     with pytest.raises(InputError, match="none of the 9 images"):
-        report.draw_groups(paths, np.full(9, -1))
+        visualize.draw_groups(paths, np.full(9, -1))
     with pytest.raises(InputError, match="a group for each image"):
-        report.draw_groups(paths, np.zeros(8, int))
+        visualize.draw_groups(paths, np.zeros(8, int))

@@ -6,8 +6,9 @@ import keras
 import numpy as np
 import pytest
 
-from keras_reid import backbones, layers, losses, models
+from keras_reid import layers, losses, models
 from keras_reid.errors import InputError
+from keras_reid.models import backbones
 from keras_reid.training import Run, fitting, recipes
 
 SIZE = (64, 32)

@@ -9,8 +9,9 @@ import oracle_reranking
 import pytest
 import tensorflow as tf
 
-from keras_reid import data, heads, models, reranking, serving
+from keras_reid import data, models, reranking, serving
 from keras_reid.errors import InputError
+from keras_reid.models import heads
 from keras_reid.serving import frozen
 
 SIZE = (32, 16)

@@ -8,10 +8,11 @@ import oracle_classifiers
 import pytest
 import tensorflow as tf
 
-from keras_reid import backbones, models
+from keras_reid import models
 from keras_reid.errors import InputError
 from keras_reid.layers import FusedBatchNormalization, GeneralizedMeanPooling2D
 from keras_reid.losses.identity import CenterLoss, MarginSoftmaxLoss
+from keras_reid.models import backbones
 from keras_reid.training.learner import Learner
 from keras_reid.training.objective import Objective, Term
 

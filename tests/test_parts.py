@@ -8,8 +8,9 @@ import oracle_parts
 import pytest
 import tensorflow as tf
 
-from keras_reid import heads, layers, models
+from keras_reid import layers, models
 from keras_reid.errors import InputError
+from keras_reid.models import heads
 
 SIZE = (64, 32)  # a map of 8×4 of the backbone tiny
 

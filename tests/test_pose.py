@@ -11,9 +11,10 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_reid import data, distances, evaluation, heads, layers, models, skeletons
+from keras_reid import data, distances, evaluation, layers, models, skeletons
 from keras_reid.data import augment, keypoints, synthetic
 from keras_reid.errors import InputError
+from keras_reid.models import heads
 
 SIZE = (32, 16)
 

@@ -16,7 +16,7 @@ from absl.testing import flagsaver
 from commands import said
 from PIL import Image
 
-from keras_reid import data, models, report, serving
+from keras_reid import data, models, serving, visualize
 from keras_reid.errors import InputError
 from keras_reid.training.runs import Run
 
@@ -260,7 +260,7 @@ def test_a_gallery_of_another_model_is_refused(folder):
 
 def test_a_page_escapes_what_it_shows(tmp_path):
     hit = {"image": "<a>.jpg", "identity": "<b>", "camera": "1", "distance": 0.5}
-    page = report.search_page([{"image": tmp_path / "x", "answer": "<script>", "hits": [hit]}])
+    page = visualize.search_page([{"image": tmp_path / "x", "answer": "<script>", "hits": [hit]}])
     assert "<script>" not in page
     assert "&lt;b&gt;" in page
     assert "camera 1" in page

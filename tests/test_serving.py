@@ -11,9 +11,10 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from keras_reid import heads, models, serving
+from keras_reid import models, serving
 from keras_reid.data import PersonImages, image_batches
 from keras_reid.errors import InputError
+from keras_reid.models import heads
 
 SIZE = (32, 16)
 WIDTH = 128

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_reid import data, heads, losses, models
+from keras_reid import data, losses, models
 from keras_reid.errors import InputError
 from keras_reid.losses import TripletHardLoss
+from keras_reid.models import heads
 from keras_reid.training import fitting, recipes, runs
 from keras_reid.training.callbacks import (
     Backup,

@@ -6,9 +6,10 @@ import oracle_pairs
 import pytest
 import tensorflow as tf
 
-from keras_reid import backbones, data, models, verifier
+from keras_reid import data, models
 from keras_reid.errors import InputError
 from keras_reid.losses import ContrastiveLoss
+from keras_reid.models import backbones, pair
 
 SIZE = (64, 32)
 
@@ -67,7 +68,7 @@ def test_there_is_one_set_of_weights() -> None:
 @pytest.mark.parametrize("name", ["tiny", "mobilenetv2"])
 def test_both_halves_of_a_backbone_are_the_backbone(name: str) -> None:
     model = backbones.build(name, "none", SIZE, last_stride=1)
-    before, behind = verifier.split(model)
+    before, behind = pair.split(model)
     pixels = images().astype("float32")
     np.testing.assert_allclose(behind(before(pixels)), model(pixels), rtol=1e-4, atol=1e-5)
     assert before.count_params() > 0
@@ -78,7 +79,7 @@ def test_both_halves_of_a_backbone_are_the_backbone(name: str) -> None:
 def test_a_gate_stands_where_it_is_told() -> None:
     backbone = backbones.build("tiny", "none", SIZE)
     third = [layer for layer in backbone.layers if isinstance(layer, keras.layers.ReLU)][2]
-    before, _ = verifier.split(backbone, third.name)
+    before, _ = pair.split(backbone, third.name)
     assert before.output.shape[1:] == third.output.shape[1:]
     gate = "block_6_project_BN"
     head = build(backbone="mobilenetv2", gate=gate).get_layer("head")
@@ -92,12 +93,12 @@ def test_the_cut_goes_around_shortcuts() -> None:
     y = keras.layers.Conv2D(3, 1, name="also_inside")(y)
     y = keras.layers.Add(name="sum")([x, y])
     model = keras.Model(pixels, keras.layers.ReLU(name="last")(y))
-    before, behind = verifier.split(model)
+    before, behind = pair.split(model)
     assert before.layers[-1].name == "first"
     x = np.random.default_rng(0).normal(size=(2, 8, 4, 3)).astype("float32")
     np.testing.assert_allclose(behind(before(x)), model(x), rtol=1e-5)
     with pytest.raises(InputError, match="one of first, sum: received 'inside'"):
-        verifier.split(model, "inside")
+        pair.split(model, "inside")
 
 
 @pytest.mark.parametrize("backbone", ["tiny", "mobilenetv2"])
@@ -130,7 +131,7 @@ def test_distances_are_float32_in_half_precision(dtype: str) -> None:
         keras.mixed_precision.set_global_policy(dtype)
         model = build()
         found = distances(model, images(), images(seed=1))
-        matrix = verifier.pair_distances(model, images(), images(seed=1))
+        matrix = models.pair_distances(model, images(), images(seed=1))
     finally:
         keras.mixed_precision.set_global_policy(policy)
     assert found.dtype == matrix.dtype == np.float32
@@ -143,7 +144,7 @@ def test_the_matrix_holds_the_distance_of_every_pair(batch_size: int) -> None:
     model = build()
     query, gallery = images(3), images(5, seed=1)
     expected = [[distances(model, q[None], g[None])[0] for g in gallery] for q in query]
-    found = verifier.pair_distances(model, query, gallery, batch_size)
+    found = models.pair_distances(model, query, gallery, batch_size)
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
@@ -173,8 +174,6 @@ def test_bad_arguments(arguments: dict, message: str) -> None:
 
 def test_what_cannot_be_compared() -> None:
     with pytest.raises(InputError, match="received the model 'embedder'; make it with"):
-        verifier.pair_distances(
-            models.build("tiny", None, SIZE, weights="none"), images(), images()
-        )
+        models.pair_distances(models.build("tiny", None, SIZE, weights="none"), images(), images())
     with pytest.raises(InputError, match="received 0 queries, 4 gallery images"):
-        verifier.pair_distances(build(), images(0), images())
+        models.pair_distances(build(), images(0), images())

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from absl import flags, logging
 
-from keras_reid import data, evaluation, report
+from keras_reid import data, evaluation, visualize
 from keras_reid.cli.shared import (
     FLAGS,
     check_one_model,
@@ -87,7 +87,7 @@ def main(argv: list[str]) -> None:
     if FLAGS.csv:
         _write_csv(path, person, Path(FLAGS.csv))
     if FLAGS.sheet:
-        sheet = report.draw_groups(path, person)
+        sheet = visualize.draw_groups(path, person)
         Path(FLAGS.sheet).parent.mkdir(parents=True, exist_ok=True)
         sheet.save(FLAGS.sheet)
     for name in OUTPUTS:

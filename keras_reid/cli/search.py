@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from keras_reid import data, evaluation, gallery, report
+from keras_reid import data, evaluation, gallery, visualize
 from keras_reid.cli.shared import (
     FLAGS,
     check_one_model,
@@ -193,7 +193,7 @@ def _show(results: list[dict[str, Any]], threshold: float | None, found_by: dict
         pages = [{**result, "answer": _answer(result, threshold)} for result in results]
         Path(FLAGS.html).parent.mkdir(parents=True, exist_ok=True)
         with open(FLAGS.html, "x", encoding="utf-8") as file:
-            file.write(report.search_page(pages))
+            file.write(visualize.search_page(pages))
 
 
 def _result(image: str, hits: list[gallery.Hit], threshold: float | None) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
-from keras_reid import data, gallery, report, tracking
+from keras_reid import data, gallery, tracking, visualize
 from keras_reid.cli.shared import (
     FLAGS,
     check_one_model,
@@ -189,7 +189,7 @@ def _pictures(tracks: Boxes, names: dict[int, str], trail: int = 25) -> Iterator
         recent = (tracks.frame <= number) & (tracks.frame > number - trail)
         trails = [foot[recent & (tracks.identity == person)] for person in people]
         labels: list[Any] = [names.get(person, person) for person in people]
-        yield report.draw_tracks(frame, tracks.box[here], labels, trails)
+        yield visualize.draw_tracks(frame, tracks.box[here], labels, trails)
 
 
 run = command(main)

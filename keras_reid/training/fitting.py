@@ -19,7 +19,7 @@ from keras_reid.data import (
     rates,
 )
 from keras_reid.errors import InputError
-from keras_reid.heads import AttributeHead, Head, LocalHead, PartHead, PoseHead
+from keras_reid.models.heads import AttributeHead, Head, LocalHead, PartHead, PoseHead
 from keras_reid.skeletons import KEYPOINTS
 from keras_reid.training.callbacks import (
     Backup,

@@ -4,11 +4,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from keras_reid.errors import InputError
-from keras_reid.heads import ORDERS
 from keras_reid.layers.stripes import STRIPE_POOLINGS
 from keras_reid.layers.temporal import TEMPORAL
 from keras_reid.losses import IMITATIONS, METRIC_LOSSES, MarginSoftmaxLoss
 from keras_reid.losses.identity import MARGINS
+from keras_reid.models.heads import ORDERS
 from keras_reid.training.mutual import AVERAGES, UPDATES
 
 
@@ -20,7 +20,7 @@ def _value(meaning: str, **default: Any) -> Any:
 class Recipe:
     """What a training consists of; the fields say themselves what they mean."""
 
-    backbone: str = _value("Name or .keras file, see keras_reid.backbones.build.")
+    backbone: str = _value("Name or .keras file, see keras_reid.models.backbones.build.")
     weights: str = _value("imagenet, none, or a .weights.h5 file of the backbone.")
     height: int = _value("Height of the images in pixels.")
     width: int = _value("Width of the images in pixels.")
@@ -305,8 +305,9 @@ class Recipe:
         warm = replace(main, freeze=0.0)  # only the first phase begins with a frozen backbone
         phases = []
         if self.small_epochs:
-            half = {"height": self.height // 2, "width": self.width // 2}
-            phases.append(Phase(replace(main, epochs=self.small_epochs, **half)))
+            height, width = self.height // 2, self.width // 2
+            small = replace(main, epochs=self.small_epochs, height=height, width=width)
+            phases.append(Phase(small))
         if self.pretrain:
             alone = replace(
                 warm if phases else main, metric_weight=0.0, local_weight=0.0, identity_weight=1.0

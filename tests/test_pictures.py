@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from keras_reid import report
+from keras_reid import visualize
 from keras_reid.errors import InputError
+from keras_reid.visualize import pictures
 
 DIAGONAL = np.array([[1, 1, 0], [0, 1, 1], [0, 0, 1]], bool)
 
@@ -15,7 +16,7 @@ def image(height=64, width=32, value=0):
 
 def drawn(path=DIAGONAL, costs=None, first=None, second=None, height=96):
     first, second = (image() if one is None else one for one in (first, second))
-    return np.asarray(report.draw_alignment(first, second, path, costs, height))
+    return np.asarray(visualize.draw_alignment(first, second, path, costs, height))
 
 
 def test_both_images_stand_side_by_side_at_one_height():
@@ -29,8 +30,8 @@ def test_both_images_stand_side_by_side_at_one_height():
 def test_stripes_are_marked_and_may_differ_in_number():
     path = np.array([[True, False], [True, False], [True, True]])
     picture = drawn(path)
-    assert all(tuple(picture[y, 20]) == report.GREY for y in (32, 64))
-    assert tuple(picture[48, -20]) == report.GREY
+    assert all(tuple(picture[y, 20]) == pictures.GREY for y in (32, 64))
+    assert tuple(picture[48, -20]) == pictures.GREY
     assert tuple(picture[32, -20]) == (0, 0, 0)
 
 
@@ -39,7 +40,7 @@ def test_a_line_joins_the_middles_of_each_matched_pair():
     middles = [16, 48, 80]
     for i, j in np.argwhere(DIAGONAL):
         halfway = (middles[i] + middles[j]) // 2
-        assert tuple(picture[halfway, 48 + 24]) == report.NEAR, (i, j)
+        assert tuple(picture[halfway, 48 + 24]) == pictures.NEAR, (i, j)
     assert tuple(picture[(16 + 80) // 2 + 12, 50]) == (255, 255, 255), "and no others"
 
 
@@ -47,8 +48,8 @@ def test_what_costs_less_is_drawn_stronger():
     costs = np.zeros((3, 3))
     costs[0, 0] = 1.0
     picture = drawn(costs=costs)
-    assert tuple(picture[16, 72]) == report.PALE
-    assert tuple(picture[48, 72]) == report.NEAR
+    assert tuple(picture[16, 72]) == pictures.PALE
+    assert tuple(picture[48, 72]) == pictures.NEAR
     wide = (picture[40:56, 60] != 255).any(axis=1).sum()
     narrow = (picture[12:20, 60] != 255).any(axis=1).sum()
     assert wide > narrow
@@ -82,25 +83,25 @@ def test_what_is_no_alignment_is_refused(change, message):
 def test_sure_points_are_dark_and_unseen_ones_are_not_drawn():
     image = np.full((64, 32, 3), 255, np.uint8)
     points = np.array([[0.5, 0.25, 1.0], [0.5, 0.5, 0.2], [0.5, 0.75, 0.0]])
-    picture = np.asarray(report.draw_keypoints(image, points, height=256)).astype(int)
+    picture = np.asarray(visualize.draw_keypoints(image, points, height=256)).astype(int)
     assert picture.shape == (256, 128, 3)
     sure, unsure, unseen = (picture[y, 64].sum() for y in (64, 128, 192))
     assert sure < unsure < unseen == 3 * 255
     heat = np.zeros((2, 1, 1))
     heat[1] = 1
-    warm = np.asarray(report.draw_keypoints(image, points[2:], heat, 64)).astype(int)
+    warm = np.asarray(visualize.draw_keypoints(image, points[2:], heat, 64)).astype(int)
     assert (warm[60, :, 0] > warm[60, :, 1] + 50).all()
     assert (warm[2] == 255).all()
     with pytest.raises(InputError, match=r"body points are \(k, 3\)"):
-        report.draw_keypoints(image, points[:, :2])
+        visualize.draw_keypoints(image, points[:, :2])
 
 
 def test_a_track_has_its_colour_in_every_frame():
     frame = np.full((60, 80, 3), 255, np.uint8)
     boxes = np.array([[10, 20, 20, 30], [50, 20, 20, 30]])
     trails = [np.array([[5, 55], [15, 55]]), np.zeros((1, 2))]
-    one = np.asarray(report.draw_tracks(frame, boxes, ["a", "b"], trails))
-    other = np.asarray(report.draw_tracks(frame, boxes[::-1], ["a", "b"]))
+    one = np.asarray(visualize.draw_tracks(frame, boxes, ["a", "b"], trails))
+    other = np.asarray(visualize.draw_tracks(frame, boxes[::-1], ["a", "b"]))
     a, b = one[40, 10], one[40, 50]
     assert a.tolist() != b.tolist()
     assert other[40, 50].tolist() == a.tolist()
@@ -108,4 +109,4 @@ def test_a_track_has_its_colour_in_every_frame():
     assert one[35, 20].tolist() == [255] * 3  # inside of the box
     for names, more in ((["a"], []), (["a", "b"], trails[:1])):
         with pytest.raises(InputError, match="every box has a name"):
-            report.draw_tracks(frame, boxes, names, more)
+            visualize.draw_tracks(frame, boxes, names, more)

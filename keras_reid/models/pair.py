@@ -10,10 +10,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_reid import backbones
 from keras_reid.errors import InputError
 from keras_reid.layers import MatchingGate, PairDistance
-from keras_reid.layers.pooling import POOLINGS
+from keras_reid.models import backbones
+from keras_reid.models.trunk import check, pixels, pooled
 
 
 def build_pair_verifier(
@@ -42,7 +42,7 @@ def build_pair_verifier(
     passes through the network behind the gate, see `pair_distances`.
 
     Args:
-        backbone: a name or a file, see `keras_reid.backbones.build`.
+        backbone: a name or a file, see `keras_reid.models.backbones.build`.
         image_size: (height, width) in pixels.
         weights: `"imagenet"`, `"none"` or a `.weights.h5` file of the backbone.
         gate: name of the backbone's layer behind which the maps are compared; every path through
@@ -54,21 +54,14 @@ def build_pair_verifier(
     Raises:
         InputError: an unknown name, a layer that paths run around, or weights that do not fit.
     """
-    if pooling not in POOLINGS:
-        raise InputError(f"pooling is one of {', '.join(POOLINGS)}: received {pooling!r}")
-    if min(image_size) < 1 or (width is not None and width < 1):
-        raise InputError(f"sizes are at least 1: received image_size={image_size}, width={width}")
+    check(image_size, width, pooling=pooling)
     before, after = split(backbones.build(backbone, weights, image_size, last_stride), gate)
 
     images = keras.Input((*image_size, 3), dtype="uint8", name="images")
-    pixels = keras.layers.Rescaling(1.0, dtype="float32", name="pixels")(images)
-    head = keras.Model(images, before(pixels), name="head")
+    head = keras.Model(images, before(pixels(images)), name="head")
 
     gated = keras.Input(head.output_shape[1:], name="gated")
-    feature = POOLINGS[pooling](name="pool")(after(gated))
-    if width is not None:
-        feature = keras.layers.Dense(width, use_bias=False, name="width")(feature)
-    tail = keras.Model(gated, feature, name="tail")
+    tail = keras.Model(gated, pooled(after(gated), pooling, width), name="tail")
 
     pair = [keras.Input((*image_size, 3), dtype="uint8", name=name) for name in ("first", "second")]
     maps = keras.ops.split(head(_stacked(pair)), 2)

@@ -1,140 +1,18 @@
-"""Embedders: a backbone, a pooling, a neck and a classifier behind named outputs."""
+"""What models are used for: embeddings of images and tracklets, stripes, ensembles."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
-from keras_reid import backbones
-from keras_reid.clips import build_tracklet, embed_tracklets, input_names, takes_clips
 from keras_reid.errors import InputError
-from keras_reid.heads import CLASSIFIERS, NECKS, Head, inputs_of, needed
-from keras_reid.layers import Centres, StripePooling
-from keras_reid.layers.pooling import POOLINGS
-from keras_reid.outputs import NamedOutputs
+from keras_reid.layers import StripePooling
 from keras_reid.skeletons import KEYPOINTS, skeleton_of
-from keras_reid.verifier import build_pair_verifier, pair_distances
 
-__all__ = [
-    "CLASSIFIERS",
-    "NECKS",
-    "POOLINGS",
-    "Embedder",
-    "NamedOutputs",
-    "build",
-    "build_pair_verifier",
-    "build_tracklet",
-    "embed",
-    "embed_tracklets",
-    "embedder",
-    "ensemble",
-    "image_size",
-    "input_names",
-    "joined",
-    "mirrored",
-    "outputs_at_test",
-    "pair_distances",
-    "stripes",
-    "takes_clips",
-    "unit_outputs",
-]
-
-
-def build(
-    backbone: str,
-    num_identities: int | None,
-    image_size: tuple[int, int] = (256, 128),
-    *,
-    weights: str = "imagenet",
-    pooling: str = "avg",
-    neck: str = "bn",
-    last_stride: int = 1,
-    width: int | None = None,
-    classifier: str = "linear",
-    centres: bool = False,
-    mixstyle: float = 0.0,
-    heads: Sequence[Head] = (),
-) -> keras.Model:
-    """uint8 images `(b, h, w, 3)` → `{"features": (b, d), "embedding": (b, d), "logits": (b, c)}`.
-
-    The strong baseline of Luo et al. (Bag of Tricks, CVPRW 2019, arXiv:1903.07071): metric losses
-    act on `features`, before the neck; retrieval and the classifier use `embedding`, after it.
-    Normalisation of the pixels is inside.
-
-    Args:
-        backbone: a name or a file, see `keras_reid.backbones.build`.
-        num_identities: c, the number of identities to classify; None leaves `logits` out.
-        image_size: (height, width) in pixels.
-        weights: `"imagenet"`, `"none"` or a `.weights.h5` file of the backbone.
-        pooling: `"avg"`, `"max"`, `"avg_max"` (their sum) or `"gem"` (generalized mean).
-        neck: `"bn"` (BNNeck: batch normalisation without shift) or `"none"`.
-        last_stride: 1 keeps a feature map of twice the height and width, 2 is as published.
-        width: d; None keeps the backbone's own.
-        classifier: `"linear"`, or `"cosine"`: `logits` are then cosines in [−1, 1], for
-            `keras_reid.losses.MarginSoftmaxLoss`.
-        centres: adds the output `centres` `(b, c)`, the squared distances of `features` to one
-            learned centre per identity, for `keras_reid.losses.CenterLoss`.
-        mixstyle: as in `keras_reid.backbones.build`.
-        heads: of `keras_reid.heads`, for more outputs. One that gives `embedding` takes the place
-            of neck and classifier. With `PoseHead` the model takes the dict of `images` and
-            `keypoints` `(b, k, 3)`.
-
-    Raises:
-        InputError: an unknown name, centres of no identities, weights that do not fit, or two heads
-            with the same output.
-    """
-    for what, name, known in (
-        ("pooling", pooling, POOLINGS),
-        ("neck", neck, NECKS),
-        ("classifier", classifier, CLASSIFIERS),
-    ):
-        if name not in known:
-            raise InputError(f"{what} is one of {', '.join(known)}: received {name!r}")
-    if num_identities is not None and num_identities < 1:
-        raise InputError(f"num_identities is at least 1 or None: received {num_identities}")
-    if centres and num_identities is None:
-        raise InputError("centres belong to identities: received None, give num_identities")
-    if min(image_size) < 1 or (width is not None and width < 1):
-        raise InputError(f"sizes are at least 1: received image_size={image_size}, width={width}")
-
-    images = keras.Input((*image_size, 3), dtype="uint8", name="images")
-    pixels = keras.layers.Rescaling(1.0, dtype="float32", name="pixels")(images)
-    maps = backbones.build(backbone, weights, image_size, last_stride, mixstyle)(pixels)
-    x = POOLINGS[pooling](name="pool")(maps)
-    if width is not None:
-        x = keras.layers.Dense(width, use_bias=False, name="width")(x)
-    features = keras.layers.Activation("linear", dtype="float32", name="features")(x)
-    inputs = {"images": images}
-    for head in heads:
-        for name, shape in inputs_of(head).items():
-            inputs[name] = keras.Input(shape, name=name)
-    known = {"features": features, **inputs}
-    outputs = {"features": features, **_outputs_of(heads, maps, num_identities, known)}
-    if "embedding" not in outputs:
-        outputs["embedding"] = NECKS[neck](features)
-        if num_identities is not None:
-            outputs["logits"] = CLASSIFIERS[classifier](outputs["embedding"], num_identities)
-    if centres and num_identities is not None:
-        outputs["centres"] = Centres(num_identities, name="centres")(features)
-    return NamedOutputs(images if len(inputs) == 1 else inputs, outputs, name="embedder")
-
-
-def _outputs_of(
-    heads: Sequence[Head], maps: Any, num_identities: int | None, known: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The outputs of all heads."""
-    outputs: dict[str, Any] = {}
-    for head in heads:
-        more = head(maps, num_identities, **needed(head, known))
-        if outputs.keys() & more.keys():
-            raise InputError(
-                f"each head has outputs of its own: received two with "
-                f"{sorted(outputs.keys() & more.keys())}"
-            )
-        outputs |= more
-    return outputs
+if TYPE_CHECKING:
+    from keras_reid.data import Tracklets
 
 
 def stripes(model: keras.Model, count: int | None = None, pooling: str = "max") -> keras.Model:
@@ -219,7 +97,7 @@ def _output(model: keras.Model, name: str) -> Any:
     if not isinstance(outputs, dict) or name not in outputs:
         remedy = {
             "embedding": "make it with keras_reid.models.build",
-            "local": "build it with heads=[keras_reid.heads.LocalHead()], or take "
+            "local": "build it with heads=[keras_reid.models.heads.LocalHead()], or take "
             "keras_reid.models.stripes(model), which is --local=pooled",
             "attribute_probabilities": "train one with --recipe=attributes",
         }
@@ -366,3 +244,46 @@ def joined(parts: Sequence[Mapping[str, np.ndarray]], local: bool) -> Any:
 def embed(model: keras.Model, batches: Iterable[Any], flip: bool = False) -> np.ndarray:
     """`Embedder(model, flip)(batches)`, for a single use."""
     return Embedder(model, flip)(batches)
+
+
+def embed_tracklets(
+    embed: Callable[[Iterable[Any]], np.ndarray],
+    tracklets: "Tracklets",
+    image_size: tuple[int, int],
+    frames: int | None,
+    batch_size: int = 16,
+) -> np.ndarray:
+    """`e/|e|` with e the mean over the clips of a tracklet: `(n, d)`.
+
+    Args:
+        embed: from batches to unit embeddings, a `keras_reid.models.Embedder`.
+        tracklets: n.
+        image_size: (h, w).
+        frames: of a clip, for a model of `build_tracklet`; the last one of a tracklet is padded.
+            None: each frame is an image, for a model of `keras_reid.models.build`.
+        batch_size: clips at a time.
+    """
+    # Models run under every back end of Keras, and data are TensorFlow's.
+    from keras_reid.data import clip_batches, image_batches
+
+    if frames is None:
+        parts = embed(image_batches(tracklets.images, 8 * batch_size, image_size))
+        owner = tracklets.owner
+    else:
+        parts = embed(clip_batches(tracklets, frames, batch_size, image_size))
+        owner = np.repeat(
+            np.arange(len(tracklets)), [-(-len(f) // frames) for f in tracklets.frames]
+        )
+    total = np.zeros((len(tracklets), parts.shape[1]), np.float32)
+    np.add.at(total, owner, parts)
+    return total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
+
+
+def takes_clips(model: keras.Model) -> bool:
+    """Whether a model is one of tracklets."""
+    return "clips" in input_names(model)
+
+
+def input_names(model: keras.Model) -> set[str]:
+    """What a model is called with: images alone, or the names of its inputs."""
+    return set(model.input) if isinstance(model.input, dict) else {"images"}

@@ -1,0 +1,95 @@
+"""Models of images: backbone, pooling, neck and classifier, and what heads add."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+
+from keras_reid.errors import InputError
+from keras_reid.layers import Centres
+from keras_reid.models import backbones
+from keras_reid.models.heads import CLASSIFIERS, NECKS, Head, inputs_of, needed
+from keras_reid.models.outputs import NamedOutputs
+from keras_reid.models.trunk import check, pixels, pooled
+
+
+def build(
+    backbone: str,
+    num_identities: int | None,
+    image_size: tuple[int, int] = (256, 128),
+    *,
+    weights: str = "imagenet",
+    pooling: str = "avg",
+    neck: str = "bn",
+    last_stride: int = 1,
+    width: int | None = None,
+    classifier: str = "linear",
+    centres: bool = False,
+    mixstyle: float = 0.0,
+    heads: Sequence[Head] = (),
+) -> keras.Model:
+    """uint8 images `(b, h, w, 3)` → `{"features": (b, d), "embedding": (b, d), "logits": (b, c)}`.
+
+    The strong baseline of Luo et al. (Bag of Tricks, CVPRW 2019, arXiv:1903.07071): metric losses
+    act on `features`, before the neck; retrieval and the classifier use `embedding`, after it.
+    Normalisation of the pixels is inside.
+
+    Args:
+        backbone: a name or a file, see `keras_reid.models.backbones.build`.
+        num_identities: c, the number of identities to classify; None leaves `logits` out.
+        image_size: (height, width) in pixels.
+        weights: `"imagenet"`, `"none"` or a `.weights.h5` file of the backbone.
+        pooling: `"avg"`, `"max"`, `"avg_max"` (their sum) or `"gem"` (generalized mean).
+        neck: `"bn"` (BNNeck: batch normalisation without shift) or `"none"`.
+        last_stride: 1 keeps a feature map of twice the height and width, 2 is as published.
+        width: d; None keeps the backbone's own.
+        classifier: `"linear"`, or `"cosine"`: `logits` are then cosines in [−1, 1], for
+            `keras_reid.losses.MarginSoftmaxLoss`.
+        centres: adds the output `centres` `(b, c)`, the squared distances of `features` to one
+            learned centre per identity, for `keras_reid.losses.CenterLoss`.
+        mixstyle: as in `keras_reid.models.backbones.build`.
+        heads: of `keras_reid.models.heads`, for more outputs. One that gives `embedding` takes the
+            place of neck and classifier. With `PoseHead` the model takes the dict of `images` and
+            `keypoints` `(b, k, 3)`.
+
+    Raises:
+        InputError: an unknown name, centres of no identities, weights that do not fit, or two heads
+            with the same output.
+    """
+    check(image_size, width, num_identities, pooling=pooling, neck=neck, classifier=classifier)
+    if centres and num_identities is None:
+        raise InputError("centres belong to identities: received None, give num_identities")
+
+    images = keras.Input((*image_size, 3), dtype="uint8", name="images")
+    maps = backbones.build(backbone, weights, image_size, last_stride, mixstyle)(pixels(images))
+    x = pooled(maps, pooling, width)
+    features = keras.layers.Activation("linear", dtype="float32", name="features")(x)
+    inputs = {"images": images}
+    for head in heads:
+        for name, shape in inputs_of(head).items():
+            inputs[name] = keras.Input(shape, name=name)
+    known = {"features": features, **inputs}
+    outputs = {"features": features, **_outputs_of(heads, maps, num_identities, known)}
+    if "embedding" not in outputs:
+        outputs["embedding"] = NECKS[neck](features)
+        if num_identities is not None:
+            outputs["logits"] = CLASSIFIERS[classifier](outputs["embedding"], num_identities)
+    if centres and num_identities is not None:
+        outputs["centres"] = Centres(num_identities, name="centres")(features)
+    return NamedOutputs(images if len(inputs) == 1 else inputs, outputs, name="embedder")
+
+
+def _outputs_of(
+    heads: Sequence[Head], maps: Any, num_identities: int | None, known: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The outputs of all heads."""
+    outputs: dict[str, Any] = {}
+    for head in heads:
+        more = head(maps, num_identities, **needed(head, known))
+        if outputs.keys() & more.keys():
+            raise InputError(
+                f"each head has outputs of its own: received two with "
+                f"{sorted(outputs.keys() & more.keys())}"
+            )
+        outputs |= more
+    return outputs

@@ -1,0 +1,50 @@
+"""What all models begin with: images to pixels, and maps to one vector."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+
+from keras_reid.errors import InputError
+from keras_reid.layers.pooling import POOLINGS
+from keras_reid.models.heads import CLASSIFIERS, NECKS
+
+CHOICES: dict[str, Mapping[str, Any]] = {
+    "pooling": POOLINGS,
+    "neck": NECKS,
+    "classifier": CLASSIFIERS,
+}
+
+
+def check(
+    image_size: tuple[int, int], width: int | None, num_identities: int | None = 1, **chosen: str
+) -> None:
+    """Sizes are at least 1 and choices known.
+
+    Args:
+        image_size: (height, width) in pixels.
+        width: of the features; None: the backbone's own.
+        num_identities: of a classifier; None: there is none.
+        chosen: names of `CHOICES`.
+
+    Raises:
+        InputError: what it says.
+    """
+    for what, name in chosen.items():
+        if name not in CHOICES[what]:
+            raise InputError(f"{what} is one of {', '.join(CHOICES[what])}: received {name!r}")
+    if num_identities is not None and num_identities < 1:
+        raise InputError(f"num_identities is at least 1 or None: received {num_identities}")
+    if min(image_size) < 1 or (width is not None and width < 1):
+        raise InputError(f"sizes are at least 1: received image_size={image_size}, width={width}")
+
+
+def pixels(images: Any) -> Any:
+    """uint8 images `(b, h, w, 3)` as float32, 0 to 255."""
+    return keras.layers.Rescaling(1.0, dtype="float32", name="pixels")(images)
+
+
+def pooled(maps: Any, pooling: str, width: int | None) -> Any:
+    """Maps `(b, h, w, c)` → `(b, c)`, or `(b, width)` behind a linear map."""
+    x = POOLINGS[pooling](name="pool")(maps)
+    return x if width is None else keras.layers.Dense(width, use_bias=False, name="width")(x)

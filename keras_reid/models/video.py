@@ -1,0 +1,68 @@
+"""Models of tracklets: the frames of a clip through one network, pooled over time."""
+
+import keras
+
+from keras_reid.errors import InputError
+from keras_reid.layers import ClipsToFrames, FramesToClips
+from keras_reid.layers.temporal import TEMPORAL
+from keras_reid.models import backbones
+from keras_reid.models.heads import NECKS, batch_norm, linear
+from keras_reid.models.outputs import NamedOutputs
+from keras_reid.models.trunk import check, pixels, pooled
+
+
+def build_tracklet(
+    backbone: str,
+    num_identities: int | None,
+    image_size: tuple[int, int] = (256, 128),
+    *,
+    temporal: str = "mean",
+    weights: str = "imagenet",
+    pooling: str = "avg",
+    neck: str = "bn",
+    last_stride: int = 1,
+    width: int | None = None,
+    mixstyle: float = 0.0,
+) -> keras.Model:
+    """`{"clips": uint8 (b, t, h, w, 3), "mask": bool (b, t)}` → features, embedding, logits.
+
+    Each frame goes through the backbone and the spatial pooling, the frames that the mask names are
+    pooled over time, and neck and classifier are those of `keras_reid.models.build`. At test time
+    what is behind the mask changes nothing (Gao and Nevatia, arXiv:1805.02104).
+
+    For losses of single frames beside those of clips there are also `frame_features` `(b · t, d)`
+    and, of a neck and classifier of their own, `frame_logits` `(b · t, c)`, whatever the mask says.
+
+    Args:
+        backbone, image_size, weights, pooling, neck, last_stride, width, mixstyle: as in
+            `models.build`.
+        num_identities: c; None leaves `logits` out.
+        temporal: "mean", "max", "attention" or "recurrent", see `keras_reid.layers.temporal`.
+
+    Raises:
+        InputError: an unknown name or a size below 1.
+    """
+    check(image_size, width, num_identities, pooling=pooling, neck=neck)
+    if temporal not in TEMPORAL:
+        raise InputError(f"temporal is one of {', '.join(TEMPORAL)}: received {temporal!r}")
+    clips = keras.Input((None, *image_size, 3), dtype="uint8", name="clips")
+    mask = keras.Input((None,), dtype="bool", name="mask")
+    frames = ClipsToFrames(dtype="uint8", name="frames")(clips)
+    maps = backbones.build(backbone, weights, image_size, last_stride, mixstyle)(pixels(frames))
+    x = pooled(maps, pooling, width)
+    of_frames = keras.layers.Activation("linear", dtype="float32", name="frame_features")(x)
+    over_time = [FramesToClips(name="frame_vectors")([x, mask]), mask]
+    if temporal == "attention":
+        over_time.append(FramesToClips(name="frame_maps")([maps, mask]))
+    x = TEMPORAL[temporal](name="temporal")(over_time)
+    features = keras.layers.Activation("linear", dtype="float32", name="features")(x)
+    outputs = {
+        "features": features,
+        "embedding": NECKS[neck](features),
+        "frame_features": of_frames,
+    }
+    if num_identities is not None:
+        outputs["logits"] = linear(outputs["embedding"], num_identities)
+        normal = batch_norm(of_frames, "frame_embedding")
+        outputs["frame_logits"] = linear(normal, num_identities, "frame_logits")
+    return NamedOutputs({"clips": clips, "mask": mask}, outputs, name="tracklet_embedder")
