@@ -209,7 +209,7 @@ METHODS = Table(
             ("--recipe=tracklets", "--start={runs[plain]}"), {"tracklets": OF_FRAMES}
         ),
         "two that learn from each other, logits": Row(
-            ("--recipe=mutual", TWO, "--imitate=logits:1", "--ramp_up=2"), MEMBERS
+            ("--recipe=mutual", TWO, "--distillation=logits:1", "--ramp_up=2"), MEMBERS
         ),
         "two that learn from each other, logits and distances": Row(
             ("--recipe=mutual", TWO, "--ramp_up=2"), MEMBERS

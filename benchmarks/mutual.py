@@ -1,4 +1,4 @@
-"""What it costs to learn from each other: imitation losses, and steps of several members.
+"""What it costs to learn from each other: distillation losses, and steps of several members.
 
     python benchmarks/mutual.py
     python benchmarks/mutual.py --skip_steps --rounds=10
@@ -13,7 +13,7 @@ at 5 % of their norm from each other, where distances repeat their product in fl
 are the teacher's in reverse order.
 
 Steps: `MutualLearner.fit` of two and three MobileNetV2, each with identity and triplet loss,
-imitating the logits and distances of all others, against as many steps of `Learner.fit` for one.
+distilling the logits and distances of all others, against as many steps of `Learner.fit` for one.
 The cost of a loss is a share of such a step of 128 images. All five trainings stay in memory, some
 13 GB for steps of 64 images.
 
@@ -57,7 +57,7 @@ SHARE_GOAL = 0.05
 STEP_GOAL = 1.05
 MILLISECONDS = {"soft ranks, list 4": 3.0, "soft ranks, list 8": 30.0}
 
-# Name in `IMITATIONS` and arguments.
+# Name in `DISTILLATION_LOSSES` and arguments.
 LOSSES: dict[str, tuple[str, dict[str, Any]]] = {
     "logits": ("logits", {}),
     "distances": ("distances", {}),
@@ -65,7 +65,7 @@ LOSSES: dict[str, tuple[str, dict[str, Any]]] = {
     "soft ranks, list 8": ("ranks", {"list_length": 8}),
     "hard ranks, list 4": ("ranks", {"list_length": 4, "mode": "hard"}),
 }
-# What the mutual learners imitate: the weights of AlignedReID.
+# What the mutual learners distill: the weights of AlignedReID.
 WEIGHTS = {"logits": 0.01, "distances": 0.001}
 
 Turn = Callable[[Any], list[float]]  # of that length: the seconds of each step
@@ -78,10 +78,10 @@ def outputs(loss: str, near: bool) -> tuple[np.ndarray, np.ndarray]:
 
 
 def ours(loss: str) -> Loss:
-    from keras_reid.losses import IMITATIONS
+    from keras_reid.losses import DISTILLATION_LOSSES
 
-    imitation, arguments = LOSSES[loss]
-    return IMITATIONS[imitation](**arguments)
+    distillation, arguments = LOSSES[loss]
+    return DISTILLATION_LOSSES[distillation](**arguments)
 
 
 def with_tensorflow(name: str, near: bool) -> Turn:
@@ -110,12 +110,12 @@ def with_torch(loss: str, near: bool) -> Turn:
     import torch
 
     torch.set_num_threads(os.cpu_count() or 1)
-    imitation = PEERS[loss]()
+    distillation = PEERS[loss]()
     teacher, student = map(torch.from_numpy, outputs(loss, near))
     student.requires_grad_()
 
     def step() -> object:
-        value = imitation(teacher, student)
+        value = distillation(teacher, student)
         # Hands the gradient over instead of adding it to `student.grad`.
         return torch.autograd.grad(value, student), value.item()
 
@@ -217,16 +217,16 @@ def with_members(job: Job, count: int, update: str = "simultaneous") -> Turn:
     from keras_reid import losses, training
 
     objective = training.Objective(
-        training.Term("identity", losses.IdentityLoss(), "logits"),
-        training.Term("triplet", losses.TripletHardLoss(), "features"),
+        training.LossTerm("identity", losses.IdentityLoss(), "logits"),
+        training.LossTerm("triplet", losses.TripletHardLoss(), "features"),
     )
     members = [embedder(job) for _ in range(count)]
     if count == 1:
         return fitted(training.Learner(*members, objective), job)
-    imitation = training.Objective(
-        *(training.imitate(ours(loss), weight) for loss, weight in WEIGHTS.items())
+    distillation = training.Objective(
+        *(training.distill(ours(loss), weight) for loss, weight in WEIGHTS.items())
     )
-    return fitted(training.MutualLearner(members, objective, imitation, update=update), job)
+    return fitted(training.MutualLearner(members, objective, distillation, update=update), job)
 
 
 @dataclass(frozen=True)
@@ -320,7 +320,7 @@ def report_losses(ms: dict[str, float], kind: str) -> None:
     floor = min(ms[FLOOR], ms[FLOOR + COMPILED])
     peers = {loss: min(ms[f"{loss}, {how}"] for how in (TORCH, PASSIVE)) for loss in PEERS}
     print(f"\n### {ROWS} images, {kind}\n")
-    print("| imitation | ms | × floor | × torch | XLA, ms | × floor | × torch | torch, ms |")
+    print("| distillation | ms | × floor | × torch | XLA, ms | × floor | × torch | torch, ms |")
     print("| --- |" + " --- |" * 7)
     for loss in (CALL, FLOOR, *LOSSES):
         peer = peers.get(loss)

@@ -94,8 +94,8 @@ def fitted(model: "keras.Model", job: Job) -> Steps:
     from keras_reid import losses, training
 
     objective = training.Objective(
-        training.Term("identity", losses.IdentityLoss(), "logits"),
-        training.Term("triplet", losses.TripletHardLoss(), "features"),
+        training.LossTerm("identity", losses.IdentityLoss(), "logits"),
+        training.LossTerm("triplet", losses.TripletHardLoss(), "features"),
     )
     learner = training.Learner(model, objective)
     learner.compile(optimizer=keras.optimizers.Adam(RATE))

@@ -14,8 +14,8 @@ import numpy as np
 import oracle
 import oracle_alignment
 import oracle_classifiers
+import oracle_distillation
 import oracle_enhance
-import oracle_imitation
 import oracle_pairs
 import oracle_parts
 import oracle_reranking
@@ -297,10 +297,10 @@ ONE_OF_EACH = [name for name in LOSSES if "-" not in name]
 
 
 @dataclass(frozen=True)
-class ImitationCase:
-    """An imitation loss, how it is made, and its oracle `(teacher, student) -> (b,)`."""
+class DistillationCase:
+    """An distillation loss, how it is made, and its oracle `(teacher, student) -> (b,)`."""
 
-    build: Callable[..., losses.Imitation]
+    build: Callable[..., losses.DistillationLoss]
     arguments: dict[str, Any]
     truth: Callable[..., np.ndarray]
     # `(teacher, student, direction)` -> what float32 may do to the losses `(b,)` and to the slope.
@@ -310,13 +310,13 @@ class ImitationCase:
     # Powers of ten between which the sizes of outputs are drawn.
     sizes: tuple[float, float] = (-2, 2)
 
-    def loss(self, **more: Any) -> losses.Imitation:
+    def loss(self, **more: Any) -> losses.DistillationLoss:
         return self.build(**self.arguments, **more)
 
     @property
     def relates(self) -> bool:
         """Whether it compares the images of a batch with each other."""
-        return self.build is not losses.LogitImitation
+        return self.build is not losses.LogitDistillationLoss
 
     def rows(self, teacher: np.ndarray, student: np.ndarray) -> np.ndarray:
         return self.truth(teacher, student, **self.arguments)
@@ -330,42 +330,44 @@ class ImitationCase:
         return self.tolerance(teacher, student, direction, **self.arguments)
 
 
-def _imitations() -> dict[str, ImitationCase]:
-    def logits(**arguments: Any) -> ImitationCase:
-        truth, tolerance = oracle_imitation.logits, oracle_imitation.logits_rounding
-        return ImitationCase(losses.LogitImitation, arguments, truth, tolerance)
+def _distillation_losses() -> dict[str, DistillationCase]:
+    def logits(**arguments: Any) -> DistillationCase:
+        truth, tolerance = oracle_distillation.logits, oracle_distillation.logits_rounding
+        return DistillationCase(losses.LogitDistillationLoss, arguments, truth, tolerance)
 
-    def distance(**arguments: Any) -> ImitationCase:
-        truth, tolerance = oracle_imitation.distances, oracle_imitation.distances_rounding
-        return ImitationCase(losses.DistanceImitation, arguments, truth, tolerance)
+    def distance(**arguments: Any) -> DistillationCase:
+        truth, tolerance = oracle_distillation.distances, oracle_distillation.distances_rounding
+        return DistillationCase(losses.DistanceDistillationLoss, arguments, truth, tolerance)
 
-    def ranks(**arguments: Any) -> ImitationCase:
-        truth, tolerance = oracle_imitation.ranks, oracle_imitation.ranks_rounding
+    def ranks(**arguments: Any) -> DistillationCase:
+        truth, tolerance = oracle_distillation.ranks, oracle_distillation.ranks_rounding
         fewest = arguments.get("list_length", 4) + 1
         # Cubes of large distances would leave no order in doubt.
         sizes = (-2, 2) if arguments.get("normalize", True) else (-1, 0)
-        return ImitationCase(losses.RankImitation, arguments, truth, tolerance, fewest, sizes)
+        return DistillationCase(
+            losses.RankDistillationLoss, arguments, truth, tolerance, fewest, sizes
+        )
 
     return {
-        "LogitImitation": logits(),
-        "LogitImitation-temperature": logits(temperature=4.0),
-        "DistanceImitation": distance(),
-        "DistanceImitation-squared": distance(**SQUARED),
-        "DistanceImitation-cosine": distance(distance="cosine"),
-        "DistanceImitation-on-the-sphere": distance(**SPHERE),
-        "RankImitation": ranks(),
-        "RankImitation-two": ranks(list_length=2),
-        "RankImitation-six": ranks(list_length=6),
-        "RankImitation-hard": ranks(mode="hard"),
-        "RankImitation-hard-six": ranks(mode="hard", list_length=6),
-        "RankImitation-tusimple": ranks(alpha=12.25, beta=4.0),
-        "RankImitation-not-normalised": ranks(normalize=False),
-        "RankImitation-linear": ranks(beta=1.0),
+        "LogitDistillationLoss": logits(),
+        "LogitDistillationLoss-temperature": logits(temperature=4.0),
+        "DistanceDistillationLoss": distance(),
+        "DistanceDistillationLoss-squared": distance(**SQUARED),
+        "DistanceDistillationLoss-cosine": distance(distance="cosine"),
+        "DistanceDistillationLoss-on-the-sphere": distance(**SPHERE),
+        "RankDistillationLoss": ranks(),
+        "RankDistillationLoss-two": ranks(list_length=2),
+        "RankDistillationLoss-six": ranks(list_length=6),
+        "RankDistillationLoss-hard": ranks(mode="hard"),
+        "RankDistillationLoss-hard-six": ranks(mode="hard", list_length=6),
+        "RankDistillationLoss-tusimple": ranks(alpha=12.25, beta=4.0),
+        "RankDistillationLoss-not-normalised": ranks(normalize=False),
+        "RankDistillationLoss-linear": ranks(beta=1.0),
     }
 
 
-IMITATIONS: dict[str, ImitationCase] = _imitations()
-ONE_OF_EACH_IMITATION = [name for name in IMITATIONS if "-" not in name]
+DISTILLATION_LOSSES: dict[str, DistillationCase] = _distillation_losses()
+ONE_OF_EACH_DISTILLATION = [name for name in DISTILLATION_LOSSES if "-" not in name]
 
 DISTANCES: dict[str, tuple[distances.Distance, Callable[..., np.ndarray]]] = {
     "euclidean": (distances.euclidean, partial(oracle.matrix, distance="euclidean")),

@@ -44,11 +44,11 @@ def weights_after_one_step(
 
 
 def targets(name: str) -> np.ndarray:
-    return TEACHER if name in catalogue.IMITATIONS else LABELS
+    return TEACHER if name in catalogue.DISTILLATION_LOSSES else LABELS
 
 
 def units(name: str) -> int:
-    if name in catalogue.IMITATIONS:
+    if name in catalogue.DISTILLATION_LOSSES:
         return UNITS
     return catalogue.LOSSES[name].prepare(np.ones((1, UNITS))).shape[1]
 
@@ -88,19 +88,21 @@ def main() -> None:
         return {name: [on_one[name], on_two[name]] for name in built}
 
     cases = {name: catalogue.LOSSES[name] for name in catalogue.ONE_OF_EACH}
-    cases |= {name: catalogue.IMITATIONS[name] for name in catalogue.ONE_OF_EACH_IMITATION}
+    cases |= {
+        name: catalogue.DISTILLATION_LOSSES[name] for name in catalogue.ONE_OF_EACH_DISTILLATION
+    }
     every = {name: case.loss() for name, case in cases.items()}
     gathering = {
         name: catalogue.LOSSES[name].loss(gather=True)
         for name in catalogue.ONE_OF_EACH
         if catalogue.LOSSES[name].metric
     }
-    imitating = {
+    distilling = {
         name: case.loss(gather=True) if case.relates else case.loss()
-        for name, case in catalogue.IMITATIONS.items()
-        if name in catalogue.ONE_OF_EACH_IMITATION
+        for name, case in catalogue.DISTILLATION_LOSSES.items()
+        if name in catalogue.ONE_OF_EACH_DISTILLATION
     }
-    halved = compare(gathering | imitating, 1)
+    halved = compare(gathering | distilling, 1)
     json.dump({"same": compare(every, 2), "halved": halved}, sys.stdout)
 
 

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from replicas import one_and_two
-from test_mutual import OBJECTIVE, batch, build, imitation
+from test_mutual import OBJECTIVE, batch, build, distillation
 
 from keras_reid.training import Learner, MutualLearner
 
@@ -24,7 +24,7 @@ def trained(strategy: tf.distribute.Strategy, copies: int, how: str) -> tuple[fl
             Learner(nets[0], OBJECTIVE)
             if how == "alone"
             else MutualLearner(
-                nets, OBJECTIVE, imitation(), update=how, teachers=[build(5)], ramp_up=2
+                nets, OBJECTIVE, distillation(), update=how, teachers=[build(5)], ramp_up=2
             )
         )
         learner.compile(keras.optimizers.Adam(1e-3, epsilon=1e-3))

@@ -342,11 +342,11 @@ def test_other_losses_take_the_aligned_distance(build):
 
 
 def test_the_loss_explains_the_distances_that_choose():
-    facts = losses.AlignedTripletLoss().explain(LABELS, outputs())
+    statistics = losses.AlignedTripletLoss().explain(LABELS, outputs())
     chooses = losses.TripletHardLoss().explain(LABELS, outputs()[0])
-    for fact in ("positive", "negative", "norm"):
-        assert float(facts[fact]) == pytest.approx(float(chooses[fact]))
-    assert 0 < float(facts["active"]) <= 1
+    for statistic in ("positive", "negative", "norm"):
+        assert float(statistics[statistic]) == pytest.approx(float(chooses[statistic]))
+    assert 0 < float(statistics["active"]) <= 1
 
 
 def test_the_collapse_value_is_the_margin():

@@ -230,7 +230,7 @@ def pair(pedestrians: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the run of two that learned from each other."""
     cwd = tmp_path_factory.mktemp("pair")
     code, out, err = train(
-        pedestrians, cwd, "--members=tiny,tiny", "--imitate=logits:0.01,distances:0.001"
+        pedestrians, cwd, "--members=tiny,tiny", "--distillation=logits:0.01,distances:0.001"
     )
     assert code == 0, err
     for name in ("--member=1", "--member=2", "--member=ensemble", "model-2.keras"):
@@ -256,7 +256,7 @@ def test_each_member_is_scored_and_exported(pair: Path, member: str) -> None:
 
 def test_a_run_teaches_a_student(pair: Path, pedestrians: Path) -> None:
     common = ["train.py", "--dataset=market1501", f"--data_dir={pedestrians}", *TINY]
-    distill = [*common, "--teacher=run", "--imitate=logits:1", "--run=student"]
+    distill = [*common, "--teacher=run", "--distillation=logits:1", "--run=student"]
     code, _, err = call(*distill, "--height=64", cwd=pair)
     assert code == 1
     assert "give the height and width of the teacher" in err
@@ -308,7 +308,10 @@ def test_help_names_every_flag(tmp_path: Path) -> None:
             ["train.py", "--recipe=botox"],
             "one of aligned, .*, bot, classification, .*, pcb.*, tiny, tracklets: received",
         ),
-        (["train.py", "--imitate=logits"], "imitate is a list of logits, distances, ranks"),
+        (
+            ["train.py", "--distillation=logits"],
+            "distillation is a list of logits, distances, ranks",
+        ),
         (["train.py", "--epochs=0"], "epochs is at least 1: received 0"),
         (["train.py", "--epochs=many"], "many"),
         (["train.py", "--epoch=3"], "epoch"),
@@ -369,7 +372,7 @@ def test_bad_values_within_a_data_set(pedestrians: Path, tmp_path: Path) -> None
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "more",
-    [(), ("--members=tiny,tiny", "--imitate=logits:1,distances:0.1", "--update=sequential")],
+    [(), ("--members=tiny,tiny", "--distillation=logits:1,distances:0.1", "--update=sequential")],
     ids=["one model", "two members"],
 )
 def test_a_killed_run_ends_like_one_that_was_not(

@@ -291,7 +291,7 @@ def steps():
     return answer_of("replicas.py")
 
 
-@pytest.mark.parametrize("name", catalogue.ONE_OF_EACH + catalogue.ONE_OF_EACH_IMITATION)
+@pytest.mark.parametrize("name", catalogue.ONE_OF_EACH + catalogue.ONE_OF_EACH_DISTILLATION)
 def test_two_replicas_take_the_step_of_one(name, steps):
     """A loss that returned a scalar would take twice the step."""
     one, two = steps["same"][name]
@@ -306,8 +306,8 @@ def test_two_replicas_that_gather_take_the_step_of_one_on_the_joint_batch(name, 
     np.testing.assert_allclose(two, one, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", catalogue.ONE_OF_EACH_IMITATION)
-def test_two_replicas_imitate_the_halves_of_a_batch_as_one_does_the_whole(name, steps):
+@pytest.mark.parametrize("name", catalogue.ONE_OF_EACH_DISTILLATION)
+def test_two_replicas_distill_the_halves_of_a_batch_as_one_does_the_whole(name, steps):
     """Logits image by image; distances and ranks gathered, of the teacher too."""
     one, two = steps["halved"][name]
     np.testing.assert_allclose(two, one, rtol=1e-5, atol=1e-6)

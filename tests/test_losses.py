@@ -333,7 +333,10 @@ def test_large_batches_have_the_same_value_and_gradient(build, distance, monkeyp
         (lambda: losses.LiftedStructureLoss(None), "lifted structure loss has a margin"),
         (lambda: losses.CircleLoss(scale=0), "scale is above 0, but 0 was given"),
         (lambda: losses.TripletHardLoss(distance="precomputed", normalize=True), "as they are"),
-        (lambda: losses.LossFact(TripletHardLoss(), "mean"), "one of active, .* 'mean' was given"),
+        (
+            lambda: losses.BatchStatistic(TripletHardLoss(), "mean"),
+            "one of active, .* 'mean' was given",
+        ),
     ],
 )
 def test_bad_arguments_are_refused_in_a_sentence(build, message):
@@ -364,9 +367,9 @@ def test_facts_are_metrics_of_a_plain_fit(tmp_path):
     x, identities = people()
     model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(4)])
     loss = TripletHardLoss()
-    model.compile("sgd", loss, metrics=losses.facts(loss))
+    model.compile("sgd", loss, metrics=losses.batch_statistics(loss))
     history = model.fit(x, identities, batch_size=48, verbose=0, shuffle=False).history
-    assert set(history) == {"loss", *losses.FACTS}
+    assert set(history) == {"loss", *losses.STATISTICS}
     assert 0 < history["active"][0] <= 1
     model.reset_metrics()  # Keras goes on counting after a fit.
     model.save(tmp_path / "model.keras")

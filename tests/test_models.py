@@ -14,7 +14,7 @@ from keras_reid.layers import FusedBatchNormalization, GeneralizedMeanPooling2D
 from keras_reid.losses.identity import CenterLoss, MarginSoftmaxLoss
 from keras_reid.models import backbones
 from keras_reid.training.learner import Learner
-from keras_reid.training.objective import Objective, Term
+from keras_reid.training.objective import LossTerm, Objective
 
 SIZE = (64, 32)
 
@@ -66,8 +66,8 @@ def test_margin_softmax_and_centres_are_trained_and_saved(tmp_path) -> None:
     keras.utils.set_random_seed(0)
     model = models.build("tiny", 4, SIZE, weights="none", classifier="cosine", centres=True)
     objective = Objective(
-        Term("identity", MarginSoftmaxLoss(), "logits"),
-        Term("centre", CenterLoss(), "centres", weight=0.1),
+        LossTerm("identity", MarginSoftmaxLoss(), "logits"),
+        LossTerm("centre", CenterLoss(), "centres", weight=0.1),
     )
     learner = Learner(model, objective)
     learner.compile(optimizer=keras.optimizers.SGD(0.1))

@@ -8,20 +8,21 @@ from replicas import answer_of
 
 from keras_reid import losses
 from keras_reid.errors import InputError
-from keras_reid.training import Distiller, Learner, MutualLearner, Objective, Term, imitate
+from keras_reid.training import Distiller, Learner, LossTerm, MutualLearner, Objective, distill
 
 SIZE = (8, 4)
 OBJECTIVE = Objective(
-    Term("identity", losses.IdentityLoss(0.1), "logits"),
-    Term("triplet", losses.TripletHardLoss(0.3), "features", weight=0.5),
+    LossTerm("identity", losses.IdentityLoss(0.1), "logits"),
+    LossTerm("triplet", losses.TripletHardLoss(0.3), "features", weight=0.5),
 )
 
-MEAN_SQUARES = Term("mse", keras.losses.MeanSquaredError(), "logits", "logits", 0.1)
+MEAN_SQUARES = LossTerm("mse", keras.losses.MeanSquaredError(), "logits", "logits", 0.1)
 
 
-def imitation() -> Objective:
+def distillation() -> Objective:
     return Objective(
-        imitate(losses.LogitImitation(2.0), 0.7), imitate(losses.DistanceImitation(), 0.3)
+        distill(losses.LogitDistillationLoss(2.0), 0.7),
+        distill(losses.DistanceDistillationLoss(), 0.3),
     )
 
 
@@ -55,7 +56,7 @@ def adam() -> keras.optimizers.Optimizer:
 
 def mutual(count: int = 2, eagerly: bool = True, **options) -> MutualLearner:
     """Eager where a graph would be traced for a step or two."""
-    learner = MutualLearner(members(count), OBJECTIVE, imitation(), **options)
+    learner = MutualLearner(members(count), OBJECTIVE, distillation(), **options)
     learner.compile(adam(), run_eagerly=eagerly)
     return learner
 
@@ -140,8 +141,8 @@ def test_steps_equal_the_steps_written_out(update, count, given, edges) -> None:
 def test_the_logs_are_those_of_each_member() -> None:
     learner = mutual()
     logs = learner.train_on_batch(*batch(), return_dict=True)
-    facts = {f"triplet_{fact}" for fact in losses.FACTS}
-    own = {"loss", "identity", "triplet", "logits", "distances", *facts}
+    statistics = {f"triplet_{statistic}" for statistic in losses.STATISTICS}
+    own = {"loss", "identity", "triplet", "logits", "distances", *statistics}
     assert set(logs) == {"loss", *(f"member{k}_{name}" for k in (1, 2) for name in own)}
     assert logs["loss"] == pytest.approx(logs["member1_loss"] + logs["member2_loss"], rel=1e-6)
     one = {name: logs[f"member1_{name}"] for name in own}
@@ -152,7 +153,8 @@ def test_the_logs_are_those_of_each_member() -> None:
 def test_members_of_different_architecture_compare_distances_and_ranks() -> None:
     nets = {"narrow": build(0, width=5), "wide": build(1, width=9)}
     relations = Objective(
-        imitate(losses.DistanceImitation(normalize=True)), imitate(losses.RankImitation())
+        distill(losses.DistanceDistillationLoss(normalize=True)),
+        distill(losses.RankDistillationLoss()),
     )
     learner = MutualLearner(nets, OBJECTIVE, relations)
     learner.compile(adam(), run_eagerly=True)
@@ -163,7 +165,7 @@ def test_members_of_different_architecture_compare_distances_and_ranks() -> None
 
 
 def test_a_teacher_gets_no_gradient_of_its_student() -> None:
-    """Who imitates nobody takes the steps of one that is alone."""
+    """Who learns from nobody takes the steps of one that is alone."""
     learner = mutual(edges=[("member1", "member2")])
     alone = Learner(build(0), OBJECTIVE)
     alone.compile(adam(), run_eagerly=True)
@@ -176,7 +178,7 @@ def test_a_teacher_gets_no_gradient_of_its_student() -> None:
 
 
 def test_equal_members_have_nothing_to_learn_from_each_other() -> None:
-    learner = MutualLearner([build(0), build(0)], OBJECTIVE, imitation())
+    learner = MutualLearner([build(0), build(0)], OBJECTIVE, distillation())
     learner.compile(adam(), run_eagerly=True)
     for seed in range(2):
         logs = learner.train_on_batch(*batch(seed), return_dict=True)
@@ -197,8 +199,8 @@ def test_averages_over_teachers() -> None:
         assert 0 < united < mean
     nets = members(3)
     first, *others = (net(batch()[0], training=True)["logits"] for net in nets)
-    imitating = losses.LogitImitation(2.0)
-    expected = imitating(imitating.ensemble(others), first)
+    distilling = losses.LogitDistillationLoss(2.0)
+    expected = distilling(distilling.ensemble(others), first)
     assert said["ensemble"]["member1_logits"] == pytest.approx(float(expected), rel=1e-4)
 
 
@@ -207,9 +209,9 @@ def test_ramp_up_by_hand() -> None:
     for step in range(1, 7):
         logs = learner.train_on_batch(*batch(step), return_dict=True)
         learner.reset_metrics()
-        imitated = 0.7 * logs["member2_logits"] + 0.3 * logs["member2_distances"]
+        distilled = 0.7 * logs["member2_logits"] + 0.3 * logs["member2_distances"]
         own = logs["member2_identity"] + 0.5 * logs["member2_triplet"]
-        share = (logs["member2_loss"] - own) / imitated
+        share = (logs["member2_loss"] - own) / distilled
         assert share == pytest.approx(min(step / 4, 1), abs=1e-3)
 
 
@@ -234,7 +236,7 @@ def test_views_are_for_one_member_each(update) -> None:
 
 @pytest.mark.parametrize("update", ["simultaneous", "sequential"])
 def test_batch_statistics_and_seeds_move_once_a_step(update) -> None:
-    learner = MutualLearner(members(3, noise=True), OBJECTIVE, imitation(), update=update)
+    learner = MutualLearner(members(3, noise=True), OBJECTIVE, distillation(), update=update)
     learner.compile(adam(), run_eagerly=True)
     net = build(0, noise=True)
     images, labels = batch()
@@ -257,7 +259,7 @@ def assert_equal(before: list[np.ndarray], after: list[np.ndarray]) -> None:
 
 def test_evaluate_and_predict_change_nothing() -> None:
     nets, teacher = members(2, noise=True), build(7, noise=True)
-    learner = MutualLearner(nets, OBJECTIVE, imitation(), teachers=[teacher])
+    learner = MutualLearner(nets, OBJECTIVE, distillation(), teachers=[teacher])
     learner.compile(adam(), run_eagerly=True)
     images, labels = batch()
     learner.train_on_batch(images, labels)
@@ -271,7 +273,7 @@ def test_evaluate_and_predict_change_nothing() -> None:
 
 def test_a_step_of_distillation_equals_the_step_written_out() -> None:
     teacher, student = build(5), build(0)
-    distiller = Distiller(teacher, student, OBJECTIVE, imitation())
+    distiller = Distiller(teacher, student, OBJECTIVE, distillation())
     distiller.compile(adam(), run_eagerly=True)
     before = state(teacher)
     images, labels = batch()
@@ -295,7 +297,7 @@ def test_a_teacher_is_left_as_it_was() -> None:
     teacher.compile("sgd", "mse")
     before, flags = state(teacher), [layer.trainable for layer in teacher.layers]
     optimizer, names = teacher.optimizer, [layer.name for layer in teacher.layers]
-    distiller = Distiller(teacher, build(0), OBJECTIVE, imitation())
+    distiller = Distiller(teacher, build(0), OBJECTIVE, distillation())
     distiller.compile(adam())
     distiller.fit(*batch(), epochs=2, verbose=0)
     assert_equal(before, state(teacher))
@@ -307,7 +309,7 @@ def test_a_teacher_is_left_as_it_was() -> None:
 
 def test_members_and_a_frozen_teacher_mix() -> None:
     teacher = build(9)
-    learner = MutualLearner(members(), OBJECTIVE, imitation(), teachers=[teacher])
+    learner = MutualLearner(members(), OBJECTIVE, distillation(), teachers=[teacher])
     assert set(learner.edges) == {
         ("member1", "member2"),
         ("member2", "member1"),
@@ -322,7 +324,7 @@ def test_members_and_a_frozen_teacher_mix() -> None:
     nets = members()
     own, peer = (net(images, training=True)["logits"] for net in nets)
     frozen = teacher(images, training=False)["logits"]
-    kl = losses.LogitImitation(2.0)
+    kl = losses.LogitDistillationLoss(2.0)
     expected = (float(kl(peer, own)) + float(kl(frozen, own))) / 2
     assert logs["member1_logits"] == pytest.approx(expected, rel=1e-4)
 
@@ -330,11 +332,17 @@ def test_members_and_a_frozen_teacher_mix() -> None:
 @pytest.mark.parametrize("kind", ["simultaneous", "sequential", "distilled"])
 def test_saved_and_loaded_it_goes_on_bit_equal(kind, tmp_path) -> None:
     if kind == "distilled":
-        learner = Distiller(build(5), build(0, noise=True), OBJECTIVE, imitation(), ramp_up=3)
+        learner = Distiller(build(5), build(0, noise=True), OBJECTIVE, distillation(), ramp_up=3)
     else:
         nets = {"small": build(0, noise=True), "other": build(1, noise=True)}
         learner = MutualLearner(
-            nets, OBJECTIVE, imitation(), update=kind, teachers=[build(5)], ramp_up=3, average="sum"
+            nets,
+            OBJECTIVE,
+            distillation(),
+            update=kind,
+            teachers=[build(5)],
+            ramp_up=3,
+            average="sum",
         )
     learner.compile(keras.optimizers.AdamW(1e-3))
     learner.fit(*batch(0), verbose=0)
@@ -353,7 +361,7 @@ def test_saved_and_loaded_it_goes_on_bit_equal(kind, tmp_path) -> None:
 
 
 def test_each_member_has_an_optimizer_of_its_own() -> None:
-    learner = MutualLearner(members(), OBJECTIVE, imitation())
+    learner = MutualLearner(members(), OBJECTIVE, distillation())
     learner.compile([keras.optimizers.SGD(0.0), keras.optimizers.SGD(0.1)], run_eagerly=True)
     before = [net.trainable_variables[0].numpy() for net in learner.members.values()]
     learner.train_on_batch(*batch())
@@ -414,17 +422,17 @@ def test_mixed_precision_scales_the_loss_of_each_member(policy: str) -> None:
         ({"average": "median"}, "an average one of mean, sum, ensemble"),
         ({"ramp_up": -1}, "ramp_up is a number of steps from 0: received -1"),
         (
-            {"imitation": Objective(imitate(losses.LogitImitation(), name="identity"))},
-            "terms of objective and imitation have different names",
+            {"distillation": Objective(distill(losses.LogitDistillationLoss(), name="identity"))},
+            "terms of objective and distillation have different names",
         ),
         (
-            {"imitation": Objective(imitate(losses.LogitImitation(), output="local"))},
+            {"distillation": Objective(distill(losses.LogitDistillationLoss(), output="local"))},
             "the model 'member1' needs outputs named .*'local'.*: it has",
         ),
         (
             {
-                "imitation": Objective(
-                    Term("mse", keras.losses.MeanSquaredError(), "logits", "logits")
+                "distillation": Objective(
+                    LossTerm("mse", keras.losses.MeanSquaredError(), "logits", "logits")
                 ),
                 "average": "ensemble",
             },
@@ -434,20 +442,20 @@ def test_mixed_precision_scales_the_loss_of_each_member(policy: str) -> None:
 )
 def test_bad_arguments(options, message) -> None:
     with pytest.raises(InputError, match=message):
-        MutualLearner(members(), OBJECTIVE, **{"imitation": imitation(), **options})
+        MutualLearner(members(), OBJECTIVE, **{"distillation": distillation(), **options})
 
 
 def test_bad_members() -> None:
     net = build(0)
     with pytest.raises(InputError, match="received one model twice"):
-        MutualLearner([net, net], OBJECTIVE, imitation())
+        MutualLearner([net, net], OBJECTIVE, distillation())
     with pytest.raises(InputError, match="there is at least one"):
-        MutualLearner([net], OBJECTIVE, imitation())
+        MutualLearner([net], OBJECTIVE, distillation())
     with pytest.raises(InputError, match=r"received \['a'\] for two"):
-        MutualLearner({"a": net}, OBJECTIVE, imitation(), teachers={"a": build(1)})
+        MutualLearner({"a": net}, OBJECTIVE, distillation(), teachers={"a": build(1)})
 
 
-def test_any_keras_loss_can_be_imitated_by() -> None:
+def test_any_keras_loss_can_be_distilled_by() -> None:
     """A term of one's own between the outputs of both."""
     learner = MutualLearner(members(), OBJECTIVE, Objective(MEAN_SQUARES))
     learner.compile(adam(), run_eagerly=True)
@@ -474,7 +482,7 @@ def test_two_replicas_take_the_steps_of_one(how, steps) -> None:
 # --- Sample weights and metrics
 
 
-def test_sample_weights_weigh_terms_and_imitation_of_every_member() -> None:
+def test_sample_weights_weigh_terms_and_distillation_of_every_member() -> None:
     learner = mutual()
     images, labels = batch()
     weights = np.linspace(0, 2, len(images)).astype("float32")
@@ -484,7 +492,7 @@ def test_sample_weights_weigh_terms_and_imitation_of_every_member() -> None:
     for name, other in (("member1", "member2"), ("member2", "member1")):
         expected = (weights * each(labels["identity"], out[name]["logits"]).numpy()).mean()
         assert float(logs[f"{name}_identity"]) == pytest.approx(expected, rel=1e-5)
-        alike = losses.LogitImitation(2.0, reduction=None)
+        alike = losses.LogitDistillationLoss(2.0, reduction=None)
         values = alike(out[other]["logits"], out[name]["logits"]).numpy()
         assert float(logs[f"{name}_logits"]) == pytest.approx((weights * values).mean(), rel=1e-4)
 
@@ -492,8 +500,8 @@ def test_sample_weights_weigh_terms_and_imitation_of_every_member() -> None:
 def test_metrics_are_measured_of_each_member_and_of_a_student(tmp_path) -> None:
     images, labels = batch()
     for learner, names in (
-        (MutualLearner(members(), OBJECTIVE, imitation()), ("member1_", "member2_")),
-        (Distiller(build(1), build(2), OBJECTIVE, imitation()), ("",)),
+        (MutualLearner(members(), OBJECTIVE, distillation()), ("member1_", "member2_")),
+        (Distiller(build(1), build(2), OBJECTIVE, distillation()), ("",)),
     ):
         learner.compile(adam(), metrics={"logits": "accuracy"})
         before = learner.test_on_batch(images, labels, return_dict=True)

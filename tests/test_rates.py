@@ -7,13 +7,13 @@ import tensorflow as tf
 
 from keras_reid import losses, models
 from keras_reid.errors import InputError
-from keras_reid.training import Learner, Objective, RatedAdam, Term, fitting, recipes
+from keras_reid.training import Learner, LossTerm, Objective, RatedAdam, fitting, recipes
 from keras_reid.training.rates import SPARED, new_variables
 
 SIZE = (32, 16)
 OBJECTIVE = (
-    Term("identity", losses.IdentityLoss(), "logits"),
-    Term("metric", losses.TripletHardLoss(normalize=True), "features"),
+    LossTerm("identity", losses.IdentityLoss(), "logits"),
+    LossTerm("metric", losses.TripletHardLoss(normalize=True), "features"),
 )
 
 

@@ -88,7 +88,7 @@ def test_everything_public_is_an_attribute_of_the_package():
         (losses.ImprovedTripletLoss, {"miner": mining.margin_sample}),
         *(
             (kind, {"distance": distance})
-            for kind in (losses.TripletHardLoss, losses.CircleLoss, losses.DistanceImitation)
+            for kind in (losses.TripletHardLoss, losses.CircleLoss, losses.DistanceDistillationLoss)
             for distance in (distances.euclidean, distances.squared_euclidean, distances.cosine)
         ),
         (losses.TripletHardLoss, {"distance": distances.aligned}),

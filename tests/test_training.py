@@ -21,7 +21,7 @@ from keras_reid.training.callbacks import (
 )
 from keras_reid.training.learner import Learner
 from keras_reid.training.mutual import MutualLearner
-from keras_reid.training.objective import Objective, Term
+from keras_reid.training.objective import LossTerm, Objective
 from keras_reid.training.schedules import WarmUp, schedule
 
 SIZE = (32, 16)
@@ -29,8 +29,8 @@ SIZE = (32, 16)
 
 def objective(identity: float = 1.0, triplet: float = 1.0) -> Objective:
     return Objective(
-        Term("identity", losses.IdentityLoss(0.1), "logits", weight=identity),
-        Term("triplet", losses.TripletHardLoss(0.3), "features", weight=triplet),
+        LossTerm("identity", losses.IdentityLoss(0.1), "logits", weight=identity),
+        LossTerm("triplet", losses.TripletHardLoss(0.3), "features", weight=triplet),
     )
 
 
@@ -79,8 +79,8 @@ def test_fit_lowers_the_loss_and_reports_every_term() -> None:
         verbose=0,
         shuffle=False,
     ).history
-    facts = {f"triplet_{fact}" for fact in losses.FACTS}
-    assert set(history) == {"loss", "identity", "triplet", *facts}
+    statistics = {f"triplet_{statistic}" for statistic in losses.STATISTICS}
+    assert set(history) == {"loss", "identity", "triplet", *statistics}
     assert history["loss"][-1] < history["loss"][0]
     np.testing.assert_allclose(
         history["loss"], np.add(history["identity"], history["triplet"]), rtol=1e-4
@@ -213,7 +213,7 @@ def test_the_best_epoch_can_be_kept(pedestrians, tmp_path) -> None:
 
 
 REFINED = {"epochs": 1, "parts": 2, "induction": 1, "refinement": 1, "metric_weight": 0.0}
-TWO = {"members": "tiny,tiny", "imitate": "logits:1,distances:0.1,ranks:0.1"}
+TWO = {"members": "tiny,tiny", "distillation": "logits:1,distances:0.1,ranks:0.1"}
 
 
 def tiny(**changes) -> recipes.Recipe:
@@ -372,18 +372,18 @@ def test_the_objective_of_alignment() -> None:
     }
     assert isinstance(terms["metric"].loss, losses.TripletHardLoss)
     assert isinstance(terms["local"].loss, losses.AlignedTripletLoss)
-    imitated = {term.name: (term.outputs, term.weight) for term in build_imitation(recipe)}
-    assert imitated == {"logits": (("logits",), 1), "distances": (("features",), 1)}
-    # What is mined, compared and imitated are features of length 1.
+    distilled = {term.name: (term.outputs, term.weight) for term in build_distillation(recipe)}
+    assert distilled == {"logits": (("logits",), 1), "distances": (("features",), 1)}
+    # What is mined, compared and distilled are features of length 1.
     assert terms["metric"].loss.normalize
     assert terms["local"].loss.normalize
-    assert build_imitation(recipe)[1].loss.normalize
+    assert build_distillation(recipe)[1].loss.normalize
     assert len(recipe.backbones) == 2
-    assert not recipes.get("aligned").imitate
+    assert not recipes.get("aligned").distillation
 
 
-def build_imitation(recipe: recipes.Recipe) -> tuple[Term, ...]:
-    return fitting.build_imitation(recipe).terms
+def build_distillation(recipe: recipes.Recipe) -> tuple[LossTerm, ...]:
+    return fitting.build_distillation(recipe).terms
 
 
 def test_the_margin_is_that_of_both_triplet_losses() -> None:
@@ -418,7 +418,7 @@ def test_stripes_are_built_as_they_are_described() -> None:
 
 def test_a_term_of_two_outputs_survives_saving() -> None:
     terms = Objective(
-        Term("local", losses.AlignedTripletLoss(0.5), ("features", "local"), weight=2)
+        LossTerm("local", losses.AlignedTripletLoss(0.5), ("features", "local"), weight=2)
     )
     config = json.loads(json.dumps(keras.saving.serialize_keras_object(terms)))
     (again,) = keras.saving.deserialize_keras_object(config).terms
@@ -431,7 +431,7 @@ def test_a_term_of_two_outputs_survives_saving() -> None:
 @pytest.mark.parametrize("members", [1, 2])
 def test_aligned_features_are_trained(members: int) -> None:
     """The sum of the three terms; with two members, all of theirs in the logs."""
-    several = {"members": "tiny,tiny", "imitate": "logits:0.01,distances:0.001"}
+    several = {"members": "tiny,tiny", "distillation": "logits:0.01,distances:0.001"}
     recipe = tiny(stripes=2, **(several if members == 2 else {}))
     trained = fitting.build_learner(fitting.build_members(recipe, 7), recipe, 10)
     trained.run_eagerly = True
@@ -439,10 +439,10 @@ def test_aligned_features_are_trained(members: int) -> None:
     logs = trained.train_on_batch(tf.image.resize(x, (32, 16)), y, return_dict=True)
     prefix = "member1_" if members == 2 else ""
     parts = [logs[f"{prefix}{name}"] for name in ("identity", "metric", "local")]
-    imitated = (
+    distilled = (
         0.01 * logs["member1_logits"] + 0.001 * logs["member1_distances"] if members == 2 else 0
     )
-    assert logs[f"{prefix}loss"] == pytest.approx(sum(parts) + imitated, rel=1e-5)
+    assert logs[f"{prefix}loss"] == pytest.approx(sum(parts) + distilled, rel=1e-5)
     assert logs[f"{prefix}local"] > 0
     assert f"{prefix}local_active" in logs
     local = trained.members["member1"] if members == 2 else trained.model
@@ -609,10 +609,10 @@ def test_run_folders_that_are_broken(tmp_path) -> None:
         ({"ramp_up": -1.0}, "ramp_up is at least 0: received -1.0"),
         ({"update": "at once"}, "update is one of simultaneous, sequential: received 'at once'"),
         ({"average": "max"}, "average is one of mean, sum, ensemble: received 'max'"),
-        ({"imitate": "logits"}, "imitate is a list of logits, distances, ranks"),
-        ({"imitate": "logits:1,logits:2"}, "each once and with a weight"),
-        ({"imitate": "ranks:-1"}, "a weight above 0, .*: received 'ranks:-1'"),
-        ({"imitate": "poses:1"}, "received 'poses:1'"),
+        ({"distillation": "logits"}, "distillation is a list of logits, distances, ranks"),
+        ({"distillation": "logits:1,logits:2"}, "each once and with a weight"),
+        ({"distillation": "ranks:-1"}, "a weight above 0, .*: received 'ranks:-1'"),
+        ({"distillation": "poses:1"}, "received 'poses:1'"),
         ({"edges": "member1>member2>member1"}, "or pairs such as member1>member2"),
         ({"stripes": -1}, "stripes is at least 0: received -1"),
         ({"induction": 2}, "what is refined are parts: received induction=2 and refinement=0"),
@@ -629,11 +629,11 @@ def test_bad_recipes(changes: dict, message: str) -> None:
 def test_a_recipe_of_several_members() -> None:
     recipe = recipes.get("mutual")
     assert recipe.backbones == ["mobilenetv2", "mobilenetv2"]
-    assert recipe.imitations == {"logits": 1, "distances": 1}
+    assert recipe.distillation_weights == {"logits": 1, "distances": 1}
     assert recipe.graph == "all"
     given = tiny(**TWO, edges="member1 > member2, teacher>member2", distance="cosine")
     assert given.graph == [("member1", "member2"), ("teacher", "member2")]
-    terms = fitting.build_imitation(given).terms
+    terms = fitting.build_distillation(given).terms
     assert [(term.name, term.output, term.weight) for term in terms] == [
         ("logits", "logits", 1.0),
         ("distances", "features", 0.1),
@@ -643,9 +643,9 @@ def test_a_recipe_of_several_members() -> None:
     assert recipes.get("distill").backbones == ["mobilenetv2"]
 
 
-def test_who_imitates_needs_someone() -> None:
-    for changes in ({"imitate": "logits:1"}, {"members": "tiny,tiny"}, {"teacher": "run"}):
-        with pytest.raises(InputError, match="from a teacher or from each other by imitation"):
+def test_who_learns_needs_someone() -> None:
+    for changes in ({"distillation": "logits:1"}, {"members": "tiny,tiny"}, {"teacher": "run"}):
+        with pytest.raises(InputError, match="from a teacher or from each other by distillation"):
             fitting.load_teacher(tiny(**changes), 4)
     assert fitting.load_teacher(tiny(), 4) is None
     assert fitting.load_teacher(tiny(**TWO), 4) is None
@@ -655,21 +655,23 @@ def test_a_teacher_that_does_not_fit(tmp_path) -> None:
     run = runs.Run(tmp_path / "teacher")
     run.directory.mkdir()
     run.save_models([models.build("tiny", 4, SIZE, weights="none")])
-    distill = tiny(teacher=str(run.directory), imitate="logits:1")
+    distill = tiny(teacher=str(run.directory), distillation="logits:1")
     assert fitting.load_teacher(distill, 4).output["logits"].shape == (None, 4)
-    with pytest.raises(InputError, match="has 4 identities, the images 5; imitate ranks"):
+    with pytest.raises(InputError, match="has 4 identities, the images 5; distill ranks"):
         fitting.load_teacher(distill, 5)
-    ranks = tiny(teacher=str(run.directory), imitate="ranks:1")
+    ranks = tiny(teacher=str(run.directory), distillation="ranks:1")
     assert fitting.load_teacher(ranks, 5) is not None
     with pytest.raises(InputError, match="sees 32×16 pixels, the student 64×16"):
-        fitting.load_teacher(tiny(teacher=str(run.directory), imitate="logits:1", height=64), 4)
+        fitting.load_teacher(
+            tiny(teacher=str(run.directory), distillation="logits:1", height=64), 4
+        )
 
 
 @pytest.mark.parametrize("members", ["", "tiny,tiny"])
 def test_a_teacher_teaches_one_or_several(pedestrians, tmp_path, members) -> None:
     images = data.load("market1501", str(pedestrians)).train
     count = len(images.classes()[0])
-    recipe = tiny(members=members, teacher="unused", imitate="logits:1", epochs=1)
+    recipe = tiny(members=members, teacher="unused", distillation="logits:1", epochs=1)
     teacher = models.build("tiny", count, SIZE, weights="none")
     before = teacher.get_weights()
     students = fitting.build_members(recipe, count)
@@ -719,7 +721,7 @@ def test_a_single_model_is_no_ensemble(tmp_path) -> None:
 def pair(**options) -> MutualLearner:
     keras.utils.set_random_seed(0)
     members = [models.build("tiny", 4, SIZE, weights="none") for _ in range(2)]
-    made = MutualLearner(members, objective(), losses.LogitImitation())
+    made = MutualLearner(members, objective(), losses.LogitDistillationLoss())
     made.compile(keras.optimizers.Adam(1e-3), run_eagerly=True)
     return made
 
@@ -803,7 +805,7 @@ def test_what_has_weight_zero_trains_nothing() -> None:
     keras.utils.set_random_seed(1)
     trained = Learner(
         models.build("tiny", 4, SIZE, weights="none"),
-        Objective(Term("identity", losses.IdentityLoss(), "logits")),
+        Objective(LossTerm("identity", losses.IdentityLoss(), "logits")),
     )
     trained.compile(optimizer=keras.optimizers.SGD(1.0))
     before = [v.numpy() for v in trained.model.trainable_variables]

@@ -2,20 +2,19 @@
 
 from keras_reid.losses.alignment import AlignedTripletLoss
 from keras_reid.losses.attributes import AttributeLoss
-from keras_reid.losses.base import FACTS, MetricLoss
-from keras_reid.losses.facts import LossFact, facts
+from keras_reid.losses.base import STATISTICS, MetricLoss
+from keras_reid.losses.distillation import (
+    DISTILLATION_LOSSES,
+    DistanceDistillationLoss,
+    DistillationLoss,
+    LogitDistillationLoss,
+    RankDistillationLoss,
+)
 from keras_reid.losses.identity import (
     CenterLoss,
     IdentityLoss,
     MarginSoftmaxLoss,
     VisibleIdentityLoss,
-)
-from keras_reid.losses.imitation import (
-    IMITATIONS,
-    DistanceImitation,
-    Imitation,
-    LogitImitation,
-    RankImitation,
 )
 from keras_reid.losses.metric import (
     ImprovedTripletLoss,
@@ -27,6 +26,7 @@ from keras_reid.losses.metric import (
 )
 from keras_reid.losses.pairs import CircleLoss, ContrastiveLoss, LiftedStructureLoss
 from keras_reid.losses.quadruplet import ImprovedQuadrupletLoss, QuadrupletLoss
+from keras_reid.losses.statistics import BatchStatistic, batch_statistics
 
 # The losses over embeddings, by the names that recipes and flags use.
 METRIC_LOSSES: dict[str, type[MetricLoss]] = {
@@ -44,31 +44,31 @@ METRIC_LOSSES: dict[str, type[MetricLoss]] = {
 }
 
 __all__ = [
-    "FACTS",
-    "IMITATIONS",
+    "DISTILLATION_LOSSES",
     "METRIC_LOSSES",
+    "STATISTICS",
     "AlignedTripletLoss",
     "AttributeLoss",
+    "BatchStatistic",
     "CenterLoss",
     "CircleLoss",
     "ContrastiveLoss",
-    "DistanceImitation",
+    "DistanceDistillationLoss",
+    "DistillationLoss",
     "IdentityLoss",
-    "Imitation",
     "ImprovedQuadrupletLoss",
     "ImprovedTripletLoss",
     "LiftedStructureLoss",
-    "LogitImitation",
-    "LossFact",
+    "LogitDistillationLoss",
     "MarginSampleMiningLoss",
     "MarginSoftmaxLoss",
     "MetricLoss",
     "QuadrupletLoss",
-    "RankImitation",
+    "RankDistillationLoss",
     "SoftTripletHardLoss",
     "TripletHardLoss",
     "TripletLoss",
     "TripletSemiHardLoss",
     "VisibleIdentityLoss",
-    "facts",
+    "batch_statistics",
 ]

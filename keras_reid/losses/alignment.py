@@ -23,8 +23,9 @@ class AlignedTripletLoss(MetricLoss):
     loss stand beside this one, see the recipe `aligned`.
 
     The predictions are the pair `(features (b, d), local (b, s, c))` of a model's outputs: in an
-    objective `Term("local", AlignedTripletLoss(), ("features", "local"))`. With `by="local"` they
-    are also `local` alone, as in `model.compile(loss={"local": AlignedTripletLoss(by="local")})`.
+    objective `LossTerm("local", AlignedTripletLoss(), ("features", "local"))`. With `by="local"`
+    they are also `local` alone, as in
+    `model.compile(loss={"local": AlignedTripletLoss(by="local")})`.
 
     Args:
         margin: in units of S, which is below 2s − 1; None is softplus.

@@ -19,7 +19,7 @@ Tensor = Any
 _SPARSE_FROM = 512
 
 # What `MetricLoss.explain` says of a batch.
-FACTS = ("active", "positive", "negative", "norm")
+STATISTICS = ("active", "positive", "negative", "norm")
 
 
 class Batch(NamedTuple):

@@ -208,7 +208,7 @@ class CenterLoss(keras.losses.Loss):
     with the model; the loss only picks each image's own distance. Two lines use it:
 
         distances = keras_reid.layers.Centres(num_identities, name="centres")(features)
-        Term("centre", keras_reid.losses.CenterLoss(), output="centres", weight=0.0005)
+        LossTerm("centre", keras_reid.losses.CenterLoss(), output="centres", weight=0.0005)
 
     or `keras_reid.models.build(..., centres=True)` for the first. The centres follow the
     gradient by the model's optimizer, instead of the update rule of the paper. The loss alone

@@ -11,7 +11,7 @@ from keras_reid.training.distiller import Distiller
 from keras_reid.training.fitting import fit
 from keras_reid.training.learner import Learner
 from keras_reid.training.mutual import MutualLearner
-from keras_reid.training.objective import Objective, Term, imitate
+from keras_reid.training.objective import LossTerm, Objective, distill
 from keras_reid.training.output_metrics import OutputMetrics
 from keras_reid.training.rates import RatedAdam
 from keras_reid.training.recipes import RECIPES, Recipe
@@ -25,6 +25,7 @@ __all__ = [
     "Distiller",
     "History",
     "Learner",
+    "LossTerm",
     "MutualLearner",
     "Objective",
     "OutputMetrics",
@@ -32,10 +33,9 @@ __all__ = [
     "Recipe",
     "RetrievalEvaluation",
     "Run",
-    "Term",
     "WarmUp",
     "averaged_weights",
+    "distill",
     "fit",
-    "imitate",
     "schedule",
 ]

@@ -4,22 +4,22 @@ from typing import Any
 
 import keras
 
-from keras_reid.losses import Imitation
+from keras_reid.losses import DistillationLoss
 from keras_reid.training.mutual import MutualLearner
 from keras_reid.training.objective import Objective
 
 
 @keras.saving.register_keras_serializable(package="keras_reid")
 class Distiller(MutualLearner):
-    """`objective + Σ weight · imitate(teacher, student)`: a student of one frozen teacher.
+    """`objective + Σ weight · distill(teacher, student)`: a student of one frozen teacher.
 
     (Hinton et al., arXiv:1503.02531.) The teacher runs in inference mode and is not changed. The
-    logs are those of a `Learner`, and one entry for each term of the imitation. The trained model
-    is `distiller.model`.
+    logs are those of a `Learner`, and one entry for each term of the distillation. The trained
+    model is `distiller.model`.
 
     Args:
         teacher, student: models of `keras_reid.models.build` for images of the same size.
-        objective, imitation, ramp_up: see `MutualLearner`.
+        objective, distillation, ramp_up: see `MutualLearner`.
 
     Raises:
         InputError: as `MutualLearner`.
@@ -30,14 +30,14 @@ class Distiller(MutualLearner):
         teacher: keras.Model,
         student: keras.Model,
         objective: Objective,
-        imitation: Objective | Imitation,
+        distillation: Objective | DistillationLoss,
         ramp_up: int = 0,
         **kwargs: Any,
     ) -> None:
         super().__init__(
             {"student": student},
             objective,
-            imitation,
+            distillation,
             teachers={"teacher": teacher},
             ramp_up=ramp_up,
             **kwargs,
@@ -59,11 +59,11 @@ class Distiller(MutualLearner):
         return {
             "teacher": config["teachers"]["teacher"],
             "student": config["members"]["student"],
-            **{name: config[name] for name in ("objective", "imitation", "ramp_up")},
+            **{name: config[name] for name in ("objective", "distillation", "ramp_up")},
         }
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "Distiller":
         load = keras.saving.deserialize_keras_object
-        names = ("teacher", "student", "objective", "imitation")
+        names = ("teacher", "student", "objective", "distillation")
         return cls(**{**config, **{name: load(config[name]) for name in names}})

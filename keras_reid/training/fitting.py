@@ -31,7 +31,7 @@ from keras_reid.training.callbacks import (
 from keras_reid.training.distiller import Distiller
 from keras_reid.training.learner import Learner
 from keras_reid.training.mutual import MutualLearner
-from keras_reid.training.objective import Objective, Term, imitate
+from keras_reid.training.objective import LossTerm, Objective, distill
 from keras_reid.training.rates import RatedAdam, new_variables
 from keras_reid.training.recipes import Recipe
 from keras_reid.training.refinement import prepared
@@ -176,18 +176,18 @@ def start_from(model: keras.Model, run: str) -> list[str]:
 
 
 def load_teacher(recipe: Recipe, num_identities: int) -> keras.Model | None:
-    """The trained model that a recipe imitates, if it names one.
+    """The trained model that a recipe learns from, if it names one.
 
     Raises:
-        InputError: someone to imitate but nothing of theirs, or the other way round; a teacher for
+        InputError: someone to learn from but nothing of theirs, or the other way round; a teacher for
             other images or identities.
     """
-    if bool(recipe.imitate) != bool(recipe.teacher or len(recipe.backbones) > 1):
+    if bool(recipe.distillation) != bool(recipe.teacher or len(recipe.backbones) > 1):
         raise InputError(
-            "models learn from a teacher or from each other by imitation: received "
-            f"imitate={recipe.imitate!r}, teacher={recipe.teacher!r} and members="
-            f"{recipe.members!r}; give imitate=logits:1, say, and a teacher (the run folder of a "
-            "trained model) or several members, or none of them"
+            "models learn from a teacher or from each other by distillation: received "
+            f"distillation={recipe.distillation!r}, teacher={recipe.teacher!r} and members="
+            f"{recipe.members!r}; give distillation=logits:1, say, and a teacher (the run folder "
+            "of a trained model) or several members, or none of them"
         )
     if not recipe.teacher:
         return None
@@ -207,10 +207,10 @@ def load_teacher(recipe: Recipe, num_identities: int) -> keras.Model | None:
             "does not; give another teacher"
         )
     classes = model.output["logits"].shape[-1] if "logits" in model.output else "no"
-    if "logits" in recipe.imitations and classes != num_identities:
+    if "logits" in recipe.distillation_weights and classes != num_identities:
         raise InputError(
-            f"logits are imitated identity by identity: the teacher {recipe.teacher!r} has "
-            f"{classes} identities, the images {num_identities}; imitate ranks or distances, or "
+            f"logits are distilled identity by identity: the teacher {recipe.teacher!r} has "
+            f"{classes} identities, the images {num_identities}; distill ranks or distances, or "
             "give a teacher trained on these images"
         )
     return model
@@ -228,12 +228,12 @@ def build_objective(recipe: Recipe, annotations: Annotations = NONE) -> Objectiv
     identity = build_identity_loss(recipe)
     logits = "part_logits" if recipe.parts else "logits"
     terms = [
-        Term("identity", identity, logits, weight=recipe.identity_weight),
-        Term("metric", build_metric_loss(recipe), "features", weight=recipe.metric_weight),
+        LossTerm("identity", identity, logits, weight=recipe.identity_weight),
+        LossTerm("metric", build_metric_loss(recipe), "features", weight=recipe.metric_weight),
     ]
     if recipe.temporal:
         terms += [
-            Term(
+            LossTerm(
                 f"frame_{term.name}",
                 term.loss,
                 f"frame_{term.output}",
@@ -244,15 +244,15 @@ def build_objective(recipe: Recipe, annotations: Annotations = NONE) -> Objectiv
         ]
     if recipe.stripes:
         aligned = losses.AlignedTripletLoss(**_margin(recipe), **_given(recipe, "normalize"))
-        terms.append(Term("local", aligned, ("features", "local"), weight=recipe.local_weight))
+        terms.append(LossTerm("local", aligned, ("features", "local"), weight=recipe.local_weight))
     if recipe.pose:
         visible = losses.VisibleIdentityLoss(recipe.smoothing)
         weight = recipe.pose_weight * recipe.identity_weight
-        terms.append(Term("pose", visible, ("part_logits", "visibility"), weight=weight))
+        terms.append(LossTerm("pose", visible, ("part_logits", "visibility"), weight=weight))
     if recipe.attribute_weight:
         loss = losses.AttributeLoss(annotations.rates.tolist(), _schema(annotations).exclusive)
         weight = recipe.attribute_weight / loss.classifiers
-        terms.append(Term("attributes", loss, "attributes", "attributes", weight))
+        terms.append(LossTerm("attributes", loss, "attributes", "attributes", weight))
     return Objective(*(term for term in terms if term.weight > 0))
 
 
@@ -265,8 +265,8 @@ def build_identity_loss(recipe: Recipe) -> losses.IdentityLoss:
     )
 
 
-def build_imitation(recipe: Recipe) -> Objective:
-    """`Σ weight · imitation`, of the distances that the metric loss compares."""
+def build_distillation(recipe: Recipe) -> Objective:
+    """`Σ weight · distillation`, of the distances that the metric loss compares."""
     given = {
         "logits": {"temperature": recipe.temperature},
         "distances": _given(recipe, "distance", "normalize"),
@@ -274,8 +274,8 @@ def build_imitation(recipe: Recipe) -> Objective:
     }
     return Objective(
         *(
-            imitate(losses.IMITATIONS[name](**given[name]), weight)
-            for name, weight in recipe.imitations.items()
+            distill(losses.DISTILLATION_LOSSES[name](**given[name]), weight)
+            for name, weight in recipe.distillation_weights.items()
         )
     )
 
@@ -290,18 +290,18 @@ def build_learner(
     """The compiled learner of a recipe: of one model, of several, of one with a teacher."""
     objective = build_objective(recipe, annotations)
     optimizers = [build_optimizer(recipe, steps_per_epoch, member) for member in members]
-    if not recipe.imitate:
+    if not recipe.distillation:
         learner = Learner(members[0], objective)
         learner.compile(optimizer=optimizers[0])
         return learner
     ramp_up = round(steps_per_epoch * recipe.ramp_up)
     if teacher is not None and len(members) == 1:
-        mutual = Distiller(teacher, members[0], objective, build_imitation(recipe), ramp_up)
+        mutual = Distiller(teacher, members[0], objective, build_distillation(recipe), ramp_up)
     else:
         mutual = MutualLearner(
             members,
             objective,
-            build_imitation(recipe),
+            build_distillation(recipe),
             recipe.graph,
             recipe.update,
             [] if teacher is None else [teacher],

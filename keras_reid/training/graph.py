@@ -1,4 +1,4 @@
-"""Who imitates whom: models by name, and edges from teachers to students."""
+"""Who learns from whom: models by name, and edges from teachers to students."""
 
 from collections.abc import Iterable, Mapping, Sequence
 

@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from keras_reid.errors import InputError
-from keras_reid.losses import FACTS, MetricLoss
+from keras_reid.losses import STATISTICS, MetricLoss
 from keras_reid.training.objective import Objective
 from keras_reid.training.output_metrics import Given, OutputMetrics, refuse_losses
 
@@ -132,17 +132,19 @@ class Learner(Resumable):
         self, loss: Any, values: dict[str, Any], labels: Any, outputs: Any
     ) -> dict[str, Any]:
         measured = self.output_metrics.update(labels, outputs)
-        facts = self.objective.explain(labels, outputs)
-        return {**track(self.trackers, {"loss": loss, **values}, facts), **measured}
+        statistics = self.objective.explain(labels, outputs)
+        return {**track(self.trackers, {"loss": loss, **values}, statistics), **measured}
 
 
 # --- What a learner of one model shares with one of several
 
 
-def logged(objective: Objective, imitation: Sequence[str] = ()) -> list[str]:
-    """The names in the logs: the sum, the terms, what metric losses see, what is imitated."""
-    facts = [f"{name}_{fact}" for name in metric_losses(objective) for fact in FACTS]
-    return ["loss", *(term.name for term in objective.terms), *imitation, *facts]
+def logged(objective: Objective, distillation: Sequence[str] = ()) -> list[str]:
+    """The names in the logs: the sum, the terms, what metric losses see, what is distilled."""
+    statistics = [
+        f"{name}_{statistic}" for name in metric_losses(objective) for statistic in STATISTICS
+    ]
+    return ["loss", *(term.name for term in objective.terms), *distillation, *statistics]
 
 
 def metric_losses(objective: Objective) -> dict[str, MetricLoss]:
@@ -161,7 +163,7 @@ def unpacked(data: Any) -> tuple[Any, Any, Any]:
         raise InputError(
             "sample_weight has one number (b,) for each image, by which all terms weigh it: "
             f"received {keras.tree.map_structure(lambda w: tuple(w.shape), weights)}; weigh terms "
-            "by Term(weight=…)"
+            "by LossTerm(weight=…)"
         )
     return images, labels, weights
 
@@ -186,12 +188,12 @@ def descend(optimizer: Any, tape: tf.GradientTape, loss: Any, model: keras.Model
 
 
 def track(
-    trackers: dict[str, keras.metrics.Mean], losses: dict[str, Any], facts: dict[str, Any]
+    trackers: dict[str, keras.metrics.Mean], losses: dict[str, Any], statistics: dict[str, Any]
 ) -> dict[str, Any]:
-    """Adds the losses, which are those of one replica, and the facts of a step to the logs."""
+    """Adds the losses, which are those of one replica, and the statistics of a step to the logs."""
     for name, value in losses.items():
         trackers[name].update_state(value * _replicas())
-    for name, value in facts.items():
+    for name, value in statistics.items():
         trackers[name].update_state(value)
     return {name: tracker.result() for name, tracker in trackers.items()}
 

@@ -1,4 +1,4 @@
-"""Models that learn from each other: a directed graph of who imitates whom."""
+"""Models that learn from each other: a directed graph of who learns from whom."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from keras_reid.errors import InputError
-from keras_reid.losses import Imitation, MetricLoss
+from keras_reid.losses import DistillationLoss, MetricLoss
 from keras_reid.training.graph import Edges, Models, named, pairs
 from keras_reid.training.learner import (
     Optimized,
@@ -19,7 +19,7 @@ from keras_reid.training.learner import (
     track,
     unpacked,
 )
-from keras_reid.training.objective import Objective, Term, imitate
+from keras_reid.training.objective import LossTerm, Objective, distill
 from keras_reid.training.output_metrics import Given, OutputMetrics, refuse_losses
 
 Seen = tuple[dict[str, Any], dict[str, Any]]
@@ -30,29 +30,30 @@ AVERAGES = ("mean", "sum", "ensemble")
 
 @keras.saving.register_keras_serializable(package="keras_reid")
 class MutualLearner(Resumable):
-    """`loss_k = objective_k + mean over its teachers l of Σ weight · imitate(output_l, output_k)`.
+    """`loss_k = objective_k + mean over its teachers l of Σ weight · distill(output_l, output_k)`.
 
     Each edge (teacher, student) of the graph adds what the student would lose by not being like the
     teacher, who is a constant. Every ordered pair of members is deep mutual learning (Zhang et al.,
     CVPR 2018, arXiv:1706.00384); edges from frozen models are distillation; both can be mixed.
 
-        learner = MutualLearner([a, b], objective, Objective(imitate(LogitImitation(), 0.01)))
+        distillation = Objective(distill(LogitDistillationLoss(), 1.0))
+        learner = MutualLearner([a, b], objective, distillation)
         learner.compile(keras.optimizers.Adam(3e-4))
         learner.fit(batches)
 
     Batches are `(images, labels)`, see `Learner`, or `((images_1, … images_k), labels)` with the
     same images augmented for each member, see the argument `views` of `data.pk_batches`; frozen
     teachers then see the first. The logs have, for each member NAME, all that a `Learner` logs as
-    `NAME_…`, and `NAME_IMITATION` for each term of the imitation, unweighted. `loss` is the sum of
-    the members' losses. Sample weights weigh images as in a `Learner`. The trained models are
-    `learner.members[NAME]`.
+    `NAME_…`, and `NAME_DISTILLATION` for each term of the distillation, unweighted. `loss` is the
+    sum of the members' losses. Sample weights weigh images as in a `Learner`. The trained models
+    are `learner.members[NAME]`.
 
     Args:
         members: the models that learn, of the same or of different architectures, named by a dict
             or else member1, member2, … They should not start from equal weights: equal models that
             see equal images stay equal.
         objective: what each member is trained for beside.
-        imitation: terms of `imitate`, or one `Imitation`.
+        distillation: terms of `distill`, or one `DistillationLoss`.
         edges: `"all"`: everyone from every other member and every frozen teacher; `"ring"`: each
             from the one before it, and from every frozen teacher; or pairs (teacher, student)
             of names.
@@ -62,8 +63,9 @@ class MutualLearner(Resumable):
         teachers: frozen models, named by a dict or else teacher (teacher1, teacher2, … if there
             are several). They run in inference mode and are not changed.
         average: over the teachers of a student: `"mean"`, `"sum"`, or `"ensemble"`: the student
-            imitates the one output that stands for all of them (DML_e; see `Imitation.ensemble`).
-        ramp_up: steps over which the weights of the imitation rise linearly.
+            learns from the one output that stands for all of them (DML_e; see
+            `DistillationLoss.ensemble`).
+        ramp_up: steps over which the weights of the distillation rise linearly.
 
     Raises:
         InputError: no edge, an unknown name, a model without an output that a term reads, or an
@@ -74,7 +76,7 @@ class MutualLearner(Resumable):
         self,
         members: Models,
         objective: Objective,
-        imitation: Objective | Imitation,
+        distillation: Objective | DistillationLoss,
         edges: Edges = "all",
         update: str = "simultaneous",
         teachers: Models = (),
@@ -86,15 +88,17 @@ class MutualLearner(Resumable):
         self.members = named(members, "member", always=True)
         self.teachers = named(teachers, "teacher")
         self.objective = objective
-        self.imitation = (
-            imitation if isinstance(imitation, Objective) else Objective(imitate(imitation))
+        self.distillation = (
+            distillation
+            if isinstance(distillation, Objective)
+            else Objective(distill(distillation))
         )
         self.update = update
         self.average = average
         self.ramp_up = ramp_up
         self.edges = pairs(edges, list(self.members), list(self.teachers))
         self._check()
-        names = logged(objective, [term.name for term in self.imitation.terms])
+        names = logged(objective, [term.name for term in self.distillation.terms])
         self.trackers = {
             name: keras.metrics.Mean(name=name)
             for name in ["loss", *(self._log(m, name) for m in self.members for name in names)]
@@ -169,7 +173,7 @@ class MutualLearner(Resumable):
         views = self._views(images)
         outputs = self._taught(views)
         tapes: dict[str, tf.GradientTape] = {}
-        values, facts = {}, {}
+        values, statistics = {}, {}
         for name, model in self.members.items():
             with tf.GradientTape() as tapes[name]:
                 outputs[name] = model(views[name], training=True)
@@ -179,11 +183,11 @@ class MutualLearner(Resumable):
                 ramp = self._ramp(optimizer)
                 values[name] = self._terms_of(name, labels, outputs, weights, ramp)
                 scaled = optimizer.scale_loss(values[name]["loss"])
-            facts[name] = self._seen(name, labels, outputs[name])
+            statistics[name] = self._seen(name, labels, outputs[name])
             descend(optimizer, tapes[name], scaled, model)
-            if self.update == "sequential" and self._is_still_imitated(name):
+            if self.update == "sequential" and self._still_teaches(name):
                 outputs[name] = _predicted_anew(model, views[name])
-        return self._track(values, facts)
+        return self._track(values, statistics)
 
     def test_step(self, data: Any) -> dict[str, Any]:
         images, labels, weights = unpacked(data)
@@ -194,8 +198,8 @@ class MutualLearner(Resumable):
         values = {
             name: self._terms_of(name, labels, outputs, weights, 1.0) for name in self.members
         }
-        facts = {name: self._seen(name, labels, outputs[name]) for name in self.members}
-        return self._track(values, facts)
+        statistics = {name: self._seen(name, labels, outputs[name]) for name in self.members}
+        return self._track(values, statistics)
 
     def _seen(self, name: str, labels: Mapping[str, Any], outputs: Mapping[str, Any]) -> Seen:
         """What the metric losses see, and what the member's own metrics measure."""
@@ -213,17 +217,17 @@ class MutualLearner(Resumable):
         """The member's loss and its terms without their weights."""
         terms = self.objective(labels, outputs[name], sample_weight)
         teachers = [outputs[teacher] for teacher, student in self.edges if student == name]
-        imitated = {
-            term.name: self._imitated(term, teachers, outputs[name], sample_weight)
-            for term in self.imitation.terms
+        distilled = {
+            term.name: self._distilled(term, teachers, outputs[name], sample_weight)
+            for term in self.distillation.terms
         }
-        loss = self.objective.total(terms) + ramp * self.imitation.total(imitated)
-        return {"loss": loss + penalties(self.members[name]), **terms, **imitated}
+        loss = self.objective.total(terms) + ramp * self.distillation.total(distilled)
+        return {"loss": loss + penalties(self.members[name]), **terms, **distilled}
 
-    def _imitated(
-        self, term: Term, teachers: list[Any], own: Mapping[str, Any], sample_weight: Any
+    def _distilled(
+        self, term: LossTerm, teachers: list[Any], own: Mapping[str, Any], sample_weight: Any
     ) -> Any:
-        """A term of the imitation, averaged over the teachers; 0 for a member who has none."""
+        """A term of the distillation, averaged over the teachers; 0 for a member who has none."""
         if not teachers:
             return 0.0
         if self.average == "ensemble":
@@ -251,7 +255,7 @@ class MutualLearner(Resumable):
         """The outputs of the frozen teachers."""
         return {name: model(views[name], training=False) for name, model in self.teachers.items()}
 
-    def _is_still_imitated(self, name: str) -> bool:
+    def _still_teaches(self, name: str) -> bool:
         """Whether a later member has this one as a teacher."""
         order = list(self.members)
         later = order[order.index(name) + 1 :]
@@ -264,8 +268,8 @@ class MutualLearner(Resumable):
             return {self._log(m, name): v for m, own in said.items() for name, v in own.items()}
 
         total = sum(own["loss"] for own in values.values())
-        facts, measured = (by_log({m: both[i] for m, both in seen.items()}) for i in (0, 1))
-        return track(self.trackers, {"loss": total, **by_log(values)}, facts) | measured
+        statistics, measured = (by_log({m: both[i] for m, both in seen.items()}) for i in (0, 1))
+        return track(self.trackers, {"loss": total, **by_log(values)}, statistics) | measured
 
     def _log(self, member: str, name: str) -> str:
         return f"{member}_{name}"
@@ -278,25 +282,27 @@ class MutualLearner(Resumable):
             )
         if self.ramp_up < 0:
             raise InputError(f"ramp_up is a number of steps from 0: received {self.ramp_up}")
-        names = [term.name for term in (*self.objective.terms, *self.imitation.terms)]
+        names = [term.name for term in (*self.objective.terms, *self.distillation.terms)]
         if len({*names}) < len(names):
             raise InputError(
-                f"the terms of objective and imitation have different names: received {names}"
+                f"the terms of objective and distillation have different names: received {names}"
             )
         if self.average == "ensemble":
-            plain = [t.name for t in self.imitation.terms if not isinstance(t.loss, Imitation)]
+            plain = [
+                t.name for t in self.distillation.terms if not isinstance(t.loss, DistillationLoss)
+            ]
             if plain:
                 raise InputError(
-                    f"teachers are united by keras_reid.losses.Imitation: received {plain} of "
-                    "another kind; average by mean or sum"
+                    f"teachers are united by keras_reid.losses.DistillationLoss: received {plain} "
+                    "of another kind; average by mean or sum"
                 )
         for name, model in (self.members | self.teachers).items():
             self._check_outputs(name, model)
 
     def _check_outputs(self, name: str, model: keras.Model) -> None:
-        needed = {term.label for term in self.imitation.terms}
+        needed = {term.label for term in self.distillation.terms}
         if name in self.members:
-            terms = (*self.objective.terms, *self.imitation.terms)
+            terms = (*self.objective.terms, *self.distillation.terms)
             needed |= {key for term in terms for key in term.outputs}
         has = getattr(model, "output", None)
         if isinstance(has, dict) and not needed <= {*has}:
@@ -310,7 +316,7 @@ class MutualLearner(Resumable):
             "members": {name: save(model) for name, model in self.members.items()},
             "teachers": {name: save(model) for name, model in self.teachers.items()},
             "objective": save(self.objective),
-            "imitation": save(self.imitation),
+            "distillation": save(self.distillation),
             "edges": [list(edge) for edge in self.edges],
             "update": self.update,
             "average": self.average,
@@ -320,7 +326,7 @@ class MutualLearner(Resumable):
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "MutualLearner":
         load = keras.saving.deserialize_keras_object
-        made: dict[str, Any] = {name: load(config[name]) for name in ("objective", "imitation")}
+        made: dict[str, Any] = {name: load(config[name]) for name in ("objective", "distillation")}
         for nodes in ("members", "teachers"):
             made[nodes] = {name: load(model) for name, model in config[nodes].items()}
         return cls(**{**config, **made})

@@ -7,11 +7,11 @@ from typing import Any
 import keras
 
 from keras_reid.errors import InputError
-from keras_reid.losses import Imitation, MetricLoss
+from keras_reid.losses import DistillationLoss, MetricLoss
 
 
 @dataclass(frozen=True)
-class Term:
+class LossTerm:
     """`weight · loss(labels[label], outputs[output])`.
 
     Attributes:
@@ -44,8 +44,8 @@ class Term:
         """What `MetricLoss.explain` says, by names that begin with this term's."""
         if not isinstance(self.loss, MetricLoss):
             return {}
-        facts = self.loss.explain(*self._read(labels, outputs))
-        return {f"{self.name}_{what}": value for what, value in facts.items()}
+        statistics = self.loss.explain(*self._read(labels, outputs))
+        return {f"{self.name}_{what}": value for what, value in statistics.items()}
 
     def _read(self, labels: Mapping[str, Any], outputs: Mapping[str, Any]) -> tuple[Any, Any]:
         for kind, keys, given in (
@@ -62,10 +62,10 @@ class Term:
         return labels[self.label], read[0] if isinstance(self.output, str) else read
 
 
-def imitate(
-    loss: Imitation, weight: float = 1.0, output: str | None = None, name: str | None = None
-) -> Term:
-    """`weight · loss(teacher[output], student[output])`, a term of an imitation.
+def distill(
+    loss: DistillationLoss, weight: float = 1.0, output: str | None = None, name: str | None = None
+) -> LossTerm:
+    """`weight · loss(teacher[output], student[output])`, a term of an distillation.
 
     Args:
         loss: what is learned from a teacher.
@@ -74,7 +74,7 @@ def imitate(
         name: what the term is called in logs; None: logits, distances or ranks.
     """
     output = output or loss.output
-    return Term(name or loss.label, loss, output, output, weight)
+    return LossTerm(name or loss.label, loss, output, output, weight)
 
 
 @keras.saving.register_keras_serializable(package="keras_reid")
@@ -82,10 +82,10 @@ class Objective:
     """`Σ weight · term`, with a log entry for each term.
 
     Args:
-        terms: at least one `Term`; their names are all different.
+        terms: at least one `LossTerm`; their names are all different.
     """
 
-    def __init__(self, *terms: Term) -> None:
+    def __init__(self, *terms: LossTerm) -> None:
         names = [term.name for term in terms]
         if not terms or len(set(names)) < len(names):
             raise InputError(f"an objective has terms of different names: received {names}")
@@ -94,7 +94,7 @@ class Objective:
     def __call__(
         self, labels: Mapping[str, Any], outputs: Mapping[str, Any], sample_weight: Any = None
     ) -> dict[str, Any]:
-        """The value of each term by name, without its weight; see `Term`."""
+        """The value of each term by name, without its weight; see `LossTerm`."""
         return {term.name: term(labels, outputs, sample_weight) for term in self.terms}
 
     def explain(self, labels: Mapping[str, Any], outputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -118,7 +118,7 @@ class Objective:
         return cls(*(_restored(**term) for term in config["terms"]))
 
 
-def _restored(loss: Any, output: Any, **rest: Any) -> Term:
+def _restored(loss: Any, output: Any, **rest: Any) -> LossTerm:
     """A term of its configuration, in which a file has made a list of a tuple."""
     output = tuple(output) if isinstance(output, list) else output
-    return Term(loss=keras.saving.deserialize_keras_object(loss), output=output, **rest)
+    return LossTerm(loss=keras.saving.deserialize_keras_object(loss), output=output, **rest)

@@ -76,8 +76,8 @@ def refuse_losses(options: Mapping[str, Any]) -> None:
     given = [name for name in ("loss", "loss_weights") if options.get(name) is not None]
     if given:
         raise InputError(
-            f"a learner is trained for its objective: received {' and '.join(given)}; put a Term "
-            "with the loss and its weight into the Objective"
+            f"a learner is trained for its objective: received {' and '.join(given)}; put a "
+            "LossTerm with the loss and its weight into the Objective"
         )
     if options.get("weighted_metrics") is not None:
         raise InputError(

@@ -6,7 +6,7 @@ from typing import Any
 from keras_reid.errors import InputError
 from keras_reid.layers.stripes import STRIPE_POOLINGS
 from keras_reid.layers.temporal import TEMPORAL
-from keras_reid.losses import IMITATIONS, METRIC_LOSSES, MarginSoftmaxLoss
+from keras_reid.losses import DISTILLATION_LOSSES, METRIC_LOSSES, MarginSoftmaxLoss
 from keras_reid.losses.identity import MARGINS
 from keras_reid.models.heads import ORDERS
 from keras_reid.training.mutual import AVERAGES, UPDATES
@@ -131,24 +131,24 @@ class Recipe:
         default="",
     )
     teacher: str = _value("Run folder of a trained model to learn from; empty: none.", default="")
-    imitate: str = _value(
-        f"What is learned from the others, of {', '.join(IMITATIONS)}, each with its weight: "
-        "logits:1,distances:1.",
+    distillation: str = _value(
+        f"What is learned from the others, of {', '.join(DISTILLATION_LOSSES)}, each with its "
+        "weight: logits:1,distances:1.",
         default="",
     )
-    temperature: float = _value("Of the imitation of logits.", default=1.0)
+    temperature: float = _value("Of the distillation of logits.", default=1.0)
     edges: str = _value(
-        "Who imitates whom: all, ring, or pairs: member1>member2,teacher>member1.", default="all"
+        "Who learns from whom: all, ring, or pairs: member1>member2,teacher>member1.", default="all"
     )
     update: str = _value(
         "simultaneous, or sequential: who has stepped predicts anew for the next member.",
         default="simultaneous",
     )
     average: str = _value(
-        "Over those whom a member imitates: mean, sum, or ensemble (DML_e).", default="mean"
+        "Over those whom a member learns from: mean, sum, or ensemble (DML_e).", default="mean"
     )
     ramp_up: float = _value(
-        "Epochs over which the weights of the imitation rise linearly.", default=0.0
+        "Epochs over which the weights of the distillation rise linearly.", default=0.0
     )
     own_views: bool = _value("Augment the images for each member anew.", default=False)
     flip: bool = _value("Embed the mirror image too, when scoring and exported.", default=True)
@@ -217,7 +217,7 @@ class Recipe:
                 )
         if self.softmax != "plain":
             MarginSoftmaxLoss(self.softmax, self.softmax_scale, self.softmax_margin)
-        _ = self.imitations, self.graph
+        _ = self.distillation_weights, self.graph
 
     def _check_methods(self) -> None:
         if self.small_epochs and (self.teacher or min(self.image_size) < 2):
@@ -246,7 +246,9 @@ class Recipe:
             raise InputError(
                 f"temporal is one of {', '.join(TEMPORAL)}: received {self.temporal!r}"
             )
-        if self.temporal and (chosen or self.stripes or len(self.backbones) > 1 or self.imitate):
+        if self.temporal and (
+            chosen or self.stripes or len(self.backbones) > 1 or self.distillation
+        ):
             raise InputError(
                 "tracklets are learned by one model without stripes, parts, pose and attributes: "
                 f"received temporal={self.temporal!r} beside them"
@@ -268,15 +270,16 @@ class Recipe:
         return _words(self.members) or [self.backbone]
 
     @property
-    def imitations(self) -> dict[str, float]:
-        """The weights of what is imitated, by name."""
+    def distillation_weights(self) -> dict[str, float]:
+        """The weights of what is distilled, by name."""
         weights = {}
-        for word in _words(self.imitate):
+        for word in _words(self.distillation):
             name, _, weight = word.partition(":")
-            if name not in IMITATIONS or name in weights or not _is_positive(weight):
+            if name not in DISTILLATION_LOSSES or name in weights or not _is_positive(weight):
                 raise InputError(
-                    f"imitate is a list of {', '.join(IMITATIONS)}, each once and with a weight "
-                    f"above 0, such as logits:1,distances:1: received {self.imitate!r}"
+                    f"distillation is a list of {', '.join(DISTILLATION_LOSSES)}, each once and "
+                    "with a weight above 0, such as logits:1,distances:1: received "
+                    f"{self.distillation!r}"
                 )
             weights[name] = float(weight)
         return weights
@@ -364,7 +367,7 @@ _BOT = Recipe(
 )
 
 _MUTUAL = replace(
-    _BOT, members="mobilenetv2,mobilenetv2", imitate="logits:1,distances:1", ramp_up=4.0
+    _BOT, members="mobilenetv2,mobilenetv2", distillation="logits:1,distances:1", ramp_up=4.0
 )
 
 # Beside a triplet loss of the whole, without dropout and erasing: classifiers of parts alone learn
@@ -383,7 +386,7 @@ RECIPES: dict[str, Recipe] = {
     # 0.001 of AlignedReID are for raw ones, whose squared distances are some thousand times
     # larger), and one that learns from a trained one, which --teacher names.
     "mutual": _MUTUAL,
-    "distill": replace(_BOT, imitate="logits:1", temperature=4.0),
+    "distill": replace(_BOT, distillation="logits:1", temperature=4.0),
     # Identity and triplet loss of the global features, and the triplet loss of aligned stripes
     # (Zhang et al., AlignedReID, 2017, arXiv:1711.08184); with two members, its mutual learning.
     "aligned": replace(_BOT, stripes=8),

@@ -27,7 +27,7 @@ COMPARING = pytest.mark.parametrize(
     "name",
     [name for name, case in catalogue.LOSSES.items() if case.metric and not case.one_sided],
 )
-IMITATIONS = pytest.mark.parametrize("name", catalogue.IMITATIONS)
+DISTILLATION_LOSSES = pytest.mark.parametrize("name", catalogue.DISTILLATION_LOSSES)
 WIDTH = 6
 # Identities of twelve images.
 LABELS = {
@@ -204,11 +204,13 @@ def test_explain_agrees_with_the_oracle(name):
     case = catalogue.LOSSES[name]
     labels, predictions = batch(case, 3)
     loss = case.loss()
-    facts = {key: float(fact) for key, fact in loss.explain(labels, predictions).items()}
+    statistics = {
+        key: float(statistic) for key, statistic in loss.explain(labels, predictions).items()
+    }
     positive, negative = oracle.pairs_of(case.compared(predictions), labels)
-    assert facts["positive"] == pytest.approx(np.mean(positive), rel=1e-5)
-    assert facts["negative"] == pytest.approx(np.mean(negative), rel=1e-5)
-    assert 0 <= facts["active"] <= 1
+    assert statistics["positive"] == pytest.approx(np.mean(positive), rel=1e-5)
+    assert statistics["negative"] == pytest.approx(np.mean(negative), rel=1e-5)
+    assert 0 <= statistics["active"] <= 1
 
 
 @pytest.mark.parametrize("loss", [losses.TripletHardLoss(), losses.QuadrupletLoss()])
@@ -229,7 +231,7 @@ def test_a_step_of_fit(loss):
     )
 
 
-# --- Imitation
+# --- DistillationLoss
 
 
 def two_models(name, seed):
@@ -242,9 +244,9 @@ def two_models(name, seed):
 
 
 @cache
-def imitating(name):
+def distilling(name):
     """`(teacher, student) -> rows, gradient`; compiled under JAX, as Keras does."""
-    loss = catalogue.IMITATIONS[name].loss()
+    loss = catalogue.DISTILLATION_LOSSES[name].loss()
     if BACKEND != "jax":
         return lambda teacher, x: value_and_gradient(
             partial(loss.call, ops.convert_to_tensor(teacher)), x
@@ -255,12 +257,12 @@ def imitating(name):
     return lambda teacher, x: [np.array(result) for result in compiled(teacher, x)]
 
 
-@IMITATIONS
-def test_imitation_has_the_value_and_gradient_of_the_oracle(name):
-    case = catalogue.IMITATIONS[name]
+@DISTILLATION_LOSSES
+def test_distillation_has_the_value_and_gradient_of_the_oracle(name):
+    case = catalogue.DISTILLATION_LOSSES[name]
     for seed in range(12):
         teacher, student = two_models(name, seed)
-        rows, gradient = imitating(name)(teacher, student)
+        rows, gradient = distilling(name)(teacher, student)
         direction = np.random.default_rng(seed).normal(size=student.shape)
         rounding, slope_rounding = case.rounding(teacher, student, direction)
         expected = case.rows(teacher, student)
@@ -272,50 +274,53 @@ def test_imitation_has_the_value_and_gradient_of_the_oracle(name):
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in catalogue.IMITATIONS if name.startswith("RankImitation")]
+    "name",
+    [name for name in catalogue.DISTILLATION_LOSSES if name.startswith("RankDistillationLoss")],
 )
-def test_imitation_of_equal_scores_shares_the_slope(name):
+def test_distillation_of_equal_scores_shares_the_slope(name):
     """The corners of a simplex are equally far, in float32 too if their number is a power of 2."""
-    case = catalogue.IMITATIONS[name]
+    case = catalogue.DISTILLATION_LOSSES[name]
     teacher, student = two_models(name, 1)[0][:8], np.eye(8, dtype="float32")
-    _, gradient = imitating(name)(teacher, student)
+    _, gradient = distilling(name)(teacher, student)
     expected = oracle.gradient(partial(case.value, teacher), student)
     scale = np.abs(expected).max()
     np.testing.assert_allclose(gradient / 8, expected, rtol=1e-5, atol=1e-5 * scale)
 
 
-@pytest.mark.parametrize("name", catalogue.ONE_OF_EACH_IMITATION)
-def test_imitation_sends_no_gradient_to_the_teacher(name):
+@pytest.mark.parametrize("name", catalogue.ONE_OF_EACH_DISTILLATION)
+def test_distillation_sends_no_gradient_to_the_teacher(name):
     teacher, student = two_models(name, 1)
-    loss = catalogue.IMITATIONS[name].loss()
+    loss = catalogue.DISTILLATION_LOSSES[name].loss()
     # PyTorch does not differentiate what depends on nothing, so a sum is added, of slope 1.
     _, gradient = value_and_gradient(lambda x: loss.call(x, student) + ops.sum(x, -1), teacher)
     assert np.all(gradient == 1)
 
 
-@IMITATIONS
-def test_imitation_is_finite_for_any_outputs(name):
+@DISTILLATION_LOSSES
+def test_distillation_is_finite_for_any_outputs(name):
     x = two_models(name, 1)[0]
     twins = np.repeat(x[:6], 2, axis=0)
     every = (x, 1e-6 * x, 1e6 * x, twins, 0 * x, 1e4 * np.sign(x), -1e4 * np.sign(x))
     for i, teacher in enumerate(every):
         for student in (x, *every[i:]):
-            results = imitating(name)(*np.float32([teacher, student]))
+            results = distilling(name)(*np.float32([teacher, student]))
             assert all(np.all(np.isfinite(result)) for result in results)
 
 
-@pytest.mark.parametrize("name", [name for name in catalogue.IMITATIONS if "hard" not in name])
-def test_imitation_by_a_perfect_student_costs_nothing(name):
+@pytest.mark.parametrize(
+    "name", [name for name in catalogue.DISTILLATION_LOSSES if "hard" not in name]
+)
+def test_distillation_by_a_perfect_student_costs_nothing(name):
     teacher, _ = two_models(name, 1)
     assert np.all(
-        ops.convert_to_numpy(catalogue.IMITATIONS[name].loss().call(teacher, teacher)) == 0
+        ops.convert_to_numpy(catalogue.DISTILLATION_LOSSES[name].loss().call(teacher, teacher)) == 0
     )
 
 
-@IMITATIONS
+@DISTILLATION_LOSSES
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_imitation_of_half_precision_is_computed_in_float32(name, dtype):
-    case = catalogue.IMITATIONS[name]
+def test_distillation_of_half_precision_is_computed_in_float32(name, dtype):
+    case = catalogue.DISTILLATION_LOSSES[name]
     teacher, student = (ops.cast(x, dtype) for x in two_models(name, 1))
     exact = [ops.convert_to_numpy(ops.cast(x, "float32")) for x in (teacher, student)]
     rows = case.loss().call(teacher, student)
@@ -325,10 +330,10 @@ def test_imitation_of_half_precision_is_computed_in_float32(name, dtype):
     assert np.all(np.abs(ops.convert_to_numpy(rows) - expected) <= 1e-5 * expected + rounding)
 
 
-@pytest.mark.parametrize("name", catalogue.ONE_OF_EACH_IMITATION)
-def test_imitation_of_an_ensemble(name):
+@pytest.mark.parametrize("name", catalogue.ONE_OF_EACH_DISTILLATION)
+def test_distillation_of_an_ensemble(name):
     """Of one teacher it is the teacher's own; of two, something between them."""
-    loss = catalogue.IMITATIONS[name].loss()
+    loss = catalogue.DISTILLATION_LOSSES[name].loss()
     teacher, student = two_models(name, 1)
     other = two_models(name, 2)[0]
     alone, with_other, of_other = (
@@ -340,15 +345,15 @@ def test_imitation_of_an_ensemble(name):
     assert 0 < with_other.mean() < max(alone.mean(), of_other.mean())
 
 
-@pytest.mark.parametrize("name", catalogue.ONE_OF_EACH_IMITATION)
-def test_imitation_in_a_step_of_fit(name):
+@pytest.mark.parametrize("name", catalogue.ONE_OF_EACH_DISTILLATION)
+def test_distillation_in_a_step_of_fit(name):
     """One step of plain SGD is the gradient at the outputs, carried to the kernel."""
     keras.utils.set_random_seed(0)
     teacher, x = two_models(name, 1)
     model = keras.Sequential([keras.Input((WIDTH,)), keras.layers.Dense(WIDTH, use_bias=False)])
-    model.compile(keras.optimizers.SGD(0.1), catalogue.IMITATIONS[name].loss())
+    model.compile(keras.optimizers.SGD(0.1), catalogue.DISTILLATION_LOSSES[name].loss())
     before = model.get_weights()[0]
-    _, slopes = imitating(name)(teacher, x @ before)
+    _, slopes = distilling(name)(teacher, x @ before)
     model.fit(x, teacher, batch_size=len(x), shuffle=False, verbose=0)
     np.testing.assert_allclose(
         model.get_weights()[0], before - 0.1 * x.T @ slopes / len(x), rtol=1e-3, atol=1e-5

@@ -1,7 +1,7 @@
 """What one model learns from another: logits, ranks and distances, with no way back to the teacher.
 
-All are `imitate(teacher_output, student_output)`: the teacher stands where Keras expects `y_true`,
-and gets no gradient, so that two models which imitate each other do not share a slope.
+All are `distill(teacher_output, student_output)`: the teacher stands where Keras expects `y_true`,
+and gets no gradient, so that two models which learn from each other do not share a slope.
 """
 
 import math
@@ -27,12 +27,12 @@ _LONGEST_SOFT_LIST = 12
 _NEVER = -1e30
 
 
-class Imitation(keras.losses.Loss):
+class DistillationLoss(keras.losses.Loss):
     """A student's loss against a teacher's output: `(b, …), (b, …) -> (b,)`, in float32.
 
     Attributes:
-        output: the output of a model that is imitated, see `keras_reid.models.build`.
-        label: what the imitation is called in logs.
+        output: the output of a model that is distilled, see `keras_reid.models.build`.
+        label: what the distillation is called in logs.
     """
 
     output: str
@@ -54,9 +54,9 @@ class Imitation(keras.losses.Loss):
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         teacher, student = self._in_own_precision(y_true), self._in_own_precision(y_pred)
         _check_sizes(teacher, student)
-        return self.imitate(ops.stop_gradient(teacher), student)
+        return self.distill(ops.stop_gradient(teacher), student)
 
-    def imitate(self, teacher: Tensor, student: Tensor) -> Tensor:
+    def distill(self, teacher: Tensor, student: Tensor) -> Tensor:
         """The loss of each image `(b,)`."""
         raise NotImplementedError
 
@@ -68,7 +68,7 @@ class Imitation(keras.losses.Loss):
 
 
 @keras.saving.register_keras_serializable(package="keras_reid")
-class LogitImitation(Imitation):
+class LogitDistillationLoss(DistillationLoss):
     """`T² · KL(σ(t / T) ‖ σ(s / T))`, the sum over the classes.
 
     Distillation (Hinton et al., arXiv:1503.02531) and, with T = 1 and in both directions, deep
@@ -96,14 +96,14 @@ class LogitImitation(Imitation):
             )
         self.temperature = float(temperature)
 
-    def imitate(self, teacher: Tensor, student: Tensor) -> Tensor:
+    def distill(self, teacher: Tensor, student: Tensor) -> Tensor:
         if None not in (teacher.shape[-1], student.shape[-1]) and (
             teacher.shape[-1] != student.shape[-1]
         ):
             raise InputError(
-                "Logits are imitated class by class, but the teacher has "
+                "Logits are distilled class by class, but the teacher has "
                 f"{teacher.shape[-1]} classes and the student {student.shape[-1]}: train both on "
-                "the same identities, or imitate ranks or distances."
+                "the same identities, or distill ranks or distances."
             )
         t = ops.log_softmax(teacher / self.temperature)
         s = ops.log_softmax(student / self.temperature)
@@ -119,8 +119,8 @@ class LogitImitation(Imitation):
         return {**super().get_config(), "temperature": self.temperature}
 
 
-class _Relations(Imitation):
-    """What is imitated is how the embeddings of a batch lie to each other.
+class _Relations(DistillationLoss):
+    """What is distilled is how the embeddings of a batch lie to each other.
 
     Args:
         normalize: scale the embeddings to length 1 first.
@@ -152,7 +152,7 @@ class _Relations(Imitation):
 
 
 @keras.saving.register_keras_serializable(package="keras_reid")
-class DistanceImitation(_Relations):
+class DistanceDistillationLoss(_Relations):
     """`1/b² · Σ_ij (t_ij − s_ij)²` over the distance matrices of teacher and student.
 
     The metric mutual loss of AlignedReID (Zhang et al., arXiv:1711.08184) is this in both
@@ -184,9 +184,9 @@ class DistanceImitation(_Relations):
     ) -> None:
         super().__init__(normalize, gather, **options)
         self.distance = distance
-        self._pairwise = pairwise("imitated", distance, normalize or gather)
+        self._pairwise = pairwise("distilled", distance, normalize or gather)
 
-    def imitate(self, teacher: Tensor, student: Tensor) -> Tensor:
+    def distill(self, teacher: Tensor, student: Tensor) -> Tensor:
         t, s = self._pairwise(self.points(teacher)), self._pairwise(self.points(student))
         return ops.mean(ops.square(t - s), axis=-1)
 
@@ -194,12 +194,12 @@ class DistanceImitation(_Relations):
         return {**super().get_config(), "distance": saved(self.distance)}
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "DistanceImitation":
+    def from_config(cls, config: dict[str, Any]) -> "DistanceDistillationLoss":
         return cls(**restored(config, "distance"))
 
 
 @keras.saving.register_keras_serializable(package="keras_reid")
-class RankImitation(_Relations):
+class RankDistillationLoss(_Relations):
     """`KL(P_t ‖ P_s)` over the orders of the teacher's nearest images, or `−log P_s(teacher's)`.
 
     DarkRank (Chen et al., AAAI 2018, arXiv:1707.01220). Each image is a query; its list are the
@@ -216,7 +216,7 @@ class RankImitation(_Relations):
         mode: `"soft"` or `"hard"`.
         alpha, beta: factor and power of the distance in the score.
         list_length: n, images of a list; at most 12 if soft.
-        normalize, gather: see `DistanceImitation`.
+        normalize, gather: see `DistanceDistillationLoss`.
 
     `y_true` are the teacher's embeddings `(b, d)`, `y_pred` the student's `(b, e)`, with b above n;
     the result is `(b,)` in nats. The slope at a distance of 0 is 0.
@@ -255,7 +255,7 @@ class RankImitation(_Relations):
         self.beta = float(beta)
         self.list_length = list_length
 
-    def imitate(self, teacher: Tensor, student: Tensor) -> Tensor:
+    def distill(self, teacher: Tensor, student: Tensor) -> Tensor:
         images = teacher.shape[0]
         if images is not None and images <= self.list_length:
             raise InputError(
@@ -289,8 +289,9 @@ class RankImitation(_Relations):
 
 
 # What a model can learn from another, by the names that recipes and flags use.
-IMITATIONS: dict[str, type[Imitation]] = {
-    imitation.label: imitation for imitation in (LogitImitation, DistanceImitation, RankImitation)
+DISTILLATION_LOSSES: dict[str, type[DistillationLoss]] = {
+    distillation.label: distillation
+    for distillation in (LogitDistillationLoss, DistanceDistillationLoss, RankDistillationLoss)
 }
 
 
@@ -303,7 +304,7 @@ def _minus_log_probability(scores: Tensor) -> Tensor:
 
 
 def _divergence(t: Tensor, s: Tensor) -> Tensor:
-    """`KL(P_t ‖ P_s)` over the orders of n scores `(b, n)`, see `RankImitation`."""
+    """`KL(P_t ‖ P_s)` over the orders of n scores `(b, n)`, see `RankDistillationLoss`."""
     # Only differences of scores matter, and small numbers are rounded less.
     t = t - ops.max(t, axis=-1, keepdims=True)
     s = s - ops.stop_gradient(ops.max(s, axis=-1, keepdims=True))

@@ -1,4 +1,4 @@
-"""Every imitation loss of the catalogue: numbers, invariants, no way back to the teacher, Keras."""
+"""Every distillation loss of the catalogue: numbers, invariants, no way back to the teacher."""
 
 import json
 import math
@@ -8,35 +8,35 @@ import catalogue
 import keras
 import numpy as np
 import oracle
-import oracle_imitation
+import oracle_distillation
 import pytest
 import tensorflow as tf
 
 from keras_reid import losses
 from keras_reid.errors import InputError
-from keras_reid.losses import DistanceImitation, LogitImitation, RankImitation
+from keras_reid.losses import DistanceDistillationLoss, LogitDistillationLoss, RankDistillationLoss
 
 
 def cases(chosen=lambda case: True):
     return pytest.mark.parametrize(
-        "name", [name for name, case in catalogue.IMITATIONS.items() if chosen(case)]
+        "name", [name for name, case in catalogue.DISTILLATION_LOSSES.items() if chosen(case)]
     )
 
 
 ALL = cases()
 RELATIONS = cases(lambda case: case.relates)
 PERFECT = cases(lambda case: case.arguments.get("mode") != "hard")
-ONE_OF_EACH = pytest.mark.parametrize("name", catalogue.ONE_OF_EACH_IMITATION)
+ONE_OF_EACH = pytest.mark.parametrize("name", catalogue.ONE_OF_EACH_DISTILLATION)
 # XLA takes seconds for each, so only where a root or a power has no slope at 0.
 XLA = [
-    "LogitImitation",
-    "DistanceImitation",
-    "DistanceImitation-on-the-sphere",
-    "RankImitation-linear",
+    "LogitDistillationLoss",
+    "DistanceDistillationLoss",
+    "DistanceDistillationLoss-on-the-sphere",
+    "RankDistillationLoss-linear",
 ]
 HOW = pytest.mark.parametrize(
     ("name", "jit_compile"),
-    [(name, False) for name in catalogue.IMITATIONS] + [(name, True) for name in XLA],
+    [(name, False) for name in catalogue.DISTILLATION_LOSSES] + [(name, True) for name in XLA],
 )
 IMAGES, WIDTH = 12, 6
 # One number per image, as few as classes, as many as a backbone's features.
@@ -84,7 +84,7 @@ def compiled(name, jit_compile=False):
 @cache
 def _graph(name, jit_compile):
     return tf.function(
-        partial(rows_and_gradients, catalogue.IMITATIONS[name].loss()),
+        partial(rows_and_gradients, catalogue.DISTILLATION_LOSSES[name].loss()),
         input_signature=None if jit_compile else [tf.TensorSpec((None, None))] * 2,
         jit_compile=jit_compile,
         autograph=False,
@@ -93,7 +93,7 @@ def _graph(name, jit_compile):
 
 def rounding(name, teacher, student):
     """Of the losses of the images."""
-    return catalogue.IMITATIONS[name].rounding(teacher, student, np.zeros_like(student))[0]
+    return catalogue.DISTILLATION_LOSSES[name].rounding(teacher, student, np.zeros_like(student))[0]
 
 
 def assert_near(rows, expected, rounding):
@@ -101,12 +101,12 @@ def assert_near(rows, expected, rounding):
     assert np.all(np.abs(rows - expected) <= 1e-5 * np.abs(expected) + rounding)
 
 
-def test_every_imitation_is_catalogued():
-    listed = {name.split("-")[0] for name in catalogue.IMITATIONS}
-    public = {name for name in losses.__all__ if name.endswith("Imitation")}
-    assert listed == public - {"Imitation"}
-    assert listed == {kind.__name__ for kind in losses.IMITATIONS.values()}
-    assert set(losses.IMITATIONS) == {"logits", "distances", "ranks"}
+def test_every_distillation_is_catalogued():
+    listed = {name.split("-")[0] for name in catalogue.DISTILLATION_LOSSES}
+    public = {name for name in losses.__all__ if name.endswith("DistillationLoss")}
+    assert listed == public - {"DistillationLoss"}
+    assert listed == {kind.__name__ for kind in losses.DISTILLATION_LOSSES.values()}
+    assert set(losses.DISTILLATION_LOSSES) == {"logits", "distances", "ranks"}
 
 
 # --- Numbers
@@ -115,10 +115,10 @@ def test_every_imitation_is_catalogued():
 @ALL
 @catalogue.BATCHES
 def test_value_and_gradient_are_those_of_the_oracle(name, seeds):
-    case, active, undecided = catalogue.IMITATIONS[name], 0, 0
+    case, active, undecided = catalogue.DISTILLATION_LOSSES[name], 0, 0
     for seed in seeds:
         teacher, student = outputs(case, seed)
-        if case.fewest > 1 and oracle_imitation.undecided(teacher, **case.arguments):
+        if case.fewest > 1 and oracle_distillation.undecided(teacher, **case.arguments):
             undecided += 1
             continue
         rows, gradient, back = compiled(name)(teacher, student)
@@ -142,14 +142,14 @@ def test_value_and_gradient_are_those_of_the_oracle(name, seeds):
 def test_every_entry_of_the_gradient_is_that_of_the_oracle(name):
     teacher, student = two(images=8)
     _, gradient, _ = compiled(name)(teacher, student)
-    expected = oracle.gradient(partial(catalogue.IMITATIONS[name].value, teacher), student)
+    expected = oracle.gradient(partial(catalogue.DISTILLATION_LOSSES[name].value, teacher), student)
     np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
 
 
-@cases(lambda case: case.build is RankImitation)
+@cases(lambda case: case.build is RankDistillationLoss)
 def test_equal_scores_share_the_slope(name):
     """The corners of a simplex are equally far, in float32 too if their number is a power of 2."""
-    case = catalogue.IMITATIONS[name]
+    case = catalogue.DISTILLATION_LOSSES[name]
     teacher, student = two(images=8)[0], np.eye(8, dtype="float32")
     rows, gradient, _ = compiled(name)(teacher, student)
     assert_near(rows, case.rows(teacher, student), rounding(name, teacher, student))
@@ -160,7 +160,7 @@ def test_equal_scores_share_the_slope(name):
 @HOW
 def test_eager_graph_and_xla_agree(name, jit_compile):
     teacher, student = two()
-    loss = catalogue.IMITATIONS[name].loss()
+    loss = catalogue.DISTILLATION_LOSSES[name].loss()
     rows, *gradients = rows_and_gradients(loss, tf.constant(teacher), tf.constant(student))
     results = compiled(name, jit_compile)(teacher, student)
     assert_near(results[0], rows.numpy(), rounding(name, teacher, student))
@@ -187,7 +187,7 @@ def test_never_nan(name, jit_compile):
 @ALL
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision_outputs_are_compared_in_float32(name, dtype):
-    case = catalogue.IMITATIONS[name]
+    case = catalogue.DISTILLATION_LOSSES[name]
     teacher, student = (tf.cast(tf.constant(x), dtype) for x in two())
     exact = [tf.cast(x, "float64").numpy() for x in (teacher, student)]
     loss, expected = case.loss(), case.rows(*exact)
@@ -201,7 +201,7 @@ def test_half_precision_outputs_are_compared_in_float32(name, dtype):
 
 @ALL
 def test_double_precision_is_kept(name):
-    case = catalogue.IMITATIONS[name]
+    case = catalogue.DISTILLATION_LOSSES[name]
     teacher, student = (x.astype("float64") for x in two())
     rows = case.loss(dtype="float64").call(teacher, student).numpy()
     assert rows == pytest.approx(case.rows(teacher, student), rel=1e-9)
@@ -214,14 +214,18 @@ SURE, EVEN, OTHER = [LN3, 0.0], [0.0, 0.0], [0.0, LN3]
 
 
 def test_divergences_of_logits_by_hand():
-    assert _of_one(LogitImitation(), SURE, EVEN) == pytest.approx(0.13081203594113708, rel=1e-6)
-    assert _of_one(LogitImitation(), EVEN, SURE) == pytest.approx(0.1438410362258904, rel=1e-6)
-    soft = _of_one(LogitImitation(temperature=2), [2 * LN3, 0.0], EVEN)
+    assert _of_one(LogitDistillationLoss(), SURE, EVEN) == pytest.approx(
+        0.13081203594113708, rel=1e-6
+    )
+    assert _of_one(LogitDistillationLoss(), EVEN, SURE) == pytest.approx(
+        0.1438410362258904, rel=1e-6
+    )
+    soft = _of_one(LogitDistillationLoss(temperature=2), [2 * LN3, 0.0], EVEN)
     assert 0.5 * LN2 + 0.5 * soft == pytest.approx(0.6081976621622468, rel=1e-6)
 
 
 def test_mutual_learning_of_three_by_hand():
-    loss = LogitImitation()
+    loss = LogitDistillationLoss()
     peers = [_of_one(loss, peer, SURE) for peer in (EVEN, OTHER)]
     assert sum(peers) / 2 == pytest.approx(0.3465735902799727, rel=1e-6)
     assert sum(peers) == pytest.approx(0.6931471805599454, rel=1e-6)
@@ -235,7 +239,7 @@ def _of_one(loss, teacher, student):
 
 def test_metric_mutual_learning_by_hand():
     """Both directions in one tape: 4, and the slope of one direction alone."""
-    loss = DistanceImitation(distance="precomputed")
+    loss = DistanceDistillationLoss(distance="precomputed")
     first, second = (tf.Variable([[0.0, d], [d, 0.0]]) for d in (1.0, 3.0))
     with tf.GradientTape() as tape:
         value = loss(first, second) + loss(second, first)
@@ -248,7 +252,7 @@ def test_ranks_by_hand():
     # The last breaks a tie, which only the order of the hard list depends on.
     for mode, last, expected in (("soft", -1, 2.244312030568703), ("hard", -1.01, 3.2311025806416)):
         teacher = np.array([[0], [0.25], [-0.5], [0.75], [last]])
-        loss = RankImitation(mode, list_length=3, normalize=False)
+        loss = RankDistillationLoss(mode, list_length=3, normalize=False)
         assert float(loss(teacher, student)) == pytest.approx(expected, rel=1e-6)
 
 
@@ -259,7 +263,7 @@ def test_orders_by_hand():
     space = {"alpha": 1, "beta": 1, "list_length": 3, "normalize": False}
 
     def first(mode, teacher, student):
-        return float(RankImitation(mode, **space).call(teacher, student)[0])
+        return float(RankDistillationLoss(mode, **space).call(teacher, student)[0])
 
     assert first("hard", ranked, ranked) == pytest.approx(-math.log(8 / 21), rel=1e-6)
     assert first("hard", ranked, even) == pytest.approx(math.log(6), rel=1e-6)
@@ -269,10 +273,10 @@ def test_orders_by_hand():
 def test_all_orders_are_looked_at():
     """The oracle itself: probabilities of all orders sum to 1."""
     for length in range(2, 7):
-        orders = oracle_imitation.all_orders(length)
+        orders = oracle_distillation.all_orders(length)
         assert len(orders) == math.factorial(length)
         scores = np.random.default_rng(length).normal(size=length)[orders]
-        assert np.exp(oracle_imitation.log_probability(scores)).sum() == pytest.approx(1)
+        assert np.exp(oracle_distillation.log_probability(scores)).sum() == pytest.approx(1)
 
 
 def test_a_sure_teacher_has_one_order():
@@ -280,7 +284,11 @@ def test_a_sure_teacher_has_one_order():
     line = 10 * np.arange(13)[:, None]
     student = 0.3 * np.random.default_rng(0).normal(size=(13, 3))
     soft, hard = (
-        float(RankImitation(mode, beta=1, list_length=12, normalize=False).call(line, student)[0])
+        float(
+            RankDistillationLoss(mode, beta=1, list_length=12, normalize=False).call(line, student)[
+                0
+            ]
+        )
         for mode in ("soft", "hard")
     )
     assert soft == pytest.approx(hard, rel=1e-5)
@@ -293,13 +301,13 @@ def test_a_sure_teacher_has_one_order():
 @PERFECT
 def test_a_perfect_student_costs_exactly_nothing(name):
     x = two()[0]
-    assert np.all(catalogue.IMITATIONS[name].loss().call(x, x) == 0)
+    assert np.all(catalogue.DISTILLATION_LOSSES[name].loss().call(x, x) == 0)
 
 
 @HOW
 def test_a_perfect_student_costs_nothing_but_rounding_in_a_graph(name, jit_compile):
     """TensorFlow rewrites the teacher's x / √y as x · 1/√y, but not the student's."""
-    case = catalogue.IMITATIONS[name]
+    case = catalogue.DISTILLATION_LOSSES[name]
     if case.arguments.get("mode") == "hard":
         return  # costs what the order itself is unlikely
     for seed in range(4):
@@ -312,7 +320,7 @@ def test_a_perfect_student_costs_nothing_but_rounding_in_a_graph(name, jit_compi
         assert abs(slopes.sum()) <= slope_rounding + 1e-5 * np.abs(slopes).sum()
 
 
-@cases(lambda case: case.build is LogitImitation)
+@cases(lambda case: case.build is LogitDistillationLoss)
 def test_a_constant_on_all_logits_does_not_matter(name):
     teacher, _ = two()
     teacher = np.round(64 * teacher) / 64  # so that the sum is exact
@@ -339,18 +347,18 @@ def test_a_sure_teacher_is_exact(gap):
     teacher = np.array([[gap, 0, -gap / 2], [0, gap / 2, gap]], "float32") / 2
     student = np.array([[0, gap, 1], [gap, 0.5, -gap]], "float32") / 2
     for temperature in (1, 4):
-        rows = LogitImitation(temperature).call(teacher, student).numpy()
-        expected = oracle_imitation.logits(teacher, student, temperature)
+        rows = LogitDistillationLoss(temperature).call(teacher, student).numpy()
+        expected = oracle_distillation.logits(teacher, student, temperature)
         np.testing.assert_allclose(rows, expected, rtol=1e-6)
     clipped = keras.losses.KLDivergence()(keras.ops.softmax(teacher), keras.ops.softmax(student))
     assert float(clipped) < 16.2
     if gap > 16:
-        assert oracle_imitation.logits(teacher, student).mean() > 2 * float(clipped)
+        assert oracle_distillation.logits(teacher, student).mean() > 2 * float(clipped)
 
 
 @pytest.mark.parametrize("temperature", [1, 4])
 def test_the_united_teacher_costs_at_most_the_mean_of_its_parts(temperature):
-    loss = LogitImitation(temperature)
+    loss = LogitDistillationLoss(temperature)
     for seed in range(20):
         student, *peers = np.random.default_rng(seed).normal(size=(4, 5, WIDTH)).astype("float32")
         united = loss.ensemble(peers)
@@ -362,7 +370,7 @@ def test_the_united_teacher_costs_at_most_the_mean_of_its_parts(temperature):
 
 @ALL
 def test_one_teacher_is_its_own_ensemble(name):
-    loss, (teacher, student) = catalogue.IMITATIONS[name].loss(), two()
+    loss, (teacher, student) = catalogue.DISTILLATION_LOSSES[name].loss(), two()
     expected = loss.call(teacher, student)
     rows = loss.call(loss.ensemble([teacher]), student)
     assert_near(rows.numpy(), expected.numpy(), rounding(name, teacher, student))
@@ -372,21 +380,21 @@ def test_one_teacher_is_its_own_ensemble(name):
 def test_united_embeddings_have_the_mean_of_squared_distances(normalize):
     """Of teachers of different width."""
     wide, narrow = two(1, width=64)[0], 3 * two(2, width=3)[0]
-    for kind in (DistanceImitation, RankImitation):
+    for kind in (DistanceDistillationLoss, RankDistillationLoss):
         united = kind(normalize=normalize).ensemble([wide, narrow])
         of_each = [
-            oracle_imitation.matrix(x, "squared_euclidean", normalize) for x in (wide, narrow)
+            oracle_distillation.matrix(x, "squared_euclidean", normalize) for x in (wide, narrow)
         ]
         np.testing.assert_allclose(
-            oracle_imitation.matrix(united, "squared_euclidean"),
+            oracle_distillation.matrix(united, "squared_euclidean"),
             np.mean(of_each, axis=0),
             rtol=1e-5,
             atol=1e-6,
         )
 
 
-@cases(lambda case: case.build is DistanceImitation)
-def test_distances_are_imitated_symmetrically(name):
+@cases(lambda case: case.build is DistanceDistillationLoss)
+def test_distances_are_distilled_symmetrically(name):
     teacher, student = two()
     forth, back = compiled(name)(teacher, student), compiled(name)(student, teacher)
     np.testing.assert_allclose(forth[0], back[0], rtol=2e-6)
@@ -405,7 +413,7 @@ def test_the_order_of_the_batch_does_not_matter(name):
 
 @RELATIONS
 def test_gather_on_one_replica_changes_nothing(name):
-    case = catalogue.IMITATIONS[name]
+    case = catalogue.DISTILLATION_LOSSES[name]
     gathered, alone = (case.loss(gather=gather).call(*two()) for gather in (True, False))
     np.testing.assert_array_equal(gathered, alone)
 
@@ -414,9 +422,9 @@ def test_gather_on_one_replica_changes_nothing(name):
 
 
 @ALL
-def test_two_that_imitate_each_other_have_the_slope_of_one_direction(name):
+def test_two_that_distill_each_other_have_the_slope_of_one_direction(name):
     """A loss that let the slope through to its teacher would add that of the other direction."""
-    case = catalogue.IMITATIONS[name]
+    case = catalogue.DISTILLATION_LOSSES[name]
     first, second = map(tf.Variable, two(images=8, width=3))
     loss = case.loss()
     with tf.GradientTape() as tape:
@@ -428,15 +436,15 @@ def test_two_that_imitate_each_other_have_the_slope_of_one_direction(name):
         np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-5 * scale)
 
 
-@cases(lambda case: case.build is DistanceImitation)
+@cases(lambda case: case.build is DistanceDistillationLoss)
 def test_without_a_constant_teacher_the_slope_of_distances_doubles(name):
     """The factor that the test above would see, and by which a plain squared error differs."""
-    loss = catalogue.IMITATIONS[name].loss()
+    loss = catalogue.DISTILLATION_LOSSES[name].loss()
     first, second = map(tf.Variable, two())
     slopes = []
-    for imitate in (loss.call, loss.imitate):
+    for distill in (loss.call, loss.distill):
         with tf.GradientTape() as tape:
-            value = tf.reduce_mean(imitate(first, second) + imitate(second, first))
+            value = tf.reduce_mean(distill(first, second) + distill(second, first))
         slopes.append(tape.gradient(value, first).numpy())
     np.testing.assert_allclose(slopes[1], 2 * slopes[0], rtol=1e-4, atol=1e-6)
 
@@ -445,7 +453,7 @@ def test_without_a_constant_teacher_the_slope_of_distances_doubles(name):
 def test_no_gradient_reaches_the_teacher(name):
     teacher, student = map(tf.Variable, two())
     with tf.GradientTape() as tape:
-        value = catalogue.IMITATIONS[name].loss()(2 * teacher, student)
+        value = catalogue.DISTILLATION_LOSSES[name].loss()(2 * teacher, student)
     assert tape.gradient(value, teacher) is None
 
 
@@ -454,7 +462,7 @@ def test_no_gradient_reaches_the_teacher(name):
 
 @ALL
 def test_config_round_trip(name):
-    loss = catalogue.IMITATIONS[name].loss(name="mine", reduction="sum", dtype="float64")
+    loss = catalogue.DISTILLATION_LOSSES[name].loss(name="mine", reduction="sum", dtype="float64")
     again = keras.losses.deserialize(json.loads(json.dumps(keras.losses.serialize(loss))))
     assert type(again) is type(loss)
     assert again.get_config() == loss.get_config()
@@ -464,17 +472,17 @@ def test_config_round_trip(name):
 
 @RELATIONS
 def test_gather_is_saved(name):
-    loss = catalogue.IMITATIONS[name].loss(gather=True)
+    loss = catalogue.DISTILLATION_LOSSES[name].loss(gather=True)
     assert keras.losses.deserialize(keras.losses.serialize(loss)).gather
 
 
-@keras.saving.register_keras_serializable(package="test_imitation")
+@keras.saving.register_keras_serializable(package="test_distillation")
 def manhattan(x):
     return keras.ops.sum(keras.ops.abs(x[:, None] - x[None, :]), axis=-1)
 
 
 def test_a_distance_of_ones_own_is_saved():
-    loss = DistanceImitation(distance=manhattan)
+    loss = DistanceDistillationLoss(distance=manhattan)
     again = keras.losses.deserialize(json.loads(json.dumps(keras.losses.serialize(loss))))
     teacher, student = two()
     difference = np.array([[np.abs(a - b).sum() for b in teacher] for a in teacher]) - np.array(
@@ -485,7 +493,7 @@ def test_a_distance_of_ones_own_is_saved():
 
 @ONE_OF_EACH
 def test_weights_of_images_weigh_their_losses(name):
-    loss, given = catalogue.IMITATIONS[name].loss(reduction="sum"), two()
+    loss, given = catalogue.DISTILLATION_LOSSES[name].loss(reduction="sum"), two()
     rows = loss.call(*given).numpy()
     chosen = loss(*given, sample_weight=np.eye(IMAGES)[4])
     assert float(chosen) == pytest.approx(rows[4], rel=1e-6)
@@ -494,7 +502,7 @@ def test_weights_of_images_weigh_their_losses(name):
 
 @ONE_OF_EACH
 def test_a_compiled_model_is_loaded_without_custom_objects(name, tmp_path):
-    loss = catalogue.IMITATIONS[name].loss()
+    loss = catalogue.DISTILLATION_LOSSES[name].loss()
     teacher, x = two()
     model = keras.Sequential([keras.Input((WIDTH,)), keras.layers.Dense(WIDTH)])
     model.compile("sgd", loss)
@@ -510,7 +518,7 @@ def test_a_student_learns_from_stored_outputs_in_a_plain_fit(name):
     keras.utils.set_random_seed(0)
     teacher, x = two(images=24)
     model = keras.Sequential([keras.Input((WIDTH,)), keras.layers.Dense(WIDTH)])
-    model.compile(keras.optimizers.Adam(0.05), catalogue.IMITATIONS[name].loss())
+    model.compile(keras.optimizers.Adam(0.05), catalogue.DISTILLATION_LOSSES[name].loss())
     history = model.fit(x, teacher, batch_size=12, epochs=15, verbose=0).history["loss"]
     assert history[-1] < 0.7 * history[0]
 
@@ -523,7 +531,7 @@ def test_mixed_precision_trains(name):
         [keras.Input((WIDTH,)), keras.layers.Dense(WIDTH, dtype="mixed_float16")]
     )
     scaled = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1), initial_scale=64)
-    model.compile(scaled, catalogue.IMITATIONS[name].loss(), jit_compile=False)
+    model.compile(scaled, catalogue.DISTILLATION_LOSSES[name].loss(), jit_compile=False)
     before = model.layers[0].get_weights()[0]
     value = model.train_on_batch(x, teacher)
     after = model.layers[0].get_weights()[0]
@@ -538,22 +546,43 @@ def test_mixed_precision_trains(name):
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (partial(LogitImitation, 0), r"temperature is above 0, but 0 was given: 1 is usual"),
-        (partial(LogitImitation, -1.0), r"temperature is above 0, but -1\.0 was given"),
-        (partial(LogitImitation, math.nan), r"temperature is above 0, but nan was given"),
-        (partial(LogitImitation, math.inf), r"temperature is above 0, but inf was given"),
-        (partial(DistanceImitation, "manhattan"), r"one of euclidean, .*, but 'manhattan' was"),
+        (partial(LogitDistillationLoss, 0), r"temperature is above 0, but 0 was given: 1 is usual"),
+        (partial(LogitDistillationLoss, -1.0), r"temperature is above 0, but -1\.0 was given"),
+        (partial(LogitDistillationLoss, math.nan), r"temperature is above 0, but nan was given"),
+        (partial(LogitDistillationLoss, math.inf), r"temperature is above 0, but inf was given"),
         (
-            partial(DistanceImitation, "precomputed", normalize=True),
-            r"Precomputed distances are imitated as they are, but normalize or gather is set",
+            partial(DistanceDistillationLoss, "manhattan"),
+            r"one of euclidean, .*, but 'manhattan' was",
         ),
-        (partial(DistanceImitation, "precomputed", gather=True), r"normalize or gather is set"),
-        (partial(RankImitation, "firm"), r"mode is soft or hard, but 'firm' was given: choose"),
-        (partial(RankImitation, alpha=0), r"The alpha is above 0, but 0 was given: 3 is usual"),
-        (partial(RankImitation, beta=-2), r"The beta is above 0, but -2 was given: 3 is usual"),
-        (partial(RankImitation, list_length=1), r"at least 2 images, .* but 1 was given: 4 is"),
-        (partial(RankImitation, list_length=13), r"at most 12 if soft, but 13 was given"),
-        (partial(RankImitation, "hard", list_length=1), r"at least 2 images, .* but 1 was given"),
+        (
+            partial(DistanceDistillationLoss, "precomputed", normalize=True),
+            r"Precomputed distances are distilled as they are, but normalize or gather is set",
+        ),
+        (
+            partial(DistanceDistillationLoss, "precomputed", gather=True),
+            r"normalize or gather is set",
+        ),
+        (
+            partial(RankDistillationLoss, "firm"),
+            r"mode is soft or hard, but 'firm' was given: choose",
+        ),
+        (
+            partial(RankDistillationLoss, alpha=0),
+            r"The alpha is above 0, but 0 was given: 3 is usual",
+        ),
+        (
+            partial(RankDistillationLoss, beta=-2),
+            r"The beta is above 0, but -2 was given: 3 is usual",
+        ),
+        (
+            partial(RankDistillationLoss, list_length=1),
+            r"at least 2 images, .* but 1 was given: 4 is",
+        ),
+        (partial(RankDistillationLoss, list_length=13), r"at most 12 if soft, but 13 was given"),
+        (
+            partial(RankDistillationLoss, "hard", list_length=1),
+            r"at least 2 images, .* but 1 was given",
+        ),
     ],
 )
 def test_bad_arguments_are_refused(build, message):
@@ -563,8 +592,8 @@ def test_bad_arguments_are_refused(build, message):
 
 def test_a_hard_list_may_be_long():
     teacher, student = two(images=20)
-    value = float(RankImitation("hard", list_length=19)(teacher, student))
-    expected = oracle_imitation.ranks(teacher, student, "hard", list_length=19).mean()
+    value = float(RankDistillationLoss("hard", list_length=19)(teacher, student))
+    expected = oracle_distillation.ranks(teacher, student, "hard", list_length=19).mean()
     assert value == pytest.approx(expected, rel=1e-5)
 
 
@@ -572,18 +601,48 @@ def test_a_hard_list_may_be_long():
     ("loss", "teacher", "student", "message"),
     [
         (
-            LogitImitation(),
+            LogitDistillationLoss(),
             (4, 7),
             (4, 5),
             r"class by class, but the teacher has 7 classes and the student 5: train both on",
         ),
-        (LogitImitation(), (4, 5), (3, 5), r"the same images, but 4 and 3 outputs were given"),
-        (DistanceImitation(), (4, 5), (5, 5), r"but 4 and 5 outputs were given: pass one batch"),
-        (RankImitation(), (8, 5), (6, 5), r"but 8 and 6 outputs were given: pass one batch"),
-        (RankImitation(), (4, 5), (4, 5), r"A list of 4 others needs a larger batch, but 4 images"),
-        (RankImitation("hard", list_length=9), (3, 2), (3, 2), r"list of 9 .* but 3 images were"),
-        (DistanceImitation(), (4, 5, 2), (4, 5), r"Points are a matrix .* \(4, 5, 2\): flatten"),
-        (DistanceImitation("precomputed"), (4, 5), (4, 5), r"square matrix, but .* \(4, 5\)"),
+        (
+            LogitDistillationLoss(),
+            (4, 5),
+            (3, 5),
+            r"the same images, but 4 and 3 outputs were given",
+        ),
+        (
+            DistanceDistillationLoss(),
+            (4, 5),
+            (5, 5),
+            r"but 4 and 5 outputs were given: pass one batch",
+        ),
+        (RankDistillationLoss(), (8, 5), (6, 5), r"but 8 and 6 outputs were given: pass one batch"),
+        (
+            RankDistillationLoss(),
+            (4, 5),
+            (4, 5),
+            r"A list of 4 others needs a larger batch, but 4 images",
+        ),
+        (
+            RankDistillationLoss("hard", list_length=9),
+            (3, 2),
+            (3, 2),
+            r"list of 9 .* but 3 images were",
+        ),
+        (
+            DistanceDistillationLoss(),
+            (4, 5, 2),
+            (4, 5),
+            r"Points are a matrix .* \(4, 5, 2\): flatten",
+        ),
+        (
+            DistanceDistillationLoss("precomputed"),
+            (4, 5),
+            (4, 5),
+            r"square matrix, but .* \(4, 5\)",
+        ),
     ],
 )
 def test_outputs_that_do_not_fit_are_refused(loss, teacher, student, message):
