@@ -636,6 +636,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "no-classifier": {"num_identities": None},
     "last-stride-2": {"last_stride": 2},
     "mixstyle": {"mixstyle": 0.5},
+    "embedding-features": {"embedding": "features"},
     "cosine-centres": {"classifier": "cosine", "centres": True},
     "local": {"heads": [heads.LocalHead(4, 16)]},
     "local-unit": {"heads": [heads.LocalHead(2, 16, "max", "bn_relu_conv", normalize=True)]},

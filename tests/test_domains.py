@@ -120,6 +120,25 @@ def test_a_backbone_without_such_stages_is_refused(tmp_path):
         backbones.build(str(tmp_path / "shallow.keras"), "none", SIZE, mixstyle=0.5)
 
 
+# --- What is compared
+
+
+def test_features_before_the_neck_can_be_the_embedding():
+    given = {"num_identities": 5, "image_size": SIZE, "weights": "none"}
+    model = models.build("tiny", embedding="features", **given)
+    plain = models.build("tiny", **given)
+    plain.set_weights(model.get_weights())
+    images = np.random.default_rng(0).integers(0, 256, (3, *SIZE, 3), dtype=np.uint8)
+    got, expected = model(images), plain(images)
+    np.testing.assert_array_equal(got["embedding"], got["features"])
+    for name in ("features", "logits"):
+        np.testing.assert_array_equal(got[name], expected[name])
+    with pytest.raises(InputError, match="embedding is one of neck, features: received 'both'"):
+        models.build("tiny", embedding="both", **given)
+    recipe = replace(recipes.get("tiny"), embedding="features")
+    assert fitting.build_model(recipe, 5).get_layer("neck").output.shape == (None, 128)
+
+
 # --- A softmax with a margin
 
 
@@ -141,6 +160,8 @@ def test_a_recipe_has_a_softmax_with_a_margin():
         ({"softmax": "arcface", "softmax_margin": 3.0}, "margin of arcface"),
         ({"softmax": "arcface", "parts": 2}, "leave one out"),
         ({"mixstyle": 2.0}, "mixstyle is a probability"),
+        ({"embedding": "both"}, "embedding is one of neck, features"),
+        ({"embedding": "features", "parts": 2}, "parts have an embedding of their own"),
         ({"mixstyle": float("nan")}, "mixstyle is a probability"),
         ({"frame_weight": -1.0}, "frame_weight is at least 0"),
     ],

@@ -35,8 +35,8 @@ def batch_norm(x: Any, name: str = "embedding") -> Any:
     return keras.layers.BatchNormalization(center=False, momentum=0.9, name=name)(x)
 
 
-def no_neck(x: Any) -> Any:
-    return keras.layers.Identity(name="embedding")(x)
+def no_neck(x: Any, name: str = "embedding") -> Any:
+    return keras.layers.Identity(name=name)(x)
 
 
 def linear(x: Any, num_identities: int, name: str = "logits") -> Any:
@@ -53,7 +53,7 @@ def cosine(x: Any, num_identities: int) -> Any:
     return CosineClassifier(num_identities, name="logits")(x)
 
 
-NECKS: dict[str, Callable[[Any], Any]] = {"bn": batch_norm, "none": no_neck}
+NECKS: dict[str, Callable[..., Any]] = {"bn": batch_norm, "none": no_neck}
 CLASSIFIERS: dict[str, Callable[[Any, int], Any]] = {"linear": linear, "cosine": cosine}
 
 

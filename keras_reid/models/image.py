@@ -8,7 +8,7 @@ import keras
 from keras_reid.errors import InputError
 from keras_reid.layers import Centres
 from keras_reid.models import backbones
-from keras_reid.models.heads import CLASSIFIERS, NECKS, Head, inputs_of, needed
+from keras_reid.models.heads import CLASSIFIERS, NECKS, Head, inputs_of, needed, no_neck
 from keras_reid.models.outputs import NamedOutputs
 from keras_reid.models.trunk import check, pixels, pooled
 
@@ -21,6 +21,7 @@ def build(
     weights: str = "imagenet",
     pooling: str = "avg",
     neck: str = "bn",
+    embedding: str = "neck",
     last_stride: int = 1,
     width: int | None = None,
     classifier: str = "linear",
@@ -41,6 +42,8 @@ def build(
         weights: `"imagenet"`, `"none"` or a `.weights.h5` file of the backbone.
         pooling: `"avg"`, `"max"`, `"avg_max"` (their sum) or `"gem"` (generalized mean).
         neck: `"bn"` (BNNeck: batch normalisation without shift) or `"none"`.
+        embedding: `"neck"`: what comes out of the neck is compared; `"features"`: what goes in,
+            which the metric losses compare, and the neck is the classifier's alone.
         last_stride: 1 keeps a feature map of twice the height and width, 2 is as published.
         width: d; None keeps the backbone's own.
         classifier: `"linear"`, or `"cosine"`: `logits` are then cosines in [−1, 1], for
@@ -56,7 +59,15 @@ def build(
         InputError: an unknown name, centres of no identities, weights that do not fit, or two heads
             with the same output.
     """
-    check(image_size, width, num_identities, pooling=pooling, neck=neck, classifier=classifier)
+    check(
+        image_size,
+        width,
+        num_identities,
+        pooling=pooling,
+        neck=neck,
+        embedding=embedding,
+        classifier=classifier,
+    )
     if centres and num_identities is None:
         raise InputError("centres belong to identities: received None, give num_identities")
 
@@ -71,9 +82,10 @@ def build(
     known = {"features": features, **inputs}
     outputs = {"features": features, **_outputs_of(heads, maps, num_identities, known)}
     if "embedding" not in outputs:
-        outputs["embedding"] = NECKS[neck](features)
+        behind = NECKS[neck](features, "embedding" if embedding == "neck" else "neck")
+        outputs["embedding"] = behind if embedding == "neck" else no_neck(features)
         if num_identities is not None:
-            outputs["logits"] = CLASSIFIERS[classifier](outputs["embedding"], num_identities)
+            outputs["logits"] = CLASSIFIERS[classifier](behind, num_identities)
     if centres and num_identities is not None:
         outputs["centres"] = Centres(num_identities, name="centres")(features)
     return NamedOutputs(images if len(inputs) == 1 else inputs, outputs, name="embedder")

@@ -1,6 +1,6 @@
 """What all models begin with: images to pixels, and maps to one vector."""
 
-from collections.abc import Mapping
+from collections.abc import Collection
 from typing import Any
 
 import keras
@@ -9,9 +9,11 @@ from keras_reid.errors import InputError
 from keras_reid.layers.pooling import POOLINGS
 from keras_reid.models.heads import CLASSIFIERS, NECKS
 
-CHOICES: dict[str, Mapping[str, Any]] = {
+EMBEDDINGS = ("neck", "features")
+CHOICES: dict[str, Collection[str]] = {
     "pooling": POOLINGS,
     "neck": NECKS,
+    "embedding": EMBEDDINGS,
     "classifier": CLASSIFIERS,
 }
 

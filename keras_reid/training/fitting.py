@@ -95,6 +95,7 @@ def build_model(
         weights=recipe.weights,
         pooling=recipe.pooling,
         neck=recipe.neck,
+        embedding=recipe.embedding,
         last_stride=recipe.last_stride,
         width=recipe.embedding_width or None,
         mixstyle=recipe.mixstyle,
@@ -179,8 +180,8 @@ def load_teacher(recipe: Recipe, num_identities: int) -> keras.Model | None:
     """The trained model that a recipe learns from, if it names one.
 
     Raises:
-        InputError: someone to learn from but nothing of theirs, or the other way round; a teacher for
-            other images or identities.
+        InputError: someone to learn from but nothing of theirs, or the other way round; a teacher
+            for other images or identities.
     """
     if bool(recipe.distillation) != bool(recipe.teacher or len(recipe.backbones) > 1):
         raise InputError(

@@ -9,6 +9,7 @@ from keras_reid.layers.temporal import TEMPORAL
 from keras_reid.losses import DISTILLATION_LOSSES, METRIC_LOSSES, MarginSoftmaxLoss
 from keras_reid.losses.identity import MARGINS
 from keras_reid.models.heads import ORDERS
+from keras_reid.models.trunk import EMBEDDINGS
 from keras_reid.training.mutual import AVERAGES, UPDATES
 
 
@@ -38,6 +39,10 @@ class Recipe:
     )
     pooling: str = _value("avg, max or gem (generalized mean).", default="avg")
     neck: str = _value("bn (BNNeck) or none.", default="bn")
+    embedding: str = _value(
+        "What is compared at test time: what comes out of the neck, or features, what goes in.",
+        default="neck",
+    )
     last_stride: int = _value("1 keeps a finer last feature map; 2 is as published.", default=1)
     embedding_width: int = _value("Width of the embedding; 0 keeps the backbone's.", default=0)
     identities: int = _value("P, identities in a training batch of P x K images.", default=16)
@@ -207,6 +212,7 @@ class Recipe:
         for name, known in (
             ("update", UPDATES),
             ("average", AVERAGES),
+            ("embedding", EMBEDDINGS),
             ("softmax", ("plain", *MARGINS)),
             ("stripe_order", ORDERS),
             ("stripe_pooling", STRIPE_POOLINGS),
@@ -241,6 +247,11 @@ class Recipe:
             raise InputError(
                 "a softmax with a margin is of the neck's one classifier: received softmax="
                 f"{self.softmax!r} beside {' and '.join(chosen) or 'tracklets'}; leave one out"
+            )
+        if self.embedding != "neck" and (chosen or self.temporal):
+            raise InputError(
+                f"{' and '.join(chosen) or 'tracklets'} have an embedding of their own: received "
+                f"embedding={self.embedding!r}; leave it out"
             )
         if self.temporal and self.temporal not in TEMPORAL:
             raise InputError(
