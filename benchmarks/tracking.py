@@ -30,7 +30,7 @@ def main() -> None:
     print("| detections | appearance | IDF1 | switches | MOTA | HOTA | tracks |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for name, frames, wanted, found in scenes(given.video, truth):
-        looks = tracking.look(
+        looks = tracking.embed_boxes(
             iter(frames), found, lambda images: embedder([images]), embedder.image_size
         )
         for how, embeddings in (("off", None), ("on", looks)):

@@ -92,7 +92,7 @@ def sheet(rows: list[tuple[str, np.ndarray]], height: int = 96, caption: int = 1
 
 
 def scene(embedder: models.Embedder, frames: int = 40) -> Image.Image:
-    """Three persons who cross, tracked by looks and motion, with their trails."""
+    """Three persons who cross, tracked by appearance and motion, with their trails."""
     rng = np.random.default_rng(0)
     street = synthetic.street(rng, 256).resize((512, 256))
     starts, speeds = (20.0, 430.0, 220.0), (10.0, -10.0, 1.0)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
-from keras_reid.distances import FAR
+from keras_reid.distances import MASKED
 from keras_reid.errors import InputError
 
 Tensor = Any
@@ -53,19 +53,19 @@ def entries(distances: Tensor) -> Reader:
 
 def farthest(distances: Tensor, mask: Tensor) -> Tensor:
     """The column of the largest distance in the mask, for each row; the first of equals."""
-    distances = ops.where(mask, distances, -FAR)
+    distances = ops.where(mask, distances, -MASKED)
     return _first(distances >= ops.max(distances, axis=-1, keepdims=True))
 
 
 def nearest(distances: Tensor, mask: Tensor) -> Tensor:
     """The column of the smallest distance in the mask, for each row; the first of equals."""
-    distances = ops.where(mask, distances, FAR)
+    distances = ops.where(mask, distances, MASKED)
     return _first(distances <= ops.min(distances, axis=-1, keepdims=True))
 
 
 def nearest_pair(distances: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Row and column, each `(1,)`, of the smallest distance in the mask."""
-    distances = ops.where(mask, distances, FAR)
+    distances = ops.where(mask, distances, MASKED)
     of_rows = ops.min(distances, axis=-1)
     columns = _first(distances <= of_rows[:, None])
     row = _first((of_rows <= ops.min(of_rows))[None, :])
@@ -83,7 +83,7 @@ def softest(distances: Tensor, mask: Tensor, temperature: float = 1.0) -> Tensor
     """Softmax of `distances / temperature` in the mask, 0 elsewhere and where the mask is empty."""
     # Subtracted before it is divided, and read from one `where`: XLA rounds a product otherwise
     # where it subtracts from it at once, and exponents of large distances could be far above 0.
-    chosen = ops.where(mask, distances, -FAR)
+    chosen = ops.where(mask, distances, -MASKED)
     largest = ops.stop_gradient(ops.max(chosen, axis=-1, keepdims=True))
     weights = ops.where(mask, ops.exp((chosen - largest) / temperature), 0)
     total = ops.sum(weights, axis=-1, keepdims=True)
@@ -181,7 +181,7 @@ def semi_hard(
     choice = ops.stop_gradient(distances)
     size = ops.shape(distances)[1]
     index = ops.arange(size)[None, :]
-    negatives = ops.where(negative, choice, -FAR)
+    negatives = ops.where(negative, choice, -MASKED)
     fallback = farthest(choice, negative)[:, None]
 
     def next_positive(after: Tensor) -> Tensor:
@@ -191,9 +191,9 @@ def semi_hard(
 
     def beyond(this: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
         distance = entries(choice)(None, ops.minimum(this, size - 1))
-        farther = ops.where(negatives > distance, negatives, FAR)
+        farther = ops.where(negatives > distance, negatives, MASKED)
         smallest = ops.min(farther, axis=-1, keepdims=True)
-        column = ops.where(smallest < FAR, _first(farther <= smallest)[:, None], fallback)
+        column = ops.where(smallest < MASKED, _first(farther <= smallest)[:, None], fallback)
         return next_positive(this), ops.where(index == this, column, columns)
 
     _, columns = ops.while_loop(

@@ -238,7 +238,7 @@ def test_attributes_that_do_not_occur_are_left_out_by_name():
     assert scores.mean_accuracies == {"x": 1.0}
     assert scores.left_out == ("y", "z")
     assert "left out, for all images are alike: y, z" in str(scores)
-    assert scores.as_dict()["left_out"] == ["y", "z"]
+    assert scores.to_dict()["left_out"] == ["y", "z"]
     with pytest.raises(InputError, match="some images have them and others do not"):
         evaluation.attribute_scores(told[:, 1:], np.array([[0, 1], [0, 1]]), ["y", "z"])
     with pytest.raises(InputError, match=r"\(n, 2\)"):

@@ -81,7 +81,7 @@ def test_perfect_and_worthless_groups():
     assert (alone.pair_precision, alone.pair_recall, alone.pair_f1) == (1, 0, 0)
     assert (alone.bcubed_precision, alone.clusters, alone.noise) == (1, 0, 4)
     assert "0 of 2 persons" in str(alone)
-    assert alone.as_dict()["images"] == 4
+    assert alone.to_dict()["images"] == 4
 
 
 @pytest.mark.parametrize("spread", [0.3, 0.5])

@@ -112,7 +112,7 @@ def test_a_ranking_by_features_is_that_by_their_matrix(distance):
     result = evaluation.rank((query, gallery), *labels, *cameras, distance=distance, block=4)
     matrix = evaluation.matrix(query, gallery, distance)
     again = evaluation.rank(matrix, *labels, *cameras, distance=distance)
-    assert result.as_dict() == again.as_dict()
+    assert result.to_dict() == again.to_dict()
     assert result.protocol.distance == distance
 
 

@@ -252,7 +252,7 @@ def test_result_is_a_value_with_its_protocol():
     features, *labels = example()
     result = rank(features, *labels, dataset="toy", reranking="k_reciprocal", max_rank=10)
     stored = json.loads(result.to_json())
-    assert stored == result.as_dict()
+    assert stored == result.to_dict()
     assert stored["mAP"] == result.mAP
     assert 0 < result.mAP < 1
     assert stored["cmc"][4] == result.rank(5)
@@ -483,7 +483,7 @@ def test_camera_pairs_are_rankings_of_one_camera_each():
         scores = [pair["rank-1"], pair["mAP"], pair["mINP"]]
         assert scores == pytest.approx([alone.rank(1), alone.mAP, alone.mINP], abs=1e-12)
     assert "camera 0 to 1" in str(result)
-    assert {row["gallery_camera"] for row in result.as_dict()["camera_pairs"]} == {0, 1, 2, 3}
+    assert {row["gallery_camera"] for row in result.to_dict()["camera_pairs"]} == {0, 1, 2, 3}
 
 
 def test_intervals_cover_the_score_of_more_queries():

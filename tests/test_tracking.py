@@ -163,11 +163,11 @@ def test_a_flash_is_no_person_and_a_long_absence_ends_a_track():
         [(5, 9, 400, 50), (6, 9, 400, 50), *((f, 1, 10 + f, 50) for f in range(1, 11))]
         + [(f, 1, 10 + f, 50) for f in range(40, 51)]
     )
-    tracks = tracking.track(found, most_missed=5)
+    tracks = tracking.track(found, max_age=5)
     assert len(np.unique(tracks.identity)) == 2
     assert (tracks.box[:, 0] < 300).all()
-    assert len(np.unique(tracking.track(found, looks_of(found), most_missed=35).identity)) == 1
-    assert len(tracking.track(found, confirm=30)) == 0
+    assert len(np.unique(tracking.track(found, looks_of(found), max_age=35).identity)) == 1
+    assert len(tracking.track(found, n_init=30)) == 0
     longer = tracking.track(found, frames=80)
     assert len(longer) == len(tracking.track(found))
 
@@ -187,7 +187,7 @@ def test_what_flickers_begins_no_track():
     found = boxes([(f, 1, 100, 50) for f in range(1, 20, 2)])
     assert len(tracking.track(found)) == 0
     assert len(tracking.track(found, looks_of(found))) == 0
-    assert len(tracking.track(found, confirm=1)) == len(found)
+    assert len(tracking.track(found, n_init=1)) == len(found)
 
 
 def test_frames_without_anybody_are_no_trouble():
@@ -206,10 +206,10 @@ def test_frames_without_anybody_are_no_trouble():
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: tracking.Tracker(most_cosine=0), "cosine distance is in"),
-        (lambda: tracking.Tracker(least_overlap=1), "overlap in"),
+        (lambda: tracking.Tracker(max_cosine_distance=0), "cosine distance is in"),
+        (lambda: tracking.Tracker(min_iou=1), "overlap in"),
         (lambda: tracking.Tracker(motion_weight=2), "weight in"),
-        (lambda: tracking.Tracker(confirm=0), "at least 1"),
+        (lambda: tracking.Tracker(n_init=0), "at least 1"),
         (
             lambda: tracking.Tracker().update(np.ones((2, 4))),
             "embedding of each box: received none",
@@ -389,7 +389,7 @@ def test_boxes_are_embedded_as_their_crops(scene):
     found = read_mot(root / "gt.txt")
     embed = models.Embedder(model)
     told = []
-    got = tracking.look(
+    got = tracking.embed_boxes(
         data.video_frames(root / "frames"),
         found,
         lambda images: embed([images]),
@@ -407,7 +407,9 @@ def test_boxes_are_embedded_as_their_crops(scene):
     assert told[-1] == (24, 24)
     beyond = Boxes(found.frame + 1, found.identity, found.box, found.confidence)
     with pytest.raises(InputError, match="it has 12 frames, and a box is in frame 13"):
-        tracking.look(data.video_frames(root / "frames"), beyond, lambda x: embed([x]), (32, 16))
+        tracking.embed_boxes(
+            data.video_frames(root / "frames"), beyond, lambda x: embed([x]), (32, 16)
+        )
 
 
 track = partial(said, "track.py")
@@ -487,10 +489,10 @@ def test_the_annotated_video_has_the_frame_rate_of_its_source(scene):
                 "--video=frames",
                 "--noappearance",
                 "--detections=gt.txt",
-                "--least_confidence=2",
+                "--min_confidence=2",
                 "--out=x.txt",
             ],
-            "lower --least_confidence",
+            "lower --min_confidence",
         ),
     ],
 )

@@ -128,7 +128,7 @@ def main(argv: list[str]) -> None:
         progress=progress("ranking"),
     )
     say(str(result))
-    values = result.as_dict()
+    values = result.to_dict()
     if _protocol() != "viper":
         intervals = {score: result.interval(score) for score in ("rank-1", "mAP")}
         texts = (f"{s} {100 * a:.2f} to {100 * b:.2f} %" for s, (a, b) in intervals.items())
@@ -137,7 +137,7 @@ def main(argv: list[str]) -> None:
     if FLAGS.attributes:
         scores = _attribute_scores(query, gallery, told)
         say(str(scores))
-        values["attributes"] = scores.as_dict()
+        values["attributes"] = scores.to_dict()
     if FLAGS.verify:
         pairs = evaluation.pairs(
             compared,

@@ -1,6 +1,6 @@
 """`python track.py --video=VIDEO --detections=det.txt --run=RUN --out=tracks.txt`: who went where.
 
-Detections become tracklets by how persons look and move. With --ground_truth they are scored, with
+Detections become tracklets by appearance and motion. With --ground_truth they are scored, with
 --annotated drawn, and with --gallery persons are followed from camera to camera: run it for each
 camera with the same gallery.
 """
@@ -34,15 +34,15 @@ flags.DEFINE_string("video", None, "A video file, or a folder of frames in the o
 flags.DEFINE_string(
     "detections", None, "MOT text file of boxes; default: OpenCV's detector finds them."
 )
-flags.DEFINE_float("least_confidence", 0.0, "Detections below are left out.")
-flags.DEFINE_bool("appearance", True, "Whether looks count; --noappearance needs no model.")
-flags.DEFINE_float("most_cosine", 0.3, "1 - cos up to which two looks may be one person's.")
+flags.DEFINE_float("min_confidence", 0.0, "Detections below are left out.")
+flags.DEFINE_bool("appearance", True, "Whether appearance counts; --noappearance needs no model.")
 flags.DEFINE_float(
-    "motion_weight", 0.5, "Of where a person moves against how they look, in [0, 1].", 0, 1
+    "max_cosine_distance", 0.3, "1 - cos up to which two images may show one person."
 )
-flags.DEFINE_float("least_overlap", 0.3, "Of a predicted and a detected box.")
-flags.DEFINE_integer("confirm", 3, "Detections in a row that begin a track.")
-flags.DEFINE_integer("most_missed", 30, "Frames that a track survives unseen.")
+flags.DEFINE_float("motion_weight", 0.5, "Of motion against appearance, in [0, 1].", 0, 1)
+flags.DEFINE_float("min_iou", 0.3, "Of a predicted and a detected box.")
+flags.DEFINE_integer("n_init", 3, "Detections in a row that begin a track.")
+flags.DEFINE_integer("max_age", 30, "Frames that a track survives unseen.")
 flags.DEFINE_string("out", None, "New MOT text file of the tracks.")
 flags.DEFINE_string("annotated", None, "New video (.avi, .mp4) or new folder of frames.")
 flags.DEFINE_string("ground_truth", None, "MOT text file to score against: MOTA, IDF1, HOTA.")
@@ -71,13 +71,13 @@ def main(argv: list[str]) -> None:
             "--ground_truth or --gallery"
         )
     refuse_existing("out", "annotated", "scores")
-    looks = FLAGS.appearance or FLAGS.gallery is not None
-    if looks:
+    needs_model = FLAGS.appearance or FLAGS.gallery is not None
+    if needs_model:
         check_one_model()
     boxes = _detections()
     truth = read_mot(FLAGS.ground_truth) if FLAGS.ground_truth else None
-    embeddings = _looks(boxes) if looks else None
-    options = ("most_cosine", "motion_weight", "least_overlap", "confirm", "most_missed")
+    embeddings = _embedded(boxes) if needs_model else None
+    options = ("max_cosine_distance", "motion_weight", "min_iou", "n_init", "max_age")
     tracks = tracking.track(
         boxes,
         embeddings if FLAGS.appearance else None,
@@ -106,11 +106,11 @@ def _detections() -> Boxes:
         boxes = read_mot(FLAGS.detections)
     else:
         boxes = tracking.detect_persons(data.video_frames(FLAGS.video), progress=_tell)
-    boxes = boxes[boxes.confidence >= FLAGS.least_confidence]
+    boxes = boxes[boxes.confidence >= FLAGS.min_confidence]
     if not len(boxes):
         raise InputError(
             f"tracks are made of detections: {FLAGS.detections or 'the detector'} has none of a "
-            f"confidence of {FLAGS.least_confidence:g}; lower --least_confidence"
+            f"confidence of {FLAGS.min_confidence:g}; lower --min_confidence"
         )
     return boxes
 
@@ -120,11 +120,11 @@ def _tell(done: int) -> None:
         say(f"detecting: {done:,} frames")
 
 
-def _looks(boxes: Boxes) -> np.ndarray:
+def _embedded(boxes: Boxes) -> np.ndarray:
     embed, size = pixel_embedder()
     frames = data.video_frames(FLAGS.video)
     tell = progress("looking at persons")
-    return tracking.look(frames, boxes, embed, size, FLAGS.embed_batch_size, tell)
+    return tracking.embed_boxes(frames, boxes, embed, size, FLAGS.embed_batch_size, tell)
 
 
 def _places(boxes: Boxes, tracks: Boxes) -> np.ndarray:

@@ -90,7 +90,7 @@ def main(argv: list[str]) -> None:
     say(f"{name}: {train}")
     scores: dict[str, Any] = {}
     if evaluation:
-        scores["before"] = evaluation.score(members[0]).as_dict()
+        scores["before"] = evaluation.score(members[0]).to_dict()
         say(f"before training: {_headline(scores['before'])}")
     say(f"run folder: {run.directory}")
     begin = time.perf_counter()
@@ -110,10 +110,10 @@ def main(argv: list[str]) -> None:
     scores["minutes"] = (time.perf_counter() - begin) / 60
     if evaluation:
         results = _scored(evaluation, members)
-        scores["after"] = results["1"].as_dict()
+        scores["after"] = results["1"].to_dict()
         say(f"\n{results['1']}\n")
         if len(members) > 1:
-            scores["members"] = {name: result.as_dict() for name, result in results.items()}
+            scores["members"] = {name: result.to_dict() for name, result in results.items()}
             for name, score in scores["members"].items():
                 say(f"--member={name}: {_headline(score)}")
         say(f"before training: {_headline(scores['before'])}")

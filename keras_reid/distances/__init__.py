@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from keras_reid.distances.points import (
-    FAR,
+    MASKED,
     PRECISE,
     cosine,
     euclidean,
@@ -71,7 +71,7 @@ def paired(distance: Distance) -> Distance | None:
 
 __all__ = [
     "DISTANCES",
-    "FAR",
+    "MASKED",
     "PRECISE",
     "Distance",
     "aligned",

@@ -32,7 +32,7 @@ _TOUCHING = 2e-4
 
 # Beyond the squared distances of any float32 points that can be squared; finite, because infinity
 # times a weight of 0 is NaN.
-FAR = 1e38
+MASKED = 1e38
 
 
 @registered
@@ -147,7 +147,7 @@ def _squared_among(centred: Tensor) -> tuple[Tensor, Tensor]:
     diagonal = same_index(centred)
     length = ops.sum(centred * centred, axis=-1)
     squared = _expansion(centred, centred)
-    nearest = ops.min(ops.where(diagonal, FAR, squared))
+    nearest = ops.min(ops.where(diagonal, MASKED, squared))
     nearness = ops.divide_no_nan(nearest, 2 * ops.max(length))
 
     def precisely() -> Tensor:

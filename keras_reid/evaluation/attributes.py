@@ -53,7 +53,7 @@ class AttributeScores:
         lines.append(f"on {self.images:,} images")
         return "\n".join(lines)
 
-    def as_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return {**vars(self), "left_out": list(self.left_out)}
 

@@ -237,7 +237,7 @@ class ClusterScores:
     clusters: int
     noise: int
 
-    def as_dict(self) -> dict[str, float]:
+    def to_dict(self) -> dict[str, float]:
         """Plain numbers."""
         return asdict(self)
 

@@ -169,7 +169,7 @@ class RankingResult:
             )
         return float(self.cmc[k - 1])
 
-    def as_dict(self) -> dict[str, object]:
+    def to_dict(self) -> dict[str, object]:
         """Scores and protocol in plain Python types; scores are fractions in [0, 1]."""
         scores = {name: getattr(self, name) for name in ("mAP", "mAP_trapezoid", "mINP")}
         result = {**scores, "cmc": self.cmc.tolist(), "protocol": asdict(self.protocol)}
@@ -181,8 +181,8 @@ class RankingResult:
         return result
 
     def to_json(self) -> str:
-        """`as_dict` as JSON text."""
-        return json.dumps(self.as_dict(), indent=2)
+        """`to_dict` as JSON text."""
+        return json.dumps(self.to_dict(), indent=2)
 
     def __str__(self) -> str:
         """One table: scores in percent, then the protocol."""

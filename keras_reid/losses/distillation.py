@@ -264,7 +264,7 @@ class RankDistillationLoss(_Relations):
             )
         teacher, student = self.points(teacher), self.points(student)
         to_others = ops.where(
-            distances.same_index(teacher), distances.FAR, distances.squared_euclidean(teacher)
+            distances.same_index(teacher), distances.MASKED, distances.squared_euclidean(teacher)
         )
         nearness, others = ops.top_k(-to_others, self.list_length)
         squared = ops.take_along_axis(distances.squared_euclidean(student), others, axis=1)

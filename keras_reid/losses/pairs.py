@@ -157,7 +157,7 @@ class CircleLoss(MetricLoss):
 
 def log_sum_exp(values: Tensor, mask: Tensor) -> Tensor:
     """`log Σ exp(values)` over the mask, for each row; finite also where the mask is empty."""
-    return ops.logsumexp(ops.where(mask, values, -distances.FAR), axis=-1)
+    return ops.logsumexp(ops.where(mask, values, -distances.MASKED), axis=-1)
 
 
 def _check_has_margin(loss: str, margin: float | None) -> None:

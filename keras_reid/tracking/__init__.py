@@ -1,8 +1,8 @@
 """Following persons: within a camera from detections to tracklets, across cameras by a gallery."""
 
+from keras_reid.tracking.appearance import embed_boxes
 from keras_reid.tracking.cameras import Identified, identify_tracks, track_embeddings
 from keras_reid.tracking.detect import detect_persons
-from keras_reid.tracking.looks import look
 from keras_reid.tracking.scores import TrackingScores, tracking_scores
 from keras_reid.tracking.tracker import Tracker, track
 
@@ -11,8 +11,8 @@ __all__ = [
     "Tracker",
     "TrackingScores",
     "detect_persons",
+    "embed_boxes",
     "identify_tracks",
-    "look",
     "track",
     "track_embeddings",
     "tracking_scores",

@@ -25,9 +25,9 @@ class Identified:
 
 def track_embeddings(tracks: Boxes, embeddings: np.ndarray) -> dict[int, np.ndarray]:
     """`e/|e|` of each track, e the mean of its unit embeddings (n, d), by number."""
-    looks = unit(np.asarray(embeddings))
+    single = unit(np.asarray(embeddings))
     return {
-        number: unit(looks[tracks.identity == number].mean(axis=0)).astype(np.float32)
+        number: unit(single[tracks.identity == number].mean(axis=0)).astype(np.float32)
         for number in np.unique(tracks.identity).tolist()
     }
 
@@ -123,7 +123,7 @@ def reference(camera: str, start: float, video: str, track: int) -> str:
 
 
 def _held(people: Gallery, images: dict[int, str], means: dict[int, np.ndarray]) -> set[str]:
-    """The references that are enrolled, all of them with the looks that their tracks have now."""
+    """The references that are enrolled, all with the embeddings that their tracks have now."""
     held = people.held(list(images.values()))
     numbers = [number for number, image in images.items() if image in held]
     if numbers:
@@ -141,7 +141,7 @@ def _held(people: Gallery, images: dict[int, str], means: dict[int, np.ndarray])
 
 def _nearest(
     people: Gallery,
-    look: np.ndarray,
+    embedding: np.ndarray,
     limit: float,
     span: tuple[int, int],
     taken: dict[str, list[tuple[int, int]]],
@@ -154,7 +154,7 @@ def _nearest(
     count = people.count()
     if not count:
         return None, None
-    hits = people.search(look[None], min(count, 100))[0]
+    hits = people.search(embedding[None], min(count, 100))[0]
     for hit in hits:
         if hit.image == own:
             return hit.identity, hit.distance

@@ -1,4 +1,4 @@
-"""Within one camera: from detections to tracklets, by how persons look and how they move."""
+"""Within one camera: from detections to tracklets, by appearance and motion."""
 
 from collections import deque
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ class Track:
 
     number: int
     motion: Motion
-    looks: deque[np.ndarray]
+    embeddings: deque[np.ndarray]
     rows: list[int] = field(default_factory=list)  # of the detections, in order
     missed: int = 0  # frames since it was seen
     confirmed: bool = False
@@ -31,21 +31,21 @@ class Tracker:
     """Detections of frame after frame to numbers of persons: DeepSORT, or SORT without embeddings.
 
     First, confirmed tracks are given the detections that look like them, those seen last before
-    others. The cost is `λ m/9.49 + (1 − λ) c/most_cosine`, c the cosine distance to the nearest of
-    the track's last looks and m the squared Mahalanobis distance from where the motion leads; pairs
-    with `c > most_cosine` or `m > 9.49` (95 %) are impossible. What is left is given to tracks seen
-    a frame ago by the overlap of boxes (without embeddings: to all). Assignments are optimal
-    (scipy). A detection without a track begins one, which is confirmed after `confirm` detections
-    and ends after `most_missed` frames without.
+    others. The cost is `λ m/9.49 + (1 − λ) c/max_cosine_distance`, c the cosine distance to the
+    nearest of the track's last embeddings and m the squared Mahalanobis distance from where the
+    motion leads; pairs with `c > max_cosine_distance` or `m > 9.49` (95 %) are impossible. What is
+    left is given to tracks seen a frame ago by the overlap of boxes (without embeddings: to all).
+    Assignments are optimal (scipy). A detection without a track begins one, which is confirmed
+    after `n_init` detections and ends after `max_age` frames without.
 
     Args:
         appearance: whether embeddings count.
-        most_cosine: `1 − cos` up to which two looks may be one person's.
+        max_cosine_distance: `1 − cos` up to which two embeddings may be one person's.
         motion_weight: λ in [0, 1].
-        least_overlap: intersection over union of the predicted and a detected box.
-        confirm: detections in a row that make a track.
-        most_missed: frames that a track survives unseen.
-        looks: embeddings that a track remembers.
+        min_iou: intersection over union of the predicted and a detected box.
+        n_init: detections in a row that make a track.
+        max_age: frames that a track survives unseen.
+        budget: embeddings that a track remembers.
 
     Raises:
         InputError: numbers out of range.
@@ -56,35 +56,35 @@ class Tracker:
     def __init__(
         self,
         appearance: bool = True,
-        most_cosine: float = 0.3,
+        max_cosine_distance: float = 0.3,
         motion_weight: float = 0.5,
-        least_overlap: float = 0.3,
-        confirm: int = 3,
-        most_missed: int = 30,
-        looks: int = 100,
+        min_iou: float = 0.3,
+        n_init: int = 3,
+        max_age: int = 30,
+        budget: int = 100,
     ) -> None:
-        if not (0 < most_cosine <= 2 and 0 < least_overlap < 1 and 0 <= motion_weight <= 1):
+        if not (0 < max_cosine_distance <= 2 and 0 < min_iou < 1 and 0 <= motion_weight <= 1):
             raise InputError(
                 "a cosine distance is in (0, 2], an overlap in (0, 1) and a weight in [0, 1]: "
-                f"received most_cosine={most_cosine}, least_overlap={least_overlap} and "
+                f"received max_cosine_distance={max_cosine_distance}, min_iou={min_iou} and "
                 f"motion_weight={motion_weight}"
             )
-        if confirm < 1 or most_missed < 0 or looks < 1:
+        if n_init < 1 or max_age < 0 or budget < 1:
             raise InputError(
-                "confirm and looks are at least 1, most_missed at least 0: received "
-                f"{confirm}, {looks} and {most_missed}"
+                "n_init and budget are at least 1, max_age at least 0: received "
+                f"{n_init}, {budget} and {max_age}"
             )
-        self.appearance, self.most_cosine = appearance, most_cosine
+        self.appearance, self.max_cosine_distance = appearance, max_cosine_distance
         self.motion_weight = motion_weight
-        self.least_overlap, self.confirm = least_overlap, confirm
-        self.most_missed, self.looks = most_missed, looks
+        self.min_iou, self.n_init = min_iou, n_init
+        self.max_age, self.budget = max_age, budget
         self.tracks: list[Track] = []
         self.ended: list[Track] = []
         self._rows = 0
         self._number = 0
 
     def update(self, boxes: np.ndarray, embeddings: np.ndarray | None = None) -> None:
-        """One frame later: its detections (n, 4) as (x, y, w, h), and how they look (n, d).
+        """One frame later: its detections (n, 4) as (x, y, w, h), and their embeddings (n, d).
 
         Raises:
             InputError: embeddings are missing, or are not one for each box.
@@ -96,25 +96,31 @@ class Tracker:
                 f"{'none' if embeddings is None else len(embeddings)} for {len(boxes)}; pass "
                 "them, or appearance=False"
             )
-        looks = np.zeros((len(boxes), 0))
+        appearance = np.zeros((len(boxes), 0))
         if self.appearance:
-            looks = unit(np.asarray(embeddings, np.float64))
+            appearance = unit(np.asarray(embeddings, np.float64))
         for track in self.tracks:
             track.motion, track.missed = track.motion.predicted(), track.missed + 1
         left = list(range(len(boxes)))
         if self.appearance:
             for missed in sorted({t.missed for t in self.tracks if t.confirmed}):
                 same = [t for t in self.tracks if t.confirmed and t.missed == missed]
-                left = self._assign(same, left, self._looks_apart(same, boxes, looks), boxes, looks)
+                left = self._assign(
+                    same,
+                    left,
+                    self._appearance_distance(same, boxes, appearance),
+                    boxes,
+                    appearance,
+                )
         unseen = [t for t in self.tracks if t.missed and (not self.appearance or t.missed == 1)]
-        left = self._assign(unseen, left, self._boxes_apart(unseen, boxes), boxes, looks)
+        left = self._assign(unseen, left, self._box_distance(unseen, boxes), boxes, appearance)
         for i in left:
             self._number += 1
-            track = Track(self._number, Motion.of(boxes[i]), deque(maxlen=self.looks))
+            track = Track(self._number, Motion.of(boxes[i]), deque(maxlen=self.budget))
             self.tracks.append(track)
-            self._see(track, i, boxes, looks)
+            self._see(track, i, boxes, appearance)
         self._rows += len(boxes)
-        self._end([t for t in self.tracks if t.missed > (self.most_missed if t.confirmed else 0)])
+        self._end([t for t in self.tracks if t.missed > (self.max_age if t.confirmed else 0)])
 
     def finish(self) -> list[Track]:
         """All confirmed tracks by number; the tracker begins anew."""
@@ -133,7 +139,7 @@ class Tracker:
         left: list[int],
         cost: np.ndarray,
         boxes: np.ndarray,
-        looks: np.ndarray,
+        appearance: np.ndarray,
     ) -> list[int]:
         """Gives detections to tracks at the least cost and returns those that are left."""
         if not tracks or not left:
@@ -142,32 +148,34 @@ class Tracker:
         taken = set()
         for i, j in zip(*linear_sum_assignment(chosen), strict=True):
             if chosen[i, j] < IMPOSSIBLE:
-                self._see(tracks[i], left[j], boxes, looks)
+                self._see(tracks[i], left[j], boxes, appearance)
                 taken.add(left[j])
         return [i for i in left if i not in taken]
 
-    def _see(self, track: Track, i: int, boxes: np.ndarray, looks: np.ndarray) -> None:
+    def _see(self, track: Track, i: int, boxes: np.ndarray, appearance: np.ndarray) -> None:
         if track.rows:
             track.motion = track.motion.corrected(boxes[i])
-        track.looks.append(looks[i])
+        track.embeddings.append(appearance[i])
         track.rows.append(self._rows + i)
         track.missed = 0
-        track.confirmed = track.confirmed or len(track.rows) >= self.confirm
+        track.confirmed = track.confirmed or len(track.rows) >= self.n_init
 
-    def _looks_apart(self, tracks: list[Track], boxes: np.ndarray, looks: np.ndarray) -> np.ndarray:
+    def _appearance_distance(
+        self, tracks: list[Track], boxes: np.ndarray, appearance: np.ndarray
+    ) -> np.ndarray:
         cost = np.empty((len(tracks), len(boxes)))
         for i, track in enumerate(tracks):
-            looks_apart = 1 - (np.stack(track.looks) @ looks.T).max(axis=0)
+            distance = 1 - (np.stack(track.embeddings) @ appearance.T).max(axis=0)
             moved = track.motion.squared_mahalanobis(boxes)
             share = self.motion_weight
-            cost[i] = share * moved / GATE + (1 - share) * looks_apart / self.most_cosine
-            cost[i, (moved > GATE) | (looks_apart > self.most_cosine)] = IMPOSSIBLE
+            cost[i] = share * moved / GATE + (1 - share) * distance / self.max_cosine_distance
+            cost[i, (moved > GATE) | (distance > self.max_cosine_distance)] = IMPOSSIBLE
         return cost
 
-    def _boxes_apart(self, tracks: list[Track], boxes: np.ndarray) -> np.ndarray:
+    def _box_distance(self, tracks: list[Track], boxes: np.ndarray) -> np.ndarray:
         predicted = np.array([track.motion.box for track in tracks]).reshape(-1, 4)
         overlap = overlaps(predicted, boxes)
-        return np.where(overlap < self.least_overlap, IMPOSSIBLE, 1 - overlap)
+        return np.where(overlap < self.min_iou, IMPOSSIBLE, 1 - overlap)
 
 
 def track(
@@ -194,8 +202,8 @@ def track(
     ends = np.searchsorted(detections.frame, np.arange(1, last + 1), side="right")
     start = 0
     for end in ends.tolist():
-        looks = None if embeddings is None else embeddings[start:end]
-        tracker.update(detections.box[start:end], looks)
+        appearance = None if embeddings is None else embeddings[start:end]
+        tracker.update(detections.box[start:end], appearance)
         start = end
     return numbered(detections, tracker.finish())
 

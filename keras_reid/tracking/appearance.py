@@ -1,4 +1,4 @@
-"""How the persons in boxes look: their crops through an embedder, a few frames at a time."""
+"""The appearance of persons in boxes: their crops through an embedder, some frames at a time."""
 
 from collections.abc import Callable, Iterator
 
@@ -11,7 +11,7 @@ from keras_reid.data.videos import cut
 from keras_reid.errors import InputError
 
 
-def look(
+def embed_boxes(
     frames: Iterator[np.ndarray],
     boxes: Boxes,
     embed: Callable[[np.ndarray], np.ndarray],
@@ -19,7 +19,7 @@ def look(
     batch_size: int = 128,
     progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
-    """An embedding (n, d) for each box; a box without a pixel in its frame looks black.
+    """An embedding (n, d) for each box; a box without a pixel in its frame is black.
 
     Args:
         frames: all frames of the video, uint8 RGB (h, w, 3), in order.
