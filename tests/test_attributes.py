@@ -200,7 +200,7 @@ def test_an_attribute_that_is_learned_is_told():
     model.fit(features.astype("float32"), targets, epochs=100, batch_size=64, verbose=0)
     logits = model.predict(features, verbose=0)
     known = np.asarray(layers.AttributeProbabilities([(2, 3, 4)])(logits))
-    told = evaluation.told(known, [(2, 3, 4)])
+    told = evaluation.predicted_attributes(known, [(2, 3, 4)])
     assert (told == targets).mean() > 0.98
     assert (told[:, 2:].sum(1) == 1).all()
 
@@ -260,7 +260,7 @@ def test_classifiers_are_counted_as_papers_count_them():
     assert "right, by classifier" in str(scores)
 
 
-def test_attributes_are_told_behind_a_normalisation():
+def test_attributes_are_predicted_behind_a_normalisation():
     """So that features of any length give logits of the same size after some training steps."""
     head = heads.AttributeHead(3)
     model = models.build("tiny", 4, (32, 16), weights="none", heads=[head])

@@ -131,9 +131,9 @@ def test_open_set_rates_are_those_of_plain_loops(data):
     assert [("known", d, r) for d, r in zip(result.mate, result.mate_rank, strict=True)] == [
         p for p in probes if p[0] == "known"
     ]
-    assert result.stranger.tolist() == sorted(p[1] for p in probes if p[0] == "unknown")
+    assert result.non_mated.tolist() == sorted(p[1] for p in probes if p[0] == "unknown")
     for far in (0, 0.5, 1):
-        if far == 0.5 and len(result.stranger) == 1:
+        if far == 0.5 and len(result.non_mated) == 1:
             continue
         for rank in (1, 2):
             assert result.dir_at_far(far, rank) == oracle.dir_at_far(probes, far, rank)

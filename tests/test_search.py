@@ -91,12 +91,12 @@ def test_from_images_to_answers(folder):
     )
     answer = json.loads(out)
     assert answer["threshold"] == stats["threshold"]["value"]
-    known, stranger = answer["queries"]
+    known, non_mated = answer["queries"]
     assert known["identity"] == known["hits"][0]["identity"] == identity
     assert [len(q["hits"]) for q in answer["queries"]] == [2, 2]
     assert known["hits"][0]["reranked"] is not None
-    nearest = stranger["hits"][0]["distance"]
-    assert (stranger["identity"] is None) == (nearest > answer["threshold"])
+    nearest = non_mated["hits"][0]["distance"]
+    assert (non_mated["identity"] is None) == (nearest > answer["threshold"])
     page = (root / "out/page.html").read_text()
     assert page.count("<img ") == page.count("data:image/jpeg;base64,") == 6
     assert identity in page

@@ -225,23 +225,26 @@ def test_test_clips_hold_every_frame_once(shades):
     assert masks == [1, 3, 4, 4, 4, 1]
 
 
-def test_training_clips_draw_a_frame_of_each_stretch(shades):
-    options = {"identities": 2, "instances": 2, "frames": 3, "image_size": SIZE, "augment": "none"}
+@pytest.mark.parametrize("frames", [3, 5])
+def test_training_clips_draw_a_frame_of_each_stretch(shades, frames):
+    same = {"identities": 2, "instances": 2, "image_size": SIZE, "augment": "none"}
     drawn: set[tuple[int, ...]] = set()
-    for batch, labels in data.pk_clips(shades, **options).take(40):
+    for batch, labels in data.pk_clips(shades, frames=frames, **same).take(40):
         shade = batch["clips"].numpy()[:, :, 0, 0, 0].astype(int)
         assert batch["mask"].numpy().all()  # nothing is padded where it trains
-        np.testing.assert_array_equal(labels["frame_identity"], np.repeat(labels["identity"], 3))
+        np.testing.assert_array_equal(
+            labels["frame_identity"], np.repeat(labels["identity"], frames)
+        )
         for clip, identity in zip(shade, labels["identity"].numpy(), strict=True):
             (t,) = set(clip // 20)
             place, size = clip % 20, len(shades.frames[t])
             assert shades.classes()[1][t] == identity
-            if size >= 3:
+            if size >= frames:
                 for i, p in enumerate(place):
-                    assert i * size / 3 - 1 < p < (i + 1) * size / 3
+                    assert i * size / frames - 1 < p < (i + 1) * size / frames
                 drawn.add((t, *place))
             else:
-                assert (place == np.arange(3) % size).all()  # round again
+                assert (place == np.arange(frames) % size).all()  # round again
     assert len({d for d in drawn if d[0] == 3}) > 10
 
 

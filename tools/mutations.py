@@ -142,7 +142,7 @@ BREAKS = (
         "keras_reid/models/heads.py",
         'name="attributes")(normal)',
         'name="attributes")(features)',
-        "test_attributes.py::test_attributes_are_told_behind_a_normalisation",
+        "test_attributes.py::test_attributes_are_predicted_behind_a_normalisation",
     ),
     Break(
         "whatever passes its collapse value is a collapse",

@@ -69,13 +69,13 @@ flags.DEFINE_bool(
     "verify", False, "Also score pairs of images, one person or two: EER, and TAR at several FARs."
 )
 flags.DEFINE_string(
-    "attributes", None, "Table or .mat file: also score the attributes that a --run tells."
+    "attributes", None, "Table or .mat file: also score the attributes that a --run predicts."
 )
 flags.DEFINE_float(
     "attribute_filter",
     None,
-    "Rank last what contradicts a query's attributes, where both are told with this probability, "
-    "such as 0.9, and say what that costs.",
+    "Rank last what contradicts a query's attributes, where both are predicted with this "
+    "probability, such as 0.9, and say what that costs.",
 )
 flags.DEFINE_bool("tracklets", False, "Group the images to tracklets, and rank these.")
 flags.DEFINE_enum(
@@ -219,7 +219,7 @@ def _check_choices() -> None:
     attributes = FLAGS.attributes or FLAGS.attribute_filter is not None
     frames = FLAGS.set_distance != "pooled"
     rules = {
-        "attributes are told by a model: give --run, not --features": (
+        "attributes are predicted by a model: give --run, not --features": (
             attributes and bool(FLAGS.features)
         ),
         "tracklets are made of images: give --run or --saved_model, not --features": (
@@ -278,7 +278,7 @@ def _attribute_scores(
         )
     identity = np.concatenate([np.asarray(side.identity) for side in (query, gallery)])
     images = table.label(data.PersonImages(identity.astype(str), identity, None))
-    probabilities = evaluation.told(np.concatenate(told), schema.exclusive)
+    probabilities = evaluation.predicted_attributes(np.concatenate(told), schema.exclusive)
     true = images.columns["attributes"]
     return evaluation.attribute_scores(probabilities, true, schema.names, schema.groups)
 

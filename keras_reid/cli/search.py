@@ -56,7 +56,7 @@ flags.DEFINE_list(
 )
 flags.DEFINE_enum("output", "table", ["table", "json"], "What is printed.")
 flags.DEFINE_string("html", None, "New page with the pictures of queries and hits.")
-flags.DEFINE_float("far", 0.01, "Of calibrate: share of strangers taken for somebody.", 0, 1)
+flags.DEFINE_float("far", 0.01, "Of calibrate: rate of non-mated probes taken for somebody.", 0, 1)
 
 CHUNK = 1024  # images that are embedded, and then durable, at a time
 
@@ -248,7 +248,7 @@ def stats(arguments: list[str]) -> None:
 
 
 def calibrate(arguments: list[str]) -> None:
-    """Half of the identities are enrolled, the other half of the queries are strangers."""
+    """Half of the identities are enrolled, the other half of the queries are non-mated."""
     check_one_model()
     if FLAGS.dataset is None or FLAGS.data_dir is None:
         raise InputError("a threshold is chosen on images: give --dataset and --data_dir")
@@ -257,8 +257,8 @@ def calibrate(arguments: list[str]) -> None:
         raise InputError(f"a threshold needs query and gallery images: {FLAGS.data_dir!r} has none")
     _check_model()  # before minutes of embedding
     names = np.unique(dataset.query.identity)
-    strangers = np.random.default_rng(0).permutation(names)[: len(names) // 2]
-    enrolled = dataset.gallery[~np.isin(dataset.gallery.identity, strangers)]
+    non_mated = np.random.default_rng(0).permutation(names)[: len(names) // 2]
+    enrolled = dataset.gallery[~np.isin(dataset.gallery.identity, non_mated)]
     embed = embedder_of()
     probes, enrolled = data.readable(dataset.query), data.readable(enrolled)
     result = evaluation.open_set(
@@ -275,7 +275,7 @@ def calibrate(arguments: list[str]) -> None:
         people.threshold = threshold
     say(
         f"threshold {threshold.value:.4f} at FAR {threshold.far:g} (measured "
-        f"{threshold.measured_far:g} over {threshold.impostors:,} strangers) kept in "
+        f"{threshold.measured_far:g} over {threshold.impostors:,} non-mated probes) kept in "
         f"{FLAGS.gallery}; the rate grows with the gallery, which had {len(enrolled):,} images here"
     )
 

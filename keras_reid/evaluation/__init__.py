@@ -4,8 +4,8 @@ from keras_reid.evaluation.attributes import (
     AttributeScores,
     PreFilter,
     attribute_scores,
+    predicted_attributes,
     prefilter,
-    told,
 )
 from keras_reid.evaluation.clustering import (
     Clustering,
@@ -44,11 +44,11 @@ __all__ = [
     "matrix",
     "open_set",
     "pairs",
+    "predicted_attributes",
     "prefilter",
     "rank",
     "reranked_set_distances",
     "save_features",
     "set_distances",
-    "told",
     "verify",
 ]

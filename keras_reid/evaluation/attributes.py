@@ -1,4 +1,4 @@
-"""How well attributes are told, and what it costs to look only where they agree."""
+"""How well attributes are predicted, and what it costs to look only where they agree."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,14 +18,14 @@ class AttributeScores:
     Attributes:
         mean_accuracies: `(TPR + TNR)/2` of each attribute by name.
         mA: their mean.
-        classifier_accuracies: share of the images told right by each classifier, by name: of an
-            attribute alone, or of an exclusive group, one class of several, such as the colours of
-            trousers.
+        classifier_accuracies: fraction of the images predicted right by each classifier, by name:
+            of an attribute alone, or of an exclusive group, one class of several, such as the
+            colours of trousers.
         classifier_accuracy: their mean, which papers on attributes of re-identification data call
             mA or average (Lin et al., Pattern Recognition 2019, arXiv:1703.07220).
         accuracy, precision, recall: means over the images of `|A∩B|/|A∪B|`, `|A∩B|/|B|` and
-            `|A∩B|/|A|`, A the true and B the told attributes; images for which the set below the
-            line is empty are left out of that mean.
+            `|A∩B|/|A|`, A the true and B the predicted attributes; images for which the set below
+            the line is empty are left out of that mean.
         f1: `2 · precision · recall / (precision + recall)`.
         left_out: attributes that all or none of the images have, of which there is no mA.
         images: how many.
@@ -58,8 +58,10 @@ class AttributeScores:
         return {**vars(self), "left_out": list(self.left_out)}
 
 
-def told(probabilities: np.ndarray, exclusive: Sequence[Sequence[int]] = ()) -> np.ndarray:
-    """Which attributes (n, m) are told: above one half, and of an exclusive group the largest."""
+def predicted_attributes(
+    probabilities: np.ndarray, exclusive: Sequence[Sequence[int]] = ()
+) -> np.ndarray:
+    """Which attributes (n, m) are there: above one half, of an exclusive group the largest."""
     chosen = np.asarray(probabilities) > 0.5
     for group in map(list, exclusive):
         largest = np.asarray(probabilities)[:, group].argmax(axis=1)
@@ -73,10 +75,10 @@ def attribute_scores(
     names: Sequence[str],
     groups: Mapping[str, Sequence[int]] | None = None,
 ) -> AttributeScores:
-    """Scores of told attributes against true ones.
+    """Scores of predicted attributes against true ones.
 
     Args:
-        predicted: booleans (n, m), as `told` gives them.
+        predicted: booleans (n, m), as `predicted_attributes` gives them.
         targets: (n, m), 1, 0 or −1 (unknown: left out).
         names: (m,).
         groups: columns of exclusive attributes by the name of their group. An image counts there
@@ -90,7 +92,7 @@ def attribute_scores(
     predicted, targets = np.asarray(predicted, bool), np.asarray(targets)
     if predicted.shape != targets.shape or predicted.shape[1:] != (len(names),):
         raise InputError(
-            f"told and true attributes are (n, {len(names)}): received {predicted.shape} and "
+            f"predicted and true attributes are (n, {len(names)}): received {predicted.shape} and "
             f"{targets.shape}"
         )
     known, true = targets >= 0, targets > 0
@@ -130,7 +132,7 @@ def _classifier_accuracies(
     names: Sequence[str],
     groups: Mapping[str, Sequence[int]],
 ) -> dict[str, float]:
-    """The share told right by each classifier that has an image to tell."""
+    """The fraction predicted right by each classifier that has an image to score."""
     grouped = {column for columns in groups.values() for column in columns}
     classifiers = {name: [i] for i, name in enumerate(names) if i not in grouped}
     classifiers |= {
@@ -138,12 +140,12 @@ def _classifier_accuracies(
     }
     found = {}
     for name, columns in classifiers.items():
-        told, true = predicted[:, columns], targets[:, columns]
+        guess, true = predicted[:, columns], targets[:, columns]
         counted = (true >= 0).all(1)
         if len(columns) > 1:
             counted &= (true > 0).sum(1) == 1
         if counted.any():
-            found[name] = float((told == (true > 0)).all(1)[counted].mean())
+            found[name] = float((guess == (true > 0)).all(1)[counted].mean())
     return found
 
 

@@ -16,7 +16,7 @@ SHOWN_FARS = (0.01, 0.1)
 
 @dataclass(frozen=True, eq=False)
 class OpenSetResult:
-    """Where probes find their mates, and how near strangers come to somebody.
+    """Where probes find their mates, and how near non-mated probes come to somebody.
 
     `DIR(τ, r)` is the share of the known probes whose nearest mate is among the r nearest gallery
     images and at `d <= τ`; `FAR(τ)` that of the unknown probes, who have no mate, with
@@ -25,13 +25,13 @@ class OpenSetResult:
     Attributes:
         mate: (n,) distance of each known probe to its nearest mate.
         mate_rank: (n,) rank of that mate from 1, equal distances by gallery index.
-        stranger: (m,) sorted distances of the unknown probes to the nearest gallery image.
+        non_mated: (m,) sorted distances of the unknown probes to the nearest gallery image.
         left_out: probes whose mates are all of the same camera, neither known nor unknown.
     """
 
     mate: np.ndarray
     mate_rank: np.ndarray
-    stranger: np.ndarray
+    non_mated: np.ndarray
     left_out: int
 
     def threshold_at_far(self, far: float) -> Threshold:
@@ -40,7 +40,7 @@ class OpenSetResult:
         Raises:
             InputError: `far` is no fraction, or `0 < far < 1 / m`.
         """
-        return threshold_at_far(self.stranger, np.sort(self.mate), far, "search")
+        return threshold_at_far(self.non_mated, np.sort(self.mate), far, "search")
 
     def dir_at_far(self, far: float, rank: int = 1) -> float:
         """`max DIR(τ, rank)` over all τ with `FAR(τ) <= far`.
@@ -57,17 +57,17 @@ class OpenSetResult:
         """Plain values; rates that these probes cannot resolve are None."""
         return {
             "known_probes": len(self.mate),
-            "unknown_probes": len(self.stranger),
+            "unknown_probes": len(self.non_mated),
             "left_out": self.left_out,
             "rank-1": float((self.mate_rank == 1).mean()),
             "dir_at_far": {
-                f"{f:g}": self.dir_at_far(f) if resolvable(f, len(self.stranger)) else None
+                f"{f:g}": self.dir_at_far(f) if resolvable(f, len(self.non_mated)) else None
                 for f in SHOWN_FARS
             },
         }
 
     def __str__(self) -> str:
-        known, unknown = len(self.mate), len(self.stranger)
+        known, unknown = len(self.mate), len(self.non_mated)
         lines = [f"open set: {known:,} known and {unknown:,} unknown probes"]
         if self.left_out:
             lines[0] += f", {self.left_out:,} left out (mates in the same camera alone)"
@@ -90,7 +90,7 @@ def open_set(
     distance: str | None = None,
     protocol: str = "market1501",
 ) -> OpenSetResult:
-    """Identification among known people of probes who may be strangers.
+    """Identification among known people of probes who may be non-mated.
 
     Probes of an identity that the gallery does not hold are the unknown ones. Gallery images of the
     probe's identity in the probe's camera, and of identity -1, are not looked at.
@@ -108,12 +108,12 @@ def open_set(
     """
     found = trials(distances, query_ids, gallery_ids, query_cams, gallery_cams, distance, protocol)
     enrolled = np.isin(found.query, found.gallery[found.gallery != NOBODY])
-    mates, ranks, strangers, left_out = [], [], [], 0
+    mates, ranks, non_mated, left_out = [], [], [], 0
     for start, rows in found.blocks:
         rows[found.junk(start, start + len(rows))] = np.inf
         for i, row in enumerate(rows, start):
             if not enrolled[i]:
-                strangers.append(row.min(initial=np.inf))
+                non_mated.append(row.min(initial=np.inf))
                 continue
             mate = np.where(found.gallery == found.query[i], row, np.inf)
             j = int(np.argmin(mate))
@@ -122,9 +122,9 @@ def open_set(
                 continue
             mates.append(row[j])
             ranks.append(1 + (row < row[j]).sum() + (row[:j] == row[j]).sum())
-    if not mates or not strangers:
+    if not mates or not non_mated:
         raise InputError(
             "an open set has probes who are in the gallery and probes who are not: received "
-            f"{len(mates)} and {len(strangers)}; enrol part of the people only"
+            f"{len(mates)} and {len(non_mated)}; enrol part of the people only"
         )
-    return OpenSetResult(np.array(mates), np.array(ranks), np.sort(strangers), left_out)
+    return OpenSetResult(np.array(mates), np.array(ranks), np.sort(non_mated), left_out)

@@ -16,8 +16,8 @@ class Threshold:
         value: the distance; -inf accepts nothing.
         far: the false acceptance rate that was asked for, and is not exceeded on those trials.
         measured_far: the rate that the value has on those trials.
-        impostors: how many trials it was chosen on: of two people, or by strangers.
-        trial: "pair" (1:1, a rate of pairs) or "search" (1:N, a rate of strangers who search, which
+        impostors: how many trials it was chosen on: of two people, or non-mated searches.
+        trial: "pair" (1:1, a rate of pairs) or "search" (1:N, a rate of non-mated searches, which
             grows with the gallery).
     """
 
