@@ -63,6 +63,7 @@ def test_a_finished_run_is_not_trained_over(trained: Path, pedestrians: Path) ->
     code, _, err = train(pedestrians, trained)
     assert code == 1
     assert "a finished run is never overwritten" in err
+    assert err.endswith("give another folder (--run)\n")
     assert "Traceback" not in err
     assert (trained / "run/model.keras").read_bytes() == before
 

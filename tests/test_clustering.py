@@ -15,7 +15,7 @@ from sklearn.metrics import silhouette_score
 from keras_reid import visualize
 from keras_reid.errors import InputError
 from keras_reid.evaluation import cluster, cluster_scores, clustering
-from keras_reid.evaluation.clustering import EPS, K1, average_linkage, average_linkages, silhouette
+from keras_reid.evaluation.clusters import EPS, K1, average_linkage, average_linkages, silhouette
 
 
 def people(persons=20, images=10, spread=0.35, seed=0):

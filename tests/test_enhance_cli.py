@@ -54,7 +54,7 @@ def test_pose_is_scored_by_embeddings_and_by_visible_parts(drawn: Path) -> None:
     scores = json.loads((drawn / "pose/metrics.json").read_text())["after"]
     assert f"{100 * scores['mAP']:.2f} %" in out
     assert "distance              visible" in evaluate(drawn, "--run=pose", "--distance=visible")
-    assert "--recipe=pose" in evaluate(drawn, "--run=attributes", "--distance=visible", code=1)
+    assert "by the recipe pose" in evaluate(drawn, "--run=attributes", "--distance=visible", code=1)
 
 
 def test_attributes_are_scored_and_filter(drawn: Path) -> None:

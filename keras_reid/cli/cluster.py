@@ -19,7 +19,7 @@ from keras_reid.cli.shared import (
 )
 from keras_reid.data.writing import appearing
 from keras_reid.errors import InputError
-from keras_reid.evaluation.clustering import METHODS
+from keras_reid.evaluation.clusters import METHODS
 
 flags.DEFINE_string("saved_model", None, "An exported export/NAME/VERSION folder instead.")
 flags.DEFINE_string("images", None, "Folder of images, with those in its folders, unlabelled.")

@@ -71,7 +71,8 @@ def command(main: Callable[[list[str]], None], words: bool = False) -> Callable[
                 data.check_dataset(FLAGS.dataset)
             main(argv)
         except InputError as error:
-            print(f"error: {error}", file=sys.stderr)
+            flag = f" (--{error.argument})" if error.argument in FLAGS else ""
+            print(f"error: {error}{flag}", file=sys.stderr)
             sys.exit(1)
         except KeyboardInterrupt:
             print("\ninterrupted: the same command goes on where it was", file=sys.stderr)

@@ -5,6 +5,13 @@ from keras_reid.data.attributes import AttributeSchema, AttributeTable, rates, r
 from keras_reid.data.checking import CheckReport, check
 from keras_reid.data.clips import clip_batches, pk_clips
 from keras_reid.data.decode import decodable, readable, unfit
+from keras_reid.data.grouping import (
+    TrackletDataset,
+    Tracklets,
+    readable_tracklets,
+    tracklet_dataset,
+    tracklets,
+)
 from keras_reid.data.images import PersonImages, ReidDataset
 from keras_reid.data.keypoints import (
     MoveNet,
@@ -19,13 +26,6 @@ from keras_reid.data.pairs import pair_batches
 from keras_reid.data.pipeline import image_batches, pk_batches
 from keras_reid.data.readers import load
 from keras_reid.data.sampling import pk_steps
-from keras_reid.data.tracklets import (
-    TrackletDataset,
-    Tracklets,
-    readable_tracklets,
-    tracklet_dataset,
-    tracklets,
-)
 from keras_reid.data.videos import (
     DATASETS,
     check_dataset,

@@ -7,9 +7,9 @@ import numpy as np
 import tensorflow as tf
 
 from keras_reid.data.augment import Recipe, recipe
+from keras_reid.data.grouping import Tracklets
 from keras_reid.data.pipeline import AHEAD, Cache, load_rows
 from keras_reid.data.sampling import pk_rows, pk_steps
-from keras_reid.data.tracklets import Tracklets
 from keras_reid.errors import InputError
 
 

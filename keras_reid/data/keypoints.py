@@ -206,7 +206,7 @@ def annotated(
     estimator = estimator_of(source)
     if cache is None:
         raise InputError(
-            "estimated keypoints are kept in a table: give its name, --keypoints_cache=FILE.csv"
+            "estimated keypoints are kept in a table: give its name, FILE.csv", "keypoints_cache"
         )
     return estimate_keypoints(images, estimator, cache, progress)
 
@@ -294,6 +294,7 @@ def write_table(table: Path, skeleton: Skeleton, rows: dict[str, np.ndarray]) ->
         os.replace(new.name, table)
     except OSError as error:
         raise InputError(
-            f"keypoints are kept in {table}, which cannot be written ({error.strerror}): give "
-            "--keypoints_cache=FILE.csv in a folder of yours"
+            f"keypoints are kept in {table}, which cannot be written ({error.strerror}): name a "
+            "FILE.csv in a folder of yours",
+            "keypoints_cache",
         ) from error

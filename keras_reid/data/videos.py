@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from keras_reid.data.grouping import TrackletDataset, Tracklets, tracklet_dataset
 from keras_reid.data.layouts import SUFFIXES, entries, image_files, level
 from keras_reid.data.mot import Boxes, read_mot
 from keras_reid.data.readers import JUNK, PRID2011_SHARED_PERSONS, READERS, load, matlab
-from keras_reid.data.tracklets import TrackletDataset, Tracklets, tracklet_dataset
 from keras_reid.data.writing import appearing
 from keras_reid.errors import InputError
 

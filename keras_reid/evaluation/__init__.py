@@ -7,7 +7,7 @@ from keras_reid.evaluation.attributes import (
     predicted_attributes,
     prefilter,
 )
-from keras_reid.evaluation.clustering import (
+from keras_reid.evaluation.clusters import (
     Clustering,
     ClusterScores,
     cluster,
@@ -16,7 +16,7 @@ from keras_reid.evaluation.clustering import (
 )
 from keras_reid.evaluation.features import matrix
 from keras_reid.evaluation.files import StoredFeatures, load_features, save_features
-from keras_reid.evaluation.open_set import OpenSetResult, open_set
+from keras_reid.evaluation.identification import OpenSetResult, open_set
 from keras_reid.evaluation.ranking import rank
 from keras_reid.evaluation.result import QueryScores, RankingProtocol, RankingResult
 from keras_reid.evaluation.sets import SET_DISTANCES, reranked_set_distances, set_distances

@@ -98,14 +98,15 @@ def _output(model: keras.Model, name: str) -> Any:
         remedy = {
             "embedding": "make it with keras_reid.models.build",
             "local": "build it with heads=[keras_reid.models.heads.LocalHead()], or take "
-            "keras_reid.models.stripes(model), which is --local=pooled",
-            "attribute_probabilities": "train one with --recipe=attributes",
+            "keras_reid.models.stripes(model)",
+            "attribute_probabilities": "train one by the recipe attributes",
         }
         raise InputError(
             f"an embedder has an output named {name!r}, or one output (b, d) that is the "
             f"embedding: received a model with "
             f"{sorted(outputs) if isinstance(outputs, dict) else 'unnamed'} outputs; "
-            + remedy.get(name, "train one with --recipe=pose")
+            + remedy.get(name, "train one by the recipe pose"),
+            "local" if name == "local" else None,
         )
     return outputs[name]
 

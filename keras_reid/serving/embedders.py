@@ -120,7 +120,8 @@ class ExportedEmbedder(ABC):
         if local and not self.has_local:
             raise InputError(
                 f"local features are a second output: {self.path} has none; export it with "
-                "local=True (--local)"
+                "local=True",
+                "local",
             )
 
 
@@ -174,7 +175,8 @@ class SavedEmbedder(ExportedEmbedder):
         if self.inputs != {"images"}:
             raise InputError(
                 f"{self.path} takes {', '.join(sorted(self.inputs))}, not files: call "
-                "outputs({…}) with them, or use the run (--run)"
+                "outputs({…}) with them, or use the run it was exported from",
+                "run",
             )
         outputs = self._from_bytes(image_bytes=tf.constant(files, tf.string))
         return {name: output.numpy() for name, output in outputs.items()}

@@ -78,8 +78,9 @@ def identify_tracks(
     limit = people.threshold if threshold is None else threshold
     if limit is None:
         raise InputError(
-            "somebody is new beyond a threshold: the gallery has none; give --threshold, or "
-            "calibrate it (search.py calibrate)"
+            "somebody is new beyond a threshold: the gallery has none; give one, or calibrate "
+            "the gallery",
+            "threshold",
         )
     limit = float(limit)
     means = track_embeddings(tracks, embeddings)

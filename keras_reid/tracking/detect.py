@@ -32,11 +32,12 @@ def detect_persons(
     Raises:
         InputError: OpenCV is not installed, or it is of version 5, which has no such detector.
     """
-    cv2 = opencv("detecting persons", "give --detections=det.txt")
+    cv2 = opencv("detecting persons", "give detections")
     if not hasattr(cv2, "HOGDescriptor"):
         raise InputError(
             f"OpenCV {cv2.__version__} has no detector of persons: pip install "
-            "'opencv-python<5', or give --detections=det.txt"
+            "'opencv-python<5', or give detections",
+            "detections",
         )
     detector = cv2.HOGDescriptor()
     detector.setSVMDetector(cv2.HOGDescriptor_getDefaultPeopleDetector())

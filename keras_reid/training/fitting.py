@@ -122,7 +122,7 @@ def build_heads(recipe: Recipe, annotations: Annotations = NONE) -> list[Head]:
         chosen.append(PartHead(recipe.parts, recipe.part_width, recipe.part_dropout, refinable))
     if recipe.pose:
         if not annotations.keypoints:
-            raise InputError("pose needs body points of the images: give --keypoints")
+            raise InputError("pose needs body points of the images: give keypoints", "keypoints")
         chosen.append(PoseHead(annotations.keypoints, recipe.pose_width))
     if recipe.attribute_weight:
         schema = _schema(annotations)
@@ -132,7 +132,9 @@ def build_heads(recipe: Recipe, annotations: Annotations = NONE) -> list[Head]:
 
 def _schema(annotations: Annotations) -> AttributeSchema:
     if annotations.schema is None:
-        raise InputError("attributes of the identities are learned from a table: give --attributes")
+        raise InputError(
+            "attributes of the identities are learned from a table: give attributes", "attributes"
+        )
     return annotations.schema
 
 

@@ -115,11 +115,11 @@ class Recipe:
         default=0,
     )
     refinement: int = _value("Epochs, after those, of the whole with refined parts.", default=0)
-    pose: bool = _value("Parts where the body points of --keypoints are (HOReID).", default=False)
+    pose: bool = _value("Parts where the body points are (HOReID).", default=False)
     pose_width: int = _value("Width of such a part.", default=256)
     pose_weight: float = _value("Weight of the identity loss of all these parts.", default=1.0)
     attribute_weight: float = _value(
-        "Weight of the mean loss of the attributes of --attributes; 0: none.", default=0.0
+        "Weight of the mean loss of the attributes; 0: none.", default=0.0
     )
     temporal: str = _value(
         f"How the frames of a tracklet are pooled: {', '.join(TEMPORAL)}; empty: images, no "
@@ -132,7 +132,7 @@ class Recipe:
     )
     members: str = _value(
         "Backbones, separated by commas, of models that learn from each other; empty: one model "
-        "of --backbone.",
+        "of the backbone above.",
         default="",
     )
     teacher: str = _value("Run folder of a trained model to learn from; empty: none.", default="")
@@ -395,7 +395,7 @@ RECIPES: dict[str, Recipe] = {
     # Two that learn from each other (Zhang et al., arXiv:1706.00384 and 1711.08184), with the
     # weights of the public reproductions, whose features are of length 1 as here (the 0.01 and
     # 0.001 of AlignedReID are for raw ones, whose squared distances are some thousand times
-    # larger), and one that learns from a trained one, which --teacher names.
+    # larger), and one that learns from a trained one, which `teacher` names.
     "mutual": _MUTUAL,
     "distill": replace(_BOT, distillation="logits:1", temperature=4.0),
     # Identity and triplet loss of the global features, and the triplet loss of aligned stripes

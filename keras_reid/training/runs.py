@@ -55,7 +55,8 @@ class Run:
         if self.finished:
             raise InputError(
                 f"a finished run is never overwritten: {str(self.directory)!r} holds one; "
-                "give another --run"
+                "give another folder",
+                "run",
             )
         if self.flags_file.exists():
             before = self.flags
@@ -67,14 +68,16 @@ class Run:
             if changed:
                 raise InputError(
                     f"a run is resumed with the flags it was started with: in "
-                    f"{str(self.directory)!r} {'; '.join(changed)}; give those, or another --run"
+                    f"{str(self.directory)!r} {'; '.join(changed)}; give those, or another folder",
+                    "run",
                 )
         elif self.directory.exists() and (
             not self.directory.is_dir() or any(self.directory.iterdir())
         ):
             raise InputError(
                 f"a run folder is new, empty or an unfinished run: {str(self.directory)!r} is "
-                "something else; give another --run"
+                "something else; give another folder",
+                "run",
             )
 
     def start(self, flags: dict[str, Any]) -> None:
@@ -118,7 +121,8 @@ class Run:
         if not self.model_file.is_file():
             raise InputError(
                 f"a finished run folder holds model.keras: {str(self.directory)!r} does not; "
-                "train with train.py --run first"
+                "train a model first, or name another folder",
+                "run",
             )
         known = [str(n) for n in itertools.takewhile(self._has, itertools.count(1))]
         if member == "ensemble" and len(known) > 1:

@@ -1,0 +1,35 @@
+"""What holds of the words of the library: of names, and of messages."""
+
+import ast
+import pkgutil
+import re
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import keras_reid
+
+PACKAGE = Path(keras_reid.__file__).parent
+LIBRARY = [file for file in PACKAGE.rglob("*.py") if "cli" not in file.parts]
+ROOMS = [name for name in keras_reid.__all__ if not name.startswith("__")]
+
+
+@pytest.mark.parametrize("file", LIBRARY, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_the_library_names_arguments_and_no_flags(file: Path) -> None:
+    """Whoever calls it has no command line; a command adds its flag by `InputError.argument`."""
+    texts = [
+        node.value
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    flags = [text for text in texts if re.search(r"(?<![-\w])--[a-z]\w+", text)]
+    assert flags == [] or all("for tensorboard --logdir" in text for text in flags)
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_no_name_is_both_a_module_and_something_else(room: str) -> None:
+    module = import_module(f"keras_reid.{room}")
+    parts = {part.name for part in pkgutil.iter_modules(getattr(module, "__path__", []))}
+    for name in parts & {*getattr(module, "__all__", [])}:
+        assert getattr(module, name) is import_module(f"keras_reid.{room}.{name}"), name
