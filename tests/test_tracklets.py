@@ -370,7 +370,7 @@ def test_neighbours_count_where_a_context_is_asked_for():
         (lambda: layers.TemporalAttention(context=2), "odd number"),
         (lambda: layers.TemporalMean()([np.zeros((2, 3)), np.ones((2, 3))]), "one vector for each"),
         (lambda: models.build_tracklet("tiny", 2, SIZE, temporal="median"), "temporal is one of"),
-        (lambda: models.build_tracklet("tiny", 0, SIZE), "sizes are at least 1"),
+        (lambda: models.build_tracklet("tiny", 0, SIZE), "num_identities is at least 1"),
     ],
 )
 def test_poolings_that_cannot_be_are_refused(build, message):

@@ -71,7 +71,8 @@ def command(main: Callable[[list[str]], None], words: bool = False) -> Callable[
                 data.check_dataset(FLAGS.dataset)
             main(argv)
         except InputError as error:
-            flag = f" (--{error.argument})" if error.argument in FLAGS else ""
+            known = error.argument is not None and error.argument in FLAGS
+            flag = f" (--{error.argument})" if known else ""
             print(f"error: {error}{flag}", file=sys.stderr)
             sys.exit(1)
         except KeyboardInterrupt:
