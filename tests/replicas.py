@@ -56,7 +56,9 @@ def units(name: str) -> int:
 def answer_of(program: str) -> Any:
     """What a program of this folder prints, read as JSON."""
     here = Path(__file__).parent
-    paths = os.pathsep.join([str(here.parent), os.environ.get("PYTHONPATH", "")])
+    paths = os.pathsep.join(
+        [str(here.parent), str(here / "oracles"), os.environ.get("PYTHONPATH", "")]
+    )
     done = subprocess.run(
         [sys.executable, str(here / program)],
         env={**os.environ, "PYTHONPATH": paths, "CUDA_VISIBLE_DEVICES": ""},

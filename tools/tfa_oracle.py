@@ -1,11 +1,11 @@
-"""Values and gradients of the losses of TensorFlow Addons, for `tests/test_tfa.py`.
+"""Values and gradients of the losses of TensorFlow Addons, for `tests/conformance/test_tfa.py`.
 
 TensorFlow Addons has ended and cannot be imported beside the TensorFlow that this package needs.
 Its own environment, on Python 3.9 to 3.11:
 
     python3.11 -m venv /tmp/tfa
     /tmp/tfa/bin/pip install "tensorflow==2.15.*" "tensorflow-addons==0.23.*" "numpy<2"
-    /tmp/tfa/bin/python tools/tfa_oracle.py tests/golden/tfa.npz
+    /tmp/tfa/bin/python tools/tfa_oracle.py tests/oracles/golden/tfa.npz
 
 The same versions on the same processor write the same bytes. Arrays of the file:
 

@@ -5,12 +5,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import occluded_queries
 import pytest
 from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))
-
-import occluded_queries
 
 from keras_reid.data.keypoints import read_table
 from keras_reid.data.readers import MARKET_FOLDERS

@@ -7,10 +7,10 @@ import sqlite3
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -519,7 +519,7 @@ def test_a_file_is_no_embedded_gallery(tmp_path):
 
 def test_a_kill_loses_nothing_acknowledged_and_corrupts_nothing(tmp_path):
     """Twenty kills of a process that enrols, ten for each kind of file; see killed.py."""
-    script = Path(__file__).with_name("killed.py")
+    script = ROOT / "tests/killed.py"
     run = subprocess.run(
         [sys.executable, script, tmp_path], capture_output=True, text=True, check=False
     )

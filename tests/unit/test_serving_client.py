@@ -6,17 +6,17 @@ import json
 import threading
 from concurrent import futures
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from pathlib import Path
 
 import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import ROOT
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from keras_reid import models, serving
 
-CLIENT = Path(__file__).parent.parent / "examples/serving_client.py"
+CLIENT = ROOT / "examples/serving_client.py"
 
 
 @pytest.fixture(scope="module")

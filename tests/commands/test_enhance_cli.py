@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from commands import call
+from processes import call
 
 from keras_reid.data import synthetic
 

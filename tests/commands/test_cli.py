@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import Command, call
+from processes import Command, call
 
-ROOT = Path(__file__).parent.parent
 TINY = [
     "--recipe=tiny",
     "--height=32",

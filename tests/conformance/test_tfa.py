@@ -7,15 +7,14 @@ which rounds to 6e-8 of that distance: 1e-5 leaves room for both, and a margin t
 0.01 is a thousand times as much.
 """
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import ROOT
 
 from keras_reid.losses import ContrastiveLoss, TripletHardLoss, TripletSemiHardLoss
 
-GOLDEN = dict(np.load(Path(__file__).parent / "golden/tfa.npz"))
+GOLDEN = dict(np.load(ROOT / "tests/oracles/golden/tfa.npz"))
 CASES = [key.split("/")[1:5] for key in GOLDEN if key.startswith("case/") and key.endswith("value")]
 TOLERANCE = 1e-5
 DISTANCES = {

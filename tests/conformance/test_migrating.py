@@ -2,16 +2,16 @@
 
 import math
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from test_tfa import build
 
 from keras_reid import losses
 from keras_reid.losses import MetricLoss
 
-TEXT = (Path(__file__).parent.parent / "docs/migrating.md").read_text(encoding="utf-8")
+TEXT = (ROOT / "docs/migrating.md").read_text(encoding="utf-8")
 LINES = sorted(set(re.findall(r"`(losses\.\w+\([^`]*\))`", TEXT)))
 LABELS = np.array([0, 0, 1, 1])
 POINTS = np.array([[0, 1], [2, 0], [1, 1], [3, 1]], "float32")

@@ -2,13 +2,12 @@
 
 import json
 from functools import partial
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
-from commands import said
 from PIL import Image
+from processes import said
 
 from keras_reid import data, gallery, models, tracking
 from keras_reid.data import synthetic
@@ -17,8 +16,6 @@ from keras_reid.errors import InputError
 from keras_reid.tracking import cameras
 from keras_reid.tracking.motion import GATE, Motion, centred, overlaps
 from keras_reid.training.runs import Run
-
-ROOT = Path(__file__).parent.parent
 
 
 def boxes(rows):

@@ -6,21 +6,19 @@ import re
 import struct
 import zlib
 from functools import partial
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 from absl import flags
 from absl.testing import flagsaver
-from commands import said
 from PIL import Image
+from processes import said
 
 from keras_reid import data, models, serving, visualize
 from keras_reid.errors import InputError
 from keras_reid.training.runs import Run
 
-ROOT = Path(__file__).parent.parent
 SIZE = (32, 16)
 
 

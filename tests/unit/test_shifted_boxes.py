@@ -1,15 +1,11 @@
 """The copy of a data set whose test images were cut out carelessly."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))
-
 import shifted_boxes
+from PIL import Image
 
 from keras_reid.data.readers import MARKET_FOLDERS
 from keras_reid.errors import InputError
