@@ -57,7 +57,10 @@ def answer_of(program: str) -> Any:
     """What a program of this folder prints, read as JSON."""
     here = Path(__file__).parent
     paths = os.pathsep.join(
-        [str(here.parent), str(here / "oracles"), os.environ.get("PYTHONPATH", "")]
+        [
+            *map(str, (here.parent, here / "oracles", here / "unit")),
+            os.environ.get("PYTHONPATH", ""),
+        ]
     )
     done = subprocess.run(
         [sys.executable, str(here / program)],
