@@ -1,4 +1,4 @@
-"""Pictures of pose, attributes, tracklets and tracking, of drawn pedestrians: docs/images.
+"""Pictures of pose, attributes, tracklets and tracking, of synthetic pedestrians: docs/images.
 
 python train.py --attribute_weight=1 --attributes=data/synthetic/attributes.csv --run=runs/told
 python examples/draw_persons.py --data_dir=data/synthetic --run=runs/told --out=pictures
@@ -20,7 +20,7 @@ DESCRIPTIONS = ({"upred": True}, {"backpack": True, "downblack": True}, {"hat": 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data_dir", required=True, help="A drawn data set.")
+    parser.add_argument("--data_dir", required=True, help="A synthetic data set.")
     parser.add_argument("--run", required=True, help="A run that knows its attributes.")
     parser.add_argument("--out", required=True, help="New folder.")
     given = parser.parse_args()
@@ -45,7 +45,7 @@ def pose() -> Image.Image:
     """Drawn persons with their points, and the heat that pools the feature map."""
     pictures = []
     for person in range(7):
-        image, points = synthetic.drawn(person, 1 + person % 4, 0, size=(192, 96))
+        image, points = synthetic.render(person, 1 + person % 4, 0, size=(192, 96))
         heat = layers.KeypointHeatmaps((16, 8))(points[None].astype("float32"))[0]
         pictures.append(np.asarray(visualize.draw_keypoints(image, points, heat, 192)))
     return Image.fromarray(np.concatenate(pictures, axis=1))

@@ -1,4 +1,4 @@
-"""Do two images show one person? Trains a pair verifier on drawn pedestrians and asks it.
+"""Do two images show one person? Trains a pair verifier on synthetic pedestrians and asks it.
 
     python examples/verify_pairs.py
     python examples/verify_pairs.py --epochs=20 --gate=re_lu_2

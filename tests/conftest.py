@@ -21,7 +21,7 @@ def real_data() -> Path:
 
 @pytest.fixture(scope="session")
 def pedestrians(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small drawn data set in the Market-1501 layout."""
+    """A small synthetic data set in the Market-1501 layout."""
     from keras_reid.data import synthetic
 
     root = tmp_path_factory.mktemp("drawn") / "synthetic"

@@ -22,7 +22,7 @@ from keras_reid.training import RetrievalEvaluation, fitting, recipes, runs
 flags.DEFINE_string(
     "recipe",
     None,
-    f"{', '.join(recipes.RECIPES)}; default: bot, for drawn pedestrians tiny.",
+    f"{', '.join(recipes.RECIPES)}; default: bot, for synthetic pedestrians tiny.",
 )
 flags.DEFINE_integer("seed", 0, "Seed of weights, sampling and augmentation.")
 flags.DEFINE_string("attributes", None, "Table or .mat file of attributes, for their recipe.")

@@ -1,4 +1,4 @@
-"""Person images on disk: readers, checks, PK batches, and a drawn data set to start with."""
+"""Person images on disk: readers, checks, PK batches, and a synthetic data set to start with."""
 
 from keras_reid.data import synthetic
 from keras_reid.data.attributes import AttributeSchema, AttributeTable, rates, read_attributes

@@ -1,4 +1,4 @@
-"""A drawn pedestrian: what stays with the identity, and how it looks from a heading in a pose.
+"""A synthetic pedestrian: what stays with the identity, and how it looks from a heading in a pose.
 
 Lengths are in body heights. A body stands at the origin and faces +z; x is its left, y is up.
 """

@@ -33,7 +33,7 @@ def load(name: str, root: str | os.PathLike[str], **options: Any) -> ReidDataset
             `viper`, `prid2011`: cam_a and cam_b; option `seed=0` chooses the half to train on;
             `csv`: a table path, identity, camera and, if wanted, split;
             `folder`: one folder per identity, without cameras;
-            `synthetic`: drawn pedestrians, made in `root` first if it is empty or missing; its
+            `synthetic`: synthetic pedestrians, made in `root` first if it is empty or missing; its
             options are those of `keras_reid.data.synthetic.generate`.
         root: the data set's folder, with or without the level that its archive adds
             (such as Market-1501-v15.09.15); for `csv` the table itself will do.
@@ -224,7 +224,7 @@ def _one_camera(folder: Path, pattern: str, camera: int) -> list[tuple[str, int,
 
 
 def read_synthetic(root: Path, **options: Any) -> ReidDataset:
-    """Drawn pedestrians; with options, or an empty or missing folder, they are drawn first."""
+    """Synthetic pedestrians; with options, or an empty or missing folder, they are drawn first."""
     if options or not root.is_dir() or not any(root.iterdir()):
         generate(root, **options)
     return read_market(root, "synthetic")

@@ -1,4 +1,4 @@
-"""Drawn pedestrians under drawn cameras: a data set that needs no download and shows nobody."""
+"""Synthetic pedestrians under synthetic cameras: a data set without a download that shows nobody."""
 
 from __future__ import annotations
 
@@ -125,10 +125,10 @@ def draw(
 
     `identity` and `instance` count from 0, `camera` from 1; `size` is (height, width) in pixels.
     """
-    return drawn(identity, camera, instance, seed, size)[0]
+    return render(identity, camera, instance, seed, size)[0]
 
 
-def drawn(
+def render(
     identity: int, camera: int, instance: int, seed: int = 0, size: tuple[int, int] = (128, 64)
 ) -> tuple[np.ndarray, np.ndarray]:
     """The image of `draw`, and the body points (17, 3) of COCO, see `keras_reid.data.keypoints`.
@@ -234,7 +234,7 @@ def generate(
     size: tuple[int, int] = (128, 64),
     seed: int = 0,
 ) -> Path:
-    """Writes a drawn data set in the layout of Market-1501 and returns its folder.
+    """Writes a synthetic data set in the layout of Market-1501 and returns its folder.
 
     Every identity is seen `images_per_camera` times by each camera. Of a test identity the first
     image of each camera is a query, the others are gallery, where `distractors` images of
@@ -280,12 +280,12 @@ def check_parameters(parameters: dict) -> None:
     for name in ("train_identities", "test_identities", *least):
         if parameters[name] < least.get(name, 1):
             raise InputError(
-                f"drawn pedestrians need {name} of {least.get(name, 1)} or more, "
+                f"synthetic pedestrians need {name} of {least.get(name, 1)} or more, "
                 f"got {parameters[name]}: raise it"
             )
     if len(parameters["size"]) != 2 or min(parameters["size"]) < 16:
         raise InputError(
-            "drawn pedestrians need a size (height, width) of 16 pixels or more each way, "
+            "synthetic pedestrians need a size (height, width) of 16 pixels or more each way, "
             f"got {tuple(parameters['size'])}: raise it"
         )
 
@@ -298,14 +298,14 @@ def made_before(root: Path, parameters: dict) -> bool:
         made_with = json.loads((root / RECORD).read_text())
     except (OSError, ValueError):
         raise InputError(
-            f"drawn pedestrians never overwrite a folder that they did not make, and {root} "
+            f"synthetic pedestrians never overwrite a folder that they did not make, and {root} "
             f"has no readable {RECORD}: name another folder or remove this one"
         ) from None
     differing = [name for name in parameters if made_with.get(name) != parameters[name]]
     if differing:
         name = differing[0]
         raise InputError(
-            f"a folder holds one drawn data set, and {root} was made with "
+            f"a folder holds one synthetic data set, and {root} was made with "
             f"{name}={made_with.get(name)}, not {name}={parameters[name]}: "
             "name another folder, or remove this one"
         )
@@ -351,8 +351,8 @@ def pictures(parameters: dict) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
                 held_out = "bounding_box_test" if shot else "query"
                 split = held_out if identity > last_train else "bounding_box_train"
                 name = f"{split}/{identity:04d}_c{camera}s1_{shot:06d}_00.jpg"
-                yield name, *drawn(identity, camera, shot, seed, size)
+                yield name, *render(identity, camera, shot, seed, size)
     for extra in range(parameters["distractors"]):
         camera = cameras[extra % len(cameras)]
         name = f"bounding_box_test/0000_c{camera}s1_{extra:06d}_00.jpg"
-        yield name, *drawn(last + 1 + extra, camera, 0, seed, size)
+        yield name, *render(last + 1 + extra, camera, 0, seed, size)

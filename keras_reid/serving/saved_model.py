@@ -67,7 +67,7 @@ def write_inputs(
 def warm_up(folder: Path, size: tuple[int, int], name: str) -> bool:
     """Writes the requests that TensorFlow Serving answers before it announces a version.
 
-    They hold drawn pedestrians: no picture of a person travels with a model.
+    They hold synthetic pedestrians: no picture of a person travels with a model.
 
     Returns:
         Whether tensorflow-serving-api was there to write them.

@@ -413,7 +413,7 @@ RECIPES: dict[str, Recipe] = {
     "pose": replace(_BOT, pose=True, pooling="avg_max"),
     "attributes": replace(_BOT, attribute_weight=1.0),
     "tracklets": replace(_BOT, temporal="mean", identities=8, instances=2, frames=4),
-    # From nothing on a CPU in a minute or two: the drawn pedestrians.
+    # From nothing on a CPU in a minute or two: the synthetic pedestrians.
     "tiny": Recipe(
         backbone="tiny",
         weights="none",

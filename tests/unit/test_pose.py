@@ -55,7 +55,7 @@ def test_drawn_points_are_where_the_drawing_has_them(drawn):
     images = annotated(drawn)
     points = images.columns["keypoints"]
     assert points.shape == (len(images), 17, 3)
-    _, expected = synthetic.drawn(1, 1, 0, size=(64, 32))
+    _, expected = synthetic.render(1, 1, 0, size=(64, 32))
     row = [path.endswith("0001_c1s1_000000_00.jpg") for path in images.path.tolist()].index(True)
     np.testing.assert_allclose(points[row], expected, atol=2e-3)
     # Ankles hang below knees, knees below hips.

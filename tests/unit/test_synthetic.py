@@ -1,4 +1,4 @@
-"""Drawn pedestrians: repeatable, in the layout of Market-1501, hard untrained and learnable."""
+"""Synthetic pedestrians: repeatable, in the layout of Market-1501, hard untrained and learnable."""
 
 import json
 import time
