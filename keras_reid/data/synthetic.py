@@ -1,4 +1,4 @@
-"""Synthetic pedestrians under synthetic cameras: a data set without a download that shows nobody."""
+"""Synthetic pedestrians under synthetic cameras: a data set without download that shows nobody."""
 
 from __future__ import annotations
 
