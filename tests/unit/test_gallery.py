@@ -517,6 +517,7 @@ def test_a_file_is_no_embedded_gallery(tmp_path):
 # --- A kill at any moment
 
 
+@pytest.mark.slow
 def test_a_kill_loses_nothing_acknowledged_and_corrupts_nothing(tmp_path):
     """Twenty kills of a process that enrols, ten for each kind of file; see killed.py."""
     script = ROOT / "tests/killed.py"

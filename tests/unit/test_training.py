@@ -231,6 +231,7 @@ def tiny(**changes) -> recipes.Recipe:
     return recipes.Recipe(**{**values, **changes})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "epochs_before"),
     [
@@ -394,8 +395,9 @@ def test_the_margin_is_that_of_both_triplet_losses() -> None:
 
 
 def test_parts_are_classified_each() -> None:
-    (term,) = fitting.build_objective(recipes.get("pcb")).terms
-    assert term.output == "part_logits"
+    terms = {term.name: term for term in fitting.build_objective(recipes.get("pcb")).terms}
+    assert terms["identity"].output == "part_logits"
+    assert terms["metric"].output == "features"
     model = fitting.build_model(tiny(parts=2, part_width=8, part_dropout=0.25), 5)
     assert model.output["part_logits"].shape == (None, 2, 5)
     assert model.get_layer("part_dropout").rate == 0.25
