@@ -89,7 +89,16 @@ DEFAULT = Table(
         "triplets of raw features, 12 epochs": Row(
             ("--nonormalize", "--epochs=12", "--eval_every=2"), ALONE
         ),
-        "strong": Row(("--recipe=strong",), ALONE),
+        "24 epochs, and 5 larger": Row(
+            (
+                "--start={runs[24 epochs]}",
+                "--height=192",
+                "--width=96",
+                "--epochs=5",
+                "--learning_rate=3.5e-4",
+            ),
+            ALONE,
+        ),
     },
 )
 SETTINGS = Table(
