@@ -4,7 +4,7 @@ Every backbone takes float RGB pixels 0..255 `(b, h, w, 3)` and yields `(b, h', 
 normalisation that its weights expect is inside.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -162,9 +162,11 @@ def _ends_of_stages(model: keras.Model, image_size: tuple[int, int]) -> set[str]
     inner, layers = _strided(model)
     ends = set()
     for layer in layers:
-        source = _producer(layer.input)
-        if _pads(source):
-            source = _producer(source.input)
+        source = _producer(inner.layers, layer.input)
+        if source is not None and _pads(source):
+            source = _producer(inner.layers, source.input)
+        if source is None:
+            continue
         shape = source.output.shape
         probe = keras.Model(inner.inputs, source.output).compute_output_shape
         height = shape[1] or probe((1, *image_size, 3))[1]
@@ -178,9 +180,9 @@ def _ends_of_stages(model: keras.Model, image_size: tuple[int, int]) -> set[str]
     return ends
 
 
-def _producer(tensor: Any) -> Any:
-    """The layer that a symbolic tensor comes out of."""
-    return tensor._keras_history.operation
+def _producer(layers: Iterable[keras.layers.Layer], tensor: Any) -> keras.layers.Layer | None:
+    """The one of the layers that a symbolic tensor comes out of."""
+    return next((layer for layer in layers if layer.output is tensor), None)
 
 
 def _last_strided(model: keras.Model, image_size: tuple[int, int]) -> dict[str, dict[str, Any]]:
@@ -194,10 +196,7 @@ def _last_strided(model: keras.Model, image_size: tuple[int, int]) -> dict[str, 
     last = [layer for layer, height in zip(layers, heights, strict=True) if height == min(heights)]
     changes: dict[str, dict[str, Any]] = {layer.name: {"strides": (1, 1)} for layer in last}
     for layer in last:
-        pad = next(
-            (p for p in inner.layers if _pads(p) and p.output is layer.input),
-            None,
-        )
+        pad = _producer(filter(_pads, inner.layers), layer.input)
         if pad is not None:  # an uneven padding is made for the stride that goes
             rows, columns = (size // 2 for size in layer.kernel_size)
             changes[pad.name] = {"padding": ((rows, rows), (columns, columns))}

@@ -121,8 +121,7 @@ class Run:
         if not self.model_file.is_file():
             raise InputError(
                 f"a finished run folder holds model.keras: {str(self.directory)!r} does not; "
-                "train a model first, or name another folder",
-                "run",
+                "train a model first, or name another folder"
             )
         known = [str(n) for n in itertools.takewhile(self._has, itertools.count(1))]
         if member == "ensemble" and len(known) > 1:

@@ -312,6 +312,7 @@ def test_help_names_every_flag(tmp_path: Path) -> None:
             ["train.py", "--distillation=logits"],
             "distillation is a list of logits, distances, ranks",
         ),
+        (["train.py", "--start=nowhere", "--run=new"], "'nowhere' does not; .* another folder$"),
         (["train.py", "--epochs=0"], "epochs is at least 1: received 0"),
         (["train.py", "--epochs=many"], "many"),
         (["train.py", "--epoch=3"], "epoch"),

@@ -98,6 +98,20 @@ def test_views_show_the_same_images_each_in_its_own_way(images):
         assert_equal(one, two)
 
 
+def test_spread_batches_show_each_identity_in_both_of_its_cameras(images):
+    two = PersonImages(images.path[:12], images.identity[:12], np.arange(12) // 2 % 2)
+
+    def mixed(**more):
+        batches = batches_of(pk_batches(two, augment="none", **PK, **more), 20)
+        pairs = np.stack([labels["camera"] for _, labels in batches]).reshape(-1, 2)
+        return (pairs[:, 0] != pairs[:, 1]).mean()
+
+    assert mixed(spread=True) == 1
+    assert mixed() < 0.9
+    with pytest.raises(InputError, match="spread over cameras: received none"):
+        pk_batches(PersonImages(two.path, two.identity, None), spread=True, **PK)
+
+
 @pytest.mark.parametrize("cache", [None, "memory", "folder"])
 def test_a_checkpointed_iterator_resumes_bit_equal(images, cache, tmp_path):
     cache = tmp_path / "cache" if cache == "folder" else cache

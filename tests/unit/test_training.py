@@ -311,6 +311,25 @@ def test_phases_train_one_loss_and_then_the_other(pedestrians, tmp_path) -> None
     assert [row["epoch"] for row in rows] == [1, 2, 3]
 
 
+def test_a_recipe_spreads_its_images_over_cameras(pedestrians) -> None:
+    images = data.load("market1501", str(pedestrians)).train  # two in each of three cameras
+
+    def cameras(**more) -> np.ndarray:
+        recipe = tiny(instances=3, augment="none", **more)
+        batches = fitting._batches(images, recipe, 1, 0, 0, None).take(6)
+        groups = np.stack([labels["camera"] for _, labels in batches]).reshape(-1, 3)
+        return np.array([len(set(group)) for group in groups])
+
+    assert (cameras(spread=True) == 3).all()
+    assert (cameras() < 3).any()
+
+
+def test_small_images_have_a_pixel_and_no_teacher() -> None:
+    for change in ({"width": 1}, {"teacher": "run", "distillation": "logits:1"}):
+        with pytest.raises(InputError, match="images of half the size"):
+            tiny(small_epochs=1, **change)
+
+
 def test_small_images_come_first_and_what_they_taught_goes_on(pedestrians, tmp_path) -> None:
     images = data.load("market1501", str(pedestrians)).train
     recipe = tiny(small_epochs=1, epochs=2, pretrain=1, freeze=0.5)
