@@ -279,7 +279,9 @@ flags.DEFINE_enum("table", "losses", list(TABLES), "Which rows.")
 
 def main(argv: list[str]) -> None:
     table = TABLES[FLAGS.table]
-    rows = {name: table.rows[name] for name in FLAGS.row or table.rows}
+    rows = {name: row for name, row in table.rows.items() if not FLAGS.row or name in FLAGS.row}
+    if missing := {*FLAGS.row} - {*rows}:
+        sys.exit(f"error: rows of {FLAGS.table} are {'; '.join(table.rows)}: received {missing}")
     for seed in FLAGS.seeds:
         for name, row in rows.items():
             train(table, name, row, seed)
@@ -347,6 +349,9 @@ def filled(wanted: Sequence[str], seed: str) -> list[str]:
     runs = {name: metrics(name, seed).parent for name in TABLES[FLAGS.table].rows}
     known = {"runs": runs, **{k: FLAGS[k].value for k in ("backbone", "keypoints", "attributes")}}
     text = " ".join(wanted)
+    for name in ("keypoints", "attributes"):
+        if f"{{{name}}}" in text and known[name] is None:
+            sys.exit(f"error: this row needs a table of {name}: give --{name}")
     for name, make in TEST_SETS.items():
         if f"{{{name}}}" in text:
             known[name] = make()
@@ -442,7 +447,9 @@ TEST_SETS = {
 def call(program: str, given: Sequence[str], quiet: bool = False) -> None:
     command = [sys.executable, str(ROOT / program), *given]
     print("+", *command, file=sys.stderr, flush=True)
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL if quiet else sys.stderr)
+    done = subprocess.run(command, check=False, stdout=subprocess.DEVNULL if quiet else sys.stderr)
+    if done.returncode:  # it has said why
+        sys.exit(done.returncode)
 
 
 if __name__ == "__main__":

@@ -194,7 +194,10 @@ def noticed(broken: Break, copy: Path) -> bool:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", default="", help="Breaks with this in their words.")
-    wanted = [each for each in BREAKS if parser.parse_args().only in each.what]
+    only = parser.parse_args().only
+    wanted = [each for each in BREAKS if only in each.what]
+    if not wanted:
+        parser.error(f"--only is part of what is broken in words: no break has {only!r}")
     print("| broken | test | noticed |\n| --- | --- | --- |")
     missed = 0
     with tempfile.TemporaryDirectory() as folder:

@@ -22,8 +22,6 @@ from PIL import Image
 from shifted_boxes import changed, random_of
 
 from keras_reid.data.keypoints import read_table, write_table
-from keras_reid.data.layouts import image_files
-from keras_reid.data.readers import MARKET_FOLDERS
 from keras_reid.errors import InputError
 
 Box = tuple[float, float, float, float]
@@ -67,21 +65,20 @@ def occluded(
             f"shares are above 0 and below 1, the least first: received {least} and {most}"
         )
     table = None if keypoints is None else read_table(keypoints)
+    hidden: dict[str, tuple[Box, tuple[int, int]]] = {}  # with the image's size
 
     def behind(name: str, image: Image.Image) -> Image.Image:
         random = random_of(name, seed)
-        return covered(image, place(random, least, most), random)
+        box = place(random, least, most)
+        hidden[name] = box, image.size
+        return covered(image, box, random)
 
     count = changed(source, out, ("query",), behind)
     if table is not None:
         skeleton, rows = table
-        queries = {file.name: file for file in image_files(out / MARKET_FOLDERS["query"])}
         for path, points in rows.items():
-            name = Path(path).name
-            if name in queries:
-                box = place(random_of(name, seed), least, most)
-                with Image.open(queries[name]) as image:
-                    rows[path] = unseen(points, box, image.size)
+            if Path(path).name in hidden:
+                rows[path] = unseen(points, *hidden[Path(path).name])
         write_table(out / "keypoints.csv", skeleton, rows)
     return count
 
