@@ -72,6 +72,11 @@ class Table:
 RERANKERS = ("k_reciprocal", "aqe", "alpha_qe", "ecn", "gnn", "diffusion")
 RERANKED = ("--rerank=k_reciprocal",)
 ALONE: dict[str, Flags] = {"embedding": (), "re-ranked": RERANKED}
+OF_FRAMES = ("--tracklets",)
+TRACKLETS: dict[str, Flags] = {
+    "tracklets, mean of the frames": OF_FRAMES,
+    "tracklets, re-ranked": (*OF_FRAMES, *RERANKED),
+}
 
 OBJECTIVE = Table(
     ("--recipe=bot", "--epochs=5"),
@@ -99,6 +104,7 @@ DEFAULT = Table(
             ),
             ALONE,
         ),
+        "strong": Row(("--recipe=strong", "--eval_every=2"), {**ALONE, **TRACKLETS}),
     },
 )
 SETTINGS = Table(
@@ -171,6 +177,7 @@ DISTILLATION = Table(
         "alone, 5 epochs": Row(("--epochs=5",)),
         "student, 5 epochs": Row(("--recipe=distill", *TEACHER, "--epochs=5")),
     },
+    identities=250,
 )
 
 SHIFTED = ("--data_dir={shifted}",)
@@ -180,7 +187,6 @@ STRIPES: dict[str, Flags] = {
     "aligned stripes too, boxes shifted": ("--distance=global_local", *SHIFTED),
 }
 TRAINED = {f"{name}, trained": (*flags, "--local=trained") for name, flags in STRIPES.items()}
-OF_FRAMES = ("--tracklets",)
 METHODS = Table(
     ("--recipe=bot", "--height=64", "--width=32", "--epochs=8"),
     {
@@ -190,8 +196,7 @@ METHODS = Table(
                 **WHOLE,
                 **STRIPES,
                 **{f"re-ranked, {name}": (f"--rerank={name}",) for name in RERANKERS},
-                "tracklets, mean of the frames": OF_FRAMES,
-                "tracklets, re-ranked": (*OF_FRAMES, *RERANKED),
+                **TRACKLETS,
             },
         ),
         "plain, twice as long": Row(

@@ -178,11 +178,8 @@ def _metric_losses() -> dict[str, LossCase]:
 class AlignedTripletLossOfRows(losses.AlignedTripletLoss):
     """The loss of `oracle_alignment.features_and_stripes` of a matrix: of one tensor, not two."""
 
-    def call(self, y_true: Any, y_pred: Any) -> Any:
-        return super().call(y_true, self.outputs(y_pred))
-
-    def explain(self, y_true: Any, y_pred: Any) -> Any:
-        return super().explain(y_true, self.outputs(y_pred))
+    def batch(self, labels: Any, predictions: Any) -> Any:
+        return super().batch(labels, self.outputs(predictions))
 
     def outputs(self, rows: Any) -> tuple[Any, Any]:
         rows = keras.ops.cast(rows, "float32")

@@ -26,7 +26,7 @@ from keras_reid.losses.metric import (
 )
 from keras_reid.losses.pairs import CircleLoss, ContrastiveLoss, LiftedStructureLoss
 from keras_reid.losses.quadruplet import ImprovedQuadrupletLoss, QuadrupletLoss
-from keras_reid.losses.statistics import BatchStatistic, batch_statistics
+from keras_reid.losses.statistics import BatchStatistics
 
 # The losses over embeddings, by the names that recipes and flags use.
 METRIC_LOSSES: dict[str, type[MetricLoss]] = {
@@ -49,7 +49,7 @@ __all__ = [
     "STATISTICS",
     "AlignedTripletLoss",
     "AttributeLoss",
-    "BatchStatistic",
+    "BatchStatistics",
     "CenterLoss",
     "CircleLoss",
     "ContrastiveLoss",
@@ -70,5 +70,4 @@ __all__ = [
     "TripletLoss",
     "TripletSemiHardLoss",
     "VisibleIdentityLoss",
-    "batch_statistics",
 ]

@@ -34,7 +34,7 @@ class AlignedTripletLoss(MetricLoss):
         normalize: scale features and stripes to length 1 first.
         common: gather, reduction, name and dtype of `MetricLoss`.
 
-    `MetricLoss.explain` tells of the distances that choose.
+    The statistics of `MetricLoss.measure` are of the distances that choose.
 
     Raises:
         InputError: if `by` is unknown, or the predictions are not this pair.

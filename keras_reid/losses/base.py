@@ -1,7 +1,7 @@
 """What all metric losses have in common: distances, pairs, and the mean over comparisons."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -18,7 +18,7 @@ Tensor = Any
 # which is the faster one for small batches. Measured in benchmarks/losses.py.
 _SPARSE_FROM = 512
 
-# What `MetricLoss.explain` says of a batch.
+# What `MetricLoss.measure` says of a batch.
 STATISTICS = ("active", "positive", "negative", "norm")
 
 
@@ -117,40 +117,65 @@ class MetricLoss(keras.losses.Loss):
         return slack(excess, self.margin)
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        labels = ops.reshape(y_true, (-1,))
-        _check_sizes(labels, y_pred)
-        if not self.gather:
-            return self._per_anchor(labels, y_pred)
-        joint_labels, start = replicas.gather(labels)
-        joint = keras.tree.map_structure(lambda rows: replicas.gather(rows).rows, y_pred)
-        everyone = self._per_anchor(joint_labels, joint)
-        return ops.slice(everyone, (start,), (ops.shape(labels)[0],))
+        return self._compared(y_true, y_pred)[0]
 
-    def explain(self, y_true: Tensor, y_pred: Tensor) -> dict[str, Tensor]:
-        """What the loss sees in a batch, as scalars without gradient.
+    def measure(
+        self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """What calling the loss returns, and what it saw of the batch, from the same distances.
+
+        Args:
+            y_true, y_pred, sample_weight: as of the call.
 
         Returns:
-            `active`: share of the comparisons that the loss still works on, those above 0, or
+            The loss, and the statistics of the batch as scalars without gradient:
+            `active`: fraction of the comparisons that the loss still works on, those above 0, or
             above ln 2 with the soft margin (the negative is nearer than the positive);
             `positive`, `negative`: mean distance of the pairs of one identity and of two;
-            `norm`: mean length of the embeddings. What does not exist is 0.
+            `norm`: mean length of the embeddings. What does not exist is 0. With `gather` they are
+            of the global batch.
         """
+        statistics: dict[str, Tensor] = {}
+
+        def call(y_true: Tensor, y_pred: Tensor) -> Tensor:
+            per_anchor, *seen = self._compared(y_true, y_pred)
+            statistics.update(self._statistics(*seen))
+            return per_anchor
+
+        loss = _Reduced(call, reduction=self.reduction, name=self.name, dtype=self.dtype)
+        return loss(y_true, y_pred, sample_weight), statistics
+
+    def _compared(
+        self, y_true: Tensor, y_pred: Tensor
+    ) -> tuple[Tensor, Batch, Sequence[Terms], Tensor]:
+        """The loss of each anchor `(b,)`, and the batch, comparisons and predictions it is of."""
         labels = ops.reshape(y_true, (-1,))
-        predictions = keras.tree.map_structure(
-            lambda rows: ops.stop_gradient(ops.convert_to_tensor(rows)), y_pred
-        )
-        batch = self.batch(labels, predictions)
+        _check_sizes(labels, y_pred)
+        own, start = labels, None
+        if self.gather:
+            labels, start = replicas.gather(labels)
+            y_pred = keras.tree.map_structure(lambda rows: replicas.gather(rows).rows, y_pred)
+        batch = self.batch(labels, y_pred)
+        terms = self.terms(batch)
+        per_anchor = ops.cast(sum(_mean_by_anchor(*some) for some in terms), "float32")
+        if start is not None:
+            per_anchor = ops.slice(per_anchor, (start,), (ops.shape(own)[0],))
+        return per_anchor, batch, terms, y_pred
+
+    def _statistics(
+        self, batch: Batch, terms: Sequence[Terms], predictions: Tensor
+    ) -> dict[str, Tensor]:
         embeddings = ops.cast(keras.tree.flatten(predictions)[0], "float32")
         satisfied = math.log(2) if self.margin is None else 0.0
-        terms = self.terms(batch)
         works = [ops.logical_and(valid, values > satisfied) for values, valid in terms]
         compared = sum(_count(valid) for _, valid in terms)
-        return {
+        statistics = {
             "active": sum(map(_count, works)) / ops.maximum(compared, 1),
             "positive": mean_over(batch.positive, batch.distances),
             "negative": mean_over(batch.negative, batch.distances),
             "norm": ops.mean(ops.norm(embeddings, axis=-1)),
         }
+        return {name: ops.stop_gradient(value) for name, value in statistics.items()}
 
     def collapse_value(self, identities: int = 16, instances: int = 4) -> float:
         """The loss of a batch whose embeddings are all equal: the margin of a triplet loss."""
@@ -179,10 +204,6 @@ class MetricLoss(keras.losses.Loss):
             read,
         )
 
-    def _per_anchor(self, labels: Tensor, predictions: Tensor) -> Tensor:
-        terms = self.terms(self.batch(labels, predictions))
-        return ops.cast(sum(_mean_by_anchor(*some) for some in terms), "float32")
-
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
@@ -196,6 +217,14 @@ class MetricLoss(keras.losses.Loss):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "MetricLoss":
         return cls(**restored(config, "distance", "miner"))
+
+
+class _Reduced(keras.losses.Loss):
+    """A function `(y_true, y_pred) -> (b,)`, weighed and averaged as Keras does a loss's call."""
+
+    def __init__(self, function: Callable[[Tensor, Tensor], Tensor], **common: Any) -> None:
+        super().__init__(**common)
+        self.call = function
 
 
 def saved(choice: Any) -> Any:

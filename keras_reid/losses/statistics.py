@@ -1,50 +1,55 @@
-"""What a metric loss sees of a batch, as Keras metrics for a plain `fit`."""
+"""What a metric loss sees of a batch, as a Keras metric for a plain `fit`."""
 
 from typing import Any
 
 import keras
 
-from keras_reid.errors import InputError
 from keras_reid.losses.base import STATISTICS, MetricLoss
 
 Tensor = Any
 
 
 @keras.saving.register_keras_serializable(package="keras_reid")
-class BatchStatistic(keras.metrics.Mean):
-    """The mean over the batches of one statistic of `MetricLoss.explain`.
+class BatchStatistics(keras.metrics.Metric):
+    """The means over the batches of the statistics of `MetricLoss.measure`.
+
+    `model.compile("adam", loss, metrics=[BatchStatistics(loss)])` logs `active`, `positive`,
+    `negative` and `norm`. The distances of a batch are computed once for all four.
 
     Args:
         loss: a metric loss.
-        statistic: `"active"`, `"positive"`, `"negative"` or `"norm"`.
-
-    Raises:
-        InputError: if the statistic is unknown.
+        prefix: what the names in the logs begin with, such as `"features_"`, where several outputs
+            are measured.
     """
 
     def __init__(
-        self, loss: MetricLoss, statistic: str, name: str | None = None, dtype: str | None = None
+        self,
+        loss: MetricLoss,
+        prefix: str = "",
+        name: str = "batch_statistics",
+        dtype: str | None = None,
     ) -> None:
-        if statistic not in STATISTICS:
-            raise InputError(
-                f"A batch statistic is one of {', '.join(STATISTICS)}, but {statistic!r} was given."
-            )
-        super().__init__(name=name or statistic, dtype=dtype)
+        super().__init__(name=name, dtype=dtype)
         self.loss = loss
-        self.statistic = statistic
+        self.prefix = prefix
+        self.means = {name: keras.metrics.Mean(name=name, dtype=dtype) for name in STATISTICS}
 
-    def update_state(self, y_true: Tensor, y_pred: Tensor, sample_weight: Any = None) -> Any:
-        return super().update_state(self.loss.explain(y_true, y_pred)[self.statistic])
+    def update_state(self, y_true: Tensor, y_pred: Tensor, sample_weight: Any = None) -> None:
+        _, statistics = self.loss.measure(y_true, y_pred)
+        for name, value in statistics.items():
+            self.means[name].update_state(value)
+
+    def result(self) -> dict[str, Tensor]:
+        return {self.prefix + name: mean.result() for name, mean in self.means.items()}
+
+    def reset_state(self) -> None:
+        for mean in self.means.values():
+            mean.reset_state()
 
     def get_config(self) -> dict[str, Any]:
         loss = keras.saving.serialize_keras_object(self.loss)
-        return {**super().get_config(), "loss": loss, "statistic": self.statistic}
+        return {**super().get_config(), "loss": loss, "prefix": self.prefix}
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "BatchStatistic":
+    def from_config(cls, config: dict[str, Any]) -> "BatchStatistics":
         return cls(**{**config, "loss": keras.saving.deserialize_keras_object(config["loss"])})
-
-
-def batch_statistics(loss: MetricLoss) -> list[BatchStatistic]:
-    """All of a loss: `model.compile("adam", loss, metrics=batch_statistics(loss))`."""
-    return [BatchStatistic(loss, statistic) for statistic in STATISTICS]

@@ -15,7 +15,7 @@ from keras_reid import evaluation, models
 from keras_reid.data import PersonImages, Tracklets, image_batches
 from keras_reid.errors import InputError
 from keras_reid.losses import MetricLoss
-from keras_reid.training.learner import Optimized
+from keras_reid.training.learner import GraphLearner, Optimized
 
 
 def rank_images(
@@ -173,7 +173,9 @@ class CollapseMonitor(keras.callbacks.Callback):
 
     def _losses(self) -> dict[str, MetricLoss]:
         """The metric losses of a learner, or of a model compiled with some, by name in logs."""
-        given = getattr(self.model, "loss", None)
+        if isinstance(self.model, GraphLearner):
+            return self.model.metric_losses
+        given = self.model.loss
         if isinstance(given, Mapping):
             plain = {f"{output}_loss": loss for output, loss in given.items()}
         elif isinstance(given, Sequence):
@@ -181,19 +183,19 @@ class CollapseMonitor(keras.callbacks.Callback):
             plain = {f"{output}_loss": loss for output, loss in zip(names, given, strict=False)}
         else:
             plain = {"loss": given}
-        named = getattr(self.model, "metric_losses", plain)
-        return {name: loss for name, loss in named.items() if isinstance(loss, MetricLoss)}
+        return {name: loss for name, loss in plain.items() if isinstance(loss, MetricLoss)}
 
 
 def trained(learner: keras.Model) -> dict[str, keras.Model]:
     """The models that a learner trains, by name; a plain model is its own."""
-    return getattr(learner, "members", {"model": getattr(learner, "model", learner)})
+    return learner.trained if isinstance(learner, GraphLearner) else {"model": learner}
 
 
 def optimized(learner: keras.Model) -> Optimized:
     """Each optimizer of a learner, or of a plain model, and what it trains."""
-    plain = [(getattr(learner, "optimizer", None), learner.trainable_variables)]
-    return getattr(learner, "optimized", plain)
+    if isinstance(learner, GraphLearner):
+        return learner.optimized
+    return [(learner.optimizer, learner.trainable_variables)]
 
 
 class averaged_weights:

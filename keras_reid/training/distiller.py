@@ -5,12 +5,13 @@ from typing import Any
 import keras
 
 from keras_reid.losses import DistillationLoss
-from keras_reid.training.mutual import MutualLearner
-from keras_reid.training.objective import Objective
+from keras_reid.training.learner import Learner
+from keras_reid.training.mutual import check_graph
+from keras_reid.training.objective import Objective, joint
 
 
 @keras.saving.register_keras_serializable(package="keras_reid")
-class Distiller(MutualLearner):
+class Distiller(Learner):
     """`objective + Σ weight · distill(teacher, student)`: a student of one frozen teacher.
 
     (Hinton et al., arXiv:1503.02531.) The teacher runs in inference mode and is not changed. The
@@ -35,31 +36,24 @@ class Distiller(MutualLearner):
         **kwargs: Any,
     ) -> None:
         super().__init__(
-            {"student": student},
+            student,
             objective,
-            distillation,
             teachers={"teacher": teacher},
+            edges=[("teacher", "model")],
+            distillation=joint(distillation),
             ramp_up=ramp_up,
             **kwargs,
         )
-
-    @property
-    def model(self) -> keras.Model:
-        """The student."""
-        return self.members["student"]
-
-    def call(self, images: Any, training: bool | None = None) -> Any:
-        return self.model(images, training=training)
-
-    def _log(self, member: str, name: str) -> str:
-        return name
+        check_graph(self)
 
     def get_config(self) -> dict[str, Any]:
-        config = super().get_config()
+        save = keras.saving.serialize_keras_object
         return {
-            "teacher": config["teachers"]["teacher"],
-            "student": config["members"]["student"],
-            **{name: config[name] for name in ("objective", "distillation", "ramp_up")},
+            "teacher": save(self.teachers["teacher"]),
+            "student": save(self.model),
+            "objective": save(self.objective),
+            "distillation": save(self.distillation),
+            "ramp_up": self.ramp_up,
         }
 
     @classmethod

@@ -336,7 +336,8 @@ def _batches(
     }
     if isinstance(images, Tracklets):
         return pk_clips(images, frames=recipe.frames, **same)
-    return pk_batches(images, views=members if recipe.own_views else None, **same)
+    views = members if recipe.own_views and members > 1 else None
+    return pk_batches(images, views=views, **same)
 
 
 def _given(recipe: Recipe, *names: str) -> dict[str, Any]:

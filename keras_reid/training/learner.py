@@ -1,6 +1,6 @@
-"""Training one model for an objective, in a custom `train_step`."""
+"""Training models for an objective, and by each other, in a custom `train_step`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -8,10 +8,11 @@ import tensorflow as tf
 
 from keras_reid.errors import InputError
 from keras_reid.losses import STATISTICS, MetricLoss
-from keras_reid.training.objective import Objective
+from keras_reid.training.objective import LossTerm, Objective
 from keras_reid.training.output_metrics import Given, OutputMetrics, refuse_losses
 
 Optimized = list[tuple[keras.optimizers.Optimizer, list[Any]]]
+ByName = dict[str, dict[str, Any]]
 
 
 class Resumable(keras.Model):
@@ -33,28 +34,50 @@ class Resumable(keras.Model):
         return [variable for variable in self.variables if id(variable) not in others]
 
 
-@keras.saving.register_keras_serializable(package="keras_reid")
-class Learner(Resumable):
-    """`model` trained for `objective` by `compile(optimizer)` and `fit(batches)`.
+class GraphLearner(Resumable):
+    """`loss_k = objective_k + Σ weight · distill(output_l, output_k)` over the teachers l of k.
 
-    Batches are `(images, labels)` with a dict of labels, as `keras_reid.data.pk_batches` yields
-    them, or `(images, labels, sample_weight)` with a weight `(b,)` for each image, by which every
-    term multiplies what the image costs. The history has `loss` (the weighted sum), one entry for
-    each term of the objective and, of a term NAME with a metric loss, what `MetricLoss.explain`
-    says: `NAME_active`, `NAME_positive`, `NAME_negative` and `NAME_norm`.
-    The trained model is `learner.model`; it needs nothing of this class.
+    A directed graph: the nodes are models, those that are trained and frozen ones, and an edge
+    (teacher, student) is what the student would lose by not being like the teacher, who is a
+    constant. `Learner` is the graph of one node, `Distiller` that of one edge, and
+    `MutualLearner` any other.
 
     Args:
-        model: outputs a dict, see `keras_reid.models.build`.
-        objective: terms over these outputs.
+        trained: the models that learn, by name.
+        objective: what each of them is trained for.
+        teachers: the frozen models by name.
+        edges: pairs (teacher, student) of names.
+        distillation, update, average, ramp_up: see `MutualLearner`.
     """
 
-    def __init__(self, model: keras.Model, objective: Objective, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        trained: Mapping[str, keras.Model],
+        objective: Objective,
+        teachers: Mapping[str, keras.Model] | None = None,
+        edges: Sequence[tuple[str, str]] = (),
+        distillation: Objective | None = None,
+        update: str = "simultaneous",
+        average: str = "mean",
+        ramp_up: int = 0,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
-        self.model = model
+        self.trained = dict(trained)
+        self.teachers = dict(teachers or {})
+        self.edges = list(edges)
         self.objective = objective
-        self.trackers = {name: keras.metrics.Mean(name=name) for name in logged(objective)}
-        self.output_metrics = OutputMetrics(None, objective)
+        self.distillation = distillation
+        self.update = update
+        self.average = average
+        self.ramp_up = ramp_up
+        names = logged(objective, [term.name for term in self.distillations])
+        self.trackers = {
+            name: keras.metrics.Mean(name=name)
+            for name in ["loss", *(self._log(m, name) for m in self.trained for name in names)]
+        }
+        self.optimizers: dict[str, Any] = {}
+        self.output_metrics = {name: OutputMetrics(None, objective) for name in self.trained}
         self.built = True
 
     def compile(
@@ -63,51 +86,222 @@ class Learner(Resumable):
         """As `keras.Model.compile`, but that the objective stands for the losses.
 
         Args:
-            optimizer: of the model's weights.
-            metrics: by the names of outputs, such as `{"logits": "accuracy"}`; see
+            optimizer: of the model's weights; with several models a list with one for each, or one
+                whose configuration all get. What is not in the configuration
+                (`exclude_from_weight_decay`) needs a list.
+            metrics: of each model, by the names of outputs, such as `{"logits": "accuracy"}`; see
                 `keras_reid.training.OutputMetrics`.
             options: run_eagerly, jit_compile, steps_per_execution or auto_scale_loss.
 
         Raises:
-            InputError: losses, or metrics that do not say of which output they are.
+            InputError: losses, metrics that do not say of which output they are, or not one
+                optimizer for each model.
         """
         refuse_losses({**options, "loss": loss})
-        self.output_metrics = OutputMetrics(metrics, self.objective)
-        super().compile(optimizer=optimizer, **options)
+        first = OutputMetrics(metrics, self.objective)
+        later = {name: first.again(self.objective) for name in self.trained}
+        self.output_metrics = later | {next(iter(self.trained)): first}
+        several = isinstance(optimizer, Sequence) and not isinstance(optimizer, str)
+        if not several and len(self.trained) == 1:
+            each = [keras.optimizers.get(optimizer)]
+        else:
+            each = list(optimizer) if several else [_again(optimizer) for _ in self.trained]
+        if len(each) != len(self.trained) or len({*map(id, each)}) != len(each):
+            raise InputError(
+                f"each of the {len(self.trained)} members has an optimizer of its own: received "
+                f"{len({*map(id, each)})}; give one to be copied, or a list with one for each"
+            )
+        # Keras takes an optimizer to be of all weights, those of frozen teachers too.
+        alone = len(each) == 1 and not self.teachers
+        super().compile(optimizer=each[0] if alone else None, **options)
+        if alone:
+            each = [self.optimizer]
+        elif self.dtype_policy.name == "mixed_float16":
+            each = [_loss_scaled(one) for one in each]
+        self.optimizers = dict(zip(self.trained, each, strict=True))
+        for one, variables in self.optimized:
+            one.build(variables)  # Keras would do it for one optimizer, outside of the replicas.
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
-        return [*self.trackers.values(), *self.output_metrics.all]
+        measured = (metric for own in self.output_metrics.values() for metric in own.all)
+        return [*self.trackers.values(), *measured]
 
     @property
     def metric_losses(self) -> dict[str, MetricLoss]:
-        """The metric losses by their names in the logs."""
-        return metric_losses(self.objective)
+        """The metric losses of all trained models by their names in the logs."""
+        return {
+            self._log(model, name): loss
+            for model in self.trained
+            for name, loss in metric_losses(self.objective).items()
+        }
 
     @property
     def optimized(self) -> Optimized:
-        """The optimizer and what it trains."""
-        return [(self.optimizer, self.model.trainable_variables)]
+        """Each optimizer and what it trains."""
+        return [
+            (self.optimizers[name], model.trainable_variables)
+            for name, model in self.trained.items()
+        ]
+
+    def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
+        history = super().fit(*args, **kwargs)
+        for optimizer, variables in self.optimized:
+            optimizer.finalize_variable_values(variables)  # Keras knows of one optimizer only.
+        return history
+
+    def train_step(self, data: Any) -> dict[str, Any]:
+        images, labels, weights = unpacked(data)
+        views = self._views(images)
+        outputs = self._taught(views)
+        tapes: dict[str, tf.GradientTape] = {}
+        values: ByName = {}
+        seen: ByName = {}
+        for name, model in self.trained.items():
+            with tf.GradientTape() as tapes[name]:
+                outputs[name] = model(views[name], training=True)
+        for name, model in self.trained.items():
+            optimizer = self.optimizers[name]
+            with tapes[name]:
+                ramp = self._ramp(optimizer)
+                values[name], seen[name] = self._terms_of(name, labels, outputs, weights, ramp)
+                scaled = optimizer.scale_loss(values[name]["loss"])
+            descend(optimizer, tapes[name], scaled, model)
+            if self.update == "sequential" and self._still_teaches(name):
+                outputs[name] = _predicted_anew(model, views[name])
+        return self._track(values, seen)
+
+    def test_step(self, data: Any) -> dict[str, Any]:
+        images, labels, weights = unpacked(data)
+        views = self._views(images)
+        outputs = self._taught(views)
+        values: ByName = {}
+        seen: ByName = {}
+        for name, model in self.trained.items():
+            outputs[name] = model(views[name], training=False)
+        for name in self.trained:
+            values[name], seen[name] = self._terms_of(name, labels, outputs, weights, 1.0)
+        return self._track(values, seen)
+
+    def _terms_of(
+        self,
+        name: str,
+        labels: Mapping[str, Any],
+        outputs: Mapping[str, Any],
+        sample_weight: Any,
+        ramp: Any,
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """A model's loss and its terms without their weights; and what is measured beside."""
+        own = outputs[name]
+        terms, statistics = self.objective.measure(labels, own, sample_weight)
+        loss = self.objective.total(terms) + penalties(self.trained[name])
+        distilled: dict[str, Any] = {}
+        if self.distillation:
+            teachers = [outputs[teacher] for teacher, student in self.edges if student == name]
+            distilled = {
+                term.name: self._distilled(term, teachers, own, sample_weight)
+                for term in self.distillations
+            }
+            loss += ramp * self.distillation.total(distilled)
+        measured = self.output_metrics[name].update(labels, own)
+        return {"loss": loss, **terms, **distilled}, {"statistics": statistics, "metrics": measured}
+
+    def _distilled(
+        self, term: LossTerm, teachers: list[Any], own: Mapping[str, Any], sample_weight: Any
+    ) -> Any:
+        """A term of the distillation, averaged over the teachers; 0 for a model that has none."""
+        if not teachers:
+            return 0.0
+        if self.average == "ensemble":
+            united = term.loss.ensemble([teacher[term.label] for teacher in teachers])
+            return term({term.label: united}, own, sample_weight)
+        total = sum(term(teacher, own, sample_weight) for teacher in teachers)
+        return total / len(teachers) if self.average == "mean" else total
+
+    @property
+    def distillations(self) -> Sequence[LossTerm]:
+        """What a student learns from each of its teachers."""
+        return self.distillation.terms if self.distillation else ()
+
+    def _ramp(self, optimizer: Any) -> Any:
+        if not self.ramp_up:
+            return 1.0
+        return tf.minimum((tf.cast(optimizer.iterations, tf.float32) + 1) / self.ramp_up, 1.0)
+
+    def _views(self, images: Any) -> dict[str, Any]:
+        """What each model is shown."""
+        return dict.fromkeys([*self.teachers, *self.trained], images)
+
+    def _taught(self, views: Mapping[str, Any]) -> dict[str, Any]:
+        """The outputs of the frozen teachers."""
+        return {name: model(views[name], training=False) for name, model in self.teachers.items()}
+
+    def _still_teaches(self, name: str) -> bool:
+        """Whether a later model has this one as a teacher."""
+        order = list(self.trained)
+        later = order[order.index(name) + 1 :]
+        return any(teacher == name and student in later for teacher, student in self.edges)
+
+    def _track(self, values: ByName, seen: ByName) -> dict[str, Any]:
+        """The logs, with a step added: losses of one replica, statistics and metrics."""
+
+        def by_log(said: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+            return {self._log(m, name): v for m, own in said.items() for name, v in own.items()}
+
+        losses = {"loss": sum(own["loss"] for own in values.values()), **by_log(values)}
+        for name, value in losses.items():
+            self.trackers[name].update_state(value * _replicas())
+        for name, value in by_log({m: own["statistics"] for m, own in seen.items()}).items():
+            self.trackers[name].update_state(value)
+        logs = {name: tracker.result() for name, tracker in self.trackers.items()}
+        return logs | by_log({m: own["metrics"] for m, own in seen.items()})
+
+    def _log(self, model: str, name: str) -> str:
+        """What the logs call that of a model."""
+        return f"{model}_{name}"
+
+    def get_compile_config(self) -> dict[str, Any]:
+        save = keras.saving.serialize_keras_object
+        first = next(iter(self.output_metrics.values()))
+        return {
+            "optimizer": [save(optimizer) for optimizer in self.optimizers.values()],
+            "metrics": save(first.by_output),
+        }
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        self.compile(**keras.saving.deserialize_keras_object(config))
+
+
+@keras.saving.register_keras_serializable(package="keras_reid")
+class Learner(GraphLearner):
+    """`model` trained for `objective` by `compile(optimizer)` and `fit(batches)`.
+
+    Batches are `(images, labels)` with a dict of labels, as `keras_reid.data.pk_batches` yields
+    them, or `(images, labels, sample_weight)` with a weight `(b,)` for each image, by which every
+    term multiplies what the image costs. The history has `loss` (the weighted sum), one entry for
+    each term of the objective and, of a term NAME with a metric loss, the statistics of
+    `MetricLoss.measure`: `NAME_active`, `NAME_positive`, `NAME_negative` and `NAME_norm`.
+    The trained model is `learner.model`; it needs nothing of this class.
+
+    Args:
+        model: outputs a dict, see `keras_reid.models.build`.
+        objective: terms over these outputs.
+        graph: what a `Distiller` adds.
+    """
+
+    def __init__(self, model: keras.Model, objective: Objective, **graph: Any) -> None:
+        super().__init__({"model": model}, objective, **graph)
+
+    @property
+    def model(self) -> keras.Model:
+        """The trained model."""
+        return self.trained["model"]
 
     def call(self, images: Any, training: bool | None = None) -> Any:
         return self.model(images, training=training)
 
-    def train_step(self, data: Any) -> dict[str, Any]:
-        images, labels, weights = unpacked(data)
-        with tf.GradientTape() as tape:
-            outputs = self.model(images, training=True)
-            values = self.objective(labels, outputs, weights)
-            loss = self.objective.total(values) + penalties(self.model)
-            scaled = self.optimizer.scale_loss(loss)
-        descend(self.optimizer, tape, scaled, self.model)
-        return self._track(loss, values, labels, outputs)
-
-    def test_step(self, data: Any) -> dict[str, Any]:
-        images, labels, weights = unpacked(data)
-        outputs = self.model(images, training=False)
-        values = self.objective(labels, outputs, weights)
-        loss = self.objective.total(values) + penalties(self.model)
-        return self._track(loss, values, labels, outputs)
+    def _log(self, model: str, name: str) -> str:
+        return name
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -118,25 +312,6 @@ class Learner(Resumable):
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "Learner":
         return cls(**{k: keras.saving.deserialize_keras_object(v) for k, v in config.items()})
-
-    def get_compile_config(self) -> dict[str, Any]:
-        metrics = keras.saving.serialize_keras_object(self.output_metrics.by_output)
-        return {**super().get_compile_config(), "metrics": metrics}
-
-    def compile_from_config(self, config: dict[str, Any]) -> None:
-        self.compile(**keras.saving.deserialize_keras_object(config))
-        if self.optimizer is not None:
-            self.optimizer.build(self.model.trainable_variables)
-
-    def _track(
-        self, loss: Any, values: dict[str, Any], labels: Any, outputs: Any
-    ) -> dict[str, Any]:
-        measured = self.output_metrics.update(labels, outputs)
-        statistics = self.objective.explain(labels, outputs)
-        return {**track(self.trackers, {"loss": loss, **values}, statistics), **measured}
-
-
-# --- What a learner of one model shares with one of several
 
 
 def logged(objective: Objective, distillation: Sequence[str] = ()) -> list[str]:
@@ -178,24 +353,31 @@ def penalties(model: keras.Model) -> Any:
 
 
 def descend(optimizer: Any, tape: tf.GradientTape, loss: Any, model: keras.Model) -> None:
-    """One step of the model down the slope of the (scaled) loss."""
+    """One step of the model down the gradient of the (scaled) loss."""
     variables = model.trainable_variables
-    if not optimizer.built:
-        optimizer.build(variables)
     # An output that no term reads has no gradient, and is left as it is.
     gradients = zip(tape.gradient(loss, variables), variables, strict=True)
     optimizer.apply_gradients([pair for pair in gradients if pair[0] is not None])
 
 
-def track(
-    trackers: dict[str, keras.metrics.Mean], losses: dict[str, Any], statistics: dict[str, Any]
-) -> dict[str, Any]:
-    """Adds the losses, which are those of one replica, and the statistics of a step to the logs."""
-    for name, value in losses.items():
-        trackers[name].update_state(value * _replicas())
-    for name, value in statistics.items():
-        trackers[name].update_state(value)
-    return {name: tracker.result() for name, tracker in trackers.items()}
+def _predicted_anew(model: keras.Model, images: Any) -> Any:
+    """What the model says in training mode now, without moving its batch statistics and seeds."""
+    outputs, _ = model.stateless_call(
+        model.trainable_variables, model.non_trainable_variables, images, training=True
+    )
+    return outputs
+
+
+def _again(optimizer: Any) -> keras.optimizers.Optimizer:
+    """A new optimizer of the same configuration, or of that name."""
+    if isinstance(optimizer, keras.optimizers.Optimizer):
+        return type(optimizer).from_config(optimizer.get_config())
+    return keras.optimizers.get(optimizer)
+
+
+def _loss_scaled(optimizer: Any) -> keras.optimizers.Optimizer:
+    scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+    return optimizer if scaled else keras.optimizers.LossScaleOptimizer(optimizer)
 
 
 def _replicas() -> int:

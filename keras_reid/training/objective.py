@@ -38,14 +38,17 @@ class LossTerm:
         self, labels: Mapping[str, Any], outputs: Mapping[str, Any], sample_weight: Any = None
     ) -> Any:
         """The loss without the term's weight, a scalar; `sample_weight` (b,) weighs its images."""
-        return self.loss(*self._read(labels, outputs), sample_weight=sample_weight)
+        return self.measure(labels, outputs, sample_weight)[0]
 
-    def explain(self, labels: Mapping[str, Any], outputs: Mapping[str, Any]) -> dict[str, Any]:
-        """What `MetricLoss.explain` says, by names that begin with this term's."""
+    def measure(
+        self, labels: Mapping[str, Any], outputs: Mapping[str, Any], sample_weight: Any = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """What a call returns, and `NAME_…` for the statistics of `MetricLoss.measure`."""
+        read = self._read(labels, outputs)
         if not isinstance(self.loss, MetricLoss):
-            return {}
-        statistics = self.loss.explain(*self._read(labels, outputs))
-        return {f"{self.name}_{what}": value for what, value in statistics.items()}
+            return self.loss(*read, sample_weight=sample_weight), {}
+        value, statistics = self.loss.measure(*read, sample_weight=sample_weight)
+        return value, {f"{self.name}_{what}": seen for what, seen in statistics.items()}
 
     def _read(self, labels: Mapping[str, Any], outputs: Mapping[str, Any]) -> tuple[Any, Any]:
         for kind, keys, given in (
@@ -65,7 +68,7 @@ class LossTerm:
 def distill(
     loss: DistillationLoss, weight: float = 1.0, output: str | None = None, name: str | None = None
 ) -> LossTerm:
-    """`weight · loss(teacher[output], student[output])`, a term of an distillation.
+    """`weight · loss(teacher[output], student[output])`, a term of a distillation.
 
     Args:
         loss: what is learned from a teacher.
@@ -95,11 +98,18 @@ class Objective:
         self, labels: Mapping[str, Any], outputs: Mapping[str, Any], sample_weight: Any = None
     ) -> dict[str, Any]:
         """The value of each term by name, without its weight; see `LossTerm`."""
-        return {term.name: term(labels, outputs, sample_weight) for term in self.terms}
+        return self.measure(labels, outputs, sample_weight)[0]
 
-    def explain(self, labels: Mapping[str, Any], outputs: Mapping[str, Any]) -> dict[str, Any]:
-        """What the metric losses see, by name; see `MetricLoss.explain`."""
-        return {k: v for term in self.terms for k, v in term.explain(labels, outputs).items()}
+    def measure(
+        self, labels: Mapping[str, Any], outputs: Mapping[str, Any], sample_weight: Any = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What a call returns, and what the metric losses saw; see `LossTerm.measure`."""
+        values: dict[str, Any] = {}
+        statistics: dict[str, Any] = {}
+        for term in self.terms:
+            values[term.name], seen = term.measure(labels, outputs, sample_weight)
+            statistics |= seen
+        return values, statistics
 
     def total(self, values: Mapping[str, Any]) -> Any:
         """The weighted sum of what a call returned."""
@@ -116,6 +126,13 @@ class Objective:
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "Objective":
         return cls(*(_restored(**term) for term in config["terms"]))
+
+
+def joint(distillation: Objective | DistillationLoss) -> Objective:
+    """What a student learns of its teachers: the terms of `distill`, or one loss alone."""
+    if isinstance(distillation, Objective):
+        return distillation
+    return Objective(distill(distillation))
 
 
 def _restored(loss: Any, output: Any, **rest: Any) -> LossTerm:

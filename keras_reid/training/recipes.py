@@ -392,6 +392,8 @@ RECIPES: dict[str, Recipe] = {
     "classification": replace(_BOT, metric_weight=0.0),
     "finetune_metric": replace(_BOT, pretrain=12, epochs=12, identity_weight=0.0),
     "joint": _BOT,
+    # The best number: most epochs on small images, the last ones on images of four times the size.
+    "strong": replace(_BOT, height=256, width=128, small_epochs=20, epochs=4, embedding="features"),
     # Two that learn from each other (Zhang et al., arXiv:1706.00384 and 1711.08184), with the
     # weights of the public reproductions, whose features are of length 1 as here (the 0.01 and
     # 0.001 of AlignedReID are for raw ones, whose squared distances are some thousand times

@@ -200,12 +200,12 @@ def test_gather_on_one_replica_changes_nothing(name):
 
 
 @METRIC
-def test_explain_agrees_with_the_oracle(name):
+def test_statistics_agree_with_the_oracle(name):
     case = catalogue.LOSSES[name]
     labels, predictions = batch(case, 3)
     loss = case.loss()
     statistics = {
-        key: float(statistic) for key, statistic in loss.explain(labels, predictions).items()
+        key: float(statistic) for key, statistic in loss.measure(labels, predictions)[1].items()
     }
     positive, negative = oracle.pairs_of(case.compared(predictions), labels)
     assert statistics["positive"] == pytest.approx(np.mean(positive), rel=1e-5)

@@ -341,9 +341,9 @@ def test_other_losses_take_the_aligned_distance(build):
     assert build(distance="aligned").collapse_value() == pytest.approx(0.3)
 
 
-def test_the_loss_explains_the_distances_that_choose():
-    statistics = losses.AlignedTripletLoss().explain(LABELS, outputs())
-    chooses = losses.TripletHardLoss().explain(LABELS, outputs()[0])
+def test_the_loss_measures_the_distances_that_choose():
+    _, statistics = losses.AlignedTripletLoss().measure(LABELS, outputs())
+    _, chooses = losses.TripletHardLoss().measure(LABELS, outputs()[0])
     for statistic in ("positive", "negative", "norm"):
         assert float(statistics[statistic]) == pytest.approx(float(chooses[statistic]))
     assert 0 < float(statistics["active"]) <= 1

@@ -333,10 +333,6 @@ def test_large_batches_have_the_same_value_and_gradient(build, distance, monkeyp
         (lambda: losses.LiftedStructureLoss(None), "lifted structure loss has a margin"),
         (lambda: losses.CircleLoss(scale=0), "scale is above 0, but 0 was given"),
         (lambda: losses.TripletHardLoss(distance="precomputed", normalize=True), "as they are"),
-        (
-            lambda: losses.BatchStatistic(TripletHardLoss(), "mean"),
-            "one of active, .* 'mean' was given",
-        ),
     ],
 )
 def test_bad_arguments_are_refused_in_a_sentence(build, message):
@@ -352,22 +348,45 @@ def test_precomputed_distances_are_square():
 # --- What a loss sees
 
 
-def test_facts_by_hand():
+def test_statistics_by_hand():
     """Anchors 0 and 3 keep the margin; of one identity are 3 and 5, of two 4, 9, 1 and 6."""
-    facts = {k: float(v) for k, v in TripletHardLoss(1.0).explain(PAIRS, LINE).items()}
-    assert facts == {"active": 0.5, "positive": 4.0, "negative": 5.0, "norm": 4.0}
+    value, statistics = TripletHardLoss(1.0).measure(PAIRS, LINE)
+    seen = {name: float(statistic) for name, statistic in statistics.items()}
+    assert float(value) == 2.0
+    assert seen == {"active": 0.5, "positive": 4.0, "negative": 5.0, "norm": 4.0}
 
 
 def test_with_the_soft_margin_active_means_that_the_negative_is_nearer():
-    soft = TripletHardLoss(None).explain(PAIRS, LINE)
-    assert float(soft["active"]) == 0.5
+    assert float(TripletHardLoss(None).measure(PAIRS, LINE)[1]["active"]) == 0.5
 
 
-def test_facts_are_metrics_of_a_plain_fit(tmp_path):
+def test_measuring_computes_the_distances_once():
+    """And the loss is that of a call, weighted as there."""
+    calls = []
+
+    class Counting(TripletHardLoss):
+        def batch(self, labels, predictions):
+            calls.append(labels)
+            return super().batch(labels, predictions)
+
+    weights = np.array([1.0, 2.0, 0.5, 0.0], "float32")
+    value, _ = Counting(1.0).measure(PAIRS, LINE, weights)
+    assert len(calls) == 1
+    assert float(value) == float(TripletHardLoss(1.0)(PAIRS, LINE, weights))
+
+
+def test_statistics_have_no_gradient():
+    x = tf.Variable(LINE)
+    with tf.GradientTape() as tape:
+        total = sum(TripletHardLoss(1.0).measure(PAIRS, x)[1].values())
+    assert tape.gradient(total, x) is None
+
+
+def test_statistics_are_a_metric_of_a_plain_fit(tmp_path):
     x, identities = people()
     model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(4)])
     loss = TripletHardLoss()
-    model.compile("sgd", loss, metrics=losses.batch_statistics(loss))
+    model.compile("sgd", loss, metrics=[losses.BatchStatistics(loss)])
     history = model.fit(x, identities, batch_size=48, verbose=0, shuffle=False).history
     assert set(history) == {"loss", *losses.STATISTICS}
     assert 0 < history["active"][0] <= 1
@@ -376,8 +395,8 @@ def test_facts_are_metrics_of_a_plain_fit(tmp_path):
     again = keras.saving.load_model(tmp_path / "model.keras")
     before, after = (
         {
-            fact: float(value)
-            for fact, value in m.test_on_batch(x, identities, return_dict=True).items()
+            name: float(value)
+            for name, value in m.test_on_batch(x, identities, return_dict=True).items()
         }
         for m in (model, again)
     )
