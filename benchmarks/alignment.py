@@ -132,7 +132,7 @@ def tensorflow_step(
             value = function(*inputs)
         return tape.gradient(value, inputs)
 
-    return lambda: [slope.numpy() for slope in gradients(*inputs)]
+    return lambda: [gradient.numpy() for gradient in gradients(*inputs)]
 
 
 # --- Tables

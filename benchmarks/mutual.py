@@ -14,8 +14,8 @@ are the teacher's in reverse order.
 
 Steps: `MutualLearner.fit` of two and three MobileNetV2, each with identity and triplet loss,
 distilling the logits and distances of all others, against as many steps of `Learner.fit` for one.
-The cost of a loss is a share of such a step of 128 images. All five trainings stay in memory, some
-13 GB for steps of 64 images.
+The cost of a loss is a fraction of such a step of 128 images. All five trainings stay in memory,
+some 13 GB for steps of 64 images.
 
 All contestants take turns in one run, the medians are compared. TensorFlow and torch have processes
 of their own, and so has each training; they sleep in a read from a pipe while others have their

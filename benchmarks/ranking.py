@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from keras_reid.evaluation import rank
+from keras_reid.evaluation import Labels, rank
 
 IDENTITIES, CAMERAS, GALLERY = 751, 6, 19_281
 GOAL = 0.45
@@ -35,10 +35,11 @@ def main() -> None:
     random = np.random.default_rng(0)
     matrix = random.random((options.queries, GALLERY), np.float32)
     sizes = options.queries, GALLERY
-    identities = [random.integers(IDENTITIES, size=n) for n in sizes]
-    cameras = [random.integers(CAMERAS, size=n) for n in sizes]
+    labels = [
+        Labels(random.integers(IDENTITIES, size=n), random.integers(CAMERAS, size=n)) for n in sizes
+    ]
     contestants: dict[str, Callable[[], object]] = {
-        "rank": lambda: rank(matrix, *identities, *cameras),
+        "rank": lambda: rank(matrix, *labels),
         "argsort": lambda: np.argsort(matrix, axis=1),
         "stable argsort": lambda: np.argsort(matrix, axis=1, kind="stable"),
     }

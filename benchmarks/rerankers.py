@@ -30,7 +30,7 @@ def alone(name: str, query: str, gallery: str) -> None:
             start = time.perf_counter()
             both = RERANKERS[name](q.features["embedding"], g.features["embedding"]).matrix()
             seconds = time.perf_counter() - start
-    result = evaluation.rank(both, q.identity, g.identity, q.camera, g.camera)
+    result = evaluation.rank(both, q, g)
     scores = {"rank-1": result.rank(1), "mAP": result.mAP, "mINP": result.mINP}
     low, high = result.interval("mAP")
     print(json.dumps({**scores, "low": low, "high": high, "s": seconds, "GiB": more()}))

@@ -3,7 +3,7 @@
 `python benchmarks/shortlist.py QUERY.npz GALLERY.npz` reads what
 `python evaluate.py --run=RUN --save_features=FOLDER` writes, or any features of the same form. Some
 queries, evenly taken, search a gallery in memory; mAP and rank-1 count what is not in the shortlist
-behind it, in the order of the distances. Agreement is the share of the first ten that the whole
+behind it, in the order of the distances. Agreement is the fraction of the first ten that the whole
 re-ranking, of all queries and the gallery together, has among its first ten.
 """
 
@@ -34,7 +34,7 @@ def main() -> None:
     q, g = map(evaluation.load_features, (options.query, options.gallery))
     x, y = unit(q.features["embedding"]), unit(g.features["embedding"])
     chosen = np.unique(np.linspace(0, len(x) - 1, options.queries).round().astype(int))
-    labels = q.identity[chosen], g.identity, q.camera[chosen], g.camera
+    labels = evaluation.Labels(q.identity[chosen], q.camera[chosen]), g
 
     def line(name: str, distances: np.ndarray, whole: np.ndarray, ms: float) -> None:
         result = evaluation.rank(distances, *labels)

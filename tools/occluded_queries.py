@@ -4,8 +4,8 @@
     python evaluate.py --run=RUN --dataset=market1501 --data_dir=Market-occluded
 
 The data set is in the Market-1501 layout. On each query image a drawn thing is pasted, striped or
-speckled, that covers a share of it from below or from a side, see `place`; all other images stay as
-they are. What happens to an image depends on its file name and the seed alone. With
+speckled, that covers a fraction of it from below or from a side, see `place`; all other images stay
+as they are. What happens to an image depends on its file name and the seed alone. With
 `--keypoints=K.csv` the folder `--out` gets a `keypoints.csv` in which what is covered has the
 confidence 0, as an estimator would have it.
 """

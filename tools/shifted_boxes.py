@@ -33,8 +33,8 @@ def box(random: np.random.Generator, shift: float, crop: float) -> Box:
     """Left, top, right and bottom of a careless box, in shares of the image's width and height.
 
     The box is moved by `u · shift` of the height, u uniform in [−1, 1], and by a quarter of that
-    share of the width likewise; then `v · crop` of the height, v uniform in [0, 1], is cut off at
-    the top or at the bottom, which is even chances.
+    fraction of the width likewise; then `v · crop` of the height, v uniform in [0, 1], is cut off
+    at the top or at the bottom, which is even chances.
     """
     down, aside = random.uniform(-1, 1, 2) * (shift, shift / 4)
     top, bottom = down, 1 + down

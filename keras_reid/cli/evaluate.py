@@ -23,7 +23,7 @@ from keras_reid.cli.shared import (
 )
 from keras_reid.errors import InputError
 from keras_reid.evaluation import StoredFeatures
-from keras_reid.evaluation.ranking import TIES
+from keras_reid.evaluation.protocols import TIES
 from keras_reid.reranking import RERANKERS
 from keras_reid.training.runs import Run
 
@@ -103,28 +103,21 @@ def main(argv: list[str]) -> None:
         folder.mkdir(parents=True)
         for part, stored in (("query", query), ("gallery", gallery)):
             evaluation.save_features(folder / f"{part}.npz", *stored)
-    labels = (query.identity, gallery.identity, query.camera, gallery.camera)
     told = _told(query, gallery)
-    chosen = _chosen(query.features), _chosen(gallery.features)
-    distance = None if FLAGS.distance == "global" else FLAGS.distance
-    compared: Any = chosen
-    if FLAGS.set_distance != "pooled":
-        compared, distance = _of_sets(*chosen, options), FLAGS.set_distance
-    if FLAGS.attribute_filter is not None:
-        compared, distance = _filtered(chosen, told, labels), "euclidean, attributes agreeing"
-    given = isinstance(compared, tuple)
-    result = evaluation.rank(
-        compared,
-        *labels,  # type: ignore[arg-type]
-        distance=distance,
-        protocol=_protocol(),
-        dataset=name,
-        reranking=FLAGS.rerank,
-        reranking_options=options if given else None,
+    rows = _rows(query, gallery, told, options)
+    protocol = evaluation.Protocol(
+        _protocol(),
         ties=FLAGS.ties,
-        camera_pairs=FLAGS.camera_pairs,
         repeats=FLAGS.repeats,
         seed=FLAGS.draw_seed,
+        dataset=name,
+    )
+    result = evaluation.rank(
+        rows,
+        query,
+        gallery,
+        protocol,
+        camera_pairs=FLAGS.camera_pairs,
         progress=progress("ranking"),
     )
     say(str(result))
@@ -139,12 +132,10 @@ def main(argv: list[str]) -> None:
         say(str(scores))
         values["attributes"] = scores.to_dict()
     if FLAGS.verify:
-        pairs = evaluation.pairs(
-            compared,
-            *labels,  # type: ignore[arg-type]
-            distance=distance,
-            protocol="no-camera" if _protocol() == "no-camera" else "market1501",
-        )
+        judged = "no-camera" if _protocol() == "no-camera" else "market1501"
+        # A threshold is of the distances themselves, whatever ranks.
+        plain = _rows(query, gallery, told, {}, "none") if FLAGS.rerank != "none" else rows
+        pairs = evaluation.pairs(plain, query, gallery, judged)
         verification = evaluation.verify(*pairs)
         say(str(verification))
         values["verification"] = verification.to_dict()
@@ -201,8 +192,27 @@ def _stored() -> tuple[StoredFeatures, StoredFeatures, str | None]:
     return query, gallery, FLAGS.dataset
 
 
+def _rows(
+    query: StoredFeatures,
+    gallery: StoredFeatures,
+    told: list[np.ndarray],
+    options: dict[str, float],
+    reranking: str | None = None,
+) -> evaluation.Rows:
+    """The distances that are asked for."""
+    chosen = _chosen(query.features), _chosen(gallery.features)
+    reranking = reranking or FLAGS.rerank
+    if FLAGS.set_distance != "pooled":
+        return _of_sets(*chosen, reranking, options)
+    if FLAGS.attribute_filter is not None:
+        return _filtered(chosen, told, query, gallery)
+    distance = "euclidean" if FLAGS.distance == "global" else FLAGS.distance
+    done = progress("looking for neighbours")
+    return evaluation.compare(*chosen, distance, reranking, done, **options)
+
+
 def _chosen(features: dict[str, Any]) -> Any:
-    """What `evaluation.rank` is to compare."""
+    """What is to be compared."""
     if "frames" in features:
         return features["frames"]
     if FLAGS.distance in OF_EMBEDDINGS and "embedding" in features:
@@ -246,11 +256,15 @@ def _check_choices() -> None:
             raise InputError(rule)
 
 
-def _of_sets(query: Any, gallery: Any, options: dict[str, float]) -> np.ndarray:
+def _of_sets(
+    query: Any, gallery: Any, reranking: str, options: dict[str, float]
+) -> evaluation.Rows:
     """Distances between the frames of tracklets, re-ranked if asked."""
-    if FLAGS.rerank == "none":
-        return evaluation.set_distances(query, gallery, FLAGS.set_distance)
-    return evaluation.reranked_set_distances(query, gallery, FLAGS.set_distance, **options)
+    kind = FLAGS.set_distance
+    if reranking == "none":
+        return evaluation.MatrixRows(evaluation.set_distances(query, gallery, kind), kind)
+    matrix = evaluation.reranked_set_distances(query, gallery, kind, **options)
+    return evaluation.MatrixRows(matrix, kind, reranking)
 
 
 def _told(query: StoredFeatures, gallery: StoredFeatures) -> list[np.ndarray]:
@@ -283,14 +297,17 @@ def _attribute_scores(
     return evaluation.attribute_scores(probabilities, true, schema.names, schema.groups)
 
 
-def _filtered(chosen: Any, told: list[np.ndarray], labels: Any) -> np.ndarray:
+def _filtered(
+    chosen: Any, told: list[np.ndarray], query: StoredFeatures, gallery: StoredFeatures
+) -> evaluation.Rows:
     """Distances in which whoever contradicts a query's attributes comes after all others."""
     found = evaluation.prefilter(
-        *told, *labels, confidence=FLAGS.attribute_filter, protocol=_protocol()
+        (told[0], told[1]), query, gallery, _protocol(), FLAGS.attribute_filter
     )
     say(str(found))
     distances = evaluation.matrix(*chosen)
-    return distances + np.where(found.kept, 0, distances.max() + 1)
+    distances += np.where(found.kept, 0, distances.max() + 1)
+    return evaluation.MatrixRows(distances, "euclidean, attributes agreeing")
 
 
 run = command(main)

@@ -98,7 +98,7 @@ def enrol(arguments: list[str]) -> None:
     with gallery.open(FLAGS.gallery) as people:
         for start in range(0, len(images), CHUNK):
             block = images[start : start + CHUNK]
-            held = people.held(block.path.tolist())
+            held = people.contains(block.path.tolist())
             block = block[~np.isin(block.path, list(held))]
             fit = _fit(block.path)
             unfit += block.path[~fit].tolist()
@@ -134,7 +134,7 @@ def _attribute_names() -> list[str] | None:
 
 
 def query(arguments: list[str]) -> None:
-    where = gallery.Where(
+    where = gallery.Filter(
         FLAGS.cameras, FLAGS.not_cameras, _seconds(FLAGS.after), _seconds(FLAGS.before)
     )
     if FLAGS.attributes:
@@ -168,7 +168,7 @@ def query(arguments: list[str]) -> None:
     _show(results, threshold, found_by)
 
 
-def _described(where: gallery.Where) -> dict[str, Any]:
+def _described(where: gallery.Filter) -> dict[str, Any]:
     """What fits --attributes best."""
     wanted = {}
     for text in FLAGS.attributes:
@@ -196,7 +196,9 @@ def _show(results: list[dict[str, Any]], threshold: float | None, found_by: dict
             file.write(visualize.search_page(pages))
 
 
-def _result(image: str, hits: list[gallery.Hit], threshold: float | None) -> dict[str, Any]:
+def _result(
+    image: str, hits: list[gallery.SearchResult], threshold: float | None
+) -> dict[str, Any]:
     known = bool(hits) and (threshold is None or hits[0].distance <= threshold)
     return {
         "image": image,
@@ -261,14 +263,8 @@ def calibrate(arguments: list[str]) -> None:
     enrolled = dataset.gallery[~np.isin(dataset.gallery.identity, non_mated)]
     embed = embedder_of()
     probes, enrolled = data.readable(dataset.query), data.readable(enrolled)
-    result = evaluation.open_set(
-        (embed(probes), embed(enrolled)),
-        probes.identity,
-        enrolled.identity,
-        probes.camera,
-        enrolled.camera,
-        protocol=FLAGS.protocol,
-    )
+    compared = embed(probes), embed(enrolled)
+    result = evaluation.open_set(compared, probes, enrolled, FLAGS.protocol)
     say(str(result))
     threshold = result.threshold_at_far(FLAGS.far)
     with gallery.open(FLAGS.gallery) as people:

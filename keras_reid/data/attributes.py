@@ -79,7 +79,7 @@ class AttributeTable:
 
 
 def rates(images: PersonImages) -> np.ndarray:
-    """The share (m,) of the images, of those of which it is known, that have each attribute."""
+    """The fraction (m,) of the images, of those of which it is known, that have each attribute."""
     values = images.columns[ATTRIBUTES]
     known = values >= 0
     return np.where(known, values, 0).sum(0) / np.maximum(1, known.sum(0))

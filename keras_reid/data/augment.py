@@ -100,9 +100,9 @@ def _gray(x: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(x * tf.constant(LUMA), axis=-1, keepdims=True)
 
 
-def _coin(images: tf.Tensor, seed: tf.Tensor, share: float) -> tf.Tensor:
+def _coin(images: tf.Tensor, seed: tf.Tensor, fraction: float) -> tf.Tensor:
     shape = [tf.shape(images)[0], 1, 1, 1]
-    return tf.random.stateless_uniform(shape, seed) < share
+    return tf.random.stateless_uniform(shape, seed) < fraction
 
 
 # What leaves every pixel where it is, and so goes with each of the others and with keypoints.
@@ -215,16 +215,16 @@ def moved(keypoints: tf.Tensor, moves: Moves, mirror: tuple[int, ...]) -> tf.Ten
     return tf.where(flips[:, None, None], tf.gather(points, mirror, axis=1), points)
 
 
-def _followed(share: tf.Tensor, places: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def _followed(fraction: tf.Tensor, places: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """The new shares (b, k), and which rows of places (b, n) run backwards.
 
     Pixel p holds what was at `places[p] = first ± p`, so what was at q is at `±(q − first)`; the
-    centre of pixel p is at the share `(p + ½)/n`.
+    centre of pixel p is at the fraction `(p + ½)/n`.
     """
     size = tf.cast(tf.shape(places)[1], tf.float32)
     first, last = tf.cast(places[:, :1], tf.float32), tf.cast(places[:, -1:], tf.float32)
     back = last < first
-    pixel = share * size - 0.5 - first
+    pixel = fraction * size - 0.5 - first
     return (tf.where(back, -pixel, pixel) + 0.5) / size, back[:, 0]
 
 
@@ -263,10 +263,10 @@ def _cropped(rows: tf.Tensor, columns: tf.Tensor, seed: tf.Tensor) -> tuple[tf.T
     return _shifted(rows, 10 / 256, row_seed), _shifted(columns, 10 / 128, column_seed)
 
 
-def _shifted(places: tf.Tensor, share: float, seed: tf.Tensor) -> tf.Tensor:
+def _shifted(places: tf.Tensor, fraction: float, seed: tf.Tensor) -> tf.Tensor:
     """A crop out of the padded image is a shift by up to the padding, either way."""
     b, size = tf.unstack(tf.shape(places))
-    pad = tf.cast(tf.round(share * tf.cast(size, tf.float32)), tf.int32)
+    pad = tf.cast(tf.round(fraction * tf.cast(size, tf.float32)), tf.int32)
     return places + tf.random.stateless_uniform([b, 1], seed, -pad, pad + 1, tf.int32)
 
 
@@ -282,8 +282,8 @@ def _erased(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """
     b, height, width, _ = tf.unstack(tf.shape(images))
     h, w = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
-    coin, share, shape, top, left = tf.unstack(tf.random.stateless_uniform([5, b], seed))
-    area = (0.02 + 0.38 * share) * h * w
+    coin, fraction, shape, top, left = tf.unstack(tf.random.stateless_uniform([5, b], seed))
+    area = (0.02 + 0.38 * fraction) * h * w
     low = tf.math.log(tf.clip_by_value(area / w**2, 0.3, 3.33))
     high = tf.math.log(tf.clip_by_value(h**2 / area, 0.3, 3.33))
     ratio = tf.exp(low + (high - low) * shape)

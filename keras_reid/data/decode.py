@@ -72,27 +72,28 @@ def unfit(path: str | os.PathLike[str]) -> str | None:
     return None
 
 
-def readable(images: PersonImages, share: float = 0.01) -> PersonImages:
+def readable(images: PersonImages, max_unreadable: float = 0.01) -> PersonImages:
     """The images that decode; one warning names those that do not.
 
     Args:
         images: n images.
-        share: the largest fraction of them, 0 to 1, that may be unreadable.
+        max_unreadable: the largest fraction of them, 0 to 1, that may be unreadable.
 
     Raises:
-        InputError: more than `share` of the images are unreadable, or all of them.
+        InputError: more than `max_unreadable` of the images are unreadable, or all of them.
     """
-    if not 0 <= share <= 1:
+    if not 0 <= max_unreadable <= 1:
         raise InputError(
-            f"share must lie in 0..1, got {share}: give the fraction that may be unreadable"
+            f"max_unreadable must lie in 0..1, got {max_unreadable}: give the fraction that may "
+            "be unreadable"
         )
     mask = decodable(images.path)
     if mask.all():
         return images
     broken = images.path[~mask].tolist()
-    if len(broken) > share * len(images) or not mask.any():
+    if len(broken) > max_unreadable * len(images) or not mask.any():
         raise InputError(
-            f"at most {share:.2%} of the images may be unreadable, but {len(broken)} of "
+            f"at most {max_unreadable:.2%} of the images may be unreadable, but {len(broken)} of "
             f"{len(images)} are: restore or remove {name_some(broken)}"
         )
     logging.warning("skipping %d unreadable images: %s", len(broken), ", ".join(broken))

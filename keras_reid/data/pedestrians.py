@@ -43,7 +43,7 @@ class Person:
     hat: str  # none, cap, beanie, brim
     hat_colour: Colour
     top: Fabric
-    sleeves: float  # covered share of the arm
+    sleeves: float  # covered fraction of the arm
     hem: float  # height at which the top ends
     logo: str  # none, disc, block, bar
     open_front: bool
@@ -114,8 +114,8 @@ def step(start: Point, length: float, angle: float) -> Point:
     return x, y - length * math.cos(angle), z + length * math.sin(angle)
 
 
-def between(p: Point, q: Point, share: float) -> Point:
-    x, y, z = (a + share * (b - a) for a, b in zip(p, q, strict=True))
+def between(p: Point, q: Point, fraction: float) -> Point:
+    x, y, z = (a + fraction * (b - a) for a, b in zip(p, q, strict=True))
     return x, y, z
 
 

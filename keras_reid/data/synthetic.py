@@ -69,7 +69,7 @@ class Camera:
     gains: np.ndarray  # (3,) white balance times exposure
     gamma: float
     blur: float  # in pixels of a 128-pixel-high image
-    resolution: float  # share of the pixels that the sensor resolves
+    resolution: float  # fraction of the pixels that the sensor resolves
     noise: float  # standard deviation in grey levels
     street: Image.Image
 
@@ -213,8 +213,8 @@ def expose(
 ) -> np.ndarray:
     """Lens, sensor and white balance: from a fine RGB drawing to uint8 `(h, w, 3)`."""
     height, width = size
-    share = view.resolution * rng.uniform(0.8, 1.0)
-    sensor = (max(4, round(width * share)), max(8, round(height * share)))
+    fraction = view.resolution * rng.uniform(0.8, 1.0)
+    sensor = (max(4, round(width * fraction)), max(8, round(height * fraction)))
     image = image.resize(sensor, Image.Resampling.BOX)
     image = image.resize((width, height), Image.Resampling.BICUBIC)
     image = image.filter(ImageFilter.GaussianBlur(view.blur * rng.uniform(0.5, 1.3) * height / 128))

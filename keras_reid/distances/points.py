@@ -21,7 +21,7 @@ PRECISE = "float32" if keras.backend.backend() == "jax" else "float64"
 
 # The Gram expansion |a|² + |b|² − 2ab is wrong by a few float32 roundings of |a|² + |b|², however
 # small the distance: a pair at 1e-4 of the norm comes out wrong by 7e-4 of the norm, and by 8e-3
-# in the TF32 that TensorFlow multiplies with on GPUs. Of pairs farther than this share of
+# in the TF32 that TensorFlow multiplies with on GPUs. Of pairs farther than this fraction of
 # the largest |a|² + |b|² it keeps five digits; where one is nearer, the product is repeated in
 # double precision, which takes three times as long.
 _NEAR = 0.02
@@ -94,9 +94,9 @@ def unit(x: Tensor) -> Tensor:
         direction = x / length
 
         def gradient(*arguments: Tensor, upstream: Tensor | None = None) -> Tensor:
-            slope = arguments[0] if upstream is None else upstream
-            along = ops.sum(slope * direction, axis=-1, keepdims=True)
-            return (slope - along * direction) / length
+            received = arguments[0] if upstream is None else upstream
+            along = ops.sum(received * direction, axis=-1, keepdims=True)
+            return (received - along * direction) / length
 
         return direction, gradient
 
@@ -124,9 +124,13 @@ def _among(x: Tensor, rooted: bool) -> Tensor:
         value = ops.sqrt(squared) if rooted else squared
 
         def gradient(*arguments: Tensor, upstream: Tensor | None = None) -> Tensor:
-            slope = arguments[0] if upstream is None else upstream
+            received = arguments[0] if upstream is None else upstream
             # Between coincident points both forms are 0.
-            pull = ops.divide_no_nan(slope, value) if rooted else ops.where(value > 0, 2 * slope, 0)
+            pull = (
+                ops.divide_no_nan(received, value)
+                if rooted
+                else ops.where(value > 0, 2 * received, 0)
+            )
             pull = pull + ops.transpose(pull)
 
             def sums(dtype: str) -> Tensor:
@@ -143,7 +147,7 @@ def _among(x: Tensor, rooted: bool) -> Tensor:
 
 
 def _squared_among(centred: Tensor) -> tuple[Tensor, Tensor]:
-    """`|x_i − x_j|²`, and how near the nearest pair is: its share of the largest `2|x_i|²`."""
+    """`|x_i − x_j|²`, and how near the nearest pair is: its fraction of the largest `2|x_i|²`."""
     diagonal = same_index(centred)
     length = ops.sum(centred * centred, axis=-1)
     squared = _expansion(centred, centred)
@@ -185,8 +189,8 @@ def _without_rounding(squared: Tensor, scale: Tensor) -> Tensor:
 
 
 def root(squared: Tensor) -> Tensor:
-    """`√x`, with the slope 0 at 0."""
-    # The root has an infinite slope at 0, and a single `where` around it is NaN under XLA:
+    """`√x`, with the gradient 0 at 0."""
+    # The root has an infinite gradient at 0, and a single `where` around it is NaN under XLA:
     # the inner one keeps 0 away from the root, the outer one puts it back.
     zero = squared <= 0
     root = ops.sqrt(ops.where(zero, ops.ones_like(squared), squared))

@@ -74,10 +74,10 @@ def saturated(x: Tensor) -> tuple[Tensor, Callable[..., Tensor]]:
     """`tanh(x/2) = (e^x − 1)/(e^x + 1)`, which for large x does not overflow."""
 
     def gradient(*arguments: Tensor, upstream: Tensor | None = None) -> Tensor:
-        slope = arguments[0] if upstream is None else upstream
+        received = arguments[0] if upstream is None else upstream
         # (1 − tanh²)/2 cancels where tanh is near 1.
         decayed = ops.exp(-x)
-        return slope * 2 * decayed / ((1 + decayed) * (1 + decayed))
+        return received * 2 * decayed / ((1 + decayed) * (1 + decayed))
 
     return ops.tanh(x / 2), gradient
 
@@ -92,8 +92,8 @@ def shortest_path(cells: Tensor) -> tuple[Tensor, Callable[..., Tensor]]:
     total, from_above = _shortest(cells)
 
     def gradient(*arguments: Tensor, upstream: Tensor | None = None) -> Tensor:
-        slope = arguments[0] if upstream is None else upstream
-        return _walk_back(from_above, slope, cells)
+        received = arguments[0] if upstream is None else upstream
+        return _walk_back(from_above, received, cells)
 
     return total, gradient
 

@@ -14,11 +14,14 @@ from keras_reid.evaluation.clusters import (
     cluster_scores,
     clustering,
 )
-from keras_reid.evaluation.features import matrix
+from keras_reid.evaluation.compare import compare, matrix
 from keras_reid.evaluation.files import StoredFeatures, load_features, save_features
 from keras_reid.evaluation.identification import OpenSetResult, open_set
+from keras_reid.evaluation.labels import Labels
+from keras_reid.evaluation.protocols import Protocol
 from keras_reid.evaluation.ranking import rank
 from keras_reid.evaluation.result import QueryScores, RankingProtocol, RankingResult
+from keras_reid.evaluation.rows import MatrixRows, Rows
 from keras_reid.evaluation.sets import SET_DISTANCES, reranked_set_distances, set_distances
 from keras_reid.evaluation.threshold import Threshold
 from keras_reid.evaluation.verification import VerificationResult, pairs, verify
@@ -28,11 +31,15 @@ __all__ = [
     "AttributeScores",
     "ClusterScores",
     "Clustering",
+    "Labels",
+    "MatrixRows",
     "OpenSetResult",
     "PreFilter",
+    "Protocol",
     "QueryScores",
     "RankingProtocol",
     "RankingResult",
+    "Rows",
     "StoredFeatures",
     "Threshold",
     "VerificationResult",
@@ -40,6 +47,7 @@ __all__ = [
     "cluster",
     "cluster_scores",
     "clustering",
+    "compare",
     "load_features",
     "matrix",
     "open_set",

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from keras_reid.errors import InputError
-from keras_reid.evaluation.labels import Labels, camera_codes, identity_codes
-from keras_reid.evaluation.protocols import matches
+from keras_reid.evaluation.labels import Labelled, codes
+from keras_reid.evaluation.protocols import Protocol, matches
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,34 +155,30 @@ class PreFilter:
 
     Attributes:
         kept: booleans (q, g).
-        share: of the gallery that is looked at, a mean over queries.
-        recall: share of the true matches that are.
+        fraction: of the gallery that is looked at, a mean over queries.
+        recall: fraction of the true matches that are.
         confidence: the probability from which an attribute counts as sure.
     """
 
     kept: np.ndarray
-    share: float
+    fraction: float
     recall: float
     confidence: float
 
     def __str__(self) -> str:
         return (
             f"attributes of a probability of {self.confidence:g} and more leave "
-            f"{100 * self.share:.1f} % of the gallery, and {100 * self.recall:.2f} % of the true "
-            "matches"
+            f"{100 * self.fraction:.1f} % of the gallery, and {100 * self.recall:.2f} % of the "
+            "true matches"
         )
 
 
 def prefilter(
-    query: np.ndarray,
-    gallery: np.ndarray,
-    query_ids: Labels,
-    gallery_ids: Labels,
-    query_cams: Labels | None = None,
-    gallery_cams: Labels | None = None,
-    *,
-    confidence: float = 0.9,
+    probabilities: tuple[np.ndarray, np.ndarray],
+    query: Labelled,
+    gallery: Labelled,
     protocol: str = "market1501",
+    confidence: float = 0.9,
 ) -> PreFilter:
     """Gallery images whose sure attributes contradict a query's sure ones are not looked at.
 
@@ -191,29 +187,27 @@ def prefilter(
     2019, arXiv:1703.07220).
 
     Args:
-        query, gallery: probabilities (q, m) and (g, m).
-        query_ids, gallery_ids, query_cams, gallery_cams, protocol: as in `rank`; they tell the
-            true matches, and nothing else.
+        probabilities: of the attributes of query (q, m) and gallery (g, m).
+        query, gallery, protocol: as in `rank`; they say which are the true matches.
         confidence: in (0.5, 1].
 
     Raises:
         InputError: a confidence out of range, or shapes that do not fit.
     """
-    query, gallery = np.asarray(query), np.asarray(gallery)
+    asked, searched = map(np.asarray, probabilities)
     if not 0.5 < confidence <= 1:
         raise InputError(f"a sure attribute has a probability in (0.5, 1]: received {confidence}")
-    if query.ndim != 2 or gallery.ndim != 2 or query.shape[1] != gallery.shape[1]:
+    if asked.ndim != 2 or searched.ndim != 2 or asked.shape[1] != searched.shape[1]:
         raise InputError(
             "probabilities are (q, m) and (g, m): received "
-            f"{query.shape} and {gallery.shape}; both of one model"
+            f"{asked.shape} and {searched.shape}; both of one model"
         )
-    yes = [(x >= confidence).astype(np.float32) for x in (query, gallery)]
-    no = [(x <= 1 - confidence).astype(np.float32) for x in (query, gallery)]
+    yes = [(x >= confidence).astype(np.float32) for x in (asked, searched)]
+    no = [(x <= 1 - confidence).astype(np.float32) for x in (asked, searched)]
     kept = (yes[0] @ no[1].T + no[0] @ yes[1].T) == 0
-    shape = (len(query), len(gallery))
-    ids = identity_codes(query_ids, gallery_ids, shape)
-    cameras, _ = camera_codes(query_cams, gallery_cams, shape, protocol, protocol == "no-camera")
-    found = [kept[i, hits] for i, (hits, _) in enumerate(matches(protocol, *ids, *cameras))]
+    rule = Protocol.of(protocol).rule
+    labels = codes(query, gallery, kept.shape, not rule.cameras)
+    found = [kept[i, hits] for i, (hits, _) in enumerate(matches(rule.one_set, labels))]
     hits = np.concatenate(found) if found else np.zeros(0, bool)
     recall = float(hits.mean()) if len(hits) else 0.0
     return PreFilter(kept, float(kept.mean()), recall, confidence)

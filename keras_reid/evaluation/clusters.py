@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from keras_reid.errors import InputError
-from keras_reid.evaluation.labels import Labels, column
+from keras_reid.evaluation.labels import Column, column
 
 NOISE = -1
 METHODS = ("dbscan", "agglomerative")
@@ -220,7 +220,7 @@ class ClusterScores:
     """How far groups agree with persons: fractions in [0, 1], and counts.
 
     An image that belongs to no group counts as a group of its own. `pair_*` are of pairs of
-    images in one group; `bcubed_*` are means over the images of the share of their group that
+    images in one group; `bcubed_*` are means over the images of the fraction of their group that
     shows them, and of their images that are in their group; each `f1` is the harmonic mean of its
     precision and recall. `nmi` is the mutual information divided by the mean of both entropies.
     """
@@ -259,7 +259,7 @@ class ClusterScores:
 PARTS = ("precision", "recall", "f1")
 
 
-def cluster_scores(labels: Labels, clusters: np.ndarray) -> ClusterScores:
+def cluster_scores(labels: Column, clusters: np.ndarray) -> ClusterScores:
     """Agreement of groups with known persons.
 
     Args:

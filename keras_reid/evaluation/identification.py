@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from keras_reid.errors import InputError
-from keras_reid.evaluation.features import Features
-from keras_reid.evaluation.labels import NOBODY, Labels
+from keras_reid.evaluation.compare import Compared
+from keras_reid.evaluation.labels import NOBODY, Labelled
 from keras_reid.evaluation.threshold import Threshold, resolvable, threshold_at_far
 from keras_reid.evaluation.trials import trials
 
@@ -18,8 +18,8 @@ SHOWN_FARS = (0.01, 0.1)
 class OpenSetResult:
     """Where probes find their mates, and how near non-mated probes come to somebody.
 
-    `DIR(τ, r)` is the share of the known probes whose nearest mate is among the r nearest gallery
-    images and at `d <= τ`; `FAR(τ)` that of the unknown probes, who have no mate, with
+    `DIR(τ, r)` is the fraction of the known probes whose nearest mate is among the r nearest
+    gallery images and at `d <= τ`; `FAR(τ)` that of the unknown probes, who have no mate, with
     `min d <= τ`.
 
     Attributes:
@@ -81,14 +81,7 @@ class OpenSetResult:
 
 
 def open_set(
-    distances: np.ndarray | tuple[Features, Features],
-    query_ids: Labels,
-    gallery_ids: Labels,
-    query_cams: Labels | None = None,
-    gallery_cams: Labels | None = None,
-    *,
-    distance: str | None = None,
-    protocol: str = "market1501",
+    compared: Compared, query: Labelled, gallery: Labelled, protocol: str = "market1501"
 ) -> OpenSetResult:
     """Identification among known people of probes who may be non-mated.
 
@@ -96,9 +89,7 @@ def open_set(
     probe's identity in the probe's camera, and of identity -1, are not looked at.
 
     Args:
-        distances: as in `pairs`.
-        query_ids, gallery_ids, query_cams, gallery_cams: (q,) and (g,), integers or strings.
-        distance: as in `rank`.
+        compared, query, gallery: as in `rank`.
         protocol: "market1501", or "no-camera", by which cameras are not looked at.
 
     Raises:
@@ -106,16 +97,17 @@ def open_set(
 
     Source: Phillips, Grother, Micheals: Handbook of Face Recognition, 2011 (DIR and FAR).
     """
-    found = trials(distances, query_ids, gallery_ids, query_cams, gallery_cams, distance, protocol)
-    enrolled = np.isin(found.query, found.gallery[found.gallery != NOBODY])
+    found = trials(compared, query, gallery, protocol)
+    probes, enrolled = found.labels.query, found.labels.gallery
+    known = np.isin(probes, enrolled[enrolled != NOBODY])
     mates, ranks, non_mated, left_out = [], [], [], 0
     for start, rows in found.blocks:
         rows[found.junk(start, start + len(rows))] = np.inf
         for i, row in enumerate(rows, start):
-            if not enrolled[i]:
+            if not known[i]:
                 non_mated.append(row.min(initial=np.inf))
                 continue
-            mate = np.where(found.gallery == found.query[i], row, np.inf)
+            mate = np.where(enrolled == probes[i], row, np.inf)
             j = int(np.argmin(mate))
             if mate[j] == np.inf:
                 left_out += 1

@@ -1,47 +1,73 @@
-"""Identities and cameras of query and gallery as integer codes that can be compared."""
+"""Who is on the images of query and gallery, and which cameras took them, as integer codes."""
 
 from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from keras_reid.errors import InputError
 
-Labels = Sequence | np.ndarray
+Column = Sequence | np.ndarray
 
 NOBODY = -1
 
 
-def identity_codes(
-    query: Labels, gallery: Labels, shape: tuple[int, int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Codes (q,) and (g,), equal where the identity is; NOBODY for gallery identity -1."""
-    query, gallery = _pair(query, gallery, shape, "identities")
-    query_codes, gallery_codes = _codes(query, gallery)
-    gallery_codes[gallery == ("-1" if gallery.dtype.kind == "U" else -1)] = NOBODY
-    return query_codes, gallery_codes
+class Labelled(Protocol):
+    """What has identities and cameras: `Labels`, `data.PersonImages`, `StoredFeatures`."""
+
+    @property
+    def identity(self) -> Any: ...
+
+    @property
+    def camera(self) -> Any: ...
 
 
-def camera_codes(
-    query: Labels | None,
-    gallery: Labels | None,
-    shape: tuple[int, int],
-    protocol: str,
-    ignored: bool,
-) -> tuple[tuple[np.ndarray, np.ndarray], list]:
-    """Codes (q,) and (g,), equal where the camera is, and the camera of each code.
+class Labels(NamedTuple):
+    """Those of one set of n images.
 
-    Where they are ignored, all queries are of one camera and the gallery is of another.
+    Attributes:
+        identity: (n,) integers or strings; -1 in a gallery is nobody.
+        camera: (n,) integers or strings, or None for protocols that do not look at cameras.
     """
-    if ignored:
-        return (np.zeros(shape[0], int), np.ones(shape[1], int)), ["query", "gallery"]
-    if query is None or gallery is None:
-        raise InputError(
-            f"Protocol {protocol!r} needs the cameras of query and gallery, received none for "
-            f"the {'query' if query is None else 'gallery'}: pass query_cams and gallery_cams, "
-            "or ask for protocol='no-camera'."
-        )
-    both = _pair(query, gallery, shape, "cameras")
-    return _codes(*both), np.unique(np.concatenate(both)).tolist()
+
+    identity: Column
+    camera: Column | None = None
+
+
+class Codes(NamedTuple):
+    """Labels of query (q,) and gallery (g,) as integers, equal where the labels are.
+
+    Attributes:
+        query, gallery: identities; NOBODY for gallery identity -1.
+        query_camera, gallery_camera: cameras. Where they are not looked at, all queries are of
+            one camera and the gallery is of another.
+        cameras: the camera of each code.
+    """
+
+    query: np.ndarray
+    gallery: np.ndarray
+    query_camera: np.ndarray
+    gallery_camera: np.ndarray
+    cameras: list
+
+
+def codes(
+    query: Labelled, gallery: Labelled, shape: tuple[int, int], without_cameras: bool
+) -> Codes:
+    """The labels of both sides, which must be as many as the shape says, and of one kind."""
+    identities = _pair(query.identity, gallery.identity, shape, "identities")
+    coded = _codes(*identities)
+    coded[1][identities[1] == ("-1" if identities[1].dtype.kind == "U" else -1)] = NOBODY
+    if without_cameras:
+        return Codes(*coded, np.zeros(shape[0], int), np.ones(shape[1], int), ["query", "gallery"])
+    for side, labels in (("query", query), ("gallery", gallery)):
+        if labels.camera is None:
+            raise InputError(
+                f"This protocol needs the cameras of query and gallery, received none for the "
+                f"{side}: pass Labels(identity, camera), or ask for protocol='no-camera'."
+            )
+    cameras = _pair(query.camera, gallery.camera, shape, "cameras")
+    return Codes(*coded, *_codes(*cameras), np.unique(np.concatenate(cameras)).tolist())
 
 
 def _codes(query: np.ndarray, gallery: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -50,7 +76,7 @@ def _codes(query: np.ndarray, gallery: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def _pair(
-    query: Labels, gallery: Labels, shape: tuple[int, int], what: str
+    query: Column, gallery: Column, shape: tuple[int, int], what: str
 ) -> tuple[np.ndarray, np.ndarray]:
     first = column(query, shape[0], f"query {what}")
     second = column(gallery, shape[1], f"gallery {what}")
@@ -62,7 +88,7 @@ def _pair(
     return first, second
 
 
-def column(values: Labels, length: int, what: str) -> np.ndarray:
+def column(values: Column, length: int, what: str) -> np.ndarray:
     """The values as int64 or str (length,)."""
     try:
         column = np.asarray(values)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_reid.evaluation.rows import DistanceRows, FeatureRows
+from keras_reid.evaluation.rows import FeatureRows, Rows
 
 # Images compared at a time: up to so many queries, and gallery images that make eight million cells
 # with them, 32 MiB. Quarters of that took 1.5 times as long, for the products of smaller matrices.
@@ -24,7 +24,7 @@ class AlignedRows:
     exact, but multiplies in double precision, and prepares both sides anew in each call.
     """
 
-    distance = "local"
+    name, reranking = "local", "none"
 
     def __init__(self, query: np.ndarray, gallery: np.ndarray):
         self.query, self.stripes = query, gallery.shape[1]
@@ -55,17 +55,17 @@ class SummedRows:
     Luo et al., Pattern Recognition 94 (2019).
     """
 
-    distance = "global_local"
+    name, reranking = "global_local", "none"
 
-    def __init__(self, global_rows: DistanceRows, local_rows: DistanceRows):
-        self.parts = global_rows, local_rows
+    def __init__(self, whole: FeatureRows, local: Rows):
+        self.whole, self.local = whole, local
 
     @property
     def shape(self) -> tuple[int, int]:
-        return self.parts[0].shape
+        return self.whole.shape
 
     def rows(self, start: int, stop: int) -> np.ndarray:
-        return self.parts[0].rows(start, stop) + self.parts[1].rows(start, stop)
+        return self.whole.squared(start, stop) + self.local.rows(start, stop)
 
 
 class VisibleRows:
@@ -75,7 +75,7 @@ class VisibleRows:
     unit vectors, in [0, 2].
     """
 
-    distance = "visible"
+    name, reranking = "visible", "none"
 
     def __init__(self, query: Mapping[str, np.ndarray], gallery: Mapping[str, np.ndarray]):
         self.visibility = query["visibility"], gallery["visibility"]
@@ -91,11 +91,11 @@ class VisibleRows:
 
     def rows(self, start: int, stop: int) -> np.ndarray:
         query, gallery = self.visibility[0][start:stop], self.visibility[1]
-        total = np.sqrt(np.maximum(self.whole.rows(start, stop), 0))
+        total = np.sqrt(np.maximum(self.whole.squared(start, stop), 0))
         weight = np.ones_like(total)
         for p, part in enumerate(self.parts):
             shared = query[:, p, None] * gallery[:, p]
-            total += shared * np.sqrt(np.maximum(part.rows(start, stop), 0))
+            total += shared * np.sqrt(np.maximum(part.squared(start, stop), 0))
             weight += shared
         return total / weight
 

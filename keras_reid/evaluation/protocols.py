@@ -1,45 +1,140 @@
 """Protocols: which gallery images are true matches of a query, and which are left out as junk."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from keras_reid.errors import InputError
-from keras_reid.evaluation.labels import NOBODY
+from keras_reid.evaluation.labels import NOBODY, Codes
 
 SAME_CAMERA = "same identity in the same camera, and identity -1"
-JUNK = {
-    "market1501": SAME_CAMERA,
-    "cuhk03": SAME_CAMERA,
-    "cuhk03-classic": SAME_CAMERA + "; CMC over one random image of each identity",
-    "viper": SAME_CAMERA + "; random halves of the identities, in both directions",
-    "mars": SAME_CAMERA,
-    "no-camera": "identity -1 only",
-    "all-vs-all": "the image itself, and identity -1",
+
+
+class Rule(NamedTuple):
+    """What a protocol does.
+
+    Attributes:
+        junk: which gallery images are left out of a query's ranking, in words.
+        invalid: what becomes of a query without a true match unless it is said.
+        cameras: whether images of the query's identity in the query's camera are junk.
+        one_set: query and gallery are the same images, and the image itself is junk.
+        single_shot: the CMC is the mean over galleries of one random image of each identity.
+        halves: the mean over random halves of the identities, ranked in both directions.
+    """
+
+    junk: str
+    invalid: str = "drop"
+    cameras: bool = True
+    one_set: bool = False
+    single_shot: bool = False
+    halves: bool = False
+
+
+RULES = {
+    "market1501": Rule(SAME_CAMERA),
+    "cuhk03": Rule(SAME_CAMERA),
+    "cuhk03-classic": Rule(
+        f"{SAME_CAMERA}; CMC over one random image of each identity", single_shot=True
+    ),
+    "viper": Rule(
+        f"{SAME_CAMERA}; random halves of the identities, in both directions", halves=True
+    ),
+    "mars": Rule(SAME_CAMERA, invalid="zero"),
+    "no-camera": Rule("identity -1 only", cameras=False),
+    "all-vs-all": Rule("the image itself, and identity -1", cameras=False, one_set=True),
 }
-WITHOUT_CAMERAS = ("no-camera", "all-vs-all")
-REPEATED = ("cuhk03-classic", "viper")
+INVALID = ("drop", "zero")
+TIES = {
+    "index": "by gallery index",
+    "optimistic": "true matches first: an upper bound",
+    "pessimistic": "true matches last: a lower bound",
+}
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a ranking is scored. Junk is left out of a query's ranking.
+
+    Other identities in the same camera stay, and so do distractors: identities that no query has,
+    such as Market-1501's 0. The names:
+
+    - "market1501": junk is gallery images of the query's identity in the query's camera, and
+      identity -1. So are "cuhk03" (the newer test, of 767 and 700 identities) and "mars"
+      (queries without a true match count as 0; its publications report `mAP_trapezoid`).
+    - "no-camera": identity -1 only is junk, so no image should be in both sets.
+    - "all-vs-all": one set is query and gallery; the image itself and identity -1 are junk.
+    - "cuhk03-classic": as "market1501", but the CMC is the mean over `repeats` galleries of one
+      random image of each identity, drawn for each query; mAP and mINP are of the whole gallery.
+    - "viper": the mean over `repeats` random halves of the identities that both sides hold, each
+      ranked from query to gallery and from gallery to query. It holds the whole matrix.
+
+    Attributes:
+        name: one of the above.
+        invalid: queries without a true match are left out ("drop") or count as 0 ("zero", the
+            default of "mars").
+        ties: equal distances are ranked by gallery index ("index"), or true matches come before
+            ("optimistic") or after all others ("pessimistic"): bounds of what any order gives.
+        repeats, seed: of the protocols that draw.
+        dataset: name to record.
+
+    Raises:
+        InputError: an unknown word, or `repeats` below 1.
+
+    Source: Zheng et al., ICCV 2015 (Market-1501); Li et al., CVPR 2014, and Zhong et al., CVPR
+    2017 (CUHK03); Gray et al., PETS 2007 (VIPeR); Zheng et al., ECCV 2016 (MARS).
+    """
+
+    name: str = "market1501"
+    invalid: str = ""
+    ties: str = "index"
+    repeats: int = 10
+    seed: int = 0
+    dataset: str | None = None
+
+    def __post_init__(self) -> None:
+        checks: list[tuple[str, Any, Any]] = [("protocol", self.name, RULES)]
+        if self.name in RULES and not self.invalid:
+            object.__setattr__(self, "invalid", self.rule.invalid)
+        checks += [("invalid", self.invalid, INVALID), ("ties", self.ties, TIES)]
+        for what, value, known in checks:
+            if value not in known:
+                raise InputError(
+                    f"{what} is one of {', '.join(known)}, received {value!r}: choose one of these."
+                )
+        if self.repeats < 1:
+            raise InputError(f"repeats is at least 1, received {self.repeats}: pass a larger one.")
+
+    @property
+    def rule(self) -> Rule:
+        return RULES[self.name]
+
+    @property
+    def draws(self) -> bool:
+        return self.rule.single_shot or self.rule.halves
+
+    @classmethod
+    def of(cls, protocol: "str | Protocol") -> "Protocol":
+        """A protocol as it is, or that of a name."""
+        return protocol if isinstance(protocol, cls) else cls(str(protocol))
+
 
 Match = tuple[np.ndarray, np.ndarray]
 
 
-def matches(
-    protocol: str,
-    query_id: np.ndarray,
-    gallery_id: np.ndarray,
-    query_cam: np.ndarray,
-    gallery_cam: np.ndarray,
-) -> Iterator[Match]:
+def matches(one_set: bool, labels: Codes) -> Iterator[Match]:
     """For each query the gallery indices, ascending, of its true matches and of its junk."""
-    order = np.argsort(gallery_id, kind="stable")
-    begin = np.searchsorted(gallery_id[order], query_id, "left")
-    end = np.searchsorted(gallery_id[order], query_id, "right")
-    for row, (first, last, camera) in enumerate(zip(begin, end, query_cam, strict=True)):
+    order = np.argsort(labels.gallery, kind="stable")
+    begin, end = (
+        np.searchsorted(labels.gallery[order], labels.query, side) for side in ("left", "right")
+    )
+    for row, (first, last, camera) in enumerate(zip(begin, end, labels.query_camera, strict=True)):
         same = order[first:last]
-        if protocol == "all-vs-all":
+        if one_set:
             yield same[same != row], np.array([row])
         else:
-            seen_here = gallery_cam[same] == camera
+            seen_here = labels.gallery_camera[same] == camera
             yield same[~seen_here], same[seen_here]
 
 

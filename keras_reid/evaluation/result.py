@@ -64,7 +64,7 @@ class RankingResult:
     """Retrieval scores as fractions in [0, 1], means over the queries.
 
     Attributes:
-        cmc: float64 (max_rank,); `cmc[k - 1]` is the share of queries whose first true
+        cmc: float64 (max_rank,); `cmc[k - 1]` is the fraction of queries whose first true
             match is among the k nearest (constant beyond the end of the gallery).
         mAP: mean of `(1/n) Σ_k k / r_k`, r_k the rank of the k-th of n true matches.
         mAP_trapezoid: the same with each precision averaged with that one rank earlier, as

@@ -1,32 +1,57 @@
 """Rows of a query × gallery distance matrix, a few at a time: the whole need never exist."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
-# Below this share of ‖x‖² + ‖y‖² the Gram expansion has lost three of its seven digits.
+# Below this fraction of ‖x‖² + ‖y‖² the Gram expansion has lost three of its seven digits.
 NEAR = 1e-3
+BLOCK_ELEMENTS = 2**22  # 16 MiB of float32 distances at a time
 
 
-class DistanceRows(Protocol):
-    """A (q, g) matrix that is read by rows; `rows` returns a new array, free to be changed."""
+class Rows(Protocol):
+    """A (q, g) matrix of distances that is read by rows, and what these are.
+
+    Attributes:
+        shape: (q, g).
+        name: of the distance, such as "euclidean".
+        reranking: the re-ranker that made them, with its options, or "none".
+    """
 
     @property
     def shape(self) -> tuple[int, int]: ...
 
     @property
-    def distance(self) -> str: ...
+    def name(self) -> str: ...
 
-    def rows(self, start: int, stop: int) -> np.ndarray: ...
+    @property
+    def reranking(self) -> str: ...
+
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        """Rows `start` to `stop`, or to the end: a new array, free to be changed."""
+
+
+def blocks(source: Rows) -> Iterator[tuple[int, np.ndarray]]:
+    """All rows in order: the index of the first one, and as many as make 16 MiB of float32."""
+    step = max(1, BLOCK_ELEMENTS // max(1, source.shape[1]))
+    for start in range(0, source.shape[0], step):
+        yield start, source.rows(start, start + step)
 
 
 @dataclass(frozen=True)
 class MatrixRows:
-    """Rows of a matrix that exists, in memory or in a mapped file."""
+    """Rows of a matrix that exists, in memory or in a mapped file.
+
+    Args:
+        matrix: (q, g).
+        name, reranking: what a result says of these distances.
+    """
 
     matrix: np.ndarray
-    distance: str
+    name: str = "given matrix"
+    reranking: str = "none"
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -38,20 +63,27 @@ class MatrixRows:
 
 
 class FeatureRows:
-    """`‖x − y‖²` in float32, which ranks as the Euclidean distance does; of unit vectors, cosine.
+    """`|x − y|`, or `1 − cos(x, y)`, in float32.
 
     The features are centred on the gallery's mean, which no difference notices, and expanded to
-    `‖x‖² + ‖y‖² − 2x·y`. Where that cancels, between near duplicates, the difference itself is
-    squared, so that an image is at distance exactly 0 from its copy.
+    `|x|² + |y|² − 2x·y`. Where that cancels, between near duplicates, the difference itself is
+    squared, so that an image is at distance exactly 0 from its copy. `1 − cos` is half of the
+    square between the unit vectors; a zero vector has cosine 0 to all.
 
-    `keras_reid.distances` ranks alike, but serves losses: each call prepares both sides anew and
-    multiplies in double precision. With the gallery prepared once, and in float32, 868 × 19,281
-    pairs of 2,048 numbers took a fifth of the time and a sixth of the memory.
+    `keras_reid.distances` serves losses: each call prepares both sides anew and multiplies in
+    double precision. With the gallery prepared once, and in float32, 868 × 19,281 pairs of 2,048
+    numbers took a fifth of the time and a sixth of the memory.
+
+    Args:
+        query, gallery: float32 (q, d) and (g, d), finite.
+        name: "euclidean" or "cosine".
     """
 
-    def __init__(self, query: np.ndarray, gallery: np.ndarray, distance: str):
-        self.distance = distance
-        self.cosine = distance == "cosine"
+    reranking = "none"
+
+    def __init__(self, query: np.ndarray, gallery: np.ndarray, name: str):
+        self.name = name
+        self.cosine = name == "cosine"
         if self.cosine:
             query, gallery = unit(query), unit(gallery)
             self.no_query = _squared_norms(query) == 0
@@ -65,6 +97,15 @@ class FeatureRows:
         return len(self.query), len(self.gallery)
 
     def rows(self, start: int, stop: int) -> np.ndarray:
+        squared = self.squared(start, stop)
+        if self.cosine:
+            squared /= 2
+            return squared
+        np.maximum(squared, 0, out=squared)
+        return np.sqrt(squared, out=squared)
+
+    def squared(self, start: int, stop: int) -> np.ndarray:
+        """`|x − y|²` of the features or unit vectors."""
         query = self.query[start:stop] - self.centre
         with np.errstate(over="ignore", invalid="ignore"):  # the caller refuses what is not finite
             scale = _squared_norms(query)[:, None] + self.gallery_norms
@@ -72,7 +113,7 @@ class FeatureRows:
         near: np.ndarray = np.less(squared, NEAR * scale)
         for i in np.flatnonzero(near.any(axis=1)):
             squared[i, near[i]] = _squared_norms(self.gallery[near[i]] - query[i])
-        if self.cosine:  # ‖x − y‖² = 2 (1 − cos), and a zero vector has cosine 0 to all
+        if self.cosine:
             squared[self.no_query[start:stop]] = 2
             squared[:, self.no_gallery] = 2
         return squared

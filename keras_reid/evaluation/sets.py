@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from keras_reid.errors import InputError
-from keras_reid.evaluation.features import checked_features
+from keras_reid.evaluation.compare import checked_features
 from keras_reid.evaluation.rows import FeatureRows
 
 Reduce = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
@@ -82,7 +82,7 @@ def set_distances(
     result = np.empty((len(row_sizes), len(sizes)), np.float32)
     first = 0
     for i, size in enumerate(row_sizes.tolist()):
-        d = np.sqrt(np.maximum(source.rows(first, first + size), 0))
+        d = source.rows(first, first + size)
         result[i] = SET_DISTANCES[kind](d, starts, sizes)
         first += size
     return result

@@ -40,7 +40,7 @@ class Threshold:
 
 
 def threshold_at_far(impostor: np.ndarray, other: np.ndarray, far: float, trial: str) -> Threshold:
-    """The largest distance seen at which no more than the share `far` of the impostors passes.
+    """The largest distance seen at which no more than the fraction `far` of the impostors passes.
 
     Args:
         impostor: (n,) sorted distances of trials that ought to be refused.
@@ -63,7 +63,7 @@ def threshold_at_far(impostor: np.ndarray, other: np.ndarray, far: float, trial:
 
 
 def _admitted(far: float, trials: int) -> int:
-    """The largest number of trials whose share is at most `far`, as computed in float64."""
+    """The largest number of trials whose fraction is at most `far`, as computed in float64."""
     admitted = min(trials, int(np.floor(far * trials)) + 1)
     while admitted / trials > far:
         admitted -= 1

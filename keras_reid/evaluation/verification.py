@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from keras_reid.errors import InputError
-from keras_reid.evaluation.features import Features
-from keras_reid.evaluation.labels import Labels
+from keras_reid.evaluation.compare import Compared
+from keras_reid.evaluation.labels import Labelled
 from keras_reid.evaluation.threshold import Threshold, resolvable, threshold_at_far
 from keras_reid.evaluation.trials import trials
 
@@ -18,8 +18,8 @@ SHOWN_FARS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 class VerificationResult:
     """The distances of pairs, and what any threshold τ makes of them: accept where `d <= τ`.
 
-    `TAR(τ)` is the share of the genuine pairs (one person) accepted, `FAR(τ)` that of the impostor
-    pairs (two people), `FRR = 1 − TAR`.
+    `TAR(τ)` is the fraction of the genuine pairs (one person) accepted, `FAR(τ)` that of the
+    impostor pairs (two people), `FRR = 1 − TAR`.
 
     Attributes:
         genuine: (n,) distances of pairs of one person, sorted.
@@ -50,8 +50,8 @@ class VerificationResult:
         _, far, tar = self.roc()
         gap = far + tar - 1  # FAR − FRR rises from −1 to 1
         i = int(np.argmax(gap >= 0))
-        share = -gap[i - 1] / (gap[i] - gap[i - 1])
-        return float(far[i - 1] + share * (far[i] - far[i - 1]))
+        fraction = -gap[i - 1] / (gap[i] - gap[i - 1])
+        return float(far[i - 1] + fraction * (far[i] - far[i - 1]))
 
     def threshold_at_far(self, far: float) -> Threshold:
         """The largest distance seen with `FAR(τ) <= far`; -inf where none is.
@@ -130,34 +130,23 @@ def verify(distances: Any, same: Any) -> VerificationResult:
 
 
 def pairs(
-    distances: np.ndarray | tuple[Features, Features],
-    query_ids: Labels,
-    gallery_ids: Labels,
-    query_cams: Labels | None = None,
-    gallery_cams: Labels | None = None,
-    *,
-    distance: str | None = None,
-    protocol: str = "market1501",
+    compared: Compared, query: Labelled, gallery: Labelled, protocol: str = "market1501"
 ) -> tuple[np.ndarray, np.ndarray]:
     """Every query image with every gallery image: distances (p,) and `same` (p,) for `verify`.
 
     Pairs of one person in one camera are left out, and gallery images of identity -1.
 
     Args:
-        distances: as in `rank`. Of features the distances are `|x − y|` ("euclidean") or
-            `1 − cos` ("cosine"), those of stripes as `rank` has them, of a matrix as given.
-        query_ids, gallery_ids, query_cams, gallery_cams: (q,) and (g,), integers or strings.
-        distance: as in `rank`.
+        compared, query, gallery: as in `rank`.
         protocol: "market1501", or "no-camera", by which no pair is left out for its cameras.
 
     Raises:
         InputError: as `rank`.
     """
-    found = trials(distances, query_ids, gallery_ids, query_cams, gallery_cams, distance, protocol)
+    found = trials(compared, query, gallery, protocol)
     parts = []
     for start, rows in found.blocks:
         stop = start + len(rows)
         kept = ~found.junk(start, stop)
-        same = found.query[start:stop, None] == found.gallery
-        parts.append((rows[kept], same[kept]))
+        parts.append((rows[kept], found.same(start, stop)[kept]))
     return np.concatenate([d for d, _ in parts]), np.concatenate([s for _, s in parts])

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from keras_reid.errors import InputError
 from keras_reid.gallery.gallery import Gallery
-from keras_reid.gallery.rows import Hit, Store, Where
+from keras_reid.gallery.rows import Filter, SearchResult, Store
 
-__all__ = ["Gallery", "Hit", "Where", "open"]
+__all__ = ["Filter", "Gallery", "SearchResult", "open"]
 
 APPROXIMATE_FROM = 1_000_000
 
@@ -29,7 +29,7 @@ def open(
         uri: one of the above.
         approximate_from: rows from which `memory:` and `faiss:` look for candidates in an inverted
             file; below, and in Milvus Lite, every search is exact.
-        recall: the share of true neighbours that the inverted file has to find in a sample.
+        recall: the fraction of true neighbours that the inverted file has to find in a sample.
 
     Raises:
         InputError: another address, or a gallery that cannot be opened.

@@ -32,7 +32,7 @@ class InvertedFile:
     often as `goal` says. The exact search knows which these are.
 
     Attributes:
-        recall: the share of the true NEIGHBOURS nearest that was found, measured when it was built.
+        recall: the fraction of the true NEIGHBOURS nearest that was found, measured when built.
         probes: lists that are looked into.
     """
 

@@ -8,7 +8,7 @@ import numpy as np
 from keras_reid.errors import InputError
 from keras_reid.gallery.approximate import InvertedFile
 from keras_reid.gallery.exact import LEFT_OVER, Vectors
-from keras_reid.gallery.rows import TEXTS, Hit, Rows, Where
+from keras_reid.gallery.rows import TEXTS, Filter, Rows, SearchResult
 
 FEW = 0.05  # of the rows: a search among so few is exact, and an index would miss them
 
@@ -79,20 +79,20 @@ class ArrayStore:
         names, counts = np.unique(self.identity.astype(str), return_counts=True)
         return dict(zip(names.tolist(), counts.tolist(), strict=True))
 
-    def held(self, images: Sequence[str]) -> set[str]:
+    def contains(self, images: Sequence[str]) -> set[str]:
         return {image for image in images if image in self.places}
 
-    def search(self, embeddings: np.ndarray, k: int, where: Where) -> list[list[Hit]]:
-        kept = None if where.everything else self._chosen(where)
+    def search(self, embeddings: np.ndarray, k: int, filter: Filter) -> list[list[SearchResult]]:
+        kept = None if filter.everything else self._chosen(filter)
         index, distance = self._nearest(embeddings, k, kept)
         return [
             [self._hit(j, d) for j, d in zip(i, row, strict=True) if j != LEFT_OVER]
             for i, row in zip(index.tolist(), distance.tolist(), strict=True)
         ]
 
-    def _hit(self, i: int, distance: float) -> Hit:
+    def _hit(self, i: int, distance: float) -> SearchResult:
         time = None if np.isnan(self.time[i]) else float(self.time[i])
-        return Hit(self.image[i], self.identity[i], self.camera[i], time, distance)
+        return SearchResult(self.image[i], self.identity[i], self.camera[i], time, distance)
 
     def _nearest(
         self, embeddings: np.ndarray, k: int, kept: np.ndarray | None
@@ -119,24 +119,24 @@ class ArrayStore:
                 self.approximate_from = 2**62
         return self.index
 
-    def _chosen(self, where: Where) -> np.ndarray:
+    def _chosen(self, filter: Filter) -> np.ndarray:
         kept = np.ones(len(self.ids), bool)
-        if where.cameras is not None:
-            kept &= np.isin(self.camera.astype(str), where.cameras)
-        if where.not_cameras is not None:
-            kept &= ~np.isin(self.camera.astype(str), where.not_cameras)
+        if filter.cameras is not None:
+            kept &= np.isin(self.camera.astype(str), filter.cameras)
+        if filter.not_cameras is not None:
+            kept &= ~np.isin(self.camera.astype(str), filter.not_cameras)
         with np.errstate(invalid="ignore"):
-            if where.after is not None:
-                kept &= self.time >= where.after
-            if where.before is not None:
-                kept &= self.time < where.before
+            if filter.after is not None:
+                kept &= self.time >= filter.after
+            if filter.before is not None:
+                kept &= self.time < filter.before
         return kept
 
     def embeddings(self, images: Sequence[str]) -> np.ndarray:
         return self.vectors.take(np.array([self.places[image] for image in images], np.int64))
 
-    def described(self, where: Where) -> Iterator[tuple[Hit, str]]:
-        for i in np.flatnonzero(self._chosen(where) & (self.attributes != "")).tolist():
+    def described(self, filter: Filter) -> Iterator[tuple[SearchResult, str]]:
+        for i in np.flatnonzero(self._chosen(filter) & (self.attributes != "")).tolist():
             yield self._hit(i, 0.0), self.attributes[i]
 
     def stats(self) -> dict[str, Any]:

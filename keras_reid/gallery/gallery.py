@@ -9,8 +9,8 @@ import numpy as np
 
 from keras_reid.errors import InputError
 from keras_reid.evaluation import Threshold
-from keras_reid.evaluation.features import checked_features, distance_rows
-from keras_reid.gallery.rows import EVERYTHING, Hit, Rows, Store, Where
+from keras_reid.evaluation.compare import checked_features, compare
+from keras_reid.gallery.rows import NO_FILTER, Filter, Rows, SearchResult, Store
 
 LONGEST_TEXT = 1000  # characters; Milvus holds 4,096 bytes
 
@@ -118,7 +118,7 @@ class Gallery:
         rows = self._rows(x, identities, cameras, times, images)
         rows = replace(rows, attributes=self._attributes(len(x), attributes, attribute_names))
         if images is not None:
-            held = self.store.held(rows.image)
+            held = self.store.contains(rows.image)
             if held and existing == "refuse":
                 raise InputError(
                     f"an image is enrolled once: {len(held)} of {len(rows)} are in the gallery, "
@@ -162,8 +162,8 @@ class Gallery:
         return [",".join(f"{p:.4g}" for p in row) for row in shares.tolist()]
 
     def describe(
-        self, wanted: Mapping[str, bool], k: int = 10, where: Where = EVERYTHING
-    ) -> list[Hit]:
+        self, wanted: Mapping[str, bool], k: int = 10, filter: Filter = NO_FILTER
+    ) -> list[SearchResult]:
         """The k rows that fit a description best, such as `{"upred": True, "hat": False}`.
 
         A hit's `distance` is `−mean log p` over what is wanted, p the probability of it being so
@@ -185,7 +185,7 @@ class Gallery:
         columns = [known.index(name) for name in wanted]
         yes = np.array([bool(value) for value in wanted.values()])
         found = []
-        for hit, text in self.store.described(where):
+        for hit, text in self.store.described(filter):
             p = np.array(text.split(","), np.float64)[columns]
             cost = -np.log(np.maximum(np.where(yes, p, 1 - p), 1e-6)).mean()
             found.append(hit._replace(distance=float(cost) + 0.0))
@@ -232,7 +232,7 @@ class Gallery:
         names = []
         for name in identity:
             number = taken.get(name, 0) + 1
-            while (reference := f"{name}#{number}") in held or self.store.held([reference]):
+            while (reference := f"{name}#{number}") in held or self.store.contains([reference]):
                 number += 1
             taken[name] = number
             held.add(reference)
@@ -243,20 +243,20 @@ class Gallery:
         self,
         embeddings: Any,
         k: int = 10,
-        where: Where = EVERYTHING,
+        filter: Filter = NO_FILTER,
         *,
         query_cameras: Sequence[Any] | None = None,
         model_fingerprint: str | None = None,
         rerank: str = "none",
         shortlist: int = 1000,
         rerank_options: dict[str, Any] | None = None,
-    ) -> list[list[Hit]]:
+    ) -> list[list[SearchResult]]:
         """The k nearest rows of each query, nearest first; fewer where a filter leaves fewer.
 
         Args:
             embeddings: (q, d) finite numbers.
             k: at most the number of rows.
-            where: the rows to look at.
+            filter: the rows to look at.
             query_cameras: (q,) cameras of the queries: rows of the same camera are not looked at;
                 "" or None looks at all.
             model_fingerprint: refused if it is not the gallery's.
@@ -280,38 +280,38 @@ class Gallery:
         if rerank == "none":
             if rerank_options:
                 raise InputError(f"rerank_options need a re-ranker: received {rerank_options}")
-            return self._found(x, int(k), where, query_cameras)
+            return self._found(x, int(k), filter, query_cameras)
         if shortlist < k:
             raise InputError(
                 f"a shortlist holds at least the k={k} hits: received shortlist={shortlist}"
             )
-        found = self._found(x, min(int(shortlist), count), where, query_cameras)
+        found = self._found(x, min(int(shortlist), count), filter, query_cameras)
         return [
             self._reranked(query, hits, rerank, rerank_options or {})[:k]
             for query, hits in zip(x, found, strict=True)
         ]
 
     def _found(
-        self, x: np.ndarray, k: int, where: Where, query_cameras: Sequence[Any] | None
-    ) -> list[list[Hit]]:
+        self, x: np.ndarray, k: int, filter: Filter, query_cameras: Sequence[Any] | None
+    ) -> list[list[SearchResult]]:
         if query_cameras is None:
-            return self.store.search(x, k, where)
+            return self.store.search(x, k, filter)
         cameras = np.array(_texts(query_cameras, len(x), "query cameras"), object)
-        found: list[list[Hit]] = [[] for _ in x]
+        found: list[list[SearchResult]] = [[] for _ in x]
         for camera in sorted(set(cameras)):
             chosen = np.flatnonzero(cameras == camera)
-            hits = self.store.search(x[chosen], k, where.without(camera))
+            hits = self.store.search(x[chosen], k, filter.without(camera))
             for i, row in zip(chosen, hits, strict=True):
                 found[i] = row
         return found
 
     def _reranked(
-        self, query: np.ndarray, hits: list[Hit], name: str, options: dict[str, Any]
-    ) -> list[Hit]:
+        self, query: np.ndarray, hits: list[SearchResult], name: str, options: dict[str, Any]
+    ) -> list[SearchResult]:
         if not hits:
             return hits
         vectors = self.store.embeddings([hit.image for hit in hits])
-        distances = distance_rows((query[None], vectors), None, name, options).rows(0, 1)[0]
+        distances = compare(query[None], vectors, reranking=name, **options).rows(0, 1)[0]
         order = np.argsort(distances, kind="stable")
         return [hits[i]._replace(reranked=float(distances[i])) for i in order]
 
@@ -319,15 +319,15 @@ class Gallery:
         self,
         embeddings: Any,
         threshold: Threshold | float | None = None,
-        where: Where = EVERYTHING,
+        filter: Filter = NO_FILTER,
         *,
         query_cameras: Sequence[Any] | None = None,
         model_fingerprint: str | None = None,
-    ) -> list[Hit | None]:
+    ) -> list[SearchResult | None]:
         """The nearest row of each query, or None, "unknown", where it is beyond the threshold.
 
         Args:
-            embeddings, where, query_cameras, model_fingerprint: as in `search`.
+            embeddings, filter, query_cameras, model_fingerprint: as in `search`.
             threshold: a distance; None takes the gallery's.
 
         Raises:
@@ -342,7 +342,7 @@ class Gallery:
         nearest = self.search(
             embeddings,
             1,
-            where,
+            filter,
             query_cameras=query_cameras,
             model_fingerprint=model_fingerprint,
         )
@@ -357,9 +357,9 @@ class Gallery:
         """How many rows there are."""
         return self.store.count()
 
-    def held(self, images: Sequence[str]) -> set[str]:
+    def contains(self, images: Sequence[str]) -> set[str]:
         """Those of the image references that are enrolled."""
-        return self.store.held([str(image) for image in images])
+        return self.store.contains([str(image) for image in images])
 
     def identities(self) -> dict[str, int]:
         """How many rows each identity has, by name."""

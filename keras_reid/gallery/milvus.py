@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from keras_reid.errors import InputError
-from keras_reid.gallery.rows import Hit, Rows, Where
+from keras_reid.gallery.rows import Filter, Rows, SearchResult
 
 PEOPLE, NEXT, SETTINGS = "people", "people_next", "people_settings"
 TEXT = 4096  # bytes of a name at most
@@ -183,7 +183,7 @@ class MilvusStore:
                         counts[row["identity"]] = counts.get(row["identity"], 0) + 1
         return dict(sorted(counts.items()))
 
-    def held(self, images: Sequence[str]) -> set[str]:
+    def contains(self, images: Sequence[str]) -> set[str]:
         return {row["image"] for row in self._get(images, ["image"])}
 
     def _get(self, images: Sequence[str], fields: list[str]) -> list[dict[str, Any]]:
@@ -195,7 +195,7 @@ class MilvusStore:
                     found += self.client.get(PEOPLE, ids=part, output_fields=fields)
         return found
 
-    def search(self, embeddings: np.ndarray, k: int, where: Where) -> list[list[Hit]]:
+    def search(self, embeddings: np.ndarray, k: int, filter: Filter) -> list[list[SearchResult]]:
         if k > LONGEST:
             raise InputError(f"Milvus finds at most {LONGEST:,} at a time: received k={k:,}")
         hits = []
@@ -205,7 +205,7 @@ class MilvusStore:
                     PEOPLE,
                     data=embeddings[start : start + 256].tolist(),
                     limit=k,
-                    filter=_expression(where),
+                    filter=_expression(filter),
                     output_fields=FIELDS,
                 )
             hits += [sorted(map(_hit, row), key=lambda hit: hit.distance) for row in found]
@@ -215,15 +215,15 @@ class MilvusStore:
         held = {row["image"]: row["embedding"] for row in self._get(images, ["embedding"])}
         return np.array([held[image] for image in images], np.float32)
 
-    def described(self, where: Where) -> Iterator[tuple[Hit, str]]:
+    def described(self, filter: Filter) -> Iterator[tuple[SearchResult, str]]:
         with self._told():
             if not self.client.has_collection(PEOPLE):
                 return
-            for batch in self._all([*FIELDS, "attributes"], _expression(where)):
+            for batch in self._all([*FIELDS, "attributes"], _expression(filter)):
                 for row in batch:
                     if row["attributes"]:
                         image, identity, camera, time = (row[name] for name in FIELDS)
-                        yield Hit(image, identity, camera, time, 0.0), row["attributes"]
+                        yield SearchResult(image, identity, camera, time, 0.0), row["attributes"]
 
     def stats(self) -> dict[str, Any]:
         return {"search": "Milvus Lite, exact" if self.embedded else f"Milvus at {self.uri}"}
@@ -274,11 +274,11 @@ def _records(rows: Rows) -> list[dict[str, Any]]:
     return [dict(zip(STORED, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
-def _hit(found: dict[str, Any]) -> Hit:
+def _hit(found: dict[str, Any]) -> SearchResult:
     values = found["entity"]
     distance = float(np.sqrt(max(0.0, found["distance"])))  # Milvus gives |x − y|²
     image, identity, camera, time = (values[name] for name in FIELDS)
-    return Hit(image, identity, camera, time, distance)
+    return SearchResult(image, identity, camera, time, distance)
 
 
 def _literal(value: Any) -> str:
@@ -286,16 +286,16 @@ def _literal(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _expression(where: Where) -> str:
+def _expression(filter: Filter) -> str:
     conditions = []
-    if where.cameras is not None:
-        conditions.append(f"camera in {_literal(where.cameras)}")
-    if where.not_cameras:
-        conditions.append(f"camera not in {_literal(where.not_cameras)}")
-    if where.after is not None:
-        conditions.append(f"time >= {float(where.after)!r}")
-    if where.before is not None:
-        conditions.append(f"time < {float(where.before)!r}")
+    if filter.cameras is not None:
+        conditions.append(f"camera in {_literal(filter.cameras)}")
+    if filter.not_cameras:
+        conditions.append(f"camera not in {_literal(filter.not_cameras)}")
+    if filter.after is not None:
+        conditions.append(f"time >= {float(filter.after)!r}")
+    if filter.before is not None:
+        conditions.append(f"time < {float(filter.before)!r}")
     return " and ".join(conditions)
 
 

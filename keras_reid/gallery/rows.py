@@ -9,7 +9,7 @@ import numpy as np
 from keras_reid.errors import InputError
 
 
-class Hit(NamedTuple):
+class SearchResult(NamedTuple):
     """A gallery image that was found.
 
     `distance` is `|x − y|`; `reranked` the distance by which re-ranking ordered the hits, of no
@@ -25,7 +25,7 @@ class Hit(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Where:
+class Filter:
     """The rows that a search looks at; None looks at all.
 
     Attributes:
@@ -53,18 +53,18 @@ class Where:
             if value is not None and not np.isfinite(value):
                 raise InputError(f"{name} is a time in seconds or None: received {value}")
 
-    def without(self, camera: str) -> "Where":
+    def without(self, camera: str) -> "Filter":
         """The same rows but those of one camera."""
         if not camera:
             return self
-        return Where(self.cameras, (*(self.not_cameras or ()), camera), self.after, self.before)
+        return Filter(self.cameras, (*(self.not_cameras or ()), camera), self.after, self.before)
 
     @property
     def everything(self) -> bool:
-        return self == EVERYTHING
+        return self == NO_FILTER
 
 
-EVERYTHING = Where()
+NO_FILTER = Filter()
 
 
 TEXTS = ("identity", "camera", "image", "attributes")
@@ -114,14 +114,15 @@ class Store(Protocol):
     def identities(self) -> dict[str, int]:
         """How many rows each identity has."""
 
-    def held(self, images: Sequence[str]) -> set[str]:
+    def contains(self, images: Sequence[str]) -> set[str]:
         """Those of the images that the gallery holds."""
 
-    def search(self, embeddings: np.ndarray, k: int, where: Where) -> list[list[Hit]]: ...
+    def search(self, embeddings: np.ndarray, k: int, filter: Filter) -> list[list[SearchResult]]:
+        """The k nearest rows of each query, nearest first."""
 
     def embeddings(self, images: Sequence[str]) -> np.ndarray: ...
 
-    def described(self, where: Where) -> Iterator[tuple[Hit, str]]:
+    def described(self, filter: Filter) -> Iterator[tuple[SearchResult, str]]:
         """The rows that have attributes, as hits without a distance (0), and these."""
 
     def stats(self) -> dict[str, Any]:

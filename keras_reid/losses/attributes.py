@@ -33,10 +33,10 @@ class AttributeLoss(keras.losses.Loss):
     """`Σ_m w_m · BCE(t_m, z_m) + Σ_g CE(t_g, z_g)`, one number for each image.
 
     A binary attribute m is weighted by `w = e^(1 − r)` where it is true and `e^r` where it is
-    false, r being the share of the training images for which it is true (DeepMAR, Li et al., ACPR
-    2015), so that rare ones count. An exclusive group g, such as the colours of trousers, is one
-    classifier: its cross-entropy of a softmax. What is unknown counts nothing: a target of −1, and
-    a group in which not exactly one is true (Lin et al., Pattern Recognition 2019,
+    false, r being the fraction of the training images for which it is true (DeepMAR, Li et al.,
+    ACPR 2015), so that rare ones count. An exclusive group g, such as the colours of trousers, is
+    one classifier: its cross-entropy of a softmax. What is unknown counts nothing: a target of −1,
+    and a group in which not exactly one is true (Lin et al., Pattern Recognition 2019,
     arXiv:1703.07220, whose mean over attributes is this over their number).
 
     Args:

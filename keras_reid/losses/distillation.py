@@ -1,7 +1,7 @@
 """What one model learns from another: logits, ranks and distances, with no way back to the teacher.
 
 All are `distill(teacher_output, student_output)`: the teacher stands where Keras expects `y_true`,
-and gets no gradient, so that two models which learn from each other do not share a slope.
+and gets no gradient, so that two models which learn from each other do not share a gradient.
 """
 
 import math
@@ -76,7 +76,7 @@ class LogitDistillationLoss(DistillationLoss):
     sure the teacher is, where `keras.losses.KLDivergence` clips probabilities.
 
     Args:
-        temperature: T, above 0. The slope of a divergence shrinks with 1 / T²: hence the factor.
+        temperature: T, above 0. The gradient of a divergence shrinks with 1 / T²: hence the factor.
 
     `y_true` are logits `(b, c)` of the teacher, `y_pred` of the student; the result is `(b,)` nats.
 
@@ -156,7 +156,7 @@ class DistanceDistillationLoss(_Relations):
     """`1/b² · Σ_ij (t_ij − s_ij)²` over the distance matrices of teacher and student.
 
     The metric mutual loss of AlignedReID (Zhang et al., arXiv:1711.08184) is this in both
-    directions; since the teacher is constant, each side gets the slope `2/b² · (s − t)`, half of
+    directions; since the teacher is constant, each side gets the gradient `2/b² · (s − t)`, half of
     what the sum of both would have without that.
 
     Args:
@@ -219,7 +219,7 @@ class RankDistillationLoss(_Relations):
         normalize, gather: see `DistanceDistillationLoss`.
 
     `y_true` are the teacher's embeddings `(b, d)`, `y_pred` the student's `(b, e)`, with b above n;
-    the result is `(b,)` in nats. The slope at a distance of 0 is 0.
+    the result is `(b,)` in nats. The gradient at a distance of 0 is 0.
 
     Raises:
         InputError: an unknown mode, a factor, power or length out of range, or a small batch.
@@ -273,7 +273,7 @@ class RankDistillationLoss(_Relations):
         return _divergence(self._scores(-nearness), self._scores(squared))
 
     def _scores(self, squared: Tensor) -> Tensor:
-        # A root, which every power below 2 is, has an infinite slope at 0.
+        # A root, which every power below 2 is, has an infinite gradient at 0.
         zero = squared <= 0
         power = ops.power(ops.where(zero, 1.0, squared), self.beta / 2)
         return -self.alpha * ops.where(zero, 0.0, power)
@@ -318,7 +318,7 @@ def _log_sums(scores: Tensor) -> Tensor:
     sums = ops.full_like(scores[:, :1], _NEVER)
     for i in range(scores.shape[1]):
         score = scores[:, i : i + 1]
-        # Not `ops.logaddexp`, which under TensorFlow has a wrong slope where both are equal.
+        # Not `ops.logaddexp`, which under TensorFlow has a wrong gradient where both are equal.
         top = ops.stop_gradient(ops.maximum(sums, score))
         with_i = top + ops.log(ops.exp(sums - top) + ops.exp(score - top))
         sums = ops.concatenate([sums, with_i], axis=-1)

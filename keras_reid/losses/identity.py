@@ -19,7 +19,7 @@ class IdentityLoss(keras.losses.Loss):
     Smoothed cross-entropy (Szegedy et al., CVPR 2016, arXiv:1512.00567) on logits.
 
     Args:
-        smoothing: share of the target, in [0, 1), that is spread over all identities.
+        smoothing: fraction of the target, in [0, 1), that is spread over all identities.
 
     `y_true` are class indices `(b,)` or `(b, 1)` in 0 … c − 1, `y_pred` logits `(b, c)`, or
     `(b, p, c)` of p classifiers, one for each part, whose losses are added up (PCB, Sun et al.,
@@ -40,7 +40,7 @@ class IdentityLoss(keras.losses.Loss):
         super().__init__(name=name, reduction=reduction, dtype=dtype)
         if not 0 <= smoothing < 1:
             raise InputError(
-                f"The smoothing is a share in [0, 1), but {smoothing} was given: 0.1 is usual, "
+                f"The smoothing is a fraction in [0, 1), but {smoothing} was given: 0.1 is usual, "
                 "0 is plain cross-entropy."
             )
         self.smoothing = float(smoothing)
@@ -82,7 +82,7 @@ class VisibleIdentityLoss(IdentityLoss):
 
 def _arcface(cosine: Tensor, margin: float) -> Tensor:
     """`cos(θ + m)`; beyond θ = π − m, where it would rise again, `cos θ − m sin m`."""
-    # The root has an infinite slope at 0, and a single `where` around it is NaN under XLA.
+    # The root has an infinite gradient at 0, and a single `where` around it is NaN under XLA.
     squared = (1 - cosine) * (1 + cosine)
     zero = squared <= 0
     sine = ops.where(zero, 0.0, ops.sqrt(ops.where(zero, 1.0, squared)))

@@ -125,11 +125,12 @@ class PartHead:
     Args:
         parts: p, at most the rows of the map.
         width: of a part.
-        dropout: share of `g` that is dropped in training.
+        dropout: fraction of `g` that is dropped in training.
         refinable: the parts can be refined, see `layers.PartPooling`.
 
     Raises:
-        InputError: a width below 1 or a share outside of [0, 1); when called, more parts than rows.
+        InputError: a width below 1 or a fraction outside of [0, 1); when called, more parts than
+            rows.
     """
 
     parts: int = 6

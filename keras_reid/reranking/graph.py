@@ -70,9 +70,9 @@ def ecn_rows(
     near, next_to = index[:, 1 : t + 1], index[:, : q + 1]
     # E = T (I + Q): the t nearest, and those with the q nearest to each.
     expanded = tf.shape(near)[1] * tf.shape(next_to)[1]
-    share = tf.fill(tf.shape(near), 1 / (2 * tf.cast(expanded, tf.float32)))
+    fraction = tf.fill(tf.shape(near), 1 / (2 * tf.cast(expanded, tf.float32)))
     around = sparse.lists(next_to, tf.ones_like(next_to, tf.float32), count)
-    u = sparse.product(sparse.lists(near, share, count), sparse.product(around, w))
+    u = sparse.product(sparse.lists(near, fraction, count), sparse.product(around, w))
     sides = [sparse.rows(side) for side in (w, u)]
     galleries = [_transposed(side, queries, count) for side in sides]
     cosine = _cosine(images, queries)
@@ -105,7 +105,7 @@ def gnn_rows(
     """
     inputs.at_least(1, k1=k1, k2=k2)
     inputs.at_least(0, rounds=rounds)
-    inputs.share("lambda_value", lambda_value)
+    inputs.fraction("lambda_value", lambda_value)
     images, queries, index = _neighbours(query, gallery, max(k1, k2), progress)
     count = length(images, 0)
     lists, near = index[:, :k1], index[:, :k2]

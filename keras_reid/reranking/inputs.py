@@ -122,9 +122,9 @@ def at_least(least: int, **numbers: int) -> None:
             )
 
 
-def share(name: str, value: float) -> None:
+def fraction(name: str, value: float) -> None:
     if not 0 <= value <= 1:
-        raise InputError(f"{name} is a share from 0 to 1, received {value}: pass such a number")
+        raise InputError(f"{name} is a fraction from 0 to 1, received {value}: pass such a number")
 
 
 def _float32(values: Any, what: str) -> tf.Tensor:

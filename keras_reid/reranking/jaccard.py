@@ -25,8 +25,8 @@ def encodings(
     v = sparse.matrix(row, members.column, weight, shape)
     if k2 > 1:
         near = tf.sort(neighbours.index[:, :k2], axis=1)
-        share = 1 / tf.cast(tf.shape(near)[1], tf.float32)
-        v = sparse.product(_elements(near, tf.ones_like(near, tf.bool), source.size, share), v)
+        fraction = 1 / tf.cast(tf.shape(near)[1], tf.float32)
+        v = sparse.product(_elements(near, tf.ones_like(near, tf.bool), source.size, fraction), v)
     return v, neighbours.largest
 
 

@@ -202,4 +202,4 @@ def _of_distances(
 
 def _check(k1: int, k2: int, lambda_value: float) -> None:
     inputs.at_least(1, k1=k1, k2=k2)
-    inputs.share("lambda_value", lambda_value)
+    inputs.fraction("lambda_value", lambda_value)

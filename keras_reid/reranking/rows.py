@@ -22,7 +22,8 @@ class RerankedRows:
 
     shape: tuple[Size, Size]
     compute: Callable[[Size, Size], Any]
-    distance: str = "euclidean"  # what was re-ranked
+    name: str = "euclidean"  # what was re-ranked
+    reranking: str = "none"
 
     def rows(self, start: int, stop: int) -> np.ndarray:
         stop = min(int(stop), self.shape[0])

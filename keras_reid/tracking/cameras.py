@@ -125,7 +125,7 @@ def reference(camera: str, start: float, video: str, track: int) -> str:
 
 def _held(people: Gallery, images: dict[int, str], means: dict[int, np.ndarray]) -> set[str]:
     """The references that are enrolled, all with the embeddings that their tracks have now."""
-    held = people.held(list(images.values()))
+    held = people.contains(list(images.values()))
     numbers = [number for number, image in images.items() if image in held]
     if numbers:
         before = unit(people.store.embeddings([images[number] for number in numbers]))

@@ -167,8 +167,8 @@ class Tracker:
         for i, track in enumerate(tracks):
             distance = 1 - (np.stack(track.embeddings) @ appearance.T).max(axis=0)
             moved = track.motion.squared_mahalanobis(boxes)
-            share = self.motion_weight
-            cost[i] = share * moved / GATE + (1 - share) * distance / self.max_cosine_distance
+            fraction = self.motion_weight
+            cost[i] = fraction * moved / GATE + (1 - fraction) * distance / self.max_cosine_distance
             cost[i, (moved > GATE) | (distance > self.max_cosine_distance)] = IMPOSSIBLE
         return cost
 

@@ -22,21 +22,10 @@ def rank_images(
     embed: Callable[[Any], Any],
     query: PersonImages | Tracklets,
     gallery: PersonImages | Tracklets,
-    protocol: str = "market1501",
-    dataset: str | None = None,
-    distance: str | None = None,
+    protocol: str | evaluation.Protocol = "market1501",
 ) -> evaluation.RankingResult:
     """`evaluation.rank` of the features `embed(images)` of two sets of images or tracklets."""
-    return evaluation.rank(
-        (embed(query), embed(gallery)),
-        query.identity,
-        gallery.identity,
-        query.camera,
-        gallery.camera,
-        protocol=protocol,
-        dataset=dataset,
-        distance=distance,
-    )
+    return evaluation.rank((embed(query), embed(gallery)), query, gallery, protocol)
 
 
 class RetrievalEvaluation(keras.callbacks.Callback):
@@ -75,8 +64,7 @@ class RetrievalEvaluation(keras.callbacks.Callback):
         self.batch_size = batch_size
         self.every = every
         self.flip = flip
-        self.protocol = protocol
-        self.dataset = dataset
+        self.protocol = evaluation.Protocol(protocol, dataset=dataset)
         self._embedders: dict[int, tuple[keras.Model, models.Embedder]] = {}
 
     def score(self, model: keras.Model) -> evaluation.RankingResult:
@@ -93,7 +81,7 @@ class RetrievalEvaluation(keras.callbacks.Callback):
                 return models.embed_tracklets(embedder, images, embedder.image_size, frames, clips)
             return embedder(image_batches(images, self.batch_size, embedder.image_size))
 
-        return rank_images(embed, self.query, self.gallery, self.protocol, self.dataset)
+        return rank_images(embed, self.query, self.gallery, self.protocol)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         last = epoch + 1 == self.params.get("epochs")
@@ -124,7 +112,7 @@ class CollapseMonitor(keras.callbacks.Callback):
 
     Args:
         identities, instances: P and K of the batches, on which the value of some losses depends.
-        tolerance: share of the value by which the loss of an epoch may differ from it.
+        tolerance: fraction of the value by which the loss of an epoch may differ from it.
         patience: epochs in a row at that value before it warns, once for each loss.
     """
 

@@ -46,7 +46,7 @@ class Annotations:
     Attributes:
         keypoints: number of body points; 0: none.
         schema: of the attributes; None: none.
-        rates: share of the training images that have each attribute.
+        rates: fraction of the training images that have each attribute.
     """
 
     keypoints: int = 0

@@ -19,8 +19,8 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
         self.steps = steps
 
     def __call__(self, step: Any) -> Any:
-        share = (ops.cast(step, "float32") + 1.0) / max(self.steps, 1)
-        return self.schedule(step) * ops.minimum(share, 1.0)
+        fraction = (ops.cast(step, "float32") + 1.0) / max(self.steps, 1)
+        return self.schedule(step) * ops.minimum(fraction, 1.0)
 
     def get_config(self) -> dict[str, Any]:
         schedule = keras.saving.serialize_keras_object(self.schedule)

@@ -56,9 +56,9 @@ def draw_alignment(
     for i, j in np.argwhere(path):
         ends = [(images[0].width, _middle(i, path.shape[0], height))]
         ends += [(right - 1, _middle(j, path.shape[1], height))]
-        share = strength[i, j]
-        colour = tuple(round(p + share * (n - p)) for p, n in zip(PALE, NEAR, strict=True))
-        draw.line(ends, fill=colour, width=1 + round(3 * share))
+        fraction = strength[i, j]
+        colour = tuple(round(p + fraction * (n - p)) for p, n in zip(PALE, NEAR, strict=True))
+        draw.line(ends, fill=colour, width=1 + round(3 * fraction))
     return picture
 
 
@@ -118,8 +118,10 @@ def draw_keypoints(
         raise InputError(f"body points are (k, 3): received {points.shape}")
     picture = _scaled(image, height)
     if heat is not None:
-        share = np.clip(np.asarray(heat, float).max(axis=-1), 0, 1)
-        mask = Image.fromarray(np.uint8(160 * share)).resize(picture.size, Image.Resampling.BICUBIC)
+        fraction = np.clip(np.asarray(heat, float).max(axis=-1), 0, 1)
+        mask = Image.fromarray(np.uint8(160 * fraction)).resize(
+            picture.size, Image.Resampling.BICUBIC
+        )
         picture.paste(RED, (0, 0), mask)
     draw = ImageDraw.Draw(picture)
     radius = max(2, height // 64)
@@ -167,8 +169,8 @@ def draw_tracks(
 
 def _colour(name: Any) -> tuple[int, int, int]:
     """A strong colour that depends on the name alone."""
-    share = zlib.crc32(str(name).encode()) % 997 / 997
-    red, green, blue = colorsys.hsv_to_rgb(share, 1.0, 0.75)
+    fraction = zlib.crc32(str(name).encode()) % 997 / 997
+    red, green, blue = colorsys.hsv_to_rgb(fraction, 1.0, 0.75)
     return round(255 * red), round(255 * green), round(255 * blue)
 
 

@@ -123,7 +123,9 @@ def test_value_and_gradient_are_those_of_the_oracle(name):
         size = np.sum(np.abs(gradient * direction))
         soft = rounding if getattr(case.loss(), "margin", 0) is None else 0
         expected = pytest.approx(
-            oracle.slope(truth, predictions, direction), rel=1e-5, abs=(1e-5 + soft) * size + 1e-30
+            oracle.directional_derivative(truth, predictions, direction),
+            rel=1e-5,
+            abs=(1e-5 + soft) * size + 1e-30,
         )
         assert np.sum(gradient * direction) == expected, kind
         active += size > 0
@@ -267,7 +269,7 @@ def test_distillation_has_the_value_and_gradient_of_the_oracle(name):
         rounding, slope_rounding = case.rounding(teacher, student, direction)
         expected = case.rows(teacher, student)
         assert np.all(np.abs(rows - expected) <= 1e-5 * np.abs(expected) + rounding), seed
-        slope = oracle.slope(partial(case.value, teacher), student, direction)
+        slope = oracle.directional_derivative(partial(case.value, teacher), student, direction)
         slopes = gradient * direction / len(rows)
         tolerance = 1e-5 * np.sum(np.abs(slopes)) + slope_rounding
         assert np.sum(slopes) == pytest.approx(slope, rel=1e-5, abs=tolerance), seed

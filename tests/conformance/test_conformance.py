@@ -111,7 +111,7 @@ def test_value_and_gradient_are_those_of_the_oracle(name, seeds):
         assert value == pytest.approx(case.value(labels, predictions), rel=1e-5, abs=rounding), seed
         truth = case.around(labels, predictions)
         direction = np.random.default_rng(seed).normal(size=predictions.shape)
-        slope = oracle.slope(truth, predictions, direction)
+        slope = oracle.directional_derivative(truth, predictions, direction)
         # Entries of opposite sign cancel in a slope, so it is right to 1e-5 of their sizes; and
         # the slope exp(d) of a softplus to the rounding of d.
         size = np.sum(np.abs(gradient * direction))

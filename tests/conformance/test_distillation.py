@@ -125,7 +125,7 @@ def test_value_and_gradient_are_those_of_the_oracle(name, seeds):
         direction = np.random.default_rng(seed).normal(size=student.shape)
         row_rounding, slope_rounding = case.rounding(teacher, student, direction)
         assert_near(rows, case.rows(teacher, student), row_rounding)
-        slope = oracle.slope(partial(case.value, teacher), student, direction)
+        slope = oracle.directional_derivative(partial(case.value, teacher), student, direction)
         # Entries of opposite sign cancel in a slope, so it is right to 1e-5 of their sizes.
         size = np.sum(np.abs(gradient * direction))
         expected = pytest.approx(slope, rel=1e-5, abs=1e-5 * size + slope_rounding + 1e-30)

@@ -368,11 +368,13 @@ def gradient(function: Callable[[np.ndarray], float], x: np.ndarray) -> np.ndarr
     for index in np.ndindex(*x.shape):
         direction = np.zeros(x.shape)
         direction[index] = 1.0
-        slopes[index] = slope(function, x, direction)
+        slopes[index] = directional_derivative(function, x, direction)
     return slopes
 
 
-def slope(function: Callable[[np.ndarray], float], x: np.ndarray, direction: np.ndarray) -> float:
+def directional_derivative(
+    function: Callable[[np.ndarray], float], x: np.ndarray, direction: np.ndarray
+) -> float:
     """`⟨∂f/∂x, direction⟩` from two values. A random direction sees an error in any entry."""
     x = np.asarray(x, "float64")
     step = 1e-6 * np.abs(x).max()

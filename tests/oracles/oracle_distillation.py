@@ -151,4 +151,4 @@ def _slopes(
     function: Callable[[np.ndarray], np.ndarray], x: np.ndarray, direction: np.ndarray
 ) -> np.ndarray:
     """As `oracle.slope`, of all numbers of an array."""
-    return np.asarray(oracle.slope(function, x, direction))  # type: ignore[arg-type]
+    return np.asarray(oracle.directional_derivative(function, x, direction))  # type: ignore[arg-type]

@@ -280,7 +280,8 @@ def test_the_prefilter_drops_what_contradicts(seed, confidence):
     query, gallery_ = (rng.choice([0, 0.1, 0.5, 0.9, 1], size=(k, m)) for k in (q, g))
     ids = [rng.integers(0, 4, k) for k in (q, g)]
     cams = [rng.integers(0, 3, k) for k in (q, g)]
-    found = evaluation.prefilter(query, gallery_, *ids, *cams, confidence=confidence)
+    sides = (evaluation.Labels(*side) for side in zip(ids, cams, strict=True))
+    found = evaluation.prefilter((query, gallery_), *sides, confidence=confidence)
     kept_true = []
     for i in range(q):
         for j in range(g):
@@ -292,18 +293,17 @@ def test_the_prefilter_drops_what_contradicts(seed, confidence):
             assert found.kept[i, j] == (not contradicts)
             if ids[0][i] == ids[1][j] and cams[0][i] != cams[1][j]:
                 kept_true.append(not contradicts)
-    assert found.share == pytest.approx(found.kept.mean())
+    assert found.fraction == pytest.approx(found.kept.mean())
     assert found.recall == pytest.approx(np.mean(kept_true) if kept_true else 0)
 
 
 def test_a_confidence_is_more_than_chance():
+    sides = evaluation.Labels([1], [1]), evaluation.Labels([1], [2])
     for confidence in (0.5, 1.1, float("nan")):
         with pytest.raises(InputError, match=r"in \(0\.5, 1\]"):
-            evaluation.prefilter(
-                np.ones((1, 2)), np.ones((1, 2)), [1], [1], [1], [2], confidence=confidence
-            )
+            evaluation.prefilter((np.ones((1, 2)), np.ones((1, 2))), *sides, confidence=confidence)
     with pytest.raises(InputError, match="both of one model"):
-        evaluation.prefilter(np.ones((1, 2)), np.ones((1, 3)), [1], [1], [1], [2])
+        evaluation.prefilter((np.ones((1, 2)), np.ones((1, 3))), *sides)
 
 
 # --- Searches by description
@@ -345,7 +345,7 @@ def test_descriptions_find_who_fits_best(tmp_path, uri):
             -np.mean(np.log([0.3, 0.7])),
         ]
         assert [hit.distance for hit in hits] == pytest.approx(expected, abs=1e-4)
-        assert [h.identity for h in people.describe({"upred": True}, 9, gallery.Where([1]))] == [
+        assert [h.identity for h in people.describe({"upred": True}, 9, gallery.Filter([1]))] == [
             "a",
             "b",
         ]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from keras_reid.errors import InputError
-from keras_reid.evaluation import Threshold, open_set, pairs, verify
+from keras_reid.evaluation import Labels, Threshold, compare, open_set, pairs, verify
 
 trials = st.integers(2, 40).flatmap(
     lambda n: st.tuples(
@@ -96,16 +96,17 @@ def test_a_rate_is_a_fraction(far):
 
 def test_pairs_leave_out_one_person_in_one_camera_and_nobody():
     query, gallery = np.eye(2, 3), np.eye(3)
-    distances, same = pairs((query, gallery), [7, 8], [7, 7, -1], [0, 0], [0, 1, 1])
+    probes, enrolled = Labels([7, 8], [0, 0]), Labels([7, 7, -1], [0, 1, 1])
+    distances, same = pairs((query, gallery), probes, enrolled)
     # Image 0 of person 7 in camera 0 drops out for the first query, and image 2 for both.
     np.testing.assert_allclose(distances, [2**0.5, 2**0.5, 0])
     assert same.tolist() == [True, False, False]
-    cosine, _ = pairs((query, gallery), [7, 8], [7, 7, -1], distance="cosine", protocol="no-camera")
+    cosine, _ = pairs(compare(query, gallery, "cosine"), probes, enrolled, "no-camera")
     np.testing.assert_allclose(cosine, [0, 1, 1, 0], atol=1e-7)
-    given, _ = pairs(np.arange(6.0).reshape(2, 3), [7, 8], [7, 7, -1], protocol="no-camera")
+    given, _ = pairs(np.arange(6.0).reshape(2, 3), probes, enrolled, "no-camera")
     assert given.tolist() == [0, 1, 3, 4]
     with pytest.raises(InputError, match="market1501 or no-camera"):
-        pairs((query, gallery), [7, 8], [7, 7, 9], protocol="viper")
+        pairs((query, gallery), probes, enrolled, "viper")
 
 
 identities = st.lists(st.sampled_from([-1, 1, 2, 3]), min_size=1, max_size=8)
@@ -121,12 +122,13 @@ def test_open_set_rates_are_those_of_plain_loops(data):
     values = st.lists(st.integers(0, 3), min_size=shape[0] * shape[1], max_size=shape[0] * shape[1])
     distances = np.array(data.draw(values), np.float32).reshape(shape)
     probes = oracle.open_set(distances.tolist(), query_ids, gallery_ids, *cameras)
+    labels = Labels(query_ids, cameras[0]), Labels(gallery_ids, cameras[1])
     kinds = [p if p == "out" else p[0] for p in probes]
     if "known" not in kinds or "unknown" not in kinds:
         with pytest.raises(InputError, match="an open set has probes"):
-            open_set(distances, query_ids, gallery_ids, *cameras)
+            open_set(distances, *labels)
         return
-    result = open_set(distances, query_ids, gallery_ids, *cameras)
+    result = open_set(distances, *labels)
     assert result.left_out == kinds.count("out")
     assert [("known", d, r) for d, r in zip(result.mate, result.mate_rank, strict=True)] == [
         p for p in probes if p[0] == "known"
@@ -141,7 +143,10 @@ def test_open_set_rates_are_those_of_plain_loops(data):
 
 def test_an_open_set_reports_its_size():
     result = open_set(
-        np.array([[0.1, 0.9], [0.3, 0.2], [0.5, 0.6]]), [1, 2, 3], [1, 2], protocol="no-camera"
+        np.array([[0.1, 0.9], [0.3, 0.2], [0.5, 0.6]]),
+        Labels([1, 2, 3]),
+        Labels([1, 2]),
+        "no-camera",
     )
     assert result.to_dict()["dir_at_far"] == {"0.01": None, "0.1": None}
     assert "not resolvable with so few unknown probes" in str(result)

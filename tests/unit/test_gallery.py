@@ -109,14 +109,14 @@ def test_a_search_finds_what_brute_force_finds(filled, people):
 def test_filters_leave_the_nearest_of_what_they_let_through(filled, people, where, kept):
     mask = np.array([bool(kept(i)) for i in range(COUNT)])
     queries = people["embeddings"][3:6] + np.float32(0.01)
-    hits = filled.search(queries, 5, gallery.Where(**where))
+    hits = filled.search(queries, 5, gallery.Filter(**where))
     check(people, queries, hits, 5, mask)
 
 
 def test_fewer_hits_where_fewer_rows_are_left(filled, people):
-    hits = filled.search(people["embeddings"][:2], 50, gallery.Where(after=590))
+    hits = filled.search(people["embeddings"][:2], 50, gallery.Filter(after=590))
     assert [len(row) for row in hits] == [9, 9]
-    assert filled.search(people["embeddings"][:1], 5, gallery.Where(cameras=["none"])) == [[]]
+    assert filled.search(people["embeddings"][:1], 5, gallery.Filter(cameras=["none"])) == [[]]
 
 
 def test_the_camera_of_a_query_is_left_out(filled, people):
@@ -256,14 +256,14 @@ def test_images_that_are_there_may_be_skipped(filled, people):
     new = {"identities": ["a", "b"], "images": ["0.jpg", "new"], "model_fingerprint": MODEL}
     assert filled.enrol(x, **new, existing="skip") == 1
     assert filled.enrol(x, **new, existing="skip") == 0
-    assert filled.held(["0.jpg", "new", "nowhere"]) == {"0.jpg", "new"}
+    assert filled.contains(["0.jpg", "new", "nowhere"]) == {"0.jpg", "new"}
     assert filled.search(x[1:], 1)[0][0].identity == "b"
 
 
 def test_rows_without_a_reference_are_numbered(filled, people):
     for _ in range(2):
         assert filled.enrol(people["embeddings"][:2], ["n", "n"], model_fingerprint=MODEL) == 2
-    assert filled.held([f"n#{i}" for i in range(9)]) == {"n#1", "n#2", "n#3", "n#4"}
+    assert filled.contains([f"n#{i}" for i in range(9)]) == {"n#1", "n#2", "n#3", "n#4"}
 
 
 def test_a_shortlist_is_reranked_query_by_query(filled, people):
@@ -393,7 +393,7 @@ def test_an_approximate_search_never_finds_fewer_than_there_are(k):
     with gallery.open("memory:", approximate_from=100, recall=0.5) as store:
         store.enrol(x, range(3000), cameras, model_fingerprint=MODEL)
         assert [len(row) for row in store.search(x[:50], k)] == [k] * 50
-        hits = store.search(x[:50], k, gallery.Where(cameras=[1]))
+        hits = store.search(x[:50], k, gallery.Filter(cameras=[1]))
         assert store.stats()["search"].startswith("inverted file")
     assert [len(row) for row in hits] == [k] * 50
     assert all(hit.camera == "1" for row in hits for hit in row)
@@ -496,7 +496,7 @@ def test_options_out_of_range_are_refused(options):
 )
 def test_filters_that_are_none_are_refused(where):
     with pytest.raises(InputError, match=r"list of cameras|time in seconds"):
-        gallery.Where(**where)
+        gallery.Filter(**where)
 
 
 def test_an_unreachable_milvus_is_named_with_what_to_start():

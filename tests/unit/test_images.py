@@ -123,7 +123,7 @@ def test_readable_skips_and_names_the_broken(tmp_path, broken, caplog):
     good = str(tmp_path / "whole.jpg")
     columns = images([5, 6, 7], [1, 2, 3], [good, broken[0], good])
     with caplog.at_level("WARNING", logger="absl"):
-        kept = data.readable(columns, share=0.4)
+        kept = data.readable(columns, max_unreadable=0.4)
     assert (kept.identity.tolist(), kept.camera.tolist()) == ([5, 7], [1, 3])
     assert [record.getMessage() for record in caplog.records] == [
         f"skipping 1 unreadable images: {broken[0]}"
@@ -139,15 +139,15 @@ def test_readable_keeps_what_is_whole(tmp_path, caplog):
 def test_readable_refuses_more_than_the_share(tmp_path, broken):
     good = str(tmp_path / "whole.jpg")
     columns = images(range(200), path=[good] * 197 + broken[:3])
-    assert len(data.readable(columns, share=0.015)) == 197
+    assert len(data.readable(columns, max_unreadable=0.015)) == 197
     with pytest.raises(
         InputError, match=r"at most 1.00% of the images .* 3 of 200 .*truncated.jpg"
     ):
         data.readable(columns)
     with pytest.raises(InputError, match=r"but 6 of 6 are: .* and 1 more"):
-        data.readable(images(range(6), path=broken), share=1.0)
-    with pytest.raises(InputError, match=r"share must lie in 0..1, got 1.5"):
-        data.readable(columns, share=1.5)
+        data.readable(images(range(6), path=broken), max_unreadable=1.0)
+    with pytest.raises(InputError, match=r"max_unreadable must lie in 0..1, got 1.5"):
+        data.readable(columns, max_unreadable=1.5)
 
 
 def test_write_and_load_again(tmp_path):

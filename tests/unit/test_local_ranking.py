@@ -6,8 +6,7 @@ import pytest
 
 from keras_reid import evaluation
 from keras_reid.errors import InputError
-from keras_reid.evaluation import local
-from keras_reid.evaluation.features import distance_rows
+from keras_reid.evaluation import Labels, MatrixRows, compare, local
 
 
 def unit(x):
@@ -24,7 +23,7 @@ def both(n, s=4, d=6, seed=0):
 
 
 def rows(query, gallery, distance):
-    source = distance_rows((query, gallery), distance)
+    source = compare(query, gallery, distance)
     return source.rows(0, source.shape[0])
 
 
@@ -70,7 +69,7 @@ def test_blocks_do_not_change_the_distances(monkeypatch, queries, cells):
     monkeypatch.setattr(local, "CELLS", cells)
     monkeypatch.setattr(local, "STEP", 3)
     np.testing.assert_allclose(rows(query, gallery, "local"), expected, rtol=1e-6)
-    source = distance_rows((query, gallery), "local")
+    source = compare(query, gallery, "local")
     np.testing.assert_allclose(source.rows(2, 6), expected[2:6], rtol=1e-6)
     np.testing.assert_allclose(source.rows(5, 99), expected[5:], rtol=1e-6)
 
@@ -104,14 +103,14 @@ def test_mapped_features_are_read_and_not_changed(tmp_path):
 
 
 @pytest.mark.parametrize("distance", ["local", "global_local"])
-def test_a_ranking_by_features_is_that_by_their_matrix(distance):
+def test_a_ranking_by_features_is_that_by_their_matrix(distance, monkeypatch):
     random = np.random.default_rng(3)
-    labels = random.integers(3, size=9), random.integers(3, size=20)
-    cameras = random.integers(2, size=9), random.integers(2, size=20)
+    labels = [Labels(random.integers(3, size=n), random.integers(2, size=n)) for n in (9, 20)]
     query, gallery = both(9), both(20, seed=1)
-    result = evaluation.rank((query, gallery), *labels, *cameras, distance=distance, block=4)
+    monkeypatch.setattr(evaluation.rows, "BLOCK_ELEMENTS", 80)
+    result = evaluation.rank(compare(query, gallery, distance), *labels)
     matrix = evaluation.matrix(query, gallery, distance)
-    again = evaluation.rank(matrix, *labels, *cameras, distance=distance)
+    again = evaluation.rank(MatrixRows(matrix, distance), *labels)
     assert result.to_dict() == again.to_dict()
     assert result.protocol.distance == distance
 
@@ -123,10 +122,6 @@ def test_a_ranking_by_features_is_that_by_their_matrix(distance):
 def test_the_matrix_of_two_sets(distance):
     query, gallery = both(5), both(7, seed=1)
     expected = rows(query, gallery, distance)
-    if distance == "euclidean":
-        expected = np.sqrt(expected)
-    if distance == "cosine":
-        expected = expected / 2
     result = evaluation.matrix(query, gallery, distance)
     assert result.dtype == "float32"
     np.testing.assert_allclose(result, expected, rtol=1e-6)
@@ -135,8 +130,8 @@ def test_the_matrix_of_two_sets(distance):
 @pytest.mark.parametrize("distance", ["euclidean", "cosine", "local", "global_local"])
 def test_a_threshold_of_pairs_means_the_same_to_the_matrix(distance):
     query, gallery = both(5), both(7, seed=1)
-    labels = np.arange(5), np.arange(7)
-    d, same = evaluation.pairs((query, gallery), *labels, distance=distance, protocol="no-camera")
+    labels = Labels(np.arange(5)), Labels(np.arange(7))
+    d, same = evaluation.pairs(compare(query, gallery, distance), *labels, "no-camera")
     result = evaluation.matrix(query, gallery, distance)
     np.testing.assert_array_equal(d, result.ravel())
     np.testing.assert_array_equal(same, np.eye(5, 7, dtype=bool).ravel())

@@ -160,7 +160,7 @@ def test_huge_logits_stay_finite():
 
 @pytest.mark.parametrize("smoothing", [-0.1, 1.0, float("nan")])
 def test_smoothing_is_a_share(smoothing):
-    with pytest.raises(InputError, match=rf"share in \[0, 1\), but {smoothing} was given"):
+    with pytest.raises(InputError, match=rf"fraction in \[0, 1\), but {smoothing} was given"):
         IdentityLoss(smoothing=smoothing)
 
 

@@ -347,12 +347,11 @@ def test_evaluation_compares_visible_parts_as_the_distance_does():
     np.testing.assert_allclose(got, expected, atol=1e-5)
     np.testing.assert_allclose(got[0], np.asarray(whole)[0], atol=1e-5)  # nothing is seen
     ids = np.arange(30) % 5
-    result = evaluation.rank(
-        (query, gallery), np.arange(5), ids, distance="visible", protocol="no-camera"
-    )
+    labels = evaluation.Labels(np.arange(5)), evaluation.Labels(ids)
+    result = evaluation.rank(evaluation.compare(query, gallery, "visible"), *labels, "no-camera")
     assert result.protocol.distance == "visible"
     with pytest.raises(InputError, match="needs the query features 'global'"):
-        evaluation.rank((query["parts"], gallery["parts"]), np.arange(5), ids, distance="visible")
+        evaluation.compare(query["parts"], gallery["parts"], "visible")
 
 
 def test_shapes_that_do_not_belong_together_are_refused():

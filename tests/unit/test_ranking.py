@@ -13,26 +13,31 @@ from sklearn.metrics import average_precision_score
 
 from keras_reid import distances, evaluation, reranking
 from keras_reid.errors import InputError
-from keras_reid.evaluation import rank
-from keras_reid.evaluation.features import distance_rows
+from keras_reid.evaluation import Labels, MatrixRows, Protocol, compare, rank, rows
 
 SCORES = ("mAP", "mAP_trapezoid", "mINP")
 
 
 def one_query(order, gallery_ids, gallery_cams, **options):
     """Rank one query (identity 1, camera 0) whose gallery has these distances."""
-    return rank(np.array([order], float), [1], gallery_ids, [0], gallery_cams, **options)
+    gallery = Labels(gallery_ids, gallery_cams)
+    return rank(np.array([order], float), Labels([1], [0]), gallery, **options)
 
 
 def example(q=40, g=90, d=12, seed=0):
-    """Features with structure, and labels: a tuple of arguments for `rank`."""
+    """Features with structure, and the labels of both sides: arguments for `rank`."""
     random = np.random.default_rng(seed)
     centres = random.normal(size=(15, d))
     query_ids, gallery_ids = random.integers(15, size=q), random.integers(-1, 15, size=g)
     query = centres[query_ids] + random.normal(size=(q, d))
     gallery = centres[gallery_ids] + random.normal(size=(g, d))
     cameras = random.integers(4, size=q), random.integers(4, size=g)
-    return (query.astype("float32"), gallery.astype("float32")), query_ids, gallery_ids, *cameras
+    features = query.astype("float32"), gallery.astype("float32")
+    return features, Labels(query_ids, cameras[0]), Labels(gallery_ids, cameras[1])
+
+
+def few_at_a_time(monkeypatch, queries, gallery=90):
+    monkeypatch.setattr(rows, "BLOCK_ELEMENTS", queries * gallery)
 
 
 def assert_same(first, second):
@@ -57,7 +62,7 @@ def test_agrees_with_scikit_learn():
     random = np.random.default_rng(1)
     matrix = random.permutation(30 * 50).reshape(30, 50).astype(float)
     query_ids, gallery_ids = random.integers(5, size=30), random.integers(5, size=50)
-    result = rank(matrix, query_ids, gallery_ids, protocol="no-camera")
+    result = rank(matrix, Labels(query_ids), Labels(gallery_ids), "no-camera")
     pairs = zip(query_ids, matrix, strict=True)
     expected = [average_precision_score(gallery_ids == i, -row) for i, row in pairs]
     assert result.mAP == pytest.approx(np.mean(expected), abs=1e-12)
@@ -81,20 +86,20 @@ def cases(draw):
     st.sampled_from(["drop", "zero"]),
     st.sampled_from(["market1501", "no-camera"]),
     st.integers(1, 14),
-    st.integers(1, 6),
 )
-def test_agrees_with_the_oracle(case, invalid, protocol, max_rank, block):
+def test_agrees_with_the_oracle(case, invalid, protocol, max_rank):
     matrix, query_ids, gallery_ids, *cameras = case
     seen = cameras if protocol == "market1501" else (None, None)
     expected = oracle_ranking.scores(
         matrix, query_ids, gallery_ids, *seen, max_rank=max_rank, zero=invalid == "zero"
     )
-    options = {"invalid": invalid, "protocol": protocol, "max_rank": max_rank, "block": block}
+    labels = Labels(query_ids, cameras[0]), Labels(gallery_ids, cameras[1])
+    arguments = matrix, *labels, Protocol(protocol, invalid=invalid)
     if expected is None:
         with pytest.raises(InputError, match="true match"):
-            rank(*case, **options)
+            rank(*arguments, max_rank=max_rank)
         return
-    result = rank(*case, **options)
+    result = rank(*arguments, max_rank=max_rank)
     np.testing.assert_allclose(result.cmc, expected["cmc"], atol=1e-12)
     for score in SCORES:
         assert getattr(result, score) == pytest.approx(expected[score], abs=1e-12)
@@ -107,7 +112,7 @@ def test_large_tied_example_agrees_with_the_oracle():
     matrix = random.integers(20, size=(20, 300)).astype("float32")
     labels = [random.integers(4, size=n) for n in (20, 300, 20, 300)]
     expected = oracle_ranking.scores(matrix, *labels, max_rank=10, zero=False)
-    result = rank(matrix, *labels, max_rank=10)
+    result = rank(matrix, Labels(*labels[::2]), Labels(*labels[1::2]), max_rank=10)
     np.testing.assert_allclose(result.cmc, expected["cmc"], atol=1e-12)
     for score in SCORES:
         assert getattr(result, score) == pytest.approx(expected[score], abs=1e-12)
@@ -135,7 +140,8 @@ def test_junk_does_not_count_into_the_gallery_size():
 @pytest.mark.parametrize(("invalid", "score"), [("drop", 1.0), ("zero", 0.5)])
 def test_queries_without_a_match(invalid, score):
     matrix = np.array([[1.0, 2.0], [1.0, 2.0]])
-    result = rank(matrix, [1, 9], [1, 2], [0, 0], [1, 1], invalid=invalid)
+    protocol = Protocol(invalid=invalid)
+    result = rank(matrix, Labels([1, 9], [0, 0]), Labels([1, 2], [1, 1]), protocol)
     assert [getattr(result, s) for s in SCORES] == [score] * 3
     assert result.rank(1) == score
     assert (result.protocol.valid_queries, result.protocol.invalid_queries) == (1, 1)
@@ -143,7 +149,7 @@ def test_queries_without_a_match(invalid, score):
 
 
 def test_identity_minus_one_in_the_query_matches_nothing():
-    result = rank(np.ones((2, 2)), [-1, 1], [-1, 1], [0, 0], [1, 1])
+    result = rank(np.ones((2, 2)), Labels([-1, 1], [0, 0]), Labels([-1, 1], [1, 1]))
     assert result.protocol.invalid_queries == 1
 
 
@@ -157,11 +163,13 @@ def test_cmc_is_constant_beyond_the_gallery():
 
 
 @pytest.mark.parametrize("block", [1, 7, 40, 1000])
-def test_block_size_does_not_change_the_result(block):
+def test_block_size_does_not_change_the_result(block, monkeypatch):
     features, *labels = example()
     matrix = np.array(distances.euclidean(*features))
-    assert_same(rank(matrix, *labels, block=block), rank(matrix, *labels))
-    assert_same(rank(features, *labels, block=block), rank(features, *labels))
+    whole = rank(matrix, *labels), rank(features, *labels)
+    few_at_a_time(monkeypatch, block)
+    assert_same(rank(matrix, *labels), whole[0])
+    assert_same(rank(features, *labels), whole[1])
 
 
 @pytest.mark.parametrize("name", ["euclidean", "cosine"])
@@ -169,8 +177,8 @@ def test_block_size_does_not_change_the_result(block):
 def test_features_rank_as_their_distances(name, convert):
     features, *labels = example()
     matrix = np.asarray(distances.get(name)(*features))
-    result = rank(tuple(map(convert, features)), *labels, distance=name)
-    assert_same(result, rank(matrix, *labels, distance=name))
+    result = rank(compare(*map(convert, features), name), *labels)
+    assert_same(result, rank(matrix, *labels))
     assert result.protocol.distance == name
 
 
@@ -179,34 +187,33 @@ def test_near_duplicates_far_from_the_origin_are_exact():
     query = (1000 + random.normal(size=(6, 32))).astype("float32")
     steps = np.array([0, 1e-3, 1e-2, 1e-1, 1])[:, None]
     gallery = np.concatenate([query[:1] + steps, query]).astype("float32")
-    exact = ((query[:, None].astype(float) - gallery) ** 2).sum(-1)
-    squared = distance_rows((query, gallery), "euclidean").rows(0, 6)
-    np.testing.assert_allclose(squared, exact, rtol=2e-3)
-    assert np.all(squared[np.arange(6), 5 + np.arange(6)] == 0)
+    exact = np.linalg.norm(query[:, None].astype(float) - gallery, axis=-1)
+    found = compare(query, gallery).rows(0, 6)
+    np.testing.assert_allclose(found, exact, rtol=1e-3)
+    assert np.all(found[np.arange(6), 5 + np.arange(6)] == 0)
 
 
 def test_a_common_offset_costs_no_precision():
     random = np.random.default_rng(5)
     query, gallery = (20 + random.normal(size=(n, 64)).astype("float32") for n in (30, 40))
-    exact = ((query[:, None].astype(float) - gallery) ** 2).sum(-1)
-    squared = distance_rows((query, gallery), "euclidean").rows(0, 30)
-    np.testing.assert_allclose(squared, exact, rtol=5e-6)
+    exact = np.linalg.norm(query[:, None].astype(float) - gallery, axis=-1)
+    np.testing.assert_allclose(compare(query, gallery).rows(0, 30), exact, rtol=2.5e-6)
 
 
 def test_zero_vectors_have_cosine_zero_to_everything():
     query, gallery = np.float32([[0, 0], [2, 0]]), np.float32([[0, 0], [3, 0], [-1, 0], [0, 1]])
-    squared = distance_rows((query, gallery), "cosine").rows(0, 2)
+    source = compare(query, gallery, "cosine")
     expected = np.array([[1, 1, 1, 1], [1, 0, 2, 1]])
-    np.testing.assert_allclose(squared / 2, expected, atol=1e-6)
-    second = distance_rows((query, gallery), "cosine").rows(1, 2)
-    np.testing.assert_allclose(second / 2, expected[1:], atol=1e-6)
+    np.testing.assert_allclose(source.rows(0, 2), expected, atol=1e-6)
+    np.testing.assert_allclose(source.rows(1, 2), expected[1:], atol=1e-6)
 
 
 def test_length_does_not_matter_to_cosine():
     (query, gallery), *labels = example()
     scale = np.float32(10.0) ** np.arange(-20, 20)
-    scaled = rank((query * scale[:, None], gallery * 1e20), *labels, distance="cosine")
-    assert scaled.mAP == pytest.approx(rank((query, gallery), *labels, distance="cosine").mAP)
+    scaled = rank(compare(query * scale[:, None], gallery * 1e20, "cosine"), *labels)
+    plain = rank(compare(query, gallery, "cosine"), *labels)
+    assert scaled.mAP == pytest.approx(plain.mAP)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float64", "int64", "uint8"])
@@ -216,13 +223,15 @@ def test_matrix_of_any_real_type(dtype):
     assert_same(rank(matrix.astype(dtype), *labels), rank(matrix.astype("float32"), *labels))
 
 
-def test_mapped_matrix_is_read_and_not_changed(tmp_path):
+def test_mapped_matrix_is_read_and_not_changed(tmp_path, monkeypatch):
     features, *labels = example()
     matrix = np.array(distances.euclidean(*features))
     np.save(tmp_path / "d.npy", matrix)
     mapped = np.load(tmp_path / "d.npy", mmap_mode="r")
     before = matrix.copy()
-    assert_same(rank(mapped, *labels, block=7), rank(matrix, *labels))
+    whole = rank(matrix, *labels)
+    few_at_a_time(monkeypatch, 7)
+    assert_same(rank(mapped, *labels), whole)
     np.testing.assert_array_equal(matrix, before)
 
 
@@ -235,14 +244,16 @@ def test_strings_as_labels(kind):
         "object": lambda c: c.astype(str).astype(object),
         "tensor": lambda c: tf.constant(c.astype("S8")),
     }[kind]
-    assert_same(rank(features, *map(convert, labels)), rank(features, *labels))
+    converted = [Labels(*map(convert, side)) for side in labels]
+    assert_same(rank(features, *converted), rank(features, *labels))
 
 
-def test_memory_stays_below_the_whole_matrix():
+def test_memory_stays_below_the_whole_matrix(monkeypatch):
     q, g = 1500, 3000
     features, *labels = example(q, g)
+    few_at_a_time(monkeypatch, 50, g)
     tracemalloc.start()
-    rank(features, *labels, block=50)
+    rank(features, *labels)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < q * g * 4 / 2
@@ -250,7 +261,8 @@ def test_memory_stays_below_the_whole_matrix():
 
 def test_result_is_a_value_with_its_protocol():
     features, *labels = example()
-    result = rank(features, *labels, dataset="toy", reranking="k_reciprocal", max_rank=10)
+    reranked = compare(*features, reranking="k_reciprocal")
+    result = rank(reranked, *labels, Protocol(dataset="toy"), max_rank=10)
     stored = json.loads(result.to_json())
     assert stored == result.to_dict()
     assert stored["mAP"] == result.mAP
@@ -280,11 +292,9 @@ def test_rank_outside_the_cmc(k):
 
 
 GOOD = {
-    "distances": np.array([[1.0, 2.0, 3.0], [3.0, 2.0, 1.0]]),
-    "query_ids": [1, 2],
-    "gallery_ids": [1, 2, 3],
-    "query_cams": [0, 0],
-    "gallery_cams": [1, 1, 1],
+    "compared": np.array([[1.0, 2.0, 3.0], [3.0, 2.0, 1.0]]),
+    "query": Labels([1, 2], [0, 0]),
+    "gallery": Labels([1, 2, 3], [1, 1, 1]),
 }
 PAIR = (np.ones((2, 4)), np.ones((3, 4)))
 NAN = (np.ones((2, 4)), np.array([[1.0] * 4, [1.0] * 4, [1.0, 1.0, np.nan, 1.0]]))
@@ -293,64 +303,79 @@ NAN = (np.ones((2, 4)), np.array([[1.0] * 4, [1.0] * 4, [1.0, 1.0, np.nan, 1.0]]
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"distances": np.array([[1, 2, 3], [1, np.nan, 3]])}, "nan between query 1 and .* 1"),
-        (
-            {"distances": np.array([[1, 2, 3], [1, np.nan, 3]]), "block": 1},
-            "nan between query 1 and .* 1",
-        ),
-        ({"distances": np.array([[1, 2, np.inf], [1, 2, 3]])}, "inf between query 0 and .* 2"),
-        ({"distances": NAN}, "Inf in 1 gallery rows, first row 2"),
-        ({"distances": (np.full((2, 4), 1e300), PAIR[1])}, "finite in float32.* 2 query rows"),
-        ({"distances": (np.eye(2, 4) * 1e30, PAIR[1])}, "too large to square in float32"),
-        ({"distances": np.ones(3)}, r"shape \(3,\) of float64"),
-        ({"distances": np.ones((2, 3), complex)}, "real numbers.*complex128"),
-        ({"distances": [["a", "b", "c"]] * 2}, "real numbers|array of numbers"),
-        ({"distances": [np.ones((2, 4)), np.ones((3, 4))]}, "received a list that is not"),
-        ({"distances": PAIR + PAIR}, "received 4 parts"),
-        ({"distances": (PAIR[0], np.ones((3, 5)))}, "same width.*received 4 and 5"),
-        ({"distances": (np.ones((2, 0)), np.ones((3, 0)))}, "at least 1, received 0 and 0"),
-        ({"distances": (PAIR[0], np.ones(3))}, "gallery feature matrix is 2-D"),
-        (
-            {"distances": PAIR, "distance": "manhattan"},
-            "euclidean, cosine, local, global_local, visible, received 'manhattan'",
-        ),
-        ({"distances": np.ones((2, 0))}, "received 2 and 0"),
-        ({"distances": np.ones((0, 3))}, "received 0 and 3"),
-        ({"query_ids": [1]}, "query identities must be as many .* received 1 for 2 images"),
-        ({"gallery_ids": [1, 2]}, "gallery identities .* received 2 for 3 images"),
-        ({"query_cams": [0]}, "query cameras .* received 1 for 2 images"),
-        ({"gallery_cams": [0] * 4}, "gallery cameras .* received 4 for 3 images"),
-        ({"query_ids": [1.5, 2.5]}, "integers or strings, received a 1-D array of float64"),
-        ({"gallery_ids": [[1, 2, 3]]}, "received a 2-D array of int64"),
-        ({"gallery_ids": [[1], [2, 3], []]}, "gallery identities are one column"),
-        ({"query_ids": ["1", "2"]}, "of one kind, received <U1 and int64"),
-        ({"query_cams": None}, "needs the cameras .* none for the query.*protocol='no-camera'"),
-        ({"gallery_cams": None}, "none for the gallery"),
+        ({"compared": np.array([[1, 2, 3], [1, np.nan, 3]])}, "nan between query 1 and .* 1"),
+        ({"compared": np.array([[1, 2, np.inf], [1, 2, 3]])}, "inf between query 0 and .* 2"),
+        ({"compared": NAN}, "Inf in 1 gallery rows, first row 2"),
+        ({"compared": (np.full((2, 4), 1e300), PAIR[1])}, "finite in float32.* 2 query rows"),
+        ({"compared": (np.eye(2, 4) * 1e30, PAIR[1])}, "too large to square in float32"),
+        ({"compared": np.ones(3)}, r"shape \(3,\) of float64"),
+        ({"compared": np.ones((2, 3), complex)}, "real numbers.*complex128"),
+        ({"compared": MatrixRows(np.ones((2, 3), complex))}, "real numbers.*complex128"),
+        ({"compared": [["a", "b", "c"]] * 2}, "real numbers|array of numbers"),
+        ({"compared": [np.ones((2, 4)), np.ones((3, 4))]}, "received a list that is not"),
+        ({"compared": PAIR + PAIR}, "received 4 parts"),
+        ({"compared": (PAIR[0], np.ones((3, 5)))}, "same width.*received 4 and 5"),
+        ({"compared": (np.ones((2, 0)), np.ones((3, 0)))}, "at least 1, received 0 and 0"),
+        ({"compared": (PAIR[0], np.ones(3))}, "gallery feature matrix is 2-D"),
+        ({"compared": np.ones((2, 0))}, "received 2 and 0"),
+        ({"compared": np.ones((0, 3))}, "received 0 and 3"),
+        ({"query": Labels([1], [0, 0])}, "query identities must be as many .* 1 for 2 images"),
+        ({"gallery": Labels([1, 2], [1] * 3)}, "gallery identities .* received 2 for 3 images"),
+        ({"query": Labels([1, 2], [0])}, "query cameras .* received 1 for 2 images"),
+        ({"gallery": Labels([1, 2, 3], [0] * 4)}, "gallery cameras .* received 4 for 3 images"),
+        ({"query": Labels([1.5, 2.5], [0, 0])}, "integers or strings, received a 1-D array"),
+        ({"gallery": Labels([[1, 2, 3]], [1] * 3)}, "received a 2-D array of int64"),
+        ({"gallery": Labels([[1], [2, 3], []], [1] * 3)}, "gallery identities are one column"),
+        ({"query": Labels(["1", "2"], [0, 0])}, "of one kind, received <U1 and int64"),
+        ({"query": Labels([1, 2])}, "needs the cameras .* none for the query.*'no-camera'"),
+        ({"gallery": Labels([1, 2, 3])}, "none for the gallery"),
         ({"protocol": "cuhk"}, "protocol is one of market1501, .*all-vs-all, received 'cuhk'"),
         ({"protocol": "all-vs-all"}, "one set against itself, but .* differ"),
         (
-            {"protocol": "viper", "distances": PAIR, "reranking": "aqe"},
+            {"protocol": "viper", "compared": compare(*PAIR, reranking="aqe")},
             "'viper' ranks halves of them",
         ),
-        ({"protocol": "all-vs-all", "distances": PAIR, "reranking": "aqe"}, "each image in both"),
-        ({"ties": "lucky"}, "ties is one of index, optimistic, pessimistic, received 'lucky'"),
-        ({"repeats": 0}, "repeats is at least 1, received 0"),
-        ({"distances": PAIR, "reranking": "magic"}, "one of k_reciprocal, .*received 'magic'"),
         (
-            {"distances": PAIR, "reranking": "aqe", "reranking_options": {"k1": 3}},
-            "aqe has other options, received .*k1",
+            {"protocol": "all-vs-all", "compared": compare(*PAIR, reranking="aqe")},
+            "each image in both",
         ),
-        ({"reranking_options": {"k1": 3}}, "belong to a re-ranker of features"),
-        ({"invalid": "skip"}, "invalid is one of drop, zero, received 'skip'"),
         ({"max_rank": 0}, "max_rank is at least 1, received 0"),
-        ({"block": 0}, "block is at least 1, received 0"),
-        ({"gallery_ids": [3, 4, 5]}, "true match after the junk rule, received 2 queries"),
-        ({"gallery_ids": [3, 4, 5], "invalid": "zero"}, "true match after the junk rule"),
+        ({"gallery": Labels([3, 4, 5], [1] * 3)}, "true match .*, received 2 queries"),
+        (
+            {"gallery": Labels([3, 4, 5], [1] * 3), "protocol": Protocol(invalid="zero")},
+            "true match after the junk rule",
+        ),
     ],
 )
 def test_bad_input(change, message):
     with pytest.raises(InputError, match=message):
         rank(**{**GOOD, **change})
+
+
+def test_the_row_that_is_not_finite_is_named_in_any_block(monkeypatch):
+    few_at_a_time(monkeypatch, 1, 3)
+    with pytest.raises(InputError, match=r"nan between query 1 and .* 1"):
+        rank(**{**GOOD, "compared": np.array([[1, 2, 3], [1, np.nan, 3]])})
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: Protocol(ties="lucky"), "ties is one of index, .*, received 'lucky'"),
+        (lambda: Protocol(repeats=0), "repeats is at least 1, received 0"),
+        (lambda: Protocol(invalid="skip"), "invalid is one of drop, zero, received 'skip'"),
+        (
+            lambda: compare(*PAIR, "manhattan"),
+            "euclidean, cosine, local, global_local, visible, received 'manhattan'",
+        ),
+        (lambda: compare(*PAIR, reranking="magic"), "one of k_reciprocal, .*received 'magic'"),
+        (lambda: compare(*PAIR, reranking="aqe", k1=3), "aqe has other options, received .*k1"),
+        (lambda: compare(*PAIR, k1=3), "belong to a re-ranker of features"),
+    ],
+)
+def test_bad_protocols_and_comparisons(build, message):
+    with pytest.raises(InputError, match=message):
+        build()
 
 
 def test_the_good_input_of_the_bad_input_test():
@@ -362,18 +387,19 @@ def tied(seed, q=30, g=80):
     random = np.random.default_rng(seed)
     matrix = random.integers(6, size=(q, g)).astype(float)
     ids = random.integers(8, size=q), random.integers(-1, 8, size=g)
-    return matrix, *ids, random.integers(3, size=q), random.integers(3, size=g)
+    cameras = random.integers(3, size=q), random.integers(3, size=g)
+    return matrix, Labels(ids[0], cameras[0]), Labels(ids[1], cameras[1])
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_bounds_of_ties_are_those_of_moving_true_matches(seed):
-    matrix, query_ids, gallery_ids, *cameras = tied(seed)
-    true = np.asarray(query_ids)[:, None] == gallery_ids
+    matrix, *labels = tied(seed)
+    true = labels[0].identity[:, None] == labels[1].identity
     moved = {"optimistic": matrix - 0.25 * true, "pessimistic": matrix + 0.25 * true}
-    found = {"index": rank(matrix, query_ids, gallery_ids, *cameras)}
+    found = {"index": rank(matrix, *labels)}
     for ties, closer in moved.items():
-        found[ties] = rank(matrix, query_ids, gallery_ids, *cameras, ties=ties)
-        assert_same(found[ties], rank(closer, query_ids, gallery_ids, *cameras))
+        found[ties] = rank(matrix, *labels, Protocol(ties=ties))
+        assert_same(found[ties], rank(closer, *labels))
         assert "bound" in str(found[ties])
     for score in SCORES:
         low, middle, high = (
@@ -384,24 +410,27 @@ def test_bounds_of_ties_are_those_of_moving_true_matches(seed):
 
 def test_without_ties_the_bounds_are_the_score():
     features, *labels = example()
-    results = [rank(features, *labels, ties=t) for t in ("index", "optimistic", "pessimistic")]
+    orders = ("index", "optimistic", "pessimistic")
+    results = [rank(features, *labels, Protocol(ties=ties)) for ties in orders]
     assert_same(results[0], results[1])
     assert_same(results[0], results[2])
 
 
 def test_mars_counts_queries_without_a_match_as_zero():
     features, *labels = example()
-    labels[0][:5] = 99
-    assert_same(rank(features, *labels, protocol="mars"), rank(features, *labels, invalid="zero"))
-    result = rank(features, *labels, protocol="mars", invalid="drop")
+    labels[0].identity[:5] = 99
+    zero = Protocol(invalid="zero")
+    assert_same(rank(features, *labels, "mars"), rank(features, *labels, zero))
+    result = rank(features, *labels, Protocol("mars", invalid="drop"))
     assert_same(result, rank(features, *labels, protocol="cuhk03"))
     assert result.protocol.name == "mars"
     assert rank(features, *labels, protocol="mars").protocol.invalid_queries >= 5
 
 
 def test_all_vs_all_leaves_out_the_image_itself():
-    (_, gallery), _, ids, _, cameras = example()
-    result = rank((gallery, gallery), ids, ids, cameras, cameras, protocol="all-vs-all")
+    (_, gallery), _, labels = example()
+    ids = labels.identity
+    result = rank((gallery, gallery), labels, labels, "all-vs-all")
     matrix = distances.euclidean(gallery.astype("float64")).numpy()
     scored = []
     for i in np.flatnonzero(ids != -1):
@@ -415,30 +444,31 @@ def test_all_vs_all_leaves_out_the_image_itself():
 
 
 def test_cuhk03_classic_by_all_galleries():
-    """Rank-1 is the share of single-shot galleries, all equally likely, that begin with a match."""
+    """Rank-1 is the fraction of the equally likely galleries that begin with a match."""
     gallery_ids, cameras = np.array([1, 1, 1, 2, 2, 3]), np.array([0, 1, 1, 1, 1, 1])
     order = np.array([[0.0, 3.0, 1.0, 2.0, 0.5, 4.0]])
-    result = rank(
-        order, [1], gallery_ids, [0], cameras, protocol="cuhk03-classic", repeats=20_000, max_rank=4
-    )
+    labels = Labels([1], [0]), Labels(gallery_ids, cameras)
+    result = rank(order, *labels, Protocol("cuhk03-classic", repeats=20_000), max_rank=4)
     first = [sum(o < own for o in (two, 4.0)) for own in (3.0, 1.0) for two in (2.0, 0.5)]
     expected = [np.mean([f <= k for f in first]) for k in range(4)]
     np.testing.assert_allclose(result.cmc, expected, atol=0.015)
     assert result.protocol.repeats == 20_000
-    whole = rank(order, [1], gallery_ids, [0], cameras)
+    whole = rank(order, *labels)
     assert [result.mAP, result.mINP] == [whole.mAP, whole.mINP]
 
 
 def test_cuhk03_classic_is_drawn_by_its_seed():
     features, *labels = example()
     results = [
-        rank(features, *labels, protocol="cuhk03-classic", repeats=3, seed=s).cmc for s in (0, 0, 1)
+        rank(features, *labels, Protocol("cuhk03-classic", repeats=3, seed=seed)).cmc
+        for seed in (0, 0, 1)
     ]
     np.testing.assert_array_equal(results[0], results[1])
     assert (results[0] != results[2]).any()
     assert (results[0] >= rank(features, *labels).cmc - 0.5).all()
     ids = np.arange(20)
-    single = np.random.default_rng(0).random((20, 20)), ids, ids, ids * 0, ids * 0 + 1
+    sides = Labels(ids, ids * 0), Labels(ids, ids * 0 + 1)
+    single = np.random.default_rng(0).random((20, 20)), *sides
     tied = np.random.default_rng(0).integers(4, size=(20, 20)).astype(float), *single[1:]
     for one in (single, tied):
         drawn = rank(*one, protocol="cuhk03-classic")
@@ -449,8 +479,8 @@ def test_viper_is_the_mean_over_halves_in_both_directions():
     random = np.random.default_rng(0)
     ids = random.permutation(20)
     matrix = random.random((20, 21))
-    arguments = matrix, ids, [*range(20), 99], [1] * 20, [2] * 21
-    result = rank(*arguments, protocol="viper", repeats=4, seed=7, max_rank=10)
+    labels = Labels(ids, [1] * 20), Labels([*range(20), 99], [2] * 21)
+    result = rank(matrix, *labels, Protocol("viper", repeats=4, seed=7), max_rank=10)
     drawn, found = np.random.default_rng(7), []
     for _ in range(4):
         half = drawn.permutation(20)[:10]
@@ -459,7 +489,7 @@ def test_viper_is_the_mean_over_halves_in_both_directions():
             (matrix[np.ix_(rows, columns)], ids[rows], columns),
             (matrix[np.ix_(rows, columns)].T, columns, ids[rows]),
         ):
-            found.append(rank(part, q, g, protocol="no-camera", max_rank=10))
+            found.append(rank(part, Labels(q), Labels(g), "no-camera", max_rank=10))
     np.testing.assert_allclose(result.cmc, np.mean([f.cmc for f in found], axis=0), atol=1e-12)
     assert result.mAP == pytest.approx(np.mean([f.mAP for f in found]), abs=1e-12)
     assert result.protocol.seed == 7
@@ -470,15 +500,18 @@ def test_viper_is_the_mean_over_halves_in_both_directions():
 
 def test_camera_pairs_are_rankings_of_one_camera_each():
     features, *labels = example(80, 200)
-    query_ids, gallery_ids, query_cams, gallery_cams = labels
+    query, gallery = labels
     result = rank(features, *labels, camera_pairs=True)
     assert_same(result, rank(features, *labels))
     assert len(result.camera_pairs) == 12
     for (c, d), pair in result.camera_pairs.items():
-        rows, columns = query_cams == c, gallery_cams == d
-        part = tuple(x[keep] for x, keep in zip(features, (rows, columns), strict=True))
-        ids = query_ids[rows], gallery_ids[columns]
-        alone = rank(part, *ids, query_cams[rows], gallery_cams[columns])
+        kept = query.camera == c, gallery.camera == d
+        part = tuple(x[keep] for x, keep in zip(features, kept, strict=True))
+        sides = (
+            Labels(side.identity[keep], side.camera[keep])
+            for side, keep in zip(labels, kept, strict=True)
+        )
+        alone = rank(part, *sides)
         assert pair["queries"] == alone.protocol.valid_queries
         scores = [pair["rank-1"], pair["mAP"], pair["mINP"]]
         assert scores == pytest.approx([alone.rank(1), alone.mAP, alone.mINP], abs=1e-12)
@@ -494,9 +527,8 @@ def test_intervals_cover_the_score_of_more_queries():
     held = 0
     for _ in range(200):
         few = random.choice(2000, 60, replace=False)
-        part = rank(
-            (features[0][few], features[1]), labels[0][few], labels[1], labels[2][few], labels[3]
-        )
+        sampled = Labels(labels[0].identity[few], labels[0].camera[few])
+        part = rank((features[0][few], features[1]), sampled, labels[1])
         low, high = part.interval("mAP", samples=200)
         held += low <= whole.mAP <= high
     assert 0.9 <= held / 200 <= 0.99
@@ -504,8 +536,8 @@ def test_intervals_cover_the_score_of_more_queries():
 
 def test_intervals_of_every_score():
     features, *labels = example()
-    labels[0][:5] = 99
-    result = rank(features, *labels, invalid="zero")
+    labels[0].identity[:5] = 99
+    result = rank(features, *labels, Protocol(invalid="zero"))
     for score in (*SCORES, "rank-1", "rank-5"):
         low, high = result.interval(score)
         value = result.rank(int(score[5:])) if score.startswith("rank") else getattr(result, score)
@@ -530,60 +562,66 @@ def test_scores_of_each_query():
     assert len(by_query.query) == result.protocol.valid_queries
     assert by_query.average_precision.mean() == pytest.approx(result.mAP, abs=1e-12)
     one = int(by_query.query[3])
-    alone = rank(
-        (features[0][one : one + 1], features[1]),
-        [labels[0][one]],
-        labels[1],
-        [labels[2][one]],
-        labels[3],
-    )
+    query = Labels([labels[0].identity[one]], [labels[0].camera[one]])
+    alone = rank((features[0][one : one + 1], features[1]), query, labels[1])
     assert alone.mAP == pytest.approx(by_query.average_precision[3], abs=1e-12)
 
 
-def test_ranking_reranked_features_is_ranking_the_reranked_matrix():
+def test_ranking_reranked_features_is_ranking_the_reranked_matrix(monkeypatch):
     features, *labels = example()
+    few_at_a_time(monkeypatch, 7)
     for name in ("k_reciprocal", "alpha_qe"):
-        first = rank(features, *labels, reranking=name, reranking_options={}, block=7)
+        first = rank(compare(*features, reranking=name), *labels)
         made = reranking.RERANKERS[name](*features).matrix()
         assert_same(first, rank(made, *labels))
     options = {"k1": 5, "k2": 2}
-    first = rank(features, *labels, reranking="k_reciprocal", reranking_options=options)
+    first = rank(compare(*features, reranking="k_reciprocal", **options), *labels)
     second = rank(reranking.k_reciprocal(*features, **options).numpy(), *labels)
     assert_same(first, second)
     assert first.protocol.reranking == "k_reciprocal(k1=5, k2=2)"
     unit = tuple(x / np.linalg.norm(x, axis=1, keepdims=True) for x in features)
-    first = rank(features, *labels, distance="cosine", reranking="k_reciprocal")
-    assert first.mAP == pytest.approx(rank(unit, *labels, reranking="k_reciprocal").mAP, abs=1e-6)
+    first = rank(compare(*features, "cosine", "k_reciprocal"), *labels)
+    second = rank(compare(*unit, reranking="k_reciprocal"), *labels)
+    assert first.mAP == pytest.approx(second.mAP, abs=1e-6)
     assert first.protocol.distance == "cosine"
 
 
-def test_progress_of_queries():
+def test_a_matrix_is_recorded_by_its_names():
     features, *labels = example()
+    given = MatrixRows(np.array(distances.euclidean(*features)), "mine", "theirs")
+    result = rank(given, *labels)
+    assert_same(result, rank(features, *labels))
+    assert (result.protocol.distance, result.protocol.reranking) == ("mine", "theirs")
+    assert rank(given.matrix, *labels).protocol.distance == "given matrix"
+
+
+def test_progress_of_queries(monkeypatch):
+    features, *labels = example()
+    few_at_a_time(monkeypatch, 15)
     told = []
-    rank(features, *labels, block=15, progress=lambda *done: told.append(done))
+    rank(features, *labels, progress=lambda *done: told.append(done))
     assert told == [(15, 40), (30, 40), (40, 40)]
 
 
 def test_features_in_files(tmp_path):
     features, *labels = example()
     stored = {"embedding": features[1]}
-    evaluation.save_features(tmp_path / "g.npz", stored, labels[1], labels[3])
+    evaluation.save_features(tmp_path / "g.npz", stored, *labels[1])
     with pytest.raises(InputError, match=r"new file: .*g.npz' exists"):
         evaluation.save_features(tmp_path / "g.npz", stored)
     (tmp_path / "q").mkdir()
     for name, column in (
         ("embedding", features[0]),
-        ("identity", labels[0]),
-        ("camera", labels[2]),
+        ("identity", labels[0].identity),
+        ("camera", labels[0].camera),
     ):
         np.save(tmp_path / f"q/{name}.npy", column)
     query, gallery = (evaluation.load_features(tmp_path / name) for name in ("q", "g.npz"))
     assert isinstance(query.features["embedding"], np.memmap)
     both = query.features["embedding"], gallery.features["embedding"]
-    result = rank(both, query.identity, gallery.identity, query.camera, gallery.camera)
-    assert_same(result, rank(features, *labels))
-    first = rank(both, *labels, reranking="k_reciprocal")
-    assert_same(first, rank(features, *labels, reranking="k_reciprocal"))
+    assert_same(rank(both, query, gallery), rank(features, *labels))
+    first, second = (compare(*given, reranking="k_reciprocal") for given in (both, features))
+    assert_same(rank(first, *labels), rank(second, *labels))
 
 
 def test_files_without_features(tmp_path):
@@ -603,8 +641,8 @@ def test_files_without_features(tmp_path):
 @pytest.mark.real
 def test_scores_of_a_public_model(real_data):
     stored = np.load(real_data / "data/features/market-retail0288.npz")
-    columns = [stored[name] for name in ("qp", "gp", "qc", "gc")]
-    result = rank((stored["q"], stored["g"]), *columns)
+    sides = (Labels(stored[f"{side}p"], stored[f"{side}c"]) for side in "qg")
+    result = rank((stored["q"], stored["g"]), *sides)
     assert 100 * result.rank(1) == pytest.approx(84.349, abs=0.01)
     assert 100 * result.mAP == pytest.approx(65.883, abs=0.01)
     assert result.protocol.valid_queries == 3233

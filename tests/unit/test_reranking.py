@@ -263,26 +263,20 @@ def test_distances_are_squared_once():
 @pytest.mark.parametrize("distance", ["local", "global_local"])
 def test_global_local_is_reranked_as_it_is_and_local_by_its_square(distance):
     random = np.random.default_rng(4)
-    labels = random.integers(5, size=6), random.integers(5, size=40)
+    labels = [evaluation.Labels(random.integers(5, size=n)) for n in (6, 40)]
     query, gallery = (
         {"embedding": random.normal(size=(n, 8)), "local": random.normal(size=(n, 3, 4))}
         for n in (6, 40)
     )
     options = {"k1": 5, "k2": 2, "lambda_value": 0.3}
-    got = evaluation.rank(
-        (query, gallery),
-        *labels,
-        distance=distance,
-        protocol="no-camera",
-        reranking="k_reciprocal",
-        reranking_options=options,
-    )
+    reranked = evaluation.compare(query, gallery, distance, "k_reciprocal", **options)
+    got = evaluation.rank(reranked, *labels, "no-camera")
     sets = ((query, None), (query, gallery), (gallery, None))
     qq, qg, gg = (evaluation.matrix(*both, distance).astype(np.float64) for both in sets)
     whole = np.block([[qq, qg], [qg.T, gg]])
     squares = whole if distance == "global_local" else whole**2
     expected = oracle.k_reciprocal_of(squares, 6, 5, 2)
-    again = evaluation.rank(expected, *labels, protocol="no-camera")
+    again = evaluation.rank(expected, *labels, "no-camera")
     assert got.mAP == pytest.approx(again.mAP, abs=1e-9)
 
 
@@ -297,16 +291,10 @@ def test_distances_that_are_not_euclidean():
     whole = np.block([[qq, qg], [qg.T, gg]]).astype(np.float64) ** 2
     np.testing.assert_allclose(result, oracle.k_reciprocal_of(whole, 6, 5, 2), atol=5e-6)
     options = {"k1": 5, "k2": 2}
-    ids = random.integers(4, size=6), random.integers(4, size=40)
-    first = evaluation.rank(
-        (query, gallery),
-        *ids,
-        distance="local",
-        protocol="no-camera",
-        reranking="k_reciprocal",
-        reranking_options=options,
-    )
-    second = evaluation.rank(result.numpy(), *ids, protocol="no-camera")
+    labels = [evaluation.Labels(random.integers(4, size=n)) for n in (6, 40)]
+    reranked = evaluation.compare(query, gallery, "local", "k_reciprocal", **options)
+    first = evaluation.rank(reranked, *labels, "no-camera")
+    second = evaluation.rank(result.numpy(), *labels, "no-camera")
     assert first.mAP == pytest.approx(second.mAP, abs=1e-9)
 
 
@@ -420,17 +408,19 @@ def test_the_python_of_the_docs_runs():
 @functools.cache
 def public_model(root):
     stored = np.load(root / "data/features/market-retail0288.npz")
-    return (stored["q"], stored["g"]), stored["qp"], stored["gp"], stored["qc"], stored["gc"]
+    sides = (evaluation.Labels(stored[f"{side}p"], stored[f"{side}c"]) for side in "qg")
+    return (stored["q"], stored["g"]), *sides
 
 
 @pytest.mark.real
 def test_published_semantics_on_real_features(real_data):
     """The authors' own Python code gave 88.989 and 84.228."""
-    result = evaluation.rank(*public_model(real_data), reranking="k_reciprocal")
+    features, *labels = public_model(real_data)
+    reranked = evaluation.compare(*features, reranking="k_reciprocal")
+    result = evaluation.rank(reranked, *labels)
     assert result.protocol.reranking == "k_reciprocal"
     assert 100 * result.rank(1) == pytest.approx(88.989, abs=0.01)
     assert 100 * result.mAP == pytest.approx(84.228, abs=0.01)
-    features, *labels = public_model(real_data)
     whole = reranking.k_reciprocal(*features).numpy()
     assert evaluation.rank(whole, *labels).mAP == pytest.approx(result.mAP, abs=1e-6)
 

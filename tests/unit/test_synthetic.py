@@ -25,9 +25,8 @@ def test_images() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def mean_average_precision(features: np.ndarray, ids: np.ndarray, cams: np.ndarray) -> float:
     query = np.arange(len(ids)) % 2 == 0
-    return evaluation.rank(
-        (features[query], features[~query]), ids[query], ids[~query], cams[query], cams[~query]
-    ).mAP
+    sides = (evaluation.Labels(ids[side], cams[side]) for side in (query, ~query))
+    return evaluation.rank((features[query], features[~query]), *sides).mAP
 
 
 @pytest.mark.parametrize("size", [(128, 64), (64, 32), (96, 96), (33, 17)])

@@ -442,7 +442,8 @@ def test_tracklets_are_ranked_as_mars_and_re_ranked():
     rows = np.flatnonzero(np.arange(24) % 2 == 0)
     query = [sets[i] for i in rows]
     distances = evaluation.set_distances(query, sets, "mean_min")
-    result = evaluation.rank(distances, ids[rows], ids, cams[rows], cams, protocol="mars")
+    labels = evaluation.Labels(ids[rows], cams[rows]), evaluation.Labels(ids, cams)
+    result = evaluation.rank(distances, *labels, "mars")
     # A query's own tracklet is in its camera, and so left out.
     assert result.protocol.valid_queries == 12
     assert result.mAP > 0.9
@@ -454,5 +455,5 @@ def test_tracklets_are_ranked_as_mars_and_re_ranked():
     np.fill_diagonal(whole, 0)
     expected = oracle_reranking.k_reciprocal_of(whole, len(query), 4, 2)
     np.testing.assert_allclose(again, expected, atol=1e-5)
-    reranked = evaluation.rank(again, ids[rows], ids, cams[rows], cams, protocol="mars")
+    reranked = evaluation.rank(again, *labels, "mars")
     assert reranked.mAP >= result.mAP

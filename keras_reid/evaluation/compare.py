@@ -1,6 +1,6 @@
-"""From a matrix, or from features and the name of a distance, to rows of distances."""
+"""What is compared: from features and the name of a distance to rows of distances."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from inspect import signature
 from typing import Any
@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_reid.errors import InputError
 from keras_reid.evaluation.local import AlignedRows, SummedRows, VisibleRows
-from keras_reid.evaluation.rows import DistanceRows, FeatureRows, MatrixRows, unit
+from keras_reid.evaluation.rows import FeatureRows, MatrixRows, Rows, blocks, unit
 
 FEATURE_DISTANCES = ("euclidean", "cosine", "local", "global_local", "visible")
 
@@ -17,50 +17,88 @@ FEATURE_DISTANCES = ("euclidean", "cosine", "local", "global_local", "visible")
 # them as they are (AlignedReID++).
 SQUARED = ("global_local",)
 
-BLOCK_ELEMENTS = 2**22  # 16 MiB of float32 distances at a time
-
 # Of one set of images: (n, d), (n, s, d), or a mapping: embedding and local, or global, parts and
 # visibility.
-Features = np.ndarray | Mapping[str, np.ndarray]
+Features = Any
+
+# What scores accept: rows, a matrix (q, g), or the pair of features (query, gallery).
+Compared = Any
 
 
-def distance_rows(
-    distances: np.ndarray | tuple[Features, Features],
-    distance: str | None,
+def compare(
+    query: Features,
+    gallery: Features,
+    distance: str = "euclidean",
     reranking: str = "none",
-    options: Mapping[str, Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> DistanceRows:
-    """Rows of a (q, g) matrix, or of the distances between the features (query, gallery).
+    **options: Any,
+) -> Rows:
+    """The distances of features, re-ranked if asked, as rows for `rank`, `pairs` and `open_set`.
 
-    Those of features are re-ranked, of a matrix they are taken to be.
+    Args:
+        query, gallery: arrays or tensors, compared in float32: (n, d), stripes (n, s, d), or the
+            mapping of several.
+        distance: of features (n, d), or embedding, "euclidean" (`|x − y|`) or "cosine"
+            (`1 − cos`), under which a zero vector is at distance 1 from everything; of stripes
+            (n, s, d), or local, "local": the aligned distance, from the top of the images down; of
+            mappings "global_local": `|x/|x| − y/|y||²` of embedding plus the aligned distance of
+            local features of length 1 (DMLI of AlignedReID++), "visible": the whole and the parts
+            that both images show, of global, parts and visibility
+            (`keras_reid.distances.visible`).
+        reranking: "none" or a name of `keras_reid.reranking.RERANKERS`; stripes can be re-ranked
+            by "k_reciprocal", which then holds their whole distance matrices.
+        progress: called with the number of images done and of all, while neighbours are looked
+            for by a re-ranker.
+        options: of the re-ranker, such as k1=20, lambda_value=0.3.
+
+    Raises:
+        InputError: an unknown name, features that are not finite or do not fit, or options of no
+            re-ranker.
     """
-    options = options or {}
-    if reranking == "none" or not isinstance(distances, tuple):
+    _check_distance(distance)
+    if reranking == "none":
         if options:
             raise InputError(
-                f"reranking_options belong to a re-ranker of features, received {dict(options)}: "
-                "name one as reranking and pass features"
+                f"options belong to a re-ranker of features, received {options}: name one as "
+                "reranking"
             )
-        return _distance_rows(distances, distance)
-    distance = _checked_distance(distances, distance)
+        return _rows(query, gallery, distance)
     _check_reranker(reranking, options)
     from keras_reid.reranking import RERANKERS, k_reciprocal_from_distances
 
+    told = ", ".join(f"{key}={value}" for key, value in options.items())
+    label = f"{reranking}({told})" if told else reranking
     if distance in ("euclidean", "cosine"):
-        query, gallery = _both(distances, "embedding", 2)
+        query, gallery = _both(query, gallery, "embedding", 2)
         if distance == "cosine":
             query, gallery = unit(query), unit(gallery)
-        return replace(RERANKERS[reranking](query, gallery, progress, **options), distance=distance)
+        reranked = RERANKERS[reranking](query, gallery, progress, **options)
+        return replace(reranked, name=distance, reranking=label)
     if reranking != "k_reciprocal":
         raise InputError(
             "distances of stripes are re-ranked by k_reciprocal alone, received "
             f"{reranking!r}: the others need features, so choose it or compare embeddings"
         )
-    sets = ((distances[0], None), distances, (distances[1], None))
-    qq, qg, gg = (matrix(query, gallery, distance) for query, gallery in sets)
-    reranked = k_reciprocal_from_distances(qq, qg, gg, squared=distance in SQUARED, **options)
-    return MatrixRows(reranked.numpy(), distance)
+    sets = ((query, None), (query, gallery), (gallery, None))
+    qq, qg, gg = (matrix(rows, columns, distance) for rows, columns in sets)
+    whole = k_reciprocal_from_distances(qq, qg, gg, squared=distance in SQUARED, **options)
+    return MatrixRows(whole.numpy(), distance, label)
+
+
+def as_rows(compared: Compared) -> Rows:
+    """Rows as they are, those of a matrix, or of the features (query, gallery) by `compare`."""
+    if isinstance(compared, tuple):
+        if len(compared) != 2:
+            raise InputError(
+                f"Features are the tuple (query, gallery), received {len(compared)} parts: "
+                "pass two, or one distance matrix as an array."
+            )
+        return compare(*compared)
+    if isinstance(compared, MatrixRows):
+        return replace(compared, matrix=_real(compared.matrix, 2, "distance matrix"))
+    if hasattr(compared, "rows") and hasattr(compared, "name"):
+        return compared
+    return MatrixRows(_real(compared, 2, "distance matrix"))
 
 
 def _check_reranker(name: str, options: Mapping[str, Any]) -> None:
@@ -78,48 +116,34 @@ def _check_reranker(name: str, options: Mapping[str, Any]) -> None:
         )
 
 
-def _distance_rows(
-    distances: np.ndarray | tuple[Features, Features], distance: str | None
-) -> DistanceRows:
-    if not isinstance(distances, tuple):
-        return MatrixRows(_real(distances, 2, "distance matrix"), distance or "given matrix")
-    distance = _checked_distance(distances, distance)
+def _rows(query: Features, gallery: Features, distance: str) -> Rows:
     if distance == "local":
-        return AlignedRows(*_both(distances, "local", 3))
+        return AlignedRows(*_both(query, gallery, "local", 3))
     if distance == "global_local":
-        local = (unit(stripes) for stripes in _both(distances, "local", 3, mapped=True))
-        return SummedRows(
-            FeatureRows(*_both(distances, "embedding", 2, mapped=True), "cosine"),
-            AlignedRows(*local),
-        )
+        local = (unit(stripes) for stripes in _both(query, gallery, "local", 3, mapped=True))
+        whole = _both(query, gallery, "embedding", 2, mapped=True)
+        return SummedRows(FeatureRows(*whole, "cosine"), AlignedRows(*local))
     if distance == "visible":
         ranks = {"global": 2, "parts": 3, "visibility": 2}
-        sides = {k: _both(distances, k, rank, mapped=True) for k, rank in ranks.items()}
-        query, gallery = ({k: both[i] for k, both in sides.items()} for i in (0, 1))
-        for side in (query, gallery):
+        named = {k: _both(query, gallery, k, rank, mapped=True) for k, rank in ranks.items()}
+        sides = [{k: both[i] for k, both in named.items()} for i in (0, 1)]
+        for side in sides:
             if side["parts"].shape[:2] != side["visibility"].shape or side["visibility"].min() < 0:
                 raise InputError(
                     "Each part has a visibility of at least 0, received parts "
                     f"{side['parts'].shape} and visibility {side['visibility'].shape}: pass what "
                     "one model gives."
                 )
-        return VisibleRows(query, gallery)
-    return FeatureRows(*_both(distances, "embedding", 2), distance)
+        return VisibleRows(*sides)
+    return FeatureRows(*_both(query, gallery, "embedding", 2), distance)
 
 
-def _checked_distance(features: tuple[Features, Features], distance: str | None) -> str:
-    distance = distance or "euclidean"
+def _check_distance(distance: str) -> None:
     if distance not in FEATURE_DISTANCES:
         raise InputError(
             f"Features are compared by one of {', '.join(FEATURE_DISTANCES)}, received "
             f"{distance!r}: choose one or pass your own distance matrix."
         )
-    if len(features) != 2:
-        raise InputError(
-            f"Features are the tuple (query, gallery), received {len(features)} parts: "
-            "pass two, or one distance matrix as an array."
-        )
-    return distance
 
 
 def matrix(
@@ -128,54 +152,30 @@ def matrix(
     """All distances (n, m) in float32, computed in blocks: the input of re-ranking.
 
     Args:
-        query, gallery: features as in `rank`; gallery None compares the images of one set with each
-            other. The diagonal is then 0 by force, for the aligned distance of an image to itself
-            is not: others could come before the image itself, which re-ranking rules out.
-        distance: as in `rank`; "euclidean" is `|x − y|` and "cosine" `1 − cos`, as for `pairs`.
+        query, gallery: features as in `compare`; gallery None compares the images of one set with
+            each other. The diagonal is then 0 by force, for the aligned distance of an image to
+            itself is not: others could come before the image itself, which re-ranking rules out.
+        distance: as in `compare`.
 
     Raises:
-        InputError: as `rank`.
+        InputError: as `compare`.
     """
-    shape, blocks = scaled_rows((query, query if gallery is None else gallery), distance)
-    result = np.empty(shape, np.float32)
-    for start, rows in blocks:
+    source = compare(query, query if gallery is None else gallery, distance)
+    result = np.empty(source.shape, np.float32)
+    for start, rows in blocks(source):
         result[start : start + len(rows)] = rows
     if gallery is None:
         np.fill_diagonal(result, 0)
     return result
 
 
-def scaled_rows(
-    distances: np.ndarray | tuple[Features, Features], distance: str | None
-) -> tuple[tuple[int, int], Iterator[tuple[int, np.ndarray]]]:
-    """The shape, and blocks of rows with their start, of distances as their names say.
-
-    `|x − y|` and `1 − cos`, where a ranking, which looks at the order alone, has `|x − y|²` of the
-    features or of unit vectors.
-    """
-    source = distance_rows(distances, distance)
-    scales: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-        "euclidean": lambda squared: np.sqrt(np.maximum(squared, 0)),
-        "cosine": lambda squared: squared / 2,
-    }
-    scale = scales.get(source.distance) if isinstance(distances, tuple) else None
-    step = max(1, BLOCK_ELEMENTS // max(1, source.shape[1]))
-
-    def blocks() -> Iterator[tuple[int, np.ndarray]]:
-        for start in range(0, source.shape[0], step):
-            rows = source.rows(start, start + step)
-            yield start, rows if scale is None else scale(rows)
-
-    return source.shape, blocks()
-
-
 def _both(
-    features: tuple[Any, Any], key: str, rank: int, mapped: bool = False
+    query: Features, gallery: Features, key: str, rank: int, mapped: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """The features of query and gallery of that name, in float32 and of one width."""
     query, gallery = (
         checked_features(_named(part, key, split, mapped), rank, split)
-        for part, split in zip(features, ("query", "gallery"), strict=True)
+        for part, split in ((query, "query"), (gallery, "gallery"))
     )
     if query.shape[-1] != gallery.shape[-1] or 0 in (*query.shape[1:], *gallery.shape[1:]):
         raise InputError(
