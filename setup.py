@@ -17,7 +17,6 @@ EXTRAS = {
     "openvino": ["keras_reid[onnx]", "openvino>=2025.0"],  # exports for Intel processors
     "keras-cv": ["keras-cv>=0.9"],  # backbones keras_cv:PRESET, three augmentations
     "plots": ["matplotlib>=3.9"],  # pictures
-    "scale": ["ray[data]>=2.40"],  # embedding on many machines
     # OpenCV 5 has no detector of persons. TrackEval needs NumPy 2.3, which the oldest TensorFlow
     # does not go with.
     "tracking": ["opencv-python>=4.11,<5", "trackeval>=1.3"],

@@ -112,7 +112,7 @@ SETTINGS = Table(
     {
         "default": Row(()),
         "twice the rate": Row(("--learning_rate=1.4e-3",)),
-        "softplus instead of a margin": Row(("--margin=-1",)),
+        "softplus instead of a margin": Row(("--soft_margin",)),
         "margin 0.5": Row(("--margin=0.5",)),
         "circle loss": Row(("--metric_loss=circle",)),
         "CosFace": Row(("--softmax=cosface",)),

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
+from keras_reid import checks
 from keras_reid.distances import MASKED
-from keras_reid.errors import InputError
 
 Tensor = Any
 
@@ -266,9 +266,5 @@ def get(miner: str | Miner) -> Miner:
     """
     if callable(miner):
         return miner
-    if miner not in MINERS:
-        raise InputError(
-            f"A miner is a function or one of {', '.join(MINERS)}, but {miner!r} was given: "
-            "choose one of these."
-        )
+    checks.one_of(MINERS, "choose one of these or give a function", miner=miner)
     return MINERS[miner]

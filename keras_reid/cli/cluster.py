@@ -146,4 +146,16 @@ def _write_csv(path: np.ndarray | None, person: np.ndarray, file: Path) -> None:
         table.writerows(zip(rows, map(_name, person.tolist()), strict=True))
 
 
-run = command(main)
+run = command(
+    main,
+    "run",
+    "saved_model",
+    "images",
+    "features",
+    "dataset",
+    "data_dir",
+    "out",
+    "csv",
+    "sheet",
+    "method",
+)

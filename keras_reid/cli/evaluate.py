@@ -310,4 +310,16 @@ def _filtered(
     return evaluation.MatrixRows(distances, "euclidean, attributes agreeing")
 
 
-run = command(main)
+run = command(
+    main,
+    "run",
+    "saved_model",
+    "features",
+    "dataset",
+    "data_dir",
+    "distance",
+    "rerank",
+    "tracklets",
+    "verify",
+    "out",
+)

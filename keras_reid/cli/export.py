@@ -157,4 +157,15 @@ def _pixels(images: data.PersonImages, model: keras.Model) -> np.ndarray:
     return np.concatenate([np.asarray(b) for b in data.image_batches(images, 32, size)])
 
 
-run = command(main)
+run = command(
+    main,
+    "run",
+    "export_dir",
+    "name",
+    "format",
+    "precision",
+    "dataset",
+    "data_dir",
+    "check_images",
+    "ranker",
+)

@@ -371,4 +371,17 @@ USES = {
     "calibrate": "no more words, but --dataset, --data_dir and --far",
 }
 
-run = command(main, words=True)
+run = command(
+    main,
+    "run",
+    "saved_model",
+    "gallery",
+    "dataset",
+    "data_dir",
+    "k",
+    "cameras",
+    "after",
+    "before",
+    "output",
+    words=True,
+)

@@ -54,12 +54,15 @@ flags.DEFINE_integer(
 )
 
 
-def command(main: Callable[[list[str]], None], words: bool = False) -> Callable[[], None]:
+def command(
+    main: Callable[[list[str]], None], *shown: str, words: bool = False
+) -> Callable[[], None]:
     """A console script of `main(argv)`: bad input ends in one sentence and exit code 1.
 
     Args:
         main: gets the program's name, and what is no flag if `words`.
-        words: whether there may be such.
+        shown: the flags that people use, which --help shows; --helpfull shows all.
+        words: whether there may be what is no flag.
     """
 
     def guarded(argv: list[str]) -> None:
@@ -80,20 +83,18 @@ def command(main: Callable[[list[str]], None], words: bool = False) -> Callable[
             sys.exit(130)
 
     def run() -> None:
-        _help_of(sys.modules[main.__module__])
+        _help_of(sys.modules[main.__module__], shown)
         logging.set_verbosity(logging.WARNING)
         app.run(guarded)
 
     return run
 
 
-def _help_of(module: ModuleType) -> None:
-    """Lets --help show the command's flags: absl shows those of the script that was started."""
+def _help_of(module: ModuleType, shown: tuple[str, ...]) -> None:
+    """Lets --help show these flags: absl shows those of the script that was started."""
     sys.modules["__main__"].__doc__ = module.__doc__
-    by_module = FLAGS.flags_by_module_dict()
-    for name in (module.__name__, __name__):
-        for flag in by_module.get(name, ()):
-            FLAGS.register_key_flag_for_module(sys.argv[0], flag)
+    for name in shown:
+        FLAGS.register_key_flag_for_module(sys.argv[0], FLAGS[name])
 
 
 def say(text: str = "") -> None:

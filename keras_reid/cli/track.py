@@ -192,4 +192,16 @@ def _pictures(tracks: Boxes, names: dict[int, str], trail: int = 25) -> Iterator
         yield visualize.draw_tracks(frame, tracks.box[here], labels, trails)
 
 
-run = command(main)
+run = command(
+    main,
+    "run",
+    "saved_model",
+    "video",
+    "detections",
+    "out",
+    "annotated",
+    "ground_truth",
+    "gallery",
+    "camera",
+    "frame_rate",
+)

@@ -6,7 +6,6 @@ is a flag; see `keras_reid.training.recipes`.
 
 import dataclasses
 import sys
-import time
 from typing import Any
 
 import keras
@@ -93,7 +92,6 @@ def main(argv: list[str]) -> None:
         scores["before"] = evaluation.score(members[0]).to_dict()
         say(f"before training: {_headline(scores['before'])}")
     say(f"run folder: {run.directory}")
-    begin = time.perf_counter()
     fitting.fit(
         members,
         train,
@@ -107,7 +105,7 @@ def main(argv: list[str]) -> None:
         evaluation=evaluation if FLAGS.eval_every else None,
         verbose=1 if sys.stdout.isatty() else 2,
     )
-    scores["minutes"] = (time.perf_counter() - begin) / 60
+    scores["minutes"] = run.minutes
     if evaluation:
         results = _scored(evaluation, members)
         scores["after"] = results["1"].to_dict()
@@ -219,4 +217,16 @@ def _headline(score: dict[str, Any]) -> str:
     return f"mAP {100 * score['mAP']:.1f} %, rank-1 {100 * score['cmc'][0]:.1f} %"
 
 
-run = command(main)
+run = command(
+    main,
+    "recipe",
+    "dataset",
+    "data_dir",
+    "backbone",
+    "epochs",
+    "height",
+    "width",
+    "run",
+    "eval_every",
+    "check_only",
+)

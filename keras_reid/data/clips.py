@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_reid import checks
 from keras_reid.data.augment import Recipe, recipe
 from keras_reid.data.grouping import Tracklets
 from keras_reid.data.pipeline import AHEAD, Cache, load_rows
@@ -112,8 +113,7 @@ def clip_batches(
         InputError: no tracklets, frames or batch_size below 1.
     """
     _check(tracklets, frames)
-    if batch_size < 1:
-        raise InputError(f"batch_size must be 1 or more, got {batch_size}: raise it")
+    checks.at_least(1, batch_size=batch_size)
 
     def clips() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         start = 0

@@ -9,6 +9,7 @@ import tensorflow as tf
 from absl import logging
 from PIL import Image
 
+from keras_reid import checks
 from keras_reid.data.images import PersonImages
 from keras_reid.errors import InputError
 
@@ -82,11 +83,8 @@ def readable(images: PersonImages, max_unreadable: float = 0.01) -> PersonImages
     Raises:
         InputError: more than `max_unreadable` of the images are unreadable, or all of them.
     """
-    if not 0 <= max_unreadable <= 1:
-        raise InputError(
-            f"max_unreadable must lie in 0..1, got {max_unreadable}: give the fraction that may "
-            "be unreadable"
-        )
+    hint = "the fraction of the images that may be unreadable"
+    checks.within("[0, 1]", hint, max_unreadable=max_unreadable)
     mask = decodable(images.path)
     if mask.all():
         return images

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_reid import checks
 from keras_reid.data.checking import DISTRACTOR
 from keras_reid.data.decode import readable
 from keras_reid.data.images import PersonImages, ReidDataset, class_indices
@@ -101,8 +102,8 @@ def tracklets(images: PersonImages, gap: int | None = None) -> Tracklets:
     """
     if images.camera is None:
         raise InputError("a tracklet is of one camera: these images have none; give them cameras")
-    if gap is not None and gap < 1:
-        raise InputError(f"a gap is at least 1 frame, or None: received {gap}")
+    if gap is not None:
+        checks.at_least(1, "a number of frames, or None", gap=gap)
     groups: dict[tuple, list[tuple[list[int], str]]] = {}
     columns = (images.path.tolist(), images.identity.tolist(), images.camera.tolist())
     for path, identity, camera in zip(*columns, strict=True):

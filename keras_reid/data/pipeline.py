@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_reid import checks
 from keras_reid.data import cache as caching
 from keras_reid.data.augment import Recipe, recipe, with_keypoints
 from keras_reid.data.decode import decode, readable
@@ -76,8 +77,8 @@ def pk_batches(
     """
     _check(images, image_size)
     change = _change(images, augment)
-    if views is not None and views < 1:
-        raise InputError(f"views must be 1 or more, or None, got {views}: pass one per member")
+    if views is not None:
+        checks.at_least(1, "one for each member, or None", views=views)
     if spread and images.camera is None:
         raise InputError("images are spread over cameras: received none, leave spread out")
     pk_steps(images, identities, instances, last)  # refuses before every file is read
@@ -125,8 +126,7 @@ def image_batches(
         tf.errors.OpError: on iteration, an image that cannot be read.
     """
     _check(images, image_size)
-    if batch_size < 1:
-        raise InputError(f"batch_size must be 1 or more, got {batch_size}: raise it")
+    checks.at_least(1, batch_size=batch_size)
     rows = tf.data.Dataset.range(len(images)).batch(batch_size)
     batches = load_rows(images, image_size, cache)(rows, batch_size)
     points = images.columns.get(KEYPOINTS)

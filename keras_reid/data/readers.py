@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_reid import checks
 from keras_reid.data.images import ReidDataset
 from keras_reid.data.layouts import Row, assemble, columns, image_files, level
 from keras_reid.data.synthetic import generate
@@ -45,8 +46,7 @@ def load(name: str, root: str | os.PathLike[str], **options: Any) -> ReidDataset
     Raises:
         InputError: an unknown name; a folder or file that is missing, empty or malformed, by name.
     """
-    if name not in READERS:
-        raise InputError(f"a data set must be one of {', '.join(READERS)}, got {name!r}")
+    checks.one_of(READERS, dataset=name)
     return READERS[name](Path(root).expanduser(), **options)
 
 

@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 import tensorflow as tf
 
+from keras_reid import checks
 from keras_reid.errors import InputError
 
 
@@ -70,13 +71,8 @@ def deal(sizes: np.ndarray, identities: int, instances: int, last: str = "fill")
 
 
 def _check(classes: int, identities: int, instances: int, last: str) -> None:
-    if last not in ("fill", "drop"):
-        raise InputError(f"last must be 'fill' or 'drop', got {last!r}: pass one of them")
-    if identities < 1 or instances < 1:
-        raise InputError(
-            f"a batch needs at least one identity and one image of it, got identities={identities} "
-            f"and instances={instances}: raise both to 1 or more"
-        )
+    checks.one_of(("fill", "drop"), last=last)
+    checks.at_least(1, identities=identities, instances=instances)
     if identities > classes:
         raise InputError(
             f"a batch of {identities} identities needs as many different identities, but the "

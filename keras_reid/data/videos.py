@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from keras_reid import checks
 from keras_reid.data.grouping import TrackletDataset, Tracklets, tracklet_dataset
 from keras_reid.data.layouts import SUFFIXES, entries, image_files, level
 from keras_reid.data.mot import Boxes, read_mot
@@ -194,8 +195,7 @@ DATASETS = (*READERS, *TRACKLET_READERS)  # all names, of images and of tracklet
 
 def check_dataset(name: str) -> None:
     """Refuses a name that neither `load` nor `load_tracklets` knows."""
-    if name not in DATASETS:
-        raise InputError(f"a data set is one of {', '.join(DATASETS)}: received {name!r}")
+    checks.one_of(DATASETS, dataset=name)
 
 
 def video_frames(video: str | os.PathLike[str]) -> Iterator[np.ndarray]:

@@ -11,6 +11,7 @@ Coincident points have distance 0 and gradient 0; NaN stays NaN.
 from collections.abc import Callable
 from typing import Any
 
+from keras_reid import checks
 from keras_reid.distances.points import (
     MASKED,
     PRECISE,
@@ -25,7 +26,6 @@ from keras_reid.distances.points import (
 )
 from keras_reid.distances.stripes import aligned, aligned_paired
 from keras_reid.distances.visibility import visible
-from keras_reid.errors import InputError
 
 Distance = Callable[..., Any]
 
@@ -53,11 +53,7 @@ def get(distance: str | Distance) -> Distance:
     """
     if callable(distance):
         return distance
-    if distance not in DISTANCES:
-        raise InputError(
-            f"A distance is a function or one of {', '.join(DISTANCES)}, but {distance!r} was "
-            "given: choose one of these."
-        )
+    checks.one_of(DISTANCES, "choose one of these or give a function", distance=distance)
     return DISTANCES[distance]
 
 

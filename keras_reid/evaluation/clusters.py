@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_reid import checks
 from keras_reid.errors import InputError
 from keras_reid.evaluation.labels import Column, column
 
@@ -84,13 +85,10 @@ def clustering(
     """
     from keras_reid.reranking import SparseJaccard
 
-    if method not in METHODS:
-        raise InputError(f"method is one of {', '.join(METHODS)}, received {method!r}: choose one")
-    if (eps is not None and not 0 < eps < 1) or min_samples < 1:
-        raise InputError(
-            "eps is a Jaccard distance between 0 and 1 and min_samples at least 1, received "
-            f"{eps} and {min_samples}: 0.6 and 4 are usual"
-        )
+    checks.one_of(METHODS, method=method)
+    checks.at_least(1, "4 is usual", min_samples=min_samples)
+    if eps is not None:
+        checks.within("(0, 1)", "a Jaccard distance, of which 0.6 is usual", eps=eps)
 
     def best(method: str, sizes: Sequence[int], tried: Sequence[float]) -> Clustering:
         found = []

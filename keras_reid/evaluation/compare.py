@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_reid import checks
 from keras_reid.errors import InputError
 from keras_reid.evaluation.local import AlignedRows, SummedRows, VisibleRows
 from keras_reid.evaluation.rows import FeatureRows, MatrixRows, Rows, blocks, unit
@@ -104,11 +105,7 @@ def as_rows(compared: Compared) -> Rows:
 def _check_reranker(name: str, options: Mapping[str, Any]) -> None:
     from keras_reid.reranking import RERANKERS
 
-    if name not in RERANKERS:
-        raise InputError(
-            f"reranking is none or one of {', '.join(RERANKERS)}, received {name!r}: choose "
-            "one of these."
-        )
+    checks.one_of(["none", *RERANKERS], reranking=name)
     known = list(signature(RERANKERS[name]).parameters)[3:]  # after query, gallery and progress
     if not set(options) <= set(known):
         raise InputError(
@@ -139,11 +136,8 @@ def _rows(query: Features, gallery: Features, distance: str) -> Rows:
 
 
 def _check_distance(distance: str) -> None:
-    if distance not in FEATURE_DISTANCES:
-        raise InputError(
-            f"Features are compared by one of {', '.join(FEATURE_DISTANCES)}, received "
-            f"{distance!r}: choose one or pass your own distance matrix."
-        )
+    hint = "choose one, or pass your own distance matrix"
+    checks.one_of(FEATURE_DISTANCES, hint, distance=distance)
 
 
 def matrix(

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_reid import checks
 from keras_reid.errors import InputError
 from keras_reid.evaluation.compare import Compared
 from keras_reid.evaluation.labels import NOBODY, Labelled
@@ -48,8 +49,7 @@ class OpenSetResult:
         Raises:
             InputError: as `threshold_at_far`, or a rank below 1.
         """
-        if rank < 1:
-            raise InputError(f"ranks count from 1: received {rank}")
+        checks.at_least(1, rank=rank)
         accepted = self.threshold_at_far(far).accepts(self.mate)
         return float((accepted & (self.mate_rank <= rank)).mean())
 

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from keras_reid import checks
 from keras_reid.errors import InputError
 from keras_reid.evaluation.labels import NOBODY, Codes
 
@@ -94,17 +95,12 @@ class Protocol:
     dataset: str | None = None
 
     def __post_init__(self) -> None:
-        checks: list[tuple[str, Any, Any]] = [("protocol", self.name, RULES)]
-        if self.name in RULES and not self.invalid:
+        checks.one_of(RULES, protocol=self.name)
+        if not self.invalid:
             object.__setattr__(self, "invalid", self.rule.invalid)
-        checks += [("invalid", self.invalid, INVALID), ("ties", self.ties, TIES)]
-        for what, value, known in checks:
-            if value not in known:
-                raise InputError(
-                    f"{what} is one of {', '.join(known)}, received {value!r}: choose one of these."
-                )
-        if self.repeats < 1:
-            raise InputError(f"repeats is at least 1, received {self.repeats}: pass a larger one.")
+        checks.one_of(INVALID, invalid=self.invalid)
+        checks.one_of(TIES, ties=self.ties)
+        checks.at_least(1, repeats=self.repeats)
 
     @property
     def rule(self) -> Rule:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_reid import checks
 from keras_reid.errors import InputError
 from keras_reid.evaluation.compare import Compared, as_rows
 from keras_reid.evaluation.labels import NOBODY, Codes, Labelled, codes
@@ -54,8 +55,7 @@ def rank(
     """
     protocol = Protocol.of(protocol)
     rule = protocol.rule
-    if max_rank < 1:
-        raise InputError(f"max_rank is at least 1, received {max_rank}: pass a larger one.")
+    checks.at_least(1, max_rank=max_rank)
     source = as_rows(compared)
     if source.reranking != "none" and (rule.halves or rule.one_set):
         raise InputError(

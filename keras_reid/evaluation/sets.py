@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_reid import checks
 from keras_reid.errors import InputError
 from keras_reid.evaluation.compare import checked_features
 from keras_reid.evaluation.rows import FeatureRows
@@ -68,8 +69,7 @@ def set_distances(
     Raises:
         InputError: an unknown kind, no sets, an empty one, or features that are not finite.
     """
-    if kind not in SET_DISTANCES:
-        raise InputError(f"a set distance is one of {', '.join(SET_DISTANCES)}: received {kind!r}")
+    checks.one_of(SET_DISTANCES, kind=kind)
     rows, row_sizes = _joined(query, "query")
     columns, sizes = (rows, row_sizes) if gallery is None else _joined(gallery, "gallery")
     if rows.shape[1] != columns.shape[1]:

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from keras_reid import checks
 from keras_reid.errors import InputError
 from keras_reid.gallery.gallery import Gallery
 from keras_reid.gallery.rows import Filter, SearchResult, Store
@@ -34,11 +35,8 @@ def open(
     Raises:
         InputError: another address, or a gallery that cannot be opened.
     """
-    if approximate_from < 1 or not 0 < recall <= 1:
-        raise InputError(
-            "approximate_from is at least 1 and recall in (0, 1]: received "
-            f"{approximate_from} and {recall}"
-        )
+    checks.at_least(1, approximate_from=approximate_from)
+    checks.within("(0, 1]", recall=recall)
     return Gallery(_store(os.fspath(uri), approximate_from, recall))
 
 

@@ -75,11 +75,8 @@ class Vectors:
     ) -> tuple[np.ndarray, np.ndarray]:
         """The k nearest rows of each query: index (q, k) and `|x − y|` (q, k), nearest first.
 
-        Rows are scored by `x·y − |y|²/2`, which is the larger, the smaller `|x − y|²` is. The k
-        best of a block lie in the k groups of neighbouring rows whose best is best: the first stage
-        finds these groups, the second their k best rows, so that of all scores only the maximum is
-        looked for. What was found is measured again, by differences, and equal distances are
-        ordered by index.
+        Rows are scored by `x·y − |y|²/2`, which is the larger, the smaller `|x − y|²` is. What was
+        found is measured again, by differences, and equal distances are ordered by index.
 
         Args:
             queries: (q, d) float32.
@@ -140,25 +137,11 @@ def _best() -> Any:
     """The function of the scores and places (q, min(k, m)) of the best rows of one block."""
     import tensorflow as tf
 
+    from keras_reid.reranking.topk import largest
+
     @tf.function(reduce_retracing=True, autograph=False)
     def best(queries: Any, block: Any, bias: Any, k: Any) -> tuple[Any, Any]:
-        count = tf.shape(block)[0]
         score = tf.matmul(queries, block, transpose_b=True)
-        if bias is not None:
-            score += bias
-        rest = -count % GROUP
-        score = tf.cond(
-            rest > 0,
-            lambda: tf.pad(score, [(0, 0), (0, rest)], constant_values=-np.inf),
-            lambda: score,
-        )
-        groups = tf.reshape(score, (tf.shape(queries)[0], -1, GROUP))
-        highest = tf.reduce_max(groups, axis=2)
-        _, group = tf.math.top_k(highest, tf.minimum(k, tf.shape(highest)[1]))
-        group = tf.sort(group, axis=1)  # so that equal scores stay ordered by row
-        member = tf.reshape(tf.gather(groups, group, batch_dims=1), (tf.shape(queries)[0], -1))
-        value, place = tf.math.top_k(member, tf.minimum(k, tf.shape(member)[1]))
-        row = tf.gather(group, place // GROUP, batch_dims=1) * GROUP + place % GROUP
-        return value, row
+        return largest(score if bias is None else score + bias, k, GROUP)
 
     return best

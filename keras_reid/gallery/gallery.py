@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_reid import checks
 from keras_reid.errors import InputError
 from keras_reid.evaluation import Threshold
 from keras_reid.evaluation.compare import checked_features, compare
@@ -180,8 +181,7 @@ class Gallery:
                 f"received {', '.join(map(str, unknown)) or 'nothing'}; those of a gallery are "
                 "told by a model of the recipe attributes"
             )
-        if k < 1:
-            raise InputError(f"k is at least 1: received {k}")
+        checks.at_least(1, k=k)
         columns = [known.index(name) for name in wanted]
         yes = np.array([bool(value) for value in wanted.values()])
         found = []

@@ -5,8 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_reid import distances
-from keras_reid.errors import InputError
+from keras_reid import checks, distances
 
 Shape = tuple[int | None, ...]
 
@@ -16,11 +15,8 @@ class _OnePerIdentity(keras.layers.Layer):
 
     def __init__(self, num_identities: int, *, dtype: Any = "float32", **kwargs: Any) -> None:
         super().__init__(dtype=dtype, **kwargs)
-        if num_identities < 1:
-            raise InputError(
-                f"num_identities is at least 1, but {num_identities} was given: give the number "
-                "of classes of the training images."
-            )
+        hint = "the number of identities of the training images"
+        checks.at_least(1, hint, num_identities=num_identities)
         self.num_identities = num_identities
 
     def get_config(self) -> dict[str, Any]:

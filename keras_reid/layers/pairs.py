@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_reid import distances
+from keras_reid import checks, distances
 from keras_reid.errors import InputError
 
 Tensor = Any
@@ -38,11 +38,8 @@ class MatchingGate(keras.layers.Layer):
 
     def __init__(self, sigma: float = 1.0, epsilon: float = 1e-6, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if sigma <= 0 or epsilon <= 0:
-            raise InputError(
-                f"sigma and epsilon are above 0, but {sigma} and {epsilon} were given: 1.0 and "
-                "1e-6 are usual."
-            )
+        checks.above(0, "1 is usual", sigma=sigma)
+        checks.above(0, "1e-6 is usual", epsilon=epsilon)
         self.sigma = sigma
         self.epsilon = epsilon
 

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_reid.errors import InputError
+from keras_reid import checks
 
 Shape = tuple[int | None, ...]
 
@@ -38,11 +38,8 @@ class MixStyle(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if not 0 <= probability <= 1 or not 0 < alpha < float("inf") or not epsilon > 0:
-            raise InputError(
-                "Styles are mixed with a probability in [0, 1], alpha and epsilon above 0: "
-                f"received probability={probability}, alpha={alpha} and epsilon={epsilon}."
-            )
+        checks.within("[0, 1]", "0.5 is usual", probability=probability)
+        checks.above(0, alpha=alpha, epsilon=epsilon)
         self.probability, self.alpha, self.epsilon = probability, alpha, epsilon
         self.seed = seed
         self.draws = keras.random.SeedGenerator(seed)

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_reid import distances
+from keras_reid import checks, distances
 from keras_reid.errors import InputError
 from keras_reid.losses.base import Batch, MetricLoss, between_points
 
@@ -49,11 +49,7 @@ class AlignedTripletLoss(MetricLoss):
         **common: Any,
     ) -> None:
         super().__init__(margin, distance, normalize, **common)
-        if by not in ("features", "local"):
-            raise InputError(
-                f"Triplets are chosen by 'features' or 'local', but {by!r} was given: choose one "
-                "of these."
-            )
+        checks.one_of(("features", "local"), by=by)
         self.by = by
         if by == "local":
             self._pairwise = distances.aligned

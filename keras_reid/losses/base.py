@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_reid import distances, mining, replicas
+from keras_reid import checks, distances, mining, replicas
 from keras_reid.errors import InputError
 
 Tensor = Any
@@ -290,11 +290,8 @@ def _count(mask: Tensor, dtype: Any = "float32") -> Tensor:
 
 def check_margin(name: str, margin: float | None) -> None:
     """A margin is None or a distance."""
-    if margin is not None and not 0 <= margin < float("inf"):
-        raise InputError(
-            f"The {name} is a distance of at least 0 or None, but {margin} was given: 0.3 is "
-            "usual, None is the soft margin."
-        )
+    if margin is not None:
+        checks.at_least(0, "0.3 is usual, None is the soft margin", **{name: margin})
 
 
 def _check_sizes(labels: Tensor, predictions: Any) -> None:

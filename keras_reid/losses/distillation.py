@@ -14,7 +14,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_reid import distances, replicas
+from keras_reid import checks, distances, replicas
 from keras_reid.errors import InputError
 from keras_reid.losses.base import pairwise, restored, saved
 
@@ -89,11 +89,8 @@ class LogitDistillationLoss(DistillationLoss):
 
     def __init__(self, temperature: float = 1.0, **options: Any) -> None:
         super().__init__(**options)
-        if not 0 < temperature < math.inf:
-            raise InputError(
-                f"The temperature is above 0, but {temperature} was given: 1 is usual among "
-                "equals, 4 for a larger teacher."
-            )
+        hint = "1 is usual among equals, 4 for a larger teacher"
+        checks.above(0, hint, temperature=temperature)
         self.temperature = float(temperature)
 
     def distill(self, teacher: Tensor, student: Tensor) -> Tensor:
@@ -239,11 +236,8 @@ class RankDistillationLoss(_Relations):
         **options: Any,
     ) -> None:
         super().__init__(normalize, gather, **options)
-        if mode not in ("soft", "hard"):
-            raise InputError(f"The mode is soft or hard, but {mode!r} was given: choose one.")
-        for what, value in (("alpha", alpha), ("beta", beta)):
-            if not 0 < value < math.inf:
-                raise InputError(f"The {what} is above 0, but {value} was given: 3 is usual.")
+        checks.one_of(("soft", "hard"), mode=mode)
+        checks.above(0, "3 is usual", alpha=alpha, beta=beta)
         longest = _LONGEST_SOFT_LIST if mode == "soft" else math.inf
         if not 2 <= list_length <= longest:
             raise InputError(

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
+from keras_reid import checks
 from keras_reid.errors import InputError
 
 Tensor = Any
@@ -38,11 +39,8 @@ class IdentityLoss(keras.losses.Loss):
         dtype: str | None = "float32",
     ) -> None:
         super().__init__(name=name, reduction=reduction, dtype=dtype)
-        if not 0 <= smoothing < 1:
-            raise InputError(
-                f"The smoothing is a fraction in [0, 1), but {smoothing} was given: 0.1 is usual, "
-                "0 is plain cross-entropy."
-            )
+        hint = "0.1 is usual, 0 is plain cross-entropy"
+        checks.within("[0, 1)", hint, smoothing=smoothing)
         self.smoothing = float(smoothing)
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
@@ -162,21 +160,13 @@ class MarginSoftmaxLoss(IdentityLoss):
         dtype: str | None = "float32",
     ) -> None:
         super().__init__(smoothing, reduction=reduction, name=name, dtype=dtype)
-        if kind not in MARGINS:
-            raise InputError(
-                f"A margin softmax is one of {', '.join(MARGINS)}, but {kind!r} was given: choose "
-                "one of these."
-            )
+        checks.one_of(MARGINS, kind=kind)
         usual, allows, rule = MARGINS[kind][1:]
         if margin is not None and not allows(margin):
             raise InputError(
                 f"The margin of {kind} is {rule}, but {margin} was given: {usual} is usual."
             )
-        if not 0 < scale < math.inf:
-            raise InputError(
-                f"The scale of the cosines is above 0 and finite, but {scale} was given: 64 is "
-                "usual, 30 with few identities."
-            )
+        checks.above(0, "64 is usual, 30 with few identities", scale=scale)
         self.kind = kind
         self.scale = float(scale)
         self.margin = usual if margin is None else margin

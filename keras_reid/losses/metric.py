@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_reid import distances, mining
+from keras_reid import checks, distances, mining
 from keras_reid.errors import InputError
 from keras_reid.losses.base import Batch, MetricLoss, Terms, check_margin, saved, slack
 
@@ -77,10 +77,7 @@ class TripletHardLoss(MetricLoss):
         **common: Any,
     ) -> None:
         super().__init__(margin, distance, normalize, **common)
-        if anchors not in ("valid", "all"):
-            raise InputError(
-                f"The anchors are 'valid' or 'all', but {anchors!r} was given: choose one of these."
-            )
+        checks.one_of(("valid", "all"), anchors=anchors)
         self.anchors = anchors
         if anchors == "all":
             self.miner = self._of_every_anchor
@@ -128,11 +125,8 @@ class SoftTripletHardLoss(MetricLoss):
         **common: Any,
     ) -> None:
         super().__init__(margin, **common)
-        if not 0 < temperature < float("inf"):
-            raise InputError(
-                f"The temperature is a distance above 0, but {temperature} was given: 1 is usual, "
-                "for the hardest comparisons take TripletHardLoss."
-            )
+        hint = "a distance, of which 1 is usual; for the hardest comparisons TripletHardLoss"
+        checks.above(0, hint, temperature=temperature)
         self.temperature = temperature
         self.stop_gradient_weights = stop_gradient_weights
         self.miner = mining.soft_hard(temperature, stop_gradient_weights)
@@ -239,8 +233,5 @@ def triplet(
 
 def check_absolute(name: str, bound: float, weight: float) -> None:
     """An absolute bound is a distance, and its weight is not negative."""
-    if not (0 <= bound < float("inf") and 0 <= weight < float("inf")):
-        raise InputError(
-            f"The bound {name} and its weight are at least 0, but {bound} and {weight} were "
-            "given: a weight of 0 leaves the bound out."
-        )
+    checks.at_least(0, "a distance", **{name: bound})
+    checks.at_least(0, f"0 leaves {name} out", **{f"weight of {name}": weight})

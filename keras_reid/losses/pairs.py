@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_reid import distances, mining
+from keras_reid import checks, distances, mining
 from keras_reid.errors import InputError
 from keras_reid.losses.base import Batch, MetricLoss, Terms
 
@@ -49,9 +49,9 @@ class ContrastiveLoss(MetricLoss):
             normalize = pairs == "batch" and distance != "precomputed"
         super().__init__(margin, distance, normalize, **common)
         _check_has_margin("contrastive", margin)
-        _check_choice("form", form, _FORMS)
-        _check_choice("reduce_pairs", reduce_pairs, _REDUCTIONS)
-        _check_choice("pairs", pairs, ("batch", "given"))
+        checks.one_of(_FORMS, form=form)
+        checks.one_of(_REDUCTIONS, reduce_pairs=reduce_pairs)
+        checks.one_of(("batch", "given"), pairs=pairs)
         if pairs == "given" and (self.normalize or self.gather or distance != "euclidean"):
             raise InputError(
                 "The distances of given pairs are taken as they are, but distance, normalize or "
@@ -138,8 +138,7 @@ class CircleLoss(MetricLoss):
     ) -> None:
         super().__init__(margin, distance, **common)
         _check_has_margin("circle", margin)
-        if not 0 < scale < float("inf"):
-            raise InputError(f"The scale is above 0, but {scale} was given: 64 is usual.")
+        checks.above(0, "64 is usual", scale=scale)
         self.scale = scale
 
     def terms(self, batch: Batch) -> list[Terms]:
@@ -163,10 +162,3 @@ def log_sum_exp(values: Tensor, mask: Tensor) -> Tensor:
 def _check_has_margin(loss: str, margin: float | None) -> None:
     if margin is None:
         raise InputError(f"The {loss} loss has a margin, but None was given: give a number.")
-
-
-def _check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise InputError(
-            f"{name} is one of {', '.join(known)}, but {value!r} was given: choose one of these."
-        )

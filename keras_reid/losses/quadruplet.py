@@ -5,8 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_reid import distances, mining
-from keras_reid.errors import InputError
+from keras_reid import checks, distances, mining
 from keras_reid.losses.base import Batch, MetricLoss, Terms, check_margin, mean_over, slack
 from keras_reid.losses.metric import check_absolute
 
@@ -47,11 +46,7 @@ class QuadrupletLoss(MetricLoss):
             normalize = distance != "precomputed"
         super().__init__(margin, distance, normalize, **common)
         check_margin("margin2", margin2)
-        if miner not in ("hard", "all"):
-            raise InputError(
-                f"The miner of quadruplets is 'hard' or 'all', but {miner!r} was given: choose "
-                "one of these."
-            )
+        checks.one_of(("hard", "all"), miner=miner)
         self.margin2 = margin2
         self.miner = miner
         self.adaptive = adaptive

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import keras
 
+from keras_reid import checks
 from keras_reid.errors import InputError
 from keras_reid.layers import (
     AttributeProbabilities,
@@ -89,12 +90,8 @@ class LocalHead:
     normalize: bool = False
 
     def __post_init__(self) -> None:
-        if self.order not in ORDERS:
-            raise InputError(
-                f"the order of a local head is {' or '.join(ORDERS)}: received {self.order!r}"
-            )
-        if self.width < 1:
-            raise InputError(f"a local feature has a width of at least 1: received {self.width}")
+        checks.one_of(ORDERS, order=self.order)
+        checks.at_least(1, width=self.width)
 
     def __call__(self, maps: Any, num_identities: int | None) -> dict[str, Any]:
         pool = StripePooling(self.stripes, self.pooling, name="stripes")
@@ -139,11 +136,8 @@ class PartHead:
     refinable: bool = False
 
     def __post_init__(self) -> None:
-        if self.width < 1 or not 0 <= self.dropout < 1:
-            raise InputError(
-                "a part has a width of at least 1 and a dropout in [0, 1): received "
-                f"width={self.width} and dropout={self.dropout}"
-            )
+        checks.at_least(1, width=self.width)
+        checks.within("[0, 1)", "0.5 is usual", dropout=self.dropout)
 
     def __call__(self, maps: Any, num_identities: int | None) -> dict[str, Any]:
         pooled = PartPooling(self.parts, self.refinable, name="part_pool")(maps)

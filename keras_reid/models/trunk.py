@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 
+from keras_reid import checks
 from keras_reid.errors import InputError
 from keras_reid.layers.pooling import POOLINGS
 from keras_reid.models.heads import CLASSIFIERS, NECKS
@@ -33,12 +34,13 @@ def check(
         InputError: what it says.
     """
     for what, name in chosen.items():
-        if name not in CHOICES[what]:
-            raise InputError(f"{what} is one of {', '.join(CHOICES[what])}: received {name!r}")
-    if num_identities is not None and num_identities < 1:
-        raise InputError(f"num_identities is at least 1 or None: received {num_identities}")
-    if min(image_size) < 1 or (width is not None and width < 1):
-        raise InputError(f"sizes are at least 1: received image_size={image_size}, width={width}")
+        checks.one_of(CHOICES[what], **{what: name})
+    if num_identities is not None:
+        checks.at_least(1, "or None for no classifier", num_identities=num_identities)
+    if width is not None:
+        checks.at_least(1, "or None for the backbone's own", width=width)
+    if min(image_size) < 1:
+        raise InputError(f"image_size is at least 1 each way: received {image_size}")
 
 
 def pixels(images: Any) -> Any:

@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_reid.errors import InputError
+from keras_reid import checks
 from keras_reid.layers import ClipsToFrames, FramesToClips
 from keras_reid.layers.temporal import TEMPORAL
 from keras_reid.models import backbones
@@ -43,8 +43,7 @@ def build_tracklet(
         InputError: an unknown name or a size below 1.
     """
     check(image_size, width, num_identities, pooling=pooling, neck=neck)
-    if temporal not in TEMPORAL:
-        raise InputError(f"temporal is one of {', '.join(TEMPORAL)}: received {temporal!r}")
+    checks.one_of(TEMPORAL, temporal=temporal)
     clips = keras.Input((None, *image_size, 3), dtype="uint8", name="clips")
     mask = keras.Input((None,), dtype="bool", name="mask")
     frames = ClipsToFrames(dtype="uint8", name="frames")(clips)

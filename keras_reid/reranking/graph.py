@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_reid import checks
 from keras_reid.errors import InputError
 from keras_reid.reranking import inputs, sparse
 from keras_reid.reranking.blocks import Progress, in_blocks
@@ -24,7 +25,7 @@ def query_expansion_rows(
     (AQE, Chum et al., ICCV 2007); Radenović et al. (TPAMI 2019, arXiv:1711.02512) weight by α = 3.
     Negative cosines count as 0. k = 1 changes nothing but lengths.
     """
-    inputs.at_least(1, k=k)
+    checks.whole(1, k=k)
     if not alpha >= 0:
         raise InputError(f"alpha is not negative, received {alpha}: 0 weights all alike")
     images, queries, index = _neighbours(query, gallery, k, progress)
@@ -59,7 +60,7 @@ def ecn_rows(
 
     Source: Sarfraz et al., CVPR 2018, arXiv:1711.10378.
     """
-    inputs.at_least(1, k=k, t=t, q=q)
+    checks.whole(1, k=k, t=t, q=q)
     images, queries, index = _neighbours(query, gallery, max(k, t + 1, q + 1), progress)
     count = length(images, 0)
     if isinstance(count, int) and count < 2:
@@ -103,9 +104,9 @@ def gnn_rows(
 
     Source: Zhang et al., 2020, arXiv:2012.07620.
     """
-    inputs.at_least(1, k1=k1, k2=k2)
-    inputs.at_least(0, rounds=rounds)
-    inputs.fraction("lambda_value", lambda_value)
+    checks.whole(1, k1=k1, k2=k2)
+    checks.whole(0, rounds=rounds)
+    checks.within("[0, 1]", lambda_value=lambda_value)
     images, queries, index = _neighbours(query, gallery, max(k1, k2), progress)
     count = length(images, 0)
     lists, near = index[:, :k1], index[:, :k2]
@@ -160,7 +161,7 @@ def diffusion_rows(
 
     Source: Iscen et al., CVPR 2017, arXiv:1611.05113; Yang et al., AAAI 2019, arXiv:1811.10907.
     """
-    inputs.at_least(1, k=k, iterations=iterations)
+    checks.whole(1, k=k, iterations=iterations)
     if not 0 < alpha < 1 or not gamma >= 0:
         raise InputError(
             f"diffusion needs alpha between 0 and 1 and gamma not negative, received {alpha} and "

@@ -113,20 +113,6 @@ def _spread(
     return tf.ensure_shape(tf.cond(everybody & some, lambda: inner, spread), shape)
 
 
-def at_least(least: int, **numbers: int) -> None:
-    for name, number in numbers.items():
-        if not isinstance(number, int | np.integer) or number < least:
-            raise InputError(
-                f"{name} is a whole number of at least {least}, received {number!r}: pass a larger "
-                "one"
-            )
-
-
-def fraction(name: str, value: float) -> None:
-    if not 0 <= value <= 1:
-        raise InputError(f"{name} is a fraction from 0 to 1, received {value}: pass such a number")
-
-
 def _float32(values: Any, what: str) -> tf.Tensor:
     try:
         values = values if tf.is_tensor(values) else np.asarray(values)

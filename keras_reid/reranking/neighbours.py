@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_reid.reranking.blocks import Progress, in_blocks
+from keras_reid.reranking.topk import largest
 
 Size = Any  # int, or a scalar tensor inside a tf.function
 
@@ -194,18 +195,9 @@ def _unsure(values: tf.Tensor, slack: tf.Tensor, cuts: tuple[int, ...] | None) -
 
 
 def _smallest(rows: tf.Tensor, k: Size) -> tuple[tf.Tensor, tf.Tensor]:
-    """Index and value of the k smallest in each row, ascending, equal ones by index.
-
-    They lie in the k groups whose smallest elements are smallest: were one elsewhere, k groups
-    would hold smaller ones. Sorting a sixteenth of the columns takes a third of the time.
-    """
-    count = tf.shape(rows)[0]
-    groups = tf.reshape(rows, (count, -1, GROUP))
-    minima = tf.reduce_min(groups, axis=2)
-    chosen = tf.sort(tf.math.top_k(-minima, tf.minimum(k, tf.shape(minima)[1]))[1], axis=1)
-    candidates = tf.reshape(tf.gather(groups, chosen, batch_dims=1), (count, -1))
-    values, at = tf.math.top_k(-candidates, k)
-    return tf.gather(chosen, at // GROUP, batch_dims=1) * GROUP + at % GROUP, -values
+    """Index and value of the k smallest in each row, ascending, equal ones by index."""
+    values, index = largest(-rows, k, GROUP)
+    return index, -values
 
 
 def _itself_first(

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_reid.errors import InputError
+from keras_reid import checks
 from keras_reid.reranking import inputs
 from keras_reid.reranking.blocks import Progress
 from keras_reid.reranking.jaccard import BLOCK_ELEMENTS, Overlaps, encodings
@@ -137,11 +137,7 @@ class SparseJaccard:
         """
         from scipy.sparse import csr_matrix, vstack
 
-        if not 0 <= threshold < 1:
-            raise InputError(
-                f"a threshold of Jaccard distances is in [0, 1), received {threshold}: at 1 all "
-                "images are neighbours"
-            )
+        checks.within("[0, 1)", "at 1 all images are neighbours", threshold=threshold)
         count = self.shape[0]
         step = max(1, BLOCK_ELEMENTS // count)
         blocks = []
@@ -201,5 +197,5 @@ def _of_distances(
 
 
 def _check(k1: int, k2: int, lambda_value: float) -> None:
-    inputs.at_least(1, k1=k1, k2=k2)
-    inputs.fraction("lambda_value", lambda_value)
+    checks.whole(1, k1=k1, k2=k2)
+    checks.within("[0, 1]", lambda_value=lambda_value)

@@ -9,11 +9,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_reid import models
+from keras_reid import checks, models
 from keras_reid.data import PersonImages, image_batches, readable
 from keras_reid.data.decode import decode
 from keras_reid.data.pipeline import fitted
-from keras_reid.errors import InputError
 from keras_reid.serving.embedders import load
 from keras_reid.training.callbacks import rank_images
 
@@ -177,8 +176,7 @@ def sample(
     query: PersonImages, gallery: PersonImages, queries: int, others: int
 ) -> tuple[PersonImages, PersonImages]:
     """Some queries, evenly taken, all gallery images of their identities, and `others` besides."""
-    if min(queries, others) < 1:
-        raise InputError(f"a sample has queries and others: received {queries} and {others}")
+    checks.at_least(1, queries=queries, others=others)
     query = query[_even(len(query), queries)]
     mates = np.isin(gallery.identity, query.identity)
     rest = np.flatnonzero(~mates)

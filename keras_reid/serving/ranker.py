@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_reid import checks
 from keras_reid.errors import InputError
 from keras_reid.reranking import IN_GRAPH
 from keras_reid.serving.contract import FILE
@@ -47,8 +48,7 @@ def export_ranker(
         InputError: the version exists, the folder cannot be made, an unknown re-ranker, or numbers
             out of range.
     """
-    if width < 1:
-        raise InputError(f"embeddings have at least one number: received width={width}")
+    checks.at_least(1, width=width)
     options = checked_reranker(reranking, options)
     signature = [
         tf.TensorSpec((None, width), tf.float32, name="query"),
@@ -95,11 +95,7 @@ def export_ranker(
 
 def checked_reranker(reranking: str, options: dict[str, Any]) -> dict[str, Any]:
     """All options of the re-ranker, the defaults too."""
-    if reranking not in IN_GRAPH:
-        raise InputError(
-            f"a re-ranker that can be exported is one of {', '.join(IN_GRAPH)}: received "
-            f"{reranking!r}"
-        )
+    checks.one_of(IN_GRAPH, "of these the graph can be exported", reranking=reranking)
     taken = list(inspect.signature(IN_GRAPH[reranking]).parameters.values())[2:]
     known = {parameter.name: parameter.default for parameter in taken}
     if not options.keys() <= known.keys():

@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from keras_reid import checks
 from keras_reid.errors import InputError
 
 
@@ -44,8 +45,7 @@ def _free(directory: Path, version: int | None) -> int:
     taken = {int(entry.name) for entry in directory.iterdir() if entry.name.isdecimal()}
     if version is None:
         return max(taken, default=0) + 1
-    if version < 1:
-        raise InputError(f"a version is a number from 1: received {version}")
+    checks.at_least(1, version=version)
     if version in taken:
         raise InputError(
             f"a version is never overwritten, but {directory / str(version)} exists: give another "

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from keras_reid import checks
 from keras_reid.data.mot import NOBODY, Boxes
 from keras_reid.errors import InputError
 from keras_reid.evaluation.rows import unit
@@ -63,17 +64,11 @@ class Tracker:
         max_age: int = 30,
         budget: int = 100,
     ) -> None:
-        if not (0 < max_cosine_distance <= 2 and 0 < min_iou < 1 and 0 <= motion_weight <= 1):
-            raise InputError(
-                "a cosine distance is in (0, 2], an overlap in (0, 1) and a weight in [0, 1]: "
-                f"received max_cosine_distance={max_cosine_distance}, min_iou={min_iou} and "
-                f"motion_weight={motion_weight}"
-            )
-        if n_init < 1 or max_age < 0 or budget < 1:
-            raise InputError(
-                "n_init and budget are at least 1, max_age at least 0: received "
-                f"{n_init}, {budget} and {max_age}"
-            )
+        checks.within("(0, 2]", max_cosine_distance=max_cosine_distance)
+        checks.within("(0, 1)", min_iou=min_iou)
+        checks.within("[0, 1]", motion_weight=motion_weight)
+        checks.at_least(1, n_init=n_init, budget=budget)
+        checks.at_least(0, max_age=max_age)
         self.appearance, self.max_cosine_distance = appearance, max_cosine_distance
         self.motion_weight = motion_weight
         self.min_iou, self.n_init = min_iou, n_init

@@ -352,9 +352,8 @@ def build_metric_loss(recipe: Recipe) -> losses.MetricLoss:
 
 
 def _margin(recipe: Recipe) -> dict[str, Any]:
-    """The margin, if the recipe has one; negative ones stand for the soft margin."""
-    given = _given(recipe, "margin")
-    return {"margin": None} if given.get("margin", 0) < 0 else given
+    """The margin, if the recipe has one; None stands for the soft margin."""
+    return {"margin": None} if recipe.soft_margin else _given(recipe, "margin")
 
 
 def build_optimizer(

@@ -4,6 +4,7 @@ from typing import Any
 
 import keras
 
+from keras_reid import checks
 from keras_reid.errors import InputError
 from keras_reid.losses import DistillationLoss
 from keras_reid.training.graph import Edges, Models, named, pairs
@@ -133,13 +134,9 @@ def check_graph(learner: GraphLearner) -> None:
         InputError: an argument out of range, terms of one name, or a model without an output that
             a term reads.
     """
-    if learner.update not in UPDATES or learner.average not in AVERAGES:
-        raise InputError(
-            f"an update is one of {', '.join(UPDATES)} and an average one of "
-            f"{', '.join(AVERAGES)}: received {learner.update!r} and {learner.average!r}"
-        )
-    if learner.ramp_up < 0:
-        raise InputError(f"ramp_up is a number of steps from 0: received {learner.ramp_up}")
+    checks.one_of(UPDATES, update=learner.update)
+    checks.one_of(AVERAGES, average=learner.average)
+    checks.at_least(0, ramp_up=learner.ramp_up)
     names = [term.name for term in (*learner.objective.terms, *learner.distillations)]
     if len({*names}) < len(names):
         raise InputError(

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_reid import checks
 from keras_reid.errors import InputError
 
 SPARED = ("bias", "beta", "gamma")  # of weight decay
@@ -40,11 +41,8 @@ class RatedAdam(keras.optimizers.Adam):
         decay: float = 0.0,
         **common: Any,
     ) -> None:
-        if not 0 < factor < float("inf") or frozen < 0 or decay < 0:
-            raise InputError(
-                "a factor of the rate is above 0, frozen steps and decay are at least 0: received "
-                f"factor={factor}, frozen={frozen} and decay={decay}"
-            )
+        checks.above(0, factor=factor)
+        checks.at_least(0, frozen=frozen, decay=decay)
         super().__init__(learning_rate, **common)
         self.new, self.factor, self.frozen, self.decay = [*new], factor, frozen, decay
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from keras_reid import checks
 from keras_reid.errors import InputError
 from keras_reid.layers.stripes import STRIPE_POOLINGS
 from keras_reid.layers.temporal import TEMPORAL
@@ -67,8 +68,9 @@ class Recipe:
         f"{', '.join(METRIC_LOSSES)}: the loss of the features.", default="triplet_hard"
     )
     metric_weight: float = _value("Weight of the metric loss; 0: none.", default=1.0)
-    margin: float | None = _value(
-        "Of the metric loss; negative: soft margin (softplus); none: the loss's own.", default=None
+    margin: float | None = _value("Of the metric loss; none: the loss's own.", default=None)
+    soft_margin: bool = _value(
+        "log(1 + exp(d+ - d-)) instead of a margin, in the metric losses.", default=False
     )
     distance: str | None = _value(
         "euclidean, squared_euclidean or cosine, of the metric loss; none: the loss's own.",
@@ -190,14 +192,20 @@ class Recipe:
             "frame_weight": 0,
         }
         for name, bound in least.items():
-            if getattr(self, name) < bound:
-                raise InputError(f"{name} is at least {bound}: received {getattr(self, name)}")
-        if not 0 < self.new_rate < float("inf"):
-            raise InputError(f"new_rate is a factor above 0: received {self.new_rate}")
-        if not 0 <= self.mixstyle <= 1:
-            raise InputError(f"mixstyle is a probability in [0, 1]: received {self.mixstyle}")
-        if not 0 <= self.ema < 1:
-            raise InputError(f"ema is a momentum in [0, 1): received {self.ema}")
+            checks.at_least(bound, **{name: getattr(self, name)})
+        checks.above(0, new_rate=self.new_rate)
+        checks.within("[0, 1]", "a probability", mixstyle=self.mixstyle)
+        checks.within("[0, 1)", "a momentum, of which 0.999 is usual", ema=self.ema)
+        if self.margin is not None:
+            checks.at_least(
+                0, "or none, the loss's own; softplus is soft_margin", margin=self.margin
+            )
+            if self.soft_margin:
+                raise InputError(
+                    "a soft margin has no width: received soft_margin and margin="
+                    f"{self.margin}; give one of them",
+                    "soft_margin",
+                )
         if self.metric_weight == 0 and self.identity_weight == 0:
             raise InputError(
                 "at least one loss has a positive weight: received metric_weight=0 and "
@@ -205,11 +213,8 @@ class Recipe:
             )
 
     def _check_words(self) -> None:
-        if self.metric_loss not in METRIC_LOSSES:
-            raise InputError(
-                f"metric_loss is one of {', '.join(METRIC_LOSSES)}: received {self.metric_loss!r}"
-            )
         for name, known in (
+            ("metric_loss", METRIC_LOSSES),
             ("update", UPDATES),
             ("average", AVERAGES),
             ("embedding", EMBEDDINGS),
@@ -217,10 +222,7 @@ class Recipe:
             ("stripe_order", ORDERS),
             ("stripe_pooling", STRIPE_POOLINGS),
         ):
-            if getattr(self, name) not in known:
-                raise InputError(
-                    f"{name} is one of {', '.join(known)}: received {getattr(self, name)!r}"
-                )
+            checks.one_of(known, **{name: getattr(self, name)})
         if self.softmax != "plain":
             MarginSoftmaxLoss(self.softmax, self.softmax_scale, self.softmax_margin)
         _ = self.distillation_weights, self.graph
@@ -253,10 +255,7 @@ class Recipe:
                 f"{' and '.join(chosen) or 'tracklets'} have an embedding of their own: received "
                 f"embedding={self.embedding!r}; leave it out"
             )
-        if self.temporal and self.temporal not in TEMPORAL:
-            raise InputError(
-                f"temporal is one of {', '.join(TEMPORAL)}: received {self.temporal!r}"
-            )
+        checks.one_of(["", *TEMPORAL], temporal=self.temporal)
         if self.temporal and (
             chosen or self.stripes or len(self.backbones) > 1 or self.distillation
         ):
@@ -431,6 +430,5 @@ RECIPES: dict[str, Recipe] = {
 
 def get(name: str) -> Recipe:
     """The recipe of that name; an unknown name raises `InputError` and lists the known ones."""
-    if name not in RECIPES:
-        raise InputError(f"a recipe is one of {', '.join(sorted(RECIPES))}: received {name!r}")
+    checks.one_of(sorted(RECIPES), recipe=name)
     return RECIPES[name]

@@ -42,6 +42,12 @@ class Run:
     def metrics(self) -> dict[str, Any]:
         return _read(self.metrics_file) if self.metrics_file.exists() else {}
 
+    @property
+    def minutes(self) -> float:
+        """How long all epochs took together, those before an interruption too."""
+        lines = self.history_file.read_text().splitlines()
+        return sum(json.loads(line)["seconds"] for line in lines) / 60
+
     def member_file(self, number: int) -> Path:
         """Where the model of member 1, 2, … is."""
         return self.model_file if number == 1 else self.directory / f"model-{number}.keras"

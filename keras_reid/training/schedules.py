@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_reid.errors import InputError
+from keras_reid import checks
 
 
 @keras.saving.register_keras_serializable(package="keras_reid")
@@ -54,6 +54,5 @@ def schedule(
             [learning_rate, learning_rate * 0.1, learning_rate * 0.01],
         ),
     }
-    if kind not in known:
-        raise InputError(f"a schedule is one of {', '.join(sorted(known))}: received {kind!r}")
+    checks.one_of(known, schedule=kind)
     return WarmUp(known[kind](), warmup)

@@ -546,13 +546,13 @@ def test_mixed_precision_trains(name):
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (partial(LogitDistillationLoss, 0), r"temperature is above 0, but 0 was given: 1 is usual"),
-        (partial(LogitDistillationLoss, -1.0), r"temperature is above 0, but -1\.0 was given"),
-        (partial(LogitDistillationLoss, math.nan), r"temperature is above 0, but nan was given"),
-        (partial(LogitDistillationLoss, math.inf), r"temperature is above 0, but inf was given"),
+        (partial(LogitDistillationLoss, 0), r"temperature is above 0: received 0; 1 is usual"),
+        (partial(LogitDistillationLoss, -1.0), r"temperature is above 0: received -1\.0"),
+        (partial(LogitDistillationLoss, math.nan), r"temperature is above 0: received nan"),
+        (partial(LogitDistillationLoss, math.inf), r"temperature is above 0: received inf"),
         (
             partial(DistanceDistillationLoss, "manhattan"),
-            r"one of euclidean, .*, but 'manhattan' was",
+            r"one of euclidean, .*: received 'manhattan'",
         ),
         (
             partial(DistanceDistillationLoss, "precomputed", normalize=True),
@@ -564,15 +564,15 @@ def test_mixed_precision_trains(name):
         ),
         (
             partial(RankDistillationLoss, "firm"),
-            r"mode is soft or hard, but 'firm' was given: choose",
+            r"mode is one of soft, hard: received 'firm'",
         ),
         (
             partial(RankDistillationLoss, alpha=0),
-            r"The alpha is above 0, but 0 was given: 3 is usual",
+            r"alpha is above 0: received 0; 3 is usual",
         ),
         (
             partial(RankDistillationLoss, beta=-2),
-            r"The beta is above 0, but -2 was given: 3 is usual",
+            r"beta is above 0: received -2; 3 is usual",
         ),
         (
             partial(RankDistillationLoss, list_length=1),

@@ -393,7 +393,7 @@ def test_local_features_train_in_a_plain_fit(tmp_path):
 
 
 def test_what_chooses_is_one_of_two():
-    with pytest.raises(InputError, match=r"'features' or 'local', but 'global' was given"):
+    with pytest.raises(InputError, match=r"by is one of features, local: received 'global'"):
         losses.AlignedTripletLoss(by="global")
 
 

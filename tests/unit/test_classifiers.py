@@ -150,18 +150,18 @@ def test_the_config_says_all(kind):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"kind": "softmax"}, "one of arcface, cosface, sphere, but 'softmax' was given"),
+        ({"kind": "softmax"}, "one of arcface, cosface, sphere: received 'softmax'"),
         ({"margin": 28.6}, r"angle in \[0, π/2\], but 28.6 was given: 0.5 is usual"),
         ({"margin": -0.1}, r"angle in \[0, π/2\], but -0.1"),
         ({"kind": "cosface", "margin": 2.5}, r"cosine in \[0, 2\], but 2.5 was given: 0.35 is"),
         ({"kind": "cosface", "margin": float("nan")}, "but nan was given"),
         ({"kind": "sphere", "margin": 1.5}, "whole factor of at least 1, but 1.5 was given: 4 is"),
-        ({"kind": "sphere", "margin": 0}, "whole factor of at least 1, but 0 was given"),
+        ({"kind": "sphere", "margin": 0}, "whole factor of at least 1: received 0"),
         ({"kind": "sphere", "margin": float("inf")}, "but inf was given"),
-        ({"scale": 0}, "above 0 and finite, but 0 was given: 64 is usual"),
-        ({"scale": float("nan")}, "above 0 and finite, but nan was given"),
-        ({"scale": float("inf")}, "above 0 and finite, but inf was given"),
-        ({"smoothing": 1.0}, r"share in \[0, 1\), but 1.0 was given"),
+        ({"scale": 0}, "above 0: received 0; 64 is usual"),
+        ({"scale": float("nan")}, "above 0: received nan"),
+        ({"scale": float("inf")}, "above 0: received inf"),
+        ({"smoothing": 1.0}, r"in \[0, 1\): received 1.0"),
     ],
 )
 def test_bad_arguments(arguments, message):
@@ -312,7 +312,7 @@ def test_layers_are_float32_under_mixed_precision(layer, policy):
 
 @pytest.mark.parametrize("layer", [CosineClassifier, Centres])
 def test_there_is_an_identity(layer):
-    with pytest.raises(InputError, match="at least 1, but 0 was given"):
+    with pytest.raises(InputError, match="at least 1: received 0"):
         layer(0)
 
 

@@ -141,7 +141,7 @@ def test_get():
 
 
 def test_unknown_names_list_the_known_ones():
-    with pytest.raises(InputError, match=r"euclidean, .*, precomputed, but 'manhattan'"):
+    with pytest.raises(InputError, match=r"euclidean, .*, precomputed: received 'manhattan'"):
         distances.get("manhattan")
 
 

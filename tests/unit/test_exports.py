@@ -363,9 +363,9 @@ def test_the_ranker_reranks_by_any_reranker_that_is_a_graph(tmp_path, name):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"width": 0}, "at least one number"),
+        ({"width": 0}, "width is at least 1"),
         ({"k1": 0}, "k1 is a whole number"),
-        ({"lambda_value": 2}, "lambda_value is a share"),
+        ({"lambda_value": 2}, r"lambda_value is in \[0, 1\]"),
         ({"reranking": "diffusion"}, "one of k_reciprocal, aqe, .*received 'diffusion'"),
         ({"reranking": "ecn", "k1": 3}, "ecn has the options k, t, q: received k1"),
     ],

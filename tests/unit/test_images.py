@@ -146,7 +146,7 @@ def test_readable_refuses_more_than_the_share(tmp_path, broken):
         data.readable(columns)
     with pytest.raises(InputError, match=r"but 6 of 6 are: .* and 1 more"):
         data.readable(images(range(6), path=broken), max_unreadable=1.0)
-    with pytest.raises(InputError, match=r"max_unreadable must lie in 0..1, got 1.5"):
+    with pytest.raises(InputError, match=r"max_unreadable is in \[0, 1\]: received 1.5"):
         data.readable(columns, max_unreadable=1.5)
 
 

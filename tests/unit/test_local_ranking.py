@@ -186,7 +186,7 @@ def nan(features):
         (stripes(3, 0), stripes(3), "local", r"at least 1, received 0×6"),
         (nan(both(3)), both(3), "local", r"NaN or Inf in 1 query rows, first row 2"),
         (both(3), nan(both(3)), "global_local", r"in 1 gallery rows"),
-        (both(3), both(3), "aligned", r"local, global_local, visible, received 'alig"),
+        (both(3), both(3), "aligned", r"local, global_local, visible: received 'alig"),
     ],
 )
 def test_bad_features_are_refused(query, gallery, distance, message):

@@ -117,12 +117,12 @@ def test_the_config_says_all():
 
 @pytest.mark.parametrize("margin", [-0.1, float("inf"), float("nan")])
 def test_margins_are_distances(margin):
-    with pytest.raises(InputError, match=f"at least 0 or None, but {margin} was given"):
+    with pytest.raises(InputError, match=f"margin is at least 0: received {margin}"):
         TripletHardLoss(margin=margin)
 
 
 def test_unknown_distance_is_refused_when_the_loss_is_made():
-    with pytest.raises(InputError, match=r"one of euclidean, .* but 'l2' was given"):
+    with pytest.raises(InputError, match=r"one of euclidean, .*: received 'l2'"):
         TripletHardLoss(distance="l2")
 
 
@@ -160,7 +160,7 @@ def test_huge_logits_stay_finite():
 
 @pytest.mark.parametrize("smoothing", [-0.1, 1.0, float("nan")])
 def test_smoothing_is_a_share(smoothing):
-    with pytest.raises(InputError, match=rf"fraction in \[0, 1\), but {smoothing} was given"):
+    with pytest.raises(InputError, match=rf"smoothing is in \[0, 1\): received {smoothing}"):
         IdentityLoss(smoothing=smoothing)
 
 
@@ -318,20 +318,26 @@ def test_large_batches_have_the_same_value_and_gradient(build, distance, monkeyp
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: losses.TripletLoss(miner="hardest"), "A miner is .* but 'hardest' was given"),
-        (lambda: losses.TripletHardLoss(anchors="some"), "'valid' or 'all', but 'some' was given"),
-        (lambda: losses.SoftTripletHardLoss(temperature=0), "above 0, but 0 was given"),
-        (lambda: losses.ImprovedTripletLoss(pull=-1.0), "pull and its weight .* -1.0 and 0.002"),
-        (lambda: losses.ImprovedQuadrupletLoss(push_weight=-1.0), "push and its weight"),
-        (lambda: losses.QuadrupletLoss(margin2=-1.0), "margin2 is a distance .* -1.0 was given"),
-        (lambda: losses.QuadrupletLoss(miner="semi_hard"), "'hard' or 'all', but 'semi_hard'"),
+        (lambda: losses.TripletLoss(miner="hardest"), "miner is one of .*: received 'hardest'"),
+        (
+            lambda: losses.TripletHardLoss(anchors="some"),
+            "one of valid, all: received 'some'",
+        ),
+        (lambda: losses.SoftTripletHardLoss(temperature=0), "is above 0: received 0"),
+        (lambda: losses.ImprovedTripletLoss(pull=-1.0), "pull is at least 0: received -1.0"),
+        (lambda: losses.ImprovedQuadrupletLoss(push_weight=-1.0), "weight of push is at least 0"),
+        (lambda: losses.QuadrupletLoss(margin2=-1.0), "margin2 is at least 0: received -1.0"),
+        (
+            lambda: losses.QuadrupletLoss(miner="semi_hard"),
+            "one of hard, all: received 'semi_hard'",
+        ),
         (lambda: losses.ContrastiveLoss(None), "contrastive loss has a margin, but None"),
-        (lambda: losses.ContrastiveLoss(form="l2"), "form is one of hadsell, .* 'l2' was given"),
+        (lambda: losses.ContrastiveLoss(form="l2"), "form is one of hadsell, .*: received 'l2'"),
         (lambda: losses.ContrastiveLoss(reduce_pairs="sum"), "reduce_pairs is one of balanced"),
         (lambda: losses.ContrastiveLoss(pairs="some"), "pairs is one of batch, given"),
         (lambda: losses.ContrastiveLoss(pairs="given", gather=True), "taken as they are"),
         (lambda: losses.LiftedStructureLoss(None), "lifted structure loss has a margin"),
-        (lambda: losses.CircleLoss(scale=0), "scale is above 0, but 0 was given"),
+        (lambda: losses.CircleLoss(scale=0), "scale is above 0: received 0"),
         (lambda: losses.TripletHardLoss(distance="precomputed", normalize=True), "as they are"),
     ],
 )

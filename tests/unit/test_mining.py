@@ -163,5 +163,5 @@ def test_get():
 
 
 def test_unknown_names_list_the_known_ones():
-    with pytest.raises(InputError, match=r"all, hard, soft_hard, .* but 'semi' was given"):
+    with pytest.raises(InputError, match=r"all, hard, soft_hard, .*: received 'semi'"):
         mining.get("semi")

@@ -240,8 +240,8 @@ def test_a_functional_file_and_a_weights_file_are_backbones(tmp_path) -> None:
         ({"classifier": "svm"}, "classifier is one of linear, cosine: received 'svm'"),
         ({"centres": True, "num_identities": None}, "centres belong to identities: received None"),
         ({"last_stride": 3}, "last_stride is 1 or 2: received 3"),
-        ({"num_identities": 0}, "at least 1 or None: received 0"),
-        ({"width": 0}, "sizes are at least 1"),
+        ({"num_identities": 0}, "at least 1: received 0; or None"),
+        ({"width": 0}, "width is at least 1"),
         ({"backbone": "keras_cv:nothing"}, "keras_cv: backbone"),
     ],
 )

@@ -418,9 +418,9 @@ def test_mixed_precision_scales_the_loss_of_each_member(policy: str) -> None:
         ({"edges": [("member1", "member3")]}, r"received \[\('member1', 'member3'\)\]"),
         ({"edges": [("member1", "member1")]}, "leads from one of"),
         ({"edges": [("member1", "member2")] * 2}, "once, and there is at least one"),
-        ({"update": "parallel"}, "an update is one of simultaneous, sequential"),
-        ({"average": "median"}, "an average one of mean, sum, ensemble"),
-        ({"ramp_up": -1}, "ramp_up is a number of steps from 0: received -1"),
+        ({"update": "parallel"}, "update is one of simultaneous, sequential"),
+        ({"average": "median"}, "average is one of mean, sum, ensemble"),
+        ({"ramp_up": -1}, "ramp_up is at least 0: received -1"),
         (
             {"distillation": Objective(distill(losses.LogitDistillationLoss(), name="identity"))},
             "terms of objective and distillation have different names",

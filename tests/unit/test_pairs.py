@@ -235,8 +235,8 @@ def test_layers_of_pairs_survive_saving(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: MatchingGate(sigma=0), "sigma and epsilon are above 0, but 0 and 1e-06"),
-        (lambda: MatchingGate(epsilon=-1.0), "above 0, but 1.0 and -1.0"),
+        (lambda: MatchingGate(sigma=0), "sigma is above 0: received 0"),
+        (lambda: MatchingGate(epsilon=-1.0), "epsilon is above 0: received -1.0"),
         (lambda: MatchingGate()(two_maps()[:1]), r"two maps .* the shapes are \[\(3, 5, 4, 6\)\]"),
         (lambda: MatchingGate()([points(), points()]), r"the shapes are \[\(7, 5\), \(7, 5\)\]"),
         (lambda: PairMetric()(two_maps()[0]), r"matrices .* the shapes are \[\(3, 5, 4, 6\)\]"),

@@ -329,7 +329,7 @@ NAN = (np.ones((2, 4)), np.array([[1.0] * 4, [1.0] * 4, [1.0, 1.0, np.nan, 1.0]]
         ({"query": Labels(["1", "2"], [0, 0])}, "of one kind, received <U1 and int64"),
         ({"query": Labels([1, 2])}, "needs the cameras .* none for the query.*'no-camera'"),
         ({"gallery": Labels([1, 2, 3])}, "none for the gallery"),
-        ({"protocol": "cuhk"}, "protocol is one of market1501, .*all-vs-all, received 'cuhk'"),
+        ({"protocol": "cuhk"}, "protocol is one of market1501, .*all-vs-all: received 'cuhk'"),
         ({"protocol": "all-vs-all"}, "one set against itself, but .* differ"),
         (
             {"protocol": "viper", "compared": compare(*PAIR, reranking="aqe")},
@@ -339,7 +339,7 @@ NAN = (np.ones((2, 4)), np.array([[1.0] * 4, [1.0] * 4, [1.0, 1.0, np.nan, 1.0]]
             {"protocol": "all-vs-all", "compared": compare(*PAIR, reranking="aqe")},
             "each image in both",
         ),
-        ({"max_rank": 0}, "max_rank is at least 1, received 0"),
+        ({"max_rank": 0}, "max_rank is at least 1: received 0"),
         ({"gallery": Labels([3, 4, 5], [1] * 3)}, "true match .*, received 2 queries"),
         (
             {"gallery": Labels([3, 4, 5], [1] * 3), "protocol": Protocol(invalid="zero")},
@@ -361,14 +361,17 @@ def test_the_row_that_is_not_finite_is_named_in_any_block(monkeypatch):
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: Protocol(ties="lucky"), "ties is one of index, .*, received 'lucky'"),
-        (lambda: Protocol(repeats=0), "repeats is at least 1, received 0"),
-        (lambda: Protocol(invalid="skip"), "invalid is one of drop, zero, received 'skip'"),
+        (lambda: Protocol(ties="lucky"), "ties is one of index, .*: received 'lucky'"),
+        (lambda: Protocol(repeats=0), "repeats is at least 1: received 0"),
+        (lambda: Protocol(invalid="skip"), "invalid is one of drop, zero: received 'skip'"),
         (
             lambda: compare(*PAIR, "manhattan"),
-            "euclidean, cosine, local, global_local, visible, received 'manhattan'",
+            "euclidean, cosine, local, global_local, visible: received 'manhattan'",
         ),
-        (lambda: compare(*PAIR, reranking="magic"), "one of k_reciprocal, .*received 'magic'"),
+        (
+            lambda: compare(*PAIR, reranking="magic"),
+            "none, k_reciprocal, .*received 'magic'",
+        ),
         (lambda: compare(*PAIR, reranking="aqe", k1=3), "aqe has other options, received .*k1"),
         (lambda: compare(*PAIR, k1=3), "belong to a re-ranker of features"),
     ],

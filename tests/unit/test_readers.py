@@ -98,7 +98,7 @@ def test_cuhk03_labeled_boxes(tmp_path):
 
 def test_unknown_name_lists_the_known():
     known = "market1501, dukemtmc-reid, msmt17, cuhk03, viper, prid2011, csv, folder, synthetic"
-    with pytest.raises(InputError, match=f"one of {known}, got 'market'"):
+    with pytest.raises(InputError, match=f"one of {known}: received 'market'"):
         data.load("market", ".")
 
 

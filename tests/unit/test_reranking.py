@@ -357,14 +357,14 @@ def test_features_that_are_refused(name, query, gallery, message):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("k_reciprocal", {"k1": 0}, "k1 is a whole number of at least 1, received 0"),
+        ("k_reciprocal", {"k1": 0}, "k1 is a whole number of at least 1: received 0"),
         ("k_reciprocal", {"k2": 1.5}, "k2 is a whole number .* received 1.5"),
-        ("k_reciprocal", {"lambda_value": 1.1}, "lambda_value is a share .* received 1.1"),
+        ("k_reciprocal", {"lambda_value": 1.1}, r"lambda_value is in \[0, 1\]: received 1.1"),
         ("aqe", {"k": 0}, "k is a whole number"),
         ("aqe", {"alpha": -1}, "alpha is not negative, received -1"),
         ("ecn", {"t": 0}, "t is a whole number"),
         ("gnn", {"rounds": -1}, "rounds is a whole number of at least 0"),
-        ("gnn", {"lambda_value": -0.1}, "lambda_value is a share"),
+        ("gnn", {"lambda_value": -0.1}, r"lambda_value is in \[0, 1\]"),
         ("diffusion", {"alpha": 1.0}, "alpha between 0 and 1"),
         ("diffusion", {"iterations": 0}, "iterations is a whole number"),
     ],
@@ -392,7 +392,7 @@ def test_distances_that_are_refused(change, message):
 
 
 def test_a_threshold_that_is_refused():
-    with pytest.raises(InputError, match=r"in \[0, 1\), received 1"):
+    with pytest.raises(InputError, match=r"in \[0, 1\): received 1"):
         reranking.SparseJaccard(GALLERY).within(1)
 
 

@@ -245,7 +245,7 @@ def test_a_killed_export_leaves_no_version(model, tmp_path):
 
 
 def test_what_cannot_be_exported_is_refused(model, tmp_path):
-    with pytest.raises(InputError, match="from 1: received 0"):
+    with pytest.raises(InputError, match="version is at least 1: received 0"):
         serving.export(model, tmp_path, version=0)
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"file cannot take one \(.+\); name another folder"):

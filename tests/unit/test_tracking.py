@@ -203,9 +203,9 @@ def test_frames_without_anybody_are_no_trouble():
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: tracking.Tracker(max_cosine_distance=0), "cosine distance is in"),
-        (lambda: tracking.Tracker(min_iou=1), "overlap in"),
-        (lambda: tracking.Tracker(motion_weight=2), "weight in"),
+        (lambda: tracking.Tracker(max_cosine_distance=0), "max_cosine_distance is in"),
+        (lambda: tracking.Tracker(min_iou=1), "min_iou is in"),
+        (lambda: tracking.Tracker(motion_weight=2), "motion_weight is in"),
         (lambda: tracking.Tracker(n_init=0), "at least 1"),
         (
             lambda: tracking.Tracker().update(np.ones((2, 4))),

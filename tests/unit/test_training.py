@@ -368,8 +368,13 @@ def test_every_metric_loss_is_one_flag(name: str) -> None:
     assert (given.margin, given.distance, given.normalize) == (0.7, "cosine", False)
 
 
-def test_a_negative_margin_is_the_soft_one() -> None:
-    assert fitting.build_metric_loss(tiny(margin=-1.0)).margin is None
+def test_a_soft_margin_is_no_margin() -> None:
+    assert fitting.build_metric_loss(tiny(soft_margin=True)).margin is None
+    assert fitting.build_metric_loss(tiny(margin=0.5)).margin == 0.5
+    with pytest.raises(InputError, match="margin is at least 0: received -1"):
+        tiny(margin=-1.0)
+    with pytest.raises(InputError, match="give one of them"):
+        tiny(margin=0.5, soft_margin=True)
 
 
 @pytest.mark.parametrize(
@@ -623,7 +628,7 @@ def test_run_folders_that_are_broken(tmp_path) -> None:
     ("changes", "message"),
     [
         ({"epochs": 0}, "epochs is at least 1: received 0"),
-        ({"ema": 1.0}, r"momentum in \[0, 1\): received 1.0"),
+        ({"ema": 1.0}, r"ema is in \[0, 1\): received 1.0"),
         ({"metric_weight": 0.0, "identity_weight": 0.0}, "at least one loss"),
         ({"metric_loss": "tripletz"}, "one of circle, .*: received 'tripletz'"),
         ({"pretrain": -1}, "pretrain is at least 0: received -1"),

@@ -162,7 +162,7 @@ def test_training_on_given_pairs_lowers_the_loss(pedestrians) -> None:
     ("arguments", "message"),
     [
         ({"pooling": "median"}, "pooling is one of avg, avg_max, gem, max: received 'median'"),
-        ({"width": 0}, "sizes are at least 1"),
+        ({"width": 0}, "width is at least 1"),
         ({"gate": "nowhere"}, "through which every path runs, one of .* received 'nowhere'"),
         ({"backbone": "resnet51"}, "received 'resnet51'"),
     ],

@@ -1,0 +1,53 @@
+"""Score over minutes of training, of runs that were scored while they trained.
+
+    python benchmarks/curves.py --out=curves.png "24 epochs=RUN" "strong=RUN"
+
+reads what `train.py --eval_every=2` keeps in `RUN/history.jsonl`. Minutes are those of the epochs,
+scores in between included, so compare runs of one machine. Needs `pip install matplotlib`.
+"""
+
+import argparse
+import json
+from itertools import accumulate
+from pathlib import Path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--out", required=True, help="A new picture, .png or .svg.")
+    parser.add_argument("runs", nargs="+", metavar="LABEL=RUN")
+    given = parser.parse_args()
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
+    for text in given.runs:
+        label, _, run = text.partition("=")
+        minutes, scores = curve(Path(run) / "history.jsonl")
+        axes.plot(minutes, scores, marker="o", markersize=3, label=label)
+        axes.annotate(
+            f"{scores[-1]:.1f}",
+            (minutes[-1], scores[-1]),
+            textcoords="offset points",
+            xytext=(4, 4),
+        )
+    axes.set(xlabel="minutes", ylabel="mAP in percent")
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right")
+    with Path(given.out).open("xb") as file:
+        figure.savefig(file, format=Path(given.out).suffix[1:], dpi=120)
+
+
+def curve(history: Path) -> tuple[list[float], list[float]]:
+    """Minutes since the start and mAP in percent, at the epochs that were scored."""
+    epochs = [json.loads(line) for line in history.read_text().splitlines()]
+    minutes = accumulate(epoch["seconds"] / 60 for epoch in epochs)
+    points = [
+        (at, 100 * epoch["val_mAP"])
+        for at, epoch in zip(minutes, epochs, strict=True)
+        if "val_mAP" in epoch
+    ]
+    return [at for at, _ in points], [score for _, score in points]
+
+
+if __name__ == "__main__":
+    main()

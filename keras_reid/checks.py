@@ -1,0 +1,61 @@
+"""Checks of arguments with one wording: the rule, what was received, the remedy."""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from keras_reid.errors import InputError
+
+
+def one_of(known: Iterable[str], hint: str = "choose one of these", **words: Any) -> None:
+    """Refuses a word that is not known.
+
+    Args:
+        known: the words.
+        hint: the remedy.
+        words: the arguments by name.
+
+    Raises:
+        InputError: "NAME is one of A, B: received 'C'; choose one of these".
+    """
+    known = list(known)
+    for name, word in words.items():
+        if word not in known:
+            raise _refusal(name, f"one of {', '.join(map(str, known))}", word, hint)
+
+
+def at_least(least: float, hint: str = "give a larger one", **numbers: Any) -> None:
+    """Refuses a number below `least`, NaN and infinity; see `one_of`."""
+    for name, number in numbers.items():
+        if not least <= number < math.inf:
+            raise _refusal(name, f"at least {least:g}", number, hint)
+
+
+def above(bound: float, hint: str = "give a larger one", **numbers: Any) -> None:
+    """Refuses a number that is not above `bound`, NaN and infinity; see `one_of`."""
+    for name, number in numbers.items():
+        if not bound < number < math.inf:
+            raise _refusal(name, f"above {bound:g}", number, hint)
+
+
+def within(interval: str, hint: str = "give a number between these", **numbers: Any) -> None:
+    """Refuses a number outside of an interval such as `"[0, 1)"`, and NaN; see `one_of`."""
+    low, high = map(float, interval[1:-1].split(","))
+    for name, number in numbers.items():
+        from_low = low <= number if interval[0] == "[" else low < number
+        to_high = number <= high if interval[-1] == "]" else number < high
+        if not (from_low and to_high):
+            raise _refusal(name, f"in {interval}", number, hint)
+
+
+def whole(least: int, hint: str = "give a larger one", **numbers: Any) -> None:
+    """Refuses what is not a whole number of at least `least`; see `one_of`."""
+    for name, number in numbers.items():
+        if not isinstance(number, int | np.integer) or number < least:
+            raise _refusal(name, f"a whole number of at least {least}", number, hint)
+
+
+def _refusal(name: str, rule: str, received: Any, hint: str) -> InputError:
+    return InputError(f"{name} is {rule}: received {received!r}; {hint}", name)
