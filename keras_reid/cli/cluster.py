@@ -17,9 +17,9 @@ from keras_reid.cli.shared import (
     refuse_existing,
     say,
 )
-from keras_reid.data.writing import appearing
 from keras_reid.errors import InputError
 from keras_reid.evaluation.clusters import METHODS
+from keras_reid.files import new_file, new_folder
 
 flags.DEFINE_string("saved_model", None, "An exported export/NAME/VERSION folder instead.")
 flags.DEFINE_string("images", None, "Folder of images, with those in its folders, unlabelled.")
@@ -129,8 +129,7 @@ def _name(person: int) -> str:
 
 def _write_folders(path: np.ndarray, person: np.ndarray, root: Path) -> None:
     """Copies `ROW_NAME`, for files of one name may come from several folders."""
-    with appearing(root.absolute()) as staged:
-        staged.mkdir()
+    with new_folder(root) as staged:
         for row, (file, number) in enumerate(zip(path.tolist(), person.tolist(), strict=True)):
             folder = staged / _name(number)
             folder.mkdir(exist_ok=True)
@@ -138,9 +137,8 @@ def _write_folders(path: np.ndarray, person: np.ndarray, root: Path) -> None:
 
 
 def _write_csv(path: np.ndarray | None, person: np.ndarray, file: Path) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
     rows = range(len(person)) if path is None else path.tolist()
-    with file.open("x", newline="", encoding="utf-8") as out:
+    with new_file(file) as partial, partial.open("w", newline="", encoding="utf-8") as out:
         table = csv.writer(out)
         table.writerow(("row" if path is None else "path", "person"))
         table.writerows(zip(rows, map(_name, person.tolist()), strict=True))

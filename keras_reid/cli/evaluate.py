@@ -4,7 +4,6 @@
 """
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from keras_reid.cli.shared import (
 from keras_reid.errors import InputError
 from keras_reid.evaluation import StoredFeatures
 from keras_reid.evaluation.protocols import TIES
+from keras_reid.files import new_file, new_folder
 from keras_reid.reranking import RERANKERS
 from keras_reid.training.runs import Run
 
@@ -99,10 +99,9 @@ def main(argv: list[str]) -> None:
     _check_choices()
     query, gallery, name = _stored() if FLAGS.features else _embedded()
     if FLAGS.save_features:
-        folder = Path(FLAGS.save_features)
-        folder.mkdir(parents=True)
-        for part, stored in (("query", query), ("gallery", gallery)):
-            evaluation.save_features(folder / f"{part}.npz", *stored)
+        with new_folder(FLAGS.save_features) as folder:
+            for part, stored in (("query", query), ("gallery", gallery)):
+                evaluation.save_features(folder / f"{part}.npz", *stored)
     told = _told(query, gallery)
     rows = _rows(query, gallery, told, options)
     protocol = evaluation.Protocol(
@@ -140,7 +139,8 @@ def main(argv: list[str]) -> None:
         say(str(verification))
         values["verification"] = verification.to_dict()
     if FLAGS.out:
-        Path(FLAGS.out).write_text(json.dumps(values, indent=2) + "\n")
+        with new_file(FLAGS.out) as file:
+            file.write_text(json.dumps(values, indent=2) + "\n")
         say(f"written to {FLAGS.out}")
 
 

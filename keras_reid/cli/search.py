@@ -34,6 +34,7 @@ from keras_reid.cli.shared import (
     say,
 )
 from keras_reid.errors import InputError
+from keras_reid.files import new_file
 from keras_reid.training.runs import Run
 
 flags.DEFINE_string("saved_model", None, "An exported model instead of --run.")
@@ -191,9 +192,8 @@ def _show(results: list[dict[str, Any]], threshold: float | None, found_by: dict
         _print(results, threshold)
     if FLAGS.html:
         pages = [{**result, "answer": _answer(result, threshold)} for result in results]
-        Path(FLAGS.html).parent.mkdir(parents=True, exist_ok=True)
-        with open(FLAGS.html, "x", encoding="utf-8") as file:
-            file.write(visualize.search_page(pages))
+        with new_file(FLAGS.html) as file:
+            file.write_text(visualize.search_page(pages), encoding="utf-8")
 
 
 def _result(

@@ -28,6 +28,7 @@ from keras_reid.cli.shared import (
 from keras_reid.data.mot import Boxes, read_mot, write_mot
 from keras_reid.data.videos import opencv
 from keras_reid.errors import InputError
+from keras_reid.files import new_file
 
 flags.DEFINE_string("saved_model", None, "An exported model instead of --run.")
 flags.DEFINE_string("video", None, "A video file, or a folder of frames in the order of names.")
@@ -98,7 +99,8 @@ def main(argv: list[str]) -> None:
         scores = tracking.tracking_scores(truth[truth.confidence > 0], tracks)
         say(str(scores))
         if FLAGS.scores:
-            Path(FLAGS.scores).write_text(json.dumps(vars(scores), indent=2) + "\n")
+            with new_file(FLAGS.scores) as file:
+                file.write_text(json.dumps(vars(scores), indent=2) + "\n")
 
 
 def _detections() -> Boxes:

@@ -9,10 +9,8 @@ import hashlib
 import mmap
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import tensorflow as tf
@@ -20,6 +18,7 @@ from absl import logging
 
 from keras_reid.data.images import PersonImages
 from keras_reid.errors import InputError
+from keras_reid.files import replaced_file
 
 FORMAT = "keras_reid decoded uint8 images, version 1"
 
@@ -61,7 +60,7 @@ def complete(file: Path, shape: tuple[int, int, int, int]) -> bool:
 
 
 def write(file: Path, chunks: Iterable[np.ndarray], shape: tuple[int, int, int, int]) -> None:
-    """Write the images under a temporary name, then rename: a cache file is whole or not there.
+    """Write the images; the file is whole or not there.
 
     Raises:
         InputError: the disk has no room for n·h·w·3 bytes.
@@ -74,15 +73,9 @@ def write(file: Path, chunks: Iterable[np.ndarray], shape: tuple[int, int, int, 
             f"but {file.parent} has {free / 1e9:.2f} GB free: choose another folder or cache=None"
         )
     logging.info("caching %d images of %d×%d: %s in %s", *shape[:3], _gigabytes(shape), file)
-    with tempfile.NamedTemporaryFile(
-        dir=file.parent, prefix=f"{file.name}.partial-", delete=False
-    ) as partial:
-        try:
-            _fill(partial, chunks)
-            os.replace(partial.name, file)
-        except BaseException:
-            os.unlink(partial.name)
-            raise
+    with replaced_file(file) as partial, partial.open("wb") as opened:
+        for chunk in chunks:
+            opened.write(np.ascontiguousarray(chunk).data)
 
 
 def read(file: Path, shape: tuple[int, int, int, int]) -> tf.Tensor:
@@ -91,13 +84,6 @@ def read(file: Path, shape: tuple[int, int, int, int]) -> tf.Tensor:
     with open(file, "rb") as opened:
         mapping = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_COPY)
     return _tensor(mapping, shape)
-
-
-def _fill(partial: IO[bytes], chunks: Iterable[np.ndarray]) -> None:
-    for chunk in chunks:
-        partial.write(np.ascontiguousarray(chunk).data)
-    partial.flush()
-    os.fsync(partial.fileno())
 
 
 def _tensor(mapping: mmap.mmap, shape: tuple[int, int, int, int]) -> tf.Tensor:

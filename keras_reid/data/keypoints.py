@@ -8,7 +8,6 @@ cell says that the point is not seen.
 
 import csv
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -19,6 +18,7 @@ from PIL import Image
 
 from keras_reid.data.images import PersonImages
 from keras_reid.errors import InputError
+from keras_reid.files import replaced_file
 from keras_reid.skeletons import COCO, KEYPOINTS, SKELETONS, Skeleton
 
 KEPT_EVERY = 1024  # images, after which estimates are written down
@@ -282,19 +282,8 @@ def _skeleton(header: list[str], table: Path) -> Skeleton:
 def write_table(table: Path, skeleton: Skeleton, rows: dict[str, np.ndarray]) -> None:
     """Writes the points (k, 3) of images, in pixels, at once as a whole table."""
     header = ["file", *(f"{name}_{axis}" for name in skeleton.names for axis in "xyc")]
-    try:
-        table.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", dir=table.parent, prefix=f".{table.name}-", delete=False, newline=""
-        ) as new:
-            writer = csv.writer(new)
-            writer.writerow(header)
-            for name, points in rows.items():
-                writer.writerow([name, *(f"{value:.4g}" for value in points.ravel())])
-        os.replace(new.name, table)
-    except OSError as error:
-        raise InputError(
-            f"keypoints are kept in {table}, which cannot be written ({error.strerror}): name a "
-            "FILE.csv in a folder of yours",
-            "keypoints_cache",
-        ) from error
+    with replaced_file(table) as new, new.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        for name, points in rows.items():
+            writer.writerow([name, *(f"{value:.4g}" for value in points.ravel())])

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from keras_reid.errors import InputError
+from keras_reid.files import new_file
 
 NOBODY = -1
 
@@ -79,8 +80,5 @@ def write_mot(boxes: Boxes, table: str | os.PathLike[str]) -> None:
             strict=True,
         )
     ]
-    try:
-        with open(table, "x", encoding="utf-8") as file:
-            file.write("".join(line + "\n" for line in lines))
-    except FileExistsError as error:
-        raise InputError(f"boxes are written to a new file, but {table} exists") from error
+    with new_file(table) as file:
+        file.write_text("".join(line + "\n" for line in lines), encoding="utf-8")

@@ -6,7 +6,6 @@ import csv
 import functools
 import json
 import math
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +34,7 @@ from keras_reid.data.pedestrians import (
     person,
 )
 from keras_reid.errors import InputError
+from keras_reid.files import new_folder
 from keras_reid.skeletons import COCO
 
 RECORD = "synthetic.json"
@@ -258,20 +258,26 @@ def generate(
     root = Path(root)
     if made_before(root, parameters):
         return root
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as folder:
-        staged = Path(folder) / root.name
-        points = {}
-        for name, image, shares in pictures(parameters):
-            (staged / name).parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(image).save(staged / name, quality=90)
-            points[name] = in_pixels(shares, *size[::-1])
-        write_table(staged / "keypoints.csv", COCO, points)
-        write_attributes(staged / "attributes.csv", parameters)
-        (staged / RECORD).write_text(json.dumps(parameters, indent=2) + "\n")
-        if not made_before(root, parameters):
-            staged.rename(root)
+    try:
+        with new_folder(root) as staged:
+            _fill(staged, parameters)
+    except InputError:
+        if not made_before(root, parameters):  # by another process meanwhile
+            raise
     return root
+
+
+def _fill(folder: Path, parameters: dict) -> None:
+    """The whole data set."""
+    height, width = parameters["size"]
+    points = {}
+    for name, image, shares in pictures(parameters):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / name, quality=90)
+        points[name] = in_pixels(shares, width, height)
+    write_table(folder / "keypoints.csv", COCO, points)
+    write_attributes(folder / "attributes.csv", parameters)
+    (folder / RECORD).write_text(json.dumps(parameters, indent=2) + "\n")
 
 
 def check_parameters(parameters: dict) -> None:

@@ -14,8 +14,8 @@ from keras_reid.data.grouping import TrackletDataset, Tracklets, tracklet_datase
 from keras_reid.data.layouts import SUFFIXES, entries, image_files, level
 from keras_reid.data.mot import Boxes, read_mot
 from keras_reid.data.readers import JUNK, PRID2011_SHARED_PERSONS, READERS, load, matlab
-from keras_reid.data.writing import appearing
 from keras_reid.errors import InputError
+from keras_reid.files import new_folder
 
 Found = tuple[list[Path], int, int]  # files, identity, camera
 MARS_NAME = re.compile(r"(?:00)?(-?\d+)C(\d+)T(\d+)F(\d+)")  # junk is 00-1
@@ -286,8 +286,7 @@ def cut_tracklets(
     if target.exists():
         raise InputError(f"tracklets are written to a new folder, but {target} exists")
     frames: dict[int, list[str]] = {}
-    with appearing(target) as staged:
-        staged.mkdir()
+    with new_folder(target) as staged:
         for number, image in enumerate(video_frames(video), start=1):
             for i in np.flatnonzero(boxes.frame == number):
                 crop = cut(image, boxes.box[i])

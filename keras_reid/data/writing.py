@@ -3,14 +3,12 @@
 import csv
 import os
 import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from keras_reid.data.images import PersonImages, ReidDataset
 from keras_reid.data.readers import MARKET_FOLDERS
 from keras_reid.errors import InputError
+from keras_reid.files import new_folder
 
 
 def write(dataset: ReidDataset, root: str | os.PathLike[str]) -> None:
@@ -36,23 +34,10 @@ def write(dataset: ReidDataset, root: str | os.PathLike[str]) -> None:
                 "columns path, identity, camera and load that"
             )
     numbers = _numbers(dataset)
-    with appearing(root) as staged:
+    with new_folder(root) as staged:
         for part, images in dataset.parts().items():
             _copy(images, staged / MARKET_FOLDERS[part], numbers)
         _write_identities(numbers, staged)
-
-
-@contextmanager
-def appearing(root: Path) -> Iterator[Path]:
-    """A folder beside `root` to write to, which takes its name when the block ends without error.
-
-    Otherwise nothing is left of it.
-    """
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as folder:
-        staged = Path(folder) / root.name
-        yield staged
-        staged.rename(root)
 
 
 def _numbers(dataset: ReidDataset) -> dict[str, int]:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from keras_reid.errors import InputError
+from keras_reid.files import new_file
 
 NAMES = ("embedding", "local", "identity", "camera")
 
@@ -69,9 +70,6 @@ def save_features(
         InputError: the file exists.
     """
     arrays = {**features, "identity": identity, "camera": camera}
-    try:
-        with open(path, "xb") as file:
-            known: dict[str, Any] = {name: a for name, a in arrays.items() if a is not None}
-            np.savez(file, **known)
-    except FileExistsError:
-        raise InputError(f"features go to a new file: {os.fspath(path)!r} exists") from None
+    known: dict[str, Any] = {name: a for name, a in arrays.items() if a is not None}
+    with new_file(path) as partial, partial.open("wb") as file:
+        np.savez(file, **known)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from keras_reid.errors import InputError
+from keras_reid.files import replaced_file
 from keras_reid.gallery.approximate import InvertedFile, faiss
 from keras_reid.gallery.arrays import ArrayStore
 from keras_reid.gallery.rows import Rows
@@ -126,11 +127,8 @@ class FileStore(ArrayStore):
         if self.index is None:
             self.path.unlink()
             return
-        new = self.path.with_name(self.path.name + ".new")
-        self.index.write(new)
-        with open(new, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(new, self.path)
+        with replaced_file(self.path) as new:
+            self.index.write(new)
         of = {"probes": self.index.probes, "recall": self.index.recall, "built": self.index.built}
         with self._told():
             self._set("index", {**of, "revision": self._value("revision", 0)})

@@ -1,12 +1,12 @@
 """Versions of a served model: numbered folders that appear complete or not at all."""
 
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from keras_reid import checks
 from keras_reid.errors import InputError
+from keras_reid.files import new_folder
 
 
 def new_version(
@@ -26,18 +26,16 @@ def new_version(
     try:
         directory.mkdir(parents=True, exist_ok=True)
         version = _free(directory, version)
-        # TensorFlow Serving looks at folders whose names are numbers: it does not see this one.
-        with tempfile.TemporaryDirectory(prefix=f".{version}-", dir=directory) as folder:
-            staged = Path(folder) / str(version)
-            staged.mkdir()
-            write(staged)
-            # This fails where another export has put the same version meanwhile.
-            return staged.rename(directory / str(version))
     except OSError as error:
         raise InputError(
             f"versions are written to a folder: {directory} cannot take one "
             f"({error.strerror or error}); name another folder"
         ) from error
+    # TensorFlow Serving looks at folders whose names are numbers: it sees this one when it is
+    # whole. Where another export has put the same version meanwhile, it is refused.
+    with new_folder(directory / str(version)) as staged:
+        write(staged)
+    return directory / str(version)
 
 
 def _free(directory: Path, version: int | None) -> int:

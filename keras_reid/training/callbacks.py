@@ -1,7 +1,6 @@
 """Callbacks: retrieval scores, a warning of collapse, and a backup that survives a kill."""
 
 import json
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from absl import logging
 from keras_reid import evaluation, models
 from keras_reid.data import PersonImages, Tracklets, image_batches
 from keras_reid.errors import InputError
+from keras_reid.files import replaced_file
 from keras_reid.losses import MetricLoss
 from keras_reid.training.learner import GraphLearner, Optimized
 
@@ -210,8 +210,8 @@ class averaged_weights:
 class Backup(keras.callbacks.Callback):
     """After each epoch, all that is needed to go on: weights, optimizer and epoch, in one file.
 
-    The file is written beside the old one and then renamed over it, which is atomic: whenever
-    the process is killed, a whole backup of one epoch remains. (`keras.callbacks.
+    The file takes the place of the last one as a whole: whenever the process is killed, a backup
+    of one epoch remains. (`keras.callbacks.
     BackupAndRestore` writes weights and epoch to two files, one after the other; a kill between
     the two repeats an epoch.) The epoch is not stored: it is the optimizer's step count divided
     by the steps of an epoch.
@@ -244,10 +244,8 @@ class Backup(keras.callbacks.Callback):
         return int(optimizer.iterations.numpy()) // self.steps
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        new = self.path.with_name("new." + self.path.name)
-        self.model.save_weights(new, overwrite=True)
-        os.replace(new, self.path)
+        with replaced_file(self.path) as new:
+            self.model.save_weights(new)
 
 
 class History(keras.callbacks.Callback):
@@ -271,6 +269,5 @@ class History(keras.callbacks.Callback):
         values = {name: float(value) for name, value in (logs or {}).items()}
         seconds = round(time.perf_counter() - self.begin, 3)
         self.epochs.append({"epoch": epoch + 1, "seconds": seconds, **values})
-        new = self.path.with_name("new." + self.path.name)
-        new.write_text("".join(json.dumps(row) + "\n" for row in self.epochs))
-        os.replace(new, self.path)
+        with replaced_file(self.path) as new:
+            new.write_text("".join(json.dumps(row) + "\n" for row in self.epochs))

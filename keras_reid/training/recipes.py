@@ -255,7 +255,8 @@ class Recipe:
                 f"{' and '.join(chosen) or 'tracklets'} have an embedding of their own: received "
                 f"embedding={self.embedding!r}; leave it out"
             )
-        checks.one_of(["", *TEMPORAL], temporal=self.temporal)
+        if self.temporal:
+            checks.one_of(TEMPORAL, temporal=self.temporal)
         if self.temporal and (
             chosen or self.stripes or len(self.backbones) > 1 or self.distillation
         ):

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import keras
 
 from keras_reid import models
 from keras_reid.errors import InputError
+from keras_reid.files import replaced_file
 
 
 class Run:
@@ -113,9 +113,8 @@ class Run:
     def save_models(self, members: Sequence[keras.Model]) -> None:
         """Writes all members; the first one, which makes a run finished, at last."""
         for number, model in reversed(list(enumerate(members, start=1))):
-            new = self.directory / "new.keras"
-            model.save(new)
-            os.replace(new, self.member_file(number))
+            with replaced_file(self.member_file(number)) as new:
+                model.save(new)
 
     def load_model(self, member: str = "1") -> keras.Model:
         """A trained model.
@@ -176,10 +175,9 @@ def default(dataset: str, recipe: str, flags: dict[str, Any], root: str = "runs"
 
 
 def write(path: Path, value: dict[str, Any]) -> None:
-    """Writes JSON beside the file and renames it, so that a kill leaves the old or the new."""
-    new = path.with_name("new." + path.name)
-    new.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
-    os.replace(new, path)
+    """Writes JSON in place of what the file held."""
+    with replaced_file(path) as new:
+        new.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
 
 
 def _read(path: Path) -> dict[str, Any]:

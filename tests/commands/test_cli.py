@@ -311,7 +311,7 @@ def test_help_shows_the_flags_that_people_use_and_helpfull_all(tmp_path: Path) -
     ("arguments", "message"),
     [
         (["train.py", "--dataset=market1502"], "one of market1501, .*mars.*'market1502'"),
-        (["evaluate.py", "--run=run", "--dataset=nosuch"], "data set is one of market1501"),
+        (["evaluate.py", "--run=run", "--dataset=nosuch"], "dataset is one of market1501"),
         (["train.py", "--batch_size=32"], "Unknown command line flag 'batch_size'"),
         (["train.py", "--dataset=market1501"], "give --data_dir"),
         (["train.py", "--dataset=market1501", "--data_dir=nowhere"], "nowhere"),
@@ -364,7 +364,7 @@ def test_bad_values_within_a_data_set(pedestrians: Path, tmp_path: Path) -> None
         ("--backbone=resnet51", "a backbone is one of"),
         ("--pooling=median", "pooling is one of"),
         ("--augment=magic", "augment must be"),
-        ("--schedule=sine", "a schedule is one of"),
+        ("--schedule=sine", "schedule is one of"),
         ("--weights=nowhere.h5", "existing file"),
         ("--identities=4000", "4000"),
         ("--stripes=9", "9 stripes of 4 rows"),

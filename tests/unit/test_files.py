@@ -1,0 +1,100 @@
+"""Files and folders appear as a whole or not at all."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from keras_reid.errors import InputError
+from keras_reid.files import new_file, new_folder, replaced_file
+
+
+def test_a_file_has_its_name_when_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "scores.json"
+    with new_file(path) as partial:
+        partial.write_text("all")
+        assert partial.suffix == ".json"
+        assert not path.exists()
+    assert path.read_text() == "all"
+    assert os.listdir(path.parent) == ["scores.json"]
+
+
+@pytest.mark.parametrize("write", [new_file, replaced_file])
+def test_of_a_block_that_fails_nothing_is_left(tmp_path: Path, write) -> None:
+    path = tmp_path / "x"
+    with pytest.raises(ZeroDivisionError), write(path) as partial:
+        partial.write_text("half")
+        1 / 0
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_full_disk_is_a_sentence_and_leaves_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_text("old")
+    with pytest.raises(InputError, match=r"writing .*/x gave 'No space left on device': name"):  # noqa: SIM117
+        with replaced_file(path) as partial:
+            partial.write_text("half")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["x"]
+
+
+def test_what_else_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with (
+        pytest.raises(InputError, match=r"gave 'No such file or directory' of .*nowhere"),
+        new_file(tmp_path / "x"),
+    ):
+        (tmp_path / "nowhere").read_text()
+
+
+def test_nothing_is_written_over(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    with pytest.raises(InputError, match=r"x exists, and nothing is written over"):  # noqa: SIM117
+        with new_file(path) as partial:
+            partial.write_text("mine")
+            path.write_text("another's")  # meanwhile
+    assert path.read_text() == "another's"
+    assert os.listdir(tmp_path) == ["x"]
+
+
+def test_a_file_is_replaced_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_text("old")
+    with replaced_file(path) as partial:
+        partial.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+
+
+def test_a_folder_appears_filled_or_not_at_all(tmp_path: Path) -> None:
+    with new_folder(tmp_path / "a" / "b") as partial:
+        (partial / "file").write_text("1")
+        assert not (tmp_path / "a" / "b").exists()
+    assert os.listdir(tmp_path / "a") == ["b"]
+    with pytest.raises(KeyError), new_folder(tmp_path / "a" / "c") as partial:
+        (partial / "file").write_text("1")
+        raise KeyError
+    with pytest.raises(InputError, match=r"writing .*b gave"), new_folder(tmp_path / "a" / "b"):
+        pass
+    assert os.listdir(tmp_path / "a") == ["b"]
+
+
+def test_the_umask_decides_who_may_read(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        with new_file(tmp_path / "x") as partial:
+            partial.write_text("")
+        with new_folder(tmp_path / "folder"):
+            pass
+    finally:
+        os.umask(before)
+    assert (tmp_path / "x").stat().st_mode & 0o777 == 0o640
+    assert (tmp_path / "folder").stat().st_mode & 0o777 == 0o750
+
+
+def test_the_longest_names_can_be_written(tmp_path: Path) -> None:
+    path = tmp_path / ("n" * 251 + ".txt")
+    with new_file(path) as partial:
+        partial.write_text("1")
+    assert path.read_text() == "1"
