@@ -59,8 +59,7 @@ def draw() -> None:
 
 
 def trained(dataset: data.ReidDataset, folder: str) -> keras.Model:
-    recipe = recipes.get("tiny")
-    recipe = recipes.Recipe(**{**vars(recipe), "epochs": FLAGS.epochs, "stripes": 8})
+    recipe = recipes.get("tiny").replace(epochs=FLAGS.epochs, stripes=8)
     model = fitting.build_model(recipe, len(dataset.train.classes()[0]))
     fitting.fit(model, dataset.train, recipe, training.Run(Path(folder) / "run"), {}, verbose=2)
     return model

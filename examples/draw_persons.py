@@ -55,8 +55,7 @@ def attributes(
     embedder: models.Embedder, names: list[str], images: data.PersonImages
 ) -> Image.Image:
     """The images that fit each description best, as a model tells."""
-    batches = data.image_batches(images, 128, embedder.image_size)
-    probabilities = embedder(batches)["attribute_probabilities"]
+    probabilities = embedder.embed(images)["attribute_probabilities"]
     rows = []
     for wanted in DESCRIPTIONS:
         columns = [names.index(name) for name in wanted]

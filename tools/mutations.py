@@ -40,6 +40,55 @@ class Break:
 
 BREAKS = (
     Break(
+        "a new file is written over another",
+        "keras_reid/files.py",
+        "os.link(partial, path)",
+        "os.rename(partial, path)",
+        "unit/test_files.py::test_nothing_is_written_over",
+    ),
+    Break(
+        "of a file that was not finished a part is left",
+        "keras_reid/files.py",
+        "partial.unlink(missing_ok=True)",
+        "pass",
+        "unit/test_files.py::test_of_a_block_that_fails_nothing_is_left",
+    ),
+    Break(
+        "an open interval holds its end",
+        "keras_reid/checks.py",
+        "else low < number",
+        "else low <= number",
+        "unit/test_checks.py::test_what_passes_and_what_does_not",
+    ),
+    Break(
+        "statistics of a loss have a gradient",
+        "keras_reid/losses/base.py",
+        "{name: ops.stop_gradient(value) for name, value in statistics.items()}",
+        "statistics",
+        "unit/test_losses.py::test_statistics_have_no_gradient",
+    ),
+    Break(
+        "half of the square between unit vectors is the square",
+        "keras_reid/evaluation/rows.py",
+        "squared /= 2",
+        "squared /= 1",
+        "unit/test_ranking.py::test_zero_vectors_have_cosine_zero_to_everything",
+    ),
+    Break(
+        "a re-ranking of both sets is scored by halves",
+        "keras_reid/evaluation/ranking.py",
+        'if source.reranking != "none" and (rule.halves or rule.one_set):',
+        "if False:",
+        "unit/test_ranking.py::test_bad_input",
+    ),
+    Break(
+        "the parts of a training are refined from its start",
+        "keras_reid/training/methods/parts.py",
+        "_refine(members, False)",
+        "_refine(members, True)",
+        "unit/test_training.py::test_refined_parts_are_induced",
+    ),
+    Break(
         "MixStyle mixes nobody's style in",
         "keras_reid/layers/style.py",
         "other = keras.random.shuffle(ops.arange(count), seed=self.draws)",
@@ -111,8 +160,8 @@ BREAKS = (
     ),
     Break(
         "single frames are not trained",
-        "keras_reid/training/fitting.py",
-        "recipe.frame_weight * term.weight,",
+        "keras_reid/training/methods/tracklets.py",
+        "self.frame_weight * term.weight,",
         "0.0,",
         "unit/test_tracklets.py::test_single_frames_learn_beside_the_clips",
     ),

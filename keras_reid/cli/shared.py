@@ -193,16 +193,9 @@ def embedder_of(local: bool = False, also: tuple[str, ...] = ()) -> Callable[[An
     source = (FLAGS.keypoints or settings.get("keypoints")) if needs_keypoints(model) else None
 
     def embed(images: Any) -> Any:
-        if isinstance(images, data.Tracklets):
-            frames = settings["frames"] if models.takes_clips(model) else None
-            clips = max(1, FLAGS.embed_batch_size // settings.get("frames", 4))
-            return models.embed_tracklets(embedder, images, embedder.image_size, frames, clips)
-        if models.takes_clips(model):
-            raise InputError(
-                f"{FLAGS.run} is a model of tracklets, not of single images: give --tracklets"
-            )
-        images = with_keypoints(images, source)
-        return embedder(data.image_batches(images, FLAGS.embed_batch_size, embedder.image_size))
+        if source is not None:
+            images = with_keypoints(images, source)
+        return embedder.embed(images, FLAGS.embed_batch_size, settings.get("frames", 4))
 
     return embed
 

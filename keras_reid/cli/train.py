@@ -4,7 +4,6 @@ Without flags it draws pedestrians and trains a small embedder on them. Every va
 is a flag; see `keras_reid.training.recipes`.
 """
 
-import dataclasses
 import sys
 from typing import Any
 
@@ -17,6 +16,7 @@ from keras_reid.cli.shared import FLAGS, command, say, with_keypoints
 from keras_reid.errors import InputError
 from keras_reid.evaluation import RankingResult
 from keras_reid.training import RetrievalEvaluation, fitting, recipes, runs
+from keras_reid.training.methods import Annotations
 
 flags.DEFINE_string(
     "recipe",
@@ -42,8 +42,7 @@ _DEFINE: dict[Any, Any] = {
     float | None: flags.DEFINE_float,
     str | None: flags.DEFINE_string,
 }
-_FIELDS = [field.name for field in dataclasses.fields(recipes.Recipe)]
-for _field in dataclasses.fields(recipes.Recipe):
+for _field in recipes.setting_fields():
     _DEFINE[_field.type](_field.name, None, f"{_field.metadata['help']} Default: the recipe's.")
 
 
@@ -65,9 +64,9 @@ def main(argv: list[str]) -> None:
         "recipe": recipe_name,
         "seed": FLAGS.seed,
         "precision": FLAGS.precision,
-        "keypoints": FLAGS.keypoints if recipe.pose else None,
+        "keypoints": FLAGS.keypoints if "keypoints" in recipe.columns else None,
         "attribute_names": None if table is None else list(table.schema.names),
-        **dataclasses.asdict(recipe),
+        **recipe.settings,
     }
     run = runs.Run(FLAGS.run) if FLAGS.run else runs.default(name, recipe_name, settings)
     run.check(settings)
@@ -83,8 +82,8 @@ def main(argv: list[str]) -> None:
         tf.config.experimental.enable_op_determinism()
     keras.mixed_precision.set_global_policy(FLAGS.precision)
     count = len(train.classes()[0])
-    teacher = fitting.load_teacher(recipe, count)
-    annotations = fitting.Annotations.of(train, schema)
+    teacher = recipe.distillation.load_teacher(recipe, count)
+    annotations = Annotations.of(train, schema)
     members = _members(recipe, count, annotations)
     say(f"{name}: {train}")
     scores: dict[str, Any] = {}
@@ -126,15 +125,12 @@ def main(argv: list[str]) -> None:
 def _recipe(dataset: str) -> tuple[str, recipes.Recipe]:
     """The recipe by its flag, or the data set's default, with every value that a flag gives."""
     name = FLAGS.recipe or ("tiny" if dataset == "synthetic" else "bot")
-    given: dict[str, Any] = {
-        field: FLAGS[field].value for field in _FIELDS if FLAGS[field].value is not None
-    }
-    return name, dataclasses.replace(recipes.get(name), **given)
+    names = [field.name for field in recipes.setting_fields()]
+    given = {field: FLAGS[field].value for field in names if FLAGS[field].value is not None}
+    return name, recipes.get(name).replace(**given)
 
 
-def _members(
-    recipe: recipes.Recipe, count: int, annotations: fitting.Annotations
-) -> list[keras.Model]:
+def _members(recipe: recipes.Recipe, count: int, annotations: Annotations) -> list[keras.Model]:
     """The models in their initial state."""
     members = fitting.build_members(recipe, count, annotations)
     if recipe.start:
@@ -151,28 +147,32 @@ def _dataset(
     if data_dir is None:
         raise InputError(f"the data set {name} is read from a folder: give --data_dir")
     FLAGS["data_dir"].value = data_dir
-    return data_dir, (data.load_tracklets if recipe.temporal else data.load)(name, data_dir)
+    return data_dir, (data.load_tracklets if "tracklet" in recipe.columns else data.load)(
+        name, data_dir
+    )
 
 
 def _attributes(recipe: recipes.Recipe) -> data.AttributeTable | None:
-    if bool(recipe.attribute_weight) != bool(FLAGS.attributes):
+    wanted = "attributes" in recipe.columns
+    if wanted != bool(FLAGS.attributes):
         raise InputError(
             "attributes are learned by a recipe from a table: give --attributes=FILE.csv together "
             "with --recipe=attributes (or --attribute_weight), or neither"
         )
-    return data.read_attributes(FLAGS.attributes) if recipe.attribute_weight else None
+    return data.read_attributes(FLAGS.attributes) if wanted else None
 
 
 def _annotated(images: Any, recipe: recipes.Recipe) -> Any:
     """What of them can be read, with body points if the recipe needs them."""
     if isinstance(images, data.Tracklets):
         return data.readable_tracklets(images)
-    if bool(recipe.pose) != bool(FLAGS.keypoints):
+    wanted = "keypoints" in recipe.columns
+    if wanted != bool(FLAGS.keypoints):
         raise InputError(
             "pose needs body points, and nothing else does: give --keypoints=FILE.csv or "
             "--keypoints=movenet:FILE.tflite together with --recipe=pose (or --pose), or neither"
         )
-    return with_keypoints(data.readable(images), FLAGS.keypoints if recipe.pose else None)
+    return with_keypoints(data.readable(images), FLAGS.keypoints if wanted else None)
 
 
 def _trainable(dataset: data.ReidDataset | data.TrackletDataset, data_dir: str) -> Any:
@@ -197,10 +197,16 @@ def _evaluation(
         FLAGS.embed_batch_size,
         FLAGS.eval_every or recipe.epochs,
         recipe.flip,
-        "mars" if recipe.temporal and not FLAGS["protocol"].present else FLAGS.protocol,
+        _protocol(recipe),
         dataset.name,
-        recipe.frames,
+        recipe.tracklets.frames,
     )
+
+
+def _protocol(recipe: recipes.Recipe) -> str:
+    """That of the flag; of tracklets MARS's unless it is said."""
+    clips = "tracklet" in recipe.columns
+    return "mars" if clips and not FLAGS["protocol"].present else FLAGS.protocol
 
 
 def _scored(

@@ -7,7 +7,6 @@ from keras_reid.models.image import build
 from keras_reid.models.inference import (
     Embedder,
     embed,
-    embed_tracklets,
     embedder,
     ensemble,
     image_size,
@@ -34,7 +33,6 @@ __all__ = [
     "build_pair_verifier",
     "build_tracklet",
     "embed",
-    "embed_tracklets",
     "embedder",
     "ensemble",
     "heads",

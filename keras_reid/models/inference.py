@@ -12,7 +12,7 @@ from keras_reid.layers import StripePooling
 from keras_reid.skeletons import KEYPOINTS, skeleton_of
 
 if TYPE_CHECKING:
-    from keras_reid.data import Tracklets
+    pass
 
 
 def stripes(model: keras.Model, count: int | None = None, pooling: str = "max") -> keras.Model:
@@ -213,6 +213,41 @@ class Embedder:
         self._local = local or bool(also)
         unit = unit_outputs(outputs_at_test(model, local, also), flip)
         self._step = tf.function(unit, input_signature=[specs])
+        self.takes_clips = takes_clips(model)
+
+    def embed(self, images: Any, batch_size: int = 128, frames: int = 8) -> Any:
+        """The embeddings of images on disk, or of tracklets: of each the mean over its clips.
+
+        Args:
+            images: n `keras_reid.data.PersonImages`, with keypoints if the model takes them, or n
+                `keras_reid.data.Tracklets`.
+            batch_size: images at a time.
+            frames: of a clip, for a model of `build_tracklet`; any other embeds every frame.
+
+        Returns:
+            As a call; of tracklets `(n, d)`.
+
+        Raises:
+            InputError: single images for a model of tracklets.
+        """
+        # Models run under every back end of Keras, and data are TensorFlow's.
+        from keras_reid.data import Tracklets, clip_batches, image_batches
+
+        size = self.image_size
+        if isinstance(images, Tracklets):
+            if not self.takes_clips:
+                frame = self(image_batches(images.images, batch_size, size))
+                return _means(frame, images.owner, len(images))
+            clip = self(clip_batches(images, frames, max(1, batch_size // frames), size))
+            clips = [-(-len(paths) // frames) for paths in images.frames]
+            return _means(clip, np.repeat(np.arange(len(images)), clips), len(images))
+        if self.takes_clips:
+            raise InputError(
+                "a model of tracklets embeds tracklets, not single images: received "
+                f"{len(images)} images; give tracklets",
+                "tracklets",
+            )
+        return self(image_batches(images, batch_size, size))
 
     def __call__(self, batches: Iterable[Any]) -> Any:
         """The embeddings of all batches, for example of `keras_reid.data.image_batches`.
@@ -230,6 +265,13 @@ class Embedder:
         return self._step(inputs)
 
 
+def _means(embeddings: np.ndarray, owner: np.ndarray, count: int) -> np.ndarray:
+    """`e/|e|` with e the mean of the embeddings (m, d) of each owner (m,) of 0 … count − 1."""
+    total = np.zeros((count, embeddings.shape[1]), np.float32)
+    np.add.at(total, owner, embeddings)
+    return total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
+
+
 def joined(parts: Sequence[Mapping[str, np.ndarray]], local: bool) -> Any:
     """The outputs of batches, by name, one after the other; the embeddings alone unless `local`.
 
@@ -245,39 +287,6 @@ def joined(parts: Sequence[Mapping[str, np.ndarray]], local: bool) -> Any:
 def embed(model: keras.Model, batches: Iterable[Any], flip: bool = False) -> np.ndarray:
     """`Embedder(model, flip)(batches)`, for a single use."""
     return Embedder(model, flip)(batches)
-
-
-def embed_tracklets(
-    embed: Callable[[Iterable[Any]], np.ndarray],
-    tracklets: "Tracklets",
-    image_size: tuple[int, int],
-    frames: int | None,
-    batch_size: int = 16,
-) -> np.ndarray:
-    """`e/|e|` with e the mean over the clips of a tracklet: `(n, d)`.
-
-    Args:
-        embed: from batches to unit embeddings, a `keras_reid.models.Embedder`.
-        tracklets: n.
-        image_size: (h, w).
-        frames: of a clip, for a model of `build_tracklet`; the last one of a tracklet is padded.
-            None: each frame is an image, for a model of `keras_reid.models.build`.
-        batch_size: clips at a time.
-    """
-    # Models run under every back end of Keras, and data are TensorFlow's.
-    from keras_reid.data import clip_batches, image_batches
-
-    if frames is None:
-        parts = embed(image_batches(tracklets.images, 8 * batch_size, image_size))
-        owner = tracklets.owner
-    else:
-        parts = embed(clip_batches(tracklets, frames, batch_size, image_size))
-        owner = np.repeat(
-            np.arange(len(tracklets)), [-(-len(f) // frames) for f in tracklets.frames]
-        )
-    total = np.zeros((len(tracklets), parts.shape[1]), np.float32)
-    np.add.at(total, owner, parts)
-    return total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
 
 
 def takes_clips(model: keras.Model) -> bool:

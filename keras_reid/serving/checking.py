@@ -157,14 +157,13 @@ def scores(
     """
     saved = load(exported)
     embedder = models.Embedder(model, flip)
-    size = models.image_size(model)
 
     def scored(embed: Callable[[PersonImages], Any]) -> dict[str, float]:
         result = rank_images(embed, query, gallery, protocol)
         return {"mAP": result.mAP, "rank-1": float(result.cmc[0])}
 
     return ScoreReport(
-        scored(lambda images: embedder(image_batches(images, 32, size))),
+        scored(lambda images: embedder.embed(images, 32)),
         scored(lambda images: saved.embed_files(images.path.tolist(), 32)),
         len(query),
         len(gallery),

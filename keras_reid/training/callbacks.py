@@ -11,7 +11,7 @@ import numpy as np
 from absl import logging
 
 from keras_reid import evaluation, models
-from keras_reid.data import PersonImages, Tracklets, image_batches
+from keras_reid.data import PersonImages, Tracklets
 from keras_reid.errors import InputError
 from keras_reid.files import replaced_file
 from keras_reid.losses import MetricLoss
@@ -75,11 +75,7 @@ class RetrievalEvaluation(keras.callbacks.Callback):
         embedder = self._embedders[id(model)][1]
 
         def embed(images: PersonImages | Tracklets) -> np.ndarray:
-            if isinstance(images, Tracklets):
-                frames = self.frames if models.takes_clips(model) else None
-                clips = max(1, self.batch_size // self.frames)
-                return models.embed_tracklets(embedder, images, embedder.image_size, frames, clips)
-            return embedder(image_batches(images, self.batch_size, embedder.image_size))
+            return embedder.embed(images, self.batch_size, self.frames)
 
         return rank_images(embed, self.query, self.gallery, self.protocol)
 

@@ -1,7 +1,6 @@
 """The commands, run as a user runs them: in a process of their own, from the top level."""
 
 import csv
-import dataclasses
 import json
 import re
 import signal
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 from processes import Command, call
 
-from keras_reid.training import Recipe
+from keras_reid.training.recipes import setting_fields
 
 TINY = [
     "--recipe=tiny",
@@ -301,7 +300,7 @@ def test_help_shows_the_flags_that_people_use_and_helpfull_all(tmp_path: Path) -
     assert "draws pedestrians" in out
     assert "--helpfull" in out
     _, out, _ = call("train.py", "--helpfull", cwd=tmp_path)
-    assert {field.name for field in dataclasses.fields(Recipe)} | shown <= flags_in(out)
+    assert {field.name for field in setting_fields()} | shown <= flags_in(out)
     _, out, _ = call("evaluate.py", "--help", cwd=tmp_path)
     assert len(flags_in(out)) == 10
     assert "saved_model" in flags_in(out)

@@ -83,7 +83,7 @@ def test_tracklets_of_an_image_model_are_scored(drawn: Path, kind: str) -> None:
 def test_a_model_of_tracklets_scores_tracklets(drawn: Path) -> None:
     assert "protocol              mars" in evaluate(drawn, "--run=tracklets", "--tracklets")
     err = evaluate(drawn, "--run=tracklets", code=1)
-    assert "is a model of tracklets" in err
+    assert "a model of tracklets embeds tracklets" in err
 
 
 @pytest.mark.parametrize("name", ["pose", "tracklets"])

@@ -1,7 +1,5 @@
 """The default objective spreads features; that of triplets of raw features did not."""
 
-from dataclasses import replace
-
 import keras
 import numpy as np
 import pytest
@@ -21,7 +19,7 @@ def cone(features: np.ndarray) -> float:
 def trained(drawn: data.ReidDataset, **change: object) -> tuple[float, float]:
     """The cone of the features of unseen pedestrians before and after a training."""
     keras.utils.set_random_seed(0)
-    recipe = replace(recipes.get("bot"), height=64, width=32, epochs=EPOCHS, **change)
+    recipe = recipes.get("bot").replace(height=64, width=32, epochs=EPOCHS, **change)
     model = fitting.build_model(recipe, len(drawn.train.classes()[0]))
     steps = data.pk_steps(drawn.train, recipe.identities, recipe.instances)
     learner = fitting.build_learner([model], recipe, steps)

@@ -1,7 +1,5 @@
 """What helps across cameras, and what a training can start from."""
 
-from dataclasses import replace
-
 import keras
 import numpy as np
 import pytest
@@ -135,7 +133,7 @@ def test_features_before_the_neck_can_be_the_embedding():
         np.testing.assert_array_equal(got[name], expected[name])
     with pytest.raises(InputError, match="embedding is one of neck, features: received 'both'"):
         models.build("tiny", embedding="both", **given)
-    recipe = replace(recipes.get("tiny"), embedding="features")
+    recipe = recipes.get("tiny").replace(embedding="features")
     assert fitting.build_model(recipe, 5).get_layer("neck").output.shape == (None, 128)
 
 
@@ -143,7 +141,7 @@ def test_features_before_the_neck_can_be_the_embedding():
 
 
 def test_a_recipe_has_a_softmax_with_a_margin():
-    recipe = replace(recipes.get("tiny"), softmax="cosface", softmax_scale=20.0, softmax_margin=0.2)
+    recipe = recipes.get("tiny").replace(softmax="cosface", softmax_scale=20.0, softmax_margin=0.2)
     model = fitting.build_model(recipe, 5)
     assert isinstance(model.get_layer("logits"), layers.CosineClassifier)
     (term,) = [t for t in fitting.build_objective(recipe).terms if t.name == "identity"]
@@ -168,7 +166,7 @@ def test_a_recipe_has_a_softmax_with_a_margin():
 )
 def test_odd_values_of_a_recipe_are_refused(change, message):
     with pytest.raises(InputError, match=message):
-        replace(recipes.get("tiny"), **change)
+        recipes.get("tiny").replace(**change)
 
 
 # --- Starting from a run
@@ -188,7 +186,7 @@ def trained(tmp_path):
 
 def test_larger_images_and_other_identities_start_from_a_run(trained):
     run, model = trained
-    other = fitting.build_model(replace(recipes.get("tiny"), height=96, width=48), 7)
+    other = fitting.build_model(recipes.get("tiny").replace(height=96, width=48), 7)
     left = fitting.start_from(other, str(run.directory))
     assert left == ["logits"]
     for name in ("tiny", "embedding"):

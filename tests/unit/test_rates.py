@@ -95,7 +95,7 @@ def test_a_recipe_asks_for_it_by_two_numbers():
     model = built()
     recipe = recipes.get("tiny")
     assert type(fitting.build_optimizer(recipe, 10, model)) is keras.optimizers.Adam
-    changed = recipes.replace(recipe, new_rate=10.0, freeze=0.5, weight_decay=0.01, pretrain=1)
+    changed = recipe.replace(new_rate=10.0, freeze=0.5, weight_decay=0.01, pretrain=1)
     optimizer = fitting.build_optimizer(changed, 10, model)
     assert (optimizer.factor, optimizer.frozen, optimizer.decay) == (10, 5, 0.01)
     assert optimizer.new == new_variables(model)
@@ -106,7 +106,7 @@ def test_a_recipe_asks_for_it_by_two_numbers():
         ({"freeze": -1.0}, "freeze is at least 0: received -1.0"),
     ):
         with pytest.raises(InputError, match=message):
-            recipes.replace(recipe, **bad)
+            recipe.replace(**bad)
 
 
 @pytest.mark.parametrize("bad", [{"factor": 0.0}, {"frozen": -1}, {"decay": -0.1}])

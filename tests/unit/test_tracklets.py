@@ -1,6 +1,5 @@
 """Tracklets: how they are found, sampled, padded, pooled and compared."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -320,7 +319,7 @@ def test_frames_have_features_and_logits_of_their_own():
 
 @pytest.mark.parametrize("weight", [0.0, 0.5])
 def test_single_frames_learn_beside_the_clips(weight):
-    recipe = replace(recipes.get("tracklets"), backbone="tiny", weights="none", frame_weight=weight)
+    recipe = recipes.get("tracklets").replace(backbone="tiny", weights="none", frame_weight=weight)
     objective = fitting.build_objective(recipe)
     names = {term.name: term for term in objective.terms}
     assert set(names) == {"identity", "metric"} | (
@@ -381,7 +380,7 @@ def test_poolings_that_cannot_be_are_refused(build, message):
 def test_a_tracklet_is_the_mean_of_its_clips(shades):
     model, _ = clip_model("mean")
     embed = models.Embedder(model)
-    got = models.embed_tracklets(embed, shades, SIZE, frames=4, batch_size=2)
+    got = embed.embed(shades, batch_size=8, frames=4)
     for t in range(4):
         own = [embed([b]) for b in data.clip_batches(shades[[t]], 4, 1, SIZE)]
         mean = np.concatenate(own).mean(axis=0)
@@ -389,9 +388,11 @@ def test_a_tracklet_is_the_mean_of_its_clips(shades):
     keras.utils.set_random_seed(1)
     image_model = models.Embedder(models.build("tiny", 4, SIZE, weights="none"))
     frames = image_model(data.image_batches(shades.images, 8, SIZE))
-    pooled = models.embed_tracklets(image_model, shades, SIZE, frames=None)
+    pooled = image_model.embed(shades)
     mean = frames[shades.owner == 3].mean(axis=0)
     np.testing.assert_allclose(pooled[3], mean / np.linalg.norm(mean), atol=1e-5)
+    with pytest.raises(InputError, match="a model of tracklets embeds tracklets, not single"):
+        embed.embed(shades.images)
 
 
 # --- Set distances

@@ -228,7 +228,7 @@ def tiny(**changes) -> recipes.Recipe:
         "instances": 2,
         "flip": False,
     }
-    return recipes.Recipe(**{**values, **changes})
+    return recipes.Recipe(**values).replace(**changes)
 
 
 @pytest.mark.slow
@@ -404,16 +404,20 @@ def test_the_objective_of_alignment() -> None:
     assert terms["local"].loss.normalize
     assert build_distillation(recipe)[1].loss.normalize
     assert len(recipe.backbones) == 2
-    assert not recipes.get("aligned").distillation
+    assert not recipes.get("aligned").distillation.active
+
+
+def load_teacher(recipe: recipes.Recipe, identities: int) -> keras.Model | None:
+    return recipe.distillation.load_teacher(recipe, identities)
 
 
 def build_distillation(recipe: recipes.Recipe) -> tuple[LossTerm, ...]:
-    return fitting.build_distillation(recipe).terms
+    return recipe.distillation.objective(recipe).terms
 
 
 def test_the_margin_is_that_of_both_triplet_losses() -> None:
-    for margin, expected in ((0.5, 0.5), (-1.0, None), (None, 0.3)):
-        objective = fitting.build_objective(tiny(stripes=2, margin=margin))
+    for change, expected in (({"margin": 0.5}, 0.5), ({"soft_margin": True}, None), ({}, 0.3)):
+        objective = fitting.build_objective(tiny(stripes=2, **change))
         margins = {term.name: getattr(term.loss, "margin", 0) for term in objective.terms}
         assert margins["metric"] == margins["local"] == expected
 
@@ -655,11 +659,11 @@ def test_bad_recipes(changes: dict, message: str) -> None:
 def test_a_recipe_of_several_members() -> None:
     recipe = recipes.get("mutual")
     assert recipe.backbones == ["mobilenetv2", "mobilenetv2"]
-    assert recipe.distillation_weights == {"logits": 1, "distances": 1}
-    assert recipe.graph == "all"
+    assert recipe.distillation.weights == {"logits": 1, "distances": 1}
+    assert recipe.distillation.graph == "all"
     given = tiny(**TWO, edges="member1 > member2, teacher>member2", distance="cosine")
-    assert given.graph == [("member1", "member2"), ("teacher", "member2")]
-    terms = fitting.build_distillation(given).terms
+    assert given.distillation.graph == [("member1", "member2"), ("teacher", "member2")]
+    terms = given.distillation.objective(given).terms
     assert [(term.name, term.output, term.weight) for term in terms] == [
         ("logits", "logits", 1.0),
         ("distances", "features", 0.1),
@@ -672,9 +676,9 @@ def test_a_recipe_of_several_members() -> None:
 def test_who_learns_needs_someone() -> None:
     for changes in ({"distillation": "logits:1"}, {"members": "tiny,tiny"}, {"teacher": "run"}):
         with pytest.raises(InputError, match="from a teacher or from each other by distillation"):
-            fitting.load_teacher(tiny(**changes), 4)
-    assert fitting.load_teacher(tiny(), 4) is None
-    assert fitting.load_teacher(tiny(**TWO), 4) is None
+            load_teacher(tiny(**changes), 4)
+    assert load_teacher(tiny(), 4) is None
+    assert load_teacher(tiny(**TWO), 4) is None
 
 
 def test_a_teacher_that_does_not_fit(tmp_path) -> None:
@@ -682,15 +686,13 @@ def test_a_teacher_that_does_not_fit(tmp_path) -> None:
     run.directory.mkdir()
     run.save_models([models.build("tiny", 4, SIZE, weights="none")])
     distill = tiny(teacher=str(run.directory), distillation="logits:1")
-    assert fitting.load_teacher(distill, 4).output["logits"].shape == (None, 4)
+    assert load_teacher(distill, 4).output["logits"].shape == (None, 4)
     with pytest.raises(InputError, match="has 4 identities, the images 5; distill ranks"):
-        fitting.load_teacher(distill, 5)
+        load_teacher(distill, 5)
     ranks = tiny(teacher=str(run.directory), distillation="ranks:1")
-    assert fitting.load_teacher(ranks, 5) is not None
+    assert load_teacher(ranks, 5) is not None
     with pytest.raises(InputError, match="sees 32×16 pixels, the student 64×16"):
-        fitting.load_teacher(
-            tiny(teacher=str(run.directory), distillation="logits:1", height=64), 4
-        )
+        load_teacher(tiny(teacher=str(run.directory), distillation="logits:1", height=64), 4)
 
 
 @pytest.mark.parametrize("members", ["", "tiny,tiny"])

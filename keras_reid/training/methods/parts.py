@@ -1,0 +1,128 @@
+"""Parts with a classifier each, and then refined (Sun et al., ECCV 2018, arXiv:1711.09349)."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar
+
+import keras
+
+from keras_reid import checks
+from keras_reid.errors import InputError
+from keras_reid.layers import PartPooling
+from keras_reid.models.heads import Head, PartHead
+from keras_reid.training.methods.base import Annotations, Method, Phase, setting
+from keras_reid.training.objective import LossTerm
+
+if TYPE_CHECKING:
+    from keras_reid.training.recipes import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts(Method):
+    """Identity loss `Σ CE(part logits)` (PCB), and phases in which the parts are refined (RPP).
+
+    Refined, a pixel is assigned to parts by what was learned: first the assignment alone is
+    trained, then the whole.
+    """
+
+    embeds: ClassVar[bool] = True
+    parts: int = setting(
+        "Parts with a classifier each (PCB), which take the place of neck and classifier; 0: none.",
+        partial(checks.at_least, 0),
+        default=0,
+    )
+    part_width: int = setting(
+        "Width of the feature of a part.", partial(checks.at_least, 1), default=256
+    )
+    part_dropout: float = setting(
+        "Dropout of the features of the parts.", partial(checks.within, "[0, 1)"), default=0.5
+    )
+    induction: int = setting(
+        "Epochs, after the others, in which only the refined assignment of pixels to parts (RPP) "
+        "is trained; 0: none.",
+        partial(checks.at_least, 0),
+        default=0,
+    )
+    refinement: int = setting(
+        "Epochs, after those, of the whole with refined parts.",
+        partial(checks.at_least, 0),
+        default=0,
+    )
+
+    @property
+    def active(self) -> bool:
+        return bool(self.parts or self.induction or self.refinement)
+
+    def check(self, recipe: "Recipe") -> None:
+        if not self.parts:
+            raise InputError(
+                f"what is refined are parts: received induction={self.induction} and refinement="
+                f"{self.refinement} with parts=0; give the number of parts"
+            )
+
+    def heads(self, annotations: Annotations) -> list[Head]:
+        refinable = bool(self.induction or self.refinement)
+        return [PartHead(self.parts, self.part_width, self.part_dropout, refinable)]
+
+    def terms(
+        self, terms: list[LossTerm], recipe: "Recipe", annotations: Annotations
+    ) -> list[LossTerm]:
+        return [
+            replace(term, output="part_logits") if term.output == "logits" else term
+            for term in terms
+        ]
+
+    def phases(self, phases: list[Phase]) -> list[Phase]:
+        last = phases[-1].recipe
+        refined = [
+            RefinedPhase(last.replace(epochs=epochs), only_assignment)
+            for epochs, only_assignment in ((self.induction, True), (self.refinement, False))
+            if epochs
+        ]
+        return [*(RoughPhase(phase.recipe) for phase in phases), *refined]
+
+
+class RoughPhase(Phase):
+    """Parts are equal slices of the feature map."""
+
+    @contextmanager
+    def prepared(self, members: Sequence[keras.Model]) -> Iterator[None]:
+        _refine(members, False)
+        yield
+
+
+@dataclass(frozen=True)
+class RefinedPhase(Phase):
+    """Pixels are assigned to parts by what was learned.
+
+    Attributes:
+        only_assignment: nothing else is trained.
+    """
+
+    only_assignment: bool = False
+
+    @contextmanager
+    def prepared(self, members: Sequence[keras.Model]) -> Iterator[None]:
+        parts = _refine(members, True)
+        layers = [layer for model in members for layer in model.layers]
+        others = [layer for layer in layers if layer.trainable and layer not in parts]
+        frozen = others if self.only_assignment else []
+        for layer in frozen:
+            layer.trainable = False
+        try:
+            yield
+        finally:
+            for layer in frozen:
+                layer.trainable = True
+
+
+def _refine(members: Sequence[keras.Model], refined: bool) -> list[PartPooling]:
+    """The layers that pool the parts, which are refined or not from now on."""
+    layers = [layer for model in members for layer in model.layers]
+    parts = [layer for layer in layers if isinstance(layer, PartPooling)]
+    for layer in parts:
+        if layer.refinable:
+            layer.refined.assign(float(refined))
+    return parts
