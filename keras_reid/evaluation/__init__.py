@@ -14,7 +14,7 @@ from keras_reid.evaluation.clusters import (
     cluster_scores,
     clustering,
 )
-from keras_reid.evaluation.compare import compare, matrix
+from keras_reid.evaluation.comparison import compare, matrix
 from keras_reid.evaluation.files import StoredFeatures, load_features, save_features
 from keras_reid.evaluation.identification import OpenSetResult, open_set
 from keras_reid.evaluation.labels import Labels

@@ -7,7 +7,7 @@ import numpy as np
 
 from keras_reid import checks
 from keras_reid.errors import InputError
-from keras_reid.evaluation.compare import Compared
+from keras_reid.evaluation.comparison import Compared
 from keras_reid.evaluation.labels import NOBODY, Labelled
 from keras_reid.evaluation.threshold import Threshold, resolvable, threshold_at_far
 from keras_reid.evaluation.trials import trials

@@ -13,7 +13,7 @@ import numpy as np
 
 from keras_reid import checks
 from keras_reid.errors import InputError
-from keras_reid.evaluation.compare import Compared, as_rows
+from keras_reid.evaluation.comparison import Compared, as_rows
 from keras_reid.evaluation.labels import NOBODY, Codes, Labelled, codes
 from keras_reid.evaluation.protocols import TIES, Protocol, SingleShot, check_one_set, matches
 from keras_reid.evaluation.protocols import halves as random_halves

@@ -7,7 +7,7 @@ import numpy as np
 
 from keras_reid import checks
 from keras_reid.errors import InputError
-from keras_reid.evaluation.compare import checked_features
+from keras_reid.evaluation.comparison import checked_features
 from keras_reid.evaluation.rows import FeatureRows
 
 Reduce = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]

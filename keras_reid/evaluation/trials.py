@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from keras_reid.errors import InputError
-from keras_reid.evaluation.compare import Compared, as_rows
+from keras_reid.evaluation.comparison import Compared, as_rows
 from keras_reid.evaluation.labels import NOBODY, Codes, Labelled, codes
 from keras_reid.evaluation.rows import blocks
 
