@@ -89,6 +89,7 @@ def main(argv: list[str]) -> None:
 
 
 def enrol(arguments: list[str]) -> None:
+    """Embeds the images of a folder or list, and adds them."""
     check_one_model()
     images, times = _people(Path(arguments[0]))
     name = fingerprint()
@@ -135,6 +136,7 @@ def _attribute_names() -> list[str] | None:
 
 
 def query(arguments: list[str]) -> None:
+    """Searches for images, or for a description."""
     where = gallery.Filter(
         FLAGS.cameras, FLAGS.not_cameras, _seconds(FLAGS.after), _seconds(FLAGS.before)
     )
@@ -229,6 +231,7 @@ def _print(results: list[dict[str, Any]], threshold: float | None) -> None:
 
 
 def remove(arguments: list[str]) -> None:
+    """Erases a person."""
     with gallery.open(FLAGS.gallery) as people:
         removed = people.remove(arguments[0])
     if not removed:
@@ -237,6 +240,7 @@ def remove(arguments: list[str]) -> None:
 
 
 def stats(arguments: list[str]) -> None:
+    """What the gallery holds."""
     with gallery.open(FLAGS.gallery) as people:
         values = people.stats()
     if FLAGS.output == "json":

@@ -157,6 +157,7 @@ def needs_keypoints(model: keras.Model) -> bool:
 
 
 def check_one_model() -> None:
+    """Either a run or an export embeds."""
     if (FLAGS.run is None) == (FLAGS.saved_model is None):
         raise InputError("name one model: give either --run or --saved_model, or --features")
 

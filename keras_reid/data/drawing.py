@@ -60,6 +60,7 @@ def darker(fill: Colour | Fabric, light: float) -> Colour | Fabric:
 
 
 def dim(colour: Colour, light: float) -> Colour:
+    """A colour under that much light."""
     red, green, blue = (min(255, round(c * light)) for c in colour)
     return red, green, blue
 
@@ -110,6 +111,7 @@ def marks_from(start: float, stop: float, period: float) -> Iterable[float]:
 
 
 def rings(canvas: ImageDraw.ImageDraw, size: tuple[int, int], x: float, y: float, p: float) -> None:
+    """Stripes across, of the period p, through (x, y)."""
     for top in marks_from(y, size[1], p):
         canvas.rectangle((0, top, size[0], top + 0.45 * p), fill=1)
 
@@ -117,6 +119,7 @@ def rings(canvas: ImageDraw.ImageDraw, size: tuple[int, int], x: float, y: float
 def pinstripes(
     canvas: ImageDraw.ImageDraw, size: tuple[int, int], x: float, y: float, p: float
 ) -> None:
+    """Thin stripes down, of the period 0.6 p."""
     for left in marks_from(x, size[0], 0.6 * p):
         canvas.rectangle((left, 0, left + 0.2 * p, size[1]), fill=1)
 
@@ -124,6 +127,7 @@ def pinstripes(
 def checks(
     canvas: ImageDraw.ImageDraw, size: tuple[int, int], x: float, y: float, p: float
 ) -> None:
+    """Stripes across and down."""
     for left in marks_from(x, size[0], p):
         canvas.rectangle((left, 0, left + 0.3 * p, size[1]), fill=1)
     for top in marks_from(y, size[1], p):
@@ -131,12 +135,14 @@ def checks(
 
 
 def dots(canvas: ImageDraw.ImageDraw, size: tuple[int, int], x: float, y: float, p: float) -> None:
+    """Dots in rows."""
     for left in marks_from(x, size[0], p):
         for top in marks_from(y, size[1], p):
             canvas.ellipse((left, top, left + 0.55 * p, top + 0.55 * p), fill=1)
 
 
 def yoke(canvas: ImageDraw.ImageDraw, size: tuple[int, int], x: float, y: float, p: float) -> None:
+    """The shoulders in the other colour."""
     canvas.rectangle((0, 0, size[0], 0.42 * size[1]), fill=1)
 
 

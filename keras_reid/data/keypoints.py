@@ -235,6 +235,7 @@ def in_pixels(shares: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 def read_table(table: Path) -> tuple[Skeleton, dict[str, np.ndarray]]:
+    """The skeleton of a table, and the points (k, 3) of each file in pixels."""
     if not table.is_file():
         raise InputError(f"a table of keypoints is a CSV file: {table} is none")
     with table.open(newline="", encoding="utf-8-sig") as file:

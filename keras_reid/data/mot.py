@@ -20,8 +20,14 @@ NOBODY = -1
 
 @dataclass(frozen=True, eq=False)
 class Boxes:
-    """n boxes: frame (n,) from 1, identity (n,), box (n, 4) x, y, w, h in pixels from 0,
-    confidence (n,)."""
+    """Boxes of persons, n of them.
+
+    Attributes:
+        frame: (n,) from 1.
+        identity: (n,).
+        box: (n, 4), x, y, w, h in pixels from 0.
+        confidence: (n,).
+    """
 
     frame: np.ndarray
     identity: np.ndarray

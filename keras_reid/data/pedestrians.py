@@ -115,6 +115,7 @@ def step(start: Point, length: float, angle: float) -> Point:
 
 
 def between(p: Point, q: Point, fraction: float) -> Point:
+    """The point at that fraction of the way from p to q."""
     x, y, z = (a + fraction * (b - a) for a, b in zip(p, q, strict=True))
     return x, y, z
 

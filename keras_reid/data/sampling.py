@@ -91,6 +91,13 @@ def pk_steps(
 ) -> int:
     """The number of batches in every epoch of `pk_batches` with the same arguments.
 
+    >>> import numpy as np
+    >>> from keras_reid.data import PersonImages
+    >>> identity = np.repeat(np.arange(40), 8)
+    >>> images = PersonImages(np.array([f"{i}.jpg" for i in range(320)]), identity, None)
+    >>> pk_steps(images, identities=16, instances=4)
+    5
+
     Raises:
         InputError: as `deal`.
     """

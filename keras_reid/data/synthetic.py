@@ -76,6 +76,7 @@ class Camera:
 
 @functools.lru_cache(maxsize=64)
 def make_camera(camera: int, seed: int) -> Camera:
+    """The camera of that number, a function of the seed."""
     rng = np.random.default_rng((seed, CAMERAS, camera))
     headings = (0.0, 180.0, 65.0, 235.0, 300.0, 125.0)
     return Camera(
@@ -115,6 +116,7 @@ def street(rng: np.random.Generator, height: int = 256) -> Image.Image:
 
 @functools.lru_cache(maxsize=4096)
 def make_person(identity: int, seed: int) -> Person:
+    """The person of that identity, a function of the seed."""
     return person(np.random.default_rng((seed, PEOPLE, identity)))
 
 

@@ -16,6 +16,8 @@ COLUMNS = ("path", "identity", "camera")
 
 
 class Record(NamedTuple):
+    """A row of a table of images, and the line it stands in."""
+
     line: int
     path: str
     identity: str

@@ -56,7 +56,12 @@ def squared_euclidean(x: Tensor, y: Tensor | None = None) -> Tensor:
 
 @registered
 def euclidean(x: Tensor, y: Tensor | None = None) -> Tensor:
-    """`|x_i − y_j|`; arguments, shapes and errors as `squared_euclidean`."""
+    """`|x_i − y_j|`; arguments, shapes and errors as `squared_euclidean`.
+
+    >>> import numpy as np
+    >>> np.array(euclidean([[0.0, 0.0]], [[3.0, 4.0], [0.0, 1.0]])).tolist()
+    [[5.0, 1.0]]
+    """
     if y is None:
         return _among(_points(x), rooted=True)
     return root(_squared_between(x, y))

@@ -196,6 +196,7 @@ def _named(features: Any, key: str, split: str, mapped: bool) -> Any:
 
 
 def checked_features(values: Any, rank: int, split: str) -> np.ndarray:
+    """Features of a split, of that rank, in float32 and finite."""
     array = _real(values, rank, f"{split} feature matrix")
     with np.errstate(over="ignore"):
         array = array.astype(np.float32, copy=False)

@@ -104,10 +104,12 @@ class Protocol:
 
     @property
     def rule(self) -> Rule:
+        """What the protocol does."""
         return RULES[self.name]
 
     @property
     def draws(self) -> bool:
+        """Whether its score depends on the seed."""
         return self.rule.single_shot or self.rule.halves
 
     @classmethod

@@ -33,6 +33,15 @@ def rank(
 ) -> RankingResult:
     """CMC, mAP (both formulas) and mINP of ranking the gallery for each query.
 
+    >>> import numpy as np
+    >>> from keras_reid.evaluation import Labels
+    >>> distances = np.array([[0.1, 0.2, 0.3, 0.4]])
+    >>> query = Labels(identity=[7], camera=[0])
+    >>> gallery = Labels(identity=[7, 9, 7, 7], camera=[0, 1, 1, 2])
+    >>> result = rank(distances, query, gallery)  # the first image is of the query's camera
+    >>> result.rank(1), round(result.mAP, 3)
+    (0.0, 0.583)
+
     Args:
         compared: distances (q, g), smaller is more alike: the rows that `compare` gives, a matrix,
             which may be memory-mapped, or the tuple (query, gallery) of features (n, d), compared

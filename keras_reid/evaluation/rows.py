@@ -12,22 +12,19 @@ BLOCK_ELEMENTS = 2**22  # 16 MiB of float32 distances at a time
 
 
 class Rows(Protocol):
-    """A (q, g) matrix of distances that is read by rows, and what these are.
-
-    Attributes:
-        shape: (q, g).
-        name: of the distance, such as "euclidean".
-        reranking: the re-ranker that made them, with its options, or "none".
-    """
+    """A (q, g) matrix of distances that is read by rows, and what these are."""
 
     @property
-    def shape(self) -> tuple[int, int]: ...
+    def shape(self) -> tuple[int, int]:
+        """(q, g)."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Of the distance, such as "euclidean"."""
 
     @property
-    def reranking(self) -> str: ...
+    def reranking(self) -> str:
+        """The re-ranker that made them, with its options, or "none"."""
 
     def rows(self, start: int, stop: int) -> np.ndarray:
         """Rows `start` to `stop`, or to the end: a new array, free to be changed."""
@@ -55,9 +52,11 @@ class MatrixRows:
 
     @property
     def shape(self) -> tuple[int, int]:
+        """(q, g)."""
         return self.matrix.shape[0], self.matrix.shape[1]
 
     def rows(self, start: int, stop: int) -> np.ndarray:
+        """Rows `start` to `stop`, or to the end: a new array, of float32 at least."""
         block = self.matrix[start:stop]
         return np.array(block, dtype=np.result_type(block.dtype, np.float32))
 

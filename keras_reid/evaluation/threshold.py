@@ -76,6 +76,7 @@ def resolvable(far: float, trials: int) -> bool:
 
 
 def check_far(far: float, trials: int) -> None:
+    """A rate is a fraction that so many trials can tell from 0."""
     if not 0 <= far <= 1:
         raise InputError(f"a false acceptance rate is a fraction from 0 to 1: received {far}")
     if not resolvable(far, trials):

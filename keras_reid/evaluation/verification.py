@@ -96,6 +96,10 @@ class VerificationResult:
 def verify(distances: Any, same: Any) -> VerificationResult:
     """What a threshold on these distances decides.
 
+    >>> result = verify([0.1, 0.4, 0.3, 0.8], [True, True, False, False])
+    >>> result.auc, result.tar_at_far(0.5)
+    (0.75, 1.0)
+
     Args:
         distances: real numbers of any shape, smaller is more alike; see `pairs`.
         same: booleans of that shape, whether the pair shows one person.

@@ -26,6 +26,13 @@ def open(
     - `people.db`, any path that ends in `.db`: Milvus Lite, embedded, for one process at a time.
     - `http://host:19530`, also `https` and `tcp`: a Milvus server or cluster.
 
+    >>> people = open("memory:")
+    >>> people.enrol([[1.0, 0.0], [0.0, 1.0]], ["anna", "berta"], model_fingerprint="mine")
+    2
+    >>> [[hit.identity for hit in hits] for hits in people.search([[0.8, 0.6]], k=1)]
+    [['anna']]
+    >>> people.close()
+
     Args:
         uri: one of the above.
         approximate_from: rows from which `memory:` and `faiss:` look for candidates in an inverted

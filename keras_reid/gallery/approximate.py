@@ -16,6 +16,7 @@ PLENTY = 4
 
 
 def faiss() -> Any:
+    """The module, or how to install it."""
     try:
         import faiss as module
     except ImportError as error:

@@ -32,6 +32,7 @@ class Gallery:
 
     @property
     def store(self) -> Store:
+        """The back end of an open gallery."""
         if self._store is None:
             raise InputError("a closed gallery answers nothing: open it again")
         return self._store

@@ -61,6 +61,7 @@ class Filter:
 
     @property
     def everything(self) -> bool:
+        """Whether nothing is left out."""
         return self == NO_FILTER
 
 

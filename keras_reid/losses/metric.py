@@ -58,6 +58,12 @@ class TripletHardLoss(MetricLoss):
     When all embeddings are equal it is exactly the margin, or ln 2 with the soft margin. There
     squared distances have no gradient; the unsquared ones of the default do.
 
+    >>> import numpy as np
+    >>> loss = TripletHardLoss(margin=1.0)
+    >>> embeddings = np.array([[0.0], [3.0], [4.0], [9.0]])
+    >>> float(loss(np.array([0, 0, 1, 1]), embeddings))
+    2.0
+
     Args:
         margin: as in `MetricLoss`; None is softplus.
         distance, normalize, common: as in `MetricLoss`.

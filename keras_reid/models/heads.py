@@ -37,10 +37,12 @@ def batch_norm(x: Any, name: str = "embedding") -> Any:
 
 
 def no_neck(x: Any, name: str = "embedding") -> Any:
+    """The features as they are."""
     return keras.layers.Identity(name=name)(x)
 
 
 def linear(x: Any, num_identities: int, name: str = "logits") -> Any:
+    """Logits of a linear classifier."""
     return keras.layers.Dense(
         num_identities,
         use_bias=False,
@@ -51,6 +53,7 @@ def linear(x: Any, num_identities: int, name: str = "logits") -> Any:
 
 
 def cosine(x: Any, num_identities: int) -> Any:
+    """Cosines between the features and the weights of each identity."""
     return CosineClassifier(num_identities, name="logits")(x)
 
 

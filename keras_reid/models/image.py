@@ -35,6 +35,12 @@ def build(
     act on `features`, before the neck; retrieval and the classifier use `embedding`, after it.
     Normalisation of the pixels is inside.
 
+    >>> import numpy as np
+    >>> model = build("tiny", num_identities=10, image_size=(64, 32), weights="none")
+    >>> outputs = model(np.zeros((2, 64, 32, 3), "uint8"))
+    >>> {name: tuple(output.shape) for name, output in outputs.items()}
+    {'features': (2, 128), 'embedding': (2, 128), 'logits': (2, 10)}
+
     Args:
         backbone: a name or a file, see `keras_reid.models.backbones.build`.
         num_identities: c, the number of identities to classify; None leaves `logits` out.

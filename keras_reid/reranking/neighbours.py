@@ -25,8 +25,10 @@ class SquaredDistances(Protocol):
     size: Size
 
     def rows(self, start: Size, stop: Size, first: Size = 0) -> tf.Tensor:
-        """Of images start to stop to those from `first` on, then columns of infinity up to a whole
-        GROUP of all images."""
+        """Of images start to stop to those from `first` on.
+
+        Then come columns of infinity up to a whole GROUP of all images.
+        """
 
     def slack(self, start: Size, stop: Size, squared: tf.Tensor) -> tf.Tensor:
         """Rounding, (b, 1), of distances that `rows` gives as up to `squared` (b, 1)."""

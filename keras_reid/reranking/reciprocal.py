@@ -34,6 +34,11 @@ def k_reciprocal(
     approximated, and no N × N matrix exists: memory grows as N (d + k1²) and q g. The result
     depends on all queries together. It works inside a tf.function and can be exported.
 
+    >>> query, gallery = [[0.0, 0.0]], [[1.0, 0.0], [0.9, 0.1], [9.0, 9.0], [9.0, 8.0]]
+    >>> distances = k_reciprocal(query, gallery, k1=2, k2=1)
+    >>> distances.numpy()[0].argsort().tolist()
+    [1, 0, 3, 2]
+
     Args:
         query, gallery: features (q, d) and (g, d).
         k1: neighbours to each image; more than there are means all.

@@ -26,6 +26,7 @@ class RerankedRows:
     reranking: str = "none"
 
     def rows(self, start: int, stop: int) -> np.ndarray:
+        """Rows `start` to `stop`, or to the end, float32."""
         stop = min(int(stop), self.shape[0])
         return np.array(self.compute(int(start), stop), np.float32)
 

@@ -26,6 +26,7 @@ def matrix(row: tf.Tensor, column: tf.Tensor, value: tf.Tensor, shape: tf.Tensor
 
 
 def product(a: Matrix, b: Matrix) -> Matrix:
+    """`a @ b`."""
     return raw.SparseMatrixSparseMatMul(a=a, b=b, type=tf.float32)
 
 
@@ -62,14 +63,17 @@ def above(a: Rows, b: Rows, columns: Any) -> Matrix:
 
 
 def dense(a: Matrix) -> tf.Tensor:
+    """With all its zeros."""
     return raw.CSRSparseMatrixToDense(sparse_input=a, type=tf.float32)
 
 
 def transpose(a: Matrix) -> Matrix:
+    """`aᵀ`."""
     return raw.SparseMatrixTranspose(input=a, type=tf.float32)
 
 
 def rows(a: Matrix) -> Rows:
+    """Its elements, row by row."""
     return Rows(*raw.CSRSparseMatrixComponents(csr_sparse_matrix=a, index=0, type=tf.float32))
 
 

@@ -50,6 +50,7 @@ class Contract:
     files: dict[str, int] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
+        """Writes it into the folder of an export."""
         (folder / FILE).write_text(json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n")
 
     @classmethod

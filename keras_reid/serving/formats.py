@@ -15,6 +15,7 @@ OPSET = 17
 
 
 def write_onnx(unit: Callable[[Any], dict[str, Any]], size: tuple[int, int], folder: Path) -> None:
+    """Writes `model.onnx`."""
     tf2onnx = _needed("tf2onnx", "onnx")
     function, spec = _function(unit, size)
     tf2onnx.convert.from_function(
@@ -23,6 +24,7 @@ def write_onnx(unit: Callable[[Any], dict[str, Any]], size: tuple[int, int], fol
 
 
 def run_onnx(folder: Path) -> Function:
+    """What an ONNX file computes, by ONNX Runtime."""
     runtime = _needed("onnxruntime", "onnx")
     session = runtime.InferenceSession(
         str(folder / "model.onnx"), providers=["CPUExecutionProvider"]
@@ -35,6 +37,7 @@ def run_onnx(folder: Path) -> Function:
 def write_openvino(
     unit: Callable[[Any], dict[str, Any]], size: tuple[int, int], folder: Path
 ) -> None:
+    """Writes `model.xml` and `model.bin`."""
     openvino = _needed("openvino", "openvino")
     write_onnx(unit, size, folder)
     file = folder / "model.onnx"
@@ -43,6 +46,7 @@ def write_openvino(
 
 
 def run_openvino(folder: Path) -> Function:
+    """What an OpenVINO file computes."""
     openvino = _needed("openvino", "openvino")
     # On some processors the default is bfloat16.
     compiled = openvino.Core().compile_model(
@@ -90,6 +94,7 @@ def _converted(saved: str, precision: str, calibration: np.ndarray | None) -> by
 
 
 def run_litert(folder: Path) -> Function:
+    """What a LiteRT file computes."""
     module = _needed("ai_edge_litert.interpreter", "litert")
     interpreter = module.Interpreter(model_path=str(folder / "model.tflite"))
     runner = interpreter.get_signature_runner("serving_default")

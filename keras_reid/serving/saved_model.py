@@ -85,6 +85,7 @@ def warm_up(folder: Path, size: tuple[int, int], name: str) -> bool:
 def write_requests(
     folder: Path, name: str, inputs: list[tuple[str, dict[str, np.ndarray]]]
 ) -> bool:
+    """Writes requests by which TensorFlow Serving warms up; False without its package."""
     try:
         from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
     except ImportError:

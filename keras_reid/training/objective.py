@@ -116,6 +116,7 @@ class Objective:
         return sum(term.weight * values[term.name] for term in self.terms)
 
     def get_config(self) -> dict[str, Any]:
+        """The terms, as Keras saves them."""
         return {
             "terms": [
                 {**vars(term), "loss": keras.saving.serialize_keras_object(term.loss)}
@@ -125,6 +126,7 @@ class Objective:
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "Objective":
+        """The objective of `get_config`."""
         return cls(*(_restored(**term) for term in config["terms"]))
 
 

@@ -40,6 +40,7 @@ class OutputMetrics:
 
     @property
     def all(self) -> list[keras.metrics.Metric]:
+        """The metrics of all outputs."""
         return [metric for metrics in self.by_output.values() for metric in metrics]
 
     def again(self, objective: Objective) -> "OutputMetrics":

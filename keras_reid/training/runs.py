@@ -32,14 +32,17 @@ class Run:
 
     @property
     def finished(self) -> bool:
+        """Whether there is a scored model."""
         return self.metrics_file.exists() and self.model_file.exists()
 
     @property
     def flags(self) -> dict[str, Any]:
+        """What the run was started with."""
         return _read(self.flags_file)
 
     @property
     def metrics(self) -> dict[str, Any]:
+        """The scores; empty of an unfinished run."""
         return _read(self.metrics_file) if self.metrics_file.exists() else {}
 
     @property

@@ -1,6 +1,7 @@
 """What holds of the words of the library: of names, and of messages."""
 
 import ast
+import inspect
 import pkgutil
 import re
 from importlib import import_module
@@ -33,3 +34,28 @@ def test_no_name_is_both_a_module_and_something_else(room: str) -> None:
     parts = {part.name for part in pkgutil.iter_modules(getattr(module, "__path__", []))}
     for name in parts & {*getattr(module, "__all__", [])}:
         assert getattr(module, name) is import_module(f"keras_reid.{room}.{name}"), name
+
+
+def members(cls: type) -> dict[str, object]:
+    """The public methods and properties that a class adds to what it is made of."""
+    found = {}
+    for name, member in vars(cls).items():
+        function = getattr(member, "fget", None) or getattr(member, "__func__", member)
+        inherited = any(hasattr(base, name) for base in cls.__mro__[1:])
+        if not name.startswith("_") and inspect.isfunction(function) and not inherited:
+            found[name] = function
+    return found
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_public_name_says_what_it_is(room: str) -> None:
+    module = import_module(f"keras_reid.{room}")
+    for name in getattr(module, "__all__", []):
+        thing = getattr(module, name)
+        if inspect.isclass(thing):
+            for method, function in members(thing).items():
+                assert function.__doc__, f"{room}.{name}.{method}"
+        if inspect.isclass(thing) or inspect.isfunction(thing):
+            assert thing.__doc__, f"{room}.{name}"
+            # A dataclass without words says its fields.
+            assert not thing.__doc__.startswith(f"{name}("), f"{room}.{name}"

@@ -1,0 +1,28 @@
+"""The examples in the docstrings run, and say what comes out."""
+
+import doctest
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import keras_reid
+
+PACKAGE = Path(keras_reid.__file__).parent
+MODULES = [
+    ".".join(file.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+    for file in sorted(PACKAGE.rglob("*.py"))
+    if ">>> " in file.read_text(encoding="utf-8")
+]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_the_examples_of_a_module(name: str) -> None:
+    found = doctest.testmod(import_module(name))
+    assert found.attempted
+    assert not found.failed
+
+
+def test_what_users_touch_first_has_an_example() -> None:
+    for room in ("distances", "losses", "models", "evaluation", "reranking", "gallery", "data"):
+        assert any(name.startswith(f"keras_reid.{room}") for name in MODULES), room
