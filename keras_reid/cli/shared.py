@@ -12,6 +12,7 @@ from absl import app, flags, logging
 
 from keras_reid import data, models, serving
 from keras_reid.errors import InputError
+from keras_reid.evaluation.protocols import RULES
 from keras_reid.training.runs import Run
 
 FLAGS = flags.FLAGS
@@ -43,8 +44,8 @@ flags.DEFINE_string(
 flags.DEFINE_string(
     "protocol",
     "market1501",
-    "market1501: images of the same identity in the same camera are left out; no-camera: for "
-    "data without cameras; evaluate.py also: cuhk03, cuhk03-classic, viper, mars, all-vs-all.",
+    f"{', '.join(RULES)}: which gallery images are left out of a query's ranking. no-camera is for "
+    "data without cameras.",
 )
 flags.DEFINE_integer(
     "embed_batch_size",

@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -89,7 +90,7 @@ def _sizes(images: PersonImages) -> tuple[int, int, int | None]:
     return len(images), len(np.unique(images.identity)), cameras
 
 
-def _identities(images: PersonImages | None) -> set:
+def _identities(images: PersonImages | None) -> set[Any]:
     return set() if images is None else set(images.identity.tolist())
 
 
@@ -101,7 +102,7 @@ def _shared(dataset: ReidDataset) -> list[int | str]:
 def _unmatched(query: PersonImages | None, gallery: PersonImages | None) -> list[str]:
     if query is None or gallery is None:
         return []
-    seen_by: dict[object, set] = defaultdict(set)
+    seen_by: dict[object, set[Any]] = defaultdict(set)
     for identity, camera in _sightings(gallery):
         seen_by[identity].add(camera)
     return [
@@ -111,7 +112,7 @@ def _unmatched(query: PersonImages | None, gallery: PersonImages | None) -> list
     ]
 
 
-def _sightings(images: PersonImages) -> list[tuple]:
+def _sightings(images: PersonImages) -> list[tuple[Any, ...]]:
     cameras = [None] * len(images) if images.camera is None else images.camera.tolist()
     return list(zip(images.identity.tolist(), cameras, strict=True))
 

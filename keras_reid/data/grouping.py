@@ -104,7 +104,7 @@ def tracklets(images: PersonImages, gap: int | None = None) -> Tracklets:
         raise InputError("a tracklet is of one camera: these images have none; give them cameras")
     if gap is not None:
         checks.at_least(1, "a number of frames, or None", gap=gap)
-    groups: dict[tuple, list[tuple[list[int], str]]] = {}
+    groups: dict[tuple[Any, ...], list[tuple[list[int], str]]] = {}
     columns = (images.path.tolist(), images.identity.tolist(), images.camera.tolist())
     for path, identity, camera in zip(*columns, strict=True):
         sequence, frame = _named(path)

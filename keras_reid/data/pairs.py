@@ -1,5 +1,7 @@
 """Batches of image pairs that show one person or two, for pair verification."""
 
+from typing import Any
+
 import numpy as np
 import tensorflow as tf
 
@@ -58,7 +60,9 @@ def pair_batches(
     batches = pk_batches(images, pairs // 2, 2, image_size, augment, seed, first_epoch, last, cache)
     same = tf.repeat([1, 0], pairs // 2)
 
-    def paired(pixels: tf.Tensor, labels: dict) -> tuple[tuple[tf.Tensor, tf.Tensor], tf.Tensor]:
+    def paired(
+        pixels: tf.Tensor, labels: dict[str, Any]
+    ) -> tuple[tuple[tf.Tensor, tf.Tensor], tf.Tensor]:
         del labels
         x, y = pixels[0::2], pixels[1::2]
         first, second = tf.concat([x, x], 0), tf.concat([y, tf.roll(y, -1, 0)], 0)

@@ -87,7 +87,7 @@ def pk_batches(
     steps = pk_steps(images, identities, instances, last)
     shape = (identities * instances, *image_size, 3)
 
-    def finish(step: tf.Tensor, element: tuple[tf.Tensor, tf.Tensor]) -> tuple[Any, dict]:
+    def finish(step: tf.Tensor, element: tuple[tf.Tensor, tf.Tensor]) -> tuple[Any, dict[str, Any]]:
         rows, pixels = element
 
         def view(number: int) -> Any:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
@@ -269,7 +270,7 @@ def generate(
     return root
 
 
-def _fill(folder: Path, parameters: dict) -> None:
+def _fill(folder: Path, parameters: dict[str, Any]) -> None:
     """The whole data set."""
     height, width = parameters["size"]
     points = {}
@@ -282,7 +283,7 @@ def _fill(folder: Path, parameters: dict) -> None:
     (folder / RECORD).write_text(json.dumps(parameters, indent=2) + "\n")
 
 
-def check_parameters(parameters: dict) -> None:
+def check_parameters(parameters: dict[str, Any]) -> None:
     """Raises InputError for the first argument that is too small to make a data set."""
     least = {"cameras": 2, "images_per_camera": 2, "distractors": 0, "seed": 0}
     for name in ("train_identities", "test_identities", *least):
@@ -298,7 +299,7 @@ def check_parameters(parameters: dict) -> None:
         )
 
 
-def made_before(root: Path, parameters: dict) -> bool:
+def made_before(root: Path, parameters: dict[str, Any]) -> bool:
     """Whether `root` holds this very data set; raises InputError if it holds anything else."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
@@ -320,7 +321,7 @@ def made_before(root: Path, parameters: dict) -> bool:
     return True
 
 
-def write_attributes(table: Path, parameters: dict) -> None:
+def write_attributes(table: Path, parameters: dict[str, Any]) -> None:
     """What the identities of a data set wear, as `keras_reid.data.read_attributes` reads it."""
     last = parameters["train_identities"] + parameters["test_identities"]
     with table.open("w", newline="", encoding="utf-8") as file:
@@ -348,7 +349,7 @@ def attributes(identity: int, seed: int = 0) -> dict[str, bool]:
     return worn
 
 
-def pictures(parameters: dict) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+def pictures(parameters: dict[str, Any]) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Yields every image of the data set after its path inside the folder, and its body points."""
     last_train, cameras = parameters["train_identities"], range(1, parameters["cameras"] + 1)
     last = last_train + parameters["test_identities"]

@@ -3,7 +3,7 @@
 import csv
 import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -94,7 +94,7 @@ def _records(table: Path) -> list[Record]:
             ) from error
 
 
-def _record(row: dict, table: Path, line: int) -> Record:
+def _record(row: dict[str, Any], table: Path, line: int) -> Record:
     """One checked row; DictReader files surplus values under None and missing ones as None."""
 
     def broken(what: str, remedy: str) -> InputError:

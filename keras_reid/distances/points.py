@@ -155,13 +155,13 @@ def _squared_among(centred: Tensor) -> tuple[Tensor, Tensor]:
     """`|x_i − x_j|²`, and how near the nearest pair is: its fraction of the largest `2|x_i|²`."""
     diagonal = same_index(centred)
     length = ops.sum(centred * centred, axis=-1)
-    squared = _expansion(centred, centred)
+    squared = expansion(centred, centred)
     nearest = ops.min(ops.where(diagonal, MASKED, squared))
     nearness = ops.divide_no_nan(nearest, 2 * ops.max(length))
 
     def precisely() -> Tensor:
         a = ops.cast(centred, PRECISE)
-        return ops.cast(_without_rounding(_expansion(a, a), _scale(a, a)), centred.dtype)
+        return ops.cast(_without_rounding(expansion(a, a), _scale(a, a)), centred.dtype)
 
     squared = ops.cond(nearness < _NEAR, precisely, lambda: squared)
     return ops.where(diagonal, ops.zeros_like(squared), squared), nearness
@@ -174,12 +174,15 @@ def _squared_between(x: Tensor, y: Tensor) -> Tensor:
     # A distance does not change when both sets move, so the centre needs no gradient.
     centre = ops.stop_gradient((ops.mean(a, axis=0) + ops.mean(b, axis=0)) / 2)
     a, b = a - centre, b - centre
-    return ops.cast(_without_rounding(_expansion(a, b), _scale(a, b)), x.dtype)
+    return ops.cast(_without_rounding(expansion(a, b), _scale(a, b)), x.dtype)
 
 
-def _expansion(a: Tensor, b: Tensor) -> Tensor:
-    """`|a_i|² + |b_j|² − 2 a_i·b_j`."""
-    return _scale(a, b) + (-2 * a) @ ops.transpose(b)
+def expansion(a: Tensor, b: Tensor, weight: Tensor | None = None) -> Tensor:
+    """`|a_i|² + |b_j|² − 2 a_i·b_j`, or with weights w `(d,)` `Σ_c w_c (a_ic − b_jc)²` likewise."""
+    weighted = a if weight is None else weight * a
+    other = b if weight is None else weight * b
+    own, others = ops.sum(weighted * a, axis=-1), ops.sum(other * b, axis=-1)
+    return own[:, None] + others[None, :] + (-2 * weighted) @ ops.transpose(b)
 
 
 def _scale(a: Tensor, b: Tensor) -> Tensor:

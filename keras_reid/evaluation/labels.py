@@ -7,7 +7,7 @@ import numpy as np
 
 from keras_reid.errors import InputError
 
-Column = Sequence | np.ndarray
+Column = Sequence[Any] | np.ndarray
 
 NOBODY = -1
 
@@ -48,7 +48,7 @@ class Codes(NamedTuple):
     gallery: np.ndarray
     query_camera: np.ndarray
     gallery_camera: np.ndarray
-    cameras: list
+    cameras: list[Any]
 
 
 def codes(

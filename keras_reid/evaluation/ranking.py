@@ -118,7 +118,7 @@ class _Scorer:
     ):
         self.protocol, self.labels, self.progress = protocol, labels, progress
         self.camera_pairs = camera_pairs
-        self.pairs: dict[tuple, list[np.ndarray]] = defaultdict(list)
+        self.pairs: dict[tuple[Any, Any], list[np.ndarray]] = defaultdict(list)
         self.single_shot = None
         if protocol.rule.single_shot:
             self.single_shot = SingleShot(labels.gallery, protocol.repeats, protocol.seed)
@@ -208,7 +208,9 @@ def _scores(ranks: list[np.ndarray]) -> np.ndarray:
     return np.stack([rank[start], average, trapezoid, precision[start + count - 1]])
 
 
-def _pair_scores(pairs: Mapping[tuple, list[np.ndarray]]) -> dict[tuple, dict[str, float]]:
+def _pair_scores(
+    pairs: Mapping[tuple[Any, Any], list[np.ndarray]],
+) -> dict[tuple[Any, Any], dict[str, float]]:
     """Of each (query camera, gallery camera): rank-1, mAP, mINP and the queries they are of."""
     result = {}
     for cameras in sorted(pairs):

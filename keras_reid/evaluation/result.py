@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass, field, fields
+from typing import Any
 
 import numpy as np
 
@@ -82,7 +83,7 @@ class RankingResult:
     mINP: float
     protocol: RankingProtocol
     per_query: QueryScores = field(repr=False)
-    camera_pairs: dict[tuple, dict[str, float]] = field(default_factory=dict, repr=False)
+    camera_pairs: dict[tuple[Any, Any], dict[str, float]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(
@@ -90,7 +91,7 @@ class RankingResult:
         scores: QueryScores,
         max_rank: int,
         protocol: RankingProtocol,
-        camera_pairs: dict[tuple, dict[str, float]],
+        camera_pairs: dict[tuple[Any, Any], dict[str, float]],
     ) -> "RankingResult":
         """The means over the queries that count under the protocol."""
         count = len(scores.query) if protocol.invalid == "drop" else scores.queries

@@ -138,8 +138,7 @@ class PairMetric(keras.layers.Layer):
         # A difference does not change when both sets move, so the centre needs no gradient.
         centre = ops.stop_gradient((ops.mean(a, axis=0) + ops.mean(b, axis=0)) / 2)
         a, b = a - centre, b - centre
-        squares = ops.sum(w * a * a, axis=-1)[:, None] + ops.sum(w * b * b, axis=-1)[None, :]
-        weighted = squares - 2 * (w * a) @ ops.transpose(b)
+        weighted = distances.expansion(a, b, w)
         if y is None:
             weighted = ops.where(distances.same_index(x), ops.zeros_like(weighted), weighted)
         return ops.cast(ops.sigmoid(weighted + ops.cast(self.bias, distances.PRECISE)), "float32")

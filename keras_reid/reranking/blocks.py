@@ -1,6 +1,7 @@
 """Work on many rows, a block at a time, in Python and inside a tf.function alike."""
 
 from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
@@ -34,7 +35,7 @@ def in_blocks(
         for spec in like
     )
 
-    def one(block: tf.Tensor, *arrays: tf.TensorArray) -> tuple:
+    def one(block: tf.Tensor, *arrays: tf.TensorArray) -> tuple[Any, ...]:
         done = work(block * size, tf.minimum((block + 1) * size, rows))
         written = (array.write(block, part) for array, part in zip(arrays, done, strict=True))
         return block + 1, *written

@@ -247,9 +247,9 @@ class Recipe(Settings):
         return [phases[0], *later]
 
 
-def setting_fields() -> list[dataclasses.Field]:
+def setting_fields() -> list[dataclasses.Field[Any]]:
     """The fields of all settings, those of the methods too, in their order."""
-    found: list[dataclasses.Field] = []
+    found: list[dataclasses.Field[Any]] = []
     for one in fields(Recipe):
         if isinstance(one.type, type) and issubclass(one.type, Method):
             found += fields(one.type)
