@@ -213,6 +213,7 @@ def test_the_best_epoch_can_be_kept(pedestrians, tmp_path) -> None:
 
 
 REFINED = {"epochs": 1, "parts": 2, "induction": 1, "refinement": 1, "metric_weight": 0.0}
+BOT = recipes.get("bot")
 TWO = {"members": "tiny,tiny", "distillation": "logits:1,distances:0.1,ranks:0.1"}
 
 
@@ -507,6 +508,28 @@ def test_refined_parts_are_induced(pedestrians, tmp_path) -> None:
     assert third >= {*assignment, "part_conv/kernel"}
     assert [float(weights["part_pool/refined"]) for weights in seen] == [0, 1, 1]
     assert all(layer.trainable for layer in model.layers)
+
+
+def test_strong_ends_on_images_of_four_times_the_size() -> None:
+    """And is otherwise the default."""
+    recipe = recipes.get("strong")
+    small, large = (phase.recipe for phase in recipe.phases)
+    assert (small.image_size, small.epochs) == ((128, 64), 20)
+    assert (large.image_size, large.epochs) == ((256, 128), 4)
+    assert recipe.embedding == "features"
+    changed = {key for key, value in small.settings.items() if value != BOT.settings[key]}
+    assert changed == {"epochs", "embedding"}
+
+
+def test_settings_are_those_of_the_recipe_and_its_methods() -> None:
+    names = [field.name for field in recipes.setting_fields()]
+    assert len({*names}) == len(names), "each is a flag of its own"
+    recipe = tiny(parts=2, part_width=8, smoothing=0.0)
+    assert {*recipe.settings} == {*names}
+    assert recipe.parts.part_width == 8
+    assert tiny().replace(**recipe.settings) == recipe
+    with pytest.raises(InputError, match=r"setting is one of .*: received 'partz'"):
+        recipe.replace(partz=3)
 
 
 def test_fine_tuning_has_two_phases() -> None:
