@@ -6,7 +6,7 @@ from pathlib import Path
 from keras_reid import checks
 from keras_reid.errors import InputError
 from keras_reid.gallery.gallery import Gallery
-from keras_reid.gallery.rows import Filter, SearchResult, Store
+from keras_reid.gallery.store import Filter, SearchResult, Store
 
 __all__ = ["Filter", "Gallery", "SearchResult", "open"]
 

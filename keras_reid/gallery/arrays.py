@@ -8,7 +8,7 @@ import numpy as np
 from keras_reid.errors import InputError
 from keras_reid.gallery.approximate import InvertedFile
 from keras_reid.gallery.exact import LEFT_OVER, Vectors
-from keras_reid.gallery.rows import TEXTS, Filter, Rows, SearchResult
+from keras_reid.gallery.store import TEXTS, Filter, Rows, SearchResult
 
 FEW = 0.05  # of the rows: a search among so few is exact, and an index would miss them
 

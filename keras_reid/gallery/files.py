@@ -14,7 +14,7 @@ from keras_reid.errors import InputError
 from keras_reid.files import replaced_file
 from keras_reid.gallery.approximate import InvertedFile, faiss
 from keras_reid.gallery.arrays import ArrayStore
-from keras_reid.gallery.rows import Rows
+from keras_reid.gallery.store import Rows
 
 TABLES = """
 create table if not exists rows (

@@ -11,7 +11,7 @@ from keras_reid import checks
 from keras_reid.errors import InputError
 from keras_reid.evaluation import Threshold
 from keras_reid.evaluation.comparison import checked_features, compare
-from keras_reid.gallery.rows import NO_FILTER, Filter, Rows, SearchResult, Store
+from keras_reid.gallery.store import NO_FILTER, Filter, Rows, SearchResult, Store
 
 LONGEST_TEXT = 1000  # characters; Milvus holds 4,096 bytes
 

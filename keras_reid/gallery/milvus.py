@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from keras_reid.errors import InputError
-from keras_reid.gallery.rows import Filter, Rows, SearchResult
+from keras_reid.gallery.store import Filter, Rows, SearchResult
 
 PEOPLE, NEXT, SETTINGS = "people", "people_next", "people_settings"
 TEXT = 4096  # bytes of a name at most

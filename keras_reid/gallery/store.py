@@ -1,4 +1,4 @@
-"""What a gallery holds, which part of it is looked at, and what is found."""
+"""What a gallery holds, which part of it is looked at, what is found, and what a back end does."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
