@@ -1,7 +1,7 @@
 """Pictures of pose, attributes, tracklets and tracking, of synthetic pedestrians: docs/images.
 
-python train.py --attribute_weight=1 --attributes=data/synthetic/attributes.csv --run=runs/told
-python examples/draw_persons.py --data_dir=data/synthetic --run=runs/told --out=pictures
+python train.py --attribute_weight=1 --attributes=data/synthetic/attributes.csv --run=runs/worn
+python examples/draw_persons.py --data_dir=data/synthetic --run=runs/worn --out=pictures
 """
 
 import argparse
@@ -54,7 +54,7 @@ def pose() -> Image.Image:
 def attributes(
     embedder: models.Embedder, names: list[str], images: data.PersonImages
 ) -> Image.Image:
-    """The images that fit each description best, as a model tells."""
+    """The images that fit each description best, as a model predicts them."""
     probabilities = embedder.embed(images)["attribute_probabilities"]
     rows = []
     for wanted in DESCRIPTIONS:

@@ -56,7 +56,7 @@ flags.DEFINE_enum(
     "rerank",
     "none",
     ["none", *RERANKERS],
-    "Re-rank by what the neighbours of query and gallery tell.",
+    "Re-rank by what the neighbours of query and gallery have in common.",
 )
 flags.DEFINE_list("rerank_options", [], "Of the re-ranker, such as k1=20,k2=6,lambda_value=0.3.")
 flags.DEFINE_enum(
@@ -102,8 +102,8 @@ def main(argv: list[str]) -> None:
         with new_folder(FLAGS.save_features) as folder:
             for part, stored in (("query", query), ("gallery", gallery)):
                 evaluation.save_features(folder / f"{part}.npz", *stored)
-    told = _told(query, gallery)
-    rows = _rows(query, gallery, told, options)
+    attributes = _attributes(query, gallery)
+    rows = _rows(query, gallery, attributes, options)
     protocol = evaluation.Protocol(
         _protocol(),
         ties=FLAGS.ties,
@@ -127,13 +127,13 @@ def main(argv: list[str]) -> None:
         say(f"95 % intervals over the queries: {', '.join(texts)}")
         values["intervals"] = {name: list(ends) for name, ends in intervals.items()}
     if FLAGS.attributes:
-        scores = _attribute_scores(query, gallery, told)
+        scores = _attribute_scores(query, gallery, attributes)
         say(str(scores))
         values["attributes"] = scores.to_dict()
     if FLAGS.verify:
         judged = "no-camera" if _protocol() == "no-camera" else "market1501"
         # A threshold is of the distances themselves, whatever ranks.
-        plain = _rows(query, gallery, told, {}, "none") if FLAGS.rerank != "none" else rows
+        plain = _rows(query, gallery, attributes, {}, "none") if FLAGS.rerank != "none" else rows
         pairs = evaluation.pairs(plain, query, gallery, judged)
         verification = evaluation.verify(*pairs)
         say(str(verification))
@@ -195,7 +195,7 @@ def _stored() -> tuple[StoredFeatures, StoredFeatures, str | None]:
 def _rows(
     query: StoredFeatures,
     gallery: StoredFeatures,
-    told: list[np.ndarray],
+    attributes: list[np.ndarray],
     options: dict[str, float],
     reranking: str | None = None,
 ) -> evaluation.Rows:
@@ -205,7 +205,7 @@ def _rows(
     if FLAGS.set_distance != "pooled":
         return _of_sets(*chosen, reranking, options)
     if FLAGS.attribute_filter is not None:
-        return _filtered(chosen, told, query, gallery)
+        return _filtered(chosen, attributes, query, gallery)
     distance = "euclidean" if FLAGS.distance == "global" else FLAGS.distance
     done = progress("looking for neighbours")
     return evaluation.compare(*chosen, distance, reranking, done, **options)
@@ -267,7 +267,7 @@ def _of_sets(
     return evaluation.MatrixRows(matrix, kind, reranking)
 
 
-def _told(query: StoredFeatures, gallery: StoredFeatures) -> list[np.ndarray]:
+def _attributes(query: StoredFeatures, gallery: StoredFeatures) -> list[np.ndarray]:
     """The probabilities of attributes of both sides; of no other use to a ranking."""
     name = "attribute_probabilities"
     return [side.features.pop(name) for side in (query, gallery) if name in side.features]
@@ -281,7 +281,7 @@ def _schema() -> data.AttributeSchema:
 
 
 def _attribute_scores(
-    query: StoredFeatures, gallery: StoredFeatures, told: list[np.ndarray]
+    query: StoredFeatures, gallery: StoredFeatures, attributes: list[np.ndarray]
 ) -> evaluation.AttributeScores:
     """Of all test images."""
     schema, table = _schema(), data.read_attributes(FLAGS.attributes)
@@ -292,17 +292,17 @@ def _attribute_scores(
         )
     identity = np.concatenate([np.asarray(side.identity) for side in (query, gallery)])
     images = table.label(data.PersonImages(identity.astype(str), identity, None))
-    probabilities = evaluation.predicted_attributes(np.concatenate(told), schema.exclusive)
+    probabilities = evaluation.predicted_attributes(np.concatenate(attributes), schema.exclusive)
     true = images.columns["attributes"]
     return evaluation.attribute_scores(probabilities, true, schema.names, schema.groups)
 
 
 def _filtered(
-    chosen: Any, told: list[np.ndarray], query: StoredFeatures, gallery: StoredFeatures
+    chosen: Any, attributes: list[np.ndarray], query: StoredFeatures, gallery: StoredFeatures
 ) -> evaluation.Rows:
     """Distances in which whoever contradicts a query's attributes comes after all others."""
     found = evaluation.prefilter(
-        (told[0], told[1]), query, gallery, _protocol(), FLAGS.attribute_filter
+        (attributes[0], attributes[1]), query, gallery, _protocol(), FLAGS.attribute_filter
     )
     say(str(found))
     distances = evaluation.matrix(*chosen)

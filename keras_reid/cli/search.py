@@ -131,7 +131,7 @@ def enrol(arguments: list[str]) -> None:
 
 
 def _attribute_names() -> list[str] | None:
-    """Of the attributes that the model of --run tells."""
+    """Of the attributes that the model of --run predicts."""
     return Run(FLAGS.run).flags.get("attribute_names") if FLAGS.run else None
 
 

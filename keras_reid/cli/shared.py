@@ -104,16 +104,16 @@ def say(text: str = "") -> None:
 
 
 def progress(what: str) -> Callable[[int, int], None]:
-    """Tells on stderr each time another tenth is done."""
-    told = 0
+    """Says on stderr each time another tenth is done."""
+    said = 0
 
     def report(done: int, total: int) -> None:
-        nonlocal told
+        nonlocal said
         tenth = 10 * done // total
-        if tenth < told:  # another stage begins
-            told = 0
-        if tenth > told:
-            told = tenth
+        if tenth < said:  # another stage begins
+            said = 0
+        if tenth > said:
+            said = tenth
             print(f"{what}: {done:,} of {total:,}", file=sys.stderr, flush=True)
 
     return report

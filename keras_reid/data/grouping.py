@@ -127,7 +127,7 @@ def tracklets(images: PersonImages, gap: int | None = None) -> Tracklets:
 
 
 def _named(path: str) -> tuple[str, list[int]]:
-    """The sequence and the numbers of the frame in a file's name, as far as it tells them."""
+    """The sequence and the numbers of the frame in a file's name, as far as it has them."""
     name = re.split(r"[\\/]", path)[-1]
     for pattern in NAMES:
         if match := pattern.match(name):

@@ -47,7 +47,7 @@ def load_tracklets(name: str, root: str | os.PathLike[str], **options: Any) -> T
 
 
 def read_mars(root: Path) -> TrackletDataset:
-    """MARS: tracks of `info/tracks_*_info.mat` if they are there, else as the names tell.
+    """MARS: tracks of `info/tracks_*_info.mat` if they are there, else by their names.
 
     Junk (00-1) is left out; the distractors (0000) stay. Queries are among the gallery.
     """

@@ -67,8 +67,8 @@ def compare(
     _check_reranker(reranking, options)
     from keras_reid.reranking import RERANKERS, k_reciprocal_from_distances
 
-    told = ", ".join(f"{key}={value}" for key, value in options.items())
-    label = f"{reranking}({told})" if told else reranking
+    given = ", ".join(f"{key}={value}" for key, value in options.items())
+    label = f"{reranking}({given})" if given else reranking
     if distance in ("euclidean", "cosine"):
         query, gallery = _both(query, gallery, "embedding", 2)
         if distance == "cosine":

@@ -31,7 +31,7 @@ class FileStore(ArrayStore):
 
     The database is what counts: a write is acknowledged when it is committed and synchronized to
     the disk. The index is written when it is built, when something is removed, and on closing. A
-    revision number tells whether it is of the rows; one of other rows is not used.
+    revision number says whether it is of the rows; one of other rows is not used.
     """
 
     def __init__(self, path: Path, approximate_from: int, recall: float) -> None:

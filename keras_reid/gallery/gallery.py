@@ -69,7 +69,7 @@ class Gallery:
     def threshold(self, threshold: Threshold | None) -> None:
         if not (threshold is None or isinstance(threshold, Threshold)):
             raise InputError(
-                "a gallery keeps a keras_reid.evaluation.Threshold, which tells what it was chosen "
+                "a gallery keeps a keras_reid.evaluation.Threshold, which says what it was chosen "
                 f"on: received {threshold!r}; calibrate one with open_set(…).threshold_at_far(…)"
             )
         values = None if threshold is None else threshold.to_dict()
@@ -180,7 +180,7 @@ class Gallery:
             raise InputError(
                 f"a description names attributes of the gallery, {', '.join(known) or 'none'}: "
                 f"received {', '.join(map(str, unknown)) or 'nothing'}; those of a gallery are "
-                "told by a model of the recipe attributes"
+                "predicted by a model of the recipe attributes"
             )
         checks.at_least(1, k=k)
         columns = [known.index(name) for name in wanted]

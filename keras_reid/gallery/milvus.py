@@ -54,7 +54,7 @@ class MilvusStore:
             uri = str(path)
             _drop_cut_indexes(path)
         killed = self.embedded and _has_log(path)
-        with self._told():
+        with self._seen():
             self.client = MilvusClient(uri, timeout=10)
             self._recover()
             if killed and PEOPLE in self.client.list_collections():
@@ -94,19 +94,19 @@ class MilvusStore:
         self._create(collection, {**types, "attributes": text}, width)
 
     def settings(self) -> dict[str, Any]:
-        with self._told():
+        with self._seen():
             rows = self.client.get(SETTINGS, ids=["settings"], output_fields=["value"])
         return json.loads(rows[0]["value"]) if rows else {}
 
     def save_settings(self, settings: dict[str, Any]) -> None:
         row = {"name": "settings", "value": json.dumps(settings), "embedding": [0.0, 0.0]}
-        with self._told():
+        with self._seen():
             self.client.upsert(SETTINGS, [row])
             self._synchronize(SETTINGS)
 
     def add(self, rows: Rows) -> None:
         width = rows.embedding.shape[1]
-        with self._told():
+        with self._seen():
             if not self.client.has_collection(PEOPLE):
                 self._create_people(PEOPLE, width)
                 self.client.load_collection(PEOPLE)
@@ -121,7 +121,7 @@ class MilvusStore:
             self.client.flush(collection)
 
     def remove(self, identity: str) -> int:
-        with self._told():
+        with self._seen():
             if not self.client.has_collection(PEOPLE):
                 return 0
             his = f"identity == {_literal(identity)}"
@@ -160,23 +160,23 @@ class MilvusStore:
         iterator = self.client.query_iterator(
             PEOPLE, batch_size=1000, filter=condition, output_fields=fields
         )
-        told: set[str] = set()  # after a kill, and in old versions, rows come twice
+        seen: set[str] = set()  # after a kill, and in old versions, rows come twice
         while batch := iterator.next():
-            new = {row["image"]: row for row in batch if row["image"] not in told}
-            told |= new.keys()
+            new = {row["image"]: row for row in batch if row["image"] not in seen}
+            seen |= new.keys()
             if new:
                 yield list(new.values())
         iterator.close()
 
     def count(self) -> int:
-        with self._told():
+        with self._seen():
             if not self.client.has_collection(PEOPLE):
                 return 0
             return int(self.client.query(PEOPLE, output_fields=["count(*)"])[0]["count(*)"])
 
     def identities(self) -> dict[str, int]:
         counts: dict[str, int] = {}
-        with self._told():
+        with self._seen():
             if self.client.has_collection(PEOPLE):
                 for batch in self._all(["image", "identity"]):
                     for row in batch:
@@ -188,7 +188,7 @@ class MilvusStore:
 
     def _get(self, images: Sequence[str], fields: list[str]) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
-        with self._told():
+        with self._seen():
             if self.client.has_collection(PEOPLE):
                 for start in range(0, len(images), 1000):
                     part = list(images[start : start + 1000])
@@ -200,7 +200,7 @@ class MilvusStore:
             raise InputError(f"Milvus finds at most {LONGEST:,} at a time: received k={k:,}")
         hits = []
         for start in range(0, len(embeddings), 256):
-            with self._told():
+            with self._seen():
                 found = self.client.search(
                     PEOPLE,
                     data=embeddings[start : start + 256].tolist(),
@@ -216,7 +216,7 @@ class MilvusStore:
         return np.array([held[image] for image in images], np.float32)
 
     def described(self, filter: Filter) -> Iterator[tuple[SearchResult, str]]:
-        with self._told():
+        with self._seen():
             if not self.client.has_collection(PEOPLE):
                 return
             for batch in self._all([*FIELDS, "attributes"], _expression(filter)):
@@ -236,7 +236,7 @@ class MilvusStore:
             server_manager_instance.release_server(str(Path(self.uri).expanduser().absolute()))
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _seen(self) -> Iterator[None]:
         """One sentence where Milvus refuses."""
         from pymilvus.exceptions import MilvusException
 

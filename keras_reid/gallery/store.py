@@ -127,6 +127,6 @@ class Store(Protocol):
         """The rows that have attributes, as hits without a distance (0), and these."""
 
     def stats(self) -> dict[str, Any]:
-        """What there is to tell of the back end."""
+        """Facts about the back end, by name."""
 
     def close(self) -> None: ...
