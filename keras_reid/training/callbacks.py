@@ -95,7 +95,9 @@ class RetrievalEvaluation(keras.callbacks.Callback):
 
 
 SIDES = ("positive", "negative")  # of the distances that a learner logs of its metric losses
-APART = 0.1  # of the distance of two persons, by which two images of one are nearer if it learns
+# By this fraction of the distance of two persons, and of the collapse value, two images of one
+# person are nearer to each other if a loss learns.
+APART = 0.1
 
 
 class CollapseMonitor(keras.callbacks.Callback):
@@ -104,7 +106,7 @@ class CollapseMonitor(keras.callbacks.Callback):
     When all embeddings are equal, a loss has one certain value: the margin of a triplet loss, ln 2
     with the soft margin. A loss that stays there has stopped learning, however harmless the
     curve looks; unless the distances that a `Learner` logs say that images of one person are nearer
-    to each other than to others by a tenth.
+    to each other than to others by a tenth of these distances, and of that value.
 
     Args:
         identities, instances: P and K of the batches, on which the value of some losses depends.
@@ -141,7 +143,7 @@ class CollapseMonitor(keras.callbacks.Callback):
             at_value = abs(seen - value) <= self.tolerance * value
             # Where the distances are known: a loss can pass that value while persons come apart.
             positive, negative = (logs.get(f"{name}_{side}", 0.0) for side in SIDES)
-            alike = positive >= (1 - APART) * negative
+            alike = negative - positive <= APART * max(negative, value)
             self.epochs[name] = self.epochs[name] + 1 if at_value and alike and value > 0 else 0
             if self.epochs[name] == self.patience:
                 logging.warning(

@@ -584,6 +584,16 @@ def test_a_loss_that_passes_its_collapse_value_is_no_collapse(caplog) -> None:
     assert "the loss 'triplet' was 0.3 in epoch 2" in caplog.records[0].getMessage()
 
 
+def test_what_little_is_left_of_the_distances_is_a_collapse(caplog) -> None:
+    """Quadruplets of unit vectors ended so: nearer by a seventh, of next to nothing."""
+    monitor = CollapseMonitor(4, 3)
+    monitor.set_model(learner())
+    monitor.on_train_begin()
+    logs = {"triplet": 0.297, "triplet_positive": 0.019, "triplet_negative": 0.022}
+    monitor.on_epoch_end(0, logs)
+    assert "the loss 'triplet' was 0.297 in epoch 1" in caplog.records[0].getMessage()
+
+
 def test_a_backup_of_another_model_is_refused(tmp_path) -> None:
     trained = learner()
     trained.compile(optimizer=keras.optimizers.Adam(1e-3))
