@@ -23,8 +23,8 @@ from PIL import Image
 
 from keras_reid.data.layouts import image_files
 from keras_reid.data.readers import MARKET_FOLDERS
-from keras_reid.data.writing import appearing
 from keras_reid.errors import InputError
+from keras_reid.files import new_folder
 
 Box = tuple[float, float, float, float]
 
@@ -94,7 +94,7 @@ def changed(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"the copy is a new or empty folder: {out} holds something; name another")
     count = 0
-    with appearing(out) as staged:
+    with new_folder(out) as staged:
         for part, name in MARKET_FOLDERS.items():
             (staged / name).mkdir(parents=True)
             for file in image_files(source / name):

@@ -156,7 +156,7 @@ def test_the_config_says_all(kind):
         ({"kind": "cosface", "margin": 2.5}, r"cosine in \[0, 2\], but 2.5 was given: 0.35 is"),
         ({"kind": "cosface", "margin": float("nan")}, "but nan was given"),
         ({"kind": "sphere", "margin": 1.5}, "whole factor of at least 1, but 1.5 was given: 4 is"),
-        ({"kind": "sphere", "margin": 0}, "whole factor of at least 1: received 0"),
+        ({"kind": "sphere", "margin": 0}, "whole factor of at least 1, but 0 was given"),
         ({"kind": "sphere", "margin": float("inf")}, "but inf was given"),
         ({"scale": 0}, "above 0: received 0; 64 is usual"),
         ({"scale": float("nan")}, "above 0: received nan"),

@@ -152,7 +152,7 @@ def test_an_open_set_reports_its_size():
     assert "not resolvable with so few unknown probes" in str(result)
     assert result.dir_at_far(0) == 1
     assert result.threshold_at_far(0) == Threshold(pytest.approx(0.2), 0.0, 0.0, 1, "search")
-    with pytest.raises(InputError, match="ranks count from 1"):
+    with pytest.raises(InputError, match="rank is at least 1: received 0"):
         result.dir_at_far(0, 0)
 
 

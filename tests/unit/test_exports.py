@@ -393,7 +393,7 @@ def test_a_sample_holds_all_mates_of_its_queries(people):
     mates = np.isin(people[1].identity, query.identity).sum()
     assert np.isin(gallery.identity, query.identity).sum() == mates
     assert len(gallery) == min(mates + 10, len(people[1]))
-    with pytest.raises(InputError, match="received 0 and 10"):
+    with pytest.raises(InputError, match="queries is at least 1: received 0"):
         serving.sample(*people, 0, 10)
 
 

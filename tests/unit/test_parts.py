@@ -107,7 +107,7 @@ def test_an_unknown_pooling_lists_the_known_ones():
 
 
 def test_parts_are_classified_as_somebody():
-    with pytest.raises(InputError, match=r"num_identities is at least 1, but 0"):
+    with pytest.raises(InputError, match=r"num_identities is at least 1: received 0"):
         layers.PartClassifiers(0)
 
 

@@ -14,8 +14,10 @@ from keras_reid import distances, losses, mining, models
 PACKAGE = Path(keras_reid.__file__).parent
 # Parts of these stand in other rooms.
 HELPERS = {
+    "checks",
     "cli",
     "clips",
+    "files",
     "outputs",
     "registration",
     "replicas",
