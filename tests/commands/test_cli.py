@@ -182,6 +182,7 @@ def aligned(pedestrians: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return cwd
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("local", ["pooled", "trained"])
 def test_local_features_are_scored_and_exported(aligned: Path, local: str) -> None:
     flags = json.loads((aligned / "run/flags.json").read_text())
@@ -240,6 +241,7 @@ def pair(pedestrians: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return cwd
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("member", ["2", "best", "ensemble"])
 def test_each_member_is_scored_and_exported(pair: Path, member: str) -> None:
     metrics = json.loads((pair / "run/metrics.json").read_text())
@@ -256,6 +258,7 @@ def test_each_member_is_scored_and_exported(pair: Path, member: str) -> None:
     assert "parity ok" in out
 
 
+@pytest.mark.slow
 def test_a_run_teaches_a_student(pair: Path, pedestrians: Path) -> None:
     common = ["train.py", "--dataset=market1501", f"--data_dir={pedestrians}", *TINY]
     distill = [*common, "--teacher=run", "--distillation=logits:1", "--run=student"]

@@ -8,6 +8,8 @@ from processes import call
 
 from keras_reid.data import synthetic
 
+pytestmark = pytest.mark.slow  # processes that train and embed
+
 TINY = ["--recipe=tiny", "--height=32", "--width=16", "--epochs=1", "--identities=4"]
 ROWS = {
     "pose": ["--instances=2", "--pose", "--pose_width=8", "--keypoints=drawn/keypoints.csv"],

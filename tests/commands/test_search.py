@@ -19,6 +19,8 @@ from keras_reid import data, models, serving, visualize
 from keras_reid.errors import InputError
 from keras_reid.training.runs import Run
 
+pytestmark = pytest.mark.slow  # processes that train and embed
+
 SIZE = (32, 16)
 
 
