@@ -241,7 +241,15 @@ def tiny(**changes) -> recipes.Recipe:
         ({**TWO, "pretrain": 1, "epochs": 2, "weight_decay": 1e-3}, 2),
         ({"pretrain": 2, "epochs": 1, "identity_weight": 0.0, "ema": 0.9}, 1),
         ({"pretrain": 1, "epochs": 2, "identity_weight": 0.0, "metric_loss": "quadruplet"}, 1),
-        ({"pretrain": 1, "epochs": 2, "metric_loss": "margin_sample_mining", "margin": -1.0}, 2),
+        (
+            {
+                "pretrain": 1,
+                "epochs": 2,
+                "metric_loss": "margin_sample_mining",
+                "soft_margin": True,
+            },
+            2,
+        ),
         ({**REFINED, "stripes": 2, "ema": 0.9}, 1),
         ({**REFINED, "stripes": 2}, 2),
         ({"small_epochs": 2, "epochs": 1, "ema": 0.9, "mixstyle": 0.5}, 1),
