@@ -7,7 +7,7 @@ whenever the process is killed or the disk is full, what was there before is the
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
 
@@ -81,7 +81,8 @@ def _beside(path: Path) -> Iterator[Path]:
         if partial.is_dir():
             shutil.rmtree(partial, ignore_errors=True)
         else:
-            partial.unlink(missing_ok=True)
+            with suppress(OSError):  # there may be no such folder
+                partial.unlink()
 
 
 def _exists(path: str | os.PathLike[str]) -> InputError:

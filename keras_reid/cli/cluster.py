@@ -88,8 +88,8 @@ def main(argv: list[str]) -> None:
         _write_csv(path, person, Path(FLAGS.csv))
     if FLAGS.sheet:
         sheet = visualize.draw_groups(path, person)
-        Path(FLAGS.sheet).parent.mkdir(parents=True, exist_ok=True)
-        sheet.save(FLAGS.sheet)
+        with new_file(FLAGS.sheet) as file:
+            sheet.save(file)
     for name in OUTPUTS:
         if FLAGS[name].value:
             say(f"written to {FLAGS[name].value}")

@@ -28,7 +28,7 @@ from keras_reid.cli.shared import (
 from keras_reid.data.mot import Boxes, read_mot, write_mot
 from keras_reid.data.videos import opencv
 from keras_reid.errors import InputError
-from keras_reid.files import new_file
+from keras_reid.files import new_file, new_folder
 
 flags.DEFINE_string("saved_model", None, "An exported model instead of --run.")
 flags.DEFINE_string("video", None, "A video file, or a folder of frames in the order of names.")
@@ -162,20 +162,24 @@ def _frame_rate() -> float:
 
 
 def _annotate(tracks: Boxes, names: dict[int, str]) -> None:
-    path = Path(FLAGS.annotated)
-    path.parent.mkdir(parents=True, exist_ok=True)
     pictures = _pictures(tracks, names)
-    if path.suffix.lower() not in VIDEOS:
-        path.mkdir()
-        for number, picture in enumerate(pictures, start=1):
-            picture.save(path / f"{number:06d}.jpg", quality=90)
+    suffix = Path(FLAGS.annotated).suffix.lower()
+    if suffix in VIDEOS:
+        with new_file(FLAGS.annotated) as file:
+            _write_video(file, VIDEOS[suffix], pictures)
         return
+    with new_folder(FLAGS.annotated) as folder:
+        for number, picture in enumerate(pictures, start=1):
+            picture.save(folder / f"{number:06d}.jpg", quality=90)
+
+
+def _write_video(file: Path, codec: str, pictures: Iterator[Image.Image]) -> None:
     cv2 = opencv("writing a video", "name a folder of frames")
     first = next(pictures)
-    code = cv2.VideoWriter_fourcc(*VIDEOS[path.suffix.lower()])
-    writer = cv2.VideoWriter(str(path), code, _frame_rate(), first.size)
+    code = cv2.VideoWriter_fourcc(*codec)
+    writer = cv2.VideoWriter(str(file), code, _frame_rate(), first.size)
     if not writer.isOpened():
-        raise InputError(f"OpenCV cannot write {path}: name an .avi, or a folder")
+        raise InputError(f"OpenCV cannot write {FLAGS.annotated}: name an .avi, or a folder")
     try:
         for picture in (first, *pictures):
             writer.write(np.ascontiguousarray(np.asarray(picture)[:, :, ::-1]))

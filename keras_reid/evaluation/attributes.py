@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_reid import checks
 from keras_reid.errors import InputError
 from keras_reid.evaluation.labels import Labelled, codes
 from keras_reid.evaluation.protocols import Protocol, matches
@@ -195,8 +196,7 @@ def prefilter(
         InputError: a confidence out of range, or shapes that do not fit.
     """
     asked, searched = map(np.asarray, probabilities)
-    if not 0.5 < confidence <= 1:
-        raise InputError(f"a sure attribute has a probability in (0.5, 1]: received {confidence}")
+    checks.within("(0.5, 1]", "the probability of a sure attribute", confidence=confidence)
     if asked.ndim != 2 or searched.ndim != 2 or asked.shape[1] != searched.shape[1]:
         raise InputError(
             "probabilities are (q, m) and (g, m): received "

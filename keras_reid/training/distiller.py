@@ -6,7 +6,6 @@ import keras
 
 from keras_reid.losses import DistillationLoss
 from keras_reid.training.learner import Learner
-from keras_reid.training.mutual import check_graph
 from keras_reid.training.objective import Objective, joint
 
 
@@ -44,7 +43,6 @@ class Distiller(Learner):
             ramp_up=ramp_up,
             **kwargs,
         )
-        check_graph(self)
 
     def get_config(self) -> dict[str, Any]:
         save = keras.saving.serialize_keras_object

@@ -6,10 +6,14 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_reid import checks
 from keras_reid.errors import InputError
-from keras_reid.losses import STATISTICS, MetricLoss
+from keras_reid.losses import STATISTICS, DistillationLoss, MetricLoss
 from keras_reid.training.objective import LossTerm, Objective
 from keras_reid.training.output_metrics import Given, OutputMetrics, refuse_losses
+
+UPDATES = ("simultaneous", "sequential")
+AVERAGES = ("mean", "sum", "ensemble")
 
 Optimized = list[tuple[keras.optimizers.Optimizer, list[Any]]]
 ByName = dict[str, dict[str, Any]]
@@ -48,6 +52,10 @@ class GraphLearner(Resumable):
         teachers: the frozen models by name.
         edges: pairs (teacher, student) of names.
         distillation, update, average, ramp_up: see `MutualLearner`.
+
+    Raises:
+        InputError: an argument out of range, terms of one name, or a model without an output that
+            a term reads.
     """
 
     def __init__(
@@ -79,6 +87,8 @@ class GraphLearner(Resumable):
         self.optimizers: dict[str, Any] = {}
         self.output_metrics = {name: OutputMetrics(None, objective) for name in self.trained}
         self.built = True
+        if distillation:
+            _check(self)
 
     def compile(
         self, optimizer: Any = "adam", loss: None = None, *, metrics: Given = None, **options: Any
@@ -312,6 +322,39 @@ class Learner(GraphLearner):
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "Learner":
         return cls(**{k: keras.saving.deserialize_keras_object(v) for k, v in config.items()})
+
+
+def _check(learner: GraphLearner) -> None:
+    """Refuses what cannot be distilled."""
+    checks.one_of(UPDATES, update=learner.update)
+    checks.one_of(AVERAGES, average=learner.average)
+    checks.at_least(0, ramp_up=learner.ramp_up)
+    names = [term.name for term in (*learner.objective.terms, *learner.distillations)]
+    if len({*names}) < len(names):
+        raise InputError(
+            f"the terms of objective and distillation have different names: received {names}"
+        )
+    if learner.average == "ensemble":
+        plain = [t.name for t in learner.distillations if not isinstance(t.loss, DistillationLoss)]
+        if plain:
+            raise InputError(
+                f"teachers are united by keras_reid.losses.DistillationLoss: received {plain} "
+                "of another kind; average by mean or sum"
+            )
+    for name, model in (learner.trained | learner.teachers).items():
+        _check_outputs(learner, name, model)
+
+
+def _check_outputs(learner: GraphLearner, name: str, model: keras.Model) -> None:
+    needed = {term.label for term in learner.distillations}
+    if name in learner.trained:
+        terms = (*learner.objective.terms, *learner.distillations)
+        needed |= {key for term in terms for key in term.outputs}
+    has = getattr(model, "output", None)
+    if isinstance(has, dict) and not needed <= {*has}:
+        raise InputError(
+            f"the model {name!r} needs outputs named {sorted(needed)}: it has {sorted(has)}"
+        )
 
 
 def logged(objective: Objective, distillation: Sequence[str] = ()) -> list[str]:

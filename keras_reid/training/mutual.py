@@ -4,15 +4,11 @@ from typing import Any
 
 import keras
 
-from keras_reid import checks
 from keras_reid.errors import InputError
 from keras_reid.losses import DistillationLoss
 from keras_reid.training.graph import Edges, Models, named, pairs
 from keras_reid.training.learner import GraphLearner
 from keras_reid.training.objective import Objective, joint
-
-UPDATES = ("simultaneous", "sequential")
-AVERAGES = ("mean", "sum", "ensemble")
 
 
 @keras.saving.register_keras_serializable(package="keras_reid")
@@ -84,7 +80,6 @@ class MutualLearner(GraphLearner):
             ramp_up,
             **kwargs,
         )
-        check_graph(self)
 
     @property
     def members(self) -> dict[str, keras.Model]:
@@ -125,41 +120,3 @@ class MutualLearner(GraphLearner):
         for nodes in ("members", "teachers"):
             made[nodes] = {name: load(model) for name, model in config[nodes].items()}
         return cls(**{**config, **made})
-
-
-def check_graph(learner: GraphLearner) -> None:
-    """Refuses what cannot be distilled.
-
-    Raises:
-        InputError: an argument out of range, terms of one name, or a model without an output that
-            a term reads.
-    """
-    checks.one_of(UPDATES, update=learner.update)
-    checks.one_of(AVERAGES, average=learner.average)
-    checks.at_least(0, ramp_up=learner.ramp_up)
-    names = [term.name for term in (*learner.objective.terms, *learner.distillations)]
-    if len({*names}) < len(names):
-        raise InputError(
-            f"the terms of objective and distillation have different names: received {names}"
-        )
-    if learner.average == "ensemble":
-        plain = [t.name for t in learner.distillations if not isinstance(t.loss, DistillationLoss)]
-        if plain:
-            raise InputError(
-                f"teachers are united by keras_reid.losses.DistillationLoss: received {plain} "
-                "of another kind; average by mean or sum"
-            )
-    for name, model in (learner.trained | learner.teachers).items():
-        _check_outputs(learner, name, model)
-
-
-def _check_outputs(learner: GraphLearner, name: str, model: keras.Model) -> None:
-    needed = {term.label for term in learner.distillations}
-    if name in learner.trained:
-        terms = (*learner.objective.terms, *learner.distillations)
-        needed |= {key for term in terms for key in term.outputs}
-    has = getattr(model, "output", None)
-    if isinstance(has, dict) and not needed <= {*has}:
-        raise InputError(
-            f"the model {name!r} needs outputs named {sorted(needed)}: it has {sorted(has)}"
-        )

@@ -57,6 +57,15 @@ def test_what_else_cannot_be_read_is_named(tmp_path: Path) -> None:
         (tmp_path / "nowhere").read_text()
 
 
+@pytest.mark.parametrize("kind", [new_file, replaced_file, new_folder])
+def test_a_file_is_no_folder(tmp_path: Path, kind) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(
+        InputError, match=r"writing .*file/x gave '.+' of .*file: name another place"
+    ):
+        write(kind(tmp_path / "file" / "x"), "")
+
+
 def test_nothing_is_written_over(tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_text("another's")

@@ -11,9 +11,9 @@ from keras_reid import checks, losses, models
 from keras_reid.errors import InputError
 from keras_reid.losses import DISTILLATION_LOSSES
 from keras_reid.training.distiller import Distiller
-from keras_reid.training.learner import GraphLearner
+from keras_reid.training.learner import AVERAGES, UPDATES, GraphLearner
 from keras_reid.training.methods.base import Method, setting
-from keras_reid.training.mutual import AVERAGES, UPDATES, MutualLearner
+from keras_reid.training.mutual import MutualLearner
 from keras_reid.training.objective import Objective, distill
 from keras_reid.training.runs import Run
 
