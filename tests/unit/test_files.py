@@ -61,7 +61,7 @@ def test_what_else_cannot_be_read_is_named(tmp_path: Path) -> None:
 def test_a_file_is_no_folder(tmp_path: Path, kind) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(
-        InputError, match=r"writing .*file/x gave '.+' of .*file: name another place"
+        InputError, match=r"writing .*file/x gave '.+' of .*file: name another"
     ):
         write(kind(tmp_path / "file" / "x"), "")
 
