@@ -60,9 +60,7 @@ def test_what_else_cannot_be_read_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", [new_file, replaced_file, new_folder])
 def test_a_file_is_no_folder(tmp_path: Path, kind) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(
-        InputError, match=r"writing .*file/x gave '.+' of .*file: name another"
-    ):
+    with pytest.raises(InputError, match=r"writing .*file/x gave '.+' of .*file: name another"):
         write(kind(tmp_path / "file" / "x"), "")
 
 
