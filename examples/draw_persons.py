@@ -69,10 +69,11 @@ def attributes(
 def tracklets(images: data.PersonImages) -> Image.Image:
     """One row for each tracklet of the first person."""
     found = data.tracklets(images[images.identity == images.identity.min()])
-    titles = (
-        f"identity {i}, camera {c}" for i, c in zip(found.identity, found.camera, strict=True)
+    each = found.per_tracklet()
+    titles = (f"identity {i}, camera {c}" for i, c in zip(each.identity, each.camera, strict=True))
+    return sheet(
+        [(t, found.path[rows]) for t, rows in zip(titles, found.tracklet_rows, strict=True)]
     )
-    return sheet(list(zip(titles, found.frames, strict=True)))
 
 
 def sheet(rows: list[tuple[str, np.ndarray]], height: int = 96, caption: int = 16) -> Image.Image:

@@ -4,6 +4,9 @@ A server that has imported TensorFlow once forks these processes, which saves ea
 """
 
 import atexit
+import contextlib
+import importlib
+import io
 import multiprocessing
 import os
 import runpy
@@ -12,6 +15,11 @@ import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+
+import absl.flags
+import absl.logging
+
+from keras_reid.cli import options
 
 ROOT = Path(__file__).parent.parent
 
@@ -86,9 +94,36 @@ def call(program: str | Path, *flags: object, cwd: Path) -> tuple[int, str, str]
     return command.returncode or 0, out, err
 
 
+def within(program: str | Path, *flags: object, cwd: Path) -> tuple[int, str, str]:
+    """As `call`, but in this process, which `train.py` would leave in another state if it ran."""
+    command = importlib.import_module(f"keras_reid.cli.{Path(program).stem}").run
+    values = absl.flags.FlagValues()
+    options.define(command.fields, values)
+    out, err = io.StringIO(), io.StringIO()
+    code = 0
+    # absl closes a stream of its handler that is not the present stderr, so it goes along.
+    handler = absl.logging.get_absl_handler().python_handler
+    before, handler.stream = handler.stream, err
+    with contextlib.chdir(cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            command.main(values([str(program), *map(str, flags)]), values)
+        except absl.flags.Error as error:  # as absl.app ends
+            print(f"FATAL Flags parsing error:\n  {error}", file=sys.stderr)
+            code = 1
+        except SystemExit as end:
+            code = int(end.code or 0)
+        finally:
+            handler.stream = before
+    return code, out.getvalue(), err.getvalue()
+
+
 def said(program: str | Path, *flags: object, cwd: Path, code: int = 0) -> str:
-    """What a command printed to stdout, or, if it must fail with that code, to stderr."""
-    returned, out, err = call(program, *flags, cwd=cwd)
+    """What a command printed to stdout, or, if it must fail with that code, to stderr.
+
+    In this process, unless it trains.
+    """
+    trains = program == "train.py" and code == 0
+    returned, out, err = (call if trains else within)(program, *flags, cwd=cwd)
     assert returned == code, err
     assert "Traceback" not in err
     return err if code else out

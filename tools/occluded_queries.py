@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 from shifted_boxes import changed, random_of
 
-from keras_reid.data.keypoints import read_table, write_table
+from keras_reid.data.keypoints import read_points, write_points
 from keras_reid.errors import InputError
 
 Box = tuple[float, float, float, float]
@@ -64,7 +64,7 @@ def occluded(
         raise InputError(
             f"shares are above 0 and below 1, the least first: received {least} and {most}"
         )
-    table = None if keypoints is None else read_table(keypoints)
+    table = None if keypoints is None else read_points(keypoints)
     hidden: dict[str, tuple[Box, tuple[int, int]]] = {}  # with the image's size
 
     def behind(name: str, image: Image.Image) -> Image.Image:
@@ -79,7 +79,7 @@ def occluded(
         for path, points in rows.items():
             if Path(path).name in hidden:
                 rows[path] = unseen(points, *hidden[Path(path).name])
-        write_table(out / "keypoints.csv", skeleton, rows)
+        write_points(out / "keypoints.csv", skeleton, rows)
     return count
 
 

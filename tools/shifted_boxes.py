@@ -21,8 +21,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 from PIL import Image
 
-from keras_reid.data.layouts import image_files
-from keras_reid.data.readers import MARKET_FOLDERS
+from keras_reid.data.readers.layouts import image_files
+from keras_reid.data.readers.market import MARKET_FOLDERS
 from keras_reid.errors import InputError
 from keras_reid.files import new_folder
 

@@ -2,69 +2,65 @@
 
 import csv
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from absl import flags, logging
+from absl import logging
 
 from keras_reid import data, evaluation, visualize
-from keras_reid.cli.shared import (
-    FLAGS,
-    check_one_model,
-    command,
-    embedder_of,
-    progress,
-    refuse_existing,
-    say,
-)
+from keras_reid.cli.options import Command, option
+from keras_reid.cli.shared import ModelOptions, progress, refuse_existing, say
 from keras_reid.errors import InputError
 from keras_reid.evaluation.clusters import METHODS
 from keras_reid.files import new_file, new_folder
 
-flags.DEFINE_string("saved_model", None, "An exported export/NAME/VERSION folder instead.")
-flags.DEFINE_string("images", None, "Folder of images, with those in its folders, unlabelled.")
-flags.DEFINE_string("features", None, "Instead of images: an .npz file of features.")
-flags.DEFINE_enum(
-    "part", "gallery", ["train", "query", "gallery"], "Of a --dataset, whose labels score it."
-)
-flags.DEFINE_string("out", None, "New folder for copies, one folder for each person.")
-flags.DEFINE_string("csv", None, "New CSV file with columns path, person.")
-flags.DEFINE_string("sheet", None, "New picture: a row of images for each of the largest groups.")
-flags.DEFINE_enum("method", "dbscan", list(METHODS), "How groups are made.")
-flags.DEFINE_float(
-    "eps",
-    None,
-    "Jaccard distance up to which images are together; default: chosen from the images.",
-)
-flags.DEFINE_integer("min_samples", 4, "Of dbscan: images that make a group.", lower_bound=1)
-flags.DEFINE_integer(
-    "k1", None, "Neighbours to each image; default: chosen from the images.", lower_bound=1
-)
-flags.DEFINE_integer(
-    "k2", None, "Images whose encodings are averaged; default: 0.3 k1, from 2 to 6.", lower_bound=1
-)
-
 LARGEST = 0.2  # fraction of the images, beyond which a group is suspicious
-OUTPUTS = ("out", "csv", "sheet")
 
 
-def main(argv: list[str]) -> None:
-    """Reads the flags, embeds, groups, and writes the groups in each form that was asked for."""
-    refuse_existing(*OUTPUTS)
-    if FLAGS.sheet and Path(FLAGS.sheet).suffix.lower() not in data.SUFFIXES:
+@dataclass(frozen=True, kw_only=True)
+class ClusterOptions(ModelOptions):
+    """What is grouped, how, and where the groups go."""
+
+    images: str | None = option("Folder of images, with those in its folders, unlabelled.")
+    features: str | None = option(
+        "Instead of a model and images: an .npz file, or a folder of .npy files, of features."
+    )
+    part: str = option(
+        "Of a --dataset, whose labels score it.", "gallery", choices=("train", "query", "gallery")
+    )
+    out: str | None = option("New folder for copies, one folder for each person.")
+    csv: str | None = option("New CSV file with columns path, person.")
+    sheet: str | None = option("New picture: a row of images for each of the largest groups.")
+    method: str = option("How groups are made.", "dbscan", choices=tuple(METHODS))
+    eps: float | None = option(
+        "Jaccard distance up to which images are together; default: chosen from the images."
+    )
+    min_samples: int = option("Of dbscan: images that make a group.", 4, least=1)
+    k1: int | None = option("Neighbours to each image; default: chosen from the images.", least=1)
+    k2: int | None = option(
+        "Images whose encodings are averaged; default: 0.3 k1, from 2 to 6.", least=1
+    )
+
+
+def cluster(options: ClusterOptions) -> evaluation.Clustering:
+    """Embeds, groups, and writes the groups in each form that was asked for."""
+    outputs = {"out": options.out, "csv": options.csv, "sheet": options.sheet}
+    refuse_existing(**outputs)
+    if options.sheet and Path(options.sheet).suffix.lower() not in data.SUFFIXES:
         raise InputError(
-            f"--sheet is a picture, named *{', *'.join(data.SUFFIXES)}: received {FLAGS.sheet!r}"
+            f"--sheet is a picture, named *{', *'.join(data.SUFFIXES)}: received {options.sheet!r}"
         )
-    if FLAGS.features and (FLAGS.out or FLAGS.sheet):
+    if options.features and (options.out or options.sheet):
         raise InputError("--out and --sheet need images: features alone are grouped to --csv")
-    path, features, labels = _stored() if FLAGS.features else _embedded()
+    path, features, labels = _stored(options) if options.features else _embedded(options)
     found = evaluation.clustering(
         features,
-        FLAGS.method,
-        FLAGS.eps,
-        FLAGS.min_samples,
-        FLAGS.k1,
-        FLAGS.k2,
+        options.method,
+        options.eps,
+        options.min_samples,
+        options.k1,
+        options.k2,
         progress("neighbours"),
     )
     person = found.labels
@@ -82,44 +78,44 @@ def main(argv: list[str]) -> None:
         )
     if labels is not None:
         say(str(evaluation.cluster_scores(labels, person)))
-    if FLAGS.out and path is not None:
-        _write_folders(path, person, Path(FLAGS.out))
-    if FLAGS.csv:
-        _write_csv(path, person, Path(FLAGS.csv))
-    if FLAGS.sheet:
+    if options.out and path is not None:
+        _write_folders(path, person, Path(options.out))
+    if options.csv:
+        _write_csv(path, person, Path(options.csv))
+    if options.sheet:
         sheet = visualize.draw_groups(path, person)
-        with new_file(FLAGS.sheet) as file:
+        with new_file(options.sheet) as file:
             sheet.save(file)
-    for name in OUTPUTS:
-        if FLAGS[name].value:
-            say(f"written to {FLAGS[name].value}")
+    for output in filter(None, outputs.values()):
+        say(f"written to {output}")
+    return found
 
 
-def _embedded() -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+def _embedded(options: ClusterOptions) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Paths and features of images, and who they show if that is known."""
-    if (FLAGS.images is None) == (FLAGS.dataset is None):
+    if (options.images is None) == (options.dataset is None):
         raise InputError("name what to group: give either --images or --dataset with --data_dir")
-    if FLAGS.images:
-        images = data.unlabelled(FLAGS.images)
+    if options.images:
+        images = data.unlabelled(options.images)
     else:
-        if FLAGS.data_dir is None:
-            raise InputError("a data set is read from a folder: give --data_dir")
-        parts = data.load(FLAGS.dataset, FLAGS.data_dir).parts()
-        if FLAGS.part not in parts:
-            raise InputError(f"--part is one of {', '.join(parts)} here: received {FLAGS.part!r}")
-        images = parts[FLAGS.part]
-    check_one_model()
+        dataset = options.dataset_of(options.dataset, options.data_dir, "images are read of a set")
+        parts = dataset.parts()
+        if options.part not in parts:
+            raise InputError(f"--part is one of {', '.join(parts)} here: received {options.part!r}")
+        images = parts[options.part]
+    options.check_one_model()
     images = data.readable(images)
-    features = embedder_of()(images)
-    return images.path, features, None if FLAGS.images else images.identity
+    each = images.per_tracklet()
+    return each.path, options.embedder()(images), None if options.images else each.identity
 
 
-def _stored() -> tuple[None, np.ndarray, np.ndarray | None]:
-    if FLAGS.run or FLAGS.saved_model or FLAGS.images or FLAGS.dataset:
+def _stored(options: ClusterOptions) -> tuple[None, np.ndarray, np.ndarray | None]:
+    if options.run or options.saved_model or options.images or options.dataset:
         raise InputError("--features stands instead of a model and images: name one of the two")
-    stored = evaluation.load_features(FLAGS.features)
+    assert options.features is not None
+    stored = evaluation.load_features(options.features)
     if "embedding" not in stored.features:
-        raise InputError(f"images are grouped by embeddings: {FLAGS.features} has stripes alone")
+        raise InputError(f"images are grouped by embeddings: {options.features} has stripes alone")
     return None, stored.features["embedding"], stored.identity
 
 
@@ -144,8 +140,9 @@ def _write_csv(path: np.ndarray | None, person: np.ndarray, file: Path) -> None:
         table.writerows(zip(rows, map(_name, person.tolist()), strict=True))
 
 
-run = command(
-    main,
+run = Command(
+    cluster,
+    ClusterOptions,
     "run",
     "saved_model",
     "images",

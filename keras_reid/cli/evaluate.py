@@ -3,315 +3,297 @@
 `python evaluate.py --features=QUERY.npz,GALLERY.npz` scores features of any framework.
 """
 
+import dataclasses
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from absl import flags
 
-from keras_reid import data, evaluation
-from keras_reid.cli.shared import (
-    FLAGS,
-    check_one_model,
-    command,
-    embedder_of,
-    numbers_by_name,
-    progress,
-    refuse_existing,
-    say,
-)
+from keras_reid import checks, data, evaluation
+from keras_reid.cli.options import Command, option
+from keras_reid.cli.shared import ModelOptions, numbers_by_name, progress, refuse_existing, say
 from keras_reid.errors import InputError
 from keras_reid.evaluation import StoredFeatures
 from keras_reid.evaluation.protocols import TIES
 from keras_reid.files import new_file, new_folder
 from keras_reid.reranking import RERANKERS
-from keras_reid.training.runs import Run
-
-flags.DEFINE_string("saved_model", None, "An exported export/NAME/VERSION folder instead.")
-flags.DEFINE_list(
-    "features",
-    None,
-    "QUERY,GALLERY instead of a model: each an .npz file with embedding (n, d), identity (n,) and "
-    "camera (n,), or a folder of such .npy files, which are memory-mapped.",
-)
-flags.DEFINE_string("save_features", None, "Write query.npz and gallery.npz to this new folder.")
-flags.DEFINE_string("out", None, "Write the scores to this new JSON file, too.")
-flags.DEFINE_enum(
-    "distance",
-    "global",
-    ["global", "cosine", "local", "global_local", "visible"],
-    "What is compared: embeddings by Euclidean distance or cosine, aligned stripes, or both (DMLI, "
-    "the sum of the two); of a model with pose also the parts that both images show.",
-)
-flags.DEFINE_enum(
-    "local",
-    "pooled",
-    ["pooled", "trained"],
-    "Stripes pooled from the last feature map of any model of a --run, or its own output 'local'.",
-)
-flags.DEFINE_integer(
-    "stripes", None, "How many are pooled; default: one for each row of the map.", lower_bound=1
-)
-flags.DEFINE_enum(
-    "rerank",
-    "none",
-    ["none", *RERANKERS],
-    "Re-rank by what the neighbours of query and gallery have in common.",
-)
-flags.DEFINE_list("rerank_options", [], "Of the re-ranker, such as k1=20,k2=6,lambda_value=0.3.")
-flags.DEFINE_enum(
-    "ties",
-    "index",
-    list(TIES),
-    "Equal distances: by gallery index, or the bounds of what any order gives.",
-)
-flags.DEFINE_bool(
-    "verify", False, "Also score pairs of images, one person or two: EER, and TAR at several FARs."
-)
-flags.DEFINE_string(
-    "attributes", None, "Table or .mat file: also score the attributes that a --run predicts."
-)
-flags.DEFINE_float(
-    "attribute_filter",
-    None,
-    "Rank last what contradicts a query's attributes, where both are predicted with this "
-    "probability, such as 0.9, and say what that costs.",
-)
-flags.DEFINE_bool("tracklets", False, "Group the images to tracklets, and rank these.")
-flags.DEFINE_enum(
-    "set_distance",
-    "pooled",
-    ["pooled", *evaluation.SET_DISTANCES],
-    "Of --tracklets: by the mean of their embeddings, or frame by frame.",
-)
-flags.DEFINE_bool("camera_pairs", False, "Also score each pair of cameras.")
-flags.DEFINE_integer("repeats", 10, "Of protocols that draw: cuhk03-classic, viper.", 1)
-flags.DEFINE_integer("draw_seed", 0, "Of protocols that draw.")
-
 
 OF_EMBEDDINGS = ("global", "cosine")
+Sides = tuple[StoredFeatures, StoredFeatures]
 
 
-def main(argv: list[str]) -> None:
-    """Reads the flags, embeds query and gallery, prints one table."""
-    refuse_existing("out", "save_features")
-    options = numbers_by_name("rerank_options")
-    _check_choices()
-    query, gallery, name = _stored() if FLAGS.features else _embedded()
-    if FLAGS.save_features:
-        with new_folder(FLAGS.save_features) as folder:
-            for part, stored in (("query", query), ("gallery", gallery)):
-                evaluation.save_features(folder / f"{part}.npz", *stored)
-    attributes = _attributes(query, gallery)
-    rows = _rows(query, gallery, attributes, options)
-    protocol = evaluation.Protocol(
-        _protocol(),
-        ties=FLAGS.ties,
-        repeats=FLAGS.repeats,
-        seed=FLAGS.draw_seed,
-        dataset=name,
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions(ModelOptions):
+    """What is scored, and how."""
+
+    features: Sequence[str] | None = option(
+        "QUERY,GALLERY instead of a model: each an .npz file with embedding (n, d), identity (n,) "
+        "and camera (n,), or a folder of such .npy files, which are memory-mapped."
     )
+    save_features: str | None = option("Write query.npz and gallery.npz to this new folder.")
+    out: str | None = option("Write the scores to this new JSON file, too.")
+    distance: str = option(
+        "What is compared: embeddings by Euclidean distance or cosine, aligned stripes, or both "
+        "(DMLI, the sum of the two); of a model with pose also the parts that both images show.",
+        "global",
+        choices=("global", "cosine", "local", "global_local", "visible"),
+    )
+    local: str = option(
+        "Stripes pooled from the last feature map of any model of a --run, or its own output "
+        "'local'.",
+        "pooled",
+        choices=("pooled", "trained"),
+    )
+    stripes: int | None = option("How many are pooled; default: one for each row.", least=1)
+    rerank: str = option(
+        "Re-rank by what the neighbours of query and gallery have in common.",
+        "none",
+        choices=("none", *RERANKERS),
+    )
+    rerank_options: Sequence[str] | None = option(
+        "Of the re-ranker, such as k1=20,k2=6,lambda_value=0.3."
+    )
+    ties: str = option(
+        "Equal distances: by gallery index, or the bounds of what any order gives.",
+        "index",
+        choices=tuple(TIES),
+    )
+    verify: bool = option(
+        "Also score pairs of images, one person or two: EER, and TAR at several FARs.", False
+    )
+    attributes: str | None = option(
+        "Table or .mat file: also score the attributes that a --run predicts."
+    )
+    attribute_filter: float | None = option(
+        "Rank last what contradicts a query's attributes, where both are predicted with this "
+        "probability, such as 0.9, and say what that costs."
+    )
+    tracklets: bool = option("Group the images to tracklets, and rank these.", False)
+    set_distance: str = option(
+        "Of tracklets: by the mean of their embeddings, or frame by frame.",
+        "pooled",
+        choices=("pooled", *evaluation.SET_DISTANCES),
+    )
+    camera_pairs: bool = option("Also score each pair of cameras.", False)
+    repeats: int = option("Of protocols that draw: cuhk03-classic, viper.", 10, least=1)
+    draw_seed: int = option("Of protocols that draw.", 0)
+
+    def __post_init__(self) -> None:
+        self._check_choices()
+        numbers_by_name(self.rerank_options or (), "rerank_options")
+        evaluation.Protocol(
+            self.protocol or "market1501",
+            ties=self.ties,
+            repeats=self.repeats,
+            seed=self.draw_seed,
+        )
+        if self.attribute_filter is not None:
+            hint = "the probability of a sure attribute"
+            checks.within("(0.5, 1]", hint, attribute_filter=self.attribute_filter)
+
+    def _check_choices(self) -> None:
+        frames = self.set_distance != "pooled"
+        attributes = bool(self.attributes or self.attribute_filter is not None)
+        rules = {
+            "--features names two files, QUERY,GALLERY, instead of a model: received "
+            f"{','.join(self.features or ())!r}": bool(self.features)
+            and bool(self.run or self.saved_model or len(self.features or ()) != 2),
+            "attributes are predicted by a model: give --run, not --features": (
+                attributes and bool(self.features)
+            ),
+            "tracklets are made of images: give --run or --saved_model, not --features": (
+                self.tracklets and bool(self.features)
+            ),
+            "--set_distance compares the frames of tracklets: give --tracklets": (
+                frames and not self.tracklets
+            ),
+            "tracklets are compared by embeddings: leave --distance, --attributes, "
+            "--save_features and --attribute_filter out": (
+                self.tracklets
+                and bool(self.distance not in OF_EMBEDDINGS or attributes or self.save_features)
+            ),
+            "frames are re-ranked by k_reciprocal alone": (
+                frames and self.rerank not in ("none", "k_reciprocal")
+            ),
+            "attributes filter what is ranked by embeddings: leave --rerank and --distance out": (
+                self.attribute_filter is not None
+                and (self.rerank != "none" or self.distance != "global")
+            ),
+        }
+        for rule, broken in rules.items():
+            if broken:
+                raise InputError(rule)
+
+
+def evaluate(options: EvaluateOptions) -> evaluation.RankingResult:
+    """Embeds query and gallery, ranks, and prints one table."""
+    refuse_existing(out=options.out, save_features=options.save_features)
+    sides, protocol = _stored(options) if options.features else _embedded(options)
+    if options.save_features:
+        with new_folder(options.save_features) as folder:
+            for part, side in zip(("query", "gallery"), sides, strict=True):
+                evaluation.save_features(folder / f"{part}.npz", *side)
+    probabilities = _probabilities(sides)
+    rows = _rows(options, sides, probabilities, protocol)
     result = evaluation.rank(
         rows,
-        query,
-        gallery,
+        *sides,
         protocol,
-        camera_pairs=FLAGS.camera_pairs,
+        camera_pairs=options.camera_pairs,
         progress=progress("ranking"),
     )
     say(str(result))
     values = result.to_dict()
-    if _protocol() != "viper":
+    if protocol.name != "viper":
         intervals = {score: result.interval(score) for score in ("rank-1", "mAP")}
         texts = (f"{s} {100 * a:.2f} to {100 * b:.2f} %" for s, (a, b) in intervals.items())
         say(f"95 % intervals over the queries: {', '.join(texts)}")
         values["intervals"] = {name: list(ends) for name, ends in intervals.items()}
-    if FLAGS.attributes:
-        scores = _attribute_scores(query, gallery, attributes)
+    if options.attributes:
+        scores = _attribute_scores(options, sides, probabilities)
         say(str(scores))
         values["attributes"] = scores.to_dict()
-    if FLAGS.verify:
-        judged = "no-camera" if _protocol() == "no-camera" else "market1501"
+    if options.verify:
+        judged = "no-camera" if protocol.name == "no-camera" else "market1501"
         # A threshold is of the distances themselves, whatever ranks.
-        plain = _rows(query, gallery, attributes, {}, "none") if FLAGS.rerank != "none" else rows
-        pairs = evaluation.pairs(plain, query, gallery, judged)
-        verification = evaluation.verify(*pairs)
+        plain = dataclasses.replace(options, rerank="none", rerank_options=None)
+        if options.rerank != "none":
+            rows = _rows(plain, sides, probabilities, protocol)
+        verification = evaluation.verify(*evaluation.pairs(rows, *sides, judged))
         say(str(verification))
         values["verification"] = verification.to_dict()
-    if FLAGS.out:
-        with new_file(FLAGS.out) as file:
+    if options.out:
+        with new_file(options.out) as file:
             file.write_text(json.dumps(values, indent=2) + "\n")
-        say(f"written to {FLAGS.out}")
+        say(f"written to {options.out}")
+    return result
 
 
-def _embedded() -> tuple[StoredFeatures, StoredFeatures, str]:
-    """Features of the query and gallery images, and the name of the data set."""
-    check_one_model()
-    settings = Run(FLAGS.run).flags if FLAGS.run else {}
-    name = FLAGS.dataset or settings.get("dataset")
-    data_dir = FLAGS.data_dir or (settings.get("data_dir") if not FLAGS.dataset else None)
-    if name is None or data_dir is None:
-        raise InputError("a model is scored on images: give --dataset and --data_dir")
-    FLAGS["data_dir"].value = data_dir
-    dataset = (data.load_tracklets if FLAGS.tracklets else data.load)(name, data_dir)
+def _protocol(options: EvaluateOptions, name: str, dataset: str | None) -> evaluation.Protocol:
+    return evaluation.Protocol(
+        name,
+        ties=options.ties,
+        repeats=options.repeats,
+        seed=options.draw_seed,
+        dataset=dataset,
+    )
+
+
+def _embedded(options: EvaluateOptions) -> tuple[Sides, evaluation.Protocol]:
+    """Features of the query and gallery images, and how they are ranked."""
+    options.check_one_model()
+    trained_on = {} if options.dataset else options.settings
+    name = options.dataset or trained_on.get("dataset")
+    data_dir = options.data_dir or trained_on.get("data_dir")
+    dataset = options.dataset_of(name, data_dir, "a model is scored on images")
+    if options.tracklets:
+        dataset = data.tracklet_dataset(dataset)
     if dataset.query is None or dataset.gallery is None:
         raise InputError(f"a score needs query and gallery images: {data_dir!r} has none")
-    local = FLAGS.distance in ("local", "global_local")
-    also = ("global", "parts", "visibility") if FLAGS.distance == "visible" else ()
-    if FLAGS.attributes or FLAGS.attribute_filter is not None:
-        also = (*also, "attribute_probabilities")
-    embed = embedder_of(local, also)
+    stripes = options.local if options.distance in ("local", "global_local") else None
+    also = ["global", "parts", "visibility"] if options.distance == "visible" else []
+    if options.attributes or options.attribute_filter is not None:
+        also.append("attribute_probabilities")
+    embed = options.embedder(stripes, options.stripes, also)
 
-    def stored(images: Any) -> StoredFeatures:
-        if isinstance(images, data.Tracklets):
-            images = data.readable_tracklets(images)
-            if FLAGS.set_distance != "pooled":
-                frames = embed(images.images)
-                ends = np.flatnonzero(np.diff(images.owner)) + 1
-                sets: Any = np.split(frames, ends)
-                return StoredFeatures({"frames": sets}, images.identity, images.camera)
+    def stored(images: data.PersonImages) -> StoredFeatures:
+        images = data.readable(images)
+        each = images.per_tracklet()
+        if options.set_distance == "pooled":
+            found = embed(images)
+            features = found if stripes or also else {"embedding": found}
         else:
-            images = data.readable(images)
-        features = embed(images)
-        features = features if local or also else {"embedding": features}
-        return StoredFeatures(features, images.identity, images.camera)
+            frames = embed(images.without(data.TRACKLET))
+            features = {"frames": [frames[rows] for rows in images.tracklet_rows]}
+        return StoredFeatures(features, each.identity, each.camera)
 
-    return stored(dataset.query), stored(dataset.gallery), name
+    recorded = trained_on.get("protocol")
+    protocol = _protocol(options, options.protocol_of(dataset.query, recorded), name)
+    return (stored(dataset.query), stored(dataset.gallery)), protocol
 
 
-def _stored() -> tuple[StoredFeatures, StoredFeatures, str | None]:
-    if FLAGS.run or FLAGS.saved_model or len(FLAGS.features) != 2:
-        raise InputError(
-            "--features names two files, QUERY,GALLERY, instead of a model: received "
-            f"{','.join(FLAGS.features)!r}"
-        )
-    query, gallery = map(evaluation.load_features, FLAGS.features)
-    for path, stored in zip(FLAGS.features, (query, gallery), strict=True):
-        if stored.identity is None:
+def _stored(options: EvaluateOptions) -> tuple[Sides, evaluation.Protocol]:
+    """Features of files, and how they are ranked."""
+    paths = options.features or []
+    query, gallery = map(evaluation.load_features, paths)
+    for path, side in zip(paths, (query, gallery), strict=True):
+        if side.identity is None:
             raise InputError(f"a score needs to know who is who: {path} has no array identity")
-    return query, gallery, FLAGS.dataset
+    name = options.protocol or "market1501"
+    return (query, gallery), _protocol(options, name, options.dataset)
 
 
 def _rows(
-    query: StoredFeatures,
-    gallery: StoredFeatures,
-    attributes: list[np.ndarray],
-    options: dict[str, float],
-    reranking: str | None = None,
+    options: EvaluateOptions,
+    sides: Sides,
+    probabilities: list[np.ndarray],
+    protocol: evaluation.Protocol,
 ) -> evaluation.Rows:
     """The distances that are asked for."""
-    chosen = _chosen(query.features), _chosen(gallery.features)
-    reranking = reranking or FLAGS.rerank
-    if FLAGS.set_distance != "pooled":
-        return _of_sets(*chosen, reranking, options)
-    if FLAGS.attribute_filter is not None:
-        return _filtered(chosen, attributes, query, gallery)
-    distance = "euclidean" if FLAGS.distance == "global" else FLAGS.distance
+    query, gallery = (_compared(options, side.features) for side in sides)
+    numbers: dict[str, Any] = numbers_by_name(options.rerank_options or (), "rerank_options")
+    if options.set_distance != "pooled":
+        kind = options.set_distance
+        if options.rerank == "none":
+            return evaluation.MatrixRows(evaluation.set_distances(query, gallery, kind), kind)
+        matrix = evaluation.reranked_set_distances(query, gallery, kind, **numbers)
+        return evaluation.MatrixRows(matrix, kind, options.rerank)
+    if options.attribute_filter is not None:
+        # Whoever contradicts a query's attributes comes after all others.
+        found = evaluation.prefilter(
+            (probabilities[0], probabilities[1]), *sides, protocol.name, options.attribute_filter
+        )
+        say(str(found))
+        distances = evaluation.matrix(query, gallery)
+        distances += np.where(found.kept, 0, distances.max() + 1)
+        return evaluation.MatrixRows(distances, "euclidean, attributes agreeing")
+    distance = "euclidean" if options.distance == "global" else options.distance
     done = progress("looking for neighbours")
-    return evaluation.compare(*chosen, distance, reranking, done, **options)
+    return evaluation.compare(query, gallery, distance, options.rerank, done, **numbers)
 
 
-def _chosen(features: dict[str, Any]) -> Any:
-    """What is to be compared."""
+def _compared(options: EvaluateOptions, features: dict[str, Any]) -> Any:
+    """Those of the features that are compared."""
     if "frames" in features:
         return features["frames"]
-    if FLAGS.distance in OF_EMBEDDINGS and "embedding" in features:
+    if options.distance in OF_EMBEDDINGS and "embedding" in features:
         return features["embedding"]
     return features
 
 
-def _protocol() -> str:
-    """That of the flag, or of tracklets MARS's, in which the queries are among the gallery."""
-    return "mars" if FLAGS.tracklets and not FLAGS["protocol"].present else FLAGS.protocol
-
-
-def _check_choices() -> None:
-    attributes = FLAGS.attributes or FLAGS.attribute_filter is not None
-    frames = FLAGS.set_distance != "pooled"
-    rules = {
-        "attributes are predicted by a model: give --run, not --features": (
-            attributes and bool(FLAGS.features)
-        ),
-        "tracklets are made of images: give --run or --saved_model, not --features": (
-            FLAGS.tracklets and bool(FLAGS.features)
-        ),
-        "--set_distance compares the frames of tracklets: give --tracklets": (
-            frames and not FLAGS.tracklets
-        ),
-        "tracklets are compared by embeddings: leave --distance, --attributes, --save_features and "
-        "--attribute_filter out": (
-            FLAGS.tracklets
-            and bool(FLAGS.distance not in OF_EMBEDDINGS or attributes or FLAGS.save_features)
-        ),
-        "frames are re-ranked by k_reciprocal alone": (
-            frames and FLAGS.rerank not in ("none", "k_reciprocal")
-        ),
-        "attributes filter what is ranked by embeddings: leave --rerank and --distance out": (
-            FLAGS.attribute_filter is not None
-            and (FLAGS.rerank != "none" or FLAGS.distance != "global")
-        ),
-    }
-    for rule, broken in rules.items():
-        if broken:
-            raise InputError(rule)
-
-
-def _of_sets(
-    query: Any, gallery: Any, reranking: str, options: dict[str, float]
-) -> evaluation.Rows:
-    """Distances between the frames of tracklets, re-ranked if asked."""
-    kind = FLAGS.set_distance
-    if reranking == "none":
-        return evaluation.MatrixRows(evaluation.set_distances(query, gallery, kind), kind)
-    matrix = evaluation.reranked_set_distances(query, gallery, kind, **options)
-    return evaluation.MatrixRows(matrix, kind, reranking)
-
-
-def _attributes(query: StoredFeatures, gallery: StoredFeatures) -> list[np.ndarray]:
+def _probabilities(sides: Sides) -> list[np.ndarray]:
     """The probabilities of attributes of both sides; of no other use to a ranking."""
     name = "attribute_probabilities"
-    return [side.features.pop(name) for side in (query, gallery) if name in side.features]
-
-
-def _schema() -> data.AttributeSchema:
-    names = Run(FLAGS.run).flags.get("attribute_names")
-    if not names:
-        raise InputError(f"{FLAGS.run} knows no attributes: train one with --recipe=attributes")
-    return data.AttributeSchema(tuple(names))
+    return [side.features.pop(name) for side in sides if name in side.features]
 
 
 def _attribute_scores(
-    query: StoredFeatures, gallery: StoredFeatures, attributes: list[np.ndarray]
+    options: EvaluateOptions, sides: Sides, probabilities: list[np.ndarray]
 ) -> evaluation.AttributeScores:
     """Of all test images."""
-    schema, table = _schema(), data.read_attributes(FLAGS.attributes)
+    names = options.settings.get("attribute_names")
+    if not names:
+        raise InputError(f"{options.run} knows no attributes: train one with --recipe=attributes")
+    schema = data.AttributeSchema(tuple(names))
+    assert options.attributes is not None
+    table = data.read_attributes(options.attributes)
     if table.schema != schema:
         raise InputError(
-            f"attributes are scored by a table of the same: {FLAGS.run} knows "
-            f"{', '.join(schema.names)}; {FLAGS.attributes} has {', '.join(table.schema.names)}"
+            f"attributes are scored by a table of the same: {options.run} knows "
+            f"{', '.join(schema.names)}; {options.attributes} has {', '.join(table.schema.names)}"
         )
-    identity = np.concatenate([np.asarray(side.identity) for side in (query, gallery)])
+    identity = np.concatenate([np.asarray(side.identity) for side in sides])
     images = table.label(data.PersonImages(identity.astype(str), identity, None))
-    probabilities = evaluation.predicted_attributes(np.concatenate(attributes), schema.exclusive)
+    predicted = evaluation.predicted_attributes(np.concatenate(probabilities), schema.exclusive)
     true = images.columns["attributes"]
-    return evaluation.attribute_scores(probabilities, true, schema.names, schema.groups)
+    return evaluation.attribute_scores(predicted, true, schema.names, schema.groups)
 
 
-def _filtered(
-    chosen: Any, attributes: list[np.ndarray], query: StoredFeatures, gallery: StoredFeatures
-) -> evaluation.Rows:
-    """Distances in which whoever contradicts a query's attributes comes after all others."""
-    found = evaluation.prefilter(
-        (attributes[0], attributes[1]), query, gallery, _protocol(), FLAGS.attribute_filter
-    )
-    say(str(found))
-    distances = evaluation.matrix(*chosen)
-    distances += np.where(found.kept, 0, distances.max() + 1)
-    return evaluation.MatrixRows(distances, "euclidean, attributes agreeing")
-
-
-run = command(
-    main,
+run = Command(
+    evaluate,
+    EvaluateOptions,
     "run",
     "saved_model",
     "features",

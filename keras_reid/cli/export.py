@@ -5,127 +5,123 @@ exit code is 1. Beside a SavedModel goes NAME-ranker, which ranks and re-ranks e
 """
 
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
-from absl import flags
 
 from keras_reid import data, models, serving
-from keras_reid.cli.shared import (
-    FLAGS,
-    command,
-    needs_keypoints,
-    numbers_by_name,
-    say,
-    with_keypoints,
-)
+from keras_reid.cli.options import Command, option
+from keras_reid.cli.shared import RunOptions, needs_keypoints, numbers_by_name, say
 from keras_reid.errors import InputError
 from keras_reid.reranking import IN_GRAPH
 from keras_reid.training.runs import Run
 
-flags.DEFINE_string(
-    "export_dir",
-    "export",
-    "The model goes to EXPORT_DIR/NAME/VERSION, of other formats to EXPORT_DIR/NAME-FORMAT/….",
-)
-flags.DEFINE_string("name", None, "Name of the served model; default: that of the run folder.")
-flags.DEFINE_integer("version", None, "Default: the next free number.", lower_bound=1)
-flags.DEFINE_enum(
-    "format",
-    "saved_model",
-    list(serving.FORMATS),
-    "saved_model for TensorFlow Serving; onnx, litert and openvino need the extra of that name.",
-)
-flags.DEFINE_enum(
-    "precision",
-    "float32",
-    list(serving.PRECISIONS),
-    "Of litert: float16 halves the weights, int8 quantizes weights and activations, calibrated on "
-    "training images.",
-)
-flags.DEFINE_bool("ranker", True, "Also export NAME-ranker, of the format saved_model.")
-flags.DEFINE_enum(
-    "rerank", "k_reciprocal", list(IN_GRAPH), "By what the ranker re-ranks, see evaluate.py."
-)
-flags.DEFINE_list("rerank_options", [], "Of the re-ranker, such as k1=20,k2=6,lambda_value=0.3.")
-flags.DEFINE_enum(
-    "local",
-    "none",
-    ["none", "pooled", "trained"],
-    "A second output 'local': stripes pooled from the last feature map, or the model's own.",
-)
-flags.DEFINE_integer(
-    "stripes", None, "How many are pooled; default: one for each row of the map.", lower_bound=1
-)
-flags.DEFINE_integer("check_images", 64, "Images whose embeddings are compared.", lower_bound=1)
-flags.DEFINE_integer(
-    "check_queries", 100, "Queries whose ranking is compared, if there are any.", lower_bound=1
-)
-flags.DEFINE_integer(
-    "check_others", 300, "Gallery images of other identities they are ranked among.", lower_bound=1
-)
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions(RunOptions):
+    """What is exported, and where to."""
+
+    export_dir: str = option(
+        "The model goes to EXPORT_DIR/NAME/VERSION, of other formats to EXPORT_DIR/NAME-FORMAT/….",
+        "export",
+    )
+    name: str | None = option("Name of the served model; default: that of the run folder.")
+    version: int | None = option("Default: the next free number.", least=1)
+    format: str = option(
+        "saved_model for TensorFlow Serving; onnx, litert and openvino need the extra of that "
+        "name.",
+        "saved_model",
+        choices=tuple(serving.FORMATS),
+    )
+    quantization: str = option(
+        "Of litert: float16 halves the weights, int8 quantizes weights and activations, calibrated "
+        "on training images.",
+        "float32",
+        choices=tuple(serving.QUANTIZATIONS),
+    )
+    ranker: bool = option("Also export NAME-ranker, of the format saved_model.", True)
+    rerank: str = option(
+        "By what the ranker re-ranks, see evaluate.py.", "k_reciprocal", choices=tuple(IN_GRAPH)
+    )
+    rerank_options: Sequence[str] | None = option(
+        "Of the re-ranker, such as k1=20,k2=6,lambda_value=0.3."
+    )
+    local: str = option(
+        "A second output 'local': stripes pooled from the last feature map, or the model's own.",
+        "none",
+        choices=("none", "pooled", "trained"),
+    )
+    stripes: int | None = option("How many are pooled; default: one for each row.", least=1)
+    check_images: int = option("Images whose embeddings are compared.", 64, least=1)
+    check_queries: int = option(
+        "Queries whose ranking is compared, if there are any.", 100, least=1
+    )
+    check_others: int = option(
+        "Gallery images of other identities they are ranked among.", 300, least=1
+    )
 
 
-def main(argv: list[str]) -> None:
-    """Reads the flags, exports, and compares the export with the model on images."""
-    if FLAGS.run is None:
+def export(options: ExportOptions) -> Path:
+    """Exports, and compares the export with the model on images; exits with 1 if they differ."""
+    if options.run is None:
         raise InputError("an export is made from a run folder of train.py: give --run")
-    options = numbers_by_name("rerank_options")
-    serving.checked_reranker(FLAGS.rerank, options)
-    run = Run(FLAGS.run)
+    numbers: dict[str, Any] = numbers_by_name(options.rerank_options or (), "rerank_options")
+    serving.checked_reranker(options.rerank, numbers)
+    run = Run(options.run)
     settings = run.flags
-    model = run.load_model(FLAGS.member)
-    FLAGS["data_dir"].value = FLAGS.data_dir or settings["data_dir"]
-    load: Any = data.load_tracklets if models.takes_clips(model) else data.load
-    dataset = load(FLAGS.dataset or settings["dataset"], FLAGS.data_dir)
-    parts = (dataset.train, dataset.query, dataset.gallery)
-    images = next(part for part in parts if part is not None)[: FLAGS.check_images]
-    several = _several(model, images, settings)
-    if several is None:
-        images = data.readable(images)
+    model = run.load_model(options.member)
+    data_dir = options.data_dir or settings["data_dir"]
+    dataset = data.load(options.dataset or settings["dataset"], data_dir)
+    if models.takes_clips(model):
+        dataset = data.tracklet_dataset(dataset)
+    images = data.readable(next(iter(dataset.parts().values()))[: options.check_images])
+    several = _several(options, model, images, settings)
     checked = images if several is None else several
-    if FLAGS.local == "pooled":
-        model = models.stripes(model, FLAGS.stripes)
+    if options.local == "pooled":
+        model = models.stripes(model, options.stripes)
     flip = settings["flip"]
 
-    name = FLAGS.name or run.directory.resolve().name
-    suffix = "" if FLAGS.format == "saved_model" else f"-{FLAGS.format}"
-    directory = Path(FLAGS.export_dir) / f"{name}{suffix}"
+    name = options.name or run.directory.resolve().name
+    suffix = "" if options.format == "saved_model" else f"-{options.format}"
+    directory = Path(options.export_dir) / f"{name}{suffix}"
     about = {"run": run.directory.resolve().name, "metrics": run.metrics}
     version = serving.export(
         model,
         directory,
-        FLAGS.version,
+        options.version,
         flip=flip,
-        local=FLAGS.local != "none",
-        format=FLAGS.format,
-        precision=FLAGS.precision,
-        calibration=_pixels(images, model) if FLAGS.precision == "int8" else None,
-        about={**about, "dataset": FLAGS.dataset or settings["dataset"]},
+        local=options.local != "none",
+        format=options.format,
+        quantization=options.quantization,
+        calibration=_pixels(images, model) if options.quantization == "int8" else None,
+        about={**about, "dataset": dataset.name},
     )
     size = sum(file.stat().st_size for file in version.rglob("*") if file.is_file())
     say(f"exported to {version} ({size / 2**20:.1f} MiB)")
-    tolerance, loss = serving.TOLERANCES[FLAGS.precision]
+    tolerance, loss = serving.TOLERANCES[options.quantization]
     reports: list[serving.ParityReport | serving.ScoreReport] = [
         serving.parity(model, version, checked, tolerance, flip)
     ]
     say(str(reports[0]))
     if several is None and dataset.query is not None and dataset.gallery is not None:
         query, gallery = serving.sample(
-            dataset.query, dataset.gallery, FLAGS.check_queries, FLAGS.check_others
+            dataset.query, dataset.gallery, options.check_queries, options.check_others
         )
-        reports.append(serving.scores(model, version, query, gallery, loss, flip, FLAGS.protocol))
+        protocol = options.protocol_of(query, settings["protocol"])
+        reports.append(serving.scores(model, version, query, gallery, loss, flip, protocol))
         say(str(reports[1]))
     if not all(report.ok for report in reports):
         sys.exit(1)
-    if FLAGS.format != "saved_model":
-        return
-    if FLAGS.ranker:
+    if options.format != "saved_model":
+        return version
+    if options.ranker:
         width = serving.load(version).embedding_width
         ranker = serving.export_ranker(
-            directory.with_name(f"{name}-ranker"), width, None, FLAGS.rerank, **options
+            directory.with_name(f"{name}-ranker"), width, None, options.rerank, **numbers
         )
         say(f"ranking and re-ranking: {ranker}")
     say(
@@ -133,19 +129,20 @@ def main(argv: list[str]) -> None:
         f"--model_base_path={directory.resolve()}"
     )
     say("several models, batching and clients: docs/serving.md")
+    return version
 
 
 def _several(
-    model: keras.Model, images: Any, settings: dict[str, Any]
+    options: ExportOptions, model: keras.Model, images: data.PersonImages, settings: dict[str, Any]
 ) -> dict[str, np.ndarray] | None:
     """A batch for a model of several inputs; None for one of images alone."""
     size = models.image_size(model)
     if models.takes_clips(model):
-        clips = data.readable_tracklets(images)
-        batches = data.clip_batches(clips, settings["frames"], min(16, len(clips)), size)
+        clips = min(16, len(images.per_tracklet()))
+        batches = data.clip_batches(images, settings["frames"], clips, size)
     elif needs_keypoints(model):
-        source = FLAGS.keypoints or settings["keypoints"]
-        images = with_keypoints(data.readable(images), source)
+        source = options.keypoints or settings["keypoints"]
+        images = options.with_keypoints(images, source, options.data_dir or settings["data_dir"])
         batches = data.image_batches(images, len(images), size)
     else:
         return None
@@ -157,13 +154,14 @@ def _pixels(images: data.PersonImages, model: keras.Model) -> np.ndarray:
     return np.concatenate([np.asarray(b) for b in data.image_batches(images, 32, size)])
 
 
-run = command(
-    main,
+run = Command(
+    export,
+    ExportOptions,
     "run",
     "export_dir",
     "name",
     "format",
-    "precision",
+    "quantization",
     "dataset",
     "data_dir",
     "check_images",

@@ -6,98 +6,108 @@ and --gallery:
     enrol DIR|CSV   one folder for each identity, or a table path,identity,camera[,time]; images
                     that are enrolled already are left alone, so the same command goes on
     query IMAGE…    who is nearest, and "unknown" beyond the gallery's threshold; without images,
-                    --attributes=upred=1,hat=0 looks for a description
+                    --description=upred=1,hat=0 looks for a description
     remove ID       erases all images of an identity
     stats           what the gallery holds
     calibrate       chooses the threshold at --far on --dataset and keeps it in the gallery
 """
 
-import csv
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import flags
 
 from keras_reid import data, evaluation, gallery, visualize
-from keras_reid.cli.shared import (
-    FLAGS,
-    check_one_model,
-    command,
-    embedder_of,
-    fingerprint,
-    progress,
-    refuse_existing,
-    say,
-)
+from keras_reid.cli.options import Command, option
+from keras_reid.cli.shared import ModelOptions, progress, refuse_existing, say
+from keras_reid.data.tables import read_table
 from keras_reid.errors import InputError
 from keras_reid.files import new_file
-from keras_reid.training.runs import Run
-
-flags.DEFINE_string("saved_model", None, "An exported model instead of --run.")
-flags.DEFINE_string(
-    "gallery", None, "people.db (Milvus Lite), faiss:FILE, or http://HOST:PORT (Milvus)."
-)
-flags.DEFINE_integer("k", 10, "Images shown for each query.", lower_bound=1)
-flags.DEFINE_list("cameras", None, "Look at these cameras alone.")
-flags.DEFINE_list("not_cameras", None, "Do not look at these cameras.")
-flags.DEFINE_string("query_camera", None, "Of the queries: its images are not looked at.")
-flags.DEFINE_string("after", None, "Look at images from this time on: seconds, or ISO 8601.")
-flags.DEFINE_string("before", None, "Look at images before this time.")
-flags.DEFINE_float("threshold", None, "Distance of a known person; default: the gallery's.")
-flags.DEFINE_string("rerank", "none", "A re-ranker for the shortlist, such as k_reciprocal.")
-flags.DEFINE_integer("shortlist", 1000, "Images that are fetched to re-rank.", lower_bound=1)
-flags.DEFINE_list(
-    "attributes",
-    [],
-    "Of query: NAME=1 or NAME=0, what is looked for; of runs that know attributes.",
-)
-flags.DEFINE_enum("output", "table", ["table", "json"], "What is printed.")
-flags.DEFINE_string("html", None, "New page with the pictures of queries and hits.")
-flags.DEFINE_float("far", 0.01, "Of calibrate: rate of non-mated probes taken for somebody.", 0, 1)
 
 CHUNK = 1024  # images that are embedded, and then durable, at a time
 
 
-def main(argv: list[str]) -> None:
-    """Reads the flags and the words, and does what the first word says."""
-    words = argv[1:]
-    if not words or words[0] not in COMMANDS:
+@dataclass(frozen=True, kw_only=True)
+class SearchOptions(ModelOptions):
+    """Where it is looked, for whom.
+
+    Attributes:
+        words: what is done, and to what.
+    """
+
+    gallery: str | None = option(
+        "people.db (Milvus Lite), faiss:FILE, or http://HOST:PORT (Milvus)."
+    )
+    k: int = option("Images shown for each query.", 10, least=1)
+    cameras: Sequence[str] | None = option("Look at these cameras alone.")
+    not_cameras: Sequence[str] | None = option("Do not look at these cameras.")
+    query_camera: str | None = option("Of the queries: its images are not looked at.")
+    after: str | None = option("Look at images from this time on: seconds, or ISO 8601.")
+    before: str | None = option("Look at images before this time.")
+    threshold: float | None = option("Distance of a known person; default: the gallery's.")
+    rerank: str = option("A re-ranker for the shortlist, such as k_reciprocal.", "none")
+    shortlist: int = option("Images that are fetched to re-rank.", 1000, least=1)
+    description: Sequence[str] | None = option(
+        "Of query: NAME=1 or NAME=0, the attributes of whom is looked for; of runs that know them."
+    )
+    output: str = option("What is printed.", "table", choices=("table", "json"))
+    html: str | None = option("New page with the pictures of queries and hits.")
+    far: float = option(
+        "Of calibrate: rate of non-mated probes taken for somebody.", 0.01, least=0, most=1
+    )
+    words: tuple[str, ...] = ()
+
+    @property
+    def uri(self) -> str:
+        """The gallery."""
+        if self.gallery is None:
+            raise InputError("a search has a gallery: give --gallery, such as --gallery=people.db")
+        if self.gallery == "memory:":
+            raise InputError("memory: ends with the command: name a gallery that stays, people.db")
+        return self.gallery
+
+    @property
+    def attribute_names(self) -> list[str] | None:
+        """Of the attributes that the model of the run predicts."""
+        return self.settings.get("attribute_names")
+
+
+def search(options: SearchOptions) -> None:
+    """Does what the first word says."""
+    if not options.words or options.words[0] not in COMMANDS:
         raise InputError(
-            f"the first word is one of {', '.join(COMMANDS)}: received {' '.join(words[:1])!r}"
+            f"the first word is one of {', '.join(COMMANDS)}: received "
+            f"{' '.join(options.words[:1])!r}"
         )
-    if FLAGS.gallery is None:
-        raise InputError("a search has a gallery: give --gallery, such as --gallery=people.db")
-    if FLAGS.gallery == "memory:":
-        raise InputError("memory: ends with the command: name a gallery that stays, people.db")
-    name, *arguments = words
+    name, *arguments = options.words
+    uri = options.uri
     least, most = COUNTS[name]
     if not least <= len(arguments) <= most:
         raise InputError(f"{name} takes {USES[name]}: received {' '.join(arguments) or 'nothing'}")
-    if name == "query" and bool(arguments) == bool(FLAGS.attributes):
+    if name == "query" and bool(arguments) == bool(options.description):
         raise InputError(
             "a query is images or a description: received "
-            f"{len(arguments)} images and --attributes={','.join(FLAGS.attributes)!r}"
+            f"{len(arguments)} images and --description={','.join(options.description or ())!r}"
         )
-    refuse_existing("html")
+    refuse_existing(html=options.html)
     if name in ("query", "remove", "stats"):
-        _check_exists(FLAGS.gallery)
-    COMMANDS[name](arguments)
+        _check_exists(uri)
+    COMMANDS[name](options, arguments)
 
 
-def enrol(arguments: list[str]) -> None:
+def enrol(options: SearchOptions, arguments: list[str]) -> None:
     """Embeds the images of a folder or list, and adds them."""
-    check_one_model()
+    options.check_one_model()
     images, times = _people(Path(arguments[0]))
-    name = fingerprint()
-    names = _attribute_names()
-    embed = embedder_of(also=("attribute_probabilities",) if names else ())
+    name, names = options.fingerprint, options.attribute_names
+    embed = options.embedder(also=("attribute_probabilities",) if names else ())
     added, unfit = 0, []
     tell = progress("enrolling")
-    with gallery.open(FLAGS.gallery) as people:
+    with gallery.open(options.uri) as people:
         for start in range(0, len(images), CHUNK):
             block = images[start : start + CHUNK]
             held = people.contains(block.path.tolist())
@@ -127,24 +137,18 @@ def enrol(arguments: list[str]) -> None:
     say(f"enrolled {added:,} images, {known:,} were there, {len(unfit):,} left out as unfit")
     for path in unfit[:10]:
         say(f"  left out: {path} {data.unfit(path) or 'cannot be decoded'}")
-    say(f"{FLAGS.gallery}: {rows:,} images of {identities:,} identities")
+    say(f"{options.uri}: {rows:,} images of {identities:,} identities")
 
 
-def _attribute_names() -> list[str] | None:
-    """Of the attributes that the model of --run predicts."""
-    return Run(FLAGS.run).flags.get("attribute_names") if FLAGS.run else None
-
-
-def query(arguments: list[str]) -> None:
+def query(options: SearchOptions, arguments: list[str]) -> None:
     """Searches for images, or for a description."""
     where = gallery.Filter(
-        FLAGS.cameras, FLAGS.not_cameras, _seconds(FLAGS.after), _seconds(FLAGS.before)
+        options.cameras, options.not_cameras, _seconds(options.after), _seconds(options.before)
     )
-    if FLAGS.attributes:
-        threshold, results = None, [_described(where)]
-        _show(results, threshold, {})
+    if options.description:
+        _show(options, [_described(options, where)], None, {})
         return
-    check_one_model()
+    options.check_one_model()
     for path in arguments:
         reason = data.unfit(path)
         if reason is None and not data.decodable(np.array([path]))[0]:
@@ -152,49 +156,54 @@ def query(arguments: list[str]) -> None:
         if reason:
             raise InputError(f"a query is an image of a person: {path} {reason}; name another")
     nobody = np.full(len(arguments), "query")
-    embeddings = embedder_of()(data.PersonImages(np.array(arguments), nobody, None))
-    with gallery.open(FLAGS.gallery) as people:
+    embeddings = options.embedder()(data.PersonImages(np.array(arguments), nobody, None))
+    with gallery.open(options.uri) as people:
         found = people.search(
             embeddings,
-            min(FLAGS.k, max(1, people.count())),
+            min(options.k, max(1, people.count())),
             where,
             query_cameras=None
-            if FLAGS.query_camera is None
-            else [FLAGS.query_camera] * len(nobody),
-            model_fingerprint=fingerprint(),
-            rerank=FLAGS.rerank,
-            shortlist=max(FLAGS.k, FLAGS.shortlist),
+            if options.query_camera is None
+            else [options.query_camera] * len(nobody),
+            model_fingerprint=options.fingerprint,
+            rerank=options.rerank,
+            shortlist=max(options.k, options.shortlist),
         )
         kept, found_by = people.threshold, people.store.stats()
-    threshold = FLAGS.threshold if kept is None or FLAGS.threshold is not None else float(kept)
+    threshold = options.threshold if kept is None or options.threshold is not None else float(kept)
     results = [_result(*pair, threshold) for pair in zip(arguments, found, strict=True)]
-    _show(results, threshold, found_by)
+    _show(options, results, threshold, found_by)
 
 
-def _described(where: gallery.Filter) -> dict[str, Any]:
-    """What fits --attributes best."""
+def _described(options: SearchOptions, where: gallery.Filter) -> dict[str, Any]:
+    """What fits the description best."""
     wanted = {}
-    for text in FLAGS.attributes:
+    for text in options.description or ():
         name, _, value = text.partition("=")
         if value not in ("0", "1"):
             raise InputError(f"a description is NAME=1 or NAME=0, with commas: received {text!r}")
         wanted[name] = value == "1"
-    with gallery.open(FLAGS.gallery) as people:
-        hits = people.describe(wanted, FLAGS.k, where)
-    return {**_result(",".join(FLAGS.attributes), hits, None), "described": True}
+    with gallery.open(options.uri) as people:
+        hits = people.describe(wanted, options.k, where)
+    return {**_result(",".join(options.description or ()), hits, None), "described": True}
 
 
-def _show(results: list[dict[str, Any]], threshold: float | None, found_by: dict[str, Any]) -> None:
+def _show(
+    options: SearchOptions,
+    results: list[dict[str, Any]],
+    threshold: float | None,
+    found_by: dict[str, Any],
+) -> None:
     """Prints the results, and makes the page."""
-    if FLAGS.output == "json":
+    if options.output == "json":
         say(json.dumps({"threshold": threshold, "queries": results}, ensure_ascii=False, indent=2))
     else:
         if "recall" in found_by:
             say(f"approximate search, recall {found_by['recall']:.4f} on a sample of the gallery")
         _print(results, threshold)
-    if FLAGS.html:
+    if options.html:
         pages = [{**result, "answer": _answer(result, threshold)} for result in results]
-        with new_file(FLAGS.html) as file:
+        with new_file(options.html) as file:
             file.write_text(visualize.search_page(pages), encoding="utf-8")
 
 
@@ -230,20 +239,20 @@ def _print(results: list[dict[str, Any]], threshold: float | None) -> None:
             )
 
 
-def remove(arguments: list[str]) -> None:
+def remove(options: SearchOptions, arguments: list[str]) -> None:
     """Erases a person."""
-    with gallery.open(FLAGS.gallery) as people:
+    with gallery.open(options.uri) as people:
         removed = people.remove(arguments[0])
     if not removed:
-        raise InputError(f"nobody in {FLAGS.gallery} is named {arguments[0]!r}: see the identities")
+        raise InputError(f"nobody in {options.uri} is named {arguments[0]!r}: see the identities")
     say(f"erased {removed:,} images of {arguments[0]}")
 
 
-def stats(arguments: list[str]) -> None:
+def stats(options: SearchOptions, arguments: list[str]) -> None:
     """What the gallery holds."""
-    with gallery.open(FLAGS.gallery) as people:
+    with gallery.open(options.uri) as people:
         values = people.stats()
-    if FLAGS.output == "json":
+    if options.output == "json":
         say(json.dumps(values, indent=2))
         return
     for key, value in values.items():
@@ -253,41 +262,45 @@ def stats(arguments: list[str]) -> None:
         say(f"{key:<12} {shown}")
 
 
-def calibrate(arguments: list[str]) -> None:
+def calibrate(options: SearchOptions, arguments: list[str]) -> None:
     """Half of the identities are enrolled, the other half of the queries are non-mated."""
-    check_one_model()
-    if FLAGS.dataset is None or FLAGS.data_dir is None:
-        raise InputError("a threshold is chosen on images: give --dataset and --data_dir")
-    dataset = data.load(FLAGS.dataset, FLAGS.data_dir)
+    options.check_one_model()
+    dataset = options.dataset_of(
+        options.dataset, options.data_dir, "a threshold is chosen on images"
+    )
     if dataset.query is None or dataset.gallery is None:
-        raise InputError(f"a threshold needs query and gallery images: {FLAGS.data_dir!r} has none")
-    _check_model()  # before minutes of embedding
+        raise InputError(
+            f"a threshold needs query and gallery images: {options.data_dir!r} has none"
+        )
+    _check_model(options)  # before minutes of embedding
     names = np.unique(dataset.query.identity)
     non_mated = np.random.default_rng(0).permutation(names)[: len(names) // 2]
     enrolled = dataset.gallery[~np.isin(dataset.gallery.identity, non_mated)]
-    embed = embedder_of()
+    embed = options.embedder()
     probes, enrolled = data.readable(dataset.query), data.readable(enrolled)
     compared = embed(probes), embed(enrolled)
-    result = evaluation.open_set(compared, probes, enrolled, FLAGS.protocol)
+    protocol = options.protocol_of(probes, options.settings.get("protocol"))
+    labels = probes.per_tracklet(), enrolled.per_tracklet()
+    result = evaluation.open_set(compared, *labels, protocol)
     say(str(result))
-    threshold = result.threshold_at_far(FLAGS.far)
-    with gallery.open(FLAGS.gallery) as people:
+    threshold = result.threshold_at_far(options.far)
+    with gallery.open(options.uri) as people:
         people.threshold = threshold
     say(
         f"threshold {threshold.value:.4f} at FAR {threshold.far:g} (measured "
         f"{threshold.measured_far:g} over {threshold.impostors:,} non-mated probes) kept in "
-        f"{FLAGS.gallery}; the rate grows with the gallery, which had {len(enrolled):,} images here"
+        f"{options.uri}; the rate grows with the gallery, which had {len(enrolled):,} images here"
     )
 
 
-def _check_model() -> None:
+def _check_model(options: SearchOptions) -> None:
     """A threshold belongs to the model whose embeddings the gallery holds."""
-    with gallery.open(FLAGS.gallery) as people:
+    with gallery.open(options.uri) as people:
         known = people.fingerprint
-    if known not in (None, fingerprint()):
+    if known not in (None, options.fingerprint):
         raise InputError(
-            f"a threshold is for embeddings of one model: {FLAGS.gallery} is of {known}, this one "
-            f"is {fingerprint()}"
+            f"a threshold is for embeddings of one model: {options.uri} is of {known}, this one "
+            f"is {options.fingerprint}"
         )
 
 
@@ -305,28 +318,17 @@ def _people(path: Path) -> tuple[data.PersonImages, dict[str, float]]:
     if not path.exists():
         raise InputError(f"people are a folder or a CSV file: {path} does not exist")
     dataset = data.load("folder" if path.is_dir() else "csv", str(path.absolute()))
-    parts = list(dataset.parts().values())
-    camera = (
-        None
-        if any(part.camera is None for part in parts)
-        else np.concatenate([part.camera for part in parts])
-    )
-    images = data.PersonImages(
-        np.concatenate([part.path for part in parts]),
-        np.concatenate([part.identity.astype(str) for part in parts]),
-        camera,
-    )
+    images = data.joined(*dataset.parts().values())
     return images, {} if path.is_dir() else _times(path.absolute())
 
 
 def _times(table: Path) -> dict[str, float]:
     """Seconds by absolute path, of the rows that have a time."""
-    with table.open(newline="", encoding="utf-8-sig") as file:
-        return {
-            str(table.parent / row["path"]): seconds
-            for row in csv.DictReader(file)
-            if (seconds := _seconds(row.get("time"))) is not None
-        }
+    return {
+        str(table.parent / line.values["path"]): seconds
+        for line in read_table(table, ("path",))[1]
+        if (seconds := _seconds(line.values.get("time"))) is not None
+    }
 
 
 def _seconds(text: str | None) -> float | None:
@@ -352,7 +354,7 @@ def _fit(paths: np.ndarray) -> np.ndarray:
     return fit
 
 
-COMMANDS: dict[str, Callable[[list[str]], None]] = {
+COMMANDS: dict[str, Callable[[SearchOptions, list[str]], None]] = {
     "enrol": enrol,
     "query": query,
     "remove": remove,
@@ -369,14 +371,15 @@ COUNTS = {
 }
 USES = {
     "enrol": "a folder or a CSV file",
-    "query": f"1 to {MANY:,} images, or none and --attributes",
+    "query": f"1 to {MANY:,} images, or none and --description",
     "remove": "one identity",
     "stats": "no more words",
     "calibrate": "no more words, but --dataset, --data_dir and --far",
 }
 
-run = command(
-    main,
+run = Command(
+    search,
+    SearchOptions,
     "run",
     "saved_model",
     "gallery",

@@ -5,14 +5,9 @@ from keras_reid.data.attributes import AttributeSchema, AttributeTable, rates, r
 from keras_reid.data.checking import CheckReport, check
 from keras_reid.data.clips import clip_batches, pk_clips
 from keras_reid.data.decode import decodable, readable, unfit
-from keras_reid.data.grouping import (
-    TrackletDataset,
-    Tracklets,
-    readable_tracklets,
-    tracklet_dataset,
-    tracklets,
-)
-from keras_reid.data.images import PersonImages, ReidDataset
+from keras_reid.data.frames import cut_tracklets, frame_rate, video_frames
+from keras_reid.data.grouping import tracklet_dataset, tracklets
+from keras_reid.data.images import TRACKLET, PersonImages, ReidDataset, joined
 from keras_reid.data.keypoints import (
     MoveNet,
     PoseEstimator,
@@ -21,24 +16,17 @@ from keras_reid.data.keypoints import (
     estimator_of,
     read_keypoints,
 )
-from keras_reid.data.layouts import SUFFIXES, unlabelled
 from keras_reid.data.pairs import pair_batches
 from keras_reid.data.pipeline import image_batches, pk_batches
-from keras_reid.data.readers import load
+from keras_reid.data.readers import READERS, load
+from keras_reid.data.readers.layouts import SUFFIXES, unlabelled
 from keras_reid.data.sampling import pk_steps
-from keras_reid.data.videos import (
-    DATASETS,
-    check_dataset,
-    cut_tracklets,
-    frame_rate,
-    load_tracklets,
-    video_frames,
-)
 from keras_reid.data.writing import write
 
 __all__ = [
-    "DATASETS",
+    "READERS",
     "SUFFIXES",
+    "TRACKLET",
     "AttributeSchema",
     "AttributeTable",
     "CheckReport",
@@ -46,11 +34,8 @@ __all__ = [
     "PersonImages",
     "PoseEstimator",
     "ReidDataset",
-    "TrackletDataset",
-    "Tracklets",
     "annotated",
     "check",
-    "check_dataset",
     "clip_batches",
     "cut_tracklets",
     "decodable",
@@ -58,8 +43,8 @@ __all__ = [
     "estimator_of",
     "frame_rate",
     "image_batches",
+    "joined",
     "load",
-    "load_tracklets",
     "pair_batches",
     "pk_batches",
     "pk_clips",
@@ -68,7 +53,6 @@ __all__ = [
     "read_attributes",
     "read_keypoints",
     "readable",
-    "readable_tracklets",
     "synthetic",
     "tracklet_dataset",
     "tracklets",

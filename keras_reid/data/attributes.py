@@ -1,6 +1,5 @@
 """Attributes of persons: those of Market-1501 and DukeMTMC-reID, or of one's own table."""
 
-import csv
 import os
 import re
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from keras_reid.data.images import PersonImages
+from keras_reid.data.tables import read_table
 from keras_reid.errors import InputError
 
 ATTRIBUTES = "attributes"  # the column of the images
@@ -125,28 +125,17 @@ def _identities(names: list[str]) -> np.ndarray:
 
 
 def _of_csv(file: Path) -> dict[str, Any]:
-    with file.open(newline="", encoding="utf-8-sig") as opened:
-        lines = csv.DictReader(opened)
-        header = lines.fieldnames or []
-        if "identity" not in header:
-            raise InputError(
-                f"a table of attributes has the column identity: {file} has "
-                f"{', '.join(header)[:200] or 'no columns'}"
-            )
-        columns: dict[str, list[Any]] = {name: [] for name in header}
-        for line in lines:
-            for name in header:
-                text = (line[name] or "").strip()
-                if name != "identity":
-                    try:
-                        columns[name].append(float(text or UNKNOWN))
-                    except ValueError:
-                        raise InputError(
-                            f"line {lines.line_num} of {file} has {name}={text!r}: attributes are "
-                            "1 and 2, or 0 and 1; -1 or nothing is unknown"
-                        ) from None
-                else:
-                    columns[name].append(text)
+    header, lines = read_table(file, ("identity",))
+    columns: dict[str, list[Any]] = {name: [] for name in header}
+    for line in lines:
+        for name, text in line.values.items():
+            try:
+                columns[name].append(text if name == "identity" else float(text or UNKNOWN))
+            except ValueError:
+                raise InputError(
+                    f"line {line.number} of {file} has {name}={text!r}: attributes are "
+                    "1 and 2, or 0 and 1; -1 or nothing is unknown"
+                ) from None
     return {
         name: values if name == "identity" else np.array(values) for name, values in columns.items()
     }

@@ -8,14 +8,15 @@ import tensorflow as tf
 
 from keras_reid import checks
 from keras_reid.data.augment import Recipe, recipe
-from keras_reid.data.grouping import Tracklets
-from keras_reid.data.pipeline import AHEAD, Cache, load_rows
+from keras_reid.data.decode import readable
+from keras_reid.data.images import PersonImages
+from keras_reid.data.pipeline import AHEAD, Cache, labels_of, load_rows
 from keras_reid.data.sampling import pk_rows, pk_steps
 from keras_reid.errors import InputError
 
 
 def pk_clips(
-    tracklets: Tracklets,
+    images: PersonImages,
     identities: int = 8,
     instances: int = 2,
     frames: int = 4,
@@ -35,7 +36,7 @@ def pk_clips(
     train. Batch i of epoch e is a function of (seed, e, i).
 
     Args:
-        tracklets: n training tracklets, readable.
+        images: n training images with a column "tracklet"; unreadable ones are named and left out.
         identities, instances: P and K; b = P·K.
         frames: T.
         image_size, augment, seed, first_epoch, last, cache, spread: as in `pk_batches`; each frame
@@ -46,15 +47,18 @@ def pk_clips(
         int32 (b,), "camera": int32 (b,), "frame_identity": int32 (b·t,), of each frame}).
 
     Raises:
-        InputError: as `pk_batches`, or no frames.
+        InputError: as `pk_batches`, or images without tracklets, or frames below 1.
     """
-    _check(tracklets, frames)
+    _check(images, frames)
     change = recipe(augment)
-    steps = pk_steps(tracklets, identities, instances, last)
-    classes = tracklets.classes()[1]
-    camera = tracklets.camera.astype(np.int32)
-    sizes = np.array([len(part) for part in tracklets.frames], np.int32)
+    images = readable(images)
+    rows_of = images.tracklet_rows
+    sizes = np.array([len(rows) for rows in rows_of], np.int32)
     starts = (np.cumsum(sizes) - sizes).astype(np.int32)
+    flat_rows = np.concatenate(rows_of).astype(np.int32)
+    each = images.per_tracklet()
+    steps = pk_steps(each, identities, instances, last)
+    columns = labels_of(each)
     count = identities * instances
 
     def choose(step: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -64,12 +68,12 @@ def pk_clips(
         number = tf.range(frames)[None]
         stretch = (tf.cast(number, tf.float32) + drawn) * tf.cast(size, tf.float32) / frames
         own = tf.where(size >= frames, tf.minimum(tf.cast(stretch, tf.int32), size - 1), number)
-        return rows, tf.gather(starts, rows)[:, None] + own % size
+        return rows, tf.gather(flat_rows, tf.gather(starts, rows)[:, None] + own % size)
 
-    cameras = camera if spread else None
-    rows = pk_rows(classes, identities, instances, seed, first_epoch, last, cameras)
+    cameras = columns["camera"] if spread else None
+    rows = pk_rows(columns["identity"], identities, instances, seed, first_epoch, last, cameras)
     chosen = rows.enumerate(first_epoch * steps).map(choose)
-    load = load_rows(tracklets.images, image_size, cache)
+    load = load_rows(images, image_size, cache)
     pixels = load(chosen.map(lambda rows, flat: tf.reshape(flat, [-1])), count * frames)
 
     def finish(step: tf.Tensor, element: Any) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
@@ -78,12 +82,8 @@ def pk_clips(
         shape = (count * frames, *image_size, 3)
         changed = change(tf.ensure_shape(images, shape), pair)
         clips = tf.reshape(changed, (count, frames, *image_size, 3))
-        identity = tf.gather(classes, rows)
-        labels = {
-            "identity": identity,
-            "camera": tf.gather(camera, rows),
-            "frame_identity": tf.repeat(identity, frames),
-        }
+        labels = {name: tf.gather(column, rows) for name, column in columns.items()}
+        labels["frame_identity"] = tf.repeat(labels["identity"], frames)
         return {"clips": clips, "mask": tf.ones((count, frames), tf.bool)}, labels
 
     both = tf.data.Dataset.zip((pixels, chosen)).enumerate(first_epoch * steps)
@@ -91,7 +91,7 @@ def pk_clips(
 
 
 def clip_batches(
-    tracklets: Tracklets,
+    images: PersonImages,
     frames: int = 8,
     batch_size: int = 16,
     image_size: tuple[int, int] = (256, 128),
@@ -100,7 +100,7 @@ def clip_batches(
     """All clips of all tracklets once, in order: T frames after T frames, the last one padded.
 
     Args:
-        tracklets: n, readable.
+        images: with a column "tracklet", readable.
         frames: T.
         batch_size: clips at a time; the last batch is short.
         image_size, cache: as in `image_batches`.
@@ -112,20 +112,18 @@ def clip_batches(
     Raises:
         InputError: no tracklets, frames or batch_size below 1.
     """
-    _check(tracklets, frames)
+    _check(images, frames)
     checks.at_least(1, batch_size=batch_size)
 
     def clips() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        start = 0
-        for part in tracklets.frames:
-            for first in range(0, len(part), frames):
+        for rows in images.tracklet_rows:
+            for first in range(0, len(rows), frames):
                 place = np.arange(first, first + frames)
-                yield start + np.minimum(place, len(part) - 1), place < len(part)
-            start += len(part)
+                yield rows[np.minimum(place, len(rows) - 1)], place < len(rows)
 
     flat, mask = (np.stack(column) for column in zip(*clips(), strict=True))
     chosen = tf.data.Dataset.from_tensor_slices((flat, mask)).batch(batch_size)
-    load = load_rows(tracklets.images, image_size, cache)
+    load = load_rows(images, image_size, cache)
     pixels = load(chosen.map(lambda flat, mask: tf.reshape(flat, [-1])), batch_size * frames)
 
     def finish(element: Any, chosen: Any) -> dict[str, tf.Tensor]:
@@ -135,9 +133,10 @@ def clip_batches(
     return tf.data.Dataset.zip((pixels, chosen)).map(finish).prefetch(AHEAD)
 
 
-def _check(tracklets: Tracklets, frames: int) -> None:
-    if not len(tracklets) or frames < 1:
+def _check(images: PersonImages, frames: int) -> None:
+    checks.at_least(1, frames=frames)
+    if not images.has_tracklets or not len(images):
         raise InputError(
-            "clips need at least one tracklet and one frame: received "
-            f"{len(tracklets)} tracklets and frames={frames}"
+            f"clips are of tracklets: received {len(images)} images without them; see "
+            "keras_reid.data.tracklets"
         )

@@ -3,6 +3,7 @@
 import os
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import tensorflow as tf
@@ -74,7 +75,7 @@ def unfit(path: str | os.PathLike[str]) -> str | None:
 
 
 def readable(images: PersonImages, max_unreadable: float = 0.01) -> PersonImages:
-    """The images that decode; one warning names those that do not.
+    """The images that decode, which are then `checked`; one warning names those that do not.
 
     Args:
         images: n images.
@@ -85,9 +86,11 @@ def readable(images: PersonImages, max_unreadable: float = 0.01) -> PersonImages
     """
     hint = "the fraction of the images that may be unreadable"
     checks.within("[0, 1]", hint, max_unreadable=max_unreadable)
+    if images.checked:
+        return images
     mask = decodable(images.path)
     if mask.all():
-        return images
+        return replace(images, checked=True)
     broken = images.path[~mask].tolist()
     if len(broken) > max_unreadable * len(images) or not mask.any():
         raise InputError(
@@ -95,7 +98,7 @@ def readable(images: PersonImages, max_unreadable: float = 0.01) -> PersonImages
             f"{len(images)} are: restore or remove {name_some(broken)}"
         )
     logging.warning("skipping %d unreadable images: %s", len(broken), ", ".join(broken))
-    return images[mask]
+    return replace(images[mask], checked=True)
 
 
 def name_some(names: Sequence[object], most: int = 5) -> str:

@@ -1,13 +1,15 @@
 """Which image shows whom, seen by which camera, as parallel columns."""
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from keras_reid.errors import InputError
+
+TRACKLET = "tracklet"  # the column
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -21,16 +23,20 @@ class PersonImages:
             evaluation then compares every query with every gallery image.
         columns: what else is known of each image, arrays (n, …) by name: they become labels of
             the batches, but "keypoints" (n, k, 3), which moves with the pixels and becomes an
-            input, see `keras_reid.data.keypoints`.
+            input, see `keras_reid.data.keypoints`, and "tracklet" (n,), a number for each tracklet:
+            images of one number, in their order, show one person before one camera.
+        checked: whether all files are known to decode, so that nobody opens them to see.
 
     Raises:
-        InputError: the columns differ in length, or hold something else than the above.
+        InputError: the columns differ in length, hold something else than the above, or a tracklet
+            shows several persons or is of several cameras.
     """
 
     path: np.ndarray
     identity: np.ndarray
     camera: np.ndarray | None
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+    checked: bool = False
 
     def __post_init__(self) -> None:
         # A frozen dataclass is filled through object.__setattr__; the caller may pass lists.
@@ -55,6 +61,21 @@ class PersonImages:
                     f"a further column has a name of its own and one entry per image: received "
                     f"{name!r} of shape {values.shape} for {len(self)} images; pass (n, …)"
                 )
+        if self.has_tracklets:
+            self._check_tracklets()
+
+    def _check_tracklets(self) -> None:
+        first, owner = self._tracklets()
+        for name, values in (("identity", self.identity), ("camera", self.camera)):
+            if values is None:
+                continue
+            other = np.flatnonzero(values != values[first][owner])
+            if len(other):
+                number = self.columns[TRACKLET][other[0]]
+                raise InputError(
+                    f"a tracklet has one {name}: received several in tracklet {number}; give each "
+                    "a number of its own"
+                )
 
     def __len__(self) -> int:
         return len(self.path)
@@ -64,22 +85,63 @@ class PersonImages:
         rows = np.atleast_1d(np.arange(len(self))[rows])
         camera = None if self.camera is None else self.camera[rows]
         columns = {name: values[rows] for name, values in self.columns.items()}
-        return PersonImages(self.path[rows], self.identity[rows], camera, columns)
+        return replace(
+            self, path=self.path[rows], identity=self.identity[rows], camera=camera, columns=columns
+        )
 
     def with_columns(self, **columns: Any) -> "PersonImages":
         """The same images with these columns beside those that they have."""
-        return PersonImages(self.path, self.identity, self.camera, {**self.columns, **columns})
+        return replace(self, columns={**self.columns, **columns})
 
     def __repr__(self) -> str:
         cameras = "no" if self.camera is None else len(np.unique(self.camera))
+        tracklets = f"{len(self._tracklets()[0])} tracklets, " if self.has_tracklets else ""
         return (
-            f"PersonImages({len(self)} images, {len(np.unique(self.identity))} identities, "
-            f"{cameras} cameras)"
+            f"PersonImages({len(self)} images, {tracklets}{len(np.unique(self.identity))} "
+            f"identities, {cameras} cameras)"
         )
+
+    @property
+    def has_tracklets(self) -> bool:
+        """Whether there is a column "tracklet"."""
+        return TRACKLET in self.columns
+
+    @property
+    def owner(self) -> np.ndarray:
+        """(n,) of 0 … t − 1: the tracklet of each image in the order of the numbers.
+
+        Without a column "tracklet" each image is one.
+        """
+        return self._tracklets()[1]
+
+    @property
+    def tracklet_rows(self) -> list[np.ndarray]:
+        """The rows of each of the t tracklets, in the order of `owner`."""
+        owner = self.owner
+        return np.split(np.argsort(owner, kind="stable"), np.cumsum(np.bincount(owner))[:-1])
+
+    def per_tracklet(self) -> "PersonImages":
+        """The first image of each of the t tracklets, in the order of `owner`.
+
+        Its identity and camera are the tracklet's. Without a column "tracklet" these are all.
+        """
+        return self[self._tracklets()[0]]
+
+    def _tracklets(self) -> tuple[np.ndarray, np.ndarray]:
+        """The first row of each tracklet (t,), and the tracklet of each row (n,)."""
+        number = self.columns.get(TRACKLET, np.arange(len(self)))
+        _, first, owner = np.unique(number, return_index=True, return_inverse=True)
+        return first, owner
+
+    def without(self, *columns: str) -> "PersonImages":
+        """The same images without these columns."""
+        kept = {name: values for name, values in self.columns.items() if name not in columns}
+        return replace(self, columns=kept)
 
     def classes(self) -> tuple[np.ndarray, np.ndarray]:
         """`names[index[i]] == identity[i]`: sorted labels (c,) and int32 indices (n,)."""
-        return class_indices(self.identity)
+        names, index = np.unique(self.identity, return_inverse=True)
+        return names, index.astype(np.int32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,11 +158,27 @@ class ReidDataset:
         parts = {"train": self.train, "query": self.query, "gallery": self.gallery}
         return {part: images for part, images in parts.items() if images is not None}
 
+    def map(self, change: Callable[[PersonImages], PersonImages]) -> "ReidDataset":
+        """The data set of the changed parts."""
+        parts = (self.train, self.query, self.gallery)
+        return ReidDataset(self.name, *(None if p is None else change(p) for p in parts))
 
-def class_indices(identity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`names[index[i]] == identity[i]`: sorted labels (c,) and int32 indices (n,)."""
-    names, index = np.unique(identity, return_inverse=True)
-    return names, index.astype(np.int32)
+
+def joined(*parts: PersonImages) -> PersonImages:
+    """The images of all parts; identities that are text in one of them are text in all.
+
+    Cameras and columns that not all of them have are left out, and tracklets, for each part has
+    numbers of its own.
+    """
+    text = any(part.identity.dtype.kind == "U" for part in parts)
+    shared = set.intersection(*(set(part.columns) for part in parts)) - {TRACKLET}
+    cameras = [part.camera for part in parts if part.camera is not None]
+    return PersonImages(
+        np.concatenate([part.path for part in parts]),
+        np.concatenate([part.identity.astype(str) if text else part.identity for part in parts]),
+        np.concatenate(cameras) if len(cameras) == len(parts) else None,
+        {name: np.concatenate([part.columns[name] for part in parts]) for name in shared},
+    )
 
 
 def _labels(values: Any) -> np.ndarray:

@@ -17,6 +17,7 @@ from absl import logging
 from PIL import Image
 
 from keras_reid.data.images import PersonImages
+from keras_reid.data.tables import read_table
 from keras_reid.errors import InputError
 from keras_reid.files import replaced_file
 from keras_reid.skeletons import COCO, KEYPOINTS, SKELETONS, Skeleton
@@ -119,7 +120,7 @@ def read_keypoints(images: PersonImages, table: str | os.PathLike[str]) -> Perso
     Raises:
         InputError: no such table, another form of it, or no row for any of the images.
     """
-    skeleton, rows = read_table(Path(table))
+    skeleton, rows = read_points(Path(table))
     points = np.zeros((len(images), len(skeleton.names), 3), np.float32)
     missing = []
     for i, path in enumerate(images.path.tolist()):
@@ -160,7 +161,7 @@ def estimate_keypoints(
         InputError: a table of another skeleton, or one that cannot be written.
     """
     table = Path(table)
-    skeleton, rows = read_table(table) if table.exists() else (estimator.skeleton, {})
+    skeleton, rows = read_points(table) if table.exists() else (estimator.skeleton, {})
     if skeleton != estimator.skeleton:
         raise InputError(
             f"a table has the points of one estimator: {table} has {len(skeleton.names)} points, "
@@ -174,7 +175,7 @@ def estimate_keypoints(
             with Image.open(path) as image:
                 pixels = np.asarray(image.convert("RGB"))
             rows[names[path]] = in_pixels(estimator([pixels])[0], *pixels.shape[1::-1])
-        write_table(table, skeleton, rows)
+        write_points(table, skeleton, rows)
         if progress:
             progress(min(start + KEPT_EVERY, len(todo)), len(todo))
     points = np.zeros((len(images), len(skeleton.names), 3), np.float32)
@@ -234,53 +235,44 @@ def in_pixels(shares: np.ndarray, width: int, height: int) -> np.ndarray:
     return np.concatenate([pixels, shares[:, 2:]], axis=1)
 
 
-def read_table(table: Path) -> tuple[Skeleton, dict[str, np.ndarray]]:
+def read_points(table: Path) -> tuple[Skeleton, dict[str, np.ndarray]]:
     """The skeleton of a table, and the points (k, 3) of each file in pixels."""
-    if not table.is_file():
-        raise InputError(f"a table of keypoints is a CSV file: {table} is none")
-    with table.open(newline="", encoding="utf-8-sig") as file:
-        lines = csv.reader(file)
-        header = next(lines, [])
-        skeleton = _skeleton(header, table)
-        wanted = [
-            [header.index(f"{name}_{axis}") for axis in ("x", "y")]
-            + ([header.index(f"{name}_c")] if f"{name}_c" in header else [])
-            for name in skeleton.names
-        ]
-        rows = {}
-        for line in lines:
-            try:
-                rows[line[header.index("file")]] = np.array([_cell(line, w) for w in wanted])
-            except (ValueError, IndexError) as error:
-                raise InputError(
-                    f"line {lines.line_num} of {table} must hold {len(header)} values, numbers "
-                    f"after the file: {error}; mend it"
-                ) from error
+    header, lines = read_table(table, ("file",))
+    skeleton = _skeleton(header, table)
+    rows = {}
+    for line in lines:
+        try:
+            points = [_point(name, line.values) for name in skeleton.names]
+        except ValueError as error:
+            raise InputError(
+                f"line {line.number} of {table} must hold numbers after the file: {error}; mend it"
+            ) from error
+        rows[line.values["file"]] = np.array(points)
     return skeleton, rows
 
 
-def _cell(line: list[str], columns: list[int]) -> tuple[float, float, float]:
-    texts = [line[column].strip() for column in columns]
+def _point(name: str, values: dict[str, str]) -> tuple[float, float, float]:
+    texts = [values[f"{name}_x"], values[f"{name}_y"], values.get(f"{name}_c", "1")]
     if not all(texts):
         return 0.0, 0.0, 0.0
-    x, y, *c = map(float, texts)
-    if not np.isfinite([x, y]).all() or not 0 <= (c[0] if c else 1) <= 1:
+    x, y, confidence = map(float, texts)
+    if not np.isfinite([x, y]).all() or not 0 <= confidence <= 1:
         raise ValueError(f"received {', '.join(texts)}, with a confidence in 0..1")
-    return x, y, c[0] if c else 1.0
+    return x, y, confidence
 
 
 def _skeleton(header: list[str], table: Path) -> Skeleton:
     for skeleton in SKELETONS.values():
-        if {"file"} | {f"{n}_{a}" for n in skeleton.names for a in "xy"} <= set(header):
+        if {f"{n}_{a}" for n in skeleton.names for a in "xy"} <= set(header):
             return skeleton
     raise InputError(
-        "a table of keypoints has the column file and NAME_x, NAME_y for the points of one of "
+        "a table of keypoints has NAME_x, NAME_y for the points of one of "
         f"{' or '.join(', '.join(s.names) for s in SKELETONS.values())}: {table} has "
-        f"{', '.join(header)[:200] or 'no columns'}"
+        f"{', '.join(header)[:200]}"
     )
 
 
-def write_table(table: Path, skeleton: Skeleton, rows: dict[str, np.ndarray]) -> None:
+def write_points(table: Path, skeleton: Skeleton, rows: dict[str, np.ndarray]) -> None:
     """Writes the points (k, 3) of images, in pixels, at once as a whole table."""
     header = ["file", *(f"{name}_{axis}" for name in skeleton.names for axis in "xyc")]
     with replaced_file(table) as new, new.open("w", newline="", encoding="utf-8") as file:

@@ -83,7 +83,7 @@ def pk_batches(
         raise InputError("images are spread over cameras: received none, leave spread out")
     pk_steps(images, identities, instances, last)  # refuses before every file is read
     images, load = _readable_and_load(images, image_size, cache)
-    labels, points = _labels(images), images.columns.get(KEYPOINTS)
+    labels, points = labels_of(images), images.columns.get(KEYPOINTS)
     steps = pk_steps(images, identities, instances, last)
     shape = (identities * instances, *image_size, 3)
 
@@ -162,7 +162,8 @@ def _check(images: PersonImages, image_size: tuple[int, int]) -> None:
         )
 
 
-def _labels(images: PersonImages) -> dict[str, np.ndarray]:
+def labels_of(images: PersonImages) -> dict[str, np.ndarray]:
+    """The labels of a batch of all images: identities as class indices, cameras, columns."""
     labels = {"identity": images.classes()[1]}
     if images.camera is not None:
         labels["camera"] = images.camera.astype(np.int32)

@@ -9,12 +9,12 @@ two of the same identity.
 
 from bisect import bisect_right
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import tensorflow as tf
 
 from keras_reid import checks
+from keras_reid.data.images import PersonImages
 from keras_reid.errors import InputError
 
 
@@ -80,16 +80,12 @@ def _check(classes: int, identities: int, instances: int, last: str) -> None:
         )
 
 
-class Classified(Protocol):
-    """Images, or tracklets, of known identities."""
-
-    def classes(self) -> tuple[np.ndarray, np.ndarray]: ...
-
-
 def pk_steps(
-    images: Classified, identities: int = 16, instances: int = 4, last: str = "fill"
+    images: PersonImages, identities: int = 16, instances: int = 4, last: str = "fill"
 ) -> int:
     """The number of batches in every epoch of `pk_batches` with the same arguments.
+
+    Of `pk_clips` those of `images.per_tracklet()`.
 
     >>> import numpy as np
     >>> from keras_reid.data import PersonImages

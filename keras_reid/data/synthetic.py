@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from keras_reid.data.drawing import Shape, dim, ellipse, paint
-from keras_reid.data.keypoints import in_pixels, write_table
+from keras_reid.data.keypoints import in_pixels, write_points
 from keras_reid.data.pedestrians import (
     BEIGE,
     BLACK,
@@ -278,7 +278,7 @@ def _fill(folder: Path, parameters: dict[str, Any]) -> None:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(folder / name, quality=90)
         points[name] = in_pixels(shares, width, height)
-    write_table(folder / "keypoints.csv", COCO, points)
+    write_points(folder / "keypoints.csv", COCO, points)
     write_attributes(folder / "attributes.csv", parameters)
     (folder / RECORD).write_text(json.dumps(parameters, indent=2) + "\n")
 

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from keras_reid.data.images import PersonImages, ReidDataset
-from keras_reid.data.readers import MARKET_FOLDERS
+from keras_reid.data.readers.market import MARKET_FOLDERS
 from keras_reid.errors import InputError
 from keras_reid.files import new_folder
 

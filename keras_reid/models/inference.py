@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
@@ -10,9 +10,6 @@ import numpy as np
 from keras_reid.errors import InputError
 from keras_reid.layers import StripePooling
 from keras_reid.skeletons import KEYPOINTS, skeleton_of
-
-if TYPE_CHECKING:
-    pass
 
 
 def stripes(model: keras.Model, count: int | None = None, pooling: str = "max") -> keras.Model:
@@ -219,35 +216,33 @@ class Embedder:
         """The embeddings of images on disk, or of tracklets: of each the mean over its clips.
 
         Args:
-            images: n `keras_reid.data.PersonImages`, with keypoints if the model takes them, or n
-                `keras_reid.data.Tracklets`.
+            images: `keras_reid.data.PersonImages`, with keypoints if the model takes them; n, or
+                with a column "tracklet" any number, of n tracklets.
             batch_size: images at a time.
-            frames: of a clip, for a model of `build_tracklet`; any other embeds every frame.
+            frames: of a clip, for a model of `build_tracklet`; any other embeds every image.
 
         Returns:
-            As a call; of tracklets `(n, d)`.
+            As a call; of tracklets `(n, d)`, in the order of `images.per_tracklet()`.
 
         Raises:
-            InputError: single images for a model of tracklets.
+            InputError: images without tracklets for a model of tracklets.
         """
         # Models run under every back end of Keras, and data are TensorFlow's.
-        from keras_reid.data import Tracklets, clip_batches, image_batches
+        from keras_reid.data import clip_batches, image_batches
 
         size = self.image_size
-        if isinstance(images, Tracklets):
-            if not self.takes_clips:
-                frame = self(image_batches(images.images, batch_size, size))
-                return _means(frame, images.owner, len(images))
-            clip = self(clip_batches(images, frames, max(1, batch_size // frames), size))
-            clips = [-(-len(paths) // frames) for paths in images.frames]
-            return _means(clip, np.repeat(np.arange(len(images)), clips), len(images))
-        if self.takes_clips:
+        if not self.takes_clips:
+            each = self(image_batches(images, batch_size, size))
+            return tracklet_means(each, images.owner) if images.has_tracklets else each
+        if not images.has_tracklets:
             raise InputError(
                 "a model of tracklets embeds tracklets, not single images: received "
                 f"{len(images)} images; give tracklets",
                 "tracklets",
             )
-        return self(image_batches(images, batch_size, size))
+        clips = self(clip_batches(images, frames, max(1, batch_size // frames), size))
+        counts = -(-np.bincount(images.owner) // frames)
+        return tracklet_means(clips, np.repeat(np.arange(len(counts)), counts))
 
     def __call__(self, batches: Iterable[Any]) -> Any:
         """The embeddings of all batches, for example of `keras_reid.data.image_batches`.
@@ -265,9 +260,9 @@ class Embedder:
         return self._step(inputs)
 
 
-def _means(embeddings: np.ndarray, owner: np.ndarray, count: int) -> np.ndarray:
-    """`e/|e|` with e the mean of the embeddings (m, d) of each owner (m,) of 0 … count − 1."""
-    total = np.zeros((count, embeddings.shape[1]), np.float32)
+def tracklet_means(embeddings: np.ndarray, owner: np.ndarray) -> np.ndarray:
+    """`e/|e|` (n, d) with e the mean of the embeddings (m, d) of each owner (m,) of 0 … n − 1."""
+    total = np.zeros((owner.max() + 1, embeddings.shape[1]), np.float32)
     np.add.at(total, owner, embeddings)
     return total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
 

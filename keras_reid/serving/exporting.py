@@ -20,7 +20,7 @@ FORMATS = ("saved_model", "onnx", "litert", "openvino")
 # The largest difference of one component of an embedding, and loss of mAP or rank-1. Of 8 bits the
 # embeddings differ visibly, and what matters is the loss.
 TOLERANCES = {"float32": (1e-4, 1e-3), "float16": (1e-2, 2.5e-2), "int8": (1.0, 5e-2)}
-PRECISIONS = tuple(TOLERANCES)
+QUANTIZATIONS = tuple(TOLERANCES)
 
 
 def export(
@@ -30,7 +30,7 @@ def export(
     flip: bool = False,
     local: bool = False,
     format: str = "saved_model",
-    precision: str = "float32",
+    quantization: str = "float32",
     calibration: np.ndarray | None = None,
     about: dict[str, Any] | None = None,
 ) -> Path:
@@ -60,22 +60,22 @@ def export(
             `keras_reid.models.stripes(model)` has.
         format: "saved_model", "onnx", "litert" or "openvino"; the others need the extra of their
             name.
-        precision: "float32"; for LiteRT also "float16" (weights) or "int8" (weights and
+        quantization: "float32"; for LiteRT also "float16" (weights) or "int8" (weights and
             activations).
         calibration: uint8 `(n, h, w, 3)` of the network's size, for "int8"; a hundred will do.
         about: plain values for `export.json`, such as data set and scores.
 
     Raises:
         InputError: the version exists, the folder cannot be made, the model is no embedder, an
-            unknown format or precision, or a package that is not installed.
+            unknown format or quantization, or a package that is not installed.
     """
-    if format not in FORMATS or precision not in PRECISIONS:
+    if format not in FORMATS or quantization not in QUANTIZATIONS:
         raise InputError(
-            f"formats are {', '.join(FORMATS)} in {', '.join(PRECISIONS)}: received {format!r} in "
-            f"{precision!r}"
+            f"formats are {', '.join(FORMATS)} in {', '.join(QUANTIZATIONS)}: received "
+            f"{format!r} in {quantization!r}"
         )
-    if precision != "float32" and format != "litert":
-        raise InputError(f"{precision} is for the format litert: received {format!r}")
+    if quantization != "float32" and format != "litert":
+        raise InputError(f"{quantization} is for the format litert: received {format!r}")
     size = models.image_size(model)
     several = isinstance(model.input, dict)
     if several and format != "saved_model":
@@ -87,12 +87,12 @@ def export(
     stripes = net.output["local"].shape[1:] if local else None
     contract = Contract(
         format,
-        precision,
+        quantization,
         size,
         int(net.output["embedding"].shape[-1]),
         flip,
         stripes,
-        fingerprint(model, flip, precision),
+        fingerprint(model, flip, quantization),
         about or {},
     )
 
@@ -102,7 +102,7 @@ def export(
         elif format == "openvino":
             formats.write_openvino(unit, size, folder)
         elif format == "litert":
-            formats.write_litert(unit, size, folder, precision, calibration)
+            formats.write_litert(unit, size, folder, quantization, calibration)
         elif several:
             specs = {k: tf.TensorSpec(x.shape, x.dtype, k) for k, x in model.input.items()}
             saved_model.write_inputs(unit, specs, folder)

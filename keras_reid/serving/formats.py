@@ -64,23 +64,23 @@ def write_litert(
     unit: Callable[[Any], dict[str, Any]],
     size: tuple[int, int],
     folder: Path,
-    precision: str = "float32",
+    quantization: str = "float32",
     calibration: np.ndarray | None = None,
 ) -> None:
     """Weights in half precision, or weights and activations in 8 bits, as calibrated by images."""
     function, _ = _function(unit, size)
     with tempfile.TemporaryDirectory() as saved:  # which keeps the names of inputs and outputs
         tf.saved_model.save(tf.Module(), saved, signatures={"serving_default": function})
-        (folder / "model.tflite").write_bytes(_converted(saved, precision, calibration))
+        (folder / "model.tflite").write_bytes(_converted(saved, quantization, calibration))
 
 
-def _converted(saved: str, precision: str, calibration: np.ndarray | None) -> bytes:
+def _converted(saved: str, quantization: str, calibration: np.ndarray | None) -> bytes:
     converter = tf.lite.TFLiteConverter.from_saved_model(saved)
-    if precision != "float32":
+    if quantization != "float32":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    if precision == "float16":
+    if quantization == "float16":
         converter.target_spec.supported_types = [tf.float16]
-    if precision == "int8":
+    if quantization == "int8":
         if calibration is None or not len(calibration):
             raise InputError("8 bits are calibrated on images: pass some as calibration")
         images = calibration

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import tensorflow as tf
 
+from keras_reid.data.frames import cut
 from keras_reid.data.mot import Boxes
 from keras_reid.data.pipeline import fitted
-from keras_reid.data.videos import cut
 from keras_reid.errors import InputError
 
 

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from keras_reid.data.frames import opencv
 from keras_reid.data.mot import NOBODY, Boxes
-from keras_reid.data.videos import opencv
 from keras_reid.errors import InputError
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from absl import logging
 
 from keras_reid import evaluation, models
-from keras_reid.data import PersonImages, Tracklets
+from keras_reid.data import PersonImages
 from keras_reid.errors import InputError
 from keras_reid.files import replaced_file
 from keras_reid.losses import MetricLoss
@@ -20,12 +20,13 @@ from keras_reid.training.learner import GraphLearner, Optimized
 
 def rank_images(
     embed: Callable[[Any], Any],
-    query: PersonImages | Tracklets,
-    gallery: PersonImages | Tracklets,
+    query: PersonImages,
+    gallery: PersonImages,
     protocol: str | evaluation.Protocol = "market1501",
 ) -> evaluation.RankingResult:
     """`evaluation.rank` of the features `embed(images)` of two sets of images or tracklets."""
-    return evaluation.rank((embed(query), embed(gallery)), query, gallery, protocol)
+    labels = query.per_tracklet(), gallery.per_tracklet()
+    return evaluation.rank((embed(query), embed(gallery)), *labels, protocol)
 
 
 class RetrievalEvaluation(keras.callbacks.Callback):
@@ -37,7 +38,8 @@ class RetrievalEvaluation(keras.callbacks.Callback):
     result: use images held out from training for that.
 
     Args:
-        query, gallery: images; their `identity` and `camera` columns make the protocol.
+        query, gallery: images, or with a column "tracklet" tracklets; their identities and cameras
+            make the protocol.
         batch_size: images a pass.
         every: evaluate after every so many epochs, and always after the last one.
         flip: see `models.embed`.
@@ -48,8 +50,8 @@ class RetrievalEvaluation(keras.callbacks.Callback):
 
     def __init__(
         self,
-        query: PersonImages | Tracklets,
-        gallery: PersonImages | Tracklets,
+        query: PersonImages,
+        gallery: PersonImages,
         batch_size: int = 128,
         every: int = 1,
         flip: bool = False,
@@ -74,7 +76,7 @@ class RetrievalEvaluation(keras.callbacks.Callback):
             self._embedders[id(model)] = model, models.Embedder(model, self.flip)
         embedder = self._embedders[id(model)][1]
 
-        def embed(images: PersonImages | Tracklets) -> np.ndarray:
+        def embed(images: PersonImages) -> np.ndarray:
             return embedder.embed(images, self.batch_size, self.frames)
 
         return rank_images(embed, self.query, self.gallery, self.protocol)

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from keras_reid import losses, models
-from keras_reid.data import AttributeSchema, PersonImages, Tracklets, pk_batches, pk_clips, pk_steps
+from keras_reid.data import AttributeSchema, PersonImages, pk_batches, pk_clips, pk_steps
 from keras_reid.errors import InputError
 from keras_reid.models.heads import Head
 from keras_reid.training.callbacks import Backup, CollapseMonitor, History, RetrievalEvaluation
@@ -139,8 +139,14 @@ def build_learner(
     return learner
 
 
+def steps_per_epoch(images: PersonImages, recipe: Recipe) -> int:
+    """The batches of an epoch, of images or of clips of tracklets."""
+    sampled = images.per_tracklet() if recipe.tracklets.active else images
+    return pk_steps(sampled, recipe.identities, recipe.instances)
+
+
 def _batches(
-    images: PersonImages | Tracklets,
+    images: PersonImages,
     recipe: Recipe,
     members: int,
     seed: int,
@@ -158,7 +164,7 @@ def _batches(
         "cache": cache,
         "spread": recipe.spread,
     }
-    if isinstance(images, Tracklets):
+    if recipe.tracklets.active:
         return pk_clips(images, frames=recipe.tracklets.frames, **same)
     views = members if recipe.distillation.own_views and members > 1 else None
     return pk_batches(images, views=views, **same)
@@ -216,7 +222,7 @@ def sized(
 
 def fit(
     model: keras.Model | Sequence[keras.Model],
-    images: PersonImages | Tracklets,
+    images: PersonImages,
     recipe: Recipe,
     run: Run,
     flags: dict[str, Any],
@@ -234,7 +240,7 @@ def fit(
     Args:
         model: of `build_model`, or the list of `build_members`; in its initial state also when
             a run is resumed.
-        images: the training images; tracklets for a recipe with `temporal`.
+        images: the training images, with a column "tracklet" for a recipe with `temporal`.
         recipe: what to do.
         run: where backups, history and TensorBoard logs go.
         flags: what is recorded of how the run was made; a run is resumed with the same only.
@@ -251,7 +257,7 @@ def fit(
     members = [model] if isinstance(model, keras.Model) else list(model)
     run.check(flags)
     annotations = Annotations.of(images, schema)
-    steps = pk_steps(images, recipe.identities, recipe.instances)
+    steps = steps_per_epoch(images, recipe)
     begin = 0
     for number, phase in enumerate(recipe.phases, start=1):
         end = begin + phase.recipe.epochs

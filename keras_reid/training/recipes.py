@@ -104,7 +104,7 @@ class Recipe(Settings):
     soft_margin: bool = setting(
         "log(1 + exp(d+ - d-)) instead of a margin, in the metric losses.", default=False
     )
-    distance: str | None = setting(
+    metric_distance: str | None = setting(
         "euclidean, squared_euclidean or cosine, of the metric loss; none: the loss's own.",
         default=None,
     )
@@ -225,7 +225,12 @@ class Recipe(Settings):
 
     def metric_settings(self, *names: str) -> dict[str, Any]:
         """Arguments of metric losses, of margin, distance and normalize: those that are said."""
-        given = {name: value for name in names if (value := getattr(self, name)) is not None}
+        said = {
+            "margin": self.margin,
+            "distance": self.metric_distance,
+            "normalize": self.normalize,
+        }
+        given = {name: said[name] for name in names if said[name] is not None}
         return given | ({"margin": None} if self.soft_margin and "margin" in names else {})
 
     @property

@@ -12,6 +12,8 @@ from keras_reid import models
 from keras_reid.errors import InputError
 from keras_reid.files import replaced_file
 
+RENAMED = {"distance": "metric_distance"}  # flags of runs that were made by earlier versions
+
 
 class Run:
     """A folder with `flags.json`, `model.keras`, `metrics.json`, `history.jsonl`, `logs/`.
@@ -38,7 +40,7 @@ class Run:
     @property
     def flags(self) -> dict[str, Any]:
         """What the run was started with."""
-        return _read(self.flags_file)
+        return {RENAMED.get(name, name): value for name, value in _read(self.flags_file).items()}
 
     @property
     def metrics(self) -> dict[str, Any]:

@@ -1,16 +1,20 @@
-"""The commands, run as a user runs them: in a process of their own, from the top level."""
+"""The commands, run as a user runs them; what does not train, in the process of the tests."""
 
 import csv
 import json
 import re
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from processes import Command, call
+from processes import Command, call, within
 
+from keras_reid.cli.evaluate import EvaluateOptions, evaluate
+from keras_reid.errors import InputError
 from keras_reid.training.recipes import setting_fields
 
 TINY = [
@@ -23,10 +27,12 @@ TINY = [
 ]
 
 
-def train(pedestrians: Path, cwd: Path, *more: str) -> tuple[int, str, str]:
+def train(
+    pedestrians: Path, cwd: Path, *more: str, act: Callable[..., Any] = call
+) -> tuple[int, str, str]:
     """A small training in the run folder `run`."""
     data = ("--dataset=market1501", f"--data_dir={pedestrians}")
-    return call("train.py", *data, "--run=run", *TINY, *more, cwd=cwd)
+    return act("train.py", *data, "--run=run", *TINY, *more, cwd=cwd)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +67,7 @@ def test_train_writes_a_run_folder_and_says_so(trained: Path) -> None:
 
 def test_a_finished_run_is_not_trained_over(trained: Path, pedestrians: Path) -> None:
     before = (trained / "run/model.keras").read_bytes()
-    code, _, err = train(pedestrians, trained)
+    code, _, err = train(pedestrians, trained, act=within)
     assert code == 1
     assert "a finished run is never overwritten" in err
     assert err.endswith("give another folder (--run)\n")
@@ -70,20 +76,20 @@ def test_a_finished_run_is_not_trained_over(trained: Path, pedestrians: Path) ->
 
 
 def test_evaluate_repeats_the_score(trained: Path) -> None:
-    code, out, err = call("evaluate.py", "--run=run", "--out=scores.json", cwd=trained)
+    code, out, err = within("evaluate.py", "--run=run", "--out=scores.json", cwd=trained)
     assert code == 0, err
     again = json.loads((trained / "scores.json").read_text())
     after = json.loads((trained / "run/metrics.json").read_text())["after"]
     np.testing.assert_allclose(again["mAP"], after["mAP"], atol=1e-6)
     assert "mAP (rank precision)" in out
-    code, _, err = call("evaluate.py", "--run=run", "--out=scores.json", cwd=trained)
+    code, _, err = within("evaluate.py", "--run=run", "--out=scores.json", cwd=trained)
     assert code == 1
     assert "'scores.json' exists" in err
 
 
 def test_export_is_checked_and_scores_the_same(trained: Path) -> None:
     reranker = "--rerank_options=k1=7,k2=3,lambda_value=0.5"
-    code, out, err = call("export.py", "--run=run", reranker, cwd=trained)
+    code, out, err = within("export.py", "--run=run", reranker, cwd=trained)
     assert code == 0, err
     ranker = json.loads((trained / "export/run-ranker/1/export.json").read_text())
     assert (ranker["k1"], ranker["k2"], ranker["lambda_value"]) == (7, 3, 0.5)
@@ -95,7 +101,7 @@ def test_export_is_checked_and_scores_the_same(trained: Path) -> None:
     contract = json.loads((trained / "export/run/1/export.json").read_text())
     assert contract["about"]["metrics"]["after"]["protocol"]["name"] == "market1501"
     flags = json.loads((trained / "run/flags.json").read_text())
-    code, out, err = call(
+    code, out, err = within(
         "evaluate.py",
         "--saved_model=export/run/1",
         "--dataset=market1501",
@@ -110,7 +116,7 @@ def test_export_is_checked_and_scores_the_same(trained: Path) -> None:
 
 
 def test_features_of_any_framework_are_ranked_and_reranked(trained: Path) -> None:
-    code, out, err = call(
+    code, out, err = within(
         "evaluate.py", "--run=run", "--save_features=features", "--camera_pairs", cwd=trained
     )
     assert code == 0, err
@@ -121,32 +127,34 @@ def test_features_of_any_framework_are_ranked_and_reranked(trained: Path) -> Non
     for name in ("embedding", "identity", "camera"):
         np.save(trained / f"mapped/{name}.npy", stored[name])
     features = "--features=features/query.npz,mapped"
-    code, text, err = call("evaluate.py", features, "--out=again.json", "--verify", cwd=trained)
+    code, text, err = within("evaluate.py", features, "--out=again.json", "--verify", cwd=trained)
     assert code == 0, err
     assert "AUC " in text
     after = json.loads((trained / "run/metrics.json").read_text())["after"]
     again = json.loads((trained / "again.json").read_text())
     np.testing.assert_allclose(again["mAP"], after["mAP"], atol=1e-6)
     assert 0.5 < again["verification"]["auc"] <= 1
-    code, out, err = call("evaluate.py", features, "--distance=cosine", cwd=trained)
+    code, out, err = within("evaluate.py", features, "--distance=cosine", cwd=trained)
     assert code == 0, err
     assert re.search(r"distance +cosine", out)
     for rerank, options in (("k_reciprocal", "k1=4,k2=2,lambda_value=0.5"), ("aqe", "k=3")):
         flags = f"--rerank={rerank}", f"--rerank_options={options}"
-        code, out, err = call("evaluate.py", features, *flags, cwd=trained)
+        code, out, err = within("evaluate.py", features, *flags, cwd=trained)
         assert code == 0, err
         assert f"{rerank}({options.replace(',', ', ')})" in out
-    code, _, err = call("evaluate.py", features, "--save_features=mapped", cwd=trained)
+    code, _, err = within("evaluate.py", features, "--save_features=mapped", cwd=trained)
     assert code == 1
     assert "'mapped' exists" in err
 
 
-def test_images_are_grouped(trained: Path, pedestrians: Path) -> None:
+def test_images_are_grouped(
+    trained: Path, pedestrians: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     names = {"out": "grouped", "csv": "groups.csv", "sheet": "sheet.png"}
     outputs = [f"--{flag}={name}" for flag, name in names.items()]
     images = f"--images={pedestrians}/bounding_box_test"
     options = "--method=agglomerative", "--k1=3", "--k2=2"
-    code, out, err = call("cluster.py", "--run=run", images, *outputs, *options, cwd=trained)
+    code, out, err = within("cluster.py", "--run=run", images, *outputs, *options, cwd=trained)
     assert code == 0, err
     with (trained / "groups.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -159,18 +167,20 @@ def test_images_are_grouped(trained: Path, pedestrians: Path) -> None:
     assert len(list((trained / "grouped").rglob("*.*"))) == len(files)
     assert (trained / "sheet.png").stat().st_size > 1000
     for flag, name in names.items():
-        code, _, err = call("cluster.py", "--run=run", images, f"--{flag}={name}", cwd=trained)
+        code, _, err = within("cluster.py", "--run=run", images, f"--{flag}={name}", cwd=trained)
         assert code == 1
         assert f"'{name}' exists" in err
     dataset = "--dataset=market1501", f"--data_dir={pedestrians}", "--part=train"
-    code, out, err = call("cluster.py", "--run=run", *dataset, cwd=trained)
+    code, out, err = within("cluster.py", "--run=run", *dataset, cwd=trained)
     assert code == 0, err
     assert "B-cubed" in out
     assert re.search(r"by --eps=0\.\d+ --k1=\d+ --k2=\d \(silhouette", out)
-    code, out, err = call("cluster.py", "--run=run", *dataset, "--k1=40", "--eps=0.99", cwd=trained)
+    code, out, err = within(
+        "cluster.py", "--run=run", *dataset, "--k1=40", "--eps=0.99", cwd=trained
+    )
     assert code == 0, err
     assert "--eps=0.99 --k1=40 --k2=6" in out
-    assert "one group holds" in err
+    assert "one group holds" in caplog.text
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +197,7 @@ def aligned(pedestrians: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 def test_local_features_are_scored_and_exported(aligned: Path, local: str) -> None:
     flags = json.loads((aligned / "run/flags.json").read_text())
     dataset = ("--dataset=market1501", f"--data_dir={flags['data_dir']}")
-    code, out, err = call(
+    code, out, err = within(
         "export.py", "--run=run", f"--name={local}", f"--local={local}", cwd=aligned
     )
     assert code == 0, err
@@ -196,7 +206,7 @@ def test_local_features_are_scored_and_exported(aligned: Path, local: str) -> No
     for distance in ("global", "local", "global_local"):
         for model in ("--run=run", f"--saved_model=export/{local}/1"):
             out = f"{local}-{len(scores)}.json"
-            code, _, err = call(
+            code, _, err = within(
                 "evaluate.py",
                 model,
                 *dataset,
@@ -222,7 +232,7 @@ def test_local_features_that_are_not_there(trained: Path) -> None:
         (("--local=trained",), "an output named 'local'"),
         (("--stripes=9",), "9 stripes of 4 rows"),
     ):
-        code, _, err = call("evaluate.py", "--run=run", "--distance=local", *flags, cwd=trained)
+        code, _, err = within("evaluate.py", "--run=run", "--distance=local", *flags, cwd=trained)
         assert code == 1
         assert message in err
         assert "Traceback" not in err
@@ -249,11 +259,11 @@ def test_each_member_is_scored_and_exported(pair: Path, member: str) -> None:
     assert scores["1"] == metrics["after"]["mAP"]
     expected = max(scores["1"], scores["2"]) if member == "best" else scores[member]
     flags = (f"--member={member}", "--run=run")
-    code, _, err = call("evaluate.py", *flags, f"--out={member}.json", cwd=pair)
+    code, _, err = within("evaluate.py", *flags, f"--out={member}.json", cwd=pair)
     assert code == 0, err
     again = json.loads((pair / f"{member}.json").read_text())
     np.testing.assert_allclose(again["mAP"], expected, atol=1e-6)
-    code, out, err = call("export.py", *flags, f"--name={member}", cwd=pair)
+    code, out, err = within("export.py", *flags, f"--name={member}", cwd=pair)
     assert code == 0, err
     assert "parity ok" in out
 
@@ -262,7 +272,7 @@ def test_each_member_is_scored_and_exported(pair: Path, member: str) -> None:
 def test_a_run_teaches_a_student(pair: Path, pedestrians: Path) -> None:
     common = ["train.py", "--dataset=market1501", f"--data_dir={pedestrians}", *TINY]
     distill = [*common, "--teacher=run", "--distillation=logits:1", "--run=student"]
-    code, _, err = call(*distill, "--height=64", cwd=pair)
+    code, _, err = within(*distill, "--height=64", cwd=pair)
     assert code == 1
     assert "give the height and width of the teacher" in err
     before = (pair / "run/model.keras").read_bytes()
@@ -272,13 +282,13 @@ def test_a_run_teaches_a_student(pair: Path, pedestrians: Path) -> None:
     assert (pair / "run/model.keras").read_bytes() == before
     (row,) = (pair / "student/history.jsonl").read_text().splitlines()
     assert json.loads(row)["logits"] > 0
-    code, _, err = call("evaluate.py", "--run=student", "--member=2", cwd=pair)
+    code, _, err = within("evaluate.py", "--run=student", "--member=2", cwd=pair)
     assert code == 1
     assert "has the members 1: received '2'" in err
 
 
 def test_check_only_reports_and_trains_nothing(trained: Path, pedestrians: Path) -> None:
-    code, out, err = call(
+    code, out, err = within(
         "train.py",
         "--dataset=market1501",
         f"--data_dir={pedestrians}",
@@ -315,7 +325,7 @@ def test_help_shows_the_flags_that_people_use_and_helpfull_all(tmp_path: Path) -
         (["train.py", "--dataset=market1502"], "one of market1501, .*mars.*'market1502'"),
         (["evaluate.py", "--run=run", "--dataset=nosuch"], "dataset is one of market1501"),
         (["train.py", "--batch_size=32"], "Unknown command line flag 'batch_size'"),
-        (["train.py", "--dataset=market1501"], "give --data_dir"),
+        (["train.py", "--dataset=market1501"], "give .*--data_dir"),
         (["train.py", "--dataset=market1501", "--data_dir=nowhere"], "nowhere"),
         (
             ["train.py", "--recipe=botox"],
@@ -331,6 +341,9 @@ def test_help_shows_the_flags_that_people_use_and_helpfull_all(tmp_path: Path) -
         (["train.py", "--epoch=3"], "epoch"),
         (["train.py", "synthetic"], "flags begin with --"),
         (["train.py", "--precision=float8"], "should be one of <float32"),
+        (["track.py"], "give --video"),
+        (["search.py", "stats"], "give --gallery"),
+        (["evaluate.py", "--protocol=marz", "--run=run"], "protocol is one of market1501"),
         (["evaluate.py"], "either --run or --saved_model"),
         (["evaluate.py", "--run=nowhere"], "a run folder holds flags.json"),
         (
@@ -353,11 +366,28 @@ def test_help_shows_the_flags_that_people_use_and_helpfull_all(tmp_path: Path) -
     ],
 )
 def test_bad_input_is_one_sentence(arguments: list[str], message: str, tmp_path: Path) -> None:
-    code, _, err = call(*arguments, cwd=tmp_path)
+    code, _, err = within(*arguments, cwd=tmp_path)
     assert code in (1, 2), err
     assert re.search(message, err)
     assert "Traceback" not in err
     assert not list(tmp_path.glob("runs/*/model.keras"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["train", "evaluate", "export", "cluster", "search", "track"])
+def test_a_process_ends_in_one_sentence(name: str, tmp_path: Path) -> None:
+    code, out, err = call(f"{name}.py", "--run=nowhere", "--data_dir=nowhere", cwd=tmp_path)
+    assert code == 1
+    assert not out
+    assert re.fullmatch(r"error: [^\n]+\n", err)
+
+
+def test_a_command_is_a_function_of_its_options(trained: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(trained)
+    result = evaluate(EvaluateOptions(run="run"))
+    assert result.mAP == json.loads(Path("run/metrics.json").read_text())["after"]["mAP"]
+    with pytest.raises(InputError, match="protocol is one of"):
+        EvaluateOptions(run="run", protocol="marz")
 
 
 def test_bad_values_within_a_data_set(pedestrians: Path, tmp_path: Path) -> None:
@@ -376,7 +406,7 @@ def test_bad_values_within_a_data_set(pedestrians: Path, tmp_path: Path) -> None
             "stripe_order is one of conv_bn_relu, bn_relu_conv: received 'relu'",
         ),
     ):
-        code, _, err = call(*common, flag, "--run=run", cwd=tmp_path)
+        code, _, err = within(*common, flag, "--run=run", cwd=tmp_path)
         assert code == 1, err
         assert message in err
         assert "Traceback" not in err
@@ -448,5 +478,5 @@ def test_real_images_are_learned(real_data: Path, tmp_path: Path) -> None:
     metrics = json.loads((tmp_path / "run/metrics.json").read_text())
     assert metrics["after"]["mAP"] > 2 * metrics["before"]["mAP"]
     assert metrics["after"]["protocol"]["valid_queries"] == 968
-    code, out, err = call("export.py", "--run=run", cwd=tmp_path)
+    code, out, err = within("export.py", "--run=run", cwd=tmp_path)
     assert code == 0, out + err

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from processes import call
+from processes import call, within
 
 from keras_reid.data import synthetic
 
@@ -33,7 +33,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def evaluate(cwd: Path, *flags: str, code: int = 0) -> str:
-    returned, out, err = call("evaluate.py", *flags, cwd=cwd)
+    returned, out, err = within("evaluate.py", *flags, cwd=cwd)
     assert returned == code, err
     return err if code else out
 
@@ -90,10 +90,10 @@ def test_a_model_of_tracklets_scores_tracklets(drawn: Path) -> None:
 
 @pytest.mark.parametrize("name", ["pose", "tracklets"])
 def test_models_of_several_inputs_are_exported(drawn: Path, name: str) -> None:
-    code, out, err = call("export.py", f"--run={name}", "--noranker", cwd=drawn)
+    code, out, err = within("export.py", f"--run={name}", "--noranker", cwd=drawn)
     assert code == 0, err
     assert "parity ok" in out
-    code, _, err = call("export.py", f"--run={name}", "--format=litert", cwd=drawn)
+    code, _, err = within("export.py", f"--run={name}", "--format=litert", cwd=drawn)
     assert code == 1
     assert "is exported as saved_model" in err
 
@@ -105,18 +105,18 @@ def test_people_are_found_by_description(drawn: Path) -> None:
     for file in sorted((drawn / "drawn/query").iterdir()):
         rows.append(f"drawn/query/{file.name},{file.name[:4]},{file.name[6]}")
     (drawn / "people.csv").write_text("\n".join(rows) + "\n")
-    code, _, err = call("search.py", *run, "enrol", "people.csv", cwd=drawn)
+    code, _, err = within("search.py", *run, "enrol", "people.csv", cwd=drawn)
     assert code == 0, err
-    described = ("--attributes=backpack=1,upblack=0", "--output=json", "--k=3")
-    code, out, err = call("search.py", *run, *described, "query", cwd=drawn)
+    described = ("--description=backpack=1,upblack=0", "--output=json", "--k=3")
+    code, out, err = within("search.py", *run, *described, "query", cwd=drawn)
     assert code == 0, err
     (query,) = json.loads(out)["queries"]
     costs = [hit["distance"] for hit in query["hits"]]
     assert costs == sorted(costs)
     assert len(costs) == 3
-    code, out, err = call("search.py", *run, "--attributes=hat=1", "query", cwd=drawn)
+    code, out, err = within("search.py", *run, "--description=hat=1", "query", cwd=drawn)
     assert "best fits of hat=1" in out
-    code, _, err = call("search.py", *run, "--attributes=beard=1", "query", cwd=drawn)
+    code, _, err = within("search.py", *run, "--description=beard=1", "query", cwd=drawn)
     assert code == 1
     assert "received beard" in err
 
@@ -131,7 +131,6 @@ def test_people_are_found_by_description(drawn: Path) -> None:
         (["--temporal=median"], "temporal is one of mean, max, attention, recurrent"),
         (["--temporal=mean", "--stripes=4"], "tracklets are learned by one model without stripes"),
         (["--pose", "--parts=2"], "each make the embedding"),
-        (["--temporal=mean", "--check_only"], "--check_only checks images"),
         (
             ["--pose", "--keypoints=drawn/keypoints.csv", "--augment=augmix"],
             "augment is one of none, flip, default",
@@ -140,7 +139,7 @@ def test_people_are_found_by_description(drawn: Path) -> None:
 )
 def test_recipes_that_cannot_be_are_refused(drawn: Path, flags: list[str], message: str) -> None:
     data = ("--dataset=synthetic", "--data_dir=drawn", "--run=refused")
-    code, _, err = call("train.py", *TINY, *flags, *data, cwd=drawn)
+    code, _, err = within("train.py", *TINY, *flags, *data, cwd=drawn)
     assert code == 1
     assert message in err
     assert not (drawn / "refused").exists()
@@ -152,7 +151,7 @@ def test_recipes_that_cannot_be_are_refused(drawn: Path, flags: list[str], messa
         (["--run=pose", "--set_distance=min"], "give --tracklets"),
         (["--features=a.npz,b.npz", "--tracklets"], "tracklets are made of images"),
         (["--run=pose", "--tracklets", "--distance=visible"], "compared by embeddings"),
-        (["--run=attributes", "--attribute_filter=0.4"], "probability in (0.5, 1]"),
+        (["--run=attributes", "--attribute_filter=0.4"], "is in (0.5, 1]: received 0.4"),
         (["--run=attributes", "--attribute_filter=0.9", "--rerank=aqe"], "leave --rerank"),
         (
             ["--run=attributes", "--tracklets", "--set_distance=min", "--rerank=aqe"],

@@ -111,7 +111,7 @@ def test_zeros_and_ones_are_understood_and_blanks_are_unknown(tmp_path):
         ([("1", 2), ("2", 0)], ("identity", "x"), r"1 \(no\) and 2 \(yes\).*holds 0"),
         ([("1", "yes")], ("identity", "x"), "line 2 of .*x='yes'"),
         ([("1", 5)], ("identity", "age"), "age is 1 to 4"),
-        ([("1", 1)], ("person", "x"), "column identity"),
+        ([("1", 1)], ("person", "x"), "needs the columns identity"),
         ([], ("identity", "x"), "has none"),
         ([("1",)], ("identity",), "has none"),
     ],

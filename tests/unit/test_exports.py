@@ -16,7 +16,7 @@ from keras_reid.serving import frozen
 
 SIZE = (32, 16)
 OTHERS = [("onnx", "float32"), ("openvino", "float32")]
-OTHERS += [("litert", precision) for precision in serving.PRECISIONS]
+OTHERS += [("litert", precision) for precision in serving.QUANTIZATIONS]
 
 
 def photographs(count, height=40, width=24, seed=0):
@@ -45,7 +45,7 @@ def exported(request, model, tmp_path_factory):
         flip=True,
         local=True,
         format=name,
-        precision=precision,
+        quantization=precision,
         calibration=photographs(50, *SIZE),
     )
 
@@ -179,9 +179,9 @@ def test_a_broken_contract_is_named(model, tmp_path, text, message):
     ("options", "message"),
     [
         ({"format": "caffe"}, "formats are saved_model, onnx"),
-        ({"precision": "int4"}, "float32, float16, int8"),
-        ({"format": "onnx", "precision": "float16"}, "float16 is for the format litert"),
-        ({"format": "litert", "precision": "int8"}, "calibrated on images"),
+        ({"quantization": "int4"}, "float32, float16, int8"),
+        ({"format": "onnx", "quantization": "float16"}, "float16 is for the format litert"),
+        ({"format": "litert", "quantization": "int8"}, "calibrated on images"),
     ],
 )
 def test_what_cannot_be_exported_is_refused(model, tmp_path, options, message):

@@ -132,7 +132,9 @@ def test_readable_skips_and_names_the_broken(tmp_path, broken, caplog):
 
 def test_readable_keeps_what_is_whole(tmp_path, caplog):
     columns = images([5], path=[picture(tmp_path / "a.jpg")])
-    assert data.readable(columns) is columns
+    whole = data.readable(columns)
+    assert whole.path.tolist() == columns.path.tolist()
+    assert data.readable(whole) is whole  # which opens no file again
     assert not caplog.records
 
 

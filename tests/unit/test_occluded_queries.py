@@ -9,8 +9,8 @@ import occluded_queries
 import pytest
 from PIL import Image
 
-from keras_reid.data.keypoints import read_table
-from keras_reid.data.readers import MARKET_FOLDERS
+from keras_reid.data.keypoints import read_points
+from keras_reid.data.readers.market import MARKET_FOLDERS
 from keras_reid.errors import InputError
 
 
@@ -63,8 +63,8 @@ def test_the_seed_and_the_name_decide(pedestrians: Path, copy: Path, tmp_path: P
 
 
 def test_covered_points_are_not_seen_and_all_others_stay(pedestrians: Path, copy: Path) -> None:
-    skeleton, before = read_table(pedestrians / "keypoints.csv")
-    other, after = read_table(copy / "keypoints.csv")
+    skeleton, before = read_points(pedestrians / "keypoints.csv")
+    other, after = read_points(copy / "keypoints.csv")
     assert other == skeleton
     assert list(after) == list(before)
     queries = files(copy, "query")

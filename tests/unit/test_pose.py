@@ -84,7 +84,7 @@ def test_a_row_belongs_to_the_path_that_it_ends(drawn, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "has no columns"),
+        ("", "has only none: add file"),
         ("file,nose_x\n", "NAME_x, NAME_y"),
         (None, "is none"),
     ],

@@ -1,6 +1,5 @@
 """Every layout in miniature, and every way in which it can be broken."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -92,13 +91,12 @@ def test_parts_that_are_not_there_are_none(tmp_path):
 def test_cuhk03_labeled_boxes(tmp_path):
     market(tmp_path / "labeled")
     assert len(data.load("cuhk03", tmp_path, boxes="labeled").train) == 2
-    with pytest.raises(InputError, match=r"boxes must be 'detected' or 'labeled', got 'hand'"):
+    with pytest.raises(InputError, match="boxes is one of detected, labeled: received 'hand'"):
         data.load("cuhk03", tmp_path, boxes="hand")
 
 
 def test_unknown_name_lists_the_known():
-    known = "market1501, dukemtmc-reid, msmt17, cuhk03, viper, prid2011, csv, folder, synthetic"
-    with pytest.raises(InputError, match=f"one of {known}: received 'market'"):
+    with pytest.raises(InputError, match=f"one of {', '.join(data.READERS)}: received 'market'"):
         data.load("market", ".")
 
 
@@ -144,7 +142,7 @@ def test_empty_part(tmp_path):
 @pytest.mark.parametrize("name", ["holiday.jpg", "x0001_c1.jpg"])
 def test_file_whose_name_says_nothing(tmp_path, name):
     picture(market(tmp_path) / "query" / name)
-    with pytest.raises(InputError, match=f"named identity_c….*but .*query/{name} is not"):
+    with pytest.raises(InputError, match=f"named such as 0002_c1s1.*but .*query/{name} is not"):
         data.load("market1501", tmp_path)
 
 
@@ -266,13 +264,6 @@ def test_cuhk03_with_a_file_that_is_not_matlab(tmp_path, content):
         data.load("cuhk03", tmp_path)
 
 
-def test_cuhk03_without_scipy(tmp_path, monkeypatch):
-    (tmp_path / "cuhk03_new_protocol_config_detected.mat").write_bytes(b"")
-    monkeypatch.setitem(sys.modules, "scipy.io", None)
-    with pytest.raises(InputError, match=r"needs scipy, which is not installed: run 'pip install"):
-        data.load("cuhk03", tmp_path)
-
-
 @pytest.mark.parametrize("archive", ["", "VIPeR"])
 def test_viper(tmp_path, archive):
     for person in range(10):
@@ -312,7 +303,7 @@ def test_two_cameras_that_are_broken(tmp_path):
     with pytest.raises(InputError, match=r"must exist, but .*cam_b does not"):
         data.load("viper", tmp_path)
     picture(tmp_path / "cam_b/002_45.bmp")
-    with pytest.raises(InputError, match=r"two or more persons seen by both .*cam_b share 0"):
+    with pytest.raises(InputError, match=r"persons with images in both cameras: .* has 0"):
         data.load("viper", tmp_path)
     picture(tmp_path / "cam_b/portrait.bmp")
     with pytest.raises(InputError, match=r"cam_b/portrait.bmp is not: rename"):
@@ -376,7 +367,7 @@ def test_csv_without_cameras(tmp_path):
             "split 'test': it must be one of train, q",
         ),
         ("path,identity,camera,split\na.jpg,1,1,query\n", "split column of .* has only query: add"),
-        ('path,identity,camera\na.jpg,1,1\n"c.jpg,2,1\n', "breaks off after line 2"),
+        ('path,identity,camera\na.jpg,1,1\n"c.jpg,2,1\n', "breaks off in line 3"),
     ],
 )
 def test_csv_that_is_broken(tmp_path, text, message):

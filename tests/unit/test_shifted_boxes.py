@@ -7,7 +7,7 @@ import pytest
 import shifted_boxes
 from PIL import Image
 
-from keras_reid.data.readers import MARKET_FOLDERS
+from keras_reid.data.readers.market import MARKET_FOLDERS
 from keras_reid.errors import InputError
 
 

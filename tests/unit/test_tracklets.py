@@ -13,7 +13,8 @@ from PIL import Image
 from scipy.io import savemat
 
 from keras_reid import data, evaluation, layers, losses, models, reranking
-from keras_reid.data import synthetic, videos
+from keras_reid.data import frames as videos
+from keras_reid.data import synthetic
 from keras_reid.errors import InputError
 from keras_reid.training import fitting, recipes
 
@@ -34,6 +35,23 @@ def picture(file: Path, shade: int = 0) -> Path:
     return file
 
 
+def files(images):
+    """The paths of each tracklet."""
+    return [images.path[rows].tolist() for rows in images.tracklet_rows]
+
+
+def of(frames, identity, camera):
+    """Images of tracklets, as lists of their frames."""
+    number = np.repeat(np.arange(len(frames)), [len(f) for f in frames])
+    identity, camera = (np.asarray(v)[number] for v in (identity, camera))
+    paths = [path for part in frames for path in part]
+    return data.PersonImages(paths, identity, camera, {data.TRACKLET: number})
+
+
+def load(*arguments, **options):
+    return data.tracklet_dataset(data.load(*arguments, **options))
+
+
 def people(*names, identity, camera):
     count = len(names)
     return data.PersonImages(np.array(names), np.full(count, identity), np.full(count, camera))
@@ -50,36 +68,69 @@ def test_images_are_grouped_by_identity_camera_and_sequence():
         "0002_c1s1_000151_01.jpg",
     ]
     found = data.tracklets(people(*names, identity=2, camera=1))
-    assert [f.tolist() for f in found.frames] == [[names[1], names[3], names[0]], [names[2]]]
+    assert files(found) == [[names[1], names[3], names[0]], [names[2]]]
     parts = data.tracklets(people(*names, identity=2, camera=1), gap=200)
-    assert [len(f) for f in parts.frames] == [2, 1, 1]
+    assert [len(f) for f in files(parts)] == [2, 1, 1]
     mars = ["0001C1T0002F010.jpg", "0001C1T0001F001.jpg", "0001C1T0002F009.jpg"]
     found = data.tracklets(people(*mars, identity=1, camera=1))
-    assert [f.tolist() for f in found.frames] == [[mars[1]], [mars[2], mars[0]]]
+    assert files(found) == [[mars[1]], [mars[2], mars[0]]]
     free = data.tracklets(people("b.png", "a.png", identity=1, camera=1))
-    assert free.frames[0].tolist() == ["a.png", "b.png"]
+    assert files(free)[0] == ["a.png", "b.png"]
 
 
 def test_tracklets_are_columns(drawn):
-    found = data.load_tracklets("synthetic", drawn).train
-    assert repr(found) == "Tracklets(15 tracklets, 60 frames, 5 identities, 3 cameras)"
-    some = found[[2, 0]]
-    assert some.identity.tolist() == found.identity[[2, 0]].tolist()
-    assert len(some.images) == 8
+    found = load("synthetic", drawn).train
+    assert repr(found) == "PersonImages(60 images, 15 tracklets, 5 identities, 3 cameras)"
+    each = found.per_tracklet()
+    some = found[np.isin(found.columns[data.TRACKLET], each.columns[data.TRACKLET][[2, 0]])]
+    assert some.per_tracklet().identity.tolist() == each.identity[[0, 2]].tolist()
     assert some.owner.tolist() == [0] * 4 + [1] * 4
-    for frames, identity, camera in zip(found.frames, found.identity, found.camera, strict=True):
+    columns = zip(files(found), each.identity, each.camera, strict=True)
+    for frames, identity, camera in columns:
         assert all(f"{identity:04d}_c{camera}" in name for name in frames)
 
 
+def test_images_without_tracklets_are_one_each():
+    images = people("b", "a", identity=1, camera=1)
+    assert not images.has_tracklets
+    assert images.owner.tolist() == [0, 1]
+    assert images.per_tracklet().path.tolist() == ["b", "a"]
+
+
+def test_a_tracklet_may_lie_in_pieces_and_in_any_order():
+    numbers = {data.TRACKLET: [7, 3, 7, 3]}
+    images = data.PersonImages(["a", "b", "c", "d"], [2, 1, 2, 1], [1, 2, 1, 2], numbers)
+    assert files(images) == [["b", "d"], ["a", "c"]]
+    assert images.per_tracklet().identity.tolist() == [1, 2]
+    for identity, camera, what in (([1, 2], [1, 1], "identity"), ([1, 1], [1, 2], "camera")):
+        with pytest.raises(InputError, match=f"a tracklet has one {what}: .* in tracklet 5"):
+            data.PersonImages(["a", "b"], identity, camera, {data.TRACKLET: [5, 5]})
+
+
+def test_a_table_names_tracklets(tmp_path):
+    for name in "abc":
+        picture(tmp_path / f"{name}.png")
+    table = tmp_path / "people.csv"
+    table.write_text("path,identity,camera,tracklet\na.png,1,1,x\nb.png,1,1,y\nc.png,1,1,x\n")
+    found = data.load("csv", table).train
+    assert [[Path(f).name for f in part] for part in files(found)] == [
+        ["a.png", "c.png"],
+        ["b.png"],
+    ]
+    table.write_text("path,identity,camera,tracklet\na.png,1,1,x\nb.png,1,1,\n")
+    with pytest.raises(InputError, match=r"line 3 of .* has no tracklet, but other lines have"):
+        data.load("csv", table)
+
+
 def test_queries_are_the_first_of_each_camera_and_among_the_gallery(drawn):
-    dataset = data.load_tracklets("synthetic", drawn)
-    query, whole = dataset.query, dataset.gallery
+    dataset = load("synthetic", drawn)
+    query, whole = dataset.query.per_tracklet(), dataset.gallery.per_tracklet()
     pairs = list(zip(query.identity.tolist(), query.camera.tolist(), strict=True))
     assert len(set(pairs)) == len(pairs) == 9
     assert 0 not in query.identity
     assert 0 in whole.identity
-    held = {tuple(f) for f in whole.frames}
-    assert all(tuple(f) in held for f in query.frames)
+    held = {tuple(f) for f in files(dataset.gallery)}
+    assert all(tuple(f) in held for f in files(dataset.query))
 
 
 @pytest.mark.parametrize(
@@ -88,9 +139,8 @@ def test_queries_are_the_first_of_each_camera_and_among_the_gallery(drawn):
         (lambda: data.tracklets(data.PersonImages(np.array(["a"]), np.array([1]), None)), "camera"),
         (lambda: data.tracklets(people("a", identity=1, camera=1), gap=0), "gap is at least 1"),
         (lambda: data.tracklets(people(identity=1, camera=1)), "received none"),
-        (lambda: data.Tracklets([[]], [1], [1]), "1 of them empty"),
-        (lambda: data.Tracklets([["a"]], [1, 2], [1, 1]), "2 identities"),
-        (lambda: data.load_tracklets("marsh", "."), "dataset is one of"),
+        (lambda: data.pk_clips(people("a", identity=1, camera=1)), "1 images without them"),
+        (lambda: load("marsh", "."), "dataset is one of"),
     ],
 )
 def test_what_is_no_tracklet_is_refused(build, message):
@@ -118,23 +168,24 @@ def test_mars_is_read_by_names_and_by_its_tables(tmp_path):
                 names[part].append(name)
             rows[part].append((first, len(names[part]), identity, camera))
     picture(root / "bbox_test/00-1/00-1C1T0001F001.jpg")
-    by_name = data.load_tracklets("mars", tmp_path)
-    assert [len(f) for f in by_name.train.frames] == [3, 2]
-    assert by_name.gallery.identity.tolist() == [0, 3, 3, 3]  # without junk
-    assert list(zip(by_name.query.identity, by_name.query.camera, strict=True)) == [(3, 1), (3, 2)]
+    by_name = load("mars", tmp_path)
+    assert [len(f) for f in files(by_name.train)] == [3, 2]
+    assert by_name.gallery.per_tracklet().identity.tolist() == [0, 3, 3, 3]  # without junk
+    query = by_name.query.per_tracklet()
+    assert list(zip(query.identity, query.camera, strict=True)) == [(3, 1), (3, 2)]
     info = root / "info"
     info.mkdir()
     for part, short in (("bbox_train", "train"), ("bbox_test", "test")):
         (info / f"{short}_name.txt").write_text("\n".join(names[part]))
         savemat(info / f"tracks_{short}_info.mat", {f"track_{short}_info": np.array(rows[part])})
     savemat(info / "query_IDX.mat", {"query_IDX": np.array([[2, 4]])})
-    by_table = data.load_tracklets("mars", root)
-    assert by_table.gallery.identity.tolist() == [0, 3, 3, 3]
-    assert [f[0][-8:] for f in by_table.query.frames] == ["F001.jpg"] * 2
-    assert "T0002" in by_table.query.frames[1][0]
+    by_table = load("mars", root)
+    assert by_table.gallery.per_tracklet().identity.tolist() == [0, 3, 3, 3]
+    assert [f[0][-8:] for f in files(by_table.query)] == ["F001.jpg"] * 2
+    assert "T0002" in files(by_table.query)[1][0]
     (root / "bbox_test/0003/0003C1T0001F001.jpg").unlink()
     with pytest.raises(InputError, match=r"0003C1T0001F001\.jpg, which does not exist"):
-        data.load_tracklets("mars", root)
+        load("mars", root)
 
 
 def test_the_other_layouts_are_read(tmp_path):
@@ -144,9 +195,9 @@ def test_the_other_layouts_are_read(tmp_path):
             for frame in (1, 2):
                 name = f"{identity:04d}C{track}F{frame:04d}X{frame}.jpg"
                 picture(duke / part / f"{identity:04d}" / f"{track:04d}" / name)
-    found = data.load_tracklets("dukemtmc-videoreid", tmp_path)
-    assert (len(found.train), len(found.query), len(found.gallery)) == (2, 2, 2)
-    assert found.train.camera.tolist() == [1, 2]
+    found = load("dukemtmc-videoreid", tmp_path)
+    assert [len(files(part)) for part in found.parts().values()] == [2, 2, 2]
+    assert found.train.per_tracklet().camera.tolist() == [1, 2]
     ilids, prid = tmp_path / "i-LIDS-VID/sequences", tmp_path / "prid/multi_shot"
     for person in range(1, 7):
         for camera in (1, 2):
@@ -155,18 +206,18 @@ def test_the_other_layouts_are_read(tmp_path):
                 picture(ilids / f"cam{camera}/person{person:03d}" / name)
                 side = prid / f"cam_{'ab'[camera - 1]}"
                 picture(side / f"person_{person:04d}/{frame + 1:04d}.png")
-    found = data.load_tracklets("ilids-vid", tmp_path)
-    assert (len(found.train), len(found.query), len(found.gallery)) == (6, 3, 3)
+    found = load("ilids-vid", tmp_path)
+    assert [len(files(part)) for part in found.parts().values()] == [6, 3, 3]
     assert not set(found.train.identity) & set(found.query.identity)
-    other = data.load_tracklets("ilids-vid", tmp_path, seed=5)
+    other = load("ilids-vid", tmp_path, seed=5)
     assert set(other.query.identity) != set(found.query.identity)
-    found = data.load_tracklets("prid2011-video", tmp_path / "prid", least=3)
+    found = load("prid2011-video", tmp_path / "prid", least=3)
     assert set(found.train.identity) | set(found.query.identity) == {3, 4, 5, 6}
     with pytest.raises(InputError, match="21 frames in both cameras"):
-        data.load_tracklets("prid2011-video", tmp_path / "prid")
+        load("prid2011-video", tmp_path / "prid")
     picture(duke / "train/0001/0001/what.jpg").rename(duke / "train/0001/0001/+what.jpg")
     with pytest.raises(InputError, match="is named such as 0001C6"):
-        data.load_tracklets("dukemtmc-videoreid", tmp_path)
+        load("dukemtmc-videoreid", tmp_path)
 
 
 def test_persons_are_cut_out_of_a_video(tmp_path):
@@ -178,13 +229,13 @@ def test_persons_are_cut_out_of_a_video(tmp_path):
     lines = [f"{n},7,{10 * n + 1},6,8,20,1,-1,-1,-1" for n in range(1, 4)]
     (tmp_path / "gt.txt").write_text("\n".join([*lines, "2,9,1,1,5,5,0,-1,-1,-1"]))
     found = data.cut_tracklets(tmp_path / "frames", tmp_path / "gt.txt", tmp_path / "cut", camera=3)
-    assert (found.identity.tolist(), found.camera.tolist()) == ([7], [3])
-    for file in found.frames[0]:
+    each = found.per_tracklet()
+    assert (each.identity.tolist(), each.camera.tolist()) == ([7], [3])
+    for file in found.path:
         pixels = np.asarray(Image.open(file))
         assert pixels.shape == (20, 8, 3)
         assert pixels.mean() > 190
-    again = data.tracklets(data.PersonImages(found.images.path, found.images.identity, [3, 3, 3]))
-    assert again.frames[0].tolist() == found.frames[0].tolist()
+    assert files(data.tracklets(found.without(data.TRACKLET))) == files(found)
     with pytest.raises(InputError, match="new folder"):
         data.cut_tracklets(tmp_path / "frames", tmp_path / "gt.txt", tmp_path / "cut")
     (tmp_path / "det.txt").write_text("1,-1,1,1,5,5,1")
@@ -208,7 +259,7 @@ def shades(tmp_path_factory):
         [str(picture(root / f"{t}_{i}.png", 20 * t + i)) for i in range(size)]
         for t, size in enumerate(sizes)
     ]
-    return data.Tracklets(frames, np.array([5, 5, 8, 8]), np.array([1, 2, 1, 2]))
+    return of(frames, [5, 5, 8, 8], [1, 2, 1, 2])
 
 
 def test_test_clips_hold_every_frame_once(shades):
@@ -236,8 +287,8 @@ def test_training_clips_draw_a_frame_of_each_stretch(shades, frames):
         )
         for clip, identity in zip(shade, labels["identity"].numpy(), strict=True):
             (t,) = set(clip // 20)
-            place, size = clip % 20, len(shades.frames[t])
-            assert shades.classes()[1][t] == identity
+            place, size = clip % 20, len(files(shades)[t])
+            assert shades.per_tracklet().classes()[1][t] == identity
             if size >= frames:
                 for i, p in enumerate(place):
                     assert i * size / frames - 1 < p < (i + 1) * size / frames
@@ -249,7 +300,7 @@ def test_training_clips_draw_a_frame_of_each_stretch(shades, frames):
 
 def test_clips_repeat_and_go_on(shades):
     options = {"identities": 2, "instances": 2, "frames": 2, "image_size": SIZE}
-    steps = data.pk_steps(shades, 2, 2)
+    steps = data.pk_steps(shades.per_tracklet(), 2, 2)
     first = list(data.pk_clips(shades, **options, seed=3).take(2 * steps))
     later = list(data.pk_clips(shades, **options, seed=3, first_epoch=1).take(steps))
     for (a, x), (b, y) in zip(first[steps:], later, strict=True):
@@ -261,17 +312,15 @@ def test_clips_repeat_and_go_on(shades):
 
 def test_unreadable_frames_are_dropped(shades, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"")
-    frames = [*([f.tolist() for f in shades.frames] * 8), [str(tmp_path / "broken.png")]]
-    count = len(frames)
-    found = data.readable_tracklets(
-        data.Tracklets(frames, np.ones(count, int), np.ones(count, int))
-    )
-    assert len(found) == count - 1
+    frames = [*(files(shades) * 8), [str(tmp_path / "broken.png")]]
+    found = data.readable(of(frames, [1] * len(frames), [1] * len(frames)))
+    assert len(found.per_tracklet()) == len(frames) - 1
+    assert found.checked
 
 
 @pytest.mark.parametrize("arguments", [{"frames": 0}, {"batch_size": 0}])
 def test_clips_have_frames(shades, arguments):
-    with pytest.raises(InputError, match=r"one tracklet and one frame|batch_size is at least 1"):
+    with pytest.raises(InputError, match=r"frames is at least 1|batch_size is at least 1"):
         data.clip_batches(shades, **arguments)
 
 
@@ -382,17 +431,17 @@ def test_a_tracklet_is_the_mean_of_its_clips(shades):
     embed = models.Embedder(model)
     got = embed.embed(shades, batch_size=8, frames=4)
     for t in range(4):
-        own = [embed([b]) for b in data.clip_batches(shades[[t]], 4, 1, SIZE)]
+        own = [embed([b]) for b in data.clip_batches(shades[shades.owner == t], 4, 1, SIZE)]
         mean = np.concatenate(own).mean(axis=0)
         np.testing.assert_allclose(got[t], mean / np.linalg.norm(mean), atol=1e-5)
     keras.utils.set_random_seed(1)
     image_model = models.Embedder(models.build("tiny", 4, SIZE, weights="none"))
-    frames = image_model(data.image_batches(shades.images, 8, SIZE))
+    frames = image_model(data.image_batches(shades, 8, SIZE))
     pooled = image_model.embed(shades)
     mean = frames[shades.owner == 3].mean(axis=0)
     np.testing.assert_allclose(pooled[3], mean / np.linalg.norm(mean), atol=1e-5)
     with pytest.raises(InputError, match="a model of tracklets embeds tracklets, not single"):
-        embed.embed(shades.images)
+        embed.embed(shades.without(data.TRACKLET))
 
 
 # --- Set distances

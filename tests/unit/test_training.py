@@ -372,7 +372,7 @@ def test_every_metric_loss_is_one_flag(name: str) -> None:
     default = losses.METRIC_LOSSES[name](name=own.name)
     assert own.get_config() == default.get_config()
     given = fitting.build_metric_loss(
-        tiny(metric_loss=name, margin=0.7, distance="cosine", normalize=False)
+        tiny(metric_loss=name, margin=0.7, metric_distance="cosine", normalize=False)
     )
     assert (given.margin, given.distance, given.normalize) == (0.7, "cosine", False)
 
@@ -702,7 +702,7 @@ def test_a_recipe_of_several_members() -> None:
     assert recipe.backbones == ["mobilenetv2", "mobilenetv2"]
     assert recipe.distillation.weights == {"logits": 1, "distances": 1}
     assert recipe.distillation.graph == "all"
-    given = tiny(**TWO, edges="member1 > member2, teacher>member2", distance="cosine")
+    given = tiny(**TWO, edges="member1 > member2, teacher>member2", metric_distance="cosine")
     assert given.distillation.graph == [("member1", "member2"), ("teacher", "member2")]
     terms = given.distillation.objective(given).terms
     assert [(term.name, term.output, term.weight) for term in terms] == [

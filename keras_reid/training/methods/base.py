@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import keras
 import numpy as np
 
-from keras_reid.data import AttributeSchema, rates
+from keras_reid.data import AttributeSchema, PersonImages, rates
 from keras_reid.models.heads import Head
 from keras_reid.skeletons import KEYPOINTS
 from keras_reid.training.objective import LossTerm
@@ -28,7 +28,8 @@ def setting(meaning: str, check: Check | None = None, **default: Any) -> Any:
             `check(NAME=value)`; None as a value is never refused.
         default: as of `dataclasses.field`.
     """
-    return field(metadata={"help": meaning, "check": check}, **default)
+    about = {"help": f"{meaning} Default: the recipe's.", "check": check}
+    return field(metadata=about, **default)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,9 +58,9 @@ class Annotations:
     rates: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
     @classmethod
-    def of(cls, images: Any, schema: AttributeSchema | None = None) -> "Annotations":
-        """Those of images (or tracklets, which have none), with the names of their attributes."""
-        points = getattr(images, "columns", {}).get(KEYPOINTS)
+    def of(cls, images: PersonImages, schema: AttributeSchema | None = None) -> "Annotations":
+        """Those of images, with the names of their attributes."""
+        points = images.columns.get(KEYPOINTS)
         return cls(
             0 if points is None else points.shape[1],
             schema,

@@ -1,16 +1,20 @@
 """What stands in a data set's folder: image files, rows, and the parts they make."""
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from keras_reid.data.images import PersonImages, ReidDataset
+from keras_reid.data.images import TRACKLET, PersonImages, ReidDataset
 from keras_reid.errors import InputError
 
 Row = tuple[str, int | str, int | None]  # path, identity, camera
+Track = tuple[list[Path], int, int]  # files in order, identity, camera
 
+PARTS = ("train", "query", "gallery")
+JUNK = -1
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 CLUTTER = ("thumbs.db", "desktop.ini")  # left by file browsers; Market-1501 ships with Thumbs.db
 
@@ -55,6 +59,33 @@ def unlabelled(root: str | os.PathLike[str]) -> PersonImages:
             f"{folder} {'holds none' if folder.is_dir() else 'is no folder'}: name another"
         )
     return PersonImages(np.array([str(f) for f in files]), np.zeros(len(files), int), None)
+
+
+def named(pattern: str | re.Pattern[str], file: Path, example: str) -> re.Match[str]:
+    """What the name of a file or folder says.
+
+    Raises:
+        InputError: it does not begin as the pattern says.
+    """
+    match = re.match(pattern, file.name)
+    if not match:
+        raise InputError(
+            f"what stands here is named such as {example}, but {file} is not: rename it or move it "
+            "away"
+        )
+    return match
+
+
+def of_tracks(tracks: Sequence[Track], source: Path) -> PersonImages:
+    """The files of tracklets as images with a column "tracklet"; junk and empty ones left out.
+
+    Raises:
+        InputError: nothing is left.
+    """
+    kept = [track for track in tracks if track[1] != JUNK and track[0]]
+    rows = [(str(file), identity, camera) for files, identity, camera in kept for file in files]
+    number = np.repeat(np.arange(len(kept)), [len(files) for files, _, _ in kept])
+    return columns(rows, source).with_columns(**{TRACKLET: number})
 
 
 def columns(rows: Sequence[Row], source: Path) -> PersonImages:

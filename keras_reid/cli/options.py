@@ -1,0 +1,128 @@
+"""Options of a command: fields of a dataclass, which are its flags on the command line.
+
+The dataclass is all that a command knows, so that a notebook runs one as
+`evaluate(EvaluateOptions(run="runs/market1501-bot-1"))`.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from absl import app, flags, logging
+
+from keras_reid.errors import InputError
+
+FLAGS = flags.FLAGS
+Fields = Sequence[dataclasses.Field[Any]]
+
+
+def option(
+    meaning: str,
+    default: Any = None,
+    *,
+    choices: Sequence[str] = (),
+    least: float | None = None,
+    most: float | None = None,
+) -> Any:
+    """A field of options.
+
+    Args:
+        meaning: the help of the flag.
+        default: its value if nothing is said.
+        choices: the words that it can be.
+        least, most: bounds of a number.
+    """
+    about = {
+        "help": meaning,
+        "default": default,
+        "choices": choices,
+        "least": least,
+        "most": most,
+    }
+    return dataclasses.field(default=default, metadata=about)
+
+
+def define(fields: Fields, values: flags.FlagValues = FLAGS) -> None:
+    """Flags of the names and types of the fields."""
+    for one in fields:
+        about = one.metadata
+        given = (one.name, about.get("default"), about["help"])
+        bounds = (about.get("least"), about.get("most"))
+        if words := about.get("choices"):
+            flags.DEFINE_enum(*given[:2], list(words), about["help"], flag_values=values)
+        elif one.type is bool or one.type == bool | None:
+            flags.DEFINE_bool(*given, flag_values=values)
+        elif one.type is int or one.type == int | None:
+            flags.DEFINE_integer(*given, *bounds, flag_values=values)
+        elif one.type is float or one.type == float | None:
+            flags.DEFINE_float(*given, *bounds, flag_values=values)
+        elif one.type is str or one.type == str | None:
+            flags.DEFINE_string(*given, flag_values=values)
+        else:
+            flags.DEFINE_list(*given, flag_values=values)
+
+
+class Command:
+    """A console script of `act(options)`: bad input ends in one sentence and exit code 1.
+
+    Args:
+        act: what the command does.
+        options: a dataclass of `option`s.
+        shown: the flags that people use, which --help shows; --helpfull shows all.
+        settings: further flags; those that are given are the dict `settings` of the options.
+        words: whether there may be what is no flag, which then is `words` of the options.
+    """
+
+    def __init__(
+        self,
+        act: Callable[[Any], Any],
+        options: type,
+        *shown: str,
+        settings: Fields = (),
+        words: bool = False,
+    ) -> None:
+        self.act = act
+        self.options = options
+        self.shown = shown
+        self.settings = settings
+        self.words = words
+
+    @property
+    def fields(self) -> list[dataclasses.Field[Any]]:
+        """Of all flags."""
+        own = [one for one in dataclasses.fields(self.options) if "help" in one.metadata]
+        return [*own, *self.settings]
+
+    def main(self, argv: list[str], values: flags.FlagValues = FLAGS) -> None:
+        """Acts by what the flags say, and ends the process where it cannot."""
+        given = {one.name: values[one.name].value for one in self.fields}
+        names = {one.name for one in self.settings}
+        if self.settings:
+            said = {name: given.pop(name) for name in names}
+            given["settings"] = {k: value for k, value in said.items() if value is not None}
+        if self.words:
+            given["words"] = tuple(argv[1:])
+        elif argv[1:]:
+            print(f"error: flags begin with --: received {argv[1:]}", file=sys.stderr)
+            sys.exit(2)
+        try:
+            self.act(self.options(**given))
+        except InputError as error:
+            known = error.argument is not None and error.argument in values
+            flag = f" (--{error.argument})" if known else ""
+            print(f"error: {error}{flag}", file=sys.stderr)
+            sys.exit(1)
+        except KeyboardInterrupt:
+            print("\ninterrupted: the same command goes on where it was", file=sys.stderr)
+            sys.exit(130)
+
+    def __call__(self) -> None:
+        """Runs as the script that was started."""
+        define(self.fields)
+        # absl shows the help, and the flags, of the script that was started.
+        sys.modules["__main__"].__doc__ = sys.modules[self.act.__module__].__doc__
+        for name in self.shown:
+            FLAGS.register_key_flag_for_module(sys.argv[0], FLAGS[name])
+        logging.set_verbosity(logging.WARNING)
+        app.run(self.main)

@@ -1,0 +1,39 @@
+"""The layout of Market-1501, which many data sets are passed around in."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from keras_reid.data.images import ReidDataset
+from keras_reid.data.readers.layouts import JUNK, Row, assemble, image_files, level, named
+from keras_reid.data.synthetic import generate
+
+MARKET_FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
+MARKET_NAME = re.compile(r"(-?\d+)_c(\d+)")  # 0002_c1s1_000451_03.jpg, 0001_c2_f0046182.jpg
+
+
+def read_market(root: Path, name: str, archive: tuple[str, ...] = ()) -> ReidDataset:
+    """The layout of Market-1501: `{identity}_c{camera}…` in three folders.
+
+    Identity −1 is junk (neither match nor mismatch) and dropped; 0000, the distractors, stay as
+    gallery images that match nobody (Zheng et al., ICCV 2015).
+    """
+    root = level(root, *archive)
+    sources = {part: root / folder for part, folder in MARKET_FOLDERS.items()}
+    return assemble(name, root, sources, _market_rows)
+
+
+def _market_rows(folder: Path) -> list[Row]:
+    rows: list[Row] = []
+    for file in image_files(folder):
+        match = named(MARKET_NAME, file, "0002_c1s1_000451_03.jpg")
+        if int(match[1]) != JUNK:
+            rows.append((str(file), int(match[1]), int(match[2])))
+    return rows
+
+
+def read_synthetic(root: Path, **options: Any) -> ReidDataset:
+    """Synthetic pedestrians; with options, or an empty or missing folder, they are drawn first."""
+    if options or not root.is_dir() or not any(root.iterdir()):
+        generate(root, **options)
+    return read_market(root, "synthetic")

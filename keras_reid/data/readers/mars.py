@@ -1,0 +1,79 @@
+"""Tracklets of many cameras: MARS, and DukeMTMC-VideoReID."""
+
+import re
+from pathlib import Path
+
+from keras_reid.data.grouping import first_tracklets
+from keras_reid.data.images import ReidDataset
+from keras_reid.data.matlab import matlab
+from keras_reid.data.readers.layouts import (
+    PARTS,
+    Track,
+    entries,
+    image_files,
+    level,
+    named,
+    of_tracks,
+)
+from keras_reid.errors import InputError
+
+MARS_NAME = re.compile(r"(?:00)?(-?\d+)C(\d+)T(\d+)F(\d+)")  # junk is 00-1
+DUKE_NAME = re.compile(r"(\d+)_?[Cc](\d+)_?[Ff](\d+)")
+
+
+def read_mars(root: Path) -> ReidDataset:
+    """MARS: tracks of `info/tracks_*_info.mat` if they are there, else by their names.
+
+    Junk (00-1) is left out; the distractors (0000) stay. Queries are among the gallery.
+    """
+    root = level(root, "MARS", "mars")
+    info = level(root, "info")
+    train = _mars_part(root / "bbox_train", info / "train_name.txt", info, "track_train_info")
+    gallery = _mars_part(root / "bbox_test", info / "test_name.txt", info, "track_test_info")
+    test = of_tracks(gallery, root)
+    queries = info / "query_IDX.mat"
+    if queries.exists():
+        rows = matlab(queries, ("query_IDX",))["query_IDX"].ravel().astype(int) - 1
+        query = of_tracks([gallery[i] for i in rows if i < len(gallery)], root)
+    else:
+        query = first_tracklets(test)
+    return ReidDataset("mars", of_tracks(train, root), query, test)
+
+
+def _mars_part(folder: Path, names: Path, info: Path, key: str) -> list[Track]:
+    table = info / f"{key.replace('track_', 'tracks_')}.mat"
+    if names.exists() and table.exists():
+        listed = names.read_text().split()
+        files = [folder / name[:4] / name for name in listed]
+        found = []
+        for first, last, identity, camera in matlab(table, (key,))[key].astype(int).tolist():
+            found.append((files[first - 1 : last], identity, camera))
+        for part, _, _ in found:
+            if part and not part[0].is_file():
+                raise InputError(f"{names} names {part[0]}, which does not exist: restore it")
+        return found
+    groups: dict[tuple[int, int, int], list[Path]] = {}
+    for person in entries(folder):
+        for file in image_files(person):
+            match = named(MARS_NAME, file, "0001C1T0001F001.jpg")
+            identity, camera, track = (int(match[i]) for i in (1, 2, 3))
+            groups.setdefault((identity, camera, track), []).append(file)
+    return [(files, key[0], key[1]) for key, files in sorted(groups.items())]
+
+
+def read_duke_video(root: Path) -> ReidDataset:
+    """DukeMTMC-VideoReID: `part/identity/tracklet/0001C6F0099….jpg`."""
+    root = level(root, "DukeMTMC-VideoReID")
+
+    def part(name: str) -> list[Track]:
+        found = []
+        for person in entries(root / name):
+            for track in entries(person):
+                files = image_files(track)
+                if files:
+                    match = named(DUKE_NAME, files[0], "0001C6F0099X30552.jpg")
+                    found.append((files, int(person.name), int(match[2])))
+        return found
+
+    parts = (of_tracks(part(name), root / name) for name in PARTS)
+    return ReidDataset("dukemtmc-videoreid", *parts)

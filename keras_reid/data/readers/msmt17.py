@@ -1,0 +1,50 @@
+"""MSMT17, whose lists say who is who."""
+
+import re
+from pathlib import Path
+
+from keras_reid.data.images import ReidDataset
+from keras_reid.data.readers.layouts import Row, assemble, level
+from keras_reid.errors import InputError
+
+MSMT17_TRAIN_PERSONS = 1041
+
+
+def read_msmt17(root: Path) -> ReidDataset:
+    """MSMT17: `list_*.txt` beside `train`, `test` (V1) or `mask_train_v2`, `mask_test_v2` (V2).
+
+    `list_val.txt` holds other images of the training persons and joins them: 32,621 images of
+    1,041 persons, the training set of the paper (Wei et al., CVPR 2018). The test lists count
+    their persons from 0 again, so 1,041 is added to tell them from the training persons.
+    """
+    root = level(root, "MSMT17_V1", "MSMT17_V2", "MSMT17")
+    train, test = level(root, "mask_train_v2", "train"), level(root, "mask_test_v2", "test")
+    validation = root / "list_val.txt"
+
+    def read(listing: Path) -> list[Row]:
+        if listing.name != "list_train.txt":
+            return _msmt17_rows(listing, test, MSMT17_TRAIN_PERSONS)
+        rows = _msmt17_rows(listing, train, 0)
+        return rows + (_msmt17_rows(validation, train, 0) if validation.exists() else [])
+
+    lists = {part: root / f"list_{part}.txt" for part in ("train", "query", "gallery")}
+    return assemble("msmt17", root, lists, read)
+
+
+def _msmt17_rows(listing: Path, folder: Path, offset: int) -> list[Row]:
+    """`0000/0000_000_01_0303morning_0015_0.jpg 0`: the camera is the third field of the name."""
+    rows: list[Row] = []
+    for number, line in enumerate(listing.read_text(encoding="utf-8").splitlines(), start=1):
+        match = re.fullmatch(r"(\S*?[^/_]+_[^/_]+_(\d+)_\S*) (\d+)\s*", line)
+        if not match:
+            raise InputError(
+                f"line {number} of {listing} must be 'person/person_shot_camera_….jpg label', "
+                f"got {line!r}: restore the list"
+            )
+        file = folder / match[1]
+        if not file.is_file():
+            raise InputError(
+                f"line {number} of {listing} names {file}, which does not exist: restore it"
+            )
+        rows.append((str(file), int(match[3]) + offset, int(match[2])))
+    return rows

@@ -1,0 +1,155 @@
+"""Readers for one's own images: a CSV table, or one folder per identity."""
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from keras_reid.data.images import TRACKLET, PersonImages, ReidDataset
+from keras_reid.data.readers.layouts import PARTS, Row, assemble, entries, image_files
+from keras_reid.data.tables import Line, read_table
+from keras_reid.errors import InputError
+
+COLUMNS = ("path", "identity", "camera")
+
+
+class Record(NamedTuple):
+    """A row of a table of images, and the line it stands in."""
+
+    line: int
+    path: str
+    identity: str
+    camera: str
+    split: str
+    tracklet: str
+
+
+def read_csv(table: Path) -> ReidDataset:
+    """A table with the columns path, identity, camera and, if wanted, split and tracklet.
+
+    `path` is relative to the table. Identities are integers if all of them are, else text; −1 is
+    junk and dropped. Cameras are integers; the column left empty in every row says that the data
+    has no cameras. `split` is train, query or gallery; without that column every image is train,
+    so that the data can be learned from but not scored. Rows of the same `tracklet`, any text, are
+    images of one person before one camera, in their order. For a folder, its only .csv file is
+    read.
+
+    Raises:
+        InputError: a missing column, a broken row (by its line), a listed file that is not there.
+    """
+    table = _only_table(table)
+    hints = {"camera": " (left empty in every row if there are no cameras)"}
+    lines = read_table(table, COLUMNS, hints)[1]
+    records = [record for line in lines if (record := _record(line, table)).identity != "-1"]
+    if not records:
+        raise InputError(f"a table must list images, but {table} lists none: add rows")
+    identities = [record.identity for record in records]
+    numbers = all(re.fullmatch(r"-?\d+", identity) for identity in identities)
+    images = PersonImages(
+        np.array([record.path for record in records]),
+        np.array([int(identity) for identity in identities] if numbers else identities),
+        _cameras(records, table),
+        _tracklets(records, table),
+    )
+    split = np.array([record.split for record in records])
+    parts = {part: images[split == part] for part in PARTS if (split == part).any()}
+    if ("query" in parts) != ("gallery" in parts):
+        raise InputError(
+            "query and gallery are needed together, but the split column of "
+            f"{table} has only {', '.join(parts)}: add the other"
+        )
+    return ReidDataset("csv", parts.get("train"), parts.get("query"), parts.get("gallery"))
+
+
+def _only_table(path: Path) -> Path:
+    if not path.exists():
+        raise InputError(f"a table must exist, but {path} does not: check the path")
+    if path.is_file():
+        return path
+    tables = [file for file in entries(path) if file.suffix.lower() == ".csv"]
+    if len(tables) != 1:
+        raise InputError(
+            f"a folder must hold exactly one .csv file, but {path} holds {len(tables)}: "
+            "give the path of the table itself"
+        )
+    return tables[0]
+
+
+def _record(line: Line, table: Path) -> Record:
+    """One checked row."""
+    values = line.values
+
+    def broken(what: str, remedy: str) -> InputError:
+        return InputError(f"line {line.number} of {table} {what}: {remedy}")
+
+    for column in ("path", "identity"):
+        if not values[column]:
+            raise broken(f"has no {column}", "fill it in or remove the row")
+    if not re.fullmatch(r"\d*", values["camera"]):
+        raise broken(f"has camera {values['camera']!r}", "a camera must be a whole number")
+    split = values.get("split", "train")
+    if split not in PARTS:
+        raise broken(f"has split {split!r}", f"it must be one of {', '.join(PARTS)}")
+    path = table.parent / values["path"]
+    if not path.is_file():
+        raise broken(f"names {path}, which does not exist", "restore it or remove the row")
+    return Record(
+        line.number,
+        str(path),
+        values["identity"],
+        values["camera"],
+        split,
+        values.get("tracklet", ""),
+    )
+
+
+def _cameras(records: list[Record], table: Path) -> np.ndarray | None:
+    if not _filled("camera", records, table):
+        return None
+    return np.array([int(record.camera) for record in records])
+
+
+def _tracklets(records: list[Record], table: Path) -> dict[str, np.ndarray]:
+    if not _filled("tracklet", records, table):
+        return {}
+    names = [record.tracklet for record in records]
+    return {TRACKLET: np.unique(names, return_inverse=True)[1]}
+
+
+def _filled(column: str, records: list[Record], table: Path) -> bool:
+    """Whether a column is filled in, in all rows or in none."""
+    without = [record for record in records if not getattr(record, column)]
+    if without and len(without) < len(records):
+        raise InputError(
+            f"line {without[0].line} of {table} has no {column}, but other lines have: fill it in, "
+            "or leave the column empty in every row if there is none"
+        )
+    return not without
+
+
+def read_folder(root: Path) -> ReidDataset:
+    """`root/{identity}/{any name}.jpg`, the identity's folder being its label; no cameras.
+
+    All images are train, unless `root` holds the folders train, query and gallery (or some of
+    them), and these hold the identities.
+    """
+    parts = {part: root / part for part in PARTS}
+    if any(folder.is_dir() for folder in parts.values()):
+        return assemble("folder", root, parts, _folder_rows)
+    return assemble("folder", root, {"train": root}, _folder_rows)
+
+
+def _folder_rows(root: Path) -> list[Row]:
+    rows: list[Row] = []
+    for folder in entries(root):
+        if not folder.is_dir():
+            raise InputError(
+                f"each identity is a folder of images, but {folder} is a file: "
+                "move it into the folder of its identity"
+            )
+        files = image_files(folder)
+        if not files:
+            raise InputError(f"identity folder {folder} has no images: add some or remove it")
+        rows += [(str(file), folder.name, None) for file in files]
+    return rows

@@ -1,0 +1,121 @@
+"""Data sets of two cameras, half of whose persons are drawn to train on."""
+
+from pathlib import Path
+
+import numpy as np
+
+from keras_reid.data.images import ReidDataset
+from keras_reid.data.readers.layouts import (
+    Track,
+    columns,
+    entries,
+    image_files,
+    level,
+    named,
+    of_tracks,
+)
+from keras_reid.errors import InputError
+
+PRID2011_SHARED_PERSONS = 200
+
+
+def read_viper(root: Path, seed: int = 0) -> ReidDataset:
+    """VIPeR: `cam_a/000_45.bmp` and `cam_b/000_90.bmp` show person 000 (Gray et al., PETS 2007).
+
+    `numpy.random.default_rng(seed)` draws the half of the persons to train on (316 of 632). Of
+    the others cam_a is the query and cam_b the gallery. Scores are usually averaged over seeds.
+    """
+    return _images("viper", level(root, "VIPeR"), r"(\d+)_", "000_45.bmp", seed)
+
+
+def read_prid2011(root: Path, seed: int = 0) -> ReidDataset:
+    """PRID2011, single shot: persons 1 to 200 are seen by both cameras (Hirzer et al., SCIA 2011).
+
+    `numpy.random.default_rng(seed)` draws the half of them to train on. Of the others cam_a is
+    the query and cam_b the gallery, joined by the persons that only cam_b saw (549 of them).
+    """
+    root = level(level(root, "prid_2011"), "single_shot")
+    shared = PRID2011_SHARED_PERSONS
+    return _images("prid2011", root, r"person_(\d+)", "person_0001.png", seed, shared)
+
+
+def _images(
+    name: str, root: Path, pattern: str, example: str, seed: int, shared: int | None = None
+) -> ReidDataset:
+    a, b = (
+        [
+            (str(file), int(named(pattern, file, example)[1]), camera)
+            for file in image_files(root / folder)
+        ]
+        for camera, folder in enumerate(("cam_a", "cam_b"), start=1)
+    )
+    train, test = _halves(name, root, {row[1] for row in a}, {row[1] for row in b}, shared, seed)
+    return ReidDataset(
+        name,
+        train=columns([row for row in a + b if row[1] in train], root),
+        query=columns([row for row in a if row[1] in test], root),
+        gallery=columns([row for row in b if row[1] not in train], root),
+    )
+
+
+def read_ilids_vid(root: Path, seed: int = 0, least: int = 1) -> ReidDataset:
+    """iLIDS-VID: 300 persons, half of them to train on; cam1 is the query, cam2 the gallery."""
+    root = level(level(root, "i-LIDS-VID", "iLIDS-VID"), "sequences")
+    return _tracks("ilids-vid", root, ("cam1", "cam2"), r"person(\d+)", seed, least)
+
+
+def read_prid2011_video(root: Path, seed: int = 0, least: int = 21) -> ReidDataset:
+    """PRID2011, multi shot: persons 1 to 200 with enough frames in both cameras (178 by default).
+
+    Half of them are to train on; cam_a is the query and cam_b the gallery.
+    """
+    root = level(level(root, "prid_2011"), "multi_shot")
+    shared = PRID2011_SHARED_PERSONS
+    cameras = ("cam_a", "cam_b")
+    return _tracks("prid2011-video", root, cameras, r"person_(\d+)", seed, least, shared)
+
+
+def _tracks(
+    name: str,
+    root: Path,
+    cameras: tuple[str, str],
+    pattern: str,
+    seed: int,
+    least: int,
+    shared: int | None = None,
+) -> ReidDataset:
+    sides: list[dict[int, Track]] = []
+    for camera, folder in enumerate(cameras, start=1):
+        found = [
+            (image_files(person), int(named(pattern, person, "person001")[1]), camera)
+            for person in entries(root / folder)
+        ]
+        sides.append({track[1]: track for track in found if len(track[0]) >= least})
+    halves = _halves(name, root, {*sides[0]}, {*sides[1]}, shared, seed, f"{least} frames in ")
+    train, test = map(sorted, halves)
+    return ReidDataset(
+        name,
+        train=of_tracks([side[person] for person in train for side in sides], root),
+        query=of_tracks([sides[0][person] for person in test], root),
+        gallery=of_tracks([sides[1][person] for person in test], root),
+    )
+
+
+def _halves(
+    name: str,
+    root: Path,
+    a: set[int],
+    b: set[int],
+    shared: int | None,
+    seed: int,
+    what: str = "",
+) -> tuple[set[int], set[int]]:
+    """The persons to train on and to test on, of those in both cameras, up to number `shared`."""
+    both = sorted(person for person in a & b if shared is None or person <= shared)
+    if len(both) < 2:
+        raise InputError(
+            f"{name} needs two or more persons with {what or 'images in '}both cameras: {root} has "
+            f"{len(both)}; restore the missing images"
+        )
+    shuffled = np.random.default_rng(seed).permutation(both).tolist()
+    return set(shuffled[: len(both) // 2]), set(shuffled[len(both) // 2 :])
