@@ -161,7 +161,7 @@ def _squared_among(centred: Tensor) -> tuple[Tensor, Tensor]:
 
     def precisely() -> Tensor:
         a = ops.cast(centred, PRECISE)
-        return ops.cast(_without_rounding(expansion(a, a), _scale(a, a)), centred.dtype)
+        return ops.cast(squared_gram(a, a), centred.dtype)
 
     squared = ops.cond(nearness < _NEAR, precisely, lambda: squared)
     return ops.where(diagonal, ops.zeros_like(squared), squared), nearness
@@ -174,7 +174,7 @@ def _squared_between(x: Tensor, y: Tensor) -> Tensor:
     # A distance does not change when both sets move, so the centre needs no gradient.
     centre = ops.stop_gradient((ops.mean(a, axis=0) + ops.mean(b, axis=0)) / 2)
     a, b = a - centre, b - centre
-    return ops.cast(_without_rounding(expansion(a, b), _scale(a, b)), x.dtype)
+    return ops.cast(squared_gram(a, b), x.dtype)
 
 
 def expansion(a: Tensor, b: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -185,14 +185,12 @@ def expansion(a: Tensor, b: Tensor, weight: Tensor | None = None) -> Tensor:
     return own[:, None] + others[None, :] + (-2 * weighted) @ ops.transpose(b)
 
 
-def _scale(a: Tensor, b: Tensor) -> Tensor:
-    """`|a_i|² + |b_j|²`, of which the expansion has the rounding."""
-    return ops.sum(a * a, axis=-1)[:, None] + ops.sum(b * b, axis=-1)[None, :]
-
-
-def _without_rounding(squared: Tensor, scale: Tensor) -> Tensor:
-    """What is below the rounding of the expansion is coincident. `<=` lets NaN through."""
+def squared_gram(a: Tensor, b: Tensor) -> Tensor:
+    """`|a_i − b_j|²` `(n, m)` by the expansion; what is below its rounding is coincident, 0."""
+    squared = expansion(a, b)
+    scale = ops.sum(a * a, axis=-1)[:, None] + ops.sum(b * b, axis=-1)[None, :]
     rounding = 32 * float(np.finfo(keras.backend.standardize_dtype(squared.dtype)).eps)
+    # `<=` lets NaN through.
     return ops.where(squared <= rounding * scale, ops.zeros_like(squared), squared)
 
 

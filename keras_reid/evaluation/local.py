@@ -113,13 +113,10 @@ def _aligned() -> Any:
     """Stripes `(s · n, d)`, `(t · m, d)` and the numbers s and t → `(n, m)`, compiled."""
     import tensorflow as tf
 
-    from keras_reid.distances import stripes
+    from keras_reid.distances import points, stripes
 
     def aligned(f: tf.Tensor, g: tf.Tensor, s: int, t: int) -> tf.Tensor:
-        scale = tf.reduce_sum(f * f, axis=1)[:, None] + tf.reduce_sum(g * g, axis=1)
-        squared = scale - 2 * tf.matmul(f, g, transpose_b=True)
-        squared = tf.where(squared <= 32 * np.finfo(np.float32).eps * scale, 0.0, squared)
-        cells = stripes.saturated(tf.sqrt(squared))
+        cells = stripes.saturated(tf.sqrt(points.squared_gram(f, g)))
         return stripes.shortest_path(tf.reshape(cells, (s, f.shape[0] // s, t, g.shape[0] // t)))
 
     return tf.function(aligned, jit_compile=True, autograph=False)

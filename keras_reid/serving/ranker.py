@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_reid import checks
+from keras_reid.distances.points import expansion
 from keras_reid.errors import InputError
 from keras_reid.reranking import IN_GRAPH
 from keras_reid.serving.contract import FILE
@@ -63,10 +64,8 @@ def export_ranker(
         # Less is lost where products cancel.
         centre = tf.math.divide_no_nan(tf.reduce_sum(gallery, axis=0), tf.reduce_sum(present))
         x, y = query - centre, gallery - centre
-        norms = tf.reduce_sum(x * x, axis=1)[:, None] + tf.reduce_sum(y * y, axis=1)
-        squared = tf.maximum(norms - 2 * tf.matmul(x, y, transpose_b=True), 0)
         nobody = no_query[:, None] | no_gallery
-        indices = _first(tf.where(nobody, np.inf, squared), k)
+        indices = _first(tf.where(nobody, np.inf, expansion(x, y)), k)
         difference = tf.gather(y, indices) - x[:, None]
         distances = tf.sqrt(tf.reduce_sum(difference * difference, axis=2))
         distances = tf.where(tf.gather(nobody, indices, batch_dims=1), np.inf, distances)
