@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf  # noqa: F401  before the children, who would import it each
 
 from keras_reid import gallery
-from keras_reid.gallery import arrays, files, milvus  # noqa: F401  children find them imported
+from keras_reid.gallery import arrays, file_store, milvus  # noqa: F401  children find them imported
 
 KILLS = 10
 WIDTH, BATCH = 32, 40

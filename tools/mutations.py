@@ -181,7 +181,7 @@ BREAKS = (
     ),
     Break(
         "an image of no colour counts in the accuracy of colours",
-        "keras_reid/evaluation/attributes.py",
+        "keras_reid/evaluation/attribute_scoring.py",
         "counted &= (true > 0).sum(1) == 1",
         "pass",
         "unit/test_attributes.py::test_classifiers_are_counted_as_papers_count_them",

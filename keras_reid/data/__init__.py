@@ -1,10 +1,10 @@
 """Person images on disk: readers, checks, PK batches, and a synthetic data set to start with."""
 
 from keras_reid.data import synthetic
-from keras_reid.data.attributes import AttributeSchema, AttributeTable, rates, read_attributes
-from keras_reid.data.checking import CheckReport, check
+from keras_reid.data.attribute_tables import AttributeSchema, AttributeTable, rates, read_attributes
 from keras_reid.data.clips import clip_batches, pk_clips
 from keras_reid.data.decode import decodable, readable, unfit
+from keras_reid.data.faults import CheckReport, check
 from keras_reid.data.frames import cut_tracklets, frame_rate, video_frames
 from keras_reid.data.grouping import tracklet_dataset, tracklets
 from keras_reid.data.images import TRACKLET, PersonImages, ReidDataset, joined
@@ -16,7 +16,7 @@ from keras_reid.data.keypoints import (
     estimator_of,
     read_keypoints,
 )
-from keras_reid.data.pairs import pair_batches
+from keras_reid.data.pair_sampling import pair_batches
 from keras_reid.data.pipeline import image_batches, pk_batches
 from keras_reid.data.readers import READERS, load
 from keras_reid.data.readers.layouts import SUFFIXES, unlabelled

@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 
 from keras_reid import checks
-from keras_reid.data.checking import DISTRACTOR
+from keras_reid.data.faults import DISTRACTOR
 from keras_reid.data.images import TRACKLET, PersonImages, ReidDataset, joined
 from keras_reid.errors import InputError
 

@@ -1,6 +1,6 @@
 """Scores and groups: embeddings or distances in, values that carry their protocol out."""
 
-from keras_reid.evaluation.attributes import (
+from keras_reid.evaluation.attribute_scoring import (
     AttributeScores,
     PreFilter,
     attribute_scores,
@@ -15,7 +15,6 @@ from keras_reid.evaluation.clusters import (
     clustering,
 )
 from keras_reid.evaluation.comparison import compare, matrix
-from keras_reid.evaluation.files import StoredFeatures, load_features, save_features
 from keras_reid.evaluation.identification import OpenSetResult, open_set
 from keras_reid.evaluation.labels import Labels
 from keras_reid.evaluation.protocols import Protocol
@@ -23,6 +22,7 @@ from keras_reid.evaluation.ranking import rank
 from keras_reid.evaluation.result import QueryScores, RankingProtocol, RankingResult
 from keras_reid.evaluation.rows import MatrixRows, Rows
 from keras_reid.evaluation.sets import SET_DISTANCES, reranked_set_distances, set_distances
+from keras_reid.evaluation.stored import StoredFeatures, load_features, save_features
 from keras_reid.evaluation.threshold import Threshold
 from keras_reid.evaluation.verification import VerificationResult, pairs, verify
 

@@ -49,7 +49,7 @@ def open(
 
 def _store(uri: str, approximate_from: int, recall: float) -> Store:
     from keras_reid.gallery.arrays import ArrayStore
-    from keras_reid.gallery.files import FileStore
+    from keras_reid.gallery.file_store import FileStore
     from keras_reid.gallery.milvus import MilvusStore
 
     if uri == "memory:":

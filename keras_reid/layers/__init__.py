@@ -1,9 +1,8 @@
 """Layers that re-identification models are made of."""
 
-from keras_reid.layers.attributes import AttributeProbabilities, AttributeReweighting
+from keras_reid.layers.attribute_heads import AttributeProbabilities, AttributeReweighting
 from keras_reid.layers.batch_norm import FusedBatchNormalization
 from keras_reid.layers.classifiers import Centres, CosineClassifier, PartClassifiers
-from keras_reid.layers.pairs import MatchingGate, PairDistance, PairMetric
 from keras_reid.layers.parts import PartPooling
 from keras_reid.layers.pooling import AverageMaxPooling2D, GeneralizedMeanPooling2D
 from keras_reid.layers.pose import KeypointHeatmaps, PosePooling, VisibleParts
@@ -17,6 +16,7 @@ from keras_reid.layers.temporal import (
     TemporalMean,
     TemporalRecurrent,
 )
+from keras_reid.layers.verification import MatchingGate, PairDistance, PairMetric
 
 __all__ = [
     "AttributeProbabilities",

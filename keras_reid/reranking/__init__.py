@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_reid.reranking import inputs
-from keras_reid.reranking.graph import (
+from keras_reid.reranking.neighbour_graphs import (
     diffusion_rows,
     ecn_rows,
     gnn_rows,
@@ -27,7 +27,7 @@ from keras_reid.reranking.reciprocal import (
     k_reciprocal_from_distances,
     k_reciprocal_rows,
 )
-from keras_reid.reranking.rows import RerankedRows
+from keras_reid.reranking.reranked import RerankedRows
 
 __all__ = [
     "IN_GRAPH",

@@ -15,7 +15,7 @@ from keras_reid.reranking.neighbours import (
     Size,
     SquaredDistances,
 )
-from keras_reid.reranking.rows import RerankedRows
+from keras_reid.reranking.reranked import RerankedRows
 
 
 def k_reciprocal(

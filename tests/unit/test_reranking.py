@@ -12,7 +12,7 @@ from conftest import ROOT
 
 from keras_reid import evaluation, reranking
 from keras_reid.errors import InputError
-from keras_reid.reranking import graph, jaccard, neighbours, reciprocal
+from keras_reid.reranking import jaccard, neighbours, reciprocal
 
 POINTS = np.array([[0], [1], [3], [7], [8], [15]], np.float32)
 
@@ -224,7 +224,7 @@ def test_size_of_the_blocks_does_not_matter(monkeypatch):
         (neighbours, "PAIR_ELEMENTS", 100),
         (jaccard, "BLOCK_ELEMENTS", 5000),
         (reciprocal, "BLOCK_ELEMENTS", 1000),
-        (graph, "PAIR_ELEMENTS", 1000),
+        (neighbour_graphs, "PAIR_ELEMENTS", 1000),
     ):
         monkeypatch.setattr(module, name, value)
     made = reranking.RERANKERS["k_reciprocal"](query, gallery)

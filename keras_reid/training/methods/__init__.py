@@ -1,8 +1,8 @@
 """Methods of training: each one class in one file, with its settings and all that it adds."""
 
 from keras_reid.training.methods.attributes import Attributes
-from keras_reid.training.methods.base import Annotations, Method, Phase, Settings, setting
 from keras_reid.training.methods.distillation import Distillation
+from keras_reid.training.methods.method import Annotations, Method, Phase, Settings, setting
 from keras_reid.training.methods.parts import Parts
 from keras_reid.training.methods.pose import Pose
 from keras_reid.training.methods.pretraining import Pretraining

@@ -8,7 +8,7 @@ from keras_reid import checks, losses
 from keras_reid.data import AttributeSchema
 from keras_reid.errors import InputError
 from keras_reid.models.heads import AttributeHead, Head
-from keras_reid.training.methods.base import Annotations, Method, setting
+from keras_reid.training.methods.method import Annotations, Method, setting
 from keras_reid.training.objective import LossTerm
 
 if TYPE_CHECKING:

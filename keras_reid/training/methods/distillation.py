@@ -12,7 +12,7 @@ from keras_reid.errors import InputError
 from keras_reid.losses import DISTILLATION_LOSSES
 from keras_reid.training.distiller import Distiller
 from keras_reid.training.learner import AVERAGES, UPDATES, GraphLearner
-from keras_reid.training.methods.base import Method, setting
+from keras_reid.training.methods.method import Method, setting
 from keras_reid.training.mutual import MutualLearner
 from keras_reid.training.objective import Objective, distill
 from keras_reid.training.runs import Run

@@ -12,7 +12,7 @@ from keras_reid import checks
 from keras_reid.errors import InputError
 from keras_reid.layers import PartPooling
 from keras_reid.models.heads import Head, PartHead
-from keras_reid.training.methods.base import Annotations, Method, Phase, setting
+from keras_reid.training.methods.method import Annotations, Method, Phase, setting
 from keras_reid.training.objective import LossTerm
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from keras_reid import checks
 from keras_reid.errors import InputError
-from keras_reid.training.methods.base import Method, Phase, setting
+from keras_reid.training.methods.method import Method, Phase, setting
 
 if TYPE_CHECKING:
     from keras_reid.training.recipes import Recipe

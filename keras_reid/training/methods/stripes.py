@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from keras_reid import checks, losses
 from keras_reid.layers.stripes import STRIPE_POOLINGS
 from keras_reid.models.heads import ORDERS, Head, LocalHead
-from keras_reid.training.methods.base import Annotations, Method, setting
+from keras_reid.training.methods.method import Annotations, Method, setting
 from keras_reid.training.objective import LossTerm
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import keras
 from keras_reid import checks, models
 from keras_reid.errors import InputError
 from keras_reid.layers.temporal import TEMPORAL
-from keras_reid.training.methods.base import Annotations, Method, setting
+from keras_reid.training.methods.method import Annotations, Method, setting
 from keras_reid.training.objective import LossTerm
 
 if TYPE_CHECKING:
