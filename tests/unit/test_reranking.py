@@ -12,7 +12,7 @@ from conftest import ROOT
 
 from keras_reid import evaluation, reranking
 from keras_reid.errors import InputError
-from keras_reid.reranking import jaccard, neighbours, reciprocal
+from keras_reid.reranking import jaccard, neighbour_graphs, neighbours, reciprocal
 
 POINTS = np.array([[0], [1], [3], [7], [8], [15]], np.float32)
 
