@@ -1,6 +1,7 @@
 """Fixtures for all tests: quiet TensorFlow, and the real images where they are to be had."""
 
 import os
+from collections import Counter
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -29,3 +30,16 @@ def pedestrians(tmp_path_factory: pytest.TempPathFactory) -> Path:
         root, train_identities=12, test_identities=6, cameras=3, images_per_camera=2, size=(64, 32)
     )
     return root
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of a test with the marker `first(n)`, the cases beyond n are thorough."""
+    cases: Counter[str] = Counter()
+    for item in items:
+        marker = item.get_closest_marker("first")
+        if marker is not None:
+            name = item.nodeid.partition("[")[0]
+            cases[name] += 1
+            if cases[name] > marker.args[0]:
+                item.add_marker(pytest.mark.thorough)

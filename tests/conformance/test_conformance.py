@@ -140,7 +140,7 @@ def test_duplicates_have_the_value_of_the_oracle(name, seeds):
             assert np.all(np.isfinite(gradient))
 
 
-@ALL
+@COSTLY
 def test_every_entry_of_the_gradient_is_that_of_the_oracle(name):
     case = catalogue.LOSSES[name]
     labels, predictions = one_of(case)
@@ -232,7 +232,9 @@ def test_half_precision_predictions_are_compared_in_float32(name, dtype):
 
 
 @COSTLY
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize(
+    "policy", ["mixed_float16", pytest.param("mixed_bfloat16", marks=pytest.mark.thorough)]
+)
 def test_mixed_precision_trains(name, policy):
     keras.utils.set_random_seed(0)
     labels, predictions = one_of(catalogue.LOSSES[name])

@@ -513,6 +513,7 @@ def test_a_compiled_model_is_loaded_without_custom_objects(name, tmp_path):
     assert loaded.test_on_batch(x, teacher) == pytest.approx(before, rel=1e-6)
 
 
+@pytest.mark.first(1)
 @ONE_OF_EACH
 def test_a_student_learns_from_stored_outputs_in_a_plain_fit(name):
     keras.utils.set_random_seed(0)
@@ -523,6 +524,7 @@ def test_a_student_learns_from_stored_outputs_in_a_plain_fit(name):
     assert history[-1] < 0.7 * history[0]
 
 
+@pytest.mark.first(1)
 @ONE_OF_EACH
 def test_mixed_precision_trains(name):
     keras.utils.set_random_seed(0)

@@ -103,6 +103,7 @@ def test_a_low_temperature_is_batch_hard_and_a_high_one_the_mean(seed):
     )
 
 
+@pytest.mark.first(5)
 @pytest.mark.parametrize("name", UNSQUARED)
 @few
 @given(SEEDS)

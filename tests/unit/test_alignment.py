@@ -156,6 +156,7 @@ def unrolled(x):
     return total[i, j]
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_the_slope_is_that_of_the_unrolled_recurrence(jit_compile):
     x, weights = images(0, 5, 6), images(1, 5, 5, 1)[..., 0]
@@ -180,6 +181,7 @@ def test_far_stripes_have_a_slope_that_does_not_cancel():
     np.testing.assert_allclose(slope, expected, rtol=1e-5)
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_equal_stripes_have_a_finite_slope(jit_compile):
     same = np.repeat(images(0, 1), 3, axis=0)

@@ -177,6 +177,7 @@ def test_a_function_is_its_own_recipe():
     assert recipe(darker) is darker
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KERAS_CV)
 def test_keras_cv_recipes_change_more_than_the_default_and_stay_uint8(name):
     pytest.importorskip("keras_cv")

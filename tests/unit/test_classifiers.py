@@ -106,6 +106,7 @@ def test_the_loss_rises_with_the_angle_all_the_way(arguments):
     assert np.all(np.diff(values[1:-1]) > 0)
 
 
+@pytest.mark.first(5)
 @kind
 @compiled
 def test_value_and_gradient_are_finite_at_and_beyond_the_bounds(kind, jit_compile):
@@ -319,6 +320,7 @@ def test_there_is_an_identity(layer):
 # --- Together
 
 
+@pytest.mark.first(2)
 @case
 def test_a_plain_fit_lowers_the_loss(arguments):
     keras.utils.set_random_seed(0)

@@ -131,6 +131,7 @@ def test_the_silhouette_is_that_of_scikit_learn(seed):
     assert silhouette(csr_matrix(1 - jaccard), np.zeros(len(x), int)) == -1
 
 
+@pytest.mark.first(2)
 @pytest.mark.parametrize("method", ["dbscan", "agglomerative"])
 @pytest.mark.parametrize(("persons", "images"), [(12, 10), (51, 8), (200, 4), (8, 40)])
 def test_numbers_are_chosen_by_the_images(method, persons, images):
@@ -158,6 +159,7 @@ def test_of_all_that_is_tried_the_best_silhouette_is_taken():
     assert clustering(x, eps=0.5).eps == 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_250_real_persons_are_grouped_without_a_number(real_data):
     stored = np.load(real_data / "data/features/market-retail0288.npz")

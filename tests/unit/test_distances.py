@@ -57,6 +57,7 @@ def test_a_common_offset_does_not_matter():
     np.testing.assert_allclose(distances.euclidean(x + offset), distances.euclidean(x), rtol=1e-6)
 
 
+@pytest.mark.first(3)
 @ALL
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_coincident_points_have_distance_and_gradient_zero(name, jit_compile):

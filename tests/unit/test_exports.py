@@ -53,6 +53,7 @@ def exported(request, model, tmp_path_factory):
 # --- Folding
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("backbone", ["tiny", "mobilenetv2", "resnet50"])
 def test_a_folded_network_has_the_same_outputs(backbone):
     keras.utils.set_random_seed(0)
@@ -106,6 +107,7 @@ def test_what_is_read_twice_or_activated_is_not_folded():
 # --- Formats
 
 
+@pytest.mark.first(4)
 def test_every_format_agrees_with_the_model(model, exported):
     precision, version = exported
     tolerance, _ = serving.TOLERANCES[precision]
@@ -279,6 +281,7 @@ def asked(function, query, gallery, k):
     return outputs["indices"].numpy(), outputs["distances"].numpy()
 
 
+@pytest.mark.first(3)
 @pytest.mark.parametrize("signature", ["rank", "serving_default"])
 @pytest.mark.parametrize("k", [1, 5, 40, 99])
 def test_the_ranker_ranks(ranker, signature, k):
@@ -345,6 +348,7 @@ def test_bad_rows_are_never_found_and_change_no_other_answer(ranker, signature):
     assert np.isposinf(distances).all()
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("name", ["aqe", "alpha_qe", "ecn", "gnn"])
 def test_the_ranker_reranks_by_any_reranker_that_is_a_graph(tmp_path, name):
     random = np.random.default_rng(3)

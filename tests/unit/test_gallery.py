@@ -283,7 +283,7 @@ def test_a_shortlist_is_reranked_query_by_query(filled, people):
 # --- The exact search
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=15)
 @given(st.data())
 def test_two_stages_find_the_k_best_whatever_the_blocks(data):
     count, k = data.draw(st.integers(1, 60)), data.draw(st.integers(1, 60))
@@ -580,6 +580,7 @@ print("ok")
 """
 
 
+@pytest.mark.slow
 def test_processes_search_one_server_at_once(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -629,6 +630,7 @@ def patiently(work, seconds=60):
             time.sleep(0.5)
 
 
+@pytest.mark.slow
 def test_a_gallery_does_not_need_tensorflow_to_be_opened(tmp_path):
     script = "import sys\nfrom keras_reid import gallery\ngallery.open(sys.argv[1]).close()\n"
     script += "assert 'tensorflow' not in sys.modules"

@@ -468,6 +468,7 @@ def test_fact_3_identities_beyond_24_bits_collide():
 # --- Large distances
 
 
+@pytest.mark.first(3)
 @pytest.mark.parametrize(
     ("distance", "norm", "temperature"),
     [

@@ -274,6 +274,7 @@ def test_embed_needs_an_embedding_and_an_image() -> None:
         models.embed(models.build("tiny", 3, SIZE, weights="none"), [])
 
 
+@pytest.mark.slow
 @pytest.mark.real
 @pytest.mark.parametrize("name", ["mobilenetv2", "efficientnet_lite0"])
 def test_given_backbones_are_accepted(real_data, name: str) -> None:

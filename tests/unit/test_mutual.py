@@ -115,6 +115,7 @@ ALL_OF_THREE = [(a, b) for a in range(3) for b in range(3) if a != b]
 RING = [(2, 0), (0, 1), (1, 2)]
 
 
+@pytest.mark.first(3)
 @pytest.mark.parametrize("update", ["simultaneous", "sequential"])
 @pytest.mark.parametrize(
     ("count", "given", "edges"),
@@ -234,6 +235,7 @@ def test_views_are_for_one_member_each(update) -> None:
         learner.train_on_batch((one, two, one), labels)
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("update", ["simultaneous", "sequential"])
 def test_batch_statistics_and_seeds_move_once_a_step(update) -> None:
     learner = MutualLearner(members(3, noise=True), OBJECTIVE, distillation(), update=update)
@@ -329,6 +331,7 @@ def test_members_and_a_frozen_teacher_mix() -> None:
     assert logs["member1_logits"] == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("kind", ["simultaneous", "sequential", "distilled"])
 def test_saved_and_loaded_it_goes_on_bit_equal(kind, tmp_path) -> None:
     if kind == "distilled":

@@ -89,6 +89,7 @@ def test_points_by_hand() -> None:
     np.testing.assert_array_equal(seen, [[0, 0, 1], [9, 9, 0], [9, 0, 0.7]])
 
 
+@pytest.mark.slow
 def test_bad_input_is_one_sentence(pedestrians: Path, tmp_path: Path) -> None:
     for least, most in ((0, 0.5), (0.5, 0.4), (0.5, 1), (float("nan"), 0.5)):
         with pytest.raises(InputError, match="shares are above 0"):

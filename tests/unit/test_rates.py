@@ -51,6 +51,7 @@ def test_new_variables_are_those_beside_the_backbone():
         new_variables(keras.Model(pixels, keras.layers.Flatten()(pixels)))
 
 
+@pytest.mark.thorough
 def test_without_factors_it_is_adam():
     for ours, adam in zip(
         trained(RatedAdam(1e-3, new_variables(built())), 3),
@@ -74,6 +75,7 @@ def test_the_backbone_stays_for_the_frozen_steps_and_learns_then():
             assert moved.any() == (new or steps == 3)
 
 
+@pytest.mark.thorough
 def test_decay_is_that_of_adamw_at_each_variables_rate():
     adamw = keras.optimizers.AdamW(1e-3, weight_decay=0.1)
     adamw.exclude_from_weight_decay(var_names=[*SPARED])

@@ -62,6 +62,7 @@ SETTINGS = [
 ]
 
 
+@pytest.mark.first(3)
 @pytest.mark.parametrize("options", SETTINGS, ids=str)
 def test_k_reciprocal_is_that_of_the_oracle(options):
     query, gallery = people()
@@ -71,6 +72,7 @@ def test_k_reciprocal_is_that_of_the_oracle(options):
         np.testing.assert_allclose(result, expected, atol=5e-6)
 
 
+@pytest.mark.first(4)
 @pytest.mark.parametrize(("q", "g"), [(1, 60), (5, 7), (1, 1), (30, 2)])
 @pytest.mark.parametrize("seed", range(3))
 def test_few_images(q, g, seed):
@@ -176,6 +178,7 @@ def test_copies_and_zeros_stay_finite(name):
     assert np.isfinite(reranking.RERANKERS[name](zeros[:2], zeros[2:]).matrix()).all()
 
 
+@pytest.mark.first(2)
 @pytest.mark.parametrize("copies", [2, 5, 30])
 def test_copies_come_by_index_after_the_image_itself(copies):
     random = np.random.default_rng(0)
@@ -412,6 +415,7 @@ def public_model(root):
     return (stored["q"], stored["g"]), *sides
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_published_semantics_on_real_features(real_data):
     """The authors' own Python code gave 88.989 and 84.228."""
@@ -490,6 +494,7 @@ def test_all_but_diffusion_run_in_a_graph():
         tf.function(reranking.diffusion, autograph=False)(query, gallery)
 
 
+@pytest.mark.first(2)
 @pytest.mark.parametrize("name", reranking.IN_GRAPH)
 def test_a_graph_of_unknown_sizes_gives_what_eager_calls_give(name):
     rerank = in_graph(name)
@@ -502,6 +507,7 @@ def test_a_graph_of_unknown_sizes_gives_what_eager_calls_give(name):
         )
 
 
+@pytest.mark.first(3)
 @pytest.mark.parametrize("name", reranking.IN_GRAPH)
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_bad_rows_are_nobodys_neighbours_and_answer_for_themselves(name, bad):

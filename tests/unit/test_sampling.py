@@ -108,6 +108,7 @@ def test_the_same_seed_gives_the_same_batches_and_another_seed_or_epoch_others()
     assert (epoch != epoch_of(classes, 3, 2, seed=3, epoch=1)).any()
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("last", ["fill", "drop"])
 def test_the_stream_is_one_epoch_after_another_from_the_first(last):
     classes = classes_of([5, 9, 4, 7, 6, 1])

@@ -40,6 +40,7 @@ def model_file(tmp_path_factory):
     return file
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize(
     "imports",
     [
@@ -66,6 +67,7 @@ def test_without_keras_nothing_of_it_is_imported():
     assert done.stdout.split() == ["False"], done.stderr
 
 
+@pytest.mark.slow
 def test_after_import_keras_alone_the_error_names_what_to_import(model_file):
     done = python(f"import keras; keras.models.load_model({str(model_file)!r})")
     assert done.returncode == 1
@@ -73,6 +75,7 @@ def test_after_import_keras_alone_the_error_names_what_to_import(model_file):
     assert "Could not locate class" in done.stderr
 
 
+@pytest.mark.slow
 def test_everything_public_is_an_attribute_of_the_package():
     rooms = {p.parent.name for p in PACKAGE.glob("*/__init__.py")}
     files = {p.stem for p in PACKAGE.glob("*.py") if p.stem != "__init__"}
@@ -107,6 +110,7 @@ def test_losses_given_functions_of_the_package_are_saved_and_loaded(kind, chosen
     assert keras.saving.serialize_keras_object(again) == config
 
 
+@pytest.mark.slow
 def test_a_model_with_such_a_loss_trains_on_after_loading(tmp_path):
     x = np.random.default_rng(0).normal(size=(16, 6)).astype("float32")
     y = np.repeat(np.arange(4), 4)

@@ -144,6 +144,7 @@ np.savez(out, *eager, *served)
 """
 
 
+@pytest.mark.slow
 def test_loads_with_tensorflow_alone_eagerly_and_in_a_session(saved, exported, files, tmp_path):
     images = photographs(3, 40, 30)
     np.save(tmp_path / "images.npy", images)
@@ -235,6 +236,7 @@ serving.export(models.build("tiny", 5, (32, 16), weights="none"), sys.argv[1])
 """
 
 
+@pytest.mark.slow
 def test_a_killed_export_leaves_no_version(model, tmp_path):
     run = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False)
     assert run.returncode == -signal.SIGKILL
@@ -420,6 +422,7 @@ def test_parity_sees_another_width_and_what_is_no_number(model, exported):
     assert np.isnan(report.max_difference)
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_parity_on_real_images_with_a_pretrained_backbone(real_data, tmp_path):
     paths = sorted((real_data / "data/market1501-mini/query").glob("*.jpg"))[:8]

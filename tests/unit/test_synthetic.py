@@ -117,6 +117,7 @@ def test_pixels_and_colours_alone_do_not_find_people(test_images) -> None:
         assert score > 2 * mean_average_precision(balanced, shuffled, cams)
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_imagenet_features_do_not_find_people(test_images, real_data) -> None:
     net = keras.saving.load_model(real_data / "weights/mobilenetv2_imagenet.keras")

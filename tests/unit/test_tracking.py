@@ -514,6 +514,7 @@ def test_persons_are_detected_where_opencv_is(tmp_path):
     assert told == [1, 2]
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_persons_are_detected_in_the_real_video(real_data):
     """Half of the detections in some frames lie on a true box."""

@@ -101,6 +101,7 @@ def test_evaluate_and_predict_change_nothing() -> None:
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_mixed_precision_trains_with_a_scaled_loss(policy: str) -> None:
     keras.mixed_precision.set_global_policy(policy)
@@ -308,6 +309,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(
             np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.thorough
 def test_phases_train_one_loss_and_then_the_other(pedestrians, tmp_path) -> None:
     images = data.load("market1501", str(pedestrians)).train
     recipe = tiny(pretrain=1, epochs=2, identity_weight=0.0)
@@ -736,6 +738,7 @@ def test_a_teacher_that_does_not_fit(tmp_path) -> None:
         load_teacher(tiny(teacher=str(run.directory), distillation="logits:1", height=64), 4)
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("members", ["", "tiny,tiny"])
 def test_a_teacher_teaches_one_or_several(pedestrians, tmp_path, members) -> None:
     images = data.load("market1501", str(pedestrians)).train

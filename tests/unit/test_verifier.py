@@ -101,6 +101,7 @@ def test_the_cut_goes_around_shortcuts() -> None:
         pair.split(model, "inside")
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("backbone", ["tiny", "mobilenetv2"])
 def test_keras_round_trip(backbone: str, tmp_path) -> None:
     model = build(backbone=backbone, width=8)
