@@ -16,13 +16,19 @@ from keras_reid.losses import MetricLoss
 
 ALL = pytest.mark.parametrize("name", catalogue.LOSSES)
 COSTLY = pytest.mark.parametrize("name", catalogue.costly(catalogue.LOSSES))
-# In a graph all are tried, and compiled by XLA one of each class unless the run is thorough.
-GRAPHS = [(name, False) for name in catalogue.LOSSES]
-XLA = [
-    pytest.param(name, True, marks=pytest.mark.thorough if "-" in name else ())
-    for name in catalogue.LOSSES
-]
-COMPILED = pytest.mark.parametrize(("name", "jit_compile"), [*GRAPHS, *XLA])
+
+
+def of_each_class(jit_compile):
+    """A graph, or XLA, for one loss of each class, and for all in a thorough run."""
+    return [
+        pytest.param(name, jit_compile, marks=pytest.mark.thorough if "-" in name else ())
+        for name in catalogue.LOSSES
+    ]
+
+
+COMPILED = pytest.mark.parametrize(
+    ("name", "jit_compile"), [*of_each_class(False), *of_each_class(True)]
+)
 METRIC = pytest.mark.parametrize(
     "name", [name for name, case in catalogue.LOSSES.items() if case.metric]
 )
@@ -177,7 +183,10 @@ def test_never_nan(name, jit_compile):
 @pytest.mark.parametrize("labels", [np.zeros(12), np.arange(12)], ids=["one identity", "all lone"])
 @pytest.mark.parametrize(
     ("name", "jit_compile"),
-    [*((name, False) for name in COMPARES), *(case for case in XLA if case.values[0] in COMPARES)],
+    [
+        *((name, False) for name in COMPARES),
+        *(case for case in of_each_class(True) if case.values[0] in COMPARES),
+    ],
 )
 def test_without_comparisons_value_and_gradient_are_exactly_zero(name, labels, jit_compile):
     run = compiled(name, jit_compile)

@@ -121,7 +121,7 @@ def test_layers_have_finite_values_and_gradients_in_half_precision(name: str, dt
         assert np.isfinite(np.asarray(tf.cast(value, tf.float32))).all()
 
 
-@pytest.mark.first(10)
+@pytest.mark.first(5)
 @pytest.mark.parametrize("name", catalogue.MODELS)
 def test_models_survive_saving(name: str, tmp_path) -> None:
     model = build(name)
@@ -135,7 +135,7 @@ def test_models_survive_saving(name: str, tmp_path) -> None:
         np.testing.assert_array_equal(got[key], expected[key])
 
 
-@pytest.mark.first(12)
+@pytest.mark.first(6)
 @pytest.mark.parametrize("name", catalogue.MODELS)
 @pytest.mark.parametrize("jit_compile", [False, pytest.param(True, marks=pytest.mark.thorough)])
 def test_models_agree_eagerly_in_a_graph_and_compiled(name: str, jit_compile: bool) -> None:
@@ -155,7 +155,7 @@ def test_models_agree_eagerly_in_a_graph_and_compiled(name: str, jit_compile: bo
             np.testing.assert_allclose(value, expected[key][:rows], rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.first(3)
+@pytest.mark.first(1)
 @pytest.mark.parametrize("name", EXPORTED)
 def test_models_are_exported_as_they_are(name: str, tmp_path) -> None:
     model = build(name)
@@ -164,7 +164,7 @@ def test_models_are_exported_as_they_are(name: str, tmp_path) -> None:
 
 
 # Of an ensemble the members are trained.
-@pytest.mark.first(12)
+@pytest.mark.first(6)
 @pytest.mark.parametrize("name", [name for name in catalogue.MODELS if name != "ensemble"])
 def test_every_weight_of_a_model_is_trained(name: str) -> None:
     model = build(name)

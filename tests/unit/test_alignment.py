@@ -17,7 +17,7 @@ from keras_reid.distances.stripes import saturated, shortest_path
 from keras_reid.errors import InputError
 
 SEEDS = st.integers(0, 10_000)
-few = settings(max_examples=30, deadline=None)
+few = settings(max_examples=12, deadline=None)
 LOG4 = 2 * np.log(2)  # tanh(LOG4 / 2) = 0.6
 
 
@@ -68,6 +68,7 @@ def test_no_path_is_shorter(s, t):
     np.testing.assert_allclose(distances.aligned(x, y), expected, rtol=1e-6)
 
 
+@pytest.mark.first(5)
 @pytest.mark.parametrize("stripes", range(1, 17))
 def test_any_number_of_stripes(stripes):
     """Against the recurrence in loops, with another number on the other side, and row by row."""
@@ -248,6 +249,7 @@ def test_double_precision_stays():
     np.testing.assert_allclose(distances.aligned(x), oracle_alignment.aligned(x, x), rtol=1e-12)
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_eager_graph_and_xla_agree(jit_compile):
     x, y = images(0, 4), images(1, 3, 6)

@@ -188,6 +188,7 @@ def test_rates_and_groups_that_cannot_be_are_refused(build, message):
         build()
 
 
+@pytest.mark.thorough
 def test_an_attribute_that_is_learned_is_told():
     """Features that hold the answer: the head of a model learns it in a few steps."""
     rng = np.random.default_rng(0)
@@ -313,6 +314,7 @@ NAMES = ["upred", "hat"]
 ROWS = np.array([[0.9, 0.1], [0.2, 0.8], [0.7, 0.7], [0.0, 1.0]])
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("uri", ["memory:", "faiss:{}/g.faiss", "{}/people.db"])
 def test_descriptions_find_who_fits_best(tmp_path, uri):
     if "faiss" in uri:

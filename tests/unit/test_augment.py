@@ -108,6 +108,7 @@ def test_boxes_reach_every_row_and_column():
     assert erased.any((0, 2)).all()
 
 
+@pytest.mark.first(3)
 @pytest.mark.parametrize("name", ALL)
 def test_recipes_give_the_same_inside_tf_data(name):
     images = pictures(6)

@@ -320,7 +320,7 @@ def test_there_is_an_identity(layer):
 # --- Together
 
 
-@pytest.mark.first(2)
+@pytest.mark.first(1)
 @case
 def test_a_plain_fit_lowers_the_loss(arguments):
     keras.utils.set_random_seed(0)

@@ -131,7 +131,7 @@ def test_the_silhouette_is_that_of_scikit_learn(seed):
     assert silhouette(csr_matrix(1 - jaccard), np.zeros(len(x), int)) == -1
 
 
-@pytest.mark.first(2)
+@pytest.mark.first(1)
 @pytest.mark.parametrize("method", ["dbscan", "agglomerative"])
 @pytest.mark.parametrize(("persons", "images"), [(12, 10), (51, 8), (200, 4), (8, 40)])
 def test_numbers_are_chosen_by_the_images(method, persons, images):
@@ -148,6 +148,7 @@ def test_numbers_are_chosen_by_the_images(method, persons, images):
     np.testing.assert_array_equal(cluster(x, method), found.labels)
 
 
+@pytest.mark.thorough
 def test_of_all_that_is_tried_the_best_silhouette_is_taken():
     x, _ = people(spread=0.5)
     found = clustering(x)
@@ -169,6 +170,7 @@ def test_250_real_persons_are_grouped_without_a_number(real_data):
     assert cluster_scores(stored["gp"][kept], found.labels).pair_f1 > 0.8
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("method", ["dbscan", "agglomerative"])
 def test_persons_far_apart_are_found(method):
     x, labels = people(images=25, spread=0.1)

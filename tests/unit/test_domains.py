@@ -92,7 +92,7 @@ def test_what_cannot_be_mixed_is_refused(arguments, message):
         layers.MixStyle(**arguments)
 
 
-@pytest.mark.first(2)
+@pytest.mark.first(1)
 @pytest.mark.parametrize("name", ["tiny", "mobilenetv2", "resnet50"])
 def test_styles_are_mixed_in_early_stages_and_nothing_else_changes(name):
     plain = backbones.build(name, "none", SIZE)

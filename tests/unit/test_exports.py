@@ -107,7 +107,7 @@ def test_what_is_read_twice_or_activated_is_not_folded():
 # --- Formats
 
 
-@pytest.mark.first(4)
+@pytest.mark.first(2)
 def test_every_format_agrees_with_the_model(model, exported):
     precision, version = exported
     tolerance, _ = serving.TOLERANCES[precision]
@@ -123,6 +123,7 @@ def test_every_format_agrees_with_the_model(model, exported):
         assert cosines.min() > (0.95 if precision == "int8" else 0.9999), name
 
 
+@pytest.mark.first(2)
 def test_every_format_takes_any_number_of_images_of_any_size(exported, tmp_path):
     _, version = exported
     saved = serving.load(version)
@@ -348,6 +349,7 @@ def test_bad_rows_are_never_found_and_change_no_other_answer(ranker, signature):
     assert np.isposinf(distances).all()
 
 
+@pytest.mark.thorough
 @pytest.mark.first(1)
 @pytest.mark.parametrize("name", ["aqe", "alpha_qe", "ecn", "gnn"])
 def test_the_ranker_reranks_by_any_reranker_that_is_a_graph(tmp_path, name):

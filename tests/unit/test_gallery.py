@@ -470,6 +470,7 @@ def test_a_file_is_open_in_one_place(closed_file, tmp_path):
 OTHER = "import sys\nfrom keras_reid import gallery\ngallery.open(sys.argv[1])"
 
 
+@pytest.mark.slow
 def test_milvus_lite_is_open_in_one_process(tmp_path, people):
     with opened("milvus", tmp_path) as store:
         store.enrol(**people)

@@ -420,6 +420,7 @@ def people(count=6, images=8, width=5):
     return x, np.repeat(np.arange(count, dtype="int32"), images)
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("loss", [TripletHardLoss(), IdentityLoss()], ids=lambda loss: loss.name)
 def test_a_plain_fit_lowers_the_loss(loss):
     keras.utils.set_random_seed(0)
@@ -468,7 +469,7 @@ def test_fact_3_identities_beyond_24_bits_collide():
 # --- Large distances
 
 
-@pytest.mark.first(3)
+@pytest.mark.first(2)
 @pytest.mark.parametrize(
     ("distance", "norm", "temperature"),
     [

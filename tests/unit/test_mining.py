@@ -53,6 +53,7 @@ def test_nothing_is_valid_without_a_positive_or_a_negative(name, labels):
     assert np.all(np.isfinite(mined.negative))
 
 
+@pytest.mark.first(2)
 @ALL
 def test_one_gradient_for_eager_graph_and_xla_of_unknown_size(name):
     mine, _ = catalogue.MINERS[name]

@@ -115,7 +115,7 @@ ALL_OF_THREE = [(a, b) for a in range(3) for b in range(3) if a != b]
 RING = [(2, 0), (0, 1), (1, 2)]
 
 
-@pytest.mark.first(3)
+@pytest.mark.first(1)
 @pytest.mark.parametrize("update", ["simultaneous", "sequential"])
 @pytest.mark.parametrize(
     ("count", "given", "edges"),
@@ -151,6 +151,7 @@ def test_the_logs_are_those_of_each_member() -> None:
     assert one["loss"] == pytest.approx(weighted, rel=1e-5)
 
 
+@pytest.mark.thorough
 def test_members_of_different_architecture_compare_distances_and_ranks() -> None:
     nets = {"narrow": build(0, width=5), "wide": build(1, width=9)}
     relations = Objective(
@@ -216,6 +217,7 @@ def test_ramp_up_by_hand() -> None:
         assert share == pytest.approx(min(step / 4, 1), abs=1e-3)
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("update", ["simultaneous", "sequential"])
 def test_views_are_for_one_member_each(update) -> None:
     (one, labels), (two, _) = batch(0), batch(1)
@@ -331,6 +333,7 @@ def test_members_and_a_frozen_teacher_mix() -> None:
     assert logs["member1_logits"] == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.first(1)
 @pytest.mark.parametrize("kind", ["simultaneous", "sequential", "distilled"])
 def test_saved_and_loaded_it_goes_on_bit_equal(kind, tmp_path) -> None:
@@ -500,6 +503,7 @@ def test_sample_weights_weigh_terms_and_distillation_of_every_member() -> None:
         assert float(logs[f"{name}_logits"]) == pytest.approx((weights * values).mean(), rel=1e-4)
 
 
+@pytest.mark.thorough
 def test_metrics_are_measured_of_each_member_and_of_a_student(tmp_path) -> None:
     images, labels = batch()
     for learner, names in (

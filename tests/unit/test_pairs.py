@@ -266,6 +266,7 @@ def rows_of(batch: tuple) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return first[:, 0, 0, 0], second[:, 0, 0, 0], same
 
 
+@pytest.mark.first(1)
 def test_pairs_are_those_of_the_docstring(images: PersonImages) -> None:
     arguments = {"image_size": SIZE, "augment": "none", "seed": 3}
     steps = pk_steps(images, 4, 2)

@@ -63,7 +63,7 @@ def test_the_element_has_static_shapes_and_int32_labels(images):
     assert set(pk_batches(without, **PK).element_spec[1]) == {"identity"}
 
 
-@pytest.mark.first(2)
+@pytest.mark.first(1)
 @pytest.mark.parametrize("cache", [None, "memory"])
 def test_the_same_seed_repeats_and_first_epoch_continues(images, cache):
     steps = pk_steps(images, 3, 2)
@@ -113,7 +113,7 @@ def test_spread_batches_show_each_identity_in_both_of_its_cameras(images):
         pk_batches(PersonImages(two.path, two.identity, None), spread=True, **PK)
 
 
-@pytest.mark.first(2)
+@pytest.mark.first(1)
 @pytest.mark.parametrize("cache", [None, "memory", "folder"])
 def test_a_checkpointed_iterator_resumes_bit_equal(images, cache, tmp_path):
     cache = tmp_path / "cache" if cache == "folder" else cache
@@ -137,7 +137,7 @@ def test_image_batches_keep_the_order_and_drop_nothing(images, cache, tmp_path):
     assert dataset.element_spec.shape.as_list() == [None, *SIZE, 3]
 
 
-@pytest.mark.first(2)
+@pytest.mark.first(1)
 @pytest.mark.parametrize("cache", ["memory", "folder"])
 def test_a_cache_changes_nothing_but_the_time(images, cache, tmp_path):
     cache = tmp_path / "cache" if cache == "folder" else cache

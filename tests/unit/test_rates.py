@@ -61,6 +61,7 @@ def test_without_factors_it_is_adam():
         np.testing.assert_allclose(ours, adam, atol=1e-7)
 
 
+@pytest.mark.thorough
 def test_new_variables_go_ten_times_as_far_in_a_step():
     plain = trained(keras.optimizers.Adam(1e-3))
     moved = trained(RatedAdam(1e-3, new_variables(built()), factor=10.0))

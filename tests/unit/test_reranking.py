@@ -62,7 +62,7 @@ SETTINGS = [
 ]
 
 
-@pytest.mark.first(3)
+@pytest.mark.first(2)
 @pytest.mark.parametrize("options", SETTINGS, ids=str)
 def test_k_reciprocal_is_that_of_the_oracle(options):
     query, gallery = people()
@@ -72,7 +72,7 @@ def test_k_reciprocal_is_that_of_the_oracle(options):
         np.testing.assert_allclose(result, expected, atol=5e-6)
 
 
-@pytest.mark.first(4)
+@pytest.mark.first(2)
 @pytest.mark.parametrize(("q", "g"), [(1, 60), (5, 7), (1, 1), (30, 2)])
 @pytest.mark.parametrize("seed", range(3))
 def test_few_images(q, g, seed):
@@ -99,6 +99,7 @@ def test_every_reranker_is_its_formula(name, seed):
         np.testing.assert_array_equal(made.rows(3, 7), result[3:7])
 
 
+@pytest.mark.first(2)
 @pytest.mark.parametrize("name", RERANKERS)
 def test_the_public_function_is_the_reranker_of_that_name(name):
     function, options = RERANKERS[name].public
@@ -135,6 +136,7 @@ def test_query_and_gallery_can_be_exchanged(name):
     np.testing.assert_allclose(there, back.T, atol=1e-5 * max(1, abs(there).max()))
 
 
+@pytest.mark.thorough
 def test_lambda_mixes_linearly_between_jaccard_and_the_original():
     query, gallery = people()
     none, half, whole = (
@@ -178,7 +180,7 @@ def test_copies_and_zeros_stay_finite(name):
     assert np.isfinite(reranking.RERANKERS[name](zeros[:2], zeros[2:]).matrix()).all()
 
 
-@pytest.mark.first(2)
+@pytest.mark.first(1)
 @pytest.mark.parametrize("copies", [2, 5, 30])
 def test_copies_come_by_index_after_the_image_itself(copies):
     random = np.random.default_rng(0)
@@ -218,6 +220,7 @@ def test_largest_does_not_count_what_fills_up_the_columns():
     np.testing.assert_allclose(found.largest, oracle.squared_distances(x).max(axis=1), rtol=1e-5)
 
 
+@pytest.mark.thorough
 def test_size_of_the_blocks_does_not_matter(monkeypatch):
     query, gallery = people(40, 200)
     whole = reranking.k_reciprocal(query, gallery).numpy()
@@ -237,6 +240,7 @@ def test_size_of_the_blocks_does_not_matter(monkeypatch):
     np.testing.assert_allclose(traced(query, gallery), expected, atol=1e-6)
 
 
+@pytest.mark.thorough
 def test_inside_a_tf_function_of_unknown_sizes_and_in_a_saved_model(tmp_path):
     class Ranker(tf.Module):
         @tf.function(input_signature=[tf.TensorSpec([None, 16]), tf.TensorSpec([None, 16])])
@@ -507,7 +511,7 @@ def test_a_graph_of_unknown_sizes_gives_what_eager_calls_give(name):
         )
 
 
-@pytest.mark.first(3)
+@pytest.mark.first(2)
 @pytest.mark.parametrize("name", reranking.IN_GRAPH)
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_bad_rows_are_nobodys_neighbours_and_answer_for_themselves(name, bad):

@@ -40,6 +40,7 @@ def model_file(tmp_path_factory):
     return file
 
 
+@pytest.mark.slow
 @pytest.mark.first(1)
 @pytest.mark.parametrize(
     "imports",

@@ -350,6 +350,7 @@ def with_local(model, tmp_path_factory):
     return model, versions
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("flip", [False, True])
 def test_local_features_are_a_second_output(with_local, files, flip):
     model, versions = with_local

@@ -100,6 +100,7 @@ def rpc(restored):
     return port, lambda: server.stop(None)
 
 
+@pytest.mark.slow
 @pytest.mark.first(1)
 @pytest.mark.parametrize("protocol", [rest, rpc])
 def test_the_client_ranks_images(served, monkeypatch, capsys, protocol):

@@ -337,6 +337,7 @@ def clip_model(temporal):
     return model, clips
 
 
+@pytest.mark.first(2)
 @pytest.mark.parametrize("temporal", layers.temporal.TEMPORAL)
 def test_padded_frames_never_change_a_result(temporal):
     model, clips = clip_model(temporal)
@@ -384,6 +385,7 @@ def test_single_frames_learn_beside_the_clips(weight):
         assert float(values["frame_identity"]) == pytest.approx(float(alone))
 
 
+@pytest.mark.first(2)
 @pytest.mark.parametrize("temporal", layers.temporal.TEMPORAL)
 def test_a_shuffled_tracklet_has_the_same_feature(temporal):
     model, clips = clip_model(temporal)

@@ -192,6 +192,7 @@ def test_retrieval_evaluation_enters_the_history(pedestrians) -> None:
     assert history["val_rank1"][-1] == callback.score(trained.model).rank(1)
 
 
+@pytest.mark.thorough
 def test_the_best_epoch_can_be_kept(pedestrians, tmp_path) -> None:
     dataset = data.load("market1501", str(pedestrians))
     path = tmp_path / "best.weights.h5"
@@ -469,6 +470,7 @@ def test_a_term_of_two_outputs_survives_saving() -> None:
         again({"identity": [0, 1]}, {"features": tf.zeros((2, 3))})
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("members", [1, 2])
 def test_aligned_features_are_trained(members: int) -> None:
     """The sum of the three terms; with two members, all of theirs in the logs."""
@@ -558,6 +560,7 @@ class Constant(keras.layers.Layer):
         return 0 * x[:, :4] + self.point
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize(("margin", "value"), [(0.3, "0.3"), (None, "0.6931")])
 def test_collapse_is_said_in_words(margin, value, caplog) -> None:
     model = keras.Sequential([keras.Input((5,)), Constant()])
@@ -604,6 +607,7 @@ def test_what_little_is_left_of_the_distances_is_a_collapse(caplog) -> None:
     assert "the loss 'triplet' was 0.297 in epoch 1" in caplog.records[0].getMessage()
 
 
+@pytest.mark.thorough
 def test_a_backup_of_another_model_is_refused(tmp_path) -> None:
     trained = learner()
     trained.compile(optimizer=keras.optimizers.Adam(1e-3))
@@ -930,6 +934,7 @@ def plain_model() -> keras.Model:
     return keras.Model(pixels, {"features": features, "logits": logits})
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("form", ["dict", "one", "list"])
 def test_collapse_in_a_plain_fit_of_several_outputs_is_warned_of(caplog, form) -> None:
     model = plain_model()

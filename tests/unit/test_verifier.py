@@ -65,6 +65,7 @@ def test_there_is_one_set_of_weights() -> None:
     assert build().count_params() == backbone.count_params() + widths
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("name", ["tiny", "mobilenetv2"])
 def test_both_halves_of_a_backbone_are_the_backbone(name: str) -> None:
     model = backbones.build(name, "none", SIZE, last_stride=1)
@@ -124,6 +125,7 @@ def test_every_weight_is_trained() -> None:
         assert np.abs(gradient).max() > 0, variable.path
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("dtype", ["mixed_float16", "mixed_bfloat16"])
 def test_distances_are_float32_in_half_precision(dtype: str) -> None:
     policy = keras.mixed_precision.global_policy()
@@ -140,6 +142,7 @@ def test_distances_are_float32_in_half_precision(dtype: str) -> None:
     np.testing.assert_allclose(np.diag(matrix), found, atol=0.02)
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("batch_size", [4, 64])
 def test_the_matrix_holds_the_distance_of_every_pair(batch_size: int) -> None:
     model = build()
@@ -149,6 +152,7 @@ def test_the_matrix_holds_the_distance_of_every_pair(batch_size: int) -> None:
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.thorough
 def test_training_on_given_pairs_lowers_the_loss(pedestrians) -> None:
     train = data.load("synthetic", pedestrians).train
     batches = data.pair_batches(train, 16, SIZE, "none", seed=0, cache="memory")
