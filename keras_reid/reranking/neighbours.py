@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_reid.reranking.blocks import Progress, in_blocks
-from keras_reid.reranking.topk import largest
+from keras_reid.reranking.topk import smallest
 
 Size = Any  # int, or a scalar tensor inside a tf.function
 
@@ -198,8 +198,8 @@ def _unsure(values: tf.Tensor, slack: tf.Tensor, cuts: tuple[int, ...] | None) -
 
 def _smallest(rows: tf.Tensor, k: Size) -> tuple[tf.Tensor, tf.Tensor]:
     """Index and value of the k smallest in each row, ascending, equal ones by index."""
-    values, index = largest(-rows, k, GROUP)
-    return index, -values
+    values, index = smallest(rows, k, GROUP)
+    return index, values
 
 
 def _itself_first(
