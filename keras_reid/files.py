@@ -4,6 +4,7 @@ Each is written under another name beside its place, which begins with a dot, an
 whenever the process is killed or the disk is full, what was there before is there still.
 """
 
+import glob
 import os
 import shutil
 from collections.abc import Iterator
@@ -60,6 +61,17 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         partial.mkdir()
         yield partial
         os.replace(partial, path)  # which fails where there is a folder that holds something
+
+
+def make_private(path: Path) -> None:
+    """Makes a file that its owner alone can read, unless it is there already."""
+    os.close(os.open(path, os.O_CREAT | os.O_RDONLY, 0o600))
+
+
+def drop_leftovers(path: Path) -> None:
+    """Removes what killed processes left of `replaced_file(path)`; nobody else is writing it."""
+    for file in path.parent.glob(f".{'[0-9a-f]' * 8}-{glob.escape(path.name[-LONGEST_NAME:])}"):
+        file.unlink(missing_ok=True)
 
 
 @contextmanager

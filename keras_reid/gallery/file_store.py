@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from keras_reid.errors import InputError
-from keras_reid.files import replaced_file
+from keras_reid.files import drop_leftovers, make_private, replaced_file
 from keras_reid.gallery.approximate import InvertedFile, faiss
 from keras_reid.gallery.arrays import ArrayStore
 from keras_reid.gallery.store import Rows
@@ -31,7 +31,9 @@ class FileStore(ArrayStore):
 
     The database is what counts: a write is acknowledged when it is committed and synchronized to
     the disk. The index is written when it is built, when something is removed, and on closing. A
-    revision number says whether it is of the rows; one of other rows is not used.
+    revision number says whether it is of the rows; one of other rows is dropped. Embeddings are
+    personal data: new files can be read by their owner alone, and what is removed is in no file
+    when `remove` returns, or, if it was killed, when the gallery is open again.
     """
 
     def __init__(self, path: Path, approximate_from: int, recall: float) -> None:
@@ -46,16 +48,20 @@ class FileStore(ArrayStore):
             )
         with self._told():
             path.parent.mkdir(parents=True, exist_ok=True)
+            make_private(self.database_path)
             # Autocommit: a transaction is what `_writing` says is one.
             self.database = sqlite3.connect(self.database_path, timeout=1, isolation_level=None)
             try:
                 self.database.execute("pragma locking_mode = exclusive")
                 self.database.execute("pragma synchronous = full")
                 self.database.execute("pragma secure_delete = on")
+                # In exclusive mode the journal stays otherwise, with what was removed.
+                self.database.execute("pragma journal_mode = truncate")
                 self.database.execute("begin exclusive")
                 for statement in TABLES.split(";"):
                     self.database.execute(statement)
                 self.database.execute("commit")
+                drop_leftovers(self.path)
                 self._settings = self._value("settings", {})
                 self._read()
             except BaseException:
@@ -87,6 +93,8 @@ class FileStore(ArrayStore):
         of = self._value("index", {})
         if of.get("revision") == self._value("revision", 0) and index.ntotal == len(self.ids):
             self.index = InvertedFile(index, of["probes"], of["recall"], of["built"])
+        else:  # it may hold who was removed
+            self.path.unlink()
 
     def save_settings(self, settings: dict[str, Any]) -> None:
         with self._writing():
@@ -109,9 +117,11 @@ class FileStore(ArrayStore):
 
     def remove(self, identity: str) -> int:
         with self._writing():
-            self.database.execute("delete from rows where identity = ?", (identity,))
+            found = self.database.execute("delete from rows where identity = ?", (identity,))
+            if found.rowcount:
+                self.path.unlink(missing_ok=True)  # a kill before it is written anew leaves nobody
         dropped = len(self._drop(identity))
-        if dropped and self.path.exists():
+        if dropped and self.index is not None:
             self._write_index()
         return dropped
 
@@ -123,11 +133,10 @@ class FileStore(ArrayStore):
         return index
 
     def _write_index(self) -> None:
-        """Puts the index in place of the last; where there is none any more, drops that."""
-        if self.index is None:
-            self.path.unlink()
-            return
+        """Puts the index in place of the last."""
+        assert self.index is not None
         with replaced_file(self.path) as new:
+            make_private(new)
             self.index.write(new)
         of = {"probes": self.index.probes, "recall": self.index.recall, "built": self.index.built}
         with self._told():

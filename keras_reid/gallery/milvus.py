@@ -46,6 +46,7 @@ class MilvusStore:
                 )
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
+                path.mkdir(mode=0o700, exist_ok=True)  # embeddings are personal data
             except OSError as error:
                 raise InputError(
                     f"a gallery is written to a folder: {path} gave '{error.strerror}'; name "
@@ -57,8 +58,8 @@ class MilvusStore:
         with self._seen():
             self.client = MilvusClient(uri, timeout=10)
             self._recover()
-            if killed and PEOPLE in self.client.list_collections():
-                self._drop_copies()
+            if self.embedded and PEOPLE in self.client.list_collections():
+                self._clean(path, killed)
 
     def _recover(self) -> None:
         """Ends what a kill interrupted, and loads what there is."""
@@ -148,11 +149,18 @@ class MilvusStore:
         self.client.rename_collection(NEXT, PEOPLE)
         self.client.load_collection(PEOPLE)
 
-    def _drop_copies(self) -> None:
-        """Killed between writing a segment and dropping its log, Milvus Lite keeps rows of both."""
-        self.client.flush(PEOPLE)
-        rows = int(self.client.query(PEOPLE, output_fields=["count(*)"])[0]["count(*)"])
-        if rows > sum(map(len, self._all(["image"]))):
+    def _clean(self, path: Path, killed: bool) -> None:
+        """Writes anew what a kill left: rows that come twice, or that were being removed.
+
+        Killed between writing a segment and dropping its log, Milvus Lite keeps rows of both; killed
+        while it removes, it keeps the removed in their files, and beside these which they are.
+        """
+        copies = False
+        if killed:
+            self.client.flush(PEOPLE)
+            rows = int(self.client.query(PEOPLE, output_fields=["count(*)"])[0]["count(*)"])
+            copies = rows > sum(map(len, self._all(["image"])))
+        if copies or _has_removed(path):
             self._rewrite()
 
     def _all(self, fields: list[str], condition: str = "") -> Iterator[list[dict[str, Any]]]:
@@ -266,6 +274,12 @@ def _drop_cut_indexes(path: Path) -> None:
 def _has_log(path: Path) -> bool:
     """Whether an embedded gallery was not closed, but killed."""
     return any(file.stat().st_size for file in path.glob("collections/*/wal/*") if file.is_file())
+
+
+def _has_removed(path: Path) -> bool:
+    """Whether files of an embedded gallery hold rows that were removed."""
+    removed = path.glob("collections/*/partitions/*/delta/*")
+    return any(SETTINGS not in file.parts for file in removed)
 
 
 def _records(rows: Rows) -> list[dict[str, Any]]:

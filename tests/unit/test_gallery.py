@@ -1,7 +1,9 @@
 """Galleries of every kind against brute force; what they refuse; what survives."""
 
+import contextlib
 import os
 import shutil
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -154,6 +156,74 @@ def test_removal_erases(kind, tmp_path, people):
             again = [people[c][30:40] for c in ("identities", "cameras", "times", "images")]
             assert store.enrol(x[30:40], *again, model_fingerprint=MODEL) == 10
             assert store.count() == COUNT
+
+
+def bytes_in(folder):
+    return b"".join(file.read_bytes() for file in folder.rglob("*") if file.is_file())
+
+
+@pytest.mark.parametrize("kind", [kind for kind in LASTING if kind.startswith("faiss")])
+def test_removed_rows_are_in_no_file_while_the_gallery_is_open(kind, tmp_path, people):
+    store = opened(kind, tmp_path)
+    store.enrol(**people)
+    store.search(people["embeddings"][:1], 3)
+    assert people["identities"][33].encode() in bytes_in(tmp_path)
+    store.remove(people["identities"][33])
+    held = bytes_in(tmp_path)
+    assert people["embeddings"][33].tobytes() not in held
+    assert people["identities"][33].encode() not in held
+    store.close()
+
+
+@pytest.mark.parametrize("kind", [kind for kind in LASTING if kind.startswith("faiss")])
+def test_a_kill_while_the_index_is_written_leaves_nobody_who_was_removed(
+    kind, tmp_path, people, monkeypatch
+):
+    store = opened(kind, tmp_path)
+    store.enrol(**people)
+    store.search(people["embeddings"][:1], 3)
+    monkeypatch.setattr(store.store, "_write_index", lambda: 1 / 0)
+    with contextlib.suppress(ZeroDivisionError):
+        store.remove(people["identities"][33])
+    store.store.database.close()  # as a kill does
+    assert people["embeddings"][33].tobytes() not in bytes_in(tmp_path)
+    left = tmp_path / ".01234abc-index.faiss"
+    left.write_bytes(people["embeddings"][33].tobytes())
+    with opened(kind, tmp_path) as store:
+        assert store.count() == COUNT - 10
+        assert not left.exists()
+
+
+@pytest.mark.parametrize("kind", LASTING)
+def test_a_new_gallery_is_for_its_owner_alone(kind, tmp_path, people):
+    folder = tmp_path / "private"
+    folder.mkdir()
+    with opened(kind, folder) as store:
+        store.enrol(**people)
+        store.search(people["embeddings"][:1], 3)
+    for file in folder.iterdir():
+        assert file.stat().st_mode & 0o077 == 0, file
+
+
+@pytest.mark.slow
+def test_what_milvus_lite_was_removing_when_it_was_killed_is_gone_when_it_is_open_again(tmp_path):
+    """Killed when it has noted who is removed, and not yet written the others anew."""
+    code = f"""if True:
+        import os, signal
+        import numpy as np
+        from keras_reid import gallery
+        x = np.random.default_rng(0).standard_normal((6, 16)).astype("float32")
+        people = gallery.open({str(tmp_path / "people.db")!r})
+        people.enrol(x, list("aabbcc"), model_fingerprint="m")
+        people.store._rewrite = lambda: os.kill(os.getpid(), signal.SIGKILL)
+        people.remove("b")
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert any(tmp_path.rglob("delta_*.parquet"))
+    with gallery.open(str(tmp_path / "people.db")) as people:
+        assert people.identities() == {"a": 2, "c": 2}
+    assert not any(tmp_path.rglob("delta_*.parquet"))
 
 
 @pytest.mark.parametrize("kind", KINDS)
