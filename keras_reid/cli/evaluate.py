@@ -78,7 +78,7 @@ class EvaluateOptions(ModelOptions):
     )
     camera_pairs: bool = option("Also score each pair of cameras.", False)
     repeats: int = option("Of protocols that draw: cuhk03-classic, viper.", 10, least=1)
-    draw_seed: int = option("Of protocols that draw.", 0)
+    draw_seed: int = option("Of protocols that draw.", 0, least=0)
 
     def __post_init__(self) -> None:
         self._check_choices()

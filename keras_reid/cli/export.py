@@ -4,6 +4,7 @@ An export is run at once: its embeddings, mAP and rank-1 must agree with those o
 exit code is 1. Beside a SavedModel goes NAME-ranker, which ranks and re-ranks embeddings.
 """
 
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -71,6 +72,11 @@ def export(options: ExportOptions) -> Path:
         raise InputError("an export is made from a run folder of train.py: give --run")
     numbers: dict[str, Any] = numbers_by_name(options.rerank_options or (), "rerank_options")
     serving.checked_reranker(options.rerank, numbers)
+    if options.name is not None and not re.fullmatch(r"\w[\w.-]*", options.name):
+        raise InputError(
+            f"a served model is named by letters, digits, _, - and .: received {options.name!r}; "
+            "the folder is --export_dir"
+        )
     run = Run(options.run)
     settings = run.flags
     model = run.load_model(options.member)

@@ -5,6 +5,7 @@ The dataclass is all that a command knows, so that a notebook runs one as
 """
 
 import dataclasses
+import math
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -107,6 +108,7 @@ class Command:
             print(f"error: flags begin with --: received {argv[1:]}", file=sys.stderr)
             sys.exit(2)
         try:
+            _refuse_nan({one.name: values[one.name].value for one in self.fields})
             self.act(self.options(**given))
         except InputError as error:
             known = error.argument is not None and error.argument in values
@@ -126,3 +128,9 @@ class Command:
             FLAGS.register_key_flag_for_module(sys.argv[0], FLAGS[name])
         logging.set_verbosity(logging.WARNING)
         app.run(self.main)
+
+
+def _refuse_nan(given: dict[str, Any]) -> None:
+    for name, value in given.items():
+        if isinstance(value, float) and math.isnan(value):
+            raise InputError(f"{name} is a number: received nan; give one", name)

@@ -31,7 +31,7 @@ class TrainOptions(DataOptions):
     recipe: str | None = option(
         f"{', '.join(recipes.RECIPES)}; default: bot, for synthetic pedestrians tiny."
     )
-    seed: int = option("Seed of weights, sampling and augmentation.", 0)
+    seed: int = option("Seed of weights, sampling and augmentation.", 0, least=0, most=2**32 - 1)
     attributes: str | None = option("Table or .mat file of attributes, for their recipe.")
     cache: str | None = option("Keep decoded images: 'memory', or a folder; default: neither.")
     eval_every: int = option(

@@ -152,8 +152,8 @@ class MilvusStore:
     def _clean(self, path: Path, killed: bool) -> None:
         """Writes anew what a kill left: rows that come twice, or that were being removed.
 
-        Killed between writing a segment and dropping its log, Milvus Lite keeps rows of both; killed
-        while it removes, it keeps the removed in their files, and beside these which they are.
+        Killed between writing a segment and dropping its log, Milvus Lite keeps rows of both.
+        Killed while it removes, it keeps those rows, and a note of which they are.
         """
         copies = False
         if killed:

@@ -230,7 +230,7 @@ class Embedder:
         # Models run under every back end of Keras, and data are TensorFlow's.
         from keras_reid.data import clip_batches, image_batches
 
-        size = self.image_size
+        size, batch_size = self.image_size, min(batch_size, len(images))
         if not self.takes_clips:
             each = self(image_batches(images, batch_size, size))
             return tracklet_means(each, images.owner) if images.has_tracklets else each
