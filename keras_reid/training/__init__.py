@@ -3,6 +3,7 @@
 from keras_reid.training.callbacks import (
     Backup,
     CollapseMonitor,
+    FiniteLoss,
     History,
     RetrievalEvaluation,
     averaged_weights,
@@ -23,6 +24,7 @@ __all__ = [
     "Backup",
     "CollapseMonitor",
     "Distiller",
+    "FiniteLoss",
     "History",
     "Learner",
     "LossTerm",

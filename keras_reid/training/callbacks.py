@@ -1,6 +1,7 @@
-"""Callbacks: retrieval scores, a warning of collapse, and a backup that survives a kill."""
+"""Callbacks: retrieval scores, a warning of collapse, the end of a loss, backups, a history."""
 
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -172,6 +173,30 @@ class CollapseMonitor(keras.callbacks.Callback):
         else:
             plain = {"loss": given}
         return {name: loss for name, loss in plain.items() if isinstance(loss, MetricLoss)}
+
+
+class FiniteLoss(keras.callbacks.Callback):
+    """Ends a training at the step whose loss is infinite or no number, and says which term it is.
+
+    `keras.callbacks.TerminateOnNaN` ends it as if nothing had happened, and weights that are no
+    numbers are saved. A `Backup` is of the epoch before.
+
+    Raises:
+        InputError: in `fit`, at that step.
+    """
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        logs = logs or {}
+        if math.isfinite(logs.get("loss", 0.0)):
+            return
+        wrong = [name for name, value in logs.items() if not math.isfinite(value)]
+        named = ", ".join(name for name in wrong if name != "loss") or "loss"
+        raise InputError(
+            f"a loss is a finite number: {named} {'are' if ',' in named else 'is'} none in step "
+            f"{batch + 1} of an epoch; lower the learning rate, warm it up for longer, or "
+            "normalize the features, in another run folder",
+            "learning_rate",
+        )
 
 
 def trained(learner: keras.Model) -> dict[str, keras.Model]:

@@ -10,7 +10,13 @@ from keras_reid import losses, models
 from keras_reid.data import AttributeSchema, PersonImages, pk_batches, pk_clips, pk_steps
 from keras_reid.errors import InputError
 from keras_reid.models.heads import Head
-from keras_reid.training.callbacks import Backup, CollapseMonitor, History, RetrievalEvaluation
+from keras_reid.training.callbacks import (
+    Backup,
+    CollapseMonitor,
+    FiniteLoss,
+    History,
+    RetrievalEvaluation,
+)
 from keras_reid.training.learner import GraphLearner, Learner
 from keras_reid.training.methods import Annotations
 from keras_reid.training.objective import LossTerm, Objective
@@ -285,6 +291,7 @@ def fit(
                     shuffle=False,
                     verbose=verbose,
                     callbacks=[
+                        FiniteLoss(),
                         *([evaluation] if evaluation else []),
                         CollapseMonitor(recipe.identities, recipe.instances),
                         History(run.history_file, first),

@@ -15,6 +15,7 @@ from keras_reid.training import fitting, recipes, runs
 from keras_reid.training.callbacks import (
     Backup,
     CollapseMonitor,
+    FiniteLoss,
     History,
     RetrievalEvaluation,
     averaged_weights,
@@ -85,6 +86,30 @@ def test_fit_lowers_the_loss_and_reports_every_term() -> None:
     np.testing.assert_allclose(
         history["loss"], np.add(history["identity"], history["triplet"]), rtol=1e-4
     )
+
+
+def test_a_loss_that_is_no_number_ends_the_training_by_its_name(pedestrians, tmp_path) -> None:
+    trained = learner()
+    trained.compile(optimizer="adam")
+    (kernel,) = trained.model.get_layer("logits").weights
+    kernel.assign(kernel * np.nan)
+    message = "a loss is a finite number: identity is none in step 1 of an epoch"
+    with pytest.raises(InputError, match=message):
+        trained.fit(
+            tf.data.Dataset.from_tensors(batch()).repeat(),
+            steps_per_epoch=2,
+            verbose=0,
+            shuffle=False,
+            callbacks=[FiniteLoss()],
+        )
+    images = data.load("market1501", str(pedestrians)).train
+    recipe = tiny(epochs=1)
+    model = fitting.build_model(recipe, len(images.classes()[0]))
+    model.set_weights([np.full_like(weight, np.nan) for weight in model.get_weights()])
+    run = runs.Run(tmp_path / "run")
+    with pytest.raises(InputError, match="identity is none in step 1"):
+        fitting.fit(model, images, recipe, run, {}, verbose=0)
+    assert not run.model_file.exists()
 
 
 def test_evaluate_and_predict_change_nothing() -> None:
