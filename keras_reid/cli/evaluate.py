@@ -21,6 +21,10 @@ from keras_reid.files import new_file, new_folder
 from keras_reid.reranking import RERANKERS
 
 OF_EMBEDDINGS = ("global", "cosine")
+OF_TRACKLETS = (
+    "tracklets are compared by embeddings: leave --distance, --attributes, --save_features and "
+    "--attribute_filter out"
+)
 Sides = tuple[StoredFeatures, StoredFeatures]
 
 
@@ -109,8 +113,7 @@ class EvaluateOptions(ModelOptions):
             "--set_distance compares the frames of tracklets: give --tracklets": (
                 frames and not self.tracklets
             ),
-            "tracklets are compared by embeddings: leave --distance, --attributes, "
-            "--save_features and --attribute_filter out": (
+            OF_TRACKLETS: (
                 self.tracklets
                 and bool(self.distance not in OF_EMBEDDINGS or attributes or self.save_features)
             ),
@@ -196,6 +199,8 @@ def _embedded(options: EvaluateOptions) -> tuple[Sides, evaluation.Protocol]:
     also = ["global", "parts", "visibility"] if options.distance == "visible" else []
     if options.attributes or options.attribute_filter is not None:
         also.append("attribute_probabilities")
+    if dataset.query.has_tracklets and (stripes or also):
+        raise InputError(OF_TRACKLETS)
     embed = options.embedder(stripes, options.stripes, also)
 
     def stored(images: data.PersonImages) -> StoredFeatures:

@@ -84,6 +84,8 @@ def export(options: ExportOptions) -> Path:
     dataset = data.load(options.dataset or settings["dataset"], data_dir)
     if models.takes_clips(model):
         dataset = data.tracklet_dataset(dataset)
+    else:
+        dataset = dataset.map(lambda images: images.without(data.TRACKLET))
     images = data.readable(next(iter(dataset.parts().values()))[: options.check_images])
     several = _several(options, model, images, settings)
     checked = images if several is None else several

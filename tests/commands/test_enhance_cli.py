@@ -88,6 +88,35 @@ def test_a_model_of_tracklets_scores_tracklets(drawn: Path) -> None:
     assert "a model of tracklets embeds tracklets" in err
 
 
+def test_a_list_with_tracklets_trains_images_and_ranks_tracklets(drawn: Path) -> None:
+    """Frame by frame where the model is one of images, and as images where it is exported."""
+    rows = ["path,identity,camera,split,tracklet"]
+    for split, folder in (
+        ("train", "bounding_box_train"),
+        ("query", "query"),
+        ("gallery", "bounding_box_test"),
+    ):
+        for file in sorted((drawn / "drawn" / folder).iterdir()):
+            person, camera = file.name[:4], file.name[6]
+            if person.isdigit():
+                rows.append(
+                    f"drawn/{folder}/{file.name},{person},{camera},{split},{person}{camera}"
+                )
+    (drawn / "list.csv").write_text("\n".join(rows) + "\n")
+    given = ("--dataset=csv", "--data_dir=list.csv", "--run=listed")
+    code, out, err = call("train.py", *TINY, "--instances=2", *given, cwd=drawn)
+    assert code == 0, err
+    assert "16 tracklets" in out
+    out = evaluate(drawn, "--run=listed")
+    assert "protocol              mars" in out
+    assert "queries               8 valid" in out
+    err = evaluate(drawn, "--run=listed", "--distance=local", code=1)
+    assert "tracklets are compared by embeddings" in err
+    code, out, err = within("export.py", "--run=listed", "--noranker", cwd=drawn)
+    assert code == 0, err
+    assert "scores ok" in out
+
+
 @pytest.mark.parametrize("name", ["pose", "tracklets"])
 def test_models_of_several_inputs_are_exported(drawn: Path, name: str) -> None:
     code, out, err = within("export.py", f"--run={name}", "--noranker", cwd=drawn)
