@@ -17,7 +17,7 @@ from keras_reid.distances.stripes import saturated, shortest_path
 from keras_reid.errors import InputError
 
 SEEDS = st.integers(0, 10_000)
-few = settings(max_examples=12, deadline=None)
+few = settings(max_examples=8, deadline=None)
 LOG4 = 2 * np.log(2)  # tanh(LOG4 / 2) = 0.6
 
 

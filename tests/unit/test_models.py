@@ -62,6 +62,7 @@ def test_nobody_to_classify_leaves_the_cosine_classifier_out() -> None:
     assert set(model.output) == {"features", "embedding"}
 
 
+@pytest.mark.thorough
 def test_margin_softmax_and_centres_are_trained_and_saved(tmp_path) -> None:
     keras.utils.set_random_seed(0)
     model = models.build("tiny", 4, SIZE, weights="none", classifier="cosine", centres=True)
@@ -287,6 +288,7 @@ def test_given_backbones_are_accepted(real_data, name: str) -> None:
     np.testing.assert_allclose(coarse(x), published(x), atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weights", ["imagenet", "none"])
 def test_a_keras_cv_backbone_from_a_folder(weights: str, tmp_path) -> None:
     """The layout that KerasCV downloads, written here since a test fetches nothing."""

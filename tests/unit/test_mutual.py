@@ -190,6 +190,7 @@ def test_equal_members_have_nothing_to_learn_from_each_other() -> None:
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.thorough
 def test_averages_over_teachers() -> None:
     said = {
         average: mutual(3, average=average).train_on_batch(*batch(), return_dict=True)

@@ -69,6 +69,7 @@ def test_new_variables_go_ten_times_as_far_in_a_step():
         np.testing.assert_allclose(ours, adam * (10 if new else 1), rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.thorough
 def test_the_backbone_stays_for_the_frozen_steps_and_learns_then():
     optimizer = {"new": new_variables(built()), "frozen": 2, "decay": 0.1}
     for steps in (1, 2, 3):

@@ -96,6 +96,7 @@ def test_bad_arguments(changes: dict, message: str, tmp_path) -> None:
     assert not (tmp_path / "drawn").exists()
 
 
+@pytest.mark.slow
 def test_pixels_and_colours_alone_do_not_find_people(test_images) -> None:
     """Under 35 % mAP; with each camera's mean taken away far above chance: learnable."""
     pixels, ids, cams = test_images

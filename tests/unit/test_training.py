@@ -827,6 +827,7 @@ def pair(**options) -> MutualLearner:
     return made
 
 
+@pytest.mark.thorough
 def test_members_are_evaluated_each(pedestrians) -> None:
     dataset = data.load("market1501", str(pedestrians))
     callback = RetrievalEvaluation(dataset.query, dataset.gallery)
