@@ -52,6 +52,7 @@ def test_vectors_by_hand():
 
 SETTINGS = [
     {},
+    {"k1": 5, "k2": 2},  # half of 5 is 2, to even
     {"k1": 3, "k2": 2},
     {"k1": 7, "k2": 3},
     {"k1": 11, "k2": 4, "lambda_value": 0.5},
