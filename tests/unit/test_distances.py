@@ -154,3 +154,10 @@ def test_points_are_a_matrix():
 def test_widths_must_agree():
     with pytest.raises(InputError, match=r"\(2, 3\) and \(2, 4\).*same model"):
         distances.euclidean(np.zeros((2, 3)), np.zeros((2, 4)))
+
+
+def test_coincident_points_of_two_sets_have_the_gradient_zero():
+    x, y = tf.Variable([[1.0, 2.0], [3.0, 5.0]]), tf.constant([[1.0, 2.0]])
+    with tf.GradientTape() as tape:
+        total = tf.reduce_sum(distances.euclidean(x, y))
+    np.testing.assert_allclose(tape.gradient(total, x), [[0, 0], np.array([2, 3]) / 13**0.5])
