@@ -168,3 +168,17 @@ def test_coincident_points_of_two_sets_have_the_gradient_zero(jit_compile):
         return tape.gradient(total, x)
 
     np.testing.assert_allclose(gradient(x), [[0, 0], np.array([2, 3]) / 13**0.5], rtol=1e-6)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_coincident_pairs_have_the_gradient_zero(jit_compile):
+    x, y = tf.constant([[1.0, 2.0], [3.0, 5.0]]), tf.constant([[1.0, 2.0], [3.0, 4.0]])
+
+    @tf.function(jit_compile=jit_compile)
+    def gradient(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            total = tf.reduce_sum(distances.paired(distances.euclidean)(x, y))
+        return tape.gradient(total, x)
+
+    np.testing.assert_allclose(gradient(x), [[0, 0], [0, 1]], rtol=1e-6)
