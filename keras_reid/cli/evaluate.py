@@ -87,12 +87,7 @@ class EvaluateOptions(ModelOptions):
     def __post_init__(self) -> None:
         self._check_choices()
         numbers_by_name(self.rerank_options or (), "rerank_options")
-        evaluation.Protocol(
-            self.protocol or "market1501",
-            ties=self.ties,
-            repeats=self.repeats,
-            seed=self.draw_seed,
-        )
+        _protocol(self, self.protocol or "market1501", None)
         if self.attribute_filter is not None:
             hint = "the probability of a sure attribute"
             checks.within("(0.5, 1]", hint, attribute_filter=self.attribute_filter)
@@ -160,9 +155,9 @@ def evaluate(options: EvaluateOptions) -> evaluation.RankingResult:
         values["attributes"] = scores.to_dict()
     if options.verify:
         judged = "no-camera" if protocol.name == "no-camera" else "market1501"
-        # A threshold is of the distances themselves, whatever ranks.
-        plain = dataclasses.replace(options, rerank="none", rerank_options=None)
         if options.rerank != "none":
+            # A threshold is of the distances themselves, whatever ranks.
+            plain = dataclasses.replace(options, rerank="none", rerank_options=None)
             rows = _rows(plain, sides, probabilities, protocol)
         verification = evaluation.verify(*evaluation.pairs(rows, *sides, judged))
         say(str(verification))

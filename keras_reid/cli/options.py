@@ -98,17 +98,16 @@ class Command:
     def main(self, argv: list[str], values: flags.FlagValues = FLAGS) -> None:
         """Acts by what the flags say, and ends the process where it cannot."""
         given = {one.name: values[one.name].value for one in self.fields}
-        names = {one.name for one in self.settings}
-        if self.settings:
-            said = {name: given.pop(name) for name in names}
-            given["settings"] = {k: value for k, value in said.items() if value is not None}
-        if self.words:
-            given["words"] = tuple(argv[1:])
-        elif argv[1:]:
+        if argv[1:] and not self.words:
             print(f"error: flags begin with --: received {argv[1:]}", file=sys.stderr)
             sys.exit(2)
         try:
-            _refuse_nan({one.name: values[one.name].value for one in self.fields})
+            _refuse_nan(given)
+            if self.settings:
+                said = {one.name: given.pop(one.name) for one in self.settings}
+                given["settings"] = {k: value for k, value in said.items() if value is not None}
+            if self.words:
+                given["words"] = tuple(argv[1:])
             self.act(self.options(**given))
         except InputError as error:
             known = error.argument is not None and error.argument in values

@@ -21,7 +21,9 @@ from keras_reid.training.runs import Run
 class DataOptions:
     """Which images."""
 
-    dataset: str | None = option(f"One of {', '.join(data.READERS)}.")
+    dataset: str | None = option(
+        "; ".join(f"{name}: {reader.layout}" for name, reader in data.READERS.items())
+    )
     data_dir: str | None = option("The folder, or for csv the file, that holds the data set.")
     keypoints: str | None = option(
         "Body points of the images, for models with pose: FILE.csv, or movenet:FILE.tflite to "

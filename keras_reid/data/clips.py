@@ -10,7 +10,7 @@ from keras_reid import checks
 from keras_reid.data.augment import Recipe, recipe
 from keras_reid.data.decode import readable
 from keras_reid.data.images import PersonImages
-from keras_reid.data.pipeline import AHEAD, Cache, labels_of, load_rows
+from keras_reid.data.pipeline import AHEAD, Cache, check_spread, labels_of, load_rows
 from keras_reid.data.sampling import pk_rows, pk_steps
 from keras_reid.errors import InputError
 
@@ -50,6 +50,7 @@ def pk_clips(
         InputError: as `pk_batches`, or images without tracklets, or frames below 1.
     """
     _check(images, frames)
+    check_spread(images, spread)
     change = recipe(augment)
     images = readable(images)
     rows_of = images.tracklet_rows

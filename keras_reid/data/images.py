@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -65,7 +66,7 @@ class PersonImages:
             self._check_tracklets()
 
     def _check_tracklets(self) -> None:
-        first, owner = self._tracklets()
+        first, owner = self._tracklets
         for name, values in (("identity", self.identity), ("camera", self.camera)):
             if values is None:
                 continue
@@ -95,7 +96,7 @@ class PersonImages:
 
     def __repr__(self) -> str:
         cameras = "no" if self.camera is None else len(np.unique(self.camera))
-        tracklets = f"{len(self._tracklets()[0])} tracklets, " if self.has_tracklets else ""
+        tracklets = f"{len(self._tracklets[0])} tracklets, " if self.has_tracklets else ""
         return (
             f"PersonImages({len(self)} images, {tracklets}{len(np.unique(self.identity))} "
             f"identities, {cameras} cameras)"
@@ -112,7 +113,7 @@ class PersonImages:
 
         Without a column "tracklet" each image is one.
         """
-        return self._tracklets()[1]
+        return self._tracklets[1]
 
     @property
     def tracklet_rows(self) -> list[np.ndarray]:
@@ -125,8 +126,9 @@ class PersonImages:
 
         Its identity and camera are the tracklet's. Without a column "tracklet" these are all.
         """
-        return self[self._tracklets()[0]]
+        return self[self._tracklets[0]] if self.has_tracklets else self
 
+    @cached_property
     def _tracklets(self) -> tuple[np.ndarray, np.ndarray]:
         """The first row of each tracklet (t,), and the tracklet of each row (n,)."""
         number = self.columns.get(TRACKLET, np.arange(len(self)))

@@ -79,8 +79,7 @@ def pk_batches(
     change = _change(images, augment)
     if views is not None:
         checks.at_least(1, "one for each member, or None", views=views)
-    if spread and images.camera is None:
-        raise InputError("images are spread over cameras: received none, leave spread out")
+    check_spread(images, spread)
     pk_steps(images, identities, instances, last)  # refuses before every file is read
     images, load = _readable_and_load(images, image_size, cache)
     labels, points = labels_of(images), images.columns.get(KEYPOINTS)
@@ -160,6 +159,12 @@ def _check(images: PersonImages, image_size: tuple[int, int]) -> None:
             f"image_size must be (height, width), both 1 or more, got {image_size}: "
             "pass for instance (256, 128)"
         )
+
+
+def check_spread(images: PersonImages, spread: bool) -> None:
+    """Refuses to spread images without cameras."""
+    if spread and images.camera is None:
+        raise InputError("images are spread over cameras: received none, leave spread out")
 
 
 def labels_of(images: PersonImages) -> dict[str, np.ndarray]:

@@ -65,7 +65,8 @@ def export_ranker(
         centre = tf.math.divide_no_nan(tf.reduce_sum(gallery, axis=0), tf.reduce_sum(present))
         x, y = query - centre, gallery - centre
         nobody = no_query[:, None] | no_gallery
-        indices = _first(tf.where(nobody, np.inf, expansion(x, y)), k)
+        squared = tf.maximum(expansion(x, y), 0)
+        indices = _first(tf.where(nobody, np.inf, squared), k)
         difference = tf.gather(y, indices) - x[:, None]
         distances = tf.sqrt(tf.reduce_sum(difference * difference, axis=2))
         distances = tf.where(tf.gather(nobody, indices, batch_dims=1), np.inf, distances)

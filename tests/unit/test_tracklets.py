@@ -318,6 +318,14 @@ def test_unreadable_frames_are_dropped(shades, tmp_path):
     assert found.checked
 
 
+def test_clips_are_spread_over_cameras_that_there_are(shades):
+    without = data.PersonImages(shades.path, shades.identity, None, shades.columns)
+    with pytest.raises(InputError, match="images are spread over cameras: received none"):
+        data.pk_clips(without, identities=2, instances=2, image_size=SIZE, spread=True)
+    (_, labels), *_ = data.pk_clips(without, identities=2, instances=2, image_size=SIZE).take(1)
+    assert "camera" not in labels
+
+
 @pytest.mark.parametrize("arguments", [{"frames": 0}, {"batch_size": 0}])
 def test_clips_have_frames(shades, arguments):
     with pytest.raises(InputError, match=r"frames is at least 1|batch_size is at least 1"):

@@ -26,11 +26,13 @@ class Reader(NamedTuple):
 
     Attributes:
         read: from its folder, and options, to the data set.
-        layout: what the folder holds, and the options.
+        layout: what the folder holds.
+        options: arguments of `load` beside.
     """
 
     read: Callable[..., ReidDataset]
     layout: str
+    options: str = ""
 
 
 _MARKET = "folders bounding_box_train, query, bounding_box_test"
@@ -44,15 +46,15 @@ READERS: dict[str, Reader] = {
         partial(read_market, name="dukemtmc-reid", archive=("DukeMTMC-reID",)), _MARKET
     ),
     "msmt17": Reader(read_msmt17, "folders and lists of V1 or V2"),
-    "cuhk03": Reader(read_cuhk03, 'the new protocol; boxes="detected" or "labeled"'),
-    "viper": Reader(read_viper, f"cam_a and cam_b; {_HALVES}"),
-    "prid2011": Reader(read_prid2011, f"single_shot/cam_a and cam_b; {_HALVES}"),
+    "cuhk03": Reader(read_cuhk03, "the new protocol", 'boxes="detected" or "labeled"'),
+    "viper": Reader(read_viper, "cam_a and cam_b", _HALVES),
+    "prid2011": Reader(read_prid2011, "single_shot/cam_a and cam_b", _HALVES),
     "csv": Reader(read_csv, "a table path, identity, camera and, if wanted, split and tracklet"),
     "folder": Reader(read_folder, "one folder for each identity, without cameras"),
     "synthetic": Reader(
         read_synthetic,
-        "synthetic pedestrians, drawn first if the folder is empty or missing; options of "
-        "keras_reid.data.synthetic.generate",
+        "synthetic pedestrians, drawn first if the folder is empty or missing",
+        "those of keras_reid.data.synthetic.generate",
     ),
     "mars": Reader(read_mars, "tracklets: bbox_train, bbox_test and info"),
     "dukemtmc-videoreid": Reader(
@@ -61,11 +63,13 @@ READERS: dict[str, Reader] = {
     ),
     "ilids-vid": Reader(
         read_ilids_vid,
-        f"tracklets: sequences/cam1/person001 and cam2; {_HALVES}, least=1 frames in both cameras",
+        "tracklets: sequences/cam1/person001 and cam2",
+        f"{_HALVES}, least=1 frames in both cameras",
     ),
     "prid2011-video": Reader(
         read_prid2011_video,
-        f"tracklets: multi_shot/cam_a/person_0001 and cam_b; {_HALVES}, least=21 frames",
+        "tracklets: multi_shot/cam_a/person_0001 and cam_b",
+        f"{_HALVES}, least=21 frames in both cameras",
     ),
 }
 
@@ -74,10 +78,10 @@ def load(name: str, root: str | os.PathLike[str], **options: Any) -> ReidDataset
     """The data set of that name, read from the folder `root`; no image is opened.
 
     Args:
-        name: of `READERS`, which says what each folder holds and which options there are.
+        name: of `READERS`, which says what each folder holds.
         root: the data set's folder, with or without the level that its archive adds
             (such as Market-1501-v15.09.15); for `csv` the table itself will do.
-        options: of the reader.
+        options: of the reader, which `READERS` says.
 
     Returns:
         The parts that are there; a folder without bounding_box_train has `train=None`. Images of
