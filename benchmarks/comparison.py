@@ -402,7 +402,7 @@ def listed(
             too_many = split == "train" and identities and number[i] >= identities
             if not too_many and (not cameras[split] or camera in cameras[split]):
                 path = Path(found.path[i]).resolve()
-                rows.append([path, found.identity[i], camera, split])
+                rows.append([path, f"{found.identity[i]:04d}", camera, split])
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("w", newline="") as out:
         csv.writer(out).writerows([["path", "identity", "camera", "split"], *rows])

@@ -1,5 +1,7 @@
 """The one exception for input that the caller can mend."""
 
+import unicodedata
+
 
 class InputError(ValueError):
     """Bad input: a missing file, a wrong column, an unknown name, sizes that do not fit.
@@ -14,5 +16,17 @@ class InputError(ValueError):
     """
 
     def __init__(self, message: str, argument: str | None = None) -> None:
-        super().__init__(message)
+        super().__init__(printable(message))
         self.argument = argument
+
+
+def printable(text: str) -> str:
+    r"""Text that does nothing to a terminal: control characters are written as `\x1b`.
+
+    So are halves of pairs, by which Python stands in for bytes of a file name that are no UTF-8.
+    """
+    return "".join(c if _harmless(c) else ascii(c)[1:-1] for c in text)
+
+
+def _harmless(character: str) -> bool:
+    return character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cs")

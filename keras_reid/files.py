@@ -1,30 +1,42 @@
 """Files and folders that are there as a whole or not at all.
 
 Each is written under another name beside its place, which begins with a dot, and then renamed:
-whenever the process is killed or the disk is full, what was there before is there still.
+whenever the process is killed or the disk is full, what was there before is there still. What a
+killed process left is removed when the same file is written next: its name tells whose it was.
 """
 
 import glob
 import os
+import re
 import shutil
+import socket
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
 
-from keras_reid.errors import InputError
+from keras_reid.errors import InputError, printable
 
-LONGEST_NAME = 200  # most file systems take 255 bytes
+try:
+    import fcntl
+except ImportError:  # Windows, where two at once are not told apart
+    fcntl = None  # type: ignore[assignment]
+
+LONGEST_NAME = 50  # characters, of four bytes at most, where most file systems take 255 bytes
+HOST = f"{zlib.crc32(socket.gethostname().encode()):08x}"
+OURS: set[str] = set()  # names that are being written by this process
+PUBLIC, PRIVATE = 0o666, 0o600  # of which the umask takes away
 
 
 @contextmanager
 def new_file(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A name to write to; the file takes its own when the block ends, and never another's place.
+    """A file to write; it takes its name when the block ends, and never another's place.
 
     Raises:
         InputError: the file exists, or cannot be written.
     """
-    with _beside(Path(path)) as partial:
+    with _beside(Path(path), PUBLIC) as partial:
         yield partial
         _sync(partial)
         try:
@@ -38,13 +50,13 @@ def new_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 @contextmanager
-def replaced_file(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A name to write to; the file takes the place of `path` when the block ends.
+def replaced_file(path: str | os.PathLike[str], mode: int = PUBLIC) -> Iterator[Path]:
+    """A file to write; it takes the place of `path` when the block ends.
 
     Raises:
         InputError: it cannot be written.
     """
-    with _beside(Path(path)) as partial:
+    with _beside(Path(path), mode) as partial:
         yield partial
         _sync(partial)
         os.replace(partial, path)
@@ -57,44 +69,142 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises:
         InputError: it exists and holds something, or cannot be written.
     """
-    with _beside(Path(path)) as partial:
-        partial.mkdir()
+    with _beside(Path(path), None) as partial:
         yield partial
         os.replace(partial, path)  # which fails where there is a folder that holds something
 
 
+@contextmanager
+def locked(path: str | os.PathLike[str], rule: str, wait: bool = False) -> Iterator[None]:
+    """One process at a time in the block; a lock goes with the process that held it.
+
+    Args:
+        path: of the lock, a file that is there meanwhile.
+        rule: what is said to whoever comes second.
+        wait: until the first is done, instead.
+
+    Raises:
+        InputError: another process is in it, or the file cannot be written.
+    """
+    path = Path(path)
+    while True:
+        with _told(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_CREAT | os.O_RDWR, PUBLIC)
+        try:
+            if fcntl is not None:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), path.stat()):
+                    break
+            os.close(descriptor)  # of a lock that was removed meanwhile
+        except BlockingIOError:
+            os.close(descriptor)
+            raise InputError(f"{rule}: {path.parent} is in use by another process") from None
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
 def make_private(path: Path) -> None:
     """Makes a file that its owner alone can read, unless it is there already."""
-    os.close(os.open(path, os.O_CREAT | os.O_RDONLY, 0o600))
+    os.close(os.open(path, os.O_CREAT | os.O_RDONLY, PRIVATE))
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Refuses a place that cannot be written, before there is anything to write.
+
+    Raises:
+        InputError: what the system said.
+    """
+    path = Path(path).expanduser().absolute()
+    if printable(path.name) != path.name:
+        raise InputError(
+            f"files are written under names in UTF-8 without control characters: received "
+            f"{path.name!r}; name another"
+        )
+    with _told(path):
+        with suppress(FileNotFoundError):
+            path.lstat()  # which fails for a name that is too long
+        there = next(folder for folder in path.parents if folder.exists())
+        with _made(_partial(there / path.name), PUBLIC):
+            pass
 
 
 def drop_leftovers(path: Path) -> None:
-    """Removes what killed processes left of `replaced_file(path)`; nobody else is writing it."""
-    for file in path.parent.glob(f".{'[0-9a-f]' * 8}-{glob.escape(path.name[-LONGEST_NAME:])}"):
-        file.unlink(missing_ok=True)
+    """Removes what killed processes left of files and folders that would have been `path`."""
+    for partial in path.parent.glob(f".{HOST}-*-{glob.escape(path.name[-LONGEST_NAME:])}"):
+        writer = re.match(rf"\.{HOST}-(\d+)-", partial.name)
+        if writer and partial.name not in OURS and not _lives(int(writer[1])):
+            _remove(partial)
+
+
+def _lives(process: int) -> bool:
+    """Whether another process of that number is there."""
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return process != os.getpid()
 
 
 @contextmanager
-def _beside(path: Path) -> Iterator[Path]:
-    """A free name beside the path, of the same ending, of which nothing is left afterwards."""
-    name = path.name[-LONGEST_NAME:]
-    partial = path.with_name(f".{token_hex(4)}-{name}")
-    try:
+def _beside(path: Path, mode: int | None) -> Iterator[Path]:
+    """A file (or, without a mode, a folder) of the same ending beside the path, gone afterwards."""
+    partial = _partial(path)
+    with _told(path, partial):
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield partial
+        drop_leftovers(path)
+        with _made(partial, mode):
+            yield partial
+
+
+def _partial(path: Path) -> Path:
+    """A free name, which says who writes it."""
+    return path.with_name(f".{HOST}-{os.getpid()}-{token_hex(4)}-{path.name[-LONGEST_NAME:]}")
+
+
+@contextmanager
+def _made(partial: Path, mode: int | None) -> Iterator[None]:
+    OURS.add(partial.name)
+    try:
+        if mode is None:
+            partial.mkdir()
+        else:
+            os.close(os.open(partial, os.O_CREAT | os.O_EXCL, mode))
+        yield
+    finally:
+        _remove(partial)
+        OURS.discard(partial.name)
+
+
+def _remove(partial: Path) -> None:
+    if partial.is_dir():
+        shutil.rmtree(partial, ignore_errors=True)
+    else:
+        with suppress(OSError):  # there may be no such folder
+            partial.unlink()
+
+
+@contextmanager
+def _told(path: Path, partial: Path | None = None) -> Iterator[None]:
+    """One sentence where the system refuses."""
+    try:
+        yield
     except OSError as error:
-        other = error.filename and partial.name not in str(error.filename)
+        own = partial.name if partial else path.name
+        other = error.filename and own not in str(error.filename)
         where = f" of {error.filename}" if other else ""
         raise InputError(
             f"writing {path} gave '{error.strerror or error}'{where}: name another place, or make "
             "room; what was there is unchanged"
         ) from error
-    finally:
-        if partial.is_dir():
-            shutil.rmtree(partial, ignore_errors=True)
-        else:
-            with suppress(OSError):  # there may be no such folder
-                partial.unlink()
 
 
 def _exists(path: str | os.PathLike[str]) -> InputError:

@@ -10,7 +10,7 @@ from absl import logging
 
 from keras_reid import data, evaluation, visualize
 from keras_reid.cli.options import Command, option
-from keras_reid.cli.shared import ModelOptions, progress, refuse_existing, say
+from keras_reid.cli.shared import ModelOptions, check_outputs, progress, say
 from keras_reid.errors import InputError
 from keras_reid.evaluation.clusters import METHODS
 from keras_reid.files import new_file, new_folder
@@ -46,7 +46,7 @@ class ClusterOptions(ModelOptions):
 def cluster(options: ClusterOptions) -> evaluation.Clustering:
     """Embeds, groups, and writes the groups in each form that was asked for."""
     outputs = {"out": options.out, "csv": options.csv, "sheet": options.sheet}
-    refuse_existing(**outputs)
+    check_outputs(**outputs)
     if options.sheet and Path(options.sheet).suffix.lower() not in data.SUFFIXES:
         raise InputError(
             f"--sheet is a picture, named *{', *'.join(data.SUFFIXES)}: received {options.sheet!r}"

@@ -13,7 +13,7 @@ import numpy as np
 
 from keras_reid import checks, data, evaluation
 from keras_reid.cli.options import Command, option
-from keras_reid.cli.shared import ModelOptions, numbers_by_name, progress, refuse_existing, say
+from keras_reid.cli.shared import ModelOptions, check_outputs, numbers_by_name, progress, say
 from keras_reid.errors import InputError
 from keras_reid.evaluation import StoredFeatures
 from keras_reid.evaluation.protocols import TIES
@@ -127,7 +127,7 @@ class EvaluateOptions(ModelOptions):
 
 def evaluate(options: EvaluateOptions) -> evaluation.RankingResult:
     """Embeds query and gallery, ranks, and prints one table."""
-    refuse_existing(out=options.out, save_features=options.save_features)
+    check_outputs(out=options.out, save_features=options.save_features)
     sides, protocol = _stored(options) if options.features else _embedded(options)
     if options.save_features:
         with new_folder(options.save_features) as folder:

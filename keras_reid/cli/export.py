@@ -5,7 +5,6 @@ exit code is 1. Beside a SavedModel goes NAME-ranker, which ranks and re-ranks e
 """
 
 import re
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from keras_reid import data, models, serving
 from keras_reid.cli.options import Command, option
 from keras_reid.cli.shared import RunOptions, needs_keypoints, numbers_by_name, say
 from keras_reid.errors import InputError
+from keras_reid.files import check_writable
 from keras_reid.reranking import IN_GRAPH
 from keras_reid.training.runs import Run
 
@@ -67,18 +67,19 @@ class ExportOptions(RunOptions):
 
 
 def export(options: ExportOptions) -> Path:
-    """Exports, and compares the export with the model on images; exits with 1 if they differ."""
+    """Exports what embeds as the run does, compared on images before it takes its place."""
     if options.run is None:
         raise InputError("an export is made from a run folder of train.py: give --run")
     numbers: dict[str, Any] = numbers_by_name(options.rerank_options or (), "rerank_options")
     serving.checked_reranker(options.rerank, numbers)
+    check_writable(Path(options.export_dir) / "model")
     if options.name is not None and not re.fullmatch(r"\w[\w.-]*", options.name):
         raise InputError(
             f"a served model is named by letters, digits, _, - and .: received {options.name!r}; "
             "the folder is --export_dir"
         )
     run = Run(options.run)
-    settings = run.flags
+    settings = run.settings
     model = run.load_model(options.member)
     data_dir = options.data_dir or settings["data_dir"]
     dataset = data.load(options.dataset or settings["dataset"], data_dir)
@@ -97,6 +98,29 @@ def export(options: ExportOptions) -> Path:
     suffix = "" if options.format == "saved_model" else f"-{options.format}"
     directory = Path(options.export_dir) / f"{name}{suffix}"
     about = {"run": run.directory.resolve().name, "metrics": run.metrics}
+    tolerance, loss = serving.TOLERANCES[options.quantization]
+
+    def check(version: Path) -> None:
+        """Before a server sees it."""
+        size = sum(file.stat().st_size for file in version.rglob("*") if file.is_file())
+        say(f"{size / 2**20:.1f} MiB")
+        reports: list[serving.ParityReport | serving.ScoreReport] = [
+            serving.parity(model, version, checked, tolerance, flip)
+        ]
+        say(str(reports[0]))
+        if several is None and dataset.query is not None and dataset.gallery is not None:
+            query, gallery = serving.sample(
+                dataset.query, dataset.gallery, options.check_queries, options.check_others
+            )
+            protocol = options.protocol_of(query, settings.get("protocol"))
+            reports.append(serving.scores(model, version, query, gallery, loss, flip, protocol))
+            say(str(reports[1]))
+        if not all(report.ok for report in reports):
+            raise InputError(
+                "an export embeds as the run does: this one does not, and was not kept; export "
+                "with another --format or --quantization"
+            )
+
     version = serving.export(
         model,
         directory,
@@ -107,23 +131,9 @@ def export(options: ExportOptions) -> Path:
         quantization=options.quantization,
         calibration=_pixels(images, model) if options.quantization == "int8" else None,
         about={**about, "dataset": dataset.name},
+        check=check,
     )
-    size = sum(file.stat().st_size for file in version.rglob("*") if file.is_file())
-    say(f"exported to {version} ({size / 2**20:.1f} MiB)")
-    tolerance, loss = serving.TOLERANCES[options.quantization]
-    reports: list[serving.ParityReport | serving.ScoreReport] = [
-        serving.parity(model, version, checked, tolerance, flip)
-    ]
-    say(str(reports[0]))
-    if several is None and dataset.query is not None and dataset.gallery is not None:
-        query, gallery = serving.sample(
-            dataset.query, dataset.gallery, options.check_queries, options.check_others
-        )
-        protocol = options.protocol_of(query, settings["protocol"])
-        reports.append(serving.scores(model, version, query, gallery, loss, flip, protocol))
-        say(str(reports[1]))
-    if not all(report.ok for report in reports):
-        sys.exit(1)
+    say(f"exported to {version}")
     if options.format != "saved_model":
         return version
     if options.ranker:
@@ -147,9 +157,9 @@ def _several(
     size = models.image_size(model)
     if models.takes_clips(model):
         clips = min(16, len(images.per_tracklet()))
-        batches = data.clip_batches(images, settings["frames"], clips, size)
+        batches = data.clip_batches(images, settings.get("frames", 4), clips, size)
     elif needs_keypoints(model):
-        source = options.keypoints or settings["keypoints"]
+        source = options.keypoints or settings.get("keypoints")
         images = options.with_keypoints(images, source, options.data_dir or settings["data_dir"])
         batches = data.image_batches(images, len(images), size)
     else:

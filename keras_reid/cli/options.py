@@ -6,15 +6,17 @@ The dataclass is all that a command knows, so that a notebook runs one as
 
 import dataclasses
 import math
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from absl import app, flags, logging
 
-from keras_reid.errors import InputError
+from keras_reid.errors import InputError, printable
 
 FLAGS = flags.FLAGS
+MOST = 2**32  # of a whole number
 Fields = Sequence[dataclasses.Field[Any]]
 
 
@@ -102,7 +104,7 @@ class Command:
             print(f"error: flags begin with --: received {argv[1:]}", file=sys.stderr)
             sys.exit(2)
         try:
-            _refuse_nan(given)
+            _check_numbers(given)
             if self.settings:
                 said = {one.name: given.pop(one.name) for one in self.settings}
                 given["settings"] = {k: value for k, value in said.items() if value is not None}
@@ -113,6 +115,12 @@ class Command:
             known = error.argument is not None and error.argument in values
             flag = f" (--{error.argument})" if known else ""
             print(f"error: {error}{flag}", file=sys.stderr)
+            sys.exit(1)
+        except BrokenPipeError:  # whoever read what is printed has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
+        except (OSError, MemoryError) as error:
+            print(f"error: {_of_system(error)}", file=sys.stderr)
             sys.exit(1)
         except KeyboardInterrupt:
             print("\ninterrupted: the same command goes on where it was", file=sys.stderr)
@@ -129,7 +137,21 @@ class Command:
         app.run(self.main)
 
 
-def _refuse_nan(given: dict[str, Any]) -> None:
+def _of_system(error: Exception) -> str:
+    """What the system refused, in one sentence."""
+    if not isinstance(error, OSError):
+        return "there is not enough memory: give smaller images, batches or caches"
+    where = "" if error.filename is None else f" of {error.filename}"
+    said = error.strerror or str(error)
+    return printable(
+        f"the system said '{said}'{where}: make room, or ask for permission; what is not whole "
+        "was not written"
+    )
+
+
+def _check_numbers(given: dict[str, Any]) -> None:
     for name, value in given.items():
         if isinstance(value, float) and math.isnan(value):
             raise InputError(f"{name} is a number: received nan; give one", name)
+        if isinstance(value, int) and abs(value) > MOST:
+            raise InputError(f"{name} is at most {MOST:,}: received {value}; give another", name)

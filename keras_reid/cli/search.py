@@ -23,10 +23,10 @@ import numpy as np
 
 from keras_reid import data, evaluation, gallery, visualize
 from keras_reid.cli.options import Command, option
-from keras_reid.cli.shared import ModelOptions, progress, refuse_existing, say
-from keras_reid.data.tables import read_table
+from keras_reid.cli.shared import ModelOptions, check_outputs, progress, say
 from keras_reid.errors import InputError
 from keras_reid.files import new_file
+from keras_reid.foreign import read_table
 
 CHUNK = 1024  # images that are embedded, and then durable, at a time
 
@@ -93,7 +93,7 @@ def search(options: SearchOptions) -> None:
             "a query is images or a description: received "
             f"{len(arguments)} images and --description={','.join(options.description or ())!r}"
         )
-    refuse_existing(html=options.html)
+    check_outputs(html=options.html)
     if name in ("query", "remove", "stats"):
         _check_exists(uri)
     COMMANDS[name](options, arguments)

@@ -1,5 +1,6 @@
 """What the commands have in common: data, a model that embeds, and what they say."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,9 +12,10 @@ import keras
 import numpy as np
 
 from keras_reid import checks, data, models, serving
-from keras_reid.cli.options import option
-from keras_reid.errors import InputError
+from keras_reid.cli.options import MOST, option
+from keras_reid.errors import InputError, printable
 from keras_reid.evaluation.protocols import RULES
+from keras_reid.files import check_writable
 from keras_reid.training.runs import Run
 
 
@@ -42,6 +44,7 @@ class DataOptions:
         "--instances.",
         128,
         least=1,
+        most=2**14,
     )
 
     def dataset_of(self, name: str | None, data_dir: str | None, what: str) -> data.ReidDataset:
@@ -97,7 +100,7 @@ class ModelOptions(RunOptions):
     @cached_property
     def settings(self) -> dict[str, Any]:
         """With what the run was trained; empty of an export."""
-        return Run(self.run).flags if self.run else {}
+        return Run(self.run).settings if self.run else {}
 
     @cached_property
     def fingerprint(self) -> str:
@@ -178,7 +181,9 @@ class ModelOptions(RunOptions):
 
     def _points(self, model: keras.Model) -> str | None:
         """Where a model that needs body points has them from."""
-        return (self.keypoints or self.settings["keypoints"]) if needs_keypoints(model) else None
+        return (
+            (self.keypoints or self.settings.get("keypoints")) if needs_keypoints(model) else None
+        )
 
 
 def needs_keypoints(model: keras.Model) -> bool:
@@ -187,8 +192,8 @@ def needs_keypoints(model: keras.Model) -> bool:
 
 
 def say(text: str = "") -> None:
-    """Prints at once, so that progress is seen through a pipe too."""
-    print(text, flush=True)
+    """Prints at once, so that progress is seen through a pipe too; nothing moves the terminal."""
+    print(printable(text), flush=True)
 
 
 def progress(what: str) -> Callable[[int, int], None]:
@@ -213,7 +218,10 @@ def numbers_by_name(texts: Sequence[str], argument: str) -> dict[str, float]:
     for text in texts:
         name, _, number = text.partition("=")
         try:
-            options[name] = int(number) if number.lstrip("-").isdigit() else float(number)
+            value = float(number)
+            if not abs(value) <= MOST:
+                raise ValueError("NaN, infinite or too large")
+            options[name] = int(number) if number.lstrip("-").isdecimal() else value
         except ValueError:
             raise InputError(
                 f"{argument} are NAME=NUMBER, separated by commas: received {text!r}", argument
@@ -221,8 +229,10 @@ def numbers_by_name(texts: Sequence[str], argument: str) -> dict[str, float]:
     return options
 
 
-def refuse_existing(**outputs: str | None) -> None:
-    """Outputs are new: nothing that exists is written over."""
+def check_outputs(**outputs: str | None) -> None:
+    """Outputs are new, for nothing that exists is written over, and can be written."""
     for name, value in outputs.items():
-        if value and Path(value).exists():
+        if value and os.path.lexists(value):
             raise InputError(f"--{name} is new: {value!r} exists")
+        if value:
+            check_writable(value)

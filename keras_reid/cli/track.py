@@ -16,7 +16,7 @@ from PIL import Image
 
 from keras_reid import data, gallery, tracking, visualize
 from keras_reid.cli.options import Command, option
-from keras_reid.cli.shared import ModelOptions, progress, refuse_existing, say
+from keras_reid.cli.shared import ModelOptions, check_outputs, progress, say
 from keras_reid.data.frames import opencv
 from keras_reid.data.mot import Boxes, read_mot, write_mot
 from keras_reid.errors import InputError
@@ -73,7 +73,7 @@ class TrackOptions(ModelOptions):
 def track(options: TrackOptions) -> Boxes:
     """Detects, embeds, tracks, writes, scores."""
     video = options.frames
-    refuse_existing(out=options.out, annotated=options.annotated, scores=options.scores)
+    check_outputs(out=options.out, annotated=options.annotated, scores=options.scores)
     needs_model = options.appearance or options.gallery is not None
     if needs_model:
         options.check_one_model()

@@ -77,8 +77,25 @@ def train(options: TrainOptions) -> runs.Run | None:
         **recipe.settings,
     }
     run = runs.Run(options.run) if options.run else runs.default(name, recipe_name, settings)
-    run.check(settings)
-    dataset = _annotated(options, dataset, recipe, data_dir)
+    try:
+        run.check(settings)
+        run.claim()
+        _trained(options, recipe, dataset, table, run, settings)
+    finally:
+        run.release()
+    return run
+
+
+def _trained(
+    options: TrainOptions,
+    recipe: recipes.Recipe,
+    dataset: data.ReidDataset,
+    table: data.AttributeTable | None,
+    run: runs.Run,
+    settings: dict[str, Any],
+) -> None:
+    """Builds, trains and scores what is kept in the run folder."""
+    dataset = _annotated(options, dataset, recipe, settings["data_dir"])
     images = dataset.train
     assert images is not None
     if table is not None:
@@ -95,7 +112,7 @@ def train(options: TrainOptions) -> runs.Run | None:
     members = _members(recipe, count, annotations)
     if options.deterministic:
         tf.config.experimental.enable_op_determinism()
-    say(f"{name}: {images}")
+    say(f"{dataset.name}: {images}")
     scores: dict[str, Any] = {}
     if evaluation:
         scores["before"] = evaluation.score(members[0]).to_dict()
@@ -124,7 +141,6 @@ def train(options: TrainOptions) -> runs.Run | None:
     for path, what in run.contents().items():
         say(f"  {path:<16} {what}")
     say(f"next: python export.py --run={run.directory}")
-    return run
 
 
 def _members(recipe: recipes.Recipe, count: int, annotations: Annotations) -> list[keras.Model]:

@@ -2,7 +2,6 @@
 
 import os
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from keras_reid.data.images import PersonImages
-from keras_reid.data.tables import read_table
 from keras_reid.errors import InputError
+from keras_reid.foreign import read_matlab, read_table
 
 ATTRIBUTES = "attributes"  # the column of the images
 AGES = ("child", "teenager", "adult", "old")
@@ -67,6 +66,8 @@ class AttributeTable:
             InputError: no identity of the images is in the table.
         """
         row = {str(name): i for i, name in enumerate(self.identity.tolist())}
+        if images.identity.dtype.kind == "i":  # 0002 of a table is 2
+            row = {name.lstrip("0") or "0": i for name, i in row.items()}
         index = np.array([row.get(str(name), -1) for name in images.identity.tolist()])
         if not (index >= 0).any():
             raise InputError(
@@ -101,7 +102,7 @@ def read_attributes(path: str | os.PathLike[str]) -> AttributeTable:
     if not file.is_file():
         raise InputError(f"attributes are read from a CSV or .mat file: {file} is none")
     columns = _of_mat(file) if file.suffix.lower() == ".mat" else _of_csv(file)
-    identity = _identities(columns.pop("identity"))
+    identity = np.array(columns.pop("identity"), str)
     # One coding for all: a column of ones alone is "no" to everybody where others have a 2.
     yes = 2 if any((v == 2).any() for name, v in columns.items() if name != "age") else 1
     names: list[str] = []
@@ -116,12 +117,6 @@ def read_attributes(path: str | os.PathLike[str]) -> AttributeTable:
     if not names or not len(identity):
         raise InputError(f"a table of attributes has attributes and identities: {file} has none")
     return AttributeTable(AttributeSchema(tuple(names)), identity, np.stack(values, axis=1))
-
-
-def _identities(names: list[str]) -> np.ndarray:
-    """Numbers, as the images have them, if all are; 0002 is 2."""
-    numbers = all(re.fullmatch(r"-?\d+", name) for name in names)
-    return np.array([int(name) for name in names] if numbers else names)
 
 
 def _of_csv(file: Path) -> dict[str, Any]:
@@ -142,29 +137,23 @@ def _of_csv(file: Path) -> dict[str, Any]:
 
 
 def _of_mat(file: Path) -> dict[str, Any]:
-    from scipy.io import loadmat
-
+    parts: dict[str, list[np.ndarray]] = {}
+    for place, value in read_matlab(file, ()).items():
+        _, part, name = f"//{place}".rsplit("/", 2)
+        if part in ("train", "test"):
+            parts.setdefault(name, []).append(np.atleast_1d(value).ravel())
     try:
-        whole = loadmat(str(file), squeeze_me=True, struct_as_record=False)
-        (content,) = (value for name, value in whole.items() if not name.startswith("__"))
-        parts = [
-            vars(getattr(content, name)) for name in ("train", "test") if hasattr(content, name)
-        ]
-        names = [n for n in parts[0] if not n.startswith("_") and n != "image_index"]
-        joined: Mapping[str, Any] = {
-            name: np.concatenate([np.atleast_1d(part[name]) for part in parts])
-            for name in (*names, "image_index")
-        }
-    except Exception as error:
+        joined = {name: np.concatenate(values) for name, values in parts.items()}
+        identity = [str(name) for name in joined.pop("image_index").tolist()]
+        values = {name: np.asarray(value, np.float64) for name, value in joined.items()}
+        if any(len(value) != len(identity) for value in values.values()):
+            raise ValueError("other numbers of values than of identities")
+    except (KeyError, ValueError) as error:
         raise InputError(
             f"{file} is no market_attribute.mat or duke_attribute.mat, with the structures train "
             f"and test that hold image_index ({str(error)[:120]}): download it again, or use a CSV"
         ) from error
-    identity = [str(name) for name in joined["image_index"].tolist()]
-    return {
-        "identity": identity,
-        **{name: np.asarray(joined[name], np.float64) for name in names},
-    }
+    return {"identity": identity, **values}
 
 
 def _binary(name: str, given: np.ndarray, yes: int, file: Path) -> np.ndarray:

@@ -1,22 +1,29 @@
 """From file names to pixels, and which files have any."""
 
+import functools
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 import tensorflow as tf
 from absl import logging
-from PIL import Image
+from PIL import Image, ImageOps
 
 from keras_reid import checks
 from keras_reid.data.images import PersonImages
 from keras_reid.errors import InputError
 
+HEAD = 4096  # bytes of a file that say how it is looked at
+# A BMP file; a JPEG file whose first segment, or first after JFIF's, is Exif's. \C is a byte.
+SPECIAL = r"(BM|\C{6}Exif|\C{24}Exif)\C*"
+
 
 def decode(path: tf.Tensor) -> tf.Tensor:
     """The file's pixels: JPEG, PNG or BMP to uint8 RGB (h, w, 3); runs eagerly and in a graph.
+
+    A JPEG file that says by an Exif tag that it was taken sideways is turned upright.
 
     Raises:
         tf.errors.OpError: the file is missing, empty, truncated or not an image.
@@ -28,8 +35,76 @@ def decode_bytes(content: tf.Tensor) -> tf.Tensor:
     """`decode` of what a file contains."""
     # decode_image looks at the first bytes, not at the file's suffix, and hands JPEG to the same
     # decoder, with the same fast integer transform, as decode_jpeg.
-    image = tf.io.decode_image(content, channels=3, expand_animations=False)
+    decoded = functools.partial(tf.io.decode_image, content, channels=3, expand_animations=False)
+    # One look tells nearly all files from those that need more.
+    special = tf.strings.regex_full_match(tf.strings.substr(content, 0, 32), SPECIAL)
+    image = tf.cond(special, lambda: _special(content, decoded), decoded)
     return tf.ensure_shape(image, (None, None, 3))
+
+
+def _special(content: tf.Tensor, decoded: Callable[[], tf.Tensor]) -> tf.Tensor:
+    """A BMP file, or a JPEG file with an Exif header."""
+    head = tf.cast(tf.io.decode_raw(tf.strings.substr(content, 0, HEAD), tf.uint8), tf.int32)
+    image = tf.cond(_has_palette(head), lambda: _of_palette(content), decoded)
+    return upright(image, _orientation(head))
+
+
+def upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
+    """The image (h, w, 3) as it is looked at, of an Exif orientation from 1 to 8 (CIPA DC-008)."""
+    image = tf.cond(orientation >= 5, lambda: tf.transpose(image, (1, 0, 2)), lambda: image)
+    rows = tf.reduce_any(orientation == (3, 4, 7, 8))
+    columns = tf.reduce_any(orientation == (2, 3, 6, 7))
+    image = tf.cond(rows, lambda: image[::-1], lambda: image)
+    return tf.cond(columns, lambda: image[:, ::-1], lambda: image)
+
+
+def _orientation(head: tf.Tensor) -> tf.Tensor:
+    """What the tag 0x0112 of a JPEG file says; 1, upright, without one."""
+    # The tag, the type SHORT, the count 1 and then the value, in either order of bytes.
+    little = tf.where(_found(head, b"\x12\x01\x03\x00\x01\x00\x00\x00"))[:1, 0] + 8
+    big = tf.where(_found(head, b"\x01\x12\x00\x03\x00\x00\x00\x01"))[:1, 0] + 9
+    places = tf.concat([little, big], 0)
+    values = tf.gather(head, tf.minimum(places, tf.size(head, tf.int64) - 1))
+    value = tf.concat([tf.boolean_mask(values, (values >= 1) & (values <= 8)), [1]], 0)[0]
+    return tf.where(head[0] == 0xFF, value, 1)
+
+
+def _found(head: tf.Tensor, pattern: bytes) -> tf.Tensor:
+    """Where the bytes of a pattern begin."""
+    count = tf.maximum(0, tf.size(head) - len(pattern) + 1)
+    equal = [head[i : i + count] == byte for i, byte in enumerate(pattern)]
+    return tf.reduce_all(tf.stack(equal), axis=0)
+
+
+def _has_palette(head: tf.Tensor) -> tf.Tensor:
+    """Whether it is a BMP file of 8 bits a pixel, whose colours are in a table."""
+    bmp = tf.reduce_all(head[:2] == (ord("B"), ord("M")))
+    return bmp & tf.reduce_all(head[28:30] == (8, 0))
+
+
+def _of_palette(content: tf.Tensor) -> tf.Tensor:
+    """The colours of such a file; `decode_image` takes their numbers for grey."""
+    numbers = tf.cast(tf.io.decode_bmp(content)[:, :, 0], tf.int32)
+    where = 14 + tf.io.decode_raw(tf.strings.substr(content, 14, 4), tf.int32)[0]
+    first = tf.io.decode_raw(tf.strings.substr(content, 10, 4), tf.int32)[0]
+    table = tf.io.decode_raw(tf.strings.substr(content, where, first - where), tf.uint8)
+    return tf.gather(tf.reshape(table, (-1, 4)), numbers)[:, :, 2::-1]
+
+
+def opened(path: str | os.PathLike[str]) -> Image.Image:
+    """The file's pixels as `decode` has them, as a picture of Pillow: RGB, and upright.
+
+    Raises:
+        InputError: the file is no image that Pillow reads.
+    """
+    try:
+        with Image.open(path) as image:
+            return ImageOps.exif_transpose(image).convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(
+            f"an image is a JPEG, PNG or BMP file: reading {path} gave '{str(error)[:120]}'; leave "
+            "it out"
+        ) from error
 
 
 def decodable(path: np.ndarray) -> np.ndarray:

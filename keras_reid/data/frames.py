@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from keras_reid.data.decode import opened
 from keras_reid.data.images import PersonImages
 from keras_reid.data.mot import read_mot
 from keras_reid.data.readers.layouts import SUFFIXES, entries, of_tracks
@@ -27,8 +28,7 @@ def video_frames(video: str | os.PathLike[str]) -> Iterator[np.ndarray]:
         if not files:
             raise InputError(f"a folder of frames holds images: {path} has none")
         for file in files:
-            with Image.open(file) as image:
-                yield np.asarray(image.convert("RGB"))
+            yield np.asarray(opened(file))
         return
     if not path.is_file():
         raise InputError(f"a video is a file, or a folder of images: {path} is neither")

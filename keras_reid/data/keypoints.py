@@ -14,12 +14,13 @@ from typing import Protocol
 
 import numpy as np
 from absl import logging
-from PIL import Image
+from PIL import ExifTags, Image
 
+from keras_reid.data.decode import opened
 from keras_reid.data.images import PersonImages
-from keras_reid.data.tables import read_table
 from keras_reid.errors import InputError
 from keras_reid.files import replaced_file
+from keras_reid.foreign import read_table
 from keras_reid.skeletons import COCO, KEYPOINTS, SKELETONS, Skeleton
 
 KEPT_EVERY = 1024  # images, after which estimates are written down
@@ -128,8 +129,7 @@ def read_keypoints(images: PersonImages, table: str | os.PathLike[str]) -> Perso
         if pixels is None:
             missing.append(path)
             continue
-        with Image.open(path) as image:
-            points[i] = _shares(pixels, *image.size)
+        points[i] = _shares(pixels, *_size(path))
     if len(missing) == len(images):
         raise InputError(
             f"a table of keypoints names the images: {table} has no row for {missing[0]} or any "
@@ -172,16 +172,14 @@ def estimate_keypoints(
     todo = [path for path in images.path.tolist() if names[path] not in rows]
     for start in range(0, len(todo), KEPT_EVERY):
         for path in todo[start : start + KEPT_EVERY]:
-            with Image.open(path) as image:
-                pixels = np.asarray(image.convert("RGB"))
+            pixels = np.asarray(opened(path))
             rows[names[path]] = in_pixels(estimator([pixels])[0], *pixels.shape[1::-1])
         write_points(table, skeleton, rows)
         if progress:
             progress(min(start + KEPT_EVERY, len(todo)), len(todo))
     points = np.zeros((len(images), len(skeleton.names), 3), np.float32)
     for i, path in enumerate(images.path.tolist()):
-        with Image.open(path) as image:
-            points[i] = _shares(rows[names[path]], *image.size)
+        points[i] = _shares(rows[names[path]], *_size(path))
     return images.with_columns(**{KEYPOINTS: points})
 
 
@@ -210,6 +208,14 @@ def annotated(
             "estimated keypoints are kept in a table: give its name, FILE.csv", "keypoints_cache"
         )
     return estimate_keypoints(images, estimator, cache, progress)
+
+
+def _size(path: str) -> tuple[int, int]:
+    """Width and height of an image, as it is looked at."""
+    with Image.open(path) as image:
+        width, height = image.size
+        sideways = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+    return (height, width) if sideways else (width, height)
 
 
 def _from(table: Path, path: str) -> str:

@@ -14,8 +14,10 @@ import numpy as np
 
 from keras_reid.errors import InputError
 from keras_reid.files import new_file
+from keras_reid.foreign import read_text
 
 NOBODY = -1
+MOST = 10**9
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,18 +53,22 @@ def read_mot(table: str | os.PathLike[str]) -> Boxes:
     if not file.is_file():
         raise InputError(f"boxes are read from a MOT text file: {file} is none")
     rows = []
-    for number, line in enumerate(file.read_text(encoding="utf-8-sig").splitlines(), start=1):
+    for number, line in enumerate(read_text(file, "a table of boxes").splitlines(), start=1):
         if not line.strip():
             continue
         try:
             values = [float(text) for text in line.split(",")]
             frame, identity, x, y, width, height = values[:6]
-            if not np.isfinite(values).all() or frame < 1 or min(width, height) <= 0:
-                raise ValueError("not finite, or not positive")
+            counts = frame.is_integer() and identity.is_integer()
+            if not all(abs(value) <= MOST for value in values) or not counts:
+                raise ValueError("not whole, not finite or too large")
+            if frame < 1 or min(width, height) <= 0:
+                raise ValueError("not positive")
         except ValueError as error:
             raise InputError(
                 f"line {number} of {file} must be frame,identity,x,y,width,height,confidence,…, "
-                f"frames from 1 and sizes above 0: received {line[:80]!r} ({error})"
+                f"frames from 1, sizes above 0, none beyond {MOST:,}: received "
+                f"{line[:80]!r} ({error})"
             ) from None
         rows.append((frame, identity, x - 1, y - 1, width, height, *values[6:7], *[1.0])[:7])
     table_ = np.array(sorted(rows, key=lambda row: row[:2]), np.float64).reshape(-1, 7)

@@ -36,6 +36,7 @@ from keras_reid.data.pedestrians import (
 )
 from keras_reid.errors import InputError
 from keras_reid.files import new_folder
+from keras_reid.foreign import read_json
 from keras_reid.skeletons import COCO
 
 RECORD = "synthetic.json"
@@ -304,8 +305,8 @@ def made_before(root: Path, parameters: dict[str, Any]) -> bool:
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
     try:
-        made_with = json.loads((root / RECORD).read_text())
-    except (OSError, ValueError):
+        made_with = read_json(root / RECORD, "the record of a data set", {}, "restore it")
+    except InputError:
         raise InputError(
             f"synthetic pedestrians never overwrite a folder that they did not make, and {root} "
             f"has no readable {RECORD}: name another folder or remove this one"

@@ -1,16 +1,17 @@
 """Features on disk, of any framework: one file of arrays, or a folder that is mapped."""
 
 import os
-import zipfile
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from keras_reid.errors import InputError
 from keras_reid.files import new_file
+from keras_reid.foreign import array_names, read_arrays
 
-NAMES = ("embedding", "local", "identity", "camera")
+RANKS = {"embedding": 2, "local": 3}
+LABELS = ("identity", "camera")
+NAMES = (*RANKS, *LABELS)
 
 
 class StoredFeatures(NamedTuple):
@@ -29,32 +30,28 @@ def load_features(path: str | os.PathLike[str]) -> StoredFeatures:
     writes such a file from any framework.
 
     Raises:
-        InputError: nothing to read, no features, or arrays of objects.
+        InputError: nothing to read, no features, arrays of objects, or such that do not fit.
     """
-    path = Path(path)
-    try:
-        if path.is_dir():
-            found = {
-                name: np.load(path / f"{name}.npy", mmap_mode="r")
-                for name in NAMES
-                if (path / f"{name}.npy").is_file()
-            }
-        else:
-            with np.load(path) as file:
-                found = {name: file[name] for name in NAMES if name in file.files}
-                held = sorted(file.files)
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
-        raise InputError(
-            f"features are an .npz file or a folder of .npy files, but reading {path} gave "
-            f"'{error}': write one with numpy.savez(…, embedding=…, identity=…, camera=…)"
-        ) from error
-    features = {name: array for name, array in found.items() if name in ("embedding", "local")}
+    found = read_arrays(path, NAMES)
+    features = {name: found[name] for name in RANKS if name in found}
     if not features:
-        held = sorted(p.stem for p in path.glob("*.npy")) if path.is_dir() else held
         raise InputError(
             f"features need an array named embedding or local, but {path} holds "
-            f"{', '.join(held) or 'none'}: name it so"
+            f"{', '.join(array_names(path)) or 'none'}: name it so"
         )
+    for name, array in features.items():
+        if array.ndim != RANKS[name] or array.dtype.kind not in "fiu" or not array.size:
+            raise InputError(
+                f"{name} is an array of numbers (n, {'s, ' if name == 'local' else ''}d): {path} "
+                f"has {array.dtype} {array.shape}; save it so"
+            )
+    count = len(next(iter(features.values())))
+    for name in LABELS:
+        if name in found and (found[name].shape != (count,) or found[name].dtype.kind not in "iuU"):
+            raise InputError(
+                f"{name} is an array (n,) of integers or texts, n={count} as the features: {path} "
+                f"has {found[name].dtype} {found[name].shape}; save it so"
+            )
     return StoredFeatures(features, found.get("identity"), found.get("camera"))
 
 

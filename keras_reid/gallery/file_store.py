@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from keras_reid.errors import InputError
-from keras_reid.files import drop_leftovers, make_private, replaced_file
+from keras_reid.files import PRIVATE, drop_leftovers, make_private, replaced_file
 from keras_reid.gallery.approximate import InvertedFile, faiss
 from keras_reid.gallery.arrays import ArrayStore
 from keras_reid.gallery.store import Rows
@@ -135,8 +135,7 @@ class FileStore(ArrayStore):
     def _write_index(self) -> None:
         """Puts the index in place of the last."""
         assert self.index is not None
-        with replaced_file(self.path) as new:
-            make_private(new)
+        with replaced_file(self.path, PRIVATE) as new:
             self.index.write(new)
         of = {"probes": self.index.probes, "recall": self.index.recall, "built": self.index.built}
         with self._told():

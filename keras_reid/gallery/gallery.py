@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from keras_reid import checks
-from keras_reid.errors import InputError
+from keras_reid.errors import InputError, printable
 from keras_reid.evaluation import Threshold
 from keras_reid.evaluation.comparison import checked_features, compare
 from keras_reid.gallery.store import NO_FILTER, Filter, Rows, SearchResult, Store
@@ -92,7 +92,7 @@ class Gallery:
 
         Args:
             embeddings: (n, d) finite numbers.
-            identities: (n,) texts or integers, not empty.
+            identities: (n,) texts or integers, not empty; no text has control characters.
             cameras: (n,) texts or integers, "" or None where unknown; None: all unknown.
             times: (n,) seconds, None or NaN where unknown; None: all unknown.
             images: (n,) references to the images, such as their paths, each one once; None makes
@@ -352,7 +352,7 @@ class Gallery:
 
     def remove(self, identity: Any) -> int:
         """Erases all rows of an identity, for good, and returns how many there were."""
-        return self.store.remove(str(identity))
+        return 0 if _unprintable(str(identity)) else self.store.remove(str(identity))
 
     def count(self) -> int:
         """How many rows there are."""
@@ -360,7 +360,8 @@ class Gallery:
 
     def contains(self, images: Sequence[str]) -> set[str]:
         """Those of the image references that are enrolled."""
-        return self.store.contains([str(image) for image in images])
+        texts = [str(image) for image in images]
+        return self.store.contains([text for text in texts if not _unprintable(text)])
 
     def identities(self) -> dict[str, int]:
         """How many rows each identity has, by name."""
@@ -411,4 +412,13 @@ def _texts(values: Sequence[Any], count: int, what: str) -> list[str]:
         raise InputError(
             f"{what} have at most {LONGEST_TEXT} characters: received one of {len(longest)}"
         )
+    wrong = next((text for text in texts if _unprintable(text)), None)
+    if wrong is not None:
+        raise InputError(
+            f"{what} are text without control characters, in UTF-8: received {wrong!r}; rename it"
+        )
     return texts
+
+
+def _unprintable(text: str) -> bool:
+    return printable(text) != text or "\n" in text or "\t" in text

@@ -1,5 +1,6 @@
 """Galleries in Milvus: embedded (Milvus Lite, a folder) or a server or cluster."""
 
+import hashlib
 import json
 import logging
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ from keras_reid.gallery.store import Filter, Rows, SearchResult
 PEOPLE, NEXT, SETTINGS = "people", "people_next", "people_settings"
 TEXT = 4096  # bytes of a name at most
 BATCH_BYTES = 2**24  # a message of Milvus is 64 MiB at most
+KEY = "id"
 FIELDS = ["image", "identity", "camera", "time"]
 STORED = [*FIELDS, "attributes", "embedding"]
 LONGEST = 16_384  # hits of one search of Milvus
@@ -22,6 +24,9 @@ LONGEST = 16_384  # hits of one search of Milvus
 
 class MilvusStore:
     """Rows in the collection "people" of a database; settings in "people_settings".
+
+    A row is known by 63 bits of a hash of its image: names of files would be taken for language
+    where the client makes a filter of its keys.
 
     A write is acknowledged when Milvus has acknowledged it; an embedded one has then written its
     segments to the disk. What is removed from an embedded gallery is gone from its files; a
@@ -75,12 +80,20 @@ class MilvusStore:
         for name in self.client.list_collections():
             if name in (PEOPLE, SETTINGS):
                 self.client.load_collection(name)
+        if PEOPLE in names and KEY not in self._fields():
+            self._rewrite()  # of an earlier version, whose keys were the images
+
+    def _fields(self) -> dict[str, Any]:
+        """The columns of the people by name."""
+        fields = self.client.describe_collection(PEOPLE)["fields"]
+        return {field["name"]: field for field in fields}
 
     def _create(self, collection: str, types: dict[str, Any], width: int) -> None:
         schema = self.client.create_schema(auto_id=False, enable_dynamic_field=False)
         for i, (name, kind) in enumerate(types.items()):
-            text = {"max_length": TEXT} if kind == self.types.VARCHAR else {"nullable": True}
-            schema.add_field(name, kind, is_primary=i == 0, **text)
+            text = {"max_length": TEXT} if kind == self.types.VARCHAR else {}
+            optional = {"nullable": True} if kind == self.types.DOUBLE else {}
+            schema.add_field(name, kind, is_primary=i == 0, **text, **optional)
         schema.add_field("embedding", self.types.FLOAT_VECTOR, dim=width)
         index = self.client.prepare_index_params()
         kind = "FLAT" if self.embedded else "AUTOINDEX"
@@ -91,8 +104,9 @@ class MilvusStore:
 
     def _create_people(self, collection: str, width: int) -> None:
         text = self.types.VARCHAR
-        types = {"image": text, "identity": text, "camera": text, "time": self.types.DOUBLE}
-        self._create(collection, {**types, "attributes": text}, width)
+        types = {KEY: self.types.INT64, "image": text, "identity": text, "camera": text}
+        types = {**types, "time": self.types.DOUBLE, "attributes": text}
+        self._create(collection, types, width)
 
     def settings(self) -> dict[str, Any]:
         with self._seen():
@@ -139,11 +153,9 @@ class MilvusStore:
 
     def _rewrite(self) -> None:
         """Makes new files of the rows that are left: Milvus Lite keeps removed ones in the old."""
-        fields = self.client.describe_collection(PEOPLE)["fields"]
-        width = next(f["params"]["dim"] for f in fields if f["name"] == "embedding")
-        self._create_people(NEXT, width)
+        self._create_people(NEXT, self._fields()["embedding"]["params"]["dim"])
         for batch in self._all(STORED):
-            self.client.insert(NEXT, batch)
+            self.client.insert(NEXT, [{**row, KEY: _key(row["image"])} for row in batch])
         self.client.flush(NEXT)
         self.client.drop_collection(PEOPLE)
         self.client.rename_collection(NEXT, PEOPLE)
@@ -192,15 +204,15 @@ class MilvusStore:
         return dict(sorted(counts.items()))
 
     def contains(self, images: Sequence[str]) -> set[str]:
-        return {row["image"] for row in self._get(images, ["image"])}
+        return {row["image"] for row in self._get(images, [])} & {*images}
 
     def _get(self, images: Sequence[str], fields: list[str]) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
         with self._seen():
             if self.client.has_collection(PEOPLE):
                 for start in range(0, len(images), 1000):
-                    part = list(images[start : start + 1000])
-                    found += self.client.get(PEOPLE, ids=part, output_fields=fields)
+                    keys = [_key(image) for image in images[start : start + 1000]]
+                    found += self.client.get(PEOPLE, ids=keys, output_fields=["image", *fields])
         return found
 
     def search(self, embeddings: np.ndarray, k: int, filter: Filter) -> list[list[SearchResult]]:
@@ -282,10 +294,18 @@ def _has_removed(path: Path) -> bool:
     return any(SETTINGS not in file.parts for file in removed)
 
 
+def _key(image: str) -> int:
+    """63 bits of a hash of its name."""
+    return int.from_bytes(hashlib.blake2b(image.encode(), digest_size=8).digest(), "big") >> 1
+
+
 def _records(rows: Rows) -> list[dict[str, Any]]:
     times = [None if np.isnan(time) else time for time in rows.time.tolist()]
     columns = (rows.image, rows.identity, rows.camera, times, rows.attributes, rows.embedding)
-    return [dict(zip(STORED, values, strict=True)) for values in zip(*columns, strict=True)]
+    return [
+        {KEY: _key(values[0]), **dict(zip(STORED, values, strict=True))}
+        for values in zip(*columns, strict=True)
+    ]
 
 
 def _hit(found: dict[str, Any]) -> SearchResult:
@@ -296,7 +316,11 @@ def _hit(found: dict[str, Any]) -> SearchResult:
 
 
 def _literal(value: Any) -> str:
-    """Text or a list of texts as Milvus reads it."""
+    """Text or a list of texts as Milvus reads it: the one place where values become a filter.
+
+    JSON has the escapes of Milvus for the quote and the backslash; it would write control
+    characters as Milvus Lite does not read them, but a gallery refuses these.
+    """
     return json.dumps(value, ensure_ascii=False)
 
 

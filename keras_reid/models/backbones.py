@@ -11,6 +11,7 @@ from typing import Any
 import keras
 
 from keras_reid.errors import InputError
+from keras_reid.foreign import read_model
 from keras_reid.layers import FusedBatchNormalization, MixStyle
 
 Shape = tuple[int, int, int]
@@ -232,15 +233,7 @@ def _published(name: str, weights: str, shape: Shape) -> keras.Model:
 
 
 def _from_file(path: str) -> keras.Model:
-    if not Path(path).is_file():
-        raise InputError(f"the backbone file must exist: received {path!r}")
-    try:
-        model = keras.saving.load_model(path, compile=False)
-    except Exception as error:
-        raise InputError(
-            f"the backbone file must be a Keras model: {path!r} cannot be read "
-            f"({_first_line(error)})"
-        ) from error
+    model = read_model(path, "the backbone")
     if not getattr(model, "inputs", None):
         raise InputError(f"the backbone must be a functional model: {path!r} is not")
     return model

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,23 @@ import numpy as np
 
 from keras_reid import models
 from keras_reid.errors import InputError
+from keras_reid.foreign import NOTHING, Fields, read_json
 
 FILE = "export.json"
+AGAIN = "export the model again"
+FIELDS: Fields = {
+    "format": str,
+    "precision": str,
+    "image_size": list,
+    "embedding_width": int,
+    "flip": bool,
+    "local": (list, NOTHING),
+    "fingerprint": str,
+    "about": dict,
+    "pixels": str,
+    "distance": str,
+    "files": dict,
+}
 PIXELS = (
     "uint8 RGB; resized bilinearly to image_size, with antialiasing where it shrinks, and rounded; "
     "normalisation is inside the model"
@@ -34,7 +50,7 @@ class Contract:
         about: what is known of the training: data set, scores with their protocol.
         pixels: how an image becomes the input.
         distance: how embeddings are compared.
-        files: bytes of each file of the model, by name: some programs crash on a shorter one.
+        files: SHA-256 of each file of the model, by its path in the folder.
     """
 
     format: str
@@ -47,7 +63,7 @@ class Contract:
     about: dict[str, Any] = field(default_factory=dict)
     pixels: str = PIXELS
     distance: str = "|x − y| of embeddings of length 1"
-    files: dict[str, int] = field(default_factory=dict)
+    files: Mapping[str, str | int] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
         """Writes it into the folder of an export."""
@@ -56,17 +72,49 @@ class Contract:
     @classmethod
     def read(cls, folder: Path) -> "Contract | None":
         """None where there is none, as in an export of another program."""
-        try:
-            text = (folder / FILE).read_text()
-        except OSError:
+        if not (folder / FILE).exists():
             return None
+        values = read_json(folder / FILE, "the description of an export", FIELDS, AGAIN)
+        for name, length in (("image_size", 2), ("local", 2)):
+            numbers = values.get(name)
+            if numbers is not None and not _counts(numbers, length):
+                raise InputError(
+                    f"the description of an export has {name}, {length} whole numbers from 1: "
+                    f"{folder / FILE} has {numbers!r}; {AGAIN}"
+                )
         try:
-            return cls(**json.loads(text))
-        except (ValueError, TypeError) as error:
+            return cls(**values)
+        except TypeError as error:
             raise InputError(
-                f"an export is described by {FILE}: that in {folder} is broken ({error}); export "
-                "the model again"
+                f"an export is described by {FILE}: that in {folder} is broken ({error}); {AGAIN}"
             ) from error
+
+    def check(self, folder: Path) -> None:
+        """Refuses files that are not those that were exported: a flipped bit, a cut-off copy.
+
+        Raises:
+            InputError: which one it is.
+        """
+        for name, expected in self.files.items():
+            file = folder / name
+            # Earlier versions kept the bytes of each file.
+            found = digest_of if isinstance(expected, str) else lambda file: file.stat().st_size
+            if not file.is_file() or found(file) != expected:
+                raise InputError(
+                    f"an export is as it was written: {file} is missing or has changed; copy it "
+                    "again, or export the model again"
+                )
+
+
+def _counts(values: Any, length: int) -> bool:
+    whole = all(isinstance(value, int) and 1 <= value < 2**31 for value in values)
+    return whole and len(values) == length
+
+
+def digest_of(file: Path) -> str:
+    """The SHA-256 of a file."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def fingerprint(model: keras.Model, flip: bool = False, precision: str = "float32") -> str:

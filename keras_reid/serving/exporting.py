@@ -1,6 +1,7 @@
 """From a trained embedder to files that other programs run."""
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import tensorflow as tf
 from keras_reid import models
 from keras_reid.errors import InputError
 from keras_reid.serving import formats, saved_model
-from keras_reid.serving.contract import Contract, fingerprint
+from keras_reid.serving.contract import Contract, digest_of, fingerprint
 from keras_reid.serving.frozen import constant, folded
 from keras_reid.serving.versions import new_version
 
@@ -33,6 +34,7 @@ def export(
     quantization: str = "float32",
     calibration: np.ndarray | None = None,
     about: dict[str, Any] | None = None,
+    check: Callable[[Path], None] | None = None,
 ) -> Path:
     """Writes the exported model `directory/version/` and returns it.
 
@@ -64,6 +66,8 @@ def export(
             activations).
         calibration: uint8 `(n, h, w, 3)` of the network's size, for "int8"; a hundred will do.
         about: plain values for `export.json`, such as data set and scores.
+        check: is called with the whole export before it takes its place, where a server sees it;
+            if it raises, nothing is left.
 
     Raises:
         InputError: the version exists, the folder cannot be made, the model is no embedder, an
@@ -109,7 +113,10 @@ def export(
         else:
             saved_model.write(unit, size, folder)
             saved_model.warm_up(folder, size, Path(directory).name)
-        sizes = {file.name: file.stat().st_size for file in folder.iterdir() if file.is_file()}
-        replace(contract, files=sizes).write(folder)
+        files = sorted(file for file in folder.rglob("*") if file.is_file())
+        digests = {str(file.relative_to(folder)): digest_of(file) for file in files}
+        replace(contract, files=digests).write(folder)
+        if check is not None:
+            check(folder)
 
     return new_version(directory, version, write)

@@ -1,6 +1,6 @@
 """ONNX, LiteRT and OpenVINO: one function from pixels of the network's size to its outputs."""
 
-import tempfile
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -69,9 +69,10 @@ def write_litert(
 ) -> None:
     """Weights in half precision, or weights and activations in 8 bits, as calibrated by images."""
     function, _ = _function(unit, size)
-    with tempfile.TemporaryDirectory() as saved:  # which keeps the names of inputs and outputs
-        tf.saved_model.save(tf.Module(), saved, signatures={"serving_default": function})
-        (folder / "model.tflite").write_bytes(_converted(saved, quantization, calibration))
+    saved = folder / "saved_model"  # which keeps the names of inputs and outputs
+    tf.saved_model.save(tf.Module(), str(saved), signatures={"serving_default": function})
+    (folder / "model.tflite").write_bytes(_converted(str(saved), quantization, calibration))
+    shutil.rmtree(saved)
 
 
 def _converted(saved: str, quantization: str, calibration: np.ndarray | None) -> bytes:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from keras_reid import checks
 from keras_reid.errors import InputError
-from keras_reid.files import new_folder
+from keras_reid.files import locked, new_folder
 
 
 def new_version(
@@ -23,19 +23,13 @@ def new_version(
         InputError: the version exists, or the folder cannot be made.
     """
     directory = Path(directory).expanduser().absolute()
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        version = _free(directory, version)
-    except OSError as error:
-        raise InputError(
-            f"versions are written to a folder: {directory} cannot take one "
-            f"({error.strerror or error}); name another folder"
-        ) from error
-    # TensorFlow Serving looks at folders whose names are numbers: it sees this one when it is
-    # whole. Where another export has put the same version meanwhile, it is refused.
-    with new_folder(directory / str(version)) as staged:
-        write(staged)
-    return directory / str(version)
+    with locked(directory / ".lock", "one version is made at a time", wait=True):
+        # TensorFlow Serving looks at folders whose names are numbers: it sees this one when it is
+        # whole.
+        place = directory / str(_free(directory, version))
+        with new_folder(place) as staged:
+            write(staged)
+    return place
 
 
 def _free(directory: Path, version: int | None) -> int:

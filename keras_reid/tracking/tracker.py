@@ -176,7 +176,6 @@ class Tracker:
 def track(
     detections: Boxes,
     embeddings: np.ndarray | None = None,
-    frames: int | None = None,
     **options: Any,
 ) -> Boxes:
     """The detections of a whole video with the numbers of their persons; others are left out.
@@ -184,7 +183,6 @@ def track(
     Args:
         detections: n boxes, in the order of their frames.
         embeddings: (n, d); None: by motion alone.
-        frames: of the video; None: up to the last detection.
         options: of `Tracker`.
 
     Raises:
@@ -193,13 +191,17 @@ def track(
     if (np.diff(detections.frame) < 0).any():
         raise InputError("detections are in the order of their frames: sort them first")
     tracker = Tracker(appearance=embeddings is not None, **options)
-    last = max([frames or 0, *detections.frame.tolist()])
-    ends = np.searchsorted(detections.frame, np.arange(1, last + 1), side="right")
-    start = 0
-    for end in ends.tolist():
-        appearance = None if embeddings is None else embeddings[start:end]
-        tracker.update(detections.box[start:end], appearance)
-        start = end
+    width = 0 if embeddings is None else np.shape(embeddings)[1]
+    nobody = np.zeros((0, 4)), None if embeddings is None else np.zeros((0, width))
+    before = 0
+    for frame in np.unique(detections.frame).tolist():
+        # Nobody is followed for longer than this, however long nobody is seen.
+        for _ in range(min(frame - before - 1, tracker.max_age + 1)):
+            tracker.update(*nobody)
+        here = slice(*np.searchsorted(detections.frame, (frame, frame + 1)))
+        appearance = None if embeddings is None else embeddings[here]
+        tracker.update(detections.box[here], appearance)
+        before = frame
     return numbered(detections, tracker.finish())
 
 

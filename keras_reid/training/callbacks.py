@@ -17,6 +17,7 @@ from keras_reid.errors import InputError
 from keras_reid.files import replaced_file
 from keras_reid.losses import MetricLoss
 from keras_reid.training.learner import GraphLearner, Optimized
+from keras_reid.training.runs import read_history
 
 
 def rank_images(
@@ -284,8 +285,7 @@ class History(keras.callbacks.Callback):
     def __init__(self, path: str | Path, first_epoch: int = 0) -> None:
         super().__init__()
         self.path = Path(path)
-        lines = self.path.read_text().splitlines() if self.path.exists() else []
-        self.epochs = [json.loads(line) for line in lines[:first_epoch]]
+        self.epochs = read_history(self.path)[:first_epoch] if self.path.exists() else []
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.begin = time.perf_counter()

@@ -26,6 +26,7 @@ from keras_reid.training.methods import (
 
 POSITIVE = partial(checks.at_least, 1)
 NOT_NEGATIVE = partial(checks.at_least, 0)
+SIDE = partial(checks.within, "[1, 4096]", "a person has some hundred pixels")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +39,8 @@ class Recipe(Settings):
 
     backbone: str = setting("Name or .keras file, see keras_reid.models.backbones.build.")
     weights: str = setting("imagenet, none, or a .weights.h5 file of the backbone.")
-    height: int = setting("Height of the images in pixels.", POSITIVE)
-    width: int = setting("Width of the images in pixels.", POSITIVE)
+    height: int = setting("Height of the images in pixels.", SIDE)
+    width: int = setting("Width of the images in pixels.", SIDE)
     epochs: int = setting("How often every image is seen.", POSITIVE)
     learning_rate: float = setting("The highest rate of the schedule.", NOT_NEGATIVE)
     start: str = setting(

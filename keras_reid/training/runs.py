@@ -3,6 +3,7 @@
 import itertools
 import json
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,24 @@ import keras
 
 from keras_reid import models
 from keras_reid.errors import InputError
-from keras_reid.files import replaced_file
+from keras_reid.files import locked, replaced_file
+from keras_reid.foreign import NOTHING, NUMBER, read_json, read_json_lines, read_model
 
 RENAMED = {"distance": "metric_distance"}  # flags of runs that were made by earlier versions
+RETRAIN = "restore it, or train anew"
+NEEDED = ("dataset", "data_dir", "flip")
+# What is read of the flags of a run; older versions did not write all.
+FLAGS: dict[str, type | tuple[type, ...]] = {
+    "dataset": str,
+    "data_dir": (str, NOTHING),
+    "protocol": (str, NOTHING),
+    "recipe": str,
+    "seed": int,
+    "keypoints": (str, NOTHING),
+    "attribute_names": (list, NOTHING),
+    "flip": bool,
+    "frames": int,
+}
 
 
 class Run:
@@ -31,6 +47,7 @@ class Run:
         self.metrics_file = self.directory / "metrics.json"
         self.history_file = self.directory / "history.jsonl"
         self.logs = self.directory / "logs"
+        self._claim: AbstractContextManager[None] | None = None
 
     @property
     def finished(self) -> bool:
@@ -40,18 +57,44 @@ class Run:
     @property
     def flags(self) -> dict[str, Any]:
         """What the run was started with."""
-        return {RENAMED.get(name, name): value for name, value in _read(self.flags_file).items()}
+        if not self.flags_file.exists():
+            raise InputError(
+                f"a run folder holds {self.flags_file.name}: {str(self.directory)!r} does not; "
+                "make a run with train.py"
+            )
+        what = "the flags of a run"
+        flags = read_json(self.flags_file, what, FLAGS, RETRAIN)
+        return {RENAMED.get(name, name): value for name, value in flags.items()}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The flags, with those that a trained model cannot be used without."""
+        flags = self.flags
+        missing = [name for name in NEEDED if name not in flags]
+        if missing:
+            raise InputError(
+                f"the flags of a run say its {missing[0]}: {self.flags_file} does not; {RETRAIN}"
+            )
+        return flags
 
     @property
     def metrics(self) -> dict[str, Any]:
         """The scores; empty of an unfinished run."""
-        return _read(self.metrics_file) if self.metrics_file.exists() else {}
+        if not self.metrics_file.exists():
+            return {}
+        metrics = read_json(self.metrics_file, "the scores of a run", {"members": dict}, RETRAIN)
+        for name, scores in metrics.get("members", {}).items():
+            if not isinstance(scores, dict) or not isinstance(scores.get("mAP"), NUMBER):
+                raise InputError(
+                    f"the scores of a member have mAP, a number: {self.metrics_file} has none of "
+                    f"{name!r}; {RETRAIN}"
+                )
+        return metrics
 
     @property
     def minutes(self) -> float:
         """How long all epochs took together, those before an interruption too."""
-        lines = self.history_file.read_text().splitlines()
-        return sum(json.loads(line)["seconds"] for line in lines) / 60
+        return sum(epoch.get("seconds", 0) for epoch in read_history(self.history_file)) / 60
 
     def member_file(self, number: int) -> Path:
         """Where the model of member 1, 2, … is."""
@@ -82,19 +125,40 @@ class Run:
                     f"{str(self.directory)!r} {'; '.join(changed)}; give those, or another folder",
                     "run",
                 )
-        elif self.directory.exists() and (
-            not self.directory.is_dir() or any(self.directory.iterdir())
-        ):
+        elif self.directory.exists() and (not self.directory.is_dir() or any(self._visible())):
             raise InputError(
                 f"a run folder is new, empty or an unfinished run: {str(self.directory)!r} is "
                 "something else; give another folder",
                 "run",
             )
 
+    def _visible(self) -> list[Path]:
+        """What is in the folder but what a killed process left half-written."""
+        return [entry for entry in self.directory.iterdir() if not entry.name.startswith(".")]
+
+    def claim(self) -> None:
+        """Keeps other processes from training here, until `release` or the end of this one.
+
+        Raises:
+            InputError: another does.
+        """
+        if self._claim is None:
+            claim = locked(self.directory / ".lock", "one process trains in a run folder")
+            claim.__enter__()
+            self._claim = claim
+
+    def release(self) -> None:
+        """Lets others in; a folder in which nothing was written is gone then."""
+        if self._claim is not None:
+            self._claim.__exit__(None, None, None)
+            self._claim = None
+            with suppress(OSError):
+                self.directory.rmdir()
+
     def start(self, flags: dict[str, Any]) -> None:
         """Makes the folder with its flags, or goes on with an unfinished run of the same flags."""
         self.check(flags)
-        self.directory.mkdir(parents=True, exist_ok=True)
+        self.claim()
         write(self.flags_file, flags)
 
     def finish(self, metrics: dict[str, Any]) -> None:
@@ -102,6 +166,7 @@ class Run:
         write(self.metrics_file, metrics)
         for backup in self.directory.glob("backup-*.weights.h5"):
             backup.unlink()
+        self.release()
 
     def contents(self) -> dict[str, str]:
         """What lies in the folder, by file name."""
@@ -149,13 +214,7 @@ class Run:
         return self.member_file(number).is_file()
 
     def _load(self, number: str) -> keras.Model:
-        file = self.member_file(int(number))
-        try:
-            return keras.saving.load_model(file, compile=False)
-        except Exception as error:
-            raise InputError(
-                f"the model {str(file)!r} cannot be read ({str(error)[:160]})"
-            ) from error
+        return read_model(self.member_file(int(number)), "the model of a run")
 
     def _best(self) -> str:
         scores = {k: v["mAP"] for k, v in self.metrics.get("members", {}).items() if k.isdecimal()}
@@ -168,32 +227,28 @@ class Run:
 
 
 def default(dataset: str, recipe: str, flags: dict[str, Any], root: str = "runs") -> Run:
-    """`runs/DATASET-RECIPE-N`: the unfinished run of these flags, else the next free number."""
-    number = 1
-    while True:
+    """`runs/DATASET-RECIPE-N`, claimed: the unfinished run of these flags, else the next free one.
+
+    Those in which another process trains are left to it.
+    """
+    for number in itertools.count(1):
         run = Run(Path(root) / f"{dataset}-{recipe}-{number}")
-        if not run.directory.exists():
-            return run
-        if not run.finished and run.flags_file.exists() and run.flags == flags:
-            return run
-        number += 1
+        new = not run.directory.exists()
+        unfinished = not run.finished and run.flags_file.exists() and run.flags == flags
+        if new or unfinished:
+            with suppress(InputError):
+                run.claim()
+                if new or not run.finished:
+                    return run
+    raise AssertionError("there is always a next number")
+
+
+def read_history(file: Path) -> list[dict[str, Any]]:
+    """The epochs of a `history.jsonl`, of which each has its "seconds"."""
+    return read_json_lines(file, "the history of a run", {"seconds": NUMBER}, RETRAIN)
 
 
 def write(path: Path, value: dict[str, Any]) -> None:
     """Writes JSON in place of what the file held."""
     with replaced_file(path) as new:
         new.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise InputError(
-            f"a run folder holds {path.name}: {str(path.parent)!r} does not; make a run with "
-            "train.py"
-        ) from error
-    except json.JSONDecodeError as error:
-        raise InputError(
-            f"{str(path)!r} is not JSON ({error}); restore it or train anew"
-        ) from error

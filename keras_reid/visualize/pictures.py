@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+from keras_reid.data.decode import opened
 from keras_reid.errors import InputError
 
 WHITE, GREY, NEAR, PALE = (255, 255, 255), (170, 170, 170), (0, 110, 60), (200, 220, 210)
@@ -93,8 +94,7 @@ def draw_groups(
     for row, (number, size) in enumerate(zip(numbers[largest], sizes[largest], strict=True)):
         draw.text((2, row * step), f"person {number + 1:04d}: {size} images", fill=NEAR)
         for column, i in enumerate(np.flatnonzero(group == number)[:columns]):
-            with Image.open(path[i]) as image:
-                small = image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
+            small = opened(path[i]).resize((width, height), Image.Resampling.BICUBIC)
             picture.paste(small, (column * width, row * step + caption))
     return picture
 
@@ -253,9 +253,8 @@ figure { margin: 0; text-align: center } figcaption { max-width: 12em; overflow-
 def _picture(path: Any, height: int) -> str:
     name = escape(str(path), quote=True)
     try:
-        with Image.open(path) as image:
-            small = _scaled(np.asarray(image.convert("RGB")), height)
-    except OSError:
+        small = _scaled(np.asarray(opened(path)), height)
+    except InputError:
         small = Image.new("RGB", (height // 2, height), GREY)
     file = io.BytesIO()
     small.save(file, "JPEG")

@@ -51,7 +51,7 @@ def test_the_published_27_columns_become_30(tmp_path):
     assert names[:4] == ("age_child", "age_teenager", "age_adult", "age_old")
     sizes = {group: len(columns) for group, columns in found.schema.groups.items()}
     assert sizes == {"up": 8, "down": 9, "age": 4}  # and 9 binary ones: 12 classifiers
-    assert found.identity.tolist() == [2, 10]
+    assert found.identity.tolist() == ["0002", "0010"]
     on = [{names[i] for i in np.flatnonzero(row == 1)} for row in found.values]
     assert on == [{"age_teenager", "upred", "downblue"}, {"age_old", "hat"}]
     loss = losses.AttributeLoss([0.5] * 30, found.schema.exclusive)
@@ -68,14 +68,15 @@ def test_matlab_files_hold_the_same(tmp_path):
         parts[part] = {**values, "image_index": names}
     savemat(tmp_path / "market_attribute.mat", {"market_attribute": parts})
     found = data.read_attributes(tmp_path / "market_attribute.mat")
-    assert found.identity.tolist() == [2, 7, 10, 1, 3, 4]
+    assert found.identity.tolist() == ["0002", "0007", "0010", "0001", "0003", "0004"]
     assert found.values[:, found.schema.column("upred")].tolist() == [0, 1, 0, 0, 1, 0]
     assert found.values[2, found.schema.column("age_adult")] == 1
     savemat(tmp_path / "other.mat", {"a": np.zeros(3)})
     (tmp_path / "broken.mat").write_bytes(b"nothing")
-    for name in ("other", "broken"):
-        with pytest.raises(InputError, match=r"is no market_attribute\.mat"):
-            data.read_attributes(tmp_path / f"{name}.mat")
+    with pytest.raises(InputError, match=r"is no market_attribute\.mat"):
+        data.read_attributes(tmp_path / "other.mat")
+    with pytest.raises(InputError, match=r"broken\.mat must be a MATLAB file"):
+        data.read_attributes(tmp_path / "broken.mat")
 
 
 def test_dukes_23_columns_are_read_by_the_same_rules(tmp_path):

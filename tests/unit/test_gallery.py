@@ -16,7 +16,7 @@ from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_reid import gallery
+from keras_reid import files, gallery
 from keras_reid.errors import InputError
 from keras_reid.evaluation import Threshold
 from keras_reid.gallery import exact
@@ -24,6 +24,7 @@ from keras_reid.reranking import k_reciprocal
 
 MODEL = "0123456789abcdef"
 COUNT, WIDTH = 600, 16
+ENDED = 2**22 + 1  # the number of no process
 
 KINDS = {
     "memory": {"uri": "memory:"},
@@ -187,7 +188,7 @@ def test_a_kill_while_the_index_is_written_leaves_nobody_who_was_removed(
         store.remove(people["identities"][33])
     store.store.database.close()  # as a kill does
     assert people["embeddings"][33].tobytes() not in bytes_in(tmp_path)
-    left = tmp_path / ".01234abc-index.faiss"
+    left = tmp_path / f".{files.HOST}-{ENDED}-01234abc-index.faiss"
     left.write_bytes(people["embeddings"][33].tobytes())
     with opened(kind, tmp_path) as store:
         assert store.count() == COUNT - 10
@@ -211,7 +212,7 @@ def test_what_milvus_lite_was_removing_when_it_was_killed_is_gone_when_it_is_ope
     code = f"""if True:
         import os, signal
         import numpy as np
-        from keras_reid import gallery
+        from keras_reid import files, gallery
         x = np.random.default_rng(0).standard_normal((6, 16)).astype("float32")
         people = gallery.open({str(tmp_path / "people.db")!r})
         people.enrol(x, list("aabbcc"), model_fingerprint="m")
@@ -640,7 +641,7 @@ def test_an_index_that_a_kill_left_empty_is_made_again(tmp_path):
 LOAD = """
 import sys
 import numpy as np
-from keras_reid import gallery
+from keras_reid import files, gallery
 uri, seed = sys.argv[1], int(sys.argv[2])
 x = np.random.default_rng(0).standard_normal((500, 16)).astype(np.float32)
 with gallery.open(uri) as people:

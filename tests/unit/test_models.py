@@ -233,7 +233,7 @@ def test_a_functional_file_and_a_weights_file_are_backbones(tmp_path) -> None:
     ("arguments", "message"),
     [
         ({"backbone": "resnet51"}, "one of efficientnetv2-b0.*received 'resnet51'"),
-        ({"backbone": "nowhere.keras"}, "must exist: received 'nowhere.keras'"),
+        ({"backbone": "nowhere.keras"}, "the backbone is a .keras file: nowhere.keras is none"),
         ({"weights": "imagenet"}, "tiny has no published weights"),
         ({"weights": "nowhere.weights.h5"}, "existing file: received"),
         ({"pooling": "median"}, "pooling is one of avg, avg_max, gem, max: received 'median'"),

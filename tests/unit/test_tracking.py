@@ -165,8 +165,10 @@ def test_a_flash_is_no_person_and_a_long_absence_ends_a_track():
     assert (tracks.box[:, 0] < 300).all()
     assert len(np.unique(tracking.track(found, looks_of(found), max_age=35).identity)) == 1
     assert len(tracking.track(found, n_init=30)) == 0
-    longer = tracking.track(found, frames=80)
-    assert len(longer) == len(tracking.track(found))
+    late = boxes([(f, 1, 10 + f % 100, 50) for f in (*range(1, 9), *range(10**8, 10**8 + 8))])
+    assert (
+        len(np.unique(tracking.track(late).identity)) == 2
+    )  # at once, though nobody is in between
 
 
 def test_a_stranger_in_the_place_of_the_lost_is_somebody_else():

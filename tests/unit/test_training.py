@@ -682,8 +682,26 @@ def test_default_runs_resume_their_own_flags_only(tmp_path) -> None:
     root = str(tmp_path)
     first = runs.default("d", "r", {"seed": 1}, root)
     first.start({"seed": 1})
-    assert runs.default("d", "r", {"seed": 1}, root).directory == first.directory
-    assert runs.default("d", "r", {"seed": 2}, root).directory.name == "d-r-2"
+    second = runs.default("d", "r", {"seed": 1}, root)  # another is at work in the first
+    assert second.directory.name == "d-r-2"
+    first.release()
+    again = runs.default("d", "r", {"seed": 1}, root)
+    assert again.directory == first.directory
+    assert runs.default("d", "r", {"seed": 2}, root).directory.name == "d-r-3"
+    second.release()
+    assert not second.directory.exists()  # for nothing was written
+
+
+def test_one_process_trains_in_a_folder(tmp_path) -> None:
+    first, second = (runs.Run(tmp_path / "r") for _ in range(2))
+    first.start({"seed": 1})
+    with pytest.raises(InputError, match=r"one process trains in a run folder: .*r is in use"):
+        second.start({"seed": 1})
+    first.release()
+    second.start({"seed": 1})
+    (second.directory / ".0-1-x").touch()  # which a kill left
+    second.flags_file.unlink()
+    second.check({"seed": 2})
 
 
 def test_run_folders_that_are_broken(tmp_path) -> None:
@@ -691,7 +709,7 @@ def test_run_folders_that_are_broken(tmp_path) -> None:
     with pytest.raises(InputError, match=r"a run folder holds flags.json"):
         _ = run.flags
     run.flags_file.write_text("{broken")
-    with pytest.raises(InputError, match="is not JSON"):
+    with pytest.raises(InputError, match=r"must be JSON, but .*is broken"):
         _ = run.flags
     with pytest.raises(InputError, match=r"holds model.keras"):
         run.load_model()

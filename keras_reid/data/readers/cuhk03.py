@@ -1,13 +1,16 @@
 """CUHK03 by its new protocol."""
 
+import os
 from pathlib import Path
+
+import numpy as np
 
 from keras_reid import checks
 from keras_reid.data.images import ReidDataset
-from keras_reid.data.matlab import matlab
 from keras_reid.data.readers.layouts import Row, columns, level
 from keras_reid.data.readers.market import read_market
 from keras_reid.errors import InputError
+from keras_reid.foreign import matlab_indices, read_matlab
 
 
 def read_cuhk03(root: Path, boxes: str = "detected") -> ReidDataset:
@@ -24,14 +27,20 @@ def read_cuhk03(root: Path, boxes: str = "detected") -> ReidDataset:
 
 
 def _cuhk03_mat(config: Path, folder: Path) -> ReidDataset:
-    split = matlab(config, ("filelist", "labels", "train_idx", "query_idx", "gallery_idx"))
-    labels = split["labels"].ravel()
+    split = read_matlab(config, ("filelist", "labels", "train_idx", "query_idx", "gallery_idx"))
+    names, labels = (np.atleast_1d(split[key]).ravel() for key in ("filelist", "labels"))
+    if len(names) != len(labels) or labels.dtype.kind not in "iuf" or names.dtype.kind != "U":
+        raise InputError(
+            f"{config} has a label for each name of filelist, but {len(labels)} for {len(names)}: "
+            "download it again"
+        )
 
     def rows(part: str) -> list[Row]:
         found: list[Row] = []
-        for index in split[f"{part}_idx"].ravel().astype(int) - 1:  # MATLAB counts from 1
-            file = folder / split["filelist"].ravel()[index].item()
-            if not file.is_file():
+        key = f"{part}_idx"
+        for index in matlab_indices(split[key], len(names), f"{key} of {config}"):
+            file = folder / names[index].item()
+            if not os.path.isfile(file):
                 raise InputError(f"{config} names {file}, which does not exist: restore it")
             # pair_person_view_image.png: the two views of a camera pair are the two cameras
             found.append((str(file), int(labels[index]), int(file.name.split("_")[2])))

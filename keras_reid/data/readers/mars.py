@@ -1,11 +1,13 @@
 """Tracklets of many cameras: MARS, and DukeMTMC-VideoReID."""
 
+import os
 import re
 from pathlib import Path
 
+import numpy as np
+
 from keras_reid.data.grouping import first_tracklets
 from keras_reid.data.images import ReidDataset
-from keras_reid.data.matlab import matlab
 from keras_reid.data.readers.layouts import (
     PARTS,
     Track,
@@ -16,6 +18,7 @@ from keras_reid.data.readers.layouts import (
     of_tracks,
 )
 from keras_reid.errors import InputError
+from keras_reid.foreign import matlab_indices, read_matlab, read_text
 
 MARS_NAME = re.compile(r"(?:00)?(-?\d+)C(\d+)T(\d+)F(\d+)")  # junk is 00-1
 DUKE_NAME = re.compile(r"(\d+)_?[Cc](\d+)_?[Ff](\d+)")
@@ -33,8 +36,9 @@ def read_mars(root: Path) -> ReidDataset:
     test = of_tracks(gallery, root)
     queries = info / "query_IDX.mat"
     if queries.exists():
-        rows = matlab(queries, ("query_IDX",))["query_IDX"].ravel().astype(int) - 1
-        query = of_tracks([gallery[i] for i in rows if i < len(gallery)], root)
+        rows = read_matlab(queries, ("query_IDX",))["query_IDX"]
+        chosen = matlab_indices(rows, len(gallery), f"query_IDX of {queries}")
+        query = of_tracks([gallery[i] for i in chosen], root)
     else:
         query = first_tracklets(test)
     return ReidDataset("mars", of_tracks(train, root), query, test)
@@ -43,13 +47,20 @@ def read_mars(root: Path) -> ReidDataset:
 def _mars_part(folder: Path, names: Path, info: Path, key: str) -> list[Track]:
     table = info / f"{key.replace('track_', 'tracks_')}.mat"
     if names.exists() and table.exists():
-        listed = names.read_text().split()
+        listed = read_text(names, "a list of images").split()
         files = [folder / name[:4] / name for name in listed]
+        rows = np.atleast_2d(read_matlab(table, (key,))[key])
+        if rows.shape[1:] != (4,) or rows.dtype.kind not in "iuf" or not (abs(rows) < 2**31).all():
+            raise InputError(
+                f"{key} of {table} has whole numbers (first, last, identity, camera) for each "
+                f"track, but other values {rows.shape} stand there: download it again"
+            )
+        matlab_indices(rows[:, :2], len(files), f"the first two columns of {key} in {table}")
         found = []
-        for first, last, identity, camera in matlab(table, (key,))[key].astype(int).tolist():
+        for first, last, identity, camera in rows.astype(int).tolist():
             found.append((files[first - 1 : last], identity, camera))
         for part, _, _ in found:
-            if part and not part[0].is_file():
+            if part and not os.path.isfile(part[0]):
                 raise InputError(f"{names} names {part[0]}, which does not exist: restore it")
         return found
     groups: dict[tuple[int, int, int], list[Path]] = {}

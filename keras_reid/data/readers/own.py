@@ -1,5 +1,6 @@
 """Readers for one's own images: a CSV table, or one folder per identity."""
 
+import os
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -8,8 +9,8 @@ import numpy as np
 
 from keras_reid.data.images import TRACKLET, PersonImages, ReidDataset
 from keras_reid.data.readers.layouts import PARTS, Row, assemble, entries, image_files
-from keras_reid.data.tables import Line, read_table
 from keras_reid.errors import InputError
+from keras_reid.foreign import Line, read_table
 
 COLUMNS = ("path", "identity", "camera")
 
@@ -28,7 +29,7 @@ class Record(NamedTuple):
 def read_csv(table: Path) -> ReidDataset:
     """A table with the columns path, identity, camera and, if wanted, split and tracklet.
 
-    `path` is relative to the table. Identities are integers if all of them are, else text; −1 is
+    `path` is relative to the table. Identities are text, as it stands there: 0001 is not 1; −1 is
     junk and dropped. Cameras are integers; the column left empty in every row says that the data
     has no cameras. `split` is train, query or gallery; without that column every image is train,
     so that the data can be learned from but not scored. Rows of the same `tracklet`, any text, are
@@ -44,11 +45,9 @@ def read_csv(table: Path) -> ReidDataset:
     records = [record for line in lines if (record := _record(line, table)).identity != "-1"]
     if not records:
         raise InputError(f"a table must list images, but {table} lists none: add rows")
-    identities = [record.identity for record in records]
-    numbers = all(re.fullmatch(r"-?\d+", identity) for identity in identities)
     images = PersonImages(
         np.array([record.path for record in records]),
-        np.array([int(identity) for identity in identities] if numbers else identities),
+        np.array([record.identity for record in records]),
         _cameras(records, table),
         _tracklets(records, table),
     )
@@ -86,13 +85,16 @@ def _record(line: Line, table: Path) -> Record:
     for column in ("path", "identity"):
         if not values[column]:
             raise broken(f"has no {column}", "fill it in or remove the row")
-    if not re.fullmatch(r"\d*", values["camera"]):
-        raise broken(f"has camera {values['camera']!r}", "a camera must be a whole number")
+    if not re.fullmatch("[0-9]{0,9}", values["camera"]):
+        camera = values["camera"][:40]
+        raise broken(
+            f"has camera {camera!r}", "a camera must be a whole number of 9 digits at most"
+        )
     split = values.get("split", "train")
     if split not in PARTS:
         raise broken(f"has split {split!r}", f"it must be one of {', '.join(PARTS)}")
     path = table.parent / values["path"]
-    if not path.is_file():
+    if not os.path.isfile(path):  # which is False for what is no name of a file
         raise broken(f"names {path}, which does not exist", "restore it or remove the row")
     return Record(
         line.number,

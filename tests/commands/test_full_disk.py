@@ -1,0 +1,125 @@
+"""Every command that writes, on a disk that fills up: what was there stays, and one sentence."""
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from processes import call, within
+
+pytestmark = pytest.mark.slow
+
+# Of what is free, from nothing to what a command needs.
+LEVELS = int(os.environ.get("KERAS_REID_FILL_LEVELS", "4"))
+
+
+class Disk:
+    """A file system of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def fill(self, free: int) -> None:
+        """Leaves so many bytes."""
+        self.empty()
+        with (self.folder / "ballast").open("wb") as file:
+            file.truncate(0)
+            os.posix_fallocate(file.fileno(), 0, max(4096, self.room() - free))
+
+    def room(self) -> int:
+        found = os.statvfs(self.folder)
+        return found.f_bavail * found.f_frsize
+
+    def empty(self) -> None:
+        for entry in self.folder.iterdir():
+            if entry.name != "held":
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+
+@pytest.fixture(scope="module")
+def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Disk]:
+    folder = tmp_path_factory.mktemp("disk")
+    mount = ["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", str(folder)]
+    if (
+        not shutil.which("mount")
+        or subprocess.run(mount, capture_output=True, check=False).returncode
+    ):
+        pytest.skip("a file system of its own can be made by root alone")
+    (folder / "held").write_text("held")
+    yield Disk(folder)
+    subprocess.run(["umount", "-l", str(folder)], check=False)
+
+
+@pytest.fixture(scope="module")
+def there(pedestrians: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run, images, a video and its detections."""
+    folder = tmp_path_factory.mktemp("full")
+    train = ("--recipe=tiny", "--height=32", "--width=16", "--identities=4", "--epochs=1")
+    data = ("--dataset=market1501", f"--data_dir={pedestrians}")
+    code, _, err = call("train.py", *data, *train, "--run=run", cwd=folder)
+    assert code == 0, err
+    for i, image in enumerate(sorted((pedestrians / "query").glob("*.jpg"))):
+        (folder / f"people/p{i}").mkdir(parents=True)
+        shutil.copy(image, folder / f"people/p{i}")
+    (folder / "video").mkdir()
+    for n in range(8):
+        Image.new("RGB", (64, 96), (n, 0, 0)).save(folder / f"video/{n}.jpg")
+    lines = (f"{n},1,{5 + n},5,20,40,1\n" for n in range(1, 9))
+    (folder / "det.txt").write_text("".join(lines))
+    return folder
+
+
+TRACK = ("track.py", "--noappearance", "--video=video", "--detections=det.txt")
+WRITES = {
+    "scores": ("evaluate.py", "--run=run", "--out={}/new.json"),
+    "features": ("evaluate.py", "--run=run", "--save_features={}/new"),
+    "groups": ("cluster.py", "--run=run", "--images=people", "--out={}/new", "--csv={}/new.csv"),
+    "sheet": ("cluster.py", "--run=run", "--images=people", "--sheet={}/new.jpg"),
+    "tracks": (*TRACK, "--out={}/new.txt", "--ground_truth=det.txt", "--scores={}/new.json"),
+    "frames": (*TRACK, "--annotated={}/new", "--out={}/new.txt"),
+    "faiss": ("search.py", "--run=run", "--gallery=faiss:{}/new.db", "enrol", "people"),
+    "milvus": ("search.py", "--run=run", "--gallery={}/new.db", "enrol", "people"),
+    "export": ("export.py", "--run=run", "--export_dir={}/new", "--check_images=2"),
+    "litert": ("export.py", "--run=run", "--export_dir={}/new", "--format=litert"),
+}
+# What is whole may stay where a later file has no room; galleries keep what they acknowledged.
+WHOLE = {
+    "groups": ("new",),
+    "tracks": ("new.txt",),
+    "frames": ("new.txt",),
+    "faiss": ("new.db", "new.db.rows", "new.db.rows-journal"),
+    "milvus": ("new.db",),
+    "export": ("new",),
+    "litert": ("new",),
+}
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_a_full_disk_is_a_sentence_and_leaves_what_was_there(
+    name: str, disk: Disk, there: Path
+) -> None:
+    flags = [flag.format(disk.folder) for flag in WRITES[name]]
+    disk.empty()
+    before = disk.room()
+    code, _, err = within(*flags, cwd=there)
+    assert code == 0, err
+    needed = before - disk.room()
+    refused = 0
+    for level in range(LEVELS):
+        disk.fill(level * needed // LEVELS)
+        code, _, err = within(*flags, cwd=there)
+        assert code in (0, 1)
+        assert "Traceback" not in err
+        if code:
+            refused += 1
+            assert len(re.findall("^error: ", err, re.MULTILINE)) == 1, err
+            left = {entry.name for entry in disk.folder.iterdir()} - {"held", "ballast"}
+            assert left <= {*WHOLE.get(name, ())}, left
+            hidden = [entry for entry in disk.folder.rglob(".*") if name != "milvus"]
+            assert not hidden
+        assert (disk.folder / "held").read_text() == "held"
+    assert refused

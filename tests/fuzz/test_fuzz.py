@@ -1,0 +1,47 @@
+"""500 broken files for each parser; `fuzz.py` makes as many as one likes."""
+
+import random
+from pathlib import Path
+
+import fuzz
+import pytest
+
+COUNT = 500
+
+
+@pytest.mark.parametrize("name", fuzz.PARSERS)
+def test_broken_files_are_read_or_refused(name: str) -> None:
+    found = fuzz.run(name, COUNT, seed=1)
+    assert not found.faults, found.faults[0]
+    assert found.counts["refused"]
+
+
+def test_a_fault_is_seen() -> None:
+    """Of a parser that lets an error of the library beneath it through."""
+    parser = fuzz.Parser(
+        "x", lambda folder: (folder / "x").write_text("1"), lambda f: int(f.read_text())
+    )
+    fuzz.PARSERS["careless"] = parser
+    try:
+        found = fuzz.run("careless", COUNT)
+    finally:
+        del fuzz.PARSERS["careless"]
+    assert {fault.partition(":")[0] for fault, _ in found.faults} >= {"ValueError"}
+
+
+def test_a_hang_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fuzz, "SECONDS", 1)
+
+    def forever(file: Path) -> None:
+        while True:
+            pass
+
+    assert fuzz.one(fuzz.Parser("x", Path.touch, forever), tmp_path / "x").startswith(
+        "TimeoutError"
+    )
+
+
+def test_files_are_broken_in_many_ways() -> None:
+    chance = random.Random(0)
+    broken = {fuzz.mutated(b"a,b\n1,2\n", chance) for _ in range(COUNT)}
+    assert len(broken) > COUNT / 2
