@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_reid.errors import InputError
+from keras_reid.errors import InputError, printable
 
 TRACKLET = "tracklet"  # the column
 
@@ -41,7 +41,9 @@ class PersonImages:
 
     def __post_init__(self) -> None:
         # A frozen dataclass is filled through object.__setattr__; the caller may pass lists.
-        object.__setattr__(self, "path", np.array([os.fspath(p) for p in self.path], dtype=str))
+        paths = [os.fspath(p) for p in self.path]
+        _check_names(paths)
+        object.__setattr__(self, "path", np.array(paths, dtype=str))
         object.__setattr__(self, "identity", _labels(self.identity))
         if self.camera is not None:
             object.__setattr__(self, "camera", _integers(self.camera, "camera"))
@@ -181,6 +183,16 @@ def joined(*parts: PersonImages) -> PersonImages:
         np.concatenate(cameras) if len(cameras) == len(parts) else None,
         {name: np.concatenate([part.columns[name] for part in parts]) for name in shared},
     )
+
+
+def _check_names(paths: list[str]) -> None:
+    try:
+        "".join(paths).encode()
+    except UnicodeEncodeError:
+        wrong = next(path for path in paths if printable(path) != path)
+        raise InputError(
+            f"file names are text in UTF-8, which TensorFlow opens: received {wrong!r}; rename it"
+        ) from None
 
 
 def _labels(values: Any) -> np.ndarray:

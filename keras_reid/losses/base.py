@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_reid import checks, distances, mining, replicas
+from keras_reid.distances.points import at_least_float32
 from keras_reid.errors import InputError
 
 Tensor = Any
@@ -115,6 +116,11 @@ class MetricLoss(keras.losses.Loss):
     def slack(self, excess: Tensor) -> Tensor:
         """`[excess + margin]₊`, or `log(1 + exp(excess))` where the margin is None."""
         return slack(excess, self.margin)
+
+    def __call__(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> Any:
+        # Keras casts to the loss's dtype, by which gradients of half precision can overflow.
+        y_pred = keras.tree.map_structure(at_least_float32, y_pred)
+        return super().__call__(y_true, y_pred, sample_weight)
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         return self._compared(y_true, y_pred)[0]

@@ -4,6 +4,8 @@ import csv
 import json
 import re
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from processes import Command, call, within
+from processes import ROOT, Command, call, within
 
 from keras_reid.cli.evaluate import EvaluateOptions, evaluate
 from keras_reid.errors import InputError
@@ -387,6 +389,23 @@ def test_a_process_ends_in_one_sentence(name: str, tmp_path: Path) -> None:
     assert code == 1
     assert not out
     assert re.fullmatch(r"error: [^\n]+\n", err)
+
+
+@pytest.mark.slow
+def test_whoever_reads_what_is_printed_may_go(trained: Path) -> None:
+    """`| head`, and a stdout that takes nothing."""
+    command = f"{sys.executable} {ROOT / 'evaluate.py'} --run=run"
+    for shell, code in (
+        (f"{command} | true; exit ${{PIPESTATUS[0]}}", 1),
+        (f"{command} > /dev/full", 1),
+    ):
+        done = subprocess.run(
+            ["bash", "-c", shell], cwd=trained, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == code, done.stderr
+        assert "Traceback" not in done.stderr
+        assert "Exception ignored" not in done.stderr
+    assert "No space left" in done.stderr
 
 
 def test_a_command_is_a_function_of_its_options(trained: Path, monkeypatch: Any) -> None:

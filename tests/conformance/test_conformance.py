@@ -240,6 +240,28 @@ def test_half_precision_predictions_are_compared_in_float32(name, dtype):
         assert float(value) == pytest.approx(exact, rel=1e-5)
 
 
+# From where float32 can tell apart to where squares of distances are below its largest number.
+EXTREMES = {
+    "float32": (1e-30, 1e-19, 1e-10, 1e10, 1e15, 1e18),
+    "float16": (1e-7, 1e-6, 1e-4, 1e4),
+    "bfloat16": (1e-30, 1e-10, 1e10, 1e17),
+}
+
+
+@ALL
+@pytest.mark.parametrize("dtype", EXTREMES)
+def test_the_smallest_and_the_largest_features_cost_finite_numbers(name, dtype):
+    case = catalogue.LOSSES[name]
+    labels, predictions = one_of(case)
+    for scale in EXTREMES[dtype] if case.metric else ():
+        x = tf.Variable(tf.cast(case.prepare(predictions.astype("float64") * scale), dtype))
+        with tf.GradientTape() as tape:
+            loss = case.loss()(labels, x)
+        gradient = tf.cast(tape.gradient(loss, x), "float32")
+        assert np.isfinite(loss), scale
+        assert np.isfinite(gradient).all(), scale
+
+
 @COSTLY
 @pytest.mark.parametrize(
     "policy", ["mixed_float16", pytest.param("mixed_bfloat16", marks=pytest.mark.thorough)]

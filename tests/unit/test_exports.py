@@ -1,6 +1,7 @@
 """Formats other than the SavedModel, the contract beside each export, and the ranker."""
 
 import json
+import random
 import sys
 
 import keras
@@ -164,6 +165,37 @@ def test_a_broken_export_is_named(exported):
     finally:
         file.write_bytes(content)
     assert serving.load(version)
+
+
+@pytest.mark.thorough
+def test_one_bit_that_changed_is_seen(exported):
+    """In every file of an export, wherever it is."""
+    _, version = exported
+    chance = random.Random(0)
+    for file in (f for f in version.rglob("*") if f.is_file() and f.name != "export.json"):
+        content = file.read_bytes()
+        for _ in range(5):
+            broken = bytearray(content)
+            broken[chance.randrange(len(broken))] ^= 1 << chance.randrange(8)
+            file.write_bytes(broken)
+            with pytest.raises(InputError, match=rf"{file.name} is missing or has changed"):
+                serving.load(version)
+        file.write_bytes(content)
+    assert serving.load(version)
+
+
+def test_an_export_that_fails_its_check_is_never_where_a_server_looks(model, tmp_path):
+    seen = []
+
+    def check(folder):
+        seen.append(serving.load(folder).fingerprint)
+        assert not [entry for entry in (tmp_path / "x").iterdir() if entry.name.isdecimal()]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        serving.export(model, tmp_path / "x", check=check)
+    assert seen == [serving.fingerprint(model)]
+    assert list((tmp_path / "x").iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,15 @@
 
 import errno
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from keras_reid.errors import InputError
-from keras_reid.files import new_file, new_folder, replaced_file
+from keras_reid.files import check_writable, locked, new_file, new_folder, replaced_file
 
 
 def test_a_file_has_its_name_when_it_is_whole(tmp_path: Path) -> None:
@@ -112,3 +115,72 @@ def test_the_longest_names_can_be_written(tmp_path: Path) -> None:
     with new_file(path) as partial:
         partial.write_text("1")
     assert path.read_text() == "1"
+
+
+@pytest.mark.parametrize("kind", ["new_file", "replaced_file", "new_folder"])
+def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path: Path, kind: str) -> None:
+    code = f"""
+import os, signal
+from keras_reid.files import {kind}
+with {kind}("x") as partial:
+    (partial / "part" if partial.is_dir() else partial).write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    killed = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert [name[0] for name in os.listdir(tmp_path)] == ["."]
+    with new_file(tmp_path / "other") as partial:  # somebody else's leftover stays
+        partial.write_text("whole")
+    assert len(os.listdir(tmp_path)) == 2
+    with new_file(tmp_path / "x") as partial:
+        assert len([name for name in os.listdir(tmp_path) if name[0] == "."]) == 1  # ours
+        with replaced_file(tmp_path / "x") as second:  # at work in the same process
+            second.write_text("")
+        assert partial.exists()
+        partial.unlink()
+        (tmp_path / "x").unlink()
+        partial.write_text("whole")
+    assert sorted(os.listdir(tmp_path)) == ["other", "x"]
+
+
+def test_one_process_at_a_time(tmp_path: Path) -> None:
+    with locked(tmp_path / "lock", "one works here"):
+        with (
+            pytest.raises(InputError, match=r"one works here: .* is in use by another process"),
+            locked(tmp_path / "lock", "one works here"),
+        ):
+            pass
+        code = """
+from keras_reid.files import locked
+print("waits", flush=True)
+with locked("lock", "", wait=True):
+    print("in", flush=True)
+"""
+        other = subprocess.Popen(
+            [sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+        )
+        assert other.stdout is not None
+        assert other.stdout.readline() == "waits\n"
+        with pytest.raises(subprocess.TimeoutExpired):
+            other.wait(0.3)
+    assert other.communicate(timeout=60)[0] == "in\n"
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("n" * 300, "File name too long"),
+        ("file/x", "gave"),
+        ("caf\udce9", "names in UTF-8"),
+        ("\x1b[2J", r"names in UTF-8 without control characters: received '\\x1b"),
+    ],
+)
+def test_places_that_cannot_be_written_are_refused_before(
+    tmp_path: Path, name: str, message: str
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=message):
+        check_writable(tmp_path / name)
+    check_writable(tmp_path / "deep/er/x")
+    assert os.listdir(tmp_path) == ["file"]

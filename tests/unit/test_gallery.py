@@ -13,13 +13,13 @@ import time
 import numpy as np
 import pytest
 from conftest import ROOT
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from keras_reid import files, gallery
 from keras_reid.errors import InputError
 from keras_reid.evaluation import Threshold
-from keras_reid.gallery import exact
+from keras_reid.gallery import exact, milvus
 from keras_reid.reranking import k_reciprocal
 
 MODEL = "0123456789abcdef"
@@ -584,6 +584,69 @@ def test_a_file_is_no_embedded_gallery(tmp_path):
         gallery.open(tmp_path / "people.db" / "inside.db")
     with pytest.raises(InputError, match="name another"):
         gallery.open(f"faiss:{tmp_path}/people.db/inside")
+
+
+# --- Texts that others take for language
+
+WRITTEN = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=30)
+TRICKY = [
+    *("O'Brien", 'a"b', "back\\slash", "x\\temp", "a\\\\b", "\\u0041", "\\", "%_*?"),
+    "' or ''='",
+]
+
+
+@pytest.mark.parametrize("kind", ["faiss", "milvus"])
+@settings(max_examples=10, deadline=None)
+@given(names=st.lists(WRITTEN, min_size=3, max_size=12, unique=True))
+@example(names=TRICKY)
+def test_any_text_is_a_name(kind, tmp_path_factory, names):
+    x = np.eye(len(names), max(3, len(names)), dtype=np.float32)
+    with opened(kind, tmp_path_factory.mktemp("texts")) as store:
+        given_ = {"cameras": names, "images": names, "model_fingerprint": MODEL}
+        assert store.enrol(x, names, **given_) == len(names)
+        assert store.enrol(x, names, **given_, existing="skip") == 0
+        assert store.contains([*names, "nobody"]) == {*names}
+        found = store.search(x, 2, rerank="k_reciprocal", rerank_options={"k1": 2, "k2": 1})
+        assert [hits[0].image for hits in found] == names
+        for name in names:
+            (hits,) = store.search(x[:1], 1, gallery.Filter(cameras=[name]))
+            assert [hit.identity for hit in hits] == [name]
+            assert store.remove(name) == 1
+        assert store.count() == 0
+
+
+@pytest.mark.parametrize("text", ["a\nb", "\x1b[2J", "tab\t", "\x7f", "half\udce9"])
+def test_what_moves_a_terminal_is_no_name(filled, people, text):
+    before = filled.count()
+    for column in ("identities", "cameras", "images"):
+        values = {"identities": ["a"], "cameras": ["1"], "images": ["new.jpg"], column: [text]}
+        with pytest.raises(InputError, match=r"are text without control characters") as refused:
+            filled.enrol(people["embeddings"][:1], **values, model_fingerprint=MODEL)
+        assert text not in str(refused.value)
+    assert filled.remove(text) == 0
+    assert filled.contains([text]) == set()
+    assert filled.count() == before
+
+
+def test_a_gallery_of_milvus_that_knew_rows_by_their_images_is_made_anew(
+    tmp_path, people, monkeypatch
+):
+    def old(self, collection, width):
+        text = self.types.VARCHAR
+        types = {"image": text, "identity": text, "camera": text, "time": self.types.DOUBLE}
+        self._create(collection, {**types, "attributes": text}, width)
+
+    few = {name: v[:20] if name != "model_fingerprint" else v for name, v in people.items()}
+    with monkeypatch.context() as patch:
+        patch.setattr(milvus.MilvusStore, "_create_people", old)
+        patch.setattr(milvus, "KEY", "image")
+        patch.setattr(milvus, "_key", lambda image: image)
+        with opened("milvus", tmp_path) as store:
+            assert store.enrol(**few) == 20
+    with opened("milvus", tmp_path) as store:
+        assert store.contains(few["images"]) == {*few["images"]}
+        assert milvus.KEY in store.store._fields()
+        assert [hits[0].image for hits in store.search(few["embeddings"], 1)] == few["images"]
 
 
 # --- A kill at any moment

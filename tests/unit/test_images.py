@@ -1,14 +1,15 @@
 """The columns, the decoder, and the copy of any data set in the layout of Market-1501."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
+from PIL import Image, ImageOps
 
 from keras_reid import data
-from keras_reid.data.decode import decodable, decode
+from keras_reid.data.decode import decodable, decode, opened
 from keras_reid.data.images import PersonImages, ReidDataset
 from keras_reid.errors import InputError
 
@@ -212,3 +213,53 @@ def test_write_leaves_nothing_behind_when_a_file_is_gone(tmp_path):
     with pytest.raises(InputError, match=r"writing .*out gave 'No such file.* of .*gone\.jpg"):
         data.write(dataset, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("endian", ["<", ">"])
+@pytest.mark.parametrize("orientation", range(9))
+def test_pictures_are_upright(tmp_path, orientation, endian):
+    """As Pillow turns them; 0 stands for no tag."""
+    blocks = np.random.default_rng(0).integers(0, 256, (4, 2, 3))
+    pixels = np.kron(blocks, np.ones((16, 16, 1))).astype(np.uint8)
+    exif = Image.Exif()
+    exif.endian = endian
+    exif[0x010F] = "maker"
+    if orientation:
+        exif[0x0112] = orientation
+    file = tmp_path / "x.jpg"
+    Image.fromarray(pixels).save(file, exif=exif.tobytes(), quality=95)
+    upright = np.asarray(ImageOps.exif_transpose(Image.open(file)), int)
+    assert (upright.shape[0] == 32) == (orientation >= 5)
+    found = decode(str(file)).numpy()
+    assert found.shape == upright.shape
+    assert np.abs(found - upright).max() <= 8
+    np.testing.assert_array_equal(np.asarray(opened(file)), upright)
+
+
+@pytest.mark.parametrize("colours", [2, 16, 200, 256])
+@pytest.mark.parametrize("suffix", ["bmp", "png"])
+def test_palettes_are_colours(tmp_path, suffix, colours):
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 8, 3), np.uint8)
+    image = Image.fromarray(pixels).convert("P", palette=Image.Palette.ADAPTIVE, colors=colours)
+    image.save(tmp_path / f"x.{suffix}")
+    np.testing.assert_array_equal(decode(str(tmp_path / f"x.{suffix}")), image.convert("RGB"))
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    picture(tmp_path / "open/a.jpg")
+    picture(tmp_path / "closed/b.jpg")
+    scandir = os.scandir
+
+    def refused(path):
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    with pytest.raises(InputError, match=r"closed gave 'Permission denied'; ask for permission"):
+        data.unlabelled(tmp_path)
+
+
+def test_names_that_are_no_text_are_refused():
+    with pytest.raises(InputError, match=r"file names are text in UTF-8.*caf"):
+        images([1], path=["caf\udce9.jpg"])

@@ -343,6 +343,13 @@ def test_csv_with_split_and_text_identities(tmp_path):
     assert dataset.gallery.path[0] == str(absolute)
 
 
+def test_identities_of_a_list_are_kept_as_written(tmp_path):
+    names = ["0001", "1", "18446744073709551614", "٣", "+1", "1e3"]
+    rows = "".join(f"a.jpg,{name},1\n" for name in names)
+    dataset = data.load("csv", table(tmp_path, f"path,identity,camera\n{rows}"))
+    assert dataset.train.identity.tolist() == names
+
+
 def test_csv_without_cameras(tmp_path):
     dataset = data.load("csv", table(tmp_path, "path,identity,camera\na.jpg,1,\nc.jpg,2,\n"))
     assert columns(dataset.train) == (["1", "2"], None)
@@ -351,6 +358,8 @@ def test_csv_without_cameras(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("path,identity,camera,path\na.jpg,1,1,b\n", "has 'path' twice; rename one"),
+        ("path,identity,camera\na.jpg,1,9999999999\n", "a whole number of 9 digits at most"),
         ("path,camera\na.jpg,1\n", "has only path, camera: add identity"),
         ("path,identity\na.jpg,1\n", r"add camera \(left empty in every row if there are no cam"),
         ("", "has only none: add path"),

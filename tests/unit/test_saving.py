@@ -1,15 +1,21 @@
 """What is saved loads elsewhere: models in a fresh process, losses with the package's functions."""
 
+import json
 import subprocess
 import sys
+import zipfile
+from io import BytesIO
 from pathlib import Path
 
+import h5py
 import keras
 import numpy as np
 import pytest
 
 import keras_reid
 from keras_reid import distances, losses, mining, models
+from keras_reid.errors import InputError
+from keras_reid.foreign import read_model
 
 PACKAGE = Path(keras_reid.__file__).parent
 # Parts of these stand in other rooms.
@@ -18,6 +24,8 @@ HELPERS = {
     "cli",
     "clips",
     "files",
+    "foreign",
+    "matlab_child",
     "outputs",
     "registration",
     "replicas",
@@ -132,3 +140,77 @@ model.fit(x, np.repeat(np.arange(4), 4), batch_size=16, verbose=0)
     assert float(done.stdout) == pytest.approx(
         model.evaluate(x, y, batch_size=16, verbose=0), rel=1e-5
     )
+
+
+def changed(file, folder, change):
+    """A copy of a model with another configuration."""
+    out = folder / "changed.keras"
+    with zipfile.ZipFile(file) as old, zipfile.ZipFile(out, "w") as new:
+        for name in old.namelist():
+            content = old.read(name)
+            if name == "config.json":
+                config = json.loads(content)
+                change(config["config"]["layers"])
+                content = json.dumps(config).encode()
+            new.writestr(name, content)
+    return out
+
+
+def calls(layers):
+    layers[-1].update(
+        module="keras.layers",
+        class_name="Lambda",
+        config={
+            "name": "x",
+            "function": {
+                "module": "keras.utils",
+                "class_name": "function",
+                "config": "get_file",
+                "registered_name": "get_file",
+            },
+            "arguments": {"origin": "file:///etc/hostname", "cache_dir": "."},
+        },
+    )
+
+
+def imports(layers):
+    layers[-1].update(module="os", class_name="system", registered_name=None)
+
+
+def activates(layers):
+    layers[-1]["config"]["activation"] = {
+        "module": "keras.utils",
+        "class_name": "function",
+        "config": "get_file",
+        "registered_name": "function",
+    }
+
+
+@pytest.mark.parametrize("change", [calls, imports, activates])
+def test_a_model_that_names_what_it_should_not_call_is_refused(tmp_path, monkeypatch, change):
+    monkeypatch.chdir(tmp_path)
+    inputs = keras.Input((4,))
+    keras.Model(inputs, keras.layers.Dense(2, "relu")(inputs)).save("good.keras")
+    assert read_model("good.keras", "a model").count_params() == 10
+    before = sorted(tmp_path.rglob("*"))
+    file = changed("good.keras", tmp_path, change)
+    with pytest.raises(InputError, match=r"cannot be read \(it names "):
+        read_model(file, "a model")
+    assert sorted(tmp_path.rglob("*")) == sorted([*before, file])
+
+
+def test_weights_that_stand_elsewhere_are_refused(tmp_path):
+    inputs = keras.Input((4,))
+    keras.Model(inputs, keras.layers.Dense(2)(inputs)).save(tmp_path / "good.keras")
+    for link in (h5py.ExternalLink("/etc/secret.h5", "/"), h5py.SoftLink("/other")):
+        weights = BytesIO()
+        with h5py.File(weights, "w") as groups:
+            groups["layers"] = link
+        with (
+            zipfile.ZipFile(tmp_path / "good.keras") as old,
+            zipfile.ZipFile(tmp_path / "bad.keras", "w") as new,
+        ):
+            for name in old.namelist():
+                new.writestr(name, weights.getvalue() if name.endswith(".h5") else old.read(name))
+        with pytest.raises(InputError, match="of its weights is a link"):
+            read_model(tmp_path / "bad.keras", "a model")

@@ -49,10 +49,19 @@ def unlabelled(root: str | os.PathLike[str]) -> PersonImages:
     """All images beneath a folder, whoever they show: identity 0, no cameras. Other files stay.
 
     Raises:
-        InputError: the folder is missing or holds no image.
+        InputError: the folder is missing or holds no image, or one in it cannot be read.
     """
     folder = Path(root).expanduser()
-    files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file())
+
+    def refuse(error: OSError) -> None:
+        if error.filename != str(folder):
+            raise InputError(
+                f"all folders in {folder} are looked at: {error.filename} gave "
+                f"'{error.strerror}'; ask for permission, or move it away"
+            )
+
+    found = (Path(at) / name for at, _, names in os.walk(folder, onerror=refuse) for name in names)
+    files = sorted(file for file in found if file.suffix.lower() in SUFFIXES)
     if not files:
         raise InputError(
             f"images to group are {', '.join(SUFFIXES)} files in a folder or in its folders, but "
