@@ -94,6 +94,7 @@ DEFAULT = Table(
         "triplets of raw features, 12 epochs": Row(
             ("--nonormalize", "--epochs=12", "--eval_every=2"), ALONE
         ),
+        "12 epochs, flip alone": Row(("--epochs=12", "--augment=flip"), ALONE),
         "24 epochs, and 5 larger": Row(
             (
                 "--start={runs[24 epochs]}",
@@ -112,7 +113,7 @@ SETTINGS = Table(
     {
         "default": Row(()),
         "twice the rate": Row(("--learning_rate=1.4e-3",)),
-        "softplus instead of a margin": Row(("--soft_margin",)),
+        "soft margin": Row(("--soft_margin",)),
         "margin 0.5": Row(("--margin=0.5",)),
         "circle loss": Row(("--metric_loss=circle",)),
         "CosFace": Row(("--softmax=cosface",)),
@@ -221,6 +222,10 @@ METHODS = Table(
         ),
         "tracklets, from plain": Row(
             ("--recipe=tracklets", "--start={runs[plain]}"), {"tracklets": OF_FRAMES}
+        ),
+        "tracklets, from plain twice as long": Row(
+            ("--recipe=tracklets", "--start={runs[plain, twice as long]}"),
+            {"tracklets": OF_FRAMES, "tracklets, re-ranked": (*OF_FRAMES, *RERANKED)},
         ),
         "two that learn from each other, logits": Row(
             ("--recipe=mutual", TWO, "--distillation=logits:1", "--ramp_up=2"), MEMBERS

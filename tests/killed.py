@@ -1,8 +1,9 @@
-"""Kills a process that enrols, at random moments, and looks at what it left.
+"""Kills a process that enrols, or that removes, at random moments, and looks at what it left.
 
-`python tests/killed.py FOLDER`: each child tells through a pipe what was acknowledged, and dies by
-SIGKILL. Everything acknowledged must be there, everything else must be rows that the child meant to
-enrol, and the gallery must go on.
+`python tests/killed.py FOLDER [KILLS]`: each child tells through a pipe what was acknowledged, and
+dies by SIGKILL. Everything that was enrolled must be there, everything else must be rows that the
+child meant to enrol, and the gallery must go on. Of whoever was removed, no file may hold the
+embedding: at once where it was acknowledged, and after removing again where it was not.
 """
 
 import os
@@ -12,6 +13,7 @@ import signal
 import sys
 import time
 import traceback
+from pathlib import Path
 
 import numpy as np
 import tensorflow as tf  # noqa: F401  before the children, who would import it each
@@ -19,8 +21,9 @@ import tensorflow as tf  # noqa: F401  before the children, who would import it 
 from keras_reid import gallery
 from keras_reid.gallery import arrays, file_store, milvus  # noqa: F401  children find them imported
 
-KILLS = 10
+KILLS = int(sys.argv[2]) if sys.argv[2:] else 10
 WIDTH, BATCH = 32, 40
+SMALL = {"approximate_from": 100}
 
 
 def row(number):
@@ -42,13 +45,22 @@ def enrol_for_ever(uri, first, out):
             first += BATCH
 
 
-def kill_one(uri, first, chance):
-    """The first numbers of the batches that a child was told are in, before it was killed."""
+def remove_for_ever(uri, first, out):
+    with gallery.open(uri, **SMALL) as people:
+        os.write(out, b"open\n")
+        while True:
+            assert people.remove(f"p{first}") == 1
+            os.write(out, f"{first}\n".encode())
+            first += 1
+
+
+def kill_one(uri, first, chance, act=enrol_for_ever):
+    """The first numbers of what a child was told is done, before it was killed."""
     read, write = os.pipe()
     child = os.fork()
     if not child:
         os.close(read)
-        enrol_for_ever(uri, first, write)
+        act(uri, first, write)
     os.close(write)
     text = b""
     while b"\n" not in text:
@@ -61,6 +73,61 @@ def kill_one(uri, first, chance):
     os.close(read)
     # A line that the kill cut short was not told.
     return [int(line) for line in text.decode().rpartition("\n")[0].split("\n")[1:]]
+
+
+def in_child(act, *arguments):
+    """So that the gallery is opened anew."""
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            act(*arguments)
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    assert os.waitpid(child, 0)[1] == 0, f"{arguments} are damaged"
+
+
+def fill(uri, count):
+    with gallery.open(uri, **SMALL) as people:
+        people.enrol(
+            np.stack([row(i) for i in range(count)]),
+            [f"p{i}" for i in range(count)],
+            model_fingerprint="model",
+        )
+        people.search(row(0)[None], 1)  # which makes an index
+
+
+def held(folder, numbers):
+    """Those whose embeddings are in some file."""
+    content = b"\0".join(file.read_bytes() for file in folder.rglob("*") if file.is_file())
+    return [i for i in numbers if row(i).tobytes() in content]
+
+
+def kill_removals(uri, folder, count, chance):
+    """How many kills there were, and how many people were removed."""
+    in_child(fill, uri, count)
+    # Whether bytes are found where they should be: of those who stay.
+    assert held(folder, [count - 1]) == [count - 1]
+    first = kills = 0
+    while kills < KILLS and first < count - 10:
+        told = kill_one(uri, first, chance, remove_for_ever)
+        kills += 1
+        assert held(folder, told) == [], f"{uri} keeps who was removed"
+        first = max([first - 1, *told]) + 1
+        in_child(finish, uri, folder, first)
+        first += 1
+    return kills, first
+
+
+def finish(uri, folder, number):
+    """Whoever was being removed may be there or not; removed again they are in no file."""
+    with gallery.open(uri, **SMALL) as people:
+        assert people.remove(f"p{number}") in (0, 1)
+        assert held(folder, range(number + 1)) == []
+        assert people.remove(f"p{number}") == 0
 
 
 def check(uri, told):
@@ -101,6 +168,11 @@ def main():
             first += 10_000
         assert told, "no batch was acknowledged: the kills came too early"
         batches += len(told)
+    for kind in ("faiss:{}/index.faiss", "{}/people.db"):
+        folder = Path(sys.argv[1]) / f"removed-{kind[:5].strip('{}/')}"
+        folder.mkdir()
+        died, removed = kill_removals(kind.format(folder), folder, 60 * KILLS, chance)
+        print(f"{died} kills while removing, {removed} people gone from all files")
     print(f"{kills} kills, {batches} acknowledged batches of {BATCH} rows, all there")
 
 

@@ -661,6 +661,17 @@ def test_a_kill_loses_nothing_acknowledged_and_corrupts_nothing(tmp_path):
     )
     assert run.returncode == 0, run.stderr[-3000:]
     assert run.stdout.splitlines()[-1].startswith("20 kills")
+    removed = [line for line in run.stdout.splitlines() if "kills while removing" in line]
+    assert len(removed) == 2
+
+
+@pytest.mark.slow
+def test_a_long_use_takes_no_more_memory(tmp_path):
+    """Ten seconds of each kind; see soak.py."""
+    soak = [sys.executable, ROOT / "tests/soak.py", tmp_path, "10"]
+    run = subprocess.run(soak, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr[-3000:]
+    assert len(run.stdout.splitlines()) == 3
 
 
 def test_a_log_that_a_kill_left_beside_its_segment_counts_once(tmp_path, monkeypatch):
