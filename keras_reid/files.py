@@ -5,6 +5,7 @@ whenever the process is killed or the disk is full, what was there before is the
 killed process left is removed when the same file is written next: its name tells whose it was.
 """
 
+import errno
 import glob
 import os
 import re
@@ -23,6 +24,7 @@ try:
 except ImportError:  # Windows, where two at once are not told apart
     fcntl = None  # type: ignore[assignment]
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 LONGEST_NAME = 50  # characters, of four bytes at most, where most file systems take 255 bytes
 HOST = f"{zlib.crc32(socket.gethostname().encode()):08x}"
 OURS: set[str] = set()  # names that are being written by this process
@@ -195,16 +197,26 @@ def _remove(partial: Path) -> None:
 @contextmanager
 def _told(path: Path, partial: Path | None = None) -> Iterator[None]:
     """One sentence where the system refuses."""
+    where = ""
+    cause: Exception
     try:
         yield
     except OSError as error:
         own = partial.name if partial else path.name
         other = error.filename and own not in str(error.filename)
         where = f" of {error.filename}" if other else ""
-        raise InputError(
-            f"writing {path} gave '{error.strerror or error}'{where}: name another place, or make "
-            "room; what was there is unchanged"
-        ) from error
+        what, cause = error.strerror or str(error), error
+    except Exception as error:  # of a library that writes by itself
+        found = [os.strerror(number) for number in FULL if os.strerror(number) in str(error)]
+        if not found:
+            raise
+        what, cause = found[0], error
+    else:
+        return
+    raise InputError(
+        f"writing {path} gave '{what}'{where}: name another place, or make room; what was there "
+        "is unchanged"
+    ) from cause
 
 
 def _exists(path: str | os.PathLike[str]) -> InputError:

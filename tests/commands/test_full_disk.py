@@ -11,7 +11,12 @@ import pytest
 from PIL import Image
 from processes import call, within
 
-pytestmark = pytest.mark.slow
+# Milvus Lite leaves its own files open where it cannot write them.
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
 
 # Of what is free, from nothing to what a command needs.
 LEVELS = int(os.environ.get("KERAS_REID_FILL_LEVELS", "4"))
