@@ -1,10 +1,16 @@
 """500 broken files for each parser; `fuzz.py` makes as many as one likes."""
 
 import random
+import zipfile
+from io import BytesIO
 from pathlib import Path
 
 import fuzz
+import numpy as np
 import pytest
+
+from keras_reid import evaluation
+from keras_reid.errors import InputError
 
 COUNT = 500
 
@@ -14,6 +20,17 @@ def test_broken_files_are_read_or_refused(name: str) -> None:
     found = fuzz.run(name, COUNT, seed=1)
     assert not found.faults, found.faults[0]
     assert found.counts["refused"]
+
+
+def test_a_header_that_promises_more_than_there_is(tmp_path: Path) -> None:
+    """Of 238 GiB: it is refused before they are asked for."""
+    header = BytesIO()
+    shape = {"descr": "<f4", "fortran_order": False, "shape": (10**6, 64_000)}
+    np.lib.format.write_array_header_1_0(header, shape)
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as file:
+        file.writestr("embedding.npy", header.getvalue())
+    with pytest.raises(InputError, match=r"embedding.npy is not the 256,000,000,000 bytes"):
+        evaluation.load_features(tmp_path / "x.npz")
 
 
 def test_a_fault_is_seen() -> None:
