@@ -863,7 +863,7 @@ BREAKS = (
         "unit/test_readers.py::test_csv_that_is_broken",
     ),
     Break(
-        "an array"s header is believed",
+        "the header of an array is believed",
         "keras_reid/foreign.py",
         "if bytes_ <= held.getinfo(name).file_size",
         "if True",
