@@ -246,7 +246,7 @@ def _array(held: zipfile.ZipFile, name: str) -> np.ndarray:
         bytes_ = math.prod(shape) * dtype.itemsize
         if dtype.hasobject:
             raise ValueError(f"{name} holds objects, which are not read")
-        content = file.read(bytes_ + 1) if bytes_ <= held.getinfo(name).file_size else b""
+        content = file.read(bytes_ + 1)
     if len(content) != bytes_:
         raise ValueError(f"{name} is not the {bytes_:,} bytes that its header promises")
     return np.frombuffer(content, dtype).reshape(shape, order="F" if fortran else "C")

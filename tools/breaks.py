@@ -865,8 +865,8 @@ BREAKS = (
     Break(
         "the header of an array is believed",
         "keras_reid/foreign.py",
-        "if bytes_ <= held.getinfo(name).file_size",
-        "if True",
+        "return {name: _array(held, there[name]) for name in names if name in there}",
+        "return {n: np.load(path)[n] for n in names if n in there}",
         "fuzz/test_fuzz.py::test_a_header_that_promises_more_than_there_is",
     ),
     Break(
