@@ -62,11 +62,26 @@ class FileStore(ArrayStore):
                     self.database.execute(statement)
                 self.database.execute("commit")
                 drop_leftovers(self.path)
-                self._settings = self._value("settings", {})
-                self._read()
+                self._load()
             except BaseException:
                 self.database.close()
                 raise
+
+    def _load(self) -> None:
+        """All that the files hold."""
+        try:
+            self._settings = self._value("settings", {})
+            self._read()
+        except InputError:
+            raise
+        except (TypeError, ValueError, KeyError, AttributeError) as error:  # of damaged values
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: Exception) -> InputError:
+        return InputError(
+            f"the rows of the gallery cannot be read: {self.database_path} gave '{error}'; bring "
+            "back a copy of the file"
+        )
 
     def _read(self) -> None:
         cursor = self.database.execute(f"select {COLUMNS} from rows order by id")
@@ -184,11 +199,8 @@ class FileStore(ArrayStore):
                     "is in use; close the other, or serve the people with Milvus"
                 ) from error
             raise InputError(f"{self.database_path} gave '{error}': check its disk") from error
-        except sqlite3.DatabaseError as error:
-            raise InputError(
-                f"the rows of the gallery cannot be read: {self.database_path} gave '{error}'; "
-                "bring back a copy of the file"
-            ) from error
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+            raise self._damaged(error) from error
         except OSError as error:
             raise InputError(
                 f"a gallery is written to a file: {self.path} gave '{error.strerror or error}'; "

@@ -13,7 +13,7 @@ import time
 import numpy as np
 import pytest
 from conftest import ROOT
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keras_reid import files, gallery
@@ -596,12 +596,21 @@ TRICKY = [
 
 
 @pytest.mark.parametrize("kind", ["faiss", "milvus"])
+def test_quotes_and_backslashes_are_names(kind, tmp_path):
+    check_names(kind, tmp_path, TRICKY)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("kind", ["faiss", "milvus"])
 @settings(max_examples=10, deadline=None)
 @given(names=st.lists(WRITTEN, min_size=3, max_size=12, unique=True))
-@example(names=TRICKY)
 def test_any_text_is_a_name(kind, tmp_path_factory, names):
+    check_names(kind, tmp_path_factory.mktemp("texts"), names)
+
+
+def check_names(kind, folder, names):
     x = np.eye(len(names), max(3, len(names)), dtype=np.float32)
-    with opened(kind, tmp_path_factory.mktemp("texts")) as store:
+    with opened(kind, folder) as store:
         given_ = {"cameras": names, "images": names, "model_fingerprint": MODEL}
         assert store.enrol(x, names, **given_) == len(names)
         assert store.enrol(x, names, **given_, existing="skip") == 0

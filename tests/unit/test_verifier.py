@@ -82,6 +82,10 @@ def test_a_gate_stands_where_it_is_told() -> None:
     third = [layer for layer in backbone.layers if isinstance(layer, keras.layers.ReLU)][2]
     before, _ = pair.split(backbone, third.name)
     assert before.output.shape[1:] == third.output.shape[1:]
+
+
+@pytest.mark.thorough
+def test_a_gate_stands_in_a_layer_of_mobilenet() -> None:
     gate = "block_6_project_BN"
     head = build(backbone="mobilenetv2", gate=gate).get_layer("head")
     assert head.output.shape[1:] == (4, 2, 64)

@@ -37,7 +37,7 @@ def _msmt17_rows(listing: Path, folder: Path, offset: int) -> list[Row]:
     """`0000/0000_000_01_0303morning_0015_0.jpg 0`: the camera is the third field of the name."""
     rows: list[Row] = []
     for number, line in enumerate(read_text(listing, "a list of images").splitlines(), start=1):
-        match = re.fullmatch(r"(\S*?[^/_]+_[^/_]+_(\d+)_\S*) (\d+)\s*", line)
+        match = re.fullmatch(r"(\S*?[^/_]+_[^/_]+_(\d{1,9})_\S*) (\d{1,9})\s*", line)
         if not match:
             raise InputError(
                 f"line {number} of {listing} must be 'person/person_shot_camera_….jpg label', "
