@@ -19,7 +19,7 @@ from PIL import ExifTags, Image
 from keras_reid.data.decode import opened
 from keras_reid.data.images import PersonImages
 from keras_reid.errors import InputError
-from keras_reid.files import replaced_file
+from keras_reid.files import locked, replaced_file
 from keras_reid.foreign import read_table
 from keras_reid.skeletons import COCO, KEYPOINTS, SKELETONS, Skeleton
 
@@ -161,26 +161,49 @@ def estimate_keypoints(
         InputError: a table of another skeleton, or one that cannot be written.
     """
     table = Path(table)
-    skeleton, rows = read_points(table) if table.exists() else (estimator.skeleton, {})
-    if skeleton != estimator.skeleton:
-        raise InputError(
-            f"a table has the points of one estimator: {table} has {len(skeleton.names)} points, "
-            f"this estimator finds {len(estimator.skeleton.names)}; name another table"
-        )
     # Names relative to the table's folder, so that a data set can be moved with it.
     names = {path: _from(table, path) for path in images.path.tolist()}
-    todo = [path for path in images.path.tolist() if names[path] not in rows]
+    rows = _kept(table, estimator.skeleton)
+    if not rows.keys() >= {*names.values()}:
+        lock = table.with_name(f".{table.name}.lock")
+        with locked(lock, "one process estimates at a time", wait=True):
+            rows = _completed(table, estimator, names, progress)
+    points = np.zeros((len(images), len(estimator.skeleton.names), 3), np.float32)
+    for i, path in enumerate(images.path.tolist()):
+        points[i] = _shares(rows[names[path]], *_size(path))
+    return images.with_columns(**{KEYPOINTS: points})
+
+
+def _kept(table: Path, skeleton: Skeleton) -> dict[str, np.ndarray]:
+    """The points that a table has already."""
+    if not table.exists():
+        return {}
+    found, rows = read_points(table)
+    if found != skeleton:
+        raise InputError(
+            f"a table has the points of one estimator: {table} has {len(found.names)} points, "
+            f"this estimator finds {len(skeleton.names)}; name another table"
+        )
+    return rows
+
+
+def _completed(
+    table: Path,
+    estimator: PoseEstimator,
+    names: dict[str, str],
+    progress: Callable[[int, int], None] | None,
+) -> dict[str, np.ndarray]:
+    """The points of all images; those that the table lacks are estimated and written into it."""
+    rows = _kept(table, estimator.skeleton)
+    todo = [path for path, name in names.items() if name not in rows]
     for start in range(0, len(todo), KEPT_EVERY):
         for path in todo[start : start + KEPT_EVERY]:
             pixels = np.asarray(opened(path))
             rows[names[path]] = in_pixels(estimator([pixels])[0], *pixels.shape[1::-1])
-        write_points(table, skeleton, rows)
+        write_points(table, estimator.skeleton, rows)
         if progress:
             progress(min(start + KEPT_EVERY, len(todo)), len(todo))
-    points = np.zeros((len(images), len(skeleton.names), 3), np.float32)
-    for i, path in enumerate(images.path.tolist()):
-        points[i] = _shares(rows[names[path]], *_size(path))
-    return images.with_columns(**{KEYPOINTS: points})
+    return rows
 
 
 def annotated(

@@ -11,11 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import absl.flags
 import numpy as np
 import pytest
 from processes import ROOT, Command, call, within
 
 from keras_reid.cli.evaluate import EvaluateOptions, evaluate
+from keras_reid.cli.options import Command as Script
+from keras_reid.cli.options import define
 from keras_reid.errors import InputError
 from keras_reid.training.recipes import setting_fields
 
@@ -406,6 +409,27 @@ def test_whoever_reads_what_is_printed_may_go(trained: Path) -> None:
         assert "Traceback" not in done.stderr
         assert "Exception ignored" not in done.stderr
     assert "No space left" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (PermissionError(13, "Permission denied", "a/\x1bb"), r"'Permission denied' of a/\\x1bb"),
+        (OSError(28, "No space left on device"), "the system said 'No space left on device': make"),
+        (MemoryError(), "there is not enough memory: give smaller images"),
+    ],
+)
+def test_what_the_system_refuses_is_a_sentence(
+    error: Exception, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def act(options: EvaluateOptions) -> None:
+        raise error
+
+    command, values = Script(act, EvaluateOptions), absl.flags.FlagValues()
+    define(command.fields, values)
+    with pytest.raises(SystemExit, match="1"):
+        command.main(values(["x"]), values)
+    assert re.fullmatch(rf"error: .*{message}.*\n", capsys.readouterr().err)
 
 
 def test_a_command_is_a_function_of_its_options(trained: Path, monkeypatch: Any) -> None:
