@@ -21,6 +21,8 @@ import numpy as np
 from keras_reid.errors import InputError
 
 MOST_TEXT = 2**30  # bytes of a file of text
+MOST_HEADER = 2**20  # characters
+SEPARATORS = (",", ";", "\t")
 MOST_MODEL = 2**33  # bytes of an unpacked model
 MATLAB_SECONDS = 120
 # What of Keras reads files, or runs code, that a configuration names.
@@ -139,6 +141,8 @@ def read_table(
 ) -> tuple[list[str], Iterator[Line]]:
     """The columns of a CSV file in UTF-8, and its lines as they are read.
 
+    Values are separated by commas, semicolons or tabs, whichever the header has most of.
+
     Args:
         table: the file.
         required: columns that it must have.
@@ -167,7 +171,7 @@ def _lines(table: Path) -> Iterator[Line]:
     """The header, each column as the value of itself, and then the lines."""
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
-            rows = csv.reader(file, strict=True)
+            rows = csv.reader(file, delimiter=_separator(table), strict=True)
             try:
                 yield from _records(rows, table)
             except (csv.Error, UnicodeDecodeError) as error:
@@ -177,6 +181,12 @@ def _lines(table: Path) -> Iterator[Line]:
                 ) from error
     except OSError as error:
         raise _unreadable(table, "a table", error) from error
+
+
+def _separator(table: Path) -> str:
+    with table.open("rb") as file:
+        header = file.readline(MOST_HEADER)
+    return max(SEPARATORS, key=lambda separator: header.count(separator.encode()))
 
 
 def _records(rows: Any, table: Path) -> Iterator[Line]:

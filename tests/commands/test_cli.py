@@ -395,6 +395,20 @@ def test_a_process_ends_in_one_sentence(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_three_that_start_together_train_in_folders_of_their_own(
+    pedestrians: Path, tmp_path: Path
+) -> None:
+    data = ("--dataset=market1501", f"--data_dir={pedestrians}")
+    started = [Command("train.py", *data, *TINY, "--epochs=1", cwd=tmp_path) for _ in range(3)]
+    for command in started:
+        _, err = command.communicate()
+        assert command.returncode == 0, err
+    runs = sorted(path.parent.name for path in tmp_path.glob("runs/*/metrics.json"))
+    assert runs == [f"market1501-tiny-{number}" for number in (1, 2, 3)]
+    assert not list(tmp_path.glob("runs/*/.*"))
+
+
+@pytest.mark.slow
 def test_whoever_reads_what_is_printed_may_go(trained: Path) -> None:
     """`| head`, and a stdout that takes nothing."""
     command = f"{sys.executable} {ROOT / 'evaluate.py'} --run=run"

@@ -343,6 +343,17 @@ def test_csv_with_split_and_text_identities(tmp_path):
     assert dataset.gallery.path[0] == str(absolute)
 
 
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_lists_of_other_programs(tmp_path, separator, end):
+    lines = (("path", "identity", "camera"), ('"a.jpg"', "Zoë, 2", "1"), ("c.jpg", '"x;y"', "2"))
+    quoted = [[f'"{v}"' if separator in v and v[0] != '"' else v for v in line] for line in lines]
+    text = "\ufeff" + end.join(separator.join(line) for line in quoted)
+    dataset = data.load("csv", table(tmp_path, text))
+    assert dataset.train.identity.tolist() == ["Zoë, 2", "x;y"]
+    assert dataset.train.camera.tolist() == [1, 2]
+
+
 def test_identities_of_a_list_are_kept_as_written(tmp_path):
     names = ["0001", "1", "18446744073709551614", "٣", "+1", "1e3"]
     rows = "".join(f"a.jpg,{name},1\n" for name in names)
