@@ -4,6 +4,7 @@ Each function reads one kind. None of them runs what a file says, unpickles, or 
 few bytes of a file ask for; each names the file, the place in it and the remedy.
 """
 
+import builtins
 import csv
 import json
 import math
@@ -370,11 +371,14 @@ def _check_config(value: Any) -> None:
             _check_config(part)
     if not isinstance(value, dict) or "class_name" not in value:
         return
-    name, module = value["class_name"], value.get("module") or "builtins"
+    kind, module = value["class_name"], value.get("module") or "builtins"
+    name = value.get("config") if kind == "function" else kind
     known = isinstance(module, str) and module.split(".")[0] in SAFE_MODULES
-    function = name == "function" and module not in ("builtins", "keras.activations")
-    if not known or function or name in UNSAFE_LAYERS:
-        raise ValueError(f"it names {value.get('config') if function else name} of {module}")
+    # Activations are functions of "builtins" to Keras, which would find those of Python there, too.
+    function = kind == "function" and module not in ("builtins", "keras.activations")
+    python = module == "builtins" and hasattr(builtins, str(name))
+    if not known or function or python or kind in UNSAFE_LAYERS:
+        raise ValueError(f"it names {name} of {module}")
 
 
 def _check_weights(groups: Any, size: int) -> None:

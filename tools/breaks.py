@@ -872,7 +872,7 @@ BREAKS = (
     Break(
         "a model may name whatever it likes",
         "keras_reid/foreign.py",
-        "if not known or function or name in UNSAFE_LAYERS:",
+        "if not known or function or python or kind in UNSAFE_LAYERS:",
         "if False:",
         "unit/test_saving.py::test_a_model_that_names_what_it_should_not_call_is_refused",
     ),

@@ -22,8 +22,8 @@ from keras_reid.reranking import RERANKERS
 
 OF_EMBEDDINGS = ("global", "cosine")
 OF_TRACKLETS = (
-    "tracklets are compared by embeddings: leave --distance, --attributes, --save_features and "
-    "--attribute_filter out"
+    "tracklets are compared by embeddings: leave --distance, --attributes and --attribute_filter "
+    "out"
 )
 Sides = tuple[StoredFeatures, StoredFeatures]
 
@@ -109,8 +109,10 @@ class EvaluateOptions(ModelOptions):
                 frames and not self.tracklets
             ),
             OF_TRACKLETS: (
-                self.tracklets
-                and bool(self.distance not in OF_EMBEDDINGS or attributes or self.save_features)
+                self.tracklets and bool(self.distance not in OF_EMBEDDINGS or attributes)
+            ),
+            "frames of tracklets are not saved: leave --set_distance out": (
+                frames and bool(self.save_features)
             ),
             "frames are re-ranked by k_reciprocal alone": (
                 frames and self.rerank not in ("none", "k_reciprocal")
@@ -181,6 +183,8 @@ def _protocol(options: EvaluateOptions, name: str, dataset: str | None) -> evalu
 
 def _embedded(options: EvaluateOptions) -> tuple[Sides, evaluation.Protocol]:
     """Features of the query and gallery images, and how they are ranked."""
+    if not (options.run or options.saved_model):
+        raise InputError("name what is scored: give either --run or --saved_model, or --features")
     options.check_one_model()
     trained_on = {} if options.dataset else options.settings
     name = options.dataset or trained_on.get("dataset")

@@ -83,7 +83,13 @@ def test_tracklets_of_an_image_model_are_scored(drawn: Path, kind: str) -> None:
 
 
 def test_a_model_of_tracklets_scores_tracklets(drawn: Path) -> None:
-    assert "protocol              mars" in evaluate(drawn, "--run=tracklets", "--tracklets")
+    said = evaluate(drawn, "--run=tracklets", "--tracklets", "--save_features=kept")
+    assert "protocol              mars" in said
+    stored = "--features=kept/query.npz,kept/gallery.npz"
+    again = evaluate(drawn, stored, "--protocol=mars")
+    scores = [line for line in said.splitlines() if line.startswith(("mAP", "rank-1"))]
+    assert scores
+    assert [line for line in again.splitlines() if line.startswith(("mAP", "rank-1"))] == scores
     err = evaluate(drawn, "--run=tracklets", code=1)
     assert "a model of tracklets embeds tracklets" in err
 
@@ -178,6 +184,10 @@ def test_recipes_that_cannot_be_are_refused(drawn: Path, flags: list[str], messa
     ("flags", "message"),
     [
         (["--run=pose", "--set_distance=min"], "give --tracklets"),
+        (
+            ["--run=pose", "--tracklets", "--set_distance=min", "--save_features=x"],
+            "frames of tracklets are not saved",
+        ),
         (["--features=a.npz,b.npz", "--tracklets"], "tracklets are made of images"),
         (["--run=pose", "--tracklets", "--distance=visible"], "compared by embeddings"),
         (["--run=attributes", "--attribute_filter=0.4"], "is in (0.5, 1]: received 0.4"),

@@ -186,7 +186,16 @@ def activates(layers):
     }
 
 
-@pytest.mark.parametrize("change", [calls, imports, activates])
+def runs_python(layers):
+    layers[-1]["config"]["activation"] = {
+        "module": "builtins",
+        "class_name": "function",
+        "config": "exec",
+        "registered_name": "function",
+    }
+
+
+@pytest.mark.parametrize("change", [calls, imports, activates, runs_python])
 def test_a_model_that_names_what_it_should_not_call_is_refused(tmp_path, monkeypatch, change):
     monkeypatch.chdir(tmp_path)
     inputs = keras.Input((4,))
