@@ -135,6 +135,21 @@ def check_writable(path: str | os.PathLike[str]) -> None:
             pass
 
 
+def check_room(path: str | os.PathLike[str], size: int) -> None:
+    """Refuses a file of so many bytes for which its disk has no room.
+
+    For libraries that end the process where they cannot write on, as HDF5 does.
+
+    Raises:
+        InputError: how much there is.
+    """
+    folder = Path(path).absolute().parent
+    with _told(Path(path)):
+        free = shutil.disk_usage(folder).free
+        if free < size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def drop_leftovers(path: Path) -> None:
     """Removes what killed processes left of files and folders that would have been `path`."""
     for partial in path.parent.glob(f".{HOST}-*-{glob.escape(path.name[-LONGEST_NAME:])}"):

@@ -14,7 +14,7 @@ from absl import logging
 from keras_reid import evaluation, models
 from keras_reid.data import PersonImages
 from keras_reid.errors import InputError
-from keras_reid.files import replaced_file
+from keras_reid.files import check_room, replaced_file
 from keras_reid.losses import MetricLoss
 from keras_reid.training.learner import GraphLearner, Optimized
 from keras_reid.training.runs import read_history
@@ -233,6 +233,9 @@ class averaged_weights:
                 variable.assign(value)
 
 
+HDF5_BYTES = 4096  # that an array takes beside its numbers
+
+
 class Backup(keras.callbacks.Callback):
     """After each epoch, all that is needed to go on: weights, optimizer and epoch, in one file.
 
@@ -270,6 +273,11 @@ class Backup(keras.callbacks.Callback):
         return int(optimizer.iterations.numpy()) // self.steps
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        variables = list(self.model.variables)
+        for optimizer, _ in optimized(self.model):
+            variables += optimizer.variables
+        sizes = (math.prod(variable.shape) for variable in variables)
+        check_room(self.path, sum(4 * size + HDF5_BYTES for size in sizes))
         with replaced_file(self.path) as new:
             self.model.save_weights(new)
 

@@ -13,6 +13,7 @@ from PIL import Image
 from processes import said
 
 from keras_reid import data, models, serving, visualize
+from keras_reid.cli.search import _people
 from keras_reid.training.runs import Run
 
 pytestmark = pytest.mark.slow  # processes that train and embed
@@ -254,3 +255,11 @@ def test_a_page_escapes_what_it_shows(tmp_path):
     assert "<script>" not in page
     assert "&lt;b&gt;" in page
     assert "camera 1" in page
+
+
+def test_a_space_before_a_path_loses_no_time(tmp_path):
+    Image.new("RGB", (8, 16)).save(tmp_path / "a.jpg")
+    (tmp_path / "people.csv").write_text("path,identity,camera,time\n a.jpg , 0001,1, 12.5\n")
+    images, times = _people(tmp_path / "people.csv")
+    assert images.identity.tolist() == ["0001"]
+    assert [times[path] for path in images.path.tolist()] == [12.5]
