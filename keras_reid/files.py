@@ -122,10 +122,10 @@ def check_writable(path: str | os.PathLike[str]) -> None:
         InputError: what the system said.
     """
     path = Path(path).expanduser().absolute()
-    if printable(path.name) != path.name:
+    if printable(str(path)) != str(path):
         raise InputError(
             f"files are written under names in UTF-8 without control characters: received "
-            f"{path.name!r}; name another"
+            f"{str(path)!r}; name another"
         )
     with _told(path):
         with suppress(FileNotFoundError):

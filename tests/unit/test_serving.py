@@ -241,9 +241,10 @@ def test_a_killed_export_leaves_no_version(model, tmp_path):
     run = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False)
     assert run.returncode == -signal.SIGKILL
     left = os.listdir(tmp_path)
-    assert len(left) == 1, "the rest of it has a name that TensorFlow Serving passes over"
-    assert not left[0].isdecimal()
+    assert len(left) == 2, "the rest of it, and its lock"
+    assert all(name[0] == "." for name in left), "names that TensorFlow Serving passes over"
     assert serving.export(model, tmp_path).name == "1"
+    assert os.listdir(tmp_path) == ["1"]
 
 
 def test_what_cannot_be_exported_is_refused(model, tmp_path):
