@@ -102,8 +102,6 @@ def export(options: ExportOptions) -> Path:
 
     def check(version: Path) -> None:
         """Before a server sees it."""
-        size = sum(file.stat().st_size for file in version.rglob("*") if file.is_file())
-        say(f"{size / 2**20:.1f} MiB")
         reports: list[serving.ParityReport | serving.ScoreReport] = [
             serving.parity(model, version, checked, tolerance, flip)
         ]
@@ -133,7 +131,8 @@ def export(options: ExportOptions) -> Path:
         about={**about, "dataset": dataset.name},
         check=check,
     )
-    say(f"exported to {version}")
+    size = sum(file.stat().st_size for file in version.rglob("*") if file.is_file())
+    say(f"exported to {version} ({size / 2**20:.1f} MiB)")
     if options.format != "saved_model":
         return version
     if options.ranker:
