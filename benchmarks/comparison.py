@@ -271,6 +271,16 @@ DOMAINS = Table(
         "MixStyle": Row(("--mixstyle=0.5",), UNSEEN),
         "images spread over cameras": Row(("--spread",), UNSEEN),
         "colour and MixStyle": Row(("--augment=default+colour", "--mixstyle=0.5"), UNSEEN),
+        "colour, grayscale, blur and MixStyle": Row(
+            ("--augment=default+colour+grayscale+blur", "--mixstyle=0.5"), UNSEEN
+        ),
+        "no erasing": Row(("--augment=crop",), UNSEEN),
+        "no erasing; colour, grayscale and blur": Row(
+            ("--augment=crop+colour+grayscale+blur",), UNSEEN
+        ),
+        "no erasing; colour, grayscale, blur and MixStyle": Row(
+            ("--augment=crop+colour+grayscale+blur", "--mixstyle=0.5"), UNSEEN
+        ),
     },
     cameras=(1, 2, 3, 5),
 )

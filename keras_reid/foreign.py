@@ -138,7 +138,7 @@ class Line(NamedTuple):
 
 
 def read_table(
-    table: str | os.PathLike[str], required: Sequence[str], hints: Mapping[str, str] | None = None
+    table: str | os.PathLike[str], required: Sequence[str]
 ) -> tuple[list[str], Iterator[Line]]:
     """The columns of a CSV file in UTF-8, and its lines as they are read.
 
@@ -147,7 +147,6 @@ def read_table(
     Args:
         table: the file.
         required: columns that it must have.
-        hints: what else to say where one of these is missing.
 
     Raises:
         InputError: no such file, a missing or repeated column; while the lines are read, one of
@@ -156,14 +155,13 @@ def read_table(
     table = Path(table).expanduser()
     if not os.path.isfile(table):
         raise InputError(f"a table is a CSV file: {table} is none")
-    hints = hints or {}
     lines = _lines(table)
     header = list(next(lines).values)
     missing = [column for column in required if column not in header]
     if missing:
         raise InputError(
             f"a table needs the columns {', '.join(required)}, but {table} has only "
-            f"{', '.join(header)[:200] or 'none'}: add {missing[0]}{hints.get(missing[0], '')}"
+            f"{', '.join(header)[:200] or 'none'}: add {missing[0]}"
         )
     return header, lines
 
@@ -346,7 +344,8 @@ def _check_archive(held: zipfile.ZipFile) -> None:
     _check_config(json.loads(held.read("config.json")))
     import h5py
 
-    with held.open("model.weights.h5") as weights, h5py.File(weights, "r") as groups:
+    weights = BytesIO(held.read("model.weights.h5"))  # in which one goes back and forth
+    with h5py.File(weights, "r") as groups:
         _check_weights(groups, held.getinfo("model.weights.h5").file_size)
 
 

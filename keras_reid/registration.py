@@ -28,7 +28,9 @@ def _register() -> None:
 
     learners = ["training"] if keras.backend.backend() == "tensorflow" else []
     for name in ("layers", "losses", "models", *learners):
-        importlib.import_module(f"keras_reid.{name}")
+        package = importlib.import_module(f"keras_reid.{name}")
+        for public in package.__all__:  # packages import their modules when they are asked for them
+            getattr(package, public)
 
 
 class _Watch(MetaPathFinder):

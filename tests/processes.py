@@ -27,7 +27,17 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 _PROCESSES = multiprocessing.get_context("forkserver")
 # What all commands import; none of them runs an operation of TensorFlow, which no fork survives.
 _PROCESSES.set_forkserver_preload(
-    ["tensorflow", "keras", "scipy.io", "keras_reid.training", "keras_reid.serving", "absl.app"]
+    [
+        "tensorflow",
+        "keras",
+        "scipy.io",
+        "absl.app",
+        "keras_reid.data.pipeline",
+        "keras_reid.reranking.registry",
+        "keras_reid.training.fitting",
+        "keras_reid.serving.checking",
+        "keras_reid.serving.ranker",
+    ]
 )
 
 

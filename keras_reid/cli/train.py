@@ -6,17 +6,19 @@ is a flag; see `keras_reid.training.recipes`.
 
 import sys
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
-import tensorflow as tf
-
-from keras_reid import data, models
+from keras_reid import data, models, training
 from keras_reid.cli.options import Command, option
 from keras_reid.cli.shared import DataOptions, say
 from keras_reid.errors import InputError
-from keras_reid.training import RetrievalEvaluation, fitting, recipes, runs
+from keras_reid.training import recipes, runs
 from keras_reid.training.methods import Annotations
+
+if TYPE_CHECKING:
+    import keras
+
+    from keras_reid.training import RetrievalEvaluation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +35,18 @@ class TrainOptions(DataOptions):
     )
     seed: int = option("Seed of weights, sampling and augmentation.", 0, least=0, most=2**32 - 1)
     attributes: str | None = option("Table or .mat file of attributes, for their recipe.")
+    all_parts: bool = option(
+        "Train on the query and gallery images too, but distractors: for a model that is used "
+        "elsewhere, for which nothing is left to score it.",
+        False,
+    )
+    holdout: float = option(
+        "Fraction of the identities that is kept aside to score the model, of data without query "
+        "and gallery; 0: none.",
+        0.0,
+        least=0,
+        most=0.9,
+    )
     cache: str | None = option("Keep decoded images: 'memory', or a folder; default: neither.")
     eval_every: int = option(
         "Score the model every so many epochs; 0: only at the end.", 0, least=0
@@ -54,8 +68,17 @@ def train(options: TrainOptions) -> runs.Run | None:
     recipe = recipes.get(recipe_name).replace(**options.settings)
     data_dir = options.data_dir or ("data/synthetic" if name == "synthetic" else None)
     dataset = options.dataset_of(name, data_dir, "a model is trained on images")
+    if options.all_parts and options.holdout:
+        raise InputError("--all_parts trains on what --holdout keeps aside: give one of them")
+    if options.all_parts:
+        dataset = dataset.all_to_train()
+    if options.holdout:
+        dataset = dataset.hold_out(options.holdout)
     if options.check_only:
-        say(str(data.check(dataset, recipe.instances)))
+        report = data.check(dataset, recipe.instances)
+        say(str(report))
+        if not report.ok:
+            raise InputError(f"{data_dir!r} has the faults above: mend them, or train all the same")
         return None
     if recipe.tracklets.active:
         dataset = data.tracklet_dataset(dataset)
@@ -68,6 +91,8 @@ def train(options: TrainOptions) -> runs.Run | None:
     settings = {
         "dataset": name,
         "data_dir": data_dir,
+        "all_parts": options.all_parts,
+        "holdout": options.holdout,
         "protocol": options.protocol_of(dataset.train),
         "recipe": recipe_name,
         "seed": options.seed,
@@ -95,6 +120,11 @@ def _trained(
     settings: dict[str, Any],
 ) -> None:
     """Builds, trains and scores what is kept in the run folder."""
+    import keras
+    import tensorflow as tf
+
+    from keras_reid.training import fitting
+
     dataset = _annotated(options, dataset, recipe, settings["data_dir"])
     images = dataset.train
     assert images is not None
@@ -143,8 +173,10 @@ def _trained(
     say(f"next: python export.py --run={run.directory}")
 
 
-def _members(recipe: recipes.Recipe, count: int, annotations: Annotations) -> list[keras.Model]:
+def _members(recipe: recipes.Recipe, count: int, annotations: Annotations) -> "list[keras.Model]":
     """The models in their initial state."""
+    from keras_reid.training import fitting
+
     members = fitting.build_members(recipe, count, annotations)
     if recipe.start:
         left = {layer for member in members for layer in fitting.start_from(member, recipe.start)}
@@ -179,12 +211,15 @@ def _annotated(
 
 def _evaluation(
     options: TrainOptions, dataset: data.ReidDataset, recipe: recipes.Recipe
-) -> RetrievalEvaluation | None:
+) -> "RetrievalEvaluation | None":
     """How the model is scored; None for a data set without query and gallery."""
     if dataset.query is None or dataset.gallery is None:
-        say("no query and gallery images: the model is trained, not scored")
+        say(
+            "no query and gallery images: the model is trained, not scored; --holdout=0.2 keeps a "
+            "fifth of the identities aside to score it"
+        )
         return None
-    return RetrievalEvaluation(
+    return training.RetrievalEvaluation(
         dataset.query,
         dataset.gallery,
         options.embed_batch_size,
@@ -196,7 +231,7 @@ def _evaluation(
     )
 
 
-def _scored(evaluation: RetrievalEvaluation, members: list[keras.Model]) -> dict[str, Any]:
+def _scored(evaluation: "RetrievalEvaluation", members: "list[keras.Model]") -> dict[str, Any]:
     """The scores of the first, and of each member and of all together by the words of --member."""
     named = {str(number): model for number, model in enumerate(members, start=1)}
     if len(members) > 1:

@@ -44,6 +44,19 @@ def _flip_moves(images: tf.Tensor, seed: tf.Tensor) -> Moves:
     return Moves(rows, _flipped(columns, seed), _no_box(images))
 
 
+def crop(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Flip, pad by 10 pixels of black and crop: `default` that erases nothing.
+
+    What an erased box teaches is of one camera network: models for others are better without
+    (Luo et al., as below, section 5).
+    """
+    return _rearrange(images, *_crop_moves(images, seed))
+
+
+def _crop_moves(images: tf.Tensor, seed: tf.Tensor) -> Moves:
+    return _default_moves(images, seed)._replace(box=_no_box(images))
+
+
 def default(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """Flip, pad by 10 pixels of black and crop, erase a box: the usual recipe of the field.
 
@@ -59,10 +72,11 @@ def _default_moves(images: tf.Tensor, seed: tf.Tensor) -> Moves:
     return Moves(rows, _flipped(columns, flip_seed), _erased(images, erase_seed))
 
 
-RECIPES: dict[str, Recipe] = {"none": none, "flip": flip, "default": default}
+RECIPES: dict[str, Recipe] = {"none": none, "flip": flip, "crop": crop, "default": default}
 MOVES: dict[str, Callable[[tf.Tensor, tf.Tensor], Moves]] = {
     "none": lambda images, seed: Moves(*_in_place(images), _no_box(images)),
     "flip": _flip_moves,
+    "crop": _crop_moves,
     "default": _default_moves,
 }
 
@@ -129,8 +143,8 @@ def recipe(augment: str | Recipe) -> Recipe:
     `colour`, `grayscale` and `blur` are added to a name by `+`, as in `default+colour+grayscale`:
     against a model that relies on the colours of one camera network.
 
-    These three and `none`, `flip` and `default` are stateless. `randaugment` (Cubuk et al., CVPRW
-    2020, arXiv:1909.13719), `augmix` (Hendrycks et al., ICLR 2020, arXiv:1912.02781) and
+    These three and `none`, `flip`, `crop` and `default` are stateless. `randaugment` (Cubuk et al.,
+    CVPRW 2020, arXiv:1909.13719), `augmix` (Hendrycks et al., ICLR 2020, arXiv:1912.02781) and
     `colour_jitter` run a KerasCV layer before `default`. KerasCV draws from a random state of its
     own: with them a run does not repeat, a resumed run continues with other augmentations, and the
     iterator cannot be saved in a checkpoint. They are slow, too: at 256×128 `default` reaches
@@ -175,8 +189,8 @@ def with_keypoints(
     point that leaves the image, or is erased with its surroundings, loses all confidence.
 
     Args:
-        augment: none, flip or default, with any of `IN_PLACE` added by `+`: the others do not tell
-            where they move a pixel.
+        augment: none, flip, crop or default, with any of `IN_PLACE` added by `+`: the others do
+            not tell where they move a pixel.
         mirror: for each point the number of the one that it becomes in the mirror.
 
     Raises:

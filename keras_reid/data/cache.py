@@ -18,7 +18,7 @@ from absl import logging
 
 from keras_reid.data.images import PersonImages
 from keras_reid.errors import InputError
-from keras_reid.files import replaced_file
+from keras_reid.files import locked, replaced_file
 
 FORMAT = "keras_reid decoded uint8 images, version 1"
 
@@ -60,12 +60,17 @@ def complete(file: Path, shape: tuple[int, int, int, int]) -> bool:
 
 
 def write(file: Path, chunks: Iterable[np.ndarray], shape: tuple[int, int, int, int]) -> None:
-    """Write the images; the file is whole or not there.
+    """Write the images; the file is whole or not there, and whoever comes second waits for it.
 
     Raises:
         InputError: the disk has no room for n·h·w·3 bytes.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
+    with locked(file.with_name(f".{file.name}.lock"), "one process fills a cache", wait=True):
+        if not complete(file, shape):
+            _write(file, chunks, shape)
+
+
+def _write(file: Path, chunks: Iterable[np.ndarray], shape: tuple[int, int, int, int]) -> None:
     free = shutil.disk_usage(file.parent).free
     if free < np.prod(shape):
         raise InputError(

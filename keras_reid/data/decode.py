@@ -1,20 +1,19 @@
 """From file names to pixels, and which files have any."""
 
 import functools
-import os
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import tensorflow as tf
 from absl import logging
-from PIL import Image, ImageOps
 
 from keras_reid import checks
-from keras_reid.data.images import PersonImages
+from keras_reid.data.images import PersonImages, name_some
+from keras_reid.data.pillow import too_large
 from keras_reid.errors import InputError
 
+FEW = 16  # files for which no graph is built
 HEAD = 4096  # bytes of a file that say how it is looked at
 # A BMP file; a JPEG file whose first segment, or first after JFIF's, is Exif's. \C is a byte.
 SPECIAL = r"(BM|\C{6}Exif|\C{24}Exif)\C*"
@@ -91,24 +90,16 @@ def _of_palette(content: tf.Tensor) -> tf.Tensor:
     return tf.gather(tf.reshape(table, (-1, 4)), numbers)[:, :, 2::-1]
 
 
-def opened(path: str | os.PathLike[str]) -> Image.Image:
-    """The file's pixels as `decode` has them, as a picture of Pillow: RGB, and upright.
-
-    Raises:
-        InputError: the file is no image that Pillow reads.
-    """
+def _decodes(path: str) -> bool:
     try:
-        with Image.open(path) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(
-            f"an image is a JPEG, PNG or BMP file: reading {path} gave '{str(error)[:120]}'; leave "
-            "it out"
-        ) from error
+        decode(tf.constant(path))
+    except tf.errors.OpError:
+        return False
+    return True
 
 
 def decodable(path: np.ndarray) -> np.ndarray:
-    """Mask (n,) of the files that decode; every file is read once, in parallel."""
+    """Mask (n,) of the files that decode and are not `too_large`; all are read in parallel."""
 
     def survives(index: tf.Tensor, path: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         # The shape goes out with the index because tf.data prunes a decode whose result is unused,
@@ -116,37 +107,15 @@ def decodable(path: np.ndarray) -> np.ndarray:
         return index, tf.shape(decode(path))
 
     mask = np.zeros(len(path), bool)
-    if len(path) == 0:
+    places = np.flatnonzero([not too_large(file) for file in path])
+    if len(places) <= FEW:
+        mask[places] = [_decodes(path[place]) for place in places]
         return mask
-    files = tf.data.Dataset.from_tensor_slices(path).enumerate()
+    files = tf.data.Dataset.from_tensor_slices((places, path[places]))
     alive = files.map(survives, num_parallel_calls=tf.data.AUTOTUNE).ignore_errors()
     for indices, _ in alive.batch(1024).as_numpy_iterator():
         mask[indices] = True
     return mask
-
-
-LEAST_PIXELS, MOST_PIXELS = 8, 10**8  # of a side; of the whole image
-
-
-def unfit(path: str | os.PathLike[str]) -> str | None:
-    """Why no person can be seen in a file, or None if one might; its header alone is read."""
-    try:
-        with warnings.catch_warnings():  # Pillow warns of large images, which are refused here
-            warnings.simplefilter("ignore")
-            with Image.open(path) as image:
-                width, height = image.size
-    except OSError as error:
-        missing = isinstance(error, FileNotFoundError | IsADirectoryError)
-        return "is no file" if missing else "is no image"
-    except Image.DecompressionBombError:
-        return f"has more than {MOST_PIXELS:,} pixels"
-    except Exception as error:  # a broken header
-        return f"is a broken image ({str(error)[:80]})"
-    if min(width, height) < LEAST_PIXELS:
-        return f"has {height}×{width} pixels, fewer than {LEAST_PIXELS} on a side"
-    if width * height > MOST_PIXELS:
-        return f"has {height:,}×{width:,} pixels, more than {MOST_PIXELS:,}"
-    return None
 
 
 def readable(images: PersonImages, max_unreadable: float = 0.01) -> PersonImages:
@@ -174,10 +143,3 @@ def readable(images: PersonImages, max_unreadable: float = 0.01) -> PersonImages
         )
     logging.warning("skipping %d unreadable images: %s", len(broken), ", ".join(broken))
     return replace(images[mask], checked=True)
-
-
-def name_some(names: Sequence[object], most: int = 5) -> str:
-    """`a, b, c and 7 more`."""
-    rest = len(names) - most
-    listed = ", ".join(str(name) for name in names[:most])
-    return f"{listed} and {rest} more" if rest > 0 else listed

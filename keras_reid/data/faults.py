@@ -9,10 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_reid.data.decode import decodable, name_some
-from keras_reid.data.images import PersonImages, ReidDataset
-
-DISTRACTOR = 0  # the identity that stands for nobody in the layout of Market-1501
+from keras_reid.data.decode import decodable
+from keras_reid.data.images import DISTRACTOR, PersonImages, ReidDataset, name_some
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,7 @@ from itertools import pairwise
 import numpy as np
 
 from keras_reid import checks
-from keras_reid.data.faults import DISTRACTOR
-from keras_reid.data.images import TRACKLET, PersonImages, ReidDataset, joined
+from keras_reid.data.images import DISTRACTOR, TRACKLET, PersonImages, ReidDataset, joined
 from keras_reid.errors import InputError
 
 # Sequence (or track) and frame in the names of Market-1501, MARS and DukeMTMC.
@@ -84,7 +83,7 @@ def first_tracklets(images: PersonImages) -> PersonImages:
     """The first tracklet of each identity and camera, but for distractors: the queries of MARS."""
     each = images.per_tracklet()
     assert each.camera is not None  # refused by `tracklets`
-    pairs = np.stack([each.classes()[1], each.camera], axis=1)
+    pairs = np.stack([each.classes()[1], np.unique(each.camera, return_inverse=True)[1]], axis=1)
     first = np.unique(pairs, axis=0, return_index=True)[1]
     first = first[each.identity[first] != DISTRACTOR]
     return images[np.isin(images.owner, first)]

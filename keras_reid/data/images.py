@@ -1,16 +1,18 @@
 """Which image shows whom, seen by which camera, as parallel columns."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from keras_reid import checks
 from keras_reid.errors import InputError, printable
 
 TRACKLET = "tracklet"  # the column
+DISTRACTOR = 0  # the identity that stands for nobody in the layout of Market-1501
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -20,8 +22,8 @@ class PersonImages:
     Args:
         path: (n,) file names.
         identity: (n,) integer or text labels, as they stand on disk.
-        camera: (n,) integers, or None for data without cameras. None is a mode of its own:
-            evaluation then compares every query with every gallery image.
+        camera: (n,) integer or text labels, or None for data without cameras. None is a mode of
+            its own: evaluation then compares every query with every gallery image.
         columns: what else is known of each image, arrays (n, …) by name: they become labels of
             the batches, but "keypoints" (n, k, 3), which moves with the pixels and becomes an
             input, see `keras_reid.data.keypoints`, and "tracklet" (n,), a number for each tracklet:
@@ -44,9 +46,9 @@ class PersonImages:
         paths = [os.fspath(p) for p in self.path]
         _check_names(paths)
         object.__setattr__(self, "path", np.array(paths, dtype=str))
-        object.__setattr__(self, "identity", _labels(self.identity))
+        object.__setattr__(self, "identity", _labels(self.identity, "identity"))
         if self.camera is not None:
-            object.__setattr__(self, "camera", _integers(self.camera, "camera"))
+            object.__setattr__(self, "camera", _labels(self.camera, "camera"))
         lengths = {len(self.path), len(self.identity)}
         if self.camera is not None:
             lengths.add(len(self.camera))
@@ -167,20 +169,79 @@ class ReidDataset:
         parts = (self.train, self.query, self.gallery)
         return ReidDataset(self.name, *(None if p is None else change(p) for p in parts))
 
+    def hold_out(self, fraction: float, seed: int = 0) -> "ReidDataset":
+        """Query and gallery images of a fraction of the training identities, who are kept aside.
+
+        Of each of them every camera gives one query, drawn, as long as the gallery holds an image
+        of another camera for each query; without cameras one image is a query. Who has no such pair
+        stays in training.
+
+        Args:
+            fraction: of the identities that have one, in (0, 1).
+            seed: of what is drawn.
+
+        Raises:
+            InputError: a data set with query and gallery images, or one without training images;
+                fewer than two identities to keep aside or to train on.
+        """
+        checks.within("(0, 1)", "0.2 is usual", fraction=fraction)
+        images = self.train
+        if self.query is not None or self.gallery is not None or images is None:
+            raise InputError(
+                f"identities are held out of a data set that has training images alone: "
+                f"{self.name} has {', '.join(self.parts())}; leave holdout out",
+                "holdout",
+            )
+        rng = np.random.default_rng(seed)
+        names, identity = images.classes()
+        queries = [_queries(images, np.flatnonzero(identity == i), rng) for i in range(len(names))]
+        fit = rng.permutation([i for i, rows in enumerate(queries) if rows])
+        held = fit[: round(fraction * len(fit))]
+        if len(held) < 2 or len(names) - len(held) < 2:
+            raise InputError(
+                f"at least two identities are held out and two are trained on: received "
+                f"{len(names)}, of whom {len(fit)} have images to find each other, and "
+                f"{fraction:g}; give more images or another fraction",
+                "holdout",
+            )
+        aside = np.isin(identity, held)
+        asked = np.zeros(len(images), bool)
+        asked[[row for i in held for row in queries[i]]] = True
+        return ReidDataset(self.name, images[~aside], images[aside & asked], images[aside & ~asked])
+
+    def all_to_train(self) -> "ReidDataset":
+        """The images of all parts, but distractors, to train on; nothing is left to score."""
+        images = joined(*self.parts().values())
+        return ReidDataset(self.name, images[images.identity != DISTRACTOR], None, None)
+
+
+def _queries(images: PersonImages, rows: np.ndarray, rng: np.random.Generator) -> list[int]:
+    """Those of an identity's rows that are queries, so that the others hold a match for each."""
+    rows = rng.permutation(rows)
+    if images.camera is None:
+        return rows[:1].tolist() if len(rows) > 1 else []
+    cameras = images.camera[rows]
+    asked: list[int] = []
+    for camera in dict.fromkeys(cameras.tolist()):
+        tried = [*asked, int(rows[cameras == camera][0])]
+        left = cameras[~np.isin(rows, tried)]
+        if all((left != images.camera[row]).any() for row in tried):
+            asked = tried
+    return asked
+
 
 def joined(*parts: PersonImages) -> PersonImages:
-    """The images of all parts; identities that are text in one of them are text in all.
+    """The images of all parts; identities or cameras that are text in one are text in all.
 
     Cameras and columns that not all of them have are left out, and tracklets, for each part has
     numbers of its own.
     """
-    text = any(part.identity.dtype.kind == "U" for part in parts)
     shared = set.intersection(*(set(part.columns) for part in parts)) - {TRACKLET}
     cameras = [part.camera for part in parts if part.camera is not None]
     return PersonImages(
         np.concatenate([part.path for part in parts]),
-        np.concatenate([part.identity.astype(str) if text else part.identity for part in parts]),
-        np.concatenate(cameras) if len(cameras) == len(parts) else None,
+        _joined_labels([part.identity for part in parts]),
+        _joined_labels(cameras) if len(cameras) == len(parts) else None,
         {name: np.concatenate([part.columns[name] for part in parts]) for name in shared},
     )
 
@@ -195,17 +256,26 @@ def _check_names(paths: list[str]) -> None:
         ) from None
 
 
-def _labels(values: Any) -> np.ndarray:
+def _labels(values: Any, column: str) -> np.ndarray:
     labels = np.asarray(values)
-    return labels if labels.dtype.kind == "U" else _integers(labels, "identity")
-
-
-def _integers(values: Any, column: str) -> np.ndarray:
-    numbers = np.asarray(values)
-    if numbers.dtype.kind not in "iu" and numbers.size:
-        what = "integers or text" if column == "identity" else "integers"
+    if labels.dtype.kind == "U":
+        return labels
+    if labels.dtype.kind not in "iu" and labels.size:
         raise InputError(
-            f"{column} must hold {what}, got values such as {numbers.flat[0]!r}: "
+            f"{column} must hold integers or text, got values such as {labels.flat[0]!r}: "
             "convert the column before building PersonImages"
         )
-    return numbers.astype(np.int64)
+    return labels.astype(np.int64)
+
+
+def _joined_labels(labels: Sequence[np.ndarray]) -> np.ndarray:
+    """One column, of text if one of them is."""
+    text = any(part.dtype.kind == "U" for part in labels)
+    return np.concatenate([part.astype(str) if text else part for part in labels])
+
+
+def name_some(names: Sequence[object], most: int = 5) -> str:
+    """`a, b, c and 7 more`."""
+    rest = len(names) - most
+    listed = ", ".join(str(name) for name in names[:most])
+    return f"{listed} and {rest} more" if rest > 0 else listed

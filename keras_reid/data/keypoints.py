@@ -10,14 +10,14 @@ import csv
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from absl import logging
 from PIL import ExifTags, Image
 
-from keras_reid.data.decode import opened
 from keras_reid.data.images import PersonImages
+from keras_reid.data.pillow import opened
 from keras_reid.errors import InputError
 from keras_reid.files import locked, replaced_file
 from keras_reid.foreign import read_table
@@ -51,20 +51,7 @@ class MoveNet:
     skeleton = COCO
 
     def __init__(self, path: str | os.PathLike[str], threads: int | None = None) -> None:
-        try:
-            from ai_edge_litert.interpreter import Interpreter
-        except ImportError as error:
-            raise InputError(
-                f"MoveNet runs in LiteRT, which is not installed ({error}): "
-                "pip install 'keras_reid[litert]'"
-            ) from error
-        if not Path(path).is_file():
-            raise InputError(f"MoveNet is read from a .tflite file: {path} is none")
-        try:
-            self._net = Interpreter(str(path), num_threads=threads or os.cpu_count())
-            self._net.allocate_tensors()
-        except (ValueError, RuntimeError) as error:
-            raise InputError(f"{path} is no model for LiteRT ({str(error)[:120]})") from error
+        self._net = interpreter(path, "MoveNet", threads)
         (self._input,), (self._output,) = (
             self._net.get_input_details(),
             self._net.get_output_details(),
@@ -95,6 +82,34 @@ class MoveNet:
         x, y = (x * side - left) / wide, (y * side - top) / high
         inside = (x >= 0) & (x <= 1) & (y >= 0) & (y <= 1)
         return np.stack([x, y, np.where(inside, np.clip(score, 0, 1), 0)], axis=-1)
+
+
+def interpreter(path: str | os.PathLike[str], what: str, threads: int | None = None) -> Any:
+    """LiteRT's interpreter of a file, ready to run.
+
+    Args:
+        path: of a .tflite file.
+        what: it should be, such as "MoveNet".
+        threads: of the interpreter; None: one for each processor.
+
+    Raises:
+        InputError: LiteRT is not installed, or the file is missing or broken.
+    """
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError as error:
+        raise InputError(
+            f"{what} runs in LiteRT, which is not installed ({error}): "
+            "pip install 'keras_reid[litert]'"
+        ) from error
+    if not Path(path).is_file():
+        raise InputError(f"{what} is read from a .tflite file: {path} is none")
+    try:
+        net = Interpreter(str(path), num_threads=threads or os.cpu_count())
+        net.allocate_tensors()
+    except (ValueError, RuntimeError) as error:
+        raise InputError(f"{path} is no model for LiteRT ({str(error)[:120]})") from error
+    return net
 
 
 def estimator_of(source: str) -> PoseEstimator:

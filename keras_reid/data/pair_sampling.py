@@ -6,8 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_reid.data.augment import Recipe
-from keras_reid.data.decode import name_some
-from keras_reid.data.images import PersonImages
+from keras_reid.data.images import PersonImages, name_some
 from keras_reid.data.pipeline import Cache, pk_batches
 from keras_reid.errors import InputError
 

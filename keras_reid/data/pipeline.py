@@ -168,10 +168,16 @@ def check_spread(images: PersonImages, spread: bool) -> None:
 
 
 def labels_of(images: PersonImages) -> dict[str, np.ndarray]:
-    """The labels of a batch of all images: identities as class indices, cameras, columns."""
+    """The labels of a batch of all images: identities as class indices, cameras, columns.
+
+    Cameras that are text are numbers in the order of the alphabet.
+    """
     labels = {"identity": images.classes()[1]}
     if images.camera is not None:
-        labels["camera"] = images.camera.astype(np.int32)
+        numbers = images.camera
+        if numbers.dtype.kind == "U":
+            numbers = np.unique(numbers, return_inverse=True)[1]
+        labels["camera"] = numbers.astype(np.int32)
     return labels | {k: v for k, v in images.columns.items() if k != KEYPOINTS}
 
 

@@ -3,7 +3,10 @@
 import csv
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
+
+import numpy as np
 
 from keras_reid.data.images import PersonImages, ReidDataset
 from keras_reid.data.readers.market import MARKET_FOLDERS
@@ -14,8 +17,9 @@ from keras_reid.files import new_folder
 def write(dataset: ReidDataset, root: str | os.PathLike[str]) -> None:
     """Copies the images to `root/{part}/{identity:04d}_c{camera}s1_{row:06d}_00.{suffix}`.
 
-    The files are copied as they are, and `root` appears when all are. Text identities are
-    numbered from 1 in the order of the alphabet, and `identities.csv` says which is which.
+    The files are copied as they are, and `root` appears when all are. Identities and cameras that
+    are text are numbered from 1 in the order of the alphabet; `identities.csv` and `cameras.csv`
+    say which is which.
 
     Raises:
         InputError: `root` is not empty, or the data has no cameras, which the layout cannot say.
@@ -33,33 +37,39 @@ def write(dataset: ReidDataset, root: str | os.PathLike[str]) -> None:
                 f"{part} of {dataset.name} has none: describe the images in a CSV with the "
                 "columns path, identity, camera and load that"
             )
-    numbers = _numbers(dataset)
+    parts = dataset.parts().values()
+    numbers = {
+        "identity": _numbers([images.identity for images in parts]),
+        "camera": _numbers([images.camera for images in parts if images.camera is not None]),
+    }
     with new_folder(root) as staged:
         for part, images in dataset.parts().items():
             _copy(images, staged / MARKET_FOLDERS[part], numbers)
-        _write_identities(numbers, staged)
+        _write_names(numbers["identity"], "identity", staged / "identities.csv")
+        _write_names(numbers["camera"], "camera", staged / "cameras.csv")
 
 
-def _numbers(dataset: ReidDataset) -> dict[str, int]:
+def _numbers(columns: Iterable[np.ndarray]) -> dict[str, int]:
     """Text labels to 1, 2, …; integer labels stand for themselves and are not in it."""
-    labels = {label for images in dataset.parts().values() for label in images.identity.tolist()}
+    labels = {label for column in columns for label in column.tolist()}
     names = sorted(label for label in labels if isinstance(label, str))
     return {name: number for number, name in enumerate(names, start=1)}
 
 
-def _copy(images: PersonImages, folder: Path, numbers: dict[str, int]) -> None:
+def _copy(images: PersonImages, folder: Path, numbers: dict[str, dict[str, int]]) -> None:
     assert images.camera is not None  # refused by `write`
     folder.mkdir(parents=True)
     columns = (images.path.tolist(), images.identity.tolist(), images.camera.tolist())
     for row, (path, identity, camera) in enumerate(zip(*columns, strict=True)):
-        name = f"{numbers.get(identity, identity):04d}_c{camera}s1_{row:06d}_00"
+        person = numbers["identity"].get(identity, identity)
+        name = f"{person:04d}_c{numbers['camera'].get(camera, camera)}s1_{row:06d}_00"
         shutil.copyfile(path, folder / f"{name}{Path(path).suffix.lower()}")
 
 
-def _write_identities(numbers: dict[str, int], folder: Path) -> None:
+def _write_names(numbers: dict[str, int], column: str, path: Path) -> None:
     if not numbers:
         return
-    with (folder / "identities.csv").open("w", newline="", encoding="utf-8") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
-        table.writerow(("identity", "name"))
+        table.writerow((column, "name"))
         table.writerows((number, name) for name, number in numbers.items())

@@ -18,7 +18,7 @@ class Vectors:
 
     def __init__(self, width: int) -> None:
         self.width = width
-        self.blocks: list[Any] = []  # (m, d) tensors
+        self.blocks: list[Any] = []  # (m, d), tensors once they were looked into
         self.biases: list[np.ndarray] = []  # -|y|²/2 of their rows
 
     def __len__(self) -> int:
@@ -32,26 +32,32 @@ class Vectors:
         """
         parts = [x]
         while self.blocks and len(self.biases[-1]) <= min(ROWS - 1, sum(map(len, parts))):
-            parts.insert(0, self.blocks.pop().numpy())
+            parts.insert(0, np.asarray(self.blocks.pop()))
             self.biases.pop()
         self._put(np.concatenate(parts))
 
     def keep(self, kept: np.ndarray) -> None:
         """Drops the rows where `kept` (n,) is false."""
         parts = [
-            block.numpy()[mask] for block, mask in zip(self.blocks, self._split(kept), strict=True)
+            np.asarray(block)[mask]
+            for block, mask in zip(self.blocks, self._split(kept), strict=True)
         ]
         self.blocks, self.biases = [], []
         self._put(np.concatenate(parts))
 
     def _put(self, x: np.ndarray) -> None:
-        import tensorflow as tf
-
         for start in range(0, len(x), ROWS):
             block = x[start : start + ROWS]
-            with tf.device("CPU"):
-                self.blocks.append(tf.constant(block))
+            self.blocks.append(block)
             self.biases.append(-0.5 * np.einsum("nd,nd->n", block, block))
+
+    def _tensors(self) -> list[Any]:
+        """The blocks as tensors: who only counts rows never waits for TensorFlow."""
+        import tensorflow as tf
+
+        with tf.device("CPU"):
+            self.blocks = [b if tf.is_tensor(b) else tf.constant(b) for b in self.blocks]
+        return self.blocks
 
     def take(self, index: np.ndarray) -> np.ndarray:
         """Rows of an index of any shape: (…, d)."""
@@ -60,7 +66,7 @@ class Vectors:
 
         starts = self._starts
         owner = np.searchsorted(starts, index, side="right") - 1
-        for number, block in enumerate(self.blocks):
+        for number, block in enumerate(self._tensors()):
             inside = owner == number
             result[inside] = tf.gather(block, index[inside] - starts[number]).numpy()
         return result
@@ -101,7 +107,7 @@ class Vectors:
 
         best = _best()
         found = []
-        for number, (block, start) in enumerate(zip(self.blocks, self._starts, strict=True)):
+        for number, (block, start) in enumerate(zip(self._tensors(), self._starts, strict=True)):
             bias = None if biases is None else tf.constant(biases[number], tf.float32)
             score, place = best(tf.constant(queries), block, bias, tf.constant(k))
             found.append((score.numpy(), place.numpy() + start))

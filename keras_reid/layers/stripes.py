@@ -5,11 +5,10 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_reid.choices import STRIPE_POOLINGS
 from keras_reid.errors import InputError
 
 Shape = tuple[int | None, ...]
-
-STRIPE_POOLINGS = ("avg", "max")
 
 
 def windows(rows: int, stripes: int) -> list[tuple[int, int]]:

@@ -13,6 +13,8 @@ import keras
 from keras_reid.errors import InputError
 from keras_reid.foreign import read_model
 from keras_reid.layers import FusedBatchNormalization, MixStyle
+from keras_reid.models import shipped
+from keras_reid.models.shipped import PREFIX
 
 Shape = tuple[int, int, int]
 
@@ -77,15 +79,17 @@ def build(
     """The backbone of that name, ready to be trained.
 
     Args:
-        name: one of `BACKBONES`; `keras_cv:PRESET` for a backbone of KerasCV with its
+        name: one of `BACKBONES`; `pretrained:NAME` for that of a model of
+            `keras_reid.models.PRETRAINED`; `keras_cv:PRESET` for a backbone of KerasCV with its
             rescaling inside; or the path of a functional model saved as `.keras` that
             takes float pixels 0..255.
-        weights: `"imagenet"`, `"none"`, or the path of a `.weights.h5` file that fits. A model
-            from a file brings its own weights: there `"imagenet"` keeps them.
+        weights: `"imagenet"`, `"none"`, or the path of a `.weights.h5` file that fits. A
+            pretrained model and one from a file bring their own weights: there `"imagenet"` keeps
+            them.
         image_size: (height, width) in pixels.
         last_stride: 1 undoes the last halving of the feature map, so that it keeps four times
             the positions (Luo et al., Bag of Tricks, CVPRW 2019, arXiv:1903.07071); 2 leaves the
-            network as it was published.
+            network as it was published. A pretrained model has no last halving any more.
         mixstyle: probability with which `layers.MixStyle` mixes a training batch's maps of a
             quarter and of an eighth of the image's size; 0: never.
 
@@ -101,12 +105,15 @@ def build(
         model = _from_file(name)
     elif name.startswith("keras_cv:"):
         model = _keras_cv(name.removeprefix("keras_cv:"), weights)
+    elif name.startswith(PREFIX):
+        model = shipped.backbone(name.removeprefix(PREFIX))
+        last_stride = 2  # which leaves it as it was trained
     elif name in BACKBONES:
         model = _published(name, weights, shape)
     else:
         raise InputError(
-            f"a backbone is one of {', '.join(sorted(BACKBONES))}, keras_cv:PRESET or a "
-            f".keras file: received {name!r}"
+            f"a backbone is one of {', '.join(sorted(BACKBONES))}, pretrained:NAME, "
+            f"keras_cv:PRESET or a .keras file: received {name!r}"
         )
     _check_map(model, name, image_size)
     model = adapt(model, image_size, last_stride, mixstyle)

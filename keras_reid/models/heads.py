@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import keras
 
 from keras_reid import checks
+from keras_reid.choices import STRIPE_ORDERS
 from keras_reid.errors import InputError
 from keras_reid.layers import (
     AttributeProbabilities,
@@ -25,8 +26,6 @@ from keras_reid.skeletons import SKELETONS
 
 # (feature map (b, h, w, d), number of identities or None, what its `needs` name) -> outputs by name
 Head = Callable[..., dict[str, Any]]
-
-ORDERS = ("conv_bn_relu", "bn_relu_conv")
 
 
 def batch_norm(x: Any, name: str = "embedding") -> Any:
@@ -93,7 +92,7 @@ class LocalHead:
     normalize: bool = False
 
     def __post_init__(self) -> None:
-        checks.one_of(ORDERS, order=self.order)
+        checks.one_of(STRIPE_ORDERS, order=self.order)
         checks.at_least(1, width=self.width)
 
     def __call__(self, maps: Any, num_identities: int | None) -> dict[str, Any]:

@@ -1,19 +1,5 @@
 """Following persons: within a camera from detections to tracklets, across cameras by a gallery."""
 
-from keras_reid.tracking.appearance import embed_boxes
-from keras_reid.tracking.cameras import Identified, identify_tracks, track_embeddings
-from keras_reid.tracking.detect import detect_persons
-from keras_reid.tracking.scores import TrackingScores, tracking_scores
-from keras_reid.tracking.tracker import Tracker, track
+import lazy_loader
 
-__all__ = [
-    "Identified",
-    "Tracker",
-    "TrackingScores",
-    "detect_persons",
-    "embed_boxes",
-    "identify_tracks",
-    "track",
-    "track_embeddings",
-    "tracking_scores",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -7,13 +7,11 @@ import keras
 import tensorflow as tf
 
 from keras_reid import checks
+from keras_reid.choices import AVERAGES, UPDATES
 from keras_reid.errors import InputError
 from keras_reid.losses import STATISTICS, DistillationLoss, MetricLoss
 from keras_reid.training.objective import LossTerm, Objective
 from keras_reid.training.output_metrics import Given, OutputMetrics, refuse_losses
-
-UPDATES = ("simultaneous", "sequential")
-AVERAGES = ("mean", "sum", "ensemble")
 
 Optimized = list[tuple[keras.optimizers.Optimizer, list[Any]]]
 ByName = dict[str, dict[str, Any]]

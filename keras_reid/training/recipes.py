@@ -5,11 +5,9 @@ from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any
 
-from keras_reid import checks
+from keras_reid import checks, losses
+from keras_reid.choices import EMBEDDINGS, METRIC_LOSSES, SOFTMAX_MARGINS
 from keras_reid.errors import InputError
-from keras_reid.losses import METRIC_LOSSES, MarginSoftmaxLoss
-from keras_reid.losses.identity import MARGINS
-from keras_reid.models.trunk import EMBEDDINGS
 from keras_reid.training.methods import (
     Attributes,
     Distillation,
@@ -71,8 +69,8 @@ class Recipe(Settings):
         "The K images of an identity in a batch are of as many cameras as possible.", default=False
     )
     augment: str = setting(
-        "none, flip or default (flip, crop, erase), with any of colour, grayscale and blur added "
-        "by +, such as default+grayscale; see keras_reid.data.augment.",
+        "none, flip, crop (and flip) or default (flip, crop, erase), with any of colour, grayscale "
+        "and blur added by +, such as default+grayscale; see keras_reid.data.augment.",
         default="default",
     )
     schedule: str = setting("cosine, step or constant.", default="cosine")
@@ -117,8 +115,9 @@ class Recipe(Settings):
     )
     smoothing: float = setting("Label smoothing of the identity loss.", default=0.1)
     softmax: str = setting(
-        f"plain, or with a margin between cosines: {', '.join(MARGINS)}, of the identity loss.",
-        partial(checks.one_of, ("plain", *MARGINS)),
+        f"plain, or with a margin between cosines: {', '.join(SOFTMAX_MARGINS)}, of the "
+        "identity loss.",
+        partial(checks.one_of, ("plain", *SOFTMAX_MARGINS)),
         default="plain",
     )
     softmax_scale: float = setting("Of the cosines of a softmax with a margin.", default=30.0)
@@ -146,7 +145,7 @@ class Recipe(Settings):
                 "identity_weight=0"
             )
         if self.softmax != "plain":
-            MarginSoftmaxLoss(self.softmax, self.softmax_scale, self.softmax_margin)
+            losses.MarginSoftmaxLoss(self.softmax, self.softmax_scale, self.softmax_margin)
         self._check_combination()
         for method in self.methods:
             method.check(self)

@@ -5,14 +5,15 @@ import json
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import Any
-
-import keras
+from typing import TYPE_CHECKING, Any
 
 from keras_reid import models
 from keras_reid.errors import InputError
 from keras_reid.files import locked, replaced_file
 from keras_reid.foreign import NOTHING, NUMBER, read_json, read_json_lines, read_model
+
+if TYPE_CHECKING:
+    import keras
 
 RENAMED = {"distance": "metric_distance"}  # flags of runs that were made by earlier versions
 RETRAIN = "restore it, or train anew"
@@ -180,13 +181,13 @@ class Run:
             f"{self.logs.name}/": "for tensorboard --logdir",
         }
 
-    def save_models(self, members: Sequence[keras.Model]) -> None:
+    def save_models(self, members: "Sequence[keras.Model]") -> None:
         """Writes all members; the first one, which makes a run finished, at last."""
         for number, model in reversed(list(enumerate(members, start=1))):
             with replaced_file(self.member_file(number)) as new:
                 model.save(new)
 
-    def load_model(self, member: str = "1") -> keras.Model:
+    def load_model(self, member: str = "1") -> "keras.Model":
         """A trained model.
 
         Args:
@@ -213,7 +214,7 @@ class Run:
     def _has(self, number: int) -> bool:
         return self.member_file(number).is_file()
 
-    def _load(self, number: str) -> keras.Model:
+    def _load(self, number: str) -> "keras.Model":
         return read_model(self.member_file(int(number)), "the model of a run")
 
     def _best(self) -> str:

@@ -1,11 +1,5 @@
 """Pictures and pages of what a model does."""
 
-from keras_reid.visualize.pictures import (
-    draw_alignment,
-    draw_groups,
-    draw_keypoints,
-    draw_tracks,
-    search_page,
-)
+import lazy_loader
 
-__all__ = ["draw_alignment", "draw_groups", "draw_keypoints", "draw_tracks", "search_page"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from keras_reid.data.decode import opened
+from keras_reid.data.pillow import opened
 from keras_reid.errors import InputError
 
 WHITE, GREY, NEAR, PALE = (255, 255, 255), (170, 170, 170), (0, 110, 60), (200, 220, 210)

@@ -58,6 +58,15 @@ def test_flip_mirrors_about_half_of_the_images():
     assert 70 < mirrored.sum() < 130
 
 
+def test_crop_is_the_default_that_erases_nothing():
+    images = pictures(40)
+    cropped, changed = run("crop", images), run("default", images)
+    erased = (changed == MEAN).all(-1)
+    assert erased.any()
+    np.testing.assert_array_equal(cropped[~erased], changed[~erased])
+    assert not (cropped == MEAN).all(-1)[erased].all()
+
+
 def test_default_is_a_shifted_perhaps_mirrored_image_with_a_box():
     images = pictures().numpy()
     changed = run("default", images)
@@ -192,12 +201,12 @@ def test_keras_cv_recipes_change_more_than_the_default_and_stay_uint8(name):
 
 
 def test_an_unknown_recipe_lists_the_known_ones():
-    with pytest.raises(InputError, match=r"one of none, flip, default, randaugment.*got 'cutout'"):
+    with pytest.raises(InputError, match=r"none, flip, crop, default, randaugment.*got 'cutout'"):
         recipe("cutout")
     for name in ("default+cutout", "colour", "default+colour+"):
         with pytest.raises(InputError, match=r"any of colour, grayscale, blur added by \+"):
             recipe(name)
-    with pytest.raises(InputError, match="with keypoints, augment is one of none, flip, default"):
+    with pytest.raises(InputError, match="with keypoints, augment is one of none, flip, crop, de"):
         with_keypoints("augmix", (0,))
 
 

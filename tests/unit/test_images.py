@@ -6,11 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from keras_reid import data
-from keras_reid.data.decode import decodable, decode, opened
+from keras_reid.data import pillow
+from keras_reid.data.decode import decodable, decode
 from keras_reid.data.images import PersonImages, ReidDataset
+from keras_reid.data.pillow import opened
 from keras_reid.errors import InputError
 
 
@@ -60,7 +64,7 @@ def test_classes_are_contiguous_and_name_the_labels(labels):
         ((["a"], [1], [1, 2]), "one entry per image, got 1, 1 and 2"),
         ((["a"], [1.5], None), "identity must hold integers or text, got values such as"),
         ((["a"], [None], None), "identity must hold integers or text"),
-        ((["a"], [1], ["left"]), "camera must hold integers, got values such as"),
+        ((["a"], [1], [0.5]), "camera must hold integers or text, got values such as"),
     ],
 )
 def test_columns_that_do_not_fit_are_refused(columns, message):
@@ -263,3 +267,69 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
 def test_names_that_are_no_text_are_refused():
     with pytest.raises(InputError, match=r"file names are text in UTF-8.*caf"):
         images([1], path=["caf\udce9.jpg"])
+
+
+def seen(*sightings):
+    """A data set of training images (identity, camera)."""
+    identity, camera = zip(*sightings, strict=True)
+    return ReidDataset("own", images(list(identity), list(camera)), None, None)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 8), st.integers(1, 3)), min_size=12, max_size=60),
+    st.integers(0, 9),
+)
+def test_who_is_held_out_has_a_match_for_each_query(sightings, seed):
+    try:
+        held = seen(*sightings).hold_out(0.5, seed)
+    except InputError as error:
+        assert "at least two identities" in str(error)  # noqa: PT017
+        return
+    again = seen(*sightings).hold_out(0.5, seed)
+    for part, images_ in held.parts().items():
+        assert images_.path.tolist() == again.parts()[part].path.tolist()
+    paths = [path for images_ in held.parts().values() for path in images_.path.tolist()]
+    assert len(set(paths)) == len(paths) == len(sightings)
+    trained, asked = set(held.train.identity.tolist()), set(held.query.identity.tolist())
+    assert not trained & asked
+    assert asked == set(held.gallery.identity.tolist())
+    for identity, camera in zip(held.query.identity, held.query.camera, strict=True):
+        mates = held.gallery.camera[held.gallery.identity == identity]
+        assert (mates != camera).any()
+    pairs = [*zip(held.query.identity.tolist(), held.query.camera.tolist(), strict=True)]
+    assert len(set(pairs)) == len(pairs)
+
+
+def test_without_cameras_one_image_of_each_is_a_query():
+    whole = ReidDataset("own", images([1, 1, 1, 2, 2, 3, 3, 4, 4, 5]), None, None)
+    held = whole.hold_out(0.5)
+    assert len(held.query) == len(np.unique(held.query.identity)) == 2
+    assert 5 in held.train.identity  # of one image
+
+
+def test_what_cannot_be_held_out():
+    whole = seen((1, 1), (1, 2), (2, 1), (2, 2), (3, 1), (3, 2), (4, 1), (4, 2))
+    held = whole.hold_out(0.5)
+    with pytest.raises(InputError, match="own has train, query, gallery; leave holdout out"):
+        held.hold_out(0.5)
+    with pytest.raises(InputError, match=r"fraction is in \(0, 1\)"):
+        whole.hold_out(1.0)
+    with pytest.raises(InputError, match="at least two identities are held out"):
+        seen((1, 1), (1, 2), (2, 1), (2, 2)).hold_out(0.5)
+
+
+def test_a_final_model_is_trained_on_all_but_distractors():
+    parts = images([1, 1], [1, 2]), images([2], [1]), images([2, 0, 3], [2, 1, 1])
+    whole = ReidDataset("own", *parts).all_to_train()
+    assert whole.train.identity.tolist() == [1, 1, 2, 2, 3]
+    assert (whole.query, whole.gallery) == (None, None)
+
+
+def test_an_image_of_too_many_pixels_is_not_decoded(tmp_path, monkeypatch):
+    Image.new("RGB", (400, 300)).save(tmp_path / "large.bmp")
+    Image.new("RGB", (40, 30)).save(tmp_path / "small.bmp")
+    paths = np.array([str(tmp_path / name) for name in ("large.bmp", "small.bmp")])
+    assert decodable(paths).tolist() == [True, True]
+    monkeypatch.setattr(pillow, "MOST_PIXELS", 100_000)
+    monkeypatch.setattr(pillow, "SMALL", 1000)
+    assert decodable(paths).tolist() == [False, True]

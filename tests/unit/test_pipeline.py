@@ -1,12 +1,14 @@
 """Batches from files: content, order, seeds, checkpoints, caches, and what is refused."""
 
 import os
+import threading
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
 
+from keras_reid.data import cache as caching
 from keras_reid.data.images import PersonImages
 from keras_reid.data.pipeline import image_batches, pk_batches
 from keras_reid.data.sampling import pk_steps
@@ -252,3 +254,30 @@ def test_real_images_arrive_unchanged(real_data):
     (batch,) = image_batches(real, 12, (128, 64))
     expected = np.stack([np.asarray(Image.open(path), int) for path in paths])
     assert np.abs(batch.numpy() - expected).mean() < 2
+
+
+def test_whoever_comes_second_waits_for_the_cache_and_fills_nothing(tmp_path):
+    shape = (4, 8, 4, 3)
+    file = tmp_path / "images"
+    begun, go = threading.Event(), threading.Event()
+    filled = []
+
+    def chunks(who):
+        filled.append(who)
+        begun.set()
+        go.wait(10)
+        yield np.ones(shape, np.uint8)
+
+    first = threading.Thread(target=caching.write, args=(file, chunks("first"), shape))
+    first.start()
+    assert begun.wait(10)
+    second = threading.Thread(target=caching.write, args=(file, chunks("second"), shape))
+    second.start()
+    second.join(0.2)
+    assert second.is_alive()
+    go.set()
+    for thread in (first, second):
+        thread.join(10)
+    assert filled == ["first"]
+    assert caching.complete(file, shape)
+    assert [path.name for path in tmp_path.iterdir()] == ["images"]

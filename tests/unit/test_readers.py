@@ -362,24 +362,48 @@ def test_identities_of_a_list_are_kept_as_written(tmp_path):
 
 
 def test_csv_without_cameras(tmp_path):
-    dataset = data.load("csv", table(tmp_path, "path,identity,camera\na.jpg,1,\nc.jpg,2,\n"))
-    assert columns(dataset.train) == (["1", "2"], None)
+    for text in ("path,identity,camera\na.jpg,1,\nc.jpg,2,\n", "path,identity\na.jpg,1\nc.jpg,2\n"):
+        dataset = data.load("csv", table(tmp_path, text))
+        assert columns(dataset.train) == (["1", "2"], None)
+
+
+def test_cameras_have_names_or_numbers(tmp_path):
+    rows = "path,identity,camera\na.jpg,1,{}\nc.jpg,2,{}\n"
+    named = data.load("csv", table(tmp_path, rows.format("north", "02")))
+    assert columns(named.train) == (["1", "2"], ["north", "02"])
+    numbered = data.load("csv", table(tmp_path, rows.format("01", "2")))
+    assert columns(numbered.train) == (["1", "2"], [1, 2])
+    labels = [labels for _, labels in data.pk_batches(named.train, 2, 1, (8, 4)).take(1)]
+    assert sorted(labels[0]["camera"].numpy().tolist()) == [0, 1]
+    both = data.joined(named.train, numbered.train)
+    assert both.camera.tolist() == ["north", "02", "1", "2"]
+
+
+def test_cameras_with_names_are_written_by_numbers(tmp_path):
+    rows = "path,identity,camera\na.jpg,ann,north\nc.jpg,bob,south\n"
+    named = data.load("csv", table(tmp_path, rows))
+    data.write(named, tmp_path / "market")
+    again = data.load("market1501", str(tmp_path / "market")).train
+    assert columns(again) == ([1, 2], [1, 2])
+    assert (tmp_path / "market/cameras.csv").read_text() == "camera,name\n1,north\n2,south\n"
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("path,identity,camera,path\na.jpg,1,1,b\n", "has 'path' twice; rename one"),
-        ("path,identity,camera\na.jpg,1,9999999999\n", "a whole number of 9 digits at most"),
+        ("path,identity,camera\na.jpg,1,9999999999\n", "a name, or a number of 9 digits"),
         ("path,camera\na.jpg,1\n", "has only path, camera: add identity"),
-        ("path,identity\na.jpg,1\n", r"add camera \(left empty in every row if there are no cam"),
         ("", "has only none: add path"),
         ("path,identity,camera\n", r"people.csv lists none: add rows"),
         ("path,identity,camera\na.jpg,1,1\nc.jpg,2\n", "line 3 of .* more or fewer values than"),
         ("path,identity,camera\na.jpg,1,1,1\n", "line 2 of .* more or fewer values than the head"),
         ("path,identity,camera\n,1,1\n", "line 2 of .*people.csv has no path"),
         ("path,identity,camera\na.jpg, ,1\n", "line 2 of .*people.csv has no identity"),
-        ("path,identity,camera\na.jpg,1,c1\n", "line 2 of .* has camera 'c1': a camera must be"),
+        (
+            "path,identity,camera\n,1,1\na.jpg,,1\nz.jpg,1,1\n",
+            "3 lines of .* are broken:\n  line 2 .* no path.*\n  line 3 .* no identity.*\n  line 4",
+        ),
         ("path,identity,camera\na.jpg,1,1\nc.jpg,2,\n", "line 3 of .* has no camera, but other"),
         ("path,identity,camera\nz.jpg,1,1\n", r"line 2 of .* names .*z.jpg, which does not exist"),
         (

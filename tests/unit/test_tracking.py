@@ -6,6 +6,7 @@ from functools import partial
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 from processes import said
 
@@ -13,7 +14,7 @@ from keras_reid import data, gallery, models, tracking
 from keras_reid.data import synthetic
 from keras_reid.data.mot import Boxes, read_mot, write_mot
 from keras_reid.errors import InputError
-from keras_reid.tracking import cameras
+from keras_reid.tracking import cameras, detect
 from keras_reid.tracking.motion import GATE, Motion, centred, overlaps
 from keras_reid.training.runs import Run
 
@@ -477,7 +478,13 @@ def test_the_annotated_video_has_the_frame_rate_of_its_source(scene):
     [
         ([], "give --video"),
         (["--video=frames"], "give --video, and --out"),
-        (["--video=frames", "--out=x.txt"], "name one model"),
+        (["--video=frames", "--out=x.txt", "--run=r", "--saved_model=s"], "name one model"),
+        (["--video=frames", "--out=x.txt", "--detector=yolo"], "a detector is ssdlite, hog, or"),
+        (["--video=frames", "--out=x.txt", "--detector=no.pb"], "no.pb is none"),
+        (
+            ["--video=frames", "--out=x.txt", "--detector=hog", "--detections=gt.txt"],
+            "give --detections or --detector, not both",
+        ),
         (
             ["--video=no", "--noappearance", "--detections=gt.txt", "--annotated=y", "--out=x.txt"],
             "is neither",
@@ -503,36 +510,139 @@ def test_mistakes_are_told_in_one_sentence(scene, arguments, message):
     (root / "x.txt").unlink(missing_ok=True)
 
 
+def test_mistakes_in_detectors(tmp_path):
+    (tmp_path / "x.pb").write_bytes(b"no graph")
+    for name, message in {
+        "yolo": "a detector is ssdlite, hog, or a file",
+        str(tmp_path / "no.pb"): "is none",
+        str(tmp_path / "x.pb"): "a detector's graph has image_tensor",
+    }.items():
+        with pytest.raises(InputError, match=message):
+            tracking.detector_of(name)
+
+
+class Seer:
+    """Finds white boxes in squares, as a network would: one box a square, what is white in it."""
+
+    def __init__(self):
+        self.squares = 0
+
+    def __call__(self, squares):
+        boxes, scores = np.zeros((len(squares), 2, 4)), np.zeros((len(squares), 2))
+        self.squares = len(squares)
+        for i, square in enumerate(squares):
+            rows, columns = np.nonzero(square[..., 0] > 127)
+            if len(rows):
+                ends = rows.min(), columns.min(), rows.max() + 1, columns.max() + 1
+                boxes[i, 0], scores[i, 0] = np.array(ends) / len(square), 0.9
+        return boxes, scores
+
+
+@pytest.mark.parametrize("box", [(40, 30, 20, 50), (205, 100, 30, 60), (285, 160, 15, 40)])
+def test_windows_see_a_small_person_once_and_whole(box):
+    x, y, w, h = box
+    frame = np.zeros((200, 300, 3), np.uint8)
+    frame[y : y + h, x : x + w] = 255
+    seer = Seer()
+    found, scores = detect.Windows(seer)(frame)
+    np.testing.assert_allclose(found, [box], atol=1.5)
+    assert scores.tolist() == [0.9]
+    assert seer.squares == 3 * 5 + 1  # 100 pixels wide, every 50, and the whole
+
+
+def test_windows_see_a_large_person_in_the_whole_frame():
+    frame = np.zeros((200, 300, 3), np.uint8)
+    frame[10:190, 100:180] = 255
+    found, _ = detect.Windows(Seer())(frame)
+    np.testing.assert_allclose(found, [(100, 10, 80, 180)], atol=2)
+
+
+def test_what_is_not_sure_is_no_person():
+    frame = np.zeros((200, 300, 3), np.uint8)
+    frame[30:80, 40:60] = 255
+    found, scores = detect.Windows(Seer(), least=0.95)(frame)
+    assert len(found) == len(scores) == 0
+    assert len(tracking.detect_persons([frame], detect.Windows(Seer(), least=0.95))) == 0
+
+
+def _detects(images):
+    """A graph that sees a person in the left upper quarter, and something else beside."""
+    count = tf.shape(images)[0]
+    boxes = tf.tile(tf.constant([[[0.0, 0.0, 0.5, 0.5], [0.5, 0.5, 1.0, 1.0]]]), [count, 1, 1])
+    scores = tf.tile(tf.constant([[0.8, 0.9]]), [count, 1])
+    return boxes, scores, count
+
+
+def test_a_frozen_graph_is_asked_for_persons(tmp_path):
+    with tf.Graph().as_default() as graph:
+        images = tf.compat.v1.placeholder(tf.uint8, (None, None, None, 3), "image_tensor")
+        boxes, scores, count = _detects(images)
+        tf.identity(boxes, "detection_boxes")
+        tf.identity(scores, "detection_scores")
+        tf.tile(tf.constant([[1.0, 2.0]]), [count, 1], "detection_classes")
+    file = tmp_path / "net.pb"
+    file.write_bytes(graph.as_graph_def().SerializeToString())
+    boxes, scores = detect.frozen_graph(file)(np.zeros((3, 300, 300, 3), np.uint8))
+    assert boxes.shape == (3, 2, 4)
+    np.testing.assert_allclose(scores, [[0.8, 0]] * 3)
+    found, sure = tracking.detector_of(str(file))(np.zeros((100, 100, 3), np.uint8))
+    # Of the whole frame; each window has one too, which is cut where the window ends in the frame.
+    assert [0, 0, 50, 50] in found.round().tolist()
+    assert sure.max() < 0.85
+
+
+def test_a_litert_file_is_asked_for_persons(tmp_path):
+    pytest.importorskip("ai_edge_litert", reason="LiteRT, extra litert, is not installed")
+
+    @tf.function(input_signature=[tf.TensorSpec((1, 64, 64, 3), tf.uint8)])
+    def net(images):
+        boxes, scores, _ = _detects(images)
+        seen = tf.reduce_max(tf.cast(images, tf.float32)) / 255  # which nothing folds away
+        return boxes * seen, tf.constant([[0.0, 1.0]]) * seen, scores * seen, seen[None] * 2
+
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([net.get_concrete_function()])
+    file = tmp_path / "net.tflite"
+    file.write_bytes(converter.convert())
+    boxes, scores = detect.litert(file)(np.full((2, 300, 300, 3), 255, np.uint8))
+    np.testing.assert_allclose(boxes[0], [[0, 0, 0.5, 0.5], [0.5, 0.5, 1, 1]])
+    np.testing.assert_allclose(scores, [[0.8, 0]] * 2, rtol=1e-6)
+
+
 def test_persons_are_detected_where_opencv_is(tmp_path):
     cv2 = pytest.importorskip("cv2", reason="OpenCV, extra tracking, is not installed")
     frame = np.full((200, 200, 3), 200, np.uint8)
     if not hasattr(cv2, "HOGDescriptor"):
         with pytest.raises(InputError, match="opencv-python<5"):
-            tracking.detect_persons([frame])
+            tracking.detector_of("hog")
         return
     told = []
-    found = tracking.detect_persons([frame, frame], progress=told.append)
+    found = tracking.detect_persons([frame, frame], detect.Hog(), told.append)
     assert len(found) == 0
     assert told == [1, 2]
 
 
 @pytest.mark.slow
 @pytest.mark.real
-def test_persons_are_detected_in_the_real_video(real_data):
-    """Half of the detections in some frames lie on a true box."""
+@pytest.mark.parametrize(("name", "least"), [("ssdlite", 0.7), ("hog", 0.1)])
+def test_persons_are_detected_in_the_real_video(real_data, name, least):
+    """Half of the detections in some frames lie on a true box, and most persons are found."""
     cv2 = pytest.importorskip("cv2", reason="OpenCV, extra tracking, is not installed")
-    if not hasattr(cv2, "HOGDescriptor"):
+    if name == "hog" and not hasattr(cv2, "HOGDescriptor"):
         pytest.skip(f"OpenCV {cv2.__version__} has no detector of persons")
+    if name == "ssdlite":
+        pytest.importorskip(detect.PACKAGE, reason="ssdlite, extra tracking, is not installed")
     video = real_data / "data/pets09-s2l1/vtest.avi"
     frames = [f for i, f in enumerate(data.video_frames(video), start=1) if i in (1, 100, 200)]
-    found = tracking.detect_persons(frames)
+    found = tracking.detect_persons(frames, tracking.detector_of(name))
     truth = read_mot(real_data / "data/pets09-s2l1/gt/gt.txt")
-    best = []
+    best, seen = [], []
     for place, number in enumerate((1, 100, 200), start=1):
         pair = found.box[found.frame == place], truth.box[truth.frame == number]
         best += overlaps(*pair).max(axis=1).tolist()
+        seen += overlaps(*pair).max(axis=0).tolist()
     assert len(best) >= 5
     assert np.median(best) > 0.5
+    assert np.mean(np.array(seen) > 0.5) > least
 
 
 @pytest.mark.real

@@ -363,8 +363,15 @@ def test_a_recipe_spreads_its_images_over_cameras(pedestrians) -> None:
 
 def test_small_images_have_a_pixel_and_no_teacher() -> None:
     for change in ({"width": 1}, {"teacher": "run", "distillation": "logits:1"}):
-        with pytest.raises(InputError, match="images of half the size"):
+        with pytest.raises(InputError, match="smaller images have at least a pixel"):
             tiny(small_epochs=1, **change)
+
+
+def test_small_images_have_the_scale_that_is_asked_for() -> None:
+    recipe = tiny(height=192, width=96, small_epochs=1, small_scale=0.6667)
+    assert [phase.recipe.image_size for phase in recipe.phases] == [(128, 64), (192, 96)]
+    with pytest.raises(InputError, match=r"small_scale is in \(0, 1\)"):
+        tiny(small_scale=1.0)
 
 
 def test_small_images_come_first_and_what_they_taught_goes_on(pedestrians, tmp_path) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +13,9 @@ from keras_reid.data.readers.layouts import PARTS, Row, assemble, entries, image
 from keras_reid.errors import InputError
 from keras_reid.foreign import Line, read_table
 
-COLUMNS = ("path", "identity", "camera")
+COLUMNS = ("path", "identity")
+LONGEST = 9  # digits of a camera
+MOST_SHOWN = 20  # broken lines
 
 
 class Record(NamedTuple):
@@ -27,22 +30,21 @@ class Record(NamedTuple):
 
 
 def read_csv(table: Path) -> ReidDataset:
-    """A table with the columns path, identity, camera and, if wanted, split and tracklet.
+    """A table with the columns path, identity and, if wanted, camera, split and tracklet.
 
     `path` is relative to the table. Identities are text, as it stands there: 0001 is not 1; −1 is
-    junk and dropped. Cameras are integers; the column left empty in every row says that the data
-    has no cameras. `split` is train, query or gallery; without that column every image is train,
-    so that the data can be learned from but not scored. Rows of the same `tracklet`, any text, are
-    images of one person before one camera, in their order. For a folder, its only .csv file is
-    read.
+    junk and dropped. Cameras are numbers or names; without the column, or with an empty one, the
+    data has no cameras. `split` is train, query or gallery; without that column every image is
+    train, so that the data can be learned from but not scored. Rows of the same `tracklet`, any
+    text, are images of one person before one camera, in their order. For a folder, its only .csv
+    file is read.
 
     Raises:
-        InputError: a missing column, a broken row (by its line), a listed file that is not there.
+        InputError: a missing column, or all broken rows, by their lines, of which some may list
+            files that are not there.
     """
     table = _only_table(table)
-    hints = {"camera": " (left empty in every row if there are no cameras)"}
-    lines = read_table(table, COLUMNS, hints)[1]
-    records = [record for line in lines if (record := _record(line, table)).identity != "-1"]
+    records = _records(read_table(table, COLUMNS)[1], table)
     if not records:
         raise InputError(f"a table must list images, but {table} lists none: add rows")
     images = PersonImages(
@@ -75,6 +77,23 @@ def _only_table(path: Path) -> Path:
     return tables[0]
 
 
+def _records(lines: Iterable[Line], table: Path) -> list[Record]:
+    """The rows but junk; all that are broken are told at once."""
+    records, broken = [], []
+    for line in lines:
+        try:
+            records.append(_record(line, table))
+        except InputError as error:
+            broken.append(str(error))
+    if len(broken) > 1:
+        told = "\n  ".join(broken[:MOST_SHOWN])
+        rest = f"\n  and {len(broken) - MOST_SHOWN} more" if len(broken) > MOST_SHOWN else ""
+        raise InputError(f"{len(broken)} lines of {table} are broken:\n  {told}{rest}")
+    if broken:
+        raise InputError(broken[0])
+    return [record for record in records if record.identity != "-1"]
+
+
 def _record(line: Line, table: Path) -> Record:
     """One checked row."""
     values = line.values
@@ -85,10 +104,10 @@ def _record(line: Line, table: Path) -> Record:
     for column in ("path", "identity"):
         if not values[column]:
             raise broken(f"has no {column}", "fill it in or remove the row")
-    if not re.fullmatch("[0-9]{0,9}", values["camera"]):
-        camera = values["camera"][:40]
+    camera = values.get("camera", "")
+    if camera.isdecimal() and len(camera) > LONGEST:
         raise broken(
-            f"has camera {camera!r}", "a camera must be a whole number of 9 digits at most"
+            f"has camera {camera[:40]!r}", f"a camera is a name, or a number of {LONGEST} digits"
         )
     split = values.get("split", "train")
     if split not in PARTS:
@@ -100,7 +119,7 @@ def _record(line: Line, table: Path) -> Record:
         line.number,
         str(path),
         values["identity"],
-        values["camera"],
+        camera,
         split,
         values.get("tracklet", ""),
     )
@@ -109,7 +128,13 @@ def _record(line: Line, table: Path) -> Record:
 def _cameras(records: list[Record], table: Path) -> np.ndarray | None:
     if not _filled("camera", records, table):
         return None
-    return np.array([int(record.camera) for record in records])
+    cameras = [record.camera for record in records]
+    # Numbers are numbers, 01 as 1; if one is a name, all are.
+    return np.array(cameras if not all(map(_is_number, cameras)) else [*map(int, cameras)])
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(f"[0-9]{{1,{LONGEST}}}", text) is not None
 
 
 def _tracklets(records: list[Record], table: Path) -> dict[str, np.ndarray]:

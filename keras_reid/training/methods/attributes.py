@@ -4,14 +4,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
-from keras_reid import checks, losses
-from keras_reid.data import AttributeSchema
+from keras_reid import checks, losses, models, training
 from keras_reid.errors import InputError
-from keras_reid.models.heads import AttributeHead, Head
 from keras_reid.training.methods.method import Annotations, Method, setting
-from keras_reid.training.objective import LossTerm
 
 if TYPE_CHECKING:
+    from keras_reid.data import AttributeSchema
+    from keras_reid.models.heads import Head
+    from keras_reid.training.objective import LossTerm
     from keras_reid.training.recipes import Recipe
 
 
@@ -31,19 +31,19 @@ class Attributes(Method):
     def active(self) -> bool:
         return self.attribute_weight > 0
 
-    def heads(self, annotations: Annotations) -> list[Head]:
+    def heads(self, annotations: Annotations) -> "list[Head]":
         schema = _schema(annotations)
-        return [AttributeHead(len(schema.names), schema.exclusive)]
+        return [models.heads.AttributeHead(len(schema.names), schema.exclusive)]
 
     def terms(
-        self, terms: list[LossTerm], recipe: "Recipe", annotations: Annotations
-    ) -> list[LossTerm]:
+        self, terms: "list[LossTerm]", recipe: "Recipe", annotations: Annotations
+    ) -> "list[LossTerm]":
         loss = losses.AttributeLoss(annotations.rates.tolist(), _schema(annotations).exclusive)
         weight = self.attribute_weight / loss.classifiers
-        return [*terms, LossTerm("attributes", loss, "attributes", "attributes", weight)]
+        return [*terms, training.LossTerm("attributes", loss, "attributes", "attributes", weight)]
 
 
-def _schema(annotations: Annotations) -> AttributeSchema:
+def _schema(annotations: Annotations) -> "AttributeSchema":
     if annotations.schema is None:
         raise InputError(
             "attributes of the identities are learned from a table: give attributes", "attributes"

@@ -5,19 +5,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import keras
-
-from keras_reid import checks, losses, models
+from keras_reid import checks, losses, models, training
+from keras_reid.choices import AVERAGES, DISTILLATIONS, UPDATES
 from keras_reid.errors import InputError
-from keras_reid.losses import DISTILLATION_LOSSES
-from keras_reid.training.distiller import Distiller
-from keras_reid.training.learner import AVERAGES, UPDATES, GraphLearner
 from keras_reid.training.methods.method import Method, setting
-from keras_reid.training.mutual import MutualLearner
-from keras_reid.training.objective import Objective, distill
-from keras_reid.training.runs import Run
 
 if TYPE_CHECKING:
+    import keras
+
+    from keras_reid.training.learner import GraphLearner
+    from keras_reid.training.objective import Objective
     from keras_reid.training.recipes import Recipe
 
 
@@ -32,7 +29,7 @@ class Distillation(Method):
     )
     teacher: str = setting("Run folder of a trained model to learn from; empty: none.", default="")
     distillation: str = setting(
-        f"What is learned from the others, of {', '.join(DISTILLATION_LOSSES)}, each with its "
+        f"What is learned from the others, of {', '.join(DISTILLATIONS)}, each with its "
         "weight: logits:1,distances:1.",
         default="",
     )
@@ -83,9 +80,9 @@ class Distillation(Method):
         weights = {}
         for word in _words(self.distillation):
             name, _, weight = word.partition(":")
-            if name not in DISTILLATION_LOSSES or name in weights or not _is_positive(weight):
+            if name not in DISTILLATIONS or name in weights or not _is_positive(weight):
                 raise InputError(
-                    f"distillation is a list of {', '.join(DISTILLATION_LOSSES)}, each once and "
+                    f"distillation is a list of {', '.join(DISTILLATIONS)}, each once and "
                     "with a weight above 0, such as logits:1,distances:1: received "
                     f"{self.distillation!r}"
                 )
@@ -105,34 +102,34 @@ class Distillation(Method):
             )
         return [(teacher, student) for teacher, student in pairs]
 
-    def objective(self, recipe: "Recipe") -> Objective:
+    def objective(self, recipe: "Recipe") -> "Objective":
         """What is distilled, each with its weight."""
         given: dict[str, dict[str, Any]] = {
             "logits": {"temperature": self.temperature},
             "distances": recipe.metric_settings("distance", "normalize"),
             "ranks": {},
         }
-        return Objective(
+        return training.Objective(
             *(
-                distill(losses.DISTILLATION_LOSSES[name](**given[name]), weight)
+                training.distill(losses.DISTILLATION_LOSSES[name](**given[name]), weight)
                 for name, weight in self.weights.items()
             )
         )
 
     def learner(
         self,
-        members: Sequence[keras.Model],
-        objective: Objective,
+        members: "Sequence[keras.Model]",
+        objective: "Objective",
         recipe: "Recipe",
         steps_per_epoch: int,
-        teacher: keras.Model | None,
-    ) -> GraphLearner:
+        teacher: "keras.Model | None",
+    ) -> "GraphLearner":
         """One student of the teacher, or members that learn from each other."""
         distillation = self.objective(recipe)
         ramp_up = round(steps_per_epoch * self.ramp_up)
         if teacher is not None and len(members) == 1:
-            return Distiller(teacher, members[0], objective, distillation, ramp_up)
-        return MutualLearner(
+            return training.Distiller(teacher, members[0], objective, distillation, ramp_up)
+        return training.MutualLearner(
             members,
             objective,
             distillation,
@@ -143,7 +140,7 @@ class Distillation(Method):
             ramp_up,
         )
 
-    def load_teacher(self, recipe: "Recipe", num_identities: int) -> keras.Model | None:
+    def load_teacher(self, recipe: "Recipe", num_identities: int) -> "keras.Model | None":
         """The trained model that is learned from, if there is one.
 
         Raises:
@@ -159,7 +156,7 @@ class Distillation(Method):
             )
         if not self.teacher:
             return None
-        model = Run(self.teacher).load_model()
+        model = training.Run(self.teacher).load_model()
         seen = models.image_size(model)
         if seen != recipe.image_size:
             raise InputError(

@@ -5,15 +5,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import keras
 import numpy as np
 
-from keras_reid.data import AttributeSchema, PersonImages, rates
-from keras_reid.models.heads import Head
+from keras_reid import data
 from keras_reid.skeletons import KEYPOINTS
-from keras_reid.training.objective import LossTerm
 
 if TYPE_CHECKING:
+    import keras
+
+    from keras_reid.data import AttributeSchema, PersonImages
+    from keras_reid.models.heads import Head
+    from keras_reid.training.objective import LossTerm
     from keras_reid.training.recipes import Recipe
 
 Check = Callable[..., None]
@@ -54,17 +56,17 @@ class Annotations:
     """
 
     keypoints: int = 0
-    schema: AttributeSchema | None = None
+    schema: "AttributeSchema | None" = None
     rates: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
     @classmethod
-    def of(cls, images: PersonImages, schema: AttributeSchema | None = None) -> "Annotations":
+    def of(cls, images: "PersonImages", schema: "AttributeSchema | None" = None) -> "Annotations":
         """Those of images, with the names of their attributes."""
         points = images.columns.get(KEYPOINTS)
         return cls(
             0 if points is None else points.shape[1],
             schema,
-            np.zeros(0) if schema is None else rates(images),
+            np.zeros(0) if schema is None else data.rates(images),
         )
 
 
@@ -79,7 +81,7 @@ class Phase:
     recipe: "Recipe"
 
     @contextmanager
-    def prepared(self, members: Sequence[keras.Model]) -> Iterator[None]:
+    def prepared(self, members: "Sequence[keras.Model]") -> Iterator[None]:
         """Within the block the models are as this phase trains them."""
         yield
 
@@ -101,17 +103,17 @@ class Method(Settings):
 
     def model(
         self, recipe: "Recipe", num_identities: int | None, **common: Any
-    ) -> keras.Model | None:
+    ) -> "keras.Model | None":
         """A model of its own kind, of the arguments that `models.build` has too; None: no other."""
         return None
 
-    def heads(self, annotations: Annotations) -> list[Head]:
+    def heads(self, annotations: Annotations) -> "list[Head]":
         """Its heads on the backbone."""
         return []
 
     def terms(
-        self, terms: list[LossTerm], recipe: "Recipe", annotations: Annotations
-    ) -> list[LossTerm]:
+        self, terms: "list[LossTerm]", recipe: "Recipe", annotations: Annotations
+    ) -> "list[LossTerm]":
         """The terms of the objective with its own."""
         return terms
 

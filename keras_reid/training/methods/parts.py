@@ -6,16 +6,16 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
-import keras
-
-from keras_reid import checks
+from keras_reid import checks, models
 from keras_reid.errors import InputError
-from keras_reid.layers import PartPooling
-from keras_reid.models.heads import Head, PartHead
 from keras_reid.training.methods.method import Annotations, Method, Phase, setting
-from keras_reid.training.objective import LossTerm
 
 if TYPE_CHECKING:
+    import keras
+
+    from keras_reid.layers import PartPooling
+    from keras_reid.models.heads import Head
+    from keras_reid.training.objective import LossTerm
     from keras_reid.training.recipes import Recipe
 
 
@@ -62,13 +62,13 @@ class Parts(Method):
                 f"{self.refinement} with parts=0; give the number of parts"
             )
 
-    def heads(self, annotations: Annotations) -> list[Head]:
+    def heads(self, annotations: Annotations) -> "list[Head]":
         refinable = bool(self.induction or self.refinement)
-        return [PartHead(self.parts, self.part_width, self.part_dropout, refinable)]
+        return [models.heads.PartHead(self.parts, self.part_width, self.part_dropout, refinable)]
 
     def terms(
-        self, terms: list[LossTerm], recipe: "Recipe", annotations: Annotations
-    ) -> list[LossTerm]:
+        self, terms: "list[LossTerm]", recipe: "Recipe", annotations: Annotations
+    ) -> "list[LossTerm]":
         return [
             replace(term, output="part_logits") if term.output == "logits" else term
             for term in terms
@@ -88,7 +88,7 @@ class RoughPhase(Phase):
     """Parts are equal slices of the feature map."""
 
     @contextmanager
-    def prepared(self, members: Sequence[keras.Model]) -> Iterator[None]:
+    def prepared(self, members: "Sequence[keras.Model]") -> Iterator[None]:
         _refine(members, False)
         yield
 
@@ -104,7 +104,7 @@ class RefinedPhase(Phase):
     only_assignment: bool = False
 
     @contextmanager
-    def prepared(self, members: Sequence[keras.Model]) -> Iterator[None]:
+    def prepared(self, members: "Sequence[keras.Model]") -> Iterator[None]:
         parts = _refine(members, True)
         layers = [layer for model in members for layer in model.layers]
         others = [layer for layer in layers if layer.trainable and layer not in parts]
@@ -118,8 +118,10 @@ class RefinedPhase(Phase):
                 layer.trainable = True
 
 
-def _refine(members: Sequence[keras.Model], refined: bool) -> list[PartPooling]:
+def _refine(members: "Sequence[keras.Model]", refined: bool) -> "list[PartPooling]":
     """The layers that pool the parts, which are refined or not from now on."""
+    from keras_reid.layers import PartPooling
+
     layers = [layer for model in members for layer in model.layers]
     parts = [layer for layer in layers if isinstance(layer, PartPooling)]
     for layer in parts:

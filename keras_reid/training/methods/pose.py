@@ -4,14 +4,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
-from keras_reid import checks, losses
+from keras_reid import checks, losses, models, training
 from keras_reid.errors import InputError
-from keras_reid.models.heads import Head, PoseHead
 from keras_reid.skeletons import KEYPOINTS
 from keras_reid.training.methods.method import Annotations, Method, setting
-from keras_reid.training.objective import LossTerm
 
 if TYPE_CHECKING:
+    from keras_reid.models.heads import Head
+    from keras_reid.training.objective import LossTerm
     from keras_reid.training.recipes import Recipe
 
 
@@ -31,14 +31,17 @@ class Pose(Method):
     def active(self) -> bool:
         return self.pose
 
-    def heads(self, annotations: Annotations) -> list[Head]:
+    def heads(self, annotations: Annotations) -> "list[Head]":
         if not annotations.keypoints:
             raise InputError("pose needs body points of the images: give keypoints", KEYPOINTS)
-        return [PoseHead(annotations.keypoints, self.pose_width)]
+        return [models.heads.PoseHead(annotations.keypoints, self.pose_width)]
 
     def terms(
-        self, terms: list[LossTerm], recipe: "Recipe", annotations: Annotations
-    ) -> list[LossTerm]:
+        self, terms: "list[LossTerm]", recipe: "Recipe", annotations: Annotations
+    ) -> "list[LossTerm]":
         loss = losses.VisibleIdentityLoss(recipe.smoothing)
         weight = self.pose_weight * recipe.identity_weight
-        return [*terms, LossTerm("pose", loss, ("part_logits", "visibility"), weight=weight)]
+        return [
+            *terms,
+            training.LossTerm("pose", loss, ("part_logits", "visibility"), weight=weight),
+        ]

@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from keras_reid import checks, losses
-from keras_reid.layers.stripes import STRIPE_POOLINGS
-from keras_reid.models.heads import ORDERS, Head, LocalHead
+from keras_reid import checks, losses, models, training
+from keras_reid.choices import STRIPE_ORDERS, STRIPE_POOLINGS
 from keras_reid.training.methods.method import Annotations, Method, setting
-from keras_reid.training.objective import LossTerm
 
 if TYPE_CHECKING:
+    from keras_reid.models.heads import Head
+    from keras_reid.training.objective import LossTerm
     from keras_reid.training.recipes import Recipe
 
 
@@ -35,7 +35,7 @@ class Stripes(Method):
     )
     stripe_order: str = setting(
         "conv_bn_relu after the pooling, or bn_relu_conv with the first two before it.",
-        partial(checks.one_of, ORDERS),
+        partial(checks.one_of, STRIPE_ORDERS),
         default="conv_bn_relu",
     )
     stripe_normalize: bool = setting("Local features of length 1.", default=False)
@@ -47,9 +47,9 @@ class Stripes(Method):
     def active(self) -> bool:
         return self.stripes > 0
 
-    def heads(self, annotations: Annotations) -> list[Head]:
+    def heads(self, annotations: Annotations) -> "list[Head]":
         return [
-            LocalHead(
+            models.heads.LocalHead(
                 self.stripes,
                 self.stripe_width,
                 self.stripe_pooling,
@@ -59,7 +59,10 @@ class Stripes(Method):
         ]
 
     def terms(
-        self, terms: list[LossTerm], recipe: "Recipe", annotations: Annotations
-    ) -> list[LossTerm]:
+        self, terms: "list[LossTerm]", recipe: "Recipe", annotations: Annotations
+    ) -> "list[LossTerm]":
         loss = losses.AlignedTripletLoss(**recipe.metric_settings("margin", "normalize"))
-        return [*terms, LossTerm("local", loss, ("features", "local"), weight=self.local_weight)]
+        return [
+            *terms,
+            training.LossTerm("local", loss, ("features", "local"), weight=self.local_weight),
+        ]

@@ -4,15 +4,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import keras
-
-from keras_reid import checks, models
+from keras_reid import checks, models, training
+from keras_reid.choices import TEMPORAL_POOLINGS
 from keras_reid.errors import InputError
-from keras_reid.layers.temporal import TEMPORAL
 from keras_reid.training.methods.method import Annotations, Method, setting
-from keras_reid.training.objective import LossTerm
 
 if TYPE_CHECKING:
+    import keras
+
+    from keras_reid.training.objective import LossTerm
     from keras_reid.training.recipes import Recipe
 
 
@@ -23,8 +23,8 @@ class Tracklets(Method):
     columns: ClassVar[tuple[str, ...]] = ("tracklet",)
     embeds: ClassVar[bool] = True
     temporal: str = setting(
-        f"How the frames of a tracklet are pooled: {', '.join(TEMPORAL)}; empty: images, no "
-        "tracklets.",
+        f"How the frames of a tracklet are pooled: {', '.join(TEMPORAL_POOLINGS)}; empty: images, "
+        "no tracklets.",
         default="",
     )
     frames: int = setting(
@@ -43,7 +43,7 @@ class Tracklets(Method):
         return bool(self.temporal)
 
     def check(self, recipe: "Recipe") -> None:
-        checks.one_of(TEMPORAL, temporal=self.temporal)
+        checks.one_of(TEMPORAL_POOLINGS, temporal=self.temporal)
         if recipe.stripes.active or recipe.distillation.several or recipe.distillation.active:
             raise InputError(
                 "tracklets are learned by one model without stripes, parts, pose and attributes: "
@@ -52,16 +52,16 @@ class Tracklets(Method):
 
     def model(
         self, recipe: "Recipe", num_identities: int | None, **common: Any
-    ) -> keras.Model | None:
+    ) -> "keras.Model | None":
         return models.build_tracklet(
             recipe.backbone, num_identities, recipe.image_size, temporal=self.temporal, **common
         )
 
     def terms(
-        self, terms: list[LossTerm], recipe: "Recipe", annotations: Annotations
-    ) -> list[LossTerm]:
+        self, terms: "list[LossTerm]", recipe: "Recipe", annotations: Annotations
+    ) -> "list[LossTerm]":
         of_frames = [
-            LossTerm(
+            training.LossTerm(
                 f"frame_{term.name}",
                 term.loss,
                 f"frame_{term.output}",

@@ -1,0 +1,114 @@
+"""From JPEG files to embeddings: keras_reid against its parts and ONNX Runtime, in one run.
+
+    python benchmarks/embedding.py
+    python benchmarks/embedding.py --images=2048 --rounds=7
+
+Drawn pedestrians of 128×64 pixels are embedded by the model that comes with the package. The
+contestants take turns in one process: the decoder alone (files to batches of pixels), the network
+alone (in a loop over a batch in memory), `models.Embedder` as the commands use it, an export, and
+ONNX Runtime with the same network, which has batch normalisation folded, fed by a thread pool with
+Pillow that decodes the next batch meanwhile. Needs `pip install "keras_reid[onnx]"`.
+"""
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+from PIL import Image
+
+from keras_reid import data, models, serving
+from keras_reid.data import synthetic
+
+BATCH = 64
+
+
+def onnx(file: Path, paths: list[str], size: tuple[int, int]) -> Callable[[], None]:
+    """Decoding with Pillow in as many threads as there are processors, one batch ahead."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    pool = ThreadPoolExecutor(os.cpu_count())
+
+    def pixels(path: str) -> np.ndarray:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB").resize(size[::-1], Image.Resampling.BILINEAR))
+
+    def run() -> None:
+        blocks = [paths[start : start + BATCH] for start in range(0, len(paths), BATCH)]
+        coming = [pool.submit(pixels, path) for path in blocks[0]]
+        for following in [*blocks[1:], []]:
+            batch = np.stack([future.result() for future in coming])
+            coming = [pool.submit(pixels, path) for path in following]
+            session.run(None, {name: batch})
+
+    return run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=1024)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--model", default="person-mobilenetv2", help="of models.PRETRAINED")
+    options = parser.parse_args()
+    model = models.pretrained(options.model)
+    size = models.image_size(model)
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        people = -(-options.images // 12)
+        synthetic.generate(
+            root / "drawn", people, 2, cameras=6, images_per_camera=2, size=(128, 64)
+        )
+        paths = sorted(map(str, (root / "drawn/bounding_box_train").glob("*.jpg")))
+        paths = paths[: options.images]
+        nobody = np.full(len(paths), "x")
+        images = data.PersonImages(np.array(paths), nobody, None)
+        images = data.readable(images)
+        embedder = models.Embedder(model)
+        exported = serving.load(serving.export(model, root / "plain"))
+        other = serving.export(model, root / "onnx", format="onnx")
+        batch = next(iter(data.image_batches(images, BATCH, size)))
+
+        def network() -> None:
+            for _ in range(len(paths) // BATCH):
+                embedder([batch])
+
+        def decoder() -> None:
+            for _ in data.image_batches(images, BATCH, size):
+                pass
+
+        contestants = {
+            "decoder alone": decoder,
+            "network alone": network,
+            "Embedder": lambda: embedder.embed(images, BATCH),
+            "exported": lambda: exported.embed_files(paths, BATCH),
+            "ONNX Runtime, Pillow": onnx(next(other.glob("*.onnx")), paths, size),
+        }
+        seconds: dict[str, list[float]] = {name: [] for name in contestants}
+        for turn in range(options.rounds + 1):
+            for name, act in contestants.items():
+                start = time.perf_counter()
+                act()
+                if turn:  # the first is for warming up
+                    seconds[name].append(time.perf_counter() - start)
+    medians = {name: statistics.median(times) for name, times in seconds.items()}
+    print(f"{len(paths)} images, {size[0]}×{size[1]}, medians of {options.rounds} rounds")
+    for name, middle in medians.items():
+        print(f"{name:<24}{len(paths) / middle:8.0f} images/s")
+    slower = max(medians["decoder alone"], medians["network alone"])
+    for name in ("Embedder", "exported"):
+        print(f"{name} / the slower part alone: {slower / medians[name]:.2f} (goal 0.95)")
+        ratio = medians["ONNX Runtime, Pillow"] / medians[name]
+        print(f"{name} / ONNX Runtime with Pillow: {ratio:.2f} (goal 1.3)")
+
+
+if __name__ == "__main__":
+    main()

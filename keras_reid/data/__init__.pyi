@@ -1,0 +1,62 @@
+from . import synthetic
+from .attribute_tables import AttributeSchema, AttributeTable, rates, read_attributes
+from .clips import clip_batches, pk_clips
+from .decode import decodable, readable
+from .faults import CheckReport, check
+from .frames import cut_tracklets, frame_rate, video_frames
+from .grouping import tracklet_dataset, tracklets
+from .images import TRACKLET, PersonImages, ReidDataset, joined
+from .keypoints import (
+    MoveNet,
+    PoseEstimator,
+    annotated,
+    estimate_keypoints,
+    estimator_of,
+    read_keypoints,
+)
+from .pair_sampling import pair_batches
+from .pillow import unfit
+from .pipeline import image_batches, pk_batches
+from .readers import READERS, load
+from .readers.layouts import SUFFIXES, unlabelled
+from .sampling import pk_steps
+from .writing import write
+
+__all__ = [
+    "READERS",
+    "SUFFIXES",
+    "TRACKLET",
+    "AttributeSchema",
+    "AttributeTable",
+    "CheckReport",
+    "MoveNet",
+    "PersonImages",
+    "PoseEstimator",
+    "ReidDataset",
+    "annotated",
+    "check",
+    "clip_batches",
+    "cut_tracklets",
+    "decodable",
+    "estimate_keypoints",
+    "estimator_of",
+    "frame_rate",
+    "image_batches",
+    "joined",
+    "load",
+    "pair_batches",
+    "pk_batches",
+    "pk_clips",
+    "pk_steps",
+    "rates",
+    "read_attributes",
+    "read_keypoints",
+    "readable",
+    "synthetic",
+    "tracklet_dataset",
+    "tracklets",
+    "unfit",
+    "unlabelled",
+    "video_frames",
+    "write",
+]

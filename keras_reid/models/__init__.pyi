@@ -1,0 +1,50 @@
+from . import backbones, heads
+from .heads import CLASSIFIERS, NECKS
+from .image import build
+from .inference import (
+    Embedder,
+    embed,
+    embedder,
+    ensemble,
+    image_size,
+    input_names,
+    joined,
+    mirrored,
+    outputs_at_test,
+    stripes,
+    takes_clips,
+    unit_outputs,
+)
+from .outputs import NamedOutputs
+from .pair import build_pair_verifier, pair_distances
+from .shipped import PRETRAINED, Pretrained, pretrained
+from .trunk import POOLINGS
+from .video import build_tracklet
+
+__all__ = [
+    "CLASSIFIERS",
+    "NECKS",
+    "POOLINGS",
+    "PRETRAINED",
+    "Embedder",
+    "NamedOutputs",
+    "Pretrained",
+    "backbones",
+    "build",
+    "build_pair_verifier",
+    "build_tracklet",
+    "embed",
+    "embedder",
+    "ensemble",
+    "heads",
+    "image_size",
+    "input_names",
+    "joined",
+    "mirrored",
+    "outputs_at_test",
+    "pair_distances",
+    "pretrained",
+    "stripes",
+    "takes_clips",
+    "unit_outputs",
+]

@@ -1,0 +1,18 @@
+from .appearance import embed_boxes
+from .cameras import Identified, identify_tracks, track_embeddings
+from .detect import detect_persons, detector_of
+from .scores import TrackingScores, tracking_scores
+from .tracker import Tracker, track
+
+__all__ = [
+    "Identified",
+    "Tracker",
+    "TrackingScores",
+    "detect_persons",
+    "detector_of",
+    "embed_boxes",
+    "identify_tracks",
+    "track",
+    "track_embeddings",
+    "tracking_scores",
+]

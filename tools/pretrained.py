@@ -1,0 +1,163 @@
+"""Makes a model of the package, `keras_reid/models/weights/NAME`, out of two runs of one recipe.
+
+    python tools/pretrained.py --name=person-mobilenetv2 --run=ALL --scored=PART \\
+        --data_dir=Market-1501 --trained_on="…" --scored_on="…" --licence="…"
+
+The model is that of `--run`, which was trained with `--all_parts`, so that nobody is left to score
+it; scores and thresholds are those of `--scored`, which was trained on the training part alone and
+is scored on the others. Weights are rounded to float16, those of the scored model too.
+"""
+
+import hashlib
+import io
+import json
+import shutil
+import tempfile
+import zipfile
+from pathlib import Path
+
+import h5py
+import keras
+import numpy as np
+from absl import app, flags
+
+from keras_reid import data, evaluation, models
+from keras_reid.models.shipped import FOLDER
+from keras_reid.training import Run
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("name", None, "Of the model.", required=True)
+flags.DEFINE_string("run", None, "Run folder of the model.", required=True)
+flags.DEFINE_string("scored", None, "Run folder of the same recipe that is scored.", required=True)
+flags.DEFINE_string("dataset", "market1501", "Of the scores.")
+flags.DEFINE_string("data_dir", None, "Of the scores.", required=True)
+flags.DEFINE_string("trained_on", None, "In words.", required=True)
+flags.DEFINE_string("scored_on", None, "In words.", required=True)
+flags.DEFINE_string("licence", None, "In words.", required=True)
+
+UNSAID = ("data_dir", "run", "seed", "cache")  # of the machine, not of the recipe
+FARS = (1e-2, 1e-3)
+
+
+def main(argv: list[str]) -> None:
+    run = Run(FLAGS.run)
+    folder = FOLDER / FLAGS.name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    write(run, folder / "model.keras")
+    with tempfile.TemporaryDirectory() as temporary:
+        write(Run(FLAGS.scored), Path(temporary) / "model.keras")
+        other = keras.saving.load_model(Path(temporary) / "model.keras", compile=False)
+    scores, thresholds = scored(other)
+    model = keras.saving.load_model(folder / "model.keras", compile=False)
+    known = models.Embedder(model)
+    card = {
+        "image_size": list(known.image_size),
+        "embedding_width": int(model.output["embedding"].shape[-1]),
+        "flip": False,
+        "trained_on": FLAGS.trained_on,
+        "command": command(run),
+        "licence": FLAGS.licence,
+        "scored": FLAGS.scored_on,
+        "scores": scores,
+        "thresholds": thresholds,
+        "recorded": [round(float(x), 6) for x in known([drawn(known.image_size)])[0][:16]],
+        "sha256": hashlib.sha256((folder / "model.keras").read_bytes()).hexdigest(),
+    }
+    (folder / "card.json").write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n")
+    print(json.dumps(card, indent=2, ensure_ascii=False))
+
+
+def drawn(size: tuple[int, int]) -> np.ndarray:
+    """The image of tests/unit/test_pretrained.py."""
+    image = np.zeros((1, *size, 3), np.uint8)
+    third = size[0] // 3
+    image[:, :third], image[:, third : 2 * third], image[:, 2 * third :] = 200, (180, 40, 40), 60
+    image[:, ::8] = 255
+    return image
+
+
+def write(run: Run, file: Path) -> None:
+    """The part of the run's model that is needed at test time, of float16 weights."""
+    whole = run.load_model()
+    outputs = {name: whole.output[name] for name in ("features", "embedding")}
+    keras.Model(whole.input, outputs, name="embedder").save(file)
+    with zipfile.ZipFile(file) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    held = io.BytesIO(members["model.weights.h5"])
+    with h5py.File(held, "r") as full:
+        halved = io.BytesIO()
+        with h5py.File(halved, "w") as half:
+            copy(full, half)
+    members["model.weights.h5"] = halved.getvalue()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        for name, content in members.items():
+            # A date of its own would make each file another.
+            archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
+
+
+def copy(source: h5py.Group, target: h5py.Group) -> None:
+    """Groups and arrays as they are, float32 as float16."""
+    target.attrs.update(source.attrs)
+    for name, item in source.items():
+        if isinstance(item, h5py.Group):
+            copy(item, target.create_group(name))
+        else:
+            values = item[()]
+            half = values.astype(np.float16) if values.dtype == np.float32 else values
+            if not np.isfinite(half).all():
+                raise ValueError(f"{name} is beyond float16")
+            target.create_dataset(name, data=half).attrs.update(item.attrs)
+
+
+def command(run: Run) -> str:
+    """`train.py` with the values that differ from the recipe's."""
+    from keras_reid.training import recipes
+
+    said = dict(run.settings)
+    recipe = recipes.get(said["recipe"]).settings
+    changed = {k: v for k, v in said.items() if k in recipe and v != recipe[k]}
+    changed["backbone"] = "mobilenetv2"
+    words = [f"--dataset={said['dataset']}", "--data_dir=…", f"--recipe={said['recipe']}"]
+    words += [f"--{k}={v}" for k, v in changed.items() if k not in UNSAID]
+    if said.get("all_parts"):
+        words.append("--all_parts")
+    return " ".join(["python train.py", *words])
+
+
+def scored(model: keras.Model) -> tuple[dict, dict]:
+    """Scores of query and gallery, and thresholds, with the mirror image and without."""
+    dataset = data.load(FLAGS.dataset, FLAGS.data_dir)
+    query, gallery = dataset.query, dataset.gallery
+    scores = {}
+    for name, flip in (("embedding", False), ("with the mirror image", True)):
+        embedder = models.Embedder(model, flip)
+        q, g = embedder.embed(query), embedder.embed(gallery)
+        for how, reranking in ((name, "none"), (f"{name}, re-ranked", "k_reciprocal")):
+            rows = evaluation.compare(q, g, "euclidean", reranking)
+            result = evaluation.rank(rows, query, gallery, camera_pairs=how == "embedding")
+            low, high = result.interval("mAP")
+            scores[how] = {
+                **result.to_dict(),
+                "mAP_interval": [low, high],
+            }
+            scores[how]["cmc"] = [round(float(x), 4) for x in result.cmc[:10]]
+        if not flip:
+            plain = q, g
+    rows = evaluation.compare(*plain)
+    verification = evaluation.verify(*evaluation.pairs(rows, query, gallery))
+    thresholds = {
+        f"1:1 at FAR {far:g}": verification.threshold_at_far(far).to_dict() for far in FARS
+    }
+    names = np.unique(query.identity)
+    non_mated = np.random.default_rng(0).permutation(names)[: len(names) // 2]
+    enrolled = np.flatnonzero(~np.isin(gallery.identity, non_mated))
+    found = evaluation.open_set((plain[0], plain[1][enrolled]), query, gallery[enrolled])
+    thresholds["1:N at FAR 0.01"] = found.threshold_at_far(1e-2).to_dict()
+    scores["open set, half of the identities enrolled"] = found.to_dict()
+    scores["verification"] = verification.to_dict()
+    return scores, thresholds
+
+
+if __name__ == "__main__":
+    app.run(main)
