@@ -18,6 +18,7 @@ from keras_reid.errors import InputError
 from keras_reid.evaluation.clusters import METHODS
 from keras_reid.files import new_file, new_folder
 
+MANY = 4  # times the images of a usual group, from which neighbours are mostly others
 LARGEST = 0.2  # fraction of the images, beyond which a group is suspicious
 
 
@@ -79,6 +80,15 @@ def cluster(options: ClusterOptions) -> evaluation.Clustering:
             "smaller --eps or --k1 takes it apart",
             100 * found.largest,
         )
+    usual = np.median(np.bincount(person[person >= 0])) if groups else np.inf
+    if found.k1 > MANY * usual:
+        logging.warning(
+            "%d neighbours are asked for each image, and half of the groups have %d images or "
+            "fewer, so most neighbours are other persons: try --k1=%d",
+            found.k1,
+            usual,
+            max(2, usual),
+        )
     if labels is not None:
         say(str(evaluation.cluster_scores(labels, person)))
     if options.out and path is not None:
@@ -86,7 +96,7 @@ def cluster(options: ClusterOptions) -> evaluation.Clustering:
     if options.csv:
         _write_csv(path, person, Path(options.csv))
     if options.sheet:
-        sheet = visualize.draw_groups(path, person)
+        sheet = visualize.draw_groups(path, person, features)
         with new_file(options.sheet) as file:
             sheet.save(file)
     for output in filter(None, outputs.values()):

@@ -64,13 +64,21 @@ def draw_alignment(
 
 
 def draw_groups(
-    path: Any, group: np.ndarray, rows: int = 40, columns: int = 12, height: int = 96
+    path: Any,
+    group: np.ndarray,
+    embeddings: np.ndarray | None = None,
+    rows: int = 40,
+    columns: int = 12,
+    height: int = 96,
 ) -> Image.Image:
     """A contact sheet: one row of images for each of the largest groups, with its number and size.
 
     Args:
         path: (n,) image files.
         group: (n,) integers, -1 for images in no group, which are not drawn.
+        embeddings: (n, d), by which a row begins with what is nearest to the mean of its group and
+            ends with what is farthest, which belongs to it least; of a larger group the middle is
+            left out. None: the first images, in their order.
         rows, columns: groups, and images of each, at most.
         height: of an image in pixels; images are drawn half as wide.
 
@@ -92,11 +100,25 @@ def draw_groups(
     picture = Image.new("RGB", (columns * width, len(largest) * step), WHITE)
     draw = ImageDraw.Draw(picture)
     for row, (number, size) in enumerate(zip(numbers[largest], sizes[largest], strict=True)):
-        draw.text((2, row * step), f"person {number + 1:04d}: {size} images", fill=NEAR)
-        for column, i in enumerate(np.flatnonzero(group == number)[:columns]):
+        shown = _spread(np.flatnonzero(group == number), embeddings, columns)
+        order = "" if embeddings is None else ", nearest to its mean first, farthest last"
+        draw.text((2, row * step), f"person {number + 1:04d}: {size} images{order}", fill=NEAR)
+        for column, i in enumerate(shown):
             small = opened(path[i]).resize((width, height), Image.Resampling.BICUBIC)
             picture.paste(small, (column * width, row * step + caption))
     return picture
+
+
+def _spread(members: np.ndarray, embeddings: np.ndarray | None, count: int) -> np.ndarray:
+    """Which images of a group are drawn, and in which order."""
+    if embeddings is None:
+        return members[:count]
+    own = np.asarray(embeddings, np.float64)[members]
+    members = members[np.argsort(np.linalg.norm(own - own.mean(0), axis=1), kind="stable")]
+    farthest = count // 3
+    if len(members) <= count or not farthest:
+        return members[:count]
+    return np.concatenate([members[: count - farthest], members[-farthest:]])
 
 
 def draw_keypoints(

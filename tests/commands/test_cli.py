@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from typing import Any
 import absl.flags
 import numpy as np
 import pytest
-from processes import ROOT, Command, call, within
+from processes import ROOT, Command, call, said, within
 
 from keras_reid.cli.evaluate import EvaluateOptions, evaluate
 from keras_reid.cli.options import Command as Script
@@ -547,3 +548,42 @@ def test_real_images_are_learned(real_data: Path, tmp_path: Path) -> None:
     assert metrics["after"]["protocol"]["valid_queries"] == 968
     code, out, err = within("export.py", "--run=run", cwd=tmp_path)
     assert code == 0, out + err
+
+
+@pytest.mark.slow
+def test_who_is_held_out_scores_the_model(pedestrians: Path, tmp_path: Path) -> None:
+    rows = [
+        f"{file},p{file.name[:4]},camera {file.name[6]}"
+        for file in sorted((pedestrians / "bounding_box_train").glob("*.jpg"))
+    ]
+    (tmp_path / "people.csv").write_text("\n".join(["path,identity,camera", *rows]))
+    small = ("--recipe=tiny", "--height=32", "--width=16", "--identities=4", "--epochs=1")
+    own = ("--dataset=csv", "--data_dir=people.csv", *small)
+    out = said("train.py", *own, "--run=unscored", cwd=tmp_path)
+    assert "trained, not scored; --holdout=0.2 keeps" in out
+    said("train.py", *own, "--holdout=0.5", "--run=run", cwd=tmp_path)
+    score = json.loads((tmp_path / "run/metrics.json").read_text())["after"]
+    said("evaluate.py", "--run=run", "--out=score.json", cwd=tmp_path)
+    again = json.loads((tmp_path / "score.json").read_text())
+    assert again["mAP"] == pytest.approx(score["mAP"], abs=1e-6)
+    assert again["protocol"]["valid_queries"] == score["protocol"]["valid_queries"] == 6 * 3
+    said("export.py", "--run=run", "--noranker", cwd=tmp_path)
+    err = said("train.py", *own, "--holdout=0.2", "--all_parts", "--run=x", cwd=tmp_path, code=1)
+    assert "give one of them" in err
+    split = [f"{row},{'query' if i % 2 else 'gallery'}" for i, row in enumerate(rows)]
+    (tmp_path / "people.csv").write_text("\n".join(["path,identity,camera,split", *split]))
+    err = said("train.py", *own, "--holdout=0.2", "--run=x", cwd=tmp_path, code=1)
+    assert "leave holdout out" in err
+
+
+def test_faults_of_a_data_set_are_an_exit_code(pedestrians: Path, tmp_path: Path) -> None:
+    flags = ("--dataset=market1501", "--check_only", "--recipe=tiny")
+    code, out, _ = within("train.py", *flags, f"--data_dir={pedestrians}", cwd=tmp_path)
+    assert code == 0
+    assert "ok" in out
+    shutil.copytree(pedestrians, tmp_path / "broken")
+    next((tmp_path / "broken/query").glob("*.jpg")).write_bytes(b"")
+    code, out, err = within("train.py", *flags, "--data_dir=broken", cwd=tmp_path)
+    assert code == 1
+    assert "1  unreadable files" in out
+    assert "has the faults above" in err

@@ -240,3 +240,17 @@ def test_a_sheet_shows_the_largest_groups(tmp_path):
         visualize.draw_groups(paths, np.full(9, -1))
     with pytest.raises(InputError, match="a group for each image"):
         visualize.draw_groups(paths, np.zeros(8, int))
+
+
+def test_a_sheet_shows_the_middle_of_a_group_and_what_is_farthest_from_it(tmp_path):
+    """Seven images on a line, the mean at the third: the sheet of four begins there."""
+    paths = []
+    for i in range(7):
+        paths.append(str(tmp_path / f"{i}.png"))
+        Image.new("RGB", (20, 40), (30 * i, 0, 0)).save(paths[-1])
+    places = np.array([[0.0], [1], [2], [3], [2.5], [2.2], [100]])  # the mean is 15.8
+    sheet = visualize.draw_groups(paths, np.zeros(7, int), places, columns=3, height=40)
+    reds = [sheet.getpixel((20 * column + 10, 12 + 20))[0] // 30 for column in range(3)]
+    assert reds == [3, 4, 6]
+    alone = visualize.draw_groups(paths, np.zeros(7, int), places, columns=2, height=40)
+    assert [alone.getpixel((20 * column + 10, 32))[0] // 30 for column in range(2)] == [3, 4]
