@@ -51,6 +51,7 @@ class TrainOptions(DataOptions):
     eval_every: int = option(
         "Score the model every so many epochs; 0: only at the end.", 0, least=0
     )
+    score_before: bool = option("Score the model before it is trained, too.", True)
     check_only: bool = option("Report what is wrong with the data set, and stop.", False)
     deterministic: bool = option("Bit-equal repetition; can be slower on a GPU.", True)
     precision: str = option(
@@ -144,7 +145,7 @@ def _trained(
         tf.config.experimental.enable_op_determinism()
     say(f"{dataset.name}: {images}")
     scores: dict[str, Any] = {}
-    if evaluation:
+    if evaluation and options.score_before:
         scores["before"] = evaluation.score(members[0]).to_dict()
         say(f"before training: {_headline(scores['before'])}")
     say(f"run folder: {run.directory}")
@@ -164,7 +165,8 @@ def _trained(
     scores["minutes"] = run.minutes
     if evaluation:
         scores |= _scored(evaluation, members)
-        say(f"before training: {_headline(scores['before'])}")
+        if "before" in scores:
+            say(f"before training: {_headline(scores['before'])}")
         say(f"after training:  {_headline(scores['after'])}")
     run.finish(scores)
     say(f"trained for {scores['minutes']:.1f} minutes; in {run.directory}:")

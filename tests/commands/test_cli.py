@@ -561,8 +561,11 @@ def test_who_is_held_out_scores_the_model(pedestrians: Path, tmp_path: Path) -> 
     own = ("--dataset=csv", "--data_dir=people.csv", *small)
     out = said("train.py", *own, "--run=unscored", cwd=tmp_path)
     assert "trained, not scored; --holdout=0.2 keeps" in out
-    said("train.py", *own, "--holdout=0.5", "--run=run", cwd=tmp_path)
-    score = json.loads((tmp_path / "run/metrics.json").read_text())["after"]
+    held = ("--holdout=0.5", "--noscore_before", "--run=run")
+    assert "before training" not in said("train.py", *own, *held, cwd=tmp_path)
+    metrics = json.loads((tmp_path / "run/metrics.json").read_text())
+    assert "before" not in metrics
+    score = metrics["after"]
     said("evaluate.py", "--run=run", "--out=score.json", cwd=tmp_path)
     again = json.loads((tmp_path / "score.json").read_text())
     assert again["mAP"] == pytest.approx(score["mAP"], abs=1e-6)
