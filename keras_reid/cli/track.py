@@ -46,6 +46,7 @@ class TrackOptions(ModelOptions):
     max_age: int = option("Frames that a track survives unseen.", 30)
     out: str | None = option("New MOT text file of the tracks.")
     annotated: str | None = option("New video (.avi, .mp4) or new folder of frames.")
+    timeline: str | None = option("New picture: who was there when.")
     ground_truth: str | None = option("MOT text file to score against: MOTA, IDF1, HOTA.")
     scores: str | None = option("Write the scores to this new JSON file, too.")
     gallery: str | None = option("Follow persons across cameras: see search.py.")
@@ -78,7 +79,17 @@ class TrackOptions(ModelOptions):
 def track(options: TrackOptions) -> Boxes:
     """Detects, embeds, tracks, writes, scores."""
     video = options.frames
-    check_outputs(out=options.out, annotated=options.annotated, scores=options.scores)
+    check_outputs(
+        out=options.out,
+        annotated=options.annotated,
+        timeline=options.timeline,
+        scores=options.scores,
+    )
+    if options.timeline and Path(options.timeline).suffix.lower() not in data.SUFFIXES:
+        raise InputError(
+            f"--timeline is a picture, named *{', *'.join(data.SUFFIXES)}: received "
+            f"{options.timeline!r}"
+        )
     needs_model = options.appearance or options.gallery is not None
     if needs_model:
         options.check_one_model()
@@ -110,6 +121,11 @@ def track(options: TrackOptions) -> Boxes:
     if options.annotated:
         _annotate(options, options.annotated, tracks, names)
         say(f"drawn in {options.annotated}")
+    if options.timeline:
+        picture = visualize.draw_timeline(_seen(options, tracks, names))
+        with new_file(options.timeline) as file:
+            picture.save(file)
+        say(f"who was there when: {options.timeline}")
     if truth is not None:
         scores = tracking.tracking_scores(truth[truth.confidence > 0], tracks)
         say(str(scores))
@@ -175,6 +191,17 @@ def _limit(options: TrackOptions, kept: evaluation.Threshold | None) -> float | 
         return options.threshold
     known = options.shipped_threshold
     return None if known is None else float(known)
+
+
+def _seen(
+    options: TrackOptions, tracks: Boxes, names: dict[int, str]
+) -> dict[Any, list[tuple[float, float]]]:
+    """From when to when each person was seen, in seconds."""
+    seen: dict[Any, list[tuple[float, float]]] = {}
+    for track in np.unique(tracks.identity).tolist():
+        frames = (tracks.frame[tracks.identity == track] - 1) / options.rate + options.start
+        seen.setdefault(names.get(track, track), []).append((frames.min(), frames.max()))
+    return seen
 
 
 def _annotate(options: TrackOptions, out: str, tracks: Boxes, names: dict[int, str]) -> None:

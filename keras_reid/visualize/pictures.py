@@ -9,12 +9,13 @@ from html import escape
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from keras_reid.data.pillow import opened
 from keras_reid.errors import InputError
 
 WHITE, GREY, NEAR, PALE = (255, 255, 255), (170, 170, 170), (0, 110, 60), (200, 220, 210)
+GOLDEN = 0.618034  # of a circle of hues, which so many steps fill evenly
 RED = (220, 30, 30)
 
 
@@ -181,18 +182,59 @@ def draw_tracks(
     for trail, name in zip(trails, names, strict=False):
         if len(trail) > 1:
             draw.line([(float(x), float(y)) for x, y in trail], fill=_colour(name), width=2)
+    size = max(11, picture.height // 45)  # of letters that are read in a video of that size
+    font = ImageFont.load_default(size)
     for (x, y, w, h), name in zip(boxes.tolist(), names, strict=True):
         draw.rectangle([x, y, x + w, y + h], outline=_colour(name), width=2)
-        place = (x + 2, max(0.0, y - 12))
-        draw.rectangle(draw.textbbox(place, str(name)), fill=WHITE)
-        draw.text(place, str(name), fill=_colour(name))
+        place = (x + 2, max(0.0, y - size - 3))
+        draw.rectangle(draw.textbbox(place, str(name), font=font), fill=WHITE)
+        draw.text(place, str(name), fill=_colour(name), font=font)
+    return picture
+
+
+def draw_timeline(
+    seen: Mapping[Any, Sequence[tuple[float, float]]], width: int = 900, row: int = 18
+) -> Image.Image:
+    """Who was there when: a row for each person, in the order in which they came.
+
+    Args:
+        seen: by name, from which second to which the person was seen, once or several times.
+        width, row: of the picture, and height of a row, in pixels.
+
+    Raises:
+        InputError: nobody, or times that end before they begin.
+    """
+    times = [time for spans in seen.values() for time in spans]
+    if not times or any(not begin <= end for begin, end in times):
+        raise InputError(
+            "a timeline has persons with times that end when they begin or later: received "
+            f"{len(seen)} persons and {len(times)} times"
+        )
+    first, last = min(begin for begin, _ in times), max(end for _, end in times)
+    names, margin = sorted(seen, key=lambda name: min(seen[name])), 8
+    font = ImageFont.load_default(row * 2 // 3)
+    left = margin + round(max(font.getlength(str(name)) for name in names)) + margin
+    scale = (width - left - margin) / max(last - first, 1e-9)
+    picture = Image.new("RGB", (width, (len(names) + 1) * row + margin), WHITE)
+    draw = ImageDraw.Draw(picture)
+    for number, name in enumerate(names):
+        top = number * row
+        draw.text((margin, top + 1), str(name), fill=_colour(name), font=font)
+        for begin, end in seen[name]:
+            ends = left + (begin - first) * scale, left + max((end - first) * scale, 2)
+            draw.rectangle([ends[0], top + 3, ends[1], top + row - 4], fill=_colour(name))
+    bottom = len(names) * row
+    draw.line([(left, bottom), (width - margin, bottom)], fill=NEAR)
+    begun, ended = f"{first:.1f} s", f"{last:.1f} s"
+    draw.text((left, bottom + 2), begun, fill=NEAR, font=font)
+    draw.text((width - margin - font.getlength(ended), bottom + 2), ended, fill=NEAR, font=font)
     return picture
 
 
 def _colour(name: Any) -> tuple[int, int, int]:
-    """A strong colour that depends on the name alone."""
-    fraction = zlib.crc32(str(name).encode()) % 997 / 997
-    red, green, blue = colorsys.hsv_to_rgb(fraction, 1.0, 0.75)
+    """A strong colour that depends on the name alone; those of numbers in a row are far apart."""
+    number = name if isinstance(name, int) else zlib.crc32(str(name).encode())
+    red, green, blue = colorsys.hsv_to_rgb(number * GOLDEN % 1, 1.0, (0.8, 0.55)[number % 2])
     return round(255 * red), round(255 * green), round(255 * blue)
 
 

@@ -55,8 +55,15 @@ def test_the_first_minute_of_a_stranger(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("page", "blocks"), [("README.md", 1), ("docs/plain-fit.md", 3)])
-def test_the_python_of_a_page_runs(page: str, blocks: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("page", "blocks", "word"),
+    [
+        ("README.md", 1, "loss"),
+        ("docs/plain-fit.md", 3, "loss"),
+        ("docs/models.md", 1, "1:N at FAR 0.01"),
+    ],
+)
+def test_the_python_of_a_page_runs(page: str, blocks: int, word: str, tmp_path: Path) -> None:
     """Each block in a process of its own, one after the other in one folder."""
     text = (ROOT / page).read_text(encoding="utf-8")
     codes = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
@@ -72,4 +79,4 @@ def test_the_python_of_a_page_runs(page: str, blocks: int, tmp_path: Path) -> No
             check=False,
         )
         assert result.returncode == 0, result.stderr
-        assert "loss" in result.stdout
+        assert word in result.stdout

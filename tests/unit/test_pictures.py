@@ -110,3 +110,29 @@ def test_a_track_has_its_colour_in_every_frame():
     for names, more in ((["a"], []), (["a", "b"], trails[:1])):
         with pytest.raises(InputError, match="every box has a name"):
             visualize.draw_tracks(frame, boxes, names, more)
+
+
+def test_a_timeline_shows_who_was_there_when():
+    seen = {"berta": [(5.0, 10.0)], "anna": [(0.0, 2.0), (8.0, 10.0)]}
+    picture = np.asarray(visualize.draw_timeline(seen, width=600, row=20))
+    assert picture.shape == (3 * 20 + 8, 600, 3)
+    coloured = (picture < 255).any(-1)
+    rows = coloured[10], coloured[30]  # anna came first
+    bars = [np.flatnonzero(row) for row in rows]
+    ends = 600 - 8
+    # Both are there at the end; berta begins in the middle of what anna's row spans.
+    assert abs(bars[0].max() - ends) <= 1
+    assert abs(bars[1].max() - ends) <= 1
+    begin = bars[1][bars[1] > 150].min()
+    assert 250 < begin < 400
+    assert not rows[0][begin - 60 : begin + 60].any()  # anna was away from 2 to 8 s
+    with pytest.raises(InputError, match="times that end when they begin"):
+        visualize.draw_timeline({})
+    with pytest.raises(InputError, match="times that end when they begin"):
+        visualize.draw_timeline({"x": [(2, 1)]})
+
+
+def test_tracks_in_a_row_have_colours_far_apart():
+    colours = np.array([pictures._colour(number) for number in range(1, 9)], float)
+    distances = np.linalg.norm(colours[:, None] - colours, axis=-1)
+    assert distances[~np.eye(8, dtype=bool)].min() > 40

@@ -423,7 +423,7 @@ def test_the_command_tracks_draws_and_scores(scene):
         import trackeval  # noqa: F401
     except ImportError:
         scored = False
-    arguments = ["--out=tracks.txt", "--annotated=drawn_frames"]
+    arguments = ["--out=tracks.txt", "--annotated=drawn_frames", "--timeline=when.png"]
     if scored:
         arguments += ["--ground_truth=gt.txt", "--scores=scores.json"]
     out = track(*SEEN, *arguments, cwd=root)
@@ -432,6 +432,7 @@ def test_the_command_tracks_draws_and_scores(scene):
     assert purity(tracks, read_mot(root / "gt.txt")) == [1, 1]
     pictures = sorted((root / "drawn_frames").iterdir())
     assert len(pictures) == 12
+    assert (root / "when.png").exists()
     with Image.open(pictures[0]) as picture:
         assert picture.size == (200, 100)
     if scored:
@@ -479,6 +480,7 @@ def test_the_annotated_video_has_the_frame_rate_of_its_source(scene):
         ([], "give --video"),
         (["--video=frames"], "give --video, and --out"),
         (["--video=frames", "--out=x.txt", "--run=r", "--saved_model=s"], "name one model"),
+        (["--video=frames", "--out=x.txt", "--timeline=x.txt"], "--timeline is a picture"),
         (["--video=frames", "--out=x.txt", "--detector=yolo"], "a detector is ssdlite, hog, or"),
         (["--video=frames", "--out=x.txt", "--detector=no.pb"], "no.pb is none"),
         (
