@@ -5,7 +5,7 @@ is a flag; see `keras_reid.training.recipes`.
 """
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from keras_reid import data, models, training
@@ -32,6 +32,9 @@ class TrainOptions(DataOptions):
     run: str | None = option("New run folder; default: runs/DATASET-RECIPE-N.")
     recipe: str | None = option(
         f"{', '.join(recipes.RECIPES)}; default: bot, for synthetic pedestrians tiny."
+    )
+    like: str | None = option(
+        "Run folder whose data set and values of the recipe are taken where nothing else is said."
     )
     seed: int = option("Seed of weights, sampling and augmentation.", 0, least=0, most=2**32 - 1)
     attributes: str | None = option("Table or .mat file of attributes, for their recipe.")
@@ -64,6 +67,7 @@ class TrainOptions(DataOptions):
 
 def train(options: TrainOptions) -> runs.Run | None:
     """Trains, scores and says where everything is; None if the data set is checked only."""
+    options = options if options.like is None else _like(options, runs.Run(options.like))
     name = options.dataset or "synthetic"
     recipe_name = options.recipe or ("tiny" if name == "synthetic" else "bot")
     recipe = recipes.get(recipe_name).replace(**options.settings)
@@ -110,6 +114,23 @@ def train(options: TrainOptions) -> runs.Run | None:
     finally:
         run.release()
     return run
+
+
+def _like(options: TrainOptions, run: runs.Run) -> TrainOptions:
+    """The options with what a run was trained on and by, where nothing else is said."""
+    if options.recipe is not None:
+        raise InputError("--like repeats the recipe of a run, too: leave --recipe out")
+    said = run.settings
+    recipe = str(said.get("recipe"))
+    known = recipes.get(recipe).settings
+    values = {name: value for name, value in said.items() if name in known}
+    of_data: dict[str, Any] = {}
+    if options.dataset is None:
+        names = ("dataset", "data_dir", "protocol", "keypoints")
+        of_data = {name: getattr(options, name) or said.get(name) for name in names}
+        held = 0.0 if options.all_parts else said.get("holdout", 0.0)
+        of_data["holdout"] = options.holdout or held
+    return replace(options, recipe=recipe, settings=values | options.settings, **of_data)
 
 
 def _trained(

@@ -571,6 +571,9 @@ def test_who_is_held_out_scores_the_model(pedestrians: Path, tmp_path: Path) -> 
     assert again["mAP"] == pytest.approx(score["mAP"], abs=1e-6)
     assert again["protocol"]["valid_queries"] == score["protocol"]["valid_queries"] == 6 * 3
     said("export.py", "--run=run", "--noranker", cwd=tmp_path)
+    said("train.py", "--like=run", "--margin=0.2", "--run=again", cwd=tmp_path)
+    flags, again = (json.loads((tmp_path / r / "flags.json").read_text()) for r in ("run", "again"))
+    assert {k for k in flags if flags[k] != again[k]} == {"margin"}
     err = said("train.py", *own, "--holdout=0.2", "--all_parts", "--run=x", cwd=tmp_path, code=1)
     assert "give one of them" in err
     split = [f"{row},{'query' if i % 2 else 'gallery'}" for i, row in enumerate(rows)]
