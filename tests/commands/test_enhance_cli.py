@@ -168,7 +168,7 @@ def test_people_are_found_by_description(drawn: Path) -> None:
         (["--pose", "--parts=2"], "each make the embedding"),
         (
             ["--pose", "--keypoints=drawn/keypoints.csv", "--augment=augmix"],
-            "augment is one of none, flip, default",
+            "augment is one of none, flip, crop, default",
         ),
     ],
 )

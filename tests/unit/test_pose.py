@@ -213,9 +213,9 @@ def test_points_move_with_the_pixels(name):
 
 def test_other_recipes_do_not_tell_where_they_move_pixels(drawn):
     images = annotated(drawn)
-    with pytest.raises(InputError, match=r"none, flip, default.*'randaugment'"):
+    with pytest.raises(InputError, match=r"none, flip, crop, default.*'randaugment'"):
         data.pk_batches(images, 2, 2, SIZE, augment="randaugment")
-    with pytest.raises(InputError, match="none, flip, default"):
+    with pytest.raises(InputError, match="none, flip, crop, default"):
         data.pk_batches(images, 2, 2, SIZE, augment=lambda images, seed: images)
 
 
