@@ -21,6 +21,7 @@ PACKAGE = Path(keras_reid.__file__).parent
 # Parts of these stand in other rooms.
 HELPERS = {
     "checks",
+    "choices",
     "cli",
     "clips",
     "files",
