@@ -13,7 +13,7 @@ from absl import logging
 
 from keras_reid import data, evaluation, visualize
 from keras_reid.cli.options import Command, option
-from keras_reid.cli.shared import ModelOptions, check_outputs, progress, say
+from keras_reid.cli.shared import ModelOptions, check_outputs, check_picture, progress, say
 from keras_reid.errors import InputError
 from keras_reid.evaluation.clusters import METHODS
 from keras_reid.files import new_file, new_folder
@@ -51,10 +51,7 @@ def cluster(options: ClusterOptions) -> evaluation.Clustering:
     """Embeds, groups, and writes the groups in each form that was asked for."""
     outputs = {"out": options.out, "csv": options.csv, "sheet": options.sheet}
     check_outputs(**outputs)
-    if options.sheet and Path(options.sheet).suffix.lower() not in data.SUFFIXES:
-        raise InputError(
-            f"--sheet is a picture, named *{', *'.join(data.SUFFIXES)}: received {options.sheet!r}"
-        )
+    check_picture(sheet=options.sheet)
     if options.features and (options.out or options.sheet):
         raise InputError("--out and --sheet need images: features alone are grouped to --csv")
     path, features, labels = _stored(options) if options.features else _embedded(options)

@@ -172,7 +172,9 @@ def query(options: SearchOptions, arguments: list[str]) -> None:
         kept, found_by = people.threshold, people.store.stats()
     threshold = options.threshold
     if threshold is None:
-        threshold = None if (known := kept or options.shipped_threshold) is None else float(known)
+        # JSON says it itself, and nothing else stands before it.
+        known = kept or options.shipped_threshold(tell=options.output != "json")
+        threshold = None if known is None else float(known)
     results = [_result(*pair, threshold) for pair in zip(arguments, found, strict=True)]
     _show(options, results, threshold, found_by)
 

@@ -146,16 +146,16 @@ class ModelOptions(RunOptions):
         """The model of the package, where no other is named."""
         return None if self.run or self.saved_model else PRETRAINED[self.pretrained]
 
-    @property
-    def shipped_threshold(self) -> evaluation.Threshold | None:
-        """Of a search with the model of the package, of which is said where it comes from."""
+    def shipped_threshold(self, tell: bool = True) -> evaluation.Threshold | None:
+        """Of a search with the model of the package; it is said where it comes from, if wanted."""
         if self.shipped is None:
             return None
         found = evaluation.Threshold(**self.shipped.thresholds[OPEN_SET])
-        say(
-            f"the gallery has no threshold of its own: {found.value:.4f} of {self.pretrained}, at "
-            f"FAR {found.far:g} over {found.impostors:,} searches of others; see calibrate"
-        )
+        if tell:
+            say(
+                f"the gallery has no threshold of its own: {found.value:.4f} of {self.pretrained}, "
+                f"at FAR {found.far:g} over {found.impostors:,} searches of others; see calibrate"
+            )
         return found
 
     @cached_property
@@ -283,6 +283,19 @@ def numbers_by_name(texts: Sequence[str], argument: str) -> dict[str, float]:
                 f"{argument} are NAME=NUMBER, separated by commas: received {text!r}", argument
             ) from None
     return options
+
+
+def check_picture(**named: str | None) -> None:
+    """An output that is a picture is named like one.
+
+    Args:
+        named: by its flag, the file that is asked for; None: none.
+    """
+    for flag, file in named.items():
+        if file and Path(file).suffix.lower() not in data.SUFFIXES:
+            raise InputError(
+                f"--{flag} is a picture, named *{', *'.join(data.SUFFIXES)}: received {file!r}"
+            )
 
 
 def check_outputs(**outputs: str | None) -> None:

@@ -17,7 +17,7 @@ from PIL import Image
 
 from keras_reid import data, evaluation, gallery, tracking, visualize
 from keras_reid.cli.options import Command, option
-from keras_reid.cli.shared import ModelOptions, check_outputs, progress, say
+from keras_reid.cli.shared import ModelOptions, check_outputs, check_picture, progress, say
 from keras_reid.data.mot import Boxes, read_mot, write_mot
 from keras_reid.errors import InputError
 from keras_reid.files import new_file, new_folder
@@ -85,11 +85,7 @@ def track(options: TrackOptions) -> Boxes:
         timeline=options.timeline,
         scores=options.scores,
     )
-    if options.timeline and Path(options.timeline).suffix.lower() not in data.SUFFIXES:
-        raise InputError(
-            f"--timeline is a picture, named *{', *'.join(data.SUFFIXES)}: received "
-            f"{options.timeline!r}"
-        )
+    check_picture(timeline=options.timeline)
     needs_model = options.appearance or options.gallery is not None
     if needs_model:
         options.check_one_model()
@@ -189,7 +185,7 @@ def _limit(options: TrackOptions, kept: evaluation.Threshold | None) -> float | 
     """The distance that is said, else None, the gallery's, else that of the package's model."""
     if options.threshold is not None or kept is not None:
         return options.threshold
-    known = options.shipped_threshold
+    known = options.shipped_threshold()
     return None if known is None else float(known)
 
 

@@ -122,8 +122,7 @@ class PersonImages:
     @property
     def tracklet_rows(self) -> list[np.ndarray]:
         """The rows of each of the t tracklets, in the order of `owner`."""
-        owner = self.owner
-        return np.split(np.argsort(owner, kind="stable"), np.cumsum(np.bincount(owner))[:-1])
+        return _rows_of(self.owner)
 
     def per_tracklet(self) -> "PersonImages":
         """The first image of each of the t tracklets, in the order of `owner`.
@@ -194,7 +193,7 @@ class ReidDataset:
             )
         rng = np.random.default_rng(seed)
         names, identity = images.classes()
-        queries = [_queries(images, np.flatnonzero(identity == i), rng) for i in range(len(names))]
+        queries = [_queries(images, rows, rng) for rows in _rows_of(identity)]
         fit = rng.permutation([i for i, rows in enumerate(queries) if rows])
         held = fit[: round(fraction * len(fit))]
         if len(held) < 2 or len(names) - len(held) < 2:
@@ -213,6 +212,11 @@ class ReidDataset:
         """The images of all parts, but distractors, to train on; nothing is left to score."""
         images = joined(*self.parts().values())
         return ReidDataset(self.name, images[images.identity != DISTRACTOR], None, None)
+
+
+def _rows_of(owner: np.ndarray) -> list[np.ndarray]:
+    """The rows of each of 0 … t − 1, all of whom own some, in their order."""
+    return np.split(np.argsort(owner, kind="stable"), np.cumsum(np.bincount(owner))[:-1])
 
 
 def _queries(images: PersonImages, rows: np.ndarray, rng: np.random.Generator) -> list[int]:

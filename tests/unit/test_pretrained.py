@@ -1,5 +1,6 @@
 """Models that come with the package."""
 
+import json
 import shutil
 from dataclasses import replace
 
@@ -115,6 +116,9 @@ def test_commands_take_it_where_no_other_is_named(pedestrians, tmp_path):
     assert "the gallery has no threshold of its own" in out
     assert "FAR 0.01" in out
     assert image.name.split("_")[0] in out
+    out = said("search.py", *gallery, "--output=json", "query", str(image), cwd=tmp_path)
+    limit = PRETRAINED[NAMES[0]].thresholds["1:N at FAR 0.01"]["value"]
+    assert json.loads(out)["threshold"] == limit
 
 
 @pytest.mark.slow
