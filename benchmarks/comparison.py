@@ -281,6 +281,16 @@ DOMAINS = Table(
         "no erasing; colour, grayscale, blur and MixStyle": Row(
             ("--augment=crop+colour+grayscale+blur", "--mixstyle=0.5"), UNSEEN
         ),
+        "no erasing; colour": Row(("--augment=crop+colour",), UNSEEN),
+        "no erasing; instance norm": Row(("--augment=crop", "--instance_norm=1"), UNSEEN),
+        "no erasing; instance norm of half": Row(("--augment=crop", "--instance_norm=0.5"), UNSEEN),
+        "no erasing; colour and instance norm": Row(
+            ("--augment=crop+colour", "--instance_norm=1"), UNSEEN
+        ),
+        "no erasing; colour and instance norm of half": Row(
+            ("--augment=crop+colour", "--instance_norm=0.5"), UNSEEN
+        ),
+        "no erasing; colour and MixStyle": Row(("--augment=crop+colour", "--mixstyle=0.5"), UNSEEN),
     },
     cameras=(1, 2, 3, 5),
 )

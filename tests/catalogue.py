@@ -633,6 +633,8 @@ MODELS: dict[str, dict[str, Any]] = {
     "no-classifier": {"num_identities": None},
     "last-stride-2": {"last_stride": 2},
     "mixstyle": {"mixstyle": 0.5},
+    "instance-norm": {"instance_norm": 1.0},
+    "instance-norm-half": {"instance_norm": 0.5},
     "embedding-features": {"embedding": "features"},
     "cosine-centres": {"classifier": "cosine", "centres": True},
     "local": {"heads": [heads.LocalHead(4, 16)]},

@@ -7,14 +7,16 @@ Without --run it is the model that comes with the package.
 
 import dataclasses
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from keras_reid import checks, data, evaluation
+from keras_reid import checks, data, evaluation, visualize
 from keras_reid.choices import RERANKERS
+from keras_reid.cli import report
 from keras_reid.cli.options import Command, option
 from keras_reid.cli.shared import ModelOptions, check_outputs, numbers_by_name, progress, say
 from keras_reid.errors import InputError
@@ -40,6 +42,10 @@ class EvaluateOptions(ModelOptions):
     )
     save_features: str | None = option("Write query.npz and gallery.npz to this new folder.")
     out: str | None = option("Write the scores to this new JSON file, too.")
+    report: str | None = option(
+        "Write a page to this new file: scores, curves, ranked lists with their pictures, what "
+        "re-ranking changed. Needs Matplotlib."
+    )
     distance: str = option(
         "What is compared: embeddings by Euclidean distance or cosine, aligned stripes, or both "
         "(DMLI, the sum of the two); of a model with pose also the parts that both images show.",
@@ -119,6 +125,9 @@ class EvaluateOptions(ModelOptions):
             "frames are re-ranked by k_reciprocal alone": (
                 frames and self.rerank not in ("none", "k_reciprocal")
             ),
+            "a report shows the list of each query, and protocol viper ranks random halves": (
+                bool(self.report) and self.protocol == "viper"
+            ),
             "attributes filter what is ranked by embeddings: leave --rerank and --distance out": (
                 self.attribute_filter is not None
                 and (self.rerank != "none" or self.distance != "global")
@@ -131,21 +140,22 @@ class EvaluateOptions(ModelOptions):
 
 def evaluate(options: EvaluateOptions) -> evaluation.RankingResult:
     """Embeds query and gallery, ranks, and prints one table."""
-    check_outputs(out=options.out, save_features=options.save_features)
+    check_outputs(out=options.out, save_features=options.save_features, report=options.report)
+    if options.report:
+        visualize.need_matplotlib()
+    begin = time.perf_counter()
     sides, protocol = _stored(options) if options.features else _embedded(options)
+    embedded = time.perf_counter()
     if options.save_features:
         with new_folder(options.save_features) as folder:
             for part, side in zip(("query", "gallery"), sides, strict=True):
-                evaluation.save_features(folder / f"{part}.npz", *side)
+                file = folder / f"{part}.npz"
+                evaluation.save_features(file, side.features, side.identity, side.camera)
     probabilities = _probabilities(sides)
     rows = _rows(options, sides, probabilities, protocol)
-    result = evaluation.rank(
-        rows,
-        *sides,
-        protocol,
-        camera_pairs=options.camera_pairs,
-        progress=progress("ranking"),
-    )
+    ranking = time.perf_counter()
+    result = _ranked(options, rows, sides, protocol)
+    ranked = time.perf_counter()
     say(str(result))
     values = result.to_dict()
     if protocol.name != "viper":
@@ -157,20 +167,47 @@ def evaluate(options: EvaluateOptions) -> evaluation.RankingResult:
         scores = _attribute_scores(options, sides, probabilities)
         say(str(scores))
         values["attributes"] = scores.to_dict()
-    if options.verify:
+    plain = rows
+    if options.rerank != "none" and (options.verify or options.report):
+        # A threshold is of the distances themselves, whatever ranks.
+        before = dataclasses.replace(options, rerank="none", rerank_options=None)
+        plain = _rows(before, sides, probabilities, protocol)
+    if options.verify or options.report:
         judged = "no-camera" if protocol.name == "no-camera" else "market1501"
-        if options.rerank != "none":
-            # A threshold is of the distances themselves, whatever ranks.
-            plain = dataclasses.replace(options, rerank="none", rerank_options=None)
-            rows = _rows(plain, sides, probabilities, protocol)
-        verification = evaluation.verify(*evaluation.pairs(rows, *sides, judged))
-        say(str(verification))
+        verification = evaluation.verify(*evaluation.pairs(plain, *sides, judged))
         values["verification"] = verification.to_dict()
+    if options.verify:
+        say(str(verification))
+    if options.report:
+        count = sum(len(np.asarray(side.identity)) for side in sides)
+        speed = {} if options.features else {"embedded": _rate(count, embedded - begin, "images")}
+        speed["ranked"] = _rate(rows.shape[0], ranked - ranking, "queries")
+        results = {"ranking": result}
+        if plain is not rows:
+            results = {"before": _ranked(options, plain, sides, protocol), "re-ranked": result}
+        report.write(options, options.report, sides, rows, results, verification, values, speed)
+        say(f"report: {options.report}")
     if options.out:
         with new_file(options.out) as file:
             file.write_text(json.dumps(values, indent=2) + "\n")
         say(f"written to {options.out}")
     return result
+
+
+def _ranked(
+    options: EvaluateOptions, rows: evaluation.Rows, sides: Sides, protocol: evaluation.Protocol
+) -> evaluation.RankingResult:
+    return evaluation.rank(
+        rows,
+        *sides,
+        protocol,
+        camera_pairs=options.camera_pairs or bool(options.report),
+        progress=progress("ranking"),
+    )
+
+
+def _rate(count: int, seconds: float, what: str) -> str:
+    return f"{count:,} {what} in {seconds:.1f} s, {count / seconds:,.0f} a second"
 
 
 def _protocol(options: EvaluateOptions, name: str, dataset: str | None) -> evaluation.Protocol:
@@ -210,7 +247,7 @@ def _embedded(options: EvaluateOptions) -> tuple[Sides, evaluation.Protocol]:
         else:
             frames = embed(images.without(data.TRACKLET))
             features = {"frames": [frames[rows] for rows in images.tracklet_rows]}
-        return StoredFeatures(features, each.identity, each.camera)
+        return StoredFeatures(features, each.identity, each.camera, each.path)
 
     recorded = trained_on.get("protocol")
     protocol = _protocol(options, options.protocol_of(dataset.query, recorded), name)
@@ -309,5 +346,6 @@ run = Command(
     "rerank",
     "tracklets",
     "verify",
+    "report",
     "out",
 )

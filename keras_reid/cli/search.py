@@ -208,7 +208,7 @@ def _show(
     if options.html:
         pages = [{**result, "answer": _answer(result, threshold)} for result in results]
         with new_file(options.html) as file:
-            file.write_text(visualize.search_page(pages), encoding="utf-8")
+            file.write_text(visualize.search_page(pages, threshold), encoding="utf-8")
 
 
 def _result(

@@ -17,6 +17,7 @@ from keras_reid.evaluation.clusters import (
 from keras_reid.evaluation.comparison import compare, matrix
 from keras_reid.evaluation.identification import OpenSetResult, open_set
 from keras_reid.evaluation.labels import Labels
+from keras_reid.evaluation.lists import RankedList, ranked_lists
 from keras_reid.evaluation.protocols import Protocol
 from keras_reid.evaluation.ranking import rank
 from keras_reid.evaluation.result import QueryScores, RankingProtocol, RankingResult
@@ -37,6 +38,7 @@ __all__ = [
     "PreFilter",
     "Protocol",
     "QueryScores",
+    "RankedList",
     "RankingProtocol",
     "RankingResult",
     "Rows",
@@ -55,6 +57,7 @@ __all__ = [
     "predicted_attributes",
     "prefilter",
     "rank",
+    "ranked_lists",
     "reranked_set_distances",
     "save_features",
     "set_distances",

@@ -15,11 +15,12 @@ NAMES = (*RANKS, *LABELS)
 
 
 class StoredFeatures(NamedTuple):
-    """Features, and whom the images show and which camera took them where that is known."""
+    """Features, and whom the images show, which camera took them and where they are, if known."""
 
     features: dict[str, np.ndarray]
     identity: np.ndarray | None
     camera: np.ndarray | None
+    path: np.ndarray | None = None
 
 
 def load_features(path: str | os.PathLike[str]) -> StoredFeatures:

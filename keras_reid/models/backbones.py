@@ -75,6 +75,7 @@ def build(
     image_size: tuple[int, int] = (256, 128),
     last_stride: int = 1,
     mixstyle: float = 0.0,
+    instance_norm: float = 0.0,
 ) -> keras.Model:
     """The backbone of that name, ready to be trained.
 
@@ -92,6 +93,10 @@ def build(
             network as it was published. A pretrained model has no last halving any more.
         mixstyle: probability with which `layers.MixStyle` mixes a training batch's maps of a
             quarter and of an eighth of the image's size; 0: never.
+        instance_norm: share of the channels of the same maps that are normalised over the positions
+            of each image, so that what a camera does to all its images is taken out of each of them
+            (Jia et al., DualNorm, BMVC 2019, arXiv:1905.03422; half of them: Pan et al., IBN-Net,
+            ECCV 2018, arXiv:1807.09441); 0: none.
 
     Returns:
         A model `(b, h, w, 3)` → `(b, h', w', d)`. Its batch normalisations run fused.
@@ -116,7 +121,7 @@ def build(
             f"keras_cv:PRESET or a .keras file: received {name!r}"
         )
     _check_map(model, name, image_size)
-    model = adapt(model, image_size, last_stride, mixstyle)
+    model = adapt(model, image_size, last_stride, mixstyle, instance_norm)
     if weights not in ("imagenet", "none"):
         load_weights(model, weights)
     return model
@@ -136,13 +141,17 @@ def load_weights(model: keras.Model, path: str) -> None:
 
 
 def adapt(
-    model: keras.Model, image_size: tuple[int, int], last_stride: int, mixstyle: float = 0.0
+    model: keras.Model,
+    image_size: tuple[int, int],
+    last_stride: int,
+    mixstyle: float = 0.0,
+    instance_norm: float = 0.0,
 ) -> keras.Model:
-    """A copy of the model with fused batch normalisation, the chosen last stride and MixStyle."""
+    """A copy with fused batch normalisation, the last stride and what is done to styles."""
     if last_stride not in (1, 2):
         raise InputError(f"last_stride is 1 or 2: received {last_stride}")
     unstrided = _last_strided(model, image_size) if last_stride == 1 else {}
-    mixed = _ends_of_stages(model, image_size) if mixstyle else set()
+    ends = _ends_of_stages(model, image_size) if mixstyle or instance_norm else set()
 
     def layer_of(layer: keras.layers.Layer) -> keras.layers.Layer:
         if isinstance(layer, keras.layers.Lambda):
@@ -154,15 +163,38 @@ def adapt(
 
     def call(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
         x = layer(*args, **kwargs)
-        if layer.name in mixed:
-            return MixStyle(mixstyle, name=f"{layer.name}_mixstyle")(x)
-        return x
+        if layer.name not in ends:
+            return x
+        if mixstyle:
+            x = MixStyle(mixstyle, name=f"{layer.name}_mixstyle")(x)
+        return _instance_norm(x, instance_norm, layer.name) if instance_norm else x
 
     copy = keras.models.clone_model(
-        model, clone_function=layer_of, call_function=call if mixed else None, recursive=True
+        model, clone_function=layer_of, call_function=call if ends else None, recursive=True
     )
-    copy.set_weights(model.get_weights())
+    _copy_weights(model, copy)
     return copy
+
+
+def _instance_norm(maps: Any, share: float, name: str) -> Any:
+    """Maps `(b, h, w, c)` of which so many of the channels, the first, are normalised."""
+    channels = maps.shape[-1]
+    count = max(1, round(share * channels))
+    # As many groups as channels.
+    norm = keras.layers.GroupNormalization(-1, name=f"{name}_instance_norm")
+    if count == channels:
+        return norm(maps)
+    joined = keras.layers.Concatenate(name=f"{name}_styles")
+    return joined([norm(maps[..., :count]), maps[..., count:]])
+
+
+def _copy_weights(source: keras.Model, target: keras.Model) -> None:
+    """Weights of all layers into those of the same names; what the target has besides stays."""
+    for layer in source.layers:
+        if isinstance(layer, keras.Model):
+            _copy_weights(layer, target.get_layer(layer.name))
+        elif layer.weights:
+            target.get_layer(layer.name).set_weights(layer.get_weights())
 
 
 def _ends_of_stages(model: keras.Model, image_size: tuple[int, int]) -> set[str]:
@@ -182,8 +214,9 @@ def _ends_of_stages(model: keras.Model, image_size: tuple[int, int]) -> set[str]
             ends.add(source.name)
     if not ends:
         raise InputError(
-            "styles are mixed where a backbone halves maps of a quarter or an eighth of the image: "
-            f"{model.name!r} halves none that can be seen; leave mixstyle at 0"
+            "styles are treated where a backbone halves maps of a quarter or an eighth of the "
+            f"image: {model.name!r} halves none that can be seen; leave out mixstyle and "
+            "instance_norm"
         )
     return ends
 

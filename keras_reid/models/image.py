@@ -27,6 +27,7 @@ def build(
     classifier: str = "linear",
     centres: bool = False,
     mixstyle: float = 0.0,
+    instance_norm: float = 0.0,
     heads: Sequence[Head] = (),
 ) -> keras.Model:
     """uint8 images `(b, h, w, 3)` → `{"features": (b, d), "embedding": (b, d), "logits": (b, c)}`.
@@ -56,7 +57,7 @@ def build(
             `keras_reid.losses.MarginSoftmaxLoss`.
         centres: adds the output `centres` `(b, c)`, the squared distances of `features` to one
             learned centre per identity, for `keras_reid.losses.CenterLoss`.
-        mixstyle: as in `keras_reid.models.backbones.build`.
+        mixstyle, instance_norm: as in `keras_reid.models.backbones.build`.
         heads: of `keras_reid.models.heads`, for more outputs. One that gives `embedding` takes the
             place of neck and classifier. With `PoseHead` the model takes the dict of `images` and
             `keypoints` `(b, k, 3)`.
@@ -78,7 +79,8 @@ def build(
         raise InputError("centres belong to identities: received None, give num_identities")
 
     images = keras.Input((*image_size, 3), dtype="uint8", name="images")
-    maps = backbones.build(backbone, weights, image_size, last_stride, mixstyle)(pixels(images))
+    trunk = backbones.build(backbone, weights, image_size, last_stride, mixstyle, instance_norm)
+    maps = trunk(pixels(images))
     x = pooled(maps, pooling, width)
     features = keras.layers.Activation("linear", dtype="float32", name="features")(x)
     inputs = {"images": images}

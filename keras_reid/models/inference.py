@@ -12,6 +12,21 @@ from keras_reid.layers import StripePooling
 from keras_reid.skeletons import KEYPOINTS, skeleton_of
 
 
+def feature_maps(model: keras.Model) -> keras.Model:
+    """images → the maps `(b, h', w', c)` that are pooled, of a model of `build`.
+
+    Raises:
+        InputError: a model without the layer "pool", such as an ensemble.
+    """
+    try:
+        return keras.Model(model.input, model.get_layer("pool").input, name=model.name)
+    except ValueError as error:
+        raise InputError(
+            "the feature map is what the layer 'pool' takes: received a model without one; make it "
+            "with keras_reid.models.build, and of an ensemble take one member"
+        ) from error
+
+
 def stripes(model: keras.Model, count: int | None = None, pooling: str = "max") -> keras.Model:
     """images → `embedding` `(b, d)` and `local` `(b, s, d)`: unit stripes of the feature map.
 
@@ -27,13 +42,7 @@ def stripes(model: keras.Model, count: int | None = None, pooling: str = "max") 
     Raises:
         InputError: a model without the layer "pool", such as an ensemble; more stripes than rows.
     """
-    try:
-        maps = model.get_layer("pool").input
-    except ValueError as error:
-        raise InputError(
-            "stripes are pooled from the feature map before the layer 'pool': received a model "
-            "without one; make it with keras_reid.models.build, and of an ensemble take one member"
-        ) from error
+    maps = feature_maps(model).output
     local = StripePooling(count or maps.shape[1], pooling, name="stripes")(maps)
     local = keras.layers.UnitNormalization(dtype="float32", name="local")(local)
     outputs = {"embedding": model.output["embedding"], "local": local}

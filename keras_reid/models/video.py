@@ -23,6 +23,7 @@ def build_tracklet(
     last_stride: int = 1,
     width: int | None = None,
     mixstyle: float = 0.0,
+    instance_norm: float = 0.0,
 ) -> keras.Model:
     """`{"clips": uint8 (b, t, h, w, 3), "mask": bool (b, t)}` → features, embedding, logits.
 
@@ -34,8 +35,8 @@ def build_tracklet(
     and, of a neck and classifier of their own, `frame_logits` `(b · t, c)`, whatever the mask says.
 
     Args:
-        backbone, image_size, weights, pooling, neck, last_stride, width, mixstyle: as in
-            `models.build`.
+        backbone, image_size, weights, pooling, neck, last_stride, width, mixstyle, instance_norm:
+            as in `models.build`.
         num_identities: c; None leaves `logits` out.
         temporal: "mean", "max", "attention" or "recurrent", see `keras_reid.layers.temporal`.
 
@@ -47,7 +48,8 @@ def build_tracklet(
     clips = keras.Input((None, *image_size, 3), dtype="uint8", name="clips")
     mask = keras.Input((None,), dtype="bool", name="mask")
     frames = ClipsToFrames(dtype="uint8", name="frames")(clips)
-    maps = backbones.build(backbone, weights, image_size, last_stride, mixstyle)(pixels(frames))
+    trunk = backbones.build(backbone, weights, image_size, last_stride, mixstyle, instance_norm)
+    maps = trunk(pixels(frames))
     x = pooled(maps, pooling, width)
     of_frames = keras.layers.Activation("linear", dtype="float32", name="frame_features")(x)
     over_time = [FramesToClips(name="frame_vectors")([x, mask]), mask]

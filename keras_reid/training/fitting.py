@@ -44,6 +44,7 @@ def build_model(
         "last_stride": recipe.last_stride,
         "width": recipe.embedding_width or None,
         "mixstyle": recipe.mixstyle,
+        "instance_norm": recipe.instance_norm,
     }
     for method in recipe.methods:
         if (model := method.model(recipe, classes, **common)) is not None:

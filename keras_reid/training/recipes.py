@@ -52,6 +52,12 @@ class Recipe(Settings):
         partial(checks.within, "[0, 1]", "a probability"),
         default=0.0,
     )
+    instance_norm: float = setting(
+        "Share of the channels of early layers that are normalised over the positions of each "
+        "image, against what is a camera's alone; 0: none.",
+        partial(checks.within, "[0, 1]", "a share"),
+        default=0.0,
+    )
     pooling: str = setting("avg, max or gem (generalized mean).", default="avg")
     neck: str = setting("bn (BNNeck) or none.", default="bn")
     embedding: str = setting(

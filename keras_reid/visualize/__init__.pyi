@@ -1,17 +1,26 @@
+from .charts import need_matplotlib
+from .pages import Report, picture, report_page, search_page
 from .pictures import (
+    activation,
     draw_alignment,
     draw_groups,
+    draw_heat,
     draw_keypoints,
     draw_timeline,
     draw_tracks,
-    search_page,
 )
 
 __all__ = [
+    "Report",
+    "activation",
     "draw_alignment",
     "draw_groups",
+    "draw_heat",
     "draw_keypoints",
     "draw_timeline",
     "draw_tracks",
+    "need_matplotlib",
+    "picture",
+    "report_page",
     "search_page",
 ]

@@ -1,11 +1,8 @@
 """Pictures that show what a model does."""
 
-import base64
 import colorsys
-import io
 import zlib
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any
 
 import numpy as np
@@ -45,7 +42,7 @@ def draw_alignment(
     """
     path = _checked_path(path)
     strength = _strength(path, costs)
-    images = [_scaled(image, height) for image in (first, second)]
+    images = [scaled(image, height) for image in (first, second)]
     gap = height // 2
     right = images[0].width + gap
     picture = Image.new("RGB", (right + images[1].width, height), WHITE)
@@ -139,13 +136,9 @@ def draw_keypoints(
     points = np.asarray(keypoints, float)
     if points.ndim != 2 or points.shape[1] != 3:
         raise InputError(f"body points are (k, 3): received {points.shape}")
-    picture = _scaled(image, height)
+    picture = scaled(image, height)
     if heat is not None:
-        fraction = np.clip(np.asarray(heat, float).max(axis=-1), 0, 1)
-        mask = Image.fromarray(np.uint8(160 * fraction)).resize(
-            picture.size, Image.Resampling.BICUBIC
-        )
-        picture.paste(RED, (0, 0), mask)
+        _paint(picture, np.asarray(heat, float).max(axis=-1))
     draw = ImageDraw.Draw(picture)
     radius = max(2, height // 64)
     for x, y, confidence in points.tolist():
@@ -155,6 +148,49 @@ def draw_keypoints(
             shade = tuple(round(255 * (1 - confidence * (1 - c / 255))) for c in NEAR)
             draw.ellipse(box, fill=shade, outline=WHITE)
     return picture
+
+
+def draw_heat(image: np.ndarray, heat: np.ndarray, height: int = 256) -> Image.Image:
+    """An image in grey, with a map over it in red, such as that of `activation`.
+
+    Args:
+        image: uint8 RGB `(h, w, 3)`.
+        heat: `(rows, columns)` in [0, 1]; what is outside is cut.
+        height: of the picture in pixels.
+
+    Raises:
+        InputError: no image, or a map of another shape.
+    """
+    heat = np.asarray(heat, float)
+    if heat.ndim != 2 or 0 in heat.shape:
+        raise InputError(f"heat is a map (rows, columns): received {heat.shape}")
+    picture = scaled(image, height).convert("L").convert("RGB")
+    _paint(picture, heat)
+    return picture
+
+
+def _paint(picture: Image.Image, heat: np.ndarray) -> None:
+    """Red where a map (rows, columns) is 1, nothing where it is 0."""
+    mask = Image.fromarray(np.uint8(160 * np.clip(heat, 0, 1)))
+    picture.paste(RED, (0, 0), mask.resize(picture.size, Image.Resampling.BICUBIC))
+
+
+def activation(maps: np.ndarray, query: np.ndarray | None = None) -> np.ndarray:
+    """`a = max(0, ⟨m(x, y), v⟩)` over its largest, v the mean of the query's map over positions.
+
+    Where an embedding that is the mean of a map comes from: `⟨v, u⟩` of query and image is the
+    mean of these products over the image's positions. Of the image itself if there is no query.
+
+    Args:
+        maps: `(rows, columns, c)` of `models.feature_maps`.
+        query: `(rows, columns, c)`.
+
+    Returns:
+        (rows, columns), in [0, 1].
+    """
+    whole = np.asarray(maps if query is None else query, float).mean(axis=(0, 1))
+    products = np.maximum(np.asarray(maps, float) @ whole, 0)
+    return products / max(products.max(), 1e-12)
 
 
 def draw_tracks(
@@ -177,7 +213,7 @@ def draw_tracks(
             f"every box has a name, and a trail or none: received {len(boxes)} boxes, "
             f"{len(names)} names and {len(trails)} trails"
         )
-    picture = _scaled(frame, np.asarray(frame).shape[0])
+    picture = scaled(frame, np.asarray(frame).shape[0])
     draw = ImageDraw.Draw(picture)
     for trail, name in zip(trails, names, strict=False):
         if len(trail) > 1:
@@ -274,53 +310,10 @@ def _checked_path(path: Any) -> np.ndarray:
     return path
 
 
-def _scaled(image: Any, height: int) -> Image.Image:
+def scaled(image: Any, height: int) -> Image.Image:
+    """uint8 RGB `(h, w, 3)` as a picture of that height."""
     pixels = np.asarray(image)
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
         raise InputError(f"images are uint8 RGB (h, w, 3): received {pixels.dtype} {pixels.shape}")
     width = max(1, round(pixels.shape[1] * height / pixels.shape[0]))
     return Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)
-
-
-def search_page(queries: Sequence[Mapping[str, Any]], height: int = 128) -> str:
-    """An HTML page of searches: each query with what was found, nearest first, pictures inside.
-
-    Args:
-        queries: mappings with `image` (a file), `answer` (a text) and `hits`, each of them a
-            mapping with `image`, `identity`, `camera` and `distance`.
-        height: of the pictures in pixels. Of a file that cannot be read there is a grey box.
-    """
-    parts = [PAGE]
-    for query in queries:
-        parts.append(f'<section><figure class="query">{_picture(query["image"], height)}')
-        parts.append(f"<figcaption>{escape(str(query['answer']))}</figcaption></figure>")
-        for rank, hit in enumerate(query["hits"], start=1):
-            texts = [f"{rank}. {hit['identity']}", f"{hit['distance']:.3f}"]
-            if hit["camera"]:
-                texts.append(f"camera {hit['camera']}")
-            caption = "<br>".join(escape(text) for text in texts)
-            parts.append(f"<figure>{_picture(hit['image'], height)}")
-            parts.append(f"<figcaption>{caption}</figcaption></figure>")
-        parts.append("</section>")
-    return "\n".join([*parts, "</body></html>", ""])
-
-
-PAGE = """<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><title>Search</title><style>
-body { font: 13px sans-serif; margin: 1em }
-section { display: flex; flex-wrap: wrap; gap: 8px; padding: 8px 0; border-bottom: 1px solid #ccc }
-figure { margin: 0; text-align: center } figcaption { max-width: 12em; overflow-wrap: anywhere }
-.query { margin-right: 24px; font-weight: bold }
-</style></head><body>"""
-
-
-def _picture(path: Any, height: int) -> str:
-    name = escape(str(path), quote=True)
-    try:
-        small = _scaled(np.asarray(opened(path)), height)
-    except InputError:
-        small = Image.new("RGB", (height // 2, height), GREY)
-    file = io.BytesIO()
-    small.save(file, "JPEG")
-    code = base64.b64encode(file.getvalue()).decode()
-    return f'<img alt="{name}" title="{name}" src="data:image/jpeg;base64,{code}">'

@@ -92,16 +92,18 @@ def test_what_cannot_be_mixed_is_refused(arguments, message):
         layers.MixStyle(**arguments)
 
 
+def nested(model):
+    """The layers of a model and of the models in it."""
+    for layer in model.layers:
+        yield from nested(layer) if isinstance(layer, keras.Model) else [layer]
+
+
 @pytest.mark.first(1)
 @pytest.mark.parametrize("name", ["tiny", "mobilenetv2", "resnet50"])
 def test_styles_are_mixed_in_early_stages_and_nothing_else_changes(name):
     plain = backbones.build(name, "none", SIZE)
     mixing = backbones.build(name, "none", SIZE, mixstyle=1.0)
     mixing.set_weights(plain.get_weights())
-
-    def nested(model):
-        for layer in model.layers:
-            yield from nested(layer) if isinstance(layer, keras.Model) else [layer]
 
     found = [layer for layer in nested(mixing) if isinstance(layer, layers.MixStyle)]
     assert [SIZE[0] // layer.output.shape[1] for layer in found] == [4, 8]
@@ -111,11 +113,41 @@ def test_styles_are_mixed_in_early_stages_and_nothing_else_changes(name):
     assert np.abs(difference).max() > 0.1
 
 
+@pytest.mark.parametrize(("name", "share"), [("tiny", 0.5), ("mobilenetv2", 1.0)])
+def test_early_maps_are_normalised_image_by_image(name, share):
+    """What is linear in the maps, as brightness and contrast there, is gone behind the layer."""
+    plain = backbones.build(name, "none", SIZE)
+    model = backbones.build(name, "none", SIZE, instance_norm=share)
+    found = [one for one in nested(model) if isinstance(one, keras.layers.GroupNormalization)]
+    assert [SIZE[0] // layer.output.shape[1] for layer in found] == [4, 8]
+    maps = np.random.default_rng(1).normal(size=(2, *found[0].output.shape[1:]))
+    normal = np.asarray(found[0](maps))
+    mean, variance = maps.mean((1, 2), keepdims=True), maps.var((1, 2), keepdims=True)
+    expected = (maps - mean) / np.sqrt(variance + found[0].epsilon)
+    np.testing.assert_allclose(normal, expected, atol=1e-5)
+    np.testing.assert_allclose(found[0](3 * maps + 2), normal, atol=1e-2)
+    assert len(model.weights) == len(plain.weights) + 4
+    halved = [one for one in nested(model) if isinstance(one, keras.layers.Concatenate)]
+    assert len(halved) == (2 if share < 1 else 0)
+    for norm, whole in zip(found, halved, strict=False):
+        assert norm.output.shape[-1] * 2 == whole.output.shape[-1]
+
+
+def test_published_weights_are_kept_beside_layers_that_are_new():
+    plain = backbones.build("mobilenetv2", "none", SIZE)
+    path = keras.Model(plain.input, plain.output)
+    model = backbones.adapt(path, SIZE, 2, instance_norm=0.5)
+    weights = {layer.name: layer.get_weights() for layer in nested(model)}
+    for layer in nested(plain):
+        for ours, theirs in zip(weights[layer.name], layer.get_weights(), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
 def test_a_backbone_without_such_stages_is_refused(tmp_path):
     pixels = keras.Input((*SIZE, 3))
     model = keras.Model(pixels, keras.layers.Conv2D(4, 3, strides=2)(pixels), name="shallow")
     model.save(tmp_path / "shallow.keras")
-    with pytest.raises(InputError, match="leave mixstyle at 0"):
+    with pytest.raises(InputError, match="leave out mixstyle"):
         backbones.build(str(tmp_path / "shallow.keras"), "none", SIZE, mixstyle=0.5)
 
 
@@ -159,6 +191,7 @@ def test_a_recipe_has_a_softmax_with_a_margin():
         ({"softmax": "arcface", "softmax_margin": 3.0}, "margin of arcface"),
         ({"softmax": "arcface", "parts": 2}, "leave one out"),
         ({"mixstyle": 2.0}, "mixstyle is in .*a probability"),
+        ({"instance_norm": 2.0}, "instance_norm is in .*a share"),
         ({"embedding": "both"}, "embedding is one of neck, features"),
         ({"embedding": "features", "parts": 2}, "parts have an embedding of their own"),
         ({"mixstyle": float("nan")}, "mixstyle is in .*a probability"),

@@ -1,0 +1,114 @@
+"""The report of an evaluation: which lists it shows, and where their embeddings come from."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from keras_reid import data, evaluation, models, visualize
+from keras_reid.cli.shared import ModelOptions, needs_keypoints
+from keras_reid.evaluation import RankedList, RankingResult, StoredFeatures
+from keras_reid.files import new_file
+from keras_reid.training.runs import Run, read_history
+
+FAILURES, SUCCESSES = 12, 6  # queries of which the list is shown
+BATCH = 64  # images whose maps are made at a time
+
+
+def write(
+    options: ModelOptions,
+    file: str,
+    sides: tuple[StoredFeatures, StoredFeatures],
+    rows: evaluation.Rows,
+    results: Mapping[str, RankingResult],
+    verification: evaluation.VerificationResult,
+    metrics: Mapping[str, Any],
+    speed: Mapping[str, str],
+) -> None:
+    """Writes the page.
+
+    Args:
+        options: which model made the features, if any.
+        file: the page.
+        sides: query and gallery.
+        rows: the distances of the last of the results.
+        results: by a name, without re-ranking and with it.
+        verification: 1:1 trials.
+        metrics: what is written as JSON.
+        speed: by a name, in words.
+    """
+    last = [*results.values()][-1]
+    protocol = last.protocol.name
+    failures, successes = (
+        evaluation.ranked_lists(rows, *sides, queries, protocol=protocol)
+        for queries in _chosen(last)
+    )
+    history = Run(options.run).history_file if options.run else None
+    subtitle = f"{options.run or options.saved_model or options.pretrained}"
+    report = visualize.Report(
+        title=f"Evaluation on {last.protocol.dataset or 'images'}",
+        subtitle=subtitle if sides[0].path is not None else "features of files, without pictures",
+        results=results,
+        metrics=metrics,
+        verification=verification,
+        failures=failures,
+        successes=successes,
+        query=sides[0],
+        gallery=sides[1],
+        heat=_heat(options, sides, [*failures, *successes]),
+        history=read_history(history) if history and history.exists() else (),
+        speed=speed,
+    )
+    page = visualize.report_page(report)
+    with new_file(file) as new:
+        new.write_text(page, encoding="utf-8")
+
+
+def _chosen(result: RankingResult) -> tuple[list[int], list[int]]:
+    """Queries that fail, hardest first, and some that don't, of median average precision."""
+    scores = result.per_query
+    first = scores.first[:, 0]
+    hardest = np.lexsort((scores.average_precision, -first))
+    failed = [i for i in hardest if first[i] > 1][:FAILURES]
+    right = np.flatnonzero(first == 1)
+    right = right[np.argsort(scores.average_precision[right], kind="stable")]
+    begin = max(0, (len(right) - SUCCESSES) // 2)
+    middle = right[begin : begin + SUCCESSES]
+    return scores.query[failed].tolist(), scores.query[middle].tolist()
+
+
+def _heat(
+    options: ModelOptions, sides: tuple[StoredFeatures, StoredFeatures], lists: list[RankedList]
+) -> dict[tuple[int, int | None], np.ndarray]:
+    """By (query, None) and (query, gallery image): where what they have in common is.
+
+    Empty of features of files, of exports, and of models that take more than images.
+    """
+    if options.saved_model or not lists or sides[0].path is None:
+        return {}
+    model = options.model
+    if models.takes_clips(model) or needs_keypoints(model) or "pool" not in _layers(model):
+        return {}
+    maps = models.feature_maps(model)
+    queries = [one.query for one in lists]
+    gallery = sorted({int(j) for one in lists for j in one.gallery})
+    of_query = dict(zip(queries, _maps(maps, sides[0], queries), strict=True))
+    of_gallery = dict(zip(gallery, _maps(maps, sides[1], gallery), strict=True))
+    heat: dict[tuple[int, int | None], np.ndarray] = {}
+    for one in lists:
+        own = of_query[one.query]
+        heat[one.query, None] = visualize.activation(own)
+        for j in one.gallery.tolist():
+            heat[one.query, j] = visualize.activation(of_gallery[j], own)
+    return heat
+
+
+def _layers(model: Any) -> Iterable[str]:
+    return (layer.name for layer in model.layers)
+
+
+def _maps(model: Any, side: StoredFeatures, rows: list[int]) -> np.ndarray:
+    assert side.path is not None
+    images = data.PersonImages(side.path[rows], np.asarray(side.identity)[rows], None)
+    size = models.image_size(model)
+    return np.concatenate([np.asarray(model(x)) for x in data.image_batches(images, BATCH, size)])

@@ -1,0 +1,123 @@
+"""The curves of a report, as SVG; they need Matplotlib."""
+
+import io
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+
+from keras_reid.errors import InputError
+from keras_reid.evaluation import RankingResult, VerificationResult
+
+POINTS = 400  # of a curve
+SCORES = ("rank-1", "mAP")  # of a training, where it was scored on the way
+
+
+def need_matplotlib() -> None:
+    """Refuses a report where there is nothing to draw its curves.
+
+    Raises:
+        InputError: what to install.
+    """
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            "a report draws its curves with Matplotlib, which is not here: "
+            "run pip install matplotlib"
+        ) from error
+
+
+def _style() -> AbstractContextManager[None]:
+    import matplotlib
+
+    # Text that can be read and copied; the same file from the same numbers.
+    return matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "report", "font.size": 9})
+
+
+def _figure() -> tuple[Any, Any]:
+    need_matplotlib()
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4, 3), layout="constrained")
+    axes = figure.subplots()
+    axes.grid(alpha=0.3)
+    return figure, axes
+
+
+def _svg(figure: Any) -> str:
+    text = io.StringIO()
+    with _style():
+        figure.savefig(text, format="svg", metadata={"Date": None})
+    whole = text.getvalue()
+    return whole[whole.index("<svg") :]
+
+
+def cmc(results: Mapping[str, RankingResult]) -> str:
+    """Share of queries with a true match among the k nearest."""
+    figure, axes = _figure()
+    for name, result in results.items():
+        axes.plot(range(1, len(result.cmc) + 1), 100 * result.cmc, label=name)
+    axes.set(xlabel="rank", ylabel="queries found, %", xscale="log")
+    axes.legend()
+    return _svg(figure)
+
+
+def roc(verification: VerificationResult) -> str:
+    """TAR over FAR, down to one impostor pair."""
+    figure, axes = _figure()
+    genuine, impostor = verification.genuine, verification.impostor
+    far = np.geomspace(1 / len(impostor), 1, POINTS)
+    passing = np.maximum(np.floor(far * len(impostor)).astype(int), 1)
+    tar = np.searchsorted(genuine, impostor[passing - 1], side="right") / len(genuine)
+    axes.plot(far, 100 * tar)
+    axes.set(xlabel="FAR", ylabel="TAR, %", xscale="log")
+    return _svg(figure)
+
+
+def distances(verification: VerificationResult, threshold: float | None) -> str:
+    """Histograms of the distances of one person's pairs and of two persons'."""
+    figure, axes = _figure()
+    edges = np.histogram_bin_edges(
+        np.concatenate([verification.genuine[[0, -1]], verification.impostor[[0, -1]]]), 60
+    )
+    for name, values in (("one person", verification.genuine), ("two", verification.impostor)):
+        shares = np.histogram(values, edges)[0] / len(values)
+        axes.stairs(100 * shares, edges, fill=True, alpha=0.5, label=name)
+    if threshold is not None:
+        axes.axvline(threshold, color="black", linestyle="--", label=f"{threshold:.3f}")
+    axes.set(xlabel="distance", ylabel="pairs, %")
+    axes.legend()
+    return _svg(figure)
+
+
+def changes(before: RankingResult, after: RankingResult) -> str:
+    """AP of each query before and after re-ranking, in a grid of its own density."""
+    figure, axes = _figure()
+    old, new = (100 * result.per_query.average_precision for result in (before, after))
+    count, x, y = np.histogram2d(old, new, 25, [[0, 100], [0, 100]])
+    shown = np.ma.masked_equal(np.log1p(count.T), 0)
+    axes.pcolormesh(x, y, shown, cmap="Blues", vmin=0)
+    axes.plot([0, 100], [0, 100], color="black", linewidth=0.8)
+    axes.set(xlabel="AP before, %", ylabel="AP after, %")
+    return _svg(figure)
+
+
+def training(history: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Losses of each epoch, and scores where there were any."""
+    charts = {}
+    epochs = [row["epoch"] for row in history]
+    losses = [name for name in ("loss", "identity", "metric") if history and name in history[0]]
+    scores = [name for name in SCORES if any(name in row for row in history)]
+    for title, names, scale in (("losses", losses, 1), ("scores while training", scores, 100)):
+        if not names:
+            continue
+        figure, axes = _figure()
+        for name in names:
+            values = [scale * row.get(name, np.nan) for row in history]
+            axes.plot(epochs, values, marker=".", label=name)
+        axes.set(xlabel="epoch", ylabel=title if scale == 1 else "%")
+        axes.legend()
+        charts[title] = _svg(figure)
+    return charts

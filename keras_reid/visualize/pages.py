@@ -1,0 +1,246 @@
+"""Self-contained HTML pages: searches, and the report of an evaluation."""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
+
+from keras_reid.data.pillow import opened
+from keras_reid.errors import InputError
+from keras_reid.evaluation import RankingResult, VerificationResult
+from keras_reid.evaluation.lists import RankedList
+from keras_reid.visualize import charts
+from keras_reid.visualize.pictures import draw_heat, scaled
+
+TEMPLATES = Environment(
+    loader=PackageLoader("keras_reid.visualize"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+FAR = 1e-2  # of the threshold in the report's histogram
+CHANGES = 10  # queries that re-ranking helped most, and as many that it harmed most
+
+
+def search_page(
+    queries: Sequence[Mapping[str, Any]], threshold: float | None = None, height: int = 128
+) -> str:
+    """An HTML page of searches: each query with what was found, nearest first, pictures inside.
+
+    Args:
+        queries: mappings with `image` (a file), `answer` (a text) and `hits`, each of them a
+            mapping with `image`, `identity`, `camera` and `distance`.
+        threshold: distance of a known person; None: nobody is unknown.
+        height: of the pictures in pixels. Of a file that cannot be read there is a grey box.
+    """
+
+    def shown(hit: Mapping[str, Any], rank: int) -> dict[str, Any]:
+        caption = [f"{rank}. {hit['identity']}", f"distance {hit['distance']:.3f}"]
+        caption += [f"camera {hit['camera']}"] if hit["camera"] else []
+        kind = ""
+        if threshold is not None:
+            kind = "right" if hit["distance"] <= threshold else "wrong"
+        return {"picture": picture(hit["image"], height), "caption": caption, "kind": kind}
+
+    searches = [
+        {
+            "answer": str(query["answer"]),
+            "picture": picture(query["image"], height),
+            "hits": [shown(hit, rank) for rank, hit in enumerate(query["hits"], start=1)],
+        }
+        for query in queries
+    ]
+    template = TEMPLATES.get_template("search.html")
+    return template.render(title="Search", queries=searches, threshold=threshold)
+
+
+def picture(path: Any, height: int, heat: np.ndarray | None = None) -> dict[str, Any]:
+    """An image file for a page, and where its embedding comes from; empty if it can't be read."""
+    shown: dict[str, Any] = {"name": "" if path is None else str(path), "code": None, "heat": None}
+    if path is not None:
+        try:
+            pixels = np.asarray(opened(path))
+        except InputError:
+            return shown
+        shown["code"] = _jpeg(scaled(pixels, height))
+        if heat is not None:
+            shown["heat"] = _jpeg(draw_heat(pixels, heat, height))
+    return shown
+
+
+def _jpeg(image: Image.Image) -> str:
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=80)
+    return base64.b64encode(file.getvalue()).decode()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Report:
+    """What the report of an evaluation shows.
+
+    Attributes:
+        title, subtitle: of the page.
+        results: the scores by a name; the last is what the others lead to, such as "re-ranked".
+        metrics: all scores as they are written to JSON, which the page holds too.
+        verification: 1:1 trials.
+        failures, successes: lists of queries whose first image is somebody else, and of others.
+        query, gallery: what has the columns identity, camera and, if there are pictures, path.
+        heat: by "query" and "gallery", of rows of these the map `(h', w')` of where an embedding
+            comes from.
+        history: epochs of the training, as `history.jsonl` has them.
+        speed: by a name, in words.
+    """
+
+    title: str
+    subtitle: str
+    results: Mapping[str, RankingResult]
+    metrics: Mapping[str, Any]
+    verification: VerificationResult
+    failures: Sequence[RankedList]
+    successes: Sequence[RankedList]
+    query: Any
+    gallery: Any
+    heat: Mapping[tuple[int, int | None], np.ndarray] = field(default_factory=dict)
+    history: Sequence[Mapping[str, Any]] = ()
+    speed: Mapping[str, str] = field(default_factory=dict)
+
+
+LISTS = {
+    "Hardest failures": "Queries whose first true match comes last: ✓ is the query's person, ✗ "
+    "somebody else. Red in a grey image: where it is like the query.",
+    "Typical successes": "Queries of median average precision among those whose first image is "
+    "right.",
+}
+
+
+def report_page(report: Report, height: int = 112) -> str:
+    """One self-contained HTML page; it needs Matplotlib for its curves.
+
+    Args:
+        report: what it shows.
+        height: of the pictures in pixels. Of a file that cannot be read there is a grey box.
+
+    Raises:
+        InputError: there is no Matplotlib.
+    """
+    last = [*report.results.values()][-1]
+    wanted = ("mAP", "mAP_trapezoid", "mINP")
+    ranks = [k for k in (1, 5, 10, 20) if k <= len(last.cmc)]
+    scores = {f"rank-{k}": [result.rank(k) for result in report.results.values()] for k in ranks}
+    scores |= {n: [getattr(result, n) for result in report.results.values()] for n in wanted}
+    threshold = report.verification.threshold_at_far(FAR) if _resolves(report) else None
+    value = None if threshold is None else threshold.value
+    drawn = {
+        "CMC": charts.cmc(report.results),
+        "ROC": charts.roc(report.verification),
+        "distances of pairs": charts.distances(report.verification, value),
+    }
+    first = next(iter(report.results.values()))
+    changes = None
+    if last is not first:
+        drawn["AP of each query"] = charts.changes(first, last)
+        changes = _changes(first, last, report.query)
+    drawn |= charts.training(report.history)
+    chosen = {
+        title: [_list(report, one, height) for one in lists]
+        for title, lists in zip(LISTS, (report.failures, report.successes), strict=True)
+        if lists
+    }
+    return TEMPLATES.get_template("report.html").render(
+        title=report.title,
+        subtitle=report.subtitle,
+        results=list(report.results),
+        scores=scores,
+        intervals=report.metrics.get("intervals"),
+        protocol=report.metrics["protocol"],
+        charts=drawn,
+        verification=report.verification.to_dict(),
+        threshold=value,
+        far=FAR,
+        cameras=_cameras(last),
+        chosen=chosen,
+        about=LISTS,
+        changes=changes,
+        speed=report.speed,
+        metrics=report.metrics,
+    )
+
+
+def _resolves(report: Report) -> bool:
+    return len(report.verification.impostor) * FAR >= 1
+
+
+def _cameras(result: RankingResult) -> dict[str, Any] | None:
+    """The table of camera pairs; None without any."""
+    pairs = result.camera_pairs
+    columns = sorted({gallery for _, gallery in pairs})
+    rows = {q: [pairs.get((q, g)) for g in columns] for q in sorted({q for q, _ in pairs})}
+    return {"columns": columns, "rows": rows} if pairs else None
+
+
+def _changes(before: RankingResult, after: RankingResult, query: Any) -> dict[str, Any]:
+    """What became of each query, in numbers, and those of the largest change."""
+    old, new = before.per_query, after.per_query
+    gain = new.average_precision - old.average_precision
+    order = np.argsort(-gain, kind="stable")
+    largest = [*order[:CHANGES], *order[::-1][:CHANGES][::-1]]
+    firsts = old.first[:, 0], new.first[:, 0]
+    paths = getattr(query, "path", None)
+
+    def name(row: int) -> str:
+        return f"query {row}" if paths is None else str(paths[row])
+
+    rows = [
+        {
+            "name": name(int(old.query[i])),
+            "before": float(old.average_precision[i]),
+            "after": float(new.average_precision[i]),
+            "first_before": int(firsts[0][i]),
+            "first_after": int(firsts[1][i]),
+        }
+        for i in dict.fromkeys(map(int, largest))
+        if gain[i]
+    ]
+    return {
+        "better": int((gain > 0).sum()),
+        "worse": int((gain < 0).sum()),
+        "same": int((gain == 0).sum()),
+        "won": int(((firsts[0] > 1) & (firsts[1] == 1)).sum()),
+        "lost": int(((firsts[0] == 1) & (firsts[1] > 1)).sum()),
+        "rows": rows,
+    }
+
+
+def _list(report: Report, found: RankedList, height: int) -> dict[str, Any]:
+    """A query and what is nearest to it."""
+
+    def shown(side: Any, row: int, heat: np.ndarray | None) -> dict[str, Any]:
+        paths = getattr(side, "path", None)
+        return picture(None if paths is None else paths[row], height, heat)
+
+    def words(side: Any, row: int) -> list[str]:
+        camera = [] if side.camera is None else [f"camera {side.camera[row]}"]
+        return [str(side.identity[row]), *camera]
+
+    hits = [
+        {
+            "picture": shown(report.gallery, j, report.heat.get((found.query, j))),
+            "caption": [f"{rank}.", *words(report.gallery, j), f"distance {distance:.3f}"],
+            "kind": "right" if same else "wrong",
+        }
+        for rank, (j, distance, same) in enumerate(
+            zip(found.gallery.tolist(), found.distance, found.same, strict=True), start=1
+        )
+    ]
+    heat = report.heat.get((found.query, None))
+    return {
+        "query": shown(report.query, found.query, heat),
+        "caption": ["query", *words(report.query, found.query)],
+        "hits": hits,
+    }
