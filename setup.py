@@ -59,6 +59,7 @@ setup(
         "scikit-learn>=1.5",
         "scipy>=1.13",
         "tensorboard>=2.18",
+        "tqdm>=4.66",
     ],
     extras_require=EXTRAS,
     entry_points={

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from tqdm import tqdm
 
 from keras_reid import checks, data, evaluation, models, serving
 from keras_reid.cli.options import MOST, option
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     import keras
 
 
+EVERY = 10.0  # seconds between lines of progress in a pipe
+AFTER = 2.0  # seconds until a bar is shown on a terminal
 OPEN_SET = "1:N at FAR 0.01"  # of the thresholds of a model of the package
 
 
@@ -191,7 +195,8 @@ class ModelOptions(RunOptions):
             saved, size = self._exported, self.embed_batch_size
 
             def embed_files(images: data.PersonImages) -> Any:
-                found = saved.embed_files(images.path.tolist(), size, bool(stripes))
+                paths = images.path.tolist()
+                found = saved.embed_files(paths, size, bool(stripes), progress("embedding"))
                 if not images.has_tracklets:
                     return found
                 return models.inference.tracklet_means(found, images.owner)
@@ -206,7 +211,9 @@ class ModelOptions(RunOptions):
         def embed(images: data.PersonImages) -> Any:
             data_dir = self.data_dir or self.settings.get("data_dir")
             images = self.with_keypoints(images, source, data_dir)
-            return embedder.embed(images, self.embed_batch_size, self.settings.get("frames", 4))
+            frames = self.settings.get("frames", 4)
+            tell = progress("embedding")
+            return embedder.embed(images, self.embed_batch_size, frames, tell)
 
         return embed
 
@@ -252,20 +259,53 @@ def say(text: str = "") -> None:
     print(printable(text), flush=True)
 
 
-def progress(what: str) -> Callable[[int, int], None]:
-    """Says on stderr each time another tenth is done."""
-    said = 0
+def progress(what: str) -> Callable[[int, int | None], None]:
+    """Tells on stderr how far a loop is, at what rate, and how long it will take, if that is known.
 
-    def report(done: int, total: int) -> None:
-        nonlocal said
-        tenth = 10 * done // total
-        if tenth < said:  # another stage begins
-            said = 0
-        if tenth > said:
-            said = tenth
-            print(f"{what}: {done:,} of {total:,}", file=sys.stderr, flush=True)
+    On a terminal a bar, of loops of more than two seconds; in a pipe a line every ten seconds.
+    """
+    bar: Any = None
+
+    def report(done: int, total: int | None) -> None:
+        nonlocal bar
+        if bar is None or done < bar.n or total != bar.total:  # a loop begins
+            if bar is not None:
+                bar.close()
+            bar = (Bar if sys.stderr.isatty() else Lines)(what, total)
+        bar.update(done - bar.n)
+        if total is not None and done >= total:
+            bar.close()
 
     return report
+
+
+class Bar(tqdm):
+    """On a terminal; gone when the loop has ended."""
+
+    def __init__(self, what: str, total: int | None) -> None:
+        super().__init__(
+            desc=what, total=total, file=sys.stderr, delay=AFTER, leave=False, dynamic_ncols=True
+        )
+
+
+class Lines:
+    """In a pipe or a log, where nothing is written over."""
+
+    def __init__(self, what: str, total: int | None) -> None:
+        self.what, self.total, self.n = what, total, 0
+        self.begin = self.said = time.monotonic()
+
+    def update(self, more: int) -> None:
+        """Says how far it is, if nothing was said for ten seconds."""
+        self.n += more
+        now = time.monotonic()
+        if now - self.said >= EVERY:
+            self.said = now
+            line = tqdm.format_meter(self.n, self.total, now - self.begin, ncols=0)
+            print(f"{self.what}: {line.strip()}", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Nothing is left to be closed."""
 
 
 def numbers_by_name(texts: Sequence[str], argument: str) -> dict[str, float]:

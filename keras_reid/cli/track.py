@@ -138,7 +138,8 @@ def _detections(options: TrackOptions) -> Boxes:
         boxes = read_mot(options.detections)
     else:
         detector = tracking.detector_of(options.detector)
-        boxes = tracking.detect_persons(data.video_frames(options.frames), detector, _tell)
+        tell, frames = progress("detecting, frames"), data.video_frames(options.frames)
+        boxes = tracking.detect_persons(frames, detector, lambda done: tell(done, None))
     boxes = boxes[boxes.confidence >= options.min_confidence]
     if not len(boxes):
         raise InputError(
@@ -146,11 +147,6 @@ def _detections(options: TrackOptions) -> Boxes:
             f"confidence of {options.min_confidence:g}; lower --min_confidence"
         )
     return boxes
-
-
-def _tell(done: int) -> None:
-    if done % 100 == 0:
-        say(f"detecting: {done:,} frames")
 
 
 def _places(boxes: Boxes, tracks: Boxes) -> np.ndarray:

@@ -1,7 +1,7 @@
 """What models are used for: embeddings of images and tracklets, stripes, ensembles."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -221,7 +221,13 @@ class Embedder:
         self._step = tf.function(unit, input_signature=[specs])
         self.takes_clips = takes_clips(model)
 
-    def embed(self, images: Any, batch_size: int = 128, frames: int = 8) -> Any:
+    def embed(
+        self,
+        images: Any,
+        batch_size: int = 128,
+        frames: int = 8,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Any:
         """The embeddings of images on disk, or of tracklets: of each the mean over its clips.
 
         Args:
@@ -229,6 +235,7 @@ class Embedder:
                 with a column "tracklet" any number, of n tracklets.
             batch_size: images at a time.
             frames: of a clip, for a model of `build_tracklet`; any other embeds every image.
+            progress: called with the number of images, or clips, done and of all.
 
         Returns:
             As a call; of tracklets `(n, d)`, in the order of `images.per_tracklet()`.
@@ -241,7 +248,8 @@ class Embedder:
 
         size, batch_size = self.image_size, min(batch_size, len(images))
         if not self.takes_clips:
-            each = self(image_batches(images, batch_size, size))
+            batches = image_batches(images, batch_size, size)
+            each = self(_told(batches, len(images), progress))
             return tracklet_means(each, images.owner) if images.has_tracklets else each
         if not images.has_tracklets:
             raise InputError(
@@ -249,8 +257,9 @@ class Embedder:
                 f"{len(images)} images; give tracklets",
                 "tracklets",
             )
-        clips = self(clip_batches(images, frames, max(1, batch_size // frames), size))
         counts = -(-np.bincount(images.owner) // frames)
+        batches = clip_batches(images, frames, max(1, batch_size // frames), size)
+        clips = self(_told(batches, int(counts.sum()), progress))
         return tracklet_means(clips, np.repeat(np.arange(len(counts)), counts))
 
     def __call__(self, batches: Iterable[Any]) -> Any:
@@ -267,6 +276,18 @@ class Embedder:
         if not isinstance(inputs, Mapping):
             inputs = keras.ops.cast(inputs, self._dtypes)
         return self._step(inputs)
+
+
+def _told(
+    batches: Iterable[Any], total: int, progress: Callable[[int, int], None] | None
+) -> Iterator[Any]:
+    """The batches, of which it is told when each is done with."""
+    done = 0
+    for batch in batches:
+        yield batch
+        done += len(next(iter(batch.values())) if isinstance(batch, Mapping) else batch)
+        if progress:
+            progress(done, total)
 
 
 def tracklet_means(embeddings: np.ndarray, owner: np.ndarray) -> np.ndarray:

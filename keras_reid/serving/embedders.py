@@ -2,7 +2,7 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,13 +98,20 @@ class ExportedEmbedder(ABC):
         self._check_local(local)
         return models.joined([self.outputs(images) for images in batches], local)
 
-    def embed_files(self, paths: Sequence[str], batch_size: int = 64, local: bool = False) -> Any:
+    def embed_files(
+        self,
+        paths: Sequence[str],
+        batch_size: int = 64,
+        local: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Any:
         """Embeddings `(n, d)` of n image files, `batch_size` of them at a time.
 
         Args:
             paths: of the files.
             batch_size: files at a time.
             local: yield the dict of `embedding` and `local`.
+            progress: called with the number of files done and n.
 
         Raises:
             InputError: no files, or `local` of a model that was exported without.
@@ -112,8 +119,12 @@ class ExportedEmbedder(ABC):
                 `keras_reid.data.readable` first.
         """
         self._check_local(local)
-        blocks = (paths[i : i + batch_size] for i in range(0, len(paths), batch_size))
-        parts = [self.outputs_from_bytes([Path(p).read_bytes() for p in b]) for b in blocks]
+        parts = []
+        for start in range(0, len(paths), batch_size):
+            block = paths[start : start + batch_size]
+            parts.append(self.outputs_from_bytes([Path(path).read_bytes() for path in block]))
+            if progress:
+                progress(start + len(block), len(paths))
         return models.joined(parts, local)
 
     def _check_local(self, local: bool) -> None:

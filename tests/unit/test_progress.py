@@ -1,0 +1,95 @@
+"""How far a loop is: a bar on a terminal, a line every ten seconds in a pipe."""
+
+import io
+import re
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_reid import data, models
+from keras_reid.cli import shared
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that is set by the test."""
+    now = [0.0]
+    monkeypatch.setattr(shared.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_in_a_pipe_a_line_every_ten_seconds(clock, monkeypatch):
+    err = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", err)
+    tell = shared.progress("embedding")
+    for done in range(1, 61):
+        clock[0] = 0.5 * done
+        tell(10 * done, 600)
+    lines = err.getvalue().splitlines()
+    # The loop begins with its first call, half a second late.
+    assert len(lines) == 2
+    assert lines[0].startswith("embedding: ")
+    assert "210/600" in lines[0]
+    assert "it/s" in lines[0]
+    assert "\r" not in err.getvalue()
+
+
+def test_two_loops_in_one(clock, monkeypatch):
+    err = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", err)
+    tell = shared.progress("neighbours")
+    for now, done, total in ((0, 1, 4), (11, 4, 4), (11, 1, 5), (22, 3, 5), (23, 5, 5)):
+        clock[0] = now
+        tell(done, total)
+    assert re.findall(r"\d+/\d+", err.getvalue()) == ["4/4", "3/5"]
+
+
+def test_where_no_end_is_known_the_rate_is_told(clock, monkeypatch):
+    err = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", err)
+    tell = shared.progress("detecting")
+    tell(1, None)
+    clock[0] = 20
+    tell(41, None)
+    assert err.getvalue() == "detecting: 41it [00:20,  2.05it/s]\n"
+
+
+def test_on_a_terminal_what_is_short_shows_nothing(monkeypatch):
+    err = Terminal()
+    monkeypatch.setattr(sys, "stderr", err)
+    tell = shared.progress("ranking")
+    for done in (1, 2, 3):
+        tell(done, 3)
+    assert err.getvalue().strip() == ""
+
+
+def test_on_a_terminal_there_is_a_bar_that_goes(monkeypatch):
+    err = Terminal()
+    monkeypatch.setattr(sys, "stderr", err)
+    monkeypatch.setattr(shared, "AFTER", 0.0)
+    tell = shared.progress("ranking")
+    tell(1, 4)
+    shown = err.getvalue()
+    assert "ranking" in shown
+    assert "0/4" in shown
+    tell(4, 4)
+    gone = err.getvalue()[len(shown) :].split("\r")
+    assert not "".join(gone[-2:]).strip()
+
+
+def test_embedders_tell_of_every_image(tmp_path):
+    for i in range(5):
+        Image.new("RGB", (16, 32)).save(tmp_path / f"{i}.png")
+    paths = [str(tmp_path / f"{i}.png") for i in range(5)]
+    images = data.PersonImages(np.array(paths), np.arange(5), None)
+    embedder = models.Embedder(models.build("tiny", None, (32, 16), weights="none"))
+    told = []
+    embedder.embed(images, 2, progress=lambda *at: told.append(at))
+    assert told == [(2, 5), (4, 5), (5, 5)]
