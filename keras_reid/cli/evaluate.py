@@ -345,7 +345,6 @@ run = Command(
     "distance",
     "rerank",
     "tracklets",
-    "verify",
     "report",
     "out",
 )

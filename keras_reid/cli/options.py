@@ -7,6 +7,7 @@ The dataclass is all that a command knows, so that a notebook runs one as
 import dataclasses
 import math
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,6 +18,7 @@ from keras_reid.errors import InputError, printable
 
 FLAGS = flags.FLAGS
 MOST = 2**32  # of a whole number
+FLAG = re.compile(r"(--?)([a-zA-Z][\w-]*)(=.*)?", re.DOTALL)
 Fields = Sequence[dataclasses.Field[Any]]
 
 
@@ -69,6 +71,9 @@ def define(fields: Fields, values: flags.FlagValues = FLAGS) -> None:
 class Command:
     """A console script of `act(options)`: bad input ends in one sentence and exit code 1.
 
+    Exit codes: 0 done; 1 bad input, or something that the system refused; 2 a word that is no flag;
+    130 interrupted.
+
     Args:
         act: what the command does.
         options: a dataclass of `option`s.
@@ -101,7 +106,7 @@ class Command:
         """Acts by what the flags say, and ends the process where it cannot."""
         given = {one.name: values[one.name].value for one in self.fields}
         if argv[1:] and not self.words:
-            print(f"error: flags begin with --: received {argv[1:]}", file=sys.stderr)
+            _tell_error(f"flags begin with --: received {argv[1:]}")
             sys.exit(2)
         try:
             _check_numbers(given)
@@ -114,13 +119,13 @@ class Command:
         except InputError as error:
             known = error.argument is not None and error.argument in values
             flag = f" (--{error.argument})" if known else ""
-            print(f"error: {error}{flag}", file=sys.stderr)
+            _tell_error(f"{error}{flag}")
             sys.exit(1)
         except BrokenPipeError:  # whoever read what is printed has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
         except (OSError, MemoryError) as error:
-            print(f"error: {_of_system(error)}", file=sys.stderr)
+            _tell_error(_of_system(error))
             sys.exit(1)
         except KeyboardInterrupt:
             print("\ninterrupted: the same command goes on where it was", file=sys.stderr)
@@ -134,7 +139,20 @@ class Command:
         for name in self.shown:
             FLAGS.register_key_flag_for_module(sys.argv[0], FLAGS[name])
         logging.set_verbosity(logging.WARNING)
-        app.run(self.main)
+        app.run(self.main, [sys.argv[0], *map(_with_underscores, sys.argv[1:])])
+
+
+def _with_underscores(argument: str) -> str:
+    """`--data-dir=x-y` as `--data_dir=x-y`; what is no flag as it is."""
+    found = FLAG.fullmatch(argument)
+    return found[1] + found[2].replace("-", "_") + (found[3] or "") if found else argument
+
+
+def _tell_error(text: str) -> None:
+    """On stderr; the word is red on a terminal, unless NO_COLOR is set."""
+    red = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+    word = "\033[31merror:\033[0m" if red else "error:"
+    print(f"{word} {text}", file=sys.stderr)
 
 
 def _of_system(error: Exception) -> str:

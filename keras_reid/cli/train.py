@@ -4,8 +4,11 @@ Without flags it draws pedestrians and trains a small embedder on them. Every va
 is a flag; see `keras_reid.training.recipes`.
 """
 
+import copy
+import dataclasses
 import sys
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from keras_reid import data, models, training
@@ -273,6 +276,14 @@ def _headline(score: dict[str, Any]) -> str:
     return f"mAP {100 * score['mAP']:.1f} %, rank-1 {100 * score['cmc'][0]:.1f} %"
 
 
+def _with_default(setting: dataclasses.Field[Any]) -> dataclasses.Field[Any]:
+    """The field, whose help says its value in each recipe: as a flag it has none of its own."""
+    said = f"{setting.metadata['help']} Default: {recipes.defaults(setting.name)}."
+    changed = copy.copy(setting)
+    changed.metadata = MappingProxyType({**setting.metadata, "help": said, "default": None})
+    return changed
+
+
 run = Command(
     train,
     TrainOptions,
@@ -286,5 +297,5 @@ run = Command(
     "run",
     "eval_every",
     "check_only",
-    settings=recipes.setting_fields(),
+    settings=[_with_default(one) for one in recipes.setting_fields()],
 )

@@ -258,17 +258,6 @@ class Recipe(Settings):
         return [phases[0], *later]
 
 
-def setting_fields() -> list[dataclasses.Field[Any]]:
-    """The fields of all settings, those of the methods too, in their order."""
-    found: list[dataclasses.Field[Any]] = []
-    for one in fields(Recipe):
-        if isinstance(one.type, type) and issubclass(one.type, Method):
-            found += fields(one.type)
-        else:
-            found.append(one)
-    return found
-
-
 # Batch-hard triplet and smoothed identity loss around a BN neck (Luo et al., Bag of Tricks,
 # CVPRW 2019, arXiv:1903.07071), with a shorter, cosine schedule, and triplets of features of length
 # 1: raw ones begin with a triplet loss above the identity loss, which pushes all features into one
@@ -340,3 +329,33 @@ def get(name: str) -> Recipe:
     """The recipe of that name; an unknown name raises `InputError` and lists the known ones."""
     checks.one_of(sorted(RECIPES), recipe=name)
     return RECIPES[name]
+
+
+def setting_fields() -> list[dataclasses.Field[Any]]:
+    """The fields of all settings, those of the methods too, in their order."""
+    found: list[dataclasses.Field[Any]] = []
+    for one in fields(Recipe):
+        if isinstance(one.type, type) and issubclass(one.type, Method):
+            found += fields(one.type)
+        else:
+            found.append(one)
+    return found
+
+
+def defaults(name: str) -> str:
+    """In words, the value of a setting in `bot`, and in the recipes that have another."""
+    values = {recipe: RECIPES[recipe].settings[name] for recipe in RECIPES}
+    usual = values["bot"]
+    others: dict[str, list[str]] = {}
+    for recipe, value in values.items():
+        if value != usual:
+            others.setdefault(_word(value), []).append(recipe)
+    texts = [f"{value} of {', '.join(recipes)}" for value, recipes in others.items()]
+    return "; ".join([_word(usual), *texts])
+
+
+def _word(value: Any) -> str:
+    words = {None: "none", "": "none", True: "true", False: "false"}
+    if value is None or value == "" or isinstance(value, bool):
+        return words[value]
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,6 +1,7 @@
 """The commands, run as a user runs them; what does not train, in the process of the tests."""
 
 import csv
+import io
 import json
 import re
 import shutil
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 from processes import ROOT, Command, call, said, within
 
+from keras_reid.cli import options
 from keras_reid.cli.evaluate import EvaluateOptions, evaluate
 from keras_reid.cli.options import Command as Script
 from keras_reid.cli.options import define
@@ -143,8 +145,8 @@ def test_features_of_any_framework_are_ranked_and_reranked(trained: Path) -> Non
     code, out, err = within("evaluate.py", features, "--distance=cosine", cwd=trained)
     assert code == 0, err
     assert re.search(r"distance +cosine", out)
-    for rerank, options in (("k_reciprocal", "k1=4,k2=2,lambda_value=0.5"), ("aqe", "k=3")):
-        flags = f"--rerank={rerank}", f"--rerank_options={options}"
+    for rerank, values in (("k_reciprocal", "k1=4,k2=2,lambda_value=0.5"), ("aqe", "k=3")):
+        flags = f"--rerank={rerank}", f"--rerank_options={values}"
         code, out, err = within("evaluate.py", features, *flags, cwd=trained)
         assert code == 0, err
         assert f"{rerank}({options.replace(',', ', ')})" in out
@@ -305,6 +307,46 @@ def test_check_only_reports_and_trains_nothing(trained: Path, pedestrians: Path)
     assert code == 0, err
     assert "train" in out
     assert not (trained / "checked").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("--data-dir=a-b", "--data_dir=a-b"),
+        ("-data-dir", "-data_dir"),
+        ("--noscore-before", "--noscore_before"),
+        ("--k=-1", "--k=-1"),
+        ("-1", "-1"),
+        ("a-b.jpg", "a-b.jpg"),
+        ("--", "--"),
+        ("--out=a\nb-c", "--out=a\nb-c"),
+    ],
+)
+def test_flags_are_known_with_dashes_too(given: str, meant: str) -> None:
+    assert options._with_underscores(given) == meant
+
+
+def test_dashes_reach_the_command(tmp_path: Path) -> None:
+    _, _, err = call("evaluate.py", "--data-dir=no-where", "--dataset=folder", cwd=tmp_path)
+    assert "no-where" in err
+    assert "Unknown" not in err
+
+
+def test_the_word_error_is_red_on_terminals_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    for stream, no_colour, red in (
+        (Terminal(), "", True),
+        (Terminal(), "1", False),
+        (io.StringIO(), "", False),
+    ):
+        monkeypatch.setenv("NO_COLOR", no_colour)
+        monkeypatch.setattr(sys, "stderr", stream)
+        options._tell_error("why")
+        assert ("\033[31m" in stream.getvalue()) == red
+        assert stream.getvalue().endswith(" why\n")
 
 
 def flags_in(text: str) -> set[str]:

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from keras_reid import data, losses, models
+from keras_reid.cli.train import run as command
 from keras_reid.errors import InputError
 from keras_reid.losses import TripletHardLoss
 from keras_reid.models import heads
@@ -574,6 +575,18 @@ def test_settings_are_those_of_the_recipe_and_its_methods() -> None:
     assert tiny().replace(**recipe.settings) == recipe
     with pytest.raises(InputError, match=r"setting is one of .*: received 'partz'"):
         recipe.replace(partz=3)
+
+
+def test_help_says_the_value_of_each_recipe() -> None:
+    assert recipes.defaults("epochs") == (
+        "24; 12 of finetune_metric, pcb_rpp; 4 of strong; 20 of tiny"
+    )
+    assert recipes.defaults("margin") == "none"
+    assert recipes.defaults("flip") == "true; false of tiny"
+    assert recipes.defaults("learning_rate") == "0.0007; 0.002 of tiny"
+    helps = {one.name: one.metadata["help"] for one in command.settings}
+    assert helps.keys() == BOT.settings.keys()
+    assert all(f"Default: {recipes.defaults(name)}." in text for name, text in helps.items())
 
 
 def test_fine_tuning_has_two_phases() -> None:

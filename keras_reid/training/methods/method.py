@@ -30,7 +30,7 @@ def setting(meaning: str, check: Check | None = None, **default: Any) -> Any:
             `check(NAME=value)`; None as a value is never refused.
         default: as of `dataclasses.field`.
     """
-    about = {"help": f"{meaning} Default: the recipe's.", "check": check}
+    about = {"help": meaning, "check": check}
     return field(metadata=about, **default)
 
 
