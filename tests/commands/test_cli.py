@@ -149,7 +149,7 @@ def test_features_of_any_framework_are_ranked_and_reranked(trained: Path) -> Non
         flags = f"--rerank={rerank}", f"--rerank_options={values}"
         code, out, err = within("evaluate.py", features, *flags, cwd=trained)
         assert code == 0, err
-        assert f"{rerank}({options.replace(',', ', ')})" in out
+        assert f"{rerank}({values.replace(',', ', ')})" in out
     code, _, err = within("evaluate.py", features, "--save_features=mapped", cwd=trained)
     assert code == 1
     assert "'mapped' exists" in err
