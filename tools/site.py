@@ -1,0 +1,76 @@
+"""Hooks of `mkdocs build`: pages that stand elsewhere in the repository, and those of the API."""
+
+import importlib
+import inspect
+import re
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from mkdocs.structure.files import File, Files
+
+ROOT = Path(__file__).parent.parent
+PAGES = {
+    "README.md": "index.md",
+    "benchmarks/README.md": "benchmarks.md",
+    "CHANGELOG.md": "changelog.md",
+}
+PACKAGES = (
+    *("losses", "mining", "distances", "layers", "models", "training", "data", "evaluation"),
+    *("reranking", "gallery", "tracking", "serving", "visualize"),
+)
+LINK = re.compile(r"(\]\()([^)#\s]+)((?:#[^)]*)?\))")
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Adds the pages that are not in docs/."""
+    for source, name in PAGES.items():
+        text = (ROOT / source).read_text(encoding="utf-8")
+        here = Path(source).parent
+        files.append(File.generated(config, name, content=_relinked(text, here)))
+    for package in PACKAGES:
+        page = _api(importlib.import_module(f"keras_reid.{package}"))
+        files.append(File.generated(config, f"api/{package}.md", content=page))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """Links of pages in docs/ to what stands elsewhere."""
+    if page.file.generated_by is None:
+        return _relinked(markdown, Path("docs"))
+    return markdown
+
+
+def _relinked(text: str, folder: Path) -> str:
+    """The text of a page in a folder, with links to other pages as they are called in the site."""
+
+    def other(match: re.Match[str]) -> str:
+        begin, target, end = match.groups()
+        if "://" in target:
+            return match[0]
+        path = (ROOT / folder / target).resolve().relative_to(ROOT).as_posix()
+        if path in PAGES:
+            return begin + PAGES[path] + end
+        if path.startswith("docs/"):
+            return begin + path.removeprefix("docs/") + end
+        raise FileNotFoundError(f"{folder}: {target} has no page")
+
+    return LINK.sub(other, text)
+
+
+def _api(module: ModuleType) -> str:
+    """What a package offers, each where its docstring stands."""
+    lines = [f"# keras_reid.{module.__name__.split('.')[-1]}", "", inspect.getdoc(module) or "", ""]
+    for name in getattr(module, "__all__", None) or _own(module):
+        found = getattr(module, name)
+        if inspect.ismodule(found):
+            lines += [f"## {name}", "", f"::: {found.__name__}", ""]
+        elif inspect.isclass(found) or inspect.isfunction(found):
+            lines += [f"::: {found.__module__}.{found.__qualname__}", ""]
+    return "\n".join(lines)
+
+
+def _own(module: ModuleType) -> list[str]:
+    """Public names of a module without `__all__` that were made in it."""
+    own = (n for n, v in vars(module).items() if getattr(v, "__module__", "") == module.__name__)
+    return [name for name in own if not name.startswith("_")]
