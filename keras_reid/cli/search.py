@@ -97,7 +97,7 @@ def search(options: SearchOptions) -> None:
         )
     check_outputs(html=options.html)
     if name in ("query", "remove", "stats"):
-        _check_exists(uri)
+        check_exists(uri)
     COMMANDS[name](options, arguments)
 
 
@@ -145,7 +145,7 @@ def enrol(options: SearchOptions, arguments: list[str]) -> None:
 def query(options: SearchOptions, arguments: list[str]) -> None:
     """Searches for images, or for a description."""
     where = gallery.Filter(
-        options.cameras, options.not_cameras, _seconds(options.after), _seconds(options.before)
+        options.cameras, options.not_cameras, seconds(options.after), seconds(options.before)
     )
     if options.description:
         _show(options, [_described(options, where)], None, {})
@@ -223,11 +223,18 @@ def _result(
 
 
 def _answer(result: dict[str, Any], threshold: float | None) -> str:
-    if result.get("described"):
-        return f"best fits of {result['image']}"
-    if result["identity"] is None:
+    described = result["image"] if result.get("described") else ""
+    return answer(result["hits"], threshold, described)
+
+
+def answer(hits: Sequence[dict[str, Any]], threshold: float | None, described: str = "") -> str:
+    """In words, who was found: for an image the nearest, if near enough, or whoever fits best."""
+    if described:
+        return f"best fits of {described}"
+    if not hits or (threshold is not None and hits[0]["distance"] > threshold):
         return "unknown"
-    return f"nearest: {result['identity']}" if threshold is None else result["identity"]
+    name = str(hits[0]["identity"])
+    return f"nearest: {name}" if threshold is None else name
 
 
 def _print(results: list[dict[str, Any]], threshold: float | None) -> None:
@@ -308,7 +315,7 @@ def _check_model(options: SearchOptions) -> None:
         )
 
 
-def _check_exists(uri: str) -> None:
+def check_exists(uri: str) -> None:
     """A gallery that is asked, and not filled, is there: a slip of the pen must not make one."""
     if "://" in uri:
         return
@@ -329,13 +336,13 @@ def _people(path: Path) -> tuple[data.PersonImages, dict[str, float]]:
 def _times(table: Path) -> dict[str, float]:
     """Seconds by absolute path, of the rows that have a time."""
     return {
-        str(table.parent / line.values["path"]): seconds
+        str(table.parent / line.values["path"]): found
         for line in read_table(table, ("path",))[1]
-        if (seconds := _seconds(line.values.get("time"))) is not None
+        if (found := seconds(line.values.get("time"))) is not None
     }
 
 
-def _seconds(text: str | None) -> float | None:
+def seconds(text: str | None) -> float | None:
     """Seconds since 1970 of a number or of ISO 8601, local time unless it names a zone."""
     if not text:
         return None

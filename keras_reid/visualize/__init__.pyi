@@ -1,5 +1,5 @@
 from .charts import need_matplotlib
-from .pages import Report, picture, report_page, search_page
+from .pages import Report, jpeg, picture, report_page, search_answer, search_page
 from .pictures import (
     activation,
     draw_alignment,
@@ -19,8 +19,10 @@ __all__ = [
     "draw_keypoints",
     "draw_timeline",
     "draw_tracks",
+    "jpeg",
     "need_matplotlib",
     "picture",
     "report_page",
+    "search_answer",
     "search_page",
 ]

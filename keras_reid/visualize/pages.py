@@ -34,12 +34,25 @@ def search_page(
     """An HTML page of searches: each query with what was found, nearest first, pictures inside.
 
     Args:
-        queries: mappings with `image` (a file), `answer` (a text) and `hits`, each of them a
-            mapping with `image`, `identity`, `camera` and `distance`.
+        queries: mappings with `image` (a file, or uint8 RGB `(h, w, 3)`), `answer` (a text) and
+            `hits`, each of them a mapping with `image`, `identity`, `camera` and `distance`.
         threshold: distance of a known person; None: nobody is unknown.
         height: of the pictures in pixels. Of a file that cannot be read there is a grey box.
     """
+    searches = [_searched(query, threshold, height) for query in queries]
+    template = TEMPLATES.get_template("search.html")
+    return template.render(title="Search", queries=searches, threshold=threshold)
 
+
+def search_answer(
+    query: Mapping[str, Any], threshold: float | None = None, height: int = 128
+) -> str:
+    """The part of such a page that is about one query, with its styles, for a page of others."""
+    template = TEMPLATES.get_template("answer.html")
+    return template.render(query=_searched(query, threshold, height), threshold=threshold)
+
+
+def _searched(query: Mapping[str, Any], threshold: float | None, height: int) -> dict[str, Any]:
     def shown(hit: Mapping[str, Any], rank: int) -> dict[str, Any]:
         caption = [f"{rank}. {hit['identity']}", f"distance {hit['distance']:.3f}"]
         caption += [f"camera {hit['camera']}"] if hit["camera"] else []
@@ -48,33 +61,43 @@ def search_page(
             kind = "right" if hit["distance"] <= threshold else "wrong"
         return {"picture": picture(hit["image"], height), "caption": caption, "kind": kind}
 
-    searches = [
-        {
-            "answer": str(query["answer"]),
-            "picture": picture(query["image"], height),
-            "hits": [shown(hit, rank) for rank, hit in enumerate(query["hits"], start=1)],
-        }
-        for query in queries
-    ]
-    template = TEMPLATES.get_template("search.html")
-    return template.render(title="Search", queries=searches, threshold=threshold)
+    return {
+        "answer": str(query["answer"]),
+        "picture": picture(query["image"], height),
+        "hits": [shown(hit, rank) for rank, hit in enumerate(query["hits"], start=1)],
+    }
 
 
-def picture(path: Any, height: int, heat: np.ndarray | None = None) -> dict[str, Any]:
-    """An image file for a page, and where its embedding comes from; empty if it can't be read."""
-    shown: dict[str, Any] = {"name": "" if path is None else str(path), "code": None, "heat": None}
-    if path is not None:
-        try:
-            pixels = np.asarray(opened(path))
-        except InputError:
-            return shown
-        shown["code"] = _jpeg(scaled(pixels, height))
+def picture(image: Any, height: int, heat: np.ndarray | None = None) -> dict[str, Any]:
+    """An image for a page, and where its embedding comes from; empty if it can't be read.
+
+    Args:
+        image: a file, uint8 RGB `(h, w, 3)`, or None.
+        height: in pixels.
+        heat: of `activation`.
+    """
+    given = isinstance(image, np.ndarray)
+    pixels = image if given else _pixels(image)
+    name = "" if given or image is None else str(image)
+    shown: dict[str, Any] = {"name": name, "code": None, "heat": None}
+    if pixels is not None:
+        shown["code"] = jpeg(scaled(pixels, height))
         if heat is not None:
-            shown["heat"] = _jpeg(draw_heat(pixels, heat, height))
+            shown["heat"] = jpeg(draw_heat(pixels, heat, height))
     return shown
 
 
-def _jpeg(image: Image.Image) -> str:
+def _pixels(path: Any) -> np.ndarray | None:
+    if path is None:
+        return None
+    try:
+        return np.asarray(opened(path))
+    except InputError:
+        return None
+
+
+def jpeg(image: Image.Image) -> str:
+    """A picture as base64, for `data:image/jpeg;base64,…`."""
     file = io.BytesIO()
     image.save(file, "JPEG", quality=80)
     return base64.b64encode(file.getvalue()).decode()

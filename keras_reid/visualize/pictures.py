@@ -171,7 +171,7 @@ def draw_heat(image: np.ndarray, heat: np.ndarray, height: int = 256) -> Image.I
 
 def _paint(picture: Image.Image, heat: np.ndarray) -> None:
     """Red where a map (rows, columns) is 1, nothing where it is 0."""
-    mask = Image.fromarray(np.uint8(160 * np.clip(heat, 0, 1)))
+    mask = Image.fromarray((160 * np.clip(heat, 0, 1)).astype(np.uint8))
     picture.paste(RED, (0, 0), mask.resize(picture.size, Image.Resampling.BICUBIC))
 
 

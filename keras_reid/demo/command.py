@@ -1,0 +1,66 @@
+"""Flags of the search page."""
+
+import os
+import signal
+import tempfile
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from keras_reid.cli.options import Command, option
+from keras_reid.cli.shared import ModelOptions, say
+from keras_reid.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoOptions(ModelOptions):
+    """Where it is looked, and who may look."""
+
+    gallery: str | None = option(
+        "people.db (Milvus Lite), faiss:FILE, or http://HOST:PORT (Milvus)."
+    )
+    images: str | None = option("Folder of images to choose from, beside uploads.")
+    host: str = option(
+        "Address to listen on: 127.0.0.1 is this machine alone, 0.0.0.0 everybody who reaches it.",
+        "127.0.0.1",
+    )
+    port: int = option("Port to listen on.", 7860, least=0, most=65535)
+    max_megabytes: int = option("Of an upload.", 10, least=1, most=1000)
+
+
+def demo(options: DemoOptions) -> None:
+    """Serves the page until it is interrupted."""
+    if options.gallery is None:
+        raise InputError("a search has a gallery: give --gallery, such as --gallery=people.db")
+    if options.images and not Path(options.images).is_dir():
+        raise InputError(f"--images is a folder: {options.images!r} is none")
+    if find_spec("gradio") is None:
+        raise InputError("the page is made by Gradio, which is not here: run pip install gradio")
+    options.check_one_model()
+    # Gradio keeps what it is sent in this folder, which goes with the process; it is read once.
+    with tempfile.TemporaryDirectory(prefix="search-") as uploads:
+        os.environ["GRADIO_TEMP_DIR"] = uploads
+        os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+        from keras_reid.demo.answers import Answers
+        from keras_reid.demo.page import page
+
+        with Answers(options) as answers:
+            blocks = page(answers)
+            _, url, _ = blocks.launch(
+                server_name=options.host,
+                server_port=options.port or None,
+                max_file_size=f"{options.max_megabytes}mb",
+                share=False,
+                quiet=True,
+                prevent_thread_lock=True,
+                footer_links=[],
+            )
+            say(f"searching {options.gallery} at {url}")
+            # As an interruption: what is temporary goes.
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
+            blocks.block_thread()
+
+
+run = Command(
+    demo, DemoOptions, "gallery", "run", "saved_model", "images", "host", "port", "max_megabytes"
+)

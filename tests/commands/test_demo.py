@@ -1,0 +1,213 @@
+"""The search page: what it answers, and the page itself, driven in a browser."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from PIL import Image
+
+from keras_reid import gallery, models, serving
+from keras_reid.data import synthetic
+from keras_reid.data.readers import load
+from keras_reid.demo.answers import Answers
+from keras_reid.demo.command import DemoOptions
+from keras_reid.errors import InputError
+
+CAMERAS = ("north", "south", "yard")
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory):
+    """A gallery of eight drawn persons at three cameras, and an image of one by its first."""
+    root = tmp_path_factory.mktemp("demo")
+    synthetic.generate(root / "drawn", 2, 8, cameras=3, images_per_camera=2, size=(128, 64))
+    drawn = load("market1501", str(root / "drawn")).gallery
+    model = models.pretrained("person-mobilenetv2")
+    uri = f"faiss:{root / 'people.faiss'}"
+    with gallery.open(uri) as filled:
+        filled.enrol(
+            models.Embedder(model).embed(drawn),
+            [f"person {identity}" for identity in drawn.identity],
+            [CAMERAS[camera - 1] for camera in drawn.camera],
+            [1000.0 + second for second in range(len(drawn))],
+            images=drawn.path,
+            model_fingerprint=serving.fingerprint(model, flip=False),
+        )
+    # Such a gallery is for one process at a time.
+    shutil.copy(root / "people.faiss.rows", root / "page.faiss.rows")
+    return root, uri, drawn
+
+
+@pytest.fixture(scope="module")
+def answers(people):
+    with Answers(DemoOptions(gallery=people[1])) as answers:
+        yield answers
+
+
+def found(html: str) -> list[tuple[str, str, str]]:
+    """Kind, name and camera of each hit."""
+    figures = re.findall(r'<figure class="(right|wrong|)">.*?<figcaption>(.*?)</figcaption>', html)
+    return [
+        (kind, *re.search(r"\d+\. (.*?)<br>.*?camera (\w+)", text).groups())
+        for kind, text in figures
+    ]
+
+
+def test_the_person_of_an_image_is_found(answers, people):
+    _, _, drawn = people
+    query = answers.of_image(drawn.path[0])
+    html, images = answers.search(query, k=4, threshold=answers.threshold)
+    kind, name, camera = found(html)[0]
+    assert (kind, name) == ("right", f"person {drawn.identity[0]}")
+    assert camera == CAMERAS[drawn.camera[0] - 1]
+    assert images[0] == drawn.path[0]
+    assert len(found(html)) == 4
+    assert f'<h2 id="answer">person {drawn.identity[0]}</h2>' in html
+
+
+def test_filters_and_thresholds(answers, people):
+    _, _, drawn = people
+    query = answers.of_image(drawn.path[0])
+    html, _ = answers.search(query, k=50, cameras="south, yard")
+    assert {camera for _, _, camera in found(html)} == {"south", "yard"}
+    html, _ = answers.search(query, k=50, not_cameras="south")
+    assert {camera for _, _, camera in found(html)} == {"north", "yard"}
+    html, images = answers.search(query, k=50, after="1003", before="1005")
+    assert sorted(images) == sorted(drawn.path[3:5])
+    html, _ = answers.search(query, k=3, threshold=-1.0)
+    assert '<h2 id="answer">unknown</h2>' in html
+    assert {kind for kind, _, _ in found(html)} == {"wrong"}
+    html, _ = answers.search(query, k=3, rerank=True)
+    assert found(html)[0][1] == f"person {drawn.identity[0]}"
+
+
+def test_why(answers, people):
+    _, _, drawn = people
+    html = answers.why(answers.of_image(drawn.path[0]), drawn.path[1])
+    assert html.count("data:image/jpeg;base64,") == 3
+    assert "stripes that were compared" in html
+
+
+def test_what_cannot_be_answered(answers, people, tmp_path):
+    _, _, drawn = people
+    (tmp_path / "text.jpg").write_text("no image")
+    Image.new("RGB", (2, 2)).save(tmp_path / "small.png")
+    for name in ("text.jpg", "small.png"):
+        with pytest.raises(InputError, match=f"a query is an image of a person: {name}"):
+            answers.of_image(str(tmp_path / name))
+    query = answers.of_image(drawn.path[0])
+    with pytest.raises(InputError, match="times are seconds since 1970"):
+        answers.search(query, after="yesterday")
+    described = answers.of_description(["hat", "not bag"])
+    assert described.described == {"hat": True, "bag": False}
+    with pytest.raises(InputError, match="no image to compare with"):
+        answers.why(described, drawn.path[0])
+
+
+def test_a_gallery_of_another_model_is_refused(tmp_path):
+    uri = f"faiss:{tmp_path / 'other.faiss'}"
+    with gallery.open(uri) as other:
+        other.enrol(np.eye(2), ["a", "b"], images=["a", "b"], model_fingerprint="another")
+    with pytest.raises(InputError, match="a gallery is searched with the model that filled it"):
+        Answers(DemoOptions(gallery=uri))
+    with pytest.raises(InputError, match="there is no gallery"):
+        Answers(DemoOptions(gallery=f"faiss:{tmp_path / 'none.faiss'}"))
+
+
+@pytest.fixture
+def served(people, tmp_path):
+    """The address of the page, in a process of its own, and where uploads would be."""
+    uploads = tmp_path / "tmp"
+    uploads.mkdir()
+    flags = (f"--gallery=faiss:{people[0] / 'page.faiss'}", "--port=0", "--max_megabytes=1")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "keras_reid.demo", *flags],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(uploads)},
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    line = process.stdout.readline()
+    yield re.search(r"http://\S+", line)[0], uploads
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) in (0, 130)
+    process.stdout.close()
+    assert not list(uploads.glob("search-*")), "nothing is left when it has ended"
+
+
+def chromium():
+    """A browser without a window."""
+    webdriver = pytest.importorskip("selenium.webdriver")
+    browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not browser or not driver:
+        pytest.skip("there is no Chromium with its driver here")
+    options = webdriver.ChromeOptions()
+    options.binary_location = browser
+    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1300,1400"):
+        options.add_argument(flag)
+    return webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+
+
+@pytest.mark.slow
+def test_in_a_browser(served, people):
+    """Upload, rank, filter, unknown, a file that is no image."""
+    url, uploads = served
+    _, _, drawn = people
+    text = uploads.parent / "text.jpg"
+    text.write_text("no image")
+    browser = chromium()
+
+    def wait(selector: str, wanted: str = "") -> str:
+        for _ in range(240):
+            shown = [one.text for one in browser.find_elements("css selector", selector)]
+            if any(wanted in one for one in shown):
+                return next(one for one in shown if wanted in one)
+            time.sleep(0.5)
+        raise AssertionError(f"{selector} never showed {wanted!r}: {shown}")
+
+    def write(selector: str, value: str) -> None:
+        field = browser.find_element("css selector", f"{selector} input, {selector} textarea")
+        field.send_keys(Keys.CONTROL, "a")
+        field.send_keys(value, Keys.TAB)
+
+    def upload(file: str) -> None:
+        browser.find_element("css selector", "#upload input[type=file]").send_keys(file)
+
+    from selenium.webdriver.common.keys import Keys
+
+    with browser:
+        browser.get(url)
+        wait("h1", "Search")
+        wait("#upload input[type=file]")
+        script = "return performance.getEntriesByType('resource').map(entry => entry.name)"
+        loaded = browser.execute_script(script)
+        assert all(name.startswith((url, "data:")) for name in loaded), "nothing from elsewhere"
+        upload(str(drawn.path[0]))
+        person = f"person {drawn.identity[0]}"
+        assert wait("#shown #answer", person) == person
+        assert len(browser.find_elements("css selector", "#shown figure")) == 11
+        browser.find_element("id", "why").click()
+        wait("#pictures figcaption", "stripes that were compared")
+        write("#cameras", "yard")
+        browser.find_element("id", "go").click()
+        wait("#shown figure:nth-of-type(2) figcaption", "camera yard")
+        write("#threshold", "0.0001")
+        write("#cameras", "south")
+        browser.find_element("id", "go").click()
+        wait("#shown #answer", "unknown")
+        browser.find_element("css selector", "#upload button[aria-label*=lear]").click()
+        wait("#upload input[type=file]")
+        upload(str(text))
+        wait("body", "a query is an image of a person: text.jpg")
+    (folder,) = uploads.glob("search-*")
+    # Gradio leaves empty files for those that it hands on.
+    kept = [file for file in folder.rglob("*") if file.is_file() and file.stat().st_size]
+    assert not kept, "an upload is read once, and gone"
