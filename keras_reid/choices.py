@@ -24,6 +24,9 @@ AVERAGES = ("mean", "sum", "ensemble")
 EMBEDDINGS = ("neck", "features")
 STRIPE_POOLINGS = ("avg", "max")
 STRIPE_ORDERS = ("conv_bn_relu", "bn_relu_conv")
+# What to install for each.
+TRACKERS = {"none": "", "mlflow": "mlflow", "wandb": "wandb"}
+
 TEMPORAL_POOLINGS = ("mean", "max", "attention", "recurrent")
 
 RERANKERS = ("k_reciprocal", "aqe", "alpha_qe", "ecn", "gnn", "diffusion")

@@ -30,3 +30,8 @@ def printable(text: str) -> str:
 
 def _harmless(character: str) -> bool:
     return character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cs")
+
+
+def first_line(error: Exception) -> str:
+    """Of what an exception of others says, at most 160 characters."""
+    return str(error).strip().splitlines()[0][:160] if str(error).strip() else repr(error)

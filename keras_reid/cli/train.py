@@ -11,11 +11,12 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from keras_reid import data, models, training
+from keras_reid import data, models, training, visualize
+from keras_reid.choices import TRACKERS
 from keras_reid.cli.options import Command, option
 from keras_reid.cli.shared import DataOptions, say
 from keras_reid.errors import InputError
-from keras_reid.training import recipes, runs
+from keras_reid.training import recipes, runs, trackers
 from keras_reid.training.methods import Annotations
 
 if TYPE_CHECKING:
@@ -58,6 +59,17 @@ class TrainOptions(DataOptions):
         "Score the model every so many epochs; 0: only at the end.", 0, least=0
     )
     score_before: bool = option("Score the model before it is trained, too.", True)
+    tracker: str = option(
+        "Also tell an experiment tracker: settings, losses by epoch, scores. Where to is said by "
+        "MLFLOW_TRACKING_URI, or by WANDB_MODE and WANDB_DIR.",
+        "none",
+        choices=tuple(TRACKERS),
+    )
+    log_images: bool = option(
+        "Show ranked lists, and pictures beside embeddings, in TensorBoard: images of people in "
+        "the run folder.",
+        False,
+    )
     check_only: bool = option("Report what is wrong with the data set, and stop.", False)
     deterministic: bool = option("Bit-equal repetition; can be slower on a GPU.", True)
     precision: str = option(
@@ -95,6 +107,7 @@ def train(options: TrainOptions) -> runs.Run | None:
             f"{data_dir!r} has query and gallery images only and cannot be trained on; score a "
             "model on it with evaluate.py"
         )
+    trackers.check(options.tracker)
     table = _attributes(options, recipe)
     settings = {
         "dataset": name,
@@ -173,26 +186,33 @@ def _trained(
         scores["before"] = evaluation.score(members[0]).to_dict()
         say(f"before training: {_headline(scores['before'])}")
     say(f"run folder: {run.directory}")
-    fitting.fit(
-        members,
-        images,
-        recipe,
-        run,
-        settings,
-        schema=schema,
-        teacher=teacher,
-        seed=options.seed,
-        cache=options.cache,
-        evaluation=evaluation if options.eval_every else None,
-        verbose=1 if sys.stdout.isatty() else 2,
-    )
-    scores["minutes"] = run.minutes
-    if evaluation:
-        scores |= _scored(evaluation, members)
-        if "before" in scores:
-            say(f"before training: {_headline(scores['before'])}")
-        say(f"after training:  {_headline(scores['after'])}")
-    run.finish(scores)
+    board = visualize.Board(evaluation, run.logs, options.log_images) if evaluation else None
+    with trackers.tracked(options.tracker, run, settings) as (callbacks, tell):
+        fitting.fit(
+            members,
+            images,
+            recipe,
+            run,
+            settings,
+            schema=schema,
+            teacher=teacher,
+            seed=options.seed,
+            cache=options.cache,
+            evaluation=evaluation if options.eval_every else None,
+            verbose=1 if sys.stdout.isatty() else 2,
+            callbacks=[*([board] if board else []), *callbacks],
+        )
+        scores["minutes"] = run.minutes
+        final: dict[str, float] = {}
+        if evaluation and board:
+            scores |= _scored(evaluation, members)
+            if "before" in scores:
+                say(f"before training: {_headline(scores['before'])}")
+            say(f"after training:  {_headline(scores['after'])}")
+            final = {"mAP": scores["after"]["mAP"], "rank-1": scores["after"]["cmc"][0]}
+            board.finish(settings, final, sum(phase.recipe.epochs for phase in recipe.phases))
+        run.finish(scores)
+        tell(final)
     say(f"trained for {scores['minutes']:.1f} minutes; in {run.directory}:")
     for path, what in run.contents().items():
         say(f"  {path:<16} {what}")
@@ -262,9 +282,10 @@ def _scored(evaluation: "RetrievalEvaluation", members: "list[keras.Model]") -> 
     named = {str(number): model for number, model in enumerate(members, start=1)}
     if len(members) > 1:
         named["ensemble"] = models.ensemble(members)
-    results = {name: evaluation.score(model) for name, model in named.items()}
+    # The first at last: its embeddings are those that are shown.
+    results = {name: evaluation.score(model) for name, model in reversed(named.items())}
     say(f"\n{results['1']}\n")
-    values = {name: result.to_dict() for name, result in results.items()}
+    values = {name: results[name].to_dict() for name in named}
     if len(members) == 1:
         return {"after": values["1"]}
     for name, score in values.items():

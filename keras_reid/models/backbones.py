@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 
-from keras_reid.errors import InputError
+from keras_reid.errors import InputError, first_line
 from keras_reid.foreign import read_model
 from keras_reid.layers import FusedBatchNormalization, MixStyle
 from keras_reid.models import shipped
@@ -136,7 +136,7 @@ def load_weights(model: keras.Model, path: str) -> None:
     except Exception as error:
         raise InputError(
             f"the weights file must have been saved from the same model: {path!r} does not fit "
-            f"{model.name!r} ({_first_line(error)}); build the model as it was when it was saved"
+            f"{model.name!r} ({first_line(error)}); build the model as it was when it was saved"
         ) from error
 
 
@@ -268,7 +268,7 @@ def _published(name: str, weights: str, shape: Shape) -> keras.Model:
     except Exception as error:
         raise InputError(
             f"backbone {name!r} with weights={weights!r} could not be made for {shape[0]}×"
-            f"{shape[1]} pixels ({_first_line(error)}); use weights='none' or a .keras file"
+            f"{shape[1]} pixels ({first_line(error)}); use weights='none' or a .keras file"
         ) from error
 
 
@@ -297,7 +297,7 @@ def _keras_cv(preset: str, weights: str) -> keras.Model:
         net = models.Backbone.from_preset(preset, load_weights=weights == "imagenet")
     except Exception as error:
         raise InputError(
-            f"the KerasCV backbone {preset!r} could not be fetched ({_first_line(error)}); "
+            f"the KerasCV backbone {preset!r} could not be fetched ({first_line(error)}); "
             "allow the download, or name a folder that holds the preset"
         ) from error
     # A plain functional model of the same layers: KerasCV's own class cannot be cloned.
@@ -311,7 +311,3 @@ def _check_map(model: keras.Model, name: str, image_size: tuple[int, int]) -> No
             f"a backbone yields one feature map (b, h, w, d): {name!r} yields {shape} for "
             f"{image_size[0]}×{image_size[1]} pixels; use a model without its classifier"
         )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:160] if str(error).strip() else repr(error)

@@ -159,7 +159,7 @@ def scores(
     embedder = models.Embedder(model, flip)
 
     def scored(embed: Callable[[PersonImages], Any]) -> dict[str, float]:
-        result = rank_images(embed, query, gallery, protocol)
+        result = rank_images(embed, query, gallery, protocol).result
         return {"mAP": result.mAP, "rank-1": float(result.cmc[0])}
 
     return ScoreReport(

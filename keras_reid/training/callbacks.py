@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -20,15 +20,25 @@ from keras_reid.training.learner import GraphLearner, Optimized
 from keras_reid.training.runs import read_history
 
 
+class Scored(NamedTuple):
+    """A result, and what it is of: embeddings (q, d) and (g, d) of images or tracklets."""
+
+    result: evaluation.RankingResult
+    embeddings: tuple[np.ndarray, np.ndarray]
+    query: PersonImages
+    gallery: PersonImages
+
+
 def rank_images(
     embed: Callable[[Any], Any],
     query: PersonImages,
     gallery: PersonImages,
     protocol: str | evaluation.Protocol = "market1501",
-) -> evaluation.RankingResult:
+) -> Scored:
     """`evaluation.rank` of the features `embed(images)` of two sets of images or tracklets."""
     labels = query.per_tracklet(), gallery.per_tracklet()
-    return evaluation.rank((embed(query), embed(gallery)), *labels, protocol)
+    embeddings = embed(query), embed(gallery)
+    return Scored(evaluation.rank(embeddings, *labels, protocol), embeddings, *labels)
 
 
 class RetrievalEvaluation(keras.callbacks.Callback):
@@ -48,7 +58,12 @@ class RetrievalEvaluation(keras.callbacks.Callback):
         protocol: see `evaluation.rank`.
         dataset: name to record in the result.
         frames: of a clip, for tracklets and a model of `models.build_tracklet`.
+
+    Attributes:
+        last: what was scored last, with its embeddings.
     """
+
+    last: Scored
 
     def __init__(
         self,
@@ -81,7 +96,8 @@ class RetrievalEvaluation(keras.callbacks.Callback):
         def embed(images: PersonImages) -> np.ndarray:
             return embedder.embed(images, self.batch_size, self.frames)
 
-        return rank_images(embed, self.query, self.gallery, self.protocol)
+        self.last = rank_images(embed, self.query, self.gallery, self.protocol)
+        return self.last.result
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         last = epoch + 1 == self.params.get("epochs")

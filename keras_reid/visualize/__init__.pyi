@@ -1,3 +1,4 @@
+from .board import Board
 from .charts import need_matplotlib
 from .pages import Report, jpeg, picture, report_page, search_answer, search_page
 from .pictures import (
@@ -6,17 +7,20 @@ from .pictures import (
     draw_groups,
     draw_heat,
     draw_keypoints,
+    draw_ranked_lists,
     draw_timeline,
     draw_tracks,
 )
 
 __all__ = [
+    "Board",
     "Report",
     "activation",
     "draw_alignment",
     "draw_groups",
     "draw_heat",
     "draw_keypoints",
+    "draw_ranked_lists",
     "draw_timeline",
     "draw_tracks",
     "jpeg",

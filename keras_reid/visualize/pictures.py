@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from keras_reid.data.pillow import opened
 from keras_reid.errors import InputError
+from keras_reid.evaluation import RankedList
 
 WHITE, GREY, NEAR, PALE = (255, 255, 255), (170, 170, 170), (0, 110, 60), (200, 220, 210)
 GOLDEN = 0.618034  # of a circle of hues, which so many steps fill evenly
@@ -102,9 +103,42 @@ def draw_groups(
         order = "" if embeddings is None else ", nearest to its mean first, farthest last"
         draw.text((2, row * step), f"person {number + 1:04d}: {size} images{order}", fill=NEAR)
         for column, i in enumerate(shown):
-            small = opened(path[i]).resize((width, height), Image.Resampling.BICUBIC)
-            picture.paste(small, (column * width, row * step + caption))
+            place = (column * width, row * step + caption)
+            picture.paste(thumbnail(path[i], width, height), place)
     return picture
+
+
+def draw_ranked_lists(
+    lists: Sequence[RankedList], query: Any, gallery: Any, height: int = 96
+) -> Image.Image:
+    """A row for each query: its image, and what is nearest, framed green if it is the same person.
+
+    Args:
+        lists: of `evaluation.ranked_lists`.
+        query, gallery: files of all images, (q,) and (g,).
+        height: of an image in pixels; images are drawn half as wide.
+
+    Raises:
+        InputError: no lists.
+    """
+    if not lists:
+        raise InputError("ranked lists are of one query at least: received none")
+    width, edge = height // 2, max(2, height // 32)
+    columns = 1 + max(len(one.gallery) for one in lists)
+    picture = Image.new("RGB", (columns * (width + edge), len(lists) * (height + edge)), WHITE)
+    for row, one in enumerate(lists):
+        images = [query[one.query], *(gallery[j] for j in one.gallery)]
+        colours = [(0, 0, 0), *((NEAR if same else RED) for same in one.same)]
+        for column, (path, colour) in enumerate(zip(images, colours, strict=True)):
+            framed = Image.new("RGB", (width, height), colour)
+            framed.paste(thumbnail(path, width - 2 * edge, height - 2 * edge), (edge, edge))
+            picture.paste(framed, (column * (width + edge), row * (height + edge)))
+    return picture
+
+
+def thumbnail(path: Any, width: int, height: int) -> Image.Image:
+    """An image file in that size."""
+    return opened(path).resize((width, height), Image.Resampling.BICUBIC)
 
 
 def _spread(members: np.ndarray, embeddings: np.ndarray | None, count: int) -> np.ndarray:
