@@ -7,7 +7,7 @@ Drawn pedestrians of 128×64 pixels are embedded by the model that comes with th
 contestants take turns in one process: the decoder alone (files to batches of pixels), the network
 alone (in a loop over a batch in memory), `models.Embedder` as the commands use it, an export, and
 ONNX Runtime with the same network, which has batch normalisation folded, fed by a thread pool with
-Pillow that decodes the next batch meanwhile. Needs `pip install "keras_reid[onnx]"`.
+Pillow that decodes the next batch meanwhile. Needs `pip install ".[onnx]"`.
 """
 
 import argparse

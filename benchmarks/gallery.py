@@ -6,7 +6,7 @@
 draws clustered embeddings of length 1 (50 images to a person, as far from each other as the images
 of a trained embedder are), searches with queries of the same people, and alternates the
 contestants. Times are of whole batches of queries; recall is the fraction of the true k nearest, by
-the exact search, that was found. The peers need `pip install "keras_reid[gallery]"`.
+the exact search, that was found. The peers need `pip install ".[gallery]"`.
 """
 
 import argparse

@@ -7,7 +7,7 @@ Each contestant embeds the same batch of uint8 images; they take turns in one pr
 are printed. ONNX Runtime and OpenVINO run our own exports. torch runs the same architecture
 (ResNet50 v1 with last stride 1, eager, channels last). The plain SavedModel is the network as Keras
 calls it, weights as variables and batch normalisation as layers. Needs
-`pip install "keras_reid[onnx,openvino]" torch`.
+`pip install ".[onnx,openvino]" torch`.
 """
 
 import argparse

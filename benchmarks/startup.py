@@ -5,7 +5,7 @@
 
 The commands take turns, each in a process of its own, on files that the system has read before;
 medians of seconds are printed. The gallery holds drawn pedestrians, embedded by the model that
-comes with the package. Needs `pip install "keras_reid[gallery]"`.
+comes with the package. Needs `pip install ".[gallery]"`.
 """
 
 import argparse

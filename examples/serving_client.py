@@ -4,7 +4,7 @@
     python examples/serving_client.py --grpc first.jpg second.jpg
 
 docs/serving.md starts a server with the models `person` and `ranker`. REST needs nothing but the
-standard library and NumPy, gRPC needs `pip install "keras_reid[serving]"`.
+standard library and NumPy, gRPC needs `pip install ".[serving]"`.
 """
 
 import argparse

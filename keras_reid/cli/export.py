@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_reid import data, models, serving
+from keras_reid import data, evaluation, models, serving
 from keras_reid.choices import FORMATS, IN_GRAPH, QUANTIZATIONS
 from keras_reid.cli.options import Command, option
 from keras_reid.cli.shared import RunOptions, needs_keypoints, numbers_by_name, say
@@ -57,6 +57,10 @@ class ExportOptions(RunOptions):
     rerank_options: Sequence[str] | None = option(
         "Of the re-ranker, such as k1=20,k2=6,lambda_value=0.3."
     )
+    ranker_gallery: str | None = option(
+        "Features, as evaluate.py --save_features writes them, that the ranker holds: requests "
+        "then bring queries alone."
+    )
     local: str = option(
         "A second output 'local': stripes pooled from the last feature map, or the model's own.",
         "none",
@@ -82,8 +86,18 @@ def export(options: ExportOptions) -> Path:
         )
     check_writable(Path(options.export_dir) / "model")
     serving.checked_reranker(options.rerank, numbers)
+    if options.ranker_gallery:
+        _gallery(options.ranker_gallery)
     with tempfile.TemporaryDirectory() as drawn:
         return _export(options, _images(options, drawn), numbers)
+
+
+def _gallery(path: str) -> Any:
+    """The embeddings of a file of features."""
+    features = evaluation.load_features(path).features
+    if "embedding" not in features:
+        raise InputError(f"a ranker holds embeddings: {path} has stripes alone")
+    return features["embedding"]
 
 
 def _images(options: ExportOptions, drawn: str) -> data.ReidDataset:
@@ -161,8 +175,9 @@ def _export(options: ExportOptions, dataset: data.ReidDataset, numbers: dict[str
         return version
     if options.ranker:
         width = serving.load(version).embedding_width
+        held = _gallery(options.ranker_gallery) if options.ranker_gallery else None
         ranker = serving.export_ranker(
-            directory.with_name(f"{name}-ranker"), width, None, options.rerank, **numbers
+            directory.with_name(f"{name}-ranker"), width, None, options.rerank, held, **numbers
         )
         say(f"ranking and re-ranking: {ranker}")
     say(

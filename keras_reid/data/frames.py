@@ -73,7 +73,7 @@ def opencv(what: str, instead: str) -> Any:
     except ImportError as error:
         raise InputError(
             f"{what} needs OpenCV, which is not installed ({error}): "
-            f"pip install 'keras_reid[tracking]', or {instead}"
+            f"pip install '.[tracking]' in the checkout, or {instead}"
         ) from error
     return cv2
 

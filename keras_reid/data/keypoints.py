@@ -100,7 +100,7 @@ def interpreter(path: str | os.PathLike[str], what: str, threads: int | None = N
     except ImportError as error:
         raise InputError(
             f"{what} runs in LiteRT, which is not installed ({error}): "
-            "pip install 'keras_reid[litert]'"
+            "pip install '.[litert]' in the checkout"
         ) from error
     if not Path(path).is_file():
         raise InputError(f"{what} is read from a .tflite file: {path} is none")

@@ -21,7 +21,7 @@ def faiss() -> Any:
         import faiss as module
     except ImportError as error:
         raise InputError(
-            'an index in a file needs faiss: pip install "keras_reid[gallery]"'
+            'an index in a file needs faiss: pip install ".[gallery]" in the checkout'
         ) from error
     return module
 

@@ -38,7 +38,7 @@ class MilvusStore:
             from pymilvus import DataType, MilvusClient
         except ImportError as error:
             raise InputError(
-                'this gallery needs Milvus: pip install "keras_reid[gallery]"'
+                'this gallery needs Milvus: pip install ".[gallery]" in the checkout'
             ) from error
         self.embedded = "://" not in uri
         self.uri, self.types = uri, DataType

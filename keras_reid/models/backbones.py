@@ -284,7 +284,7 @@ def _keras_cv(preset: str, weights: str) -> keras.Model:
         from keras_cv import models
     except ImportError as error:
         raise InputError(
-            "a keras_cv: backbone needs KerasCV: run pip install 'keras_reid[keras-cv]'"
+            "a keras_cv: backbone needs KerasCV: run pip install '.[keras-cv]' in the checkout"
         ) from error
     families = [value for key, value in vars(models).items() if key.endswith("Backbone")]
     known = sorted({preset for family in families for preset in family.presets})

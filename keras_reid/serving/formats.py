@@ -114,7 +114,8 @@ def _needed(module: str, extra: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise InputError(
-            f'this format needs {module.partition(".")[0]}: pip install "keras_reid[{extra}]"'
+            f"this format needs {module.partition('.')[0]}: run pip install '.[{extra}]' in the "
+            "checkout"
         ) from error
 
 

@@ -12,6 +12,7 @@ import tensorflow as tf
 from keras_reid import checks
 from keras_reid.distances.points import expansion
 from keras_reid.errors import InputError
+from keras_reid.evaluation.comparison import checked_features
 from keras_reid.reranking import IN_GRAPH
 from keras_reid.serving.contract import FILE
 from keras_reid.serving.saved_model import write_requests
@@ -25,6 +26,7 @@ def export_ranker(
     width: int,
     version: int | None = None,
     reranking: str = "k_reciprocal",
+    gallery: Any = None,
     **options: Any,
 ) -> Path:
     """Writes the SavedModel `directory/version/`, which ranks embeddings, and returns it.
@@ -33,7 +35,7 @@ def export_ranker(
     `(q, min(k, g))` int32 of the nearest gallery rows, nearest first, and their `distances`
     `|x − y|`; equal distances are ordered by index. `rerank`: the same inputs → `indices` and
     `distances` by a re-ranker, of all the queries together with the gallery, or with a shortlist of
-    it.
+    it. With a gallery in the model `rank_known` and `rerank_known`: `query` and `k` alone.
 
     A row that is not finite is never found, is nobody's neighbour, and as a query finds nobody; no
     other answer changes. Where nobody is left the index is -1 and the distance infinite.
@@ -42,14 +44,22 @@ def export_ranker(
         directory, version: as in `export`.
         width: d.
         reranking: a name in `keras_reid.reranking.IN_GRAPH`.
+        gallery: (g, d), embeddings that stay on the server, of which `indices` are rows; None:
+            each request brings its own.
         options: of the re-ranker, such as k1=20, k2=6, lambda_value=0.3 of k_reciprocal; they are
             part of the model.
 
     Raises:
-        InputError: the version exists, the folder cannot be made, an unknown re-ranker, or numbers
-            out of range.
+        InputError: the version exists, the folder cannot be made, an unknown re-ranker, numbers
+            out of range, or a gallery of another width.
     """
     checks.at_least(1, width=width)
+    if gallery is not None:
+        gallery = checked_features(gallery, 2, "gallery")
+        if gallery.shape[1] != width:
+            raise InputError(
+                f"a ranker's gallery is (g, {width}) here, as its queries: received {gallery.shape}"
+            )
     options = checked_reranker(reranking, options)
     signature = [
         tf.TensorSpec((None, width), tf.float32, name="query"),
@@ -80,17 +90,36 @@ def export_ranker(
         return _answer(indices, tf.gather(distances, indices, batch_dims=1))
 
     signatures = {"serving_default": rank, "rank": rank, "rerank": rerank}
+    module = tf.Module()
+    if gallery is not None:
+        module.gallery = tf.Variable(gallery, trainable=False)
+        for name, among in (("rank_known", rank), ("rerank_known", rerank)):
+            signatures[name] = _among(module, among, signature[::2])
 
     def write(folder: Path) -> None:
-        tf.saved_model.save(tf.Module(), str(folder), signatures=signatures)
+        tf.saved_model.save(module, str(folder), signatures=signatures)
         about = {"format": "saved_model", "embedding_width": width, "reranking": reranking}
+        if gallery is not None:
+            about["gallery_size"] = len(gallery)
         (folder / FILE).write_text(json.dumps({**about, **options}, indent=2) + "\n")
         random = np.random.default_rng(0).standard_normal((32, width)).astype(np.float32)
         given = {"query": random[:2], "gallery": random, "k": np.array(10, np.int32)}
         requests = [(name, given) for name in ("rank", "rerank")]
+        few = {"query": given["query"], "k": given["k"]}
+        requests += [(name, few) for name in signatures if name.endswith("_known")]
         write_requests(folder, Path(directory).name, requests)
 
     return new_version(directory, version, write)
+
+
+def _among(module: tf.Module, rank: Any, signature: list[tf.TensorSpec]) -> Any:
+    """`rank` of queries among the gallery of the module."""
+
+    @tf.function(input_signature=signature)
+    def known(query: tf.Tensor, k: tf.Tensor) -> dict[str, tf.Tensor]:
+        return rank(query, module.gallery, k)
+
+    return known
 
 
 def checked_reranker(reranking: str, options: dict[str, Any]) -> dict[str, Any]:

@@ -90,7 +90,8 @@ def write_requests(
         from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
     except ImportError:
         logging.warning(
-            "no warm-up requests beside the model: they need pip install 'keras_reid[serving]'"
+            "no warm-up requests beside the model: they need pip install '.[serving]' in the "
+            "checkout"
         )
         return False
     extra = folder / "assets.extra"

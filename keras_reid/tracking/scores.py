@@ -61,7 +61,7 @@ def tracking_scores(truth: Boxes, found: Boxes) -> TrackingScores:
     except ImportError as error:
         raise InputError(
             f"tracks are scored by TrackEval, which is not installed ({error}): "
-            "pip install 'keras_reid[tracking]'"
+            "pip install '.[tracking]' in the checkout"
         ) from error
     if not len(truth):
         raise InputError("tracks are scored against true boxes: received none")

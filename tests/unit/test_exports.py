@@ -414,6 +414,22 @@ def test_a_ranker_of_nonsense_is_refused(tmp_path, options, message):
     assert not (tmp_path / "new").exists()
 
 
+def test_a_ranker_holds_a_gallery(tmp_path):
+    random = np.random.default_rng(0)
+    query, gallery = random.normal(size=(3, 8)), random.normal(size=(30, 8))
+    version = serving.export_ranker(tmp_path / "ranker", 8, gallery=gallery, k1=6, k2=3)
+    assert json.loads((version / "export.json").read_text())["gallery_size"] == 30
+    served = tf.saved_model.load(str(version)).signatures
+    for name in ("rank", "rerank"):
+        indices, distances = asked(served[name], query, gallery, 5)
+        few = {"query": tf.constant(query, tf.float32), "k": tf.constant(5)}
+        known = served[f"{name}_known"](**few)
+        np.testing.assert_array_equal(known["indices"], indices)
+        np.testing.assert_allclose(known["distances"], distances, rtol=1e-6)
+    with pytest.raises(InputError, match=r"gallery is \(g, 8\) here"):
+        serving.export_ranker(tmp_path / "other", 8, gallery=np.eye(3))
+
+
 # --- Scores
 
 
