@@ -9,6 +9,9 @@ import sys
 from pathlib import Path
 
 import absl.flags
+import nbclient
+import nbformat
+import notebooks
 import pytest
 from conftest import ROOT
 
@@ -118,3 +121,21 @@ def test_the_python_of_a_page_runs(page: str, tmp_path: Path) -> None:
     )
     assert result.returncode == 0, result.stderr
     assert PYTHON.get(page, "") in result.stdout
+
+
+@pytest.mark.parametrize("page", notebooks.PAGES)
+def test_a_notebook_is_its_page(page: str) -> None:
+    held = nbformat.read(ROOT / f"examples/{page}.ipynb", 4)
+    assert held == notebooks.notebook(page), "run python tools/notebooks.py"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", notebooks.PAGES)
+def test_a_notebook_runs(page: str, tmp_path: Path) -> None:
+    held = nbformat.read(ROOT / f"examples/{page}.ipynb", 4)
+    ran = nbclient.NotebookClient(
+        held, timeout=600, resources={"metadata": {"path": str(tmp_path)}}
+    ).execute()
+    code = [cell for cell in ran.cells if cell.cell_type == "code"]
+    assert all(cell.execution_count for cell in code)
+    assert any(cell.outputs for cell in code)
