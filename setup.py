@@ -46,7 +46,14 @@ setup(
     description="Person re-identification for Keras: losses, PK sampling, evaluation, export",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
+    author="The authors of keras_reid",
     license="Apache-2.0",
+    license_files=["LICENSE"],
+    keywords=[
+        *("person re-identification", "metric learning", "triplet loss", "keras", "tensorflow"),
+        *("image retrieval", "tracking", "re-ranking"),
+    ],
+    platforms=["any"],
     packages=find_packages(include=["keras_reid", "keras_reid.*"]),
     package_data={
         "": ["*.pyi"],  # what packages import when they are asked for it
@@ -81,12 +88,15 @@ setup(
         ]
     },
     classifiers=[
-        "License :: OSI Approved :: Apache Software License",
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
         "Programming Language :: Python :: 3",
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",
         "Programming Language :: Python :: 3.13",
         "Topic :: Scientific/Engineering :: Image Recognition",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
         "Typing :: Typed",
     ],
 )

@@ -1,3 +1,3 @@
 """The version, in one place: setup.py reads this file and the package re-exports it."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
