@@ -44,8 +44,9 @@ def tracked(name: str, run: Run, settings: Mapping[str, Any]) -> Iterator[Tracke
             tracker = begin(run, settings, stack)
         except Exception as error:
             raise InputError(
-                f"the tracker {name} could not begin ({first_line(error)}); mend that, or leave "
-                "--tracker out"
+                f"the tracker {name} could not begin ({first_line(error)}); mend that, or go "
+                "without",
+                "tracker",
             ) from error
         yield tracker
 

@@ -12,7 +12,8 @@ import pytest
 import keras_reid
 
 PACKAGE = Path(keras_reid.__file__).parent
-LIBRARY = [file for file in PACKAGE.rglob("*.py") if "cli" not in file.parts]
+COMMANDS = {"cli", "demo"}
+LIBRARY = [file for file in PACKAGE.rglob("*.py") if not COMMANDS & {*file.parts}]
 ROOMS = [name for name in keras_reid.__all__ if not name.startswith("__")]
 
 
