@@ -142,6 +142,7 @@ class Answers:
         found = [hit._asdict() for hit in hits]
         shown = {
             "image": query.pixels,
+            "described": bool(query.described),
             "hits": found,
             "answer": answer(found, threshold, query.name if query.described else ""),
         }

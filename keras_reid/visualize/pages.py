@@ -35,7 +35,8 @@ def search_page(
 
     Args:
         queries: mappings with `image` (a file, or uint8 RGB `(h, w, 3)`), `answer` (a text) and
-            `hits`, each of them a mapping with `image`, `identity`, `camera` and `distance`.
+            `hits`, each of them a mapping with `image`, `identity`, `camera` and `distance`;
+            `described` is true of searches by attributes, whose distances are misfits.
         threshold: distance of a known person; None: nobody is unknown.
         height: of the pictures in pixels. Of a file that cannot be read there is a grey box.
     """
@@ -53,8 +54,10 @@ def search_answer(
 
 
 def _searched(query: Mapping[str, Any], threshold: float | None, height: int) -> dict[str, Any]:
+    measure = "misfit" if query.get("described") else "distance"
+
     def shown(hit: Mapping[str, Any], rank: int) -> dict[str, Any]:
-        caption = [f"{rank}. {hit['identity']}", f"distance {hit['distance']:.3f}"]
+        caption = [f"{rank}. {hit['identity']}", f"{measure} {hit['distance']:.3f}"]
         caption += [f"camera {hit['camera']}"] if hit["camera"] else []
         kind = ""
         if threshold is not None:

@@ -255,6 +255,12 @@ def test_a_page_escapes_what_it_shows(tmp_path):
     assert "<script>" not in page
     assert "&lt;b&gt;" in page
     assert "camera 1" in page
+    assert "distance 0.500" in page
+    page = visualize.search_page([{"image": "x", "answer": "", "hits": [hit], "described": True}])
+    assert "misfit 0.500" in page
+    assert '<figure class="wrong">' in visualize.search_page(
+        [{"image": "x", "answer": "", "hits": [hit]}], threshold=0.4
+    )
 
 
 def test_a_space_before_a_path_loses_no_time(tmp_path):
