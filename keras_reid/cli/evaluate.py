@@ -145,7 +145,7 @@ def evaluate(options: EvaluateOptions) -> evaluation.RankingResult:
         visualize.need_matplotlib()
     begin = time.perf_counter()
     sides, protocol = _stored(options) if options.features else _embedded(options)
-    embedded = time.perf_counter()
+    embedding = time.perf_counter() - begin
     if options.save_features:
         with new_folder(options.save_features) as folder:
             for part, side in zip(("query", "gallery"), sides, strict=True):
@@ -153,9 +153,9 @@ def evaluate(options: EvaluateOptions) -> evaluation.RankingResult:
                 evaluation.save_features(file, side.features, side.identity, side.camera)
     probabilities = _probabilities(sides)
     rows = _rows(options, sides, probabilities, protocol)
-    ranking = time.perf_counter()
+    begin = time.perf_counter()
     result = _ranked(options, rows, sides, protocol)
-    ranked = time.perf_counter()
+    ranking = time.perf_counter() - begin
     say(str(result))
     values = result.to_dict()
     if protocol.name != "viper":
@@ -167,24 +167,25 @@ def evaluate(options: EvaluateOptions) -> evaluation.RankingResult:
         scores = _attribute_scores(options, sides, probabilities)
         say(str(scores))
         values["attributes"] = scores.to_dict()
-    plain = rows
-    if options.rerank != "none" and (options.verify or options.report):
-        # A threshold is of the distances themselves, whatever ranks.
-        before = dataclasses.replace(options, rerank="none", rerank_options=None)
-        plain = _rows(before, sides, probabilities, protocol)
     if options.verify or options.report:
+        plain = rows
+        if options.rerank != "none":
+            # A threshold is of the distances themselves, whatever ranks.
+            before = dataclasses.replace(options, rerank="none", rerank_options=None)
+            plain = _rows(before, sides, probabilities, protocol)
         judged = "no-camera" if protocol.name == "no-camera" else "market1501"
         verification = evaluation.verify(*evaluation.pairs(plain, *sides, judged))
         values["verification"] = verification.to_dict()
     if options.verify:
         say(str(verification))
     if options.report:
-        count = sum(len(np.asarray(side.identity)) for side in sides)
-        speed = {} if options.features else {"embedded": _rate(count, embedded - begin, "images")}
-        speed["ranked"] = _rate(rows.shape[0], ranked - ranking, "queries")
         results = {"ranking": result}
         if plain is not rows:
             results = {"before": _ranked(options, plain, sides, protocol), "re-ranked": result}
+        images = sum(len(np.asarray(side.identity)) for side in sides)
+        speed = {"ranked": _rate(rows.shape[0], ranking, "queries")}
+        if not options.features:
+            speed["embedded"] = _rate(images, embedding, "images")
         report.write(options, options.report, sides, rows, results, verification, values, speed)
         say(f"report: {options.report}")
     if options.out:
