@@ -147,10 +147,7 @@ def evaluate(options: EvaluateOptions) -> evaluation.RankingResult:
     sides, protocol = _stored(options) if options.features else _embedded(options)
     embedding = time.perf_counter() - begin
     if options.save_features:
-        with new_folder(options.save_features) as folder:
-            for part, side in zip(("query", "gallery"), sides, strict=True):
-                file = folder / f"{part}.npz"
-                evaluation.save_features(file, side.features, side.identity, side.camera)
+        _save(options.save_features, sides)
     probabilities = _probabilities(sides)
     rows = _rows(options, sides, probabilities, protocol)
     begin = time.perf_counter()
@@ -193,6 +190,13 @@ def evaluate(options: EvaluateOptions) -> evaluation.RankingResult:
             file.write_text(json.dumps(values, indent=2) + "\n")
         say(f"written to {options.out}")
     return result
+
+
+def _save(folder: str, sides: Sides) -> None:
+    with new_folder(folder) as staged:
+        for part, side in zip(("query", "gallery"), sides, strict=True):
+            file = staged / f"{part}.npz"
+            evaluation.save_features(file, side.features, side.identity, side.camera)
 
 
 def _ranked(
