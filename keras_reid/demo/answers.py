@@ -78,13 +78,13 @@ class Answers:
             rows, identities = self.people.count(), len(self.people.identities())
         return f"{rows:,} images of {identities:,} persons in {self.options.gallery}"
 
-    def of_image(self, file: str, name: str | None = None) -> Query:
+    def of_image(self, file: str) -> Query:
         """The query of an image file.
 
         Raises:
             InputError: no image, or none that an embedder takes.
         """
-        name = Path(file).name if name is None else name
+        name = Path(file).name
         reason = data.unfit(file)
         fit = reason is None and bool(data.decodable(np.array([file]))[0])
         if not fit:
