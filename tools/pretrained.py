@@ -37,7 +37,7 @@ flags.DEFINE_string("scored_on", None, "In words.", required=True)
 flags.DEFINE_string("licence", None, "In words.", required=True)
 
 UNSAID = ("data_dir", "run", "seed", "cache")  # of the machine, not of the recipe
-FARS = (1e-2, 1e-3)
+FARS = (1e-2, 1e-3, 1e-4)
 NEWER = {"input_axes", "output_axes", "ragged", "renorm", "renorm_clipping", "renorm_momentum"}
 NEWER_MOMENTUM = 0.99  # of a renormalisation that is off
 

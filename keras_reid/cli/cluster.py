@@ -63,6 +63,7 @@ def cluster(options: ClusterOptions) -> evaluation.Clustering:
         options.k1,
         options.k2,
         progress("neighbours"),
+        None if options.features else options.shipped_pairs,
     )
     person = found.labels
     groups, left = person.max() + 1, int((person == -1).sum())

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 EVERY = 10.0  # seconds between lines of progress in a pipe
 AFTER = 2.0  # seconds until a bar is shown on a terminal
 OPEN_SET = "1:N at FAR 0.01"  # of the thresholds of a model of the package
+PAIRS = "1:1 at FAR 0.0001", "1:1 at FAR 0.01"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,6 +162,14 @@ class ModelOptions(RunOptions):
                 f"at FAR {found.far:g} over {found.impostors:,} searches of others; see calibrate"
             )
         return found
+
+    @property
+    def shipped_pairs(self) -> tuple[float, float] | None:
+        """Distances of sure and of possible pairs of one person, of the model of the package."""
+        if self.shipped is None:
+            return None
+        sure, possible = (self.shipped.thresholds[name]["value"] for name in PAIRS)
+        return sure, possible
 
     @cached_property
     def settings(self) -> dict[str, Any]:

@@ -9,7 +9,9 @@ import numpy as np
 
 from keras_reid import checks
 from keras_reid.errors import InputError
+from keras_reid.evaluation.comparison import compare
 from keras_reid.evaluation.labels import Column, column
+from keras_reid.evaluation.rows import blocks
 
 NOISE = -1
 METHODS = ("dbscan", "agglomerative")
@@ -20,6 +22,7 @@ EPS = {
     "dbscan": (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75),
     "agglomerative": (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9),
 }
+COMPARED = 4_000  # images of which all pairs are decided
 BELOW_ONE = float(np.nextafter(np.float32(1), np.float32(0)))
 
 
@@ -58,13 +61,15 @@ def clustering(
     k1: int | None = None,
     k2: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    pairs: tuple[float, float] | None = None,
 ) -> Clustering:
     """Groups of images of one person, by the Jaccard distances of k-reciprocal encodings.
 
     What is not given is chosen: of the pairs of a k1 in `K1` and an eps in `EPS` the one by whose
     own Jaccard distances the mean silhouette of "dbscan" is largest, images in no group counting as
-    0; "agglomerative" takes that k1, and its own best eps. Memory grows as n (d + k1²): distances
-    are kept only where they are below 1.
+    0; "agglomerative" takes that k1, and its own best eps. Where distances are known up to which
+    two images are of one person, and any are so near, the choice is by `agreement` with these
+    instead. Memory grows as n (d + k1²): distances are kept only where they are below 1.
 
     Args:
         features: (n, d), compared by Euclidean distance; may be memory-mapped.
@@ -76,6 +81,8 @@ def clustering(
         k1, k2: as in `reranking.k_reciprocal`; k1 None: chosen, k2 None: 0.3 k1, from 2 to 6.
             Persons of far fewer images than k1 are easily joined.
         progress: called with the number of images done and n while neighbours are looked for.
+        pairs: distances of a low and of a higher rate of false accepts, such as 1e-4 and 1e-2, of
+            the model that made the features; None: not known.
 
     Raises:
         InputError: features that are not a finite 2-D array, an unknown method, or other numbers.
@@ -105,7 +112,11 @@ def clustering(
             for limit, labels in zip(tried, groups, strict=True):
                 score = silhouette(similarity, labels)
                 found.append(Clustering(labels, limit, near, averaged, score))
-        return max(found, key=lambda one: one.silhouette)
+        scores = [one.silhouette for one in found]
+        if pairs is not None and len(found) > 1:
+            agreements = agreement(features, [one.labels for one in found], pairs)
+            scores = agreements if any(agreements) else scores
+        return found[int(np.argmax(scores))]
 
     count = len(features)
     sizes = [k for k in K1 if 2 * k < count] or [max(1, count - 1)]
@@ -157,6 +168,49 @@ def silhouette(similarity: Any, labels: np.ndarray) -> float:
     largest = np.maximum(a, b)
     score = np.where((others > 0) & (largest > 0), (b - a) / np.where(largest > 0, largest, 1), 0)
     return float(score.mean())
+
+
+def agreement(
+    features: Any, groupings: Sequence[np.ndarray], pairs: tuple[float, float]
+) -> list[float]:
+    """How well groups agree with decisions about pairs: the harmonic mean of two shares.
+
+    Of the pairs of at most the smaller distance, which are one person's nearly for sure, those that
+    are in one group; and of the pairs in one group those of at most the larger distance.
+
+    Of many images `COMPARED` are drawn, always the same ones.
+
+    Args:
+        features: (n, d), compared by Euclidean distance.
+        groupings: each of labels (n,), `NOISE` for nobody.
+        pairs: the smaller and the larger distance.
+
+    Raises:
+        InputError: distances that fall.
+    """
+    sure, possible = pairs
+    if not 0 <= sure <= possible:
+        raise InputError(
+            f"pairs are decided by a smaller and a larger distance: received {sure} and {possible}"
+        )
+    few = np.sort(np.random.default_rng(0).permutation(len(features))[:COMPARED])
+    chosen = np.asarray(features)[few]
+    counts = np.zeros((len(groupings), 3))  # sure and together, together, together and possible
+    near = 0
+    for start, block in blocks(compare(chosen, chosen)):
+        later = np.arange(len(few)) > np.arange(start, start + len(block))[:, None]
+        certain, plausible = later & (block <= sure), later & (block <= possible)
+        near += int(certain.sum())
+        for row, grouping in enumerate(groupings):
+            labels = grouping[few]
+            own = labels[start : start + len(block), None]
+            together = later & (own == labels) & (own != NOISE)
+            found = together & certain, together, together & plausible
+            counts[row] += [one.sum() for one in found]
+    recall = counts[:, 0] / max(near, 1)
+    precision = counts[:, 2] / np.maximum(counts[:, 1], 1)
+    total = recall + precision
+    return (2 * recall * precision / np.where(total > 0, total, 1)).tolist()
 
 
 def average_linkage(similarity: Any, least: float) -> np.ndarray:

@@ -3,7 +3,6 @@
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -137,7 +136,7 @@ def served(people, tmp_path):
     )
     line = process.stdout.readline()
     yield re.search(r"http://\S+", line)[0], uploads
-    process.send_signal(signal.SIGINT)
+    process.terminate()
     assert process.wait(60) in (0, 130)
     process.stdout.close()
     assert not list(uploads.glob("search-*")), "nothing is left when it has ended"

@@ -15,7 +15,14 @@ from sklearn.metrics import silhouette_score
 from keras_reid import visualize
 from keras_reid.errors import InputError
 from keras_reid.evaluation import cluster, cluster_scores, clustering
-from keras_reid.evaluation.clusters import EPS, K1, average_linkage, average_linkages, silhouette
+from keras_reid.evaluation.clusters import (
+    EPS,
+    K1,
+    agreement,
+    average_linkage,
+    average_linkages,
+    silhouette,
+)
 
 
 def people(persons=20, images=10, spread=0.35, seed=0):
@@ -158,6 +165,40 @@ def test_of_all_that_is_tried_the_best_silhouette_is_taken():
     assert (only.k1, only.k2) == (10, 3)
     assert only.silhouette == max(one.silhouette for one in tried if one.k1 == 10)
     assert clustering(x, eps=0.5).eps == 0.5
+
+
+def test_agreement_with_pairs_is_counted_pair_by_pair():
+    x, labels = people(6, 5, spread=0.6)
+    groupings = [labels, np.where(labels < 2, 0, labels), np.full(len(x), -1), labels // 2]
+    sure, possible = 0.8, 1.4
+    expected = []
+    for groups in groupings:
+        together = near = both = fine = 0
+        for i in range(len(x)):
+            for j in range(i):
+                distance = np.linalg.norm(x[i] - x[j])
+                one = groups[i] == groups[j] != -1
+                near += distance <= sure
+                together += one
+                both += one and distance <= sure
+                fine += one and distance <= possible
+        recall, precision = both / near, fine / max(together, 1)
+        expected.append(2 * recall * precision / max(recall + precision, 1e-9))
+    assert 0 < expected[1] != expected[0] < 1
+    found = agreement(x, groupings, (sure, possible))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    with pytest.raises(InputError, match="a smaller and a larger distance"):
+        agreement(x, groupings, (1.0, 0.5))
+
+
+def test_of_all_that_is_tried_what_agrees_with_pairs_is_taken():
+    x, _ = people(30, 4, spread=0.5)
+    pairs = (0.5, 1.2)
+    found = clustering(x, min_samples=2, pairs=pairs)
+    tried = [
+        clustering(x, eps=eps, k1=k1, min_samples=2).labels for eps in EPS["dbscan"] for k1 in K1
+    ]
+    assert agreement(x, [found.labels], pairs)[0] == max(agreement(x, tried, pairs))
 
 
 @pytest.mark.slow

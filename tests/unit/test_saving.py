@@ -24,6 +24,7 @@ HELPERS = {
     "choices",
     "cli",
     "clips",
+    "demo",
     "files",
     "foreign",
     "matlab_child",
