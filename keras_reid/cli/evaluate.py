@@ -125,9 +125,6 @@ class EvaluateOptions(ModelOptions):
             "frames are re-ranked by k_reciprocal alone": (
                 frames and self.rerank not in ("none", "k_reciprocal")
             ),
-            "a report shows the list of each query, and protocol viper ranks random halves": (
-                bool(self.report) and self.protocol == "viper"
-            ),
             "attributes filter what is ranked by embeddings: leave --rerank and --distance out": (
                 self.attribute_filter is not None
                 and (self.rerank != "none" or self.distance != "global")
@@ -175,6 +172,10 @@ def evaluate(options: EvaluateOptions) -> evaluation.RankingResult:
         values["verification"] = verification.to_dict()
     if options.verify:
         say(str(verification))
+    if options.out:
+        with new_file(options.out) as file:
+            file.write_text(json.dumps(values, indent=2) + "\n")
+        say(f"written to {options.out}")
     if options.report:
         results = {"ranking": result}
         if plain is not rows:
@@ -185,10 +186,6 @@ def evaluate(options: EvaluateOptions) -> evaluation.RankingResult:
             speed["embedded"] = _rate(images, embedding, "images")
         report.write(options, options.report, sides, rows, results, verification, values, speed)
         say(f"report: {options.report}")
-    if options.out:
-        with new_file(options.out) as file:
-            file.write_text(json.dumps(values, indent=2) + "\n")
-        say(f"written to {options.out}")
     return result
 
 
@@ -216,13 +213,19 @@ def _rate(count: int, seconds: float, what: str) -> str:
 
 
 def _protocol(options: EvaluateOptions, name: str, dataset: str | None) -> evaluation.Protocol:
-    return evaluation.Protocol(
+    protocol = evaluation.Protocol(
         name,
         ties=options.ties,
         repeats=options.repeats,
         seed=options.draw_seed,
         dataset=dataset,
     )
+    if options.report and protocol.rule.halves:
+        raise InputError(
+            f"a report shows the list of each query, and protocol {name} ranks random halves: "
+            "leave the report out"
+        )
+    return protocol
 
 
 def _embedded(options: EvaluateOptions) -> tuple[Sides, evaluation.Protocol]:
@@ -241,6 +244,8 @@ def _embedded(options: EvaluateOptions) -> tuple[Sides, evaluation.Protocol]:
         also.append("attribute_probabilities")
     if dataset.query.has_tracklets and (stripes or also):
         raise InputError(OF_TRACKLETS)
+    recorded = trained_on.get("protocol")
+    protocol = _protocol(options, options.protocol_of(dataset.query, recorded), name)
     embed = options.embedder(stripes, options.stripes, also)
 
     def stored(images: data.PersonImages) -> StoredFeatures:
@@ -254,8 +259,6 @@ def _embedded(options: EvaluateOptions) -> tuple[Sides, evaluation.Protocol]:
             features = {"frames": [frames[rows] for rows in images.tracklet_rows]}
         return StoredFeatures(features, each.identity, each.camera, each.path)
 
-    recorded = trained_on.get("protocol")
-    protocol = _protocol(options, options.protocol_of(dataset.query, recorded), name)
     return (stored(dataset.query), stored(dataset.gallery)), protocol
 
 

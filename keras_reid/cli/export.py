@@ -85,15 +85,22 @@ def export(options: ExportOptions) -> Path:
             "the folder is --export_dir"
         )
     check_writable(Path(options.export_dir) / "model")
+    held = _gallery(options)
     serving.checked_reranker(options.rerank, numbers)
-    if options.ranker_gallery:
-        _gallery(options.ranker_gallery)
     with tempfile.TemporaryDirectory() as drawn:
-        return _export(options, _images(options, drawn), numbers)
+        return _export(options, _images(options, drawn), numbers, held)
 
 
-def _gallery(path: str) -> Any:
-    """The embeddings of a file of features."""
+def _gallery(options: ExportOptions) -> Any:
+    """The embeddings that the ranker holds, if any."""
+    path = options.ranker_gallery
+    if path is None:
+        return None
+    if not options.ranker or options.format != "saved_model":
+        raise InputError(
+            "--ranker_gallery is held by a ranker, which goes with the format saved_model: leave "
+            "it out, or --noranker and --format"
+        )
     features = evaluation.load_features(path).features
     if "embedding" not in features:
         raise InputError(f"a ranker holds embeddings: {path} has stripes alone")
@@ -113,7 +120,9 @@ def _images(options: ExportOptions, drawn: str) -> data.ReidDataset:
     return options.dataset_of_run(settings, "an export is checked on images")[0]
 
 
-def _export(options: ExportOptions, dataset: data.ReidDataset, numbers: dict[str, Any]) -> Path:
+def _export(
+    options: ExportOptions, dataset: data.ReidDataset, numbers: dict[str, Any], held: Any
+) -> Path:
     """Exports what was checked on the images."""
     model, settings = options.model, options.settings
     if models.takes_clips(model):
@@ -175,7 +184,6 @@ def _export(options: ExportOptions, dataset: data.ReidDataset, numbers: dict[str
         return version
     if options.ranker:
         width = serving.load(version).embedding_width
-        held = _gallery(options.ranker_gallery) if options.ranker_gallery else None
         ranker = serving.export_ranker(
             directory.with_name(f"{name}-ranker"), width, None, options.rerank, held, **numbers
         )

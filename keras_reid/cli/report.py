@@ -1,12 +1,13 @@
 """The report of an evaluation: which lists it shows, and where their embeddings come from."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from keras_reid import data, evaluation, models, visualize
 from keras_reid.cli.shared import ModelOptions, needs_keypoints
+from keras_reid.errors import InputError
 from keras_reid.evaluation import RankedList, RankingResult, StoredFeatures
 from keras_reid.files import new_file
 from keras_reid.training.runs import Run, read_history
@@ -82,14 +83,17 @@ def _heat(
 ) -> dict[tuple[int, int | None], np.ndarray]:
     """By (query, None) and (query, gallery image): where what they have in common is.
 
-    Empty of features of files, of exports, and of models that take more than images.
+    Empty of features of files, of exports, and of models that take more than images or have no map.
     """
     if options.saved_model or not lists or sides[0].path is None:
         return {}
     model = options.model
-    if models.takes_clips(model) or needs_keypoints(model) or "pool" not in _layers(model):
+    if models.takes_clips(model) or needs_keypoints(model):
         return {}
-    maps = models.feature_maps(model)
+    try:
+        maps = models.feature_maps(model)
+    except InputError:
+        return {}
     queries = [one.query for one in lists]
     gallery = sorted({int(j) for one in lists for j in one.gallery})
     of_query = dict(zip(queries, _maps(maps, sides[0], queries), strict=True))
@@ -101,10 +105,6 @@ def _heat(
         for j in one.gallery.tolist():
             heat[one.query, j] = visualize.activation(of_gallery[j], own)
     return heat
-
-
-def _layers(model: Any) -> Iterable[str]:
-    return (layer.name for layer in model.layers)
 
 
 def _maps(model: Any, side: StoredFeatures, rows: list[int]) -> np.ndarray:

@@ -151,12 +151,7 @@ def query(options: SearchOptions, arguments: list[str]) -> None:
         _show(options, [_described(options, where)], None, {})
         return
     options.check_one_model()
-    for path, fit in zip(arguments, _fit(np.array(arguments)), strict=True):
-        if not fit:
-            reason = data.unfit(path) or "cannot be decoded"
-            raise InputError(f"a query is an image of a person: {path} {reason}; name another")
-    nobody = np.full(len(arguments), "query")
-    embeddings = options.embedder()(data.PersonImages(np.array(arguments), nobody, None))
+    embeddings = options.embedder()(query_images(arguments, arguments))
     with gallery.open(options.uri) as people:
         found = people.search(
             embeddings,
@@ -164,7 +159,7 @@ def query(options: SearchOptions, arguments: list[str]) -> None:
             where,
             query_cameras=None
             if options.query_camera is None
-            else [options.query_camera] * len(nobody),
+            else [options.query_camera] * len(arguments),
             model_fingerprint=options.fingerprint,
             rerank=options.rerank,
             shortlist=max(options.k, options.shortlist),
@@ -177,6 +172,15 @@ def query(options: SearchOptions, arguments: list[str]) -> None:
         threshold = None if known is None else float(known)
     results = [_result(*pair, threshold) for pair in zip(arguments, found, strict=True)]
     _show(options, results, threshold, found_by)
+
+
+def query_images(paths: Sequence[str], names: Sequence[str]) -> data.PersonImages:
+    """The images at these paths, all fit to be looked for; of one that is not its name is said."""
+    for path, name, fit in zip(paths, names, _fit(np.array(paths)), strict=True):
+        if not fit:
+            reason = data.unfit(path) or "cannot be decoded"
+            raise InputError(f"a query is an image of a person: {name} {reason}; name another")
+    return data.PersonImages(np.array(paths), np.full(len(paths), "query"), None)
 
 
 def _described(options: SearchOptions, where: gallery.Filter) -> dict[str, Any]:

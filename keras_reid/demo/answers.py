@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from keras_reid import data, distances, gallery, models, visualize
-from keras_reid.cli.search import answer, check_exists, seconds
+from keras_reid.cli.search import answer, check_exists, query_images, seconds
 from keras_reid.cli.shared import needs_keypoints
 from keras_reid.data.pillow import opened
 from keras_reid.data.pipeline import fitted
@@ -85,12 +85,7 @@ class Answers:
             InputError: no image, or none that an embedder takes.
         """
         name = Path(file).name
-        reason = data.unfit(file)
-        fit = reason is None and bool(data.decodable(np.array([file]))[0])
-        if not fit:
-            why = reason or "cannot be decoded"
-            raise InputError(f"a query is an image of a person: {name} {why}; choose another")
-        images = data.PersonImages(np.array([file]), np.array(["query"]), None)
+        images = query_images([file], [name])
         with self.lock:
             embedding = self._embed(images)[0]
         return Query(name, np.asarray(opened(file)), embedding, {})
@@ -150,7 +145,7 @@ class Answers:
         return html, [str(hit.image) for hit in hits]
 
     def why(self, query: Query, image: str) -> str:
-        """Two pictures as HTML: where the images are alike, and which of their stripes are.
+        """Pictures as HTML: where the images are alike, and which of their stripes are.
 
         Raises:
             InputError: a description, an export, a model without a map, or a file that is gone.
@@ -158,15 +153,19 @@ class Answers:
         if query.pixels is None:
             raise InputError("a description has no image to compare with: search for an image")
         if self.options.saved_model or needs_keypoints(self.options.model):
-            raise InputError("an export shows no feature map: name the run with --run")
+            raise InputError(
+                "images are compared by the feature map of a model of images alone: received an "
+                "export, or a model with body points; name another with --run"
+            )
         pixels = np.asarray(opened(image))
+        size = models.image_size(self.options.model)
+        images = np.stack([fitted(one, size) for one in (query.pixels, pixels)])
         with self.lock:
-            first, second = (self._maps(one) for one in (query.pixels, pixels))
+            first, second = np.asarray(self._feature_maps(images))
+            local = np.asarray(self._stripes(images)["local"])
         heats = visualize.activation(first), visualize.activation(second, first)
-        stripes = [maps.max(axis=1) for maps in (first, second)]
-        local = [one / np.linalg.norm(one, axis=-1, keepdims=True) for one in stripes]
         costs = np.tanh(np.linalg.norm(local[0][:, None] - local[1][None], axis=-1) / 2)
-        path = distances.aligned(local[0][None], local[1][None], return_path=True)[1]
+        path = distances.aligned(local[:1], local[1:], return_path=True)[1]
         pictures = [
             *(
                 visualize.draw_heat(one, heat, 2 * HEIGHT)
@@ -184,14 +183,13 @@ class Answers:
             for one, text in zip(pictures, texts, strict=True)
         )
 
-    def _maps(self, pixels: np.ndarray) -> np.ndarray:
-        """The feature map (rows, columns, c) of an image."""
-        size = models.image_size(self._map_model)
-        return np.asarray(self._map_model(fitted(pixels, size)[None]))[0]
+    @cached_property
+    def _feature_maps(self) -> Any:
+        return models.feature_maps(self.options.model)
 
     @cached_property
-    def _map_model(self) -> Any:
-        return models.feature_maps(self.options.model)
+    def _stripes(self) -> Any:
+        return models.stripes(self.options.model)
 
 
 def _words(text: str) -> list[str] | None:

@@ -194,15 +194,14 @@ def agreement(
             f"pairs are decided by a smaller and a larger distance: received {sure} and {possible}"
         )
     few = np.sort(np.random.default_rng(0).permutation(len(features))[:COMPARED])
-    chosen = np.asarray(features)[few]
+    chosen, drawn = np.asarray(features)[few], [labels[few] for labels in groupings]
     counts = np.zeros((len(groupings), 3))  # sure and together, together, together and possible
     near = 0
     for start, block in blocks(compare(chosen, chosen)):
         later = np.arange(len(few)) > np.arange(start, start + len(block))[:, None]
         certain, plausible = later & (block <= sure), later & (block <= possible)
         near += int(certain.sum())
-        for row, grouping in enumerate(groupings):
-            labels = grouping[few]
+        for row, labels in enumerate(drawn):
             own = labels[start : start + len(block), None]
             together = later & (own == labels) & (own != NOISE)
             found = together & certain, together, together & plausible

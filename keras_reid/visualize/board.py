@@ -1,6 +1,7 @@
 """What TensorBoard shows of a training beside its losses."""
 
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ from keras_reid import evaluation
 from keras_reid.training import RetrievalEvaluation
 from keras_reid.visualize.pictures import draw_ranked_lists, thumbnail
 
+QUERIES = 500  # whose distances are in the histograms
 LISTS = 8  # queries whose lists are shown
-PAIRS = 100_000  # distances in a histogram
 POINTS = 1_000  # embeddings in the projector
 SPRITE = 48  # height of their pictures, in pixels
 
@@ -36,36 +37,37 @@ class Board(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if "val_mAP" in (logs or {}):
-            with self._writer().as_default(step=epoch):
+            with self._writer.as_default(step=epoch):
                 self._distances()
 
     def finish(self, settings: Mapping[str, Any], final: Mapping[str, float], epochs: int) -> None:
         """What is left of a trained model: hyperparameters with scores, and embeddings."""
-        with self._writer().as_default(step=epochs):
+        with self._writer.as_default(step=epochs):
             plain = {k: v for k, v in settings.items() if isinstance(v, bool | int | float | str)}
             hparams.hparams(plain)
             for name, value in final.items():
                 tf.summary.scalar(name, value)
             self._distances()
+        self._writer.close()
         self._project()
 
+    @cached_property
     def _writer(self) -> Any:
         return tf.summary.create_file_writer(str(self.logs / "scores"))
 
     def _distances(self) -> None:
         found = self.scores.last
-        rows = evaluation.compare(*found.embeddings)
-        judged = "no-camera" if found.query.camera is None else "market1501"
-        distances, same = evaluation.pairs(rows, found.query, found.gallery, judged)
+        few = np.linspace(0, len(found.query) - 1, min(QUERIES, len(found.query))).astype(int)
+        query, (embeddings, others) = found.query[few], found.embeddings
+        rows = evaluation.compare(embeddings[few], others)
+        judged = "no-camera" if query.camera is None else "market1501"
+        distances, same = evaluation.pairs(rows, query, found.gallery, judged)
         for name, chosen in (("one person", same), ("two persons", ~same)):
-            values = distances[chosen]
-            few = np.random.default_rng(0).permutation(len(values))[:PAIRS]
-            tf.summary.histogram(f"distances/{name}", values[few])
+            tf.summary.histogram(f"distances/{name}", distances[chosen])
         if self.pictures:
-            count = len(found.query)
-            chosen = np.linspace(0, count - 1, min(LISTS, count)).astype(int).tolist()
-            lists = evaluation.ranked_lists(rows, found.query, found.gallery, chosen)
-            picture = draw_ranked_lists(lists, found.query.path, found.gallery.path)
+            shown = np.linspace(0, len(few) - 1, min(LISTS, len(few))).astype(int).tolist()
+            lists = evaluation.ranked_lists(rows, query, found.gallery, shown)
+            picture = draw_ranked_lists(lists, query.path, found.gallery.path)
             tf.summary.image("ranked lists", np.asarray(picture)[None])
 
     def _project(self) -> None:

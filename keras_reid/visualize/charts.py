@@ -11,7 +11,8 @@ from keras_reid.errors import InputError
 from keras_reid.evaluation import RankingResult, VerificationResult
 
 POINTS = 400  # of a curve
-SCORES = ("rank-1", "mAP")  # of a training, where it was scored on the way
+# Of a training, where it was scored on the way, as `RetrievalEvaluation` logs them.
+SCORES = ("val_rank1", "val_mAP")
 
 
 def need_matplotlib() -> None:
@@ -33,7 +34,7 @@ def _style() -> AbstractContextManager[None]:
     import matplotlib
 
     # Text that can be read and copied; the same file from the same numbers.
-    return matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "report", "font.size": 9})
+    return matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "report"})
 
 
 def _figure() -> tuple[Any, Any]:

@@ -14,6 +14,7 @@ from keras_reid.data.pillow import opened
 from keras_reid.errors import InputError
 from keras_reid.evaluation import RankingResult, VerificationResult
 from keras_reid.evaluation.lists import RankedList
+from keras_reid.evaluation.threshold import resolvable
 from keras_reid.visualize import charts
 from keras_reid.visualize.pictures import draw_heat, scaled
 
@@ -117,8 +118,8 @@ class Report:
         verification: 1:1 trials.
         failures, successes: lists of queries whose first image is somebody else, and of others.
         query, gallery: what has the columns identity, camera and, if there are pictures, path.
-        heat: by "query" and "gallery", of rows of these the map `(h', w')` of where an embedding
-            comes from.
+        heat: by (query, gallery image), and (query, None) of the query itself, the map `(h', w')`
+            of where it is like the query.
         history: epochs of the training, as `history.jsonl` has them.
         speed: by a name, in words.
     """
@@ -160,8 +161,9 @@ def report_page(report: Report, height: int = 112) -> str:
     ranks = [k for k in (1, 5, 10, 20) if k <= len(last.cmc)]
     scores = {f"rank-{k}": [result.rank(k) for result in report.results.values()] for k in ranks}
     scores |= {n: [getattr(result, n) for result in report.results.values()] for n in wanted}
-    threshold = report.verification.threshold_at_far(FAR) if _resolves(report) else None
-    value = None if threshold is None else threshold.value
+    value = None
+    if resolvable(FAR, len(report.verification.impostor)):
+        value = report.verification.threshold_at_far(FAR).value
     drawn = {
         "CMC": charts.cmc(report.results),
         "ROC": charts.roc(report.verification),
@@ -196,10 +198,6 @@ def report_page(report: Report, height: int = 112) -> str:
         speed=report.speed,
         metrics=report.metrics,
     )
-
-
-def _resolves(report: Report) -> bool:
-    return len(report.verification.impostor) * FAR >= 1
 
 
 def _cameras(result: RankingResult) -> dict[str, Any] | None:

@@ -52,6 +52,7 @@ def test_help(command, tmp_path):
         ("evaluate", (), "give --dataset and --data_dir"),
         ("export", ("--format=magic",), "should be one of <saved_model|onnx"),
         ("export", ("--name=../x",), "a served model is named by letters"),
+        ("export", ("--ranker_gallery=g.npz", "--noranker"), "is held by a ranker"),
         ("cluster", (), "either --images or --dataset"),
         ("cluster", ("--images=no",), "no is no folder"),
         ("search", ("stats",), "give --gallery"),

@@ -138,7 +138,10 @@ def test_what_reranking_changed_is_counted():
         successes=[],
         query=query,
         gallery=gallery,
-        history=[{"epoch": 1, "seconds": 1.0, "loss": 2.0}, {"epoch": 2, "loss": 1.0, "mAP": 0.5}],
+        history=[
+            {"epoch": 1, "seconds": 1.0, "loss": 2.0},
+            {"epoch": 2, "loss": 1.0, "val_mAP": 0.5},
+        ],
     )
     text = visualize.report_page(report)
     assert "<b>" not in text
