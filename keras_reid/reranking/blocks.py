@@ -47,3 +47,32 @@ def in_blocks(
     for part, spec in zip(joined, like, strict=True):
         part.set_shape(spec.shape)
     return joined
+
+
+def folded(
+    work: Callable[..., tuple[tf.Tensor, ...]],
+    rows: int | tf.Tensor,
+    size: int | tf.Tensor,
+    state: tuple[tf.Tensor, ...],
+    progress: Progress | None = None,
+) -> tuple[tf.Tensor, ...]:
+    """What `state = work(start, stop, *state)` ends with, for blocks of `size` of so many rows.
+
+    Inside a tf.function and of `progress` as `in_blocks`.
+    """
+    if tf.executing_eagerly():
+        for start in range(0, int(rows), int(size)):
+            stop = min(start + int(size), int(rows))
+            state = work(start, stop, *state)
+            if progress:
+                progress(stop, int(rows))
+        return state
+
+    def one(start: tf.Tensor, *state: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        stop = tf.minimum(start + size, rows)
+        return stop, *work(start, stop, *state)
+
+    shapes = tf.TensorShape([]), *(tf.TensorShape([None] * part.shape.rank) for part in state)
+    return tf.while_loop(
+        lambda start, *_: start < rows, one, (0, *state), shapes, parallel_iterations=1
+    )[1:]

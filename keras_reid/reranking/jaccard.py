@@ -4,7 +4,8 @@ import tensorflow as tf
 
 from keras_reid.reranking import sparse
 from keras_reid.reranking.blocks import Progress, in_blocks
-from keras_reid.reranking.neighbours import Neighbours, Size, SquaredDistances, nearest
+from keras_reid.reranking.neighbours import Neighbours, nearest
+from keras_reid.reranking.sources import Size, SquaredDistances
 
 BLOCK_ELEMENTS = 2**23  # of a block of Jaccard distances, 32 MiB, or of compared lists
 

@@ -10,8 +10,9 @@ from keras_reid import checks
 from keras_reid.errors import InputError
 from keras_reid.reranking import inputs, sparse
 from keras_reid.reranking.blocks import Progress, in_blocks
-from keras_reid.reranking.neighbours import PAIR_ELEMENTS, FeatureDistances, Size, length, nearest
+from keras_reid.reranking.neighbours import nearest
 from keras_reid.reranking.reranked import RerankedRows
+from keras_reid.reranking.sources import PAIR_ELEMENTS, FeatureDistances, Size, length
 
 SOLVED = 1e-20  # squared length of what is left of a unit vector
 

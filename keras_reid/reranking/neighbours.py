@@ -1,40 +1,21 @@
 """The k nearest of all images to each, exactly, in blocks: the whole matrix never exists."""
 
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from keras_reid.reranking.blocks import Progress, in_blocks
+from keras_reid.reranking.blocks import Progress, folded, in_blocks
+from keras_reid.reranking.sources import GROUP, Size, SquaredDistances
 from keras_reid.reranking.topk import smallest
 
-Size = Any  # int, or a scalar tensor inside a tf.function
-
-# Elements of a block of squared distances, 128 MiB. It has at least LEAST rows: products of fewer
-# are slow, because each product arranges all features anew.
-BLOCK_ELEMENTS = 2**25
+# Elements of a block of squared distances, 64 MiB, for its transpose stands beside it. All images
+# have BLOCKS blocks or more, of which the first computes what the last ones need not, but a block
+# has at least LEAST rows: products of fewer are slow, because each arranges all features anew.
+BLOCK_ELEMENTS = 2**24
+BLOCKS = 8
 LEAST = 512
-GROUP = 16  # columns of which only the nearest is looked at first
 SPARE, MORE = 8, 64  # candidates beyond k, and beyond k where those cannot be told apart
-PAIR_ELEMENTS = 2**22  # numbers of features that distances of pairs read at a time
-
-
-class SquaredDistances(Protocol):
-    """A square matrix of squared distances between images, read by rows or by pairs."""
-
-    size: Size
-
-    def rows(self, start: Size, stop: Size, first: Size = 0) -> tf.Tensor:
-        """Of images start to stop to those from `first` on.
-
-        Then come columns of infinity up to a whole GROUP of all images.
-        """
-
-    def slack(self, start: Size, stop: Size, squared: tf.Tensor) -> tf.Tensor:
-        """Rounding, (b, 1), of distances that `rows` gives as up to `squared` (b, 1)."""
-
-    def pairs(self, first: tf.Tensor, second: tf.Tensor, dtype: str) -> tf.Tensor:
-        """Between images `first` (m,) and `second` (m,), without the rounding of `rows`."""
 
 
 class Neighbours(NamedTuple):
@@ -47,85 +28,6 @@ class Neighbours(NamedTuple):
     index: tf.Tensor
     squared: tf.Tensor
     largest: tf.Tensor
-
-
-class FeatureDistances:
-    """`‖x − y‖²` between all rows of (n, d), expanded to `‖x‖² + ‖y‖² − 2x·y` and centred."""
-
-    def __init__(self, features: tf.Tensor):
-        self.features = features
-        self.size, self.width = length(features, 0), length(features, 1)
-        centred = features - tf.reduce_mean(features, axis=0)
-        missing = -self.size % GROUP
-        self.centred = tf.pad(centred, [[0, missing], [0, 0]])
-        norms = tf.reduce_sum(centred * centred, axis=1)
-        self.norms = tf.pad(norms, [[0, missing]], constant_values=np.inf)
-
-    def rows(self, start: Size, stop: Size, first: Size = 0) -> tf.Tensor:
-        ends = (tf.convert_to_tensor(end, tf.int32) for end in (start, stop, first))
-        return _expanded(self.centred, self.norms, *ends)
-
-    def slack(self, start: Size, stop: Size, squared: tf.Tensor) -> tf.Tensor:
-        # A sum of d products in float32 was off by less than a quarter of this in 10⁸ pairs.
-        rounding = np.finfo(np.float32).eps * tf.sqrt(tf.cast(self.width, tf.float32))
-        return rounding * (self.norms[start:stop, None] + squared)
-
-    def pairs(self, first: tf.Tensor, second: tf.Tensor, dtype: str) -> tf.Tensor:
-        def work(start: Size, stop: Size) -> tuple[tf.Tensor]:
-            x, y = (tf.gather(self.features, index[start:stop]) for index in (first, second))
-            return (_squared(tf.cast(x, dtype), tf.cast(y, dtype)),)
-
-        size = tf.maximum(1, PAIR_ELEMENTS // self.width)
-        return in_blocks(work, length(first, 0), size, (tf.TensorSpec([None], dtype),))[0]
-
-
-@tf.function(autograph=False, reduce_retracing=True)
-def _expanded(
-    centred: tf.Tensor, norms: tf.Tensor, start: Size, stop: Size, first: Size
-) -> tf.Tensor:
-    """One function, so that the sums need no memory of their own."""
-    products = tf.matmul(-2 * centred[start:stop], centred[first:], transpose_b=True)
-    return products + norms[first:] + norms[start:stop, None]
-
-
-@tf.function(autograph=False, reduce_retracing=True)
-def _squared(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-    return tf.reduce_sum(tf.math.squared_difference(x, y), axis=1)
-
-
-class GivenDistances:
-    """Squared distances that exist as blocks (q, q), (q, g) and (g, g)."""
-
-    def __init__(self, qq: tf.Tensor, qg: tf.Tensor, gg: tf.Tensor):
-        self.blocks = qq, qg, gg
-        self.queries = length(qq, 0)
-        self.size = self.queries + length(gg, 0)
-
-    def rows(self, start: Size, stop: Size, first: Size = 0) -> tf.Tensor:
-        qq, qg, gg = self.blocks
-        q = self.queries
-        of_queries = tf.concat([qq[start:stop], qg[start:stop]], axis=1)
-        low, high = tf.maximum(start - q, 0), tf.maximum(stop - q, 0)
-        of_gallery = tf.concat([tf.transpose(qg[:, low:high]), gg[low:high]], axis=1)
-        both = tf.concat([of_queries, of_gallery], axis=0)
-        whole = tf.pad(both, [[0, 0], [0, -self.size % GROUP]], constant_values=np.inf)
-        return whole[:, first:]
-
-    def slack(self, start: Size, stop: Size, squared: tf.Tensor) -> tf.Tensor:
-        return -tf.ones_like(squared)  # given, so not rounded: equal ones are equal
-
-    def pairs(self, first: tf.Tensor, second: tf.Tensor, dtype: str) -> tf.Tensor:
-        q = self.queries
-        swap = tf.logical_and(first >= q, second < q)
-        first, second = tf.where(swap, second, first), tf.where(swap, first, second)
-        inside = (second < q, tf.logical_and(first < q, second >= q), first >= q)
-        # TensorFlow's gather would refuse an index outside, so others look at 0, 0.
-        shifts = (0, 0), (0, q), (q, q)
-        result = tf.zeros(tf.shape(first))
-        for block, here, (row, column) in zip(self.blocks, inside, shifts, strict=True):
-            at = tf.stack([first - row, second - column], axis=1)
-            result += tf.where(here, tf.gather_nd(block, tf.where(here[:, None], at, 0)), 0)
-        return tf.cast(result, dtype)
 
 
 def nearest(
@@ -144,34 +46,90 @@ def nearest(
     is then decided so where they end alone. `squared` is as `rows` has it, 0 for the image itself.
     """
     k = tf.minimum(k, source.size) if not isinstance(source.size, int) else min(k, source.size)
+    found = _candidates(source, tf.minimum(k + SPARE, source.size), progress)
 
-    def work(start: Size, stop: Size) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        squared = source.rows(start, stop)
-        return *_nearest_in_block(source, start, stop, squared, k, cuts), _largest(squared)
+    def work(start: Size, stop: Size) -> tuple[tf.Tensor, tf.Tensor]:
+        candidates = found.index[start:stop], found.squared[start:stop]
+        return _settled(source, start, stop, *candidates, k, cuts)
 
-    size = tf.maximum(LEAST, BLOCK_ELEMENTS // source.size)
-    shapes = ([None, None], tf.int32), ([None, None], tf.float32), ([None], tf.float32)
-    like = tuple(tf.TensorSpec(*shape) for shape in shapes)
-    return Neighbours(*in_blocks(work, source.size, size, like, progress))
+    like = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None, None], tf.float32)
+    index, squared = in_blocks(work, source.size, _block_rows(source.size), like)
+    return Neighbours(index, squared, found.largest)
 
 
-def _nearest_in_block(
+def _block_rows(count: Size) -> Size:
+    rows = tf.minimum(BLOCK_ELEMENTS // count, count // BLOCKS)
+    return tf.maximum(LEAST, rows // GROUP * GROUP)
+
+
+def _candidates(source: SquaredDistances, k: Size, progress: Progress | None) -> Neighbours:
+    """The k nearest by the distances of `rows` alone, itself among them as any other.
+
+    Distances are symmetric, so a block begins at its diagonal: what lies left of that came with
+    the blocks before, as its columns are rows of the images that follow.
+    """
+    count = source.size
+
+    def work(start: Size, stop: Size, *found: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        block = source.rows(start, stop, start)
+        below = tf.transpose(block[:, stop - start : count - start])
+        parts = slice(start), slice(start, stop), slice(stop, None)
+        before, own, later = (Neighbours(*(part[at] for part in found)) for at in parts)
+        own = _with(own, start, *_smallest(block, k), _largest(block))
+        later = _with(
+            later, start, *_nearer(below, later.squared[:, -1:], k), tf.reduce_max(below, axis=1)
+        )
+        return tuple(tf.concat(three, axis=0) for three in zip(before, own, later, strict=True))
+
+    nobody = tf.zeros([count, k], tf.int32), tf.fill([count, k], np.inf), tf.zeros([count])
+    return Neighbours(*folded(work, count, _block_rows(count), nobody, progress))
+
+
+def _with(
+    known: Neighbours, start: Size, index: tf.Tensor, squared: tf.Tensor, largest: tf.Tensor
+) -> Neighbours:
+    """Joins images (b, c), numbered from `start` and after all known ones, to those."""
+    k = tf.shape(known.index)[1]
+    index = tf.concat([known.index, index + start], axis=1)
+    squared = tf.concat([known.squared, squared], axis=1)
+    order = tf.math.top_k(-squared, k).indices  # of equal ones the first
+    index, squared = (tf.gather(both, order, batch_dims=1) for both in (index, squared))
+    return Neighbours(index, squared, tf.maximum(known.largest, largest))
+
+
+def _nearer(squared: tf.Tensor, bound: tf.Tensor, k: Size) -> tuple[tf.Tensor, tf.Tensor]:
+    """Index and value of what is below the bound (b, 1) in each row, or of the k smallest."""
+    below = squared < bound
+    count = tf.reduce_max(tf.reduce_sum(tf.cast(below, tf.int32), axis=1))
+
+    def few() -> tuple[tf.Tensor, tf.Tensor]:
+        at = tf.where(below)
+        lists = tf.RaggedTensor.from_value_rowids(
+            tf.cast(at[:, 1], tf.int32), at[:, 0], tf.shape(below, tf.int64)[0], validate=False
+        )
+        values = lists.with_values(tf.gather_nd(squared, at))
+        return lists.to_tensor(), values.to_tensor(np.inf)
+
+    return tf.cond(count > 2 * k, lambda: _smallest(squared, k), few)
+
+
+def _settled(
     source: SquaredDistances,
     start: Size,
     stop: Size,
-    squared: tf.Tensor,
+    index: tf.Tensor,
+    values: tf.Tensor,
     k: Size,
     cuts: tuple[int, ...] | None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
+    """The k nearest of candidates (b, c): those that `values` does not tell apart, in float64."""
     itself = tf.range(start, stop)[:, None]
-    wanted = tf.minimum(k + SPARE, source.size)
-    index, values = _smallest(squared, wanted)
     slack = source.slack(start, stop, values[:, k - 1 : k])
     close = values[:, -1:] - values[:, k - 1 : k] <= slack
     wider = tf.minimum(k + MORE, source.size)
     index, values = tf.cond(
-        tf.logical_and(wider > wanted, tf.reduce_any(close)),
-        lambda: _smallest(squared, wider),
+        tf.logical_and(wider > tf.shape(values)[1], tf.reduce_any(close)),
+        lambda: _smallest(source.rows(start, stop), wider),
         lambda: (index, values),
     )
     index, values = _itself_first(index, values, itself)
@@ -232,9 +190,3 @@ def _largest(rows: tf.Tensor) -> tf.Tensor:
     last = groups[:, -1]
     last = tf.reduce_max(tf.where(tf.math.is_inf(last), 0.0, last), axis=1, keepdims=True)
     return tf.reduce_max(tf.concat([maxima[:, :-1], last], axis=1), axis=1)
-
-
-def length(x: tf.Tensor, axis: int) -> Size:
-    """A number where it is known, else a tensor."""
-    static = x.shape[axis]
-    return tf.shape(x)[axis] if static is None else static

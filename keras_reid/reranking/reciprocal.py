@@ -9,13 +9,14 @@ from keras_reid import checks
 from keras_reid.reranking import inputs
 from keras_reid.reranking.blocks import Progress
 from keras_reid.reranking.jaccard import BLOCK_ELEMENTS, Overlaps, encodings
-from keras_reid.reranking.neighbours import (
+from keras_reid.reranking.reranked import RerankedRows
+from keras_reid.reranking.sources import (
     FeatureDistances,
     GivenDistances,
+    KeptDistances,
     Size,
     SquaredDistances,
 )
-from keras_reid.reranking.reranked import RerankedRows
 
 
 def k_reciprocal(
@@ -109,7 +110,7 @@ def k_reciprocal_rows(
     """`k_reciprocal`, its rows computed when they are read: the (q, g) matrix need not exist."""
     _check(k1, k2, lambda_value)
     images, queries = inputs.joined(query, gallery)
-    reranked = _Reranked(FeatureDistances(images), queries, k1, k2, lambda_value, progress)
+    reranked = _Reranked(KeptDistances(images, queries), queries, k1, k2, lambda_value, progress)
     return RerankedRows((queries, len(images) - queries), reranked.rows)
 
 
@@ -190,7 +191,7 @@ class _Reranked:
 def _of_features(
     images: tf.Tensor, queries: Size, k1: int, k2: int, lambda_value: float
 ) -> tf.Tensor:
-    return _Reranked(FeatureDistances(images), queries, k1, k2, lambda_value).matrix()
+    return _Reranked(KeptDistances(images, queries), queries, k1, k2, lambda_value).matrix()
 
 
 @tf.function(autograph=False, reduce_retracing=True)

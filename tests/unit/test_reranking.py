@@ -12,7 +12,7 @@ from conftest import ROOT
 
 from keras_reid import evaluation, reranking
 from keras_reid.errors import InputError
-from keras_reid.reranking import jaccard, neighbour_graphs, neighbours, reciprocal
+from keras_reid.reranking import jaccard, neighbour_graphs, neighbours, reciprocal, sources
 
 POINTS = np.array([[0], [1], [3], [7], [8], [15]], np.float32)
 
@@ -187,7 +187,7 @@ def test_copies_come_by_index_after_the_image_itself(copies):
     random = np.random.default_rng(0)
     x = np.repeat(random.normal(size=(12, 33)).astype("float32"), copies, axis=0)
     x = x[random.permutation(len(x))]
-    found = neighbours.nearest(neighbours.FeatureDistances(tf.constant(x)), 9).index.numpy()
+    found = neighbours.nearest(sources.FeatureDistances(tf.constant(x)), 9).index.numpy()
     np.testing.assert_array_equal(found, oracle.order(oracle.squared_distances(x))[:, :9])
     for result in every_way(x[:10], x[10:], k1=6, k2=3):
         np.testing.assert_allclose(
@@ -204,7 +204,7 @@ def test_neighbours_that_float32_products_cannot_tell_apart():
     x[30:60] = x[:30] + 1e-4 * near
     x[60:90] = x[:30] - 1.0001e-4 * near
     x = x.astype("float32")
-    source = neighbours.FeatureDistances(tf.constant(x))
+    source = sources.FeatureDistances(tf.constant(x))
     found = neighbours.nearest(source, 4).index.numpy()
     expected = oracle.order(oracle.squared_distances(x))[:, :4]
     np.testing.assert_array_equal(found, expected)
@@ -215,9 +215,41 @@ def test_neighbours_that_float32_products_cannot_tell_apart():
     assert (np.sort(products[:, :2]) != np.sort(expected[:, :2])).any()
 
 
+@pytest.mark.parametrize("order", ["mixed", "by person"])
+def test_halves_of_blocks_make_the_whole(monkeypatch, order):
+    monkeypatch.setattr(neighbours, "LEAST", 16)
+    random = np.random.default_rng(1)
+    person = random.integers(3, size=150)  # fifty images of each: more than twice what is kept
+    person = np.sort(person) if order == "by person" else person
+    x = 9 * random.normal(size=(3, 8))[person] + random.integers(3, size=(150, 8))  # some are equal
+    x = x.astype("float32")
+    squared = oracle.squared_distances(x)
+    for k in (3, 150):
+        source = sources.FeatureDistances(tf.constant(x))
+        traced = tf.function(functools.partial(neighbours.nearest, source, k), autograph=False)
+        for found in (neighbours.nearest(source, k), traced()):
+            np.testing.assert_array_equal(found.index, oracle.order(squared)[:, :k])
+            np.testing.assert_allclose(found.largest, squared.max(axis=1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("known", [0, 7, 40])
+def test_some_distances_of_queries_are_kept(monkeypatch, known):
+    query, gallery = people(40, 100)
+    monkeypatch.setattr(neighbours, "LEAST", 16)
+    monkeypatch.setattr(sources, "KEPT_ELEMENTS", known * len(gallery))
+    x = tf.constant(np.concatenate([query, gallery]))
+    source, plain = sources.KeptDistances(x, 40), sources.FeatureDistances(x)
+    assert len(source.kept) == known
+    for start, stop, first in ((0, 16, 0), (0, 5, 40), (3, 20, 3), (20, 60, 20), (20, 60, 50)):
+        expected = plain.rows(start, stop, first)
+        np.testing.assert_allclose(source.rows(start, stop, first), expected, atol=1e-5)
+    expected = oracle.k_reciprocal(query, gallery)
+    np.testing.assert_allclose(reranking.k_reciprocal(query, gallery), expected, atol=5e-6)
+
+
 def test_largest_does_not_count_what_fills_up_the_columns():
     x = np.random.default_rng(0).normal(size=(37, 5)).astype("float32")
-    found = neighbours.nearest(neighbours.FeatureDistances(tf.constant(x)), 3)
+    found = neighbours.nearest(sources.FeatureDistances(tf.constant(x)), 3)
     np.testing.assert_allclose(found.largest, oracle.squared_distances(x).max(axis=1), rtol=1e-5)
 
 
@@ -228,7 +260,8 @@ def test_size_of_the_blocks_does_not_matter(monkeypatch):
     for module, name, value in (
         (neighbours, "LEAST", 32),
         (neighbours, "BLOCK_ELEMENTS", 1),
-        (neighbours, "PAIR_ELEMENTS", 100),
+        (sources, "PAIR_ELEMENTS", 100),
+        (sources, "KEPT_ELEMENTS", 17 * 200),
         (jaccard, "BLOCK_ELEMENTS", 5000),
         (reciprocal, "BLOCK_ELEMENTS", 1000),
         (neighbour_graphs, "PAIR_ELEMENTS", 1000),

@@ -1,0 +1,162 @@
+"""Squared distances between all images, in blocks: of features, or given."""
+
+from typing import Any, Protocol
+
+import numpy as np
+import tensorflow as tf
+
+from keras_reid.reranking.blocks import in_blocks
+
+Size = Any  # int, or a scalar tensor inside a tf.function
+
+GROUP = 16  # columns come in whole groups of so many
+KEPT_ELEMENTS = 2**26  # of squared distances that are read twice, 256 MiB
+PAIR_ELEMENTS = 2**22  # numbers of features that distances of pairs read at a time
+
+
+class SquaredDistances(Protocol):
+    """A square matrix of squared distances between images, read by rows or by pairs."""
+
+    size: Size
+
+    def rows(self, start: Size, stop: Size, first: Size = 0) -> tf.Tensor:
+        """Of images start to stop to those from `first` on.
+
+        Then come columns of infinity up to a whole GROUP of all images.
+        """
+
+    def slack(self, start: Size, stop: Size, squared: tf.Tensor) -> tf.Tensor:
+        """Rounding, (b, 1), of distances that `rows` gives as up to `squared` (b, 1)."""
+
+    def pairs(self, first: tf.Tensor, second: tf.Tensor, dtype: str) -> tf.Tensor:
+        """Between images `first` (m,) and `second` (m,), without the rounding of `rows`."""
+
+
+class FeatureDistances:
+    """`‖x − y‖²` between all rows of (n, d), expanded to `‖x‖² + ‖y‖² − 2x·y` and centred."""
+
+    def __init__(self, features: tf.Tensor):
+        self.features = features
+        self.size, self.width = length(features, 0), length(features, 1)
+        centred = features - tf.reduce_mean(features, axis=0)
+        missing = -self.size % GROUP
+        self.centred = tf.pad(centred, [[0, missing], [0, 0]])
+        norms = tf.reduce_sum(centred * centred, axis=1)
+        self.norms = tf.pad(norms, [[0, missing]], constant_values=np.inf)
+
+    def rows(self, start: Size, stop: Size, first: Size = 0) -> tf.Tensor:
+        ends = (tf.convert_to_tensor(end, tf.int32) for end in (start, stop, first))
+        return _expanded(self.centred, self.norms, *ends)
+
+    def slack(self, start: Size, stop: Size, squared: tf.Tensor) -> tf.Tensor:
+        # A sum of d products in float32 was off by less than a quarter of this in 10⁸ pairs.
+        rounding = np.finfo(np.float32).eps * tf.sqrt(tf.cast(self.width, tf.float32))
+        return rounding * (self.norms[start:stop, None] + squared)
+
+    def pairs(self, first: tf.Tensor, second: tf.Tensor, dtype: str) -> tf.Tensor:
+        def work(start: Size, stop: Size) -> tuple[tf.Tensor]:
+            x, y = (tf.gather(self.features, index[start:stop]) for index in (first, second))
+            return (_squared(tf.cast(x, dtype), tf.cast(y, dtype)),)
+
+        size = tf.maximum(1, PAIR_ELEMENTS // self.width)
+        return in_blocks(work, length(first, 0), size, (tf.TensorSpec([None], dtype),))[0]
+
+
+class KeptDistances(FeatureDistances):
+    """Keeps those of the first queries to the gallery, which are read twice: KEPT_ELEMENTS."""
+
+    def __init__(self, features: tf.Tensor, queries: Size):
+        super().__init__(features)
+        gallery = tf.maximum(self.size - queries, 1)
+        self.queries = tf.convert_to_tensor(queries, tf.int32)
+        self.known = tf.minimum(self.queries, KEPT_ELEMENTS // gallery)
+        self.kept = super().rows(0, self.known, queries)
+
+    def rows(self, start: Size, stop: Size, first: Size = 0) -> tf.Tensor:
+        ends = (tf.convert_to_tensor(end, tf.int32) for end in (start, stop, first))
+        return _partly_known(self.centred, self.norms, self.kept, self.known, self.queries, *ends)
+
+
+@tf.function(autograph=False, reduce_retracing=True)
+def _expanded(
+    centred: tf.Tensor, norms: tf.Tensor, start: Size, stop: Size, first: Size
+) -> tf.Tensor:
+    """One function, so that the sums need no memory of their own."""
+    products = tf.matmul(-2 * centred[start:stop], centred[first:], transpose_b=True)
+    return products + norms[first:] + norms[start:stop, None]
+
+
+@tf.function(autograph=False, reduce_retracing=True)
+def _partly_known(
+    centred: tf.Tensor,
+    norms: tf.Tensor,
+    kept: tf.Tensor,
+    known: tf.Tensor,
+    queries: tf.Tensor,
+    start: tf.Tensor,
+    stop: tf.Tensor,
+    first: tf.Tensor,
+) -> tf.Tensor:
+    """As `_expanded`, of which rows up to `known` and columns from `queries` on are kept."""
+    end, after = tf.clip_by_value(known, start, stop), tf.maximum(first, queries)
+
+    def to_queries() -> tf.Tensor:
+        return _expanded(centred[:after], norms[:after], start, end, first)
+
+    def looked_up() -> tf.Tensor:
+        right = kept[start:end, after - queries :]
+        return tf.cond(first < queries, lambda: tf.concat([to_queries(), right], 1), lambda: right)
+
+    def computed() -> tf.Tensor:
+        return _expanded(centred, norms, end, stop, first)
+
+    def both() -> tf.Tensor:
+        return tf.concat([looked_up(), computed()], axis=0)
+
+    return tf.cond(end == start, computed, lambda: tf.cond(end == stop, looked_up, both))
+
+
+@tf.function(autograph=False, reduce_retracing=True)
+def _squared(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_sum(tf.math.squared_difference(x, y), axis=1)
+
+
+class GivenDistances:
+    """Squared distances that exist as blocks (q, q), (q, g) and (g, g)."""
+
+    def __init__(self, qq: tf.Tensor, qg: tf.Tensor, gg: tf.Tensor):
+        self.blocks = qq, qg, gg
+        self.queries = length(qq, 0)
+        self.size = self.queries + length(gg, 0)
+
+    def rows(self, start: Size, stop: Size, first: Size = 0) -> tf.Tensor:
+        qq, qg, gg = self.blocks
+        q = self.queries
+        of_queries = tf.concat([qq[start:stop], qg[start:stop]], axis=1)
+        low, high = tf.maximum(start - q, 0), tf.maximum(stop - q, 0)
+        of_gallery = tf.concat([tf.transpose(qg[:, low:high]), gg[low:high]], axis=1)
+        both = tf.concat([of_queries, of_gallery], axis=0)
+        whole = tf.pad(both, [[0, 0], [0, -self.size % GROUP]], constant_values=np.inf)
+        return whole[:, first:]
+
+    def slack(self, start: Size, stop: Size, squared: tf.Tensor) -> tf.Tensor:
+        return -tf.ones_like(squared)  # given, so not rounded: equal ones are equal
+
+    def pairs(self, first: tf.Tensor, second: tf.Tensor, dtype: str) -> tf.Tensor:
+        q = self.queries
+        swap = tf.logical_and(first >= q, second < q)
+        first, second = tf.where(swap, second, first), tf.where(swap, first, second)
+        inside = (second < q, tf.logical_and(first < q, second >= q), first >= q)
+        # TensorFlow's gather would refuse an index outside, so others look at 0, 0.
+        shifts = (0, 0), (0, q), (q, q)
+        result = tf.zeros(tf.shape(first))
+        for block, here, (row, column) in zip(self.blocks, inside, shifts, strict=True):
+            at = tf.stack([first - row, second - column], axis=1)
+            result += tf.where(here, tf.gather_nd(block, tf.where(here[:, None], at, 0)), 0)
+        return tf.cast(result, dtype)
+
+
+def length(x: tf.Tensor, axis: int) -> Size:
+    """A number where it is known, else a tensor."""
+    static = x.shape[axis]
+    return tf.shape(x)[axis] if static is None else static
