@@ -9,12 +9,12 @@ from keras_reid.reranking.blocks import Progress, folded, in_blocks
 from keras_reid.reranking.sources import GROUP, Size, SquaredDistances
 from keras_reid.reranking.topk import smallest
 
-# Elements of a block of squared distances, 64 MiB, for its transpose stands beside it. All images
+# Elements of a block of squared distances, 64 MiB, and its transpose has as many. All images
 # have BLOCKS blocks or more, of which the first computes what the last ones need not, but a block
 # has at least LEAST rows: products of fewer are slow, because each arranges all features anew.
 BLOCK_ELEMENTS = 2**24
 BLOCKS = 8
-LEAST = 512
+LEAST = 768
 SPARE, MORE = 8, 64  # candidates beyond k, and beyond k where those cannot be told apart
 
 

@@ -38,11 +38,7 @@ class FeatureDistances:
     def __init__(self, features: tf.Tensor):
         self.features = features
         self.size, self.width = length(features, 0), length(features, 1)
-        centred = features - tf.reduce_mean(features, axis=0)
-        missing = -self.size % GROUP
-        self.centred = tf.pad(centred, [[0, missing], [0, 0]])
-        norms = tf.reduce_sum(centred * centred, axis=1)
-        self.norms = tf.pad(norms, [[0, missing]], constant_values=np.inf)
+        self.centred, self.norms = _centred(features)
 
     def rows(self, start: Size, stop: Size, first: Size = 0) -> tf.Tensor:
         ends = (tf.convert_to_tensor(end, tf.int32) for end in (start, stop, first))
@@ -75,6 +71,24 @@ class KeptDistances(FeatureDistances):
     def rows(self, start: Size, stop: Size, first: Size = 0) -> tf.Tensor:
         ends = (tf.convert_to_tensor(end, tf.int32) for end in (start, stop, first))
         return _partly_known(self.centred, self.norms, self.kept, self.known, self.queries, *ends)
+
+
+@tf.function(autograph=False, reduce_retracing=True)
+def _centred(features: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """About their mean, with their squared lengths; up to a whole GROUP with infinite ones.
+
+    One function, and blocks, so that nothing of the size of all features is left behind.
+    """
+    size = length(features, 0)
+    missing = -size % GROUP
+    centred = tf.pad(features, [[0, missing], [0, 0]]) - tf.reduce_mean(features, axis=0)
+
+    def work(start: Size, stop: Size) -> tuple[tf.Tensor]:
+        return (tf.reduce_sum(tf.square(centred[start:stop]), axis=1),)
+
+    rows = tf.maximum(1, PAIR_ELEMENTS // length(features, 1))
+    (norms,) = in_blocks(work, size, rows, (tf.TensorSpec([None], tf.float32),))
+    return centred, tf.pad(norms, [[0, missing]], constant_values=np.inf)
 
 
 @tf.function(autograph=False, reduce_retracing=True)
