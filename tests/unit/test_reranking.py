@@ -215,11 +215,12 @@ def test_neighbours_that_float32_products_cannot_tell_apart():
     assert (np.sort(products[:, :2]) != np.sort(expected[:, :2])).any()
 
 
+@pytest.mark.parametrize("rows", [16, 64])  # fewer and more than candidates of a row
 @pytest.mark.parametrize("order", ["mixed", "by person"])
-def test_halves_of_blocks_make_the_whole(monkeypatch, order):
-    monkeypatch.setattr(neighbours, "LEAST", 16)
+def test_halves_of_blocks_make_the_whole(monkeypatch, order, rows):
+    monkeypatch.setattr(neighbours, "LEAST", rows)
     random = np.random.default_rng(1)
-    person = random.integers(3, size=150)  # fifty images of each: more than twice what is kept
+    person = random.integers(3, size=150)
     person = np.sort(person) if order == "by person" else person
     x = 9 * random.normal(size=(3, 8))[person] + random.integers(3, size=(150, 8))  # some are equal
     x = x.astype("float32")
