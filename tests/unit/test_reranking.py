@@ -215,8 +215,9 @@ def test_neighbours_that_float32_products_cannot_tell_apart():
     assert (np.sort(products[:, :2]) != np.sort(expected[:, :2])).any()
 
 
-@pytest.mark.parametrize("rows", [16, 64])  # fewer and more than candidates of a row
-@pytest.mark.parametrize("order", ["mixed", "by person"])
+@pytest.mark.parametrize(
+    ("order", "rows"), [("mixed", 16), ("by person", 64)]
+)  # a block has fewer rows, and more, than candidates are kept of each image
 def test_halves_of_blocks_make_the_whole(monkeypatch, order, rows):
     monkeypatch.setattr(neighbours, "LEAST", rows)
     random = np.random.default_rng(1)
