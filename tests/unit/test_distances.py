@@ -51,6 +51,19 @@ def test_near_pairs_do_not_cancel(name):
     np.testing.assert_allclose(distance(x, y), truth(x, y), rtol=1e-4)
 
 
+@pytest.mark.first(3)
+@pytest.mark.parametrize("images", [4, 30])  # few of each person, and many
+@pytest.mark.parametrize("jit_compile", [False, True])
+@ALL
+def test_near_pairs_of_one_set_do_not_cancel(name, images, jit_compile):
+    distance, truth = catalogue.DISTANCES[name]
+    random = np.random.default_rng(6)
+    persons = np.repeat(random.normal(size=(60 // images, 256)), images, axis=0)
+    x = (persons + 1e-4 * random.normal(size=persons.shape)).astype("float32")
+    found = tf.function(distance, jit_compile=jit_compile)(tf.constant(x))
+    np.testing.assert_allclose(found, truth(x, x), rtol=2e-4)
+
+
 def test_a_common_offset_does_not_matter():
     offset = np.float32(1024)  # a power of two, so that adding it rounds but little
     x = np.round(POINTS * 64) / 64
