@@ -178,34 +178,66 @@ def semi_hard(
     FaceNet (Schroff et al., CVPR 2015, arXiv:1503.03832). Time O(k · n²) for at most k positives
     of an anchor, memory O(n²).
     """
-    choice = ops.stop_gradient(distances)
-    size = ops.shape(distances)[1]
-    index = ops.arange(size)[None, :]
-    negatives = ops.where(negative, choice, -MASKED)
-    fallback = farthest(choice, negative)[:, None]
-
-    def next_positive(after: Tensor) -> Tensor:
-        """The column `(n, 1)` of the first positive after this one; `size` if there is none."""
-        later = ops.logical_and(positive, index > after)
-        return ops.min(ops.where(later, index, size), axis=-1, keepdims=True)
-
-    def beyond(this: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
-        distance = entries(choice)(None, ops.minimum(this, size - 1))
-        farther = ops.where(negatives > distance, negatives, MASKED)
-        smallest = ops.min(farther, axis=-1, keepdims=True)
-        column = ops.where(smallest < MASKED, _first(farther <= smallest)[:, None], fallback)
-        return next_positive(this), ops.where(index == this, column, columns)
-
-    _, columns = ops.while_loop(
-        lambda this, _: ops.any(this < size),
-        beyond,
-        (next_positive(-ops.ones_like(fallback)), fallback + ops.zeros_like(index)),
-    )
     return Mined(
         distances,
-        entries(distances)(None, columns),
+        _beyond(distances, positive, negative),
         ops.logical_and(positive, ops.any(negative, axis=-1, keepdims=True)),
     )
+
+
+def _beyond(distances: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+    """d⁻ `(n, m)` of `semi_hard` where `positive`, 0 elsewhere.
+
+    Its gradient goes through the positives of the anchors again, which are few: that of reading an
+    entry for each pair would add up n m numbers.
+    """
+    size = ops.shape(distances)[1]
+    index = ops.arange(size)[None, :]
+
+    def at(matrix: Tensor, column: Tensor) -> Tensor:
+        return entries(matrix)(None, ops.minimum(column, size - 1))
+
+    def over_positives(work: Callable[[Tensor], Tensor]) -> Tensor:
+        """`Σ work(column)` `(n, m)` over the columns `(n, 1)` of positives; `size` is none."""
+
+        def following(column: Tensor) -> Tensor:
+            later = ops.logical_and(positive, index > column)
+            return ops.min(ops.where(later, index, size), axis=-1, keepdims=True)
+
+        return ops.while_loop(
+            lambda column, _: ops.any(column < size),
+            lambda column, total: (following(column), total + work(column)),
+            (
+                following(ops.zeros_like(positive[:, :1], dtype=index.dtype) - 1),
+                ops.zeros(ops.shape(positive), distances.dtype),
+            ),
+        )[1]
+
+    @ops.custom_gradient
+    def beyond(distances: Tensor) -> tuple[Tensor, Callable[..., Tensor]]:
+        negatives = ops.where(negative, distances, -MASKED)
+        farthest = ops.max(negatives, axis=-1, keepdims=True)
+
+        def nearest_beyond(column: Tensor) -> Tensor:
+            farther = ops.where(negatives > at(distances, column), negatives, MASKED)
+            smallest = ops.min(farther, axis=-1, keepdims=True)
+            return ops.where(index == column, ops.where(smallest < MASKED, smallest, farthest), 0)
+
+        found = over_positives(nearest_beyond)
+
+        def gradient(*arguments: Tensor, upstream: Tensor | None = None) -> Tensor:
+            received = arguments[0] if upstream is None else upstream
+
+            def back(column: Tensor) -> Tensor:
+                chosen = _first(negatives == at(found, column))[:, None]
+                own = ops.logical_and(index == chosen, column < size)
+                return ops.where(own, at(received, column), 0)
+
+            return over_positives(back)
+
+        return found, gradient
+
+    return beyond(distances)
 
 
 @_registered

@@ -115,7 +115,7 @@ def _embedded(options: ClusterOptions) -> tuple[np.ndarray, np.ndarray, np.ndarr
             raise InputError(f"--part is one of {', '.join(parts)} here: received {options.part!r}")
         images = parts[options.part]
     options.check_one_model()
-    images = data.readable(images)
+    images = data.readable(images, progress=progress("reading images"))
     each = images.per_tracklet()
     return each.path, options.embedder()(images), None if options.images else each.identity
 

@@ -249,7 +249,7 @@ def _embedded(options: EvaluateOptions) -> tuple[Sides, evaluation.Protocol]:
     embed = options.embedder(stripes, options.stripes, also)
 
     def stored(images: data.PersonImages) -> StoredFeatures:
-        images = data.readable(images)
+        images = data.readable(images, progress=progress("reading images"))
         each = images.per_tracklet()
         if options.set_distance == "pooled":
             found = embed(images)

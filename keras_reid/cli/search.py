@@ -292,7 +292,10 @@ def calibrate(options: SearchOptions, arguments: list[str]) -> None:
     non_mated = np.random.default_rng(0).permutation(names)[: len(names) // 2]
     enrolled = dataset.gallery[~np.isin(dataset.gallery.identity, non_mated)]
     embed = options.embedder()
-    probes, enrolled = data.readable(dataset.query), data.readable(enrolled)
+    tell = progress("reading images")
+    probes, enrolled = (
+        data.readable(images, progress=tell) for images in (dataset.query, enrolled)
+    )
     compared = embed(probes), embed(enrolled)
     protocol = options.protocol_of(probes, options.settings.get("protocol"))
     labels = probes.per_tracklet(), enrolled.per_tracklet()
@@ -365,7 +368,7 @@ def seconds(text: str | None) -> float | None:
 def _fit(paths: np.ndarray) -> np.ndarray:
     """Mask of the files that are images of a usable size."""
     fit = np.array([data.unfit(path) is None for path in paths], bool)
-    fit[fit] = data.decodable(paths[fit])
+    fit[fit] = data.decodable(paths[fit], progress("reading images"))
     return fit
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from keras_reid import data, models, training, visualize
 from keras_reid.choices import TRACKERS
 from keras_reid.cli.options import Command, option
-from keras_reid.cli.shared import DataOptions, say
+from keras_reid.cli.shared import DataOptions, progress, say
 from keras_reid.errors import InputError
 from keras_reid.training import recipes, runs, trackers
 from keras_reid.training.methods import Annotations
@@ -251,7 +251,9 @@ def _annotated(
         )
     source = options.keypoints if wanted else None
     return dataset.map(
-        lambda images: options.with_keypoints(data.readable(images), source, data_dir)
+        lambda images: options.with_keypoints(
+            data.readable(images, progress=progress("reading images")), source, data_dir
+        )
     )
 
 

@@ -98,8 +98,11 @@ def _decodes(path: str) -> bool:
     return True
 
 
-def decodable(path: np.ndarray) -> np.ndarray:
-    """Mask (n,) of the files that decode and are not `too_large`; all are read in parallel."""
+def decodable(path: np.ndarray, progress: Callable[[int, int], None] | None = None) -> np.ndarray:
+    """Mask (n,) of the files that decode and are not `too_large`; all are read in parallel.
+
+    `progress` is called with the number of files read and of all.
+    """
 
     def survives(index: tf.Tensor, path: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         # The shape goes out with the index because tf.data prunes a decode whose result is unused,
@@ -113,17 +116,26 @@ def decodable(path: np.ndarray) -> np.ndarray:
         return mask
     files = tf.data.Dataset.from_tensor_slices((places, path[places]))
     alive = files.map(survives, num_parallel_calls=tf.data.AUTOTUNE).ignore_errors()
-    for indices, _ in alive.batch(1024).as_numpy_iterator():
+    for indices, _ in alive.batch(256).as_numpy_iterator():
         mask[indices] = True
+        if progress:
+            progress(int(indices[-1]) + 1, len(path))
+    if progress:
+        progress(len(path), len(path))
     return mask
 
 
-def readable(images: PersonImages, max_unreadable: float = 0.01) -> PersonImages:
+def readable(
+    images: PersonImages,
+    max_unreadable: float = 0.01,
+    progress: Callable[[int, int], None] | None = None,
+) -> PersonImages:
     """The images that decode, which are then `checked`; one warning names those that do not.
 
     Args:
         images: n images.
         max_unreadable: the largest fraction of them, 0 to 1, that may be unreadable.
+        progress: called with the number of images read and of all.
 
     Raises:
         InputError: more than `max_unreadable` of the images are unreadable, or all of them.
@@ -132,7 +144,7 @@ def readable(images: PersonImages, max_unreadable: float = 0.01) -> PersonImages
     checks.within("[0, 1]", hint, max_unreadable=max_unreadable)
     if images.checked:
         return images
-    mask = decodable(images.path)
+    mask = decodable(images.path, progress)
     if mask.all():
         return replace(images, checked=True)
     broken = images.path[~mask].tolist()

@@ -109,10 +109,8 @@ class LiftedStructureLoss(MetricLoss):
         _check_has_margin("lifted structure", margin)
 
     def terms(self, batch: Batch) -> list[Terms]:
-        positive = log_sum_exp(batch.distances, batch.positive)
-        negative = log_sum_exp(self.margin - batch.distances, batch.negative)
-        valid = mining.exists(batch.positive, batch.negative)
-        return [Terms(ops.relu(positive + negative), valid)]
+        joint = log_sums_exp(batch.distances, self.margin - batch.distances, batch)
+        return [Terms(ops.relu(joint), mining.exists(batch.positive, batch.negative))]
 
 
 @keras.saving.register_keras_serializable(package="keras_reid")
@@ -147,16 +145,29 @@ class CircleLoss(MetricLoss):
         weight_n = ops.stop_gradient(ops.relu(similarity + self.margin))
         pull = -self.scale * weight_p * (similarity - 1 + self.margin)
         push = self.scale * weight_n * (similarity - self.margin)
-        joint = log_sum_exp(pull, batch.positive) + log_sum_exp(push, batch.negative)
+        joint = log_sums_exp(pull, push, batch)
         return [Terms(ops.softplus(joint), mining.exists(batch.positive, batch.negative))]
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "scale": self.scale}
 
 
-def log_sum_exp(values: Tensor, mask: Tensor) -> Tensor:
-    """`log Σ exp(values)` over the mask, for each row; finite also where the mask is empty."""
-    return ops.logsumexp(ops.where(mask, values, -distances.MASKED), axis=-1)
+def log_sums_exp(pull: Tensor, push: Tensor, batch: Batch) -> Tensor:
+    """`log Σ_P exp(pull) + log Σ_N exp(push)` of each row `(b,)`; finite where a sum is empty.
+
+    A pair is in one of the sums at most, so one exponential serves both.
+    """
+    masks = batch.positive, batch.negative
+    chosen = ops.where(masks[0], pull, ops.where(masks[1], push, -distances.MASKED))
+    constant = ops.stop_gradient(chosen)
+    largest = [
+        ops.max(ops.where(mask, constant, -distances.MASKED), axis=-1, keepdims=True)
+        for mask in masks
+    ]
+    power = ops.exp(chosen - ops.where(masks[0], *largest))
+    sums = [ops.sum(ops.where(mask, power, 0), axis=-1) for mask in masks]
+    logs = [ops.log(ops.where(total > 0, total, 1)) for total in sums]
+    return logs[0] + logs[1] + largest[0][:, 0] + largest[1][:, 0]
 
 
 def _check_has_margin(loss: str, margin: float | None) -> None:

@@ -93,3 +93,16 @@ def test_embedders_tell_of_every_image(tmp_path):
     told = []
     embedder.embed(images, 2, progress=lambda *at: told.append(at))
     assert told == [(2, 5), (4, 5), (5, 5)]
+
+
+def test_reading_tells_of_every_image(tmp_path):
+    for i in range(300):
+        Image.new("RGB", (2, 2)).save(tmp_path / f"{i:03}.png")
+    (tmp_path / "007.png").write_bytes(b"no image")
+    paths = np.array(sorted(map(str, tmp_path.iterdir())))
+    told = []
+    left = data.readable(
+        data.PersonImages(paths, np.arange(300), None), progress=lambda *at: told.append(at)
+    )
+    assert len(left) == 299
+    assert told == [(257, 300), (300, 300), (300, 300)]
