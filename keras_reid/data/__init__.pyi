@@ -18,7 +18,7 @@ from .pair_sampling import pair_batches
 from .pillow import unfit
 from .pipeline import image_batches, pk_batches
 from .readers import READERS, load
-from .readers.layouts import SUFFIXES, unlabelled
+from .readers.layouts import SUFFIXES, unlabelled, walk_images
 from .sampling import pk_steps
 from .writing import write
 
@@ -58,5 +58,6 @@ __all__ = [
     "unfit",
     "unlabelled",
     "video_frames",
+    "walk_images",
     "write",
 ]

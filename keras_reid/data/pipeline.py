@@ -5,7 +5,7 @@ cache the first half is done once, and an epoch only gathers rows.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from keras_reid.data import cache as caching
 from keras_reid.data.augment import Recipe, recipe, with_keypoints
 from keras_reid.data.decode import decode, readable
 from keras_reid.data.images import PersonImages
+from keras_reid.data.pillow import too_large
 from keras_reid.data.sampling import pk_rows, pk_steps
 from keras_reid.errors import InputError
 from keras_reid.skeletons import KEYPOINTS, skeleton_of
@@ -135,6 +136,26 @@ def image_batches(
     return batches.map(
         lambda rows, pixels: {"images": pixels, KEYPOINTS: tf.gather(points, rows)}
     ).prefetch(AHEAD)
+
+
+def decoding_batches(
+    paths: Sequence[str], image_size: tuple[int, int], batch_size: int
+) -> tf.data.Dataset:
+    """(rows (b,), uint8 (b, h, w, 3)) of the files that decode, in their order.
+
+    Args:
+        paths: n files, of which some may be broken, missing or `too_large`.
+        image_size: (h, w) in pixels.
+        batch_size: b.
+    """
+    rows = np.flatnonzero([not too_large(path) for path in paths])
+
+    def read(row: tf.Tensor, path: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return row, fitted(decode(path), image_size)
+
+    files = tf.data.Dataset.from_tensor_slices((rows, np.array(paths, object)[rows].astype(str)))
+    read_files = files.map(read, num_parallel_calls=tf.data.AUTOTUNE).ignore_errors()
+    return read_files.batch(batch_size).prefetch(AHEAD)
 
 
 def _change(images: PersonImages, augment: str | Recipe) -> Callable[..., Any]:

@@ -11,7 +11,7 @@ import pytest
 from keras_reid import gallery
 
 ROOT = Path(__file__).parent.parent.parent
-COMMANDS = ("train", "evaluate", "export", "cluster", "search", "track")
+COMMANDS = ("train", "evaluate", "export", "cluster", "search", "track", "embed")
 # A process in which nothing of TensorFlow or Keras can be imported.
 WITHOUT = """
 import runpy, sys
@@ -56,6 +56,7 @@ def test_help(command, tmp_path):
         ("cluster", (), "either --images or --dataset"),
         ("cluster", ("--images=no",), "no is no folder"),
         ("search", ("stats",), "give --gallery"),
+        ("embed", (), "give --images and --out"),
         ("search", ("--gallery=faiss:no.db", "stats"), "there is no gallery"),
         ("track", ("--out=x",), "give --video"),
         ("track", ("--video=x", "--out=x", "--threshold=nan"), "threshold is a number"),

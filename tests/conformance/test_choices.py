@@ -2,7 +2,7 @@
 
 import pytest
 
-from keras_reid import choices, layers, losses, reranking, serving
+from keras_reid import choices, layers, losses, reranking, scale, serving
 from keras_reid.layers.temporal import TEMPORAL
 from keras_reid.losses.identity import MARGINS
 from keras_reid.serving.exporting import TOLERANCES
@@ -19,6 +19,7 @@ from keras_reid.serving.exporting import TOLERANCES
         (choices.IN_GRAPH, reranking.IN_GRAPH),
         (choices.QUANTIZATIONS, TOLERANCES),
         (choices.FORMATS, serving.FORMATS),
+        (choices.ENGINES, scale.ENGINES),
     ],
 )
 def test_words_are_those_of_what_they_stand_for(words, meant):
@@ -29,7 +30,10 @@ def test_all_public_names_are_there():
     """A package imports its modules when it is asked for them, so each name is asked for once."""
     from keras_reid import data, models, tracking, training, visualize
 
-    packages = (data, layers, losses, models, reranking, serving, tracking, training, visualize)
+    packages = (
+        *(data, layers, losses, models, reranking),
+        *(scale, serving, tracking, training, visualize),
+    )
     for package in packages:
         assert len(package.__all__) > 3
         for name in package.__all__:

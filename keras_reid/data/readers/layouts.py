@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +52,21 @@ def unlabelled(root: str | os.PathLike[str]) -> PersonImages:
         InputError: the folder is missing or holds no image, or one in it cannot be read.
     """
     folder = Path(root).expanduser()
+    files = sorted(walk_images(folder))
+    if not files:
+        raise InputError(
+            f"images to group are {', '.join(SUFFIXES)} files in a folder or in its folders, but "
+            f"{folder} {'holds none' if folder.is_dir() else 'is no folder'}: name another"
+        )
+    return PersonImages(np.array([str(f) for f in files]), np.zeros(len(files), int), None)
+
+
+def walk_images(folder: Path) -> Iterator[Path]:
+    """The image files beneath a folder, one at a time; none of what is no folder.
+
+    Raises:
+        InputError: a folder in it cannot be read.
+    """
 
     def refuse(error: OSError) -> None:
         if error.filename != str(folder):
@@ -60,14 +75,8 @@ def unlabelled(root: str | os.PathLike[str]) -> PersonImages:
                 f"'{error.strerror}'; ask for permission, or move it away"
             )
 
-    found = (Path(at) / name for at, _, names in os.walk(folder, onerror=refuse) for name in names)
-    files = sorted(file for file in found if file.suffix.lower() in SUFFIXES)
-    if not files:
-        raise InputError(
-            f"images to group are {', '.join(SUFFIXES)} files in a folder or in its folders, but "
-            f"{folder} {'holds none' if folder.is_dir() else 'is no folder'}: name another"
-        )
-    return PersonImages(np.array([str(f) for f in files]), np.zeros(len(files), int), None)
+    for at, _, names in os.walk(folder, onerror=refuse):
+        yield from (Path(at) / name for name in names if name.lower().endswith(SUFFIXES))
 
 
 def named(pattern: str | re.Pattern[str], file: Path, example: str) -> re.Match[str]:

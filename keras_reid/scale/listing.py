@@ -1,0 +1,54 @@
+"""Which images are embedded: those of a table, of a folder, or that match a pattern."""
+
+import glob
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from keras_reid.data import SUFFIXES, walk_images
+from keras_reid.errors import InputError
+from keras_reid.foreign import read_table
+
+
+class Listed(NamedTuple):
+    """An image file, and what is known of it."""
+
+    path: str
+    identity: str | None = None
+    camera: str | None = None
+
+
+def listed(images: str | os.PathLike[str] | Iterable[str]) -> Iterator[Listed]:
+    """The images, one at a time, by absolute path.
+
+    Args:
+        images: a CSV table with a column path, relative to the table, and if wanted identity and
+            camera; a folder, with all folders in it; a pattern such as `"crops/**/*.jpg"`; or
+            paths.
+
+    Raises:
+        InputError: a table without the column, or a folder that cannot be read.
+    """
+    if not isinstance(images, str | os.PathLike):
+        return (Listed(os.path.abspath(path)) for path in images)
+    source = Path(images).expanduser()
+    if source.suffix.lower() == ".csv":
+        return _of_table(source)
+    if source.is_dir():
+        return (Listed(os.path.abspath(file)) for file in walk_images(source))
+    matching = glob.iglob(str(source), recursive=True)
+    return (Listed(os.path.abspath(file)) for file in matching if _is_image(file))
+
+
+def _is_image(file: str) -> bool:
+    return file.lower().endswith(SUFFIXES) and os.path.isfile(file)
+
+
+def _of_table(table: Path) -> Iterator[Listed]:
+    for line in read_table(table, ["path"])[1]:
+        path = line.values["path"]
+        if not path:
+            raise InputError(f"line {line.number} of {table} has no path: fill it in, or remove it")
+        known = (line.values.get(column) or None for column in ("identity", "camera"))
+        yield Listed(os.path.abspath(table.parent / path), *known)

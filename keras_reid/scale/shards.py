@@ -1,0 +1,218 @@
+"""A folder of embeddings in Parquet files, each of which is there as a whole or not at all."""
+
+import itertools
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from keras_reid.errors import InputError
+from keras_reid.files import Busy, locked, new_file
+from keras_reid.foreign import read_json
+from keras_reid.scale.listing import Listed
+
+LISTING, ABOUT = "listing.parquet", "embed.json"
+UNREADABLE = b"unreadable"
+
+
+class Shard(NamedTuple):
+    """Some of the images: paths (n,), identities and cameras (n,) or None, embeddings (n, d).
+
+    Where others have an identity or camera and an image has none, that is "". The embedding of a
+    file that does not decode is NaN.
+    """
+
+    path: np.ndarray
+    identity: np.ndarray | None
+    camera: np.ndarray | None
+    embedding: np.ndarray
+
+
+class Shards:
+    """The folder that `embed` fills: `listing.parquet`, and a `part-N.parquet` of each row group.
+
+    Parts have the columns path, identity, camera (text, or null) and embedding (d float32 of
+    length 1; null where the file does not decode), and are read by whatever reads Parquet.
+
+    Args:
+        folder: of an earlier call of `embed`.
+
+    Raises:
+        InputError: there is none, or pyarrow is not installed.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder).expanduser()
+        if not (self.folder / ABOUT).is_file():
+            raise InputError(
+                f"a folder of embeddings holds {ABOUT}: {self.folder} does not; make it with "
+                "keras_reid.scale.embed, or python embed.py"
+            )
+        self.about = read_json(
+            self.folder / ABOUT, "what was embedded", {"fingerprint": str}, "embed again"
+        )
+        with _told(self.folder / LISTING):
+            listing = _arrow().parquet.ParquetFile(self.folder / LISTING)
+        self.count = listing.num_row_groups
+        groups = (listing.metadata.row_group(number) for number in range(self.count))
+        self.sizes = [group.num_rows for group in groups]
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return sum(self.sizes)
+
+    @property
+    def missing(self) -> list[int]:
+        """The shards that nobody has embedded yet."""
+        return [number for number in range(self.count) if not self.file(number).exists()]
+
+    def file(self, number: int) -> Path:
+        """Where a shard's embeddings are."""
+        return self.folder / f"part-{number:06d}.parquet"
+
+    def listed(self, number: int) -> Any:
+        """The images of a shard, a table of pyarrow."""
+        with _told(self.folder / LISTING):
+            return _arrow().parquet.ParquetFile(self.folder / LISTING).read_row_group(number)
+
+    @contextmanager
+    def claimed(self, number: int) -> Iterator[bool]:
+        """Whether the shard is to be embedded here: nobody has, and nobody else is at it."""
+        lock = self.folder / f".part-{number:06d}.lock"
+        try:
+            with locked(lock, "a shard is embedded by one process"):
+                yield not self.file(number).exists()
+        except Busy:
+            yield False
+
+    def write(self, number: int, listed: Any, rows: np.ndarray, embeddings: np.ndarray) -> None:
+        """The embeddings (m, d) of the rows (m,) of a shard that decode."""
+        pa = _arrow()
+        width = embeddings.shape[1]
+        at = np.full(len(listed), -1)
+        at[rows] = np.arange(len(rows))
+        flat = pa.array(embeddings.astype(np.float32).reshape(-1))
+        column = pa.FixedSizeListArray.from_arrays(flat, width).take(pa.array(at, mask=at < 0))
+        table = listed.append_column("embedding", column)
+        table = table.replace_schema_metadata({UNREADABLE: str(len(listed) - len(rows))})
+        with new_file(self.file(number)) as partial:
+            _arrow().parquet.write_table(table, partial)
+
+    def read(self, number: int) -> Shard:
+        """A shard that was embedded."""
+        with _told(self.file(number)):
+            table = _arrow().parquet.read_table(self.file(number))
+        column = table["embedding"].combine_chunks()
+        embedding = np.full((len(table), column.type.list_size), np.nan, np.float32)
+        embedding[np.asarray(column.is_valid())] = (
+            column.flatten().to_numpy().reshape(-1, column.type.list_size)
+        )
+
+        def texts(name: str) -> np.ndarray | None:
+            known = table[name].to_pylist()
+            return np.array([text or "" for text in known]) if any(known) else None
+
+        path = np.array(table["path"].to_pylist())
+        return Shard(path, texts("identity"), texts("camera"), embedding)
+
+    def unreadable(self, most: int) -> list[str]:
+        """Files, so many at most, that did not decode."""
+        found: list[str] = []
+        for number in range(self.count):
+            if len(found) < most and self.file(number).exists():
+                with _told(self.file(number)):
+                    about = _arrow().parquet.read_schema(self.file(number)).metadata
+                if int(about[UNREADABLE]):
+                    shard = self.read(number)
+                    found += shard.path[np.isnan(shard.embedding[:, 0])].tolist()
+        return found[:most]
+
+    def __iter__(self) -> Iterator[Shard]:
+        """All shards, one at a time.
+
+        Raises:
+            InputError: some are missing.
+        """
+        missing = self.missing
+        if missing:
+            raise InputError(
+                f"all shards are read: {len(missing)} of {self.count} in {self.folder} are not "
+                "there; the same call of embed goes on"
+            )
+        return map(self.read, range(self.count))
+
+
+def create(
+    folder: Path, images: Iterable[Listed], shard_size: int, about: Mapping[str, Any]
+) -> Shards:
+    """The folder with its listing, or the one of the same call that was interrupted."""
+    pa = _arrow()
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder / ".listing.lock", "images are listed by one process", wait=True):
+        if (folder / ABOUT).exists():
+            return _same(Shards(folder), about)
+        if any(
+            not entry.name.startswith(".") and entry.name != LISTING for entry in folder.iterdir()
+        ):
+            raise InputError(
+                f"embeddings are written into a new folder, or one of the same call: {folder} "
+                "holds something else; name another"
+            )
+        (folder / LISTING).unlink(missing_ok=True)  # of a call that ended before it was whole
+        schema = pa.schema([(name, pa.string()) for name in Listed._fields])
+        rows = iter(images)
+        with (
+            new_file(folder / LISTING) as partial,
+            _arrow().parquet.ParquetWriter(partial, schema) as out,
+        ):
+            count = 0
+            while block := list(itertools.islice(rows, shard_size)):
+                columns = [pa.array(column, pa.string()) for column in zip(*block, strict=True)]
+                out.write_table(pa.table(columns, schema), shard_size)
+                count += len(block)
+            if not count:
+                raise InputError(
+                    f"there must be at least one image to embed: {about['images']} has none; name "
+                    "a table, a folder or a pattern of image files"
+                )
+        with new_file(folder / ABOUT) as partial:
+            partial.write_text(json.dumps(about, indent=1), encoding="utf-8")
+    return Shards(folder)
+
+
+def _same(shards: Shards, about: Mapping[str, Any]) -> Shards:
+    for name, value in about.items():
+        if shards.about.get(name) != value:
+            raise InputError(
+                f"what was begun goes on with the same model and images: in {shards.folder} "
+                f"{name} is {shards.about.get(name)!r}, received {value!r}; name another folder"
+            )
+    return shards
+
+
+@contextmanager
+def _told(file: Path) -> Iterator[None]:
+    """One sentence about a file that is no Parquet file."""
+    pa = _arrow()
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        reason = str(error).splitlines()[0][:160]
+        raise InputError(
+            f"{file} must be a whole Parquet file ({reason}): remove it, and embed again"
+        ) from error
+
+
+def _arrow() -> Any:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise InputError(
+            'shards are Parquet files, which need pyarrow: pip install ".[scale]" in the checkout'
+        ) from error
+    return pyarrow

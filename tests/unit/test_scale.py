@@ -1,0 +1,240 @@
+"""Embeddings in shards: every image once, whatever is killed, and the same as in memory."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_reid import data, models, scale, serving
+from keras_reid.errors import InputError
+from keras_reid.scale import embedding, shards
+from keras_reid.scale.listing import Listed, listed
+
+pytest.importorskip("pyarrow", reason="pyarrow, extra scale, is not installed")
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture
+def crops(tmp_path):
+    """Thirty images in three folders, of which one does not decode."""
+    random = np.random.default_rng(0)
+    folder = tmp_path / "crops"
+    for i in range(30):
+        file = folder / f"{i % 3}" / f"{i:02}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(256, size=(40, 20, 3), dtype=np.uint8)).save(file)
+    (folder / "1" / "07.png").write_bytes(b"no image")
+    (folder / "notes.txt").write_text("no image either")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model():
+    keras.utils.set_random_seed(0)
+    return models.build("tiny", None, (32, 16), weights="none")
+
+
+def everything(embedded):
+    """Paths and embeddings of all shards."""
+    parts = list(embedded)
+    return np.concatenate([p.path for p in parts]), np.concatenate([p.embedding for p in parts])
+
+
+def test_shards_are_the_embeddings_in_memory(crops, model, tmp_path):
+    told = []
+    embedded = scale.embed(
+        crops,
+        model,
+        tmp_path / "out",
+        shard_size=8,
+        batch_size=4,
+        progress=lambda *at: told.append(at),
+    )
+    path, found = everything(embedded)
+    assert len(embedded) == 30
+    assert embedded.count == 4
+    assert sorted(path) == sorted(str(file) for file in crops.rglob("*.png"))
+    assert told[0] == (0, 30)
+    assert told[-1] == (30, 30)
+    broken = np.array([file.endswith("07.png") for file in path])
+    assert np.isnan(found[broken]).all()
+    assert embedded.unreadable(5) == path[broken].tolist()
+    images = data.PersonImages(path[~broken], np.zeros(29, int), None)
+    expected = models.Embedder(model).embed(images)
+    np.testing.assert_allclose(found[~broken], expected, atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(found[~broken], axis=1), 1, atol=1e-5)
+
+
+def test_others_read_the_files(crops, model, tmp_path):
+    import pyarrow.dataset as arrow
+
+    embedded = scale.embed(crops, model, tmp_path / "out", shard_size=8)
+    files = [str(embedded.file(number)) for number in range(embedded.count)]
+    table = arrow.dataset(files).to_table()
+    assert table.column_names == ["path", "identity", "camera", "embedding"]
+    assert table["embedding"].null_count == 1
+    assert table["identity"].null_count == 30
+
+
+def test_a_table_says_who_and_where(crops, model, tmp_path):
+    with (crops / "list.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["path", "identity", "camera"])
+        rows.writerows([[f"0/{i:02}.png", f"p{i}", "north"] for i in (0, 3, 6)])
+    (shard,) = scale.embed(crops / "list.csv", model, tmp_path / "out")
+    assert shard.identity.tolist() == ["p0", "p3", "p6"]
+    assert shard.camera.tolist() == ["north"] * 3
+    assert shard.path.tolist() == [str(crops / f"0/{i:02}.png") for i in (0, 3, 6)]
+
+
+def test_what_is_listed(crops):
+    everywhere = {Listed(str(file)) for file in crops.rglob("*.png")}
+    assert set(listed(crops)) == everywhere
+    assert set(listed(str(crops / "**" / "*"))) == everywhere
+    assert set(listed(str(crops / "1" / "*.png"))) == {
+        Listed(str(file)) for file in (crops / "1").iterdir()
+    }
+    assert list(listed(["a.jpg"])) == [Listed(os.path.abspath("a.jpg"))]
+
+
+def test_what_is_missing_is_embedded_again_and_nothing_else(crops, model, tmp_path):
+    embedded = scale.embed(crops, model, tmp_path / "out", shard_size=8)
+    _, before = everything(embedded)
+    embedded.file(2).unlink()
+    (tmp_path / "out" / ".part-000002.lock").touch()  # of a process that was killed
+    written = {number: embedded.file(number).stat().st_mtime_ns for number in (0, 1, 3)}
+    assert embedded.missing == [2]
+    with pytest.raises(InputError, match=r"1 of 4 .* are not there"):
+        iter(embedded)
+    Image.new("RGB", (4, 4)).save(crops / "1" / "99.png")  # which was not there when it began
+    again = scale.embed(crops, model, tmp_path / "out", shard_size=8)
+    assert {number: again.file(number).stat().st_mtime_ns for number in written} == written
+    np.testing.assert_array_equal(everything(again)[1], before)
+
+
+def test_nobody_takes_what_another_is_at(crops, model, tmp_path):
+    embedded = scale.embed(crops, model, tmp_path / "out", shard_size=8)
+    embedded.file(0).unlink()
+    worker = embedding.Worker(model, False, 8)
+    with embedded.claimed(0) as mine:
+        assert mine
+        assert not worker(embedded, 0)
+    assert worker(embedded, 0)
+    assert not worker(embedded, 0)
+
+
+def test_an_export_embeds(crops, model, tmp_path):
+    version = serving.export(model, tmp_path / "export")
+    of_export = everything(scale.embed(crops, version, tmp_path / "a"))[1]
+    of_model = everything(scale.embed(crops, model, tmp_path / "b"))[1]
+    np.testing.assert_allclose(of_export, of_model, atol=1e-5)
+
+
+def test_where_no_image_decodes(tmp_path, model):
+    (tmp_path / "a.jpg").write_bytes(b"")
+    (shard,) = scale.embed([str(tmp_path / "a.jpg"), "missing.jpg"], model, tmp_path / "out")
+    assert shard.embedding.shape == (2, model.output["embedding"].shape[-1])
+    assert np.isnan(shard.embedding).all()
+
+
+def test_bad_input(crops, model, tmp_path):
+    def embed(images=crops, model=model, out=tmp_path / "out", **options):
+        return scale.embed(images, model, out, **options)
+
+    with pytest.raises(InputError, match="at least one image"):
+        embed(tmp_path / "*.jpg")
+    embed(tmp_path / "crops")  # the folder that holds nothing is free still
+    with pytest.raises(InputError, match="shard_size is 8192, received 8"):
+        embed(shard_size=8)
+    with pytest.raises(InputError, match="fingerprint"):
+        embed(model=models.build("tiny", None, (32, 16), weights="none"))
+    with pytest.raises(InputError, match="holds something else"):
+        embed(out=crops)
+    with pytest.raises(InputError, match="engine"):
+        embed(engine="magic")
+    with pytest.raises(InputError, match="workers are Ray's"):
+        embed(out=tmp_path / "other", workers=2)
+    with pytest.raises(InputError, match="single images"):
+        scale.embed(crops, models.build_tracklet("tiny", None, (32, 16), weights="none"), tmp_path)
+    with pytest.raises(InputError, match=r"holds embed\.json"):
+        scale.Shards(crops)
+    (tmp_path / "out" / "part-000000.parquet").write_bytes(b"PAR1")
+    with pytest.raises(InputError, match="whole Parquet file"):
+        list(scale.Shards(tmp_path / "out"))
+
+
+@pytest.mark.slow
+def test_two_processes_and_one_that_is_killed(crops, tmp_path):
+    command = [sys.executable, str(ROOT / "embed.py"), f"--images={crops}"]
+    command += [f"--out={tmp_path / 'out'}", "--shard_size=1"]
+    first, second = (subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(2))
+    while not list(tmp_path.glob("out/part-*.parquet")):
+        assert first.poll() is None or second.poll() is None
+        time.sleep(0.05)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    assert second.wait() == 0
+    path, found = everything(scale.Shards(tmp_path / "out"))
+    assert sorted(path) == sorted(map(str, crops.rglob("*.png")))
+    assert np.isnan(found).any(axis=1).sum() == 1
+    assert not list(tmp_path.glob("out/.*")), "of the one that was killed nothing stays"
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
+def test_a_ray_cluster_of_which_a_worker_is_killed(crops, model, tmp_path, monkeypatch):
+    ray = pytest.importorskip("ray", reason="Ray, extra scale, is not installed")
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
+    try:
+        cluster.add_node(num_cpus=2)
+        monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+        killed = []
+
+        def kill_one(done: int, total: int) -> None:
+            if done and not killed:
+                commands = (
+                    (int(file.parent.name), file.read_bytes())
+                    for file in Path("/proc").glob("[0-9]*/cmdline")
+                )
+                actors = [number for number, name in commands if b"_Actor" in name]
+                killed.append(actors[0])
+                os.kill(actors[0], signal.SIGKILL)
+
+        embedded = scale.embed(
+            crops, model, tmp_path / "out", shard_size=1, engine="ray", progress=kill_one
+        )
+        assert killed
+        path, found = everything(embedded)
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+    assert sorted(path) == sorted(map(str, crops.rglob("*.png")))
+    expected = everything(scale.embed(crops, model, tmp_path / "local", shard_size=7))
+    order, other = np.argsort(path), np.argsort(expected[0])
+    np.testing.assert_allclose(found[order], expected[1][other], atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
+def test_without_a_cluster(crops, model, tmp_path, monkeypatch):
+    pytest.importorskip("ray", reason="Ray, extra scale, is not installed")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(InputError, match="ray start --head"):
+        scale.embed(crops, model, tmp_path / "out", engine="ray")
+
+
+def test_without_pyarrow(crops, model, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(InputError, match="pip install"):
+        scale.embed(crops, model, tmp_path / "out")
+    assert shards.LISTING not in os.listdir(tmp_path)
