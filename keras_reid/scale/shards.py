@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from keras_reid.errors import InputError
-from keras_reid.files import Busy, locked, new_file
+from keras_reid.files import Busy, check_writable, locked, new_file, new_folder
 from keras_reid.foreign import read_json
 from keras_reid.scale.listing import Listed
 
@@ -91,12 +91,14 @@ class Shards:
 
     def write(self, number: int, listed: Any, rows: np.ndarray, embeddings: np.ndarray) -> None:
         """The embeddings (m, d) of the rows (m,) of a shard that decode."""
-        pa = _arrow()
+        arrow = _arrow()
         width = embeddings.shape[1]
         at = np.full(len(listed), -1)
         at[rows] = np.arange(len(rows))
-        flat = pa.array(embeddings.astype(np.float32).reshape(-1))
-        column = pa.FixedSizeListArray.from_arrays(flat, width).take(pa.array(at, mask=at < 0))
+        flat = arrow.array(embeddings.astype(np.float32).reshape(-1))
+        column = arrow.FixedSizeListArray.from_arrays(flat, width).take(
+            arrow.array(at, mask=at < 0)
+        )
         table = listed.append_column("embedding", column)
         table = table.replace_schema_metadata({UNREADABLE: str(len(listed) - len(rows))})
         with new_file(self.file(number)) as partial:
@@ -149,39 +151,33 @@ class Shards:
 def create(
     folder: Path, images: Iterable[Listed], shard_size: int, about: Mapping[str, Any]
 ) -> Shards:
-    """The folder with its listing, or the one of the same call that was interrupted."""
-    pa = _arrow()
-    folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder / ".listing.lock", "images are listed by one process", wait=True):
-        if (folder / ABOUT).exists():
-            return _same(Shards(folder), about)
-        if any(
-            not entry.name.startswith(".") and entry.name != LISTING for entry in folder.iterdir()
-        ):
-            raise InputError(
-                f"embeddings are written into a new folder, or one of the same call: {folder} "
-                "holds something else; name another"
-            )
-        (folder / LISTING).unlink(missing_ok=True)  # of a call that ended before it was whole
-        schema = pa.schema([(name, pa.string()) for name in Listed._fields])
-        rows = iter(images)
-        with (
-            new_file(folder / LISTING) as partial,
-            _arrow().parquet.ParquetWriter(partial, schema) as out,
-        ):
-            count = 0
-            while block := list(itertools.islice(rows, shard_size)):
-                columns = [pa.array(column, pa.string()) for column in zip(*block, strict=True)]
-                out.write_table(pa.table(columns, schema), shard_size)
-                count += len(block)
-            if not count:
-                raise InputError(
-                    f"there must be at least one image to embed: {about['images']} has none; name "
-                    "a table, a folder or a pattern of image files"
-                )
-        with new_file(folder / ABOUT) as partial:
-            partial.write_text(json.dumps(about, indent=1), encoding="utf-8")
-    return Shards(folder)
+    """The folder with its listing, or the one of the same call that was made before."""
+    arrow = _arrow()
+    check_writable(folder)
+    if not (folder / ABOUT).exists():
+        try:
+            with new_folder(folder) as staged:
+                _list(images, staged / LISTING, shard_size, arrow)
+                (staged / ABOUT).write_text(json.dumps(about, indent=1), encoding="utf-8")
+        except InputError:
+            if not (folder / ABOUT).exists():  # by another process, meanwhile
+                raise
+    return _same(Shards(folder), about)
+
+
+def _list(images: Iterable[Listed], file: Path, shard_size: int, arrow: Any) -> None:
+    schema = arrow.schema([(name, arrow.string()) for name in Listed._fields])
+    rows, count = iter(images), 0
+    with arrow.parquet.ParquetWriter(file, schema) as out:
+        while block := list(itertools.islice(rows, shard_size)):
+            columns = [arrow.array(column, arrow.string()) for column in zip(*block, strict=True)]
+            out.write_table(arrow.table(columns, schema=schema), shard_size)
+            count += len(block)
+    if not count:
+        raise InputError(
+            "there must be at least one image to embed: received none; name a table, a folder or "
+            "a pattern of image files"
+        )
 
 
 def _same(shards: Shards, about: Mapping[str, Any]) -> Shards:
@@ -197,10 +193,10 @@ def _same(shards: Shards, about: Mapping[str, Any]) -> Shards:
 @contextmanager
 def _told(file: Path) -> Iterator[None]:
     """One sentence about a file that is no Parquet file."""
-    pa = _arrow()
+    arrow = _arrow()
     try:
         yield
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, arrow.ArrowException) as error:
         reason = str(error).splitlines()[0][:160]
         raise InputError(
             f"{file} must be a whole Parquet file ({reason}): remove it, and embed again"

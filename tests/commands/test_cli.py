@@ -432,7 +432,9 @@ def test_bad_input_is_one_sentence(arguments: list[str], message: str, tmp_path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["train", "evaluate", "export", "cluster", "search", "track"])
+@pytest.mark.parametrize(
+    "name", ["train", "evaluate", "export", "cluster", "search", "track", "embed"]
+)
 def test_a_process_ends_in_one_sentence(name: str, tmp_path: Path) -> None:
     code, out, err = call(f"{name}.py", "--run=nowhere", "--data_dir=nowhere", cwd=tmp_path)
     assert code == 1

@@ -18,7 +18,7 @@ from keras_reid.training import fitting
 
 pytestmark = pytest.mark.slow
 
-COMMANDS = ("train", "evaluate", "export", "cluster", "search", "track")
+COMMANDS = ("train", "evaluate", "export", "cluster", "search", "track", "embed")
 NUMBERS = ("", "x", "nan", "-inf", "-1", "0", "9" * 25)
 TEXTS = (
     "",
@@ -78,6 +78,7 @@ def base(name: str, number: int) -> list[str]:
         "cluster": ["--run=run", "--images=people", f"--csv=c-{number}.csv"],
         "search": ["--run=run", "--gallery=faiss:people.db", "query", "people/p0"],
         "track": ["--run=run", "--video=video", "--detections=det.txt", f"--out=t-{number}.txt"],
+        "embed": ["--run=run", "--images=people", f"--out=e-{number}"],
     }[name]
 
 
@@ -124,7 +125,8 @@ def test_a_flag_is_taken_or_refused_in_a_sentence(
         if code:
             said = re.findall(r"^(?:error: .+|FATAL Flags parsing error:)$", err, re.MULTILINE)
             assert len(said) == 1, err
-        for left in (*there.glob("c-*.csv"), *there.glob("t-*.txt"), *there.glob("out-*")):
+        written = ("c-*.csv", "t-*.txt", "out-*", "e-*")
+        for left in itertools.chain.from_iterable(map(there.glob, written)):
             shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 

@@ -86,6 +86,7 @@ WRITES = {
     "scores": ("evaluate.py", "--run=run", "--out={}/new.json"),
     "features": ("evaluate.py", "--run=run", "--save_features={}/new"),
     "groups": ("cluster.py", "--run=run", "--images=people", "--out={}/new", "--csv={}/new.csv"),
+    "shards": ("embed.py", "--run=run", "--images=people", "--out={}/new", "--shard_size=2"),
     "sheet": ("cluster.py", "--run=run", "--images=people", "--sheet={}/new.jpg"),
     "tracks": (*TRACK, "--out={}/new.txt", "--ground_truth=det.txt", "--scores={}/new.json"),
     "frames": (*TRACK, "--annotated={}/new", "--out={}/new.txt"),
@@ -98,6 +99,7 @@ WRITES = {
 WHOLE = {
     "run": ("new",),
     "groups": ("new",),
+    "shards": ("new",),
     "tracks": ("new.txt",),
     "frames": ("new.txt",),
     "faiss": ("new.db", "new.db.rows", "new.db.rows-journal"),

@@ -15,7 +15,7 @@ import notebooks
 import pytest
 from conftest import ROOT
 
-from keras_reid.cli import cluster, evaluate, export, options, search, track, train
+from keras_reid.cli import cluster, embed, evaluate, export, options, search, track, train
 from keras_reid.demo import command
 from keras_reid.training import recipes
 
@@ -30,6 +30,7 @@ PYTHON = {
     "docs/mutual.md": "loss",
     "docs/plain-fit.md": "loss",
     "docs/reranking.md": "",
+    "docs/scaling.md": "1280)",
     "docs/tutorial.md": "EER; at a distance of",
 }
 OTHERS = {"enable_batching", "grpc", "set", "table", "row", "seeds"}  # of servers and tools
@@ -72,7 +73,7 @@ def test_every_command_of_a_page_can_be_given(page: str) -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_every_flag_of_a_page_exists(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
-    commands = (cluster, command, evaluate, export, search, track, train)
+    commands = (cluster, command, embed, evaluate, export, search, track, train)
     fields = (field for command in commands for field in command.run.fields)
     known = {field.name for field in fields} | {"help", "helpfull"} | OTHERS
     for line in re.findall(r"^.*(?:python (?:\w+/)\w+\.py).*$|^.*docker.*$", text, re.MULTILINE):
