@@ -32,6 +32,7 @@ TEMPORAL_POOLINGS = ("mean", "max", "attention", "recurrent")
 RERANKERS = ("k_reciprocal", "aqe", "alpha_qe", "ecn", "gnn", "diffusion")
 IN_GRAPH = ("k_reciprocal", "aqe", "alpha_qe", "ecn", "gnn")  # those that can be exported
 
+STRATEGIES = ("none", "mirrored", "multiworker")
 ENGINES = ("local", "ray")
 FORMATS = ("saved_model", "onnx", "litert", "openvino")
 QUANTIZATIONS = ("float32", "float16", "int8")

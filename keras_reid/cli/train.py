@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from keras_reid import data, models, training, visualize
-from keras_reid.choices import TRACKERS
+from keras_reid.choices import STRATEGIES, TRACKERS
 from keras_reid.cli.options import Command, option
 from keras_reid.cli.shared import DataOptions, progress, say
 from keras_reid.errors import InputError
@@ -71,6 +71,12 @@ class TrainOptions(DataOptions):
         False,
     )
     check_only: bool = option("Report what is wrong with the data set, and stop.", False)
+    strategy: str = option(
+        "Replicas that train together, see tf.distribute: none; mirrored: the GPUs of this "
+        "machine; multiworker: processes with this command, told of each other by TF_CONFIG.",
+        "none",
+        choices=STRATEGIES,
+    )
     deterministic: bool = option("Bit-equal repetition; can be slower on a GPU.", True)
     precision: str = option(
         "Keras dtype policy.",
@@ -122,10 +128,11 @@ def train(options: TrainOptions) -> runs.Run | None:
         "attribute_names": None if table is None else list(table.schema.names),
         **recipe.settings,
     }
+    if options.strategy == "multiworker" and not options.run:
+        raise InputError("all workers train in one run folder, which they share: give --run", "run")
     run = runs.Run(options.run) if options.run else runs.default(name, recipe_name, settings)
     try:
         run.check(settings)
-        run.claim()
         _trained(options, recipe, dataset, table, run, settings)
     finally:
         run.release()
@@ -163,6 +170,10 @@ def _trained(
 
     from keras_reid.training import fitting
 
+    # Before TensorFlow computes anything.
+    replicas = training.Replicas(options.strategy, recipe.identities * recipe.instances)
+    if replicas.is_chief:
+        run.claim()
     dataset = _annotated(options, dataset, recipe, settings["data_dir"])
     images = dataset.train
     assert images is not None
@@ -170,14 +181,15 @@ def _trained(
         images = table.label(images)
     schema = None if table is None else table.schema
     fitting.steps_per_epoch(images, recipe)  # refuses before anything is built
-    evaluation = _evaluation(options, dataset, recipe)
+    evaluation = _evaluation(options, dataset, recipe) if replicas.is_chief else None
 
     keras.utils.set_random_seed(options.seed)
     keras.mixed_precision.set_global_policy(options.precision)
     count = len(images.classes()[0])
-    teacher = recipe.distillation.load_teacher(recipe, count)
     annotations = Annotations.of(images, schema)
-    members = _members(recipe, count, annotations)
+    with replicas.strategy.scope():
+        teacher = recipe.distillation.load_teacher(recipe, count)
+        members = _members(recipe, count, annotations)
     if options.deterministic:
         tf.config.experimental.enable_op_determinism()
     say(f"{dataset.name}: {images}")
@@ -187,7 +199,8 @@ def _trained(
         say(f"before training: {_headline(scores['before'])}")
     say(f"run folder: {run.directory}")
     board = visualize.Board(evaluation, run.logs, options.log_images) if evaluation else None
-    with trackers.tracked(options.tracker, run, settings) as (callbacks, tell):
+    tracker = options.tracker if replicas.is_chief else "none"
+    with trackers.tracked(tracker, run, settings) as (callbacks, tell):
         fitting.fit(
             members,
             images,
@@ -201,7 +214,11 @@ def _trained(
             evaluation=evaluation if options.eval_every else None,
             verbose=1 if sys.stdout.isatty() else 2,
             callbacks=[*([board] if board else []), *callbacks],
+            replicas=replicas,
         )
+        if not replicas.is_chief:
+            say(f"trained; worker 0 writes and scores the model in {run.directory}")
+            return
         scores["minutes"] = run.minutes
         final: dict[str, float] = {}
         if evaluation and board:

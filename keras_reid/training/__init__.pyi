@@ -14,6 +14,7 @@ from .objective import LossTerm, Objective, distill
 from .output_metrics import OutputMetrics
 from .rates import RatedAdam
 from .recipes import RECIPES, Recipe
+from .replicas import Replicas
 from .runs import Run
 from .schedules import WarmUp, schedule
 
@@ -31,6 +32,7 @@ __all__ = [
     "OutputMetrics",
     "RatedAdam",
     "Recipe",
+    "Replicas",
     "RetrievalEvaluation",
     "Run",
     "WarmUp",

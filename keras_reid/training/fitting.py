@@ -1,7 +1,9 @@
 """From a recipe and images to a trained model."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import keras
@@ -22,6 +24,7 @@ from keras_reid.training.methods import Annotations
 from keras_reid.training.objective import LossTerm, Objective
 from keras_reid.training.rates import RatedAdam, new_variables
 from keras_reid.training.recipes import Recipe
+from keras_reid.training.replicas import Replicas
 from keras_reid.training.runs import Run
 from keras_reid.training.schedules import schedule
 
@@ -66,13 +69,20 @@ def build_heads(recipe: Recipe, annotations: Annotations = NONE) -> list[Head]:
 
 
 def build_members(
-    recipe: Recipe, num_identities: int, annotations: Annotations = NONE
+    recipe: Recipe,
+    num_identities: int,
+    annotations: Annotations = NONE,
+    replicas: Replicas | None = None,
 ) -> list[keras.Model]:
-    """The untrained models of a recipe: one for each member, or a single one."""
-    return [
-        build_model(recipe.replace(backbone=name), num_identities, annotations)
-        for name in recipe.backbones
-    ]
+    """The untrained models of a recipe: one for each member, or a single one.
+
+    Their variables are of all `replicas`, if there are several.
+    """
+    with (replicas or Replicas()).strategy.scope():
+        return [
+            build_model(recipe.replace(backbone=name), num_identities, annotations)
+            for name in recipe.backbones
+        ]
 
 
 def start_from(model: keras.Model, run: str) -> list[str]:
@@ -134,14 +144,18 @@ def build_learner(
     steps_per_epoch: int,
     teacher: keras.Model | None = None,
     annotations: Annotations = NONE,
+    replicas: Replicas | None = None,
 ) -> GraphLearner:
     """The compiled learner of a recipe: of one model, of several, of one with a teacher."""
+    replicas = replicas or Replicas()
     objective = build_objective(recipe, annotations)
-    optimizers = [build_optimizer(recipe, steps_per_epoch, member) for member in members]
+    with replicas.strategy.scope():
+        optimizers = [build_optimizer(recipe, steps_per_epoch, member) for member in members]
     if not recipe.distillation.active:
         learner: GraphLearner = Learner(members[0], objective)
     else:
         learner = recipe.distillation.learner(members, objective, recipe, steps_per_epoch, teacher)
+    replicas.gather(learner.objective, learner.distillation)
     learner.compile(optimizers)
     return learner
 
@@ -210,7 +224,11 @@ def build_optimizer(
 
 @contextmanager
 def sized(
-    members: Sequence[keras.Model], recipe: Recipe, num_identities: int, annotations: Annotations
+    members: Sequence[keras.Model],
+    recipe: Recipe,
+    num_identities: int,
+    annotations: Annotations,
+    replicas: Replicas,
 ) -> Iterator[Sequence[keras.Model]]:
     """Models for images of the recipe's size, of which the members have the weights afterwards.
 
@@ -219,7 +237,7 @@ def sized(
     if models.image_size(members[0]) == recipe.image_size:
         yield members
         return
-    copies = build_members(recipe.replace(weights="none"), num_identities, annotations)
+    copies = build_members(recipe.replace(weights="none"), num_identities, annotations, replicas)
     for copy, member in zip(copies, members, strict=True):
         copy.set_weights(member.get_weights())
     yield copies
@@ -241,6 +259,7 @@ def fit(
     evaluation: RetrievalEvaluation | None = None,
     verbose: int = 1,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    replicas: Replicas | None = None,
 ) -> Any:
     """Trains `model` in place by the recipe; a run that was interrupted goes on where it was.
 
@@ -257,11 +276,13 @@ def fit(
         cache: see `keras_reid.data.pk_batches`.
         evaluation: scores the model during training.
         verbose, callbacks: see `keras.Model.fit`.
+        replicas: that train together, of which the chief writes.
 
     Returns:
         The model, or models, with the moving average of the weights if the recipe keeps one.
     """
     members = [model] if isinstance(model, keras.Model) else list(model)
+    replicas = replicas or Replicas()
     run.check(flags)
     annotations = Annotations.of(images, schema)
     steps = steps_per_epoch(images, recipe)
@@ -274,18 +295,34 @@ def fit(
                 recipe.replace(height=phase.recipe.height, width=phase.recipe.width),
                 len(images.classes()[0]),
                 annotations,
+                replicas,
             ) as learning,
             phase.prepared(learning),
+            replicas.synchronized(learning),
+            replicas.together(),
+            ExitStack() as stack,
         ):
-            learner = build_learner(learning, phase.recipe, steps, teacher, annotations)
+            learner = build_learner(learning, phase.recipe, steps, teacher, annotations, replicas)
             backup = Backup(run.backup_file(number), steps)
             # A later phase began with what its own backup holds.
             first = begin + backup.restore(learner)
             if first < end and not run.backup_file(number + 1).exists():
                 batches = _batches(images, phase.recipe, len(members), seed, first, cache)
-                run.start(flags)
+                size = phase.recipe.identities * phase.recipe.instances
+                # What is saved of several workers is read by all, who agree on sums of metrics.
+                scratch = stack.enter_context(TemporaryDirectory())
+                writing = [Backup(Path(scratch) / "backup.weights.h5", steps)]
+                if replicas.is_chief:
+                    run.start(flags)
+                    writing = [
+                        *([evaluation] if evaluation else []),
+                        History(run.history_file, first),
+                        keras.callbacks.TensorBoard(run.logs, write_graph=False),
+                        backup,
+                        *callbacks,
+                    ]
                 learner.fit(
-                    batches,
+                    replicas.shared(batches, size),
                     epochs=end,
                     initial_epoch=first,
                     steps_per_epoch=steps,
@@ -293,17 +330,14 @@ def fit(
                     verbose=verbose,
                     callbacks=[
                         FiniteLoss(),
-                        *([evaluation] if evaluation else []),
                         CollapseMonitor(recipe.identities, recipe.instances),
-                        History(run.history_file, first),
-                        keras.callbacks.TensorBoard(run.logs, write_graph=False),
-                        backup,
-                        *callbacks,
+                        *writing,
                     ],
                 )
             # A later phase begins with the averages of this one, and so does a resumed one.
             for optimizer, variables in learner.optimized:
                 optimizer.finalize_variable_values(variables)
         begin = end
-    run.save_models(members)
+    if replicas.is_chief:
+        run.save_models(members)
     return model

@@ -78,15 +78,21 @@ class GraphLearner(Resumable):
         self.average = average
         self.ramp_up = ramp_up
         names = logged(objective, [term.name for term in self.distillations])
-        self.trackers = {
-            name: keras.metrics.Mean(name=name)
-            for name in ["loss", *(self._log(m, name) for m in self.trained for name in names)]
-        }
+        with self.strategy.scope():
+            self.trackers = {
+                name: keras.metrics.Mean(name=name)
+                for name in ["loss", *(self._log(m, name) for m in self.trained for name in names)]
+            }
+            self.output_metrics = {name: OutputMetrics(None, objective) for name in self.trained}
         self.optimizers: dict[str, Any] = {}
-        self.output_metrics = {name: OutputMetrics(None, objective) for name in self.trained}
         self.built = True
         if distillation:
             _check(self)
+
+    @property
+    def strategy(self) -> tf.distribute.Strategy:
+        """The one in whose scope the models were made."""
+        return next(iter(self.trained.values())).distribute_strategy
 
     def compile(
         self, optimizer: Any = "adam", loss: None = None, *, metrics: Given = None, **options: Any
@@ -127,8 +133,9 @@ class GraphLearner(Resumable):
         elif self.dtype_policy.name == "mixed_float16":
             each = [_loss_scaled(one) for one in each]
         self.optimizers = dict(zip(self.trained, each, strict=True))
-        for one, variables in self.optimized:
-            one.build(variables)  # Keras would do it for one optimizer, outside of the replicas.
+        with self.strategy.scope():
+            for one, variables in self.optimized:
+                one.build(variables)  # Keras would do it for one, outside of the replicas.
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
@@ -153,7 +160,8 @@ class GraphLearner(Resumable):
         ]
 
     def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
-        history = super().fit(*args, **kwargs)
+        with self.strategy.scope():
+            history = super().fit(*args, **kwargs)
         for optimizer, variables in self.optimized:
             optimizer.finalize_variable_values(variables)  # Keras knows of one optimizer only.
         return history
@@ -262,7 +270,11 @@ class GraphLearner(Resumable):
         for name, value in by_log({m: own["statistics"] for m, own in seen.items()}).items():
             self.trackers[name].update_state(value)
         logs = {name: tracker.result() for name, tracker in self.trackers.items()}
-        return logs | by_log({m: own["metrics"] for m, own in seen.items()})
+        logs |= by_log({m: own["metrics"] for m, own in seen.items()})
+        if isinstance(tf.distribute.get_strategy(), tf.distribute.MultiWorkerMirroredStrategy):
+            # Keras averages what workers return along an axis that numbers do not have.
+            return {name: tf.reshape(value, (1,)) for name, value in logs.items()}
+        return logs
 
     def _log(self, model: str, name: str) -> str:
         """What the logs call that of a model."""

@@ -1,0 +1,132 @@
+"""Several workers on loopback take the steps of one, and go on after one of them is killed."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from processes import within
+
+from keras_reid import training
+from keras_reid.errors import InputError
+from keras_reid.training.runs import Run, read_history
+
+ROOT = Path(__file__).parent.parent.parent
+# Of one step an epoch, for the hardest comparison changes by a rounding.
+SMALL = ("--recipe=tiny", "--height=32", "--width=16", "--noscore_before", "--augment=none")
+MUTUAL = ("--members=tiny,tiny", "--distillation=logits:1,distances:1", "--seed=1")
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("localhost", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+class Workers:
+    """`train.py` in several processes that know of each other."""
+
+    def __init__(self, folder: Path, *flags: str, count: int = 2) -> None:
+        addresses = [f"localhost:{port}" for port in free_ports(count)]
+        command = [sys.executable, str(ROOT / "train.py"), *flags, "--strategy=multiworker"]
+        self.processes = [
+            subprocess.Popen(
+                command,
+                cwd=folder,
+                env={
+                    **os.environ,
+                    "TF_CONFIG": json.dumps(
+                        {
+                            "cluster": {"worker": addresses},
+                            "task": {"type": "worker", "index": number},
+                        }
+                    ),
+                },
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for number in range(count)
+        ]
+
+    def ended(self) -> list[tuple[int, str, str]]:
+        """Exit code, output and errors of each."""
+        said = [process.communicate(timeout=600) for process in self.processes]
+        return [(p.returncode, *two) for p, two in zip(self.processes, said, strict=True)]
+
+
+def weights(run: Path) -> np.ndarray:
+    models = [Run(run).load_model(name) for name in ("1", "2") if Run(run)._has(int(name))]
+    return np.concatenate([v.numpy().ravel() for model in models for v in model.weights])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [(), MUTUAL])
+def test_two_workers_take_the_steps_of_one(pedestrians, tmp_path, more):
+    flags = (
+        *("--dataset=market1501", f"--data_dir={pedestrians}", *SMALL, *more),
+        *("--identities=8", "--instances=4", "--epochs=1"),
+    )
+    code, _, err = within("train.py", *flags, "--run=one", cwd=tmp_path)
+    assert code == 0, err
+    for code, _, err in Workers(tmp_path, *flags, "--run=two").ended():
+        assert code == 0, err
+    one, two = (read_history(tmp_path / name / "history.jsonl")[0] for name in ("one", "two"))
+    for name in one.keys() - {"seconds"}:
+        assert two[name] == pytest.approx(one[name], rel=2e-3), name
+    assert "after" in Run(tmp_path / "two").metrics
+    first, second = weights(tmp_path / "one"), weights(tmp_path / "two")
+    assert np.abs(first - second).max() < 0.05 * np.abs(first).max()
+    model = Run(tmp_path / "two").load_model()
+    names = [layer.name for layer in model.layers if getattr(layer, "synchronized", False)]
+    assert not names, "a model that is used alone waits for nobody"
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_and_comes_back(pedestrians, tmp_path):
+    flags = (
+        *("--dataset=market1501", f"--data_dir={pedestrians}", *SMALL),
+        *("--identities=8", "--instances=4", "--epochs=6", "--run=run"),
+    )
+    workers = Workers(tmp_path, *flags)
+    while not list(tmp_path.glob("run/backup-1.weights.h5")):
+        assert workers.processes[0].poll() is None
+        time.sleep(0.1)
+    workers.processes[1].send_signal(signal.SIGKILL)
+    code, _, err = workers.ended()[0]
+    if code:  # it may have been done by then
+        assert code == 1
+        assert "one is gone" in err
+        assert "Traceback" not in err
+    before = len(read_history(tmp_path / "run/history.jsonl"))
+    assert before >= 1
+    for code, _, err in Workers(tmp_path, *flags).ended():
+        assert code == 0, err
+    history = read_history(tmp_path / "run/history.jsonl")
+    assert [row["epoch"] for row in history] == [1, 2, 3, 4, 5, 6]
+    assert Run(tmp_path / "run").finished
+
+
+def test_bad_input(pedestrians, tmp_path, monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    with pytest.raises(InputError, match="told of each other by TF_CONFIG"):
+        training.Replicas("multiworker")
+    monkeypatch.setenv("TF_CONFIG", "{}")
+    with pytest.raises(InputError, match=r"received '\{\}'"):
+        training.Replicas("multiworker")
+    with pytest.raises(InputError, match="strategy"):
+        training.Replicas("magic")
+    flags = ("--dataset=market1501", f"--data_dir={pedestrians}", *SMALL)
+    code, _, err = within("train.py", *flags, "--strategy=multiworker", cwd=tmp_path)
+    assert code == 1
+    assert "give --run" in err
