@@ -13,7 +13,14 @@ from absl import logging
 
 from keras_reid import data, evaluation, visualize
 from keras_reid.cli.options import Command, option
-from keras_reid.cli.shared import ModelOptions, check_outputs, check_picture, progress, say
+from keras_reid.cli.shared import (
+    ModelOptions,
+    check_outputs,
+    check_picture,
+    progress,
+    say,
+    stored_features,
+)
 from keras_reid.errors import InputError
 from keras_reid.evaluation.clusters import METHODS
 from keras_reid.files import new_file, new_folder
@@ -124,7 +131,7 @@ def _stored(options: ClusterOptions) -> tuple[None, np.ndarray, np.ndarray | Non
     if options.run or options.saved_model or options.images or options.dataset:
         raise InputError("--features stands instead of a model and images: name one of the two")
     assert options.features is not None
-    stored = evaluation.load_features(options.features)
+    stored = stored_features(options.features)
     if "embedding" not in stored.features:
         raise InputError(f"images are grouped by embeddings: {options.features} has stripes alone")
     return None, stored.features["embedding"], stored.identity

@@ -18,7 +18,14 @@ from keras_reid import checks, data, evaluation, visualize
 from keras_reid.choices import RERANKERS
 from keras_reid.cli import report
 from keras_reid.cli.options import Command, option
-from keras_reid.cli.shared import ModelOptions, check_outputs, numbers_by_name, progress, say
+from keras_reid.cli.shared import (
+    ModelOptions,
+    check_outputs,
+    numbers_by_name,
+    progress,
+    say,
+    stored_features,
+)
 from keras_reid.errors import InputError
 from keras_reid.evaluation import StoredFeatures
 from keras_reid.evaluation.protocols import TIES
@@ -265,7 +272,7 @@ def _embedded(options: EvaluateOptions) -> tuple[Sides, evaluation.Protocol]:
 def _stored(options: EvaluateOptions) -> tuple[Sides, evaluation.Protocol]:
     """Features of files, and how they are ranked."""
     paths = options.features or []
-    query, gallery = map(evaluation.load_features, paths)
+    query, gallery = map(stored_features, paths)
     for path, side in zip(paths, (query, gallery), strict=True):
         if side.identity is None:
             raise InputError(f"a score needs to know who is who: {path} has no array identity")

@@ -15,10 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_reid import data, evaluation, models, serving
+from keras_reid import data, models, serving
 from keras_reid.choices import FORMATS, IN_GRAPH, QUANTIZATIONS
 from keras_reid.cli.options import Command, option
-from keras_reid.cli.shared import RunOptions, needs_keypoints, numbers_by_name, say
+from keras_reid.cli.shared import (
+    RunOptions,
+    needs_keypoints,
+    numbers_by_name,
+    say,
+    stored_features,
+)
 from keras_reid.errors import InputError
 from keras_reid.files import check_writable
 from keras_reid.models.shipped import PRETRAINED
@@ -101,7 +107,7 @@ def _gallery(options: ExportOptions) -> Any:
             "--ranker_gallery is held by a ranker, which goes with the format saved_model: leave "
             "it out, or --noranker and --format"
         )
-    features = evaluation.load_features(path).features
+    features = stored_features(path).features
     if "embedding" not in features:
         raise InputError(f"a ranker holds embeddings: {path} has stripes alone")
     return features["embedding"]

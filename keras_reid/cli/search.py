@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_reid import data, evaluation, gallery, visualize
+from keras_reid import data, evaluation, gallery, scale, visualize
 from keras_reid.cli.options import Command, option
 from keras_reid.cli.shared import ModelOptions, check_outputs, progress, say
 from keras_reid.errors import InputError
@@ -102,9 +102,14 @@ def search(options: SearchOptions) -> None:
 
 
 def enrol(options: SearchOptions, arguments: list[str]) -> None:
-    """Embeds the images of a folder or list, and adds them."""
+    """Adds the images of a folder or list, embedded here, or the embeddings of `embed.py`."""
+    source = Path(arguments[0])
+    (_enrol_shards if scale.Shards.holds(source) else _enrol_images)(options, source)
+
+
+def _enrol_images(options: SearchOptions, source: Path) -> None:
     options.check_one_model()
-    images, times = _people(Path(arguments[0]))
+    images, times = _people(source)
     name, names = options.fingerprint, options.attribute_names
     embed = options.embedder(also=("attribute_probabilities",) if names else ())
     added, unfit = 0, []
@@ -134,12 +139,46 @@ def enrol(options: SearchOptions, arguments: list[str]) -> None:
                     **described,
                 )
             tell(min(start + CHUNK, len(images)), len(images))
-        rows, identities = people.count(), len(people.identities())
-    known = len(images) - added - len(unfit)
+        _say_enrolled(options, people, len(images), added, unfit)
+
+
+def _enrol_shards(options: SearchOptions, source: Path) -> None:
+    shards = scale.Shards(source)
+    if options.run or options.saved_model:
+        raise InputError(f"{source} holds embeddings: leave --run and --saved_model out")
+    added, done, unfit = 0, 0, []
+    tell = progress("enrolling")
+    with gallery.open(options.uri) as people:
+        for shard in shards:
+            if shard.identity is None:
+                raise InputError(
+                    f"who is enrolled has a name: the images of {source} have none; embed a table "
+                    "with a column identity"
+                )
+            whole = ~np.isnan(shard.embedding[:, 0])
+            unfit += shard.path[~whole].tolist()
+            if whole.any():
+                added += people.enrol(
+                    shard.embedding[whole],
+                    shard.identity[whole].tolist(),
+                    None if shard.camera is None else shard.camera[whole].tolist(),
+                    images=shard.path[whole].tolist(),
+                    model_fingerprint=shards.about["fingerprint"],
+                    existing="skip",
+                )
+            done += len(shard.path)
+            tell(done, len(shards))
+        _say_enrolled(options, people, len(shards), added, unfit)
+
+
+def _say_enrolled(
+    options: SearchOptions, people: gallery.Gallery, listed: int, added: int, unfit: list[str]
+) -> None:
+    known = listed - added - len(unfit)
     say(f"enrolled {added:,} images, {known:,} were there, {len(unfit):,} left out as unfit")
     for path in unfit[:10]:
         say(f"  left out: {path} {data.unfit(path) or 'cannot be decoded'}")
-    say(f"{options.uri}: {rows:,} images of {identities:,} identities")
+    say(f"{options.uri}: {people.count():,} images of {len(people.identities()):,} identities")
 
 
 def query(options: SearchOptions, arguments: list[str]) -> None:
@@ -388,7 +427,7 @@ COUNTS = {
     "calibrate": (0, 0),
 }
 USES = {
-    "enrol": "a folder or a CSV file",
+    "enrol": "a folder, a CSV file, or a folder of embed.py",
     "query": f"1 to {MANY:,} images, or none and --description",
     "remove": "one identity",
     "stats": "no more words",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
-from keras_reid import checks, data, evaluation, models, serving
+from keras_reid import checks, data, evaluation, models, scale, serving
 from keras_reid.cli.options import MOST, option
 from keras_reid.errors import InputError, printable
 from keras_reid.evaluation.protocols import RULES
@@ -256,6 +256,13 @@ class ModelOptions(RunOptions):
         return (
             (self.keypoints or self.settings.get("keypoints")) if needs_keypoints(model) else None
         )
+
+
+def stored_features(path: str) -> evaluation.StoredFeatures:
+    """Features of a file, of a folder of arrays, or of one that `embed.py` wrote."""
+    if scale.Shards.holds(path):
+        return scale.Shards(path).mapped()
+    return evaluation.load_features(path)
 
 
 def needs_keypoints(model: "keras.Model") -> bool:

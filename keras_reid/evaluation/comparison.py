@@ -1,5 +1,6 @@
 """What is compared: from features and the name of a distance to rows of distances."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from inspect import signature
@@ -21,6 +22,8 @@ SQUARED = ("global_local",)
 # Of one set of images: (n, d), (n, s, d), or a mapping: embedding and local, or global, parts and
 # visibility.
 Features = Any
+
+CHECKED_ELEMENTS = 2**24
 
 # What scores accept: rows, a matrix (q, g), or the pair of features (query, gallery).
 Compared = Any
@@ -200,7 +203,11 @@ def checked_features(values: Any, rank: int, split: str) -> np.ndarray:
     array = _real(values, rank, f"{split} feature matrix")
     with np.errstate(over="ignore"):
         array = array.astype(np.float32, copy=False)
-    bad = np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(axis=1))
+    step = max(1, CHECKED_ELEMENTS // max(1, math.prod(array.shape[1:])))
+    starts = range(0, len(array), step)  # of a mapped file a part is in memory at a time
+    axes = tuple(range(1, rank))
+    finite = [np.isfinite(array[start : start + step]).all(axis=axes) for start in starts]
+    bad = np.flatnonzero(~np.concatenate([np.ones(0, bool), *finite]))
     if len(bad):
         raise InputError(
             f"Features must be finite in float32, received NaN or Inf in {len(bad)} {split} "
@@ -212,7 +219,7 @@ def checked_features(values: Any, rank: int, split: str) -> np.ndarray:
 def _real(values: Any, rank: int, what: str) -> np.ndarray:
     """The values as an array of real numbers, not copied (a memory map stays one)."""
     try:
-        array = np.asarray(values)
+        array = values if isinstance(values, np.memmap) else np.asarray(values)
         real = np.result_type(array.dtype, np.float32).kind == "f"
     except (ValueError, TypeError):  # a ragged list, or types that NumPy cannot join
         raise InputError(

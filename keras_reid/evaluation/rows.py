@@ -2,13 +2,16 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 # Below this fraction of ‖x‖² + ‖y‖² the Gram expansion has lost three of its seven digits.
 NEAR = 1e-3
 BLOCK_ELEMENTS = 2**22  # 16 MiB of float32 distances at a time
+# Of a gallery that is read from a file anew for each block of queries: 256 MiB of distances, and
+# 64 MiB of its features.
+MAPPED_ELEMENTS, COLUMN_ELEMENTS = 2**26, 2**24
 
 
 class Rows(Protocol):
@@ -32,7 +35,8 @@ class Rows(Protocol):
 
 def blocks(source: Rows) -> Iterator[tuple[int, np.ndarray]]:
     """All rows in order: the index of the first one, and as many as make 16 MiB of float32."""
-    step = max(1, BLOCK_ELEMENTS // max(1, source.shape[1]))
+    elements = MAPPED_ELEMENTS if getattr(source, "mapped", False) else BLOCK_ELEMENTS
+    step = max(1, elements // max(1, source.shape[1]))
     for start in range(0, source.shape[0], step):
         yield start, source.rows(start, start + step)
 
@@ -73,6 +77,9 @@ class FeatureRows:
     double precision. With the gallery prepared once, and in float32, 868 × 19,281 pairs of 2,048
     numbers took a fifth of the time and a sixth of the memory.
 
+    A gallery in a mapped file is not held, but read for every block of queries, a few columns of
+    distances at a time.
+
     Args:
         query, gallery: float32 (q, d) and (g, d), finite.
         name: "euclidean" or "cosine".
@@ -83,13 +90,26 @@ class FeatureRows:
     def __init__(self, query: np.ndarray, gallery: np.ndarray, name: str):
         self.name = name
         self.cosine = name == "cosine"
-        if self.cosine:
-            query, gallery = unit(query), unit(gallery)
-            self.no_query = _squared_norms(query) == 0
-            self.no_gallery = _squared_norms(gallery) == 0
-        self.centre = gallery.mean(axis=0, dtype=np.float64).astype(np.float32)
-        self.query, self.gallery = query, gallery - self.centre
-        self.gallery_norms = _squared_norms(self.gallery)
+        self.mapped = isinstance(gallery, np.memmap)
+        self.query = unit(query) if self.cosine else query
+        self.no_query = _squared_norms(self.query) == 0
+        self.gallery = gallery
+        total = sum(block.sum(axis=0, dtype=np.float64) for block in self._blocks())
+        self.centre = (total / len(gallery)).astype(np.float32)
+        self.held = None if self.mapped else list(self._columns())
+
+    def _blocks(self) -> Iterator[np.ndarray]:
+        """The gallery's features, or unit vectors, all at once or as many as are held of a file."""
+        count, width = self.gallery.shape
+        step = max(1, COLUMN_ELEMENTS // width) if self.mapped else count
+        for start in range(0, count, step):
+            block = np.asarray(self.gallery[start : start + step])
+            yield unit(block) if self.cosine else block
+
+    def _columns(self) -> Iterator["Columns"]:
+        for block in self._blocks():
+            centred = block - self.centre
+            yield Columns(centred, _squared_norms(centred), _squared_norms(block) == 0)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -106,16 +126,30 @@ class FeatureRows:
     def squared(self, start: int, stop: int) -> np.ndarray:
         """`|x − y|²` of the features or unit vectors."""
         query = self.query[start:stop] - self.centre
-        with np.errstate(over="ignore", invalid="ignore"):  # the caller refuses what is not finite
-            scale = _squared_norms(query)[:, None] + self.gallery_norms
-            squared = scale - 2 * (query @ self.gallery.T)
-        near: np.ndarray = np.less(squared, NEAR * scale)
-        for i in np.flatnonzero(near.any(axis=1)):
-            squared[i, near[i]] = _squared_norms(self.gallery[near[i]] - query[i])
+        parts = [self._squared(query, columns) for columns in self.held or self._columns()]
+        squared = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
         if self.cosine:
             squared[self.no_query[start:stop]] = 2
-            squared[:, self.no_gallery] = 2
         return squared
+
+    def _squared(self, query: np.ndarray, columns: "Columns") -> np.ndarray:
+        with np.errstate(over="ignore", invalid="ignore"):  # the caller refuses what is not finite
+            scale = _squared_norms(query)[:, None] + columns.norms
+            squared = scale - 2 * (query @ columns.centred.T)
+        near: np.ndarray = np.less(squared, NEAR * scale)
+        for i in np.flatnonzero(near.any(axis=1)):
+            squared[i, near[i]] = _squared_norms(columns.centred[near[i]] - query[i])
+        if self.cosine:
+            squared[:, columns.nobody] = 2
+        return squared
+
+
+class Columns(NamedTuple):
+    """Some of a gallery: features about the mean (m, d), their squared lengths, which were zero."""
+
+    centred: np.ndarray
+    norms: np.ndarray
+    nobody: np.ndarray
 
 
 def unit(x: np.ndarray) -> np.ndarray:

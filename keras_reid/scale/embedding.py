@@ -38,9 +38,6 @@ def embed(
     what is missing. Several processes, of several machines with the folders in common, may make
     the same call at once: each takes shards that no other is at.
 
-    >>> embedded = embed("crops/", models.pretrained(), "embeddings/")  # doctest: +SKIP
-    >>> for path, identity, camera, embedding in embedded: ...  # doctest: +SKIP
-
     Args:
         images: paths; or a folder, a pattern such as `"crops/**/*.jpg"`, or a CSV table with the
             columns path and, if wanted, identity and camera.
@@ -170,8 +167,8 @@ def _ray(
             ray.init(address="auto", log_to_driver=False, logging_level="ERROR")
         except ConnectionError as error:
             raise InputError(
-                "the engine ray joins a cluster, of which none is running: begin one by "
-                "ray start --head, or set RAY_ADDRESS"
+                "the engine ray joins a cluster, of which none is running: begin one by ray start, "
+                "or set RAY_ADDRESS"
             ) from error
     ray.data.DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)

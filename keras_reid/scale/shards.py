@@ -3,7 +3,7 @@
 import itertools
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from keras_reid.errors import InputError
+from keras_reid.evaluation import StoredFeatures
 from keras_reid.files import Busy, check_writable, locked, new_file, new_folder
 from keras_reid.foreign import read_json
 from keras_reid.scale.listing import Listed
 
-LISTING, ABOUT = "listing.parquet", "embed.json"
+LISTING, ABOUT, MAPPED = "listing.parquet", "embed.json", "embedding.npy"
 UNREADABLE = b"unreadable"
 
 
@@ -47,7 +48,7 @@ class Shards:
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder).expanduser()
-        if not (self.folder / ABOUT).is_file():
+        if not self.holds(folder):
             raise InputError(
                 f"a folder of embeddings holds {ABOUT}: {self.folder} does not; make it with "
                 "keras_reid.scale.embed, or python embed.py"
@@ -60,6 +61,11 @@ class Shards:
         self.count = listing.num_row_groups
         groups = (listing.metadata.row_group(number) for number in range(self.count))
         self.sizes = [group.num_rows for group in groups]
+
+    @staticmethod
+    def holds(folder: str | os.PathLike[str]) -> bool:
+        """Whether a folder is one of embeddings."""
+        return os.path.isfile(Path(folder).expanduser() / ABOUT)
 
     def __len__(self) -> int:
         """The number of images."""
@@ -121,16 +127,57 @@ class Shards:
         path = np.array(table["path"].to_pylist())
         return Shard(path, texts("identity"), texts("camera"), embedding)
 
+    def mapped(self) -> StoredFeatures:
+        """The images that decode: embeddings (n, d) in a mapped file, and what is known of them.
+
+        The file, `embedding.npy`, is written beside the parts when it is first asked for.
+
+        Raises:
+            InputError: some shards are missing.
+        """
+        file = self.folder / MAPPED
+        if not file.exists():
+            self._write_mapped(file)
+        parts = [shard[:3] for shard in self._readable()]
+        path, identity, camera = (_joined(column) for column in zip(*parts, strict=True))
+        embedding = np.load(file, mmap_mode="r")
+        return StoredFeatures({"embedding": embedding}, identity, camera, path)
+
+    def _write_mapped(self, file: Path) -> None:
+        count = len(self) - sum(map(self._broken, range(self.count)))
+        done = 0
+        with new_file(file) as partial:
+            for shard in self._readable():
+                if not done:
+                    shape = count, shard.embedding.shape[1]
+                    array = np.lib.format.open_memmap(partial, "w+", np.float32, shape)
+                array[done : done + len(shard.path)] = shard.embedding
+                done += len(shard.path)
+            array.flush()
+
+    def _readable(self) -> Iterator[Shard]:
+        """The shards without the images that do not decode."""
+        for shard in self:
+            whole = ~np.isnan(shard.embedding[:, 0])
+            yield Shard(
+                path=shard.path[whole],
+                identity=None if shard.identity is None else shard.identity[whole],
+                camera=None if shard.camera is None else shard.camera[whole],
+                embedding=shard.embedding[whole],
+            )
+
+    def _broken(self, number: int) -> int:
+        """How many files of a shard did not decode."""
+        with _told(self.file(number)):
+            return int(_arrow().parquet.read_schema(self.file(number)).metadata[UNREADABLE])
+
     def unreadable(self, most: int) -> list[str]:
         """Files, so many at most, that did not decode."""
         found: list[str] = []
         for number in range(self.count):
-            if len(found) < most and self.file(number).exists():
-                with _told(self.file(number)):
-                    about = _arrow().parquet.read_schema(self.file(number)).metadata
-                if int(about[UNREADABLE]):
-                    shard = self.read(number)
-                    found += shard.path[np.isnan(shard.embedding[:, 0])].tolist()
+            if len(found) < most and self.file(number).exists() and self._broken(number):
+                shard = self.read(number)
+                found += shard.path[np.isnan(shard.embedding[:, 0])].tolist()
         return found[:most]
 
     def __iter__(self) -> Iterator[Shard]:
@@ -146,6 +193,12 @@ class Shards:
                 "there; the same call of embed goes on"
             )
         return map(self.read, range(self.count))
+
+
+def _joined(parts: Sequence[np.ndarray | None]) -> np.ndarray | None:
+    """A column of all shards; None where one has none."""
+    known = [part for part in parts if part is not None]
+    return np.concatenate(known) if len(known) == len(parts) else None
 
 
 def create(

@@ -46,7 +46,7 @@ class Replicas:
         if batch % self.count:
             raise InputError(
                 f"each of {self.count} replicas has an equal share of a batch: received {batch} "
-                "images; choose --identities or --instances accordingly"
+                "images; choose other identities or instances"
             )
 
     @property

@@ -58,6 +58,29 @@ def folder(tmp_path_factory):
 RUN = ("--run=run", "--gallery=people.db")
 
 
+def test_embeddings_of_embed_are_enrolled(folder):
+    pytest.importorskip("pyarrow", reason="pyarrow, extra scale, is not installed")
+    root, rows = folder
+    said("embed.py", "--run=run", "--images=people.csv", "--out=shards", "--shard_size=7", cwd=root)
+    other = "--gallery=faiss:shards.db"
+    out = search(other, "enrol", "shards", cwd=root)
+    assert f"enrolled {len(rows)} images, 0 were there, 0 left out" in out
+    assert f"enrolled 0 images, {len(rows)} were there" in search(
+        other, "enrol", "shards", cwd=root
+    )
+    image, identity, _, _ = rows[0]
+    answers = json.loads(search("--run=run", other, "--output=json", "query", image, cwd=root))
+    best = answers["queries"][0]["hits"][0]
+    assert best["identity"] == identity
+    assert best["distance"] == pytest.approx(0, abs=1e-3)
+    err = search("--run=run", other, "enrol", "shards", cwd=root, code=1)
+    assert "leave --run and --saved_model out" in err
+    said("embed.py", "--run=run", "--images=people", "--out=nameless", cwd=root)
+    assert "embed a table with a column identity" in search(
+        "--gallery=faiss:x.db", "enrol", "nameless", cwd=root, code=1
+    )
+
+
 def test_from_images_to_answers(folder):
     root, rows = folder
     assert "there is no gallery at people.db" in search(*RUN, "stats", cwd=root, code=1)
@@ -211,7 +234,10 @@ def test_enrolment_leaves_unfit_files_out_and_a_query_refuses_them(folder, unfit
         (["--gallery=", "stats"], "a gallery is memory:"),
         (["--gallery=memory:", "stats"], "ends with the command"),
         (["query"], "a query is images or a description: received 0 images"),
-        (["enrol", "a", "b"], "enrol takes a folder or a CSV file: received a b"),
+        (
+            ["enrol", "a", "b"],
+            "enrol takes a folder, a CSV file, or a folder of embed.py: received a b",
+        ),
         (["enrol", "nowhere"], "nowhere does not exist"),
         (["--gallery=http://127.0.0.1:9", "stats"], "docker compose up"),
         (["--after=noon", "query", "people.csv"], "times are seconds since 1970 or ISO 8601"),
