@@ -1,6 +1,7 @@
 """Checks of arguments with one wording: the rule, what was received, the remedy."""
 
 import math
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -55,6 +56,13 @@ def whole(least: int, hint: str = "give a larger one", **numbers: Any) -> None:
     for name, number in numbers.items():
         if not isinstance(number, int | np.integer) or number < least:
             raise _refusal(name, f"a whole number of at least {least}", number, hint)
+
+
+def address(**texts: str) -> None:
+    """Refuses what is no `grpc://HOST:PORT`; see `one_of`."""
+    for name, text in texts.items():
+        if not re.fullmatch(r"grpc://[^:/]+:\d+", text):
+            raise _refusal(name, "an address grpc://HOST:PORT", text, "name the dispatcher")
 
 
 def _refusal(name: str, rule: str, received: Any, hint: str) -> InputError:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from keras_reid import data, models, training, visualize
+from keras_reid import checks, data, models, training, visualize
 from keras_reid.choices import STRATEGIES, TRACKERS
 from keras_reid.cli.options import Command, option
 from keras_reid.cli.shared import DataOptions, progress, say
@@ -77,6 +77,10 @@ class TrainOptions(DataOptions):
         "none",
         choices=STRATEGIES,
     )
+    data_service: str | None = option(
+        "grpc://HOST:PORT of a tf.data service, whose workers decode and augment; see "
+        "examples/data_service.py."
+    )
     deterministic: bool = option("Bit-equal repetition; can be slower on a GPU.", True)
     precision: str = option(
         "Keras dtype policy.",
@@ -128,6 +132,13 @@ def train(options: TrainOptions) -> runs.Run | None:
         "attribute_names": None if table is None else list(table.schema.names),
         **recipe.settings,
     }
+    if options.data_service is not None:
+        checks.address(data_service=options.data_service)
+    if options.strategy == "multiworker" and options.data_service:
+        raise InputError(
+            "a data service feeds one process, for its workers may order batches differently for "
+            "each: leave --data_service or --strategy=multiworker out"
+        )
     if options.strategy == "multiworker" and not options.run:
         raise InputError("all workers train in one run folder, which they share: give --run", "run")
     run = runs.Run(options.run) if options.run else runs.default(name, recipe_name, settings)
@@ -215,6 +226,7 @@ def _trained(
             verbose=1 if sys.stdout.isatty() else 2,
             callbacks=[*([board] if board else []), *callbacks],
             replicas=replicas,
+            data_service=options.data_service,
         )
         if not replicas.is_chief:
             say(f"trained; worker 0 writes and scores the model in {run.directory}")

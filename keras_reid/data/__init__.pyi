@@ -16,7 +16,7 @@ from .keypoints import (
 )
 from .pair_sampling import pair_batches
 from .pillow import unfit
-from .pipeline import image_batches, pk_batches
+from .pipeline import from_service, image_batches, pk_batches
 from .readers import READERS, load
 from .readers.layouts import SUFFIXES, unlabelled, walk_images
 from .sampling import pk_steps
@@ -41,6 +41,7 @@ __all__ = [
     "estimate_keypoints",
     "estimator_of",
     "frame_rate",
+    "from_service",
     "image_batches",
     "joined",
     "load",

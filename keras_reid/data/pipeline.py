@@ -105,6 +105,23 @@ def pk_batches(
     return batches.map(finish, num_parallel_calls=tf.data.AUTOTUNE).prefetch(AHEAD)
 
 
+def from_service(batches: tf.data.Dataset, address: str) -> tf.data.Dataset:
+    """The batches, made by the workers of a `tf.data` service: each epoch by one of them.
+
+    With one worker they come in the same order. Images and caches are read where the workers are.
+
+    Args:
+        batches: of `pk_batches` or `pk_clips`.
+        address: of the dispatcher, `grpc://HOST:PORT`.
+
+    Raises:
+        InputError: another address.
+    """
+    checks.address(data_service=address)
+    service = tf.data.experimental.service
+    return batches.apply(service.distribute(service.ShardingPolicy.DYNAMIC, address))
+
+
 def image_batches(
     images: PersonImages,
     batch_size: int = 64,

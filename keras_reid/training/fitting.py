@@ -9,7 +9,14 @@ from typing import Any
 import keras
 
 from keras_reid import losses, models
-from keras_reid.data import AttributeSchema, PersonImages, pk_batches, pk_clips, pk_steps
+from keras_reid.data import (
+    AttributeSchema,
+    PersonImages,
+    from_service,
+    pk_batches,
+    pk_clips,
+    pk_steps,
+)
 from keras_reid.errors import InputError
 from keras_reid.models.heads import Head
 from keras_reid.training.callbacks import (
@@ -260,6 +267,7 @@ def fit(
     verbose: int = 1,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     replicas: Replicas | None = None,
+    data_service: str | None = None,
 ) -> Any:
     """Trains `model` in place by the recipe; a run that was interrupted goes on where it was.
 
@@ -277,6 +285,7 @@ def fit(
         evaluation: scores the model during training.
         verbose, callbacks: see `keras.Model.fit`.
         replicas: that train together, of which the chief writes.
+        data_service: see `keras_reid.data.from_service`.
 
     Returns:
         The model, or models, with the moving average of the weights if the recipe keeps one.
@@ -308,6 +317,8 @@ def fit(
             first = begin + backup.restore(learner)
             if first < end and not run.backup_file(number + 1).exists():
                 batches = _batches(images, phase.recipe, len(members), seed, first, cache)
+                if data_service:
+                    batches = from_service(batches, data_service)
                 size = phase.recipe.identities * phase.recipe.instances
                 # What is saved of several workers is read by all, who agree on sums of metrics.
                 scratch = stack.enter_context(TemporaryDirectory())

@@ -7,11 +7,12 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import pytest
-from processes import within
+from processes import call, within
 
 from keras_reid import training
 from keras_reid.errors import InputError
@@ -117,6 +118,35 @@ def test_a_worker_that_is_killed_and_comes_back(pedestrians, tmp_path):
     assert Run(tmp_path / "run").finished
 
 
+@pytest.mark.slow
+def test_a_data_service_feeds_the_same_steps(pedestrians, tmp_path):
+    flags = (
+        *("--dataset=market1501", f"--data_dir={pedestrians}", "--recipe=tiny", "--epochs=2"),
+        *("--height=32", "--width=16", "--noscore_before", "--identities=8", "--instances=4"),
+    )
+    program = [sys.executable, str(ROOT / "examples/data_service.py")]
+    with ExitStack() as stack:
+
+        def start(*more: str) -> str:
+            process = stack.enter_context(
+                subprocess.Popen([*program, *more], stdout=subprocess.PIPE, text=True)
+            )
+            stack.callback(process.kill)
+            return process.stdout.readline().split()[-1]
+
+        address = start()
+        start(f"--dispatcher={address.removeprefix('grpc://')}")
+        code, _, err = call(
+            "train.py", *flags, f"--data_service={address}", "--run=fed", cwd=tmp_path
+        )
+        assert code == 0, err
+    code, _, err = call("train.py", *flags, "--run=alone", cwd=tmp_path)
+    assert code == 0, err
+    fed, alone = (read_history(tmp_path / name / "history.jsonl") for name in ("fed", "alone"))
+    for one, other in zip(fed, alone, strict=True):
+        assert {**one, "seconds": 0} == {**other, "seconds": 0}
+
+
 def test_bad_input(pedestrians, tmp_path, monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
     with pytest.raises(InputError, match="told of each other by TF_CONFIG"):
@@ -126,7 +156,12 @@ def test_bad_input(pedestrians, tmp_path, monkeypatch):
         training.Replicas("multiworker")
     with pytest.raises(InputError, match="strategy"):
         training.Replicas("magic")
-    flags = ("--dataset=market1501", f"--data_dir={pedestrians}", *SMALL)
-    code, _, err = within("train.py", *flags, "--strategy=multiworker", cwd=tmp_path)
-    assert code == 1
-    assert "give --run" in err
+    flags = ("--dataset=market1501", f"--data_dir={pedestrians}", *SMALL, "--run=x")
+    for more, message in (
+        (("--strategy=multiworker", "--run="), "give --run"),
+        (("--strategy=multiworker", "--data_service=grpc://a:1"), "feeds one process"),
+        (("--data_service=nowhere",), "grpc://HOST:PORT"),
+    ):
+        code, _, err = within("train.py", *flags, *more, cwd=tmp_path)
+        assert code == 1
+        assert message in err
