@@ -3,6 +3,7 @@
 import logging
 import os
 import time
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -58,8 +59,13 @@ def embed(
     checks.at_least(1, shard_size=shard_size, batch_size=batch_size)
     checks.one_of(ENGINES, engine=engine)
     worker = Worker(model, flip, batch_size)
+    if isinstance(images, str | os.PathLike):
+        images = asked = os.path.abspath(os.path.expanduser(images))
+    else:
+        images = [os.path.abspath(path) for path in images]
+        asked = f"{len(images)} paths, {zlib.crc32(os.fsencode(chr(0).join(images))):08x}"
     about = {
-        "images": str(images) if isinstance(images, str | os.PathLike) else "paths",
+        "images": asked,
         "shard_size": shard_size,
         "flip": flip,
         "fingerprint": worker.fingerprint,

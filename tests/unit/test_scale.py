@@ -178,6 +178,9 @@ def test_bad_input(crops, model, tmp_path):
     embed(tmp_path / "crops")  # the folder that holds nothing is free still
     with pytest.raises(InputError, match="shard_size is 8192, received 8"):
         embed(shard_size=8)
+    scale.embed([crops / "0/00.png"], model, tmp_path / "list")
+    with pytest.raises(InputError, match="images is '1 paths"):
+        scale.embed([crops / "0/03.png"], model, tmp_path / "list")
     with pytest.raises(InputError, match="fingerprint"):
         embed(model=models.build("tiny", None, (32, 16), weights="none"))
     with pytest.raises(InputError, match="not empty"):
