@@ -23,6 +23,7 @@ __all__ = [
     "mining",
     "models",
     "reranking",
+    "scale",
     "serving",
     "tracking",
     "training",
