@@ -17,7 +17,7 @@ from keras_reid.foreign import read_json
 from keras_reid.scale.listing import Listed
 
 LISTING, ABOUT, MAPPED = "listing.parquet", "embed.json", "embedding.npy"
-UNREADABLE = b"unreadable"
+UNREADABLE, DIMENSION = b"unreadable", b"dimension"
 
 
 class Shard(NamedTuple):
@@ -99,14 +99,15 @@ class Shards:
         """The embeddings (m, d) of the rows (m,) of a shard that decode."""
         arrow = _arrow()
         width = embeddings.shape[1]
-        at = np.full(len(listed), -1)
-        at[rows] = np.arange(len(rows))
+        decodes = np.zeros(len(listed), bool)
+        decodes[rows] = True
+        # Lists of one length, with nulls among them, are more than older versions can write.
+        ends = np.cumsum(np.concatenate([[0], width * decodes])).astype(np.int32)
         flat = arrow.array(embeddings.astype(np.float32).reshape(-1))
-        column = arrow.FixedSizeListArray.from_arrays(flat, width).take(
-            arrow.array(at, mask=at < 0)
-        )
+        column = arrow.ListArray.from_arrays(arrow.array(ends), flat, mask=arrow.array(~decodes))
         table = listed.append_column("embedding", column)
-        table = table.replace_schema_metadata({UNREADABLE: str(len(listed) - len(rows))})
+        about = {UNREADABLE: str(len(listed) - len(rows)), DIMENSION: str(width)}
+        table = table.replace_schema_metadata(about)
         with new_file(self.file(number)) as partial:
             _arrow().parquet.write_table(table, partial)
 
@@ -115,10 +116,9 @@ class Shards:
         with _told(self.file(number)):
             table = _arrow().parquet.read_table(self.file(number))
         column = table["embedding"].combine_chunks()
-        embedding = np.full((len(table), column.type.list_size), np.nan, np.float32)
-        embedding[np.asarray(column.is_valid())] = (
-            column.flatten().to_numpy().reshape(-1, column.type.list_size)
-        )
+        width = int(table.schema.metadata[DIMENSION])
+        embedding = np.full((len(table), width), np.nan, np.float32)
+        embedding[np.asarray(column.is_valid())] = column.flatten().to_numpy().reshape(-1, width)
 
         def texts(name: str) -> np.ndarray | None:
             known = table[name].to_pylist()
