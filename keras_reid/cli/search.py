@@ -150,19 +150,19 @@ def _enrol_shards(options: SearchOptions, source: Path) -> None:
     tell = progress("enrolling")
     with gallery.open(options.uri) as people:
         for shard in shards:
-            if shard.identity is None:
+            fit = shard.readable()
+            if fit.identity is None:
                 raise InputError(
                     f"who is enrolled has a name: the images of {source} have none; embed a table "
                     "with a column identity"
                 )
-            whole = ~np.isnan(shard.embedding[:, 0])
-            unfit += shard.path[~whole].tolist()
-            if whole.any():
+            unfit += shard.path[~shard.decodes].tolist()
+            if len(fit.path):
                 added += people.enrol(
-                    shard.embedding[whole],
-                    shard.identity[whole].tolist(),
-                    None if shard.camera is None else shard.camera[whole].tolist(),
-                    images=shard.path[whole].tolist(),
+                    fit.embedding,
+                    fit.identity.tolist(),
+                    None if fit.camera is None else fit.camera.tolist(),
+                    images=fit.path.tolist(),
                     model_fingerprint=shards.about["fingerprint"],
                     existing="skip",
                 )

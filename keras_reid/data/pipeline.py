@@ -5,6 +5,7 @@ cache the first half is done once, and an epoch only gathers rows.
 """
 
 import os
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ Cache = str | os.PathLike[str] | None
 # A fixed number: left to tf.data, the buffer grows to dozens of batches while the model is slow,
 # and all of them go into every checkpoint of the iterator.
 AHEAD = 4
+ANSWERS = 10  # seconds in which a data service answers
 
 Load = Callable[[tf.data.Dataset, int], tf.data.Dataset]
 
@@ -115,9 +117,17 @@ def from_service(batches: tf.data.Dataset, address: str) -> tf.data.Dataset:
         address: of the dispatcher, `grpc://HOST:PORT`.
 
     Raises:
-        InputError: another address.
+        InputError: another address, or one at which nobody answers.
     """
     checks.address(data_service=address)
+    host, _, port = address.removeprefix("grpc://").partition(":")
+    try:  # for TensorFlow would ask again for ever
+        socket.create_connection((host, int(port)), ANSWERS).close()
+    except (OSError, OverflowError) as error:
+        raise InputError(
+            f"a data service answers at its address: {address} gave '{error}'; start it first",
+            "data_service",
+        ) from error
     service = tf.data.experimental.service
     return batches.apply(service.distribute(service.ShardingPolicy.DYNAMIC, address))
 

@@ -161,25 +161,23 @@ def _squared_among(x: Tensor, centred: Tensor) -> tuple[Tensor, Tensor]:
     squared = ops.where(diagonal, MASKED, expansion(centred, centred))
     nearness = ops.divide_no_nan(ops.min(squared), scale)
 
+    few = min(_FEW, centred.shape[0] or 0)
+
     def precisely() -> Tensor:
         a = ops.cast(centred, PRECISE)
         return ops.cast(squared_gram(a, a), centred.dtype)
 
-    def repaired() -> Tensor:
-        return _repaired(squared, x)
-
     def mended() -> Tensor:
         near = ops.sum(ops.cast(squared < _NEAR * scale, "int32"), axis=-1)
-        return ops.cond(ops.max(near) <= few, repaired, precisely)
+        return ops.cond(ops.max(near) <= few, lambda: _repaired(squared, x, few), precisely)
 
-    few = min(_FEW, centred.shape[0] or 0)
     squared = ops.cond(nearness < _NEAR, mended if few else precisely, lambda: squared)
     return ops.where(diagonal, ops.zeros_like(squared), squared), nearness
 
 
-def _repaired(squared: Tensor, x: Tensor) -> Tensor:
-    """`squared` `(n, n)` with the `_FEW` smallest of each row from the points `(n, d)` directly."""
-    _, columns = ops.top_k(-squared, min(_FEW, x.shape[0]))
+def _repaired(squared: Tensor, x: Tensor, few: int) -> Tensor:
+    """`squared` `(n, n)` with the few smallest of each row from the points `(n, d)` directly."""
+    _, columns = ops.top_k(-squared, few)
     exact = squared_paired(x[:, None], ops.take(x, columns, axis=0))
     rows = ops.broadcast_to(ops.arange(x.shape[0], dtype=columns.dtype)[:, None], columns.shape)
     at = ops.reshape(ops.stack([rows, columns], axis=-1), (-1, 2))

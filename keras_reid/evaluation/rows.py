@@ -92,7 +92,7 @@ class FeatureRows:
         self.cosine = name == "cosine"
         self.mapped = isinstance(gallery, np.memmap)
         self.query = unit(query) if self.cosine else query
-        self.no_query = _squared_norms(self.query) == 0
+        self.no_query = _nobody(self.query) if self.cosine else None
         self.gallery = gallery
         total = sum(block.sum(axis=0, dtype=np.float64) for block in self._blocks())
         self.centre = (total / len(gallery)).astype(np.float32)
@@ -109,7 +109,8 @@ class FeatureRows:
     def _columns(self) -> Iterator["Columns"]:
         for block in self._blocks():
             centred = block - self.centre
-            yield Columns(centred, _squared_norms(centred), _squared_norms(block) == 0)
+            nobody = _nobody(block) if self.cosine else None
+            yield Columns(centred, _squared_norms(centred), nobody)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -128,7 +129,7 @@ class FeatureRows:
         query = self.query[start:stop] - self.centre
         parts = [self._squared(query, columns) for columns in self.held or self._columns()]
         squared = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
-        if self.cosine:
+        if self.no_query is not None:
             squared[self.no_query[start:stop]] = 2
         return squared
 
@@ -139,17 +140,20 @@ class FeatureRows:
         near: np.ndarray = np.less(squared, NEAR * scale)
         for i in np.flatnonzero(near.any(axis=1)):
             squared[i, near[i]] = _squared_norms(columns.centred[near[i]] - query[i])
-        if self.cosine:
+        if columns.nobody is not None:
             squared[:, columns.nobody] = 2
         return squared
 
 
 class Columns(NamedTuple):
-    """Some of a gallery: features about the mean (m, d), their squared lengths, which were zero."""
+    """Some of a gallery: features about the mean (m, d), their squared lengths, which were zero.
+
+    The last for cosines alone.
+    """
 
     centred: np.ndarray
     norms: np.ndarray
-    nobody: np.ndarray
+    nobody: np.ndarray | None
 
 
 def unit(x: np.ndarray) -> np.ndarray:
@@ -158,6 +162,10 @@ def unit(x: np.ndarray) -> np.ndarray:
     x = x / np.where(largest > 0, largest, 1)  # squares of very small or large ones stay in range
     norms = np.sqrt(np.einsum("...d,...d->...", x, x))[..., None]
     return x / np.where(norms > 0, norms, 1)
+
+
+def _nobody(x: np.ndarray) -> np.ndarray:
+    return _squared_norms(x) == 0
 
 
 def _squared_norms(x: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ import os
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -71,21 +72,18 @@ def embed(
         "fingerprint": worker.fingerprint,
     }
     shards = create(Path(out).expanduser().absolute(), listed(images), shard_size, about)
-    _tell(shards, progress)
+    tell = progress or (lambda done, total: None)
+    total = len(shards)
     while missing := shards.missing:
-        done = 0
-        for own in ENGINES[engine](shards, missing, worker, workers):
-            done += own
-            _tell(shards, progress)
-        if not done:  # other processes are at what is missing
+        done = total - sum(shards.sizes[number] for number in missing)
+        tell(done, total)
+        for number in ENGINES[engine](shards, missing, worker, workers):
+            done += shards.sizes[number] if shards.file(number).exists() else 0
+            tell(done, total)
+        if shards.missing == missing:  # other processes are at them
             time.sleep(PAUSE)
+    tell(total, total)
     return shards
-
-
-def _tell(shards: Shards, progress: Progress | None) -> None:
-    if progress:
-        left = sum(shards.sizes[number] for number in shards.missing)
-        progress(len(shards) - left, len(shards))
 
 
 class Worker:
@@ -106,9 +104,8 @@ class Worker:
             inputs = models.input_names(model)
             self.fingerprint = serving.fingerprint(model, flip)
         else:
-            exported = serving.load(model)
-            inputs = getattr(exported, "inputs", {"images"})
-            self.fingerprint = exported.fingerprint
+            inputs = getattr(self._exported, "inputs", {"images"})
+            self.fingerprint = self._exported.fingerprint
             if flip:
                 raise InputError("what an export does with mirrored images was decided by then")
         if inputs != {"images"}:
@@ -116,51 +113,55 @@ class Worker:
                 f"single images are embedded: received a model that takes "
                 f"{', '.join(sorted(inputs))}; name one of images"
             )
-        self._opened: tuple[Callable[[Any], np.ndarray], tuple[int, int]] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_opened": None}
+        """Without what each process opens for itself."""
+        asked = ("model", "flip", "batch_size", "fingerprint")
+        return {name: vars(self)[name] for name in asked}
 
-    def _open(self) -> tuple[Callable[[Any], np.ndarray], tuple[int, int]]:
+    @cached_property
+    def _exported(self) -> serving.ExportedEmbedder:
+        return serving.load(self.model)
+
+    @cached_property
+    def _opened(self) -> tuple[Callable[[Any], np.ndarray], tuple[int, int]]:
         """From uint8 images (b, h, w, 3) to embeddings (b, d), and their size (h, w)."""
         if isinstance(self.model, keras.Model):
             embedder = models.Embedder(self.model, self.flip)
             return lambda images: embedder([images]), embedder.image_size
-        exported = serving.load(self.model)
-        assert exported.contract is not None  # it has a fingerprint
-        height, width = exported.contract.image_size
-        return exported, (height, width)
+        assert self._exported.contract is not None  # it has a fingerprint
+        height, width = self._exported.contract.image_size
+        return self._exported, (height, width)
 
     def __call__(self, shards: Shards, number: int) -> bool:
         """Embeds a shard, unless it is there or another process is at it; whether it did."""
         with shards.claimed(number) as mine:
             if mine:
-                self._opened = self._opened or self._open()
                 embed, size = self._opened
                 table = shards.listed(number)
                 batches = decoding_batches(table["path"].to_pylist(), size, self.batch_size)
-                # One image that is none, for the width where no file decodes.
-                nobody = embed(np.zeros((1, *size, 3), np.uint8))[:0]
-                found = [(np.zeros(0, np.int64), nobody)]
-                found += [(rows.numpy(), embed(pixels)) for rows, pixels in batches]
+                found = [(rows.numpy(), embed(pixels)) for rows, pixels in batches]
+                if not found:  # no file decodes: an image that is none, for the width
+                    found = [(np.arange(0), embed(np.zeros((1, *size, 3), np.uint8))[:0])]
                 shards.write(number, table, *map(np.concatenate, zip(*found, strict=True)))
         return mine
 
 
 def _local(
     shards: Shards, missing: Sequence[int], worker: Worker, workers: int | None
-) -> Iterator[bool]:
+) -> Iterator[int]:
     if workers is not None:
         raise InputError(
             "workers are Ray's: for the local engine make the same call in several processes"
         )
     for number in missing:
-        yield worker(shards, number)
+        worker(shards, number)
+        yield number
 
 
 def _ray(
     shards: Shards, missing: Sequence[int], worker: Worker, workers: int | None
-) -> Iterator[bool]:
+) -> Iterator[int]:
     try:
         import ray
         import ray.data
@@ -190,7 +191,7 @@ def _ray(
         num_cpus=1,
     )
     for row in done.iter_rows():
-        yield row["own"]
+        yield row["shard"]
 
 
 class _Actor:
@@ -198,10 +199,11 @@ class _Actor:
         self.shards, self.worker = Shards(folder), worker
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        return {"own": self.worker(self.shards, int(row["shard"]))}
+        self.worker(self.shards, int(row["shard"]))
+        return row
 
 
-ENGINES: dict[str, Callable[[Shards, Sequence[int], Worker, int | None], Iterator[bool]]] = {
+ENGINES: dict[str, Callable[[Shards, Sequence[int], Worker, int | None], Iterator[int]]] = {
     "local": _local,
     "ray": _ray,
 }

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from keras_reid.data import SUFFIXES, walk_images
-from keras_reid.errors import InputError
+from keras_reid.errors import InputError, printable
 from keras_reid.foreign import read_table
 
 
@@ -31,14 +31,24 @@ def listed(images: str | os.PathLike[str] | Iterable[str]) -> Iterator[Listed]:
         InputError: a table without the column, or a folder that cannot be read.
     """
     if not isinstance(images, str | os.PathLike):
-        return (Listed(os.path.abspath(path)) for path in images)
+        return (_found(path) for path in images)
     source = Path(images).expanduser()
     if source.suffix.lower() == ".csv":
         return _of_table(source)
     if source.is_dir():
-        return (Listed(os.path.abspath(file)) for file in walk_images(source))
+        return (_found(file) for file in walk_images(source))
     matching = glob.iglob(str(source), recursive=True)
-    return (Listed(os.path.abspath(file)) for file in matching if _is_image(file))
+    return (_found(file) for file in matching if _is_image(file))
+
+
+def _found(file: str | os.PathLike[str], *known: str | None) -> Listed:
+    path = os.path.abspath(file)
+    if printable(path) != path:
+        raise InputError(
+            f"images are listed by names in UTF-8 without control characters: {path} has another; "
+            "rename it"
+        )
+    return Listed(path, *known)
 
 
 def _is_image(file: str) -> bool:
@@ -51,4 +61,4 @@ def _of_table(table: Path) -> Iterator[Listed]:
         if not path:
             raise InputError(f"line {line.number} of {table} has no path: fill it in, or remove it")
         known = (line.values.get(column) or None for column in ("identity", "camera"))
-        yield Listed(os.path.abspath(table.parent / path), *known)
+        yield _found(table.parent / path, *known)

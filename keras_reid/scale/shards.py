@@ -32,6 +32,21 @@ class Shard(NamedTuple):
     camera: np.ndarray | None
     embedding: np.ndarray
 
+    @property
+    def decodes(self) -> np.ndarray:
+        """Mask (n,) of the files that do."""
+        return ~np.isnan(self.embedding[:, 0])
+
+    def readable(self) -> "Shard":
+        """The images that decode alone."""
+        mask = self.decodes
+        return Shard(
+            path=self.path[mask],
+            identity=None if self.identity is None else self.identity[mask],
+            camera=None if self.camera is None else self.camera[mask],
+            embedding=self.embedding[mask],
+        )
+
 
 class Shards:
     """The folder that `embed` fills: `listing.parquet`, and a `part-N.parquet` of each row group.
@@ -57,9 +72,9 @@ class Shards:
             self.folder / ABOUT, "what was embedded", {"fingerprint": str}, "embed again"
         )
         with _told(self.folder / LISTING):
-            listing = _arrow().parquet.ParquetFile(self.folder / LISTING)
-        self.count = listing.num_row_groups
-        groups = (listing.metadata.row_group(number) for number in range(self.count))
+            self._listing = _arrow().parquet.ParquetFile(self.folder / LISTING)
+        self.count = self._listing.num_row_groups
+        groups = map(self._listing.metadata.row_group, range(self.count))
         self.sizes = [group.num_rows for group in groups]
 
     @staticmethod
@@ -83,7 +98,7 @@ class Shards:
     def listed(self, number: int) -> Any:
         """The images of a shard, a table of pyarrow."""
         with _told(self.folder / LISTING):
-            return _arrow().parquet.ParquetFile(self.folder / LISTING).read_row_group(number)
+            return self._listing.read_row_group(number)
 
     @contextmanager
     def claimed(self, number: int) -> Iterator[bool]:
@@ -138,7 +153,7 @@ class Shards:
         file = self.folder / MAPPED
         if not file.exists():
             self._write_mapped(file)
-        parts = [shard[:3] for shard in self._readable()]
+        parts = [shard[:3] for shard in map(Shard.readable, self)]
         path, identity, camera = (_joined(column) for column in zip(*parts, strict=True))
         embedding = np.load(file, mmap_mode="r")
         return StoredFeatures({"embedding": embedding}, identity, camera, path)
@@ -147,24 +162,13 @@ class Shards:
         count = len(self) - sum(map(self._broken, range(self.count)))
         done = 0
         with new_file(file) as partial:
-            for shard in self._readable():
+            for shard in map(Shard.readable, self):
                 if not done:
                     shape = count, shard.embedding.shape[1]
                     array = np.lib.format.open_memmap(partial, "w+", np.float32, shape)
                 array[done : done + len(shard.path)] = shard.embedding
                 done += len(shard.path)
             array.flush()
-
-    def _readable(self) -> Iterator[Shard]:
-        """The shards without the images that do not decode."""
-        for shard in self:
-            whole = ~np.isnan(shard.embedding[:, 0])
-            yield Shard(
-                path=shard.path[whole],
-                identity=None if shard.identity is None else shard.identity[whole],
-                camera=None if shard.camera is None else shard.camera[whole],
-                embedding=shard.embedding[whole],
-            )
 
     def _broken(self, number: int) -> int:
         """How many files of a shard did not decode."""
@@ -177,7 +181,7 @@ class Shards:
         for number in range(self.count):
             if len(found) < most and self.file(number).exists() and self._broken(number):
                 shard = self.read(number)
-                found += shard.path[np.isnan(shard.embedding[:, 0])].tolist()
+                found += shard.path[~shard.decodes].tolist()
         return found[:most]
 
     def __iter__(self) -> Iterator[Shard]:

@@ -161,6 +161,7 @@ def test_bad_input(pedestrians, tmp_path, monkeypatch):
         (("--strategy=multiworker", "--run="), "give --run"),
         (("--strategy=multiworker", "--data_service=grpc://a:1"), "feeds one process"),
         (("--data_service=nowhere",), "grpc://HOST:PORT"),
+        (("--data_service=grpc://localhost:1", "--identities=8"), "answers at its address"),
     ):
         code, _, err = within("train.py", *flags, *more, cwd=tmp_path)
         assert code == 1

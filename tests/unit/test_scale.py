@@ -191,6 +191,9 @@ def test_bad_input(crops, model, tmp_path):
         embed(out=tmp_path / "other", workers=2)
     with pytest.raises(InputError, match="single images"):
         scale.embed(crops, models.build_tracklet("tiny", None, (32, 16), weights="none"), tmp_path)
+    with pytest.raises(InputError, match="names in UTF-8"):
+        scale.embed(["caf\udce9.jpg"], model, tmp_path / "named")
+    assert not (tmp_path / "named").exists()
     with pytest.raises(InputError, match=r"holds embed\.json"):
         scale.Shards(crops)
     (tmp_path / "out" / "part-000000.parquet").write_bytes(b"PAR1")
