@@ -120,3 +120,32 @@ def test_the_client_ranks_images(served, monkeypatch, capsys, protocol):
         assert len(capsys.readouterr().out.splitlines()) == 3
     finally:
         stop()
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_the_server_of_the_examples_answers_as_the_export(tmp_path, batch):
+    spec = importlib.util.spec_from_file_location("server", ROOT / "examples/serving_server.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    model = models.build("tiny", 5, (32, 16), weights="none")
+    path = serving.export(model, tmp_path / "person")
+    images = np.random.default_rng(0).integers(0, 256, (4, 32, 16, 3), np.uint8)
+    options = {"name": "person", "batch": batch, "wait": 0.05, "threads": 1}
+    server, port = module.serve(str(path), "127.0.0.1:0", **options)
+
+    def ask(rows, signature="serving_default"):
+        request = predict_pb2.PredictRequest()
+        request.model_spec.name, request.model_spec.signature_name = "person", signature
+        request.inputs["images"].CopyFrom(tf.make_tensor_proto(rows))
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+            return tf.make_ndarray(stub.Predict(request, timeout=60).outputs["embedding"])
+
+    try:
+        with futures.ThreadPoolExecutor(4) as clients:
+            found = np.concatenate(list(clients.map(ask, np.split(images, 4))))
+        np.testing.assert_allclose(found, serving.load(path)(images), atol=1e-5)
+        with pytest.raises(grpc.RpcError, match="is served"):
+            ask(images, "nothing")
+    finally:
+        server.stop(None)
