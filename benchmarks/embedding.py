@@ -4,10 +4,11 @@
     python benchmarks/embedding.py --images=2048 --rounds=7
 
 Drawn pedestrians of 128×64 pixels are embedded by the model that comes with the package. The
-contestants take turns in one process: the decoder alone (files to batches of pixels), the network
-alone (in a loop over a batch in memory), `models.Embedder` as the commands use it, an export, and
-ONNX Runtime with the same network, which has batch normalisation folded, fed by a thread pool with
-Pillow that decodes the next batch meanwhile. Needs `pip install ".[onnx]"`.
+contestants take turns in one process, which keeps freed memory as the commands do: the decoder
+alone (files to batches of pixels), the network alone (in a loop over a batch in memory),
+`models.Embedder` as the commands use it, exports as `--saved_model` takes them, and ONNX Runtime
+with the same network, which has batch normalisation folded, fed by a thread pool with Pillow that
+decodes the next batch meanwhile. Needs `pip install ".[onnx,openvino]"`.
 """
 
 import argparse
@@ -25,9 +26,10 @@ import numpy as np
 from PIL import Image
 
 from keras_reid import data, models, serving
+from keras_reid.cli.memory import keep_memory
 from keras_reid.data import synthetic
 
-BATCH = 64
+BATCH = 16
 
 
 def onnx(file: Path, paths: list[str], size: tuple[int, int]) -> Callable[[], None]:
@@ -53,12 +55,20 @@ def onnx(file: Path, paths: list[str], size: tuple[int, int]) -> Callable[[], No
     return run
 
 
+def of_files(exported: serving.ExportedEmbedder, paths: list[str]) -> Callable[[], None]:
+    def run() -> None:
+        exported.embed_files(paths, BATCH)
+
+    return run
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--model", default="person-mobilenetv2", help="of models.PRETRAINED")
     options = parser.parse_args()
+    keep_memory()
     model = models.pretrained(options.model)
     size = models.image_size(model)
     with tempfile.TemporaryDirectory() as folder:
@@ -73,8 +83,11 @@ def main() -> None:
         images = data.PersonImages(np.array(paths), nobody, None)
         images = data.readable(images)
         embedder = models.Embedder(model)
-        exported = serving.load(serving.export(model, root / "plain"))
-        other = serving.export(model, root / "onnx", format="onnx")
+        folders = {
+            name: serving.export(model, root / name, format=name)
+            for name in ("saved_model", "onnx", "openvino")
+        }
+        exports = {name: serving.load(folder) for name, folder in folders.items()}
         batch = next(iter(data.image_batches(images, BATCH, size)))
 
         def network() -> None:
@@ -89,8 +102,8 @@ def main() -> None:
             "decoder alone": decoder,
             "network alone": network,
             "Embedder": lambda: embedder.embed(images, BATCH),
-            "exported": lambda: exported.embed_files(paths, BATCH),
-            "ONNX Runtime, Pillow": onnx(next(other.glob("*.onnx")), paths, size),
+            **{f"exported, {name}": of_files(one, paths) for name, one in exports.items()},
+            "ONNX Runtime, Pillow": onnx(next(folders["onnx"].glob("*.onnx")), paths, size),
         }
         seconds: dict[str, list[float]] = {name: [] for name in contestants}
         for turn in range(options.rounds + 1):
@@ -102,9 +115,9 @@ def main() -> None:
     medians = {name: statistics.median(times) for name, times in seconds.items()}
     print(f"{len(paths)} images, {size[0]}×{size[1]}, medians of {options.rounds} rounds")
     for name, middle in medians.items():
-        print(f"{name:<24}{len(paths) / middle:8.0f} images/s")
+        print(f"{name:<26}{len(paths) / middle:8.0f} images/s")
     slower = max(medians["decoder alone"], medians["network alone"])
-    for name in ("Embedder", "exported"):
+    for name in ("Embedder", *(name for name in medians if name.startswith("exported"))):
         print(f"{name} / the slower part alone: {slower / medians[name]:.2f} (goal 0.95)")
         ratio = medians["ONNX Runtime, Pillow"] / medians[name]
         print(f"{name} / ONNX Runtime with Pillow: {ratio:.2f} (goal 1.3)")

@@ -51,9 +51,9 @@ class DataOptions:
         "for data without cameras. Default: market1501, of tracklets mars."
     )
     embed_batch_size: int = option(
-        "Images embedded at a time; a batch of a training is P x K, see --identities and "
-        "--instances.",
-        128,
+        "Images embedded at a time: of 16 the feature maps fit into the caches of a CPU. A batch "
+        "of a training is P x K, see --identities and --instances.",
+        16,
         least=1,
         most=2**14,
     )

@@ -224,7 +224,7 @@ class Embedder:
     def embed(
         self,
         images: Any,
-        batch_size: int = 128,
+        batch_size: int = 16,
         frames: int = 8,
         progress: Callable[[int, int], None] | None = None,
     ) -> Any:
@@ -233,7 +233,7 @@ class Embedder:
         Args:
             images: `keras_reid.data.PersonImages`, with keypoints if the model takes them; n, or
                 with a column "tracklet" any number, of n tracklets.
-            batch_size: images at a time.
+            batch_size: images at a time: of 16 the feature maps fit into the caches of a CPU.
             frames: of a clip, for a model of `build_tracklet`; any other embeds every image.
             progress: called with the number of images, or clips, done and of all.
 

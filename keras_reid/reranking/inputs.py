@@ -8,6 +8,8 @@ import tensorflow as tf
 
 from keras_reid.errors import InputError
 
+BLOCK_ELEMENTS = 2**24  # of a mapped file that are checked at a time, 64 MiB
+
 
 def joined(query: Any, gallery: Any) -> tuple[tf.Tensor, int | tf.Tensor]:
     """Features of query and gallery as one float32 tensor (q + g, d), and q."""
@@ -22,6 +24,22 @@ def joined(query: Any, gallery: Any) -> tuple[tf.Tensor, int | tf.Tensor]:
         )
     count = tf.shape(query)[0] if query.shape[0] is None else query.shape[0]
     return tf.concat([query, gallery], axis=0), count
+
+
+def mapped(query: Any, gallery: Any) -> bool:
+    """Whether the gallery is features in a mapped file, which are looked at, but not held.
+
+    Raises:
+        InputError: as `joined`.
+    """
+    if not isinstance(gallery, np.memmap) or gallery.ndim != 2:
+        return False
+    joined(query, gallery[:1])
+    step = max(1, BLOCK_ELEMENTS // gallery.shape[1])
+    for start in range(0, len(gallery), step):
+        what = "gallery features"
+        _finite(_float32(gallery[start : start + step], what), what, start)
+    return True
 
 
 def features(values: Any, what: str = "features") -> tf.Tensor:
@@ -132,13 +150,13 @@ def _dtype(values: Any) -> Any:
     return values.dtype.as_numpy_dtype if tf.is_tensor(values) else values.dtype
 
 
-def _finite(tensor: tf.Tensor, what: str) -> tf.Tensor:
-    """Inside a tf.function the shapes alone can be looked at."""
+def _finite(tensor: tf.Tensor, what: str, first: int = 0) -> tf.Tensor:
+    """Rows from `first` on; inside a tf.function the shapes alone can be looked at."""
     if tf.executing_eagerly():
         bad = tf.where(tf.reduce_any(~tf.math.is_finite(tensor), axis=1))[:, 0].numpy()
         if len(bad):
             raise InputError(
                 f"{what} must be finite in float32, received NaN or Inf in {len(bad)} rows, first "
-                f"row {bad[0]}: drop those images or mend the model"
+                f"row {first + bad[0]}: drop those images or mend the model"
             )
     return tensor

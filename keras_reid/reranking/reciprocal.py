@@ -14,6 +14,7 @@ from keras_reid.reranking.sources import (
     FeatureDistances,
     GivenDistances,
     KeptDistances,
+    MappedDistances,
     Size,
     SquaredDistances,
 )
@@ -107,11 +108,21 @@ def k_reciprocal_rows(
     k2: int = 6,
     lambda_value: float = 0.3,
 ) -> RerankedRows:
-    """`k_reciprocal`, its rows computed when they are read: the (q, g) matrix need not exist."""
+    """`k_reciprocal`, its rows computed when they are read: the (q, g) matrix need not exist.
+
+    Nor are the features of a gallery in a mapped file (`numpy.memmap`) held: they are read for each
+    block of rows.
+    """
     _check(k1, k2, lambda_value)
-    images, queries = inputs.joined(query, gallery)
-    reranked = _Reranked(KeptDistances(images, queries), queries, k1, k2, lambda_value, progress)
-    return RerankedRows((queries, len(images) - queries), reranked.rows)
+    source: SquaredDistances
+    mapped = inputs.mapped(query, gallery)
+    if mapped:
+        queries, source = len(query), MappedDistances(np.asarray(query, np.float32), gallery)
+    else:
+        images, queries = inputs.joined(query, gallery)
+        source = KeptDistances(images, queries)
+    reranked = _Reranked(source, queries, k1, k2, lambda_value, progress)
+    return RerankedRows((queries, source.size - queries), reranked.rows, mapped=mapped)
 
 
 class SparseJaccard:

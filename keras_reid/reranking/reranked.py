@@ -24,6 +24,7 @@ class RerankedRows:
     compute: Callable[[Size, Size], Any]
     name: str = "euclidean"  # what was re-ranked
     reranking: str = "none"
+    mapped: bool = False  # each reading of rows reads a file; see `evaluation.rows.blocks`
 
     def rows(self, start: int, stop: int) -> np.ndarray:
         """Rows `start` to `stop`, or to the end, float32."""

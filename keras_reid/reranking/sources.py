@@ -1,5 +1,6 @@
 """Squared distances between all images, in blocks: of features, or given."""
 
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,6 +13,7 @@ Size = Any  # int, or a scalar tensor inside a tf.function
 GROUP = 16  # columns come in whole groups of so many
 KEPT_ELEMENTS = 2**26  # of squared distances that are read twice, 256 MiB
 PAIR_ELEMENTS = 2**22  # numbers of features that distances of pairs read at a time
+MAPPED_ELEMENTS = 2**24  # numbers of features in a mapped file that are read at a time, 64 MiB
 
 
 class SquaredDistances(Protocol):
@@ -51,11 +53,14 @@ class FeatureDistances:
 
     def pairs(self, first: tf.Tensor, second: tf.Tensor, dtype: str) -> tf.Tensor:
         def work(start: Size, stop: Size) -> tuple[tf.Tensor]:
-            x, y = (tf.gather(self.features, index[start:stop]) for index in (first, second))
+            x, y = (self._images(index[start:stop]) for index in (first, second))
             return (_squared(tf.cast(x, dtype), tf.cast(y, dtype)),)
 
         size = tf.maximum(1, PAIR_ELEMENTS // self.width)
         return in_blocks(work, length(first, 0), size, (tf.TensorSpec([None], dtype),))[0]
+
+    def _images(self, index: tf.Tensor) -> tf.Tensor:
+        return tf.gather(self.features, index)
 
 
 class KeptDistances(FeatureDistances):
@@ -71,6 +76,57 @@ class KeptDistances(FeatureDistances):
     def rows(self, start: Size, stop: Size, first: Size = 0) -> tf.Tensor:
         ends = (tf.convert_to_tensor(end, tf.int32) for end in (start, stop, first))
         return _partly_known(self.centred, self.norms, self.kept, self.known, self.queries, *ends)
+
+
+class MappedDistances(FeatureDistances):
+    """As `FeatureDistances`, of queries and a gallery in a mapped file that is not held.
+
+    All images are read anew for each block of rows, MAPPED_ELEMENTS numbers at a time. Not for a
+    tf.function.
+    """
+
+    def __init__(self, query: np.ndarray, gallery: np.ndarray):
+        self.parts = query, gallery
+        self.size, self.width = len(query) + len(gallery), gallery.shape[1]
+        self.centre = np.zeros(self.width, np.float32)
+        total = sum(block.sum(axis=0, dtype=np.float64) for block in self._blocks(0))
+        self.centre = (total / self.size).astype(np.float32)
+        norms = np.concatenate([np.einsum("nd,nd->n", block, block) for block in self._blocks(0)])
+        missing = -self.size % GROUP
+        self.norms = tf.constant(np.pad(norms, [0, missing], constant_values=np.inf))
+
+    def rows(self, start: Size, stop: Size, first: Size = 0) -> tf.Tensor:
+        start, stop, first = int(start), int(stop), int(first)
+        rows = tf.constant(-2 * self._read(start, stop))
+        columns = -(-self.size // GROUP) * GROUP - first
+        squared = np.zeros((stop - start, columns), np.float32)
+        at = 0
+        for block in self._blocks(first):
+            squared[:, at : at + len(block)] = tf.matmul(rows, block, transpose_b=True)
+            at += len(block)
+        squared += self.norms[first:]
+        squared += self.norms[start:stop, None]
+        return tf.convert_to_tensor(squared)
+
+    def _blocks(self, first: int) -> Iterator[np.ndarray]:
+        """All images from `first` on, some at a time, about the centre."""
+        step = max(1, MAPPED_ELEMENTS // self.width)
+        for start in range(first, self.size, step):
+            yield self._read(start, min(start + step, self.size))
+
+    def _read(self, start: int, stop: int) -> np.ndarray:
+        query, gallery = self.parts
+        q = len(query)
+        both = query[start:stop], gallery[max(start - q, 0) : max(stop - q, 0)]
+        return np.concatenate(both).astype(np.float32) - self.centre
+
+    def _images(self, index: tf.Tensor) -> tf.Tensor:
+        query, gallery = self.parts
+        at = index.numpy()
+        later = at >= len(query)
+        images = np.empty((len(at), self.width), np.float32)
+        images[~later], images[later] = query[at[~later]], gallery[at[later] - len(query)]
+        return tf.convert_to_tensor(images)
 
 
 @tf.function(autograph=False, reduce_retracing=True)

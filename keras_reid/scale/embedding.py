@@ -28,7 +28,7 @@ def embed(
     out: str | os.PathLike[str],
     flip: bool = False,
     shard_size: int = 8192,
-    batch_size: int = 128,
+    batch_size: int = 16,
     engine: str = "local",
     workers: int | None = None,
     progress: Progress | None = None,

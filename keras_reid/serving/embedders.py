@@ -2,7 +2,7 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_reid import models
-from keras_reid.data.decode import decode_bytes
-from keras_reid.data.pipeline import fitted
+from keras_reid.data.decode import decode, decode_bytes
+from keras_reid.data.pipeline import AHEAD, fitted
 from keras_reid.errors import InputError
 from keras_reid.serving import formats
 from keras_reid.serving.contract import Contract
@@ -101,7 +101,7 @@ class ExportedEmbedder(ABC):
     def embed_files(
         self,
         paths: Sequence[str],
-        batch_size: int = 64,
+        batch_size: int = 16,
         local: bool = False,
         progress: Callable[[int, int], None] | None = None,
     ) -> Any:
@@ -115,17 +115,22 @@ class ExportedEmbedder(ABC):
 
         Raises:
             InputError: no files, or `local` of a model that was exported without.
-            OSError, tf.errors.InvalidArgumentError: a file cannot be read: pass images through
+            OSError, tf.errors.OpError: a file cannot be read: pass images through
                 `keras_reid.data.readable` first.
         """
         self._check_local(local)
         parts = []
+        for outputs in self._of_files(paths, batch_size):
+            parts.append(outputs)
+            if progress:
+                progress(min(len(parts) * batch_size, len(paths)), len(paths))
+        return models.joined(parts, local)
+
+    def _of_files(self, paths: Sequence[str], batch_size: int) -> Iterator[dict[str, np.ndarray]]:
+        """The outputs of each batch."""
         for start in range(0, len(paths), batch_size):
             block = paths[start : start + batch_size]
-            parts.append(self.outputs_from_bytes([Path(path).read_bytes() for path in block]))
-            if progress:
-                progress(start + len(block), len(paths))
-        return models.joined(parts, local)
+            yield self.outputs_from_bytes([Path(path).read_bytes() for path in block])
 
     def _check_local(self, local: bool) -> None:
         if local and not self.has_local:
@@ -236,6 +241,17 @@ class FormatEmbedder(ExportedEmbedder):
 
     def outputs_from_bytes(self, files: Sequence[bytes]) -> dict[str, np.ndarray]:
         return self._of_each([fitted(decode_bytes(file), self._size).numpy() for file in files])
+
+    def _of_files(self, paths: Sequence[str], batch_size: int) -> Iterator[dict[str, np.ndarray]]:
+        """Batches are decoded while the one before is embedded."""
+
+        def read(path: tf.Tensor) -> tf.Tensor:
+            return fitted(decode(path), self._size)
+
+        files = tf.data.Dataset.from_tensor_slices(np.array(paths, str))
+        images = files.map(read, num_parallel_calls=tf.data.AUTOTUNE)
+        for batch in images.batch(batch_size).prefetch(AHEAD).as_numpy_iterator():
+            yield self._run(batch)
 
     def _of_each(self, images: list[np.ndarray]) -> dict[str, np.ndarray]:
         if images:

@@ -16,7 +16,7 @@ def embed_boxes(
     boxes: Boxes,
     embed: Callable[[np.ndarray], np.ndarray],
     image_size: tuple[int, int],
-    batch_size: int = 128,
+    batch_size: int = 16,
     progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
     """An embedding (n, d) for each box; a box without a pixel in its frame is black.

@@ -69,7 +69,7 @@ class RetrievalEvaluation(keras.callbacks.Callback):
         self,
         query: PersonImages,
         gallery: PersonImages,
-        batch_size: int = 128,
+        batch_size: int = 16,
         every: int = 1,
         flip: bool = False,
         protocol: str = "market1501",

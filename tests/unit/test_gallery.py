@@ -773,6 +773,46 @@ def test_processes_search_one_server_at_once(tmp_path):
         server.wait()
 
 
+@pytest.mark.skipif(
+    "KERAS_REID_MILVUS" not in os.environ, reason="KERAS_REID_MILVUS names no Milvus server"
+)
+def test_a_milvus_server_keeps_a_gallery(people):
+    """In a database of its own, http://HOST:PORT/NAME, which is dropped again."""
+    from pymilvus import MilvusClient
+
+    server = os.environ["KERAS_REID_MILVUS"].rstrip("/")
+    name = f"keras_reid_{os.getpid()}"
+    admin = MilvusClient(server)
+    admin.create_database(name)
+    uri = f"{server}/{name}"
+    queries, every = people["embeddings"][:20], np.ones(COUNT, bool)
+    try:
+        with gallery.open(uri) as store:
+            assert store.enrol(**people) == COUNT
+            assert store.enrol(**people, existing="skip") == 0
+            every = np.ones(COUNT, bool)
+            check(
+                people,
+                people["embeddings"][:20],
+                store.search(people["embeddings"][:20], 7),
+                7,
+                every,
+            )
+        with gallery.open(uri) as store:
+            where = gallery.Filter(cameras=["1"], after=100)
+            kept = np.array([i % 3 == 1 and i >= 100 and i % 7 > 0 for i in range(COUNT)])
+            check(people, queries, store.search(queries, 7, where), 7, kept)
+            assert store.remove(people["identities"][0]) == 10
+            assert store.count() == COUNT - 10
+            assert people["identities"][0] not in store.identities()
+    finally:
+        admin.use_database(name)
+        for collection in admin.list_collections():
+            admin.drop_collection(collection)
+        admin.use_database("default")
+        admin.drop_database(name)
+
+
 def patiently(work, seconds=60):
     """The result once the server answers."""
     end = time.monotonic() + seconds

@@ -12,7 +12,7 @@ from conftest import ROOT
 
 from keras_reid import evaluation, reranking
 from keras_reid.errors import InputError
-from keras_reid.reranking import jaccard, neighbour_graphs, neighbours, reciprocal, sources
+from keras_reid.reranking import inputs, jaccard, neighbour_graphs, neighbours, reciprocal, sources
 
 POINTS = np.array([[0], [1], [3], [7], [8], [15]], np.float32)
 
@@ -247,6 +247,32 @@ def test_some_distances_of_queries_are_kept(monkeypatch, known):
         np.testing.assert_allclose(source.rows(start, stop, first), expected, atol=1e-5)
     expected = oracle.k_reciprocal(query, gallery)
     np.testing.assert_allclose(reranking.k_reciprocal(query, gallery), expected, atol=5e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_mapped_gallery_is_reranked_without_being_held(monkeypatch, tmp_path, dtype):
+    query, gallery = people(40, 100)
+    gallery[[3, 50]] = gallery[7]  # copies, of which the order is by index
+    gallery = gallery.astype(dtype)
+    monkeypatch.setattr(neighbours, "LEAST", 16)
+    monkeypatch.setattr(sources, "MAPPED_ELEMENTS", 33 * gallery.shape[1])
+    monkeypatch.setattr(sources, "PAIR_ELEMENTS", 7 * gallery.shape[1])
+    np.save(tmp_path / "gallery.npy", gallery)
+    mapped = np.load(tmp_path / "gallery.npy", mmap_mode="r")
+    source = reranking.RERANKERS["k_reciprocal"](query, mapped)
+    assert source.mapped
+    expected = oracle.k_reciprocal(query, gallery.astype("float32"))
+    np.testing.assert_allclose(source.matrix(), expected, atol=5e-6)
+
+
+def test_a_mapped_gallery_is_looked_at_before_it_is_reranked(monkeypatch, tmp_path):
+    query, gallery = people(5, 20)
+    gallery[13, 2] = np.nan
+    np.save(tmp_path / "gallery.npy", gallery)
+    mapped = np.load(tmp_path / "gallery.npy", mmap_mode="r")
+    monkeypatch.setattr(inputs, "BLOCK_ELEMENTS", 8 * gallery.shape[1])
+    with pytest.raises(InputError, match="NaN or Inf in 1 rows, first row 13"):
+        reranking.RERANKERS["k_reciprocal"](query, mapped)
 
 
 def test_largest_does_not_count_what_fills_up_the_columns():
