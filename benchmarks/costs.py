@@ -2,6 +2,7 @@
 
     python benchmarks/costs.py
     python benchmarks/costs.py --only="exact search,full re-ranking" --picture=costs.png
+    python benchmarks/costs.py --paper=1000000000
 
 Measured are, each in a process of its own so that its peak of memory is its own: embedding n drawn
 images; exact and approximate search of one query at a time among n rows; re-ranking the shortlist
@@ -13,10 +14,14 @@ Each cost has a model, seconds as a sum of terms in n whose factors are not nega
 are found by all sizes but the largest (least squares of relative errors), and the largest, which
 is twice to three times as large as any of these, is predicted: a model that is right predicts 1.00
 of what is measured there.
+
+`--paper=N` measures nothing, and prints the bytes that N embeddings need by formulas, and on how
+many machines of which memory.
 """
 
 import argparse
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -43,7 +48,7 @@ def people(rows: int, width: int = WIDTH) -> np.ndarray:
     """Embeddings of length 1 of persons with 25 images each."""
     random = np.random.default_rng(0)
     persons = random.standard_normal((max(1, rows // 25), width), np.float32)
-    x = 1.5 * random.standard_normal((rows, width), np.float32)
+    x = 0.7 * random.standard_normal((rows, width), np.float32)
     x += persons[random.integers(len(persons), size=rows)]
     return x / np.linalg.norm(x, axis=1, keepdims=True)
 
@@ -125,6 +130,27 @@ def members(m: int) -> Work:
     return lambda: [learner.train_on_batch(images, labels) for _ in range(4)]
 
 
+# Bytes in memory and on disks of n rows of d numbers. HNSW: each row has up to 2 M links of 4 bytes
+# in the lowest level, and Milvus's own choice is M = 18. DISKANN: codes in memory, an eighth of the
+# rows by Milvus's own choice, and on disks the rows with some 60 links of 4 bytes.
+INDEXES: dict[str, tuple[Callable[[float, int], float], Callable[[float, int], float]]] = {
+    "FLAT, IVF_FLAT (float32)": (lambda n, d: 4 * n * d, lambda n, d: 4 * n * d),
+    "IVF_SQ8 (a byte a number)": (lambda n, d: n * d, lambda n, d: 5 * n * d),
+    "HNSW": (lambda n, d: n * (4 * d + 8 * 18), lambda n, d: n * (4 * d + 8 * 18)),
+    "DISKANN": (lambda n, d: n * d / 2, lambda n, d: n * (4 * d + 4 * 60)),
+}
+MACHINE = 256e9  # bytes of memory of one
+USED = 0.7  # of it, by rows
+
+
+def on_paper(n: float, d: int) -> None:
+    print(f"| {n:,.0f} rows of {d} numbers | memory, TB | disk, TB | machines of 256 GB |")
+    print("| --- | --- | --- | --- |")
+    for name, (memory, disk) in INDEXES.items():
+        machines = math.ceil(memory(n, d) / (USED * MACHINE))
+        print(f"| {name} | {memory(n, d) / 1e12:.2f} | {disk(n, d) / 1e12:.2f} | {machines} |")
+
+
 class Cost(NamedTuple):
     """What is measured at which sizes, and the terms of its seconds by how they are written."""
 
@@ -140,7 +166,9 @@ ROOT = {"√n": np.sqrt}
 COSTS = {
     "embedding": Cost(embedding, (500, 1_000, 2_000, 4_000), "images", ONE | LINEAR),
     "exact search": Cost(exact, (25_000, 50_000, 100_000, 200_000), "rows", ONE | LINEAR),
-    "approximate search": Cost(approximate, (25_000, 50_000, 100_000, 200_000), "rows", ONE | ROOT),
+    "approximate search": Cost(
+        approximate, (50_000, 100_000, 200_000, 400_000), "rows", ONE | ROOT
+    ),
     "shortlist re-ranking": Cost(
         shortlist, (100, 300, 1_000, 3_000), "rows of the shortlist", ONE | LINEAR | SQUARE
     ),
@@ -203,8 +231,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", help="names, separated by commas")
     parser.add_argument("--picture", help="new picture of all")
+    parser.add_argument("--paper", type=float, help="rows of a gallery that is not measured")
     parser.add_argument("--alone", nargs=2)
     options = parser.parse_args()
+    if options.paper:
+        on_paper(options.paper, WIDTH)
+        return
     if options.alone:
         alone(options.alone[0], int(options.alone[1]))
         return

@@ -3,13 +3,15 @@
     python benchmarks/training.py
     python benchmarks/training.py --compare_fit --backbone=resnet50 --height=256 --width=128
     python benchmarks/training.py --compare_batch_norm
+    python benchmarks/training.py --compare_precision
 
 - `--compare_torch`: `Learner.fit` of ResNet50 against the same network, losses and Adam in torch
   with channels last.
 - `--compare_fit`: `Learner.fit` against a training step written out in a `tf.function`.
 - `--compare_batch_norm`: the batch normalisation of keras_reid against the one of Keras.
+- `--compare_precision`: `--precision=mixed_bfloat16` and `mixed_float16` against float32.
 
-Without one of the three the first two are run. One batch of uint8 images lies in memory, so that
+Without one of these the first two are run. One batch of uint8 images lies in memory, so that
 only steps are timed. Each contestant has a process of its own, which sleeps in a read from a pipe
 while the other has its turn; the medians of all steps after the warm-up are compared.
 """
@@ -21,6 +23,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
@@ -133,6 +136,13 @@ def with_keras_batch_norm(job: Job) -> Steps:
 
     model = keras.models.clone_model(embedder(job), clone_function=layer_of, recursive=True)
     return fitted(model, job)
+
+
+def with_precision(policy: str, job: Job) -> Steps:
+    import keras
+
+    keras.config.set_dtype_policy(policy)
+    return with_learner(job)
 
 
 def with_bare_step(job: Job) -> Steps:
@@ -283,10 +293,16 @@ SMALL = {
 }
 LARGE = {"backbone": "resnet50", "batch": 32, "height": 256, "width": 128, "rounds": 3, "steps": 2}
 FIT = {"Learner.fit": with_learner}
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 COMPARISONS: dict[str, tuple[dict[str, Contestant], dict[str, Any], str]] = {
     "torch": ({"torch": with_torch} | FIT, LARGE, "at least 1.00"),
     "fit": ({"bare step": with_bare_step} | FIT, SMALL, "at least 0.97"),
     "batch_norm": ({"Keras's layers": with_keras_batch_norm} | FIT, SMALL, "above 1"),
+    "precision": (
+        {name: partial(with_precision, name) for name in PRECISIONS},
+        SMALL | {"rounds": 3, "steps": 3},
+        "none: what it is here",
+    ),
 }
 
 

@@ -104,6 +104,7 @@ def decodable(path: np.ndarray, progress: Callable[[int, int], None] | None = No
     `progress` is called with the number of files read and of all.
     """
 
+    @tf.autograph.experimental.do_not_convert
     def survives(index: tf.Tensor, path: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         # The shape goes out with the index because tf.data prunes a decode whose result is unused,
         # a control dependency notwithstanding: every file would pass.

@@ -158,7 +158,7 @@ def image_batches(
     batches = load_rows(images, image_size, cache)(rows, batch_size)
     points = images.columns.get(KEYPOINTS)
     if points is None:
-        return batches.map(lambda rows, pixels: pixels).prefetch(AHEAD)
+        return batches.map(_pixels).prefetch(AHEAD)
     points = tf.constant(points, tf.float32)
     return batches.map(
         lambda rows, pixels: {"images": pixels, KEYPOINTS: tf.gather(points, rows)}
@@ -177,6 +177,7 @@ def decoding_batches(
     """
     rows = np.flatnonzero([not too_large(path) for path in paths])
 
+    @tf.autograph.experimental.do_not_convert
     def read(row: tf.Tensor, path: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return row, fitted(decode(path), image_size)
 
@@ -245,6 +246,7 @@ def load_rows(images: PersonImages, image_size: tuple[int, int], cache: Cache) -
     """`load(rows, b)`: batches of rows (b,) to batches of (rows (b,), uint8 (b, h, w, 3))."""
     path = tf.constant(images.path)
 
+    @tf.autograph.experimental.do_not_convert
     def read(row: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return row, fitted(decode(path[row]), image_size)
 
@@ -280,6 +282,11 @@ def _cached(
     if not caching.complete(file, shape):
         caching.write(file, chunks(), shape)
     return caching.read(file, shape)
+
+
+@tf.autograph.experimental.do_not_convert
+def _pixels(rows: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:
+    return pixels
 
 
 def fitted(image: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:

@@ -218,7 +218,7 @@ class Embedder:
         self._dtypes = keras.tree.map_structure(lambda x: x.dtype, model.input)
         self._local = local or bool(also)
         unit = unit_outputs(outputs_at_test(model, local, also), flip)
-        self._step = tf.function(unit, input_signature=[specs])
+        self._step = tf.function(unit, input_signature=[specs], autograph=False)
         self.takes_clips = takes_clips(model)
 
     def embed(

@@ -245,6 +245,7 @@ class FormatEmbedder(ExportedEmbedder):
     def _of_files(self, paths: Sequence[str], batch_size: int) -> Iterator[dict[str, np.ndarray]]:
         """Batches are decoded while the one before is embedded."""
 
+        @tf.autograph.experimental.do_not_convert
         def read(path: tf.Tensor) -> tf.Tensor:
             return fitted(decode(path), self._size)
 
