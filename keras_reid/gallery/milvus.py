@@ -20,6 +20,7 @@ KEY = "id"
 FIELDS = ["image", "identity", "camera", "time"]
 STORED = [*FIELDS, "attributes", "embedding"]
 LONGEST = 16_384  # hits of one search of Milvus
+UNKNOWN = -1e300  # a time that is not known: servers before 2.5 have no nulls
 
 
 class MilvusStore:
@@ -92,8 +93,7 @@ class MilvusStore:
         schema = self.client.create_schema(auto_id=False, enable_dynamic_field=False)
         for i, (name, kind) in enumerate(types.items()):
             text = {"max_length": TEXT} if kind == self.types.VARCHAR else {}
-            optional = {"nullable": True} if kind == self.types.DOUBLE else {}
-            schema.add_field(name, kind, is_primary=i == 0, **text, **optional)
+            schema.add_field(name, kind, is_primary=i == 0, **text)
         schema.add_field("embedding", self.types.FLOAT_VECTOR, dim=width)
         index = self.client.prepare_index_params()
         kind = "FLAT" if self.embedded else "AUTOINDEX"
@@ -155,7 +155,10 @@ class MilvusStore:
         """Makes new files of the rows that are left: Milvus Lite keeps removed ones in the old."""
         self._create_people(NEXT, self._fields()["embedding"]["params"]["dim"])
         for batch in self._all(STORED):
-            self.client.insert(NEXT, [{**row, KEY: _key(row["image"])} for row in batch])
+            rows = [
+                {**row, KEY: _key(row["image"]), "time": _stored_time(row["time"])} for row in batch
+            ]
+            self.client.insert(NEXT, rows)
         self.client.flush(NEXT)
         self.client.drop_collection(PEOPLE)
         self.client.rename_collection(NEXT, PEOPLE)
@@ -242,8 +245,7 @@ class MilvusStore:
             for batch in self._all([*FIELDS, "attributes"], _expression(filter)):
                 for row in batch:
                     if row["attributes"]:
-                        image, identity, camera, time = (row[name] for name in FIELDS)
-                        yield SearchResult(image, identity, camera, time, 0.0), row["attributes"]
+                        yield _found(row, 0.0), row["attributes"]
 
     def stats(self) -> dict[str, Any]:
         return {"search": "Milvus Lite, exact" if self.embedded else f"Milvus at {self.uri}"}
@@ -300,7 +302,7 @@ def _key(image: str) -> int:
 
 
 def _records(rows: Rows) -> list[dict[str, Any]]:
-    times = [None if np.isnan(time) else time for time in rows.time.tolist()]
+    times = [_stored_time(None if np.isnan(time) else time) for time in rows.time.tolist()]
     columns = (rows.image, rows.identity, rows.camera, times, rows.attributes, rows.embedding)
     return [
         {KEY: _key(values[0]), **dict(zip(STORED, values, strict=True))}
@@ -309,10 +311,17 @@ def _records(rows: Rows) -> list[dict[str, Any]]:
 
 
 def _hit(found: dict[str, Any]) -> SearchResult:
-    values = found["entity"]
-    distance = float(np.sqrt(max(0.0, found["distance"])))  # Milvus gives |x − y|²
-    image, identity, camera, time = (values[name] for name in FIELDS)
-    return SearchResult(image, identity, camera, time, distance)
+    return _found(found["entity"], float(np.sqrt(max(0.0, found["distance"]))))  # it is |x − y|²
+
+
+def _found(row: dict[str, Any], distance: float) -> SearchResult:
+    image, identity, camera, time = (row[name] for name in FIELDS)
+    return SearchResult(image, identity, camera, None if time == UNKNOWN else time, distance)
+
+
+def _stored_time(time: float | None) -> float:
+    """Null in galleries of earlier versions."""
+    return UNKNOWN if time is None else time
 
 
 def _literal(value: Any) -> str:
@@ -333,7 +342,7 @@ def _expression(filter: Filter) -> str:
     if filter.after is not None:
         conditions.append(f"time >= {float(filter.after)!r}")
     if filter.before is not None:
-        conditions.append(f"time < {float(filter.before)!r}")
+        conditions.append(f"time < {float(filter.before)!r} and time > {UNKNOWN!r}")
     return " and ".join(conditions)
 
 
