@@ -1,5 +1,6 @@
 """Tracking with appearance off and on: switches of identity, IDF1, HOTA.
 
+    python benchmarks/tracking.py --video=VIDEO --ground_truth=gt.txt
     python benchmarks/tracking.py --video=VIDEO --ground_truth=gt.txt --run=RUN
 
 The detections are the true boxes without their identities: as they are; every third frame alone;
@@ -21,12 +22,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--video", required=True)
     parser.add_argument("--ground_truth", required=True)
-    parser.add_argument("--run", required=True)
+    parser.add_argument("--run", help="default: the embedder that comes with the package")
     given = parser.parse_args()
     truth = read_mot(given.ground_truth)
     truth = truth[truth.confidence > 0]
-    run = Run(given.run)
-    embedder = models.Embedder(run.load_model(), run.flags["flip"])
+    if given.run:
+        run = Run(given.run)
+        embedder = models.Embedder(run.load_model(), run.flags["flip"])
+    else:
+        embedder = models.Embedder(models.pretrained())
     print("| detections | appearance | IDF1 | switches | MOTA | HOTA | tracks |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for name, frames, wanted, found in scenes(given.video, truth):

@@ -229,13 +229,7 @@ class ModelOptions(RunOptions):
     def pixel_embedder(self) -> tuple[Callable[[Any], np.ndarray], tuple[int, int]]:
         """From uint8 images (b, h, w, 3) to embeddings (b, d), and their size (h, w)."""
         if self.saved_model:
-            saved = self._exported
-            if saved.contract is None:
-                raise InputError(
-                    f"{self.saved_model} does not say which images it takes: export the model again"
-                )
-            height, width = saved.contract.image_size
-            return saved, (height, width)
+            return self._exported, self._exported.image_size
         model = self.model
         if models.takes_clips(model):
             raise InputError(

@@ -129,9 +129,7 @@ class Worker:
         if isinstance(self.model, keras.Model):
             embedder = models.Embedder(self.model, self.flip)
             return lambda images: embedder([images]), embedder.image_size
-        assert self._exported.contract is not None  # it has a fingerprint
-        height, width = self._exported.contract.image_size
-        return self._exported, (height, width)
+        return self._exported, self._exported.image_size
 
     def __call__(self, shards: Shards, number: int) -> bool:
         """Embeds a shard, unless it is there or another process is at it; whether it did."""

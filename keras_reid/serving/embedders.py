@@ -46,12 +46,24 @@ class ExportedEmbedder(ABC):
         Raises:
             InputError: there is no `export.json`.
         """
+        return self._said("a fingerprint").fingerprint
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(h, w), to which images are resized.
+
+        Raises:
+            InputError: there is no `export.json`.
+        """
+        height, width = self._said("the size of images").image_size
+        return height, width
+
+    def _said(self, what: str) -> Contract:
         if self.contract is None:
             raise InputError(
-                f"a fingerprint is in export.json, which {self.path} does not have: export the "
-                "model again"
+                f"{what} is in export.json, which {self.path} does not have: export the model again"
             )
-        return self.contract.fingerprint
+        return self.contract
 
     def __call__(self, images: Any) -> np.ndarray:
         """L2-normalised float32 embeddings `(b, d)` of uint8 RGB images `(b, h, w, 3)`."""
@@ -213,8 +225,6 @@ class FormatEmbedder(ExportedEmbedder):
 
     def __init__(self, path: Path, contract: Contract) -> None:
         self.path, self.contract = path, contract
-        height, width = contract.image_size
-        self._size = height, width
         contract.check(path)  # some programs crash on a shorter file
         try:
             self._run = formats.RUNNERS[contract.format](path)
@@ -237,26 +247,27 @@ class FormatEmbedder(ExportedEmbedder):
         return self.contract
 
     def _of_pixels(self, images: tf.Tensor) -> dict[str, np.ndarray]:
-        return self._of_each([fitted(image, self._size).numpy() for image in images])
+        return self._of_each(images)
 
     def outputs_from_bytes(self, files: Sequence[bytes]) -> dict[str, np.ndarray]:
-        return self._of_each([fitted(decode_bytes(file), self._size).numpy() for file in files])
+        return self._of_each([decode_bytes(file) for file in files])
 
     def _of_files(self, paths: Sequence[str], batch_size: int) -> Iterator[dict[str, np.ndarray]]:
         """Batches are decoded while the one before is embedded."""
 
         @tf.autograph.experimental.do_not_convert
         def read(path: tf.Tensor) -> tf.Tensor:
-            return fitted(decode(path), self._size)
+            return fitted(decode(path), self.image_size)
 
         files = tf.data.Dataset.from_tensor_slices(np.array(paths, str))
         images = files.map(read, num_parallel_calls=tf.data.AUTOTUNE)
         for batch in images.batch(batch_size).prefetch(AHEAD).as_numpy_iterator():
             yield self._run(batch)
 
-    def _of_each(self, images: list[np.ndarray]) -> dict[str, np.ndarray]:
-        if images:
-            return self._run(np.stack(images))
+    def _of_each(self, images: Iterable[tf.Tensor]) -> dict[str, np.ndarray]:
+        resized = [fitted(image, self.image_size).numpy() for image in images]
+        if resized:
+            return self._run(np.stack(resized))
         width, local = self.embedding_width, self._known.local
         empty = {"embedding": np.zeros((0, width), np.float32)}
         return empty if local is None else {**empty, "local": np.zeros((0, *local), np.float32)}
