@@ -286,6 +286,11 @@ def draw(measured: Mapping[str, Sequence[float]], file: str) -> None:
         axis.loglog(cost.sizes, seconds, "o", color="C0")
         axis.loglog(cost.sizes, [predicted(cost, factors, n) for n in cost.sizes], color="C0")
         axis.set(title=name, xlabel=cost.unit, ylabel="seconds")
+        axis.minorticks_off()
+        axis.set_xticks(
+            cost.sizes, [f"{size / 1000:g}k" if size > 999 else size for size in cost.sizes]
+        )
+        axis.set_yticks(seconds, [f"{taken:.2g}" for taken in seconds])
         axis.text(0.05, 0.88, written(factors), transform=axis.transAxes, fontsize="small")
     for axis in axes.flat[len(measured) :]:
         axis.axis("off")
