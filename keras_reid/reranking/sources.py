@@ -88,37 +88,40 @@ class MappedDistances(FeatureDistances):
     def __init__(self, query: np.ndarray, gallery: np.ndarray):
         self.parts = query, gallery
         self.size, self.width = len(query) + len(gallery), gallery.shape[1]
-        self.centre = np.zeros(self.width, np.float32)
-        total = sum(block.sum(axis=0, dtype=np.float64) for block in self._blocks(0))
+        parts = (self._read(*block) for block in self._blocks(0))
+        total = sum(part.sum(axis=0, dtype=np.float64) for part in parts)
         self.centre = (total / self.size).astype(np.float32)
-        norms = np.concatenate([np.einsum("nd,nd->n", block, block) for block in self._blocks(0)])
+        centred = (self._about_centre(*block) for block in self._blocks(0))
+        norms = np.concatenate([np.einsum("nd,nd->n", part, part) for part in centred])
         missing = -self.size % GROUP
         self.norms = tf.constant(np.pad(norms, [0, missing], constant_values=np.inf))
 
     def rows(self, start: Size, stop: Size, first: Size = 0) -> tf.Tensor:
         start, stop, first = int(start), int(stop), int(first)
-        rows = tf.constant(-2 * self._read(start, stop))
+        rows = tf.constant(-2 * self._about_centre(start, stop))
         columns = -(-self.size // GROUP) * GROUP - first
         squared = np.zeros((stop - start, columns), np.float32)
-        at = 0
-        for block in self._blocks(first):
-            squared[:, at : at + len(block)] = tf.matmul(rows, block, transpose_b=True)
-            at += len(block)
+        for begin, end in self._blocks(first):
+            block = self._about_centre(begin, end)
+            squared[:, begin - first : end - first] = tf.matmul(rows, block, transpose_b=True)
         squared += self.norms[first:]
         squared += self.norms[start:stop, None]
         return tf.convert_to_tensor(squared)
 
-    def _blocks(self, first: int) -> Iterator[np.ndarray]:
-        """All images from `first` on, some at a time, about the centre."""
+    def _blocks(self, first: int) -> Iterator[tuple[int, int]]:
+        """Where blocks of the images from `first` on begin and end."""
         step = max(1, MAPPED_ELEMENTS // self.width)
         for start in range(first, self.size, step):
-            yield self._read(start, min(start + step, self.size))
+            yield start, min(start + step, self.size)
+
+    def _about_centre(self, start: int, stop: int) -> np.ndarray:
+        return self._read(start, stop) - self.centre
 
     def _read(self, start: int, stop: int) -> np.ndarray:
         query, gallery = self.parts
         q = len(query)
         both = query[start:stop], gallery[max(start - q, 0) : max(stop - q, 0)]
-        return np.concatenate(both).astype(np.float32) - self.centre
+        return np.concatenate(both).astype(np.float32)
 
     def _images(self, index: tf.Tensor) -> tf.Tensor:
         query, gallery = self.parts

@@ -10,8 +10,9 @@ import numpy as np
 import tensorflow as tf
 
 from keras_reid import models
-from keras_reid.data.decode import decode, decode_bytes
-from keras_reid.data.pipeline import AHEAD, fitted
+from keras_reid.data.decode import decode_bytes
+from keras_reid.data.images import PersonImages
+from keras_reid.data.pipeline import fitted, image_batches
 from keras_reid.errors import InputError
 from keras_reid.serving import formats
 from keras_reid.serving.contract import Contract
@@ -254,15 +255,10 @@ class FormatEmbedder(ExportedEmbedder):
 
     def _of_files(self, paths: Sequence[str], batch_size: int) -> Iterator[dict[str, np.ndarray]]:
         """Batches are decoded while the one before is embedded."""
-
-        @tf.autograph.experimental.do_not_convert
-        def read(path: tf.Tensor) -> tf.Tensor:
-            return fitted(decode(path), self.image_size)
-
-        files = tf.data.Dataset.from_tensor_slices(np.array(paths, str))
-        images = files.map(read, num_parallel_calls=tf.data.AUTOTUNE)
-        for batch in images.batch(batch_size).prefetch(AHEAD).as_numpy_iterator():
-            yield self._run(batch)
+        if len(paths):
+            images = PersonImages(np.array(paths, str), np.full(len(paths), ""), None)
+            for batch in image_batches(images, batch_size, self.image_size):
+                yield self._run(batch.numpy())
 
     def _of_each(self, images: Iterable[tf.Tensor]) -> dict[str, np.ndarray]:
         resized = [fitted(image, self.image_size).numpy() for image in images]

@@ -659,6 +659,41 @@ def test_a_gallery_of_milvus_that_knew_rows_by_their_images_is_made_anew(
         assert [hits[0].image for hits in store.search(few["embeddings"], 1)] == few["images"]
 
 
+def test_times_that_earlier_versions_kept_as_nulls_are_unknown(tmp_path, people, monkeypatch):
+    def old(self, collection, width):
+        schema = self.client.create_schema(auto_id=False, enable_dynamic_field=False)
+        schema.add_field("id", self.types.INT64, is_primary=True)
+        for name in ("image", "identity", "camera", "attributes"):
+            schema.add_field(name, self.types.VARCHAR, max_length=milvus.TEXT)
+        schema.add_field("time", self.types.DOUBLE, nullable=True)
+        schema.add_field("embedding", self.types.FLOAT_VECTOR, dim=width)
+        index = self.client.prepare_index_params()
+        index.add_index("embedding", index_type="FLAT", metric_type="L2")
+        self.client.create_collection(collection, schema=schema, index_params=index)
+
+    half = COUNT // 2
+    parts = [
+        {k: v if k == "model_fingerprint" else v[at] for k, v in people.items()}
+        for at in (slice(half), slice(half, None))
+    ]
+    with monkeypatch.context() as patch:
+        patch.setattr(milvus.MilvusStore, "_create_people", old)
+        patch.setattr(milvus, "_stored_time", lambda time: time)
+        with opened("milvus", tmp_path) as store:
+            assert store.enrol(**parts[0]) == half
+    queries, every = people["embeddings"][:9], np.ones(COUNT, bool)
+    where, early = gallery.Filter(before=400), np.arange(COUNT) < 400
+    known = np.arange(COUNT) % 7 > 0
+    with opened("milvus", tmp_path) as store:
+        assert store.enrol(**parts[1]) == half
+        check(people, queries, store.search(queries, 7), 7, every)
+        check(people, queries, store.search(queries, 7, where), 7, early & known)
+        assert store.remove(people["identities"][-1]) == 10  # writes all others anew
+        every[-10:] = False
+        check(people, queries, store.search(queries, 7), 7, every)
+        check(people, queries, store.search(queries, 7, where), 7, early & known)
+
+
 # --- A kill at any moment
 
 
@@ -815,17 +850,13 @@ def test_a_milvus_server_keeps_a_gallery(milvus_server, people):
         with gallery.open(uri) as store:
             assert store.enrol(**people) == COUNT
             assert store.enrol(**people, existing="skip") == 0
-            every = np.ones(COUNT, bool)
-            check(
-                people,
-                people["embeddings"][:20],
-                store.search(people["embeddings"][:20], 7),
-                7,
-                every,
-            )
+            check(people, queries, store.search(queries, 7), 7, every)
         with gallery.open(uri) as store:
             where = gallery.Filter(cameras=["1"], after=100)
             kept = np.array([i % 3 == 1 and i >= 100 and i % 7 > 0 for i in range(COUNT)])
+            check(people, queries, store.search(queries, 7, where), 7, kept)
+            where = gallery.Filter(before=100)
+            kept = np.array([i < 100 and i % 7 > 0 for i in range(COUNT)])
             check(people, queries, store.search(queries, 7, where), 7, kept)
             assert store.remove(people["identities"][0]) == 10
             assert store.count() == COUNT - 10

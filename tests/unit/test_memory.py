@@ -42,6 +42,9 @@ def test_freed_memory_is_kept_unless_somebody_has_decided_otherwise():
 def test_another_c_library_is_left_alone(monkeypatch):
     from keras_reid.cli import memory
 
-    monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
-    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: object())
+    for name in [name for name in os.environ if name.startswith("MALLOC_")]:
+        monkeypatch.delenv(name)
+    asked = []
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: asked.append(name) or object())
     memory.keep_memory()
+    assert asked == [None]
