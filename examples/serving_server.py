@@ -2,10 +2,12 @@
 
     python examples/serving_server.py export/person/1
     python examples/serving_server.py export/person/1 --batch=32 --wait=0.002
+    MALLOC_TRIM_THRESHOLD_=2147483647 MALLOC_MMAP_MAX_=0 MALLOC_ARENA_MAX=1 python examples/…
 
 Answers `PredictionService/Predict` for the model `person`: `serving_bytes` (files) and
 `serving_default` (pixels). With --batch requests that wait at the same time are joined, by what
-TensorFlow Serving itself joins them. Needs `pip install ".[serving]"`; docs/serving.md.
+TensorFlow Serving itself joins them. The third line is for Linux: what a batch took in memory is kept
+for the next. Needs `pip install ".[serving]"`; docs/serving.md.
 """
 
 import argparse
@@ -69,8 +71,9 @@ def joined(
     (_, specs) = function.structured_input_signature
     (argument,) = specs
     outputs = sorted(function.structured_outputs)
+    sizes = [*(2**n for n in range((batch - 1).bit_length())), batch]  # padded to one of them
 
-    @tf.nondifferentiable_batch_function(threads, batch, int(1e6 * wait), [batch], 100)
+    @tf.nondifferentiable_batch_function(threads, batch, int(1e6 * wait), sizes, 100)
     def together(given: tf.Tensor) -> list[tf.Tensor]:
         answer = function(**{argument: given})
         return [answer[name] for name in outputs]

@@ -143,8 +143,8 @@ def test_a_data_service_feeds_the_same_steps(pedestrians, tmp_path):
     code, _, err = call("train.py", *flags, "--run=alone", cwd=tmp_path)
     assert code == 0, err
     fed, alone = (read_history(tmp_path / name / "history.jsonl") for name in ("fed", "alone"))
-    for one, other in zip(fed, alone, strict=True):
-        assert {**one, "seconds": 0} == {**other, "seconds": 0}
+    for one, other in zip(fed, alone, strict=True):  # threads add up in any order
+        assert {**one, "seconds": 0} == pytest.approx({**other, "seconds": 0}, rel=1e-5)
 
 
 def test_bad_input(pedestrians, tmp_path, monkeypatch):
