@@ -7,7 +7,8 @@ batching.
 The server of examples/serving_server.py answers clients on this machine by gRPC, of which each asks
 for the embedding of one JPEG file of a drawn pedestrian and asks again when it has the answer. The
 server has a process of its own, and is started anew for each row; the first second does not count.
-Its memory is what the C library gives it, or kept from one batch to the next (glibc). Another server that answers by gRPC, such as TensorFlow Serving's, is measured by --address.
+What it frees goes back to the system, or is kept for the next batch (glibc). Another server that
+answers by gRPC, such as TensorFlow Serving's, is measured by --address.
 Needs `pip install ".[serving]"`.
 """
 
@@ -118,7 +119,6 @@ def main() -> None:
                     f"| {clients} | {named} | {memory} | {rate:.1f} | {half:.1f} | {most:.1f} |",
                     flush=True,
                 )
-
 
 
 if __name__ == "__main__":

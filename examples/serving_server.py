@@ -6,8 +6,8 @@
 
 Answers `PredictionService/Predict` for the model `person`: `serving_bytes` (files) and
 `serving_default` (pixels). With --batch requests that wait at the same time are joined, by what
-TensorFlow Serving itself joins them. The third line is for Linux: what a batch took in memory is kept
-for the next. Needs `pip install ".[serving]"`; docs/serving.md.
+TensorFlow Serving itself joins them. The third line is for Linux: what a batch took in memory is
+kept for the next. Needs `pip install ".[serving]"`; docs/serving.md.
 """
 
 import argparse
