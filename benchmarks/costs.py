@@ -13,7 +13,8 @@ exponent is the slope of log seconds over log size, by least squares.
 Each cost has a model, seconds as a sum of terms in n whose factors are not negative. The factors
 are found by all sizes but the largest (least squares of relative errors), and the largest, which
 is twice to three times as large as any of these, is predicted: a model that is right predicts 1.00
-of what is measured there.
+of what is measured there. Approximate search is counted by r, the rows that a query is compared
+with: the centres of all lists, and what stands in those lists that a recall of 99 % needs.
 
 `--paper=N` measures nothing, and prints the bytes that N embeddings need by formulas, and on how
 many machines of which memory.
@@ -42,6 +43,13 @@ TURNS = 3
 WIDTH = 512
 QUERIES = 64
 Work = Callable[[], object]
+
+
+class Counted(NamedTuple):
+    """Work whose cost is by another number than the size."""
+
+    work: Work
+    amount: float
 
 
 def people(rows: int, width: int = WIDTH) -> np.ndarray:
@@ -75,7 +83,7 @@ def exact(n: int) -> Work:
     return lambda: [vectors.nearest(queries[i : i + 1], 10) for i in range(QUERIES)]
 
 
-def approximate(n: int) -> Work:
+def approximate(n: int) -> Counted:
     from keras_reid.gallery.approximate import InvertedFile
     from keras_reid.gallery.exact import Vectors
 
@@ -84,7 +92,11 @@ def approximate(n: int) -> Work:
     vectors.append(x)
     vectors.nearest(queries[:1], 1)
     index = InvertedFile.build(vectors, np.arange(n), 0.99)
-    return lambda: [index.search(queries[i : i + 1], 10, None) for i in range(QUERIES)]
+    lists = index.index.nlist
+    return Counted(
+        lambda: [index.search(queries[i : i + 1], 10, None) for i in range(QUERIES)],
+        lists + index.probes * n / lists,
+    )
 
 
 def shortlist(n: int) -> Work:
@@ -154,20 +166,20 @@ def on_paper(n: float, d: int) -> None:
 class Cost(NamedTuple):
     """What is measured at which sizes, and the terms of its seconds by how they are written."""
 
-    work: Callable[[int], Work]
+    work: Callable[[int], Work | Counted]
     sizes: tuple[int, ...]
     unit: str
     terms: Mapping[str, Callable[[np.ndarray], np.ndarray]]
 
 
 ONE, LINEAR, SQUARE = {"1": np.ones_like}, {"n": np.positive}, {"n²": np.square}
-# An inverted file has so many lists that comparing their centres and reading some both grow so.
-ROOT = {"√n": np.sqrt}
+# Of an inverted file: the centres of its lists, and the rows of those lists that 99 % needs.
+COMPARED = {"r": np.positive}
 COSTS = {
     "embedding": Cost(embedding, (500, 1_000, 2_000, 4_000), "images", ONE | LINEAR),
     "exact search": Cost(exact, (25_000, 50_000, 100_000, 200_000), "rows", ONE | LINEAR),
     "approximate search": Cost(
-        approximate, (50_000, 100_000, 200_000, 400_000), "rows", ONE | ROOT
+        approximate, (50_000, 100_000, 200_000, 400_000), "rows", ONE | COMPARED
     ),
     "shortlist re-ranking": Cost(
         shortlist, (100, 300, 1_000, 3_000), "rows of the shortlist", ONE | LINEAR | SQUARE
@@ -178,16 +190,16 @@ COSTS = {
 }
 
 
-def fitted(cost: Cost, seconds: Sequence[float]) -> dict[str, float]:
+def fitted(cost: Cost, amounts: Sequence[float], seconds: Sequence[float]) -> dict[str, float]:
     """The factor of each term, by all sizes but the last."""
-    terms = np.stack([term(np.array(cost.sizes, float)) for term in cost.terms.values()], axis=1)
+    terms = np.stack([term(np.array(amounts, float)) for term in cost.terms.values()], axis=1)
     relative = terms / np.array(seconds)[:, None]
     factors, _ = nnls(relative[:-1], np.ones(len(seconds) - 1))
     return dict(zip(cost.terms, factors.tolist(), strict=True))
 
 
-def predicted(cost: Cost, factors: Mapping[str, float], n: float) -> float:
-    return float(sum(factors[name] * term(np.array(n)) for name, term in cost.terms.items()))
+def predicted(cost: Cost, factors: Mapping[str, float], amount: float) -> float:
+    return float(sum(factors[name] * term(np.array(amount)) for name, term in cost.terms.items()))
 
 
 def written(factors: Mapping[str, float]) -> str:
@@ -204,8 +216,10 @@ def resident() -> float:
 
 
 def alone(name: str, size: int) -> None:
-    """Seconds, the median of three turns after one that does not count, and MiB above before."""
-    work = COSTS[name].work(size)
+    """What it is counted by, seconds, the median of three turns after one that does not count,
+    MiB above before, and before."""
+    made = COSTS[name].work(size)
+    work, amount = made if isinstance(made, Counted) else (made, size)
     work()
     before, peak, stop = resident(), 0.0, threading.Event()
 
@@ -223,7 +237,7 @@ def alone(name: str, size: int) -> None:
         seconds.append(time.perf_counter() - start)
     stop.set()
     watcher.join()
-    print(json.dumps([statistics.median(seconds), max(0.0, peak - before), before]))
+    print(json.dumps([amount, statistics.median(seconds), max(0.0, peak - before), before]))
 
 
 def main() -> None:
@@ -241,34 +255,38 @@ def main() -> None:
         alone(options.alone[0], int(options.alone[1]))
         return
     names = options.only.split(",") if options.only else list(COSTS)
-    measured: dict[str, list[float]] = {}
+    measured: dict[str, tuple[list[float], list[float]]] = {}
     print("| cost | sizes | seconds | grows as | MiB in all | model | of it at the largest |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for name in names:
         cost = COSTS[name]
-        seconds, memory = [], []
+        amounts, seconds, memory = [], [], []
         for size in cost.sizes:
             command = [sys.executable, __file__, "--alone", name, str(size)]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
-            taken, more, before = json.loads(done.stdout.splitlines()[-1])
+            amount, taken, more, before = json.loads(done.stdout.splitlines()[-1])
+            amounts.append(amount)
             seconds.append(taken)
             memory.append(before + more)
-        measured[name] = seconds
-        factors = fitted(cost, seconds)
+        measured[name] = amounts, seconds
+        factors = fitted(cost, amounts, seconds)
+        counted = (
+            "" if amounts == [*cost.sizes] else f"; r = {', '.join(f'{r:,.0f}' for r in amounts)}"
+        )
         row = (
-            ", ".join(f"{size:,}" for size in cost.sizes) + f" {cost.unit}",
+            ", ".join(f"{size:,}" for size in cost.sizes) + f" {cost.unit}{counted}",
             ", ".join(f"{taken:.3g}" for taken in seconds),
             f"n^{np.polyfit(np.log(cost.sizes), np.log(seconds), 1)[0]:.2f}",
             ", ".join(f"{mib:,.0f}" for mib in memory),
             written(factors),
-            f"{seconds[-1] / predicted(cost, factors, cost.sizes[-1]):.2f}",
+            f"{seconds[-1] / predicted(cost, factors, amounts[-1]):.2f}",
         )
         print(f"| {name} | {' | '.join(row)} |", flush=True)
     if options.picture:
         draw(measured, options.picture)
 
 
-def draw(measured: Mapping[str, Sequence[float]], file: str) -> None:
+def draw(measured: Mapping[str, tuple[Sequence[float], Sequence[float]]], file: str) -> None:
     """Seconds over size, both logarithmic, and the model through them."""
     import matplotlib as mpl
 
@@ -280,11 +298,11 @@ def draw(measured: Mapping[str, Sequence[float]], file: str) -> None:
     figure, axes = plt.subplots(
         rows, columns, figsize=(3 * columns, 2.6 * rows), layout="constrained", squeeze=False
     )
-    for axis, (name, seconds) in zip(axes.flat, measured.items(), strict=False):
+    for axis, (name, (amounts, seconds)) in zip(axes.flat, measured.items(), strict=False):
         cost = COSTS[name]
-        factors = fitted(cost, seconds)
+        factors = fitted(cost, amounts, seconds)
         axis.loglog(cost.sizes, seconds, "o", color="C0")
-        axis.loglog(cost.sizes, [predicted(cost, factors, n) for n in cost.sizes], color="C0")
+        axis.loglog(cost.sizes, [predicted(cost, factors, n) for n in amounts], color="C0")
         axis.set(title=name, xlabel=cost.unit, ylabel="seconds")
         axis.minorticks_off()
         axis.set_xticks(
