@@ -6,8 +6,8 @@
 Each contestant embeds the same batch of uint8 images; they take turns in one process, and medians
 are printed. ONNX Runtime and OpenVINO run our own exports. torch runs the same architecture
 (ResNet50 v1 with last stride 1, eager, channels last). The plain SavedModel is the network as Keras
-calls it, weights as variables and batch normalisation as layers. Needs
-`pip install ".[onnx,openvino]" torch`.
+calls it, weights as variables and batch normalisation as layers. What is freed stays with the
+process, as in commands. Needs `pip install ".[onnx,openvino]" torch`.
 """
 
 import argparse
@@ -24,6 +24,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_reid import models, serving
+from keras_reid.cli.memory import keep_memory
 
 GOALS = {"exported / ONNX Runtime": 0.95, "exported / plain SavedModel": 1.2}
 
@@ -92,6 +93,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=9)
     options = parser.parse_args()
+    keep_memory()
 
     size = options.height, options.width
     model = models.build(options.backbone, None, size, weights="none")
