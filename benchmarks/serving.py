@@ -7,8 +7,7 @@ batching.
 The server of examples/serving_server.py answers clients on this machine by gRPC, of which each asks
 for the embedding of one JPEG file of a drawn pedestrian and asks again when it has the answer. The
 server has a process of its own, and is started anew for each row; the first second does not count.
-What it frees goes back to the system, or is kept for the next batch (glibc). Another server that
-answers by gRPC, such as TensorFlow Serving's, is measured by --address.
+Another server that answers by gRPC, such as TensorFlow Serving's, is measured by --address.
 Needs `pip install ".[serving]"`.
 """
 
@@ -36,22 +35,16 @@ from keras_reid.data import synthetic
 ROOT = Path(__file__).resolve().parent.parent
 WARM = 1.0  # seconds that do not count
 BATCHES = (1, 8, 32)
-KEEP_MEMORY = {
-    "MALLOC_ARENA_MAX": "1",
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),
-}
 
 
 @contextmanager
-def server(path: Path, batch: int, keep: bool) -> Iterator[str]:
+def server(path: Path, batch: int) -> Iterator[str]:
     """The address of a server in a process of its own."""
     command = [sys.executable, str(ROOT / "examples/serving_server.py"), str(path)]
     process = subprocess.Popen(
         [*command, "--address=localhost:0", f"--batch={batch}"],
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, **(KEEP_MEMORY if keep else {})},
     )
     try:
         assert process.stdout is not None
@@ -101,24 +94,19 @@ def main() -> None:
         images = sorted((Path(folder) / "drawn/query").glob("*.jpg"))
         files = [image.read_bytes() for image in images]
         path = serving.export(models.pretrained(), Path(folder) / "person")
-        rows = [(batch, keep) for batch in BATCHES for keep in (False, True)]
-        print("| clients | batches of | memory | requests/s | median, ms | 99 % within, ms |")
-        print("| --- | --- | --- | --- | --- | --- |")
+        print("| clients | batches of | requests/s | median, ms | 99 % within, ms |")
+        print("| --- | --- | --- | --- | --- |")
         for clients in map(int, options.clients.split(",")):
-            for batch, keep in rows if options.address is None else [(0, False)]:
+            for batch in BATCHES if options.address is None else (0,):
                 if options.address:
                     took = load(options.address, files, clients, options.seconds)
                 else:
-                    with server(path, batch, keep) as address:
+                    with server(path, batch) as address:
                         took = load(address, files, clients, options.seconds)
                 half, most = (1000 * np.quantile(took, q) for q in (0.5, 0.99))
                 rate = len(took) / options.seconds
                 named = "one" if batch == 1 else f"up to {batch}" if batch else "the server's"
-                memory = "kept" if keep else "given back" if batch else "the server's"
-                print(
-                    f"| {clients} | {named} | {memory} | {rate:.1f} | {half:.1f} | {most:.1f} |",
-                    flush=True,
-                )
+                print(f"| {clients} | {named} | {rate:.1f} | {half:.1f} | {most:.1f} |", flush=True)
 
 
 if __name__ == "__main__":

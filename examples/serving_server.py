@@ -2,12 +2,10 @@
 
     python examples/serving_server.py export/person/1
     python examples/serving_server.py export/person/1 --batch=32 --wait=0.002
-    MALLOC_TRIM_THRESHOLD_=2147483647 MALLOC_MMAP_MAX_=0 MALLOC_ARENA_MAX=1 python examples/…
 
 Answers `PredictionService/Predict` for the model `person`: `serving_bytes` (files) and
 `serving_default` (pixels). With --batch requests that wait at the same time are joined, by what
-TensorFlow Serving itself joins them. The third line is for Linux: what a batch took in memory is
-kept for the next. Needs `pip install ".[serving]"`; docs/serving.md.
+TensorFlow Serving itself joins them. Needs `pip install ".[serving]"`; docs/serving.md.
 """
 
 import argparse
