@@ -32,11 +32,11 @@ GOALS = {
 }
 
 
-def people(rows: int, width: int, spread: float, seed: int) -> np.ndarray:
+def people(rows: int, width: int, spread: float) -> np.ndarray:
     """Embeddings of length 1: a direction for each person, and noise `spread` times as long."""
     centres = np.random.default_rng(0).standard_normal((max(1, rows // PERSON), width), np.float32)
     centres /= np.linalg.norm(centres, axis=1, keepdims=True)
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(1)
     x = np.empty((rows, width), np.float32)
     for start in range(0, rows, 2**16):
         part = centres[random.integers(len(centres), size=min(2**16, rows - start))]
@@ -54,12 +54,8 @@ def recall(found: np.ndarray, true: np.ndarray) -> float:
 
 def drawn(options: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
     """Rows, and queries that are further images of the same people."""
-    x = people(options.rows, options.width, options.spread, 1)
-    random = np.random.default_rng(2)
-    noise = random.standard_normal((options.queries, options.width), np.float32)
-    queries = x[random.integers(len(x), size=options.queries)]
-    queries += options.spread / options.width**0.5 * noise
-    return x, queries / np.linalg.norm(queries, axis=1, keepdims=True)
+    x = people(options.rows + options.queries, options.width, options.spread)
+    return x[: options.rows], x[options.rows :]
 
 
 def graph(x: np.ndarray, queries: np.ndarray, true: np.ndarray, goal: float) -> faiss.Index:
