@@ -1,5 +1,6 @@
-"""Approximate nearest rows by faiss: an inverted file whose recall is measured."""
+"""Candidates for the nearest rows by faiss: an inverted file whose recall is measured."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ SAMPLE = 1024  # rows that are held back and asked for their neighbours, to meas
 NEIGHBOURS = 10
 TRAINED_ON = 32  # rows for each list
 PLENTY = 4
+PART = 8  # numbers of a row that a byte stands for
 
 
 def faiss() -> Any:
@@ -27,29 +29,38 @@ def faiss() -> Any:
 
 
 class InvertedFile:
-    """Rows by the nearest of `4 √n` centres; a search looks into the nearest lists alone.
+    """Rows by the nearest of `4 √n` centres, as codes of a byte for eight numbers.
 
-    How many, `probes`, grows until the nearest neighbours of a sample of rows are found as often as
-    `goal` says. The exact search knows which these are. The sample is not in the index then, as a
-    new image is not: a row that is lies in a list of those that are near it.
+    A search compares codes in the nearest lists alone (Jégou et al., Product Quantization for
+    Nearest Neighbor Search, 2011), and gives more candidates than are wanted, for distances of
+    codes are not exact. How many lists and candidates is settled by a sample of rows, whose nearest
+    neighbours the exact search knows. The sample is not in the index then, as a new image is not: a
+    row that is lies in a list of those that are near it.
 
     Attributes:
         recall: the fraction of the true NEIGHBOURS nearest that was found, measured when built.
         probes: lists that are looked into.
+        wide: candidates for each row that is wanted.
     """
 
-    def __init__(self, index: Any, probes: int, recall: float, built: int) -> None:
-        self.index, self.probes, self.recall, self.built = index, probes, recall, built
+    def __init__(self, index: Any, probes: int, wide: int, recall: float, built: int) -> None:
+        self.index, self.probes, self.wide = index, probes, wide
+        self.recall, self.built = recall, built
 
     @classmethod
     def build(cls, vectors: Vectors, ids: np.ndarray, goal: float) -> "InvertedFile":
+        """Of rows (n, d) with their ids (n,), n at least 2."""
         module = faiss()
+        width = vectors.width
         lists = max(1, min(int(4 * np.sqrt(len(vectors))), len(vectors) // TRAINED_ON))
-        index = module.IndexIVFFlat(module.IndexFlatL2(vectors.width), vectors.width, lists)
         random = np.random.default_rng(0)
         chosen = random.choice(len(vectors), min(len(vectors), TRAINED_ON * lists), replace=False)
-        index.cp.min_points_per_centroid = 1
-        index.cp.niter = 10
+        parts, bits = width // math.gcd(width, PART), min(8, int(math.log2(len(chosen))))
+        index = module.IndexIVFPQ(module.IndexFlatL2(width), width, lists, parts, bits)
+        index.by_residual = False  # so that one table of distances serves all lists
+        for clustering in (index.cp, index.pq.cp):
+            clustering.min_points_per_centroid = 1
+            clustering.niter = 10
         # The mean of several people is short, hence near to everybody, and would own most rows.
         index.cp.spherical = vectors.equally_long
         index.train(vectors.take(np.sort(chosen)))
@@ -62,38 +73,58 @@ class InvertedFile:
             rows = slice(start, start + len(block))
             index.add_with_ids(block.numpy()[~held[rows]], ids[rows][~held[rows]])
             start += len(block)
-        made = cls(index, 1, 0.0, len(vectors))
+        wide = 1 if goal < 1 else len(vectors)  # or no code decides what is found
+        made = cls(index, 1, wide, 1.0, len(vectors))
         made._tune(vectors, ids, goal, sample)
         made.add(vectors.take(sample), ids[sample])
         return made
 
     def _tune(self, vectors: Vectors, ids: np.ndarray, goal: float, sample: np.ndarray) -> None:
+        """Settles how many lists, and how many candidates.
+
+        The lists miss half of what the goal lets be missed, and are known from the centres alone;
+        the candidates are doubled until no more than the goal lets be missed is.
+        """
         queries, k = vectors.take(sample), min(NEIGHBOURS + 1, len(vectors))
-        true = ids[vectors.nearest(queries, k)[0]]
-        others = ~np.isin(true, ids[sample])
-        while True:
-            found = self.search(queries, k, None)
-            hit = (true[:, :, None] == found[:, None, :]).any(axis=2)
-            self.recall = float(hit[others].mean()) if others.any() else 1.0
-            if self.recall >= goal or self.probes >= self.index.nlist:
-                break
-            self.probes = min(self.probes + 1 + self.probes // 2, self.index.nlist)
+        rows = vectors.nearest(queries, k)[0]
+        others = ~np.isin(rows, sample)
+        if others.any():
+            lists = self.index.nlist
+            order = np.argsort(self.index.quantizer.search(queries, lists)[1], axis=1)
+            owner = self.index.quantizer.search(vectors.take(rows.ravel()), 1)[1]
+            needed = np.sort(np.take_along_axis(order, owner.reshape(rows.shape), 1)[others])
+            self.probes = 1 + int(needed[math.ceil((1 + goal) / 2 * len(needed)) - 1])
+            while True:
+                found = self.search(queries, k, None)
+                hit = (ids[rows][:, :, None] == found[:, None, :]).any(axis=2)
+                self.recall = float(hit[others].mean())
+                if self.recall >= goal or self.wide * k >= self.index.ntotal:
+                    break
+                self.wide *= 2
         logging.info(
-            "approximate index of %d rows: recall@%d %.4f over %d rows, %d of %d lists",
+            "approximate index of %d rows: recall@%d %.4f over %d rows, %d of %d lists, %d "
+            "candidates for each",
             *(len(vectors), k - 1, self.recall, len(sample), self.probes, self.index.nlist),
+            self.wide,
         )
 
     def search(self, queries: np.ndarray, k: int, allowed: np.ndarray | None) -> np.ndarray:
-        """Ids (q, k), -1 where the lists held no more; of the allowed ids only, if given.
+        """Ids (q, m) of candidates for the k nearest, -1 where the lists held no more.
 
         For many hits more lists are looked into, on average of PLENTY times as many rows.
+
+        Args:
+            queries: (q, d).
+            k: rows that are wanted; m is as many or more.
+            allowed: ids of which the candidates are; None: all.
         """
         module = faiss()
         rows = max(1, self.index.ntotal) / self.index.nlist
         probes = min(self.index.nlist, max(self.probes, int(PLENTY * k / rows)))
         selector = None if allowed is None else module.IDSelectorBatch(allowed)
         options = module.SearchParametersIVF(sel=selector, nprobe=probes)
-        return self.index.search(np.ascontiguousarray(queries), k, params=options)[1]
+        wanted = max(k, min(self.wide * k, self.index.ntotal))
+        return self.index.search(np.ascontiguousarray(queries), wanted, params=options)[1]
 
     def add(self, x: np.ndarray, ids: np.ndarray) -> None:
         self.index.add_with_ids(np.ascontiguousarray(x), ids)

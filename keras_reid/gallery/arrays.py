@@ -98,19 +98,21 @@ class ArrayStore:
         self, embeddings: np.ndarray, k: int, kept: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
         few = kept is not None and kept.sum() < max(FEW * len(kept), 10 * k)
-        index = None if few else self._inverted_file()
-        if index is None:
+        inverted = None if few else self._inverted_file()
+        if inverted is None:
             return self.vectors.nearest(embeddings, k, kept)
-        ids = index.search(embeddings, k, None if kept is None else self.ids[kept])
+        ids = inverted.search(embeddings, k, None if kept is None else self.ids[kept])
         places = np.where(ids == LEFT_OVER, LEFT_OVER, np.searchsorted(self.ids, ids))
-        short = (places == LEFT_OVER).any(axis=1)  # the lists held fewer than k that are kept
+        short = (places != LEFT_OVER).sum(axis=1) < k  # the lists held fewer that are kept
         if short.any():
-            places[short] = self.vectors.nearest(embeddings[short], k, kept)[0]
-        return self.vectors.measured(embeddings, places)
+            places[short] = LEFT_OVER
+            places[short, :k] = self.vectors.nearest(embeddings[short], k, kept)[0]
+        index, distance = self.vectors.measured(embeddings, places)
+        return index[:, :k], distance[:, :k]
 
     def _inverted_file(self) -> InvertedFile | None:
         count = len(self.ids)
-        if count < self.approximate_from:
+        if count < max(2, self.approximate_from):
             return None
         if self.index is None or count > 2 * self.index.built:
             try:

@@ -107,7 +107,8 @@ class FileStore(ArrayStore):
             ) from error
         of = self._value("index", {})
         if of.get("revision") == self._value("revision", 0) and index.ntotal == len(self.ids):
-            self.index = InvertedFile(index, of["probes"], of["recall"], of["built"])
+            wide = of.get("wide", 1)  # earlier versions kept rows, not codes
+            self.index = InvertedFile(index, of["probes"], wide, of["recall"], of["built"])
         else:  # it may hold who was removed
             self.path.unlink()
 
@@ -152,7 +153,7 @@ class FileStore(ArrayStore):
         assert self.index is not None
         with replaced_file(self.path, PRIVATE) as new:
             self.index.write(new)
-        of = {"probes": self.index.probes, "recall": self.index.recall, "built": self.index.built}
+        of = {name: getattr(self.index, name) for name in ("probes", "wide", "recall", "built")}
         with self._told():
             self._set("index", {**of, "revision": self._value("revision", 0)})
 

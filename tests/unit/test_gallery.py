@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import json
 import os
 import shutil
 import signal
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 from keras_reid import files, gallery
 from keras_reid.errors import InputError
 from keras_reid.evaluation import Threshold
-from keras_reid.gallery import exact, milvus
+from keras_reid.gallery import approximate, exact, milvus
 from keras_reid.reranking import k_reciprocal
 
 MODEL = "0123456789abcdef"
@@ -472,6 +473,24 @@ def test_an_approximate_search_never_finds_fewer_than_there_are(k):
     assert all(len({hit.image for hit in row}) == k for row in hits)
 
 
+def test_candidates_are_more_where_codes_cannot_tell_rows_apart():
+    """All rows are of few persons: the nearest ten of some hundreds, by codes of four bytes."""
+    x, queries = clustered(6000, persons=8), clustered(300, persons=8, seed=1)
+    vectors = exact.Vectors(32)
+    vectors.append(x)
+    index = approximate.InvertedFile.build(vectors, 7 * np.arange(6000), 0.9)
+    assert index.wide > 1
+    assert index.recall >= 0.9
+    ids = index.search(queries, 10, None)
+    assert ids.shape == (300, 10 * index.wide)
+    found = vectors.measured(queries, ids // 7)[0][:, :10]
+    true = vectors.nearest(queries, 10)[0]
+    recall = np.mean([len({*a} & {*b}) / 10 for a, b in zip(found, true, strict=True)])
+    assert recall > 0.85
+    allowed = 7 * np.arange(0, 6000, 3)
+    assert np.isin(index.search(queries, 10, allowed), [*allowed, exact.LEFT_OVER]).all()
+
+
 # --- Files that are damaged, and other processes
 
 
@@ -514,6 +533,33 @@ def test_an_index_of_other_rows_is_not_used(closed_file, tmp_path, people):
     with opened("faiss, approximate", tmp_path) as store:
         hits = store.search(people["embeddings"][:1], 2)[0]
         assert {hit.image for hit in hits} == {"0.jpg", "late"}
+
+
+def test_an_index_of_an_earlier_version_is_searched(closed_file, tmp_path, people):
+    """It held rows, not codes, and did not say how many candidates."""
+    index, rows = closed_file
+    x = people["embeddings"]
+    faiss = approximate.faiss()
+    old = faiss.IndexIVFFlat(faiss.IndexFlatL2(WIDTH), WIDTH, 4)
+    old.train(x)
+    with sqlite3.connect(rows) as database:
+        read = "select value from settings where name = 'index'"
+        about = json.loads(database.execute(read).fetchone()[0])
+        ids = [row[0] for row in database.execute("select id from rows order by id")]
+        del about["wide"]
+        about["probes"] = 4
+        write = "update settings set value = ? where name = 'index'"
+        database.execute(write, [json.dumps(about)])
+    database.close()
+    old.add_with_ids(x, np.array(ids))
+    faiss.write_index(old, str(index))
+    with opened("faiss, approximate", tmp_path) as store:
+        found = store.search(x[:20], 5)
+        assert store.stats()["search"] == "inverted file, 4 of 4 lists"
+    expected, _ = brute_force(people, x[:20], 5, np.ones(COUNT, bool))
+    assert [[hit.image for hit in row] for row in found] == [
+        [f"{i}.jpg" for i in r] for r in expected
+    ]
 
 
 def test_rows_that_are_missing_or_broken_are_named(closed_file, tmp_path):
