@@ -13,8 +13,8 @@ exponent is the slope of log seconds over log size, by least squares.
 Each cost has a model, seconds as a sum of terms in n whose factors are not negative. The factors
 are found by all sizes but the largest (least squares of relative errors), and the largest, which
 is twice to three times as large as any of these, is predicted: a model that is right predicts 1.00
-of what is measured there. Approximate search is counted by r, the rows that a query is compared
-with: the centres of all lists, and what stands in those lists that a recall of 99 % needs.
+of what is measured there. Approximate search is counted by r, what a query is compared with: the
+centres of all lists, and the codes in those lists that a recall of 99 % needs.
 
 `--paper=N` measures nothing, and prints the bytes that N embeddings need by formulas, and on how
 many machines of which memory.
@@ -94,7 +94,9 @@ def approximate(n: int) -> Counted:
     index = InvertedFile.build(vectors, np.arange(n), 0.99)
     lists = index.index.nlist
     return Counted(
-        lambda: [index.search(queries[i : i + 1], 10, None) for i in range(QUERIES)],
+        lambda: [
+            vectors.measured(query[None], index.search(query[None], 10, None)) for query in queries
+        ],
         lists + index.probes * n / lists,
     )
 
@@ -173,7 +175,7 @@ class Cost(NamedTuple):
 
 
 ONE, LINEAR, SQUARE = {"1": np.ones_like}, {"n": np.positive}, {"n²": np.square}
-# Of an inverted file: the centres of its lists, and the rows of those lists that 99 % needs.
+# Of an inverted file: the centres of its lists, and the codes in those lists that 99 % needs.
 COMPARED = {"r": np.positive}
 COSTS = {
     "embedding": Cost(embedding, (500, 1_000, 2_000, 4_000), "images", ONE | LINEAR),
