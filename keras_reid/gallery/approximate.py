@@ -31,6 +31,8 @@ def faiss() -> Any:
 class InvertedFile:
     """Rows by the nearest of `4 √n` centres, as codes of a byte for eight numbers.
 
+    Where all true neighbours have to be found, it holds the rows themselves.
+
     A search compares codes in the nearest lists alone (Jégou et al., Product Quantization for
     Nearest Neighbor Search, 2011), and gives more candidates than are wanted, for distances of
     codes are not exact. How many lists and candidates is settled by a sample of rows, whose nearest
@@ -55,12 +57,17 @@ class InvertedFile:
         lists = max(1, min(int(4 * np.sqrt(len(vectors))), len(vectors) // TRAINED_ON))
         random = np.random.default_rng(0)
         chosen = random.choice(len(vectors), min(len(vectors), TRAINED_ON * lists), replace=False)
-        parts, bits = width // math.gcd(width, PART), min(8, int(math.log2(len(chosen))))
-        index = module.IndexIVFPQ(module.IndexFlatL2(width), width, lists, parts, bits)
-        index.by_residual = False  # so that one table of distances serves all lists
-        for clustering in (index.cp, index.pq.cp):
-            clustering.min_points_per_centroid = 1
-            clustering.niter = 10
+        centres = module.IndexFlatL2(width)
+        if goal < 1:
+            parts, bits = width // math.gcd(width, PART), min(8, int(math.log2(len(chosen))))
+            index = module.IndexIVFPQ(centres, width, lists, parts, bits)
+            index.by_residual = False  # so that one table of distances serves all lists
+            index.pq.cp.min_points_per_centroid = 1
+            index.pq.cp.niter = 10
+        else:  # no code may decide what is found
+            index = module.IndexIVFFlat(centres, width, lists)
+        index.cp.min_points_per_centroid = 1
+        index.cp.niter = 10
         # The mean of several people is short, hence near to everybody, and would own most rows.
         index.cp.spherical = vectors.equally_long
         index.train(vectors.take(np.sort(chosen)))
@@ -73,8 +80,7 @@ class InvertedFile:
             rows = slice(start, start + len(block))
             index.add_with_ids(block.numpy()[~held[rows]], ids[rows][~held[rows]])
             start += len(block)
-        wide = 1 if goal < 1 else len(vectors)  # or no code decides what is found
-        made = cls(index, 1, wide, 1.0, len(vectors))
+        made = cls(index, 1, 1, 1.0, len(vectors))
         made._tune(vectors, ids, goal, sample)
         made.add(vectors.take(sample), ids[sample])
         return made
@@ -87,7 +93,7 @@ class InvertedFile:
         """
         queries, k = vectors.take(sample), min(NEIGHBOURS + 1, len(vectors))
         rows = vectors.nearest(queries, k)[0]
-        others = ~np.isin(rows, sample)
+        true, others = ids[rows], ~np.isin(rows, sample)
         if others.any():
             lists = self.index.nlist
             order = np.argsort(self.index.quantizer.search(queries, lists)[1], axis=1)
@@ -96,7 +102,7 @@ class InvertedFile:
             self.probes = 1 + int(needed[math.ceil((1 + 3 * goal) / 4 * len(needed)) - 1])
             while True:
                 found = self.search(queries, k, None)
-                hit = (ids[rows][:, :, None] == found[:, None, :]).any(axis=2)
+                hit = (true[:, :, None] == found[:, None, :]).any(axis=2)
                 self.recall = float(hit[others].mean())
                 if self.recall >= goal or self.wide * k >= self.index.ntotal:
                     break

@@ -489,6 +489,11 @@ def test_candidates_are_more_where_codes_cannot_tell_rows_apart():
     assert recall > 0.85
     allowed = 7 * np.arange(0, 6000, 3)
     assert np.isin(index.search(queries, 10, allowed), [*allowed, exact.LEFT_OVER]).all()
+    some = 7 * np.arange(10)
+    index.remove(some)
+    assert not np.isin(index.search(x[:10], 10, None), some).any()
+    index.add(x[:10], some)
+    assert (index.search(x[:10], 10, None) == some[:, None]).any(axis=1).all()
 
 
 # --- Files that are damaged, and other processes
