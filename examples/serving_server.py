@@ -103,6 +103,13 @@ def main() -> None:
     parser.add_argument("--wait", type=float, default=0.002, help="seconds for others to come")
     parser.add_argument("--threads", type=int, default=2, help="batches at a time")
     options = vars(parser.parse_args())
+    if not os.path.exists(os.path.join(options["path"], "saved_model.pb")):
+        parser.error(
+            f"a version is a folder with a saved_model.pb: {options['path']!r} has none; give "
+            "export/NAME/VERSION, as export.py wrote it"
+        )
+    if options["batch"] < 1:
+        parser.error(f"--batch is 1 or more images: received {options['batch']}")
     server, port = serve(options.pop("path"), options.pop("address"), **options)
     print(f"serving on port {port}", flush=True)
     server.wait_for_termination()
