@@ -94,7 +94,7 @@ def main() -> None:
 
     @tf.function
     def highest(part: tf.Tensor, block: tf.Tensor) -> tf.Tensor:
-        return tf.reduce_max(tf.matmul(part, block, transpose_b=True), axis=1)
+        return tf.reduce_max(tf.matmul(block, part, transpose_b=True), axis=0)
 
     @tf.function
     def plain(part: tf.Tensor, block: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

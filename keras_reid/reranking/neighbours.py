@@ -9,9 +9,9 @@ from keras_reid.reranking.blocks import Progress, folded, in_blocks
 from keras_reid.reranking.sources import GROUP, Size, SquaredDistances
 from keras_reid.reranking.topk import smallest
 
-# Elements of a block of squared distances, 64 MiB, and its transpose has as many. All images
-# have BLOCKS blocks or more, of which the first computes what the last ones need not, but a block
-# has at least LEAST rows: products of fewer are slow, because each arranges all features anew.
+# Elements of a block of squared distances, 64 MiB. All images have BLOCKS blocks or more, of which
+# the first computes what the last ones need not, but a block is of at least LEAST images: products
+# of fewer are slow, because each arranges all features anew.
 BLOCK_ELEMENTS = 2**24
 BLOCKS = 8
 LEAST = 768
@@ -38,12 +38,13 @@ def nearest(
 ) -> Neighbours:
     """The `min(k, n)` nearest images to each, among all.
 
-    Candidates come from blocks of `source.rows`; where those leave open which is nearer, the
+    Candidates come from blocks of `source.columns`; where those leave open which is nearer, the
     distances of the candidates decide, computed in float64. Only if more than MORE images are
-    within the rounding of the k-th does their order in `rows` decide.
+    within the rounding of the k-th does their order in `columns` decide.
 
     `cuts` are the numbers of neighbours, k at most, of which only the sets matter: who is nearer
-    is then decided so where they end alone. `squared` is as `rows` has it, 0 for the image itself.
+    is then decided so where they end alone. `squared` is as `columns` has it, 0 for the image
+    itself.
     """
     k = tf.minimum(k, source.size) if not isinstance(source.size, int) else min(k, source.size)
     found = _candidates(source, tf.minimum(k + SPARE, source.size), progress)
@@ -53,36 +54,36 @@ def nearest(
         return _settled(source, start, stop, *candidates, k, cuts)
 
     like = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None, None], tf.float32)
-    index, squared = in_blocks(work, source.size, _block_rows(source.size), like)
+    index, squared = in_blocks(work, source.size, _block_images(source.size), like)
     return Neighbours(index, squared, found.largest)
 
 
-def _block_rows(count: Size) -> Size:
-    rows = tf.minimum(BLOCK_ELEMENTS // count, count // BLOCKS)
-    return tf.maximum(LEAST, rows // GROUP * GROUP)
+def _block_images(count: Size) -> Size:
+    images = tf.minimum(BLOCK_ELEMENTS // count, count // BLOCKS)
+    return tf.maximum(LEAST, images // GROUP * GROUP)
 
 
 def _candidates(source: SquaredDistances, k: Size, progress: Progress | None) -> Neighbours:
-    """The k nearest by the distances of `rows` alone, itself among them as any other.
+    """The k nearest by the distances of `columns` alone, the image itself as any other.
 
-    Distances are symmetric, so a block begins at its diagonal: what lies left of that came with
-    the blocks before, as its columns are rows of the images that follow.
+    Distances are symmetric, so a block of columns begins at its diagonal: what lies above that came
+    with the blocks before, whose columns have it as rows.
     """
     count = source.size
 
     def work(start: Size, stop: Size, *found: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        block = source.rows(start, stop, start)
-        below = tf.transpose(block[:, stop - start : count - start])
+        block = source.columns(start, stop, start)
+        below = block[stop - start : count - start]
         parts = slice(start), slice(start, stop), slice(stop, None)
         before, own, later = (Neighbours(*(part[at] for part in found)) for at in parts)
-        own = _with(own, start, *_smallest(block, k), _largest(block))
+        own = _with(own, start, *_smallest(block, k), tf.reduce_max(block[: count - start], axis=0))
         later = _with(
             later, start, *_nearer(below, later.squared[:, -1:], k), tf.reduce_max(below, axis=1)
         )
         return tuple(tf.concat(three, axis=0) for three in zip(before, own, later, strict=True))
 
     nobody = tf.zeros([count, k], tf.int32), tf.fill([count, k], np.inf), tf.zeros([count])
-    return Neighbours(*folded(work, count, _block_rows(count), nobody, progress))
+    return Neighbours(*folded(work, count, _block_images(count), nobody, progress))
 
 
 def _with(
@@ -110,7 +111,7 @@ def _nearer(squared: tf.Tensor, bound: tf.Tensor, k: Size) -> tuple[tf.Tensor, t
         values = lists.with_values(tf.gather_nd(squared, at))
         return lists.to_tensor(), values.to_tensor(np.inf)
 
-    return tf.cond(count > 2 * k, lambda: _smallest(squared, k), few)
+    return tf.cond(count > 2 * k, lambda: _smallest(tf.transpose(squared), k), few)
 
 
 def _settled(
@@ -129,7 +130,7 @@ def _settled(
     wider = tf.minimum(k + MORE, source.size)
     index, values = tf.cond(
         tf.logical_and(wider > tf.shape(values)[1], tf.reduce_any(close)),
-        lambda: _smallest(source.rows(start, stop), wider),
+        lambda: _smallest(source.columns(start, stop), wider),
         lambda: (index, values),
     )
     index, values = _itself_first(index, values, itself)
@@ -154,9 +155,9 @@ def _unsure(values: tf.Tensor, slack: tf.Tensor, cuts: tuple[int, ...] | None) -
     return tf.cast(tf.where(tf.reduce_any(close, axis=1))[:, 0], tf.int32)
 
 
-def _smallest(rows: tf.Tensor, k: Size) -> tuple[tf.Tensor, tf.Tensor]:
-    """Index and value of the k smallest in each row, ascending, equal ones by index."""
-    values, index = smallest(rows, k, GROUP)
+def _smallest(columns: tf.Tensor, k: Size) -> tuple[tf.Tensor, tf.Tensor]:
+    """Index and value of the k smallest in each column, ascending, equal ones by index."""
+    values, index = smallest(columns, k, GROUP)
     return index, values
 
 
@@ -181,12 +182,3 @@ def _by_distance(source: SquaredDistances, index: tf.Tensor, itself: tf.Tensor) 
     exact = tf.reshape(exact, tf.shape(index))
     exact = tf.where(index == itself, -tf.ones_like(exact), exact)
     return tf.gather(by_index, tf.argsort(exact, axis=1, stable=True), batch_dims=1)
-
-
-def _largest(rows: tf.Tensor) -> tf.Tensor:
-    """Of each row, without the infinite columns at its end."""
-    groups = tf.reshape(rows, (tf.shape(rows)[0], -1, GROUP))
-    maxima = tf.reduce_max(groups, axis=2)
-    last = groups[:, -1]
-    last = tf.reduce_max(tf.where(tf.math.is_inf(last), 0.0, last), axis=1, keepdims=True)
-    return tf.reduce_max(tf.concat([maxima[:, :-1], last], axis=1), axis=1)

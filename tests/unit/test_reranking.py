@@ -97,7 +97,7 @@ def test_every_reranker_is_its_formula(name, seed):
         assert made.shape == (12, 70)
         result, expected = made.matrix(), case.truth(query, gallery, **options)
         np.testing.assert_allclose(result, expected, atol=2e-5 * max(1, abs(expected).max()))
-        np.testing.assert_array_equal(made.rows(3, 7), result[3:7])
+        np.testing.assert_allclose(made.rows(3, 7), result[3:7], rtol=1e-6, atol=2e-6)
 
 
 @pytest.mark.first(2)
@@ -241,7 +241,7 @@ def test_some_distances_of_queries_are_kept(monkeypatch, known):
     monkeypatch.setattr(sources, "KEPT_ELEMENTS", known * len(gallery))
     x = tf.constant(np.concatenate([query, gallery]))
     source, plain = sources.KeptDistances(x, 40), sources.FeatureDistances(x)
-    assert len(source.kept) == known
+    assert source.kept.shape[1] == known
     for start, stop, first in ((0, 16, 0), (0, 5, 40), (3, 20, 3), (20, 60, 20), (20, 60, 50)):
         expected = plain.rows(start, stop, first)
         np.testing.assert_allclose(source.rows(start, stop, first), expected, atol=1e-5)
