@@ -90,6 +90,7 @@ def main() -> None:
 
     vectors = Vectors(options.width)
     vectors.append(x)
+    vectors.nearest(queries[:1], 1)  # from here on the blocks are tensors
     blocks = vectors.blocks
 
     @tf.function

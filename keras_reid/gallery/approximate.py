@@ -88,7 +88,7 @@ class InvertedFile:
     def _tune(self, vectors: Vectors, ids: np.ndarray, goal: float, sample: np.ndarray) -> None:
         """Settles how many lists, and how many candidates.
 
-        The lists miss three quarters of what the goal lets be missed, and are known from the
+        The lists miss nine tenths of what the goal lets be missed, and are known from the
         centres alone; the candidates are doubled until all that is missed is within the goal.
         """
         queries, k = vectors.take(sample), min(NEIGHBOURS + 1, len(vectors))
@@ -99,7 +99,7 @@ class InvertedFile:
             order = np.argsort(self.index.quantizer.search(queries, lists)[1], axis=1)
             owner = self.index.quantizer.search(vectors.take(rows.ravel()), 1)[1]
             needed = np.sort(np.take_along_axis(order, owner.reshape(rows.shape), 1)[others])
-            self.probes = 1 + int(needed[math.ceil((1 + 3 * goal) / 4 * len(needed)) - 1])
+            self.probes = 1 + int(needed[math.ceil((0.1 + 0.9 * goal) * len(needed)) - 1])
             while True:
                 found = self.search(queries, k, None)
                 hit = (true[:, :, None] == found[:, None, :]).any(axis=2)

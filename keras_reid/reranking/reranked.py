@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from keras_reid.reranking.blocks import in_blocks
 
-BLOCK_ELEMENTS = 2**23  # 32 MiB; products of fewer rows are slower
+BLOCK_ELEMENTS = 2**22  # 16 MiB; larger ones go back to the system, which clears memory anew
 Size = Any  # int, or a scalar tensor inside a tf.function
 
 
