@@ -14,6 +14,7 @@ from typing import Any
 
 from absl import app, flags, logging
 
+from keras_reid.cli.imports import keras_alone
 from keras_reid.cli.memory import keep_memory
 from keras_reid.errors import InputError, printable
 
@@ -135,6 +136,7 @@ class Command:
     def __call__(self) -> None:
         """Runs as the script that was started."""
         keep_memory()
+        keras_alone()
         define(self.fields)
         # absl shows the help, and the flags, of the script that was started.
         sys.modules["__main__"].__doc__ = sys.modules[self.act.__module__].__doc__

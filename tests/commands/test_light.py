@@ -69,6 +69,24 @@ def test_flags_are_refused(command, flags, message, tmp_path):
     assert ended.returncode == 1
 
 
+ALONE = """
+import sys
+from keras_reid.cli.imports import UNUSED, keras_alone
+keras_alone()
+import keras
+print("imported", sorted(UNUSED & set(sys.modules)))
+import sklearn
+print("found", sklearn.__name__)
+"""
+
+
+def test_keras_does_not_import_what_no_command_uses():
+    ended = subprocess.run(
+        [sys.executable, "-c", ALONE], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert ended.stdout.splitlines() == ["imported []", "found sklearn"]
+
+
 def test_a_gallery_is_counted(tmp_path):
     pytest.importorskip("faiss", reason="faiss, extra gallery, is not installed")
     with gallery.open(f"faiss:{tmp_path / 'people.db'}") as people:
