@@ -242,12 +242,7 @@ def _cosines_of(images: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
 
 def _cosine(images: tf.Tensor, queries: Size) -> Callable[[Size, Size], tf.Tensor]:
     gallery = images[queries:]
-
-    def rows(start: Size, stop: Size) -> tf.Tensor:
-        # TensorFlow is faster where the side of many images comes first.
-        return tf.transpose(tf.matmul(gallery, images[start:stop], transpose_b=True))
-
-    return rows
+    return lambda start, stop: tf.matmul(images[start:stop], gallery, transpose_b=True)
 
 
 def _unit(x: tf.Tensor) -> tf.Tensor:

@@ -9,6 +9,7 @@ import tensorflow as tf
 from keras_reid.reranking.blocks import in_blocks
 
 Size = Any  # int, or a scalar tensor inside a tf.function
+Side = tuple[tf.Tensor, tf.Tensor]  # centred features and their squared lengths
 
 GROUP = 16  # rows of `columns` come in whole groups of so many
 KEPT_ELEMENTS = 2**26  # of squared distances that are read twice, 256 MiB
@@ -46,11 +47,13 @@ class FeatureDistances:
         self.centred, self.norms = _centred(features)
 
     def columns(self, start: Size, stop: Size, first: Size = 0) -> tf.Tensor:
-        ends = (tf.convert_to_tensor(end, tf.int32) for end in (start, stop, first))
-        return _expanded(self.centred, self.norms, *ends)
+        return _expanded(self._side(first, None), self._side(start, stop))
 
     def rows(self, start: Size, stop: Size, first: Size = 0) -> tf.Tensor:
-        return tf.transpose(self.columns(start, stop, first))
+        return _expanded(self._side(start, stop), self._side(first, None))
+
+    def _side(self, start: Size, stop: Size | None) -> Side:
+        return self.centred[start:stop], self.norms[start:stop]
 
     def slack(self, start: Size, stop: Size, squared: tf.Tensor) -> tf.Tensor:
         # A sum of d products in float32 was off by less than a quarter of this in 10⁸ pairs.
@@ -83,6 +86,9 @@ class KeptDistances(FeatureDistances):
         ends = (tf.convert_to_tensor(end, tf.int32) for end in (start, stop, first))
         return _partly_known(self.centred, self.norms, self.kept, self.known, self.queries, *ends)
 
+    def rows(self, start: Size, stop: Size, first: Size = 0) -> tf.Tensor:
+        return tf.transpose(self.columns(start, stop, first))
+
 
 class MappedDistances(FeatureDistances):
     """As `FeatureDistances`, of queries and a gallery in a mapped file that is not held.
@@ -113,6 +119,9 @@ class MappedDistances(FeatureDistances):
         squared += self.norms[first:, None]
         squared += self.norms[start:stop]
         return tf.convert_to_tensor(squared)
+
+    def rows(self, start: Size, stop: Size, first: Size = 0) -> tf.Tensor:
+        return tf.transpose(self.columns(start, stop, first))
 
     def _blocks(self, first: int) -> Iterator[tuple[int, int]]:
         """Where blocks of the images from `first` on begin and end."""
@@ -157,15 +166,13 @@ def _centred(features: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 @tf.function(autograph=False, reduce_retracing=True)
-def _expanded(
-    centred: tf.Tensor, norms: tf.Tensor, start: Size, stop: Size, first: Size
-) -> tf.Tensor:
+def _expanded(left: Side, right: Side) -> tf.Tensor:
     """One function, so that the sums need no memory of their own.
 
-    The side of many images comes first: so TensorFlow multiplies up to five times as fast.
+    TensorFlow multiplies up to five times as fast where `left` is the side of many images.
     """
-    products = tf.matmul(centred[first:], -2 * centred[start:stop], transpose_b=True)
-    return products + norms[first:, None] + norms[start:stop]
+    (x, x_norms), (y, y_norms) = left, right
+    return -2 * tf.matmul(x, y, transpose_b=True) + x_norms[:, None] + y_norms
 
 
 @tf.function(autograph=False, reduce_retracing=True)
@@ -182,15 +189,18 @@ def _partly_known(
     """As `_expanded`, of which columns up to `known` and rows from `queries` on are kept."""
     end, after = tf.clip_by_value(known, start, stop), tf.maximum(first, queries)
 
+    def between(rows: slice, columns: slice) -> tf.Tensor:
+        return _expanded((centred[rows], norms[rows]), (centred[columns], norms[columns]))
+
     def to_queries() -> tf.Tensor:
-        return _expanded(centred[:after], norms[:after], start, end, first)
+        return between(slice(first, after), slice(start, end))
 
     def looked_up() -> tf.Tensor:
         below = kept[after - queries :, start:end]
         return tf.cond(first < queries, lambda: tf.concat([to_queries(), below], 0), lambda: below)
 
     def computed() -> tf.Tensor:
-        return _expanded(centred, norms, end, stop, first)
+        return between(slice(first, None), slice(end, stop))
 
     def both() -> tf.Tensor:
         return tf.concat([looked_up(), computed()], axis=1)
