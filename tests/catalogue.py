@@ -24,21 +24,21 @@ import pytest
 from keras_reid import distances, layers, losses, mining
 from keras_reid.models import heads
 
-# Seeds of random batches: some in every run of the tests, the rest in a thorough one.
+# Seeds of random batches.
 BATCHES = pytest.mark.parametrize(
     "seeds",
-    [range(25), pytest.param(range(25, 200), marks=pytest.mark.thorough)],
-    ids=["25 batches", "175 batches"],
+    [range(12), pytest.param(range(12, 200), marks=pytest.mark.nightly)],
+    ids=["12 batches", "188 batches"],
 )
 
 
 def costly(names: Iterable[str]) -> list[Any]:
-    """The names for a test that compiles or saves, settings beyond the first of a class thorough.
+    """Names for a test that compiles or saves: one setting per class, the others nightly.
 
-    Those have a hyphen in their names.
+    Further settings of a class have a hyphen in their names.
     """
     return [
-        pytest.param(name, marks=pytest.mark.thorough) if "-" in name else name for name in names
+        pytest.param(name, marks=pytest.mark.nightly) if "-" in name else name for name in names
     ]
 
 

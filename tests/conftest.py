@@ -1,7 +1,9 @@
-"""Fixtures for all tests: quiet TensorFlow, and the real images where they are to be had."""
+"""Fixtures for all tests: quiet TensorFlow, real images, and folders that workers share."""
 
+import fcntl
 import os
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -20,21 +22,55 @@ def real_data() -> Path:
     return folder
 
 
+def built_once(factory: pytest.TempPathFactory, name: str, build: Callable[[Path], object]) -> Path:
+    """Return a folder that the first of the pytest-xdist workers builds and all of them read."""
+    root = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+    folder, done = root / name, root / f"{name}.done"
+    with (root / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            folder.mkdir()
+            build(folder)
+            done.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def pedestrians(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small synthetic data set in the Market-1501 layout."""
-    from keras_reid.data import synthetic
+    """Return a small synthetic data set in the Market-1501 layout. Tests do not change it."""
 
-    root = tmp_path_factory.mktemp("drawn") / "synthetic"
-    synthetic.generate(
-        root, train_identities=12, test_identities=6, cameras=3, images_per_camera=2, size=(64, 32)
-    )
-    return root
+    def build(folder: Path) -> None:
+        from keras_reid.data import synthetic
+
+        size = {"cameras": 3, "images_per_camera": 2, "size": (64, 32)}
+        synthetic.generate(folder / "synthetic", train_identities=12, test_identities=6, **size)
+
+    return built_once(tmp_path_factory, "drawn", build) / "synthetic"
+
+
+@pytest.fixture(scope="session")
+def tiny_run(pedestrians: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with `run`, a small trained run, and the output of its training.
+
+    Tests copy it before they change it.
+    """
+
+    def build(folder: Path) -> None:
+        from processes import TINY, call
+
+        data = ("--dataset=market1501", f"--data_dir={pedestrians}")
+        code, out, err = call("train.py", *data, *TINY, "--run=run", cwd=folder)
+        assert code == 0, err
+        (folder / "out.txt").write_text(out)
+
+    return built_once(tmp_path_factory, "tiny_run", build)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of a test with the marker `first(n)`, the cases beyond n are thorough."""
+    """Mark the cases of a test with the marker `first(n)` beyond the first n as nightly."""
     cases: Counter[str] = Counter()
     for item in items:
         marker = item.get_closest_marker("first")
@@ -42,4 +78,4 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             name = item.nodeid.partition("[")[0]
             cases[name] += 1
             if cases[name] > marker.args[0]:
-                item.add_marker(pytest.mark.thorough)
+                item.add_marker(pytest.mark.nightly)

@@ -21,7 +21,7 @@ import tensorflow as tf  # noqa: F401  before the children, who would import it 
 from keras_reid import gallery
 from keras_reid.gallery import arrays, file_store, milvus  # noqa: F401  children find them imported
 
-KILLS = int(sys.argv[2]) if sys.argv[2:] else 10
+KILLS = int(sys.argv[2]) if sys.argv[2:] else 10  # of each kind of gallery
 WIDTH, BATCH = 32, 40
 SMALL = {"approximate_from": 100}
 

@@ -23,6 +23,16 @@ from keras_reid.cli import options
 
 ROOT = Path(__file__).parent.parent
 
+# Flags of a training that takes seconds.
+TINY = (
+    "--recipe=tiny",
+    "--height=32",
+    "--width=16",
+    "--identities=4",
+    "--instances=2",
+    "--epochs=3",
+)
+
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 _PROCESSES = multiprocessing.get_context("forkserver")
 # What all commands import; none of them runs an operation of TensorFlow, which no fork survives.

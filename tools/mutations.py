@@ -1,100 +1,124 @@
-"""Breaks the package, one line at a time, and says which break a test has noticed.
+"""Apply each deliberate fault of `tools/breaks.py` and report whether its named test fails.
 
     python tools/mutations.py
     python tools/mutations.py --only=MixStyle
 
-Each break of `tools/breaks.py` is made in a copy of the package; the named test, which passes
-without it, must fail. The table is printed in Markdown, with the tests that noticed: the fast ones,
-which `pytest` runs, or the slow ones. The exit code is 1 if a break was not noticed.
+Each fault changes one place in a copy of the repository. Its named test, which passes without the
+fault, must fail. TensorFlow is imported once, and each test runs in a fork of that process. The
+result is a Markdown table. The exit code is 1 if a fault was missed.
 """
 
 import argparse
 import os
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Iterator
 from pathlib import Path
-from queue import Queue
 
 from breaks import BREAKS, Break
 
 ROOT = Path(__file__).resolve().parent.parent
+SECONDS = 600  # per test
+NOTICED, MISSED = "noticed", "MISSED"
+RESULTS = {0: MISSED, 1: NOTICED, 5: "MISSED: no test of that name is run"}
 
 
-def noticed(broken: Break, copy: Path) -> str:
-    """Which tests fail in a copy of the repository with the break, which is then mended.
+def results(faults: list[Break], folder: Path, jobs: int) -> Iterator[tuple[Break, str]]:
+    """Yield each fault with its result, in the order in which their tests end."""
+    waiting, running = faults[::-1], {}
+    free = [copied(folder / str(number)) for number in range(jobs)]
+    while waiting or running:
+        while waiting and free:
+            fault, copy = waiting.pop(), free.pop()
+            text = applied(fault, copy)
+            running[forked_test(fault, copy)] = (fault, copy, text)
+        pid, status = os.wait()
+        fault, copy, text = running.pop(pid)
+        (copy / fault.file).write_text(text, encoding="utf-8")
+        free.append(copy)
+        code = os.waitstatus_to_exitcode(status)
+        if code not in RESULTS:
+            print((copy / "output.txt").read_text(errors="replace")[-2000:], file=sys.stderr)
+        yield fault, RESULTS.get(code, f"MISSED: exit code {code}")
 
-    "fast" are those that `pytest` runs, "slow" the others; "NO": none.
-    """
-    file = copy / broken.file
+
+def copied(copy: Path) -> Path:
+    """Copy the files that the tests need, without bytecode."""
+    ignored = shutil.ignore_patterns(".git", "runs", "*.egg*", "__pycache__", ".*_cache")
+    shutil.copytree(ROOT, copy, ignore=ignored)
+    return copy
+
+
+def applied(fault: Break, copy: Path) -> str:
+    """Write the fault into the copy and return the file's text without it."""
+    file = copy / fault.file
     text = file.read_text(encoding="utf-8")
-    if text.count(broken.line) != 1:
-        raise SystemExit(f"{broken.file} must hold once: {broken.line}")
-    file.write_text(text.replace(broken.line, broken.broken), encoding="utf-8")
+    if text.count(fault.line) != 1:
+        raise SystemExit(f"{fault.file} must contain this text exactly once: {fault.line}")
+    file.write_text(text.replace(fault.line, fault.broken), encoding="utf-8")
+    return text
+
+
+def forked_test(fault: Break, copy: Path) -> int:
+    """Run the named test of a fault in a fork and return the fork's process id."""
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 3
     try:
-        for speed, markers in (("fast", "not slow and not thorough"), ("slow", "slow or thorough")):
-            if fails(broken, copy, markers):
-                return speed
+        output = os.open(copy / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        os.chdir(copy)
+        # Two versions of a file that are written in one second may have the same bytecode.
+        sys.dont_write_bytecode = True
+        sys.path.insert(0, str(copy))
+        os.environ.update(
+            PYTHONPATH=str(copy), PYTHONDONTWRITEBYTECODE="1", KERAS_REID_REAL_DATA=str(real_data())
+        )
+        signal.alarm(SECONDS)
+        cases = ["-k", fault.cases] if fault.cases else []
+        options = ["-q", "-x", "-n", "0", "-p", "no:cacheprovider", "-m", "not nightly"]
+        code = int(pytest.main([*options, f"tests/{fault.test}", *cases]))
     finally:
-        file.write_text(text, encoding="utf-8")
-    return "NO"
+        os._exit(code)
 
 
-def fails(broken: Break, copy: Path, markers: str) -> bool:
-    """Whether the test, with these markers, fails."""
-    pytest = [sys.executable, "-m", "pytest", "-q", "-x", "-n", "0", "-m", markers]
-    done = subprocess.run(
-        [*pytest, f"tests/{broken.test}", *(["-k", broken.cases] if broken.cases else [])],
-        cwd=copy,
-        env={**os.environ, "PYTHONPATH": str(copy)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode not in (0, 1, 5):  # 5: there is no test with these markers
-        raise SystemExit(f"{broken.test} could not be run:\n{done.stdout[-2000:]}{done.stderr}")
-    return done.returncode == 1
+def real_data() -> Path:
+    """Return the folder of real images that the tests use."""
+    return Path(os.environ.get("KERAS_REID_REAL_DATA", ROOT / "../shared")).resolve()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--only", default="", help="Breaks with this in their words.")
-    parser.add_argument("--jobs", type=int, default=2, help="Copies that are broken at a time.")
-    given = parser.parse_args()
-    wanted = [each for each in BREAKS if given.only in each.what]
-    if not wanted:
-        parser.error(f"--only is part of what is broken in words: no break has {given.only!r}")
-    print("| broken | test | noticed by |\n| --- | --- | --- |")
-    found = []
+    parser.add_argument("--only", default="", help="Text that the fault's description contains.")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="Number of processes.")
+    options = parser.parse_args()
+    faults = [each for each in BREAKS if options.only in each.what]
+    if not faults:
+        parser.error(f"--only must be part of a fault's description, got {options.only!r}")
+    start, missed = time.monotonic(), 0
+    print("| fault | test | result |\n| --- | --- | --- |")
     with tempfile.TemporaryDirectory() as folder:
-        copies: Queue[Path] = Queue()
-        for number in range(given.jobs):
-            copies.put(copied(Path(folder) / str(number)))
-
-        def one(broken: Break) -> str:
-            copy = copies.get()
-            try:
-                return noticed(broken, copy)
-            finally:
-                copies.put(copy)
-
-        with ThreadPoolExecutor(given.jobs) as pool:
-            for broken, speed in zip(wanted, pool.map(one, wanted), strict=True):
-                found.append(speed)
-                print(f"| {broken.what} | `{broken.test}` | {speed} |", flush=True)
-    fast, missed = found.count("fast"), found.count("NO")
-    print(f"\n{len(found) - missed} of {len(found)} were noticed, {fast} by the fast tests")
+        for fault, result in results(faults, Path(folder), options.jobs):
+            missed += result != NOTICED
+            print(f"| {fault.what} | `{fault.test}` | {result} |", flush=True)
+    minutes = (time.monotonic() - start) / 60
+    print(f"\n{len(faults) - missed} of {len(faults)} faults noticed in {minutes:.1f} minutes")
     sys.exit(missed > 0)
 
 
-def copied(copy: Path) -> Path:
-    """A copy of what the tests need."""
-    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", "runs", "data", "*.egg*"))
-    shutil.copytree(ROOT / "keras_reid" / "data", copy / "keras_reid" / "data")
-    return copy
-
-
 if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+    # Imported before the forks. The package itself is imported from the copy.
+    import hypothesis  # noqa: F401
+    import keras  # noqa: F401
+    import pytest
+    import sklearn.cluster  # noqa: F401
+    import tensorflow  # noqa: F401
+
     main()

@@ -20,7 +20,7 @@ from keras_reid import distances, layers, losses
 
 BACKEND = keras.backend.backend()
 # Under TensorFlow the tests of conformance have shown most of it already.
-pytestmark = [pytest.mark.thorough] if BACKEND == "tensorflow" else []
+pytestmark = [pytest.mark.nightly] if BACKEND == "tensorflow" else []
 ALL = pytest.mark.parametrize("name", catalogue.LOSSES)
 METRIC = pytest.mark.parametrize(
     "name", [name for name, case in catalogue.LOSSES.items() if case.metric]

@@ -19,6 +19,8 @@ from keras_reid.demo.answers import Answers
 from keras_reid.demo.command import DemoOptions
 from keras_reid.errors import InputError
 
+pytestmark = pytest.mark.slow  # a gallery of the pretrained model, a page, and a browser
+
 CAMERAS = ("north", "south", "yard")
 
 

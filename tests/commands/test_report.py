@@ -11,6 +11,8 @@ from processes import within
 
 from keras_reid import evaluation, models, visualize
 
+pytestmark = pytest.mark.slow  # an evaluation with the pretrained model
+
 FLAGS = ("--rerank=k_reciprocal", "--rerank_options=k1=4,k2=2")
 
 

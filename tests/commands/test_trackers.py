@@ -123,8 +123,9 @@ def test_a_tracker_that_cannot_begin(pedestrians, tmp_path, monkeypatch):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_tracker_that_is_not_here(tmp_path, monkeypatch):
+def test_a_tracker_that_is_not_here(pedestrians, tmp_path, monkeypatch):
     monkeypatch.setattr("keras_reid.training.trackers.find_spec", lambda name: None)
-    code, _, err = within("train.py", "--tracker=wandb", cwd=tmp_path)
+    data = ("--dataset=market1501", f"--data_dir={pedestrians}")
+    code, _, err = within("train.py", *data, "--tracker=wandb", cwd=tmp_path)
     assert code == 1
     assert "run pip install wandb" in err

@@ -72,7 +72,7 @@ def weights(run: Path) -> np.ndarray:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("more", [(), MUTUAL])
+@pytest.mark.parametrize("more", [(), pytest.param(MUTUAL, marks=pytest.mark.nightly)])
 def test_two_workers_take_the_steps_of_one(pedestrians, tmp_path, more):
     flags = (
         *("--dataset=market1501", f"--data_dir={pedestrians}", *SMALL, *more),
@@ -93,7 +93,7 @@ def test_two_workers_take_the_steps_of_one(pedestrians, tmp_path, more):
     assert not names, "a model that is used alone waits for nobody"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_worker_that_is_killed_and_comes_back(pedestrians, tmp_path):
     flags = (
         *("--dataset=market1501", f"--data_dir={pedestrians}", *SMALL),
@@ -118,7 +118,7 @@ def test_a_worker_that_is_killed_and_comes_back(pedestrians, tmp_path):
     assert Run(tmp_path / "run").finished
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_data_service_feeds_the_same_steps(pedestrians, tmp_path):
     flags = (
         *("--dataset=market1501", f"--data_dir={pedestrians}", "--recipe=tiny", "--epochs=2"),

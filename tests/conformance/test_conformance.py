@@ -14,23 +14,11 @@ from replicas import answer_of
 from keras_reid import losses
 from keras_reid.losses import MetricLoss
 
-ALL = pytest.mark.parametrize("name", catalogue.LOSSES)
-COSTLY = pytest.mark.parametrize("name", catalogue.costly(catalogue.LOSSES))
-
-
-def of_each_class(jit_compile):
-    """A graph, or XLA, for one loss of each class, and for all in a thorough run."""
-    return [
-        pytest.param(name, jit_compile, marks=pytest.mark.thorough if "-" in name else ())
-        for name in catalogue.LOSSES
-    ]
-
-
-COMPILED = pytest.mark.parametrize(
-    ("name", "jit_compile"), [*of_each_class(False), *of_each_class(True)]
-)
+# The scope orders tests by loss, so that a process traces the graph of a loss once.
+ALL = pytest.mark.parametrize("name", catalogue.LOSSES, scope="module")
+COSTLY = pytest.mark.parametrize("name", catalogue.costly(catalogue.LOSSES), scope="module")
 METRIC = pytest.mark.parametrize(
-    "name", [name for name, case in catalogue.LOSSES.items() if case.metric]
+    "name", [name for name, case in catalogue.LOSSES.items() if case.metric], scope="module"
 )
 COMPARES = [name for name, case in catalogue.LOSSES.items() if case.metric and not case.one_sided]
 WIDTH = 6
@@ -155,19 +143,21 @@ def test_every_entry_of_the_gradient_is_that_of_the_oracle(name):
     np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
 
 
-@COMPILED
-def test_eager_graph_and_xla_agree(name, jit_compile):
+@COSTLY
+def test_loss_eager_graph_and_xla_agree(name):
     loss = catalogue.LOSSES[name].loss()
     labels, predictions = one_of(catalogue.LOSSES[name])
     eager = value_and_gradient(loss, labels, tf.constant(predictions))
-    results = compiled(name, jit_compile)(labels, predictions)
-    for result, expected in zip(results, eager, strict=True):
-        scale = np.abs(expected).max()
-        np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-6 * scale)
+    for jit_compile in (False, True):
+        results = compiled(name, jit_compile)(labels, predictions)
+        for result, expected in zip(results, eager, strict=True):
+            scale = np.abs(expected).max()
+            np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-6 * scale)
 
 
-@COMPILED
-def test_never_nan(name, jit_compile):
+@COSTLY
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_loss_extreme_batches_never_nan(name, jit_compile):
     """Any norm, duplicates, all equal, zero, one identity, lone identities, a single image."""
     run = compiled(name, jit_compile)
     labels, predictions = one_of(catalogue.LOSSES[name])
@@ -180,19 +170,15 @@ def test_never_nan(name, jit_compile):
     assert all(np.all(np.isfinite(result)) for result in run(labels[:1], unit[:1]))
 
 
-@pytest.mark.parametrize("labels", [np.zeros(12), np.arange(12)], ids=["one identity", "all lone"])
-@pytest.mark.parametrize(
-    ("name", "jit_compile"),
-    [
-        *((name, False) for name in COMPARES),
-        *(case for case in of_each_class(True) if case.values[0] in COMPARES),
-    ],
-)
-def test_without_comparisons_value_and_gradient_are_exactly_zero(name, labels, jit_compile):
-    run = compiled(name, jit_compile)
-    value, gradient = run(labels, one_of(catalogue.LOSSES[name])[1])
-    assert value == 0
-    assert np.all(gradient == 0)
+@pytest.mark.parametrize("name", COMPARES, scope="module")
+def test_loss_without_comparisons_has_zero_value_and_gradient(name):
+    """A batch of one identity, and a batch of lone identities."""
+    predictions = one_of(catalogue.LOSSES[name])[1]
+    for jit_compile in (False, True) if "-" not in name else (False,):
+        for labels in (np.zeros(12), np.arange(12)):
+            value, gradient = compiled(name, jit_compile)(labels, predictions)
+            assert value == 0
+            assert np.all(gradient == 0)
 
 
 @METRIC
@@ -228,7 +214,7 @@ def test_the_numbers_of_the_identities_do_not_matter(name):
 # --- Precision
 
 
-@ALL
+@COSTLY
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision_predictions_are_compared_in_float32(name, dtype):
     case = catalogue.LOSSES[name]
@@ -248,7 +234,7 @@ EXTREMES = {
 }
 
 
-@ALL
+@COSTLY
 @pytest.mark.parametrize("dtype", EXTREMES)
 def test_the_smallest_and_the_largest_features_cost_finite_numbers(name, dtype):
     case = catalogue.LOSSES[name]
@@ -262,23 +248,33 @@ def test_the_smallest_and_the_largest_features_cost_finite_numbers(name, dtype):
         assert np.isfinite(gradient).all(), scale
 
 
-@COSTLY
-@pytest.mark.parametrize(
-    "policy", ["mixed_float16", pytest.param("mixed_bfloat16", marks=pytest.mark.thorough)]
-)
-def test_mixed_precision_trains(name, policy):
+def model_of_each_class(policy="float32"):
+    """A model with one input, dense layer and output per loss class, and its batch."""
     keras.utils.set_random_seed(0)
-    labels, predictions = one_of(catalogue.LOSSES[name])
-    width = predictions.shape[1]
-    model = keras.Sequential([keras.Input((width,)), keras.layers.Dense(width, dtype=policy)])
+    inputs, outputs, x, y = {}, {}, {}, {}
+    for name in catalogue.ONE_OF_EACH:
+        y[name], x[f"{name}_x"] = one_of(catalogue.LOSSES[name])
+        width = x[f"{name}_x"].shape[1]
+        inputs[f"{name}_x"] = keras.Input((width,), name=f"{name}_x")
+        outputs[name] = keras.layers.Dense(width, dtype=policy, name=name)(inputs[f"{name}_x"])
+    loss = {name: catalogue.LOSSES[name].loss() for name in catalogue.ONE_OF_EACH}
+    return keras.Model(inputs, outputs), loss, x, y
+
+
+@pytest.mark.parametrize(
+    "policy", ["mixed_float16", pytest.param("mixed_bfloat16", marks=pytest.mark.nightly)]
+)
+def test_every_loss_mixed_precision_trains(policy):
+    model, loss, x, y = model_of_each_class(policy)
     scaled = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.01), initial_scale=64)
-    model.compile(scaled, catalogue.LOSSES[name].loss())
-    before = model.layers[0].get_weights()[0]
-    value = model.train_on_batch(predictions, labels)
-    after = model.layers[0].get_weights()[0]
-    assert np.isfinite(value)
-    assert np.all(np.isfinite(after))
-    assert not np.array_equal(before, after)
+    model.compile(scaled, loss, run_eagerly=True)
+    before = {name: model.get_layer(name).get_weights()[0] for name in loss}
+    logs = model.train_on_batch(x, y, return_dict=True)
+    for name in loss:
+        after = model.get_layer(name).get_weights()[0]
+        assert np.isfinite(logs[f"{name}_loss"]), name
+        assert np.all(np.isfinite(after)), name
+        assert not np.array_equal(before[name], after), name
 
 
 # --- Keras
@@ -292,23 +288,20 @@ def test_config_round_trip(name):
     assert type(again) is type(loss)
     assert again.get_config() == loss.get_config()
     assert again.dtype == "float64"
-    labels, predictions = one_of(catalogue.LOSSES[name])
-    assert float(again(labels, predictions)) == float(loss(labels, predictions))
+    if name in catalogue.ONE_OF_EACH:
+        labels, predictions = one_of(catalogue.LOSSES[name])
+        assert float(again(labels, predictions)) == float(loss(labels, predictions))
 
 
-@COSTLY
-def test_a_compiled_model_is_loaded_without_custom_objects(name, tmp_path):
-    loss = catalogue.LOSSES[name].loss()
-    labels, predictions = one_of(catalogue.LOSSES[name])
-    width = predictions.shape[1]
-    model = keras.Sequential([keras.Input((width,)), keras.layers.Dense(width)])
-    model.compile("sgd", loss)
-    before = model.test_on_batch(predictions, labels)
+def test_compiled_model_of_every_loss_loads_without_custom_objects(tmp_path):
+    model, loss, x, y = model_of_each_class()
+    model.compile("sgd", loss, run_eagerly=True)
+    before = model.test_on_batch(x, y, return_dict=True)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
-    assert loaded.loss.get_config() == loss.get_config()
-    after = loaded.test_on_batch(predictions, labels)
-    assert after == pytest.approx(before, rel=1e-6)
+    for name in loss:
+        assert loaded.loss[name].get_config() == loss[name].get_config()
+    assert loaded.test_on_batch(x, y, return_dict=True) == pytest.approx(before, rel=1e-6)
 
 
 @METRIC

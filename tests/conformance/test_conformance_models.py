@@ -10,10 +10,10 @@ import keras_reid.layers
 from keras_reid import models, serving
 
 SIZE = (32, 16)
-# An export takes seconds: one with each kind of output or input, and all in a thorough run.
+# An export takes seconds: one for each kind of output or input, the others nightly.
 ONCE = ("avg-bn", "pose", "attributes", "tracklet-mean", "local", "parts", "ensemble")
 EXPORTED = [
-    name if name in ONCE else pytest.param(name, marks=pytest.mark.thorough)
+    name if name in ONCE else pytest.param(name, marks=pytest.mark.nightly)
     for name in catalogue.MODELS
 ]
 
@@ -70,7 +70,7 @@ def test_every_pooling_and_neck_is_catalogued() -> None:
 
 @pytest.mark.parametrize("name", catalogue.LAYERS)
 @pytest.mark.parametrize(
-    "jit_compile", [None, False, pytest.param(True, marks=pytest.mark.thorough)]
+    "jit_compile", [None, False, pytest.param(True, marks=pytest.mark.nightly)]
 )
 def test_layers_equal_their_oracle(name: str, jit_compile: bool | None) -> None:
     case = catalogue.LAYERS[name]
@@ -137,7 +137,7 @@ def test_models_survive_saving(name: str, tmp_path) -> None:
 
 @pytest.mark.first(6)
 @pytest.mark.parametrize("name", catalogue.MODELS)
-@pytest.mark.parametrize("jit_compile", [False, pytest.param(True, marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("jit_compile", [False, pytest.param(True, marks=pytest.mark.nightly)])
 def test_models_agree_eagerly_in_a_graph_and_compiled(name: str, jit_compile: bool) -> None:
     model = build(name)
     inputs = inputs_of(model)

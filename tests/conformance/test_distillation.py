@@ -19,7 +19,9 @@ from keras_reid.losses import DistanceDistillationLoss, LogitDistillationLoss, R
 
 def cases(chosen=lambda case: True):
     return pytest.mark.parametrize(
-        "name", [name for name, case in catalogue.DISTILLATION_LOSSES.items() if chosen(case)]
+        "name",
+        [name for name, case in catalogue.DISTILLATION_LOSSES.items() if chosen(case)],
+        scope="module",
     )
 
 
@@ -27,16 +29,13 @@ ALL = cases()
 RELATIONS = cases(lambda case: case.relates)
 PERFECT = cases(lambda case: case.arguments.get("mode") != "hard")
 ONE_OF_EACH = pytest.mark.parametrize("name", catalogue.ONE_OF_EACH_DISTILLATION)
-# XLA takes seconds for each, so only where a root or a power has no slope at 0.
-XLA = [
-    "LogitDistillationLoss",
-    "DistanceDistillationLoss",
-    "DistanceDistillationLoss-on-the-sphere",
-    "RankDistillationLoss-linear",
-]
+# XLA takes seconds for each. The linear ranks have a power without a slope at 0.
+COMPILED = ("LogitDistillationLoss", "DistanceDistillationLoss", "RankDistillationLoss-linear")
 HOW = pytest.mark.parametrize(
     ("name", "jit_compile"),
-    [(name, False) for name in catalogue.DISTILLATION_LOSSES] + [(name, True) for name in XLA],
+    [(name, False) for name in catalogue.ONE_OF_EACH_DISTILLATION]
+    + [(name, True) for name in COMPILED],
+    scope="module",
 )
 IMAGES, WIDTH = 12, 6
 # One number per image, as few as classes, as many as a backbone's features.

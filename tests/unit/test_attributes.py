@@ -189,7 +189,7 @@ def test_rates_and_groups_that_cannot_be_are_refused(build, message):
         build()
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_an_attribute_that_is_learned_is_told():
     """Features that hold the answer: the head of a model learns it in a few steps."""
     rng = np.random.default_rng(0)

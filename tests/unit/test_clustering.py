@@ -155,7 +155,7 @@ def test_numbers_are_chosen_by_the_images(method, persons, images):
     np.testing.assert_array_equal(cluster(x, method), found.labels)
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_of_all_that_is_tried_the_best_silhouette_is_taken():
     x, _ = people(spread=0.5)
     found = clustering(x)

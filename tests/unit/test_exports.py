@@ -167,7 +167,7 @@ def test_a_broken_export_is_named(exported):
     assert serving.load(version)
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_one_bit_that_changed_is_seen(exported):
     """In every file of an export, wherever it is."""
     _, version = exported
@@ -381,7 +381,7 @@ def test_bad_rows_are_never_found_and_change_no_other_answer(ranker, signature):
     assert np.isposinf(distances).all()
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 @pytest.mark.first(1)
 @pytest.mark.parametrize("name", ["aqe", "alpha_qe", "ecn", "gnn"])
 def test_the_ranker_reranks_by_any_reranker_that_is_a_graph(tmp_path, name):

@@ -39,7 +39,10 @@ KINDS = {
     },
     "milvus": {"uri": "{}/people.db"},
 }
+# Each gallery of Milvus Lite starts a server of its own, which takes a second.
+EACH = [pytest.param(kind, marks=pytest.mark.slow) if kind == "milvus" else kind for kind in KINDS]
 LASTING = [name for name in KINDS if not name.startswith("memory")]
+EACH_LASTING = EACH[2:]
 
 
 def opened(kind, folder):
@@ -63,7 +66,7 @@ def people():
     }
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=EACH)
 def filled(request, tmp_path, people):
     with opened(request.param, tmp_path) as store:
         assert store.enrol(**people) == COUNT
@@ -102,20 +105,17 @@ def test_a_search_finds_what_brute_force_finds(filled, people):
     assert all(row[0].distance < 1e-3 for row in own)
 
 
-@pytest.mark.parametrize(
-    ("where", "kept"),
-    [
+def test_filters_leave_the_nearest_of_what_they_let_through(filled, people):
+    queries = people["embeddings"][3:6] + np.float32(0.01)
+    for where, kept in (
         ({"cameras": [1]}, lambda i: i % 3 == 1),
         ({"not_cameras": ["1", "2"]}, lambda i: i % 3 == 0),
         ({"after": 100, "before": 300.0}, lambda i: 100 <= i < 300 and i % 7),
         ({"cameras": ["0", "2"], "after": 590}, lambda i: i % 3 != 1 and i >= 590 and i % 7),
-    ],
-)
-def test_filters_leave_the_nearest_of_what_they_let_through(filled, people, where, kept):
-    mask = np.array([bool(kept(i)) for i in range(COUNT)])
-    queries = people["embeddings"][3:6] + np.float32(0.01)
-    hits = filled.search(queries, 5, gallery.Filter(**where))
-    check(people, queries, hits, 5, mask)
+    ):
+        mask = np.array([bool(kept(i)) for i in range(COUNT)])
+        hits = filled.search(queries, 5, gallery.Filter(**where))
+        check(people, queries, hits, 5, mask)
 
 
 def test_fewer_hits_where_fewer_rows_are_left(filled, people):
@@ -132,7 +132,7 @@ def test_the_camera_of_a_query_is_left_out(filled, people):
         check(people, queries[i : i + 1], hits[i : i + 1], 5, mask)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", EACH)
 def test_removal_erases(kind, tmp_path, people):
     victim, x = "p'\"3ä", people["embeddings"]
     store = opened(kind, tmp_path)
@@ -197,7 +197,7 @@ def test_a_kill_while_the_index_is_written_leaves_nobody_who_was_removed(
         assert not left.exists()
 
 
-@pytest.mark.parametrize("kind", LASTING)
+@pytest.mark.parametrize("kind", EACH_LASTING)
 def test_a_new_gallery_is_for_its_owner_alone(kind, tmp_path, people):
     folder = tmp_path / "private"
     folder.mkdir()
@@ -229,7 +229,7 @@ def test_what_milvus_lite_was_removing_when_it_was_killed_is_gone_when_it_is_ope
     assert not any(tmp_path.rglob("delta_*.parquet"))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", EACH)
 def test_all_may_be_removed(kind, tmp_path, people):
     with opened(kind, tmp_path) as store:
         store.enrol(people["embeddings"][:2], ["a", "a"], model_fingerprint=MODEL)
@@ -242,7 +242,7 @@ def test_all_may_be_removed(kind, tmp_path, people):
         assert store.search(people["embeddings"][1:2], 1)[0][0].identity == "b"
 
 
-@pytest.mark.parametrize("kind", LASTING)
+@pytest.mark.parametrize("kind", EACH_LASTING)
 def test_a_gallery_is_the_same_when_it_is_opened_again(kind, tmp_path, people):
     threshold = Threshold(0.5, 0.01, 0.008, 200, "search")
     with opened(kind, tmp_path) as store:
@@ -647,13 +647,13 @@ TRICKY = [
 ]
 
 
-@pytest.mark.parametrize("kind", ["faiss", "milvus"])
+@pytest.mark.parametrize("kind", [EACH_LASTING[0], EACH_LASTING[-1]])
 def test_quotes_and_backslashes_are_names(kind, tmp_path):
     check_names(kind, tmp_path, TRICKY)
 
 
-@pytest.mark.thorough
-@pytest.mark.parametrize("kind", ["faiss", "milvus"])
+@pytest.mark.nightly
+@pytest.mark.parametrize("kind", [EACH_LASTING[0], EACH_LASTING[-1]])
 @settings(max_examples=10, deadline=None)
 @given(names=st.lists(WRITTEN, min_size=3, max_size=12, unique=True))
 def test_any_text_is_a_name(kind, tmp_path_factory, names):
@@ -676,17 +676,17 @@ def check_names(kind, folder, names):
         assert store.count() == 0
 
 
-@pytest.mark.parametrize("text", ["a\nb", "\x1b[2J", "tab\t", "\x7f", "half\udce9"])
-def test_what_moves_a_terminal_is_no_name(filled, people, text):
+def test_what_moves_a_terminal_is_no_name(filled, people):
     before = filled.count()
-    for column in ("identities", "cameras", "images"):
-        values = {"identities": ["a"], "cameras": ["1"], "images": ["new.jpg"], column: [text]}
-        with pytest.raises(InputError, match=r"are text without control characters") as refused:
-            filled.enrol(people["embeddings"][:1], **values, model_fingerprint=MODEL)
-        assert text not in str(refused.value)
-    assert filled.remove(text) == 0
-    assert filled.contains([text]) == set()
-    assert filled.count() == before
+    for text in ("a\nb", "\x1b[2J", "tab\t", "\x7f", "half\udce9"):
+        for column in ("identities", "cameras", "images"):
+            values = {"identities": ["a"], "cameras": ["1"], "images": ["new.jpg"], column: [text]}
+            with pytest.raises(InputError, match="are text without control characters") as refused:
+                filled.enrol(people["embeddings"][:1], **values, model_fingerprint=MODEL)
+            assert text not in str(refused.value)
+        assert filled.remove(text) == 0
+        assert filled.contains([text]) == set()
+        assert filled.count() == before
 
 
 def test_a_gallery_of_milvus_that_knew_rows_by_their_images_is_made_anew(
@@ -748,23 +748,26 @@ def test_times_that_earlier_versions_kept_as_nulls_are_unknown(tmp_path, people,
 # --- A kill at any moment
 
 
-@pytest.mark.slow
-def test_a_kill_loses_nothing_acknowledged_and_corrupts_nothing(tmp_path):
-    """Twenty kills of a process that enrols, ten for each kind of file; see killed.py."""
-    script = ROOT / "tests/killed.py"
-    run = subprocess.run(
-        [sys.executable, script, tmp_path], capture_output=True, text=True, check=False
-    )
+@pytest.mark.parametrize(
+    "kills", [pytest.param(1, marks=pytest.mark.slow), pytest.param(10, marks=pytest.mark.nightly)]
+)
+def test_a_kill_loses_nothing_acknowledged_and_corrupts_nothing(tmp_path, kills):
+    """Kills of a process that enrols, so many for each kind of file; see killed.py."""
+    script = [sys.executable, ROOT / "tests/killed.py", tmp_path, str(kills)]
+    run = subprocess.run(script, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr[-3000:]
-    assert run.stdout.splitlines()[-1].startswith("20 kills")
+    assert run.stdout.splitlines()[-1].startswith(f"{2 * kills} kills")
     removed = [line for line in run.stdout.splitlines() if "kills while removing" in line]
     assert len(removed) == 2
 
 
-@pytest.mark.slow
-def test_a_long_use_takes_no_more_memory(tmp_path):
-    """Ten seconds of each kind; see soak.py."""
-    soak = [sys.executable, ROOT / "tests/soak.py", tmp_path, "10"]
+@pytest.mark.parametrize(
+    "seconds",
+    [pytest.param(4, marks=pytest.mark.slow), pytest.param(60, marks=pytest.mark.nightly)],
+)
+def test_a_long_use_takes_no_more_memory(tmp_path, seconds):
+    """Each kind of gallery in a process of its own; see soak.py."""
+    soak = [sys.executable, ROOT / "tests/soak.py", tmp_path, str(seconds)]
     run = subprocess.run(soak, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout + run.stderr[-3000:]
     assert len(run.stdout.splitlines()) == 3
@@ -887,7 +890,7 @@ def milvus_server(tmp_path):
         server.wait()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_milvus_server_keeps_a_gallery(milvus_server, people):
     """In a database of its own, http://HOST:PORT/NAME, which is dropped again."""
     from pymilvus import MilvusClient

@@ -62,7 +62,7 @@ def test_nobody_to_classify_leaves_the_cosine_classifier_out() -> None:
     assert set(model.output) == {"features", "embedding"}
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_margin_softmax_and_centres_are_trained_and_saved(tmp_path) -> None:
     keras.utils.set_random_seed(0)
     model = models.build("tiny", 4, SIZE, weights="none", classifier="cosine", centres=True)

@@ -151,7 +151,7 @@ def test_the_logs_are_those_of_each_member() -> None:
     assert one["loss"] == pytest.approx(weighted, rel=1e-5)
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_members_of_different_architecture_compare_distances_and_ranks() -> None:
     nets = {"narrow": build(0, width=5), "wide": build(1, width=9)}
     relations = Objective(
@@ -190,7 +190,7 @@ def test_equal_members_have_nothing_to_learn_from_each_other() -> None:
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_averages_over_teachers() -> None:
     said = {
         average: mutual(3, average=average).train_on_batch(*batch(), return_dict=True)
@@ -504,7 +504,7 @@ def test_sample_weights_weigh_terms_and_distillation_of_every_member() -> None:
         assert float(logs[f"{name}_logits"]) == pytest.approx((weights * values).mean(), rel=1e-4)
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_metrics_are_measured_of_each_member_and_of_a_student(tmp_path) -> None:
     images, labels = batch()
     for learner, names in (

@@ -280,7 +280,7 @@ def test_a_flipped_embedding_is_that_of_the_mirror_image(drawn):
     assert not np.allclose(alone["embedding"], one["embedding"], atol=1e-3)
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_members_with_pose_stand_side_by_side(drawn):
     keras.utils.set_random_seed(0)
     members = [

@@ -87,6 +87,7 @@ def test_a_training_starts_from_its_backbone(name, model):
         build("pretrained:magic")
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_real_persons_are_told_apart(name, model, real_data):
     """Those that it was trained on, which says that the file holds what was trained."""
@@ -98,6 +99,7 @@ def test_real_persons_are_told_apart(name, model, real_data):
     assert evaluation.rank(rows, query, gallery).mAP > 0.95
 
 
+@pytest.mark.slow
 def test_commands_take_it_where_no_other_is_named(pedestrians, tmp_path):
     shutil.copytree(pedestrians / "query", tmp_path / "crops")
     out = said("cluster.py", "--images=crops", "--csv=groups.csv", cwd=tmp_path)

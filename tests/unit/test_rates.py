@@ -51,7 +51,7 @@ def test_new_variables_are_those_beside_the_backbone():
         new_variables(keras.Model(pixels, keras.layers.Flatten()(pixels)))
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_without_factors_it_is_adam():
     for ours, adam in zip(
         trained(RatedAdam(1e-3, new_variables(built())), 3),
@@ -61,7 +61,7 @@ def test_without_factors_it_is_adam():
         np.testing.assert_allclose(ours, adam, atol=1e-7)
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_new_variables_go_ten_times_as_far_in_a_step():
     plain = trained(keras.optimizers.Adam(1e-3))
     moved = trained(RatedAdam(1e-3, new_variables(built()), factor=10.0))
@@ -69,7 +69,7 @@ def test_new_variables_go_ten_times_as_far_in_a_step():
         np.testing.assert_allclose(ours, adam * (10 if new else 1), rtol=1e-3, atol=1e-6)
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_the_backbone_stays_for_the_frozen_steps_and_learns_then():
     optimizer = {"new": new_variables(built()), "frozen": 2, "decay": 0.1}
     for steps in (1, 2, 3):
@@ -77,7 +77,7 @@ def test_the_backbone_stays_for_the_frozen_steps_and_learns_then():
             assert moved.any() == (new or steps == 3)
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_decay_is_that_of_adamw_at_each_variables_rate():
     adamw = keras.optimizers.AdamW(1e-3, weight_decay=0.1)
     adamw.exclude_from_weight_decay(var_names=[*SPARED])

@@ -137,7 +137,7 @@ def test_query_and_gallery_can_be_exchanged(name):
     np.testing.assert_allclose(there, back.T, atol=1e-5 * max(1, abs(there).max()))
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_lambda_mixes_linearly_between_jaccard_and_the_original():
     query, gallery = people()
     none, half, whole = (
@@ -281,7 +281,7 @@ def test_largest_does_not_count_what_fills_up_the_columns():
     np.testing.assert_allclose(found.largest, oracle.squared_distances(x).max(axis=1), rtol=1e-5)
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_size_of_the_blocks_does_not_matter(monkeypatch):
     query, gallery = people(40, 200)
     whole = reranking.k_reciprocal(query, gallery).numpy()
@@ -302,7 +302,7 @@ def test_size_of_the_blocks_does_not_matter(monkeypatch):
     np.testing.assert_allclose(traced(query, gallery), expected, atol=1e-6)
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_inside_a_tf_function_of_unknown_sizes_and_in_a_saved_model(tmp_path):
     class Ranker(tf.Module):
         @tf.function(input_signature=[tf.TensorSpec([None, 16]), tf.TensorSpec([None, 16])])

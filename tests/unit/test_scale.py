@@ -201,7 +201,7 @@ def test_bad_input(crops, model, tmp_path):
         list(scale.Shards(tmp_path / "out"))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_two_processes_and_one_that_is_killed(crops, tmp_path):
     command = [sys.executable, str(ROOT / "embed.py"), f"--images={crops}"]
     command += [f"--out={tmp_path / 'out'}", "--shard_size=1"]
@@ -218,9 +218,11 @@ def test_two_processes_and_one_that_is_killed(crops, tmp_path):
     assert not list(tmp_path.glob("out/.*")), "of the one that was killed nothing stays"
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize(
+    "kills", [pytest.param(0, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.nightly)]
+)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
-def test_a_ray_cluster_of_which_a_worker_is_killed(crops, model, tmp_path, monkeypatch):
+def test_a_ray_cluster_of_which_a_worker_is_killed(crops, model, tmp_path, monkeypatch, kills):
     ray = pytest.importorskip("ray", reason="Ray, extra scale, is not installed")
     from ray.cluster_utils import Cluster
 
@@ -231,7 +233,7 @@ def test_a_ray_cluster_of_which_a_worker_is_killed(crops, model, tmp_path, monke
         killed = []
 
         def kill_one(done: int, total: int) -> None:
-            if done and not killed:
+            if done and len(killed) < kills:
                 commands = (
                     (int(file.parent.name), file.read_bytes())
                     for file in Path("/proc").glob("[0-9]*/cmdline")
@@ -243,7 +245,7 @@ def test_a_ray_cluster_of_which_a_worker_is_killed(crops, model, tmp_path, monke
         embedded = scale.embed(
             crops, model, tmp_path / "out", shard_size=1, engine="ray", progress=kill_one
         )
-        assert killed
+        assert len(killed) == kills
         path, found = everything(embedded)
     finally:
         ray.shutdown()

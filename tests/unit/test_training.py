@@ -219,7 +219,7 @@ def test_retrieval_evaluation_enters_the_history(pedestrians) -> None:
     assert history["val_rank1"][-1] == callback.score(trained.model).rank(1)
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_the_best_epoch_can_be_kept(pedestrians, tmp_path) -> None:
     dataset = data.load("market1501", str(pedestrians))
     path = tmp_path / "best.weights.h5"
@@ -262,11 +262,14 @@ def tiny(**changes) -> recipes.Recipe:
 
 
 @pytest.mark.slow
+@pytest.mark.first(4)
 @pytest.mark.parametrize(
     ("changes", "epochs_before"),
     [
         ({"ema": 0.9}, 1),
         ({**TWO, "update": "sequential", "own_views": True, "ramp_up": 2.0, "ema": 0.9}, 1),
+        ({**REFINED, "stripes": 2}, 2),
+        ({**TWO, "small_epochs": 1, "epochs": 2, "height": 64, "width": 32}, 2),
         ({**TWO, "pretrain": 1, "epochs": 2, "weight_decay": 1e-3}, 2),
         ({"pretrain": 2, "epochs": 1, "identity_weight": 0.0, "ema": 0.9}, 1),
         ({"pretrain": 1, "epochs": 2, "identity_weight": 0.0, "metric_loss": "quadruplet"}, 1),
@@ -280,21 +283,19 @@ def tiny(**changes) -> recipes.Recipe:
             2,
         ),
         ({**REFINED, "stripes": 2, "ema": 0.9}, 1),
-        ({**REFINED, "stripes": 2}, 2),
         ({"small_epochs": 2, "epochs": 1, "ema": 0.9, "mixstyle": 0.5}, 1),
-        ({**TWO, "small_epochs": 1, "epochs": 2, "height": 64, "width": 32}, 2),
     ],
     ids=[
         "one phase",
         "two members",
+        "while parts are refined",
+        "two members after small images",
         "two members in two phases",
         "in the first phase",
         "before the second",
         "in the second",
         "while parts are induced",
-        "while parts are refined",
         "on small images",
-        "two members after small images",
     ],
 )
 def test_an_interrupted_run_ends_with_the_same_weights(
@@ -337,7 +338,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(
             np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_phases_train_one_loss_and_then_the_other(pedestrians, tmp_path) -> None:
     images = data.load("market1501", str(pedestrians)).train
     recipe = tiny(pretrain=1, epochs=2, identity_weight=0.0)
@@ -653,7 +654,7 @@ def test_what_little_is_left_of_the_distances_is_a_collapse(caplog) -> None:
     assert "the loss 'triplet' was 0.297 in epoch 1" in caplog.records[0].getMessage()
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_a_backup_of_another_model_is_refused(tmp_path) -> None:
     trained = learner()
     trained.compile(optimizer=keras.optimizers.Adam(1e-3))
@@ -866,7 +867,7 @@ def pair(**options) -> MutualLearner:
     return made
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_members_are_evaluated_each(pedestrians) -> None:
     dataset = data.load("market1501", str(pedestrians))
     callback = RetrievalEvaluation(dataset.query, dataset.gallery)

@@ -84,7 +84,7 @@ def test_a_gate_stands_where_it_is_told() -> None:
     assert before.output.shape[1:] == third.output.shape[1:]
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_a_gate_stands_in_a_layer_of_mobilenet() -> None:
     gate = "block_6_project_BN"
     head = build(backbone="mobilenetv2", gate=gate).get_layer("head")
@@ -156,7 +156,7 @@ def test_the_matrix_holds_the_distance_of_every_pair(batch_size: int) -> None:
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_training_on_given_pairs_lowers_the_loss(pedestrians) -> None:
     train = data.load("synthetic", pedestrians).train
     batches = data.pair_batches(train, 16, SIZE, "none", seed=0, cache="memory")
