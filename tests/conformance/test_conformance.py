@@ -17,6 +17,20 @@ from keras_reid.losses import MetricLoss
 # The scope orders tests by loss, so that a process traces the graph of a loss once.
 ALL = pytest.mark.parametrize("name", catalogue.LOSSES, scope="module")
 COSTLY = pytest.mark.parametrize("name", catalogue.costly(catalogue.LOSSES), scope="module")
+# XLA takes a second per loss.
+COMPILED = pytest.mark.parametrize(
+    ("name", "jit_compile"),
+    [
+        *((name, False) for name in catalogue.ONE_OF_EACH),
+        ("TripletHardLoss", True),
+        *(
+            pytest.param(name, True, marks=pytest.mark.slow)
+            for name in catalogue.ONE_OF_EACH
+            if name != "TripletHardLoss"
+        ),
+    ],
+    scope="module",
+)
 METRIC = pytest.mark.parametrize(
     "name", [name for name, case in catalogue.LOSSES.items() if case.metric], scope="module"
 )
@@ -143,20 +157,18 @@ def test_every_entry_of_the_gradient_is_that_of_the_oracle(name):
     np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
 
 
-@COSTLY
-def test_loss_eager_graph_and_xla_agree(name):
+@COMPILED
+def test_loss_eager_graph_and_xla_agree(name, jit_compile):
     loss = catalogue.LOSSES[name].loss()
     labels, predictions = one_of(catalogue.LOSSES[name])
     eager = value_and_gradient(loss, labels, tf.constant(predictions))
-    for jit_compile in (False, True):
-        results = compiled(name, jit_compile)(labels, predictions)
-        for result, expected in zip(results, eager, strict=True):
-            scale = np.abs(expected).max()
-            np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-6 * scale)
+    results = compiled(name, jit_compile)(labels, predictions)
+    for result, expected in zip(results, eager, strict=True):
+        scale = np.abs(expected).max()
+        np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-6 * scale)
 
 
-@COSTLY
-@pytest.mark.parametrize("jit_compile", [False, True])
+@COMPILED
 def test_loss_extreme_batches_never_nan(name, jit_compile):
     """Any norm, duplicates, all equal, zero, one identity, lone identities, a single image."""
     run = compiled(name, jit_compile)
@@ -170,15 +182,25 @@ def test_loss_extreme_batches_never_nan(name, jit_compile):
     assert all(np.all(np.isfinite(result)) for result in run(labels[:1], unit[:1]))
 
 
-@pytest.mark.parametrize("name", COMPARES, scope="module")
-def test_loss_without_comparisons_has_zero_value_and_gradient(name):
+@pytest.mark.parametrize(
+    ("name", "jit_compile"),
+    [
+        *((name, False) for name in COMPARES),
+        *(
+            pytest.param(name, True, marks=pytest.mark.slow)
+            for name in catalogue.ONE_OF_EACH
+            if name in COMPARES
+        ),
+    ],
+    scope="module",
+)
+def test_loss_without_comparisons_has_zero_value_and_gradient(name, jit_compile):
     """A batch of one identity, and a batch of lone identities."""
     predictions = one_of(catalogue.LOSSES[name])[1]
-    for jit_compile in (False, True) if "-" not in name else (False,):
-        for labels in (np.zeros(12), np.arange(12)):
-            value, gradient = compiled(name, jit_compile)(labels, predictions)
-            assert value == 0
-            assert np.all(gradient == 0)
+    for labels in (np.zeros(12), np.arange(12)):
+        value, gradient = compiled(name, jit_compile)(labels, predictions)
+        assert value == 0
+        assert np.all(gradient == 0)
 
 
 @METRIC

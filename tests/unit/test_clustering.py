@@ -191,6 +191,7 @@ def test_agreement_with_pairs_is_counted_pair_by_pair():
         agreement(x, groupings, (1.0, 0.5))
 
 
+@pytest.mark.slow
 def test_of_all_that_is_tried_what_agrees_with_pairs_is_taken():
     x, _ = people(30, 4, spread=0.5)
     pairs = tuple(np.quantile(pdist(x), [0.01, 0.03]))

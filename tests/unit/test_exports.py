@@ -37,7 +37,17 @@ def model():
     return model
 
 
-@pytest.fixture(scope="module", params=OTHERS, ids="-".join)
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(
+            each,
+            id="-".join(each),
+            marks=() if each == ("litert", "float32") else pytest.mark.slow,
+        )
+        for each in OTHERS
+    ],
+)
 def exported(request, model, tmp_path_factory):
     name, precision = request.param
     return precision, serving.export(
@@ -108,7 +118,6 @@ def test_what_is_read_twice_or_activated_is_not_folded():
 # --- Formats
 
 
-@pytest.mark.first(2)
 def test_every_format_agrees_with_the_model(model, exported):
     precision, version = exported
     tolerance, _ = serving.TOLERANCES[precision]
@@ -414,6 +423,7 @@ def test_a_ranker_of_nonsense_is_refused(tmp_path, options, message):
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.slow
 def test_a_ranker_holds_a_gallery(tmp_path):
     random = np.random.default_rng(0)
     query, gallery = random.normal(size=(3, 8)), random.normal(size=(30, 8))
@@ -451,6 +461,7 @@ def test_a_sample_holds_all_mates_of_its_queries(people):
         serving.sample(*people, 0, 10)
 
 
+@pytest.mark.slow
 def test_scores_see_an_export_that_ranks_worse(model, people, tmp_path):
     version = serving.export(model, tmp_path)
     report = serving.scores(model, version, *people)

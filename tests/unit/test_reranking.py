@@ -17,6 +17,17 @@ from keras_reid.reranking import inputs, jaccard, neighbour_graphs, neighbours, 
 POINTS = np.array([[0], [1], [3], [7], [8], [15]], np.float32)
 
 
+@pytest.fixture
+def eagerly():
+    """Run without tracing, which takes a second per shape. Graphs have tests of their own."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+EAGERLY = pytest.mark.usefixtures("eagerly")
+
+
 def people(q=20, g=120, d=16, seed=0, spread=0.5):
     """Features of about eight images for each of some persons: (q, d), (g, d)."""
     random = np.random.default_rng(seed)
@@ -39,6 +50,7 @@ def every_way(query, gallery, **options):
     yield reranking.k_reciprocal_from_distances(*blocks(query, gallery), **options).numpy()
 
 
+@EAGERLY
 def test_vectors_by_hand():
     def first_row(**options):
         return reranking.k_reciprocal(POINTS[:2], POINTS[2:], k1=2, **options).numpy()[0]
@@ -63,6 +75,7 @@ SETTINGS = [
 ]
 
 
+@EAGERLY
 @pytest.mark.first(2)
 @pytest.mark.parametrize("options", SETTINGS, ids=str)
 def test_k_reciprocal_is_that_of_the_oracle(options):
@@ -73,6 +86,7 @@ def test_k_reciprocal_is_that_of_the_oracle(options):
         np.testing.assert_allclose(result, expected, atol=5e-6)
 
 
+@EAGERLY
 @pytest.mark.first(2)
 @pytest.mark.parametrize(("q", "g"), [(1, 60), (5, 7), (1, 1), (30, 2)])
 @pytest.mark.parametrize("seed", range(3))
@@ -87,6 +101,7 @@ def test_every_reranker_has_an_oracle():
     assert set(RERANKERS) == set(reranking.RERANKERS)
 
 
+@EAGERLY
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("name", RERANKERS)
 def test_every_reranker_is_its_formula(name, seed):
@@ -100,6 +115,7 @@ def test_every_reranker_is_its_formula(name, seed):
         np.testing.assert_array_equal(made.rows(3, 7), result[3:7])
 
 
+@EAGERLY
 @pytest.mark.first(2)
 @pytest.mark.parametrize("name", RERANKERS)
 def test_the_public_function_is_the_reranker_of_that_name(name):
@@ -181,6 +197,7 @@ def test_copies_and_zeros_stay_finite(name):
     assert np.isfinite(reranking.RERANKERS[name](zeros[:2], zeros[2:]).matrix()).all()
 
 
+@EAGERLY
 @pytest.mark.first(1)
 @pytest.mark.parametrize("copies", [2, 5, 30])
 def test_copies_come_by_index_after_the_image_itself(copies):
@@ -215,6 +232,7 @@ def test_neighbours_that_float32_products_cannot_tell_apart():
     assert (np.sort(products[:, :2]) != np.sort(expected[:, :2])).any()
 
 
+@EAGERLY
 @pytest.mark.parametrize(
     ("order", "rows"), [("mixed", 16), ("by person", 64)]
 )  # a block has fewer rows, and more, than candidates are kept of each image
@@ -234,6 +252,7 @@ def test_halves_of_blocks_make_the_whole(monkeypatch, order, rows):
             np.testing.assert_allclose(found.largest, squared.max(axis=1), rtol=1e-5)
 
 
+@EAGERLY
 @pytest.mark.parametrize("known", [0, 7, 40])
 def test_some_distances_of_queries_are_kept(monkeypatch, known):
     query, gallery = people(40, 100)
@@ -329,6 +348,7 @@ def test_distances_are_squared_once():
     np.testing.assert_allclose(result, expected, atol=1e-5)
 
 
+@EAGERLY
 @pytest.mark.parametrize("distance", ["local", "global_local"])
 def test_global_local_is_reranked_as_it_is_and_local_by_its_square(distance):
     random = np.random.default_rng(4)
@@ -367,6 +387,7 @@ def test_distances_that_are_not_euclidean():
     assert first.mAP == pytest.approx(second.mAP, abs=1e-9)
 
 
+@EAGERLY
 def test_equal_distances_go_by_index():
     d = np.random.default_rng(0).integers(1, 30, size=(100, 100)).astype(float)
     d = np.triu(d, 1) + np.triu(d, 1).T
