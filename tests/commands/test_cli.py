@@ -189,7 +189,8 @@ def aligned(pedestrians: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("local", ["pooled", "trained"])
+@pytest.mark.first(1)
+@pytest.mark.parametrize("local", ["trained", "pooled"])
 def test_local_features_are_scored_and_exported(aligned: Path, local: str) -> None:
     flags = json.loads((aligned / "run/flags.json").read_text())
     dataset = ("--dataset=market1501", f"--data_dir={flags['data_dir']}")
@@ -248,7 +249,8 @@ def pair(pedestrians: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("member", ["2", "best", "ensemble"])
+@pytest.mark.first(1)
+@pytest.mark.parametrize("member", ["ensemble", "best", "2"])
 def test_each_member_is_scored_and_exported(pair: Path, member: str) -> None:
     metrics = json.loads((pair / "run/metrics.json").read_text())
     scores = {name: score["mAP"] for name, score in metrics["members"].items()}
@@ -442,16 +444,16 @@ def test_a_process_ends_in_one_sentence(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_three_that_start_together_train_in_folders_of_their_own(
+def test_two_that_start_together_train_in_folders_of_their_own(
     pedestrians: Path, tmp_path: Path
 ) -> None:
     data = ("--dataset=market1501", f"--data_dir={pedestrians}")
-    started = [Command("train.py", *data, *TINY, "--epochs=1", cwd=tmp_path) for _ in range(3)]
+    started = [Command("train.py", *data, *TINY, "--epochs=1", cwd=tmp_path) for _ in range(2)]
     for command in started:
         _, err = command.communicate()
         assert command.returncode == 0, err
     runs = sorted(path.parent.name for path in tmp_path.glob("runs/*/metrics.json"))
-    assert runs == [f"market1501-tiny-{number}" for number in (1, 2, 3)]
+    assert runs == [f"market1501-tiny-{number}" for number in (1, 2)]
     assert not list(tmp_path.glob("runs/*/.*"))
 
 
