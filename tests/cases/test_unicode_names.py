@@ -18,7 +18,7 @@ from keras_reid.skeletons import COCO
 from keras_reid.tracking.cameras import reference
 
 MODEL = "0123456789abcdef"
-NAMES = ("José", "한국", "Việt", "Ångström", "ガ")
+NAMES = ("José", "한국", "Việt")
 NFC, NFD = (unicodedata.normalize(form, "José") for form in ("NFC", "NFD"))
 URIS = {"memory": "memory:", "faiss": "faiss:{}/people", "milvus": "{}/people.db"}
 LASTING = [kind for kind in URIS if kind != "memory"]
@@ -52,13 +52,13 @@ def test_gallery_two_spellings_are_one_person_and_erasure_is_complete(kind, tmp_
         assert people.identities() == dict.fromkeys(sorted(spelled[1]), 2)
         # A camera is the same in both spellings.
         for camera in (f"{NFC} 1", f"{NFD} 1"):
-            hits = people.search(x[:1], 10, gallery.Filter(cameras=[camera]))[0]
+            hits = people.search(x[:1], 6, gallery.Filter(cameras=[camera]))[0]
             assert [hit.camera for hit in hits] == [f"{NFC} 1"] * 2
-            assert people.search(x[:1], 10, gallery.Filter(not_cameras=[camera]))[0]
-            others = people.search(x[:1], 10, query_cameras=[camera])[0]
+            assert people.search(x[:1], 6, gallery.Filter(not_cameras=[camera]))[0]
+            others = people.search(x[:1], 6, query_cameras=[camera])[0]
             assert len(others) == 2 * len(NAMES) - 2
         # Paths are kept as they are, and compared in NFC.
-        assert {hit.image for hit in people.search(x[:1], 10)[0]} == {
+        assert {hit.image for hit in people.search(x[:1], 6)[0]} == {
             f"{part}/{name}/1.png" for part, names in enumerate(spelled) for name in names
         }
         assert people.contains([f"0/{NFC}/1.png", f"0/{NFD}/1.png"]) == {
