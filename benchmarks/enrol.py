@@ -39,7 +39,7 @@ def written(folder: Path, rows: int, width: int) -> scale.Shards:
     for number, size in enumerate(shards.sizes):
         x = random.standard_normal((size, width), np.float32)
         x /= np.linalg.norm(x, axis=1, keepdims=True)
-        shards.write(number, shards.listed(number), np.arange(size), x)
+        shards.write(number, shards.listed(number), np.arange(size), x, [""] * size)
     return shards
 
 

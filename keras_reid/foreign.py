@@ -6,6 +6,7 @@ few bytes of a file ask for; each names the file, the place in it and the remedy
 
 import builtins
 import csv
+import hashlib
 import json
 import math
 import os
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -75,6 +77,17 @@ def read_text(file: str | os.PathLike[str], what: str) -> str:
 
 def _unreadable(path: Path, what: str, error: OSError) -> InputError:
     return InputError(f"{what} is read from {path}, which gave '{error.strerror or error}'")
+
+
+def content_digest(file: str | os.PathLike[str]) -> str:
+    """Return a digest of a file's content, 32 hexadecimal digits; "" if it cannot be read."""
+    try:
+        with open(file, "rb") as content:
+            return hashlib.file_digest(
+                content, partial(hashlib.blake2b, digest_size=16)
+            ).hexdigest()
+    except OSError:
+        return ""
 
 
 def read_json(file: str | os.PathLike[str], what: str, fields: Fields, remedy: str) -> Any:

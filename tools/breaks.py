@@ -1137,4 +1137,43 @@ BREAKS = (
         "(MMAP_MAX, 65536)",
         "unit/test_memory.py::test_freed_memory_is_kept_unless_somebody_has_decided_otherwise",
     ),
+    Break(
+        "two Unicode spellings of a name are two persons",
+        "keras_reid/names.py",
+        'return unicodedata.normalize("NFC", text)',
+        "return text",
+        "cases/test_unicode_names.py::test_folder_reader_two_spellings_are_one_identity",
+    ),
+    Break(
+        "a name is proof of unchanged content in a gallery",
+        "keras_reid/gallery/gallery.py",
+        "replaced[i] = not digest[i] or digest[i] != row.digest",
+        "replaced[i] = False",
+        "cases/test_replaced_photos.py::test_gallery_replaces_changed_rows_and_moves_relabeled_ones",
+        "memory",
+    ),
+    Break(
+        "the rows of a gallery of version 0.2.0 are not converted",
+        "keras_reid/gallery/file_store.py",
+        "if normalized(name) != name:",
+        "if False:",
+        "cases/test_unicode_names.py::test_gallery_of_0_2_0_is_converted_and_erasure_is_complete",
+        "faiss",
+    ),
+    Break(
+        "a name is proof of unchanged content for embed.py",
+        "keras_reid/scale/embedding.py",
+        "digests = [content_digest(path) for path in paths]",
+        'digests = ["same" for path in paths]',
+        "cases/test_replaced_photos.py::test_embed_again_embeds_new_and_replaced_images",
+    ),
+    Break(
+        "embed.py exits with 0 where images fail",
+        "keras_reid/cli/embed.py",
+        "if failed > MOST_FAILED * total:",
+        "if False:",
+        "cases/test_replaced_photos.py::"
+        "test_embed_failed_images_are_counted_and_end_with_1_above_one_percent",
+        "2-1",
+    ),
 )

@@ -1,7 +1,8 @@
 """`python embed.py --images=DIR --out=DIR`: embeddings of any number of images, in Parquet files.
 
 The embedder is that of --run or --saved_model, else the one that comes with the package. The same
-command goes on where one was killed, and helps where one is at work.
+command resumes after an interruption, helps a command that is running, and embeds images that are
+new or changed. It exits with code 1 if more than 1 % of the images fail.
 """
 
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from keras_reid.cli.shared import ModelOptions, progress, say
 from keras_reid.errors import InputError
 
 MOST_SHOWN = 5
+MOST_FAILED = 0.01  # of the images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +38,11 @@ class EmbedOptions(ModelOptions):
 
 
 def embed(options: EmbedOptions) -> "scale.Shards":
-    """Embeds what is missing, and says what there is."""
+    """Embed images that are missing or changed, and print the numbers of images and failures.
+
+    Raises:
+        InputError: more than 1 % of the images fail; the embeddings of the others are written.
+    """
     if not options.images or not options.out:
         raise InputError("give --images and --out: which images are embedded, and where to")
     options.check_one_model()
@@ -51,10 +57,17 @@ def embed(options: EmbedOptions) -> "scale.Shards":
         options.workers,
         progress("embedding"),
     )
-    say(f"{len(shards):,} images in {shards.count:,} files of {shards.folder}")
-    broken = shards.unreadable(MOST_SHOWN)
-    if broken:
-        logging.warning("of files that do not decode embeddings are null: %s", ", ".join(broken))
+    failed, total = shards.failed, len(shards)
+    say(f"{total:,} images in {shards.count:,} files of {shards.folder}, {failed:,} failed")
+    if failed:
+        names = ", ".join(shards.unreadable(MOST_SHOWN)) + (", …" if failed > MOST_SHOWN else "")
+        text = f"embeddings of images that do not decode are null: {names}"
+        if failed > MOST_FAILED * total:
+            raise InputError(
+                f"at most {MOST_FAILED:.0%} of the images may fail, got {failed:,} of {total:,}; "
+                f"{text}. Replace these files and run the same command again"
+            )
+        logging.warning("%s", text)
     return shards
 
 

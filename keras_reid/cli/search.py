@@ -3,8 +3,9 @@
 Then `query IMAGE…`, `remove ID`, `stats` and `calibrate`, with the same --gallery and the same
 --run or --saved_model; without either, the embedder that comes with the package:
 
-    enrol DIR|CSV   one folder for each identity, or a table path,identity,camera[,time]; images
-                    that are enrolled already are left alone, so the same command goes on
+    enrol DIR|CSV   one folder for each identity, or a table path,identity,camera[,time]. Enrolled
+                    images are left alone, unless their content, identity, camera or time changed.
+                    The same command resumes after an interruption
     query IMAGE…    who is nearest, and "unknown" beyond the gallery's threshold; without images,
                     --description=upred=1,hat=0 looks for a description
     remove ID       erases all images of an identity
@@ -14,8 +15,9 @@ Then `query IMAGE…`, `remove ID`, `stats` and `calibrate`, with the same --gal
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +28,9 @@ from keras_reid.cli.options import Command, option
 from keras_reid.cli.shared import ModelOptions, check_outputs, progress, say
 from keras_reid.errors import InputError
 from keras_reid.files import new_file
-from keras_reid.foreign import read_table
+from keras_reid.foreign import content_digest, read_table
 
+Embedded = tuple[np.ndarray, dict[str, Any]]  # rows that are fit, and arguments of `Gallery.enrol`
 CHUNK = 1024  # images that are embedded, and then durable, at a time
 
 
@@ -107,78 +110,137 @@ def enrol(options: SearchOptions, arguments: list[str]) -> None:
     (_enrol_shards if scale.Shards.holds(source) else _enrol_images)(options, source)
 
 
+@dataclass
+class Enrolment:
+    """Counts of an enrolment, and the files that are left out as unfit."""
+
+    added: int = 0
+    replaced: int = 0
+    moved: int = 0
+    kept: int = 0
+    unfit: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        return (
+            f"enrolled {self.added:,} images, {self.replaced:,} embedded again (changed), "
+            f"{self.moved:,} moved (another identity, camera or time), {self.kept:,} already "
+            f"enrolled, {len(self.unfit):,} skipped (unreadable)"
+        )
+
+    def update(
+        self,
+        people: gallery.Gallery,
+        labels: dict[str, np.ndarray | None],
+        digests: np.ndarray,
+        fingerprint: str,
+        embed: Callable[[np.ndarray], Embedded],
+    ) -> None:
+        """Add new images, embed changed ones again, and move those with other labels.
+
+        Args:
+            people: the gallery.
+            labels: images, identities, cameras and times (n,), as of `Gallery.enrol`.
+            digests: (n,) digests of the content.
+            fingerprint: of the model.
+            embed: from rows to the rows of fit images, and their arguments of `Gallery.enrol`.
+        """
+        changes = people.changes(**_rows(labels, np.arange(len(digests))), digests=digests.tolist())
+        rows = np.flatnonzero(changes.new | changes.replaced)
+        values: dict[str, Any] = {}
+        if len(rows):
+            fit, values = embed(rows)
+            assert labels["images"] is not None
+            self.unfit += labels["images"][np.setdiff1d(rows, fit)].tolist()
+            rows = fit
+        if len(rows):
+            people.enrol(
+                **_rows(labels, rows),
+                **values,
+                model_fingerprint=fingerprint,
+                existing="replace",
+                digests=digests[rows].tolist(),
+            )
+        moved = np.setdiff1d(np.flatnonzero(changes.moved), rows)
+        if len(moved):
+            people.relabel(**_rows(labels, moved))
+        self.added += int(changes.new[rows].sum())
+        self.replaced += int(changes.replaced[rows].sum())
+        self.moved += int(changes.moved.sum())
+        self.kept += int((~(changes.new | changes.replaced | changes.moved)).sum())
+
+    def tell(self, options: SearchOptions, people: gallery.Gallery) -> None:
+        """Print the counts, the skipped files and the size of the gallery."""
+        say(str(self))
+        for path in self.unfit[:10]:
+            say(f"  skipped: {path} {data.unfit(path) or 'cannot be decoded'}")
+        say(f"{options.uri}: {people.count():,} images of {len(people.identities()):,} identities")
+
+
+def _rows(labels: dict[str, np.ndarray | None], rows: np.ndarray) -> dict[str, Any]:
+    return {name: None if all_ is None else all_[rows].tolist() for name, all_ in labels.items()}
+
+
 def _enrol_images(options: SearchOptions, source: Path) -> None:
     options.check_one_model()
     images, times = _people(source)
-    name, names = options.fingerprint, options.attribute_names
+    names = options.attribute_names
     embed = options.embedder(also=("attribute_probabilities",) if names else ())
-    added, unfit = 0, []
+    done = Enrolment()
     tell = progress("enrolling")
     with gallery.open(options.uri) as people:
         for start in range(0, len(images), CHUNK):
             block = images[start : start + CHUNK]
-            held = people.contains(block.path.tolist())
-            block = block[~np.isin(block.path, list(held))]
-            fit = _fit(block.path)
-            unfit += block.path[~fit].tolist()
-            block = block[fit]
-            if len(block):
-                found = embed(block)
-                described = {}
-                if names:
-                    probabilities = found["attribute_probabilities"]
-                    described = {"attributes": probabilities, "attribute_names": names}
-                added += people.enrol(
-                    found["embedding"] if names else found,
-                    block.identity.tolist(),
-                    None if block.camera is None else block.camera.tolist(),
-                    [times.get(path) for path in block.path.tolist()],
-                    block.path.tolist(),
-                    model_fingerprint=name,
-                    existing="skip",
-                    **described,
-                )
+
+            def embedded(rows: np.ndarray, block: data.PersonImages = block) -> Embedded:
+                rows = rows[_fit(block.path[rows])]
+                if not len(rows):
+                    return rows, {}
+                outputs = embed(block[rows])
+                if not names:
+                    return rows, {"embeddings": outputs}
+                probabilities = outputs["attribute_probabilities"]
+                described = {"attributes": probabilities, "attribute_names": names}
+                return rows, {"embeddings": outputs["embedding"], **described}
+
+            labels = {
+                "images": block.path,
+                "identities": block.identity,
+                "cameras": block.camera,
+                "times": np.array([times.get(path) for path in block.path.tolist()], float),
+            }
+            digests = np.array([content_digest(path) for path in block.path.tolist()])
+            done.update(people, labels, digests, options.fingerprint, embedded)
             tell(min(start + CHUNK, len(images)), len(images))
-        _say_enrolled(options, people, len(images), added, unfit)
+        done.tell(options, people)
 
 
 def _enrol_shards(options: SearchOptions, source: Path) -> None:
     shards = scale.Shards(source)
     if options.run or options.saved_model:
         raise InputError(f"{source} holds embeddings: leave --run and --saved_model out")
-    added, done, unfit = 0, 0, []
+    done, seen = Enrolment(), 0
     tell = progress("enrolling")
     with gallery.open(options.uri) as people:
-        for shard in shards:
-            fit = shard.readable()
-            if fit.identity is None:
+        for number, shard in zip(shards.numbers, shards, strict=True):
+            if shard.identity is None:
                 raise InputError(
                     f"who is enrolled has a name: the images of {source} have none; embed a table "
                     "with a column identity"
                 )
-            unfit += shard.path[~shard.decodes].tolist()
-            if len(fit.path):
-                added += people.enrol(
-                    fit.embedding,
-                    fit.identity.tolist(),
-                    None if fit.camera is None else fit.camera.tolist(),
-                    images=fit.path.tolist(),
-                    model_fingerprint=shards.about["fingerprint"],
-                    existing="skip",
-                )
-            done += len(shard.path)
-            tell(done, len(shards))
-        _say_enrolled(options, people, len(shards), added, unfit)
+            labels = {"images": shard.path, "identities": shard.identity, "cameras": shard.camera}
+            digests = [
+                digest or blake2b(x, digest_size=16).hexdigest()  # of version 0.2.0
+                for digest, x in zip(shards.digests(number), shard.embedding, strict=True)
+            ]
 
+            def embedded(rows: np.ndarray, shard: scale.Shard = shard) -> Embedded:
+                rows = rows[shard.decodes[rows]]
+                return rows, {"embeddings": shard.embedding[rows]}
 
-def _say_enrolled(
-    options: SearchOptions, people: gallery.Gallery, listed: int, added: int, unfit: list[str]
-) -> None:
-    known = listed - added - len(unfit)
-    say(f"enrolled {added:,} images, {known:,} were there, {len(unfit):,} left out as unfit")
-    for path in unfit[:10]:
-        say(f"  left out: {path} {data.unfit(path) or 'cannot be decoded'}")
-    say(f"{options.uri}: {people.count():,} images of {len(people.identities()):,} identities")
+            done.update(people, labels, np.array(digests), shards.about["fingerprint"], embedded)
+            seen += len(shard.path)
+            tell(seen, len(shards))
+        done.tell(options, people)
 
 
 def query(options: SearchOptions, arguments: list[str]) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from keras_reid.data.images import PersonImages
 from keras_reid.errors import InputError
 from keras_reid.foreign import read_matlab, read_table
+from keras_reid.names import normalized
 
 ATTRIBUTES = "attributes"  # the column of the images
 AGES = ("child", "teenager", "adult", "old")
@@ -30,6 +31,9 @@ class AttributeSchema:
 
     names: tuple[str, ...]
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "names", tuple(map(normalized, self.names)))
+
     @property
     def groups(self) -> dict[str, tuple[int, ...]]:
         """The columns of which at most one is true, by the name of the group: up, down, age."""
@@ -46,6 +50,7 @@ class AttributeSchema:
 
     def column(self, name: str) -> int:
         """The column of an attribute; an unknown name raises `InputError` and lists the known."""
+        name = normalized(name)
         if name not in self.names:
             raise InputError(f"attributes are {', '.join(self.names)}: received {name!r}")
         return self.names.index(name)
@@ -65,7 +70,7 @@ class AttributeTable:
         Raises:
             InputError: no identity of the images is in the table.
         """
-        row = {str(name): i for i, name in enumerate(self.identity.tolist())}
+        row = {normalized(str(name)): i for i, name in enumerate(self.identity.tolist())}
         if images.identity.dtype.kind == "i":  # 0002 of a table is 2
             row = {name.lstrip("0") or "0": i for name, i in row.items()}
         index = np.array([row.get(str(name), -1) for name in images.identity.tolist()])

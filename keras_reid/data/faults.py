@@ -1,16 +1,15 @@
 """What is wrong with a data set, before an hour of training on it tells."""
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from keras_reid.data.decode import decodable
 from keras_reid.data.images import DISTRACTOR, PersonImages, ReidDataset, name_some
+from keras_reid.foreign import content_digest
 
 
 @dataclass(frozen=True)
@@ -123,7 +122,7 @@ def _few(train: PersonImages | None, instances: int) -> list[int | str]:
 
 
 def _duplicates(paths: list[str]) -> list[list[str]]:
-    groups: dict[bytes, list[str]] = defaultdict(list)
+    groups: dict[str, list[str]] = defaultdict(list)
     for path in paths:
-        groups[hashlib.blake2b(Path(path).read_bytes(), digest_size=16).digest()].append(path)
+        groups[content_digest(path)].append(path)
     return [group for group in groups.values() if len(group) > 1]

@@ -10,6 +10,7 @@ import numpy as np
 
 from keras_reid import checks
 from keras_reid.errors import InputError, printable
+from keras_reid.names import normalized_labels
 
 TRACKLET = "tracklet"  # the column
 DISTRACTOR = 0  # the identity that stands for nobody in the layout of Market-1501
@@ -21,7 +22,7 @@ class PersonImages:
 
     Args:
         path: (n,) file names.
-        identity: (n,) integer or text labels, as they stand on disk.
+        identity: (n,) integer or text labels. Text is kept in Unicode NFC.
         camera: (n,) integer or text labels, or None for data without cameras. None is a mode of
             its own: evaluation then compares every query with every gallery image.
         columns: what else is known of each image, arrays (n, …) by name: they become labels of
@@ -263,7 +264,7 @@ def _check_names(paths: list[str]) -> None:
 def _labels(values: Any, column: str) -> np.ndarray:
     labels = np.asarray(values)
     if labels.dtype.kind == "U":
-        return labels
+        return normalized_labels(labels)
     if labels.dtype.kind not in "iu" and labels.size:
         raise InputError(
             f"{column} must hold integers or text, got values such as {labels.flat[0]!r}: "

@@ -3,7 +3,8 @@
 Points are (k, 3): x and y as shares of the width and height of the image, 0 at the left and upper
 edge, and a confidence in [0, 1], 0 for a point that is not seen. The table has a column `file` and
 NAME_x, NAME_y (pixels of the file) and, if wanted, NAME_c (confidence) for each point; an empty
-cell says that the point is not seen.
+cell says that the point is not seen. Estimated tables also have the column `digest`, of the content
+of the file.
 """
 
 import csv
@@ -20,7 +21,8 @@ from keras_reid.data.images import PersonImages
 from keras_reid.data.pillow import opened
 from keras_reid.errors import InputError
 from keras_reid.files import locked, replaced_file
-from keras_reid.foreign import read_table
+from keras_reid.foreign import content_digest, read_table
+from keras_reid.names import normalized
 from keras_reid.skeletons import COCO, KEYPOINTS, SKELETONS, Skeleton
 
 KEPT_EVERY = 1024  # images, after which estimates are written down
@@ -137,6 +139,7 @@ def read_keypoints(images: PersonImages, table: str | os.PathLike[str]) -> Perso
         InputError: no such table, another form of it, or no row for any of the images.
     """
     skeleton, rows = read_points(Path(table))
+    rows = {normalized(file): points for file, points in rows.items()} | rows
     points = np.zeros((len(images), len(skeleton.names), 3), np.float32)
     missing = []
     for i, path in enumerate(images.path.tolist()):
@@ -165,6 +168,8 @@ def estimate_keypoints(
 ) -> PersonImages:
     """The images with the column "keypoints"; each is estimated once and then read from the table.
 
+    Points of a file are estimated again if its content changed or the table has no digest of it.
+
     Args:
         images: n readable images.
         estimator: see `PoseEstimator`.
@@ -178,19 +183,20 @@ def estimate_keypoints(
     table = Path(table)
     # Names relative to the table's folder, so that a data set can be moved with it.
     names = {path: _from(table, path) for path in images.path.tolist()}
-    rows = _kept(table, estimator.skeleton)
+    digests = {name: content_digest(path) for path, name in names.items()}
+    rows = _kept(table, estimator.skeleton, digests)
     if not rows.keys() >= {*names.values()}:
         lock = table.with_name(f".{table.name}.lock")
         with locked(lock, "one process estimates at a time", wait=True):
-            rows = _completed(table, estimator, names, progress)
+            rows = _completed(table, estimator, names, digests, progress)
     points = np.zeros((len(images), len(estimator.skeleton.names), 3), np.float32)
     for i, path in enumerate(images.path.tolist()):
         points[i] = _shares(rows[names[path]], *_size(path))
     return images.with_columns(**{KEYPOINTS: points})
 
 
-def _kept(table: Path, skeleton: Skeleton) -> dict[str, np.ndarray]:
-    """The points that a table has already."""
+def _kept(table: Path, skeleton: Skeleton, digests: dict[str, str]) -> dict[str, np.ndarray]:
+    """Return the points of a table, without those of files with another content."""
     if not table.exists():
         return {}
     found, rows = read_points(table)
@@ -199,23 +205,38 @@ def _kept(table: Path, skeleton: Skeleton) -> dict[str, np.ndarray]:
             f"a table has the points of one estimator: {table} has {len(found.names)} points, "
             f"this estimator finds {len(skeleton.names)}; name another table"
         )
-    return rows
+    before = _digests(table)
+    return {
+        file: points
+        for file, points in rows.items()
+        if file not in digests or digests[file] == before.get(file)
+    }
+
+
+def _digests(table: Path) -> dict[str, str]:
+    """Return the digest of each file of a table, if the table has digests."""
+    if not table.exists():
+        return {}
+    lines = (line.values for line in read_table(table, ("file",))[1])
+    return {line["file"]: line["digest"] for line in lines if line.get("digest")}
 
 
 def _completed(
     table: Path,
     estimator: PoseEstimator,
     names: dict[str, str],
+    digests: dict[str, str],
     progress: Callable[[int, int], None] | None,
 ) -> dict[str, np.ndarray]:
     """The points of all images; those that the table lacks are estimated and written into it."""
-    rows = _kept(table, estimator.skeleton)
+    rows = _kept(table, estimator.skeleton, digests)
+    digests = _digests(table) | digests
     todo = [path for path, name in names.items() if name not in rows]
     for start in range(0, len(todo), KEPT_EVERY):
         for path in todo[start : start + KEPT_EVERY]:
             pixels = np.asarray(opened(path))
             rows[names[path]] = in_pixels(estimator([pixels])[0], *pixels.shape[1::-1])
-        write_points(table, estimator.skeleton, rows)
+        write_points(table, estimator.skeleton, rows, digests)
         if progress:
             progress(min(start + KEPT_EVERY, len(todo)), len(todo))
     return rows
@@ -263,7 +284,8 @@ def _from(table: Path, path: str) -> str:
 
 def _row_of(path: str, table: Path, rows: dict[str, np.ndarray]) -> np.ndarray | None:
     words = Path(path).parts
-    ends = (_from(table, path), *("/".join(words[i:]) for i in range(len(words))))
+    ends = [_from(table, path), *("/".join(words[i:]) for i in range(len(words)))]
+    ends += [normalized(end) for end in ends]
     return next((rows[end] for end in ends if end in rows), None)
 
 
@@ -316,11 +338,19 @@ def _skeleton(header: list[str], table: Path) -> Skeleton:
     )
 
 
-def write_points(table: Path, skeleton: Skeleton, rows: dict[str, np.ndarray]) -> None:
-    """Writes the points (k, 3) of images, in pixels, at once as a whole table."""
+def write_points(
+    table: Path,
+    skeleton: Skeleton,
+    rows: dict[str, np.ndarray],
+    digests: dict[str, str] | None = None,
+) -> None:
+    """Write the points (k, 3) of images, in pixels, and digests at once as a whole table."""
     header = ["file", *(f"{name}_{axis}" for name in skeleton.names for axis in "xyc")]
+    if digests is not None:
+        header.append("digest")
     with replaced_file(table) as new, new.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(header)
         for name, points in rows.items():
-            writer.writerow([name, *(f"{value:.4g}" for value in points.ravel())])
+            digest = [] if digests is None else [digests.get(name, "")]
+            writer.writerow([name, *(f"{value:.4g}" for value in points.ravel()), *digest])

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from keras_reid.errors import InputError
+from keras_reid.names import normalized_labels
 
 Column = Sequence[Any] | np.ndarray
 
@@ -89,7 +90,7 @@ def _pair(
 
 
 def column(values: Column, length: int, what: str) -> np.ndarray:
-    """The values as int64 or str (length,)."""
+    """Return the values as int64 or str (length,), text in Unicode NFC."""
     try:
         column = np.asarray(values)
         column = np.array(column.tolist()) if column.dtype.kind == "O" else column
@@ -106,4 +107,4 @@ def column(values: Column, length: int, what: str) -> np.ndarray:
             f"The {what} are one column of integers or strings, received a {column.ndim}-D array "
             f"of {column.dtype}: convert them."
         )
-    return column if column.dtype.kind == "U" else column.astype(np.int64)
+    return normalized_labels(column) if column.dtype.kind == "U" else column.astype(np.int64)

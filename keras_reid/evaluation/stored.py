@@ -8,6 +8,7 @@ import numpy as np
 from keras_reid.errors import InputError
 from keras_reid.files import new_file
 from keras_reid.foreign import array_names, read_arrays
+from keras_reid.names import normalized_labels
 
 RANKS = {"embedding": 2, "local": 3}
 LABELS = ("identity", "camera")
@@ -27,8 +28,9 @@ def load_features(path: str | os.PathLike[str]) -> StoredFeatures:
     """`FILE.npz` with arrays, or a folder with one `.npy` of each name, which is memory-mapped.
 
     `embedding` is (n, d), `local` (n, s, d); one of them must be there. `identity` and `camera`
-    are (n,), integers or strings. `numpy.savez("query.npz", embedding=…, identity=…, camera=…)`
-    writes such a file from any framework.
+    are (n,), integers or strings. Strings are read in Unicode NFC.
+    `numpy.savez("query.npz", embedding=…, identity=…, camera=…)` writes such a file from any
+    framework.
 
     Raises:
         InputError: nothing to read, no features, arrays of objects, or such that do not fit.
@@ -53,7 +55,8 @@ def load_features(path: str | os.PathLike[str]) -> StoredFeatures:
                 f"{name} is an array (n,) of integers or texts, n={count} as the features: {path} "
                 f"has {found[name].dtype} {found[name].shape}; save it so"
             )
-    return StoredFeatures(features, found.get("identity"), found.get("camera"))
+    labels = {name: normalized_labels(found[name]) for name in LABELS if name in found}
+    return StoredFeatures(features, labels.get("identity"), labels.get("camera"))
 
 
 def save_features(

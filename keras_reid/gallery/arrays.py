@@ -8,7 +8,8 @@ import numpy as np
 from keras_reid.errors import InputError
 from keras_reid.gallery.approximate import InvertedFile
 from keras_reid.gallery.exact import LEFT_OVER, Vectors
-from keras_reid.gallery.store import TEXTS, Filter, Rows, SearchResult
+from keras_reid.gallery.store import TEXTS, Filter, Labels, Rows, SearchResult
+from keras_reid.names import normalized
 
 FEW = 0.05  # of the rows: a search among so few is exact, and an index would miss them
 
@@ -27,9 +28,10 @@ class ArrayStore:
     def _forget(self) -> None:
         self.vectors = Vectors(0)
         self.ids = np.zeros(0, np.int64)  # ascending
-        self.identity = self.camera = self.image = self.attributes = np.zeros(0, object)
+        self.identity = self.camera = self.image = np.zeros(0, object)
+        self.attributes = self.digest = np.zeros(0, object)
         self.time = np.zeros(0)
-        self.places: dict[str, int] = {}
+        self.places: dict[str, int] = {}  # also by references in NFC, unless other rows have these
         self.index: InvertedFile | None = None
 
     def settings(self) -> dict[str, Any]:
@@ -44,7 +46,7 @@ class ArrayStore:
     def _hold(self, rows: Rows, ids: np.ndarray) -> None:
         if not len(self.vectors):
             self.vectors = Vectors(rows.embedding.shape[1])
-        self.places |= {image: i for i, image in enumerate(rows.image, len(self.ids))}
+        self._place(rows.image, len(self.ids))
         self.vectors.append(rows.embedding)
         self.ids = np.concatenate([self.ids, ids])
         self.time = np.concatenate([self.time, rows.time])
@@ -54,23 +56,39 @@ class ArrayStore:
         if self.index is not None:
             self.index.add(rows.embedding, ids)
 
-    def remove(self, identity: str) -> int:
-        return len(self._drop(identity))
+    def _place(self, images: Sequence[str], first: int) -> None:
+        own = {image: i for i, image in enumerate(images, first)}
+        for image, i in own.items():
+            self.places.setdefault(normalized(image), i)
+        self.places |= own
 
-    def _drop(self, identity: str) -> np.ndarray:
-        """Forgets the rows of an identity and returns their ids."""
-        kept = self.identity != identity
-        dropped = self.ids[~kept]
+    def replace(self, images: Sequence[str], rows: Rows) -> None:
+        self._drop(self._rows_of(images))
+        self.add(rows)
+
+    def _rows_of(self, images: Sequence[str]) -> np.ndarray:
+        """Mask (n,) of the rows of references that the gallery holds."""
+        mask = np.zeros(len(self.ids), bool)
+        mask[[self.places[image] for image in images]] = True
+        return mask
+
+    def remove(self, identity: str) -> int:
+        return self._drop(self.identity == identity)
+
+    def _drop(self, chosen: np.ndarray) -> int:
+        """Forgets the chosen rows (n,) and returns how many there were."""
+        kept, dropped = ~chosen, self.ids[chosen]
         if len(dropped) == len(self.ids):
             self._forget()
         elif len(dropped):
             self.vectors.keep(kept)
             for name in ("ids", "time", *TEXTS):
                 setattr(self, name, getattr(self, name)[kept])
-            self.places = {image: i for i, image in enumerate(self.image)}
+            self.places = {}
+            self._place(self.image.tolist(), 0)
             if self.index is not None:
                 self.index.remove(dropped)
-        return dropped
+        return len(dropped)
 
     def count(self) -> int:
         return len(self.ids)
@@ -79,8 +97,23 @@ class ArrayStore:
         names, counts = np.unique(self.identity.astype(str), return_counts=True)
         return dict(zip(names.tolist(), counts.tolist(), strict=True))
 
-    def contains(self, images: Sequence[str]) -> set[str]:
-        return {image for image in images if image in self.places}
+    def held(self, images: Sequence[str]) -> dict[str, Labels]:
+        find = self.places.get
+        places = {image: find(image, find(normalized(image))) for image in images}
+        return {image: self._labels(i) for image, i in places.items() if i is not None}
+
+    def _labels(self, i: int) -> Labels:
+        return Labels(
+            self.image[i],
+            self.identity[i],
+            self.camera[i],
+            self._time(i),
+            self.attributes[i],
+            self.digest[i],
+        )
+
+    def _time(self, i: int) -> float | None:
+        return None if np.isnan(self.time[i]) else float(self.time[i])
 
     def search(self, embeddings: np.ndarray, k: int, filter: Filter) -> list[list[SearchResult]]:
         kept = None if filter.everything else self._chosen(filter)
@@ -91,8 +124,9 @@ class ArrayStore:
         ]
 
     def _hit(self, i: int, distance: float) -> SearchResult:
-        time = None if np.isnan(self.time[i]) else float(self.time[i])
-        return SearchResult(self.image[i], self.identity[i], self.camera[i], time, distance)
+        return SearchResult(
+            self.image[i], self.identity[i], self.camera[i], self._time(i), distance
+        )
 
     def _nearest(
         self, embeddings: np.ndarray, k: int, kept: np.ndarray | None

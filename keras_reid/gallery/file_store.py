@@ -3,7 +3,7 @@
 import json
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,17 @@ from keras_reid.files import PRIVATE, drop_leftovers, make_private, replaced_fil
 from keras_reid.gallery.approximate import InvertedFile, faiss
 from keras_reid.gallery.arrays import ArrayStore
 from keras_reid.gallery.store import Rows
+from keras_reid.names import normalized
 
 TABLES = """
 create table if not exists rows (
     id integer primary key, image text not null unique, identity text not null,
-    camera text not null, time real, attributes text not null, embedding blob not null);
+    camera text not null, time real, attributes text not null, embedding blob not null,
+    digest text not null default '');
 create index if not exists by_identity on rows (identity);
 create table if not exists settings (name text primary key, value text not null);
 """
-COLUMNS = "id, image, identity, camera, time, attributes, embedding"
+COLUMNS = "id, image, identity, camera, time, attributes, embedding, digest"
 
 
 class FileStore(ArrayStore):
@@ -60,12 +62,27 @@ class FileStore(ArrayStore):
                 self.database.execute("begin exclusive")
                 for statement in TABLES.split(";"):
                     self.database.execute(statement)
+                self._convert()
                 self.database.execute("commit")
                 drop_leftovers(self.path)
                 self._load()
             except BaseException:
                 self.database.close()
                 raise
+
+    def _convert(self) -> None:
+        """Brings rows of version 0.2.0 up to date: a column for digests, and names in NFC."""
+        columns = self.database.execute("select name from pragma_table_info('rows')").fetchall()
+        if ("digest",) in columns:
+            return
+        self.database.execute("alter table rows add column digest text not null default ''")
+        for column in ("identity", "camera"):
+            texts = f"select distinct {column} from rows where typeof({column}) = 'text'"
+            for (name,) in self.database.execute(texts).fetchall():
+                if normalized(name) != name:
+                    self.database.execute(
+                        f"update rows set {column} = ? where {column} = ?", (normalized(name), name)
+                    )
 
     def _load(self) -> None:
         """All that the files hold."""
@@ -86,12 +103,12 @@ class FileStore(ArrayStore):
     def _read(self) -> None:
         cursor = self.database.execute(f"select {COLUMNS} from rows order by id")
         while records := cursor.fetchmany(2**16):
-            ids, image, identity, camera, time, attributes, blobs = zip(*records, strict=True)
+            ids, image, identity, camera, time, attributes, blobs, digest = map(
+                list, zip(*records, strict=True)
+            )
             embedding = np.frombuffer(b"".join(blobs), np.float32).reshape(len(ids), -1)
             times = np.array(time, np.float64)  # None becomes NaN
-            rows = Rows(
-                embedding, list(identity), list(camera), times, list(image), list(attributes)
-            )
+            rows = Rows(embedding, identity, camera, times, image, attributes, digest)
             self._hold(rows, np.array(ids))
         if self.path.exists():
             self._read_index()
@@ -118,25 +135,42 @@ class FileStore(ArrayStore):
         super().save_settings(settings)
 
     def add(self, rows: Rows) -> None:
-        with self._told():
-            last = self.database.execute("select max(id) from rows").fetchone()[0]
+        with self._writing():
+            ids = self._insert(rows)
+        self._hold(rows, ids)
+
+    def _insert(self, rows: Rows) -> np.ndarray:
+        """Writes the rows behind the others and returns their ids."""
+        last = self.database.execute("select max(id) from rows").fetchone()[0]
         ids = np.arange(len(rows)) + (0 if last is None else last + 1)
         times = [None if np.isnan(time) else time for time in rows.time.tolist()]
         blobs = [x.tobytes() for x in rows.embedding]
         texts = (rows.image, rows.identity, rows.camera)
+        self.database.executemany(
+            f"insert into rows ({COLUMNS}) values (?, ?, ?, ?, ?, ?, ?, ?)",
+            zip(ids.tolist(), *texts, times, rows.attributes, blobs, rows.digest, strict=True),
+        )
+        return ids
+
+    def replace(self, images: Sequence[str], rows: Rows) -> None:
         with self._writing():
-            self.database.executemany(
-                f"insert into rows ({COLUMNS}) values (?, ?, ?, ?, ?, ?, ?)",
-                zip(ids.tolist(), *texts, times, rows.attributes, blobs, strict=True),
-            )
+            self._erase("image", images)
+            ids = self._insert(rows)
+        self._drop(self._rows_of(images))
         self._hold(rows, ids)
+
+    def _erase(self, column: str, values: Sequence[str]) -> None:
+        """Deletes rows from the database, and the index, which holds them too."""
+        found = self.database.executemany(
+            f"delete from rows where {column} = ?", [(value,) for value in values]
+        )
+        if found.rowcount:
+            self.path.unlink(missing_ok=True)  # a kill before it is written anew leaves nobody
 
     def remove(self, identity: str) -> int:
         with self._writing():
-            found = self.database.execute("delete from rows where identity = ?", (identity,))
-            if found.rowcount:
-                self.path.unlink(missing_ok=True)  # a kill before it is written anew leaves nobody
-        dropped = len(self._drop(identity))
+            self._erase("identity", [identity])
+        dropped = self._drop(self.identity == identity)
         if dropped and self.index is not None:
             self._write_index()
         return dropped

@@ -1,9 +1,10 @@
 """The gallery: what may go in, what comes out, and when somebody is unknown."""
 
 import heapq
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,9 +12,24 @@ from keras_reid import checks
 from keras_reid.errors import InputError, printable
 from keras_reid.evaluation import Threshold
 from keras_reid.evaluation.comparison import checked_features, compare
-from keras_reid.gallery.store import NO_FILTER, Filter, Rows, SearchResult, Store
+from keras_reid.gallery.store import NO_FILTER, Filter, Labels, Rows, SearchResult, Store
+from keras_reid.names import normalized
 
 LONGEST_TEXT = 1000  # characters; Milvus holds 4,096 bytes
+
+
+class Changes(NamedTuple):
+    """Comparison of n images with the rows of a gallery, as masks (n,).
+
+    Attributes:
+        new: the gallery has no row of the image.
+        replaced: the content differs, or is unknown on either side.
+        moved: the identity, the camera or the time differs.
+    """
+
+    new: np.ndarray
+    replaced: np.ndarray
+    moved: np.ndarray
 
 
 class Gallery:
@@ -21,6 +37,10 @@ class Gallery:
 
     Distances are `|x − y|`. Rows are known by their image reference, which occurs once. What a
     method has returned from is durable, unless the gallery is in memory.
+
+    Identities, cameras and attribute names are kept and compared in Unicode NFC. Image references
+    are kept as they are, and compared in NFC: two spellings of a reference are one image, unless
+    they are the paths of two files.
 
         with gallery.open("people.db") as people:
             people.enrol(embeddings, identities, images=paths, model_fingerprint=fingerprint)
@@ -87,6 +107,7 @@ class Gallery:
         existing: str = "refuse",
         attributes: Any = None,
         attribute_names: Sequence[str] | None = None,
+        digests: Sequence[str] | None = None,
     ) -> int:
         """Adds rows and returns how many; all of them are durable then.
 
@@ -99,9 +120,11 @@ class Gallery:
                 `IDENTITY#1`, `IDENTITY#2`, … after those that are there.
             model_fingerprint: of the model that made them, `fingerprint` in its `export.json`; the
                 first enrolment settles it for the gallery.
-            existing: "refuse", or "skip" rows whose images the gallery holds.
+            existing: "refuse", "skip" or "replace", for images that the gallery holds.
             attributes: (n, m) probabilities, for `describe`; None: unknown.
             attribute_names: (m,); the first enrolment with attributes settles them.
+            digests: (n,) digests of the image files, "" where unknown, such as
+                `keras_reid.foreign.content_digest` returns them, for `changes`; None: all unknown.
 
         Raises:
             InputError: columns that do not fit, another width or model than the gallery's, or an
@@ -113,20 +136,22 @@ class Gallery:
                 "a gallery holds embeddings of one model: give its fingerprint, as in export.json; "
                 f"received {model_fingerprint!r}"
             )
-        if existing not in ("refuse", "skip"):
-            raise InputError(f"existing is refuse or skip: received {existing!r}")
+        checks.one_of(("refuse", "skip", "replace"), existing=existing)
         self._check_model(model_fingerprint)
         self._check_width(x)
         rows = self._rows(x, identities, cameras, times, images)
         rows = replace(rows, attributes=self._attributes(len(x), attributes, attribute_names))
+        if digests is not None:
+            rows = replace(rows, digest=_texts(digests, len(x), "digests"))
+        held: dict[str, Labels] = {}
         if images is not None:
-            held = self.store.contains(rows.image)
+            held = self._held(rows.image)
             if held and existing == "refuse":
                 raise InputError(
                     f"an image is enrolled once: {len(held)} of {len(rows)} are in the gallery, "
                     f"such as {min(held)!r}; leave them out, or pass existing='skip'"
                 )
-            if held:
+            if held and existing == "skip":
                 rows = rows[[i for i, image in enumerate(rows.image) if image not in held]]
         if not len(rows):
             return 0
@@ -135,14 +160,83 @@ class Gallery:
             settings = {**settings, "width": x.shape[1], "fingerprint": model_fingerprint}
             self.store.save_settings(settings)
         if attribute_names is not None and self.attribute_names is None:
-            self.store.save_settings({**settings, "attribute_names": list(attribute_names)})
-        self.store.add(rows)
+            names = [normalized(name) for name in attribute_names]
+            self.store.save_settings({**settings, "attribute_names": names})
+        if held and existing == "replace":
+            self.store.replace([row.image for row in held.values()], rows)
+        else:
+            self.store.add(rows)
         return len(rows)
+
+    def _held(self, images: list[str]) -> dict[str, Labels]:
+        """Return the rows of those images that the gallery holds."""
+        rows = self.store.held(images)
+        return {i: row for i, row in rows.items() if row.image == i or _one_image(row.image, i)}
+
+    def changes(
+        self,
+        images: Sequence[str],
+        identities: Sequence[Any],
+        cameras: Sequence[Any] | None = None,
+        times: Sequence[float | None] | None = None,
+        digests: Sequence[str] | None = None,
+    ) -> Changes:
+        """Compare images, their labels and their content with the rows of the gallery.
+
+        Args:
+            images, identities, cameras, times, digests: (n,), as in `enrol`. Cameras and times that
+                are unknown are not compared.
+
+        Raises:
+            InputError: columns that do not fit.
+        """
+        rows = self._rows(np.zeros((len(images), 1)), identities, cameras, times, images)
+        digest = [""] * len(rows) if digests is None else _texts(digests, len(rows), "digests")
+        held = self._held(rows.image)
+        pairs = [(i, held[image]) for i, image in enumerate(rows.image) if image in held]
+        new, replaced, moved = np.zeros((3, len(rows)), bool)
+        new[[i for i, image in enumerate(rows.image) if image not in held]] = True
+        for i, row in pairs:
+            replaced[i] = not digest[i] or digest[i] != row.digest
+            moved[i] = _relabelled(rows, i, row) != row
+        return Changes(new, replaced, moved)
+
+    def relabel(
+        self,
+        images: Sequence[str],
+        identities: Sequence[Any],
+        cameras: Sequence[Any] | None = None,
+        times: Sequence[float | None] | None = None,
+    ) -> int:
+        """Give rows other identities, cameras and times, and return how many rows there are.
+
+        Args:
+            images: (n,) references. Images without a row are left out.
+            identities, cameras, times: (n,), as in `enrol`. A camera or time that is unknown
+                leaves that of the row.
+
+        Raises:
+            InputError: columns that do not fit.
+        """
+        rows = self._rows(np.zeros((len(images), 1)), identities, cameras, times, images)
+        held = self._held(rows.image)
+        labels = [
+            _relabelled(rows, i, held[image]) for i, image in enumerate(rows.image) if image in held
+        ]
+        if labels:
+            stored = [row.image for row in labels]
+            texts = [list(column) for column in zip(*labels, strict=True)]
+            image, identity, camera, time, attributes, digest = texts
+            known = np.array(time, np.float64)
+            x = self.store.embeddings(stored)
+            self.store.replace(stored, Rows(x, identity, camera, known, image, attributes, digest))
+        return len(labels)
 
     @property
     def attribute_names(self) -> list[str] | None:
         """Of the attributes that `describe` knows; None before any were enrolled."""
-        return self.store.settings().get("attribute_names")
+        names = self.store.settings().get("attribute_names")
+        return None if names is None else [normalized(name) for name in names]
 
     def _attributes(self, count: int, values: Any, names: Sequence[str] | None) -> list[str]:
         """The probabilities of each row as the store keeps them."""
@@ -156,7 +250,7 @@ class Gallery:
                 f"{shares.shape} and {'no' if names is None else len(names)} names"
             )
         known = self.attribute_names
-        if known is not None and list(names or ()) != known:
+        if known is not None and [normalized(name) for name in names or ()] != known:
             raise InputError(
                 f"a gallery has one set of attributes: this one has {', '.join(known)}; received "
                 f"{', '.join(names or ())}; use its model, or a new gallery"
@@ -175,6 +269,7 @@ class Gallery:
             InputError: k below 1, nothing wanted, or attributes that the gallery does not know.
         """
         known = self.attribute_names or []
+        wanted = {normalized(name): value for name, value in wanted.items()}
         unknown = [name for name in wanted if name not in known]
         if unknown or not wanted:
             raise InputError(
@@ -201,19 +296,15 @@ class Gallery:
         images: Sequence[str] | None,
     ) -> Rows:
         count = len(x)
-        identity = _texts(identities, count, "identities")
+        identity = _names(identities, count, "identities")
         if "" in identity:
             raise InputError(f"every row has an identity: row {identity.index('')} has none")
-        camera = [""] * count if cameras is None else _texts(cameras, count, "cameras")
+        camera = [""] * count if cameras is None else _names(cameras, count, "cameras")
         if images is None:
             image = self._numbered(identity)
         else:
             image = _texts(images, count, "images")
-            if len(set(image)) < count or "" in image:
-                twice = next(name for i, name in enumerate(image) if not name or name in image[:i])
-                raise InputError(
-                    f"an image is enrolled once and has a name: {twice!r} is empty or occurs twice"
-                )
+            _check_references(image)
         try:
             values = [np.nan if t is None else float(t) for t in times or [None] * count]
         except (TypeError, ValueError) as error:
@@ -225,7 +316,8 @@ class Gallery:
                 f"times are one finite number or None for each of {count} rows: received "
                 f"{len(values)}, {int(np.isinf(values).sum())} of them infinite"
             )
-        return Rows(x, identity, camera, np.array(values, np.float64), image, [""] * count)
+        unknown = [""] * count
+        return Rows(x, identity, camera, np.array(values, np.float64), image, unknown, unknown)
 
     def _numbered(self, identity: list[str]) -> list[str]:
         taken = self.store.identities() if self.store.count() else {}
@@ -233,7 +325,7 @@ class Gallery:
         names = []
         for name in identity:
             number = taken.get(name, 0) + 1
-            while (reference := f"{name}#{number}") in held or self.store.contains([reference]):
+            while (reference := f"{name}#{number}") in held or self.store.held([reference]):
                 number += 1
             taken[name] = number
             held.add(reference)
@@ -297,7 +389,7 @@ class Gallery:
     ) -> list[list[SearchResult]]:
         if query_cameras is None:
             return self.store.search(x, k, filter)
-        cameras = np.array(_texts(query_cameras, len(x), "query cameras"), object)
+        cameras = np.array(_names(query_cameras, len(x), "query cameras"), object)
         found: list[list[SearchResult]] = [[] for _ in x]
         for camera in sorted(set(cameras)):
             chosen = np.flatnonzero(cameras == camera)
@@ -352,7 +444,8 @@ class Gallery:
 
     def remove(self, identity: Any) -> int:
         """Erases all rows of an identity, for good, and returns how many there were."""
-        return 0 if _unprintable(str(identity)) else self.store.remove(str(identity))
+        name = normalized(str(identity))
+        return 0 if _unprintable(name) else self.store.remove(name)
 
     def count(self) -> int:
         """How many rows there are."""
@@ -361,7 +454,7 @@ class Gallery:
     def contains(self, images: Sequence[str]) -> set[str]:
         """Those of the image references that are enrolled."""
         texts = [str(image) for image in images]
-        return self.store.contains([text for text in texts if not _unprintable(text)])
+        return {*self._held([text for text in texts if not _unprintable(text)])}
 
     def identities(self) -> dict[str, int]:
         """How many rows each identity has, by name."""
@@ -418,6 +511,34 @@ def _texts(values: Sequence[Any], count: int, what: str) -> list[str]:
             f"{what} are text without control characters, in UTF-8: received {wrong!r}; rename it"
         )
     return texts
+
+
+def _names(values: Sequence[Any], count: int, what: str) -> list[str]:
+    return [normalized(text) for text in _texts(values, count, what)]
+
+
+def _check_references(images: list[str]) -> None:
+    first: dict[str, int] = {}
+    for i, image in enumerate(images):
+        other = first.setdefault(normalized(image), i)
+        if not image or (other < i and _one_image(images[other], image)):
+            raise InputError(
+                f"an image is enrolled once and has a name: {image!r} is empty or occurs twice"
+            )
+
+
+def _one_image(reference: str, spelling: str) -> bool:
+    """Return whether two spellings of a reference are not the paths of two files."""
+    try:
+        return os.path.samefile(reference, spelling)
+    except OSError:  # one of them is not a file
+        return True
+
+
+def _relabelled(rows: Rows, i: int, row: Labels) -> Labels:
+    """Return the labels of a held row with the identity, and the known labels, of row i."""
+    time = row.time if np.isnan(rows.time[i]) else float(rows.time[i])
+    return row._replace(identity=rows.identity[i], camera=rows.camera[i] or row.camera, time=time)
 
 
 def _unprintable(text: str) -> bool:

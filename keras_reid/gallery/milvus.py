@@ -1,6 +1,7 @@
 """Galleries in Milvus: embedded (Milvus Lite, a folder) or a server or cluster."""
 
 import hashlib
+import itertools
 import json
 import logging
 from collections.abc import Iterator, Sequence
@@ -11,14 +12,17 @@ from typing import Any
 import numpy as np
 
 from keras_reid.errors import InputError
-from keras_reid.gallery.store import Filter, Rows, SearchResult
+from keras_reid.gallery.store import Filter, Labels, Rows, SearchResult
+from keras_reid.names import normalized
 
 PEOPLE, NEXT, SETTINGS = "people", "people_next", "people_settings"
 TEXT = 4096  # bytes of a name at most
 BATCH_BYTES = 2**24  # a message of Milvus is 64 MiB at most
+REPLACED = "replaced"  # in the settings
 KEY = "id"
+SPELLED = "spelled"  # `_key` of the image in NFC, the same for all spellings
 FIELDS = ["image", "identity", "camera", "time"]
-STORED = [*FIELDS, "attributes", "embedding"]
+STORED = [*FIELDS, "attributes", "digest", "embedding"]
 LONGEST = 16_384  # hits of one search of Milvus
 UNKNOWN = -1e300  # a time that is not known: servers before 2.5 have no nulls
 
@@ -43,6 +47,8 @@ class MilvusStore:
             ) from error
         self.embedded = "://" not in uri
         self.uri, self.types = uri, DataType
+        self.converted = False
+        self.replaced = False  # rows, which are to be erased from the storage
         if self.embedded:
             path = Path(uri).expanduser().absolute()
             if path.is_file():
@@ -81,8 +87,17 @@ class MilvusStore:
         for name in self.client.list_collections():
             if name in (PEOPLE, SETTINGS):
                 self.client.load_collection(name)
-        if PEOPLE in names and KEY not in self._fields():
-            self._rewrite()  # of an earlier version, whose keys were the images
+        if PEOPLE in names and (self.embedded or KEY not in self._fields()):
+            self._convert()
+
+    def _convert(self) -> None:
+        """Brings a gallery of version 0.2.0 or before up to date: digests, and names in NFC.
+
+        A server's is converted by the first process that writes, since others may be searching it.
+        """
+        if not self.converted and not {KEY, SPELLED, "digest"} <= self._fields().keys():
+            self._rewrite()
+        self.converted = True
 
     def _fields(self) -> dict[str, Any]:
         """The columns of the people by name."""
@@ -104,8 +119,9 @@ class MilvusStore:
 
     def _create_people(self, collection: str, width: int) -> None:
         text = self.types.VARCHAR
-        types = {KEY: self.types.INT64, "image": text, "identity": text, "camera": text}
-        types = {**types, "time": self.types.DOUBLE, "attributes": text}
+        types = {KEY: self.types.INT64, SPELLED: self.types.INT64, "image": text}
+        types = {**types, "identity": text, "camera": text, "time": self.types.DOUBLE}
+        types = {**types, "attributes": text, "digest": text}
         self._create(collection, types, width)
 
     def settings(self) -> dict[str, Any]:
@@ -120,15 +136,32 @@ class MilvusStore:
             self._synchronize(SETTINGS)
 
     def add(self, rows: Rows) -> None:
-        width = rows.embedding.shape[1]
         with self._seen():
             if not self.client.has_collection(PEOPLE):
-                self._create_people(PEOPLE, width)
+                self._create_people(PEOPLE, rows.embedding.shape[1])
                 self.client.load_collection(PEOPLE)
-            step = max(1, BATCH_BYTES // (4 * width + TEXT))
-            for start in range(0, len(rows), step):
-                self.client.insert(PEOPLE, _records(rows[start : start + step]))
+            self._convert()
+            for part in _messages(rows):
+                self.client.insert(PEOPLE, part)
             self._synchronize(PEOPLE)
+
+    def replace(self, images: Sequence[str], rows: Rows) -> None:
+        with self._seen():
+            self._convert()
+            self._mark(replaced=True)
+            for part in _messages(rows):
+                self.client.upsert(PEOPLE, part)
+            left = sorted({*map(_key, images)} - {*map(_key, rows.image)})
+            if left:
+                self.client.delete(PEOPLE, ids=left)
+            self._synchronize(PEOPLE)
+
+    def _mark(self, replaced: bool) -> None:
+        """Note, also for after a kill, whether the storage holds rows that were replaced."""
+        self.replaced = replaced
+        settings = self.settings()
+        if self.embedded and settings.get(REPLACED, False) != replaced:
+            self.save_settings({**settings, REPLACED: replaced})
 
     def _synchronize(self, collection: str) -> None:
         # A cluster's log is durable when it answers, and it limits how often it is flushed.
@@ -139,26 +172,30 @@ class MilvusStore:
         with self._seen():
             if not self.client.has_collection(PEOPLE):
                 return 0
+            self._convert()
             his = f"identity == {_literal(identity)}"
             found = int(self.client.query(PEOPLE, his, ["count(*)"])[0]["count(*)"])
             if not found:
                 return 0
             self.client.delete(PEOPLE, filter=his)
             self._synchronize(PEOPLE)
-            if self.embedded:
-                self._rewrite()
-            else:
-                self.client.compact(PEOPLE)
+            self._erase()
         return found
 
+    def _erase(self) -> None:
+        """Erase removed and replaced rows from the storage, at once in an embedded gallery."""
+        if self.embedded:
+            self._rewrite()
+        else:
+            self.client.compact(PEOPLE)
+        self._mark(replaced=False)
+
     def _rewrite(self) -> None:
-        """Makes new files of the rows that are left: Milvus Lite keeps removed ones in the old."""
-        self._create_people(NEXT, self._fields()["embedding"]["params"]["dim"])
-        for batch in self._all(STORED):
-            rows = [
-                {**row, KEY: _key(row["image"]), "time": _stored_time(row["time"])} for row in batch
-            ]
-            self.client.insert(NEXT, rows)
+        """Writes the rows to new files: Milvus Lite keeps removed ones in the old."""
+        fields = self._fields()
+        self._create_people(NEXT, fields["embedding"]["params"]["dim"])
+        for batch in self._all([name for name in STORED if name in fields]):
+            self.client.insert(NEXT, [_record(**row) for row in batch])
         self.client.flush(NEXT)
         self.client.drop_collection(PEOPLE)
         self.client.rename_collection(NEXT, PEOPLE)
@@ -175,8 +212,8 @@ class MilvusStore:
             self.client.flush(PEOPLE)
             rows = int(self.client.query(PEOPLE, output_fields=["count(*)"])[0]["count(*)"])
             copies = rows > sum(map(len, self._all(["image"])))
-        if copies or _has_removed(path):
-            self._rewrite()
+        if copies or _has_removed(path) or self.settings().get(REPLACED):
+            self._erase()
 
     def _all(self, fields: list[str], condition: str = "") -> Iterator[list[dict[str, Any]]]:
         """All rows, or those of a condition, each once, some at a time; fields have the image."""
@@ -206,17 +243,29 @@ class MilvusStore:
                         counts[row["identity"]] = counts.get(row["identity"], 0) + 1
         return dict(sorted(counts.items()))
 
-    def contains(self, images: Sequence[str]) -> set[str]:
-        return {row["image"] for row in self._get(images, [])} & {*images}
+    def held(self, images: Sequence[str]) -> dict[str, Labels]:
+        with self._seen():
+            if not self.client.has_collection(PEOPLE):
+                return {}
+            known = self._fields()
+            fields = [name for name in (*FIELDS, "attributes", "digest") if name in known]
+            rows = self._get(images, fields)
+            if SPELLED in known:
+                others = [_key(normalized(image)) for image in images if not image.isascii()]
+                for start in range(0, len(others), 1000):
+                    some = f"{SPELLED} in {others[start : start + 1000]}"
+                    rows += self.client.query(PEOPLE, some, fields)
+        labels = {row["image"]: _labels(**row) for row in rows}
+        labels = {normalized(image): row for image, row in labels.items()} | labels
+        places = {i: i if i in labels else normalized(i) for i in images}
+        return {image: labels[place] for image, place in places.items() if place in labels}
 
     def _get(self, images: Sequence[str], fields: list[str]) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = []
-        with self._seen():
-            if self.client.has_collection(PEOPLE):
-                for start in range(0, len(images), 1000):
-                    keys = [_key(image) for image in images[start : start + 1000]]
-                    found += self.client.get(PEOPLE, ids=keys, output_fields=["image", *fields])
-        return found
+        rows: list[dict[str, Any]] = []
+        for start in range(0, len(images), 1000):
+            keys = [_key(image) for image in images[start : start + 1000]]
+            rows += self.client.get(PEOPLE, ids=keys, output_fields=fields)
+        return rows
 
     def search(self, embeddings: np.ndarray, k: int, filter: Filter) -> list[list[SearchResult]]:
         if k > LONGEST:
@@ -235,7 +284,9 @@ class MilvusStore:
         return hits
 
     def embeddings(self, images: Sequence[str]) -> np.ndarray:
-        held = {row["image"]: row["embedding"] for row in self._get(images, ["embedding"])}
+        with self._seen():
+            rows = self._get(images, ["image", "embedding"])
+        held = {row["image"]: row["embedding"] for row in rows}
         return np.array([held[image] for image in images], np.float32)
 
     def described(self, filter: Filter) -> Iterator[tuple[SearchResult, str]]:
@@ -251,6 +302,9 @@ class MilvusStore:
         return {"search": "Milvus Lite, exact" if self.embedded else f"Milvus at {self.uri}"}
 
     def close(self) -> None:
+        if self.replaced:
+            with self._seen():
+                self._erase()
         self.client.close()
         if self.embedded:
             from milvus_lite.server_manager import server_manager_instance
@@ -301,13 +355,43 @@ def _key(image: str) -> int:
     return int.from_bytes(hashlib.blake2b(image.encode(), digest_size=8).digest(), "big") >> 1
 
 
-def _records(rows: Rows) -> list[dict[str, Any]]:
-    times = [_stored_time(None if np.isnan(time) else time) for time in rows.time.tolist()]
-    columns = (rows.image, rows.identity, rows.camera, times, rows.attributes, rows.embedding)
-    return [
-        {KEY: _key(values[0]), **dict(zip(STORED, values, strict=True))}
-        for values in zip(*columns, strict=True)
-    ]
+def _messages(rows: Rows) -> Iterator[list[dict[str, Any]]]:
+    """Yield the rows as records, so many at a time as a message of Milvus takes."""
+    times = [None if np.isnan(time) else time for time in rows.time.tolist()]
+    texts = (rows.image, rows.identity, rows.camera, times, rows.attributes, rows.digest)
+    records = zip(*texts, rows.embedding, strict=True)
+    step = max(1, BATCH_BYTES // (4 * rows.embedding.shape[1] + TEXT))
+    while part := list(itertools.islice(records, step)):
+        yield [_record(**dict(zip(STORED, values, strict=True))) for values in part]
+
+
+def _record(
+    image: str, identity: str, camera: str, time: float | None, digest: str = "", **others: Any
+) -> dict[str, Any]:
+    """Return a row as the collection has it, also of one of an earlier version."""
+    return {
+        **others,
+        KEY: _key(image),
+        SPELLED: _key(normalized(image)),
+        "image": image,
+        "identity": normalized(identity),
+        "camera": normalized(camera),
+        "time": _stored_time(time),
+        "digest": digest,
+    }
+
+
+def _labels(
+    image: str,
+    identity: str,
+    camera: str,
+    time: float | None,
+    attributes: str,
+    digest: str = "",
+    **others: Any,
+) -> Labels:
+    known = None if time == UNKNOWN else time
+    return Labels(image, identity, camera, known, attributes, digest)
 
 
 def _hit(found: dict[str, Any]) -> SearchResult:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from keras_reid.errors import InputError
+from keras_reid.names import normalized
 
 
 class SearchResult(NamedTuple):
@@ -26,7 +27,7 @@ class SearchResult(NamedTuple):
 
 @dataclass(frozen=True)
 class Filter:
-    """The rows that a search looks at; None looks at all.
+    """The rows that a search looks at; None looks at all. Cameras are compared in Unicode NFC.
 
     Attributes:
         cameras: of one of these cameras.
@@ -47,7 +48,7 @@ class Filter:
                     f"{name} is a list of cameras: received {value!r}; write [{value!r}]"
                 )
             if value is not None:
-                object.__setattr__(self, name, tuple(str(camera) for camera in value))
+                object.__setattr__(self, name, tuple(normalized(str(one)) for one in value))
         for name in ("after", "before"):
             value = getattr(self, name)
             if value is not None and not np.isfinite(value):
@@ -68,14 +69,26 @@ class Filter:
 NO_FILTER = Filter()
 
 
-TEXTS = ("identity", "camera", "image", "attributes")
+TEXTS = ("identity", "camera", "image", "attributes", "digest")
+
+
+class Labels(NamedTuple):
+    """Columns of a row without its embedding; see `Rows`."""
+
+    image: str
+    identity: str
+    camera: str
+    time: float | None
+    attributes: str
+    digest: str
 
 
 @dataclass(frozen=True)
 class Rows:
     """n rows: embeddings (n, d) float32, times (n,) float64 with NaN for unknown, and texts.
 
-    `attributes` are the probabilities of the gallery's attributes, "0.91,0.02,…", or "".
+    `attributes` are the probabilities of the gallery's attributes, "0.91,0.02,…", or "". `digest`
+    is that of the image file's content, or "" if it is unknown.
     """
 
     embedding: np.ndarray
@@ -84,16 +97,15 @@ class Rows:
     time: np.ndarray
     image: list[str]
     attributes: list[str]
+    digest: list[str]
 
     def __len__(self) -> int:
         return len(self.image)
 
     def __getitem__(self, index: Any) -> "Rows":
         chosen = np.arange(len(self))[index].tolist()
-        identity, camera, image, attributes = (
-            [getattr(self, name)[i] for i in chosen] for name in TEXTS
-        )
-        return Rows(self.embedding[index], identity, camera, self.time[index], image, attributes)
+        texts = {name: [getattr(self, name)[i] for i in chosen] for name in TEXTS}
+        return Rows(embedding=self.embedding[index], time=self.time[index], **texts)
 
 
 class Store(Protocol):
@@ -107,6 +119,12 @@ class Store(Protocol):
     def add(self, rows: Rows) -> None:
         """Returns when the rows are durable."""
 
+    def replace(self, images: Sequence[str], rows: Rows) -> None:
+        """Erase the rows of these image references and add `rows`, all at once.
+
+        Closing the gallery erases the old rows from its files.
+        """
+
     def remove(self, identity: str) -> int:
         """Erases the rows of an identity, durably, and returns how many there were."""
 
@@ -115,13 +133,17 @@ class Store(Protocol):
     def identities(self) -> dict[str, int]:
         """How many rows each identity has."""
 
-    def contains(self, images: Sequence[str]) -> set[str]:
-        """Those of the images that the gallery holds."""
+    def held(self, images: Sequence[str]) -> dict[str, Labels]:
+        """Return the rows of those images that the gallery holds, by the passed reference.
+
+        Without a row of the same reference, a row with the same reference in Unicode NFC counts.
+        """
 
     def search(self, embeddings: np.ndarray, k: int, filter: Filter) -> list[list[SearchResult]]:
         """The k nearest rows of each query, nearest first."""
 
-    def embeddings(self, images: Sequence[str]) -> np.ndarray: ...
+    def embeddings(self, images: Sequence[str]) -> np.ndarray:
+        """Return embeddings (n, d) of enrolled images, by their references in the gallery."""
 
     def described(self, filter: Filter) -> Iterator[tuple[SearchResult, str]]:
         """The rows that have attributes, as hits without a distance (0), and these."""

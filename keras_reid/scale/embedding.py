@@ -15,6 +15,7 @@ import numpy as np
 from keras_reid import checks, models, serving
 from keras_reid.data.pipeline import decoding_batches
 from keras_reid.errors import InputError
+from keras_reid.foreign import content_digest
 from keras_reid.scale.listing import listed
 from keras_reid.scale.shards import Shards, create
 
@@ -39,6 +40,10 @@ def embed(
     once: a shard takes its name when it is whole. A call that was killed is made again, and embeds
     what is missing. Several processes, of several machines with the folders in common, may make
     the same call at once: each takes shards that no other is at.
+
+    A further call lists the images again. It embeds new images, changed images, and images that
+    did not decode before. It updates identities and cameras, and drops the rows of images that are
+    no longer listed. If the list changed, all paths are in memory.
 
     Args:
         images: paths; or a folder, a pattern such as `"crops/**/*.jpg"`, or a CSV table with the
@@ -74,15 +79,15 @@ def embed(
     shards = create(Path(out).expanduser().absolute(), listed(images), shard_size, about)
     tell = progress or (lambda done, total: None)
     total = len(shards)
-    while missing := shards.missing:
-        done = total - sum(shards.sizes[number] for number in missing)
-        tell(done, total)
-        for number in ENGINES[engine](shards, missing, worker, workers):
-            done += shards.sizes[number] if shards.file(number).exists() else 0
-            tell(done, total)
-        if shards.missing == missing:  # other processes are at them
+    pending = dict(enumerate(shards.sizes))
+    while pending:
+        before = len(pending)
+        tell(total - sum(pending.values()), total)
+        for number in ENGINES[engine](shards, list(pending), worker, workers):
+            del pending[number]
+            tell(total - sum(pending.values()), total)
+        if len(pending) == before:  # other processes embed them
             time.sleep(PAUSE)
-    tell(total, total)
     return shards
 
 
@@ -132,17 +137,40 @@ class Worker:
         return self._exported, self._exported.image_size
 
     def __call__(self, shards: Shards, number: int) -> bool:
-        """Embeds a shard, unless it is there or another process is at it; whether it did."""
+        """Embed the missing images of a shard; return False if another process embeds it."""
         with shards.claimed(number) as mine:
-            if mine:
-                embed, size = self._opened
-                table = shards.listed(number)
-                batches = decoding_batches(table["path"].to_pylist(), size, self.batch_size)
-                found = [(rows.numpy(), embed(pixels)) for rows, pixels in batches]
-                if not found:  # no file decodes: an image that is none, for the width
-                    found = [(np.arange(0), embed(np.zeros((1, *size, 3), np.uint8))[:0])]
-                shards.write(number, table, *map(np.concatenate, zip(*found, strict=True)))
+            if mine and not shards.fresh(number):
+                self._update(shards, number)
         return mine
+
+    def _update(self, shards: Shards, number: int) -> None:
+        """Embed the files of a shard that are new or changed, or did not decode before."""
+        table = shards.listed(number)
+        paths = table["path"].to_pylist()
+        digests = [content_digest(path) for path in paths]  # before the files are decoded
+        known = shards.known(number)
+        contents = enumerate(zip(paths, digests, strict=True))
+        found = {row: known[content] for row, content in contents if content in known}
+        todo = np.array([row for row in range(len(paths)) if row not in found], int)
+        decoded = dict(self._decoded(todo, paths)) if len(todo) else {}
+        if not decoded and shards.complete(number) and shards.digests(number) == digests:
+            return
+        found |= decoded
+        rows = np.array(sorted(found), int)
+        vectors = [found[row] for row in rows.tolist()]
+        shards.write(number, table, rows, np.stack(vectors) if vectors else self._none(), digests)
+
+    def _decoded(self, rows: np.ndarray, paths: list[str]) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield each row with its embedding (d,), without rows of files that do not decode."""
+        embed, size = self._opened
+        some = [paths[row] for row in rows.tolist()]
+        for index, pixels in decoding_batches(some, size, self.batch_size):
+            yield from zip(rows[index.numpy()].tolist(), embed(pixels), strict=True)
+
+    def _none(self) -> np.ndarray:
+        """Return no embeddings (0, d)."""
+        embed, size = self._opened
+        return embed(np.zeros((1, *size, 3), np.uint8))[:0]
 
 
 def _local(
@@ -153,8 +181,8 @@ def _local(
             "workers are Ray's: for the local engine make the same call in several processes"
         )
     for number in missing:
-        worker(shards, number)
-        yield number
+        if worker(shards, number):
+            yield number
 
 
 def _ray(
@@ -189,7 +217,8 @@ def _ray(
         num_cpus=1,
     )
     for row in done.iter_rows():
-        yield row["shard"]
+        if row["done"]:
+            yield int(row["shard"])
 
 
 class _Actor:
@@ -197,8 +226,7 @@ class _Actor:
         self.shards, self.worker = Shards(folder), worker
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        self.worker(self.shards, int(row["shard"]))
-        return row
+        return {**row, "done": self.worker(self.shards, int(row["shard"]))}
 
 
 ENGINES: dict[str, Callable[[Shards, Sequence[int], Worker, int | None], Iterator[int]]] = {

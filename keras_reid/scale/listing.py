@@ -9,10 +9,11 @@ from typing import NamedTuple
 from keras_reid.data import SUFFIXES, walk_images
 from keras_reid.errors import InputError, printable
 from keras_reid.foreign import read_table
+from keras_reid.names import normalized
 
 
 class Listed(NamedTuple):
-    """An image file, and what is known of it."""
+    """An image file, and its identity and camera in Unicode NFC, if they are known."""
 
     path: str
     identity: str | None = None
@@ -48,7 +49,7 @@ def _found(file: str | os.PathLike[str], *known: str | None) -> Listed:
             f"images are listed by names in UTF-8 without control characters: {path} has another; "
             "rename it"
         )
-    return Listed(path, *known)
+    return Listed(path, *(None if name is None else normalized(name) for name in known))
 
 
 def _is_image(file: str) -> bool:

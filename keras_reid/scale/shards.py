@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,8 +13,9 @@ import numpy as np
 
 from keras_reid.errors import InputError
 from keras_reid.evaluation import StoredFeatures
-from keras_reid.files import Busy, check_writable, locked, new_file, new_folder
+from keras_reid.files import Busy, check_writable, locked, new_file, new_folder, replaced_file
 from keras_reid.foreign import read_json
+from keras_reid.names import normalized
 from keras_reid.scale.listing import Listed
 
 LISTING, ABOUT, MAPPED = "listing.parquet", "embed.json", "embedding.npy"
@@ -51,8 +53,9 @@ class Shard(NamedTuple):
 class Shards:
     """The folder that `embed` fills: `listing.parquet`, and a `part-N.parquet` of each row group.
 
-    Parts have the columns path, identity, camera (text, or null) and embedding (d float32 of
-    length 1; null where the file does not decode), and are read by whatever reads Parquet.
+    Parts have the columns path, identity, camera (text, or null), embedding (d float32 of length 1;
+    null where the file does not decode) and digest (of the file's content). Any program that reads
+    Parquet reads them.
 
     Args:
         folder: of an earlier call of `embed`.
@@ -71,11 +74,14 @@ class Shards:
         self.about = read_json(
             self.folder / ABOUT, "what was embedded", {"fingerprint": str}, "embed again"
         )
+        metadata = self._listing().metadata
+        self.count = metadata.num_row_groups
+        self.sizes = [metadata.row_group(number).num_rows for number in range(self.count)]
+
+    def _listing(self) -> Any:
+        """Open the listing, which other processes may replace at any time."""
         with _told(self.folder / LISTING):
-            self._listing = _arrow().parquet.ParquetFile(self.folder / LISTING)
-        self.count = self._listing.num_row_groups
-        groups = map(self._listing.metadata.row_group, range(self.count))
-        self.sizes = [group.num_rows for group in groups]
+            return _arrow().parquet.ParquetFile(self.folder / LISTING)
 
     @staticmethod
     def holds(folder: str | os.PathLike[str]) -> bool:
@@ -88,8 +94,22 @@ class Shards:
 
     @property
     def missing(self) -> list[int]:
-        """The shards that nobody has embedded yet."""
-        return [number for number in range(self.count) if not self.file(number).exists()]
+        """Shards without embeddings, or with those of images that were listed before."""
+        return [number for number in range(self.count) if not self.complete(number)]
+
+    def fresh(self, number: int) -> bool:
+        """Return whether a shard was written since the images were listed."""
+        file, listing = self.file(number), self.folder / LISTING
+        recent = file.exists() and file.stat().st_mtime_ns >= listing.stat().st_mtime_ns
+        return recent and self.complete(number)
+
+    def complete(self, number: int) -> bool:
+        """Return whether a shard has embeddings of the images that are listed."""
+        if not self.file(number).exists():
+            return False
+        with _told(self.file(number)):
+            part = _arrow().parquet.read_table(self.file(number), columns=list(Listed._fields))
+        return part.replace_schema_metadata().equals(self.listed(number).replace_schema_metadata())
 
     def file(self, number: int) -> Path:
         """Where a shard's embeddings are."""
@@ -98,20 +118,34 @@ class Shards:
     def listed(self, number: int) -> Any:
         """The images of a shard, a table of pyarrow."""
         with _told(self.folder / LISTING):
-            return self._listing.read_row_group(number)
+            return self._listing().read_row_group(number)
 
     @contextmanager
     def claimed(self, number: int) -> Iterator[bool]:
-        """Whether the shard is to be embedded here: nobody has, and nobody else is at it."""
+        """Yield False if another process embeds the shard."""
         lock = self.folder / f".part-{number:06d}.lock"
         try:
             with locked(lock, "a shard is embedded by one process"):
-                yield not self.file(number).exists()
+                yield True
         except Busy:
             yield False
 
-    def write(self, number: int, listed: Any, rows: np.ndarray, embeddings: np.ndarray) -> None:
-        """The embeddings (m, d) of the rows (m,) of a shard that decode."""
+    def write(
+        self,
+        number: int,
+        listed: Any,
+        rows: np.ndarray,
+        embeddings: np.ndarray,
+        digests: Sequence[str],
+    ) -> None:
+        """Write the embeddings (m, d) of the rows (m,) of a shard that decode.
+
+        Args:
+            number: of the shard.
+            listed: its n images, as `listed` returns them.
+            rows, embeddings: of the files that decode.
+            digests: (n,) digests of the files.
+        """
         arrow = _arrow()
         width = embeddings.shape[1]
         decodes = np.zeros(len(listed), bool)
@@ -121,10 +155,12 @@ class Shards:
         flat = arrow.array(embeddings.astype(np.float32).reshape(-1))
         column = arrow.ListArray.from_arrays(arrow.array(ends), flat, mask=arrow.array(~decodes))
         table = listed.append_column("embedding", column)
+        table = table.append_column("digest", arrow.array(digests, arrow.string()))
         about = {UNREADABLE: str(len(listed) - len(rows)), DIMENSION: str(width)}
         table = table.replace_schema_metadata(about)
-        with new_file(self.file(number)) as partial:
+        with replaced_file(self.file(number)) as partial:
             _arrow().parquet.write_table(table, partial)
+        (self.folder / MAPPED).unlink(missing_ok=True)  # it has the embeddings of before
 
     def read(self, number: int) -> Shard:
         """A shard that was embedded."""
@@ -137,10 +173,31 @@ class Shards:
 
         def texts(name: str) -> np.ndarray | None:
             known = table[name].to_pylist()
-            return np.array([text or "" for text in known]) if any(known) else None
+            return np.array([normalized(text or "") for text in known]) if any(known) else None
 
-        path = np.array(table["path"].to_pylist())
+        path = np.array(table["path"].to_pylist(), dtype=str)
         return Shard(path, texts("identity"), texts("camera"), embedding)
+
+    def digests(self, number: int) -> list[str]:
+        """Return the digests of the files of a shard that was embedded.
+
+        They are "" for files that could not be read, and in shards of version 0.2.0.
+        """
+        with _told(self.file(number)):
+            part = _arrow().parquet.ParquetFile(self.file(number))
+            if "digest" not in part.schema_arrow.names:
+                return [""] * part.metadata.num_rows
+            return part.read(["digest"])["digest"].to_pylist()
+
+    def known(self, number: int) -> dict[tuple[str, str], np.ndarray]:
+        """Return the embeddings (d,) of a shard by path and digest, without unreadable files."""
+        if not self.file(number).exists():
+            return {}
+        shard = self.read(number)
+        rows = zip(
+            shard.path.tolist(), self.digests(number), shard.embedding, shard.decodes, strict=True
+        )
+        return {(path, digest): x for path, digest, x, decodes in rows if digest and decodes}
 
     def mapped(self) -> StoredFeatures:
         """The images that decode: embeddings (n, d) in a mapped file, and what is known of them.
@@ -159,7 +216,7 @@ class Shards:
         return StoredFeatures({"embedding": embedding}, identity, camera, path)
 
     def _write_mapped(self, file: Path) -> None:
-        count = len(self) - sum(map(self._broken, range(self.count)))
+        count = len(self) - self.failed
         done = 0
         with new_file(file) as partial:
             for shard in map(Shard.readable, self):
@@ -175,6 +232,11 @@ class Shards:
         with _told(self.file(number)):
             return int(_arrow().parquet.read_schema(self.file(number)).metadata[UNREADABLE])
 
+    @property
+    def failed(self) -> int:
+        """The number of files that did not decode."""
+        return sum(map(self._broken, range(self.count)))
+
     def unreadable(self, most: int) -> list[str]:
         """Files, so many at most, that did not decode."""
         found: list[str] = []
@@ -184,11 +246,16 @@ class Shards:
                 found += shard.path[~shard.decodes].tolist()
         return found[:most]
 
+    @property
+    def numbers(self) -> list[int]:
+        """The shards that have images."""
+        return np.flatnonzero(self.sizes).tolist()
+
     def __iter__(self) -> Iterator[Shard]:
-        """All shards, one at a time.
+        """Yield all shards that have images, one at a time.
 
         Raises:
-            InputError: some are missing.
+            InputError: some are missing, or older than the listing.
         """
         missing = self.missing
         if missing:
@@ -196,7 +263,7 @@ class Shards:
                 f"all shards are read: {len(missing)} of {self.count} in {self.folder} are not "
                 "there; the same call of embed goes on"
             )
-        return map(self.read, range(self.count))
+        return map(self.read, self.numbers)
 
 
 def _joined(parts: Sequence[np.ndarray | None]) -> np.ndarray | None:
@@ -208,33 +275,77 @@ def _joined(parts: Sequence[np.ndarray | None]) -> np.ndarray | None:
 def create(
     folder: Path, images: Iterable[Listed], shard_size: int, about: Mapping[str, Any]
 ) -> Shards:
-    """The folder with its listing, or the one of the same call that was made before."""
-    arrow = _arrow()
+    """Return the folder with its listing: new, or that of an earlier call with its listing updated.
+
+    Args:
+        folder: new, or of an earlier call.
+        images: all images.
+        shard_size: images of a shard.
+        about: settings that are the same in all calls.
+
+    Raises:
+        InputError: no images, another folder, or other settings.
+    """
     check_writable(folder)
-    if not (folder / ABOUT).exists():
-        try:
-            with new_folder(folder) as staged:
-                _list(images, staged / LISTING, shard_size, arrow)
-                (staged / ABOUT).write_text(json.dumps(about, indent=1), encoding="utf-8")
-        except InputError:
-            if not (folder / ABOUT).exists():  # by another process, meanwhile
-                raise
-    return _same(Shards(folder), about)
-
-
-def _list(images: Iterable[Listed], file: Path, shard_size: int, arrow: Any) -> None:
-    schema = arrow.schema([(name, arrow.string()) for name in Listed._fields])
-    rows, count = iter(images), 0
-    with arrow.parquet.ParquetWriter(file, schema) as out:
-        while block := list(itertools.islice(rows, shard_size)):
-            columns = [arrow.array(column, arrow.string()) for column in zip(*block, strict=True)]
-            out.write_table(arrow.table(columns, schema=schema), shard_size)
-            count += len(block)
-    if not count:
+    rows = iter(images)
+    first = list(itertools.islice(rows, 1))
+    if not first:
         raise InputError(
             "there must be at least one image to embed: received none; name a table, a folder or "
             "a pattern of image files"
         )
+    rows = itertools.chain(first, rows)
+    if not (folder / ABOUT).exists():
+        try:
+            with new_folder(folder) as staged:
+                _write_listing(_blocks(rows, shard_size), staged / LISTING)
+                (staged / ABOUT).write_text(json.dumps(about, indent=1), encoding="utf-8")
+            return Shards(folder)
+        except InputError:
+            if not (folder / ABOUT).exists():  # by another process, meanwhile
+                raise
+            return _same(Shards(folder), about)
+    shards = _same(Shards(folder), about)
+    with (
+        locked(folder / ".listing.lock", "a listing is updated by one process", wait=True),
+        replaced_file(folder / LISTING) as new,
+    ):
+        _write_listing(_updated(shards, rows, shard_size), new)
+    return Shards(folder)
+
+
+def _blocks(rows: Iterator[Listed], size: int) -> Iterator[list[Listed]]:
+    while block := list(itertools.islice(rows, size)):
+        yield block
+
+
+def _write_listing(blocks: Iterable[Sequence[Listed]], file: Path) -> None:
+    """Write a row group of each block; blocks may be empty."""
+    arrow = _arrow()
+    schema = arrow.schema([(name, arrow.string()) for name in Listed._fields])
+    with arrow.parquet.ParquetWriter(file, schema) as out:
+        for block in blocks:
+            columns = [[row[i] for row in block] for i in range(len(Listed._fields))]
+            arrays = [arrow.array(column, arrow.string()) for column in columns]
+            out.write_table(arrow.table(arrays, schema=schema), max(1, len(block)))
+
+
+def _updated(shards: Shards, images: Iterator[Listed], size: int) -> Iterator[Sequence[Listed]]:
+    """Yield the blocks of the new listing: images stay in their shards, new ones come last.
+
+    Images that are no longer listed are left out. Paths are in memory from the first difference on.
+    """
+    rows: dict[str, list[Listed]] = defaultdict(list)
+    for number in range(shards.count):
+        paths = shards.listed(number)["path"].to_pylist()
+        block = list(itertools.islice(images, len(paths)))
+        if not rows and [image.path for image in block] == paths:
+            yield block
+            continue
+        for image in itertools.chain(block, images):
+            rows[image.path].append(image)
+        yield [rows[path].pop(0) for path in paths if rows.get(path)]
+    yield from _blocks(itertools.chain(*rows.values(), images), size)
 
 
 def _same(shards: Shards, about: Mapping[str, Any]) -> Shards:

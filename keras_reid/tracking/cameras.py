@@ -10,6 +10,7 @@ from keras_reid.data.mot import Boxes
 from keras_reid.errors import InputError
 from keras_reid.evaluation.rows import unit
 from keras_reid.gallery import Gallery
+from keras_reid.names import normalized
 
 SAME_LOOK = 1e-2  # of unit vectors; embeddings of one image differ by rounding only
 
@@ -120,15 +121,15 @@ def reference(camera: str, start: float, video: str, track: int) -> str:
     The camera is percent-encoded, so that the first `@`, the first `/` after it and the last `#`
     tell the four parts.
     """
-    return f"{quote(str(camera), safe='')}@{float(start):.17g}/{video}#{track}"
+    return f"{quote(normalized(str(camera)), safe='')}@{float(start):.17g}/{video}#{track}"
 
 
 def _held(people: Gallery, images: dict[int, str], means: dict[int, np.ndarray]) -> set[str]:
     """The references that are enrolled, all with the embeddings that their tracks have now."""
-    held = people.contains(list(images.values()))
+    held = people.store.held(list(images.values()))
     numbers = [number for number, image in images.items() if image in held]
     if numbers:
-        before = unit(people.store.embeddings([images[number] for number in numbers]))
+        before = unit(people.store.embeddings([held[images[n]].image for n in numbers]))
         moved = np.linalg.norm(before - np.stack([means[n] for n in numbers]), axis=1)
         other = [number for number, far in zip(numbers, moved, strict=True) if far > SAME_LOOK]
         if other:
@@ -137,7 +138,7 @@ def _held(people: Gallery, images: dict[int, str], means: dict[int, np.ndarray])
                 f"start under the numbers {', '.join(map(str, other))}, found with other "
                 "detections or settings; give those again, or another gallery"
             )
-    return held
+    return {*held}
 
 
 def _nearest(
@@ -157,7 +158,7 @@ def _nearest(
         return None, None
     hits = people.search(embedding[None], min(count, 100))[0]
     for hit in hits:
-        if hit.image == own:
+        if own is not None and normalized(hit.image) == normalized(own):
             return hit.identity, hit.distance
     for hit in hits:
         if hit.distance > limit:

@@ -64,8 +64,8 @@ def test_embeddings_of_embed_are_enrolled(folder):
     said("embed.py", "--run=run", "--images=people.csv", "--out=shards", "--shard_size=7", cwd=root)
     other = "--gallery=faiss:shards.db"
     out = search(other, "enrol", "shards", cwd=root)
-    assert f"enrolled {len(rows)} images, 0 were there, 0 left out" in out
-    assert f"enrolled 0 images, {len(rows)} were there" in search(
+    assert f"enrolled {len(rows)} images, 0 embedded again" in out
+    assert f" 0 moved (another identity, camera or time), {len(rows)} already enrolled" in search(
         other, "enrol", "shards", cwd=root
     )
     image, identity, _, _ = rows[0]
@@ -85,9 +85,9 @@ def test_from_images_to_answers(folder):
     root, rows = folder
     assert "there is no gallery at people.db" in search(*RUN, "stats", cwd=root, code=1)
     out = search(*RUN, "enrol", "people", cwd=root)
-    assert f"enrolled {len(rows)} images, 0 were there, 0 left out" in out
+    assert f"enrolled {len(rows)} images, 0 embedded again" in out
     out = search(*RUN, "enrol", "people", cwd=root)
-    assert f"enrolled 0 images, {len(rows)} were there" in out
+    assert f" 0 moved (another identity, camera or time), {len(rows)} already enrolled" in out
     image, identity, _, _ = rows[0]
     out = search(*RUN, "--k=3", "query", image, cwd=root)
     assert "has no threshold" in out
@@ -217,7 +217,8 @@ def test_enrolment_leaves_unfit_files_out_and_a_query_refuses_them(folder, unfit
     (strange / "good.png").write_bytes((root / rows[3][0]).read_bytes())
     where = ("--run=run", "--gallery=faiss:strange.faiss")
     out = search(*where, "enrol", "strange", cwd=root)
-    assert f"enrolled 1 images, 0 were there, {len(files)} left out as unfit" in out
+    assert "enrolled 1 images" in out
+    assert f"{len(files)} skipped (unreadable)" in out
     assert "dot.png has 1×1 pixels" in out
     assert "half.jpg cannot be decoded" in out
     for name in ("empty.jpg", "half.jpg", "huge.png"):

@@ -12,6 +12,7 @@ from keras_reid.data.images import TRACKLET, PersonImages, ReidDataset
 from keras_reid.data.readers.layouts import PARTS, Row, assemble, entries, image_files
 from keras_reid.errors import InputError
 from keras_reid.foreign import Line, read_table
+from keras_reid.names import normalized
 
 COLUMNS = ("path", "identity")
 LONGEST = 9  # digits of a camera
@@ -140,7 +141,7 @@ def _is_number(text: str) -> bool:
 def _tracklets(records: list[Record], table: Path) -> dict[str, np.ndarray]:
     if not _filled("tracklet", records, table):
         return {}
-    names = [record.tracklet for record in records]
+    names = [normalized(record.tracklet) for record in records]
     return {TRACKLET: np.unique(names, return_inverse=True)[1]}
 
 
