@@ -12,6 +12,7 @@ from keras_reid import checks
 from keras_reid.errors import InputError, printable
 
 TRACKLET = "tracklet"  # the column
+ORIENTATION = "exif_orientation"  # the column of images that are known to decode
 DISTRACTOR = 0  # the identity that stands for nobody in the layout of Market-1501
 
 
@@ -28,7 +29,7 @@ class PersonImages:
             the batches, but "keypoints" (n, k, 3), which moves with the pixels and becomes an
             input, see `keras_reid.data.keypoints`, and "tracklet" (n,), a number for each tracklet:
             images of one number, in their order, show one person before one camera.
-        checked: whether all files are known to decode, so that nobody opens them to see.
+            `keras_reid.data.readable` adds "exif_orientation" (n,), by which files are decoded.
 
     Raises:
         InputError: the columns differ in length, hold something else than the above, or a tracklet
@@ -39,7 +40,6 @@ class PersonImages:
     identity: np.ndarray
     camera: np.ndarray | None
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
-    checked: bool = False
 
     def __post_init__(self) -> None:
         # A frozen dataclass is filled through object.__setattr__; the caller may pass lists.
@@ -105,6 +105,11 @@ class PersonImages:
             f"PersonImages({len(self)} images, {tracklets}{len(np.unique(self.identity))} "
             f"identities, {cameras} cameras)"
         )
+
+    @property
+    def checked(self) -> bool:
+        """Whether all files are known to decode, see `keras_reid.data.readable`."""
+        return ORIENTATION in self.columns
 
     @property
     def has_tracklets(self) -> bool:

@@ -15,9 +15,9 @@ import tensorflow as tf
 from keras_reid import checks
 from keras_reid.data import cache as caching
 from keras_reid.data.augment import Recipe, recipe, with_keypoints
-from keras_reid.data.decode import decode, readable
-from keras_reid.data.images import PersonImages
-from keras_reid.data.pillow import too_large
+from keras_reid.data.decode import decode, decode_upright, readable
+from keras_reid.data.images import ORIENTATION, PersonImages
+from keras_reid.data.pillow import BY_PILLOW, too_large
 from keras_reid.data.sampling import pk_rows, pk_steps
 from keras_reid.errors import InputError
 from keras_reid.skeletons import KEYPOINTS, skeleton_of
@@ -227,7 +227,8 @@ def labels_of(images: PersonImages) -> dict[str, np.ndarray]:
         if numbers.dtype.kind == "U":
             numbers = np.unique(numbers, return_inverse=True)[1]
         labels["camera"] = numbers.astype(np.int32)
-    return labels | {k: v for k, v in images.columns.items() if k != KEYPOINTS}
+    inputs = (KEYPOINTS, ORIENTATION)
+    return labels | {k: v for k, v in images.columns.items() if k not in inputs}
 
 
 def _readable_and_load(
@@ -244,11 +245,15 @@ def _readable_and_load(
 
 def load_rows(images: PersonImages, image_size: tuple[int, int], cache: Cache) -> Load:
     """`load(rows, b)`: batches of rows (b,) to batches of (rows (b,), uint8 (b, h, w, 3))."""
-    path = tf.constant(images.path)
+    path, turns = tf.constant(images.path), images.columns.get(ORIENTATION)
+    in_graph = turns is not None and (turns != BY_PILLOW).all()
 
     @tf.autograph.experimental.do_not_convert
     def read(row: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return row, fitted(decode(path[row]), image_size)
+        turn = None if turns is None else tf.constant(turns)[row]
+        if in_graph:
+            return row, fitted(decode_upright(tf.io.read_file(path[row]), turn), image_size)
+        return row, fitted(decode(path[row], turn), image_size)
 
     def from_files(rows: tf.data.Dataset, batch: int) -> tf.data.Dataset:
         return rows.unbatch().map(read, num_parallel_calls=tf.data.AUTOTUNE).batch(batch)
