@@ -85,6 +85,15 @@ def pixels(images: Any, name: str = "images") -> np.ndarray:
     )
 
 
+def int64(labels: np.ndarray, name: str) -> np.ndarray:
+    """Return integers as int64; refuse unsigned ones beyond it, which would become negative."""
+    if labels.dtype == np.uint64 and (labels > np.iinfo(np.int64).max).any():
+        raise InputError(
+            f"`{name}` must be below 2**63, got {labels.max()}. Convert the labels to text."
+        )
+    return labels.astype(np.int64)
+
+
 def address(**texts: str) -> None:
     """Refuses what is no `grpc://HOST:PORT`; see `one_of`."""
     for name, text in texts.items():

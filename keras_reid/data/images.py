@@ -274,7 +274,7 @@ def _labels(values: Any, column: str) -> np.ndarray:
             f"{column} must hold integers or text, got values such as {labels.flat[0]!r}: "
             "convert the column before building PersonImages"
         )
-    return labels.astype(np.int64)
+    return checks.int64(labels, column)
 
 
 def _joined_labels(labels: Sequence[np.ndarray]) -> np.ndarray:

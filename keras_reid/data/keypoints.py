@@ -16,6 +16,7 @@ import numpy as np
 from absl import logging
 from PIL import Image
 
+from keras_reid import checks
 from keras_reid.data.images import PersonImages
 from keras_reid.data.pillow import opened, upright_size
 from keras_reid.errors import InputError
@@ -65,7 +66,7 @@ class MoveNet:
 
     def __call__(self, images: Sequence[np.ndarray]) -> np.ndarray:
         """The points (b, 17, 3) of b images; those beyond the image have no confidence."""
-        return np.stack([self._points(image) for image in images])
+        return np.stack([self._points(checks.pixels(image)) for image in images])
 
     def _points(self, image: np.ndarray) -> np.ndarray:
         side = int(self._input["shape"][1])

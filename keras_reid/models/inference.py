@@ -291,7 +291,7 @@ def _lossless(values: Any, dtype: str | None, name: str) -> Any:
     Raises:
         InputError: pixels that uint8 does not hold.
     """
-    if dtype is None or keras.backend.standardize_dtype(getattr(values, "dtype", None)) == dtype:
+    if dtype is None or getattr(getattr(values, "dtype", None), "name", None) == dtype:
         return values
     return checks.pixels(values, name) if dtype == "uint8" else keras.ops.cast(values, dtype)
 
