@@ -4,8 +4,9 @@
 JPEG and intact PNG files, which returns the same pixels and needs no Python.
 """
 
+import contextlib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -85,13 +86,6 @@ def _call(read: Callable[[BinaryIO], Any], content: tf.Tensor, dtype: tf.DType) 
     return tf.numpy_function(call, [content], dtype, stateful=False)
 
 
-def _look(path: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The orientation of a file and the shape of its pixels."""
-    content = tf.io.read_file(path)
-    turn = _orientation(content)
-    return turn, tf.shape(decode_content(content, turn))
-
-
 def orientations(
     path: np.ndarray, progress: Callable[[int, int], None] | None = None
 ) -> np.ndarray:
@@ -101,31 +95,49 @@ def orientations(
     or are `too_large`. All are decoded in parallel. `progress` is called with the number of files
     read and of all.
     """
-
-    @tf.autograph.experimental.do_not_convert
-    def look(index: tf.Tensor, path: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        # The shape goes out with the index because tf.data prunes a decode whose result is unused,
-        # a control dependency notwithstanding: every file would pass.
-        return index, *_look(path)
-
+    # Headers are read in this thread: several threads, which wait for Python, take twice as long.
+    turns = np.array([_turn(file) for file in path.tolist()], np.int32)
+    places = np.flatnonzero(turns != UNREADABLE)
     read = np.full(len(path), UNREADABLE, np.int32)
-    places = np.flatnonzero([not too_large(file) for file in path])
-    if len(places) <= FEW:
-        for place in places:
-            try:
-                read[place] = _look(tf.constant(path[place]))[0]
-            except (tf.errors.OpError, InputError):
-                continue
-        return read
-    files = tf.data.Dataset.from_tensor_slices((places, path[places]))
-    alive = files.map(look, num_parallel_calls=tf.data.AUTOTUNE).ignore_errors()
-    for indices, turns, _ in alive.batch(256).as_numpy_iterator():
-        read[indices] = turns
-        if progress:
-            progress(int(indices[-1]) + 1, len(path))
-    if progress:
+    for indices in _decoded(path[places], turns[places]):
+        rows = places[indices]
+        read[rows] = turns[rows]
+        if progress and len(places) > FEW:
+            progress(int(rows[-1]) + 1, len(path))
+    if progress and len(places) > FEW:
         progress(len(path), len(path))
     return read
+
+
+def _turn(path: str) -> int:
+    if too_large(path):
+        return UNREADABLE
+    try:
+        return orientation(path)
+    except InputError:
+        return UNREADABLE
+
+
+def _decoded(path: np.ndarray, turns: np.ndarray) -> Iterator[np.ndarray]:
+    """The indices of the files that decode, some at a time."""
+
+    @tf.autograph.experimental.do_not_convert
+    def look(index: tf.Tensor, path: tf.Tensor, turn: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        # The shape goes out with the index because tf.data prunes a decode whose result is unused,
+        # a control dependency notwithstanding: every file would pass.
+        return index, tf.shape(decode(path, turn))
+
+    index = np.arange(len(path))
+    if len(path) <= FEW:
+        for row in index:
+            with contextlib.suppress(tf.errors.OpError, InputError):
+                look(row, tf.constant(path[row]), tf.constant(turns[row]))
+                yield index[row : row + 1]
+        return
+    files = tf.data.Dataset.from_tensor_slices((index, path, turns))
+    alive = files.map(look, num_parallel_calls=tf.data.AUTOTUNE).ignore_errors()
+    for indices, _ in alive.batch(256).as_numpy_iterator():
+        yield indices
 
 
 def decodable(path: np.ndarray, progress: Callable[[int, int], None] | None = None) -> np.ndarray:

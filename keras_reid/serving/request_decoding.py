@@ -1,8 +1,11 @@
 """Decoding of image files in a graph without Python, for the signature `serving_bytes`.
 
-Limits, next to `keras_reid.data.decode`: TIFF, BMP of other than 8, 24 or 32 bits per pixel and
-animated WebP without alpha are refused; WebP needs TensorFlow 2.21 on the server; only JPEG is turned upright, by the tag in IFD0, of type
-SHORT or LONG, of an Exif segment among the application segments and comments at its beginning.
+Limits, next to `keras_reid.data.decode`:
+
+- TIFF, BMP of other than 8, 24 or 32 bits per pixel and animated WebP without alpha are refused.
+  WebP needs TensorFlow 2.21 on the server.
+- Only JPEG is turned upright: by the tag in IFD0, of type SHORT or LONG, of an Exif segment among
+  the application segments and comments at the beginning of the file.
 """
 
 from collections.abc import Callable
