@@ -1,7 +1,7 @@
-"""From file names to pixels, and which files have any.
+"""Pixels of image files, and a check of files before they are used.
 
-`pillow.opened` is the reference: every format is decoded by it, except that TensorFlow decodes
-JPEG and intact PNG files, which returns the same pixels and needs no Python.
+`pillow.opened` is the reference. TensorFlow decodes JPEG and intact PNG files to the same pixels
+without Python; Pillow decodes all other files.
 """
 
 import contextlib
@@ -75,7 +75,7 @@ def _by_pillow(content: tf.Tensor) -> tf.Tensor:
 
 
 def _call(read: Callable[[BinaryIO], Any], content: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
-    """What a function reads in the content of a file, as a tensor, eagerly or in a graph."""
+    """Call a function of Pillow on the content of a file, eagerly or in a graph."""
 
     def call(content: bytes) -> np.ndarray:
         return np.asarray(read(io.BytesIO(content)), dtype.as_numpy_dtype)
@@ -91,9 +91,9 @@ def orientations(
 ) -> np.ndarray:
     """Exif orientation (n,) of each file, 1 to 8, for the column "exif_orientation".
 
-    `BY_PILLOW` stands for files that only Pillow decodes, `UNREADABLE` for those that do not decode
-    or are `too_large`. All are decoded in parallel. `progress` is called with the number of files
-    read and of all.
+    `BY_PILLOW` marks files that only Pillow decodes. `UNREADABLE` marks files that are missing,
+    damaged or `too_large`. Files are decoded in parallel. `progress` is called with the number of
+    files read and of all.
     """
     # Headers are read in this thread: several threads, which wait for Python, take twice as long.
     turns = np.array([_turn(file) for file in path.tolist()], np.int32)
@@ -123,8 +123,8 @@ def _decoded(path: np.ndarray, turns: np.ndarray) -> Iterator[np.ndarray]:
 
     @tf.autograph.experimental.do_not_convert
     def look(index: tf.Tensor, path: tf.Tensor, turn: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        # The shape goes out with the index because tf.data prunes a decode whose result is unused,
-        # a control dependency notwithstanding: every file would pass.
+        # The shape is returned because tf.data prunes a decode without it, a control dependency
+        # notwithstanding: every file would pass.
         return index, tf.shape(decode(path, turn))
 
     index = np.arange(len(path))

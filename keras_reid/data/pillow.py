@@ -76,7 +76,7 @@ def upright_size(file: File) -> tuple[int, int]:
 
 
 def _exif_orientation(image: Image.Image) -> int:
-    """The orientation, 1 to 8; 1 if there is none, or one that cannot be read."""
+    """The orientation, 1 to 8; 1 without a valid one."""
     try:
         value = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # damaged metadata of intact pixels
@@ -85,7 +85,7 @@ def _exif_orientation(image: Image.Image) -> int:
 
 
 def _intact(file: File) -> bool:
-    """Whether the checksums of a PNG file are right, without which TensorFlow refuses it."""
+    """Verify the checksums of a PNG file; TensorFlow refuses others."""
     if not isinstance(file, str | os.PathLike):
         file.seek(0)
     try:

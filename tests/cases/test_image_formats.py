@@ -36,7 +36,7 @@ def content_of(picture: Image.Image, suffix: str, **options) -> bytes:
 
 
 def as_in_viper(content: bytes) -> bytes:
-    """A BMP file whose header counts two bytes more than its pixels need."""
+    """The same BMP file with a header that counts two bytes too many."""
     longer = bytearray(content + b"\0\0")
     longer[2:6] = struct.pack("<I", len(longer))
     longer[34:38] = struct.pack("<I", len(longer) - 54)

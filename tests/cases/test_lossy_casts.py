@@ -7,7 +7,7 @@ import scipy.io
 import tensorflow as tf
 from PIL import Image
 
-from keras_reid import data, evaluation, models, serving
+from keras_reid import data, evaluation, gallery, models, serving
 from keras_reid.data.mot import Boxes
 from keras_reid.data.pipeline import labels_of
 from keras_reid.errors import InputError
@@ -167,3 +167,18 @@ def test_mars_fractions_of_identities_raise(tmp_path):
         scipy.io.savemat(tmp_path / f"info/tracks_{part}_info.mat", {f"track_{part}_info": rows})
     with pytest.raises(InputError, match="has whole numbers"):
         data.load("mars", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "labels", [np.array([1.0, 2.0]), ["anna", float("nan")], [np.float32(1), 2]]
+)
+def test_enrol_floats_as_labels_raise(labels):
+    with gallery.open("memory:") as people:
+        for columns in ((labels, None), (["anna", "bert"], labels)):
+            with pytest.raises(
+                InputError, match=r"must be texts or integers, got (np\.\w+\()?(1|nan)"
+            ):
+                people.enrol(np.eye(2), *columns, model_fingerprint="x")
+        assert people.count() == 0
+        people.enrol(np.eye(2), np.array([1, 2]), ["north", None], model_fingerprint="x")
+        assert people.identities() == {"1": 1, "2": 1}
