@@ -168,7 +168,9 @@ def test_decode_png_exif_behind_the_pixels_turns(tmp_path):
 
 def test_decode_orientation_of_xmp_turns(tmp_path):
     path = tmp_path / "a.jpg"
-    path.write_bytes(content_of(PICTURE, "jpg", xmp=b'<x tiff:Orientation="6"/>'))
+    xmp = segment(0xE1, b'http://ns.adobe.com/xap/1.0/\0<x tiff:Orientation="6"/>')
+    plain = content_of(PICTURE, "jpg")
+    path.write_bytes(plain[:20] + xmp + plain[20:])
     check_agree(path, SIZE[::-1], tolerance=1)
 
 
