@@ -1,7 +1,9 @@
 """Decoding of image files by Pillow, and their headers."""
 
+import io
 import os
 import warnings
+from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
@@ -15,6 +17,7 @@ SMALL = MOST_PIXELS // (8 * 1032)
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
+END_OF_PNG = b"IEND\xaeB`\x82"  # with its checksum
 BY_PILLOW = 0  # in place of an orientation: TensorFlow does not decode the file, or differently
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -59,7 +62,8 @@ def orientation(file: File) -> int:
     try:
         with Image.open(file, formats=FORMATS) as image:
             if image.format in ("JPEG", "MPO"):  # MPO: several JPEG images in one file
-                return _exif_orientation(image)
+                # TensorFlow inverts all CMYK, Pillow only that of Adobe.
+                return BY_PILLOW if image.mode == "CMYK" else _exif_orientation(image)
             if image.format != "PNG":
                 return BY_PILLOW
             return _exif_orientation(image) if _intact(file) else BY_PILLOW
@@ -86,14 +90,17 @@ def _exif_orientation(image: Image.Image) -> int:
 
 def _intact(file: File) -> bool:
     """Verify the checksums of a PNG file; TensorFlow refuses others."""
-    if not isinstance(file, str | os.PathLike):
+    if isinstance(file, str | os.PathLike):
+        content = Path(file).read_bytes()
+    else:
         file.seek(0)
+        content = file.read()
     try:
-        with Image.open(file, formats=FORMATS) as image:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             image.verify()
     except Exception:
         return False
-    return True
+    return END_OF_PNG in content  # which Pillow does not verify
 
 
 def _rgb(image: Image.Image) -> Image.Image:

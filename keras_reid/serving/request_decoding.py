@@ -3,7 +3,7 @@
 Limits, next to `keras_reid.data.decode`:
 
 - TIFF, BMP of other than 8, 24 or 32 bits per pixel and animated WebP without alpha are refused.
-  WebP needs TensorFlow 2.21 on the server.
+  WebP needs TensorFlow 2.21 on the server. CMYK JPEG is taken as inverted, as Adobe stores it.
 - Only JPEG is turned upright: by the tag in IFD0, of type SHORT or LONG, of an Exif segment among
   the application segments and comments at the beginning of the file.
 """
@@ -40,7 +40,7 @@ def decode_bytes(content: tf.Tensor) -> tf.Tensor:
 def _orientation(content: tf.Tensor) -> tf.Tensor:
     """Exif orientation, 1 to 8, of the content of a JPEG file; 1 without one."""
     # Most files have quantization tables right after JFIF, and the walk takes about 0.5 ms.
-    plain = tf.strings.substr(content, 20, 2) == b"\xff\xdb"
+    plain = tf.strings.substr(tf.strings.substr(content, 0, 22), -2, 2) == b"\xff\xdb"
     return tf.cond(plain, lambda: 1, lambda: _in_segments(content))
 
 
@@ -97,13 +97,15 @@ def _other(content: tf.Tensor) -> tf.Tensor:
 
 
 def _bmp(content: tf.Tensor) -> tf.Tensor:
-    whole = tf.strings.length(content) >= 14 + DEEPEST
-    with tf.control_dependencies([_supported(whole, "a truncated BMP")]):
+    length = tf.strings.length(content)
+    with tf.control_dependencies([_supported(length >= 14 + DEEPEST, "a truncated BMP")]):
         offset, header, width, height = tf.unstack(_numbers(content, 10, 16, tf.int32), 4)
-    bits = tf.cast(_numbers(content, 28, 2, tf.int16)[0], tf.int32)
-    compression = _numbers(content, 30, 4, tf.int32)[0]
+        bits = tf.cast(_numbers(content, 28, 2, tf.int16)[0], tf.int32)
+        compression = _numbers(content, 30, 4, tf.int32)[0]
     decodes = (header >= DEEPEST) & tf.reduce_any(bits == (8, 24, 32))
     decodes &= (compression == 0) | (compression == 3)  # 3: masks of the channels
+    # Positions are checked: the errors of tf.strings.substr contain bytes that are not text.
+    decodes &= (header <= offset - 14) & (offset <= length) & (width > 0)
     name = tf.strings.format("BMP of {} bits per pixel, compression {}", (bits, compression))
     with tf.control_dependencies([_supported(decodes, name)]):
         row = (tf.cast(width, tf.int64) * tf.cast(bits, tf.int64) + 31) // 32 * 4

@@ -43,6 +43,12 @@ def as_in_viper(content: bytes) -> bytes:
     return bytes(longer)
 
 
+def without_adobe(content: bytes) -> bytes:
+    """A CMYK file without the segment that marks its values as inverted."""
+    at = content.index(b"\xff\xee\0\x0eAdobe")
+    return content[:at] + content[at + 16 :]
+
+
 def tiff(order: str, *directories: list[tuple[int, int, int]]) -> bytes:
     """A TIFF structure of directories of entries (tag, type, value)."""
     block = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(order + "I", 8)
@@ -218,8 +224,9 @@ MODES = {
     "bits.bmp": lambda: content_of(PICTURE.convert("1"), "bmp"),
     "deep.png": lambda: content_of(Image.fromarray(DEEP), "png"),
     "bits.png": lambda: content_of(PICTURE.convert("1"), "png"),
-    "palette.png": lambda: content_of(PICTURE.quantize(16), "png", transparency=3),
+    "palette.png": lambda: content_of(PICTURE.quantize(16), "png", transparency=b"\0\x80"),
     "key.png": lambda: content_of(PICTURE, "png", transparency=tuple(map(int, PIXELS[0, 0]))),
+    "cut.png": lambda: content_of(PICTURE, "png")[:-1],
     "unfinished.png": lambda: content_of(PICTURE, "png")[:-12],
     "animated.gif": lambda: content_of(
         PICTURE, "gif", save_all=True, append_images=[PICTURE.rotate(180)]
@@ -237,7 +244,7 @@ MODES = {
 REFUSED = {  # by the signature, each with the name of its format
     "bits.bmp": "BMP of 1 bits per pixel",
     **dict.fromkeys(("bits.tif", "deep.tif", "packed.tiff", "inks.tif"), "got TIFF"),
-    "unfinished.png": "PNG",
+    **dict.fromkeys(("cut.png", "unfinished.png"), "PNG"),
     "animated.webp": "WebP",
 }
 
@@ -255,6 +262,13 @@ def test_decode_every_format_is_decoded_as_by_pillow(file):
         np.testing.assert_array_equal(pixels[..., 0], DEEP >> 8)
 
 
+def test_decode_cmyk_that_is_not_inverted_is_decoded_as_by_pillow(tmp_path):
+    content = without_adobe(content_of(PICTURE.convert("CMYK"), "jpg", quality=95))
+    (tmp_path / "a.jpg").write_bytes(content)
+    pixels = check_agree(tmp_path / "a.jpg", SIZE)
+    assert np.abs(pixels - (255 - PIXELS)).mean() < 8  # written as inverted, read as it stands
+
+
 def test_serving_bytes_decodes_as_pillow(file):
     if file.name in REFUSED:
         with pytest.raises(tf.errors.InvalidArgumentError, match=REFUSED[file.name]):
@@ -263,6 +277,14 @@ def test_serving_bytes_decodes_as_pillow(file):
         pixels = np.asarray(opened(file)).astype(int)
         tolerance = {".jpg": 1, ".webp": 2}.get(file.suffix, 0)
         np.testing.assert_allclose(served(file.read_bytes()), pixels, atol=tolerance)
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 10, 19, 21, 30, 53, 60, 120])
+@pytest.mark.parametrize("name", ["a.jpg", "viper-palette.bmp", "key.png", "packed.tiff"])
+def test_serving_bytes_truncated_raises(name, size):
+    content = jpeg(TURNED) if name == "a.jpg" else MODES[name]()
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        served(content[:size])
 
 
 def test_suffixes_of_all_formats_are_images_of_a_folder(tmp_path):
