@@ -58,6 +58,42 @@ def whole(least: int, hint: str = "give a larger one", **numbers: Any) -> None:
             raise _refusal(name, f"a whole number of at least {least}", number, hint)
 
 
+def pixels(images: Any, name: str = "images") -> np.ndarray:
+    """Return images as uint8; refuse values that uint8 does not hold.
+
+    Args:
+        images: array of any shape, uint8 or of another numeric type with integers from 0 to 255.
+        name: of the argument.
+
+    Raises:
+        InputError: other values, such as floats from 0 to 1, or no array of numbers.
+    """
+    array = np.asarray(images)
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype.kind in "iufV" and array.dtype.names is None:  # V: bfloat16
+        with np.errstate(invalid="ignore"):
+            whole = array.astype(np.uint8)
+        if (whole == array).all():
+            return whole
+        received = f"{array.dtype} from {float(array.min()):g} to {float(array.max()):g}"
+    else:
+        received = str(array.dtype)
+    raise InputError(
+        f"`{name}` must be uint8, or hold integers from 0 to 255, got {received}. Convert pixels "
+        f"from 0 to 1 with `np.round(255 * {name}).astype(np.uint8)`."
+    )
+
+
+def int64(labels: np.ndarray, name: str) -> np.ndarray:
+    """Return integers as int64; refuse unsigned ones beyond it, which would become negative."""
+    if labels.dtype == np.uint64 and (labels > np.iinfo(np.int64).max).any():
+        raise InputError(
+            f"`{name}` must be below 2**63, got {labels.max()}. Convert the labels to text."
+        )
+    return labels.astype(np.int64)
+
+
 def address(**texts: str) -> None:
     """Refuses what is no `grpc://HOST:PORT`; see `one_of`."""
     for name, text in texts.items():

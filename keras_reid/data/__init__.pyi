@@ -15,10 +15,10 @@ from .keypoints import (
     read_keypoints,
 )
 from .pair_sampling import pair_batches
-from .pillow import unfit
+from .pillow import SUFFIXES, unfit
 from .pipeline import from_service, image_batches, pk_batches
 from .readers import READERS, load
-from .readers.layouts import SUFFIXES, unlabelled, walk_images
+from .readers.layouts import unlabelled, walk_images
 from .sampling import pk_steps
 from .writing import write
 

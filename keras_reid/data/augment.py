@@ -165,6 +165,24 @@ def recipe(augment: str | Recipe) -> Recipe:
     return _after(added, moving) if added else moving
 
 
+def check_augmented(batches: tf.data.Dataset) -> tf.data.Dataset:
+    """Return the batches; raise if a function of the caller made other images than uint8.
+
+    Raises:
+        InputError: the images are of another type, and a model would cut off their fractions.
+    """
+    views = batches.element_spec[0]
+    for view in views if isinstance(views, tuple) else (views,):
+        images = view if isinstance(view, tf.TensorSpec) else view.get("images", view.get("clips"))
+        if images.dtype != tf.uint8:
+            raise InputError(
+                f"`augment` must return uint8 images, got {images.dtype.name}. End it with "
+                "`tf.saturate_cast(tf.round(images), tf.uint8)`, with pixels from 0 to 255.",
+                "augment",
+            )
+    return batches
+
+
 def _after(added: Sequence[str], moving: Recipe) -> Recipe:
     def augment(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         return moving(_in_place_changes(images, added, seed), seed)

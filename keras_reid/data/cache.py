@@ -20,7 +20,7 @@ from keras_reid.data.images import PersonImages
 from keras_reid.errors import InputError
 from keras_reid.files import locked, replaced_file
 
-FORMAT = "keras_reid decoded uint8 images, version 1"
+FORMAT = "keras_reid decoded uint8 images, version 2"
 
 
 def in_memory(chunks: Iterable[np.ndarray], shape: tuple[int, int, int, int]) -> tf.Tensor:

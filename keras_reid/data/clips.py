@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_reid import checks
-from keras_reid.data.augment import Recipe, recipe
+from keras_reid.data.augment import Recipe, check_augmented, recipe
 from keras_reid.data.decode import readable
 from keras_reid.data.images import PersonImages
 from keras_reid.data.pipeline import AHEAD, Cache, check_spread, labels_of, load_rows
@@ -88,7 +88,8 @@ def pk_clips(
         return {"clips": clips, "mask": tf.ones((count, frames), tf.bool)}, labels
 
     both = tf.data.Dataset.zip((pixels, chosen)).enumerate(first_epoch * steps)
-    return both.map(finish, num_parallel_calls=tf.data.AUTOTUNE).prefetch(AHEAD)
+    augmented = both.map(finish, num_parallel_calls=tf.data.AUTOTUNE)
+    return check_augmented(augmented).prefetch(AHEAD)
 
 
 def clip_batches(

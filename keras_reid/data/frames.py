@@ -10,8 +10,8 @@ from PIL import Image
 
 from keras_reid.data.images import PersonImages
 from keras_reid.data.mot import read_mot
-from keras_reid.data.pillow import opened
-from keras_reid.data.readers.layouts import SUFFIXES, entries, of_tracks
+from keras_reid.data.pillow import SUFFIXES, opened
+from keras_reid.data.readers.layouts import entries, of_tracks
 from keras_reid.errors import InputError
 from keras_reid.files import new_folder
 

@@ -13,6 +13,7 @@ from keras_reid.errors import InputError, printable
 from keras_reid.names import normalized_labels
 
 TRACKLET = "tracklet"  # the column
+ORIENTATION = "exif_orientation"  # the column of images that are known to decode
 DISTRACTOR = 0  # the identity that stands for nobody in the layout of Market-1501
 
 
@@ -29,7 +30,7 @@ class PersonImages:
             the batches, but "keypoints" (n, k, 3), which moves with the pixels and becomes an
             input, see `keras_reid.data.keypoints`, and "tracklet" (n,), a number for each tracklet:
             images of one number, in their order, show one person before one camera.
-        checked: whether all files are known to decode, so that nobody opens them to see.
+            `keras_reid.data.readable` adds "exif_orientation" (n,), by which files are decoded.
 
     Raises:
         InputError: the columns differ in length, hold something else than the above, or a tracklet
@@ -40,7 +41,6 @@ class PersonImages:
     identity: np.ndarray
     camera: np.ndarray | None
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
-    checked: bool = False
 
     def __post_init__(self) -> None:
         # A frozen dataclass is filled through object.__setattr__; the caller may pass lists.
@@ -106,6 +106,11 @@ class PersonImages:
             f"PersonImages({len(self)} images, {tracklets}{len(np.unique(self.identity))} "
             f"identities, {cameras} cameras)"
         )
+
+    @property
+    def checked(self) -> bool:
+        """Whether all files are known to decode, see `keras_reid.data.readable`."""
+        return ORIENTATION in self.columns
 
     @property
     def has_tracklets(self) -> bool:
@@ -270,7 +275,7 @@ def _labels(values: Any, column: str) -> np.ndarray:
             f"{column} must hold integers or text, got values such as {labels.flat[0]!r}: "
             "convert the column before building PersonImages"
         )
-    return labels.astype(np.int64)
+    return checks.int64(labels, column)
 
 
 def _joined_labels(labels: Sequence[np.ndarray]) -> np.ndarray:

@@ -15,10 +15,11 @@ from typing import Any, Protocol
 
 import numpy as np
 from absl import logging
-from PIL import ExifTags, Image
+from PIL import Image
 
+from keras_reid import checks
 from keras_reid.data.images import PersonImages
-from keras_reid.data.pillow import opened
+from keras_reid.data.pillow import opened, upright_size
 from keras_reid.errors import InputError
 from keras_reid.files import locked, replaced_file
 from keras_reid.foreign import content_digest, read_table
@@ -67,7 +68,7 @@ class MoveNet:
 
     def __call__(self, images: Sequence[np.ndarray]) -> np.ndarray:
         """The points (b, 17, 3) of b images; those beyond the image have no confidence."""
-        return np.stack([self._points(image) for image in images])
+        return np.stack([self._points(checks.pixels(image)) for image in images])
 
     def _points(self, image: np.ndarray) -> np.ndarray:
         side = int(self._input["shape"][1])
@@ -147,7 +148,7 @@ def read_keypoints(images: PersonImages, table: str | os.PathLike[str]) -> Perso
         if pixels is None:
             missing.append(path)
             continue
-        points[i] = _shares(pixels, *_size(path))
+        points[i] = _shares(pixels, *upright_size(path))
     if len(missing) == len(images):
         raise InputError(
             f"a table of keypoints names the images: {table} has no row for {missing[0]} or any "
@@ -191,7 +192,7 @@ def estimate_keypoints(
             rows = _completed(table, estimator, names, digests, progress)
     points = np.zeros((len(images), len(estimator.skeleton.names), 3), np.float32)
     for i, path in enumerate(images.path.tolist()):
-        points[i] = _shares(rows[names[path]], *_size(path))
+        points[i] = _shares(rows[names[path]], *upright_size(path))
     return images.with_columns(**{KEYPOINTS: points})
 
 
@@ -267,14 +268,6 @@ def annotated(
             "estimated keypoints are kept in a table: give its name, FILE.csv", "keypoints_cache"
         )
     return estimate_keypoints(images, estimator, cache, progress)
-
-
-def _size(path: str) -> tuple[int, int]:
-    """Width and height of an image, as it is looked at."""
-    with Image.open(path) as image:
-        width, height = image.size
-        sideways = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-    return (height, width) if sideways else (width, height)
 
 
 def _from(table: Path, path: str) -> str:

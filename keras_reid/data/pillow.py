@@ -1,37 +1,129 @@
-"""Image files by Pillow: as pictures, and what their headers say."""
+"""Decoding of image files by Pillow, and their headers."""
 
+import io
 import os
 import warnings
+from pathlib import Path
+from typing import BinaryIO
 
-from PIL import Image, ImageOps
+import numpy as np
+from PIL import ExifTags, Image
 
-from keras_reid.errors import InputError
+from keras_reid.errors import InputError, first_line
 
 LEAST_PIXELS, MOST_PIXELS = 8, 10**8  # of a side; of the whole image
 # A file below has fewer than MOST_PIXELS: PNG packs a byte of 8 pixels into no less than 1/1032.
 SMALL = MOST_PIXELS // (8 * 1032)
 
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
+END_OF_PNG = b"IEND\xaeB`\x82"  # with its checksum
+BY_PILLOW = 0  # in place of an orientation: TensorFlow does not decode the file, or differently
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
-def opened(path: str | os.PathLike[str]) -> Image.Image:
-    """The file's pixels as `decode` has them, as a picture of Pillow: RGB, and upright.
+File = str | os.PathLike[str] | BinaryIO
+
+
+def opened(file: File) -> Image.Image:
+    """Decode an image file, or the first frame of one, to an upright RGB image without alpha.
+
+    `decode` returns the same pixels; those of JPEG differ by at most one gray level. Of 16 bits per
+    channel the high byte is kept.
 
     Raises:
-        InputError: the file is no image that Pillow reads.
+        InputError: the file is not a JPEG, PNG, BMP, GIF, WebP or TIFF image, or damaged, or has
+            more than 16 bits per channel.
     """
     try:
-        with Image.open(path) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(
-            f"an image is a JPEG, PNG or BMP file: reading {path} gave '{str(error)[:120]}'; leave "
-            "it out"
-        ) from error
+        with Image.open(file, formats=FORMATS) as image:
+            image.load()
+            # The orientation is read after the pixels: Pillow turns TIFF upright as it loads them.
+            turn = UPRIGHT.get(_exif_orientation(image))
+            rgb = _rgb(image)
+    except Exception as error:  # Pillow raises many types for damaged files
+        raise _refusal(file, error) from error
+    return rgb if turn is None else rgb.transpose(turn)
+
+
+def orientation(file: File) -> int:
+    """Exif orientation, 1 to 8, of a file that TensorFlow decodes as Pillow; else `BY_PILLOW`.
+
+    Raises:
+        InputError: the file is not an image of a format that `opened` decodes.
+    """
+    try:
+        with Image.open(file, formats=FORMATS) as image:
+            if image.format in ("JPEG", "MPO"):  # MPO: several JPEG images in one file
+                # TensorFlow inverts all CMYK, Pillow only that of Adobe.
+                return BY_PILLOW if image.mode == "CMYK" else _exif_orientation(image)
+            if image.format != "PNG":
+                return BY_PILLOW
+            return _exif_orientation(image) if _intact(file) else BY_PILLOW
+    except Exception as error:
+        raise _refusal(file, error) from error
+
+
+def upright_size(file: File) -> tuple[int, int]:
+    """Width and height of an image after it is turned upright."""
+    with Image.open(file, formats=FORMATS) as image:
+        if image.format == "TIFF":  # which Pillow turns upright as it loads the pixels
+            image.load()
+        return image.size[::-1] if _exif_orientation(image) >= 5 else image.size
+
+
+def _exif_orientation(image: Image.Image) -> int:
+    """The orientation, 1 to 8; 1 without a valid one."""
+    try:
+        value = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # damaged metadata of intact pixels
+        return 1
+    return int(value) if value in UPRIGHT else 1
+
+
+def _intact(file: File) -> bool:
+    """Verify the checksums of a PNG file; TensorFlow refuses others."""
+    if isinstance(file, str | os.PathLike):
+        content = Path(file).read_bytes()
+    else:
+        file.seek(0)
+        content = file.read()
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            image.verify()
+    except Exception:
+        return False
+    return END_OF_PNG in content  # which Pillow does not verify
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise InputError("32 bits per channel")
+    image.info.pop("transparency", None)  # for a color key would be searched in the pixels
+    return image.convert("RGB")
+
+
+def _refusal(file: File, error: Exception) -> InputError:
+    name = os.fspath(file) if isinstance(file, str | os.PathLike) else "the content of a file"
+    return InputError(
+        "`image` must be an intact JPEG, PNG, BMP, GIF, WebP or TIFF file of 8 or 16 bits per "
+        f"channel, got {name} ({first_line(error)[:120]}). Convert or remove it."
+    )
 
 
 def unfit(path: str | os.PathLike[str]) -> str | None:
     """Why no person can be seen in a file, or None if one might; its header alone is read."""
     try:
-        width, height = _size(path)
+        width, height = _stored_size(path)
     except OSError as error:
         missing = isinstance(error, FileNotFoundError | IsADirectoryError)
         return "is no file" if missing else "is no image"
@@ -51,7 +143,7 @@ def too_large(path: str | os.PathLike[str]) -> bool:
     try:
         if os.stat(path).st_size <= SMALL:
             return False
-        width, height = _size(path)
+        width, height = _stored_size(path)
     except Image.DecompressionBombError:
         return True
     except Exception:  # no image, which its decoder says
@@ -59,9 +151,9 @@ def too_large(path: str | os.PathLike[str]) -> bool:
     return width * height > MOST_PIXELS
 
 
-def _size(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """Width and height, of the header alone."""
+def _stored_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Width and height as stored, from the header alone."""
     with warnings.catch_warnings():  # Pillow warns of large images, which are refused here
         warnings.simplefilter("ignore")
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             return image.size

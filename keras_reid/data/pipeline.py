@@ -14,10 +14,10 @@ import tensorflow as tf
 
 from keras_reid import checks
 from keras_reid.data import cache as caching
-from keras_reid.data.augment import Recipe, recipe, with_keypoints
-from keras_reid.data.decode import decode, readable
-from keras_reid.data.images import PersonImages
-from keras_reid.data.pillow import too_large
+from keras_reid.data.augment import Recipe, check_augmented, recipe, with_keypoints
+from keras_reid.data.decode import decode, decode_upright, readable
+from keras_reid.data.images import ORIENTATION, PersonImages, name_some
+from keras_reid.data.pillow import BY_PILLOW, too_large
 from keras_reid.data.sampling import pk_rows, pk_steps
 from keras_reid.errors import InputError
 from keras_reid.skeletons import KEYPOINTS, skeleton_of
@@ -55,7 +55,7 @@ def pk_batches(
         identities: P, identities in a batch.
         instances: K, images of each; b = P·K.
         image_size: (h, w) in pixels.
-        augment: name of a recipe or a function, see `augment.recipe`.
+        augment: name of a recipe, or a function that returns uint8, see `augment.recipe`.
         seed: of the sampling and of the augmentation.
         first_epoch: the epoch to begin with.
         last: "fill" or "drop", see `sampling.deal`.
@@ -104,7 +104,8 @@ def pk_batches(
     cameras = labels["camera"] if spread else None
     rows = pk_rows(labels["identity"], identities, instances, seed, first_epoch, last, cameras)
     batches = load(rows, identities * instances).enumerate(first_epoch * steps)
-    return batches.map(finish, num_parallel_calls=tf.data.AUTOTUNE).prefetch(AHEAD)
+    augmented = batches.map(finish, num_parallel_calls=tf.data.AUTOTUNE)
+    return check_augmented(augmented).prefetch(AHEAD)
 
 
 def from_service(batches: tf.data.Dataset, address: str) -> tf.data.Dataset:
@@ -130,6 +131,24 @@ def from_service(batches: tf.data.Dataset, address: str) -> tf.data.Dataset:
         ) from error
     service = tf.data.experimental.service
     return batches.apply(service.distribute(service.ShardingPolicy.DYNAMIC, address))
+
+
+def check_service(images: PersonImages, cache: Cache) -> None:
+    """Raise for images that the workers of a data service cannot decode.
+
+    Raises:
+        InputError: files that only Pillow decodes, which works in this process alone; no cache.
+    """
+    if cache is not None:
+        return
+    images = readable(images)
+    others = images.path[images.columns[ORIENTATION] == BY_PILLOW].tolist()
+    if others:
+        raise InputError(
+            f"With `data_service`, images must be intact JPEG or PNG files, got {len(others)} "
+            f"others ({name_some(others, most=3)}). Convert them, or give a cache.",
+            "data_service",
+        )
 
 
 def image_batches(
@@ -219,15 +238,16 @@ def check_spread(images: PersonImages, spread: bool) -> None:
 def labels_of(images: PersonImages) -> dict[str, np.ndarray]:
     """The labels of a batch of all images: identities as class indices, cameras, columns.
 
-    Cameras that are text are numbers in the order of the alphabet.
+    Cameras that are text, or integers beyond int32, are numbered in sorted order.
     """
     labels = {"identity": images.classes()[1]}
     if images.camera is not None:
         numbers = images.camera
-        if numbers.dtype.kind == "U":
+        if numbers.dtype.kind == "U" or not np.array_equal(numbers, numbers.astype(np.int32)):
             numbers = np.unique(numbers, return_inverse=True)[1]
         labels["camera"] = numbers.astype(np.int32)
-    return labels | {k: v for k, v in images.columns.items() if k != KEYPOINTS}
+    inputs = (KEYPOINTS, ORIENTATION)
+    return labels | {k: v for k, v in images.columns.items() if k not in inputs}
 
 
 def _readable_and_load(
@@ -244,11 +264,15 @@ def _readable_and_load(
 
 def load_rows(images: PersonImages, image_size: tuple[int, int], cache: Cache) -> Load:
     """`load(rows, b)`: batches of rows (b,) to batches of (rows (b,), uint8 (b, h, w, 3))."""
-    path = tf.constant(images.path)
+    path, turns = tf.constant(images.path), images.columns.get(ORIENTATION)
+    in_graph = turns is not None and (turns != BY_PILLOW).all()
 
     @tf.autograph.experimental.do_not_convert
     def read(row: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return row, fitted(decode(path[row]), image_size)
+        turn = None if turns is None else tf.constant(turns)[row]
+        if in_graph:
+            return row, fitted(decode_upright(tf.io.read_file(path[row]), turn), image_size)
+        return row, fitted(decode(path[row], turn), image_size)
 
     def from_files(rows: tf.data.Dataset, batch: int) -> tf.data.Dataset:
         return rows.unbatch().map(read, num_parallel_calls=tf.data.AUTOTUNE).batch(batch)

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from keras_reid import checks
 from keras_reid.errors import InputError
 from keras_reid.names import normalized_labels
 
@@ -107,4 +108,4 @@ def column(values: Column, length: int, what: str) -> np.ndarray:
             f"The {what} are one column of integers or strings, received a {column.ndim}-D array "
             f"of {column.dtype}: convert them."
         )
-    return normalized_labels(column) if column.dtype.kind == "U" else column.astype(np.int64)
+    return normalized_labels(column) if column.dtype.kind == "U" else checks.int64(column, what)

@@ -497,7 +497,11 @@ class Gallery:
 
 
 def _texts(values: Sequence[Any], count: int, what: str) -> list[str]:
-    texts = ["" if value is None else str(value) for value in np.asarray(values, object).tolist()]
+    values = np.asarray(values, object).tolist()
+    number = next((value for value in values if isinstance(value, float | np.floating)), None)
+    if number is not None:  # such as NaN, or 1.0 for 1, of a table with empty cells
+        raise InputError(f"`{what}` must be texts or integers, got {number!r}. Convert them first.")
+    texts = ["" if value is None else str(value) for value in values]
     if len(texts) != count:
         raise InputError(f"{what} are one for each of {count} rows: received {len(texts)}")
     longest = max(texts, key=len, default="")

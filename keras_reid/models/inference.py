@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_reid import checks
 from keras_reid.errors import InputError
 from keras_reid.layers import StripePooling
 from keras_reid.skeletons import KEYPOINTS, skeleton_of
@@ -190,7 +191,9 @@ def image_size(model: keras.Model) -> tuple[int, int]:
 
 
 class Embedder:
-    """L2-normalised float32 embeddings `(n, d)` of batches of uint8 images `(b, h, w, 3)`.
+    """L2-normalized float32 embeddings `(n, d)` of batches of uint8 images `(b, h, w, 3)`.
+
+    A model that takes uint8 also accepts other types that hold integers from 0 to 255.
 
     Args:
         model: a model of `build`, or any functional or sequential one that has a single output
@@ -267,15 +270,30 @@ class Embedder:
 
         Returns:
             `(n, d)`, or with `local` or `also` the dict of `embedding` `(n, d)` and the others.
+
+        Raises:
+            InputError: no batches, or pixels that uint8 does not hold, such as floats from 0 to 1.
         """
         parts = [{k: v.numpy() for k, v in self._embed(inputs).items()} for inputs in batches]
         return joined(parts, self._local)
 
     def _embed(self, inputs: Any) -> dict[str, Any]:
-        """A batch, of which the pixels may have another type than the model takes."""
+        """Outputs of a batch, after a cast to the types of the model that keeps all values."""
         if not isinstance(inputs, Mapping):
-            inputs = keras.ops.cast(inputs, self._dtypes)
-        return self._step(inputs)
+            return self._step(_lossless(inputs, self._dtypes, "images"))
+        types = self._dtypes if isinstance(self._dtypes, Mapping) else {}
+        return self._step({k: _lossless(v, types.get(k), k) for k, v in inputs.items()})
+
+
+def _lossless(values: Any, dtype: str | None, name: str) -> Any:
+    """The values of an input in the type that a model takes.
+
+    Raises:
+        InputError: pixels that uint8 does not hold.
+    """
+    if dtype is None or getattr(getattr(values, "dtype", None), "name", None) == dtype:
+        return values
+    return checks.pixels(values, name) if dtype == "uint8" else keras.ops.cast(values, dtype)
 
 
 def _told(

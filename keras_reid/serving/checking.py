@@ -1,8 +1,9 @@
 """Whether an export does what its original does: the same embeddings, the same ranking."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -12,8 +13,9 @@ import tensorflow as tf
 from keras_reid import checks, models
 from keras_reid.data import PersonImages, image_batches, readable
 from keras_reid.data.decode import decode
+from keras_reid.data.images import ORIENTATION
 from keras_reid.data.pipeline import fitted
-from keras_reid.serving.embedders import load
+from keras_reid.serving.embedders import ExportedEmbedder, load
 from keras_reid.training.callbacks import rank_images
 
 
@@ -79,9 +81,10 @@ def parity(
         batches = image_batches(images, 32, size)
         received = (
             saved.embed((decode(path)[None] for path in images.path.tolist()), local),
-            saved.embed_files(images.path.tolist(), 32, local),
+            models.joined(list(_of_bytes(saved, images, 32)), local),
         )
     else:
+        images = checks.pixels(images)
         batches = [np.stack([fitted(image, size) for image in images])] if len(images) else []
         received = (
             saved.embed((image[None] for image in images), local),
@@ -90,6 +93,23 @@ def parity(
     expected = models.Embedder(model, flip, local)(batches)
     difference = np.max([_difference(expected, outputs) for outputs in received])
     return ParityReport(float(difference), len(images), tolerance)
+
+
+def _of_bytes(
+    saved: ExportedEmbedder, images: PersonImages, batch_size: int
+) -> Iterator[dict[str, np.ndarray]]:
+    """The outputs for the bytes of image files.
+
+    Files that `serving_bytes` does not decode, or does not turn upright, are packed as PNG.
+    """
+    files = list(zip(images.path.tolist(), images.columns[ORIENTATION].tolist(), strict=True))
+    for start in range(0, len(files), batch_size):
+        yield saved.outputs_from_bytes(
+            [
+                Path(path).read_bytes() if turn == 1 else tf.io.encode_png(decode(path)).numpy()
+                for path, turn in files[start : start + batch_size]
+            ]
+        )
 
 
 def _difference(a: Any, b: Any) -> float:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_reid import models
-from keras_reid.data.decode import decode_bytes
+from keras_reid import checks, models
+from keras_reid.data.decode import decode, decode_content
 from keras_reid.data.images import PersonImages
 from keras_reid.data.pipeline import fitted, image_batches
 from keras_reid.errors import InputError
@@ -67,7 +67,11 @@ class ExportedEmbedder(ABC):
         return self.contract
 
     def __call__(self, images: Any) -> np.ndarray:
-        """L2-normalised float32 embeddings `(b, d)` of uint8 RGB images `(b, h, w, 3)`."""
+        """L2-normalized float32 embeddings `(b, d)` of uint8 RGB images `(b, h, w, 3)`.
+
+        Raises:
+            InputError: another shape, or pixels that uint8 does not hold.
+        """
         return self.outputs(images)["embedding"]
 
     def outputs(self, images: Any) -> dict[str, np.ndarray]:
@@ -77,13 +81,12 @@ class ExportedEmbedder(ABC):
         """
         if isinstance(images, Mapping):
             return self._of_inputs(images)
-        images = tf.convert_to_tensor(images)
-        if images.dtype != tf.uint8 or images.shape.rank != 4 or images.shape[-1] != 3:
+        pixels = checks.pixels(images)
+        if pixels.ndim != 4 or pixels.shape[-1] != 3:
             raise InputError(
-                "images are uint8 RGB (b, h, w, 3): received "
-                f"{images.dtype.name} {tuple(images.shape)}"
+                f"`images` must be uint8 RGB (b, h, w, 3), got the shape {pixels.shape}."
             )
-        return self._of_pixels(images)
+        return self._of_pixels(tf.convert_to_tensor(pixels))
 
     def _of_inputs(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
         raise InputError(f"{self.path} takes images alone: received {', '.join(inputs)}")
@@ -100,7 +103,8 @@ class ExportedEmbedder(ABC):
         """All outputs by name, of the contents of b image files.
 
         Raises:
-            tf.errors.InvalidArgumentError: a file is no image, or a broken one.
+            InputError, or tf.errors.InvalidArgumentError: a file is no image, or damaged; for a
+                SavedModel also a format that its signature `serving_bytes` does not decode.
         """
 
     def embed(self, batches: Iterable[Any], local: bool = False) -> Any:
@@ -128,7 +132,7 @@ class ExportedEmbedder(ABC):
 
         Raises:
             InputError: no files, or `local` of a model that was exported without.
-            OSError, tf.errors.OpError: a file cannot be read: pass images through
+            tf.errors.OpError: a file cannot be read: pass images through
                 `keras_reid.data.readable` first.
         """
         self._check_local(local)
@@ -140,10 +144,11 @@ class ExportedEmbedder(ABC):
         return models.joined(parts, local)
 
     def _of_files(self, paths: Sequence[str], batch_size: int) -> Iterator[dict[str, np.ndarray]]:
-        """The outputs of each batch."""
-        for start in range(0, len(paths), batch_size):
-            block = paths[start : start + batch_size]
-            yield self.outputs_from_bytes([Path(path).read_bytes() for path in block])
+        """The outputs of each batch, while the next one is decoded."""
+        if len(paths):
+            images = PersonImages(np.array(paths, str), np.full(len(paths), ""), None)
+            for batch in image_batches(images, batch_size, self.image_size):
+                yield self._of_pixels(batch)
 
     def _check_local(self, local: bool) -> None:
         if local and not self.has_local:
@@ -202,15 +207,27 @@ class SavedEmbedder(ExportedEmbedder):
         tensors = {name: tf.convert_to_tensor(value) for name, value in inputs.items()}
         return {name: output.numpy() for name, output in self._from_pixels(**tensors).items()}
 
+    def _of_files(self, paths: Sequence[str], batch_size: int) -> Iterator[dict[str, np.ndarray]]:
+        self._check_takes_files()
+        if self.contract is not None:
+            yield from super()._of_files(paths, batch_size)
+            return
+        for start in range(0, len(paths), batch_size):  # the signature resizes to a size of its own
+            block = (decode(tf.constant(path)) for path in paths[start : start + batch_size])
+            yield models.joined([self._of_pixels(image[None]) for image in block], True)
+
     def outputs_from_bytes(self, files: Sequence[bytes]) -> dict[str, np.ndarray]:
+        self._check_takes_files()
+        outputs = self._from_bytes(image_bytes=tf.constant(files, tf.string))
+        return {name: output.numpy() for name, output in outputs.items()}
+
+    def _check_takes_files(self) -> None:
         if self.inputs != {"images"}:
             raise InputError(
                 f"{self.path} takes {', '.join(sorted(self.inputs))}, not files: call "
                 "outputs({…}) with them, or use the run it was exported from",
                 "run",
             )
-        outputs = self._from_bytes(image_bytes=tf.constant(files, tf.string))
-        return {name: output.numpy() for name, output in outputs.items()}
 
 
 class FormatEmbedder(ExportedEmbedder):
@@ -248,17 +265,11 @@ class FormatEmbedder(ExportedEmbedder):
         return self.contract
 
     def _of_pixels(self, images: tf.Tensor) -> dict[str, np.ndarray]:
-        return self._of_each(images)
+        fits = len(images) and tuple(images.shape[1:3]) == self.image_size
+        return self._run(images.numpy()) if fits else self._of_each(images)
 
     def outputs_from_bytes(self, files: Sequence[bytes]) -> dict[str, np.ndarray]:
-        return self._of_each([decode_bytes(file) for file in files])
-
-    def _of_files(self, paths: Sequence[str], batch_size: int) -> Iterator[dict[str, np.ndarray]]:
-        """Batches are decoded while the one before is embedded."""
-        if len(paths):
-            images = PersonImages(np.array(paths, str), np.full(len(paths), ""), None)
-            for batch in image_batches(images, batch_size, self.image_size):
-                yield self._run(batch.numpy())
+        return self._of_each([decode_content(tf.constant(file)) for file in files])
 
     def _of_each(self, images: Iterable[tf.Tensor]) -> dict[str, np.ndarray]:
         resized = [fitted(image, self.image_size).numpy() for image in images]

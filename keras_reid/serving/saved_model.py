@@ -8,9 +8,9 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from keras_reid.data.decode import decode_bytes
 from keras_reid.data.pipeline import fitted
 from keras_reid.data.synthetic import draw
+from keras_reid.serving.request_decoding import decode_bytes
 
 INPUTS = {"serving_default": "images", "serving_bytes": "image_bytes"}
 WARM_BATCHES = (1, 8)

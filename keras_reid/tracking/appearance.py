@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import tensorflow as tf
 
+from keras_reid import checks
 from keras_reid.data.frames import cut
 from keras_reid.data.mot import Boxes
 from keras_reid.data.pipeline import fitted
@@ -30,7 +31,8 @@ def embed_boxes(
         progress: called with the number of boxes done and of all.
 
     Raises:
-        InputError: no boxes, boxes that are not in order, or beyond the last frame.
+        InputError: no boxes, boxes that are not in order, or beyond the last frame, or frames with
+            pixels that uint8 does not hold.
     """
     if not len(boxes) or (np.diff(boxes.frame) < 0).any():
         raise InputError(
@@ -41,7 +43,7 @@ def embed_boxes(
     waiting: list[np.ndarray] = []
     done, row = 0, 0
     number = 0
-    for number, image in enumerate(frames, start=1):
+    for number, image in enumerate((checks.pixels(frame, "frame") for frame in frames), start=1):
         while row < len(boxes) and boxes.frame[row] == number:
             crop = cut(image, boxes.box[row])
             black = np.zeros((*image_size, 3), np.uint8)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from keras_reid import checks
 from keras_reid.data.frames import opencv
 from keras_reid.data.mot import NOBODY, Boxes
 from keras_reid.errors import InputError
@@ -36,12 +37,12 @@ def detect_persons(
         progress: called with the number of frames done.
 
     Raises:
-        InputError: there is no detector.
+        InputError: there is no detector, or a frame has pixels that uint8 does not hold.
     """
     detector = detector or detector_of()
     numbers, boxes, scores = [np.zeros(0, np.int64)], [np.zeros((0, 4))], [np.zeros(0)]
     for number, frame in enumerate(frames, start=1):
-        found, sure = detector(frame)
+        found, sure = detector(checks.pixels(frame, "frame"))
         numbers.append(np.full(len(found), number))
         boxes.append(np.asarray(found, np.float64).reshape(-1, 4))
         scores.append(np.asarray(sure, np.float64))

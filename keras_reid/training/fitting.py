@@ -17,6 +17,7 @@ from keras_reid.data import (
     pk_clips,
     pk_steps,
 )
+from keras_reid.data.pipeline import check_service
 from keras_reid.errors import InputError
 from keras_reid.models.heads import Head
 from keras_reid.training.callbacks import (
@@ -293,6 +294,8 @@ def fit(
     members = [model] if isinstance(model, keras.Model) else list(model)
     replicas = replicas or Replicas()
     run.check(flags)
+    if data_service:
+        check_service(images, cache)
     annotations = Annotations.of(images, schema)
     steps = steps_per_epoch(images, recipe)
     begin = 0

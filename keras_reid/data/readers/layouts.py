@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_reid.data.images import TRACKLET, PersonImages, ReidDataset
+from keras_reid.data.pillow import SUFFIXES
 from keras_reid.errors import InputError
 
 Row = tuple[str, int | str, int | None]  # path, identity, camera
@@ -15,7 +16,6 @@ Track = tuple[list[Path], int, int]  # files in order, identity, camera
 
 PARTS = ("train", "query", "gallery")
 JUNK = -1
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 CLUTTER = ("thumbs.db", "desktop.ini")  # left by file browsers; Market-1501 ships with Thumbs.db
 
 

@@ -50,7 +50,8 @@ def _mars_part(folder: Path, names: Path, info: Path, key: str) -> list[Track]:
         listed = read_text(names, "a list of images").split()
         files = [folder / name[:4] / name for name in listed]
         rows = np.atleast_2d(read_matlab(table, (key,))[key])
-        if rows.shape[1:] != (4,) or rows.dtype.kind not in "iuf" or not (abs(rows) < 2**31).all():
+        numbers = rows.shape[1:] == (4,) and rows.dtype.kind in "iuf"
+        if not numbers or not ((abs(rows) < 2**31) & (rows == np.round(rows))).all():
             raise InputError(
                 f"{key} of {table} has whole numbers (first, last, identity, camera) for each "
                 f"track, but other values {rows.shape} stand there: download it again"
