@@ -1,81 +1,17 @@
-"""Frames of a video, and the persons that are cut out of them."""
+"""Persons cut out of the frames of a video."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from keras_reid.data.images import PersonImages
 from keras_reid.data.mot import read_mot
-from keras_reid.data.pillow import opened
-from keras_reid.data.readers.layouts import SUFFIXES, entries, of_tracks
+from keras_reid.data.readers.layouts import of_tracks
+from keras_reid.data.video import video_frames
 from keras_reid.errors import InputError
 from keras_reid.files import new_folder
-
-
-def video_frames(video: str | os.PathLike[str]) -> Iterator[np.ndarray]:
-    """The frames of a video file, or of a folder of images by name, as uint8 RGB (h, w, 3).
-
-    Raises:
-        InputError: neither, a video without OpenCV (extra `tracking`), or one that has no frames.
-    """
-    path = Path(video).expanduser()
-    if path.is_dir():
-        files = [f for f in entries(path) if f.suffix.lower() in SUFFIXES]
-        if not files:
-            raise InputError(f"a folder of frames holds images: {path} has none")
-        for file in files:
-            yield np.asarray(opened(file))
-        return
-    if not path.is_file():
-        raise InputError(f"a video is a file, or a folder of images: {path} is neither")
-    cv2 = opencv("reading a video", "give a folder of frames")
-    capture = cv2.VideoCapture(str(path))
-    count = 0
-    try:
-        while True:
-            good, frame = capture.read()
-            if not good:
-                break
-            count += 1
-            yield frame[:, :, ::-1]
-    finally:
-        capture.release()
-    if not count:
-        raise InputError(f"{path} is no video that OpenCV reads: name another, or extract frames")
-
-
-def frame_rate(video: str | os.PathLike[str]) -> float | None:
-    """Frames a second, as a video file says; None of a folder, or where the file says nothing.
-
-    Raises:
-        InputError: a video without OpenCV (extra `tracking`).
-    """
-    path = Path(video).expanduser()
-    if path.is_dir():
-        return None
-    cv2 = opencv("reading a video", "give a folder of frames")
-    capture = cv2.VideoCapture(str(path))
-    try:
-        rate = float(capture.get(cv2.CAP_PROP_FPS))
-    finally:
-        capture.release()
-    return rate if 0 < rate < float("inf") else None
-
-
-def opencv(what: str, instead: str) -> Any:
-    """OpenCV, or the sentence that says how to get it."""
-    try:
-        import cv2
-    except ImportError as error:
-        raise InputError(
-            f"{what} needs OpenCV, which is not installed ({error}): "
-            f"pip install '.[tracking]' in the checkout, or {instead}"
-        ) from error
-    return cv2
 
 
 def cut_tracklets(
