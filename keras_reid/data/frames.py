@@ -23,10 +23,12 @@ def cut_tracklets(
     """The persons of a MOT `gt.txt`, cut out of its video, as tracklets in the new folder `out`.
 
     They are named as those of MARS, `0001C1T0001F0001.jpg`. A `det.txt`, in which all identities
-    are −1, has no tracklets: track it first, see `keras_reid.tracking`.
+    are −1, has no tracklets: track it first, see `keras_reid.tracking`. Boxes of other classes than
+    pedestrians are left out.
 
     Raises:
-        InputError: `out` exists, a broken table, or one without identities.
+        InputError: `out` exists, a broken table, one without identities, or an identity twice in
+            a frame.
     """
     boxes = read_mot(table)
     boxes = boxes[(boxes.identity > 0) & (boxes.confidence > 0)]
@@ -35,6 +37,8 @@ def cut_tracklets(
             f"tracklets have identities: all in {table} are −1 or marked as ignored; track the "
             "detections first (track.py)"
         )
+    boxes.check_identities()
+    digits = max(4, len(str(boxes.frame.max())))
     target = Path(out).expanduser().absolute()
     if target.exists():
         raise InputError(f"tracklets are written to a new folder, but {target} exists")
@@ -46,7 +50,7 @@ def cut_tracklets(
                 if crop is None:
                     continue
                 identity = int(boxes.identity[i])
-                name = f"{identity:04d}C{camera}T0001F{number:04d}.jpg"
+                name = f"{identity:04d}C{camera}T0001F{number:0{digits}d}.jpg"
                 Image.fromarray(crop).save(staged / name, quality=95)
                 frames.setdefault(identity, []).append(target / name)
     return of_tracks([(files, one, camera) for one, files in sorted(frames.items())], target)
