@@ -73,7 +73,7 @@ class Boxes:
 def read_mot(table: str | os.PathLike[str]) -> Boxes:
     """Boxes of the persons in a `gt.txt`, `det.txt` or result file, in the order of their frames.
 
-    Boxes of other classes than pedestrians (1) are in `Boxes.others`. A class of −1 means none.
+    Within a frame they keep the order of the file. Boxes of other classes than pedestrians (1) are in `Boxes.others`. A class of −1 means none.
 
     Raises:
         InputError: the file is missing, or a line does not have the format.
@@ -104,7 +104,7 @@ def read_mot(table: str | os.PathLike[str]) -> Boxes:
             ) from None
         confidence = values[6] if len(values) > 6 else 1.0
         rows.append((frame, identity, x - 1, y - 1, width, height, confidence, category))
-    columns = np.array(sorted(rows, key=lambda row: row[:2]), np.float64).reshape(-1, 8)
+    columns = np.array(sorted(rows, key=lambda row: row[0]), np.float64).reshape(-1, 8)
     frame, identity, category = columns[:, [0, 1, 7]].T.astype(np.int64)
     boxes = Boxes(frame, identity, columns[:, 2:6], columns[:, 6], category=category)
     person = (category == PERSON) | (category == NOBODY)

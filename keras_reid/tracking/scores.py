@@ -136,9 +136,9 @@ def _with_others(truth: Boxes) -> Boxes:
         return persons
     names = ("frame", "identity", "box", "confidence", "category")
     both = (persons, truth.others)
-    return Boxes(
-        **{name: np.concatenate([getattr(part, name) for part in both]) for name in names}
-    )
+    whole = Boxes(**{n: np.concatenate([getattr(part, n) for part in both]) for n in names})
+    # The order of the benchmark's files, so that TrackEval's matching resolves ties as for these.
+    return whole[np.lexsort((whole.identity, whole.frame))]
 
 
 def _write(file: Path, boxes: Boxes, frames: np.ndarray) -> None:
