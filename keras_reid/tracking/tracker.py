@@ -94,6 +94,7 @@ class Tracker:
         self.max_age, self.budget, self.history = max_age, budget, history
         self.tracks: list[Track] = []
         self.ended: deque[Track] = deque(maxlen=history)
+        self._has_dropped = False
         self._frame = 0
         self._rows = 0
         self._number = 0
@@ -113,6 +114,7 @@ class Tracker:
             InputError: embeddings are missing, or are not one for each box; NaN or infinity, with
                 the frame, counted from 1, and the row in it, counted from 0.
         """
+        self._frame += 1
         boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
         if self.appearance and (embeddings is None or len(embeddings) != len(boxes)):
             raise InputError(
@@ -123,8 +125,7 @@ class Tracker:
         appearance = np.zeros((len(boxes), 0))
         if self.appearance:
             appearance = np.asarray(embeddings, np.float64)
-        check_finite(np.full(len(boxes), self._frame + 1), boxes=boxes, embeddings=appearance)
-        self._frame += 1
+        check_finite(np.full(len(boxes), self._frame), boxes=boxes, embeddings=appearance)
         appearance = unit(appearance)
         for track in self.tracks:
             track.motion, track.missed = track.motion.predicted(), track.missed + 1
@@ -163,11 +164,11 @@ class Tracker:
 
     def _end(self, tracks: list[Track]) -> None:
         confirmed = [track for track in tracks if track.confirmed]
-        if len(self.ended) + len(confirmed) > self.history:
-            logging.log_first_n(
-                logging.WARNING,
-                "a tracker drops the oldest of more than %d ended tracks; call finished() more often",
-                1,
+        if len(self.ended) + len(confirmed) > self.history and not self._has_dropped:
+            self._has_dropped = True
+            logging.warning(
+                "the tracker drops the oldest of more than %d ended tracks: call finished() more "
+                "often",
                 self.history,
             )
         self.ended.extend(confirmed)
