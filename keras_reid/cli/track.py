@@ -77,7 +77,6 @@ class TrackOptions(ModelOptions):
         return self.video
 
 
-
 def track(options: TrackOptions) -> Boxes:
     """Detects, embeds, tracks, writes, scores."""
     video = data.Video(options.frames)

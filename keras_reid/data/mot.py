@@ -1,8 +1,8 @@
 """Boxes of persons in the frames of a video, in the text format of MOTChallenge.
 
 One line for each box: frame from 1, identity (−1: unknown), x and y of its left upper corner from
-1, width, height and confidence. Ten columns, as in MOT15, end with three unused numbers (Leal-Taixé
-et al., MOTChallenge 2015, arXiv:1504.01942). Eight or nine columns, as in the ground truth of MOT16,
+1, width, height and confidence. Ten columns, as in MOT15, end with three unused numbers
+(Leal-Taixé et al., MOTChallenge 2015, arXiv:1504.01942). Eight or nine columns, as in the ground truth of MOT16,
 MOT17 and MOT20, end with the class and the visibility (Milan et al., MOT16, arXiv:1603.00831).
 """
 
@@ -49,9 +49,14 @@ class Boxes:
         return len(self.frame)
 
     def __getitem__(self, rows: Any) -> "Boxes":
-        columns = (self.frame, self.identity, self.box, self.confidence)
-        category = None if self.category is None else self.category[rows]
-        return Boxes(*(column[rows] for column in columns), self.others, category)
+        return Boxes(
+            self.frame[rows],
+            self.identity[rows],
+            self.box[rows],
+            self.confidence[rows],
+            self.others,
+            None if self.category is None else self.category[rows],
+        )
 
     def check_identities(self) -> None:
         """Raise if an identity occurs twice in a frame.
@@ -73,7 +78,8 @@ class Boxes:
 def read_mot(table: str | os.PathLike[str]) -> Boxes:
     """Boxes of the persons in a `gt.txt`, `det.txt` or result file, in the order of their frames.
 
-    Within a frame they keep the order of the file. Boxes of other classes than pedestrians (1) are in `Boxes.others`. A class of −1 means none.
+    Within a frame they keep the order of the file. Boxes of other classes than pedestrians (1) are
+    in `Boxes.others`. A class of −1 means none.
 
     Raises:
         InputError: the file is missing, or a line does not have the format.

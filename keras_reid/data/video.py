@@ -25,7 +25,8 @@ class Video:
     """Frames of a video file, or of a folder of images in natural order.
 
     Iterating yields uint8 RGB images (h, w, 3). A damaged frame is replaced by the frame before it,
-    so that all frames keep their numbers; the first complete pass logs the number of damaged frames.
+    so that all frames keep their numbers. The first complete pass logs the number of damaged
+    frames.
 
     Args:
         source: the file or folder.
@@ -146,8 +147,8 @@ class Video:
             count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
         if self.path.suffix.lower() in COUNTED:
             return count
-        # Other containers have a duration only, which OpenCV multiplies with the rate. Sound that
-        # goes on after the last frame makes it a little longer.
+        # Other containers have a duration only, which OpenCV multiplies with the rate. Sound often
+        # makes it a little longer than the frames.
         even = packets and len(packets) > (1 - MOST_LOST) * (
             (max(packets) - min(packets)) * (self.rate or 0) + 1
         )
@@ -176,7 +177,7 @@ def frame_rate(video: str | os.PathLike[str]) -> float | None:
 
 
 def _filled(seconds: np.ndarray, step: float) -> np.ndarray:
-    """Seconds after the first frame; those that are missing or not increasing are interpolated."""
+    """Seconds after the first frame; missing and not increasing values are interpolated."""
     times = np.nan_to_num(seconds, nan=-np.inf)
     before = np.maximum.accumulate(np.concatenate([[-np.inf], times[:-1]]))
     known = np.flatnonzero(times > before)
@@ -188,7 +189,7 @@ def _filled(seconds: np.ndarray, step: float) -> np.ndarray:
 
 
 def opencv(what: str, instead: str) -> Any:
-    """OpenCV, or an error that says how to install it."""
+    """Import OpenCV, or raise with the command that installs it."""
     try:
         import cv2
     except ImportError as error:

@@ -111,7 +111,9 @@ def _sequence(truth: Boxes, found: Boxes, benchmark: str) -> dict[str, Any]:
         side.check_identities()
     frames = np.unique(np.concatenate([side.frame for side in sides]))
     with TemporaryDirectory() as folder:
-        for file, side in zip(("truth/video/gt/gt.txt", "tracks/data/video.txt"), sides, strict=True):
+        for file, side in zip(
+            ("truth/video/gt/gt.txt", "tracks/data/video.txt"), sides, strict=True
+        ):
             _write(Path(folder) / file, side, frames)
         reader = MotChallenge2DBox(
             {
@@ -134,9 +136,12 @@ def _with_others(truth: Boxes) -> Boxes:
     persons = replace(truth, category=np.full(len(truth), PERSON))
     if truth.others is None:
         return persons
-    names = ("frame", "identity", "box", "confidence", "category")
     both = (persons, truth.others)
-    whole = Boxes(**{n: np.concatenate([getattr(part, n) for part in both]) for n in names})
+    frame, identity, box, confidence, category = (
+        np.concatenate([getattr(part, name) for part in both])
+        for name in ("frame", "identity", "box", "confidence", "category")
+    )
+    whole = Boxes(frame, identity, box, confidence, category=category)
     # The order of the benchmark's files, so that TrackEval's matching resolves ties as for these.
     return whole[np.lexsort((whole.identity, whole.frame))]
 

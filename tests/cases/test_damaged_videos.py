@@ -91,11 +91,15 @@ def test_video_whole_file_logs_nothing(tmp_path, caplog):
 def test_video_more_than_tenth_damaged_raises(tmp_path, numbers):
     video = written(tmp_path / "v.avi")
     damage(video, *numbers)
-    with pytest.raises(InputError, match=f"at most 10% damaged or missing frames, got 5 of {COUNT}"):
+    with pytest.raises(
+        InputError, match=f"at most 10% damaged or missing frames, got 5 of {COUNT}"
+    ):
         shades(video)
 
 
-@pytest.mark.parametrize(("name", "codec"), [("v.avi", "MJPG"), ("v.mkv", "MJPG"), ("v.webm", "VP80")])
+@pytest.mark.parametrize(
+    ("name", "codec"), [("v.avi", "MJPG"), ("v.mkv", "MJPG"), ("v.webm", "VP80")]
+)
 def test_video_truncated_file_raises(tmp_path, name, codec):
     video = written(tmp_path / name, codec)
     content = video.read_bytes()

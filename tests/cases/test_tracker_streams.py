@@ -1,4 +1,4 @@
-"""The online tracker: bounded memory, active and finished tracks, and values that are not finite."""
+"""The online tracker: bounded memory, active and finished tracks, values that are not finite."""
 
 import logging
 import tracemalloc
@@ -105,7 +105,9 @@ def test_tracker_value_not_finite_raises(value, column):
     tracker.update(**values)
     broken = {**values, column: values[column].copy()}
     broken[column][1, 1] = value
-    with pytest.raises(InputError, match=f"`{column}` must be finite, got {value} in frame 2, row 1"):
+    with pytest.raises(
+        InputError, match=f"`{column}` must be finite, got {value} in frame 2, row 1"
+    ):
         tracker.update(**broken)
     tracker.update(**values)  # as if the broken frame had not been
     assert len(tracker.update(**values)) == 2

@@ -89,14 +89,18 @@ def test_scores_random_scenes_are_those_of_trackeval(tmp_path, files, benchmark,
         ignored = random.random() < 0.3
         end = "-1,-1,-1" if benchmark == "MOT15" else f"{category},{random.random():.3f}"
         for frame in range(1, FRAMES + 1):
-            truth.append(f"{frame},{person},{x + 3 * frame:.3f},{y:.3f},40,90,{int(not ignored)},{end}")
+            truth.append(
+                f"{frame},{person},{x + 3 * frame:.3f},{y:.3f},40,90,{int(not ignored)},{end}"
+            )
             if random.random() < 0.8:
                 dx, dy, dw, dh = random.normal(0, 6, 4)
                 identity = person + 100 * int(random.random() < 0.2)
                 box = f"{x + 3 * frame + dx:.3f},{y + dy:.3f},{40 + dw:.3f},{90 + dh:.3f}"
                 result.append(f"{frame},{identity},{box},0.4,-1,-1,-1")
     gt, found = map(read_mot, files(truth, result))
-    assert vars(tracking_scores(gt, found, benchmark)) == pytest.approx(official(tmp_path, benchmark))
+    assert vars(tracking_scores(gt, found, benchmark)) == pytest.approx(
+        official(tmp_path, benchmark)
+    )
 
 
 @pytest.mark.parametrize(
@@ -106,7 +110,7 @@ def test_scores_random_scenes_are_those_of_trackeval(tmp_path, files, benchmark,
 def test_scores_identity_twice_in_frame_raises(files, truth, result):
     rows = [[*lines(a, 10, "1"), *lines(b, 300, "1")] for a, b in (truth, result)]
     gt, found = map(read_mot, files(*rows))
-    with pytest.raises(InputError, match="unique in each frame, got .* 2 times in frame 1"):
+    with pytest.raises(InputError, match=r"unique in each frame, got .* 2 times in frame 1"):
         tracking_scores(gt, found)
 
 
