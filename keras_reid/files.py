@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
+from typing import Any
 
 from keras_reid.errors import InputError, printable
 
@@ -28,6 +29,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 LONGEST_NAME = 50  # characters, of four bytes at most, where most file systems take 255 bytes
 HOST = f"{zlib.crc32(socket.gethostname().encode()):08x}"
 OURS: set[str] = set()  # names that are being written by this process
+RUNS = re.compile("([^0-9]*)([0-9]*)")  # of a name: text, then digits
 PUBLIC, PRIVATE = 0o666, 0o600  # of which the umask takes away
 
 
@@ -237,6 +239,18 @@ def _told(path: Path, partial: Path | None = None) -> Iterator[None]:
         f"writing {path} gave '{what}'{where}: name another place, or make room; what was there "
         "is unchanged"
     ) from cause
+
+
+def natural(path: str | os.PathLike[str]) -> tuple[Any, ...]:
+    """Sort key of natural order: runs of digits compare as numbers, so that `2.png` < `10.png`.
+
+    Zero-padded names keep the order of text. Paths compare folder by folder.
+    """
+    text = os.fspath(path)
+    names = (RUNS.findall(name) for name in re.split(r"[\\/]", text))
+    # With "0" for its digits, a run compares with other characters as text does.
+    runs = [[(part + "0", int(n)) if n else (part, -1) for part, n in name] for name in names]
+    return runs, text
 
 
 def _exists(path: str | os.PathLike[str]) -> InputError:

@@ -830,8 +830,8 @@ BREAKS = (
     Break(
         "frames are not sorted",
         "keras_reid/data/grouping.py",
-        "key=lambda row: (group[row], frame[row], images.path[row])",
-        "key=lambda row: (group[row], -row)",
+        "key=lambda row: (place[row], frame[row], path[row])",
+        "key=lambda row: (place[row], -row)",
         "unit/test_tracklets.py::test_images_are_grouped_by_identity_camera_and_sequence",
     ),
     Break(

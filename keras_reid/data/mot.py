@@ -1,12 +1,13 @@
 """Boxes of persons in the frames of a video, in the text format of MOTChallenge.
 
 One line for each box: frame from 1, identity (−1: unknown), x and y of its left upper corner from
-1, width, height, confidence, and three numbers that are not looked at (Leal-Taixé et al.,
-MOTChallenge 2015, arXiv:1504.01942).
+1, width, height and confidence. Ten columns, as in MOT15, end with three unused numbers
+(Leal-Taixé et al., MOTChallenge 2015, arXiv:1504.01942). Eight or nine columns, as in the ground truth of MOT16,
+MOT17 and MOT20, end with the class and the visibility (Milan et al., MOT16, arXiv:1603.00831).
 """
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from keras_reid.foreign import read_text
 
 NOBODY = -1
 MOST = 10**9
+WITH_CLASS = (8, 9)  # numbers of columns
+PERSON = 1  # class of a pedestrian
+CLASSES = range(1, 14)  # of MOT16, MOT17 and MOT20
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,26 +32,57 @@ class Boxes:
         frame: (n,) from 1.
         identity: (n,).
         box: (n, 4), x, y, w, h in pixels from 0.
-        confidence: (n,).
+        confidence: (n,); 0 in a ground truth marks persons that are not scored.
+        others: boxes of other classes in the same frames, such as cars and sitting persons, which
+            only scores use; None if there are none. Selected rows keep all of them.
+        category: (n,) classes of `others`; None for persons.
     """
 
     frame: np.ndarray
     identity: np.ndarray
     box: np.ndarray
     confidence: np.ndarray
+    others: "Boxes | None" = None
+    category: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.frame)
 
     def __getitem__(self, rows: Any) -> "Boxes":
-        return Boxes(self.frame[rows], self.identity[rows], self.box[rows], self.confidence[rows])
+        return Boxes(
+            self.frame[rows],
+            self.identity[rows],
+            self.box[rows],
+            self.confidence[rows],
+            self.others,
+            None if self.category is None else self.category[rows],
+        )
+
+    def check_identities(self) -> None:
+        """Raise if an identity occurs twice in a frame.
+
+        Raises:
+            InputError: the frame and the identity.
+        """
+        pairs, counts = np.unique(
+            np.stack([self.frame, self.identity], axis=1), axis=0, return_counts=True
+        )
+        if (counts > 1).any():
+            frame, identity = pairs[counts > 1][0].tolist()
+            raise InputError(
+                f"`identity` must be unique in each frame, got {identity} {counts.max()} times in "
+                f"frame {frame}. Detections without identities must be tracked first (track.py)."
+            )
 
 
 def read_mot(table: str | os.PathLike[str]) -> Boxes:
-    """The boxes of a `gt.txt`, `det.txt` or result file, in the order of their frames.
+    """Boxes of the persons in a `gt.txt`, `det.txt` or result file, in the order of their frames.
+
+    Within a frame they keep the order of the file. Boxes of other classes than pedestrians (1) are
+    in `Boxes.others`. A class of −1 means none.
 
     Raises:
-        InputError: a file that is missing, or a line that is none of the format.
+        InputError: the file is missing, or a line does not have the format.
     """
     file = Path(table).expanduser()
     if not file.is_file():
@@ -64,16 +99,23 @@ def read_mot(table: str | os.PathLike[str]) -> Boxes:
                 raise ValueError("not whole, not finite or too large")
             if frame < 1 or min(width, height) <= 0:
                 raise ValueError("not positive")
+            category = values[7] if len(values) in WITH_CLASS else PERSON
+            if category not in CLASSES and category != NOBODY:
+                raise ValueError(f"class {category:g} is not in 1 to 13")
         except ValueError as error:
             raise InputError(
                 f"line {number} of {file} must be frame,identity,x,y,width,height,confidence,…, "
                 f"frames from 1, sizes above 0, none beyond {MOST:,}: received "
                 f"{line[:80]!r} ({error})"
             ) from None
-        rows.append((frame, identity, x - 1, y - 1, width, height, *values[6:7], *[1.0])[:7])
-    table_ = np.array(sorted(rows, key=lambda row: row[:2]), np.float64).reshape(-1, 7)
-    whole = table_[:, :2].astype(np.int64)
-    return Boxes(whole[:, 0], whole[:, 1], table_[:, 2:6], table_[:, 6])
+        confidence = values[6] if len(values) > 6 else 1.0
+        rows.append((frame, identity, x - 1, y - 1, width, height, confidence, category))
+    columns = np.array(sorted(rows, key=lambda row: row[0]), np.float64).reshape(-1, 8)
+    frame, identity, category = columns[:, [0, 1, 7]].T.astype(np.int64)
+    boxes = Boxes(frame, identity, columns[:, 2:6], columns[:, 6], category=category)
+    person = (category == PERSON) | (category == NOBODY)
+    others = None if person.all() else boxes[~person]
+    return replace(boxes[person], others=others, category=None)
 
 
 def write_mot(boxes: Boxes, table: str | os.PathLike[str]) -> None:

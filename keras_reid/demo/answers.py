@@ -70,7 +70,7 @@ class Answers:
     def choices(self) -> list[str]:
         """Images that can be chosen."""
         folder = self.options.images
-        return sorted(data.unlabelled(folder).path.tolist()) if folder else []
+        return data.unlabelled(folder).path.tolist() if folder else []
 
     def known(self) -> str:
         """In a sentence, what the gallery holds."""

@@ -11,6 +11,7 @@ from keras_reid.errors import InputError
 from keras_reid.evaluation.rows import unit
 from keras_reid.gallery import Gallery
 from keras_reid.names import normalized
+from keras_reid.tracking.tracker import check_finite
 
 SAME_LOOK = 1e-2  # of unit vectors; embeddings of one image differ by rounding only
 
@@ -43,6 +44,7 @@ def identify_tracks(
     model_fingerprint: str,
     threshold: float | None = None,
     frame_rate: float | None = None,
+    seconds: np.ndarray | None = None,
     start: float = 0.0,
 ) -> list[Identified]:
     """Gives each track of a camera an identity of the gallery, or a new one, and enrols it.
@@ -62,7 +64,10 @@ def identify_tracks(
             again: its tracks keep the identities that they have.
         model_fingerprint: of the model of the embeddings.
         threshold: a distance; None: the gallery's.
-        frame_rate: frames per second, for the times of rows; None: they have none.
+        frame_rate: frames per second of a video of constant rate, for the times of rows; None:
+            they have none.
+        seconds: (n,) time of each box after the first frame of the video, such as
+            `data.Video(…).times[tracks.frame - 1]`; they replace `frame_rate`.
         start: seconds at the first frame.
 
     Returns:
@@ -76,6 +81,11 @@ def identify_tracks(
         raise InputError(
             f"every box has an embedding: received {len(embeddings)} for {len(tracks)} boxes"
         )
+    check_finite(tracks.frame, embeddings=embeddings)
+    if seconds is None and frame_rate is not None:
+        seconds = (tracks.frame - 1) / frame_rate
+    if seconds is not None:
+        check_finite(tracks.frame, seconds=seconds)
     limit = people.threshold if threshold is None else threshold
     if limit is None:
         raise InputError(
@@ -101,7 +111,8 @@ def identify_tracks(
         if name is None:
             name = _new(people)
         taken.setdefault(name, []).append(span)
-        time = None if frame_rate is None else start + (span[0] - 1) / frame_rate
+        own_rows = tracks.identity == number
+        time = None if seconds is None else start + float(np.asarray(seconds)[own_rows].min())
         if own is None:
             people.enrol(
                 means[number][None],

@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image
 
 from keras_reid import checks
-from keras_reid.data.frames import opencv
 from keras_reid.data.mot import NOBODY, Boxes
+from keras_reid.data.video import opencv
 from keras_reid.errors import InputError
 
 # A frame, uint8 RGB (h, w, 3) → boxes (n, 4), x, y, w, h in pixels, and scores (n,).

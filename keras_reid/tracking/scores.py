@@ -1,15 +1,18 @@
 """How good tracks are: MOTA, IDF1 and HOTA, by TrackEval."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
-from keras_reid.data.mot import Boxes
+from keras_reid import checks
+from keras_reid.data.mot import PERSON, Boxes
 from keras_reid.errors import InputError
-from keras_reid.tracking.motion import overlaps
 
 OVERLAP = 0.5  # of a found and a true box, for MOTA and IDF1
+BENCHMARKS = ("MOT15", "MOT16", "MOT17", "MOT20")
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class TrackingScores:
         hota, deta, assa: higher order tracking accuracy, of detection and of association, averaged
             over overlaps of 0.05 to 0.95 (Luiten et al., IJCV 2021, arXiv:2009.07736).
         switches, fragmentations, false_positives, misses: counts at an overlap of 0.5.
-        boxes: true ones.
+        boxes: number of true boxes that are scored.
     """
 
     mota: float
@@ -46,16 +49,22 @@ class TrackingScores:
         return "\n".join(lines)
 
 
-def tracking_scores(truth: Boxes, found: Boxes) -> TrackingScores:
-    """Scores of the tracks of one video.
+def tracking_scores(truth: Boxes, found: Boxes, benchmark: str = "MOT17") -> TrackingScores:
+    """Scores of the tracks of one video, after TrackEval's preprocessing.
+
+    Tracks that match boxes of distractor classes in `truth.others` are removed: 2, 7, 8 and 12, and
+    6 for MOT20. Other classes are ignored.
 
     Args:
-        truth: true boxes with identities; leave those of confidence 0 out, which are to be ignored.
+        truth: true boxes with identities, as from `read_mot`; those of confidence 0 are not scored.
         found: the tracks.
+        benchmark: MOT15, which has no classes, MOT16, MOT17 or MOT20.
 
     Raises:
-        InputError: TrackEval is not installed, or there are no true boxes.
+        InputError: TrackEval is not installed, there are no true boxes, an identity occurs twice in
+            a frame, tracks of other classes than pedestrians, or an unknown benchmark.
     """
+    checks.one_of(BENCHMARKS, benchmark=benchmark)
     try:
         from trackeval.metrics import CLEAR, HOTA, Identity
     except ImportError as error:
@@ -63,14 +72,19 @@ def tracking_scores(truth: Boxes, found: Boxes) -> TrackingScores:
             f"tracks are scored by TrackEval, which is not installed ({error}): "
             "pip install '.[tracking]' in the checkout"
         ) from error
-    if not len(truth):
+    if found.others is not None:
+        raise InputError(
+            f"`found` must have pedestrians (class 1) only, got {len(found.others)} boxes of other "
+            "classes. Remove them from the file."
+        )
+    if not (truth.confidence > 0).any():
         raise InputError("tracks are scored against true boxes: received none")
-    sequence = _sequence(truth, found)
+    sequence = _sequence(truth, found, benchmark)
     settings = {"THRESHOLD": OVERLAP, "PRINT_CONFIG": False}
     higher = HOTA().eval_sequence(sequence)
     clear = CLEAR(settings).eval_sequence(sequence)
     identity = Identity(settings).eval_sequence(sequence)
-    if not len(found):  # TrackEval leaves these at 0 without tracks
+    if not sequence["num_tracker_dets"]:  # TrackEval leaves these at 0 without tracks
         clear["MOTA"] = 0.0
     hota, deta, assa = (float(np.mean(higher[name])) for name in ("HOTA", "DetA", "AssA"))
     return TrackingScores(
@@ -83,28 +97,65 @@ def tracking_scores(truth: Boxes, found: Boxes) -> TrackingScores:
         fragmentations=int(clear["Frag"]),
         false_positives=int(clear["CLR_FP"]),
         misses=int(clear["CLR_FN"]),
-        boxes=len(truth),
+        boxes=int(sequence["num_gt_dets"]),
     )
 
 
-def _sequence(truth: Boxes, found: Boxes) -> dict[str, Any]:
-    """Both sides frame by frame as TrackEval takes them, identities counted from 0."""
+def _sequence(truth: Boxes, found: Boxes, benchmark: str) -> dict[str, Any]:
+    """Input of TrackEval's metrics, which its own reader and preprocessing make of text files."""
+    from trackeval.datasets import MotChallenge2DBox
+
+    truth = _with_others(truth)
     sides = (truth, found)
-    codes = [np.unique(side.identity, return_inverse=True) for side in sides]
-    each: dict[str, list[np.ndarray]] = {"gt": [], "tracker": [], "similarity": []}
+    for side in sides:
+        side.check_identities()
     frames = np.unique(np.concatenate([side.frame for side in sides]))
-    for frame in frames:
-        rows = [np.flatnonzero(side.frame == frame) for side in sides]
-        for name, (_, code), chosen in zip(("gt", "tracker"), codes, rows, strict=True):
-            each[name].append(code[chosen])
-        each["similarity"].append(overlaps(truth.box[rows[0]], found.box[rows[1]]))
-    return {
-        "gt_ids": each["gt"],
-        "tracker_ids": each["tracker"],
-        "similarity_scores": each["similarity"],
-        "num_timesteps": len(frames),
-        "num_gt_ids": len(codes[0][0]),
-        "num_tracker_ids": len(codes[1][0]),
-        "num_gt_dets": len(truth),
-        "num_tracker_dets": len(found),
-    }
+    with TemporaryDirectory() as folder:
+        for file, side in zip(
+            ("truth/video/gt/gt.txt", "tracks/data/video.txt"), sides, strict=True
+        ):
+            _write(Path(folder) / file, side, frames)
+        reader = MotChallenge2DBox(
+            {
+                "GT_FOLDER": f"{folder}/truth",
+                "TRACKERS_FOLDER": folder,
+                "TRACKERS_TO_EVAL": ["tracks"],
+                "SEQ_INFO": {"video": len(frames)},
+                "SKIP_SPLIT_FOL": True,
+                "BENCHMARK": benchmark,
+                "PRINT_CONFIG": False,
+            }
+        )
+        return reader.get_preprocessed_seq_data(
+            reader.get_raw_seq_data("tracks", "video"), "pedestrian"
+        )
+
+
+def _with_others(truth: Boxes) -> Boxes:
+    """Persons and other classes in one table, with their classes."""
+    persons = replace(truth, category=np.full(len(truth), PERSON))
+    if truth.others is None:
+        return persons
+    both = (persons, truth.others)
+    frame, identity, box, confidence, category = (
+        np.concatenate([getattr(part, name) for part in both])
+        for name in ("frame", "identity", "box", "confidence", "category")
+    )
+    whole = Boxes(frame, identity, box, confidence, category=category)
+    # The order of the benchmark's files, so that TrackEval's matching resolves ties as for these.
+    return whole[np.lexsort((whole.identity, whole.frame))]
+
+
+def _write(file: Path, boxes: Boxes, frames: np.ndarray) -> None:
+    """Write boxes for TrackEval, with frames and identities counted from 1 without gaps."""
+    category = np.full(len(boxes), PERSON) if boxes.category is None else boxes.category
+    columns = (
+        np.searchsorted(frames, boxes.frame) + 1,
+        np.unique(boxes.identity, return_inverse=True)[1] + 1,
+        *boxes.box.T,
+        (boxes.confidence > 0).astype(int),
+        category,
+    )
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    file.parent.mkdir(parents=True)
+    file.write_text("".join(",".join(map(repr, row)) + "\n" for row in rows))

@@ -1,10 +1,11 @@
 """Within one camera: from detections to tracklets, by appearance and motion."""
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from absl import logging
 from scipy.optimize import linear_sum_assignment
 
 from keras_reid import checks
@@ -18,13 +19,26 @@ IMPOSSIBLE = 1e6
 
 @dataclass
 class Track:
-    """One person in one camera."""
+    """One person in one camera.
+
+    Attributes:
+        number: of the track, from 1 in the order in which tracks begin.
+        motion: predicted box and its uncertainty.
+        embeddings: the last embeddings (d,), at most `budget`.
+        box: (x, y, w, h) of the last detection.
+        detection: row of the last detection in its frame.
+        rows: the last detections, counted from 0 over all frames; at most `budget` and `n_init`.
+        missed: frames since the last detection.
+        confirmed: whether it has had `n_init` detections.
+    """
 
     number: int
     motion: Motion
     embeddings: deque[np.ndarray]
-    rows: list[int] = field(default_factory=list)  # of the detections, in order
-    missed: int = 0  # frames since it was seen
+    box: np.ndarray
+    detection: int = 0
+    rows: list[int] = field(default_factory=list)
+    missed: int = 0
     confirmed: bool = False
 
 
@@ -39,6 +53,9 @@ class Tracker:
     Assignments are optimal (scipy). A detection without a track begins one, which is confirmed
     after `n_init` detections and ends after `max_age` frames without.
 
+    Memory is bounded, however long a stream is. Ended tracks that were confirmed are in `ended`
+    until `finished()` returns them; beyond `history` of them the oldest is dropped.
+
     Args:
         appearance: whether embeddings count.
         max_cosine_distance: `1 − cos` up to which two embeddings may be one person's.
@@ -46,7 +63,8 @@ class Tracker:
         min_iou: intersection over union of the predicted and a detected box.
         n_init: detections in a row that make a track.
         max_age: frames that a track survives unseen.
-        budget: embeddings that a track remembers.
+        budget: number of embeddings and rows that a track remembers.
+        history: number of ended tracks that wait for `finished()`.
 
     Raises:
         InputError: numbers out of range.
@@ -63,27 +81,40 @@ class Tracker:
         n_init: int = 3,
         max_age: int = 30,
         budget: int = 100,
+        history: int = 100,
     ) -> None:
         checks.within("(0, 2]", max_cosine_distance=max_cosine_distance)
         checks.within("(0, 1)", min_iou=min_iou)
         checks.within("[0, 1]", motion_weight=motion_weight)
-        checks.at_least(1, n_init=n_init, budget=budget)
+        checks.at_least(1, n_init=n_init, budget=budget, history=history)
         checks.at_least(0, max_age=max_age)
         self.appearance, self.max_cosine_distance = appearance, max_cosine_distance
         self.motion_weight = motion_weight
         self.min_iou, self.n_init = min_iou, n_init
-        self.max_age, self.budget = max_age, budget
+        self.max_age, self.budget, self.history = max_age, budget, history
         self.tracks: list[Track] = []
-        self.ended: list[Track] = []
+        self.ended: deque[Track] = deque(maxlen=history)
+        self._has_dropped = False
+        self._frame = 0
         self._rows = 0
         self._number = 0
 
-    def update(self, boxes: np.ndarray, embeddings: np.ndarray | None = None) -> None:
-        """One frame later: its detections (n, 4) as (x, y, w, h), and their embeddings (n, d).
+    def update(self, boxes: np.ndarray, embeddings: np.ndarray | None = None) -> list[Track]:
+        """Assign the detections of the next frame, and return its active tracks.
+
+        Args:
+            boxes: (n, 4) as (x, y, w, h).
+            embeddings: (n, d).
+
+        Returns:
+            The confirmed tracks with a detection in this frame, by number. They are updated in
+            place by the next frames.
 
         Raises:
-            InputError: embeddings are missing, or are not one for each box.
+            InputError: embeddings are missing, or are not one for each box; NaN or infinity, with
+                the frame, counted from 1, and the row in it, counted from 0.
         """
+        self._frame += 1
         boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
         if self.appearance and (embeddings is None or len(embeddings) != len(boxes)):
             raise InputError(
@@ -93,7 +124,9 @@ class Tracker:
             )
         appearance = np.zeros((len(boxes), 0))
         if self.appearance:
-            appearance = unit(np.asarray(embeddings, np.float64))
+            appearance = np.asarray(embeddings, np.float64)
+        check_finite(np.full(len(boxes), self._frame), boxes=boxes, embeddings=appearance)
+        appearance = unit(appearance)
         for track in self.tracks:
             track.motion, track.missed = track.motion.predicted(), track.missed + 1
         left = list(range(len(boxes)))
@@ -111,20 +144,34 @@ class Tracker:
         left = self._assign(unseen, left, self._box_distance(unseen, boxes), boxes, appearance)
         for i in left:
             self._number += 1
-            track = Track(self._number, Motion.of(boxes[i]), deque(maxlen=self.budget))
+            track = Track(self._number, Motion.of(boxes[i]), deque(maxlen=self.budget), boxes[i])
             self.tracks.append(track)
             self._see(track, i, boxes, appearance)
         self._rows += len(boxes)
         self._end([t for t in self.tracks if t.missed > (self.max_age if t.confirmed else 0)])
+        return [t for t in self.tracks if t.confirmed and not t.missed]
+
+    def finished(self) -> list[Track]:
+        """Return the confirmed tracks that ended since the last call, by number."""
+        ended = sorted(self.ended, key=lambda t: t.number)
+        self.ended.clear()
+        return ended
 
     def finish(self) -> list[Track]:
-        """All confirmed tracks by number; the tracker begins anew."""
+        """End all tracks and return `finished()`."""
         self._end(self.tracks)
-        ended, self.ended = self.ended, []
-        return sorted((t for t in ended if t.confirmed), key=lambda t: t.number)
+        return self.finished()
 
     def _end(self, tracks: list[Track]) -> None:
-        self.ended += tracks
+        confirmed = [track for track in tracks if track.confirmed]
+        if len(self.ended) + len(confirmed) > self.history and not self._has_dropped:
+            self._has_dropped = True
+            logging.warning(
+                "the tracker drops the oldest of more than %d ended tracks: call finished() more "
+                "often",
+                self.history,
+            )
+        self.ended.extend(confirmed)
         gone = {id(track) for track in tracks}
         self.tracks = [track for track in self.tracks if id(track) not in gone]
 
@@ -151,9 +198,10 @@ class Tracker:
         if track.rows:
             track.motion = track.motion.corrected(boxes[i])
         track.embeddings.append(appearance[i])
+        track.box, track.detection, track.missed = boxes[i], i, 0
         track.rows.append(self._rows + i)
-        track.missed = 0
         track.confirmed = track.confirmed or len(track.rows) >= self.n_init
+        del track.rows[: -max(self.budget, self.n_init)]
 
     def _appearance_distance(
         self, tracks: list[Track], boxes: np.ndarray, appearance: np.ndarray
@@ -178,7 +226,9 @@ def track(
     embeddings: np.ndarray | None = None,
     **options: Any,
 ) -> Boxes:
-    """The detections of a whole video with the numbers of their persons; others are left out.
+    """Detections of a whole video with the numbers of their tracks, without those of no track.
+
+    Tracks are numbered 1, 2, … in the order in which they begin.
 
     Args:
         detections: n boxes, in the order of their frames.
@@ -186,11 +236,17 @@ def track(
         options: of `Tracker`.
 
     Raises:
-        InputError: detections that are not in order, or as `Tracker`.
+        InputError: detections that are not in order, NaN or infinity in a box or an embedding, with
+            its frame and row, or as `Tracker`.
     """
     if (np.diff(detections.frame) < 0).any():
         raise InputError("detections are in the order of their frames: sort them first")
+    check_finite(detections.frame, boxes=detections.box)
+    if embeddings is not None:
+        check_finite(detections.frame, embeddings=embeddings)
+    options = {**options, "history": max(1, len(detections))}  # none is dropped
     tracker = Tracker(appearance=embeddings is not None, **options)
+    number = np.full(len(detections), NOBODY)
     width = 0 if embeddings is None else np.shape(embeddings)[1]
     nobody = np.zeros((0, 4)), None if embeddings is None else np.zeros((0, width))
     before = 0
@@ -200,17 +256,32 @@ def track(
             tracker.update(*nobody)
         here = slice(*np.searchsorted(detections.frame, (frame, frame + 1)))
         appearance = None if embeddings is None else embeddings[here]
-        tracker.update(detections.box[here], appearance)
+        for active in tracker.update(detections.box[here], appearance):
+            # The detections before it was confirmed are among the last `n_init`.
+            number[active.rows[-tracker.n_init :]] = active.number
+        tracker.finished()
         before = frame
-    return numbered(detections, tracker.finish())
+    kept = number != NOBODY
+    identity = np.unique(number[kept], return_inverse=True)[1] + 1
+    return replace(detections[kept], identity=identity)
 
 
-def numbered(detections: Boxes, tracks: list[Track]) -> Boxes:
-    """The detections of the tracks, with 1, 2, … in the order in which the tracks begin."""
-    identity = np.full(len(detections), NOBODY)
-    for number, found in enumerate(tracks, start=1):
-        identity[found.rows] = number
-    kept = identity != NOBODY
-    return Boxes(
-        detections.frame[kept], identity[kept], detections.box[kept], detections.confidence[kept]
-    )
+def check_finite(frames: np.ndarray, **columns: np.ndarray) -> None:
+    """Raise for NaN and infinity in columns (n, …) of detections in the frames (n,).
+
+    Raises:
+        InputError: the column, the frame, and the row counted from 0.
+    """
+    for name, values in columns.items():
+        if len(values) != len(frames):
+            raise InputError(
+                f"`{name}` must have one row for each of {len(frames)} boxes, got {len(values)}."
+            )
+        numbers = np.asarray(values, np.float64)
+        bad = np.argwhere(~np.isfinite(numbers))
+        if len(bad):
+            row = int(bad[0][0])
+            raise InputError(
+                f"`{name}` must be finite, got {numbers[tuple(bad[0])]} in frame "
+                f"{int(frames[row])}, row {row}. Remove the row, or check the detector and the model."
+            )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from keras_reid import models
 from keras_reid.errors import InputError
-from keras_reid.files import locked, replaced_file
+from keras_reid.files import locked, natural, replaced_file
 from keras_reid.foreign import NOTHING, NUMBER, read_json, read_json_lines, read_model
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ class Run:
 
     def contents(self) -> dict[str, str]:
         """What lies in the folder, by file name."""
-        others = sorted(self.directory.glob("model-*.keras"))
+        others = sorted(self.directory.glob("model-*.keras"), key=natural)
         return {
             self.flags_file.name: "the flags",
             self.model_file.name: "the Keras model" + (" of member 1" if others else ""),

@@ -10,6 +10,7 @@ import numpy as np
 from keras_reid.data.images import TRACKLET, PersonImages, ReidDataset
 from keras_reid.data.pillow import SUFFIXES
 from keras_reid.errors import InputError
+from keras_reid.files import natural
 
 Row = tuple[str, int | str, int | None]  # path, identity, camera
 Track = tuple[list[Path], int, int]  # files in order, identity, camera
@@ -25,12 +26,12 @@ def level(root: Path, *names: str) -> Path:
 
 
 def entries(folder: Path) -> list[Path]:
-    """What stands in a folder, by name; hidden files and those of file browsers are left out."""
+    """Entries of a folder in natural order, without hidden files and those of file browsers."""
     if not folder.is_dir():
         raise InputError(f"a folder of images must exist, but {folder} does not: check the path")
     names = [entry.name for entry in os.scandir(folder)]
     kept = (n for n in names if not n.startswith(".") and n.lower() not in CLUTTER)
-    return [folder / name for name in sorted(kept)]
+    return [folder / name for name in sorted(kept, key=natural)]
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -52,7 +53,7 @@ def unlabelled(root: str | os.PathLike[str]) -> PersonImages:
         InputError: the folder is missing or holds no image, or one in it cannot be read.
     """
     folder = Path(root).expanduser()
-    files = sorted(walk_images(folder))
+    files = sorted(walk_images(folder), key=natural)
     if not files:
         raise InputError(
             f"images to group are {', '.join(SUFFIXES)} files in a folder or in its folders, but "

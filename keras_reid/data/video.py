@@ -1,0 +1,200 @@
+"""Videos: their frames in order, and the time of each."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import repeat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from keras_reid.data.pillow import SUFFIXES, opened
+from keras_reid.data.readers.layouts import entries
+from keras_reid.errors import InputError
+
+MOST_LOST = 0.1  # fraction of the frames
+COUNTED = (".avi", ".m4v", ".mov", ".mp4")  # containers that store the number of their frames
+DEFAULT_RATE = 25.0  # frames per second, if the file has no rate
+
+Timed = tuple[float, np.ndarray | None]  # seconds, or NaN; the frame, or None if it is damaged
+
+
+class Video:
+    """Frames of a video file, or of a folder of images in natural order.
+
+    Iterating yields uint8 RGB images (h, w, 3). A damaged frame is replaced by the frame before it,
+    so that all frames keep their numbers. The first complete pass logs the number of damaged
+    frames.
+
+    Args:
+        source: the file or folder.
+
+    Raises:
+        InputError: neither, or a folder without images; while the frames are read: no OpenCV (extra
+            `tracking`), no frame, or more than 10 % of the container's frames damaged or missing.
+    """
+
+    def __init__(self, source: str | os.PathLike[str]) -> None:
+        self.path = Path(source).expanduser()
+        self._files: list[Path] = []
+        self._seconds: np.ndarray | None = None
+        if self.path.is_dir():
+            self._files = [f for f in entries(self.path) if f.suffix.lower() in SUFFIXES]
+            if not self._files:
+                raise InputError(f"a folder of frames holds images: {self.path} has none")
+        elif not self.path.is_file():
+            raise InputError(f"a video is a file, or a folder of images: {self.path} is neither")
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        packets = [] if self._files else self._packets()
+        total = len(self._files) or max(len(packets), self._announced(packets))
+        lost = total - len(self._files or packets)
+        self._check(lost, total)
+        seconds: list[float] = []
+        before: np.ndarray | None = None
+        for second, frame in self._of_folder() if self._files else self._of_file(packets):
+            damaged = len(seconds)
+            seconds.append(second)
+            if frame is None:
+                lost += 1
+                self._check(lost, total)
+                if before is not None:
+                    yield before
+                continue
+            if before is None:
+                yield from repeat(frame, damaged)
+            yield frame
+            before = frame
+        if before is None:
+            raise InputError(
+                f"{self.path} is no video that OpenCV reads: name another, or extract frames"
+            )
+        if lost and self._seconds is None:
+            logging.warning(
+                "%d of %d frames of %s are damaged or missing; a damaged frame is replaced by the "
+                "frame before it",
+                *(lost, total, self.path),
+            )
+        self._seconds = np.array(seconds)
+
+    def _check(self, lost: int, total: int) -> None:
+        if lost > MOST_LOST * total:
+            raise InputError(
+                f"`video` must have at most {MOST_LOST:.0%} damaged or missing frames, got {lost} "
+                f"of {total} or more in {self.path}. Restore it, or extract the readable frames to "
+                "a folder."
+            )
+
+    @property
+    def rate(self) -> float | None:
+        """Mean number of frames per second; None for a folder, or if the file has none."""
+        if self._files:
+            return None
+        with self._capture() as (cv2, capture):
+            rate = float(capture.get(cv2.CAP_PROP_FPS))
+        return rate if 0 < rate < float("inf") else None
+
+    @property
+    def times(self) -> np.ndarray | None:
+        """Seconds (n,) of all frames after the first, from the container; None for a folder.
+
+        The last pass over the frames recorded them. Without one, the frames are read.
+        """
+        if self._files:
+            return None
+        if self._seconds is None:
+            for _ in self:
+                pass
+        assert self._seconds is not None
+        return _filled(self._seconds, 1 / (self.rate or DEFAULT_RATE))
+
+    def _of_folder(self) -> Iterator[Timed]:
+        for file in self._files:
+            try:
+                yield np.nan, np.asarray(opened(file))
+            except InputError:
+                yield np.nan, None
+
+    def _of_file(self, packets: list[float]) -> Iterator[Timed]:
+        last, failed = -np.inf, 0
+        with self._capture() as (cv2, capture):
+            for _ in packets:  # a read fails at a damaged frame, and behind the last one
+                good, frame = capture.read()
+                if not good:
+                    failed += 1
+                    continue
+                yield from repeat((np.nan, None), failed)
+                failed = 0
+                second = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+                last = max(last, second)
+                yield second, frame[:, :, ::-1]
+        later = [second for second in sorted(packets) if second > last]
+        yield from ((second, None) for second in later[:failed])
+
+    def _packets(self) -> list[float]:
+        """Seconds of the encoded frames, which are not decoded."""
+        times = []
+        with self._capture("CAP_PROP_FORMAT", -1) as (cv2, capture):
+            while capture.grab():
+                times.append(capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
+        return times
+
+    def _announced(self, packets: list[float]) -> int:
+        """Number of frames in the header; 0 if that is not reliable."""
+        with self._capture() as (cv2, capture):
+            count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        if self.path.suffix.lower() in COUNTED:
+            return count
+        # Other containers have a duration only, which OpenCV multiplies with the rate. Sound often
+        # makes it a little longer than the frames.
+        even = packets and len(packets) > (1 - MOST_LOST) * (
+            (max(packets) - min(packets)) * (self.rate or 0) + 1
+        )
+        return count if even and len(packets) < (1 - MOST_LOST) * count else 0
+
+    @contextmanager
+    def _capture(self, *setting: Any) -> Iterator[tuple[Any, Any]]:
+        """OpenCV, and its reader of the file."""
+        cv2 = opencv("reading a video", "give a folder of frames")
+        flags = [getattr(cv2, setting[0]), setting[1]] if setting else []
+        capture = cv2.VideoCapture(str(self.path), cv2.CAP_FFMPEG, flags)
+        try:
+            yield cv2, capture
+        finally:
+            capture.release()
+
+
+def video_frames(video: str | os.PathLike[str]) -> Iterator[np.ndarray]:
+    """Frames of a video file, or of a folder of images; see `Video`."""
+    return iter(Video(video))
+
+
+def frame_rate(video: str | os.PathLike[str]) -> float | None:
+    """Mean number of frames per second of a video file; see `Video.rate`."""
+    return Video(video).rate
+
+
+def _filled(seconds: np.ndarray, step: float) -> np.ndarray:
+    """Seconds after the first frame; missing and not increasing values are interpolated."""
+    times = np.nan_to_num(seconds, nan=-np.inf)
+    before = np.maximum.accumulate(np.concatenate([[-np.inf], times[:-1]]))
+    known = np.flatnonzero(times > before)
+    place = np.arange(len(times))
+    last = known[-1]
+    filled = np.interp(place, known, times[known])
+    filled[last:] += step * (place[last:] - last)
+    return filled - filled[0]
+
+
+def opencv(what: str, instead: str) -> Any:
+    """Import OpenCV, or raise with the command that installs it."""
+    try:
+        import cv2
+    except ImportError as error:
+        raise InputError(
+            f"{what} needs OpenCV, which is not installed ({error}): "
+            f"pip install '.[tracking]' in the checkout, or {instead}"
+        ) from error
+    return cv2
