@@ -283,5 +283,6 @@ def check_finite(frames: np.ndarray, **columns: np.ndarray) -> None:
             row = int(bad[0][0])
             raise InputError(
                 f"`{name}` must be finite, got {numbers[tuple(bad[0])]} in frame "
-                f"{int(frames[row])}, row {row}. Remove the row, or check the detector and the model."
+                f"{int(frames[row])}, row {row}. Remove the row, or check the "
+                "detector and the model."
             )
