@@ -158,9 +158,9 @@ class Tracker:
         return ended
 
     def finish(self) -> list[Track]:
-        """End all tracks and return `finished()`."""
-        self._end(self.tracks)
-        return self.finished()
+        """End all tracks and return the confirmed ones with those of `finished()`, by number."""
+        active, self.tracks = [t for t in self.tracks if t.confirmed], []
+        return sorted([*self.finished(), *active], key=lambda t: t.number)
 
     def _end(self, tracks: list[Track]) -> None:
         confirmed = [track for track in tracks if track.confirmed]
