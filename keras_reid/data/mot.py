@@ -2,8 +2,9 @@
 
 One line for each box: frame from 1, identity (−1: unknown), x and y of its left upper corner from
 1, width, height and confidence. Ten columns, as in MOT15, end with three unused numbers
-(Leal-Taixé et al., MOTChallenge 2015, arXiv:1504.01942). Eight or nine columns, as in the ground truth of MOT16,
-MOT17 and MOT20, end with the class and the visibility (Milan et al., MOT16, arXiv:1603.00831).
+(Leal-Taixé et al., MOTChallenge 2015, arXiv:1504.01942). Eight or nine columns, as in the ground
+truth of MOT16, MOT17 and MOT20, end with the class and the visibility (Milan et al., MOT16,
+arXiv:1603.00831).
 """
 
 import os

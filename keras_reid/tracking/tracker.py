@@ -158,9 +158,9 @@ class Tracker:
         return ended
 
     def finish(self) -> list[Track]:
-        """End all tracks and return `finished()`."""
-        self._end(self.tracks)
-        return self.finished()
+        """End all tracks and return the confirmed ones with those of `finished()`, by number."""
+        active, self.tracks = [t for t in self.tracks if t.confirmed], []
+        return sorted([*self.finished(), *active], key=lambda t: t.number)
 
     def _end(self, tracks: list[Track]) -> None:
         confirmed = [track for track in tracks if track.confirmed]
@@ -283,5 +283,6 @@ def check_finite(frames: np.ndarray, **columns: np.ndarray) -> None:
             row = int(bad[0][0])
             raise InputError(
                 f"`{name}` must be finite, got {numbers[tuple(bad[0])]} in frame "
-                f"{int(frames[row])}, row {row}. Remove the row, or check the detector and the model."
+                f"{int(frames[row])}, row {row}. Remove the row, or check the "
+                "detector and the model."
             )

@@ -84,8 +84,15 @@ def test_tracker_dropped_tracks_are_logged(caplog):
     with caplog.at_level(logging.WARNING, "absl"):
         for boxes, looks in stream(60):
             tracker.update(boxes, looks)
-    assert len(tracker.finish()) == 2
+    assert len(tracker.finished()) == 2
     assert caplog.text.count("drops the oldest of more than 2 ended tracks") == 1
+
+
+def test_tracker_finish_returns_all_active_tracks_beyond_history():
+    tracker = tracking.Tracker(appearance=False, history=2, n_init=1)
+    tracker.update(STAYS + np.outer(np.arange(5), (200, 0, 0, 0)))
+    assert [track.number for track in tracker.finish()] == [1, 2, 3, 4, 5]
+    assert tracker.tracks == []
 
 
 def test_track_rows_before_confirmation_and_of_long_tracks_are_kept():
