@@ -62,7 +62,7 @@ def orientation(file: File) -> int:
     try:
         with Image.open(file, formats=FORMATS) as image:
             if image.format in ("JPEG", "MPO"):  # MPO: several JPEG images in one file
-                # TensorFlow inverts all CMYK, Pillow only that of Adobe.
+                # Pillow inverts all CMYK, TensorFlow only files with a segment of Adobe.
                 return BY_PILLOW if image.mode == "CMYK" else _exif_orientation(image)
             if image.format != "PNG":
                 return BY_PILLOW

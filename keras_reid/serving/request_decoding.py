@@ -3,7 +3,7 @@
 Limits, next to `keras_reid.data.decode`:
 
 - TIFF, BMP of other than 8, 24 or 32 bits per pixel and animated WebP without alpha are refused.
-  WebP needs TensorFlow 2.21 on the server. CMYK JPEG is taken as inverted, as Adobe stores it.
+  WebP needs TensorFlow 2.21 on the server. CMYK JPEG without a segment of Adobe is not inverted.
 - Only JPEG is turned upright: by the tag in IFD0, of type SHORT or LONG, of an Exif segment among
   the application segments and comments at the beginning of the file.
 """
