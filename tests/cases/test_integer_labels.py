@@ -62,7 +62,10 @@ def test_labels_beyond_32_bits_stay_different():
         "triplet_hard", "float32", LABELS
     )
     wrapped = np.array([2**32 + 1, 1])  # 1 and 1 in 32 bits
-    assert np.isnan(losses.CenterLoss(reduction=None)(wrapped, SCORES[:2])).tolist() == [True, False]
+    assert np.isnan(losses.CenterLoss(reduction=None)(wrapped, SCORES[:2])).tolist() == [
+        True,
+        False,
+    ]
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "float32", "float64"])
@@ -101,7 +104,12 @@ def test_statistics_of_large_labels_are_those_of_small_labels():
 
 def identity_model(loss, width=16):
     """Model whose first output is its input, so that its first loss is that of the data."""
-    model = keras.Sequential([keras.Input((width,)), keras.layers.Dense(width, use_bias=False, kernel_initializer="identity")])
+    model = keras.Sequential(
+        [
+            keras.Input((width,)),
+            keras.layers.Dense(width, use_bias=False, kernel_initializer="identity"),
+        ]
+    )
     model.compile("sgd", loss=loss)
     return model
 
