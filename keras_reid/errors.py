@@ -15,6 +15,9 @@ class InputError(ValueError):
             of that name adds it to the message.
     """
 
+    # AutoGraph replaces other exceptions in a `tf.function` by a StagingError with a traceback.
+    ag_pass_through = True
+
     def __init__(self, message: str, argument: str | None = None) -> None:
         super().__init__(printable(message))
         self.argument = argument

@@ -1104,7 +1104,7 @@ BREAKS = (
     Break(
         "a final model learns distractors as a person",
         "keras_reid/data/images.py",
-        "images[images.identity != DISTRACTOR], None, None",
+        "images[~images.distractor], None, None",
         "images, None, None",
         "unit/test_images.py::test_a_final_model_is_trained_on_all_but_distractors",
     ),

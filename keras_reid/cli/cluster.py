@@ -7,6 +7,7 @@ import csv
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from absl import logging
@@ -23,6 +24,7 @@ from keras_reid.cli.shared import (
 )
 from keras_reid.errors import InputError
 from keras_reid.evaluation.clusters import METHODS
+from keras_reid.evaluation.labels import unlabeled
 from keras_reid.files import new_file, new_folder
 
 MANY = 4  # times the images of a usual group, from which neighbours are mostly others
@@ -61,7 +63,7 @@ def cluster(options: ClusterOptions) -> evaluation.Clustering:
     check_picture(sheet=options.sheet)
     if options.features and (options.out or options.sheet):
         raise InputError("--out and --sheet need images: features alone are grouped to --csv")
-    path, features, labels = _stored(options) if options.features else _embedded(options)
+    path, features, known = _stored(options) if options.features else _embedded(options)
     found = evaluation.clustering(
         features,
         options.method,
@@ -94,8 +96,8 @@ def cluster(options: ClusterOptions) -> evaluation.Clustering:
             usual,
             max(2, usual),
         )
-    if labels is not None:
-        say(str(evaluation.cluster_scores(labels, person)))
+    if known is not None and known.rows.any():
+        say(str(evaluation.cluster_scores(known.identity[known.rows], person[known.rows])))
     if options.out and path is not None:
         _write_folders(path, person, Path(options.out))
     if options.csv:
@@ -109,8 +111,15 @@ def cluster(options: ClusterOptions) -> evaluation.Clustering:
     return found
 
 
-def _embedded(options: ClusterOptions) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Paths and features of images, and who they show if that is known."""
+class _Known(NamedTuple):
+    """Identities (n,), and a mask (n,) of the images that are scored by them."""
+
+    identity: np.ndarray
+    rows: np.ndarray
+
+
+def _embedded(options: ClusterOptions) -> tuple[np.ndarray, np.ndarray, _Known | None]:
+    """Paths and features of images, and their identities if they are known."""
     if (options.images is None) == (options.dataset is None):
         raise InputError("name what to group: give either --images or --dataset with --data_dir")
     if options.images:
@@ -124,17 +133,21 @@ def _embedded(options: ClusterOptions) -> tuple[np.ndarray, np.ndarray, np.ndarr
     options.check_one_model()
     images = data.readable(images, progress=progress("reading images"))
     each = images.per_tracklet()
-    return each.path, options.embedder()(images), None if options.images else each.identity
+    known = None if options.images else _Known(each.identity, ~each.distractor)
+    return each.path, options.embedder()(images), known
 
 
-def _stored(options: ClusterOptions) -> tuple[None, np.ndarray, np.ndarray | None]:
+def _stored(options: ClusterOptions) -> tuple[None, np.ndarray, _Known | None]:
     if options.run or options.saved_model or options.images or options.dataset:
         raise InputError("--features stands instead of a model and images: name one of the two")
     assert options.features is not None
     stored = stored_features(options.features)
     if "embedding" not in stored.features:
         raise InputError(f"images are grouped by embeddings: {options.features} has stripes alone")
-    return None, stored.features["embedding"], stored.identity
+    known = None
+    if stored.identity is not None:
+        known = _Known(stored.identity, ~unlabeled(stored, stored.identity))
+    return None, stored.features["embedding"], known
 
 
 def _name(person: int) -> str:

@@ -438,6 +438,7 @@ def _people(path: Path) -> tuple[data.PersonImages, dict[str, float]]:
         raise InputError(f"people are a folder or a CSV file: {path} does not exist")
     dataset = data.load("folder" if path.is_dir() else "csv", str(path.absolute()))
     images = data.joined(*dataset.parts().values())
+    images = images[~images.distractor]
     return images, {} if path.is_dir() else _times(path.absolute())
 
 

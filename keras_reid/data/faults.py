@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from keras_reid.data.decode import decodable
-from keras_reid.data.images import DISTRACTOR, PersonImages, ReidDataset, name_some
+from keras_reid.data.images import PersonImages, ReidDataset, name_some
 from keras_reid.foreign import content_digest
 
 
@@ -19,7 +19,7 @@ class CheckReport:
     Attributes:
         sizes: for each part its numbers of images, identities and cameras (None without cameras).
         unreadable: files that do not decode.
-        shared: identities both in train and in query or gallery.
+        shared: identities, but distractors, both in train and in query or gallery.
         unmatched: query files whose identity no other camera of the gallery saw, or, without
             cameras, that the gallery lacks.
         few: training identities with fewer than `instances` images. PK sampling repeats images
@@ -88,12 +88,12 @@ def _sizes(images: PersonImages) -> tuple[int, int, int | None]:
 
 
 def _identities(images: PersonImages | None) -> set[Any]:
-    return set() if images is None else set(images.identity.tolist())
+    return set() if images is None else set(images.identity[~images.distractor].tolist())
 
 
 def _shared(dataset: ReidDataset) -> list[int | str]:
     test = _identities(dataset.query) | _identities(dataset.gallery)
-    return sorted((_identities(dataset.train) & test) - {DISTRACTOR}, key=str)
+    return sorted(_identities(dataset.train) & test, key=str)
 
 
 def _unmatched(query: PersonImages | None, gallery: PersonImages | None) -> list[str]:

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from keras_reid.data.images import PersonImages
-from keras_reid.data.mot import read_mot
+from keras_reid.data.mot import NOBODY, read_mot
 from keras_reid.data.readers.layouts import of_tracks
 from keras_reid.data.video import video_frames
 from keras_reid.errors import InputError
@@ -31,7 +31,7 @@ def cut_tracklets(
             a frame.
     """
     boxes = read_mot(table)
-    boxes = boxes[(boxes.identity > 0) & (boxes.confidence > 0)]
+    boxes = boxes[(boxes.identity != NOBODY) & (boxes.confidence > 0)]
     if not len(boxes):
         raise InputError(
             f"tracklets have identities: all in {table} are −1 or marked as ignored; track the "

@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 
 from keras_reid import checks
-from keras_reid.data.images import DISTRACTOR, TRACKLET, PersonImages, ReidDataset, joined
+from keras_reid.data.images import TRACKLET, PersonImages, ReidDataset, joined
 from keras_reid.errors import InputError
 from keras_reid.files import natural
 
@@ -66,8 +66,8 @@ def tracklet_dataset(dataset: ReidDataset, gap: int | None = None) -> ReidDatase
     """The images of a data set as tracklets, tested as MARS is; one of tracklets as it is.
 
     Query and gallery images together are the test tracklets. All of them are the gallery, and of
-    each identity and camera the first is a query; distractors (0) are none. The protocol "mars"
-    leaves out what is of the query's camera and identity, and so the query itself (Zheng et al.,
+    each identity and camera the first is a query, but for distractors. The protocol "mars" leaves
+    out what is of the query's camera and identity, and so the query itself (Zheng et al.,
     ECCV 2016).
 
     Raises:
@@ -88,5 +88,4 @@ def first_tracklets(images: PersonImages) -> PersonImages:
     assert each.camera is not None  # refused by `tracklets`
     pairs = np.stack([each.classes()[1], np.unique(each.camera, return_inverse=True)[1]], axis=1)
     first = np.unique(pairs, axis=0, return_index=True)[1]
-    first = first[each.identity[first] != DISTRACTOR]
-    return images[np.isin(images.owner, first)]
+    return images[np.isin(images.owner, first[~each.distractor[first]])]

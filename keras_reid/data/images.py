@@ -14,7 +14,6 @@ from keras_reid.names import normalized_labels
 
 TRACKLET = "tracklet"  # the column
 ORIENTATION = "exif_orientation"  # the column of images that are known to decode
-DISTRACTOR = 0  # the identity that stands for nobody in the layout of Market-1501
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -31,6 +30,9 @@ class PersonImages:
             input, see `keras_reid.data.keypoints`, and "tracklet" (n,), a number for each tracklet:
             images of one number, in their order, show one person before one camera.
             `keras_reid.data.readable` adds "exif_orientation" (n,), by which files are decoded.
+        distractor: (n,) booleans: gallery images of no person of the data set, which its reader
+            marks. They match no query, are not trained on and are no leak. Default: none. Labels
+            mean nothing else here: 0 and −1 are persons as all others.
 
     Raises:
         InputError: the columns differ in length, hold something else than the above, or a tracklet
@@ -41,6 +43,7 @@ class PersonImages:
     identity: np.ndarray
     camera: np.ndarray | None
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+    distractor: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
 
     def __post_init__(self) -> None:
         # A frozen dataclass is filled through object.__setattr__; the caller may pass lists.
@@ -67,8 +70,20 @@ class PersonImages:
                     f"a further column has a name of its own and one entry per image: received "
                     f"{name!r} of shape {values.shape} for {len(self)} images; pass (n, …)"
                 )
+        self._set_distractors()
         if self.has_tracklets:
             self._check_tracklets()
+
+    def _set_distractors(self) -> None:
+        distractor = np.asarray(self.distractor, bool)
+        if not distractor.size:
+            distractor = np.zeros(len(self), bool)
+        if distractor.shape != (len(self),):
+            raise InputError(
+                f"`distractor` must be one boolean for each of the {len(self)} images, got shape "
+                f"{distractor.shape}. Leave it out if no image is a distractor."
+            )
+        object.__setattr__(self, "distractor", distractor)
 
     def _check_tracklets(self) -> None:
         first, owner = self._tracklets
@@ -92,7 +107,12 @@ class PersonImages:
         camera = None if self.camera is None else self.camera[rows]
         columns = {name: values[rows] for name, values in self.columns.items()}
         return replace(
-            self, path=self.path[rows], identity=self.identity[rows], camera=camera, columns=columns
+            self,
+            path=self.path[rows],
+            identity=self.identity[rows],
+            camera=camera,
+            columns=columns,
+            distractor=self.distractor[rows],
         )
 
     def with_columns(self, **columns: Any) -> "PersonImages":
@@ -111,6 +131,11 @@ class PersonImages:
     def checked(self) -> bool:
         """Whether all files are known to decode, see `keras_reid.data.readable`."""
         return ORIENTATION in self.columns
+
+    @property
+    def unlabeled(self) -> np.ndarray:
+        """(n,) booleans, all False: readers leave unlabeled images out."""
+        return np.zeros(len(self), bool)
 
     @property
     def has_tracklets(self) -> bool:
@@ -217,7 +242,7 @@ class ReidDataset:
     def all_to_train(self) -> "ReidDataset":
         """The images of all parts, but distractors, to train on; nothing is left to score."""
         images = joined(*self.parts().values())
-        return ReidDataset(self.name, images[images.identity != DISTRACTOR], None, None)
+        return ReidDataset(self.name, images[~images.distractor], None, None)
 
 
 def _rows_of(owner: np.ndarray) -> list[np.ndarray]:
@@ -253,6 +278,7 @@ def joined(*parts: PersonImages) -> PersonImages:
         _joined_labels([part.identity for part in parts]),
         _joined_labels(cameras) if len(cameras) == len(parts) else None,
         {name: np.concatenate([part.columns[name] for part in parts]) for name in shared},
+        distractor=np.concatenate([part.distractor for part in parts]),
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_reid.data.images import PersonImages, ReidDataset
+from keras_reid.data.readers.layouts import DISTRACTOR
 from keras_reid.data.readers.market import MARKET_FOLDERS
 from keras_reid.errors import InputError
 from keras_reid.files import new_folder
@@ -17,9 +18,10 @@ from keras_reid.files import new_folder
 def write(dataset: ReidDataset, root: str | os.PathLike[str]) -> None:
     """Copies the images to `root/{part}/{identity:04d}_c{camera}s1_{row:06d}_00.{suffix}`.
 
-    The files are copied as they are, and `root` appears when all are. Identities and cameras that
-    are text are numbered from 1 in the order of the alphabet; `identities.csv` and `cameras.csv`
-    say which is which.
+    The files are copied as they are, and `root` appears when all are. Distractors get identity 0.
+    Identities are numbered from 1, in order, if one is text or below 1, which the layout reserves
+    for junk and distractors; so are cameras if one is text or negative. `identities.csv` and
+    `cameras.csv` have the names.
 
     Raises:
         InputError: `root` is not empty, or the data has no cameras, which the layout cannot say.
@@ -39,8 +41,8 @@ def write(dataset: ReidDataset, root: str | os.PathLike[str]) -> None:
             )
     parts = dataset.parts().values()
     numbers = {
-        "identity": _numbers([images.identity for images in parts]),
-        "camera": _numbers([images.camera for images in parts if images.camera is not None]),
+        "identity": _numbers([images.identity[~images.distractor] for images in parts], 1),
+        "camera": _numbers([images.camera for images in parts if images.camera is not None], 0),
     }
     with new_folder(root) as staged:
         for part, images in dataset.parts().items():
@@ -49,24 +51,27 @@ def write(dataset: ReidDataset, root: str | os.PathLike[str]) -> None:
         _write_names(numbers["camera"], "camera", staged / "cameras.csv")
 
 
-def _numbers(columns: Iterable[np.ndarray]) -> dict[str, int]:
-    """Text labels to 1, 2, …; integer labels stand for themselves and are not in it."""
+def _numbers(columns: Iterable[np.ndarray], least: int) -> dict[int | str, int]:
+    """Labels to 1, 2, …; empty if all are integers of at least `least` and stay as they are."""
     labels = {label for column in columns for label in column.tolist()}
-    names = sorted(label for label in labels if isinstance(label, str))
-    return {name: number for number, name in enumerate(names, start=1)}
+    if all(isinstance(label, int) and label >= least for label in labels):
+        return {}
+    ordered = sorted(labels, key=lambda label: (isinstance(label, str), label))
+    return {label: number for number, label in enumerate(ordered, start=1)}
 
 
-def _copy(images: PersonImages, folder: Path, numbers: dict[str, dict[str, int]]) -> None:
+def _copy(images: PersonImages, folder: Path, numbers: dict[str, dict[int | str, int]]) -> None:
     assert images.camera is not None  # refused by `write`
     folder.mkdir(parents=True)
-    columns = (images.path.tolist(), images.identity.tolist(), images.camera.tolist())
-    for row, (path, identity, camera) in enumerate(zip(*columns, strict=True)):
-        person = numbers["identity"].get(identity, identity)
+    columns = (images.path, images.identity, images.camera, images.distractor)
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    for row, (path, identity, camera, distractor) in enumerate(rows):
+        person = DISTRACTOR if distractor else numbers["identity"].get(identity, identity)
         name = f"{person:04d}_c{numbers['camera'].get(camera, camera)}s1_{row:06d}_00"
         shutil.copyfile(path, folder / f"{name}{Path(path).suffix.lower()}")
 
 
-def _write_names(numbers: dict[str, int], column: str, path: Path) -> None:
+def _write_names(numbers: dict[int | str, int], column: str, path: Path) -> None:
     if not numbers:
         return
     with path.open("w", newline="", encoding="utf-8") as file:

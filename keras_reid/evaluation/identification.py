@@ -86,7 +86,7 @@ def open_set(
     """Identification among known people of probes who may be non-mated.
 
     Probes of an identity that the gallery does not hold are the unknown ones. Gallery images of the
-    probe's identity in the probe's camera, and of identity -1, are not looked at.
+    probe's identity in the probe's camera, and unlabeled ones, are not looked at.
 
     Args:
         compared, query, gallery: as in `rank`.

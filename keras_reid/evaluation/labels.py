@@ -11,11 +11,18 @@ from keras_reid.names import normalized_labels
 
 Column = Sequence[Any] | np.ndarray
 
-NOBODY = -1
+NOBODY = -1  # the code of unlabeled gallery images
+
+UNLABELED = -1  # the identity that marks them in arrays
 
 
 class Labelled(Protocol):
-    """What has identities and cameras: `Labels`, `data.PersonImages`, `StoredFeatures`."""
+    """Identities and cameras of images: `Labels`, `data.PersonImages`, `StoredFeatures`.
+
+    Images of a gallery that are unlabeled are left out of every ranking, neither match nor
+    mismatch. In arrays the identity −1 marks them, as in Market-1501. An attribute `unlabeled`, a
+    mask (n,), replaces this rule: in `PersonImages` no image is, because readers leave them out.
+    """
 
     @property
     def identity(self) -> Any: ...
@@ -25,10 +32,10 @@ class Labelled(Protocol):
 
 
 class Labels(NamedTuple):
-    """Those of one set of n images.
+    """Labels of one set of n images.
 
     Attributes:
-        identity: (n,) integers or strings; -1 in a gallery is nobody.
+        identity: (n,) integers or strings; −1 in a gallery is unlabeled, see `Labelled`.
         camera: (n,) integers or strings, or None for protocols that do not look at cameras.
     """
 
@@ -40,7 +47,7 @@ class Codes(NamedTuple):
     """Labels of query (q,) and gallery (g,) as integers, equal where the labels are.
 
     Attributes:
-        query, gallery: identities; NOBODY for gallery identity -1.
+        query, gallery: identities; NOBODY for unlabeled gallery images.
         query_camera, gallery_camera: cameras. Where they are not looked at, all queries are of
             one camera and the gallery is of another.
         cameras: the camera of each code.
@@ -59,7 +66,7 @@ def codes(
     """The labels of both sides, which must be as many as the shape says, and of one kind."""
     identities = _pair(query.identity, gallery.identity, shape, "identities")
     coded = _codes(*identities)
-    coded[1][identities[1] == ("-1" if identities[1].dtype.kind == "U" else -1)] = NOBODY
+    coded[1][unlabeled(gallery, identities[1])] = NOBODY
     if without_cameras:
         return Codes(*coded, np.zeros(shape[0], int), np.ones(shape[1], int), ["query", "gallery"])
     for side, labels in (("query", query), ("gallery", gallery)):
@@ -70,6 +77,12 @@ def codes(
             )
     cameras = _pair(query.camera, gallery.camera, shape, "cameras")
     return Codes(*coded, *_codes(*cameras), np.unique(np.concatenate(cameras)).tolist())
+
+
+def unlabeled(labels: Labelled, identity: np.ndarray) -> np.ndarray:
+    """Mask (n,) of the unlabeled images, see `Labelled`; `identity` is their column."""
+    marked = str(UNLABELED) if identity.dtype.kind == "U" else UNLABELED
+    return np.asarray(getattr(labels, "unlabeled", identity == marked), bool)
 
 
 def _codes(query: np.ndarray, gallery: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

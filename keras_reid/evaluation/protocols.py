@@ -62,10 +62,10 @@ class Protocol:
     such as Market-1501's 0. The names:
 
     - "market1501": junk is gallery images of the query's identity in the query's camera, and
-      identity -1. So are "cuhk03" (the newer test, of 767 and 700 identities) and "mars"
+      unlabeled images. So are "cuhk03" (the newer test, of 767 and 700 identities) and "mars"
       (queries without a true match count as 0; its publications report `mAP_trapezoid`).
-    - "no-camera": identity -1 only is junk, so no image should be in both sets.
-    - "all-vs-all": one set is query and gallery; the image itself and identity -1 are junk.
+    - "no-camera": only unlabeled images are junk, so no image should be in both sets.
+    - "all-vs-all": one set is query and gallery; the image itself and unlabeled images are junk.
     - "cuhk03-classic": as "market1501", but the CMC is the mean over `repeats` galleries of one
       random image of each identity, drawn for each query; mAP and mINP are of the whole gallery.
     - "viper": the mean over `repeats` random halves of the identities that both sides hold, each

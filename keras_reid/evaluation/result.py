@@ -13,7 +13,7 @@ from keras_reid.errors import InputError
 class RankingProtocol:
     """How a ranking was scored: two results compare only where this agrees.
 
-    `gallery_size` counts the images that were ranked, without those of identity -1.
+    `gallery_size` counts the images that were ranked, without unlabeled ones.
     `invalid_queries` had no true match left after the junk rule; `invalid` says whether
     they were left out ("drop") or counted as 0 ("zero"). `repeats` are the random galleries or
     halves that were averaged, drawn with `seed`; 1 and None where nothing was drawn.

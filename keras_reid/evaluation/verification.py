@@ -138,7 +138,7 @@ def pairs(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Every query image with every gallery image: distances (p,) and `same` (p,) for `verify`.
 
-    Pairs of one person in one camera are left out, and gallery images of identity -1.
+    Pairs of one person in one camera are left out, and unlabeled gallery images.
 
     Args:
         compared, query, gallery: as in `rank`.

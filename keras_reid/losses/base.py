@@ -1,7 +1,7 @@
 """What all metric losses have in common: distances, pairs, and the mean over comparisons."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -11,6 +11,7 @@ from keras import ops
 from keras_reid import checks, distances, mining, replicas
 from keras_reid.distances.points import at_least_float32
 from keras_reid.errors import InputError
+from keras_reid.losses.labels import LabeledLoss, checked_labels
 
 Tensor = Any
 
@@ -43,7 +44,7 @@ class Terms(NamedTuple):
 
 
 @keras.saving.register_keras_serializable(package="keras_reid")
-class MetricLoss(keras.losses.Loss):
+class MetricLoss(LabeledLoss):
     """`mean over the valid comparisons of [d⁺ − d⁻ + margin]₊`: distance × miner × formula.
 
     A subclass states another `miner` or `formula(mined)`, or all its `terms(batch)`. A comparison
@@ -61,12 +62,13 @@ class MetricLoss(keras.losses.Loss):
             it takes the step of one replica with the joint batch; otherwise each replica
             compares what it sees.
 
-    `y_true` are identity indices `(b,)` or `(b, 1)`, contiguous because Keras makes them float32;
-    `y_pred` embeddings `(b, d)`. The result is `(b,)` in float32, one value per anchor, scaled so
-    that its mean over the batch is the mean over the valid comparisons.
+    `y_true` are identities `(b,)` or `(b, 1)`, any integers; `y_pred` embeddings `(b, d)`. The
+    result is `(b,)` in float32, one value per anchor, scaled so that its mean over the batch is the
+    mean over the valid comparisons.
 
     Raises:
-        InputError: if the margin is negative, the distance unknown or the sizes do not fit.
+        InputError: if the margin is negative, the distance unknown, the labels have several
+            columns (one-hot) or the sizes do not fit.
     """
 
     miner: str | mining.Miner = "hard"
@@ -148,15 +150,13 @@ class MetricLoss(keras.losses.Loss):
             statistics.update(self._statistics(*seen))
             return per_anchor
 
-        loss = _Reduced(call, reduction=self.reduction, name=self.name, dtype=self.dtype)
-        return loss(y_true, y_pred, sample_weight), statistics
+        return self.reduced(call, y_true, y_pred, sample_weight), statistics
 
     def _compared(
         self, y_true: Tensor, y_pred: Tensor
     ) -> tuple[Tensor, Batch, Sequence[Terms], Tensor]:
         """The loss of each anchor `(b,)`, and the batch, comparisons and predictions it is of."""
-        labels = ops.reshape(y_true, (-1,))
-        _check_sizes(labels, y_pred)
+        labels = checked_labels(y_true, y_pred)
         own, start = labels, None
         if self.gather:
             labels, start = replicas.gather(labels)
@@ -225,14 +225,6 @@ class MetricLoss(keras.losses.Loss):
         return cls(**restored(config, "distance", "miner"))
 
 
-class _Reduced(keras.losses.Loss):
-    """A function `(y_true, y_pred) -> (b,)`, weighed and averaged as Keras does a loss's call."""
-
-    def __init__(self, function: Callable[[Tensor, Tensor], Tensor], **common: Any) -> None:
-        super().__init__(**common)
-        self.call = function
-
-
 def saved(choice: Any) -> Any:
     """A name as it is, a function as Keras saves it."""
     return choice if isinstance(choice, str) else keras.saving.serialize_keras_object(choice)
@@ -298,14 +290,3 @@ def check_margin(name: str, margin: float | None) -> None:
     """A margin is None or a distance."""
     if margin is not None:
         checks.at_least(0, "0.3 is usual, None is the soft margin", **{name: margin})
-
-
-def _check_sizes(labels: Tensor, predictions: Any) -> None:
-    expected = labels.shape[0]
-    for embeddings in keras.tree.flatten(predictions):
-        received = embeddings.shape[0]
-        if None not in (expected, received) and expected != received:
-            raise InputError(
-                f"Each embedding has one identity, but {expected} identities and {received} "
-                "embeddings were given: give y_true as (b,) class indices and y_pred as (b, d)."
-            )

@@ -9,12 +9,13 @@ from keras import ops
 
 from keras_reid import checks
 from keras_reid.errors import InputError
+from keras_reid.losses.labels import LabeledLoss, checked_labels, class_indices
 
 Tensor = Any
 
 
 @keras.saving.register_keras_serializable(package="keras_reid")
-class IdentityLoss(keras.losses.Loss):
+class IdentityLoss(LabeledLoss):
     """`−Σ_c q_c log p_c` with `q = (1 − smoothing) · onehot + smoothing / c`.
 
     Smoothed cross-entropy (Szegedy et al., CVPR 2016, arXiv:1512.00567) on logits.
@@ -27,7 +28,8 @@ class IdentityLoss(keras.losses.Loss):
     ECCV 2018, arXiv:1711.09349); the result is `(b,)` in nats.
 
     Raises:
-        InputError: if the smoothing is out of range or the logits are of another rank.
+        InputError: if the smoothing is out of range, the logits are of another rank or the labels
+            have several columns (one-hot).
     """
 
     def __init__(
@@ -49,7 +51,8 @@ class IdentityLoss(keras.losses.Loss):
     def of_parts(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         """The losses `(b, p)` of all classifiers."""
         logits = _of_parts(y_pred)
-        labels = ops.broadcast_to(_labels(y_true)[:, None], ops.shape(logits)[:2])
+        labels = class_indices(checked_labels(y_true, logits))
+        labels = ops.broadcast_to(labels[:, None], ops.shape(logits)[:2])
         onehot = ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
         uniform = -ops.mean(ops.log_softmax(logits), axis=-1)
         return (1 - self.smoothing) * onehot + self.smoothing * uniform
@@ -144,8 +147,8 @@ class MarginSoftmaxLoss(IdentityLoss):
     outside [−1, 1] is taken as the nearest bound and has no gradient.
 
     Raises:
-        InputError: an unknown kind, a scale, margin or smoothing out of range, or cosines that
-            are not a matrix.
+        InputError: an unknown kind, a scale, margin or smoothing out of range, labels of several
+            columns, or cosines that are not a matrix.
     """
 
     def __init__(
@@ -191,7 +194,7 @@ class MarginSoftmaxLoss(IdentityLoss):
 
 
 @keras.saving.register_keras_serializable(package="keras_reid")
-class CenterLoss(keras.losses.Loss):
+class CenterLoss(LabeledLoss):
     """`½ |x − centre of its identity|²` (Wen et al., ECCV 2016), given the squared distances.
 
     The centres are weights of a layer, so that they are trained, saved, resumed and replicated
@@ -208,7 +211,7 @@ class CenterLoss(keras.losses.Loss):
     `(b, c)`; the result is `(b,)`, and NaN where a label is no class.
 
     Raises:
-        InputError: if the distances are not a matrix.
+        InputError: if the distances are not a matrix or the labels have several columns.
     """
 
     def __init__(
@@ -247,10 +250,8 @@ def _scores(what: str, y_pred: Tensor, source: str) -> Tensor:
     return scores
 
 
-def _labels(y_true: Tensor) -> Tensor:
-    return ops.cast(ops.reshape(y_true, (-1,)), "int32")
-
-
 def _own(y_true: Tensor, scores: Tensor) -> Tensor:
     """Which of the scores `(b, c)` is that of the image's own identity, as a mask."""
-    return _labels(y_true)[:, None] == ops.arange(ops.shape(scores)[-1], dtype="int32")[None, :]
+    labels = class_indices(checked_labels(y_true, scores))
+    classes = ops.arange(ops.shape(scores)[-1], dtype=keras.backend.standardize_dtype(labels.dtype))
+    return labels[:, None] == classes[None, :]

@@ -1,6 +1,7 @@
 """The columns, the decoder, and the copy of any data set in the layout of Market-1501."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -160,12 +161,14 @@ def test_write_and_load_again(tmp_path):
     files = [
         picture(tmp_path / f"in/{row}.{s}", row) for row, s in enumerate(("jpg", "PNG", "bmp"))
     ]
-    train, test = images([12, -1, 12], [3, 1, 10], files), images([0, 7, 7], [1, 2, 3], files)
-    data.write(ReidDataset("d", train, test, test), tmp_path / "out/set")
+    train, test = images([12, 5, 12], [3, 1, 10], files), images([0, 7, 7], [1, 2, 3], files)
+    gallery = replace(test, distractor=[True, False, False])
+    data.write(ReidDataset("d", train, test[1:], gallery), tmp_path / "out/set")
     back = data.load("market1501", tmp_path / "out/set")
-    assert back.train.identity.tolist() == [12, 12]
-    assert sorted(back.train.camera.tolist()) == [3, 10]
+    assert back.train.identity.tolist() == [5, 12, 12]
+    assert sorted(back.train.camera.tolist()) == [1, 3, 10]
     assert back.gallery.identity.tolist() == [0, 7, 7]
+    assert back.gallery.distractor.tolist() == [True, False, False]
     copies = sorted(path.name for path in (tmp_path / "out/set/bounding_box_test").iterdir())
     assert copies == [
         "0000_c1s1_000000_00.jpg",
@@ -318,9 +321,9 @@ def test_what_cannot_be_held_out():
 
 
 def test_a_final_model_is_trained_on_all_but_distractors():
-    parts = images([1, 1], [1, 2]), images([2], [1]), images([2, 0, 3], [2, 1, 1])
-    whole = ReidDataset("own", *parts).all_to_train()
-    assert whole.train.identity.tolist() == [1, 1, 2, 2, 3]
+    gallery = replace(images([2, 0, 3], [2, 1, 1]), distractor=[False, False, True])
+    whole = ReidDataset("own", images([1, 1], [1, 2]), images([2], [1]), gallery).all_to_train()
+    assert whole.train.identity.tolist() == [1, 1, 2, 2, 0]
     assert (whole.query, whole.gallery) == (None, None)
 
 

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,9 @@ Row = tuple[str, int | str, int | None]  # path, identity, camera
 Track = tuple[list[Path], int, int]  # files in order, identity, camera
 
 PARTS = ("train", "query", "gallery")
+# Labels of Market-1501 and of the data sets in its layout; in others they are persons.
 JUNK = -1
+DISTRACTOR = 0
 CLUTTER = ("thumbs.db", "desktop.ini")  # left by file browsers; Market-1501 ships with Thumbs.db
 
 
@@ -96,12 +99,12 @@ def named(pattern: str | re.Pattern[str], file: Path, example: str) -> re.Match[
 
 
 def of_tracks(tracks: Sequence[Track], source: Path) -> PersonImages:
-    """The files of tracklets as images with a column "tracklet"; junk and empty ones left out.
+    """The files of tracklets as images with a column "tracklet"; empty ones are left out.
 
     Raises:
         InputError: nothing is left.
     """
-    kept = [track for track in tracks if track[1] != JUNK and track[0]]
+    kept = [track for track in tracks if track[0]]
     rows = [(str(file), identity, camera) for files, identity, camera in kept for file in files]
     number = np.repeat(np.arange(len(kept)), [len(files) for files, _, _ in kept])
     return columns(rows, source).with_columns(**{TRACKLET: number})
@@ -120,9 +123,15 @@ def columns(rows: Sequence[Row], source: Path) -> PersonImages:
 
 
 def assemble(
-    name: str, root: Path, sources: dict[str, Path], read: Callable[[Path], list[Row]]
+    name: str,
+    root: Path,
+    sources: dict[str, Path],
+    read: Callable[[Path], list[Row]],
+    distractor: int | str | None = None,
 ) -> ReidDataset:
     """The parts whose source is there: train alone, query and gallery, or all three.
+
+    `distractor` is the label of distractors in the gallery, see `with_distractors`.
 
     Raises:
         InputError: no source is there, query or gallery is alone, or a part is empty.
@@ -140,4 +149,19 @@ def assemble(
                 f"beside {found[part]}: restore it"
             )
     parts = {part: columns(read(source), source) for part, source in found.items()}
-    return ReidDataset(name, parts.get("train"), parts.get("query"), parts.get("gallery"))
+    train, query, gallery = (parts.get(part) for part in PARTS)
+    if gallery is not None and distractor is not None:
+        gallery = with_distractors(gallery, distractor, train, query)
+    return ReidDataset(name, train, query, gallery)
+
+
+def with_distractors(
+    gallery: PersonImages, label: int | str, *others: PersonImages | None
+) -> PersonImages:
+    """Mark the images of a label as distractors, unless train or query, the `others`, have it too.
+
+    There it is a person, as in data sets whose persons are numbered from 0.
+    """
+    if any(part is not None and (part.identity == label).any() for part in others):
+        return gallery
+    return replace(gallery, distractor=gallery.identity == label)

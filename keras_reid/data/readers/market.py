@@ -5,7 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from keras_reid.data.images import ReidDataset
-from keras_reid.data.readers.layouts import JUNK, Row, assemble, image_files, level, named
+from keras_reid.data.readers.layouts import (
+    DISTRACTOR,
+    JUNK,
+    Row,
+    assemble,
+    image_files,
+    level,
+    named,
+)
 from keras_reid.data.synthetic import generate
 
 MARKET_FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
@@ -15,12 +23,12 @@ MARKET_NAME = re.compile(r"(-?\d+)_c(\d+)")  # 0002_c1s1_000451_03.jpg, 0001_c2_
 def read_market(root: Path, name: str, archive: tuple[str, ...] = ()) -> ReidDataset:
     """The layout of Market-1501: `{identity}_c{camera}…` in three folders.
 
-    Identity −1 is junk (neither match nor mismatch) and dropped; 0000, the distractors, stay as
-    gallery images that match nobody (Zheng et al., ICCV 2015).
+    Identity −1 is junk (neither match nor mismatch) and dropped; 0000 in the gallery alone are the
+    distractors, which stay there and match no query (Zheng et al., ICCV 2015).
     """
     root = level(root, *archive)
     sources = {part: root / folder for part, folder in MARKET_FOLDERS.items()}
-    return assemble(name, root, sources, _market_rows)
+    return assemble(name, root, sources, _market_rows, DISTRACTOR)
 
 
 def _market_rows(folder: Path) -> list[Row]:

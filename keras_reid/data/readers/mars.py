@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from keras_reid.data.grouping import first_tracklets
-from keras_reid.data.images import ReidDataset
+from keras_reid.data.images import PersonImages, ReidDataset
 from keras_reid.data.readers.layouts import (
+    DISTRACTOR,
+    JUNK,
     PARTS,
     Track,
     entries,
@@ -16,6 +18,7 @@ from keras_reid.data.readers.layouts import (
     level,
     named,
     of_tracks,
+    with_distractors,
 )
 from keras_reid.errors import InputError
 from keras_reid.foreign import matlab_indices, read_matlab, read_text
@@ -27,21 +30,26 @@ DUKE_NAME = re.compile(r"(\d+)_?[Cc](\d+)_?[Ff](\d+)")
 def read_mars(root: Path) -> ReidDataset:
     """MARS: tracks of `info/tracks_*_info.mat` if they are there, else by their names.
 
-    Junk (00-1) is left out; the distractors (0000) stay. Queries are among the gallery.
+    Junk (00-1) is left out; the distractors (0000 in the gallery) stay. Queries are among the
+    gallery.
     """
     root = level(root, "MARS", "mars")
     info = level(root, "info")
     train = _mars_part(root / "bbox_train", info / "train_name.txt", info, "track_train_info")
-    gallery = _mars_part(root / "bbox_test", info / "test_name.txt", info, "track_test_info")
-    test = of_tracks(gallery, root)
+    tracks = _mars_part(root / "bbox_test", info / "test_name.txt", info, "track_test_info")
     queries = info / "query_IDX.mat"
+    query = None
     if queries.exists():
         rows = read_matlab(queries, ("query_IDX",))["query_IDX"]
-        chosen = matlab_indices(rows, len(gallery), f"query_IDX of {queries}")
-        query = of_tracks([gallery[i] for i in chosen], root)
-    else:
-        query = first_tracklets(test)
-    return ReidDataset("mars", of_tracks(train, root), query, test)
+        chosen = matlab_indices(rows, len(tracks), f"query_IDX of {queries}")
+        query = _images([tracks[i] for i in chosen], root)
+    images = _images(train, root)
+    gallery = with_distractors(_images(tracks, root), DISTRACTOR, images, query)
+    return ReidDataset("mars", images, query or first_tracklets(gallery), gallery)
+
+
+def _images(tracks: list[Track], source: Path) -> PersonImages:
+    return of_tracks([track for track in tracks if track[1] != JUNK], source)
 
 
 def _mars_part(folder: Path, names: Path, info: Path, key: str) -> list[Track]:

@@ -3,13 +3,21 @@
 import os
 import re
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from keras_reid.data.images import TRACKLET, PersonImages, ReidDataset
-from keras_reid.data.readers.layouts import PARTS, Row, assemble, entries, image_files
+from keras_reid.data.readers.layouts import (
+    JUNK,
+    PARTS,
+    Row,
+    assemble,
+    entries,
+    image_files,
+)
 from keras_reid.errors import InputError
 from keras_reid.foreign import Line, read_table
 from keras_reid.names import normalized
@@ -17,6 +25,8 @@ from keras_reid.names import normalized
 COLUMNS = ("path", "identity")
 LONGEST = 9  # digits of a camera
 MOST_SHOWN = 20  # broken lines
+UNLABELED = str(JUNK)
+DISTRACTORS = "0000"  # folder of Market-1501 sorted by identity
 
 
 class Record(NamedTuple):
@@ -92,7 +102,7 @@ def _records(lines: Iterable[Line], table: Path) -> list[Record]:
         raise InputError(f"{len(broken)} lines of {table} are broken:\n  {told}{rest}")
     if broken:
         raise InputError(broken[0])
-    return [record for record in records if record.identity != "-1"]
+    return [record for record in records if record.identity != UNLABELED]
 
 
 def _record(line: Line, table: Path) -> Record:
@@ -160,22 +170,33 @@ def read_folder(root: Path) -> ReidDataset:
     """`root/{identity}/{any name}.jpg`, the identity's folder being its label; no cameras.
 
     All images are train, unless `root` holds the folders train, query and gallery (or some of
-    them), and these hold the identities.
+    them), and these hold the identities. −1 is junk and dropped. 0000 are the distractors of
+    Market-1501 in a gallery, if neither train nor query has that folder, and next to a folder −1,
+    where they are not trained on. Elsewhere 0000 is a person.
     """
     parts = {part: root / part for part in PARTS}
     if any(folder.is_dir() for folder in parts.values()):
-        return assemble("folder", root, parts, _folder_rows)
-    return assemble("folder", root, {"train": root}, _folder_rows)
+
+        def read(source: Path) -> list[Row]:
+            return _folder_rows(source, trained=source == parts["train"])
+
+        return assemble("folder", root, parts, read, DISTRACTORS)
+    return assemble("folder", root, {"train": root}, partial(_folder_rows, trained=True))
 
 
-def _folder_rows(root: Path) -> list[Row]:
+def _folder_rows(root: Path, trained: bool) -> list[Row]:
     rows: list[Row] = []
-    for folder in entries(root):
+    folders = entries(root)
+    of_market = any(folder.name == UNLABELED for folder in folders)
+    left_out = {UNLABELED, DISTRACTORS} if trained and of_market else {UNLABELED}
+    for folder in folders:
         if not folder.is_dir():
             raise InputError(
                 f"each identity is a folder of images, but {folder} is a file: "
                 "move it into the folder of its identity"
             )
+        if folder.name in left_out:
+            continue
         files = image_files(folder)
         if not files:
             raise InputError(f"identity folder {folder} has no images: add some or remove it")

@@ -1,0 +1,107 @@
+"""Identity labels of a batch, which are compared before Keras casts them to a loss's dtype."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_reid.errors import InputError
+
+Tensor = Any
+
+
+class LabeledLoss(keras.losses.Loss):
+    """Loss against identity labels `y_true`, `(b,)` or `(b, 1)`.
+
+    `keras.losses.Loss` casts `y_true` to the dtype of the loss, in which different integers become
+    equal: above 256 in bfloat16, 2,048 in float16 and 2²⁴ in float32. Here integer labels reach
+    `call` as integers, whatever that dtype is. Labels that arrive as floats stay floats.
+    """
+
+    def __call__(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> Any:
+        return self.reduced(self.call, y_true, y_pred, sample_weight)
+
+    def reduced(
+        self,
+        function: Callable[[Tensor, Tensor], Tensor],
+        y_true: Tensor,
+        y_pred: Tensor,
+        sample_weight: Tensor | None,
+    ) -> Tensor:
+        """Weigh and average `function(labels, y_pred)` `(b,)` as Keras does the result of `call`.
+
+        Raises:
+            InputError: if the labels have several columns, or their number is not that of the
+                predictions.
+        """
+        labels = checked_labels(y_true, y_pred)
+        loss = _Reduced(
+            lambda predictions: function(labels, predictions),
+            reduction=self.reduction,
+            name=self.name,
+            dtype=self.dtype,
+        )
+        return loss((), y_pred, sample_weight)
+
+
+class _Reduced(keras.losses.Loss):
+    """A function of the predictions alone, `(b, …) -> (b,)`, without labels that Keras casts."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor], **common: Any) -> None:
+        super().__init__(**common)
+        self.function = function
+
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        return self.function(y_pred)
+
+
+def checked_labels(y_true: Tensor, y_pred: Any) -> Tensor:
+    """Return the labels `(b,)` of predictions `(b, …)`: int32, int64, or floats as they are.
+
+    Raises:
+        InputError: if the labels have several columns, or their number is not that of the
+            predictions, as far as the static shapes show.
+    """
+    labels = ops.convert_to_tensor(y_true)
+    if getattr(labels.shape, "rank", 1) is not None:  # TensorFlow may not know the rank
+        _check_one_column(tuple(labels.shape))
+    labels = ops.reshape(_integers(labels), (-1,))
+    _check_sizes(labels, y_pred)
+    return labels
+
+
+def class_indices(labels: Tensor) -> Tensor:
+    """Return the labels as integers: those that arrived as floats are truncated."""
+    return ops.cast(labels, "int32") if _is_float(labels) else labels
+
+
+def _check_one_column(shape: tuple[int | None, ...]) -> None:
+    if not shape or any(size not in (1, None) for size in shape[1:]):
+        raise InputError(
+            "`y_true` must be one identity index for each image, of shape (b,) or (b, 1), got "
+            f"shape {shape}. Convert one-hot labels with argmax(axis=-1)."
+        )
+
+
+def _integers(labels: Tensor) -> Tensor:
+    """Return integers of any kind as int32 or int64, and floats as they are."""
+    if _is_float(labels) or keras.backend.standardize_dtype(labels.dtype) in ("int32", "int64"):
+        return labels
+    wide = keras.backend.standardize_dtype(labels.dtype) == "uint64"
+    return ops.cast(labels, "int64" if wide else "int32")
+
+
+def _is_float(labels: Tensor) -> bool:
+    return "float" in keras.backend.standardize_dtype(labels.dtype)
+
+
+def _check_sizes(labels: Tensor, predictions: Any) -> None:
+    expected = labels.shape[0]
+    for embeddings in keras.tree.flatten(predictions):
+        received = embeddings.shape[0]
+        if None not in (expected, received) and expected != received:
+            raise InputError(
+                f"`y_true` must be one identity for each embedding, got {expected} identities and "
+                f"{received} embeddings. Pass y_true as (b,) class indices and y_pred as (b, d)."
+            )

@@ -1,0 +1,175 @@
+"""Identity labels are compared as integers, whatever the dtype of the loss is."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_reid import losses
+from keras_reid.errors import InputError
+
+BACKEND = keras.backend.backend()
+LABELS = np.repeat(np.arange(4), 2)
+EMBEDDINGS = np.random.default_rng(0).normal(size=(8, 16)).astype("float32")
+SCORES = np.random.default_rng(1).uniform(0, 1, size=(8, 5000)).astype("float32")
+# The first integer of each dtype whose successor is not representable.
+DTYPES = {"bfloat16": 2**8, "float16": 2**11, "float32": 2**24}
+
+
+def metric_value(kind, dtype, labels, **options):
+    return float(losses.METRIC_LOSSES[kind](dtype=dtype, **options)(labels, EMBEDDINGS))
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [(kind, "bfloat16") for kind in losses.METRIC_LOSSES]
+    + [("triplet_hard", "float16"), ("triplet_hard", "float32"), ("contrastive", "float16")],
+)
+def test_metric_loss_large_labels_equals_small_labels(kind, dtype):
+    expected = metric_value(kind, dtype, LABELS)
+    assert metric_value(kind, dtype, LABELS + DTYPES[dtype]) == expected
+    assert metric_value(kind, dtype, (LABELS + DTYPES[dtype]).astype("int32")[:, None]) == expected
+
+
+def test_aligned_triplet_loss_large_labels_equals_small_labels():
+    outputs = (EMBEDDINGS, EMBEDDINGS.reshape(8, 4, 4))
+    loss = losses.AlignedTripletLoss(dtype="bfloat16")
+    assert float(loss(LABELS + 300, outputs)) == float(loss(LABELS, outputs)) > 0
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize(
+    "kind", [losses.IdentityLoss, losses.MarginSoftmaxLoss, losses.CenterLoss], ids=str
+)
+def test_class_loss_large_labels_picks_own_column(kind, dtype):
+    own = np.arange(8) + 4001
+    expected = float(kind()(own, SCORES))
+    assert float(kind(dtype=dtype)(own, SCORES)) == pytest.approx(expected, rel=0.01)
+    assert float(kind(dtype=dtype)(own - 1, SCORES)) != pytest.approx(expected, rel=0.01)
+
+
+def test_visible_identity_loss_large_labels_picks_own_column():
+    own, outputs = np.arange(8) + 4001, (np.stack([SCORES, 9 * SCORES], 1), np.ones((8, 2)))
+    expected = float(losses.VisibleIdentityLoss()(own, outputs))
+    half = losses.VisibleIdentityLoss(dtype="bfloat16")
+    assert float(half(own, outputs)) == pytest.approx(expected, rel=0.01)
+
+
+@pytest.mark.skipif(BACKEND == "jax", reason="JAX has no 64-bit integers unless asked for")
+def test_labels_beyond_32_bits_stay_different():
+    labels = LABELS * 2**32 + 20_240_001_000
+    assert metric_value("triplet_hard", "float32", labels) == metric_value(
+        "triplet_hard", "float32", LABELS
+    )
+    wrapped = np.array([2**32 + 1, 1])  # 1 and 1 in 32 bits
+    assert np.isnan(losses.CenterLoss(reduction=None)(wrapped, SCORES[:2])).tolist() == [
+        True,
+        False,
+    ]
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "float32", "float64"])
+def test_labels_of_any_type_have_one_value(dtype):
+    expected = metric_value("triplet_hard", "float32", LABELS)
+    assert metric_value("triplet_hard", "float32", LABELS.astype(dtype)) == expected
+    own = (LABELS + 200).astype(dtype)  # uint8 could not number all the columns
+    for loss in (losses.IdentityLoss(), losses.CenterLoss()):
+        assert float(loss(own, SCORES)) == float(loss(LABELS + 200, SCORES))
+
+
+def test_contrastive_loss_given_pairs_takes_booleans_and_floats():
+    loss, distances = losses.ContrastiveLoss(pairs="given"), np.array([0.1, 0.9, 0.4], "float32")
+    expected = float(loss(np.array([1, 0, 1]), distances))
+    assert float(loss(np.array([True, False, True]), distances)) == expected
+    assert float(loss(np.array([1.0, 0.0, 1.0]), distances)) == expected
+
+
+def test_sample_weight_weighs_images_of_large_labels():
+    weights, loss = np.array([1, 1, 1, 1, 0, 0, 0, 0]), losses.IdentityLoss(dtype="bfloat16")
+    own = np.arange(8) + 4001
+    each = losses.IdentityLoss(reduction=None)(own, SCORES)
+    expected = float(np.sum(ops.convert_to_numpy(each)[:4]) / 8)
+    assert float(loss(own, SCORES, weights)) == pytest.approx(expected, rel=0.01)
+
+
+def test_statistics_of_large_labels_are_those_of_small_labels():
+    loss = losses.TripletHardLoss(dtype="bfloat16")
+    value, seen = loss.measure(LABELS + 300, EMBEDDINGS)
+    assert float(value) == float(loss(LABELS, EMBEDDINGS))
+    expected = loss.measure(LABELS, EMBEDDINGS)[1]
+    assert {name: float(v) for name, v in seen.items()} == {
+        name: float(v) for name, v in expected.items()
+    }
+
+
+def identity_model(loss, width=16):
+    """Model whose first output is its input, so that its first loss is that of the data."""
+    model = keras.Sequential(
+        [
+            keras.Input((width,)),
+            keras.layers.Dense(width, use_bias=False, kernel_initializer="identity"),
+        ]
+    )
+    model.compile("sgd", loss=loss)
+    return model
+
+
+@pytest.mark.parametrize("weights", [None, np.arange(8.0)], ids=["plain", "weighted"])
+@pytest.mark.parametrize("shape", [(8,), (8, 1)], ids=str)
+def test_fit_large_labels_logs_the_eager_loss(shape, weights):
+    loss = losses.TripletHardLoss(dtype="bfloat16")
+    expected = float(loss(LABELS, EMBEDDINGS, weights))
+    labels = (LABELS + 20_240_001).reshape(shape)
+    history = identity_model(loss).fit(
+        EMBEDDINGS, labels, batch_size=8, sample_weight=weights, verbose=0
+    )
+    assert history.history["loss"][0] == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("loss", "shape"),
+    [
+        (losses.TripletHardLoss(), (8, 4)),
+        (losses.ContrastiveLoss(), (8, 2)),
+        (losses.IdentityLoss(), (8, 16)),
+        (losses.IdentityLoss(), (8, 1, 3)),
+        (losses.MarginSoftmaxLoss(), (8, 16)),
+        (losses.CenterLoss(), (8, 2)),
+    ],
+    ids=lambda value: str(getattr(value, "name", value)),
+)
+def test_several_columns_of_labels_raise_input_error(loss, shape):
+    message = r"`y_true` must be one identity index .*got shape \({}, .*argmax"
+    labels = np.zeros(shape, "int32")
+    with pytest.raises(InputError, match=message.format(8)):
+        loss(labels, EMBEDDINGS)
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        signature = [tf.TensorSpec((None, *shape[1:])), tf.TensorSpec((None, 16))]
+        with pytest.raises(InputError, match=message.format("None")):
+            tf.function(loss.__call__).get_concrete_function(*signature)
+
+
+def test_fit_one_hot_labels_raises_input_error():
+    model, onehot = identity_model(losses.IdentityLoss()), np.eye(4, dtype="float32")[LABELS]
+    with pytest.raises(InputError, match=r"got shape \((None|8), 4\)\. Convert one-hot"):
+        model.fit(EMBEDDINGS, onehot, batch_size=8, verbose=0)
+
+
+def test_identity_loss_other_number_of_labels_raises_input_error():
+    with pytest.raises(InputError, match="got 5 identities and 8 embeddings"):
+        losses.IdentityLoss()(LABELS[:5], SCORES)
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="only TensorFlow has tensors of unknown rank")
+def test_labels_of_unknown_rank_are_accepted():
+    import tensorflow as tf
+
+    call = tf.function(
+        losses.TripletHardLoss().__call__,
+        input_signature=[tf.TensorSpec(None, tf.int64), tf.TensorSpec((None, 16))],
+    )
+    assert float(call(tf.constant(LABELS), EMBEDDINGS)) == pytest.approx(
+        metric_value("triplet_hard", "float32", LABELS), rel=1e-6
+    )
