@@ -76,7 +76,7 @@ def _first(mask: Tensor) -> Tensor:
     """The first column in the mask, for each row; the last one if it is empty (among NaN)."""
     # An argmin of the distances takes half as long again on a CPU as a minimum and this.
     last = ops.shape(mask)[-1] - 1
-    return ops.min(ops.where(mask, ops.arange(last + 1)[None, :], last), axis=-1)
+    return ops.min(ops.where(mask, ops.arange(last + 1, dtype="int32")[None, :], last), axis=-1)
 
 
 def softest(distances: Tensor, mask: Tensor, temperature: float = 1.0) -> Tensor:
@@ -192,7 +192,7 @@ def _beyond(distances: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
     entry for each pair would add up n m numbers.
     """
     size = ops.shape(distances)[1]
-    index = ops.arange(size)[None, :]
+    index = ops.arange(size, dtype="int32")[None, :]
 
     def at(matrix: Tensor, column: Tensor) -> Tensor:
         return entries(matrix)(None, ops.minimum(column, size - 1))

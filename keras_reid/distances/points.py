@@ -112,7 +112,7 @@ def unit(x: Tensor) -> Tensor:
 
 def same_index(x: Tensor) -> Tensor:
     """`i == j`: the diagonal `(n, n)` as a mask, for `x` of `(n, …)`; n may be unknown."""
-    index = ops.arange(ops.shape(x)[0])
+    index = ops.arange(ops.shape(x)[0], dtype="int32")  # the default follows floatx
     return index[:, None] == index[None, :]
 
 

@@ -126,6 +126,17 @@ def test_fit_large_labels_logs_the_eager_loss(shape, weights):
     assert history.history["loss"][0] == pytest.approx(expected, rel=1e-6)
 
 
+def test_fit_floatx_of_half_precision_logs_the_eager_loss():
+    expected = metric_value("triplet_hard", "float32", LABELS)
+    keras.config.set_floatx("float16")
+    try:
+        model = identity_model(losses.TripletHardLoss())
+        history = model.fit(EMBEDDINGS, LABELS + 5000, batch_size=8, verbose=0)
+    finally:
+        keras.config.set_floatx("float32")
+    assert history.history["loss"][0] == pytest.approx(expected, rel=0.01)
+
+
 @pytest.mark.parametrize(
     ("loss", "shape"),
     [

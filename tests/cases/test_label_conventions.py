@@ -11,7 +11,6 @@ from processes import within
 from keras_reid import data, evaluation
 from keras_reid.data import PersonImages
 from keras_reid.data.mot import read_mot
-from keras_reid.data.readers.layouts import DISTRACTOR
 from keras_reid.errors import InputError
 from keras_reid.evaluation import Labels
 from keras_reid.tracking import tracking_scores
@@ -129,7 +128,7 @@ def test_tracklets_of_person_0_keep_their_query(tmp_path):
 def test_market_0000_of_the_gallery_alone_is_a_distractor(tmp_path, name):
     root = market(tmp_path, train=["0002"], query=["0003"], gallery=["0000", "-1", "0003"])
     dataset = data.load(name, root)
-    assert dataset.gallery.identity.tolist() == [DISTRACTOR, 3]
+    assert dataset.gallery.identity.tolist() == [0, 3]
     assert dataset.gallery.distractor.tolist() == [True, False]
     assert trained(dataset) == {2: 1, 3: 2}
     assert data.check(dataset).shared == []
@@ -201,7 +200,7 @@ def test_write_person_0_is_read_back_as_a_person(tmp_path):
     data.write(data.ReidDataset("own", gallery[2:3], gallery[2:3], gallery), tmp_path / "out")
     back = data.load("market1501", tmp_path / "out").gallery
     by_image = sorted(zip(back.camera, back.identity, back.distractor, strict=True))
-    assert by_image == [(0, 2, False), (1, 1, False), (2, 3, False), (3, DISTRACTOR, True)]
+    assert by_image == [(0, 2, False), (1, 1, False), (2, 3, False), (3, 0, True)]
     names = (tmp_path / "out/identities.csv").read_text().split()
     assert names == ["identity,name", "1,-1", "2,0", "3,7"]
 
