@@ -54,8 +54,8 @@ def remove_for_ever(uri, first, out):
             first += 1
 
 
-def kill_one(uri, first, chance, act=enrol_for_ever):
-    """The first numbers of what a child was told is done, before it was killed."""
+def kill_one(uri, first, chance, act=enrol_for_ever, acknowledged=0):
+    """Kill a child after so many acknowledgements and a pause; return all acknowledged numbers."""
     read, write = os.pipe()
     child = os.fork()
     if not child:
@@ -63,7 +63,7 @@ def kill_one(uri, first, chance, act=enrol_for_ever):
         act(uri, first, write)
     os.close(write)
     text = b""
-    while b"\n" not in text:
+    while text.count(b"\n") <= acknowledged:
         text += os.read(read, 100)
     time.sleep(chance.uniform(0.0, 0.4))
     os.kill(child, signal.SIGKILL)
@@ -161,8 +161,8 @@ def main():
     chance, kills, batches = random.Random(0), 0, 0
     for uri in (f"faiss:{sys.argv[1]}/index.faiss", f"{sys.argv[1]}/people.db"):
         told, first = [], 0
-        for _ in range(KILLS):
-            told += kill_one(uri, first, chance)
+        for number in range(1, KILLS + 1):
+            told += kill_one(uri, first, chance, acknowledged=number == KILLS and not told)
             kills += 1
             check(uri, told)
             first += 10_000

@@ -15,6 +15,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -83,6 +84,8 @@ def forked_test(fault: Break, copy: Path) -> int:
         cases = ["-k", fault.cases] if fault.cases else []
         options = ["-q", "-x", "-n", "0", "-p", "no:cacheprovider", "-m", "not nightly"]
         code = int(pytest.main([*options, f"tests/{fault.test}", *cases]))
+    except BaseException:
+        traceback.print_exc()
     finally:
         os._exit(code)
 
@@ -115,7 +118,6 @@ if __name__ == "__main__":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
     # Imported before the forks. The package itself is imported from the copy.
-    import hypothesis  # noqa: F401
     import keras  # noqa: F401
     import pytest
     import sklearn.cluster  # noqa: F401

@@ -35,7 +35,7 @@ def trained(drawn: data.ReidDataset, **change: object) -> tuple[float, float]:
     return before, measured()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.real  # for the pretrained weights alone: the pedestrians are drawn
 def test_the_default_objective_does_not_collapse_into_a_cone(real_data, tmp_path) -> None:
     sizes = {"train_identities": 40, "test_identities": 20, "cameras": 3, "images_per_camera": 4}

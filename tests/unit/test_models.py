@@ -95,6 +95,7 @@ def test_published_mobilenet_forgets_as_fast_as_others() -> None:
     assert {layer.momentum for layer in layers} == {0.99}
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("name", ["mobilenetv2", "efficientnetv2-b0", "resnet50"])
 @pytest.mark.slow
 def test_last_stride_doubles_the_map_of_published_backbones(name: str) -> None:
@@ -275,6 +276,7 @@ def test_embed_needs_an_embedding_and_an_image() -> None:
         models.embed(models.build("tiny", 3, SIZE, weights="none"), [])
 
 
+@pytest.mark.first(1)
 @pytest.mark.slow
 @pytest.mark.real
 @pytest.mark.parametrize("name", ["mobilenetv2", "efficientnet_lite0"])
