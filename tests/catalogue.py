@@ -1,4 +1,4 @@
-"""Every loss, distance, miner, layer and model of the package once, with what it must equal.
+"""Catalog of all losses, distances, miners, layers, models and re-rankers with their oracles.
 
 `test_conformance.py` runs every property over everything listed here, so that adding a line adds
 all its tests. What stands before the first hyphen is the public name.

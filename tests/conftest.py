@@ -1,4 +1,4 @@
-"""Fixtures for all tests: quiet TensorFlow, real images, and folders that workers share."""
+"""Fixtures for all tests: quiet TensorFlow, real images, and folders shared by workers."""
 
 import fcntl
 import os

@@ -1,4 +1,4 @@
-"""Kills a process that enrols, or that removes, at random moments, and looks at what it left.
+"""Kill processes that enroll or remove at random moments, and check the gallery afterwards.
 
 `python tests/killed.py FOLDER [KILLS]`: each child tells through a pipe what was acknowledged, and
 dies by SIGKILL. Everything that was enrolled must be there, everything else must be rows that the

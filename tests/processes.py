@@ -1,4 +1,4 @@
-"""The commands of the top level, each in a process of its own.
+"""Helpers that run a command in a separate process or within the test process.
 
 A server that has imported TensorFlow once forks these processes, which saves each some seconds.
 """

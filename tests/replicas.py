@@ -1,4 +1,4 @@
-"""Trains one step of each loss on one and on two replicas; prints the weights after it as JSON.
+"""Train one step per loss on one replica and on two, and print the weights as JSON.
 
 Run as a program, because logical devices are fixed before TensorFlow starts. The answer is
 `{"same": {name: [one, two]}, "halved": {name: [one, two]}}`:

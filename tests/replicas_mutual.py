@@ -1,4 +1,4 @@
-"""Trains a model, or members, on one and on two replicas; prints losses and weights as JSON.
+"""Train one model or mutual learners on one replica and on two, and print results as JSON.
 
 Run as a program, because logical devices are fixed before TensorFlow starts. Both replicas see the
 batch of the one, so that the batch statistics and the relations of its images are the same. The

@@ -1,4 +1,4 @@
-"""Enrols, searches and removes for a long time, and looks at the memory.
+"""Enroll, search and remove for a long time, and check the memory use.
 
 `python tests/soak.py FOLDER [SECONDS]`: each kind of gallery, ten minutes by default, in a process
 of its own. What is resident at the end may be an eighth more than after the first quarter.

@@ -1,10 +1,10 @@
-"""The same numbers under TensorFlow, JAX and PyTorch: whichever back end `KERAS_BACKEND` names.
+"""Values and gradients under TensorFlow, JAX and PyTorch, as selected by `KERAS_BACKEND`.
 
 Imports no back end before it is asked for, so that it runs where only one is installed.
 
 JAX has no double precision unless asked, so a near pair is only as exact there as a product in
 float32. The batches are therefore scattered, without pairs of images that are nearly, but not
-quite, the same; `test_near_pairs_do_not_cancel` runs where there is double precision.
+quite, the same; `test_distances_near_pairs_keep_precision` runs where there is double precision.
 """
 
 from functools import cache, partial
@@ -113,7 +113,7 @@ def running(name):
 
 
 @ALL
-def test_value_and_gradient_are_those_of_the_oracle(name):
+def test_losses_value_and_gradient_match_oracle(name):
     case, active = catalogue.LOSSES[name], 0
     for seed, kind in enumerate(LABELS):
         labels, predictions = batch(case, seed, kind)
@@ -135,7 +135,7 @@ def test_value_and_gradient_are_those_of_the_oracle(name):
 
 
 @ALL
-def test_every_entry_of_the_gradient_is_that_of_the_oracle(name):
+def test_losses_full_gradient_matches_oracle(name):
     case = catalogue.LOSSES[name]
     labels, predictions = batch(case, 3)
     _, gradient = running(name)(labels, predictions)
@@ -145,14 +145,14 @@ def test_every_entry_of_the_gradient_is_that_of_the_oracle(name):
 
 @COMPARING
 @pytest.mark.parametrize("labels", [np.zeros(12, int), np.arange(12)], ids=["one identity", "lone"])
-def test_without_comparisons_value_and_gradient_are_exactly_zero(name, labels):
+def test_losses_without_comparisons_have_zero_value_and_gradient(name, labels):
     value, gradient = running(name)(labels, batch(catalogue.LOSSES[name], 3)[1])
     assert value == 0
     assert np.all(gradient == 0)
 
 
 @METRIC
-def test_duplicates_and_zero_embeddings_have_the_value_of_the_oracle(name):
+def test_losses_duplicate_and_zero_embeddings_match_oracle(name):
     """All finite, the gradient too; all embeddings equal is what a collapsed model gives."""
     case = catalogue.LOSSES[name]
     labels, x = batch(case, 3)
@@ -168,7 +168,7 @@ def test_duplicates_and_zero_embeddings_have_the_value_of_the_oracle(name):
 if BACKEND == "jax":  # where everything above is compiled
 
     @ALL
-    def test_eager_and_compiled_agree(name):
+    def test_losses_eager_and_jit_agree(name):
         loss = catalogue.LOSSES[name].loss()
         labels, predictions = batch(catalogue.LOSSES[name], 3)
         eager = value_and_gradient(partial(loss, labels), predictions)
@@ -179,7 +179,7 @@ if BACKEND == "jax":  # where everything above is compiled
 
 @pytest.mark.parametrize("kind", losses.identity.MARGINS)
 @pytest.mark.parametrize("bound", [1, -1])
-def test_cosines_at_their_bounds_have_the_slope_beside_them(kind, bound):
+def test_margin_softmax_cosines_near_bounds_keep_gradient(kind, bound):
     """An image that is its identity's only one soon has the cosine 1; a clip may halve its slope.
 
     The own cosine of arcface is left out: its slope has no limit there.
@@ -194,7 +194,7 @@ def test_cosines_at_their_bounds_have_the_slope_beside_them(kind, bound):
 
 
 @METRIC
-def test_gather_on_one_replica_changes_nothing(name):
+def test_losses_gather_on_one_replica_has_no_effect(name):
     case = catalogue.LOSSES[name]
     if "pairs" in case.arguments:
         return  # given pairs are not gathered
@@ -204,7 +204,7 @@ def test_gather_on_one_replica_changes_nothing(name):
 
 
 @METRIC
-def test_statistics_agree_with_the_oracle(name):
+def test_losses_measure_statistics_match_oracle(name):
     case = catalogue.LOSSES[name]
     labels, predictions = batch(case, 3)
     loss = case.loss()
@@ -218,7 +218,7 @@ def test_statistics_agree_with_the_oracle(name):
 
 
 @pytest.mark.parametrize("loss", [losses.TripletHardLoss(), losses.QuadrupletLoss()])
-def test_a_step_of_fit(loss):
+def test_losses_fit_sgd_step_applies_gradient(loss):
     """One step of plain SGD is the gradient at the embeddings, carried to the kernel."""
     keras.utils.set_random_seed(0)
     name = type(loss).__name__
@@ -262,7 +262,7 @@ def distilling(name):
 
 
 @DISTILLATION_LOSSES
-def test_distillation_has_the_value_and_gradient_of_the_oracle(name):
+def test_distillation_value_and_gradient_match_oracle(name):
     case = catalogue.DISTILLATION_LOSSES[name]
     for seed in range(12):
         teacher, student = two_models(name, seed)
@@ -281,7 +281,7 @@ def test_distillation_has_the_value_and_gradient_of_the_oracle(name):
     "name",
     [name for name in catalogue.DISTILLATION_LOSSES if name.startswith("RankDistillationLoss")],
 )
-def test_distillation_of_equal_scores_shares_the_slope(name):
+def test_rank_distillation_tied_scores_gradient_matches_oracle(name):
     """The corners of a simplex are equally far, in float32 too if their number is a power of 2."""
     case = catalogue.DISTILLATION_LOSSES[name]
     teacher, student = two_models(name, 1)[0][:8], np.eye(8, dtype="float32")
@@ -292,7 +292,7 @@ def test_distillation_of_equal_scores_shares_the_slope(name):
 
 
 @pytest.mark.parametrize("name", catalogue.ONE_OF_EACH_DISTILLATION)
-def test_distillation_sends_no_gradient_to_the_teacher(name):
+def test_distillation_teacher_gradient_is_zero(name):
     teacher, student = two_models(name, 1)
     loss = catalogue.DISTILLATION_LOSSES[name].loss()
     # PyTorch does not differentiate what depends on nothing, so a sum is added, of slope 1.
@@ -301,7 +301,7 @@ def test_distillation_sends_no_gradient_to_the_teacher(name):
 
 
 @DISTILLATION_LOSSES
-def test_distillation_is_finite_for_any_outputs(name):
+def test_distillation_extreme_outputs_are_finite(name):
     x = two_models(name, 1)[0]
     twins = np.repeat(x[:6], 2, axis=0)
     every = (x, 1e-6 * x, 1e6 * x, twins, 0 * x, 1e4 * np.sign(x), -1e4 * np.sign(x))
@@ -314,7 +314,7 @@ def test_distillation_is_finite_for_any_outputs(name):
 @pytest.mark.parametrize(
     "name", [name for name in catalogue.DISTILLATION_LOSSES if "hard" not in name]
 )
-def test_distillation_by_a_perfect_student_costs_nothing(name):
+def test_distillation_perfect_student_has_zero_loss(name):
     teacher, _ = two_models(name, 1)
     assert np.all(
         ops.convert_to_numpy(catalogue.DISTILLATION_LOSSES[name].loss().call(teacher, teacher)) == 0
@@ -323,7 +323,7 @@ def test_distillation_by_a_perfect_student_costs_nothing(name):
 
 @DISTILLATION_LOSSES
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_distillation_of_half_precision_is_computed_in_float32(name, dtype):
+def test_distillation_half_precision_computes_in_float32(name, dtype):
     case = catalogue.DISTILLATION_LOSSES[name]
     teacher, student = (ops.cast(x, dtype) for x in two_models(name, 1))
     exact = [ops.convert_to_numpy(ops.cast(x, "float32")) for x in (teacher, student)]
@@ -335,7 +335,7 @@ def test_distillation_of_half_precision_is_computed_in_float32(name, dtype):
 
 
 @pytest.mark.parametrize("name", catalogue.ONE_OF_EACH_DISTILLATION)
-def test_distillation_of_an_ensemble(name):
+def test_distillation_ensemble_loss_is_between_its_teachers(name):
     """Of one teacher it is the teacher's own; of two, something between them."""
     loss = catalogue.DISTILLATION_LOSSES[name].loss()
     teacher, student = two_models(name, 1)
@@ -350,7 +350,7 @@ def test_distillation_of_an_ensemble(name):
 
 
 @pytest.mark.parametrize("name", catalogue.ONE_OF_EACH_DISTILLATION)
-def test_distillation_in_a_step_of_fit(name):
+def test_distillation_fit_sgd_step_applies_gradient(name):
     """One step of plain SGD is the gradient at the outputs, carried to the kernel."""
     keras.utils.set_random_seed(0)
     teacher, x = two_models(name, 1)
@@ -368,7 +368,7 @@ def test_distillation_in_a_step_of_fit(name):
 
 
 @pytest.mark.parametrize("name", catalogue.DISTANCES)
-def test_distances_are_those_of_the_loops(name):
+def test_distances_match_oracle(name):
     distance, truth = catalogue.DISTANCES[name]
     rng = np.random.default_rng(0)
     x, y = (rng.normal(size=(n, 5)).astype("float32") for n in (6, 4))
@@ -385,7 +385,7 @@ def test_distances_are_those_of_the_loops(name):
 
 
 @pytest.mark.parametrize("name", catalogue.DISTANCES)
-def test_coincident_points_have_distance_and_gradient_zero(name):
+def test_distances_coincident_points_have_zero_value_and_gradient(name):
     distance, _ = catalogue.DISTANCES[name]
     twins = np.repeat(np.random.default_rng(4).normal(size=(1, 70)), 5, axis=0).astype("float32")
     for points in (twins, np.zeros((3, 4), "float32")):
@@ -399,7 +399,7 @@ def test_coincident_points_have_distance_and_gradient_zero(name):
 
 
 @pytest.mark.parametrize("name", catalogue.DISTANCES)
-def test_gradients_of_distances_are_those_of_the_loops(name):
+def test_distances_weighted_gradient_matches_oracle(name):
     """Of weighted distances, as a weight that is not symmetric shows a transposition."""
     distance, truth = catalogue.DISTANCES[name]
     rng = np.random.default_rng(1)
@@ -420,7 +420,7 @@ def test_gradients_of_distances_are_those_of_the_loops(name):
 
 @pytest.mark.skipif(distances.PRECISE != "float64", reason="no double precision")
 @pytest.mark.parametrize("name", catalogue.DISTANCES)
-def test_near_pairs_do_not_cancel(name):
+def test_distances_near_pairs_keep_precision(name):
     """Pairs at 1e-4 of the norm; what remains is the rounding of unit vectors to float32."""
     distance, truth = catalogue.DISTANCES[name]
     x = np.random.default_rng(2).normal(size=(8, 2048)).astype("float32")
@@ -429,7 +429,7 @@ def test_near_pairs_do_not_cancel(name):
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_half_precision_is_computed_in_float32(dtype):
+def test_squared_euclidean_half_precision_computes_in_float32(dtype):
     x = ops.cast(40 * np.random.default_rng(0).normal(size=(6, 5)), dtype)
     exact = ops.convert_to_numpy(ops.cast(x, "float32"))
     result = distances.squared_euclidean(x)
@@ -440,7 +440,7 @@ def test_half_precision_is_computed_in_float32(dtype):
 
 @pytest.mark.parametrize("kind", LABELS)
 @pytest.mark.parametrize("name", catalogue.MINERS)
-def test_miners_find_what_the_loops_find(name, kind):
+def test_miners_match_oracle(name, kind):
     mine, truth = catalogue.MINERS[name]
     labels = LABELS[kind]
     x = np.random.default_rng(5).normal(size=(len(labels), 3)).astype("float32")
@@ -456,7 +456,7 @@ def test_miners_find_what_the_loops_find(name, kind):
 
 
 @pytest.mark.parametrize("name", catalogue.LAYERS)
-def test_layers_equal_their_oracle(name):
+def test_layers_match_oracle(name):
     case = catalogue.LAYERS[name]
     maps = np.random.default_rng(0).normal(0.5, 2, (3, 5, 4, 6)).astype("float32")
     layer, inputs = case.layer(), case.inputs(maps)

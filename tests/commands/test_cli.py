@@ -1,4 +1,4 @@
-"""The commands, run as a user runs them; what does not train, in the process of the tests."""
+"""Command-line programs: training, evaluation, export, flags, help and error messages."""
 
 import csv
 import io
@@ -40,7 +40,7 @@ def trained(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return shutil.copytree(tiny_run, tmp_path_factory.mktemp("cli"), dirs_exist_ok=True)
 
 
-def test_train_writes_a_run_folder_and_says_so(trained: Path) -> None:
+def test_train_small_run_writes_and_prints_run_files(trained: Path) -> None:
     out = (trained / "out.txt").read_text()
     assert "before training: mAP" in out
     assert "after training:  mAP" in out
@@ -60,7 +60,7 @@ def test_train_writes_a_run_folder_and_says_so(trained: Path) -> None:
     assert list((trained / "run/logs").rglob("events*"))
 
 
-def test_a_finished_run_is_not_trained_over(trained: Path, pedestrians: Path) -> None:
+def test_train_finished_run_exits_with_error(trained: Path, pedestrians: Path) -> None:
     before = (trained / "run/model.keras").read_bytes()
     code, _, err = train(pedestrians, trained, act=within)
     assert code == 1
@@ -70,7 +70,7 @@ def test_a_finished_run_is_not_trained_over(trained: Path, pedestrians: Path) ->
     assert (trained / "run/model.keras").read_bytes() == before
 
 
-def test_evaluate_repeats_the_score(trained: Path) -> None:
+def test_evaluate_run_reproduces_training_score(trained: Path) -> None:
     code, out, err = within("evaluate.py", "--run=run", "--out=scores.json", cwd=trained)
     assert code == 0, err
     again = json.loads((trained / "scores.json").read_text())
@@ -83,7 +83,7 @@ def test_evaluate_repeats_the_score(trained: Path) -> None:
 
 
 @pytest.mark.slow
-def test_export_is_checked_and_scores_the_same(trained: Path) -> None:
+def test_export_run_passes_parity_and_keeps_score(trained: Path) -> None:
     reranker = "--rerank_options=k1=7,k2=3,lambda_value=0.5"
     code, out, err = within("export.py", "--run=run", reranker, cwd=trained)
     assert code == 0, err
@@ -111,7 +111,7 @@ def test_export_is_checked_and_scores_the_same(trained: Path) -> None:
     np.testing.assert_allclose(exported["mAP"], after["mAP"], atol=1e-3)
 
 
-def test_features_of_any_framework_are_ranked_and_reranked(trained: Path) -> None:
+def test_evaluate_feature_files_ranks_and_reranks(trained: Path) -> None:
     code, out, err = within(
         "evaluate.py", "--run=run", "--save_features=features", "--camera_pairs", cwd=trained
     )
@@ -143,7 +143,7 @@ def test_features_of_any_framework_are_ranked_and_reranked(trained: Path) -> Non
     assert "'mapped' exists" in err
 
 
-def test_images_are_grouped(
+def test_cluster_images_writes_folders_csv_and_contact_sheet(
     trained: Path, pedestrians: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     names = {"out": "grouped", "csv": "groups.csv", "sheet": "sheet.png"}
@@ -191,7 +191,7 @@ def aligned(pedestrians: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 @pytest.mark.slow
 @pytest.mark.first(1)
 @pytest.mark.parametrize("local", ["trained", "pooled"])
-def test_local_features_are_scored_and_exported(aligned: Path, local: str) -> None:
+def test_evaluate_and_export_local_features_agree(aligned: Path, local: str) -> None:
     flags = json.loads((aligned / "run/flags.json").read_text())
     dataset = ("--dataset=market1501", f"--data_dir={flags['data_dir']}")
     code, out, err = within(
@@ -224,7 +224,7 @@ def test_local_features_are_scored_and_exported(aligned: Path, local: str) -> No
     assert len({score["mAP"] for score in scores[::2]}) == 3
 
 
-def test_local_features_that_are_not_there(trained: Path) -> None:
+def test_evaluate_missing_local_features_exits_with_error(trained: Path) -> None:
     for flags, message in (
         (("--local=trained",), "an output named 'local'"),
         (("--stripes=9",), "9 stripes of 4 rows"),
@@ -251,7 +251,7 @@ def pair(pedestrians: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 @pytest.mark.first(1)
 @pytest.mark.parametrize("member", ["ensemble", "best", "2"])
-def test_each_member_is_scored_and_exported(pair: Path, member: str) -> None:
+def test_evaluate_and_export_member_keep_score(pair: Path, member: str) -> None:
     metrics = json.loads((pair / "run/metrics.json").read_text())
     scores = {name: score["mAP"] for name, score in metrics["members"].items()}
     assert scores["1"] == metrics["after"]["mAP"]
@@ -267,7 +267,7 @@ def test_each_member_is_scored_and_exported(pair: Path, member: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_teaches_a_student(pair: Path, pedestrians: Path) -> None:
+def test_train_teacher_run_distills_student(pair: Path, pedestrians: Path) -> None:
     common = ["train.py", "--dataset=market1501", f"--data_dir={pedestrians}", *TINY]
     distill = [*common, "--teacher=run", "--distillation=logits:1", "--run=student"]
     code, _, err = within(*distill, "--height=64", cwd=pair)
@@ -285,7 +285,7 @@ def test_a_run_teaches_a_student(pair: Path, pedestrians: Path) -> None:
     assert "has the members 1: received '2'" in err
 
 
-def test_check_only_reports_and_trains_nothing(trained: Path, pedestrians: Path) -> None:
+def test_train_check_only_writes_no_run_folder(trained: Path, pedestrians: Path) -> None:
     code, out, err = within(
         "train.py",
         "--dataset=market1501",
@@ -312,17 +312,17 @@ def test_check_only_reports_and_trains_nothing(trained: Path, pedestrians: Path)
         ("--out=a\nb-c", "--out=a\nb-c"),
     ],
 )
-def test_flags_are_known_with_dashes_too(given: str, meant: str) -> None:
+def test_with_underscores_converts_flag_dashes(given: str, meant: str) -> None:
     assert options._with_underscores(given) == meant
 
 
-def test_dashes_reach_the_command(tmp_path: Path) -> None:
+def test_evaluate_flag_with_dashes_is_accepted(tmp_path: Path) -> None:
     _, _, err = call("evaluate.py", "--data-dir=no-where", "--dataset=folder", cwd=tmp_path)
     assert "no-where" in err
     assert "Unknown" not in err
 
 
-def test_the_word_error_is_red_on_terminals_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_message_is_red_only_on_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True
@@ -343,7 +343,7 @@ def flags_in(text: str) -> set[str]:
     return set(re.findall(r"^  --(?:\[no\])?(\w+):", text, re.MULTILINE))
 
 
-def test_help_shows_the_flags_that_people_use_and_helpfull_all(tmp_path: Path) -> None:
+def test_help_lists_common_flags_and_helpfull_lists_all(tmp_path: Path) -> None:
     _, out, _ = call("train.py", "--help", cwd=tmp_path)
     shown = flags_in(out)
     assert {"recipe", "dataset", "data_dir", "backbone", "epochs", "run"} < shown
@@ -424,7 +424,9 @@ def test_help_shows_the_flags_that_people_use_and_helpfull_all(tmp_path: Path) -
         (["export.py", "--run=nowhere"], "a run folder holds flags.json"),
     ],
 )
-def test_bad_input_is_one_sentence(arguments: list[str], message: str, tmp_path: Path) -> None:
+def test_commands_bad_input_exit_without_traceback(
+    arguments: list[str], message: str, tmp_path: Path
+) -> None:
     code, _, err = within(*arguments, cwd=tmp_path)
     assert code in (1, 2), err
     assert re.search(message, err)
@@ -436,7 +438,7 @@ def test_bad_input_is_one_sentence(arguments: list[str], message: str, tmp_path:
 @pytest.mark.parametrize(
     "name", ["train", "evaluate", "export", "cluster", "search", "track", "embed"]
 )
-def test_a_process_ends_in_one_sentence(name: str, tmp_path: Path) -> None:
+def test_commands_missing_run_print_one_error_line(name: str, tmp_path: Path) -> None:
     code, out, err = call(f"{name}.py", "--run=nowhere", "--data_dir=nowhere", cwd=tmp_path)
     assert code == 1
     assert not out
@@ -458,7 +460,7 @@ def test_two_that_start_together_train_in_folders_of_their_own(
 
 
 @pytest.mark.slow
-def test_whoever_reads_what_is_printed_may_go(trained: Path) -> None:
+def test_print_to_closed_pipe_or_full_device_exits_without_traceback(trained: Path) -> None:
     """`| head`, and a stdout that takes nothing."""
     command = f"{sys.executable} {ROOT / 'evaluate.py'} --run=run"
     for shell, code in (
@@ -482,7 +484,7 @@ def test_whoever_reads_what_is_printed_may_go(trained: Path) -> None:
         (MemoryError(), "there is not enough memory: give smaller images"),
     ],
 )
-def test_what_the_system_refuses_is_a_sentence(
+def test_command_system_error_prints_one_error_line(
     error: Exception, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def act(options: EvaluateOptions) -> None:
@@ -495,7 +497,7 @@ def test_what_the_system_refuses_is_a_sentence(
     assert re.fullmatch(rf"error: .*{message}.*\n", capsys.readouterr().err)
 
 
-def test_a_command_is_a_function_of_its_options(trained: Path, monkeypatch: Any) -> None:
+def test_evaluate_function_with_options_returns_score(trained: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(trained)
     result = evaluate(EvaluateOptions(run="run"))
     assert result.mAP == json.loads(Path("run/metrics.json").read_text())["after"]["mAP"]
@@ -503,7 +505,7 @@ def test_a_command_is_a_function_of_its_options(trained: Path, monkeypatch: Any)
         EvaluateOptions(run="run", protocol="marz")
 
 
-def test_bad_values_within_a_data_set(pedestrians: Path, tmp_path: Path) -> None:
+def test_train_invalid_values_leave_no_run_folder(pedestrians: Path, tmp_path: Path) -> None:
     common = ["train.py", "--dataset=market1501", f"--data_dir={pedestrians}", *TINY]
     for flag, message in (
         ("--backbone=resnet51", "a backbone is one of"),
@@ -529,7 +531,7 @@ def test_bad_values_within_a_data_set(pedestrians: Path, tmp_path: Path) -> None
     [(), ("--members=tiny,tiny", "--distillation=logits:1,distances:0.1", "--update=sequential")],
     ids=["one model", "two members"],
 )
-def test_a_killed_run_ends_like_one_that_was_not(
+def test_train_resume_after_kill_has_identical_weights(
     pedestrians: Path, tmp_path: Path, more: tuple[str, ...]
 ) -> None:
     """SIGKILL at moments spread over the training; the same command again; the same weights."""
@@ -569,7 +571,7 @@ def test_a_killed_run_ends_like_one_that_was_not(
 
 @pytest.mark.slow
 @pytest.mark.real
-def test_real_images_are_learned(real_data: Path, tmp_path: Path) -> None:
+def test_train_real_images_doubles_map(real_data: Path, tmp_path: Path) -> None:
     """Two epochs on small real images from ImageNet weights double the score; export agrees."""
     for part, persons in (("bounding_box_train", 300), ("bounding_box_test", 90), ("query", 90)):
         folder = real_data / "data/market1501-mini" / part
@@ -600,7 +602,9 @@ def test_real_images_are_learned(real_data: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_who_is_held_out_scores_the_model(pedestrians: Path, tmp_path: Path) -> None:
+def test_train_holdout_scores_model_on_validation_persons(
+    pedestrians: Path, tmp_path: Path
+) -> None:
     rows = [
         f"{file},p{file.name[:4]},camera {file.name[6]}"
         for file in sorted((pedestrians / "bounding_box_train").glob("*.jpg"))
@@ -631,7 +635,9 @@ def test_who_is_held_out_scores_the_model(pedestrians: Path, tmp_path: Path) -> 
     assert "leave holdout out" in err
 
 
-def test_faults_of_a_data_set_are_an_exit_code(pedestrians: Path, tmp_path: Path) -> None:
+def test_train_check_only_faulty_dataset_exits_with_error(
+    pedestrians: Path, tmp_path: Path
+) -> None:
     flags = ("--dataset=market1501", "--check_only", "--recipe=tiny")
     code, out, _ = within("train.py", *flags, f"--data_dir={pedestrians}", cwd=tmp_path)
     assert code == 0

@@ -1,4 +1,4 @@
-"""The search page: what it answers, and the page itself, driven in a browser."""
+"""Search demo: results, filters, error messages and the web page in a browser."""
 
 import os
 import re
@@ -61,7 +61,7 @@ def found(html: str) -> list[tuple[str, str, str]]:
     ]
 
 
-def test_the_person_of_an_image_is_found(answers, people):
+def test_demo_search_by_image_returns_matching_person(answers, people):
     _, _, drawn = people
     query = answers.of_image(drawn.path[0])
     html, images = answers.search(query, k=4, threshold=answers.threshold)
@@ -73,7 +73,7 @@ def test_the_person_of_an_image_is_found(answers, people):
     assert f'<h2 id="answer">person {drawn.identity[0]}</h2>' in html
 
 
-def test_filters_and_thresholds(answers, people):
+def test_demo_search_applies_filters_threshold_and_reranking(answers, people):
     _, _, drawn = people
     query = answers.of_image(drawn.path[0])
     html, _ = answers.search(query, k=50, cameras="south, yard")
@@ -89,14 +89,14 @@ def test_filters_and_thresholds(answers, people):
     assert found(html)[0][1] == f"person {drawn.identity[0]}"
 
 
-def test_why(answers, people):
+def test_demo_why_returns_heat_maps_and_stripes(answers, people):
     _, _, drawn = people
     html = answers.why(answers.of_image(drawn.path[0]), drawn.path[1])
     assert html.count("data:image/jpeg;base64,") == 3
     assert "stripes that were compared" in html
 
 
-def test_what_cannot_be_answered(answers, people, tmp_path):
+def test_demo_invalid_queries_raise(answers, people, tmp_path):
     _, _, drawn = people
     (tmp_path / "text.jpg").write_text("no image")
     Image.new("RGB", (2, 2)).save(tmp_path / "small.png")
@@ -112,7 +112,7 @@ def test_what_cannot_be_answered(answers, people, tmp_path):
         answers.why(described, drawn.path[0])
 
 
-def test_a_gallery_of_another_model_is_refused(tmp_path):
+def test_demo_missing_or_foreign_gallery_raises(tmp_path):
     uri = f"faiss:{tmp_path / 'other.faiss'}"
     with gallery.open(uri) as other:
         other.enrol(np.eye(2), ["a", "b"], images=["a", "b"], model_fingerprint="another")
@@ -158,7 +158,7 @@ def chromium():
 
 
 @pytest.mark.slow
-def test_in_a_browser(served, people):
+def test_demo_page_in_browser_searches_and_deletes_uploads(served, people):
     """Upload, rank, filter, unknown, a file that is no image."""
     url, uploads = served
     _, _, drawn = people

@@ -1,4 +1,4 @@
-"""Pose, attributes and tracklets from the command line: trained, scored, exported, searched."""
+"""Commands with pose, attributes and tracklets: training, evaluation, export and search."""
 
 import json
 from pathlib import Path
@@ -38,7 +38,7 @@ def evaluate(cwd: Path, *flags: str, code: int = 0) -> str:
     return err if code else out
 
 
-def test_what_was_trained_is_in_the_run(drawn: Path) -> None:
+def test_train_extra_heads_are_recorded_in_run(drawn: Path) -> None:
     history = {
         name: json.loads((drawn / name / "history.jsonl").read_text().splitlines()[0])
         for name in ROWS
@@ -51,7 +51,7 @@ def test_what_was_trained_is_in_the_run(drawn: Path) -> None:
     assert metrics["after"]["protocol"]["name"] == "mars"
 
 
-def test_pose_is_scored_by_embeddings_and_by_visible_parts(drawn: Path) -> None:
+def test_evaluate_pose_run_scores_embeddings_and_visible_parts(drawn: Path) -> None:
     out = evaluate(drawn, "--run=pose")
     scores = json.loads((drawn / "pose/metrics.json").read_text())["after"]
     assert f"{100 * scores['mAP']:.2f} %" in out
@@ -59,7 +59,7 @@ def test_pose_is_scored_by_embeddings_and_by_visible_parts(drawn: Path) -> None:
     assert "by the recipe pose" in evaluate(drawn, "--run=attributes", "--distance=visible", code=1)
 
 
-def test_attributes_are_scored_and_filter(drawn: Path) -> None:
+def test_evaluate_attributes_reports_accuracy_and_filters(drawn: Path) -> None:
     flags = ["--run=attributes", "--attributes=drawn/attributes.csv", "--attribute_filter=0.6"]
     out = evaluate(drawn, *flags, "--out=scores.json")
     assert "mean (mA)" in out
@@ -75,14 +75,14 @@ def test_attributes_are_scored_and_filter(drawn: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["pooled", "mean_min"])
-def test_tracklets_of_an_image_model_are_scored(drawn: Path, kind: str) -> None:
+def test_evaluate_tracklets_with_image_model_uses_mars_protocol(drawn: Path, kind: str) -> None:
     flags = ["--run=attributes", "--tracklets", f"--set_distance={kind}"]
     out = evaluate(drawn, *flags, "--rerank=k_reciprocal", "--rerank_options=k1=4,k2=2")
     assert "protocol              mars" in out
     assert "re-ranking            k_reciprocal" in out
 
 
-def test_a_model_of_tracklets_scores_tracklets(drawn: Path) -> None:
+def test_evaluate_tracklet_model_matches_saved_features(drawn: Path) -> None:
     said = evaluate(drawn, "--run=tracklets", "--tracklets", "--save_features=kept")
     assert "protocol              mars" in said
     stored = "--features=kept/query.npz,kept/gallery.npz"
@@ -94,7 +94,7 @@ def test_a_model_of_tracklets_scores_tracklets(drawn: Path) -> None:
     assert "a model of tracklets embeds tracklets" in err
 
 
-def test_a_list_with_tracklets_trains_images_and_ranks_tracklets(drawn: Path) -> None:
+def test_csv_with_tracklets_trains_images_and_ranks_tracklets(drawn: Path) -> None:
     """Frame by frame where the model is one of images, and as images where it is exported."""
     rows = ["path,identity,camera,split,tracklet"]
     for split, folder in (
@@ -124,7 +124,7 @@ def test_a_list_with_tracklets_trains_images_and_ranks_tracklets(drawn: Path) ->
 
 
 @pytest.mark.parametrize("name", ["pose", "tracklets"])
-def test_models_of_several_inputs_are_exported(drawn: Path, name: str) -> None:
+def test_export_multi_input_model_as_saved_model_only(drawn: Path, name: str) -> None:
     code, out, err = within("export.py", f"--run={name}", "--noranker", cwd=drawn)
     assert code == 0, err
     assert "parity ok" in out
@@ -133,7 +133,7 @@ def test_models_of_several_inputs_are_exported(drawn: Path, name: str) -> None:
     assert "is exported as saved_model" in err
 
 
-def test_people_are_found_by_description(drawn: Path) -> None:
+def test_search_description_returns_hits_by_misfit(drawn: Path) -> None:
     pytest.importorskip("faiss")
     run = ("--run=attributes", "--gallery=faiss:people.faiss")
     rows = ["path,identity,camera"]
@@ -172,7 +172,7 @@ def test_people_are_found_by_description(drawn: Path) -> None:
         ),
     ],
 )
-def test_recipes_that_cannot_be_are_refused(drawn: Path, flags: list[str], message: str) -> None:
+def test_train_invalid_recipe_exits_with_error(drawn: Path, flags: list[str], message: str) -> None:
     data = ("--dataset=synthetic", "--data_dir=drawn", "--run=refused")
     code, _, err = within("train.py", *TINY, *flags, *data, cwd=drawn)
     assert code == 1
@@ -198,5 +198,7 @@ def test_recipes_that_cannot_be_are_refused(drawn: Path, flags: list[str], messa
         ),
     ],
 )
-def test_scores_that_cannot_be_are_refused(drawn: Path, flags: list[str], message: str) -> None:
+def test_evaluate_invalid_options_exit_with_error(
+    drawn: Path, flags: list[str], message: str
+) -> None:
     assert message in evaluate(drawn, *flags, code=1)

@@ -1,4 +1,4 @@
-"""Every flag of every command with bad values: accepted, or refused with one error line."""
+"""Bad values for every flag of every command: accepted or rejected with one error line."""
 
 import dataclasses
 import importlib
@@ -117,7 +117,7 @@ def too_long(*_: Any) -> None:
 
 @pytest.mark.nightly
 @pytest.mark.parametrize(("name", "one"), [*cases()])
-def test_a_flag_is_taken_or_refused_in_a_sentence(
+def test_every_flag_with_odd_value_is_accepted_or_prints_one_error(
     name: str,
     one: dataclasses.Field[Any],
     there: Path,
@@ -154,7 +154,7 @@ def test_a_flag_is_taken_or_refused_in_a_sentence(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
-def test_the_flags_with_which_they_are_tried_work(
+def test_base_flags_of_every_command_succeed(
     name: str, there: Path, pedestrians: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else every flag above would be refused for another's sake."""

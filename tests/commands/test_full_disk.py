@@ -1,4 +1,4 @@
-"""Every command that writes, on a disk that fills up: what was there stays, and one sentence."""
+"""Commands on a full disk: one error line, existing files unchanged, no partial files."""
 
 import os
 import re
@@ -113,7 +113,7 @@ IN_CI = ("run", "groups", "faiss")
     "name",
     [name if name in IN_CI else pytest.param(name, marks=pytest.mark.nightly) for name in WRITES],
 )
-def test_a_full_disk_is_a_sentence_and_leaves_what_was_there(
+def test_commands_full_disk_print_one_error_and_leave_no_partial_file(
     name: str, disk: Disk, there: Path
 ) -> None:
     flags = [flag.format(disk.folder) for flag in WRITES[name]]

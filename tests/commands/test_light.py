@@ -1,4 +1,4 @@
-"""What needs no network is done without TensorFlow, whose import takes seconds."""
+"""Commands that run without importing TensorFlow: help, flag errors and gallery management."""
 
 import json
 import shutil
@@ -55,7 +55,7 @@ def run(command: str, *flags: str, cwd: Path) -> subprocess.CompletedProcess:
     return run_all([(command, *flags)], cwd)[0]
 
 
-def test_help(tmp_path):
+def test_helpfull_prints_without_tensorflow(tmp_path):
     for command, ended in zip(
         COMMANDS, run_all([(command, "--helpfull") for command in COMMANDS], tmp_path), strict=True
     ):
@@ -87,7 +87,7 @@ REFUSED = [
 ]
 
 
-def test_flags_are_refused(tmp_path):
+def test_invalid_flags_exit_without_tensorflow(tmp_path):
     done = run_all([(command, *flags) for command, flags, _ in REFUSED], tmp_path)
     for (_, _, message), ended in zip(REFUSED, done, strict=True):
         assert "was imported" not in ended.stderr
@@ -107,14 +107,14 @@ print("found", sklearn.__name__)
 
 
 @pytest.mark.slow
-def test_keras_does_not_import_what_no_command_uses():
+def test_keras_alone_skips_unused_imports():
     ended = subprocess.run(
         [sys.executable, "-c", ALONE], capture_output=True, text=True, check=True, cwd=ROOT
     )
     assert ended.stdout.splitlines() == ["imported []", "found sklearn"]
 
 
-def test_a_gallery_is_counted(tmp_path):
+def test_search_stats_and_remove_run_without_tensorflow(tmp_path):
     pytest.importorskip("faiss", reason="faiss, extra gallery, is not installed")
     with gallery.open(f"faiss:{tmp_path / 'people.db'}") as people:
         people.enrol(np.eye(4, dtype=np.float32), ["a", "b", "b", "c"], model_fingerprint="x")
@@ -125,7 +125,7 @@ def test_a_gallery_is_counted(tmp_path):
     assert "erased 2 images of b" in ended.stdout
 
 
-def test_a_data_set_is_checked_before_anything_is_built(pedestrians, tmp_path):
+def test_train_incomplete_dataset_exits_without_tensorflow(pedestrians, tmp_path):
     shutil.copytree(pedestrians, tmp_path / "drawn")
     shutil.rmtree(tmp_path / "drawn/bounding_box_train")
     ended = run("train", "--dataset=market1501", "--data_dir=drawn", cwd=tmp_path)

@@ -1,4 +1,4 @@
-"""What may not be read or written: one sentence, in a process without the rights of root."""
+"""Commands on unreadable or read-only files: one error line in a process without root rights."""
 
 import os
 import shutil
@@ -94,7 +94,7 @@ IN_CI = (0, 3, 7, 13, 19, 21)
         for number in range(len(cases("")))
     ],
 )
-def test_one_sentence_says_what_is_not_allowed(there, pedestrians, number):
+def test_commands_permission_denied_print_one_error_and_write_nothing(there, pedestrians, number):
     program, *flags = cases(str(pedestrians))[number]
     rights = NO_RIGHTS if os.geteuid() == 0 else []
     before = sorted(there.rglob("*"))

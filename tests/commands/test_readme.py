@@ -1,4 +1,4 @@
-"""What the README promises, as far as a test can hold it to that."""
+"""Commands, flags, Python blocks and notebooks of the README and the docs."""
 
 import importlib
 import os
@@ -37,7 +37,7 @@ OTHERS = {"enable_batching", "grpc", "set", "table", "row", "seeds"}  # of serve
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_test_command_is_what_ci_runs() -> None:
+def test_readme_test_command_matches_ci() -> None:
     commands = re.findall(r"^    (pip install.*&& pytest)$", README, re.MULTILINE)
     assert commands == ['pip install -e ".[test,tracking]" && pytest']
 
@@ -50,7 +50,7 @@ def commands_of(page: str) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_every_command_of_a_page_can_be_given(page: str) -> None:
+def test_page_commands_parse_with_valid_options(page: str) -> None:
     """Its flags are flags of that command, with values that it takes and that go together."""
     for script, *words in commands_of(page):
         assert (ROOT / script).is_file(), script
@@ -71,7 +71,7 @@ def test_every_command_of_a_page_can_be_given(page: str) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_every_flag_of_a_page_exists(page: str) -> None:
+def test_page_flags_exist(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     commands = (cluster, command, embed, evaluate, export, search, track, train)
     fields = (field for command in commands for field in command.run.fields)
@@ -83,7 +83,7 @@ def test_every_flag_of_a_page_exists(page: str) -> None:
 
 
 @pytest.mark.slow
-def test_the_first_minute_of_a_stranger(tmp_path: Path) -> None:
+def test_readme_photo_commands_run_on_synthetic_images(tmp_path: Path) -> None:
     """The lines of the README for one's own photos, on drawn ones."""
     section = README.split("## On your own photos and videos")[1].split("\n## ")[0]
     lines = re.findall(r"^    python ([\w/]+\.py)([^#\n]*)", section, re.MULTILINE)
@@ -104,7 +104,7 @@ def test_the_first_minute_of_a_stranger(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if Path(page).stem not in notebooks.PAGES])
-def test_the_python_of_a_page_runs(page: str, tmp_path: Path) -> None:
+def test_page_python_blocks_run_and_print_expected_text(page: str, tmp_path: Path) -> None:
     """All blocks, one after the other, as in a notebook; pages that have one are run as such."""
     text = (ROOT / page).read_text(encoding="utf-8")
     codes = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
@@ -125,14 +125,14 @@ def test_the_python_of_a_page_runs(page: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("page", notebooks.PAGES)
-def test_a_notebook_is_its_page(page: str) -> None:
+def test_notebook_matches_its_page(page: str) -> None:
     held = nbformat.read(ROOT / f"examples/{page}.ipynb", 4)
     assert held == notebooks.notebook(page), "run python tools/notebooks.py"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", notebooks.PAGES)
-def test_a_notebook_runs(page: str, tmp_path: Path) -> None:
+def test_notebook_runs_and_prints_expected_text(page: str, tmp_path: Path) -> None:
     held = nbformat.read(ROOT / f"examples/{page}.ipynb", 4)
     ran = nbclient.NotebookClient(
         held, timeout=600, resources={"metadata": {"path": str(tmp_path)}}

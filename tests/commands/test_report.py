@@ -1,4 +1,4 @@
-"""The report of an evaluation: a page of its own, whose numbers are those of the JSON file."""
+"""HTML evaluation report: same scores as the JSON file, result lists, heat maps and errors."""
 
 import json
 import re
@@ -71,7 +71,7 @@ def percent(text: str) -> float:
     return float(text.removesuffix(" %"))
 
 
-def test_its_numbers_are_those_of_the_file(made):
+def test_report_numbers_match_json(made):
     text, metrics = made
     page = Page(text)
     assert json.loads(page.script) == metrics
@@ -98,7 +98,7 @@ def test_its_numbers_are_those_of_the_file(made):
         assert cell == f"{100 * pair['rank-1']:.1f} ({pair['queries']})"
 
 
-def test_its_lists_show_who_is_right(made):
+def test_report_lists_mark_right_and_wrong_hits(made):
     text, _ = made
     page = Page(text)
     queries = page.figures.count("query")
@@ -111,7 +111,7 @@ def test_its_lists_show_who_is_right(made):
     assert len(images) == 2 * (queries + hits)
 
 
-def test_it_stands_alone(made):
+def test_report_html_loads_no_external_resources(made):
     text, _ = made
     assert all(source.startswith(("data:", "#")) for source in Page(text).sources)
     assert "@import" not in text
@@ -120,7 +120,7 @@ def test_it_stands_alone(made):
     assert len(text.encode()) < 5_000_000
 
 
-def test_what_reranking_changed_is_counted():
+def test_report_reranking_changes_are_counted():
     """Two queries: one whose match comes to the front, one whose match goes back."""
     query = evaluation.StoredFeatures({}, np.array([1, 2]), np.array([0, 0]))
     gallery = evaluation.StoredFeatures({}, np.array([1, 2, 3]), np.array([1, 1, 1]))
@@ -161,7 +161,7 @@ def test_what_reranking_changed_is_counted():
     assert text.count("<svg") == 6, "losses and scores of the training too"
 
 
-def test_lists_leave_junk_out_and_break_ties_by_index():
+def test_ranked_lists_skip_junk_and_break_ties_by_index():
     query = evaluation.Labels([7, 7], [0, 1])
     gallery = evaluation.Labels([7, -1, 8, 7, 9], [0, 1, 1, 1, 0])
     distances = np.array([[0.1, 0.1, 0.5, 0.5, 0.5], [0.2, 0.1, 0.3, 0.0, 0.2]])
@@ -173,7 +173,7 @@ def test_lists_leave_junk_out_and_break_ties_by_index():
     assert second.distance.tolist() == [0.2, 0.2, 0.3]
 
 
-def test_a_map_says_where_a_mean_comes_from():
+def test_activation_map_matches_normalized_products():
     """The products of positions with the mean have the cosine of the embeddings as their mean."""
     random = np.random.default_rng(0)
     maps = np.abs(random.normal(size=(2, 4, 2, 8)))
@@ -190,7 +190,7 @@ def test_a_map_says_where_a_mean_comes_from():
     assert len({*red[-1].tolist()}) == 1
 
 
-def test_maps_are_what_is_pooled(made):
+def test_feature_maps_mean_equals_features(made):
     model = models.build("tiny", 3, (32, 16), weights="none")
     image = np.random.default_rng(0).integers(0, 256, (1, 32, 16, 3), np.uint8)
     maps = np.asarray(models.feature_maps(model)(image))
@@ -204,7 +204,7 @@ def test_maps_are_what_is_pooled(made):
         (("--report=old.html",), "--report is new"),
     ],
 )
-def test_refusals(flags, message, tmp_path):
+def test_report_invalid_options_exit_with_error(flags, message, tmp_path):
     (tmp_path / "old.html").write_text("")
     features = {"embedding": np.eye(4, dtype=np.float32)}
     for name in ("q", "g"):
@@ -215,7 +215,7 @@ def test_refusals(flags, message, tmp_path):
     assert message in err
 
 
-def test_features_of_files_have_a_report_without_pictures(tmp_path):
+def test_report_from_feature_files_has_no_images(tmp_path):
     random = np.random.default_rng(0)
     for name, camera in (("q", 0), ("g", 1)):
         embedding = np.repeat(np.eye(6), 2, axis=0) + 0.3 * random.normal(size=(12, 6))
@@ -232,7 +232,7 @@ def test_features_of_files_have_a_report_without_pictures(tmp_path):
     assert "query" in Page(text).figures
 
 
-def test_a_report_needs_matplotlib(tmp_path, monkeypatch):
+def test_report_without_matplotlib_exits_with_error(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     code, _, err = within("evaluate.py", "--features=q,g", "--report=r.html", cwd=tmp_path)
     assert code == 1

@@ -1,4 +1,4 @@
-"""`search.py` as a user starts it, and the images that it must survive."""
+"""Search command: enrollment, queries, unreadable images and error messages."""
 
 import csv
 import json
@@ -58,7 +58,7 @@ def folder(tmp_path_factory):
 RUN = ("--run=run", "--gallery=people.db")
 
 
-def test_embeddings_of_embed_are_enrolled(folder):
+def test_search_enrol_embed_shards_then_query_finds_image(folder):
     pytest.importorskip("pyarrow", reason="pyarrow, extra scale, is not installed")
     root, rows = folder
     said("embed.py", "--run=run", "--images=people.csv", "--out=shards", "--shard_size=7", cwd=root)
@@ -81,7 +81,7 @@ def test_embeddings_of_embed_are_enrolled(folder):
     )
 
 
-def test_from_images_to_answers(folder):
+def test_search_enrol_calibrate_query_remove_workflow_succeeds(folder):
     root, rows = folder
     assert "there is no gallery at people.db" in search(*RUN, "stats", cwd=root, code=1)
     out = search(*RUN, "enrol", "people", cwd=root)
@@ -131,7 +131,7 @@ def test_from_images_to_answers(folder):
     assert f"rows         {len(rows) - gone}" in search(*RUN, "stats", cwd=root)
 
 
-def test_a_table_has_cameras_and_times(folder):
+def test_search_csv_with_cameras_and_times_filters_hits(folder):
     root, rows = folder
     where = ("--run=run", "--gallery=faiss:index.faiss")
     search(*where, "enrol", "people.csv", cwd=root)
@@ -196,7 +196,7 @@ def unfit(tmp_path_factory):
     }
 
 
-def test_files_that_show_nobody_are_told_apart(unfit, tmp_path):
+def test_unfit_returns_reason_per_bad_file(unfit, tmp_path):
     root, reasons = unfit
     for name, reason in reasons.items():
         said = data.unfit(root / name)
@@ -206,7 +206,7 @@ def test_files_that_show_nobody_are_told_apart(unfit, tmp_path):
     assert data.unfit(tmp_path / "least.png") is None
 
 
-def test_enrolment_leaves_unfit_files_out_and_a_query_refuses_them(folder, unfit):
+def test_search_unfit_files_are_skipped_by_enrol_and_fail_query(folder, unfit):
     root, rows = folder
     broken, reasons = unfit
     strange = root / "strange" / "somebody"
@@ -249,20 +249,20 @@ def test_enrolment_leaves_unfit_files_out_and_a_query_refuses_them(folder, unfit
         (["calibrate"], "give --dataset and --data_dir"),
     ],
 )
-def test_mistakes_are_refused(folder, arguments, message):
+def test_search_invalid_arguments_exit_with_error(folder, arguments, message):
     root, _ = folder
     (root / "some.db").mkdir(exist_ok=True)
     err = search("--run=run", "--gallery=some.db", *arguments, cwd=root, code=1)
     assert message in err
 
 
-def test_a_mistake_is_told_in_one_sentence(folder):
+def test_search_unknown_subcommand_prints_one_error_line(folder):
     root, _ = folder
     err = search("--run=run", "find", cwd=root, code=1)
     assert err.strip().splitlines()[-1].startswith("error: the first word is one of enrol, query")
 
 
-def test_a_gallery_of_another_model_is_refused(folder):
+def test_search_gallery_of_other_model_exits_with_error(folder):
     root, rows = folder
     model = keras.saving.load_model(root / "run/model.keras")
     serving.export(model, root / "other", flip=False)
@@ -276,7 +276,7 @@ def test_a_gallery_of_another_model_is_refused(folder):
         assert "distances between embeddings of two models mean nothing" in err
 
 
-def test_a_page_escapes_what_it_shows(tmp_path):
+def test_search_page_escapes_html(tmp_path):
     hit = {"image": "<a>.jpg", "identity": "<b>", "camera": "1", "distance": 0.5}
     page = visualize.search_page([{"image": tmp_path / "x", "answer": "<script>", "hits": [hit]}])
     assert "<script>" not in page
@@ -290,7 +290,7 @@ def test_a_page_escapes_what_it_shows(tmp_path):
     )
 
 
-def test_a_space_before_a_path_loses_no_time(tmp_path):
+def test_people_csv_with_spaces_keeps_times(tmp_path):
     Image.new("RGB", (8, 16)).save(tmp_path / "a.jpg")
     (tmp_path / "people.csv").write_text("path,identity,camera,time\n a.jpg , 0001,1, 12.5\n")
     images, times = _people(tmp_path / "people.csv")

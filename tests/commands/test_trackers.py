@@ -1,4 +1,4 @@
-"""What TensorBoard and trackers of experiments are told of a training."""
+"""TensorBoard, MLflow and Weights & Biases logs of a training run."""
 
 import json
 import subprocess
@@ -35,7 +35,7 @@ def events(folder: Path) -> EventAccumulator:
 
 
 @pytest.mark.slow
-def test_tensorboard(pedestrians, tmp_path):
+def test_tensorboard_logs_scores_histograms_images_and_embeddings(pedestrians, tmp_path):
     train(pedestrians, tmp_path, "--log_images")
     logs = tmp_path / "run/logs"
     metrics = json.loads((tmp_path / "run/metrics.json").read_text())["after"]
@@ -70,7 +70,7 @@ def test_tensorboard(pedestrians, tmp_path):
 
 
 @pytest.mark.slow
-def test_no_pictures_of_people_unless_they_are_asked_for(pedestrians, tmp_path):
+def test_tensorboard_without_log_images_writes_no_images(pedestrians, tmp_path):
     train(pedestrians, tmp_path)
     logs = tmp_path / "run/logs"
     assert "ranked lists" not in events(logs / "scores").Tags()["tensors"]
@@ -78,7 +78,7 @@ def test_no_pictures_of_people_unless_they_are_asked_for(pedestrians, tmp_path):
 
 
 @pytest.mark.slow
-def test_mlflow(pedestrians, tmp_path, monkeypatch):
+def test_mlflow_logs_params_and_metrics(pedestrians, tmp_path, monkeypatch):
     """With its store of files, without a network."""
     tracking = pytest.importorskip("mlflow.tracking")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file:{tmp_path / 'store'}")
@@ -102,7 +102,7 @@ def test_mlflow(pedestrians, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_wandb(pedestrians, tmp_path, monkeypatch):
+def test_wandb_offline_run_logs_params_and_metrics(pedestrians, tmp_path, monkeypatch):
     """Offline: a folder that can be sent later."""
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
@@ -116,14 +116,14 @@ def test_wandb(pedestrians, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_tracker_that_cannot_begin(pedestrians, tmp_path, monkeypatch):
+def test_tracker_start_failure_leaves_no_run_folder(pedestrians, tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "magic://x")
     said = train(pedestrians, tmp_path, "--tracker=mlflow", code=1)
     assert "the tracker mlflow could not begin" in said
     assert not (tmp_path / "run").exists()
 
 
-def test_a_tracker_that_is_not_here(pedestrians, tmp_path, monkeypatch):
+def test_tracker_not_installed_exits_with_error(pedestrians, tmp_path, monkeypatch):
     monkeypatch.setattr("keras_reid.training.trackers.find_spec", lambda name: None)
     data = ("--dataset=market1501", f"--data_dir={pedestrians}")
     code, _, err = within("train.py", *data, "--tracker=wandb", cwd=tmp_path)

@@ -1,4 +1,4 @@
-"""Several workers on loopback take the steps of one, and go on after one of them is killed."""
+"""Multi-worker training on loopback: same steps as one worker, and resume after a kill."""
 
 import json
 import os
@@ -73,7 +73,7 @@ def weights(run: Path) -> np.ndarray:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("more", [(), pytest.param(MUTUAL, marks=pytest.mark.nightly)])
-def test_two_workers_take_the_steps_of_one(pedestrians, tmp_path, more):
+def test_multiworker_two_workers_match_one(pedestrians, tmp_path, more):
     flags = (
         *("--dataset=market1501", f"--data_dir={pedestrians}", *SMALL, *more),
         *("--identities=8", "--instances=4", "--epochs=1"),
@@ -94,7 +94,7 @@ def test_two_workers_take_the_steps_of_one(pedestrians, tmp_path, more):
 
 
 @pytest.mark.nightly
-def test_a_worker_that_is_killed_and_comes_back(pedestrians, tmp_path):
+def test_multiworker_resumes_after_killed_worker(pedestrians, tmp_path):
     flags = (
         *("--dataset=market1501", f"--data_dir={pedestrians}", *SMALL),
         *("--identities=8", "--instances=4", "--epochs=6", "--run=run"),
@@ -119,7 +119,7 @@ def test_a_worker_that_is_killed_and_comes_back(pedestrians, tmp_path):
 
 
 @pytest.mark.nightly
-def test_a_data_service_feeds_the_same_steps(pedestrians, tmp_path):
+def test_data_service_training_matches_local_training(pedestrians, tmp_path):
     flags = (
         *("--dataset=market1501", f"--data_dir={pedestrians}", "--recipe=tiny", "--epochs=2"),
         *("--height=32", "--width=16", "--noscore_before", "--identities=8", "--instances=4"),
@@ -147,7 +147,7 @@ def test_a_data_service_feeds_the_same_steps(pedestrians, tmp_path):
         assert {**one, "seconds": 0} == pytest.approx({**other, "seconds": 0}, rel=1e-5)
 
 
-def test_bad_input(pedestrians, tmp_path, monkeypatch):
+def test_multiworker_and_data_service_bad_input_raises(pedestrians, tmp_path, monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
     with pytest.raises(InputError, match="told of each other by TF_CONFIG"):
         training.Replicas("multiworker")

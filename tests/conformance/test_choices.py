@@ -1,4 +1,4 @@
-"""Words that are checked before Keras is imported are those of what they stand for."""
+"""Choices of the command-line flags match the registries, and all public names exist."""
 
 import pytest
 
@@ -22,11 +22,11 @@ from keras_reid.serving.exporting import TOLERANCES
         (choices.ENGINES, scale.ENGINES),
     ],
 )
-def test_words_are_those_of_what_they_stand_for(words, meant):
+def test_choices_match_registries(words, meant):
     assert words == tuple(meant)
 
 
-def test_all_public_names_are_there():
+def test_packages_export_all_public_names():
     """A package imports its modules when it is asked for them, so each name is asked for once."""
     from keras_reid import data, models, tracking, training, visualize
 

@@ -1,4 +1,4 @@
-"""Every property over the whole catalogue: a loss that is listed there is tested here."""
+"""Properties of every loss in the catalog: values, gradients, dtypes, saving and replicas."""
 
 import json
 from functools import cache, partial
@@ -96,7 +96,7 @@ def one_of(case, seed=3):
     return labels, case.prepare(predictions)
 
 
-def test_every_loss_is_catalogued():
+def test_catalogue_lists_every_loss():
     listed = {name.split("-")[0] for name in catalogue.LOSSES}
     public = {name for name in losses.__all__ if name.endswith("Loss")}
     distilled = {name for name in public if name.endswith("DistillationLoss")}
@@ -108,7 +108,7 @@ def test_every_loss_is_catalogued():
 
 @ALL
 @catalogue.BATCHES
-def test_value_and_gradient_are_those_of_the_oracle(name, seeds):
+def test_losses_value_and_gradient_match_oracle(name, seeds):
     case = catalogue.LOSSES[name]
     run = compiled(name)
     active = kinks = 0
@@ -135,7 +135,7 @@ def test_value_and_gradient_are_those_of_the_oracle(name, seeds):
 
 @METRIC
 @catalogue.BATCHES
-def test_duplicates_have_the_value_of_the_oracle(name, seeds):
+def test_losses_random_duplicates_match_oracle_value(name, seeds):
     """Two images of one identity, of two, and all images equal; there the slope has a kink."""
     case = catalogue.LOSSES[name]
     for seed in seeds[::4]:
@@ -149,7 +149,7 @@ def test_duplicates_have_the_value_of_the_oracle(name, seeds):
 
 
 @COSTLY
-def test_every_entry_of_the_gradient_is_that_of_the_oracle(name):
+def test_losses_full_gradient_matches_oracle(name):
     case = catalogue.LOSSES[name]
     labels, predictions = one_of(case)
     _, gradient = compiled(name)(labels, predictions)
@@ -204,7 +204,7 @@ def test_loss_without_comparisons_has_zero_value_and_gradient(name, jit_compile)
 
 
 @METRIC
-def test_duplicates_cost_what_the_oracle_says(name):
+def test_losses_repeated_image_matches_oracle_value(name):
     """An identity with too few images is completed by repetition."""
     case = catalogue.LOSSES[name]
     labels, predictions = one_of(case)
@@ -214,7 +214,7 @@ def test_duplicates_cost_what_the_oracle_says(name):
 
 
 @ALL
-def test_the_order_of_the_batch_does_not_matter(name):
+def test_losses_batch_permutation_keeps_value_and_gradient(name):
     run = compiled(name)
     labels, predictions = one_of(catalogue.LOSSES[name])
     order = np.random.default_rng(0).permutation(12)
@@ -227,7 +227,7 @@ def test_the_order_of_the_batch_does_not_matter(name):
 
 
 @METRIC
-def test_the_numbers_of_the_identities_do_not_matter(name):
+def test_losses_relabeled_identities_keep_value(name):
     run = compiled(name)
     labels, predictions = one_of(catalogue.LOSSES[name])
     assert run(1000 - 7 * labels, predictions)[0] == run(labels, predictions)[0]
@@ -238,7 +238,7 @@ def test_the_numbers_of_the_identities_do_not_matter(name):
 
 @COSTLY
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_half_precision_predictions_are_compared_in_float32(name, dtype):
+def test_losses_half_precision_computes_in_float32(name, dtype):
     case = catalogue.LOSSES[name]
     labels, predictions = one_of(case)
     half = tf.cast(tf.constant(predictions), dtype)
@@ -258,7 +258,7 @@ EXTREMES = {
 
 @COSTLY
 @pytest.mark.parametrize("dtype", EXTREMES)
-def test_the_smallest_and_the_largest_features_cost_finite_numbers(name, dtype):
+def test_losses_extreme_feature_scales_are_finite(name, dtype):
     case = catalogue.LOSSES[name]
     labels, predictions = one_of(case)
     for scale in EXTREMES[dtype] if case.metric else ():
@@ -303,7 +303,7 @@ def test_every_loss_mixed_precision_trains(policy):
 
 
 @ALL
-def test_config_round_trip(name):
+def test_losses_config_round_trip_is_identical(name):
     loss = catalogue.LOSSES[name].loss(name="mine", reduction="sum", dtype="float64")
     config = keras.losses.serialize(loss)
     again = keras.losses.deserialize(json.loads(json.dumps(config)))
@@ -327,7 +327,7 @@ def test_compiled_model_of_every_loss_loads_without_custom_objects(tmp_path):
 
 
 @METRIC
-def test_a_subclass_states_only_its_formula(name):
+def test_metric_losses_config_includes_base_options(name):
     """The defaults that later losses inherit: every option of the base is in the config."""
     options = set(catalogue.LOSSES[name].loss().get_config())
     assert options >= {"margin", "distance", "normalize", "name", "reduction", "dtype"}
@@ -342,7 +342,7 @@ def steps():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", catalogue.ONE_OF_EACH + catalogue.ONE_OF_EACH_DISTILLATION)
-def test_two_replicas_take_the_step_of_one(name, steps):
+def test_losses_two_replicas_same_batch_match_one(name, steps):
     """A loss that returned a scalar would take twice the step."""
     one, two = steps["same"][name]
     np.testing.assert_allclose(two, one, rtol=1e-5, atol=1e-6)
@@ -352,14 +352,14 @@ def test_two_replicas_take_the_step_of_one(name, steps):
 @pytest.mark.parametrize(
     "name", [name for name in catalogue.ONE_OF_EACH if catalogue.LOSSES[name].metric]
 )
-def test_two_replicas_that_gather_take_the_step_of_one_on_the_joint_batch(name, steps):
+def test_losses_two_replicas_with_gather_match_one_on_joint_batch(name, steps):
     one, two = steps["halved"][name]
     np.testing.assert_allclose(two, one, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", catalogue.ONE_OF_EACH_DISTILLATION)
-def test_two_replicas_distill_the_halves_of_a_batch_as_one_does_the_whole(name, steps):
+def test_distillation_two_replicas_on_halves_match_one_on_whole_batch(name, steps):
     """Logits image by image; distances and ranks gathered, of the teacher too."""
     one, two = steps["halved"][name]
     np.testing.assert_allclose(two, one, rtol=1e-5, atol=1e-6)

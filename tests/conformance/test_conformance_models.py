@@ -1,4 +1,4 @@
-"""Properties of every layer and model of the catalogue."""
+"""Properties of every layer and model in the catalog."""
 
 import catalogue
 import keras
@@ -57,11 +57,11 @@ def build(name: str) -> keras.Model:
     return models.ensemble([one() for _ in range(3)]) if name == "ensemble" else one()
 
 
-def test_every_layer_is_catalogued() -> None:
+def test_catalogue_lists_every_layer() -> None:
     assert {name.split("-")[0] for name in catalogue.LAYERS} == set(keras_reid.layers.__all__)
 
 
-def test_every_pooling_and_neck_is_catalogued() -> None:
+def test_catalogue_lists_every_pooling_and_neck() -> None:
     used = {name.split("-")[0] for name in catalogue.MODELS}
     assert used >= set(models.POOLINGS)
     necks = {case.get("neck", "bn") for case in catalogue.MODELS.values()}
@@ -72,7 +72,7 @@ def test_every_pooling_and_neck_is_catalogued() -> None:
 @pytest.mark.parametrize(
     "jit_compile", [None, False, pytest.param(True, marks=pytest.mark.nightly)]
 )
-def test_layers_equal_their_oracle(name: str, jit_compile: bool | None) -> None:
+def test_layers_match_oracle(name: str, jit_compile: bool | None) -> None:
     case = catalogue.LAYERS[name]
     layer = case.layer()
     call = layer if jit_compile is None else tf.function(layer, jit_compile=jit_compile)
@@ -84,7 +84,7 @@ def test_layers_equal_their_oracle(name: str, jit_compile: bool | None) -> None:
 
 
 @pytest.mark.parametrize("name", catalogue.costly(catalogue.LAYERS))
-def test_layers_survive_saving(name: str, tmp_path) -> None:
+def test_layers_save_and_load_keep_outputs(name: str, tmp_path) -> None:
     case = catalogue.LAYERS[name]
     layer, inputs = case.layer(), case.inputs(maps())
     symbols = keras.tree.map_structure(lambda x: keras.Input(x.shape[1:]), inputs)
@@ -103,7 +103,7 @@ def test_layers_survive_saving(name: str, tmp_path) -> None:
 
 @pytest.mark.parametrize("name", catalogue.costly(catalogue.LAYERS))
 @pytest.mark.parametrize("dtype", ["mixed_float16", "mixed_bfloat16"])
-def test_layers_have_finite_values_and_gradients_in_half_precision(name: str, dtype: str) -> None:
+def test_layers_half_precision_values_and_gradients_are_finite(name: str, dtype: str) -> None:
     case = catalogue.LAYERS[name]
     layer = case.build(**case.arguments, dtype=dtype)
     inputs = keras.tree.map_structure(tf.constant, case.inputs(maps() * 40))
@@ -123,7 +123,7 @@ def test_layers_have_finite_values_and_gradients_in_half_precision(name: str, dt
 
 @pytest.mark.first(5)
 @pytest.mark.parametrize("name", catalogue.MODELS)
-def test_models_survive_saving(name: str, tmp_path) -> None:
+def test_models_save_and_load_keep_outputs(name: str, tmp_path) -> None:
     model = build(name)
     inputs = inputs_of(model)
     model(inputs, training=True)
@@ -138,7 +138,7 @@ def test_models_survive_saving(name: str, tmp_path) -> None:
 @pytest.mark.first(6)
 @pytest.mark.parametrize("name", catalogue.MODELS)
 @pytest.mark.parametrize("jit_compile", [False, pytest.param(True, marks=pytest.mark.nightly)])
-def test_models_agree_eagerly_in_a_graph_and_compiled(name: str, jit_compile: bool) -> None:
+def test_models_eager_graph_and_xla_agree(name: str, jit_compile: bool) -> None:
     model = build(name)
     inputs = inputs_of(model)
     expected = model(inputs)
@@ -157,7 +157,7 @@ def test_models_agree_eagerly_in_a_graph_and_compiled(name: str, jit_compile: bo
 
 @pytest.mark.first(1)
 @pytest.mark.parametrize("name", EXPORTED)
-def test_models_are_exported_as_they_are(name: str, tmp_path) -> None:
+def test_models_export_passes_parity(name: str, tmp_path) -> None:
     model = build(name)
     version = serving.export(model, tmp_path / "model")
     assert serving.parity(model, version, inputs_of(model)).ok
@@ -166,7 +166,7 @@ def test_models_are_exported_as_they_are(name: str, tmp_path) -> None:
 # Of an ensemble the members are trained.
 @pytest.mark.first(6)
 @pytest.mark.parametrize("name", [name for name in catalogue.MODELS if name != "ensemble"])
-def test_every_weight_of_a_model_is_trained(name: str) -> None:
+def test_models_every_trainable_weight_has_finite_gradient(name: str) -> None:
     model = build(name)
     with tf.GradientTape() as tape:
         out = model(inputs_of(model), training=True)

@@ -1,4 +1,4 @@
-"""Every distillation loss of the catalogue: numbers, invariants, no way back to the teacher."""
+"""Distillation losses of the catalog: values, gradients, invariants and a constant teacher."""
 
 import json
 import math
@@ -100,7 +100,7 @@ def assert_near(rows, expected, rounding):
     assert np.all(np.abs(rows - expected) <= 1e-5 * np.abs(expected) + rounding)
 
 
-def test_every_distillation_is_catalogued():
+def test_catalogue_lists_every_distillation_loss():
     listed = {name.split("-")[0] for name in catalogue.DISTILLATION_LOSSES}
     public = {name for name in losses.__all__ if name.endswith("DistillationLoss")}
     assert listed == public - {"DistillationLoss"}
@@ -113,7 +113,7 @@ def test_every_distillation_is_catalogued():
 
 @ALL
 @catalogue.BATCHES
-def test_value_and_gradient_are_those_of_the_oracle(name, seeds):
+def test_distillation_value_and_gradient_match_oracle(name, seeds):
     case, active, undecided = catalogue.DISTILLATION_LOSSES[name], 0, 0
     for seed in seeds:
         teacher, student = outputs(case, seed)
@@ -138,7 +138,7 @@ def test_value_and_gradient_are_those_of_the_oracle(name, seeds):
 
 
 @ALL
-def test_every_entry_of_the_gradient_is_that_of_the_oracle(name):
+def test_distillation_full_gradient_matches_oracle(name):
     teacher, student = two(images=8)
     _, gradient, _ = compiled(name)(teacher, student)
     expected = oracle.gradient(partial(catalogue.DISTILLATION_LOSSES[name].value, teacher), student)
@@ -146,7 +146,7 @@ def test_every_entry_of_the_gradient_is_that_of_the_oracle(name):
 
 
 @cases(lambda case: case.build is RankDistillationLoss)
-def test_equal_scores_share_the_slope(name):
+def test_rank_distillation_tied_scores_gradient_matches_oracle(name):
     """The corners of a simplex are equally far, in float32 too if their number is a power of 2."""
     case = catalogue.DISTILLATION_LOSSES[name]
     teacher, student = two(images=8)[0], np.eye(8, dtype="float32")
@@ -157,7 +157,7 @@ def test_equal_scores_share_the_slope(name):
 
 
 @HOW
-def test_eager_graph_and_xla_agree(name, jit_compile):
+def test_distillation_eager_graph_and_xla_agree(name, jit_compile):
     teacher, student = two()
     loss = catalogue.DISTILLATION_LOSSES[name].loss()
     rows, *gradients = rows_and_gradients(loss, tf.constant(teacher), tf.constant(student))
@@ -169,7 +169,7 @@ def test_eager_graph_and_xla_agree(name, jit_compile):
 
 
 @HOW
-def test_never_nan(name, jit_compile):
+def test_distillation_degenerate_outputs_are_finite(name, jit_compile):
     """Any norm, duplicates, all equal, zero: each as teacher and as student of each other."""
     x = two()[0]
     unit = x / np.linalg.norm(x, axis=1, keepdims=True)
@@ -185,7 +185,7 @@ def test_never_nan(name, jit_compile):
 
 @ALL
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_half_precision_outputs_are_compared_in_float32(name, dtype):
+def test_distillation_half_precision_computes_in_float32(name, dtype):
     case = catalogue.DISTILLATION_LOSSES[name]
     teacher, student = (tf.cast(tf.constant(x), dtype) for x in two())
     exact = [tf.cast(x, "float64").numpy() for x in (teacher, student)]
@@ -199,7 +199,7 @@ def test_half_precision_outputs_are_compared_in_float32(name, dtype):
 
 
 @ALL
-def test_double_precision_is_kept(name):
+def test_distillation_double_precision_matches_oracle(name):
     case = catalogue.DISTILLATION_LOSSES[name]
     teacher, student = (x.astype("float64") for x in two())
     rows = case.loss(dtype="float64").call(teacher, student).numpy()
@@ -212,7 +212,7 @@ LN2, LN3, LN4 = math.log(2), math.log(3), math.log(4)
 SURE, EVEN, OTHER = [LN3, 0.0], [0.0, 0.0], [0.0, LN3]
 
 
-def test_divergences_of_logits_by_hand():
+def test_logit_distillation_divergence_matches_hand_computed_values():
     assert _of_one(LogitDistillationLoss(), SURE, EVEN) == pytest.approx(
         0.13081203594113708, rel=1e-6
     )
@@ -223,7 +223,7 @@ def test_divergences_of_logits_by_hand():
     assert 0.5 * LN2 + 0.5 * soft == pytest.approx(0.6081976621622468, rel=1e-6)
 
 
-def test_mutual_learning_of_three_by_hand():
+def test_logit_distillation_three_peers_match_hand_computed_values():
     loss = LogitDistillationLoss()
     peers = [_of_one(loss, peer, SURE) for peer in (EVEN, OTHER)]
     assert sum(peers) / 2 == pytest.approx(0.3465735902799727, rel=1e-6)
@@ -236,7 +236,7 @@ def _of_one(loss, teacher, student):
     return float(loss(tf.constant([teacher]), tf.constant([student])))
 
 
-def test_metric_mutual_learning_by_hand():
+def test_distance_distillation_both_directions_match_hand_computed_values():
     """Both directions in one tape: 4, and the slope of one direction alone."""
     loss = DistanceDistillationLoss(distance="precomputed")
     first, second = (tf.Variable([[0.0, d], [d, 0.0]]) for d in (1.0, 3.0))
@@ -246,7 +246,7 @@ def test_metric_mutual_learning_by_hand():
     np.testing.assert_array_equal(tape.gradient(value, first), [[0, -1], [-1, 0]])
 
 
-def test_ranks_by_hand():
+def test_rank_distillation_loss_matches_hand_computed_values():
     student = np.array([[0], [0.5], [-0.25], [0.75], [1]])
     # The last breaks a tie, which only the order of the hard list depends on.
     for mode, last, expected in (("soft", -1, 2.244312030568703), ("hard", -1.01, 3.2311025806416)):
@@ -255,7 +255,7 @@ def test_ranks_by_hand():
         assert float(loss(teacher, student)) == pytest.approx(expected, rel=1e-6)
 
 
-def test_orders_by_hand():
+def test_rank_distillation_orders_match_hand_computed_values():
     """Scores ln 4, ln 2 and ln 1 of the first image, but for a constant; or all three equal."""
     ranked = np.array([[0], [1], [1 + LN2], [-1 - LN4]])
     even = np.array([[0, 0], [1, 0], [0, 1], [-1, 0]])
@@ -269,7 +269,7 @@ def test_orders_by_hand():
     assert first("soft", ranked, even) == pytest.approx(0.23843447975117227, rel=1e-5)
 
 
-def test_all_orders_are_looked_at():
+def test_oracle_all_orders_probabilities_sum_to_one():
     """The oracle itself: probabilities of all orders sum to 1."""
     for length in range(2, 7):
         orders = oracle_distillation.all_orders(length)
@@ -278,7 +278,7 @@ def test_all_orders_are_looked_at():
         assert np.exp(oracle_distillation.log_probability(scores)).sum() == pytest.approx(1)
 
 
-def test_a_sure_teacher_has_one_order():
+def test_rank_distillation_confident_teacher_soft_equals_hard():
     """The longest soft list, which the hard one must equal where only one order is likely."""
     line = 10 * np.arange(13)[:, None]
     student = 0.3 * np.random.default_rng(0).normal(size=(13, 3))
@@ -298,13 +298,13 @@ def test_a_sure_teacher_has_one_order():
 
 
 @PERFECT
-def test_a_perfect_student_costs_exactly_nothing(name):
+def test_distillation_perfect_student_has_exactly_zero_loss(name):
     x = two()[0]
     assert np.all(catalogue.DISTILLATION_LOSSES[name].loss().call(x, x) == 0)
 
 
 @HOW
-def test_a_perfect_student_costs_nothing_but_rounding_in_a_graph(name, jit_compile):
+def test_distillation_perfect_student_in_graph_is_zero_up_to_rounding(name, jit_compile):
     """TensorFlow rewrites the teacher's x / √y as x · 1/√y, but not the student's."""
     case = catalogue.DISTILLATION_LOSSES[name]
     if case.arguments.get("mode") == "hard":
@@ -320,7 +320,7 @@ def test_a_perfect_student_costs_nothing_but_rounding_in_a_graph(name, jit_compi
 
 
 @cases(lambda case: case.build is LogitDistillationLoss)
-def test_a_constant_on_all_logits_does_not_matter(name):
+def test_logit_distillation_shifted_logits_have_zero_loss(name):
     teacher, _ = two()
     teacher = np.round(64 * teacher) / 64  # so that the sum is exact
     shift = np.arange(IMAGES, dtype="float32")[:, None] - 5
@@ -329,7 +329,7 @@ def test_a_constant_on_all_logits_does_not_matter(name):
 
 
 @PERFECT
-def test_no_student_is_better_than_perfect(name):
+def test_distillation_imperfect_student_has_positive_loss(name):
     """Also near the minimum, up to rounding; a student that moved off it costs something."""
     for seed in range(4):
         teacher, other = two(seed)
@@ -341,7 +341,7 @@ def test_no_student_is_better_than_perfect(name):
 
 
 @pytest.mark.parametrize("gap", [16, 65, 1000, 20000])
-def test_a_sure_teacher_is_exact(gap):
+def test_logit_distillation_confident_outputs_match_oracle(gap):
     """Where both are sure, and of opposite opinion; probabilities that are clipped lose this."""
     teacher = np.array([[gap, 0, -gap / 2], [0, gap / 2, gap]], "float32") / 2
     student = np.array([[0, gap, 1], [gap, 0.5, -gap]], "float32") / 2
@@ -356,7 +356,7 @@ def test_a_sure_teacher_is_exact(gap):
 
 
 @pytest.mark.parametrize("temperature", [1, 4])
-def test_the_united_teacher_costs_at_most_the_mean_of_its_parts(temperature):
+def test_logit_distillation_ensemble_loss_is_at_most_mean_of_peers(temperature):
     loss = LogitDistillationLoss(temperature)
     for seed in range(20):
         student, *peers = np.random.default_rng(seed).normal(size=(4, 5, WIDTH)).astype("float32")
@@ -368,7 +368,7 @@ def test_the_united_teacher_costs_at_most_the_mean_of_its_parts(temperature):
 
 
 @ALL
-def test_one_teacher_is_its_own_ensemble(name):
+def test_distillation_ensemble_of_one_equals_teacher(name):
     loss, (teacher, student) = catalogue.DISTILLATION_LOSSES[name].loss(), two()
     expected = loss.call(teacher, student)
     rows = loss.call(loss.ensemble([teacher]), student)
@@ -376,7 +376,7 @@ def test_one_teacher_is_its_own_ensemble(name):
 
 
 @pytest.mark.parametrize("normalize", [False, True])
-def test_united_embeddings_have_the_mean_of_squared_distances(normalize):
+def test_distillation_ensemble_embeddings_average_squared_distances(normalize):
     """Of teachers of different width."""
     wide, narrow = two(1, width=64)[0], 3 * two(2, width=3)[0]
     for kind in (DistanceDistillationLoss, RankDistillationLoss):
@@ -393,14 +393,14 @@ def test_united_embeddings_have_the_mean_of_squared_distances(normalize):
 
 
 @cases(lambda case: case.build is DistanceDistillationLoss)
-def test_distances_are_distilled_symmetrically(name):
+def test_distance_distillation_is_symmetric(name):
     teacher, student = two()
     forth, back = compiled(name)(teacher, student), compiled(name)(student, teacher)
     np.testing.assert_allclose(forth[0], back[0], rtol=2e-6)
 
 
 @ALL
-def test_the_order_of_the_batch_does_not_matter(name):
+def test_distillation_batch_permutation_keeps_value_and_gradient(name):
     teacher, student = two()
     order = np.random.default_rng(0).permutation(IMAGES)
     rows, gradient, _ = compiled(name)(teacher, student)
@@ -411,7 +411,7 @@ def test_the_order_of_the_batch_does_not_matter(name):
 
 
 @RELATIONS
-def test_gather_on_one_replica_changes_nothing(name):
+def test_distillation_gather_on_one_replica_has_no_effect(name):
     case = catalogue.DISTILLATION_LOSSES[name]
     gathered, alone = (case.loss(gather=gather).call(*two()) for gather in (True, False))
     np.testing.assert_array_equal(gathered, alone)
@@ -421,7 +421,7 @@ def test_gather_on_one_replica_changes_nothing(name):
 
 
 @ALL
-def test_two_that_distill_each_other_have_the_slope_of_one_direction(name):
+def test_distillation_mutual_gradient_equals_one_direction(name):
     """A loss that let the slope through to its teacher would add that of the other direction."""
     case = catalogue.DISTILLATION_LOSSES[name]
     first, second = map(tf.Variable, two(images=8, width=3))
@@ -436,7 +436,7 @@ def test_two_that_distill_each_other_have_the_slope_of_one_direction(name):
 
 
 @cases(lambda case: case.build is DistanceDistillationLoss)
-def test_without_a_constant_teacher_the_slope_of_distances_doubles(name):
+def test_distance_distillation_without_stop_gradient_doubles_gradient(name):
     """The factor that the test above would see, and by which a plain squared error differs."""
     loss = catalogue.DISTILLATION_LOSSES[name].loss()
     first, second = map(tf.Variable, two())
@@ -449,7 +449,7 @@ def test_without_a_constant_teacher_the_slope_of_distances_doubles(name):
 
 
 @ALL
-def test_no_gradient_reaches_the_teacher(name):
+def test_distillation_teacher_gradient_is_none(name):
     teacher, student = map(tf.Variable, two())
     with tf.GradientTape() as tape:
         value = catalogue.DISTILLATION_LOSSES[name].loss()(2 * teacher, student)
@@ -460,7 +460,7 @@ def test_no_gradient_reaches_the_teacher(name):
 
 
 @ALL
-def test_config_round_trip(name):
+def test_distillation_config_round_trip_is_identical(name):
     loss = catalogue.DISTILLATION_LOSSES[name].loss(name="mine", reduction="sum", dtype="float64")
     again = keras.losses.deserialize(json.loads(json.dumps(keras.losses.serialize(loss))))
     assert type(again) is type(loss)
@@ -470,7 +470,7 @@ def test_config_round_trip(name):
 
 
 @RELATIONS
-def test_gather_is_saved(name):
+def test_distillation_config_keeps_gather(name):
     loss = catalogue.DISTILLATION_LOSSES[name].loss(gather=True)
     assert keras.losses.deserialize(keras.losses.serialize(loss)).gather
 
@@ -480,7 +480,7 @@ def manhattan(x):
     return keras.ops.sum(keras.ops.abs(x[:, None] - x[None, :]), axis=-1)
 
 
-def test_a_distance_of_ones_own_is_saved():
+def test_distance_distillation_custom_distance_round_trip():
     loss = DistanceDistillationLoss(distance=manhattan)
     again = keras.losses.deserialize(json.loads(json.dumps(keras.losses.serialize(loss))))
     teacher, student = two()
@@ -491,7 +491,7 @@ def test_a_distance_of_ones_own_is_saved():
 
 
 @ONE_OF_EACH
-def test_weights_of_images_weigh_their_losses(name):
+def test_distillation_sample_weight_scales_row_losses(name):
     loss, given = catalogue.DISTILLATION_LOSSES[name].loss(reduction="sum"), two()
     rows = loss.call(*given).numpy()
     chosen = loss(*given, sample_weight=np.eye(IMAGES)[4])
@@ -500,7 +500,7 @@ def test_weights_of_images_weigh_their_losses(name):
 
 
 @ONE_OF_EACH
-def test_a_compiled_model_is_loaded_without_custom_objects(name, tmp_path):
+def test_distillation_saved_model_loads_without_custom_objects(name, tmp_path):
     loss = catalogue.DISTILLATION_LOSSES[name].loss()
     teacher, x = two()
     model = keras.Sequential([keras.Input((WIDTH,)), keras.layers.Dense(WIDTH)])
@@ -514,7 +514,7 @@ def test_a_compiled_model_is_loaded_without_custom_objects(name, tmp_path):
 
 @pytest.mark.first(1)
 @ONE_OF_EACH
-def test_a_student_learns_from_stored_outputs_in_a_plain_fit(name):
+def test_distillation_fit_on_stored_outputs_lowers_loss(name):
     keras.utils.set_random_seed(0)
     teacher, x = two(images=24)
     model = keras.Sequential([keras.Input((WIDTH,)), keras.layers.Dense(WIDTH)])
@@ -525,7 +525,7 @@ def test_a_student_learns_from_stored_outputs_in_a_plain_fit(name):
 
 @pytest.mark.first(1)
 @ONE_OF_EACH
-def test_mixed_precision_trains(name):
+def test_distillation_mixed_precision_step_updates_weights(name):
     keras.utils.set_random_seed(0)
     teacher, x = two()
     model = keras.Sequential(
@@ -586,12 +586,12 @@ def test_mixed_precision_trains(name):
         ),
     ],
 )
-def test_bad_arguments_are_refused(build, message):
+def test_distillation_bad_arguments_raise(build, message):
     with pytest.raises(InputError, match=message):
         build()
 
 
-def test_a_hard_list_may_be_long():
+def test_rank_distillation_long_hard_list_matches_oracle():
     teacher, student = two(images=20)
     value = float(RankDistillationLoss("hard", list_length=19)(teacher, student))
     expected = oracle_distillation.ranks(teacher, student, "hard", list_length=19).mean()
@@ -646,6 +646,6 @@ def test_a_hard_list_may_be_long():
         ),
     ],
 )
-def test_outputs_that_do_not_fit_are_refused(loss, teacher, student, message):
+def test_distillation_mismatched_outputs_raise(loss, teacher, student, message):
     with pytest.raises(InputError, match=message):
         loss.call(np.zeros(teacher, "float32"), np.zeros(student, "float32"))

@@ -1,4 +1,4 @@
-"""The examples in the docstrings run, and say what comes out."""
+"""Examples in the docstrings run and print the documented output."""
 
 import doctest
 from importlib import import_module
@@ -17,12 +17,12 @@ MODULES = [
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_the_examples_of_a_module(name: str) -> None:
+def test_module_docstring_examples_pass(name: str) -> None:
     found = doctest.testmod(import_module(name))
     assert found.attempted
     assert not found.failed
 
 
-def test_what_users_touch_first_has_an_example() -> None:
+def test_main_packages_have_docstring_example() -> None:
     for room in ("distances", "losses", "models", "evaluation", "reranking", "gallery", "data"):
         assert any(name.startswith(f"keras_reid.{room}") for name in MODULES), room

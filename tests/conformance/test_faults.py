@@ -1,4 +1,4 @@
-"""The list of deliberate faults, and the README of the tests that is written from it."""
+"""Entries of the list of deliberate faults, and the generated README of the tests."""
 
 import ast
 from functools import cache

@@ -1,4 +1,4 @@
-"""What must hold between losses and under changes of the batch, over drawn batches."""
+"""Relations between losses and invariances of each loss, on random batches."""
 
 import math
 from functools import partial
@@ -45,7 +45,7 @@ euclidean = {"distance": "euclidean", "normalize": False}
 
 @few
 @given(SEEDS)
-def test_harder_comparisons_cost_more(seed):
+def test_losses_with_harder_mining_have_larger_values(seed):
     """MSML ≥ max_a BH_a ≥ BH ≥ soft-hard, BH ≥ batch-all ≤ nonzero, lifted ≥ BH, for equal K."""
     of = partial(value, seed=seed)
     by_anchor = losses.TripletHardLoss(MARGIN, reduction=None)(*balanced(seed))
@@ -61,7 +61,7 @@ def test_harder_comparisons_cost_more(seed):
 
 @few
 @given(SEEDS)
-def test_a_quadruplet_costs_at_least_the_triplet_and_as_much_for_two_identities(seed):
+def test_quadruplet_loss_is_at_least_triplet_hard_loss(seed):
     four = partial(value, losses.QuadrupletLoss, seed, margin2=0.3, **euclidean)
     assert four() >= value(losses.TripletHardLoss, seed) - 1e-5
     pair = partial(balanced, identities=2)
@@ -71,7 +71,7 @@ def test_a_quadruplet_costs_at_least_the_triplet_and_as_much_for_two_identities(
 
 @few
 @given(SEEDS)
-def test_the_union_without_its_bounds_is_the_quadruplet_loss(seed):
+def test_improved_quadruplet_zero_weight_equals_quadruplet_loss(seed):
     union = value(losses.ImprovedQuadrupletLoss, seed, margin2=0.3, weight=0.0, **euclidean)
     four = value(losses.QuadrupletLoss, seed, margin2=0.3, **euclidean)
     assert union == pytest.approx(four, rel=1e-6)
@@ -79,7 +79,7 @@ def test_the_union_without_its_bounds_is_the_quadruplet_loss(seed):
 
 @few
 @given(SEEDS)
-def test_the_soft_margin_lies_between_the_hinge_and_ln_2_more(seed):
+def test_triplet_hard_softplus_is_within_ln_2_above_hinge(seed):
     hinge = value(losses.TripletHardLoss, seed, margin=0.0)
     soft = value(losses.TripletHardLoss, seed, margin=None)
     assert hinge - 1e-6 <= soft <= hinge + math.log(2) + 1e-6
@@ -87,7 +87,7 @@ def test_the_soft_margin_lies_between_the_hinge_and_ln_2_more(seed):
 
 @few
 @given(SEEDS)
-def test_a_low_temperature_is_batch_hard_and_a_high_one_the_mean(seed):
+def test_soft_triplet_hard_temperature_limits_are_batch_hard_and_mean(seed):
     hard = value(losses.TripletHardLoss, seed)
     assert value(losses.SoftTripletHardLoss, seed, temperature=1e-4) == pytest.approx(
         hard, rel=1e-3, abs=1e-4
@@ -107,7 +107,7 @@ def test_a_low_temperature_is_batch_hard_and_a_high_one_the_mean(seed):
 @pytest.mark.parametrize("name", UNSQUARED)
 @few
 @given(SEEDS)
-def test_neither_moving_nor_turning_all_embeddings_matters(name, seed):
+def test_losses_rotated_and_shifted_embeddings_keep_value(name, seed):
     loss = catalogue.LOSSES[name].loss()
     labels, x = balanced(seed)
     turn, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(5, 5)))
@@ -128,7 +128,7 @@ def test_neither_moving_nor_turning_all_embeddings_matters(name, seed):
         (partial(losses.ContrastiveLoss, form="linear", normalize=False), ()),
     ],
 )
-def test_embeddings_and_margins_on_another_scale_cost_that_much_more(build, lengths, scale):
+def test_losses_scaled_embeddings_and_margins_scale_value(build, lengths, scale):
     labels, x = balanced(1)
     own = dict.fromkeys(lengths, 0.4)
     scaled = dict.fromkeys(lengths, 0.4 * scale)
@@ -150,7 +150,7 @@ def test_embeddings_and_margins_on_another_scale_cost_that_much_more(build, leng
         partial(losses.QuadrupletLoss, margin2=0.1, **euclidean),
     ],
 )
-def test_zero_exactly_when_the_margin_is_kept(build):
+def test_losses_margin_satisfied_is_exactly_zero(build):
     """The nearest negative is 5 away, the farthest positive 1."""
     labels, line = np.repeat([0, 1, 2], 2), np.array([0, 1, 6, 7, 12, 13], "float32")[:, None]
     assert float(build(margin=3.9)(labels, line)) == 0
@@ -171,7 +171,7 @@ def test_zero_exactly_when_the_margin_is_kept(build):
         (losses.LiftedStructureLoss, math.log(3) + math.log(4 * 3) + MARGIN),
     ],
 )
-def test_collapsed_embeddings_cost_a_known_value(build, expected):
+def test_losses_collapsed_embeddings_equal_collapse_value(build, expected):
     loss = build(MARGIN)
     labels = np.repeat(np.arange(4), 4)
     assert loss.collapse_value(4, 4) == pytest.approx(expected, rel=1e-5)
@@ -183,5 +183,5 @@ def test_collapsed_embeddings_cost_a_known_value(build, expected):
 
 
 @pytest.mark.parametrize("build", [losses.TripletHardLoss, losses.TripletLoss])
-def test_collapse_with_the_soft_margin_costs_ln_2(build):
+def test_triplet_losses_softplus_collapse_value_is_ln_2(build):
     assert build(None).collapse_value() == pytest.approx(math.log(2), rel=1e-6)

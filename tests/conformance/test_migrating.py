@@ -1,4 +1,4 @@
-"""Every line of ours in docs/migrating.md builds, and those of TensorFlow Addons are its values."""
+"""Losses in docs/migrating.md build and match the tested TensorFlow Addons equivalents."""
 
 import math
 import re
@@ -23,7 +23,7 @@ def built(line):
 
 
 @pytest.mark.parametrize("line", LINES)
-def test_a_line_of_ours_builds(line):
+def test_migrating_page_loss_lines_build(line):
     loss = built(line)
     if isinstance(loss, MetricLoss) and 'pairs="given"' not in line:
         assert float(loss(LABELS, POINTS)) > 0
@@ -41,7 +41,7 @@ def test_a_line_of_ours_builds(line):
         ),
     ],
 )
-def test_the_lines_for_tensorflow_addons_are_those_that_are_compared(line, case):
+def test_migrating_page_tfa_lines_match_compared_losses(line, case):
     assert line in LINES
     ours, compared = built(line), build(*case)
     assert type(ours) is type(compared)

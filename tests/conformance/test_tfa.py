@@ -1,4 +1,4 @@
-"""Values and gradients of TensorFlow Addons 0.23, as `tools/tfa_oracle.py` wrote them.
+"""Comparison with values and gradients of TensorFlow Addons 0.23 from `tools/tfa_oracle.py`.
 
 Both sides compute in float32. The points lie on a grid on which the Gram expansion is exact, so
 that what could differ is a convention. What rounding remains comes from the sums and roots, and
@@ -59,7 +59,7 @@ def comparable(gradient, batch):
 
 
 @pytest.mark.parametrize(("loss", "metric", "margin", "batch"), CASES, ids="-".join)
-def test_value_and_gradient_are_those_of_tensorflow_addons(loss, metric, margin, batch):
+def test_losses_value_and_gradient_match_tensorflow_addons(loss, metric, margin, batch):
     case = f"case/{loss}/{metric}/{margin}/{batch}"
     theirs = GOLDEN[f"{case}/value"], comparable(GOLDEN[f"{case}/gradient"], batch)
     value, gradient = evaluate(build(loss, metric, margin), batch)
@@ -75,14 +75,14 @@ def test_value_and_gradient_are_those_of_tensorflow_addons(loss, metric, margin,
     )
 
 
-def test_the_file_holds_every_kind_of_case():
+def test_tfa_golden_file_contains_every_case():
     """A case that is lost when the file is written anew would be lost in silence."""
     assert len(CASES) == 174
     assert {loss for loss, *_ in CASES} == {"hard", "soft", "semihard", "contrastive"}
     assert {metric for _, metric, *_ in CASES} == set(DISTANCES)
 
 
-def test_a_lone_anchor_counts_only_when_asked():
+def test_triplet_hard_default_ignores_lone_anchors():
     """`anchors="all"` is no default, and what it changes is seen in the batch with lone anchors."""
     theirs = GOLDEN["case/hard/L2/1.0/lone/value"]
     value, _ = evaluate(TripletHardLoss(1.0), "lone")

@@ -1,4 +1,4 @@
-"""What holds of the words of the library: of names, and of messages."""
+"""Names, docstrings and messages of the library: no flags, no ambiguous module names."""
 
 import ast
 import inspect
@@ -18,7 +18,7 @@ ROOMS = [name for name in keras_reid.__all__ if not name.startswith("__")]
 
 
 @pytest.mark.parametrize("file", LIBRARY, ids=lambda file: str(file.relative_to(PACKAGE)))
-def test_the_library_names_arguments_and_no_flags(file: Path) -> None:
+def test_library_strings_mention_no_command_flags(file: Path) -> None:
     """Whoever calls it has no command line; a command adds its flag by `InputError.argument`."""
     texts = [
         node.value
@@ -30,7 +30,7 @@ def test_the_library_names_arguments_and_no_flags(file: Path) -> None:
 
 
 @pytest.mark.parametrize("room", ROOMS)
-def test_no_name_is_both_a_module_and_something_else(room: str) -> None:
+def test_public_names_do_not_shadow_modules(room: str) -> None:
     module = import_module(f"keras_reid.{room}")
     parts = {part.name for part in pkgutil.iter_modules(getattr(module, "__path__", []))}
     for name in parts & {*getattr(module, "__all__", [])}:
@@ -49,7 +49,7 @@ def members(cls: type) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("room", ROOMS)
-def test_every_public_name_says_what_it_is(room: str) -> None:
+def test_public_names_have_docstrings(room: str) -> None:
     module = import_module(f"keras_reid.{room}")
     for name in getattr(module, "__all__", []):
         thing = getattr(module, name)

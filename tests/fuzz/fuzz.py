@@ -1,4 +1,4 @@
-"""Broken files for everything that reads one: each is read, or refused by `InputError`.
+"""Fuzzer for every file parser: each mutated file is read or rejected with `InputError`.
 
     python tests/fuzz/fuzz.py --count=100000 [--parser=NAME] [--seed=0]
 

@@ -1,4 +1,4 @@
-"""500 broken files for each parser; `fuzz.py` makes as many as one likes."""
+"""Fuzz tests with 500 mutated files per parser, and tests of the fuzzer."""
 
 import os
 import random
@@ -17,13 +17,13 @@ COUNT = int(os.environ.get("KERAS_REID_FUZZ_COUNT", "150"))
 
 
 @pytest.mark.parametrize("name", fuzz.PARSERS)
-def test_broken_files_are_read_or_refused(name: str) -> None:
+def test_parsers_mutated_files_are_read_or_raise_input_error(name: str) -> None:
     found = fuzz.run(name, COUNT, seed=1)
     assert not found.faults, found.faults[0]
     assert found.counts["refused"]
 
 
-def test_a_header_that_promises_more_than_there_is(tmp_path: Path) -> None:
+def test_load_features_oversized_npy_header_raises(tmp_path: Path) -> None:
     """Of 238 GiB: it is refused before they are asked for."""
     header = BytesIO()
     shape = {"descr": "<f4", "fortran_order": False, "shape": (10**6, 64_000)}
@@ -34,7 +34,7 @@ def test_a_header_that_promises_more_than_there_is(tmp_path: Path) -> None:
         evaluation.load_features(tmp_path / "x.npz")
 
 
-def test_a_fault_is_seen() -> None:
+def test_fuzz_uncaught_error_is_reported_as_fault() -> None:
     """Of a parser that lets an error of the library beneath it through."""
     parser = fuzz.Parser(
         "x", lambda folder: (folder / "x").write_text("1"), lambda f: int(f.read_text())
@@ -47,7 +47,9 @@ def test_a_fault_is_seen() -> None:
     assert {fault.partition(":")[0] for fault, _ in found.faults} >= {"ValueError"}
 
 
-def test_a_hang_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fuzz_hanging_parser_reports_timeout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(fuzz, "SECONDS", 1)
 
     def forever(file: Path) -> None:
@@ -59,7 +61,7 @@ def test_a_hang_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     )
 
 
-def test_files_are_broken_in_many_ways() -> None:
+def test_fuzz_mutated_files_are_diverse() -> None:
     chance = random.Random(0)
     broken = {fuzz.mutated(b"a,b\n1,2\n", chance) for _ in range(COUNT)}
     assert len(broken) > COUNT / 2

@@ -1,4 +1,4 @@
-"""Each formula a second time, naively, in float64 loops. Imports nothing of the package."""
+"""Naive float64 versions of distances, miners and losses, independent of the package."""
 
 import math
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The formulas of aligned stripes in float64 loops. Imports nothing of the package."""
+"""Naive float64 versions of aligned stripe distances, independent of the package."""
 
 import math
 from itertools import combinations

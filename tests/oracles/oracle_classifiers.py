@@ -1,4 +1,4 @@
-"""Margin softmaxes and the centre loss a second time, in float64 loops, without the package."""
+"""Naive float64 versions of margin softmax and center loss, independent of the package."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Verification and open-set identification, stated a second time in plain loops."""
+"""Naive loops for verification and open-set identification scores."""
 
 import itertools
 import math

@@ -1,4 +1,4 @@
-"""DistillationLoss losses a second time, in float64, every order of a list on its own.
+"""Naive float64 versions of the distillation losses, with explicit loops over list orders.
 
 Imports nothing of the package. All losses are `(teacher, student) -> (b,)`. Beside each stands what
 float32 may do to it and to its slope `⟨∂ mean / ∂ student, direction⟩`: near its minimum a loss

@@ -1,4 +1,4 @@
-"""Pose, attributes and tracklets a second time: naive, in float64, from the published formulas."""
+"""Naive float64 versions of pose, attribute and tracklet formulas from the papers."""
 
 import math
 

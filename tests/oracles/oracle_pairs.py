@@ -1,4 +1,4 @@
-"""The layers of pairs a second time, in float64 loops. Imports nothing of the package."""
+"""Naive float64 versions of the layers for pairs, independent of the package."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Stripes and parts a second time, in float64 loops. Imports nothing of the package."""
+"""Naive float64 versions of stripe and part pooling, independent of the package."""
 
 import math
 

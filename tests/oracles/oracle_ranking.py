@@ -1,4 +1,4 @@
-"""Retrieval scores a second time: naive float64 loops over one sorted list per query."""
+"""Naive float64 version of the retrieval scores, with one sorted list per query."""
 
 
 def scores(distances, query_ids, gallery_ids, query_cams, gallery_cams, *, max_rank, zero):

@@ -1,4 +1,4 @@
-"""Re-ranking a second time: dense float64 matrices and loops, one image after the other."""
+"""Naive float64 versions of the re-rankers, with dense matrices and loops over images."""
 
 import numpy as np
 

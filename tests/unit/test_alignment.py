@@ -1,4 +1,4 @@
-"""Aligned distances and their loss: numbers, paths, slopes, invariants, where they can break."""
+"""Aligned stripe distances and losses: values, shortest paths, gradients and extreme inputs."""
 
 import json
 from functools import partial
@@ -44,13 +44,13 @@ def gradient(function, *inputs, jit_compile=False):
 # --- Values
 
 
-def test_the_path_by_hand():
+def test_shortest_path_matches_hand_computed_values():
     assert path_of([[1, 2, 3], [4, 1, 1], [5, 6, 1]]) == 6
     assert path_of([[7]]) == 7
     assert path_of([[1, 2, 3]]) == 6
 
 
-def test_an_image_of_two_stripes_by_hand():
+def test_aligned_two_stripes_match_hand_computed_values():
     """Its distance to itself is that of its stripes to each other, on the way down."""
     f = np.array([[[0.0], [LOG4]]], "float32")
     g = np.zeros((1, 2, 1), "float32")
@@ -60,7 +60,7 @@ def test_an_image_of_two_stripes_by_hand():
 
 
 @pytest.mark.parametrize(("s", "t"), [(1, 1), (1, 5), (5, 1), (2, 2), (3, 5), (5, 4)])
-def test_no_path_is_shorter(s, t):
+def test_aligned_equals_minimum_over_all_paths(s, t):
     x, y = images(0, 3, s), images(1, 4, t)
     expected = [
         [oracle_alignment.shortest_of_all(oracle_alignment.cells(f, g)) for g in y] for f in x
@@ -70,7 +70,7 @@ def test_no_path_is_shorter(s, t):
 
 @pytest.mark.first(5)
 @pytest.mark.parametrize("stripes", range(1, 17))
-def test_any_number_of_stripes(stripes):
+def test_aligned_any_number_of_stripes_matches_oracle(stripes):
     """Against the recurrence in loops, with another number on the other side, and row by row."""
     x, y = images(stripes, 3, stripes), images(99, 3, 17 - stripes)
     expected = oracle_alignment.aligned(x, y)
@@ -82,17 +82,17 @@ def test_any_number_of_stripes(stripes):
 
 @few
 @given(SEEDS, st.sampled_from([1e-3, 1.0, 10.0]))
-def test_near_and_far_stripes(seed, scale):
+def test_aligned_different_scales_match_oracle(seed, scale):
     x = scale * images(seed)
     np.testing.assert_allclose(distances.aligned(x), oracle_alignment.aligned(x, x), rtol=1e-5)
 
 
-def test_far_stripes_do_not_overflow():
+def test_aligned_far_stripes_do_not_overflow():
     far = 1e4 * images(0)
     np.testing.assert_array_equal(distances.aligned(far, -far), np.full((3, 3), 7.0))
 
 
-def test_near_stripes_do_not_cancel():
+def test_aligned_near_stripes_keep_precision():
     """Stripes at 1e-3 of their length: a float32 Gram expansion would lose three digits."""
     x = images(0, 2, 4, 512)
     y = x + 1e-3 * images(1, 2, 4, 512)
@@ -107,7 +107,7 @@ def test_near_stripes_do_not_cancel():
 
 @few
 @given(SEEDS, st.integers(1, 6), st.integers(1, 6))
-def test_the_path_is_one_and_costs_the_distance(seed, s, t):
+def test_aligned_return_path_is_valid_and_sums_to_distance(seed, s, t):
     x, y = images(seed, 2, s), images(seed + 1, 3, t)
     total, path = map(np.array, distances.aligned(x, y, return_path=True))
     assert path.shape == (2, 3, s, t)
@@ -118,7 +118,7 @@ def test_the_path_is_one_and_costs_the_distance(seed, s, t):
         assert total[i, j] == pytest.approx(cost, rel=1e-5)
 
 
-def test_a_shifted_image_is_found_along_the_shift():
+def test_aligned_shifted_image_path_follows_shift():
     """The other box was cut one stripe higher."""
     rng = np.random.default_rng(0)
     person = 3 * rng.normal(size=(1, 6, 8)).astype("float32")
@@ -132,7 +132,7 @@ def test_a_shifted_image_is_found_along_the_shift():
 
 @few
 @given(SEEDS, st.integers(1, 5), st.integers(1, 5))
-def test_the_slope_is_that_of_the_oracle(seed, s, t):
+def test_aligned_gradient_matches_oracle(seed, s, t):
     x, y = images(seed, 2, s, 3), images(seed + 1, 3, t, 3)
 
     def total_of_x(x):
@@ -159,7 +159,7 @@ def unrolled(x):
 
 @pytest.mark.first(1)
 @pytest.mark.parametrize("jit_compile", [False, True])
-def test_the_slope_is_that_of_the_unrolled_recurrence(jit_compile):
+def test_aligned_gradient_matches_unrolled_recurrence(jit_compile):
     x, weights = images(0, 5, 6), images(1, 5, 5, 1)[..., 0]
     weights *= 1 - np.eye(5, dtype="float32")  # an image and itself have paths of equal length
     own = gradient(lambda x: weights * distances.aligned(x), x, jit_compile=jit_compile)
@@ -167,7 +167,7 @@ def test_the_slope_is_that_of_the_unrolled_recurrence(jit_compile):
     np.testing.assert_allclose(own[0], expected[0], rtol=1e-4, atol=1e-6)
 
 
-def test_of_two_equal_paths_one_has_the_slope():
+def test_shortest_path_tied_paths_send_gradient_to_one():
     """A minimum would give half to each; where they meet, the slope is whole again."""
     d = tf.ones((2, 1, 2, 1))
     (slope,) = gradient(shortest_path, d)
@@ -175,7 +175,7 @@ def test_of_two_equal_paths_one_has_the_slope():
     assert slope[0, 0, 0, 0] == slope[1, 0, 1, 0] == 1
 
 
-def test_far_stripes_have_a_slope_that_does_not_cancel():
+def test_saturated_large_distance_gradient_keeps_precision():
     """At a distance of 30, 1 − tanh² is 0 in float32."""
     (slope,) = gradient(saturated, np.array([0.0, 1.0, 30.0, 200.0], "float32"))
     expected = [0.5, 0.5 / np.cosh(0.5) ** 2, 2 * np.exp(-30), 0]
@@ -184,7 +184,7 @@ def test_far_stripes_have_a_slope_that_does_not_cancel():
 
 @pytest.mark.first(1)
 @pytest.mark.parametrize("jit_compile", [False, True])
-def test_equal_stripes_have_a_finite_slope(jit_compile):
+def test_aligned_equal_stripes_have_finite_gradient(jit_compile):
     same = np.repeat(images(0, 1), 3, axis=0)
     flat = np.repeat(images(0, 2, 1), 4, axis=1)
     for x in (same, flat, 0 * same):
@@ -200,7 +200,7 @@ def test_equal_stripes_have_a_finite_slope(jit_compile):
 
 @few
 @given(SEEDS, st.integers(1, 6), st.integers(1, 6))
-def test_invariants(seed, s, t):
+def test_aligned_is_symmetric_flip_invariant_and_bounded(seed, s, t):
     x, y = images(seed, 2, s), images(seed + 1, 3, t)
     total = np.array(distances.aligned(x, y))
     np.testing.assert_allclose(np.transpose(distances.aligned(y, x)), total, rtol=1e-6)
@@ -217,14 +217,14 @@ def test_invariants(seed, s, t):
 
 @few
 @given(SEEDS)
-def test_an_image_is_at_0_from_itself_only_if_its_stripes_are_equal(seed):
+def test_aligned_self_distance_is_zero_only_for_equal_stripes(seed):
     x = images(seed)
     alike = np.repeat(x[:, :1], 4, axis=1)
     assert np.all(np.diag(distances.aligned(x)) > 0)
     assert np.all(np.diag(distances.aligned(alike)) == 0)
 
 
-def test_the_diagonal_alone_is_a_path_only_where_its_steps_are_free():
+def test_shortest_path_diagonal_includes_cost_of_steps():
     d = np.array([[1.0, 0, 9], [9, 1, 0], [9, 9, 1]])
     assert path_of(d) == np.trace(d)
     assert path_of(d + 0.25) == pytest.approx(np.trace(d) + 5 * 0.25)
@@ -234,7 +234,7 @@ def test_the_diagonal_alone_is_a_path_only_where_its_steps_are_free():
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_half_precision_is_computed_in_float32(dtype):
+def test_aligned_half_precision_computes_in_float32(dtype):
     x = tf.cast(images(0), dtype)
     exact = tf.cast(x, "float64").numpy()
     for result in (distances.aligned(x), distances.aligned(x, x)):
@@ -243,7 +243,7 @@ def test_half_precision_is_computed_in_float32(dtype):
     assert distances.paired(distances.aligned)(x, x).dtype == "float32"
 
 
-def test_double_precision_stays():
+def test_aligned_double_precision_is_kept():
     x = images(0).astype("float64")
     assert distances.aligned(x).dtype == "float64"
     np.testing.assert_allclose(distances.aligned(x), oracle_alignment.aligned(x, x), rtol=1e-12)
@@ -251,7 +251,7 @@ def test_double_precision_stays():
 
 @pytest.mark.first(1)
 @pytest.mark.parametrize("jit_compile", [False, True])
-def test_eager_graph_and_xla_agree(jit_compile):
+def test_aligned_eager_graph_and_xla_agree(jit_compile):
     x, y = images(0, 4), images(1, 3, 6)
     run = tf.function(distances.aligned, jit_compile=jit_compile, autograph=False)
     np.testing.assert_allclose(run(x, y), distances.aligned(x, y), rtol=1e-5)
@@ -260,7 +260,7 @@ def test_eager_graph_and_xla_agree(jit_compile):
     np.testing.assert_allclose(run(x), distances.aligned(x), rtol=1e-5)
 
 
-def test_unknown_numbers_of_images():
+def test_aligned_unknown_batch_size_matches_eager():
     spec = tf.TensorSpec((None, 4, 5))
     run = tf.function(
         lambda x, y: (distances.aligned(x), distances.aligned(x, y)), [spec, spec], autograph=False
@@ -271,19 +271,19 @@ def test_unknown_numbers_of_images():
             np.testing.assert_allclose(result, distances.aligned(x, expected), rtol=1e-5)
 
 
-def test_nan_is_not_hidden():
+def test_aligned_nan_propagates():
     x = images(0)
     x[1, 2, 0] = np.nan
     assert np.all(np.isnan(np.array(distances.aligned(x))[1]))
 
 
 @pytest.mark.parametrize("shape", [(3, 5), (3,), (2, 3, 4, 5)])
-def test_images_have_stripes(shape):
+def test_aligned_input_without_stripes_raises(shape):
     with pytest.raises(InputError, match=r"known number of stripes, but the shape is.*'local'"):
         distances.aligned(np.zeros(shape))
 
 
-def test_widths_must_agree():
+def test_aligned_different_feature_sizes_raise():
     for compare in (distances.aligned, distances.paired(distances.aligned)):
         with pytest.raises(InputError, match=r"same number of features.*same model"):
             compare(images(0, 3, 4, 5), images(0, 3, 4, 6))
@@ -301,7 +301,7 @@ def outputs(seed=0):
     return tf.constant(features), tf.constant(rng.normal(size=(12, 3, 5)).astype("float32"))
 
 
-def test_the_global_distance_chooses_and_the_local_one_is_trained():
+def test_aligned_triplet_loss_mines_globally_and_compares_locally():
     features, local = outputs()
     chooses = np.array(distances.euclidean(features))
     own = LABELS[:, None] == LABELS
@@ -315,7 +315,7 @@ def test_the_global_distance_chooses_and_the_local_one_is_trained():
     np.testing.assert_allclose(value, expected, rtol=1e-5)
 
 
-def test_only_local_features_have_a_slope():
+def test_aligned_triplet_loss_gradient_reaches_only_local_features():
     features, local = outputs()
     with tf.GradientTape() as tape:
         tape.watch([features, local])
@@ -325,7 +325,7 @@ def test_only_local_features_have_a_slope():
     assert np.any(of_local != 0)
 
 
-def test_by_local_is_the_triplet_loss_of_aligned_distances():
+def test_aligned_triplet_loss_by_local_equals_triplet_hard_aligned():
     features, local = outputs()
     for predictions in ((features, local), local):
         value = losses.AlignedTripletLoss(by="local")(LABELS, predictions)
@@ -334,7 +334,7 @@ def test_by_local_is_the_triplet_loss_of_aligned_distances():
 
 
 @pytest.mark.parametrize("build", [losses.TripletHardLoss, losses.SoftTripletHardLoss])
-def test_other_losses_take_the_aligned_distance(build):
+def test_triplet_losses_aligned_distance_equals_precomputed(build):
     """On `local` outputs, whatever the miner; and the same from the matrix of distances."""
     local = outputs()[1]
     value = build(distance="aligned")(LABELS, local)
@@ -345,7 +345,7 @@ def test_other_losses_take_the_aligned_distance(build):
     assert build(distance="aligned").collapse_value() == pytest.approx(0.3)
 
 
-def test_the_loss_measures_the_distances_that_choose():
+def test_aligned_triplet_loss_measure_uses_global_distances():
     _, statistics = losses.AlignedTripletLoss().measure(LABELS, outputs())
     _, chooses = losses.TripletHardLoss().measure(LABELS, outputs()[0])
     for statistic in ("positive", "negative", "norm"):
@@ -353,12 +353,12 @@ def test_the_loss_measures_the_distances_that_choose():
     assert 0 < float(statistics["active"]) <= 1
 
 
-def test_the_collapse_value_is_the_margin():
+def test_aligned_triplet_loss_collapse_value_is_margin():
     assert losses.AlignedTripletLoss(0.4).collapse_value() == pytest.approx(0.4)
     assert losses.AlignedTripletLoss(None, by="local").collapse_value() == pytest.approx(np.log(2))
 
 
-def test_the_configuration_holds_what_chooses():
+def test_aligned_triplet_loss_config_round_trip_keeps_by():
     loss = losses.AlignedTripletLoss(0.5, by="local", normalize=True, gather=True, name="mine")
     config = json.loads(json.dumps(keras.losses.serialize(loss)))
     again = keras.losses.deserialize(config)
@@ -368,7 +368,7 @@ def test_the_configuration_holds_what_chooses():
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_half_precision_outputs(dtype):
+def test_aligned_triplet_loss_half_precision_computes_in_float32(dtype):
     half = tuple(tf.cast(output, dtype) for output in outputs())
     loss = losses.AlignedTripletLoss()
     exact = loss(LABELS, tuple(tf.cast(output, "float32") for output in half))
@@ -377,7 +377,7 @@ def test_half_precision_outputs(dtype):
         assert float(value) == pytest.approx(float(exact), rel=1e-6)
 
 
-def test_local_features_train_in_a_plain_fit(tmp_path):
+def test_aligned_triplet_loss_training_lowers_loss(tmp_path):
     keras.utils.set_random_seed(0)
     maps = keras.Input((4, 5))
     local = keras.layers.Dense(3, name="local")(maps)
@@ -396,31 +396,31 @@ def test_local_features_train_in_a_plain_fit(tmp_path):
     assert float(loaded.loss["local"](LABELS, loaded(x)["local"])) == pytest.approx(after)
 
 
-def test_what_chooses_is_one_of_two():
+def test_aligned_triplet_loss_unknown_by_raises():
     with pytest.raises(InputError, match=r"by is one of features, local: received 'global'"):
         losses.AlignedTripletLoss(by="global")
 
 
 @pytest.mark.parametrize("given", ["features", "local", "swapped"])
-def test_both_outputs_are_needed(given):
+def test_aligned_triplet_loss_missing_output_raises(given):
     features, local = outputs()
     predictions = {"features": features, "local": local, "swapped": (local, features)}[given]
     with pytest.raises(InputError, match=r"pair of outputs.*give a term both names"):
         losses.AlignedTripletLoss()(LABELS, predictions)
 
 
-def test_each_image_has_one_identity():
+def test_aligned_triplet_loss_label_count_mismatch_raises():
     with pytest.raises(InputError, match=r"5 identities and 12 embeddings"):
         losses.AlignedTripletLoss().call(LABELS[:5], outputs())
 
 
-def test_the_same_choice_needs_a_miner_that_reads():
+def test_aligned_triplet_loss_miner_reads_entries():
     """The loss reads what its miner chose, so its miner is one of these."""
     assert mining.get(losses.AlignedTripletLoss.miner) in mining.READING
     assert losses.AlignedTripletLoss().reads_entries
 
 
-def test_parts_have_a_classifier_each():
+def test_identity_loss_part_logits_sum_over_classifiers():
     """The identity loss of several classifiers is the sum of theirs."""
     logits = np.random.default_rng(0).normal(size=(12, 3, 4)).astype("float32")
     each = partial(losses.IdentityLoss(0.2).call, LABELS)

@@ -1,4 +1,4 @@
-"""Attributes: tables, the loss, scores, what a pre-filter costs, and searches by description."""
+"""Attribute tables, loss, scores, gallery prefilter and search by description."""
 
 import math
 
@@ -42,7 +42,7 @@ def coded(identity, age, yes):
 # --- Tables
 
 
-def test_the_published_27_columns_become_30(tmp_path):
+def test_read_attributes_market_27_columns_become_30(tmp_path):
     rows = [coded("0002", 2, {"upred", "downblue"}), coded("0010", 4, {"hat"})]
     found = data.read_attributes(table(tmp_path / "t.csv", rows))
     names = found.schema.names
@@ -58,7 +58,7 @@ def test_the_published_27_columns_become_30(tmp_path):
     assert loss.classifiers == 12
 
 
-def test_matlab_files_hold_the_same(tmp_path):
+def test_read_attributes_matlab_file_returns_table_values(tmp_path):
     values = {name: np.array([1.0, 2.0, 1.0]) for name in MARKET[1:]}
     values["age"] = np.array([1.0, 2.0, 3.0])
     parts = {}
@@ -79,7 +79,7 @@ def test_matlab_files_hold_the_same(tmp_path):
         data.read_attributes(tmp_path / "broken.mat")
 
 
-def test_dukes_23_columns_are_read_by_the_same_rules(tmp_path):
+def test_read_attributes_duke_23_columns_are_grouped(tmp_path):
     header = (
         *("identity", "backpack", "bag", "handbag", "boots", "gender", "hat", "shoes", "top"),
         *(f"up{c}" for c in ["black", "white", "red", "purple", "gray", "blue", "green", "brown"]),
@@ -91,7 +91,7 @@ def test_dukes_23_columns_are_read_by_the_same_rules(tmp_path):
     assert {g: len(c) for g, c in schema.groups.items()} == {"up": 8, "down": 7}
 
 
-def test_zeros_and_ones_are_understood_and_blanks_are_unknown(tmp_path):
+def test_read_attributes_zero_one_table_blanks_are_unknown(tmp_path):
     path = table(
         tmp_path / "t.csv", [("a", 1, 0, ""), ("b", 1, 1, -1)], ("identity", "x", "y", "z")
     )
@@ -117,19 +117,19 @@ def test_zeros_and_ones_are_understood_and_blanks_are_unknown(tmp_path):
         ([("1",)], ("identity",), "has none"),
     ],
 )
-def test_other_tables_are_refused(tmp_path, rows, header, message):
+def test_read_attributes_invalid_table_raises(tmp_path, rows, header, message):
     with pytest.raises(InputError, match=message):
         data.read_attributes(table(tmp_path / "t.csv", rows, header))
 
 
-def test_a_missing_table_is_named(tmp_path):
+def test_read_attributes_missing_table_or_unknown_column_raises(tmp_path):
     with pytest.raises(InputError, match="is none"):
         data.read_attributes(tmp_path / "no.csv")
     with pytest.raises(InputError, match="attributes are x, y: received 'z'"):
         data.AttributeSchema(("x", "y")).column("z")
 
 
-def test_drawn_persons_wear_what_their_table_says(tmp_path):
+def test_synthetic_attributes_table_labels_every_image(tmp_path):
     synthetic.generate(tmp_path / "d", train_identities=40, test_identities=2, size=(32, 16))
     found = data.read_attributes(tmp_path / "d/attributes.csv")
     assert found.schema.names == synthetic.ATTRIBUTES
@@ -140,7 +140,7 @@ def test_drawn_persons_wear_what_their_table_says(tmp_path):
 
 
 @pytest.mark.real
-def test_the_real_table_describes_all_training_identities(real_data):
+def test_read_attributes_market_table_labels_all_training_images(real_data):
     found = data.read_attributes(real_data / "data/market1501-attributes.csv")
     assert found.values.shape == (751, 30)
     images = data.load("market1501", str(real_data / "data/market1501-mini")).train
@@ -150,13 +150,13 @@ def test_the_real_table_describes_all_training_identities(real_data):
 # --- The loss and the layers
 
 
-def test_the_published_vector_of_the_weighted_loss():
+def test_attribute_loss_matches_published_value():
     loss = losses.AttributeLoss([0.2, 0.2])
     value = loss(np.array([[1.0, 0.0]]), np.zeros((1, 2), "float32"))
     assert float(value) == pytest.approx(2.3892392979521793, rel=1e-6)
 
 
-def test_what_is_unknown_costs_nothing():
+def test_attribute_loss_unknown_attributes_have_zero_loss():
     loss = losses.AttributeLoss([0.5] * 5, [(2, 3, 4)], reduction="none")
     logits = np.full((4, 5), 3.0, "float32")
     targets = np.array(
@@ -184,13 +184,13 @@ def test_what_is_unknown_costs_nothing():
         ),
     ],
 )
-def test_rates_and_groups_that_cannot_be_are_refused(build, message):
+def test_attribute_loss_invalid_rates_or_groups_raise(build, message):
     with pytest.raises(InputError, match=message):
         build()
 
 
 @pytest.mark.nightly
-def test_an_attribute_that_is_learned_is_told():
+def test_attribute_loss_training_predicts_attributes():
     """Features that hold the answer: the head of a model learns it in a few steps."""
     rng = np.random.default_rng(0)
     targets = (rng.uniform(size=(64, 5)) < 0.3).astype("float32")
@@ -212,7 +212,7 @@ def test_an_attribute_that_is_learned_is_told():
 
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 10**6))
-def test_scores_are_those_of_plain_loops(seed):
+def test_attribute_scores_match_oracle(seed):
     rng = np.random.default_rng(seed)
     n, m = int(rng.integers(2, 30)), int(rng.integers(2, 7))
     told = rng.uniform(size=(n, m)) < 0.4
@@ -234,7 +234,7 @@ def test_scores_are_those_of_plain_loops(seed):
         assert scores.f1 == pytest.approx(2 * precision * recall / (precision + recall))
 
 
-def test_attributes_that_do_not_occur_are_left_out_by_name():
+def test_attribute_scores_constant_attributes_are_left_out():
     told = np.array([[1, 0, 1], [0, 0, 1]], bool)
     scores = evaluation.attribute_scores(told, np.array([[1, 0, 1], [0, 0, 1]]), ["x", "y", "z"])
     assert scores.mean_accuracies == {"x": 1.0}
@@ -247,7 +247,7 @@ def test_attributes_that_do_not_occur_are_left_out_by_name():
         evaluation.attribute_scores(told, np.zeros((2, 3)), ["y", "z"])
 
 
-def test_classifiers_are_counted_as_papers_count_them():
+def test_attribute_scores_group_counts_as_one_classifier():
     """A group is one classifier: its image is told right if its one true class is."""
     names = ["hat", "upred", "upblue", "upblack"]
     true = np.array([[1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0], [-1, 0, 0, 1]])
@@ -262,7 +262,7 @@ def test_classifiers_are_counted_as_papers_count_them():
     assert "right, by classifier" in str(scores)
 
 
-def test_attributes_are_predicted_behind_a_normalisation():
+def test_attribute_head_follows_normalization():
     """So that features of any length give logits of the same size after some training steps."""
     head = heads.AttributeHead(3)
     model = models.build("tiny", 4, (32, 16), weights="none", heads=[head])
@@ -276,7 +276,7 @@ def test_attributes_are_predicted_behind_a_normalisation():
 
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10**6), confidence=st.sampled_from([0.6, 0.75, 1.0]))
-def test_the_prefilter_drops_what_contradicts(seed, confidence):
+def test_prefilter_drops_contradicting_pairs(seed, confidence):
     rng = np.random.default_rng(seed)
     q, g, m = (int(k) for k in rng.integers(2, 12, size=3))
     query, gallery_ = (rng.choice([0, 0.1, 0.5, 0.9, 1], size=(k, m)) for k in (q, g))
@@ -299,7 +299,7 @@ def test_the_prefilter_drops_what_contradicts(seed, confidence):
     assert found.recall == pytest.approx(np.mean(kept_true) if kept_true else 0)
 
 
-def test_a_confidence_is_more_than_chance():
+def test_prefilter_invalid_confidence_or_columns_raise():
     sides = evaluation.Labels([1], [1]), evaluation.Labels([1], [2])
     for confidence in (0.5, 1.1, float("nan")):
         with pytest.raises(InputError, match=r"in \(0\.5, 1\]"):
@@ -317,7 +317,7 @@ ROWS = np.array([[0.9, 0.1], [0.2, 0.8], [0.7, 0.7], [0.0, 1.0]])
 
 @pytest.mark.first(1)
 @pytest.mark.parametrize("uri", ["memory:", "faiss:{}/g.faiss", "{}/people.db"])
-def test_descriptions_find_who_fits_best(tmp_path, uri):
+def test_gallery_describe_orders_hits_by_fit(tmp_path, uri):
     if "faiss" in uri:
         pytest.importorskip("faiss")
     if uri.endswith(".db"):

@@ -1,4 +1,4 @@
-"""Augmentation recipes: what may change, how often, and that a seed decides it."""
+"""Augmentation recipes: permitted changes, their frequency, and reproducibility by seed."""
 
 import sys
 
@@ -33,7 +33,7 @@ def run(name, images, seed=(0, 0)):
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_a_seed_decides_and_shape_and_type_stay(name):
+def test_recipe_same_seed_is_deterministic_and_keeps_shape(name):
     images = pictures(8)
     first = run(name, images, (1, 2))
     assert first.shape == images.shape
@@ -44,12 +44,12 @@ def test_a_seed_decides_and_shape_and_type_stay(name):
         assert (first != run(name, images, (2, 2))).any()
 
 
-def test_none_changes_nothing():
+def test_none_recipe_keeps_images():
     images = pictures(4)
     np.testing.assert_array_equal(run("none", images), images)
 
 
-def test_flip_mirrors_about_half_of_the_images():
+def test_flip_recipe_mirrors_half_of_images():
     images = pictures().numpy()
     flipped = run("flip", images)
     same = (flipped == images).all((1, 2, 3))
@@ -58,7 +58,7 @@ def test_flip_mirrors_about_half_of_the_images():
     assert 70 < mirrored.sum() < 130
 
 
-def test_crop_is_the_default_that_erases_nothing():
+def test_crop_recipe_equals_default_without_erasing():
     images = pictures(40)
     cropped, changed = run("crop", images), run("default", images)
     erased = (changed == MEAN).all(-1)
@@ -67,7 +67,7 @@ def test_crop_is_the_default_that_erases_nothing():
     assert not (cropped == MEAN).all(-1)[erased].all()
 
 
-def test_default_is_a_shifted_perhaps_mirrored_image_with_a_box():
+def test_default_recipe_crops_flips_and_erases():
     images = pictures().numpy()
     changed = run("default", images)
     vertical, horizontal = round(10 * SIZE[0] / 256), round(10 * SIZE[1] / 128)
@@ -94,7 +94,7 @@ def locate(padded, changed, erased):
 
 
 @pytest.mark.parametrize("size", [(64, 32), (32, 32), (100, 20)])
-def test_erasing_draws_one_box_of_the_stated_area_and_ratio_in_half_of_the_images(size):
+def test_default_recipe_erases_one_bounded_box_in_half_of_images(size):
     erased = (run("default", pictures(400, size)) == MEAN).all(-1)
     h, w = size
     hit = erased.any((1, 2))
@@ -111,7 +111,7 @@ def test_erasing_draws_one_box_of_the_stated_area_and_ratio_in_half_of_the_image
     assert erased[hit].mean((1, 2)).max() > 0.3
 
 
-def test_boxes_reach_every_row_and_column():
+def test_default_recipe_erasing_covers_every_row_and_column():
     erased = (run("default", pictures(400)) == MEAN).all(-1)
     assert erased.any((0, 1)).all()
     assert erased.any((0, 2)).all()
@@ -119,14 +119,14 @@ def test_boxes_reach_every_row_and_column():
 
 @pytest.mark.first(3)
 @pytest.mark.parametrize("name", ALL)
-def test_recipes_give_the_same_inside_tf_data(name):
+def test_recipe_inside_tf_data_matches_eager(name):
     images = pictures(6)
     seeds = tf.data.Dataset.from_tensors(tf.constant([3, 4], tf.int64))
     (inside,) = seeds.map(lambda seed: recipe(name)(images, seed))
     np.testing.assert_array_equal(inside, run(name, images, (3, 4)))
 
 
-def test_a_fifth_of_the_images_lose_their_colours_by_the_luma_of_the_standard():
+def test_grayscale_recipe_converts_fifth_of_images_to_luma():
     images = pictures(400).numpy()
     changed = run("none+grayscale", images)
     luma = (images * (0.299, 0.587, 0.114)).sum(-1, keepdims=True)
@@ -136,7 +136,7 @@ def test_a_fifth_of_the_images_lose_their_colours_by_the_luma_of_the_standard():
     assert 50 < gray.sum() < 110
 
 
-def test_a_fifth_of_the_images_are_blurred_by_the_binomial_filter():
+def test_blur_recipe_filters_fifth_of_images():
     images = pictures(400).numpy()
     changed = run("none+blur", images)
     expected = images.astype(float)
@@ -148,7 +148,7 @@ def test_a_fifth_of_the_images_are_blurred_by_the_binomial_filter():
     assert 50 < blurred.sum() < 110
 
 
-def test_colour_changes_brightness_contrast_and_saturation_within_bounds():
+def test_color_recipe_jitter_stays_within_bounds():
     """Of a red square on gray: the mean luma is the brightness, the rest follows from it."""
     images = np.full((300, 8, 8, 3), 100, np.uint8)
     images[:, :4, :4] = (160, 100, 100)
@@ -167,7 +167,7 @@ def test_colour_changes_brightness_contrast_and_saturation_within_bounds():
     assert (gray == gray[:, :1, :1, :1]).all()  # what has no colour gets none
 
 
-def test_changes_in_place_move_no_pixel_and_no_point():
+def test_color_recipe_keeps_geometry_and_keypoints():
     images, seed = pictures(20), tf.constant([5, 6], tf.int64)
     points = tf.random.stateless_uniform((20, 3, 3), (0, 1))
     plain, plain_points = with_keypoints("default", (0, 2, 1))(images, points, seed)
@@ -180,7 +180,7 @@ def test_changes_in_place_move_no_pixel_and_no_point():
     np.testing.assert_array_equal(changed, run("default+colour", images, (5, 6)))
 
 
-def test_a_function_is_its_own_recipe():
+def test_recipe_function_is_returned_unchanged():
     def darker(images, seed):
         return images // 2
 
@@ -189,7 +189,7 @@ def test_a_function_is_its_own_recipe():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", KERAS_CV)
-def test_keras_cv_recipes_change_more_than_the_default_and_stay_uint8(name):
+def test_keras_cv_recipe_changes_images_and_keeps_uint8(name):
     pytest.importorskip("keras_cv")
     images = pictures(4)
     seeds = tf.data.Dataset.from_tensors(tf.constant([0, 0], tf.int64))
@@ -200,7 +200,7 @@ def test_keras_cv_recipes_change_more_than_the_default_and_stay_uint8(name):
     assert (changed != run("default", images)).numpy().any()
 
 
-def test_an_unknown_recipe_lists_the_known_ones():
+def test_recipe_unknown_name_raises_with_known_names():
     with pytest.raises(InputError, match=r"none, flip, crop, default, randaugment.*got 'cutout'"):
         recipe("cutout")
     for name in ("default+cutout", "colour", "default+colour+"):
@@ -210,7 +210,7 @@ def test_an_unknown_recipe_lists_the_known_ones():
         with_keypoints("augmix", (0,))
 
 
-def test_a_missing_keras_cv_is_named_with_the_remedy(monkeypatch):
+def test_recipe_without_keras_cv_raises_with_install_command(monkeypatch):
     monkeypatch.setitem(sys.modules, "keras_cv", None)
     with pytest.raises(InputError, match=r"augment='augmix' needs KerasCV.*pip install"):
         recipe("augmix")

@@ -1,4 +1,4 @@
-"""The report finds what was planted, and nothing else."""
+"""Dataset validation: each planted problem is reported, and a clean set passes."""
 
 import numpy as np
 import pytest
@@ -42,7 +42,7 @@ def replaced(dataset, **parts):
     )
 
 
-def test_clean(clean):
+def test_check_clean_dataset_is_ok(clean):
     report = data.check(clean, instances=2)
     assert report.ok
     assert str(report).splitlines() == [
@@ -61,14 +61,14 @@ def test_clean(clean):
     ]
 
 
-def test_few_images_are_told_but_no_fault(clean):
+def test_check_few_images_are_reported_but_ok(clean):
     report = data.check(clean)
     assert report.few == [1, 2]
     assert report.ok
     assert "     2  train identities with fewer than 4 images  (1, 2)" in str(report)
 
 
-def test_unreadable_and_missing_files(clean, tmp_path):
+def test_check_unreadable_and_missing_files_are_reported(clean, tmp_path):
     (tmp_path / "t1.png").write_bytes((tmp_path / "t1.png").read_bytes()[:60])
     (tmp_path / "g0.png").unlink()
     (tmp_path / "q0.png").write_bytes(b"")
@@ -79,14 +79,14 @@ def test_unreadable_and_missing_files(clean, tmp_path):
     assert "tiny: has faults" in str(report)
 
 
-def test_identities_in_train_and_test(clean, make):
+def test_check_shared_train_and_test_identities_are_reported(clean, make):
     train = PersonImages(make("t0", "t1", "t2"), [3, 0, 5], [1, 2, 2])
     report = data.check(replaced(clean, train=train))
     assert report.shared == [0, 3]
     assert not report.ok
 
 
-def test_queries_without_a_match(clean, make):
+def test_check_queries_without_match_are_reported(clean, make):
     # 3 is in the gallery but only by the query's own camera, 4 by another one, 9 not at all
     query = PersonImages(make("q0", "q1", "q2"), [3, 4, 9], [2, 1, 1])
     report = data.check(replaced(clean, query=query))
@@ -94,7 +94,7 @@ def test_queries_without_a_match(clean, make):
     assert not report.ok
 
 
-def test_queries_without_cameras_match_any_image(clean, make):
+def test_check_queries_without_cameras_match_any_image(clean, make):
     query = PersonImages(make("q0", "q2"), [3, 9], None)
     gallery = PersonImages(make("g0"), [3], None)
     report = data.check(replaced(clean, train=None, query=query, gallery=gallery))
@@ -102,7 +102,7 @@ def test_queries_without_cameras_match_any_image(clean, make):
     assert "query            2           2     none" in str(report)
 
 
-def test_files_with_the_same_content(clean, make, tmp_path):
+def test_check_duplicate_files_are_reported(clean, make, tmp_path):
     (tmp_path / "g2.png").write_bytes((tmp_path / "t0.png").read_bytes())
     assert data.check(clean).duplicates == [make("t0", "g2")]
     twice = replaced(clean, query=PersonImages(make("q0", "q1", "q1"), [3, 4, 4], [1, 1, 1]))
@@ -112,7 +112,7 @@ def test_files_with_the_same_content(clean, make, tmp_path):
     assert "q1.png = " in str(report)
 
 
-def test_long_findings_are_cut(make):
+def test_check_long_findings_are_truncated(make):
     names = [f"n{number}" for number in range(9)]
     train = PersonImages(make(*names), list("abcdefghi"), [1] * 9)
     report = data.check(ReidDataset("d", train, None, None))

@@ -1,4 +1,4 @@
-"""Checks of arguments: what passes, what does not, and the sentence that says so."""
+"""Argument checks: accepted values, rejected values and error messages."""
 
 import math
 
@@ -21,7 +21,7 @@ from keras_reid.errors import InputError
         (lambda x: checks.whole(2, x=x), [2, np.int32(9)], [1, 2.0, 2.5], "a whole number"),
     ],
 )
-def test_what_passes_and_what_does_not(check, good, bad, rule):
+def test_checks_accept_valid_and_reject_invalid_values(check, good, bad, rule):
     for value in good:
         check(value)
     for value in (*bad, math.nan):
@@ -30,6 +30,6 @@ def test_what_passes_and_what_does_not(check, good, bad, rule):
         assert refused.value.argument == "x"
 
 
-def test_the_remedy_may_be_said():
+def test_checks_custom_remedy_is_in_message():
     with pytest.raises(InputError, match=r"^k is at least 1: received 0; 20 is usual$"):
         checks.at_least(1, "20 is usual", k=0)

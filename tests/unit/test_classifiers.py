@@ -1,4 +1,4 @@
-"""Margin softmaxes and the centre loss, and the layers that feed them."""
+"""Margin softmax and center loss, and the classifier layers that produce their inputs."""
 
 from functools import partial
 
@@ -49,7 +49,7 @@ def slopes(loss, labels, x, jit_compile=None):
 
 
 @case
-def test_value_and_gradient_are_those_of_the_oracle(arguments):
+def test_margin_softmax_value_and_gradient_match_oracle(arguments):
     loss = MarginSoftmaxLoss(**arguments)
     for seed in range(40):
         labels, cosines = batch(seed)
@@ -78,7 +78,7 @@ def test_value_and_gradient_are_those_of_the_oracle(arguments):
         ("sphere", 4, -1.0, -7.0),
     ],
 )
-def test_the_margin_by_hand(kind, margin, cosine, expected):
+def test_margin_softmax_matches_hand_computed_values(kind, margin, cosine, expected):
     """Against another identity at 90° and scale 3, the loss is `log(1 + exp(−3ψ))`."""
     loss = MarginSoftmaxLoss(kind, scale=3.0, margin=margin, reduction=None)
     cosines = np.array([[cosine, 0], [0, cosine]], "float32")
@@ -88,7 +88,7 @@ def test_the_margin_by_hand(kind, margin, cosine, expected):
 
 @pytest.mark.parametrize(("kind", "none"), [("arcface", 0.0), ("cosface", 0.0), ("sphere", 1)])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_without_a_margin_it_is_the_cross_entropy_of_scaled_cosines(kind, none, smoothing):
+def test_margin_softmax_without_margin_equals_cross_entropy(kind, none, smoothing):
     labels, cosines = batch(0)
     plain = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing)
     expected = slopes(lambda y, x: plain(np.eye(5)[y], 16 * x), labels, cosines)
@@ -98,7 +98,7 @@ def test_without_a_margin_it_is_the_cross_entropy_of_scaled_cosines(kind, none, 
 
 
 @case
-def test_the_loss_rises_with_the_angle_all_the_way(arguments):
+def test_margin_softmax_increases_with_angle(arguments):
     angles = np.linspace(0, np.pi, 200)
     cosines = np.stack([np.cos(angles), np.zeros(200)], axis=1).astype("float32")
     loss = MarginSoftmaxLoss(**{**arguments, "scale": 1.0}, reduction=None)
@@ -109,7 +109,7 @@ def test_the_loss_rises_with_the_angle_all_the_way(arguments):
 @pytest.mark.first(5)
 @kind
 @compiled
-def test_value_and_gradient_are_finite_at_and_beyond_the_bounds(kind, jit_compile):
+def test_margin_softmax_cosines_at_bounds_are_finite(kind, jit_compile):
     rows = [[a, b, 0.5] for a in (-1, 1, 0) for b in (-1, 1)]
     for factor in (1.0, 1 + 2**-23, 3.0):
         cosines = np.float32(factor) * np.array(rows, "float32")
@@ -122,18 +122,18 @@ def test_value_and_gradient_are_finite_at_and_beyond_the_bounds(kind, jit_compil
 
 
 @kind
-def test_cosines_beyond_1_by_rounding_cost_what_1_costs(kind):
+def test_margin_softmax_cosines_beyond_one_equal_clipped(kind):
     loss, labels = MarginSoftmaxLoss(kind, scale=2.0), np.array([0, 1])
     beyond = np.float32(1 + 2**-20) * np.array([[1, -1], [-1, 1]], "float32")
     assert float(loss(labels, beyond)) == float(loss(labels, np.sign(beyond)))
 
 
-def test_nan_is_not_hidden_by_the_bounds():
+def test_margin_softmax_nan_propagates():
     assert np.isnan(float(MarginSoftmaxLoss()(np.array([0]), np.array([[0.5, np.nan]]))))
 
 
 @kind
-def test_the_config_says_all(kind):
+def test_margin_softmax_config_round_trip_is_complete(kind):
     loss = MarginSoftmaxLoss(kind, 30.0, smoothing=0.1, name="m", reduction="sum", dtype="float64")
     assert loss.get_config() == {
         "kind": kind,
@@ -165,7 +165,7 @@ def test_the_config_says_all(kind):
         ({"smoothing": 1.0}, r"in \[0, 1\): received 1.0"),
     ],
 )
-def test_bad_arguments(arguments, message):
+def test_margin_softmax_bad_arguments_raise(arguments, message):
     with pytest.raises(InputError, match=message):
         MarginSoftmaxLoss(**arguments)
 
@@ -177,13 +177,13 @@ def test_bad_arguments(arguments, message):
         (CenterLoss(), r"Distances to the centres are .* \(4, 1, 1\): give .* layers.Centres"),
     ],
 )
-def test_scores_are_a_matrix(loss, message):
+def test_classifier_losses_wrong_rank_raises(loss, message):
     with pytest.raises(InputError, match=message):
         loss(np.zeros(4), np.zeros((4, 1, 1)))
 
 
 @pytest.mark.parametrize("label", [-1, 5])
-def test_a_label_that_is_no_class_is_not_trained_on(label):
+def test_classifier_losses_label_out_of_range_raises_or_gives_nan(label):
     labels, scores = np.array([label]), np.zeros((1, 5))
     with pytest.raises(tf.errors.InvalidArgumentError, match=f"label value of {label}"):
         MarginSoftmaxLoss()(labels, scores)
@@ -193,7 +193,7 @@ def test_a_label_that_is_no_class_is_not_trained_on(label):
 # --- CenterLoss
 
 
-def test_centre_loss_by_hand():
+def test_center_loss_matches_hand_computed_values():
     """Images at 3 and 4 of a line, centres at 0 and 2: 9/2 to the first, 4/2 to the second."""
     layer = Centres(2)
     layer.build((None, 1))
@@ -204,7 +204,7 @@ def test_centre_loss_by_hand():
     assert float(CenterLoss()(np.array([[0], [1]]), distances)) == 3.25
 
 
-def test_centre_loss_pulls_an_image_and_its_own_centre_together():
+def test_center_loss_gradient_pulls_image_and_center_together():
     layer = Centres(3)
     layer.build((None, 2))
     layer.set_weights([np.array([[0.0, 0], [5, 5], [9, 9]])])
@@ -217,7 +217,7 @@ def test_centre_loss_pulls_an_image_and_its_own_centre_together():
     np.testing.assert_allclose(of_centres, [[0, 0], [2, 1], [0, 0]], rtol=1e-6)
 
 
-def test_centre_loss_is_that_of_the_oracle_and_says_its_config():
+def test_center_loss_value_matches_oracle_and_config_is_complete():
     labels, distances = batch(4)
     loss = CenterLoss(name="c", reduction="sum", dtype="float64")
     expected = len(labels) * oracle_classifiers.center(labels, distances)
@@ -227,7 +227,7 @@ def test_centre_loss_is_that_of_the_oracle_and_says_its_config():
     assert half.dtype == "float32"
 
 
-def test_other_centres_do_not_leak():
+def test_center_loss_ignores_infinite_distance_to_other_centers():
     value, gradient = slopes(CenterLoss(), np.array([0]), np.array([[2, np.inf]], "float32"))
     assert value == 1
     np.testing.assert_array_equal(gradient, [[0.5, 0]])
@@ -248,7 +248,7 @@ def points(rows=6, width=4):
 
 
 @compiled
-def test_layers_equal_their_oracle(jit_compile):
+def test_classifier_layers_match_oracle(jit_compile):
     for layer, truth in (
         (trained(CosineClassifier(5)), oracle_classifiers.cosines),
         (trained(Centres(5)), oracle_classifiers.squared_distances),
@@ -258,7 +258,7 @@ def test_layers_equal_their_oracle(jit_compile):
         np.testing.assert_allclose(result, truth(points(), layer.get_weights()[0]), 1e-5, 1e-6)
 
 
-def test_cosines_know_no_lengths():
+def test_cosine_classifier_is_scale_invariant():
     layer = trained(CosineClassifier(5))
     expected = layer(points())
     np.testing.assert_allclose(layer(1e6 * points()), expected, atol=1e-6)
@@ -268,7 +268,7 @@ def test_cosines_know_no_lengths():
 
 @compiled
 @pytest.mark.parametrize("layer", [CosineClassifier, Centres])
-def test_zero_points_and_zero_weights_have_a_finite_gradient(layer, jit_compile):
+def test_classifier_layers_zero_inputs_have_finite_gradient(layer, jit_compile):
     layer, x = trained(layer(5)), points()
     x[0], x[1] = 0, layer.get_weights()[0].ravel()[:4]
     for factor in (1.0, 0.0):
@@ -281,7 +281,7 @@ def test_zero_points_and_zero_weights_have_a_finite_gradient(layer, jit_compile)
     assert np.all(np.isfinite(tape.gradient(value, layer.trainable_variables[0])))
 
 
-def test_distances_to_near_centres_do_not_cancel():
+def test_centers_layer_near_points_keep_precision():
     layer = Centres(2)
     layer.build((None, 4))
     centres = 100 + points(2)
@@ -293,7 +293,7 @@ def test_distances_to_near_centres_do_not_cancel():
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 @pytest.mark.parametrize("layer", [CosineClassifier, Centres])
-def test_layers_are_float32_under_mixed_precision(layer, policy):
+def test_classifier_layers_mixed_precision_computes_in_float32(layer, policy):
     """By the global policy they ignore it; by their own, only the inputs are halved."""
     before = keras.config.dtype_policy()
     exact = trained(layer(5))
@@ -312,7 +312,7 @@ def test_layers_are_float32_under_mixed_precision(layer, policy):
 
 
 @pytest.mark.parametrize("layer", [CosineClassifier, Centres])
-def test_there_is_an_identity(layer):
+def test_classifier_layers_zero_identities_raise(layer):
     with pytest.raises(InputError, match="at least 1: received 0"):
         layer(0)
 
@@ -322,7 +322,7 @@ def test_there_is_an_identity(layer):
 
 @pytest.mark.first(1)
 @case
-def test_a_plain_fit_lowers_the_loss(arguments):
+def test_margin_softmax_fit_lowers_loss(arguments):
     keras.utils.set_random_seed(0)
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(6), 8)

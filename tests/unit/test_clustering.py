@@ -1,4 +1,4 @@
-"""Grouping: published vectors, scikit-learn and SciPy as oracles, what must hold, bad input."""
+"""Clustering: published scores, comparison with scikit-learn and SciPy, and bad input."""
 
 import itertools
 
@@ -51,7 +51,7 @@ def oracle_jaccard(x, k1=20, k2=6):
     return np.maximum((jaccard + jaccard.T) / 2, 0)
 
 
-def test_published_vectors():
+def test_cluster_scores_match_published_values():
     scores = cluster_scores([0, 0, 0, 1, 1, 2], np.array([0, 0, 1, 1, 1, 2]))
     assert scores.pair_f1 == pytest.approx(0.5, abs=1e-12)
     assert scores.bcubed_f1 == pytest.approx(7 / 9, abs=1e-12)
@@ -60,7 +60,7 @@ def test_published_vectors():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_scores_by_counting(seed):
+def test_cluster_scores_match_counted_pairs(seed):
     random = np.random.default_rng(seed)
     labels, clusters = random.integers(6, size=40), random.integers(-1, 7, size=40)
     scores = cluster_scores(labels, clusters)
@@ -81,7 +81,7 @@ def test_scores_by_counting(seed):
     assert scores.noise == (clusters < 0).sum()
 
 
-def test_perfect_and_worthless_groups():
+def test_cluster_scores_perfect_and_all_noise_groups():
     labels = ["a", "a", "b", "b"]
     assert cluster_scores(labels, np.array([5, 5, 2, 2])).pair_f1 == 1
     alone = cluster_scores(labels, np.array([-1, -1, -1, -1]))
@@ -93,7 +93,7 @@ def test_perfect_and_worthless_groups():
 
 @pytest.mark.parametrize("spread", [0.3, 0.5])
 @pytest.mark.parametrize("options", [{}, {"eps": 0.4, "k1": 8, "k2": 3}, {"min_samples": 8}])
-def test_dbscan_is_that_of_scikit_learn_on_the_dense_matrix(spread, options):
+def test_cluster_dbscan_matches_scikit_learn(spread, options):
     x, _ = people(spread=spread)
     options = {"eps": 0.6, "min_samples": 4, "k1": 20, "k2": 6, **options}
     found = cluster(x, **options)
@@ -107,7 +107,7 @@ def test_dbscan_is_that_of_scikit_learn_on_the_dense_matrix(spread, options):
 
 
 @pytest.mark.parametrize("eps", [0.3, 0.6, 0.8, 0.95])
-def test_agglomerative_is_average_linkage_of_the_dense_matrix(eps):
+def test_cluster_agglomerative_matches_scipy_average_linkage(eps):
     x, _ = people(spread=0.4)
     tree = linkage(squareform(oracle_jaccard(x), checks=False), "average")
     expected = fcluster(tree, eps, "distance")
@@ -116,7 +116,7 @@ def test_agglomerative_is_average_linkage_of_the_dense_matrix(eps):
     assert partition(found) == partition(expected)
 
 
-def test_average_linkage_counts_what_is_missing_as_zero():
+def test_average_linkage_missing_similarities_count_as_zero():
     similarity = csr_matrix(np.array([[0, 0.9, 0.8], [0.9, 0, 0.0], [0.8, 0.0, 0]]))
     assert partition(average_linkage(similarity, 0.5)) == [[0, 1], [2]]  # (0.8 + 0) / 2 < 0.5
     assert partition(average_linkage(similarity, 0.4)) == [[0, 1, 2]]
@@ -125,7 +125,7 @@ def test_average_linkage_counts_what_is_missing_as_zero():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_silhouette_is_that_of_scikit_learn(seed):
+def test_silhouette_matches_scikit_learn(seed):
     x, _ = people(spread=0.8, seed=seed)
     jaccard = oracle_jaccard(x, 10, 3)
     labels = cluster(x, eps=0.5, k1=10, k2=3)
@@ -141,7 +141,7 @@ def test_the_silhouette_is_that_of_scikit_learn(seed):
 @pytest.mark.first(1)
 @pytest.mark.parametrize("method", ["dbscan", "agglomerative"])
 @pytest.mark.parametrize(("persons", "images"), [(12, 10), (51, 8), (200, 4), (8, 40)])
-def test_numbers_are_chosen_by_the_images(method, persons, images):
+def test_clustering_default_parameters_recover_number_of_persons(method, persons, images):
     """As many persons as there are, whether these have few images or many."""
     x, labels = people(persons, images, spread=0.45)
     found = clustering(x, method)
@@ -156,7 +156,7 @@ def test_numbers_are_chosen_by_the_images(method, persons, images):
 
 
 @pytest.mark.nightly
-def test_of_all_that_is_tried_the_best_silhouette_is_taken():
+def test_clustering_without_pairs_selects_best_silhouette():
     x, _ = people(spread=0.5)
     found = clustering(x)
     tried = [clustering(x, eps=eps, k1=k1) for eps in EPS["dbscan"] for k1 in K1]
@@ -167,7 +167,7 @@ def test_of_all_that_is_tried_the_best_silhouette_is_taken():
     assert clustering(x, eps=0.5).eps == 0.5
 
 
-def test_agreement_with_pairs_is_counted_pair_by_pair():
+def test_agreement_matches_pair_counts():
     x, labels = people(6, 5, spread=0.6)
     groupings = [labels, np.where(labels < 2, 0, labels), np.full(len(x), -1), labels // 2]
     sure, possible = np.quantile(pdist(x), [0.08, 0.16])
@@ -192,7 +192,7 @@ def test_agreement_with_pairs_is_counted_pair_by_pair():
 
 
 @pytest.mark.slow
-def test_of_all_that_is_tried_what_agrees_with_pairs_is_taken():
+def test_clustering_with_pairs_selects_best_agreement():
     x, _ = people(30, 4, spread=0.5)
     pairs = tuple(np.quantile(pdist(x), [0.01, 0.03]))
     found = clustering(x, min_samples=2, pairs=pairs)
@@ -204,7 +204,7 @@ def test_of_all_that_is_tried_what_agrees_with_pairs_is_taken():
 
 @pytest.mark.slow
 @pytest.mark.real
-def test_250_real_persons_are_grouped_without_a_number(real_data):
+def test_clustering_250_real_persons_reaches_pair_f1(real_data):
     stored = np.load(real_data / "data/features/market-retail0288.npz")
     chosen = np.random.default_rng(0).choice(np.unique(stored["gp"]), 250, replace=False)
     kept = np.isin(stored["gp"], chosen)
@@ -214,7 +214,7 @@ def test_250_real_persons_are_grouped_without_a_number(real_data):
 
 @pytest.mark.first(1)
 @pytest.mark.parametrize("method", ["dbscan", "agglomerative"])
-def test_persons_far_apart_are_found(method):
+def test_cluster_separated_persons_are_exact_in_any_order(method):
     x, labels = people(images=25, spread=0.1)
     found = cluster(x, method)
     assert cluster_scores(labels, found).pair_f1 == 1
@@ -222,14 +222,14 @@ def test_persons_far_apart_are_found(method):
     assert partition(cluster(x[order], method)[np.argsort(order)]) == partition(found)
 
 
-def test_numbers_go_by_size():
+def test_cluster_labels_are_sorted_by_size():
     x, _ = people(spread=0.5)
     found = cluster(x, "agglomerative")
     sizes = np.bincount(found)
     assert (np.diff(sizes) <= 0).all()
 
 
-def test_few_images():
+def test_cluster_single_and_identical_images_return_expected_labels():
     assert cluster(np.ones((1, 3)), "agglomerative").tolist() == [0]
     assert cluster(np.ones((1, 3))).tolist() == [-1]
     assert cluster(np.zeros((6, 3))).tolist() == [0] * 6
@@ -245,7 +245,7 @@ def test_few_images():
         ((np.full((3, 2), np.nan),), "finite in float32"),
     ],
 )
-def test_bad_input(arguments, message):
+def test_cluster_bad_input_raises(arguments, message):
     with pytest.raises(InputError, match=message):
         cluster(*arguments)
 
@@ -258,12 +258,12 @@ def test_bad_input(arguments, message):
         ([], np.array([], int), "one for each image"),
     ],
 )
-def test_bad_columns(labels, clusters, message):
+def test_cluster_scores_bad_columns_raise(labels, clusters, message):
     with pytest.raises(InputError, match=message):
         cluster_scores(labels, clusters)
 
 
-def test_a_sheet_shows_the_largest_groups(tmp_path):
+def test_draw_groups_shows_largest_groups(tmp_path):
     colours = [(200, 0, 0), (0, 200, 0), (0, 0, 200)]
     paths, groups = [], []
     for group, count in ((2, 2), (0, 3), (-1, 4)):
@@ -284,7 +284,7 @@ def test_a_sheet_shows_the_largest_groups(tmp_path):
         visualize.draw_groups(paths, np.zeros(8, int))
 
 
-def test_a_sheet_shows_the_middle_of_a_group_and_what_is_farthest_from_it(tmp_path):
+def test_draw_groups_with_embeddings_shows_central_and_farthest_images(tmp_path):
     """Seven images on a line, the mean at the third: the sheet of four begins there."""
     paths = []
     for i in range(7):

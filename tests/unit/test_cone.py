@@ -1,4 +1,4 @@
-"""The default objective spreads features; that of triplets of raw features did not."""
+"""Feature collapse: the default objective spreads features, unnormalized triplets do not."""
 
 import keras
 import numpy as np
@@ -37,7 +37,7 @@ def trained(drawn: data.ReidDataset, **change: object) -> tuple[float, float]:
 
 @pytest.mark.nightly
 @pytest.mark.real  # for the pretrained weights alone: the pedestrians are drawn
-def test_the_default_objective_does_not_collapse_into_a_cone(real_data, tmp_path) -> None:
+def test_default_objective_does_not_collapse_features_into_cone(real_data, tmp_path) -> None:
     sizes = {"train_identities": 40, "test_identities": 20, "cameras": 3, "images_per_camera": 4}
     data.synthetic.generate(tmp_path / "drawn", **sizes, size=(64, 32))
     drawn = data.load("synthetic", str(tmp_path / "drawn"))

@@ -1,4 +1,4 @@
-"""Verification, thresholds and open-set identification against plain loops."""
+"""Verification, thresholds and open-set identification, compared with plain loops."""
 
 import json
 
@@ -20,7 +20,7 @@ trials = st.integers(2, 40).flatmap(
 )
 
 
-def test_the_worked_example():
+def test_verify_worked_example_matches_known_rates():
     result = verify([0.1, 0.2, 0.3, 0.4, 0.5, 0.6], [1, 1, 0, 1, 0, 0])
     assert result.tar_at_far(0) == pytest.approx(2 / 3)
     assert result.tar_at_far(1 / 3) == 1
@@ -30,7 +30,7 @@ def test_the_worked_example():
 
 @settings(deadline=None)
 @given(trials, st.floats(0, 1))
-def test_rates_are_those_of_plain_loops(trial, far):
+def test_verify_rates_match_oracle(trial, far):
     distances, same = trial
     result = verify(np.array(distances), np.array(same))
     assert result.auc == pytest.approx(oracle.auc(distances, same))
@@ -50,7 +50,7 @@ def test_rates_are_those_of_plain_loops(trial, far):
 
 @settings(deadline=None)
 @given(trials)
-def test_the_curve_is_scikit_learns(trial):
+def test_verify_roc_matches_scikit_learn(trial):
     distances, same = np.array(trial[0]), np.array(trial[1])
     threshold, far, tar = verify(distances, same).roc()
     theirs = roc_curve(same, -distances, drop_intermediate=False)
@@ -60,7 +60,7 @@ def test_the_curve_is_scikit_learns(trial):
     assert verify(distances, same).auc == pytest.approx(roc_auc_score(same, -distances))
 
 
-def test_rates_that_few_pairs_cannot_show_are_said_so():
+def test_verify_far_below_resolution_is_not_resolvable():
     random = np.random.default_rng(0)
     result = verify(random.random(300), np.arange(300) < 100)
     assert "TAR at FAR 0.01: " in str(result)
@@ -83,18 +83,18 @@ def test_rates_that_few_pairs_cannot_show_are_said_so():
         (["a", "b"], [True, False], "distances and booleans"),
     ],
 )
-def test_pairs_that_prove_nothing_are_refused(distances, same, message):
+def test_verify_invalid_pairs_raise(distances, same, message):
     with pytest.raises(InputError, match=message):
         verify(distances, same)
 
 
 @pytest.mark.parametrize("far", [-0.1, 1.1, np.nan])
-def test_a_rate_is_a_fraction(far):
+def test_tar_at_far_outside_unit_interval_raises(far):
     with pytest.raises(InputError, match="fraction from 0 to 1"):
         verify([1, 2], [True, False]).tar_at_far(far)
 
 
-def test_pairs_leave_out_one_person_in_one_camera_and_nobody():
+def test_pairs_skip_same_camera_and_junk_images():
     query, gallery = np.eye(2, 3), np.eye(3)
     probes, enrolled = Labels([7, 8], [0, 0]), Labels([7, 7, -1], [0, 1, 1])
     distances, same = pairs((query, gallery), probes, enrolled)
@@ -114,7 +114,7 @@ identities = st.lists(st.sampled_from([-1, 1, 2, 3]), min_size=1, max_size=8)
 
 @settings(deadline=None)
 @given(st.data())
-def test_open_set_rates_are_those_of_plain_loops(data):
+def test_open_set_rates_match_oracle(data):
     gallery_ids = data.draw(identities)
     query_ids = data.draw(st.lists(st.sampled_from([1, 2, 3, 9]), min_size=1, max_size=8))
     shape = len(query_ids), len(gallery_ids)
@@ -141,7 +141,7 @@ def test_open_set_rates_are_those_of_plain_loops(data):
             assert result.dir_at_far(far, rank) == oracle.dir_at_far(probes, far, rank)
 
 
-def test_an_open_set_reports_its_size():
+def test_open_set_few_probes_are_not_resolvable():
     result = open_set(
         np.array([[0.1, 0.9], [0.3, 0.2], [0.5, 0.6]]),
         Labels([1, 2, 3]),
@@ -156,7 +156,7 @@ def test_an_open_set_reports_its_size():
         result.dir_at_far(0, 0)
 
 
-def test_a_threshold_is_plain_values_and_decides():
+def test_threshold_accepts_distances_and_round_trips_json():
     threshold = verify([0.1, 0.2, 0.3], [True, False, False]).threshold_at_far(0.5)
     assert float(threshold) == 0.2
     assert threshold.accepts([0.2, 0.21]).tolist() == [True, False]

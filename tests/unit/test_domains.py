@@ -1,4 +1,4 @@
-"""What helps across cameras, and what a training can start from."""
+"""MixStyle, instance normalization and training that starts from the weights of a run."""
 
 import keras
 import numpy as np
@@ -25,7 +25,7 @@ def maps():
     return (scale * rng.normal(1, 1, (8, 6, 3, 4))).astype("float32")
 
 
-def test_a_mixed_map_has_the_style_between_two_images(maps):
+def test_mixstyle_output_interpolates_statistics_of_two_images(maps):
     """And is the normalised map of its own image in it: written down a second time, in float64."""
     mixed = layers.MixStyle(1.0, alpha=2.0, seed=3)(maps, training=True)
     means, deviations = statistics(maps)
@@ -49,7 +49,7 @@ def test_a_mixed_map_has_the_style_between_two_images(maps):
     assert others >= 5  # with its own style only who drew itself
 
 
-def test_mixing_is_drawn_anew_and_never_at_test_time(maps):
+def test_mixstyle_is_random_in_training_and_identity_at_inference(maps):
     layer = layers.MixStyle(0.5, seed=0)
     np.testing.assert_array_equal(layer(maps), maps)
     np.testing.assert_array_equal(layer(maps, training=False), maps)
@@ -61,7 +61,7 @@ def test_mixing_is_drawn_anew_and_never_at_test_time(maps):
     np.testing.assert_array_equal(never(maps, training=True), maps)
 
 
-def test_statistics_have_no_gradient(maps):
+def test_mixstyle_statistics_have_no_gradient(maps):
     """The gradient of a mixed map by the map itself is σ'/σ, one number for a map's channel."""
     import tensorflow as tf
 
@@ -87,7 +87,7 @@ def test_statistics_have_no_gradient(maps):
         ({"epsilon": 0}, "epsilon is above 0: received 0"),
     ],
 )
-def test_what_cannot_be_mixed_is_refused(arguments, message):
+def test_mixstyle_bad_arguments_raise(arguments, message):
     with pytest.raises(InputError, match=message):
         layers.MixStyle(**arguments)
 
@@ -100,7 +100,7 @@ def nested(model):
 
 @pytest.mark.first(1)
 @pytest.mark.parametrize("name", ["tiny", "mobilenetv2", "resnet50"])
-def test_styles_are_mixed_in_early_stages_and_nothing_else_changes(name):
+def test_backbone_mixstyle_is_in_early_stages_and_keeps_inference(name):
     plain = backbones.build(name, "none", SIZE)
     mixing = backbones.build(name, "none", SIZE, mixstyle=1.0)
     mixing.set_weights(plain.get_weights())
@@ -114,7 +114,7 @@ def test_styles_are_mixed_in_early_stages_and_nothing_else_changes(name):
 
 
 @pytest.mark.parametrize(("name", "share"), [("tiny", 0.5), ("mobilenetv2", 1.0)])
-def test_early_maps_are_normalised_image_by_image(name, share):
+def test_backbone_instance_norm_normalizes_early_maps_per_image(name, share):
     """What is linear in the maps, as brightness and contrast there, is gone behind the layer."""
     plain = backbones.build(name, "none", SIZE)
     model = backbones.build(name, "none", SIZE, instance_norm=share)
@@ -133,7 +133,7 @@ def test_early_maps_are_normalised_image_by_image(name, share):
         assert norm.output.shape[-1] * 2 == whole.output.shape[-1]
 
 
-def test_published_weights_are_kept_beside_layers_that_are_new():
+def test_adapt_instance_norm_keeps_pretrained_weights():
     plain = backbones.build("mobilenetv2", "none", SIZE)
     path = keras.Model(plain.input, plain.output)
     model = backbones.adapt(path, SIZE, 2, instance_norm=0.5)
@@ -143,7 +143,7 @@ def test_published_weights_are_kept_beside_layers_that_are_new():
             np.testing.assert_array_equal(ours, theirs)
 
 
-def test_a_backbone_without_such_stages_is_refused(tmp_path):
+def test_backbone_without_early_stages_mixstyle_raises(tmp_path):
     pixels = keras.Input((*SIZE, 3))
     model = keras.Model(pixels, keras.layers.Conv2D(4, 3, strides=2)(pixels), name="shallow")
     model.save(tmp_path / "shallow.keras")
@@ -154,7 +154,7 @@ def test_a_backbone_without_such_stages_is_refused(tmp_path):
 # --- What is compared
 
 
-def test_features_before_the_neck_can_be_the_embedding():
+def test_build_embedding_features_uses_features_before_neck():
     given = {"num_identities": 5, "image_size": SIZE, "weights": "none"}
     model = models.build("tiny", embedding="features", **given)
     plain = models.build("tiny", **given)
@@ -173,7 +173,7 @@ def test_features_before_the_neck_can_be_the_embedding():
 # --- A softmax with a margin
 
 
-def test_a_recipe_has_a_softmax_with_a_margin():
+def test_recipe_cosface_builds_cosine_classifier_and_margin_softmax():
     recipe = recipes.get("tiny").replace(softmax="cosface", softmax_scale=20.0, softmax_margin=0.2)
     model = fitting.build_model(recipe, 5)
     assert isinstance(model.get_layer("logits"), layers.CosineClassifier)
@@ -198,7 +198,7 @@ def test_a_recipe_has_a_softmax_with_a_margin():
         ({"frame_weight": -1.0}, "frame_weight is at least 0"),
     ],
 )
-def test_odd_values_of_a_recipe_are_refused(change, message):
+def test_recipe_invalid_values_raise(change, message):
     with pytest.raises(InputError, match=message):
         recipes.get("tiny").replace(**change)
 
@@ -218,7 +218,7 @@ def trained(tmp_path):
     return run, model
 
 
-def test_larger_images_and_other_identities_start_from_a_run(trained):
+def test_start_from_other_size_and_identities_copies_weights(trained):
     run, model = trained
     other = fitting.build_model(recipes.get("tiny").replace(height=96, width=48), 7)
     left = fitting.start_from(other, str(run.directory))
@@ -230,7 +230,7 @@ def test_larger_images_and_other_identities_start_from_a_run(trained):
             np.testing.assert_array_equal(a, b)
 
 
-def test_tracklets_start_from_a_run_of_images(trained):
+def test_start_from_image_run_initializes_tracklet_model(trained):
     run, model = trained
     clips = models.build_tracklet("tiny", 5, SIZE, weights="none")
     assert set(fitting.start_from(clips, str(run.directory))) == {"frame_embedding", "frame_logits"}
@@ -240,7 +240,7 @@ def test_tracklets_start_from_a_run_of_images(trained):
     np.testing.assert_allclose(got["logits"], model(images)["logits"], atol=1e-5)
 
 
-def test_another_backbone_is_refused(trained):
+def test_start_from_other_backbone_or_missing_run_raises(trained):
     run, _ = trained
     other = models.build("mobilenetv2", 5, SIZE, weights="none")
     with pytest.raises(InputError, match="with the same backbone"):

@@ -1,4 +1,4 @@
-"""Formats other than the SavedModel, the contract beside each export, and the ranker."""
+"""Export formats, export metadata, warm-up requests and the exported ranker."""
 
 import json
 import random
@@ -66,7 +66,7 @@ def exported(request, model, tmp_path_factory):
 
 @pytest.mark.first(1)
 @pytest.mark.parametrize("backbone", ["tiny", "mobilenetv2", "resnet50"])
-def test_a_folded_network_has_the_same_outputs(backbone):
+def test_folded_network_keeps_outputs(backbone):
     keras.utils.set_random_seed(0)
     net = models.outputs_at_test(models.build(backbone, 5, (64, 32), weights="none"))
     random = np.random.default_rng(0)
@@ -96,7 +96,7 @@ def every_layer(model):
         yield layer
 
 
-def test_what_is_read_twice_or_activated_is_not_folded():
+def test_folded_shared_or_activated_convolution_is_not_folded():
     images = keras.Input((8, 8, 3))
     conv = keras.layers.Conv2D(4, 3, name="read_twice")(images)
     norm = keras.layers.BatchNormalization(name="a")(conv)
@@ -118,7 +118,7 @@ def test_what_is_read_twice_or_activated_is_not_folded():
 # --- Formats
 
 
-def test_every_format_agrees_with_the_model(model, exported):
+def test_export_formats_match_model_outputs(model, exported):
     precision, version = exported
     tolerance, _ = serving.TOLERANCES[precision]
     report = serving.parity(model, version, photographs(9), tolerance, flip=True)
@@ -134,7 +134,7 @@ def test_every_format_agrees_with_the_model(model, exported):
 
 
 @pytest.mark.first(2)
-def test_every_format_takes_any_number_of_images_of_any_size(exported, tmp_path):
+def test_export_formats_accept_any_batch_and_image_size(exported, tmp_path):
     _, version = exported
     saved = serving.load(version)
     assert saved.has_local
@@ -152,7 +152,7 @@ def test_every_format_takes_any_number_of_images_of_any_size(exported, tmp_path)
         saved(np.full((1, 8, 8, 3), 0.5, np.float32))
 
 
-def test_the_contract_says_what_went_in(model, exported):
+def test_export_metadata_records_settings(model, exported):
     precision, version = exported
     values = json.loads((version / "export.json").read_text())
     assert values["precision"] == precision
@@ -163,7 +163,7 @@ def test_the_contract_says_what_went_in(model, exported):
     assert values["fingerprint"] == serving.fingerprint(model, True, precision)
 
 
-def test_a_broken_export_is_named(exported):
+def test_load_truncated_export_raises(exported):
     _, version = exported
     (file,) = (f for f in version.iterdir() if f.suffix in (".onnx", ".tflite", ".xml"))
     content = file.read_bytes()
@@ -177,7 +177,7 @@ def test_a_broken_export_is_named(exported):
 
 
 @pytest.mark.nightly
-def test_one_bit_that_changed_is_seen(exported):
+def test_load_flipped_bit_raises(exported):
     """In every file of an export, wherever it is."""
     _, version = exported
     chance = random.Random(0)
@@ -193,7 +193,7 @@ def test_one_bit_that_changed_is_seen(exported):
     assert serving.load(version)
 
 
-def test_an_export_that_fails_its_check_is_never_where_a_server_looks(model, tmp_path):
+def test_export_failed_check_leaves_no_version_folder(model, tmp_path):
     seen = []
 
     def check(folder):
@@ -210,7 +210,7 @@ def test_an_export_that_fails_its_check_is_never_where_a_server_looks(model, tmp
 @pytest.mark.parametrize(
     ("text", "message"), [("{", "is broken"), ('{"a": 1}', "is broken"), (None, "newer keras_reid")]
 )
-def test_a_broken_contract_is_named(model, tmp_path, text, message):
+def test_load_broken_metadata_raises(model, tmp_path, text, message):
     version = serving.export(model, tmp_path)
     values = json.loads((version / "export.json").read_text())
     text = json.dumps({**values, "format": "telepathy"}) if text is None else text
@@ -228,13 +228,13 @@ def test_a_broken_contract_is_named(model, tmp_path, text, message):
         ({"format": "litert", "quantization": "int8"}, "calibrated on images"),
     ],
 )
-def test_what_cannot_be_exported_is_refused(model, tmp_path, options, message):
+def test_export_invalid_options_raise(model, tmp_path, options, message):
     with pytest.raises(InputError, match=message):
         serving.export(model, tmp_path / "new", **options)
 
 
 @pytest.mark.parametrize("name", ["onnx", "openvino"])
-def test_a_missing_package_is_named(model, tmp_path, monkeypatch, name):
+def test_export_missing_package_raises_with_install_command(model, tmp_path, monkeypatch, name):
     package = {"onnx": "tf2onnx", "openvino": "openvino"}[name]
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(InputError, match=rf"needs {package}: run pip install '.\[{name}\]'"):
@@ -245,7 +245,7 @@ def test_a_missing_package_is_named(model, tmp_path, monkeypatch, name):
 # --- Fingerprints
 
 
-def test_a_fingerprint_changes_with_whatever_changes_embeddings(model, tmp_path):
+def test_fingerprint_changes_only_when_embeddings_change(model, tmp_path):
     first = serving.fingerprint(model)
     assert first == serving.fingerprint(model) == serving.fingerprint(model, False, "float32")
     others = {serving.fingerprint(model, True), serving.fingerprint(model, False, "int8")}
@@ -261,7 +261,7 @@ def test_a_fingerprint_changes_with_whatever_changes_embeddings(model, tmp_path)
     assert serving.fingerprint(again) != first
 
 
-def test_an_export_of_another_program_has_no_fingerprint(model, tmp_path):
+def test_load_without_metadata_has_no_fingerprint(model, tmp_path):
     version = serving.export(model, tmp_path)
     assert serving.load(version).fingerprint == serving.fingerprint(model)
     (version / "export.json").unlink()
@@ -285,7 +285,7 @@ def requests_of(version):
         yield request.model_spec.name, request.model_spec.signature_name, inputs
 
 
-def test_warm_up_requests_are_answered_by_the_model(model, tmp_path):
+def test_export_warm_up_requests_run_on_all_signatures(model, tmp_path):
     version = serving.export(model, tmp_path / "person")
     signatures = tf.saved_model.load(str(version)).signatures
     asked = list(requests_of(version))
@@ -297,7 +297,7 @@ def test_warm_up_requests_are_answered_by_the_model(model, tmp_path):
         np.testing.assert_allclose(np.linalg.norm(embedding, axis=1), 1, atol=1e-5)
 
 
-def test_without_the_package_there_are_no_warm_up_requests(model, tmp_path, monkeypatch):
+def test_export_without_serving_api_writes_no_warm_up_requests(model, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_serving.apis", None)
     version = serving.export(model, tmp_path)
     assert not (version / "assets.extra").exists()
@@ -326,7 +326,7 @@ def asked(function, query, gallery, k):
 @pytest.mark.first(3)
 @pytest.mark.parametrize("signature", ["rank", "serving_default"])
 @pytest.mark.parametrize("k", [1, 5, 40, 99])
-def test_the_ranker_ranks(ranker, signature, k):
+def test_ranker_matches_brute_force(ranker, signature, k):
     random = np.random.default_rng(0)
     query, gallery = random.standard_normal((3, 8)), random.standard_normal((40, 8))
     indices, distances = asked(ranker[1][signature], query, gallery, k)
@@ -336,7 +336,7 @@ def test_the_ranker_ranks(ranker, signature, k):
     np.testing.assert_allclose(distances, np.take_along_axis(expected, order, 1), atol=1e-5)
 
 
-def test_the_ranker_orders_equal_distances_by_index_and_copies_at_zero(ranker):
+def test_ranker_ties_are_ordered_by_index(ranker):
     gallery = np.ones((6, 8))
     gallery[3] = 0
     indices, distances = asked(ranker[1]["rank"], np.ones((1, 8)), gallery, 6)
@@ -345,7 +345,7 @@ def test_the_ranker_orders_equal_distances_by_index_and_copies_at_zero(ranker):
 
 
 @pytest.mark.parametrize("k", [4, 60])
-def test_the_ranker_reranks_by_the_oracle(ranker, k):
+def test_ranker_k_reciprocal_matches_oracle(ranker, k):
     random = np.random.default_rng(1)
     query, gallery = random.standard_normal((5, 8)), random.standard_normal((60, 8))
     query, gallery = query.astype(np.float32), gallery.astype(np.float32)
@@ -355,7 +355,7 @@ def test_the_ranker_reranks_by_the_oracle(ranker, k):
     np.testing.assert_allclose(np.take_along_axis(expected, indices, 1), distances, atol=1e-5)
 
 
-def test_the_ranker_is_described_and_warmed_up(ranker):
+def test_ranker_export_has_metadata_and_warm_up_requests(ranker):
     version, signatures = ranker
     values = json.loads((version / "export.json").read_text())
     assert values == {
@@ -372,7 +372,7 @@ def test_the_ranker_is_described_and_warmed_up(ranker):
 
 
 @pytest.mark.parametrize("signature", ["rank", "rerank"])
-def test_bad_rows_are_never_found_and_change_no_other_answer(ranker, signature):
+def test_ranker_non_finite_rows_are_ranked_last_as_missing(ranker, signature):
     random = np.random.default_rng(2)
     query, gallery = random.standard_normal((5, 8)), random.standard_normal((40, 8))
     kept, rows = [0, 1, 3, 4], np.r_[1:20, 21:40]
@@ -393,7 +393,7 @@ def test_bad_rows_are_never_found_and_change_no_other_answer(ranker, signature):
 @pytest.mark.nightly
 @pytest.mark.first(1)
 @pytest.mark.parametrize("name", ["aqe", "alpha_qe", "ecn", "gnn"])
-def test_the_ranker_reranks_by_any_reranker_that_is_a_graph(tmp_path, name):
+def test_ranker_graph_rerankers_match_library(tmp_path, name):
     random = np.random.default_rng(3)
     query, gallery = (random.standard_normal((n, 8)).astype(np.float32) for n in (4, 50))
     version = serving.export_ranker(tmp_path / "ranker", 8, reranking=name)
@@ -417,14 +417,14 @@ def test_the_ranker_reranks_by_any_reranker_that_is_a_graph(tmp_path, name):
         ({"reranking": "ecn", "k1": 3}, "ecn has the options k, t, q: received k1"),
     ],
 )
-def test_a_ranker_of_nonsense_is_refused(tmp_path, options, message):
+def test_export_ranker_invalid_options_raise(tmp_path, options, message):
     with pytest.raises(InputError, match=message):
         serving.export_ranker(tmp_path / "new", **{"width": 8, **options})
     assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.slow
-def test_a_ranker_holds_a_gallery(tmp_path):
+def test_ranker_with_stored_gallery_matches_passed_gallery(tmp_path):
     random = np.random.default_rng(0)
     query, gallery = random.normal(size=(3, 8)), random.normal(size=(30, 8))
     version = serving.export_ranker(tmp_path / "ranker", 8, gallery=gallery, k1=6, k2=3)
@@ -451,7 +451,7 @@ def people(tmp_path_factory):
     return dataset.query, dataset.gallery
 
 
-def test_a_sample_holds_all_mates_of_its_queries(people):
+def test_sample_includes_all_mates_of_queries(people):
     query, gallery = serving.sample(*people, 6, 10)
     assert len(query) == 6
     mates = np.isin(people[1].identity, query.identity).sum()
@@ -462,7 +462,7 @@ def test_a_sample_holds_all_mates_of_its_queries(people):
 
 
 @pytest.mark.slow
-def test_scores_see_an_export_that_ranks_worse(model, people, tmp_path):
+def test_scores_worse_export_fails(model, people, tmp_path):
     version = serving.export(model, tmp_path)
     report = serving.scores(model, version, *people)
     assert report.ok

@@ -1,4 +1,4 @@
-"""Files and folders appear as a whole or not at all."""
+"""Atomic writes of files and folders, locks, and cleanup after killed processes."""
 
 import errno
 import os
@@ -13,7 +13,7 @@ from keras_reid.errors import InputError
 from keras_reid.files import check_writable, locked, new_file, new_folder, replaced_file
 
 
-def test_a_file_has_its_name_when_it_is_whole(tmp_path: Path) -> None:
+def test_new_file_appears_only_when_complete(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "scores.json"
     with new_file(path) as partial:
         partial.write_text("all")
@@ -36,13 +36,13 @@ def write(context, text: str, stop: Exception | None = None) -> None:
 
 
 @pytest.mark.parametrize("kind", [new_file, replaced_file])
-def test_of_a_block_that_fails_nothing_is_left(tmp_path: Path, kind) -> None:
+def test_new_and_replaced_file_failed_block_leaves_nothing(tmp_path: Path, kind) -> None:
     with pytest.raises(Stop):
         write(kind(tmp_path / "x"), "half", Stop())
     assert os.listdir(tmp_path) == []
 
 
-def test_a_full_disk_is_a_sentence_and_leaves_what_was_there(tmp_path: Path) -> None:
+def test_replaced_file_full_disk_raises_and_keeps_old_file(tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_text("old")
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -52,7 +52,7 @@ def test_a_full_disk_is_a_sentence_and_leaves_what_was_there(tmp_path: Path) -> 
     assert os.listdir(tmp_path) == ["x"]
 
 
-def test_what_else_cannot_be_read_is_named(tmp_path: Path) -> None:
+def test_new_file_os_error_of_other_file_names_it(tmp_path: Path) -> None:
     with (
         pytest.raises(InputError, match=r"gave 'No such file or directory' of .*nowhere"),
         new_file(tmp_path / "x"),
@@ -61,13 +61,13 @@ def test_what_else_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [new_file, replaced_file, new_folder])
-def test_a_file_is_no_folder(tmp_path: Path, kind) -> None:
+def test_writers_file_as_parent_folder_raises(tmp_path: Path, kind) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"writing .*file/x gave '.+' of .*file: name another"):
         write(kind(tmp_path / "file" / "x"), "")
 
 
-def test_nothing_is_written_over(tmp_path: Path) -> None:
+def test_new_file_existing_file_raises(tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_text("another's")
     with pytest.raises(InputError, match=r"x exists, and nothing is written over"):
@@ -76,7 +76,7 @@ def test_nothing_is_written_over(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["x"]
 
 
-def test_a_file_is_replaced_at_once(tmp_path: Path) -> None:
+def test_replaced_file_replaces_atomically(tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_text("old")
     with replaced_file(path) as partial:
@@ -85,7 +85,7 @@ def test_a_file_is_replaced_at_once(tmp_path: Path) -> None:
     assert path.read_text() == "new"
 
 
-def test_a_folder_appears_filled_or_not_at_all(tmp_path: Path) -> None:
+def test_new_folder_appears_only_when_complete(tmp_path: Path) -> None:
     with new_folder(tmp_path / "a" / "b") as partial:
         (partial / "file").write_text("1")
         assert not (tmp_path / "a" / "b").exists()
@@ -97,7 +97,7 @@ def test_a_folder_appears_filled_or_not_at_all(tmp_path: Path) -> None:
     assert os.listdir(tmp_path / "a") == ["b"]
 
 
-def test_the_umask_decides_who_may_read(tmp_path: Path) -> None:
+def test_new_file_and_folder_respect_umask(tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:
         with new_file(tmp_path / "x") as partial:
@@ -110,7 +110,7 @@ def test_the_umask_decides_who_may_read(tmp_path: Path) -> None:
     assert (tmp_path / "folder").stat().st_mode & 0o777 == 0o750
 
 
-def test_the_longest_names_can_be_written(tmp_path: Path) -> None:
+def test_new_file_longest_name_is_written(tmp_path: Path) -> None:
     path = tmp_path / ("n" * 251 + ".txt")
     with new_file(path) as partial:
         partial.write_text("1")
@@ -118,7 +118,7 @@ def test_the_longest_names_can_be_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["new_file", "replaced_file", "new_folder"])
-def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path: Path, kind: str) -> None:
+def test_writers_remove_leftovers_of_killed_process(tmp_path: Path, kind: str) -> None:
     code = f"""
 import os, signal
 from keras_reid.files import {kind}
@@ -143,7 +143,7 @@ with {kind}("x") as partial:
     assert sorted(os.listdir(tmp_path)) == ["other", "x"]
 
 
-def test_one_process_at_a_time(tmp_path: Path) -> None:
+def test_locked_second_process_raises_or_waits(tmp_path: Path) -> None:
     with locked(tmp_path / "lock", "one works here"):
         with (
             pytest.raises(InputError, match=r"one works here: .* is in use by another process"),
@@ -176,9 +176,7 @@ with locked("lock", "", wait=True):
         ("\x1b[2J", r"names in UTF-8 without control characters: received '.*\\x1b"),
     ],
 )
-def test_places_that_cannot_be_written_are_refused_before(
-    tmp_path: Path, name: str, message: str
-) -> None:
+def test_check_writable_invalid_path_raises(tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=message):
         check_writable(tmp_path / name)

@@ -1,4 +1,4 @@
-"""Galleries of every kind against brute force; what they refuse; what survives."""
+"""Galleries of every kind: search against brute force, erasure, bad input and crash safety."""
 
 import contextlib
 import importlib.util
@@ -95,7 +95,7 @@ def check(people, queries, hits, k, kept):
             assert hit.reranked is None
 
 
-def test_a_search_finds_what_brute_force_finds(filled, people):
+def test_search_matches_brute_force(filled, people):
     random = np.random.default_rng(1)
     queries = random.standard_normal((20, WIDTH)).astype(np.float32)
     queries /= np.linalg.norm(queries, axis=1, keepdims=True)
@@ -105,7 +105,7 @@ def test_a_search_finds_what_brute_force_finds(filled, people):
     assert all(row[0].distance < 1e-3 for row in own)
 
 
-def test_filters_leave_the_nearest_of_what_they_let_through(filled, people):
+def test_search_with_filter_matches_brute_force(filled, people):
     queries = people["embeddings"][3:6] + np.float32(0.01)
     for where, kept in (
         ({"cameras": [1]}, lambda i: i % 3 == 1),
@@ -118,13 +118,13 @@ def test_filters_leave_the_nearest_of_what_they_let_through(filled, people):
         check(people, queries, hits, 5, mask)
 
 
-def test_fewer_hits_where_fewer_rows_are_left(filled, people):
+def test_search_filter_with_few_rows_returns_fewer_hits(filled, people):
     hits = filled.search(people["embeddings"][:2], 50, gallery.Filter(after=590))
     assert [len(row) for row in hits] == [9, 9]
     assert filled.search(people["embeddings"][:1], 5, gallery.Filter(cameras=["none"])) == [[]]
 
 
-def test_the_camera_of_a_query_is_left_out(filled, people):
+def test_search_query_camera_is_excluded(filled, people):
     queries = people["embeddings"][:4]
     hits = filled.search(queries, 5, query_cameras=[0, "1", None, ""])
     for i, camera in enumerate(("0", "1", None, None)):
@@ -133,7 +133,7 @@ def test_the_camera_of_a_query_is_left_out(filled, people):
 
 
 @pytest.mark.parametrize("kind", EACH)
-def test_removal_erases(kind, tmp_path, people):
+def test_remove_erases_rows_from_results_and_files(kind, tmp_path, people):
     victim, x = "p'\"3ä", people["embeddings"]
     store = opened(kind, tmp_path)
     store.enrol(**people)
@@ -166,7 +166,7 @@ def bytes_in(folder):
 
 
 @pytest.mark.parametrize("kind", [kind for kind in LASTING if kind.startswith("faiss")])
-def test_removed_rows_are_in_no_file_while_the_gallery_is_open(kind, tmp_path, people):
+def test_remove_open_faiss_gallery_erases_rows_from_files(kind, tmp_path, people):
     store = opened(kind, tmp_path)
     store.enrol(**people)
     store.search(people["embeddings"][:1], 3)
@@ -179,7 +179,7 @@ def test_removed_rows_are_in_no_file_while_the_gallery_is_open(kind, tmp_path, p
 
 
 @pytest.mark.parametrize("kind", [kind for kind in LASTING if kind.startswith("faiss")])
-def test_a_kill_while_the_index_is_written_leaves_nobody_who_was_removed(
+def test_remove_killed_while_writing_index_leaves_no_removed_rows(
     kind, tmp_path, people, monkeypatch
 ):
     store = opened(kind, tmp_path)
@@ -198,7 +198,7 @@ def test_a_kill_while_the_index_is_written_leaves_nobody_who_was_removed(
 
 
 @pytest.mark.parametrize("kind", EACH_LASTING)
-def test_a_new_gallery_is_for_its_owner_alone(kind, tmp_path, people):
+def test_gallery_files_are_readable_only_by_owner(kind, tmp_path, people):
     folder = tmp_path / "private"
     folder.mkdir()
     with opened(kind, folder) as store:
@@ -209,7 +209,7 @@ def test_a_new_gallery_is_for_its_owner_alone(kind, tmp_path, people):
 
 
 @pytest.mark.slow
-def test_what_milvus_lite_was_removing_when_it_was_killed_is_gone_when_it_is_open_again(tmp_path):
+def test_remove_killed_milvus_lite_finishes_on_reopen(tmp_path):
     """Killed when it has noted who is removed, and not yet written the others anew."""
     code = f"""if True:
         import os, signal
@@ -230,7 +230,7 @@ def test_what_milvus_lite_was_removing_when_it_was_killed_is_gone_when_it_is_ope
 
 
 @pytest.mark.parametrize("kind", EACH)
-def test_all_may_be_removed(kind, tmp_path, people):
+def test_remove_all_rows_allows_new_enrol(kind, tmp_path, people):
     with opened(kind, tmp_path) as store:
         store.enrol(people["embeddings"][:2], ["a", "a"], model_fingerprint=MODEL)
         assert store.remove("a") == 2
@@ -243,7 +243,7 @@ def test_all_may_be_removed(kind, tmp_path, people):
 
 
 @pytest.mark.parametrize("kind", EACH_LASTING)
-def test_a_gallery_is_the_same_when_it_is_opened_again(kind, tmp_path, people):
+def test_gallery_reopened_keeps_rows_and_settings(kind, tmp_path, people):
     threshold = Threshold(0.5, 0.01, 0.008, 200, "search")
     with opened(kind, tmp_path) as store:
         store.threshold = threshold
@@ -262,7 +262,7 @@ def test_a_gallery_is_the_same_when_it_is_opened_again(kind, tmp_path, people):
         assert store.threshold is None
 
 
-def test_beyond_the_threshold_somebody_is_unknown(filled, people):
+def test_identify_beyond_threshold_returns_none(filled, people):
     queries = np.stack([people["embeddings"][5], -people["embeddings"][5]])
     with pytest.raises(InputError, match="has none"):
         filled.identify(queries)
@@ -276,7 +276,7 @@ def test_beyond_the_threshold_somebody_is_unknown(filled, people):
         filled.threshold = 0.3
 
 
-def test_refused_rows_change_nothing(filled, people):
+def test_enrol_invalid_rows_raise_and_add_nothing(filled, people):
     x = people["embeddings"][:2]
     good = {"identities": ["a", "b"], "images": ["new1", "new2"], "model_fingerprint": MODEL}
     nan = np.full((2, WIDTH), np.nan)
@@ -303,7 +303,7 @@ def test_refused_rows_change_nothing(filled, people):
     assert filled.count() == COUNT
 
 
-def test_refused_searches(filled, people):
+def test_search_invalid_arguments_raise(filled, people):
     x = people["embeddings"][:2]
     for arguments, message in [
         ({"k": COUNT + 1}, "from 1 to the size of the gallery, 600: received 601"),
@@ -324,7 +324,7 @@ def test_refused_searches(filled, people):
     assert len(filled.search(x, COUNT)[0]) == COUNT
 
 
-def test_images_that_are_there_may_be_skipped(filled, people):
+def test_enrol_existing_images_are_skipped(filled, people):
     x = people["embeddings"][:2] + np.float32(1)
     new = {"identities": ["a", "b"], "images": ["0.jpg", "new"], "model_fingerprint": MODEL}
     assert filled.enrol(x, **new, existing="skip") == 1
@@ -333,13 +333,13 @@ def test_images_that_are_there_may_be_skipped(filled, people):
     assert filled.search(x[1:], 1)[0][0].identity == "b"
 
 
-def test_rows_without_a_reference_are_numbered(filled, people):
+def test_enrol_without_images_numbers_rows(filled, people):
     for _ in range(2):
         assert filled.enrol(people["embeddings"][:2], ["n", "n"], model_fingerprint=MODEL) == 2
     assert filled.contains([f"n#{i}" for i in range(9)]) == {"n#1", "n#2", "n#3", "n#4"}
 
 
-def test_a_shortlist_is_reranked_query_by_query(filled, people):
+def test_search_k_reciprocal_reranks_shortlist_per_query(filled, people):
     queries = people["embeddings"][:3] + np.float32(0.05)
     hits = filled.search(queries, 20, rerank="k_reciprocal", shortlist=100)
     rows, distances = brute_force(people, queries, 100, np.ones(COUNT, bool))
@@ -358,7 +358,7 @@ def test_a_shortlist_is_reranked_query_by_query(filled, people):
 
 @settings(deadline=None, max_examples=15)
 @given(st.data())
-def test_two_stages_find_the_k_best_whatever_the_blocks(data):
+def test_exact_nearest_any_block_size_matches_brute_force(data):
     count, k = data.draw(st.integers(1, 60)), data.draw(st.integers(1, 60))
     k = min(k, count)
     values = st.integers(-2, 2)
@@ -394,7 +394,7 @@ def test_two_stages_find_the_k_best_whatever_the_blocks(data):
         assert np.isinf(far[len(order) :]).all()
 
 
-def test_more_rows_than_a_group_and_a_block(monkeypatch):
+def test_exact_nearest_multiple_blocks_matches_brute_force(monkeypatch):
     monkeypatch.setattr(exact, "ROWS", 200)
     random = np.random.default_rng(2)
     x = random.standard_normal((1010, 8)).astype(np.float32)
@@ -417,7 +417,7 @@ def test_more_rows_than_a_group_and_a_block(monkeypatch):
     np.testing.assert_array_equal(vectors.take(np.arange(kept.sum())), x[kept])
 
 
-def test_near_duplicates_are_told_apart():
+def test_exact_nearest_near_duplicates_are_ordered():
     far = np.full((3, 4), 1000, np.float32)
     far[1, 0] += 0.01
     far[2, 0] += 0.005
@@ -439,7 +439,7 @@ def clustered(count, width=32, persons=200, seed=0):
     return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
 
 
-def test_the_recall_of_an_approximate_index_is_measured_and_kept():
+def test_approximate_search_measured_recall_meets_target():
     x = clustered(8000)
     with gallery.open("memory:", approximate_from=5000, recall=0.95) as store:
         store.enrol(x[:4000], range(4000), model_fingerprint=MODEL)
@@ -460,7 +460,7 @@ def test_the_recall_of_an_approximate_index_is_measured_and_kept():
 
 
 @pytest.mark.parametrize("k", [1, 100, 1500])
-def test_an_approximate_search_never_finds_fewer_than_there_are(k):
+def test_approximate_search_returns_k_hits(k):
     x = clustered(3000)
     cameras = np.arange(3000) % 2
     with gallery.open("memory:", approximate_from=100, recall=0.5) as store:
@@ -473,7 +473,7 @@ def test_an_approximate_search_never_finds_fewer_than_there_are(k):
     assert all(len({hit.image for hit in row}) == k for row in hits)
 
 
-def test_candidates_are_more_where_codes_cannot_tell_rows_apart():
+def test_inverted_file_similar_rows_widen_candidates():
     """All rows are of few persons: the nearest ten of some hundreds, by codes of four bytes."""
     x, queries = clustered(6000, persons=8), clustered(300, persons=8, seed=1)
     vectors = exact.Vectors(32)
@@ -510,7 +510,7 @@ def closed_file(tmp_path, people):
     return index, tmp_path / "index.faiss.rows"
 
 
-def test_a_truncated_index_is_named_and_can_be_made_again(closed_file, tmp_path, people):
+def test_open_truncated_index_raises_and_deleted_index_is_rebuilt(closed_file, tmp_path, people):
     index, rows = closed_file
     content, kept = index.read_bytes(), rows.read_bytes()
     for size in (0, 10, len(content) // 2, len(content) - 1):
@@ -524,7 +524,7 @@ def test_a_truncated_index_is_named_and_can_be_made_again(closed_file, tmp_path,
     assert index.exists()
 
 
-def test_an_index_of_other_rows_is_not_used(closed_file, tmp_path, people):
+def test_open_outdated_index_is_rebuilt(closed_file, tmp_path, people):
     index, rows = closed_file
     old = index.read_bytes()
     with opened("faiss, approximate", tmp_path) as store:
@@ -540,7 +540,7 @@ def test_an_index_of_other_rows_is_not_used(closed_file, tmp_path, people):
         assert {hit.image for hit in hits} == {"0.jpg", "late"}
 
 
-def test_an_index_of_an_earlier_version_is_searched(closed_file, tmp_path, people):
+def test_open_index_of_earlier_version_is_searched(closed_file, tmp_path, people):
     """It held rows, not codes, and did not say how many candidates."""
     index, rows = closed_file
     x = people["embeddings"]
@@ -567,7 +567,7 @@ def test_an_index_of_an_earlier_version_is_searched(closed_file, tmp_path, peopl
     ]
 
 
-def test_rows_that_are_missing_or_broken_are_named(closed_file, tmp_path):
+def test_open_missing_or_broken_rows_raises(closed_file, tmp_path):
     _, rows = closed_file
     content = rows.read_bytes()
     rows.write_bytes(b"no database" * 100)
@@ -581,7 +581,7 @@ def test_rows_that_are_missing_or_broken_are_named(closed_file, tmp_path):
         assert store.count() == COUNT
 
 
-def test_a_file_is_open_in_one_place(closed_file, tmp_path):
+def test_open_faiss_gallery_twice_raises(closed_file, tmp_path):
     with (
         opened("faiss", tmp_path) as store,
         pytest.raises(InputError, match="one process at a time"),
@@ -594,7 +594,7 @@ OTHER = "import sys\nfrom keras_reid import gallery\ngallery.open(sys.argv[1])"
 
 
 @pytest.mark.slow
-def test_milvus_lite_is_open_in_one_process(tmp_path, people):
+def test_open_milvus_lite_in_second_process_fails(tmp_path, people):
     with opened("milvus", tmp_path) as store:
         store.enrol(**people)
         command = [sys.executable, "-c", OTHER, str(tmp_path / "people.db")]
@@ -604,13 +604,13 @@ def test_milvus_lite_is_open_in_one_process(tmp_path, people):
 
 
 @pytest.mark.parametrize("uri", ["", "people", "faiss:", "ftp://host", "memory"])
-def test_other_addresses_are_refused(uri):
+def test_open_unknown_address_raises(uri):
     with pytest.raises(InputError, match=r"a gallery is memory:, faiss:FILE"):
         gallery.open(uri)
 
 
 @pytest.mark.parametrize("options", [{"approximate_from": 0}, {"recall": 0}, {"recall": 1.5}])
-def test_options_out_of_range_are_refused(options):
+def test_open_options_out_of_range_raise(options):
     with pytest.raises(InputError, match=r"is at least 1: received 0|recall is in \(0, 1\]"):
         gallery.open("memory:", **options)
 
@@ -618,17 +618,17 @@ def test_options_out_of_range_are_refused(options):
 @pytest.mark.parametrize(
     "where", [{"cameras": "1"}, {"not_cameras": 3}, {"after": np.nan}, {"before": np.inf}]
 )
-def test_filters_that_are_none_are_refused(where):
+def test_filter_invalid_values_raise(where):
     with pytest.raises(InputError, match=r"list of cameras|time in seconds"):
         gallery.Filter(**where)
 
 
-def test_an_unreachable_milvus_is_named_with_what_to_start():
+def test_open_unreachable_milvus_raises_with_start_command():
     with pytest.raises(InputError, match=r"http://127.0.0.1:9.*docker compose up"):
         gallery.open("http://127.0.0.1:9")
 
 
-def test_a_file_is_no_embedded_gallery(tmp_path):
+def test_open_file_as_gallery_folder_raises(tmp_path):
     (tmp_path / "people.db").write_text("hello")
     with pytest.raises(InputError, match="is a file"):
         gallery.open(tmp_path / "people.db")
@@ -648,7 +648,7 @@ TRICKY = [
 
 
 @pytest.mark.parametrize("kind", [EACH_LASTING[0], EACH_LASTING[-1]])
-def test_quotes_and_backslashes_are_names(kind, tmp_path):
+def test_enrol_names_with_quotes_and_backslashes_round_trip(kind, tmp_path):
     check_names(kind, tmp_path, TRICKY)
 
 
@@ -656,7 +656,7 @@ def test_quotes_and_backslashes_are_names(kind, tmp_path):
 @pytest.mark.parametrize("kind", [EACH_LASTING[0], EACH_LASTING[-1]])
 @settings(max_examples=10, deadline=None)
 @given(names=st.lists(WRITTEN, min_size=3, max_size=12, unique=True))
-def test_any_text_is_a_name(kind, tmp_path_factory, names):
+def test_enrol_arbitrary_text_names_round_trip(kind, tmp_path_factory, names):
     check_names(kind, tmp_path_factory.mktemp("texts"), names)
 
 
@@ -676,7 +676,7 @@ def check_names(kind, folder, names):
         assert store.count() == 0
 
 
-def test_what_moves_a_terminal_is_no_name(filled, people):
+def test_enrol_control_characters_in_names_raise(filled, people):
     before = filled.count()
     for text in ("a\nb", "\x1b[2J", "tab\t", "\x7f", "half\udce9"):
         for column in ("identities", "cameras", "images"):
@@ -697,9 +697,7 @@ def without_fields(patch, *names):
     )
 
 
-def test_a_gallery_of_milvus_that_knew_rows_by_their_images_is_made_anew(
-    tmp_path, people, monkeypatch
-):
+def test_open_milvus_gallery_keyed_by_image_is_migrated(tmp_path, people, monkeypatch):
     def old(self, collection, width):
         text = self.types.VARCHAR
         types = {"image": text, "identity": text, "camera": text, "time": self.types.DOUBLE}
@@ -719,7 +717,7 @@ def test_a_gallery_of_milvus_that_knew_rows_by_their_images_is_made_anew(
         assert [hits[0].image for hits in store.search(few["embeddings"], 1)] == few["images"]
 
 
-def test_times_that_earlier_versions_kept_as_nulls_are_unknown(tmp_path, people, monkeypatch):
+def test_open_milvus_gallery_with_null_times_is_searched(tmp_path, people, monkeypatch):
     def old(self, collection, width):
         schema = self.client.create_schema(auto_id=False, enable_dynamic_field=False)
         schema.add_field("id", self.types.INT64, is_primary=True)
@@ -762,7 +760,7 @@ def test_times_that_earlier_versions_kept_as_nulls_are_unknown(tmp_path, people,
 @pytest.mark.parametrize(
     "kills", [pytest.param(1, marks=pytest.mark.slow), pytest.param(10, marks=pytest.mark.nightly)]
 )
-def test_a_kill_loses_nothing_acknowledged_and_corrupts_nothing(tmp_path, kills):
+def test_gallery_killed_process_keeps_acknowledged_rows(tmp_path, kills):
     """Kills of a process that enrols, so many for each kind of file; see killed.py."""
     script = [sys.executable, ROOT / "tests/killed.py", tmp_path, str(kills)]
     run = subprocess.run(script, capture_output=True, text=True, check=False)
@@ -776,7 +774,7 @@ def test_a_kill_loses_nothing_acknowledged_and_corrupts_nothing(tmp_path, kills)
     "seconds",
     [pytest.param(4, marks=pytest.mark.slow), pytest.param(60, marks=pytest.mark.nightly)],
 )
-def test_a_long_use_takes_no_more_memory(tmp_path, seconds):
+def test_gallery_long_use_does_not_leak_memory(tmp_path, seconds):
     """Each kind of gallery in a process of its own; see soak.py."""
     soak = [sys.executable, ROOT / "tests/soak.py", tmp_path, str(seconds)]
     run = subprocess.run(soak, capture_output=True, text=True, check=False)
@@ -784,7 +782,7 @@ def test_a_long_use_takes_no_more_memory(tmp_path, seconds):
     assert len(run.stdout.splitlines()) == 3
 
 
-def test_a_log_that_a_kill_left_beside_its_segment_counts_once(tmp_path, monkeypatch):
+def test_open_milvus_lite_leftover_log_counts_rows_once(tmp_path, monkeypatch):
     """Killed after the segment was written and before the log was dropped."""
     pytest.importorskip("milvus_lite")
     uri, log = tmp_path / "people.db", tmp_path / "log"
@@ -805,7 +803,7 @@ def test_a_log_that_a_kill_left_beside_its_segment_counts_once(tmp_path, monkeyp
         assert len({hit.image for hit in hits}) == 40
 
 
-def test_an_index_that_a_kill_left_empty_is_made_again(tmp_path):
+def test_open_milvus_lite_empty_index_is_rebuilt(tmp_path):
     pytest.importorskip("milvus_lite")
     uri = tmp_path / "people.db"
     x = np.random.default_rng(0).normal(size=(40, 8)).astype(np.float32)
@@ -837,7 +835,7 @@ print("ok")
 
 
 @pytest.mark.slow
-def test_processes_search_one_server_at_once(tmp_path):
+def test_milvus_server_concurrent_searches_return_correct_hits(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -902,7 +900,7 @@ def milvus_server(tmp_path):
 
 
 @pytest.mark.nightly
-def test_a_milvus_server_keeps_a_gallery(milvus_server, people):
+def test_milvus_server_enrol_search_remove_match_brute_force(milvus_server, people):
     """In a database of its own, http://HOST:PORT/NAME, which is dropped again."""
     from pymilvus import MilvusClient
 
@@ -946,7 +944,7 @@ def patiently(work, seconds=60):
 
 
 @pytest.mark.slow
-def test_a_gallery_does_not_need_tensorflow_to_be_opened(tmp_path):
+def test_open_gallery_does_not_import_tensorflow(tmp_path):
     script = "import sys\nfrom keras_reid import gallery\ngallery.open(sys.argv[1]).close()\n"
     script += "assert 'tensorflow' not in sys.modules"
     command = [sys.executable, "-c", script, str(tmp_path / "people.db")]

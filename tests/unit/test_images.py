@@ -1,4 +1,4 @@
-"""The columns, the decoder, and the copy of any data set in the layout of Market-1501."""
+"""Image lists, the image decoder, hold-out splits and copies in the Market-1501 layout."""
 
 import os
 from dataclasses import replace
@@ -31,14 +31,14 @@ def picture(path, grey=0, size=(8, 16)):
     return path
 
 
-def test_columns_become_arrays(tmp_path):
+def test_person_images_sequences_become_arrays(tmp_path):
     columns = PersonImages([tmp_path / "a.jpg", "b.jpg"], (7, 8), np.array([1, 2], np.uint8))
     assert columns.path.tolist() == [str(tmp_path / "a.jpg"), "b.jpg"]
     assert columns.identity.dtype == columns.camera.dtype == np.int64
     assert len(columns) == 2
 
 
-def test_rows_by_index_slice_array_and_mask():
+def test_person_images_index_slice_array_or_mask_selects_rows():
     columns = images(["b", "a", "b"], [3, 1, 2])
     for rows in (1, slice(1, 2), [1], np.array([False, True, False])):
         row = columns[rows]
@@ -51,7 +51,7 @@ def test_rows_by_index_slice_array_and_mask():
 
 
 @pytest.mark.parametrize("labels", [[30, 10, 30, 20], ["q", "a", "q", "b"]])
-def test_classes_are_contiguous_and_name_the_labels(labels):
+def test_person_images_classes_index_is_contiguous(labels):
     names, index = images(labels).classes()
     assert names[index].tolist() == labels
     assert index.dtype == np.int32
@@ -68,22 +68,22 @@ def test_classes_are_contiguous_and_name_the_labels(labels):
         ((["a"], [1], [0.5]), "camera must hold integers or text, got values such as"),
     ],
 )
-def test_columns_that_do_not_fit_are_refused(columns, message):
+def test_person_images_invalid_columns_raises(columns, message):
     with pytest.raises(InputError, match=message):
         PersonImages(*columns)
 
 
-def test_they_print_in_one_line():
+def test_person_images_repr_is_single_line():
     assert repr(images([1, 1, 2], [1, 2, 2])) == "PersonImages(3 images, 2 identities, 2 cameras)"
     assert repr(images([1])) == "PersonImages(1 images, 1 identities, no cameras)"
 
 
-def test_parts_are_those_that_are_there():
+def test_reid_dataset_parts_omits_missing():
     assert list(ReidDataset("d", None, images([1]), images([1])).parts()) == ["query", "gallery"]
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "bmp"])
-def test_decode_is_what_pillow_reads(tmp_path, suffix):
+def test_decode_jpeg_png_and_bmp_matches_pillow(tmp_path, suffix):
     path = picture(tmp_path / f"a.{suffix}")
     expected = np.asarray(Image.open(path).convert("RGB")).astype(int)
     eager = decode(tf.constant(str(path)))
@@ -93,7 +93,7 @@ def test_decode_is_what_pillow_reads(tmp_path, suffix):
         np.testing.assert_allclose(pixels, expected, atol=1 if suffix == "jpg" else 0)
 
 
-def test_decode_looks_at_the_content_and_makes_three_channels(tmp_path):
+def test_decode_gray_png_named_jpg_returns_three_channels(tmp_path):
     grey = tmp_path / "grey.jpg"
     Image.new("L", (8, 16), 77).save(grey, format="PNG")
     assert np.unique(decode(str(grey))).tolist() == [77]
@@ -117,14 +117,14 @@ def broken(tmp_path):
     return [str(tmp_path / name) for name in (*contents, "missing.jpg")]
 
 
-def test_decodable_finds_every_broken_file(tmp_path, broken):
+def test_decodable_broken_files_returns_false(tmp_path, broken):
     good = [str(tmp_path / "whole.jpg"), str(tmp_path / "whole.png")]
     mask = decodable(np.array([good[0], *broken, good[1]]))
     assert mask.tolist() == [True, *[False] * len(broken), True]
     assert decodable(np.array([], str)).tolist() == []
 
 
-def test_readable_skips_and_names_the_broken(tmp_path, broken, caplog):
+def test_readable_broken_file_is_skipped_and_logged(tmp_path, broken, caplog):
     good = str(tmp_path / "whole.jpg")
     columns = images([5, 6, 7], [1, 2, 3], [good, broken[0], good])
     with caplog.at_level("WARNING", logger="absl"):
@@ -135,7 +135,7 @@ def test_readable_skips_and_names_the_broken(tmp_path, broken, caplog):
     ]
 
 
-def test_readable_keeps_what_is_whole(tmp_path, caplog):
+def test_readable_intact_images_returns_all(tmp_path, caplog):
     columns = images([5], path=[picture(tmp_path / "a.jpg")])
     whole = data.readable(columns)
     assert whole.path.tolist() == columns.path.tolist()
@@ -143,7 +143,7 @@ def test_readable_keeps_what_is_whole(tmp_path, caplog):
     assert not caplog.records
 
 
-def test_readable_refuses_more_than_the_share(tmp_path, broken):
+def test_readable_above_max_unreadable_raises(tmp_path, broken):
     good = str(tmp_path / "whole.jpg")
     columns = images(range(200), path=[good] * 197 + broken[:3])
     assert len(data.readable(columns, max_unreadable=0.015)) == 197
@@ -157,7 +157,7 @@ def test_readable_refuses_more_than_the_share(tmp_path, broken):
         data.readable(columns, max_unreadable=1.5)
 
 
-def test_write_and_load_again(tmp_path):
+def test_write_then_load_market1501_restores_dataset(tmp_path):
     files = [
         picture(tmp_path / f"in/{row}.{s}", row) for row, s in enumerate(("jpg", "PNG", "bmp"))
     ]
@@ -180,7 +180,7 @@ def test_write_and_load_again(tmp_path):
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["set"]
 
 
-def test_write_numbers_text_identities(tmp_path):
+def test_write_text_identities_writes_numbers(tmp_path):
     file = picture(tmp_path / "a.jpg")
     parts = [images([name], [1], [file]) for name in ("zoe", "bob", "bob")]
     data.write(ReidDataset("d", *parts), tmp_path / "out")
@@ -193,7 +193,7 @@ def test_write_numbers_text_identities(tmp_path):
     ]
 
 
-def test_write_refuses_a_folder_with_something_in_it(tmp_path):
+def test_write_nonempty_folder_raises(tmp_path):
     file = picture(tmp_path / "out/precious.jpg")
     dataset = ReidDataset("d", images([1], [1], [file]), None, None)
     for root in (tmp_path / "out", file):
@@ -205,7 +205,7 @@ def test_write_refuses_a_folder_with_something_in_it(tmp_path):
     assert len(data.load("market1501", tmp_path / "empty").train) == 1
 
 
-def test_write_needs_cameras(tmp_path):
+def test_write_without_cameras_raises(tmp_path):
     dataset = ReidDataset("mine", images([1], path=[picture(tmp_path / "a.jpg")]), None, None)
     with pytest.raises(
         InputError, match=r"train of mine has none: .* columns path, identity, camera"
@@ -214,7 +214,7 @@ def test_write_needs_cameras(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_write_leaves_nothing_behind_when_a_file_is_gone(tmp_path):
+def test_write_missing_file_raises_and_leaves_no_files(tmp_path):
     dataset = ReidDataset("d", images([1], [1], [tmp_path / "gone.jpg"]), None, None)
     with pytest.raises(InputError, match=r"writing .*out gave 'No such file.* of .*gone\.jpg"):
         data.write(dataset, tmp_path / "out")
@@ -223,7 +223,7 @@ def test_write_leaves_nothing_behind_when_a_file_is_gone(tmp_path):
 
 @pytest.mark.parametrize("endian", ["<", ">"])
 @pytest.mark.parametrize("orientation", range(9))
-def test_pictures_are_upright(tmp_path, orientation, endian):
+def test_decode_exif_orientation_returns_upright_image(tmp_path, orientation, endian):
     """As Pillow turns them; 0 stands for no tag."""
     blocks = np.random.default_rng(0).integers(0, 256, (4, 2, 3))
     pixels = np.kron(blocks, np.ones((16, 16, 1))).astype(np.uint8)
@@ -244,14 +244,14 @@ def test_pictures_are_upright(tmp_path, orientation, endian):
 
 @pytest.mark.parametrize("colours", [2, 16, 200, 256])
 @pytest.mark.parametrize("suffix", ["bmp", "png"])
-def test_palettes_are_colours(tmp_path, suffix, colours):
+def test_decode_palette_image_returns_rgb(tmp_path, suffix, colours):
     pixels = np.random.default_rng(0).integers(0, 256, (16, 8, 3), np.uint8)
     image = Image.fromarray(pixels).convert("P", palette=Image.Palette.ADAPTIVE, colors=colours)
     image.save(tmp_path / f"x.{suffix}")
     np.testing.assert_array_equal(decode(str(tmp_path / f"x.{suffix}")), image.convert("RGB"))
 
 
-def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+def test_unlabelled_unreadable_folder_raises_with_path(tmp_path, monkeypatch):
     picture(tmp_path / "open/a.jpg")
     picture(tmp_path / "closed/b.jpg")
     scandir = os.scandir
@@ -266,7 +266,7 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
         data.unlabelled(tmp_path)
 
 
-def test_names_that_are_no_text_are_refused():
+def test_person_images_non_utf8_path_raises():
     with pytest.raises(InputError, match=r"file names are text in UTF-8.*caf"):
         images([1], path=["caf\udce9.jpg"])
 
@@ -281,7 +281,7 @@ def seen(*sightings):
     st.lists(st.tuples(st.integers(1, 8), st.integers(1, 3)), min_size=12, max_size=60),
     st.integers(0, 9),
 )
-def test_who_is_held_out_has_a_match_for_each_query(sightings, seed):
+def test_hold_out_queries_have_match_in_other_camera(sightings, seed):
     try:
         held = seen(*sightings).hold_out(0.5, seed)
     except InputError as error:
@@ -302,14 +302,14 @@ def test_who_is_held_out_has_a_match_for_each_query(sightings, seed):
     assert len(set(pairs)) == len(pairs)
 
 
-def test_without_cameras_one_image_of_each_is_a_query():
+def test_hold_out_without_cameras_takes_single_query_per_identity():
     whole = ReidDataset("own", images([1, 1, 1, 2, 2, 3, 3, 4, 4, 5]), None, None)
     held = whole.hold_out(0.5)
     assert len(held.query) == len(np.unique(held.query.identity)) == 2
     assert 5 in held.train.identity  # of one image
 
 
-def test_what_cannot_be_held_out():
+def test_hold_out_invalid_input_raises():
     whole = seen((1, 1), (1, 2), (2, 1), (2, 2), (3, 1), (3, 2), (4, 1), (4, 2))
     held = whole.hold_out(0.5)
     with pytest.raises(InputError, match="own has train, query, gallery; leave holdout out"):
@@ -320,14 +320,14 @@ def test_what_cannot_be_held_out():
         seen((1, 1), (1, 2), (2, 1), (2, 2)).hold_out(0.5)
 
 
-def test_a_final_model_is_trained_on_all_but_distractors():
+def test_all_to_train_omits_distractors():
     gallery = replace(images([2, 0, 3], [2, 1, 1]), distractor=[False, False, True])
     whole = ReidDataset("own", images([1, 1], [1, 2]), images([2], [1]), gallery).all_to_train()
     assert whole.train.identity.tolist() == [1, 1, 2, 2, 0]
     assert (whole.query, whole.gallery) == (None, None)
 
 
-def test_an_image_of_too_many_pixels_is_not_decoded(tmp_path, monkeypatch):
+def test_decodable_too_many_pixels_returns_false(tmp_path, monkeypatch):
     Image.new("RGB", (400, 300)).save(tmp_path / "large.bmp")
     Image.new("RGB", (40, 30)).save(tmp_path / "small.bmp")
     paths = np.array([str(tmp_path / name) for name in ("large.bmp", "small.bmp")])

@@ -1,4 +1,4 @@
-"""Ranking by aligned stripes, alone and beside global features: numbers, blocks, the diagonal."""
+"""Ranking by aligned stripes, alone and combined with global features."""
 
 import numpy as np
 import oracle_alignment
@@ -28,7 +28,7 @@ def rows(query, gallery, distance):
 
 
 @pytest.mark.parametrize(("s", "t"), [(4, 4), (1, 1), (3, 5), (16, 2)])
-def test_stripes_are_aligned(s, t):
+def test_local_distance_any_stripe_counts_matches_oracle(s, t):
     query, gallery = stripes(5, s), stripes(7, t, seed=1)
     expected = oracle_alignment.aligned(query, gallery)
     np.testing.assert_allclose(rows(query, gallery, "local"), expected, rtol=1e-5)
@@ -37,13 +37,13 @@ def test_stripes_are_aligned(s, t):
     )
 
 
-def test_stripes_are_compared_as_they_are():
+def test_local_distance_scaled_stripes_are_not_normalized():
     query, gallery = 2 * stripes(3), stripes(4, seed=1) / 2
     expected = oracle_alignment.aligned(query, gallery)
     np.testing.assert_allclose(rows(query, gallery, "local"), expected, rtol=1e-5)
 
 
-def test_both_are_of_unit_length_and_the_global_distance_is_squared():
+def test_global_local_normalizes_features_and_squares_global_distance():
     query, gallery = both(5), both(7, seed=1)
     apart = unit(query["embedding"])[:, None] - unit(gallery["embedding"])
     expected = (apart**2).sum(-1) + oracle_alignment.aligned(
@@ -52,7 +52,7 @@ def test_both_are_of_unit_length_and_the_global_distance_is_squared():
     np.testing.assert_allclose(rows(query, gallery, "global_local"), expected, rtol=1e-5)
 
 
-def test_the_embedding_of_a_mapping_is_what_other_distances_compare():
+def test_compare_mapping_with_global_distance_uses_embedding():
     query, gallery = both(5), both(7, seed=1)
     for distance in ("euclidean", "cosine"):
         np.testing.assert_array_equal(
@@ -62,7 +62,7 @@ def test_the_embedding_of_a_mapping_is_what_other_distances_compare():
 
 
 @pytest.mark.parametrize(("queries", "cells"), [(2, 1), (3, 150), (64, 2**20), (5, 10**4)])
-def test_blocks_do_not_change_the_distances(monkeypatch, queries, cells):
+def test_local_distance_block_size_does_not_change_result(monkeypatch, queries, cells):
     query, gallery = stripes(7), stripes(11, 3, seed=1)
     expected = rows(query, gallery, "local")
     monkeypatch.setattr(local, "QUERIES", queries)
@@ -74,7 +74,7 @@ def test_blocks_do_not_change_the_distances(monkeypatch, queries, cells):
     np.testing.assert_allclose(source.rows(5, 99), expected[5:], rtol=1e-6)
 
 
-def test_copies_have_equal_distances_and_those_of_equal_stripes_are_0():
+def test_local_distance_duplicate_images_have_exact_distances():
     image = np.repeat(stripes(1, 1, 512), 4, axis=1)
     single = stripes(50, 1, 512, seed=2)
     assert np.all(np.diag(rows(single, single, "local")) == 0), "rounding is no distance"
@@ -84,7 +84,7 @@ def test_copies_have_equal_distances_and_those_of_equal_stripes_are_0():
     np.testing.assert_array_equal(twice[:, :5], twice[:, 5:])
 
 
-def test_near_stripes_are_right_to_four_digits():
+def test_local_distance_near_stripes_is_accurate():
     query = stripes(4, 8, 512)
     gallery = unit(query + 5e-4 * stripes(4, 8, 512, seed=1)).astype("float32")
     expected = oracle_alignment.aligned(query, gallery)
@@ -95,7 +95,7 @@ def test_near_stripes_are_right_to_four_digits():
     )
 
 
-def test_mapped_features_are_read_and_not_changed(tmp_path):
+def test_local_distance_memory_mapped_gallery_matches_in_memory(tmp_path):
     np.save(tmp_path / "gallery.npy", stripes(7, seed=1))
     mapped = np.load(tmp_path / "gallery.npy", mmap_mode="r")
     expected = rows(stripes(5), stripes(7, seed=1), "local")
@@ -103,7 +103,7 @@ def test_mapped_features_are_read_and_not_changed(tmp_path):
 
 
 @pytest.mark.parametrize("distance", ["local", "global_local"])
-def test_a_ranking_by_features_is_that_by_their_matrix(distance, monkeypatch):
+def test_rank_local_features_matches_rank_of_matrix(distance, monkeypatch):
     random = np.random.default_rng(3)
     labels = [Labels(random.integers(3, size=n), random.integers(2, size=n)) for n in (9, 20)]
     query, gallery = both(9), both(20, seed=1)
@@ -119,7 +119,7 @@ def test_a_ranking_by_features_is_that_by_their_matrix(distance, monkeypatch):
 
 
 @pytest.mark.parametrize("distance", ["euclidean", "cosine", "local", "global_local"])
-def test_the_matrix_of_two_sets(distance):
+def test_matrix_of_two_sets_matches_compare(distance):
     query, gallery = both(5), both(7, seed=1)
     expected = rows(query, gallery, distance)
     result = evaluation.matrix(query, gallery, distance)
@@ -128,7 +128,7 @@ def test_the_matrix_of_two_sets(distance):
 
 
 @pytest.mark.parametrize("distance", ["euclidean", "cosine", "local", "global_local"])
-def test_a_threshold_of_pairs_means_the_same_to_the_matrix(distance):
+def test_pairs_distances_equal_matrix_entries(distance):
     query, gallery = both(5), both(7, seed=1)
     labels = Labels(np.arange(5)), Labels(np.arange(7))
     d, same = evaluation.pairs(compare(query, gallery, distance), *labels, "no-camera")
@@ -137,14 +137,14 @@ def test_a_threshold_of_pairs_means_the_same_to_the_matrix(distance):
     np.testing.assert_array_equal(same, np.eye(5, 7, dtype=bool).ravel())
 
 
-def test_euclidean_and_cosine_by_hand():
+def test_matrix_euclidean_and_cosine_returns_expected_values():
     x, y = np.array([[3.0, 4.0]]), np.array([[0.0, 0.0], [0.0, 2.0]])
     np.testing.assert_allclose(evaluation.matrix(x, y), [[5, 13**0.5]], rtol=1e-6)
     np.testing.assert_allclose(evaluation.matrix(x, y, "cosine"), [[1, 0.2]], rtol=1e-6)
 
 
 @pytest.mark.parametrize("distance", ["euclidean", "local", "global_local"])
-def test_each_image_is_its_own_first_neighbour(distance):
+def test_matrix_without_gallery_puts_each_image_first(distance):
     """Its stripes differ from each other, so its aligned distance to itself is not 0."""
     images = both(20)
     # A plain image is nearer to all others than these are to themselves.
@@ -158,7 +158,7 @@ def test_each_image_is_its_own_first_neighbour(distance):
     )
 
 
-def test_without_force_another_image_may_come_first():
+def test_matrix_set_against_itself_may_rank_other_image_first():
     striped, plain = [0, 2, 0, 2], [0, 0, 0, 2]  # three steps to itself, two to the plainer one
     images = np.array([striped, plain], "float32")[..., None]
     np.testing.assert_array_equal(
@@ -189,6 +189,6 @@ def nan(features):
         (both(3), both(3), "aligned", r"local, global_local, visible: received 'alig"),
     ],
 )
-def test_bad_features_are_refused(query, gallery, distance, message):
+def test_matrix_invalid_features_raises(query, gallery, distance, message):
     with pytest.raises(InputError, match=message):
         evaluation.matrix(query, gallery, distance)

@@ -1,4 +1,4 @@
-"""Hand vectors, errors, a plain `fit`, and the facts about Keras losses that bite."""
+"""Losses: values by hand, bad arguments, statistics, plain `fit` and behavior of Keras."""
 
 import keras
 import numpy as np
@@ -17,29 +17,29 @@ PAIRS = np.array([0, 0, 1, 1])
 # --- TripletHardLoss
 
 
-def test_batch_hard_by_hand():
+def test_triplet_hard_loss_returns_expected_values():
     np.testing.assert_array_equal(
         TripletHardLoss(margin=1.0, reduction=None)(PAIRS, LINE), [0, 3, 5, 0]
     )
     assert float(TripletHardLoss(margin=1.0)(PAIRS, LINE)) == 2.0
 
 
-def test_soft_margin_by_hand():
+def test_triplet_hard_loss_soft_margin_returns_expected_value():
     value = float(TripletHardLoss(margin=None)(PAIRS, LINE))
     assert value == pytest.approx(1.692900328499307, rel=1e-6)
 
 
-def test_squared_by_hand():
+def test_triplet_hard_loss_squared_euclidean_returns_expected_value():
     loss = TripletHardLoss(margin=1.0, distance="squared_euclidean")
     assert float(loss(PAIRS, LINE)) == 8.5
 
 
 @pytest.mark.parametrize(("margin", "collapsed"), [(0.3, 0.3), (None, np.log(2))])
-def test_collapsed_embeddings_cost_the_margin(margin, collapsed):
+def test_triplet_hard_loss_collapsed_embeddings_equals_margin(margin, collapsed):
     assert float(TripletHardLoss(margin=margin)(PAIRS, np.ones((4, 8)))) == pytest.approx(collapsed)
 
 
-def test_a_lone_identity_is_a_negative_but_not_an_anchor():
+def test_triplet_hard_loss_lone_identity_is_negative_only():
     """Anchors 0 and 1 see the lone 2.5 as nearest negative; the mean is over the four of pairs."""
     labels, line = np.append(PAIRS, 2), np.append(LINE, [[2.5]], axis=0).astype("float32")
     values = TripletHardLoss(margin=1.0, reduction=None)(labels, line)
@@ -47,16 +47,16 @@ def test_a_lone_identity_is_a_negative_but_not_an_anchor():
     assert float(TripletHardLoss(margin=1.0)(labels, line)) == 2.5
 
 
-def test_sample_weights_weigh_anchors():
+def test_triplet_hard_loss_sample_weight_scales_anchors():
     weights = np.array([1, 2, 0, 1])
     assert float(TripletHardLoss(margin=1.0)(PAIRS, LINE, weights)) == 6 / 4
 
 
-def test_labels_may_be_a_column():
+def test_triplet_hard_loss_column_labels_are_accepted():
     assert float(TripletHardLoss(margin=1.0)(PAIRS[:, None], LINE)) == 2.0
 
 
-def test_the_mean_is_over_all_comparisons_of_a_miner():
+def test_metric_loss_all_miner_averages_over_all_comparisons():
     class TripletAll(MetricLoss):
         miner = "all"
 
@@ -69,7 +69,7 @@ def test_the_mean_is_over_all_comparisons_of_a_miner():
     assert float(loss(np.zeros(4), LINE)) == 0
 
 
-def test_a_miner_may_be_a_function():
+def test_metric_loss_function_as_miner_is_used():
     class OfPairs(TripletHardLoss):
         miner = staticmethod(mining.margin_sample)
 
@@ -81,7 +81,7 @@ def doubled(x):
     return 2 * tf.abs(x - tf.transpose(x))
 
 
-def test_a_registered_function_as_distance_survives_the_config():
+def test_triplet_hard_loss_registered_distance_survives_config():
     loss = TripletHardLoss(margin=1.0, distance=doubled)
     again = keras.losses.deserialize(keras.losses.serialize(loss))
     assert again.distance is doubled
@@ -94,14 +94,14 @@ def first_of_each(pairwise, positive, negative, read=None):
 
 
 @pytest.mark.parametrize("build", [losses.TripletLoss, losses.ImprovedTripletLoss])
-def test_a_registered_function_as_miner_survives_the_config(build):
+def test_triplet_loss_registered_miner_survives_config(build):
     loss = build(miner=first_of_each)
     again = keras.losses.deserialize(keras.losses.serialize(loss))
     assert again.miner is first_of_each
     assert float(again(PAIRS, LINE)) == float(loss(PAIRS, LINE)) > 0
 
 
-def test_the_config_says_all():
+def test_triplet_hard_loss_get_config_contains_all_arguments():
     loss = TripletHardLoss(None, "cosine", True, reduction="sum", name="t", dtype="float64")
     assert loss.get_config() == {
         "margin": None,
@@ -116,22 +116,22 @@ def test_the_config_says_all():
 
 
 @pytest.mark.parametrize("margin", [-0.1, float("inf"), float("nan")])
-def test_margins_are_distances(margin):
+def test_triplet_hard_loss_invalid_margin_raises(margin):
     with pytest.raises(InputError, match=f"margin is at least 0: received {margin}"):
         TripletHardLoss(margin=margin)
 
 
-def test_unknown_distance_is_refused_when_the_loss_is_made():
+def test_triplet_hard_loss_unknown_distance_raises_at_construction():
     with pytest.raises(InputError, match=r"one of euclidean, .*: received 'l2'"):
         TripletHardLoss(distance="l2")
 
 
-def test_as_many_identities_as_embeddings():
+def test_triplet_hard_loss_label_count_mismatch_raises():
     with pytest.raises(InputError, match="got 3 identities and 4 embeddings"):
         TripletHardLoss()(PAIRS[:3], LINE)
 
 
-def test_embeddings_are_a_matrix():
+def test_triplet_hard_loss_non_matrix_embeddings_raises():
     with pytest.raises(InputError, match=r"matrix.*\(4, 1, 1\)"):
         TripletHardLoss()(PAIRS, LINE[:, None])
 
@@ -139,13 +139,13 @@ def test_embeddings_are_a_matrix():
 # --- IdentityLoss
 
 
-def test_smoothed_cross_entropy_by_hand():
+def test_identity_loss_label_smoothing_returns_expected_value():
     logits = np.array([[np.log(3), 0]])
     value = float(IdentityLoss(smoothing=0.1)(np.array([0]), logits))
     assert value == pytest.approx(0.3426126868851863, rel=1e-6)
 
 
-def test_smoothed_cross_entropy_is_the_one_of_keras():
+def test_identity_loss_label_smoothing_matches_keras():
     logits = np.random.default_rng(0).normal(size=(7, 5)).astype("float32")
     labels = np.arange(7) % 5
     peer = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.2)
@@ -153,24 +153,24 @@ def test_smoothed_cross_entropy_is_the_one_of_keras():
     assert float(IdentityLoss(smoothing=0.2)(labels, logits)) == pytest.approx(expected, rel=1e-6)
 
 
-def test_huge_logits_stay_finite():
+def test_identity_loss_huge_logits_is_finite():
     value = float(IdentityLoss(smoothing=0.0)(np.array([0, 1]), 1e6 * np.eye(2)[::-1]))
     assert value == pytest.approx(1e6)
 
 
 @pytest.mark.parametrize("smoothing", [-0.1, 1.0, float("nan")])
-def test_smoothing_is_a_share(smoothing):
+def test_identity_loss_invalid_label_smoothing_raises(smoothing):
     with pytest.raises(InputError, match=rf"smoothing is in \[0, 1\): received {smoothing}"):
         IdentityLoss(smoothing=smoothing)
 
 
-def test_logits_are_a_matrix():
+def test_identity_loss_non_matrix_logits_raises():
     with pytest.raises(InputError, match=r"\(batch, identities\), but the shape is \(4,\)"):
         IdentityLoss()(np.zeros(4), np.zeros(4))
 
 
 @pytest.mark.parametrize("label", [-1, 5])
-def test_a_label_that_is_no_class_is_not_trained_on(label):
+def test_identity_loss_label_out_of_range_raises(label):
     with pytest.raises(tf.errors.InvalidArgumentError, match=f"label value of {label}"):
         IdentityLoss()(np.array([label]), np.zeros((1, 5)))
 
@@ -199,24 +199,24 @@ PLAIN = {"distance": "euclidean", "normalize": False}
         (losses.TripletSemiHardLoss(1.0), 0.5),
     ],
 )
-def test_four_points_on_a_line(loss, expected):
+def test_metric_losses_four_points_return_expected_values(loss, expected):
     assert float(loss(PAIRS, LINE)) == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize(("miner", "expected"), [("hard", 1 / 6), ("all", 1 / 24)])
-def test_quadruplets_on_a_line(miner, expected):
+def test_quadruplet_loss_points_on_line_returns_expected_value(miner, expected):
     loss = losses.QuadrupletLoss(1.0, 0.5, miner, **PLAIN)
     assert float(loss(THREE_PAIRS, SIX)) == pytest.approx(expected, rel=1e-6)
 
 
-def test_adaptive_margins_follow_the_mean_distances():
+def test_quadruplet_loss_adaptive_margins_follow_mean_distances():
     loss = losses.QuadrupletLoss(adaptive=True, normalize=False)
     labels, line = tf.constant(PAIRS), tf.constant(LINE)
     assert [float(m) for m in loss.margins(loss.batch(labels, line))] == [16.5, 8.25]
 
 
 @pytest.mark.parametrize(("margin", "expected"), [(1.0, 1.5768181834), (None, 1.2954460466)])
-def test_soft_weights_on_a_line(margin, expected):
+def test_soft_triplet_hard_loss_returns_expected_value(margin, expected):
     loss = losses.SoftTripletHardLoss(margin)
     assert float(loss(TWO_TRIPLES, TRIPLES)) == pytest.approx(expected, rel=1e-6)
 
@@ -228,7 +228,7 @@ def test_soft_weights_on_a_line(margin, expected):
         (False, [0, -0.0151, 0.1818, -0.1832, 0.0148, 0.0017]),
     ],
 )
-def test_weights_that_are_not_constant_push_easy_positives_away(stop, expected):
+def test_soft_triplet_hard_loss_stop_gradient_weights_changes_gradient(stop, expected):
     """Only anchor 0, whose partners all lie on one side of it."""
     loss = losses.SoftTripletHardLoss(10.0, stop_gradient_weights=stop, reduction=None)
     with tf.GradientTape() as tape:
@@ -249,13 +249,13 @@ def distances_of_quadruplet(positive, negative, apart):
 
 
 @pytest.mark.parametrize(("apart", "expected"), [(4.0, 0.5), (2.0, 2.0)])
-def test_one_quadruplet(apart, expected):
+def test_quadruplet_loss_single_quadruplet_returns_expected_value(apart, expected):
     loss = losses.QuadrupletLoss(1.0, 0.5, distance="precomputed")
     d = distances_of_quadruplet(3.0, 3.5, apart)
     assert float(loss(np.array([0, 0, 1, 2]), d)) == pytest.approx(expected, rel=1e-6)
 
 
-def test_one_union_of_all_parts():
+def test_improved_quadruplet_loss_returns_expected_value():
     loss = losses.ImprovedQuadrupletLoss(1.0, 0.5, 2.0, 0.25, distance="precomputed")
     d = distances_of_quadruplet(3.0, 3.5, 2.0)
     assert float(loss(np.array([0, 0, 1, 2]), d)) == pytest.approx(2.25, rel=1e-6)
@@ -265,12 +265,12 @@ def test_one_union_of_all_parts():
     assert float(push(np.array([0, 0, 1, 2]), d)) == pytest.approx(3.25, rel=1e-6)
 
 
-def test_msml_is_zero_where_the_two_pairs_are_apart():
+def test_margin_sample_mining_loss_separated_pairs_is_zero():
     line = np.array([[0], [1], [10], [11]], "float32")
     assert float(losses.MarginSampleMiningLoss(1.0)(PAIRS, line)) == 0
 
 
-def test_given_triplets():
+def test_triplet_function_given_triplets_returns_expected_values():
     anchor, positive, negative = np.zeros((1, 1)), np.full((1, 1), 3.0), np.full((1, 1), 2.0)
     assert float(metric.triplet(anchor, positive, negative, 0.5)[0]) == 1.5
     assert float(metric.triplet(anchor, positive, negative, 0.5, "squared_euclidean")[0]) == 5.5
@@ -280,7 +280,7 @@ def test_given_triplets():
         metric.triplet(anchor, positive, negative, distance="precomputed")
 
 
-def test_given_pairs():
+def test_contrastive_loss_given_pairs_returns_expected_values():
     same, apart = np.array([1, 0, 0]), np.array([3.0, 3.0, 6.0])
     loss = losses.ContrastiveLoss(5.0, pairs="given", reduction=None, reduce_pairs="all")
     np.testing.assert_array_equal(loss(same, apart), [9, 4, 0])
@@ -298,7 +298,7 @@ def test_given_pairs():
     ],
 )
 @pytest.mark.parametrize("distance", ["euclidean", "squared_euclidean", "cosine"])
-def test_large_batches_have_the_same_value_and_gradient(build, distance, monkeypatch):
+def test_metric_losses_large_batch_keeps_value_and_gradient(build, distance, monkeypatch):
     """Their distances are computed anew from the points chosen; small batches read the matrix."""
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(6), 4)
@@ -341,12 +341,12 @@ def test_large_batches_have_the_same_value_and_gradient(build, distance, monkeyp
         (lambda: losses.TripletHardLoss(distance="precomputed", normalize=True), "as they are"),
     ],
 )
-def test_bad_arguments_are_refused_in_a_sentence(build, message):
+def test_losses_invalid_arguments_raises(build, message):
     with pytest.raises(InputError, match=message):
         build()
 
 
-def test_precomputed_distances_are_square():
+def test_precomputed_distance_non_square_matrix_raises():
     with pytest.raises(InputError, match=r"square matrix, but the shape is \(4, 3\)"):
         TripletHardLoss(distance="precomputed")(PAIRS, np.zeros((4, 3)))
 
@@ -354,7 +354,7 @@ def test_precomputed_distances_are_square():
 # --- What a loss sees
 
 
-def test_statistics_by_hand():
+def test_measure_returns_expected_statistics():
     """Anchors 0 and 3 keep the margin; of one identity are 3 and 5, of two 4, 9, 1 and 6."""
     value, statistics = TripletHardLoss(1.0).measure(PAIRS, LINE)
     seen = {name: float(statistic) for name, statistic in statistics.items()}
@@ -362,11 +362,11 @@ def test_statistics_by_hand():
     assert seen == {"active": 0.5, "positive": 4.0, "negative": 5.0, "norm": 4.0}
 
 
-def test_with_the_soft_margin_active_means_that_the_negative_is_nearer():
+def test_measure_soft_margin_active_counts_nearer_negatives():
     assert float(TripletHardLoss(None).measure(PAIRS, LINE)[1]["active"]) == 0.5
 
 
-def test_measuring_computes_the_distances_once():
+def test_measure_computes_distances_once():
     """And the loss is that of a call, weighted as there."""
     calls = []
 
@@ -381,14 +381,14 @@ def test_measuring_computes_the_distances_once():
     assert float(value) == float(TripletHardLoss(1.0)(PAIRS, LINE, weights))
 
 
-def test_statistics_have_no_gradient():
+def test_measure_statistics_have_no_gradient():
     x = tf.Variable(LINE)
     with tf.GradientTape() as tape:
         total = sum(TripletHardLoss(1.0).measure(PAIRS, x)[1].values())
     assert tape.gradient(total, x) is None
 
 
-def test_statistics_are_a_metric_of_a_plain_fit(tmp_path):
+def test_batch_statistics_as_metric_is_logged_and_saved(tmp_path):
     x, identities = people()
     model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(4)])
     loss = TripletHardLoss()
@@ -422,7 +422,7 @@ def people(count=6, images=8, width=5):
 
 @pytest.mark.first(1)
 @pytest.mark.parametrize("loss", [TripletHardLoss(), IdentityLoss()], ids=lambda loss: loss.name)
-def test_a_plain_fit_lowers_the_loss(loss):
+def test_losses_in_plain_fit_decrease(loss):
     keras.utils.set_random_seed(0)
     x, identities = people()
     model = keras.Sequential([keras.layers.Dense(16, "relu"), keras.layers.Dense(6)])
@@ -438,7 +438,7 @@ def heads():
     return inputs, features, logits
 
 
-def test_fact_1_dict_outputs_train_every_loss():
+def test_compile_dict_outputs_trains_every_loss():
     """A list of losses on one tensor would train the first only."""
     inputs, features, logits = heads()
     model = keras.Model(inputs, {"features": features, "logits": logits})
@@ -453,13 +453,13 @@ def test_fact_1_dict_outputs_train_every_loss():
 
 
 @pytest.mark.parametrize("loss", [TripletHardLoss(), IdentityLoss()], ids=lambda loss: loss.name)
-def test_fact_2_a_loss_has_one_value_per_image(loss):
+def test_losses_call_returns_value_per_image(loss):
     """Keras divides by the number of replicas only what is not a scalar already."""
     x, identities = people()
     assert loss.call(identities, np.tile(x, 2)).shape == (48,)
 
 
-def test_fact_3_keras_casts_labels_to_the_dtype_of_the_loss():
+def test_keras_loss_labels_are_cast_to_its_dtype():
     """Two identities become one in a loss of Keras, and stay two here: `LabeledLoss`."""
     labels = np.array([2**24, 2**24, 2**24 + 1, 2**24 + 1])
 
@@ -486,7 +486,7 @@ def test_fact_3_keras_casts_labels_to_the_dtype_of_the_loss():
     ],
 )
 @pytest.mark.parametrize("stop", [True, False])
-def test_soft_hard_of_large_distances_is_that_of_the_oracle(norm, distance, temperature, stop):
+def test_soft_triplet_hard_loss_large_distances_matches_oracle(norm, distance, temperature, stop):
     """Points whose distances differ by far more than float32 rounds, so that weights are sure."""
     random = np.random.default_rng(3)
     x = random.normal(size=(24, 8))
@@ -508,7 +508,7 @@ def test_soft_hard_of_large_distances_is_that_of_the_oracle(norm, distance, temp
         assert np.isfinite(gradient).all()
 
 
-def test_softmax_weights_sum_to_one_though_the_maximum_is_rounded_otherwise():
+def test_softest_xla_rounded_maximum_weights_sum_to_one():
     """XLA may round a scaled distance once for the maximum and once for the exponent."""
     x = np.random.default_rng(0).normal(size=(32, 8)).astype("float32") * 1e5
     weights = tf.function(lambda d: mining.softest(d * 1.7, d > 0, 0.01), jit_compile=True)(
@@ -517,7 +517,7 @@ def test_softmax_weights_sum_to_one_though_the_maximum_is_rounded_otherwise():
     np.testing.assert_allclose(np.sum(weights, axis=1), 1, rtol=1e-5)
 
 
-def test_with_the_soft_margin_every_triplet_counts_however_easy():
+def test_triplet_loss_soft_margin_counts_every_triplet():
     """Softplus is never 0, so that both means coincide, though float32 underflows at −104."""
     x = np.array([[0], [150], [10], [400]], "float32")  # triplets of 140 and of −250 among them
     expected = oracle.triplets(PAIRS, x.astype("float64"), None, nonzero=True)

@@ -1,4 +1,4 @@
-"""Memory that a command keeps."""
+"""Retention of freed memory in commands."""
 
 import os
 import platform
@@ -33,13 +33,13 @@ def left(mode, **variables):
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
-def test_freed_memory_is_kept_unless_somebody_has_decided_otherwise():
+def test_keep_memory_freed_block_stays_unless_trim_threshold_is_set():
     assert left("keep") > 120
     assert left("leave") < 8
     assert left("keep", MALLOC_TRIM_THRESHOLD_="131072") < 8
 
 
-def test_another_c_library_is_left_alone(monkeypatch):
+def test_keep_memory_c_library_without_mallopt_does_nothing(monkeypatch):
     from keras_reid.cli import memory
 
     for name in [name for name in os.environ if name.startswith("MALLOC_")]:

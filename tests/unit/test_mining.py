@@ -1,4 +1,4 @@
-"""Miners against loops; weights by hand."""
+"""Miners compared with loops, and soft weights by hand."""
 
 import catalogue
 import numpy as np
@@ -27,13 +27,13 @@ def comparisons(mined):
     return np.stack(columns[:2], axis=-1)[columns[2]]
 
 
-def test_every_miner_is_catalogued():
+def test_miners_every_entry_is_catalogued():
     assert catalogue.MINERS.keys() == mining.MINERS.keys()
 
 
 @ALL
 @pytest.mark.parametrize("seed", range(20))
-def test_matches_the_loops(name, seed):
+def test_miners_random_batch_matches_loops(name, seed):
     mine, truth = catalogue.MINERS[name]
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, rng.integers(1, 6), size=9)
@@ -45,7 +45,7 @@ def test_matches_the_loops(name, seed):
 
 @ALL
 @pytest.mark.parametrize("labels", [[0, 0, 0], [0, 1, 2]], ids=["one identity", "all lone"])
-def test_nothing_is_valid_without_a_positive_or_a_negative(name, labels):
+def test_miners_without_positive_or_negative_mark_nothing_valid(name, labels):
     mine, _ = catalogue.MINERS[name]
     mined = mine(line([0, 1, 5]), *masks(np.array(labels)))
     assert not np.any(mined.valid)
@@ -55,7 +55,7 @@ def test_nothing_is_valid_without_a_positive_or_a_negative(name, labels):
 
 @pytest.mark.first(2)
 @ALL
-def test_one_gradient_for_eager_graph_and_xla_of_unknown_size(name):
+def test_miners_eager_graph_and_xla_gradients_agree(name):
     mine, _ = catalogue.MINERS[name]
     labels = np.repeat(np.arange(3), 3)
     distances = np.random.default_rng(0).uniform(1, 2, (9, 9)).astype("float32")
@@ -74,21 +74,21 @@ def test_one_gradient_for_eager_graph_and_xla_of_unknown_size(name):
     np.testing.assert_allclose(xla, eager, rtol=1e-5, atol=1e-7)
 
 
-def test_the_farthest_and_the_nearest_are_the_first_of_equals_in_the_mask():
+def test_farthest_and_nearest_ties_return_first_in_mask():
     mask = np.array([[True, True, True, False], [False, False, True, True]])
     distances = np.array([[1.0, 2, 2, 9], [0, 2, 3, 3]], "float32")
     np.testing.assert_array_equal(mining.farthest(distances, mask), [1, 2])
     np.testing.assert_array_equal(mining.nearest(distances, mask), [0, 2])
 
 
-def test_the_nearest_pair_is_a_row_and_a_column():
+def test_nearest_pair_returns_row_and_column():
     distances = np.array([[0.0, 5, 4], [7, 1, 3]], "float32")
     mask = np.array([[False, True, True], [True, False, True]])
     row, column = mining.nearest_pair(distances, mask)
     assert (int(row[0]), int(column[0])) == (1, 2)
 
 
-def test_what_is_chosen_may_be_read_elsewhere():
+def test_batch_hard_read_function_returns_other_distances():
     """One distance chooses, another is returned."""
     chosen_by = line([0, 3, 4, 9])
     read = mining.entries(10 * chosen_by)
@@ -97,13 +97,13 @@ def test_what_is_chosen_may_be_read_elsewhere():
     np.testing.assert_array_equal(mined.negative, [40, 10, 10, 60])
 
 
-def test_semi_hard_by_hand():
+def test_semi_hard_returns_expected_pairs():
     """The nearest negative beyond the positive, else the farthest one."""
     mined = mining.semi_hard(line([0, 3, 4, 8]), *masks(np.array([0, 0, 1, 1])))
     np.testing.assert_array_equal(comparisons(mined), [(3, 4), (3, 5), (4, 4), (4, 5)])
 
 
-def test_every_anchor_counts_if_asked():
+def test_every_anchor_miners_mark_all_anchors_valid():
     positive, negative = masks(np.array([0, 0, 1]))
     mined = mining.batch_hard_of_every_anchor(line([0, 1, 5]), positive, negative)
     np.testing.assert_array_equal(mined.positive, [1, 1, 0])
@@ -115,25 +115,25 @@ def test_every_anchor_counts_if_asked():
     np.testing.assert_array_equal(comparisons(semi), [(1, 0), (1, 0)])
 
 
-def test_softest_is_a_softmax_over_the_mask():
+def test_softest_returns_softmax_over_mask():
     logarithms = np.log(np.array([[4, 2, 2, 100], [1, 1, 1, 1]], "float32"))
     mask = np.array([[True, True, True, False], [False] * 4])
     weights = mining.softest(logarithms, mask)
     np.testing.assert_allclose(weights, [[0.5, 0.25, 0.25, 0], [0, 0, 0, 0]], rtol=1e-6)
 
 
-def test_softest_survives_large_distances():
+def test_softest_large_distances_returns_one_hot():
     weights = mining.softest(np.array([[1e6, 2e6, 5e5]], "float32"), np.ones((1, 3), bool))
     np.testing.assert_array_equal(weights, [[0, 1, 0]])
 
 
-def test_soft_hard_by_hand():
+def test_soft_hard_hinge_matches_expected_mean():
     mined = mining.soft_hard()(line([0, 1, 3, 4, 6, 10]), *masks(np.repeat([0, 1], 3)))
     hinge = np.maximum(np.array(mined.positive) - np.array(mined.negative) + 1, 0)
     np.testing.assert_allclose(hinge.mean(), 1.5768181834050239, rtol=1e-6)
 
 
-def test_soft_weights_are_constants():
+def test_soft_hard_weights_have_no_gradient():
     """`∂ (S − T)` of anchor 0 is exactly its weights, not the slope through the softmax too."""
     with tf.GradientTape() as tape:
         distances = tf.constant(line([0, 1, 3, 4, 6, 10]))
@@ -144,25 +144,25 @@ def test_soft_weights_are_constants():
     np.testing.assert_allclose(tape.gradient(excess, distances)[0], expected, atol=5e-5)
 
 
-def test_margin_sample_by_hand():
+def test_margin_sample_returns_expected_pair():
     """The farthest positive pair is (4, 9) and the nearest negative (3, 4), for every anchor."""
     mined = mining.margin_sample(line([0, 3, 4, 9]), *masks(np.array([0, 0, 1, 1])))
     np.testing.assert_array_equal(mined.positive, [5, 5, 5, 5])
     np.testing.assert_array_equal(mined.negative, [1, 1, 1, 1])
 
 
-def test_all_triplets_by_hand():
+def test_all_triplets_hinge_matches_expected_means():
     found = comparisons(mining.all_triplets(line([0, 3, 4, 9]), *masks(np.array([0, 0, 1, 1]))))
     hinge = np.maximum(found[:, 0] - found[:, 1] + 1, 0)
     assert hinge.mean() == pytest.approx(1.25)
     assert hinge[hinge > 0].mean() == pytest.approx(10 / 3)
 
 
-def test_get():
+def test_get_name_or_function_returns_miner():
     assert mining.get("hard") is mining.batch_hard
     assert mining.get(len) is len
 
 
-def test_unknown_names_list_the_known_ones():
+def test_get_unknown_name_raises_with_known_names():
     with pytest.raises(InputError, match=r"all, hard, soft_hard, .*: received 'semi'"):
         mining.get("semi")

@@ -1,4 +1,4 @@
-"""Backbones, pooling, neck, named outputs, and embeddings."""
+"""Backbones, pooling, neck, named outputs and embeddings."""
 
 import json
 
@@ -25,7 +25,7 @@ def images(n: int = 4, seed: int = 0) -> np.ndarray:
 
 @pytest.mark.parametrize("pooling", models.POOLINGS)
 @pytest.mark.parametrize("neck", models.NECKS)
-def test_named_outputs(pooling: str, neck: str) -> None:
+def test_build_pooling_and_neck_returns_named_outputs(pooling: str, neck: str) -> None:
     model = models.build("tiny", 7, SIZE, weights="none", pooling=pooling, neck=neck)
     out = model(images())
     assert {k: tuple(v.shape) for k, v in out.items()} == {
@@ -38,14 +38,14 @@ def test_named_outputs(pooling: str, neck: str) -> None:
     assert same == (neck == "none")
 
 
-def test_without_identities_there_are_no_logits_and_width_sets_the_embedding() -> None:
+def test_build_without_identities_omits_logits_and_sets_embedding_dim() -> None:
     model = models.build("tiny", None, SIZE, weights="none", width=16)
     out = model(images())
     assert set(out) == {"features", "embedding"}
     assert out["embedding"].shape == (4, 16)
 
 
-def test_a_cosine_classifier_and_centres_are_outputs() -> None:
+def test_build_cosine_classifier_and_centers_returns_expected_outputs() -> None:
     model = models.build("tiny", 7, SIZE, weights="none", classifier="cosine", centres=True)
     rng = np.random.default_rng(0)
     model.set_weights([w + rng.uniform(0, 0.2, w.shape) for w in model.get_weights()])
@@ -57,13 +57,13 @@ def test_a_cosine_classifier_and_centres_are_outputs() -> None:
     np.testing.assert_allclose(out["centres"], distances, rtol=1e-5)
 
 
-def test_nobody_to_classify_leaves_the_cosine_classifier_out() -> None:
+def test_build_cosine_classifier_without_identities_is_omitted() -> None:
     model = models.build("tiny", None, SIZE, weights="none", classifier="cosine")
     assert set(model.output) == {"features", "embedding"}
 
 
 @pytest.mark.nightly
-def test_margin_softmax_and_centres_are_trained_and_saved(tmp_path) -> None:
+def test_learner_margin_softmax_and_center_loss_trains_and_saves(tmp_path) -> None:
     keras.utils.set_random_seed(0)
     model = models.build("tiny", 4, SIZE, weights="none", classifier="cosine", centres=True)
     objective = Objective(
@@ -87,7 +87,7 @@ def test_margin_softmax_and_centres_are_trained_and_saved(tmp_path) -> None:
         np.testing.assert_array_equal(loaded(images())[key], value)
 
 
-def test_published_mobilenet_forgets_as_fast_as_others() -> None:
+def test_backbones_build_mobilenetv2_resets_batch_norm_momentum() -> None:
     """Its own momentum of 0.999 keeps ImageNet's statistics for longer than a short training."""
     model = backbones.build("mobilenetv2", "none", (64, 32))
     layers = [layer for layer in model._flatten_layers() if hasattr(layer, "moving_mean")]
@@ -98,7 +98,7 @@ def test_published_mobilenet_forgets_as_fast_as_others() -> None:
 @pytest.mark.first(1)
 @pytest.mark.parametrize("name", ["mobilenetv2", "efficientnetv2-b0", "resnet50"])
 @pytest.mark.slow
-def test_last_stride_doubles_the_map_of_published_backbones(name: str) -> None:
+def test_backbones_build_last_stride_1_doubles_feature_map(name: str) -> None:
     coarse = backbones.build(name, "none", (128, 64), last_stride=2)
     fine = backbones.build(name, "none", (128, 64), last_stride=1)
     assert coarse.output_shape[1:3] == (4, 2)
@@ -106,7 +106,7 @@ def test_last_stride_doubles_the_map_of_published_backbones(name: str) -> None:
     assert fine.count_params() == coarse.count_params()
 
 
-def test_last_stride_keeps_the_weights() -> None:
+def test_backbones_adapt_last_stride_keeps_weights() -> None:
     keras.utils.set_random_seed(0)
     published = backbones.BACKBONES["tiny"](None, (*SIZE, 3))
     fine = backbones.adapt(published, SIZE, 1)
@@ -114,7 +114,7 @@ def test_last_stride_keeps_the_weights() -> None:
         np.testing.assert_array_equal(a, b)
 
 
-def test_uneven_padding_is_evened_out() -> None:
+def test_backbones_adapt_uneven_padding_keeps_map_size() -> None:
     pixels = keras.Input((64, 32, 3))
     x = keras.layers.ZeroPadding2D(((0, 1), (0, 1)))(pixels)
     x = keras.layers.Conv2D(4, 3, strides=2, padding="valid")(x)
@@ -122,7 +122,7 @@ def test_uneven_padding_is_evened_out() -> None:
     assert backbones.adapt(model, (64, 32), 1).output_shape[1:3] == (64, 32)
 
 
-def test_fused_batch_normalisation_equals_keras() -> None:
+def test_fused_batch_normalization_matches_keras() -> None:
     """Outputs, moving statistics and gradients, in training and inference."""
     rng = np.random.default_rng(0)
     x = tf.constant(rng.normal(3, 5, (6, 5, 4, 3)), tf.float32)
@@ -143,7 +143,7 @@ def test_fused_batch_normalisation_equals_keras() -> None:
         np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-3)
 
 
-def test_fused_batch_normalisation_leaves_the_rest_to_keras() -> None:
+def test_fused_batch_normalization_2d_or_frozen_falls_back_to_keras() -> None:
     x = tf.random.stateless_normal((8, 3), (0, 1))
     ours, theirs = FusedBatchNormalization(), keras.layers.BatchNormalization()
     np.testing.assert_allclose(ours(x, training=True), theirs(x, training=True), rtol=1e-6)
@@ -153,7 +153,7 @@ def test_fused_batch_normalisation_leaves_the_rest_to_keras() -> None:
     np.testing.assert_array_equal(frozen.get_weights()[2], np.zeros(4))
 
 
-def test_generalized_mean_lies_between_mean_and_maximum() -> None:
+def test_generalized_mean_pooling_is_between_mean_and_maximum() -> None:
     x = np.random.default_rng(0).uniform(0.1, 2, (3, 4, 5, 6)).astype("float32")
     one, large = GeneralizedMeanPooling2D(p=1.0), GeneralizedMeanPooling2D(p=60.0)
     np.testing.assert_allclose(one(x), x.mean((1, 2)), rtol=1e-5)
@@ -162,7 +162,7 @@ def test_generalized_mean_lies_between_mean_and_maximum() -> None:
     np.testing.assert_allclose(GeneralizedMeanPooling2D()(x), expected, rtol=1e-5)
 
 
-def test_generalized_mean_has_finite_gradients_at_zero() -> None:
+def test_generalized_mean_pooling_zero_input_has_finite_gradients() -> None:
     layer = GeneralizedMeanPooling2D()
     x = tf.zeros((1, 2, 2, 3))
     with tf.GradientTape() as tape:
@@ -172,7 +172,7 @@ def test_generalized_mean_has_finite_gradients_at_zero() -> None:
         assert np.isfinite(gradient).all()
 
 
-def test_embed_is_normalised_ordered_and_flip_invariant() -> None:
+def test_embed_returns_normalized_ordered_and_flip_invariant_rows() -> None:
     model = models.build("tiny", 3, SIZE, weights="none")
     x = images(5)
     whole = models.embed(model, [x])
@@ -184,7 +184,7 @@ def test_embed_is_normalised_ordered_and_flip_invariant() -> None:
     assert not np.allclose(whole, models.embed(model, [x[:, :, ::-1]]), atol=1e-3)
 
 
-def test_an_ensemble_is_its_members_side_by_side() -> None:
+def test_ensemble_concatenates_scaled_member_embeddings() -> None:
     members = [models.build("tiny", 3, SIZE, weights="none", width=d) for d in (4, 8)]
     joint = models.ensemble(members)
     x = images(5)
@@ -209,7 +209,7 @@ def test_an_ensemble_is_its_members_side_by_side() -> None:
         models.ensemble([])
 
 
-def test_keras_round_trip(tmp_path) -> None:
+def test_build_save_and_load_keeps_outputs(tmp_path) -> None:
     model = models.build("tiny", 3, SIZE, weights="none", pooling="gem")
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
@@ -217,7 +217,7 @@ def test_keras_round_trip(tmp_path) -> None:
         np.testing.assert_allclose(loaded(images())[key], value, atol=1e-6)
 
 
-def test_a_functional_file_and_a_weights_file_are_backbones(tmp_path) -> None:
+def test_backbones_build_from_model_and_weights_files_matches_source(tmp_path) -> None:
     published = backbones.BACKBONES["tiny"](None, (*SIZE, 3))
     published.save(tmp_path / "backbone.keras")
     built = backbones.build(str(tmp_path / "backbone.keras"), image_size=SIZE, last_stride=2)
@@ -247,13 +247,13 @@ def test_a_functional_file_and_a_weights_file_are_backbones(tmp_path) -> None:
         ({"backbone": "keras_cv:nothing"}, "keras_cv: backbone"),
     ],
 )
-def test_bad_arguments(arguments: dict, message: str) -> None:
+def test_build_invalid_arguments_raises(arguments: dict, message: str) -> None:
     defaults = {"backbone": "tiny", "num_identities": 3, "image_size": SIZE, "weights": "none"}
     with pytest.raises(InputError, match=message):
         models.build(**{**defaults, **arguments})
 
 
-def test_files_that_are_no_backbones(tmp_path) -> None:
+def test_backbones_build_unsuitable_file_raises(tmp_path) -> None:
     (tmp_path / "broken.keras").write_bytes(b"PK nothing")
     with pytest.raises(InputError, match="cannot be read"):
         backbones.build(str(tmp_path / "broken.keras"), image_size=SIZE)
@@ -267,7 +267,7 @@ def test_files_that_are_no_backbones(tmp_path) -> None:
         backbones.build("tiny", str(tmp_path / "other.weights.h5"), SIZE)
 
 
-def test_embed_needs_an_embedding_and_an_image() -> None:
+def test_embed_without_embedding_or_images_raises() -> None:
     pixels = keras.Input((*SIZE, 3))
     flat = keras.Model(pixels, keras.layers.Flatten()(pixels))
     with pytest.raises(InputError, match="output named 'embedding'"):
@@ -280,7 +280,7 @@ def test_embed_needs_an_embedding_and_an_image() -> None:
 @pytest.mark.slow
 @pytest.mark.real
 @pytest.mark.parametrize("name", ["mobilenetv2", "efficientnet_lite0"])
-def test_given_backbones_are_accepted(real_data, name: str) -> None:
+def test_build_real_backbone_file_is_accepted(real_data, name: str) -> None:
     path = real_data / "weights" / f"{name}_imagenet.keras"
     model = models.build(str(path), 5, (128, 64))
     assert model.output["features"].shape == (None, 1280)
@@ -292,7 +292,7 @@ def test_given_backbones_are_accepted(real_data, name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("weights", ["imagenet", "none"])
-def test_a_keras_cv_backbone_from_a_folder(weights: str, tmp_path) -> None:
+def test_backbones_build_keras_cv_folder_loads_weights(weights: str, tmp_path) -> None:
     """The layout that KerasCV downloads, written here since a test fetches nothing."""
     keras_cv = pytest.importorskip("keras_cv")
     published = keras_cv.models.MobileNetV3Backbone(

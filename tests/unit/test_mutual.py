@@ -1,4 +1,4 @@
-"""Mutual learning and distillation: against steps written out by hand, and what stays as it is."""
+"""Mutual learning and distillation: training steps against steps written out, and saving."""
 
 import keras
 import numpy as np
@@ -127,7 +127,7 @@ RING = [(2, 0), (0, 1), (1, 2)]
     ],
     ids=["two", "three", "ring", "list"],
 )
-def test_steps_equal_the_steps_written_out(update, count, given, edges) -> None:
+def test_mutual_learner_steps_match_handwritten_loop(update, count, given, edges) -> None:
     learner = mutual(count, eagerly=count > 2, update=update, edges=given)
     batches = [batch(seed) for seed in range(3)]
     logs = [learner.train_on_batch(*some, return_dict=True) for some in batches]
@@ -139,7 +139,7 @@ def test_steps_equal_the_steps_written_out(update, count, given, edges) -> None:
             np.testing.assert_allclose(a, b, atol=3e-5)
 
 
-def test_the_logs_are_those_of_each_member() -> None:
+def test_mutual_learner_logs_contain_every_member() -> None:
     learner = mutual()
     logs = learner.train_on_batch(*batch(), return_dict=True)
     statistics = {f"triplet_{statistic}" for statistic in losses.STATISTICS}
@@ -152,7 +152,7 @@ def test_the_logs_are_those_of_each_member() -> None:
 
 
 @pytest.mark.nightly
-def test_members_of_different_architecture_compare_distances_and_ranks() -> None:
+def test_mutual_learner_different_embedding_sizes_distills_relations() -> None:
     nets = {"narrow": build(0, width=5), "wide": build(1, width=9)}
     relations = Objective(
         distill(losses.DistanceDistillationLoss(normalize=True)),
@@ -166,7 +166,7 @@ def test_members_of_different_architecture_compare_distances_and_ranks() -> None
     assert logs[0]["narrow_distances"] == pytest.approx(logs[0]["wide_distances"], rel=1e-5)
 
 
-def test_a_teacher_gets_no_gradient_of_its_student() -> None:
+def test_mutual_learner_teacher_member_gets_no_student_gradient() -> None:
     """Who learns from nobody takes the steps of one that is alone."""
     learner = mutual(edges=[("member1", "member2")])
     alone = Learner(build(0), OBJECTIVE)
@@ -179,7 +179,7 @@ def test_a_teacher_gets_no_gradient_of_its_student() -> None:
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
-def test_equal_members_have_nothing_to_learn_from_each_other() -> None:
+def test_mutual_learner_equal_members_stay_equal() -> None:
     learner = MutualLearner([build(0), build(0)], OBJECTIVE, distillation())
     learner.compile(adam(), run_eagerly=True)
     for seed in range(2):
@@ -191,7 +191,7 @@ def test_equal_members_have_nothing_to_learn_from_each_other() -> None:
 
 
 @pytest.mark.nightly
-def test_averages_over_teachers() -> None:
+def test_mutual_learner_average_modes_return_expected_losses() -> None:
     said = {
         average: mutual(3, average=average).train_on_batch(*batch(), return_dict=True)
         for average in ("mean", "sum", "ensemble")
@@ -207,7 +207,7 @@ def test_averages_over_teachers() -> None:
     assert said["ensemble"]["member1_logits"] == pytest.approx(float(expected), rel=1e-4)
 
 
-def test_ramp_up_by_hand() -> None:
+def test_mutual_learner_ramp_up_scales_distillation_linearly() -> None:
     learner = mutual(ramp_up=4)
     for step in range(1, 7):
         logs = learner.train_on_batch(*batch(step), return_dict=True)
@@ -220,7 +220,7 @@ def test_ramp_up_by_hand() -> None:
 
 @pytest.mark.first(1)
 @pytest.mark.parametrize("update", ["simultaneous", "sequential"])
-def test_views_are_for_one_member_each(update) -> None:
+def test_mutual_learner_views_are_assigned_to_members(update) -> None:
     (one, labels), (two, _) = batch(0), batch(1)
     learner = mutual(update=update)
     logs = learner.train_on_batch((one, two), labels, return_dict=True)
@@ -240,7 +240,7 @@ def test_views_are_for_one_member_each(update) -> None:
 
 @pytest.mark.first(1)
 @pytest.mark.parametrize("update", ["simultaneous", "sequential"])
-def test_batch_statistics_and_seeds_move_once_a_step(update) -> None:
+def test_mutual_learner_batch_statistics_and_seeds_update_once_per_step(update) -> None:
     learner = MutualLearner(members(3, noise=True), OBJECTIVE, distillation(), update=update)
     learner.compile(adam(), run_eagerly=True)
     net = build(0, noise=True)
@@ -262,7 +262,7 @@ def assert_equal(before: list[np.ndarray], after: list[np.ndarray]) -> None:
         np.testing.assert_array_equal(a, b)
 
 
-def test_evaluate_and_predict_change_nothing() -> None:
+def test_mutual_learner_evaluate_and_predict_leave_state_unchanged() -> None:
     nets, teacher = members(2, noise=True), build(7, noise=True)
     learner = MutualLearner(nets, OBJECTIVE, distillation(), teachers=[teacher])
     learner.compile(adam(), run_eagerly=True)
@@ -276,7 +276,7 @@ def test_evaluate_and_predict_change_nothing() -> None:
     assert out["member2"]["logits"].shape == (12, 4)
 
 
-def test_a_step_of_distillation_equals_the_step_written_out() -> None:
+def test_distiller_step_matches_handwritten_step() -> None:
     teacher, student = build(5), build(0)
     distiller = Distiller(teacher, student, OBJECTIVE, distillation())
     distiller.compile(adam(), run_eagerly=True)
@@ -296,7 +296,7 @@ def test_a_step_of_distillation_equals_the_step_written_out() -> None:
     assert_equal(before, state(teacher))
 
 
-def test_a_teacher_is_left_as_it_was() -> None:
+def test_distiller_fit_leaves_teacher_unchanged() -> None:
     teacher = build(5, noise=True)
     teacher.layers[2].trainable = False
     teacher.compile("sgd", "mse")
@@ -312,7 +312,7 @@ def test_a_teacher_is_left_as_it_was() -> None:
     assert teacher.optimizer is optimizer
 
 
-def test_members_and_a_frozen_teacher_mix() -> None:
+def test_mutual_learner_frozen_teacher_is_averaged_with_members() -> None:
     teacher = build(9)
     learner = MutualLearner(members(), OBJECTIVE, distillation(), teachers=[teacher])
     assert set(learner.edges) == {
@@ -337,7 +337,7 @@ def test_members_and_a_frozen_teacher_mix() -> None:
 @pytest.mark.slow
 @pytest.mark.first(1)
 @pytest.mark.parametrize("kind", ["simultaneous", "sequential", "distilled"])
-def test_saved_and_loaded_it_goes_on_bit_equal(kind, tmp_path) -> None:
+def test_learners_saved_and_loaded_resume_bit_equal(kind, tmp_path) -> None:
     if kind == "distilled":
         learner = Distiller(build(5), build(0, noise=True), OBJECTIVE, distillation(), ramp_up=3)
     else:
@@ -367,7 +367,7 @@ def test_saved_and_loaded_it_goes_on_bit_equal(kind, tmp_path) -> None:
         assert_equal([v.numpy() for v in ours], [v.numpy() for v in theirs])
 
 
-def test_each_member_has_an_optimizer_of_its_own() -> None:
+def test_mutual_learner_compile_gives_each_member_its_optimizer() -> None:
     learner = MutualLearner(members(), OBJECTIVE, distillation())
     learner.compile([keras.optimizers.SGD(0.0), keras.optimizers.SGD(0.1)], run_eagerly=True)
     before = [net.trainable_variables[0].numpy() for net in learner.members.values()]
@@ -385,7 +385,7 @@ def test_each_member_has_an_optimizer_of_its_own() -> None:
         learner.compile([shared])
 
 
-def test_moving_averages_of_every_member_end_the_fit() -> None:
+def test_mutual_learner_ema_is_applied_after_fit() -> None:
     learner = mutual()
     learner.compile(keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.5), run_eagerly=True)
     plain = mutual()
@@ -402,7 +402,7 @@ def test_moving_averages_of_every_member_end_the_fit() -> None:
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
-def test_mixed_precision_scales_the_loss_of_each_member(policy: str) -> None:
+def test_mutual_learner_mixed_float16_uses_loss_scaling_per_member(policy: str) -> None:
     keras.mixed_precision.set_global_policy(policy)
     try:
         learner = mutual()
@@ -447,12 +447,12 @@ def test_mixed_precision_scales_the_loss_of_each_member(policy: str) -> None:
         ),
     ],
 )
-def test_bad_arguments(options, message) -> None:
+def test_mutual_learner_invalid_arguments_raises(options, message) -> None:
     with pytest.raises(InputError, match=message):
         MutualLearner(members(), OBJECTIVE, **{"distillation": distillation(), **options})
 
 
-def test_bad_members() -> None:
+def test_mutual_learner_invalid_members_raises() -> None:
     net = build(0)
     with pytest.raises(InputError, match="received one model twice"):
         MutualLearner([net, net], OBJECTIVE, distillation())
@@ -462,7 +462,7 @@ def test_bad_members() -> None:
         MutualLearner({"a": net}, OBJECTIVE, distillation(), teachers={"a": build(1)})
 
 
-def test_any_keras_loss_can_be_distilled_by() -> None:
+def test_mutual_learner_keras_loss_distills_outputs() -> None:
     """A term of one's own between the outputs of both."""
     learner = MutualLearner(members(), OBJECTIVE, Objective(MEAN_SQUARES))
     learner.compile(adam(), run_eagerly=True)
@@ -480,7 +480,7 @@ def steps():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["alone", "simultaneous", "sequential"])
-def test_two_replicas_take_the_steps_of_one(how, steps) -> None:
+def test_learners_two_replicas_match_single_replica(how, steps) -> None:
     (one_loss, one), (two_loss, two) = steps[how]
     assert two_loss == pytest.approx(one_loss, rel=1e-5)
     np.testing.assert_allclose(two, one, rtol=1e-5, atol=1e-6)
@@ -489,7 +489,7 @@ def test_two_replicas_take_the_steps_of_one(how, steps) -> None:
 # --- Sample weights and metrics
 
 
-def test_sample_weights_weigh_terms_and_distillation_of_every_member() -> None:
+def test_mutual_learner_sample_weight_scales_terms_and_distillation() -> None:
     learner = mutual()
     images, labels = batch()
     weights = np.linspace(0, 2, len(images)).astype("float32")
@@ -505,7 +505,7 @@ def test_sample_weights_weigh_terms_and_distillation_of_every_member() -> None:
 
 
 @pytest.mark.nightly
-def test_metrics_are_measured_of_each_member_and_of_a_student(tmp_path) -> None:
+def test_learners_compiled_metrics_are_logged_per_member_and_saved(tmp_path) -> None:
     images, labels = batch()
     for learner, names in (
         (MutualLearner(members(), OBJECTIVE, distillation()), ("member1_", "member2_")),

@@ -1,4 +1,4 @@
-"""The copy of a data set whose query persons stand behind something."""
+"""Dataset copy with occluded query images, from `tools/occluded_queries.py`."""
 
 import subprocess
 import sys
@@ -30,9 +30,7 @@ def copy(pedestrians: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_queries_alone_are_covered_by_a_share_from_below_or_a_side(
-    pedestrians: Path, copy: Path
-) -> None:
+def test_occluded_covers_queries_only_from_below_or_side(pedestrians: Path, copy: Path) -> None:
     for part in ("train", "gallery"):
         for name, file in files(pedestrians, part).items():
             assert files(copy, part)[name].read_bytes() == file.read_bytes()
@@ -52,7 +50,9 @@ def test_queries_alone_are_covered_by_a_share_from_below_or_a_side(
     assert sides == {"below", "left", "right"}
 
 
-def test_the_seed_and_the_name_decide(pedestrians: Path, copy: Path, tmp_path: Path) -> None:
+def test_occluded_same_seed_repeats_and_other_seed_differs(
+    pedestrians: Path, copy: Path, tmp_path: Path
+) -> None:
     again, other = tmp_path / "again", tmp_path / "other"
     occluded_queries.occluded(pedestrians, again, 0.3, 0.5, seed=0)
     occluded_queries.occluded(pedestrians, other, 0.3, 0.5, seed=1)
@@ -62,7 +62,7 @@ def test_the_seed_and_the_name_decide(pedestrians: Path, copy: Path, tmp_path: P
     assert not (again / "keypoints.csv").exists()
 
 
-def test_covered_points_are_not_seen_and_all_others_stay(pedestrians: Path, copy: Path) -> None:
+def test_occluded_keypoints_covered_points_lose_confidence(pedestrians: Path, copy: Path) -> None:
     skeleton, before = read_points(pedestrians / "keypoints.csv")
     other, after = read_points(copy / "keypoints.csv")
     assert other == skeleton
@@ -83,14 +83,14 @@ def test_covered_points_are_not_seen_and_all_others_stay(pedestrians: Path, copy
     assert hidden > len(queries) / 2
 
 
-def test_points_by_hand() -> None:
+def test_unseen_points_in_box_have_zero_confidence() -> None:
     points = np.array([[0.0, 0, 1], [9, 9, 0.5], [9, 0, 0.7]])
     seen = occluded_queries.unseen(points, (0, 0.5, 1, 1), (10, 10))
     np.testing.assert_array_equal(seen, [[0, 0, 1], [9, 9, 0], [9, 0, 0.7]])
 
 
 @pytest.mark.slow
-def test_bad_input_is_one_sentence(pedestrians: Path, tmp_path: Path) -> None:
+def test_occluded_invalid_shares_or_nonempty_out_raises(pedestrians: Path, tmp_path: Path) -> None:
     for least, most in ((0, 0.5), (0.5, 0.4), (0.5, 1), (float("nan"), 0.5)):
         with pytest.raises(InputError, match="shares are above 0"):
             occluded_queries.occluded(pedestrians, tmp_path / "new", least, most, 0)

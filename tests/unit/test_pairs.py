@@ -67,7 +67,7 @@ def gradients(layer: keras.layers.Layer, *inputs: np.ndarray) -> list[np.ndarray
 
 
 @pytest.mark.parametrize("jit_compile", [None, False, True])
-def test_the_gate_equals_its_oracle(jit_compile: bool | None) -> None:
+def test_matching_gate_matches_oracle(jit_compile: bool | None) -> None:
     sigma = np.array([0.2, 0.5, 1, 1.5, 3, 10])
     run = compiled(gate_with(sigma), jit_compile)
     for scale in (0.1, 1.0, 10.0):
@@ -76,7 +76,7 @@ def test_the_gate_equals_its_oracle(jit_compile: bool | None) -> None:
             np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
-def test_the_gate_by_hand() -> None:
+def test_matching_gate_small_maps_returns_expected_values() -> None:
     """One stripe of two positions: means 1 and 2 apart by 1 = sigma, and 3 and 3."""
     a = np.array([[[[0.0, 3.0], [2.0, 3.0]]]], "float32")
     b = np.array([[[[2.0, 2.0], [2.0, 4.0]]]], "float32")
@@ -86,7 +86,7 @@ def test_the_gate_by_hand() -> None:
     np.testing.assert_allclose(gated[0, 0, 0], [0, 1], rtol=1e-6)
 
 
-def test_the_gate_exchanges_its_results_with_its_inputs() -> None:
+def test_matching_gate_swapped_inputs_swaps_outputs() -> None:
     a, b = two_maps()
     gate = gate_with(np.linspace(0.3, 2, 6))
     for one, other in zip(gate([a, b]), reversed(gate([b, a])), strict=True):
@@ -94,7 +94,7 @@ def test_the_gate_exchanges_its_results_with_its_inputs() -> None:
 
 
 @pytest.mark.parametrize("log_sigma", [-200.0, -20.0, 0.0, 20.0])
-def test_the_gate_is_finite_for_every_width(log_sigma: float) -> None:
+def test_matching_gate_extreme_sigma_is_finite(log_sigma: float) -> None:
     gate = gate_with(np.ones(6))
     gate.set_weights([np.full(6, log_sigma)])
     for scale in (1e-3, 1.0, 1e3):
@@ -102,13 +102,13 @@ def test_the_gate_is_finite_for_every_width(log_sigma: float) -> None:
         assert all(np.isfinite(x).all() for x in [*gate(maps), *gradients(gate, *maps)])
 
 
-def test_the_width_of_the_gate_is_learned() -> None:
+def test_matching_gate_sigma_has_gradient() -> None:
     *_, slope = gradients(gate_with(np.ones(6)), *two_maps())
     assert (np.abs(slope) > 1e-3).all()
 
 
 @pytest.mark.parametrize("dtype", ["mixed_float16", "mixed_bfloat16"])
-def test_the_gate_is_computed_in_float32(dtype: str) -> None:
+def test_matching_gate_half_precision_computes_in_float32(dtype: str) -> None:
     """Channels around 200 sum up to more than half precision holds."""
     a, b = (np.round(x) for x in two_maps(scale=200))
     expected = MatchingGate(sigma=300.0)([a, b])
@@ -122,7 +122,7 @@ def test_the_gate_is_computed_in_float32(dtype: str) -> None:
 # --- distances of pairs, given and learned
 
 
-def test_the_distance_of_rows_equals_its_oracle() -> None:
+def test_pair_distance_matches_oracle() -> None:
     x, y = points(), points(seed=1)
     y[0], y[1] = 3 * x[0], -x[1]
     layer = PairDistance()
@@ -133,7 +133,7 @@ def test_the_distance_of_rows_equals_its_oracle() -> None:
 
 
 @pytest.mark.parametrize("jit_compile", [None, False, True])
-def test_the_metric_equals_its_oracle(jit_compile: bool | None) -> None:
+def test_pair_metric_matches_oracle(jit_compile: bool | None) -> None:
     kernel, bias = np.array([0.7, -0.3, 0.1, 0.0, 1.5], "float32"), -0.4
     x, y = points(), points(4, seed=1)
     x[1] = x[0]
@@ -144,32 +144,32 @@ def test_the_metric_equals_its_oracle(jit_compile: bool | None) -> None:
     np.testing.assert_array_equal(np.diag(run(x)), np.full(7, run(x)[0, 1]))
 
 
-def test_the_metric_starts_from_the_mean_squared_difference() -> None:
+def test_pair_metric_initial_weights_give_mean_squared_difference() -> None:
     x = points()
     expected = oracle_pairs.pair_metric(x, x, np.full(5, 1 / 5), 0.0)
     np.testing.assert_allclose(PairMetric()(x), expected, rtol=2e-6)
 
 
-def test_the_metric_does_not_cancel_for_near_pairs_far_out() -> None:
+def test_pair_metric_near_pairs_far_from_origin_is_accurate() -> None:
     x = 1_000_003.0 + np.array([[0, 0], [1, 0], [0, 2], [3, 1]])
     kernel = np.array([0.7, 0.3], "float32")
     expected = oracle_pairs.pair_metric(x, x, kernel, -1.0)
     np.testing.assert_allclose(metric_with(kernel, -1.0)(x), expected, rtol=1e-5)
 
 
-def test_the_diagonal_of_the_metric_is_its_bias() -> None:
+def test_pair_metric_diagonal_depends_on_bias_only() -> None:
     found = metric_with(np.linspace(-1, 1, 5), 0.5)(points(scale=1e7))
     np.testing.assert_allclose(np.diag(found), 1 / (1 + math.exp(-0.5)), rtol=2e-7)
 
 
-def test_the_metric_by_hand() -> None:
+def test_pair_metric_small_input_returns_expected_values() -> None:
     """Logits [0, 0], [0, ln 3] and [ln 3, 0] of "same" and "different"."""
     metric = metric_with([math.log(3), -math.log(3)], 0.0)
     found = metric(np.zeros((1, 2)), np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))
     np.testing.assert_allclose(found, [[0.5, 0.75, 0.25]], rtol=1e-6)
 
 
-def test_the_quadruplet_loss_of_the_paper_by_hand() -> None:
+def test_quadruplet_loss_precomputed_metric_returns_expected_value() -> None:
     """Squares of 1/2, 3/4 and 1/4: [1/4 − 9/16 + 1/2]₊ + [1/4 − 1/16 + 1/4]₊."""
     g = np.full((4, 4), 0.75)
     g[0, 1] = g[1, 0] = 0.5
@@ -180,7 +180,7 @@ def test_the_quadruplet_loss_of_the_paper_by_hand() -> None:
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
 @pytest.mark.parametrize("dtype", ["float32", "mixed_float16", "mixed_bfloat16"])
-def test_the_metric_has_finite_gradients(scale: float, dtype: str) -> None:
+def test_pair_metric_extreme_scale_has_finite_gradients(scale: float, dtype: str) -> None:
     x = points(scale=scale)
     if dtype == "mixed_float16":
         x = np.clip(x, -6e4, 6e4)
@@ -192,7 +192,7 @@ def test_the_metric_has_finite_gradients(scale: float, dtype: str) -> None:
     assert all(np.isfinite(gradient).all() for gradient in gradients(metric, x))
 
 
-def test_the_gradient_of_the_metric_is_that_of_the_oracle() -> None:
+def test_pair_metric_gradient_matches_oracle_differences() -> None:
     kernel, bias, x = np.array([0.7, -0.3, 0.1, 0.2, 1.5]), -0.4, points()
     weights = np.arange(1.0, 50).reshape(7, 7)
     of_x, of_kernel, of_bias = gradients(metric_with(kernel, bias), x)
@@ -216,7 +216,7 @@ def test_the_gradient_of_the_metric_is_that_of_the_oracle() -> None:
     )
 
 
-def test_layers_of_pairs_survive_saving(tmp_path) -> None:
+def test_pair_layers_save_and_load_keeps_outputs(tmp_path) -> None:
     maps = [keras.Input((5, 4, 6)) for _ in range(2)]
     pooled = [keras.layers.GlobalAveragePooling2D()(x) for x in MatchingGate(sigma=0.5)(maps)]
     outputs = {"given": PairDistance()(*pooled), "learned": PairMetric()(*pooled)}
@@ -243,7 +243,7 @@ def test_layers_of_pairs_survive_saving(tmp_path) -> None:
         (lambda: PairMetric()(points(), points(d=4)), r"of one width.*\(7, 5\), \(7, 4\)"),
     ],
 )
-def test_what_layers_of_pairs_refuse(call, message: str) -> None:
+def test_pair_layers_invalid_input_raises(call, message: str) -> None:
     with pytest.raises(InputError, match=message):
         call()
 
@@ -267,7 +267,7 @@ def rows_of(batch: tuple) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 @pytest.mark.first(1)
-def test_pairs_are_those_of_the_docstring(images: PersonImages) -> None:
+def test_pair_batches_pairs_follow_pk_batches(images: PersonImages) -> None:
     arguments = {"image_size": SIZE, "augment": "none", "seed": 3}
     steps = pk_steps(images, 4, 2)
     stream = pair_batches(images, 8, **arguments)
@@ -282,7 +282,7 @@ def test_pairs_are_those_of_the_docstring(images: PersonImages) -> None:
             assert (first[4 + p], second[4 + p]) == (pairs[p, 0], pairs[(p + 1) % 4, 1])
 
 
-def test_labels_are_true_and_no_image_meets_itself(images: PersonImages) -> None:
+def test_pair_batches_labels_are_correct_and_pairs_are_distinct(images: PersonImages) -> None:
     seen = set()
     for batch in pair_batches(images, 6, SIZE, "none").take(40).as_numpy_iterator():
         first, second, same = rows_of(batch)
@@ -292,7 +292,7 @@ def test_labels_are_true_and_no_image_meets_itself(images: PersonImages) -> None
     assert seen == set(range(14))
 
 
-def test_pairs_have_static_shapes_and_repeat_by_seed_and_epoch(images: PersonImages) -> None:
+def test_pair_batches_has_static_shapes_and_repeats_by_seed(images: PersonImages) -> None:
     arguments = {"pairs": 4, "image_size": SIZE, "seed": 5, "cache": "memory"}
     stream = pair_batches(images, **arguments)
     (first, second), same = stream.element_spec
@@ -308,12 +308,14 @@ def test_pairs_have_static_shapes_and_repeat_by_seed_and_epoch(images: PersonIma
     ("pairs", "message"),
     [(2, "even and 4 or more.*got 2"), (7, "got 7"), (12, "a batch of 6 identities")],
 )
-def test_pairs_that_cannot_be(images: PersonImages, pairs: int, message: str) -> None:
+def test_pair_batches_invalid_pair_count_raises(
+    images: PersonImages, pairs: int, message: str
+) -> None:
     with pytest.raises(InputError, match=message):
         pair_batches(images, pairs, SIZE)
 
 
-def test_lone_identities_are_refused_by_name(images: PersonImages) -> None:
+def test_pair_batches_lone_identity_or_no_images_raises(images: PersonImages) -> None:
     with pytest.raises(InputError, match="two images of it, but there is only one of b: leave"):
         pair_batches(images[np.arange(14) != 3], 4, SIZE)
     with pytest.raises(InputError, match="at least one image"):

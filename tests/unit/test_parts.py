@@ -1,4 +1,4 @@
-"""Stripes, parts and the heads that yield them, beside what the catalogue holds."""
+"""Stripe and part pooling, and heads with local features."""
 
 from pathlib import Path
 
@@ -36,12 +36,12 @@ def column(*values):
 # --- Layers
 
 
-def test_three_stripes_of_six_rows_by_hand():
+def test_stripe_and_part_pooling_three_stripes_returns_expected_means():
     for layer in (layers.StripePooling(3), layers.PartPooling(3)):
         np.testing.assert_allclose(np.ravel(layer(column(0, 1, 2, 3, 4, 5))), [0.5, 2.5, 4.5])
 
 
-def test_stripes_of_a_height_that_they_do_not_divide_share_rows():
+def test_stripe_pooling_indivisible_height_shares_rows():
     np.testing.assert_allclose(
         np.ravel(layers.StripePooling(3)(column(0, 1, 2, 3, 4))), [0.5, 2, 3.5]
     )
@@ -49,7 +49,7 @@ def test_stripes_of_a_height_that_they_do_not_divide_share_rows():
     np.testing.assert_array_equal(np.ravel(largest), [9, 4])
 
 
-def test_parts_that_are_assigned_alike_are_the_global_mean():
+def test_part_pooling_equal_assignment_returns_global_mean():
     layer = layers.PartPooling(2)
     layer.build((None, 4, 1, 1))
     layer.kernel.assign(np.zeros((1, 2)))
@@ -57,7 +57,7 @@ def test_parts_that_are_assigned_alike_are_the_global_mean():
     np.testing.assert_allclose(np.ravel(layer(column(0, 1, 2, 3))), [1.5, 1.5])
 
 
-def test_refined_parts_that_find_the_stripes_are_the_stripes():
+def test_part_pooling_refined_to_stripes_matches_stripe_means():
     """`mean_hw p · P · f` keeps the scale of the mean over a stripe."""
     x = np.random.default_rng(0).normal(size=(2, 6, 3, 4)).astype("float32")
     x[..., 0] = np.repeat(np.arange(3), 2)[:, None]  # the channel that says which stripe it is
@@ -71,7 +71,7 @@ def test_refined_parts_that_find_the_stripes_are_the_stripes():
     np.testing.assert_allclose(layer(x), oracle_parts.stripes(x, 3), rtol=1e-5, atol=1e-6)
 
 
-def test_the_assignment_is_trained_only_when_it_is_used():
+def test_part_pooling_assignment_has_gradient_only_if_refined():
     layer, x = layers.PartPooling(2), np.random.default_rng(0).normal(size=(2, 4, 3, 5))
     for refined in (0.0, 1.0):
         layer.build(x.shape) if not layer.built else None
@@ -83,7 +83,7 @@ def test_the_assignment_is_trained_only_when_it_is_used():
         assert np.any(slopes[0] != 0) == bool(refined)
 
 
-def test_refined_is_saved_and_never_trained(tmp_path):
+def test_part_pooling_refined_flag_is_saved_and_not_trainable(tmp_path):
     model = build(heads.PartHead(4, 16, refinable=True))
     layer = model.get_layer("part_pool")
     layer.refined.assign(1.0)
@@ -95,18 +95,18 @@ def test_refined_is_saved_and_never_trained(tmp_path):
 
 
 @pytest.mark.parametrize("build_layer", [layers.StripePooling, layers.PartPooling])
-def test_there_are_at_most_as_many_stripes_as_rows(build_layer):
+def test_pooling_layers_invalid_stripe_count_raises(build_layer):
     for count in (0, 5):
         with pytest.raises(InputError, match=rf"{count} stripes of 4 rows.*last_stride=1"):
             build_layer(count)(np.zeros((1, 4, 2, 3)))
 
 
-def test_an_unknown_pooling_lists_the_known_ones():
+def test_stripe_pooling_unknown_mode_raises():
     with pytest.raises(InputError, match=r"avg or max, but 'gem'"):
         layers.StripePooling(2, "gem")
 
 
-def test_parts_are_classified_as_somebody():
+def test_part_classifiers_zero_identities_raises():
     with pytest.raises(InputError, match=r"num_identities is at least 1: received 0"):
         layers.PartClassifiers(0)
 
@@ -129,7 +129,7 @@ def shaken(model):
     return model
 
 
-def test_local_features_are_normalised_after_the_convolution():
+def test_local_head_conv_bn_relu_matches_oracle():
     model = shaken(build(heads.LocalHead(4, 16)))
     pooled = oracle_parts.stripes(maps_of(model), 4)
     x = pooled @ weights_of(model, "local_conv")[0]
@@ -137,7 +137,7 @@ def test_local_features_are_normalised_after_the_convolution():
     np.testing.assert_allclose(model(images())["local"], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_local_features_of_the_second_kind_are_normalised_before_the_pooling():
+def test_local_head_bn_relu_conv_matches_oracle():
     model = shaken(build(heads.LocalHead(4, 16, "max", "bn_relu_conv", normalize=True)))
     maps = np.maximum(normalised(maps_of(model), *weights_of(model, "local_bn")), 0)
     x = oracle_parts.stripes(maps, 4, "max") @ weights_of(model, "local_conv")[0]
@@ -145,7 +145,7 @@ def test_local_features_of_the_second_kind_are_normalised_before_the_pooling():
     np.testing.assert_allclose(model(images())["local"], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_the_embedding_of_parts_is_their_pooled_stripes_of_length_1():
+def test_part_head_outputs_match_oracle():
     model = shaken(build(heads.PartHead(4, 16)))
     pooled = oracle_parts.stripes(maps_of(model), 4)
     unit = pooled / np.linalg.norm(pooled, axis=-1, keepdims=True)
@@ -159,13 +159,13 @@ def test_the_embedding_of_parts_is_their_pooled_stripes_of_length_1():
     assert set(out) == {"features", "embedding", "parts", "part_logits"}
 
 
-def test_pooled_parts_are_dropped_in_training_only():
+def test_part_head_dropout_applies_in_training_only():
     model = build(heads.PartHead(4, 16, dropout=0.5))
     assert not np.allclose(model(images(), training=True)["parts"], model(images())["parts"])
     assert model.get_layer("part_dropout").rate == 0.5
 
 
-def test_nobody_to_classify_leaves_the_classifiers_out():
+def test_part_head_without_identities_omits_classifiers():
     assert set(build(heads.PartHead(2, 16), identities=None).output) == {
         "features",
         "embedding",
@@ -173,7 +173,7 @@ def test_nobody_to_classify_leaves_the_classifiers_out():
     }
 
 
-def test_local_features_and_embedding_of_half_precision_models_are_float32():
+def test_heads_half_precision_outputs_are_float32():
     keras.mixed_precision.set_global_policy("mixed_bfloat16")
     try:
         model = build(heads.LocalHead(4, 16), heads.PartHead(2, 16))
@@ -197,7 +197,7 @@ def test_local_features_and_embedding_of_half_precision_models_are_float32():
         ),
     ],
 )
-def test_bad_heads_are_refused(make, message):
+def test_heads_invalid_arguments_raises(make, message):
     with pytest.raises(InputError, match=message):
         make()
 
@@ -206,7 +206,7 @@ def test_bad_heads_are_refused(make, message):
 
 
 @pytest.mark.parametrize(("count", "pooling"), [(None, "max"), (4, "max"), (3, "avg")])
-def test_stripes_of_any_model_are_pooled_from_its_map(count, pooling):
+def test_stripes_any_model_pools_feature_map(count, pooling):
     model = build()
     view = models.stripes(model, count, pooling)
     pooled = oracle_parts.stripes(maps_of(model), count or 8, pooling)
@@ -219,19 +219,19 @@ def test_stripes_of_any_model_are_pooled_from_its_map(count, pooling):
     assert not np.allclose(view(images())["local"], before), "the weights are shared"
 
 
-def test_stripes_of_a_loaded_model_that_has_its_own(tmp_path: Path):
+def test_stripes_model_with_local_head_replaces_local_output(tmp_path: Path):
     model = build(heads.LocalHead(4, 16))
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     assert models.stripes(loaded).output["local"].shape == (None, 8, 128)
 
 
-def test_an_ensemble_has_no_stripes():
+def test_stripes_ensemble_raises():
     with pytest.raises(InputError, match=r"layer 'pool'.*of an ensemble take one member"):
         models.stripes(models.ensemble([build(), build()]))
 
 
-def test_both_features_are_embedded():
+def test_embedder_local_returns_both_features():
     model = build(heads.LocalHead(4, 16))
     both = models.Embedder(model, local=True)([images(3), images(2, seed=1)])
     plain = models.Embedder(model)([images(3), images(2, seed=1)])
@@ -241,7 +241,7 @@ def test_both_features_are_embedded():
     np.testing.assert_allclose(both["local"], expected, rtol=1e-4, atol=1e-6)
 
 
-def test_the_mirror_image_is_added_to_both():
+def test_embedder_flip_adds_mirror_image_to_local_features():
     model = build(heads.LocalHead(4, 16))
     both = models.Embedder(model, flip=True, local=True)([images()])
     total = model(images())["local"] + model(images()[:, :, ::-1])["local"]
@@ -251,6 +251,6 @@ def test_the_mirror_image_is_added_to_both():
     np.testing.assert_allclose(mirrored["local"], both["local"], rtol=1e-4, atol=1e-5)
 
 
-def test_a_model_without_local_features_is_refused():
+def test_embedder_local_without_local_output_raises():
     with pytest.raises(InputError, match=r"named 'local'.*LocalHead\(\)\], or take .*stripes"):
         models.Embedder(build(), local=True)

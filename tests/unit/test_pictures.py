@@ -1,4 +1,4 @@
-"""Pictures of alignments: what is where, and what is refused."""
+"""Images of alignments, keypoints, tracks and timelines."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def drawn(path=DIAGONAL, costs=None, first=None, second=None, height=96):
     return np.asarray(visualize.draw_alignment(first, second, path, costs, height))
 
 
-def test_both_images_stand_side_by_side_at_one_height():
+def test_draw_alignment_places_images_side_by_side():
     picture = drawn(first=image(value=10), second=image(32, 32, value=200))
     assert picture.shape == (96, 48 + 48 + 96, 3)
     assert tuple(picture[5, 5]) == (10, 10, 10)
@@ -27,7 +27,7 @@ def test_both_images_stand_side_by_side_at_one_height():
     assert tuple(picture[0, 70]) == (255, 255, 255), "between them it is white"
 
 
-def test_stripes_are_marked_and_may_differ_in_number():
+def test_draw_alignment_marks_stripe_boundaries():
     path = np.array([[True, False], [True, False], [True, True]])
     picture = drawn(path)
     assert all(tuple(picture[y, 20]) == pictures.GREY for y in (32, 64))
@@ -35,7 +35,7 @@ def test_stripes_are_marked_and_may_differ_in_number():
     assert tuple(picture[32, -20]) == (0, 0, 0)
 
 
-def test_a_line_joins_the_middles_of_each_matched_pair():
+def test_draw_alignment_lines_join_matched_stripes():
     picture = drawn()
     middles = [16, 48, 80]
     for i, j in np.argwhere(DIAGONAL):
@@ -44,7 +44,7 @@ def test_a_line_joins_the_middles_of_each_matched_pair():
     assert tuple(picture[(16 + 80) // 2 + 12, 50]) == (255, 255, 255), "and no others"
 
 
-def test_what_costs_less_is_drawn_stronger():
+def test_draw_alignment_lower_cost_draws_stronger_line():
     costs = np.zeros((3, 3))
     costs[0, 0] = 1.0
     picture = drawn(costs=costs)
@@ -72,7 +72,7 @@ def test_what_costs_less_is_drawn_stronger():
         ({"costs": np.full((3, 3), np.nan)}, r"one number in \[0, 1\]"),
     ],
 )
-def test_what_is_no_alignment_is_refused(change, message):
+def test_draw_alignment_invalid_arguments_raises(change, message):
     if message is None:
         assert drawn(**change).shape == (96, 144, 3)
         return
@@ -80,7 +80,7 @@ def test_what_is_no_alignment_is_refused(change, message):
         drawn(**change)
 
 
-def test_sure_points_are_dark_and_unseen_ones_are_not_drawn():
+def test_draw_keypoints_confidence_sets_darkness():
     image = np.full((64, 32, 3), 255, np.uint8)
     points = np.array([[0.5, 0.25, 1.0], [0.5, 0.5, 0.2], [0.5, 0.75, 0.0]])
     picture = np.asarray(visualize.draw_keypoints(image, points, height=256)).astype(int)
@@ -96,7 +96,7 @@ def test_sure_points_are_dark_and_unseen_ones_are_not_drawn():
         visualize.draw_keypoints(image, points[:, :2])
 
 
-def test_a_track_has_its_colour_in_every_frame():
+def test_draw_tracks_keeps_color_per_track_name():
     frame = np.full((60, 80, 3), 255, np.uint8)
     boxes = np.array([[10, 20, 20, 30], [50, 20, 20, 30]])
     trails = [np.array([[5, 55], [15, 55]]), np.zeros((1, 2))]
@@ -112,7 +112,7 @@ def test_a_track_has_its_colour_in_every_frame():
             visualize.draw_tracks(frame, boxes, names, more)
 
 
-def test_a_timeline_shows_who_was_there_when():
+def test_draw_timeline_bars_match_intervals():
     seen = {"berta": [(5.0, 10.0)], "anna": [(0.0, 2.0), (8.0, 10.0)]}
     picture = np.asarray(visualize.draw_timeline(seen, width=600, row=20))
     assert picture.shape == (3 * 20 + 8, 600, 3)
@@ -132,7 +132,7 @@ def test_a_timeline_shows_who_was_there_when():
         visualize.draw_timeline({"x": [(2, 1)]})
 
 
-def test_tracks_in_a_row_have_colours_far_apart():
+def test_track_colors_of_consecutive_numbers_are_distinct():
     colours = np.array([pictures._colour(number) for number in range(1, 9)], float)
     distances = np.linalg.norm(colours[:, None] - colours, axis=-1)
     assert distances[~np.eye(8, dtype=bool)].min() > 40

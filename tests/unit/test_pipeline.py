@@ -1,4 +1,4 @@
-"""Batches from files: content, order, seeds, checkpoints, caches, and what is refused."""
+"""Batches from image files: content, order, seeds, checkpoints, caches and bad input."""
 
 import os
 import threading
@@ -39,7 +39,7 @@ def assert_equal(actual, expected):
     tf.nest.map_structure(np.testing.assert_array_equal, actual, expected)
 
 
-def test_a_batch_holds_the_pixels_the_class_and_the_camera_of_its_rows(images):
+def test_pk_batches_pixels_and_labels_match_files(images):
     steps = pk_steps(images, 3, 2)
     batches = batches_of(pk_batches(images, augment="none", **PK), steps)
     files = np.stack([np.asarray(Image.open(path)) for path in images.path])
@@ -54,7 +54,7 @@ def test_a_batch_holds_the_pixels_the_class_and_the_camera_of_its_rows(images):
     assert seen == set(range(18))
 
 
-def test_the_element_has_static_shapes_and_int32_labels(images):
+def test_pk_batches_element_spec_has_static_shapes(images):
     pixels, labels = pk_batches(images, **PK).element_spec
     assert (pixels.shape, pixels.dtype) == ((6, *SIZE, 3), tf.uint8)
     assert {name: spec.dtype for name, spec in labels.items()} == {
@@ -67,7 +67,7 @@ def test_the_element_has_static_shapes_and_int32_labels(images):
 
 @pytest.mark.first(1)
 @pytest.mark.parametrize("cache", [None, "memory"])
-def test_the_same_seed_repeats_and_first_epoch_continues(images, cache):
+def test_pk_batches_same_seed_repeats_and_first_epoch_continues(images, cache):
     steps = pk_steps(images, 3, 2)
     stream = batches_of(pk_batches(images, seed=5, cache=cache, **PK), 3 * steps)
     assert_equal(batches_of(pk_batches(images, seed=5, cache=cache, **PK), 3 * steps), stream)
@@ -77,7 +77,7 @@ def test_the_same_seed_repeats_and_first_epoch_continues(images, cache):
     assert (other[0][0] != stream[0][0]).any()
 
 
-def test_augmentation_differs_between_epochs_and_positions(images):
+def test_pk_batches_augment_seeds_differ_by_epoch_and_position(images):
     def show(pixels, seed):
         return tf.ones_like(pixels) * tf.cast(seed[0] & 255, tf.uint8)
 
@@ -86,7 +86,7 @@ def test_augmentation_differs_between_epochs_and_positions(images):
     assert len(set(seeds)) > 9
 
 
-def test_views_show_the_same_images_each_in_its_own_way(images):
+def test_pk_batches_views_are_separate_augmentations(images):
     single = batches_of(pk_batches(images, **PK, seed=4), 4)
     for (plain, labels), (views, same) in zip(
         single, batches_of(pk_batches(images, **PK, seed=4, views=3), 4), strict=True
@@ -101,7 +101,7 @@ def test_views_show_the_same_images_each_in_its_own_way(images):
         assert_equal(one, two)
 
 
-def test_spread_batches_show_each_identity_in_both_of_its_cameras(images):
+def test_pk_batches_spread_shows_both_cameras_of_identity(images):
     two = PersonImages(images.path[:12], images.identity[:12], np.arange(12) // 2 % 2)
 
     def mixed(**more):
@@ -117,7 +117,7 @@ def test_spread_batches_show_each_identity_in_both_of_its_cameras(images):
 
 @pytest.mark.first(1)
 @pytest.mark.parametrize("cache", [None, "memory", "folder"])
-def test_a_checkpointed_iterator_resumes_bit_equal(images, cache, tmp_path):
+def test_pk_batches_checkpointed_iterator_resumes_bit_equal(images, cache, tmp_path):
     cache = tmp_path / "cache" if cache == "folder" else cache
     iterator = iter(pk_batches(images, seed=1, cache=cache, **PK))
     for _ in range(pk_steps(images, 3, 2) + 1):
@@ -130,7 +130,7 @@ def test_a_checkpointed_iterator_resumes_bit_equal(images, cache, tmp_path):
 
 
 @pytest.mark.parametrize("cache", [None, "memory", "folder"])
-def test_image_batches_keep_the_order_and_drop_nothing(images, cache, tmp_path):
+def test_image_batches_keeps_order_and_drops_nothing(images, cache, tmp_path):
     cache = tmp_path / "cache" if cache == "folder" else cache
     dataset = image_batches(images, 4, SIZE, cache)
     batches = list(dataset.as_numpy_iterator())
@@ -141,7 +141,7 @@ def test_image_batches_keep_the_order_and_drop_nothing(images, cache, tmp_path):
 
 @pytest.mark.first(1)
 @pytest.mark.parametrize("cache", ["memory", "folder"])
-def test_a_cache_changes_nothing_but_the_time(images, cache, tmp_path):
+def test_pk_batches_cache_does_not_change_batches(images, cache, tmp_path):
     cache = tmp_path / "cache" if cache == "folder" else cache
     for size in (SIZE, (20, 24)):
         arguments = {**PK, "image_size": size}
@@ -150,7 +150,7 @@ def test_a_cache_changes_nothing_but_the_time(images, cache, tmp_path):
 
 
 @pytest.mark.parametrize("size", [(24, 12), (64, 32), (24, 32)])
-def test_resizing_antialiases_where_the_image_shrinks(images, size):
+def test_image_batches_resize_matches_antialiased_resize(images, size):
     (batch,) = image_batches(images, 18, size)
     source = np.stack([np.asarray(Image.open(path)) for path in images.path])
     expected = tf.image.resize(source, size, antialias=True)
@@ -158,7 +158,7 @@ def test_resizing_antialiases_where_the_image_shrinks(images, size):
     assert batch.dtype == tf.uint8
 
 
-def test_a_cache_file_outlives_the_images_but_not_their_change(images, tmp_path):
+def test_cache_file_is_reused_until_image_files_change(images, tmp_path):
     folder = tmp_path / "deep" / "cache"
     before = batches_of(pk_batches(images, augment="none", cache=folder, **PK), 4)
     (file,) = folder.iterdir()
@@ -175,7 +175,7 @@ def test_a_cache_file_outlives_the_images_but_not_their_change(images, tmp_path)
         pk_batches(images, cache=folder, **PK)
 
 
-def test_other_images_or_sizes_never_use_the_cache_of_these(images, tmp_path):
+def test_cache_other_images_or_sizes_use_separate_files(images, tmp_path):
     folder = tmp_path / "cache"
     list(image_batches(images, 18, SIZE, folder))
     reverse = images[::-1]
@@ -186,7 +186,7 @@ def test_other_images_or_sizes_never_use_the_cache_of_these(images, tmp_path):
     assert len(list(folder.iterdir())) == 3
 
 
-def test_a_cache_file_that_was_cut_short_is_written_again(images, tmp_path):
+def test_cache_truncated_file_is_rewritten(images, tmp_path):
     (expected,) = image_batches(images, 18, SIZE, tmp_path / "cache")
     (file,) = (tmp_path / "cache").iterdir()
     os.truncate(file, 1000)
@@ -194,20 +194,20 @@ def test_a_cache_file_that_was_cut_short_is_written_again(images, tmp_path):
     np.testing.assert_array_equal(batch, expected)
 
 
-def test_a_cache_that_could_not_be_finished_leaves_no_file(images, tmp_path):
+def test_cache_failed_write_leaves_no_file(images, tmp_path):
     os.truncate(images.path[17], 0)
     with pytest.raises(tf.errors.OpError):
         image_batches(images, 4, SIZE, tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_a_cache_without_room_on_the_disk_is_refused(images, tmp_path, monkeypatch):
+def test_cache_insufficient_disk_space_raises(images, tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000})())
     with pytest.raises(InputError, match=r"needs 0.00 GB, but .* choose another folder"):
         image_batches(images, 4, SIZE, tmp_path / "cache")
 
 
-def test_an_unreadable_image_is_left_out_by_name(images, caplog):
+def test_pk_batches_unreadable_image_is_skipped_and_logged(images, caplog):
     many = PersonImages(
         np.tile(images.path, 6), np.tile(images.identity, 6), np.tile(images.camera, 6)
     )
@@ -232,12 +232,12 @@ def test_an_unreadable_image_is_left_out_by_name(images, caplog):
         ({"views": 0}, "views is at least 1: received 0"),
     ],
 )
-def test_impossible_arguments_are_refused(images, change, message):
+def test_pk_batches_invalid_arguments_raises(images, change, message):
     with pytest.raises(InputError, match=message):
         pk_batches(images, **{**PK, **change})
 
 
-def test_impossible_evaluation_batches_and_caches_are_refused(images, tmp_path):
+def test_image_batches_invalid_arguments_raises(images, tmp_path):
     with pytest.raises(InputError, match="batch_size is at least 1: received 0"):
         image_batches(images, 0, SIZE)
     with pytest.raises(InputError, match="at least one image, got none"):
@@ -247,7 +247,7 @@ def test_impossible_evaluation_batches_and_caches_are_refused(images, tmp_path):
 
 
 @pytest.mark.real
-def test_real_images_arrive_unchanged(real_data):
+def test_image_batches_real_images_are_unchanged(real_data):
     folder = real_data / "data/market1501-mini/query"
     paths = sorted(folder.glob("*.jpg"))[:12]
     real = PersonImages(paths, np.repeat(np.arange(4), 3), None)
@@ -256,7 +256,7 @@ def test_real_images_arrive_unchanged(real_data):
     assert np.abs(batch.numpy() - expected).mean() < 2
 
 
-def test_whoever_comes_second_waits_for_the_cache_and_fills_nothing(tmp_path):
+def test_cache_write_in_second_thread_waits_and_fills_nothing(tmp_path):
     shape = (4, 8, 4, 3)
     file = tmp_path / "images"
     begun, go = threading.Event(), threading.Event()

@@ -1,4 +1,4 @@
-"""Body points: tables, estimators, augmentation, pooling under them, and comparing what is seen."""
+"""Keypoints: tables, estimators, augmentation, pose pooling and the visible distance."""
 
 import csv
 
@@ -34,7 +34,7 @@ def annotated(root, part="train"):
 # --- Skeletons
 
 
-def test_skeletons_name_the_same_thirteen_parts():
+def test_skeletons_share_thirteen_parts():
     for skeleton in skeletons.SKELETONS.values():
         groups = skeleton.groups
         assert len(groups) == 13
@@ -51,7 +51,7 @@ def test_skeletons_name_the_same_thirteen_parts():
 # --- Tables
 
 
-def test_drawn_points_are_where_the_drawing_has_them(drawn):
+def test_read_keypoints_synthetic_matches_drawing(drawn):
     images = annotated(drawn)
     points = images.columns["keypoints"]
     assert points.shape == (len(images), 17, 3)
@@ -64,7 +64,7 @@ def test_drawn_points_are_where_the_drawing_has_them(drawn):
     assert (down["right_hip"] > down["nose"]).all()
 
 
-def test_a_row_belongs_to_the_path_that_it_ends(drawn, tmp_path):
+def test_read_keypoints_row_matches_path_suffix(drawn, tmp_path):
     images = data.load("synthetic", str(drawn)).train[:2]
     names = [path.rsplit("/", 1)[-1] for path in images.path.tolist()]
     header = ["file", *(f"{name}_{axis}" for name in skeletons.MARKET.names for axis in "xy")]
@@ -89,7 +89,7 @@ def test_a_row_belongs_to_the_path_that_it_ends(drawn, tmp_path):
         (None, "is none"),
     ],
 )
-def test_other_tables_are_refused(drawn, tmp_path, text, message):
+def test_read_keypoints_invalid_table_raises(drawn, tmp_path, text, message):
     table = tmp_path / "t.csv"
     if text is not None:
         table.write_text(text)
@@ -98,7 +98,7 @@ def test_other_tables_are_refused(drawn, tmp_path, text, message):
 
 
 @pytest.mark.parametrize("cell", ["a", "nan", "inf"])
-def test_a_broken_line_is_named(drawn, tmp_path, cell):
+def test_read_keypoints_invalid_number_raises_with_line(drawn, tmp_path, cell):
     lines = (drawn / "keypoints.csv").read_text().splitlines()
     words = lines[2].split(",")
     words[1] = cell
@@ -122,7 +122,7 @@ class Middle:
         return np.full((len(images), 17, 3), [0.5, 0.25, 0.75], np.float32)
 
 
-def test_points_are_estimated_once_and_go_on_after_an_interruption(drawn, tmp_path, monkeypatch):
+def test_estimate_keypoints_interrupted_run_resumes(drawn, tmp_path, monkeypatch):
     monkeypatch.setattr(keypoints, "KEPT_EVERY", 5)
     images = data.load("synthetic", str(drawn)).train
     table = tmp_path / "points.csv"
@@ -145,7 +145,7 @@ def test_points_are_estimated_once_and_go_on_after_an_interruption(drawn, tmp_pa
     np.testing.assert_array_equal(read.columns["keypoints"], found.columns["keypoints"])
 
 
-def test_sources_are_a_table_or_an_estimator(drawn, tmp_path):
+def test_annotated_accepts_table_and_rejects_invalid_source(drawn, tmp_path):
     images = data.load("synthetic", str(drawn)).train
     assert "keypoints" in data.annotated(images, str(drawn / "keypoints.csv")).columns
     for source, message in (
@@ -163,7 +163,7 @@ def test_sources_are_a_table_or_an_estimator(drawn, tmp_path):
 
 
 @pytest.mark.real
-def test_movenet_finds_what_people_marked(real_data, tmp_path):
+def test_movenet_real_images_is_near_marked_joints(real_data, tmp_path):
     """Half of the joints within a tenth of the height of the image, of 64 real images."""
     pytest.importorskip("ai_edge_litert")
     root = real_data / "data/market1501-mini"
@@ -184,7 +184,7 @@ def test_movenet_finds_what_people_marked(real_data, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["none", "flip", "default"])
-def test_points_move_with_the_pixels(name):
+def test_with_keypoints_augmentation_moves_points_with_pixels(name):
     """A painted pixel is found where its point went, or is gone, and with it the confidence."""
     rng = np.random.default_rng(0)
     count, (h, w) = 300, SIZE
@@ -211,7 +211,7 @@ def test_points_move_with_the_pixels(name):
     assert (mirrored > 50) == (name != "none")
 
 
-def test_other_recipes_do_not_tell_where_they_move_pixels(drawn):
+def test_pk_batches_keypoints_with_unsupported_augment_raises(drawn):
     images = annotated(drawn)
     with pytest.raises(InputError, match=r"none, flip, crop, default.*'randaugment'"):
         data.pk_batches(images, 2, 2, SIZE, augment="randaugment")
@@ -219,7 +219,7 @@ def test_other_recipes_do_not_tell_where_they_move_pixels(drawn):
         data.pk_batches(images, 2, 2, SIZE, augment=lambda images, seed: images)
 
 
-def test_batches_carry_the_points_of_their_images(drawn):
+def test_batches_with_keypoints_carry_matching_points(drawn):
     images = annotated(drawn)
     for inputs, labels in data.pk_batches(images, 3, 2, SIZE, augment="none").take(2):
         assert inputs["images"].shape == (6, *SIZE, 3)
@@ -236,7 +236,7 @@ def test_batches_carry_the_points_of_their_images(drawn):
 
 
 @pytest.mark.parametrize("column", [{"camera": [1]}, {"keypoints": np.zeros((2, 17, 3))}])
-def test_columns_fit_the_images(drawn, column):
+def test_with_columns_length_mismatch_raises(drawn, column):
     images = data.load("synthetic", str(drawn)).train
     with pytest.raises(InputError, match="one entry per image"):
         images.with_columns(**column)
@@ -245,7 +245,7 @@ def test_columns_fit_the_images(drawn, column):
 # --- Pooling, embedding, comparing
 
 
-def test_mirrored_inputs_are_mirrored_back():
+def test_mirrored_twice_restores_inputs():
     rng = np.random.default_rng(1)
     for count in (15, 17):
         inputs = {
@@ -264,7 +264,7 @@ def test_mirrored_inputs_are_mirrored_back():
         )
 
 
-def test_a_flipped_embedding_is_that_of_the_mirror_image(drawn):
+def test_embedder_flip_mirrored_inputs_gives_same_embedding(drawn):
     keras.utils.set_random_seed(0)
     model = models.build("tiny", 4, SIZE, weights="none", heads=[heads.PoseHead(17, 8)])
     (inputs,) = data.image_batches(annotated(drawn), 100, SIZE)
@@ -281,7 +281,7 @@ def test_a_flipped_embedding_is_that_of_the_mirror_image(drawn):
 
 
 @pytest.mark.nightly
-def test_members_with_pose_stand_side_by_side(drawn):
+def test_ensemble_of_pose_models_concatenates_embeddings(drawn):
     keras.utils.set_random_seed(0)
     members = [
         models.build("tiny", 4, SIZE, weights="none", heads=[heads.PoseHead(17, 8)])
@@ -296,7 +296,7 @@ def test_members_with_pose_stand_side_by_side(drawn):
         models.ensemble([*members, other])
 
 
-def test_inner_products_weigh_parts_by_what_both_show():
+def test_visible_parts_inner_product_weights_shared_visibility():
     rng = np.random.default_rng(2)
     whole, parts = rng.normal(size=(4, 6)), rng.normal(size=(4, 3, 5))
     seen = rng.uniform(size=(4, 3)) * [[1, 1, 0], [1, 1, 1], [0, 0, 0], [0, 0, 1]]
@@ -312,7 +312,7 @@ def test_inner_products_weigh_parts_by_what_both_show():
 
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10**6), scale=st.sampled_from([0.01, 1.0, 100.0]))
-def test_the_visible_distance_is_that_of_the_oracle(seed, scale):
+def test_visible_distance_matches_oracle(seed, scale):
     rng = np.random.default_rng(seed)
     n, m = rng.integers(1, 6, size=2)
     parts, others = (scale * rng.normal(size=(k, 4, 3)).astype("float32") for k in (n, m))
@@ -324,7 +324,7 @@ def test_the_visible_distance_is_that_of_the_oracle(seed, scale):
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5 * scale)
 
 
-def test_evaluation_compares_visible_parts_as_the_distance_does():
+def test_evaluation_visible_distance_matches_distance_function():
     rng = np.random.default_rng(3)
 
     def side(n):
@@ -355,7 +355,7 @@ def test_evaluation_compares_visible_parts_as_the_distance_does():
         evaluation.compare(query["parts"], gallery["parts"], "visible")
 
 
-def test_shapes_that_do_not_belong_together_are_refused():
+def test_pose_components_invalid_arguments_raises():
     a, v, w = np.zeros((2, 3, 4)), np.zeros((2, 3)), np.zeros((2, 2))
     for arguments in ((a, v, a, v[:, :2], w), (a, v, a[..., :2], v, w), (a[0], v, a, v, w)):
         with pytest.raises(InputError, match="Visible parts are"):

@@ -1,4 +1,4 @@
-"""Models that come with the package."""
+"""Pretrained models: checksums, recorded embeddings, model cards and use in commands."""
 
 import json
 import shutil
@@ -27,7 +27,7 @@ def model(name):
     return models.pretrained(name)
 
 
-def test_the_card_says_what_the_model_is(name, model):
+def test_pretrained_card_matches_model(name, model):
     card = PRETRAINED[name]
     assert card.name == name
     assert models.image_size(model) == card.image_size
@@ -43,11 +43,11 @@ def test_the_card_says_what_the_model_is(name, model):
         assert threshold.measured_far <= threshold.far
 
 
-def test_all_models_are_small(name):
+def test_pretrained_model_file_is_small(name):
     assert PRETRAINED[name].file.stat().st_size < 6 * 10**6
 
 
-def test_a_changed_byte_is_refused(name, monkeypatch, tmp_path):
+def test_pretrained_changed_byte_or_missing_file_raises(name, monkeypatch, tmp_path):
     card = PRETRAINED[name]
     shutil.copytree(card.file.parent, tmp_path / name)
     monkeypatch.setattr(shipped, "FOLDER", tmp_path)
@@ -62,12 +62,12 @@ def test_a_changed_byte_is_refused(name, monkeypatch, tmp_path):
         models.pretrained(name)
 
 
-def test_an_unknown_name_lists_the_known_ones():
+def test_pretrained_unknown_name_raises_with_known_names():
     with pytest.raises(InputError, match="name is one of person-mobilenetv2"):
         models.pretrained("magic")
 
 
-def test_embeddings_are_those_that_were_recorded(name, model):
+def test_pretrained_embedding_matches_recorded_values(name, model):
     """Of an image that anybody can make: a column of three colours, and stripes across."""
     recorded = shipped.PRETRAINED[name].recorded
     image = np.zeros((1, *PRETRAINED[name].image_size, 3), np.uint8)
@@ -78,7 +78,7 @@ def test_embeddings_are_those_that_were_recorded(name, model):
     np.testing.assert_allclose(found[: len(recorded)], recorded, atol=1e-3)
 
 
-def test_a_training_starts_from_its_backbone(name, model):
+def test_backbones_build_pretrained_name_matches_model_backbone(name, model):
     trained = build(f"pretrained:{name}", image_size=(128, 64))
     inner = next(layer for layer in model.layers if isinstance(layer, keras.Model))
     pixels = np.random.default_rng(0).uniform(0, 255, (2, 128, 64, 3)).astype(np.float32)
@@ -89,7 +89,7 @@ def test_a_training_starts_from_its_backbone(name, model):
 
 @pytest.mark.slow
 @pytest.mark.real
-def test_real_persons_are_told_apart(name, model, real_data):
+def test_pretrained_real_images_reaches_expected_map(name, model, real_data):
     """Those that it was trained on, which says that the file holds what was trained."""
     persons = data.load("market1501", str(real_data / "data/market1501-mini"))
     few = np.unique(persons.query.identity)[:20]
@@ -100,7 +100,7 @@ def test_real_persons_are_told_apart(name, model, real_data):
 
 
 @pytest.mark.slow
-def test_commands_take_it_where_no_other_is_named(pedestrians, tmp_path):
+def test_commands_without_model_flag_use_pretrained_model(pedestrians, tmp_path):
     shutil.copytree(pedestrians / "query", tmp_path / "crops")
     out = said("cluster.py", "--images=crops", "--csv=groups.csv", cwd=tmp_path)
     assert "images:" in out
@@ -124,20 +124,20 @@ def test_commands_take_it_where_no_other_is_named(pedestrians, tmp_path):
 
 
 @pytest.mark.slow
-def test_an_export_agrees_with_it(tmp_path):
+def test_export_command_pretrained_passes_parity(tmp_path):
     out = said("export.py", "--noranker", "--export_dir=export", cwd=tmp_path)
     assert "FAILED" not in out
     assert (tmp_path / f"export/{NAMES[0]}/1/export.json").exists()
 
 
 @pytest.mark.slow
-def test_a_training_of_the_commands_starts_from_it(pedestrians, tmp_path):
+def test_train_command_pretrained_backbone_completes(pedestrians, tmp_path):
     flags = ("--dataset=market1501", f"--data_dir={pedestrians}", "--recipe=bot", "--epochs=1")
     small = ("--identities=4", "--instances=2", "--height=64", "--width=32", "--run=run")
     out = said("train.py", *flags, *small, f"--backbone=pretrained:{NAMES[0]}", cwd=tmp_path)
     assert "after training" in out
 
 
-def test_a_card_is_read_back(name):
+def test_pretrained_read_card_restores_fields(name):
     card = PRETRAINED[name]
     assert shipped.Pretrained.read(card.file.parent) == replace(card)

@@ -1,4 +1,4 @@
-"""How far a loop is: a bar on a terminal, a line every ten seconds in a pipe."""
+"""Progress output: a bar on a terminal, and a line every ten seconds in a pipe."""
 
 import io
 import re
@@ -25,7 +25,7 @@ def clock(monkeypatch):
     return now
 
 
-def test_in_a_pipe_a_line_every_ten_seconds(clock, monkeypatch):
+def test_progress_in_pipe_prints_line_every_ten_seconds(clock, monkeypatch):
     err = io.StringIO()
     monkeypatch.setattr(sys, "stderr", err)
     tell = shared.progress("embedding")
@@ -41,7 +41,7 @@ def test_in_a_pipe_a_line_every_ten_seconds(clock, monkeypatch):
     assert "\r" not in err.getvalue()
 
 
-def test_two_loops_in_one(clock, monkeypatch):
+def test_progress_second_loop_restarts_count(clock, monkeypatch):
     err = io.StringIO()
     monkeypatch.setattr(sys, "stderr", err)
     tell = shared.progress("neighbours")
@@ -51,7 +51,7 @@ def test_two_loops_in_one(clock, monkeypatch):
     assert re.findall(r"\d+/\d+", err.getvalue()) == ["4/4", "3/5"]
 
 
-def test_where_no_end_is_known_the_rate_is_told(clock, monkeypatch):
+def test_progress_unknown_total_prints_rate(clock, monkeypatch):
     err = io.StringIO()
     monkeypatch.setattr(sys, "stderr", err)
     tell = shared.progress("detecting")
@@ -61,7 +61,7 @@ def test_where_no_end_is_known_the_rate_is_told(clock, monkeypatch):
     assert err.getvalue() == "detecting: 41it [00:20,  2.05it/s]\n"
 
 
-def test_on_a_terminal_what_is_short_shows_nothing(monkeypatch):
+def test_progress_on_terminal_short_loop_prints_nothing(monkeypatch):
     err = Terminal()
     monkeypatch.setattr(sys, "stderr", err)
     tell = shared.progress("ranking")
@@ -70,7 +70,7 @@ def test_on_a_terminal_what_is_short_shows_nothing(monkeypatch):
     assert err.getvalue().strip() == ""
 
 
-def test_on_a_terminal_there_is_a_bar_that_goes(monkeypatch):
+def test_progress_on_terminal_bar_is_cleared_at_end(monkeypatch):
     err = Terminal()
     monkeypatch.setattr(sys, "stderr", err)
     monkeypatch.setattr(shared, "AFTER", 0.0)
@@ -84,7 +84,7 @@ def test_on_a_terminal_there_is_a_bar_that_goes(monkeypatch):
     assert not "".join(gone[-2:]).strip()
 
 
-def test_embedders_tell_of_every_image(tmp_path):
+def test_embedder_embed_reports_progress_per_batch(tmp_path):
     for i in range(5):
         Image.new("RGB", (16, 32)).save(tmp_path / f"{i}.png")
     paths = [str(tmp_path / f"{i}.png") for i in range(5)]
@@ -95,7 +95,7 @@ def test_embedders_tell_of_every_image(tmp_path):
     assert told == [(2, 5), (4, 5), (5, 5)]
 
 
-def test_reading_tells_of_every_image(tmp_path):
+def test_readable_reports_progress_of_all_images(tmp_path):
     for i in range(300):
         Image.new("RGB", (2, 2)).save(tmp_path / f"{i:03}.png")
     (tmp_path / "007.png").write_bytes(b"no image")

@@ -1,4 +1,4 @@
-"""Ranking: vectors, an independent oracle, the rules of the protocol, blocks and bad input."""
+"""Ranking: published scores, an independent oracle, protocols, blocks and bad input."""
 
 import json
 import tracemalloc
@@ -45,7 +45,7 @@ def assert_same(first, second):
     assert [getattr(first, s) for s in SCORES] == [getattr(second, s) for s in SCORES]
 
 
-def test_published_vector():
+def test_rank_published_vector_returns_expected_scores():
     result = one_query([0.1, 0.2, 0.3, 0.4, 0.5], [1, 2, 1, 3, 1], [0, 1, 1, 1, 2], max_rank=5)
     np.testing.assert_array_equal(result.cmc, [0, 1, 1, 1, 1])
     assert result.mAP == 0.5
@@ -53,12 +53,12 @@ def test_published_vector():
     assert result.mINP == 0.5
 
 
-def test_first_place_scores_one_by_both_formulas():
+def test_rank_first_place_match_scores_one():
     result = one_query([1, 2], [1, 2], [1, 1])
     assert [result.mAP, result.mAP_trapezoid, result.mINP, result.rank(1)] == [1, 1, 1, 1]
 
 
-def test_agrees_with_scikit_learn():
+def test_rank_map_matches_scikit_learn():
     random = np.random.default_rng(1)
     matrix = random.permutation(30 * 50).reshape(30, 50).astype(float)
     query_ids, gallery_ids = random.integers(5, size=30), random.integers(5, size=50)
@@ -87,7 +87,7 @@ def cases(draw):
     st.sampled_from(["market1501", "no-camera"]),
     st.integers(1, 14),
 )
-def test_agrees_with_the_oracle(case, invalid, protocol, max_rank):
+def test_rank_random_cases_match_oracle(case, invalid, protocol, max_rank):
     matrix, query_ids, gallery_ids, *cameras = case
     seen = cameras if protocol == "market1501" else (None, None)
     expected = oracle_ranking.scores(
@@ -107,7 +107,7 @@ def test_agrees_with_the_oracle(case, invalid, protocol, max_rank):
     assert result.protocol.invalid_queries == expected["invalid"]
 
 
-def test_large_tied_example_agrees_with_the_oracle():
+def test_rank_large_tied_matrix_matches_oracle():
     random = np.random.default_rng(2)
     matrix = random.integers(20, size=(20, 300)).astype("float32")
     labels = [random.integers(4, size=n) for n in (20, 300, 20, 300)]
@@ -123,22 +123,22 @@ def test_large_tied_example_agrees_with_the_oracle():
     [(1, 0, 1.0), (-1, 1, 1.0), (2, 0, 0.0), (0, 1, 0.0)],
     ids=["own camera is junk", "-1 is junk", "other in own camera stays", "distractor stays"],
 )
-def test_what_is_junk(nearest_id, nearest_cam, rank1):
+def test_rank_nearest_junk_is_ignored_and_distractor_counts(nearest_id, nearest_cam, rank1):
     assert one_query([1, 2], [nearest_id, 1], [nearest_cam, 1]).rank(1) == rank1
 
 
-def test_without_cameras_the_own_camera_counts():
+def test_rank_no_camera_protocol_keeps_same_camera_matches():
     result = one_query([1, 2], [1, 2], [0, 1], protocol="no-camera")
     assert result.rank(1) == 1
     assert "identity -1 only" in result.protocol.junk
 
 
-def test_junk_does_not_count_into_the_gallery_size():
+def test_rank_gallery_size_excludes_junk():
     assert one_query([1, 2, 3], [-1, 1, 0], [1, 1, 1]).protocol.gallery_size == 2
 
 
 @pytest.mark.parametrize(("invalid", "score"), [("drop", 1.0), ("zero", 0.5)])
-def test_queries_without_a_match(invalid, score):
+def test_rank_queries_without_match_are_dropped_or_zero(invalid, score):
     matrix = np.array([[1.0, 2.0], [1.0, 2.0]])
     protocol = Protocol(invalid=invalid)
     result = rank(matrix, Labels([1, 9], [0, 0]), Labels([1, 2], [1, 1]), protocol)
@@ -148,22 +148,22 @@ def test_queries_without_a_match(invalid, score):
     assert result.protocol.invalid == invalid
 
 
-def test_identity_minus_one_in_the_query_matches_nothing():
+def test_rank_query_identity_minus_one_is_invalid():
     result = rank(np.ones((2, 2)), Labels([-1, 1], [0, 0]), Labels([-1, 1], [1, 1]))
     assert result.protocol.invalid_queries == 1
 
 
 @pytest.mark.parametrize(("gallery_ids", "rank1"), [([1, 2], 1.0), ([2, 1], 0.0)])
-def test_ties_go_by_gallery_index(gallery_ids, rank1):
+def test_rank_ties_are_ordered_by_gallery_index(gallery_ids, rank1):
     assert one_query([3, 3], gallery_ids, [1, 1]).rank(1) == rank1
 
 
-def test_cmc_is_constant_beyond_the_gallery():
+def test_rank_cmc_beyond_gallery_size_is_constant():
     assert one_query([1, 2], [2, 1], [1, 1], max_rank=6).cmc.tolist() == [0, 1, 1, 1, 1, 1]
 
 
 @pytest.mark.parametrize("block", [1, 7, 40, 1000])
-def test_block_size_does_not_change_the_result(block, monkeypatch):
+def test_rank_block_size_does_not_change_result(block, monkeypatch):
     features, *labels = example()
     matrix = np.array(distances.euclidean(*features))
     whole = rank(matrix, *labels), rank(features, *labels)
@@ -174,7 +174,7 @@ def test_block_size_does_not_change_the_result(block, monkeypatch):
 
 @pytest.mark.parametrize("name", ["euclidean", "cosine"])
 @pytest.mark.parametrize("convert", [np.asarray, tf.constant], ids=["numpy", "tensor"])
-def test_features_rank_as_their_distances(name, convert):
+def test_rank_features_matches_rank_of_distances(name, convert):
     features, *labels = example()
     matrix = np.asarray(distances.get(name)(*features))
     result = rank(compare(*map(convert, features), name), *labels)
@@ -182,7 +182,7 @@ def test_features_rank_as_their_distances(name, convert):
     assert result.protocol.distance == name
 
 
-def test_near_duplicates_far_from_the_origin_are_exact():
+def test_compare_near_duplicates_far_from_origin_is_exact():
     random = np.random.default_rng(3)
     query = (1000 + random.normal(size=(6, 32))).astype("float32")
     steps = np.array([0, 1e-3, 1e-2, 1e-1, 1])[:, None]
@@ -193,14 +193,14 @@ def test_near_duplicates_far_from_the_origin_are_exact():
     assert np.all(found[np.arange(6), 5 + np.arange(6)] == 0)
 
 
-def test_a_common_offset_costs_no_precision():
+def test_compare_common_offset_keeps_precision():
     random = np.random.default_rng(5)
     query, gallery = (20 + random.normal(size=(n, 64)).astype("float32") for n in (30, 40))
     exact = np.linalg.norm(query[:, None].astype(float) - gallery, axis=-1)
     np.testing.assert_allclose(compare(query, gallery).rows(0, 30), exact, rtol=2.5e-6)
 
 
-def test_zero_vectors_have_cosine_zero_to_everything():
+def test_compare_cosine_zero_vectors_have_distance_one():
     query, gallery = np.float32([[0, 0], [2, 0]]), np.float32([[0, 0], [3, 0], [-1, 0], [0, 1]])
     source = compare(query, gallery, "cosine")
     expected = np.array([[1, 1, 1, 1], [1, 0, 2, 1]])
@@ -208,7 +208,7 @@ def test_zero_vectors_have_cosine_zero_to_everything():
     np.testing.assert_allclose(source.rows(1, 2), expected[1:], atol=1e-6)
 
 
-def test_length_does_not_matter_to_cosine():
+def test_compare_cosine_ignores_vector_length():
     (query, gallery), *labels = example()
     scale = np.float32(10.0) ** np.arange(-20, 20)
     scaled = rank(compare(query * scale[:, None], gallery * 1e20, "cosine"), *labels)
@@ -217,13 +217,13 @@ def test_length_does_not_matter_to_cosine():
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float64", "int64", "uint8"])
-def test_matrix_of_any_real_type(dtype):
+def test_rank_matrix_dtype_does_not_change_result(dtype):
     _, *labels = example()
     matrix = np.random.default_rng(4).integers(200, size=(40, 90))
     assert_same(rank(matrix.astype(dtype), *labels), rank(matrix.astype("float32"), *labels))
 
 
-def test_mapped_matrix_is_read_and_not_changed(tmp_path, monkeypatch):
+def test_rank_memory_mapped_matrix_matches_in_memory(tmp_path, monkeypatch):
     features, *labels = example()
     matrix = np.array(distances.euclidean(*features))
     np.save(tmp_path / "d.npy", matrix)
@@ -236,7 +236,7 @@ def test_mapped_matrix_is_read_and_not_changed(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["str", "bytes", "object", "tensor"])
-def test_strings_as_labels(kind):
+def test_rank_string_labels_match_integer_labels(kind):
     features, *labels = example()
     convert = {
         "str": lambda c: c.astype(str).tolist(),
@@ -248,7 +248,7 @@ def test_strings_as_labels(kind):
     assert_same(rank(features, *converted), rank(features, *labels))
 
 
-def test_memory_stays_below_the_whole_matrix(monkeypatch):
+def test_rank_features_uses_less_memory_than_matrix(monkeypatch):
     q, g = 1500, 3000
     features, *labels = example(q, g)
     few_at_a_time(monkeypatch, 50, g)
@@ -259,7 +259,7 @@ def test_memory_stays_below_the_whole_matrix(monkeypatch):
     assert peak < q * g * 4 / 2
 
 
-def test_result_is_a_value_with_its_protocol():
+def test_rank_result_serializes_scores_and_protocol():
     features, *labels = example()
     reranked = compare(*features, reranking="k_reciprocal")
     result = rank(reranked, *labels, Protocol(dataset="toy"), max_rank=10)
@@ -285,7 +285,7 @@ def test_result_is_a_value_with_its_protocol():
 
 
 @pytest.mark.parametrize("k", [0, 11])
-def test_rank_outside_the_cmc(k):
+def test_result_rank_outside_cmc_raises(k):
     features, *labels = example()
     with pytest.raises(InputError, match=f"ranks 1 to 10, received {k}"):
         rank(features, *labels, max_rank=10).rank(k)
@@ -347,12 +347,12 @@ NAN = (np.ones((2, 4)), np.array([[1.0] * 4, [1.0] * 4, [1.0, 1.0, np.nan, 1.0]]
         ),
     ],
 )
-def test_bad_input(change, message):
+def test_rank_invalid_input_raises(change, message):
     with pytest.raises(InputError, match=message):
         rank(**{**GOOD, **change})
 
 
-def test_the_row_that_is_not_finite_is_named_in_any_block(monkeypatch):
+def test_rank_nan_in_later_block_raises_with_row(monkeypatch):
     few_at_a_time(monkeypatch, 1, 3)
     with pytest.raises(InputError, match=r"nan between query 1 and .* 1"):
         rank(**{**GOOD, "compared": np.array([[1, 2, 3], [1, np.nan, 3]])})
@@ -376,12 +376,12 @@ def test_the_row_that_is_not_finite_is_named_in_any_block(monkeypatch):
         (lambda: compare(*PAIR, k1=3), "belong to a re-ranker of features"),
     ],
 )
-def test_bad_protocols_and_comparisons(build, message):
+def test_protocol_and_compare_invalid_arguments_raises(build, message):
     with pytest.raises(InputError, match=message):
         build()
 
 
-def test_the_good_input_of_the_bad_input_test():
+def test_rank_valid_base_of_invalid_cases_returns_score():
     assert rank(**GOOD).mAP == pytest.approx(0.75)
 
 
@@ -395,7 +395,7 @@ def tied(seed, q=30, g=80):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_bounds_of_ties_are_those_of_moving_true_matches(seed):
+def test_rank_tie_bounds_match_shifted_true_matches(seed):
     matrix, *labels = tied(seed)
     true = labels[0].identity[:, None] == labels[1].identity
     moved = {"optimistic": matrix - 0.25 * true, "pessimistic": matrix + 0.25 * true}
@@ -411,7 +411,7 @@ def test_bounds_of_ties_are_those_of_moving_true_matches(seed):
         assert low < middle < high
 
 
-def test_without_ties_the_bounds_are_the_score():
+def test_rank_without_ties_bounds_equal_score():
     features, *labels = example()
     orders = ("index", "optimistic", "pessimistic")
     results = [rank(features, *labels, Protocol(ties=ties)) for ties in orders]
@@ -419,7 +419,7 @@ def test_without_ties_the_bounds_are_the_score():
     assert_same(results[0], results[2])
 
 
-def test_mars_counts_queries_without_a_match_as_zero():
+def test_rank_mars_counts_unmatched_queries_as_zero():
     features, *labels = example()
     labels[0].identity[:5] = 99
     zero = Protocol(invalid="zero")
@@ -430,7 +430,7 @@ def test_mars_counts_queries_without_a_match_as_zero():
     assert rank(features, *labels, protocol="mars").protocol.invalid_queries >= 5
 
 
-def test_all_vs_all_leaves_out_the_image_itself():
+def test_rank_all_vs_all_excludes_query_image():
     (_, gallery), _, labels = example()
     ids = labels.identity
     result = rank((gallery, gallery), labels, labels, "all-vs-all")
@@ -446,7 +446,7 @@ def test_all_vs_all_leaves_out_the_image_itself():
     assert result.protocol.gallery_size == (ids != -1).sum() - 1
 
 
-def test_cuhk03_classic_by_all_galleries():
+def test_rank_cuhk03_classic_matches_mean_over_galleries():
     """Rank-1 is the fraction of the equally likely galleries that begin with a match."""
     gallery_ids, cameras = np.array([1, 1, 1, 2, 2, 3]), np.array([0, 1, 1, 1, 1, 1])
     order = np.array([[0.0, 3.0, 1.0, 2.0, 0.5, 4.0]])
@@ -460,7 +460,7 @@ def test_cuhk03_classic_by_all_galleries():
     assert [result.mAP, result.mINP] == [whole.mAP, whole.mINP]
 
 
-def test_cuhk03_classic_is_drawn_by_its_seed():
+def test_rank_cuhk03_classic_same_seed_repeats():
     features, *labels = example()
     results = [
         rank(features, *labels, Protocol("cuhk03-classic", repeats=3, seed=seed)).cmc
@@ -478,7 +478,7 @@ def test_cuhk03_classic_is_drawn_by_its_seed():
         np.testing.assert_array_equal(drawn.cmc, rank(*one).cmc)
 
 
-def test_viper_is_the_mean_over_halves_in_both_directions():
+def test_rank_viper_averages_halves_in_both_directions():
     random = np.random.default_rng(0)
     ids = random.permutation(20)
     matrix = random.random((20, 21))
@@ -501,7 +501,7 @@ def test_viper_is_the_mean_over_halves_in_both_directions():
         result.interval("mAP")
 
 
-def test_camera_pairs_are_rankings_of_one_camera_each():
+def test_rank_camera_pairs_match_separate_rankings():
     features, *labels = example(80, 200)
     query, gallery = labels
     result = rank(features, *labels, camera_pairs=True)
@@ -522,7 +522,7 @@ def test_camera_pairs_are_rankings_of_one_camera_each():
     assert {row["gallery_camera"] for row in result.to_dict()["camera_pairs"]} == {0, 1, 2, 3}
 
 
-def test_intervals_cover_the_score_of_more_queries():
+def test_interval_of_samples_covers_full_score():
     """Of 200 samples of 60 queries about 95 of 100 intervals hold the score of all queries."""
     features, *labels = example(2000, 150)
     whole = rank(features, *labels)
@@ -537,7 +537,7 @@ def test_intervals_cover_the_score_of_more_queries():
     assert 0.9 <= held / 200 <= 0.99
 
 
-def test_intervals_of_every_score():
+def test_interval_every_score_contains_its_value():
     features, *labels = example()
     labels[0].identity[:5] = 99
     result = rank(features, *labels, Protocol(invalid="zero"))
@@ -558,7 +558,7 @@ def test_intervals_of_every_score():
             result.interval(*arguments)
 
 
-def test_scores_of_each_query():
+def test_per_query_scores_average_to_result():
     features, *labels = example()
     result = rank(features, *labels)
     by_query = result.per_query
@@ -570,7 +570,7 @@ def test_scores_of_each_query():
     assert alone.mAP == pytest.approx(by_query.average_precision[3], abs=1e-12)
 
 
-def test_ranking_reranked_features_is_ranking_the_reranked_matrix(monkeypatch):
+def test_rank_reranked_features_matches_rank_of_reranked_matrix(monkeypatch):
     features, *labels = example()
     few_at_a_time(monkeypatch, 7)
     for name in ("k_reciprocal", "alpha_qe"):
@@ -589,7 +589,7 @@ def test_ranking_reranked_features_is_ranking_the_reranked_matrix(monkeypatch):
     assert first.protocol.distance == "cosine"
 
 
-def test_a_matrix_is_recorded_by_its_names():
+def test_rank_matrix_rows_records_given_names():
     features, *labels = example()
     given = MatrixRows(np.array(distances.euclidean(*features)), "mine", "theirs")
     result = rank(given, *labels)
@@ -598,7 +598,7 @@ def test_a_matrix_is_recorded_by_its_names():
     assert rank(given.matrix, *labels).protocol.distance == "given matrix"
 
 
-def test_progress_of_queries(monkeypatch):
+def test_rank_progress_reports_ranked_queries(monkeypatch):
     features, *labels = example()
     few_at_a_time(monkeypatch, 15)
     told = []
@@ -606,7 +606,7 @@ def test_progress_of_queries(monkeypatch):
     assert told == [(15, 40), (30, 40), (40, 40)]
 
 
-def test_features_in_files(tmp_path):
+def test_load_features_saved_files_give_same_ranking(tmp_path):
     features, *labels = example()
     stored = {"embedding": features[1]}
     evaluation.save_features(tmp_path / "g.npz", stored, *labels[1])
@@ -627,7 +627,7 @@ def test_features_in_files(tmp_path):
     assert_same(rank(first, *labels), rank(second, *labels))
 
 
-def test_files_without_features(tmp_path):
+def test_load_features_invalid_file_raises(tmp_path):
     np.savez(tmp_path / "x.npz", feature=np.ones(3))
     (tmp_path / "folder").mkdir()
     (tmp_path / "text.npz").write_text("no arrays")
@@ -642,7 +642,7 @@ def test_files_without_features(tmp_path):
 
 
 @pytest.mark.real
-def test_scores_of_a_public_model(real_data):
+def test_rank_public_features_matches_published_scores(real_data):
     stored = np.load(real_data / "data/features/market-retail0288.npz")
     sides = (Labels(stored[f"{side}p"], stored[f"{side}c"]) for side in "qg")
     result = rank((stored["q"], stored["g"]), *sides)

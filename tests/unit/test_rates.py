@@ -1,4 +1,4 @@
-"""Rates that differ by variable are what they say, step by step."""
+"""Learning rates per variable in `RatedAdam`, step by step."""
 
 import keras
 import numpy as np
@@ -41,7 +41,7 @@ def is_new() -> list[bool]:
     return [v.path in new for v in model.trainable_variables]
 
 
-def test_new_variables_are_those_beside_the_backbone():
+def test_new_variables_returns_paths_outside_backbone():
     assert new_variables(built()) == ["pool/p", "embedding/gamma", "logits/kernel"]
     tracklets = models.build_tracklet("tiny", 4, SIZE, weights="none", temporal="attention")
     assert "logits/kernel" in new_variables(tracklets)
@@ -52,7 +52,7 @@ def test_new_variables_are_those_beside_the_backbone():
 
 
 @pytest.mark.nightly
-def test_without_factors_it_is_adam():
+def test_rated_adam_without_factors_matches_adam():
     for ours, adam in zip(
         trained(RatedAdam(1e-3, new_variables(built())), 3),
         trained(keras.optimizers.Adam(1e-3), 3),
@@ -62,7 +62,7 @@ def test_without_factors_it_is_adam():
 
 
 @pytest.mark.nightly
-def test_new_variables_go_ten_times_as_far_in_a_step():
+def test_rated_adam_factor_scales_steps_of_new_variables():
     plain = trained(keras.optimizers.Adam(1e-3))
     moved = trained(RatedAdam(1e-3, new_variables(built()), factor=10.0))
     for ours, adam, new in zip(moved, plain, is_new(), strict=True):
@@ -70,7 +70,7 @@ def test_new_variables_go_ten_times_as_far_in_a_step():
 
 
 @pytest.mark.nightly
-def test_the_backbone_stays_for_the_frozen_steps_and_learns_then():
+def test_rated_adam_frozen_steps_keep_backbone_unchanged():
     optimizer = {"new": new_variables(built()), "frozen": 2, "decay": 0.1}
     for steps in (1, 2, 3):
         for moved, new in zip(trained(RatedAdam(1e-3, **optimizer), steps), is_new(), strict=True):
@@ -78,7 +78,7 @@ def test_the_backbone_stays_for_the_frozen_steps_and_learns_then():
 
 
 @pytest.mark.nightly
-def test_decay_is_that_of_adamw_at_each_variables_rate():
+def test_rated_adam_decay_matches_adamw():
     adamw = keras.optimizers.AdamW(1e-3, weight_decay=0.1)
     adamw.exclude_from_weight_decay(var_names=[*SPARED])
     plain, decayed = trained(keras.optimizers.Adam(1e-3)), trained(adamw)
@@ -88,14 +88,14 @@ def test_decay_is_that_of_adamw_at_each_variables_rate():
         assert (a == b).all() or (a != b).any()
 
 
-def test_it_is_saved_with_its_numbers():
+def test_rated_adam_serialization_keeps_config():
     optimizer = RatedAdam(1e-3, ["logits/kernel"], 10.0, 5, 0.01, use_ema=True)
     again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
     assert isinstance(again, RatedAdam)
     assert again.get_config() == optimizer.get_config()
 
 
-def test_a_recipe_asks_for_it_by_two_numbers():
+def test_build_optimizer_new_rate_and_freeze_uses_rated_adam():
     model = built()
     recipe = recipes.get("tiny")
     assert type(fitting.build_optimizer(recipe, 10, model)) is keras.optimizers.Adam
@@ -114,7 +114,7 @@ def test_a_recipe_asks_for_it_by_two_numbers():
 
 
 @pytest.mark.parametrize("bad", [{"factor": 0.0}, {"frozen": -1}, {"decay": -0.1}])
-def test_numbers_out_of_range_are_refused(bad):
+def test_rated_adam_invalid_arguments_raises(bad):
     with pytest.raises(InputError, match=r"is (above|at least) 0: received"):
         RatedAdam(1e-3, **bad)
     with pytest.raises(InputError, match="nothing"):

@@ -1,4 +1,4 @@
-"""Every layout in miniature, and every way in which it can be broken."""
+"""Dataset readers: a small example of every layout, and broken variants."""
 
 from pathlib import Path
 
@@ -57,7 +57,7 @@ def names(images):
         ("synthetic", ""),
     ],
 )
-def test_market_layout(tmp_path, name, archive):
+def test_load_market_layout_returns_all_parts(tmp_path, name, archive):
     market(tmp_path / archive)
     dataset = data.load(name, str(tmp_path))
     assert dataset.name == name
@@ -67,20 +67,20 @@ def test_market_layout(tmp_path, name, archive):
     assert decodable(dataset.gallery.path).all()
 
 
-def test_names_of_dukemtmc_and_cuhk03(tmp_path):
+def test_load_dukemtmc_and_cuhk03_file_names_are_parsed(tmp_path):
     picture(tmp_path / "bounding_box_train/0001_c2_f0046182.jpg")
     picture(tmp_path / "bounding_box_train/1467_c12_0.PNG")
     assert columns(data.load("dukemtmc-reid", tmp_path).train) == ([1, 1467], [2, 12])
 
 
-def test_clutter_is_ignored(tmp_path):
+def test_load_market_clutter_files_are_ignored(tmp_path):
     for name in ("Thumbs.db", ".DS_Store", "._0002_c1.jpg"):
         picture(tmp_path / "query/0001_c1.jpg").with_name(name).write_bytes(b"")
     market(tmp_path, ["gallery"])
     assert names(data.load("market1501", tmp_path).query) == ["0001_c1.jpg"]
 
 
-def test_parts_that_are_not_there_are_none(tmp_path):
+def test_load_market_missing_parts_are_none(tmp_path):
     test_only = data.load("market1501", market(tmp_path / "test", ["query", "gallery"]))
     assert test_only.train is None
     assert len(test_only.query) == 1
@@ -88,19 +88,19 @@ def test_parts_that_are_not_there_are_none(tmp_path):
     assert (train_only.query, train_only.gallery) == (None, None)
 
 
-def test_cuhk03_labeled_boxes(tmp_path):
+def test_load_cuhk03_boxes_labeled_selects_folder(tmp_path):
     market(tmp_path / "labeled")
     assert len(data.load("cuhk03", tmp_path, boxes="labeled").train) == 2
     with pytest.raises(InputError, match="boxes is one of detected, labeled: received 'hand'"):
         data.load("cuhk03", tmp_path, boxes="hand")
 
 
-def test_unknown_name_lists_the_known():
+def test_load_unknown_name_raises_with_known_names():
     with pytest.raises(InputError, match=f"one of {', '.join(data.READERS)}: received 'market'"):
         data.load("market", ".")
 
 
-def test_root_that_is_missing(tmp_path):
+def test_load_missing_root_raises(tmp_path):
     for name in ("market1501", "msmt17", "cuhk03", "folder"):
         with pytest.raises(
             InputError, match=f"{name} is read from a folder, but .*nowhere is none"
@@ -113,7 +113,7 @@ def test_root_that_is_missing(tmp_path):
             data.load(name, tmp_path / "nowhere")
 
 
-def test_root_that_holds_something_else(tmp_path):
+def test_load_root_with_other_layout_raises(tmp_path):
     picture(tmp_path / "a.jpg")
     with pytest.raises(
         InputError, match=r"made of bounding_box_train, query, bounding_box_test, but"
@@ -126,13 +126,13 @@ def test_root_that_holds_something_else(tmp_path):
 
 
 @pytest.mark.parametrize(("part", "other"), [("query", "gallery"), ("gallery", "query")])
-def test_query_and_gallery_need_each_other(tmp_path, part, other):
+def test_load_query_or_gallery_missing_raises(tmp_path, part, other):
     market(tmp_path, ["train", part])
     with pytest.raises(InputError, match=f"{FOLDERS[other]} is missing beside .*{FOLDERS[part]}"):
         data.load("market1501", tmp_path)
 
 
-def test_empty_part(tmp_path):
+def test_load_empty_part_raises(tmp_path):
     market(tmp_path, ["query", "gallery"])
     (tmp_path / "bounding_box_train").mkdir()
     with pytest.raises(InputError, match=r"must hold images, but .*bounding_box_train has none"):
@@ -140,13 +140,13 @@ def test_empty_part(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["holiday.jpg", "x0001_c1.jpg"])
-def test_file_whose_name_says_nothing(tmp_path, name):
+def test_load_unparsable_file_name_raises(tmp_path, name):
     picture(market(tmp_path) / "query" / name)
     with pytest.raises(InputError, match=f"named such as 0002_c1s1.*but .*query/{name} is not"):
         data.load("market1501", tmp_path)
 
 
-def test_file_that_is_no_image(tmp_path):
+def test_load_non_image_file_raises(tmp_path):
     (market(tmp_path) / "query/readme.txt").write_text("hello")
     with pytest.raises(InputError, match=r"\.jpg, .* files only, but .*query/readme.txt"):
         data.load("market1501", tmp_path)
@@ -173,7 +173,7 @@ def msmt17(root, train, test, parts=tuple(MSMT17)):
 @pytest.mark.parametrize(
     ("train", "test"), [("train", "test"), ("mask_train_v2", "mask_test_v2")], ids=["V1", "V2"]
 )
-def test_msmt17(tmp_path, archive, train, test):
+def test_load_msmt17_v1_and_v2_returns_all_parts(tmp_path, archive, train, test):
     msmt17(tmp_path / archive, train, test)
     dataset = data.load("msmt17", tmp_path)
     assert columns(dataset.train) == ([0, 1, 1], [1, 14, 12])
@@ -182,7 +182,7 @@ def test_msmt17(tmp_path, archive, train, test):
     assert data.check(dataset).shared == []
 
 
-def test_msmt17_without_training_images(tmp_path):
+def test_load_msmt17_without_training_lists_has_no_train(tmp_path):
     dataset = data.load("msmt17", msmt17(tmp_path, "train", "test", ["query", "gallery"]))
     assert dataset.train is None
     assert len(dataset.gallery) == 2
@@ -202,7 +202,7 @@ def test_msmt17_without_training_images(tmp_path):
         ("0009/portrait.jpg 9", "must be .* got '0009/portrait.jpg 9'"),
     ],
 )
-def test_msmt17_with_a_broken_list(tmp_path, line, message):
+def test_load_msmt17_invalid_list_line_raises(tmp_path, line, message):
     root = msmt17(tmp_path, "train", "test")
     with (root / "list_train.txt").open("a") as listing:
         listing.write(line + "\n")
@@ -210,7 +210,7 @@ def test_msmt17_with_a_broken_list(tmp_path, line, message):
         data.load("msmt17", root)
 
 
-def test_msmt17_with_an_empty_list(tmp_path):
+def test_load_msmt17_empty_list_raises(tmp_path):
     (msmt17(tmp_path, "train", "test") / "list_query.txt").write_text("")
     with pytest.raises(InputError, match=r"must hold images, but .*list_query.txt has none"):
         data.load("msmt17", tmp_path)
@@ -236,7 +236,7 @@ def cuhk03(root, boxes="detected", leave_out=()):
 
 
 @pytest.mark.parametrize("boxes", ["detected", "labeled"])
-def test_cuhk03_matlab_split(tmp_path, boxes):
+def test_load_cuhk03_matlab_split_returns_all_parts(tmp_path, boxes):
     dataset = data.load("cuhk03", cuhk03(tmp_path, boxes), boxes=boxes)
     assert columns(dataset.train) == ([1, 1], [1, 2])
     assert columns(dataset.query) == ([770], [1])
@@ -245,7 +245,7 @@ def test_cuhk03_matlab_split(tmp_path, boxes):
     assert f"images_{boxes}" in dataset.gallery.path[0]
 
 
-def test_cuhk03_with_a_missing_image_or_key(tmp_path):
+def test_load_cuhk03_missing_image_or_key_raises(tmp_path):
     root = cuhk03(tmp_path)
     (root / "images_detected" / CUHK03[0]).unlink()
     with pytest.raises(InputError, match=r"_detected.mat names .*1_001_1_01.png, which does not"):
@@ -255,7 +255,7 @@ def test_cuhk03_with_a_missing_image_or_key(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"no matrix at all, whatever its suffix says\n" * 9])
-def test_cuhk03_with_a_file_that_is_not_matlab(tmp_path, content):
+def test_load_cuhk03_non_matlab_file_raises(tmp_path, content):
     pytest.importorskip("scipy.io")
     (tmp_path / "cuhk03_new_protocol_config_detected.mat").write_bytes(content)
     with pytest.raises(
@@ -265,7 +265,7 @@ def test_cuhk03_with_a_file_that_is_not_matlab(tmp_path, content):
 
 
 @pytest.mark.parametrize("archive", ["", "VIPeR"])
-def test_viper(tmp_path, archive):
+def test_load_viper_splits_identities_by_seed(tmp_path, archive):
     for person in range(10):
         picture(tmp_path / archive / f"cam_a/{person:03d}_45.bmp")
         picture(tmp_path / archive / f"cam_b/{person:03d}_135.bmp")
@@ -285,7 +285,7 @@ def test_viper(tmp_path, archive):
 
 
 @pytest.mark.parametrize("archive", ["", "single_shot", "prid_2011/single_shot"])
-def test_prid2011(tmp_path, archive):
+def test_load_prid2011_splits_shared_identities(tmp_path, archive):
     for person in (1, 2, 3, 4, 201, 300):
         picture(tmp_path / archive / f"cam_a/person_{person:04d}.png")
     for person in (1, 2, 3, 4, 201, 749):
@@ -298,7 +298,7 @@ def test_prid2011(tmp_path, archive):
     assert set(dataset.gallery.camera.tolist()) == {2}
 
 
-def test_two_cameras_that_are_broken(tmp_path):
+def test_load_viper_broken_folders_raises(tmp_path):
     picture(tmp_path / "cam_a/001_45.bmp")
     with pytest.raises(InputError, match=r"must exist, but .*cam_b does not"):
         data.load("viper", tmp_path)
@@ -317,7 +317,7 @@ def table(root, text, files=("a.jpg", "sub/b.jpg", "c.jpg", "d.jpg")):
     return root / "people.csv"
 
 
-def test_csv_without_split_is_all_train(tmp_path):
+def test_load_csv_without_split_is_all_train(tmp_path):
     path = table(
         tmp_path,
         "identity,camera,path,note\n7,1,a.jpg,x\n -1 ,1,c.jpg,junk\n12, 2,sub/b.jpg,\n",
@@ -329,7 +329,7 @@ def test_csv_without_split_is_all_train(tmp_path):
         assert (dataset.query, dataset.gallery) == (None, None)
 
 
-def test_csv_with_split_and_text_identities(tmp_path):
+def test_load_csv_split_column_and_text_identities_are_read(tmp_path):
     absolute = picture(tmp_path / "elsewhere/e.jpg")
     path = table(
         tmp_path,
@@ -345,7 +345,7 @@ def test_csv_with_split_and_text_identities(tmp_path):
 
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
-def test_lists_of_other_programs(tmp_path, separator, end):
+def test_load_csv_separators_and_line_ends_are_detected(tmp_path, separator, end):
     lines = (("path", "identity", "camera"), ('"a.jpg"', "Zoë, 2", "1"), ("c.jpg", '"x;y"', "2"))
     quoted = [[f'"{v}"' if separator in v and v[0] != '"' else v for v in line] for line in lines]
     text = "\ufeff" + end.join(separator.join(line) for line in quoted)
@@ -354,20 +354,20 @@ def test_lists_of_other_programs(tmp_path, separator, end):
     assert dataset.train.camera.tolist() == [1, 2]
 
 
-def test_identities_of_a_list_are_kept_as_written(tmp_path):
+def test_load_csv_identities_are_kept_as_text(tmp_path):
     names = ["0001", "1", "18446744073709551614", "٣", "+1", "1e3"]
     rows = "".join(f"a.jpg,{name},1\n" for name in names)
     dataset = data.load("csv", table(tmp_path, f"path,identity,camera\n{rows}"))
     assert dataset.train.identity.tolist() == names
 
 
-def test_csv_without_cameras(tmp_path):
+def test_load_csv_without_cameras_has_no_camera_column(tmp_path):
     for text in ("path,identity,camera\na.jpg,1,\nc.jpg,2,\n", "path,identity\na.jpg,1\nc.jpg,2\n"):
         dataset = data.load("csv", table(tmp_path, text))
         assert columns(dataset.train) == (["1", "2"], None)
 
 
-def test_cameras_have_names_or_numbers(tmp_path):
+def test_load_csv_cameras_are_names_or_numbers(tmp_path):
     rows = "path,identity,camera\na.jpg,1,{}\nc.jpg,2,{}\n"
     named = data.load("csv", table(tmp_path, rows.format("north", "02")))
     assert columns(named.train) == (["1", "2"], ["north", "02"])
@@ -379,7 +379,7 @@ def test_cameras_have_names_or_numbers(tmp_path):
     assert both.camera.tolist() == ["north", "02", "1", "2"]
 
 
-def test_cameras_with_names_are_written_by_numbers(tmp_path):
+def test_write_named_cameras_writes_numbers(tmp_path):
     rows = "path,identity,camera\na.jpg,ann,north\nc.jpg,bob,south\n"
     named = data.load("csv", table(tmp_path, rows))
     data.write(named, tmp_path / "market")
@@ -414,19 +414,19 @@ def test_cameras_with_names_are_written_by_numbers(tmp_path):
         ('path,identity,camera\na.jpg,1,1\n"c.jpg,2,1\n', "breaks off in line 3"),
     ],
 )
-def test_csv_that_is_broken(tmp_path, text, message):
+def test_load_csv_invalid_table_raises(tmp_path, text, message):
     with pytest.raises(InputError, match=message):
         data.load("csv", table(tmp_path, text))
 
 
-def test_csv_that_is_not_utf8(tmp_path):
+def test_load_csv_non_utf8_raises(tmp_path):
     path = table(tmp_path, "")
     path.write_bytes("path,identity,camera\na.jpg,Zoë,1\n".encode("latin-1"))
     with pytest.raises(InputError, match=r"must be UTF-8 text"):
         data.load("csv", path)
 
 
-def test_csv_folder_with_no_or_two_tables(tmp_path):
+def test_load_csv_folder_without_single_table_raises(tmp_path):
     with pytest.raises(InputError, match=r"exactly one .csv file, but .* holds 0"):
         data.load("csv", tmp_path)
     (table(tmp_path, "").parent / "more.csv").write_text("")
@@ -434,7 +434,7 @@ def test_csv_folder_with_no_or_two_tables(tmp_path):
         data.load("csv", tmp_path)
 
 
-def test_folder_of_identities(tmp_path):
+def test_load_folder_of_identities_is_all_train(tmp_path):
     for name in ("bob/1.jpg", "bob/2.png", "007/x.bmp"):
         picture(tmp_path / name)
     dataset = data.load("folder", tmp_path)
@@ -442,7 +442,7 @@ def test_folder_of_identities(tmp_path):
     assert dataset.query is None
 
 
-def test_folder_with_parts(tmp_path):
+def test_load_folder_with_parts_returns_all_parts(tmp_path):
     for name in ("train/bob/1.jpg", "query/zoe/1.jpg", "gallery/zoe/2.jpg", "gallery/kim/1.jpg"):
         picture(tmp_path / name)
     dataset = data.load("folder", tmp_path)
@@ -451,7 +451,7 @@ def test_folder_with_parts(tmp_path):
     assert columns(dataset.gallery) == (["kim", "zoe"], None)
 
 
-def test_folder_that_is_broken(tmp_path):
+def test_load_folder_invalid_layout_raises(tmp_path):
     with pytest.raises(InputError, match=r"must hold images, but .* has none"):
         data.load("folder", tmp_path)
     (tmp_path / "bob").mkdir()
@@ -463,7 +463,7 @@ def test_folder_that_is_broken(tmp_path):
         data.load("folder", tmp_path)
 
 
-def test_synthetic_is_drawn_once(tmp_path):
+def test_load_synthetic_second_call_reuses_images(tmp_path):
     sizes = {"train_identities": 2, "test_identities": 2, "cameras": 2, "distractors": 1}
     first = data.load("synthetic", tmp_path / "drawn", size=(32, 16), **sizes)
     assert first.name == "synthetic"
@@ -481,7 +481,7 @@ def test_synthetic_is_drawn_once(tmp_path):
 
 
 @pytest.mark.real
-def test_market1501_mini(real_data):
+def test_load_market1501_mini_has_expected_counts(real_data):
     dataset = data.load("market1501", real_data / "data/market1501-mini")
     sizes = {
         part: (len(images), len(np.unique(images.identity)))

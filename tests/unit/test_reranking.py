@@ -1,4 +1,4 @@
-"""Re-ranking: published numbers, an oracle in float64, what must hold of it, ties and bad input."""
+"""Re-ranking: published values, a float64 oracle, invariances, ties and bad input."""
 
 import functools
 import re
@@ -51,7 +51,7 @@ def every_way(query, gallery, **options):
 
 
 @EAGERLY
-def test_vectors_by_hand():
+def test_k_reciprocal_small_points_returns_expected_values():
     def first_row(**options):
         return reranking.k_reciprocal(POINTS[:2], POINTS[2:], k1=2, **options).numpy()[0]
 
@@ -78,7 +78,7 @@ SETTINGS = [
 @EAGERLY
 @pytest.mark.first(2)
 @pytest.mark.parametrize("options", SETTINGS, ids=str)
-def test_k_reciprocal_is_that_of_the_oracle(options):
+def test_k_reciprocal_every_setting_matches_oracle(options):
     query, gallery = people()
     expected = oracle.k_reciprocal(query, gallery, **options)
     for result in every_way(query, gallery, **options):
@@ -90,21 +90,21 @@ def test_k_reciprocal_is_that_of_the_oracle(options):
 @pytest.mark.first(2)
 @pytest.mark.parametrize(("q", "g"), [(1, 60), (5, 7), (1, 1), (30, 2)])
 @pytest.mark.parametrize("seed", range(3))
-def test_few_images(q, g, seed):
+def test_k_reciprocal_few_images_matches_oracle(q, g, seed):
     query, gallery = people(q, g, d=4, seed=seed)
     expected = oracle.k_reciprocal(query, gallery)
     for result in every_way(query, gallery):
         np.testing.assert_allclose(result, expected, atol=5e-6)
 
 
-def test_every_reranker_has_an_oracle():
+def test_rerankers_every_entry_has_oracle():
     assert set(RERANKERS) == set(reranking.RERANKERS)
 
 
 @EAGERLY
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("name", RERANKERS)
-def test_every_reranker_is_its_formula(name, seed):
+def test_rerankers_matrix_and_rows_match_oracle(name, seed):
     case = RERANKERS[name]
     for options in case.settings:
         query, gallery = people(12, 70, seed=seed)
@@ -118,7 +118,7 @@ def test_every_reranker_is_its_formula(name, seed):
 @EAGERLY
 @pytest.mark.first(2)
 @pytest.mark.parametrize("name", RERANKERS)
-def test_the_public_function_is_the_reranker_of_that_name(name):
+def test_public_functions_match_rerankers_of_same_name(name):
     function, options = RERANKERS[name].public
     query, gallery = people(5, 40)
     result = np.asarray(getattr(reranking, function)(query, gallery, **options))
@@ -128,7 +128,7 @@ def test_the_public_function_is_the_reranker_of_that_name(name):
 
 
 @pytest.mark.parametrize("name", RERANKERS)
-def test_the_order_of_the_gallery_does_not_matter(name):
+def test_rerankers_gallery_order_does_not_change_result(name):
     query, gallery = people(8, 50)
     order = np.random.default_rng(0).permutation(50)
     first, second = (
@@ -138,14 +138,14 @@ def test_the_order_of_the_gallery_does_not_matter(name):
 
 
 @pytest.mark.parametrize("name", RERANKERS)
-def test_scale_does_not_matter(name):
+def test_rerankers_feature_scale_does_not_change_result(name):
     query, gallery = people(8, 50)
     first, second = (reranking.RERANKERS[name](s * query, s * gallery).matrix() for s in (1, 64.0))
     np.testing.assert_allclose(first, second, atol=1e-5 * max(1, abs(first).max()))
 
 
 @pytest.mark.parametrize("name", ["ecn", "diffusion"])
-def test_query_and_gallery_can_be_exchanged(name):
+def test_ecn_and_diffusion_swapped_sets_transpose_result(name):
     query, gallery = people(8, 50)
     options = RERANKERS[name].converged
     there = reranking.RERANKERS[name](query, gallery, **options).matrix()
@@ -154,7 +154,7 @@ def test_query_and_gallery_can_be_exchanged(name):
 
 
 @pytest.mark.nightly
-def test_lambda_mixes_linearly_between_jaccard_and_the_original():
+def test_k_reciprocal_lambda_value_mixes_linearly():
     query, gallery = people()
     none, half, whole = (
         reranking.k_reciprocal(query, gallery, lambda_value=value).numpy()
@@ -166,7 +166,7 @@ def test_lambda_mixes_linearly_between_jaccard_and_the_original():
     np.testing.assert_array_equal(np.argsort(whole), np.argsort(blocks(query, gallery)[1]))
 
 
-def test_reciprocity_is_symmetric():
+def test_jaccard_reciprocal_is_symmetric():
     order = np.array(oracle.order(oracle.squared_distances(people()[1]))[:, :9], np.int32)
     near = jaccard.reciprocal(tf.constant(order)).numpy()
     pairs = {(i, j) for i, row in enumerate(order) for j in row[near[i]]}
@@ -174,7 +174,7 @@ def test_reciprocity_is_symmetric():
     assert {(i, i) for i in range(len(order))} <= pairs
 
 
-def test_expansion_of_one_changes_nothing_and_gnn_without_neighbours_is_cosine():
+def test_query_expansion_and_gnn_neutral_settings_equal_cosine():
     query, gallery = people()
     cosine = oracle.unit(query) @ oracle.unit(gallery).T
     np.testing.assert_allclose(
@@ -187,7 +187,7 @@ def test_expansion_of_one_changes_nothing_and_gnn_without_neighbours_is_cosine()
 
 
 @pytest.mark.parametrize("name", RERANKERS)
-def test_copies_and_zeros_stay_finite(name):
+def test_rerankers_copies_and_zero_vectors_are_finite(name):
     query, gallery = np.ones((3, 4), np.float32), np.ones((40, 4), np.float32)
     assert np.isfinite(reranking.RERANKERS[name](query, gallery).matrix()).all()
     gallery[10:] = np.random.default_rng(0).normal(size=(30, 4))
@@ -200,7 +200,7 @@ def test_copies_and_zeros_stay_finite(name):
 @EAGERLY
 @pytest.mark.first(1)
 @pytest.mark.parametrize("copies", [2, 5, 30])
-def test_copies_come_by_index_after_the_image_itself(copies):
+def test_nearest_duplicate_rows_are_ordered_by_index(copies):
     random = np.random.default_rng(0)
     x = np.repeat(random.normal(size=(12, 33)).astype("float32"), copies, axis=0)
     x = x[random.permutation(len(x))]
@@ -212,7 +212,7 @@ def test_copies_come_by_index_after_the_image_itself(copies):
         )
 
 
-def test_neighbours_that_float32_products_cannot_tell_apart():
+def test_nearest_distances_below_float32_rounding_match_oracle():
     """Distances that differ by less than the rounding of ‖x‖² + ‖y‖² − 2x·y are told apart."""
     random = np.random.default_rng(0)
     x = random.normal(size=(300, 64))
@@ -236,7 +236,7 @@ def test_neighbours_that_float32_products_cannot_tell_apart():
 @pytest.mark.parametrize(
     ("order", "rows"), [("mixed", 16), ("by person", 64)]
 )  # a block has fewer rows, and more, than candidates are kept of each image
-def test_halves_of_blocks_make_the_whole(monkeypatch, order, rows):
+def test_nearest_small_blocks_match_oracle(monkeypatch, order, rows):
     monkeypatch.setattr(neighbours, "LEAST", rows)
     random = np.random.default_rng(1)
     person = random.integers(3, size=150)
@@ -254,7 +254,7 @@ def test_halves_of_blocks_make_the_whole(monkeypatch, order, rows):
 
 @EAGERLY
 @pytest.mark.parametrize("known", [0, 7, 40])
-def test_some_distances_of_queries_are_kept(monkeypatch, known):
+def test_kept_distances_partial_cache_matches_feature_distances(monkeypatch, known):
     query, gallery = people(40, 100)
     monkeypatch.setattr(neighbours, "LEAST", 16)
     monkeypatch.setattr(sources, "KEPT_ELEMENTS", known * len(gallery))
@@ -269,7 +269,7 @@ def test_some_distances_of_queries_are_kept(monkeypatch, known):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_a_mapped_gallery_is_reranked_without_being_held(monkeypatch, tmp_path, dtype):
+def test_k_reciprocal_memory_mapped_gallery_matches_oracle(monkeypatch, tmp_path, dtype):
     query, gallery = people(40, 100)
     gallery[[3, 50]] = gallery[7]  # copies, of which the order is by index
     gallery = gallery.astype(dtype)
@@ -284,7 +284,7 @@ def test_a_mapped_gallery_is_reranked_without_being_held(monkeypatch, tmp_path, 
     np.testing.assert_allclose(source.matrix(), expected, atol=5e-6)
 
 
-def test_a_mapped_gallery_is_looked_at_before_it_is_reranked(monkeypatch, tmp_path):
+def test_k_reciprocal_memory_mapped_gallery_with_nan_raises(monkeypatch, tmp_path):
     query, gallery = people(5, 20)
     gallery[13, 2] = np.nan
     np.save(tmp_path / "gallery.npy", gallery)
@@ -294,14 +294,14 @@ def test_a_mapped_gallery_is_looked_at_before_it_is_reranked(monkeypatch, tmp_pa
         reranking.RERANKERS["k_reciprocal"](query, mapped)
 
 
-def test_largest_does_not_count_what_fills_up_the_columns():
+def test_nearest_largest_ignores_padding_columns():
     x = np.random.default_rng(0).normal(size=(37, 5)).astype("float32")
     found = neighbours.nearest(sources.FeatureDistances(tf.constant(x)), 3)
     np.testing.assert_allclose(found.largest, oracle.squared_distances(x).max(axis=1), rtol=1e-5)
 
 
 @pytest.mark.nightly
-def test_size_of_the_blocks_does_not_matter(monkeypatch):
+def test_k_reciprocal_block_sizes_do_not_change_result(monkeypatch):
     query, gallery = people(40, 200)
     whole = reranking.k_reciprocal(query, gallery).numpy()
     for module, name, value in (
@@ -322,7 +322,7 @@ def test_size_of_the_blocks_does_not_matter(monkeypatch):
 
 
 @pytest.mark.nightly
-def test_inside_a_tf_function_of_unknown_sizes_and_in_a_saved_model(tmp_path):
+def test_k_reciprocal_in_saved_model_of_unknown_sizes_matches_oracle(tmp_path):
     class Ranker(tf.Module):
         @tf.function(input_signature=[tf.TensorSpec([None, 16]), tf.TensorSpec([None, 16])])
         def rank(self, query, gallery):
@@ -336,7 +336,7 @@ def test_inside_a_tf_function_of_unknown_sizes_and_in_a_saved_model(tmp_path):
         np.testing.assert_allclose(result, oracle.k_reciprocal(query, gallery, 8, 3), atol=5e-6)
 
 
-def test_distances_are_squared_once():
+def test_k_reciprocal_from_distances_squared_input_gives_same_result():
     query, gallery = people()
     sets = ((query, None), (query, gallery), (gallery, None))
     distances = [evaluation.matrix(*both) for both in sets]
@@ -350,7 +350,7 @@ def test_distances_are_squared_once():
 
 @EAGERLY
 @pytest.mark.parametrize("distance", ["local", "global_local"])
-def test_global_local_is_reranked_as_it_is_and_local_by_its_square(distance):
+def test_k_reciprocal_squares_local_but_not_global_local_distance(distance):
     random = np.random.default_rng(4)
     labels = [evaluation.Labels(random.integers(5, size=n)) for n in (6, 40)]
     query, gallery = (
@@ -369,7 +369,7 @@ def test_global_local_is_reranked_as_it_is_and_local_by_its_square(distance):
     assert got.mAP == pytest.approx(again.mAP, abs=1e-9)
 
 
-def test_distances_that_are_not_euclidean():
+def test_k_reciprocal_from_distances_non_euclidean_matches_oracle():
     random = np.random.default_rng(0)
     query, gallery = random.normal(size=(6, 4, 8)), random.normal(size=(40, 4, 8))
     qq, qg, gg = (
@@ -388,14 +388,14 @@ def test_distances_that_are_not_euclidean():
 
 
 @EAGERLY
-def test_equal_distances_go_by_index():
+def test_k_reciprocal_from_distances_ties_are_ordered_by_index():
     d = np.random.default_rng(0).integers(1, 30, size=(100, 100)).astype(float)
     d = np.triu(d, 1) + np.triu(d, 1).T
     result = reranking.k_reciprocal_from_distances(d[:9, :9], d[:9, 9:], d[9:, 9:], k1=8, k2=3)
     np.testing.assert_allclose(result, oracle.k_reciprocal_of(d**2, 9, 8, 3), atol=5e-6)
 
 
-def test_sparse_jaccard_holds_what_is_near():
+def test_sparse_jaccard_within_returns_near_entries():
     x = np.concatenate(people(0, 150))
     sparse = reranking.SparseJaccard(x, k1=8, k2=3)
     squared = oracle.squared_distances(x)
@@ -414,7 +414,7 @@ def test_sparse_jaccard_holds_what_is_near():
     assert (within.diagonal() == 0).all()
 
 
-def test_progress_is_told_to_the_end():
+def test_sparse_jaccard_progress_reaches_total():
     told = []
     reranking.SparseJaccard(people()[1], progress=lambda *done: told.append(done))
     assert told[-1] == (120, 120)
@@ -439,7 +439,7 @@ BROKEN[3, 1] = np.nan
         ([[1], [1, 2]], GALLERY, "of real numbers"),
     ],
 )
-def test_features_that_are_refused(name, query, gallery, message):
+def test_rerankers_invalid_features_raises(name, query, gallery, message):
     with pytest.raises(InputError, match=message):
         reranking.RERANKERS[name](query, gallery)
 
@@ -459,7 +459,7 @@ def test_features_that_are_refused(name, query, gallery, message):
         ("diffusion", {"iterations": 0}, "iterations is a whole number"),
     ],
 )
-def test_numbers_that_are_refused(name, options, message):
+def test_rerankers_invalid_options_raises(name, options, message):
     with pytest.raises(InputError, match=message):
         reranking.RERANKERS[name](QUERY, GALLERY, **options)
 
@@ -473,7 +473,7 @@ def test_numbers_that_are_refused(name, options, message):
         ({2: np.full((20, 20), np.nan)}, "gg must be finite"),
     ],
 )
-def test_distances_that_are_refused(change, message):
+def test_k_reciprocal_from_distances_invalid_blocks_raises(change, message):
     given = list(blocks(QUERY, GALLERY))
     for i, block in change.items():
         given[i] = block
@@ -481,12 +481,12 @@ def test_distances_that_are_refused(change, message):
         reranking.k_reciprocal_from_distances(*given)
 
 
-def test_a_threshold_that_is_refused():
+def test_sparse_jaccard_within_invalid_threshold_raises():
     with pytest.raises(InputError, match=r"in \[0, 1\): received 1"):
         reranking.SparseJaccard(GALLERY).within(1)
 
 
-def test_the_python_of_the_docs_runs():
+def test_reranking_docs_python_example_runs():
     text = (ROOT / "docs/reranking.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     names = {}
@@ -504,7 +504,7 @@ def public_model(root):
 
 @pytest.mark.slow
 @pytest.mark.real
-def test_published_semantics_on_real_features(real_data):
+def test_k_reciprocal_public_features_matches_published_scores(real_data):
     """The authors' own Python code gave 88.989 and 84.228."""
     features, *labels = public_model(real_data)
     reranked = evaluation.compare(*features, reranking="k_reciprocal")
@@ -517,7 +517,7 @@ def test_published_semantics_on_real_features(real_data):
 
 
 @pytest.mark.slow
-def test_sampled_rows_at_the_size_of_market1501():
+def test_k_reciprocal_market1501_size_sampled_rows_match_loops():
     q, g = 3368, 15913
     random = np.random.default_rng(0)
     persons = random.normal(size=(751, 64))
@@ -574,7 +574,7 @@ def in_graph(name, **options):
     )
 
 
-def test_all_but_diffusion_run_in_a_graph():
+def test_in_graph_rerankers_include_all_but_diffusion():
     assert {*reranking.IN_GRAPH} == {*reranking.RERANKERS} - {"diffusion"}
     query, gallery = people(3, 20, d=8)
     with pytest.raises(InputError, match=r"outside of a tf\.function"):
@@ -583,7 +583,7 @@ def test_all_but_diffusion_run_in_a_graph():
 
 @pytest.mark.first(2)
 @pytest.mark.parametrize("name", reranking.IN_GRAPH)
-def test_a_graph_of_unknown_sizes_gives_what_eager_calls_give(name):
+def test_in_graph_rerankers_unknown_sizes_match_eager(name):
     rerank = in_graph(name)
     for sizes in ((8, 50), (1, 30), (5, 1), (1, 1)):
         query, gallery = people(*sizes, d=8)
@@ -597,7 +597,7 @@ def test_a_graph_of_unknown_sizes_gives_what_eager_calls_give(name):
 @pytest.mark.first(2)
 @pytest.mark.parametrize("name", reranking.IN_GRAPH)
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_bad_rows_are_nobodys_neighbours_and_answer_for_themselves(name, bad):
+def test_in_graph_rerankers_non_finite_rows_return_inf(name, bad):
     query, gallery = people(8, 50, d=8)
     rerank = in_graph(name)
     expected = rerank(np.delete(query, 2, axis=0), np.delete(gallery, (0, 49), axis=0)).numpy()
@@ -611,7 +611,7 @@ def test_bad_rows_are_nobodys_neighbours_and_answer_for_themselves(name, bad):
         assert np.isposinf(rerank(q, g)).all()
 
 
-def test_bad_images_among_given_distances_change_nothing_between_the_others():
+def test_k_reciprocal_from_distances_nan_images_leave_others_unchanged():
     query, gallery = people(6, 40, d=8)
     spec = tf.TensorSpec((None, None), tf.float32)
     rerank = tf.function(

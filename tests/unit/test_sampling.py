@@ -1,4 +1,4 @@
-"""PK sampling: what every batch and every epoch promises, for any sizes of identities."""
+"""PK sampling: guarantees for each batch and epoch with any identity sizes."""
 
 import time
 from collections import Counter
@@ -39,7 +39,7 @@ def settings_of_pk(draw):
 
 @settings(max_examples=100, deadline=None)
 @given(settings_of_pk())
-def test_fill_shows_every_image_and_each_of_an_identity_equally_often(case):
+def test_epoch_rows_fill_shows_images_equally_often(case):
     sizes, identities, instances, seed = case
     classes = classes_of(sizes, seed)
     batches = epoch_of(classes, identities, instances, seed=seed)
@@ -53,7 +53,7 @@ def test_fill_shows_every_image_and_each_of_an_identity_equally_often(case):
 
 @settings(max_examples=100, deadline=None)
 @given(settings_of_pk())
-def test_drop_repeats_only_within_short_groups_and_leaves_out_little(case):
+def test_epoch_rows_drop_repeats_only_in_short_groups(case):
     sizes, identities, instances, seed = case
     classes = classes_of(sizes, seed)
     groups = -(-np.array(sizes) // instances)
@@ -71,14 +71,14 @@ def test_drop_repeats_only_within_short_groups_and_leaves_out_little(case):
         assert groups.sum() - slots.sum() < identities
 
 
-def test_even_sizes_show_every_image_exactly_once():
+def test_epoch_rows_even_sizes_show_every_image_once():
     classes = classes_of([8] * 12)
     for last in ("fill", "drop"):
         batches = epoch_of(classes, 4, 4, last)
         assert sorted(batches.ravel()) == list(range(96))
 
 
-def test_a_dominant_identity_is_in_every_batch_or_cut():
+def test_epoch_rows_dominant_identity_is_in_every_batch_or_cut():
     classes = classes_of([200, 8, 8, 8, 8])
     filled = epoch_of(classes, 3, 4)
     assert filled.shape == (50, 12)
@@ -92,7 +92,7 @@ def test_a_dominant_identity_is_in_every_batch_or_cut():
     assert set(dominant) & set(later.ravel()) != set(dominant) & set(dropped.ravel())
 
 
-def test_identities_meet_different_others_within_an_epoch():
+def test_epoch_rows_identity_pairs_vary_within_epoch():
     classes = classes_of([16] * 64)
     identities = classes[epoch_of(classes, 8, 4)[:, ::4]]
     together = Counter(frozenset((a, b)) for row in identities for a in row for b in row if a < b)
@@ -100,7 +100,7 @@ def test_identities_meet_different_others_within_an_epoch():
     assert sum(count == 4 for count in together.values()) < 0.05 * len(together)
 
 
-def test_the_same_seed_gives_the_same_batches_and_another_seed_or_epoch_others():
+def test_epoch_rows_same_seed_repeats_and_other_seed_differs():
     classes = classes_of([5, 9, 4, 7, 6, 1])
     epoch = epoch_of(classes, 3, 2, seed=3)
     np.testing.assert_array_equal(epoch, epoch_of(classes, 3, 2, seed=3))
@@ -110,7 +110,7 @@ def test_the_same_seed_gives_the_same_batches_and_another_seed_or_epoch_others()
 
 @pytest.mark.first(1)
 @pytest.mark.parametrize("last", ["fill", "drop"])
-def test_the_stream_is_one_epoch_after_another_from_the_first(last):
+def test_pk_rows_stream_concatenates_epochs(last):
     classes = classes_of([5, 9, 4, 7, 6, 1])
     stream = pk_rows(classes, 3, 2, seed=8, first_epoch=1, last=last)
     expected = np.concatenate([epoch_of(classes, 3, 2, last, 8, epoch) for epoch in (1, 2, 3)])
@@ -118,7 +118,7 @@ def test_the_stream_is_one_epoch_after_another_from_the_first(last):
     np.testing.assert_array_equal(actual, expected)
 
 
-def test_a_checkpointed_iterator_resumes_in_the_middle_of_an_epoch(tmp_path):
+def test_pk_rows_checkpointed_iterator_resumes_mid_epoch(tmp_path):
     classes = classes_of([5, 9, 4, 7, 6, 1])
     steps = deal(np.bincount(classes), 3, 2).batches
     iterator = iter(pk_rows(classes, 3, 2, seed=8))
@@ -133,7 +133,7 @@ def test_a_checkpointed_iterator_resumes_in_the_middle_of_an_epoch(tmp_path):
 
 @settings(max_examples=100, deadline=None)
 @given(settings_of_pk())
-def test_spread_images_keep_every_promise_and_lie_evenly(case):
+def test_epoch_rows_cameras_keep_fill_guarantees(case):
     """One image of each camera in each n-th of an identity's order, n its images there."""
     sizes, identities, instances, seed = case
     classes = classes_of(sizes, seed)
@@ -148,7 +148,7 @@ def test_spread_images_keep_every_promise_and_lie_evenly(case):
         assert counts.max() - counts.min() <= 1
 
 
-def test_spread_images_of_an_identity_are_of_many_cameras():
+def test_epoch_rows_cameras_spread_groups_over_cameras():
     classes, cameras = np.repeat(np.arange(8), 16), np.tile(np.repeat(np.arange(4), 4), 8)
     plan = deal(np.bincount(classes), 4, 4)
 
@@ -164,14 +164,14 @@ def test_spread_images_of_an_identity_are_of_many_cameras():
     assert (again.numpy() != epoch_rows(classes, plan, 4, 3, 2, cameras).numpy()).any()
 
 
-def test_pk_steps_counts_the_batches_of_text_labels():
+def test_pk_steps_text_labels_counts_batches():
     images = PersonImages([f"{i}.jpg" for i in range(9)], list("aaaabbbcc"), None)
     assert pk_steps(images, 2, 2, "fill") == 3
     assert pk_steps(images, 2, 2, "drop") == 2
     assert pk_steps(images, 3, 4) == 1
 
 
-def test_an_epoch_of_100_000_images_is_planned_in_less_than_half_a_second():
+def test_epoch_rows_100_000_images_takes_below_half_second():
     classes = classes_of(np.random.default_rng(0).integers(1, 20, 10_000))
     times = []
     for epoch in range(4):
@@ -190,6 +190,6 @@ def test_an_epoch_of_100_000_images_is_planned_in_less_than_half_a_second():
         ((2, 2, "keep"), "last is one of fill, drop: received 'keep'"),
     ],
 )
-def test_impossible_batches_are_refused(arguments, message):
+def test_deal_invalid_arguments_raises(arguments, message):
     with pytest.raises(InputError, match=message):
         deal(np.array([4, 4, 4]), *arguments)

@@ -1,4 +1,4 @@
-"""What is saved loads elsewhere: models in a fresh process, losses with the package's functions."""
+"""Saved models and losses load in a fresh process, and unsafe model files are rejected."""
 
 import json
 import subprocess
@@ -63,7 +63,7 @@ def model_file(tmp_path_factory):
         "from keras_reid.evaluation import rank; from keras_reid.models import build; import keras",
     ],
 )
-def test_a_model_loads_after_import_keras_reid_alone(model_file, imports):
+def test_load_model_after_import_keras_reid_succeeds(model_file, imports):
     code = f"import sys; {imports}; keras = sys.modules['keras']"
     code += f"; print(keras.models.load_model({str(model_file)!r}).name)"
     code += "; print(keras.saving.get_registered_object('keras_reid>Learner').__name__)"
@@ -73,13 +73,13 @@ def test_a_model_loads_after_import_keras_reid_alone(model_file, imports):
     assert done.stdout.split() == ["embedder", "Learner", "batch_hard"]
 
 
-def test_without_keras_nothing_of_it_is_imported():
+def test_import_gallery_does_not_import_keras():
     done = python("import sys, keras_reid.gallery; print('keras' in sys.modules)")
     assert done.stdout.split() == ["False"], done.stderr
 
 
 @pytest.mark.slow
-def test_after_import_keras_alone_the_error_names_what_to_import(model_file):
+def test_load_model_after_import_keras_alone_error_names_keras_reid(model_file):
     done = python(f"import keras; keras.models.load_model({str(model_file)!r})")
     assert done.returncode == 1
     assert "keras_reid" in done.stderr.strip().splitlines()[-1]
@@ -87,7 +87,7 @@ def test_after_import_keras_alone_the_error_names_what_to_import(model_file):
 
 
 @pytest.mark.slow
-def test_everything_public_is_an_attribute_of_the_package():
+def test_package_all_matches_public_modules():
     rooms = {p.parent.name for p in PACKAGE.glob("*/__init__.py")}
     files = {p.stem for p in PACKAGE.glob("*.py") if p.stem != "__init__"}
     assert {*keras_reid.__all__} == (rooms | files) - HELPERS | {"__version__"}
@@ -111,7 +111,7 @@ def test_everything_public_is_an_attribute_of_the_package():
         (losses.TripletHardLoss, {"distance": distances.precomputed}),
     ],
 )
-def test_losses_given_functions_of_the_package_are_saved_and_loaded(kind, chosen):
+def test_losses_with_package_functions_survive_serialization(kind, chosen):
     loss = kind(**chosen)
     config = keras.saving.serialize_keras_object(loss)
     again = keras.saving.deserialize_keras_object(config)
@@ -122,7 +122,7 @@ def test_losses_given_functions_of_the_package_are_saved_and_loaded(kind, chosen
 
 
 @pytest.mark.slow
-def test_a_model_with_such_a_loss_trains_on_after_loading(tmp_path):
+def test_load_model_with_metric_loss_continues_training(tmp_path):
     x = np.random.default_rng(0).normal(size=(16, 6)).astype("float32")
     y = np.repeat(np.arange(4), 4)
     model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(3)])
@@ -198,7 +198,7 @@ def runs_python(layers):
 
 
 @pytest.mark.parametrize("change", [calls, imports, activates, runs_python])
-def test_a_model_that_names_what_it_should_not_call_is_refused(tmp_path, monkeypatch, change):
+def test_read_model_unsafe_config_raises(tmp_path, monkeypatch, change):
     monkeypatch.chdir(tmp_path)
     inputs = keras.Input((4,))
     keras.Model(inputs, keras.layers.Dense(2, "relu")(inputs)).save("good.keras")
@@ -210,7 +210,7 @@ def test_a_model_that_names_what_it_should_not_call_is_refused(tmp_path, monkeyp
     assert sorted(tmp_path.rglob("*")) == sorted([*before, file])
 
 
-def test_weights_that_stand_elsewhere_are_refused(tmp_path):
+def test_read_model_linked_weights_raises(tmp_path):
     inputs = keras.Input((4,))
     keras.Model(inputs, keras.layers.Dense(2)(inputs)).save(tmp_path / "good.keras")
     for link in (h5py.ExternalLink("/etc/secret.h5", "/"), h5py.SoftLink("/other")):

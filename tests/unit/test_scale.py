@@ -1,4 +1,4 @@
-"""Embeddings in shards: every image once, whatever is killed, and the same as in memory."""
+"""Sharded embedding: complete after kills, and equal to embedding in memory."""
 
 import csv
 import os
@@ -49,7 +49,7 @@ def everything(embedded):
     return np.concatenate([p.path for p in parts]), np.concatenate([p.embedding for p in parts])
 
 
-def test_shards_are_the_embeddings_in_memory(crops, model, tmp_path):
+def test_embed_shards_match_in_memory_embeddings(crops, model, tmp_path):
     told = []
     embedded = scale.embed(
         crops,
@@ -74,7 +74,7 @@ def test_shards_are_the_embeddings_in_memory(crops, model, tmp_path):
     np.testing.assert_allclose(np.linalg.norm(found[~broken], axis=1), 1, atol=1e-5)
 
 
-def test_others_read_the_files(crops, model, tmp_path):
+def test_shards_read_with_pyarrow_have_expected_columns(crops, model, tmp_path):
     import pyarrow.dataset as arrow
 
     embedded = scale.embed(crops, model, tmp_path / "out", shard_size=8)
@@ -85,7 +85,7 @@ def test_others_read_the_files(crops, model, tmp_path):
     assert table["identity"].null_count == 30
 
 
-def test_a_table_says_who_and_where(crops, model, tmp_path):
+def test_embed_csv_table_keeps_identity_and_camera(crops, model, tmp_path):
     with (crops / "list.csv").open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["path", "identity", "camera"])
@@ -96,7 +96,7 @@ def test_a_table_says_who_and_where(crops, model, tmp_path):
     assert shard.path.tolist() == [str(crops / f"0/{i:02}.png") for i in (0, 3, 6)]
 
 
-def test_what_is_listed(crops):
+def test_listed_folder_glob_and_list_returns_paths(crops):
     everywhere = {Listed(str(file)) for file in crops.rglob("*.png")}
     assert set(listed(crops)) == everywhere
     assert set(listed(str(crops / "**" / "*"))) == everywhere
@@ -121,7 +121,7 @@ def test_embed_same_call_writes_only_what_is_missing(crops, model, tmp_path):
     np.testing.assert_array_equal(everything(again)[1], before)
 
 
-def test_nobody_takes_what_another_is_at(crops, model, tmp_path):
+def test_worker_claimed_shard_is_skipped(crops, model, tmp_path):
     embedded = scale.embed(crops, model, tmp_path / "out", shard_size=8)
     embedded.file(0).unlink()
     worker = embedding.Worker(model, False, 8)
@@ -132,21 +132,21 @@ def test_nobody_takes_what_another_is_at(crops, model, tmp_path):
     assert embedded.missing == []
 
 
-def test_an_export_embeds(crops, model, tmp_path):
+def test_embed_with_export_matches_model(crops, model, tmp_path):
     version = serving.export(model, tmp_path / "export")
     of_export = everything(scale.embed(crops, version, tmp_path / "a"))[1]
     of_model = everything(scale.embed(crops, model, tmp_path / "b"))[1]
     np.testing.assert_allclose(of_export, of_model, atol=1e-5)
 
 
-def test_where_no_image_decodes(tmp_path, model):
+def test_embed_undecodable_images_returns_nan(tmp_path, model):
     (tmp_path / "a.jpg").write_bytes(b"")
     (shard,) = scale.embed([str(tmp_path / "a.jpg"), "missing.jpg"], model, tmp_path / "out")
     assert shard.embedding.shape == (2, model.output["embedding"].shape[-1])
     assert np.isnan(shard.embedding).all()
 
 
-def test_mapped_embeddings_are_scored_as_those_in_memory(crops, model, tmp_path, monkeypatch):
+def test_shards_mapped_embeddings_rank_as_in_memory(crops, model, tmp_path, monkeypatch):
     rows = [(str(file), f"p{i % 5}", f"c{i % 3}") for i, file in enumerate(crops.rglob("*.png"))]
     with (tmp_path / "list.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("path", "identity", "camera"), *rows])
@@ -169,7 +169,7 @@ def test_mapped_embeddings_are_scored_as_those_in_memory(crops, model, tmp_path,
         assert ranked[0].to_dict() == ranked[1].to_dict()
 
 
-def test_bad_input(crops, model, tmp_path):
+def test_embed_invalid_input_raises(crops, model, tmp_path):
     def embed(images=crops, model=model, out=tmp_path / "out", **options):
         return scale.embed(images, model, out, **options)
 
@@ -202,7 +202,7 @@ def test_bad_input(crops, model, tmp_path):
 
 
 @pytest.mark.nightly
-def test_two_processes_and_one_that_is_killed(crops, tmp_path):
+def test_embed_command_killed_process_is_completed_by_second(crops, tmp_path):
     command = [sys.executable, str(ROOT / "embed.py"), f"--images={crops}"]
     command += [f"--out={tmp_path / 'out'}", "--shard_size=1"]
     first, second = (subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(2))
@@ -222,7 +222,7 @@ def test_two_processes_and_one_that_is_killed(crops, tmp_path):
     "kills", [pytest.param(0, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.nightly)]
 )
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
-def test_a_ray_cluster_of_which_a_worker_is_killed(crops, model, tmp_path, monkeypatch, kills):
+def test_embed_ray_killed_worker_completes_shards(crops, model, tmp_path, monkeypatch, kills):
     ray = pytest.importorskip("ray", reason="Ray, extra scale, is not installed")
     from ray.cluster_utils import Cluster
 
@@ -257,14 +257,14 @@ def test_a_ray_cluster_of_which_a_worker_is_killed(crops, model, tmp_path, monke
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
-def test_without_a_cluster(crops, model, tmp_path, monkeypatch):
+def test_embed_ray_without_cluster_raises(crops, model, tmp_path, monkeypatch):
     pytest.importorskip("ray", reason="Ray, extra scale, is not installed")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with pytest.raises(InputError, match="ray start"):
         scale.embed(crops, model, tmp_path / "out", engine="ray")
 
 
-def test_without_pyarrow(crops, model, tmp_path, monkeypatch):
+def test_embed_without_pyarrow_raises(crops, model, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(InputError, match="pip install"):

@@ -1,4 +1,4 @@
-"""Export: what TensorFlow Serving gets is what evaluation saw, and it never gets half of it."""
+"""SavedModel export: same embeddings as in evaluation, atomic versions and parity checks."""
 
 import os
 import signal
@@ -70,7 +70,7 @@ def person_images(files):
     return PersonImages(files, range(len(files)), None)
 
 
-def test_signatures_are_the_documented_ones(exported):
+def test_export_signatures_match_documentation(exported):
     signatures = tf.saved_model.load(str(exported)).signatures
     assert set(signatures) == {"serving_default", "serving_bytes"}
     pixels, files = (signatures[n].structured_input_signature[1] for n in serving.INPUTS)
@@ -91,7 +91,9 @@ def test_signatures_are_the_documented_ones(exported):
 
 
 @pytest.mark.parametrize("flip", [False, True])
-def test_both_signatures_give_what_evaluation_gets(model, files, person_images, tmp_path, flip):
+def test_saved_embedder_both_signatures_match_evaluation(
+    model, files, person_images, tmp_path, flip
+):
     expected = models.embed(model, image_batches(person_images, 2, SIZE), flip)
     saved = serving.load(serving.export(model, tmp_path, flip=flip))
     pixels = [decode(str(file))[None] for file in files]
@@ -104,7 +106,7 @@ def test_both_signatures_give_what_evaluation_gets(model, files, person_images, 
     assert cosines.max() < 0.9, "different images must have different embeddings"
 
 
-def test_the_mirror_image_makes_a_difference_to_the_embedding(model, saved, tmp_path):
+def test_export_flip_makes_embedding_mirror_invariant(model, saved, tmp_path):
     mirrored = serving.load(serving.export(model, tmp_path, flip=True))
     images = photographs(4)
     np.testing.assert_allclose(mirrored(images), mirrored(images[:, :, ::-1]), atol=1e-5)
@@ -148,7 +150,7 @@ np.savez(out, *eager, *served)
 
 
 @pytest.mark.slow
-def test_loads_with_tensorflow_alone_eagerly_and_in_a_session(saved, exported, files, tmp_path):
+def test_export_loads_with_tensorflow_alone(saved, exported, files, tmp_path):
     images = photographs(3, 40, 30)
     np.save(tmp_path / "images.npy", images)
     out = tmp_path / "out.npz"
@@ -162,7 +164,7 @@ def test_loads_with_tensorflow_alone_eagerly_and_in_a_session(saved, exported, f
             np.testing.assert_allclose(result, reference, atol=1e-6)
 
 
-def test_the_classifier_stays_behind(model, exported):
+def test_export_omits_classifier_weights(model, exported):
     (kernel,) = (v for v in model.variables if v.path.startswith("logits"))
     content = (exported / "saved_model.pb").read_bytes()
     others = [v for v in model.variables if v.path.endswith("embedding/gamma")]
@@ -173,21 +175,21 @@ def test_the_classifier_stays_behind(model, exported):
 
 
 @pytest.mark.parametrize("count", [0, 1, 5])
-def test_any_number_of_images(saved, count):
+def test_saved_embedder_any_batch_size_returns_embeddings(saved, count):
     images = photographs(count, 50, 20)
     assert saved(images).shape == (count, WIDTH)
     assert saved.from_bytes([tf.io.encode_png(i).numpy() for i in images]).shape == (count, WIDTH)
 
 
 @pytest.mark.parametrize("damage", [lambda f: f[: len(f) // 2], lambda f: b"", lambda f: b"text"])
-def test_a_broken_file_is_an_error_and_the_next_request_is_served(saved, files, damage):
+def test_saved_embedder_broken_file_raises_and_next_call_succeeds(saved, files, damage):
     content = files[0].read_bytes()
     with pytest.raises(tf.errors.InvalidArgumentError):
         saved.from_bytes([content, damage(content)])
     assert np.isfinite(saved.from_bytes([content])).all()
 
 
-def test_versions_count_upwards_and_stay(model, tmp_path):
+def test_export_versions_increase_and_are_not_overwritten(model, tmp_path):
     assert serving.export(model, tmp_path / "a/b") == tmp_path / "a/b/1"
     assert serving.export(model, tmp_path / "a/b", version=7).name == "7"
     assert serving.export(model, tmp_path / "a/b").name == "8"
@@ -198,7 +200,7 @@ def test_versions_count_upwards_and_stay(model, tmp_path):
     assert sorted(os.listdir(tmp_path / "a/b")) == ["1", "7", "8"]
 
 
-def test_a_version_that_another_export_finishes_first_is_kept(model, tmp_path, monkeypatch):
+def test_export_concurrent_version_is_kept(model, tmp_path, monkeypatch):
     def slow(module, path, **kwargs):
         (tmp_path / "1").mkdir()
         (tmp_path / "1/saved_model.pb").write_bytes(b"the other")
@@ -212,7 +214,7 @@ def test_a_version_that_another_export_finishes_first_is_kept(model, tmp_path, m
     assert os.listdir(tmp_path) == ["1"]
 
 
-def test_a_failed_export_leaves_nothing(model, tmp_path, monkeypatch):
+def test_export_failed_save_leaves_no_files(model, tmp_path, monkeypatch):
     def fails(module, path, **kwargs):
         assert os.path.isdir(path)
         assert not [name for name in os.listdir(tmp_path) if name.isdecimal()]
@@ -240,7 +242,7 @@ serving.export(models.build("tiny", 5, (32, 16), weights="none"), sys.argv[1])
 
 
 @pytest.mark.slow
-def test_a_killed_export_leaves_no_version(model, tmp_path):
+def test_export_killed_process_leaves_no_version(model, tmp_path):
     run = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False)
     assert run.returncode == -signal.SIGKILL
     left = os.listdir(tmp_path)
@@ -250,7 +252,7 @@ def test_a_killed_export_leaves_no_version(model, tmp_path):
     assert os.listdir(tmp_path) == ["1"]
 
 
-def test_what_cannot_be_exported_is_refused(model, tmp_path):
+def test_export_invalid_arguments_raises(model, tmp_path):
     with pytest.raises(InputError, match="version is at least 1: received 0"):
         serving.export(model, tmp_path, version=0)
     (tmp_path / "file").write_text("")
@@ -266,7 +268,7 @@ def test_what_cannot_be_exported_is_refused(model, tmp_path):
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_what_cannot_be_loaded_is_named(exported, tmp_path):
+def test_load_missing_or_broken_export_raises(exported, tmp_path):
     with pytest.raises(InputError, match=r"nowhere has none; check the path"):
         serving.load(tmp_path / "nowhere")
     with pytest.raises(InputError, match=rf"name a version, {exported}"):
@@ -279,7 +281,7 @@ def test_what_cannot_be_loaded_is_named(exported, tmp_path):
         serving.load(tmp_path)
 
 
-def test_another_kind_of_saved_model_is_refused(tmp_path):
+def test_load_other_saved_model_raises(tmp_path):
     @tf.function(input_signature=[tf.TensorSpec((None, 3), name="x")])
     def double(x):
         return {"y": 2 * x}
@@ -292,7 +294,7 @@ def test_another_kind_of_saved_model_is_refused(tmp_path):
         serving.load(tmp_path)
 
 
-def test_what_cannot_be_embedded_is_refused(saved):
+def test_saved_embedder_invalid_images_raises(saved):
     with pytest.raises(InputError, match=r"must be uint8, or .* got float32 from 0 to 1\. Convert"):
         saved(photographs(2).astype("float32") / 255)
     with pytest.raises(InputError, match=r"must be uint8 RGB .* got the shape \(32, 16, 3\)"):
@@ -302,7 +304,7 @@ def test_what_cannot_be_embedded_is_refused(saved):
             embed([])
 
 
-def test_parity_of_an_export_with_its_original(model, exported, person_images):
+def test_parity_unchanged_export_is_ok(model, exported, person_images):
     for images in (person_images, photographs(40, 45, 33)):
         report = serving.parity(model, exported, images)
         assert report.ok
@@ -314,7 +316,7 @@ def test_parity_of_an_export_with_its_original(model, exported, person_images):
         serving.parity(model, exported, photographs(0))
 
 
-def test_parity_sees_weights_that_changed_after_the_export(model, exported):
+def test_parity_weights_changed_after_export_fails(model, exported):
     changed = copy_of(model)
     assert serving.parity(changed, exported, photographs(4)).ok
     (kernel, *_) = changed.trainable_variables
@@ -325,7 +327,7 @@ def test_parity_sees_weights_that_changed_after_the_export(model, exported):
 
 
 @pytest.mark.parametrize("signature", ["outputs", "outputs_from_bytes"])
-def test_parity_sees_one_signature_that_differs(model, exported, monkeypatch, signature):
+def test_parity_single_differing_signature_fails(model, exported, monkeypatch, signature):
     right = getattr(serving.SavedEmbedder, signature)
 
     def wrong(*inputs):
@@ -356,7 +358,7 @@ def with_local(model, tmp_path_factory):
 
 @pytest.mark.first(1)
 @pytest.mark.parametrize("flip", [False, True])
-def test_local_features_are_a_second_output(with_local, files, flip):
+def test_export_local_features_are_second_output(with_local, files, flip):
     model, versions = with_local
     saved = serving.load(versions[flip])
     assert saved.has_local
@@ -375,7 +377,7 @@ def test_local_features_are_a_second_output(with_local, files, flip):
     assert report.ok, str(report)
 
 
-def test_parity_looks_at_local_features_too(with_local):
+def test_parity_changed_local_features_fails(with_local):
     model, versions = with_local
     layer = model.get_layer("local_conv")
     kept = layer.get_weights()
@@ -385,14 +387,14 @@ def test_parity_looks_at_local_features_too(with_local):
     assert serving.parity(model, versions[False], photographs(4)).ok
 
 
-def test_stripes_of_any_model_are_exported(model, tmp_path):
+def test_export_stripes_view_passes_parity(model, tmp_path):
     view = models.stripes(model, 2)
     version = serving.export(view, tmp_path / "stripes", local=True)
     assert serving.load(version).outputs(photographs(3))["local"].shape == (3, 2, WIDTH)
     assert serving.parity(view, version, photographs(4)).ok
 
 
-def test_what_was_exported_without_local_features_says_so(saved, model, tmp_path):
+def test_saved_embedder_without_local_features_raises(saved, model, tmp_path):
     assert not saved.has_local
     with pytest.raises(InputError, match=r"second output: .* has none; export it with local=True"):
         saved.embed([photographs(2)], local=True)
@@ -400,7 +402,7 @@ def test_what_was_exported_without_local_features_says_so(saved, model, tmp_path
         serving.export(model, tmp_path / "nothing", local=True)
 
 
-def test_parity_sees_half_precision(model, exported):
+def test_parity_half_precision_model_fails(model, exported):
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
         half = copy_of(model)
@@ -411,11 +413,11 @@ def test_parity_sees_half_precision(model, exported):
     assert report.max_difference < 0.1, "it is the same model, computed coarsely"
 
 
-def test_parity_sees_a_flip_on_one_side(model, exported):
+def test_parity_flip_mismatch_fails(model, exported):
     assert not serving.parity(model, exported, photographs(4), flip=True).ok
 
 
-def test_parity_sees_another_width_and_what_is_no_number(model, exported):
+def test_parity_other_embedding_size_or_nan_fails(model, exported):
     narrow = models.build("tiny", 5, SIZE, weights="none", width=8)
     report = serving.parity(narrow, exported, photographs(4))
     assert (report.ok, report.max_difference) == (False, float("inf"))
@@ -429,7 +431,7 @@ def test_parity_sees_another_width_and_what_is_no_number(model, exported):
 
 @pytest.mark.slow
 @pytest.mark.real
-def test_parity_on_real_images_with_a_pretrained_backbone(real_data, tmp_path):
+def test_parity_real_images_with_pretrained_backbone_is_ok(real_data, tmp_path):
     paths = sorted((real_data / "data/market1501-mini/query").glob("*.jpg"))[:8]
     backbone = str(real_data / "weights/mobilenetv2_imagenet.keras")
     model = models.build(backbone, 10, (128, 64))

@@ -1,4 +1,4 @@
-"""The client of the docs against servers that answer by the exported signatures."""
+"""Client of the docs, run against servers with the exported signatures."""
 
 import base64
 import importlib.util
@@ -103,7 +103,7 @@ def rpc(restored):
 @pytest.mark.slow
 @pytest.mark.first(1)
 @pytest.mark.parametrize("protocol", [rest, rpc])
-def test_the_client_ranks_images(served, monkeypatch, capsys, protocol):
+def test_serving_client_rest_and_grpc_ranks_images(served, monkeypatch, capsys, protocol):
     restored, files, expected = served
     spec = importlib.util.spec_from_file_location("serving_client", CLIENT)
     client = importlib.util.module_from_spec(spec)
@@ -123,7 +123,7 @@ def test_the_client_ranks_images(served, monkeypatch, capsys, protocol):
 
 
 @pytest.mark.parametrize("batch", [1, 4])
-def test_the_server_of_the_examples_answers_as_the_export(tmp_path, batch):
+def test_serving_server_batched_requests_match_export(tmp_path, batch):
     spec = importlib.util.spec_from_file_location("server", ROOT / "examples/serving_server.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -1,4 +1,4 @@
-"""The copy of a data set whose test images were cut out carelessly."""
+"""Dataset copy with badly cropped test images, from `tools/shifted_boxes.py`."""
 
 from pathlib import Path
 
@@ -27,9 +27,7 @@ def copy(pedestrians: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_test_images_are_cut_again_and_training_images_are_not(
-    pedestrians: Path, copy: Path
-) -> None:
+def test_shifted_recuts_query_and_gallery_but_not_train(pedestrians: Path, copy: Path) -> None:
     for part in MARKET_FOLDERS:
         before, after = files(pedestrians, part), files(copy, part)
         assert sorted(before) == sorted(after)
@@ -41,7 +39,9 @@ def test_test_images_are_cut_again_and_training_images_are_not(
                 assert np.abs(pixels(after[name]) - pixels(file)).mean() > 2
 
 
-def test_the_seed_and_the_name_decide(pedestrians: Path, copy: Path, tmp_path: Path) -> None:
+def test_shifted_same_seed_repeats_and_other_seed_differs(
+    pedestrians: Path, copy: Path, tmp_path: Path
+) -> None:
     again, other = tmp_path / "again", tmp_path / "other"
     shifted_boxes.shifted(pedestrians, again, 0.2, 0.2, seed=0)
     shifted_boxes.shifted(pedestrians, other, 0.2, 0.2, seed=1)
@@ -50,7 +50,7 @@ def test_the_seed_and_the_name_decide(pedestrians: Path, copy: Path, tmp_path: P
         assert files(other, "query")[name].read_bytes() != file.read_bytes()
 
 
-def test_a_box_by_hand() -> None:
+def test_cut_box_beyond_image_repeats_border_rows() -> None:
     """Two rows too low: the upper ones are gone, and the lowest one is repeated."""
     ramp = np.repeat(np.arange(0, 200, 20, dtype=np.uint8)[:, None, None], 4, 1).repeat(3, 2)
     lower = np.asarray(shifted_boxes.cut(Image.fromarray(ramp), (0.0, 0.2, 1.0, 1.2)))
@@ -61,7 +61,7 @@ def test_a_box_by_hand() -> None:
     np.testing.assert_array_equal(same, ramp)
 
 
-def test_boxes_are_drawn_as_they_are_described() -> None:
+def test_box_draws_stay_in_documented_ranges() -> None:
     random = np.random.default_rng(0)
     boxes = np.array([shifted_boxes.box(random, 0.2, 0.1) for _ in range(4000)])
     left, top, right, bottom = boxes.T
@@ -77,7 +77,7 @@ def test_boxes_are_drawn_as_they_are_described() -> None:
     assert shifted_boxes.box(random, 0, 0) == (0, 0, 1, 1)
 
 
-def test_nothing_is_overwritten_and_nothing_is_left_half_done(
+def test_shifted_invalid_folder_raises_and_changes_nothing(
     pedestrians: Path, copy: Path, tmp_path: Path
 ) -> None:
     before = sorted(copy.rglob("*"))
@@ -90,6 +90,8 @@ def test_nothing_is_overwritten_and_nothing_is_left_half_done(
 
 
 @pytest.mark.parametrize("shares", [(-0.1, 0.2), (0.2, 1.0)])
-def test_shares_are_shares(pedestrians: Path, tmp_path: Path, shares: tuple[float, float]) -> None:
+def test_shifted_invalid_shares_raises(
+    pedestrians: Path, tmp_path: Path, shares: tuple[float, float]
+) -> None:
     with pytest.raises(InputError, match=r"shares in \[0, 1\)"):
         shifted_boxes.shifted(pedestrians, tmp_path / "out", *shares, seed=0)

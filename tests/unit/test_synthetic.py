@@ -1,4 +1,4 @@
-"""Synthetic pedestrians: repeatable, in the layout of Market-1501, hard untrained and learnable."""
+"""Synthetic pedestrians: reproducible, in the Market-1501 layout, hard without training."""
 
 import json
 import time
@@ -30,7 +30,7 @@ def mean_average_precision(features: np.ndarray, ids: np.ndarray, cams: np.ndarr
 
 
 @pytest.mark.parametrize("size", [(128, 64), (64, 32), (96, 96), (33, 17)])
-def test_a_drawing_is_a_function_of_its_arguments(size: tuple[int, int]) -> None:
+def test_draw_same_arguments_repeats_image(size: tuple[int, int]) -> None:
     image = synthetic.draw(3, 1, 0, seed=5, size=size)
     assert image.shape == (*size, 3)
     assert image.dtype == np.uint8
@@ -40,7 +40,7 @@ def test_a_drawing_is_a_function_of_its_arguments(size: tuple[int, int]) -> None
         assert np.abs(different - image).mean() > 5, other
 
 
-def test_the_folder_is_that_of_market1501(tmp_path) -> None:
+def test_generate_folder_loads_as_market1501(tmp_path) -> None:
     synthetic.generate(tmp_path / "drawn", **SMALL, distractors=3)
     dataset = data.load("market1501", str(tmp_path / "drawn"))
     assert (len(dataset.train), len(dataset.query), len(dataset.gallery)) == (12, 4, 4 + 3)
@@ -52,7 +52,7 @@ def test_the_folder_is_that_of_market1501(tmp_path) -> None:
         assert image.size == (64, 128)
 
 
-def test_the_same_seed_writes_the_same_bytes(tmp_path) -> None:
+def test_generate_same_seed_writes_same_bytes(tmp_path) -> None:
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         synthetic.generate(tmp_path / name, **SMALL, seed=seed, size=(32, 16))
     file = "query/0004_c1s1_000000_00.jpg"
@@ -61,7 +61,7 @@ def test_the_same_seed_writes_the_same_bytes(tmp_path) -> None:
     assert a != c
 
 
-def test_what_exists_is_left_alone(tmp_path) -> None:
+def test_generate_existing_folder_is_not_overwritten(tmp_path) -> None:
     root = tmp_path / "drawn"
     synthetic.generate(root, **SMALL, size=(32, 16))
     file = next((root / "query").iterdir())
@@ -90,14 +90,14 @@ def test_what_exists_is_left_alone(tmp_path) -> None:
         ({"seed": -1}, "seed of 0 or more"),
     ],
 )
-def test_bad_arguments(changes: dict, message: str, tmp_path) -> None:
+def test_generate_invalid_arguments_raises(changes: dict, message: str, tmp_path) -> None:
     with pytest.raises(InputError, match=message):
         synthetic.generate(tmp_path / "drawn", **{**SMALL, **changes})
     assert not (tmp_path / "drawn").exists()
 
 
 @pytest.mark.slow
-def test_pixels_and_colours_alone_do_not_find_people(test_images) -> None:
+def test_synthetic_raw_pixels_and_colors_have_low_map(test_images) -> None:
     """Under 35 % mAP; with each camera's mean taken away far above chance: learnable."""
     pixels, ids, cams = test_images
     raw = pixels.reshape(len(pixels), -1).astype("float32")
@@ -120,7 +120,7 @@ def test_pixels_and_colours_alone_do_not_find_people(test_images) -> None:
 
 @pytest.mark.slow
 @pytest.mark.real
-def test_imagenet_features_do_not_find_people(test_images, real_data) -> None:
+def test_synthetic_imagenet_features_have_low_map(test_images, real_data) -> None:
     net = keras.saving.load_model(real_data / "weights/mobilenetv2_imagenet.keras")
     pixels, ids, cams = (column[:200] for column in test_images)
     large = keras.ops.image.resize(pixels.astype("float32"), (128, 64))

@@ -1,4 +1,4 @@
-"""Tracking: MOT files, motion, assignment, scores, and persons followed across cameras."""
+"""Tracking: MOT files, motion, assignment, scores, and identities across cameras."""
 
 import json
 from functools import partial
@@ -48,7 +48,7 @@ def looks_of(found, noise=0.02):
 # --- Files
 
 
-def test_boxes_survive_a_file(tmp_path):
+def test_write_mot_then_read_mot_restores_boxes(tmp_path):
     found = crossing()
     write_mot(found, tmp_path / "t.txt")
     again = read_mot(tmp_path / "t.txt")
@@ -67,7 +67,7 @@ def test_boxes_survive_a_file(tmp_path):
 @pytest.mark.parametrize(
     "line", ["1,2,3", "0,1,1,1,5,5,1", "1,1,1,1,0,5,1", "a,1,1,1,5,5,1", "1,1,nan,1,5,5,1"]
 )
-def test_a_line_that_is_none_of_the_format_is_named(tmp_path, line):
+def test_read_mot_invalid_line_raises_with_number(tmp_path, line):
     (tmp_path / "t.txt").write_text(f"1,1,1,1,5,5,1\n{line}\n")
     with pytest.raises(InputError, match="line 2 of"):
         read_mot(tmp_path / "t.txt")
@@ -78,7 +78,7 @@ def test_a_line_that_is_none_of_the_format_is_named(tmp_path, line):
 # --- Motion
 
 
-def test_the_filter_is_that_of_the_textbook():
+def test_motion_filter_matches_kalman_equations():
     """Against x = (F P Fᵀ + Q), K = P Hᵀ S⁻¹ written out with explicit inverses."""
     rng = np.random.default_rng(0)
     motion = Motion.of(np.array([10.0, 20, 30, 60]))
@@ -103,7 +103,7 @@ def test_the_filter_is_that_of_the_textbook():
         np.testing.assert_allclose(motion.covariance, p, atol=1e-9)
 
 
-def test_a_steady_walk_is_foreseen():
+def test_motion_constant_velocity_is_predicted():
     motion = Motion.of(np.array([0.0, 0, 20, 40]))
     for frame in range(1, 20):
         motion = motion.predicted().corrected(np.array([4.0 * frame, 0, 20, 40]))
@@ -112,7 +112,7 @@ def test_a_steady_walk_is_foreseen():
     assert motion.predicted().squared_mahalanobis(np.array([[140.0, 0, 20, 40]]))[0] > GATE
 
 
-def test_overlaps_are_intersection_over_union():
+def test_overlaps_returns_intersection_over_union():
     a = np.array([[0.0, 0, 10, 10]])
     b = np.array([[0.0, 0, 10, 10], [5, 0, 10, 10], [20, 20, 5, 5], [2, 2, 5, 5]])
     np.testing.assert_allclose(overlaps(a, b), [[1, 50 / 150, 0, 0.25]])
@@ -133,7 +133,7 @@ def purity(tracks, truth):
     ]
 
 
-def test_people_apart_are_two_tracks():
+def test_track_separate_persons_gives_two_tracks():
     found = boxes([(f, i, 100 * i + f, 50) for f in range(1, 20) for i in (1, 2)])
     for embeddings in (None, looks_of(found)):
         tracks = tracking.track(found, embeddings)
@@ -142,7 +142,7 @@ def test_people_apart_are_two_tracks():
         assert np.unique(tracks.identity).tolist() == [1, 2]
 
 
-def test_looks_bring_back_who_was_hidden():
+def test_track_embeddings_recover_identity_after_occlusion():
     """They are hidden while they change places and speed; motion alone takes them for new ones."""
     hidden = range(15, 27)
     found = crossing(hidden)
@@ -156,7 +156,7 @@ def test_looks_bring_back_who_was_hidden():
     assert len(np.unique(by_motion.identity)) > 2 or purity(by_motion, found) != [1, 1]
 
 
-def test_a_flash_is_no_person_and_a_long_absence_ends_a_track():
+def test_track_short_detection_is_dropped_and_long_gap_ends_track():
     found = boxes(
         [(5, 9, 400, 50), (6, 9, 400, 50), *((f, 1, 10 + f, 50) for f in range(1, 11))]
         + [(f, 1, 10 + f, 50) for f in range(40, 51)]
@@ -172,7 +172,7 @@ def test_a_flash_is_no_person_and_a_long_absence_ends_a_track():
     )  # at once, though nobody is in between
 
 
-def test_a_stranger_in_the_place_of_the_lost_is_somebody_else():
+def test_track_other_person_after_gap_starts_new_track():
     found = boxes(
         [(f, 1, 10 + 2 * f, 50) for f in range(1, 11)]
         + [(f, 2, 10 + 2 * f, 50) for f in range(13, 23)]
@@ -183,14 +183,14 @@ def test_a_stranger_in_the_place_of_the_lost_is_somebody_else():
     assert purity(tracking.track(found, alike), found) == [2]
 
 
-def test_what_flickers_begins_no_track():
+def test_track_flickering_detections_start_no_track():
     found = boxes([(f, 1, 100, 50) for f in range(1, 20, 2)])
     assert len(tracking.track(found)) == 0
     assert len(tracking.track(found, looks_of(found))) == 0
     assert len(tracking.track(found, n_init=1)) == len(found)
 
 
-def test_frames_without_anybody_are_no_trouble():
+def test_tracker_update_empty_frames_is_accepted():
     tracker = tracking.Tracker(appearance=True)
     for _ in range(3):
         tracker.update(np.zeros((0, 4)), np.zeros((0, 8)))
@@ -218,7 +218,7 @@ def test_frames_without_anybody_are_no_trouble():
         (lambda: tracking.track(crossing()[::-1]), "order of their frames"),
     ],
 )
-def test_what_cannot_be_tracked_is_refused(build, message):
+def test_tracker_invalid_arguments_raises(build, message):
     with pytest.raises(InputError, match=message):
         build()
 
@@ -226,7 +226,7 @@ def test_what_cannot_be_tracked_is_refused(build, message):
 # --- Scores
 
 
-def test_scores_of_tracks_that_are_right_and_of_one_switch():
+def test_tracking_scores_known_tracks_return_expected_values():
     pytest.importorskip("trackeval", reason="TrackEval, extra tracking, is not installed")
     truth = boxes([(f, i, 100 * i + f, 50) for f in range(1, 41) for i in (1, 2)])
     right = tracking.tracking_scores(truth, truth)
@@ -262,7 +262,7 @@ def two_cameras():
     ]
 
 
-def test_persons_are_followed_from_camera_to_camera():
+def test_identify_tracks_same_person_in_two_cameras_shares_identity():
     with gallery.open("memory:") as people:
         named = []
         for camera, tracks in zip("ab", two_cameras(), strict=True):
@@ -289,7 +289,7 @@ def identified(people, tracks, camera="a", video="frames", **options):
     return {one.track: one.identity for one in found}
 
 
-def test_videos_of_one_name_are_enrolled_by_camera_and_time():
+def test_identify_tracks_same_video_name_differs_by_camera_and_start():
     first, second = two_cameras()
     with gallery.open("memory:") as people:
         assert identified(people, first, "north") == {1: "person-1", 2: "person-2"}
@@ -305,7 +305,7 @@ def test_videos_of_one_name_are_enrolled_by_camera_and_time():
         assert people.count() == 6
 
 
-def test_other_tracks_under_numbers_that_are_enrolled_are_refused_before_any_is_added():
+def test_identify_tracks_conflicting_numbers_raises_and_adds_nothing():
     with gallery.open("memory:") as people:
         identified(people, two_cameras()[0])
         others = two_cameras()[1]
@@ -318,13 +318,13 @@ def test_other_tracks_under_numbers_that_are_enrolled_are_refused_before_any_is_
         assert people.count() == 2
 
 
-def test_references_tell_camera_start_video_and_track_apart():
+def test_reference_different_parts_are_distinct():
     parts = [("a", 0, "b/c", 1), ("a@0", 0, "b/c", 1), ("a", 0.5, "b/c", 1), ("a/b", 0, "c", 1)]
     parts += [("a", 0, "b/c#1", 1), ("a", 0, "b/c", 11), ("a@0/b", 0, "c", 1)]
     assert len({cameras.reference(*part) for part in parts}) == len(parts)
 
 
-def test_nobody_is_in_one_camera_twice_at_once():
+def test_identify_tracks_simultaneous_tracks_get_different_identities():
     tracks = boxes([(f, i, 100 * i + f, 50) for f in range(1, 8) for i in (1, 2)])
     later = Boxes(tracks.frame + 20, tracks.identity + 2, tracks.box, tracks.confidence)
     whole = Boxes(
@@ -343,7 +343,7 @@ def test_nobody_is_in_one_camera_twice_at_once():
     assert set(names[2:]) == set(names[:2])
 
 
-def test_somebody_is_new_beyond_a_threshold():
+def test_identify_tracks_without_threshold_or_embeddings_raises():
     tracks = two_cameras()[0]
     with gallery.open("memory:") as people:
         with pytest.raises(InputError, match="the gallery has none"):
@@ -384,7 +384,7 @@ def scene(tmp_path_factory):
     return root, model
 
 
-def test_boxes_are_embedded_as_their_crops(scene):
+def test_embed_boxes_matches_embedding_of_crops(scene):
     root, model = scene
     found = read_mot(root / "gt.txt")
     embed = models.Embedder(model)
@@ -416,7 +416,7 @@ track = partial(said, "track.py")
 SEEN = ("--video=frames", "--detections=gt.txt", "--run=run")
 
 
-def test_the_command_tracks_draws_and_scores(scene):
+def test_track_command_writes_tracks_images_and_scores(scene):
     root, _ = scene
     scored = True
     try:
@@ -443,7 +443,7 @@ def test_the_command_tracks_draws_and_scores(scene):
     assert "--out is new" in err
 
 
-def test_the_command_follows_persons_across_cameras(scene):
+def test_track_command_gallery_identifies_persons_across_cameras(scene):
     root, _ = scene
     pytest.importorskip("faiss")
     where = ["--gallery=faiss:people.faiss", "--threshold=0.05"]
@@ -457,7 +457,7 @@ def test_the_command_follows_persons_across_cameras(scene):
         assert people.identities() == {"person-1": 2, "person-2": 2}
 
 
-def test_the_annotated_video_has_the_frame_rate_of_its_source(scene):
+def test_track_command_annotated_video_keeps_frame_rate(scene):
     root, _ = scene
     cv2 = pytest.importorskip("cv2", reason="OpenCV, extra tracking, is not installed")
     frames = list(data.video_frames(root / "frames"))
@@ -504,7 +504,7 @@ def test_the_annotated_video_has_the_frame_rate_of_its_source(scene):
         ),
     ],
 )
-def test_mistakes_are_told_in_one_sentence(scene, arguments, message):
+def test_track_command_invalid_flags_print_error(scene, arguments, message):
     root, _ = scene
     err = track(*arguments, cwd=root, code=1)
     assert err.strip().splitlines()[-1].startswith("error: ")
@@ -512,7 +512,7 @@ def test_mistakes_are_told_in_one_sentence(scene, arguments, message):
     (root / "x.txt").unlink(missing_ok=True)
 
 
-def test_mistakes_in_detectors(tmp_path):
+def test_detector_of_invalid_name_or_file_raises(tmp_path):
     (tmp_path / "x.pb").write_bytes(b"no graph")
     for name, message in {
         "yolo": "a detector is ssdlite, hog, or a file",
@@ -541,7 +541,7 @@ class Seer:
 
 
 @pytest.mark.parametrize("box", [(40, 30, 20, 50), (205, 100, 30, 60), (285, 160, 15, 40)])
-def test_windows_see_a_small_person_once_and_whole(box):
+def test_windows_small_person_is_found_once(box):
     x, y, w, h = box
     frame = np.zeros((200, 300, 3), np.uint8)
     frame[y : y + h, x : x + w] = 255
@@ -552,14 +552,14 @@ def test_windows_see_a_small_person_once_and_whole(box):
     assert seer.squares == 3 * 5 + 1  # 100 pixels wide, every 50, and the whole
 
 
-def test_windows_see_a_large_person_in_the_whole_frame():
+def test_windows_large_person_is_found_in_whole_frame():
     frame = np.zeros((200, 300, 3), np.uint8)
     frame[10:190, 100:180] = 255
     found, _ = detect.Windows(Seer())(frame)
     np.testing.assert_allclose(found, [(100, 10, 80, 180)], atol=2)
 
 
-def test_what_is_not_sure_is_no_person():
+def test_windows_low_score_is_dropped():
     frame = np.zeros((200, 300, 3), np.uint8)
     frame[30:80, 40:60] = 255
     found, scores = detect.Windows(Seer(), least=0.95)(frame)
@@ -575,7 +575,7 @@ def _detects(images):
     return boxes, scores, count
 
 
-def test_a_frozen_graph_is_asked_for_persons(tmp_path):
+def test_frozen_graph_returns_person_scores_only(tmp_path):
     with tf.Graph().as_default() as graph:
         images = tf.compat.v1.placeholder(tf.uint8, (None, None, None, 3), "image_tensor")
         boxes, scores, count = _detects(images)
@@ -593,7 +593,7 @@ def test_a_frozen_graph_is_asked_for_persons(tmp_path):
     assert sure.max() < 0.85
 
 
-def test_a_litert_file_is_asked_for_persons(tmp_path):
+def test_litert_returns_person_scores_only(tmp_path):
     pytest.importorskip("ai_edge_litert", reason="LiteRT, extra litert, is not installed")
 
     @tf.function(input_signature=[tf.TensorSpec((1, 64, 64, 3), tf.uint8)])
@@ -610,7 +610,7 @@ def test_a_litert_file_is_asked_for_persons(tmp_path):
     np.testing.assert_allclose(scores, [[0.8, 0]] * 2, rtol=1e-6)
 
 
-def test_persons_are_detected_where_opencv_is(tmp_path):
+def test_detect_persons_hog_blank_frames_finds_none(tmp_path):
     cv2 = pytest.importorskip("cv2", reason="OpenCV, extra tracking, is not installed")
     frame = np.full((200, 200, 3), 200, np.uint8)
     if not hasattr(cv2, "HOGDescriptor"):
@@ -626,7 +626,7 @@ def test_persons_are_detected_where_opencv_is(tmp_path):
 @pytest.mark.slow
 @pytest.mark.real
 @pytest.mark.parametrize(("name", "least"), [("ssdlite", 0.7), ("hog", 0.1)])
-def test_persons_are_detected_in_the_real_video(real_data, name, least):
+def test_detect_persons_real_video_finds_most_persons(real_data, name, least):
     """Half of the detections in some frames lie on a true box, and most persons are found."""
     cv2 = pytest.importorskip("cv2", reason="OpenCV, extra tracking, is not installed")
     if name == "hog" and not hasattr(cv2, "HOGDescriptor"):
@@ -648,7 +648,7 @@ def test_persons_are_detected_in_the_real_video(real_data, name, least):
 
 
 @pytest.mark.real
-def test_the_real_video_is_tracked_by_motion(real_data):
+def test_track_real_video_by_motion_has_high_idf1(real_data):
     pytest.importorskip("trackeval", reason="TrackEval, extra tracking, is not installed")
     truth = read_mot(real_data / "data/pets09-s2l1/gt/gt.txt")
     truth = truth[truth.confidence > 0]

@@ -1,4 +1,4 @@
-"""Tracklets: how they are found, sampled, padded, pooled and compared."""
+"""Tracklets: grouping, reading, clip sampling, temporal pooling and set distances."""
 
 from pathlib import Path
 
@@ -60,7 +60,7 @@ def people(*names, identity, camera):
 # --- Grouping
 
 
-def test_images_are_grouped_by_identity_camera_and_sequence():
+def test_tracklets_group_by_identity_camera_and_sequence():
     names = [
         "0002_c1s1_000451_03.jpg",
         "0002_c1s1_000076_01.jpg",
@@ -78,7 +78,7 @@ def test_images_are_grouped_by_identity_camera_and_sequence():
     assert files(free)[0] == ["a.png", "b.png"]
 
 
-def test_tracklets_are_columns(drawn):
+def test_tracklet_dataset_stores_tracklets_as_columns(drawn):
     found = load("synthetic", drawn).train
     assert repr(found) == "PersonImages(60 images, 15 tracklets, 5 identities, 3 cameras)"
     each = found.per_tracklet()
@@ -90,14 +90,14 @@ def test_tracklets_are_columns(drawn):
         assert all(f"{identity:04d}_c{camera}" in name for name in frames)
 
 
-def test_images_without_tracklets_are_one_each():
+def test_person_images_without_tracklet_column_has_tracklet_per_image():
     images = people("b", "a", identity=1, camera=1)
     assert not images.has_tracklets
     assert images.owner.tolist() == [0, 1]
     assert images.per_tracklet().path.tolist() == ["b", "a"]
 
 
-def test_a_tracklet_may_lie_in_pieces_and_in_any_order():
+def test_person_images_interleaved_tracklets_are_grouped():
     numbers = {data.TRACKLET: [7, 3, 7, 3]}
     images = data.PersonImages(["a", "b", "c", "d"], [2, 1, 2, 1], [1, 2, 1, 2], numbers)
     assert files(images) == [["b", "d"], ["a", "c"]]
@@ -107,7 +107,7 @@ def test_a_tracklet_may_lie_in_pieces_and_in_any_order():
             data.PersonImages(["a", "b"], identity, camera, {data.TRACKLET: [5, 5]})
 
 
-def test_a_table_names_tracklets(tmp_path):
+def test_load_csv_tracklet_column_groups_images(tmp_path):
     for name in "abc":
         picture(tmp_path / f"{name}.png")
     table = tmp_path / "people.csv"
@@ -122,7 +122,7 @@ def test_a_table_names_tracklets(tmp_path):
         data.load("csv", table)
 
 
-def test_queries_are_the_first_of_each_camera_and_among_the_gallery(drawn):
+def test_tracklet_dataset_queries_are_first_per_camera_and_in_gallery(drawn):
     dataset = load("synthetic", drawn)
     query, whole = dataset.query.per_tracklet(), dataset.gallery.per_tracklet()
     pairs = list(zip(query.identity.tolist(), query.camera.tolist(), strict=True))
@@ -143,7 +143,7 @@ def test_queries_are_the_first_of_each_camera_and_among_the_gallery(drawn):
         (lambda: load("marsh", "."), "dataset is one of"),
     ],
 )
-def test_what_is_no_tracklet_is_refused(build, message):
+def test_tracklets_invalid_input_raises(build, message):
     with pytest.raises(InputError, match=message):
         build()
 
@@ -151,7 +151,7 @@ def test_what_is_no_tracklet_is_refused(build, message):
 # --- Layouts
 
 
-def test_mars_is_read_by_names_and_by_its_tables(tmp_path):
+def test_load_mars_by_names_or_tables_returns_tracklets(tmp_path):
     root = tmp_path / "MARS"
     tracks = {
         "bbox_train": [(1, 1, 1, 3), (1, 2, 1, 2)],
@@ -188,7 +188,7 @@ def test_mars_is_read_by_names_and_by_its_tables(tmp_path):
         load("mars", root)
 
 
-def test_the_other_layouts_are_read(tmp_path):
+def test_load_video_layouts_return_tracklets(tmp_path):
     duke = tmp_path / "DukeMTMC-VideoReID"
     for part, identity in (("train", 1), ("query", 2), ("gallery", 2)):
         for track in (1, 2):
@@ -220,7 +220,7 @@ def test_the_other_layouts_are_read(tmp_path):
         load("dukemtmc-videoreid", tmp_path)
 
 
-def test_persons_are_cut_out_of_a_video(tmp_path):
+def test_cut_tracklets_from_frames_returns_crops(tmp_path):
     for number in range(1, 4):
         frame = np.zeros((40, 60, 3), np.uint8)
         frame[5:25, 10 * number : 10 * number + 8] = 200
@@ -262,7 +262,7 @@ def shades(tmp_path_factory):
     return of(frames, [5, 5, 8, 8], [1, 2, 1, 2])
 
 
-def test_test_clips_hold_every_frame_once(shades):
+def test_clip_batches_hold_every_frame_once(shades):
     seen: dict[int, list[int]] = {t: [] for t in range(4)}
     masks = []
     for batch in data.clip_batches(shades, frames=4, batch_size=2, image_size=SIZE):
@@ -276,7 +276,7 @@ def test_test_clips_hold_every_frame_once(shades):
 
 
 @pytest.mark.parametrize("frames", [3, 5])
-def test_training_clips_draw_a_frame_of_each_stretch(shades, frames):
+def test_pk_clips_sample_frame_per_segment(shades, frames):
     same = {"identities": 2, "instances": 2, "image_size": SIZE, "augment": "none"}
     drawn: set[tuple[int, ...]] = set()
     for batch, labels in data.pk_clips(shades, frames=frames, **same).take(40):
@@ -298,7 +298,7 @@ def test_training_clips_draw_a_frame_of_each_stretch(shades, frames):
     assert len({d for d in drawn if d[0] == 3}) > 10
 
 
-def test_clips_repeat_and_go_on(shades):
+def test_pk_clips_same_seed_repeats_and_first_epoch_continues(shades):
     options = {"identities": 2, "instances": 2, "frames": 2, "image_size": SIZE}
     steps = data.pk_steps(shades.per_tracklet(), 2, 2)
     first = list(data.pk_clips(shades, **options, seed=3).take(2 * steps))
@@ -310,7 +310,7 @@ def test_clips_repeat_and_go_on(shades):
     np.testing.assert_array_equal(next(iter(cached))[0]["clips"], first[0][0]["clips"])
 
 
-def test_unreadable_frames_are_dropped(shades, tmp_path):
+def test_readable_tracklet_of_broken_frames_is_dropped(shades, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"")
     frames = [*(files(shades) * 8), [str(tmp_path / "broken.png")]]
     found = data.readable(of(frames, [1] * len(frames), [1] * len(frames)))
@@ -318,7 +318,7 @@ def test_unreadable_frames_are_dropped(shades, tmp_path):
     assert found.checked
 
 
-def test_clips_are_spread_over_cameras_that_there_are(shades):
+def test_pk_clips_spread_without_cameras_raises(shades):
     without = data.PersonImages(shades.path, shades.identity, None, shades.columns)
     with pytest.raises(InputError, match="images are spread over cameras: received none"):
         data.pk_clips(without, identities=2, instances=2, image_size=SIZE, spread=True)
@@ -327,7 +327,7 @@ def test_clips_are_spread_over_cameras_that_there_are(shades):
 
 
 @pytest.mark.parametrize("arguments", [{"frames": 0}, {"batch_size": 0}])
-def test_clips_have_frames(shades, arguments):
+def test_clip_batches_invalid_arguments_raises(shades, arguments):
     with pytest.raises(InputError, match=r"frames is at least 1|batch_size is at least 1"):
         data.clip_batches(shades, **arguments)
 
@@ -347,7 +347,7 @@ def clip_model(temporal):
 
 @pytest.mark.first(2)
 @pytest.mark.parametrize("temporal", layers.temporal.TEMPORAL)
-def test_padded_frames_never_change_a_result(temporal):
+def test_build_tracklet_padded_frames_do_not_change_outputs(temporal):
     model, clips = clip_model(temporal)
     mask = np.ones((4, 5), bool)
     mask[0, 2:], mask[1, 4:], mask[2, 1] = False, False, False
@@ -364,7 +364,7 @@ def test_padded_frames_never_change_a_result(temporal):
         np.testing.assert_array_equal(got[name][there], expected[name][there])
 
 
-def test_frames_have_features_and_logits_of_their_own():
+def test_build_tracklet_frames_have_features_and_logits():
     """Those of the images themselves: the mean of the frames' features is the clip's."""
     model, clips = clip_model("mean")
     given = {"clips": clips, "mask": np.ones((4, 5), bool)}
@@ -376,7 +376,7 @@ def test_frames_have_features_and_logits_of_their_own():
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.5])
-def test_single_frames_learn_beside_the_clips(weight):
+def test_build_objective_frame_weight_adds_frame_terms(weight):
     recipe = recipes.get("tracklets").replace(backbone="tiny", weights="none", frame_weight=weight)
     objective = fitting.build_objective(recipe)
     names = {term.name: term for term in objective.terms}
@@ -395,7 +395,7 @@ def test_single_frames_learn_beside_the_clips(weight):
 
 @pytest.mark.first(2)
 @pytest.mark.parametrize("temporal", layers.temporal.TEMPORAL)
-def test_a_shuffled_tracklet_has_the_same_feature(temporal):
+def test_build_tracklet_shuffled_frames_change_only_recurrent_features(temporal):
     model, clips = clip_model(temporal)
     mask = np.ones((4, 5), bool)
     mask[:, 4] = False
@@ -406,7 +406,7 @@ def test_a_shuffled_tracklet_has_the_same_feature(temporal):
     assert same == (temporal != "recurrent")
 
 
-def test_the_published_vector_of_attention():
+def test_temporal_attention_published_vector_is_reproduced():
     layer = layers.TemporalAttention(width=2)
     x = np.eye(2, dtype="float32")[None]
     layer([x, np.ones((1, 2))])
@@ -414,7 +414,7 @@ def test_the_published_vector_of_attention():
     np.testing.assert_allclose(layer([x, np.ones((1, 2))]), [[0.75, 0.25]], rtol=1e-6)
 
 
-def test_neighbours_count_where_a_context_is_asked_for():
+def test_temporal_attention_context_depends_on_frame_order():
     layer = layers.TemporalAttention(width=3, context=3)
     x = np.random.default_rng(0).normal(size=(1, 4, 3)).astype("float32")
     mask = np.ones((1, 4))
@@ -431,12 +431,12 @@ def test_neighbours_count_where_a_context_is_asked_for():
         (lambda: models.build_tracklet("tiny", 0, SIZE), "num_identities is at least 1"),
     ],
 )
-def test_poolings_that_cannot_be_are_refused(build, message):
+def test_temporal_layers_invalid_arguments_raises(build, message):
     with pytest.raises(InputError, match=message):
         build()
 
 
-def test_a_tracklet_is_the_mean_of_its_clips(shades):
+def test_embedder_tracklet_is_mean_of_its_clips(shades):
     model, _ = clip_model("mean")
     embed = models.Embedder(model)
     got = embed.embed(shades, batch_size=8, frames=4)
@@ -457,7 +457,7 @@ def test_a_tracklet_is_the_mean_of_its_clips(shades):
 # --- Set distances
 
 
-def test_the_published_vectors_of_set_distances():
+def test_set_distances_published_vectors_are_reproduced():
     a, b = np.array([[0.0], [2.0]]), np.array([[3.0], [7.0]])
     got = {
         kind: evaluation.set_distances([a], [b], kind).item() for kind in evaluation.SET_DISTANCES
@@ -467,7 +467,7 @@ def test_the_published_vectors_of_set_distances():
 
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10**6), kind=st.sampled_from(sorted(evaluation.SET_DISTANCES)))
-def test_set_distances_are_those_of_plain_loops(seed, kind):
+def test_set_distances_match_loops(seed, kind):
     rng = np.random.default_rng(seed)
     query, gallery = (
         [rng.normal(size=(int(rng.integers(1, 5)), 3)) for _ in range(int(rng.integers(1, 5)))]
@@ -481,7 +481,7 @@ def test_set_distances_are_those_of_plain_loops(seed, kind):
     np.testing.assert_allclose(own, evaluation.set_distances(query, query, kind), atol=1e-6)
 
 
-def test_sets_that_cannot_be_compared_are_refused():
+def test_set_distances_invalid_sets_raises():
     one = [np.zeros((1, 2))]
     for query, gallery, kind, message in (
         (one, one, "median", "kind is one of"),
@@ -494,7 +494,7 @@ def test_sets_that_cannot_be_compared_are_refused():
             evaluation.set_distances(query, gallery, kind)
 
 
-def test_tracklets_are_ranked_as_mars_and_re_ranked():
+def test_set_distances_ranked_and_reranked_match_oracle():
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(6, 8))
     sets = [centres[i] + 0.3 * rng.normal(size=(4, 8)) for i in range(6) for _ in range(4)]

@@ -1,4 +1,4 @@
-"""Objective, Learner, schedules, callbacks and the run folder."""
+"""Objective, Learner, schedules, callbacks, recipes and run folders."""
 
 import json
 
@@ -47,7 +47,7 @@ def learner(seed: int = 0, **weights: float) -> Learner:
     return Learner(model, objective(**weights))
 
 
-def test_a_step_equals_the_step_written_out() -> None:
+def test_learner_step_matches_handwritten_step() -> None:
     """Weighted sum, gradient, Adam and batch statistics, against a hand-written loop."""
     ours = learner(identity=0.5, triplet=2.0)
     ours.compile(optimizer=keras.optimizers.Adam(1e-3))
@@ -71,7 +71,7 @@ def test_a_step_equals_the_step_written_out() -> None:
         np.testing.assert_allclose(a, b, atol=2e-5)
 
 
-def test_fit_lowers_the_loss_and_reports_every_term() -> None:
+def test_learner_fit_lowers_loss_and_logs_every_term() -> None:
     trained = learner()
     trained.compile(optimizer=keras.optimizers.Adam(3e-3))
     history = trained.fit(
@@ -89,7 +89,7 @@ def test_fit_lowers_the_loss_and_reports_every_term() -> None:
     )
 
 
-def test_a_loss_that_is_no_number_ends_the_training_by_its_name(pedestrians, tmp_path) -> None:
+def test_finite_loss_nan_stops_training_with_term_name(pedestrians, tmp_path) -> None:
     trained = learner()
     trained.compile(optimizer="adam")
     (kernel,) = trained.model.get_layer("logits").weights
@@ -114,7 +114,7 @@ def test_a_loss_that_is_no_number_ends_the_training_by_its_name(pedestrians, tmp
     assert not run.model_file.exists()
 
 
-def test_evaluate_and_predict_change_nothing() -> None:
+def test_learner_evaluate_and_predict_leave_weights_unchanged() -> None:
     trained = learner()
     trained.compile(optimizer=keras.optimizers.Adam(1e-3))
     images, labels = batch()
@@ -130,7 +130,7 @@ def test_evaluate_and_predict_change_nothing() -> None:
 
 @pytest.mark.first(1)
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
-def test_mixed_precision_trains_with_a_scaled_loss(policy: str) -> None:
+def test_learner_mixed_precision_reports_unscaled_loss(policy: str) -> None:
     keras.mixed_precision.set_global_policy(policy)
     try:
         trained = learner()
@@ -145,7 +145,7 @@ def test_mixed_precision_trains_with_a_scaled_loss(policy: str) -> None:
     assert 0 < logs["loss"] < 20, "the reported loss is not scaled"
 
 
-def test_a_learner_survives_saving(tmp_path) -> None:
+def test_learner_saved_and_loaded_resumes_bit_equal(tmp_path) -> None:
     trained = learner(identity=0.25)
     trained.compile(optimizer=keras.optimizers.Adam(1e-3))
     trained.train_on_batch(*batch())
@@ -158,7 +158,7 @@ def test_a_learner_survives_saving(tmp_path) -> None:
         np.testing.assert_array_equal(a, b)
 
 
-def test_objective_names_what_is_missing() -> None:
+def test_objective_missing_term_output_or_label_raises() -> None:
     with pytest.raises(InputError, match=r"terms of different names: received \[\]"):
         Objective()
     images, labels = batch()
@@ -170,7 +170,7 @@ def test_objective_names_what_is_missing() -> None:
 
 
 @pytest.mark.parametrize("kind", ["cosine", "step", "constant"])
-def test_schedules_warm_up_and_end_low(kind: str) -> None:
+def test_schedule_warms_up_and_decays(kind: str) -> None:
     rate = schedule(kind, 1.0, steps=70, warmup=10)
     values = np.array([float(rate(t)) for t in range(70)])
     np.testing.assert_allclose(values[0], 0.1, rtol=0.01)
@@ -182,12 +182,12 @@ def test_schedules_warm_up_and_end_low(kind: str) -> None:
     assert float(again(7)) == float(rate(7))
 
 
-def test_unknown_schedule() -> None:
+def test_schedule_unknown_kind_raises() -> None:
     with pytest.raises(InputError, match="cosine, step: received 'sine'"):
         schedule("sine", 1.0, 10)
 
 
-def test_averaged_weights_are_swapped_in_and_out() -> None:
+def test_averaged_weights_are_swapped_in_and_restored() -> None:
     trained = learner()
     trained.compile(optimizer=keras.optimizers.Adam(1e-2, use_ema=True, ema_momentum=0.5))
     for _ in range(3):
@@ -201,7 +201,7 @@ def test_averaged_weights_are_swapped_in_and_out() -> None:
         np.testing.assert_array_equal(a, b)
 
 
-def test_retrieval_evaluation_enters_the_history(pedestrians) -> None:
+def test_retrieval_evaluation_logs_scores_to_history(pedestrians) -> None:
     dataset = data.load("market1501", str(pedestrians))
     callback = RetrievalEvaluation(dataset.query, dataset.gallery, every=2)
     trained = learner()
@@ -220,7 +220,7 @@ def test_retrieval_evaluation_enters_the_history(pedestrians) -> None:
 
 
 @pytest.mark.nightly
-def test_the_best_epoch_can_be_kept(pedestrians, tmp_path) -> None:
+def test_model_checkpoint_val_map_saves_best_epoch(pedestrians, tmp_path) -> None:
     dataset = data.load("market1501", str(pedestrians))
     path = tmp_path / "best.weights.h5"
     trained = learner()
@@ -298,7 +298,7 @@ def tiny(**changes) -> recipes.Recipe:
         "on small images",
     ],
 )
-def test_an_interrupted_run_ends_with_the_same_weights(
+def test_fit_interrupted_run_resumes_bit_equal(
     pedestrians, tmp_path, changes, epochs_before
 ) -> None:
     images = data.load("market1501", str(pedestrians)).train
@@ -339,7 +339,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(
 
 
 @pytest.mark.nightly
-def test_phases_train_one_loss_and_then_the_other(pedestrians, tmp_path) -> None:
+def test_fit_pretrain_phases_switch_losses(pedestrians, tmp_path) -> None:
     images = data.load("market1501", str(pedestrians)).train
     recipe = tiny(pretrain=1, epochs=2, identity_weight=0.0)
     model = fitting.build_model(recipe, len(images.classes()[0]))
@@ -351,7 +351,7 @@ def test_phases_train_one_loss_and_then_the_other(pedestrians, tmp_path) -> None
     assert [row["epoch"] for row in rows] == [1, 2, 3]
 
 
-def test_a_recipe_spreads_its_images_over_cameras(pedestrians) -> None:
+def test_recipe_spread_samples_every_camera(pedestrians) -> None:
     images = data.load("market1501", str(pedestrians)).train  # two in each of three cameras
 
     def cameras(**more) -> np.ndarray:
@@ -364,20 +364,20 @@ def test_a_recipe_spreads_its_images_over_cameras(pedestrians) -> None:
     assert (cameras() < 3).any()
 
 
-def test_small_images_have_a_pixel_and_no_teacher() -> None:
+def test_recipe_small_epochs_one_pixel_width_or_teacher_raises() -> None:
     for change in ({"width": 1}, {"teacher": "run", "distillation": "logits:1"}):
         with pytest.raises(InputError, match="smaller images have at least a pixel"):
             tiny(small_epochs=1, **change)
 
 
-def test_small_images_have_the_scale_that_is_asked_for() -> None:
+def test_recipe_small_scale_sets_image_size() -> None:
     recipe = tiny(height=192, width=96, small_epochs=1, small_scale=0.6667)
     assert [phase.recipe.image_size for phase in recipe.phases] == [(128, 64), (192, 96)]
     with pytest.raises(InputError, match=r"small_scale is in \(0, 1\)"):
         tiny(small_scale=1.0)
 
 
-def test_small_images_come_first_and_what_they_taught_goes_on(pedestrians, tmp_path) -> None:
+def test_fit_small_images_first_passes_weights_to_next_phase(pedestrians, tmp_path) -> None:
     images = data.load("market1501", str(pedestrians)).train
     recipe = tiny(small_epochs=1, epochs=2, pretrain=1, freeze=0.5)
     assert [p.recipe.image_size for p in recipe.phases] == [(16, 8), (32, 16), (32, 16)]
@@ -405,7 +405,7 @@ def test_small_images_come_first_and_what_they_taught_goes_on(pedestrians, tmp_p
 
 
 @pytest.mark.parametrize("name", losses.METRIC_LOSSES)
-def test_every_metric_loss_is_one_flag(name: str) -> None:
+def test_build_metric_loss_every_name_uses_loss_defaults(name: str) -> None:
     own = fitting.build_metric_loss(tiny(metric_loss=name))
     default = losses.METRIC_LOSSES[name](name=own.name)
     assert own.get_config() == default.get_config()
@@ -415,7 +415,7 @@ def test_every_metric_loss_is_one_flag(name: str) -> None:
     assert (given.margin, given.distance, given.normalize) == (0.7, "cosine", False)
 
 
-def test_a_soft_margin_is_no_margin() -> None:
+def test_build_metric_loss_soft_margin_excludes_margin() -> None:
     assert fitting.build_metric_loss(tiny(soft_margin=True)).margin is None
     assert fitting.build_metric_loss(tiny(margin=0.5)).margin == 0.5
     with pytest.raises(InputError, match="margin is at least 0: received -1"):
@@ -428,12 +428,14 @@ def test_a_soft_margin_is_no_margin() -> None:
     ("recipe", "terms"),
     [("classification", ["identity"]), ("joint", ["identity", "metric"])],
 )
-def test_the_roads_that_users_compare(recipe: str, terms: list[str]) -> None:
+def test_build_objective_standard_strategies_have_expected_terms(
+    recipe: str, terms: list[str]
+) -> None:
     objective = fitting.build_objective(recipes.get(recipe))
     assert [term.name for term in objective.terms] == terms
 
 
-def test_the_objective_of_alignment() -> None:
+def test_build_objective_aligned_mutual_has_expected_terms() -> None:
     """Identity, global and local triplet loss, each once; and among two, logits and distances."""
     recipe = recipes.get("aligned_mutual")
     terms = {term.name: term for term in fitting.build_objective(recipe).terms}
@@ -462,14 +464,14 @@ def build_distillation(recipe: recipes.Recipe) -> tuple[LossTerm, ...]:
     return recipe.distillation.objective(recipe).terms
 
 
-def test_the_margin_is_that_of_both_triplet_losses() -> None:
+def test_build_objective_margin_applies_to_both_triplet_losses() -> None:
     for change, expected in (({"margin": 0.5}, 0.5), ({"soft_margin": True}, None), ({}, 0.3)):
         objective = fitting.build_objective(tiny(stripes=2, **change))
         margins = {term.name: getattr(term.loss, "margin", 0) for term in objective.terms}
         assert margins["metric"] == margins["local"] == expected
 
 
-def test_parts_are_classified_each() -> None:
+def test_build_model_pcb_classifies_each_part() -> None:
     terms = {term.name: term for term in fitting.build_objective(recipes.get("pcb")).terms}
     assert terms["identity"].output == "part_logits"
     assert terms["metric"].output == "features"
@@ -480,7 +482,7 @@ def test_parts_are_classified_each() -> None:
     assert not model.get_layer("part_pool").refinable
 
 
-def test_stripes_are_built_as_they_are_described() -> None:
+def test_build_heads_stripe_settings_give_local_head() -> None:
     recipe = tiny(
         stripes=3,
         stripe_width=8,
@@ -493,7 +495,7 @@ def test_stripes_are_built_as_they_are_described() -> None:
     assert fitting.build_heads(tiny()) == []
 
 
-def test_a_term_of_two_outputs_survives_saving() -> None:
+def test_loss_term_two_outputs_survives_serialization() -> None:
     terms = Objective(
         LossTerm("local", losses.AlignedTripletLoss(0.5), ("features", "local"), weight=2)
     )
@@ -507,7 +509,7 @@ def test_a_term_of_two_outputs_survives_saving() -> None:
 
 @pytest.mark.first(1)
 @pytest.mark.parametrize("members", [1, 2])
-def test_aligned_features_are_trained(members: int) -> None:
+def test_learner_stripes_trains_local_features(members: int) -> None:
     """The sum of the three terms; with two members, all of theirs in the logs."""
     several = {"members": "tiny,tiny", "distillation": "logits:0.01,distances:0.001"}
     recipe = tiny(stripes=2, **(several if members == 2 else {}))
@@ -530,7 +532,7 @@ def test_aligned_features_are_trained(members: int) -> None:
     assert not np.array_equal(before, gradient_flows)
 
 
-def test_refined_parts_are_induced(pedestrians, tmp_path) -> None:
+def test_fit_refined_parts_trains_assignment_in_second_phase(pedestrians, tmp_path) -> None:
     """Stripes; then the assignment alone, all else frozen; then everything with refined parts."""
     images = data.load("market1501", str(pedestrians)).train
     recipe = tiny(**REFINED)
@@ -557,7 +559,7 @@ def test_refined_parts_are_induced(pedestrians, tmp_path) -> None:
     assert all(layer.trainable for layer in model.layers)
 
 
-def test_strong_ends_on_images_of_four_times_the_size() -> None:
+def test_strong_recipe_ends_with_large_images() -> None:
     """And is otherwise the default."""
     recipe = recipes.get("strong")
     small, large = (phase.recipe for phase in recipe.phases)
@@ -568,7 +570,7 @@ def test_strong_ends_on_images_of_four_times_the_size() -> None:
     assert changed == {"epochs", "embedding"}
 
 
-def test_settings_are_those_of_the_recipe_and_its_methods() -> None:
+def test_recipe_settings_match_setting_fields() -> None:
     names = [field.name for field in recipes.setting_fields()]
     assert len({*names}) == len(names), "each is a flag of its own"
     recipe = tiny(parts=2, part_width=8, smoothing=0.0)
@@ -579,7 +581,7 @@ def test_settings_are_those_of_the_recipe_and_its_methods() -> None:
         recipe.replace(partz=3)
 
 
-def test_help_says_the_value_of_each_recipe() -> None:
+def test_train_command_help_lists_recipe_defaults() -> None:
     assert recipes.defaults("epochs") == (
         "24; 12 of finetune_metric, pcb_rpp; 4 of strong; 20 of tiny"
     )
@@ -591,7 +593,7 @@ def test_help_says_the_value_of_each_recipe() -> None:
     assert all(f"Default: {recipes.defaults(name)}." in text for name, text in helps.items())
 
 
-def test_fine_tuning_has_two_phases() -> None:
+def test_finetune_metric_recipe_has_two_phases() -> None:
     first, second = (phase.recipe for phase in recipes.get("finetune_metric").phases)
     assert (first.identity_weight, first.metric_weight) == (1, 0)
     assert (second.identity_weight, second.metric_weight) == (0, 1)
@@ -609,7 +611,7 @@ class Constant(keras.layers.Layer):
 
 @pytest.mark.first(1)
 @pytest.mark.parametrize(("margin", "value"), [(0.3, "0.3"), (None, "0.6931")])
-def test_collapse_is_said_in_words(margin, value, caplog) -> None:
+def test_collapse_monitor_constant_embeddings_logs_warning(margin, value, caplog) -> None:
     model = keras.Sequential([keras.Input((5,)), Constant()])
     model.compile("sgd", losses.TripletHardLoss(margin))
     x, y = np.random.default_rng(0).normal(size=(12, 5)), np.repeat(np.arange(4), 3)
@@ -621,7 +623,7 @@ def test_collapse_is_said_in_words(margin, value, caplog) -> None:
     assert "learning rate" in message
 
 
-def test_collapse_of_a_learner_is_said_by_term(caplog) -> None:
+def test_collapse_monitor_learner_names_term(caplog) -> None:
     trained = learner()
     trained.compile(optimizer=keras.optimizers.Adam(1e-3))
     monitor = CollapseMonitor(4, 3)
@@ -633,7 +635,7 @@ def test_collapse_of_a_learner_is_said_by_term(caplog) -> None:
     assert "the loss 'triplet' was 0.3001 in epoch 2" in caplog.records[0].getMessage()
 
 
-def test_a_loss_that_passes_its_collapse_value_is_no_collapse(caplog) -> None:
+def test_collapse_monitor_separated_distances_log_no_warning(caplog) -> None:
     monitor = CollapseMonitor(4, 3)
     monitor.set_model(learner())
     monitor.on_train_begin()
@@ -644,7 +646,7 @@ def test_a_loss_that_passes_its_collapse_value_is_no_collapse(caplog) -> None:
     assert "the loss 'triplet' was 0.3 in epoch 2" in caplog.records[0].getMessage()
 
 
-def test_what_little_is_left_of_the_distances_is_a_collapse(caplog) -> None:
+def test_collapse_monitor_tiny_distances_log_warning(caplog) -> None:
     """Quadruplets of unit vectors ended so: nearer by a seventh, of next to nothing."""
     monitor = CollapseMonitor(4, 3)
     monitor.set_model(learner())
@@ -655,7 +657,7 @@ def test_what_little_is_left_of_the_distances_is_a_collapse(caplog) -> None:
 
 
 @pytest.mark.nightly
-def test_a_backup_of_another_model_is_refused(tmp_path) -> None:
+def test_backup_restore_into_other_model_raises(tmp_path) -> None:
     trained = learner()
     trained.compile(optimizer=keras.optimizers.Adam(1e-3))
     backup = Backup(tmp_path / "backup.weights.h5", steps=1)
@@ -670,7 +672,7 @@ def test_a_backup_of_another_model_is_refused(tmp_path) -> None:
     assert backup.restore(trained) == 1
 
 
-def test_history_drops_epochs_that_are_repeated(tmp_path) -> None:
+def test_history_resumed_run_drops_repeated_epochs(tmp_path) -> None:
     path = tmp_path / "history.jsonl"
     first = History(path)
     for epoch in range(3):
@@ -684,7 +686,7 @@ def test_history_drops_epochs_that_are_repeated(tmp_path) -> None:
     assert all(0 <= row["seconds"] < 60 for row in rows)
 
 
-def test_run_folders_are_never_overwritten(tmp_path) -> None:
+def test_run_existing_folder_is_not_overwritten(tmp_path) -> None:
     run = runs.Run(tmp_path / "run")
     run.start({"seed": 1})
     run.start({"seed": 1})
@@ -700,7 +702,7 @@ def test_run_folders_are_never_overwritten(tmp_path) -> None:
         runs.Run(tmp_path / "mine").start({})
 
 
-def test_default_runs_resume_their_own_flags_only(tmp_path) -> None:
+def test_runs_default_same_flags_resumes_folder(tmp_path) -> None:
     root = str(tmp_path)
     first = runs.default("d", "r", {"seed": 1}, root)
     first.start({"seed": 1})
@@ -714,7 +716,7 @@ def test_default_runs_resume_their_own_flags_only(tmp_path) -> None:
     assert not second.directory.exists()  # for nothing was written
 
 
-def test_one_process_trains_in_a_folder(tmp_path) -> None:
+def test_run_folder_in_use_raises(tmp_path) -> None:
     first, second = (runs.Run(tmp_path / "r") for _ in range(2))
     first.start({"seed": 1})
     with pytest.raises(InputError, match=r"one process trains in a run folder: .*r is in use"):
@@ -726,7 +728,7 @@ def test_one_process_trains_in_a_folder(tmp_path) -> None:
     second.check({"seed": 2})
 
 
-def test_run_folders_that_are_broken(tmp_path) -> None:
+def test_run_broken_folder_raises(tmp_path) -> None:
     run = runs.Run(tmp_path)
     with pytest.raises(InputError, match=r"a run folder holds flags.json"):
         _ = run.flags
@@ -763,12 +765,12 @@ def test_run_folders_that_are_broken(tmp_path) -> None:
         ({"stripe_pooling": "gem"}, "stripe_pooling is one of avg, max: received 'gem'"),
     ],
 )
-def test_bad_recipes(changes: dict, message: str) -> None:
+def test_recipe_invalid_settings_raises(changes: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         tiny(**changes)
 
 
-def test_a_recipe_of_several_members() -> None:
+def test_recipe_several_members_sets_distillation() -> None:
     recipe = recipes.get("mutual")
     assert recipe.backbones == ["mobilenetv2", "mobilenetv2"]
     assert recipe.distillation.weights == {"logits": 1, "distances": 1}
@@ -785,7 +787,7 @@ def test_a_recipe_of_several_members() -> None:
     assert recipes.get("distill").backbones == ["mobilenetv2"]
 
 
-def test_who_learns_needs_someone() -> None:
+def test_load_teacher_incomplete_distillation_raises() -> None:
     for changes in ({"distillation": "logits:1"}, {"members": "tiny,tiny"}, {"teacher": "run"}):
         with pytest.raises(InputError, match="from a teacher or from each other by distillation"):
             load_teacher(tiny(**changes), 4)
@@ -793,7 +795,7 @@ def test_who_learns_needs_someone() -> None:
     assert load_teacher(tiny(**TWO), 4) is None
 
 
-def test_a_teacher_that_does_not_fit(tmp_path) -> None:
+def test_load_teacher_mismatched_identities_or_size_raises(tmp_path) -> None:
     run = runs.Run(tmp_path / "teacher")
     run.directory.mkdir()
     run.save_models([models.build("tiny", 4, SIZE, weights="none")])
@@ -809,7 +811,7 @@ def test_a_teacher_that_does_not_fit(tmp_path) -> None:
 
 @pytest.mark.first(1)
 @pytest.mark.parametrize("members", ["", "tiny,tiny"])
-def test_a_teacher_teaches_one_or_several(pedestrians, tmp_path, members) -> None:
+def test_fit_teacher_distills_into_each_student(pedestrians, tmp_path, members) -> None:
     images = data.load("market1501", str(pedestrians)).train
     count = len(images.classes()[0])
     recipe = tiny(members=members, teacher="unused", distillation="logits:1", epochs=1)
@@ -831,7 +833,7 @@ def several(run: runs.Run, count: int) -> list[keras.Model]:
     return made
 
 
-def test_members_of_a_run(tmp_path) -> None:
+def test_run_load_model_selects_member(tmp_path) -> None:
     run = runs.Run(tmp_path / "run")
     made = several(run, 3)
     for number, model in enumerate(made, start=1):
@@ -851,7 +853,7 @@ def test_members_of_a_run(tmp_path) -> None:
     assert run.load_model("best").output["logits"].shape[-1] == 4
 
 
-def test_a_single_model_is_no_ensemble(tmp_path) -> None:
+def test_run_load_model_ensemble_of_single_model_raises(tmp_path) -> None:
     run = runs.Run(tmp_path / "run")
     several(run, 1)
     assert run.load_model("1").name == "embedder"
@@ -868,7 +870,7 @@ def pair(**options) -> MutualLearner:
 
 
 @pytest.mark.nightly
-def test_members_are_evaluated_each(pedestrians) -> None:
+def test_retrieval_evaluation_scores_each_member(pedestrians) -> None:
     dataset = data.load("market1501", str(pedestrians))
     callback = RetrievalEvaluation(dataset.query, dataset.gallery)
     learner = pair()
@@ -880,7 +882,7 @@ def test_members_are_evaluated_each(pedestrians) -> None:
     assert history["val_mAP"] == [max(result.mAP for result in each)]
 
 
-def test_collapse_of_a_member_is_said_by_name(caplog) -> None:
+def test_collapse_monitor_mutual_learner_names_member(caplog) -> None:
     monitor = CollapseMonitor(4, 3)
     monitor.set_model(pair())
     monitor.on_train_begin()
@@ -889,7 +891,7 @@ def test_collapse_of_a_member_is_said_by_name(caplog) -> None:
     assert "the loss 'member2_triplet' was 0.3" in message
 
 
-def test_seeds_go_on_after_a_backup(tmp_path) -> None:
+def test_backup_restore_resumes_dropout_seeds(tmp_path) -> None:
     """Dropout draws what it would have drawn."""
 
     def noisy() -> Learner:
@@ -913,7 +915,7 @@ def test_seeds_go_on_after_a_backup(tmp_path) -> None:
         np.testing.assert_array_equal(a, b)
 
 
-def test_unknown_recipe() -> None:
+def test_recipes_get_unknown_name_raises() -> None:
     with pytest.raises(InputError, match=r"bot, classification, .*: received 'bott'"):
         recipes.get("bott")
 
@@ -926,7 +928,7 @@ def weighted(learner, weights):
     return learner.train_on_batch(images, labels, weights, return_dict=True)
 
 
-def test_sample_weights_weigh_what_an_image_costs() -> None:
+def test_learner_sample_weight_scales_terms() -> None:
     keras.utils.set_random_seed(1)
     trained = learner()
     trained.compile(optimizer=keras.optimizers.SGD(0.0))
@@ -943,7 +945,7 @@ def test_sample_weights_weigh_what_an_image_costs() -> None:
         trained.train_step((images, labels, {"identity": weights}))
 
 
-def test_what_has_weight_zero_trains_nothing() -> None:
+def test_learner_zero_sample_weight_trains_nothing() -> None:
     keras.utils.set_random_seed(1)
     trained = Learner(
         models.build("tiny", 4, SIZE, weights="none"),
@@ -957,7 +959,7 @@ def test_what_has_weight_zero_trains_nothing() -> None:
         np.testing.assert_array_equal(variable.numpy(), value)
 
 
-def test_a_learner_measures_metrics_of_outputs_and_refuses_losses(tmp_path) -> None:
+def test_learner_compile_accepts_output_metrics_and_rejects_losses(tmp_path) -> None:
     keras.utils.set_random_seed(1)
     trained = learner()
     metric = keras.metrics.SparseTopKCategoricalAccuracy(2, name="top2")
@@ -1002,7 +1004,7 @@ def plain_model() -> keras.Model:
 
 @pytest.mark.first(1)
 @pytest.mark.parametrize("form", ["dict", "one", "list"])
-def test_collapse_in_a_plain_fit_of_several_outputs_is_warned_of(caplog, form) -> None:
+def test_collapse_monitor_plain_fit_of_multiple_outputs_logs_warning(caplog, form) -> None:
     model = plain_model()
     triplet, identity = TripletHardLoss(margin=0.3), losses.IdentityLoss()
     compiled = {
@@ -1022,7 +1024,7 @@ def test_collapse_in_a_plain_fit_of_several_outputs_is_warned_of(caplog, form) -
     assert any("the model has collapsed" in record.getMessage() for record in caplog.records)
 
 
-def test_a_model_of_build_trains_in_a_plain_compile(tmp_path) -> None:
+def test_build_model_trains_in_plain_compile(tmp_path) -> None:
     keras.utils.set_random_seed(0)
     model = models.build("tiny", 4, SIZE, weights="none")
     images, labels = batch()
@@ -1046,7 +1048,7 @@ def test_a_model_of_build_trains_in_a_plain_compile(tmp_path) -> None:
     assert again.evaluate(images, labels, **whole) == pytest.approx(logs, rel=1e-5)
 
 
-def test_retrieval_is_scored_of_a_model_with_one_tensor(pedestrians) -> None:
+def test_retrieval_evaluation_single_output_model_is_scored(pedestrians) -> None:
     dataset = data.load("market1501", pedestrians)
     model = keras.Sequential(
         [

@@ -1,4 +1,4 @@
-"""The pair verifier: shared weights, symmetry, cuts, saving, training."""
+"""Pair verifier: shared weights, symmetry, gate positions, saving and training."""
 
 import keras
 import numpy as np
@@ -29,7 +29,7 @@ def distances(model: keras.Model, *pair: np.ndarray, **arguments) -> np.ndarray:
 
 
 @pytest.mark.parametrize("arguments", [{}, {"pooling": "gem"}, {"pooling": "max", "width": 16}])
-def test_the_distance_is_that_of_the_gated_features(arguments: dict) -> None:
+def test_pair_verifier_distance_matches_gated_features(arguments: dict) -> None:
     model = build(**arguments)
     x, y = images(), images(seed=1)
     model([x, y], training=True)  # moves the statistics
@@ -44,7 +44,7 @@ def test_the_distance_is_that_of_the_gated_features(arguments: dict) -> None:
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_exchanging_the_images_changes_nothing(training: bool) -> None:
+def test_pair_verifier_swapped_images_gives_same_distance(training: bool) -> None:
     """Neither the distances nor, in training, the statistics that batch normalisation keeps."""
     x, y = images(), images(seed=1) // 2
     one, other = build(), build()
@@ -55,11 +55,11 @@ def test_exchanging_the_images_changes_nothing(training: bool) -> None:
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
-def test_an_image_has_no_distance_to_itself() -> None:
+def test_pair_verifier_same_image_has_zero_distance() -> None:
     np.testing.assert_allclose(distances(build(), images(), images()), 0, atol=1e-6)
 
 
-def test_there_is_one_set_of_weights() -> None:
+def test_pair_verifier_shares_backbone_weights() -> None:
     backbone = backbones.build("tiny", "none", SIZE, last_stride=1)
     widths = build().get_layer("head").output.shape[-1]
     assert build().count_params() == backbone.count_params() + widths
@@ -67,7 +67,7 @@ def test_there_is_one_set_of_weights() -> None:
 
 @pytest.mark.first(1)
 @pytest.mark.parametrize("name", ["tiny", "mobilenetv2"])
-def test_both_halves_of_a_backbone_are_the_backbone(name: str) -> None:
+def test_pair_split_halves_match_backbone(name: str) -> None:
     model = backbones.build(name, "none", SIZE, last_stride=1)
     before, behind = pair.split(model)
     pixels = images().astype("float32")
@@ -77,7 +77,7 @@ def test_both_halves_of_a_backbone_are_the_backbone(name: str) -> None:
     assert before.count_params() + behind.count_params() == model.count_params()
 
 
-def test_a_gate_stands_where_it_is_told() -> None:
+def test_pair_split_at_named_layer_cuts_there() -> None:
     backbone = backbones.build("tiny", "none", SIZE)
     third = [layer for layer in backbone.layers if isinstance(layer, keras.layers.ReLU)][2]
     before, _ = pair.split(backbone, third.name)
@@ -85,13 +85,13 @@ def test_a_gate_stands_where_it_is_told() -> None:
 
 
 @pytest.mark.nightly
-def test_a_gate_stands_in_a_layer_of_mobilenet() -> None:
+def test_pair_verifier_mobilenetv2_gate_cuts_at_named_layer() -> None:
     gate = "block_6_project_BN"
     head = build(backbone="mobilenetv2", gate=gate).get_layer("head")
     assert head.output.shape[1:] == (4, 2, 64)
 
 
-def test_the_cut_goes_around_shortcuts() -> None:
+def test_pair_split_shortcut_layer_raises() -> None:
     pixels = keras.Input((8, 4, 3))
     x = keras.layers.Conv2D(3, 1, name="first")(pixels)
     y = keras.layers.Conv2D(3, 1, name="inside")(x)
@@ -108,7 +108,7 @@ def test_the_cut_goes_around_shortcuts() -> None:
 
 @pytest.mark.first(1)
 @pytest.mark.parametrize("backbone", ["tiny", "mobilenetv2"])
-def test_keras_round_trip(backbone: str, tmp_path) -> None:
+def test_pair_verifier_save_and_load_keeps_distances(backbone: str, tmp_path) -> None:
     model = build(backbone=backbone, width=8)
     x, y = images(), images(seed=1)
     model([x, y], training=True)
@@ -117,7 +117,7 @@ def test_keras_round_trip(backbone: str, tmp_path) -> None:
     np.testing.assert_allclose(distances(loaded, x, y), distances(model, x, y), atol=1e-6)
 
 
-def test_every_weight_is_trained() -> None:
+def test_pair_verifier_every_weight_has_gradient() -> None:
     model = build(pooling="gem", width=8)
     with tf.GradientTape() as tape:
         distance = model([images(), images(seed=1)], training=True)["distance"]
@@ -131,7 +131,7 @@ def test_every_weight_is_trained() -> None:
 
 @pytest.mark.first(1)
 @pytest.mark.parametrize("dtype", ["mixed_float16", "mixed_bfloat16"])
-def test_distances_are_float32_in_half_precision(dtype: str) -> None:
+def test_pair_verifier_half_precision_distances_are_float32(dtype: str) -> None:
     policy = keras.mixed_precision.global_policy()
     full = distances(build(), images(), images(seed=1))
     try:
@@ -148,7 +148,7 @@ def test_distances_are_float32_in_half_precision(dtype: str) -> None:
 
 @pytest.mark.first(1)
 @pytest.mark.parametrize("batch_size", [4, 64])
-def test_the_matrix_holds_the_distance_of_every_pair(batch_size: int) -> None:
+def test_pair_distances_matrix_matches_single_pairs(batch_size: int) -> None:
     model = build()
     query, gallery = images(3), images(5, seed=1)
     expected = [[distances(model, q[None], g[None])[0] for g in gallery] for q in query]
@@ -157,7 +157,7 @@ def test_the_matrix_holds_the_distance_of_every_pair(batch_size: int) -> None:
 
 
 @pytest.mark.nightly
-def test_training_on_given_pairs_lowers_the_loss(pedestrians) -> None:
+def test_pair_verifier_contrastive_training_lowers_loss(pedestrians) -> None:
     train = data.load("synthetic", pedestrians).train
     batches = data.pair_batches(train, 16, SIZE, "none", seed=0, cache="memory")
     model = build()
@@ -176,12 +176,12 @@ def test_training_on_given_pairs_lowers_the_loss(pedestrians) -> None:
         ({"backbone": "resnet51"}, "received 'resnet51'"),
     ],
 )
-def test_bad_arguments(arguments: dict, message: str) -> None:
+def test_build_pair_verifier_invalid_arguments_raises(arguments: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         build(**arguments)
 
 
-def test_what_cannot_be_compared() -> None:
+def test_pair_distances_invalid_model_or_no_images_raises() -> None:
     with pytest.raises(InputError, match="received the model 'embedder'; make it with"):
         models.pair_distances(models.build("tiny", None, SIZE, weights="none"), images(), images())
     with pytest.raises(InputError, match="received 0 queries, 4 gallery images"):
