@@ -1020,8 +1020,8 @@ BREAKS = (
     Break(
         "BMP files are decoded by TensorFlow",
         "keras_reid/data/pillow.py",
-        'if image.format != "PNG":',
-        "if False:",
+        'if image.format != "PNG":\n                return BY_PILLOW',
+        'if image.format != "PNG":\n                return 1',
         "cases/test_image_formats.py::test_viper_reader_reads_all_and_trains",
     ),
     Break(
