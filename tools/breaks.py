@@ -1142,7 +1142,6 @@ BREAKS = (
         "from keras_reid.choices import RERANKERS",
         "from keras_reid.reranking import RERANKERS",
         "commands/test_light.py::test_helpfull_prints_without_tensorflow",
-        "evaluate",
     ),
     Break(
         "mapped gallery: center is not subtracted from the first block",
