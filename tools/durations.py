@@ -34,9 +34,8 @@ def main() -> None:
         files = {name for name in seconds if "::" not in name}
         total = sum(seconds[name] for name in files)
         count = sum(cases[name] for name in files)
-        print(
-            f"{group}: {count:,} cases, {total:.0f} s\n\n| {group} | cases | s |\n| --- | --- | --- |"
-        )
+        print(f"{group}: {count:,} cases, {total:.0f} s\n")
+        print(f"| {group} | cases | s |\n| --- | --- | --- |")
         for kind in (files, seconds.keys() - files):
             for name in sorted(kind, key=lambda name: -seconds[name])[: options.top]:
                 print(f"| `{name}` | {cases[name]} | {seconds[name]:.1f} |")
