@@ -59,6 +59,7 @@ def test_helpfull_prints_without_tensorflow(tmp_path):
     for command, ended in zip(
         COMMANDS, run_all([(command, "--helpfull") for command in COMMANDS], tmp_path), strict=True
     ):
+        assert ended.returncode == 0
         assert f"{command}.py" in ended.stdout
         assert "was imported" not in ended.stderr
 
