@@ -9,7 +9,7 @@ import dataclasses
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -142,8 +142,25 @@ class EvaluateOptions(ModelOptions):
                 raise InputError(rule)
 
 
-def evaluate(options: EvaluateOptions) -> evaluation.RankingResult:
-    """Embeds query and gallery, ranks, and prints one table."""
+@dataclass(frozen=True, eq=False)
+class EvaluateResult(evaluation.RankingResult):
+    """The scores of the ranking, with the other results that are printed.
+
+    Attributes:
+        verification: scores of pairs; None without `verify` and `report`.
+        attributes: scores of the attributes; None without `attributes`.
+    """
+
+    verification: evaluation.VerificationResult | None = field(default=None, repr=False)
+    attributes: evaluation.AttributeScores | None = field(default=None, repr=False)
+
+
+def evaluate(options: EvaluateOptions) -> EvaluateResult:
+    """Embed query and gallery, rank, print one table and return its values.
+
+    Raises:
+        InputError: options that do not go together, or data without query and gallery images.
+    """
     check_outputs(out=options.out, save_features=options.save_features, report=options.report)
     if options.report:
         visualize.need_matplotlib()
@@ -164,10 +181,12 @@ def evaluate(options: EvaluateOptions) -> evaluation.RankingResult:
         texts = (f"{s} {100 * a:.2f} to {100 * b:.2f} %" for s, (a, b) in intervals.items())
         say(f"95 % intervals over the queries: {', '.join(texts)}")
         values["intervals"] = {name: list(ends) for name, ends in intervals.items()}
+    scores = None
     if options.attributes:
         scores = _attribute_scores(options, sides, probabilities)
         say(str(scores))
         values["attributes"] = scores.to_dict()
+    verification = None
     if options.verify or options.report:
         plain = rows
         if options.rerank != "none":
@@ -191,9 +210,10 @@ def evaluate(options: EvaluateOptions) -> evaluation.RankingResult:
         speed = {"ranked": _rate(rows.shape[0], ranking, "queries")}
         if not options.features:
             speed["embedded"] = _rate(images, embedding, "images")
+        assert verification is not None
         report.write(options, options.report, sides, rows, results, verification, values, speed)
         say(f"report: {options.report}")
-    return result
+    return EvaluateResult(**vars(result), verification=verification, attributes=scores)
 
 
 def _save(folder: str, sides: Sides) -> None:

@@ -115,13 +115,15 @@ def test_keras_alone_skips_unused_imports():
     assert ended.stdout.splitlines() == ["imported []", "found sklearn"]
 
 
-def test_search_stats_and_remove_run_without_tensorflow(tmp_path):
+def test_search_stats_list_and_remove_run_without_tensorflow(tmp_path):
     pytest.importorskip("faiss", reason="faiss, extra gallery, is not installed")
     with gallery.open(f"faiss:{tmp_path / 'people.db'}") as people:
         people.enrol(np.eye(4, dtype=np.float32), ["a", "b", "b", "c"], model_fingerprint="x")
     ended = run("search", "--gallery=faiss:people.db", "stats", cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr
     assert "rows         4" in ended.stdout
+    ended = run("search", "--gallery=faiss:people.db", "list", cwd=tmp_path)
+    assert ended.stdout == "1  a\n2  b\n1  c\n"
     ended = run("search", "--gallery=faiss:people.db", "remove", "b", cwd=tmp_path)
     assert "erased 2 images of b" in ended.stdout
 
