@@ -188,11 +188,7 @@ def evaluate(options: EvaluateOptions) -> EvaluateResult:
         values["attributes"] = scores.to_dict()
     verification = None
     if options.verify or options.report:
-        plain = rows
-        if options.rerank != "none":
-            # A threshold is of the distances themselves, whatever ranks.
-            before = dataclasses.replace(options, rerank="none", rerank_options=None)
-            plain = _rows(before, sides, probabilities, protocol)
+        plain = _plain_rows(options, rows, sides, probabilities, protocol)
         judged = "no-camera" if protocol.name == "no-camera" else "market1501"
         verification = evaluation.verify(*evaluation.pairs(plain, *sides, judged))
         values["verification"] = verification.to_dict()
@@ -327,6 +323,20 @@ def _rows(
     distance = "euclidean" if options.distance == "global" else options.distance
     done = progress("looking for neighbours")
     return evaluation.compare(query, gallery, distance, options.rerank, done, **numbers)
+
+
+def _plain_rows(
+    options: EvaluateOptions,
+    rows: evaluation.Rows,
+    sides: Sides,
+    probabilities: list[np.ndarray],
+    protocol: evaluation.Protocol,
+) -> evaluation.Rows:
+    """Distances without re-ranking, to which a threshold applies."""
+    if options.rerank == "none":
+        return rows
+    before = dataclasses.replace(options, rerank="none", rerank_options=None)
+    return _rows(before, sides, probabilities, protocol)
 
 
 def _compared(options: EvaluateOptions, features: dict[str, Any]) -> Any:

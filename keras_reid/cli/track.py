@@ -87,7 +87,7 @@ class TrackResult(Boxes):
     """
 
     names: dict[int, str] = field(default_factory=dict)
-    scores: tracking.TrackingScores | None = None
+    scores: "tracking.TrackingScores | None" = None
 
 
 def track(options: TrackOptions) -> TrackResult:

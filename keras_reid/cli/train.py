@@ -90,7 +90,7 @@ class TrainOptions(DataOptions):
     settings: dict[str, Any] = field(default_factory=dict)
 
 
-def train(options: TrainOptions) -> runs.Run | data.CheckReport:
+def train(options: TrainOptions) -> "runs.Run | data.CheckReport":
     """Train a model, score it, print the location of each file and return the run.
 
     Returns:

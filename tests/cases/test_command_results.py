@@ -181,7 +181,10 @@ def test_evaluate_returns_ranking_and_verification(tmp_path: Path) -> None:
     identity, camera = np.repeat(np.arange(4), 2), np.tile([1, 2], 4)
     for name, rows in (("query", slice(0, 8, 2)), ("gallery", slice(1, 8, 2))):
         np.savez(
-            tmp_path / f"{name}.npz", embedding=x[rows], identity=identity[rows], camera=camera[rows]
+            tmp_path / f"{name}.npz",
+            embedding=x[rows],
+            identity=identity[rows],
+            camera=camera[rows],
         )
     files = [str(tmp_path / "query.npz"), str(tmp_path / "gallery.npz")]
     result = evaluate(EvaluateOptions(features=files))
@@ -222,9 +225,7 @@ def test_train_check_only_returns_report(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_export_returns_folder_of_version(
-    folder: Path, tmp_path: Path
-) -> None:
+def test_export_returns_folder_of_version(folder: Path, tmp_path: Path) -> None:
     data.synthetic.generate(tmp_path / "drawn", train_identities=4, test_identities=4, size=SIZE)
     version = export(
         ExportOptions(
