@@ -332,7 +332,7 @@ def _plain_rows(
     probabilities: list[np.ndarray],
     protocol: evaluation.Protocol,
 ) -> evaluation.Rows:
-    """Distances without re-ranking, to which a threshold applies."""
+    """Distances without re-ranking, for the scores of pairs and thresholds."""
     if options.rerank == "none":
         return rows
     before = dataclasses.replace(options, rerank="none", rerank_options=None)

@@ -143,7 +143,8 @@ class Command:
             FLAGS.register_key_flag_for_module(sys.argv[0], FLAGS[name])
         logging.set_verbosity(logging.WARNING)
         try:
-            app.run(self.main, [sys.argv[0], *map(_with_underscores, sys.argv[1:])], parsed)
+            argv = [sys.argv[0], *map(_with_underscores, sys.argv[1:])]
+            app.run(self.main, argv, flags_parser=parsed)
         except BrokenPipeError:  # of the help
             _exit_closed_pipe()
 

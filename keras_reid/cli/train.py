@@ -94,8 +94,8 @@ def train(options: TrainOptions) -> "runs.Run | data.CheckReport":
     """Train a model, score it, print the location of each file and return the run.
 
     Returns:
-        The run, whose folder holds the model and the scores. With `check_only`, the report on the
-        data set.
+        The run: the folder of the model and its scores. With `check_only`, the report on the data
+        set.
 
     Raises:
         InputError: options that do not go together, a data set that cannot be trained on, or, with

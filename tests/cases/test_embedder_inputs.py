@@ -26,7 +26,7 @@ def embedder() -> models.Embedder:
 
 @pytest.fixture(scope="module")
 def paths(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Images of several formats and sizes, of which a JPEG file is turned by Exif."""
+    """Images of several formats and sizes; `e.jpg` is turned by Exif."""
     root = tmp_path_factory.mktemp("images")
     random = np.random.default_rng(0)
     for name, size in FILES.items():
