@@ -126,10 +126,7 @@ def within(program: str | Path, *flags: object, cwd: Path) -> tuple[int, str, st
     before, handler.stream = handler.stream, err
     with contextlib.chdir(cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            command.main(values([str(program), *map(str, flags)]), values)
-        except absl.flags.Error as error:  # as absl.app ends
-            print(f"FATAL Flags parsing error:\n  {error}", file=sys.stderr)
-            code = 1
+            command.main(options.parsed([str(program), *map(str, flags)], values), values)
         except SystemExit as end:
             code = int(end.code or 0)
         finally:

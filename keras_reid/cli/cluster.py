@@ -56,8 +56,25 @@ class ClusterOptions(ModelOptions):
     )
 
 
-def cluster(options: ClusterOptions) -> evaluation.Clustering:
-    """Embeds, groups, and writes the groups in each form that was asked for."""
+@dataclass(frozen=True, eq=False)
+class ClusterResult(evaluation.Clustering):
+    """The labels (n,) of the images, with the other results that are printed.
+
+    Attributes:
+        path: files (n,) of the labels; None for stored features.
+        scores: scores by the identities of the data set; None if they are unknown.
+    """
+
+    path: np.ndarray | None = None
+    scores: evaluation.ClusterScores | None = None
+
+
+def cluster(options: ClusterOptions) -> ClusterResult:
+    """Embed and group images, write the groups to the requested outputs and return them.
+
+    Raises:
+        InputError: options that do not go together, outputs that exist, or no images.
+    """
     outputs = {"out": options.out, "csv": options.csv, "sheet": options.sheet}
     check_outputs(**outputs)
     check_picture(sheet=options.sheet)
@@ -96,8 +113,10 @@ def cluster(options: ClusterOptions) -> evaluation.Clustering:
             usual,
             max(2, usual),
         )
+    scores = None
     if known is not None and known.rows.any():
-        say(str(evaluation.cluster_scores(known.identity[known.rows], person[known.rows])))
+        scores = evaluation.cluster_scores(known.identity[known.rows], person[known.rows])
+        say(str(scores))
     if options.out and path is not None:
         _write_folders(path, person, Path(options.out))
     if options.csv:
@@ -108,7 +127,7 @@ def cluster(options: ClusterOptions) -> evaluation.Clustering:
             sheet.save(file)
     for output in filter(None, outputs.values()):
         say(f"written to {output}")
-    return found
+    return ClusterResult(**vars(found), path=path, scores=scores)
 
 
 class _Known(NamedTuple):

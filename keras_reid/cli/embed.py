@@ -40,6 +40,9 @@ class EmbedOptions(ModelOptions):
 def embed(options: EmbedOptions) -> "scale.Shards":
     """Embed images that are missing or changed, and print the numbers of images and failures.
 
+    Returns:
+        The embeddings, read from the files of `out`.
+
     Raises:
         InputError: more than 1 % of the images fail; the embeddings of the others are written.
     """

@@ -9,7 +9,7 @@ import dataclasses
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -142,8 +142,25 @@ class EvaluateOptions(ModelOptions):
                 raise InputError(rule)
 
 
-def evaluate(options: EvaluateOptions) -> evaluation.RankingResult:
-    """Embeds query and gallery, ranks, and prints one table."""
+@dataclass(frozen=True, eq=False)
+class EvaluateResult(evaluation.RankingResult):
+    """The scores of the ranking, with the other results that are printed.
+
+    Attributes:
+        verification: scores of pairs; None without `verify` and `report`.
+        attributes: scores of the attributes; None without `attributes`.
+    """
+
+    verification: evaluation.VerificationResult | None = field(default=None, repr=False)
+    attributes: evaluation.AttributeScores | None = field(default=None, repr=False)
+
+
+def evaluate(options: EvaluateOptions) -> EvaluateResult:
+    """Embed query and gallery, rank, print one table and return its values.
+
+    Raises:
+        InputError: options that do not go together, or data without query and gallery images.
+    """
     check_outputs(out=options.out, save_features=options.save_features, report=options.report)
     if options.report:
         visualize.need_matplotlib()
@@ -164,16 +181,14 @@ def evaluate(options: EvaluateOptions) -> evaluation.RankingResult:
         texts = (f"{s} {100 * a:.2f} to {100 * b:.2f} %" for s, (a, b) in intervals.items())
         say(f"95 % intervals over the queries: {', '.join(texts)}")
         values["intervals"] = {name: list(ends) for name, ends in intervals.items()}
+    scores = None
     if options.attributes:
         scores = _attribute_scores(options, sides, probabilities)
         say(str(scores))
         values["attributes"] = scores.to_dict()
+    verification = None
     if options.verify or options.report:
-        plain = rows
-        if options.rerank != "none":
-            # A threshold is of the distances themselves, whatever ranks.
-            before = dataclasses.replace(options, rerank="none", rerank_options=None)
-            plain = _rows(before, sides, probabilities, protocol)
+        plain = _plain_rows(options, rows, sides, probabilities, protocol)
         judged = "no-camera" if protocol.name == "no-camera" else "market1501"
         verification = evaluation.verify(*evaluation.pairs(plain, *sides, judged))
         values["verification"] = verification.to_dict()
@@ -191,9 +206,10 @@ def evaluate(options: EvaluateOptions) -> evaluation.RankingResult:
         speed = {"ranked": _rate(rows.shape[0], ranking, "queries")}
         if not options.features:
             speed["embedded"] = _rate(images, embedding, "images")
+        assert verification is not None
         report.write(options, options.report, sides, rows, results, verification, values, speed)
         say(f"report: {options.report}")
-    return result
+    return EvaluateResult(**vars(result), verification=verification, attributes=scores)
 
 
 def _save(folder: str, sides: Sides) -> None:
@@ -307,6 +323,20 @@ def _rows(
     distance = "euclidean" if options.distance == "global" else options.distance
     done = progress("looking for neighbours")
     return evaluation.compare(query, gallery, distance, options.rerank, done, **numbers)
+
+
+def _plain_rows(
+    options: EvaluateOptions,
+    rows: evaluation.Rows,
+    sides: Sides,
+    probabilities: list[np.ndarray],
+    protocol: evaluation.Protocol,
+) -> evaluation.Rows:
+    """Distances without re-ranking, for the scores of pairs and thresholds."""
+    if options.rerank == "none":
+        return rows
+    before = dataclasses.replace(options, rerank="none", rerank_options=None)
+    return _rows(before, sides, probabilities, protocol)
 
 
 def _compared(options: EvaluateOptions, features: dict[str, Any]) -> Any:

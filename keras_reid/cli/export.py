@@ -83,7 +83,11 @@ class ExportOptions(RunOptions):
 
 
 def export(options: ExportOptions) -> Path:
-    """Exports what embeds as the run does, compared on images before it takes its place."""
+    """Export a model, compare it with the run on images and return the folder of its version.
+
+    Raises:
+        InputError: options that do not go together, or an export that embeds differently.
+    """
     numbers: dict[str, Any] = numbers_by_name(options.rerank_options or (), "rerank_options")
     if options.name is not None and not re.fullmatch(r"\w[\w.-]*", options.name):
         raise InputError(

@@ -10,7 +10,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from absl import app, flags, logging
 
@@ -73,8 +73,8 @@ def define(fields: Fields, values: flags.FlagValues = FLAGS) -> None:
 class Command:
     """A console script of `act(options)`: bad input ends in one sentence and exit code 1.
 
-    Exit codes: 0 done; 1 bad input, or something that the system refused; 2 a word that is no flag;
-    130 interrupted.
+    Exit codes: 0 for success and help; 1 for bad input, or if the system refused something; 2 for
+    an unknown flag, or a word where there are only flags; 130 if interrupted.
 
     Args:
         act: what the command does.
@@ -123,9 +123,8 @@ class Command:
             flag = f" (--{error.argument})" if known else ""
             _tell_error(f"{error}{flag}")
             sys.exit(1)
-        except BrokenPipeError:  # whoever read what is printed has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(1)
+        except BrokenPipeError:
+            _exit_closed_pipe()
         except (OSError, MemoryError) as error:
             _tell_error(_of_system(error))
             sys.exit(1)
@@ -143,13 +142,37 @@ class Command:
         for name in self.shown:
             FLAGS.register_key_flag_for_module(sys.argv[0], FLAGS[name])
         logging.set_verbosity(logging.WARNING)
-        app.run(self.main, [sys.argv[0], *map(_with_underscores, sys.argv[1:])])
+        try:
+            argv = [sys.argv[0], *map(_with_underscores, sys.argv[1:])]
+            app.run(self.main, argv, flags_parser=parsed)
+        except BrokenPipeError:  # of the help
+            _exit_closed_pipe()
+
+
+def parsed(argv: list[str], values: flags.FlagValues = FLAGS) -> list[str]:
+    """Parse flags and return the other words; print help, or one line for a flag that is wrong."""
+    try:
+        return list(values(argv))
+    except SystemExit:  # absl exits with 1 after help
+        sys.stdout.flush()
+        sys.exit(0)
+    except flags.Error as error:
+        text = " ".join(str(error).split())
+        text += "" if text.endswith((".", "?")) else "."
+        _tell_error(printable(f"{text} --helpfull lists all flags."))
+        sys.exit(2 if isinstance(error, flags.UnrecognizedFlagError) else 1)
 
 
 def _with_underscores(argument: str) -> str:
     """`--data-dir=x-y` as `--data_dir=x-y`; what is no flag as it is."""
     found = FLAG.fullmatch(argument)
     return found[1] + found[2].replace("-", "_") + (found[3] or "") if found else argument
+
+
+def _exit_closed_pipe() -> NoReturn:
+    """Exit with 1; the interpreter flushes stdout to the null device."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(1)
 
 
 def _tell_error(text: str) -> None:

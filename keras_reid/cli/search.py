@@ -1,13 +1,14 @@
 """`python search.py --gallery=people.db enrol DIR|CSV`: who is this?
 
-Then `query IMAGE…`, `remove ID`, `stats` and `calibrate`, with the same --gallery and the same
---run or --saved_model; without either, the embedder that comes with the package:
+Then `query IMAGE…`, `list`, `remove ID`, `stats` and `calibrate`, with the same --gallery and the
+same --run or --saved_model; without either, the embedder that comes with the package:
 
     enrol DIR|CSV   one folder for each identity, or a table path,identity,camera[,time]. Enrolled
                     images are left alone, unless their content, identity, camera or time changed.
                     The same command resumes after an interruption
     query IMAGE…    who is nearest, and "unknown" beyond the gallery's threshold; without images,
                     --description=upred=1,hat=0 looks for a description
+    list            names of all identities, each with its number of images
     remove ID       erases all images of an identity
     stats           what the gallery holds
     calibrate       chooses the threshold at --far on --dataset and keeps it in the gallery
@@ -19,7 +20,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,7 +28,7 @@ from keras_reid import data, evaluation, gallery, scale, visualize
 from keras_reid.cli.options import Command, option
 from keras_reid.cli.shared import ModelOptions, check_outputs, progress, say
 from keras_reid.errors import InputError
-from keras_reid.files import new_file
+from keras_reid.files import natural, new_file
 from keras_reid.foreign import content_digest, read_table
 
 Embedded = tuple[np.ndarray, dict[str, Any]]  # rows that are fit, and arguments of `Gallery.enrol`
@@ -81,8 +82,53 @@ class SearchOptions(ModelOptions):
         return self.settings.get("attribute_names")
 
 
-def search(options: SearchOptions) -> None:
-    """Does what the first word says."""
+class QueryResult(NamedTuple):
+    """Result of a query.
+
+    Attributes:
+        image: path of the query image, or the description.
+        identity: identity of the nearest image, or None if it is beyond the threshold.
+        hits: images of the gallery, nearest first.
+        threshold: maximum distance for a match; None: every distance is a match.
+        described: True for a description.
+    """
+
+    image: str
+    identity: str | None
+    hits: list[gallery.SearchResult]
+    threshold: float | None
+    described: bool = False
+
+    @classmethod
+    def of(
+        cls, image: str, hits: list[gallery.SearchResult], threshold: float | None
+    ) -> "QueryResult":
+        """Result with the identity of the nearest hit, if it is within the threshold."""
+        match = bool(hits) and (threshold is None or hits[0].distance <= threshold)
+        return cls(image, hits[0].identity if match else None, hits, threshold)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        values = {
+            "image": self.image,
+            "identity": self.identity,
+            "hits": [hit._asdict() for hit in self.hits],
+        }
+        return values | ({"described": True} if self.described else {})
+
+
+def search(options: SearchOptions) -> "SearchOutput":
+    """Run the subcommand that the first word names, print its result and return it.
+
+    Returns:
+        `enrol`: the counts, an `Enrolment`. `query`: a `QueryResult` for each image, or one for a
+        description. `list`: the number of images of each identity, a dict. `remove`: the number of
+        erased images. `stats`: the facts about the gallery, a dict. `calibrate`: the new
+        `keras_reid.evaluation.Threshold`.
+
+    Raises:
+        InputError: unknown or missing words, or a gallery or images that do not exist.
+    """
     if not options.words or options.words[0] not in COMMANDS:
         raise InputError(
             f"the first word is one of {', '.join(COMMANDS)}: received "
@@ -99,20 +145,28 @@ def search(options: SearchOptions) -> None:
             f"{len(arguments)} images and --description={','.join(options.description or ())!r}"
         )
     check_outputs(html=options.html)
-    if name in ("query", "remove", "stats"):
+    if name in ("query", "list", "remove", "stats"):
         check_exists(uri)
-    COMMANDS[name](options, arguments)
+    return COMMANDS[name](options, arguments)
 
 
-def enrol(options: SearchOptions, arguments: list[str]) -> None:
+def enrol(options: SearchOptions, arguments: list[str]) -> "Enrolment":
     """Adds the images of a folder or list, embedded here, or the embeddings of `embed.py`."""
     source = Path(arguments[0])
-    (_enrol_shards if scale.Shards.holds(source) else _enrol_images)(options, source)
+    return (_enrol_shards if scale.Shards.holds(source) else _enrol_images)(options, source)
 
 
 @dataclass
 class Enrolment:
-    """Counts of an enrolment, and the files that are left out as unfit."""
+    """Counts of an enrolment, and the files that are left out as unfit.
+
+    Attributes:
+        added: new images.
+        replaced: images that were embedded again because their content changed.
+        moved: images with another identity, camera or time than before.
+        kept: images that were enrolled before, unchanged.
+        unfit: paths of the skipped files.
+    """
 
     added: int = 0
     replaced: int = 0
@@ -180,7 +234,7 @@ def _rows(labels: dict[str, np.ndarray | None], rows: np.ndarray) -> dict[str, A
     return {name: None if all_ is None else all_[rows].tolist() for name, all_ in labels.items()}
 
 
-def _enrol_images(options: SearchOptions, source: Path) -> None:
+def _enrol_images(options: SearchOptions, source: Path) -> Enrolment:
     options.check_one_model()
     images, times = _people(source)
     names = options.attribute_names
@@ -212,9 +266,10 @@ def _enrol_images(options: SearchOptions, source: Path) -> None:
             done.update(people, labels, digests, options.fingerprint, embedded)
             tell(min(start + CHUNK, len(images)), len(images))
         done.tell(options, people)
+    return done
 
 
-def _enrol_shards(options: SearchOptions, source: Path) -> None:
+def _enrol_shards(options: SearchOptions, source: Path) -> Enrolment:
     shards = scale.Shards(source)
     if options.run or options.saved_model:
         raise InputError(f"{source} holds embeddings: leave --run and --saved_model out")
@@ -241,16 +296,16 @@ def _enrol_shards(options: SearchOptions, source: Path) -> None:
             seen += len(shard.path)
             tell(seen, len(shards))
         done.tell(options, people)
+    return done
 
 
-def query(options: SearchOptions, arguments: list[str]) -> None:
+def query(options: SearchOptions, arguments: list[str]) -> list[QueryResult]:
     """Searches for images, or for a description."""
     where = gallery.Filter(
         options.cameras, options.not_cameras, seconds(options.after), seconds(options.before)
     )
     if options.description:
-        _show(options, [_described(options, where)], None, {})
-        return
+        return _show(options, [_described(options, where)], None, {})
     options.check_one_model()
     embeddings = options.embedder()(query_images(arguments, arguments))
     with gallery.open(options.uri) as people:
@@ -271,8 +326,8 @@ def query(options: SearchOptions, arguments: list[str]) -> None:
         # JSON says it itself, and nothing else stands before it.
         known = kept or options.shipped_threshold(tell=options.output != "json")
         threshold = None if known is None else float(known)
-    results = [_result(*pair, threshold) for pair in zip(arguments, found, strict=True)]
-    _show(options, results, threshold, found_by)
+    results = [QueryResult.of(*pair, threshold) for pair in zip(arguments, found, strict=True)]
+    return _show(options, results, threshold, found_by)
 
 
 def query_images(paths: Sequence[str], names: Sequence[str]) -> data.PersonImages:
@@ -284,7 +339,7 @@ def query_images(paths: Sequence[str], names: Sequence[str]) -> data.PersonImage
     return data.PersonImages(np.array(paths), np.full(len(paths), "query"), None)
 
 
-def _described(options: SearchOptions, where: gallery.Filter) -> dict[str, Any]:
+def _described(options: SearchOptions, where: gallery.Filter) -> QueryResult:
     """What fits the description best."""
     wanted = {}
     for text in options.description or ():
@@ -294,37 +349,28 @@ def _described(options: SearchOptions, where: gallery.Filter) -> dict[str, Any]:
         wanted[name] = value == "1"
     with gallery.open(options.uri) as people:
         hits = people.describe(wanted, options.k, where)
-    return {**_result(",".join(options.description or ()), hits, None), "described": True}
+    return QueryResult.of(",".join(options.description or ()), hits, None)._replace(described=True)
 
 
 def _show(
     options: SearchOptions,
-    results: list[dict[str, Any]],
+    results: list[QueryResult],
     threshold: float | None,
     found_by: dict[str, Any],
-) -> None:
-    """Prints the results, and makes the page."""
+) -> list[QueryResult]:
+    """Print the results, write the page and return the results."""
+    plain = [result.to_dict() for result in results]
     if options.output == "json":
-        say(json.dumps({"threshold": threshold, "queries": results}, ensure_ascii=False, indent=2))
+        say(json.dumps({"threshold": threshold, "queries": plain}, ensure_ascii=False, indent=2))
     else:
         if "recall" in found_by:
             say(f"approximate search, recall {found_by['recall']:.4f} on a sample of the gallery")
-        _print(results, threshold)
+        _print(plain, threshold)
     if options.html:
-        pages = [{**result, "answer": _answer(result, threshold)} for result in results]
+        pages = [{**result, "answer": _answer(result, threshold)} for result in plain]
         with new_file(options.html) as file:
             file.write_text(visualize.search_page(pages, threshold), encoding="utf-8")
-
-
-def _result(
-    image: str, hits: list[gallery.SearchResult], threshold: float | None
-) -> dict[str, Any]:
-    known = bool(hits) and (threshold is None or hits[0].distance <= threshold)
-    return {
-        "image": image,
-        "identity": hits[0].identity if known else None,
-        "hits": [hit._asdict() for hit in hits],
-    }
+    return results
 
 
 def _answer(result: dict[str, Any], threshold: float | None) -> str:
@@ -355,30 +401,46 @@ def _print(results: list[dict[str, Any]], threshold: float | None) -> None:
             )
 
 
-def remove(options: SearchOptions, arguments: list[str]) -> None:
+def identities(options: SearchOptions, arguments: list[str]) -> dict[str, int]:
+    """Number of images of each identity, in natural order of the names."""
+    with gallery.open(options.uri) as people:
+        counts = people.identities()
+    counts = {name: counts[name] for name in sorted(counts, key=natural)}
+    if options.output == "json":
+        say(json.dumps(counts, ensure_ascii=False, indent=2))
+        return counts
+    width = max((len(f"{count:,}") for count in counts.values()), default=0)
+    for name, count in counts.items():
+        say(f"{count:>{width},}  {name}")
+    return counts
+
+
+def remove(options: SearchOptions, arguments: list[str]) -> int:
     """Erases a person."""
     with gallery.open(options.uri) as people:
         removed = people.remove(arguments[0])
     if not removed:
         raise InputError(f"nobody in {options.uri} is named {arguments[0]!r}: see the identities")
     say(f"erased {removed:,} images of {arguments[0]}")
+    return removed
 
 
-def stats(options: SearchOptions, arguments: list[str]) -> None:
+def stats(options: SearchOptions, arguments: list[str]) -> dict[str, Any]:
     """What the gallery holds."""
     with gallery.open(options.uri) as people:
         values = people.stats()
     if options.output == "json":
         say(json.dumps(values, indent=2))
-        return
+        return values
     for key, value in values.items():
         shown = value
         if key == "threshold" and value is not None:
             shown = f"{value['value']:.4f}, at FAR {value['far']:g} over {value['impostors']:,}"
         say(f"{key:<12} {shown}")
+    return values
 
 
-def calibrate(options: SearchOptions, arguments: list[str]) -> None:
+def calibrate(options: SearchOptions, arguments: list[str]) -> evaluation.Threshold:
     """Half of the identities are enrolled, the other half of the queries are non-mated."""
     options.check_one_model()
     dataset = options.dataset_of(
@@ -410,6 +472,7 @@ def calibrate(options: SearchOptions, arguments: list[str]) -> None:
         f"{threshold.measured_far:g} over {threshold.impostors:,} non-mated probes) kept in "
         f"{options.uri}; the rate grows with the gallery, which had {len(enrolled):,} images here"
     )
+    return threshold
 
 
 def _check_model(options: SearchOptions) -> None:
@@ -474,9 +537,11 @@ def _fit(paths: np.ndarray) -> np.ndarray:
     return fit
 
 
-COMMANDS: dict[str, Callable[[SearchOptions, list[str]], None]] = {
+SearchOutput = Enrolment | list[QueryResult] | dict[str, Any] | int | evaluation.Threshold
+COMMANDS: dict[str, Callable[[SearchOptions, list[str]], SearchOutput]] = {
     "enrol": enrol,
     "query": query,
+    "list": identities,
     "remove": remove,
     "stats": stats,
     "calibrate": calibrate,
@@ -485,6 +550,7 @@ MANY = 10_000
 COUNTS = {
     "enrol": (1, 1),
     "query": (0, MANY),
+    "list": (0, 0),
     "remove": (1, 1),
     "stats": (0, 0),
     "calibrate": (0, 0),
@@ -492,6 +558,7 @@ COUNTS = {
 USES = {
     "enrol": "a folder, a CSV file, or a folder of embed.py",
     "query": f"1 to {MANY:,} images, or none and --description",
+    "list": "no more words",
     "remove": "one identity",
     "stats": "no more words",
     "calibrate": "no more words, but --dataset, --data_dir and --far",

@@ -8,7 +8,7 @@ camera with the same gallery.
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,20 @@ class TrackOptions(ModelOptions):
         return self.video
 
 
-def track(options: TrackOptions) -> Boxes:
+@dataclass(frozen=True, eq=False)
+class TrackResult(Boxes):
+    """The boxes of the tracks, with the results that are printed.
+
+    Attributes:
+        names: identity in the gallery of each track; empty without a gallery.
+        scores: scores against the ground truth; None without one.
+    """
+
+    names: dict[int, str] = field(default_factory=dict)
+    scores: "tracking.TrackingScores | None" = None
+
+
+def track(options: TrackOptions) -> TrackResult:
     """Detects, embeds, tracks, writes, scores."""
     video = data.Video(options.frames)
     check_outputs(
@@ -92,6 +105,7 @@ def track(options: TrackOptions) -> Boxes:
         options.check_one_model()
     boxes = _detections(options, video)
     truth = read_mot(options.ground_truth) if options.ground_truth else None
+    scores: tracking.TrackingScores | None = None
     embeddings = None
     if needs_model:
         embed, size = options.pixel_embedder()
@@ -128,7 +142,7 @@ def track(options: TrackOptions) -> Boxes:
         if options.scores:
             with new_file(options.scores) as file:
                 file.write_text(json.dumps(vars(scores), indent=2) + "\n")
-    return tracks
+    return TrackResult(**vars(tracks), names=names, scores=scores)
 
 
 def _benchmark(options: TrackOptions) -> str:

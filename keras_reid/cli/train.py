@@ -90,8 +90,17 @@ class TrainOptions(DataOptions):
     settings: dict[str, Any] = field(default_factory=dict)
 
 
-def train(options: TrainOptions) -> runs.Run | None:
-    """Trains, scores and says where everything is; None if the data set is checked only."""
+def train(options: TrainOptions) -> "runs.Run | data.CheckReport":
+    """Train a model, score it, print the location of each file and return the run.
+
+    Returns:
+        The run: the folder of the model and its scores. With `check_only`, the report on the data
+        set.
+
+    Raises:
+        InputError: options that do not go together, a data set that cannot be trained on, or, with
+            `check_only`, one with faults.
+    """
     options = options if options.like is None else _like(options, runs.Run(options.like))
     name = options.dataset or "synthetic"
     recipe_name = options.recipe or ("tiny" if name == "synthetic" else "bot")
@@ -109,7 +118,7 @@ def train(options: TrainOptions) -> runs.Run | None:
         say(str(report))
         if not report.ok:
             raise InputError(f"{data_dir!r} has the faults above: mend them, or train all the same")
-        return None
+        return report
     if recipe.tracklets.active:
         dataset = data.tracklet_dataset(dataset)
     if dataset.train is None:

@@ -44,12 +44,29 @@ def opened(file: File) -> Image.Image:
     """
     try:
         with Image.open(file, formats=FORMATS) as image:
-            image.load()
-            # The orientation is read after the pixels: Pillow turns TIFF upright as it loads them.
-            turn = UPRIGHT.get(_exif_orientation(image))
-            rgb = _rgb(image)
+            return _upright_rgb(image)
     except Exception as error:  # Pillow raises many types for damaged files
         raise _refusal(file, error) from error
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """Convert a PIL image as `opened` converts a file, without a change of the image.
+
+    Raises:
+        InputError: the image does not decode, or has more than 16 bits per channel.
+    """
+    try:
+        return _upright_rgb(image)
+    except Exception as error:
+        name = getattr(image, "filename", "") or f"a PIL image of mode {image.mode}"
+        raise _refusal(name, error) from error
+
+
+def _upright_rgb(image: Image.Image) -> Image.Image:
+    image.load()
+    # The orientation is read after the pixels: Pillow turns TIFF upright as it loads them.
+    turn = UPRIGHT.get(_exif_orientation(image))
+    rgb = _rgb(image)
     return rgb if turn is None else rgb.transpose(turn)
 
 
@@ -108,7 +125,9 @@ def _rgb(image: Image.Image) -> Image.Image:
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     elif image.mode in ("I", "F"):
         raise InputError("32 bits per channel")
-    image.info.pop("transparency", None)  # for a color key would be searched in the pixels
+    if "transparency" in image.info:  # a color key, which would be searched in the pixels
+        image = image.copy()
+        del image.info["transparency"]
     return image.convert("RGB")
 
 

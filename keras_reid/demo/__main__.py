@@ -1,8 +1,4 @@
-"""`python -m keras_reid.demo --gallery=people.db`: a page to search people on, on this machine.
-
-The gallery is one that `search.py enrol` filled, and the model that of --run or --saved_model, else
-the one that comes with the package.
-"""
+"""The command of this package, see `keras_reid.demo.command`."""
 
 from keras_reid.demo.command import run
 

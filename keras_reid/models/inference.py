@@ -231,24 +231,31 @@ class Embedder:
         frames: int = 8,
         progress: Callable[[int, int], None] | None = None,
     ) -> Any:
-        """The embeddings of images on disk, or of tracklets: of each the mean over its clips.
+        """The embeddings of images, or of tracklets: of each the mean over its clips.
 
         Args:
-            images: `keras_reid.data.PersonImages`, with keypoints if the model takes them; n, or
-                with a column "tracklet" any number, of n tracklets.
+            images: n images: a path, a PIL image, a uint8 RGB array `(h, w, 3)` or
+                `(b, h, w, 3)` of any size, or a list of these, which may be mixed; or
+                `keras_reid.data.PersonImages`, with keypoints if the model takes them, and with a
+                column "tracklet" any number, of n tracklets. All are turned upright by their Exif
+                orientation and resized to `image_size`.
             batch_size: images at a time: of 16 the feature maps fit into the caches of a CPU.
             frames: of a clip, for a model of `build_tracklet`; any other embeds every image.
             progress: called with the number of images, or clips, done and of all.
 
         Returns:
-            As a call; of tracklets `(n, d)`, in the order of `images.per_tracklet()`.
+            As a call, `(1, d)` for one image; of tracklets `(n, d)`, in the order of
+            `images.per_tracklet()`.
 
         Raises:
-            InputError: images without tracklets for a model of tracklets.
+            InputError: no images, a file that does not decode, pixels that uint8 does not hold, or
+                images without the tracklets or keypoints that the model takes.
         """
         # Models run under every back end of Keras, and data are TensorFlow's.
-        from keras_reid.data import clip_batches, image_batches
+        from keras_reid.data import PersonImages, clip_batches, image_batches
 
+        if not isinstance(images, PersonImages):
+            return self._embed_pixels(images, batch_size, progress)
         size, batch_size = self.image_size, min(batch_size, len(images))
         if not self.takes_clips:
             batches = image_batches(images, batch_size, size)
@@ -264,6 +271,22 @@ class Embedder:
         batches = clip_batches(images, frames, max(1, batch_size // frames), size)
         clips = self(_told(batches, int(counts.sum()), progress))
         return tracklet_means(clips, np.repeat(np.arange(len(counts)), counts))
+
+    def _embed_pixels(
+        self, images: Any, batch_size: int, progress: Callable[[int, int], None] | None
+    ) -> Any:
+        """The embeddings of paths, PIL images and arrays."""
+        from keras_reid.data.inputs import pixel_batches, single_images
+
+        if isinstance(self._dtypes, Mapping):
+            column = "tracklets" if self.takes_clips else ", ".join({*self._dtypes} - {"images"})
+            raise InputError(
+                f"`images` must be keras_reid.data.PersonImages with {column} for this model, got "
+                f"{type(images).__name__}."
+            )
+        images = single_images(images)
+        batches = pixel_batches(images, batch_size, self.image_size)
+        return self(_told(batches, len(images), progress))
 
     def __call__(self, batches: Iterable[Any]) -> Any:
         """The embeddings of all batches, for example of `keras_reid.data.image_batches`.

@@ -12,6 +12,7 @@ import tensorflow as tf
 from keras_reid import checks, models
 from keras_reid.data.decode import decode, decode_content
 from keras_reid.data.images import PersonImages
+from keras_reid.data.inputs import image_parts, pixels_of
 from keras_reid.data.pipeline import fitted, image_batches
 from keras_reid.errors import InputError
 from keras_reid.serving import formats
@@ -107,13 +108,21 @@ class ExportedEmbedder(ABC):
                 SavedModel also a format that its signature `serving_bytes` does not decode.
         """
 
-    def embed(self, batches: Iterable[Any], local: bool = False) -> Any:
-        """Embeddings `(n, d)` of batches of images, as `keras_reid.models.embed` yields them.
+    def embed(self, images: Any, local: bool = False) -> Any:
+        """Embeddings `(n, d)` of images; see `embed_files` for many files.
 
-        With `local` the dict of all outputs; see `embed_files`.
+        Args:
+            images: n images: a path, a PIL image, a uint8 RGB array `(h, w, 3)` or
+                `(b, h, w, 3)` of any size, or an iterable of these, which may be mixed; for a model
+                of several inputs an iterable of mappings. Each array is one call of the model.
+            local: yield the dict of all outputs.
+
+        Raises:
+            InputError: no images, a file that does not decode, pixels that uint8 does not hold, or
+                `local` of a model that was exported without.
         """
         self._check_local(local)
-        return models.joined([self.outputs(images) for images in batches], local)
+        return models.joined([self.outputs(_input(part)) for part in image_parts(images)], local)
 
     def embed_files(
         self,
@@ -157,6 +166,14 @@ class ExportedEmbedder(ABC):
                 "local=True",
                 "local",
             )
+
+
+def _input(part: Any) -> Any:
+    """Return a mapping of inputs as it is, and an image as a batch (b, h, w, 3)."""
+    if isinstance(part, Mapping):
+        return part
+    pixels = pixels_of(part)
+    return pixels[None] if pixels.ndim == 3 else pixels
 
 
 SEVERAL = ({"images", "keypoints"}, {"clips", "mask"})  # inputs of models that take more

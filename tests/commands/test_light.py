@@ -59,6 +59,7 @@ def test_helpfull_prints_without_tensorflow(tmp_path):
     for command, ended in zip(
         COMMANDS, run_all([(command, "--helpfull") for command in COMMANDS], tmp_path), strict=True
     ):
+        assert ended.returncode == 0
         assert f"{command}.py" in ended.stdout
         assert "was imported" not in ended.stderr
 
@@ -114,15 +115,17 @@ def test_keras_alone_skips_unused_imports():
     assert ended.stdout.splitlines() == ["imported []", "found sklearn"]
 
 
-def test_search_stats_and_remove_run_without_tensorflow(tmp_path):
+def test_search_stats_list_and_remove_run_without_tensorflow(tmp_path):
     pytest.importorskip("faiss", reason="faiss, extra gallery, is not installed")
     with gallery.open(f"faiss:{tmp_path / 'people.db'}") as people:
         people.enrol(np.eye(4, dtype=np.float32), ["a", "b", "b", "c"], model_fingerprint="x")
-    ended = run("search", "--gallery=faiss:people.db", "stats", cwd=tmp_path)
-    assert ended.returncode == 0, ended.stderr
-    assert "rows         4" in ended.stdout
-    ended = run("search", "--gallery=faiss:people.db", "remove", "b", cwd=tmp_path)
-    assert "erased 2 images of b" in ended.stdout
+    words = (("stats",), ("list",), ("remove", "b"))
+    commands = [("search", "--gallery=faiss:people.db", *some) for some in words]
+    stats, listed, removed = run_all(commands, tmp_path)
+    assert stats.returncode == listed.returncode == removed.returncode == 0, listed.stderr
+    assert "rows         4" in stats.stdout
+    assert listed.stdout == "1  a\n2  b\n1  c\n"
+    assert "erased 2 images of b" in removed.stdout
 
 
 def test_train_incomplete_dataset_exits_without_tensorflow(pedestrians, tmp_path):

@@ -141,3 +141,6 @@ def test_notebook_runs_and_prints_expected_text(page: str, tmp_path: Path) -> No
     assert all(cell.execution_count for cell in code)
     printed = "".join(output.get("text", "") for cell in code for output in cell.outputs)
     assert PYTHON[f"docs/{page}.md"] in printed
+    if page == "tutorial":
+        assert re.search(r"person (\d+), enrolled: \1\n", printed)
+        assert re.search(r"person (\d+), not enrolled: unknown\n", printed)

@@ -1,0 +1,244 @@
+"""Return values of the command functions, and the identities that `search.py list` prints."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from processes import within
+
+from keras_reid import data, evaluation, gallery, models, scale, tracking
+from keras_reid.cli.cluster import ClusterOptions, cluster
+from keras_reid.cli.embed import EmbedOptions, embed
+from keras_reid.cli.evaluate import EvaluateOptions, evaluate
+from keras_reid.cli.export import ExportOptions, export
+from keras_reid.cli.search import Enrolment, QueryResult, SearchOptions, search
+from keras_reid.cli.track import TrackOptions, track
+from keras_reid.cli.train import TrainOptions, train
+from keras_reid.errors import InputError
+from keras_reid.training.runs import Run
+
+pytest.importorskip("faiss", reason="faiss, extra gallery, is not installed")
+
+SIZE = (32, 16)
+NAMES = ("anna", "ben 2", "ben 10")
+LISTED = {"anna": 1, "ben 2": 2, "ben 10": 3}  # images of each, in natural order
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of an untrained model, and a folder of images for each of three persons."""
+    root = tmp_path_factory.mktemp("results")
+    run = Run(root / "run")
+    run.start({"flip": False, "dataset": "folder", "data_dir": str(root / "people")})
+    run.save_models([models.build("tiny", 3, SIZE, weights="none")])
+    run.finish({})
+    random = np.random.default_rng(0)
+    for name, count in LISTED.items():
+        (root / "people" / name).mkdir(parents=True)
+        for number in range(count):
+            pixels = random.integers(0, 256, (*SIZE, 3), np.uint8)
+            Image.fromarray(pixels).save(root / "people" / name / f"{number}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def enrolled(folder: Path) -> tuple[str, Enrolment]:
+    """Address of a gallery of these persons, and the result of the enrolment."""
+    uri = f"faiss:{folder / 'people.faiss'}"
+    words = ("enrol", str(folder / "people"))
+    return uri, search(SearchOptions(run=str(folder / "run"), gallery=uri, words=words))
+
+
+def test_search_enrol_returns_counts(enrolled: tuple[str, Enrolment]) -> None:
+    assert enrolled[1] == Enrolment(added=6)
+
+
+def test_search_query_returns_results_that_json_prints(
+    folder: Path, enrolled: tuple[str, Enrolment], capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = [str(folder / "people/anna/0.png"), str(folder / "people/ben 10/2.png")]
+    options = SearchOptions(
+        run=str(folder / "run"),
+        gallery=enrolled[0],
+        words=("query", *paths),
+        threshold=1e-3,
+        k=2,
+        output="json",
+    )
+    results = search(options)
+    assert [type(result) for result in results] == [QueryResult, QueryResult]
+    assert [result.identity for result in results] == ["anna", "ben 10"]
+    assert [result.hits[0].image for result in results] == paths
+    assert [len(result.hits) for result in results] == [2, 2]
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["threshold"] == results[0].threshold == 1e-3
+    assert printed["queries"] == [result.to_dict() for result in results]
+
+
+def test_search_query_beyond_threshold_returns_no_identity(
+    folder: Path, enrolled: tuple[str, Enrolment]
+) -> None:
+    words = ("query", str(folder / "people/anna/0.png"))
+    options = SearchOptions(
+        run=str(folder / "run"), gallery=enrolled[0], words=words, threshold=-1.0
+    )
+    (result,) = search(options)
+    assert result.identity is None
+    assert result.hits[0].identity == "anna"
+
+
+def test_search_list_returns_identities_in_natural_order(enrolled: tuple[str, Enrolment]) -> None:
+    counts = search(SearchOptions(gallery=enrolled[0], words=("list",)))
+    assert list(counts.items()) == list(LISTED.items())
+
+
+def test_search_list_prints_identities_with_counts(
+    enrolled: tuple[str, Enrolment], tmp_path: Path
+) -> None:
+    code, out, err = within("search.py", f"--gallery={enrolled[0]}", "list", cwd=tmp_path)
+    assert (code, err) == (0, "")
+    assert out == "1  anna\n2  ben 2\n3  ben 10\n"
+    flags = (f"--gallery={enrolled[0]}", "--output=json")
+    _, out, _ = within("search.py", *flags, "list", cwd=tmp_path)
+    assert json.loads(out) == LISTED
+
+
+def test_search_list_aligns_counts_and_keeps_unicode_names(tmp_path: Path) -> None:
+    uri = f"faiss:{tmp_path / 'people.faiss'}"
+    identities = ["Zoë"] * 10 + ["王伟"]
+    with gallery.open(uri) as people:
+        people.enrol(np.eye(11, dtype=np.float32), identities, model_fingerprint="x")
+    _, out, _ = within("search.py", f"--gallery={uri}", "list", cwd=tmp_path)
+    assert out == "10  Zoë\n 1  王伟\n"
+    _, out, _ = within("search.py", f"--gallery={uri}", "--output=json", "list", cwd=tmp_path)
+    assert "王伟" in out
+
+
+def test_search_list_of_missing_gallery_or_with_words_exits_with_1(
+    enrolled: tuple[str, Enrolment], tmp_path: Path
+) -> None:
+    code, _, err = within("search.py", "--gallery=faiss:no.faiss", "list", cwd=tmp_path)
+    assert code == 1
+    assert "no.faiss" in err
+    assert not list(tmp_path.iterdir())
+    code, _, err = within("search.py", f"--gallery={enrolled[0]}", "list", "anna", cwd=tmp_path)
+    assert code == 1
+    assert "list takes no more words" in err
+
+
+def test_search_stats_and_remove_return_their_numbers(tmp_path: Path) -> None:
+    uri = f"faiss:{tmp_path / 'people.faiss'}"
+    with gallery.open(uri) as people:
+        people.enrol(np.eye(3, dtype=np.float32), ["a", "b", "b"], model_fingerprint="x")
+    stats = search(SearchOptions(gallery=uri, words=("stats",)))
+    assert (stats["rows"], stats["identities"], stats["width"]) == (3, 2, 3)
+    assert search(SearchOptions(gallery=uri, words=("remove", "b"))) == 2
+    assert search(SearchOptions(gallery=uri, words=("list",))) == {"a": 1}
+
+
+def test_search_calibrate_returns_the_kept_threshold(folder: Path, tmp_path: Path) -> None:
+    drawn = tmp_path / "drawn"
+    data.synthetic.generate(drawn, train_identities=1, test_identities=4, size=SIZE)
+    uri = f"faiss:{tmp_path / 'people.faiss'}"
+    options = SearchOptions(
+        run=str(folder / "run"),
+        gallery=uri,
+        dataset="market1501",
+        data_dir=str(drawn),
+        far=0.5,
+        words=("calibrate",),
+    )
+    threshold = search(options)
+    assert isinstance(threshold, evaluation.Threshold)
+    with gallery.open(uri) as people:
+        assert people.threshold == threshold
+
+
+def test_cluster_returns_labels_with_paths(folder: Path) -> None:
+    options = ClusterOptions(run=str(folder / "run"), images=str(folder / "people"), min_samples=1)
+    result = cluster(options)
+    owners = [Path(path).parent.name for path in result.path]
+    assert owners == [name for name, count in LISTED.items() for _ in range(count)]
+    assert result.labels.shape == (6,)
+    assert result.scores is None
+
+
+def test_embed_returns_the_written_embeddings(folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow", reason="pyarrow, extra scale, is not installed")
+    shards = embed(
+        EmbedOptions(
+            run=str(folder / "run"), images=str(folder / "people"), out=str(tmp_path / "out")
+        )
+    )
+    assert isinstance(shards, scale.Shards)
+    assert len(shards) == 6
+
+
+def test_evaluate_returns_ranking_and_verification(tmp_path: Path) -> None:
+    x = np.repeat(np.eye(4, dtype=np.float32), 2, axis=0)
+    identity, camera = np.repeat(np.arange(4), 2), np.tile([1, 2], 4)
+    for name, rows in (("query", slice(0, 8, 2)), ("gallery", slice(1, 8, 2))):
+        np.savez(
+            tmp_path / f"{name}.npz",
+            embedding=x[rows],
+            identity=identity[rows],
+            camera=camera[rows],
+        )
+    files = [str(tmp_path / "query.npz"), str(tmp_path / "gallery.npz")]
+    result = evaluate(EvaluateOptions(features=files))
+    assert isinstance(result, evaluation.RankingResult)
+    assert (result.mAP, result.verification, result.attributes) == (1, None, None)
+    result = evaluate(EvaluateOptions(features=files, verify=True))
+    assert result.verification.eer == 0
+
+
+def test_track_returns_tracks_and_scores(tmp_path: Path) -> None:
+    lines = [f"{frame},1,{10 + frame},10,8,16,1,1,1" for frame in range(1, 7)]
+    (tmp_path / "gt.txt").write_text("\n".join(lines))
+    (tmp_path / "frames").mkdir()
+    for frame in range(1, 7):
+        Image.new("RGB", (64, 48)).save(tmp_path / "frames" / f"{frame}.png")
+    options = TrackOptions(
+        video=str(tmp_path / "frames"),
+        detections=str(tmp_path / "gt.txt"),
+        ground_truth=str(tmp_path / "gt.txt"),
+        appearance=False,
+    )
+    result = track(options)
+    assert result.frame.tolist() == [1, 2, 3, 4, 5, 6]
+    assert len(set(result.identity)) == 1
+    assert isinstance(result.scores, tracking.TrackingScores)
+    assert result.scores.mota == 1
+    assert result.names == {}
+
+
+def test_train_check_only_returns_report(tmp_path: Path) -> None:
+    data.synthetic.generate(tmp_path / "drawn", train_identities=4, test_identities=4, size=SIZE)
+    options = TrainOptions(
+        dataset="market1501", data_dir=str(tmp_path / "drawn"), check_only=True, run="unused"
+    )
+    report = train(options)
+    assert report.ok
+    assert set(report.sizes) == {"train", "query", "gallery"}
+
+
+@pytest.mark.slow
+def test_export_returns_folder_of_version(folder: Path, tmp_path: Path) -> None:
+    data.synthetic.generate(tmp_path / "drawn", train_identities=4, test_identities=4, size=SIZE)
+    version = export(
+        ExportOptions(
+            run=str(folder / "run"),
+            dataset="market1501",
+            data_dir=str(tmp_path / "drawn"),
+            export_dir=str(tmp_path / "export"),
+            ranker=False,
+        )
+    )
+    assert version == tmp_path / "export/run/1"
+
+
+def test_search_unknown_word_names_the_known_ones() -> None:
+    with pytest.raises(InputError, match="enrol, query, list, remove, stats, calibrate"):
+        search(SearchOptions(gallery="faiss:x", words=("lst",)))
