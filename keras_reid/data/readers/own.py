@@ -9,14 +9,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_reid.data.images import TRACKLET, PersonImages, ReidDataset
+from keras_reid.data.images import TRACKLET, PersonImages, ReidDataset, name_some
 from keras_reid.data.readers.layouts import (
     JUNK,
     PARTS,
     Row,
     assemble,
-    entries,
-    image_files,
+    contents,
+    not_images,
 )
 from keras_reid.errors import InputError
 from keras_reid.foreign import Line, read_table
@@ -79,7 +79,7 @@ def _only_table(path: Path) -> Path:
         raise InputError(f"a table must exist, but {path} does not: check the path")
     if path.is_file():
         return path
-    tables = [file for file in entries(path) if file.suffix.lower() == ".csv"]
+    tables = [file for file in contents(path).others if file.suffix.lower() == ".csv"]
     if len(tables) != 1:
         raise InputError(
             f"a folder must hold exactly one .csv file, but {path} holds {len(tables)}: "
@@ -185,20 +185,24 @@ def read_folder(root: Path) -> ReidDataset:
 
 
 def _folder_rows(root: Path, trained: bool) -> list[Row]:
-    rows: list[Row] = []
-    folders = entries(root)
-    of_market = any(folder.name == UNLABELED for folder in folders)
+    found = contents(root)
+    of_market = any(folder.name == UNLABELED for folder in found.folders)
     left_out = {UNLABELED, DISTRACTORS} if trained and of_market else {UNLABELED}
-    for folder in folders:
-        if not folder.is_dir():
-            raise InputError(
-                f"each identity is a folder of images, but {folder} is a file: "
-                "move it into the folder of its identity"
-            )
-        if folder.name in left_out:
-            continue
-        files = image_files(folder)
-        if not files:
+    folders = [folder for folder in found.folders if folder.name not in left_out]
+    read = [contents(folder) for folder in folders]
+    others = [other for one in read for other in (*one.folders, *one.others)]
+    faults = [not_images(others)] if others else []
+    if files := found.images + found.others:
+        faults.append(
+            f"each identity is a folder of images, but {name_some(files, MOST_SHOWN)} "
+            f"{'is a file' if len(files) == 1 else 'are files'} outside of these folders: move "
+            "images into the folder of their identity, and other files away"
+        )
+    if faults:
+        raise InputError("; ".join(faults))
+    rows: list[Row] = []
+    for folder, one in zip(folders, read, strict=True):
+        if not one.images:
             raise InputError(f"identity folder {folder} has no images: add some or remove it")
-        rows += [(str(file), folder.name, None) for file in files]
+        rows += [(str(file), folder.name, None) for file in one.images]
     return rows
