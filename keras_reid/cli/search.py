@@ -13,7 +13,6 @@ Then `query IMAGE…`, `remove ID`, `stats` and `calibrate`, with the same --gal
     calibrate       chooses the threshold at --far on --dataset and keeps it in the gallery
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -25,10 +24,11 @@ import numpy as np
 
 from keras_reid import data, evaluation, gallery, scale, visualize
 from keras_reid.cli.options import Command, option
-from keras_reid.cli.shared import ModelOptions, check_outputs, progress, say
+from keras_reid.cli.shared import ModelOptions, check_outputs, progress, say, say_json
 from keras_reid.errors import InputError
 from keras_reid.files import new_file
-from keras_reid.foreign import content_digest, read_table
+from keras_reid.foreign import content_digest, read_table, table_path
+from keras_reid.names import expanded
 
 Embedded = tuple[np.ndarray, dict[str, Any]]  # rows that are fit, and arguments of `Gallery.enrol`
 CHUNK = 1024  # images that are embedded, and then durable, at a time
@@ -305,7 +305,7 @@ def _show(
 ) -> None:
     """Prints the results, and makes the page."""
     if options.output == "json":
-        say(json.dumps({"threshold": threshold, "queries": results}, ensure_ascii=False, indent=2))
+        say_json({"threshold": threshold, "queries": results})
     else:
         if "recall" in found_by:
             say(f"approximate search, recall {found_by['recall']:.4f} on a sample of the gallery")
@@ -369,7 +369,7 @@ def stats(options: SearchOptions, arguments: list[str]) -> None:
     with gallery.open(options.uri) as people:
         values = people.stats()
     if options.output == "json":
-        say(json.dumps(values, indent=2))
+        say_json(values)
         return
     for key, value in values.items():
         shown = value
@@ -427,8 +427,8 @@ def check_exists(uri: str) -> None:
     """A gallery that is asked, and not filled, is there: a slip of the pen must not make one."""
     if "://" in uri:
         return
-    path = Path(uri.removeprefix("faiss:") + (".rows" if uri.startswith("faiss:") else ""))
-    if not path.expanduser().exists():
+    path = expanded(uri.removeprefix("faiss:") + (".rows" if uri.startswith("faiss:") else ""))
+    if not path.exists():
         raise InputError(f"there is no gallery at {path}: enrol images first, or check the path")
 
 
@@ -445,8 +445,8 @@ def _people(path: Path) -> tuple[data.PersonImages, dict[str, float]]:
 def _times(table: Path) -> dict[str, float]:
     """Seconds by absolute path, of the rows that have a time."""
     return {
-        str(table.parent / line.values["path"]): found
-        for line in read_table(table, ("path",))[1]
+        str(table_path(table, line.values["path"])): found
+        for line in read_table(table, ("path",), ("time",))[1]
         if (found := seconds(line.values.get("time"))) is not None
     }
 

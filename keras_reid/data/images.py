@@ -21,7 +21,7 @@ class PersonImages:
     """Image i is the file `path[i]`, shows `identity[i]` and was taken by `camera[i]`.
 
     Args:
-        path: (n,) file names.
+        path: (n,) file names; a leading `~` is the home folder.
         identity: (n,) integer or text labels. Text is kept in Unicode NFC.
         camera: (n,) integer or text labels, or None for data without cameras. None is a mode of
             its own: evaluation then compares every query with every gallery image.
@@ -47,7 +47,7 @@ class PersonImages:
 
     def __post_init__(self) -> None:
         # A frozen dataclass is filled through object.__setattr__; the caller may pass lists.
-        paths = [os.fspath(p) for p in self.path]
+        paths = [os.path.expanduser(p) for p in self.path]
         _check_names(paths)
         object.__setattr__(self, "path", np.array(paths, dtype=str))
         object.__setattr__(self, "identity", _labels(self.identity, "identity"))

@@ -9,8 +9,10 @@ from typing import NamedTuple
 from keras_reid.data import walk_images
 from keras_reid.data.readers.layouts import Skipped, in_system_folder, is_image, is_system
 from keras_reid.errors import InputError, printable
-from keras_reid.foreign import read_table
-from keras_reid.names import normalized
+from keras_reid.foreign import read_table, table_path
+from keras_reid.names import expanded, normalized
+
+LABELS = ("identity", "camera")
 
 
 class Listed(NamedTuple):
@@ -33,8 +35,8 @@ def listed(images: str | os.PathLike[str] | Iterable[str]) -> Iterator[Listed]:
         InputError: a table without the column, or a folder that cannot be read.
     """
     if not isinstance(images, str | os.PathLike):
-        return (_found(path) for path in images)
-    source = Path(images).expanduser()
+        return (_found(os.path.expanduser(path)) for path in images)
+    source = expanded(images)
     if source.suffix.lower() == ".csv":
         return _of_table(source)
     if source.is_dir():
@@ -72,9 +74,9 @@ def _matching(pattern: str) -> Iterator[Listed]:
 
 
 def _of_table(table: Path) -> Iterator[Listed]:
-    for line in read_table(table, ["path"])[1]:
+    for line in read_table(table, ["path"], LABELS)[1]:
         path = line.values["path"]
         if not path:
             raise InputError(f"line {line.number} of {table} has no path: fill it in, or remove it")
-        known = (line.values.get(column) or None for column in ("identity", "camera"))
-        yield _found(table.parent / path, *known)
+        known = (line.values.get(column) or None for column in LABELS)
+        yield _found(table_path(table, path), *known)

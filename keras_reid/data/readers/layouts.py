@@ -15,6 +15,7 @@ from keras_reid.data.images import TRACKLET, PersonImages, ReidDataset, name_som
 from keras_reid.data.pillow import SUFFIXES
 from keras_reid.errors import InputError, counted, printable
 from keras_reid.files import natural
+from keras_reid.names import expanded
 
 Row = tuple[str, int | str, int | None]  # path, identity, camera
 Track = tuple[list[Path], int, int]  # files in order, identity, camera
@@ -149,7 +150,7 @@ def unlabelled(root: str | os.PathLike[str]) -> PersonImages:
     Raises:
         InputError: the folder is missing or holds no image, or one in it cannot be read.
     """
-    folder = Path(root).expanduser()
+    folder = expanded(root)
     files = sorted(walk_images(folder), key=natural)
     if not files:
         raise InputError(

@@ -19,10 +19,11 @@ from keras_reid.data.readers.layouts import (
     not_images,
 )
 from keras_reid.errors import InputError
-from keras_reid.foreign import Line, read_table
+from keras_reid.foreign import Line, read_table, table_path
 from keras_reid.names import normalized
 
 COLUMNS = ("path", "identity")
+OPTIONAL = ("camera", "split", "tracklet")
 LONGEST = 9  # digits of a camera
 MOST_SHOWN = 20  # broken lines
 UNLABELED = str(JUNK)
@@ -43,19 +44,19 @@ class Record(NamedTuple):
 def read_csv(table: Path) -> ReidDataset:
     """A table with the columns path, identity and, if wanted, camera, split and tracklet.
 
-    `path` is relative to the table. Identities are text, as it stands there: 0001 is not 1; −1 is
-    junk and dropped. Cameras are numbers or names; without the column, or with an empty one, the
-    data has no cameras. `split` is train, query or gallery; without that column every image is
-    train, so that the data can be learned from but not scored. Rows of the same `tracklet`, any
-    text, are images of one person before one camera, in their order. For a folder, its only .csv
-    file is read.
+    `path` is relative to the table; paths of Windows are read on other systems, too. Identities are
+    text, as it stands there: 0001 is not 1; −1 is junk and dropped. Cameras are numbers or names;
+    without the column, or with an empty one, the data has no cameras. `split` is train, query or
+    gallery; without that column every image is train, so that the data can be learned from but not
+    scored. Rows of the same `tracklet`, any text, are images of one person before one camera, in
+    their order. For a folder, its only .csv file is read.
 
     Raises:
         InputError: a missing column, or all broken rows, by their lines, of which some may list
             files that are not there.
     """
     table = _only_table(table)
-    records = _records(read_table(table, COLUMNS)[1], table)
+    records = _records(read_table(table, COLUMNS, OPTIONAL)[1], table)
     if not records:
         raise InputError(f"a table must list images, but {table} lists none: add rows")
     images = PersonImages(
@@ -123,7 +124,7 @@ def _record(line: Line, table: Path) -> Record:
     split = values.get("split", "train")
     if split not in PARTS:
         raise broken(f"has split {split!r}", f"it must be one of {', '.join(PARTS)}")
-    path = table.parent / values["path"]
+    path = table_path(table, values["path"])
     if not os.path.isfile(path):  # which is False for what is no name of a file
         raise broken(f"names {path}, which does not exist", "restore it or remove the row")
     return Record(
