@@ -235,7 +235,7 @@ def _wrong_encoding(table: Path, encoding: str) -> InputError:
             except UnicodeDecodeError as error:
                 text = line.decode("cp1252", "replace").strip()[:80]
                 return InputError(
-                    f"a table must be text in UTF-8, but line {number} of {table} has the byte "
+                    f"a table must be UTF-8 text, but line {number} of {table} has the byte "
                     f"0x{line[error.start]:02X} (as Windows-1252, it reads {text!r}): {remedy}"
                 )
     raise AssertionError("a file without such a line decodes")

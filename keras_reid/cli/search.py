@@ -25,7 +25,7 @@ import numpy as np
 from keras_reid import data, evaluation, gallery, scale, visualize
 from keras_reid.cli.options import Command, option
 from keras_reid.cli.shared import ModelOptions, check_outputs, progress, say, say_json
-from keras_reid.errors import InputError
+from keras_reid.errors import InputError, counted
 from keras_reid.files import new_file
 from keras_reid.foreign import content_digest, read_table, table_path
 from keras_reid.names import expanded
@@ -96,7 +96,8 @@ def search(options: SearchOptions) -> None:
     if name == "query" and bool(arguments) == bool(options.description):
         raise InputError(
             "a query is images or a description: received "
-            f"{len(arguments)} images and --description={','.join(options.description or ())!r}"
+            f"{counted(len(arguments), 'image')} and "
+            f"--description={','.join(options.description or ())!r}"
         )
     check_outputs(html=options.html)
     if name in ("query", "remove", "stats"):
@@ -122,7 +123,7 @@ class Enrolment:
 
     def __str__(self) -> str:
         return (
-            f"enrolled {self.added:,} images, {self.replaced:,} embedded again (changed), "
+            f"enrolled {counted(self.added, 'image')}, {self.replaced:,} embedded again (changed), "
             f"{self.moved:,} moved (another identity, camera or time), {self.kept:,} already "
             f"enrolled, {len(self.unfit):,} skipped (unreadable)"
         )
@@ -173,7 +174,9 @@ class Enrolment:
         say(str(self))
         for path in self.unfit[:10]:
             say(f"  skipped: {path} {data.unfit(path) or 'cannot be decoded'}")
-        say(f"{options.uri}: {people.count():,} images of {len(people.identities()):,} identities")
+        images, identities = people.count(), len(people.identities())
+        held = f"{counted(images, 'image')} of {counted(identities, 'identity')}"
+        say(f"{options.uri}: {held}")
 
 
 def _rows(labels: dict[str, np.ndarray | None], rows: np.ndarray) -> dict[str, Any]:
@@ -361,7 +364,7 @@ def remove(options: SearchOptions, arguments: list[str]) -> None:
         removed = people.remove(arguments[0])
     if not removed:
         raise InputError(f"nobody in {options.uri} is named {arguments[0]!r}: see the identities")
-    say(f"erased {removed:,} images of {arguments[0]}")
+    say(f"erased {counted(removed, 'image')} of {arguments[0]}")
 
 
 def stats(options: SearchOptions, arguments: list[str]) -> None:
@@ -408,7 +411,8 @@ def calibrate(options: SearchOptions, arguments: list[str]) -> None:
     say(
         f"threshold {threshold.value:.4f} at FAR {threshold.far:g} (measured "
         f"{threshold.measured_far:g} over {threshold.impostors:,} non-mated probes) kept in "
-        f"{options.uri}; the rate grows with the gallery, which had {len(enrolled):,} images here"
+        f"{options.uri}; the rate grows with the gallery, which had "
+        f"{counted(len(enrolled), 'image')} here"
     )
 
 

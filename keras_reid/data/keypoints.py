@@ -20,7 +20,7 @@ from PIL import Image
 from keras_reid import checks
 from keras_reid.data.images import PersonImages
 from keras_reid.data.pillow import opened, upright_size
-from keras_reid.errors import InputError
+from keras_reid.errors import InputError, counted
 from keras_reid.files import locked, replaced_file
 from keras_reid.foreign import content_digest, read_table
 from keras_reid.names import expanded, normalized
@@ -159,7 +159,7 @@ def read_keypoints(images: PersonImages, table: str | os.PathLike[str]) -> Perso
         )
     if missing:
         logging.warning(
-            "%s has no points of %d images, such as %s", table, len(missing), missing[0]
+            "%s has no points of %s, such as %s", table, counted(len(missing), "image"), missing[0]
         )
     return images.with_columns(**{KEYPOINTS: points})
 
