@@ -38,3 +38,9 @@ def _harmless(character: str) -> bool:
 def first_line(error: Exception) -> str:
     """Of what an exception of others says, at most 160 characters."""
     return str(error).strip().splitlines()[0][:160] if str(error).strip() else repr(error)
+
+
+def counted(count: int, singular: str) -> str:
+    """Return the number and the noun in its form: `1 image`, `2,000 images`, `0 identities`."""
+    plural = singular[:-1] + "ies" if singular.endswith("y") else singular + "s"
+    return f"{count:,} {singular if count == 1 else plural}"

@@ -19,6 +19,7 @@ from secrets import token_hex
 from typing import Any
 
 from keras_reid.errors import InputError, printable
+from keras_reid.names import expanded
 
 try:
     import fcntl
@@ -44,7 +45,8 @@ def new_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises:
         InputError: the file exists, or cannot be written.
     """
-    with _beside(Path(path), PUBLIC) as partial:
+    path = expanded(path)
+    with _beside(path, PUBLIC) as partial:
         yield partial
         _sync(partial)
         try:
@@ -64,7 +66,8 @@ def replaced_file(path: str | os.PathLike[str], mode: int = PUBLIC) -> Iterator[
     Raises:
         InputError: it cannot be written.
     """
-    with _beside(Path(path), mode) as partial:
+    path = expanded(path)
+    with _beside(path, mode) as partial:
         yield partial
         _sync(partial)
         os.replace(partial, path)
@@ -77,7 +80,8 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises:
         InputError: it exists and holds something, or cannot be written.
     """
-    with _beside(Path(path), None) as partial:
+    path = expanded(path)
+    with _beside(path, None) as partial:
         yield partial
         os.replace(partial, path)  # which fails where there is a folder that holds something
 
@@ -95,7 +99,7 @@ def locked(path: str | os.PathLike[str], rule: str, wait: bool = False) -> Itera
         Busy: another process is in it.
         InputError: the file cannot be written.
     """
-    path = Path(path)
+    path = expanded(path)
     while True:
         with _told(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -128,7 +132,7 @@ def check_writable(path: str | os.PathLike[str]) -> None:
     Raises:
         InputError: what the system said.
     """
-    path = Path(path).expanduser().absolute()
+    path = expanded(path).absolute()
     if printable(str(path)) != str(path):
         raise InputError(
             f"files are written under names in UTF-8 without control characters: received "
@@ -150,9 +154,9 @@ def check_room(path: str | os.PathLike[str], size: int) -> None:
     Raises:
         InputError: how much there is.
     """
-    folder = Path(path).absolute().parent
-    with _told(Path(path)):
-        free = shutil.disk_usage(folder).free
+    path = expanded(path)
+    with _told(path):
+        free = shutil.disk_usage(path.absolute().parent).free
         if free < size:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

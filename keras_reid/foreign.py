@@ -5,11 +5,13 @@ few bytes of a file ask for; each names the file, the place in it and the remedy
 """
 
 import builtins
+import codecs
 import csv
 import hashlib
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -17,15 +19,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 
 from keras_reid.errors import InputError
+from keras_reid.names import expanded
 
 MOST_TEXT = 2**30  # bytes of a file of text
 MOST_HEADER = 2**20  # characters
 SEPARATORS = (",", ";", "\t")
+# The first line by which a table states its separator to Excel.
+SEPARATOR_LINE = re.compile('"?sep=([,;\t|])"?[,;\t]*', re.IGNORECASE)
+BLANK = "".join(SEPARATORS) + ' "\r\n\ufeff'
 MOST_MODEL = 2**33  # bytes of an unpacked model
 MATLAB_SECONDS = 120
 # What of Keras reads files, or runs code, that a configuration names.
@@ -57,7 +63,7 @@ def read_text(file: str | os.PathLike[str], what: str) -> str:
     Raises:
         InputError: it cannot be read, is larger than 1 GiB or is no UTF-8.
     """
-    path = Path(file).expanduser()
+    path = expanded(file)
     try:
         if not os.path.isfile(path):
             raise InputError(f"{what} is a file: {path} is none; check the path")
@@ -151,24 +157,27 @@ class Line(NamedTuple):
 
 
 def read_table(
-    table: str | os.PathLike[str], required: Sequence[str]
+    table: str | os.PathLike[str], required: Sequence[str], optional: Sequence[str] = ()
 ) -> tuple[list[str], Iterator[Line]]:
-    """The columns of a CSV file in UTF-8, and its lines as they are read.
+    """Return the columns of a CSV file, and its lines as they are read.
 
-    Values are separated by commas, semicolons or tabs, whichever the header has most of.
+    The text is UTF-8, or UTF-16 with a byte order mark. Values are separated by commas, semicolons
+    or tabs, whichever the header has most of, or as a first line `sep=;` states. Lines without
+    values and columns without a name and values are left out, as Excel writes both.
 
     Args:
         table: the file.
-        required: columns that it must have.
+        required: columns that it must have, in any case of letters.
+        optional: further columns that are found in any case of letters.
 
     Raises:
         InputError: no such file, a missing or repeated column; while the lines are read, one of
-            another number of values, or something that is no text.
+            another number of values, or in another encoding.
     """
-    table = Path(table).expanduser()
+    table = expanded(table)
     if not os.path.isfile(table):
         raise InputError(f"a table is a CSV file: {table} is none")
-    lines = _lines(table)
+    lines = _lines(table, [*required, *optional])
     header = list(next(lines).values)
     missing = [column for column in required if column not in header]
     if missing:
@@ -179,45 +188,94 @@ def read_table(
     return header, lines
 
 
-def _lines(table: Path) -> Iterator[Line]:
+def _lines(table: Path, known: Sequence[str]) -> Iterator[Line]:
     """The header, each column as the value of itself, and then the lines."""
     try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            rows = csv.reader(file, delimiter=_separator(table), strict=True)
+        with table.open("rb") as head:
+            utf16 = head.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+        encoding = "utf-16" if utf16 else "utf-8-sig"
+        with table.open(newline="", encoding=encoding) as file:
+            rows = None
             try:
-                yield from _records(rows, table)
-            except (csv.Error, UnicodeDecodeError) as error:
+                separator, stated = _separator(file)
+                rows = csv.reader(file, delimiter=separator, strict=True)
+                if stated:
+                    next(rows)
+                yield from _records(rows, table, known)
+            except UnicodeDecodeError as error:
+                raise _wrong_encoding(table, encoding) from error
+            except csv.Error as error:
                 raise InputError(
                     f"a table must be UTF-8 text with comma-separated values, but {table} breaks "
-                    f"off in line {rows.line_num} ({error}): mend it"
+                    f"off in line {rows.line_num if rows else 1} ({error}): mend it"
                 ) from error
     except OSError as error:
         raise _unreadable(table, "a table", error) from error
 
 
-def _separator(table: Path) -> str:
+def _separator(file: TextIO) -> tuple[str, bool]:
+    """Return the separator of a table, and whether its first line states it; rewind the file."""
+    line = file.readline(MOST_HEADER)
+    stated = SEPARATOR_LINE.fullmatch(line.rstrip("\r\n"))
+    while line and not line.strip(BLANK):
+        line = file.readline(MOST_HEADER)
+    file.seek(0)
+    return (stated[1], True) if stated else (max(SEPARATORS, key=line.count), False)
+
+
+def _wrong_encoding(table: Path, encoding: str) -> InputError:
+    """Return the error that names the first line that is not in the encoding."""
+    remedy = 'save it as UTF-8 (in Excel "CSV UTF-8")'
+    if encoding == "utf-16":
+        return InputError(f"a table must be text, but {table} is not whole UTF-16: {remedy}")
     with table.open("rb") as file:
-        header = file.readline(MOST_HEADER)
-    return max(SEPARATORS, key=lambda separator: header.count(separator.encode()))
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode()
+            except UnicodeDecodeError as error:
+                text = line.decode("cp1252", "replace").strip()[:80]
+                return InputError(
+                    f"a table must be UTF-8 text, but line {number} of {table} has the byte "
+                    f"0x{line[error.start]:02X} (as Windows-1252, it reads {text!r}): {remedy}"
+                )
+    raise AssertionError("a file without such a line decodes")
 
 
-def _records(rows: Any, table: Path) -> Iterator[Line]:
-    header = [name.strip() for name in next(rows, [])]
+def _records(rows: Any, table: Path, known: Sequence[str]) -> Iterator[Line]:
+    filled = (row for row in rows if any(value.strip() for value in row))
+    names = {name.casefold(): name for name in known}
+    header = [name.strip() for name in next(filled, [])]
+    while header and not header[-1]:
+        header.pop()
+    header = [names.get(name.casefold(), name) for name in header]
     twice = next((name for name in header if header.count(name) > 1), None)
     if twice is not None:
         raise InputError(
             f"a column stands in a table once: {table} has {twice[:80]!r} twice; rename one"
         )
     yield Line(1, dict(zip(header, header, strict=True)))
-    for row in rows:
-        if row and len(row) != len(header):
+    for row in filled:
+        values = [value.strip() for value in row]
+        while len(values) > len(header) and not values[-1]:
+            values.pop()
+        if len(values) != len(header):
             raise InputError(
                 f"line {rows.line_num} of {table} has more or fewer values than the header: mend "
                 "the row"
             )
-        if row:
-            values = [value.strip() for value in row]
-            yield Line(rows.line_num, dict(zip(header, values, strict=True)))
+        yield Line(rows.line_num, dict(zip(header, values, strict=True)))
+
+
+def table_path(table: Path, name: str) -> Path:
+    """Return the file that a table names by a path relative to its folder.
+
+    A path of Windows is read with `/` if only that file exists.
+    """
+    path = table.parent / expanded(name)
+    if "\\" in name and not path.exists():
+        posix = table.parent / name.replace("\\", "/")
+        return posix if posix.exists() else path
+    return path
 
 
 def read_arrays(path: str | os.PathLike[str], names: Sequence[str]) -> dict[str, np.ndarray]:
@@ -227,7 +285,7 @@ def read_arrays(path: str | os.PathLike[str], names: Sequence[str]) -> dict[str,
         InputError: nothing to read, arrays of objects, or one whose header promises more numbers
             than the file has.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     try:
         if path.is_dir():
             files = {name: path / f"{name}.npy" for name in names}
@@ -261,7 +319,7 @@ def _array(held: zipfile.ZipFile, name: str) -> np.ndarray:
 
 def array_names(path: str | os.PathLike[str]) -> list[str]:
     """The names of what `read_arrays` reads."""
-    path = Path(path).expanduser()
+    path = expanded(path)
     if path.is_dir():
         return sorted(file.stem for file in path.glob("*.npy"))
     with zipfile.ZipFile(path) as held:
@@ -276,7 +334,7 @@ def read_matlab(file: str | os.PathLike[str], keys: Sequence[str]) -> dict[str, 
     Raises:
         InputError: the file is none, is broken, or lacks one of `keys`.
     """
-    path = Path(file).expanduser()
+    path = expanded(file)
     if not os.path.isfile(path):
         raise InputError(f"a MATLAB file must exist: {path} does not; check the path")
     rule = f"{path} must be a MATLAB file of version 7 or older, but reading it"
@@ -335,7 +393,7 @@ def read_model(file: str | os.PathLike[str], what: str) -> Any:
     """
     import keras
 
-    path = Path(file).expanduser()
+    path = expanded(file)
     if not os.path.isfile(path):
         raise InputError(f"{what} is a .keras file: {path} is none; check the path")
     try:

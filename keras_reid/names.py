@@ -1,11 +1,14 @@
-"""Names of persons and cameras in one spelling: Unicode has several for the same letters.
+"""Names of persons, cameras and files in one spelling.
 
-macOS writes é in file names as e and an accent (NFD), keyboards and web forms write one character
-(NFC). Names are kept and compared in NFC. Paths are kept as they are, because a path in another
-spelling does not open the file on Linux, and are compared in NFC.
+Unicode has several spellings of the same letters. macOS writes é in file names as e and an accent
+(NFD), keyboards and web forms write one character (NFC). Names are kept and compared in NFC. Paths
+are kept as they are, because a path in another spelling does not open the file on Linux, and are
+compared in NFC.
 """
 
+import os
 import unicodedata
+from pathlib import Path
 
 import numpy as np
 
@@ -20,3 +23,12 @@ def normalized_labels(labels: np.ndarray) -> np.ndarray:
     if labels.dtype.kind != "U":
         return labels
     return np.array([normalized(label) for label in labels.tolist()], dtype=str)
+
+
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """Return a path with a leading `~` or `~user` replaced by the home folder.
+
+    Shells do not replace the `~` of `--out=~/x`. A name such as `~draft.csv` is kept, for which
+    `Path.expanduser` raises.
+    """
+    return Path(os.path.expanduser(path))

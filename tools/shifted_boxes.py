@@ -97,7 +97,7 @@ def changed(
     with new_folder(out) as staged:
         for part, name in MARKET_FOLDERS.items():
             (staged / name).mkdir(parents=True)
-            for file in image_files(source / name):
+            for file in image_files(source / name)[0]:
                 if part not in parts:
                     _link(file, staged / name / file.name)
                     continue

@@ -22,7 +22,7 @@ from keras_reid.cli.shared import (
     say,
     stored_features,
 )
-from keras_reid.errors import InputError
+from keras_reid.errors import InputError, counted
 from keras_reid.evaluation.clusters import METHODS
 from keras_reid.evaluation.labels import unlabeled
 from keras_reid.files import new_file, new_folder
@@ -97,7 +97,10 @@ def cluster(options: ClusterOptions) -> ClusterResult:
         f"by --eps={found.eps:g} --k1={found.k1} --k2={found.k2} "
         f"(silhouette {found.silhouette:.3f}):"
     )
-    say(f"{len(person):,} images: {groups:,} persons, {left:,} images in no group")
+    say(
+        f"{counted(len(person), 'image')}: {counted(groups, 'person')}, "
+        f"{counted(left, 'image')} in no group"
+    )
     if found.largest > LARGEST:
         logging.warning(
             "one group holds %.0f %% of the images and may be several persons: look at --sheet; a "

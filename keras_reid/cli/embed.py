@@ -13,7 +13,7 @@ from keras_reid import scale
 from keras_reid.choices import ENGINES
 from keras_reid.cli.options import Command, option
 from keras_reid.cli.shared import ModelOptions, progress, say
-from keras_reid.errors import InputError
+from keras_reid.errors import InputError, counted
 
 MOST_SHOWN = 5
 MOST_FAILED = 0.01  # of the images
@@ -61,7 +61,8 @@ def embed(options: EmbedOptions) -> "scale.Shards":
         progress("embedding"),
     )
     failed, total = shards.failed, len(shards)
-    say(f"{total:,} images in {shards.count:,} files of {shards.folder}, {failed:,} failed")
+    held = f"{counted(total, 'image')} in {counted(shards.count, 'file')}"
+    say(f"{held} of {shards.folder}, {failed:,} failed")
     if failed:
         names = ", ".join(shards.unreadable(MOST_SHOWN)) + (", …" if failed > MOST_SHOWN else "")
         text = f"embeddings of images that do not decode are null: {names}"

@@ -100,6 +100,7 @@ class EvaluateOptions(ModelOptions):
     draw_seed: int = option("Of protocols that draw.", 0, least=0)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self._check_choices()
         numbers_by_name(self.rerank_options or (), "rerank_options")
         _protocol(self, self.protocol or "market1501", None)
@@ -196,7 +197,7 @@ def evaluate(options: EvaluateOptions) -> EvaluateResult:
         say(str(verification))
     if options.out:
         with new_file(options.out) as file:
-            file.write_text(json.dumps(values, indent=2) + "\n")
+            file.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
         say(f"written to {options.out}")
     if options.report:
         results = {"ranking": result}

@@ -5,6 +5,7 @@ The dataclass is all that a command knows, so that a notebook runs one as
 """
 
 import dataclasses
+import io
 import math
 import os
 import re
@@ -106,6 +107,8 @@ class Command:
 
     def main(self, argv: list[str], values: flags.FlagValues = FLAGS) -> None:
         """Acts by what the flags say, and ends the process where it cannot."""
+        if isinstance(sys.stdout, io.TextIOWrapper):  # whose code page may lack letters of a name
+            sys.stdout.reconfigure(errors="replace")
         given = {one.name: values[one.name].value for one in self.fields}
         if argv[1:] and not self.words:
             _tell_error(f"flags begin with --: received {argv[1:]}")

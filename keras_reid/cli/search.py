@@ -14,7 +14,6 @@ same --run or --saved_model; without either, the embedder that comes with the pa
     calibrate       chooses the threshold at --far on --dataset and keeps it in the gallery
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -26,10 +25,11 @@ import numpy as np
 
 from keras_reid import data, evaluation, gallery, scale, visualize
 from keras_reid.cli.options import Command, option
-from keras_reid.cli.shared import ModelOptions, check_outputs, progress, say
-from keras_reid.errors import InputError
+from keras_reid.cli.shared import ModelOptions, check_outputs, progress, say, say_json
+from keras_reid.errors import InputError, counted
 from keras_reid.files import natural, new_file
-from keras_reid.foreign import content_digest, read_table
+from keras_reid.foreign import content_digest, read_table, table_path
+from keras_reid.names import expanded
 
 Embedded = tuple[np.ndarray, dict[str, Any]]  # rows that are fit, and arguments of `Gallery.enrol`
 CHUNK = 1024  # images that are embedded, and then durable, at a time
@@ -142,7 +142,8 @@ def search(options: SearchOptions) -> "SearchOutput":
     if name == "query" and bool(arguments) == bool(options.description):
         raise InputError(
             "a query is images or a description: received "
-            f"{len(arguments)} images and --description={','.join(options.description or ())!r}"
+            f"{counted(len(arguments), 'image')} and "
+            f"--description={','.join(options.description or ())!r}"
         )
     check_outputs(html=options.html)
     if name in ("query", "list", "remove", "stats"):
@@ -176,7 +177,7 @@ class Enrolment:
 
     def __str__(self) -> str:
         return (
-            f"enrolled {self.added:,} images, {self.replaced:,} embedded again (changed), "
+            f"enrolled {counted(self.added, 'image')}, {self.replaced:,} embedded again (changed), "
             f"{self.moved:,} moved (another identity, camera or time), {self.kept:,} already "
             f"enrolled, {len(self.unfit):,} skipped (unreadable)"
         )
@@ -227,7 +228,9 @@ class Enrolment:
         say(str(self))
         for path in self.unfit[:10]:
             say(f"  skipped: {path} {data.unfit(path) or 'cannot be decoded'}")
-        say(f"{options.uri}: {people.count():,} images of {len(people.identities()):,} identities")
+        images, identities = people.count(), len(people.identities())
+        held = f"{counted(images, 'image')} of {counted(identities, 'identity')}"
+        say(f"{options.uri}: {held}")
 
 
 def _rows(labels: dict[str, np.ndarray | None], rows: np.ndarray) -> dict[str, Any]:
@@ -361,7 +364,7 @@ def _show(
     """Print the results, write the page and return the results."""
     plain = [result.to_dict() for result in results]
     if options.output == "json":
-        say(json.dumps({"threshold": threshold, "queries": plain}, ensure_ascii=False, indent=2))
+        say_json({"threshold": threshold, "queries": plain})
     else:
         if "recall" in found_by:
             say(f"approximate search, recall {found_by['recall']:.4f} on a sample of the gallery")
@@ -407,7 +410,7 @@ def identities(options: SearchOptions, arguments: list[str]) -> dict[str, int]:
         counts = people.identities()
     counts = {name: counts[name] for name in sorted(counts, key=natural)}
     if options.output == "json":
-        say(json.dumps(counts, ensure_ascii=False, indent=2))
+        say_json(counts)
         return counts
     width = max((len(f"{count:,}") for count in counts.values()), default=0)
     for name, count in counts.items():
@@ -421,7 +424,7 @@ def remove(options: SearchOptions, arguments: list[str]) -> int:
         removed = people.remove(arguments[0])
     if not removed:
         raise InputError(f"nobody in {options.uri} is named {arguments[0]!r}: see the identities")
-    say(f"erased {removed:,} images of {arguments[0]}")
+    say(f"erased {counted(removed, 'image')} of {arguments[0]}")
     return removed
 
 
@@ -430,7 +433,7 @@ def stats(options: SearchOptions, arguments: list[str]) -> dict[str, Any]:
     with gallery.open(options.uri) as people:
         values = people.stats()
     if options.output == "json":
-        say(json.dumps(values, indent=2))
+        say_json(values)
         return values
     for key, value in values.items():
         shown = value
@@ -470,7 +473,8 @@ def calibrate(options: SearchOptions, arguments: list[str]) -> evaluation.Thresh
     say(
         f"threshold {threshold.value:.4f} at FAR {threshold.far:g} (measured "
         f"{threshold.measured_far:g} over {threshold.impostors:,} non-mated probes) kept in "
-        f"{options.uri}; the rate grows with the gallery, which had {len(enrolled):,} images here"
+        f"{options.uri}; the rate grows with the gallery, which had "
+        f"{counted(len(enrolled), 'image')} here"
     )
     return threshold
 
@@ -490,8 +494,8 @@ def check_exists(uri: str) -> None:
     """A gallery that is asked, and not filled, is there: a slip of the pen must not make one."""
     if "://" in uri:
         return
-    path = Path(uri.removeprefix("faiss:") + (".rows" if uri.startswith("faiss:") else ""))
-    if not path.expanduser().exists():
+    path = expanded(uri.removeprefix("faiss:") + (".rows" if uri.startswith("faiss:") else ""))
+    if not path.exists():
         raise InputError(f"there is no gallery at {path}: enrol images first, or check the path")
 
 
@@ -508,8 +512,8 @@ def _people(path: Path) -> tuple[data.PersonImages, dict[str, float]]:
 def _times(table: Path) -> dict[str, float]:
     """Seconds by absolute path, of the rows that have a time."""
     return {
-        str(table.parent / line.values["path"]): found
-        for line in read_table(table, ("path",))[1]
+        str(table_path(table, line.values["path"])): found
+        for line in read_table(table, ("path",), ("time",))[1]
         if (found := seconds(line.values.get("time"))) is not None
     }
 

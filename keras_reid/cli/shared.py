@@ -1,10 +1,12 @@
 """What the commands have in common: data, a model that embeds, and what they say."""
 
+import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     import keras
 
 
+SCHEME = re.compile("([a-z]+:)?(.*)", re.DOTALL)
 EVERY = 10.0  # seconds between lines of progress in a pipe
 AFTER = 2.0  # seconds until a bar is shown on a terminal
 OPEN_SET = "1:N at FAR 0.01"  # of the thresholds of a model of the package
@@ -57,6 +60,11 @@ class DataOptions:
         least=1,
         most=2**14,
     )
+
+    def __post_init__(self) -> None:
+        # Shells replace the ~ of `~/x`, not that of `--out=~/x`.
+        for one in fields(self):
+            object.__setattr__(self, one.name, with_home(getattr(self, one.name)))
 
     def dataset_of(self, name: str | None, data_dir: str | None, what: str) -> data.ReidDataset:
         """The data set of that name in that folder; `what` says who needs one if there is none."""
@@ -252,6 +260,18 @@ class ModelOptions(RunOptions):
         )
 
 
+def with_home(value: Any) -> Any:
+    """Return the value of an option with `~` in texts replaced: `~/x`, `faiss:~/x`."""
+    if isinstance(value, str):
+        scheme, path = SCHEME.fullmatch(value).groups("")  # type: ignore[union-attr]
+        return scheme + os.path.expanduser(path)
+    if isinstance(value, list | tuple):
+        return type(value)(map(with_home, value))
+    if isinstance(value, dict):
+        return {name: with_home(one) for name, one in value.items()}
+    return value
+
+
 def stored_features(path: str) -> evaluation.StoredFeatures:
     """Features of a file, of a folder of arrays, or of one that `embed.py` wrote."""
     if scale.Shards.holds(path):
@@ -267,6 +287,16 @@ def needs_keypoints(model: "keras.Model") -> bool:
 def say(text: str = "") -> None:
     """Prints at once, so that progress is seen through a pipe too; nothing moves the terminal."""
     print(printable(text), flush=True)
+
+
+def say_json(value: Any) -> None:
+    """Prints JSON, with escapes if the encoding of stdout lacks a character of it."""
+    text = json.dumps(value, ensure_ascii=False, indent=2)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(value, indent=2)
+    say(text)
 
 
 def progress(what: str) -> Callable[[int, int | None], None]:

@@ -11,7 +11,7 @@ import numpy as np
 from keras_reid.data.images import PersonImages
 from keras_reid.errors import InputError
 from keras_reid.foreign import read_matlab, read_table
-from keras_reid.names import normalized
+from keras_reid.names import expanded, normalized
 
 ATTRIBUTES = "attributes"  # the column of the images
 AGES = ("child", "teenager", "adult", "old")
@@ -103,7 +103,7 @@ def read_attributes(path: str | os.PathLike[str]) -> AttributeTable:
     Raises:
         InputError: a file that is missing or of another form, by line or column.
     """
-    file = Path(path).expanduser()
+    file = expanded(path)
     if not file.is_file():
         raise InputError(f"attributes are read from a CSV or .mat file: {file} is none")
     columns = _of_mat(file) if file.suffix.lower() == ".mat" else _of_csv(file)

@@ -19,6 +19,7 @@ from absl import logging
 from keras_reid.data.images import PersonImages
 from keras_reid.errors import InputError
 from keras_reid.files import locked, replaced_file
+from keras_reid.names import expanded
 
 FORMAT = "keras_reid decoded uint8 images, version 2"
 
@@ -41,7 +42,7 @@ def cache_file(folder: str | os.PathLike[str], images: PersonImages, size: tuple
     Raises:
         InputError: `folder` is there and is not a folder.
     """
-    folder = Path(folder)
+    folder = expanded(folder)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"cache must be None, 'memory' or a folder, but {folder} is a file")
     digest = hashlib.sha256(f"{FORMAT}, {size[0]}×{size[1]}\n".encode())

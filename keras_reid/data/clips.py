@@ -12,7 +12,7 @@ from keras_reid.data.decode import readable
 from keras_reid.data.images import PersonImages
 from keras_reid.data.pipeline import AHEAD, Cache, check_spread, labels_of, load_rows
 from keras_reid.data.sampling import pk_rows, pk_steps
-from keras_reid.errors import InputError
+from keras_reid.errors import InputError, counted
 
 
 def pk_clips(
@@ -139,6 +139,6 @@ def _check(images: PersonImages, frames: int) -> None:
     checks.at_least(1, frames=frames)
     if not images.has_tracklets or not len(images):
         raise InputError(
-            f"clips are of tracklets: received {len(images)} images without them; see "
+            f"clips are of tracklets: received {counted(len(images), 'image')} without them; see "
             "keras_reid.data.tracklets"
         )

@@ -16,7 +16,7 @@ from absl import logging
 from keras_reid import checks
 from keras_reid.data.images import ORIENTATION, PersonImages, name_some
 from keras_reid.data.pillow import BY_PILLOW, opened, orientation, too_large
-from keras_reid.errors import InputError
+from keras_reid.errors import InputError, counted
 
 FEW = 16  # files for which no graph is built
 UNREADABLE = -1  # in place of an orientation
@@ -174,5 +174,5 @@ def readable(
             f"at most {max_unreadable:.2%} of the images may be unreadable, but {len(broken)} of "
             f"{len(images)} are: restore or remove {name_some(broken)}"
         )
-    logging.warning("skipping %d unreadable images: %s", len(broken), ", ".join(broken))
+    logging.warning("skipping %s: %s", counted(len(broken), "unreadable image"), ", ".join(broken))
     return images[mask]

@@ -25,6 +25,7 @@ class CheckReport:
         few: training identities with fewer than `instances` images. PK sampling repeats images
             of these, so they are no fault: `ok` does not count them.
         duplicates: groups of images with the same content, be it one file listed twice.
+        alone: the training identity, if there is only one; training needs at least two.
     """
 
     name: str
@@ -35,11 +36,13 @@ class CheckReport:
     unmatched: list[str] = field(default_factory=list)
     few: list[int | str] = field(default_factory=list)
     duplicates: list[list[str]] = field(default_factory=list)
+    alone: list[int | str] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
         """Whether nothing was found that spoils training or the score."""
-        return not (self.unreadable or self.shared or self.unmatched or self.duplicates)
+        faults = (self.unreadable, self.shared, self.unmatched, self.duplicates, self.alone)
+        return not any(faults)
 
     def __str__(self) -> str:
         lines = [f"{self.name}: {'ok' if self.ok else 'has faults'}", ""]
@@ -54,6 +57,8 @@ class CheckReport:
             "groups of files with the same content": [" = ".join(g) for g in self.duplicates],
             f"train identities with fewer than {self.instances} images": self.few,
         }
+        if self.alone:
+            findings["person to train on, but at least 2 are required"] = self.alone
         for title, found in findings.items():
             names = f"  ({name_some(found, most=3)})" if found else ""
             lines.append(f"{len(found):>6}  {title}{names}")
@@ -79,6 +84,7 @@ def check(dataset: ReidDataset, instances: int = 4) -> CheckReport:
         unmatched=_unmatched(dataset.query, dataset.gallery),
         few=_few(dataset.train, instances),
         duplicates=_duplicates(listed[alive[place]].tolist()),
+        alone=_alone(dataset.train),
     )
 
 
@@ -119,6 +125,11 @@ def _few(train: PersonImages | None, instances: int) -> list[int | str]:
         return []
     names, counts = np.unique(train.identity, return_counts=True)
     return names[counts < instances].tolist()
+
+
+def _alone(train: PersonImages | None) -> list[int | str]:
+    names = [] if train is None else train.classes()[0].tolist()
+    return names if len(names) == 1 else []
 
 
 def _duplicates(paths: list[str]) -> list[list[str]]:

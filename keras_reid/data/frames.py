@@ -12,6 +12,7 @@ from keras_reid.data.readers.layouts import of_tracks
 from keras_reid.data.video import video_frames
 from keras_reid.errors import InputError
 from keras_reid.files import new_folder
+from keras_reid.names import expanded
 
 
 def cut_tracklets(
@@ -39,7 +40,7 @@ def cut_tracklets(
         )
     boxes.check_identities()
     digits = max(4, len(str(boxes.frame.max())))
-    target = Path(out).expanduser().absolute()
+    target = expanded(out).absolute()
     if target.exists():
         raise InputError(f"tracklets are written to a new folder, but {target} exists")
     frames: dict[int, list[Path]] = {}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from keras_reid import checks
-from keras_reid.errors import InputError, printable
+from keras_reid.errors import InputError, counted, printable
 from keras_reid.names import normalized_labels
 
 TRACKLET = "tracklet"  # the column
@@ -21,7 +21,7 @@ class PersonImages:
     """Image i is the file `path[i]`, shows `identity[i]` and was taken by `camera[i]`.
 
     Args:
-        path: (n,) file names.
+        path: (n,) file names; a leading `~` is the home folder.
         identity: (n,) integer or text labels. Text is kept in Unicode NFC.
         camera: (n,) integer or text labels, or None for data without cameras. None is a mode of
             its own: evaluation then compares every query with every gallery image.
@@ -47,7 +47,7 @@ class PersonImages:
 
     def __post_init__(self) -> None:
         # A frozen dataclass is filled through object.__setattr__; the caller may pass lists.
-        paths = [os.fspath(p) for p in self.path]
+        paths = [os.path.expanduser(p) for p in self.path]
         _check_names(paths)
         object.__setattr__(self, "path", np.array(paths, dtype=str))
         object.__setattr__(self, "identity", _labels(self.identity, "identity"))
@@ -120,12 +120,13 @@ class PersonImages:
         return replace(self, columns={**self.columns, **columns})
 
     def __repr__(self) -> str:
-        cameras = "no" if self.camera is None else len(np.unique(self.camera))
-        tracklets = f"{len(self._tracklets[0])} tracklets, " if self.has_tracklets else ""
-        return (
-            f"PersonImages({len(self)} images, {tracklets}{len(np.unique(self.identity))} "
-            f"identities, {cameras} cameras)"
-        )
+        parts = [counted(len(self), "image")]
+        if self.has_tracklets:
+            parts.append(counted(len(self._tracklets[0]), "tracklet"))
+        parts.append(counted(len(np.unique(self.identity)), "identity"))
+        no_cameras = self.camera is None
+        parts.append("no cameras" if no_cameras else counted(len(np.unique(self.camera)), "camera"))
+        return f"PersonImages({', '.join(parts)})"
 
     @property
     def checked(self) -> bool:

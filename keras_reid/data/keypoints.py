@@ -20,13 +20,14 @@ from PIL import Image
 from keras_reid import checks
 from keras_reid.data.images import PersonImages
 from keras_reid.data.pillow import opened, upright_size
-from keras_reid.errors import InputError
+from keras_reid.errors import InputError, counted
 from keras_reid.files import locked, replaced_file
 from keras_reid.foreign import content_digest, read_table
-from keras_reid.names import normalized
+from keras_reid.names import expanded, normalized
 from keras_reid.skeletons import COCO, KEYPOINTS, SKELETONS, Skeleton
 
 KEPT_EVERY = 1024  # images, after which estimates are written down
+COLUMNS = [f"{n}_{axis}" for s in SKELETONS.values() for n in s.names for axis in "xyc"]
 
 
 class PoseEstimator(Protocol):
@@ -105,7 +106,8 @@ def interpreter(path: str | os.PathLike[str], what: str, threads: int | None = N
             f"{what} runs in LiteRT, which is not installed ({error}): "
             "pip install '.[litert]' in the checkout"
         ) from error
-    if not Path(path).is_file():
+    path = expanded(path)
+    if not path.is_file():
         raise InputError(f"{what} is read from a .tflite file: {path} is none")
     try:
         net = Interpreter(str(path), num_threads=threads or os.cpu_count())
@@ -139,12 +141,13 @@ def read_keypoints(images: PersonImages, table: str | os.PathLike[str]) -> Perso
     Raises:
         InputError: no such table, another form of it, or no row for any of the images.
     """
-    skeleton, rows = read_points(Path(table))
-    rows = {normalized(file): points for file, points in rows.items()} | rows
+    table = expanded(table)
+    skeleton, rows = read_points(table)
+    rows = {normalized(file.replace("\\", "/")): points for file, points in rows.items()} | rows
     points = np.zeros((len(images), len(skeleton.names), 3), np.float32)
     missing = []
     for i, path in enumerate(images.path.tolist()):
-        pixels = _row_of(path, Path(table), rows)
+        pixels = _row_of(path, table, rows)
         if pixels is None:
             missing.append(path)
             continue
@@ -156,7 +159,7 @@ def read_keypoints(images: PersonImages, table: str | os.PathLike[str]) -> Perso
         )
     if missing:
         logging.warning(
-            "%s has no points of %d images, such as %s", table, len(missing), missing[0]
+            "%s has no points of %s, such as %s", table, counted(len(missing), "image"), missing[0]
         )
     return images.with_columns(**{KEYPOINTS: points})
 
@@ -181,7 +184,7 @@ def estimate_keypoints(
     Raises:
         InputError: a table of another skeleton, or one that cannot be written.
     """
-    table = Path(table)
+    table = expanded(table)
     # Names relative to the table's folder, so that a data set can be moved with it.
     names = {path: _from(table, path) for path in images.path.tolist()}
     digests = {name: content_digest(path) for path, name in names.items()}
@@ -218,7 +221,7 @@ def _digests(table: Path) -> dict[str, str]:
     """Return the digest of each file of a table, if the table has digests."""
     if not table.exists():
         return {}
-    lines = (line.values for line in read_table(table, ("file",))[1])
+    lines = (line.values for line in read_table(table, ("file",), ("digest",))[1])
     return {line["file"]: line["digest"] for line in lines if line.get("digest")}
 
 
@@ -296,7 +299,7 @@ def in_pixels(shares: np.ndarray, width: int, height: int) -> np.ndarray:
 
 def read_points(table: Path) -> tuple[Skeleton, dict[str, np.ndarray]]:
     """The skeleton of a table, and the points (k, 3) of each file in pixels."""
-    header, lines = read_table(table, ("file",))
+    header, lines = read_table(table, ("file",), COLUMNS)
     skeleton = _skeleton(header, table)
     rows = {}
     for line in lines:

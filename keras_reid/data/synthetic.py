@@ -37,6 +37,7 @@ from keras_reid.data.pedestrians import (
 from keras_reid.errors import InputError
 from keras_reid.files import new_folder
 from keras_reid.foreign import read_json
+from keras_reid.names import expanded
 from keras_reid.skeletons import COCO
 
 RECORD = "synthetic.json"
@@ -259,7 +260,7 @@ def generate(
         "seed": seed,
     }
     check_parameters(parameters)
-    root = Path(root)
+    root = expanded(root)
     if made_before(root, parameters):
         return root
     try:
@@ -281,7 +282,7 @@ def _fill(folder: Path, parameters: dict[str, Any]) -> None:
         points[name] = in_pixels(shares, width, height)
     write_points(folder / "keypoints.csv", COCO, points)
     write_attributes(folder / "attributes.csv", parameters)
-    (folder / RECORD).write_text(json.dumps(parameters, indent=2) + "\n")
+    (folder / RECORD).write_text(json.dumps(parameters, indent=2) + "\n", encoding="utf-8")
 
 
 def check_parameters(parameters: dict[str, Any]) -> None:

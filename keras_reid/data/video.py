@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from keras_reid.data.pillow import SUFFIXES, opened
-from keras_reid.data.readers.layouts import entries
+from keras_reid.data.pillow import opened
+from keras_reid.data.readers.layouts import contents
 from keras_reid.errors import InputError
 
 MOST_LOST = 0.1  # fraction of the frames
@@ -41,7 +41,7 @@ class Video:
         self._files: list[Path] = []
         self._seconds: np.ndarray | None = None
         if self.path.is_dir():
-            self._files = [f for f in entries(self.path) if f.suffix.lower() in SUFFIXES]
+            self._files = contents(self.path).images
             if not self._files:
                 raise InputError(f"a folder of frames holds images: {self.path} has none")
         elif not self.path.is_file():

@@ -13,6 +13,7 @@ from keras_reid.data.readers.layouts import DISTRACTOR
 from keras_reid.data.readers.market import MARKET_FOLDERS
 from keras_reid.errors import InputError
 from keras_reid.files import new_folder
+from keras_reid.names import expanded
 
 
 def write(dataset: ReidDataset, root: str | os.PathLike[str]) -> None:
@@ -26,7 +27,7 @@ def write(dataset: ReidDataset, root: str | os.PathLike[str]) -> None:
     Raises:
         InputError: `root` is not empty, or the data has no cameras, which the layout cannot say.
     """
-    root = Path(root).expanduser().absolute()
+    root = expanded(root).absolute()
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise InputError(
             f"a data set is written to a new or empty folder, but {root} holds something: "

@@ -14,7 +14,7 @@ from keras_reid.cli.shared import needs_keypoints
 from keras_reid.data.pillow import opened
 from keras_reid.data.pipeline import fitted
 from keras_reid.demo.command import DemoOptions
-from keras_reid.errors import InputError
+from keras_reid.errors import InputError, counted
 
 HEIGHT = 160  # of pictures, in pixels
 RERANKED = 1000  # rows that are fetched to re-rank
@@ -76,7 +76,9 @@ class Answers:
         """In a sentence, what the gallery holds."""
         with self.lock:
             rows, identities = self.people.count(), len(self.people.identities())
-        return f"{rows:,} images of {identities:,} persons in {self.options.gallery}"
+        return (
+            f"{counted(rows, 'image')} of {counted(identities, 'person')} in {self.options.gallery}"
+        )
 
     def of_image(self, file: str) -> Query:
         """The query of an image file.

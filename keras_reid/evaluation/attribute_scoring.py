@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from keras_reid import checks
-from keras_reid.errors import InputError
+from keras_reid.errors import InputError, counted
 from keras_reid.evaluation.labels import Labelled, codes
 from keras_reid.evaluation.protocols import Protocol, matches
 
@@ -51,7 +51,7 @@ class AttributeScores:
             lines.append(f"{'instance ' + name:<22}{100 * getattr(self, name):6.2f} %")
         if self.left_out:
             lines.append(f"left out, for all images are alike: {', '.join(self.left_out)}")
-        lines.append(f"on {self.images:,} images")
+        lines.append(f"on {counted(self.images, 'image')}")
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:

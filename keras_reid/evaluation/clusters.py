@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from keras_reid import checks
-from keras_reid.errors import InputError
+from keras_reid.errors import InputError, counted
 from keras_reid.evaluation.comparison import compare
 from keras_reid.evaluation.labels import Column, column
 from keras_reid.evaluation.rows import blocks
@@ -300,9 +300,10 @@ class ClusterScores:
         }
         rows["NMI"] = f"{100 * self.nmi:.2f} %"
         rows["clusters"] = (
-            f"{self.clusters:,} of {self.persons:,} persons in {self.images:,} images"
+            f"{self.clusters:,} of {counted(self.persons, 'person')} in "
+            f"{counted(self.images, 'image')}"
         )
-        rows["in no cluster"] = f"{self.noise:,} images"
+        rows["in no cluster"] = counted(self.noise, "image")
         width = max(map(len, rows))
         return "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items())
 

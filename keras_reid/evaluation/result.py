@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_reid.errors import InputError
+from keras_reid.errors import InputError, counted
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,7 @@ class RankingResult:
             "data set": protocol.dataset or "not named",
             **{name: f"{100 * value:.2f} %" for name, value in percent.items()},
             "queries": f"{queries} ({fate})",
-            "gallery": f"{protocol.gallery_size:,} images",
+            "gallery": counted(protocol.gallery_size, "image"),
             "distance": protocol.distance,
             "re-ranking": protocol.reranking,
             "protocol": f"{protocol.name}: junk is {protocol.junk}{drawn}",
@@ -209,7 +209,7 @@ class RankingResult:
         }
         for (query, gallery), pair in self.camera_pairs.items():
             values = (f"{name} {100 * pair[name]:6.2f} %" for name in ("rank-1", "mAP", "mINP"))
-            row = f"{'  '.join(values)}  of {pair['queries']:,} queries"
+            row = f"{'  '.join(values)}  of {counted(pair['queries'], 'query')}"
             rows[f"camera {query} to {gallery}"] = row
         width = max(map(len, rows))
         return "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items())

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_reid.errors import InputError
+from keras_reid.errors import InputError, counted
 from keras_reid.evaluation.comparison import Compared
 from keras_reid.evaluation.labels import Labelled
 from keras_reid.evaluation.threshold import Threshold, resolvable, threshold_at_far
@@ -83,7 +83,7 @@ class VerificationResult:
 
     def __str__(self) -> str:
         n, m = len(self.genuine), len(self.impostor)
-        lines = [f"verification: {n:,} pairs of one person, {m:,} of two"]
+        lines = [f"verification: {counted(n, 'pair')} of one person, {m:,} of two"]
         lines.append(f"AUC {100 * self.auc:.2f} %, EER {100 * self.eer:.2f} %")
         for far in SHOWN_FARS:
             if resolvable(far, m):

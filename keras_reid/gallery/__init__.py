@@ -1,12 +1,12 @@
 """Galleries of known people: enrol, search, remove; in memory, in a file, or in Milvus."""
 
 import os
-from pathlib import Path
 
 from keras_reid import checks
 from keras_reid.errors import InputError
 from keras_reid.gallery.gallery import Gallery
 from keras_reid.gallery.store import Filter, SearchResult, Store
+from keras_reid.names import expanded
 
 __all__ = ["Filter", "Gallery", "SearchResult", "open"]
 
@@ -56,7 +56,7 @@ def _store(uri: str, approximate_from: int, recall: float) -> Store:
         return ArrayStore(approximate_from, recall)
     scheme, _, rest = uri.partition(":")
     if scheme == "faiss" and rest:
-        return FileStore(Path(rest).expanduser().absolute(), approximate_from, recall)
+        return FileStore(expanded(rest).absolute(), approximate_from, recall)
     if scheme in ("http", "https", "tcp") or uri.endswith(".db"):
         return MilvusStore(uri)
     raise InputError(

@@ -13,7 +13,7 @@ import numpy as np
 
 from keras_reid.errors import InputError
 from keras_reid.gallery.store import Filter, Labels, Rows, SearchResult
-from keras_reid.names import normalized
+from keras_reid.names import expanded, normalized
 
 PEOPLE, NEXT, SETTINGS = "people", "people_next", "people_settings"
 TEXT = 4096  # bytes of a name at most
@@ -50,7 +50,7 @@ class MilvusStore:
         self.converted = False
         self.replaced = False  # rows, which are to be erased from the storage
         if self.embedded:
-            path = Path(uri).expanduser().absolute()
+            path = expanded(uri).absolute()
             if path.is_file():
                 raise InputError(
                     f"an embedded gallery is a folder that Milvus Lite made: {path} is a file; "
@@ -309,7 +309,7 @@ class MilvusStore:
         if self.embedded:
             from milvus_lite.server_manager import server_manager_instance
 
-            server_manager_instance.release_server(str(Path(self.uri).expanduser().absolute()))
+            server_manager_instance.release_server(str(expanded(self.uri).absolute()))
 
     @contextmanager
     def _seen(self) -> Iterator[None]:

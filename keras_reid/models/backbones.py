@@ -4,6 +4,7 @@ Every backbone takes float RGB pixels 0..255 `(b, h, w, 3)` and yields `(b, h', 
 normalisation that its weights expect is inside.
 """
 
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from keras_reid.foreign import read_model
 from keras_reid.layers import FusedBatchNormalization, MixStyle
 from keras_reid.models import shipped
 from keras_reid.models.shipped import PREFIX
+from keras_reid.names import expanded
 
 Shape = tuple[int, int, int]
 
@@ -129,6 +131,7 @@ def build(
 
 def load_weights(model: keras.Model, path: str) -> None:
     """Loads a weights file into a model, or says in one sentence why it does not fit."""
+    path = str(expanded(path))
     if not Path(path).is_file():
         raise InputError(f"weights are 'imagenet', 'none' or an existing file: received {path!r}")
     try:
@@ -288,6 +291,7 @@ def _keras_cv(preset: str, weights: str) -> keras.Model:
         ) from error
     families = [value for key, value in vars(models).items() if key.endswith("Backbone")]
     known = sorted({preset for family in families for preset in family.presets})
+    preset = os.path.expanduser(preset)
     if preset not in known and not Path(preset).is_dir():
         raise InputError(
             f"a keras_cv: backbone is one of {', '.join(known)} or the folder of a preset: "

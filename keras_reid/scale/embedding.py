@@ -6,7 +6,6 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -16,6 +15,7 @@ from keras_reid import checks, models, serving
 from keras_reid.data.pipeline import decoding_batches
 from keras_reid.errors import InputError
 from keras_reid.foreign import content_digest
+from keras_reid.names import expanded
 from keras_reid.scale.listing import listed
 from keras_reid.scale.shards import Shards, create
 
@@ -68,7 +68,7 @@ def embed(
     if isinstance(images, str | os.PathLike):
         images = asked = os.path.abspath(os.path.expanduser(images))
     else:
-        images = [os.path.abspath(path) for path in images]
+        images = [os.path.abspath(os.path.expanduser(path)) for path in images]
         asked = f"{len(images)} paths, {zlib.crc32(os.fsencode(chr(0).join(images))):08x}"
     about = {
         "images": asked,
@@ -76,7 +76,7 @@ def embed(
         "flip": flip,
         "fingerprint": worker.fingerprint,
     }
-    shards = create(Path(out).expanduser().absolute(), listed(images), shard_size, about)
+    shards = create(expanded(out).absolute(), listed(images), shard_size, about)
     tell = progress or (lambda done, total: None)
     total = len(shards)
     pending = dict(enumerate(shards.sizes))

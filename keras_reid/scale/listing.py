@@ -6,10 +6,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from keras_reid.data import SUFFIXES, walk_images
+from keras_reid.data import walk_images
+from keras_reid.data.readers.layouts import Skipped, in_system_folder, is_image, is_system
 from keras_reid.errors import InputError, printable
-from keras_reid.foreign import read_table
-from keras_reid.names import normalized
+from keras_reid.foreign import read_table, table_path
+from keras_reid.names import expanded, normalized
+
+LABELS = ("identity", "camera")
 
 
 class Listed(NamedTuple):
@@ -32,14 +35,13 @@ def listed(images: str | os.PathLike[str] | Iterable[str]) -> Iterator[Listed]:
         InputError: a table without the column, or a folder that cannot be read.
     """
     if not isinstance(images, str | os.PathLike):
-        return (_found(path) for path in images)
-    source = Path(images).expanduser()
+        return (_found(os.path.expanduser(path)) for path in images)
+    source = expanded(images)
     if source.suffix.lower() == ".csv":
         return _of_table(source)
     if source.is_dir():
         return (_found(file) for file in walk_images(source))
-    matching = glob.iglob(str(source), recursive=True)
-    return (_found(file) for file in matching if _is_image(file))
+    return _matching(str(source))
 
 
 def _found(file: str | os.PathLike[str], *known: str | None) -> Listed:
@@ -52,14 +54,29 @@ def _found(file: str | os.PathLike[str], *known: str | None) -> Listed:
     return Listed(path, *(None if name is None else normalized(name) for name in known))
 
 
-def _is_image(file: str) -> bool:
-    return file.lower().endswith(SUFFIXES) and os.path.isfile(file)
+def _matching(pattern: str) -> Iterator[Listed]:
+    """Yield the images that match a pattern, each folder under one name, as `walk_images` does."""
+    names: dict[str, str] = {}  # the first name of each real folder
+    read: dict[str, bool] = {}
+    skipped = Skipped()
+    for file in glob.iglob(pattern, recursive=True):
+        folder, name = os.path.split(file)
+        if folder not in read:
+            first = names.setdefault(os.path.realpath(folder), folder)
+            read[folder] = first == folder and not in_system_folder(folder)
+        if not read[folder] or is_system(name) or os.path.isdir(file):
+            continue
+        if is_image(file) and os.path.isfile(file):
+            yield _found(file)
+        else:
+            skipped.add(file)
+    skipped.warn()
 
 
 def _of_table(table: Path) -> Iterator[Listed]:
-    for line in read_table(table, ["path"])[1]:
+    for line in read_table(table, ["path"], LABELS)[1]:
         path = line.values["path"]
         if not path:
             raise InputError(f"line {line.number} of {table} has no path: fill it in, or remove it")
-        known = (line.values.get(column) or None for column in ("identity", "camera"))
-        yield _found(table.parent / path, *known)
+        known = (line.values.get(column) or None for column in LABELS)
+        yield _found(table_path(table, path), *known)

@@ -15,7 +15,7 @@ from keras_reid.errors import InputError
 from keras_reid.evaluation import StoredFeatures
 from keras_reid.files import Busy, check_writable, locked, new_file, new_folder, replaced_file
 from keras_reid.foreign import read_json
-from keras_reid.names import normalized
+from keras_reid.names import expanded, normalized
 from keras_reid.scale.listing import Listed
 
 LISTING, ABOUT, MAPPED = "listing.parquet", "embed.json", "embedding.npy"
@@ -65,7 +65,7 @@ class Shards:
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self.folder = Path(folder).expanduser()
+        self.folder = expanded(folder)
         if not self.holds(folder):
             raise InputError(
                 f"a folder of embeddings holds {ABOUT}: {self.folder} does not; make it with "
@@ -86,7 +86,7 @@ class Shards:
     @staticmethod
     def holds(folder: str | os.PathLike[str]) -> bool:
         """Whether a folder is one of embeddings."""
-        return os.path.isfile(Path(folder).expanduser() / ABOUT)
+        return os.path.isfile(expanded(folder) / ABOUT)
 
     def __len__(self) -> int:
         """The number of images."""

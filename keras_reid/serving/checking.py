@@ -15,6 +15,7 @@ from keras_reid.data import PersonImages, image_batches, readable
 from keras_reid.data.decode import decode
 from keras_reid.data.images import ORIENTATION
 from keras_reid.data.pipeline import fitted
+from keras_reid.errors import counted
 from keras_reid.serving.embedders import ExportedEmbedder, load
 from keras_reid.training.callbacks import rank_images
 
@@ -42,7 +43,7 @@ class ParityReport:
     def __str__(self) -> str:
         return (
             f"parity {'ok' if self.ok else 'FAILED'}: largest difference {self.max_difference:.2g} "
-            f"over {self.images} images, at most {self.tolerance:.2g} is allowed"
+            f"over {counted(self.images, 'image')}, at most {self.tolerance:.2g} is allowed"
         )
 
 
@@ -149,8 +150,9 @@ class ScoreReport:
             for name in self.original
         )
         return (
-            f"scores {'ok' if self.ok else 'FAILED'}: {changes} on {self.queries} queries and "
-            f"{self.gallery} gallery images, a loss of {100 * self.tolerance:g} points is allowed"
+            f"scores {'ok' if self.ok else 'FAILED'}: {changes} on "
+            f"{counted(self.queries, 'query')} and {counted(self.gallery, 'gallery image')}, "
+            f"a loss of {100 * self.tolerance:g} points is allowed"
         )
 
 

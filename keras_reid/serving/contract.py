@@ -67,7 +67,8 @@ class Contract:
 
     def write(self, folder: Path) -> None:
         """Writes it into the folder of an export."""
-        (folder / FILE).write_text(json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n")
+        text = json.dumps(asdict(self), indent=2, ensure_ascii=False)
+        (folder / FILE).write_text(text + "\n", encoding="utf-8")
 
     @classmethod
     def read(cls, folder: Path) -> "Contract | None":

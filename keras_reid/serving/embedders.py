@@ -15,6 +15,7 @@ from keras_reid.data.images import PersonImages
 from keras_reid.data.inputs import image_parts, pixels_of
 from keras_reid.data.pipeline import fitted, image_batches
 from keras_reid.errors import InputError
+from keras_reid.names import expanded
 from keras_reid.serving import formats
 from keras_reid.serving.contract import Contract
 from keras_reid.serving.saved_model import INPUTS
@@ -190,7 +191,7 @@ class SavedEmbedder(ExportedEmbedder):
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path).expanduser()
+        self.path = expanded(path)
         self.contract = Contract.read(self.path)
         if self.contract is not None:
             self.contract.check(self.path)
@@ -299,7 +300,7 @@ class FormatEmbedder(ExportedEmbedder):
 
 def load(path: str | os.PathLike[str]) -> ExportedEmbedder:
     """The exported model in the folder `path`, of any format."""
-    folder = Path(path).expanduser()
+    folder = expanded(path)
     contract = Contract.read(folder)
     if contract is None or contract.format == "saved_model":
         return SavedEmbedder(folder)

@@ -101,7 +101,8 @@ def export_ranker(
         about = {"format": "saved_model", "embedding_width": width, "reranking": reranking}
         if gallery is not None:
             about["gallery_size"] = len(gallery)
-        (folder / FILE).write_text(json.dumps({**about, **options}, indent=2) + "\n")
+        text = json.dumps({**about, **options}, indent=2)
+        (folder / FILE).write_text(text + "\n", encoding="utf-8")
         random = np.random.default_rng(0).standard_normal((32, width)).astype(np.float32)
         given = {"query": random[:2], "gallery": random, "k": np.array(10, np.int32)}
         requests = [(name, given) for name in ("rank", "rerank")]

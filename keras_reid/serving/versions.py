@@ -7,6 +7,7 @@ from pathlib import Path
 from keras_reid import checks
 from keras_reid.errors import InputError
 from keras_reid.files import locked, new_folder
+from keras_reid.names import expanded
 
 
 def new_version(
@@ -22,7 +23,7 @@ def new_version(
     Raises:
         InputError: the version exists, or the folder cannot be made.
     """
-    directory = Path(directory).expanduser().absolute()
+    directory = expanded(directory).absolute()
     with locked(directory / ".lock", "one version is made at a time", wait=True):
         # TensorFlow Serving looks at folders whose names are numbers: it sees this one when it is
         # whole.

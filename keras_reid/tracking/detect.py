@@ -13,6 +13,7 @@ from keras_reid import checks
 from keras_reid.data.mot import NOBODY, Boxes
 from keras_reid.data.video import opencv
 from keras_reid.errors import InputError
+from keras_reid.names import expanded
 
 # A frame, uint8 RGB (h, w, 3) → boxes (n, 4), x, y, w, h in pixels, and scores (n,).
 Detector = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -158,11 +159,12 @@ def frozen_graph(path: str | os.PathLike[str]) -> Network:
     """
     import tensorflow as tf
 
-    if not Path(path).is_file():
+    path = expanded(path)
+    if not path.is_file():
         raise InputError(f"a detector is read from a file: {path} is none", "detector")
     graph = tf.compat.v1.GraphDef()
     try:
-        graph.ParseFromString(Path(path).read_bytes())
+        graph.ParseFromString(path.read_bytes())
         whole = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(graph, name=""), [])
         names = ("detection_boxes", "detection_scores", "detection_classes")
         tensors = [whole.graph.get_tensor_by_name(f"{name}:0") for name in names]

@@ -319,4 +319,5 @@ class History(keras.callbacks.Callback):
         seconds = round(time.perf_counter() - self.begin, 3)
         self.epochs.append({"epoch": epoch + 1, "seconds": seconds, **values})
         with replaced_file(self.path) as new:
-            new.write_text("".join(json.dumps(row) + "\n" for row in self.epochs))
+            rows = (json.dumps(row) + "\n" for row in self.epochs)
+            new.write_text("".join(rows), encoding="utf-8")

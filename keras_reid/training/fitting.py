@@ -169,7 +169,17 @@ def build_learner(
 
 
 def steps_per_epoch(images: PersonImages, recipe: Recipe) -> int:
-    """The batches of an epoch, of images or of clips of tracklets."""
+    """Return the batches of an epoch, of images or of clips of tracklets.
+
+    Raises:
+        InputError: the images show fewer than two persons, or fewer than a batch needs.
+    """
+    names = images.classes()[0]
+    if len(names) < 2:
+        raise InputError(
+            f"at least 2 persons are required to train on, got {len(names)} "
+            f"({', '.join(map(str, names))}): add images of others"
+        )
     sampled = images.per_tracklet() if recipe.tracklets.active else images
     return pk_steps(sampled, recipe.identities, recipe.instances)
 

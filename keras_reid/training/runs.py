@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
@@ -11,6 +12,7 @@ from keras_reid import models
 from keras_reid.errors import InputError
 from keras_reid.files import locked, natural, replaced_file
 from keras_reid.foreign import NOTHING, NUMBER, read_json, read_json_lines, read_model
+from keras_reid.names import expanded
 
 if TYPE_CHECKING:
     import keras
@@ -41,8 +43,8 @@ class Run:
     While the training goes on there are `backup-PHASE.weights.h5` instead of the model.
     """
 
-    def __init__(self, directory: str | Path) -> None:
-        self.directory = Path(directory)
+    def __init__(self, directory: str | os.PathLike[str]) -> None:
+        self.directory = expanded(directory)
         self.flags_file = self.directory / "flags.json"
         self.model_file = self.directory / "model.keras"
         self.metrics_file = self.directory / "metrics.json"
@@ -252,4 +254,4 @@ def read_history(file: Path) -> list[dict[str, Any]]:
 def write(path: Path, value: dict[str, Any]) -> None:
     """Writes JSON in place of what the file held."""
     with replaced_file(path) as new:
-        new.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
+        new.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")

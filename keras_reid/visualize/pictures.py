@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from keras_reid.data.pillow import opened
-from keras_reid.errors import InputError
+from keras_reid.errors import InputError, counted
 from keras_reid.evaluation import RankedList
 
 WHITE, GREY, NEAR, PALE = (255, 255, 255), (170, 170, 170), (0, 110, 60), (200, 220, 210)
@@ -101,7 +101,9 @@ def draw_groups(
     for row, (number, size) in enumerate(zip(numbers[largest], sizes[largest], strict=True)):
         shown = _spread(np.flatnonzero(group == number), embeddings, columns)
         order = "" if embeddings is None else ", nearest to its mean first, farthest last"
-        draw.text((2, row * step), f"person {number + 1:04d}: {size} images{order}", fill=NEAR)
+        draw.text(
+            (2, row * step), f"person {number + 1:04d}: {counted(size, 'image')}{order}", fill=NEAR
+        )
         for column, i in enumerate(shown):
             place = (column * width, row * step + caption)
             picture.paste(thumbnail(path[i], width, height), place)

@@ -157,7 +157,7 @@ def test_enrol_replaced_photo_and_corrected_identity_updates_the_gallery(run, tm
     ]
     write_table(table, rows)
     out = search("enrol", "list.csv")
-    assert "enrolled 1 images, 1 embedded again (changed), 2 moved" in out
+    assert "enrolled 1 image, 1 embedded again (changed), 2 moved" in out
     assert "0 already enrolled, 1 skipped (unreadable)" in out
     assert "4 images of 4 identities" in out
     with gallery.open(f"faiss:{tmp_path}/g") as people:
@@ -183,7 +183,7 @@ def test_enrol_same_file_name_in_folders_of_two_spellings_adds_both(run, tmp_pat
         )
         assert code == 0, err
         assert text in out
-        assert "2 images of 1 identities" in out
+        assert "2 images of 1 identity" in out
 
 
 class Corner:
@@ -294,7 +294,7 @@ def test_embed_failed_images_are_counted_and_end_with_1_above_one_percent(
         (tmp_path / f"images/{i:02}.png").write_bytes(b"no image")
     got, out, err = within("embed.py", run, "--images=images", "--out=out", cwd=tmp_path)
     assert got == code
-    assert f"100 images in 1 files of {tmp_path}/out, {broken} failed" in out
+    assert f"100 images in 1 file of {tmp_path}/out, {broken} failed" in out
     assert (f"got {broken} of 100" in err) == (code == 1)
     (shard,) = scale.Shards(tmp_path / "out")
     assert int(shard.decodes.sum()) == 100 - broken

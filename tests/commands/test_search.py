@@ -217,7 +217,7 @@ def test_search_unfit_files_are_skipped_by_enrol_and_fail_query(folder, unfit):
     (strange / "good.png").write_bytes((root / rows[3][0]).read_bytes())
     where = ("--run=run", "--gallery=faiss:strange.faiss")
     out = search(*where, "enrol", "strange", cwd=root)
-    assert "enrolled 1 images" in out
+    assert "enrolled 1 image" in out
     assert f"{len(files)} skipped (unreadable)" in out
     assert "dot.png has 1×1 pixels" in out
     assert "half.jpg cannot be decoded" in out
@@ -245,7 +245,7 @@ def test_search_unfit_files_are_skipped_by_enrol_and_fail_query(folder, unfit):
         (["query", "people.csv"], "is no image"),
         (["--description=upred", "query"], "a description is NAME=1 or NAME=0"),
         (["--description=upred=1", "query"], "attributes of the gallery, none: received upred"),
-        (["--description=upred=1", "query", "a.png"], "received 1 images and --description"),
+        (["--description=upred=1", "query", "a.png"], "received 1 image and --description"),
         (["calibrate"], "give --dataset and --data_dir"),
     ],
 )

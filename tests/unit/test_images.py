@@ -75,7 +75,7 @@ def test_person_images_invalid_columns_raises(columns, message):
 
 def test_person_images_repr_is_single_line():
     assert repr(images([1, 1, 2], [1, 2, 2])) == "PersonImages(3 images, 2 identities, 2 cameras)"
-    assert repr(images([1])) == "PersonImages(1 images, 1 identities, no cameras)"
+    assert repr(images([1])) == "PersonImages(1 image, 1 identity, no cameras)"
 
 
 def test_reid_dataset_parts_omits_missing():
@@ -131,7 +131,7 @@ def test_readable_broken_file_is_skipped_and_logged(tmp_path, broken, caplog):
         kept = data.readable(columns, max_unreadable=0.4)
     assert (kept.identity.tolist(), kept.camera.tolist()) == ([5, 7], [1, 3])
     assert [record.getMessage() for record in caplog.records] == [
-        f"skipping 1 unreadable images: {broken[0]}"
+        f"skipping 1 unreadable image: {broken[0]}"
     ]
 
 
@@ -262,7 +262,7 @@ def test_unlabelled_unreadable_folder_raises_with_path(tmp_path, monkeypatch):
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refused)
-    with pytest.raises(InputError, match=r"closed gave 'Permission denied'; ask for permission"):
+    with pytest.raises(InputError, match=r"closed gave 'Permission denied': ask for permission"):
         data.unlabelled(tmp_path)
 
 

@@ -422,7 +422,7 @@ def test_load_csv_invalid_table_raises(tmp_path, text, message):
 def test_load_csv_non_utf8_raises(tmp_path):
     path = table(tmp_path, "")
     path.write_bytes("path,identity,camera\na.jpg,Zoë,1\n".encode("latin-1"))
-    with pytest.raises(InputError, match=r"must be UTF-8 text"):
+    with pytest.raises(InputError, match=r"must be UTF-8 text, but line 2 .* 0xEB"):
         data.load("csv", path)
 
 

@@ -139,7 +139,7 @@ def test_tracklet_dataset_queries_are_first_per_camera_and_in_gallery(drawn):
         (lambda: data.tracklets(data.PersonImages(np.array(["a"]), np.array([1]), None)), "camera"),
         (lambda: data.tracklets(people("a", identity=1, camera=1), gap=0), "gap is at least 1"),
         (lambda: data.tracklets(people(identity=1, camera=1)), "received none"),
-        (lambda: data.pk_clips(people("a", identity=1, camera=1)), "1 images without them"),
+        (lambda: data.pk_clips(people("a", identity=1, camera=1)), "1 image without them"),
         (lambda: load("marsh", "."), "dataset is one of"),
     ],
 )

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from keras_reid import checks
@@ -19,6 +18,7 @@ from keras_reid.data.readers.two_cameras import (
     read_prid2011_video,
     read_viper,
 )
+from keras_reid.names import expanded
 
 
 class Reader(NamedTuple):
@@ -91,4 +91,4 @@ def load(name: str, root: str | os.PathLike[str], **options: Any) -> ReidDataset
         InputError: an unknown name; a folder or file that is missing, empty or malformed, by name.
     """
     checks.one_of(READERS, dataset=name)
-    return READERS[name].read(Path(root).expanduser(), **options)
+    return READERS[name].read(expanded(root), **options)

@@ -2,25 +2,42 @@
 
 import os
 import re
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+from absl import logging
 
-from keras_reid.data.images import TRACKLET, PersonImages, ReidDataset
+from keras_reid.data.images import TRACKLET, PersonImages, ReidDataset, name_some
 from keras_reid.data.pillow import SUFFIXES
-from keras_reid.errors import InputError
+from keras_reid.errors import InputError, counted, printable
 from keras_reid.files import natural
+from keras_reid.names import expanded
 
 Row = tuple[str, int | str, int | None]  # path, identity, camera
 Track = tuple[list[Path], int, int]  # files in order, identity, camera
 
 PARTS = ("train", "query", "gallery")
+MOST_SHOWN = 20  # names in a report
 # Labels of Market-1501 and of the data sets in its layout; in others they are persons.
 JUNK = -1
 DISTRACTOR = 0
-CLUTTER = ("thumbs.db", "desktop.ini")  # left by file browsers; Market-1501 ships with Thumbs.db
+# Names that operating systems and file servers leave in folders, in addition to names that begin
+# with a dot, such as `._0001.jpg` of macOS.
+SYSTEM_FILES = (
+    "thumbs.db",
+    "ehthumbs.db",
+    "desktop.ini",
+    "icon\r",
+    "__macosx",
+    "@eadir",
+    "$recycle.bin",
+    "system volume information",
+    "lost+found",
+)
 
 
 def level(root: Path, *names: str) -> Path:
@@ -28,34 +45,112 @@ def level(root: Path, *names: str) -> Path:
     return next((root / name for name in names if (root / name).is_dir()), root)
 
 
-def entries(folder: Path) -> list[Path]:
-    """Entries of a folder in natural order, without hidden files and those of file browsers."""
-    if not folder.is_dir():
-        raise InputError(f"a folder of images must exist, but {folder} does not: check the path")
-    names = [entry.name for entry in os.scandir(folder)]
-    kept = (n for n in names if not n.startswith(".") and n.lower() not in CLUTTER)
-    return [folder / name for name in sorted(kept, key=natural)]
+def is_system(name: str) -> bool:
+    """Return whether a file or folder of that name is hidden or was left by a system."""
+    return name.startswith(".") or name.lower() in SYSTEM_FILES
 
 
-def image_files(folder: Path) -> list[Path]:
-    """The image files of a folder that holds nothing else."""
-    files = entries(folder)
-    for file in files:
-        if file.suffix.lower() not in SUFFIXES:
-            raise InputError(
-                f"a folder of images may hold {', '.join(SUFFIXES)} files only, "
-                f"but {file} stands there: move it away"
-            )
-    return files
+def in_system_folder(path: str | os.PathLike[str]) -> bool:
+    """Return whether a path leads through a folder that a system left."""
+    return any(part.lower() in SYSTEM_FILES for part in Path(path).parts)
+
+
+class Contents(NamedTuple):
+    """The entries of a folder by kind, in natural order; links count as what they lead to."""
+
+    images: list[Path]
+    folders: list[Path]
+    others: list[Path]
+
+
+def contents(folder: Path) -> Contents:
+    """Return the entries of a folder, without system files.
+
+    Images are files named as one of `SUFFIXES`. The others include links that lead nowhere.
+
+    Raises:
+        InputError: the folder is missing or cannot be read.
+    """
+    try:
+        with os.scandir(folder) as scanned:
+            listed = sorted(scanned, key=lambda entry: natural(entry.name))
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(
+            f"a folder of images must exist, but {folder} does not: check the path"
+        ) from None
+    except OSError as error:
+        raise InputError(
+            f"a folder of images must be readable, but {folder} gave '{error.strerror}': ask for "
+            "permission, or move it away"
+        ) from error
+    found = Contents([], [], [])
+    for entry in listed:
+        path, is_link = folder / entry.name, entry.is_symlink()
+        if is_system(entry.name):
+            continue
+        if os.path.isdir(path) if is_link else entry.is_dir():
+            found.folders.append(path)
+        elif is_image(path) and (os.path.isfile(path) if is_link else entry.is_file()):
+            found.images.append(path)
+        else:
+            found.others.append(path)
+    return found
+
+
+def is_image(path: str | os.PathLike[str]) -> bool:
+    """Return whether a file of that name counts as an image."""
+    name = os.path.basename(path)
+    return name.lower().endswith(SUFFIXES) and not is_system(name)
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """Return the folders of a folder that holds nothing else besides system files.
+
+    Raises:
+        InputError: the folder is missing, cannot be read, or holds files; it lists them.
+    """
+    found = contents(folder)
+    files = found.images + found.others
+    if files:
+        raise InputError(
+            f"{folder} must hold folders only, got {name_some(files, MOST_SHOWN)}: move "
+            f"{'it' if len(files) == 1 else 'them'} away"
+        )
+    return found.folders
+
+
+def image_files(*folders: Path) -> list[list[Path]]:
+    """Return the image files of each folder.
+
+    Raises:
+        InputError: the folders hold anything else besides system files; one error lists all of it.
+    """
+    read = [contents(folder) for folder in folders]
+    others = [path for found in read for path in (*found.folders, *found.others)]
+    if others:
+        raise InputError(not_images(others))
+    return [found.images for found in read]
+
+
+def not_images(others: Sequence[Path]) -> str:
+    """Return the error message for entries of folders of images that are not images."""
+    one = len(others) == 1
+    return (
+        f"a folder of images may hold {', '.join(SUFFIXES)} files only, but "
+        f"{name_some(others, MOST_SHOWN)} {'is' if one else 'are'} not: move "
+        f"{'it' if one else 'them'} away"
+    )
 
 
 def unlabelled(root: str | os.PathLike[str]) -> PersonImages:
-    """All images beneath a folder, whoever they show: identity 0, no cameras. Other files stay.
+    """Return all images in a folder and its folders as identity 0 without cameras.
+
+    See `walk_images`.
 
     Raises:
         InputError: the folder is missing or holds no image, or one in it cannot be read.
     """
-    folder = Path(root).expanduser()
+    folder = expanded(root)
     files = sorted(walk_images(folder), key=natural)
     if not files:
         raise InputError(
@@ -66,21 +161,56 @@ def unlabelled(root: str | os.PathLike[str]) -> PersonImages:
 
 
 def walk_images(folder: Path) -> Iterator[Path]:
-    """The image files beneath a folder, one at a time; none of what is no folder.
+    """Yield the image files in a folder and its folders; none if the folder does not exist.
+
+    Links to folders are followed. Each folder is read once, under the name that is no link if there
+    is one. At the end a warning names the files that are neither images nor system files.
 
     Raises:
         InputError: a folder in it cannot be read.
     """
+    waiting = deque([folder] if folder.is_dir() else [])
+    seen: set[str] = set()
+    skipped = Skipped()
+    while waiting:
+        at = waiting.popleft()
+        real = os.path.realpath(at)
+        if real in seen:
+            continue
+        seen.add(real)
+        found = contents(at)
+        yield from found.images
+        for other in found.others:
+            skipped.add(other)
+        waiting.extendleft(f for f in reversed(found.folders) if not f.is_symlink())
+        waiting.extend(f for f in found.folders if f.is_symlink())
+    skipped.warn()
 
-    def refuse(error: OSError) -> None:
-        if error.filename != str(folder):
-            raise InputError(
-                f"all folders in {folder} are looked at: {error.filename} gave "
-                f"'{error.strerror}'; ask for permission, or move it away"
+
+class Skipped:
+    """The number of files that are not images, and the names of some."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.some: list[str] = []
+
+    def add(self, file: str | os.PathLike[str]) -> None:
+        """Count a file."""
+        self.count += 1
+        if len(self.some) < MOST_SHOWN:
+            self.some.append(os.fspath(file))
+
+    def warn(self) -> None:
+        """Log one warning if there is any."""
+        if self.count:
+            rest = f" and {self.count - len(self.some)} more" * (self.count > len(self.some))
+            logging.warning(
+                "skipped %s (images are %s files): %s%s",
+                counted(self.count, "other file"),
+                ", ".join(SUFFIXES),
+                ", ".join(map(printable, self.some)),
+                rest,
             )
-
-    for at, _, names in os.walk(folder, onerror=refuse):
-        yield from (Path(at) / name for name in names if name.lower().endswith(SUFFIXES))
 
 
 def named(pattern: str | re.Pattern[str], file: Path, example: str) -> re.Match[str]:

@@ -33,7 +33,7 @@ def read_market(root: Path, name: str, archive: tuple[str, ...] = ()) -> ReidDat
 
 def _market_rows(folder: Path) -> list[Row]:
     rows: list[Row] = []
-    for file in image_files(folder):
+    for file in image_files(folder)[0]:
         match = named(MARKET_NAME, file, "0002_c1s1_000451_03.jpg")
         if int(match[1]) != JUNK:
             rows.append((str(file), int(match[1]), int(match[2])))

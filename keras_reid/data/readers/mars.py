@@ -2,6 +2,7 @@
 
 import os
 import re
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,11 @@ from keras_reid.data.readers.layouts import (
     JUNK,
     PARTS,
     Track,
-    entries,
     image_files,
     level,
     named,
     of_tracks,
+    subfolders,
     with_distractors,
 )
 from keras_reid.errors import InputError
@@ -73,11 +74,10 @@ def _mars_part(folder: Path, names: Path, info: Path, key: str) -> list[Track]:
                 raise InputError(f"{names} names {part[0]}, which does not exist: restore it")
         return found
     groups: dict[tuple[int, int, int], list[Path]] = {}
-    for person in entries(folder):
-        for file in image_files(person):
-            match = named(MARS_NAME, file, "0001C1T0001F001.jpg")
-            identity, camera, track = (int(match[i]) for i in (1, 2, 3))
-            groups.setdefault((identity, camera, track), []).append(file)
+    for file in chain.from_iterable(image_files(*subfolders(folder))):
+        match = named(MARS_NAME, file, "0001C1T0001F001.jpg")
+        identity, camera, track = (int(match[i]) for i in (1, 2, 3))
+        groups.setdefault((identity, camera, track), []).append(file)
     return [(files, key[0], key[1]) for key, files in sorted(groups.items())]
 
 
@@ -87,12 +87,11 @@ def read_duke_video(root: Path) -> ReidDataset:
 
     def part(name: str) -> list[Track]:
         found = []
-        for person in entries(root / name):
-            for track in entries(person):
-                files = image_files(track)
-                if files:
-                    match = named(DUKE_NAME, files[0], "0001C6F0099X30552.jpg")
-                    found.append((files, int(person.name), int(match[2])))
+        tracks = [track for person in subfolders(root / name) for track in subfolders(person)]
+        for track, files in zip(tracks, image_files(*tracks), strict=True):
+            if files:
+                match = named(DUKE_NAME, files[0], "0001C6F0099X30552.jpg")
+                found.append((files, int(track.parent.name), int(match[2])))
         return found
 
     parts = (of_tracks(part(name), root / name) for name in PARTS)

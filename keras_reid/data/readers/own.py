@@ -9,20 +9,21 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_reid.data.images import TRACKLET, PersonImages, ReidDataset
+from keras_reid.data.images import TRACKLET, PersonImages, ReidDataset, name_some
 from keras_reid.data.readers.layouts import (
     JUNK,
     PARTS,
     Row,
     assemble,
-    entries,
-    image_files,
+    contents,
+    not_images,
 )
 from keras_reid.errors import InputError
-from keras_reid.foreign import Line, read_table
+from keras_reid.foreign import Line, read_table, table_path
 from keras_reid.names import normalized
 
 COLUMNS = ("path", "identity")
+OPTIONAL = ("camera", "split", "tracklet")
 LONGEST = 9  # digits of a camera
 MOST_SHOWN = 20  # broken lines
 UNLABELED = str(JUNK)
@@ -43,19 +44,19 @@ class Record(NamedTuple):
 def read_csv(table: Path) -> ReidDataset:
     """A table with the columns path, identity and, if wanted, camera, split and tracklet.
 
-    `path` is relative to the table. Identities are text, as it stands there: 0001 is not 1; −1 is
-    junk and dropped. Cameras are numbers or names; without the column, or with an empty one, the
-    data has no cameras. `split` is train, query or gallery; without that column every image is
-    train, so that the data can be learned from but not scored. Rows of the same `tracklet`, any
-    text, are images of one person before one camera, in their order. For a folder, its only .csv
-    file is read.
+    `path` is relative to the table; paths of Windows are read on other systems, too. Identities are
+    text, as it stands there: 0001 is not 1; −1 is junk and dropped. Cameras are numbers or names;
+    without the column, or with an empty one, the data has no cameras. `split` is train, query or
+    gallery; without that column every image is train, so that the data can be learned from but not
+    scored. Rows of the same `tracklet`, any text, are images of one person before one camera, in
+    their order. For a folder, its only .csv file is read.
 
     Raises:
         InputError: a missing column, or all broken rows, by their lines, of which some may list
             files that are not there.
     """
     table = _only_table(table)
-    records = _records(read_table(table, COLUMNS)[1], table)
+    records = _records(read_table(table, COLUMNS, OPTIONAL)[1], table)
     if not records:
         raise InputError(f"a table must list images, but {table} lists none: add rows")
     images = PersonImages(
@@ -79,7 +80,7 @@ def _only_table(path: Path) -> Path:
         raise InputError(f"a table must exist, but {path} does not: check the path")
     if path.is_file():
         return path
-    tables = [file for file in entries(path) if file.suffix.lower() == ".csv"]
+    tables = [file for file in contents(path).others if file.suffix.lower() == ".csv"]
     if len(tables) != 1:
         raise InputError(
             f"a folder must hold exactly one .csv file, but {path} holds {len(tables)}: "
@@ -123,7 +124,7 @@ def _record(line: Line, table: Path) -> Record:
     split = values.get("split", "train")
     if split not in PARTS:
         raise broken(f"has split {split!r}", f"it must be one of {', '.join(PARTS)}")
-    path = table.parent / values["path"]
+    path = table_path(table, values["path"])
     if not os.path.isfile(path):  # which is False for what is no name of a file
         raise broken(f"names {path}, which does not exist", "restore it or remove the row")
     return Record(
@@ -185,20 +186,24 @@ def read_folder(root: Path) -> ReidDataset:
 
 
 def _folder_rows(root: Path, trained: bool) -> list[Row]:
-    rows: list[Row] = []
-    folders = entries(root)
-    of_market = any(folder.name == UNLABELED for folder in folders)
+    found = contents(root)
+    of_market = any(folder.name == UNLABELED for folder in found.folders)
     left_out = {UNLABELED, DISTRACTORS} if trained and of_market else {UNLABELED}
-    for folder in folders:
-        if not folder.is_dir():
-            raise InputError(
-                f"each identity is a folder of images, but {folder} is a file: "
-                "move it into the folder of its identity"
-            )
-        if folder.name in left_out:
-            continue
-        files = image_files(folder)
-        if not files:
+    folders = [folder for folder in found.folders if folder.name not in left_out]
+    read = [contents(folder) for folder in folders]
+    others = [other for one in read for other in (*one.folders, *one.others)]
+    faults = [not_images(others)] if others else []
+    if files := found.images + found.others:
+        faults.append(
+            f"each identity is a folder of images, but {name_some(files, MOST_SHOWN)} "
+            f"{'is a file' if len(files) == 1 else 'are files'} outside of these folders: move "
+            "images into the folder of their identity, and other files away"
+        )
+    if faults:
+        raise InputError("; ".join(faults))
+    rows: list[Row] = []
+    for folder, one in zip(folders, read, strict=True):
+        if not one.images:
             raise InputError(f"identity folder {folder} has no images: add some or remove it")
-        rows += [(str(file), folder.name, None) for file in files]
+        rows += [(str(file), folder.name, None) for file in one.images]
     return rows

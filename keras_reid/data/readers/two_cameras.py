@@ -8,11 +8,11 @@ from keras_reid.data.images import ReidDataset
 from keras_reid.data.readers.layouts import (
     Track,
     columns,
-    entries,
     image_files,
     level,
     named,
     of_tracks,
+    subfolders,
 )
 from keras_reid.errors import InputError
 
@@ -45,7 +45,7 @@ def _images(
     a, b = (
         [
             (str(file), int(named(pattern, file, example)[1]), camera)
-            for file in image_files(root / folder)
+            for file in image_files(root / folder)[0]
         ]
         for camera, folder in enumerate(("cam_a", "cam_b"), start=1)
     )
@@ -86,9 +86,10 @@ def _tracks(
 ) -> ReidDataset:
     sides: list[dict[int, Track]] = []
     for camera, folder in enumerate(cameras, start=1):
+        persons = subfolders(root / folder)
         found = [
-            (image_files(person), int(named(pattern, person, "person001")[1]), camera)
-            for person in entries(root / folder)
+            (files, int(named(pattern, person, "person001")[1]), camera)
+            for person, files in zip(persons, image_files(*persons), strict=True)
         ]
         sides.append({track[1]: track for track in found if len(track[0]) >= least})
     halves = _halves(name, root, {*sides[0]}, {*sides[1]}, shared, seed, f"{least} frames in ")
