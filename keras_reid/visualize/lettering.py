@@ -106,7 +106,7 @@ def _font_files() -> tuple[str, ...]:
 
 @cache
 def _letters(file: str) -> frozenset[int]:
-    """Return the code points of which a font has a glyph."""
+    """Return the code points with a glyph in a font."""
     from matplotlib.ft2font import FT2Font
 
     try:

@@ -62,7 +62,7 @@ def test_draw_tracks_two_names_differ_whatever_fonts_exist(fonts, names):
 
 @pytest.mark.parametrize("names", PAIRS)
 def test_draw_timeline_two_names_differ(fonts, names):
-    pixels = np.asarray(visualize.draw_timeline(dict.fromkeys(names, [(0, 1)]), 300, 18))
+    pixels = np.asarray(visualize.draw_timeline({key: [(0, 1)] for key in names}, 300, 18))
     white = (pixels == 255).all(-1)
     bar = np.flatnonzero(white[9, :280])[-1]  # the last white pixel before the bar
     first, second = white[:18, :bar], white[18:36, :bar]
