@@ -168,7 +168,8 @@ class Video:
             if self._remote and capture.get(cv2.CAP_PROP_FRAME_COUNT) <= 0:
                 raise InputError(
                     f"`video` must have an end, got the live stream {self.path}. Record it to a "
-                    "file, such as by ffmpeg -i ADDRESS -t SECONDS -c copy video.mp4."
+                    "file, such as by ffmpeg -i ADDRESS -t SECONDS -c copy video.mp4, or use "
+                    "keras_reid.tracking.Tracker."
                 )
             while capture.grab():
                 times.append(capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)

@@ -18,8 +18,7 @@ from keras_reid.foreign import read_json
 from keras_reid.names import normalized
 from keras_reid.scale.listing import Listed
 
-# Readers of Parquet folders skip names that begin with "_", but not those that a pattern such as
-# *.parquet matches.
+# Readers of Parquet folders skip names that begin with "_". *.parquet does not match the listing.
 LISTING, ABOUT, MAPPED = "_listing", "_embed.json", "_embedding.npy"
 OLD_NAMES = {LISTING: "listing.parquet", ABOUT: "embed.json", MAPPED: "embedding.npy"}
 UNREADABLE, DIMENSION = b"unreadable", b"dimension"
@@ -58,8 +57,8 @@ class Shards:
 
     Parts have the columns path, identity, camera (text, or null), embedding (d float32 of length 1;
     null where the file does not decode) and digest (of the file's content). Any program that reads
-    folders of Parquet files reads the folder. Other files begin with `_` or `.`; folders of earlier
-    versions, in which they do not, are read.
+    folders of Parquet files reads the folder. Other files begin with `_` or `.`. Folders of earlier
+    versions, with other names, are read.
 
     Args:
         folder: of an earlier call of `embed`.

@@ -27,7 +27,7 @@ QUERY, GALLERY = side(15, 1), side(90, 0)
 
 
 def as_layumi(query=QUERY, gallery=GALLERY, **more):
-    """What test.py of that project saves: features, and lists of labels and cameras."""
+    """Arrays of test.py in that project: features, and lists of labels and cameras."""
     arrays = {}
     for name, one in (("gallery", gallery), ("query", query)):
         arrays[f"{name}_f"] = one.features["embedding"]
@@ -149,11 +149,3 @@ def test_evaluate_matlab_invalid_flags_print_error(files, flags, message):
     assert code == 1
     assert message in err
     assert not (files / "x.mat").exists()
-
-
-def test_cluster_matlab_file_groups_all_rows(files):
-    code, _, err = within(
-        "cluster.py", "--features=pytorch_result.mat", "--csv=groups.csv", cwd=files
-    )
-    assert code == 0, err
-    assert len((files / "groups.csv").read_text().splitlines()) == 106
