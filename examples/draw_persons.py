@@ -14,6 +14,7 @@ from keras_reid import data, layers, models, tracking, visualize
 from keras_reid.data import synthetic
 from keras_reid.data.mot import Boxes
 from keras_reid.training import Run
+from keras_reid.visualize.lettering import Lettering
 
 DESCRIPTIONS = ({"upred": True}, {"backpack": True, "downblack": True}, {"hat": True, "up": False})
 
@@ -83,7 +84,7 @@ def sheet(rows: list[tuple[str, np.ndarray]], height: int = 96, caption: int = 1
     draw = ImageDraw.Draw(picture)
     for row, (title, paths) in enumerate(rows):
         top = row * (height + caption)
-        draw.text((2, top + 2), title, fill="black")
+        Lettering(title, 10).draw(draw, (2, top + 2), (0, 0, 0))
         for column, path in enumerate(paths):
             with Image.open(path) as image:
                 small = image.convert("RGB").resize((height // 2, height))

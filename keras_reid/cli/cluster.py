@@ -37,7 +37,8 @@ class ClusterOptions(ModelOptions):
 
     images: str | None = option("Folder of images, with those in its folders, unlabelled.")
     features: str | None = option(
-        "Instead of a model and images: an .npz file, or a folder of .npy files, of features."
+        "Instead of a model and images: an .npz or .mat file, or a folder of .npy files, of "
+        "features."
     )
     part: str = option(
         "Of a --dataset, whose labels score it.", "gallery", choices=("train", "query", "gallery")

@@ -45,9 +45,13 @@ class EvaluateOptions(ModelOptions):
 
     features: Sequence[str] | None = option(
         "QUERY,GALLERY instead of a model: each an .npz file with embedding (n, d), identity (n,) "
-        "and camera (n,), or a folder of such .npy files, which are memory-mapped."
+        "and camera (n,), or a folder of such .npy files, which are memory-mapped; or one .mat "
+        "file with query_f, query_label, query_cam, gallery_f, … as in pytorch_result.mat."
     )
-    save_features: str | None = option("Write query.npz and gallery.npz to this new folder.")
+    save_features: str | None = option(
+        "Write query.npz and gallery.npz to this new folder, or both to this new .mat file with "
+        "the arrays of pytorch_result.mat."
+    )
     out: str | None = option("Write the scores to this new JSON file, too.")
     report: str | None = option(
         "Write a page to this new file: scores, curves, ranked lists with their pictures, what "
@@ -108,13 +112,26 @@ class EvaluateOptions(ModelOptions):
             hint = "the probability of a sure attribute"
             checks.within("(0.5, 1]", hint, attribute_filter=self.attribute_filter)
 
+    @property
+    def sides(self) -> Sequence[str] | None:
+        """The files of query and gallery features."""
+        files = self.features
+        if files and len(files) == 1 and evaluation.holds_both_sides(files[0]):
+            return [files[0], files[0]]
+        return files
+
     def _check_choices(self) -> None:
         frames = self.set_distance != "pooled"
         attributes = bool(self.attributes or self.attribute_filter is not None)
         rules = {
-            "--features names two files, QUERY,GALLERY, instead of a model: received "
-            f"{','.join(self.features or ())!r}": bool(self.features)
-            and bool(self.run or self.saved_model or len(self.features or ()) != 2),
+            "--features names two files, QUERY,GALLERY, or one .mat file, instead of a model: "
+            f"received {','.join(self.features or ())!r}": bool(self.features)
+            and bool(self.run or self.saved_model or len(self.sides or ()) != 2),
+            "a .mat file has embeddings alone: leave --distance out, or name a folder for "
+            "--save_features": (
+                evaluation.holds_both_sides(self.save_features or "")
+                and self.distance not in OF_EMBEDDINGS
+            ),
             "attributes are predicted by a model: give --run, not --features": (
                 attributes and bool(self.features)
             ),
@@ -213,8 +230,11 @@ def evaluate(options: EvaluateOptions) -> EvaluateResult:
     return EvaluateResult(**vars(result), verification=verification, attributes=scores)
 
 
-def _save(folder: str, sides: Sides) -> None:
-    with new_folder(folder) as staged:
+def _save(place: str, sides: Sides) -> None:
+    if evaluation.holds_both_sides(place):
+        evaluation.save_matlab(place, *sides)
+        return
+    with new_folder(place) as staged:
         for part, side in zip(("query", "gallery"), sides, strict=True):
             file = staged / f"{part}.npz"
             evaluation.save_features(file, side.features, side.identity, side.camera)
@@ -288,8 +308,8 @@ def _embedded(options: EvaluateOptions) -> tuple[Sides, evaluation.Protocol]:
 
 def _stored(options: EvaluateOptions) -> tuple[Sides, evaluation.Protocol]:
     """Features of files, and how they are ranked."""
-    paths = options.features or []
-    query, gallery = map(stored_features, paths)
+    paths = options.sides or []
+    query, gallery = map(stored_features, paths, ("query", "gallery"))
     for path, side in zip(paths, (query, gallery), strict=True):
         if side.identity is None:
             raise InputError(f"a score needs to know who is who: {path} has no array identity")

@@ -111,7 +111,7 @@ def _gallery(options: ExportOptions) -> Any:
             "--ranker_gallery is held by a ranker, which goes with the format saved_model: leave "
             "it out, or --noranker and --format"
         )
-    features = stored_features(path).features
+    features = stored_features(path, "gallery").features
     if "embedding" not in features:
         raise InputError(f"a ranker holds embeddings: {path} has stripes alone")
     return features["embedding"]

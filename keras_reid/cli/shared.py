@@ -272,11 +272,16 @@ def with_home(value: Any) -> Any:
     return value
 
 
-def stored_features(path: str) -> evaluation.StoredFeatures:
-    """Features of a file, of a folder of arrays, or of one that `embed.py` wrote."""
+def stored_features(path: str, side: str | None = None) -> evaluation.StoredFeatures:
+    """Features of a file, of a folder of arrays, or of one that `embed.py` wrote.
+
+    Args:
+        path: the file or folder.
+        side: "query" or "gallery", of a file with both; None: the rows of both.
+    """
     if scale.Shards.holds(path):
         return scale.Shards(path).mapped()
-    return evaluation.load_features(path)
+    return evaluation.load_features(path, side)
 
 
 def needs_keypoints(model: "keras.Model") -> bool:

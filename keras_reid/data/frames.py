@@ -32,7 +32,7 @@ def cut_tracklets(
             a frame.
     """
     boxes = read_mot(table)
-    boxes = boxes[(boxes.identity != NOBODY) & (boxes.confidence > 0)]
+    boxes = boxes[(boxes.identity != NOBODY) & (boxes.confidence != 0)]
     if not len(boxes):
         raise InputError(
             f"tracklets have identities: all in {table} are −1 or marked as ignored; track the "

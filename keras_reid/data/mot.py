@@ -79,6 +79,7 @@ class Boxes:
 def read_mot(table: str | os.PathLike[str]) -> Boxes:
     """Boxes of the persons in a `gt.txt`, `det.txt` or result file, in the order of their frames.
 
+    Numbers are separated by commas, or by spaces or tabs; a comma at the end of a line is ignored.
     Within a frame they keep the order of the file. Boxes of other classes than pedestrians (1) are
     in `Boxes.others`. A class of −1 means none.
 
@@ -93,7 +94,7 @@ def read_mot(table: str | os.PathLike[str]) -> Boxes:
         if not line.strip():
             continue
         try:
-            values = [float(text) for text in line.split(",")]
+            values = [float(text) for text in _texts(line)]
             frame, identity, x, y, width, height = values[:6]
             counts = frame.is_integer() and identity.is_integer()
             if not all(abs(value) <= MOST for value in values) or not counts:
@@ -117,6 +118,12 @@ def read_mot(table: str | os.PathLike[str]) -> Boxes:
     person = (category == PERSON) | (category == NOBODY)
     others = None if person.all() else boxes[~person]
     return replace(boxes[person], others=others, category=None)
+
+
+def _texts(line: str) -> list[str]:
+    text = line.strip().rstrip(",")
+    # Never both: in "10,5 20,5" the commas are decimal, which float() then refuses.
+    return text.split("," if "," in text else None)
 
 
 def write_mot(boxes: Boxes, table: str | os.PathLike[str]) -> None:

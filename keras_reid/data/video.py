@@ -1,6 +1,7 @@
 """Videos: their frames in order, and the time of each."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import repeat
@@ -13,39 +14,48 @@ from absl import logging
 from keras_reid.data.pillow import opened
 from keras_reid.data.readers.layouts import contents
 from keras_reid.errors import InputError
+from keras_reid.names import expanded
 
 MOST_LOST = 0.1  # fraction of the frames
 COUNTED = (".avi", ".m4v", ".mov", ".mp4")  # containers that store the number of their frames
 DEFAULT_RATE = 25.0  # frames per second, if the file has no rate
+ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # begins rtsp://… and https://…
 
 Timed = tuple[float, np.ndarray | None]  # seconds, or NaN; the frame, or None if it is damaged
 
 
 class Video:
-    """Frames of a video file, or of a folder of images in natural order.
+    """Frames of a video file, of a folder of images in natural order, or of a remote recording.
 
     Iterating yields uint8 RGB images (h, w, 3). A damaged frame is replaced by the frame before it,
     so that all frames keep their numbers. The first complete pass logs the number of damaged
     frames.
 
     Args:
-        source: the file or folder.
+        source: the file or folder, or an address such as `"https://…"` or `"rtsp://…"`, which
+            OpenCV opens. The frames are read several times, so a live stream is refused.
 
     Raises:
         InputError: neither, or a folder without images; while the frames are read: no OpenCV (extra
-            `tracking`), no frame, or more than 10 % of the container's frames damaged or missing.
+            `tracking`), no frame, a live stream, or more than 10 % of the container's frames
+            damaged or missing.
     """
 
     def __init__(self, source: str | os.PathLike[str]) -> None:
-        self.path = Path(source).expanduser()
+        self.path: Path | str
         self._files: list[Path] = []
         self._seconds: np.ndarray | None = None
-        if self.path.is_dir():
-            self._files = contents(self.path).images
+        self._remote = bool(ADDRESS.match(os.fspath(source)))
+        if self._remote:
+            self.path = os.fspath(source)  # a Path would make one slash of two
+            return
+        self.path = path = expanded(source)
+        if path.is_dir():
+            self._files = contents(path).images
             if not self._files:
-                raise InputError(f"a folder of frames holds images: {self.path} has none")
-        elif not self.path.is_file():
-            raise InputError(f"a video is a file, or a folder of images: {self.path} is neither")
+                raise InputError(f"a folder of frames holds images: {path} has none")
+        elif not path.is_file():
+            raise InputError(f"a video is a file, or a folder of images: {path} is neither")
 
     def __iter__(self) -> Iterator[np.ndarray]:
         packets = [] if self._files else self._packets()
@@ -68,9 +78,7 @@ class Video:
             yield frame
             before = frame
         if before is None:
-            raise InputError(
-                f"{self.path} is no video that OpenCV reads: name another, or extract frames"
-            )
+            raise self._unreadable()
         if lost and self._seconds is None:
             logging.warning(
                 "%d of %d frames of %s are damaged or missing; a damaged frame is replaced by the "
@@ -86,6 +94,27 @@ class Video:
                 f"of {total} or more in {self.path}. Restore it, or extract the readable frames to "
                 "a folder."
             )
+
+    def _unreadable(self) -> InputError:
+        return InputError(
+            f"`video` must be a video that OpenCV reads, got {self.path}. Check the name, or "
+            "extract the frames to a folder."
+        )
+
+    @property
+    def name(self) -> str:
+        """Absolute path, or the address."""
+        return str(self.path) if self._remote else str(Path(self.path).resolve())
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the first frame in pixels.
+
+        Raises:
+            InputError: the frames cannot be read.
+        """
+        height, width = next(iter(self)).shape[:2]
+        return width, height
 
     @property
     def rate(self) -> float | None:
@@ -137,6 +166,12 @@ class Video:
         """Seconds of the encoded frames, which are not decoded."""
         times = []
         with self._capture("CAP_PROP_FORMAT", -1) as (cv2, capture):
+            if self._remote and capture.get(cv2.CAP_PROP_FRAME_COUNT) <= 0:
+                raise InputError(
+                    f"`video` must have an end, got the live stream {self.path}. Record it to a "
+                    "file, such as by ffmpeg -i ADDRESS -t SECONDS -c copy video.mp4, or use "
+                    "keras_reid.tracking.Tracker."
+                )
             while capture.grab():
                 times.append(capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
         return times
@@ -145,7 +180,7 @@ class Video:
         """Number of frames in the header; 0 if that is not reliable."""
         with self._capture() as (cv2, capture):
             count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        if self.path.suffix.lower() in COUNTED:
+        if str(self.path).lower().endswith(COUNTED):
             return count
         # Other containers have a duration only, which OpenCV multiplies with the rate. Sound often
         # makes it a little longer than the frames.
@@ -161,13 +196,15 @@ class Video:
         flags = [getattr(cv2, setting[0]), setting[1]] if setting else []
         capture = cv2.VideoCapture(str(self.path), cv2.CAP_FFMPEG, flags)
         try:
+            if not capture.isOpened():
+                raise self._unreadable()
             yield cv2, capture
         finally:
             capture.release()
 
 
 def video_frames(video: str | os.PathLike[str]) -> Iterator[np.ndarray]:
-    """Frames of a video file, or of a folder of images; see `Video`."""
+    """Frames of a video; see `Video`."""
     return iter(Video(video))
 
 

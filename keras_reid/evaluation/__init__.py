@@ -23,7 +23,13 @@ from keras_reid.evaluation.ranking import rank
 from keras_reid.evaluation.result import QueryScores, RankingProtocol, RankingResult
 from keras_reid.evaluation.rows import MatrixRows, Rows
 from keras_reid.evaluation.sets import SET_DISTANCES, reranked_set_distances, set_distances
-from keras_reid.evaluation.stored import StoredFeatures, load_features, save_features
+from keras_reid.evaluation.stored import (
+    StoredFeatures,
+    holds_both_sides,
+    load_features,
+    save_features,
+    save_matlab,
+)
 from keras_reid.evaluation.threshold import Threshold
 from keras_reid.evaluation.verification import VerificationResult, pairs, verify
 
@@ -50,6 +56,7 @@ __all__ = [
     "cluster_scores",
     "clustering",
     "compare",
+    "holds_both_sides",
     "load_features",
     "matrix",
     "open_set",
@@ -60,6 +67,7 @@ __all__ = [
     "ranked_lists",
     "reranked_set_distances",
     "save_features",
+    "save_matlab",
     "set_distances",
     "verify",
 ]

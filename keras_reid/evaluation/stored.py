@@ -1,18 +1,24 @@
 """Features on disk, of any framework: one file of arrays, or a folder that is mapped."""
 
 import os
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from keras_reid.errors import InputError
 from keras_reid.files import new_file
-from keras_reid.foreign import array_names, read_arrays
+from keras_reid.foreign import array_names, read_arrays, read_matlab
 from keras_reid.names import normalized_labels
 
 RANKS = {"embedding": 2, "local": 3}
 LABELS = ("identity", "camera")
 NAMES = (*RANKS, *LABELS)
+# Names in pytorch_result.mat of Person_reID_baseline_pytorch, after "query_" and "gallery_".
+MATLAB_NAMES = {"embedding": "f", "identity": "label", "camera": "cam"}
+SIDES = ("query", "gallery")
+MOST_MATLAB = 2**32  # bytes of an array
 
 
 class StoredFeatures(NamedTuple):
@@ -24,23 +30,33 @@ class StoredFeatures(NamedTuple):
     path: np.ndarray | None = None
 
 
-def load_features(path: str | os.PathLike[str]) -> StoredFeatures:
-    """`FILE.npz` with arrays, or a folder with one `.npy` of each name, which is memory-mapped.
+def load_features(path: str | os.PathLike[str], side: str | None = None) -> StoredFeatures:
+    """Read features from `FILE.npz`, `FILE.mat`, or a folder with one `.npy` of each name.
 
-    `embedding` is (n, d), `local` (n, s, d); one of them must be there. `identity` and `camera`
-    are (n,), integers or strings. Strings are read in Unicode NFC.
-    `numpy.savez("query.npz", embedding=…, identity=…, camera=…)` writes such a file from any
-    framework.
+    Arrays of folders are memory-mapped. `embedding` is (n, d), `local` (n, s, d); one of them must
+    be there. `identity` and `camera` are (n,), integers or strings. Strings are read in Unicode
+    NFC. `numpy.savez("query.npz", embedding=…, identity=…, camera=…)` writes such a file from any
+    framework. A `.mat` file has the arrays `query_f`, `query_label`, `query_cam`, `gallery_f`,
+    `gallery_label` and `gallery_cam`, as `pytorch_result.mat` of layumi's
+    Person_reID_baseline_pytorch, or the names above.
+
+    Args:
+        path: the file or folder.
+        side: `"query"` or `"gallery"`, for files with both; None: rows of the query, then of the
+            gallery.
 
     Raises:
         InputError: nothing to read, no features, arrays of objects, or such that do not fit.
     """
-    found = read_arrays(path, NAMES)
+    if holds_both_sides(path):
+        found, names = _read_matlab(path, SIDES if side is None else (side,))
+    else:
+        found, names = read_arrays(path, NAMES), array_names(path)
     features = {name: found[name] for name in RANKS if name in found}
     if not features:
         raise InputError(
             f"features need an array named embedding or local, but {path} holds "
-            f"{', '.join(array_names(path)) or 'none'}: name it so"
+            f"{', '.join(names) or 'none'}: name it so"
         )
     for name, array in features.items():
         if array.ndim != RANKS[name] or array.dtype.kind not in "fiu" or not array.size:
@@ -59,6 +75,45 @@ def load_features(path: str | os.PathLike[str]) -> StoredFeatures:
     return StoredFeatures(features, labels.get("identity"), labels.get("camera"))
 
 
+def holds_both_sides(path: str | os.PathLike[str]) -> bool:
+    """Return whether a file of features has query and gallery: `FILE.mat`."""
+    return Path(path).suffix.lower() == ".mat"
+
+
+def _read_matlab(
+    path: str | os.PathLike[str], sides: Sequence[str]
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Return the arrays of the sides, one after the other, and the names of all arrays."""
+    values = read_matlab(path, ())
+    if not any(f"{side}_f" in values for side in SIDES):
+        return {name: values[name] for name in NAMES if name in values}, sorted(values)
+    parts = [_restored(values, side) for side in sides if f"{side}_f" in values]
+    names = [name for name in MATLAB_NAMES if parts and all(name in part for part in parts)]
+    try:
+        joined = {name: np.concatenate([part[name] for part in parts]) for name in names}
+    except ValueError as error:
+        raise InputError(
+            f"`{path}` must have query_f and gallery_f of one embedding size, got "
+            f"{' and '.join(str(part['embedding'].shape) for part in parts)}. Save it again."
+        ) from error
+    return joined, sorted(values)
+
+
+def _restored(values: dict[str, np.ndarray], side: str) -> dict[str, np.ndarray]:
+    """Return the arrays of a side, with labels (n,) of integers or strings."""
+    part = {n: values[f"{side}_{k}"] for n, k in MATLAB_NAMES.items() if f"{side}_{k}" in values}
+    for name in {*LABELS} & {*part}:
+        column = np.atleast_1d(part[name]).ravel()
+        if column.dtype.kind == "f" and (column == column.round()).all():
+            column = column.astype(np.int64) if (np.abs(column) < 2**53).all() else column
+        part[name] = np.char.rstrip(column) if column.dtype.kind == "U" else column
+    features = part["embedding"]
+    rows = max(1, len(part.get("identity", ())))
+    if features.ndim < 2 and features.size % rows == 0:  # of one image, or of one number
+        part["embedding"] = features.reshape(rows, -1)
+    return part
+
+
 def save_features(
     path: str | os.PathLike[str],
     features: dict[str, np.ndarray],
@@ -74,3 +129,29 @@ def save_features(
     known: dict[str, Any] = {name: a for name, a in arrays.items() if a is not None}
     with new_file(path) as partial, partial.open("wb") as file:
         np.savez(file, **known)
+
+
+def save_matlab(
+    path: str | os.PathLike[str], query: StoredFeatures, gallery: StoredFeatures
+) -> None:
+    """Write embeddings as `FILE.mat` with the arrays of `pytorch_result.mat`, see `load_features`.
+
+    Raises:
+        InputError: the file exists, there are no embeddings, or an array has 4 GiB or more.
+    """
+    from scipy.io import savemat
+
+    arrays: dict[str, np.ndarray] = {}
+    for side, stored in zip(SIDES, (query, gallery), strict=True):
+        columns = (stored.features.get("embedding"), stored.identity, stored.camera)
+        for key, column in zip(MATLAB_NAMES.values(), columns, strict=True):
+            if column is not None:
+                arrays[f"{side}_{key}"] = np.asarray(column)
+    largest = max((array.nbytes for array in arrays.values()), default=0)
+    if f"{SIDES[0]}_f" not in arrays or largest >= MOST_MATLAB:
+        raise InputError(
+            f"`{path}` must have embeddings below 4 GiB, got arrays {', '.join(arrays)} of up to "
+            f"{largest:,} bytes. Save .npz files to a folder instead."
+        )
+    with new_file(path) as partial, partial.open("wb") as file:
+        savemat(file, arrays)

@@ -18,7 +18,9 @@ from keras_reid.foreign import read_json
 from keras_reid.names import expanded, normalized
 from keras_reid.scale.listing import Listed
 
-LISTING, ABOUT, MAPPED = "listing.parquet", "embed.json", "embedding.npy"
+# Readers of Parquet folders skip names that begin with "_". *.parquet does not match the listing.
+LISTING, ABOUT, MAPPED = "_listing", "_embed.json", "_embedding.npy"
+OLD_NAMES = {LISTING: "listing.parquet", ABOUT: "embed.json", MAPPED: "embedding.npy"}
 UNREADABLE, DIMENSION = b"unreadable", b"dimension"
 
 
@@ -51,11 +53,12 @@ class Shard(NamedTuple):
 
 
 class Shards:
-    """The folder that `embed` fills: `listing.parquet`, and a `part-N.parquet` of each row group.
+    """The folder that `embed` fills: a file `part-N.parquet` for each row group of `_listing`.
 
     Parts have the columns path, identity, camera (text, or null), embedding (d float32 of length 1;
     null where the file does not decode) and digest (of the file's content). Any program that reads
-    Parquet reads them.
+    folders of Parquet files reads the folder. Other files begin with `_` or `.`. Folders of earlier
+    versions, with other names, are read.
 
     Args:
         folder: of an earlier call of `embed`.
@@ -72,7 +75,7 @@ class Shards:
                 "keras_reid.scale.embed, or python embed.py"
             )
         self.about = read_json(
-            self.folder / ABOUT, "what was embedded", {"fingerprint": str}, "embed again"
+            self._place(ABOUT), "what was embedded", {"fingerprint": str}, "embed again"
         )
         metadata = self._listing().metadata
         self.count = metadata.num_row_groups
@@ -80,13 +83,17 @@ class Shards:
 
     def _listing(self) -> Any:
         """Open the listing, which other processes may replace at any time."""
-        with _told(self.folder / LISTING):
-            return _arrow().parquet.ParquetFile(self.folder / LISTING)
+        listing = self._place(LISTING)
+        with _told(listing):
+            return _arrow().parquet.ParquetFile(listing)
 
     @staticmethod
     def holds(folder: str | os.PathLike[str]) -> bool:
         """Whether a folder is one of embeddings."""
-        return os.path.isfile(expanded(folder) / ABOUT)
+        return os.path.isfile(_place(expanded(folder), ABOUT))
+
+    def _place(self, name: str) -> Path:
+        return _place(self.folder, name)
 
     def __len__(self) -> int:
         """The number of images."""
@@ -99,7 +106,7 @@ class Shards:
 
     def fresh(self, number: int) -> bool:
         """Return whether a shard was written since the images were listed."""
-        file, listing = self.file(number), self.folder / LISTING
+        file, listing = self.file(number), self._place(LISTING)
         recent = file.exists() and file.stat().st_mtime_ns >= listing.stat().st_mtime_ns
         return recent and self.complete(number)
 
@@ -117,7 +124,7 @@ class Shards:
 
     def listed(self, number: int) -> Any:
         """The images of a shard, a table of pyarrow."""
-        with _told(self.folder / LISTING):
+        with _told(self._place(LISTING)):
             return self._listing().read_row_group(number)
 
     @contextmanager
@@ -160,7 +167,8 @@ class Shards:
         table = table.replace_schema_metadata(about)
         with replaced_file(self.file(number)) as partial:
             _arrow().parquet.write_table(table, partial)
-        (self.folder / MAPPED).unlink(missing_ok=True)  # it has the embeddings of before
+        for name in (MAPPED, OLD_NAMES[MAPPED]):  # they have the embeddings of before
+            (self.folder / name).unlink(missing_ok=True)
 
     def read(self, number: int) -> Shard:
         """A shard that was embedded."""
@@ -202,12 +210,12 @@ class Shards:
     def mapped(self) -> StoredFeatures:
         """The images that decode: embeddings (n, d) in a mapped file, and what is known of them.
 
-        The file, `embedding.npy`, is written beside the parts when it is first asked for.
+        The file, `_embedding.npy`, is written next to the parts at the first call.
 
         Raises:
             InputError: some shards are missing.
         """
-        file = self.folder / MAPPED
+        file = self._place(MAPPED)
         if not file.exists():
             self._write_mapped(file)
         parts = [shard[:3] for shard in map(Shard.readable, self)]
@@ -266,6 +274,12 @@ class Shards:
         return map(self.read, self.numbers)
 
 
+def _place(folder: Path, name: str) -> Path:
+    """Return the path of a file that is not a part, under its old name if the folder has that."""
+    new, old = folder / name, folder / OLD_NAMES[name]
+    return old if old.exists() and not new.exists() else new
+
+
 def _joined(parts: Sequence[np.ndarray | None]) -> np.ndarray | None:
     """A column of all shards; None where one has none."""
     known = [part for part in parts if part is not None]
@@ -295,22 +309,23 @@ def create(
             "a pattern of image files"
         )
     rows = itertools.chain(first, rows)
-    if not (folder / ABOUT).exists():
+    if not Shards.holds(folder):
         try:
             with new_folder(folder) as staged:
                 _write_listing(_blocks(rows, shard_size), staged / LISTING)
                 (staged / ABOUT).write_text(json.dumps(about, indent=1), encoding="utf-8")
             return Shards(folder)
         except InputError:
-            if not (folder / ABOUT).exists():  # by another process, meanwhile
+            if not Shards.holds(folder):  # by another process, meanwhile
                 raise
             return _same(Shards(folder), about)
     shards = _same(Shards(folder), about)
-    with (
-        locked(folder / ".listing.lock", "a listing is updated by one process", wait=True),
-        replaced_file(folder / LISTING) as new,
-    ):
-        _write_listing(_updated(shards, rows, shard_size), new)
+    with locked(folder / ".listing.lock", "a listing is updated by one process", wait=True):
+        for name, old in OLD_NAMES.items():
+            if (folder / old).exists():
+                os.replace(folder / old, folder / name)
+        with replaced_file(folder / LISTING) as new:
+            _write_listing(_updated(shards, rows, shard_size), new)
     return Shards(folder)
 
 

@@ -77,7 +77,7 @@ def tracking_scores(truth: Boxes, found: Boxes, benchmark: str = "MOT17") -> Tra
             f"`found` must have pedestrians (class 1) only, got {len(found.others)} boxes of other "
             "classes. Remove them from the file."
         )
-    if not (truth.confidence > 0).any():
+    if not truth.confidence.any():
         raise InputError("tracks are scored against true boxes: received none")
     sequence = _sequence(truth, found, benchmark)
     settings = {"THRESHOLD": OVERLAP, "PRINT_CONFIG": False}
@@ -153,7 +153,7 @@ def _write(file: Path, boxes: Boxes, frames: np.ndarray) -> None:
         np.searchsorted(frames, boxes.frame) + 1,
         np.unique(boxes.identity, return_inverse=True)[1] + 1,
         *boxes.box.T,
-        (boxes.confidence > 0).astype(int),
+        (boxes.confidence != 0).astype(int),
         category,
     )
     rows = zip(*(column.tolist() for column in columns), strict=True)

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from keras_reid.data.pillow import opened
 from keras_reid.errors import InputError, counted
 from keras_reid.evaluation import RankedList
+from keras_reid.visualize.lettering import Lettering
 
 WHITE, GREY, NEAR, PALE = (255, 255, 255), (170, 170, 170), (0, 110, 60), (200, 220, 210)
 GOLDEN = 0.618034  # of a circle of hues, which so many steps fill evenly
@@ -255,12 +256,10 @@ def draw_tracks(
         if len(trail) > 1:
             draw.line([(float(x), float(y)) for x, y in trail], fill=_colour(name), width=2)
     size = max(11, picture.height // 45)  # of letters that are read in a video of that size
-    font = ImageFont.load_default(size)
     for (x, y, w, h), name in zip(boxes.tolist(), names, strict=True):
         draw.rectangle([x, y, x + w, y + h], outline=_colour(name), width=2)
         place = (x + 2, max(0.0, y - size - 3))
-        draw.rectangle(draw.textbbox(place, str(name), font=font), fill=WHITE)
-        draw.text(place, str(name), fill=_colour(name), font=font)
+        Lettering(name, size).draw(draw, place, _colour(name), WHITE)
     return picture
 
 
@@ -285,13 +284,14 @@ def draw_timeline(
     first, last = min(begin for begin, _ in times), max(end for _, end in times)
     names, margin = sorted(seen, key=lambda name: min(seen[name])), 8
     font = ImageFont.load_default(row * 2 // 3)
-    left = margin + round(max(font.getlength(str(name)) for name in names)) + margin
+    texts = [Lettering(name, row * 2 // 3) for name in names]
+    left = margin + round(max(text.width for text in texts)) + margin
     scale = (width - left - margin) / max(last - first, 1e-9)
     picture = Image.new("RGB", (width, (len(names) + 1) * row + margin), WHITE)
     draw = ImageDraw.Draw(picture)
     for number, name in enumerate(names):
         top = number * row
-        draw.text((margin, top + 1), str(name), fill=_colour(name), font=font)
+        texts[number].draw(draw, (margin, top + 1), _colour(name))
         for begin, end in seen[name]:
             ends = left + (begin - first) * scale, left + max((end - first) * scale, 2)
             draw.rectangle([ends[0], top + 3, ends[1], top + row - 4], fill=_colour(name))

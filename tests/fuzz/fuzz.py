@@ -142,6 +142,10 @@ def arrays() -> dict[str, Any]:
     }
 
 
+def result(folder: Path) -> None:
+    evaluation.save_matlab(folder / "x.mat", StoredGood, StoredGood)
+
+
 def ranked(file: Path) -> None:
     """As `evaluate.py --features` does."""
     sides = [evaluation.load_features(file), StoredGood]
@@ -235,6 +239,7 @@ PARSERS = {
         "history.jsonl", text("history.jsonl", HISTORY), lambda f: Run(f.parent).minutes
     ),
     "features": Parser("x.npz", lambda folder: np.savez(folder / "x.npz", **arrays()), ranked),
+    "features, MATLAB": Parser("x.mat", result, ranked, slow=100),
     "gallery": Parser("x.rows", people, asked, slow=20),
     "model": Parser("x.keras", model, lambda f: read_model(f, "a model"), slow=20),
 }

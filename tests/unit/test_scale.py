@@ -194,7 +194,7 @@ def test_embed_invalid_input_raises(crops, model, tmp_path):
     with pytest.raises(InputError, match="names in UTF-8"):
         scale.embed(["caf\udce9.jpg"], model, tmp_path / "named")
     assert not (tmp_path / "named").exists()
-    with pytest.raises(InputError, match=r"holds embed\.json"):
+    with pytest.raises(InputError, match=r"holds _embed\.json"):
         scale.Shards(crops)
     (tmp_path / "out" / "part-000000.parquet").write_bytes(b"PAR1")
     with pytest.raises(InputError, match="whole Parquet file"):
