@@ -4,7 +4,8 @@ Every backbone takes float RGB pixels 0..255 `(b, h, w, 3)` and yields `(b, h', 
 normalisation that its weights expect is inside.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,18 @@ BACKBONES: dict[str, Callable[[str | None, Shape], keras.Model]] = {
 }
 
 
+@contextmanager
+def channels_last() -> Iterator[None]:
+    """Build `keras.applications` in the layout of the images, whatever the setting of Keras is."""
+    setting = keras.config.image_data_format()
+    keras.config.set_image_data_format("channels_last")
+    try:
+        yield
+    finally:
+        keras.config.set_image_data_format(setting)
+
+
+@channels_last()
 def build(
     name: str,
     weights: str = "imagenet",
