@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+from absl import logging
 
 from keras_reid import checks
 from keras_reid.choices import AVERAGES, UPDATES
@@ -16,6 +17,35 @@ from keras_reid.training.output_metrics import Given, OutputMetrics, refuse_loss
 Optimized = list[tuple[keras.optimizers.Optimizer, list[Any]]]
 ByName = dict[str, dict[str, Any]]
 WEIGHTS = "sample_weight"  # the label under which an array of weights reaches a step
+
+
+SIDES = ("positive", "negative")  # pairs of one identity and of two
+CALLBACKS = 4  # position of `callbacks` among the arguments of `fit` after x and y
+
+
+class PairWarning(keras.callbacks.Callback):
+    """Warn once if the first batch has no pair of one identity, or none of two.
+
+    The metric losses of such a batch are 0, or have one side only.
+    """
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        if batch or getattr(self, "checked", False):
+            return
+        self.checked = True
+        for name in self.model.metric_losses:
+            positive, negative = ((logs or {}).get(f"{name}_{side}", 0.0) for side in SIDES)
+            if (positive == 0) != (negative == 0):
+                kind, cause = ("one identity", "K = 1") if positive == 0 else ("two", "P = 1")
+                logging.warning(
+                    "the first batch has no pair of images of %s (%s), from which the metric loss "
+                    "%r learns: use batches of P identities with K images each, both at least 2, "
+                    "such as keras_reid.data.pk_batches returns",
+                    kind,
+                    cause,
+                    name,
+                )
+                return
 
 
 class Resumable(keras.Model):
@@ -221,6 +251,8 @@ class GraphLearner(Resumable):
             named: dict[str, Any] = {}
             labels = weighted_labels(labels, weights, named)
             kwargs["validation_data"] = (images, labels, *named.values())
+        if isinstance(kwargs.get("callbacks"), (list, type(None))) and len(args) < CALLBACKS:
+            kwargs["callbacks"] = [*(kwargs.get("callbacks") or ()), PairWarning()]
         with self.strategy.scope():
             history = super().fit(x, y, *args, **kwargs)
         for optimizer, variables in self.optimized:
