@@ -10,6 +10,7 @@ standard library and NumPy, gRPC needs `pip install ".[serving]"`.
 import argparse
 import base64
 import json
+import sys
 import urllib.request
 from pathlib import Path
 
@@ -65,15 +66,22 @@ def main() -> None:
         packed = [{"b64": base64.b64encode(file).decode()} for file in files]
     outputs = ask(address, options.embedder, "serving_bytes", {"image_bytes": packed})
     embedding = outputs["embedding"].astype(np.float32)
+    decoded = np.isfinite(embedding).all(axis=1)
+    for path in np.array(options.images)[~decoded]:
+        print(f"{path}: not decoded by the server", file=sys.stderr)
+    if not decoded[0]:
+        sys.exit(1)
+    images = np.array(options.images)[decoded]
+    embedding = embedding[decoded]
     query, gallery = embedding[:1], embedding[1:]
     if not len(gallery):
-        print(f"{options.images[0]}: {embedding.shape[1]} numbers; name more images to rank them")
+        print(f"{images[0]}: {embedding.shape[1]} numbers; name more images to rank them")
         return
     given = (query, gallery) if options.grpc else (query.tolist(), gallery.tolist())
     inputs = {"query": given[0], "gallery": given[1], "k": min(10, len(gallery))}
     found = ask(address, options.ranker, options.signature, inputs)
     for index, distance in zip(found["indices"][0], found["distances"][0], strict=True):
-        print(f"{distance:.4f}  {options.images[1 + int(index)]}")
+        print(f"{distance:.4f}  {images[1 + int(index)]}")
 
 
 if __name__ == "__main__":

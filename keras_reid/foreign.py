@@ -399,13 +399,28 @@ def read_model(file: str | os.PathLike[str], what: str) -> Any:
     try:
         with zipfile.ZipFile(path) as held:
             _check_archive(held)
-        return keras.saving.load_model(path, compile=False)
+        return channels_last(keras.saving.load_model(path, compile=False))
     except Exception as error:  # whatever Keras, h5py and zipfile raise of broken files
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(
             f"{what} must be a Keras model in a .keras file: {path} cannot be read "
             f"({first[:200]}); save or train it again"
         ) from error
+
+
+def channels_last(model: Any) -> Any:
+    """Make a model independent of `keras.config.image_data_format` and return it.
+
+    `keras.layers.Rescaling` reads the setting at each call, if its scale is one number per channel.
+    A scale (1, 1, c) has one meaning.
+    """
+    import keras
+
+    for layer in getattr(model, "layers", ()):
+        if isinstance(layer, keras.layers.Rescaling) and np.ndim(layer.scale) == 1:
+            layer.scale = np.reshape(layer.scale, (1, 1, -1)).tolist()
+        channels_last(layer)
+    return model
 
 
 def _check_archive(held: zipfile.ZipFile) -> None:

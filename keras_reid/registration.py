@@ -7,12 +7,18 @@ import of one of its parts, but right after it.
 """
 
 import importlib
+import importlib.util
+import os
 import sys
 from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
+
+from keras_reid.errors import InputError
+
+BACKENDS = ("tensorflow", "jax", "torch", "openvino")  # packages, named as by KERAS_BACKEND
 
 
 def register_with_keras() -> None:
@@ -21,6 +27,21 @@ def register_with_keras() -> None:
         _register()
     else:
         sys.meta_path.insert(0, _Watch())
+
+
+def check_backend() -> None:
+    """Check the backend of the environment, before Keras does.
+
+    Raises:
+        InputError: `KERAS_BACKEND` names an unknown backend or one that is not installed.
+    """
+    name = os.environ.get("KERAS_BACKEND", "")
+    if name and (name not in BACKENDS or importlib.util.find_spec(name) is None):
+        state = "is not installed" if name in BACKENDS else "is unknown to Keras"
+        raise InputError(
+            f"`KERAS_BACKEND` must be one of {', '.join(BACKENDS)} and installed, got {name!r}, "
+            f"which {state}. Commands, data and training need tensorflow."
+        )
 
 
 def _register() -> None:
@@ -43,6 +64,8 @@ class _Watch(MetaPathFinder):
     ) -> ModuleSpec | None:
         if name != "keras" and not name.startswith("keras_reid."):
             return None
+        if name == "keras":
+            check_backend()
         others = (finder for finder in sys.meta_path if finder is not self)
         found = (finder.find_spec(name, path, target) for finder in others)
         spec = next((spec for spec in found if spec is not None), None)

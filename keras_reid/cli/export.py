@@ -149,12 +149,19 @@ def _export(
     if options.run:
         run = Run(options.run)
         known, metrics = run.directory.resolve().name, run.metrics
+        trained_on = settings.get("dataset")
     else:
-        known, metrics = options.pretrained, dict(PRETRAINED[options.pretrained].scores)
+        card = PRETRAINED[options.pretrained]
+        known, metrics, trained_on = options.pretrained, dict(card.scores), card.trained_on
     name = options.name or known
     suffix = "" if options.format == "saved_model" else f"-{options.format}"
     directory = Path(options.export_dir) / f"{name}{suffix}"
-    about = {"run": known, "metrics": metrics}
+    about = {
+        "run": known,
+        "metrics": metrics,
+        "dataset": trained_on or dataset.name,
+        "checked_on": dataset.name,
+    }
     tolerance, loss = serving.TOLERANCES[options.quantization]
 
     def check(version: Path) -> None:
@@ -185,7 +192,7 @@ def _export(
         format=options.format,
         quantization=options.quantization,
         calibration=_pixels(images, model) if options.quantization == "int8" else None,
-        about={**about, "dataset": dataset.name},
+        about=about,
         check=check,
     )
     size = sum(file.stat().st_size for file in version.rglob("*") if file.is_file())

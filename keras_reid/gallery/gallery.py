@@ -250,10 +250,14 @@ class Gallery:
                 f"{shares.shape} and {'no' if names is None else len(names)} names"
             )
         known = self.attribute_names
-        if known is not None and [normalized(name) for name in names or ()] != known:
+        if (
+            known is not None
+            and names is not None
+            and [normalized(name) for name in names] != known
+        ):
             raise InputError(
                 f"a gallery has one set of attributes: this one has {', '.join(known)}; received "
-                f"{', '.join(names or ())}; use its model, or a new gallery"
+                f"{', '.join(names)}; use its model, or a new gallery"
             )
         return [",".join(f"{p:.4g}" for p in row) for row in shares.tolist()]
 
@@ -305,8 +309,9 @@ class Gallery:
         else:
             image = _texts(images, count, "images")
             _check_references(image)
+        given = [None] * count if times is None else times
         try:
-            values = [np.nan if t is None else float(t) for t in times or [None] * count]
+            values = [np.nan if t is None else float(t) for t in given]
         except (TypeError, ValueError) as error:
             raise InputError(
                 f"times are seconds, or None where unknown: {error}; convert them first"

@@ -1,5 +1,7 @@
 """Pooling of a feature map into one vector."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import keras
@@ -55,9 +57,9 @@ class AverageMaxPooling2D(keras.layers.Layer):
         return (input_shape[0], input_shape[-1])
 
 
-POOLINGS: dict[str, type[keras.layers.Layer]] = {
-    "avg": keras.layers.GlobalAveragePooling2D,
+POOLINGS: dict[str, Callable[..., keras.layers.Layer]] = {
+    "avg": partial(keras.layers.GlobalAveragePooling2D, data_format="channels_last"),
     "avg_max": AverageMaxPooling2D,
     "gem": GeneralizedMeanPooling2D,
-    "max": keras.layers.GlobalMaxPooling2D,
+    "max": partial(keras.layers.GlobalMaxPooling2D, data_format="channels_last"),
 }

@@ -88,7 +88,7 @@ class PosePooling(keras.layers.Layer):
         self, groups: Sequence[Sequence[int]], sharpness: float = 10.0, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
-        if not groups or not all(len(group) for group in groups):
+        if not len(groups) or not all(len(group) for group in groups):
             raise InputError(
                 f"Parts are groups of points, each of at least one, but {groups} were given: see "
                 "Skeleton.groups in keras_reid.skeletons."

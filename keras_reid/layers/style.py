@@ -52,8 +52,12 @@ class MixStyle(keras.layers.Layer):
         mean, variance = ops.moments(x, axes=(1, 2), keepdims=True)
         mean, deviation = map(ops.stop_gradient, (mean, ops.sqrt(variance + self.epsilon)))
         other = keras.random.shuffle(ops.arange(count), seed=self.draws)
-        own = keras.random.beta((count, 1, 1, 1), self.alpha, self.alpha, seed=self.draws)
-        mixes = keras.random.uniform((1, 1, 1, 1), seed=self.draws) < self.probability
+        own = keras.random.beta(
+            (count, 1, 1, 1), self.alpha, self.alpha, "float32", seed=self.draws
+        )
+        mixes = (
+            keras.random.uniform((1, 1, 1, 1), dtype="float32", seed=self.draws) < self.probability
+        )
         own = ops.where(mixes, own, 1.0)
         mixed_mean = own * mean + (1 - own) * ops.take(mean, other, axis=0)
         mixed_deviation = own * deviation + (1 - own) * ops.take(deviation, other, axis=0)

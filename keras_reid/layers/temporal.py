@@ -87,7 +87,9 @@ class TemporalAttention(_Temporal):
         self.width = width
         self.context = context
         self.spatial = keras.layers.Dense(width, activation="relu", name="spatial")
-        self.across = keras.layers.Conv1D(1, context, padding="same", activation="relu")
+        self.across = keras.layers.Conv1D(
+            1, context, padding="same", data_format="channels_last", activation="relu"
+        )
 
     def build(self, input_shape: Sequence[Shape]) -> None:
         super().build(input_shape[:2])

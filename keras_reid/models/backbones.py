@@ -5,14 +5,15 @@ normalisation that its weights expect is inside.
 """
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import keras
 
 from keras_reid.errors import InputError, first_line
-from keras_reid.foreign import read_model
+from keras_reid.foreign import channels_last, read_model
 from keras_reid.layers import FusedBatchNormalization, MixStyle
 from keras_reid.models import shipped
 from keras_reid.models.shipped import PREFIX
@@ -71,6 +72,18 @@ BACKBONES: dict[str, Callable[[str | None, Shape], keras.Model]] = {
 }
 
 
+@contextmanager
+def channels_last_setting() -> Iterator[None]:
+    """Set the layout (b, h, w, c) within the block: `keras.applications` reads the setting."""
+    setting = keras.config.image_data_format()
+    keras.config.set_image_data_format("channels_last")
+    try:
+        yield
+    finally:
+        keras.config.set_image_data_format(setting)
+
+
+@channels_last_setting()
 def build(
     name: str,
     weights: str = "imagenet",
@@ -176,7 +189,7 @@ def adapt(
         model, clone_function=layer_of, call_function=call if ends else None, recursive=True
     )
     _copy_weights(model, copy)
-    return copy
+    return channels_last(copy)
 
 
 def _instance_norm(maps: Any, share: float, name: str) -> Any:

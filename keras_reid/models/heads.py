@@ -152,7 +152,9 @@ class PartHead:
         unit = keras.layers.UnitNormalization(dtype="float32", name="part_unit")(pooled)
         outputs = {
             "parts": keras.layers.Activation("linear", dtype="float32", name="parts")(parts),
-            "embedding": keras.layers.Flatten(dtype="float32", name="embedding")(unit),
+            "embedding": keras.layers.Flatten("channels_last", dtype="float32", name="embedding")(
+                unit
+            ),
         }
         if num_identities is not None:
             outputs["part_logits"] = PartClassifiers(num_identities, name="part_logits")(parts)

@@ -1,5 +1,6 @@
 """Exported models in this process: pixels or image files in, embeddings of length 1 out."""
 
+import contextlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -8,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
 
 from keras_reid import checks, models
 from keras_reid.data.decode import decode, decode_content
@@ -104,9 +106,9 @@ class ExportedEmbedder(ABC):
     def outputs_from_bytes(self, files: Sequence[bytes]) -> dict[str, np.ndarray]:
         """All outputs by name, of the contents of b image files.
 
-        Raises:
-            InputError, or tf.errors.InvalidArgumentError: a file is no image, or damaged; for a
-                SavedModel also a format that its signature `serving_bytes` does not decode.
+        A file that is damaged or not an image has rows of NaN, and a warning gives its number. A
+        SavedModel also has rows of NaN for formats that its signature `serving_bytes` does not
+        decode, see `keras_reid.serving.request_decoding`.
         """
 
     def embed(self, images: Any, local: bool = False) -> Any:
@@ -237,7 +239,9 @@ class SavedEmbedder(ExportedEmbedder):
     def outputs_from_bytes(self, files: Sequence[bytes]) -> dict[str, np.ndarray]:
         self._check_takes_files()
         outputs = self._from_bytes(image_bytes=tf.constant(files, tf.string))
-        return {name: output.numpy() for name, output in outputs.items()}
+        arrays = {name: output.numpy() for name, output in outputs.items()}
+        _warn_of(np.flatnonzero(np.isnan(arrays["embedding"]).any(axis=1)), len(files))
+        return arrays
 
     def _check_takes_files(self) -> None:
         if self.inputs != {"images"}:
@@ -287,7 +291,19 @@ class FormatEmbedder(ExportedEmbedder):
         return self._run(images.numpy()) if fits else self._of_each(images)
 
     def outputs_from_bytes(self, files: Sequence[bytes]) -> dict[str, np.ndarray]:
-        return self._of_each([decode_content(tf.constant(file)) for file in files])
+        images = {}
+        for row, file in enumerate(files):
+            with contextlib.suppress(tf.errors.OpError, InputError):
+                images[row] = decode_content(tf.constant(file))
+        _warn_of([row for row in range(len(files)) if row not in images], len(files))
+        outputs = self._of_each(images.values())
+        arrays = {
+            name: np.full((len(files), *output.shape[1:]), np.nan, np.float32)
+            for name, output in outputs.items()
+        }
+        for name, output in outputs.items():
+            arrays[name][list(images)] = output
+        return arrays
 
     def _of_each(self, images: Iterable[tf.Tensor]) -> dict[str, np.ndarray]:
         resized = [fitted(image, self.image_size).numpy() for image in images]
@@ -296,6 +312,16 @@ class FormatEmbedder(ExportedEmbedder):
         width, local = self.embedding_width, self._known.local
         empty = {"embedding": np.zeros((0, width), np.float32)}
         return empty if local is None else {**empty, "local": np.zeros((0, *local), np.float32)}
+
+
+def _warn_of(rows: Sequence[int], count: int) -> None:
+    if len(rows):
+        logging.warning(
+            "%d of %d files do not decode, so that their embeddings are NaN: rows %s",
+            len(rows),
+            count,
+            ", ".join(map(str, rows)),
+        )
 
 
 def load(path: str | os.PathLike[str]) -> ExportedEmbedder:

@@ -1,5 +1,6 @@
 """A SavedModel with two signatures, and requests that warm its server up."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,14 @@ from keras_reid.serving.request_decoding import decode_bytes
 
 INPUTS = {"serving_default": "images", "serving_bytes": "image_bytes"}
 WARM_BATCHES = (1, 8)
+DECODERS = 10  # files decoded at a time
 
 
 def write(unit: Callable[[Any], dict[str, Any]], size: tuple[int, int], folder: Path) -> None:
-    """The network `unit`, uint8 `(b, h, w, 3)` → outputs, as the SavedModel `folder`."""
+    """Write the network `unit`, uint8 `(b, h, w, 3)` → outputs, as the SavedModel `folder`.
+
+    `serving_bytes` returns rows of NaN for files that it does not decode.
+    """
     pixels = tf.TensorSpec((*size, 3), tf.uint8)
 
     # One function for both signatures, so that its constants are stored once.
@@ -36,16 +41,36 @@ def write(unit: Callable[[Any], dict[str, Any]], size: tuple[int, int], folder: 
 
     @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, name="image_bytes")])
     def serving_bytes(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        return embedding(
-            tf.map_fn(
-                lambda file: fitted(decode_bytes(file), size),
-                image_bytes,
-                fn_output_signature=pixels,
+        count = tf.size(image_bytes, tf.int64)
+        rows, images = _decoded(image_bytes, size)
+        return {
+            name: tf.tensor_scatter_nd_update(
+                tf.fill([count, *output.shape[1:]], math.nan), rows[:, None], output
             )
-        )
+            for name, output in embedding(images).items()
+        }
 
     signatures = {"serving_default": serving_default, "serving_bytes": serving_bytes}
     tf.saved_model.save(tf.Module(), str(folder), signatures=signatures)
+
+
+def _decoded(files: tf.Tensor, size: tuple[int, int]) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return the row numbers (k,) and uint8 images (k, h, w, 3) of the files that decode."""
+    with tf.init_scope():
+        black = tf.io.encode_jpeg(tf.zeros((*size, 3), tf.uint8)).numpy()
+    # The last file always decodes, since a batch cannot be taken from an empty data set.
+    files = tf.concat([files, [black]], 0)
+    count = tf.size(files, tf.int64)
+
+    @tf.autograph.experimental.do_not_convert
+    def decode(row: tf.Tensor, file: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return row, fitted(decode_bytes(file), size)
+
+    # An operation that fails ends its graph. Only a data set skips the elements that fail.
+    decoded = tf.data.Dataset.from_tensor_slices((tf.range(count), files))
+    decoded = decoded.map(decode, num_parallel_calls=DECODERS).ignore_errors()
+    rows, images = decoded.batch(count).get_single_element()
+    return rows[:-1], images[:-1]
 
 
 def write_inputs(

@@ -35,14 +35,14 @@ def pairs(edges: Edges, members: list[str], teachers: list[str]) -> list[tuple[s
     if twice := {*members} & {*teachers}:
         raise InputError(f"a name means one model: received {sorted(twice)} for two; rename one")
     frozen = [(teacher, member) for member in members for teacher in teachers]
-    if edges == "all":
+    if not isinstance(edges, str):
+        chosen = [(str(teacher), str(student)) for teacher, student in edges]
+    elif edges == "all":
         chosen = [(a, b) for b in members for a in members if a != b] + frozen
     elif edges == "ring":
         chosen = [(members[i - 1], b) for i, b in enumerate(members) if len(members) > 1] + frozen
-    elif isinstance(edges, str):
-        raise InputError(f"edges are all, ring, or pairs of names: received {edges!r}")
     else:
-        chosen = [(teacher, student) for teacher, student in edges]
+        raise InputError(f"edges are all, ring, or pairs of names: received {edges!r}")
     wrong = [(a, b) for a, b in chosen if a not in members + teachers or b not in members or a == b]
     if wrong or not chosen or len({*chosen}) < len(chosen):
         raise InputError(

@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+from absl import logging
 
 from keras_reid import checks
 from keras_reid.choices import AVERAGES, UPDATES
@@ -15,6 +16,36 @@ from keras_reid.training.output_metrics import Given, OutputMetrics, refuse_loss
 
 Optimized = list[tuple[keras.optimizers.Optimizer, list[Any]]]
 ByName = dict[str, dict[str, Any]]
+WEIGHTS = "sample_weight"  # the label under which an array of weights reaches a step
+
+
+SIDES = ("positive", "negative")  # pairs of one identity and of two
+CALLBACKS = 4  # position of `callbacks` among the arguments of `fit` after x and y
+
+
+class PairWarning(keras.callbacks.Callback):
+    """Warn once if the first batch has no pair of one identity, or none of two.
+
+    The metric losses of such a batch are 0, or have one side only.
+    """
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        if batch or getattr(self, "checked", False):
+            return
+        self.checked = True
+        for name in self.model.metric_losses:
+            positive, negative = ((logs or {}).get(f"{name}_{side}", 0.0) for side in SIDES)
+            if (positive == 0) != (negative == 0):
+                kind, cause = ("one identity", "K = 1") if positive == 0 else ("two", "P = 1")
+                logging.warning(
+                    "the first batch has no pair of images of %s (%s), from which the metric loss "
+                    "%r learns: use batches of P identities with K images each, both at least 2, "
+                    "such as keras_reid.data.pk_batches returns",
+                    kind,
+                    cause,
+                    name,
+                )
+                return
 
 
 class Resumable(keras.Model):
@@ -34,6 +65,54 @@ class Resumable(keras.Model):
     def _seeds(self) -> list[Any]:
         others = {id(variable) for variable in (*self.weights, *self.metrics_variables)}
         return [variable for variable in self.variables if id(variable) not in others]
+
+
+class MemberOptimizers:
+    """The optimizers of several models, as `model.optimizer` for the callbacks of Keras.
+
+    `ReduceLROnPlateau`, `LearningRateScheduler`, `SwapEMAWeights` and `TensorBoard` of new releases
+    treat each of `optimizers` by itself; those of old ones read and set `learning_rate`.
+    """
+
+    built = True
+
+    def __init__(self, optimizers: Sequence[keras.optimizers.Optimizer]) -> None:
+        self.optimizers = [getattr(one, "inner_optimizer", one) for one in optimizers]
+
+    @property
+    def learning_rate(self) -> Any:
+        """The rate of all members.
+
+        Raises:
+            InputError: the rates of the members differ.
+        """
+        rates = [float(keras.ops.convert_to_numpy(one.learning_rate)) for one in self.optimizers]
+        if len({*rates}) > 1:
+            raise InputError(
+                f"`learning_rate` must be one number for all members, got {rates}. Give each "
+                "optimizer a schedule of keras.optimizers.schedules instead of a callback."
+            )
+        return self.optimizers[0].learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, rate: Any) -> None:
+        for one in self.optimizers:
+            one.learning_rate = rate
+
+    @property
+    def iterations(self) -> Any:
+        """The number of steps, which is the same for all members."""
+        return self.optimizers[0].iterations
+
+    @property
+    def variables(self) -> list[Any]:
+        """The variables of all optimizers."""
+        return [variable for one in self.optimizers for variable in one.variables]
+
+    @property
+    def use_ema(self) -> bool:
+        """True if every optimizer keeps moving averages of the weights."""
+        return all(one.use_ema for one in self.optimizers)
 
 
 class GraphLearner(Resumable):
@@ -128,10 +207,12 @@ class GraphLearner(Resumable):
         # Keras takes an optimizer to be of all weights, those of frozen teachers too.
         alone = len(each) == 1 and not self.teachers
         super().compile(optimizer=each[0] if alone else None, **options)
+        if not alone and self.dtype_policy.name == "mixed_float16":
+            each = [_loss_scaled(one) for one in each]
         if alone:
             each = [self.optimizer]
-        elif self.dtype_policy.name == "mixed_float16":
-            each = [_loss_scaled(one) for one in each]
+        else:
+            self.optimizer = MemberOptimizers(each)
         self.optimizers = dict(zip(self.trained, each, strict=True))
         with self.strategy.scope():
             for one, variables in self.optimized:
@@ -159,12 +240,44 @@ class GraphLearner(Resumable):
             for name, model in self.trained.items()
         ]
 
-    def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
+    def fit(
+        self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any
+    ) -> keras.callbacks.History:
+        refuse_class_weight(kwargs.get("class_weight"))
+        y = weighted_labels(y, kwargs.pop("sample_weight", None), kwargs)
+        validation = kwargs.get("validation_data")
+        if isinstance(validation, tuple) and len(validation) == 3:
+            images, labels, weights = validation
+            named: dict[str, Any] = {}
+            labels = weighted_labels(labels, weights, named)
+            kwargs["validation_data"] = (images, labels, *named.values())
+        if isinstance(kwargs.get("callbacks"), (list, type(None))) and len(args) < CALLBACKS:
+            kwargs["callbacks"] = [*(kwargs.get("callbacks") or ()), PairWarning()]
         with self.strategy.scope():
-            history = super().fit(*args, **kwargs)
+            history = super().fit(x, y, *args, **kwargs)
         for optimizer, variables in self.optimized:
             optimizer.finalize_variable_values(variables)  # Keras knows of one optimizer only.
         return history
+
+    def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+        y = weighted_labels(y, kwargs.pop("sample_weight", None), kwargs)
+        return super().evaluate(x, y, *args, **kwargs)
+
+    def train_on_batch(
+        self,
+        x: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        class_weight: None = None,
+        **kwargs: Any,
+    ) -> Any:
+        refuse_class_weight(class_weight)
+        y = weighted_labels(y, sample_weight, kwargs)
+        return super().train_on_batch(x, y, **kwargs)
+
+    def test_on_batch(self, x: Any, y: Any = None, sample_weight: Any = None, **kwargs: Any) -> Any:
+        y = weighted_labels(y, sample_weight, kwargs)
+        return super().test_on_batch(x, y, **kwargs)
 
     def train_step(self, data: Any) -> dict[str, Any]:
         images, labels, weights = unpacked(data)
@@ -387,13 +500,48 @@ def unpacked(data: Any) -> tuple[Any, Any, Any]:
         InputError: weights by output or label.
     """
     images, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
+    if isinstance(labels, Mapping) and WEIGHTS in labels:
+        labels = dict(labels)
+        weights = labels.pop(WEIGHTS)
+    _check_weights(weights)
+    return images, labels, weights
+
+
+def weighted_labels(labels: Any, sample_weight: Any, options: dict[str, Any]) -> Any:
+    """Return the labels with the weights as one of them, for `unpacked`.
+
+    Keras would repeat an array of weights for each label of a dict. Weights of other labels are
+    left in `options`.
+    """
+    if sample_weight is None:
+        return labels
+    if not isinstance(labels, Mapping):
+        options["sample_weight"] = sample_weight
+        return labels
+    _check_weights(sample_weight)
+    return {**labels, WEIGHTS: sample_weight}
+
+
+def _check_weights(weights: Any) -> None:
     if weights is not None and (keras.tree.is_nested(weights) or len(weights.shape) != 1):
         raise InputError(
             "sample_weight has one number (b,) for each image, by which all terms weigh it: "
             f"received {keras.tree.map_structure(lambda w: tuple(w.shape), weights)}; weigh terms "
             "by LossTerm(weight=…)"
         )
-    return images, labels, weights
+
+
+def refuse_class_weight(class_weight: Any) -> None:
+    """Raise for class weights.
+
+    Raises:
+        InputError: `class_weight` is not None.
+    """
+    if class_weight is not None:
+        raise InputError(
+            "`class_weight` must be None, because the labels are a dict, got "
+            f"{class_weight!r:.60}. Pass `sample_weight`, one number (b,) for each image."
+        )
 
 
 def penalties(model: keras.Model) -> Any:

@@ -245,7 +245,7 @@ def draw_tracks(
         InputError: no frame, or other numbers of boxes and names.
     """
     boxes = np.asarray(boxes, float).reshape(-1, 4)
-    if len(boxes) != len(names) or (trails and len(trails) != len(boxes)):
+    if len(boxes) != len(names) or len(trails) not in (0, len(boxes)):
         raise InputError(
             f"every box has a name, and a trail or none: received {len(boxes)} boxes, "
             f"{len(names)} names and {len(trails)} trails"
