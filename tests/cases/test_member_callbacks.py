@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_reid import losses
+from keras_reid import losses, models
 from keras_reid.errors import InputError
 from keras_reid.training import Distiller, LossTerm, MutualLearner, Objective, distill
 
@@ -144,6 +144,23 @@ def test_sample_weight_of_arrays_equals_weights_in_batches():
     step = learner().train_on_batch(IMAGES, LABELS, weights, return_dict=True)
     assert history.history["loss"][0] == pytest.approx(step["loss"], rel=1e-4)
     assert np.isfinite(history.history["val_loss"]).all()
+
+
+def test_sample_weight_of_arrays_single_model_equals_weights_in_batches():
+    weights = np.arange(8, dtype="float32")
+
+    def new():
+        keras.utils.set_random_seed(0)
+        model = models.build("tiny", 4, (16, 8), weights="none")
+        model.compile("sgd", {"logits": losses.IdentityLoss()}, run_eagerly=True)
+        return model
+
+    images = np.random.default_rng(0).integers(0, 255, (8, 16, 8, 3)).astype("uint8")
+    batches = tf.data.Dataset.from_tensors((images, LABELS, weights))
+    expected = new().evaluate(batches, verbose=0)
+    assert new().evaluate(images, LABELS, sample_weight=weights, verbose=0) == pytest.approx(
+        expected
+    )
 
 
 def test_sample_weight_by_label_raises():
