@@ -62,7 +62,8 @@ class PartPooling(keras.layers.Layer):
         x = ops.cast(inputs, "float32")
         assignment = ops.broadcast_to(self.stripes, (*ops.shape(x)[:3], self.parts))
         if self.refinable:
-            learned = self.parts * ops.softmax(ops.matmul(x, self.kernel) + self.bias)
+            kernel, bias = (ops.cast(weight, "float32") for weight in (self.kernel, self.bias))
+            learned = self.parts * ops.softmax(ops.matmul(x, kernel) + bias)
             assignment = ops.where(self.refined > 0, learned, assignment)
         pixels = ops.cast(ops.shape(x)[1] * ops.shape(x)[2], "float32")
         return ops.cast(ops.einsum("bhwp,bhwd->bpd", assignment, x) / pixels, self.compute_dtype)

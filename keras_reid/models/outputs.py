@@ -29,9 +29,11 @@ class NamedOutputs(keras.Model):
     ) -> Any:
         if isinstance(self.loss, Mapping):
             y = _labels(y, y_pred, self.loss)
+            sample_weight = _weights(sample_weight, self.loss)
         return super().compute_loss(x, y, y_pred, sample_weight, training)
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+        sample_weight = _weights(sample_weight, y_pred)
         return super().compute_metrics(x, _labels(y, y_pred, y_pred), y_pred, sample_weight)
 
 
@@ -40,3 +42,10 @@ def _labels(y: Any, y_pred: Any, outputs: Iterable[str]) -> Any:
     if not isinstance(y, Mapping) or not isinstance(y_pred, Mapping):
         return y
     return {name: y.get(name, y.get("identity", y_pred.get(name))) for name in outputs}
+
+
+def _weights(sample_weight: Any, outputs: Iterable[str]) -> Any:
+    """Weights for each of the outputs, of weights that Keras has repeated for each label."""
+    if not isinstance(sample_weight, Mapping):
+        return sample_weight
+    return {name: sample_weight.get(name, sample_weight.get("identity")) for name in outputs}

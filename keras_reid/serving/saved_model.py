@@ -66,10 +66,14 @@ def _decoded(files: tf.Tensor, size: tuple[int, int]) -> tuple[tf.Tensor, tf.Ten
     def decode(row: tf.Tensor, file: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return row, fitted(decode_bytes(file), size)
 
-    # An operation that fails ends its graph. Only a data set skips the elements that fail.
-    decoded = tf.data.Dataset.from_tensor_slices((tf.range(count), files))
-    decoded = decoded.map(decode, num_parallel_calls=DECODERS).ignore_errors()
-    rows, images = decoded.batch(count).get_single_element()
+    def decoded(decoders: int | None) -> tuple[tf.Tensor, tf.Tensor]:
+        # An operation that fails ends its graph. Only a data set skips the elements that fail.
+        rows = tf.data.Dataset.from_tensor_slices((tf.range(count), files))
+        images = rows.map(decode, num_parallel_calls=decoders).ignore_errors()
+        return images.batch(count).get_single_element()
+
+    # Threads for a single file would cost more time than they save.
+    rows, images = tf.cond(count > 2, lambda: decoded(DECODERS), lambda: decoded(None))
     return rows[:-1], images[:-1]
 
 
