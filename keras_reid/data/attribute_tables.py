@@ -125,7 +125,7 @@ def read_attributes(path: str | os.PathLike[str]) -> AttributeTable:
 
 
 def _of_csv(file: Path) -> dict[str, Any]:
-    header, lines = read_table(file, ("identity",))
+    header, lines = read_table(file, ("identity",), ("age",))
     columns: dict[str, list[Any]] = {name: [] for name in header}
     for line in lines:
         for name, text in line.values.items():

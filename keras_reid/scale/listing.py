@@ -2,12 +2,13 @@
 
 import glob
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
 
 from keras_reid.data import walk_images
-from keras_reid.data.readers.layouts import Skipped, in_system_folder, is_image, is_system
+from keras_reid.data.readers.layouts import Skipped, is_image, is_system
 from keras_reid.errors import InputError, printable
 from keras_reid.foreign import read_table, table_path
 from keras_reid.names import expanded, normalized
@@ -41,7 +42,7 @@ def listed(images: str | os.PathLike[str] | Iterable[str]) -> Iterator[Listed]:
         return _of_table(source)
     if source.is_dir():
         return (_found(file) for file in walk_images(source))
-    return _matching(str(source))
+    return (_found(file) for file in _matching(str(source)))
 
 
 def _found(file: str | os.PathLike[str], *known: str | None) -> Listed:
@@ -54,23 +55,34 @@ def _found(file: str | os.PathLike[str], *known: str | None) -> Listed:
     return Listed(path, *(None if name is None else normalized(name) for name in known))
 
 
-def _matching(pattern: str) -> Iterator[Listed]:
-    """Yield the images that match a pattern, each folder under one name, as `walk_images` does."""
-    names: dict[str, str] = {}  # the first name of each real folder
-    read: dict[str, bool] = {}
+def _matching(pattern: str) -> Iterator[Path | str]:
+    """Yield the images that match a pattern; below `**` as `walk_images` lists them."""
+    parts = Path(pattern).parts
+    if "**" in parts:  # of which glob does not end if links lead in circles
+        folders = glob.glob(str(Path(*parts[: parts.index("**")])))
+        return walk_images(*map(Path, folders), only=lambda path: _match(path.parts, parts))
+    return _images(file for file in glob.iglob(pattern) if not is_system(os.path.basename(file)))
+
+
+def _images(files: Iterable[str]) -> Iterator[str]:
     skipped = Skipped()
-    for file in glob.iglob(pattern, recursive=True):
-        folder, name = os.path.split(file)
-        if folder not in read:
-            first = names.setdefault(os.path.realpath(folder), folder)
-            read[folder] = first == folder and not in_system_folder(folder)
-        if not read[folder] or is_system(name) or os.path.isdir(file):
-            continue
+    for file in files:
         if is_image(file) and os.path.isfile(file):
-            yield _found(file)
-        else:
+            yield file
+        elif not os.path.isdir(file):
             skipped.add(file)
     skipped.warn()
+
+
+def _match(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Return whether the parts of a path match those of a pattern with `**`."""
+    if not pattern:
+        return not parts
+    if pattern[0] == "**" and _match(parts, pattern[1:]):
+        return True
+    if not parts or not (pattern[0] == "**" or fnmatch(parts[0], pattern[0])):
+        return False
+    return _match(parts[1:], pattern if pattern[0] == "**" else pattern[1:])
 
 
 def _of_table(table: Path) -> Iterator[Listed]:

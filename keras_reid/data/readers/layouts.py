@@ -50,11 +50,6 @@ def is_system(name: str) -> bool:
     return name.startswith(".") or name.lower() in SYSTEM_FILES
 
 
-def in_system_folder(path: str | os.PathLike[str]) -> bool:
-    """Return whether a path leads through a folder that a system left."""
-    return any(part.lower() in SYSTEM_FILES for part in Path(path).parts)
-
-
 class Contents(NamedTuple):
     """The entries of a folder by kind, in natural order; links count as what they lead to."""
 
@@ -160,16 +155,20 @@ def unlabelled(root: str | os.PathLike[str]) -> PersonImages:
     return PersonImages(np.array([str(f) for f in files]), np.zeros(len(files), int), None)
 
 
-def walk_images(folder: Path) -> Iterator[Path]:
-    """Yield the image files in a folder and its folders; none if the folder does not exist.
+def walk_images(*folders: Path, only: Callable[[Path], bool] = lambda path: True) -> Iterator[Path]:
+    """Yield the image files in folders and their folders; none of a folder that does not exist.
 
     Links to folders are followed. Each folder is read once, under the name that is no link if there
     is one. At the end a warning names the files that are neither images nor system files.
 
+    Args:
+        folders: where the images are.
+        only: whether a file is looked at.
+
     Raises:
-        InputError: a folder in it cannot be read.
+        InputError: a folder cannot be read.
     """
-    waiting = deque([folder] if folder.is_dir() else [])
+    waiting = deque(folder for folder in folders if folder.is_dir())
     seen: set[str] = set()
     skipped = Skipped()
     while waiting:
@@ -179,8 +178,8 @@ def walk_images(folder: Path) -> Iterator[Path]:
             continue
         seen.add(real)
         found = contents(at)
-        yield from found.images
-        for other in found.others:
+        yield from filter(only, found.images)
+        for other in filter(only, found.others):
             skipped.add(other)
         waiting.extendleft(f for f in reversed(found.folders) if not f.is_symlink())
         waiting.extend(f for f in found.folders if f.is_symlink())
