@@ -124,8 +124,8 @@ class PersonImages:
         if self.has_tracklets:
             parts.append(counted(len(self._tracklets[0]), "tracklet"))
         parts.append(counted(len(np.unique(self.identity)), "identity"))
-        no_cameras = self.camera is None
-        parts.append("no cameras" if no_cameras else counted(len(np.unique(self.camera)), "camera"))
+        cameras = None if self.camera is None else len(np.unique(self.camera))
+        parts.append("no cameras" if cameras is None else counted(cameras, "camera"))
         return f"PersonImages({', '.join(parts)})"
 
     @property

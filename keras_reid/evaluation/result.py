@@ -209,7 +209,7 @@ class RankingResult:
         }
         for (query, gallery), pair in self.camera_pairs.items():
             values = (f"{name} {100 * pair[name]:6.2f} %" for name in ("rank-1", "mAP", "mINP"))
-            row = f"{'  '.join(values)}  of {counted(pair['queries'], 'query')}"
+            row = f"{'  '.join(values)}  of {counted(int(pair['queries']), 'query')}"
             rows[f"camera {query} to {gallery}"] = row
         width = max(map(len, rows))
         return "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items())
