@@ -158,4 +158,5 @@ def _write(file: Path, boxes: Boxes, frames: np.ndarray) -> None:
     )
     rows = zip(*(column.tolist() for column in columns), strict=True)
     file.parent.mkdir(parents=True)
-    file.write_text("".join(",".join(map(repr, row)) + "\n" for row in rows))
+    lines = (",".join(map(repr, row)) + "\n" for row in rows)
+    file.write_text("".join(lines), encoding="utf-8")
