@@ -139,7 +139,6 @@ def track(options: TrackOptions) -> TrackResult:
     names: dict[int, str] = {}
     if options.gallery and embeddings is not None:
         names = _identified(options, video, tracks, embeddings[_places(boxes, tracks)])
-    scores = None
     if truth is not None:
         scores = tracking.tracking_scores(truth, tracks, _benchmark(options))
     seen = _seen(options, video, tracks, names) if options.timeline else {}
