@@ -29,7 +29,7 @@ from keras_reid.names import expanded
 MOST_TEXT = 2**30  # bytes of a file of text
 MOST_HEADER = 2**20  # characters
 SEPARATORS = (",", ";", "\t")
-# The first line by which a table states its separator to Excel.
+# First line of a table that states its separator for Excel.
 SEPARATOR_LINE = re.compile('"?sep=([,;\t|])"?[,;\t]*', re.IGNORECASE)
 BLANK = "".join(SEPARATORS) + ' "\r\n\ufeff'
 MOST_MODEL = 2**33  # bytes of an unpacked model

@@ -28,7 +28,7 @@ def normalized_labels(labels: np.ndarray) -> np.ndarray:
 def expanded(path: str | os.PathLike[str]) -> Path:
     """Return a path with a leading `~` or `~user` replaced by the home folder.
 
-    Shells do not replace the `~` of `--out=~/x`. A name such as `~draft.csv` is kept, for which
-    `Path.expanduser` raises.
+    Shells do not replace the `~` of `--out=~/x`. A name such as `~draft.csv` is kept;
+    `Path.expanduser` would raise an error.
     """
     return Path(os.path.expanduser(path))

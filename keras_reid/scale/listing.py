@@ -58,7 +58,7 @@ def _found(file: str | os.PathLike[str], *known: str | None) -> Listed:
 def _matching(pattern: str) -> Iterator[Path | str]:
     """Yield the images that match a pattern; below `**` as `walk_images` lists them."""
     parts = Path(pattern).parts
-    if "**" in parts:  # of which glob does not end if links lead in circles
+    if "**" in parts:  # glob would follow links in circles
         folders = glob.glob(str(Path(*parts[: parts.index("**")])))
         return walk_images(*map(Path, folders), only=lambda path: _match(path.parts, parts))
     return _images(file for file in glob.iglob(pattern) if not is_system(os.path.basename(file)))
