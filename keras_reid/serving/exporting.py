@@ -44,8 +44,9 @@ def export(
 
     A SavedModel, which TensorFlow Serving loads, has two signatures and needs nothing but
     TensorFlow: `serving_default` takes `images`, uint8 RGB `(b, h, w, 3)` of any height and width;
-    `serving_bytes` takes `image_bytes`, `(b,)` JPEG, PNG, BMP, GIF or WebP files of any sizes, and returns
-    rows of NaN for files that do not decode. Both resize as `keras_reid.data.image_batches` does. `model.onnx`, `model.tflite` (LiteRT) and `model.xml`
+    `serving_bytes` takes `image_bytes`, `(b,)` JPEG, PNG, BMP, GIF or WebP files of any sizes, and
+    returns rows of NaN for files that do not decode. Both resize as `keras_reid.data.image_batches`
+    does. `model.onnx`, `model.tflite` (LiteRT) and `model.xml`
     (OpenVINO) take `images`, uint8 RGB that have the network's size already. A model of several
     inputs, with body points or of tracklets, is exported as a SavedModel with `serving_default`
     alone, whose arguments are named as the model's inputs and have the network's size.
