@@ -135,6 +135,8 @@ class GraphLearner(Resumable):
             a term reads.
     """
 
+    optimizer: Any
+
     def __init__(
         self,
         trained: Mapping[str, keras.Model],
