@@ -240,7 +240,7 @@ class SavedEmbedder(ExportedEmbedder):
         self._check_takes_files()
         outputs = self._from_bytes(image_bytes=tf.constant(files, tf.string))
         arrays = {name: output.numpy() for name, output in outputs.items()}
-        _warn_of(np.flatnonzero(np.isnan(arrays["embedding"]).any(axis=1)), len(files))
+        _warn_of(np.flatnonzero(np.isnan(arrays["embedding"]).any(axis=1)).tolist(), len(files))
         return arrays
 
     def _check_takes_files(self) -> None:

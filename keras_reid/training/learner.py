@@ -135,7 +135,7 @@ class GraphLearner(Resumable):
             a term reads.
     """
 
-    optimizer: Any  # of Keras, which sets it in `compile`
+    optimizer: Any
 
     def __init__(
         self,

@@ -127,7 +127,9 @@ def test_commands_without_model_flag_use_pretrained_model(pedestrians, tmp_path)
 def test_export_command_pretrained_passes_parity(tmp_path):
     out = said("export.py", "--noranker", "--export_dir=export", cwd=tmp_path)
     assert "FAILED" not in out
-    assert (tmp_path / f"export/{NAMES[0]}/1/export.json").exists()
+    contract = json.loads((tmp_path / f"export/{NAMES[0]}/1/export.json").read_text())
+    assert contract["about"]["dataset"] == PRETRAINED[NAMES[0]].trained_on
+    assert contract["about"]["checked_on"] == "synthetic"
 
 
 @pytest.mark.slow
