@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 from processes import within
+from test_variable_frame_rate import PHONE
+from test_variable_frame_rate import written as variable
 
 from keras_reid import data
 from keras_reid.errors import InputError
@@ -79,6 +81,21 @@ def test_video_damaged_first_or_last_frames_keep_numbers(tmp_path, caplog, numbe
     good = [n for n in range(COUNT) if n not in numbers]
     assert got == [min(max(n, good[0]), good[-1]) for n in range(COUNT)]
     assert f"{len(numbers)} of {COUNT} frames of" in caplog.text
+
+
+@pytest.mark.parametrize("numbers", [(0,), (0, 1, 2), (0, 10, 11), (COUNT - 1,)])
+@pytest.mark.parametrize("name", ["v.avi", "v.mkv"])
+def test_video_times_of_damaged_frames_are_those_of_packets(tmp_path, name, numbers):
+    video = written(tmp_path / name)
+    damage(video, *numbers)
+    np.testing.assert_allclose(data.Video(video).times, np.arange(COUNT) / 25, atol=1e-3)
+
+
+def test_video_times_of_damaged_frames_at_varying_rate_are_those_of_packets(tmp_path):
+    video = variable(tmp_path / "v.mkv", "MJPG", PHONE)
+    damage(video, 0, 1, 10, 11)
+    expected = (np.array(PHONE) - PHONE[0]) / 25
+    np.testing.assert_allclose(data.Video(video).times, expected, atol=1e-3)
 
 
 def test_video_whole_file_logs_nothing(tmp_path, caplog):
