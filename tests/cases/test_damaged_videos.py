@@ -157,3 +157,13 @@ def test_track_damaged_frame_is_counted_once_and_all_frames_are_drawn(tmp_path, 
     assert code == 1
     assert "at most 10% damaged or missing frames" in err
     assert not (tmp_path / "drawn2").exists()
+
+
+def test_track_broken_video_without_appearance_raises(tmp_path):
+    damage(written(tmp_path / "v.avi"), *range(20, 30))
+    (tmp_path / "det.txt").write_text("1,-1,7,11,10,30,1\n")
+    flags = ("--video=v.avi", "--detections=det.txt", "--noappearance", "--out=t.txt")
+    code, _, err = within("track.py", *flags, cwd=tmp_path)
+    assert code == 1
+    assert "at most 10% damaged or missing frames" in err
+    assert not (tmp_path / "t.txt").exists()
