@@ -128,12 +128,14 @@ def test_fit_large_labels_logs_the_eager_loss(shape, weights):
 
 def test_fit_floatx_of_half_precision_logs_the_eager_loss():
     expected = metric_value("triplet_hard", "float32", LABELS)
+    policy = keras.config.dtype_policy()  # which Keras derives from floatx once
     keras.config.set_floatx("float16")
     try:
         model = identity_model(losses.TripletHardLoss())
         history = model.fit(EMBEDDINGS, LABELS + 5000, batch_size=8, verbose=0)
     finally:
         keras.config.set_floatx("float32")
+        keras.config.set_dtype_policy(policy)
     assert history.history["loss"][0] == pytest.approx(expected, rel=0.01)
 
 
