@@ -24,7 +24,7 @@ from typing import Any, NamedTuple, TextIO
 import numpy as np
 
 from keras_reid.errors import InputError
-from keras_reid.names import expanded
+from keras_reid.names import expanded, normalized
 
 MOST_TEXT = 2**30  # bytes of a file of text
 MOST_HEADER = 2**20  # characters
@@ -162,8 +162,9 @@ def read_table(
     """Return the columns of a CSV file, and its lines as they are read.
 
     The text is UTF-8, or UTF-16 with a byte order mark. Values are separated by commas, semicolons
-    or tabs, whichever the header has most of, or as a first line `sep=;` states. Lines without
-    values and columns without a name and values are left out, as Excel writes both.
+    or tabs, whichever the header has most of, or as a first line `sep=;` states. Names of columns
+    are in NFC. Lines without values and columns without a name and values are left out, as Excel
+    writes both.
 
     Args:
         table: the file.
@@ -244,7 +245,7 @@ def _wrong_encoding(table: Path, encoding: str) -> InputError:
 def _records(rows: Any, table: Path, known: Sequence[str]) -> Iterator[Line]:
     filled = (row for row in rows if any(value.strip() for value in row))
     names = {name.casefold(): name for name in known}
-    header = [name.strip() for name in next(filled, [])]
+    header = [normalized(name.strip()) for name in next(filled, [])]
     while header and not header[-1]:
         header.pop()
     header = [names.get(name.casefold(), name) for name in header]

@@ -125,6 +125,8 @@ def track(options: TrackOptions) -> TrackResult:
         embed, shape = options.pixel_embedder()
         tell, batch = progress("looking at persons"), options.embed_batch_size
         embeddings = tracking.embed_boxes(iter(video), boxes, embed, shape, batch, tell)
+    elif options.detections:
+        boxes.check_frames(sum(1 for _ in video))
     tracks = tracking.track(
         boxes,
         embeddings if options.appearance else None,
@@ -176,11 +178,6 @@ def _seconds(options: TrackOptions, video: data.Video, tracks: Boxes) -> np.ndar
     times = None if options.frame_rate else video.times
     if times is None:
         return (tracks.frame - 1) / _rate(options, video)
-    if len(tracks) and tracks.frame.max() > len(times):
-        raise InputError(
-            f"`detections` must be in the {len(times)} frames of the video, got frame "
-            f"{tracks.frame.max()}. The table is of another video."
-        )
     return times[tracks.frame - 1]
 
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,12 +28,23 @@ UNKNOWN = -1.0
 
 @dataclass(frozen=True)
 class AttributeSchema:
-    """Attributes by name, and which of them exclude each other."""
+    """Attributes by name, and which of them exclude each other.
+
+    Raises:
+        InputError: a name occurs twice, in one or two spellings of Unicode.
+    """
 
     names: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "names", tuple(map(normalized, self.names)))
+        names = tuple(map(normalized, self.names))
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise InputError(
+                f"`names` must be different attributes, got {twice[:80]!r} twice. Rename or remove "
+                "one."
+            )
+        object.__setattr__(self, "names", names)
 
     @property
     def groups(self) -> dict[str, tuple[int, ...]]:
@@ -58,21 +70,42 @@ class AttributeSchema:
 
 @dataclass(frozen=True, eq=False)
 class AttributeTable:
-    """The attributes of identities: `values[i, m]` is 1, 0 or −1 (unknown) for `identity[i]`."""
+    """The attributes of identities: `values[i, m]` is 1, 0 or −1 (unknown) for `identity[i]`.
+
+    Raises:
+        InputError: two rows of one identity with different values.
+    """
 
     schema: AttributeSchema
     identity: np.ndarray
     values: np.ndarray
 
+    def __post_init__(self) -> None:
+        self._rows(normalized(str(name)) for name in self.identity.tolist())
+
+    def _rows(self, names: Iterable[str]) -> dict[str, int]:
+        """Return a row of each name; raise if its rows differ."""
+        rows: dict[str, int] = {}
+        for i, name in enumerate(names):
+            first = rows.setdefault(name, i)
+            if not np.array_equal(self.values[first], self.values[i]):
+                raise InputError(
+                    f"`identity` must have one set of attributes, got {name[:80]!r} with different "
+                    f"values in rows {first + 1} and {i + 1}. Remove one of the rows."
+                )
+        return rows
+
     def label(self, images: PersonImages) -> PersonImages:
         """The images with the column "attributes" (n, m); −1 for identities that are not in it.
 
         Raises:
-            InputError: no identity of the images is in the table.
+            InputError: no identity of the images is in the table; identities of the images are
+                integers, and the table has one twice, such as 2 and 0002, with different values.
         """
-        row = {normalized(str(name)): i for i, name in enumerate(self.identity.tolist())}
+        names = [normalized(str(name)) for name in self.identity.tolist()]
         if images.identity.dtype.kind == "i":  # 0002 of a table is 2
-            row = {name.lstrip("0") or "0": i for name, i in row.items()}
+            names = [name.lstrip("0") or "0" for name in names]
+        row = self._rows(names)
         index = np.array([row.get(str(name), -1) for name in images.identity.tolist()])
         if not (index >= 0).any():
             raise InputError(
@@ -101,7 +134,8 @@ def read_attributes(path: str | os.PathLike[str]) -> AttributeTable:
     Re-identification by Attribute and Identity Learning, arXiv:1703.07220).
 
     Raises:
-        InputError: a file that is missing or of another form, by line or column.
+        InputError: a file that is missing or of another form, by line or column; an attribute
+            twice; an identity with two rows of different values.
     """
     file = expanded(path)
     if not file.is_file():

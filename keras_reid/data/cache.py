@@ -36,8 +36,8 @@ def in_memory(chunks: Iterable[np.ndarray], shape: tuple[int, int, int, int]) ->
 def cache_file(folder: str | os.PathLike[str], images: PersonImages, size: tuple[int, int]) -> Path:
     """The file in `folder` for exactly these images at this size.
 
-    The name carries a hash of every image's path, length and time of change, so other images,
-    other sizes or edited files have another cache file, and none is ever taken for another's.
+    The name has a hash of the path, length and times of change of every image, of its content and
+    of its inode. Other images, other sizes and edited files have another cache file.
 
     Raises:
         InputError: `folder` is there and is not a folder.
@@ -50,7 +50,8 @@ def cache_file(folder: str | os.PathLike[str], images: PersonImages, size: tuple
         stamp = None
         with contextlib.suppress(OSError):  # a file that cannot be read is reported elsewhere
             status = os.stat(path)
-            stamp = (status.st_size, status.st_mtime_ns)
+            # Tools such as rsync -t and tar restore st_mtime, but no tool st_ctime.
+            stamp = (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
         digest.update(f"{os.path.abspath(path)} {stamp}\n".encode())
     return folder / f"{digest.hexdigest()[:24]}-{len(images)}x{size[0]}x{size[1]}.uint8"
 

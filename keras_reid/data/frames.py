@@ -28,8 +28,8 @@ def cut_tracklets(
     pedestrians are left out.
 
     Raises:
-        InputError: `out` exists, a broken table, one without identities, or an identity twice in
-            a frame.
+        InputError: `out` exists, a broken table, one without identities, an identity twice in
+            a frame, or a box beyond the last frame.
     """
     boxes = read_mot(table)
     boxes = boxes[(boxes.identity != NOBODY) & (boxes.confidence != 0)]
@@ -44,6 +44,7 @@ def cut_tracklets(
     if target.exists():
         raise InputError(f"tracklets are written to a new folder, but {target} exists")
     frames: dict[int, list[Path]] = {}
+    number = 0
     with new_folder(target) as staged:
         for number, image in enumerate(video_frames(video), start=1):
             for i in np.flatnonzero(boxes.frame == number):
@@ -54,6 +55,7 @@ def cut_tracklets(
                 name = f"{identity:04d}C{camera}T0001F{number:0{digits}d}.jpg"
                 Image.fromarray(crop).save(staged / name, quality=95)
                 frames.setdefault(identity, []).append(target / name)
+        boxes.check_frames(number)
     return of_tracks([(files, one, camera) for one, files in sorted(frames.items())], target)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_reid.errors import InputError
+from keras_reid.errors import InputError, counted
 from keras_reid.files import new_file
 from keras_reid.foreign import read_text
 
@@ -73,6 +73,19 @@ class Boxes:
             raise InputError(
                 f"`identity` must be unique in each frame, got {identity} {counts.max()} times in "
                 f"frame {frame}. Detections without identities must be tracked first (track.py)."
+            )
+
+    def check_frames(self, count: int) -> None:
+        """Raise if a box is beyond the last of `count` frames of a video.
+
+        Raises:
+            InputError: the number of frames, and the first frame of a box without a picture.
+        """
+        beyond = self.frame[self.frame > count]
+        if len(beyond):
+            raise InputError(
+                f"`boxes` must be in the {counted(count, 'frame')} of the video, got a box in "
+                f"frame {beyond.min()}. Give the table of this video."
             )
 
 

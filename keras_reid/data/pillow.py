@@ -63,11 +63,28 @@ def upright_rgb(image: Image.Image) -> Image.Image:
 
 
 def _upright_rgb(image: Image.Image) -> Image.Image:
-    image.load()
+    _load(image)
     # The orientation is read after the pixels: Pillow turns TIFF upright as it loads them.
     turn = UPRIGHT.get(_exif_orientation(image))
     rgb = _rgb(image)
     return rgb if turn is None else rgb.transpose(turn)
+
+
+def _load(image: Image.Image) -> None:
+    """Decode the pixels through the open file.
+
+    By its name, Pillow maps an uncompressed TIFF file into memory, with height and width exchanged
+    if the orientation is 5 to 8.
+    """
+    name = getattr(image, "filename", "")
+    if not name:
+        image.load()
+        return
+    image.filename = ""  # type: ignore[attr-defined]
+    try:
+        image.load()
+    finally:
+        image.filename = name  # type: ignore[attr-defined]
 
 
 def orientation(file: File) -> int:
@@ -92,7 +109,7 @@ def upright_size(file: File) -> tuple[int, int]:
     """Width and height of an image after it is turned upright."""
     with Image.open(file, formats=FORMATS) as image:
         if image.format == "TIFF":  # which Pillow turns upright as it loads the pixels
-            image.load()
+            _load(image)
         return image.size[::-1] if _exif_orientation(image) >= 5 else image.size
 
 

@@ -148,19 +148,21 @@ class Video:
 
     def _of_file(self, packets: list[float]) -> Iterator[Timed]:
         last, failed = -np.inf, 0
+        times = np.sort(packets)
         with self._capture() as (cv2, capture):
             for _ in packets:  # a read fails at a damaged frame, and behind the last one
                 good, frame = capture.read()
                 if not good:
                     failed += 1
                     continue
-                yield from repeat((np.nan, None), failed)
-                failed = 0
                 second = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+                between = times[(times > last) & (times < second)] if failed else times[:0]
+                for place in range(-failed, 0):
+                    yield (between[place] if len(between) >= -place else np.nan), None
+                failed = 0
                 last = max(last, second)
                 yield second, frame[:, :, ::-1]
-        later = [second for second in sorted(packets) if second > last]
-        yield from ((second, None) for second in later[:failed])
+        yield from ((second, None) for second in times[times > last][:failed])
 
     def _packets(self) -> list[float]:
         """Seconds of the encoded frames, which are not decoded."""
@@ -214,13 +216,17 @@ def frame_rate(video: str | os.PathLike[str]) -> float | None:
 
 
 def _filled(seconds: np.ndarray, step: float) -> np.ndarray:
-    """Seconds after the first frame; missing and not increasing values are interpolated."""
+    """Seconds after the first frame; missing and not increasing values are interpolated.
+
+    Before the first and after the last known value, frames are `step` seconds apart.
+    """
     times = np.nan_to_num(seconds, nan=-np.inf)
     before = np.maximum.accumulate(np.concatenate([[-np.inf], times[:-1]]))
     known = np.flatnonzero(times > before)
     place = np.arange(len(times))
-    last = known[-1]
+    first, last = known[0], known[-1]
     filled = np.interp(place, known, times[known])
+    filled[:first] -= step * (first - place[:first])
     filled[last:] += step * (place[last:] - last)
     return filled - filled[0]
 

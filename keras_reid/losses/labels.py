@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_reid.errors import InputError
@@ -32,8 +33,8 @@ class LabeledLoss(keras.losses.Loss):
         """Weigh and average `function(labels, y_pred)` `(b,)` as Keras does the result of `call`.
 
         Raises:
-            InputError: if the labels have several columns, or their number is not that of the
-                predictions.
+            InputError: if the labels are text or objects, have several columns, or their number is
+                not that of the predictions; outside of a graph, if they are not integers.
         """
         labels = checked_labels(y_true, y_pred)
         loss = _Reduced(
@@ -60,20 +61,50 @@ def checked_labels(y_true: Tensor, y_pred: Any) -> Tensor:
     """Return the labels `(b,)` of predictions `(b, …)`: int32, int64, or floats as they are.
 
     Raises:
-        InputError: if the labels have several columns, or their number is not that of the
-            predictions, as far as the static shapes show.
+        InputError: if the labels are text or objects, have several columns, or their number is not
+            that of the predictions, as far as the static shapes show; outside of a graph, if they
+            are NaN, infinite or fractions.
     """
+    _check_numeric(y_true)
     labels = ops.convert_to_tensor(y_true)
     if getattr(labels.shape, "rank", 1) is not None:  # TensorFlow may not know the rank
         _check_one_column(tuple(labels.shape))
     labels = ops.reshape(_integers(labels), (-1,))
     _check_sizes(labels, y_pred)
+    if _is_float(labels):
+        _check_integral(labels)
     return labels
 
 
 def class_indices(labels: Tensor) -> Tensor:
     """Return the labels as integers: those that arrived as floats are truncated."""
     return ops.cast(labels, "int32") if _is_float(labels) else labels
+
+
+def _check_numeric(y_true: Any) -> None:
+    dtype = getattr(y_true, "dtype", None)
+    if dtype is None and not any(map(ops.is_tensor, keras.tree.flatten(y_true))):
+        dtype = np.asarray(y_true).dtype
+    name = getattr(dtype, "name", str(dtype)).lower()  # torch's types have no name
+    if dtype is not None and not any(kind in name for kind in ("int", "float", "bool")):
+        raise InputError(
+            f"`y_true` must be one identity index for each image, got labels of type {name}. "
+            "Convert names with numpy.unique(names, return_inverse=True)[1]."
+        )
+
+
+def _check_integral(labels: Tensor) -> None:
+    """Raise for labels with NaN, infinity or fractions; in a graph they have no values yet."""
+    try:
+        values = ops.convert_to_numpy(labels)
+    except (TypeError, ValueError, RuntimeError):  # of JAX, Keras, and TensorFlow or torch
+        return
+    with np.errstate(invalid="ignore"):
+        wrong = values[values % 1 != 0]  # infinity % 1 is NaN
+    if len(wrong):
+        raise InputError(
+            f"`y_true` must be one identity index for each image, got {wrong[0]}. Pass integers."
+        )
 
 
 def _check_one_column(shape: tuple[int | None, ...]) -> None:

@@ -2,12 +2,14 @@
 
 Limits, next to `keras_reid.data.decode`:
 
-- TIFF, BMP of other than 8, 24 or 32 bits per pixel and animated WebP without alpha are refused.
-  WebP needs TensorFlow 2.21 on the server. CMYK JPEG without a segment of Adobe is not inverted.
+- TIFF, animated WebP without alpha, and BMP of other than 8, 24 or 32 bits per pixel or with other
+  channel masks than those of BGR are refused.
+- WebP needs TensorFlow 2.21 on the server. CMYK JPEG without a segment of Adobe is not inverted.
 - Only JPEG is turned upright: by the tag in IFD0, of type SHORT or LONG, of an Exif segment among
   the application segments and comments at the beginning of the file.
 """
 
+import struct
 from collections.abc import Callable
 
 import tensorflow as tf
@@ -16,6 +18,7 @@ from keras_reid.data.decode import decode_upright
 
 ORIENTATION, SHORT, LONG = 0x0112, 3, 4  # the tag and its types
 ENTRY = 12  # bytes of an entry of an IFD
+BGR_MASKS = struct.pack("<3I", 0xFF0000, 0xFF00, 0xFF)  # of red, green and blue in a BMP file
 DEEPEST = 40  # bytes of the BMP header that has bits and compression, BITMAPINFOHEADER
 
 
@@ -103,10 +106,14 @@ def _bmp(content: tf.Tensor) -> tf.Tensor:
         bits = tf.cast(_numbers(content, 28, 2, tf.int16)[0], tf.int32)
         compression = _numbers(content, 30, 4, tf.int32)[0]
     decodes = (header >= DEEPEST) & tf.reduce_any(bits == (8, 24, 32))
-    decodes &= (compression == 0) | (compression == 3)  # 3: masks of the channels
+    # TensorFlow ignores the masks of compression 3, which follow the first 40 bytes of the header.
+    bgr = tf.strings.substr(content, 14 + DEEPEST, len(BGR_MASKS)) == BGR_MASKS
+    decodes &= (compression == 0) | ((compression == 3) & bgr)
     # Positions are checked: the errors of tf.strings.substr contain bytes that are not text.
     decodes &= (header <= offset - 14) & (offset <= length) & (width > 0)
     name = tf.strings.format("BMP of {} bits per pixel, compression {}", (bits, compression))
+    masks = tf.where((compression == 3) & ~bgr, " and other channel masks than those of BGR", "")
+    name = tf.strings.join([name, masks])
     with tf.control_dependencies([_supported(decodes, name)]):
         row = (tf.cast(width, tf.int64) * tf.cast(bits, tf.int64) + 31) // 32 * 4
     # TensorFlow refuses bytes behind the pixels, which some programs write.

@@ -55,11 +55,7 @@ def embed_boxes(
             done += batch_size
             if progress:
                 progress(done, len(boxes))
-    if row < len(boxes):
-        raise InputError(
-            f"boxes are in frames of the video: it has {number} frames, and a box is in frame "
-            f"{boxes.frame[row]}; the table is of another video"
-        )
+    boxes.check_frames(number)
     if waiting:
         parts.append(embed(np.stack(waiting)))
     if progress:

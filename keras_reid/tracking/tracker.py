@@ -95,6 +95,7 @@ class Tracker:
         self.tracks: list[Track] = []
         self.ended: deque[Track] = deque(maxlen=history)
         self._has_dropped = False
+        self._embedding_dim: int | None = None
         self._frame = 0
         self._rows = 0
         self._number = 0
@@ -103,19 +104,20 @@ class Tracker:
         """Assign the detections of the next frame, and return its active tracks.
 
         Args:
-            boxes: (n, 4) as (x, y, w, h).
-            embeddings: (n, d).
+            boxes: (n, 4) as (x, y, w, h). An empty array of any shape has no boxes.
+            embeddings: (n, d), with one d for all frames.
 
         Returns:
             The confirmed tracks with a detection in this frame, by number. They are updated in
             place by the next frames.
 
         Raises:
-            InputError: embeddings are missing, or are not one for each box; NaN or infinity, with
-                the frame, counted from 1, and the row in it, counted from 0.
+            InputError: boxes or embeddings of another shape; embeddings are missing, or are not one
+                for each box; NaN or infinity, with the frame, counted from 1, and the row in it,
+                counted from 0.
         """
         self._frame += 1
-        boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+        boxes = _matrix("boxes", boxes, 4)
         if self.appearance and (embeddings is None or len(embeddings) != len(boxes)):
             raise InputError(
                 f"appearance needs an embedding of each box: received "
@@ -124,8 +126,10 @@ class Tracker:
             )
         appearance = np.zeros((len(boxes), 0))
         if self.appearance:
-            appearance = np.asarray(embeddings, np.float64)
+            appearance = _matrix("embeddings", embeddings, self._embedding_dim)
         check_finite(np.full(len(boxes), self._frame), boxes=boxes, embeddings=appearance)
+        if self.appearance and len(boxes):
+            self._embedding_dim = appearance.shape[1]
         appearance = unit(appearance)
         for track in self.tracks:
             track.motion, track.missed = track.motion.predicted(), track.missed + 1
@@ -247,8 +251,7 @@ def track(
     options = {**options, "history": max(1, len(detections))}  # none is dropped
     tracker = Tracker(appearance=embeddings is not None, **options)
     number = np.full(len(detections), NOBODY)
-    width = 0 if embeddings is None else np.shape(embeddings)[1]
-    nobody = np.zeros((0, 4)), None if embeddings is None else np.zeros((0, width))
+    nobody = np.zeros((0, 4)), None if embeddings is None else np.zeros((0, 0))
     before = 0
     for frame in np.unique(detections.frame).tolist():
         # Nobody is followed for longer than this, however long nobody is seen.
@@ -264,6 +267,23 @@ def track(
     kept = number != NOBODY
     identity = np.unique(number[kept], return_inverse=True)[1] + 1
     return replace(detections[kept], identity=identity)
+
+
+def _matrix(name: str, values: Any, columns: int | None) -> np.ndarray:
+    """Return values as float64 (n, columns); None: any number of columns.
+
+    Raises:
+        InputError: another shape of values that are not empty.
+    """
+    array = np.asarray(values, np.float64)
+    if not array.size:
+        return np.zeros((0, columns or 0))
+    if array.ndim != 2 or columns not in (None, array.shape[1]):
+        rule = f"(n, {columns or 'd'})" + (" as before" if name == "embeddings" and columns else "")
+        raise InputError(
+            f"`{name}` must have the shape {rule}, got {array.shape}. Pass one row for each box."
+        )
+    return array
 
 
 def check_finite(frames: np.ndarray, **columns: np.ndarray) -> None:

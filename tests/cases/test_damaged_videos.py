@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 from processes import within
+from test_variable_frame_rate import PHONE
+from test_variable_frame_rate import written as variable
 
 from keras_reid import data
 from keras_reid.errors import InputError
@@ -81,6 +83,21 @@ def test_video_damaged_first_or_last_frames_keep_numbers(tmp_path, caplog, numbe
     assert f"{len(numbers)} of {COUNT} frames of" in caplog.text
 
 
+@pytest.mark.parametrize("numbers", [(0,), (0, 1, 2), (0, 10, 11), (COUNT - 1,)])
+@pytest.mark.parametrize("name", ["v.avi", "v.mkv"])
+def test_video_times_of_damaged_frames_are_those_of_packets(tmp_path, name, numbers):
+    video = written(tmp_path / name)
+    damage(video, *numbers)
+    np.testing.assert_allclose(data.Video(video).times, np.arange(COUNT) / 25, atol=1e-3)
+
+
+def test_video_times_of_damaged_frames_at_varying_rate_are_those_of_packets(tmp_path):
+    video = variable(tmp_path / "v.mkv", "MJPG", PHONE)
+    damage(video, 0, 1, 10, 11)
+    expected = (np.array(PHONE) - PHONE[0]) / 25
+    np.testing.assert_allclose(data.Video(video).times, expected, atol=1e-3)
+
+
 def test_video_whole_file_logs_nothing(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "absl"):
         assert shades(written(tmp_path / "v.avi")) == [*range(COUNT)]
@@ -140,3 +157,13 @@ def test_track_damaged_frame_is_counted_once_and_all_frames_are_drawn(tmp_path, 
     assert code == 1
     assert "at most 10% damaged or missing frames" in err
     assert not (tmp_path / "drawn2").exists()
+
+
+def test_track_broken_video_without_appearance_raises(tmp_path):
+    damage(written(tmp_path / "v.avi"), *range(20, 30))
+    (tmp_path / "det.txt").write_text("1,-1,7,11,10,30,1\n")
+    flags = ("--video=v.avi", "--detections=det.txt", "--noappearance", "--out=t.txt")
+    code, _, err = within("track.py", *flags, cwd=tmp_path)
+    assert code == 1
+    assert "at most 10% damaged or missing frames" in err
+    assert not (tmp_path / "t.txt").exists()

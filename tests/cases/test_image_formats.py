@@ -14,7 +14,7 @@ from PIL import Image
 from keras_reid import data, scale, serving
 from keras_reid.data import pipeline
 from keras_reid.data.decode import decodable, decode, orientations
-from keras_reid.data.pillow import opened, upright_size
+from keras_reid.data.pillow import opened, upright_rgb, upright_size
 from keras_reid.data.pipeline import check_service, decoding_batches, image_batches
 from keras_reid.errors import InputError
 from keras_reid.serving import saved_model
@@ -41,6 +41,21 @@ def as_in_viper(content: bytes) -> bytes:
     longer[2:6] = struct.pack("<I", len(longer))
     longer[34:38] = struct.pack("<I", len(longer) - 54)
     return bytes(longer)
+
+
+def bmp_of_masks(order: str, header: int = 40) -> bytes:
+    """A BMP file of 32 bits per pixel, with these channels from the lowest byte to the highest."""
+    channels = {**dict(zip("RGB", np.moveaxis(PIXELS, -1, 0), strict=True)), "A": 255, "X": 0}
+    pixels = np.zeros((*SIZE, 4), np.uint8)
+    for place, name in enumerate(order):
+        pixels[..., place] = channels[name]
+    fields = struct.pack("<3I2H6I", header, *SIZE[::-1], 1, 32, 3, pixels.nbytes, 0, 0, 0, 0)
+    masks = [0xFF << 8 * order.index(name) if name in order else 0 for name in "RGBA"]
+    block = (fields + struct.pack("<4I", *masks)[: 12 if header == 40 else 16]).ljust(header, b"\0")
+    start = 14 + len(block)
+    return (
+        b"BM" + struct.pack("<3I", start + pixels.nbytes, 0, start) + block + pixels[::-1].tobytes()
+    )
 
 
 def without_adobe(content: bytes) -> bytes:
@@ -164,6 +179,23 @@ def test_decode_other_formats_are_turned(tmp_path, suffix, orientation):
     np.testing.assert_array_equal(pixels, expected)
 
 
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+@pytest.mark.parametrize("mode", ["L", "I;16", "CMYK", "P", "RGBX"])
+def test_decode_uncompressed_tiff_is_turned(tmp_path, mode, orientation):
+    path, picture = tmp_path / "a.tif", Image.fromarray(DEEP)
+    if mode != "I;16":
+        picture = PICTURE.quantize(16) if mode == "P" else PICTURE.convert(mode)
+    picture.save(path, tiffinfo={0x0112: orientation})
+    pixels = check_agree(path, SIZE[::-1])
+    plain = DEEP[..., None] >> 8 if mode == "I;16" else np.asarray(picture.convert("RGB"))
+    expected = np.rot90(plain, {5: 3, 6: 3, 7: 1, 8: 1}[orientation])
+    expected = expected[:, ::-1] if orientation in (5, 7) else expected
+    np.testing.assert_array_equal(pixels, np.broadcast_to(expected, pixels.shape))
+    with Image.open(path) as image:
+        np.testing.assert_array_equal(upright_rgb(image), pixels)
+        assert image.filename == str(path)
+
+
 def test_decode_png_exif_behind_the_pixels_turns(tmp_path):
     content = content_of(PICTURE, "png")
     chunk = b"eXIf" + TURNED
@@ -222,6 +254,10 @@ MODES = {
     "gray.bmp": lambda: content_of(PICTURE.convert("L"), "bmp"),
     "alpha.bmp": lambda: content_of(PICTURE.convert("RGBA"), "bmp"),
     "bits.bmp": lambda: content_of(PICTURE.convert("1"), "bmp"),
+    "bgr-masks.bmp": lambda: bmp_of_masks("BGRX"),
+    "bgra-masks.bmp": lambda: bmp_of_masks("BGRA", 108),
+    "rgba-masks.bmp": lambda: bmp_of_masks("RGBA", 108),
+    "xbgr-masks.bmp": lambda: bmp_of_masks("XBGR"),
     "deep.png": lambda: content_of(Image.fromarray(DEEP), "png"),
     "bits.png": lambda: content_of(PICTURE.convert("1"), "png"),
     "palette.png": lambda: content_of(PICTURE.quantize(16), "png", transparency=b"\0\x80"),
@@ -243,6 +279,7 @@ MODES = {
 }
 REFUSED = {  # by the signature, each with the name of its format
     "bits.bmp": "BMP of 1 bits per pixel",
+    **dict.fromkeys(("rgba-masks.bmp", "xbgr-masks.bmp"), "compression 3 and other channel masks"),
     **dict.fromkeys(("bits.tif", "deep.tif", "packed.tiff", "inks.tif"), "got TIFF"),
     **dict.fromkeys(("cut.png", "unfinished.png"), "PNG"),
     "animated.webp": "WebP",

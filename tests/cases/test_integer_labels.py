@@ -128,12 +128,14 @@ def test_fit_large_labels_logs_the_eager_loss(shape, weights):
 
 def test_fit_floatx_of_half_precision_logs_the_eager_loss():
     expected = metric_value("triplet_hard", "float32", LABELS)
+    policy = keras.config.dtype_policy()  # which Keras derives from floatx once
     keras.config.set_floatx("float16")
     try:
         model = identity_model(losses.TripletHardLoss())
         history = model.fit(EMBEDDINGS, LABELS + 5000, batch_size=8, verbose=0)
     finally:
         keras.config.set_floatx("float32")
+        keras.config.set_dtype_policy(policy)
     assert history.history["loss"][0] == pytest.approx(expected, rel=0.01)
 
 
@@ -171,6 +173,55 @@ def test_fit_one_hot_labels_raises_input_error():
 def test_identity_loss_other_number_of_labels_raises_input_error():
     with pytest.raises(InputError, match="got 5 identities and 8 embeddings"):
         losses.IdentityLoss()(LABELS[:5], SCORES)
+
+
+LOSSES = [losses.TripletHardLoss(), losses.IdentityLoss(), losses.MarginSoftmaxLoss()]
+TEXTS = {
+    "str": np.array([f"p{label}" for label in LABELS]),
+    "bytes": np.array([f"p{label}".encode() for label in LABELS]),
+    "object": LABELS.astype(object),
+    "datetime64": LABELS.astype("datetime64[s]"),
+    "list": [f"p{label}" for label in LABELS],
+    "None": [None, *LABELS[1:].tolist()],
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.name)
+@pytest.mark.parametrize("kind", TEXTS)
+def test_labels_that_are_not_numbers_raise_input_error(kind, loss):
+    with pytest.raises(InputError, match=r"`y_true` must be .*got labels of type .*unique"):
+        loss(TEXTS[kind], SCORES)
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="only TensorFlow has tensors of text")
+def test_labels_of_text_in_graph_raise_input_error():
+    import tensorflow as tf
+
+    for loss in LOSSES:
+        signature = [tf.TensorSpec((None,), tf.string), tf.TensorSpec((None, 5000))]
+        with pytest.raises(InputError, match="got labels of type string"):
+            tf.function(loss.__call__).get_concrete_function(*signature)
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.name)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 0.5])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64"])
+def test_float_labels_that_are_not_integers_raise_input_error(loss, value, dtype):
+    labels = ops.cast(np.array([0, 0, 1, 1, 2, value, 3, 3]), dtype)
+    with pytest.raises(InputError, match=f"got {value}. Pass integers"):
+        loss(labels, SCORES)
+    with pytest.raises(InputError, match=f"got {value}. Pass integers"):
+        loss(ops.reshape(labels, (8, 1)), SCORES)
+
+
+def test_float_labels_in_lists_and_graphs_have_value_of_integers():
+    loss = losses.TripletHardLoss()
+    expected = float(loss(LABELS, EMBEDDINGS))
+    assert float(loss(LABELS.astype(float).tolist(), EMBEDDINGS)) == expected
+    history = identity_model(loss).fit(
+        EMBEDDINGS, LABELS.astype("float32"), batch_size=8, verbose=0
+    )
+    assert history.history["loss"][0] == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="only TensorFlow has tensors of unknown rank")

@@ -1,6 +1,7 @@
 """An image that is replaced or relabeled under the same name is noticed by `enrol` and `embed`."""
 
 import csv
+import os
 import sqlite3
 import unicodedata
 from contextlib import closing
@@ -14,6 +15,7 @@ from processes import within
 
 from keras_reid import data, gallery, models, scale
 from keras_reid.data.keypoints import estimate_keypoints
+from keras_reid.data.pipeline import image_batches
 from keras_reid.foreign import content_digest
 from keras_reid.skeletons import COCO
 from keras_reid.training.runs import Run
@@ -184,6 +186,19 @@ def test_enrol_same_file_name_in_folders_of_two_spellings_adds_both(run, tmp_pat
         assert code == 0, err
         assert text in out
         assert "2 images of 1 identity" in out
+
+
+def test_decoded_cache_of_replaced_photo_with_equal_size_and_time_is_written_again(tmp_path):
+    path = tmp_path / "a.bmp"
+    images = data.PersonImages([str(path)], [0], None)
+    seen = []
+    for shade in (10, 200):
+        Image.new("RGB", (16, 32), (shade,) * 3).save(path)
+        os.utime(path, ns=(1, 1))
+        (batch,) = image_batches(images, 1, (32, 16), tmp_path / "cache")
+        seen.append(int(batch.numpy().mean()))
+    assert seen == [10, 200]
+    assert len(list((tmp_path / "cache").glob("*.uint8"))) == 2
 
 
 class Corner:

@@ -120,6 +120,41 @@ def test_tracker_value_not_finite_raises(value, column):
     assert len(tracker.update(**values)) == 2
 
 
+@pytest.mark.parametrize("shape", [(4,), (2, 5), (4, 2), (8, 1), (1, 2, 4)], ids=str)
+def test_tracker_boxes_of_other_shape_raise(shape):
+    tracker = tracking.Tracker(appearance=False)
+    with pytest.raises(InputError) as raised:
+        tracker.update(np.ones(shape))
+    assert f"`boxes` must have the shape (n, 4), got {shape}." in str(raised.value)
+    assert tracker.tracks == []
+
+
+@pytest.mark.parametrize("empty", [(0,), (0, 4), (0, 5)], ids=str)
+def test_tracker_empty_frames_of_any_shape_keep_tracks(empty):
+    tracker = tracking.Tracker(n_init=1)
+    for _ in range(2):
+        tracker.update(np.zeros(empty), np.zeros(empty))
+        (track,) = tracker.update([STAYS], [[1.0, 0, 0]])
+        assert track.number == 1
+
+
+def test_tracker_embeddings_of_other_shape_raise():
+    tracker = tracking.Tracker(n_init=1, max_age=0)
+    with pytest.raises(InputError, match=r"`embeddings` must have the shape \(n, d\), got \(1,\)"):
+        tracker.update([STAYS], np.ones(1))
+    tracker.update([STAYS], np.eye(1, 3))
+    tracker.update([], [])  # which ends the track
+    with pytest.raises(InputError, match=r"have the shape \(n, 3\) as before, got \(1, 2\)"):
+        tracker.update([STAYS], np.eye(1, 2))
+    assert len(tracker.update([STAYS], np.eye(1, 3))) == 1
+
+
+def test_track_embeddings_of_one_axis_raise():
+    detections = Boxes(np.array([5, 9]), np.full(2, -1), np.array([STAYS] * 2), np.ones(2))
+    with pytest.raises(InputError, match="`embeddings` must have the shape"):
+        tracking.track(detections, np.ones(2))
+
+
 @pytest.mark.parametrize("column", ["boxes", "embeddings"])
 def test_track_value_not_finite_raises(column):
     frames = np.array([5, 5, 9])

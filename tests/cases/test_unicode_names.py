@@ -196,6 +196,47 @@ def test_attribute_table_labels_identity_in_other_spelling(tmp_path):
     assert attributes.schema.column(NFC) == attributes.schema.column(NFD) == 0
 
 
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        (f"{NFC},{NFD}", f"'{NFC}' twice"),
+        (f"hat,{NFD},bag,{NFC}", f"'{NFC}' twice"),
+        ("age,age_child", "'age_child' twice"),
+    ],
+)
+def test_attribute_table_column_in_two_spellings_raises(tmp_path, header, message):
+    table = tmp_path / "attributes.csv"
+    values = ",1" * (header.count(",") + 1)
+    table.write_text(f"identity,{header}\nanna{values}\n", encoding="utf-8")
+    with pytest.raises(InputError, match=message):
+        read_attributes(table)
+    with pytest.raises(InputError, match="`names` must be different attributes"):
+        data.AttributeSchema((NFC, "hat", NFD))
+
+
+@pytest.mark.parametrize("other", [NFC, NFD])
+@pytest.mark.parametrize("values", ["0,1", "1,0", "1,-1"])
+def test_attribute_table_identity_with_two_values_raises(tmp_path, other, values):
+    table = tmp_path / "attributes.csv"
+    lines = f"identity,hat,bag\n{NFC},1,1\nanna,0,1\n{other},"
+    table.write_text(lines + "1,1\n", encoding="utf-8")
+    images = data.PersonImages(["a", "b"], [NFC, "anna"], None)
+    labeled = read_attributes(table).label(images).columns["attributes"]
+    assert labeled.tolist() == [[1, 1], [0, 1]]
+    table.write_text(lines + values + "\n", encoding="utf-8")
+    with pytest.raises(InputError, match=f"got '{NFC}' with different values in rows 1 and 3"):
+        read_attributes(table)
+
+
+def test_attribute_table_padded_identity_with_two_values_raises_for_integers(tmp_path):
+    (tmp_path / "attributes.csv").write_text("identity,hat\n2,1\n0002,0\n")
+    table = read_attributes(tmp_path / "attributes.csv")
+    names = data.PersonImages(["a", "b"], ["2", "0002"], None)
+    assert table.label(names).columns["attributes"].tolist() == [[1], [0]]
+    with pytest.raises(InputError, match="got '2' with different values in rows 1 and 2"):
+        table.label(data.PersonImages(["a"], [2], None))
+
+
 def test_keypoints_of_path_in_other_spelling_are_read(tmp_path):
     pictures(tmp_path, f"{NFD}/1.png", "anna/1.png")
     header = ["file", *(f"{name}_{axis}" for name in COCO.names for axis in "xy")]

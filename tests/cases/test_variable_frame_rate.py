@@ -61,7 +61,8 @@ def test_video_folder_has_no_times(tmp_path):
         ([3.0, 3.5, np.nan, 4.5], [0, 0.5, 1, 1.5]),  # a damaged frame
         ([0.0, 0.5, 2.0, 0.0, np.nan], [0, 0.5, 2, 2.1, 2.2]),  # no times at the end
         ([0.0, 0.0, 0.0], [0, 0.1, 0.2]),  # no times
-        ([np.nan, 0.1, 0.3], [0, 0, 0.2]),
+        ([np.nan, 0.1, 0.3], [0, 0.1, 0.3]),
+        ([np.nan, np.nan, 0.5, np.nan, 0.9], [0, 0.1, 0.2, 0.4, 0.6]),
     ],
 )
 def test_times_missing_ones_are_interpolated(seconds, expected):
@@ -147,4 +148,5 @@ def test_track_detections_beyond_video_raise(scene):
     flags = ("--video=v.mkv", "--detections=late.txt", "--noappearance", "--out=l.txt")
     code, _, err = within("track.py", *flags, "--timeline=l.png", cwd=scene)
     assert code == 1
-    assert "`detections` must be in the 40 frames of the video, got frame 49" in err
+    assert "`boxes` must be in the 40 frames of the video, got a box in frame 41" in err
+    assert not (scene / "l.txt").exists()

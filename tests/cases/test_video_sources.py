@@ -77,6 +77,27 @@ def test_track_video_that_cannot_be_read_leaves_no_output(scene, monkeypatch, vi
     assert sorted(scene.iterdir()) == before
 
 
+@pytest.mark.parametrize("count", [1, 5])
+@pytest.mark.parametrize("more", [(), ("--annotated=drawn",), ("--frame_rate=9",)], ids=str)
+def test_track_detections_beyond_short_video_raise(scene, count, more):
+    written(scene / "short.avi", count)
+    before = sorted(scene.iterdir())
+    flags = ("--video=short.avi", "--detections=det.txt", "--noappearance", "--out=t.txt", *more)
+    code, _, err = within("track.py", *flags, cwd=scene)
+    assert code == 1
+    frames = "1 frame" if count == 1 else f"{count} frames"
+    assert f"must be in the {frames} of the video, got a box in frame {count + 1}." in err
+    assert sorted(scene.iterdir()) == before
+
+
+def test_cut_tracklets_table_beyond_short_video_raises(scene):
+    written(scene / "short.avi", 5)
+    with pytest.raises(InputError, match="in the 5 frames of the video, got a box in frame 6"):
+        data.cut_tracklets(scene / "short.avi", scene / "det.txt", scene / "cut")
+    assert not (scene / "cut").exists()
+    assert len(data.cut_tracklets(scene / "good.avi", scene / "det.txt", scene / "cut")) == 8
+
+
 @pytest.mark.parametrize("name", ["out", "annotated", "timeline", "scores"])
 def test_track_output_that_exists_is_refused_before_any_work(scene, monkeypatch, name):
     def refuse(*args):

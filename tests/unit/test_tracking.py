@@ -406,7 +406,7 @@ def test_embed_boxes_matches_embedding_of_crops(scene):
     np.testing.assert_allclose(got[row], expected, atol=1e-5)
     assert told[-1] == (24, 24)
     beyond = Boxes(found.frame + 1, found.identity, found.box, found.confidence)
-    with pytest.raises(InputError, match="it has 12 frames, and a box is in frame 13"):
+    with pytest.raises(InputError, match="in the 12 frames of the video, got a box in frame 13"):
         tracking.embed_boxes(
             data.video_frames(root / "frames"), beyond, lambda x: embed([x]), (32, 16)
         )
