@@ -1,7 +1,6 @@
 """The gallery: what may go in, what comes out, and when somebody is unknown."""
 
 import heapq
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -13,7 +12,7 @@ from keras_reid.errors import InputError, printable
 from keras_reid.evaluation import Threshold
 from keras_reid.evaluation.comparison import checked_features, compare
 from keras_reid.gallery.store import NO_FILTER, Filter, Labels, Rows, SearchResult, Store
-from keras_reid.names import normalized
+from keras_reid.names import normalized, one_image, repeated
 
 LONGEST_TEXT = 1000  # characters; Milvus holds 4,096 bytes
 
@@ -171,7 +170,7 @@ class Gallery:
     def _held(self, images: list[str]) -> dict[str, Labels]:
         """Return the rows of those images that the gallery holds."""
         rows = self.store.held(images)
-        return {i: row for i, row in rows.items() if row.image == i or _one_image(row.image, i)}
+        return {i: row for i, row in rows.items() if row.image == i or one_image(row.image, i)}
 
     def changes(
         self,
@@ -527,21 +526,11 @@ def _names(values: Sequence[Any], count: int, what: str) -> list[str]:
 
 
 def _check_references(images: list[str]) -> None:
-    first: dict[str, int] = {}
-    for i, image in enumerate(images):
-        other = first.setdefault(normalized(image), i)
-        if not image or (other < i and _one_image(images[other], image)):
-            raise InputError(
-                f"an image is enrolled once and has a name: {image!r} is empty or occurs twice"
-            )
-
-
-def _one_image(reference: str, spelling: str) -> bool:
-    """Return whether two spellings of a reference are not the paths of two files."""
-    try:
-        return os.path.samefile(reference, spelling)
-    except OSError:  # one of them is not a file
-        return True
+    image = "" if "" in images else repeated(images)
+    if image is not None:
+        raise InputError(
+            f"an image is enrolled once and has a name: {image!r} is empty or occurs twice"
+        )
 
 
 def _relabelled(rows: Rows, i: int, row: Labels) -> Labels:
