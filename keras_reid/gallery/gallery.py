@@ -1,6 +1,7 @@
 """The gallery: what may go in, what comes out, and when somebody is unknown."""
 
 import heapq
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ from keras_reid import checks
 from keras_reid.errors import InputError, printable
 from keras_reid.evaluation import Threshold
 from keras_reid.evaluation.comparison import checked_features, compare
-from keras_reid.gallery.store import NO_FILTER, Filter, Labels, Rows, SearchResult, Store
+from keras_reid.gallery.store import NO_FILTER, Filter, Labels, Rows, SearchResult, Store, label
 from keras_reid.names import normalized, one_image, repeated
 
 LONGEST_TEXT = 1000  # characters; Milvus holds 4,096 bytes
@@ -447,8 +448,12 @@ class Gallery:
         return [hits[0] if hits and hits[0].distance <= limit else None for hits in nearest]
 
     def remove(self, identity: Any) -> int:
-        """Erases all rows of an identity, for good, and returns how many there were."""
-        name = normalized(str(identity))
+        """Erase all rows of an identity, a text or integer, and return how many there were.
+
+        Raises:
+            InputError: another value.
+        """
+        name = normalized(label(identity, "identity"))
         return 0 if _unprintable(name) else self.store.remove(name)
 
     def count(self) -> int:
@@ -501,11 +506,13 @@ class Gallery:
 
 
 def _texts(values: Sequence[Any], count: int, what: str) -> list[str]:
-    values = np.asarray(values, object).tolist()
-    number = next((value for value in values if isinstance(value, float | np.floating)), None)
-    if number is not None:  # such as NaN, or 1.0 for 1, of a table with empty cells
-        raise InputError(f"`{what}` must be texts or integers, got {number!r}. Convert them first.")
-    texts = ["" if value is None else str(value) for value in values]
+    if not isinstance(values, list | tuple):
+        values = np.asarray(values, object).tolist()
+    if not isinstance(values, list | tuple):
+        raise InputError(f"`{what}` must have one value for each row, got {values!r}. Pass a list.")
+    if what == "images":
+        values = [str(path) if isinstance(path, os.PathLike) else path for path in values]
+    texts = ["" if value is None else label(value, what) for value in values]
     if len(texts) != count:
         raise InputError(f"{what} are one for each of {count} rows: received {len(texts)}")
     longest = max(texts, key=len, default="")
