@@ -3,11 +3,12 @@
 Unicode has several spellings of the same letters. macOS writes é in file names as e and an accent
 (NFD), keyboards and web forms write one character (NFC). Names are kept and compared in NFC. Paths
 are kept as they are, because a path in another spelling does not open the file on Linux, and are
-compared in NFC.
+compared in NFC. Links and `..` in the path of a folder are resolved.
 """
 
 import os
 import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,35 @@ def normalized_labels(labels: np.ndarray) -> np.ndarray:
 def expanded(path: str | os.PathLike[str]) -> Path:
     """Return a path with a leading `~` or `~user` replaced by the home folder.
 
-    Shells do not replace the `~` of `--out=~/x`. A name such as `~draft.csv` is kept;
+    Shells replace `~` only at the beginning of a word. A name such as `~draft.csv` is kept;
     `Path.expanduser` would raise an error.
     """
     return Path(os.path.expanduser(path))
+
+
+def resolved(path: str | os.PathLike[str]) -> str:
+    """Return the absolute path of a file in its real folder, the same by all paths to the folder.
+
+    A link to a file is kept: data tools link many names to one file in their cache.
+    """
+    folder, name = os.path.split(path)
+    return os.path.join(os.path.realpath(folder), name)
+
+
+def one_image(reference: str, spelling: str) -> bool:
+    """Return whether two spellings of a reference are not the paths of two files."""
+    try:
+        return os.path.samefile(reference, spelling)
+    except OSError:  # one of them is not a file
+        return True
+
+
+def repeated(paths: Iterable[str]) -> str | None:
+    """Return a path that occurs twice, in one or in two spellings, or None."""
+    seen: dict[str, list[str]] = {}
+    for path in paths:
+        others = seen.setdefault(normalized(path), [])
+        if any(other == path or one_image(other, path) for other in others):
+            return path
+        others.append(path)
+    return None

@@ -14,8 +14,8 @@ same --run or --saved_model; without either, the embedder that comes with the pa
     calibrate       chooses the threshold at --far on --dataset and keeps it in the gallery
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from hashlib import blake2b
 from pathlib import Path
@@ -29,7 +29,7 @@ from keras_reid.cli.shared import ModelOptions, check_outputs, progress, say, sa
 from keras_reid.errors import InputError, counted
 from keras_reid.files import natural, new_file
 from keras_reid.foreign import content_digest, read_table, table_path
-from keras_reid.names import expanded
+from keras_reid.names import expanded, repeated, resolved
 
 Embedded = tuple[np.ndarray, dict[str, Any]]  # rows that are fit, and arguments of `Gallery.enrol`
 CHUNK = 1024  # images that are embedded, and then durable, at a time
@@ -240,6 +240,7 @@ def _rows(labels: dict[str, np.ndarray | None], rows: np.ndarray) -> dict[str, A
 def _enrol_images(options: SearchOptions, source: Path) -> Enrolment:
     options.check_one_model()
     images, times = _people(source)
+    _check_once(source, images.path.tolist())
     names = options.attribute_names
     embed = options.embedder(also=("attribute_probabilities",) if names else ())
     done = Enrolment()
@@ -272,8 +273,17 @@ def _enrol_images(options: SearchOptions, source: Path) -> Enrolment:
     return done
 
 
+def _check_once(source: Path, paths: Iterable[str]) -> None:
+    """Raise if a file is listed twice, before the first image is enrolled."""
+    twice = repeated(paths)
+    if twice is not None:
+        raise InputError(f"{source} must list each image once, got {twice} twice. Remove one.")
+
+
 def _enrol_shards(options: SearchOptions, source: Path) -> Enrolment:
     shards = scale.Shards(source)
+    listed = map(shards.listed, shards.numbers)
+    _check_once(source, (path for table in listed for path in table["path"].to_pylist()))
     if options.run or options.saved_model:
         raise InputError(f"{source} holds embeddings: leave --run and --saved_model out")
     done, seen = Enrolment(), 0
@@ -500,19 +510,20 @@ def check_exists(uri: str) -> None:
 
 
 def _people(path: Path) -> tuple[data.PersonImages, dict[str, float]]:
-    """All images of a folder or table, by absolute paths, and the times that are known."""
+    """Return all images of a folder or table, by resolved paths, and the known times."""
     if not path.exists():
         raise InputError(f"people are a folder or a CSV file: {path} does not exist")
     dataset = data.load("folder" if path.is_dir() else "csv", str(path.absolute()))
     images = data.joined(*dataset.parts().values())
     images = images[~images.distractor]
+    images = replace(images, path=np.array([resolved(path) for path in images.path.tolist()]))
     return images, {} if path.is_dir() else _times(path.absolute())
 
 
 def _times(table: Path) -> dict[str, float]:
-    """Seconds by absolute path, of the rows that have a time."""
+    """Return seconds by resolved path, of the rows that have a time."""
     return {
-        str(table_path(table, line.values["path"])): found
+        resolved(table_path(table, line.values["path"])): found
         for line in read_table(table, ("path",), ("time",))[1]
         if (found := seconds(line.values.get("time"))) is not None
     }

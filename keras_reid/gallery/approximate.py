@@ -135,8 +135,5 @@ class InvertedFile:
     def add(self, x: np.ndarray, ids: np.ndarray) -> None:
         self.index.add_with_ids(np.ascontiguousarray(x), ids)
 
-    def remove(self, ids: np.ndarray) -> None:
-        self.index.remove_ids(faiss().IDSelectorBatch(ids))
-
     def write(self, path: Path) -> None:
         faiss().write_index(self.index, str(path))

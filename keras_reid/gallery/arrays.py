@@ -76,19 +76,22 @@ class ArrayStore:
         return self._drop(self.identity == identity)
 
     def _drop(self, chosen: np.ndarray) -> int:
-        """Forgets the chosen rows (n,) and returns how many there were."""
-        kept, dropped = ~chosen, self.ids[chosen]
-        if len(dropped) == len(self.ids):
+        """Drop the chosen rows (n,) and return how many there were.
+
+        The index is dropped, too, because centres of k-means may equal embeddings that it was
+        trained on. The next search trains another.
+        """
+        kept, dropped = ~chosen, int(chosen.sum())
+        if dropped == len(self.ids):
             self._forget()
-        elif len(dropped):
+        elif dropped:
             self.vectors.keep(kept)
             for name in ("ids", "time", *TEXTS):
                 setattr(self, name, getattr(self, name)[kept])
             self.places = {}
             self._place(self.image.tolist(), 0)
-            if self.index is not None:
-                self.index.remove(dropped)
-        return len(dropped)
+            self.index = None
+        return dropped
 
     def count(self) -> int:
         return len(self.ids)

@@ -25,6 +25,7 @@ create table if not exists rows (
 create index if not exists by_identity on rows (identity);
 create table if not exists settings (name text primary key, value text not null);
 """
+STALE = "stale"  # setting: rows were erased since the last VACUUM
 COLUMNS = "id, image, identity, camera, time, attributes, embedding, digest"
 
 
@@ -32,10 +33,13 @@ class FileStore(ArrayStore):
     """Rows in the SQLite database INDEX.rows; INDEX is a faiss index, which can be made again.
 
     The database is what counts: a write is acknowledged when it is committed and synchronized to
-    the disk. The index is written when it is built, when something is removed, and on closing. A
-    revision number says whether it is of the rows; one of other rows is dropped. Embeddings are
-    personal data: new files can be read by their owner alone, and what is removed is in no file
-    when `remove` returns, or, if it was killed, when the gallery is open again.
+    the disk. The index is written when it is built and on closing, and deleted with the first row
+    that is erased. A revision number says whether it is of the rows; one of other rows is dropped.
+
+    Embeddings are personal data. New files can be read by their owner alone. Removed rows are in no
+    file when `remove` returns, or, if it was killed, when the gallery is open again. Replaced rows
+    are in no file when the gallery is closed, or open again. SQLite keeps copies of deleted cells
+    in the gaps of its pages, even with `secure_delete`. Therefore, VACUUM writes all pages again.
     """
 
     def __init__(self, path: Path, approximate_from: int, recall: float) -> None:
@@ -75,6 +79,7 @@ class FileStore(ArrayStore):
         columns = self.database.execute("select name from pragma_table_info('rows')").fetchall()
         if ("digest",) in columns:
             return
+        self._set(STALE, True)
         self.database.execute("alter table rows add column digest text not null default ''")
         for column in ("identity", "camera"):
             texts = f"select distinct {column} from rows where typeof({column}) = 'text'"
@@ -87,6 +92,7 @@ class FileStore(ArrayStore):
     def _load(self) -> None:
         """All that the files hold."""
         try:
+            self._vacuum()
             self._settings = self._value("settings", {})
             self._read()
         except InputError:
@@ -160,19 +166,26 @@ class FileStore(ArrayStore):
         self._hold(rows, ids)
 
     def _erase(self, column: str, values: Sequence[str]) -> None:
-        """Deletes rows from the database, and the index, which holds them too."""
+        """Delete rows from the database, and the index, which holds them too."""
         found = self.database.executemany(
             f"delete from rows where {column} = ?", [(value,) for value in values]
         )
         if found.rowcount:
-            self.path.unlink(missing_ok=True)  # a kill before it is written anew leaves nobody
+            self._set(STALE, True)
+            self.path.unlink(missing_ok=True)  # the next search makes another
+
+    def _vacuum(self) -> None:
+        """Write the database again if its pages may hold copies of erased rows."""
+        if self._value(STALE, False):
+            self.database.execute("vacuum")
+            self.database.execute("delete from settings where name = ?", (STALE,))
 
     def remove(self, identity: str) -> int:
         with self._writing():
             self._erase("identity", [identity])
         dropped = self._drop(self.identity == identity)
-        if dropped and self.index is not None:
-            self._write_index()
+        with self._told():
+            self._vacuum()
         return dropped
 
     def _inverted_file(self) -> InvertedFile | None:
@@ -193,6 +206,7 @@ class FileStore(ArrayStore):
 
     def close(self) -> None:
         with self._told():
+            self._vacuum()
             of = self._value("index", {})
             if self.index is not None and of.get("revision") != self._value("revision", 0):
                 self._write_index()

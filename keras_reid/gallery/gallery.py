@@ -12,8 +12,8 @@ from keras_reid import checks
 from keras_reid.errors import InputError, printable
 from keras_reid.evaluation import Threshold
 from keras_reid.evaluation.comparison import checked_features, compare
-from keras_reid.gallery.store import NO_FILTER, Filter, Labels, Rows, SearchResult, Store
-from keras_reid.names import normalized
+from keras_reid.gallery.store import NO_FILTER, Filter, Labels, Rows, SearchResult, Store, label
+from keras_reid.names import normalized, one_image, repeated
 
 LONGEST_TEXT = 1000  # characters; Milvus holds 4,096 bytes
 
@@ -171,7 +171,7 @@ class Gallery:
     def _held(self, images: list[str]) -> dict[str, Labels]:
         """Return the rows of those images that the gallery holds."""
         rows = self.store.held(images)
-        return {i: row for i, row in rows.items() if row.image == i or _one_image(row.image, i)}
+        return {i: row for i, row in rows.items() if row.image == i or one_image(row.image, i)}
 
     def changes(
         self,
@@ -448,8 +448,12 @@ class Gallery:
         return [hits[0] if hits and hits[0].distance <= limit else None for hits in nearest]
 
     def remove(self, identity: Any) -> int:
-        """Erases all rows of an identity, for good, and returns how many there were."""
-        name = normalized(str(identity))
+        """Erase all rows of an identity, a text or integer, and return how many there were.
+
+        Raises:
+            InputError: another value.
+        """
+        name = normalized(label(identity, "identity"))
         return 0 if _unprintable(name) else self.store.remove(name)
 
     def count(self) -> int:
@@ -502,11 +506,13 @@ class Gallery:
 
 
 def _texts(values: Sequence[Any], count: int, what: str) -> list[str]:
-    values = np.asarray(values, object).tolist()
-    number = next((value for value in values if isinstance(value, float | np.floating)), None)
-    if number is not None:  # such as NaN, or 1.0 for 1, of a table with empty cells
-        raise InputError(f"`{what}` must be texts or integers, got {number!r}. Convert them first.")
-    texts = ["" if value is None else str(value) for value in values]
+    if not isinstance(values, list | tuple):
+        values = np.asarray(values, object).tolist()
+    if not isinstance(values, list | tuple):
+        raise InputError(f"`{what}` must have one value for each row, got {values!r}. Pass a list.")
+    if what == "images":
+        values = [str(path) if isinstance(path, os.PathLike) else path for path in values]
+    texts = ["" if value is None else label(value, what) for value in values]
     if len(texts) != count:
         raise InputError(f"{what} are one for each of {count} rows: received {len(texts)}")
     longest = max(texts, key=len, default="")
@@ -527,21 +533,11 @@ def _names(values: Sequence[Any], count: int, what: str) -> list[str]:
 
 
 def _check_references(images: list[str]) -> None:
-    first: dict[str, int] = {}
-    for i, image in enumerate(images):
-        other = first.setdefault(normalized(image), i)
-        if not image or (other < i and _one_image(images[other], image)):
-            raise InputError(
-                f"an image is enrolled once and has a name: {image!r} is empty or occurs twice"
-            )
-
-
-def _one_image(reference: str, spelling: str) -> bool:
-    """Return whether two spellings of a reference are not the paths of two files."""
-    try:
-        return os.path.samefile(reference, spelling)
-    except OSError:  # one of them is not a file
-        return True
+    image = "" if "" in images else repeated(images)
+    if image is not None:
+        raise InputError(
+            f"an image is enrolled once and has a name: {image!r} is empty or occurs twice"
+        )
 
 
 def _relabelled(rows: Rows, i: int, row: Labels) -> Labels:

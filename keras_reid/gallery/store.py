@@ -1,6 +1,6 @@
 """What a gallery holds, which part of it is looked at, what is found, and what a back end does."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -25,6 +25,17 @@ class SearchResult(NamedTuple):
     reranked: float | None = None
 
 
+def label(value: Any, name: str) -> str:
+    """Return a label that is a text or an integer as text.
+
+    Raises:
+        InputError: another value, such as NaN, or 1.0 for 1, from a table with empty cells.
+    """
+    if isinstance(value, str | int | np.integer) and not isinstance(value, bool):
+        return str(value)
+    raise InputError(f"`{name}` must be texts or integers, got {value!r}. Convert them first.")
+
+
 @dataclass(frozen=True)
 class Filter:
     """The rows that a search looks at; None looks at all. Cameras are compared in Unicode NFC.
@@ -43,12 +54,12 @@ class Filter:
     def __post_init__(self) -> None:
         for name in ("cameras", "not_cameras"):
             value = getattr(self, name)
-            if isinstance(value, str | int):
+            if isinstance(value, str | bytes) or not isinstance(value, Iterable | None):
                 raise InputError(
                     f"{name} is a list of cameras: received {value!r}; write [{value!r}]"
                 )
             if value is not None:
-                object.__setattr__(self, name, tuple(normalized(str(one)) for one in value))
+                object.__setattr__(self, name, tuple(normalized(label(one, name)) for one in value))
         for name in ("after", "before"):
             value = getattr(self, name)
             if value is not None and not np.isfinite(value):

