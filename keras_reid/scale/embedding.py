@@ -43,7 +43,8 @@ def embed(
 
     A further call lists the images again. It embeds new images, changed images, and images that
     did not decode before. It updates identities and cameras, and drops the rows of images that are
-    no longer listed. All paths are in memory if the list changed, or is a table.
+    no longer listed, also if a folder or table has no images any more. All paths are in memory if
+    the list changed, or is a table.
 
     Args:
         images: paths; or a folder, a pattern such as `"crops/**/*.jpg"`, or a CSV table with the

@@ -213,8 +213,10 @@ class Shards:
         The file, `_embedding.npy`, is written next to the parts at the first call.
 
         Raises:
-            InputError: some shards are missing.
+            InputError: some shards are missing, or no images are listed.
         """
+        if not len(self):
+            raise InputError(f"{self.folder} has no images. Add some, and embed again.")
         file = self._place(MAPPED)
         if not file.exists():
             self._write_mapped(file)
@@ -295,15 +297,18 @@ def create(
         folder: new, or of an earlier call.
         images: all images.
         shard_size: images of a shard.
-        about: settings that are the same in all calls.
+        about: settings that are the same in all calls; `images` is a folder, table or pattern.
 
     Raises:
-        InputError: no images, another folder, or other settings.
+        InputError: no images in a first call or at a missing path, another folder, or other
+            settings.
     """
     check_writable(folder)
     rows = iter(images)
     first = list(itertools.islice(rows, 1))
-    if not first:
+    # Of a folder or table whose images were deleted, no embedding is kept. A missing one raises.
+    emptied = Shards.holds(folder) and os.path.exists(about["images"])
+    if not first and not emptied:
         raise InputError(
             "there must be at least one image to embed: received none; name a table, a folder or "
             "a pattern of image files"

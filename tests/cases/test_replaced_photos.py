@@ -257,6 +257,38 @@ def test_embed_and_enrol_of_a_linked_folder_have_the_same_references(model, tmp_
         assert people.count() == 1
 
 
+@pytest.mark.parametrize("source", ["people", "list.csv"])
+def test_embed_after_the_last_images_are_deleted_keeps_no_embedding(source, model, tmp_path):
+    out, images = tmp_path / "out", [f"people/{i}.png" for i in range(3)]
+    for i, image in enumerate(images):
+        picture(tmp_path / image, i)
+    write_table(tmp_path / "list.csv", [(image, "anna", "") for image in images])
+    before = scale.embed(tmp_path / source, model, out, shard_size=2)
+    x = before.mapped().features["embedding"][0].tobytes()
+    assert x in bytes_in(out)
+    (tmp_path / source).rename(tmp_path / "away")
+    with pytest.raises(
+        InputError, match=r"at least one image|a table is"
+    ):  # a disk that is not mounted
+        scale.embed(tmp_path / source, model, out, shard_size=2)
+    assert x in bytes_in(out)
+    if source == "people":
+        (tmp_path / source).mkdir()
+    else:
+        write_table(tmp_path / source, [])
+    shards = scale.embed(tmp_path / source, model, out, shard_size=2)
+    assert (len(shards), list(shards), shards.failed) == (0, [], 0)
+    with pytest.raises(InputError, match="has no images"):
+        shards.mapped()
+    held = bytes_in(out)
+    assert x not in held
+    assert b"anna" not in held
+    assert b"0.png" not in held
+    if source == "people":
+        picture(tmp_path / images[0], 0)
+        assert len(scale.embed(tmp_path / source, model, out, shard_size=2)) == 1
+
+
 def test_enrol_image_listed_twice_in_two_chunks_raises_before_the_first(
     run, model, tmp_path, monkeypatch
 ):
