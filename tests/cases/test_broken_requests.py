@@ -54,6 +54,7 @@ def signature(exported):
     }
 
 
+@pytest.mark.first(3)
 @pytest.mark.parametrize("broken", BROKEN)
 def test_serving_bytes_one_broken_file_returns_row_of_nan(signature, broken):
     expected = signature(GOOD)
@@ -102,6 +103,7 @@ def test_parity_nan_in_one_output_fails(order):
     assert not report.ok
 
 
+@pytest.mark.slow
 def test_serving_bytes_in_session_one_broken_file_returns_row_of_nan(tmp_path):
     def unit(images):
         return {"embedding": tf.reduce_mean(tf.cast(images, tf.float32), (1, 2))}

@@ -138,6 +138,7 @@ def test_search_stats_and_remove_return_their_numbers(tmp_path: Path) -> None:
     assert search(SearchOptions(gallery=uri, words=("list",))) == {"a": 1}
 
 
+@pytest.mark.slow
 def test_search_calibrate_returns_the_kept_threshold(folder: Path, tmp_path: Path) -> None:
     drawn = tmp_path / "drawn"
     data.synthetic.generate(drawn, train_identities=1, test_identities=4, size=SIZE)

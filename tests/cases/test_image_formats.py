@@ -214,6 +214,7 @@ def test_decode_orientation_of_xmp_turns(tmp_path):
     check_agree(path, SIZE[::-1] if read else SIZE, tolerance=1)
 
 
+@pytest.mark.slow
 def test_readable_orientation_is_a_column_and_no_label(tmp_path, monkeypatch):
     paths = [tmp_path / f"{orientation}.jpg" for orientation in (1, 6, 3, 8)]
     for path in paths:
@@ -399,6 +400,7 @@ def test_embedding_of_viper_files_has_no_null(viper, tmp_path):
     np.testing.assert_array_equal(pixels[0], np.asarray(opened(shard.path[0])))
 
 
+@pytest.mark.slow
 def test_export_embeds_files_that_its_signature_refuses(tmp_path):
     paths = [tmp_path / name for name in ("bits.bmp", "bits.tif", "deep.tif")]
     for path in paths:

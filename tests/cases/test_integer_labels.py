@@ -224,6 +224,7 @@ def test_float_labels_in_lists_and_graphs_have_value_of_integers():
     assert history.history["loss"][0] == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="only TensorFlow has tensors of unknown rank")
 def test_labels_of_unknown_rank_are_accepted():
     import tensorflow as tf

@@ -48,6 +48,7 @@ def tracklet_model(temporal):
     return models.build_tracklet("tiny", 3, SIZE, temporal=temporal, weights="none")
 
 
+@pytest.mark.slow
 def test_pretrained_channels_first_gives_recorded_embedding(channels_first):
     card = models.PRETRAINED["person-mobilenetv2"]
     model = models.pretrained()
@@ -77,6 +78,7 @@ def test_build_channels_first_equals_channels_last(channels_first, pooling):
         np.testing.assert_allclose(first[name], output, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_build_mobilenetv2_channels_first_yields_map(channels_first):
     model = backbones.build("mobilenetv2", "none", SIZE)
     assert model.output_shape == (None, 4, 2, 1280)
@@ -92,6 +94,7 @@ def test_build_tracklet_channels_first_equals_channels_last(channels_first):
     np.testing.assert_allclose(first["embedding"], last["embedding"], atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [{}, {"pooling": "gem"}, {"mixstyle": 1.0}, {"instance_norm": 0.5}, {"classifier": "cosine"}],
@@ -108,6 +111,7 @@ def test_build_any_floatx_trains(floatx, options):
     assert all(np.isfinite(output).all() for output in outputs.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("temporal", ["mean", "max", "attention", "recurrent"])
 def test_build_tracklet_any_floatx_is_finite(floatx, temporal):
     clips = {"clips": np.stack([IMAGES, IMAGES]), "mask": np.ones((2, 4), bool)}
@@ -115,6 +119,7 @@ def test_build_tracklet_any_floatx_is_finite(floatx, temporal):
     assert np.isfinite(outputs["embedding"]).all()
 
 
+@pytest.mark.slow
 def test_pretrained_any_floatx_is_float32(floatx):
     assert models.pretrained().output["embedding"].dtype == "float32"
 

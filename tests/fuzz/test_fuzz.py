@@ -13,7 +13,7 @@ import pytest
 from keras_reid import evaluation
 from keras_reid.errors import InputError
 
-COUNT = int(os.environ.get("KERAS_REID_FUZZ_COUNT", "150"))
+COUNT = int(os.environ.get("KERAS_REID_FUZZ_COUNT", "100"))
 
 
 @pytest.mark.parametrize("name", fuzz.PARSERS)

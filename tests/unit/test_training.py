@@ -1024,6 +1024,7 @@ def test_collapse_monitor_plain_fit_of_multiple_outputs_logs_warning(caplog, for
     assert any("the model has collapsed" in record.getMessage() for record in caplog.records)
 
 
+@pytest.mark.slow
 def test_build_model_trains_in_plain_compile(tmp_path) -> None:
     keras.utils.set_random_seed(0)
     model = models.build("tiny", 4, SIZE, weights="none")
@@ -1048,6 +1049,7 @@ def test_build_model_trains_in_plain_compile(tmp_path) -> None:
     assert again.evaluate(images, labels, **whole) == pytest.approx(logs, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_retrieval_evaluation_single_output_model_is_scored(pedestrians) -> None:
     dataset = data.load("market1501", pedestrians)
     model = keras.Sequential(
