@@ -79,6 +79,7 @@ def test_swap_ema_weights_several_members_ends_with_averages(kind):
         assert 1e-7 < np.abs(last - mean).max() < 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mutual", "distiller"])
 def test_backup_and_restore_several_members_continues_exactly(kind, tmp_path):
     class Stop(callbacks.Callback):

@@ -143,6 +143,7 @@ def test_evaluate_feature_files_ranks_and_reranks(trained: Path) -> None:
     assert "'mapped' exists" in err
 
 
+@pytest.mark.slow
 def test_cluster_images_writes_folders_csv_and_contact_sheet(
     trained: Path, pedestrians: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

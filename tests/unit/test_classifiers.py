@@ -320,6 +320,7 @@ def test_classifier_layers_zero_identities_raise(layer):
 # --- Together
 
 
+@pytest.mark.slow
 @pytest.mark.first(1)
 @case
 def test_margin_softmax_fit_lowers_loss(arguments):

@@ -297,6 +297,7 @@ def test_export_warm_up_requests_run_on_all_signatures(model, tmp_path):
         np.testing.assert_allclose(np.linalg.norm(embedding, axis=1), 1, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_export_without_serving_api_writes_no_warm_up_requests(model, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_serving.apis", None)
     version = serving.export(model, tmp_path)

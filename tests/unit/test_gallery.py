@@ -696,6 +696,7 @@ def without_fields(patch, *names):
     )
 
 
+@pytest.mark.slow
 def test_open_milvus_gallery_keyed_by_image_is_migrated(tmp_path, people, monkeypatch):
     def old(self, collection, width):
         text = self.types.VARCHAR
@@ -716,6 +717,7 @@ def test_open_milvus_gallery_keyed_by_image_is_migrated(tmp_path, people, monkey
         assert [hits[0].image for hits in store.search(few["embeddings"], 1)] == few["images"]
 
 
+@pytest.mark.slow
 def test_open_milvus_gallery_with_null_times_is_searched(tmp_path, people, monkeypatch):
     def old(self, collection, width):
         schema = self.client.create_schema(auto_id=False, enable_dynamic_field=False)
@@ -781,6 +783,7 @@ def test_gallery_long_use_does_not_leak_memory(tmp_path, seconds):
     assert len(run.stdout.splitlines()) == 3
 
 
+@pytest.mark.slow
 def test_open_milvus_lite_leftover_log_counts_rows_once(tmp_path, monkeypatch):
     """Killed after the segment was written and before the log was dropped."""
     pytest.importorskip("milvus_lite")
@@ -802,6 +805,7 @@ def test_open_milvus_lite_leftover_log_counts_rows_once(tmp_path, monkeypatch):
         assert len({hit.image for hit in hits}) == 40
 
 
+@pytest.mark.slow
 def test_open_milvus_lite_empty_index_is_rebuilt(tmp_path):
     pytest.importorskip("milvus_lite")
     uri = tmp_path / "people.db"

@@ -420,6 +420,7 @@ def people(count=6, images=8, width=5):
     return x, np.repeat(np.arange(count, dtype="int32"), images)
 
 
+@pytest.mark.slow
 @pytest.mark.first(1)
 @pytest.mark.parametrize("loss", [TripletHardLoss(), IdentityLoss()], ids=lambda loss: loss.name)
 def test_losses_in_plain_fit_decrease(loss):

@@ -570,6 +570,7 @@ def test_per_query_scores_average_to_result():
     assert alone.mAP == pytest.approx(by_query.average_precision[3], abs=1e-12)
 
 
+@pytest.mark.slow
 def test_rank_reranked_features_matches_rank_of_reranked_matrix(monkeypatch):
     features, *labels = example()
     few_at_a_time(monkeypatch, 7)

@@ -188,6 +188,7 @@ def test_saved_embedder_broken_file_returns_row_of_nan(saved, files, damage):
     np.testing.assert_allclose(rows[:1], saved.from_bytes([content]), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_export_versions_increase_and_are_not_overwritten(model, tmp_path):
     assert serving.export(model, tmp_path / "a/b") == tmp_path / "a/b/1"
     assert serving.export(model, tmp_path / "a/b", version=7).name == "7"
@@ -325,6 +326,7 @@ def test_parity_weights_changed_after_export_fails(model, exported):
     assert "FAILED" in str(report)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signature", ["outputs", "outputs_from_bytes"])
 def test_parity_single_differing_signature_fails(model, exported, monkeypatch, signature):
     right = getattr(serving.SavedEmbedder, signature)
@@ -355,6 +357,7 @@ def with_local(model, tmp_path_factory):
     return model, versions
 
 
+@pytest.mark.slow
 @pytest.mark.first(1)
 @pytest.mark.parametrize("flip", [False, True])
 def test_export_local_features_are_second_output(with_local, files, flip):
@@ -386,6 +389,7 @@ def test_parity_changed_local_features_fails(with_local):
     assert serving.parity(model, versions[False], photographs(4)).ok
 
 
+@pytest.mark.slow
 def test_export_stripes_view_passes_parity(model, tmp_path):
     view = models.stripes(model, 2)
     version = serving.export(view, tmp_path / "stripes", local=True)

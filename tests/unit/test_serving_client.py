@@ -122,6 +122,7 @@ def test_serving_client_rest_and_grpc_ranks_images(served, monkeypatch, capsys, 
         stop()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [1, 4])
 def test_serving_server_batched_requests_match_export(tmp_path, batch):
     spec = importlib.util.spec_from_file_location("server", ROOT / "examples/serving_server.py")

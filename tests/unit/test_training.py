@@ -145,6 +145,7 @@ def test_learner_mixed_precision_reports_unscaled_loss(policy: str) -> None:
     assert 0 < logs["loss"] < 20, "the reported loss is not scaled"
 
 
+@pytest.mark.slow
 def test_learner_saved_and_loaded_resumes_bit_equal(tmp_path) -> None:
     trained = learner(identity=0.25)
     trained.compile(optimizer=keras.optimizers.Adam(1e-3))
@@ -201,6 +202,7 @@ def test_averaged_weights_are_swapped_in_and_restored() -> None:
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_retrieval_evaluation_logs_scores_to_history(pedestrians) -> None:
     dataset = data.load("market1501", str(pedestrians))
     callback = RetrievalEvaluation(dataset.query, dataset.gallery, every=2)
@@ -891,6 +893,7 @@ def test_collapse_monitor_mutual_learner_names_member(caplog) -> None:
     assert "the loss 'member2_triplet' was 0.3" in message
 
 
+@pytest.mark.slow
 def test_backup_restore_resumes_dropout_seeds(tmp_path) -> None:
     """Dropout draws what it would have drawn."""
 
