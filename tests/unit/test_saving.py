@@ -27,6 +27,7 @@ HELPERS = {
     "demo",
     "files",
     "foreign",
+    "names",
     "matlab_child",
     "outputs",
     "registration",
