@@ -17,7 +17,7 @@ from keras_reid import gallery
 KINDS = {"memory": "memory:", "faiss": "faiss:{}/soak.faiss", "milvus": "{}/soak.db"}
 PEOPLE, EACH, WIDTH = 2, 200, 64
 GROWTH = 1.125
-LEAST = 8  # rounds
+LEAST = 4  # rounds
 
 
 def resident() -> int:
