@@ -159,12 +159,12 @@ def track(options: TrackOptions) -> TrackResult:
         say(str(scores))
         if options.scores:
             with new_file(options.scores) as file:
-                file.write_text(json.dumps(vars(scores), indent=2) + "\n")
+                file.write_text(json.dumps(vars(scores), indent=2) + "\n", encoding="utf-8")
     return TrackResult(**vars(tracks), names=names, scores=scores)
 
 
 def _benchmark(options: TrackOptions) -> str:
-    folders = Path(str(options.ground_truth)).expanduser().absolute().parts
+    folders = Path(str(options.ground_truth)).absolute().parts
     default = "MOT20" if any(name.startswith("MOT20") for name in folders) else "MOT17"
     return options.benchmark or default
 

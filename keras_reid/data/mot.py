@@ -9,7 +9,6 @@ arXiv:1603.00831).
 
 import os
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ import numpy as np
 from keras_reid.errors import InputError, counted
 from keras_reid.files import new_file
 from keras_reid.foreign import read_text
+from keras_reid.names import expanded
 
 NOBODY = -1
 MOST = 10**9
@@ -99,7 +99,7 @@ def read_mot(table: str | os.PathLike[str]) -> Boxes:
     Raises:
         InputError: the file is missing, or a line does not have the format.
     """
-    file = Path(table).expanduser()
+    file = expanded(table)
     if not file.is_file():
         raise InputError(f"boxes are read from a MOT text file: {file} is none")
     rows = []

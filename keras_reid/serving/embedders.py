@@ -314,7 +314,7 @@ class FormatEmbedder(ExportedEmbedder):
         return empty if local is None else {**empty, "local": np.zeros((0, *local), np.float32)}
 
 
-def _warn_of(rows: Sequence[int] | np.ndarray, count: int) -> None:
+def _warn_of(rows: Sequence[int], count: int) -> None:
     if len(rows):
         logging.warning(
             "%d of %d files do not decode, so that their embeddings are NaN: rows %s",
