@@ -19,9 +19,8 @@ import numpy as np
 from absl import app, flags
 
 from keras_reid import data, distances, models, training, visualize
-from keras_reid.data.decode import decode
-from keras_reid.data.pipeline import fitted
 from keras_reid.errors import InputError
+from keras_reid.pixels import decode, resize
 from keras_reid.training import fitting, recipes, runs
 
 flags.DEFINE_string("run", None, "A run folder of train.py; default: a small model is trained.")
@@ -48,7 +47,7 @@ def draw() -> None:
         model = runs.Run(FLAGS.run).load_model() if FLAGS.run else trained(dataset, folder)
         first, second = pair(dataset)
     size = tuple(model.input_shape[1:3])
-    images = np.stack([fitted(image, size) for image in (first, second)])
+    images = np.stack([resize(image, size) for image in (first, second)])
     local = models.stripes(model)(images)["local"]
     apart = np.tanh(np.linalg.norm(local[0][:, None] - local[1][None], axis=-1) / 2)
     total, path = distances.aligned(local[:1], local[1:], return_path=True)
@@ -70,7 +69,7 @@ def pair(dataset: data.ReidDataset) -> tuple[np.ndarray, np.ndarray]:
     query = dataset.query[:1]
     same = dataset.gallery[dataset.gallery.identity == query.identity[0]]
     other = same[same.camera != query.camera[0]]
-    first, second = (decode(images.path[0]).numpy() for images in (query, other))
+    first, second = (decode(images.path[0]) for images in (query, other))
     rows = int(FLAGS.shift * len(second))
     return first, np.concatenate([second[rows:], np.repeat(second[-1:], rows, axis=0)])
 

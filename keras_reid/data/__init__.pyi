@@ -1,8 +1,7 @@
 from . import synthetic
 from .attribute_tables import AttributeSchema, AttributeTable, rates, read_attributes
 from .clips import clip_batches, pk_clips
-from .decode import decodable, readable
-from .faults import CheckReport, check
+from .faults import CheckReport, check, decodable, readable, unfit
 from .frames import cut_tracklets
 from .grouping import tracklet_dataset, tracklets
 from .images import TRACKLET, PersonImages, ReidDataset, joined
@@ -15,10 +14,9 @@ from .keypoints import (
     read_keypoints,
 )
 from .pair_sampling import pair_batches
-from .pillow import SUFFIXES, unfit
 from .pipeline import from_service, image_batches, pk_batches
 from .readers import READERS, load
-from .readers.layouts import unlabelled, walk_images
+from .readers.layouts import SUFFIXES, unlabelled, walk_images
 from .sampling import pk_steps
 from .video import Video, frame_rate, video_frames
 from .writing import write

@@ -1,15 +1,35 @@
-"""What is wrong with a data set, before an hour of training on it tells."""
+"""Checks of image files and of data sets before they are used."""
 
+import contextlib
+import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
+from absl import logging
+from PIL import Image
 
-from keras_reid.data.decode import decodable
-from keras_reid.data.images import PersonImages, ReidDataset, name_some
+from keras_reid import checks
+from keras_reid.data.images import ORIENTATION, PersonImages, ReidDataset, name_some
+from keras_reid.errors import InputError, counted
 from keras_reid.foreign import content_digest
+from keras_reid.pixels import (
+    BY_PILLOW,
+    decode,
+    decode_upright,
+    graph_decode,
+    graph_orientation,
+    stored_size,
+)
+
+LEAST_PIXELS, MOST_PIXELS = 8, 10**8  # of a side; of the whole image
+# A file below has fewer than MOST_PIXELS: PNG packs a byte of 8 pixels into no less than 1/1032.
+SMALL = MOST_PIXELS // (8 * 1032)
+FEW = 16  # files for which no graph is built
+UNREADABLE = -1  # in place of an orientation
 
 
 @dataclass(frozen=True)
@@ -137,3 +157,129 @@ def _duplicates(paths: list[str]) -> list[list[str]]:
     for path in paths:
         groups[content_digest(path)].append(path)
     return [group for group in groups.values() if len(group) > 1]
+
+
+def orientations(
+    path: np.ndarray, progress: Callable[[int, int], None] | None = None
+) -> np.ndarray:
+    """Exif orientation (n,) of each file, 1 to 8, for the column "exif_orientation".
+
+    `BY_PILLOW` marks files that only Pillow decodes. `UNREADABLE` marks files that are missing,
+    damaged or `too_large`. Files are decoded in parallel. `progress` is called with the number of
+    files read and of all.
+    """
+    # Headers are read in this thread: several threads, which wait for Python, take twice as long.
+    turns = np.array([_turn(file) for file in path.tolist()], np.int32)
+    places = np.flatnonzero(turns != UNREADABLE)
+    read = np.full(len(path), UNREADABLE, np.int32)
+    for indices in _decoded(path[places], turns[places]):
+        rows = places[indices]
+        read[rows] = turns[rows]
+        if progress and len(places) > FEW:
+            progress(int(rows[-1]) + 1, len(path))
+    if progress and len(places) > FEW:
+        progress(len(path), len(path))
+    return read
+
+
+def _turn(path: str) -> int:
+    if too_large(path):
+        return UNREADABLE
+    try:
+        return graph_orientation(path)
+    except InputError:
+        return UNREADABLE
+
+
+def _decoded(path: np.ndarray, turns: np.ndarray) -> Iterator[np.ndarray]:
+    """The indices of the files that decode, some at a time."""
+    index = np.arange(len(path))
+    if len(path) <= FEW:
+        for row, (file, turn) in enumerate(zip(path.tolist(), turns.tolist(), strict=True)):
+            with contextlib.suppress(tf.errors.OpError, InputError):
+                if turn == BY_PILLOW:
+                    decode(file)
+                else:
+                    decode_upright(tf.io.read_file(file), turn)
+                yield index[row : row + 1]
+        return
+
+    @tf.autograph.experimental.do_not_convert
+    def look(index: tf.Tensor, path: tf.Tensor, turn: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        # The shape is returned because tf.data prunes a decode without it, a control dependency
+        # notwithstanding: every file would pass.
+        return index, tf.shape(graph_decode(tf.io.read_file(path), turn))
+
+    files = tf.data.Dataset.from_tensor_slices((index, path, turns))
+    alive = files.map(look, num_parallel_calls=tf.data.AUTOTUNE).ignore_errors()
+    for indices, _ in alive.batch(256).as_numpy_iterator():
+        yield indices
+
+
+def decodable(path: np.ndarray, progress: Callable[[int, int], None] | None = None) -> np.ndarray:
+    """Mask (n,) of the files that decode and are not `too_large`; see `orientations`."""
+    return orientations(path, progress) != UNREADABLE
+
+
+def readable(
+    images: PersonImages,
+    max_unreadable: float = 0.01,
+    progress: Callable[[int, int], None] | None = None,
+) -> PersonImages:
+    """The images that decode, with a column "exif_orientation"; a warning names the others.
+
+    Args:
+        images: n images.
+        max_unreadable: the largest fraction of them, 0 to 1, that may be unreadable.
+        progress: called with the number of images read and of all.
+
+    Raises:
+        InputError: more than `max_unreadable` of the images are unreadable, or all of them.
+    """
+    hint = "the fraction of the images that may be unreadable"
+    checks.within("[0, 1]", hint, max_unreadable=max_unreadable)
+    if images.checked:
+        return images
+    turns = orientations(images.path, progress)
+    images, mask = images.with_columns(**{ORIENTATION: turns}), turns != UNREADABLE
+    if mask.all():
+        return images
+    broken = images.path[~mask].tolist()
+    if len(broken) > max_unreadable * len(images) or not mask.any():
+        raise InputError(
+            f"at most {max_unreadable:.2%} of the images may be unreadable, but {len(broken)} of "
+            f"{len(images)} are: restore or remove {name_some(broken)}"
+        )
+    logging.warning("skipping %s: %s", counted(len(broken), "unreadable image"), ", ".join(broken))
+    return images[mask]
+
+
+def unfit(path: str | os.PathLike[str]) -> str | None:
+    """Why no person can be seen in a file, or None if one might; its header alone is read."""
+    try:
+        width, height = stored_size(path)
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError | IsADirectoryError)
+        return "is no file" if missing else "is no image"
+    except Image.DecompressionBombError:
+        return f"has more than {MOST_PIXELS:,} pixels"
+    except Exception as error:  # a broken header
+        return f"is a broken image ({str(error)[:80]})"
+    if min(width, height) < LEAST_PIXELS:
+        return f"has {height}×{width} pixels, fewer than {LEAST_PIXELS} on a side"
+    if width * height > MOST_PIXELS:
+        return f"has {height:,}×{width:,} pixels, more than {MOST_PIXELS:,}"
+    return None
+
+
+def too_large(path: str | os.PathLike[str]) -> bool:
+    """Whether an image has more than `MOST_PIXELS`; most files are too small to look into."""
+    try:
+        if os.stat(path).st_size <= SMALL:
+            return False
+        width, height = stored_size(path)
+    except Image.DecompressionBombError:
+        return True
+    except Exception:  # no image, which its decoder says
+        return False
+    return width * height > MOST_PIXELS

@@ -10,9 +10,8 @@ import numpy as np
 from PIL import Image
 
 from keras_reid import checks
-from keras_reid.data.pillow import opened, upright_rgb
-from keras_reid.data.pipeline import fitted
 from keras_reid.errors import InputError
+from keras_reid.pixels import decode, resize
 
 FORMS = "paths, PIL images, or uint8 RGB arrays (h, w, 3) or (b, h, w, 3)"
 
@@ -59,7 +58,7 @@ def pixels_of(image: Any) -> np.ndarray:
     if isinstance(image, np.ndarray):
         return image
     if isinstance(image, Image.Image):
-        return np.asarray(upright_rgb(image))
+        return decode(image)
     if isinstance(image, Mapping):
         raise InputError(f"`images` must be {FORMS}, got a mapping of {', '.join(image)}.")
     path = os.path.expanduser(image)
@@ -68,7 +67,7 @@ def pixels_of(image: Any) -> np.ndarray:
             f"`images` must be image files, got the folder {path}. Pass "
             "keras_reid.data.unlabelled(folder)."
         )
-    return np.asarray(opened(path))
+    return decode(path)
 
 
 def single_images(images: Any) -> list[Any]:
@@ -100,8 +99,7 @@ def pixel_batches(
     checks.at_least(1, batch_size=batch_size)
 
     def read(image: Any) -> np.ndarray:
-        pixels = pixels_of(image)
-        return pixels if pixels.shape[:2] == image_size else fitted(pixels, image_size).numpy()
+        return resize(pixels_of(image), image_size)
 
     # A PIL image is loaded on its first use, which is not thread-safe if it occurs twice.
     rest = (pixels_of(image) if isinstance(image, Image.Image) else image for image in images)

@@ -19,11 +19,11 @@ from PIL import Image
 
 from keras_reid import checks
 from keras_reid.data.images import PersonImages
-from keras_reid.data.pillow import opened, upright_size
 from keras_reid.errors import InputError, counted
 from keras_reid.files import locked, replaced_file
 from keras_reid.foreign import content_digest, read_table
 from keras_reid.names import expanded, normalized
+from keras_reid.pixels import decode, upright_size
 from keras_reid.skeletons import COCO, KEYPOINTS, SKELETONS, Skeleton
 
 KEPT_EVERY = 1024  # images, after which estimates are written down
@@ -238,7 +238,7 @@ def _completed(
     todo = [path for path, name in names.items() if name not in rows]
     for start in range(0, len(todo), KEPT_EVERY):
         for path in todo[start : start + KEPT_EVERY]:
-            pixels = np.asarray(opened(path))
+            pixels = decode(path)
             rows[names[path]] = in_pixels(estimator([pixels])[0], *pixels.shape[1::-1])
         write_points(table, estimator.skeleton, rows, digests)
         if progress:

@@ -15,11 +15,11 @@ import tensorflow as tf
 from keras_reid import checks
 from keras_reid.data import cache as caching
 from keras_reid.data.augment import Recipe, check_augmented, recipe, with_keypoints
-from keras_reid.data.decode import decode, decode_upright, readable
+from keras_reid.data.faults import readable, too_large
 from keras_reid.data.images import ORIENTATION, PersonImages, name_some
-from keras_reid.data.pillow import BY_PILLOW, too_large
 from keras_reid.data.sampling import pk_rows, pk_steps
 from keras_reid.errors import InputError
+from keras_reid.pixels import BY_PILLOW, decode_upright, graph_decode, graph_resize
 from keras_reid.skeletons import KEYPOINTS, skeleton_of
 
 Cache = str | os.PathLike[str] | None
@@ -198,7 +198,7 @@ def decoding_batches(
 
     @tf.autograph.experimental.do_not_convert
     def read(row: tf.Tensor, path: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return row, fitted(decode(path), image_size)
+        return row, graph_resize(graph_decode(tf.io.read_file(path)), image_size)
 
     files = tf.data.Dataset.from_tensor_slices((rows, np.array(paths, object)[rows].astype(str)))
     read_files = files.map(read, num_parallel_calls=tf.data.AUTOTUNE).ignore_errors()
@@ -269,10 +269,9 @@ def load_rows(images: PersonImages, image_size: tuple[int, int], cache: Cache) -
 
     @tf.autograph.experimental.do_not_convert
     def read(row: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        turn = None if turns is None else tf.constant(turns)[row]
-        if in_graph:
-            return row, fitted(decode_upright(tf.io.read_file(path[row]), turn), image_size)
-        return row, fitted(decode(path[row], turn), image_size)
+        turn = BY_PILLOW if turns is None else tf.constant(turns)[row]
+        decode = decode_upright if in_graph else graph_decode
+        return row, graph_resize(decode(tf.io.read_file(path[row]), turn), image_size)
 
     def from_files(rows: tf.data.Dataset, batch: int) -> tf.data.Dataset:
         return rows.unbatch().map(read, num_parallel_calls=tf.data.AUTOTUNE).batch(batch)
@@ -311,20 +310,3 @@ def _cached(
 @tf.autograph.experimental.do_not_convert
 def _pixels(rows: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:
     return pixels
-
-
-def fitted(image: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
-    """The uint8 image (h, w, 3) resized to `size`, with antialiasing where it shrinks."""
-    fits = tf.reduce_all(tf.shape(image)[:2] == size)
-    fitted = tf.cond(fits, lambda: image, lambda: _resized(image, size))
-    return tf.ensure_shape(fitted, (*size, 3))
-
-
-def _resized(image: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
-    # Both agree on growing images, where plain bilinear takes half the time.
-    resized = tf.cond(
-        tf.reduce_any(tf.shape(image)[:2] > size),
-        lambda: tf.image.resize(image, size, antialias=True),
-        lambda: tf.image.resize(image, size),
-    )
-    return tf.saturate_cast(tf.round(resized), tf.uint8)

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from keras_reid.data.pillow import opened
 from keras_reid.data.readers.layouts import contents
 from keras_reid.errors import InputError
 from keras_reid.names import expanded
+from keras_reid.pixels import decode
 
 MOST_LOST = 0.1  # fraction of the frames
 COUNTED = (".avi", ".m4v", ".mov", ".mp4")  # containers that store the number of their frames
@@ -142,7 +142,7 @@ class Video:
     def _of_folder(self) -> Iterator[Timed]:
         for file in self._files:
             try:
-                yield np.nan, np.asarray(opened(file))
+                yield np.nan, decode(file)
             except InputError:
                 yield np.nan, None
 

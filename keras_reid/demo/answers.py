@@ -11,10 +11,9 @@ import numpy as np
 from keras_reid import data, distances, gallery, models, visualize
 from keras_reid.cli.search import answer, check_exists, query_images, seconds
 from keras_reid.cli.shared import needs_keypoints
-from keras_reid.data.pillow import opened
-from keras_reid.data.pipeline import fitted
 from keras_reid.demo.command import DemoOptions
 from keras_reid.errors import InputError, counted
+from keras_reid.pixels import decode, resize
 
 HEIGHT = 160  # of pictures, in pixels
 RERANKED = 1000  # rows that are fetched to re-rank
@@ -90,7 +89,7 @@ class Answers:
         images = query_images([file], [name])
         with self.lock:
             embedding = self._embed(images)[0]
-        return Query(name, np.asarray(opened(file)), embedding, {})
+        return Query(name, decode(file), embedding, {})
 
     @cached_property
     def _embed(self) -> Any:
@@ -159,9 +158,9 @@ class Answers:
                 "images are compared by the feature map of a model of images alone: received an "
                 "export, or a model with body points; name another with --run"
             )
-        pixels = np.asarray(opened(image))
+        pixels = decode(image)
         size = models.image_size(self.options.model)
-        images = np.stack([fitted(one, size) for one in (query.pixels, pixels)])
+        images = np.stack([resize(one, size) for one in (query.pixels, pixels)])
         with self.lock:
             first, second = np.asarray(self._feature_maps(images))
             local = np.asarray(self._stripes(images)["local"])

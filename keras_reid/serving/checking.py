@@ -12,10 +12,9 @@ import tensorflow as tf
 
 from keras_reid import checks, models
 from keras_reid.data import PersonImages, image_batches, readable
-from keras_reid.data.decode import decode
 from keras_reid.data.images import ORIENTATION
-from keras_reid.data.pipeline import fitted
 from keras_reid.errors import counted
+from keras_reid.pixels import decode, graph_resize
 from keras_reid.serving.embedders import ExportedEmbedder, load
 from keras_reid.training.callbacks import rank_images
 
@@ -86,7 +85,7 @@ def parity(
         )
     else:
         images = checks.pixels(images)
-        batches = [np.stack([fitted(image, size) for image in images])] if len(images) else []
+        batches = [np.stack([graph_resize(image, size) for image in images])] if len(images) else []
         received = (
             saved.embed((image[None] for image in images), local),
             saved.outputs_from_bytes([tf.io.encode_png(image).numpy() for image in images]),

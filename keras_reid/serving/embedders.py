@@ -12,12 +12,12 @@ import tensorflow as tf
 from absl import logging
 
 from keras_reid import checks, models
-from keras_reid.data.decode import decode, decode_content
 from keras_reid.data.images import PersonImages
 from keras_reid.data.inputs import image_parts, pixels_of
-from keras_reid.data.pipeline import fitted, image_batches
+from keras_reid.data.pipeline import image_batches
 from keras_reid.errors import InputError
 from keras_reid.names import expanded
+from keras_reid.pixels import decode, graph_resize
 from keras_reid.serving import formats
 from keras_reid.serving.contract import Contract
 from keras_reid.serving.saved_model import INPUTS
@@ -108,7 +108,7 @@ class ExportedEmbedder(ABC):
 
         A file that is damaged or not an image has rows of NaN, and a warning gives its number. A
         SavedModel also has rows of NaN for formats that its signature `serving_bytes` does not
-        decode, see `keras_reid.serving.request_decoding`.
+        decode, see `keras_reid.pixels.decode_portable`.
         """
 
     def embed(self, images: Any, local: bool = False) -> Any:
@@ -293,8 +293,8 @@ class FormatEmbedder(ExportedEmbedder):
     def outputs_from_bytes(self, files: Sequence[bytes]) -> dict[str, np.ndarray]:
         images = {}
         for row, file in enumerate(files):
-            with contextlib.suppress(tf.errors.OpError, InputError):
-                images[row] = decode_content(tf.constant(file))
+            with contextlib.suppress(InputError):
+                images[row] = decode(file)
         _warn_of([row for row in range(len(files)) if row not in images], len(files))
         outputs = self._of_each(images.values())
         arrays = {
@@ -305,8 +305,8 @@ class FormatEmbedder(ExportedEmbedder):
             arrays[name][list(images)] = output
         return arrays
 
-    def _of_each(self, images: Iterable[tf.Tensor]) -> dict[str, np.ndarray]:
-        resized = [fitted(image, self.image_size).numpy() for image in images]
+    def _of_each(self, images: Iterable[Any]) -> dict[str, np.ndarray]:
+        resized = [graph_resize(image, self.image_size).numpy() for image in images]
         if resized:
             return self._run(np.stack(resized))
         width, local = self.embedding_width, self._known.local

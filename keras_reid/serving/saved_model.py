@@ -9,9 +9,8 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from keras_reid.data.pipeline import fitted
 from keras_reid.data.synthetic import draw
-from keras_reid.serving.request_decoding import decode_bytes
+from keras_reid.pixels import decode_portable, graph_resize
 
 INPUTS = {"serving_default": "images", "serving_bytes": "image_bytes"}
 WARM_BATCHES = (1, 8)
@@ -36,7 +35,7 @@ def write(unit: Callable[[Any], dict[str, Any]], size: tuple[int, int], folder: 
     @tf.function(input_signature=[tf.TensorSpec((None, None, None, 3), tf.uint8, name="images")])
     def serving_default(images: tf.Tensor) -> dict[str, tf.Tensor]:
         return embedding(
-            tf.map_fn(lambda image: fitted(image, size), images, fn_output_signature=pixels)
+            tf.map_fn(lambda image: graph_resize(image, size), images, fn_output_signature=pixels)
         )
 
     @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, name="image_bytes")])
@@ -64,7 +63,7 @@ def _decoded(files: tf.Tensor, size: tuple[int, int]) -> tuple[tf.Tensor, tf.Ten
 
     @tf.autograph.experimental.do_not_convert
     def decode(row: tf.Tensor, file: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return row, fitted(decode_bytes(file), size)
+        return row, graph_resize(decode_portable(file), size)
 
     def decoded(decoders: int | None) -> tuple[tf.Tensor, tf.Tensor]:
         # An operation that fails ends its graph. Only a data set skips the elements that fail.

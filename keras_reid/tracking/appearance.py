@@ -3,13 +3,12 @@
 from collections.abc import Callable, Iterator
 
 import numpy as np
-import tensorflow as tf
 
 from keras_reid import checks
 from keras_reid.data.frames import cut
 from keras_reid.data.mot import Boxes
-from keras_reid.data.pipeline import fitted
 from keras_reid.errors import InputError
+from keras_reid.pixels import resize
 
 
 def embed_boxes(
@@ -47,7 +46,7 @@ def embed_boxes(
         while row < len(boxes) and boxes.frame[row] == number:
             crop = cut(image, boxes.box[row])
             black = np.zeros((*image_size, 3), np.uint8)
-            waiting.append(black if crop is None else _fitted(crop, image_size))
+            waiting.append(black if crop is None else resize(crop, image_size))
             row += 1
         while len(waiting) >= batch_size:
             parts.append(embed(np.stack(waiting[:batch_size])))
@@ -61,7 +60,3 @@ def embed_boxes(
     if progress:
         progress(len(boxes), len(boxes))
     return np.concatenate(parts)
-
-
-def _fitted(crop: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    return fitted(tf.constant(np.ascontiguousarray(crop)), size).numpy()

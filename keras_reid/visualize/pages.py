@@ -10,11 +10,11 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
-from keras_reid.data.pillow import opened
 from keras_reid.errors import InputError
 from keras_reid.evaluation import RankingResult, VerificationResult
 from keras_reid.evaluation.lists import RankedList
 from keras_reid.evaluation.threshold import resolvable
+from keras_reid.pixels import decode
 from keras_reid.visualize import charts
 from keras_reid.visualize.pictures import draw_heat, scaled
 
@@ -95,7 +95,7 @@ def _pixels(path: Any) -> np.ndarray | None:
     if path is None:
         return None
     try:
-        return np.asarray(opened(path))
+        return decode(path)
     except InputError:
         return None
 

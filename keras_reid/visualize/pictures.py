@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from keras_reid.data.pillow import opened
 from keras_reid.errors import InputError, counted
 from keras_reid.evaluation import RankedList
+from keras_reid.pixels import decode
 from keras_reid.visualize.lettering import Lettering
 
 WHITE, GREY, NEAR, PALE = (255, 255, 255), (170, 170, 170), (0, 110, 60), (200, 220, 210)
@@ -141,7 +141,7 @@ def draw_ranked_lists(
 
 def thumbnail(path: Any, width: int, height: int) -> Image.Image:
     """An image file in that size."""
-    return opened(path).resize((width, height), Image.Resampling.BICUBIC)
+    return Image.fromarray(decode(path)).resize((width, height), Image.Resampling.BICUBIC)
 
 
 def _spread(members: np.ndarray, embeddings: np.ndarray | None, count: int) -> np.ndarray:

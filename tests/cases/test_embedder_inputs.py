@@ -49,8 +49,8 @@ def expected(embedder: models.Embedder, paths: list[str]) -> np.ndarray:
     return embeddings
 
 
-# Pillow and TensorFlow decode JPEG to the same pixels but for one gray level.
-TOLERANCE = 2e-3
+# Pillow and TensorFlow resize to the same pixels but for one gray level.
+TOLERANCE = 5e-3
 
 
 def upright_pixels(path: str) -> np.ndarray:

@@ -13,20 +13,20 @@ from PIL import Image
 
 from keras_reid import data, scale, serving
 from keras_reid.data import pipeline
-from keras_reid.data.decode import decodable, decode, orientations
-from keras_reid.data.pillow import opened, upright_rgb, upright_size
+from keras_reid.data.faults import decodable, orientations
 from keras_reid.data.pipeline import check_service, decoding_batches, image_batches
 from keras_reid.errors import InputError
+from keras_reid.pixels import BY_PILLOW, decode, decode_portable, graph_decode, upright_size
 from keras_reid.serving import saved_model
-from keras_reid.serving.request_decoding import decode_bytes
 
 SIZE = (64, 32)
 BLOCKS = np.random.default_rng(0).integers(0, 256, (8, 4, 3)).astype(np.uint8)
 PIXELS = np.kron(BLOCKS, np.ones((8, 8, 1), np.uint8))
 PICTURE = Image.fromarray(PIXELS)
 
-decode_in_graph = tf.function(decode, input_signature=[tf.TensorSpec((), tf.string)])
-served = tf.function(decode_bytes, input_signature=[tf.TensorSpec((), tf.string)])
+CONTENT = tf.TensorSpec((), tf.string)
+decode_in_graph = tf.function(graph_decode, input_signature=[CONTENT, tf.TensorSpec((), tf.int32)])
+served = tf.function(decode_portable, input_signature=[CONTENT])
 
 
 def content_of(picture: Image.Image, suffix: str, **options) -> bytes:
@@ -121,14 +121,13 @@ def jpeg(block: bytes, front: bytes = b"", jfif: bool = True) -> bytes:
 
 def check_agree(path: Path, shape: tuple[int, int], tolerance: int = 0) -> np.ndarray:
     """All ways to the pixels agree; the pixels of Pillow are returned."""
-    pixels = np.asarray(opened(path)).astype(int)
+    pixels, content = decode(path).astype(int), path.read_bytes()
     assert pixels.shape == (*shape, 3)
     assert upright_size(path) == shape[::-1]
-    for found in (decode(str(path)), decode_in_graph(str(path))):
-        np.testing.assert_allclose(found.numpy(), pixels, atol=tolerance)
+    np.testing.assert_array_equal(decode(content), pixels)
     (turn,) = orientations(np.array([str(path)]))
-    kept = decode(str(path), tf.constant(turn)).numpy()
-    np.testing.assert_allclose(kept, pixels, atol=tolerance)
+    np.testing.assert_allclose(decode_in_graph(content, turn), pixels, atol=tolerance)
+    np.testing.assert_array_equal(decode_in_graph(content, BY_PILLOW), pixels)
     np.testing.assert_array_equal(next(data.video_frames(path.parent)), pixels)
     return pixels
 
@@ -192,7 +191,7 @@ def test_decode_uncompressed_tiff_is_turned(tmp_path, mode, orientation):
     expected = expected[:, ::-1] if orientation in (5, 7) else expected
     np.testing.assert_array_equal(pixels, np.broadcast_to(expected, pixels.shape))
     with Image.open(path) as image:
-        np.testing.assert_array_equal(upright_rgb(image), pixels)
+        np.testing.assert_array_equal(decode(image), pixels)
         assert image.filename == str(path)
 
 
@@ -227,7 +226,7 @@ def test_readable_orientation_is_a_column_and_no_label(tmp_path, monkeypatch):
     def refuse(*_):
         raise AssertionError("the orientation is known, so that no Python runs in the graph")
 
-    monkeypatch.setattr(pipeline, "decode", refuse)
+    monkeypatch.setattr(pipeline, "graph_decode", refuse)
     np.testing.assert_array_equal(*image_batches(images, 4, SIZE), expected)
     (_, labels), *_ = data.pk_batches(images, 2, 2, SIZE).take(1)
     assert set(labels) == {"identity"}
@@ -312,7 +311,7 @@ def test_serving_bytes_decodes_as_pillow(file):
         with pytest.raises(tf.errors.InvalidArgumentError, match=REFUSED[file.name]):
             served(file.read_bytes())
     else:
-        pixels = np.asarray(opened(file)).astype(int)
+        pixels = decode(file).astype(int)
         tolerance = {".jpg": 1, ".webp": 2}.get(file.suffix, 0)
         np.testing.assert_allclose(served(file.read_bytes()), pixels, atol=tolerance)
 
@@ -334,18 +333,18 @@ def test_suffixes_of_all_formats_are_images_of_a_folder(tmp_path):
     assert np.abs(batch - batch[0]).mean() < 16  # lossy, and 256 colors in GIF
 
 
-def test_opened_more_than_16_bits_raises(tmp_path):
+def test_decode_more_than_16_bits_raises(tmp_path):
     Image.fromarray(np.full(SIZE, 0.5, np.float32)).save(tmp_path / "a.tif")
     with pytest.raises(InputError, match=r"must be an intact .*a\.tif \(32 bits per channel\)"):
-        opened(tmp_path / "a.tif")
+        decode(tmp_path / "a.tif")
     assert not decodable(np.array([str(tmp_path / "a.tif")])).any()
 
 
-def test_opened_other_formats_raise(tmp_path):
+def test_decode_other_formats_raise(tmp_path):
     PICTURE.save(tmp_path / "a.ppm")
     (tmp_path / "a.ppm").rename(tmp_path / "a.png")
     with pytest.raises(InputError, match="must be an intact JPEG, PNG, BMP, GIF, WebP or TIFF"):
-        opened(tmp_path / "a.png")
+        decode(tmp_path / "a.png")
     assert data.unfit(tmp_path / "a.png") == "is no image"
     assert not decodable(np.array([str(tmp_path / "a.png")])).any()
 
@@ -373,7 +372,7 @@ def test_viper_reader_reads_all_and_trains(viper):
     assert data.check(dataset).unreadable == []
     batches = data.pk_batches(dataset.train, 3, 2, SIZE, "none")
     (pixels, labels), *_ = batches.take(1)
-    expected = {np.asarray(opened(path)).tobytes() for path in dataset.train.path}
+    expected = {decode(path).tobytes() for path in dataset.train.path}
     assert {image.tobytes() for image in pixels.numpy()} == expected
     assert set(labels) == {"identity", "camera"}
 
@@ -397,7 +396,7 @@ def test_embedding_of_viper_files_has_no_null(viper, tmp_path):
     assert shard.decodes.all()
     assert len(shard.path) == 12
     ((_, pixels),) = decoding_batches(list(shard.path), SIZE, 12)
-    np.testing.assert_array_equal(pixels[0], np.asarray(opened(shard.path[0])))
+    np.testing.assert_array_equal(pixels[0], decode(shard.path[0]))
 
 
 @pytest.mark.slow
@@ -410,7 +409,7 @@ def test_export_embeds_files_that_its_signature_refuses(tmp_path):
         SIZE,
         tmp_path / "1",
     )
-    expected = [np.asarray(opened(path), float).mean(axis=(0, 1)) for path in paths]
+    expected = [decode(path).mean(axis=(0, 1)) for path in paths]
     found = serving.load(tmp_path / "1").embed_files(list(map(str, paths)), 2)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 

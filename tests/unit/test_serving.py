@@ -13,9 +13,9 @@ from PIL import Image
 
 from keras_reid import models, serving
 from keras_reid.data import PersonImages, image_batches
-from keras_reid.data.decode import decode
 from keras_reid.errors import InputError
 from keras_reid.models import heads
+from keras_reid.pixels import decode
 
 SIZE = (32, 16)
 WIDTH = 128

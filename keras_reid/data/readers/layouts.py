@@ -12,7 +12,6 @@ import numpy as np
 from absl import logging
 
 from keras_reid.data.images import TRACKLET, PersonImages, ReidDataset, name_some
-from keras_reid.data.pillow import SUFFIXES
 from keras_reid.errors import InputError, counted, printable
 from keras_reid.files import natural
 from keras_reid.names import expanded
@@ -21,6 +20,7 @@ Row = tuple[str, int | str, int | None]  # path, identity, camera
 Track = tuple[list[Path], int, int]  # files in order, identity, camera
 
 PARTS = ("train", "query", "gallery")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 MOST_SHOWN = 20  # names in a report
 # Labels of Market-1501 and of the data sets in its layout; in others they are persons.
 JUNK = -1
