@@ -4,6 +4,8 @@
 same pixels to one gray level; TensorFlow is imported when one of them is called.
 """
 
+from __future__ import annotations
+
 import io
 import os
 import struct
@@ -170,7 +172,7 @@ def stored_size(path: str | os.PathLike[str]) -> tuple[int, int]:
 # --- In graphs
 
 
-def graph_decode(content: "tf.Tensor", orientation: "tf.Tensor | int" = BY_PILLOW) -> "tf.Tensor":
+def graph_decode(content: tf.Tensor, orientation: tf.Tensor | int = BY_PILLOW) -> tf.Tensor:
     """`decode` for the content of a file in a graph of this process.
 
     Args:
@@ -187,12 +189,14 @@ def graph_decode(content: "tf.Tensor", orientation: "tf.Tensor | int" = BY_PILLO
         return tf.numpy_function(decode, [content], tf.uint8, stateful=False)
 
     image = tf.cond(
-        tf.equal(orientation, BY_PILLOW), by_pillow, lambda: decode_upright(content, orientation)
+        tf.equal(orientation, BY_PILLOW),
+        by_pillow,
+        lambda: graph_decode_upright(content, orientation),
     )
     return tf.ensure_shape(image, (None, None, 3))
 
 
-def decode_upright(content: "tf.Tensor", orientation: "tf.Tensor | int") -> "tf.Tensor":
+def graph_decode_upright(content: tf.Tensor, orientation: tf.Tensor | int) -> tf.Tensor:
     """Decode JPEG and PNG without Python, and turn them by their Exif orientation from 1 to 8.
 
     The orientations are those of CIPA DC-008.
@@ -210,7 +214,7 @@ def decode_upright(content: "tf.Tensor", orientation: "tf.Tensor | int") -> "tf.
     return tf.cond(columns, lambda: image[:, ::-1], lambda: image)
 
 
-def graph_resize(image: "tf.Tensor", size: tuple[int, int]) -> "tf.Tensor":
+def graph_resize(image: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
     """`resize` in a graph, of uint8 (h, w, 3)."""
     import tensorflow as tf
 
@@ -227,7 +231,7 @@ def graph_resize(image: "tf.Tensor", size: tuple[int, int]) -> "tf.Tensor":
     return tf.ensure_shape(image, (*size, 3))
 
 
-def decode_portable(content: "tf.Tensor") -> "tf.Tensor":
+def graph_decode_portable(content: tf.Tensor) -> tf.Tensor:
     """`decode` for the content of a file in a graph without Python, which leaves this process.
 
     Limits, next to `decode`:
@@ -248,7 +252,7 @@ def decode_portable(content: "tf.Tensor") -> "tf.Tensor":
         # Most files have quantization tables right after JFIF, and the walk takes about 0.5 ms.
         plain = tf.strings.substr(tf.strings.substr(content, 0, 22), -2, 2) == b"\xff\xdb"
         turn = tf.cond(plain, lambda: 1, lambda: _orientation_in_segments(content))
-        return decode_upright(content, turn)
+        return graph_decode_upright(content, turn)
 
     def other() -> tf.Tensor:
         tiff = tf.reduce_any(tf.strings.substr(content, 0, 4) == (b"II*\0", b"MM\0*"))
@@ -264,7 +268,7 @@ def decode_portable(content: "tf.Tensor") -> "tf.Tensor":
     return tf.ensure_shape(image, (None, None, 3))
 
 
-def _orientation_in_segments(content: "tf.Tensor") -> "tf.Tensor":
+def _orientation_in_segments(content: tf.Tensor) -> tf.Tensor:
     """The orientation in the first Exif segment of a JPEG file, 1 without one."""
     import tensorflow as tf
 
@@ -284,14 +288,14 @@ def _orientation_in_segments(content: "tf.Tensor") -> "tf.Tensor":
         size = 2 + 256 * head[2] + head[3]
         return (at + tf.where(head[1] == 0xFF, 1, size),)  # the byte 0xFF may be repeated
 
-    def within(at: tf.Tensor, test: Callable[["tf.Tensor"], "tf.Tensor"]) -> tf.Tensor:
+    def within(at: tf.Tensor, test: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
         return tf.cond(at + 10 <= length, lambda: test(at), lambda: False)
 
     (at,) = tf.while_loop(lambda at: within(at, other_segment), next_segment, (tf.constant(2),))
     return tf.cond(within(at, is_exif), lambda: _orientation_in_ifd0(content, at + 10), lambda: 1)
 
 
-def _orientation_in_ifd0(content: "tf.Tensor", at: "tf.Tensor") -> "tf.Tensor":
+def _orientation_in_ifd0(content: tf.Tensor, at: tf.Tensor) -> tf.Tensor:
     """The orientation in the TIFF structure that begins at a byte, 1 without one."""
     import tensorflow as tf
 
@@ -314,7 +318,7 @@ def _orientation_in_ifd0(content: "tf.Tensor", at: "tf.Tensor") -> "tf.Tensor":
     return tf.cast(tf.concat([tf.boolean_mask(value, valid), [1]], 0)[0], tf.int32)
 
 
-def _bmp(content: "tf.Tensor") -> "tf.Tensor":
+def _bmp(content: tf.Tensor) -> tf.Tensor:
     import tensorflow as tf
 
     length = tf.strings.length(content)
@@ -350,7 +354,7 @@ def _bmp(content: "tf.Tensor") -> "tf.Tensor":
     )
 
 
-def _supported(condition: "tf.Tensor", received: "tf.Tensor | str") -> "tf.Operation":
+def _supported(condition: tf.Tensor, received: tf.Tensor | str) -> tf.Operation:
     import tensorflow as tf
 
     rule = "image_bytes must be JPEG, PNG, GIF, WebP or BMP of 8, 24 or 32 bits per pixel, got "
@@ -358,8 +362,8 @@ def _supported(condition: "tf.Tensor", received: "tf.Tensor | str") -> "tf.Opera
 
 
 def _numbers(
-    content: "tf.Tensor", at: "tf.Tensor | int", count: "tf.Tensor | int", dtype: str = "uint8"
-) -> "tf.Tensor":
+    content: tf.Tensor, at: tf.Tensor | int, count: tf.Tensor | int, dtype: str = "uint8"
+) -> tf.Tensor:
     """Little-endian integers of `count` bytes, as int32."""
     import tensorflow as tf
 

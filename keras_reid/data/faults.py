@@ -19,8 +19,8 @@ from keras_reid.foreign import content_digest
 from keras_reid.pixels import (
     BY_PILLOW,
     decode,
-    decode_upright,
     graph_decode,
+    graph_decode_upright,
     graph_orientation,
     stored_size,
 )
@@ -200,7 +200,7 @@ def _decoded(path: np.ndarray, turns: np.ndarray) -> Iterator[np.ndarray]:
                 if turn == BY_PILLOW:
                     decode(file)
                 else:
-                    decode_upright(tf.io.read_file(file), turn)
+                    graph_decode_upright(tf.io.read_file(file), turn)
                 yield index[row : row + 1]
         return
 

@@ -19,7 +19,7 @@ from keras_reid.data.faults import readable, too_large
 from keras_reid.data.images import ORIENTATION, PersonImages, name_some
 from keras_reid.data.sampling import pk_rows, pk_steps
 from keras_reid.errors import InputError
-from keras_reid.pixels import BY_PILLOW, decode_upright, graph_decode, graph_resize
+from keras_reid.pixels import BY_PILLOW, graph_decode, graph_decode_upright, graph_resize
 from keras_reid.skeletons import KEYPOINTS, skeleton_of
 
 Cache = str | os.PathLike[str] | None
@@ -270,7 +270,7 @@ def load_rows(images: PersonImages, image_size: tuple[int, int], cache: Cache) -
     @tf.autograph.experimental.do_not_convert
     def read(row: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         turn = BY_PILLOW if turns is None else tf.constant(turns)[row]
-        decode = decode_upright if in_graph else graph_decode
+        decode = graph_decode_upright if in_graph else graph_decode
         return row, graph_resize(decode(tf.io.read_file(path[row]), turn), image_size)
 
     def from_files(rows: tf.data.Dataset, batch: int) -> tf.data.Dataset:

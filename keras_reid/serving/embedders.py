@@ -108,7 +108,7 @@ class ExportedEmbedder(ABC):
 
         A file that is damaged or not an image has rows of NaN, and a warning gives its number. A
         SavedModel also has rows of NaN for formats that its signature `serving_bytes` does not
-        decode, see `keras_reid.pixels.decode_portable`.
+        decode, see `keras_reid.pixels.graph_decode_portable`.
         """
 
     def embed(self, images: Any, local: bool = False) -> Any:

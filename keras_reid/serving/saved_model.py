@@ -10,7 +10,7 @@ import tensorflow as tf
 from absl import logging
 
 from keras_reid.data.synthetic import draw
-from keras_reid.pixels import decode_portable, graph_resize
+from keras_reid.pixels import graph_decode_portable, graph_resize
 
 INPUTS = {"serving_default": "images", "serving_bytes": "image_bytes"}
 WARM_BATCHES = (1, 8)
@@ -63,7 +63,7 @@ def _decoded(files: tf.Tensor, size: tuple[int, int]) -> tuple[tf.Tensor, tf.Ten
 
     @tf.autograph.experimental.do_not_convert
     def decode(row: tf.Tensor, file: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return row, graph_resize(decode_portable(file), size)
+        return row, graph_resize(graph_decode_portable(file), size)
 
     def decoded(decoders: int | None) -> tuple[tf.Tensor, tf.Tensor]:
         # An operation that fails ends its graph. Only a data set skips the elements that fail.

@@ -16,7 +16,7 @@ from keras_reid.data import pipeline
 from keras_reid.data.faults import decodable, orientations
 from keras_reid.data.pipeline import check_service, decoding_batches, image_batches
 from keras_reid.errors import InputError
-from keras_reid.pixels import BY_PILLOW, decode, decode_portable, graph_decode, upright_size
+from keras_reid.pixels import BY_PILLOW, decode, graph_decode, graph_decode_portable, upright_size
 from keras_reid.serving import saved_model
 
 SIZE = (64, 32)
@@ -26,7 +26,7 @@ PICTURE = Image.fromarray(PIXELS)
 
 CONTENT = tf.TensorSpec((), tf.string)
 decode_in_graph = tf.function(graph_decode, input_signature=[CONTENT, tf.TensorSpec((), tf.int32)])
-served = tf.function(decode_portable, input_signature=[CONTENT])
+served = tf.function(graph_decode_portable, input_signature=[CONTENT])
 
 
 def content_of(picture: Image.Image, suffix: str, **options) -> bytes:

@@ -16,7 +16,7 @@ from keras_reid.data import faults
 from keras_reid.data.faults import decodable
 from keras_reid.data.images import PersonImages, ReidDataset
 from keras_reid.errors import InputError
-from keras_reid.pixels import decode, decode_upright, graph_decode
+from keras_reid.pixels import decode, graph_decode, graph_decode_upright
 
 
 def images(identity, camera=None, path=None):
@@ -236,7 +236,7 @@ def test_decode_exif_orientation_returns_upright_image(tmp_path, orientation, en
     upright = np.asarray(ImageOps.exif_transpose(Image.open(file)), int)
     assert (upright.shape[0] == 32) == (orientation >= 5)
     np.testing.assert_array_equal(decode(file), upright)
-    in_graph = decode_upright(file.read_bytes(), max(1, orientation))
+    in_graph = graph_decode_upright(file.read_bytes(), max(1, orientation))
     np.testing.assert_allclose(in_graph, upright, atol=1)
 
 

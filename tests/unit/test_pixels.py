@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from keras_reid import data, models
-from keras_reid.pixels import decode, decode_portable, decode_upright, graph_resize, resize
+from keras_reid.pixels import (
+    decode,
+    graph_decode_portable,
+    graph_decode_upright,
+    graph_resize,
+    resize,
+)
 
 SIZES = ((64, 32), (200, 90), (96, 20), (33, 120))  # smaller, larger, and both
 SCENE = np.asarray(
@@ -60,7 +66,7 @@ def content_of(kind: str, pixels: np.ndarray, **options) -> bytes:
 
 @tf.function(reduce_retracing=True)
 def decode_in_graph(content):
-    return decode_portable(content)
+    return graph_decode_portable(content)
 
 
 def difference(a, b) -> int:
@@ -89,7 +95,7 @@ def test_orientation_in_graph_resized_within_one_gray_level_of_pillow(kind, orie
     pixels = decode(content)
     assert pixels.shape[0] == (127 if orientation < 5 else 61)
     # The orientation of PNG files is read by Pillow.
-    in_graph = [decode_upright(content, orientation)]
+    in_graph = [graph_decode_upright(content, orientation)]
     in_graph += [decode_in_graph(tf.constant(content))] if kind != "PNG" else []
     for found in in_graph:
         assert difference(resize(pixels, (64, 32)), graph_resize(found, (64, 32))) <= 1
@@ -142,7 +148,7 @@ def test_embedding_of_real_images_by_pillow_and_in_graph_agree(real_data):
     assert (images.columns["exif_orientation"] > 0).all()
     for path in paths:
         content = tf.io.read_file(path)
-        in_graph = decode_upright(content, 1)
+        in_graph = graph_decode_upright(content, 1)
         assert difference(decode(path), in_graph) <= 1
         for size in ((256, 128), (64, 32)):
             assert difference(resize(decode(path), size), graph_resize(in_graph, size)) <= 1
