@@ -28,7 +28,7 @@ from keras_reid.pixels import (
 LEAST_PIXELS, MOST_PIXELS = 8, 10**8  # of a side; of the whole image
 # A file below has fewer than MOST_PIXELS: PNG packs a byte of 8 pixels into no less than 1/1032.
 SMALL = MOST_PIXELS // (8 * 1032)
-FEW = 16  # files for which no graph is built
+FEW = 16  # files that are decoded without building a graph
 UNREADABLE = -1  # in place of an orientation
 
 
@@ -255,7 +255,7 @@ def readable(
 
 
 def unfit(path: str | os.PathLike[str]) -> str | None:
-    """Why no person can be seen in a file, or None if one might; its header alone is read."""
+    """Return the reason why a file cannot show a person, or None; only its header is read."""
     try:
         width, height = stored_size(path)
     except OSError as error:
@@ -273,7 +273,7 @@ def unfit(path: str | os.PathLike[str]) -> str | None:
 
 
 def too_large(path: str | os.PathLike[str]) -> bool:
-    """Whether an image has more than `MOST_PIXELS`; most files are too small to look into."""
+    """Return True for more than `MOST_PIXELS`; most files are too small to be opened."""
     try:
         if os.stat(path).st_size <= SMALL:
             return False
