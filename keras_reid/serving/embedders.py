@@ -233,7 +233,7 @@ class SavedEmbedder(ExportedEmbedder):
             yield from super()._of_files(paths, batch_size)
             return
         for start in range(0, len(paths), batch_size):  # the signature resizes to a size of its own
-            block = (decode(tf.constant(path)) for path in paths[start : start + batch_size])
+            block = (decode(path) for path in paths[start : start + batch_size])
             yield models.joined([self._of_pixels(image[None]) for image in block], True)
 
     def outputs_from_bytes(self, files: Sequence[bytes]) -> dict[str, np.ndarray]:
