@@ -6,7 +6,7 @@ import numpy as np
 
 from keras_reid.nearest.arrays import squared_norms
 
-# Scores of one block: 128 MiB. Products of fewer queries are slower.
+# Distances in one block: 128 MiB. Products of fewer queries are slower.
 QUERIES = 256
 ROWS = 2**17
 GROUP = 64
@@ -82,8 +82,8 @@ class Vectors:
     ) -> tuple[np.ndarray, np.ndarray]:
         """The k nearest rows of each query: index (q, k) and `|x − y|` (q, k), nearest first.
 
-        Rows are scored by `x·y − |y|²/2`, which is the larger, the smaller `|x − y|²` is. What was
-        found is measured again, by differences, and equal distances are ordered by index.
+        Distances of the retrieved rows are computed again, from differences, and equal ones are
+        ordered by index.
 
         Args:
             queries: (q, d) float32.

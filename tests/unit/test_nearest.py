@@ -149,6 +149,8 @@ def test_nearest_rows_not_finite_are_infinitely_far():
         np.inf,
     )
     index, distance = (x.numpy() for x in graph.nearest_rows(query, gallery, 30))
+    fewer = graph.nearest_rows(query, gallery, 27)[0].numpy()
+    np.testing.assert_array_equal(np.delete(fewer, 2, 0), np.delete(index[:, :27], 2, 0))
     assert np.isinf(distance[2]).all()
     others, finite = np.delete(np.arange(6), 2), np.delete(np.arange(30), [4, 9])
     expected = by_distance(query[others], gallery[finite], 28)
