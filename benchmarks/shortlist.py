@@ -16,7 +16,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 
 from keras_reid import evaluation, gallery
-from keras_reid.evaluation.rows import unit
+from keras_reid.nearest.arrays import unit
 from keras_reid.reranking import k_reciprocal
 
 FIRST = 10

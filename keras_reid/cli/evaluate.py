@@ -329,9 +329,9 @@ def _rows(
     if options.set_distance != "pooled":
         kind = options.set_distance
         if options.rerank == "none":
-            return evaluation.MatrixRows(evaluation.set_distances(query, gallery, kind), kind)
+            return evaluation.matrix_rows(evaluation.set_distances(query, gallery, kind), kind)
         matrix = evaluation.reranked_set_distances(query, gallery, kind, **numbers)
-        return evaluation.MatrixRows(matrix, kind, options.rerank)
+        return evaluation.matrix_rows(matrix, kind, options.rerank)
     if options.attribute_filter is not None:
         # Whoever contradicts a query's attributes comes after all others.
         found = evaluation.prefilter(
@@ -340,7 +340,7 @@ def _rows(
         say(str(found))
         distances = evaluation.matrix(query, gallery)
         distances += np.where(found.kept, 0, distances.max() + 1)
-        return evaluation.MatrixRows(distances, "euclidean, attributes agreeing")
+        return evaluation.matrix_rows(distances, "euclidean, attributes agreeing")
     distance = "euclidean" if options.distance == "global" else options.distance
     done = progress("looking for neighbours")
     return evaluation.compare(query, gallery, distance, options.rerank, done, **numbers)

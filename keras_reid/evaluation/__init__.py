@@ -14,14 +14,13 @@ from keras_reid.evaluation.clusters import (
     cluster_scores,
     clustering,
 )
-from keras_reid.evaluation.comparison import compare, matrix
+from keras_reid.evaluation.comparison import compare, matrix, matrix_rows
 from keras_reid.evaluation.identification import OpenSetResult, open_set
 from keras_reid.evaluation.labels import Labels
 from keras_reid.evaluation.lists import RankedList, ranked_lists
 from keras_reid.evaluation.protocols import Protocol
 from keras_reid.evaluation.ranking import rank
 from keras_reid.evaluation.result import QueryScores, RankingProtocol, RankingResult
-from keras_reid.evaluation.rows import MatrixRows, Rows
 from keras_reid.evaluation.sets import SET_DISTANCES, reranked_set_distances, set_distances
 from keras_reid.evaluation.stored import (
     StoredFeatures,
@@ -32,6 +31,7 @@ from keras_reid.evaluation.stored import (
 )
 from keras_reid.evaluation.threshold import Threshold
 from keras_reid.evaluation.verification import VerificationResult, pairs, verify
+from keras_reid.nearest.arrays import Rows
 
 __all__ = [
     "SET_DISTANCES",
@@ -39,7 +39,6 @@ __all__ = [
     "ClusterScores",
     "Clustering",
     "Labels",
-    "MatrixRows",
     "OpenSetResult",
     "PreFilter",
     "Protocol",
@@ -59,6 +58,7 @@ __all__ = [
     "holds_both_sides",
     "load_features",
     "matrix",
+    "matrix_rows",
     "open_set",
     "pairs",
     "predicted_attributes",

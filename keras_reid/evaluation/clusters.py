@@ -11,7 +11,6 @@ from keras_reid import checks
 from keras_reid.errors import InputError, counted
 from keras_reid.evaluation.comparison import compare
 from keras_reid.evaluation.labels import Column, column
-from keras_reid.evaluation.rows import blocks
 
 NOISE = -1
 METHODS = ("dbscan", "agglomerative")
@@ -197,7 +196,7 @@ def agreement(
     chosen, drawn = np.asarray(features)[few], [labels[few] for labels in groupings]
     counts = np.zeros((len(groupings), 3))  # sure and together, together, together and possible
     near = 0
-    for start, block in blocks(compare(chosen, chosen)):
+    for start, block in compare(chosen, chosen).blocks():
         later = np.arange(len(few)) > np.arange(start, start + len(block))[:, None]
         certain, plausible = later & (block <= sure), later & (block <= possible)
         near += int(certain.sum())

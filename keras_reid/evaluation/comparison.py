@@ -10,8 +10,8 @@ import numpy as np
 
 from keras_reid import checks
 from keras_reid.errors import InputError
-from keras_reid.evaluation.local import AlignedRows, SummedRows, VisibleRows
-from keras_reid.evaluation.rows import FeatureRows, MatrixRows, Rows, blocks, unit
+from keras_reid.evaluation.local import aligned, summed, visible
+from keras_reid.nearest.arrays import Rows, feature_rows, unit
 
 FEATURE_DISTANCES = ("euclidean", "cosine", "local", "global_local", "visible")
 
@@ -86,7 +86,26 @@ def compare(
     sets = ((query, None), (query, gallery), (gallery, None))
     qq, qg, gg = (matrix(rows, columns, distance) for rows, columns in sets)
     whole = k_reciprocal_from_distances(qq, qg, gg, squared=distance in SQUARED, **options)
-    return MatrixRows(whole.numpy(), distance, label)
+    return matrix_rows(whole.numpy(), distance, label)
+
+
+def matrix_rows(values: Any, name: str = "given matrix", reranking: str = "none") -> Rows:
+    """Rows of a matrix (q, g) that exists, in memory or in a mapped file.
+
+    Args:
+        values: distances, smaller is more alike.
+        name, reranking: names of the distance and of the re-ranker, for the protocol of results.
+
+    Raises:
+        InputError: not a matrix of real numbers.
+    """
+    matrix = _real(values, 2, "distance matrix")
+    dtype = np.result_type(matrix.dtype, np.float32)
+
+    def rows(start: int, stop: int) -> np.ndarray:
+        return np.array(matrix[start:stop], dtype)
+
+    return Rows(matrix.shape, rows, name, reranking)
 
 
 def as_rows(compared: Compared) -> Rows:
@@ -98,11 +117,7 @@ def as_rows(compared: Compared) -> Rows:
                 "pass two, or one distance matrix as an array."
             )
         return compare(*compared)
-    if isinstance(compared, MatrixRows):
-        return replace(compared, matrix=_real(compared.matrix, 2, "distance matrix"))
-    if hasattr(compared, "rows") and hasattr(compared, "name"):
-        return compared
-    return MatrixRows(_real(compared, 2, "distance matrix"))
+    return compared if isinstance(compared, Rows) else matrix_rows(compared)
 
 
 def _check_reranker(name: str, options: Mapping[str, Any]) -> None:
@@ -118,11 +133,11 @@ def _check_reranker(name: str, options: Mapping[str, Any]) -> None:
 
 def _rows(query: Features, gallery: Features, distance: str) -> Rows:
     if distance == "local":
-        return AlignedRows(*_both(query, gallery, "local", 3))
+        return aligned(*_both(query, gallery, "local", 3))
     if distance == "global_local":
         local = (unit(stripes) for stripes in _both(query, gallery, "local", 3, mapped=True))
         whole = _both(query, gallery, "embedding", 2, mapped=True)
-        return SummedRows(FeatureRows(*whole, "cosine"), AlignedRows(*local))
+        return summed(*whole, aligned(*local))
     if distance == "visible":
         ranks = {"global": 2, "parts": 3, "visibility": 2}
         named = {k: _both(query, gallery, k, rank, mapped=True) for k, rank in ranks.items()}
@@ -134,8 +149,8 @@ def _rows(query: Features, gallery: Features, distance: str) -> Rows:
                     f"{side['parts'].shape} and visibility {side['visibility'].shape}: pass what "
                     "one model gives."
                 )
-        return VisibleRows(*sides)
-    return FeatureRows(*_both(query, gallery, "embedding", 2), distance)
+        return visible(*sides)
+    return feature_rows(*_both(query, gallery, "embedding", 2), distance)
 
 
 def _check_distance(distance: str) -> None:
@@ -157,10 +172,7 @@ def matrix(
     Raises:
         InputError: as `compare`.
     """
-    source = compare(query, query if gallery is None else gallery, distance)
-    result = np.empty(source.shape, np.float32)
-    for start, rows in blocks(source):
-        result[start : start + len(rows)] = rows
+    result = compare(query, query if gallery is None else gallery, distance).matrix()
     if gallery is None:
         np.fill_diagonal(result, 0)
     return result

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_reid.evaluation.rows import FeatureRows, Rows
+from keras_reid.nearest.arrays import Comparison, Rows
 
 # Images compared at a time: up to so many queries, and gallery images that make eight million cells
 # with them, 32 MiB. Quarters of that took 1.5 times as long, for the products of smaller matrices.
@@ -15,89 +15,72 @@ CELLS = 2**23
 STEP = 64  # numbers of queries are rounded up to a multiple, so that few shapes are compiled
 
 
-class AlignedRows:
+def aligned(query: np.ndarray, gallery: np.ndarray) -> Rows:
     """`distances.aligned` of stripes (q, s, d) and (g, t, d), in float32.
 
     The cells are expanded to `|f|² + |g|² − 2f·g`, whose rounding is about 1e-7 of `|f|² + |g|²`:
     stripes of length 1 that are nearer than 0.003 count as equal, so that an image and its copy
     have the same distances, and beyond that a cell is right to 1e-4. `keras_reid.distances` is
-    exact, but multiplies in double precision, and prepares both sides anew in each call.
+    exact, but multiplies in double precision, and prepares both sides again in each call.
     """
+    (s, t), count = (query.shape[1], gallery.shape[1]), len(gallery)
+    width = min(max(1, CELLS // (QUERIES * s * t)), max(1, count))
+    blocks = [
+        (first, _stripes_first(gallery[first : first + width], width))
+        for first in range(0, count, width)
+    ]
 
-    name, reranking = "local", "none"
-
-    def __init__(self, query: np.ndarray, gallery: np.ndarray):
-        self.query, self.stripes = query, gallery.shape[1]
-        self.shape = len(query), len(gallery)
-        width = max(1, CELLS // (QUERIES * query.shape[1] * self.stripes))
-        width = min(width, max(1, len(gallery)))
-        self.blocks = [
-            (first, _stripes_first(gallery[first : first + width], width))
-            for first in range(0, len(gallery), width)
-        ]
-
-    def rows(self, start: int, stop: int) -> np.ndarray:
-        query = self.query[start:stop]
-        result = np.empty((len(query), self.shape[1]), np.float32)
-        size = min(QUERIES, -(-len(query) // STEP) * STEP)
-        for first in range(0, len(query), QUERIES):
-            f = _stripes_first(query[first : first + QUERIES], size)
-            for column, g in self.blocks:
-                aligned = _aligned()(f, g, query.shape[1], self.stripes).numpy()
-                block = result[first : first + size, column : column + aligned.shape[1]]
-                block[:] = aligned[: block.shape[0], : block.shape[1]]
+    def rows(start: int, stop: int) -> np.ndarray:
+        part = query[start:stop]
+        result = np.empty((len(part), count), np.float32)
+        size = min(QUERIES, -(-len(part) // STEP) * STEP)
+        for first in range(0, len(part), QUERIES):
+            f = _stripes_first(part[first : first + QUERIES], size)
+            for column, g in blocks:
+                distance = _aligned()(f, g, s, t).numpy()
+                block = result[first : first + size, column : column + distance.shape[1]]
+                block[:] = distance[: block.shape[0], : block.shape[1]]
         return result
 
+    return Rows((len(query), count), rows, "local")
 
-class SummedRows:
+
+def summed(query: np.ndarray, gallery: np.ndarray, local: Rows) -> Rows:
     """`|x/|x| − y/|y||² + S` of global features and aligned stripes: DMLI of AlignedReID++.
 
     Luo et al., Pattern Recognition 94 (2019).
     """
+    whole = Comparison(query, gallery, unit_length=True)
 
-    name, reranking = "global_local", "none"
+    def rows(start: int, stop: int) -> np.ndarray:
+        return whole.squared(start, stop) + local.rows(start, stop)
 
-    def __init__(self, whole: FeatureRows, local: Rows):
-        self.whole, self.local = whole, local
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.whole.shape
-
-    def rows(self, start: int, stop: int) -> np.ndarray:
-        return self.whole.squared(start, stop) + self.local.rows(start, stop)
+    return Rows(whole.shape, rows, "global_local")
 
 
-class VisibleRows:
+def visible(query: Mapping[str, np.ndarray], gallery: Mapping[str, np.ndarray]) -> Rows:
     """`(|g − g'| + Σ_p v_p v'_p |f_p − f'_p|) / (1 + Σ_p v_p v'_p)` of unit vectors.
 
     As `distances.visible`, in float32 and with the gallery prepared once. Both distances are of
     unit vectors, in [0, 2].
     """
+    whole = Comparison(query["global"], gallery["global"], unit_length=True)
+    parts = [
+        Comparison(query["parts"][:, p], gallery["parts"][:, p], unit_length=True)
+        for p in range(query["parts"].shape[1])
+    ]
 
-    name, reranking = "visible", "none"
-
-    def __init__(self, query: Mapping[str, np.ndarray], gallery: Mapping[str, np.ndarray]):
-        self.visibility = query["visibility"], gallery["visibility"]
-        self.parts = [
-            FeatureRows(query["parts"][:, p], gallery["parts"][:, p], "cosine")
-            for p in range(query["parts"].shape[1])
-        ]
-        self.whole = FeatureRows(query["global"], gallery["global"], "cosine")
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.whole.shape
-
-    def rows(self, start: int, stop: int) -> np.ndarray:
-        query, gallery = self.visibility[0][start:stop], self.visibility[1]
-        total = np.sqrt(np.maximum(self.whole.squared(start, stop), 0))
+    def rows(start: int, stop: int) -> np.ndarray:
+        shown = query["visibility"][start:stop]
+        total = np.sqrt(np.maximum(whole.squared(start, stop), 0))
         weight = np.ones_like(total)
-        for p, part in enumerate(self.parts):
-            shared = query[:, p, None] * gallery[:, p]
+        for p, part in enumerate(parts):
+            shared = shown[:, p, None] * gallery["visibility"][:, p]
             total += shared * np.sqrt(np.maximum(part.squared(start, stop), 0))
             weight += shared
         return total / weight
+
+    return Rows(whole.shape, rows, "visible")
 
 
 def _stripes_first(images: np.ndarray, size: int) -> Any:

@@ -13,12 +13,12 @@ import numpy as np
 
 from keras_reid import checks
 from keras_reid.errors import InputError
-from keras_reid.evaluation.comparison import Compared, as_rows
+from keras_reid.evaluation.comparison import Compared, as_rows, matrix_rows
 from keras_reid.evaluation.labels import NOBODY, Codes, Labelled, codes
 from keras_reid.evaluation.protocols import TIES, Protocol, SingleShot, check_one_set, matches
 from keras_reid.evaluation.protocols import halves as random_halves
 from keras_reid.evaluation.result import QueryScores, RankingProtocol, RankingResult
-from keras_reid.evaluation.rows import MatrixRows, Rows, blocks
+from keras_reid.nearest.arrays import Rows
 
 
 def rank(
@@ -130,7 +130,7 @@ class _Scorer:
         nobody = np.flatnonzero(labels.gallery == NOBODY)
         here = {c: np.flatnonzero(labels.gallery_camera == c) for c in set(labels.gallery_camera)}
         query, scored, drawn = [], [np.empty((4, 0))], []
-        for start, rows in blocks(source):
+        for start, rows in source.blocks():
             _check_finite(rows, start)
             rows[:, nobody] = np.inf
             block: Iterator[Any] = zip(rows, islice(found, len(rows)), strict=True)
@@ -163,7 +163,7 @@ class _Scorer:
             own, other = (query[rows], cameras[0][rows]), (gallery[columns], cameras[1][columns])
             for matrix, (a, b) in ((half, (own, other)), (half.T, (other, own))):
                 labels = Codes(a[0], b[0], a[1], b[1], self.labels.cameras)
-                parts.append(self.scores(MatrixRows(matrix), labels))
+                parts.append(self.scores(matrix_rows(matrix), labels))
         return QueryScores.joined(parts)
 
     def _by_camera(

@@ -8,7 +8,7 @@ import numpy as np
 from keras_reid import checks
 from keras_reid.errors import InputError
 from keras_reid.evaluation.comparison import checked_features
-from keras_reid.evaluation.rows import FeatureRows
+from keras_reid.nearest.arrays import feature_rows
 
 Reduce = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
@@ -78,7 +78,7 @@ def set_distances(
             f"{rows.shape[1]} and {columns.shape[1]}; embed both with the same model"
         )
     starts = np.cumsum(sizes) - sizes
-    source = FeatureRows(rows, columns, "euclidean")
+    source = feature_rows(rows, columns)
     result = np.empty((len(row_sizes), len(sizes)), np.float32)
     first = 0
     for i, size in enumerate(row_sizes.tolist()):

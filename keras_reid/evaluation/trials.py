@@ -8,7 +8,6 @@ import numpy as np
 from keras_reid.errors import InputError
 from keras_reid.evaluation.comparison import Compared, as_rows
 from keras_reid.evaluation.labels import NOBODY, Codes, Labelled, codes
-from keras_reid.evaluation.rows import blocks
 
 Blocks = Iterator[tuple[int, np.ndarray]]
 
@@ -36,4 +35,4 @@ def trials(compared: Compared, query: Labelled, gallery: Labelled, protocol: str
             f"thresholds are judged by the protocol market1501 or no-camera: received {protocol!r}"
         )
     source = as_rows(compared)
-    return Trials(codes(query, gallery, source.shape, protocol == "no-camera"), blocks(source))
+    return Trials(codes(query, gallery, source.shape, protocol == "no-camera"), source.blocks())

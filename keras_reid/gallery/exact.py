@@ -1,11 +1,12 @@
 """Exact nearest rows by blocked matrix products, in two stages."""
 
-from functools import cache
 from typing import Any
 
 import numpy as np
 
-# Scores of one block: 128 MiB. Products of fewer queries are slower.
+from keras_reid.nearest.arrays import squared_norms
+
+# Distances in one block: 128 MiB. Products of fewer queries are slower.
 QUERIES = 256
 ROWS = 2**17
 GROUP = 64
@@ -19,10 +20,10 @@ class Vectors:
     def __init__(self, width: int) -> None:
         self.width = width
         self.blocks: list[Any] = []  # (m, d), tensors once they were looked into
-        self.biases: list[np.ndarray] = []  # -|y|²/2 of their rows
+        self.norms: list[np.ndarray] = []  # |y|² of their rows
 
     def __len__(self) -> int:
-        return sum(map(len, self.biases))
+        return sum(map(len, self.norms))
 
     def append(self, x: np.ndarray) -> None:
         """Rows (m, d) behind the others.
@@ -31,9 +32,9 @@ class Vectors:
         most however many come at once, and few blocks are small.
         """
         parts = [x]
-        while self.blocks and len(self.biases[-1]) <= min(ROWS - 1, sum(map(len, parts))):
+        while self.blocks and len(self.norms[-1]) <= min(ROWS - 1, sum(map(len, parts))):
             parts.insert(0, np.asarray(self.blocks.pop()))
-            self.biases.pop()
+            self.norms.pop()
         self._put(np.concatenate(parts))
 
     def keep(self, kept: np.ndarray) -> None:
@@ -42,14 +43,14 @@ class Vectors:
             np.asarray(block)[mask]
             for block, mask in zip(self.blocks, self._split(kept), strict=True)
         ]
-        self.blocks, self.biases = [], []
+        self.blocks, self.norms = [], []
         self._put(np.concatenate(parts))
 
     def _put(self, x: np.ndarray) -> None:
         for start in range(0, len(x), ROWS):
             block = x[start : start + ROWS]
             self.blocks.append(block)
-            self.biases.append(-0.5 * np.einsum("nd,nd->n", block, block))
+            self.norms.append(squared_norms(block))
 
     def _tensors(self) -> list[Any]:
         """The blocks as tensors: who only counts rows never waits for TensorFlow."""
@@ -74,15 +75,15 @@ class Vectors:
     @property
     def _starts(self) -> np.ndarray:
         """The row at which each block begins."""
-        return np.cumsum([0, *map(len, self.biases)])[:-1]
+        return np.cumsum([0, *map(len, self.norms)])[:-1]
 
     def nearest(
         self, queries: np.ndarray, k: int, kept: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """The k nearest rows of each query: index (q, k) and `|x − y|` (q, k), nearest first.
 
-        Rows are scored by `x·y − |y|²/2`, which is the larger, the smaller `|x − y|²` is. What was
-        found is measured again, by differences, and equal distances are ordered by index.
+        Distances of the retrieved rows are computed again, from differences, and equal ones are
+        ordered by index.
 
         Args:
             queries: (q, d) float32.
@@ -90,31 +91,32 @@ class Vectors:
             kept: booleans (n,), the rows to look at. Where they are fewer than k, the rest of the
                 index is LEFT_OVER, at distance inf.
         """
-        biases = None
+        norms: list[Any] = [None] * len(self.blocks)
         if kept is not None or not self.equally_long:
             masks = self._split(np.ones(len(self), bool) if kept is None else kept)
-            biases = [np.where(m, b, -np.inf) for b, m in zip(self.biases, masks, strict=True)]
+            norms = [np.where(m, n, np.inf) for m, n in zip(masks, self.norms, strict=True)]
         parts = [
-            self._nearest(queries[start : start + QUERIES], k, biases)
+            self._nearest(queries[start : start + QUERIES], k, norms)
             for start in range(0, len(queries), QUERIES)
         ]
         return np.concatenate([i for i, _ in parts]), np.concatenate([d for _, d in parts])
 
     def _nearest(
-        self, queries: np.ndarray, k: int, biases: list[np.ndarray] | None
+        self, queries: np.ndarray, k: int, norms: list[Any]
     ) -> tuple[np.ndarray, np.ndarray]:
         import tensorflow as tf
 
-        best = _best()
-        found = []
-        for number, (block, start) in enumerate(zip(self._tensors(), self._starts, strict=True)):
-            bias = None if biases is None else tf.constant(biases[number], tf.float32)
-            score, place = best(tf.constant(queries), block, bias, tf.constant(k))
-            found.append((score.numpy(), place.numpy() + start))
-        scores, places = (np.concatenate(part, axis=1) for part in zip(*found, strict=True))
-        order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        from keras_reid.nearest.graph import nearest_in_block
+
+        x, length = tf.constant(queries), tf.constant(k)
+        blocks = zip(self._tensors(), norms, strict=True)
+        nearest = [nearest_in_block(x, block, n, length, GROUP) for block, n in blocks]
+        values = np.concatenate([value.numpy() for _, value in nearest], axis=1)
+        starts = zip(nearest, self._starts, strict=True)
+        places = np.concatenate([place.numpy() + start for (place, _), start in starts], axis=1)
+        order = np.argsort(values, axis=1, kind="stable")[:, :k]
         index = np.take_along_axis(places, order, axis=1)
-        index[np.take_along_axis(scores, order, axis=1) == -np.inf] = LEFT_OVER
+        index[np.take_along_axis(values, order, axis=1) == np.inf] = LEFT_OVER
         return self.measured(queries, index)
 
     def measured(self, queries: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -132,23 +134,7 @@ class Vectors:
     @property
     def equally_long(self) -> bool:
         """Whether all rows have length 1, so that x·y alone orders them."""
-        return all(np.ptp(bias) < 1e-6 and abs(bias[0] + 0.5) < 1e-6 for bias in self.biases)
+        return all(np.ptp(n) < 2e-6 and abs(n[0] - 1) < 2e-6 for n in self.norms)
 
     def _split(self, mask: np.ndarray) -> list[np.ndarray]:
         return np.split(mask, self._starts[1:])
-
-
-@cache
-def _best() -> Any:
-    """The function of the scores and places (q, min(k, m)) of the best rows of one block."""
-    import tensorflow as tf
-
-    from keras_reid.reranking.topk import largest
-
-    @tf.function(reduce_retracing=True, autograph=False)
-    def best(queries: Any, block: Any, bias: Any, k: Any) -> tuple[Any, Any]:
-        # This way round TensorFlow multiplies up to five times as fast, as rows outnumber queries.
-        score = tf.matmul(block, queries, transpose_b=True)
-        return largest(score if bias is None else score + bias[:, None], k, GROUP)
-
-    return best

@@ -1,11 +1,9 @@
 from .reciprocal import SparseJaccard, k_reciprocal, k_reciprocal_from_distances
 from .registry import IN_GRAPH, RERANKERS, diffusion, ecn, gnn, query_expansion
-from .reranked import RerankedRows
 
 __all__ = [
     "IN_GRAPH",
     "RERANKERS",
-    "RerankedRows",
     "SparseJaccard",
     "diffusion",
     "ecn",

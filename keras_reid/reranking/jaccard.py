@@ -2,10 +2,11 @@
 
 import tensorflow as tf
 
+from keras_reid.nearest.blocks import Progress, in_blocks
+from keras_reid.nearest.graph import Size
 from keras_reid.reranking import sparse
-from keras_reid.reranking.blocks import Progress, in_blocks
 from keras_reid.reranking.neighbours import Neighbours, nearest
-from keras_reid.reranking.sources import Size, SquaredDistances
+from keras_reid.reranking.sources import SquaredDistances
 
 BLOCK_ELEMENTS = 2**23  # of a block of Jaccard distances, 32 MiB, or of compared lists
 
@@ -71,7 +72,7 @@ class Overlaps:
         return tf.maximum(1 - shared / (2 - shared), 0)
 
 
-def expanded_reciprocal(order: tf.Tensor, k1: int) -> sparse.Rows:
+def expanded_reciprocal(order: tf.Tensor, k1: int) -> sparse.CsrRows:
     """R* of each image: the columns of its row."""
     half = order[:, : _half(k1)]
     order, half = tf.sort(order, axis=1), tf.sort(half, axis=1)  # sets; sparse sums need them so

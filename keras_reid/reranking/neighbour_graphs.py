@@ -8,18 +8,18 @@ import tensorflow as tf
 
 from keras_reid import checks
 from keras_reid.errors import InputError
+from keras_reid.nearest.arrays import Rows
+from keras_reid.nearest.blocks import Progress, in_blocks
+from keras_reid.nearest.graph import PAIR_ELEMENTS, FeatureDistances, Size, length, unit
 from keras_reid.reranking import inputs, sparse
-from keras_reid.reranking.blocks import Progress, in_blocks
 from keras_reid.reranking.neighbours import nearest
-from keras_reid.reranking.reranked import RerankedRows
-from keras_reid.reranking.sources import PAIR_ELEMENTS, FeatureDistances, Size, length
 
 SOLVED = 1e-20  # squared length of what is left of a unit vector
 
 
 def query_expansion_rows(
     query: Any, gallery: Any, progress: Progress | None = None, k: int = 10, alpha: float = 0.0
-) -> RerankedRows:
+) -> Rows:
     """`‖q' − g'‖²` with `f' = unit(Σ_j cos(f, f_j)^α f_j)` over the k nearest, f itself included.
 
     All images of query and gallery are expanded, in one pass. α = 0 is average query expansion
@@ -40,18 +40,18 @@ def query_expansion_rows(
     width, count = images.shape[1], length(images, 0)
     size = tf.maximum(1, PAIR_ELEMENTS // (width * tf.shape(index)[1]))
     (expanded,) = in_blocks(work, count, size, (tf.TensorSpec([None, width], tf.float32),))
-    source = FeatureDistances(_unit(expanded))
+    source = FeatureDistances(unit(expanded))
 
     def rows(start: Size, stop: Size) -> tf.Tensor:
         squared = source.rows(start, stop, queries)
         return tf.maximum(squared[:, : count - queries], 0)
 
-    return RerankedRows((queries, count - queries), rows)
+    return Rows((queries, count - queries), rows)
 
 
 def ecn_rows(
     query: Any, gallery: Any, progress: Progress | None = None, k: int = 25, t: int = 3, q: int = 8
-) -> RerankedRows:
+) -> Rows:
     """Mean of `r(j, g)` over the expanded neighbours j of p, and of `r(j, p)` over those of g.
 
     `r(i, j) = −Σ_b [k − pos_i(b)]₊ [k − pos_j(b)]₊` compares two lists of neighbours by cosine,
@@ -86,7 +86,7 @@ def ecn_rows(
         shared += sparse.dense(sparse.product(w, u_gallery))
         return tf.where(shared == 0, 1 - cosine(start, stop), -shared)
 
-    return RerankedRows((queries, count - queries), rows)
+    return Rows((queries, count - queries), rows)
 
 
 def gnn_rows(
@@ -97,7 +97,7 @@ def gnn_rows(
     k2: int = 7,
     rounds: int = 2,
     lambda_value: float = 0.3,
-) -> RerankedRows:
+) -> Rows:
     """`1 − (1 − λ) A_q · A_g − λ cos(q, g)` of neighbourhoods that have propagated.
 
     A is 1 at the k1 nearest by cosine, the image included. In each round `A ← A + Aᵀ`, then
@@ -128,10 +128,10 @@ def gnn_rows(
         similar = sparse.dense(sparse.product(own, sparse.whole(gallery_rows, count - queries)))
         return 1 - (1 - lambda_value) * similar - lambda_value * cosine(start, stop)
 
-    return RerankedRows((queries, count - queries), rows)
+    return Rows((queries, count - queries), rows)
 
 
-def _transposed(a: sparse.Rows, queries: Size, count: Size) -> sparse.Rows:
+def _transposed(a: sparse.CsrRows, queries: Size, count: Size) -> sparse.CsrRows:
     """Of an (n, n) matrix the rows of the gallery, as columns (n, g)."""
     return sparse.rows(sparse.transpose(sparse.slice_rows(a, queries, count, count)))
 
@@ -153,7 +153,7 @@ def diffusion_rows(
     gamma: float = 3.0,
     alpha: float = 0.99,
     iterations: int = 20,
-) -> RerankedRows:
+) -> Rows:
     """`−F_gq` with `F = (I − α S)⁻¹`, the similarity that has spread over the graph from q.
 
     `S = D^(−½) A D^(−½)`; A is `max(cos, 0)^γ` between images that are among each other's k
@@ -185,9 +185,10 @@ def diffusion_rows(
     def rows(start: int, stop: int) -> np.ndarray:
         sources = np.zeros((count, stop - start))
         sources[np.arange(start, stop), np.arange(stop - start)] = 1
-        return -_conjugate_gradients(s, alpha, sources, iterations)[queries:].T
+        spread = _conjugate_gradients(s, alpha, sources, iterations)
+        return np.array(-spread[queries:].T, np.float32)
 
-    return RerankedRows((queries, count - queries), rows)
+    return Rows((queries, count - queries), rows)
 
 
 def _conjugate_gradients(s: Any, alpha: float, b: np.ndarray, iterations: int) -> np.ndarray:
@@ -216,7 +217,7 @@ def _neighbours(
 ) -> tuple[tf.Tensor, Size, tf.Tensor]:
     """All features at length 1, the number of queries, and the k nearest to each."""
     images, queries = inputs.joined(query, gallery)
-    images = _unit(images)
+    images = unit(images)
     return images, queries, nearest(FeatureDistances(images), k, progress).index
 
 
@@ -243,9 +244,3 @@ def _cosines_of(images: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
 def _cosine(images: tf.Tensor, queries: Size) -> Callable[[Size, Size], tf.Tensor]:
     gallery = images[queries:]
     return lambda start, stop: tf.matmul(images[start:stop], gallery, transpose_b=True)
-
-
-def _unit(x: tf.Tensor) -> tf.Tensor:
-    """Rows of length 1; zero stays zero."""
-    x = tf.math.divide_no_nan(x, tf.reduce_max(tf.abs(x), axis=1, keepdims=True))
-    return tf.math.divide_no_nan(x, tf.norm(x, axis=1, keepdims=True))

@@ -5,9 +5,9 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from keras_reid.reranking.blocks import Progress, folded, in_blocks
-from keras_reid.reranking.sources import GROUP, Size, SquaredDistances
-from keras_reid.reranking.topk import smallest
+from keras_reid.nearest.blocks import Progress, folded, in_blocks
+from keras_reid.nearest.graph import GROUP, Size, smallest
+from keras_reid.reranking.sources import SquaredDistances
 
 # Elements of a block of squared distances, 64 MiB. All images have BLOCKS blocks or more, of which
 # the first computes what the last ones need not, but a block is of at least LEAST images: products
@@ -76,7 +76,7 @@ def _candidates(source: SquaredDistances, k: Size, progress: Progress | None) ->
         below = block[stop - start : count - start]
         parts = slice(start), slice(start, stop), slice(stop, None)
         before, own, later = (Neighbours(*(part[at] for part in found)) for at in parts)
-        own = _with(own, start, *_smallest(block, k), tf.reduce_max(block[: count - start], axis=0))
+        own = _with(own, start, *smallest(block, k), tf.reduce_max(block[: count - start], axis=0))
         later = _with(
             later, start, *_nearer(below, later.squared[:, -1:], k), tf.reduce_max(below, axis=1)
         )
@@ -111,7 +111,7 @@ def _nearer(squared: tf.Tensor, bound: tf.Tensor, k: Size) -> tuple[tf.Tensor, t
         values = lists.with_values(tf.gather_nd(squared, at))
         return lists.to_tensor(), values.to_tensor(np.inf)
 
-    return tf.cond(count > 2 * k, lambda: _smallest(tf.transpose(squared), k), few)
+    return tf.cond(count > 2 * k, lambda: smallest(tf.transpose(squared), k), few)
 
 
 def _settled(
@@ -130,7 +130,7 @@ def _settled(
     wider = tf.minimum(k + MORE, source.size)
     index, values = tf.cond(
         tf.logical_and(wider > tf.shape(values)[1], tf.reduce_any(close)),
-        lambda: _smallest(source.columns(start, stop), wider),
+        lambda: smallest(source.columns(start, stop), wider),
         lambda: (index, values),
     )
     index, values = _itself_first(index, values, itself)
@@ -153,12 +153,6 @@ def _unsure(values: tf.Tensor, slack: tf.Tensor, cuts: tuple[int, ...] | None) -
         ends = tf.stack([tf.clip_by_value(cut - 2, 0, last) for cut in cuts])
         close = tf.cond(last < 0, lambda: close, lambda: tf.gather(close, ends, axis=1))
     return tf.cast(tf.where(tf.reduce_any(close, axis=1))[:, 0], tf.int32)
-
-
-def _smallest(columns: tf.Tensor, k: Size) -> tuple[tf.Tensor, tf.Tensor]:
-    """Index and value of the k smallest in each column, ascending, equal ones by index."""
-    values, index = smallest(columns, k, GROUP)
-    return index, values
 
 
 def _itself_first(

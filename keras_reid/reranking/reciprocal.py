@@ -6,18 +6,13 @@ import numpy as np
 import tensorflow as tf
 
 from keras_reid import checks
+from keras_reid.nearest import graph
+from keras_reid.nearest.arrays import Rows
+from keras_reid.nearest.blocks import Progress
+from keras_reid.nearest.graph import FeatureDistances, KeptDistances, MappedDistances, Size
 from keras_reid.reranking import inputs
-from keras_reid.reranking.blocks import Progress
 from keras_reid.reranking.jaccard import BLOCK_ELEMENTS, Overlaps, encodings
-from keras_reid.reranking.reranked import RerankedRows
-from keras_reid.reranking.sources import (
-    FeatureDistances,
-    GivenDistances,
-    KeptDistances,
-    MappedDistances,
-    Size,
-    SquaredDistances,
-)
+from keras_reid.reranking.sources import GivenDistances, SquaredDistances
 
 
 def k_reciprocal(
@@ -107,7 +102,7 @@ def k_reciprocal_rows(
     k1: int = 20,
     k2: int = 6,
     lambda_value: float = 0.3,
-) -> RerankedRows:
+) -> Rows:
     """`k_reciprocal`, its rows computed when they are read: the (q, g) matrix need not exist.
 
     Nor are the features of a gallery in a mapped file (`numpy.memmap`) held: they are read for each
@@ -122,7 +117,7 @@ def k_reciprocal_rows(
         images, queries = inputs.joined(query, gallery)
         source = KeptDistances(images, queries)
     reranked = _Reranked(source, queries, k1, k2, lambda_value, progress)
-    return RerankedRows((queries, source.size - queries), reranked.rows, mapped=mapped)
+    return Rows((queries, source.size - queries), reranked.rows, mapped=mapped)
 
 
 class SparseJaccard:
@@ -195,7 +190,7 @@ class _Reranked:
 
     def matrix(self) -> tf.Tensor:
         gallery = self.source.size - self.queries
-        return RerankedRows((self.queries, gallery), self.rows).tensor()
+        return graph.matrix(Rows((self.queries, gallery), self.rows))
 
 
 @tf.function(autograph=False, reduce_retracing=True)

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_reid.nearest import graph
+from keras_reid.nearest.arrays import Rows
 from keras_reid.reranking import inputs
 from keras_reid.reranking.neighbour_graphs import (
     diffusion_rows,
@@ -16,9 +18,8 @@ from keras_reid.reranking.neighbour_graphs import (
     query_expansion_rows,
 )
 from keras_reid.reranking.reciprocal import k_reciprocal, k_reciprocal_rows
-from keras_reid.reranking.reranked import RerankedRows
 
-RERANKERS: dict[str, Callable[..., RerankedRows]] = {
+RERANKERS: dict[str, Callable[..., Rows]] = {
     "k_reciprocal": k_reciprocal_rows,
     "aqe": query_expansion_rows,
     "alpha_qe": partial(query_expansion_rows, alpha=3.0),
@@ -28,7 +29,7 @@ RERANKERS: dict[str, Callable[..., RerankedRows]] = {
 }
 
 
-def _whole(make: Callable[..., RerankedRows], name: str) -> Callable[..., Any]:
+def _whole(make: Callable[..., Rows], name: str) -> Callable[..., Any]:
     """The re-ranker as a function `(query, gallery, **options)` of the whole (q, g) matrix.
 
     Inside a tf.function it returns a tensor, and rows that are not finite are infinitely far.
@@ -38,7 +39,7 @@ def _whole(make: Callable[..., RerankedRows], name: str) -> Callable[..., Any]:
         if tf.executing_eagerly():
             return make(query, gallery, None, *options, **named).matrix()
         return inputs.of_finite_rows(
-            query, gallery, lambda q, g: make(q, g, None, *options, **named).tensor()
+            query, gallery, lambda q, g: graph.matrix(make(q, g, None, *options, **named))
         )
 
     signature = inspect.signature(make)

@@ -9,7 +9,7 @@ Matrix = Any  # a variant tensor that holds compressed sparse rows
 raw = tf.raw_ops
 
 
-class Rows(NamedTuple):
+class CsrRows(NamedTuple):
     """Compressed sparse rows: `column` and `value` of row i are at `begin[i]` to `begin[i + 1]`."""
 
     begin: tf.Tensor
@@ -40,12 +40,12 @@ def lists(index: tf.Tensor, value: tf.Tensor, columns: Any) -> Matrix:
     return matrix(row, tf.reshape(column, [-1]), tf.reshape(value, [-1]), shape)
 
 
-def whole(a: Rows, columns: Any) -> Matrix:
+def whole(a: CsrRows, columns: Any) -> Matrix:
     """The matrix of these rows. A loop of an exported graph captures rows, but no matrix."""
     return slice_rows(a, 0, tf.shape(a.begin)[0] - 1, columns)
 
 
-def slice_rows(a: Rows, start: Any, stop: Any, columns: Any) -> Matrix:
+def slice_rows(a: CsrRows, start: Any, stop: Any, columns: Any) -> Matrix:
     """Rows start to stop."""
     begin = a.begin[start : stop + 1]
     row = tf.repeat(tf.range(stop - start), begin[1:] - begin[:-1])
@@ -53,7 +53,7 @@ def slice_rows(a: Rows, start: Any, stop: Any, columns: Any) -> Matrix:
     return matrix(row, a.column[inside], a.value[inside], tf.stack([stop - start, columns]))
 
 
-def above(a: Rows, b: Rows, columns: Any) -> Matrix:
+def above(a: CsrRows, b: CsrRows, columns: Any) -> Matrix:
     """The rows of a, and below them those of b."""
     first = row_numbers(a)
     row = tf.concat([first, row_numbers(b) + tf.shape(a.begin)[0] - 1], axis=0)
@@ -72,12 +72,12 @@ def transpose(a: Matrix) -> Matrix:
     return raw.SparseMatrixTranspose(input=a, type=tf.float32)
 
 
-def rows(a: Matrix) -> Rows:
+def rows(a: Matrix) -> CsrRows:
     """Its elements, row by row."""
-    return Rows(*raw.CSRSparseMatrixComponents(csr_sparse_matrix=a, index=0, type=tf.float32))
+    return CsrRows(*raw.CSRSparseMatrixComponents(csr_sparse_matrix=a, index=0, type=tf.float32))
 
 
-def row_numbers(a: Rows) -> tf.Tensor:
+def row_numbers(a: CsrRows) -> tf.Tensor:
     """Of each element."""
     lengths = a.begin[1:] - a.begin[:-1]
     return tf.repeat(tf.range(tf.shape(lengths)[0]), lengths)

@@ -10,9 +10,9 @@ import numpy as np
 import tensorflow as tf
 
 from keras_reid import checks
-from keras_reid.distances.points import expansion
 from keras_reid.errors import InputError
 from keras_reid.evaluation.comparison import checked_features
+from keras_reid.nearest.graph import nearest_rows
 from keras_reid.reranking import IN_GRAPH
 from keras_reid.serving.contract import FILE
 from keras_reid.serving.saved_model import write_requests
@@ -69,25 +69,14 @@ def export_ranker(
 
     @tf.function(input_signature=signature)
     def rank(query: tf.Tensor, gallery: tf.Tensor, k: tf.Tensor) -> dict[str, tf.Tensor]:
-        (query, no_query), (gallery, no_gallery) = map(_finite, (query, gallery))
-        present = tf.cast(~no_gallery, tf.float32)
-        # Less is lost where products cancel.
-        centre = tf.math.divide_no_nan(tf.reduce_sum(gallery, axis=0), tf.reduce_sum(present))
-        x, y = query - centre, gallery - centre
-        nobody = no_query[:, None] | no_gallery
-        squared = tf.maximum(expansion(x, y), 0)
-        indices = _first(tf.where(nobody, np.inf, squared), k)
-        difference = tf.gather(y, indices) - x[:, None]
-        distances = tf.sqrt(tf.reduce_sum(difference * difference, axis=2))
-        distances = tf.where(tf.gather(nobody, indices, batch_dims=1), np.inf, distances)
-        order = tf.argsort(distances, axis=1, stable=True)
-        return _answer(*(tf.gather(x, order, batch_dims=1) for x in (indices, distances)))
+        return _answer(*nearest_rows(query, gallery, k))
 
     @tf.function(input_signature=signature)
     def rerank(query: tf.Tensor, gallery: tf.Tensor, k: tf.Tensor) -> dict[str, tf.Tensor]:
         distances = IN_GRAPH[reranking](query, gallery, **options)
-        indices = _first(distances, k)
-        return _answer(indices, tf.gather(distances, indices, batch_dims=1))
+        count = tf.clip_by_value(k, 0, tf.shape(distances)[1])
+        values, indices = tf.math.top_k(-distances, count)
+        return _answer(indices, -values)
 
     signatures = {"serving_default": rank, "rank": rank, "rerank": rerank}
     module = tf.Module()
@@ -137,17 +126,6 @@ def checked_reranker(reranking: str, options: dict[str, Any]) -> dict[str, Any]:
     return {**known, **options}
 
 
-def _finite(rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The rows with zeros for those that are not finite, and which these are."""
-    bad = ~tf.reduce_all(tf.math.is_finite(rows), axis=1)
-    return tf.where(bad[:, None], 0.0, rows), bad
-
-
 def _answer(indices: tf.Tensor, distances: tf.Tensor) -> dict[str, tf.Tensor]:
     found = tf.math.is_finite(distances)
     return {"indices": tf.where(found, indices, NOBODY), "distances": distances}
-
-
-def _first(distances: tf.Tensor, k: tf.Tensor) -> tf.Tensor:
-    """Indices (q, min(k, g)) of the smallest, equal ones by index, as `top_k` has it."""
-    return tf.math.top_k(-distances, tf.clip_by_value(k, 0, tf.shape(distances)[1])).indices

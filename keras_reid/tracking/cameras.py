@@ -8,9 +8,9 @@ import numpy as np
 
 from keras_reid.data.mot import Boxes
 from keras_reid.errors import InputError
-from keras_reid.evaluation.rows import unit
 from keras_reid.gallery import Gallery
 from keras_reid.names import normalized
+from keras_reid.nearest.arrays import unit
 from keras_reid.tracking.tracker import check_finite
 
 SAME_LOOK = 1e-2  # of unit vectors; embeddings of one image differ by rounding only

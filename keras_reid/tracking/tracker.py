@@ -11,7 +11,7 @@ from scipy.optimize import linear_sum_assignment
 from keras_reid import checks
 from keras_reid.data.mot import NOBODY, Boxes
 from keras_reid.errors import InputError
-from keras_reid.evaluation.rows import unit
+from keras_reid.nearest.arrays import unit
 from keras_reid.tracking.motion import GATE, Motion, overlaps
 
 IMPOSSIBLE = 1e6

@@ -372,7 +372,6 @@ def test_exact_nearest_any_block_size_matches_brute_force(data):
     )
     before = exact.ROWS, exact.GROUP, exact.QUERIES
     exact.ROWS, exact.QUERIES, exact.GROUP = data.draw(st.sampled_from([8, 16, 64])), 2, 4
-    exact._best.cache_clear()  # a graph holds the size of groups
     try:
         vectors = exact.Vectors(2)
         cut = data.draw(st.integers(1, count))
@@ -384,7 +383,6 @@ def test_exact_nearest_any_block_size_matches_brute_force(data):
         index, distance = vectors.nearest(queries, k, kept)
     finally:
         exact.ROWS, exact.GROUP, exact.QUERIES = before
-        exact._best.cache_clear()
     squared = ((queries[:, None] - x) ** 2).sum(-1)
     mask = np.ones(count, bool) if kept is None else kept
     for row, found, far in zip(squared, index, distance, strict=True):

@@ -6,7 +6,8 @@ import pytest
 
 from keras_reid import evaluation
 from keras_reid.errors import InputError
-from keras_reid.evaluation import Labels, MatrixRows, compare, local
+from keras_reid.evaluation import Labels, compare, local, matrix_rows
+from keras_reid.nearest import arrays
 
 
 def unit(x):
@@ -107,10 +108,10 @@ def test_rank_local_features_matches_rank_of_matrix(distance, monkeypatch):
     random = np.random.default_rng(3)
     labels = [Labels(random.integers(3, size=n), random.integers(2, size=n)) for n in (9, 20)]
     query, gallery = both(9), both(20, seed=1)
-    monkeypatch.setattr(evaluation.rows, "BLOCK_ELEMENTS", 80)
+    monkeypatch.setattr(arrays, "BLOCK_ELEMENTS", 80)
     result = evaluation.rank(compare(query, gallery, distance), *labels)
     matrix = evaluation.matrix(query, gallery, distance)
-    again = evaluation.rank(MatrixRows(matrix, distance), *labels)
+    again = evaluation.rank(matrix_rows(matrix, distance), *labels)
     assert result.to_dict() == again.to_dict()
     assert result.protocol.distance == distance
 

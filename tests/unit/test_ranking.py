@@ -13,7 +13,8 @@ from sklearn.metrics import average_precision_score
 
 from keras_reid import distances, evaluation, reranking
 from keras_reid.errors import InputError
-from keras_reid.evaluation import Labels, MatrixRows, Protocol, compare, rank, rows
+from keras_reid.evaluation import Labels, Protocol, compare, matrix_rows, rank
+from keras_reid.nearest import arrays
 
 SCORES = ("mAP", "mAP_trapezoid", "mINP")
 
@@ -37,7 +38,7 @@ def example(q=40, g=90, d=12, seed=0):
 
 
 def few_at_a_time(monkeypatch, queries, gallery=90):
-    monkeypatch.setattr(rows, "BLOCK_ELEMENTS", queries * gallery)
+    monkeypatch.setattr(arrays, "BLOCK_ELEMENTS", queries * gallery)
 
 
 def assert_same(first, second):
@@ -310,7 +311,6 @@ NAN = (np.ones((2, 4)), np.array([[1.0] * 4, [1.0] * 4, [1.0, 1.0, np.nan, 1.0]]
         ({"compared": (np.eye(2, 4) * 1e30, PAIR[1])}, "too large to square in float32"),
         ({"compared": np.ones(3)}, r"shape \(3,\) of float64"),
         ({"compared": np.ones((2, 3), complex)}, "real numbers.*complex128"),
-        ({"compared": MatrixRows(np.ones((2, 3), complex))}, "real numbers.*complex128"),
         ({"compared": [["a", "b", "c"]] * 2}, "real numbers|array of numbers"),
         ({"compared": [np.ones((2, 4)), np.ones((3, 4))]}, "received a list that is not"),
         ({"compared": PAIR + PAIR}, "received 4 parts"),
@@ -592,11 +592,11 @@ def test_rank_reranked_features_matches_rank_of_reranked_matrix(monkeypatch):
 
 def test_rank_matrix_rows_records_given_names():
     features, *labels = example()
-    given = MatrixRows(np.array(distances.euclidean(*features)), "mine", "theirs")
+    given = matrix_rows(np.array(distances.euclidean(*features)), "mine", "theirs")
     result = rank(given, *labels)
     assert_same(result, rank(features, *labels))
     assert (result.protocol.distance, result.protocol.reranking) == ("mine", "theirs")
-    assert rank(given.matrix, *labels).protocol.distance == "given matrix"
+    assert rank(given.matrix(), *labels).protocol.distance == "given matrix"
 
 
 def test_rank_progress_reports_ranked_queries(monkeypatch):

@@ -12,7 +12,8 @@ from conftest import ROOT
 
 from keras_reid import evaluation, reranking
 from keras_reid.errors import InputError
-from keras_reid.reranking import inputs, jaccard, neighbour_graphs, neighbours, reciprocal, sources
+from keras_reid.nearest import arrays, graph
+from keras_reid.reranking import inputs, jaccard, neighbour_graphs, neighbours, reciprocal
 
 POINTS = np.array([[0], [1], [3], [7], [8], [15]], np.float32)
 
@@ -204,7 +205,7 @@ def test_nearest_duplicate_rows_are_ordered_by_index(copies):
     random = np.random.default_rng(0)
     x = np.repeat(random.normal(size=(12, 33)).astype("float32"), copies, axis=0)
     x = x[random.permutation(len(x))]
-    found = neighbours.nearest(sources.FeatureDistances(tf.constant(x)), 9).index.numpy()
+    found = neighbours.nearest(graph.FeatureDistances(tf.constant(x)), 9).index.numpy()
     np.testing.assert_array_equal(found, oracle.order(oracle.squared_distances(x))[:, :9])
     for result in every_way(x[:10], x[10:], k1=6, k2=3):
         np.testing.assert_allclose(
@@ -221,7 +222,7 @@ def test_nearest_distances_below_float32_rounding_match_oracle():
     x[30:60] = x[:30] + 1e-4 * near
     x[60:90] = x[:30] - 1.0001e-4 * near
     x = x.astype("float32")
-    source = sources.FeatureDistances(tf.constant(x))
+    source = graph.FeatureDistances(tf.constant(x))
     found = neighbours.nearest(source, 4).index.numpy()
     expected = oracle.order(oracle.squared_distances(x))[:, :4]
     np.testing.assert_array_equal(found, expected)
@@ -245,7 +246,7 @@ def test_nearest_small_blocks_match_oracle(monkeypatch, order, rows):
     x = x.astype("float32")
     squared = oracle.squared_distances(x)
     for k in (3, 150):
-        source = sources.FeatureDistances(tf.constant(x))
+        source = graph.FeatureDistances(tf.constant(x))
         traced = tf.function(functools.partial(neighbours.nearest, source, k), autograph=False)
         for found in (neighbours.nearest(source, k), traced()):
             np.testing.assert_array_equal(found.index, oracle.order(squared)[:, :k])
@@ -257,9 +258,9 @@ def test_nearest_small_blocks_match_oracle(monkeypatch, order, rows):
 def test_kept_distances_partial_cache_matches_feature_distances(monkeypatch, known):
     query, gallery = people(40, 100)
     monkeypatch.setattr(neighbours, "LEAST", 16)
-    monkeypatch.setattr(sources, "KEPT_ELEMENTS", known * len(gallery))
+    monkeypatch.setattr(graph, "KEPT_ELEMENTS", known * len(gallery))
     x = tf.constant(np.concatenate([query, gallery]))
-    source, plain = sources.KeptDistances(x, 40), sources.FeatureDistances(x)
+    source, plain = graph.KeptDistances(x, 40), graph.FeatureDistances(x)
     assert source.kept.shape[1] == known
     for start, stop, first in ((0, 16, 0), (0, 5, 40), (3, 20, 3), (20, 60, 20), (20, 60, 50)):
         expected = plain.rows(start, stop, first)
@@ -274,8 +275,8 @@ def test_k_reciprocal_memory_mapped_gallery_matches_oracle(monkeypatch, tmp_path
     gallery[[3, 50]] = gallery[7]  # copies, of which the order is by index
     gallery = gallery.astype(dtype)
     monkeypatch.setattr(neighbours, "LEAST", 16)
-    monkeypatch.setattr(sources, "MAPPED_ELEMENTS", 33 * gallery.shape[1])
-    monkeypatch.setattr(sources, "PAIR_ELEMENTS", 7 * gallery.shape[1])
+    monkeypatch.setattr(arrays, "READ_ELEMENTS", 33 * gallery.shape[1])
+    monkeypatch.setattr(graph, "PAIR_ELEMENTS", 7 * gallery.shape[1])
     np.save(tmp_path / "gallery.npy", gallery)
     mapped = np.load(tmp_path / "gallery.npy", mmap_mode="r")
     source = reranking.RERANKERS["k_reciprocal"](query, mapped)
@@ -296,7 +297,7 @@ def test_k_reciprocal_memory_mapped_gallery_with_nan_raises(monkeypatch, tmp_pat
 
 def test_nearest_largest_ignores_padding_columns():
     x = np.random.default_rng(0).normal(size=(37, 5)).astype("float32")
-    found = neighbours.nearest(sources.FeatureDistances(tf.constant(x)), 3)
+    found = neighbours.nearest(graph.FeatureDistances(tf.constant(x)), 3)
     np.testing.assert_allclose(found.largest, oracle.squared_distances(x).max(axis=1), rtol=1e-5)
 
 
@@ -307,8 +308,8 @@ def test_k_reciprocal_block_sizes_do_not_change_result(monkeypatch):
     for module, name, value in (
         (neighbours, "LEAST", 32),
         (neighbours, "BLOCK_ELEMENTS", 1),
-        (sources, "PAIR_ELEMENTS", 100),
-        (sources, "KEPT_ELEMENTS", 17 * 200),
+        (graph, "PAIR_ELEMENTS", 100),
+        (graph, "KEPT_ELEMENTS", 17 * 200),
         (jaccard, "BLOCK_ELEMENTS", 5000),
         (reciprocal, "BLOCK_ELEMENTS", 1000),
         (neighbour_graphs, "PAIR_ELEMENTS", 1000),

@@ -15,7 +15,7 @@ from PIL import Image
 
 from keras_reid import data, evaluation, models, scale, serving
 from keras_reid.errors import InputError
-from keras_reid.evaluation import rows as compared_rows
+from keras_reid.nearest import arrays
 from keras_reid.scale import embedding, shards
 from keras_reid.scale.listing import Listed, listed
 
@@ -156,8 +156,8 @@ def test_shards_mapped_embeddings_rank_as_in_memory(crops, model, tmp_path, monk
     assert len(stored.path) == 29
     inside = np.concatenate([shard.embedding for shard in embedded])
     inside = inside[~np.isnan(inside[:, 0])]
-    monkeypatch.setattr(compared_rows, "COLUMN_ELEMENTS", 7 * inside.shape[1])
-    monkeypatch.setattr(compared_rows, "MAPPED_ELEMENTS", 3 * 29)
+    monkeypatch.setattr(arrays, "READ_ELEMENTS", 7 * inside.shape[1])
+    monkeypatch.setattr(arrays, "MAPPED_ELEMENTS", 3 * 29)
     labels = evaluation.Labels(stored.identity, stored.camera)
     for distance in ("euclidean", "cosine"):
         mapped, held = (
