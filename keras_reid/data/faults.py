@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_reid.data.decode import decodable
 from keras_reid.data.images import PersonImages, ReidDataset, name_some
-from keras_reid.foreign import content_digest
+from keras_reid.io import content_digest
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from keras_reid.cli.search import _people
 from keras_reid.data.keypoints import estimate_keypoints
 from keras_reid.data.pipeline import image_batches
 from keras_reid.errors import InputError
-from keras_reid.foreign import content_digest
+from keras_reid.io import content_digest
 from keras_reid.scale import listing
 from keras_reid.skeletons import COCO
 from keras_reid.training.runs import Run

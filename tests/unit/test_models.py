@@ -255,7 +255,7 @@ def test_build_invalid_arguments_raises(arguments: dict, message: str) -> None:
 
 def test_backbones_build_unsuitable_file_raises(tmp_path) -> None:
     (tmp_path / "broken.keras").write_bytes(b"PK nothing")
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="must be a Keras model"):
         backbones.build(str(tmp_path / "broken.keras"), image_size=SIZE)
     flat = keras.Sequential([keras.Input((*SIZE, 3)), keras.layers.GlobalAveragePooling2D()])
     flat.save(tmp_path / "flat.keras")
