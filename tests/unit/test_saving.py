@@ -211,8 +211,7 @@ def test_read_model_unsafe_config_raises(tmp_path, monkeypatch, change):
 
 def test_read_model_lambda_raises(tmp_path):
     inputs = keras.Input((4,))
-    with pytest.warns(UserWarning, match="unsafe"):
-        keras.Model(inputs, keras.layers.Lambda(lambda x: 2 * x)(inputs)).save(tmp_path / "x.keras")
+    keras.Model(inputs, keras.layers.Lambda(lambda x: 2 * x)(inputs)).save(tmp_path / "x.keras")
     with pytest.raises(InputError, match="must be a Keras model"):
         read_model(tmp_path / "x.keras")
 
