@@ -9,7 +9,6 @@ import csv
 import errno
 import glob
 import hashlib
-import itertools
 import json
 import os
 import platform
@@ -33,10 +32,9 @@ from keras_reid.names import expanded, normalized
 PUBLIC, PRIVATE = 0o666, 0o600  # modes of new files, before the umask
 FULL = [os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)]
 LONGEST_NAME = 50  # characters of at most four bytes; most file systems allow 255 bytes
-# Temporary names: .HOST-PROCESS-WRITER-COUNT-NAME
+# Temporary names: .HOST-PROCESS-WRITER-NUMBER-NAME
 HOST = hashlib.blake2b(platform.node().encode(), digest_size=4).hexdigest()
 WRITER = token_hex(4)  # of this process; process numbers repeat, in containers often
-COUNT = itertools.count()
 
 SEPARATORS = ",;\t"
 BLANK = SEPARATORS + ' "\r\n'
@@ -47,6 +45,8 @@ MATLAB_BYTES, MATLAB_SECONDS = 2**33, 120
 
 Fields = Mapping[str, type | UnionType]
 NUMBER = int | float
+Errors = type[Exception] | tuple[type[Exception], ...]
+BROKEN: Errors = (OSError, ValueError)
 
 
 class Busy(InputError):
@@ -101,8 +101,10 @@ def locked(path: str | os.PathLike[str], wait: bool = False) -> Iterator[None]:
         try:
             lock.acquire()
         except Timeout:
-            rule = "be used by one process at a time"
-            raise Busy(str(_invalid(path.parent, rule, "another", "Wait until it ends."))) from None
+            raise Busy(
+                f"`{path.parent}` must be used by one process at a time, got another. Wait until "
+                "it ends."
+            ) from None
     try:
         yield
     finally:
@@ -154,7 +156,7 @@ def _staged(
 ) -> Iterator[Path]:
     """Yield a new file, or a new folder if the mode is None, and publish it."""
     path = expanded(path)
-    name = f".{HOST}-{os.getpid()}-{WRITER}-{next(COUNT)}-{path.name[-LONGEST_NAME:]}"
+    name = f".{HOST}-{os.getpid()}-{WRITER}-{token_hex(4)}-{path.name[-LONGEST_NAME:]}"
     staged = path.with_name(name)
     with _writing(path, name):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -200,13 +202,13 @@ def _writing(path: Path, name: str) -> Iterator[None]:
 
 
 @contextmanager
-def _reading(path: object, rule: str, fix: str, *errors: type[Exception]) -> Iterator[None]:
-    """Convert errors of the system, ValueError and others; see `_invalid`."""
+def _reading(path: object, rule: str, fix: str, errors: Errors = BROKEN) -> Iterator[None]:
+    """Convert errors of the system and of parsers; see `_invalid`."""
     try:
         yield
     except InputError:
         raise
-    except (OSError, ValueError, *errors) as error:
+    except errors as error:
         raise _invalid(path, rule, f"'{_reason(error)}'", fix) from error
 
 
@@ -267,7 +269,7 @@ def read_json_lines(
 
 
 def _json_object(text: str, where: str, fields: Fields, remedy: str) -> dict[str, Any]:
-    with _reading(where, "be JSON", remedy, RecursionError):
+    with _reading(where, "be JSON", remedy, (ValueError, RecursionError)):
         value = json.loads(text)
     if not isinstance(value, dict):
         raise _invalid(where, "be a JSON object", repr(text[:40]), remedy)

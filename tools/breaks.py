@@ -956,7 +956,7 @@ BREAKS = (
     Break(
         "invalid JSON is not converted to InputError",
         "keras_reid/io.py",
-        'with _reading(where, "be JSON", remedy, RecursionError):',
+        'with _reading(where, "be JSON", remedy, (ValueError, RecursionError)):',
         "with suppress(InputError):",
         "fuzz/test_fuzz.py::test_parsers_mutated_files_are_read_or_raise_input_error",
     ),
