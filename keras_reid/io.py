@@ -318,7 +318,7 @@ def read_table(
 
 def _table_lines(path: Path, names: Mapping[str, str]) -> Iterator[Line]:
     """Yield the header, as the value of itself, and the lines."""
-    fix = 'Correct it, or save it as UTF-8 (in Excel "CSV UTF-8").'
+    fix = 'Check the path, or save the file as UTF-8 (in Excel "CSV UTF-8").'
     with _reading(path, "be a table in UTF-8", fix):
         with path.open("rb") as start:
             encoding = "utf-16" if start.read(2) in UTF16 else "utf-8-sig"
@@ -328,7 +328,8 @@ def _table_lines(path: Path, names: Mapping[str, str]) -> Iterator[Line]:
                 for values in _stripped_rows(rows, path, names):
                     yield Line(rows.line_num, values)
             except csv.Error as error:
-                raise ValueError(f"{error} in line {rows.line_num}") from error
+                received = f"'{error}' in line {rows.line_num}"
+                raise _invalid(path, "be comma-separated", received, "Correct the line.") from error
 
 
 def _stripped_rows(rows: Any, path: Path, names: Mapping[str, str]) -> Iterator[dict[str, str]]:

@@ -411,7 +411,7 @@ def test_write_named_cameras_writes_numbers(tmp_path):
             "split 'test': it must be one of train, q",
         ),
         ("path,identity,camera,split\na.jpg,1,1,query\n", "split column of .* has only query: add"),
-        ('path,identity,camera\na.jpg,1,1\n"c.jpg,2,1\n', "unexpected end of data in line 3"),
+        ('path,identity,camera\na.jpg,1,1\n"c.jpg,2,1\n', "unexpected end of data. in line 3"),
     ],
 )
 def test_load_csv_invalid_table_raises(tmp_path, text, message):
