@@ -403,9 +403,12 @@ def read_matlab(file: str | os.PathLike[str], keys: Sequence[str] = ()) -> dict[
     fix = "Download it again."
     with _reading(path, "be a MATLAB file of version 7 or older", fix, Exception):
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-        done = subprocess.run(
-            command, check=False, env=environment, capture_output=True, timeout=MATLAB_SECONDS
-        )
+        try:
+            done = subprocess.run(
+                command, check=False, env=environment, capture_output=True, timeout=MATLAB_SECONDS
+            )
+        except subprocess.TimeoutExpired as error:
+            raise ValueError(f"no result in {MATLAB_SECONDS} s") from error
         if done.returncode:
             raise ValueError(["crash", *done.stderr.decode(errors="replace").splitlines()][-1])
         with np.load(BytesIO(done.stdout)) as held:

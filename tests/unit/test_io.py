@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from scipy.io import savemat
 
+from keras_reid import io
 from keras_reid.errors import InputError
 from keras_reid.io import check_writable, locked, new_file, new_folder, replaced_file
 
@@ -175,3 +177,24 @@ def test_check_writable_file_as_parent_folder_raises(tmp_path: Path) -> None:
         check_writable(tmp_path / "file/x")
     check_writable(tmp_path / "deep/er/x")
     assert os.listdir(tmp_path) == ["file"]
+
+
+def test_io_import_loads_neither_keras_nor_tensorflow() -> None:
+    code = "import sys, keras_reid.io; print({'keras', 'tensorflow', 'scipy'} & {*sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
+def test_read_matlab_crash_and_timeout_raise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    savemat(tmp_path / "x.mat", {"a": [1, 2]})
+    assert io.read_matlab(tmp_path / "x.mat", ["a"])["a"].tolist() == [1, 2]
+    monkeypatch.setattr(io, "MATLAB_SECONDS", 0.01)
+    with pytest.raises(InputError, match=r"must be a MATLAB file .* 'no result in 0.01 s'"):
+        io.read_matlab(tmp_path / "x.mat")
+    monkeypatch.undo()
+    crashed = subprocess.CompletedProcess([], -signal.SIGSEGV, b"", b"")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: crashed)
+    with pytest.raises(InputError, match=r"must be a MATLAB file .* got 'crash'"):
+        io.read_matlab(tmp_path / "x.mat")
