@@ -4,10 +4,8 @@ Files and folders are written under a temporary name next to their path and rena
 after a kill or on a full disk, the existing file is unchanged.
 """
 
-import codecs
 import csv
 import errno
-import glob
 import hashlib
 import json
 import os
@@ -40,20 +38,20 @@ SEPARATORS = ",;\t"
 BLANK = SEPARATORS + ' "\r\n'
 # A first line `sep=;` states the separator for Excel.
 SEP_LINE = re.compile('"?sep=([,;\t|]?)', re.IGNORECASE)
-UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+UTF16 = (b"\xff\xfe", b"\xfe\xff")  # byte order marks
 MATLAB_BYTES, MATLAB_SECONDS = 2**33, 120
 
+StrPath = str | os.PathLike[str]
 Fields = Mapping[str, type | UnionType]
 NUMBER = int | float
-Errors = type[Exception] | tuple[type[Exception], ...]
-BROKEN: Errors = (OSError, ValueError)
+Publish = Callable[[Path, Path], object]
 
 
 class Busy(InputError):
     """Another process holds the lock."""
 
 
-def new_file(path: str | os.PathLike[str]) -> AbstractContextManager[Path]:
+def new_file(path: StrPath) -> AbstractContextManager[Path]:
     """Return a context that yields a temporary path and renames it to `path` at its end.
 
     Raises:
@@ -62,7 +60,7 @@ def new_file(path: str | os.PathLike[str]) -> AbstractContextManager[Path]:
     return _staged(path, PUBLIC, _publish_new)
 
 
-def replaced_file(path: str | os.PathLike[str], mode: int = PUBLIC) -> AbstractContextManager[Path]:
+def replaced_file(path: StrPath, mode: int = PUBLIC) -> AbstractContextManager[Path]:
     """Return a context that yields a temporary path, which replaces the file `path` at its end.
 
     Raises:
@@ -71,7 +69,7 @@ def replaced_file(path: str | os.PathLike[str], mode: int = PUBLIC) -> AbstractC
     return _staged(path, mode)
 
 
-def new_folder(path: str | os.PathLike[str]) -> AbstractContextManager[Path]:
+def new_folder(path: StrPath) -> AbstractContextManager[Path]:
     """Return a context that yields a temporary folder and renames it to `path` at its end.
 
     Raises:
@@ -81,7 +79,7 @@ def new_folder(path: str | os.PathLike[str]) -> AbstractContextManager[Path]:
 
 
 @contextmanager
-def locked(path: str | os.PathLike[str], wait: bool = False) -> Iterator[None]:
+def locked(path: StrPath, wait: bool = False) -> Iterator[None]:
     """Hold a lock within the block; the system releases it if the process is killed.
 
     Args:
@@ -113,7 +111,7 @@ def locked(path: str | os.PathLike[str], wait: bool = False) -> Iterator[None]:
         lock.release()
 
 
-def check_writable(path: str | os.PathLike[str]) -> None:
+def check_writable(path: StrPath) -> None:
     """Raise `InputError` if a file or folder cannot be created, before the work for it begins."""
     path = expanded(path).absolute()
     folder = next(folder for folder in path.parents if folder.exists())
@@ -121,7 +119,7 @@ def check_writable(path: str | os.PathLike[str]) -> None:
         raise _invalid(path, "be writable", f"no permission for {folder}", "Choose another path.")
 
 
-def check_room(path: str | os.PathLike[str], size: int) -> None:
+def check_room(path: StrPath, size: int) -> None:
     """Raise `InputError` if the disk is too full for `size` bytes; HDF5 would end the process."""
     path = expanded(path)
     with _writing(path, path.name):
@@ -131,8 +129,9 @@ def check_room(path: str | os.PathLike[str], size: int) -> None:
 
 def drop_leftovers(path: Path) -> None:
     """Remove the temporary files that killed processes of this host left for `path`."""
-    for left in path.parent.glob(f".{HOST}-*-{glob.escape(path.name[-LONGEST_NAME:])}"):
-        owner = re.match(rf"\.{HOST}-(\d+)-(\w+)-", left.name)
+    name = re.escape(path.name[-LONGEST_NAME:])
+    for left in path.parent.iterdir():
+        owner = re.fullmatch(rf"\.{HOST}-(\d+)-(\w+)-\w+-{name}", left.name)
         if owner and owner[2] != WRITER and not _is_running(int(owner[1])):
             _remove(left)
 
@@ -149,11 +148,7 @@ def _is_running(process: int) -> bool:
 
 
 @contextmanager
-def _staged(
-    path: str | os.PathLike[str],
-    mode: int | None,
-    publish: Callable[[Path, Path], object] = os.replace,
-) -> Iterator[Path]:
+def _staged(path: StrPath, mode: int | None, publish: Publish = os.replace) -> Iterator[Path]:
     """Yield a new file, or a new folder if the mode is None, and publish it."""
     path = expanded(path)
     name = f".{HOST}-{os.getpid()}-{WRITER}-{token_hex(4)}-{path.name[-LONGEST_NAME:]}"
@@ -202,7 +197,9 @@ def _writing(path: Path, name: str) -> Iterator[None]:
 
 
 @contextmanager
-def _reading(path: object, rule: str, fix: str, errors: Errors = BROKEN) -> Iterator[None]:
+def _reading(
+    path: object, rule: str, fix: str, errors: Any = (OSError, ValueError)
+) -> Iterator[None]:
     """Convert errors of the system and of parsers; see `_invalid`."""
     try:
         yield
@@ -228,14 +225,14 @@ def _invalid(path: object, rule: str, received: str, fix: str) -> InputError:
     return InputError(f"`{path}` must {rule}, got {received}. {fix}")
 
 
-def read_text(file: str | os.PathLike[str]) -> str:
+def read_text(file: StrPath) -> str:
     """Return the text of a file in UTF-8, without a byte order mark."""
     path = expanded(file)
     with _reading(path, "be a text file in UTF-8", "Check the path, or save the file as UTF-8."):
         return path.read_text(encoding="utf-8-sig")
 
 
-def content_digest(file: str | os.PathLike[str]) -> str:
+def content_digest(file: StrPath) -> str:
     """Return a digest of a file's content, 32 hexadecimal digits; "" if it cannot be read."""
     try:
         with open(file, "rb") as content:
@@ -244,7 +241,7 @@ def content_digest(file: str | os.PathLike[str]) -> str:
         return ""
 
 
-def read_json(file: str | os.PathLike[str], fields: Fields, remedy: str) -> dict[str, Any]:
+def read_json(file: StrPath, fields: Fields, remedy: str) -> dict[str, Any]:
     """Return the object in a JSON file.
 
     Args:
@@ -258,9 +255,7 @@ def read_json(file: str | os.PathLike[str], fields: Fields, remedy: str) -> dict
     return _json_object(read_text(file), str(file), fields, remedy)
 
 
-def read_json_lines(
-    file: str | os.PathLike[str], fields: Fields, remedy: str
-) -> list[dict[str, Any]]:
+def read_json_lines(file: StrPath, fields: Fields, remedy: str) -> list[dict[str, Any]]:
     """Return the objects in the lines of a file; see `read_json`."""
     lines = read_text(file).splitlines()
     return [
@@ -289,7 +284,7 @@ class Line(NamedTuple):
 
 
 def read_table(
-    table: str | os.PathLike[str], required: Sequence[str], optional: Sequence[str] = ()
+    table: StrPath, required: Sequence[str], optional: Sequence[str] = ()
 ) -> tuple[list[str], Iterator[Line]]:
     """Return the columns of a CSV file, and an iterator over its lines.
 
@@ -368,9 +363,7 @@ def table_path(table: Path, name: str) -> Path:
     return posix if not os.path.exists(path) and os.path.exists(posix) else path
 
 
-def read_arrays(
-    path: str | os.PathLike[str], names: Sequence[str]
-) -> tuple[dict[str, np.ndarray], list[str]]:
+def read_arrays(path: StrPath, names: Sequence[str]) -> tuple[dict[str, np.ndarray], list[str]]:
     """Return the named arrays of an `.npz` file or of a folder of `.npy` files, and all names.
 
     The arrays of a folder are memory-mapped.
@@ -389,7 +382,7 @@ def read_arrays(
             return {n: held[n] for n in names if n in held.files}, sorted(held.files)
 
 
-def read_matlab(file: str | os.PathLike[str], keys: Sequence[str] = ()) -> dict[str, np.ndarray]:
+def read_matlab(file: StrPath, keys: Sequence[str] = ()) -> dict[str, np.ndarray]:
     """Return the arrays of a MATLAB file; those in structures are named `structure/field`.
 
     SciPy can crash on malformed files, so it runs in a subprocess limited to 8 GiB and two minutes.
@@ -450,7 +443,7 @@ def matlab_indices(values: np.ndarray, count: int, name: str) -> np.ndarray:
     return numbers.astype(np.int64) - 1
 
 
-def read_model(file: str | os.PathLike[str]) -> Any:
+def read_model(file: StrPath) -> Any:
     """Return the Keras model of a `.keras` file, without running code from the file.
 
     Raises:
