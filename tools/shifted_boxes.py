@@ -24,7 +24,7 @@ from PIL import Image
 from keras_reid.data.readers.layouts import image_files
 from keras_reid.data.readers.market import MARKET_FOLDERS
 from keras_reid.errors import InputError
-from keras_reid.files import new_folder
+from keras_reid.io import new_folder
 
 Box = tuple[float, float, float, float]
 

@@ -25,7 +25,7 @@ from keras_reid.cli.shared import (
 from keras_reid.errors import InputError, counted
 from keras_reid.evaluation.clusters import METHODS
 from keras_reid.evaluation.labels import unlabeled
-from keras_reid.files import new_file, new_folder
+from keras_reid.io import new_file, new_folder
 
 MANY = 4  # times the images of a usual group, from which neighbours are mostly others
 LARGEST = 0.2  # fraction of the images, beyond which a group is suspicious

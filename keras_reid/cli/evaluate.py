@@ -29,7 +29,7 @@ from keras_reid.cli.shared import (
 from keras_reid.errors import InputError
 from keras_reid.evaluation import StoredFeatures
 from keras_reid.evaluation.protocols import TIES
-from keras_reid.files import new_file, new_folder
+from keras_reid.io import new_file, new_folder
 
 OF_EMBEDDINGS = ("global", "cosine")
 OF_TRACKLETS = (

@@ -26,7 +26,7 @@ from keras_reid.cli.shared import (
     stored_features,
 )
 from keras_reid.errors import InputError
-from keras_reid.files import check_writable
+from keras_reid.io import check_writable
 from keras_reid.models.shipped import PRETRAINED
 from keras_reid.training.runs import Run
 

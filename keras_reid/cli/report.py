@@ -9,7 +9,7 @@ from keras_reid import data, evaluation, models, visualize
 from keras_reid.cli.shared import ModelOptions, needs_keypoints
 from keras_reid.errors import InputError
 from keras_reid.evaluation import RankedList, RankingResult, StoredFeatures
-from keras_reid.files import new_file
+from keras_reid.io import new_file
 from keras_reid.training.runs import Run, read_history
 
 FAILURES, SUCCESSES = 12, 6  # queries of which the list is shown

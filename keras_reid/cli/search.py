@@ -27,9 +27,8 @@ from keras_reid import data, evaluation, gallery, scale, visualize
 from keras_reid.cli.options import Command, option
 from keras_reid.cli.shared import ModelOptions, check_outputs, progress, say, say_json
 from keras_reid.errors import InputError, counted
-from keras_reid.files import natural, new_file
-from keras_reid.foreign import content_digest, read_table, table_path
-from keras_reid.names import expanded, repeated, resolved
+from keras_reid.io import content_digest, new_file, read_table, table_path
+from keras_reid.names import expanded, natural, repeated, resolved
 
 Embedded = tuple[np.ndarray, dict[str, Any]]  # rows that are fit, and arguments of `Gallery.enrol`
 CHUNK = 1024  # images that are embedded, and then durable, at a time

@@ -18,7 +18,7 @@ from keras_reid import checks, data, evaluation, models, scale, serving
 from keras_reid.cli.options import MOST, option
 from keras_reid.errors import InputError, printable
 from keras_reid.evaluation.protocols import RULES
-from keras_reid.files import check_writable
+from keras_reid.io import check_writable
 from keras_reid.models.shipped import PRETRAINED, Pretrained
 from keras_reid.training.runs import Run
 

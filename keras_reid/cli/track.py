@@ -22,7 +22,7 @@ from keras_reid.cli.options import Command, option
 from keras_reid.cli.shared import ModelOptions, check_outputs, check_picture, progress, say
 from keras_reid.data.mot import Boxes, read_mot, write_mot
 from keras_reid.errors import InputError
-from keras_reid.files import new_file, new_folder
+from keras_reid.io import new_file, new_folder
 
 VIDEOS = {".avi": "MJPG", ".mp4": "mp4v"}
 FOLDER_RATE = 25.0  # frames a second, where nothing says it

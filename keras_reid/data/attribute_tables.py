@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_reid.data.images import PersonImages
 from keras_reid.errors import InputError
-from keras_reid.foreign import read_matlab, read_table
+from keras_reid.io import read_matlab, read_table
 from keras_reid.names import expanded, normalized
 
 ATTRIBUTES = "attributes"  # the column of the images
@@ -177,7 +177,7 @@ def _of_csv(file: Path) -> dict[str, Any]:
 
 def _of_mat(file: Path) -> dict[str, Any]:
     parts: dict[str, list[np.ndarray]] = {}
-    for place, value in read_matlab(file, ()).items():
+    for place, value in read_matlab(file).items():
         _, part, name = f"//{place}".rsplit("/", 2)
         if part in ("train", "test"):
             parts.setdefault(name, []).append(np.atleast_1d(value).ravel())

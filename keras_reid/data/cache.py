@@ -18,7 +18,7 @@ from absl import logging
 
 from keras_reid.data.images import PersonImages
 from keras_reid.errors import InputError
-from keras_reid.files import locked, replaced_file
+from keras_reid.io import locked, replaced_file
 from keras_reid.names import expanded
 
 FORMAT = "keras_reid decoded uint8 images, version 2"
@@ -67,7 +67,7 @@ def write(file: Path, chunks: Iterable[np.ndarray], shape: tuple[int, int, int, 
     Raises:
         InputError: the disk has no room for n·h·w·3 bytes.
     """
-    with locked(file.with_name(f".{file.name}.lock"), "one process fills a cache", wait=True):
+    with locked(file.with_name(f".{file.name}.lock"), wait=True):
         if not complete(file, shape):
             _write(file, chunks, shape)
 

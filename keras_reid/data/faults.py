@@ -15,7 +15,7 @@ from PIL import Image
 from keras_reid import checks
 from keras_reid.data.images import ORIENTATION, PersonImages, ReidDataset, name_some
 from keras_reid.errors import InputError, counted
-from keras_reid.foreign import content_digest
+from keras_reid.io import content_digest
 from keras_reid.pixels import (
     BY_PILLOW,
     decode,

@@ -11,7 +11,7 @@ from keras_reid.data.mot import NOBODY, read_mot
 from keras_reid.data.readers.layouts import of_tracks
 from keras_reid.data.video import video_frames
 from keras_reid.errors import InputError
-from keras_reid.files import new_folder
+from keras_reid.io import new_folder
 from keras_reid.names import expanded
 
 

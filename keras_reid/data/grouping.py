@@ -8,7 +8,7 @@ import numpy as np
 from keras_reid import checks
 from keras_reid.data.images import TRACKLET, PersonImages, ReidDataset, joined
 from keras_reid.errors import InputError
-from keras_reid.files import natural
+from keras_reid.names import natural
 
 # Sequence (or track) and frame in the names of Market-1501, MARS and DukeMTMC.
 NAMES = (

@@ -20,8 +20,7 @@ from PIL import Image
 from keras_reid import checks
 from keras_reid.data.images import PersonImages
 from keras_reid.errors import InputError, counted
-from keras_reid.files import locked, replaced_file
-from keras_reid.foreign import content_digest, read_table
+from keras_reid.io import content_digest, locked, read_table, replaced_file
 from keras_reid.names import expanded, normalized
 from keras_reid.pixels import decode, upright_size
 from keras_reid.skeletons import COCO, KEYPOINTS, SKELETONS, Skeleton
@@ -191,7 +190,7 @@ def estimate_keypoints(
     rows = _kept(table, estimator.skeleton, digests)
     if not rows.keys() >= {*names.values()}:
         lock = table.with_name(f".{table.name}.lock")
-        with locked(lock, "one process estimates at a time", wait=True):
+        with locked(lock, wait=True):
             rows = _completed(table, estimator, names, digests, progress)
     points = np.zeros((len(images), len(estimator.skeleton.names), 3), np.float32)
     for i, path in enumerate(images.path.tolist()):

@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 
 from keras_reid.errors import InputError, counted
-from keras_reid.files import new_file
-from keras_reid.foreign import read_text
+from keras_reid.io import new_file, read_text
 from keras_reid.names import expanded
 
 NOBODY = -1
@@ -103,7 +102,7 @@ def read_mot(table: str | os.PathLike[str]) -> Boxes:
     if not file.is_file():
         raise InputError(f"boxes are read from a MOT text file: {file} is none")
     rows = []
-    for number, line in enumerate(read_text(file, "a table of boxes").splitlines(), start=1):
+    for number, line in enumerate(read_text(file).splitlines(), start=1):
         if not line.strip():
             continue
         try:

@@ -35,8 +35,7 @@ from keras_reid.data.pedestrians import (
     person,
 )
 from keras_reid.errors import InputError
-from keras_reid.files import new_folder
-from keras_reid.foreign import read_json
+from keras_reid.io import new_folder, read_json
 from keras_reid.names import expanded
 from keras_reid.skeletons import COCO
 
@@ -306,7 +305,7 @@ def made_before(root: Path, parameters: dict[str, Any]) -> bool:
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
     try:
-        made_with = read_json(root / RECORD, "the record of a data set", {}, "restore it")
+        made_with = read_json(root / RECORD, {}, "Restore it.")
     except InputError:
         raise InputError(
             f"synthetic pedestrians never overwrite a folder that they did not make, and {root} "

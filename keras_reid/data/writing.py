@@ -12,7 +12,7 @@ from keras_reid.data.images import PersonImages, ReidDataset
 from keras_reid.data.readers.layouts import DISTRACTOR
 from keras_reid.data.readers.market import MARKET_FOLDERS
 from keras_reid.errors import InputError
-from keras_reid.files import new_folder
+from keras_reid.io import new_folder
 from keras_reid.names import expanded
 
 

@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from keras_reid.errors import InputError
-from keras_reid.files import new_file
-from keras_reid.foreign import array_names, read_arrays, read_matlab
+from keras_reid.io import new_file, read_arrays, read_matlab
 from keras_reid.names import normalized_labels
 
 RANKS = {"embedding": 2, "local": 3}
@@ -51,7 +50,7 @@ def load_features(path: str | os.PathLike[str], side: str | None = None) -> Stor
     if holds_both_sides(path):
         found, names = _read_matlab(path, SIDES if side is None else (side,))
     else:
-        found, names = read_arrays(path, NAMES), array_names(path)
+        found, names = read_arrays(path, NAMES)
     features = {name: found[name] for name in RANKS if name in found}
     if not features:
         raise InputError(
@@ -84,7 +83,7 @@ def _read_matlab(
     path: str | os.PathLike[str], sides: Sequence[str]
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """Return the arrays of the sides, one after the other, and the names of all arrays."""
-    values = read_matlab(path, ())
+    values = read_matlab(path)
     if not any(f"{side}_f" in values for side in SIDES):
         return {name: values[name] for name in NAMES if name in values}, sorted(values)
     parts = [_restored(values, side) for side in sides if f"{side}_f" in values]

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from keras_reid.errors import InputError
-from keras_reid.files import PRIVATE, drop_leftovers, make_private, replaced_file
 from keras_reid.gallery.approximate import InvertedFile, faiss
 from keras_reid.gallery.arrays import ArrayStore
 from keras_reid.gallery.store import Rows
+from keras_reid.io import PRIVATE, drop_leftovers, replaced_file
 from keras_reid.names import normalized
 
 TABLES = """
@@ -54,7 +54,7 @@ class FileStore(ArrayStore):
             )
         with self._told():
             path.parent.mkdir(parents=True, exist_ok=True)
-            make_private(self.database_path)
+            self.database_path.touch(PRIVATE)
             # Autocommit: a transaction is what `_writing` says is one.
             self.database = sqlite3.connect(self.database_path, timeout=1, isolation_level=None)
             try:

@@ -124,7 +124,7 @@ class Gallery:
             attributes: (n, m) probabilities, for `describe`; None: unknown.
             attribute_names: (m,); the first enrolment with attributes settles them.
             digests: (n,) digests of the image files, "" where unknown, such as
-                `keras_reid.foreign.content_digest` returns them, for `changes`; None: all unknown.
+                `keras_reid.io.content_digest` returns them, for `changes`; None: all unknown.
 
         Raises:
             InputError: columns that do not fit, another width or model than the gallery's, or an

@@ -13,7 +13,7 @@ from typing import Any
 import keras
 
 from keras_reid.errors import InputError, first_line
-from keras_reid.foreign import channels_last, read_model
+from keras_reid.io import channels_last, read_model
 from keras_reid.layers import FusedBatchNormalization, MixStyle
 from keras_reid.models import shipped
 from keras_reid.models.shipped import PREFIX
@@ -289,7 +289,7 @@ def _published(name: str, weights: str, shape: Shape) -> keras.Model:
 
 
 def _from_file(path: str) -> keras.Model:
-    model = read_model(path, "the backbone")
+    model = read_model(path)
     if not getattr(model, "inputs", None):
         raise InputError(f"the backbone must be a functional model: {path!r} is not")
     return model

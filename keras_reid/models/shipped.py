@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from keras_reid import checks
 from keras_reid.errors import InputError
-from keras_reid.foreign import read_json, read_model
+from keras_reid.io import read_json, read_model
 
 if TYPE_CHECKING:
     import keras
@@ -63,7 +63,7 @@ class Pretrained:
     @classmethod
     def read(cls, folder: Path) -> "Pretrained":
         """What the card in a folder says."""
-        values = read_json(folder / "card.json", "the card of a model", {}, "install it again")
+        values = read_json(folder / "card.json", {}, "Install keras_reid again.")
         height, width = values.pop("image_size")
         return cls(name=folder.name, image_size=(height, width), **values)
 
@@ -93,7 +93,7 @@ def pretrained(name: str = "person-mobilenetv2") -> "keras.Model":
             f"the weights of {name} have the SHA-256 {known.sha256[:12]}…: {known.file} has "
             f"{found[:12]}; install keras_reid again"
         )
-    return read_model(known.file, "a model that comes with the package")
+    return read_model(known.file)
 
 
 def backbone(name: str) -> "keras.Model":

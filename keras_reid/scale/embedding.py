@@ -14,7 +14,7 @@ import numpy as np
 from keras_reid import checks, models, serving
 from keras_reid.data.pipeline import decoding_batches
 from keras_reid.errors import InputError
-from keras_reid.foreign import content_digest
+from keras_reid.io import content_digest
 from keras_reid.names import expanded
 from keras_reid.scale.listing import listed
 from keras_reid.scale.shards import Shards, create

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from keras_reid.data import walk_images
 from keras_reid.data.readers.layouts import Skipped, is_image, is_system
 from keras_reid.errors import InputError, printable
-from keras_reid.foreign import read_table, table_path
+from keras_reid.io import read_table, table_path
 from keras_reid.names import expanded, normalized, repeated, resolved
 
 LABELS = ("identity", "camera")

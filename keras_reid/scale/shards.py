@@ -13,8 +13,15 @@ import numpy as np
 
 from keras_reid.errors import InputError
 from keras_reid.evaluation import StoredFeatures
-from keras_reid.files import Busy, check_writable, locked, new_file, new_folder, replaced_file
-from keras_reid.foreign import read_json
+from keras_reid.io import (
+    Busy,
+    check_writable,
+    locked,
+    new_file,
+    new_folder,
+    read_json,
+    replaced_file,
+)
 from keras_reid.names import expanded, normalized
 from keras_reid.scale.listing import Listed
 
@@ -74,9 +81,7 @@ class Shards:
                 f"a folder of embeddings holds {ABOUT}: {self.folder} does not; make it with "
                 "keras_reid.scale.embed, or python embed.py"
             )
-        self.about = read_json(
-            self._place(ABOUT), "what was embedded", {"fingerprint": str}, "embed again"
-        )
+        self.about = read_json(self._place(ABOUT), {"fingerprint": str}, "Embed the images again.")
         metadata = self._listing().metadata
         self.count = metadata.num_row_groups
         self.sizes = [metadata.row_group(number).num_rows for number in range(self.count)]
@@ -132,7 +137,7 @@ class Shards:
         """Yield False if another process embeds the shard."""
         lock = self.folder / f".part-{number:06d}.lock"
         try:
-            with locked(lock, "a shard is embedded by one process"):
+            with locked(lock):
                 yield True
         except Busy:
             yield False
@@ -325,7 +330,7 @@ def create(
                 raise
             return _same(Shards(folder), about)
     shards = _same(Shards(folder), about)
-    with locked(folder / ".listing.lock", "a listing is updated by one process", wait=True):
+    with locked(folder / ".listing.lock", wait=True):
         for name, old in OLD_NAMES.items():
             if (folder / old).exists():
                 os.replace(folder / old, folder / name)

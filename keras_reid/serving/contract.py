@@ -12,17 +12,17 @@ import numpy as np
 
 from keras_reid import models
 from keras_reid.errors import InputError
-from keras_reid.foreign import NOTHING, Fields, read_json
+from keras_reid.io import Fields, read_json
 
 FILE = "export.json"
-AGAIN = "export the model again"
+AGAIN = "Export the model again."
 FIELDS: Fields = {
     "format": str,
     "precision": str,
     "image_size": list,
     "embedding_width": int,
     "flip": bool,
-    "local": (list, NOTHING),
+    "local": list | None,
     "fingerprint": str,
     "about": dict,
     "pixels": str,
@@ -75,19 +75,19 @@ class Contract:
         """None where there is none, as in an export of another program."""
         if not (folder / FILE).exists():
             return None
-        values = read_json(folder / FILE, "the description of an export", FIELDS, AGAIN)
+        values = read_json(folder / FILE, FIELDS, AGAIN)
         for name, length in (("image_size", 2), ("local", 2)):
             numbers = values.get(name)
             if numbers is not None and not _counts(numbers, length):
                 raise InputError(
-                    f"the description of an export has {name}, {length} whole numbers from 1: "
-                    f"{folder / FILE} has {numbers!r}; {AGAIN}"
+                    f"`{name}` in `{folder / FILE}` must be {length} whole numbers from 1, got "
+                    f"{numbers!r}. {AGAIN}"
                 )
         try:
             return cls(**values)
         except TypeError as error:
             raise InputError(
-                f"an export is described by {FILE}: that in {folder} is broken ({error}); {AGAIN}"
+                f"`{folder / FILE}` must describe an export, got '{error}'. {AGAIN}"
             ) from error
 
     def check(self, folder: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from keras_reid import checks
 from keras_reid.errors import InputError
-from keras_reid.files import locked, new_folder
+from keras_reid.io import locked, new_folder
 from keras_reid.names import expanded
 
 
@@ -24,7 +24,7 @@ def new_version(
         InputError: the version exists, or the folder cannot be made.
     """
     directory = expanded(directory).absolute()
-    with locked(directory / ".lock", "one version is made at a time", wait=True):
+    with locked(directory / ".lock", wait=True):
         # TensorFlow Serving looks at folders whose names are numbers: it sees this one when it is
         # whole.
         place = directory / str(_free(directory, version))

@@ -14,7 +14,7 @@ from absl import logging
 from keras_reid import evaluation, models
 from keras_reid.data import PersonImages
 from keras_reid.errors import InputError
-from keras_reid.files import check_room, replaced_file
+from keras_reid.io import check_room, replaced_file
 from keras_reid.losses import MetricLoss
 from keras_reid.training.learner import GraphLearner, Optimized
 from keras_reid.training.runs import read_history

@@ -10,25 +10,32 @@ from typing import TYPE_CHECKING, Any
 
 from keras_reid import models
 from keras_reid.errors import InputError
-from keras_reid.files import locked, natural, replaced_file
-from keras_reid.foreign import NOTHING, NUMBER, read_json, read_json_lines, read_model
-from keras_reid.names import expanded
+from keras_reid.io import (
+    NUMBER,
+    Fields,
+    locked,
+    read_json,
+    read_json_lines,
+    read_model,
+    replaced_file,
+)
+from keras_reid.names import expanded, natural
 
 if TYPE_CHECKING:
     import keras
 
 RENAMED = {"distance": "metric_distance"}  # flags of runs that were made by earlier versions
-RETRAIN = "restore it, or train anew"
+RETRAIN = "Restore it, or train again."
 NEEDED = ("dataset", "data_dir", "flip")
 # What is read of the flags of a run; older versions did not write all.
-FLAGS: dict[str, type | tuple[type, ...]] = {
+FLAGS: Fields = {
     "dataset": str,
-    "data_dir": (str, NOTHING),
-    "protocol": (str, NOTHING),
+    "data_dir": str | None,
+    "protocol": str | None,
     "recipe": str,
     "seed": int,
-    "keypoints": (str, NOTHING),
-    "attribute_names": (list, NOTHING),
+    "keypoints": str | None,
+    "attribute_names": list | None,
     "flip": bool,
     "frames": int,
 }
@@ -65,8 +72,7 @@ class Run:
                 f"a run folder holds {self.flags_file.name}: {str(self.directory)!r} does not; "
                 "make a run with train.py"
             )
-        what = "the flags of a run"
-        flags = read_json(self.flags_file, what, FLAGS, RETRAIN)
+        flags = read_json(self.flags_file, FLAGS, RETRAIN)
         return {RENAMED.get(name, name): value for name, value in flags.items()}
 
     @property
@@ -76,7 +82,8 @@ class Run:
         missing = [name for name in NEEDED if name not in flags]
         if missing:
             raise InputError(
-                f"the flags of a run say its {missing[0]}: {self.flags_file} does not; {RETRAIN}"
+                f"`{self.flags_file}` must contain {', '.join(NEEDED)}, got no {missing[0]}. "
+                f"{RETRAIN}"
             )
         return flags
 
@@ -85,12 +92,12 @@ class Run:
         """The scores; empty of an unfinished run."""
         if not self.metrics_file.exists():
             return {}
-        metrics = read_json(self.metrics_file, "the scores of a run", {"members": dict}, RETRAIN)
+        metrics = read_json(self.metrics_file, {"members": dict}, RETRAIN)
         for name, scores in metrics.get("members", {}).items():
             if not isinstance(scores, dict) or not isinstance(scores.get("mAP"), NUMBER):
                 raise InputError(
-                    f"the scores of a member have mAP, a number: {self.metrics_file} has none of "
-                    f"{name!r}; {RETRAIN}"
+                    f"`{self.metrics_file}` must have mAP of each member, got none of {name!r}. "
+                    f"{RETRAIN}"
                 )
         return metrics
 
@@ -146,7 +153,7 @@ class Run:
             InputError: another does.
         """
         if self._claim is None:
-            claim = locked(self.directory / ".lock", "one process trains in a run folder")
+            claim = locked(self.directory / ".lock")
             claim.__enter__()
             self._claim = claim
 
@@ -217,7 +224,7 @@ class Run:
         return self.member_file(number).is_file()
 
     def _load(self, number: str) -> "keras.Model":
-        return read_model(self.member_file(int(number)), "the model of a run")
+        return read_model(self.member_file(int(number)))
 
     def _best(self) -> str:
         scores = {k: v["mAP"] for k, v in self.metrics.get("members", {}).items() if k.isdecimal()}
@@ -248,7 +255,7 @@ def default(dataset: str, recipe: str, flags: dict[str, Any], root: str = "runs"
 
 def read_history(file: Path) -> list[dict[str, Any]]:
     """The epochs of a `history.jsonl`, of which each has its "seconds"."""
-    return read_json_lines(file, "the history of a run", {"seconds": NUMBER}, RETRAIN)
+    return read_json_lines(file, {"seconds": NUMBER}, RETRAIN)
 
 
 def write(path: Path, value: dict[str, Any]) -> None:

@@ -13,8 +13,15 @@ from keras_reid.cli import cluster, embed, evaluate, export, search, track, trai
 from keras_reid.data import cache, synthetic
 from keras_reid.data.attribute_tables import read_attributes
 from keras_reid.demo import command as demo
-from keras_reid.files import check_writable, locked, new_file, new_folder, replaced_file
-from keras_reid.foreign import read_table, read_text
+from keras_reid.io import (
+    check_writable,
+    locked,
+    new_file,
+    new_folder,
+    read_table,
+    read_text,
+    replaced_file,
+)
 from keras_reid.names import expanded
 from keras_reid.scale.listing import listed
 from keras_reid.training import runs
@@ -118,7 +125,7 @@ def test_library_home_inputs_are_read(home):
     images = data.PersonImages(["~/crops/anna/0.png"], ["anna"], None)
     assert data.decodable(images.path).all()
     assert len(evaluation.load_features("~/f.npz").features["embedding"]) == 12
-    assert read_text("~/list.csv", "a table").startswith("path")
+    assert read_text("~/list.csv").startswith("path")
     assert read_table("~/list.csv", ["path"])[0] == ["path", "identity"]
     (home / "attributes.csv").write_text("identity,hat\nanna,1\n")
     assert len(read_attributes("~/attributes.csv").identity) == 1
@@ -131,7 +138,7 @@ def test_library_home_outputs_are_written_there(home):
         file.write_text("b")
     with new_folder("~/folder") as folder:
         (folder / "x").touch()
-    with locked("~/lock", "one at a time"):
+    with locked("~/lock"):
         assert (home / "lock").exists()
     check_writable("~/new/file")
     assert (home / "a.txt").read_text() == "b"

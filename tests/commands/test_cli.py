@@ -411,7 +411,7 @@ def test_help_lists_common_flags_and_helpfull_lists_all(tmp_path: Path) -> None:
             "table must exist",
         ),
         (["evaluate.py", "--features=q.npz"], "two files, QUERY,GALLERY.* received 'q.npz'"),
-        (["evaluate.py", "--features=q.npz,g.npz"], "reading q.npz gave"),
+        (["evaluate.py", "--features=q.npz,g.npz"], "q.npz` must be an .npz file"),
         (["evaluate.py", "--rerank=magic"], "should be one of <none|k_reciprocal"),
         (["evaluate.py", "--rerank_options=k1"], "NAME=NUMBER, .* received 'k1'"),
         (["cluster.py"], "either --images or --dataset"),

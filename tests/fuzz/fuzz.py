@@ -33,7 +33,7 @@ from keras_reid import data, evaluation, gallery, tracking
 from keras_reid.data.keypoints import read_points
 from keras_reid.data.mot import read_mot
 from keras_reid.errors import InputError
-from keras_reid.foreign import read_model
+from keras_reid.io import read_model
 from keras_reid.serving import Contract
 from keras_reid.skeletons import COCO
 from keras_reid.training.runs import Run
@@ -241,7 +241,7 @@ PARSERS = {
     "features": Parser("x.npz", lambda folder: np.savez(folder / "x.npz", **arrays()), ranked),
     "features, MATLAB": Parser("x.mat", result, ranked, slow=100),
     "gallery": Parser("x.rows", people, asked, slow=20),
-    "model": Parser("x.keras", model, lambda f: read_model(f, "a model"), slow=20),
+    "model": Parser("x.keras", model, read_model, slow=20),
 }
 
 

@@ -30,7 +30,7 @@ def test_load_features_oversized_npy_header_raises(tmp_path: Path) -> None:
     np.lib.format.write_array_header_1_0(header, shape)
     with zipfile.ZipFile(tmp_path / "x.npz", "w") as file:
         file.writestr("embedding.npy", header.getvalue())
-    with pytest.raises(InputError, match=r"embedding.npy is not the 256,000,000,000 bytes"):
+    with pytest.raises(InputError, match=r"must be an \.npz file"):
         evaluation.load_features(tmp_path / "x.npz")
 
 

@@ -75,7 +75,7 @@ def test_read_attributes_matlab_file_returns_table_values(tmp_path):
     (tmp_path / "broken.mat").write_bytes(b"nothing")
     with pytest.raises(InputError, match=r"is no market_attribute\.mat"):
         data.read_attributes(tmp_path / "other.mat")
-    with pytest.raises(InputError, match=r"broken\.mat must be a MATLAB file"):
+    with pytest.raises(InputError, match=r"broken\.mat` must be a MATLAB file"):
         data.read_attributes(tmp_path / "broken.mat")
 
 
@@ -112,7 +112,7 @@ def test_read_attributes_zero_one_table_blanks_are_unknown(tmp_path):
         ([("1", 2), ("2", 0)], ("identity", "x"), r"1 \(no\) and 2 \(yes\).*holds 0"),
         ([("1", "yes")], ("identity", "x"), "line 2 of .*x='yes'"),
         ([("1", 5)], ("identity", "age"), "age is 1 to 4"),
-        ([("1", 1)], ("person", "x"), "needs the columns identity"),
+        ([("1", 1)], ("person", "x"), "must have the columns identity"),
         ([], ("identity", "x"), "has none"),
         ([("1",)], ("identity",), "has none"),
     ],

@@ -208,7 +208,12 @@ def test_export_failed_check_leaves_no_version_folder(model, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("{", "is broken"), ('{"a": 1}', "is broken"), (None, "newer keras_reid")]
+    ("text", "message"),
+    [
+        ("{", "must be JSON"),
+        ('{"a": 1}', "must describe an export"),
+        (None, "newer keras_reid"),
+    ],
 )
 def test_load_broken_metadata_raises(model, tmp_path, text, message):
     version = serving.export(model, tmp_path)

@@ -18,7 +18,7 @@ from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_reid import files, gallery
+from keras_reid import gallery, io
 from keras_reid.errors import InputError
 from keras_reid.evaluation import Threshold
 from keras_reid.gallery import approximate, exact, milvus
@@ -191,7 +191,7 @@ def test_remove_killed_while_writing_index_leaves_no_removed_rows(
         store.search(people["embeddings"][:1], 3)
     store.store.database.close()  # as a kill does
     assert people["embeddings"][33].tobytes() not in bytes_in(tmp_path)
-    left = tmp_path / f".{files.HOST}-{ENDED}-01234abc-index.faiss"
+    left = tmp_path / f".{io.HOST}-{ENDED}-01234abc-0-index.faiss"
     left.write_bytes(people["embeddings"][33].tobytes())
     with opened(kind, tmp_path) as store:
         assert store.count() == COUNT - 10
@@ -215,7 +215,7 @@ def test_remove_killed_milvus_lite_finishes_on_reopen(tmp_path):
     code = f"""if True:
         import os, signal
         import numpy as np
-        from keras_reid import files, gallery
+        from keras_reid import gallery
         x = np.random.default_rng(0).standard_normal((6, 16)).astype("float32")
         people = gallery.open({str(tmp_path / "people.db")!r})
         people.enrol(x, list("aabbcc"), model_fingerprint="m")
@@ -824,7 +824,7 @@ def test_open_milvus_lite_empty_index_is_rebuilt(tmp_path):
 LOAD = """
 import sys
 import numpy as np
-from keras_reid import files, gallery
+from keras_reid import gallery
 uri, seed = sys.argv[1], int(sys.argv[2])
 x = np.random.default_rng(0).standard_normal((500, 16)).astype(np.float32)
 with gallery.open(uri) as people:

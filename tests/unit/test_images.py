@@ -215,7 +215,7 @@ def test_write_without_cameras_raises(tmp_path):
 
 def test_write_missing_file_raises_and_leaves_no_files(tmp_path):
     dataset = ReidDataset("d", images([1], [1], [tmp_path / "gone.jpg"]), None, None)
-    with pytest.raises(InputError, match=r"writing .*out gave 'No such file.* of .*gone\.jpg"):
+    with pytest.raises(InputError, match=r"out` must be writable, got 'No such.* for .*gone\.jpg"):
         data.write(dataset, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 

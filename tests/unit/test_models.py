@@ -234,7 +234,7 @@ def test_backbones_build_from_model_and_weights_files_matches_source(tmp_path) -
     ("arguments", "message"),
     [
         ({"backbone": "resnet51"}, "one of efficientnetv2-b0.*received 'resnet51'"),
-        ({"backbone": "nowhere.keras"}, "the backbone is a .keras file: nowhere.keras is none"),
+        ({"backbone": "nowhere.keras"}, "got 'File not found: filepath=nowhere.keras"),
         ({"weights": "imagenet"}, "tiny has no published weights"),
         ({"weights": "nowhere.weights.h5"}, "existing file: received"),
         ({"pooling": "median"}, "pooling is one of avg, avg_max, gem, max: received 'median'"),
@@ -255,7 +255,7 @@ def test_build_invalid_arguments_raises(arguments: dict, message: str) -> None:
 
 def test_backbones_build_unsuitable_file_raises(tmp_path) -> None:
     (tmp_path / "broken.keras").write_bytes(b"PK nothing")
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="must be a Keras model"):
         backbones.build(str(tmp_path / "broken.keras"), image_size=SIZE)
     flat = keras.Sequential([keras.Input((*SIZE, 3)), keras.layers.GlobalAveragePooling2D()])
     flat.save(tmp_path / "flat.keras")

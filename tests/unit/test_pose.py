@@ -84,9 +84,9 @@ def test_read_keypoints_row_matches_path_suffix(drawn, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "has only none: add file"),
+        ("", "got none. Add file"),
         ("file,nose_x\n", "NAME_x, NAME_y"),
-        (None, "is none"),
+        (None, "No such file"),
     ],
 )
 def test_read_keypoints_invalid_table_raises(drawn, tmp_path, text, message):

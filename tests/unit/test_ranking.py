@@ -611,7 +611,7 @@ def test_load_features_saved_files_give_same_ranking(tmp_path):
     features, *labels = example()
     stored = {"embedding": features[1]}
     evaluation.save_features(tmp_path / "g.npz", stored, *labels[1])
-    with pytest.raises(InputError, match=r"g\.npz exists, and nothing is written over"):
+    with pytest.raises(InputError, match=r"g\.npz` must be a new path"):
         evaluation.save_features(tmp_path / "g.npz", stored)
     (tmp_path / "q").mkdir()
     for name, column in (
@@ -635,8 +635,8 @@ def test_load_features_invalid_file_raises(tmp_path):
     for name, message in (
         ("x.npz", "named embedding or local, but .* holds feature"),
         ("folder", "holds none"),
-        ("text.npz", "reading .* gave"),
-        ("missing.npz", "reading .* gave"),
+        ("text.npz", "must be an .npz file"),
+        ("missing.npz", "must be an .npz file"),
     ):
         with pytest.raises(InputError, match=message):
             evaluation.load_features(tmp_path / name)

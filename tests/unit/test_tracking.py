@@ -57,7 +57,7 @@ def test_write_mot_then_read_mot_restores_boxes(tmp_path):
         np.testing.assert_allclose(getattr(again, name), getattr(found, name))
     first = (tmp_path / "t.txt").read_text().splitlines()[0]
     assert first == "1,1,16.00,51.00,20.00,40.00,1,-1,-1,-1"  # counted from 1
-    with pytest.raises(InputError, match="exists, and nothing is written over"):
+    with pytest.raises(InputError, match="must be a new path"):
         write_mot(found, tmp_path / "t.txt")
     (tmp_path / "d.txt").write_text("\n2,-1,5,6,7,8\n1,-1,1,1,3,4,0.25,0,0,0\n")
     short = read_mot(tmp_path / "d.txt")

@@ -10,7 +10,7 @@ from keras_reid.data.images import ReidDataset
 from keras_reid.data.readers.layouts import Row, columns, level
 from keras_reid.data.readers.market import read_market
 from keras_reid.errors import InputError
-from keras_reid.foreign import matlab_indices, read_matlab
+from keras_reid.io import matlab_indices, read_matlab
 
 
 def read_cuhk03(root: Path, boxes: str = "detected") -> ReidDataset:

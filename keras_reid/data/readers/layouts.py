@@ -13,8 +13,7 @@ from absl import logging
 
 from keras_reid.data.images import TRACKLET, PersonImages, ReidDataset, name_some
 from keras_reid.errors import InputError, counted, printable
-from keras_reid.files import natural
-from keras_reid.names import expanded
+from keras_reid.names import expanded, natural
 
 Row = tuple[str, int | str, int | None]  # path, identity, camera
 Track = tuple[list[Path], int, int]  # files in order, identity, camera

@@ -22,7 +22,7 @@ from keras_reid.data.readers.layouts import (
     with_distractors,
 )
 from keras_reid.errors import InputError
-from keras_reid.foreign import matlab_indices, read_matlab, read_text
+from keras_reid.io import matlab_indices, read_matlab, read_text
 
 MARS_NAME = re.compile(r"(?:00)?(-?\d+)C(\d+)T(\d+)F(\d+)")  # junk is 00-1
 DUKE_NAME = re.compile(r"(\d+)_?[Cc](\d+)_?[Ff](\d+)")
@@ -56,7 +56,7 @@ def _images(tracks: list[Track], source: Path) -> PersonImages:
 def _mars_part(folder: Path, names: Path, info: Path, key: str) -> list[Track]:
     table = info / f"{key.replace('track_', 'tracks_')}.mat"
     if names.exists() and table.exists():
-        listed = read_text(names, "a list of images").split()
+        listed = read_text(names).split()
         files = [folder / name[:4] / name for name in listed]
         rows = np.atleast_2d(read_matlab(table, (key,))[key])
         numbers = rows.shape[1:] == (4,) and rows.dtype.kind in "iuf"

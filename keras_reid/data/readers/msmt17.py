@@ -7,7 +7,7 @@ from pathlib import Path
 from keras_reid.data.images import ReidDataset
 from keras_reid.data.readers.layouts import Row, assemble, level
 from keras_reid.errors import InputError
-from keras_reid.foreign import read_text
+from keras_reid.io import read_text
 
 MSMT17_TRAIN_PERSONS = 1041
 
@@ -36,7 +36,7 @@ def read_msmt17(root: Path) -> ReidDataset:
 def _msmt17_rows(listing: Path, folder: Path, offset: int) -> list[Row]:
     """`0000/0000_000_01_0303morning_0015_0.jpg 0`: the camera is the third field of the name."""
     rows: list[Row] = []
-    for number, line in enumerate(read_text(listing, "a list of images").splitlines(), start=1):
+    for number, line in enumerate(read_text(listing).splitlines(), start=1):
         match = re.fullmatch(r"(\S*?[^/_]+_[^/_]+_(\d{1,9})_\S*) (\d{1,9})\s*", line)
         if not match:
             raise InputError(

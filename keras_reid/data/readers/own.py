@@ -19,7 +19,7 @@ from keras_reid.data.readers.layouts import (
     not_images,
 )
 from keras_reid.errors import InputError
-from keras_reid.foreign import Line, read_table, table_path
+from keras_reid.io import Line, read_table, table_path
 from keras_reid.names import normalized
 
 COLUMNS = ("path", "identity")
