@@ -17,6 +17,7 @@ from keras_reid.errors import InputError
 from keras_reid.foreign import content_digest
 from keras_reid.names import expanded
 from keras_reid.scale.listing import listed
+from keras_reid.scale.registry import ENGINES
 from keras_reid.scale.shards import Shards, create
 
 Progress = Callable[[int, int], None]
@@ -174,9 +175,10 @@ class Worker:
         return embed(np.zeros((1, *size, 3), np.uint8))[:0]
 
 
-def _local(
+def embed_here(
     shards: Shards, missing: Sequence[int], worker: Worker, workers: int | None
 ) -> Iterator[int]:
+    """Embed shards in this process and yield their numbers."""
     if workers is not None:
         raise InputError(
             "workers are Ray's: for the local engine make the same call in several processes"
@@ -186,9 +188,10 @@ def _local(
             yield number
 
 
-def _ray(
+def embed_on_ray(
     shards: Shards, missing: Sequence[int], worker: Worker, workers: int | None
 ) -> Iterator[int]:
+    """Embed shards on a running Ray cluster and yield their numbers."""
     try:
         import ray
         import ray.data
@@ -228,9 +231,3 @@ class _Actor:
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         return {**row, "done": self.worker(self.shards, int(row["shard"]))}
-
-
-ENGINES: dict[str, Callable[[Shards, Sequence[int], Worker, int | None], Iterator[int]]] = {
-    "local": _local,
-    "ray": _ray,
-}

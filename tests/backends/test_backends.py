@@ -177,7 +177,7 @@ if BACKEND == "jax":  # where everything above is compiled
             np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-6 * scale)
 
 
-@pytest.mark.parametrize("kind", losses.identity.MARGINS)
+@pytest.mark.parametrize("kind", losses.MARGINS)
 @pytest.mark.parametrize("bound", [1, -1])
 def test_margin_softmax_cosines_near_bounds_keep_gradient(kind, bound):
     """An image that is its identity's only one soon has the cosine 1; a clip may halve its slope.
