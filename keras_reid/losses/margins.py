@@ -26,7 +26,7 @@ def cosface(cosine: Tensor, margin: float) -> Tensor:
 
 def sphere(cosine: Tensor, margin: float) -> Tensor:
     """`(−1)^k cos(mθ) − 2k` for θ in [kπ/m, (k + 1)π/m]: falls all the way from 1 to 1 − 2m."""
-    # cos(mθ) is a polynomial of cos θ (Chebyshev), whose gradient is finite unlike that of arccos.
+    # A Chebyshev polynomial of cos θ has finite gradients; arccos does not.
     previous, current, k = ops.ones_like(cosine), cosine, ops.zeros_like(cosine)
     for j in range(1, int(margin)):
         previous, current = current, 2 * cosine * current - previous
