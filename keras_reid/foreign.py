@@ -25,6 +25,7 @@ import numpy as np
 
 from keras_reid.errors import InputError
 from keras_reid.names import expanded, normalized
+from keras_reid.saving import load_model
 
 MOST_TEXT = 2**30  # bytes of a file of text
 MOST_HEADER = 2**20  # characters
@@ -392,15 +393,13 @@ def read_model(file: str | os.PathLike[str], what: str) -> Any:
     Raises:
         InputError: it is no such file, is broken, or would run or read something else.
     """
-    import keras
-
     path = expanded(file)
     if not os.path.isfile(path):
         raise InputError(f"{what} is a .keras file: {path} is none; check the path")
     try:
         with zipfile.ZipFile(path) as held:
             _check_archive(held)
-        return channels_last(keras.saving.load_model(path, compile=False))
+        return channels_last(load_model(path, compile=False))
     except Exception as error:  # whatever Keras, h5py and zipfile raise of broken files
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(

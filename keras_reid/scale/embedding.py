@@ -16,12 +16,15 @@ from keras_reid.data.pipeline import decoding_batches
 from keras_reid.errors import InputError
 from keras_reid.foreign import content_digest
 from keras_reid.names import expanded
+from keras_reid.saving import register
 from keras_reid.scale.listing import listed
 from keras_reid.scale.registry import ENGINES
 from keras_reid.scale.shards import Shards, create
 
 Progress = Callable[[int, int], None]
 PAUSE = 2.0  # seconds between looks at what other processes do
+
+register()  # for processes that unpickle the model of a `Worker`
 
 
 def embed(

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import pickle
 import pkgutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import keras_reid
 from keras_reid import distances, losses, mining, models
 from keras_reid.errors import InputError
 from keras_reid.foreign import read_model
+from keras_reid.scale.embedding import Worker
 
 PACKAGE = Path(keras_reid.__file__).parent
 # Parts of these stand in other rooms.
@@ -97,11 +99,15 @@ def serializable():
 )
 def test_every_class_is_registered_in_fresh_process(model_file, serializable, order, statements):
     load = f"import keras_reid; assert keras_reid.load_model({str(model_file)!r}).built"
-    called = [sys.executable, "-c", FORKS, order, load, *statements]
+    worker = Worker(read_model(model_file, "a model"), flip=False, batch_size=16)
+    model_file.with_name("worker").write_bytes(pickle.dumps(worker))
+    unpickle = f"import pickle; pickle.load(open({str(model_file.with_name('worker'))!r}, 'rb'))"
+    statements = [load, unpickle, *statements]
+    called = [sys.executable, "-c", FORKS, order, *statements]
     done = subprocess.run(called, capture_output=True, text=True, check=True)
     of_models = {k for k, one in serializable.items() if ".training." not in one.__module__}
     lines = map(json.loads, done.stdout.splitlines())
-    for statement, names in zip([load, *statements], lines, strict=True):
+    for statement, names in zip(statements, lines, strict=True):
         trains = order == "first" or "load_model" in statement or "training" in statement
         assert {*names} == (serializable.keys() if trains else of_models), statement
 
