@@ -22,6 +22,8 @@ from typing import Any
 
 from absl import app, flags
 
+from keras_reid.reranking import RERANKERS
+
 FLAGS = flags.FLAGS
 flags.DEFINE_string("data_dir", None, "Folder in the Market-1501 layout.", required=True)
 flags.DEFINE_string("backbone", "mobilenetv2", "See keras_reid.models.backbones.build.")
@@ -69,7 +71,6 @@ class Table:
     cameras: tuple[int, ...] = ()
 
 
-RERANKERS = ("k_reciprocal", "aqe", "alpha_qe", "ecn", "gnn", "diffusion")
 RERANKED = ("--rerank=k_reciprocal",)
 ALONE: dict[str, Flags] = {"embedding": (), "re-ranked": RERANKED}
 OF_FRAMES = ("--tracklets",)

@@ -1,4 +1,4 @@
-"""How long a command takes to begin: help, a count and one query, against the import of TensorFlow.
+"""Start-up time of the commands: help, a count and one query, against imports of other packages.
 
     python benchmarks/startup.py
     python benchmarks/startup.py --rounds=7
@@ -20,6 +20,7 @@ from pathlib import Path
 from keras_reid.data import synthetic
 
 ROOT = Path(__file__).resolve().parent.parent
+NAMES = ("train", "evaluate", "export", "search", "cluster", "track", "embed")
 GALLERY = "--gallery=faiss:people.db"
 
 
@@ -35,9 +36,10 @@ def main() -> None:
             image.rename(Path(folder) / "people" / image.name[:4] / image.name)
         query = str(next((Path(folder) / "drawn/query").glob("*.jpg")))
         commands = {
+            "import numpy": ["-c", "import numpy"],
             "import tensorflow": ["-c", "import tensorflow"],
             "import tensorflow, keras": ["-c", "import tensorflow, keras"],
-            "train.py --help": [str(ROOT / "train.py"), "--help"],
+            **{f"{name}.py --help": [str(ROOT / f"{name}.py"), "--help"] for name in NAMES},
             "search.py stats": [str(ROOT / "search.py"), GALLERY, "stats"],
             "search.py query": [str(ROOT / "search.py"), GALLERY, "query", query],
         }

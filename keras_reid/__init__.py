@@ -1,44 +1,25 @@
 """Person re-identification for Keras and TensorFlow.
 
-`import keras_reid` is light; its parts are imported when they are first used, so that the losses
-run under any Keras back end without TensorFlow, and galleries without Keras. Where Keras is
-imported, before or after, all that saved models and losses are made of is registered with it.
+`import keras_reid` is light: its packages are imported on first use, so that the losses run under
+any Keras backend without TensorFlow, and galleries without Keras.
 """
 
-import importlib
-from types import ModuleType
+import sys
 
-from keras_reid.registration import register_with_keras
-from keras_reid.version import __version__
+import lazy_loader
 
-__all__ = [
-    "__version__",
-    "data",
-    "distances",
-    "errors",
-    "evaluation",
-    "gallery",
-    "layers",
-    "losses",
-    "mining",
-    "models",
-    "reranking",
-    "scale",
-    "serving",
-    "tracking",
-    "training",
-    "visualize",
-]
+from keras_reid.saving import load_model as load_model
+from keras_reid.saving import register
+from keras_reid.version import __version__ as __version__
 
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    [
+        *("data", "distances", "errors", "evaluation", "gallery", "layers", "losses", "mining"),
+        *("models", "reranking", "scale", "serving", "tracking", "training", "visualize"),
+    ],
+    {"saving": ["load_model"], "version": ["__version__"]},
+)
 
-def __getattr__(name: str) -> ModuleType:
-    if name in __all__:
-        return importlib.import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return __all__
-
-
-register_with_keras()
+if "keras" in sys.modules:  # Keras then finds the classes of saved models
+    register(training=True)

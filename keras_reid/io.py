@@ -26,6 +26,7 @@ import numpy as np
 
 from keras_reid.errors import InputError, first_line
 from keras_reid.names import expanded, normalized
+from keras_reid.saving import load_model
 
 PUBLIC, PRIVATE = 0o666, 0o600  # modes of new files, before the umask
 FULL = [os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)]
@@ -449,12 +450,10 @@ def read_model(file: StrPath) -> Any:
     Raises:
         InputError: Keras cannot read the file, or rejects it as unsafe.
     """
-    import keras
-
     path = expanded(file)
     rule = "be a Keras model in a .keras file"
     with _reading(path, rule, "Save or train it again.", Exception):  # h5py raises many kinds
-        return channels_last(keras.saving.load_model(path, compile=False, safe_mode=True))
+        return channels_last(load_model(path, compile=False, safe_mode=True))
 
 
 def channels_last(model: Any) -> Any:

@@ -43,7 +43,7 @@ _PROCESSES.set_forkserver_preload(
         "scipy.io",
         "absl.app",
         "keras_reid.data.pipeline",
-        "keras_reid.reranking.registry",
+        "keras_reid.reranking.functions",
         "keras_reid.training.fitting",
         "keras_reid.serving.checking",
         "keras_reid.serving.ranker",

@@ -21,7 +21,7 @@ import keras
 import numpy as np
 from absl import app, flags
 
-from keras_reid import data, evaluation, models
+from keras_reid import data, evaluation, load_model, models
 from keras_reid.models.shipped import FOLDER
 from keras_reid.training import Run
 
@@ -47,9 +47,9 @@ def main(argv: list[str]) -> None:
     write(run, folder / "model.keras")
     with tempfile.TemporaryDirectory() as temporary:
         write(Run(FLAGS.scored), Path(temporary) / "model.keras")
-        other = keras.saving.load_model(Path(temporary) / "model.keras", compile=False)
+        other = load_model(Path(temporary) / "model.keras", compile=False)
     scores, thresholds = scored(other)
-    model = keras.saving.load_model(folder / "model.keras", compile=False)
+    model = load_model(folder / "model.keras", compile=False)
     known = models.Embedder(model)
     card = {
         "image_size": list(known.image_size),

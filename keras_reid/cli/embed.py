@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from absl import logging
 
 from keras_reid import scale
-from keras_reid.choices import ENGINES
 from keras_reid.cli.options import Command, option
 from keras_reid.cli.shared import ModelOptions, progress, say
+from keras_reid.cli.startup import import_keras
 from keras_reid.errors import InputError, counted
 
 MOST_SHOWN = 5
@@ -32,7 +32,7 @@ class EmbedOptions(ModelOptions):
     engine: str = option(
         "local: this process; ray: a Ray cluster that is running.",
         "local",
-        choices=ENGINES,
+        choices=tuple(scale.ENGINES),
     )
     workers: int | None = option("Of ray; default: one for each machine.", least=1)
 
@@ -49,6 +49,7 @@ def embed(options: EmbedOptions) -> "scale.Shards":
     if not options.images or not options.out:
         raise InputError("give --images and --out: which images are embedded, and where to")
     options.check_one_model()
+    import_keras()
     shards = scale.embed(
         options.images,
         options.saved_model or options.model,

@@ -14,8 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_reid import checks, data, evaluation, visualize
-from keras_reid.choices import RERANKERS
+from keras_reid import checks, data, evaluation, reranking, visualize
 from keras_reid.cli import report
 from keras_reid.cli.options import Command, option
 from keras_reid.cli.shared import (
@@ -73,7 +72,7 @@ class EvaluateOptions(ModelOptions):
     rerank: str = option(
         "Re-rank by what the neighbours of query and gallery have in common.",
         "none",
-        choices=("none", *RERANKERS),
+        choices=("none", *reranking.RERANKERS),
     )
     rerank_options: Sequence[str] | None = option(
         "Of the re-ranker, such as k1=20,k2=6,lambda_value=0.3."

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_reid import data, models, serving
-from keras_reid.choices import FORMATS, IN_GRAPH, QUANTIZATIONS
+from keras_reid import data, models, reranking, serving
 from keras_reid.cli.options import Command, option
 from keras_reid.cli.shared import (
     RunOptions,
@@ -25,6 +24,7 @@ from keras_reid.cli.shared import (
     say,
     stored_features,
 )
+from keras_reid.cli.startup import import_keras
 from keras_reid.errors import InputError
 from keras_reid.io import check_writable
 from keras_reid.models.shipped import PRETRAINED
@@ -48,17 +48,19 @@ class ExportOptions(RunOptions):
         "saved_model for TensorFlow Serving; onnx, litert and openvino need the extra of that "
         "name.",
         "saved_model",
-        choices=FORMATS,
+        choices=serving.FORMATS,
     )
     quantization: str = option(
         "Of litert: float16 halves the weights, int8 quantizes weights and activations, calibrated "
         "on training images.",
         "float32",
-        choices=QUANTIZATIONS,
+        choices=serving.QUANTIZATIONS,
     )
     ranker: bool = option("Also export NAME-ranker, of the format saved_model.", True)
     rerank: str = option(
-        "By what the ranker re-ranks, see evaluate.py.", "k_reciprocal", choices=IN_GRAPH
+        "By what the ranker re-ranks, see evaluate.py.",
+        "k_reciprocal",
+        choices=tuple(reranking.IN_GRAPH),
     )
     rerank_options: Sequence[str] | None = option(
         "Of the re-ranker, such as k1=20,k2=6,lambda_value=0.3."
@@ -96,6 +98,7 @@ def export(options: ExportOptions) -> Path:
         )
     check_writable(Path(options.export_dir) / "model")
     held = _gallery(options)
+    import_keras()
     serving.checked_reranker(options.rerank, numbers)
     with tempfile.TemporaryDirectory() as drawn:
         return _export(options, _images(options, drawn), numbers, held)

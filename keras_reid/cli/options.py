@@ -15,7 +15,6 @@ from typing import Any, NoReturn
 
 from absl import app, flags, logging
 
-from keras_reid.cli.imports import keras_alone
 from keras_reid.cli.memory import keep_memory
 from keras_reid.errors import InputError, printable
 
@@ -120,7 +119,9 @@ class Command:
                 given["settings"] = {k: value for k, value in said.items() if value is not None}
             if self.words:
                 given["words"] = tuple(argv[1:])
-            self.act(self.options(**given))
+            options = self.options(**given)
+            _check_backend()
+            self.act(options)
         except InputError as error:
             known = error.argument is not None and error.argument in values
             flag = f" (--{error.argument})" if known else ""
@@ -138,7 +139,6 @@ class Command:
     def __call__(self) -> None:
         """Runs as the script that was started."""
         keep_memory()
-        keras_alone()
         define(self.fields)
         # absl shows the help, and the flags, of the script that was started.
         sys.modules["__main__"].__doc__ = sys.modules[self.act.__module__].__doc__
@@ -195,6 +195,14 @@ def _of_system(error: Exception) -> str:
         f"the system said '{said}'{where}: make room, or ask for permission; what is not whole "
         "was not written"
     )
+
+
+def _check_backend() -> None:
+    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    if backend != "tensorflow":
+        raise InputError(
+            f"`KERAS_BACKEND` must be tensorflow for the commands, got {backend!r}. Unset it."
+        )
 
 
 def _check_numbers(given: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from keras_reid import checks, data, evaluation, models, scale, serving
 from keras_reid.cli.options import MOST, option
+from keras_reid.cli.startup import import_keras
 from keras_reid.errors import InputError, printable
 from keras_reid.evaluation.protocols import RULES
 from keras_reid.io import check_writable
@@ -132,6 +133,7 @@ class RunOptions(DataOptions):
     @cached_property
     def model(self) -> "keras.Model":
         """The trained model."""
+        import_keras()
         if self.run:
             return Run(self.run).load_model(self.member)
         if self.member != "1":
@@ -194,6 +196,7 @@ class ModelOptions(RunOptions):
     @cached_property
     def _exported(self) -> "serving.ExportedEmbedder":
         assert self.saved_model is not None
+        import_keras()
         return serving.load(self.saved_model)
 
     def embedder(

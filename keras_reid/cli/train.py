@@ -12,12 +12,13 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from keras_reid import checks, data, models, training, visualize
-from keras_reid.choices import STRATEGIES, TRACKERS
 from keras_reid.cli.options import Command, option
 from keras_reid.cli.shared import DataOptions, progress, say
+from keras_reid.cli.startup import import_keras
 from keras_reid.errors import InputError
 from keras_reid.training import recipes, runs, trackers
 from keras_reid.training.methods import Annotations
+from keras_reid.training.registry import STRATEGIES
 
 if TYPE_CHECKING:
     import keras
@@ -63,7 +64,7 @@ class TrainOptions(DataOptions):
         "Also tell an experiment tracker: settings, losses by epoch, scores. Where to is said by "
         "MLFLOW_TRACKING_URI, or by WANDB_MODE and WANDB_DIR.",
         "none",
-        choices=tuple(TRACKERS),
+        choices=tuple(trackers.TRACKERS),
     )
     log_images: bool = option(
         "Show ranked lists, and pictures beside embeddings, in TensorBoard: images of people in "
@@ -185,7 +186,7 @@ def _trained(
     settings: dict[str, Any],
 ) -> None:
     """Builds, trains and scores what is kept in the run folder."""
-    import keras
+    keras = import_keras()
     import tensorflow as tf
 
     from keras_reid.training import fitting

@@ -1,45 +1,5 @@
 """Layers that re-identification models are made of."""
 
-from keras_reid.layers.attribute_heads import AttributeProbabilities, AttributeReweighting
-from keras_reid.layers.batch_norm import FusedBatchNormalization
-from keras_reid.layers.classifiers import Centres, CosineClassifier, PartClassifiers
-from keras_reid.layers.parts import PartPooling
-from keras_reid.layers.pooling import AverageMaxPooling2D, GeneralizedMeanPooling2D
-from keras_reid.layers.pose import KeypointHeatmaps, PosePooling, VisibleParts
-from keras_reid.layers.stripes import StripePooling
-from keras_reid.layers.style import MixStyle
-from keras_reid.layers.temporal import (
-    ClipsToFrames,
-    FramesToClips,
-    TemporalAttention,
-    TemporalMax,
-    TemporalMean,
-    TemporalRecurrent,
-)
-from keras_reid.layers.verification import MatchingGate, PairDistance, PairMetric
+from keras_reid.saving import attach_stub
 
-__all__ = [
-    "AttributeProbabilities",
-    "AttributeReweighting",
-    "AverageMaxPooling2D",
-    "Centres",
-    "ClipsToFrames",
-    "CosineClassifier",
-    "FramesToClips",
-    "FusedBatchNormalization",
-    "GeneralizedMeanPooling2D",
-    "KeypointHeatmaps",
-    "MatchingGate",
-    "MixStyle",
-    "PairDistance",
-    "PairMetric",
-    "PartClassifiers",
-    "PartPooling",
-    "PosePooling",
-    "StripePooling",
-    "TemporalAttention",
-    "TemporalMax",
-    "TemporalMean",
-    "TemporalRecurrent",
-    "VisibleParts",
-]
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

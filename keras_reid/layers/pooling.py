@@ -1,6 +1,5 @@
 """Pooling of a feature map into one vector."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -57,9 +56,5 @@ class AverageMaxPooling2D(keras.layers.Layer):
         return (input_shape[0], input_shape[-1])
 
 
-POOLINGS: dict[str, Callable[..., keras.layers.Layer]] = {
-    "avg": partial(keras.layers.GlobalAveragePooling2D, data_format="channels_last"),
-    "avg_max": AverageMaxPooling2D,
-    "gem": GeneralizedMeanPooling2D,
-    "max": partial(keras.layers.GlobalMaxPooling2D, data_format="channels_last"),
-}
+global_average = partial(keras.layers.GlobalAveragePooling2D, data_format="channels_last")
+global_max = partial(keras.layers.GlobalMaxPooling2D, data_format="channels_last")

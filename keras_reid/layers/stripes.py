@@ -5,8 +5,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_reid.choices import STRIPE_POOLINGS
 from keras_reid.errors import InputError
+from keras_reid.layers.registry import STRIPE_POOLINGS
 
 Shape = tuple[int | None, ...]
 
@@ -53,7 +53,7 @@ class StripePooling(keras.layers.Layer):
 
     def call(self, inputs: Any) -> Any:
         x = ops.cast(inputs, "float32")
-        pool = ops.mean if self.pooling == "avg" else ops.max
+        pool = STRIPE_POOLINGS[self.pooling]
         stripes = [pool(x[:, first:end], axis=(1, 2)) for first, end in self.windows]
         return ops.cast(ops.stack(stripes, axis=1), self.compute_dtype)
 

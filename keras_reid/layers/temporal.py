@@ -166,11 +166,3 @@ class FramesToClips(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape: Sequence[Shape]) -> Shape:
         return (*input_shape[1], *input_shape[0][1:])
-
-
-TEMPORAL: dict[str, type[keras.layers.Layer]] = {
-    "mean": TemporalMean,
-    "max": TemporalMax,
-    "attention": TemporalAttention,
-    "recurrent": TemporalRecurrent,
-}

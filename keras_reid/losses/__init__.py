@@ -1,5 +1,5 @@
 """Losses for person re-identification, all `keras.losses.Loss`: they work in a plain `fit`."""
 
-import lazy_loader
+from keras_reid.saving import attach_stub
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

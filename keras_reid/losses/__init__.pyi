@@ -2,7 +2,6 @@ from .alignment import AlignedTripletLoss
 from .attributes import AttributeLoss
 from .base import STATISTICS, MetricLoss
 from .distillation import (
-    DISTILLATION_LOSSES,
     DistanceDistillationLoss,
     DistillationLoss,
     LogitDistillationLoss,
@@ -19,11 +18,12 @@ from .metric import (
 )
 from .pairs import CircleLoss, ContrastiveLoss, LiftedStructureLoss
 from .quadruplet import ImprovedQuadrupletLoss, QuadrupletLoss
-from .registry import METRIC_LOSSES
+from .registry import DISTILLATION_LOSSES, MARGINS, METRIC_LOSSES
 from .statistics import BatchStatistics
 
 __all__ = [
     "DISTILLATION_LOSSES",
+    "MARGINS",
     "METRIC_LOSSES",
     "STATISTICS",
     "AlignedTripletLoss",

@@ -282,13 +282,6 @@ class RankDistillationLoss(_Relations):
         }
 
 
-# What a model can learn from another, by the names that recipes and flags use.
-DISTILLATION_LOSSES: dict[str, type[DistillationLoss]] = {
-    distillation.label: distillation
-    for distillation in (LogitDistillationLoss, DistanceDistillationLoss, RankDistillationLoss)
-}
-
-
 def _minus_log_probability(scores: Tensor) -> Tensor:
     """`−log P` of the order in which the scores `(b, n)` stand."""
     length = scores.shape[1]

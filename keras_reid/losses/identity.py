@@ -1,8 +1,7 @@
 """Losses of a classifier over the identities, and of distances to one centre per identity."""
 
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 from keras import ops
@@ -10,6 +9,7 @@ from keras import ops
 from keras_reid import checks
 from keras_reid.errors import InputError
 from keras_reid.losses.labels import LabeledLoss, checked_labels, class_indices
+from keras_reid.losses.registry import MARGINS
 
 Tensor = Any
 
@@ -79,49 +79,6 @@ class VisibleIdentityLoss(IdentityLoss):
         logits, visibility = y_pred
         weight = ops.stop_gradient(ops.cast(visibility, "float32"))
         return ops.sum(weight * self.of_parts(y_true, logits), axis=-1)
-
-
-def _arcface(cosine: Tensor, margin: float) -> Tensor:
-    """`cos(θ + m)`; beyond θ = π − m, where it would rise again, `cos θ − m sin m`."""
-    # The root has an infinite gradient at 0, and a single `where` around it is NaN under XLA.
-    squared = (1 - cosine) * (1 + cosine)
-    zero = squared <= 0
-    sine = ops.where(zero, 0.0, ops.sqrt(ops.where(zero, 1.0, squared)))
-    turned = cosine * math.cos(margin) - sine * math.sin(margin)
-    return ops.where(cosine >= -math.cos(margin), turned, cosine - margin * math.sin(margin))
-
-
-def _cosface(cosine: Tensor, margin: float) -> Tensor:
-    """`cos θ − m`."""
-    return cosine - margin
-
-
-def _sphere(cosine: Tensor, margin: float) -> Tensor:
-    """`(−1)^k cos(mθ) − 2k` for θ in [kπ/m, (k + 1)π/m]: falls all the way from 1 to 1 − 2m."""
-    # cos(mθ) is a polynomial of cos θ (Chebyshev), whose gradient is finite unlike that of arccos.
-    previous, current, k = ops.ones_like(cosine), cosine, ops.zeros_like(cosine)
-    for j in range(1, int(margin)):
-        previous, current = current, 2 * cosine * current - previous
-        k += ops.cast(cosine < math.cos(j * math.pi / margin), "float32")
-    return (1 - 2 * (k % 2)) * current - 2 * k
-
-
-class Margin(NamedTuple):
-    """What a margin does to the cosine of an image with its own identity."""
-
-    apply: Callable[[Tensor, float], Tensor]
-    usual: float
-    allows: Callable[[float], bool]
-    rule: str
-
-
-MARGINS: dict[str, Margin] = {
-    "arcface": Margin(_arcface, 0.5, lambda m: 0 <= m <= math.pi / 2, "an angle in [0, π/2]"),
-    "cosface": Margin(_cosface, 0.35, lambda m: 0 <= m <= 2, "a cosine in [0, 2]"),
-    "sphere": Margin(
-        _sphere, 4, lambda m: m >= 1 and float(m).is_integer(), "a whole factor of at least 1"
-    ),
-}
 
 
 @keras.saving.register_keras_serializable(package="keras_reid")

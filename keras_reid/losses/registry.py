@@ -1,27 +1,35 @@
-"""Metric losses by the names that recipes and flags use."""
+"""Losses by the names that recipes and flags use."""
 
-from keras_reid.losses.base import MetricLoss
-from keras_reid.losses.metric import (
-    ImprovedTripletLoss,
-    MarginSampleMiningLoss,
-    SoftTripletHardLoss,
-    TripletHardLoss,
-    TripletLoss,
-    TripletSemiHardLoss,
+from typing import TYPE_CHECKING
+
+from keras_reid.registry import Registry
+
+if TYPE_CHECKING:
+    from keras_reid.losses.base import MetricLoss
+    from keras_reid.losses.distillation import DistillationLoss
+    from keras_reid.losses.margins import Margin
+
+METRIC_LOSSES: "Registry[type[MetricLoss]]" = Registry(
+    circle="keras_reid.losses.pairs:CircleLoss",
+    contrastive="keras_reid.losses.pairs:ContrastiveLoss",
+    improved_quadruplet="keras_reid.losses.quadruplet:ImprovedQuadrupletLoss",
+    improved_triplet="keras_reid.losses.metric:ImprovedTripletLoss",
+    lifted_structure="keras_reid.losses.pairs:LiftedStructureLoss",
+    margin_sample_mining="keras_reid.losses.metric:MarginSampleMiningLoss",
+    quadruplet="keras_reid.losses.quadruplet:QuadrupletLoss",
+    soft_triplet_hard="keras_reid.losses.metric:SoftTripletHardLoss",
+    triplet="keras_reid.losses.metric:TripletLoss",
+    triplet_hard="keras_reid.losses.metric:TripletHardLoss",
+    triplet_semi_hard="keras_reid.losses.metric:TripletSemiHardLoss",
 )
-from keras_reid.losses.pairs import CircleLoss, ContrastiveLoss, LiftedStructureLoss
-from keras_reid.losses.quadruplet import ImprovedQuadrupletLoss, QuadrupletLoss
-
-METRIC_LOSSES: dict[str, type[MetricLoss]] = {
-    "circle": CircleLoss,
-    "contrastive": ContrastiveLoss,
-    "improved_quadruplet": ImprovedQuadrupletLoss,
-    "improved_triplet": ImprovedTripletLoss,
-    "lifted_structure": LiftedStructureLoss,
-    "margin_sample_mining": MarginSampleMiningLoss,
-    "quadruplet": QuadrupletLoss,
-    "soft_triplet_hard": SoftTripletHardLoss,
-    "triplet": TripletLoss,
-    "triplet_hard": TripletHardLoss,
-    "triplet_semi_hard": TripletSemiHardLoss,
-}
+DISTILLATION_LOSSES: "Registry[type[DistillationLoss]]" = Registry(
+    logits="keras_reid.losses.distillation:LogitDistillationLoss",
+    distances="keras_reid.losses.distillation:DistanceDistillationLoss",
+    ranks="keras_reid.losses.distillation:RankDistillationLoss",
+)
+# Kinds of `MarginSoftmaxLoss`.
+MARGINS: "Registry[Margin]" = Registry(
+    arcface="keras_reid.losses.margins:ARCFACE",
+    cosface="keras_reid.losses.margins:COSFACE",
+    sphere="keras_reid.losses.margins:SPHERE",
+)

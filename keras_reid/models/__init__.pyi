@@ -1,5 +1,4 @@
 from . import backbones, heads
-from .heads import CLASSIFIERS, NECKS
 from .image import build
 from .inference import (
     Embedder,
@@ -18,11 +17,12 @@ from .inference import (
 )
 from .outputs import NamedOutputs
 from .pair import build_pair_verifier, pair_distances
+from .registry import BACKBONES, CLASSIFIERS, NECKS, POOLINGS
 from .shipped import PRETRAINED, Pretrained, pretrained
-from .trunk import POOLINGS
 from .video import build_tracklet
 
 __all__ = [
+    "BACKBONES",
     "CLASSIFIERS",
     "NECKS",
     "POOLINGS",

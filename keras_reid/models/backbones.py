@@ -5,7 +5,7 @@ normalisation that its weights expect is inside.
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,15 @@ from keras_reid.errors import InputError, first_line
 from keras_reid.io import channels_last, read_model
 from keras_reid.layers import FusedBatchNormalization, MixStyle
 from keras_reid.models import shipped
+from keras_reid.models.registry import BACKBONES
 from keras_reid.models.shipped import PREFIX
 from keras_reid.names import expanded
 
 Shape = tuple[int, int, int]
 
 
-def _resnet50(weights: str | None, shape: Shape) -> keras.Model:
+def resnet50(weights: str | None, shape: Shape) -> keras.Model:
+    """ResNet-50 (He et al., CVPR 2016)."""
     pixels = keras.Input(shape)
     # ImageNet's mean in the order blue, green, red, as the published weights were trained.
     x = keras.layers.Rescaling(1.0, offset=[-103.939, -116.779, -123.68], name="bgr_mean")(
@@ -32,7 +34,8 @@ def _resnet50(weights: str | None, shape: Shape) -> keras.Model:
     return keras.Model(pixels, net(x), name="resnet50")
 
 
-def _mobilenetv2(weights: str | None, shape: Shape) -> keras.Model:
+def mobilenetv2(weights: str | None, shape: Shape) -> keras.Model:
+    """MobileNetV2 (Sandler et al., CVPR 2018)."""
     pixels = keras.Input(shape)
     x = keras.layers.Rescaling(1.0 / 127.5, offset=-1.0, name="unit_range")(pixels)
     net = keras.applications.MobileNetV2(include_top=False, weights=weights, input_shape=shape)
@@ -42,13 +45,14 @@ def _mobilenetv2(weights: str | None, shape: Shape) -> keras.Model:
     return keras.Model(pixels, net(x), name="mobilenetv2")
 
 
-def _efficientnetv2_b0(weights: str | None, shape: Shape) -> keras.Model:
+def efficientnetv2_b0(weights: str | None, shape: Shape) -> keras.Model:
+    """EfficientNetV2-B0 (Tan and Le, ICML 2021)."""
     return keras.applications.EfficientNetV2B0(
         include_top=False, weights=weights, input_shape=shape, include_preprocessing=True
     )
 
 
-def _tiny(weights: str | None, shape: Shape) -> keras.Model:
+def tiny(weights: str | None, shape: Shape) -> keras.Model:
     """Four 3×3 convolutions with batch normalisation: trains from nothing in a minute on a CPU."""
     if weights is not None:
         raise InputError(
@@ -62,14 +66,6 @@ def _tiny(weights: str | None, shape: Shape) -> keras.Model:
         x = keras.layers.BatchNormalization(momentum=0.9)(x)
         x = keras.layers.ReLU()(x)
     return keras.Model(pixels, x, name="tiny")
-
-
-BACKBONES: dict[str, Callable[[str | None, Shape], keras.Model]] = {
-    "efficientnetv2-b0": _efficientnetv2_b0,
-    "mobilenetv2": _mobilenetv2,
-    "resnet50": _resnet50,
-    "tiny": _tiny,
-}
 
 
 @contextmanager

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 import keras
 
 from keras_reid import checks
-from keras_reid.choices import STRIPE_ORDERS
 from keras_reid.errors import InputError
 from keras_reid.layers import (
     AttributeProbabilities,
@@ -22,6 +21,7 @@ from keras_reid.layers import (
     StripePooling,
     VisibleParts,
 )
+from keras_reid.models.registry import STRIPE_ORDERS
 from keras_reid.skeletons import SKELETONS
 
 # (feature map (b, h, w, d), number of identities or None, what its `needs` name) -> outputs by name
@@ -54,10 +54,6 @@ def linear(x: Any, num_identities: int, name: str = "logits") -> Any:
 def cosine(x: Any, num_identities: int) -> Any:
     """Cosines between the features and the weights of each identity."""
     return CosineClassifier(num_identities, name="logits")(x)
-
-
-NECKS: dict[str, Callable[..., Any]] = {"bn": batch_norm, "none": no_neck}
-CLASSIFIERS: dict[str, Callable[[Any, int], Any]] = {"linear": linear, "cosine": cosine}
 
 
 def inputs_of(head: Head) -> dict[str, tuple[int, ...]]:

@@ -8,8 +8,9 @@ import keras
 from keras_reid.errors import InputError
 from keras_reid.layers import Centres
 from keras_reid.models import backbones
-from keras_reid.models.heads import CLASSIFIERS, NECKS, Head, inputs_of, needed, no_neck
+from keras_reid.models.heads import Head, inputs_of, needed, no_neck
 from keras_reid.models.outputs import NamedOutputs
+from keras_reid.models.registry import CLASSIFIERS, NECKS
 from keras_reid.models.trunk import check, pixels, pooled
 
 

@@ -6,10 +6,8 @@ from typing import Any
 import keras
 
 from keras_reid import checks
-from keras_reid.choices import EMBEDDINGS
 from keras_reid.errors import InputError
-from keras_reid.layers.pooling import POOLINGS
-from keras_reid.models.heads import CLASSIFIERS, NECKS
+from keras_reid.models.registry import CLASSIFIERS, EMBEDDINGS, NECKS, POOLINGS
 
 CHOICES: dict[str, Collection[str]] = {
     "pooling": POOLINGS,

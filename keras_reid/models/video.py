@@ -4,10 +4,11 @@ import keras
 
 from keras_reid import checks
 from keras_reid.layers import ClipsToFrames, FramesToClips
-from keras_reid.layers.temporal import TEMPORAL
+from keras_reid.layers.registry import TEMPORAL
 from keras_reid.models import backbones
-from keras_reid.models.heads import NECKS, batch_norm, linear
+from keras_reid.models.heads import batch_norm, linear
 from keras_reid.models.outputs import NamedOutputs
+from keras_reid.models.registry import NECKS
 from keras_reid.models.trunk import check, pixels, pooled
 
 

@@ -1,6 +1,7 @@
 """Re-ranking by sparse graphs of neighbours: cross neighbourhoods, propagation, diffusion."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,9 @@ def query_expansion_rows(
         return tf.maximum(squared[:, : count - queries], 0)
 
     return Rows((queries, count - queries), rows)
+
+
+alpha_query_expansion_rows = partial(query_expansion_rows, alpha=3.0)
 
 
 def ecn_rows(

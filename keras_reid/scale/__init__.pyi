@@ -1,4 +1,5 @@
-from .embedding import ENGINES, embed
+from .embedding import embed
+from .registry import ENGINES
 from .shards import Shard, Shards
 
 __all__ = ["ENGINES", "Shard", "Shards", "embed"]

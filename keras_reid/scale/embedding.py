@@ -16,11 +16,15 @@ from keras_reid.data.pipeline import decoding_batches
 from keras_reid.errors import InputError
 from keras_reid.io import content_digest
 from keras_reid.names import expanded
+from keras_reid.saving import register
 from keras_reid.scale.listing import listed
+from keras_reid.scale.registry import ENGINES
 from keras_reid.scale.shards import Shards, create
 
 Progress = Callable[[int, int], None]
 PAUSE = 2.0  # seconds between looks at what other processes do
+
+register()  # for processes that unpickle the model of a `Worker`
 
 
 def embed(
@@ -174,9 +178,10 @@ class Worker:
         return embed(np.zeros((1, *size, 3), np.uint8))[:0]
 
 
-def _local(
+def embed_here(
     shards: Shards, missing: Sequence[int], worker: Worker, workers: int | None
 ) -> Iterator[int]:
+    """Embed shards in this process and yield their numbers."""
     if workers is not None:
         raise InputError(
             "workers are Ray's: for the local engine make the same call in several processes"
@@ -186,9 +191,10 @@ def _local(
             yield number
 
 
-def _ray(
+def embed_on_ray(
     shards: Shards, missing: Sequence[int], worker: Worker, workers: int | None
 ) -> Iterator[int]:
+    """Embed shards on a running Ray cluster and yield their numbers."""
     try:
         import ray
         import ray.data
@@ -228,9 +234,3 @@ class _Actor:
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         return {**row, "done": self.worker(self.shards, int(row["shard"]))}
-
-
-ENGINES: dict[str, Callable[[Shards, Sequence[int], Worker, int | None], Iterator[int]]] = {
-    "local": _local,
-    "ray": _ray,
-}

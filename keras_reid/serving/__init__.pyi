@@ -1,8 +1,9 @@
 from .checking import ParityReport, ScoreReport, parity, sample, scores
 from .contract import Contract, fingerprint
 from .embedders import ExportedEmbedder, SavedEmbedder, load
-from .exporting import FORMATS, QUANTIZATIONS, TOLERANCES, export
+from .exporting import export
 from .ranker import checked_reranker, export_ranker
+from .registry import FORMATS, QUANTIZATIONS, TOLERANCES
 from .saved_model import INPUTS
 
 __all__ = [

@@ -11,16 +11,12 @@ import numpy as np
 import tensorflow as tf
 
 from keras_reid import models
-from keras_reid.choices import FORMATS, QUANTIZATIONS
 from keras_reid.errors import InputError
 from keras_reid.serving import formats, saved_model
 from keras_reid.serving.contract import Contract, digest_of, fingerprint
 from keras_reid.serving.frozen import constant, folded
+from keras_reid.serving.registry import FORMATS, QUANTIZATIONS
 from keras_reid.serving.versions import new_version
-
-# The largest difference of one component of an embedding, and loss of mAP or rank-1. Of 8 bits the
-# embeddings differ visibly, and what matters is the loss.
-TOLERANCES = {"float32": (1e-4, 1e-3), "float16": (1e-2, 2.5e-2), "int8": (1.0, 5e-2)}
 
 
 def export(

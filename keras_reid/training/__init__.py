@@ -1,5 +1,5 @@
 """Training: objectives, the learner, recipes and run folders."""
 
-import lazy_loader
+from keras_reid.saving import attach_stub
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

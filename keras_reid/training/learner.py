@@ -8,11 +8,11 @@ import tensorflow as tf
 from absl import logging
 
 from keras_reid import checks
-from keras_reid.choices import AVERAGES, UPDATES
 from keras_reid.errors import InputError
 from keras_reid.losses import STATISTICS, DistillationLoss, MetricLoss
 from keras_reid.training.objective import LossTerm, Objective
 from keras_reid.training.output_metrics import Given, OutputMetrics, refuse_losses
+from keras_reid.training.registry import AVERAGES, UPDATES
 
 Optimized = list[tuple[keras.optimizers.Optimizer, list[Any]]]
 ByName = dict[str, dict[str, Any]]

@@ -6,8 +6,9 @@ from functools import partial
 from typing import Any
 
 from keras_reid import checks, losses
-from keras_reid.choices import EMBEDDINGS, METRIC_LOSSES, SOFTMAX_MARGINS
 from keras_reid.errors import InputError
+from keras_reid.losses.registry import MARGINS, METRIC_LOSSES
+from keras_reid.models.registry import BACKBONES, EMBEDDINGS, NECKS, POOLINGS
 from keras_reid.training.methods import (
     Attributes,
     Distillation,
@@ -35,7 +36,9 @@ class Recipe(Settings):
     `keras_reid.training.methods`. `replace` takes both by their names.
     """
 
-    backbone: str = setting("Name or .keras file, see keras_reid.models.backbones.build.")
+    backbone: str = setting(
+        f"{', '.join(BACKBONES)}, or a .keras file; see keras_reid.models.backbones.build."
+    )
     weights: str = setting("imagenet, none, or a .weights.h5 file of the backbone.")
     height: int = setting("Height of the images in pixels.", SIDE)
     width: int = setting("Width of the images in pixels.", SIDE)
@@ -58,8 +61,16 @@ class Recipe(Settings):
         partial(checks.within, "[0, 1]", "a share"),
         default=0.0,
     )
-    pooling: str = setting("avg, max or gem (generalized mean).", default="avg")
-    neck: str = setting("bn (BNNeck) or none.", default="bn")
+    pooling: str = setting(
+        f"Pooling of the feature map: {', '.join(POOLINGS)}. gem is the generalized mean.",
+        partial(checks.one_of, POOLINGS),
+        default="avg",
+    )
+    neck: str = setting(
+        f"{' or '.join(NECKS)}, before the classifier. bn is a batch normalization (BNNeck).",
+        partial(checks.one_of, NECKS),
+        default="bn",
+    )
     embedding: str = setting(
         "What is compared at test time: what comes out of the neck, or features, what goes in.",
         partial(checks.one_of, EMBEDDINGS),
@@ -121,9 +132,8 @@ class Recipe(Settings):
     )
     smoothing: float = setting("Label smoothing of the identity loss.", default=0.1)
     softmax: str = setting(
-        f"plain, or with a margin between cosines: {', '.join(SOFTMAX_MARGINS)}, of the "
-        "identity loss.",
-        partial(checks.one_of, ("plain", *SOFTMAX_MARGINS)),
+        f"plain, or with a margin between cosines: {', '.join(MARGINS)}, of the identity loss.",
+        partial(checks.one_of, ("plain", *MARGINS)),
         default="plain",
     )
     softmax_scale: float = setting("Of the cosines of a softmax with a margin.", default=30.0)

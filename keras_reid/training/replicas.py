@@ -10,9 +10,9 @@ import keras
 import tensorflow as tf
 
 from keras_reid import checks
-from keras_reid.choices import STRATEGIES
 from keras_reid.errors import InputError, first_line
 from keras_reid.training.objective import Objective
+from keras_reid.training.registry import STRATEGIES
 
 
 class Replicas:

@@ -5,7 +5,6 @@ from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from keras_reid.choices import TRACKERS
 from keras_reid.errors import InputError, first_line
 from keras_reid.training.runs import Run
 
@@ -23,7 +22,7 @@ def check(name: str) -> None:
         InputError: what to install.
     """
     if name != "none" and find_spec(name) is None:
-        raise InputError(f"the tracker {name} is not here: run pip install {TRACKERS[name]}")
+        raise InputError(f"the tracker {name} is not here: run pip install {name}")
 
 
 @contextmanager
@@ -39,9 +38,8 @@ def tracked(name: str, run: Run, settings: Mapping[str, Any]) -> Iterator[Tracke
         settings: what it was started with.
     """
     with ExitStack() as stack:
-        begin = {"none": _none, "mlflow": _mlflow, "wandb": _wandb}[name]
         try:
-            tracker = begin(run, settings, stack)
+            tracker = TRACKERS[name](run, settings, stack)
         except Exception as error:
             raise InputError(
                 f"the tracker {name} could not begin ({first_line(error)}); mend that, or go "
@@ -88,3 +86,6 @@ def _wandb(run: Run, settings: Mapping[str, Any], stack: ExitStack) -> Tracker:
         tracked.summary.update(dict(scores))
 
     return [WandbMetricsLogger()], scored
+
+
+TRACKERS = {"none": _none, "mlflow": _mlflow, "wandb": _wandb}  # names are those of packages

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -12,15 +13,11 @@ import pytest
 from keras_reid import gallery
 
 ROOT = Path(__file__).parent.parent.parent
-COMMANDS = ("train", "evaluate", "export", "cluster", "search", "track", "embed")
-# A process in which TensorFlow and Keras cannot be imported, and which forks for each command.
-WITHOUT = """
+COMMANDS = ("train", "evaluate", "export", "cluster", "search", "track", "embed", "demo")
+HEAVY = {"keras", "tensorflow", "scipy", "sklearn"}
+# Forks for each command and writes its exit code and all imported packages to a file.
+FORKS = """
 import json, os, runpy, sys
-class Without:
-    def find_spec(self, name, path, target=None):
-        if name in ("tensorflow", "keras", "scipy", "sklearn"):
-            raise SystemExit(f"{name} was imported")
-sys.meta_path.insert(0, Without())
 from keras_reid.cli import cluster, embed, evaluate, export, search, track, train
 for number, arguments in enumerate(json.loads(sys.argv[1])):
     child = os.fork()
@@ -28,40 +25,62 @@ for number, arguments in enumerate(json.loads(sys.argv[1])):
         for descriptor, name in ((1, "out"), (2, "err")):
             os.dup2(os.open(f"{number}.{name}", os.O_WRONLY | os.O_CREAT), descriptor)
         sys.argv = arguments
-        runpy.run_path(sys.argv[0], run_name="__main__")
-        sys.exit(0)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    open(f"{number}.code", "w").write(str(code))
+        try:
+            runpy.run_path(sys.argv[0], run_name="__main__")
+        except SystemExit as end:
+            packages = {name.partition(".")[0] for name in sys.modules}
+            open(f"{number}.json", "w").write(json.dumps([end.code or 0, *packages]))
+        os._exit(0)
+    os.waitpid(child, 0)
 """
 
 
-def run_all(commands: list[tuple[str, ...]], cwd: Path) -> list[subprocess.CompletedProcess]:
+class Ended(NamedTuple):
+    """A command that has ended, and the packages that it imported."""
+
+    code: int
+    out: str
+    err: str
+    packages: set[str]
+
+
+def run_all(commands: list[tuple[str, ...]], cwd: Path) -> list[Ended]:
     """Run commands one after another, each in a fork of one process."""
-    arguments = [[str(ROOT / f"{command}.py"), *flags] for command, *flags in commands]
-    called = [sys.executable, "-c", WITHOUT, json.dumps(arguments)]
+    programs = {command: ROOT / f"{command}.py" for command in COMMANDS}
+    programs["demo"] = ROOT / "keras_reid/demo/__main__.py"
+    arguments = json.dumps([[str(programs[name]), *flags] for name, *flags in commands])
+    called = [sys.executable, "-c", FORKS, arguments]
     subprocess.run(called, cwd=cwd, check=True, stdin=subprocess.DEVNULL)
-    return [
-        subprocess.CompletedProcess(
-            given,
-            int((cwd / f"{number}.code").read_text()),
-            (cwd / f"{number}.out").read_text(),
-            (cwd / f"{number}.err").read_text(),
-        )
-        for number, given in enumerate(arguments)
-    ]
-
-
-def run(command: str, *flags: str, cwd: Path) -> subprocess.CompletedProcess:
-    return run_all([(command, *flags)], cwd)[0]
+    ended = []
+    for number in range(len(commands)):
+        code, *packages = json.loads((cwd / f"{number}.json").read_text())
+        out, err = ((cwd / f"{number}.{name}").read_text() for name in ("out", "err"))
+        ended.append(Ended(code, out, err, set(packages)))
+    return ended
 
 
 def test_helpfull_prints_without_tensorflow(tmp_path):
-    for command, ended in zip(
-        COMMANDS, run_all([(command, "--helpfull") for command in COMMANDS], tmp_path), strict=True
-    ):
-        assert ended.returncode == 0
-        assert f"{command}.py" in ended.stdout
-        assert "was imported" not in ended.stderr
+    ended = run_all([(command, "--helpfull") for command in COMMANDS], tmp_path)
+    for command, one in zip(COMMANDS, ended, strict=True):
+        assert one.code == 0
+        assert command in one.out.splitlines()[0]
+        assert "flags:" in one.out
+        assert not HEAVY & one.packages
+
+
+def test_registries_list_names_without_keras():
+    code = """
+import sys
+from keras_reid import layers, losses, models, reranking, scale, serving, training
+print(*losses.METRIC_LOSSES, *losses.DISTILLATION_LOSSES, *losses.MARGINS, *layers.POOLINGS)
+print(*models.BACKBONES, *reranking.RERANKERS, *scale.ENGINES, *serving.FORMATS, *training.RECIPES)
+print("triplet" in losses.METRIC_LOSSES, "magic" in losses.METRIC_LOSSES)
+print({"keras", "tensorflow"} & set(sys.modules))
+"""
+    called = [sys.executable, "-c", code]
+    ended = subprocess.run(called, capture_output=True, text=True, check=True)
+    *_, found, imported = ended.stdout.splitlines()
+    assert (found, imported) == ("True False", "set()")
 
 
 REFUSED = [
@@ -84,6 +103,8 @@ REFUSED = [
     ("embed", (), "give --images and --out"),
     ("search", ("--gallery=faiss:no.db", "stats"), "there is no gallery"),
     ("track", ("--out=x",), "give --video"),
+    ("demo", (), "give --gallery"),
+    *((command, ("--magic=1",), "Unknown command line flag 'magic'") for command in COMMANDS),
     ("track", ("--video=x", "--out=x", "--threshold=nan"), "threshold is a number"),
 ]
 
@@ -91,28 +112,25 @@ REFUSED = [
 def test_invalid_flags_exit_without_tensorflow(tmp_path):
     done = run_all([(command, *flags) for command, flags, _ in REFUSED], tmp_path)
     for (_, _, message), ended in zip(REFUSED, done, strict=True):
-        assert "was imported" not in ended.stderr
-        assert message in ended.stderr
-        assert ended.returncode == 1
+        assert message in ended.err
+        assert ended.code == (2 if "Unknown" in message else 1)
+        assert not HEAVY & ended.packages
 
 
-ALONE = """
+IMPORTS = """
 import sys
-from keras_reid.cli.imports import UNUSED, keras_alone
-keras_alone()
-import keras
-print("imported", sorted(UNUSED & set(sys.modules)))
+from keras_reid.cli.startup import OPTIONAL, import_keras
+import_keras()
+print("keras" in sys.modules, OPTIONAL & sys.modules.keys())
 import sklearn
-print("found", sklearn.__name__)
 """
 
 
 @pytest.mark.slow
-def test_keras_alone_skips_unused_imports():
-    ended = subprocess.run(
-        [sys.executable, "-c", ALONE], capture_output=True, text=True, check=True, cwd=ROOT
-    )
-    assert ended.stdout.splitlines() == ["imported []", "found sklearn"]
+def test_import_keras_skips_optional_packages():
+    called = [sys.executable, "-c", IMPORTS]
+    ended = subprocess.run(called, capture_output=True, text=True, check=True)
+    assert ended.stdout == "True set()\n"
 
 
 def test_search_stats_list_and_remove_run_without_tensorflow(tmp_path):
@@ -120,17 +138,17 @@ def test_search_stats_list_and_remove_run_without_tensorflow(tmp_path):
     with gallery.open(f"faiss:{tmp_path / 'people.db'}") as people:
         people.enrol(np.eye(4, dtype=np.float32), ["a", "b", "b", "c"], model_fingerprint="x")
     words = (("stats",), ("list",), ("remove", "b"))
-    commands = [("search", "--gallery=faiss:people.db", *some) for some in words]
-    stats, listed, removed = run_all(commands, tmp_path)
-    assert stats.returncode == listed.returncode == removed.returncode == 0, listed.stderr
-    assert "rows         4" in stats.stdout
-    assert listed.stdout == "1  a\n2  b\n1  c\n"
-    assert "erased 2 images of b" in removed.stdout
+    ended = run_all([("search", "--gallery=faiss:people.db", *some) for some in words], tmp_path)
+    assert not any(one.code or HEAVY & one.packages for one in ended)
+    stats, listed, removed = (one.out for one in ended)
+    assert "rows         4" in stats
+    assert listed == "1  a\n2  b\n1  c\n"
+    assert "erased 2 images of b" in removed
 
 
 def test_train_incomplete_dataset_exits_without_tensorflow(pedestrians, tmp_path):
     shutil.copytree(pedestrians, tmp_path / "drawn")
     shutil.rmtree(tmp_path / "drawn/bounding_box_train")
-    ended = run("train", "--dataset=market1501", "--data_dir=drawn", cwd=tmp_path)
-    assert "was imported" not in ended.stderr
-    assert ended.returncode == 1
+    (ended,) = run_all([("train", "--dataset=market1501", "--data_dir=drawn")], tmp_path)
+    assert ended.code == 1
+    assert not HEAVY & ended.packages

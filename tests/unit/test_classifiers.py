@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from keras_reid.errors import InputError
 from keras_reid.layers import Centres, CosineClassifier
-from keras_reid.losses.identity import MARGINS, CenterLoss, MarginSoftmaxLoss
+from keras_reid.losses import MARGINS, CenterLoss, MarginSoftmaxLoss
 
 CASES = [
     {"kind": "arcface"},

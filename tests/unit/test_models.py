@@ -108,7 +108,7 @@ def test_backbones_build_last_stride_1_doubles_feature_map(name: str) -> None:
 
 def test_backbones_adapt_last_stride_keeps_weights() -> None:
     keras.utils.set_random_seed(0)
-    published = backbones.BACKBONES["tiny"](None, (*SIZE, 3))
+    published = models.BACKBONES["tiny"](None, (*SIZE, 3))
     fine = backbones.adapt(published, SIZE, 1)
     for a, b in zip(published.get_weights(), fine.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -218,7 +218,7 @@ def test_build_save_and_load_keeps_outputs(tmp_path) -> None:
 
 
 def test_backbones_build_from_model_and_weights_files_matches_source(tmp_path) -> None:
-    published = backbones.BACKBONES["tiny"](None, (*SIZE, 3))
+    published = models.BACKBONES["tiny"](None, (*SIZE, 3))
     published.save(tmp_path / "backbone.keras")
     built = backbones.build(str(tmp_path / "backbone.keras"), image_size=SIZE, last_stride=2)
     x = images().astype("float32")

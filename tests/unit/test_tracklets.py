@@ -346,7 +346,7 @@ def clip_model(temporal):
 
 
 @pytest.mark.first(2)
-@pytest.mark.parametrize("temporal", layers.temporal.TEMPORAL)
+@pytest.mark.parametrize("temporal", layers.TEMPORAL)
 def test_build_tracklet_padded_frames_do_not_change_outputs(temporal):
     model, clips = clip_model(temporal)
     mask = np.ones((4, 5), bool)
@@ -394,7 +394,7 @@ def test_build_objective_frame_weight_adds_frame_terms(weight):
 
 
 @pytest.mark.first(2)
-@pytest.mark.parametrize("temporal", layers.temporal.TEMPORAL)
+@pytest.mark.parametrize("temporal", layers.TEMPORAL)
 def test_build_tracklet_shuffled_frames_change_only_recurrent_features(temporal):
     model, clips = clip_model(temporal)
     mask = np.ones((4, 5), bool)

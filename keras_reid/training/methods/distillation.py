@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from keras_reid import checks, losses, models, training
-from keras_reid.choices import AVERAGES, DISTILLATIONS, UPDATES
+from keras_reid import checks, models, training
 from keras_reid.errors import InputError
+from keras_reid.losses.registry import DISTILLATION_LOSSES
 from keras_reid.training.methods.method import Method, setting
+from keras_reid.training.registry import AVERAGES, UPDATES
 
 if TYPE_CHECKING:
     import keras
@@ -29,7 +30,7 @@ class Distillation(Method):
     )
     teacher: str = setting("Run folder of a trained model to learn from; empty: none.", default="")
     distillation: str = setting(
-        f"What is learned from the others, of {', '.join(DISTILLATIONS)}, each with its "
+        f"What is learned from the others, of {', '.join(DISTILLATION_LOSSES)}, each with its "
         "weight: logits:1,distances:1.",
         default="",
     )
@@ -80,9 +81,9 @@ class Distillation(Method):
         weights = {}
         for word in _words(self.distillation):
             name, _, weight = word.partition(":")
-            if name not in DISTILLATIONS or name in weights or not _is_positive(weight):
+            if name not in DISTILLATION_LOSSES or name in weights or not _is_positive(weight):
                 raise InputError(
-                    f"distillation is a list of {', '.join(DISTILLATIONS)}, each once and "
+                    f"distillation is a list of {', '.join(DISTILLATION_LOSSES)}, each once and "
                     "with a weight above 0, such as logits:1,distances:1: received "
                     f"{self.distillation!r}"
                 )
@@ -111,7 +112,7 @@ class Distillation(Method):
         }
         return training.Objective(
             *(
-                training.distill(losses.DISTILLATION_LOSSES[name](**given[name]), weight)
+                training.distill(DISTILLATION_LOSSES[name](**given[name]), weight)
                 for name, weight in self.weights.items()
             )
         )

@@ -5,7 +5,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from keras_reid import checks, losses, models, training
-from keras_reid.choices import STRIPE_ORDERS, STRIPE_POOLINGS
+from keras_reid.layers.registry import STRIPE_POOLINGS
+from keras_reid.models.registry import STRIPE_ORDERS
 from keras_reid.training.methods.method import Annotations, Method, setting
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from keras_reid import checks, models, training
-from keras_reid.choices import TEMPORAL_POOLINGS
 from keras_reid.errors import InputError
+from keras_reid.layers.registry import TEMPORAL
 from keras_reid.training.methods.method import Annotations, Method, setting
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ class Tracklets(Method):
     columns: ClassVar[tuple[str, ...]] = ("tracklet",)
     embeds: ClassVar[bool] = True
     temporal: str = setting(
-        f"How the frames of a tracklet are pooled: {', '.join(TEMPORAL_POOLINGS)}; empty: images, "
+        f"How the frames of a tracklet are pooled: {', '.join(TEMPORAL)}; empty: images, "
         "no tracklets.",
         default="",
     )
@@ -43,7 +43,7 @@ class Tracklets(Method):
         return bool(self.temporal)
 
     def check(self, recipe: "Recipe") -> None:
-        checks.one_of(TEMPORAL_POOLINGS, temporal=self.temporal)
+        checks.one_of(TEMPORAL, temporal=self.temporal)
         if recipe.stripes.active or recipe.distillation.several or recipe.distillation.active:
             raise InputError(
                 "tracklets are learned by one model without stripes, parts, pose and attributes: "

@@ -1,0 +1,46 @@
+from .attribute_heads import AttributeProbabilities, AttributeReweighting
+from .batch_norm import FusedBatchNormalization
+from .classifiers import Centres, CosineClassifier, PartClassifiers
+from .parts import PartPooling
+from .pooling import AverageMaxPooling2D, GeneralizedMeanPooling2D
+from .pose import KeypointHeatmaps, PosePooling, VisibleParts
+from .registry import POOLINGS, TEMPORAL
+from .stripes import StripePooling
+from .style import MixStyle
+from .temporal import (
+    ClipsToFrames,
+    FramesToClips,
+    TemporalAttention,
+    TemporalMax,
+    TemporalMean,
+    TemporalRecurrent,
+)
+from .verification import MatchingGate, PairDistance, PairMetric
+
+__all__ = [
+    "POOLINGS",
+    "TEMPORAL",
+    "AttributeProbabilities",
+    "AttributeReweighting",
+    "AverageMaxPooling2D",
+    "Centres",
+    "ClipsToFrames",
+    "CosineClassifier",
+    "FramesToClips",
+    "FusedBatchNormalization",
+    "GeneralizedMeanPooling2D",
+    "KeypointHeatmaps",
+    "MatchingGate",
+    "MixStyle",
+    "PairDistance",
+    "PairMetric",
+    "PartClassifiers",
+    "PartPooling",
+    "PosePooling",
+    "StripePooling",
+    "TemporalAttention",
+    "TemporalMax",
+    "TemporalMean",
+    "TemporalRecurrent",
+    "VisibleParts",
+]

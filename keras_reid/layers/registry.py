@@ -1,0 +1,26 @@
+"""Layers and poolings by the names that models, recipes and flags use."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from keras_reid.registry import Registry
+
+if TYPE_CHECKING:
+    import keras
+
+# Feature maps (b, h, w, d) → (b, d).
+POOLINGS: "Registry[Callable[..., keras.layers.Layer]]" = Registry(
+    avg="keras_reid.layers.pooling:global_average",
+    avg_max="keras_reid.layers.pooling:AverageMaxPooling2D",
+    gem="keras_reid.layers.pooling:GeneralizedMeanPooling2D",
+    max="keras_reid.layers.pooling:global_max",
+)
+# Clips (b, t, d) → (b, d).
+TEMPORAL: "Registry[type[keras.layers.Layer]]" = Registry(
+    mean="keras_reid.layers.temporal:TemporalMean",
+    max="keras_reid.layers.temporal:TemporalMax",
+    attention="keras_reid.layers.temporal:TemporalAttention",
+    recurrent="keras_reid.layers.temporal:TemporalRecurrent",
+)
+# Reductions along a stripe.
+STRIPE_POOLINGS: Registry[Callable[..., Any]] = Registry(avg="keras.ops:mean", max="keras.ops:max")

@@ -1,0 +1,43 @@
+"""Every name of a registry resolves, and all public names exist."""
+
+import pytest
+
+from keras_reid import layers, losses, models, reranking, scale
+from keras_reid.layers.registry import STRIPE_POOLINGS
+from keras_reid.registry import Registry
+
+
+@pytest.mark.parametrize(
+    "registry",
+    [
+        *(losses.METRIC_LOSSES, losses.DISTILLATION_LOSSES, losses.MARGINS),
+        *(layers.POOLINGS, layers.TEMPORAL, STRIPE_POOLINGS),
+        *(models.BACKBONES, models.NECKS, models.CLASSIFIERS),
+        *(reranking.RERANKERS, reranking.IN_GRAPH, scale.ENGINES),
+    ],
+    ids=lambda registry: next(iter(registry)),
+)
+def test_registry_all_names_resolve(registry):
+    assert isinstance(registry, Registry)
+    assert len({id(value) for value in registry.values()}) == len(registry)
+    assert "magic" not in registry
+
+
+def test_distillation_registry_names_are_names_in_logs():
+    assert all(loss.label == name for name, loss in losses.DISTILLATION_LOSSES.items())
+
+
+def test_packages_export_all_public_names():
+    """A package imports its modules on use, so each name is used once."""
+    from keras_reid import data, serving, tracking, training, visualize
+
+    packages = (
+        *(data, layers, losses, models, reranking),
+        *(scale, serving, tracking, training, visualize),
+    )
+    for package in packages:
+        assert len(package.__all__) > 3
+        for name in package.__all__:
+            assert getattr(package, name) is not None
+    with pytest.raises(AttributeError):
+        data.nothing  # noqa: B018
