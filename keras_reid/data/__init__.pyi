@@ -17,6 +17,7 @@ from .keypoints import (
 from .pair_sampling import pair_batches
 from .pillow import SUFFIXES, unfit
 from .pipeline import from_service, image_batches, pk_batches
+from .queries import query_images, usable
 from .readers import READERS, load
 from .readers.layouts import unlabelled, walk_images
 from .sampling import pk_steps
@@ -51,6 +52,7 @@ __all__ = [
     "pk_batches",
     "pk_clips",
     "pk_steps",
+    "query_images",
     "rates",
     "read_attributes",
     "read_keypoints",
@@ -60,6 +62,7 @@ __all__ = [
     "tracklets",
     "unfit",
     "unlabelled",
+    "usable",
     "video_frames",
     "walk_images",
     "write",

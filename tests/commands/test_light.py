@@ -84,7 +84,7 @@ REFUSED = [
     ("embed", (), "give --images and --out"),
     ("search", ("--gallery=faiss:no.db", "stats"), "there is no gallery"),
     ("track", ("--out=x",), "give --video"),
-    ("track", ("--video=x", "--out=x", "--threshold=nan"), "threshold is a number"),
+    ("track", ("--video=x", "--out=x", "--min_confidence=nan"), "min_confidence is a number"),
 ]
 
 
