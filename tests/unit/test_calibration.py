@@ -46,7 +46,7 @@ def test_probability_follows_the_formula():
 
 
 def test_draw_searches_match_loops():
-    distance, owner, counts = distances(*persons(1, count=12, images=4))
+    distance, owner, _ = distances(*persons(1, count=12, images=4))
     searches = draw_searches(distance, owner, 5, 2, np.random.default_rng(3))
     rows = [i for i in range(len(owner)) if i not in set(searches.query.tolist())]
     enrolled = sorted({owner[i] for i in rows})
@@ -147,13 +147,13 @@ def test_adapt_few_images_move_little_and_many_more(fitted):
 
 def test_adapt_too_few_images_raises():
     x, names = persons(3, count=4, images=3)
-    with pytest.raises(InputError, match="at least 5 persons with 2 images .* got 4"):
+    with pytest.raises(InputError, match=r"at least 5 persons with 2 images .* got 4"):
         KNOWN.adapt(x, names)
 
 
 def test_fit_calibration_too_few_persons_or_other_lengths_raise():
     x, names = persons(3, count=9)
-    with pytest.raises(InputError, match="at least 10 persons .* got 9"):
+    with pytest.raises(InputError, match=r"at least 10 persons .* got 9"):
         fit_calibration([(x, names)], "few")
     with pytest.raises(InputError, match=r"`identities` must have one value for each of 54"):
         fit_calibration([(x, names[1:])], "few")
