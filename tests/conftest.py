@@ -10,6 +10,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import pytest
 
+from keras_reid.evaluation import MatchCalibration
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -20,6 +22,14 @@ def real_data() -> Path:
     if not (folder / "data/market1501-mini").is_dir():
         pytest.skip(f"no real images in {folder}: set KERAS_REID_REAL_DATA to their folder")
     return folder
+
+
+def match_within(distance: float) -> MatchCalibration:
+    """Calibration with a match probability of at least one half up to a distance."""
+    steep = 1000.0
+    return MatchCalibration(
+        (steep * distance, -steep, 0, 0, 0), (steep * distance, -steep, 0), 1.0, "a distance"
+    )
 
 
 def built_once(factory: pytest.TempPathFactory, name: str, build: Callable[[Path], object]) -> Path:

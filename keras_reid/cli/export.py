@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_reid import data, models, reranking, serving
+from keras_reid import data, evaluation, models, reranking, serving
 from keras_reid.cli.options import Command, option
 from keras_reid.cli.shared import (
     RunOptions,
@@ -152,10 +152,12 @@ def _export(
     if options.run:
         run = Run(options.run)
         known, metrics = run.directory.resolve().name, run.metrics
+        calibration = run.calibration(options.member)
         trained_on = settings.get("dataset")
     else:
         card = PRETRAINED[options.pretrained]
         known, metrics, trained_on = options.pretrained, dict(card.scores), card.trained_on
+        calibration = evaluation.MatchCalibration(**card.calibration)
     name = options.name or known
     suffix = "" if options.format == "saved_model" else f"-{options.format}"
     directory = Path(options.export_dir) / f"{name}{suffix}"
@@ -164,6 +166,7 @@ def _export(
         "metrics": metrics,
         "dataset": trained_on or dataset.name,
         "checked_on": dataset.name,
+        "calibration": None if calibration is None else calibration.to_dict(),
     }
     tolerance, loss = serving.TOLERANCES[options.quantization]
 

@@ -1,22 +1,23 @@
-"""`python search.py --gallery=people.db enrol DIR|CSV`: who is this?
+"""`python search.py --gallery=people.db enrol DIR|CSV`: find enrolled persons on images.
 
-Then `query IMAGE…`, `list`, `remove ID`, `stats` and `calibrate`, with the same --gallery and the
-same --run or --saved_model; without either, the embedder that comes with the package:
+Subcommands, with the same --gallery and the same --run or --saved_model (default: the pretrained
+model):
 
-    enrol DIR|CSV   one folder for each identity, or a table path,identity,camera[,time]. Enrolled
-                    images are left alone, unless their content, identity, camera or time changed.
-                    The same command resumes after an interruption
-    query IMAGE…    who is nearest, and "unknown" beyond the gallery's threshold; without images,
-                    --description=upred=1,hat=0 looks for a description
+    enrol DIR|CSV   one folder for each identity, or a table path,identity,camera[,time]. Unchanged
+                    images are skipped; the same command resumes after an interruption
+    query IMAGE…    match, possible match or no match, with a probability, and the nearest images;
+                    or --description=upred=1,hat=0 without images
+    verify A B      compares two images, or all images of two folders; or verify PAIRS.csv with
+                    columns first,second. Needs no gallery
     list            names of all identities, each with its number of images
     remove ID       erases all images of an identity
-    stats           what the gallery holds
-    calibrate       chooses the threshold at --far on --dataset and keeps it in the gallery
+    stats           numbers of images and identities, model, calibration
+    calibrate       adapts the probabilities to the gallery; with --dataset and --data_dir fits
+                    them on that data set first
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,55 +26,37 @@ import numpy as np
 
 from keras_reid import data, evaluation, gallery, scale, visualize
 from keras_reid.cli.options import Command, option
-from keras_reid.cli.shared import ModelOptions, check_outputs, progress, say, say_json
+from keras_reid.cli.shared import GalleryOptions, check_outputs, progress, say, say_json
+from keras_reid.cli.verify import Pair, verify
 from keras_reid.errors import InputError, counted
 from keras_reid.io import content_digest, new_file, read_table, table_path
-from keras_reid.names import expanded, natural, repeated, resolved
+from keras_reid.names import natural, repeated, resolved
 
 Embedded = tuple[np.ndarray, dict[str, Any]]  # rows that are fit, and arguments of `Gallery.enrol`
 CHUNK = 1024  # images that are embedded, and then durable, at a time
 
 
 @dataclass(frozen=True, kw_only=True)
-class SearchOptions(ModelOptions):
+class SearchOptions(GalleryOptions):
     """Where it is looked, for whom.
 
     Attributes:
         words: what is done, and to what.
     """
 
-    gallery: str | None = option(
-        "people.db (Milvus Lite), faiss:FILE, or http://HOST:PORT (Milvus)."
-    )
     k: int = option("Images shown for each query.", 10, least=1)
     cameras: Sequence[str] | None = option("Look at these cameras alone.")
     not_cameras: Sequence[str] | None = option("Do not look at these cameras.")
     query_camera: str | None = option("Of the queries: its images are not looked at.")
     after: str | None = option("Look at images from this time on: seconds, or ISO 8601.")
     before: str | None = option("Look at images before this time.")
-    threshold: float | None = option(
-        "Distance of a known person; default: the gallery's, of one without that of --pretrained."
-    )
     rerank: str = option("A re-ranker for the shortlist, such as k_reciprocal.", "none")
     shortlist: int = option("Images that are fetched to re-rank.", 1000, least=1)
     description: Sequence[str] | None = option(
         "Of query: NAME=1 or NAME=0, the attributes of whom is looked for; of runs that know them."
     )
-    output: str = option("What is printed.", "table", choices=("table", "json"))
     html: str | None = option("New page with the pictures of queries and hits.")
-    far: float = option(
-        "Of calibrate: rate of non-mated probes taken for somebody.", 0.01, least=0, most=1
-    )
     words: tuple[str, ...] = ()
-
-    @property
-    def uri(self) -> str:
-        """The gallery."""
-        if self.gallery is None:
-            raise InputError("a search has a gallery: give --gallery, such as --gallery=people.db")
-        if self.gallery == "memory:":
-            raise InputError("memory: ends with the command: name a gallery that stays, people.db")
-        return self.gallery
 
     @property
     def attribute_names(self) -> list[str] | None:
@@ -86,34 +69,28 @@ class QueryResult(NamedTuple):
 
     Attributes:
         image: path of the query image, or the description.
-        identity: identity of the nearest image, or None if it is beyond the threshold.
+        identity: name of the match or possible match, else None.
         hits: images of the gallery, nearest first.
-        threshold: maximum distance for a match; None: every distance is a match.
-        described: True for a description.
+        decision: about the nearest person; None for a description, and without a calibration.
+        text: answer in words.
     """
 
     image: str
     identity: str | None
     hits: list[gallery.SearchResult]
-    threshold: float | None
-    described: bool = False
-
-    @classmethod
-    def of(
-        cls, image: str, hits: list[gallery.SearchResult], threshold: float | None
-    ) -> "QueryResult":
-        """Result with the identity of the nearest hit, if it is within the threshold."""
-        match = bool(hits) and (threshold is None or hits[0].distance <= threshold)
-        return cls(image, hits[0].identity if match else None, hits, threshold)
+    decision: gallery.Decision | None
+    text: str
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        values = {
+        verdict, probability = self.decision or (None, None)
+        return {
             "image": self.image,
             "identity": self.identity,
+            "verdict": verdict,
+            "probability": probability,
             "hits": [hit._asdict() for hit in self.hits],
         }
-        return values | ({"described": True} if self.described else {})
 
 
 def search(options: SearchOptions) -> "SearchOutput":
@@ -121,9 +98,9 @@ def search(options: SearchOptions) -> "SearchOutput":
 
     Returns:
         `enrol`: the counts, an `Enrolment`. `query`: a `QueryResult` for each image, or one for a
-        description. `list`: the number of images of each identity, a dict. `remove`: the number of
-        erased images. `stats`: the facts about the gallery, a dict. `calibrate`: the new
-        `keras_reid.evaluation.Threshold`.
+        description. `verify`: a `Pair` for each two images. `list`: the number of images of each
+        identity, a dict. `remove`: the number of erased images. `stats`: the facts about the
+        gallery, a dict. `calibrate`: the new `keras_reid.evaluation.MatchCalibration`.
 
     Raises:
         InputError: unknown or missing words, or a gallery or images that do not exist.
@@ -134,7 +111,6 @@ def search(options: SearchOptions) -> "SearchOutput":
             f"{' '.join(options.words[:1])!r}"
         )
     name, *arguments = options.words
-    uri = options.uri
     least, most = COUNTS[name]
     if not least <= len(arguments) <= most:
         raise InputError(f"{name} takes {USES[name]}: received {' '.join(arguments) or 'nothing'}")
@@ -145,8 +121,9 @@ def search(options: SearchOptions) -> "SearchOutput":
             f"--description={','.join(options.description or ())!r}"
         )
     check_outputs(html=options.html)
+    options.limits  # noqa: B018  refuses limits before anything is embedded
     if name in ("query", "list", "remove", "stats"):
-        check_exists(uri)
+        gallery.check_exists(options.uri)
     return COMMANDS[name](options, arguments)
 
 
@@ -230,6 +207,8 @@ class Enrolment:
         images, identities = people.count(), len(people.identities())
         held = f"{counted(images, 'image')} of {counted(identities, 'identity')}"
         say(f"{options.uri}: {held}")
+        if people.calibration is not None and (found := people.calibrate()) is not None:
+            say(f"match probabilities adapted to {counted(found.after.images, 'enrolled image')}")
 
 
 def _rows(labels: dict[str, np.ndarray | None], rows: np.ndarray) -> dict[str, Any]:
@@ -245,11 +224,12 @@ def _enrol_images(options: SearchOptions, source: Path) -> Enrolment:
     done = Enrolment()
     tell = progress("enrolling")
     with gallery.open(options.uri) as people:
+        options.calibrated(people)
         for start in range(0, len(images), CHUNK):
             block = images[start : start + CHUNK]
 
             def embedded(rows: np.ndarray, block: data.PersonImages = block) -> Embedded:
-                rows = rows[_fit(block.path[rows])]
+                rows = rows[data.usable(block.path[rows], progress("reading images"))]
                 if not len(rows):
                     return rows, {}
                 outputs = embed(block[rows])
@@ -314,41 +294,42 @@ def _enrol_shards(options: SearchOptions, source: Path) -> Enrolment:
 def query(options: SearchOptions, arguments: list[str]) -> list[QueryResult]:
     """Searches for images, or for a description."""
     where = gallery.Filter(
-        options.cameras, options.not_cameras, seconds(options.after), seconds(options.before)
+        options.cameras,
+        options.not_cameras,
+        gallery.seconds(options.after),
+        gallery.seconds(options.before),
     )
     if options.description:
-        return _show(options, [_described(options, where)], None, {})
+        return _show(options, [_described(options, where)], {})
     options.check_one_model()
-    embeddings = options.embedder()(query_images(arguments, arguments))
+    images = data.query_images(arguments, progress=progress("reading images"))
+    embeddings = options.embedder()(images)
     with gallery.open(options.uri) as people:
-        found = people.search(
-            embeddings,
-            min(options.k, max(1, people.count())),
-            where,
-            query_cameras=None
-            if options.query_camera is None
-            else [options.query_camera] * len(arguments),
-            model_fingerprint=options.fingerprint,
-            rerank=options.rerank,
-            shortlist=max(options.k, options.shortlist),
-        )
-        kept, found_by = people.threshold, people.store.stats()
-    threshold = options.threshold
-    if threshold is None:
-        # JSON says it itself, and nothing else stands before it.
-        known = kept or options.shipped_threshold(tell=options.output != "json")
-        threshold = None if known is None else float(known)
-    results = [QueryResult.of(*pair, threshold) for pair in zip(arguments, found, strict=True)]
-    return _show(options, results, threshold, found_by)
+        search: dict[str, Any] = {
+            "k": min(options.k, max(1, people.count())),
+            "filter": where,
+            "query_cameras": options.query_camera and [options.query_camera] * len(arguments),
+            "model_fingerprint": options.fingerprint,
+            "rerank": options.rerank,
+            "shortlist": max(options.k, options.shortlist),
+        }
+        if options.calibrated(people) is None:
+            found = people.search(embeddings, **search)
+            results = [_undecided(*pair) for pair in zip(arguments, found, strict=True)]
+        else:
+            decided = people.identify(embeddings, limits=options.limits, **search)
+            results = [
+                QueryResult(image, one.identity, one.hits, one.decision, str(one))
+                for image, one in zip(arguments, decided, strict=True)
+            ]
+        found_by = people.store.stats()
+    return _show(options, results, found_by)
 
 
-def query_images(paths: Sequence[str], names: Sequence[str]) -> data.PersonImages:
-    """The images at these paths, all fit to be looked for; of one that is not its name is said."""
-    for path, name, fit in zip(paths, names, _fit(np.array(paths)), strict=True):
-        if not fit:
-            reason = data.unfit(path) or "cannot be decoded"
-            raise InputError(f"a query is an image of a person: {name} {reason}; name another")
-    return data.PersonImages(np.array(paths), np.full(len(paths), "query"), None)
+def _undecided(image: str, hits: list[gallery.SearchResult]) -> QueryResult:
+    """Result without a decision, by a model that has no calibration."""
+    nearest = hits[0].identity if hits else None
+    return QueryResult(image, nearest, hits, None, f"nearest: {nearest} (not calibrated)")
 
 
 def _described(options: SearchOptions, where: gallery.Filter) -> QueryResult:
@@ -361,56 +342,39 @@ def _described(options: SearchOptions, where: gallery.Filter) -> QueryResult:
         wanted[name] = value == "1"
     with gallery.open(options.uri) as people:
         hits = people.describe(wanted, options.k, where)
-    return QueryResult.of(",".join(options.description or ()), hits, None)._replace(described=True)
+    words = ",".join(options.description or ())
+    return QueryResult(words, None, hits, None, f"best fits of {words}")
 
 
 def _show(
-    options: SearchOptions,
-    results: list[QueryResult],
-    threshold: float | None,
-    found_by: dict[str, Any],
+    options: SearchOptions, results: list[QueryResult], found_by: dict[str, Any]
 ) -> list[QueryResult]:
     """Print the results, write the page and return the results."""
     plain = [result.to_dict() for result in results]
     if options.output == "json":
-        say_json({"threshold": threshold, "queries": plain})
+        limits = {name: getattr(options, name) for name in LIMITS}
+        say_json({**limits, "queries": plain})
     else:
         if "recall" in found_by:
             say(f"approximate search, recall {found_by['recall']:.4f} on a sample of the gallery")
-        _print(plain, threshold)
+        _print(results)
     if options.html:
-        pages = [{**result, "answer": _answer(result, threshold)} for result in plain]
+        described = bool(options.description)
+        pages = [
+            {**values, "answer": result.text, "described": described}
+            for values, result in zip(plain, results, strict=True)
+        ]
         with new_file(options.html) as file:
-            file.write_text(visualize.search_page(pages, threshold), encoding="utf-8")
+            file.write_text(visualize.search_page(pages), encoding="utf-8")
     return results
 
 
-def _answer(result: dict[str, Any], threshold: float | None) -> str:
-    described = result["image"] if result.get("described") else ""
-    return answer(result["hits"], threshold, described)
-
-
-def answer(hits: Sequence[dict[str, Any]], threshold: float | None, described: str = "") -> str:
-    """In words, who was found: for an image the nearest, if near enough, or whoever fits best."""
-    if described:
-        return f"best fits of {described}"
-    if not hits or (threshold is not None and hits[0]["distance"] > threshold):
-        return "unknown"
-    name = str(hits[0]["identity"])
-    return f"nearest: {name}" if threshold is None else name
-
-
-def _print(results: list[dict[str, Any]], threshold: float | None) -> None:
-    if threshold is None and not any(result.get("described") for result in results):
-        say("this gallery has no threshold, so nobody is unknown: see calibrate, or --threshold")
+def _print(results: list[QueryResult]) -> None:
     for result in results:
-        say(f"{result['image']}: {_answer(result, threshold)}")
-        for rank, hit in enumerate(result["hits"], start=1):
-            camera = f"camera {hit['camera']}" if hit["camera"] else ""
-            say(
-                f"{rank:>4}  {hit['distance']:.4f}  {hit['identity']:<12} {camera:<10} "
-                f"{hit['image']}"
-            )
+        say(f"{result.image}: {result.text}")
+        for rank, hit in enumerate(result.hits, start=1):
+            camera = f"camera {hit.camera}" if hit.camera else ""
+            say(f"{rank:>4}  {hit.distance:.4f}  {hit.identity:<12} {camera:<10} {hit.image}")
 
 
 def identities(options: SearchOptions, arguments: list[str]) -> dict[str, int]:
@@ -446,66 +410,61 @@ def stats(options: SearchOptions, arguments: list[str]) -> dict[str, Any]:
         return values
     for key, value in values.items():
         shown = value
-        if key == "threshold" and value is not None:
-            shown = f"{value['value']:.4f}, at FAR {value['far']:g} over {value['impostors']:,}"
+        if key == "calibration" and value is not None:
+            shown = value["source"]
+            if value["persons"]:
+                shown += f", adapted to {value['images']:,} images of {value['persons']:,} persons"
         say(f"{key:<12} {shown}")
     return values
 
 
-def calibrate(options: SearchOptions, arguments: list[str]) -> evaluation.Threshold:
-    """Half of the identities are enrolled, the other half of the queries are non-mated."""
+def calibrate(options: SearchOptions, arguments: list[str]) -> evaluation.MatchCalibration:
+    """Fit match probabilities on a data set if there is one, and adapt them to the gallery."""
     options.check_one_model()
-    dataset = options.dataset_of(
-        options.dataset, options.data_dir, "a threshold is chosen on images"
-    )
-    if dataset.query is None or dataset.gallery is None:
-        raise InputError(
-            f"a threshold needs query and gallery images: {options.data_dir!r} has none"
-        )
+    if options.dataset is None:
+        gallery.check_exists(options.uri)
     _check_model(options)  # before minutes of embedding
-    names = np.unique(dataset.query.identity)
-    non_mated = np.random.default_rng(0).permutation(names)[: len(names) // 2]
-    enrolled = dataset.gallery[~np.isin(dataset.gallery.identity, non_mated)]
-    embed = options.embedder()
-    tell = progress("reading images")
-    probes, enrolled = (
-        data.readable(images, progress=tell) for images in (dataset.query, enrolled)
-    )
-    compared = embed(probes), embed(enrolled)
-    protocol = options.protocol_of(probes, options.settings.get("protocol"))
-    labels = probes.per_tracklet(), enrolled.per_tracklet()
-    result = evaluation.open_set(compared, *labels, protocol)
-    say(str(result))
-    threshold = result.threshold_at_far(options.far)
+    fitted = None if options.dataset is None else _fitted(options)
     with gallery.open(options.uri) as people:
-        people.threshold = threshold
-    say(
-        f"threshold {threshold.value:.4f} at FAR {threshold.far:g} (measured "
-        f"{threshold.measured_far:g} over {threshold.impostors:,} non-mated probes) kept in "
-        f"{options.uri}; the rate grows with the gallery, which had "
-        f"{counted(len(enrolled), 'image')} here"
-    )
-    return threshold
+        if fitted is not None:
+            people.calibration = fitted
+        elif options.calibrated(people) is None:
+            raise InputError(gallery.NOT_CALIBRATED)
+        found = people.calibrate()
+        calibration = people.calibration
+    assert calibration is not None
+    say(f"match probabilities: {calibration.source}")
+    if found is None:
+        say(
+            f"{options.uri} has too few images to adapt them: at least 5 persons with 2 images "
+            "are required"
+        )
+    else:
+        say(f"adapted to {found.after.images:,} images of {found.after.persons:,} persons")
+        say(found.table(options.limits))
+    return calibration
+
+
+def _fitted(options: SearchOptions) -> evaluation.MatchCalibration:
+    """Match probabilities of a data set."""
+    dataset = options.dataset_of(options.dataset, options.data_dir, "probabilities need images")
+    parts = [part for part in (dataset.query, dataset.gallery) if part is not None]
+    images = data.joined(*(parts or dataset.parts().values()))
+    images = data.readable(images[~images.distractor], progress=progress("reading images"))
+    labels = images.per_tracklet()
+    embeddings = options.embedder()(images)
+    return evaluation.fit_calibration([(embeddings, labels.identity)], str(options.data_dir))
 
 
 def _check_model(options: SearchOptions) -> None:
-    """A threshold belongs to the model whose embeddings the gallery holds."""
+    """A calibration belongs to the model whose embeddings the gallery holds."""
     with gallery.open(options.uri) as people:
         known = people.fingerprint
     if known not in (None, options.fingerprint):
         raise InputError(
-            f"a threshold is for embeddings of one model: {options.uri} is of {known}, this one "
+            f"a calibration is for embeddings of one model: {options.uri} is of {known}, this one "
             f"is {options.fingerprint}"
         )
-
-
-def check_exists(uri: str) -> None:
-    """A gallery that is asked, and not filled, is there: a slip of the pen must not make one."""
-    if "://" in uri:
-        return
-    path = expanded(uri.removeprefix("faiss:") + (".rows" if uri.startswith("faiss:") else ""))
-    if not path.exists():
-        raise InputError(f"there is no gallery at {path}: enrol images first, or check the path")
 
 
 def _people(path: Path) -> tuple[data.PersonImages, dict[str, float]]:
@@ -524,37 +483,18 @@ def _times(table: Path) -> dict[str, float]:
     return {
         resolved(table_path(table, line.values["path"])): found
         for line in read_table(table, ("path",), ("time",))[1]
-        if (found := seconds(line.values.get("time"))) is not None
+        if (found := gallery.seconds(line.values.get("time"))) is not None
     }
 
 
-def seconds(text: str | None) -> float | None:
-    """Seconds since 1970 of a number or of ISO 8601, local time unless it names a zone."""
-    if not text:
-        return None
-    try:
-        return float(text)
-    except ValueError:
-        pass
-    try:
-        return datetime.fromisoformat(text).timestamp()
-    except ValueError:
-        raise InputError(
-            f"times are seconds since 1970 or ISO 8601, 2026-01-31T12:00: received {text!r}"
-        ) from None
-
-
-def _fit(paths: np.ndarray) -> np.ndarray:
-    """Mask of the files that are images of a usable size."""
-    fit = np.array([data.unfit(path) is None for path in paths], bool)
-    fit[fit] = data.decodable(paths[fit], progress("reading images"))
-    return fit
-
-
-SearchOutput = Enrolment | list[QueryResult] | dict[str, Any] | int | evaluation.Threshold
+LIMITS = ("match_probability", "possible_probability")
+SearchOutput = (
+    Enrolment | list[QueryResult] | list[Pair] | dict[str, Any] | int | evaluation.MatchCalibration
+)
 COMMANDS: dict[str, Callable[[SearchOptions, list[str]], SearchOutput]] = {
     "enrol": enrol,
     "query": query,
+    "verify": verify,
     "list": identities,
     "remove": remove,
     "stats": stats,
@@ -564,6 +504,7 @@ MANY = 10_000
 COUNTS = {
     "enrol": (1, 1),
     "query": (0, MANY),
+    "verify": (1, 2),
     "list": (0, 0),
     "remove": (1, 1),
     "stats": (0, 0),
@@ -572,10 +513,11 @@ COUNTS = {
 USES = {
     "enrol": "a folder, a CSV file, or a folder of embed.py",
     "query": f"1 to {MANY:,} images, or none and --description",
+    "verify": "two images, two folders, or a CSV file with columns first,second",
     "list": "no more words",
     "remove": "one identity",
     "stats": "no more words",
-    "calibrate": "no more words, but --dataset, --data_dir and --far",
+    "calibrate": "no more words, but --dataset and --data_dir",
 }
 
 run = Command(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
-from keras_reid import checks, data, evaluation, models, scale, serving
+from keras_reid import checks, data, evaluation, gallery, models, scale, serving
 from keras_reid.cli.options import MOST, option
 from keras_reid.cli.startup import import_keras
 from keras_reid.errors import InputError, printable
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 SCHEME = re.compile("([a-z]+:)?(.*)", re.DOTALL)
 EVERY = 10.0  # seconds between lines of progress in a pipe
 AFTER = 2.0  # seconds until a bar is shown on a terminal
-OPEN_SET = "1:N at FAR 0.01"  # of the thresholds of a model of the package
 PAIRS = "1:1 at FAR 0.0001", "1:1 at FAR 0.01"
 
 
@@ -161,17 +160,17 @@ class ModelOptions(RunOptions):
         """The model of the package, where no other is named."""
         return None if self.run or self.saved_model else PRETRAINED[self.pretrained]
 
-    def shipped_threshold(self, tell: bool = True) -> evaluation.Threshold | None:
-        """Of a search with the model of the package; it is said where it comes from, if wanted."""
-        if self.shipped is None:
-            return None
-        found = evaluation.Threshold(**self.shipped.thresholds[OPEN_SET])
-        if tell:
-            say(
-                f"the gallery has no threshold of its own: {found.value:.4f} of {self.pretrained}, "
-                f"at FAR {found.far:g} over {found.impostors:,} searches of others; see calibrate"
-            )
-        return found
+    @cached_property
+    def calibration(self) -> evaluation.MatchCalibration | None:
+        """Calibration of match probabilities that comes with the model; None: it has none."""
+        if self.run:
+            return Run(self.run).calibration(self.member)
+        if self.saved_model:
+            contract = self._exported.contract
+            values = None if contract is None else contract.about.get("calibration")
+        else:
+            values = PRETRAINED[self.pretrained].calibration
+        return None if values is None else evaluation.MatchCalibration(**values)
 
     @property
     def shipped_pairs(self) -> tuple[float, float] | None:
@@ -273,6 +272,56 @@ def with_home(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: with_home(one) for name, one in value.items()}
     return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecisionOptions(ModelOptions):
+    """Model, and probabilities of a match."""
+
+    match_probability: float = option(
+        "Least probability of a match. At the default, about 1 of 100 queries of persons who are "
+        "not enrolled is a match.",
+        gallery.LIMITS.match,
+        least=0,
+        most=1,
+    )
+    possible_probability: float = option(
+        "Least probability of a possible match. At the default, about 3 of 100 queries whose "
+        "nearest person is right are no match.",
+        gallery.LIMITS.possible,
+        least=0,
+        most=1,
+    )
+
+    @property
+    def limits(self) -> gallery.Limits:
+        """The two probabilities."""
+        return gallery.Limits(self.match_probability, self.possible_probability)
+
+    def calibrated(self, people: gallery.Gallery) -> evaluation.MatchCalibration | None:
+        """Return the calibration of a gallery, which gets that of the model if it has none."""
+        if people.calibration is None and people.fingerprint in (None, self.fingerprint):
+            people.calibration = self.calibration
+        return people.calibration
+
+
+@dataclass(frozen=True, kw_only=True)
+class GalleryOptions(DecisionOptions):
+    """Gallery, and the form of the output."""
+
+    gallery: str | None = option(
+        "people.db (Milvus Lite), faiss:FILE, or http://HOST:PORT (Milvus)."
+    )
+    output: str = option("What is printed.", "table", choices=("table", "json"))
+
+    @property
+    def uri(self) -> str:
+        """The gallery."""
+        if self.gallery is None:
+            raise InputError("a search has a gallery: give --gallery, such as --gallery=people.db")
+        if self.gallery == "memory:":
+            raise InputError("memory: ends with the command: name a gallery that stays, people.db")
+        return self.gallery
 
 
 def stored_features(path: str, side: str | None = None) -> evaluation.StoredFeatures:

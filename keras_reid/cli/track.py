@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from keras_reid import data, evaluation, gallery, tracking, visualize
+from keras_reid import data, gallery, tracking, visualize
 from keras_reid.cli.options import Command, option
-from keras_reid.cli.shared import ModelOptions, check_outputs, check_picture, progress, say
+from keras_reid.cli.shared import DecisionOptions, check_outputs, check_picture, progress, say
 from keras_reid.data.mot import Boxes, read_mot, write_mot
 from keras_reid.errors import InputError
 from keras_reid.io import new_file, new_folder
@@ -29,7 +29,7 @@ FOLDER_RATE = 25.0  # frames a second, where nothing says it
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrackOptions(ModelOptions):
+class TrackOptions(DecisionOptions):
     """What is tracked, how, and where the tracks go."""
 
     video: str | None = option(
@@ -58,9 +58,6 @@ class TrackOptions(ModelOptions):
     scores: str | None = option("Write the scores to this new JSON file, too.")
     gallery: str | None = option("Follow persons across cameras: see search.py.")
     camera: str = option("Name of the camera in the gallery.", "1")
-    threshold: float | None = option(
-        "Distance of a known person; default: the gallery's, of one without that of --pretrained."
-    )
     frame_rate: float | None = option(
         "Frames per second, for times and the annotated video; default: times and mean rate of the "
         "video file, 25 for a folder.",
@@ -223,7 +220,8 @@ def _identified(
             options.camera,
             video.name,
             model_fingerprint=options.fingerprint,
-            threshold=_limit(options, people.threshold),
+            calibration=options.calibrated(people),
+            match_probability=options.match_probability,
             seconds=seconds,
             start=options.start,
         )
@@ -232,14 +230,6 @@ def _identified(
         own = seconds[tracks.identity == one.track] + options.start
         say(f"track {one.track}: {one.identity}, {how}, {own.min():.2f} to {own.max():.2f} s")
     return {one.track: one.identity for one in found}
-
-
-def _limit(options: TrackOptions, kept: evaluation.Threshold | None) -> float | None:
-    """The distance that is said, else None, the gallery's, else that of the package's model."""
-    if options.threshold is not None or kept is not None:
-        return options.threshold
-    known = options.shipped_threshold()
-    return None if known is None else float(known)
 
 
 def _seen(

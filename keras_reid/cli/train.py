@@ -324,14 +324,19 @@ def _scored(evaluation: "RetrievalEvaluation", members: "list[keras.Model]") -> 
     if len(members) > 1:
         named["ensemble"] = models.ensemble(members)
     # The first at last: its embeddings are those that are shown.
-    results = {name: evaluation.score(model) for name, model in reversed(named.items())}
+    results, calibrations = {}, {}
+    for name, model in reversed(named.items()):
+        results[name] = evaluation.score(model)
+        if (calibration := evaluation.calibration()) is not None:
+            calibrations[name] = calibration.to_dict()
     say(f"\n{results['1']}\n")
     values = {name: results[name].to_dict() for name in named}
+    scores = {"after": values["1"], "calibration": calibrations}
     if len(members) == 1:
-        return {"after": values["1"]}
+        return scores
     for name, score in values.items():
         say(f"--member={name}: {_headline(score)}")
-    return {"after": values["1"], "members": values}
+    return {**scores, "members": values}
 
 
 def _headline(score: dict[str, Any]) -> str:

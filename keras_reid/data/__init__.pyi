@@ -15,6 +15,7 @@ from .keypoints import (
 )
 from .pair_sampling import pair_batches
 from .pipeline import from_service, image_batches, pk_batches
+from .queries import query_images, usable
 from .readers import READERS, load
 from .readers.layouts import SUFFIXES, unlabelled, walk_images
 from .sampling import pk_steps
@@ -49,6 +50,7 @@ __all__ = [
     "pk_batches",
     "pk_clips",
     "pk_steps",
+    "query_images",
     "rates",
     "read_attributes",
     "read_keypoints",
@@ -58,6 +60,7 @@ __all__ = [
     "tracklets",
     "unfit",
     "unlabelled",
+    "usable",
     "video_frames",
     "walk_images",
     "write",

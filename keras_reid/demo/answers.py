@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from keras_reid import data, distances, gallery, models, visualize
-from keras_reid.cli.search import answer, check_exists, query_images, seconds
 from keras_reid.cli.shared import needs_keypoints
 from keras_reid.demo.command import DemoOptions
 from keras_reid.errors import InputError, counted
@@ -40,7 +39,7 @@ class Answers:
 
     def __init__(self, options: DemoOptions) -> None:
         assert options.gallery is not None
-        check_exists(options.gallery)
+        gallery.check_exists(options.gallery)
         self.options = options
         self.people = gallery.open(options.gallery)
         self.lock = threading.Lock()  # requests come in threads, and the gallery is for one
@@ -51,8 +50,7 @@ class Answers:
                 f"a gallery is searched with the model that filled it: {options.gallery} is of "
                 f"{known}, this one is {options.fingerprint}; name that with --run or --saved_model"
             )
-        kept = self.people.threshold or options.shipped_threshold(tell=False)
-        self.threshold = None if kept is None else float(kept)
+        self.calibrated = options.calibrated(self.people) is not None
 
     def __enter__(self) -> "Answers":
         return self
@@ -86,7 +84,7 @@ class Answers:
             InputError: no image, or none that an embedder takes.
         """
         name = Path(file).name
-        images = query_images([file], [name])
+        images = data.query_images([file], [name])
         with self.lock:
             embedding = self._embed(images)[0]
         return Query(name, decode(file), embedding, {})
@@ -110,40 +108,63 @@ class Answers:
         not_cameras: str = "",
         after: str = "",
         before: str = "",
-        threshold: float | None = None,
+        match_probability: float | None = None,
+        possible_probability: float | None = None,
         rerank: bool = False,
     ) -> tuple[str, list[str]]:
-        """The answer as HTML, and the images that were found.
+        """The answer as HTML, and the retrieved images.
+
+        Args:
+            query: an image or a description.
+            k: number of images.
+            cameras, not_cameras, after, before: as in `keras_reid.gallery.Filter`, as text.
+            match_probability, possible_probability: None: those of the options.
+            rerank: re-rank the nearest images.
 
         Raises:
             InputError: filters that cannot be read, or an empty gallery.
         """
         where = gallery.Filter(
-            _words(cameras), _words(not_cameras), seconds(after), seconds(before)
+            _words(cameras), _words(not_cameras), gallery.seconds(after), gallery.seconds(before)
+        )
+        default = self.options.limits
+        limits = gallery.Limits(
+            default.match if match_probability is None else match_probability,
+            default.possible if possible_probability is None else possible_probability,
         )
         with self.lock:
             count = self.people.count()
             k = min(k, max(1, count))
             if query.embedding is None:
-                hits, threshold = self.people.describe(query.described, k, where), None
+                hits, verdict = self.people.describe(query.described, k, where), None
+                text = f"best fits of {query.name}"
             else:
-                (hits,) = self.people.search(
-                    query.embedding[None],
-                    k,
-                    where,
-                    model_fingerprint=self.options.fingerprint,
-                    rerank="k_reciprocal" if rerank else "none",
-                    shortlist=max(k, RERANKED),
-                )
-        found = [hit._asdict() for hit in hits]
+                search: dict[str, Any] = {
+                    "k": k,
+                    "filter": where,
+                    "model_fingerprint": self.options.fingerprint,
+                    "rerank": "k_reciprocal" if rerank else "none",
+                    "shortlist": max(k, RERANKED),
+                }
+                hits, verdict, text = self._decided(query.embedding, search, limits)
         shown = {
             "image": query.pixels,
             "described": bool(query.described),
-            "hits": found,
-            "answer": answer(found, threshold, query.name if query.described else ""),
+            "hits": [hit._asdict() for hit in hits],
+            "verdict": verdict,
+            "answer": text,
         }
-        html = visualize.search_answer(shown, threshold, HEIGHT)
-        return html, [str(hit.image) for hit in hits]
+        return visualize.search_answer(shown, HEIGHT), [str(hit.image) for hit in hits]
+
+    def _decided(
+        self, embedding: np.ndarray, search: dict[str, Any], limits: gallery.Limits
+    ) -> tuple[list[gallery.SearchResult], str | None, str]:
+        """Hits, verdict and answer of a query; no verdict without a calibration."""
+        if not self.calibrated:
+            (hits,) = self.people.search(embedding[None], **search)
+            return hits, None, f"nearest: {hits[0].identity} (not calibrated)" if hits else ""
+        (found,) = self.people.identify(embedding[None], limits=limits, **search)
+        return found.hits, found.decision.verdict, str(found)
 
     def why(self, query: Query, image: str) -> str:
         """Pictures as HTML: where the images are alike, and which of their stripes are.

@@ -12,12 +12,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from keras_reid.cli.options import Command, option
-from keras_reid.cli.shared import ModelOptions, say
+from keras_reid.cli.shared import DecisionOptions, say
 from keras_reid.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
-class DemoOptions(ModelOptions):
+class DemoOptions(DecisionOptions):
     """Where it is looked, and who may look."""
 
     gallery: str | None = option(

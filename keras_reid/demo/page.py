@@ -10,6 +10,16 @@ import gradio as gr
 from keras_reid.demo.answers import Answers, Query
 from keras_reid.errors import InputError
 
+FILTERS = (
+    "k",
+    "cameras",
+    "not_cameras",
+    "after",
+    "before",
+    "match_probability",
+    "possible_probability",
+    "rerank",
+)
 THEME = gr.themes.Base(font=["sans-serif"], font_mono=["monospace"])  # nothing is fetched
 
 
@@ -40,11 +50,19 @@ def page(answers: Answers) -> gr.Blocks:
                     gr.Textbox(label="Not these cameras"),
                     gr.Textbox(label="From this time on: seconds, or 2026-01-31T12:00"),
                     gr.Textbox(label="Before this time"),
-                    gr.Number(
-                        answers.threshold,
-                        label="Farther is unknown",
-                        info="a distance; 0: nobody is unknown",
-                        elem_id="threshold",
+                    gr.Slider(
+                        0,
+                        1,
+                        answers.options.match_probability,
+                        label="Match: least probability",
+                        elem_id="match",
+                    ),
+                    gr.Slider(
+                        0,
+                        1,
+                        answers.options.possible_probability,
+                        label="Possible match: least probability",
+                        elem_id="possible",
                     ),
                     gr.Checkbox(False, label="Re-rank", elem_id="rerank"),
                 ]
@@ -66,9 +84,8 @@ def page(answers: Answers) -> gr.Blocks:
         def searched(query: Query | None, *values: Any) -> tuple[str, list[str], str]:
             if query is None:
                 raise InputError("nobody is looked for: choose an image or a description first")
-            names = ("k", "cameras", "not_cameras", "after", "before", "threshold", "rerank")
-            wanted = dict(zip(names, values, strict=True))
-            wanted |= {"k": int(wanted["k"]), "threshold": wanted["threshold"] or None}
+            wanted = dict(zip(FILTERS, values, strict=True))
+            wanted["k"] = int(wanted["k"])
             return *answers.search(query, **wanted), ""
 
         def explained(query: Query | None, found: list[str], rank: float) -> str:

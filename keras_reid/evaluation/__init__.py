@@ -7,6 +7,11 @@ from keras_reid.evaluation.attribute_scoring import (
     predicted_attributes,
     prefilter,
 )
+from keras_reid.evaluation.calibration import (
+    FEWEST_PERSONS,
+    MatchCalibration,
+    fit_calibration,
+)
 from keras_reid.evaluation.clusters import (
     Clustering,
     ClusterScores,
@@ -34,11 +39,13 @@ from keras_reid.evaluation.verification import VerificationResult, pairs, verify
 from keras_reid.nearest.arrays import Rows
 
 __all__ = [
+    "FEWEST_PERSONS",
     "SET_DISTANCES",
     "AttributeScores",
     "ClusterScores",
     "Clustering",
     "Labels",
+    "MatchCalibration",
     "OpenSetResult",
     "PreFilter",
     "Protocol",
@@ -55,6 +62,7 @@ __all__ = [
     "cluster_scores",
     "clustering",
     "compare",
+    "fit_calibration",
     "holds_both_sides",
     "load_features",
     "matrix",

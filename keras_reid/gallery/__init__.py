@@ -4,11 +4,41 @@ import os
 
 from keras_reid import checks
 from keras_reid.errors import InputError
+from keras_reid.gallery.decision import (
+    LIMITS,
+    MATCH,
+    NO_MATCH,
+    NOT_CALIBRATED,
+    POSSIBLE_MATCH,
+    Decision,
+    Identification,
+    Limits,
+    Verification,
+    verify,
+)
 from keras_reid.gallery.gallery import Gallery
+from keras_reid.gallery.inputs import check_exists, seconds
 from keras_reid.gallery.store import Filter, SearchResult, Store
 from keras_reid.names import expanded
 
-__all__ = ["Filter", "Gallery", "SearchResult", "open"]
+__all__ = [
+    "LIMITS",
+    "MATCH",
+    "NOT_CALIBRATED",
+    "NO_MATCH",
+    "POSSIBLE_MATCH",
+    "Decision",
+    "Filter",
+    "Gallery",
+    "Identification",
+    "Limits",
+    "SearchResult",
+    "Verification",
+    "check_exists",
+    "open",
+    "seconds",
+    "verify",
+]
 
 APPROXIMATE_FROM = 1_000_000
 

@@ -174,6 +174,10 @@ class ArrayStore:
     def embeddings(self, images: Sequence[str]) -> np.ndarray:
         return self.vectors.take(np.array([self.places[image] for image in images], np.int64))
 
+    def of(self, identities: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+        rows = np.flatnonzero(np.isin(self.identity.astype(str), list(identities)))
+        return self.vectors.take(rows), self.identity[rows].tolist()
+
     def described(self, filter: Filter) -> Iterator[tuple[SearchResult, str]]:
         for i in np.flatnonzero(self._chosen(filter) & (self.attributes != "")).tolist():
             yield self._hit(i, 0.0), self.attributes[i]

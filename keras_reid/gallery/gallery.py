@@ -1,6 +1,7 @@
-"""The gallery: what may go in, what comes out, and when somebody is unknown."""
+"""Gallery of enrolled persons: checks of rows and queries, search and identification."""
 
 import heapq
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -10,11 +11,29 @@ import numpy as np
 
 from keras_reid import checks
 from keras_reid.errors import InputError, printable
-from keras_reid.evaluation import Threshold
+from keras_reid.evaluation import MatchCalibration
+from keras_reid.evaluation.calibration import (
+    LEAST_IMAGES,
+    LEAST_PERSONS,
+    distances,
+    left_out,
+)
 from keras_reid.evaluation.comparison import checked_features, compare
+from keras_reid.gallery.decision import (
+    LIMITS,
+    NOT_CALIBRATED,
+    Identification,
+    Limits,
+    SelfCalibration,
+    decide,
+)
 from keras_reid.gallery.store import NO_FILTER, Filter, Labels, Rows, SearchResult, Store, label
 from keras_reid.names import normalized, one_image, repeated
 
+SECOND = 20  # hits among which two persons are looked for at first
+DEEPEST = 16_384  # hits at most
+COUNTED = "counted"  # setting: numbers of rows and persons, since Milvus counts persons slowly
+SAMPLED_PERSONS, SAMPLED_IMAGES = 200, 8
 LONGEST_TEXT = 1000  # characters; Milvus holds 4,096 bytes
 
 
@@ -49,6 +68,13 @@ class Gallery:
 
     def __init__(self, store: Store) -> None:
         self._store: Store | None = store
+        settings = store.settings()
+        if settings.pop("threshold", None) is not None:  # of version 0.2.0
+            store.save_settings(settings)
+            logging.warning(
+                "This gallery has the distance threshold of an earlier version, which is no longer "
+                "used. To adapt decisions to its images, run: search.py --gallery=… calibrate"
+            )
 
     @property
     def store(self) -> Store:
@@ -80,20 +106,56 @@ class Gallery:
         return self.store.settings().get("fingerprint")
 
     @property
-    def threshold(self) -> Threshold | None:
-        """What decides in `identify`; assign a `keras_reid.evaluation.Threshold` to keep it."""
-        values = self.store.settings().get("threshold")
-        return None if values is None else Threshold(**values)
+    def calibration(self) -> MatchCalibration | None:
+        """Calibration of decisions; assign that of the model, see `keras_reid.evaluation`.
 
-    @threshold.setter
-    def threshold(self, threshold: Threshold | None) -> None:
-        if not (threshold is None or isinstance(threshold, Threshold)):
+        Raises:
+            InputError: another value is assigned.
+        """
+        values = self.store.settings().get("calibration")
+        return None if values is None else MatchCalibration(**values)
+
+    @calibration.setter
+    def calibration(self, calibration: MatchCalibration | None) -> None:
+        if not (calibration is None or isinstance(calibration, MatchCalibration)):
             raise InputError(
-                "a gallery keeps a keras_reid.evaluation.Threshold, which says what it was chosen "
-                f"on: received {threshold!r}; calibrate one with open_set(…).threshold_at_far(…)"
+                "`calibration` must be a keras_reid.evaluation.MatchCalibration, got "
+                f"{calibration!r}. Fit one with fit_calibration(…)."
             )
-        values = None if threshold is None else threshold.to_dict()
-        self.store.save_settings({**self.store.settings(), "threshold": values})
+        values = None if calibration is None else calibration.to_dict()
+        self.store.save_settings({**self.store.settings(), "calibration": values})
+
+    def calibrate(self) -> SelfCalibration | None:
+        """Adapt the calibration to the images of the gallery, leaving one image out at a time.
+
+        Of large galleries 200 persons with 8 images of each are used.
+
+        Returns:
+            The searches that it was adapted on; None if the gallery has too few images. At least 5
+            persons with 2 images are required.
+
+        Raises:
+            InputError: the gallery has no calibration of its model.
+        """
+        before = self.calibration
+        if before is None:
+            raise InputError(NOT_CALIBRATED)
+        names = self.identities()
+        counted = {"rows": sum(names.values()), "persons": len(names)}
+        self.store.save_settings({**self.store.settings(), COUNTED: counted})
+        several = sorted(name for name, images in names.items() if images >= LEAST_IMAGES)
+        if len(several) < LEAST_PERSONS:
+            return None
+        rng = np.random.default_rng(0)
+        x, owner = self.store.of(rng.permutation(several)[:SAMPLED_PERSONS].tolist())
+        rows: dict[str, list[int]] = {}
+        for i in rng.permutation(len(x)).tolist():
+            rows.setdefault(owner[i], []).append(i)
+        kept = [i for own in rows.values() for i in own[:SAMPLED_IMAGES]]
+        x, owner = x[kept], [owner[i] for i in kept]
+        after = self.calibration = before.adapt(x, owner)
+        searches = left_out(*distances(x, owner))
+        return SelfCalibration(replace(before, scale=1.0, offset=0.0), after, searches)
 
     def enrol(
         self,
@@ -416,36 +478,64 @@ class Gallery:
     def identify(
         self,
         embeddings: Any,
-        threshold: Threshold | float | None = None,
+        k: int = 1,
         filter: Filter = NO_FILTER,
         *,
         query_cameras: Sequence[Any] | None = None,
         model_fingerprint: str | None = None,
-    ) -> list[SearchResult | None]:
-        """The nearest row of each query, or None, "unknown", where it is beyond the threshold.
+        rerank: str = "none",
+        shortlist: int = 1000,
+        rerank_options: dict[str, Any] | None = None,
+        limits: Limits = LIMITS,
+    ) -> list[Identification]:
+        """Search for each query, and decide whether the nearest person is the person of the query.
 
         Args:
-            embeddings, filter, query_cameras, model_fingerprint: as in `search`.
-            threshold: a distance; None takes the gallery's.
+            embeddings, filter, query_cameras, model_fingerprint, rerank, shortlist,
+                rerank_options: as in `search`.
+            k: hits of each query, at most the number of rows.
+            limits: probabilities of a match and of a possible match.
 
         Raises:
-            InputError: as `search`, or there is no threshold.
+            InputError: as `search`, or the gallery has no calibration.
         """
-        threshold = self.threshold if threshold is None else threshold
-        if threshold is None:
-            raise InputError(
-                "somebody is unknown beyond a threshold: this gallery has none; assign "
-                "gallery.threshold, or pass one"
+        calibration = self.calibration
+        if calibration is None:
+            raise InputError(NOT_CALIBRATED)
+        x = self._queries(embeddings, model_fingerprint)
+        persons, count = self.persons(), self.count()
+        found: list[list[SearchResult]] = [[] for _ in x]
+        waiting, depth = list(range(len(x))), max(k, SECOND)
+        # Decisions compare two persons, so queries with hits of one person are searched deeper.
+        while waiting:
+            rows = self.search(
+                x[waiting],
+                min(depth, max(1, count)),
+                filter,
+                query_cameras=None
+                if query_cameras is None
+                else [query_cameras[i] for i in waiting],
+                rerank=rerank,
+                shortlist=max(depth, shortlist),
+                rerank_options=rerank_options,
             )
-        nearest = self.search(
-            embeddings,
-            1,
-            filter,
-            query_cameras=query_cameras,
-            model_fingerprint=model_fingerprint,
-        )
-        limit = float(threshold)
-        return [hits[0] if hits and hits[0].distance <= limit else None for hits in nearest]
+            for i, hits in zip(waiting, rows, strict=True):
+                found[i] = hits
+            full = depth >= min(count, DEEPEST)
+            waiting = [i for i in waiting if not full and len({h.identity for h in found[i]}) == 1]
+            depth = min(8 * depth, DEEPEST)
+        images = count / max(1, persons)
+        return [
+            Identification(decide(hits, calibration, persons, images, limits), hits[:k])
+            for hits in found
+        ]
+
+    def persons(self) -> int:
+        """Return the number of identities."""
+        counted = self.store.settings().get(COUNTED, {})
+        if counted.get("rows") == self.count():
+            return int(counted["persons"])
+        return len(self.identities())
 
     def remove(self, identity: Any) -> int:
         """Erase all rows of an identity, a text or integer, and return how many there were.
@@ -471,13 +561,13 @@ class Gallery:
 
     def stats(self) -> dict[str, Any]:
         """What a person wants to know of it, as plain values."""
-        threshold = self.threshold
+        calibration = self.calibration
         return {
             "rows": self.count(),
             "identities": len(self.identities()),
             "width": self.width,
             "fingerprint": self.fingerprint,
-            "threshold": None if threshold is None else threshold.to_dict(),
+            "calibration": None if calibration is None else calibration.to_dict(),
             **self.store.stats(),
         }
 

@@ -289,6 +289,16 @@ class MilvusStore:
         held = {row["image"]: row["embedding"] for row in rows}
         return np.array([held[image] for image in images], np.float32)
 
+    def of(self, identities: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+        rows: list[dict[str, Any]] = []
+        with self._seen():
+            for batch in self._all(
+                ["image", "identity", "embedding"], f"identity in {_literal(list(identities))}"
+            ):
+                rows += batch
+        x = np.array([row["embedding"] for row in rows], np.float32)
+        return x, [row["identity"] for row in rows]
+
     def described(self, filter: Filter) -> Iterator[tuple[SearchResult, str]]:
         with self._seen():
             if not self.client.has_collection(PEOPLE):

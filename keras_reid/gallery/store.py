@@ -156,6 +156,9 @@ class Store(Protocol):
     def embeddings(self, images: Sequence[str]) -> np.ndarray:
         """Return embeddings (n, d) of enrolled images, by their references in the gallery."""
 
+    def of(self, identities: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+        """Return embeddings (n, d) of all images of these identities, and the identity of each."""
+
     def described(self, filter: Filter) -> Iterator[tuple[SearchResult, str]]:
         """The rows that have attributes, as hits without a distance (0), and these."""
 

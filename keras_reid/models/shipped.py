@@ -38,6 +38,7 @@ class Pretrained:
         scores: rank-1, mAP and more, by what was scored.
         thresholds: distances of unit embeddings, by what is decided: `"1:1 at FAR 0.01"`, each as
             `keras_reid.evaluation.Threshold` has them.
+        calibration: of match probabilities, values of `keras_reid.evaluation.MatchCalibration`.
         recorded: the first components of the embedding of an image that a test draws.
         sha256: of the file.
     """
@@ -52,6 +53,7 @@ class Pretrained:
     scored: str
     scores: Mapping[str, Mapping[str, Any]]
     thresholds: Mapping[str, Mapping[str, Any]]
+    calibration: Mapping[str, Any]
     recorded: Sequence[float]
     sha256: str
 

@@ -8,7 +8,9 @@ import numpy as np
 
 from keras_reid.data.mot import Boxes
 from keras_reid.errors import InputError
-from keras_reid.gallery import Gallery
+from keras_reid.evaluation import MatchCalibration
+from keras_reid.gallery import LIMITS, MATCH, NOT_CALIBRATED, Gallery, Limits
+from keras_reid.gallery.decision import decide
 from keras_reid.names import normalized
 from keras_reid.nearest.arrays import unit
 from keras_reid.tracking.tracker import check_finite
@@ -42,16 +44,17 @@ def identify_tracks(
     video: str,
     *,
     model_fingerprint: str,
-    threshold: float | None = None,
+    calibration: MatchCalibration | None = None,
+    match_probability: float = LIMITS.match,
     frame_rate: float | None = None,
     seconds: np.ndarray | None = None,
     start: float = 0.0,
 ) -> list[Identified]:
     """Gives each track of a camera an identity of the gallery, or a new one, and enrols it.
 
-    In the order in which they begin, a track is the nearest person within the threshold who is not
-    in this camera at the same time already; else somebody new, `person-1`, `person-2`, …. Cameras
-    are done one after the other with the same gallery, which thus follows persons from one to the
+    In the order in which they begin, a track is a match of the nearest person who is not in this
+    camera at the same time already, or else a new person, `person-1`, `person-2`, …. Cameras are
+    processed one after the other with the same gallery, which thus follows persons from one to the
     next (open-set identification, see `Gallery.identify`).
 
     Args:
@@ -63,7 +66,8 @@ def identify_tracks(
         video: name of the video. A second run of the same video, camera and start enrols nobody
             again: its tracks keep the identities that they have.
         model_fingerprint: of the model of the embeddings.
-        threshold: a distance; None: the gallery's.
+        calibration: of match probabilities; None: the gallery's.
+        match_probability: least probability of a match.
         frame_rate: frames per second of a video of constant rate, for the times of rows; None:
             they have none.
         seconds: (n,) time of each box after the first frame of the video, such as
@@ -74,7 +78,7 @@ def identify_tracks(
         One for each track, by number.
 
     Raises:
-        InputError: no threshold, embeddings that do not fit, a gallery that holds other tracks of
+        InputError: no calibration, embeddings that do not fit, a gallery that holds other tracks of
             this video under the same numbers, or as `Gallery.enrol`.
     """
     if len(embeddings) != len(tracks):
@@ -86,14 +90,10 @@ def identify_tracks(
         seconds = (tracks.frame - 1) / frame_rate
     if seconds is not None:
         check_finite(tracks.frame, seconds=seconds)
-    limit = people.threshold if threshold is None else threshold
-    if limit is None:
-        raise InputError(
-            "somebody is new beyond a threshold: the gallery has none; give one, or calibrate "
-            "the gallery",
-            "threshold",
-        )
-    limit = float(limit)
+    calibration = calibration or people.calibration
+    if calibration is None:
+        raise InputError(NOT_CALIBRATED)
+    limits = Limits(match_probability, 0)
     means = track_embeddings(tracks, embeddings)
     spans = {
         number: (int(frames.min()), int(frames.max()))
@@ -107,7 +107,7 @@ def identify_tracks(
     for number in sorted(means, key=lambda n: spans[n]):
         span, image = spans[number], images[number]
         own = image if image in held else None
-        name, distance = _nearest(people, means[number], limit, span, taken, own)
+        name, distance = _nearest(people, means[number], calibration, limits, span, taken, own)
         if name is None:
             name = _new(people)
         taken.setdefault(name, []).append(span)
@@ -155,14 +155,15 @@ def _held(people: Gallery, images: dict[int, str], means: dict[int, np.ndarray])
 def _nearest(
     people: Gallery,
     embedding: np.ndarray,
-    limit: float,
+    calibration: MatchCalibration,
+    limits: Limits,
     span: tuple[int, int],
     taken: dict[str, list[tuple[int, int]]],
     own: str | None,
 ) -> tuple[str | None, float | None]:
-    """The nearest person who is free during the span, and how far; of its `own` row, if it has one.
+    """Return the nearest person who is free during the span if it is a match, and the distance.
 
-    Without one, whoever is beyond the limit is nobody.
+    A track that has a row of its `own` keeps the identity of that row.
     """
     count = people.count()
     if not count:
@@ -171,13 +172,16 @@ def _nearest(
     for hit in hits:
         if own is not None and normalized(hit.image) == normalized(own):
             return hit.identity, hit.distance
-    for hit in hits:
-        if hit.distance > limit:
-            break
-        others = taken.get(hit.identity, [])
-        if all(last < span[0] or first > span[1] for first, last in others):
-            return hit.identity, hit.distance
-    return None, None
+    free = [
+        hit
+        for hit in hits
+        if all(last < span[0] or first > span[1] for first, last in taken.get(hit.identity, []))
+    ]
+    if not free:
+        return None, None
+    persons = people.persons()
+    decision = decide(free, calibration, persons, count / persons, limits)
+    return (free[0].identity, free[0].distance) if decision.verdict == MATCH else (None, None)
 
 
 def _new(people: Gallery) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from absl import logging
 
 from keras_reid import evaluation, models
-from keras_reid.data import PersonImages
+from keras_reid.data import PersonImages, joined
 from keras_reid.errors import InputError
 from keras_reid.io import check_room, replaced_file
 from keras_reid.losses import MetricLoss
@@ -98,6 +98,21 @@ class RetrievalEvaluation(keras.callbacks.Callback):
 
         self.last = rank_images(embed, self.query, self.gallery, self.protocol)
         return self.last.result
+
+    def calibration(self) -> evaluation.MatchCalibration | None:
+        """Fit match probabilities on the embeddings that were scored last.
+
+        Returns:
+            None if there are fewer than 10 persons with 2 images.
+        """
+        persons = joined(self.last.query, self.last.gallery)
+        known = ~persons.distractor
+        identities = persons.identity[known]
+        if (np.unique(identities, return_counts=True)[1] > 1).sum() < evaluation.FEWEST_PERSONS:
+            return None
+        embeddings = np.concatenate(self.last.embeddings)[known]
+        source = f"validation persons of {self.protocol.dataset or 'the data set'}"
+        return evaluation.fit_calibration([(embeddings, identities)], source)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         last = epoch + 1 == self.params.get("epochs")

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keras_reid import models
+from keras_reid import evaluation, models
 from keras_reid.errors import InputError
 from keras_reid.io import (
     NUMBER,
@@ -92,7 +92,7 @@ class Run:
         """The scores; empty of an unfinished run."""
         if not self.metrics_file.exists():
             return {}
-        metrics = read_json(self.metrics_file, {"members": dict}, RETRAIN)
+        metrics = read_json(self.metrics_file, {"members": dict, "calibration": dict}, RETRAIN)
         for name, scores in metrics.get("members", {}).items():
             if not isinstance(scores, dict) or not isinstance(scores.get("mAP"), NUMBER):
                 raise InputError(
@@ -100,6 +100,23 @@ class Run:
                     f"{RETRAIN}"
                 )
         return metrics
+
+    def calibration(self, member: str = "1") -> "evaluation.MatchCalibration | None":
+        """Return the calibration of match probabilities; None if no persons were left for it.
+
+        Args:
+            member: as in `load_model`.
+        """
+        metrics = self.metrics
+        if member == "best":
+            member = self._best()
+        values = metrics.get("calibration", {}).get(member)
+        try:
+            return None if values is None else evaluation.MatchCalibration(**values)
+        except TypeError as error:
+            raise InputError(
+                f"the calibration in {self.metrics_file} cannot be read ({error}); {RETRAIN}"
+            ) from error
 
     @property
     def minutes(self) -> float:

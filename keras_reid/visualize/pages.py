@@ -29,40 +29,35 @@ FAR = 1e-2  # of the threshold in the report's histogram
 CHANGES = 10  # queries that re-ranking helped most, and as many that it harmed most
 
 
-def search_page(
-    queries: Sequence[Mapping[str, Any]], threshold: float | None = None, height: int = 128
-) -> str:
-    """An HTML page of searches: each query with what was found, nearest first, pictures inside.
+def search_page(queries: Sequence[Mapping[str, Any]], height: int = 128) -> str:
+    """An HTML page of searches: each query with its hits, nearest first, pictures inside.
 
     Args:
         queries: mappings with `image` (a file, or uint8 RGB `(h, w, 3)`), `answer` (a text) and
             `hits`, each of them a mapping with `image`, `identity`, `camera` and `distance`;
-            `described` is true of searches by attributes, whose distances are misfits.
-        threshold: distance of a known person; None: nobody is unknown.
+            `described` is true of searches by attributes, whose distances are misfits. With a
+            `verdict`, "match", "possible match" or "no match", images of the nearest person have
+            a green, amber or gray frame.
         height: of the pictures in pixels. Of a file that cannot be read there is a grey box.
     """
-    searches = [_searched(query, threshold, height) for query in queries]
-    template = TEMPLATES.get_template("search.html")
-    return template.render(title="Search", queries=searches, threshold=threshold)
+    searches = [_searched(query, height) for query in queries]
+    return TEMPLATES.get_template("search.html").render(title="Search", queries=searches)
 
 
-def search_answer(
-    query: Mapping[str, Any], threshold: float | None = None, height: int = 128
-) -> str:
-    """The part of such a page that is about one query, with its styles, for a page of others."""
-    template = TEMPLATES.get_template("answer.html")
-    return template.render(query=_searched(query, threshold, height), threshold=threshold)
+def search_answer(query: Mapping[str, Any], height: int = 128) -> str:
+    """The part of `search_page` about one query, with its styles, to be put into another page."""
+    return TEMPLATES.get_template("answer.html").render(query=_searched(query, height))
 
 
-def _searched(query: Mapping[str, Any], threshold: float | None, height: int) -> dict[str, Any]:
+def _searched(query: Mapping[str, Any], height: int) -> dict[str, Any]:
     measure = "misfit" if query.get("described") else "distance"
+    verdict = (query.get("verdict") or "").replace(" ", "-")
+    nearest = query["hits"][0]["identity"] if query["hits"] else None
 
     def shown(hit: Mapping[str, Any], rank: int) -> dict[str, Any]:
         caption = [f"{rank}. {hit['identity']}", f"{measure} {hit['distance']:.3f}"]
         caption += [f"camera {hit['camera']}"] if hit["camera"] else []
-        kind = ""
-        if threshold is not None:
-            kind = "right" if hit["distance"] <= threshold else "wrong"
+        kind = verdict if hit["identity"] == nearest else ""
         return {"picture": picture(hit["image"], height), "caption": caption, "kind": kind}
 
     return {

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import match_within
 from PIL import Image
 from processes import within
 
@@ -48,6 +49,8 @@ def enrolled(folder: Path) -> tuple[str, Enrolment]:
     """Address of a gallery of these persons, and the result of the enrolment."""
     uri = f"faiss:{folder / 'people.faiss'}"
     words = ("enrol", str(folder / "people"))
+    with gallery.open(uri) as people:
+        people.calibration = match_within(1e-3)
     return uri, search(SearchOptions(run=str(folder / "run"), gallery=uri, words=words))
 
 
@@ -63,7 +66,6 @@ def test_search_query_returns_results_that_json_prints(
         run=str(folder / "run"),
         gallery=enrolled[0],
         words=("query", *paths),
-        threshold=1e-3,
         k=2,
         output="json",
     )
@@ -73,20 +75,67 @@ def test_search_query_returns_results_that_json_prints(
     assert [result.hits[0].image for result in results] == paths
     assert [len(result.hits) for result in results] == [2, 2]
     printed = json.loads(capsys.readouterr().out)
-    assert printed["threshold"] == results[0].threshold == 1e-3
+    assert printed["match_probability"] == 0.9
+    assert [result.decision.verdict for result in results] == ["match", "match"]
     assert printed["queries"] == [result.to_dict() for result in results]
 
 
-def test_search_query_beyond_threshold_returns_no_identity(
+def test_search_query_below_possible_probability_returns_no_identity(
     folder: Path, enrolled: tuple[str, Enrolment]
 ) -> None:
     words = ("query", str(folder / "people/anna/0.png"))
     options = SearchOptions(
-        run=str(folder / "run"), gallery=enrolled[0], words=words, threshold=-1.0
+        run=str(folder / "run"),
+        gallery=enrolled[0],
+        words=words,
+        match_probability=1.0,
+        possible_probability=1.0,
     )
     (result,) = search(options)
     assert result.identity is None
+    assert result.decision.verdict == "no match"
+    assert result.text.startswith("no match (nearest: anna")
     assert result.hits[0].identity == "anna"
+
+
+def test_search_query_of_uncalibrated_model_returns_no_verdict(
+    folder: Path, tmp_path: Path
+) -> None:
+    uri, run = f"faiss:{tmp_path / 'people.faiss'}", str(folder / "run")
+    search(SearchOptions(run=run, gallery=uri, words=("enrol", str(folder / "people"))))
+    words = ("query", str(folder / "people/anna/0.png"))
+    (result,) = search(SearchOptions(run=run, gallery=uri, words=words))
+    assert (result.decision, result.identity) == (None, "anna")
+    assert result.text == "nearest: anna (not calibrated)"
+    assert result.to_dict()["verdict"] is None
+    with pytest.raises(InputError, match="must have a calibration"):
+        search(SearchOptions(run=run, gallery=uri, words=("calibrate",)))
+
+
+def test_search_verify_compares_images_folders_and_tables(
+    folder: Path,
+    enrolled: tuple[str, Enrolment],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    anna, ben = str(folder / "people/anna/0.png"), str(folder / "people/ben 10/2.png")
+    options = {"run": str(folder / "run"), "gallery": enrolled[0]}
+    (pair,) = search(SearchOptions(words=("verify", anna, anna), **options))
+    assert pair.distance == pytest.approx(0, abs=1e-5)
+    assert pair.decision.verdict == "match"
+    capsys.readouterr()
+    table = tmp_path / "pairs.csv"
+    table.write_text(f"first,second\n{anna},{anna}\n{anna},{ben}\n")
+    pairs = search(SearchOptions(words=("verify", str(table)), output="json", **options))
+    assert json.loads(capsys.readouterr().out) == [pair.to_dict() for pair in pairs]
+    assert [(pair.first, pair.second) for pair in pairs] == [(anna, anna), (anna, ben)]
+    folders = ("verify", str(folder / "people/anna"), str(folder / "people"))
+    found = search(SearchOptions(words=folders, **options))
+    assert len(found) == LISTED["anna"] * sum(LISTED.values())
+    (pair,) = search(SearchOptions(words=("verify", anna, ben), run=options["run"]))
+    assert pair.decision is None  # neither a gallery nor a calibration of the run
+    with pytest.raises(InputError, match="columns first,second"):
+        search(SearchOptions(words=("verify", str(tmp_path / "no.csv")), **options))
 
 
 def test_search_list_returns_identities_in_natural_order(enrolled: tuple[str, Enrolment]) -> None:
@@ -139,22 +188,21 @@ def test_search_stats_and_remove_return_their_numbers(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_search_calibrate_returns_the_kept_threshold(folder: Path, tmp_path: Path) -> None:
+def test_search_calibrate_returns_the_kept_calibration(folder: Path, tmp_path: Path) -> None:
     drawn = tmp_path / "drawn"
-    data.synthetic.generate(drawn, train_identities=1, test_identities=4, size=SIZE)
+    data.synthetic.generate(drawn, train_identities=1, test_identities=12, size=SIZE)
     uri = f"faiss:{tmp_path / 'people.faiss'}"
     options = SearchOptions(
         run=str(folder / "run"),
         gallery=uri,
         dataset="market1501",
         data_dir=str(drawn),
-        far=0.5,
         words=("calibrate",),
     )
-    threshold = search(options)
-    assert isinstance(threshold, evaluation.Threshold)
+    calibration = search(options)
+    assert isinstance(calibration, evaluation.MatchCalibration)
     with gallery.open(uri) as people:
-        assert people.threshold == threshold
+        assert people.calibration == calibration
 
 
 def test_cluster_returns_labels_with_paths(folder: Path) -> None:

@@ -5,6 +5,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from conftest import match_within
 from PIL import Image
 from processes import within
 
@@ -174,7 +175,7 @@ def test_identify_tracks_embedding_not_finite_raises():
         pytest.raises(InputError, match="`embeddings` must be finite, got nan in frame 4, row 1"),
     ):
         tracking.identify_tracks(
-            tracks, looks, people, "a", "v", model_fingerprint="m", threshold=0.5
+            tracks, looks, people, "a", "v", model_fingerprint="m", calibration=match_within(0.5)
         )
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from conftest import match_within
 from processes import within
 
 from keras_reid import data, gallery, models, tracking, visualize
@@ -78,7 +79,7 @@ def tracks_at(frames):
 def test_identify_tracks_seconds_are_times_of_rows():
     tracks = tracks_at([21, 22, 23])
     seconds = np.array(MOTION)[tracks.frame - 1] / 25
-    options = {"model_fingerprint": "m", "threshold": 0.5, "start": 100.0}
+    options = {"model_fingerprint": "m", "calibration": match_within(0.5), "start": 100.0}
     with gallery.open("memory:") as people:
         looks = np.ones((3, 4), np.float32)
         tracking.identify_tracks(tracks, looks, people, "a", "v", seconds=seconds, **options)
@@ -110,7 +111,9 @@ FLAGS = ("--video=v.mkv", "--detections=det.txt", "--max_age=5")
 
 def test_track_times_of_gallery_are_those_of_container(scene):
     pytest.importorskip("faiss")
-    where = ("--gallery=faiss:people.faiss", "--threshold=1", "--run=run", "--start=7")
+    with gallery.open(f"faiss:{scene}/people.faiss") as people:
+        people.calibration = match_within(1.0)
+    where = ("--gallery=faiss:people.faiss", "--run=run", "--start=7")
     code, out, err = within("track.py", *FLAGS, *where, "--camera=door", cwd=scene)
     assert code == 0, err
     assert "7.40 to 7.76 s" in out

@@ -392,8 +392,11 @@ def test_help_lists_common_flags_and_helpfull_lists_all(tmp_path: Path) -> None:
         (["train.py", "--warmup=nan"], "warmup is a number: received nan"),
         (["train.py", "--metric_weight=nan"], "metric_weight is a number: received nan"),
         (["train.py", "--seed=-1"], "--seed=-1: -1 is not an integer in the range"),
-        (["track.py", "--threshold=nan"], r"threshold is a number: .* \(--threshold\)"),
-        (["search.py", "--threshold=nan", "stats"], "threshold is a number: received nan"),
+        (
+            ["track.py", "--match_probability=nan"],
+            r"match_probability is a number: .* \(--match_prob",
+        ),
+        (["search.py", "--possible_probability=2", "stats"], "--possible_probability=2"),
         (["evaluate.py", "--draw_seed=-1"], "--draw_seed=-1"),
         (["export.py", "--run=x", "--name=../../x"], "a served model is named by letters"),
         (["train.py", "--epochs=many"], "many"),

@@ -54,7 +54,9 @@ def answers(people):
 
 def found(html: str) -> list[tuple[str, str, str]]:
     """Kind, name and camera of each hit."""
-    figures = re.findall(r'<figure class="(right|wrong|)">.*?<figcaption>(.*?)</figcaption>', html)
+    figures = re.findall(
+        r'<figure class="(match|possible-match|no-match|)">.*?<figcaption>(.*?)</figcaption>', html
+    )
     return [
         (kind, *re.search(r"\d+\. (.*?)<br>.*?camera (\w+)", text).groups())
         for kind, text in figures
@@ -64,16 +66,16 @@ def found(html: str) -> list[tuple[str, str, str]]:
 def test_demo_search_by_image_returns_matching_person(answers, people):
     _, _, drawn = people
     query = answers.of_image(drawn.path[0])
-    html, images = answers.search(query, k=4, threshold=answers.threshold)
+    html, images = answers.search(query, k=4)
     kind, name, camera = found(html)[0]
-    assert (kind, name) == ("right", f"person {drawn.identity[0]}")
+    assert (kind, name) == ("match", f"person {drawn.identity[0]}")
     assert camera == CAMERAS[drawn.camera[0] - 1]
     assert images[0] == drawn.path[0]
     assert len(found(html)) == 4
-    assert f'<h2 id="answer">person {drawn.identity[0]}</h2>' in html
+    assert f'<h2 id="answer">match: person {drawn.identity[0]} (' in html
 
 
-def test_demo_search_applies_filters_threshold_and_reranking(answers, people):
+def test_demo_search_applies_filters_limits_and_reranking(answers, people):
     _, _, drawn = people
     query = answers.of_image(drawn.path[0])
     html, _ = answers.search(query, k=50, cameras="south, yard")
@@ -82,9 +84,11 @@ def test_demo_search_applies_filters_threshold_and_reranking(answers, people):
     assert {camera for _, _, camera in found(html)} == {"north", "yard"}
     html, images = answers.search(query, k=50, after="1003", before="1005")
     assert sorted(images) == sorted(drawn.path[3:5])
-    html, _ = answers.search(query, k=3, threshold=-1.0)
-    assert '<h2 id="answer">unknown</h2>' in html
-    assert {kind for kind, _, _ in found(html)} == {"wrong"}
+    html, _ = answers.search(query, k=3, match_probability=1.0, possible_probability=1.0)
+    assert '<h2 id="answer">no match (nearest: person ' in html
+    assert found(html)[0][0] == "no-match"
+    html, _ = answers.search(query, k=3, match_probability=1.0)
+    assert '<h2 id="answer">possible match: person ' in html
     html, _ = answers.search(query, k=3, rerank=True)
     assert found(html)[0][1] == f"person {drawn.identity[0]}"
 
@@ -175,7 +179,8 @@ def test_demo_page_in_browser_searches_and_deletes_uploads(served, people):
         raise AssertionError(f"{selector} never showed {wanted!r}: {shown}")
 
     def write(selector: str, value: str) -> None:
-        field = browser.find_element("css selector", f"{selector} input, {selector} textarea")
+        inside = "" if "input" in selector else f" input, {selector} textarea"
+        field = browser.find_element("css selector", selector + inside)
         field.send_keys(Keys.CONTROL, "a")
         field.send_keys(value, Keys.TAB)
 
@@ -193,21 +198,22 @@ def test_demo_page_in_browser_searches_and_deletes_uploads(served, people):
         assert all(name.startswith((url, "data:")) for name in loaded), "nothing from elsewhere"
         upload(str(drawn.path[0]))
         person = f"person {drawn.identity[0]}"
-        assert wait("#shown #answer", person) == person
+        assert wait("#shown #answer", person).startswith(f"match: {person} (")
         assert len(browser.find_elements("css selector", "#shown figure")) == 11
         browser.find_element("id", "why").click()
         wait("#pictures figcaption", "stripes that were compared")
         write("#cameras", "yard")
         browser.find_element("id", "go").click()
         wait("#shown figure:nth-of-type(2) figcaption", "camera yard")
-        write("#threshold", "0.0001")
+        write("#possible input[type=number]", "1")
+        write("#match input[type=number]", "1")
         write("#cameras", "south")
         browser.find_element("id", "go").click()
-        wait("#shown #answer", "unknown")
+        wait("#shown #answer", "no match")
         browser.find_element("css selector", "#upload button[aria-label*=lear]").click()
         wait("#upload input[type=file]")
         upload(str(text))
-        wait("body", "a query is an image of a person: text.jpg")
+        wait("body", "a query must be an image of a person: text.jpg")
     (folder,) = uploads.glob("search-*")
     # Gradio leaves empty files for those that it hands on.
     kept = [file for file in folder.rglob("*") if file.is_file() and file.stat().st_size]

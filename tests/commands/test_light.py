@@ -105,7 +105,7 @@ REFUSED = [
     ("track", ("--out=x",), "give --video"),
     ("demo", (), "give --gallery"),
     *((command, ("--magic=1",), "Unknown command line flag 'magic'") for command in COMMANDS),
-    ("track", ("--video=x", "--out=x", "--threshold=nan"), "threshold is a number"),
+    ("track", ("--video=x", "--out=x", "--min_confidence=nan"), "min_confidence is a number"),
 ]
 
 

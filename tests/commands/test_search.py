@@ -90,18 +90,17 @@ def test_search_enrol_calibrate_query_remove_workflow_succeeds(folder):
     assert f" 0 moved (another identity, camera or time), {len(rows)} already enrolled" in out
     image, identity, _, _ = rows[0]
     out = search(*RUN, "--k=3", "query", image, cwd=root)
-    assert "has no threshold" in out
-    assert f"{image}: nearest: {identity}" in out
+    assert f"{image}: nearest: {identity} (not calibrated)" in out
     assert "   1  0.0000  " in out
 
-    pairs = ["--dataset=synthetic", "--data_dir=drawn", "--far=0.1"]
+    pairs = ["--dataset=synthetic", "--data_dir=drawn"]
     out = search(*RUN, *pairs, "calibrate", cwd=root)
-    assert "DIR at FAR 10 %" in out
+    assert "match probabilities: drawn" in out
+    assert "person not enrolled: match" in out
     stats = json.loads(search(*RUN, "--output=json", "stats", cwd=root))
     assert (stats["rows"], stats["identities"]) == (len(rows), 12)
-    assert stats["threshold"]["far"] == 0.1
-    assert stats["threshold"]["measured_far"] <= 0.1
-    assert stats["threshold"]["trial"] == "search"
+    assert stats["calibration"]["source"] == "drawn"
+    assert stats["calibration"]["persons"] == 12
 
     noise = np.random.default_rng(0).integers(0, 256, (64, 32, 3)).astype(np.uint8)
     Image.fromarray(noise).save(root / "noise.png")
@@ -110,20 +109,22 @@ def test_search_enrol_calibrate_query_remove_workflow_succeeds(folder):
         *["--saved_model=export/1", RUN[1]], *options, "query", image, "noise.png", cwd=root
     )
     answer = json.loads(out)
-    assert answer["threshold"] == stats["threshold"]["value"]
     known, non_mated = answer["queries"]
     assert known["identity"] == known["hits"][0]["identity"] == identity
     assert [len(q["hits"]) for q in answer["queries"]] == [2, 2]
     assert known["hits"][0]["reranked"] is not None
-    nearest = non_mated["hits"][0]["distance"]
-    assert (non_mated["identity"] is None) == (nearest > answer["threshold"])
+    assert known["probability"] > non_mated["probability"]
+    assert (non_mated["identity"] is None) == (non_mated["verdict"] == "no match")
     page = (root / "out/page.html").read_text()
     assert page.count("<img ") == page.count("data:image/jpeg;base64,") == 6
     assert identity in page
     err = search(*RUN, "--html=out/page.html", "query", image, cwd=root, code=1)
     assert "--html is new" in err
-    out = search(*RUN, "--threshold=-1", "query", image, cwd=root)
-    assert f"{image}: unknown" in out
+    strict = ("--match_probability=1", "--possible_probability=1")
+    out = search(*RUN, *strict, "query", image, cwd=root)
+    assert f"{image}: no match (nearest: {identity}, " in out
+    err = search(*RUN, "--match_probability=0.01", "query", image, cwd=root, code=1)
+    assert "`match_probability` must be at least `possible_probability`" in err
 
     gone = sum(row[1] == identity for row in rows)
     assert f"erased {gone} images of {identity}" in search(*RUN, "remove", identity, cwd=root)
@@ -285,9 +286,10 @@ def test_search_page_escapes_html(tmp_path):
     assert "distance 0.500" in page
     page = visualize.search_page([{"image": "x", "answer": "", "hits": [hit], "described": True}])
     assert "misfit 0.500" in page
-    assert '<figure class="wrong">' in visualize.search_page(
-        [{"image": "x", "answer": "", "hits": [hit]}], threshold=0.4
-    )
+    other = {**hit, "identity": "c"}
+    shown = {"image": "x", "answer": "", "hits": [hit, other], "verdict": "possible match"}
+    page = visualize.search_page([shown])
+    assert page.count('<figure class="possible-match">') == page.count('<figure class="">') == 1
 
 
 def test_people_csv_with_spaces_keeps_times(tmp_path):

@@ -20,12 +20,13 @@ from hypothesis import strategies as st
 
 from keras_reid import gallery, io
 from keras_reid.errors import InputError
-from keras_reid.evaluation import Threshold
+from keras_reid.evaluation import MatchCalibration
 from keras_reid.gallery import approximate, exact, milvus
 from keras_reid.reranking import k_reciprocal
 
 MODEL = "0123456789abcdef"
 COUNT, WIDTH = 600, 16
+CALIBRATION = MatchCalibration((5, -10, 12, -0.4, -0.3), (14, -19, -1), 0.85, "an example")
 ENDED = 2**22 + 1  # the number of no process
 
 KINDS = {
@@ -245,9 +246,8 @@ def test_remove_all_rows_allows_new_enrol(kind, tmp_path, people):
 
 @pytest.mark.parametrize("kind", EACH_LASTING)
 def test_gallery_reopened_keeps_rows_and_settings(kind, tmp_path, people):
-    threshold = Threshold(0.5, 0.01, 0.008, 200, "search")
     with opened(kind, tmp_path) as store:
-        store.threshold = threshold
+        store.calibration = CALIBRATION
         store.enrol(**people)
         before = store.search(people["embeddings"][:9], 4)
     store.close()
@@ -255,26 +255,100 @@ def test_gallery_reopened_keeps_rows_and_settings(kind, tmp_path, people):
         store.count()
     with opened(kind, tmp_path) as store:
         assert store.count() == COUNT
-        assert (store.width, store.fingerprint, store.threshold) == (WIDTH, MODEL, threshold)
+        assert (store.width, store.fingerprint, store.calibration) == (WIDTH, MODEL, CALIBRATION)
         assert store.search(people["embeddings"][:9], 4) == before
         stats = store.stats()
         assert (stats["rows"], stats["identities"]) == (COUNT, COUNT // 10)
-        store.threshold = None
-        assert store.threshold is None
+        store.calibration = None
+        assert store.calibration is None
 
 
-def test_identify_beyond_threshold_returns_none(filled, people):
+def test_identify_decides_by_distance_to_two_persons(filled, people):
     queries = np.stack([people["embeddings"][5], -people["embeddings"][5]])
-    with pytest.raises(InputError, match="has none"):
+    with pytest.raises(InputError, match="must have a calibration"):
         filled.identify(queries)
-    filled.threshold = Threshold(0.1, 0.01, 0.0, 100, "search")
-    known, unknown = filled.identify(queries, model_fingerprint=MODEL)
-    assert known.image == "5.jpg"
-    assert unknown is None
-    far = filled.identify(queries, threshold=2.0, query_cameras=["2", "2"])
-    assert all(hit is not None and hit.camera != "2" for hit in far)
-    with pytest.raises(InputError, match=r"keras_reid.evaluation.Threshold.*0.3"):
-        filled.threshold = 0.3
+    filled.calibration = CALIBRATION
+    known, other = filled.identify(queries, model_fingerprint=MODEL)
+    assert known.hits[0].image == "5.jpg"
+    assert known.identity == known.hits[0].identity
+    assert (known.decision.verdict, other.decision.verdict) == ("match", "no match")
+    assert other.identity is None
+    assert str(other).startswith("no match (nearest: ")
+    x = people["embeddings"]
+    names = np.array([str(name) for name in people["identities"]])
+    away = np.linalg.norm(x - queries[0], axis=1)
+    second = away[names != known.identity].min()
+    expected = CALIBRATION.probability(0, second, COUNT // 10, 10)
+    assert known.decision.probability == pytest.approx(float(expected), abs=1e-4)
+    cameras = filled.identify(queries, k=3, query_cameras=["2", "2"])
+    assert all(hit.camera != "2" for one in cameras for hit in one.hits)
+    assert [len(one.hits) for one in cameras] == [3, 3]
+    strict = gallery.Limits(1, 1)
+    assert filled.identify(queries, limits=strict)[0].decision.verdict == "no match"
+    with pytest.raises(InputError, match=r"keras_reid.evaluation.MatchCalibration, got 0.3"):
+        filled.calibration = 0.3
+
+
+def test_identify_person_with_many_images_compares_with_the_second(tmp_path):
+    """The second person is farther than the first twenty hits."""
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.normal(0, 0.01, (60, 4)), [[0.9, 0, 0, 0]]]).astype(np.float32)
+    with gallery.open("memory:") as store:
+        store.enrol(x, ["a"] * 60 + ["b"], model_fingerprint=MODEL)
+        store.calibration = CALIBRATION
+        (found,) = store.identify(np.zeros((1, 4)))
+        nearest = np.linalg.norm(x[:60], axis=1).min()
+        expected = CALIBRATION.probability(nearest, 0.9, 2, 30.5)
+        assert found.decision.probability == pytest.approx(float(expected), abs=1e-4)
+        store.remove("b")
+        (found,) = store.identify(np.zeros((1, 4)))
+        expected = CALIBRATION.probability(nearest, np.inf, 1, 60)
+        assert found.decision.probability == pytest.approx(float(expected), abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", EACH_LASTING)
+def test_calibrate_on_own_images_is_kept(kind, tmp_path, people):
+    with opened(kind, tmp_path) as store:
+        with pytest.raises(InputError, match="must have a calibration"):
+            store.calibrate()
+        store.calibration = CALIBRATION
+        assert store.calibrate() is None
+        store.enrol(**people)
+        found = store.calibrate()
+        assert found is not None
+        assert store.calibration == found.after
+        assert (found.after.persons, found.after.images) == (COUNT // 10, 8 * COUNT // 10)
+        assert store.persons() == COUNT // 10
+        lines = found.table().splitlines()
+        assert sum("person not enrolled: " in line for line in lines) == 3
+        assert store.calibrate().after == found.after  # from the model's own again
+
+
+def test_gallery_with_threshold_of_earlier_version_says_once_how_to_calibrate(tmp_path, caplog):
+    uri = f"faiss:{tmp_path / 'old'}"
+    with gallery.open(uri) as store:
+        settings = store.store.settings()
+        store.store.save_settings({**settings, "threshold": {"value": 0.4}})
+    with gallery.open(uri):
+        pass
+    assert "search.py --gallery=… calibrate" in caplog.text
+    caplog.clear()
+    with gallery.open(uri):
+        pass
+    assert not caplog.text
+
+
+def test_verify_returns_distance_and_decision():
+    first, second = np.eye(3)[[0, 0]], np.array([[1, 0, 0], [0, 1, 0]])
+    same, different = gallery.verify(first, second, CALIBRATION)
+    assert same.distance == 0
+    assert same.decision == ("match", pytest.approx(float(CALIBRATION.pair_probability(0))))
+    assert different.distance == pytest.approx(2**0.5)
+    assert different.decision.verdict == "no match"
+    with pytest.raises(InputError, match="must have one shape"):
+        gallery.verify(first, second[:1], CALIBRATION)
+    with pytest.raises(InputError, match=r"got 0.2 and 0.5"):
+        gallery.Limits(0.2, 0.5)
 
 
 def test_enrol_invalid_rows_raise_and_add_nothing(filled, people):

@@ -115,12 +115,13 @@ def test_commands_without_model_flag_use_pretrained_model(pedestrians, tmp_path)
     gallery = ("--gallery=faiss:people.db",)
     said("search.py", *gallery, "enrol", "people", cwd=tmp_path)
     out = said("search.py", *gallery, "query", str(image), cwd=tmp_path)
-    assert "the gallery has no threshold of its own" in out
-    assert "FAR 0.01" in out
-    assert image.name.split("_")[0] in out
+    assert f"{image}: match: {image.name.split('_')[0]} (" in out
     out = said("search.py", *gallery, "--output=json", "query", str(image), cwd=tmp_path)
-    limit = PRETRAINED[NAMES[0]].thresholds["1:N at FAR 0.01"]["value"]
-    assert json.loads(out)["threshold"] == limit
+    (answer,) = json.loads(out)["queries"]
+    assert answer["verdict"] == "match"
+    assert answer["probability"] > 0.9
+    out = said("search.py", "verify", str(image), str(image), cwd=tmp_path)
+    assert out.startswith("0.0000  match (")
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import match_within
 from PIL import Image
 from processes import said
 
@@ -18,6 +19,8 @@ from keras_reid.pixels import resize
 from keras_reid.tracking import cameras, detect
 from keras_reid.tracking.motion import GATE, Motion, centred, overlaps
 from keras_reid.training.runs import Run
+
+MATCH = {"calibration": match_within(0.5)}
 
 
 def boxes(rows):
@@ -267,7 +270,7 @@ def test_identify_tracks_same_person_in_two_cameras_shares_identity():
     with gallery.open("memory:") as people:
         named = []
         for camera, tracks in zip("ab", two_cameras(), strict=True):
-            options = {"model_fingerprint": "m", "threshold": 0.5, "frame_rate": 10.0}
+            options = {"model_fingerprint": "m", **MATCH, "frame_rate": 10.0}
             found = tracking.identify_tracks(
                 tracks, looks_of(tracks), people, camera, f"{camera}.avi", **options
             )
@@ -285,7 +288,7 @@ def test_identify_tracks_same_person_in_two_cameras_shares_identity():
 
 
 def identified(people, tracks, camera="a", video="frames", **options):
-    options = {"model_fingerprint": "m", "threshold": 0.5, **options}
+    options = {"model_fingerprint": "m", **MATCH, **options}
     found = tracking.identify_tracks(tracks, looks_of(tracks), people, camera, video, **options)
     return {one.track: one.identity for one in found}
 
@@ -298,8 +301,9 @@ def test_identify_tracks_same_video_name_differs_by_camera_and_start():
         assert people.count() == 4
         assert identified(people, second, "north", start=60.0) == {2: "person-2", 3: "person-3"}
         assert people.count() == 6
-        for again in range(2):  # nothing new, and everybody as before, whatever the threshold
-            assert identified(people, second, "south", threshold=-np.inf if again else 0.5) == {
+        for again in range(2):  # nothing new, and everybody as before, whatever the calibration
+            limit = match_within(-1.0 if again else 0.5)
+            assert identified(people, second, "south", calibration=limit) == {
                 2: "person-2",
                 3: "person-3",
             }
@@ -314,7 +318,7 @@ def test_identify_tracks_conflicting_numbers_raises_and_adds_nothing():
         looks = looks_of(others)
         with pytest.raises(InputError, match="under the numbers 1, 2, found with other"):
             tracking.identify_tracks(
-                moved, looks, people, "a", "frames", model_fingerprint="m", threshold=0.5
+                moved, looks, people, "a", "frames", model_fingerprint="m", **MATCH
             )
         assert people.count() == 2
 
@@ -337,23 +341,23 @@ def test_identify_tracks_simultaneous_tracks_get_different_identities():
     same = np.ones((len(whole), 4)) + 0.01 * np.random.default_rng(0).normal(size=(len(whole), 4))
     with gallery.open("memory:") as people:
         found = tracking.identify_tracks(
-            whole, same, people, "a", "a.avi", model_fingerprint="m", threshold=1.0
+            whole, same, people, "a", "a.avi", model_fingerprint="m", calibration=match_within(1.0)
         )
     names = [one.identity for one in found]
     assert names[0] != names[1]
     assert set(names[2:]) == set(names[:2])
 
 
-def test_identify_tracks_without_threshold_or_embeddings_raises():
+def test_identify_tracks_without_calibration_or_embeddings_raises():
     tracks = two_cameras()[0]
     with gallery.open("memory:") as people:
-        with pytest.raises(InputError, match="the gallery has none"):
+        with pytest.raises(InputError, match="must have a calibration"):
             tracking.identify_tracks(
                 tracks, looks_of(tracks), people, "a", "v", model_fingerprint="m"
             )
         with pytest.raises(InputError, match="every box has an embedding"):
             tracking.identify_tracks(
-                tracks, np.ones((1, 2)), people, "a", "v", model_fingerprint="m", threshold=1
+                tracks, np.ones((1, 2)), people, "a", "v", model_fingerprint="m", **MATCH
             )
 
 
@@ -445,7 +449,9 @@ def test_track_command_writes_tracks_images_and_scores(scene):
 def test_track_command_gallery_identifies_persons_across_cameras(scene):
     root, _ = scene
     pytest.importorskip("faiss")
-    where = ["--gallery=faiss:people.faiss", "--threshold=0.05"]
+    where = ["--gallery=faiss:people.faiss", "--match_probability=0.5"]
+    with gallery.open(f"faiss:{root}/people.faiss") as people:
+        people.calibration = match_within(0.05)
     for number, camera in enumerate(("north", "south", "north")):
         out = track(*SEEN, *where, f"--camera={camera}", f"--out={number}.txt", cwd=root)
         assert "track 1: person-1" in out

@@ -1,0 +1,95 @@
+"""`python search.py verify A B`: are two images of one person?"""
+
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from keras_reid import data, gallery
+from keras_reid.cli.shared import GalleryOptions, progress, say, say_json
+from keras_reid.errors import InputError
+from keras_reid.io import read_table, table_path
+
+
+class Pair(NamedTuple):
+    """Result of a 1:1 comparison.
+
+    Attributes:
+        first, second: paths of the images.
+        distance: between their embeddings.
+        decision: match, possible match or no match; None without a calibration.
+    """
+
+    first: str
+    second: str
+    distance: float
+    decision: gallery.Decision | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        verdict, probability = self.decision or (None, None)
+        return {
+            "first": self.first,
+            "second": self.second,
+            "distance": self.distance,
+            "verdict": verdict,
+            "probability": probability,
+        }
+
+
+def verify(options: GalleryOptions, arguments: list[str]) -> list[Pair]:
+    """Compare two images, all images of two folders, or the pairs of a table."""
+    options.check_one_model()
+    pairs = _table(Path(arguments[0])) if len(arguments) == 1 else _product(*arguments)
+    paths = list(dict.fromkeys(path for pair in pairs for path in pair))
+    images = data.query_images(paths, progress=progress("reading images"))
+    x = np.asarray(options.embedder()(images))
+    row = {path: i for i, path in enumerate(paths)}
+    first, second = (x[[row[pair[side]] for pair in pairs]] for side in (0, 1))
+    calibration = options.calibration
+    if options.gallery is not None:
+        gallery.check_exists(options.uri)
+        with gallery.open(options.uri) as people:
+            calibration = options.calibrated(people)
+    if calibration is None:
+        distances = np.linalg.norm(first.astype(np.float64) - second, axis=1).tolist()
+        results = [Pair(*pair, d, None) for pair, d in zip(pairs, distances, strict=True)]
+    else:
+        compared = gallery.verify(first, second, calibration, options.limits)
+        results = [Pair(*pair, *one) for pair, one in zip(pairs, compared, strict=True)]
+    _show(options, results)
+    return results
+
+
+def _show(options: GalleryOptions, results: list[Pair]) -> None:
+    if options.output == "json":
+        say_json([result.to_dict() for result in results])
+        return
+    if results and results[0].decision is None:
+        say("the model has no calibration, so there are distances only: see calibrate")
+    for first, second, distance, decision in results:
+        verdict = "" if decision is None else str(decision)
+        say(f"{distance:.4f}  {verdict:<22} {first}  {second}")
+
+
+def _product(first: str, second: str) -> list[tuple[str, str]]:
+    """All pairs of an image of one side and an image of the other, a folder or a file."""
+    sides = []
+    for path in (first, second):
+        found = [path] if not Path(path).is_dir() else data.unlabelled(path).path.tolist()
+        sides.append(found)
+    return list(product(*sides))
+
+
+def _table(path: Path) -> list[tuple[str, str]]:
+    """The pairs of a table; paths are relative to it."""
+    if not path.is_file():
+        raise InputError(
+            f"verify takes two images, two folders, or a CSV file with columns first,second: "
+            f"{path} is not a file"
+        )
+    lines = read_table(path, ("first", "second"))[1]
+    names = ("first", "second")
+    pairs = [tuple(str(table_path(path, line.values[name])) for name in names) for line in lines]
+    return [(first, second) for first, second in pairs]

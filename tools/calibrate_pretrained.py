@@ -1,0 +1,220 @@
+"""Calibrate the match probabilities of the pretrained model, and print how well they hold.
+
+    python tools/calibrate_pretrained.py --foreign=cuhk01-test.csv,cuhk03.csv --write
+    python tools/calibrate_pretrained.py --foreign=… --seen=Market-1501 --twin=RUN
+
+The calibration that `--write` puts into the card is fitted on all foreign data sets. The tables use
+the protocol below:
+
+- Foreign cameras: fitted on one data set, reported on another, with the pretrained model.
+- Seen cameras: query and gallery persons of `--seen` with the model of `--twin`, which was trained
+  on the training persons of the same cameras. Fitted on persons with odd numbers, reported on even
+  ones, and the reverse; both are pooled.
+- 20 galleries of 30 persons; all other images are queries, and half of the weight belongs to
+  enrolled persons. Intervals are of 200 bootstrap samples over persons.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from absl import app, flags
+
+from keras_reid import data, evaluation, models
+from keras_reid.evaluation.calibration import GallerySearches, distances, draw_searches
+from keras_reid.gallery import LIMITS
+from keras_reid.models.shipped import FOLDER
+from keras_reid.training import Run
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("name", "person-mobilenetv2", "Pretrained model.")
+flags.DEFINE_list("foreign", None, "CSV tables of foreign cameras.", required=True)
+flags.DEFINE_string("seen", None, "Directory of Market-1501 in its standard layout.")
+flags.DEFINE_string("twin", None, "Run folder of the twin, for --seen.")
+flags.DEFINE_string("cache", None, "Directory in which embeddings are kept.")
+flags.DEFINE_bool("write", False, "Write the calibration into the card of the model.")
+
+PERSONS, GALLERIES, SAMPLES = 30, 20, 200
+BINS = 10
+FPIRS = (0.01, 0.05, 0.1)
+SIZES, DISTANCES = (1, 5, 30, 300), (0.3, 0.4, 0.5, 0.6, 0.7)
+MARGIN = 0.1  # to the second person, in the table of probabilities
+SMALL = (5, 2)  # persons and images of a small gallery
+Set = tuple[np.ndarray, np.ndarray]
+
+
+def main(argv: list[str]) -> None:
+    foreign = {Path(table).stem: embedded(table, "csv", None) for table in FLAGS.foreign}
+    for name, other in ((a, b) for a in foreign for b in foreign if a != b):
+        calibration = evaluation.fit_calibration([foreign[name]], name)
+        report(
+            f"foreign cameras: fitted on {name}, reported on {other}",
+            [(calibration, foreign[other])],
+        )
+    if FLAGS.seen:
+        x, identity = embedded(FLAGS.seen, "market1501", FLAGS.twin)
+        odd = identity.astype(int) % 2 == 1
+        halves = [(x[half], identity[half]) for half in (odd, ~odd)]
+        fitted = [evaluation.fit_calibration([half], "seen cameras") for half in halves]
+        report("seen cameras", [(fitted[0], halves[1]), (fitted[1], halves[0])])
+    persons = sum(len(np.unique(identity)) for _, identity in foreign.values())
+    names = " and ".join(foreign)
+    card = evaluation.fit_calibration([*foreign.values()], f"{persons:,} persons of {names}")
+    print_probabilities(card)
+    if FLAGS.write:
+        file = FOLDER / FLAGS.name / "card.json"
+        values = json.loads(file.read_text(encoding="utf-8")) | {"calibration": card.to_dict()}
+        text = json.dumps(values, indent=2, ensure_ascii=False)
+        file.write_text(text + "\n", encoding="utf-8")
+
+
+def embedded(path: str, reader: str, run: str | None) -> Set:
+    """Embeddings and identities of query and gallery images."""
+    dataset = data.load(reader, path)
+    parts = [part for part in (dataset.query, dataset.gallery) if part is not None]
+    images = data.joined(*parts)
+    images = images[~images.distractor]
+    file = None if FLAGS.cache is None else Path(FLAGS.cache) / f"{Path(path).stem}.npy"
+    if file is not None and file.exists():
+        return np.load(file), images.identity
+    if run is None:
+        embedder = models.Embedder(models.pretrained(FLAGS.name))
+    else:
+        embedder = models.Embedder(Run(run).load_model(), Run(run).settings["flip"])
+    x = embedder.embed(images)
+    if file is not None:
+        np.save(file, x)
+    return x, images.identity
+
+
+def report(title: str, pairs: Sequence[tuple[evaluation.MatchCalibration, Set]]) -> None:
+    """Print the table of calibrations and the images that they are reported on."""
+    print(f"\n## {title}\n")
+    rows: dict[str, dict[str, str]] = {}
+    largest = min(4, *(int(np.unique(s[1], return_counts=True)[1].max()) - 2 for _, s in pairs))
+    for images in (1, largest):
+        for adapted in (False, True) if images > 1 else (False,):
+            column = f"{PERSONS} × {images}" + (", self-calibrated" if adapted else "")
+            rows[column] = measured(pairs, PERSONS, images, adapted)
+    for adapted in (False, True):
+        column = f"{SMALL[0]} × {SMALL[1]}" + (", self-calibrated" if adapted else "")
+        rows[column] = measured(pairs, *SMALL, adapted)
+    print("| | " + " | ".join(rows) + " |")
+    print("| --- |" + " --- |" * len(rows))
+    for name in next(iter(rows.values())):
+        print(f"| {name} | " + " | ".join(row[name] for row in rows.values()) + " |", flush=True)
+
+
+def measured(
+    pairs: Sequence[tuple[evaluation.MatchCalibration, Set]],
+    persons: int,
+    images: int,
+    adapted: bool,
+) -> dict[str, str]:
+    """Numbers of the galleries of one size, with 95 % intervals over persons."""
+    found: list[tuple[np.ndarray, GallerySearches, np.ndarray]] = []
+    for calibration, (x, identity) in pairs:
+        distance, owner, _ = distances(x, identity)
+        ordered = x[np.argsort(np.unique(identity, return_inverse=True)[1], kind="stable")]
+        rng = np.random.default_rng(0)
+        for _ in range(GALLERIES):
+            searches = draw_searches(distance, owner, persons, images, rng)
+            rows = np.setdiff1d(np.arange(len(owner)), searches.query)
+            used = calibration.adapt(ordered[rows], owner[rows]) if adapted else calibration
+            p = used.probability(searches.distance, searches.second, persons, images)
+            found.append((p, searches, owner[searches.query]))
+    galleries = [Outcome(*one) for one in found]
+    mean = np.mean([one.numbers() for one in galleries], axis=0)
+    rng = np.random.default_rng(1)
+    samples = [
+        np.nanmean([one.numbers(one.resampled(rng)) for one in galleries], axis=0)
+        for _ in range(SAMPLES)
+    ]
+    low, high = np.nanpercentile(samples, [2.5, 97.5], axis=0)
+    texts = [f"{m:.3f} ({a:.3f} to {b:.3f})" for m, a, b in zip(mean, low, high, strict=True)]
+    return dict(zip(NAMES, texts, strict=True))
+
+
+NAMES = (
+    "calibration error",
+    "log loss",
+    "`match` of persons who are not enrolled",
+    "`possible match` of persons who are not enrolled",
+    "`no match` where rank-1 is right",
+    "`match` where rank-1 is right",
+    "the same by one distance at that false-match rate",
+    "ratio of these two",
+    "rank-1",
+    *(f"DIR at FPIR {100 * rate:g} %, by probability" for rate in FPIRS),
+    *(f"DIR at FPIR {100 * rate:g} %, by distance" for rate in FPIRS),
+)
+
+
+class Outcome:
+    """Probabilities of the searches in one gallery."""
+
+    def __init__(self, p: np.ndarray, searches: GallerySearches, owner: np.ndarray) -> None:
+        self.p, self.searches, self.owner = p, searches, owner
+        self.scores = {"probability": -p, "distance": searches.distance}
+        self.orders = {name: np.argsort(x, kind="stable") for name, x in self.scores.items()}
+
+    def resampled(self, rng: np.random.Generator) -> np.ndarray:
+        """How often each query occurs when as many persons are drawn with replacement."""
+        count = self.owner.max() + 1
+        return np.bincount(rng.integers(count, size=count), minlength=count)[self.owner]
+
+    def numbers(self, repeats: np.ndarray | int = 1) -> list[float]:
+        """The numbers of NAMES, each query counted `repeats` times."""
+        p, s = self.p, self.searches
+        known, other, right = (repeats * mask for mask in (s.enrolled, ~s.enrolled, s.right))
+        weight = 0.5 * known / max(known.sum(), 1) + 0.5 * other / max(other.sum(), 1)
+        place = np.minimum((p * BINS).astype(int), BINS - 1)
+        gap = np.bincount(place, weight * (p - s.right), minlength=BINS)
+        likelihood = np.clip(np.where(s.right, p, 1 - p), 1e-12, None)
+        match, none = p >= LIMITS.match, p < LIMITS.possible
+        false, accepted = share(other, match), share(right, match)
+        by_distance = share(right, s.distance <= self.limit("distance", other, false))
+        return [
+            np.abs(gap).sum(),
+            -(weight * np.log(likelihood)).sum(),
+            false,
+            share(other, ~match & ~none),
+            share(right, none),
+            accepted,
+            by_distance,
+            accepted / by_distance if by_distance else np.nan,
+            share(known, s.right),
+            *(
+                share(known, s.right & (self.scores[name] <= self.limit(name, other, rate)))
+                for name in self.scores
+                for rate in FPIRS
+            ),
+        ]
+
+    def limit(self, name: str, weight: np.ndarray, rate: float) -> float:
+        """The largest score at which no more than this share of the weight is accepted."""
+        order = self.orders[name]
+        passed = np.cumsum(weight[order]) <= rate * weight.sum() + 1e-9
+        return float(self.scores[name][order[passed.sum() - 1]]) if passed.any() else -np.inf
+
+
+def share(weight: np.ndarray, chosen: np.ndarray) -> float:
+    """Share of the weight that is chosen."""
+    return float((weight * chosen).sum() / max(weight.sum(), 1))
+
+
+def print_probabilities(calibration: evaluation.MatchCalibration) -> None:
+    """Print the probability at some distances, for galleries of several sizes."""
+    print(f"\n## Probability at a distance, the second person {MARGIN:g} farther\n")
+    print("| distance | " + " | ".join(f"{n:,} persons" if n > 1 else "1:1" for n in SIZES) + " |")
+    print("| --- |" + " --- |" * len(SIZES))
+    for d in DISTANCES:
+        row = [
+            float(calibration.probability(d, np.inf if n == 1 else d + MARGIN, n, 1)) for n in SIZES
+        ]
+        print(f"| {d:g} | " + " | ".join(f"{100 * p:.0f} %" for p in row) + " |")
+
+
+if __name__ == "__main__":
+    app.run(main)
