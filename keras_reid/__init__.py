@@ -18,6 +18,7 @@ __all__ = [
     "errors",
     "evaluation",
     "gallery",
+    "inference",
     "layers",
     "losses",
     "mining",

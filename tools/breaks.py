@@ -864,7 +864,7 @@ BREAKS = (
     ),
     Break(
         "tracklet embedding is one clip instead of the mean",
-        "keras_reid/models/inference.py",
+        "keras_reid/inference/embedder.py",
         "np.add.at(total, owner, embeddings)",
         "total[owner] = embeddings",
         "unit/test_tracklets.py::test_embedder_tracklet_is_mean_of_its_clips",
@@ -962,8 +962,8 @@ BREAKS = (
     ),
     Break(
         "export with changed files is loaded",
-        "keras_reid/serving/contract.py",
-        "or found(file) != expected",
+        "keras_reid/inference/metadata.py",
+        "or digest(file) != expected",
         "or False",
         "unit/test_exports.py::test_load_truncated_export_raises",
     ),

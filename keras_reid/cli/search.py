@@ -1,7 +1,7 @@
 """`python search.py --gallery=people.db enrol DIR|CSV`: who is this?
 
 Then `query IMAGE…`, `list`, `remove ID`, `stats` and `calibrate`, with the same --gallery and the
-same --run or --saved_model; without either, the embedder that comes with the package:
+same --model, by default the pretrained model:
 
     enrol DIR|CSV   one folder for each identity, or a table path,identity,camera[,time]. Enrolled
                     images are left alone, unless their content, identity, camera or time changed.
@@ -284,8 +284,8 @@ def _enrol_shards(options: SearchOptions, source: Path) -> Enrolment:
     shards = scale.Shards(source)
     listed = map(shards.listed, shards.numbers)
     _check_once(source, (path for table in listed for path in table["path"].to_pylist()))
-    if options.run or options.saved_model:
-        raise InputError(f"{source} holds embeddings: leave --run and --saved_model out")
+    if options.model_name:
+        raise InputError(f"{source} holds embeddings: leave --model out")
     done, seen = Enrolment(), 0
     tell = progress("enrolling")
     with gallery.open(options.uri) as people:
@@ -582,8 +582,7 @@ USES = {
 run = Command(
     search,
     SearchOptions,
-    "run",
-    "saved_model",
+    "model",
     "gallery",
     "dataset",
     "data_dir",

@@ -13,7 +13,6 @@ from keras_reid.data.pipeline import fitted
 from keras_reid.data.synthetic import draw
 from keras_reid.serving.request_decoding import decode_bytes
 
-INPUTS = {"serving_default": "images", "serving_bytes": "image_bytes"}
 WARM_BATCHES = (1, 8)
 DECODERS = 10  # files decoded at a time
 

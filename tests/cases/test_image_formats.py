@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from keras_reid import data, scale, serving
+from keras_reid import data, inference, scale
 from keras_reid.data import pipeline
 from keras_reid.data.decode import decodable, decode, orientations
 from keras_reid.data.pillow import opened, upright_rgb, upright_size
@@ -411,7 +411,7 @@ def test_export_embeds_files_that_its_signature_refuses(tmp_path):
         tmp_path / "1",
     )
     expected = [np.asarray(opened(path), float).mean(axis=(0, 1)) for path in paths]
-    found = serving.load(tmp_path / "1").embed_files(list(map(str, paths)), 2)
+    found = inference.load(tmp_path / "1", input_size=SIZE).embed(paths, 2)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
