@@ -13,7 +13,6 @@ from PIL import Image, ImageDraw
 from keras_reid import data, inference, layers, tracking, visualize
 from keras_reid.data import synthetic
 from keras_reid.data.mot import Boxes
-from keras_reid.training import Run
 from keras_reid.visualize.lettering import Lettering
 
 DESCRIPTIONS = ({"upred": True}, {"backpack": True, "downblack": True}, {"hat": True, "up": False})
@@ -27,12 +26,12 @@ def main() -> None:
     given = parser.parse_args()
     out = Path(given.out)
     out.mkdir(parents=True)
-    run = Run(given.run)
-    embedder = inference.load(run.directory, outputs=("embedding", "attribute_probabilities"))
+    embedder = inference.load(given.run, outputs=("embedding", "attribute_probabilities"))
+    names = embedder.source.settings["attribute_names"]
     dataset = data.load("synthetic", given.data_dir)
     pictures = {
         "pose": pose(),
-        "attributes": attributes(embedder, run.flags["attribute_names"], dataset.gallery),
+        "attributes": attributes(embedder, names, dataset.gallery),
         "tracklets": tracklets(dataset.train),
         "tracking": scene(embedder),
     }

@@ -89,7 +89,7 @@ def load(
 
 
 def _export(source: Source, runtime: str, settings: Mapping[str, Any]) -> Embedder:
-    metadata = Metadata.read(source.path)
+    metadata = source.metadata
     if metadata is None or metadata.format == "saved_model":
         from keras_reid.inference.saved_model import SavedModelEmbedder
 

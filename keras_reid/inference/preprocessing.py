@@ -91,15 +91,18 @@ def _layout(name: str, shape: Shape, layout: str | None) -> str:
             f"a network that embeds takes images of 3 channels, nchw or nhwc: {name} takes the "
             f"shape {_text(shape)}; choose another model"
         )
-    if layout is None and len(layouts) > 1:
-        raise _missing(name, {"layout": "nchw"})
-    if layout not in (None, *layouts):
+    if layout is None:
+        sure = [key for key in layouts if shape[axes[key]] == 3] or layouts
+        if len(sure) > 1:
+            raise _missing(name, {"layout": "nchw"})
+        return sure[0]
+    if layout not in layouts:
         raise InputError(
             f"`layout` must be {' or '.join(layouts)} for {name}, whose input has the shape "
             f"{_text(shape)}, got {layout}.",
             "layout",
         )
-    return layout or layouts[0]
+    return layout
 
 
 def _size(name: str, fixed: Shape, size: Sequence[int]) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from keras_reid.errors import InputError
 from keras_reid.foreign import read_model
-from keras_reid.inference.metadata import FILE
+from keras_reid.inference.metadata import FILE, Metadata
 from keras_reid.inference.runs import TrainedRun
 from keras_reid.models.shipped import PRETRAINED, Pretrained, pretrained
 from keras_reid.names import expanded
@@ -83,6 +83,11 @@ class Source:
     def pretrained(self) -> Pretrained | None:
         """The card of a pretrained model; None for other sources."""
         return PRETRAINED[self.name] if self.kind == "pretrained" else None
+
+    @property
+    def metadata(self) -> Metadata | None:
+        """The metadata of an export; None without `export.json`, and for other sources."""
+        return Metadata.read(self.path) if self.kind == "export" else None
 
     @cached_property
     def settings(self) -> dict[str, Any]:
