@@ -116,7 +116,7 @@ class RunOptions(DataOptions):
     )
     run: str | None = option("Run folder; an alias of --model.")
     pretrained: str = option(
-        "Pretrained model that embeds if no other is given. "
+        "Pretrained model, the default embedder. "
         + " ".join(f"{card.name}: {card.licence}" for card in PRETRAINED.values()),
         next(iter(PRETRAINED), None),
         choices=tuple(PRETRAINED),

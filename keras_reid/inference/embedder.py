@@ -22,7 +22,7 @@ class Embedder(ABC):
 
     Attributes:
         source: the model: its path, its training settings, its card if it is pretrained.
-        image_size: (h, w) to which images are resized.
+        image_size: (h, w); images are resized to it.
         embedding_dim: d, the number of components of an embedding.
         available: names of all outputs of the model, which `select` accepts.
         inputs: names of the inputs: `{"images"}`, or those of a model of tracklets or body points.

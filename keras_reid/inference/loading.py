@@ -40,20 +40,21 @@ def load(
     """Return the embedder of a model.
 
     A network of another program, in an `.onnx`, `.xml` or `.tflite` file, has one input of 3
-    channels and one output, whose rows are L2-normalized. Its input is `(pixel - mean) / scale`.
-    Settings that the file contains need not be given. Examples are the size and layout of a fixed
-    input shape, and the normalization that OpenVINO's converter put into the graph.
+    channels and one output. The rows of the output are L2-normalized. The input is
+    `(pixel - mean) / scale`. Settings that the file contains need not be given. Examples are the
+    size and layout of a fixed input shape, and the normalization that OpenVINO's converter put
+    into the graph.
 
     Args:
         source: a run folder, the folder of an export, a `.keras`, `.onnx`, `.xml` or `.tflite`
             file, the name of a pretrained model, or a Keras model in memory.
         runtime: "auto", or one of "keras", "saved_model", "onnx", "openvino" and "litert" that
             runs the source: OpenVINO also runs `.onnx` and `.tflite` files.
-        outputs: names of the returned outputs. Beside `embedding` these are `local`, and of Keras
-            models all others.
+        outputs: names of the returned outputs. Exports have `embedding` and possibly `local`; Keras
+            models have further ones.
         flip: add the embedding of the mirrored image; None: as the source was trained. Exports and
             network files have a fixed graph.
-        member: of a run whose members learned from each other: a number, "best" or "ensemble".
+        member: of a run with several members: a number, "best" or "ensemble".
         input_size: (h, w) in pixels of a network file.
         channel_order: "rgb" or "bgr".
         scale, mean: gray levels, one or three in `channel_order`.
@@ -102,8 +103,8 @@ def _export(source: Source, runtime: str, settings: Mapping[str, Any]) -> Embedd
     _check_absent("exports", settings)
     if metadata.format not in SUFFIXES:
         raise InputError(
-            f"exports are of the format saved_model, {', '.join(SUFFIXES)}: {source} is of "
-            f"{metadata.format!r}; a newer keras_reid may know it"
+            f"The format of an export must be saved_model, {', '.join(SUFFIXES)}, got "
+            f"{metadata.format!r} in {source}. Load it with a newer keras_reid."
         )
     metadata.check(source.path)  # some runtimes crash on a truncated file
     file = source.path / f"model{SUFFIXES[metadata.format]}"

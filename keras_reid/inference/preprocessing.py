@@ -98,7 +98,7 @@ def _layout(name: str, shape: Shape, layout: str | None) -> str:
         return sure[0]
     if layout not in layouts:
         raise InputError(
-            f"`layout` must be {' or '.join(layouts)} for {name}, whose input has the shape "
+            f"`layout` must be {' or '.join(layouts)} for {name} with an input of the shape "
             f"{_text(shape)}, got {layout}.",
             "layout",
         )

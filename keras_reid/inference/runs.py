@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 RENAMED = {"distance": "metric_distance"}  # flags of runs that were made by earlier versions
 RETRAIN = "restore it, or train anew"
 NEEDED = ("dataset", "data_dir", "flip")
-# What is read of the flags of a run; older versions did not write all.
+# Types of the flags that are read. Older versions did not write all of them.
 FLAGS: dict[str, type | tuple[type, ...]] = {
     "dataset": str,
     "data_dir": (str, NOTHING),
@@ -45,7 +45,7 @@ class TrainedRun:
 
     @property
     def flags(self) -> dict[str, Any]:
-        """What the run was started with."""
+        """Flags of the training command."""
         if not self.flags_file.exists():
             raise InputError(
                 f"a run folder holds {self.flags_file.name}: {str(self.directory)!r} does not; "
@@ -57,7 +57,7 @@ class TrainedRun:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The flags, with those that a trained model cannot be used without."""
+        """The flags; raise if a required one is missing."""
         flags = self.flags
         missing = [name for name in NEEDED if name not in flags]
         if missing:
@@ -68,7 +68,7 @@ class TrainedRun:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """The scores; empty of an unfinished run."""
+        """Scores of the run; empty if it is unfinished."""
         if not self.metrics_file.exists():
             return {}
         metrics = read_json(self.metrics_file, "the scores of a run", {"members": dict}, RETRAIN)
@@ -81,11 +81,11 @@ class TrainedRun:
         return metrics
 
     def member_file(self, number: int) -> Path:
-        """Where the model of member 1, 2, … is."""
+        """Return the file of the model of member 1, 2, …."""
         return self.model_file if number == 1 else self.directory / f"model-{number}.keras"
 
     def load_model(self, member: str = "1") -> "keras.Model":
-        """A trained model.
+        """Return a trained model.
 
         Args:
             member: the number of a member; `"best"`, the one with the highest mAP in `metrics`; or

@@ -133,7 +133,7 @@ def _kind_of_folder(path: Path) -> str:
     versions = [int(entry.name) for entry in path.iterdir() if entry.name.isdecimal()]
     remedy = f"name a version, {path / str(max(versions))}" if versions else "check the path"
     raise InputError(
-        f"a run folder holds flags.json, and an export {FILE} or saved_model.pb: {path} holds "
-        f"none of them; {remedy}",
+        f"a run folder has a file flags.json, and an export {FILE} or saved_model.pb, but {path} "
+        f"does not; {remedy}",
         "model",
     )

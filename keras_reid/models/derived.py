@@ -126,7 +126,7 @@ def outputs_at_test(model: keras.Model, outputs: Sequence[str] = ("embedding",))
     return keras.Model(model.input, {name: _output(model, name) for name in outputs})
 
 
-DIRECTIONS = ("embedding", "local", "parts", "global")  # outputs of which the length is no matter
+DIRECTIONS = ("embedding", "local", "parts", "global")  # L2-normalized outputs
 
 
 def unit_outputs(model: keras.Model, flip: bool = False) -> Callable[[Any], dict[str, Any]]:

@@ -60,7 +60,7 @@ LOSSLESS = [np.float32, np.float64, np.float16, np.int32, np.int64, np.uint16, t
 
 @pytest.mark.parametrize("values", LOSSY)
 def test_embedder_values_that_uint8_does_not_hold_raise(embedder, exported, values):
-    for embed in (lambda x: embedder([x]), exported.embed):
+    for embed in (lambda x: embedder([x]), lambda x: exported([x])):
         with pytest.raises(InputError, match=HOLDS):
             embed(LOSSY[values])
 
@@ -98,9 +98,10 @@ def test_embedder_of_a_model_of_floats_takes_floats():
     np.testing.assert_allclose(embedder([UNIT]), expected, rtol=1e-5)
 
 
-def test_parity_of_floats_from_0_to_1_raises(model, exported):
+def test_parity_of_floats_from_0_to_1_raises(model, tmp_path):
+    version = serving.export(model, tmp_path)
     with pytest.raises(InputError, match=HOLDS):
-        serving.parity(model, exported.source.path, UNIT)
+        serving.parity(model, version, UNIT)
 
 
 def test_detection_frames_from_0_to_1_raise():

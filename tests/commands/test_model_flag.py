@@ -96,7 +96,7 @@ def test_cluster_embed_and_track_take_network_of_another_program(folder: Path) -
         (["--model=rows.onnx", *OTHER, "--input_size=8"], "`input_size` must be 32×16"),
         (["--model=run", "--layout=nchw"], "`layout` must not be given for Keras models"),
         (["--model=run", "--run=run"], "name one model: give either --model or --run"),
-        (["--model=people"], "a run folder holds flags.json, and an export"),
+        (["--model=people"], "a run folder has a file flags.json, and an export"),
         (["--model=det.txt"], "`model` must be a run folder"),
     ],
 )

@@ -124,7 +124,7 @@ def test_embed_same_call_writes_only_what_is_missing(crops, model, tmp_path):
 def test_worker_claimed_shard_is_skipped(crops, model, tmp_path):
     embedded = scale.embed(crops, model, tmp_path / "out", shard_size=8)
     embedded.file(0).unlink()
-    worker = embedding.Worker(model, False, 8)
+    worker = embedding.Worker(model, 8)
     with embedded.claimed(0) as mine:
         assert mine
         assert not worker(embedded, 0)
