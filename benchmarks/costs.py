@@ -62,7 +62,7 @@ def people(rows: int, width: int = WIDTH) -> np.ndarray:
 
 
 def embedding(n: int) -> Work:
-    from keras_reid import data, models
+    from keras_reid import data, inference
     from keras_reid.data import synthetic
 
     folder = Path(tempfile.mkdtemp()) / "drawn"
@@ -70,7 +70,7 @@ def embedding(n: int) -> Work:
     files = sorted(str(file) for file in folder.rglob("*.jpg"))
     paths = np.array((files * (n // len(files) + 1))[:n])
     images = data.PersonImages(paths, np.zeros(n, int), None)
-    embedder = models.Embedder(models.pretrained())
+    embedder = inference.load()
     embedder.embed(images[:256])
     return lambda: embedder.embed(images)
 

@@ -6,7 +6,7 @@
 Drawn pedestrians of 128×64 pixels are embedded by the model that comes with the package. The
 contestants take turns in one process, which keeps freed memory as the commands do: the decoder
 alone (files to batches of pixels), the network alone (in a loop over a batch in memory),
-`models.Embedder` as the commands use it, exports as `--saved_model` takes them, and ONNX Runtime
+`inference.Embedder` as the commands use it, exports as `--model` takes them, and ONNX Runtime
 with the same network, which has batch normalisation folded, fed by a thread pool with Pillow that
 decodes the next batch meanwhile. Needs `pip install ".[onnx,openvino]"`.
 """
@@ -25,7 +25,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 from PIL import Image
 
-from keras_reid import data, models, serving
+from keras_reid import data, inference, models, serving
 from keras_reid.cli.memory import keep_memory
 from keras_reid.data import synthetic
 
@@ -55,11 +55,8 @@ def onnx(file: Path, paths: list[str], size: tuple[int, int]) -> Callable[[], No
     return run
 
 
-def of_files(exported: serving.ExportedEmbedder, paths: list[str]) -> Callable[[], None]:
-    def run() -> None:
-        exported.embed_files(paths, BATCH)
-
-    return run
+def of_files(embedder: inference.Embedder, images: data.PersonImages) -> Callable[[], None]:
+    return lambda: embedder.embed(images, BATCH)
 
 
 def main() -> None:
@@ -82,12 +79,12 @@ def main() -> None:
         nobody = np.full(len(paths), "x")
         images = data.PersonImages(np.array(paths), nobody, None)
         images = data.readable(images)
-        embedder = models.Embedder(model)
+        embedder = inference.load(model)
         folders = {
             name: serving.export(model, root / name, format=name)
             for name in ("saved_model", "onnx", "openvino")
         }
-        exports = {name: serving.load(folder) for name, folder in folders.items()}
+        exports = {name: inference.load(folder) for name, folder in folders.items()}
         batch = next(iter(data.image_batches(images, BATCH, size)))
 
         def network() -> None:
@@ -101,8 +98,8 @@ def main() -> None:
         contestants = {
             "decoder alone": decoder,
             "network alone": network,
-            "Embedder": lambda: embedder.embed(images, BATCH),
-            **{f"exported, {name}": of_files(one, paths) for name, one in exports.items()},
+            "Keras": of_files(embedder, images),
+            **{f"exported, {name}": of_files(one, images) for name, one in exports.items()},
             "ONNX Runtime, Pillow": onnx(next(folders["onnx"].glob("*.onnx")), paths, size),
         }
         seconds: dict[str, list[float]] = {name: [] for name in contestants}

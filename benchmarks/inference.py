@@ -23,7 +23,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_reid import models, serving
+from keras_reid import inference, models, serving
 from keras_reid.cli.memory import keep_memory
 
 GOALS = {"exported / ONNX Runtime": 0.95, "exported / plain SavedModel": 1.2}
@@ -112,8 +112,8 @@ def main() -> None:
         for name, kind in formats.items():
             version = serving.export(model, f"{folder}/{name}", format=kind)
             print(f"{name}: {serving.parity(model, version, images)}", flush=True)
-            saved = serving.load(version)
-            contestants[name] = lambda saved=saved: saved(images)
+            saved = inference.load(version)
+            contestants[name] = lambda saved=saved: saved([images])
         plain = plain_saved_model(model, f"{folder}/plain")
         contestants["plain SavedModel"] = lambda: plain(given).numpy()
         if options.backbone == "resnet50":

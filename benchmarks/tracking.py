@@ -11,9 +11,8 @@ import argparse
 
 import numpy as np
 
-from keras_reid import data, models, tracking
+from keras_reid import data, inference, tracking
 from keras_reid.data.mot import Boxes, read_mot
-from keras_reid.training import Run
 
 SEED = 0
 
@@ -22,15 +21,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--video", required=True)
     parser.add_argument("--ground_truth", required=True)
-    parser.add_argument("--run", help="default: the embedder that comes with the package")
+    parser.add_argument("--model", default="pretrained", help="source of inference.load")
     given = parser.parse_args()
     truth = read_mot(given.ground_truth)
     truth = truth[truth.confidence > 0]
-    if given.run:
-        run = Run(given.run)
-        embedder = models.Embedder(run.load_model(), run.flags["flip"])
-    else:
-        embedder = models.Embedder(models.pretrained())
+    embedder = inference.load(given.model)
     print("| detections | appearance | IDF1 | switches | MOTA | HOTA | tracks |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for name, frames, wanted, found in scenes(given.video, truth):

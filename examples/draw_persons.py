@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from keras_reid import data, layers, models, tracking, visualize
+from keras_reid import data, inference, layers, tracking, visualize
 from keras_reid.data import synthetic
 from keras_reid.data.mot import Boxes
-from keras_reid.training import Run
 from keras_reid.visualize.lettering import Lettering
 
 DESCRIPTIONS = ({"upred": True}, {"backpack": True, "downblack": True}, {"hat": True, "up": False})
@@ -27,14 +26,12 @@ def main() -> None:
     given = parser.parse_args()
     out = Path(given.out)
     out.mkdir(parents=True)
-    run = Run(given.run)
-    embedder = models.Embedder(
-        run.load_model(), run.flags["flip"], also=("attribute_probabilities",)
-    )
+    embedder = inference.load(given.run, outputs=("embedding", "attribute_probabilities"))
+    names = embedder.source.settings["attribute_names"]
     dataset = data.load("synthetic", given.data_dir)
     pictures = {
         "pose": pose(),
-        "attributes": attributes(embedder, run.flags["attribute_names"], dataset.gallery),
+        "attributes": attributes(embedder, names, dataset.gallery),
         "tracklets": tracklets(dataset.train),
         "tracking": scene(embedder),
     }
@@ -53,7 +50,7 @@ def pose() -> Image.Image:
 
 
 def attributes(
-    embedder: models.Embedder, names: list[str], images: data.PersonImages
+    embedder: inference.Embedder, names: list[str], images: data.PersonImages
 ) -> Image.Image:
     """The images that fit each description best, as a model predicts them."""
     probabilities = embedder.embed(images)["attribute_probabilities"]
@@ -92,7 +89,7 @@ def sheet(rows: list[tuple[str, np.ndarray]], height: int = 96, caption: int = 1
     return picture
 
 
-def scene(embedder: models.Embedder, frames: int = 40) -> Image.Image:
+def scene(embedder: inference.Embedder, frames: int = 40) -> Image.Image:
     """Three persons who cross, tracked by appearance and motion, with their trails."""
     rng = np.random.default_rng(0)
     street = synthetic.street(rng, 256).resize((512, 256))

@@ -1,5 +1,6 @@
 """Checks of arguments with one wording: the rule, what was received, the remedy."""
 
+import importlib
 import math
 import re
 from collections.abc import Iterable
@@ -103,3 +104,18 @@ def address(**texts: str) -> None:
 
 def _refusal(name: str, rule: str, received: Any, hint: str) -> InputError:
     return InputError(f"{name} is {rule}: received {received!r}; {hint}", name)
+
+
+def installed(module: str, extra: str) -> Any:
+    """Return the imported module of an optional package.
+
+    Raises:
+        InputError: the package is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise InputError(
+            f"this format needs {module.partition('.')[0]}: run pip install '.[{extra}]' in the "
+            "checkout"
+        ) from error

@@ -21,11 +21,10 @@ from pathlib import Path
 import numpy as np
 from absl import app, flags
 
-from keras_reid import data, evaluation, models
+from keras_reid import data, evaluation, inference
 from keras_reid.evaluation.calibration import GallerySearches, distances, draw_searches
 from keras_reid.gallery import LIMITS
 from keras_reid.models.shipped import FOLDER
-from keras_reid.training import Run
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("name", "person-mobilenetv2", "Pretrained model.")
@@ -79,9 +78,9 @@ def embedded(path: str, reader: str, run: str | None) -> Set:
     if file is not None and file.exists():
         return np.load(file), images.identity
     if run is None:
-        embedder = models.Embedder(models.pretrained(FLAGS.name))
+        embedder = inference.load(FLAGS.name)
     else:
-        embedder = models.Embedder(Run(run).load_model(), Run(run).settings["flip"])
+        embedder = inference.load(run)
     x = embedder.embed(images)
     if file is not None:
         np.save(file, x)

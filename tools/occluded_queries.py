@@ -1,7 +1,7 @@
 """A copy of a data set whose query persons stand behind something.
 
     python tools/occluded_queries.py --data_dir=Market-1501 --out=Market-occluded
-    python evaluate.py --run=RUN --dataset=market1501 --data_dir=Market-occluded
+    python evaluate.py --model=RUN --dataset=market1501 --data_dir=Market-occluded
 
 The data set is in the Market-1501 layout. On each query image a drawn thing is pasted, striped or
 speckled, that covers a fraction of it from below or from a side, see `place`; all other images stay

@@ -21,7 +21,7 @@ import keras
 import numpy as np
 from absl import app, flags
 
-from keras_reid import data, evaluation, load_model, models
+from keras_reid import data, evaluation, inference, load_model
 from keras_reid.models.shipped import FOLDER
 from keras_reid.training import Run
 
@@ -50,7 +50,7 @@ def main(argv: list[str]) -> None:
         other = load_model(Path(temporary) / "model.keras", compile=False)
     scores, thresholds = scored(other)
     model = load_model(folder / "model.keras", compile=False)
-    known = models.Embedder(model)
+    known = inference.load(model)
     card = {
         "image_size": list(known.image_size),
         "embedding_width": int(model.output["embedding"].shape[-1]),
@@ -131,7 +131,7 @@ def scored(model: keras.Model) -> tuple[dict, dict]:
     query, gallery = dataset.query, dataset.gallery
     scores = {}
     for name, flip in (("embedding", False), ("with the mirror image", True)):
-        embedder = models.Embedder(model, flip)
+        embedder = inference.load(model, flip=flip)
         q, g = embedder.embed(query), embedder.embed(gallery)
         for how, reranking in ((name, "none"), (f"{name}, re-ranked", "k_reciprocal")):
             rows = evaluation.compare(q, g, "euclidean", reranking)

@@ -1,7 +1,7 @@
 """A copy of a data set whose test images were cut out by a careless detector.
 
     python tools/shifted_boxes.py --data_dir=Market-1501 --out=Market-shifted
-    python evaluate.py --run=RUN --dataset=market1501 --data_dir=Market-shifted
+    python evaluate.py --model=RUN --dataset=market1501 --data_dir=Market-shifted
 
 The data set is in the Market-1501 layout. Each query and gallery image is cut again by a box that
 is shifted and too small or too large, see `box`, and scaled back to its size; the training images

@@ -17,7 +17,7 @@ PAGES = {
 }
 PACKAGES = (
     *("losses", "mining", "distances", "layers", "models", "training", "data", "evaluation"),
-    *("reranking", "gallery", "tracking", "serving", "scale", "visualize"),
+    *("reranking", "gallery", "tracking", "inference", "serving", "scale", "visualize"),
 )
 LINK = re.compile(r"(\]\()([^)#\s]+)((?:#[^)]*)?\))")
 

@@ -1,6 +1,6 @@
 """`python cluster.py --images=DIR --out=DIR`: groups images by the person they show.
 
-The embedder is that of --run or --saved_model, else the one that comes with the package.
+The embedder is --model, by default the pretrained model.
 """
 
 import csv
@@ -161,7 +161,7 @@ def _embedded(options: ClusterOptions) -> tuple[np.ndarray, np.ndarray, _Known |
 
 
 def _stored(options: ClusterOptions) -> tuple[None, np.ndarray, _Known | None]:
-    if options.run or options.saved_model or options.images or options.dataset:
+    if options.model_name or options.images or options.dataset:
         raise InputError("--features stands instead of a model and images: name one of the two")
     assert options.features is not None
     stored = stored_features(options.features)
@@ -197,8 +197,7 @@ def _write_csv(path: np.ndarray | None, person: np.ndarray, file: Path) -> None:
 run = Command(
     cluster,
     ClusterOptions,
-    "run",
-    "saved_model",
+    "model",
     "images",
     "features",
     "dataset",

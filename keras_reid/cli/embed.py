@@ -1,6 +1,6 @@
 """`python embed.py --images=DIR --out=DIR`: embeddings of any number of images, in Parquet files.
 
-The embedder is that of --run or --saved_model, else the one that comes with the package. The same
+The embedder is --model, by default the pretrained model. The same
 command resumes after an interruption, helps a command that is running, and embeds images that are
 new or changed. It exits with code 1 if more than 1 % of the images fail.
 """
@@ -52,14 +52,15 @@ def embed(options: EmbedOptions) -> "scale.Shards":
     import_keras()
     shards = scale.embed(
         options.images,
-        options.saved_model or options.model,
+        options.keras_model if options.source.is_keras else options.source,
         options.out,
-        not options.saved_model and options.settings["flip"],
+        options.settings.get("flip"),
         options.shard_size,
         options.embed_batch_size,
         options.engine,
         options.workers,
         progress("embedding"),
+        **options.loading,
     )
     failed, total = shards.failed, len(shards)
     held = f"{counted(total, 'image')} in {counted(shards.count, 'file')}"
@@ -79,8 +80,7 @@ def embed(options: EmbedOptions) -> "scale.Shards":
 run = Command(
     embed,
     EmbedOptions,
-    "run",
-    "saved_model",
+    "model",
     "images",
     "out",
     "engine",

@@ -1,6 +1,6 @@
-"""`python evaluate.py --run=RUN --dataset=NAME --data_dir=DIR`: scores a trained model.
+"""`python evaluate.py --model=MODEL --dataset=NAME --data_dir=DIR`: scores a trained model.
 
-Without --run it is the model that comes with the package.
+The default is the pretrained model.
 
 `python evaluate.py --features=QUERY.npz,GALLERY.npz` scores features of any framework.
 """
@@ -63,8 +63,7 @@ class EvaluateOptions(ModelOptions):
         choices=("global", "cosine", "local", "global_local", "visible"),
     )
     local: str = option(
-        "Stripes pooled from the last feature map of any model of a --run, or its own output "
-        "'local'.",
+        "Stripes pooled from the last feature map of any Keras model, or its own output 'local'.",
         "pooled",
         choices=("pooled", "trained"),
     )
@@ -86,7 +85,7 @@ class EvaluateOptions(ModelOptions):
         "Also score pairs of images, one person or two: EER, and TAR at several FARs.", False
     )
     attributes: str | None = option(
-        "Table or .mat file: also score the attributes that a --run predicts."
+        "Table or .mat file: also score the attributes that a run predicts."
     )
     attribute_filter: float | None = option(
         "Rank last what contradicts a query's attributes, where both are predicted with this "
@@ -125,16 +124,16 @@ class EvaluateOptions(ModelOptions):
         rules = {
             "--features names two files, QUERY,GALLERY, or one .mat file, instead of a model: "
             f"received {','.join(self.features or ())!r}": bool(self.features)
-            and bool(self.run or self.saved_model or len(self.sides or ()) != 2),
+            and bool(self.model_name or len(self.sides or ()) != 2),
             "a .mat file has embeddings alone: leave --distance out, or name a folder for "
             "--save_features": (
                 evaluation.holds_both_sides(self.save_features or "")
                 and self.distance not in OF_EMBEDDINGS
             ),
-            "attributes are predicted by a model: give --run, not --features": (
+            "attributes are predicted by a model: give --model, not --features": (
                 attributes and bool(self.features)
             ),
-            "tracklets are made of images: give --run or --saved_model, not --features": (
+            "tracklets are made of images: give --model, not --features": (
                 self.tracklets and bool(self.features)
             ),
             "--set_distance compares the frames of tracklets: give --tracklets": (
@@ -381,15 +380,14 @@ def _attribute_scores(
     names = options.settings.get("attribute_names")
     if not names:
         raise InputError(
-            f"{options.run or options.pretrained} knows no attributes: train one with "
-            "--recipe=attributes"
+            f"{options.source} knows no attributes: train one with --recipe=attributes"
         )
     schema = data.AttributeSchema(tuple(names))
     assert options.attributes is not None
     table = data.read_attributes(options.attributes)
     if table.schema != schema:
         raise InputError(
-            f"attributes are scored by a table of the same: {options.run} knows "
+            f"attributes are scored by a table of the same: {options.source} knows "
             f"{', '.join(schema.names)}; {options.attributes} has {', '.join(table.schema.names)}"
         )
     identity = np.concatenate([np.asarray(side.identity) for side in sides])
@@ -402,8 +400,7 @@ def _attribute_scores(
 run = Command(
     evaluate,
     EvaluateOptions,
-    "run",
-    "saved_model",
+    "model",
     "features",
     "dataset",
     "data_dir",

@@ -1,6 +1,6 @@
-"""`python export.py --run=RUN`: a model for TensorFlow Serving and others, checked on real images.
+"""`python export.py --model=RUN`: a model for TensorFlow Serving and others, checked on images.
 
-Without --run it is the model that comes with the package, checked on drawn pedestrians unless a
+The default is the pretrained model, checked on drawn pedestrians unless a
 data set is named. An export is run at once: its embeddings, mAP and rank-1 must agree with those
 of the model, or the exit code is 1. Beside a SavedModel goes NAME-ranker, which ranks and
 re-ranks embeddings.
@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_reid import data, evaluation, models, reranking, serving
+from keras_reid import data, inference, models, reranking, serving
 from keras_reid.cli.options import Command, option
 from keras_reid.cli.shared import (
     RunOptions,
-    needs_keypoints,
     numbers_by_name,
     say,
     stored_features,
@@ -27,8 +26,6 @@ from keras_reid.cli.shared import (
 from keras_reid.cli.startup import import_keras
 from keras_reid.errors import InputError
 from keras_reid.io import check_writable
-from keras_reid.models.shipped import PRETRAINED
-from keras_reid.training.runs import Run
 
 if TYPE_CHECKING:
     import keras
@@ -137,7 +134,7 @@ def _export(
     options: ExportOptions, dataset: data.ReidDataset, numbers: dict[str, Any], held: Any
 ) -> Path:
     """Exports what was checked on the images."""
-    model, settings = options.model, options.settings
+    model, settings = options.keras_model, options.settings
     if models.takes_clips(model):
         dataset = data.tracklet_dataset(dataset)
     else:
@@ -149,15 +146,12 @@ def _export(
         model = models.stripes(model, options.stripes)
     flip = settings["flip"]
 
-    if options.run:
-        run = Run(options.run)
+    calibration = options.source.calibration(options.member)
+    known, metrics, trained_on = options.source.path.stem, {}, settings.get("dataset")
+    if run := options.source.run:
         known, metrics = run.directory.resolve().name, run.metrics
-        calibration = run.calibration(options.member)
-        trained_on = settings.get("dataset")
-    else:
-        card = PRETRAINED[options.pretrained]
-        known, metrics, trained_on = options.pretrained, dict(card.scores), card.trained_on
-        calibration = evaluation.MatchCalibration(**card.calibration)
+    elif card := options.source.pretrained:
+        known, metrics, trained_on = card.name, dict(card.scores), card.trained_on
     name = options.name or known
     suffix = "" if options.format == "saved_model" else f"-{options.format}"
     directory = Path(options.export_dir) / f"{name}{suffix}"
@@ -206,7 +200,7 @@ def _export(
     if options.format != "saved_model":
         return version
     if options.ranker:
-        width = serving.load(version).embedding_width
+        width = inference.load(version).embedding_dim
         ranker = serving.export_ranker(
             directory.with_name(f"{name}-ranker"), width, None, options.rerank, held, **numbers
         )
@@ -230,9 +224,11 @@ def _several(
     if models.takes_clips(model):
         clips = min(16, len(images.per_tracklet()))
         batches = data.clip_batches(images, settings.get("frames", 4), clips, size)
-    elif needs_keypoints(model):
+    elif "keypoints" in models.input_names(model):
         source = options.keypoints or settings.get("keypoints")
-        images = options.with_keypoints(images, source, options.data_dir or settings["data_dir"])
+        images = options.with_keypoints(
+            images, source, options.data_dir or settings.get("data_dir")
+        )
         batches = data.image_batches(images, len(images), size)
     else:
         return None
@@ -247,7 +243,7 @@ def _pixels(images: data.PersonImages, model: "keras.Model") -> np.ndarray:
 run = Command(
     export,
     ExportOptions,
-    "run",
+    "model",
     "export_dir",
     "name",
     "format",

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from keras_reid import data, evaluation, models, visualize
-from keras_reid.cli.shared import ModelOptions, needs_keypoints
+from keras_reid.cli.shared import ModelOptions
 from keras_reid.errors import InputError
 from keras_reid.evaluation import RankedList, RankingResult, StoredFeatures
 from keras_reid.io import new_file
@@ -44,8 +44,8 @@ def write(
         evaluation.ranked_lists(rows, *sides, queries, protocol=protocol)
         for queries in _chosen(last)
     )
-    history = Run(options.run).history_file if options.run else None
-    subtitle = f"{options.run or options.saved_model or options.pretrained}"
+    history = Run(options.source.path).history_file if options.source.run else None
+    subtitle = str(options.source)
     report = visualize.Report(
         title=f"Evaluation on {last.protocol.dataset or 'images'}",
         subtitle=subtitle if sides[0].path is not None else "features of files, without pictures",
@@ -85,13 +85,12 @@ def _heat(
 
     Empty of features of files, of exports, and of models that take more than images or have no map.
     """
-    if options.saved_model or not lists or sides[0].path is None:
+    if not options.source.is_keras or not lists or sides[0].path is None:
         return {}
-    model = options.model
-    if models.takes_clips(model) or needs_keypoints(model):
+    if options.loaded.inputs != {"images"}:
         return {}
     try:
-        maps = models.feature_maps(model)
+        maps = models.feature_maps(options.keras_model)
     except InputError:
         return {}
     queries = [one.query for one in lists]

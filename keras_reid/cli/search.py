@@ -1,7 +1,6 @@
 """`python search.py --gallery=people.db enrol DIR|CSV`: find enrolled persons on images.
 
-Subcommands, with the same --gallery and the same --run or --saved_model (default: the pretrained
-model):
+Subcommands, with the same --gallery and the same --model (default: the pretrained model):
 
     enrol DIR|CSV   one folder for each identity, or a table path,identity,camera[,time]. Unchanged
                     images are skipped; the same command resumes after an interruption
@@ -263,8 +262,8 @@ def _enrol_shards(options: SearchOptions, source: Path) -> Enrolment:
     shards = scale.Shards(source)
     listed = map(shards.listed, shards.numbers)
     _check_once(source, (path for table in listed for path in table["path"].to_pylist()))
-    if options.run or options.saved_model:
-        raise InputError(f"{source} holds embeddings: leave --run and --saved_model out")
+    if options.model_name:
+        raise InputError(f"{source} holds embeddings: leave --model out")
     done, seen = Enrolment(), 0
     tell = progress("enrolling")
     with gallery.open(options.uri) as people:
@@ -523,8 +522,7 @@ USES = {
 run = Command(
     search,
     SearchOptions,
-    "run",
-    "saved_model",
+    "model",
     "gallery",
     "dataset",
     "data_dir",

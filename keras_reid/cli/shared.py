@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
-from keras_reid import checks, data, evaluation, gallery, models, scale, serving
+from keras_reid import checks, data, evaluation, gallery, inference, scale
 from keras_reid.cli.options import MOST, option
 from keras_reid.cli.startup import import_keras
 from keras_reid.errors import InputError, printable
 from keras_reid.evaluation.protocols import RULES
+from keras_reid.inference.preprocessing import LAYOUTS, ORDERS
+from keras_reid.inference.sources import KINDS
 from keras_reid.io import check_writable
 from keras_reid.models.shipped import PRETRAINED, Pretrained
-from keras_reid.training.runs import Run
 
 if TYPE_CHECKING:
     import keras
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 SCHEME = re.compile("([a-z]+:)?(.*)", re.DOTALL)
 EVERY = 10.0  # seconds between lines of progress in a pipe
 AFTER = 2.0  # seconds until a bar is shown on a terminal
+NUMBERS = ("input_size", "scale", "mean")  # flags of several numbers
 PAIRS = "1:1 at FAR 0.0001", "1:1 at FAR 0.01"
 
 
@@ -106,14 +108,15 @@ class DataOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions(DataOptions):
-    """A trained model: a run, or else one that comes with the package."""
+    """A Keras model that embeds: a run, a .keras file or a pretrained model."""
 
-    run: str | None = option(
-        "Run folder; train.py makes runs/DATASET-RECIPE-N by default. Default: the model of "
-        "--pretrained."
+    model: str | None = option(
+        f"Model that embeds: {KINDS}. Default: the model of --pretrained. Loading a SavedModel "
+        "runs its code."
     )
+    run: str | None = option("Run folder; an alias of --model.")
     pretrained: str = option(
-        "Model of the package, which embeds where no other is named. "
+        "Pretrained model, the default embedder. "
         + " ".join(f"{card.name}: {card.licence}" for card in PRETRAINED.values()),
         next(iter(PRETRAINED), None),
         choices=tuple(PRETRAINED),
@@ -124,53 +127,82 @@ class RunOptions(DataOptions):
         "1",
     )
 
-    @cached_property
-    def settings(self) -> dict[str, Any]:
-        """With what the model was trained."""
-        return Run(self.run).settings if self.run else {"flip": PRETRAINED[self.pretrained].flip}
+    @property
+    def aliases(self) -> tuple[str, ...]:
+        """Names of the flags that name a model."""
+        return ("model", "run")
+
+    @property
+    def model_name(self) -> str | None:
+        """The path or name of --model or an alias; None: the default."""
+        return next((name for name in (getattr(self, a) for a in self.aliases) if name), None)
+
+    def check_one_model(self) -> None:
+        """Raise if several flags name a model."""
+        if sum(getattr(self, alias) is not None for alias in self.aliases) > 1:
+            flags = " or ".join(f"--{alias}" for alias in self.aliases)
+            raise InputError(f"name one model: give either {flags}")
 
     @cached_property
-    def model(self) -> "keras.Model":
-        """The trained model."""
+    def source(self) -> inference.Source:
+        """The model before it is loaded."""
+        self.check_one_model()
+        return inference.Source.of(self.model_name or self.pretrained)
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """Training settings of the model; empty if unknown."""
+        return self.source.settings
+
+    @cached_property
+    def keras_model(self) -> "keras.Model":
+        """The Keras model.
+
+        Raises:
+            InputError: an export or a network file.
+        """
         import_keras()
-        if self.run:
-            return Run(self.run).load_model(self.member)
-        if self.member != "1":
-            raise InputError(
-                f"a member is one of a run: received {self.member!r}; give --run too", "member"
-            )
-        return models.pretrained(self.pretrained)
+        return self.source.load_model(self.member)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions(RunOptions):
-    """A model that embeds: a run, or an export."""
+    """A model that embeds, of any format."""
 
     saved_model: str | None = option(
-        "An exported export/NAME/VERSION folder instead of --run. Loading it runs its code."
+        "Export folder EXPORT_DIR/NAME/VERSION; an alias of --model. Loading a SavedModel runs its "
+        "code."
     )
+    runtime: str = option(
+        "Runtime of a network: auto is ONNX Runtime for .onnx, OpenVINO for .xml and LiteRT for "
+        ".tflite; openvino also runs .onnx and .tflite.",
+        "auto",
+        choices=("auto", "keras", "saved_model", "onnx", "openvino", "litert"),
+    )
+    input_size: Sequence[str] | None = option(
+        "HEIGHT,WIDTH in pixels of an .onnx, .xml or .tflite network. This flag and the next four "
+        "are needed only if the file does not contain the setting."
+    )
+    channel_order: str | None = option("Channels of the network's input.", choices=ORDERS)
+    scale: Sequence[str] | None = option(
+        "Gray levels, 1 or 3 numbers: the network's input is (pixel - mean) / scale."
+    )
+    mean: Sequence[str] | None = option("Gray levels, 1 or 3 numbers; see --scale.")
+    layout: str | None = option("Axes of the network's input.", choices=LAYOUTS)
 
-    def check_one_model(self) -> None:
-        """A run or an export embeds, or neither, and then a model of the package."""
-        if self.run is not None and self.saved_model is not None:
-            raise InputError("name one model: give either --run or --saved_model")
+    @property
+    def aliases(self) -> tuple[str, ...]:
+        return (*super().aliases, "saved_model")
 
     @property
     def shipped(self) -> Pretrained | None:
-        """The model of the package, where no other is named."""
-        return None if self.run or self.saved_model else PRETRAINED[self.pretrained]
+        """Card of the pretrained model; None for other models."""
+        return self.source.pretrained
 
     @cached_property
     def calibration(self) -> evaluation.MatchCalibration | None:
         """Calibration of match probabilities that comes with the model; None: it has none."""
-        if self.run:
-            return Run(self.run).calibration(self.member)
-        if self.saved_model:
-            contract = self._exported.contract
-            values = None if contract is None else contract.about.get("calibration")
-        else:
-            values = PRETRAINED[self.pretrained].calibration
-        return None if values is None else evaluation.MatchCalibration(**values)
+        return self.source.calibration(self.member)
 
     @property
     def shipped_pairs(self) -> tuple[float, float] | None:
@@ -181,72 +213,59 @@ class ModelOptions(RunOptions):
         return sure, possible
 
     @cached_property
-    def settings(self) -> dict[str, Any]:
-        """With what the model was trained; empty of an export."""
-        return {} if self.saved_model else super().settings
+    def loading(self) -> dict[str, Any]:
+        """Further arguments of `inference.load`, from the flags."""
+        numbers = {name: _numbers(name, getattr(self, name)) for name in NUMBERS}
+        words = {"channel_order": self.channel_order, "layout": self.layout}
+        return {"runtime": self.runtime, "member": self.member, **numbers, **words}
+
+    @cached_property
+    def loaded(self) -> inference.Embedder:
+        """The embedder of the model."""
+        return inference.load(self.source, **self.loading)
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of the model; galleries ask for it."""
-        if self.saved_model:
-            return self._exported.fingerprint
-        return serving.fingerprint(self.model, self.settings["flip"])
+        """Fingerprint of the embedder; galleries store it."""
+        return self.loaded.fingerprint
 
     @cached_property
-    def _exported(self) -> "serving.ExportedEmbedder":
-        assert self.saved_model is not None
-        import_keras()
-        return serving.load(self.saved_model)
+    def keras_model(self) -> "keras.Model":
+        if not self.source.is_keras:
+            return super().keras_model
+        assert isinstance(self.loaded, inference.KerasEmbedder)
+        return self.loaded.model
 
     def embedder(
         self, stripes: str | None = None, count: int | None = None, also: Sequence[str] = ()
     ) -> Callable[[data.PersonImages], Any]:
-        """From images (or tracklets) to features.
+        """Return a function from images (or tracklets) to features.
 
         Args:
-            stripes: "pooled" or "trained": yield stripes, too.
-            count: of the pooled stripes; None: one for each row of the map.
-            also: further outputs, of a run.
+            stripes: "pooled" or "trained": also return stripes.
+            count: number of pooled stripes; None: one for each row of the feature map.
+            also: further outputs.
         """
-        if self.saved_model:
-            if also:
-                raise InputError(f"an export yields no {', '.join(also)}: give --run")
-            saved, size = self._exported, self.embed_batch_size
-
-            def embed_files(images: data.PersonImages) -> Any:
-                paths = images.path.tolist()
-                found = saved.embed_files(paths, size, bool(stripes), progress("embedding"))
-                if not images.has_tracklets:
-                    return found
-                return models.inference.tracklet_means(found, images.owner)
-
-            return embed_files
-        model = self.model
-        if stripes == "pooled":
-            model = models.stripes(model, count)
-        embedder = models.Embedder(model, self.settings["flip"], bool(stripes), tuple(also))
-        source = self._points(model)
+        embedder = self.loaded.pooled(count) if stripes == "pooled" else self.loaded
+        embedder = embedder.select("embedding", *(["local"] if stripes else []), *also)
+        source = self._points(embedder)
 
         def embed(images: data.PersonImages) -> Any:
             data_dir = self.data_dir or self.settings.get("data_dir")
             images = self.with_keypoints(images, source, data_dir)
             frames = self.settings.get("frames", 4)
-            tell = progress("embedding")
-            return embedder.embed(images, self.embed_batch_size, frames, tell)
+            return embedder.embed(images, self.embed_batch_size, frames, progress("embedding"))
 
         return embed
 
     def pixel_embedder(self) -> tuple[Callable[[Any], np.ndarray], tuple[int, int]]:
-        """From uint8 images (b, h, w, 3) to embeddings (b, d), and their size (h, w)."""
-        if self.saved_model:
-            return self._exported, self._exported.image_size
-        model = self.model
-        if models.takes_clips(model):
+        """Return a function from uint8 images (b, h, w, 3) to embeddings (b, d), and their size."""
+        embedder = self.loaded
+        if embedder.takes_clips:
             raise InputError(
-                f"{self.run} is a model of tracklets, not of single images: name another"
+                f"{self.source} is a model of tracklets, not of single images: name another"
             )
-        embedder = models.Embedder(model, self.settings["flip"])
-        source = self._points(model)
+        source = self._points(embedder)
         if source is None:
             return lambda images: embedder([images]), embedder.image_size
         estimate = data.estimator_of(source)
@@ -255,11 +274,18 @@ class ModelOptions(RunOptions):
             embedder.image_size,
         )
 
-    def _points(self, model: "keras.Model") -> str | None:
-        """Where a model that needs body points has them from."""
-        return (
-            (self.keypoints or self.settings.get("keypoints")) if needs_keypoints(model) else None
-        )
+    def _points(self, embedder: inference.Embedder) -> str | None:
+        """Return the source of body points for a model that takes them."""
+        if "keypoints" not in embedder.inputs:
+            return None
+        return self.keypoints or self.settings.get("keypoints")
+
+
+def _numbers(name: str, texts: Sequence[str] | None) -> list[float] | None:
+    try:
+        return None if texts is None else [float(text) for text in texts]
+    except ValueError:
+        raise InputError(f"`{name}` must be numbers, got {','.join(texts or ())}.", name) from None
 
 
 def with_home(value: Any) -> Any:
@@ -334,11 +360,6 @@ def stored_features(path: str, side: str | None = None) -> evaluation.StoredFeat
     if scale.Shards.holds(path):
         return scale.Shards(path).mapped()
     return evaluation.load_features(path, side)
-
-
-def needs_keypoints(model: "keras.Model") -> bool:
-    """Whether a model is called with body points, too."""
-    return "keypoints" in models.input_names(model)
 
 
 def say(text: str = "") -> None:

@@ -1,6 +1,6 @@
 """`python track.py --video=VIDEO --detections=det.txt --out=tracks.txt`: who went where.
 
-The embedder is that of --run or --saved_model, else the one that comes with the package.
+The embedder is --model, by default the pretrained model.
 Detections become tracklets by appearance and motion. With --ground_truth they are scored, with
 --annotated drawn, and with --gallery persons are followed from camera to camera: run it for each
 camera with the same gallery.
@@ -312,8 +312,7 @@ def _pictures(
 run = Command(
     track,
     TrackOptions,
-    "run",
-    "saved_model",
+    "model",
     "video",
     "detections",
     "out",

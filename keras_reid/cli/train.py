@@ -255,7 +255,7 @@ def _trained(
     say(f"trained for {scores['minutes']:.1f} minutes; in {run.directory}:")
     for path, what in run.contents().items():
         say(f"  {path:<16} {what}")
-    say(f"next: python export.py --run={run.directory}")
+    say(f"next: python export.py --model={run.directory}")
 
 
 def _members(recipe: recipes.Recipe, count: int, annotations: Annotations) -> "list[keras.Model]":

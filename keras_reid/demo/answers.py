@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from keras_reid import data, distances, gallery, models, visualize
-from keras_reid.cli.shared import needs_keypoints
 from keras_reid.demo.command import DemoOptions
 from keras_reid.errors import InputError, counted
 from keras_reid.pixels import decode, resize
@@ -48,7 +47,7 @@ class Answers:
             self.people.close()
             raise InputError(
                 f"a gallery is searched with the model that filled it: {options.gallery} is of "
-                f"{known}, this one is {options.fingerprint}; name that with --run or --saved_model"
+                f"{known}, this one is {options.fingerprint}; name that with --model"
             )
         self.calibrated = options.calibrated(self.people) is not None
 
@@ -174,13 +173,13 @@ class Answers:
         """
         if query.pixels is None:
             raise InputError("a description has no image to compare with: search for an image")
-        if self.options.saved_model or needs_keypoints(self.options.model):
+        if not self.options.source.is_keras or self.options.loaded.inputs != {"images"}:
             raise InputError(
                 "images are compared by the feature map of a model of images alone: received an "
-                "export, or a model with body points; name another with --run"
+                "export, or a model with body points; name another with --model"
             )
         pixels = decode(image)
-        size = models.image_size(self.options.model)
+        size = self.options.loaded.image_size
         images = np.stack([resize(one, size) for one in (query.pixels, pixels)])
         with self.lock:
             first, second = np.asarray(self._feature_maps(images))
@@ -207,11 +206,11 @@ class Answers:
 
     @cached_property
     def _feature_maps(self) -> Any:
-        return models.feature_maps(self.options.model)
+        return models.feature_maps(self.options.keras_model)
 
     @cached_property
     def _stripes(self) -> Any:
-        return models.stripes(self.options.model)
+        return models.stripes(self.options.keras_model)
 
 
 def _words(text: str) -> list[str] | None:

@@ -1,7 +1,7 @@
 """`python -m keras_reid.demo --gallery=people.db`: a page to search people on, on this machine.
 
-The gallery is one that `search.py enrol` filled, and the model that of --run or --saved_model, else
-the one that comes with the package.
+The gallery is one that `search.py enrol` filled, and the embedder is --model, by default the
+pretrained model.
 """
 
 import os
@@ -65,6 +65,4 @@ def demo(options: DemoOptions) -> None:
             blocks.block_thread()
 
 
-run = Command(
-    demo, DemoOptions, "gallery", "run", "saved_model", "images", "host", "port", "max_megabytes"
-)
+run = Command(demo, DemoOptions, "gallery", "model", "images", "host", "port", "max_megabytes")

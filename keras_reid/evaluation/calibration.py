@@ -70,6 +70,25 @@ class MatchCalibration:
         ).all():
             raise InputError(f"calibrations must be finite, got {self}. Calibrate again.")
 
+    @classmethod
+    def of(cls, values: Any, place: object) -> "MatchCalibration":
+        """Return the calibration with these values.
+
+        Args:
+            values: mapping of the attributes.
+            place: where they were stored, for errors.
+
+        Raises:
+            InputError: missing, unknown or invalid values.
+        """
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise InputError(
+                f"the calibration in `{place}` must have the values of MatchCalibration, but "
+                f"'{error}'. Calibrate again."
+            ) from error
+
     @property
     def adapted(self) -> bool:
         """True if scale and offset were estimated on a gallery."""
@@ -131,8 +150,13 @@ class MatchCalibration:
             return fit + ((values - mean) ** 2 / (2 * DEVIATIONS**2)).sum()
 
         scale, offset = minimize(loss, mean).x
-        adapted = {"scale": float(np.exp(scale)), "offset": float(offset)}
-        return replace(self, **adapted, persons=len(counts), images=len(owner))
+        return replace(
+            self,
+            scale=float(np.exp(scale)),
+            offset=float(offset),
+            persons=len(counts),
+            images=len(owner),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, from which `MatchCalibration(**values)` makes it again."""

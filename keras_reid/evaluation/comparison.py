@@ -205,7 +205,7 @@ def _named(features: Any, key: str, split: str, mapped: bool) -> Any:
         given = f"{sorted(features)}" if isinstance(features, Mapping) else "no mapping"
         raise InputError(
             f"This distance needs the {split} features {key!r}, received {given}: pass the mapping "
-            "that keras_reid.models.Embedder(model, local=True) returns."
+            "that an embedder with the outputs embedding and local returns."
         )
     return features
 

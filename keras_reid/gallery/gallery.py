@@ -113,7 +113,7 @@ class Gallery:
             InputError: another value is assigned.
         """
         values = self.store.settings().get("calibration")
-        return None if values is None else MatchCalibration(**values)
+        return None if values is None else MatchCalibration.of(values, "the gallery")
 
     @calibration.setter
     def calibration(self, calibration: MatchCalibration | None) -> None:

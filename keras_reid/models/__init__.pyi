@@ -1,20 +1,17 @@
 from . import backbones, heads
-from .image import build
-from .inference import (
-    Embedder,
-    embed,
+from .derived import (
     embedder,
     ensemble,
     feature_maps,
     image_size,
     input_names,
-    joined,
     mirrored,
     outputs_at_test,
     stripes,
     takes_clips,
     unit_outputs,
 )
+from .image import build
 from .outputs import NamedOutputs
 from .pair import build_pair_verifier, pair_distances
 from .registry import BACKBONES, CLASSIFIERS, NECKS, POOLINGS
@@ -27,21 +24,18 @@ __all__ = [
     "NECKS",
     "POOLINGS",
     "PRETRAINED",
-    "Embedder",
     "NamedOutputs",
     "Pretrained",
     "backbones",
     "build",
     "build_pair_verifier",
     "build_tracklet",
-    "embed",
     "embedder",
     "ensemble",
     "feature_maps",
     "heads",
     "image_size",
     "input_names",
-    "joined",
     "mirrored",
     "outputs_at_test",
     "pair_distances",

@@ -79,7 +79,7 @@ def pretrained(name: str = "person-mobilenetv2") -> "keras.Model":
     """A trained embedder: uint8 images `(b, h, w, 3)` → `features` and `embedding` `(b, d)`.
 
     No network is needed. `PRETRAINED[name]` says what it was trained on, how well it does, and what
-    it may be used for; `keras_reid.models.Embedder` embeds files and whole data sets with it.
+    it may be used for; `keras_reid.inference.load(name)` embeds files and whole data sets with it.
 
     Args:
         name: of `PRETRAINED`.

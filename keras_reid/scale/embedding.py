@@ -6,12 +6,11 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 
-from keras_reid import checks, models, serving
+from keras_reid import checks, inference
 from keras_reid.data.pipeline import decoding_batches
 from keras_reid.errors import InputError
 from keras_reid.io import content_digest
@@ -21,6 +20,9 @@ from keras_reid.scale.listing import listed
 from keras_reid.scale.registry import ENGINES
 from keras_reid.scale.shards import Shards, create
 
+if TYPE_CHECKING:
+    import keras
+
 Progress = Callable[[int, int], None]
 PAUSE = 2.0  # seconds between looks at what other processes do
 
@@ -29,14 +31,15 @@ register()  # for processes that unpickle the model of a `Worker`
 
 def embed(
     images: str | os.PathLike[str] | Iterable[str],
-    model: keras.Model | str | os.PathLike[str],
+    model: "keras.Model | str | os.PathLike[str] | inference.Source",
     out: str | os.PathLike[str],
-    flip: bool = False,
+    flip: bool | None = None,
     shard_size: int = 8192,
     batch_size: int = 16,
     engine: str = "local",
     workers: int | None = None,
     progress: Progress | None = None,
+    **options: Any,
 ) -> Shards:
     """Embeddings of length 1 of all images, in Parquet files in the folder `out`.
 
@@ -53,15 +56,16 @@ def embed(
     Args:
         images: paths; or a folder, a pattern such as `"crops/**/*.jpg"`, or a CSV table with the
             columns path and, if wanted, identity and camera.
-        model: of `models.build`, or the folder of an export. Of images alone.
+        model: of `models.build`, or a source of `inference.load`. Of images alone.
         out: new folder, or one of the same call.
-        flip: embed the mirrored images too, of a model that was not exported.
+        flip: embed the mirrored images too; None: as the source was trained.
         shard_size: images of a file.
         batch_size: images at a time.
         engine: `"local"`, or `"ray"`: the cluster that is running, whose machines have the images
             and `out` under the same names.
         workers: of Ray, each a process with a model; None: one for each machine.
         progress: called with the number of images done and of all.
+        options: further arguments of `inference.load`.
 
     Raises:
         InputError: no images, a folder with something else, a model with other inputs, no cluster
@@ -69,7 +73,7 @@ def embed(
     """
     checks.at_least(1, shard_size=shard_size, batch_size=batch_size)
     checks.one_of(ENGINES, engine=engine)
-    worker = Worker(model, flip, batch_size)
+    worker = Worker(model, batch_size, flip=flip, **options)
     if isinstance(images, str | os.PathLike):
         images = asked = os.path.abspath(os.path.expanduser(images))
     else:
@@ -78,7 +82,7 @@ def embed(
     about = {
         "images": asked,
         "shard_size": shard_size,
-        "flip": flip,
+        "flip": worker.flip,
         "fingerprint": worker.fingerprint,
     }
     shards = create(expanded(out).absolute(), listed(images), shard_size, about)
@@ -100,46 +104,35 @@ class Worker:
     """Embeds shards with a model, which other processes get by pickling it.
 
     Args:
-        model, flip, batch_size: as of `embed`.
+        model, batch_size: as of `embed`.
+        options: arguments of `inference.load`.
 
     Raises:
-        InputError: a model that takes more than images, or `flip` of an export.
+        InputError: a model that takes more than images, or as `inference.load`.
     """
 
     def __init__(
-        self, model: keras.Model | str | os.PathLike[str], flip: bool, batch_size: int
+        self,
+        model: "keras.Model | str | os.PathLike[str] | inference.Source",
+        batch_size: int,
+        **options: Any,
     ) -> None:
-        self.model, self.flip, self.batch_size = model, flip, batch_size
-        if isinstance(model, keras.Model):
-            inputs = models.input_names(model)
-            self.fingerprint = serving.fingerprint(model, flip)
-        else:
-            inputs = getattr(self._exported, "inputs", {"images"})
-            self.fingerprint = self._exported.fingerprint
-            if flip:
-                raise InputError("what an export does with mirrored images was decided by then")
-        if inputs != {"images"}:
+        self.model, self.batch_size, self.options = model, batch_size, options
+        if self._embedder.inputs != {"images"}:
             raise InputError(
                 f"single images are embedded: received a model that takes "
-                f"{', '.join(sorted(inputs))}; name one of images"
+                f"{', '.join(sorted(self._embedder.inputs))}; name one of images"
             )
+        self.fingerprint = self._embedder.fingerprint
+        self.flip = self._embedder.flip
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without what each process opens for itself."""
-        asked = ("model", "flip", "batch_size", "fingerprint")
-        return {name: vars(self)[name] for name in asked}
+        """Without the embedder, which each process opens for itself."""
+        return {name: value for name, value in vars(self).items() if name != "_embedder"}
 
     @cached_property
-    def _exported(self) -> serving.ExportedEmbedder:
-        return serving.load(self.model)
-
-    @cached_property
-    def _opened(self) -> tuple[Callable[[Any], np.ndarray], tuple[int, int]]:
-        """From uint8 images (b, h, w, 3) to embeddings (b, d), and their size (h, w)."""
-        if isinstance(self.model, keras.Model):
-            embedder = models.Embedder(self.model, self.flip)
-            return lambda images: embedder([images]), embedder.image_size
-        return self._exported, self._exported.image_size
+    def _embedder(self) -> inference.Embedder:
+        return inference.load(self.model, **self.options)
 
     def __call__(self, shards: Shards, number: int) -> bool:
         """Embed the missing images of a shard; return False if another process embeds it."""
@@ -167,15 +160,14 @@ class Worker:
 
     def _decoded(self, rows: np.ndarray, paths: list[str]) -> Iterator[tuple[int, np.ndarray]]:
         """Yield each row with its embedding (d,), without rows of files that do not decode."""
-        embed, size = self._opened
         some = [paths[row] for row in rows.tolist()]
-        for index, pixels in decoding_batches(some, size, self.batch_size):
-            yield from zip(rows[index.numpy()].tolist(), embed(pixels), strict=True)
+        for index, pixels in decoding_batches(some, self._embedder.image_size, self.batch_size):
+            embeddings = self._embedder([pixels])
+            yield from zip(rows[index.numpy()].tolist(), embeddings, strict=True)
 
     def _none(self) -> np.ndarray:
         """Return no embeddings (0, d)."""
-        embed, size = self._opened
-        return embed(np.zeros((1, *size, 3), np.uint8))[:0]
+        return np.zeros((0, self._embedder.embedding_dim), np.float32)
 
 
 def embed_here(

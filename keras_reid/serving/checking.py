@@ -1,7 +1,8 @@
 """Whether an export does what its original does: the same embeddings, the same ranking."""
 
+import itertools
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_reid import checks, models
-from keras_reid.data import PersonImages, image_batches, readable
+from keras_reid import checks, inference
+from keras_reid.data import PersonImages, readable
 from keras_reid.data.images import ORIENTATION
 from keras_reid.errors import counted
-from keras_reid.pixels import decode, graph_resize
-from keras_reid.serving.embedders import ExportedEmbedder, load
+from keras_reid.inference.saved_model import SIGNATURES, SavedModelEmbedder
+from keras_reid.pixels import decode
 from keras_reid.training.callbacks import rank_images
+
+BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -69,47 +72,45 @@ def parity(
     Raises:
         InputError: `saved_model` cannot be loaded, or there are no readable images.
     """
-    saved = load(saved_model)
-    size = models.image_size(model)
-    local = saved.has_local
+    saved = inference.load(saved_model)
+    saved = saved.select(*saved.available)
+    original = inference.load(model, flip=flip, outputs=saved.outputs)
     if isinstance(images, Mapping):
         count = len(next(iter(images.values())))
-        whole = models.Embedder(model, flip, local)([images])
-        return ParityReport(_difference(whole, saved.outputs(images)), count, tolerance)
-    if isinstance(images, PersonImages):
-        images = readable(images)
-        batches = image_batches(images, 32, size)
-        received = (
-            saved.embed((decode(path)[None] for path in images.path.tolist()), local),
-            models.joined(list(_of_bytes(saved, images, 32)), local),
-        )
+        return ParityReport(_difference(original([images]), saved([images])), count, tolerance)
+    images = readable(images) if isinstance(images, PersonImages) else checks.pixels(images)
+    expected = original.embed(images, BATCH)
+    if isinstance(saved, SavedModelEmbedder):
+        received = _served(saved, images)
     else:
-        images = checks.pixels(images)
-        batches = [np.stack([graph_resize(image, size) for image in images])] if len(images) else []
-        received = (
-            saved.embed((image[None] for image in images), local),
-            saved.outputs_from_bytes([tf.io.encode_png(image).numpy() for image in images]),
-        )
-    expected = models.Embedder(model, flip, local)(batches)
+        received = [saved.embed(images, BATCH)]
     difference = np.max([_difference(expected, outputs) for outputs in received])
     return ParityReport(float(difference), len(images), tolerance)
 
 
-def _of_bytes(
-    saved: ExportedEmbedder, images: PersonImages, batch_size: int
-) -> Iterator[dict[str, np.ndarray]]:
-    """The outputs for the bytes of image files.
+def _served(saved: SavedModelEmbedder, images: PersonImages | np.ndarray) -> list[Any]:
+    """Return the outputs of both signatures, as a server calls them."""
+    of_pixels, of_files = (saved.signatures[name] for name in SIGNATURES)
+    parts: tuple[list[Any], list[Any]] = ([], [])
+    originals = _originals(images)
+    while block := list(itertools.islice(originals, BATCH)):
+        parts[0].extend(of_pixels(images=pixels[None]) for pixels, _ in block)
+        parts[1].append(of_files(image_bytes=tf.constant([content for _, content in block])))
+    return [inference.joined(outputs, saved.outputs) for outputs in parts]
+
+
+def _originals(images: PersonImages | np.ndarray) -> Iterator[tuple[tf.Tensor, bytes]]:
+    """Yield the pixels (h, w, 3) of each image and the content of an image file.
 
     Files that `serving_bytes` does not decode, or does not turn upright, are packed as PNG.
     """
-    files = list(zip(images.path.tolist(), images.columns[ORIENTATION].tolist(), strict=True))
-    for start in range(0, len(files), batch_size):
-        yield saved.outputs_from_bytes(
-            [
-                Path(path).read_bytes() if turn == 1 else tf.io.encode_png(decode(path)).numpy()
-                for path, turn in files[start : start + batch_size]
-            ]
-        )
+    if not isinstance(images, PersonImages):
+        for image in images:
+            yield tf.constant(image), tf.io.encode_png(image).numpy()
+        return
+    for path, turn in zip(images.path.tolist(), images.columns[ORIENTATION].tolist(), strict=True):
+        pixels = decode(path)
+        yield pixels, Path(path).read_bytes() if turn == 1 else tf.io.encode_png(pixels).numpy()
 
 
 def _difference(a: Any, b: Any) -> float:
@@ -175,18 +176,19 @@ def scores(
         protocol: as in `keras_reid.evaluation.rank`.
 
     Raises:
-        InputError: as `load` and `rank`.
+        InputError: as `inference.load` and `rank`.
     """
-    saved = load(exported)
-    embedder = models.Embedder(model, flip)
 
-    def scored(embed: Callable[[PersonImages], Any]) -> dict[str, float]:
+    def scored(embedder: inference.Embedder) -> dict[str, float]:
+        def embed(images: PersonImages) -> Any:
+            return embedder.embed(images, BATCH)
+
         result = rank_images(embed, query, gallery, protocol).result
         return {"mAP": result.mAP, "rank-1": float(result.cmc[0])}
 
     return ScoreReport(
-        scored(lambda images: embedder.embed(images, 32)),
-        scored(lambda images: saved.embed_files(images.path.tolist(), 32)),
+        scored(inference.load(model, flip=flip)),
+        scored(inference.load(exported)),
         len(query),
         len(gallery),
         tolerance,

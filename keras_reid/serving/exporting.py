@@ -12,8 +12,9 @@ import tensorflow as tf
 
 from keras_reid import models
 from keras_reid.errors import InputError
+from keras_reid.inference.fingerprints import fingerprint
+from keras_reid.inference.metadata import Metadata, digest_of
 from keras_reid.serving import formats, saved_model
-from keras_reid.serving.contract import Contract, digest_of, fingerprint
 from keras_reid.serving.frozen import constant, folded
 from keras_reid.serving.registry import FORMATS, QUANTIZATIONS
 from keras_reid.serving.versions import new_version
@@ -36,7 +37,7 @@ def export(
     Batch normalisations are folded into the convolutions before them, and the weights are constants
     of the graph. There is one output `embedding`, float32 `(b, d)` of length 1, and with `local` a
     second one, `local` `(b, s, c)`, whose stripes are of length 1. `export.json` says what went
-    in; see `Contract`.
+    in; see `keras_reid.inference.Metadata`.
 
     A SavedModel, which TensorFlow Serving loads, has two signatures and needs nothing but
     TensorFlow: `serving_default` takes `images`, uint8 RGB `(b, h, w, 3)` of any height and width;
@@ -53,7 +54,7 @@ def export(
         model: a model of `keras_reid.models.build`; its classifier is left out.
         directory: holds the versions of one model, and is made if it is missing.
         version: from 1; None takes the one after the last.
-        flip: add the embedding of the mirror image, see `keras_reid.models.embed`.
+        flip: add the embedding of the mirror image, see `keras_reid.inference.load`.
         local: yield the model's output `local`, too; of a model without one,
             `keras_reid.models.stripes(model)` has.
         format: "saved_model", "onnx", "litert" or "openvino"; the others need the extra of their
@@ -82,10 +83,10 @@ def export(
         raise InputError(
             f"a model of {' and '.join(model.input)} is exported as saved_model, not {format!r}"
         )
-    net = models.outputs_at_test(model, local)
+    net = models.outputs_at_test(model, ("embedding", "local") if local else ("embedding",))
     unit = models.unit_outputs(constant(folded(net)), flip)
     stripes = net.output["local"].shape[1:] if local else None
-    contract = Contract(
+    metadata = Metadata(
         format,
         quantization,
         size,
@@ -111,7 +112,7 @@ def export(
             saved_model.warm_up(folder, size, Path(directory).name)
         files = sorted(file for file in folder.rglob("*") if file.is_file())
         digests = {str(file.relative_to(folder)): digest_of(file) for file in files}
-        replace(contract, files=digests).write(folder)
+        replace(metadata, files=digests).write(folder)
         if check is not None:
             check(folder)
 

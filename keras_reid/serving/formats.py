@@ -1,4 +1,4 @@
-"""ONNX, LiteRT and OpenVINO: one function from pixels of the network's size to its outputs."""
+"""Writers of ONNX, LiteRT and OpenVINO files: one function from pixels to the outputs."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -8,56 +8,30 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_reid import checks
 from keras_reid.errors import InputError
 
-Function = Callable[[np.ndarray], dict[str, np.ndarray]]
 OPSET = 17
 
 
 def write_onnx(unit: Callable[[Any], dict[str, Any]], size: tuple[int, int], folder: Path) -> None:
-    """Writes `model.onnx`."""
-    tf2onnx = _needed("tf2onnx", "onnx")
+    """Write `model.onnx`."""
+    tf2onnx = checks.installed("tf2onnx", "onnx")
     function, spec = _function(unit, size)
     tf2onnx.convert.from_function(
         function, input_signature=[spec], opset=OPSET, output_path=str(folder / "model.onnx")
     )
 
 
-def run_onnx(folder: Path) -> Function:
-    """What an ONNX file computes, by ONNX Runtime."""
-    runtime = _needed("onnxruntime", "onnx")
-    session = runtime.InferenceSession(
-        str(folder / "model.onnx"), providers=["CPUExecutionProvider"]
-    )
-    names = [output.name for output in session.get_outputs()]
-    (given,) = (given.name for given in session.get_inputs())
-    return lambda images: dict(zip(names, session.run(names, {given: images}), strict=True))
-
-
 def write_openvino(
     unit: Callable[[Any], dict[str, Any]], size: tuple[int, int], folder: Path
 ) -> None:
-    """Writes `model.xml` and `model.bin`."""
-    openvino = _needed("openvino", "openvino")
+    """Write `model.xml` and `model.bin`."""
+    openvino = checks.installed("openvino", "openvino")
     write_onnx(unit, size, folder)
     file = folder / "model.onnx"
     openvino.save_model(openvino.convert_model(file), folder / "model.xml", compress_to_fp16=False)
     file.unlink()
-
-
-def run_openvino(folder: Path) -> Function:
-    """What an OpenVINO file computes."""
-    openvino = _needed("openvino", "openvino")
-    # On some processors the default is bfloat16.
-    compiled = openvino.Core().compile_model(
-        folder / "model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
-    )
-    names = [output.get_any_name() for output in compiled.outputs]
-
-    def run(images: np.ndarray) -> dict[str, np.ndarray]:
-        return dict(zip(names, compiled(images).values(), strict=True))
-
-    return run
 
 
 def write_litert(
@@ -94,33 +68,6 @@ def _converted(saved: str, quantization: str, calibration: np.ndarray | None) ->
     return converter.convert()
 
 
-def run_litert(folder: Path) -> Function:
-    """What a LiteRT file computes."""
-    module = _needed("ai_edge_litert.interpreter", "litert")
-    interpreter = module.Interpreter(model_path=str(folder / "model.tflite"))
-    runner = interpreter.get_signature_runner("serving_default")
-    return lambda images: dict(runner(images=images))
-
-
 def _function(unit: Callable[[Any], dict[str, Any]], size: tuple[int, int]) -> Any:
     spec = tf.TensorSpec((None, *size, 3), tf.uint8, name="images")
     return tf.function(unit, input_signature=[spec]), spec
-
-
-def _needed(module: str, extra: str) -> Any:
-    import importlib
-
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise InputError(
-            f"this format needs {module.partition('.')[0]}: run pip install '.[{extra}]' in the "
-            "checkout"
-        ) from error
-
-
-RUNNERS: dict[str, Callable[[Path], Function]] = {
-    "onnx": run_onnx,
-    "litert": run_litert,
-    "openvino": run_openvino,
-}

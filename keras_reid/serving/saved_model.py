@@ -12,7 +12,6 @@ from absl import logging
 from keras_reid.data.synthetic import draw
 from keras_reid.pixels import graph_decode_portable, graph_resize
 
-INPUTS = {"serving_default": "images", "serving_bytes": "image_bytes"}
 WARM_BATCHES = (1, 8)
 DECODERS = 10  # files decoded at a time
 

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from absl import logging
 
-from keras_reid import evaluation, models
+from keras_reid import evaluation, inference
 from keras_reid.data import PersonImages, joined
 from keras_reid.errors import InputError
 from keras_reid.io import check_room, replaced_file
@@ -54,7 +54,7 @@ class RetrievalEvaluation(keras.callbacks.Callback):
             make the protocol.
         batch_size: images a pass.
         every: evaluate after every so many epochs, and always after the last one.
-        flip: see `models.embed`.
+        flip: see `inference.load`.
         protocol: see `evaluation.rank`.
         dataset: name to record in the result.
         frames: of a clip, for tracklets and a model of `models.build_tracklet`.
@@ -84,13 +84,13 @@ class RetrievalEvaluation(keras.callbacks.Callback):
         self.every = every
         self.flip = flip
         self.protocol = evaluation.Protocol(protocol, dataset=dataset)
-        self._embedders: dict[int, tuple[keras.Model, models.Embedder]] = {}
+        self._embedders: dict[int, tuple[keras.Model, inference.Embedder]] = {}
 
     def score(self, model: keras.Model) -> evaluation.RankingResult:
         """The ranking result of a model of `models.build`."""
         # The model stands beside its embedder, so that its id stays its own.
         if id(model) not in self._embedders:
-            self._embedders[id(model)] = model, models.Embedder(model, self.flip)
+            self._embedders[id(model)] = model, inference.load(model, flip=self.flip)
         embedder = self._embedders[id(model)][1]
 
         def embed(images: PersonImages) -> np.ndarray:

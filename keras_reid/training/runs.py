@@ -8,40 +8,16 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keras_reid import evaluation, models
 from keras_reid.errors import InputError
-from keras_reid.io import (
-    NUMBER,
-    Fields,
-    locked,
-    read_json,
-    read_json_lines,
-    read_model,
-    replaced_file,
-)
-from keras_reid.names import expanded, natural
+from keras_reid.inference.runs import RETRAIN, TrainedRun
+from keras_reid.io import NUMBER, locked, read_json_lines, replaced_file
+from keras_reid.names import natural
 
 if TYPE_CHECKING:
     import keras
 
-RENAMED = {"distance": "metric_distance"}  # flags of runs that were made by earlier versions
-RETRAIN = "Restore it, or train again."
-NEEDED = ("dataset", "data_dir", "flip")
-# What is read of the flags of a run; older versions did not write all.
-FLAGS: Fields = {
-    "dataset": str,
-    "data_dir": str | None,
-    "protocol": str | None,
-    "recipe": str,
-    "seed": int,
-    "keypoints": str | None,
-    "attribute_names": list | None,
-    "flip": bool,
-    "frames": int,
-}
 
-
-class Run:
+class Run(TrainedRun):
     """A folder with `flags.json`, `model.keras`, `metrics.json`, `history.jsonl`, `logs/`.
 
     Where several models learned from each other, `model.keras` is the first and `model-2.keras`,
@@ -51,10 +27,7 @@ class Run:
     """
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
-        self.directory = expanded(directory)
-        self.flags_file = self.directory / "flags.json"
-        self.model_file = self.directory / "model.keras"
-        self.metrics_file = self.directory / "metrics.json"
+        super().__init__(directory)
         self.history_file = self.directory / "history.jsonl"
         self.logs = self.directory / "logs"
         self._claim: AbstractContextManager[None] | None = None
@@ -65,67 +38,9 @@ class Run:
         return self.metrics_file.exists() and self.model_file.exists()
 
     @property
-    def flags(self) -> dict[str, Any]:
-        """What the run was started with."""
-        if not self.flags_file.exists():
-            raise InputError(
-                f"a run folder holds {self.flags_file.name}: {str(self.directory)!r} does not; "
-                "make a run with train.py"
-            )
-        flags = read_json(self.flags_file, FLAGS, RETRAIN)
-        return {RENAMED.get(name, name): value for name, value in flags.items()}
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The flags, with those that a trained model cannot be used without."""
-        flags = self.flags
-        missing = [name for name in NEEDED if name not in flags]
-        if missing:
-            raise InputError(
-                f"`{self.flags_file}` must contain {', '.join(NEEDED)}, got no {missing[0]}. "
-                f"{RETRAIN}"
-            )
-        return flags
-
-    @property
-    def metrics(self) -> dict[str, Any]:
-        """The scores; empty of an unfinished run."""
-        if not self.metrics_file.exists():
-            return {}
-        metrics = read_json(self.metrics_file, {"members": dict, "calibration": dict}, RETRAIN)
-        for name, scores in metrics.get("members", {}).items():
-            if not isinstance(scores, dict) or not isinstance(scores.get("mAP"), NUMBER):
-                raise InputError(
-                    f"`{self.metrics_file}` must have mAP of each member, got none of {name!r}. "
-                    f"{RETRAIN}"
-                )
-        return metrics
-
-    def calibration(self, member: str = "1") -> "evaluation.MatchCalibration | None":
-        """Return the calibration of match probabilities; None if no persons were left for it.
-
-        Args:
-            member: as in `load_model`.
-        """
-        metrics = self.metrics
-        if member == "best":
-            member = self._best()
-        values = metrics.get("calibration", {}).get(member)
-        try:
-            return None if values is None else evaluation.MatchCalibration(**values)
-        except TypeError as error:
-            raise InputError(
-                f"the calibration in {self.metrics_file} cannot be read ({error}); {RETRAIN}"
-            ) from error
-
-    @property
     def minutes(self) -> float:
         """How long all epochs took together, those before an interruption too."""
         return sum(epoch.get("seconds", 0) for epoch in read_history(self.history_file)) / 60
-
-    def member_file(self, number: int) -> Path:
-        """Where the model of member 1, 2, … is."""
-        return self.model_file if number == 1 else self.directory / f"model-{number}.keras"
 
     def backup_file(self, phase: int = 1) -> Path:
         """Where phase 1, 2, … of an unfinished training is kept."""
@@ -212,45 +127,6 @@ class Run:
         for number, model in reversed(list(enumerate(members, start=1))):
             with replaced_file(self.member_file(number)) as new:
                 model.save(new)
-
-    def load_model(self, member: str = "1") -> "keras.Model":
-        """A trained model.
-
-        Args:
-            member: the number of a member; `"best"`, the one with the highest mAP in `metrics`; or
-                `"ensemble"`, all of them, see `keras_reid.models.ensemble`.
-        """
-        if not self.model_file.is_file():
-            raise InputError(
-                f"a finished run folder holds model.keras: {str(self.directory)!r} does not; "
-                "train a model first, or name another folder"
-            )
-        known = [str(n) for n in itertools.takewhile(self._has, itertools.count(1))]
-        if member == "ensemble" and len(known) > 1:
-            return models.ensemble([self._load(number) for number in known])
-        if member == "best":
-            member = self._best()
-        if member not in known:
-            raise InputError(
-                f"the run {str(self.directory)!r} has the members {', '.join(known)}: received "
-                f"{member!r}; give a number, best, or of several members ensemble"
-            )
-        return self._load(member)
-
-    def _has(self, number: int) -> bool:
-        return self.member_file(number).is_file()
-
-    def _load(self, number: str) -> "keras.Model":
-        return read_model(self.member_file(int(number)))
-
-    def _best(self) -> str:
-        scores = {k: v["mAP"] for k, v in self.metrics.get("members", {}).items() if k.isdecimal()}
-        if not scores:
-            raise InputError(
-                f"the best member is the one with the highest mAP: metrics.json in "
-                f"{str(self.directory)!r} has no scores of members; give a number"
-            )
-        return max(scores, key=scores.__getitem__)
 
 
 def default(dataset: str, recipe: str, flags: dict[str, Any], root: str = "runs") -> Run:

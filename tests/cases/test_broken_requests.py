@@ -11,8 +11,6 @@ from PIL import Image
 
 from keras_reid import models, serving
 from keras_reid.serving import checking, saved_model
-from keras_reid.serving.contract import Contract
-from keras_reid.serving.embedders import FormatEmbedder
 
 SIZE = (32, 16)
 rng = np.random.default_rng(0)
@@ -74,24 +72,6 @@ def test_serving_bytes_only_broken_files_returns_nan(signature):
 
 def test_serving_bytes_empty_batch_returns_no_rows(signature):
     assert signature([])["embedding"].shape == (0, 128)
-
-
-def test_outputs_from_bytes_broken_file_warns_with_row(exported, caplog):
-    with caplog.at_level("WARNING"):
-        embedding = serving.load(exported).from_bytes([GOOD[0], b"", GOOD[1]])
-    assert np.isnan(embedding).any(axis=1).tolist() == [False, True, False]
-    assert "1 of 3 files do not decode" in caplog.text
-    assert "rows 1" in caplog.text
-
-
-def test_format_embedder_broken_file_returns_row_of_nan(caplog):
-    embedder = object.__new__(FormatEmbedder)
-    embedder.contract = Contract("onnx", "float32", SIZE, 3, False, None, "f")
-    embedder._run = lambda images: {"embedding": images.mean((1, 2), dtype=np.float32)}
-    embedding = embedder.from_bytes([b"", GOOD[0], BROKEN["TIFF"], b"x"])
-    assert np.isnan(embedding).any(axis=1).tolist() == [True, False, False, True]
-    assert "rows 0, 3" in caplog.text
-    assert embedder.from_bytes([b""]).shape == (1, 3)
 
 
 @pytest.mark.parametrize("order", [("embedding", "local"), ("local", "embedding")])

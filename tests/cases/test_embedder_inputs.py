@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageOps
 
-from keras_reid import data, models, serving
+from keras_reid import data, inference, models, serving
 from keras_reid.errors import InputError
 
 SIZE = (32, 16)
@@ -19,9 +19,9 @@ FILES = {"a.png": (32, 16), "b.jpg": (70, 30), "c.gif": (20, 20), "d.webp": (16,
 
 
 @pytest.fixture(scope="module")
-def embedder() -> models.Embedder:
+def embedder() -> inference.Embedder:
     keras.utils.set_random_seed(0)
-    return models.Embedder(models.build("tiny", 3, SIZE, weights="none"))
+    return inference.load(models.build("tiny", 3, SIZE, weights="none"))
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def expected(embedder: models.Embedder, paths: list[str]) -> np.ndarray:
+def expected(embedder: inference.Embedder, paths: list[str]) -> np.ndarray:
     """Embeddings of the files by the pipeline of `PersonImages`."""
     embeddings = embedder.embed(data.PersonImages(np.array(paths), np.arange(len(paths)), None))
     distances = np.linalg.norm(embeddings[:, None] - embeddings[None], axis=-1)
@@ -66,14 +66,14 @@ def pil_images(paths: list[str]) -> Iterator[list[Image.Image]]:
 
 
 def test_embed_one_path_returns_one_row(
-    embedder: models.Embedder, paths: list[str], expected: np.ndarray
+    embedder: inference.Embedder, paths: list[str], expected: np.ndarray
 ) -> None:
     for form in (paths[1], Path(paths[1]), np.array(paths[1])):
         np.testing.assert_allclose(embedder.embed(form), expected[1:2], atol=TOLERANCE)
 
 
 def test_embed_lists_of_paths_agree_with_person_images(
-    embedder: models.Embedder, paths: list[str], expected: np.ndarray
+    embedder: inference.Embedder, paths: list[str], expected: np.ndarray
 ) -> None:
     forms = (paths, tuple(map(Path, paths)), np.array(paths), np.array(paths, object), iter(paths))
     for form in forms:
@@ -81,7 +81,7 @@ def test_embed_lists_of_paths_agree_with_person_images(
 
 
 def test_embed_pil_images_agree_with_their_files(
-    embedder: models.Embedder,
+    embedder: inference.Embedder,
     paths: list[str],
     pil_images: list[Image.Image],
     expected: np.ndarray,
@@ -93,7 +93,7 @@ def test_embed_pil_images_agree_with_their_files(
 
 
 def test_embed_arrays_of_any_size_agree_with_files(
-    embedder: models.Embedder, paths: list[str]
+    embedder: inference.Embedder, paths: list[str]
 ) -> None:
     arrays = [upright_pixels(path) for path in paths]
     of_files = embedder.embed(paths)
@@ -103,7 +103,7 @@ def test_embed_arrays_of_any_size_agree_with_files(
 
 
 def test_embed_batches_of_any_size_agree_with_single_images(
-    embedder: models.Embedder, paths: list[str]
+    embedder: inference.Embedder, paths: list[str]
 ) -> None:
     large = np.random.default_rng(1).integers(0, 256, (5, 80, 40, 3), np.uint8)
     single = np.concatenate([embedder.embed(image) for image in large])
@@ -114,7 +114,7 @@ def test_embed_batches_of_any_size_agree_with_single_images(
 
 
 def test_embed_mixed_list_keeps_order(
-    embedder: models.Embedder, paths: list[str], pil_images: list[Image.Image]
+    embedder: inference.Embedder, paths: list[str], pil_images: list[Image.Image]
 ) -> None:
     of_files = embedder.embed(paths)
     image = pil_images[3]
@@ -125,7 +125,7 @@ def test_embed_mixed_list_keeps_order(
 
 @pytest.mark.parametrize("mode", ["L", "1", "P", "LA", "RGBA", "CMYK", "I;16"])
 def test_embed_pil_mode_agrees_with_its_file(
-    embedder: models.Embedder, mode: str, tmp_path: Path
+    embedder: inference.Embedder, mode: str, tmp_path: Path
 ) -> None:
     pixels = np.random.default_rng(2).integers(0, 256, (40, 20), np.uint8)
     if mode == "I;16":
@@ -138,7 +138,7 @@ def test_embed_pil_mode_agrees_with_its_file(
     assert image.mode == mode
 
 
-def test_embed_pil_image_is_left_unchanged(embedder: models.Embedder, tmp_path: Path) -> None:
+def test_embed_pil_image_is_left_unchanged(embedder: inference.Embedder, tmp_path: Path) -> None:
     Image.new("RGB", (16, 32), (1, 2, 3)).save(tmp_path / "a.png", transparency=(1, 2, 3))
     with Image.open(tmp_path / "a.png") as image:
         embedder.embed(image)
@@ -146,13 +146,13 @@ def test_embed_pil_image_is_left_unchanged(embedder: models.Embedder, tmp_path: 
 
 
 def test_embed_home_path_is_expanded(
-    embedder: models.Embedder, paths: list[str], monkeypatch: pytest.MonkeyPatch
+    embedder: inference.Embedder, paths: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(Path(paths[0]).parent))
     np.testing.assert_array_equal(embedder.embed("~/a.png"), embedder.embed(paths[0]))
 
 
-def test_embed_reports_progress_of_images(embedder: models.Embedder, paths: list[str]) -> None:
+def test_embed_reports_progress_of_images(embedder: inference.Embedder, paths: list[str]) -> None:
     told: list[tuple[int, int]] = []
     embedder.embed(
         [*paths, np.zeros((2, 9, 9, 3), np.uint8)],
@@ -183,13 +183,13 @@ def test_embed_reports_progress_of_images(embedder: models.Embedder, paths: list
         (np.zeros((0, 8, 8, 3), np.uint8), "at least one image"),
     ],
 )
-def test_embed_other_input_raises(embedder: models.Embedder, images: Any, message: str) -> None:
+def test_embed_other_input_raises(embedder: inference.Embedder, images: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         embedder.embed(images)
 
 
 def test_embed_damaged_file_is_named(
-    embedder: models.Embedder, paths: list[str], tmp_path: Path
+    embedder: inference.Embedder, paths: list[str], tmp_path: Path
 ) -> None:
     (tmp_path / "half.png").write_bytes(Path(paths[0]).read_bytes()[:200])
     with Image.open(tmp_path / "half.png") as image:
@@ -201,7 +201,7 @@ def test_embed_damaged_file_is_named(
 def test_embed_paths_by_model_of_tracklets_raises(paths: list[str]) -> None:
     model = models.build_tracklet("tiny", 3, image_size=SIZE, weights="none")
     with pytest.raises(InputError, match="PersonImages with tracklets for this model, got list"):
-        models.Embedder(model).embed(paths)
+        inference.load(model).embed(paths)
 
 
 @pytest.mark.slow
@@ -210,8 +210,8 @@ def test_exported_embed_agrees_with_files_of_any_form(
 ) -> None:
     keras.utils.set_random_seed(0)
     model = models.build("tiny", 3, SIZE, weights="none")
-    served = serving.load(serving.export(model, tmp_path / "export", flip=False))
-    of_files = served.embed_files(paths)
+    served = inference.load(serving.export(model, tmp_path / "export", flip=False))
+    of_files = served.embed(data.PersonImages(paths, paths, None))
     forms = (paths, pil_images, [upright_pixels(path) for path in paths])
     for form in (*forms, [*paths[:3], pil_images[3], *paths[4:]]):
         np.testing.assert_allclose(served.embed(form), of_files, atol=TOLERANCE)

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from keras_reid import data, scale, serving
+from keras_reid import data, inference, scale
 from keras_reid.data import pipeline
 from keras_reid.data.faults import decodable, orientations
 from keras_reid.data.pipeline import check_service, decoding_batches, image_batches
@@ -410,7 +410,7 @@ def test_export_embeds_files_that_its_signature_refuses(tmp_path):
         tmp_path / "1",
     )
     expected = [decode(path).mean(axis=(0, 1)) for path in paths]
-    found = serving.load(tmp_path / "1").embed_files(list(map(str, paths)), 2)
+    found = inference.load(tmp_path / "1", input_size=SIZE).embed(paths, 2)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 

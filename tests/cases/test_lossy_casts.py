@@ -7,7 +7,7 @@ import scipy.io
 import tensorflow as tf
 from PIL import Image
 
-from keras_reid import data, evaluation, gallery, models, serving
+from keras_reid import data, evaluation, gallery, inference, serving
 from keras_reid.data.mot import Boxes
 from keras_reid.data.pipeline import labels_of
 from keras_reid.errors import InputError
@@ -30,7 +30,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def embedder(model):
-    return models.Embedder(model)
+    return inference.load(model)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def exported(tmp_path_factory):
         SIZE,
         folder,
     )
-    return serving.load(folder)
+    return inference.load(folder, input_size=SIZE)
 
 
 LOSSY = {
@@ -60,7 +60,7 @@ LOSSLESS = [np.float32, np.float64, np.float16, np.int32, np.int64, np.uint16, t
 
 @pytest.mark.parametrize("values", LOSSY)
 def test_embedder_values_that_uint8_does_not_hold_raise(embedder, exported, values):
-    for embed in (lambda x: embedder([x]), exported):
+    for embed in (lambda x: embedder([x]), lambda x: exported([x])):
         with pytest.raises(InputError, match=HOLDS):
             embed(LOSSY[values])
 
@@ -75,14 +75,14 @@ def test_embedder_error_names_the_conversion(embedder):
 @pytest.mark.parametrize("dtype", LOSSLESS)
 def test_embedder_integral_values_are_those_of_uint8(embedder, exported, dtype):
     same = tf.cast(CROPS // 2, dtype)  # bfloat16 holds integers up to 256
-    for embed in (lambda x: embedder([x]), exported):
+    for embed in (lambda x: embedder([x]), lambda x: exported([x])):
         np.testing.assert_array_equal(embed(same), embed(CROPS // 2))
         np.testing.assert_array_equal(embed(same.numpy()), embed(CROPS // 2))
 
 
 def test_embedder_of_named_inputs_values_that_uint8_does_not_hold_raise(model):
     images = keras.Input((*SIZE, 3), dtype="uint8", name="images")
-    embedder = models.Embedder(keras.Model({"images": images}, model(images)))
+    embedder = inference.load(keras.Model({"images": images}, model(images)))
     np.testing.assert_array_equal(
         embedder([{"images": CROPS.astype(float)}]), embedder([{"images": CROPS}])
     )
@@ -92,15 +92,16 @@ def test_embedder_of_named_inputs_values_that_uint8_does_not_hold_raise(model):
 
 def test_embedder_of_a_model_of_floats_takes_floats():
     images = keras.Input((*SIZE, 3))
-    embedder = models.Embedder(keras.Model(images, keras.layers.GlobalAveragePooling2D()(images)))
+    embedder = inference.load(keras.Model(images, keras.layers.GlobalAveragePooling2D()(images)))
     means = UNIT.mean((1, 2))
     expected = means / np.linalg.norm(means, axis=1, keepdims=True)
     np.testing.assert_allclose(embedder([UNIT]), expected, rtol=1e-5)
 
 
-def test_parity_of_floats_from_0_to_1_raises(model, exported):
+def test_parity_of_floats_from_0_to_1_raises(model, tmp_path):
+    version = serving.export(model, tmp_path)
     with pytest.raises(InputError, match=HOLDS):
-        serving.parity(model, exported.path, UNIT)
+        serving.parity(model, version, UNIT)
 
 
 def test_detection_frames_from_0_to_1_raise():

@@ -354,8 +354,8 @@ def test_help_lists_common_flags_and_helpfull_lists_all(tmp_path: Path) -> None:
     _, out, _ = call("train.py", "--helpfull", cwd=tmp_path)
     assert {field.name for field in setting_fields()} | shown <= flags_in(out)
     _, out, _ = call("evaluate.py", "--help", cwd=tmp_path)
-    assert len(flags_in(out)) == 10
-    assert "saved_model" in flags_in(out)
+    assert len(flags_in(out)) == 9
+    assert "model" in flags_in(out)
 
 
 @pytest.mark.parametrize(
@@ -407,8 +407,8 @@ def test_help_lists_common_flags_and_helpfull_lists_all(tmp_path: Path) -> None:
         (["search.py", "stats"], "give --gallery"),
         (["evaluate.py", "--protocol=marz", "--run=run"], "protocol is one of market1501"),
         (["evaluate.py"], "a model is scored on images: give --dataset and --data_dir"),
-        (["evaluate.py", "--run=x", "--saved_model=y"], "either --run or --saved_model"),
-        (["evaluate.py", "--run=nowhere"], "a run folder holds flags.json"),
+        (["evaluate.py", "--run=x", "--saved_model=y"], "--model or --run or --saved_model"),
+        (["evaluate.py", "--run=nowhere"], "a run folder, .*, but .*nowhere does not exist"),
         (
             ["evaluate.py", "--saved_model=nowhere", "--dataset=csv", "--data_dir=x"],
             "table must exist",
@@ -425,7 +425,7 @@ def test_help_lists_common_flags_and_helpfull_lists_all(tmp_path: Path) -> None:
         (["export.py", "--run=x", "--rerank_options=k1=0"], "k1 is a whole number of at least 1"),
         (["export.py", "--run=x", "--rerank=ecn", "--rerank_options=k1=3"], "has the options k, t"),
         (["export.py", "--run=x", "--rerank=diffusion"], "should be one of <k_reciprocal"),
-        (["export.py", "--run=nowhere"], "a run folder holds flags.json"),
+        (["export.py", "--model=nowhere"], r"nowhere does not exist\. \(--model\)"),
     ],
 )
 def test_commands_bad_input_exit_without_traceback(

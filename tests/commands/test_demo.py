@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 
-from keras_reid import gallery, models, serving
+from keras_reid import gallery, inference
 from keras_reid.data import synthetic
 from keras_reid.data.readers import load
 from keras_reid.demo.answers import Answers
@@ -30,16 +30,16 @@ def people(tmp_path_factory):
     root = tmp_path_factory.mktemp("demo")
     synthetic.generate(root / "drawn", 2, 8, cameras=3, images_per_camera=2, size=(128, 64))
     drawn = load("market1501", str(root / "drawn")).gallery
-    model = models.pretrained("person-mobilenetv2")
+    embedder = inference.load("person-mobilenetv2")
     uri = f"faiss:{root / 'people.faiss'}"
     with gallery.open(uri) as filled:
         filled.enrol(
-            models.Embedder(model).embed(drawn),
+            embedder.embed(drawn),
             [f"person {identity}" for identity in drawn.identity],
             [CAMERAS[camera - 1] for camera in drawn.camera],
             [1000.0 + second for second in range(len(drawn))],
             images=drawn.path,
-            model_fingerprint=serving.fingerprint(model, flip=False),
+            model_fingerprint=embedder.fingerprint,
         )
     # Such a gallery is for one process at a time.
     shutil.copy(root / "people.faiss.rows", root / "page.faiss.rows")

@@ -74,7 +74,7 @@ def test_search_enrol_embed_shards_then_query_finds_image(folder):
     assert best["identity"] == identity
     assert best["distance"] == pytest.approx(0, abs=1e-3)
     err = search("--run=run", other, "enrol", "shards", cwd=root, code=1)
-    assert "leave --run and --saved_model out" in err
+    assert "leave --model out" in err
     said("embed.py", "--run=run", "--images=people", "--out=nameless", cwd=root)
     assert "embed a table with a column identity" in search(
         "--gallery=faiss:x.db", "enrol", "nameless", cwd=root, code=1

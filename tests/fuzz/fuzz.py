@@ -33,8 +33,8 @@ from keras_reid import data, evaluation, gallery, tracking
 from keras_reid.data.keypoints import read_points
 from keras_reid.data.mot import read_mot
 from keras_reid.errors import InputError
+from keras_reid.inference import Metadata
 from keras_reid.io import read_model
-from keras_reid.serving import Contract
 from keras_reid.skeletons import COCO
 from keras_reid.training.runs import Run
 
@@ -91,7 +91,7 @@ FLAGS = {
     "frames": 4,
     "attribute_names": ["hat"],
 }
-CONTRACT = {
+METADATA = {
     "format": "onnx",
     "precision": "float32",
     "image_size": [64, 32],
@@ -225,7 +225,7 @@ PARSERS = {
     "MSMT17": Parser("list.txt", listed, of_list),
     "image CSV": Parser("x.csv", images, lambda f: data.load("csv", f)),
     "export.json": Parser(
-        "export.json", text("export.json", json.dumps(CONTRACT)), lambda f: Contract.read(f.parent)
+        "export.json", text("export.json", json.dumps(METADATA)), lambda f: Metadata.read(f.parent)
     ),
     **{
         name: Parser(name, text(name, json.dumps(value)), read)

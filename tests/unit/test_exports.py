@@ -10,12 +10,14 @@ import oracle_reranking
 import pytest
 import tensorflow as tf
 
-from keras_reid import data, models, reranking, serving
+from keras_reid import data, inference, models, reranking, serving
 from keras_reid.errors import InputError
+from keras_reid.inference.saved_model import SIGNATURES
 from keras_reid.models import heads
 from keras_reid.serving import frozen
 
 SIZE = (32, 16)
+BOTH = ("embedding", "local")
 OTHERS = [("onnx", "float32"), ("openvino", "float32")]
 OTHERS += [("litert", precision) for precision in serving.QUANTIZATIONS]
 
@@ -123,9 +125,9 @@ def test_export_formats_match_model_outputs(model, exported):
     tolerance, _ = serving.TOLERANCES[precision]
     report = serving.parity(model, version, photographs(9), tolerance, flip=True)
     assert report.ok, str(report)
-    embedder = models.Embedder(model, flip=True, local=True)
+    embedder = inference.load(model, flip=True, outputs=BOTH)
     expected = embedder([photographs(9, *SIZE)])
-    received = serving.load(version).outputs(photographs(9, *SIZE))
+    received = inference.load(version, outputs=BOTH)([photographs(9, *SIZE)])
     assert set(received) == {"embedding", "local"}
     for name, output in received.items():
         assert output.shape == expected[name].shape
@@ -136,20 +138,19 @@ def test_export_formats_match_model_outputs(model, exported):
 @pytest.mark.first(2)
 def test_export_formats_accept_any_batch_and_image_size(exported, tmp_path):
     _, version = exported
-    saved = serving.load(version)
-    assert saved.has_local
-    for count in (0, 1, 3):
-        outputs = saved.outputs(photographs(count, 50, 20))
-        assert outputs["embedding"].shape == (count, saved.embedding_width)
+    saved = inference.load(version, outputs=BOTH)
+    for count in (1, 3):
+        outputs = saved.embed(photographs(count, 50, 20))
+        assert outputs["embedding"].shape == (count, saved.embedding_dim)
         assert outputs["local"].shape == (count, 4, 16)
     files = []
     for i, (height, width) in enumerate([(20, 30), (64, 32)]):
         files.append(tmp_path / f"{i}.png")
         files[-1].write_bytes(tf.io.encode_png(photographs(1, height, width)[0]).numpy())
-    embeddings = saved.embed_files([str(file) for file in files], 1)
+    embeddings = saved.embed(files, 1)["embedding"]
     np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-2)
     with pytest.raises(InputError, match="must be uint8"):
-        saved(np.full((1, 8, 8, 3), 0.5, np.float32))
+        saved.embed(np.full((1, 8, 8, 3), 0.5, np.float32))
 
 
 def test_export_metadata_records_settings(model, exported):
@@ -159,8 +160,8 @@ def test_export_metadata_records_settings(model, exported):
     assert values["image_size"] == list(SIZE)
     assert values["flip"] is True
     assert values["local"] == [4, 16]
-    assert values["embedding_width"] == serving.load(version).embedding_width
-    assert values["fingerprint"] == serving.fingerprint(model, True, precision)
+    assert values["embedding_width"] == inference.load(version).embedding_dim
+    assert values["fingerprint"] == inference.fingerprint(model, True, precision)
 
 
 def test_load_truncated_export_raises(exported):
@@ -170,10 +171,10 @@ def test_load_truncated_export_raises(exported):
     try:
         file.write_bytes(content[: len(content) // 3])
         with pytest.raises(InputError, match="has changed; copy it"):
-            serving.load(version)
+            inference.load(version)
     finally:
         file.write_bytes(content)
-    assert serving.load(version)
+    assert inference.load(version)
 
 
 @pytest.mark.nightly
@@ -188,22 +189,22 @@ def test_load_flipped_bit_raises(exported):
             broken[chance.randrange(len(broken))] ^= 1 << chance.randrange(8)
             file.write_bytes(broken)
             with pytest.raises(InputError, match=rf"{file.name} is missing or has changed"):
-                serving.load(version)
+                inference.load(version)
         file.write_bytes(content)
-    assert serving.load(version)
+    assert inference.load(version)
 
 
 def test_export_failed_check_leaves_no_version_folder(model, tmp_path):
     seen = []
 
     def check(folder):
-        seen.append(serving.load(folder).fingerprint)
+        seen.append(inference.load(folder).fingerprint)
         assert not [entry for entry in (tmp_path / "x").iterdir() if entry.name.isdecimal()]
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         serving.export(model, tmp_path / "x", check=check)
-    assert seen == [serving.fingerprint(model)]
+    assert seen == [inference.fingerprint(model)]
     assert list((tmp_path / "x").iterdir()) == []
 
 
@@ -221,7 +222,7 @@ def test_load_broken_metadata_raises(model, tmp_path, text, message):
     text = json.dumps({**values, "format": "telepathy"}) if text is None else text
     (version / "export.json").write_text(text)
     with pytest.raises(InputError, match=message):
-        serving.load(version)
+        inference.load(version)
 
 
 @pytest.mark.parametrize(
@@ -251,29 +252,33 @@ def test_export_missing_package_raises_with_install_command(model, tmp_path, mon
 
 
 def test_fingerprint_changes_only_when_embeddings_change(model, tmp_path):
-    first = serving.fingerprint(model)
-    assert first == serving.fingerprint(model) == serving.fingerprint(model, False, "float32")
-    others = {serving.fingerprint(model, True), serving.fingerprint(model, False, "int8")}
+    first = inference.fingerprint(model)
+    assert first == inference.fingerprint(model) == inference.fingerprint(model, False, "float32")
+    others = {inference.fingerprint(model, True), inference.fingerprint(model, False, "int8")}
     assert len({first, *others}) == 3
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
-    assert serving.fingerprint(again) == first
+    assert inference.fingerprint(again) == first
     kernel = again.get_layer("logits").kernel
     kernel.assign(kernel + 1)  # is not part of the embedder
-    assert serving.fingerprint(again) == first
+    assert inference.fingerprint(again) == first
     gamma = again.get_layer("embedding").gamma
     gamma.assign(gamma * 1.001)
-    assert serving.fingerprint(again) != first
+    assert inference.fingerprint(again) != first
 
 
-def test_load_without_metadata_has_no_fingerprint(model, tmp_path):
+def test_load_without_metadata_needs_input_size(model, tmp_path):
     version = serving.export(model, tmp_path)
-    assert serving.load(version).fingerprint == serving.fingerprint(model)
+    assert inference.load(version).fingerprint == inference.fingerprint(model)
     (version / "export.json").unlink()
-    saved = serving.load(version)
-    assert saved(photographs(1)).shape == (1, saved.embedding_width)
-    with pytest.raises(InputError, match=r"export.json, which .* does not have"):
-        assert saved.fingerprint
+    with pytest.raises(InputError, match=r"`input_size` must be given .* has no export.json"):
+        inference.load(version)
+    saved = inference.load(version, input_size=SIZE)
+    assert saved.embed(photographs(1)).shape == (1, saved.embedding_dim)
+    assert saved.fingerprint not in (
+        inference.fingerprint(model),
+        inference.load(version, input_size=(32, 32)).fingerprint,
+    )
 
 
 # --- What a server is warmed up with
@@ -295,7 +300,7 @@ def test_export_warm_up_requests_run_on_all_signatures(model, tmp_path):
     signatures = tf.saved_model.load(str(version)).signatures
     asked = list(requests_of(version))
     assert {(name, signature) for name, signature, _ in asked} == {
-        ("person", signature) for signature in serving.INPUTS
+        ("person", signature) for signature in SIGNATURES
     }
     for _, signature, inputs in asked:
         embedding = signatures[signature](**inputs)["embedding"].numpy()

@@ -8,7 +8,7 @@ import oracle_classifiers
 import pytest
 import tensorflow as tf
 
-from keras_reid import models
+from keras_reid import inference, models
 from keras_reid.errors import InputError
 from keras_reid.layers import FusedBatchNormalization, GeneralizedMeanPooling2D
 from keras_reid.losses.identity import CenterLoss, MarginSoftmaxLoss
@@ -175,21 +175,21 @@ def test_generalized_mean_pooling_zero_input_has_finite_gradients() -> None:
 def test_embed_returns_normalized_ordered_and_flip_invariant_rows() -> None:
     model = models.build("tiny", 3, SIZE, weights="none")
     x = images(5)
-    whole = models.embed(model, [x])
-    parts = models.embed(model, [x[:2], x[2:]])
+    whole = inference.load(model)([x])
+    parts = inference.load(model)([x[:2], x[2:]])
     np.testing.assert_allclose(np.linalg.norm(whole, axis=1), 1, rtol=1e-5)
     np.testing.assert_allclose(whole, parts, atol=1e-5)
-    flipped = models.embed(model, [x[:, :, ::-1]], flip=True)
-    np.testing.assert_allclose(models.embed(model, [x], flip=True), flipped, atol=1e-5)
-    assert not np.allclose(whole, models.embed(model, [x[:, :, ::-1]]), atol=1e-3)
+    flipped = inference.load(model, flip=True)([x[:, :, ::-1]])
+    np.testing.assert_allclose(inference.load(model, flip=True)([x]), flipped, atol=1e-5)
+    assert not np.allclose(whole, inference.load(model)([x[:, :, ::-1]]), atol=1e-3)
 
 
 def test_ensemble_concatenates_scaled_member_embeddings() -> None:
     members = [models.build("tiny", 3, SIZE, weights="none", width=d) for d in (4, 8)]
     joint = models.ensemble(members)
     x = images(5)
-    parts = [models.embed(member, [x]) for member in members]
-    embedding = models.embed(joint, [x])
+    parts = [inference.load(member)([x]) for member in members]
+    embedding = inference.load(joint)([x])
     np.testing.assert_allclose(embedding, np.hstack(parts) / np.sqrt(2), atol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(joint(x)["embedding"], axis=1), 1, rtol=1e-5)
 
@@ -198,7 +198,7 @@ def test_ensemble_concatenates_scaled_member_embeddings() -> None:
 
     mean = (squared(parts[0]) + squared(parts[1])) / 2
     np.testing.assert_allclose(squared(embedding), mean, atol=1e-5)
-    single = models.embed(models.ensemble(members[:1]), [x])
+    single = inference.load(models.ensemble(members[:1]))([x])
     np.testing.assert_allclose(single, parts[0], atol=1e-6)
     for member in members:
         assert member.name == "embedder"
@@ -271,9 +271,9 @@ def test_embed_without_embedding_or_images_raises() -> None:
     pixels = keras.Input((*SIZE, 3))
     flat = keras.Model(pixels, keras.layers.Flatten()(pixels))
     with pytest.raises(InputError, match="output named 'embedding'"):
-        models.embed(keras.Model(pixels, [pixels, flat.output]), [])
+        inference.load(keras.Model(pixels, [pixels, flat.output]))
     with pytest.raises(InputError, match="at least one image"):
-        models.embed(models.build("tiny", 3, SIZE, weights="none"), [])
+        inference.load(models.build("tiny", 3, SIZE, weights="none"))([])
 
 
 @pytest.mark.first(1)

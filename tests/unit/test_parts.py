@@ -8,11 +8,12 @@ import oracle_parts
 import pytest
 import tensorflow as tf
 
-from keras_reid import layers, models
+from keras_reid import inference, layers, models
 from keras_reid.errors import InputError
 from keras_reid.models import heads
 
 SIZE = (64, 32)  # a map of 8×4 of the backbone tiny
+BOTH = ("embedding", "local")
 
 
 def images(n=4, seed=0):
@@ -233,8 +234,8 @@ def test_stripes_ensemble_raises():
 
 def test_embedder_local_returns_both_features():
     model = build(heads.LocalHead(4, 16))
-    both = models.Embedder(model, local=True)([images(3), images(2, seed=1)])
-    plain = models.Embedder(model)([images(3), images(2, seed=1)])
+    both = inference.load(model, outputs=BOTH)([images(3), images(2, seed=1)])
+    plain = inference.load(model)([images(3), images(2, seed=1)])
     np.testing.assert_allclose(both["embedding"], plain, rtol=1e-6)
     local = np.concatenate([model(images(3))["local"], model(images(2, seed=1))["local"]])
     expected = local / np.linalg.norm(local, axis=-1, keepdims=True)
@@ -243,14 +244,14 @@ def test_embedder_local_returns_both_features():
 
 def test_embedder_flip_adds_mirror_image_to_local_features():
     model = build(heads.LocalHead(4, 16))
-    both = models.Embedder(model, flip=True, local=True)([images()])
+    both = inference.load(model, flip=True, outputs=BOTH)([images()])
     total = model(images())["local"] + model(images()[:, :, ::-1])["local"]
     expected = total / np.linalg.norm(total, axis=-1, keepdims=True)
     np.testing.assert_allclose(both["local"], expected, rtol=1e-4, atol=1e-6)
-    mirrored = models.Embedder(model, flip=True, local=True)([images()[:, :, ::-1]])
+    mirrored = inference.load(model, flip=True, outputs=BOTH)([images()[:, :, ::-1]])
     np.testing.assert_allclose(mirrored["local"], both["local"], rtol=1e-4, atol=1e-5)
 
 
 def test_embedder_local_without_local_output_raises():
     with pytest.raises(InputError, match=r"named 'local'.*LocalHead\(\)\], or take .*stripes"):
-        models.Embedder(build(), local=True)
+        inference.load(build(), outputs=BOTH)

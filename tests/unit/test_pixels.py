@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from keras_reid import data, models
+from keras_reid import data
 from keras_reid.pixels import (
     decode,
     graph_decode_portable,
@@ -152,7 +152,7 @@ def test_embedding_of_real_images_by_pillow_and_in_graph_agree(real_data):
         assert difference(decode(path), in_graph) <= 1
         for size in ((256, 128), (64, 32)):
             assert difference(resize(decode(path), size), graph_resize(in_graph, size)) <= 1
-    embedder = models.Embedder(models.pretrained())
+    embedder = inference.load()
     by_pillow, by_graph = embedder.embed(paths), embedder.embed(images)
     np.testing.assert_allclose(np.linalg.norm(by_pillow, axis=1), 1, atol=1e-5)
     assert np.abs(by_pillow - by_graph).max() <= 0.01

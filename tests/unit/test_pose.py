@@ -11,7 +11,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_reid import data, distances, evaluation, layers, models, skeletons
+from keras_reid import data, distances, evaluation, inference, layers, models, skeletons
 from keras_reid.data import augment, keypoints, synthetic
 from keras_reid.errors import InputError
 from keras_reid.models import heads
@@ -270,12 +270,12 @@ def test_embedder_flip_mirrored_inputs_gives_same_embedding(drawn):
     (inputs,) = data.image_batches(annotated(drawn), 100, SIZE)
     for _ in range(5):
         model(inputs, training=True)
-    also = ("parts", "visibility", "global")
-    embed = models.Embedder(model, flip=True, also=also)
+    names = ("embedding", "parts", "visibility", "global")
+    embed = inference.load(model, flip=True, outputs=names)
     one, other = embed([inputs]), embed([models.mirrored(inputs)])
-    for name in ("embedding", *also):
+    for name in names:
         np.testing.assert_allclose(one[name], other[name], atol=1e-5)
-    alone = models.Embedder(model, also=also)([inputs])
+    alone = inference.load(model, outputs=names)([inputs])
     np.testing.assert_allclose(alone["visibility"].sum(1), 1, atol=1e-5)
     assert not np.allclose(alone["embedding"], one["embedding"], atol=1e-3)
 
@@ -288,8 +288,8 @@ def test_ensemble_of_pose_models_concatenates_embeddings(drawn):
         for _ in range(2)
     ]
     (inputs,) = data.image_batches(annotated(drawn)[:6], 6, SIZE)
-    joint = models.embed(models.ensemble(members), [inputs])
-    parts = [models.embed(member, [inputs]) for member in members]
+    joint = inference.load(models.ensemble(members))([inputs])
+    parts = [inference.load(member)([inputs]) for member in members]
     np.testing.assert_allclose(joint, np.concatenate(parts, axis=1) / np.sqrt(2), atol=1e-5)
     other = models.build("tiny", 4, SIZE, weights="none", heads=[heads.PoseHead(15, 8)])
     with pytest.raises(InputError, match="one image at a time"):

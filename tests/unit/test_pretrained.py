@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from processes import said
 
-from keras_reid import data, evaluation, models
+from keras_reid import data, evaluation, inference, models
 from keras_reid.errors import InputError
 from keras_reid.models import PRETRAINED, shipped
 from keras_reid.models.backbones import build
@@ -74,7 +74,7 @@ def test_pretrained_embedding_matches_recorded_values(name, model):
     third = image.shape[1] // 3
     image[:, :third], image[:, third : 2 * third], image[:, 2 * third :] = 200, (180, 40, 40), 60
     image[:, ::8] = 255
-    found = models.Embedder(model)([image])[0]
+    found = inference.load(model)([image])[0]
     np.testing.assert_allclose(found[: len(recorded)], recorded, atol=1e-3)
 
 
@@ -94,7 +94,7 @@ def test_pretrained_real_images_reaches_expected_map(name, model, real_data):
     persons = data.load("market1501", str(real_data / "data/market1501-mini"))
     few = np.unique(persons.query.identity)[:20]
     query, gallery = (p[np.isin(p.identity, few)] for p in (persons.query, persons.gallery))
-    embedder = models.Embedder(model)
+    embedder = inference.load(model)
     rows = evaluation.compare(embedder.embed(query), embedder.embed(gallery))
     assert evaluation.rank(rows, query, gallery).mAP > 0.95
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_reid import data, models
+from keras_reid import data, inference, models
 from keras_reid.cli import shared
 
 
@@ -89,7 +89,7 @@ def test_embedder_embed_reports_progress_per_batch(tmp_path):
         Image.new("RGB", (16, 32)).save(tmp_path / f"{i}.png")
     paths = [str(tmp_path / f"{i}.png") for i in range(5)]
     images = data.PersonImages(np.array(paths), np.arange(5), None)
-    embedder = models.Embedder(models.build("tiny", None, (32, 16), weights="none"))
+    embedder = inference.load(models.build("tiny", None, (32, 16), weights="none"))
     told = []
     embedder.embed(images, 2, progress=lambda *at: told.append(at))
     assert told == [(2, 5), (4, 5), (5, 5)]

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_reid import data, evaluation, models, scale, serving
+from keras_reid import data, evaluation, inference, models, scale, serving
 from keras_reid.errors import InputError
 from keras_reid.nearest import arrays
 from keras_reid.scale import embedding, shards
@@ -69,7 +69,7 @@ def test_embed_shards_match_in_memory_embeddings(crops, model, tmp_path):
     assert np.isnan(found[broken]).all()
     assert embedded.unreadable(5) == path[broken].tolist()
     images = data.PersonImages(path[~broken], np.zeros(29, int), None)
-    expected = models.Embedder(model).embed(images)
+    expected = inference.load(model).embed(images)
     np.testing.assert_allclose(found[~broken], expected, atol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(found[~broken], axis=1), 1, atol=1e-5)
 
@@ -124,7 +124,7 @@ def test_embed_same_call_writes_only_what_is_missing(crops, model, tmp_path):
 def test_worker_claimed_shard_is_skipped(crops, model, tmp_path):
     embedded = scale.embed(crops, model, tmp_path / "out", shard_size=8)
     embedded.file(0).unlink()
-    worker = embedding.Worker(model, False, 8)
+    worker = embedding.Worker(model, 8)
     with embedded.claimed(0) as mine:
         assert mine
         assert not worker(embedded, 0)

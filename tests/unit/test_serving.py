@@ -11,13 +11,16 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from keras_reid import models, serving
+from keras_reid import inference, models, serving
 from keras_reid.data import PersonImages, image_batches
 from keras_reid.errors import InputError
+from keras_reid.inference.saved_model import SIGNATURES
 from keras_reid.models import heads
 from keras_reid.pixels import decode
+from keras_reid.serving import checking
 
 SIZE = (32, 16)
+BOTH = ("embedding", "local")
 WIDTH = 128
 
 
@@ -50,7 +53,7 @@ def exported(model, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def saved(exported):
-    return serving.load(exported)
+    return inference.load(exported)
 
 
 @pytest.fixture(scope="module")
@@ -70,10 +73,19 @@ def person_images(files):
     return PersonImages(files, range(len(files)), None)
 
 
+def of_pixels(saved, images):
+    return saved.signatures["serving_default"](images=tf.constant(images))["embedding"].numpy()
+
+
+def of_files(saved, contents):
+    contents = tf.constant(contents, tf.string)
+    return saved.signatures["serving_bytes"](image_bytes=contents)["embedding"].numpy()
+
+
 def test_export_signatures_match_documentation(exported):
     signatures = tf.saved_model.load(str(exported)).signatures
     assert set(signatures) == {"serving_default", "serving_bytes"}
-    pixels, files = (signatures[n].structured_input_signature[1] for n in serving.INPUTS)
+    pixels, files = (signatures[n].structured_input_signature[1] for n in SIGNATURES)
     assert {n: (s.dtype, s.shape.as_list()) for n, s in pixels.items()} == {
         "images": (tf.uint8, [None, None, None, 3])
     }
@@ -94,23 +106,26 @@ def test_export_signatures_match_documentation(exported):
 def test_saved_embedder_both_signatures_match_evaluation(
     model, files, person_images, tmp_path, flip
 ):
-    expected = models.embed(model, image_batches(person_images, 2, SIZE), flip)
-    saved = serving.load(serving.export(model, tmp_path, flip=flip))
+    expected = inference.load(model, flip=flip)(image_batches(person_images, 2, SIZE))
+    saved = inference.load(serving.export(model, tmp_path, flip=flip))
     pixels = [decode(str(file))[None] for file in files]
-    assert saved.embedding_width == WIDTH
-    np.testing.assert_allclose(saved.embed(pixels), expected, atol=1e-5)
-    np.testing.assert_allclose(saved.embed_files(files), expected, atol=1e-5)
-    np.testing.assert_allclose(saved.embed_files(files, batch_size=2), expected, atol=1e-5)
+    assert saved.embedding_dim == WIDTH
+    served = [of_pixels(saved, image) for image in pixels]
+    np.testing.assert_allclose(np.concatenate(served), expected, atol=1e-5)
+    contents = [file.read_bytes() for file in files]
+    np.testing.assert_allclose(of_files(saved, contents), expected, atol=1e-5)
+    np.testing.assert_allclose(saved.embed(person_images), expected, atol=1e-5)
+    np.testing.assert_allclose(saved.embed(person_images, batch_size=2), expected, atol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(expected, axis=1), 1, atol=1e-5)
     cosines = (expected @ expected.T)[np.triu_indices(len(files), 1)]
     assert cosines.max() < 0.9, "different images must have different embeddings"
 
 
 def test_export_flip_makes_embedding_mirror_invariant(model, saved, tmp_path):
-    mirrored = serving.load(serving.export(model, tmp_path, flip=True))
+    mirrored = inference.load(serving.export(model, tmp_path, flip=True))
     images = photographs(4)
-    np.testing.assert_allclose(mirrored(images), mirrored(images[:, :, ::-1]), atol=1e-5)
-    assert np.abs(saved(images) - saved(images[:, :, ::-1])).max() > 1e-2
+    np.testing.assert_allclose(mirrored([images]), mirrored([images[:, :, ::-1]]), atol=1e-5)
+    assert np.abs(saved([images]) - saved([images[:, :, ::-1]])).max() > 1e-2
 
 
 FRESH = """
@@ -155,7 +170,8 @@ def test_export_loads_with_tensorflow_alone(saved, exported, files, tmp_path):
     out = tmp_path / "out.npz"
     names = [exported, tmp_path / "images.npy", *files, out]
     subprocess.run([sys.executable, "-c", FRESH, *map(str, names)], check=True, cwd=tmp_path)
-    from_pixels, from_files = saved(images), saved.from_bytes([file.read_bytes() for file in files])
+    from_pixels = of_pixels(saved, images)
+    from_files = of_files(saved, [file.read_bytes() for file in files])
     expected = [from_pixels, from_files, from_pixels, from_files, from_files[:1]]
     with np.load(out) as results:
         assert len(results) == len(expected)
@@ -176,16 +192,17 @@ def test_export_omits_classifier_weights(model, exported):
 @pytest.mark.parametrize("count", [0, 1, 5])
 def test_saved_embedder_any_batch_size_returns_embeddings(saved, count):
     images = photographs(count, 50, 20)
-    assert saved(images).shape == (count, WIDTH)
-    assert saved.from_bytes([tf.io.encode_png(i).numpy() for i in images]).shape == (count, WIDTH)
+    assert of_pixels(saved, images).shape == (count, WIDTH)
+    contents = [tf.io.encode_png(image).numpy() for image in images]
+    assert of_files(saved, contents).shape == (count, WIDTH)
 
 
 @pytest.mark.parametrize("damage", [lambda f: f[: len(f) // 2], lambda f: b"", lambda f: b"text"])
 def test_saved_embedder_broken_file_returns_row_of_nan(saved, files, damage):
     content = files[0].read_bytes()
-    rows = saved.from_bytes([content, damage(content)])
+    rows = of_files(saved, [content, damage(content)])
     assert np.isfinite(rows).all(axis=1).tolist() == [True, False]
-    np.testing.assert_allclose(rows[:1], saved.from_bytes([content]), atol=1e-5)
+    np.testing.assert_allclose(rows[:1], of_files(saved, [content]), atol=1e-5)
 
 
 @pytest.mark.slow
@@ -269,16 +286,16 @@ def test_export_invalid_arguments_raises(model, tmp_path):
 
 
 def test_load_missing_or_broken_export_raises(exported, tmp_path):
-    with pytest.raises(InputError, match=r"nowhere has none; check the path"):
-        serving.load(tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"nowhere does not exist"):
+        inference.load(tmp_path / "nowhere")
     with pytest.raises(InputError, match=rf"name a version, {exported}"):
-        serving.load(exported.parent)
+        inference.load(exported.parent)
     (tmp_path / "saved_model.pb").write_bytes(b"\x00broken")
     with pytest.raises(InputError, match=r"must be complete: .* cannot be loaded"):
-        serving.load(tmp_path)
+        inference.load(tmp_path)
     (tmp_path / "saved_model.pb").write_bytes((exported / "saved_model.pb").read_bytes())
     with pytest.raises(InputError, match=r"must be complete: .* export it again"):
-        serving.load(tmp_path)
+        inference.load(tmp_path)
 
 
 def test_load_other_saved_model_raises(tmp_path):
@@ -288,20 +305,17 @@ def test_load_other_saved_model_raises(tmp_path):
 
     tf.saved_model.save(tf.Module(), str(tmp_path), signatures=double)
     with pytest.raises(InputError, match=r"serving_default: images → embedding.*\['x'\] → \['y'\]"):
-        serving.load(tmp_path)
+        inference.load(tmp_path)
     tf.saved_model.save(tf.Module(), str(tmp_path), signatures={"other": double})
     with pytest.raises(InputError, match=r"it is \[\] → \[\]; write it with"):
-        serving.load(tmp_path)
+        inference.load(tmp_path)
 
 
 def test_saved_embedder_invalid_images_raises(saved):
     with pytest.raises(InputError, match=r"must be uint8, or .* got float32 from 0 to 1\. Convert"):
-        saved(photographs(2).astype("float32") / 255)
-    with pytest.raises(InputError, match=r"must be uint8 RGB .* got the shape \(32, 16, 3\)"):
-        saved(photographs(1)[0])
-    for embed in (saved.embed, saved.embed_files):
-        with pytest.raises(InputError, match="at least one image to embed: received none"):
-            embed([])
+        saved.embed(photographs(2).astype("float32") / 255)
+    with pytest.raises(InputError, match="at least one image to embed: received none"):
+        saved.embed([])
 
 
 def test_parity_unchanged_export_is_ok(model, exported, person_images):
@@ -327,14 +341,20 @@ def test_parity_weights_changed_after_export_fails(model, exported):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("signature", ["outputs", "outputs_from_bytes"])
+@pytest.mark.parametrize("signature", ["serving_default", "serving_bytes"])
 def test_parity_single_differing_signature_fails(model, exported, monkeypatch, signature):
-    right = getattr(serving.SavedEmbedder, signature)
+    served = checking._served
 
-    def wrong(*inputs):
-        return {name: output + 1e-3 for name, output in right(*inputs).items()}
+    def wrong(saved, images):
+        right = saved.signatures[signature]
 
-    monkeypatch.setattr(serving.SavedEmbedder, signature, wrong)
+        def function(**inputs):
+            return {name: output + 1e-3 for name, output in right(**inputs).items()}
+
+        saved.signatures = {**saved.signatures, signature: function}
+        return served(saved, images)
+
+    monkeypatch.setattr(checking, "_served", wrong)
     report = serving.parity(model, exported, photographs(4))
     assert not report.ok
     assert report.max_difference == pytest.approx(1e-3, rel=0.1)
@@ -362,19 +382,19 @@ def with_local(model, tmp_path_factory):
 @pytest.mark.parametrize("flip", [False, True])
 def test_export_local_features_are_second_output(with_local, files, flip):
     model, versions = with_local
-    saved = serving.load(versions[flip])
-    assert saved.has_local
-    expected = models.Embedder(model, flip, local=True)([photographs(3)])
+    saved = inference.load(versions[flip], outputs=BOTH)
+    expected = inference.load(model, flip=flip, outputs=BOTH)([photographs(3)])
     for received in (
-        saved.outputs(photographs(3)),
-        saved.embed([photographs(2), photographs(3)[2:]], local=True),
+        saved([photographs(3)]),
+        saved.embed([photographs(2), photographs(3)[2:]]),
     ):
         assert set(received) == {"embedding", "local"}
         assert received["local"].shape == (3, 4, 16)
         for name, output in received.items():
             np.testing.assert_allclose(output, expected[name], atol=1e-5)
-    assert saved.embed_files(list(map(str, files)), local=True)["local"].shape == (3, 4, 16)
-    np.testing.assert_allclose(saved(photographs(3)), expected["embedding"], atol=1e-5)
+    assert saved.embed(files)["local"].shape == (3, 4, 16)
+    alone = saved.select("embedding")([photographs(3)])
+    np.testing.assert_allclose(alone, expected["embedding"], atol=1e-5)
     report = serving.parity(model, versions[flip], photographs(4), flip=flip)
     assert report.ok, str(report)
 
@@ -393,14 +413,15 @@ def test_parity_changed_local_features_fails(with_local):
 def test_export_stripes_view_passes_parity(model, tmp_path):
     view = models.stripes(model, 2)
     version = serving.export(view, tmp_path / "stripes", local=True)
-    assert serving.load(version).outputs(photographs(3))["local"].shape == (3, 2, WIDTH)
+    assert inference.load(version, outputs=BOTH)([photographs(3)])["local"].shape == (3, 2, WIDTH)
     assert serving.parity(view, version, photographs(4)).ok
 
 
 def test_saved_embedder_without_local_features_raises(saved, model, tmp_path):
-    assert not saved.has_local
-    with pytest.raises(InputError, match=r"second output: .* has none; export it with local=True"):
-        saved.embed([photographs(2)], local=True)
+    with pytest.raises(
+        InputError, match=r"among embedding for .*, got local\. Export .* local=True"
+    ):
+        saved.select("embedding", "local")
     with pytest.raises(InputError, match="named 'local'"):
         serving.export(model, tmp_path / "nothing", local=True)
 

@@ -14,7 +14,7 @@ import tensorflow as tf
 from conftest import ROOT
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-from keras_reid import models, serving
+from keras_reid import inference, models, serving
 
 CLIENT = ROOT / "examples/serving_client.py"
 
@@ -25,15 +25,15 @@ def served(tmp_path_factory):
     root = tmp_path_factory.mktemp("served")
     model = models.build("tiny", 5, (32, 16), weights="none")
     embedder = serving.export(model, root / "person")
-    saved = serving.load(embedder)
-    ranker = serving.export_ranker(root / "ranker", saved.embedding_width)
+    saved = inference.load(embedder)
+    ranker = serving.export_ranker(root / "ranker", saved.embedding_dim)
     files = []
     for i in range(4):
         pixels = np.random.default_rng(i).integers(0, 256, (40 + i, 20, 3)).astype(np.uint8)
         files.append(root / f"{i}.png")
         files[-1].write_bytes(tf.io.encode_png(pixels).numpy())
     restored = {"person": tf.saved_model.load(embedder), "ranker": tf.saved_model.load(ranker)}
-    embedding = saved.embed_files([str(file) for file in files])
+    embedding = saved.embed(files)
     distances = np.linalg.norm(embedding[1:] - embedding[0], axis=1)
     order = np.argsort(distances)
     expected = "".join(f"{distances[i]:.4f}  {files[1 + i]}\n" for i in order)
@@ -145,7 +145,7 @@ def test_serving_server_batched_requests_match_export(tmp_path, batch):
     try:
         with futures.ThreadPoolExecutor(4) as clients:
             found = np.concatenate(list(clients.map(ask, np.split(images, 4))))
-        np.testing.assert_allclose(found, serving.load(path)(images), atol=1e-5)
+        np.testing.assert_allclose(found, inference.load(path).embed(images), atol=1e-5)
         with pytest.raises(grpc.RpcError, match="is served"):
             ask(images, "nothing")
     finally:

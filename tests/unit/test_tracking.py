@@ -11,7 +11,7 @@ from conftest import match_within
 from PIL import Image
 from processes import said
 
-from keras_reid import data, gallery, models, tracking
+from keras_reid import data, gallery, inference, models, tracking
 from keras_reid.data import synthetic
 from keras_reid.data.mot import Boxes, read_mot, write_mot
 from keras_reid.errors import InputError
@@ -392,7 +392,7 @@ def scene(tmp_path_factory):
 def test_embed_boxes_matches_embedding_of_crops(scene):
     root, model = scene
     found = read_mot(root / "gt.txt")
-    embed = models.Embedder(model)
+    embed = inference.load(model)
     told = []
     got = tracking.embed_boxes(
         data.video_frames(root / "frames"),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.io import savemat
 
-from keras_reid import data, evaluation, layers, losses, models, reranking
+from keras_reid import data, evaluation, inference, layers, losses, models, reranking
 from keras_reid.data import frames as videos
 from keras_reid.data import synthetic
 from keras_reid.errors import InputError
@@ -439,14 +439,14 @@ def test_temporal_layers_invalid_arguments_raises(build, message):
 
 def test_embedder_tracklet_is_mean_of_its_clips(shades):
     model, _ = clip_model("mean")
-    embed = models.Embedder(model)
+    embed = inference.load(model)
     got = embed.embed(shades, batch_size=8, frames=4)
     for t in range(4):
         own = [embed([b]) for b in data.clip_batches(shades[shades.owner == t], 4, 1, SIZE)]
         mean = np.concatenate(own).mean(axis=0)
         np.testing.assert_allclose(got[t], mean / np.linalg.norm(mean), atol=1e-5)
     keras.utils.set_random_seed(1)
-    image_model = models.Embedder(models.build("tiny", 4, SIZE, weights="none"))
+    image_model = inference.load(models.build("tiny", 4, SIZE, weights="none"))
     frames = image_model(data.image_batches(shades, 8, SIZE))
     pooled = image_model.embed(shades)
     mean = frames[shades.owner == 3].mean(axis=0)

@@ -1,4 +1,4 @@
-"""What an export promises: `export.json` beside the model."""
+"""Metadata of an export: `export.json` next to the model."""
 
 import hashlib
 import json
@@ -7,10 +7,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import keras
-import numpy as np
-
-from keras_reid import models
 from keras_reid.errors import InputError
 from keras_reid.io import Fields, read_json
 
@@ -36,20 +32,20 @@ PIXELS = (
 
 
 @dataclass(frozen=True)
-class Contract:
-    """What a user of an exported embedder has to know.
+class Metadata:
+    """Description of an exported embedder.
 
     Attributes:
         format: saved_model, onnx, litert or openvino.
         precision: float32, float16 or int8.
-        image_size: (height, width) that the network sees.
+        image_size: (height, width) of the network's input.
         embedding_width: d.
-        flip: whether the mirror image was added.
+        flip: True if the embedding of the mirrored image is added.
         local: (stripes, width) of the second output, or None.
         fingerprint: of weights and preprocessing, see `fingerprint`.
-        about: what is known of the training: data set, scores with their protocol.
-        pixels: how an image becomes the input.
-        distance: how embeddings are compared.
+        about: the training: data set, scores with their protocol.
+        pixels: preprocessing from an image to the input.
+        distance: distance between embeddings.
         files: SHA-256 of each file of the model, by its path in the folder.
     """
 
@@ -66,13 +62,13 @@ class Contract:
     files: Mapping[str, str | int] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
-        """Writes it into the folder of an export."""
+        """Write `export.json` into the folder of an export."""
         text = json.dumps(asdict(self), indent=2, ensure_ascii=False)
         (folder / FILE).write_text(text + "\n", encoding="utf-8")
 
     @classmethod
-    def read(cls, folder: Path) -> "Contract | None":
-        """None where there is none, as in an export of another program."""
+    def read(cls, folder: Path) -> "Metadata | None":
+        """Return the metadata of a folder; None without `export.json`."""
         if not (folder / FILE).exists():
             return None
         values = read_json(folder / FILE, FIELDS, AGAIN)
@@ -91,16 +87,16 @@ class Contract:
             ) from error
 
     def check(self, folder: Path) -> None:
-        """Refuses files that are not those that were exported: a flipped bit, a cut-off copy.
+        """Raise unless all files are as exported: no flipped bit, no truncated copy.
 
         Raises:
-            InputError: which one it is.
+            InputError: a missing or changed file.
         """
         for name, expected in self.files.items():
             file = folder / name
             # Earlier versions kept the bytes of each file.
-            found = digest_of if isinstance(expected, str) else lambda file: file.stat().st_size
-            if not file.is_file() or found(file) != expected:
+            digest = digest_of if isinstance(expected, str) else lambda file: file.stat().st_size
+            if not file.is_file() or digest(file) != expected:
                 raise InputError(
                     f"an export is as it was written: {file} is missing or has changed; copy it "
                     "again, or export the model again"
@@ -116,19 +112,3 @@ def digest_of(file: Path) -> str:
     """The SHA-256 of a file."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
-def fingerprint(model: keras.Model, flip: bool = False, precision: str = "float32") -> str:
-    """16 hexadecimal digits of the embedder: its weights, image size, mirroring and precision.
-
-    Two models have the same one if they give the same embeddings up to rounding: a run and its
-    float32 exports have. A gallery refuses embeddings of another.
-    """
-    net = models.outputs_at_test(model)
-    size = models.image_size(model)
-    digest = hashlib.sha256(repr((size, bool(flip), precision, PIXELS)).encode())
-    for variable in net.variables:
-        value = np.ascontiguousarray(keras.ops.convert_to_numpy(variable), np.float32)
-        digest.update(repr(value.shape).encode())
-        digest.update(value.tobytes())
-    return digest.hexdigest()[:16]

@@ -1,0 +1,5 @@
+"""Embedders: a trained model of any format in, embeddings of person images out."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

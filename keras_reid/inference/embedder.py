@@ -1,0 +1,200 @@
+"""Embedders of all runtimes: images or tracklets in, embeddings of length 1 out."""
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from keras_reid.errors import InputError
+from keras_reid.inference.sources import Source
+from keras_reid.models.shipped import Pretrained
+
+Progress = Callable[[int, int], None]
+ONLY_EMBEDDING = ("embedding",)
+
+
+class Embedder(ABC):
+    """L2-normalized float32 embeddings `(n, d)` of person images; see `load`.
+
+    A subclass runs the batches. This class decodes, resizes and groups images.
+
+    Attributes:
+        source: the model: its path, its training settings, its card if it is pretrained.
+        image_size: (h, w); images are resized to it.
+        embedding_dim: d, the number of components of an embedding.
+        available: names of all outputs of the model, which `select` accepts.
+        inputs: names of the inputs: `{"images"}`, or those of a model of tracklets or body points.
+        outputs: names of the returned outputs. A single `"embedding"` is returned as an array,
+            others as a dict.
+        flip: whether the embedding of the mirrored image is added.
+    """
+
+    source: Source
+    image_size: tuple[int, int]
+    embedding_dim: int
+    available: tuple[str, ...] = ONLY_EMBEDDING
+    inputs: frozenset[str] = frozenset({"images"})
+    outputs: tuple[str, ...] = ONLY_EMBEDDING
+    flip: bool = False
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits of the weights and the preprocessing; stored by galleries."""
+
+    @abstractmethod
+    def run(self, inputs: Any) -> dict[str, np.ndarray]:
+        """Return `outputs` for one batch: uint8 RGB `(b, h, w, 3)` of `image_size`, or a mapping.
+
+        Raises:
+            InputError: pixels that uint8 does not hold.
+        """
+
+    @property
+    def pretrained(self) -> Pretrained | None:
+        """Card of the pretrained model; None for other models."""
+        return self.source.pretrained
+
+    @property
+    def takes_clips(self) -> bool:
+        """True for a model of tracklets."""
+        return "clips" in self.inputs
+
+    def select(self, *outputs: str) -> "Embedder":
+        """Return an embedder of the same model with other outputs.
+
+        Raises:
+            InputError: the model does not have these outputs.
+        """
+        missing = [name for name in outputs if name not in self.available]
+        if missing:
+            raise InputError(
+                f"`outputs` must be among {', '.join(self.available)} for {self.source}, got "
+                f"{', '.join(missing)}. Export the model with local=True, or give its run.",
+                missing[0],
+            )
+        other = copy.copy(self)
+        other.outputs = outputs
+        return other
+
+    def pooled(self, stripes: int | None = None) -> "Embedder":
+        """Return an embedder with an output `local`, stripes pooled from the feature map.
+
+        Exports and network files have a fixed graph: they are returned unchanged.
+
+        Args:
+            stripes: number of stripes; None: one for each row of the feature map.
+        """
+        return self
+
+    def embed(
+        self, images: Any, batch_size: int = 16, frames: int = 8, progress: Progress | None = None
+    ) -> Any:
+        """Return the embeddings of images, or of tracklets: the mean over the clips of each.
+
+        Args:
+            images: n images: a path, a PIL image, a uint8 RGB array `(h, w, 3)` or
+                `(b, h, w, 3)` of any size, or a list of these, which may be mixed; or
+                `keras_reid.data.PersonImages`, with keypoints if the model takes them, and with a
+                column "tracklet" any number, of n tracklets. All are turned upright by their Exif
+                orientation and resized to `image_size`.
+            batch_size: images at a time: of 16 the feature maps fit into the caches of a CPU.
+            frames: of a clip, for a model of `build_tracklet`; any other embeds every image.
+            progress: called with the number of images, or clips, done and of all.
+
+        Returns:
+            `(n, d)`, or a dict by the names of `outputs`; `(1, d)` for one image; for tracklets
+            `(n, d)` in the order of `images.per_tracklet()`.
+
+        Raises:
+            InputError: no images, a file that does not decode, pixels that uint8 does not hold, or
+                images without the tracklets or keypoints that the model takes.
+        """
+        from keras_reid.data import PersonImages, clip_batches, image_batches
+
+        if not isinstance(images, PersonImages):
+            return self._embed_pixels(images, batch_size, progress)
+        size, batch_size = self.image_size, min(batch_size, len(images))
+        if not self.takes_clips:
+            self._check_columns(images)
+            batches = image_batches(images, batch_size, size)
+            each = self(_reported(batches, len(images), progress))
+            return tracklet_means(each, images.owner) if images.has_tracklets else each
+        if not images.has_tracklets:
+            raise InputError(
+                "a model of tracklets embeds tracklets, not single images: received "
+                f"{len(images)} images; give tracklets",
+                "tracklets",
+            )
+        counts = -(-np.bincount(images.owner) // frames)
+        batches = clip_batches(images, frames, max(1, batch_size // frames), size)
+        clips = self(_reported(batches, int(counts.sum()), progress))
+        return tracklet_means(clips, np.repeat(np.arange(len(counts)), counts))
+
+    def _embed_pixels(self, images: Any, batch_size: int, progress: Progress | None) -> Any:
+        """Return the embeddings of paths, PIL images and arrays."""
+        from keras_reid.data.inputs import pixel_batches, single_images
+
+        if self.inputs != {"images"}:
+            column = "tracklets" if self.takes_clips else ", ".join(self.inputs - {"images"})
+            raise InputError(
+                f"`images` must be keras_reid.data.PersonImages with {column} for this model, got "
+                f"{type(images).__name__}."
+            )
+        images = single_images(images)
+        batches = pixel_batches(images, batch_size, self.image_size)
+        return self(_reported(batches, len(images), progress))
+
+    def _check_columns(self, images: Any) -> None:
+        missing = sorted(self.inputs - {"images", *images.columns})
+        if missing:
+            raise InputError(
+                f"`images` must have {', '.join(missing)} for {self.source}, got "
+                f"{', '.join(images.columns) or 'images alone'}. Give --{missing[0]}, or another "
+                "model.",
+                missing[0],
+            )
+
+    def __call__(self, batches: Iterable[Any]) -> Any:
+        """Return the embeddings of all batches, for example of `keras_reid.data.image_batches`.
+
+        Args:
+            batches: inputs of the model, of `image_size`; see `run`.
+
+        Raises:
+            InputError: no batches, or pixels that uint8 does not hold, such as floats from 0 to 1.
+        """
+        return joined([self.run(inputs) for inputs in batches], self.outputs)
+
+
+def _reported(batches: Iterable[Any], total: int, progress: Progress | None) -> Iterator[Any]:
+    """Yield the batches and report progress."""
+    done = 0
+    for batch in batches:
+        yield batch
+        done += len(next(iter(batch.values())) if isinstance(batch, Mapping) else batch)
+        if progress:
+            progress(done, total)
+
+
+def tracklet_means(embeddings: np.ndarray, owner: np.ndarray) -> np.ndarray:
+    """`e/|e|` (n, d) with e the mean of the embeddings (m, d) of each owner (m,) of 0 … n − 1."""
+    total = np.zeros((owner.max() + 1, embeddings.shape[1]), np.float32)
+    np.add.at(total, owner, embeddings)
+    return total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
+
+
+def joined(
+    parts: Sequence[Mapping[str, np.ndarray]], outputs: Sequence[str] = ONLY_EMBEDDING
+) -> Any:
+    """Return the concatenated outputs of batches: a single `embedding` as an array, else a dict.
+
+    Raises:
+        InputError: no batches.
+    """
+    if not parts:
+        raise InputError("there must be at least one image to embed: received none")
+    joint = {name: np.concatenate([part[name] for part in parts]) for name in outputs}
+    return joint["embedding"] if tuple(outputs) == ONLY_EMBEDDING else joint

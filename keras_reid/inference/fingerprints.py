@@ -1,0 +1,43 @@
+"""Fingerprints: two embedders with the same one give the same embeddings up to rounding."""
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from keras_reid import models
+from keras_reid.inference.metadata import PIXELS
+
+if TYPE_CHECKING:
+    import keras
+
+DIGITS = 16
+
+
+def fingerprint(model: "keras.Model", flip: bool = False, precision: str = "float32") -> str:
+    """Return 16 hexadecimal digits of weights, image size, mirroring and precision of a model.
+
+    A run and its float32 exports have the same fingerprint. A gallery refuses embeddings of
+    another one.
+    """
+    import keras
+
+    net = models.outputs_at_test(model)
+    size = models.image_size(model)
+    digest = hashlib.sha256(repr((size, bool(flip), precision, PIXELS)).encode())
+    for variable in net.variables:
+        value = np.ascontiguousarray(keras.ops.convert_to_numpy(variable), np.float32)
+        digest.update(repr(value.shape).encode())
+        digest.update(value.tobytes())
+    return digest.hexdigest()[:DIGITS]
+
+
+def file_fingerprint(files: Iterable[Path], preprocessing: object) -> str:
+    """Return 16 hexadecimal digits of the contents of files and the preprocessing settings."""
+    digest = hashlib.sha256(repr(preprocessing).encode())
+    for file in files:
+        with file.open("rb") as opened:
+            digest.update(hashlib.file_digest(opened, "sha256").digest())
+    return digest.hexdigest()[:DIGITS]

@@ -1,0 +1,146 @@
+"""`load`: an embedder of a model of any format."""
+
+import importlib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from keras_reid import checks
+from keras_reid.errors import InputError, first_line
+from keras_reid.inference.embedder import ONLY_EMBEDDING, Embedder
+from keras_reid.inference.metadata import Metadata
+from keras_reid.inference.sources import Source
+
+if TYPE_CHECKING:
+    import keras
+
+# Runtimes of the files, the default one first.
+RUNTIMES: dict[str, tuple[str, ...]] = {
+    ".onnx": ("onnx", "openvino"),
+    ".xml": ("openvino",),
+    ".tflite": ("litert", "openvino"),
+}
+SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "litert": ".tflite"}  # of the formats of exports
+
+
+def load(
+    source: "str | os.PathLike[str] | Source | keras.Model" = "pretrained",
+    runtime: str = "auto",
+    *,
+    outputs: Sequence[str] = ONLY_EMBEDDING,
+    flip: bool | None = None,
+    member: str = "1",
+    input_size: Sequence[int] | None = None,
+    channel_order: str | None = None,
+    scale: float | Sequence[float] | None = None,
+    mean: float | Sequence[float] | None = None,
+    layout: str | None = None,
+) -> Embedder:
+    """Return the embedder of a model.
+
+    A network of another program, in an `.onnx`, `.xml` or `.tflite` file, has one input of 3
+    channels and one output. The rows of the output are L2-normalized. The input is
+    `(pixel - mean) / scale`. Settings that the file contains need not be given. Examples are the
+    size and layout of a fixed input shape, and the normalization that OpenVINO's converter put
+    into the graph.
+
+    Args:
+        source: a run folder, the folder of an export, a `.keras`, `.onnx`, `.xml` or `.tflite`
+            file, the name of a pretrained model, or a Keras model in memory.
+        runtime: "auto", or one of "keras", "saved_model", "onnx", "openvino" and "litert" that
+            runs the source: OpenVINO also runs `.onnx` and `.tflite` files.
+        outputs: names of the returned outputs. Exports have `embedding` and possibly `local`; Keras
+            models have further ones.
+        flip: add the embedding of the mirrored image; None: as the source was trained. Exports and
+            network files have a fixed graph.
+        member: of a run with several members: a number, "best" or "ensemble".
+        input_size: (h, w) in pixels of a network file.
+        channel_order: "rgb" or "bgr".
+        scale, mean: gray levels, one or three in `channel_order`.
+        layout: "nchw" or "nhwc".
+
+    Raises:
+        InputError: an unknown or broken source, arguments that do not apply to it or are missing,
+            or a package that is not installed.
+    """
+    settings = {
+        "input_size": None if input_size is None else tuple(map(int, input_size)),
+        "channel_order": channel_order,
+        "scale": scale,
+        "mean": mean,
+        "layout": layout,
+    }
+    if isinstance(source, str | os.PathLike):
+        source = Source.of(source)
+    if not isinstance(source, Source) or source.is_keras:
+        from keras_reid.inference.keras_model import KerasEmbedder
+
+        _check_runtime(runtime, ("keras",))
+        _check_absent("Keras models", settings)
+        if not isinstance(source, Source):
+            return KerasEmbedder(source, bool(flip), outputs)
+        flip = source.settings["flip"] if flip is None else flip
+        return KerasEmbedder(source.load_model(member), flip, outputs, source)
+    fixed = {"flip": flip or None, "member": None if member == "1" else member}
+    _check_absent("exports and network files", fixed)
+    if source.kind == "export":
+        return _export(source, runtime, settings).select(*outputs)
+    return _network(source, source.path, runtime, None, settings).select(*outputs)
+
+
+def _export(source: Source, runtime: str, settings: Mapping[str, Any]) -> Embedder:
+    metadata = source.metadata
+    if metadata is None or metadata.format == "saved_model":
+        from keras_reid.inference.saved_model import SavedModelEmbedder
+
+        _check_runtime(runtime, ("saved_model",))
+        size = None if metadata else settings["input_size"]
+        _check_absent("exports", settings if metadata else {**settings, "input_size": None})
+        if metadata is not None:
+            metadata.check(source.path)
+        return SavedModelEmbedder(source, metadata, size)
+    _check_absent("exports", settings)
+    if metadata.format not in SUFFIXES:
+        raise InputError(
+            f"The format of an export must be saved_model, {', '.join(SUFFIXES)}, got "
+            f"{metadata.format!r} in {source}. Load it with a newer keras_reid."
+        )
+    metadata.check(source.path)  # some runtimes crash on a truncated file
+    file = source.path / f"model{SUFFIXES[metadata.format]}"
+    return _network(source, file, runtime, metadata, settings)
+
+
+def _network(
+    source: Source,
+    file: Path,
+    runtime: str,
+    metadata: Metadata | None,
+    settings: Mapping[str, Any],
+) -> Embedder:
+    from keras_reid.inference.network import NetworkEmbedder
+
+    choices = RUNTIMES[file.suffix]
+    _check_runtime(runtime, choices)
+    name = choices[0] if runtime == "auto" else runtime
+    try:
+        network = importlib.import_module(f"keras_reid.inference.{name}").opened(file)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"{source} must be a complete model with one input for {name}, but it cannot be loaded "
+            f"({first_line(error)}). Export it again."
+        ) from error
+    return NetworkEmbedder(source, file, network, metadata, settings)
+
+
+def _check_runtime(runtime: str, choices: Sequence[str]) -> None:
+    checks.one_of(("auto", *choices), "export the model for other runtimes", runtime=runtime)
+
+
+def _check_absent(what: str, arguments: Mapping[str, Any]) -> None:
+    """Raise for arguments that do not apply to a source."""
+    for name, value in arguments.items():
+        if value is not None:
+            raise InputError(f"`{name}` must not be given for {what}, got {value!r}.", name)

@@ -1,0 +1,116 @@
+"""Embedder that runs an ONNX, OpenVINO or LiteRT file."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_reid import checks
+from keras_reid.errors import InputError
+from keras_reid.inference.embedder import Embedder
+from keras_reid.inference.fingerprints import file_fingerprint
+from keras_reid.inference.metadata import Metadata
+from keras_reid.inference.preprocessing import Preprocessing, Shape, preprocessing_of
+from keras_reid.inference.sources import Source
+
+
+@dataclass(frozen=True)
+class Network:
+    """An opened network with one input.
+
+    Attributes:
+        shape: of the input, with the batch; None: any size.
+        dtype: of the input, as NumPy names it.
+        outputs: their names.
+        run: from an input to the outputs by name.
+        stored: settings of the preprocessing that the file contains.
+    """
+
+    shape: Shape
+    dtype: str
+    outputs: tuple[str, ...]
+    run: Callable[[np.ndarray], Mapping[str, np.ndarray]]
+    stored: Mapping[str, Any] = field(default_factory=dict)
+
+
+class NetworkEmbedder(Embedder):
+    """Embedder of a network file: of an export, or of another program.
+
+    Args:
+        source: the file, or the folder of an export.
+        file: the file.
+        network: the opened file.
+        metadata: of an export; None for other files.
+        settings: see `preprocessing_of`.
+
+    Raises:
+        InputError: a network that does not embed images, or missing settings.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        file: Path,
+        network: Network,
+        metadata: Metadata | None,
+        settings: Mapping[str, Any],
+    ) -> None:
+        self.source = source
+        self.network = network
+        if metadata is None:
+            self.preprocessing = preprocessing_of(
+                str(source), network.shape, network.dtype, network.stored, settings
+            )
+            self._embedding = _embedding_name(source, network.outputs)
+            self._fingerprint = file_fingerprint(_files(file), self.preprocessing)
+        else:
+            height, width = metadata.image_size
+            self.preprocessing = Preprocessing((height, width))
+            self._embedding = "embedding"
+            self._fingerprint = metadata.fingerprint
+            self.available = network.outputs
+        self.image_size = self.preprocessing.input_size
+        black = np.zeros((1, *self.image_size, 3), np.uint8)
+        self.embedding_dim = self.run(black)["embedding"].shape[1]
+
+    @property
+    def fingerprint(self) -> str:
+        return self._fingerprint
+
+    def run(self, inputs: Any) -> dict[str, np.ndarray]:
+        pixels = self.preprocessing(checks.pixels(inputs))
+        size = self.network.shape[0]
+        outputs = dict(self.network.run(pixels) if size is None else self._in_blocks(pixels, size))
+        embedding = outputs.pop(self._embedding).reshape(len(pixels), -1).astype(np.float32)
+        length = np.linalg.norm(embedding, axis=1, keepdims=True)
+        outputs["embedding"] = embedding / np.maximum(length, 1e-12)
+        return {name: outputs[name] for name in self.outputs}
+
+    def _in_blocks(self, pixels: np.ndarray, size: int) -> dict[str, np.ndarray]:
+        """Run a network of a fixed batch size; the last block is padded with its last image."""
+        rows = np.arange(-(-len(pixels) // size) * size).reshape(-1, size)
+        parts = [self.network.run(pixels[np.minimum(row, len(pixels) - 1)]) for row in rows]
+        # A runtime may return views of memory that its next run overwrites.
+        return {
+            name: np.concatenate([np.array(part[name]) for part in parts])[: len(pixels)]
+            for name in self.network.outputs
+        }
+
+
+def _embedding_name(source: Source, outputs: tuple[str, ...]) -> str:
+    if "embedding" in outputs:
+        return "embedding"
+    if len(outputs) != 1:
+        raise InputError(
+            f"a network that embeds has one output, or one named embedding: {source} has "
+            f"{', '.join(outputs)}; cut the others off"
+        )
+    return outputs[0]
+
+
+def _files(file: Path) -> list[Path]:
+    """Return the files of a network: `.bin` of `.xml`, and external weights of `.onnx`."""
+    weights = [file.with_suffix(".bin"), *(Path(f"{file}{end}") for end in (".data", "_data"))]
+    return [file, *(other for other in weights if other.is_file())]

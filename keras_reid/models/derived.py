@@ -1,0 +1,195 @@
+"""Models derived from trained models: embedders, stripes, ensembles, feature maps."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+
+from keras_reid.errors import InputError
+from keras_reid.layers import StripePooling
+from keras_reid.skeletons import KEYPOINTS, skeleton_of
+
+
+def feature_maps(model: keras.Model) -> keras.Model:
+    """images → the maps `(b, h', w', c)` that are pooled, of a model of `build`.
+
+    Raises:
+        InputError: a model without the layer "pool", such as an ensemble.
+    """
+    try:
+        return keras.Model(model.input, model.get_layer("pool").input, name=model.name)
+    except ValueError as error:
+        raise InputError(
+            "the feature map is what the layer 'pool' takes: received a model without one; make it "
+            "with keras_reid.models.build, and of an ensemble take one member"
+        ) from error
+
+
+def stripes(model: keras.Model, count: int | None = None, pooling: str = "max") -> keras.Model:
+    """images → `embedding` `(b, d)` and `local` `(b, s, d)`: unit stripes of the feature map.
+
+    The local features of AlignedReID++ (DMLI; Luo et al., Pattern Recognition 2019) for any model
+    of `build`, without training: to be compared by `global_local` in `keras_reid.evaluation`. The
+    weights are shared with the model.
+
+    Args:
+        model: of `build`.
+        count: s; None takes one for each row of the feature map.
+        pooling: `"max"` or `"avg"`, along a stripe.
+
+    Raises:
+        InputError: a model without the layer "pool", such as an ensemble; more stripes than rows.
+    """
+    maps = feature_maps(model).output
+    local = StripePooling(count or maps.shape[1], pooling, name="stripes")(maps)
+    local = keras.layers.UnitNormalization(dtype="float32", name="local")(local)
+    outputs = {"embedding": model.output["embedding"], "local": local}
+    return keras.Model(model.input, outputs, name=model.name)
+
+
+def ensemble(members: Sequence[keras.Model]) -> keras.Model:
+    """`embedding = [e_1/|e_1|, … e_K/|e_K|] / √K` `(b, Σ d)`: members side by side, of length 1.
+
+    A squared distance is then the mean of the members' own. The weights are shared with them.
+
+    Args:
+        members: models of `build` for images of one size, and the same points if any.
+
+    Raises:
+        InputError: no members, or inputs of different shapes.
+    """
+    shapes = {tuple(tuple(x.shape) for x in model.inputs) for model in members}
+    if len(shapes) != 1:
+        raise InputError(
+            f"an ensemble sees one image at a time: received {len(members)} members for the "
+            f"shapes {sorted(shapes, key=str)}; give members of one image size"
+        )
+    inputs = keras.tree.map_structure(
+        lambda x: keras.Input(x.shape[1:], dtype=x.dtype, name=x.name), members[0].input
+    )
+    parts = [
+        keras.layers.UnitNormalization(dtype="float32", name=f"unit{number}")(
+            embedder(model, f"member{number}")(inputs)
+        )
+        for number, model in enumerate(members, start=1)
+    ]
+    joint = (
+        keras.layers.Concatenate(name="joint", dtype="float32")(parts) if parts[1:] else parts[0]
+    )
+    scale = 1 / math.sqrt(len(parts))
+    embedding = keras.layers.Rescaling(scale, dtype="float32", name="embedding")(joint)
+    return keras.Model(inputs, {"embedding": embedding}, name="ensemble")
+
+
+def embedder(model: keras.Model, name: str | None = None) -> keras.Model:
+    """The part of a model that is needed at test time: images → `embedding` `(b, d)`."""
+    model = _functional(model)
+    return keras.Model(model.input, _output(model, "embedding"), name=name or model.name)
+
+
+def _functional(model: keras.Model) -> keras.Model:
+    """A sequential model as the functional one that it is."""
+    if not isinstance(model, keras.Sequential) or not model.built:
+        return model
+    return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+
+
+def _output(model: keras.Model, name: str) -> Any:
+    outputs = getattr(model, "output", None)
+    if name == "embedding" and isinstance(outputs, keras.KerasTensor) and len(outputs.shape) == 2:
+        return outputs  # of a model that does nothing else
+    if not isinstance(outputs, dict) or name not in outputs:
+        remedy = {
+            "embedding": "make it with keras_reid.models.build",
+            "local": "build it with heads=[keras_reid.models.heads.LocalHead()], or take "
+            "keras_reid.models.stripes(model)",
+            "attribute_probabilities": "train one by the recipe attributes",
+        }
+        raise InputError(
+            f"an embedder has an output named {name!r}, or one output (b, d) that is the "
+            f"embedding: received a model with "
+            f"{sorted(outputs) if isinstance(outputs, dict) else 'unnamed'} outputs; "
+            + remedy.get(name, "train one by the recipe pose"),
+            "local" if name == "local" else None,
+        )
+    return outputs[name]
+
+
+def outputs_at_test(model: keras.Model, outputs: Sequence[str] = ("embedding",)) -> keras.Model:
+    """Return the part of a model that computes these outputs: inputs → dict of outputs.
+
+    Raises:
+        InputError: a model without these outputs.
+    """
+    model = _functional(model)
+    return keras.Model(model.input, {name: _output(model, name) for name in outputs})
+
+
+DIRECTIONS = ("embedding", "local", "parts", "global")  # L2-normalized outputs
+
+
+def unit_outputs(model: keras.Model, flip: bool = False) -> Callable[[Any], dict[str, Any]]:
+    """uint8 images `(b, h, w, 3)`, or a dict of inputs → each output `e(x) / |e(x)|`, for graphs.
+
+    What is no direction, visibility and probabilities, is the mean over both views with `flip`.
+
+    Args:
+        model: of `outputs_at_test`.
+        flip: `e(x) + e(mirrored x)` instead of `e(x)`, which costs a second pass.
+    """
+
+    def unit(inputs: Any) -> dict[str, Any]:
+        total = model(inputs, training=False)
+        if flip:
+            other = model(mirrored(inputs), training=False)
+            total = {name: (total[name] + other[name]) / 2 for name in total}
+        single = {name: keras.ops.cast(output, "float32") for name, output in total.items()}
+        return {
+            name: keras.ops.normalize(output, axis=-1) if name in DIRECTIONS else output
+            for name, output in single.items()
+        }
+
+    return unit
+
+
+def mirrored(inputs: Any) -> Any:
+    """The inputs of a model mirrored left to right: images or clips, and keypoints with them."""
+    if not isinstance(inputs, Mapping):
+        return inputs[..., ::-1, :]
+    other = dict(inputs)
+    for name in ("images", "clips"):
+        if name in inputs:
+            other[name] = inputs[name][..., ::-1, :]
+    if KEYPOINTS in inputs:
+        points = inputs[KEYPOINTS]
+        swapped = keras.ops.take(points, skeleton_of(points).mirror, axis=1)
+        x, rest = swapped[..., :1], swapped[..., 1:]
+        other[KEYPOINTS] = keras.ops.concatenate([1 - x, rest], axis=-1)
+    return other
+
+
+def image_size(model: keras.Model) -> tuple[int, int]:
+    """(height, width) of the images that a model was built for.
+
+    Raises:
+        InputError: it takes images of any size.
+    """
+    shape = next(tuple(x.shape) for x in model.inputs if len(x.shape) > 3)
+    height, width = shape[-3:-1]
+    if height is None or width is None:
+        raise InputError(
+            f"images are resized to the size that the model was built for: received a model for "
+            f"{height}×{width} pixels; build it with a fixed image_size"
+        )
+    return height, width
+
+
+def takes_clips(model: keras.Model) -> bool:
+    """Return True for a model of tracklets."""
+    return "clips" in input_names(model)
+
+
+def input_names(model: keras.Model) -> set[str]:
+    """Return the names of the inputs of a model; `{"images"}` for a single unnamed input."""
+    return set(model.input) if isinstance(model.input, dict) else {"images"}
