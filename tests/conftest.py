@@ -25,8 +25,8 @@ def real_data() -> Path:
 
 
 def match_within(distance: float) -> MatchCalibration:
-    """Calibration with a match probability of at least one half up to a distance."""
-    steep = 1000.0
+    """Calibration with a match probability of one half at a distance, and near 1 at 0."""
+    steep = 20 / abs(distance)
     return MatchCalibration(
         (steep * distance, -steep, 0, 0, 0), (steep * distance, -steep, 0), 1.0, "a distance"
     )

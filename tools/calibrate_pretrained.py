@@ -77,10 +77,7 @@ def embedded(path: str, reader: str, run: str | None) -> Set:
     file = None if FLAGS.cache is None else Path(FLAGS.cache) / f"{Path(path).stem}.npy"
     if file is not None and file.exists():
         return np.load(file), images.identity
-    if run is None:
-        embedder = inference.load(FLAGS.name)
-    else:
-        embedder = inference.load(run)
+    embedder = inference.load(run or FLAGS.name)
     x = embedder.embed(images)
     if file is not None:
         np.save(file, x)

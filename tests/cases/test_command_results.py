@@ -289,5 +289,5 @@ def test_export_returns_folder_of_version(folder: Path, tmp_path: Path) -> None:
 
 
 def test_search_unknown_word_names_the_known_ones() -> None:
-    with pytest.raises(InputError, match="enrol, query, list, remove, stats, calibrate"):
+    with pytest.raises(InputError, match="enrol, query, verify, list, remove, stats, calibrate"):
         search(SearchOptions(gallery="faiss:x", words=("lst",)))

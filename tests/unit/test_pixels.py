@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from keras_reid import data
+from keras_reid import data, inference
 from keras_reid.pixels import (
     decode,
     graph_decode_portable,
