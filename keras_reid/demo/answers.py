@@ -1,15 +1,14 @@
-"""What the search page answers, as HTML; it knows nothing of Gradio."""
+"""Results of the search page as HTML, without Gradio."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from keras_reid import data, distances, gallery, models, visualize
-from keras_reid.demo.command import DemoOptions
+from keras_reid import data, distances, gallery, inference, models, visualize
 from keras_reid.errors import InputError, counted
 from keras_reid.pixels import decode, resize
 
@@ -27,29 +26,42 @@ class Query(NamedTuple):
 
 
 class Answers:
-    """Searches of one gallery by one model.
+    """Searches of one gallery with one model.
 
     Args:
-        options: which.
+        uri: address of the gallery.
+        embedder: model of the gallery.
+        embed: function from images to embeddings; None: `embedder.embed`.
+        limits: default probabilities of a match and of a possible match.
+        images: folder of images to choose from.
 
     Raises:
-        InputError: no such gallery, or one of another model.
+        InputError: the gallery does not exist, or has embeddings of another model.
     """
 
-    def __init__(self, options: DemoOptions) -> None:
-        assert options.gallery is not None
-        gallery.check_exists(options.gallery)
-        self.options = options
-        self.people = gallery.open(options.gallery)
+    def __init__(
+        self,
+        uri: str,
+        embedder: inference.Embedder,
+        embed: Callable[[data.PersonImages], Any] | None = None,
+        limits: gallery.Limits = gallery.LIMITS,
+        images: str | None = None,
+    ) -> None:
+        gallery.check_exists(uri)
+        self.uri, self.embedder, self.limits, self.images = uri, embedder, limits, images
+        self._embed = embed or embedder.embed
+        self.people = gallery.open(uri)
         self.lock = threading.Lock()  # requests come in threads, and the gallery is for one
         known = self.people.fingerprint
-        if known not in (None, options.fingerprint):
+        if known not in (None, embedder.fingerprint):
             self.people.close()
             raise InputError(
-                f"a gallery is searched with the model that filled it: {options.gallery} is of "
-                f"{known}, this one is {options.fingerprint}; name that with --model"
+                f"a gallery is searched with the model that filled it: {uri} is of {known}, this "
+                f"one is {embedder.fingerprint}; name that with --model"
             )
-        self.calibrated = options.calibrated(self.people) is not None
+        if self.people.calibration is None:
+            self.people.calibration = embedder.calibration
+        self.calibrated = self.people.calibration is not None
 
     def __enter__(self) -> "Answers":
         return self
@@ -60,21 +72,18 @@ class Answers:
     @property
     def attributes(self) -> list[str]:
         """Of which a person can be described; empty where the model knows none."""
-        return list(self.options.settings.get("attribute_names") or ())
+        return list(self.embedder.source.settings.get("attribute_names") or ())
 
     @property
     def choices(self) -> list[str]:
         """Images that can be chosen."""
-        folder = self.options.images
-        return data.unlabelled(folder).path.tolist() if folder else []
+        return data.unlabelled(self.images).path.tolist() if self.images else []
 
     def known(self) -> str:
         """In a sentence, what the gallery holds."""
         with self.lock:
             rows, identities = self.people.count(), len(self.people.identities())
-        return (
-            f"{counted(rows, 'image')} of {counted(identities, 'person')} in {self.options.gallery}"
-        )
+        return f"{counted(rows, 'image')} of {counted(identities, 'person')} in {self.uri}"
 
     def of_image(self, file: str) -> Query:
         """The query of an image file.
@@ -87,10 +96,6 @@ class Answers:
         with self.lock:
             embedding = self._embed(images)[0]
         return Query(name, decode(file), embedding, {})
-
-    @cached_property
-    def _embed(self) -> Any:
-        return self.options.embedder()
 
     @staticmethod
     def of_description(words: Sequence[str]) -> Query:
@@ -117,7 +122,7 @@ class Answers:
             query: an image or a description.
             k: number of images.
             cameras, not_cameras, after, before: as in `keras_reid.gallery.Filter`, as text.
-            match_probability, possible_probability: None: those of the options.
+            match_probability, possible_probability: None: the default limits.
             rerank: re-rank the nearest images.
 
         Raises:
@@ -126,10 +131,9 @@ class Answers:
         where = gallery.Filter(
             _words(cameras), _words(not_cameras), gallery.seconds(after), gallery.seconds(before)
         )
-        default = self.options.limits
         limits = gallery.Limits(
-            default.match if match_probability is None else match_probability,
-            default.possible if possible_probability is None else possible_probability,
+            self.limits.match if match_probability is None else match_probability,
+            self.limits.possible if possible_probability is None else possible_probability,
         )
         with self.lock:
             count = self.people.count()
@@ -141,7 +145,7 @@ class Answers:
                 search: dict[str, Any] = {
                     "k": k,
                     "filter": where,
-                    "model_fingerprint": self.options.fingerprint,
+                    "model_fingerprint": self.embedder.fingerprint,
                     "rerank": "k_reciprocal" if rerank else "none",
                     "shortlist": max(k, RERANKED),
                 }
@@ -173,13 +177,13 @@ class Answers:
         """
         if query.pixels is None:
             raise InputError("a description has no image to compare with: search for an image")
-        if not self.options.source.is_keras or self.options.loaded.inputs != {"images"}:
+        if not self.embedder.source.is_keras or self.embedder.inputs != {"images"}:
             raise InputError(
                 "images are compared by the feature map of a model of images alone: received an "
                 "export, or a model with body points; name another with --model"
             )
         pixels = decode(image)
-        size = self.options.loaded.image_size
+        size = self.embedder.image_size
         images = np.stack([resize(one, size) for one in (query.pixels, pixels)])
         with self.lock:
             first, second = np.asarray(self._feature_maps(images))
@@ -204,13 +208,19 @@ class Answers:
             for one, text in zip(pictures, texts, strict=True)
         )
 
+    @property
+    def _model(self) -> Any:
+        """Keras model of the embedder."""
+        assert isinstance(self.embedder, inference.KerasEmbedder)
+        return self.embedder.model
+
     @cached_property
     def _feature_maps(self) -> Any:
-        return models.feature_maps(self.options.keras_model)
+        return models.feature_maps(self._model)
 
     @cached_property
     def _stripes(self) -> Any:
-        return models.stripes(self.options.keras_model)
+        return models.stripes(self._model)
 
 
 def _words(text: str) -> list[str] | None:

@@ -48,7 +48,9 @@ def demo(options: DemoOptions) -> None:
         from keras_reid.demo.answers import Answers
         from keras_reid.demo.page import page
 
-        with Answers(options) as answers:
+        embed = options.embedder()
+        uri, limits = options.gallery, options.limits
+        with Answers(uri, options.loaded, embed, limits, options.images) as answers:
             blocks = page(answers)
             _, url, _ = blocks.launch(
                 server_name=options.host,

@@ -53,14 +53,14 @@ def page(answers: Answers) -> gr.Blocks:
                     gr.Slider(
                         0,
                         1,
-                        answers.options.match_probability,
+                        answers.limits.match,
                         label="Match: least probability",
                         elem_id="match",
                     ),
                     gr.Slider(
                         0,
                         1,
-                        answers.options.possible_probability,
+                        answers.limits.possible,
                         label="Possible match: least probability",
                         elem_id="possible",
                     ),

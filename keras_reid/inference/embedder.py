@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from keras_reid.errors import InputError
+from keras_reid.evaluation.calibration import MatchCalibration
 from keras_reid.inference.sources import Source
 from keras_reid.models.shipped import Pretrained
 
@@ -26,6 +27,7 @@ class Embedder(ABC):
         embedding_dim: d, the number of components of an embedding.
         available: names of all outputs of the model, which `select` accepts.
         inputs: names of the inputs: `{"images"}`, or those of a model of tracklets or body points.
+        calibration: of match probabilities; None: the model has none.
         outputs: names of the returned outputs. A single `"embedding"` is returned as an array,
             others as a dict.
         flip: whether the embedding of the mirrored image is added.
@@ -36,6 +38,7 @@ class Embedder(ABC):
     embedding_dim: int
     available: tuple[str, ...] = ONLY_EMBEDDING
     inputs: frozenset[str] = frozenset({"images"})
+    calibration: MatchCalibration | None = None
     outputs: tuple[str, ...] = ONLY_EMBEDDING
     flip: bool = False
 

@@ -59,7 +59,9 @@ class KerasEmbedder(Embedder):
     def select(self, *outputs: str) -> "KerasEmbedder":
         if outputs == self.outputs:
             return self
-        return KerasEmbedder(self.model, self.flip, outputs, self.source)
+        other = KerasEmbedder(self.model, self.flip, outputs, self.source)
+        other.calibration = self.calibration
+        return other
 
     def pooled(self, stripes: int | None = None) -> "KerasEmbedder":
         view = models.stripes(self.model, stripes)

@@ -81,12 +81,16 @@ def load(
         if not isinstance(source, Source):
             return KerasEmbedder(source, bool(flip), outputs)
         flip = source.settings["flip"] if flip is None else flip
-        return KerasEmbedder(source.load_model(member), flip, outputs, source)
+        embedder: Embedder = KerasEmbedder(source.load_model(member), flip, outputs, source)
+        embedder.calibration = source.calibration(member)
+        return embedder
     fixed = {"flip": flip or None, "member": None if member == "1" else member}
     _check_absent("exports and network files", fixed)
-    if source.kind == "export":
-        return _export(source, runtime, settings).select(*outputs)
-    return _network(source, source.path, runtime, None, settings).select(*outputs)
+    if source.kind != "export":
+        return _network(source, source.path, runtime, None, settings).select(*outputs)
+    embedder = _export(source, runtime, settings).select(*outputs)
+    embedder.calibration = source.calibration()
+    return embedder
 
 
 def _export(source: Source, runtime: str, settings: Mapping[str, Any]) -> Embedder:

@@ -16,7 +16,6 @@ from keras_reid import gallery, inference
 from keras_reid.data import synthetic
 from keras_reid.data.readers import load
 from keras_reid.demo.answers import Answers
-from keras_reid.demo.command import DemoOptions
 from keras_reid.errors import InputError
 
 pytestmark = pytest.mark.slow  # a gallery of the pretrained model, a page, and a browser
@@ -48,7 +47,7 @@ def people(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def answers(people):
-    with Answers(DemoOptions(gallery=people[1])) as answers:
+    with Answers(people[1], inference.load()) as answers:
         yield answers
 
 
@@ -121,9 +120,9 @@ def test_demo_missing_or_foreign_gallery_raises(tmp_path):
     with gallery.open(uri) as other:
         other.enrol(np.eye(2), ["a", "b"], images=["a", "b"], model_fingerprint="another")
     with pytest.raises(InputError, match="a gallery is searched with the model that filled it"):
-        Answers(DemoOptions(gallery=uri))
+        Answers(uri, inference.load())
     with pytest.raises(InputError, match="there is no gallery"):
-        Answers(DemoOptions(gallery=f"faiss:{tmp_path / 'none.faiss'}"))
+        Answers(f"faiss:{tmp_path / 'none.faiss'}", inference.load())
 
 
 @pytest.fixture
