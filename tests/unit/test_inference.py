@@ -146,6 +146,29 @@ def test_embed_tracklets_of_export_are_means(
     np.testing.assert_allclose(found, inference.load(run_folder).embed(images), atol=1e-3)
 
 
+@pytest.mark.parametrize("kind", ["tracklets", "keypoints"])
+def test_load_export_of_several_inputs_agrees_with_its_model(tmp_path: Path, kind: str) -> None:
+    synthetic.generate(tmp_path / "drawn", 2, 2, size=SIZE)
+    images = load("market1501", str(tmp_path / "drawn")).gallery[:6]
+    if kind == "tracklets":
+        columns = {"tracklet": np.array([3, 3, 3, 4, 4, 4])}
+        model = models.build_tracklet("tiny", 3, image_size=SIZE, weights="none")
+    else:
+        points = np.random.default_rng(0).random((6, 17, 3)).astype(np.float32)
+        columns = {"keypoints": points}
+        pose = models.heads.PoseHead(17, 8)
+        model = models.build("tiny", 3, SIZE, weights="none", heads=[pose])
+    of_persons = PersonImages(images.path, [0, 0, 0, 1, 1, 1], None, columns)
+    embedder = inference.load(serving.export(model, tmp_path / "export"))
+    expected = inference.load(model).embed(of_persons, frames=2)
+    np.testing.assert_allclose(embedder.embed(of_persons, frames=2), expected, atol=1e-5)
+    with pytest.raises(InputError, match=rf"PersonImages with {kind} for this model"):
+        embedder.embed(PIXELS)
+    if kind == "keypoints":
+        with pytest.raises(InputError, match=r"`images` must have keypoints for .*, got images"):
+            embedder.embed(PersonImages(images.path, [0, 0, 0, 1, 1, 1], None))
+
+
 # --- Networks of other programs
 
 
