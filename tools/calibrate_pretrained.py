@@ -11,7 +11,8 @@ the protocol below:
   on the training persons of the same cameras. Fitted on persons with odd numbers, reported on even
   ones, and the reverse; both are pooled.
 - 20 galleries of 30 persons; all other images are queries, and half of the weight belongs to
-  enrolled persons. Intervals are of 200 bootstrap samples over persons.
+  enrolled persons. Numbers are of all galleries together; intervals are of 200 bootstrap samples
+  over persons.
 """
 
 import json
@@ -22,7 +23,7 @@ import numpy as np
 from absl import app, flags
 
 from keras_reid import data, evaluation, inference
-from keras_reid.evaluation.calibration import GallerySearches, distances, draw_searches
+from keras_reid.evaluation.calibration import distances, draw_searches
 from keras_reid.gallery import LIMITS
 from keras_reid.models.shipped import FOLDER
 
@@ -109,24 +110,24 @@ def measured(
     adapted: bool,
 ) -> dict[str, str]:
     """Numbers of the galleries of one size, with 95 % intervals over persons."""
-    found: list[tuple[np.ndarray, GallerySearches, np.ndarray]] = []
+    parts: list[tuple[np.ndarray, ...]] = []
+    rng = np.random.default_rng(0)
     for calibration, (x, identity) in pairs:
         distance, owner, _ = distances(x, identity)
         ordered = x[np.argsort(np.unique(identity, return_inverse=True)[1], kind="stable")]
-        rng = np.random.default_rng(0)
+        first = parts[-1][-1].max() + 1 if parts else 0  # person numbers differ between sets
         for _ in range(GALLERIES):
             searches = draw_searches(distance, owner, persons, images, rng)
             rows = np.setdiff1d(np.arange(len(owner)), searches.query)
             used = calibration.adapt(ordered[rows], owner[rows]) if adapted else calibration
             p = used.probability(searches.distance, searches.second, persons, images)
-            found.append((p, searches, owner[searches.query]))
-    galleries = [Outcome(*one) for one in found]
-    mean = np.mean([one.numbers() for one in galleries], axis=0)
-    rng = np.random.default_rng(1)
-    samples = [
-        np.nanmean([one.numbers(one.resampled(rng)) for one in galleries], axis=0)
-        for _ in range(SAMPLES)
-    ]
+            own = first + owner[searches.query]
+            parts.append(
+                (p, searches.distance, searches.right, searches.enrolled, searches.weight, own)
+            )
+    pooled = Outcome(*map(np.concatenate, zip(*parts, strict=True)))
+    mean = pooled.numbers()
+    samples = [pooled.numbers(pooled.resampled(rng)) for _ in range(SAMPLES)]
     low, high = np.nanpercentile(samples, [2.5, 97.5], axis=0)
     texts = [f"{m:.3f} ({a:.3f} to {b:.3f})" for m, a, b in zip(mean, low, high, strict=True)]
     return dict(zip(NAMES, texts, strict=True))
@@ -148,11 +149,20 @@ NAMES = (
 
 
 class Outcome:
-    """Probabilities of the searches in one gallery."""
+    """Probabilities of the searches in all galleries of one size, each gallery of one weight."""
 
-    def __init__(self, p: np.ndarray, searches: GallerySearches, owner: np.ndarray) -> None:
-        self.p, self.searches, self.owner = p, searches, owner
-        self.scores = {"probability": -p, "distance": searches.distance}
+    def __init__(
+        self,
+        p: np.ndarray,
+        distance: np.ndarray,
+        right: np.ndarray,
+        enrolled: np.ndarray,
+        weight: np.ndarray,
+        owner: np.ndarray,
+    ) -> None:
+        self.p, self.right, self.enrolled = p, right, enrolled
+        self.weight, self.owner = weight, owner
+        self.scores = {"probability": -p, "distance": distance}
         self.orders = {name: np.argsort(x, kind="stable") for name, x in self.scores.items()}
 
     def resampled(self, rng: np.random.Generator) -> np.ndarray:
@@ -162,27 +172,27 @@ class Outcome:
 
     def numbers(self, repeats: np.ndarray | int = 1) -> list[float]:
         """The numbers of NAMES, each query counted `repeats` times."""
-        p, s = self.p, self.searches
-        known, other, right = (repeats * mask for mask in (s.enrolled, ~s.enrolled, s.right))
-        weight = 0.5 * known / max(known.sum(), 1) + 0.5 * other / max(other.sum(), 1)
+        p, right, weight = self.p, self.right, self.weight * repeats
+        known, other = weight * self.enrolled, weight * ~self.enrolled
+        weight = 0.5 * known / known.sum() + 0.5 * other / other.sum()
         place = np.minimum((p * BINS).astype(int), BINS - 1)
-        gap = np.bincount(place, weight * (p - s.right), minlength=BINS)
-        likelihood = np.clip(np.where(s.right, p, 1 - p), 1e-12, None)
+        gap = np.bincount(place, weight * (p - right), minlength=BINS)
+        likelihood = np.clip(np.where(right, p, 1 - p), 1e-12, None)
         match, none = p >= LIMITS.match, p < LIMITS.possible
-        false, accepted = share(other, match), share(right, match)
-        by_distance = share(right, s.distance <= self.limit("distance", other, false))
+        false, accepted = share(other, match), share(known * right, match)
+        near = self.scores["distance"] <= self.limit("distance", other, false)
         return [
             np.abs(gap).sum(),
             -(weight * np.log(likelihood)).sum(),
             false,
             share(other, ~match & ~none),
-            share(right, none),
+            share(known * right, none),
             accepted,
-            by_distance,
-            accepted / by_distance if by_distance else np.nan,
-            share(known, s.right),
+            share(known * right, near),
+            accepted / share(known * right, near),
+            share(known, right),
             *(
-                share(known, s.right & (self.scores[name] <= self.limit(name, other, rate)))
+                share(known, right & (self.scores[name] <= self.limit(name, other, rate)))
                 for name in self.scores
                 for rate in FPIRS
             ),

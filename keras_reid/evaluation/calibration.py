@@ -5,8 +5,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.optimize import minimize
-from scipy.special import expit
 
 from keras_reid.errors import InputError
 from keras_reid.evaluation.comparison import checked_features, compare
@@ -17,6 +15,7 @@ DRAWS = 4  # galleries of each size
 ALONE = 12  # times as many galleries of one person
 MOST_PERSONS, MOST_IMAGES = 500, 8  # that are looked at, and images of each
 FEWEST_PERSONS = 10  # persons to fit on
+MARGIN = 0.2  # to the second person; a larger one adds little evidence
 PENALTY = 1e-5  # on squared coefficients, against separable searches
 
 LEAST_PERSONS, LEAST_IMAGES = 5, 2  # of a gallery that is calibrated on itself
@@ -29,10 +28,10 @@ DEVIATIONS = np.array([0.3, 0.5])  # of the prior on log(scale) and offset
 class MatchCalibration:
     """Probability of a match: `sigmoid(scale · z + offset)`, with z by logistic regression.
 
-    Several enrolled persons: `z = search · (1, d, d₂ − d, log N, log n)`. One person, as in 1:1
-    verification: `z = pair · (1, d, log n)`. Here d is the distance to the nearest enrolled person,
-    d₂ that to the second person, N the number of persons and n the mean number of images of each.
-    Half of the queries are assumed to be of enrolled persons.
+    Several enrolled persons: `z = search · (1, d, tanh((d₂ − d) / 0.2), log N, log n)`. One person,
+    as in 1:1 verification: `z = pair · (1, d, log n)`. Here d is the distance to the nearest
+    enrolled person, d₂ that to the second person, N the number of persons and n the mean number of
+    images of each. Half of the queries are assumed to be of enrolled persons.
 
     Attributes:
         search: five coefficients.
@@ -104,7 +103,7 @@ class MatchCalibration:
             images: mean number of images of an enrolled person.
         """
         d, d2 = np.asarray(distance, np.float64), np.asarray(second, np.float64)
-        return expit(self.scale * self._logit(d, d2, persons, images) + self.offset)
+        return _sigmoid(self.scale * self._logit(d, d2, persons, images) + self.offset)
 
     def pair_probability(self, distance: Any) -> np.ndarray:
         """Return the probability (n,) that pairs of images at these distances are of one person."""
@@ -131,6 +130,8 @@ class MatchCalibration:
         Raises:
             InputError: fewer than 5 persons with at least 2 images.
         """
+        from scipy.optimize import minimize  # takes a second, which start-up does not need
+
         distance, owner, counts = distances(embeddings, identities)
         if (counts >= LEAST_IMAGES).sum() < LEAST_PERSONS:
             raise InputError(
@@ -334,15 +335,22 @@ def _impostor(distance: np.ndarray, owner: np.ndarray) -> float:
 
 def _several(d: np.ndarray, d2: np.ndarray, persons: int, images: float) -> np.ndarray:
     ones = np.ones_like(d)
-    return np.stack([ones, d, d2 - d, np.log(persons) * ones, np.log(images) * ones], axis=-1)
+    margin = np.tanh((d2 - d) / MARGIN)
+    return np.stack([ones, d, margin, np.log(persons) * ones, np.log(images) * ones], axis=-1)
 
 
 def _alone(d: np.ndarray, images: float) -> np.ndarray:
     return np.stack([np.ones_like(d), d, np.log(images) * np.ones_like(d)], axis=-1)
 
 
+def _sigmoid(z: np.ndarray) -> np.ndarray:
+    return 0.5 * (1 + np.tanh(z / 2))
+
+
 def _fitted(columns: list[np.ndarray], searches: list[GallerySearches]) -> np.ndarray:
     """Return the coefficients of a weighted logistic regression."""
+    from scipy.optimize import minimize
+
     values = np.concatenate(columns)
     right = np.concatenate([search.right for search in searches])
     weight = np.concatenate([search.weight for search in searches]) / len(searches)
@@ -350,7 +358,7 @@ def _fitted(columns: list[np.ndarray], searches: list[GallerySearches]) -> np.nd
 
     def loss(b: np.ndarray) -> tuple[float, np.ndarray]:
         z = sign * (values @ b)
-        gradient = -(weight * sign * expit(-z)) @ values + 2 * PENALTY * b
+        gradient = -(weight * sign * _sigmoid(-z)) @ values + 2 * PENALTY * b
         return (weight * np.logaddexp(0, -z)).sum() + PENALTY * (b**2).sum(), gradient
 
     return minimize(loss, np.zeros(values.shape[1]), jac=True).x

@@ -14,7 +14,7 @@ from keras_reid.gallery.store import SearchResult
 
 NOT_CALIBRATED = (
     "a gallery must have a calibration to decide who matches, got none. Assign that of the model "
-    "to `gallery.calibration`, or run search.py calibrate with --dataset."
+    "to `gallery.calibration`, or calibrate the gallery on a data set."
 )
 MATCH, POSSIBLE_MATCH, NO_MATCH = "match", "possible match", "no match"
 
@@ -83,8 +83,8 @@ class Limits:
         InputError: unless `0 <= possible <= match <= 1`.
     """
 
-    match: float = 0.9
-    possible: float = 0.05
+    match: float = 0.96
+    possible: float = 0.08
 
     def __post_init__(self) -> None:
         if not 0 <= self.possible <= self.match <= 1:

@@ -73,7 +73,7 @@ class Gallery:
             store.save_settings(settings)
             logging.warning(
                 "This gallery has the distance threshold of an earlier version, which is no longer "
-                "used. To adapt decisions to its images, run: search.py --gallery=… calibrate"
+                "used. To adapt decisions to its images, run search.py calibrate."
             )
 
     @property

@@ -16,7 +16,7 @@ from keras_reid.data import PersonImages, readable
 from keras_reid.data.images import ORIENTATION
 from keras_reid.errors import counted
 from keras_reid.inference.saved_model import SIGNATURES, SavedModelEmbedder
-from keras_reid.pixels import decode
+from keras_reid.pixels import decode, graph_resize
 from keras_reid.training.callbacks import rank_images
 
 BATCH = 32
@@ -79,11 +79,14 @@ def parity(
         count = len(next(iter(images.values())))
         return ParityReport(_difference(original([images]), saved([images])), count, tolerance)
     images = readable(images) if isinstance(images, PersonImages) else checks.pixels(images)
-    expected = original.embed(images, BATCH)
+    shown = images
     if isinstance(saved, SavedModelEmbedder):
         received = _served(saved, images)
+        if not isinstance(images, PersonImages):  # the signatures resize in the graph
+            shown = [graph_resize(image, original.image_size).numpy() for image in images]
     else:
         received = [saved.embed(images, BATCH)]
+    expected = original.embed(shown, BATCH)
     difference = np.max([_difference(expected, outputs) for outputs in received])
     return ParityReport(float(difference), len(images), tolerance)
 

@@ -75,7 +75,7 @@ def test_search_query_returns_results_that_json_prints(
     assert [result.hits[0].image for result in results] == paths
     assert [len(result.hits) for result in results] == [2, 2]
     printed = json.loads(capsys.readouterr().out)
-    assert printed["match_probability"] == 0.9
+    assert printed["match_probability"] == 0.96
     assert [result.decision.verdict for result in results] == ["match", "match"]
     assert printed["queries"] == [result.to_dict() for result in results]
 

@@ -34,7 +34,7 @@ def sigmoid(z):
 
 def test_probability_follows_the_formula():
     scaled = dataclasses.replace(KNOWN, scale=1.2, offset=-0.3)
-    several = 5 - 10 * 0.4 + 12 * 0.15 - 0.4 * math.log(30) - 0.3 * math.log(2.5)
+    several = 5 - 10 * 0.4 + 12 * math.tanh(0.75) - 0.4 * math.log(30) - 0.3 * math.log(2.5)
     pair = 14 - 19 * 0.4 - math.log(2.5)
     assert float(KNOWN.probability(0.4, 0.55, 30, 2.5)) == pytest.approx(sigmoid(several))
     assert float(KNOWN.probability(0.4, np.inf, 1, 2.5)) == pytest.approx(sigmoid(pair))

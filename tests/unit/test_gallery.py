@@ -331,7 +331,7 @@ def test_gallery_with_threshold_of_earlier_version_says_once_how_to_calibrate(tm
         store.store.save_settings({**settings, "threshold": {"value": 0.4}})
     with gallery.open(uri):
         pass
-    assert "search.py --gallery=… calibrate" in caplog.text
+    assert "run search.py calibrate" in caplog.text
     caplog.clear()
     with gallery.open(uri):
         pass
