@@ -305,15 +305,15 @@ class DecisionOptions(ModelOptions):
     """Model, and probabilities of a match."""
 
     match_probability: float = option(
-        "Least probability of a match. At the default, about 1 of 100 queries of persons who are "
-        "not enrolled is a match.",
+        "Least probability of a match. At the default, up to 1 of 100 queries of persons who are "
+        "not enrolled was a match.",
         gallery.LIMITS.match,
         least=0,
         most=1,
     )
     possible_probability: float = option(
-        "Least probability of a possible match. At the default, about 3 of 100 queries whose "
-        "nearest person is right are no match.",
+        "Least probability of a possible match. At the default, up to 7 of 100 queries whose "
+        "nearest person is right were no match.",
         gallery.LIMITS.possible,
         least=0,
         most=1,

@@ -72,8 +72,8 @@ class Verification(NamedTuple):
 class Limits:
     """Probabilities from which on a decision is a match, or a possible match.
 
-    The defaults are chosen so that of 100 queries of persons who are not enrolled, at most about 1
-    is a match, and of 100 queries whose nearest person is right, at most about 3 are no match.
+    At the defaults, up to 1 of 100 queries of persons who are not enrolled was a match, and up to 7
+    of 100 queries whose nearest person is right were no match, in galleries of 30 persons.
 
     Attributes:
         match: least probability of "match".

@@ -79,7 +79,7 @@ def parity(
         count = len(next(iter(images.values())))
         return ParityReport(_difference(original([images]), saved([images])), count, tolerance)
     images = readable(images) if isinstance(images, PersonImages) else checks.pixels(images)
-    shown = images
+    shown: Any = images
     if isinstance(saved, SavedModelEmbedder):
         received = _served(saved, images)
         if not isinstance(images, PersonImages):  # the signatures resize in the graph
