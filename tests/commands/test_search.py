@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 from PIL import Image
-from processes import said
+from processes import TINY, said
 
 from keras_reid import data, models, serving, visualize
 from keras_reid.cli.search import _people
@@ -298,3 +298,19 @@ def test_people_csv_with_spaces_keeps_times(tmp_path):
     images, times = _people(tmp_path / "people.csv")
     assert images.identity.tolist() == ["0001"]
     assert [times[path] for path in images.path.tolist()] == [12.5]
+
+
+@pytest.mark.slow
+def test_search_run_and_export_decide_by_calibration_of_training(tmp_path):
+    data.synthetic.generate(tmp_path / "drawn", 12, 12, size=(64, 32))
+    drawn = ("--dataset=market1501", "--data_dir=drawn")
+    said("train.py", *drawn, *TINY, "--run=run", cwd=tmp_path)
+    calibration = json.loads((tmp_path / "run/metrics.json").read_text())["calibration"]["1"]
+    assert calibration["source"] == "validation persons of market1501"
+    said("export.py", "--run=run", "--noranker", *drawn, cwd=tmp_path)
+    about = json.loads((tmp_path / "export/run/1/export.json").read_text())["about"]
+    assert about["calibration"] == calibration
+    image = str(next((tmp_path / "drawn/query").glob("*.jpg")))
+    for model in ("run", "export/run/1"):
+        out = said("search.py", f"--model={model}", "verify", image, image, cwd=tmp_path)
+        assert out.startswith("0.0000  match (")

@@ -7,9 +7,13 @@ import math
 import numpy as np
 import pytest
 
+from keras_reid.data import PersonImages
 from keras_reid.errors import InputError
 from keras_reid.evaluation import MatchCalibration, fit_calibration
 from keras_reid.evaluation.calibration import distances, draw_searches, left_out
+from keras_reid.training import RetrievalEvaluation
+from keras_reid.training.callbacks import Scored
+from keras_reid.training.runs import Run
 
 KNOWN = MatchCalibration((5, -10, 12, -0.4, -0.3), (14, -19, -1), 0.85, "an example")
 
@@ -165,3 +169,32 @@ def test_calibration_round_trips_json_and_checks_values():
         dataclasses.replace(KNOWN, pair=(1, 2))
     with pytest.raises(InputError, match="must be finite"):
         dataclasses.replace(KNOWN, offset=float("nan"))
+
+
+def test_run_calibration_is_that_of_the_member(tmp_path):
+    values = {"1": KNOWN.to_dict(), "2": {**KNOWN.to_dict(), "offset": 0.5}}
+    metrics = {"calibration": values, "members": {"1": {"mAP": 0.3}, "2": {"mAP": 0.4}}}
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics))
+    run = Run(tmp_path)
+    assert run.calibration() == KNOWN
+    assert run.calibration("best").offset == 0.5
+    assert run.calibration("ensemble") is None
+    (tmp_path / "metrics.json").write_text(json.dumps({"calibration": {"1": {"search": [1]}}}))
+    with pytest.raises(InputError, match=r"metrics.json` must have the values of MatchCalibration"):
+        run.calibration()
+
+
+def test_retrieval_evaluation_calibration_leaves_distractors_out():
+    x, names = persons(5, count=24, images=4)
+    distractor = np.isin(names, ["p20", "p21", "p22", "p23"])
+    images = PersonImages(np.arange(len(x)).astype(str), names, None, distractor=distractor)
+    sides = np.arange(len(x)) % 4 == 0
+    evaluation = RetrievalEvaluation(images[sides], images[~sides], dataset="drawn")
+    evaluation.last = Scored(None, (x[sides], x[~sides]), images[sides], images[~sides])
+    rows = np.concatenate([np.flatnonzero(sides), np.flatnonzero(~sides)])
+    rows = rows[~distractor[rows]]
+    expected = fit_calibration([(x[rows], names[rows])], "validation persons of drawn")
+    assert evaluation.calibration() == expected
+    few = np.isin(names, ["p0", "p1"])
+    evaluation.last = Scored(None, (x[few], x[few]), images[few], images[few])
+    assert evaluation.calibration() is None

@@ -345,6 +345,8 @@ def test_verify_returns_distance_and_decision():
     assert same.decision == ("match", pytest.approx(float(CALIBRATION.pair_probability(0))))
     assert different.distance == pytest.approx(2**0.5)
     assert different.decision.verdict == "no match"
+    (possible,) = gallery.verify([[0.0, 0.0]], [[0.684, 0.0]], CALIBRATION)
+    assert str(possible.decision) == "possible match (73 %)"
     with pytest.raises(InputError, match="must have one shape"):
         gallery.verify(first, second[:1], CALIBRATION)
     with pytest.raises(InputError, match=r"got 0.2 and 0.5"):
