@@ -32,7 +32,7 @@ flags.DEFINE_string("name", "person-mobilenetv2", "Pretrained model.")
 flags.DEFINE_list("foreign", None, "CSV tables of foreign cameras.", required=True)
 flags.DEFINE_string("seen", None, "Directory of Market-1501 in its standard layout.")
 flags.DEFINE_string("twin", None, "Run folder of the twin, for --seen.")
-flags.DEFINE_string("cache", None, "Directory in which embeddings are kept.")
+flags.DEFINE_string("cache", None, "Directory for embeddings, which are computed once.")
 flags.DEFINE_bool("write", False, "Write the calibration into the card of the model.")
 
 PERSONS, GALLERIES, SAMPLES = 30, 20, 200
@@ -166,7 +166,7 @@ class Outcome:
         self.orders = {name: np.argsort(x, kind="stable") for name, x in self.scores.items()}
 
     def resampled(self, rng: np.random.Generator) -> np.ndarray:
-        """How often each query occurs when as many persons are drawn with replacement."""
+        """Number of times each query occurs in a draw of persons with replacement."""
         count = self.owner.max() + 1
         return np.bincount(rng.integers(count, size=count), minlength=count)[self.owner]
 
@@ -199,7 +199,7 @@ class Outcome:
         ]
 
     def limit(self, name: str, weight: np.ndarray, rate: float) -> float:
-        """The largest score at which no more than this share of the weight is accepted."""
+        """Largest score that accepts no more than this share of the weight."""
         order = self.orders[name]
         passed = np.cumsum(weight[order]) <= rate * weight.sum() + 1e-9
         return float(self.scores[name][order[passed.sum() - 1]]) if passed.any() else -np.inf

@@ -37,10 +37,10 @@ CHUNK = 1024  # images that are embedded, and then durable, at a time
 
 @dataclass(frozen=True, kw_only=True)
 class SearchOptions(GalleryOptions):
-    """Where it is looked, for whom.
+    """Options of a search.
 
     Attributes:
-        words: what is done, and to what.
+        words: the subcommand and its arguments.
     """
 
     k: int = option("Images shown for each query.", 10, least=1)
@@ -52,14 +52,14 @@ class SearchOptions(GalleryOptions):
     rerank: str = option("A re-ranker for the shortlist, such as k_reciprocal.", "none")
     shortlist: int = option("Images that are fetched to re-rank.", 1000, least=1)
     description: Sequence[str] | None = option(
-        "Of query: NAME=1 or NAME=0, the attributes of whom is looked for; of runs that know them."
+        "Attributes of the person, NAME=1 or NAME=0, for query; for runs of the recipe attributes."
     )
     html: str | None = option("New page with the pictures of queries and hits.")
     words: tuple[str, ...] = ()
 
     @property
     def attribute_names(self) -> list[str] | None:
-        """Of the attributes that the model of the run predicts."""
+        """Names of the attributes that the model predicts."""
         return self.settings.get("attribute_names")
 
 
@@ -71,7 +71,7 @@ class QueryResult(NamedTuple):
         identity: name of the match or possible match, else None.
         hits: images of the gallery, nearest first.
         decision: about the nearest person; None for a description, and without a calibration.
-        text: answer in words.
+        text: the printed answer.
     """
 
     image: str
@@ -332,7 +332,7 @@ def _undecided(image: str, hits: list[gallery.SearchResult]) -> QueryResult:
 
 
 def _described(options: SearchOptions, where: gallery.Filter) -> QueryResult:
-    """What fits the description best."""
+    """Images that fit the description best."""
     wanted = {}
     for text in options.description or ():
         name, _, value = text.partition("=")
@@ -395,13 +395,13 @@ def remove(options: SearchOptions, arguments: list[str]) -> int:
     with gallery.open(options.uri) as people:
         removed = people.remove(arguments[0])
     if not removed:
-        raise InputError(f"nobody in {options.uri} is named {arguments[0]!r}: see the identities")
+        raise InputError(f"identity {arguments[0]!r} not found in {options.uri}. See list.")
     say(f"erased {counted(removed, 'image')} of {arguments[0]}")
     return removed
 
 
 def stats(options: SearchOptions, arguments: list[str]) -> dict[str, Any]:
-    """What the gallery holds."""
+    """Numbers of rows and identities, model and calibration of the gallery."""
     with gallery.open(options.uri) as people:
         values = people.stats()
     if options.output == "json":
@@ -456,7 +456,7 @@ def _fitted(options: SearchOptions) -> evaluation.MatchCalibration:
 
 
 def _check_model(options: SearchOptions) -> None:
-    """A calibration belongs to the model whose embeddings the gallery holds."""
+    """Raise if the gallery has embeddings of another model."""
     with gallery.open(options.uri) as people:
         known = people.fingerprint
     if known not in (None, options.fingerprint):

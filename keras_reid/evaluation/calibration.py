@@ -20,7 +20,7 @@ PENALTY = 1e-5  # on squared coefficients, against separable searches
 
 LEAST_PERSONS, LEAST_IMAGES = 5, 2  # of a gallery that is calibrated on itself
 WEIGHT = 0.1  # of a left-out image: images of one gallery resemble each other
-HALF = 30  # persons whose mean impostor distance counts half
+HALF = 30  # number of persons at which the mean impostor distance counts half
 DEVIATIONS = np.array([0.3, 0.5])  # of the prior on log(scale) and offset
 
 
@@ -98,7 +98,7 @@ class MatchCalibration:
 
         Args:
             distance: (n,) distances to the nearest person.
-            second: (n,) distances to the second person; inf where there is none.
+            second: (n,) distances to the second person; inf in a gallery of one person.
             persons: number of enrolled persons.
             images: mean number of images of an enrolled person.
         """
@@ -160,7 +160,7 @@ class MatchCalibration:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, from which `MatchCalibration(**values)` makes it again."""
+        """Return the attributes as plain values; `MatchCalibration(**values)` restores them."""
         return asdict(self)
 
 
@@ -168,8 +168,8 @@ class Searches(NamedTuple):
     """Searches in a gallery with one image left out, as arguments of `probability`.
 
     Attributes:
-        mated: of images whose person has other images.
-        non_mated: of all images, among images of other persons.
+        mated: searches among all other images, for images of persons with several.
+        non_mated: searches among images of other persons, for all images.
         right: True where the nearest person of a mated search is the right one.
     """
 

@@ -70,10 +70,11 @@ class Verification(NamedTuple):
 
 @dataclass(frozen=True)
 class Limits:
-    """Probabilities from which on a decision is a match, or a possible match.
+    """Least probabilities of a match and of a possible match.
 
-    At the defaults, up to 1 of 100 queries of persons who are not enrolled was a match, and up to 7
-    of 100 queries whose nearest person is right were no match, in galleries of 30 persons.
+    Measured at the defaults, in galleries of 30 persons: of 100 queries of persons who are not
+    enrolled, at most 1 was a match. Of 100 queries with the right nearest person, at most 7 were no
+    match.
 
     Attributes:
         match: least probability of "match".

@@ -102,7 +102,7 @@ class Gallery:
 
     @property
     def fingerprint(self) -> str | None:
-        """Of the model that made its embeddings; None before the first enrolment."""
+        """Fingerprint of the model of the embeddings; None before the first enrolment."""
         return self.store.settings().get("fingerprint")
 
     @property
@@ -547,20 +547,20 @@ class Gallery:
         return 0 if _unprintable(name) else self.store.remove(name)
 
     def count(self) -> int:
-        """How many rows there are."""
+        """Number of rows."""
         return self.store.count()
 
     def contains(self, images: Sequence[str]) -> set[str]:
-        """Those of the image references that are enrolled."""
+        """Return the image references that are enrolled."""
         texts = [str(image) for image in images]
         return {*self._held([text for text in texts if not _unprintable(text)])}
 
     def identities(self) -> dict[str, int]:
-        """How many rows each identity has, by name."""
+        """Number of rows of each identity, by name."""
         return self.store.identities()
 
     def stats(self) -> dict[str, Any]:
-        """What a person wants to know of it, as plain values."""
+        """Facts about the gallery as plain values."""
         calibration = self.calibration
         return {
             "rows": self.count(),

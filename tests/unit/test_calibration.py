@@ -143,6 +143,7 @@ def test_adapt_few_images_move_little_and_many_more(fitted):
     little, much = (fitted.adapt(x[rows], names[rows]) for rows in (few, many))
     assert (little.persons, little.images) == (5, 10)
     assert abs(little.offset) < abs(much.offset)
+    assert 0.75 < little.scale < 1.3
     assert loss(much, 30, 2) < loss(fitted, 30, 2)
     assert not fitted.adapted
     assert much.adapted
