@@ -308,7 +308,7 @@ def read_table(
     missing = [column for column in required if column not in header]
     if missing:
         rule, received = f"have the columns {', '.join(required)}", ", ".join(header)[:200]
-        raise _invalid(path, rule, received or "none", f"Add {missing[0]}.")
+        raise _invalid(path, rule, received or "none", f"Add the column {missing[0]}.")
     return header, lines
 
 

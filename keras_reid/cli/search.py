@@ -121,7 +121,9 @@ def search(options: SearchOptions) -> "SearchOutput":
         )
     check_outputs(html=options.html)
     options.limits  # noqa: B018  refuses limits before anything is embedded
-    if name in ("query", "list", "remove", "stats"):
+    if options.html and name != "query":
+        raise InputError(f"--html writes the page of a query, got {name}. Leave it out.", "html")
+    if name in ("query", "list", "remove", "stats", "calibrate"):
         gallery.check_exists(options.uri)
     return COMMANDS[name](options, arguments)
 
@@ -328,7 +330,7 @@ def query(options: SearchOptions, arguments: list[str]) -> list[QueryResult]:
 def _undecided(image: str, hits: list[gallery.SearchResult]) -> QueryResult:
     """Result without a decision, by a model that has no calibration."""
     nearest = hits[0].identity if hits else None
-    return QueryResult(image, nearest, hits, None, f"nearest: {nearest} (not calibrated)")
+    return QueryResult(image, None, hits, None, f"nearest: {nearest} (not calibrated)")
 
 
 def _described(options: SearchOptions, where: gallery.Filter) -> QueryResult:
@@ -351,8 +353,7 @@ def _show(
     """Print the results, write the page and return the results."""
     plain = [result.to_dict() for result in results]
     if options.output == "json":
-        limits = {name: getattr(options, name) for name in LIMITS}
-        say_json({**limits, "queries": plain})
+        say_json({**options.limits_by_flag, "queries": plain})
     else:
         if "recall" in found_by:
             say(f"approximate search, recall {found_by['recall']:.4f} on a sample of the gallery")
@@ -420,8 +421,6 @@ def stats(options: SearchOptions, arguments: list[str]) -> dict[str, Any]:
 def calibrate(options: SearchOptions, arguments: list[str]) -> evaluation.MatchCalibration:
     """Fit match probabilities on a data set if there is one, and adapt them to the gallery."""
     options.check_one_model()
-    if options.dataset is None:
-        gallery.check_exists(options.uri)
     _check_model(options)  # before minutes of embedding
     fitted = None if options.dataset is None else _fitted(options)
     with gallery.open(options.uri) as people:
@@ -486,7 +485,6 @@ def _times(table: Path) -> dict[str, float]:
     }
 
 
-LIMITS = ("match_probability", "possible_probability")
 SearchOutput = (
     Enrolment | list[QueryResult] | list[Pair] | dict[str, Any] | int | evaluation.MatchCalibration
 )

@@ -324,6 +324,14 @@ class DecisionOptions(ModelOptions):
         """The two probabilities."""
         return gallery.Limits(self.match_probability, self.possible_probability)
 
+    @property
+    def limits_by_flag(self) -> dict[str, float]:
+        """The two probabilities by the names of their flags."""
+        return {
+            "match_probability": self.match_probability,
+            "possible_probability": self.possible_probability,
+        }
+
     def calibrated(self, people: gallery.Gallery) -> evaluation.MatchCalibration | None:
         """Return the calibration of a gallery, which gets that of the model if it has none."""
         if people.calibration is None and people.fingerprint in (None, self.fingerprint):

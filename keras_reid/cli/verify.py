@@ -41,6 +41,8 @@ class Pair(NamedTuple):
 def verify(options: GalleryOptions, arguments: list[str]) -> list[Pair]:
     """Compare two images, all images of two folders, or the pairs of a table."""
     options.check_one_model()
+    if options.gallery is not None:
+        gallery.check_exists(options.uri)  # before the images are embedded
     pairs = _table(Path(arguments[0])) if len(arguments) == 1 else _product(*arguments)
     paths = list(dict.fromkeys(path for pair in pairs for path in pair))
     images = data.query_images(paths, progress=progress("reading images"))
@@ -49,7 +51,6 @@ def verify(options: GalleryOptions, arguments: list[str]) -> list[Pair]:
     first, second = (x[[row[pair[side]] for pair in pairs]] for side in (0, 1))
     calibration = options.calibration
     if options.gallery is not None:
-        gallery.check_exists(options.uri)
         with gallery.open(options.uri) as people:
             calibration = options.calibrated(people)
     if calibration is None:
@@ -64,10 +65,10 @@ def verify(options: GalleryOptions, arguments: list[str]) -> list[Pair]:
 
 def _show(options: GalleryOptions, results: list[Pair]) -> None:
     if options.output == "json":
-        say_json([result.to_dict() for result in results])
+        say_json({**options.limits_by_flag, "pairs": [result.to_dict() for result in results]})
         return
     if results and results[0].decision is None:
-        say("the model has no calibration, so there are distances only: see calibrate")
+        say("The model has no calibration. Run calibrate with --dataset to get probabilities.")
     for first, second, distance, decision in results:
         verdict = "" if decision is None else str(decision)
         say(f"{distance:.4f}  {verdict:<22} {first}  {second}")
@@ -92,4 +93,6 @@ def _table(path: Path) -> list[tuple[str, str]]:
     lines = read_table(path, ("first", "second"))[1]
     names = ("first", "second")
     pairs = [tuple(str(table_path(path, line.values[name])) for name in names) for line in lines]
+    if not pairs:
+        raise InputError(f"{path} must have at least one pair, got none. Add lines.")
     return [(first, second) for first, second in pairs]

@@ -105,7 +105,7 @@ def test_search_query_of_uncalibrated_model_returns_no_verdict(
     search(SearchOptions(run=run, gallery=uri, words=("enrol", str(folder / "people"))))
     words = ("query", str(folder / "people/anna/0.png"))
     (result,) = search(SearchOptions(run=run, gallery=uri, words=words))
-    assert (result.decision, result.identity) == (None, "anna")
+    assert (result.decision, result.identity) == (None, None)
     assert result.text == "nearest: anna (not calibrated)"
     assert result.to_dict()["verdict"] is None
     with pytest.raises(InputError, match="must have a calibration"):
@@ -127,7 +127,9 @@ def test_search_verify_compares_images_folders_and_tables(
     table = tmp_path / "pairs.csv"
     table.write_text(f"first,second\n{anna},{anna}\n{anna},{ben}\n")
     pairs = search(SearchOptions(words=("verify", str(table)), output="json", **options))
-    assert json.loads(capsys.readouterr().out) == [pair.to_dict() for pair in pairs]
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["match_probability"] == 0.96
+    assert printed["pairs"] == [pair.to_dict() for pair in pairs]
     assert [(pair.first, pair.second) for pair in pairs] == [(anna, anna), (anna, ben)]
     folders = ("verify", str(folder / "people/anna"), str(folder / "people"))
     found = search(SearchOptions(words=folders, **options))
@@ -136,6 +138,13 @@ def test_search_verify_compares_images_folders_and_tables(
     assert pair.decision is None  # neither a gallery nor a calibration of the run
     with pytest.raises(InputError, match="columns first,second"):
         search(SearchOptions(words=("verify", str(tmp_path / "no.csv")), **options))
+    table.write_text("first,second\n")
+    with pytest.raises(InputError, match="must have at least one pair, got none"):
+        search(SearchOptions(words=("verify", str(table)), **options))
+    with pytest.raises(InputError, match="there is no gallery"):
+        search(SearchOptions(words=("verify", anna, ben), gallery="faiss:no.faiss"))
+    with pytest.raises(InputError, match="--html writes the page of a query, got verify"):
+        search(SearchOptions(words=("verify", anna, ben), html=str(tmp_path / "x.html")))
 
 
 def test_search_list_returns_identities_in_natural_order(enrolled: tuple[str, Enrolment]) -> None:
@@ -192,6 +201,7 @@ def test_search_calibrate_returns_the_kept_calibration(folder: Path, tmp_path: P
     drawn = tmp_path / "drawn"
     data.synthetic.generate(drawn, train_identities=1, test_identities=12, size=SIZE)
     uri = f"faiss:{tmp_path / 'people.faiss'}"
+    gallery.open(uri).close()
     options = SearchOptions(
         run=str(folder / "run"),
         gallery=uri,

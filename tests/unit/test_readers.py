@@ -393,8 +393,8 @@ def test_write_named_cameras_writes_numbers(tmp_path):
     [
         ("path,identity,camera,path\na.jpg,1,1,b\n", "got 'path' twice"),
         ("path,identity,camera\na.jpg,1,9999999999\n", "a name, or a number of 9 digits"),
-        ("path,camera\na.jpg,1\n", "got path, camera. Add identity"),
-        ("", "got none. Add path"),
+        ("path,camera\na.jpg,1\n", "got path, camera. Add the column identity"),
+        ("", "got none. Add the column path"),
         ("path,identity,camera\n", r"people.csv lists none: add rows"),
         ("path,identity,camera\na.jpg,1,1\nc.jpg,2\n", "must have 3 values, got 2 in line 3"),
         ("path,identity,camera\na.jpg,1,1,1\n", "must have 3 values, got 4 in line 2"),
