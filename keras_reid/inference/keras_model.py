@@ -47,7 +47,8 @@ class KerasEmbedder(Embedder):
         self.inputs = frozenset(models.input_names(net))
         self._dtypes = keras.tree.map_structure(lambda x: x.dtype, net.input)
         specs = keras.tree.map_structure(lambda x: tf.TensorSpec(x.shape, x.dtype), net.input)
-        self.available = tuple(model.output) if isinstance(model.output, dict) else ONLY_EMBEDDING
+        output = getattr(model, "output", None)  # a Sequential model that was not called has none
+        self.available = tuple(output) if isinstance(output, dict) else ONLY_EMBEDDING
         self.embedding_dim = int(net.output["embedding"].shape[-1])
         unit = models.unit_outputs(net, flip)
         self._step = tf.function(unit, input_signature=[specs], autograph=False)

@@ -104,7 +104,7 @@ def test_demo_invalid_queries_raise(answers, people, tmp_path):
     (tmp_path / "text.jpg").write_text("no image")
     Image.new("RGB", (2, 2)).save(tmp_path / "small.png")
     for name in ("text.jpg", "small.png"):
-        with pytest.raises(InputError, match=f"a query is an image of a person: {name}"):
+        with pytest.raises(InputError, match=f"a query must be an image of a person: {name}"):
             answers.of_image(str(tmp_path / name))
     query = answers.of_image(drawn.path[0])
     with pytest.raises(InputError, match="times are seconds since 1970"):

@@ -226,7 +226,7 @@ def test_search_unfit_files_are_skipped_by_enrol_and_fail_query(folder, unfit):
     assert "half.jpg cannot be decoded" in out
     for name in ("empty.jpg", "half.jpg", "huge.png"):
         err = search(*where, "query", strange / name, cwd=root, code=1)
-        assert f"a query is an image of a person: {strange / name} " in err
+        assert f"a query must be an image of a person: {strange / name} " in err
     assert "nearest: somebody" in search(*where, "--k=99", "query", strange / "good.png", cwd=root)
 
 
@@ -249,7 +249,7 @@ def test_search_unfit_files_are_skipped_by_enrol_and_fail_query(folder, unfit):
         (["--description=upred", "query"], "a description is NAME=1 or NAME=0"),
         (["--description=upred=1", "query"], "attributes of the gallery, none: received upred"),
         (["--description=upred=1", "query", "a.png"], "received 1 image and --description"),
-        (["calibrate"], "give --dataset and --data_dir"),
+        (["calibrate"], "must have a calibration to decide who matches"),
     ],
 )
 def test_search_invalid_arguments_exit_with_error(folder, arguments, message):

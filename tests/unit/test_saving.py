@@ -32,6 +32,7 @@ HELPERS = {
     "names",
     "nearest",
     "outputs",
+    "pixels",
     "registry",
     "replicas",
     "saving",

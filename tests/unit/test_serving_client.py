@@ -33,7 +33,9 @@ def served(tmp_path_factory):
         files.append(root / f"{i}.png")
         files[-1].write_bytes(tf.io.encode_png(pixels).numpy())
     restored = {"person": tf.saved_model.load(embedder), "ranker": tf.saved_model.load(ranker)}
-    embedding = saved.embed(files)
+    contents = tf.constant([file.read_bytes() for file in files])
+    signature = saved.signatures["serving_bytes"]  # resizes in the graph, as the server does
+    embedding = signature(image_bytes=contents)["embedding"].numpy()
     distances = np.linalg.norm(embedding[1:] - embedding[0], axis=1)
     order = np.argsort(distances)
     expected = "".join(f"{distances[i]:.4f}  {files[1 + i]}\n" for i in order)
