@@ -84,7 +84,7 @@ def test_read_keypoints_row_matches_path_suffix(drawn, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "got none. Add file"),
+        ("", "got none. Add the column file"),
         ("file,nose_x\n", "NAME_x, NAME_y"),
         (None, "No such file"),
     ],
