@@ -1,5 +1,6 @@
 """The batch of all replicas of a training that is distributed."""
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import keras
@@ -54,3 +55,34 @@ def _refuse_processes() -> None:
             "gather=True mines over the replicas of TensorFlow and JAX, but the back end is "
             "PyTorch with several processes: use gather=False there."
         )
+
+
+def count() -> int:
+    """Return the number of replicas that train together."""
+    if keras.backend.backend() != "tensorflow":
+        return 1
+    import tensorflow as tf
+
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def scope(model: keras.Model) -> AbstractContextManager[Any]:
+    """Return the context in which variables of a model are created on all replicas."""
+    return (
+        model.distribute_strategy.scope()
+        if keras.backend.backend() == "tensorflow"
+        else nullcontext()
+    )
+
+
+def logs(values: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the logs of a step in the shape that Keras expects.
+
+    Keras concatenates the results of several workers along an axis, which scalars do not have.
+    """
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        if isinstance(tf.distribute.get_strategy(), tf.distribute.MultiWorkerMirroredStrategy):
+            return {name: tf.reshape(value, (1,)) for name, value in values.items()}
+    return values

@@ -55,7 +55,7 @@ def register(training: bool = False) -> None:
         folder = Path(__file__).parent / package
         for module in pkgutil.iter_modules([str(folder)]):
             importlib.import_module(f"keras_reid.{package}.{module.name}")
-    importlib.import_module("keras_reid.models.outputs")
+    importlib.import_module("keras_reid.models.reid_model")
 
 
 def attach_stub(package: str, file: str) -> Any:

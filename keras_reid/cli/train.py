@@ -17,7 +17,6 @@ from keras_reid.cli.shared import DataOptions, progress, say
 from keras_reid.cli.startup import import_keras
 from keras_reid.errors import InputError
 from keras_reid.training import recipes, runs, trackers
-from keras_reid.training.methods import Annotations
 from keras_reid.training.registry import STRATEGIES
 
 if TYPE_CHECKING:
@@ -120,8 +119,8 @@ def train(options: TrainOptions) -> "runs.Run | data.CheckReport":
         if not report.ok:
             raise InputError(f"{data_dir!r} has the faults above: mend them, or train all the same")
         return report
-    if recipe.tracklets.active:
-        dataset = data.tracklet_dataset(dataset)
+    for method in recipe.methods:
+        dataset = method.dataset(dataset)
     if dataset.train is None:
         raise InputError(
             f"{data_dir!r} has query and gallery images only and cannot be trained on; score a "
@@ -200,17 +199,14 @@ def _trained(
     assert images is not None
     if table is not None:
         images = table.label(images)
-    schema = None if table is None else table.schema
-    fitting.steps_per_epoch(images, recipe)  # refuses before anything is built
+    plan = training.Plan.of(recipe, images, None if table is None else table.schema, replicas)
     evaluation = _evaluation(options, dataset, recipe) if replicas.is_chief else None
 
     keras.utils.set_random_seed(options.seed)
     keras.mixed_precision.set_global_policy(options.precision)
-    count = len(images.classes()[0])
-    annotations = Annotations.of(images, schema)
     with replicas.strategy.scope():
-        teacher = recipe.distillation.load_teacher(recipe, count)
-        members = _members(recipe, count, annotations)
+        teacher = recipe.load_teacher(plan.num_identities)
+    members = _members(plan)
     if options.deterministic:
         tf.config.experimental.enable_op_determinism()
     say(f"{dataset.name}: {images}")
@@ -224,18 +220,15 @@ def _trained(
     with trackers.tracked(tracker, run, settings) as (callbacks, tell):
         fitting.fit(
             members,
-            images,
-            recipe,
+            plan,
             run,
             settings,
-            schema=schema,
             teacher=teacher,
             seed=options.seed,
             cache=options.cache,
             evaluation=evaluation if options.eval_every else None,
             verbose=1 if sys.stdout.isatty() else 2,
             callbacks=[*([board] if board else []), *callbacks],
-            replicas=replicas,
             data_service=options.data_service,
         )
         if not replicas.is_chief:
@@ -249,7 +242,7 @@ def _trained(
                 say(f"before training: {_headline(scores['before'])}")
             say(f"after training:  {_headline(scores['after'])}")
             final = {"mAP": scores["after"]["mAP"], "rank-1": scores["after"]["cmc"][0]}
-            board.finish(settings, final, sum(phase.recipe.epochs for phase in recipe.phases))
+            board.finish(settings, final, sum(phase.epochs for phase, _ in recipe.phases))
         run.finish(scores)
         tell(final)
     say(f"trained for {scores['minutes']:.1f} minutes; in {run.directory}:")
@@ -258,14 +251,14 @@ def _trained(
     say(f"next: python export.py --model={run.directory}")
 
 
-def _members(recipe: recipes.Recipe, count: int, annotations: Annotations) -> "list[keras.Model]":
-    """The models in their initial state."""
-    from keras_reid.training import fitting
+def _members(plan: training.Plan) -> "list[keras.Model]":
+    """Return the models in their initial state."""
+    from keras_reid.training import build
 
-    members = fitting.build_members(recipe, count, annotations)
-    if recipe.start:
-        left = {layer for member in members for layer in fitting.start_from(member, recipe.start)}
-        say(f"starts from {recipe.start}; new are {', '.join(sorted(left)) or 'no layers'}")
+    members, start = plan.members(), plan.recipe.start
+    if start:
+        left = {layer for member in members for layer in build.start_from(member, start)}
+        say(f"starts from {start}; new are {', '.join(sorted(left)) or 'no layers'}")
     return members
 
 

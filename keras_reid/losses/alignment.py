@@ -22,23 +22,23 @@ class AlignedTripletLoss(MetricLoss):
     them. No gradient flows to the global features: their own `TripletHardLoss` and the identity
     loss stand beside this one, see the recipe `aligned`.
 
-    The predictions are the pair `(features (b, d), local (b, s, c))` of a model's outputs: in an
-    objective `LossTerm("local", AlignedTripletLoss(), ("features", "local"))`. With `by="local"`
-    they are also `local` alone, as in
-    `model.compile(loss={"local": AlignedTripletLoss(by="local")})`.
+    The predictions are the pair of outputs `(features (b, d), local (b, s, c))`: list it under
+    `"features"` in `compile`. With `by="local"` they are `local` alone: list it under `"local"`.
 
     Args:
         margin: in units of S, which is below 2s − 1; None is softplus.
         by: what chooses: `"features"`, or `"local"`, the aligned distances of all pairs.
         distance: of the global features; not of the local ones, which are aligned.
         normalize: scale features and stripes to length 1 first.
-        common: gather, reduction, name and dtype of `MetricLoss`.
+        common: gather, label, reduction, name and dtype of `MetricLoss`.
 
     The statistics of `MetricLoss.measure` are of the distances that choose.
 
     Raises:
         InputError: if `by` is unknown, or the predictions are not this pair.
     """
+
+    outputs: tuple[str, ...] = ("features", "local")
 
     def __init__(
         self,
@@ -53,6 +53,7 @@ class AlignedTripletLoss(MetricLoss):
         self.by = by
         if by == "local":
             self._pairwise = distances.aligned
+            self.outputs = ()
 
     def batch(self, labels: Tensor, predictions: Any) -> Batch:
         features, local = self._pair(predictions)
@@ -71,7 +72,7 @@ class AlignedTripletLoss(MetricLoss):
         raise InputError(
             "Aligned triplets take the pair of outputs ('features' (b, d), 'local' (b, s, c)), or "
             f"by='local' the latter alone, but the shapes are {[tuple(x.shape) for x in given]}: "
-            "give a term both names."
+            "list the loss under 'features', or under 'local' with by='local'."
         )
 
     def _all_equal(self, size: int) -> tuple[Tensor, Tensor]:

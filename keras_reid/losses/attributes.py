@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_reid.errors import InputError
+from keras_reid.losses.common import ReidLoss
 
 Tensor = Any
 
@@ -29,7 +30,7 @@ def checked_groups(exclusive: Sequence[Sequence[int]], count: int) -> tuple[tupl
 
 
 @keras.saving.register_keras_serializable(package="keras_reid")
-class AttributeLoss(keras.losses.Loss):
+class AttributeLoss(ReidLoss):
     """`Σ_m w_m · BCE(t_m, z_m) + Σ_g CE(t_g, z_g)`, one number for each image.
 
     A binary attribute m is weighted by `w = e^(1 − r)` where it is true and `e^r` where it is
@@ -54,12 +55,9 @@ class AttributeLoss(keras.losses.Loss):
         self,
         rates: Sequence[float],
         exclusive: Sequence[Sequence[int]] = (),
-        *,
-        reduction: str | None = "sum_over_batch_size",
-        name: str | None = None,
-        dtype: str | None = "float32",
+        **common: Any,
     ) -> None:
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        super().__init__(**common)
         self.rates = [float(rate) for rate in np.asarray(rates).ravel()]
         if not self.rates or not all(0 <= rate <= 1 for rate in self.rates):
             raise InputError(
@@ -99,7 +97,6 @@ class AttributeLoss(keras.losses.Loss):
         groups = [list(group) for group in self.exclusive]
         return {
             **super().get_config(),
-            "dtype": self.dtype,
             "rates": self.rates,
             "exclusive": groups,
         }

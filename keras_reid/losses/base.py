@@ -61,6 +61,7 @@ class MetricLoss(LabeledLoss):
         gather: compare over the global batch of all replicas of a distributed training, so that
             it takes the step of one replica with the joint batch; otherwise each replica
             compares what it sees.
+        common: label, reduction, name and dtype of `ReidLoss`.
 
     `y_true` are identities `(b,)` or `(b, 1)`, any integers; `y_pred` embeddings `(b, d)`. The
     result is `(b,)` in float32, one value per anchor, scaled so that its mean over the batch is the
@@ -79,12 +80,9 @@ class MetricLoss(LabeledLoss):
         distance: str | distances.Distance = "euclidean",
         normalize: bool = False,
         gather: bool = False,
-        *,
-        reduction: str | None = "sum_over_batch_size",
-        name: str | None = None,
-        dtype: str | None = "float32",
+        **common: Any,
     ) -> None:
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        super().__init__(**common)
         check_margin("margin", margin)
         self.margin = margin
         self.distance = distance
@@ -213,7 +211,6 @@ class MetricLoss(LabeledLoss):
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
-            "dtype": self.dtype,
             "margin": self.margin,
             "distance": saved(self.distance),
             "normalize": self.normalize,

@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from functools import cache
 from itertools import combinations
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
@@ -17,6 +17,7 @@ from keras import ops
 from keras_reid import checks, distances, replicas
 from keras_reid.errors import InputError
 from keras_reid.losses.base import pairwise, restored, saved
+from keras_reid.losses.common import ReidLoss
 
 Tensor = Any
 
@@ -27,25 +28,14 @@ _LONGEST_SOFT_LIST = 12
 _NEVER = -1e30
 
 
-class DistillationLoss(keras.losses.Loss):
+class DistillationLoss(ReidLoss):
     """A student's loss against a teacher's output: `(b, …), (b, …) -> (b,)`, in float32.
 
     Attributes:
-        output: the output of a model that is distilled, see `keras_reid.models.build`.
-        label: what the distillation is called in logs.
+        output: the output of a model that is distilled by `train.py`, see `models.build`.
     """
 
-    output: str
-    label: str
-
-    def __init__(
-        self,
-        *,
-        reduction: str | None = "sum_over_batch_size",
-        name: str | None = None,
-        dtype: str | None = "float32",
-    ) -> None:
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
+    output: ClassVar[str]
 
     def ensemble(self, teachers: Sequence[Tensor]) -> Tensor:
         """The one output that stands for those of several teachers."""
@@ -62,9 +52,6 @@ class DistillationLoss(keras.losses.Loss):
 
     def _in_own_precision(self, output: Tensor) -> Tensor:
         return ops.convert_to_tensor(output, self.dtype)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "dtype": self.dtype}
 
 
 @keras.saving.register_keras_serializable(package="keras_reid")
@@ -85,7 +72,6 @@ class LogitDistillationLoss(DistillationLoss):
     """
 
     output = "logits"
-    label = "logits"
 
     def __init__(self, temperature: float = 1.0, **options: Any) -> None:
         super().__init__(**options)
@@ -170,7 +156,6 @@ class DistanceDistillationLoss(_Relations):
     """
 
     output = "features"
-    label = "distances"
 
     def __init__(
         self,
@@ -223,7 +208,6 @@ class RankDistillationLoss(_Relations):
     """
 
     output = "embedding"
-    label = "ranks"
 
     def __init__(
         self,

@@ -35,12 +35,9 @@ class IdentityLoss(LabeledLoss):
     def __init__(
         self,
         smoothing: float = 0.1,
-        *,
-        reduction: str | None = "sum_over_batch_size",
-        name: str | None = None,
-        dtype: str | None = "float32",
+        **common: Any,
     ) -> None:
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        super().__init__(**common)
         hint = "0.1 is usual, 0 is plain cross-entropy"
         checks.within("[0, 1)", hint, smoothing=smoothing)
         self.smoothing = float(smoothing)
@@ -58,15 +55,15 @@ class IdentityLoss(LabeledLoss):
         return (1 - self.smoothing) * onehot + self.smoothing * uniform
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "dtype": self.dtype, "smoothing": self.smoothing}
+        return {**super().get_config(), "smoothing": self.smoothing}
 
 
 @keras.saving.register_keras_serializable(package="keras_reid")
 class VisibleIdentityLoss(IdentityLoss):
-    """`Σ_p c_p · CE_p`: smoothed cross-entropy of parts, each by how visible it is.
+    """`Σ_p c_p · CE_p`: smoothed cross-entropy of parts, weighted by their visibility.
 
     As HOReID trains its parts (Wang et al., CVPR 2020, arXiv:2003.08177). Visibility is data: no
-    gradient goes back to it.
+    gradient goes back to it. In `compile` the loss is listed under `"part_logits"`.
 
     Args:
         smoothing: as of `IdentityLoss`.
@@ -74,6 +71,8 @@ class VisibleIdentityLoss(IdentityLoss):
     `y_true` are class indices `(b,)`, `y_pred` the tuple of logits `(b, p, c)` and visibility
     `(b, p)`; the result is `(b,)` in nats.
     """
+
+    outputs = ("part_logits", "visibility")
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         logits, visibility = y_pred
@@ -114,12 +113,9 @@ class MarginSoftmaxLoss(IdentityLoss):
         scale: float = 64.0,
         margin: float | None = None,
         smoothing: float = 0.0,
-        *,
-        reduction: str | None = "sum_over_batch_size",
-        name: str | None = None,
-        dtype: str | None = "float32",
+        **common: Any,
     ) -> None:
-        super().__init__(smoothing, reduction=reduction, name=name, dtype=dtype)
+        super().__init__(smoothing, **common)
         checks.one_of(MARGINS, kind=kind)
         usual, allows, rule = MARGINS[kind][1:]
         if margin is not None and not allows(margin):
@@ -158,7 +154,7 @@ class CenterLoss(LabeledLoss):
     with the model; the loss only picks each image's own distance. Two lines use it:
 
         distances = keras_reid.layers.Centres(num_identities, name="centres")(features)
-        LossTerm("centre", keras_reid.losses.CenterLoss(), output="centres", weight=0.0005)
+        model.compile(loss={"centres": CenterLoss(), …}, loss_weights={"centres": 0.0005})
 
     or `keras_reid.models.build(..., centres=True)` for the first. The centres follow the
     gradient by the model's optimizer, instead of the update rule of the paper. The loss alone
@@ -171,23 +167,11 @@ class CenterLoss(LabeledLoss):
         InputError: if the distances are not a matrix or the labels have several columns.
     """
 
-    def __init__(
-        self,
-        *,
-        reduction: str | None = "sum_over_batch_size",
-        name: str | None = None,
-        dtype: str | None = "float32",
-    ) -> None:
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
-
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         squared = _scores("Distances to the centres", y_pred, "layers.Centres")
         own = _own(y_true, squared)
         half = ops.sum(ops.where(own, squared, 0.0), axis=-1) / 2
         return ops.where(ops.any(own, axis=-1), half, math.nan)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "dtype": self.dtype}
 
 
 def _of_parts(y_pred: Tensor) -> Tensor:

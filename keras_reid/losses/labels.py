@@ -8,11 +8,12 @@ import numpy as np
 from keras import ops
 
 from keras_reid.errors import InputError
+from keras_reid.losses.common import ReidLoss
 
 Tensor = Any
 
 
-class LabeledLoss(keras.losses.Loss):
+class LabeledLoss(ReidLoss):
     """Loss against identity labels `y_true`, `(b,)` or `(b, 1)`.
 
     `keras.losses.Loss` casts `y_true` to the dtype of the loss, in which different integers become

@@ -12,9 +12,9 @@ from .derived import (
     unit_outputs,
 )
 from .image import build
-from .outputs import NamedOutputs
 from .pair import build_pair_verifier, pair_distances
 from .registry import BACKBONES, CLASSIFIERS, NECKS, POOLINGS
+from .reid_model import ReidModel
 from .shipped import PRETRAINED, Pretrained, pretrained
 from .video import build_tracklet
 
@@ -24,8 +24,8 @@ __all__ = [
     "NECKS",
     "POOLINGS",
     "PRETRAINED",
-    "NamedOutputs",
     "Pretrained",
+    "ReidModel",
     "backbones",
     "build",
     "build_pair_verifier",

@@ -9,8 +9,8 @@ from keras_reid.errors import InputError
 from keras_reid.layers import Centres
 from keras_reid.models import backbones
 from keras_reid.models.heads import Head, inputs_of, needed, no_neck
-from keras_reid.models.outputs import NamedOutputs
 from keras_reid.models.registry import CLASSIFIERS, NECKS
+from keras_reid.models.reid_model import ReidModel
 from keras_reid.models.trunk import check, pixels, pooled
 
 
@@ -97,7 +97,7 @@ def build(
             outputs["logits"] = CLASSIFIERS[classifier](behind, num_identities)
     if centres and num_identities is not None:
         outputs["centres"] = Centres(num_identities, name="centres")(features)
-    return NamedOutputs(images if len(inputs) == 1 else inputs, outputs, name="embedder")
+    return ReidModel(images if len(inputs) == 1 else inputs, outputs, name="embedder")
 
 
 def _outputs_of(

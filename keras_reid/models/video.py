@@ -7,8 +7,8 @@ from keras_reid.layers import ClipsToFrames, FramesToClips
 from keras_reid.layers.registry import TEMPORAL
 from keras_reid.models import backbones
 from keras_reid.models.heads import batch_norm, linear
-from keras_reid.models.outputs import NamedOutputs
 from keras_reid.models.registry import NECKS
+from keras_reid.models.reid_model import ReidModel
 from keras_reid.models.trunk import check, pixels, pooled
 
 
@@ -67,4 +67,4 @@ def build_tracklet(
         outputs["logits"] = linear(outputs["embedding"], num_identities)
         normal = batch_norm(of_frames, "frame_embedding")
         outputs["frame_logits"] = linear(normal, num_identities, "frame_logits")
-    return NamedOutputs({"clips": clips, "mask": mask}, outputs, name="tracklet_embedder")
+    return ReidModel({"clips": clips, "mask": mask}, outputs, name="tracklet_embedder")

@@ -1,4 +1,4 @@
-"""Training: objectives, the learner, recipes and run folders."""
+"""Training: recipes, learners of several models, callbacks and run folders."""
 
 from keras_reid.saving import attach_stub
 

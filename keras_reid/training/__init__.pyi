@@ -1,3 +1,4 @@
+from .build import Plan
 from .callbacks import (
     Backup,
     CollapseMonitor,
@@ -6,13 +7,9 @@ from .callbacks import (
     RetrievalEvaluation,
     averaged_weights,
 )
-from .distiller import Distiller
 from .fitting import fit
-from .learner import Learner
-from .mutual import MutualLearner
-from .objective import LossTerm, Objective, distill
-from .output_metrics import OutputMetrics
-from .rates import RatedAdam
+from .mutual import Distiller, MutualLearner
+from .optimizers import RatedAdam
 from .recipes import RECIPES, Recipe
 from .replicas import Replicas
 from .runs import Run
@@ -25,11 +22,8 @@ __all__ = [
     "Distiller",
     "FiniteLoss",
     "History",
-    "Learner",
-    "LossTerm",
     "MutualLearner",
-    "Objective",
-    "OutputMetrics",
+    "Plan",
     "RatedAdam",
     "Recipe",
     "Replicas",
@@ -37,7 +31,6 @@ __all__ = [
     "Run",
     "WarmUp",
     "averaged_weights",
-    "distill",
     "fit",
     "schedule",
 ]

@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +16,8 @@ from keras_reid.data import PersonImages, joined
 from keras_reid.errors import InputError
 from keras_reid.io import check_room, replaced_file
 from keras_reid.losses import MetricLoss
-from keras_reid.training.learner import GraphLearner, Optimized
+from keras_reid.models import ReidModel
+from keras_reid.training.mutual import MutualLearner
 from keras_reid.training.runs import read_history
 
 
@@ -119,7 +120,7 @@ class RetrievalEvaluation(keras.callbacks.Callback):
         if logs is None or not (last or (epoch + 1) % self.every == 0):
             return
         with averaged_weights(self.model):
-            results = {name: self.score(model) for name, model in trained(self.model).items()}
+            results = {name: self.score(model) for name, model in members_of(self.model).items()}
         if len(results) > 1:
             for name, result in results.items():
                 logs[f"val_{name}_mAP"] = result.mAP
@@ -193,18 +194,13 @@ class CollapseMonitor(keras.callbacks.Callback):
                 )
 
     def _losses(self) -> dict[str, MetricLoss]:
-        """The metric losses of a learner, or of a model compiled with some, by name in logs."""
-        if isinstance(self.model, GraphLearner):
+        """Return the metric losses of the model by name in the logs."""
+        if isinstance(self.model, ReidModel | MutualLearner):
             return self.model.metric_losses
-        given = self.model.loss
-        if isinstance(given, Mapping):
-            plain = {f"{output}_loss": loss for output, loss in given.items()}
-        elif isinstance(given, Sequence):
-            names = getattr(self.model, "output_names", [])
-            plain = {f"{output}_loss": loss for output, loss in zip(names, given, strict=False)}
-        else:
-            plain = {"loss": given}
-        return {name: loss for name, loss in plain.items() if isinstance(loss, MetricLoss)}
+        loss = self.model.loss
+        plain = {f"{k}_loss": v for k, v in loss.items()} if isinstance(loss, Mapping) else {}
+        plain = plain or {"loss": loss}
+        return {name: one for name, one in plain.items() if isinstance(one, MetricLoss)}
 
 
 class FiniteLoss(keras.callbacks.Callback):
@@ -231,37 +227,56 @@ class FiniteLoss(keras.callbacks.Callback):
         )
 
 
-def trained(learner: keras.Model) -> dict[str, keras.Model]:
-    """The models that a learner trains, by name; a plain model is its own."""
-    return learner.trained if isinstance(learner, GraphLearner) else {"model": learner}
-
-
-def optimized(learner: keras.Model) -> Optimized:
-    """Each optimizer of a learner, or of a plain model, and what it trains."""
-    if isinstance(learner, GraphLearner):
-        return learner.optimized
-    return [(learner.optimizer, learner.trainable_variables)]
+def members_of(model: keras.Model) -> dict[str, keras.Model]:
+    """Return the models that are trained by name: members of a learner, or the model itself."""
+    return model.members if isinstance(model, MutualLearner) else {"model": model}
 
 
 class averaged_weights:
-    """Within the block the model has its optimizers' moving averages, if they keep any."""
+    """Context in which the model has the moving averages of its optimizers, if they keep any."""
 
     def __init__(self, model: keras.Model) -> None:
-        self.averaging = [
-            (optimizer, variables)
-            for optimizer, variables in optimized(model)
-            if getattr(optimizer, "use_ema", False)
+        self.averaged = [
+            member
+            for member in members_of(model).values()
+            if getattr(member.optimizer, "use_ema", False)
         ]
 
     def __enter__(self) -> None:
-        self.kept = [[v.numpy() for v in variables] for _, variables in self.averaging]
-        for optimizer, variables in self.averaging:
-            optimizer.finalize_variable_values(variables)
+        self.kept = [[v.numpy() for v in member.trainable_variables] for member in self.averaged]
+        for member in self.averaged:
+            member.optimizer.finalize_variable_values(member.trainable_variables)
 
     def __exit__(self, *exception: object) -> None:
-        for (_, variables), kept in zip(self.averaging, self.kept, strict=True):
-            for variable, value in zip(variables, kept, strict=True):
+        for member, kept in zip(self.averaged, self.kept, strict=True):
+            for variable, value in zip(member.trainable_variables, kept, strict=True):
                 variable.assign(value)
+
+
+class TrainingState(keras.Model):
+    """All that a training needs to continue: weights, optimizers and seeds of a model.
+
+    Keras saves the first two. Without the seeds, a resumed training with dropout would repeat its
+    first noise.
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        super().__init__()
+        self.model = model
+        self.built = True
+
+    def save_own_variables(self, store: Any) -> None:
+        for number, seed in enumerate(self._seeds()):
+            store[str(number)] = seed.numpy()
+
+    def load_own_variables(self, store: Any) -> None:
+        for number, seed in enumerate(self._seeds()):
+            seed.assign(store[str(number)])
+
+    def _seeds(self) -> list[Any]:
+        others = {id(variable) for variable in self.model.weights}
+        others |= {id(variable) for variable in self.model.metrics_variables}
+        return [variable for variable in self.model.variables if id(variable) not in others]
 
 
 HDF5_BYTES = 4096  # that an array takes beside its numbers
@@ -286,31 +301,31 @@ class Backup(keras.callbacks.Callback):
         self.path = Path(path)
         self.steps = steps
 
-    def restore(self, learner: keras.Model) -> int:
+    def restore(self, model: keras.Model) -> int:
         """Loads the backup, if there is one, and returns the epoch to go on with."""
         if not self.path.exists():
             return 0
-        for optimizer, variables in optimized(learner):
-            if not optimizer.built:
-                optimizer.build(variables)
+        members = [*members_of(model).values()]
+        for member in members:
+            if not member.optimizer.built:
+                member.optimizer.build(member.trainable_variables)
         try:
-            learner.load_weights(self.path)
+            TrainingState(model).load_weights(self.path)
         except Exception as error:
             raise InputError(
                 f"a run is resumed with the model it was started with: {str(self.path)!r} is of "
                 "another one; give the flags of then, or another run folder"
             ) from error
-        optimizer, _ = optimized(learner)[0]
-        return int(optimizer.iterations.numpy()) // self.steps
+        return int(members[0].optimizer.iterations.numpy()) // self.steps
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         variables = list(self.model.variables)
-        for optimizer, _ in optimized(self.model):
-            variables += optimizer.variables
+        for member in members_of(self.model).values():
+            variables += member.optimizer.variables
         sizes = (math.prod(variable.shape) for variable in variables)
         check_room(self.path, sum(4 * size + HDF5_BYTES for size in sizes))
         with replaced_file(self.path) as new:
-            self.model.save_weights(new)
+            TrainingState(self.model).save_weights(new)
 
 
 class History(keras.callbacks.Callback):

@@ -1,112 +1,282 @@
-"""Models that learn from each other: a directed graph of who learns from whom."""
+"""Models that learn from each other or from trained ones: a directed graph of teachers."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
+import tensorflow as tf
 
+from keras_reid import checks, replicas
 from keras_reid.errors import InputError
-from keras_reid.losses import DistillationLoss
-from keras_reid.training.graph import Edges, Models, named, pairs
-from keras_reid.training.learner import GraphLearner
-from keras_reid.training.objective import Objective, joint
+from keras_reid.losses import DistillationLoss, MetricLoss
+from keras_reid.models import ReidModel
+from keras_reid.models.reid_model import (
+    Compiled,
+    CompiledLoss,
+    compiled_losses,
+    uncompiled,
+    weights_of,
+    with_pair_warning,
+)
+from keras_reid.training.edges import Edges, Models, named, pairs
+from keras_reid.training.optimizers import MemberOptimizers, optimizers_of
+from keras_reid.training.registry import AVERAGES, UPDATES
+
+Outputs = dict[str, Mapping[str, Any]]
 
 
 @keras.saving.register_keras_serializable(package="keras_reid")
-class MutualLearner(GraphLearner):
-    """`loss_k = objective_k + mean over its teachers l of Σ weight · distill(output_l, output_k)`.
+class MutualLearner(keras.Model):
+    """`loss_k = own losses + mean over its teachers l of Σ weight · distillation(l, k)`.
 
-    Each edge (teacher, student) of the graph adds what the student would lose by not being like the
-    teacher, who is a constant. Every ordered pair of members is deep mutual learning (Zhang et al.,
-    CVPR 2018, arXiv:1706.00384); edges from frozen models are distillation; both can be mixed.
+    An edge (teacher, student) adds what the student loses by differing from the teacher, whose
+    output is a constant. Every ordered pair of members is deep mutual learning (Zhang et al., CVPR
+    2018, arXiv:1706.00384); edges from frozen models are distillation; both can be mixed.
 
-        distillation = Objective(distill(LogitDistillationLoss(), 1.0))
-        learner = MutualLearner([a, b], objective, distillation)
-        learner.compile(keras.optimizers.Adam(3e-4))
+        learner = MutualLearner([a, b])
+        learner.compile(
+            keras.optimizers.Adam(3e-4),
+            loss={"logits": IdentityLoss(), "features": TripletHardLoss()},
+            distillation_loss={"logits": LogitDistillationLoss()},
+        )
         learner.fit(batches)
 
-    Batches are `(images, labels)`, see `Learner`, or `((images_1, … images_k), labels)` with the
-    same images augmented for each member, see the argument `views` of `data.pk_batches`; frozen
-    teachers then see the first. The logs have, for each member NAME, all that a `Learner` logs as
-    `NAME_…`, and `NAME_DISTILLATION` for each term of the distillation, unweighted. `loss` is the
-    sum of the members' losses. Sample weights weigh images as in a `Learner`. The trained models
-    are `learner.members[NAME]`.
+    Batches are those of a `keras_reid.models.ReidModel`, or `((images_1, … images_k), labels)` with
+    the same images augmented for each member, see the argument `views` of `data.pk_batches`; frozen
+    teachers then see the first. The logs have `loss`, the sum over the members, and for each member
+    NAME_… for all that a `ReidModel` logs and `NAME_OUTPUT_LOSS` for each distillation, without its
+    weight. The trained models are `learner.members[NAME]`.
 
     Args:
-        members: the models that learn, of the same or of different architectures, named by a dict
-            or else member1, member2, … They should not start from equal weights: equal models that
+        members: models that learn, of the same or of different architectures, named by a dict or
+            else member1, member2, … They should start from different weights: equal models that
             see equal images stay equal.
-        objective: what each member is trained for beside.
-        distillation: terms of `distill`, or one `DistillationLoss`.
         edges: `"all"`: everyone from every other member and every frozen teacher; `"ring"`: each
             from the one before it, and from every frozen teacher; or pairs (teacher, student)
             of names.
-        update: `"simultaneous"`: all predict, then all step. `"sequential"`: when a member has
-            stepped, it predicts the same batch anew for those who come after it. Batch statistics
-            and seeds move once a step in both.
         teachers: frozen models, named by a dict or else teacher (teacher1, teacher2, … if there
             are several). They run in inference mode and are not changed.
+        update: `"simultaneous"`: all predict, then all step. `"sequential"`: when a member has
+            stepped, it predicts the same batch again for those after it. Batch statistics and
+            seeds change once a step in both.
         average: over the teachers of a student: `"mean"`, `"sum"`, or `"ensemble"`: the student
             learns from the one output that stands for all of them (DML_e; see
             `DistillationLoss.ensemble`).
         ramp_up: steps over which the weights of the distillation rise linearly.
 
     Raises:
-        InputError: no edge, an unknown name, a model without an output that a term reads, or an
-            argument out of range.
+        InputError: no edge, an unknown name, a model with unnamed outputs, or an argument out of
+            range.
     """
+
+    optimizer: Any
 
     def __init__(
         self,
         members: Models,
-        objective: Objective,
-        distillation: Objective | DistillationLoss,
         edges: Edges = "all",
-        update: str = "simultaneous",
         teachers: Models = (),
+        update: str = "simultaneous",
         average: str = "mean",
         ramp_up: int = 0,
         **kwargs: Any,
     ) -> None:
-        chosen = named(members, "member", always=True)
-        frozen = named(teachers, "teacher")
-        super().__init__(
-            chosen,
-            objective,
-            frozen,
-            pairs(edges, list(chosen), list(frozen)),
-            joint(distillation),
-            update,
-            average,
-            ramp_up,
-            **kwargs,
-        )
+        super().__init__(**kwargs)
+        checks.one_of(UPDATES, update=update)
+        checks.one_of(AVERAGES, average=average)
+        checks.at_least(0, ramp_up=ramp_up)
+        self.members = {n: _reid_model(m) for n, m in named(members, "member", True).items()}
+        self.teachers = named(teachers, "teacher")
+        self.edges = pairs(edges, list(self.members), list(self.teachers))
+        self.update = update
+        self.average = average
+        self.ramp_up = ramp_up
+        self.built = True
 
     @property
-    def members(self) -> dict[str, keras.Model]:
-        """The models that learn, by name."""
-        return self.trained
+    def distribute_strategy(self) -> tf.distribute.Strategy:
+        """The strategy in whose scope the members were created."""
+        return next(iter(self.members.values())).distribute_strategy
 
-    def call(self, images: Any, training: bool | None = None) -> dict[str, Any]:
+    def compile(
+        self,
+        optimizer: Any = "adam",
+        loss: Any = None,
+        loss_weights: Any = None,
+        metrics: Mapping[str, Any] | None = None,
+        distillation_loss: Mapping[str, Any] | None = None,
+        distillation_weights: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> None:
+        """Compile every member.
+
+        Args:
+            optimizer: optimizer whose configuration every member gets, or a list with one for each
+                member. What the configuration lacks (`exclude_from_weight_decay`) requires a list.
+            loss, loss_weights, metrics: losses and metrics of each member, see `ReidModel`.
+            distillation_loss, distillation_weights: a `DistillationLoss`, or a list, by output.
+            options: run_eagerly, jit_compile, steps_per_execution or auto_scale_loss.
+
+        Raises:
+            InputError: no distillation loss, a name that is no output, or not one optimizer for
+                each member.
+        """
+        chosen = optimizers_of(optimizer, len(self.members))
+        for number, (member, own) in enumerate(zip(self.members.values(), chosen, strict=True)):
+            copied = _copied(metrics) if number else metrics
+            member.compile(own, loss, loss_weights, metrics=copied, **options)
+        models = [*self.members.values(), *self.teachers.values()]
+        outputs = [{*model.output} for model in models if isinstance(model.output, Mapping)]
+        distillations = compiled_losses(
+            distillation_loss, distillation_weights, set.intersection(*outputs)
+        )
+        _check_distillations(distillations, self.average)
+        super().compile(optimizer=None, **options)
+        self.optimizer = MemberOptimizers([member.optimizer for member in self.members.values()])
+        names = ["loss", *(one.name for one in distillations)]
+        names = ["loss", *(self._log(member, name) for member in self.members for name in names)]
+        with self.distribute_strategy.scope():
+            self._compiled = Compiled(
+                distillations,
+                dict.fromkeys(names),
+                loss=loss,
+                loss_weights=loss_weights,
+                metrics=metrics,
+                distillation_loss=distillation_loss,
+                distillation_weights=distillation_weights,
+            )
+            for member in self.members.values():
+                member.optimizer.build(member.trainable_variables)
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        own = self._compiled.metrics if self.compiled else []
+        return [*own, *(metric for member in self.members.values() for metric in member.metrics)]
+
+    @property
+    def metric_losses(self) -> dict[str, MetricLoss]:
+        return {
+            self._log(name, key): loss
+            for name, member in self.members.items()
+            for key, loss in member.metric_losses.items()
+        }
+
+    def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+        with self.distribute_strategy.scope():
+            history = super().fit(x, y, *args, **with_pair_warning(args, kwargs))
+        for member in self.members.values():  # Keras does it for a single optimizer
+            member.optimizer.finalize_variable_values(member.trainable_variables)
+        return history
+
+    def call(self, images: Any, training: bool | None = None) -> Any:
         return {name: model(images, training=training) for name, model in self.members.items()}
 
+    def train_step(self, data: Any) -> dict[str, Any]:
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        views = self._views(x)
+        outputs = self._taught(views)
+        tapes: dict[str, tf.GradientTape] = {}
+        losses: dict[str, Any] = {}
+        for name, member in self.members.items():
+            with tf.GradientTape() as tapes[name]:
+                outputs[name] = member(views[name], training=True)
+        logs: dict[str, Any] = {}
+        for name, member in self.members.items():
+            with tapes[name]:
+                ramp = self._ramp(member.optimizer)
+                losses[name] = self._loss_of(name, views[name], y, outputs, sample_weight, ramp)
+                scaled = member.optimizer.scale_loss(losses[name])
+            logs |= self._measured(name, views[name], y, outputs[name], sample_weight)
+            _descend(member, tapes[name], scaled)
+            if self.update == "sequential" and self._still_teaches(name):
+                outputs[name] = _predicted_again(member, views[name])
+        return self._logs(losses, logs)
+
+    def test_step(self, data: Any) -> dict[str, Any]:
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        views = self._views(x)
+        outputs = self._taught(views)
+        for name, member in self.members.items():
+            outputs[name] = member(views[name], training=False)
+        losses: dict[str, Any] = {}
+        logs: dict[str, Any] = {}
+        for name in self.members:
+            losses[name] = self._loss_of(name, views[name], y, outputs, sample_weight, 1.0)
+            logs |= self._measured(name, views[name], y, outputs[name], sample_weight)
+        return self._logs(losses, logs)
+
+    def _loss_of(
+        self, name: str, x: Any, y: Any, outputs: Outputs, sample_weight: Any, ramp: Any
+    ) -> Any:
+        """Return the loss of a member: its own losses and what it learns from its teachers."""
+        own = outputs[name]
+        total = self.members[name].compute_loss(x, y, own, sample_weight)
+        teachers = [outputs[teacher] for teacher, student in self.edges if student == name]
+        for one in self._compiled.losses:
+            weight = weights_of(sample_weight, one.outputs[0], "identity")
+            value = self._distilled(one, teachers, own, weight)
+            self._compiled.add(self._log(name, one.name), value * replicas.count())
+            total = total + ramp * one.weight * value
+        return total
+
+    def _distilled(
+        self, one: CompiledLoss, teachers: Sequence[Any], own: Any, sample_weight: Any
+    ) -> Any:
+        """Return a distillation, averaged over the teachers; 0 for a model without any."""
+        if not teachers:
+            return 0.0
+        if self.average == "ensemble":
+            taught = one.loss.ensemble([one.of(teacher) for teacher in teachers])
+            return one.loss(taught, one.of(own), sample_weight)
+        total = sum(one.loss(one.of(teacher), one.of(own), sample_weight) for teacher in teachers)
+        return total / len(teachers) if self.average == "mean" else total
+
+    def _measured(self, name: str, x: Any, y: Any, own: Any, weight: Any) -> dict[str, Any]:
+        values = self.members[name].compute_metrics(x, y, own, weight)
+        return {self._log(name, key): value for key, value in values.items()}
+
+    def _logs(self, losses: dict[str, Any], logs: dict[str, Any]) -> dict[str, Any]:
+        by_log = {self._log(name, "loss"): value for name, value in losses.items()}
+        for name, value in {**by_log, "loss": sum(losses.values())}.items():
+            self._compiled.add(name, value * replicas.count())
+        return logs | replicas.logs(self._compiled.results())
+
+    def _ramp(self, optimizer: Any) -> Any:
+        if not self.ramp_up:
+            return 1.0
+        return tf.minimum((tf.cast(optimizer.iterations, tf.float32) + 1) / self.ramp_up, 1.0)
+
     def _views(self, images: Any) -> dict[str, Any]:
+        """Return the images that each model sees."""
         if not isinstance(images, (tuple, list)):
-            return super()._views(images)
+            return dict.fromkeys([*self.teachers, *self.members], images)
         if len(images) != len(self.members):
             raise InputError(
-                f"each of the {len(self.members)} members sees the images once: received "
-                f"{len(images)} views; give one tensor, or a tuple with one for each member"
+                f"The images must be one tensor, or a tuple of {len(self.members)} for as many "
+                f"members, got {len(images)}. Pass views={len(self.members)} to pk_batches."
             )
         own = dict(zip(self.members, images, strict=True))
         return dict.fromkeys(self.teachers, images[0]) | own
 
+    def _taught(self, views: Mapping[str, Any]) -> Outputs:
+        """Return the outputs of the frozen teachers."""
+        return {name: model(views[name], training=False) for name, model in self.teachers.items()}
+
+    def _still_teaches(self, name: str) -> bool:
+        """Return whether a later member has this one as a teacher."""
+        order = list(self.members)
+        later = order[order.index(name) + 1 :]
+        return any(teacher == name and student in later for teacher, student in self.edges)
+
+    def _log(self, member: str, name: str) -> str:
+        """Return the name in the logs of what a member logs as `name`."""
+        return f"{member}_{name}"
+
     def get_config(self) -> dict[str, Any]:
         save = keras.saving.serialize_keras_object
         return {
-            "members": {name: save(model) for name, model in self.members.items()},
+            "members": {name: save(uncompiled(model)) for name, model in self.members.items()},
             "teachers": {name: save(model) for name, model in self.teachers.items()},
-            "objective": save(self.objective),
-            "distillation": save(self.distillation),
             "edges": [list(edge) for edge in self.edges],
             "update": self.update,
             "average": self.average,
@@ -116,7 +286,119 @@ class MutualLearner(GraphLearner):
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "MutualLearner":
         load = keras.saving.deserialize_keras_object
-        made: dict[str, Any] = {name: load(config[name]) for name in ("objective", "distillation")}
-        for nodes in ("members", "teachers"):
-            made[nodes] = {name: load(model) for name, model in config[nodes].items()}
-        return cls(**{**config, **made})
+        models = {
+            nodes: {name: load(model) for name, model in config[nodes].items()}
+            for nodes in ("members", "teachers")
+        }
+        return cls(**{**config, **models})
+
+    def get_compile_config(self) -> dict[str, Any]:
+        save = keras.saving.serialize_keras_object
+        chosen = [save(member.optimizer) for member in self.members.values()]
+        return {"optimizer": chosen, **save(self._compiled.config)} if self.compiled else {}
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        self.compile(**keras.saving.deserialize_keras_object(config))
+
+
+@keras.saving.register_keras_serializable(package="keras_reid")
+class Distiller(MutualLearner):
+    """`own losses + Σ weight · distillation(teacher, student)`: a student of one frozen teacher.
+
+    (Hinton et al., arXiv:1503.02531.) A `MutualLearner` with one edge: the teacher runs in
+    inference mode and is not changed. The logs are those of a `ReidModel` with `OUTPUT_LOSS` for
+    each distillation. The trained model is `distiller.student`.
+
+    Args:
+        teacher, student: models for images of the same size.
+        ramp_up: steps over which the weights of the distillation rise linearly.
+
+    Raises:
+        InputError: as `MutualLearner`.
+    """
+
+    def __init__(
+        self, teacher: keras.Model, student: keras.Model, ramp_up: int = 0, **kwargs: Any
+    ) -> None:
+        super().__init__(
+            {"student": student}, teachers={"teacher": teacher}, ramp_up=ramp_up, **kwargs
+        )
+
+    @property
+    def student(self) -> ReidModel:
+        """The trained model."""
+        return self.members["student"]
+
+    def call(self, images: Any, training: bool | None = None) -> Any:
+        return self.student(images, training=training)
+
+    def _log(self, member: str, name: str) -> str:
+        return name
+
+    def get_config(self) -> dict[str, Any]:
+        save = keras.saving.serialize_keras_object
+        return {
+            "teacher": save(self.teachers["teacher"]),
+            "student": save(uncompiled(self.student)),
+            "ramp_up": self.ramp_up,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "Distiller":
+        load = keras.saving.deserialize_keras_object
+        models = {name: load(config[name]) for name in ("teacher", "student")}
+        return cls(**{**config, **models})
+
+
+def _reid_model(model: keras.Model) -> ReidModel:
+    """Return the model, or one with the same layers that can be compiled with several losses."""
+    if isinstance(model, ReidModel):
+        return model
+    if not isinstance(getattr(model, "output", None), Mapping):
+        raise InputError(
+            f"A member must be a functional model with a dict of outputs, got {model.name!r}. "
+            "Build it with keras_reid.models.build."
+        )
+    return uncompiled(model)
+
+
+def _check_distillations(losses: Sequence[CompiledLoss], average: str) -> None:
+    if not losses:
+        raise InputError(
+            "`distillation_loss` must have a loss, got none. Write "
+            'distillation_loss={"logits": LogitDistillationLoss()}.'
+        )
+    plain = [one.name for one in losses if not isinstance(one.loss, DistillationLoss)]
+    if average == "ensemble" and plain:
+        raise InputError(
+            '`average` must be "mean" or "sum" for losses of other classes than DistillationLoss, '
+            f"got 'ensemble' with {plain}. Choose one of them."
+        )
+
+
+def _copied(metrics: Any) -> Any:
+    """Return the metrics with a state of their own, for another member."""
+    return keras.tree.map_structure(
+        lambda one: (
+            type(one).from_config(one.get_config())
+            if isinstance(one, keras.metrics.Metric)
+            else one
+        ),
+        metrics,
+    )
+
+
+def _descend(member: keras.Model, tape: tf.GradientTape, loss: Any) -> None:
+    """Take one step of a member down the gradient of its (scaled) loss."""
+    variables = member.trainable_variables
+    # An output that no loss reads has no gradient.
+    gradients = zip(tape.gradient(loss, variables), variables, strict=True)
+    member.optimizer.apply_gradients([pair for pair in gradients if pair[0] is not None])
+
+
+def _predicted_again(member: keras.Model, images: Any) -> Any:
+    """Return the outputs in training mode, without a change of batch statistics and seeds."""
+    outputs, _ = member.stateless_call(
+        member.trainable_variables, member.non_trainable_variables, images, training=True
+    )
+    return outputs

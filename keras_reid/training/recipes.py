@@ -3,7 +3,7 @@
 import dataclasses
 from dataclasses import dataclass, field, fields
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from keras_reid import checks, losses
 from keras_reid.errors import InputError
@@ -12,6 +12,7 @@ from keras_reid.models.registry import BACKBONES, EMBEDDINGS, NECKS, POOLINGS
 from keras_reid.training.methods import (
     Attributes,
     Distillation,
+    LossSettings,
     Method,
     Parts,
     Phase,
@@ -22,6 +23,9 @@ from keras_reid.training.methods import (
     Tracklets,
     setting,
 )
+
+if TYPE_CHECKING:
+    import keras
 
 POSITIVE = partial(checks.at_least, 1)
 NOT_NEGATIVE = partial(checks.at_least, 0)
@@ -164,7 +168,7 @@ class Recipe(Settings):
             losses.MarginSoftmaxLoss(self.softmax, self.softmax_scale, self.softmax_margin)
         self._check_combination()
         for method in self.methods:
-            method.check(self)
+            method.check(self.settings)
 
     def _check_combination(self) -> None:
         """At most one method has an embedding of its own; what works on the neck's has none."""
@@ -239,33 +243,43 @@ class Recipe(Settings):
         """The backbone of each member; one, if nothing is said of members."""
         return self.distillation.backbones or [self.backbone]
 
-    def metric_settings(self, *names: str) -> dict[str, Any]:
-        """Arguments of metric losses, of margin, distance and normalize: those that are said."""
-        said = {
+    def loss_settings(self, gather: bool = False) -> LossSettings:
+        """Return the settings from which losses are constructed; see `LossSettings`."""
+        metric: dict[str, Any] = {
             "margin": self.margin,
             "distance": self.metric_distance,
             "normalize": self.normalize,
         }
-        given = {name: said[name] for name in names if said[name] is not None}
-        return given | ({"margin": None} if self.soft_margin and "margin" in names else {})
+        metric = {name: value for name, value in metric.items() if value is not None}
+        if self.soft_margin:
+            metric["margin"] = None
+        return LossSettings(self.smoothing, self.identity_weight, metric, gather)
+
+    def load_teacher(self, num_identities: int) -> "keras.Model | None":
+        """Return the trained model that a method learns from; see `Method.load_teacher`."""
+        loaded = [
+            method.load_teacher(self.image_size, self.columns, num_identities)
+            for method in self._by_name.values()
+        ]
+        return next((model for model in loaded if model is not None), None)
 
     @property
-    def phases(self) -> list[Phase]:
-        """What is trained one after the other: the recipe as it is, with what methods add.
+    def phases(self) -> list[tuple["Recipe", Phase]]:
+        """Return the parts of the training, each with its own recipe.
 
         The whole on small images; the identity loss alone; the whole; the assignment to refined
         parts alone; the whole with refined parts. All but the third only if they have epochs.
         """
         main = self.replace(small_epochs=0, pretrain=0, induction=0, refinement=0)
-        phases = [Phase(main)]
+        phases = [Phase({})]
         for method in self.methods:
-            phases = method.phases(phases)
+            phases = method.phases(phases, self.settings)
         # Only the first phase begins with a frozen backbone.
-        later = [
-            dataclasses.replace(phase, recipe=phase.recipe.replace(freeze=0.0))
-            for phase in phases[1:]
+        frozen = [self.freeze, *[0.0] * (len(phases) - 1)]
+        return [
+            (main.replace(**phase.changes, freeze=freeze), phase)
+            for phase, freeze in zip(phases, frozen, strict=True)
         ]
-        return [phases[0], *later]
 
 
 # Batch-hard triplet and smoothed identity loss around a BN neck (Luo et al., Bag of Tricks,

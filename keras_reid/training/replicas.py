@@ -11,7 +11,6 @@ import tensorflow as tf
 
 from keras_reid import checks
 from keras_reid.errors import InputError, first_line
-from keras_reid.training.objective import Objective
 from keras_reid.training.registry import STRATEGIES
 
 
@@ -58,13 +57,6 @@ class Replicas:
     def is_chief(self) -> bool:
         """Whether this worker is the one that writes."""
         return self.number == 0
-
-    def gather(self, *objectives: Objective | None) -> None:
-        """Lets losses that compare images compare those of all replicas."""
-        for objective in objectives:
-            for term in objective.terms if objective and self.count > 1 else ():
-                if hasattr(term.loss, "gather"):
-                    term.loss.gather = True
 
     @contextmanager
     def synchronized(self, models: Sequence[keras.Model]) -> Iterator[None]:

@@ -31,6 +31,7 @@ class Run(TrainedRun):
         self.history_file = self.directory / "history.jsonl"
         self.logs = self.directory / "logs"
         self._claim: AbstractContextManager[None] | None = None
+        self._checked: dict[str, Any] | None = None  # flags that `check` accepted
 
     @property
     def finished(self) -> bool:
@@ -74,6 +75,8 @@ class Run(TrainedRun):
                 "run",
             )
 
+        self._checked = flags
+
     def _visible(self) -> list[Path]:
         """What is in the folder but what a killed process left half-written."""
         return [entry for entry in self.directory.iterdir() if not entry.name.startswith(".")]
@@ -98,8 +101,13 @@ class Run(TrainedRun):
                 self.directory.rmdir()
 
     def start(self, flags: dict[str, Any]) -> None:
-        """Makes the folder with its flags, or goes on with an unfinished run of the same flags."""
-        self.check(flags)
+        """Create the folder with its flags, or continue an unfinished run of the same flags.
+
+        Raises:
+            InputError: see `check`; or another process trains in the folder.
+        """
+        if self._checked != flags:
+            self.check(flags)
         self.claim()
         write(self.flags_file, flags)
 
@@ -123,10 +131,12 @@ class Run(TrainedRun):
         }
 
     def save_models(self, members: "Sequence[keras.Model]") -> None:
-        """Writes all members; the first one, which makes a run finished, at last."""
+        """Write all members; the first one, which makes a run finished, at last."""
+        from keras_reid.models.reid_model import uncompiled
+
         for number, model in reversed(list(enumerate(members, start=1))):
             with replaced_file(self.member_file(number)) as new:
-                model.save(new)
+                uncompiled(model).save(new)  # without the states of the optimizer
 
 
 def default(dataset: str, recipe: str, flags: dict[str, Any], root: str = "runs") -> Run:

@@ -2,7 +2,15 @@
 
 from keras_reid.training.methods.attributes import Attributes
 from keras_reid.training.methods.distillation import Distillation
-from keras_reid.training.methods.method import Annotations, Method, Phase, Settings, setting
+from keras_reid.training.methods.method import (
+    Annotations,
+    LossSettings,
+    Method,
+    Phase,
+    Settings,
+    WeightedLoss,
+    setting,
+)
 from keras_reid.training.methods.parts import Parts
 from keras_reid.training.methods.pose import Pose
 from keras_reid.training.methods.pretraining import Pretraining
@@ -13,6 +21,7 @@ __all__ = [
     "Annotations",
     "Attributes",
     "Distillation",
+    "LossSettings",
     "Method",
     "Parts",
     "Phase",
@@ -21,5 +30,6 @@ __all__ = [
     "Settings",
     "Stripes",
     "Tracklets",
+    "WeightedLoss",
     "setting",
 ]

@@ -4,15 +4,19 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
-from keras_reid import checks, losses, models, training
+from keras_reid import checks, models
 from keras_reid.errors import InputError
-from keras_reid.training.methods.method import Annotations, Method, setting
+from keras_reid.training.methods.method import (
+    Annotations,
+    LossSettings,
+    Method,
+    WeightedLoss,
+    setting,
+)
 
 if TYPE_CHECKING:
     from keras_reid.data import AttributeSchema
     from keras_reid.models.heads import Head
-    from keras_reid.training.objective import LossTerm
-    from keras_reid.training.recipes import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,12 +39,14 @@ class Attributes(Method):
         schema = _schema(annotations)
         return [models.heads.AttributeHead(len(schema.names), schema.exclusive)]
 
-    def terms(
-        self, terms: "list[LossTerm]", recipe: "Recipe", annotations: Annotations
-    ) -> "list[LossTerm]":
-        loss = losses.AttributeLoss(annotations.rates.tolist(), _schema(annotations).exclusive)
+    def losses(
+        self, losses: list[WeightedLoss], settings: LossSettings, annotations: Annotations
+    ) -> list[WeightedLoss]:
+        from keras_reid.losses import AttributeLoss
+
+        loss = AttributeLoss(annotations.rates.tolist(), _schema(annotations).exclusive)
         weight = self.attribute_weight / loss.classifiers
-        return [*terms, training.LossTerm("attributes", loss, "attributes", "attributes", weight)]
+        return [*losses, WeightedLoss("attributes", loss, weight)]
 
 
 def _schema(annotations: Annotations) -> "AttributeSchema":

@@ -1,6 +1,6 @@
 """Models that learn from each other, or from a trained one (mutual learning, distillation)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -8,15 +8,11 @@ from typing import TYPE_CHECKING, Any
 from keras_reid import checks, models, training
 from keras_reid.errors import InputError
 from keras_reid.losses.registry import DISTILLATION_LOSSES
-from keras_reid.training.methods.method import Method, setting
+from keras_reid.training.methods.method import LossSettings, Method, setting
 from keras_reid.training.registry import AVERAGES, UPDATES
 
 if TYPE_CHECKING:
     import keras
-
-    from keras_reid.training.learner import GraphLearner
-    from keras_reid.training.objective import Objective
-    from keras_reid.training.recipes import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,51 +99,45 @@ class Distillation(Method):
             )
         return [(teacher, student) for teacher, student in pairs]
 
-    def objective(self, recipe: "Recipe") -> "Objective":
-        """What is distilled, each with its weight."""
-        given: dict[str, dict[str, Any]] = {
-            "logits": {"temperature": self.temperature},
-            "distances": recipe.metric_settings("distance", "normalize"),
-            "ranks": {},
-        }
-        return training.Objective(
-            *(
-                training.distill(DISTILLATION_LOSSES[name](**given[name]), weight)
-                for name, weight in self.weights.items()
-            )
-        )
+    def batches(self, make: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+        views = len(self.backbones) if self.own_views and self.several else None
+        return make, {**arguments, "views": views}
 
     def learner(
         self,
         members: "Sequence[keras.Model]",
-        objective: "Objective",
-        recipe: "Recipe",
-        steps_per_epoch: int,
         teacher: "keras.Model | None",
-    ) -> "GraphLearner":
-        """One student of the teacher, or members that learn from each other."""
-        distillation = self.objective(recipe)
+        steps_per_epoch: int,
+        settings: LossSettings,
+    ) -> "tuple[keras.Model, dict[str, Any]] | None":
         ramp_up = round(steps_per_epoch * self.ramp_up)
         if teacher is not None and len(members) == 1:
-            return training.Distiller(teacher, members[0], objective, distillation, ramp_up)
-        return training.MutualLearner(
-            members,
-            objective,
-            distillation,
-            self.graph,
-            self.update,
-            [] if teacher is None else [teacher],
-            self.average,
-            ramp_up,
-        )
+            learner = training.Distiller(teacher, members[0], ramp_up)
+        else:
+            teachers = [] if teacher is None else [teacher]
+            learner = training.MutualLearner(
+                members, self.graph, teachers, self.update, self.average, ramp_up
+            )
+        return learner, self._distilled(settings)
 
-    def load_teacher(self, recipe: "Recipe", num_identities: int) -> "keras.Model | None":
-        """The trained model that is learned from, if there is one.
+    def _distilled(self, settings: LossSettings) -> dict[str, Any]:
+        """Return the arguments of `compile` for what is distilled."""
+        arguments: dict[str, dict[str, Any]] = {
+            "logits": {"temperature": self.temperature},
+            "distances": settings.of_metric("distance", "normalize"),
+            "ranks": {"gather": settings.gather},
+        }
+        losses: dict[str, Any] = {}
+        weights: dict[str, Any] = {}
+        for name, weight in self.weights.items():
+            loss = DISTILLATION_LOSSES[name](**arguments[name])
+            losses.setdefault(loss.output, []).append(loss)
+            weights.setdefault(loss.output, []).append(weight)
+        return {"distillation_loss": losses, "distillation_weights": weights}
 
-        Raises:
-            InputError: someone to learn from but nothing of theirs, or the other way round; a
-                teacher for other images or identities.
-        """
+    def load_teacher(
+        self, image_size: tuple[int, int], columns: set[str], num_identities: int
+    ) -> "keras.Model | None":
         if self.active != bool(self.teacher or self.several):
             raise InputError(
                 "models learn from a teacher or from each other by distillation: received "
@@ -159,13 +149,13 @@ class Distillation(Method):
             return None
         model = training.Run(self.teacher).load_model()
         seen = models.image_size(model)
-        if seen != recipe.image_size:
+        if seen != image_size:
             raise InputError(
                 f"teacher and student see the same images: the teacher {self.teacher!r} sees "
-                f"{seen[0]}×{seen[1]} pixels, the student {recipe.height}×{recipe.width}; give the "
-                "height and width of the teacher"
+                f"{seen[0]}×{seen[1]} pixels, the student {image_size[0]}×{image_size[1]}; give "
+                "the height and width of the teacher"
             )
-        takes, given = models.input_names(model), {"images", *recipe.columns} & INPUTS
+        takes, given = models.input_names(model), {"images", *columns} & INPUTS
         if takes != given:
             raise InputError(
                 f"teacher and student see the same: the teacher {self.teacher!r} takes "

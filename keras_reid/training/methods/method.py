@@ -1,9 +1,9 @@
-"""What a method of training says about itself: its settings, and what it adds to the rest."""
+"""Base of the training methods: settings, and the functions by which they change a training."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -13,10 +13,8 @@ from keras_reid.skeletons import KEYPOINTS
 if TYPE_CHECKING:
     import keras
 
-    from keras_reid.data import AttributeSchema, PersonImages
+    from keras_reid.data import AttributeSchema, PersonImages, ReidDataset
     from keras_reid.models.heads import Head
-    from keras_reid.training.objective import LossTerm
-    from keras_reid.training.recipes import Recipe
 
 Check = Callable[..., None]
 
@@ -47,7 +45,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Annotations:
-    """What training images have beside identities and cameras, as far as a model depends on it.
+    """Columns of training images, as far as a model depends on them.
 
     Attributes:
         keypoints: number of body points; 0: none.
@@ -61,7 +59,7 @@ class Annotations:
 
     @classmethod
     def of(cls, images: "PersonImages", schema: "AttributeSchema | None" = None) -> "Annotations":
-        """Those of images, with the names of their attributes."""
+        """Return those of images, with the names of their attributes."""
         points = images.columns.get(KEYPOINTS)
         return cls(
             0 if points is None else points.shape[1],
@@ -70,53 +68,123 @@ class Annotations:
         )
 
 
-@dataclass(frozen=True)
-class Phase:
-    """A part of a training.
+class WeightedLoss(NamedTuple):
+    """Loss under an output, with its weight."""
+
+    output: str
+    loss: "keras.losses.Loss"
+    weight: float
+
+
+class LossSettings(NamedTuple):
+    """Settings of a recipe from which methods construct their losses.
 
     Attributes:
-        recipe: of this phase, which has no other phases.
+        smoothing: label smoothing of identity losses.
+        identity_weight: weight of the identity loss.
+        metric: the arguments margin, distance and normalize of metric losses that are set.
+        gather: compare over all replicas.
     """
 
-    recipe: "Recipe"
+    smoothing: float
+    identity_weight: float
+    metric: Mapping[str, Any]
+    gather: bool
+
+    def of_metric(self, *names: str) -> dict[str, Any]:
+        """Return the arguments of a metric loss among these names that are set, and `gather`."""
+        chosen = {name: self.metric[name] for name in names if name in self.metric}
+        return {**chosen, "gather": self.gather}
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Part of a training.
+
+    Attributes:
+        changes: values of the recipe that differ in this phase, by name.
+    """
+
+    changes: Mapping[str, Any]
 
     @contextmanager
     def prepared(self, members: "Sequence[keras.Model]") -> Iterator[None]:
-        """Within the block the models are as this phase trains them."""
+        """Change the models for this phase within the block."""
         yield
 
 
 @dataclass(frozen=True, kw_only=True)
 class Method(Settings):
-    """Settings, and what follows from them where the method is active; the rest is as here."""
+    """Settings, and the functions that are called where the method is active.
+
+    A method overrides what it changes. The functions receive values, not the recipe.
+    """
 
     columns: ClassVar[tuple[str, ...]] = ()  # that it needs of the images
     embeds: ClassVar[bool] = False  # its embedding takes the place of the neck's
 
     @property
     def active(self) -> bool:
-        """Whether anything of it is wanted."""
+        """Whether the settings ask for the method."""
         raise NotImplementedError
 
-    def check(self, recipe: "Recipe") -> None:
-        """Refuses what does not go with the rest of the recipe."""
+    def check(self, settings: Mapping[str, Any]) -> None:
+        """Raise `InputError` if the method does not fit the other values of the recipe."""
+
+    def dataset(self, dataset: "ReidDataset") -> "ReidDataset":
+        """Return the data set as the method reads it."""
+        return dataset
+
+    def sampled(self, images: "PersonImages") -> "PersonImages":
+        """Return the rows from which batches are sampled."""
+        return images
+
+    def batches(self, make: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+        """Return the function that makes batches, and its arguments."""
+        return make, arguments
 
     def model(
-        self, recipe: "Recipe", num_identities: int | None, **common: Any
+        self, backbone: str, num_identities: int | None, image_size: tuple[int, int], **common: Any
     ) -> "keras.Model | None":
-        """A model of its own kind, of the arguments that `models.build` has too; None: no other."""
+        """Return a model of another kind, from the arguments of `models.build`; None: no other."""
         return None
 
     def heads(self, annotations: Annotations) -> "list[Head]":
-        """Its heads on the backbone."""
+        """Return the heads that are added to the backbone."""
         return []
 
-    def terms(
-        self, terms: "list[LossTerm]", recipe: "Recipe", annotations: Annotations
-    ) -> "list[LossTerm]":
-        """The terms of the objective with its own."""
-        return terms
+    def losses(
+        self, losses: list[WeightedLoss], settings: LossSettings, annotations: Annotations
+    ) -> list[WeightedLoss]:
+        """Return the losses with those of the method."""
+        return losses
 
-    def phases(self, phases: list[Phase]) -> list[Phase]:
-        """The phases of the training with its own."""
+    def load_teacher(
+        self, image_size: tuple[int, int], columns: set[str], num_identities: int
+    ) -> "keras.Model | None":
+        """Return the trained model to learn from, if there is one; also called when inactive.
+
+        Args:
+            image_size: (height, width) of the images of the student.
+            columns: columns of the images that the student reads.
+            num_identities: identities of the images.
+
+        Raises:
+            InputError: a teacher without a distillation or the reverse, or one for other images
+                or identities.
+        """
+        return None
+
+    def learner(
+        self,
+        members: "Sequence[keras.Model]",
+        teacher: "keras.Model | None",
+        steps_per_epoch: int,
+        settings: LossSettings,
+    ) -> "tuple[keras.Model, dict[str, Any]] | None":
+        """Return the model whose `fit` trains the members, and more arguments of `compile`."""
+        return None
+
+    def phases(self, phases: list[Phase], settings: Mapping[str, Any]) -> list[Phase]:
+        """Return the phases of the training with those of the method."""
         return phases

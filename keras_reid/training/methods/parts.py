@@ -1,22 +1,27 @@
 """Parts with a classifier each, and then refined (Sun et al., ECCV 2018, arXiv:1711.09349)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from keras_reid import checks, models
 from keras_reid.errors import InputError
-from keras_reid.training.methods.method import Annotations, Method, Phase, setting
+from keras_reid.training.methods.method import (
+    Annotations,
+    LossSettings,
+    Method,
+    Phase,
+    WeightedLoss,
+    setting,
+)
 
 if TYPE_CHECKING:
     import keras
 
     from keras_reid.layers import PartPooling
     from keras_reid.models.heads import Head
-    from keras_reid.training.objective import LossTerm
-    from keras_reid.training.recipes import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +60,7 @@ class Parts(Method):
     def active(self) -> bool:
         return bool(self.parts or self.induction or self.refinement)
 
-    def check(self, recipe: "Recipe") -> None:
+    def check(self, settings: Mapping[str, Any]) -> None:
         if not self.parts:
             raise InputError(
                 f"what is refined are parts: received induction={self.induction} and refinement="
@@ -66,22 +71,21 @@ class Parts(Method):
         refinable = bool(self.induction or self.refinement)
         return [models.heads.PartHead(self.parts, self.part_width, self.part_dropout, refinable)]
 
-    def terms(
-        self, terms: "list[LossTerm]", recipe: "Recipe", annotations: Annotations
-    ) -> "list[LossTerm]":
+    def losses(
+        self, losses: list[WeightedLoss], settings: LossSettings, annotations: Annotations
+    ) -> list[WeightedLoss]:
         return [
-            replace(term, output="part_logits") if term.output == "logits" else term
-            for term in terms
+            one._replace(output="part_logits") if one.output == "logits" else one for one in losses
         ]
 
-    def phases(self, phases: list[Phase]) -> list[Phase]:
-        last = phases[-1].recipe
+    def phases(self, phases: list[Phase], settings: Mapping[str, Any]) -> list[Phase]:
+        last = phases[-1].changes
         refined = [
-            RefinedPhase(last.replace(epochs=epochs), only_assignment)
+            RefinedPhase({**last, "epochs": epochs}, only_assignment)
             for epochs, only_assignment in ((self.induction, True), (self.refinement, False))
             if epochs
         ]
-        return [*(RoughPhase(phase.recipe) for phase in phases), *refined]
+        return [*(RoughPhase(phase.changes) for phase in phases), *refined]
 
 
 class RoughPhase(Phase):

@@ -4,15 +4,19 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
-from keras_reid import checks, losses, models, training
+from keras_reid import checks, models
 from keras_reid.errors import InputError
 from keras_reid.skeletons import KEYPOINTS
-from keras_reid.training.methods.method import Annotations, Method, setting
+from keras_reid.training.methods.method import (
+    Annotations,
+    LossSettings,
+    Method,
+    WeightedLoss,
+    setting,
+)
 
 if TYPE_CHECKING:
     from keras_reid.models.heads import Head
-    from keras_reid.training.objective import LossTerm
-    from keras_reid.training.recipes import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,12 +40,11 @@ class Pose(Method):
             raise InputError("pose needs body points of the images: give keypoints", KEYPOINTS)
         return [models.heads.PoseHead(annotations.keypoints, self.pose_width)]
 
-    def terms(
-        self, terms: "list[LossTerm]", recipe: "Recipe", annotations: Annotations
-    ) -> "list[LossTerm]":
-        loss = losses.VisibleIdentityLoss(recipe.smoothing)
-        weight = self.pose_weight * recipe.identity_weight
-        return [
-            *terms,
-            training.LossTerm("pose", loss, ("part_logits", "visibility"), weight=weight),
-        ]
+    def losses(
+        self, losses: list[WeightedLoss], settings: LossSettings, annotations: Annotations
+    ) -> list[WeightedLoss]:
+        from keras_reid.losses import VisibleIdentityLoss
+
+        loss = VisibleIdentityLoss(settings.smoothing)
+        weight = self.pose_weight * settings.identity_weight
+        return [*losses, WeightedLoss("part_logits", loss, weight)]

@@ -1,15 +1,13 @@
 """Phases before the main one: on small images, and of the identity loss alone."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Any
 
 from keras_reid import checks
 from keras_reid.errors import InputError
 from keras_reid.training.methods.method import Method, Phase, setting
-
-if TYPE_CHECKING:
-    from keras_reid.training.recipes import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,26 +35,26 @@ class Pretraining(Method):
     def active(self) -> bool:
         return bool(self.small_epochs or self.pretrain)
 
-    def check(self, recipe: "Recipe") -> None:
-        teacher = recipe.distillation.teacher
-        if self.small_epochs and (teacher or min(self._small(recipe)) < 1):
+    def check(self, settings: Mapping[str, Any]) -> None:
+        height, width, teacher = (settings[name] for name in ("height", "width", "teacher"))
+        if self.small_epochs and (teacher or min(self._small(settings)) < 1):
             raise InputError(
                 "smaller images have at least a pixel, and no teacher, which sees the same images: "
-                f"received small_epochs={self.small_epochs} with {recipe.height}×{recipe.width} "
+                f"received small_epochs={self.small_epochs} with {height}×{width} "
                 f"pixels, small_scale={self.small_scale:g} and teacher={teacher!r}; leave one out"
             )
 
-    def _small(self, recipe: "Recipe") -> tuple[int, int]:
-        """Height and width of the smaller images."""
-        return round(recipe.height * self.small_scale), round(recipe.width * self.small_scale)
+    def _small(self, settings: Mapping[str, Any]) -> tuple[int, int]:
+        """Return height and width of the smaller images."""
+        return tuple(round(settings[name] * self.small_scale) for name in ("height", "width"))
 
-    def phases(self, phases: list[Phase]) -> list[Phase]:
-        main = phases[0].recipe
+    def phases(self, phases: list[Phase], settings: Mapping[str, Any]) -> list[Phase]:
         before = []
         if self.small_epochs:
-            height, width = self._small(main)
-            before.append(Phase(main.replace(epochs=self.small_epochs, height=height, width=width)))
+            height, width = self._small(settings)
+            changes = {"epochs": self.small_epochs, "height": height, "width": width}
+            before.append(Phase(changes))
         if self.pretrain:
             alone = {"metric_weight": 0.0, "local_weight": 0.0, "identity_weight": 1.0}
-            before.append(Phase(main.replace(epochs=self.pretrain, **alone)))
+            before.append(Phase({"epochs": self.pretrain, **alone}))
         return before + phases

@@ -4,15 +4,19 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from keras_reid import checks, losses, models, training
+from keras_reid import checks, models
 from keras_reid.layers.registry import STRIPE_POOLINGS
 from keras_reid.models.registry import STRIPE_ORDERS
-from keras_reid.training.methods.method import Annotations, Method, setting
+from keras_reid.training.methods.method import (
+    Annotations,
+    LossSettings,
+    Method,
+    WeightedLoss,
+    setting,
+)
 
 if TYPE_CHECKING:
     from keras_reid.models.heads import Head
-    from keras_reid.training.objective import LossTerm
-    from keras_reid.training.recipes import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,11 +63,10 @@ class Stripes(Method):
             )
         ]
 
-    def terms(
-        self, terms: "list[LossTerm]", recipe: "Recipe", annotations: Annotations
-    ) -> "list[LossTerm]":
-        loss = losses.AlignedTripletLoss(**recipe.metric_settings("margin", "normalize"))
-        return [
-            *terms,
-            training.LossTerm("local", loss, ("features", "local"), weight=self.local_weight),
-        ]
+    def losses(
+        self, losses: list[WeightedLoss], settings: LossSettings, annotations: Annotations
+    ) -> list[WeightedLoss]:
+        from keras_reid.losses import AlignedTripletLoss
+
+        loss = AlignedTripletLoss(**settings.of_metric("margin", "normalize"))
+        return [*losses, WeightedLoss("features", loss, self.local_weight)]

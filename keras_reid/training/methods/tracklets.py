@@ -1,24 +1,28 @@
 """Clips of tracklets (Gao and Nevatia, arXiv:1805.02104)."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from keras_reid import checks, models, training
+from keras_reid import checks, data, models
 from keras_reid.errors import InputError
 from keras_reid.layers.registry import TEMPORAL
-from keras_reid.training.methods.method import Annotations, Method, setting
+from keras_reid.training.methods.method import (
+    Annotations,
+    LossSettings,
+    Method,
+    WeightedLoss,
+    setting,
+)
 
 if TYPE_CHECKING:
     import keras
 
-    from keras_reid.training.objective import LossTerm
-    from keras_reid.training.recipes import Recipe
-
 
 @dataclass(frozen=True, kw_only=True)
 class Tracklets(Method):
-    """The terms of clips, and `frame_weight` times the same of their single frames."""
+    """The losses of clips, and `frame_weight` times the same losses of their single frames."""
 
     columns: ClassVar[tuple[str, ...]] = ("tracklet",)
     embeds: ClassVar[bool] = True
@@ -42,32 +46,39 @@ class Tracklets(Method):
     def active(self) -> bool:
         return bool(self.temporal)
 
-    def check(self, recipe: "Recipe") -> None:
+    def check(self, settings: Mapping[str, Any]) -> None:
         checks.one_of(TEMPORAL, temporal=self.temporal)
-        if recipe.stripes.active or recipe.distillation.several or recipe.distillation.active:
+        if settings["stripes"] or settings["distillation"] or "," in settings["members"]:
             raise InputError(
                 "tracklets are learned by one model without stripes, parts, pose and attributes: "
                 f"received temporal={self.temporal!r} beside them"
             )
 
+    def dataset(self, dataset: data.ReidDataset) -> data.ReidDataset:
+        return data.tracklet_dataset(dataset)
+
+    def sampled(self, images: data.PersonImages) -> data.PersonImages:
+        return images.per_tracklet()
+
+    def batches(self, make: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+        return data.pk_clips, {**arguments, "frames": self.frames}
+
     def model(
-        self, recipe: "Recipe", num_identities: int | None, **common: Any
+        self, backbone: str, num_identities: int | None, image_size: tuple[int, int], **common: Any
     ) -> "keras.Model | None":
         return models.build_tracklet(
-            recipe.backbone, num_identities, recipe.image_size, temporal=self.temporal, **common
+            backbone, num_identities, image_size, temporal=self.temporal, **common
         )
 
-    def terms(
-        self, terms: "list[LossTerm]", recipe: "Recipe", annotations: Annotations
-    ) -> "list[LossTerm]":
+    def losses(
+        self, losses: list[WeightedLoss], settings: LossSettings, annotations: Annotations
+    ) -> list[WeightedLoss]:
         of_frames = [
-            training.LossTerm(
-                f"frame_{term.name}",
-                term.loss,
-                f"frame_{term.output}",
-                "frame_identity",
-                self.frame_weight * term.weight,
+            WeightedLoss(
+                f"frame_{output}",
+                type(loss).from_config({**loss.get_config(), "label": "frame_identity"}),
+                self.frame_weight * weight,
             )
-            for term in terms
+            for output, loss, weight in losses
         ]
-        return terms + of_frames
+        return losses + of_frames

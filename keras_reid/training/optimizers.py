@@ -1,4 +1,4 @@
-"""Rates that differ by variable: new layers learn faster, pretrained ones wait."""
+"""Optimizers: learning rates that differ by variable, and the optimizers of several models."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -92,3 +92,77 @@ def new_variables(model: keras.Model) -> list[str]:
         )
     pretrained = {id(variable) for variable in nested[0].trainable_variables}
     return [v.path for v in model.trainable_variables if id(v) not in pretrained]
+
+
+class MemberOptimizers:
+    """Optimizers of several models, as `model.optimizer` for the callbacks of Keras.
+
+    `ReduceLROnPlateau`, `LearningRateScheduler`, `SwapEMAWeights` and `TensorBoard` of new releases
+    treat each of `optimizers` by itself; those of old ones read and set `learning_rate`.
+    """
+
+    built = True
+
+    def __init__(self, optimizers: Sequence[keras.optimizers.Optimizer]) -> None:
+        self.optimizers = [getattr(one, "inner_optimizer", one) for one in optimizers]
+
+    @property
+    def learning_rate(self) -> Any:
+        """The rate of all members.
+
+        Raises:
+            InputError: the rates of the members differ.
+        """
+        rates = [float(keras.ops.convert_to_numpy(one.learning_rate)) for one in self.optimizers]
+        if len({*rates}) > 1:
+            raise InputError(
+                f"`learning_rate` must be one number for all members, got {rates}. Give each "
+                "optimizer a schedule of keras.optimizers.schedules instead of a callback."
+            )
+        return self.optimizers[0].learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, rate: Any) -> None:
+        for one in self.optimizers:
+            one.learning_rate = rate
+
+    @property
+    def iterations(self) -> Any:
+        """The number of steps, which is the same for all members."""
+        return self.optimizers[0].iterations
+
+    @property
+    def variables(self) -> list[Any]:
+        """The variables of all optimizers."""
+        return [variable for one in self.optimizers for variable in one.variables]
+
+    @property
+    def use_ema(self) -> bool:
+        """True if every optimizer keeps moving averages of the weights."""
+        return all(one.use_ema for one in self.optimizers)
+
+
+def optimizers_of(optimizer: Any, count: int) -> list[keras.optimizers.Optimizer]:
+    """Return one optimizer for each of several models.
+
+    Args:
+        optimizer: optimizer or name, whose configuration all get, or a list with one for each.
+        count: number of models.
+
+    Raises:
+        InputError: a list of another length, or with one optimizer twice.
+    """
+    several = isinstance(optimizer, Sequence) and not isinstance(optimizer, str)
+    if several:
+        chosen = [*optimizer]
+    else:
+        first = keras.optimizers.get(optimizer)
+        copies = (type(first).from_config(first.get_config()) for _ in range(count - 1))
+        chosen = [first, *copies]
+    distinct = len({*map(id, chosen)})
+    if distinct != len(chosen) or distinct != count:
+        raise InputError(
+            f"`optimizer` must be one optimizer, or a list of {count} for as many members, got "
+            f"{distinct}. Create one for each member."
+        )
+    return chosen
