@@ -151,7 +151,9 @@ class MutualLearner(keras.Model):
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
         own = self._compiled.metrics if self.compiled else []
-        return [*own, *(metric for member in self.members.values() for metric in member.metrics)]
+        of_members = (metric for member in self.members.values() for metric in member.metrics)
+        # Keras's mean of the loss of a member is not updated outside of its own training step.
+        return [*own, *(metric for metric in of_members if metric.name != "loss")]
 
     @property
     def metric_losses(self) -> dict[str, MetricLoss]:
@@ -233,7 +235,7 @@ class MutualLearner(keras.Model):
 
     def _measured(self, name: str, x: Any, y: Any, own: Any, weight: Any) -> dict[str, Any]:
         values = self.members[name].compute_metrics(x, y, own, weight)
-        return {self._log(name, key): value for key, value in values.items()}
+        return {self._log(name, key): value for key, value in values.items() if key != "loss"}
 
     def _logs(self, losses: dict[str, Any], logs: dict[str, Any]) -> dict[str, Any]:
         by_log = {self._log(name, "loss"): value for name, value in losses.items()}
