@@ -12,22 +12,21 @@ import keras
 import numpy as np
 import tensorflow as tf
 from replicas import one_and_two
-from test_mutual import OBJECTIVE, batch, build, distillation
+from test_mutual import DISTILLED, OWN, batch, build
 
-from keras_reid.training import Learner, MutualLearner
+from keras_reid.training import MutualLearner
 
 
 def trained(strategy: tf.distribute.Strategy, copies: int, how: str) -> tuple[float, list]:
     with strategy.scope():
         nets = [build(seed) for seed in range(1 if how == "alone" else 2)]
-        learner = (
-            Learner(nets[0], OBJECTIVE)
-            if how == "alone"
-            else MutualLearner(
-                nets, OBJECTIVE, distillation(), update=how, teachers=[build(5)], ramp_up=2
-            )
-        )
-        learner.compile(keras.optimizers.Adam(1e-3, epsilon=1e-3))
+        optimizer = keras.optimizers.Adam(1e-3, epsilon=1e-3)
+        if how == "alone":
+            learner = nets[0]
+            learner.compile(optimizer, **OWN)
+        else:
+            learner = MutualLearner(nets, update=how, teachers=[build(5)], ramp_up=2)
+            learner.compile(optimizer, **OWN, **DISTILLED)
     images, labels = batch()
     joint = (np.tile(images, (copies, 1, 1, 1)), {"identity": np.tile(labels["identity"], copies)})
     data = tf.data.Dataset.from_tensors(joint).repeat(2)

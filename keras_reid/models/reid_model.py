@@ -192,8 +192,10 @@ class ReidModel(keras.Model):
 keras.saving.get_custom_objects()["keras_reid>NamedOutputs"] = ReidModel
 
 
-def uncompiled(model: keras.Model) -> ReidModel:
+def uncompiled(model: keras.Model) -> keras.Model:
     """Return a model with the same layers that has no optimizer and no losses."""
+    if not isinstance(model, ReidModel):
+        return model
     return ReidModel(model.input, model.output, name=model.name)
 
 

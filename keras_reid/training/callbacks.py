@@ -141,7 +141,7 @@ class CollapseMonitor(keras.callbacks.Callback):
 
     When all embeddings are equal, a loss has one certain value: the margin of a triplet loss, ln 2
     with the soft margin. A loss that stays there has stopped learning, however harmless the
-    curve looks; unless the distances that a `Learner` logs say that images of one person are nearer
+    curve looks; unless the distances in the logs of a `ReidModel` say that images of one person are nearer
     to each other than to others by a tenth of these distances, and of that value.
 
     Args:
@@ -198,9 +198,11 @@ class CollapseMonitor(keras.callbacks.Callback):
         if isinstance(self.model, ReidModel | MutualLearner):
             return self.model.metric_losses
         loss = self.model.loss
-        plain = {f"{k}_loss": v for k, v in loss.items()} if isinstance(loss, Mapping) else {}
-        plain = plain or {"loss": loss}
-        return {name: one for name, one in plain.items() if isinstance(one, MetricLoss)}
+        if isinstance(loss, Sequence):
+            loss = dict(zip(self.model.output_names, loss, strict=False))
+        named = {f"{k}_loss": v for k, v in loss.items()} if isinstance(loss, Mapping) else {}
+        named = named or {"loss": loss}
+        return {name: one for name, one in named.items() if isinstance(one, MetricLoss)}
 
 
 class FiniteLoss(keras.callbacks.Callback):

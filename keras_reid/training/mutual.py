@@ -361,7 +361,7 @@ def _reid_model(model: keras.Model) -> ReidModel:
             f"A member must be a functional model with a dict of outputs, got {model.name!r}. "
             "Build it with keras_reid.models.build."
         )
-    return uncompiled(model)
+    return ReidModel(model.input, model.output, name=model.name)
 
 
 def _check_distillations(losses: Sequence[CompiledLoss], average: str) -> None:

@@ -136,7 +136,7 @@ class Run(TrainedRun):
 
         for number, model in reversed(list(enumerate(members, start=1))):
             with replaced_file(self.member_file(number)) as new:
-                uncompiled(model).save(new)  # without the states of the optimizer
+                uncompiled(model).save(new)  # without the optimizer
 
 
 def default(dataset: str, recipe: str, flags: dict[str, Any], root: str = "runs") -> Run:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from keras_reid import gallery, layers, visualize
-from keras_reid.training.graph import pairs
+from keras_reid.training.edges import pairs
 
 ROWS = np.eye(3, 4)
 

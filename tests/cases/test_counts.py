@@ -8,7 +8,7 @@ from processes import TINY, within
 from keras_reid import data, gallery
 from keras_reid.cli.search import Enrolment, SearchOptions
 from keras_reid.errors import InputError, counted
-from keras_reid.training import fitting, recipes
+from keras_reid.training import Plan, recipes
 
 
 @pytest.mark.parametrize(
@@ -92,4 +92,4 @@ def test_steps_per_epoch_one_person_raises():
     images = data.PersonImages(["1.jpg"] * 4, [7] * 4, None)
     recipe = recipes.get("tiny").replace(identities=1)
     with pytest.raises(InputError, match=r"at least 2 persons are required .* got 1 \(7\)"):
-        fitting.steps_per_epoch(images, recipe)
+        Plan.of(recipe, images)

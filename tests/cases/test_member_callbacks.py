@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from keras_reid import losses, models
 from keras_reid.errors import InputError
-from keras_reid.training import Distiller, LossTerm, MutualLearner, Objective, distill
+from keras_reid.training import Distiller, MutualLearner
 
 IMAGES = np.random.default_rng(0).integers(0, 255, (8, 4, 2, 3)).astype("uint8")
 LABELS = {"identity": np.repeat(np.arange(4), 2), "camera": np.tile([0, 1], 4)}
@@ -25,13 +25,16 @@ def member(seed):
 
 
 def learner(kind="mutual", optimizer=None, loss=None):
-    term = loss or LossTerm("identity", losses.IdentityLoss(), "logits")
-    distillation = Objective(distill(losses.LogitDistillationLoss(), 1.0))
     if kind == "mutual":
-        made = MutualLearner([member(0), member(1)], Objective(term), distillation)
+        made = MutualLearner([member(0), member(1)])
     else:
-        made = Distiller(member(0), member(1), Objective(term), distillation)
-    made.compile(optimizer or keras.optimizers.SGD(0.01), run_eagerly=True)
+        made = Distiller(member(0), member(1))
+    made.compile(
+        optimizer or keras.optimizers.SGD(0.01),
+        loss=loss or {"logits": losses.IdentityLoss()},
+        distillation_loss={"logits": losses.LogitDistillationLoss()},
+        run_eagerly=True,
+    )
     return made
 
 
@@ -42,7 +45,7 @@ def fitted(callback, epochs=2, **options):
 
 
 def rates(made):
-    return [round(float(one.learning_rate), 6) for one in made.optimizers.values()]
+    return [round(float(one.learning_rate), 6) for one in made.optimizer.optimizers]
 
 
 @pytest.mark.parametrize("kind", ["mutual", "distiller"])
@@ -74,8 +77,8 @@ def test_swap_ema_weights_several_members_ends_with_averages(kind):
     optimizer = keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.5)
     plain = fitted(callbacks.Callback(), kind=kind, optimizer=keras.optimizers.SGD(0.1))
     swapped = fitted(callbacks.SwapEMAWeights(True), kind=kind, optimizer=optimizer)
-    for name, model in swapped.trained.items():
-        last, mean = plain.trained[name].get_weights()[0], model.get_weights()[0]
+    for name, model in swapped.members.items():
+        last, mean = plain.members[name].get_weights()[0], model.get_weights()[0]
         assert 1e-7 < np.abs(last - mean).max() < 0.1
 
 
@@ -120,13 +123,6 @@ def test_member_optimizers_mixed_float16_scheduler_sets_all():
     assert rates(made) == [0.5, 0.5]
 
 
-@pytest.mark.parametrize("kind", ["mutual", "distiller"])
-@pytest.mark.parametrize("method", ["fit", "train_on_batch"])
-def test_class_weight_raises(kind, method):
-    with pytest.raises(InputError, match=r"`class_weight` must be None.*Pass `sample_weight`"):
-        getattr(learner(kind), method)(IMAGES, LABELS, class_weight={0: 1.0})
-
-
 def test_sample_weight_of_arrays_equals_weights_in_batches():
     weights = np.arange(8, dtype="float32")
     data = (IMAGES, LABELS, weights)
@@ -164,9 +160,11 @@ def test_sample_weight_of_arrays_single_model_equals_weights_in_batches():
     )
 
 
-def test_sample_weight_by_label_raises():
-    with pytest.raises(InputError, match=r"one number \(b,\) for each image"):
-        learner().fit(IMAGES, LABELS, sample_weight={"identity": np.ones(8)}, verbose=0)
+def test_sample_weight_by_output_weighs_its_losses():
+    weights = np.arange(8, dtype="float32")
+    whole = learner().test_on_batch(IMAGES, LABELS, weights, return_dict=True)
+    named = learner().test_on_batch(IMAGES, LABELS, {"logits": weights}, return_dict=True)
+    assert named == pytest.approx(whole, rel=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -174,15 +172,13 @@ def test_sample_weight_by_label_raises():
     [(np.arange(8), "no pair of images of one identity"), (np.zeros(8, int), "images of two")],
 )
 def test_fit_batches_without_pair_warn_once(caplog, identity, text):
-    term = LossTerm("triplet", losses.TripletHardLoss(), "features")
-    made = learner(loss=term)
+    made = learner(loss={"features": losses.TripletHardLoss()})
     batches = tf.data.Dataset.from_tensors((IMAGES, {"identity": identity})).repeat(2)
     made.fit(batches, epochs=2, verbose=0, shuffle=False)
-    assert len([one for one in caplog.records if "the first batch has no pair" in one.msg]) == 1
+    assert len([one for one in caplog.records if "The first batch has no pair" in one.msg]) == 1
     assert text in caplog.text
 
 
 def test_fit_batches_with_pairs_do_not_warn(caplog):
-    term = LossTerm("triplet", losses.TripletHardLoss(), "features")
-    learner(loss=term).fit(BATCHES, verbose=0, shuffle=False)
+    learner(loss={"features": losses.TripletHardLoss()}).fit(BATCHES, verbose=0, shuffle=False)
     assert "no pair" not in caplog.text

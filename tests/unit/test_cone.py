@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_reid import data
-from keras_reid.training import fitting, recipes
+from keras_reid.training import Plan, build, recipes
 
 EPOCHS = 3
 
@@ -20,9 +20,9 @@ def trained(drawn: data.ReidDataset, **change: object) -> tuple[float, float]:
     """The cone of the features of unseen pedestrians before and after a training."""
     keras.utils.set_random_seed(0)
     recipe = recipes.get("bot").replace(height=64, width=32, epochs=EPOCHS, **change)
-    model = fitting.build_model(recipe, len(drawn.train.classes()[0]))
-    steps = data.pk_steps(drawn.train, recipe.identities, recipe.instances)
-    learner = fitting.build_learner([model], recipe, steps)
+    plan = Plan.of(recipe, drawn.train)
+    (model,) = plan.members()
+    learner = build.build_learner([model], recipe, plan)
     features = keras.Model(model.input, model.output["features"])
     test = data.image_batches(drawn.query, 64, recipe.image_size)
 
@@ -31,7 +31,7 @@ def trained(drawn: data.ReidDataset, **change: object) -> tuple[float, float]:
 
     before = measured()
     batches = data.pk_batches(drawn.train, image_size=recipe.image_size, augment=recipe.augment)
-    learner.fit(batches, epochs=EPOCHS, steps_per_epoch=steps, shuffle=False, verbose=0)
+    learner.fit(batches, epochs=EPOCHS, steps_per_epoch=plan.steps, shuffle=False, verbose=0)
     return before, measured()
 
 

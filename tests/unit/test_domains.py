@@ -7,7 +7,7 @@ import pytest
 from keras_reid import layers, losses, models
 from keras_reid.errors import InputError
 from keras_reid.models import backbones
-from keras_reid.training import Run, fitting, recipes
+from keras_reid.training import Run, build, recipes
 
 SIZE = (64, 32)
 
@@ -167,7 +167,7 @@ def test_build_embedding_features_uses_features_before_neck():
     with pytest.raises(InputError, match="embedding is one of neck, features: received 'both'"):
         models.build("tiny", embedding="both", **given)
     recipe = recipes.get("tiny").replace(embedding="features")
-    assert fitting.build_model(recipe, 5).get_layer("neck").output.shape == (None, 128)
+    assert build.build_model(recipe, 5).get_layer("neck").output.shape == (None, 128)
 
 
 # --- A softmax with a margin
@@ -175,12 +175,12 @@ def test_build_embedding_features_uses_features_before_neck():
 
 def test_recipe_cosface_builds_cosine_classifier_and_margin_softmax():
     recipe = recipes.get("tiny").replace(softmax="cosface", softmax_scale=20.0, softmax_margin=0.2)
-    model = fitting.build_model(recipe, 5)
+    model = build.build_model(recipe, 5)
     assert isinstance(model.get_layer("logits"), layers.CosineClassifier)
-    (term,) = [t for t in fitting.build_objective(recipe).terms if t.name == "identity"]
-    assert isinstance(term.loss, losses.MarginSoftmaxLoss)
-    assert (term.loss.kind, term.loss.scale, term.loss.margin) == ("cosface", 20.0, 0.2)
-    assert term.loss.smoothing == recipe.smoothing
+    (loss,) = build.build_losses(recipe)["loss"]["logits"]
+    assert isinstance(loss, losses.MarginSoftmaxLoss)
+    assert (loss.kind, loss.scale, loss.margin) == ("cosface", 20.0, 0.2)
+    assert loss.smoothing == recipe.smoothing
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ def trained(tmp_path):
     """A run folder of five identities on small images."""
     run = Run(tmp_path / "trained")
     recipe = recipes.get("tiny")
-    model = fitting.build_model(recipe, 5)
+    model = build.build_model(recipe, 5)
     run.start({})
     run.save_models([model])
     run.finish({})
@@ -220,8 +220,8 @@ def trained(tmp_path):
 
 def test_start_from_other_size_and_identities_copies_weights(trained):
     run, model = trained
-    other = fitting.build_model(recipes.get("tiny").replace(height=96, width=48), 7)
-    left = fitting.start_from(other, str(run.directory))
+    other = build.build_model(recipes.get("tiny").replace(height=96, width=48), 7)
+    left = build.start_from(other, str(run.directory))
     assert left == ["logits"]
     for name in ("tiny", "embedding"):
         for a, b in zip(
@@ -233,7 +233,7 @@ def test_start_from_other_size_and_identities_copies_weights(trained):
 def test_start_from_image_run_initializes_tracklet_model(trained):
     run, model = trained
     clips = models.build_tracklet("tiny", 5, SIZE, weights="none")
-    assert set(fitting.start_from(clips, str(run.directory))) == {"frame_embedding", "frame_logits"}
+    assert set(build.start_from(clips, str(run.directory))) == {"frame_embedding", "frame_logits"}
     images = np.random.default_rng(0).integers(0, 256, (3, *SIZE, 3), dtype=np.uint8)
     got = clips({"clips": images[:, None], "mask": np.ones((3, 1), bool)})
     np.testing.assert_allclose(got["embedding"], model(images)["embedding"], atol=1e-5)
@@ -244,6 +244,6 @@ def test_start_from_other_backbone_or_missing_run_raises(trained):
     run, _ = trained
     other = models.build("mobilenetv2", 5, SIZE, weights="none")
     with pytest.raises(InputError, match="with the same backbone"):
-        fitting.start_from(other, str(run.directory))
+        build.start_from(other, str(run.directory))
     with pytest.raises(InputError, match=r"holds model\.keras"):
-        fitting.start_from(other, str(run.directory / "nothing"))
+        build.start_from(other, str(run.directory / "nothing"))

@@ -13,8 +13,6 @@ from keras_reid.errors import InputError
 from keras_reid.layers import FusedBatchNormalization, GeneralizedMeanPooling2D
 from keras_reid.losses.identity import CenterLoss, MarginSoftmaxLoss
 from keras_reid.models import backbones
-from keras_reid.training.learner import Learner
-from keras_reid.training.objective import LossTerm, Objective
 
 SIZE = (64, 32)
 
@@ -66,17 +64,13 @@ def test_build_cosine_classifier_without_identities_is_omitted() -> None:
 def test_learner_margin_softmax_and_center_loss_trains_and_saves(tmp_path) -> None:
     keras.utils.set_random_seed(0)
     model = models.build("tiny", 4, SIZE, weights="none", classifier="cosine", centres=True)
-    objective = Objective(
-        LossTerm("identity", MarginSoftmaxLoss(), "logits"),
-        LossTerm("centre", CenterLoss(), "centres", weight=0.1),
-    )
-    learner = Learner(model, objective)
-    learner.compile(optimizer=keras.optimizers.SGD(0.1))
+    loss = {"logits": MarginSoftmaxLoss(), "centres": CenterLoss()}
+    model.compile(keras.optimizers.SGD(0.1), loss, {"centres": 0.1})
     heads = [model.get_layer(name) for name in ("logits", "centres")]
     before = [head.get_weights()[0] for head in heads]
     labels = {"identity": np.arange(4, dtype="int32")}
-    logs = learner.train_on_batch(images(), labels, return_dict=True)
-    total = logs["identity"] + 0.1 * logs["centre"]
+    logs = model.train_on_batch(images(), labels, return_dict=True)
+    total = logs["logits_margin_softmax"] + 0.1 * logs["centres_center"]
     assert logs["loss"] == pytest.approx(total, rel=1e-5)
     for head, old in zip(heads, before, strict=True):
         assert np.all(np.any(head.get_weights()[0] != old, axis=1)), head.name

@@ -8,22 +8,24 @@ from replicas import answer_of
 
 from keras_reid import losses
 from keras_reid.errors import InputError
-from keras_reid.training import Distiller, Learner, LossTerm, MutualLearner, Objective, distill
+from keras_reid.models import ReidModel
+from keras_reid.training import Distiller, MutualLearner
 
 SIZE = (8, 4)
-OBJECTIVE = Objective(
-    LossTerm("identity", losses.IdentityLoss(0.1), "logits"),
-    LossTerm("triplet", losses.TripletHardLoss(0.3), "features", weight=0.5),
-)
-
-MEAN_SQUARES = LossTerm("mse", keras.losses.MeanSquaredError(), "logits", "logits", 0.1)
-
-
-def distillation() -> Objective:
-    return Objective(
-        distill(losses.LogitDistillationLoss(2.0), 0.7),
-        distill(losses.DistanceDistillationLoss(), 0.3),
-    )
+OWN = {
+    "loss": {
+        "logits": losses.IdentityLoss(0.1, name="identity"),
+        "features": losses.TripletHardLoss(0.3, name="triplet"),
+    },
+    "loss_weights": {"features": 0.5},
+}
+DISTILLED = {
+    "distillation_loss": {
+        "logits": losses.LogitDistillationLoss(2.0, name="likeness"),
+        "features": losses.DistanceDistillationLoss(name="distances"),
+    },
+    "distillation_weights": {"logits": 0.7, "features": 0.3},
+}
 
 
 def batch(seed: int = 0, p: int = 4, k: int = 3) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
@@ -43,10 +45,10 @@ def build(seed: int, noise: bool = False, width: int = 8) -> keras.Model:
     embedding = keras.layers.BatchNormalization(momentum=0.9, name="embedding")(features)
     logits = keras.layers.Dense(4, name="logits")(embedding)
     outputs = {"features": features, "embedding": embedding, "logits": logits}
-    return keras.Model(images, outputs)
+    return ReidModel(images, outputs)
 
 
-def members(count: int = 2, **options) -> list[keras.Model]:
+def members(count: int = 2, **options) -> list[ReidModel]:
     return [build(seed, **options) for seed in range(count)]
 
 
@@ -56,9 +58,19 @@ def adam() -> keras.optimizers.Optimizer:
 
 def mutual(count: int = 2, eagerly: bool = True, **options) -> MutualLearner:
     """Eager where a graph would be traced for a step or two."""
-    learner = MutualLearner(members(count), OBJECTIVE, distillation(), **options)
-    learner.compile(adam(), run_eagerly=eagerly)
+    return compiled(MutualLearner(members(count), **options), run_eagerly=eagerly)
+
+
+def compiled(learner, optimizer=None, **options):
+    learner.compile(optimizer or adam(), **OWN, **DISTILLED, **options)
     return learner
+
+
+def alone(seed: int = 0) -> ReidModel:
+    """One model with the same losses."""
+    model = build(seed)
+    model.compile(adam(), **OWN, run_eagerly=True)
+    return model
 
 
 def own_loss(labels, out):
@@ -142,49 +154,51 @@ def test_mutual_learner_steps_match_handwritten_loop(update, count, given, edges
 def test_mutual_learner_logs_contain_every_member() -> None:
     learner = mutual()
     logs = learner.train_on_batch(*batch(), return_dict=True)
-    statistics = {f"triplet_{statistic}" for statistic in losses.STATISTICS}
-    own = {"loss", "identity", "triplet", "logits", "distances", *statistics}
+    statistics = {f"features_triplet_{statistic}" for statistic in losses.STATISTICS}
+    distilled = {"logits_likeness", "features_distances"}
+    own = {"loss", "logits_identity", "features_triplet", *distilled, *statistics}
     assert set(logs) == {"loss", *(f"member{k}_{name}" for k in (1, 2) for name in own)}
     assert logs["loss"] == pytest.approx(logs["member1_loss"] + logs["member2_loss"], rel=1e-6)
     one = {name: logs[f"member1_{name}"] for name in own}
-    weighted = one["identity"] + 0.5 * one["triplet"] + 0.7 * one["logits"] + 0.3 * one["distances"]
+    weighted = one["logits_identity"] + 0.5 * one["features_triplet"]
+    weighted += 0.7 * one["logits_likeness"] + 0.3 * one["features_distances"]
     assert one["loss"] == pytest.approx(weighted, rel=1e-5)
 
 
 @pytest.mark.nightly
 def test_mutual_learner_different_embedding_sizes_distills_relations() -> None:
     nets = {"narrow": build(0, width=5), "wide": build(1, width=9)}
-    relations = Objective(
-        distill(losses.DistanceDistillationLoss(normalize=True)),
-        distill(losses.RankDistillationLoss()),
-    )
-    learner = MutualLearner(nets, OBJECTIVE, relations)
-    learner.compile(adam(), run_eagerly=True)
+    learner = MutualLearner(nets)
+    relations = {
+        "features": losses.DistanceDistillationLoss(normalize=True, name="distances"),
+        "embedding": losses.RankDistillationLoss(name="ranks"),
+    }
+    learner.compile(adam(), **OWN, distillation_loss=relations, run_eagerly=True)
     logs = [learner.train_on_batch(*batch(), return_dict=True) for _ in range(12)]
-    for name in ("narrow_distances", "wide_distances", "narrow_ranks", "wide_ranks"):
-        assert 0 < logs[-1][name] < logs[0][name]
-    assert logs[0]["narrow_distances"] == pytest.approx(logs[0]["wide_distances"], rel=1e-5)
+    for name in ("features_distances", "embedding_ranks"):
+        for net in nets:
+            assert 0 < logs[-1][f"{net}_{name}"] < logs[0][f"{net}_{name}"]
+    narrow, wide = (logs[0][f"{net}_features_distances"] for net in nets)
+    assert narrow == pytest.approx(wide, rel=1e-5)
 
 
 def test_mutual_learner_teacher_member_gets_no_student_gradient() -> None:
     """Who learns from nobody takes the steps of one that is alone."""
     learner = mutual(edges=[("member1", "member2")])
-    alone = Learner(build(0), OBJECTIVE)
-    alone.compile(adam(), run_eagerly=True)
+    single = alone()
     for seed in range(3):
         logs = learner.train_on_batch(*batch(seed), return_dict=True)
-        alone.train_on_batch(*batch(seed))
-    assert logs["member1_logits"] == 0 < logs["member2_logits"]
-    for a, b in zip(learner.members["member1"].get_weights(), alone.get_weights(), strict=True):
+        single.train_on_batch(*batch(seed))
+    assert logs["member1_logits_likeness"] == 0 < logs["member2_logits_likeness"]
+    for a, b in zip(learner.members["member1"].get_weights(), single.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
 def test_mutual_learner_equal_members_stay_equal() -> None:
-    learner = MutualLearner([build(0), build(0)], OBJECTIVE, distillation())
-    learner.compile(adam(), run_eagerly=True)
+    learner = compiled(MutualLearner([build(0), build(0)]), run_eagerly=True)
     for seed in range(2):
         logs = learner.train_on_batch(*batch(seed), return_dict=True)
-        assert logs["member1_logits"] == logs["member1_distances"] == 0
+        assert logs["member1_logits_likeness"] == logs["member1_features_distances"] == 0
     one, two = (model.get_weights() for model in learner.members.values())
     for a, b in zip(one, two, strict=True):
         np.testing.assert_array_equal(a, b)
@@ -196,7 +210,7 @@ def test_mutual_learner_average_modes_return_expected_losses() -> None:
         average: mutual(3, average=average).train_on_batch(*batch(), return_dict=True)
         for average in ("mean", "sum", "ensemble")
     }
-    for name in ("logits", "distances"):
+    for name in ("logits_likeness", "features_distances"):
         mean, total, united = (said[how][f"member1_{name}"] for how in said)
         assert total == pytest.approx(2 * mean, rel=1e-5)
         assert 0 < united < mean
@@ -204,7 +218,7 @@ def test_mutual_learner_average_modes_return_expected_losses() -> None:
     first, *others = (net(batch()[0], training=True)["logits"] for net in nets)
     distilling = losses.LogitDistillationLoss(2.0)
     expected = distilling(distilling.ensemble(others), first)
-    assert said["ensemble"]["member1_logits"] == pytest.approx(float(expected), rel=1e-4)
+    assert said["ensemble"]["member1_logits_likeness"] == pytest.approx(float(expected), rel=1e-4)
 
 
 def test_mutual_learner_ramp_up_scales_distillation_linearly() -> None:
@@ -212,8 +226,9 @@ def test_mutual_learner_ramp_up_scales_distillation_linearly() -> None:
     for step in range(1, 7):
         logs = learner.train_on_batch(*batch(step), return_dict=True)
         learner.reset_metrics()
-        distilled = 0.7 * logs["member2_logits"] + 0.3 * logs["member2_distances"]
-        own = logs["member2_identity"] + 0.5 * logs["member2_triplet"]
+        one = {name.removeprefix("member2_"): value for name, value in logs.items()}
+        distilled = 0.7 * one["logits_likeness"] + 0.3 * one["features_distances"]
+        own = one["logits_identity"] + 0.5 * one["features_triplet"]
         share = (logs["member2_loss"] - own) / distilled
         assert share == pytest.approx(min(step / 4, 1), abs=1e-3)
 
@@ -224,25 +239,22 @@ def test_mutual_learner_views_are_assigned_to_members(update) -> None:
     (one, labels), (two, _) = batch(0), batch(1)
     learner = mutual(update=update)
     logs = learner.train_on_batch((one, two), labels, return_dict=True)
-    for net, images, name in zip(members(), (one, two), learner.members, strict=True):
-        alone = Learner(net, OBJECTIVE)
-        alone.compile(adam(), run_eagerly=True)
-        expected = alone.train_on_batch(images, labels, return_dict=True)["identity"]
-        assert logs[f"{name}_identity"] == pytest.approx(expected, rel=1e-5)
+    for seed, images, name in zip(range(2), (one, two), learner.members, strict=True):
+        expected = alone(seed).train_on_batch(images, labels, return_dict=True)["logits_identity"]
+        assert logs[f"{name}_logits_identity"] == pytest.approx(expected, rel=1e-5)
     same, given = mutual(update=update), mutual(update=update)
     same.train_on_batch(one, labels)
     given.train_on_batch((one, one), labels)
     for a, b in zip(same.get_weights(), given.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
-    with pytest.raises(InputError, match="each of the 2 members sees the images once: received 3"):
+    with pytest.raises(InputError, match="tuple of 2 for as many members, got 3"):
         learner.train_on_batch((one, two, one), labels)
 
 
 @pytest.mark.first(1)
 @pytest.mark.parametrize("update", ["simultaneous", "sequential"])
 def test_mutual_learner_batch_statistics_and_seeds_update_once_per_step(update) -> None:
-    learner = MutualLearner(members(3, noise=True), OBJECTIVE, distillation(), update=update)
-    learner.compile(adam(), run_eagerly=True)
+    learner = compiled(MutualLearner(members(3, noise=True), update=update), run_eagerly=True)
     net = build(0, noise=True)
     images, labels = batch()
     learner.train_on_batch(images, labels)
@@ -264,22 +276,20 @@ def assert_equal(before: list[np.ndarray], after: list[np.ndarray]) -> None:
 
 def test_mutual_learner_evaluate_and_predict_leave_state_unchanged() -> None:
     nets, teacher = members(2, noise=True), build(7, noise=True)
-    learner = MutualLearner(nets, OBJECTIVE, distillation(), teachers=[teacher])
-    learner.compile(adam(), run_eagerly=True)
+    learner = compiled(MutualLearner(nets, teachers=[teacher]), run_eagerly=True)
     images, labels = batch()
     learner.train_on_batch(images, labels)
     before = state(*nets, teacher)
     scores = learner.evaluate(images, labels, verbose=0, return_dict=True)
     out = learner.predict(images, verbose=0)
     assert_equal(before, state(*nets, teacher))
-    assert scores["member1_logits"] > 0
+    assert scores["member1_logits_likeness"] > 0
     assert out["member2"]["logits"].shape == (12, 4)
 
 
 def test_distiller_step_matches_handwritten_step() -> None:
     teacher, student = build(5), build(0)
-    distiller = Distiller(teacher, student, OBJECTIVE, distillation())
-    distiller.compile(adam(), run_eagerly=True)
+    distiller = compiled(Distiller(teacher, student), run_eagerly=True)
     before = state(teacher)
     images, labels = batch()
     logs = distiller.train_on_batch(images, labels, return_dict=True)
@@ -290,8 +300,9 @@ def test_distiller_step_matches_handwritten_step() -> None:
     gradients = tape.gradient(loss, net.trainable_variables)
     optimizer.apply_gradients(zip(gradients, net.trainable_variables, strict=True))
     assert logs["loss"] == pytest.approx(float(loss), rel=1e-5)
-    assert {"identity", "triplet", "logits", "distances", "triplet_active"} <= set(logs)
-    for a, b in zip(net.get_weights(), distiller.model.get_weights(), strict=True):
+    own = {"logits_identity", "features_triplet", "features_triplet_active"}
+    assert {*own, "logits_likeness", "features_distances"} <= set(logs)
+    for a, b in zip(net.get_weights(), distiller.student.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
     assert_equal(before, state(teacher))
 
@@ -299,11 +310,10 @@ def test_distiller_step_matches_handwritten_step() -> None:
 def test_distiller_fit_leaves_teacher_unchanged() -> None:
     teacher = build(5, noise=True)
     teacher.layers[2].trainable = False
-    teacher.compile("sgd", "mse")
+    teacher.compile("sgd", {"logits": "mse"})
     before, flags = state(teacher), [layer.trainable for layer in teacher.layers]
     optimizer, names = teacher.optimizer, [layer.name for layer in teacher.layers]
-    distiller = Distiller(teacher, build(0), OBJECTIVE, distillation())
-    distiller.compile(adam())
+    distiller = compiled(Distiller(teacher, build(0)))
     distiller.fit(*batch(), epochs=2, verbose=0)
     assert_equal(before, state(teacher))
     assert [layer.trainable for layer in teacher.layers] == flags
@@ -314,14 +324,14 @@ def test_distiller_fit_leaves_teacher_unchanged() -> None:
 
 def test_mutual_learner_frozen_teacher_is_averaged_with_members() -> None:
     teacher = build(9)
-    learner = MutualLearner(members(), OBJECTIVE, distillation(), teachers=[teacher])
+    learner = MutualLearner(members(), teachers=[teacher])
     assert set(learner.edges) == {
         ("member1", "member2"),
         ("member2", "member1"),
         ("teacher", "member1"),
         ("teacher", "member2"),
     }
-    learner.compile(adam(), run_eagerly=True)
+    compiled(learner, run_eagerly=True)
     before = state(teacher)
     images, labels = batch()
     logs = learner.train_on_batch(images, labels, return_dict=True)
@@ -331,7 +341,7 @@ def test_mutual_learner_frozen_teacher_is_averaged_with_members() -> None:
     frozen = teacher(images, training=False)["logits"]
     kl = losses.LogitDistillationLoss(2.0)
     expected = (float(kl(peer, own)) + float(kl(frozen, own))) / 2
-    assert logs["member1_logits"] == pytest.approx(expected, rel=1e-4)
+    assert logs["member1_logits_likeness"] == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.slow
@@ -339,19 +349,11 @@ def test_mutual_learner_frozen_teacher_is_averaged_with_members() -> None:
 @pytest.mark.parametrize("kind", ["simultaneous", "sequential", "distilled"])
 def test_learners_saved_and_loaded_resume_bit_equal(kind, tmp_path) -> None:
     if kind == "distilled":
-        learner = Distiller(build(5), build(0, noise=True), OBJECTIVE, distillation(), ramp_up=3)
+        learner = Distiller(build(5), build(0, noise=True), ramp_up=3)
     else:
         nets = {"small": build(0, noise=True), "other": build(1, noise=True)}
-        learner = MutualLearner(
-            nets,
-            OBJECTIVE,
-            distillation(),
-            update=kind,
-            teachers=[build(5)],
-            ramp_up=3,
-            average="sum",
-        )
-    learner.compile(keras.optimizers.AdamW(1e-3))
+        learner = MutualLearner(nets, update=kind, teachers=[build(5)], ramp_up=3, average="sum")
+    compiled(learner, keras.optimizers.AdamW(1e-3))
     learner.fit(*batch(0), verbose=0)
     learner.save(tmp_path / "learner.keras")
     loaded = keras.saving.load_model(tmp_path / "learner.keras")
@@ -361,35 +363,35 @@ def test_learners_saved_and_loaded_resume_bit_equal(kind, tmp_path) -> None:
         for seed in range(1, 4):
             one.fit(*batch(seed), shuffle=False, verbose=0)
     assert_equal(state(learner), state(loaded))
-    moments = [optimizer.variables for optimizer, _ in learner.optimized]
-    again = [optimizer.variables for optimizer, _ in loaded.optimized]
+    moments = [member.optimizer.variables for member in learner.members.values()]
+    again = [member.optimizer.variables for member in loaded.members.values()]
     for ours, theirs in zip(moments, again, strict=True):
         assert_equal([v.numpy() for v in ours], [v.numpy() for v in theirs])
 
 
 def test_mutual_learner_compile_gives_each_member_its_optimizer() -> None:
-    learner = MutualLearner(members(), OBJECTIVE, distillation())
-    learner.compile([keras.optimizers.SGD(0.0), keras.optimizers.SGD(0.1)], run_eagerly=True)
+    learner = MutualLearner(members())
+    compiled(learner, [keras.optimizers.SGD(0.0), keras.optimizers.SGD(0.1)], run_eagerly=True)
     before = [net.trainable_variables[0].numpy() for net in learner.members.values()]
     learner.train_on_batch(*batch())
     after = [net.trainable_variables[0].numpy() for net in learner.members.values()]
     assert np.array_equal(before[0], after[0])
     assert not np.array_equal(before[1], after[1])
-    learner.compile("sgd")
-    one, two = learner.optimizers.values()
+    compiled(learner, "sgd")
+    one, two = (member.optimizer for member in learner.members.values())
     assert one is not two
     shared = adam()
-    with pytest.raises(InputError, match="each of the 2 members has an optimizer of its own"):
-        learner.compile([shared, shared])
-    with pytest.raises(InputError, match="received 1"):
-        learner.compile([shared])
+    with pytest.raises(InputError, match="a list of 2 for as many members, got 1"):
+        compiled(learner, [shared, shared])
+    with pytest.raises(InputError, match="got 1"):
+        compiled(learner, [shared])
 
 
 def test_mutual_learner_ema_is_applied_after_fit() -> None:
     learner = mutual()
-    learner.compile(keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.5), run_eagerly=True)
-    plain = mutual()
-    plain.compile(keras.optimizers.SGD(0.1), run_eagerly=True)
+    averaging = keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.5)
+    compiled(learner, averaging, run_eagerly=True)
+    plain = compiled(mutual(), keras.optimizers.SGD(0.1), run_eagerly=True)
     kept = [net.trainable_variables[0].numpy() for net in plain.members.values()]
     average = [0 * first for first in kept]
     for seed in range(2):
@@ -412,7 +414,8 @@ def test_mutual_learner_mixed_float16_uses_loss_scaling_per_member(policy: str) 
     assert all(np.isfinite(value) for value in logs.values())
     assert 0 < logs["loss"] < 40, "the reported loss is not scaled"
     scaled = [
-        isinstance(one, keras.optimizers.LossScaleOptimizer) for one in learner.optimizers.values()
+        isinstance(member.optimizer, keras.optimizers.LossScaleOptimizer)
+        for member in learner.members.values()
     ]
     assert scaled == [policy == "mixed_float16"] * 2
 
@@ -428,48 +431,56 @@ def test_mutual_learner_mixed_float16_uses_loss_scaling_per_member(policy: str) 
         ({"update": "parallel"}, "update is one of simultaneous, sequential"),
         ({"average": "median"}, "average is one of mean, sum, ensemble"),
         ({"ramp_up": -1}, "ramp_up is at least 0: received -1"),
-        (
-            {"distillation": Objective(distill(losses.LogitDistillationLoss(), name="identity"))},
-            "terms of objective and distillation have different names",
-        ),
-        (
-            {"distillation": Objective(distill(losses.LogitDistillationLoss(), output="local"))},
-            "the model 'member1' needs outputs named .*'local'.*: it has",
-        ),
-        (
-            {
-                "distillation": Objective(
-                    LossTerm("mse", keras.losses.MeanSquaredError(), "logits", "logits")
-                ),
-                "average": "ensemble",
-            },
-            r"received \['mse'\] of another kind; average by mean or sum",
-        ),
     ],
 )
 def test_mutual_learner_invalid_arguments_raises(options, message) -> None:
     with pytest.raises(InputError, match=message):
-        MutualLearner(members(), OBJECTIVE, **{"distillation": distillation(), **options})
+        MutualLearner(members(), **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "average", "message"),
+    [
+        ({}, "mean", "`distillation_loss` must have a loss, got none"),
+        (
+            {"distillation_loss": {"local": losses.LogitDistillationLoss()}},
+            "mean",
+            r"`loss` must name outputs of the model, got \['local'\]",
+        ),
+        (
+            {"distillation_loss": {"logits": keras.losses.MeanSquaredError()}},
+            "ensemble",
+            '`average` must be "mean" or "sum"',
+        ),
+    ],
+)
+def test_mutual_learner_compile_invalid_distillation_raises(options, average, message) -> None:
+    learner = MutualLearner(members(), average=average)
+    with pytest.raises(InputError, match=message):
+        learner.compile(adam(), **OWN, **options)
 
 
 def test_mutual_learner_invalid_members_raises() -> None:
     net = build(0)
     with pytest.raises(InputError, match="received one model twice"):
-        MutualLearner([net, net], OBJECTIVE, distillation())
+        MutualLearner([net, net])
     with pytest.raises(InputError, match="there is at least one"):
-        MutualLearner([net], OBJECTIVE, distillation())
+        MutualLearner([net])
     with pytest.raises(InputError, match=r"received \['a'\] for two"):
-        MutualLearner({"a": net}, OBJECTIVE, distillation(), teachers={"a": build(1)})
+        MutualLearner({"a": net}, teachers={"a": build(1)})
+    with pytest.raises(InputError, match="must be a functional model with a dict of outputs"):
+        MutualLearner([net, keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])])
 
 
 def test_mutual_learner_keras_loss_distills_outputs() -> None:
-    """A term of one's own between the outputs of both."""
-    learner = MutualLearner(members(), OBJECTIVE, Objective(MEAN_SQUARES))
-    learner.compile(adam(), run_eagerly=True)
+    """A loss of Keras between the outputs of both."""
+    learner = MutualLearner(members())
+    squares = {"logits": keras.losses.MeanSquaredError(name="mse")}
+    learner.compile(adam(), **OWN, distillation_loss=squares, run_eagerly=True)
     logs = learner.train_on_batch(*batch(), return_dict=True)
     one, two = (net(batch()[0], training=True)["logits"] for net in members())
     expected = tf.reduce_mean((one - two) ** 2)
-    assert logs["member1_mse"] == pytest.approx(float(expected), rel=1e-4)
+    assert logs["member1_logits_mse"] == pytest.approx(float(expected), rel=1e-4)
 
 
 @pytest.fixture(scope="module")
@@ -498,20 +509,21 @@ def test_mutual_learner_sample_weight_scales_terms_and_distillation() -> None:
     each = losses.IdentityLoss(0.1, reduction=None)
     for name, other in (("member1", "member2"), ("member2", "member1")):
         expected = (weights * each(labels["identity"], out[name]["logits"]).numpy()).mean()
-        assert float(logs[f"{name}_identity"]) == pytest.approx(expected, rel=1e-5)
+        assert float(logs[f"{name}_logits_identity"]) == pytest.approx(expected, rel=1e-5)
         alike = losses.LogitDistillationLoss(2.0, reduction=None)
         values = alike(out[other]["logits"], out[name]["logits"]).numpy()
-        assert float(logs[f"{name}_logits"]) == pytest.approx((weights * values).mean(), rel=1e-4)
+        distilled = float(logs[f"{name}_logits_likeness"])
+        assert distilled == pytest.approx((weights * values).mean(), rel=1e-4)
 
 
 @pytest.mark.nightly
 def test_learners_compiled_metrics_are_logged_per_member_and_saved(tmp_path) -> None:
     images, labels = batch()
     for learner, names in (
-        (MutualLearner(members(), OBJECTIVE, distillation()), ("member1_", "member2_")),
-        (Distiller(build(1), build(2), OBJECTIVE, distillation()), ("",)),
+        (MutualLearner(members()), ("member1_", "member2_")),
+        (Distiller(build(1), build(2)), ("",)),
     ):
-        learner.compile(adam(), metrics={"logits": "accuracy"})
+        compiled(learner, metrics={"logits": "accuracy"})
         before = learner.test_on_batch(images, labels, return_dict=True)
         learner.save(tmp_path / "learner.keras")
         again = keras.saving.load_model(tmp_path / "learner.keras")
@@ -519,5 +531,5 @@ def test_learners_compiled_metrics_are_logged_per_member_and_saved(tmp_path) -> 
         for name in names:
             assert 0 <= before[f"{name}logits_accuracy"] <= 1
             assert after[f"{name}logits_accuracy"] == before[f"{name}logits_accuracy"]
-        with pytest.raises(InputError, match="received loss"):
+        with pytest.raises(InputError, match="`loss` must be a dict by output"):
             learner.compile(adam(), "mse")

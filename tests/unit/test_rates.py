@@ -7,14 +7,11 @@ import tensorflow as tf
 
 from keras_reid import losses, models
 from keras_reid.errors import InputError
-from keras_reid.training import Learner, LossTerm, Objective, RatedAdam, fitting, recipes
-from keras_reid.training.rates import SPARED, new_variables
+from keras_reid.training import RatedAdam, build, recipes
+from keras_reid.training.optimizers import SPARED, new_variables
 
 SIZE = (32, 16)
-OBJECTIVE = (
-    LossTerm("identity", losses.IdentityLoss(), "logits"),
-    LossTerm("metric", losses.TripletHardLoss(normalize=True), "features"),
-)
+LOSSES = {"logits": losses.IdentityLoss(), "features": losses.TripletHardLoss(normalize=True)}
 
 
 def built() -> keras.Model:
@@ -26,12 +23,11 @@ def trained(optimizer, steps=1) -> list[np.ndarray]:
     """How far each variable of the model of `built` is from its start, after the same batches."""
     model = built()
     before = [v.numpy() for v in model.trainable_variables]
-    learner = Learner(model, Objective(*OBJECTIVE))
-    learner.compile(optimizer)
+    model.compile(optimizer, LOSSES)
     for seed in range(steps):
         images = np.random.default_rng(seed).integers(0, 256, (12, *SIZE, 3), dtype=np.uint8)
         labels = {"identity": tf.constant(np.repeat(np.arange(4), 3), tf.int32)}
-        learner.train_on_batch(tf.constant(images), labels)
+        model.train_on_batch(tf.constant(images), labels)
     return [v.numpy() - b for v, b in zip(model.trainable_variables, before, strict=True)]
 
 
@@ -98,12 +94,12 @@ def test_rated_adam_serialization_keeps_config():
 def test_build_optimizer_new_rate_and_freeze_uses_rated_adam():
     model = built()
     recipe = recipes.get("tiny")
-    assert type(fitting.build_optimizer(recipe, 10, model)) is keras.optimizers.Adam
+    assert type(build.build_optimizer(recipe, 10, model)) is keras.optimizers.Adam
     changed = recipe.replace(new_rate=10.0, freeze=0.5, weight_decay=0.01, pretrain=1)
-    optimizer = fitting.build_optimizer(changed, 10, model)
+    optimizer = build.build_optimizer(changed, 10, model)
     assert (optimizer.factor, optimizer.frozen, optimizer.decay) == (10, 5, 0.01)
     assert optimizer.new == new_variables(model)
-    assert [phase.recipe.freeze for phase in changed.phases] == [0.5, 0]
+    assert [phase.freeze for phase, _ in changed.phases] == [0.5, 0]
     for bad, message in (
         ({"new_rate": 0.0}, "new_rate is above 0: received 0.0"),
         ({"new_rate": float("nan")}, "new_rate is above 0: received nan"),

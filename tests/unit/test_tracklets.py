@@ -16,7 +16,7 @@ from keras_reid import data, evaluation, inference, layers, losses, models, rera
 from keras_reid.data import frames as videos
 from keras_reid.data import synthetic
 from keras_reid.errors import InputError
-from keras_reid.training import fitting, recipes
+from keras_reid.training import build, recipes
 
 SIZE = (32, 16)
 
@@ -376,21 +376,22 @@ def test_build_tracklet_frames_have_features_and_logits():
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.5])
-def test_build_objective_frame_weight_adds_frame_terms(weight):
+def test_build_losses_frame_weight_adds_frame_losses(weight):
     recipe = recipes.get("tracklets").replace(backbone="tiny", weights="none", frame_weight=weight)
-    objective = fitting.build_objective(recipe)
-    names = {term.name: term for term in objective.terms}
-    assert set(names) == {"identity", "metric"} | (
-        {"frame_identity", "frame_metric"} if weight else set()
+    arguments = build.build_losses(recipe)
+    assert set(arguments["loss"]) == {"logits", "features"} | (
+        {"frame_logits", "frame_features"} if weight else set()
     )
     if weight:
-        assert names["frame_identity"].weight == weight * recipe.identity_weight
+        assert arguments["loss_weights"]["frame_logits"] == [weight * recipe.identity_weight]
         model, clips = clip_model("mean")
-        outputs = model({"clips": clips, "mask": np.ones((4, 5), bool)})
+        inputs = {"clips": clips, "mask": np.ones((4, 5), bool)}
+        outputs = model(inputs)
         labels = {"identity": np.arange(4) // 2, "frame_identity": np.repeat(np.arange(4) // 2, 5)}
-        values = objective(labels, outputs)
+        model.compile("sgd", **arguments)
+        values = model.test_on_batch(inputs, labels, return_dict=True)
         alone = losses.IdentityLoss(0.1)(labels["frame_identity"], outputs["frame_logits"])
-        assert float(values["frame_identity"]) == pytest.approx(float(alone))
+        assert values["frame_logits_identity"] == pytest.approx(float(alone), rel=1e-5)
 
 
 @pytest.mark.first(2)
