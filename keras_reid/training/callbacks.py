@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -141,8 +141,8 @@ class CollapseMonitor(keras.callbacks.Callback):
 
     When all embeddings are equal, a loss has one certain value: the margin of a triplet loss, ln 2
     with the soft margin. A loss that stays there has stopped learning, however harmless the
-    curve looks; unless the distances in the logs of a `ReidModel` say that images of one person are nearer
-    to each other than to others by a tenth of these distances, and of that value.
+    curve looks; unless the distances in the logs say that images of one person are nearer to each
+    other than to others by a tenth of these distances, and of that value.
 
     Args:
         identities, instances: P and K of the batches, on which the value of some losses depends.

@@ -484,10 +484,7 @@ def test_build_losses_aligned_mutual_has_expected_losses() -> None:
         "features": [("triplet_hard", 1), ("aligned_triplet", 1)],
     }
     distilled = build_distillation(recipe)
-    assert {k: v for k, v in distilled["distillation_weights"].items()} == {
-        "logits": [1],
-        "features": [1],
-    }
+    assert distilled["distillation_weights"] == {"logits": [1], "features": [1]}
     # What is mined, compared and distilled are features of length 1.
     (distances,) = distilled["distillation_loss"]["features"]
     assert all(one.normalize for one in (*arguments["loss"]["features"], distances))
