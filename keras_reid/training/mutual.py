@@ -174,51 +174,45 @@ class MutualLearner(keras.Model):
         return {name: model(images, training=training) for name, model in self.members.items()}
 
     def train_step(self, data: Any) -> dict[str, Any]:
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        views = self._views(x)
-        outputs = self._taught(views)
-        tapes: dict[str, tf.GradientTape] = {}
-        losses: dict[str, Any] = {}
+        x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
+        views, outputs, tapes = self._views(x), self._taught(x), {}
         for name, member in self.members.items():
             with tf.GradientTape() as tapes[name]:
                 outputs[name] = member(views[name], training=True)
         logs: dict[str, Any] = {}
+        losses: list[Any] = []
         for name, member in self.members.items():
             with tapes[name]:
-                ramp = self._ramp(member.optimizer)
-                losses[name] = self._loss_of(name, views[name], y, outputs, sample_weight, ramp)
-                scaled = member.optimizer.scale_loss(losses[name])
-            logs |= self._measured(name, views[name], y, outputs[name], sample_weight)
+                losses.append(self._loss_of(name, y, outputs, weight, self._ramp(member)))
+                scaled = member.optimizer.scale_loss(losses[-1])
+            logs |= self._metrics_of(name, y, outputs[name], weight)
             _descend(member, tapes[name], scaled)
             if self.update == "sequential" and self._still_teaches(name):
                 outputs[name] = _predicted_again(member, views[name])
         return self._logs(losses, logs)
 
     def test_step(self, data: Any) -> dict[str, Any]:
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        views = self._views(x)
-        outputs = self._taught(views)
+        x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
+        views, outputs = self._views(x), self._taught(x)
         for name, member in self.members.items():
             outputs[name] = member(views[name], training=False)
-        losses: dict[str, Any] = {}
+        losses = [self._loss_of(name, y, outputs, weight, 1.0) for name in self.members]
         logs: dict[str, Any] = {}
         for name in self.members:
-            losses[name] = self._loss_of(name, views[name], y, outputs, sample_weight, 1.0)
-            logs |= self._measured(name, views[name], y, outputs[name], sample_weight)
+            logs |= self._metrics_of(name, y, outputs[name], weight)
         return self._logs(losses, logs)
 
-    def _loss_of(
-        self, name: str, x: Any, y: Any, outputs: Outputs, sample_weight: Any, ramp: Any
-    ) -> Any:
+    def _loss_of(self, name: str, y: Any, outputs: Outputs, sample_weight: Any, ramp: Any) -> Any:
         """Return the loss of a member: its own losses and what it learns from its teachers."""
         own = outputs[name]
-        total = self.members[name].compute_loss(x, y, own, sample_weight)
+        total = self.members[name].compute_loss(None, y, own, sample_weight)
         teachers = [outputs[teacher] for teacher, student in self.edges if student == name]
         for one in self._compiled.losses:
             weight = weights_of(sample_weight, one.outputs[0], "identity")
             value = self._distilled(one, teachers, own, weight)
             self._compiled.add(self._log(name, one.name), value * replicas.count())
             total = total + ramp * one.weight * value
+        self._compiled.add(self._log(name, "loss"), total * replicas.count())
         return total
 
     def _distilled(
@@ -233,36 +227,36 @@ class MutualLearner(keras.Model):
         total = sum(one.loss(one.of(teacher), one.of(own), sample_weight) for teacher in teachers)
         return total / len(teachers) if self.average == "mean" else total
 
-    def _measured(self, name: str, x: Any, y: Any, own: Any, weight: Any) -> dict[str, Any]:
-        values = self.members[name].compute_metrics(x, y, own, weight)
+    def _metrics_of(self, name: str, y: Any, own: Any, weight: Any) -> dict[str, Any]:
+        values = self.members[name].compute_metrics(None, y, own, weight)
         return {self._log(name, key): value for key, value in values.items() if key != "loss"}
 
-    def _logs(self, losses: dict[str, Any], logs: dict[str, Any]) -> dict[str, Any]:
-        by_log = {self._log(name, "loss"): value for name, value in losses.items()}
-        for name, value in {**by_log, "loss": sum(losses.values())}.items():
-            self._compiled.add(name, value * replicas.count())
+    def _logs(self, losses: Sequence[Any], logs: dict[str, Any]) -> dict[str, Any]:
+        # Of a `Distiller` this is the same entry with the same value.
+        self._compiled.add("loss", sum(losses) * replicas.count())
         return logs | replicas.logs(self._compiled.results())
 
-    def _ramp(self, optimizer: Any) -> Any:
+    def _ramp(self, member: keras.Model) -> Any:
         if not self.ramp_up:
             return 1.0
-        return tf.minimum((tf.cast(optimizer.iterations, tf.float32) + 1) / self.ramp_up, 1.0)
+        step = tf.cast(member.optimizer.iterations, tf.float32) + 1
+        return tf.minimum(step / self.ramp_up, 1.0)
 
     def _views(self, images: Any) -> dict[str, Any]:
-        """Return the images that each model sees."""
+        """Return the images that each member sees."""
         if not isinstance(images, (tuple, list)):
-            return dict.fromkeys([*self.teachers, *self.members], images)
+            return dict.fromkeys(self.members, images)
         if len(images) != len(self.members):
             raise InputError(
                 f"The images must be one tensor, or a tuple of {len(self.members)} for as many "
                 f"members, got {len(images)}. Pass views={len(self.members)} to pk_batches."
             )
-        own = dict(zip(self.members, images, strict=True))
-        return dict.fromkeys(self.teachers, images[0]) | own
+        return dict(zip(self.members, images, strict=True))
 
-    def _taught(self, views: Mapping[str, Any]) -> Outputs:
+    def _taught(self, images: Any) -> Outputs:
         """Return the outputs of the frozen teachers."""
-        return {name: model(views[name], training=False) for name, model in self.teachers.items()}
+        seen = images[0] if isinstance(images, (tuple, list)) else images
+        return {name: model(seen, training=False) for name, model in self.teachers.items()}
 
     def _still_teaches(self, name: str) -> bool:
         """Return whether a later member has this one as a teacher."""
@@ -338,18 +332,14 @@ class Distiller(MutualLearner):
         return name
 
     def get_config(self) -> dict[str, Any]:
-        save = keras.saving.serialize_keras_object
-        return {
-            "teacher": save(self.teachers["teacher"]),
-            "student": save(uncompiled(self.student)),
-            "ramp_up": self.ramp_up,
-        }
+        whole = super().get_config()
+        nodes = {**whole["teachers"], **whole["members"]}
+        return {**nodes, "ramp_up": self.ramp_up}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "Distiller":
         load = keras.saving.deserialize_keras_object
-        models = {name: load(config[name]) for name in ("teacher", "student")}
-        return cls(**{**config, **models})
+        return cls(load(config["teacher"]), load(config["student"]), config["ramp_up"])
 
 
 def _reid_model(model: keras.Model) -> ReidModel:

@@ -114,6 +114,7 @@ class Run(TrainedRun):
     def finish(self, metrics: dict[str, Any]) -> None:
         """Writes the scores and drops the backups; the run is then finished."""
         write(self.metrics_file, metrics)
+        self._checked = None
         for backup in self.directory.glob("backup-*.weights.h5"):
             backup.unlink()
         self.release()

@@ -23,8 +23,9 @@ def test_registry_all_names_resolve(registry):
     assert "magic" not in registry
 
 
-def test_distillation_registry_names_are_names_in_logs():
-    assert all(loss.label == name for name, loss in losses.DISTILLATION_LOSSES.items())
+def test_distillation_losses_state_output_of_model():
+    outputs = {name: loss.output for name, loss in losses.DISTILLATION_LOSSES.items()}
+    assert outputs == {"logits": "logits", "distances": "features", "ranks": "embedding"}
 
 
 def test_packages_export_all_public_names():
