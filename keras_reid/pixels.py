@@ -69,7 +69,10 @@ def resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Resize uint8 (h, w, 3) to `size` bilinearly, with antialiasing where it shrinks."""
     if pixels.shape[:2] == tuple(size):
         return pixels
-    return np.asarray(Image.fromarray(pixels).resize(size[::-1], Image.Resampling.BILINEAR))
+    # In float, because Pillow rounds integers after each of the two directions.
+    planes = (Image.fromarray(plane) for plane in np.moveaxis(pixels, 2, 0).astype(np.float32))
+    resized = [plane.resize(size[::-1], Image.Resampling.BILINEAR) for plane in planes]
+    return np.rint(np.stack(resized, axis=-1)).astype(np.uint8)
 
 
 def _upright_rgb(image: Image.Image) -> np.ndarray:
