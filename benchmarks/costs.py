@@ -128,17 +128,14 @@ def members(m: int) -> Work:
 
     from keras_reid import losses, models, training
 
-    objective = training.Objective(
-        training.LossTerm("identity", losses.IdentityLoss(), "logits"),
-        training.LossTerm("metric", losses.TripletHardLoss(), "features"),
-    )
     nets = [models.build("mobilenetv2", 100, (128, 64), weights="none") for _ in range(max(1, m))]
-    learner = (
-        training.Learner(nets[0], objective)
-        if m == 1
-        else training.MutualLearner(nets, objective, losses.LogitDistillationLoss())
+    learner = nets[0] if m == 1 else training.MutualLearner(nets)
+    more = {} if m == 1 else {"distillation_loss": {"logits": losses.LogitDistillationLoss()}}
+    learner.compile(
+        keras.optimizers.Adam(),
+        loss={"logits": losses.IdentityLoss(), "features": losses.TripletHardLoss()},
+        **more,
     )
-    learner.compile(keras.optimizers.Adam())
     images = np.random.default_rng(0).integers(0, 256, (32, 128, 64, 3), np.uint8)
     labels = {"identity": np.repeat(np.arange(8, dtype=np.int32), 4)}
     return lambda: [learner.train_on_batch(images, labels) for _ in range(4)]

@@ -13,7 +13,7 @@ at 5 % of their norm from each other, where distances repeat their product in fl
 are the teacher's in reverse order.
 
 Steps: `MutualLearner.fit` of two and three MobileNetV2, each with identity and triplet loss,
-distilling the logits and distances of all others, against as many steps of `Learner.fit` for one.
+distilling the logits and distances of all others, against as many steps of `ReidModel.fit` for one.
 The cost of a loss is a fraction of such a step of 128 images. All five trainings stay in memory,
 some 13 GB for steps of 64 images.
 
@@ -28,7 +28,6 @@ import itertools
 import multiprocessing
 import os
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -38,11 +37,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 from loss_contestants import COMPILED, SLOW, Batch, Loss, tensorflow_function, turn
-from training import KEEP_MEMORY, RATE, Job, Steps, embedder
+from training import KEEP_MEMORY, Job, embedder, fitted
 
 # TensorFlow and torch are imported where they are used: no process loads both.
 if TYPE_CHECKING:
-    import keras
     import torch
 
 ROWS, WIDTH, CLASSES = 128, 2048, 500
@@ -65,8 +63,8 @@ LOSSES: dict[str, tuple[str, dict[str, Any]]] = {
     "soft ranks, list 8": ("ranks", {"list_length": 8}),
     "hard ranks, list 4": ("ranks", {"list_length": 4, "mode": "hard"}),
 }
-# What the mutual learners distill: the weights of AlignedReID.
-WEIGHTS = {"logits": 0.01, "distances": 0.001}
+# Weights of the distillation by output, as in AlignedReID.
+WEIGHTS = {"logits": 0.01, "features": 0.001}
 
 Turn = Callable[[Any], list[float]]  # of that length: the seconds of each step
 
@@ -191,42 +189,20 @@ PEERS: dict[str, Callable[[], Loss]] = {
 }
 
 
-def fitted(learner: "keras.Model", job: Job) -> Steps:
-    """Steps of `fit`, with the iterator, the metrics and the callbacks around them."""
-    import keras
-    import tensorflow as tf
-
-    learner.compile(optimizer=keras.optimizers.Adam(RATE))
-    batch = (job.images(), {"identity": job.labels()})
-    batches = tf.data.Dataset.from_tensors(batch).repeat()
-
-    def steps(count: int) -> list[float]:
-        stamps: list[float] = []
-        clock = keras.callbacks.LambdaCallback(
-            on_train_batch_begin=lambda batch, logs: stamps or stamps.append(time.perf_counter()),
-            on_train_batch_end=lambda batch, logs: stamps.append(time.perf_counter()),
-        )
-        learner.fit(batches, steps_per_epoch=count, shuffle=False, verbose=0, callbacks=[clock])
-        return np.diff(stamps).tolist()
-
-    return steps
-
-
 def with_members(job: Job, count: int, update: str = "simultaneous") -> Turn:
-    """Steps of so many members that learn from each other; of one, `Learner`'s."""
-    from keras_reid import losses, training
+    """Return steps of members that learn from each other, or of one model alone."""
+    from keras_reid import training
 
-    objective = training.Objective(
-        training.LossTerm("identity", losses.IdentityLoss(), "logits"),
-        training.LossTerm("triplet", losses.TripletHardLoss(), "features"),
-    )
     members = [embedder(job) for _ in range(count)]
     if count == 1:
-        return fitted(training.Learner(*members, objective), job)
-    distillation = training.Objective(
-        *(training.distill(ours(loss), weight) for loss, weight in WEIGHTS.items())
+        return fitted(members[0], job)
+    distilled = {"logits": ours("logits"), "features": ours("distances")}
+    return fitted(
+        training.MutualLearner(members, update=update),
+        job,
+        distillation_loss=distilled,
+        distillation_weights=WEIGHTS,
     )
-    return fitted(training.MutualLearner(members, objective, distillation, update=update), job)
 
 
 @dataclass(frozen=True)
@@ -267,7 +243,7 @@ def step_contestants(batch: int) -> dict[str, Contestant]:
 
 
 def alone(batch: int) -> str:
-    return f"Learner, {batch} images"
+    return f"one model, {batch} images"
 
 
 def serve(orders: Connection) -> None:

@@ -5,9 +5,9 @@
     python benchmarks/training.py --compare_batch_norm
     python benchmarks/training.py --compare_precision
 
-- `--compare_torch`: `Learner.fit` of ResNet50 against the same network, losses and Adam in torch
+- `--compare_torch`: `ReidModel.fit` of ResNet50 against the same network, losses and Adam in torch
   with channels last.
-- `--compare_fit`: `Learner.fit` against a training step written out in a `tf.function`.
+- `--compare_fit`: `ReidModel.fit` against a training step written out in a `tf.function`.
 - `--compare_batch_norm`: the batch normalisation of keras_reid against the one of Keras.
 - `--compare_precision`: `--precision=mixed_bfloat16` and `mixed_float16` against float32.
 
@@ -89,19 +89,24 @@ def embedder(job: Job) -> "keras.Model":
     )
 
 
-def fitted(model: "keras.Model", job: Job) -> Steps:
-    """Steps of `Learner.fit`: with the iterator, the metrics and the callbacks around them."""
+def fitted(model: "keras.Model", job: Job, **distillation: Any) -> Steps:
+    """Return steps of `model.fit` with its iterator, metrics and callbacks.
+
+    Args:
+        model: model or learner.
+        job: images.
+        distillation: more arguments of `compile`.
+    """
     import keras
     import tensorflow as tf
 
-    from keras_reid import losses, training
+    from keras_reid import losses
 
-    objective = training.Objective(
-        training.LossTerm("identity", losses.IdentityLoss(), "logits"),
-        training.LossTerm("triplet", losses.TripletHardLoss(), "features"),
+    model.compile(
+        keras.optimizers.Adam(RATE),
+        loss={"logits": losses.IdentityLoss(), "features": losses.TripletHardLoss()},
+        **distillation,
     )
-    learner = training.Learner(model, objective)
-    learner.compile(optimizer=keras.optimizers.Adam(RATE))
     batch = (job.images(), {"identity": job.labels()})
     batches = tf.data.Dataset.from_tensors(batch).repeat()
 
@@ -112,19 +117,19 @@ def fitted(model: "keras.Model", job: Job) -> Steps:
             on_train_batch_begin=lambda batch, logs: begins.append(time.perf_counter()),
             on_train_batch_end=lambda batch, logs: ends.append(time.perf_counter()),
         )
-        learner.fit(batches, steps_per_epoch=count, shuffle=False, verbose=0, callbacks=[clock])
+        model.fit(batches, steps_per_epoch=count, shuffle=False, verbose=0, callbacks=[clock])
         # From end to end, so that what `fit` does between two steps counts too.
         return np.diff([begins[0], *ends]).tolist()
 
     return steps
 
 
-def with_learner(job: Job) -> Steps:
+def with_fit(job: Job) -> Steps:
     return fitted(embedder(job), job)
 
 
 def with_keras_batch_norm(job: Job) -> Steps:
-    """As `with_learner`, with the layers that keras_reid replaced put back."""
+    """Return steps of `with_fit` for a model with the batch normalization of Keras."""
     import keras
 
     from keras_reid.layers import FusedBatchNormalization
@@ -142,7 +147,7 @@ def with_precision(policy: str, job: Job) -> Steps:
     import keras
 
     keras.config.set_dtype_policy(policy)
-    return with_learner(job)
+    return with_fit(job)
 
 
 def with_bare_step(job: Job) -> Steps:
@@ -292,7 +297,7 @@ SMALL = {
     "steps": 8,
 }
 LARGE = {"backbone": "resnet50", "batch": 32, "height": 256, "width": 128, "rounds": 3, "steps": 2}
-FIT = {"Learner.fit": with_learner}
+FIT = {"ReidModel.fit": with_fit}
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 COMPARISONS: dict[str, tuple[dict[str, Contestant], dict[str, Any], str]] = {
     "torch": ({"torch": with_torch} | FIT, LARGE, "at least 1.00"),

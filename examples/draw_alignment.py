@@ -21,7 +21,7 @@ from absl import app, flags
 from keras_reid import data, distances, models, training, visualize
 from keras_reid.errors import InputError
 from keras_reid.pixels import decode, resize
-from keras_reid.training import fitting, recipes, runs
+from keras_reid.training import recipes
 
 flags.DEFINE_string("run", None, "A run folder of train.py; default: a small model is trained.")
 flags.DEFINE_string("out", "alignment.png", "The new picture.")
@@ -44,7 +44,7 @@ def draw() -> None:
         raise InputError(f"--out is a new file: {FLAGS.out!r} exists; name another")
     with tempfile.TemporaryDirectory() as folder:
         dataset = data.load("synthetic", Path(folder) / "drawn")
-        model = runs.Run(FLAGS.run).load_model() if FLAGS.run else trained(dataset, folder)
+        model = training.Run(FLAGS.run).load_model() if FLAGS.run else trained(dataset, folder)
         first, second = pair(dataset)
     size = tuple(model.input_shape[1:3])
     images = np.stack([resize(image, size) for image in (first, second)])
@@ -59,9 +59,9 @@ def draw() -> None:
 
 def trained(dataset: data.ReidDataset, folder: str) -> keras.Model:
     recipe = recipes.get("tiny").replace(epochs=FLAGS.epochs, stripes=8)
-    model = fitting.build_model(recipe, len(dataset.train.classes()[0]))
-    fitting.fit(model, dataset.train, recipe, training.Run(Path(folder) / "run"), {}, verbose=2)
-    return model
+    plan = training.Plan.of(recipe, dataset.train)
+    (model,) = plan.members()
+    return training.fit(model, plan, training.Run(Path(folder) / "run"), {}, verbose=2)
 
 
 def pair(dataset: data.ReidDataset) -> tuple[np.ndarray, np.ndarray]:

@@ -146,7 +146,7 @@ BREAKS = (
     Break(
         "tracklet training: single-frame loss has weight zero",
         "keras_reid/training/methods/tracklets.py",
-        "self.frame_weight * term.weight,",
+        "self.frame_weight * weight,",
         "0.0,",
         "unit/test_tracklets.py::test_build_objective_frame_weight_adds_frame_terms",
     ),
@@ -159,7 +159,7 @@ BREAKS = (
     ),
     Break(
         "weights of the initial run are not loaded",
-        "keras_reid/training/fitting.py",
+        "keras_reid/training/build.py",
         "layer.set_weights(given)",
         "pass",
         "unit/test_domains.py::test_start_from_other_size_and_identities_copies_weights",
@@ -249,9 +249,9 @@ BREAKS = (
     ),
     Break(
         "loss configuration omits the dtype",
-        "keras_reid/losses/base.py",
-        '"dtype": self.dtype,\n            "margin"',
-        '"margin"',
+        "keras_reid/losses/common.py",
+        '"dtype": self.dtype, "label"',
+        '"label"',
         "conformance/test_conformance.py::test_losses_config_round_trip_is_identical",
     ),
     Break(
@@ -1181,8 +1181,8 @@ BREAKS = (
     Break(
         "training on small images ignores `small_scale`",
         "keras_reid/training/methods/pretraining.py",
-        "round(recipe.height * self.small_scale)",
-        "round(recipe.height * 0.5)",
+        "round(settings[name] * self.small_scale)",
+        "round(settings[name] * 0.5)",
         "unit/test_training.py::test_recipe_small_scale_sets_image_size",
     ),
     Break(
