@@ -1,6 +1,6 @@
 """Models with named outputs, each trained by the losses that `compile` lists for it."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -50,7 +50,7 @@ def compiled_losses(loss: Any, weights: Any, outputs: Iterable[str] | None) -> l
     losses = []
     for output, value in (loss or {}).items():
         several = isinstance(value, Sequence) and not isinstance(value, str)
-        listed = [keras.losses.get(one) for one in (value if several else [value])]
+        listed = [_loss(one) for one in (value if several else [value])]
         factors = weights.pop(output, [1.0] * len(listed))
         factors = factors if isinstance(factors, Sequence) else [factors]
         if len(factors) != len(listed):
@@ -59,10 +59,26 @@ def compiled_losses(loss: Any, weights: Any, outputs: Iterable[str] | None) -> l
                 f"got {len(factors)}. Write one number for each loss."
             )
         for one, factor in zip(listed, factors, strict=True):
-            name = f"{output}_{getattr(one, 'name', None) or one.__name__}"
-            losses.append(CompiledLoss(name, getattr(one, "outputs", ()) or (output,), one, factor))
+            read = getattr(one, "outputs", ()) or (output,)
+            losses.append(CompiledLoss(f"{output}_{one.name}", read, one, factor))
     _check(losses, weights, outputs)
     return losses
+
+
+class _Function(keras.losses.Loss):
+    """Loss of a function `(y_true, y_pred)`, or of the name of one."""
+
+    def __init__(self, function: Callable[[Any, Any], Any]) -> None:
+        super().__init__(name=getattr(function, "__name__", "loss"))
+        self.function = function
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        return self.function(y_true, y_pred)
+
+
+def _loss(value: Any) -> keras.losses.Loss:
+    one = keras.losses.get(value)
+    return one if isinstance(one, keras.losses.Loss) else _Function(one)
 
 
 def _check(

@@ -12,6 +12,8 @@ from keras_reid.evaluation import RankingResult, VerificationResult
 
 POINTS = 400  # of a curve
 # Of a training, where it was scored on the way, as `RetrievalEvaluation` logs them.
+# Ends of the names of other numbers in a history.
+NO_LOSSES = ("epoch", "seconds", "_active", "_positive", "_negative", "_norm", "_mAP", "_rank1")
 SCORES = ("val_rank1", "val_mAP")
 
 
@@ -109,7 +111,7 @@ def training(history: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Losses of each epoch, and scores where there were any."""
     charts = {}
     epochs = [row["epoch"] for row in history]
-    losses = [name for name in ("loss", "identity", "metric") if history and name in history[0]]
+    losses = [name for name in (history[0] if history else ()) if not name.endswith(NO_LOSSES)]
     scores = [name for name in SCORES if any(name in row for row in history)]
     for title, names, scale in (("losses", losses, 1), ("scores while training", scores, 100)):
         if not names:

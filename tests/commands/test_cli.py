@@ -55,7 +55,8 @@ def test_train_small_run_writes_and_prints_run_files(trained: Path) -> None:
     flags = json.loads((trained / "run/flags.json").read_text())
     assert (flags["height"], flags["epochs"], flags["recipe"]) == (32, 3, "tiny")
     rows = (trained / "run/history.jsonl").read_text().splitlines()
-    keys = {"epoch", "seconds", "loss", "identity", "metric", "metric_active", "metric_norm"}
+    keys = {"epoch", "seconds", "loss", "logits_identity", "features_triplet_hard"}
+    keys |= {"features_triplet_hard_active", "features_triplet_hard_norm"}
     assert [keys <= set(json.loads(row)) for row in rows] == [True] * 3
     assert list((trained / "run/logs").rglob("events*"))
 

@@ -173,6 +173,19 @@ def test_compile_invalid_losses_raise(options, message) -> None:
         compiled(**options)
 
 
+def test_compile_loss_by_name_is_averaged_and_weighted() -> None:
+    images, labels = batch()
+    trained = compiled(loss={"logits": "sparse_categorical_crossentropy"})
+    weights = np.linspace(0, 2, len(images)).astype("float32")
+    logs = trained.test_on_batch(images, labels, weights, return_dict=True)
+    each = keras.losses.sparse_categorical_crossentropy(
+        labels["identity"], trained(images, training=False)["logits"]
+    )
+    expected = float(np.mean(weights * each))
+    assert logs["logits_sparse_categorical_crossentropy"] == pytest.approx(expected, rel=1e-5)
+    assert logs["loss"] == pytest.approx(expected, rel=1e-5)
+
+
 def test_compile_several_losses_of_one_output_add_up() -> None:
     several = [losses.TripletHardLoss(0.3), losses.ContrastiveLoss()]
     trained = compiled(loss={"features": several}, loss_weights={"features": [1.0, 0.5]})
