@@ -1174,8 +1174,8 @@ BREAKS = (
     Break(
         "crop augmentation erases a box",
         "keras_reid/data/augment.py",
-        "._replace(box=_no_box(images))",
-        "",
+        'if name != "crop":',
+        "if True:",
         "unit/test_augment.py::test_crop_recipe_equals_default_without_erasing",
     ),
     Break(
