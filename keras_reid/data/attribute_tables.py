@@ -144,12 +144,13 @@ def read_attributes(path: str | os.PathLike[str]) -> AttributeTable:
     identity = np.array(columns.pop("identity"), str)
     # One coding for all: a column of ones alone is "no" to everybody where others have a 2.
     yes = 2 if any((v == 2).any() for name, v in columns.items() if name != "age") else 1
-    values: dict[str, np.ndarray] = {}
+    values: list[tuple[str, np.ndarray]] = []
     for name, codes in columns.items():
-        values |= _categories(name, codes, yes, file)
+        values += _categories(name, codes, yes, file).items()
     if not values or not len(identity):
         raise InputError(f"a table of attributes has attributes and identities: {file} has none")
-    return AttributeTable(AttributeSchema(tuple(values)), identity, np.stack([*values.values()], 1))
+    names, columns = zip(*values, strict=True)
+    return AttributeTable(AttributeSchema(names), identity, np.stack(columns, axis=1))
 
 
 def _of_csv(file: Path) -> dict[str, Any]:

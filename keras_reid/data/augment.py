@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from keras_reid import checks
 from keras_reid.errors import InputError
 
 Recipe = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
@@ -115,7 +116,7 @@ def recipe(augment: str | Recipe) -> Recipe:
             f"augment must be a function or one of {', '.join([*RECIPES, *KERAS_CV])}, with any of "
             f"{', '.join(IN_PLACE)} added by +, got {augment!r}: pass one"
         )
-    layer = KERAS_CV[name](_keras_cv(name)) if name in KERAS_CV else None
+    layer = KERAS_CV[name](checks.installed("keras_cv", "keras-cv")) if name in KERAS_CV else None
 
     def augmented(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         for number, (change_name, change) in enumerate(IN_PLACE.items(), start=1):
@@ -204,17 +205,6 @@ def _followed(fraction: tf.Tensor, places: tf.Tensor) -> tuple[tf.Tensor, tf.Ten
     back = last < first
     pixel = fraction * size - 0.5 - first
     return (tf.where(back, -pixel, pixel) + 0.5) / size, back[:, 0]
-
-
-def _keras_cv(augment: str) -> ModuleType:
-    try:
-        import keras_cv
-    except ImportError as error:
-        raise InputError(
-            f"augment={augment!r} needs KerasCV, which is not installed ({error}): "
-            "pip install 'keras-cv>=0.9'"
-        ) from error
-    return keras_cv
 
 
 def _moves(name: str, images: tf.Tensor, seed: tf.Tensor) -> Moves:

@@ -96,18 +96,12 @@ def interpreter(path: str | os.PathLike[str], what: str, threads: int | None = N
     Raises:
         InputError: LiteRT is not installed, or the file is missing or broken.
     """
-    try:
-        from ai_edge_litert.interpreter import Interpreter
-    except ImportError as error:
-        raise InputError(
-            f"{what} runs in LiteRT, which is not installed ({error}): "
-            "pip install '.[litert]' in the checkout"
-        ) from error
+    module = checks.installed("ai_edge_litert.interpreter", "litert")
     path = expanded(path)
     if not path.is_file():
         raise InputError(f"{what} is read from a .tflite file: {path} is none")
     try:
-        net = Interpreter(str(path), num_threads=threads or os.cpu_count())
+        net = module.Interpreter(str(path), num_threads=threads or os.cpu_count())
         net.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         raise InputError(f"{path} is no model for LiteRT ({str(error)[:120]})") from error
