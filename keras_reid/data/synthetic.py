@@ -237,7 +237,7 @@ def made_before(root: Path, parameters: dict[str, Any]) -> bool:
     for name, value in parameters.items():
         if record.get(name) != value:
             raise InputError(
-                f"`{name}` must be {record.get(name)}, with which {root} was made, got {value}. "
+                f"`{name}` must be {record.get(name)} for the data set in {root}, got {value}. "
                 "Choose another folder, or remove this one."
             )
     return True

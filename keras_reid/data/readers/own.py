@@ -111,7 +111,7 @@ def _faults(values: dict[str, str], path: Path) -> Iterator[str]:
             yield f"has no {column}: fill it in or remove the row"
     if values["split"] not in PARTS:
         yield f"has split {values['split']!r}: it must be one of {', '.join(PARTS)}"
-    if not os.path.isfile(path):  # False also for what is not a file name
+    if not os.path.isfile(path):  # False also for an impossible name
         yield f"names {path}, which does not exist: restore it or remove the row"
 
 
