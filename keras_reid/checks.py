@@ -116,6 +116,5 @@ def installed(module: str, extra: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise InputError(
-            f"this format needs {module.partition('.')[0]}: run pip install '.[{extra}]' in the "
-            "checkout"
+            f"this needs {module.partition('.')[0]}: run pip install '.[{extra}]' in the checkout"
         ) from error

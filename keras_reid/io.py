@@ -20,7 +20,7 @@ from io import BytesIO
 from pathlib import Path
 from secrets import token_hex
 from types import UnionType
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -303,55 +303,54 @@ def read_table(
             are read, one has another number of values or another encoding.
     """
     path = expanded(table)
-    lines = _table_lines(path, {name.casefold(): name for name in (*required, *optional)})
-    header = list(next(lines).values)
+    rows = _filled_rows(path)
+    known = {name.casefold(): name for name in (*required, *optional)}
+    names = map(normalized, next(rows, (0, []))[1])
+    header = [known.get(name.casefold(), name) for name in names]
+    while header and not header[-1]:
+        header.pop()
+    _check_header(header, required, path)
+
+    def lines() -> Iterator[Line]:
+        for number, values in rows:
+            if len(values) < len(header) or any(values[len(header) :]):
+                received = f"{len(values)} in line {number}"
+                raise _invalid(path, f"have {len(header)} values", received, "Correct the line.")
+            yield Line(number, dict(zip(header, values, strict=False)))
+
+    return header, lines()
+
+
+def _check_header(header: Sequence[str], required: Sequence[str], path: Path) -> None:
+    twice = [name for name in header if header.count(name) > 1]
+    if twice:
+        raise _invalid(path, "have each column once", f"{twice[0][:80]!r} twice", "Rename one.")
     missing = [column for column in required if column not in header]
     if missing:
         rule, received = f"have the columns {', '.join(required)}", ", ".join(header)[:200]
         raise _invalid(path, rule, received or "none", f"Add the column {missing[0]}.")
-    return header, lines
 
 
-def _table_lines(path: Path, names: Mapping[str, str]) -> Iterator[Line]:
-    """Yield the header, as the value of itself, and the lines."""
+def _filled_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield line numbers and stripped values of the rows with values, except a row `sep=`."""
     fix = 'Check the path, or save the file as UTF-8 (in Excel "CSV UTF-8").'
     with _reading(path, "be a table in UTF-8", fix):
         with path.open("rb") as start:
             encoding = "utf-16" if start.read(2) in UTF16 else "utf-8-sig"
         with path.open(newline="", encoding=encoding) as file:
-            rows = csv.reader(file, delimiter=_separator(file), strict=True)
+            first = next((line for line in file if line.strip(BLANK)), "")
+            stated = SEP_LINE.match(first)
+            separator = stated[1] if stated and stated[1] else max(SEPARATORS, key=first.count)
+            file.seek(0)
+            rows = csv.reader(file, delimiter=separator, strict=True)
             try:
-                for values in _stripped_rows(rows, path, names):
-                    yield Line(rows.line_num, values)
+                for row in rows:
+                    values = [value.strip() for value in row]
+                    if any(values) and not SEP_LINE.fullmatch(row[0]):
+                        yield rows.line_num, values
             except csv.Error as error:
                 received = f"'{error}' in line {rows.line_num}"
                 raise _invalid(path, "be comma-separated", received, "Correct the line.") from error
-
-
-def _stripped_rows(rows: Any, path: Path, names: Mapping[str, str]) -> Iterator[dict[str, str]]:
-    filled = (row for row in rows if any(map(str.strip, row)) and not SEP_LINE.fullmatch(row[0]))
-    header = [normalized(name.strip()) for name in next(filled, [])]
-    while header and not header[-1]:
-        header.pop()
-    header = [names.get(name.casefold(), name) for name in header]
-    twice = [name for name in header if header.count(name) > 1]
-    if twice:
-        raise _invalid(path, "have each column once", f"{twice[0][:80]!r} twice", "Rename one.")
-    yield dict(zip(header, header, strict=True))
-    for row in filled:
-        values = [value.strip() for value in row]
-        if len(values) < len(header) or any(values[len(header) :]):
-            received = f"{len(values)} in line {rows.line_num}"
-            raise _invalid(path, f"have {len(header)} values", received, "Correct the line.")
-        yield dict(zip(header, values, strict=False))
-
-
-def _separator(file: TextIO) -> str:
-    """Return the separator of a table and rewind the file."""
-    line = next((line for line in file if line.strip(BLANK)), "")
-    file.seek(0)
-    stated = SEP_LINE.match(line)
-    return stated[1] if stated and stated[1] else max(SEPARATORS, key=line.count)
 
 
 def table_path(table: Path, name: str) -> Path:

@@ -1174,8 +1174,8 @@ BREAKS = (
     Break(
         "crop augmentation erases a box",
         "keras_reid/data/augment.py",
-        "._replace(box=_no_box(images))",
-        "",
+        'if name != "crop":',
+        "if True:",
         "unit/test_augment.py::test_crop_recipe_equals_default_without_erasing",
     ),
     Break(
@@ -1188,8 +1188,8 @@ BREAKS = (
     Break(
         "complete cache is written again",
         "keras_reid/data/cache.py",
-        "        if not complete(file, shape):\n            _write",
-        "        if True:\n            _write",
+        "        if complete(file, shape):\n            return",
+        "        if False:\n            return",
         "unit/test_pipeline.py::test_cache_write_in_second_thread_waits_and_fills_nothing",
     ),
     Break(

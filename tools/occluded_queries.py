@@ -75,7 +75,7 @@ def occluded(
 
     count = changed(source, out, ("query",), behind)
     if table is not None:
-        skeleton, rows = table
+        skeleton, rows, _ = table
         for path, points in rows.items():
             if Path(path).name in hidden:
                 rows[path] = unseen(points, *hidden[Path(path).name])

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from keras_reid import data, gallery, tracking, visualize
+from keras_reid import checks, data, gallery, tracking, visualize
 from keras_reid.cli.options import Command, option
 from keras_reid.cli.shared import DecisionOptions, check_outputs, check_picture, progress, say
 from keras_reid.data.mot import Boxes, read_mot, write_mot
@@ -260,9 +260,7 @@ def _annotate(
 
 def _writer(file: Path, rate: float, size: tuple[int, int]) -> Any:
     """Return OpenCV's writer of a video with the codec of its suffix."""
-    from keras_reid.data.video import opencv
-
-    cv2 = opencv("writing a video", "name a folder of frames")
+    cv2 = checks.installed("cv2", "tracking")
     codec = cv2.VideoWriter_fourcc(*VIDEOS[file.suffix.lower()])
     writer = cv2.VideoWriter(str(file), codec, rate, size)
     if not writer.isOpened():

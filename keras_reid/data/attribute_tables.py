@@ -144,35 +144,28 @@ def read_attributes(path: str | os.PathLike[str]) -> AttributeTable:
     identity = np.array(columns.pop("identity"), str)
     # One coding for all: a column of ones alone is "no" to everybody where others have a 2.
     yes = 2 if any((v == 2).any() for name, v in columns.items() if name != "age") else 1
-    names: list[str] = []
-    values: list[np.ndarray] = []
-    for name, given in columns.items():
-        if name == "age":
-            names += [f"age_{age}" for age in AGES]
-            values += [_chosen(given, i, file) for i in range(1, len(AGES) + 1)]
-        else:
-            names.append(name)
-            values.append(_binary(name, given, yes, file))
-    if not names or not len(identity):
+    values: list[tuple[str, np.ndarray]] = []
+    for name, codes in columns.items():
+        values += _categories(name, codes, yes, file).items()
+    if not values or not len(identity):
         raise InputError(f"a table of attributes has attributes and identities: {file} has none")
-    return AttributeTable(AttributeSchema(tuple(names)), identity, np.stack(values, axis=1))
+    names, columns = zip(*values, strict=True)
+    return AttributeTable(AttributeSchema(names), identity, np.stack(columns, axis=1))
 
 
 def _of_csv(file: Path) -> dict[str, Any]:
     header, lines = read_table(file, ("identity",), ("age",))
     columns: dict[str, list[Any]] = {name: [] for name in header}
-    for line in lines:
-        for name, text in line.values.items():
+    for number, values in lines:
+        for name, text in values.items():
             try:
                 columns[name].append(text if name == "identity" else float(text or UNKNOWN))
             except ValueError:
                 raise InputError(
-                    f"line {line.number} of {file} has {name}={text!r}: attributes are "
+                    f"line {number} of {file} has {name}={text!r}: attributes are "
                     "1 and 2, or 0 and 1; -1 or nothing is unknown"
                 ) from None
-    return {
-        name: values if name == "identity" else np.array(values) for name, values in columns.items()
-    }
+    return {name: np.array(values) for name, values in columns.items()}
 
 
 def _of_mat(file: Path) -> dict[str, Any]:
@@ -183,7 +176,7 @@ def _of_mat(file: Path) -> dict[str, Any]:
             parts.setdefault(name, []).append(np.atleast_1d(value).ravel())
     try:
         joined = {name: np.concatenate(values) for name, values in parts.items()}
-        identity = [str(name) for name in joined.pop("image_index").tolist()]
+        identity = joined.pop("image_index").astype(str)
         values = {name: np.asarray(value, np.float64) for name, value in joined.items()}
         if any(len(value) != len(identity) for value in values.values()):
             raise ValueError("other numbers of values than of identities")
@@ -195,20 +188,19 @@ def _of_mat(file: Path) -> dict[str, Any]:
     return {"identity": identity, **values}
 
 
-def _binary(name: str, given: np.ndarray, yes: int, file: Path) -> np.ndarray:
-    """1 and 2, or 0 and 1, to 0 and 1."""
-    known = given[given != UNKNOWN]
-    wrong = known[~np.isin(known, (yes - 1, yes))]
+def _categories(name: str, codes: np.ndarray, yes: int, file: Path) -> dict[str, np.ndarray]:
+    """Return a column of 1, 0 and −1 for each category of an attribute."""
+    if name == "age":
+        categories = {f"age_{age}": code for code, age in enumerate(AGES, start=1)}
+        allowed = [UNKNOWN, *categories.values()]
+        rule = f"age is 1 to {len(AGES)}, {', '.join(AGES)}"
+    else:
+        categories, allowed = {name: yes}, [UNKNOWN, yes - 1, yes]
+        rule = "attributes are all 1 (no) and 2 (yes), or all 0 and 1"
+    wrong = codes[~np.isin(codes, allowed)]
     if len(wrong):
-        raise InputError(
-            f"attributes are all 1 (no) and 2 (yes), or all 0 and 1: {name} in {file} holds "
-            f"{wrong[0]:g}"
-        )
-    return np.where(given == UNKNOWN, UNKNOWN, given - (yes - 1))
-
-
-def _chosen(given: np.ndarray, category: int, file: Path) -> np.ndarray:
-    wrong = given[(given != UNKNOWN) & ~np.isin(given, range(1, len(AGES) + 1))]
-    if len(wrong):
-        raise InputError(f"age is 1 to {len(AGES)}, {', '.join(AGES)}: {file} holds {wrong[0]:g}")
-    return np.where(given == UNKNOWN, UNKNOWN, given == category)
+        raise InputError(f"{rule}: {name} in {file} holds {wrong[0]:g}")
+    return {
+        category: np.where(codes == UNKNOWN, UNKNOWN, codes == code)
+        for category, code in categories.items()
+    }

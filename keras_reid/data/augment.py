@@ -7,12 +7,13 @@ on two cores that were busy besides: 5,000 to 13,000 images/s compiled, 400 to 1
 operations.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from keras_reid import checks
 from keras_reid.errors import InputError
 
 Recipe = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
@@ -28,57 +29,11 @@ class Moves(NamedTuple):
     box: tf.Tensor
 
 
-def none(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """The images as they are."""
-    del seed
-    return images
-
-
-def flip(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Every second image, on average, mirrored left to right."""
-    return _rearrange(images, *_flip_moves(images, seed))
-
-
-def _flip_moves(images: tf.Tensor, seed: tf.Tensor) -> Moves:
-    rows, columns = _in_place(images)
-    return Moves(rows, _flipped(columns, seed), _no_box(images))
-
-
-def crop(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Flip, pad by 10 pixels of black and crop: `default` that erases nothing.
-
-    What an erased box teaches is of one camera network: models for others are better without
-    (Luo et al., as below, section 5).
-    """
-    return _rearrange(images, *_crop_moves(images, seed))
-
-
-def _crop_moves(images: tf.Tensor, seed: tf.Tensor) -> Moves:
-    return _default_moves(images, seed)._replace(box=_no_box(images))
-
-
-def default(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Flip, pad by 10 pixels of black and crop, erase a box: the usual recipe of the field.
-
-    The padding is 10 pixels for an image of 256×128 and in proportion for other sizes.
-    (Luo et al., Bag of Tricks for person re-identification, CVPRW 2019, arXiv:1903.07071.)
-    """
-    return _rearrange(images, *_default_moves(images, seed))
-
-
-def _default_moves(images: tf.Tensor, seed: tf.Tensor) -> Moves:
-    flip_seed, crop_seed, erase_seed = tf.unstack(tf.random.split(seed, 3))
-    rows, columns = _cropped(*_in_place(images), crop_seed)
-    return Moves(rows, _flipped(columns, flip_seed), _erased(images, erase_seed))
-
-
-RECIPES: dict[str, Recipe] = {"none": none, "flip": flip, "crop": crop, "default": default}
-MOVES: dict[str, Callable[[tf.Tensor, tf.Tensor], Moves]] = {
-    "none": lambda images, seed: Moves(*_in_place(images), _no_box(images)),
-    "flip": _flip_moves,
-    "crop": _crop_moves,
-    "default": _default_moves,
-}
+# Flip mirrors every second image on average. Crop also pads by 10 pixels of black, for an image of
+# 256×128 and in proportion for other sizes, and crops. Default also erases a box, the usual recipe
+# (Luo et al., Bag of Tricks for person re-identification, CVPRW 2019, arXiv:1903.07071). Models for
+# other cameras than those of the training images are better without erasing (section 5 there).
+RECIPES = ("none", "flip", "crop", "default")
 
 LUMA = (0.299, 0.587, 0.114)  # of red, green and blue (ITU-R BT.601)
 
@@ -161,8 +116,18 @@ def recipe(augment: str | Recipe) -> Recipe:
             f"augment must be a function or one of {', '.join([*RECIPES, *KERAS_CV])}, with any of "
             f"{', '.join(IN_PLACE)} added by +, got {augment!r}: pass one"
         )
-    moving = RECIPES.get(name) or _before_default(KERAS_CV[name](_keras_cv(name)))
-    return _after(added, moving) if added else moving
+    layer = KERAS_CV[name](checks.installed("keras_cv", "keras-cv")) if name in KERAS_CV else None
+
+    def augmented(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        for number, (change_name, change) in enumerate(IN_PLACE.items(), start=1):
+            if change_name in added:
+                images = change(images, tf.random.fold_in(seed, number))
+        if layer is not None:
+            changed = tf.clip_by_value(tf.round(layer(images, training=True)), 0, 255)
+            images = tf.ensure_shape(tf.cast(changed, tf.uint8), images.shape)
+        return images if name == "none" else _rearrange(images, *_moves(name, images, seed))
+
+    return augmented
 
 
 def check_augmented(batches: tf.data.Dataset) -> tf.data.Dataset:
@@ -183,21 +148,6 @@ def check_augmented(batches: tf.data.Dataset) -> tf.data.Dataset:
     return batches
 
 
-def _after(added: Sequence[str], moving: Recipe) -> Recipe:
-    def augment(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        return moving(_in_place_changes(images, added, seed), seed)
-
-    return augment
-
-
-def _in_place_changes(images: tf.Tensor, added: Sequence[str], seed: tf.Tensor) -> tf.Tensor:
-    """The changes in the order of `IN_PLACE`, each by a seed of its own."""
-    for number, (name, change) in enumerate(IN_PLACE.items(), start=1):
-        if name in added:
-            images = change(images, tf.random.fold_in(seed, number))
-    return images
-
-
 def with_keypoints(
     augment: str | Recipe, mirror: tuple[int, ...]
 ) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
@@ -214,23 +164,20 @@ def with_keypoints(
     Raises:
         InputError: another recipe.
     """
-    name, *added = augment.split("+") if isinstance(augment, str) else [""]
-    if name not in MOVES or not {*added} <= {*IN_PLACE}:
+    name = augment.partition("+")[0] if isinstance(augment, str) else ""
+    if name not in RECIPES:
         raise InputError(
-            f"with keypoints, augment is one of {', '.join(MOVES)}, which tell where they move "
+            f"with keypoints, augment is one of {', '.join(RECIPES)}, which tell where they move "
             f"the pixels, with any of {', '.join(IN_PLACE)} added by +: received {augment!r}"
         )
-    moves = MOVES[name]
+    change = recipe(augment)
 
-    def change(
+    def changed(
         images: tf.Tensor, keypoints: tf.Tensor, seed: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        chosen = moves(images, seed)
-        images = _in_place_changes(images, added, seed)
-        changed = images if name == "none" else _rearrange(images, *chosen)
-        return changed, moved(keypoints, chosen, mirror)
+        return change(images, seed), moved(keypoints, _moves(name, images, seed), mirror)
 
-    return change
+    return changed
 
 
 def moved(keypoints: tf.Tensor, moves: Moves, mirror: tuple[int, ...]) -> tf.Tensor:
@@ -260,39 +207,22 @@ def _followed(fraction: tf.Tensor, places: tf.Tensor) -> tuple[tf.Tensor, tf.Ten
     return (tf.where(back, -pixel, pixel) + 0.5) / size, back[:, 0]
 
 
-def _before_default(layer: Callable[..., tf.Tensor]) -> Recipe:
-    def augment(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        changed = tf.clip_by_value(tf.round(layer(images, training=True)), 0, 255)
-        return default(tf.ensure_shape(tf.cast(changed, tf.uint8), images.shape), seed)
-
-    return augment
-
-
-def _keras_cv(augment: str) -> ModuleType:
-    try:
-        import keras_cv
-    except ImportError as error:
-        raise InputError(
-            f"augment={augment!r} needs KerasCV, which is not installed ({error}): "
-            "pip install 'keras-cv>=0.9'"
-        ) from error
-    return keras_cv
-
-
-def _in_place(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The row (b, h) and the column (b, w) from which each pixel comes: its own."""
+def _moves(name: str, images: tf.Tensor, seed: tf.Tensor) -> Moves:
+    """Return the moves of a recipe; those of KerasCV move pixels as "default" does."""
     b, h, w, _ = tf.unstack(tf.shape(images))
-    return tf.tile(tf.range(h)[None], [b, 1]), tf.tile(tf.range(w)[None], [b, 1])
-
-
-def _flipped(columns: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    coin = tf.random.stateless_uniform([tf.shape(columns)[0], 1], seed) < 0.5
-    return tf.where(coin, columns[:, ::-1], columns)
-
-
-def _cropped(rows: tf.Tensor, columns: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    row_seed, column_seed = tf.unstack(tf.random.split(seed))
-    return _shifted(rows, 10 / 256, row_seed), _shifted(columns, 10 / 128, column_seed)
+    rows, columns = tf.tile(tf.range(h)[None], [b, 1]), tf.tile(tf.range(w)[None], [b, 1])
+    box = tf.zeros([b, 4], tf.int32)
+    if name not in ("none", "flip"):
+        seed, crop_seed, erase_seed = tf.unstack(tf.random.split(seed, 3))
+        row_seed, column_seed = tf.unstack(tf.random.split(crop_seed))
+        rows = _shifted(rows, 10 / 256, row_seed)
+        columns = _shifted(columns, 10 / 128, column_seed)
+        if name != "crop":
+            box = _erased(images, erase_seed)
+    if name != "none":
+        coin = tf.random.stateless_uniform([b, 1], seed) < 0.5
+        columns = tf.where(coin, columns[:, ::-1], columns)
+    return Moves(rows, columns, box)
 
 
 def _shifted(places: tf.Tensor, fraction: float, seed: tf.Tensor) -> tf.Tensor:
@@ -300,10 +230,6 @@ def _shifted(places: tf.Tensor, fraction: float, seed: tf.Tensor) -> tf.Tensor:
     b, size = tf.unstack(tf.shape(places))
     pad = tf.cast(tf.round(fraction * tf.cast(size, tf.float32)), tf.int32)
     return places + tf.random.stateless_uniform([b, 1], seed, -pad, pad + 1, tf.int32)
-
-
-def _no_box(images: tf.Tensor) -> tf.Tensor:
-    return tf.zeros([tf.shape(images)[0], 4], tf.int32)
 
 
 def _erased(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:

@@ -8,7 +8,6 @@ import contextlib
 import hashlib
 import mmap
 import os
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from absl import logging
 
 from keras_reid.data.images import PersonImages
 from keras_reid.errors import InputError
-from keras_reid.io import locked, replaced_file
+from keras_reid.io import check_room, locked, replaced_file
 from keras_reid.names import expanded
 
 FORMAT = "keras_reid decoded uint8 images, version 2"
@@ -62,27 +61,19 @@ def complete(file: Path, shape: tuple[int, int, int, int]) -> bool:
 
 
 def write(file: Path, chunks: Iterable[np.ndarray], shape: tuple[int, int, int, int]) -> None:
-    """Write the images; the file is whole or not there, and whoever comes second waits for it.
+    """Write the images unless another process does, which is waited for.
 
     Raises:
         InputError: the disk has no room for n·h·w·3 bytes.
     """
     with locked(file.with_name(f".{file.name}.lock"), wait=True):
-        if not complete(file, shape):
-            _write(file, chunks, shape)
-
-
-def _write(file: Path, chunks: Iterable[np.ndarray], shape: tuple[int, int, int, int]) -> None:
-    free = shutil.disk_usage(file.parent).free
-    if free < np.prod(shape):
-        raise InputError(
-            f"the cache of {shape[0]} images of {shape[1]}×{shape[2]} needs {_gigabytes(shape)}, "
-            f"but {file.parent} has {free / 1e9:.2f} GB free: choose another folder or cache=None"
-        )
-    logging.info("caching %d images of %d×%d: %s in %s", *shape[:3], _gigabytes(shape), file)
-    with replaced_file(file) as partial, partial.open("wb") as opened:
-        for chunk in chunks:
-            opened.write(np.ascontiguousarray(chunk).data)
+        if complete(file, shape):
+            return
+        check_room(file, int(np.prod(shape)))
+        logging.info("caching %d images of %d×%d: %s in %s", *shape[:3], _gigabytes(shape), file)
+        with replaced_file(file) as partial, partial.open("wb") as opened:
+            for chunk in chunks:
+                opened.write(np.ascontiguousarray(chunk).data)
 
 
 def read(file: Path, shape: tuple[int, int, int, int]) -> tf.Tensor:

@@ -95,6 +95,8 @@ def check(dataset: ReidDataset, instances: int = 4) -> CheckReport:
     listed = np.concatenate([images.path for images in parts.values()])
     paths, place = np.unique(listed, return_inverse=True)
     alive = decodable(paths)
+    trained = np.array([]) if dataset.train is None else dataset.train.identity
+    persons, counts = np.unique(trained, return_counts=True)
     return CheckReport(
         name=dataset.name,
         instances=instances,
@@ -102,9 +104,9 @@ def check(dataset: ReidDataset, instances: int = 4) -> CheckReport:
         unreadable=paths[~alive].tolist(),
         shared=_shared(dataset),
         unmatched=_unmatched(dataset.query, dataset.gallery),
-        few=_few(dataset.train, instances),
+        few=persons[counts < instances].tolist(),
         duplicates=_duplicates(listed[alive[place]].tolist()),
-        alone=_alone(dataset.train),
+        alone=persons.tolist() if len(persons) == 1 else [],
     )
 
 
@@ -138,18 +140,6 @@ def _unmatched(query: PersonImages | None, gallery: PersonImages | None) -> list
 def _sightings(images: PersonImages) -> list[tuple[Any, ...]]:
     cameras = [None] * len(images) if images.camera is None else images.camera.tolist()
     return list(zip(images.identity.tolist(), cameras, strict=True))
-
-
-def _few(train: PersonImages | None, instances: int) -> list[int | str]:
-    if train is None:
-        return []
-    names, counts = np.unique(train.identity, return_counts=True)
-    return names[counts < instances].tolist()
-
-
-def _alone(train: PersonImages | None) -> list[int | str]:
-    names = [] if train is None else train.classes()[0].tolist()
-    return names if len(names) == 1 else []
 
 
 def _duplicates(paths: list[str]) -> list[list[str]]:

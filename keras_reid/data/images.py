@@ -46,44 +46,27 @@ class PersonImages:
     distractor: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
 
     def __post_init__(self) -> None:
-        # A frozen dataclass is filled through object.__setattr__; the caller may pass lists.
+        def put(name: str, value: object) -> None:
+            object.__setattr__(self, name, value)  # the dataclass is frozen
+
         paths = [os.path.expanduser(p) for p in self.path]
         _check_names(paths)
-        object.__setattr__(self, "path", np.array(paths, dtype=str))
-        object.__setattr__(self, "identity", _labels(self.identity, "identity"))
+        put("path", np.array(paths, dtype=str))
+        put("identity", _labels(self.identity, "identity"))
         if self.camera is not None:
-            object.__setattr__(self, "camera", _labels(self.camera, "camera"))
-        lengths = {len(self.path), len(self.identity)}
-        if self.camera is not None:
-            lengths.add(len(self.camera))
-        if len(lengths) > 1:
-            raise InputError(
-                f"path, identity and camera must have one entry per image, got {len(self.path)}, "
-                f"{len(self.identity)} and {'None' if self.camera is None else len(self.camera)}: "
-                "pass columns of one length, or camera=None for data without cameras"
-            )
-        columns = {name: np.asarray(values) for name, values in self.columns.items()}
-        object.__setattr__(self, "columns", columns)
-        for name, values in columns.items():
-            if name in ("path", "identity", "camera") or values.shape[:1] != (len(self),):
+            put("camera", _labels(self.camera, "camera"))
+        put("columns", {name: np.asarray(values) for name, values in self.columns.items()})
+        distractor = np.asarray(self.distractor, bool)
+        put("distractor", distractor if distractor.size else np.zeros(len(self), bool))
+        lists = {"identity": self.identity, "camera": self.camera, "distractor": self.distractor}
+        for name, values in (*lists.items(), *self.columns.items()):
+            if values is not None and values.shape[:1] != (len(self),):
                 raise InputError(
-                    f"a further column has a name of its own and one entry per image: received "
-                    f"{name!r} of shape {values.shape} for {len(self)} images; pass (n, …)"
+                    f"`{name}` must have one entry per image, got shape {values.shape} for "
+                    f"{counted(len(self), 'image')}. Pass columns of one length."
                 )
-        self._set_distractors()
         if self.has_tracklets:
             self._check_tracklets()
-
-    def _set_distractors(self) -> None:
-        distractor = np.asarray(self.distractor, bool)
-        if not distractor.size:
-            distractor = np.zeros(len(self), bool)
-        if distractor.shape != (len(self),):
-            raise InputError(
-                f"`distractor` must be one boolean for each of the {len(self)} images, got shape "
-                f"{distractor.shape}. Leave it out if no image is a distractor."
-            )
-        object.__setattr__(self, "distractor", distractor)
 
     def _check_tracklets(self) -> None:
         first, owner = self._tracklets
@@ -124,10 +107,8 @@ class PersonImages:
         if self.has_tracklets:
             parts.append(counted(len(self._tracklets[0]), "tracklet"))
         parts.append(counted(len(np.unique(self.identity)), "identity"))
-        cameras = self.camera
-        parts.append(
-            "no cameras" if cameras is None else counted(len(np.unique(cameras)), "camera")
-        )
+        cameras = None if self.camera is None else len(np.unique(self.camera))
+        parts.append("no cameras" if cameras is None else counted(cameras, "camera"))
         return f"PersonImages({', '.join(parts)})"
 
     @property
@@ -194,8 +175,8 @@ class ReidDataset:
 
     def parts(self) -> dict[str, PersonImages]:
         """The parts that are there, in the order train, query, gallery."""
-        parts = {"train": self.train, "query": self.query, "gallery": self.gallery}
-        return {part: images for part, images in parts.items() if images is not None}
+        parts = ("train", "query", "gallery")
+        return {name: part for name in parts if (part := getattr(self, name)) is not None}
 
     def map(self, change: Callable[[PersonImages], PersonImages]) -> "ReidDataset":
         """The data set of the changed parts."""

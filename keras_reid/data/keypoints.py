@@ -20,7 +20,7 @@ from PIL import Image
 from keras_reid import checks
 from keras_reid.data.images import PersonImages
 from keras_reid.errors import InputError, counted
-from keras_reid.io import content_digest, locked, read_table, replaced_file
+from keras_reid.io import content_digest, read_table, replaced_file
 from keras_reid.names import expanded, normalized
 from keras_reid.pixels import decode, upright_size
 from keras_reid.skeletons import COCO, KEYPOINTS, SKELETONS, Skeleton
@@ -55,10 +55,8 @@ class MoveNet:
 
     def __init__(self, path: str | os.PathLike[str], threads: int | None = None) -> None:
         self._net = interpreter(path, "MoveNet", threads)
-        (self._input,), (self._output,) = (
-            self._net.get_input_details(),
-            self._net.get_output_details(),
-        )
+        (self._input,) = self._net.get_input_details()
+        (self._output,) = self._net.get_output_details()
         given, found = tuple(self._input["shape"]), tuple(self._output["shape"])
         if found != (1, 1, 17, 3) or given[0] != 1 or given[1] != given[2] or given[3] != 3:
             raise InputError(
@@ -98,18 +96,12 @@ def interpreter(path: str | os.PathLike[str], what: str, threads: int | None = N
     Raises:
         InputError: LiteRT is not installed, or the file is missing or broken.
     """
-    try:
-        from ai_edge_litert.interpreter import Interpreter
-    except ImportError as error:
-        raise InputError(
-            f"{what} runs in LiteRT, which is not installed ({error}): "
-            "pip install '.[litert]' in the checkout"
-        ) from error
+    module = checks.installed("ai_edge_litert.interpreter", "litert")
     path = expanded(path)
     if not path.is_file():
         raise InputError(f"{what} is read from a .tflite file: {path} is none")
     try:
-        net = Interpreter(str(path), num_threads=threads or os.cpu_count())
+        net = module.Interpreter(str(path), num_threads=threads or os.cpu_count())
         net.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         raise InputError(f"{path} is no model for LiteRT ({str(error)[:120]})") from error
@@ -131,26 +123,20 @@ def estimator_of(source: str) -> PoseEstimator:
 
 
 def read_keypoints(images: PersonImages, table: str | os.PathLike[str]) -> PersonImages:
-    """The images with the column "keypoints" (n, k, 3) of a table.
+    """Return the images with the column "keypoints" (n, k, 3) of a table.
 
-    A row is that of an image if `file` is the end of its path, a bare name or one with folders, or
-    its path from the folder of the table.
-    Images without a row get points that are not seen, and a warning counts them.
+    The column `file` has the end of the path of an image, with or without folders, or its path
+    from the folder of the table. Points of images without a row are not seen; a warning counts
+    these images.
 
     Raises:
-        InputError: no such table, another form of it, or no row for any of the images.
+        InputError: the table is missing or malformed, or has no row for any of the images.
     """
     table = expanded(table)
-    skeleton, rows = read_points(table)
+    skeleton, rows, _ = read_points(table)
     rows = {normalized(file.replace("\\", "/")): points for file, points in rows.items()} | rows
-    points = np.zeros((len(images), len(skeleton.names), 3), np.float32)
-    missing = []
-    for i, path in enumerate(images.path.tolist()):
-        pixels = _row_of(path, table, rows)
-        if pixels is None:
-            missing.append(path)
-            continue
-        points[i] = _shares(pixels, *upright_size(path))
+    points = [_row_of(path, table, rows) for path in images.path.tolist()]
+    missing = [path for path, row in zip(images.path, points, strict=True) if row is None]
     if len(missing) == len(images):
         raise InputError(
             f"a table of keypoints names the images: {table} has no row for {missing[0]} or any "
@@ -160,7 +146,7 @@ def read_keypoints(images: PersonImages, table: str | os.PathLike[str]) -> Perso
         logging.warning(
             "%s has no points of %s, such as %s", table, counted(len(missing), "image"), missing[0]
         )
-    return images.with_columns(**{KEYPOINTS: points})
+    return _with_points(images, skeleton, points)
 
 
 def estimate_keypoints(
@@ -169,80 +155,53 @@ def estimate_keypoints(
     table: str | os.PathLike[str],
     progress: Callable[[int, int], None] | None = None,
 ) -> PersonImages:
-    """The images with the column "keypoints"; each is estimated once and then read from the table.
+    """Return the images with the column "keypoints", estimated or read from the table.
 
     Points of a file are estimated again if its content changed or the table has no digest of it.
 
     Args:
         images: n readable images.
         estimator: see `PoseEstimator`.
-        table: made if it is not there, and completed if it lacks images; it is replaced at once by
-            a whole one, every 1,024 images, so that an interrupted estimation goes on.
+        table: file to which the estimates are added. It is replaced every 1,024 images, so that
+            an interrupted estimation resumes.
         progress: called with the number of images done and of all.
 
     Raises:
-        InputError: a table of another skeleton, or one that cannot be written.
+        InputError: the table has another skeleton or cannot be written.
     """
     table = expanded(table)
     # Names relative to the table's folder, so that a data set can be moved with it.
     names = {path: _from(table, path) for path in images.path.tolist()}
     digests = {name: content_digest(path) for path, name in names.items()}
-    rows = _kept(table, estimator.skeleton, digests)
-    if not rows.keys() >= {*names.values()}:
-        lock = table.with_name(f".{table.name}.lock")
-        with locked(lock, wait=True):
-            rows = _completed(table, estimator, names, digests, progress)
-    points = np.zeros((len(images), len(estimator.skeleton.names), 3), np.float32)
-    for i, path in enumerate(images.path.tolist()):
-        points[i] = _shares(rows[names[path]], *upright_size(path))
-    return images.with_columns(**{KEYPOINTS: points})
-
-
-def _kept(table: Path, skeleton: Skeleton, digests: dict[str, str]) -> dict[str, np.ndarray]:
-    """Return the points of a table, without those of files with another content."""
-    if not table.exists():
-        return {}
-    found, rows = read_points(table)
-    if found != skeleton:
+    skeleton, rows, before = read_points(table) if table.exists() else (estimator.skeleton, {}, {})
+    if skeleton != estimator.skeleton:
         raise InputError(
-            f"a table has the points of one estimator: {table} has {len(found.names)} points, "
-            f"this estimator finds {len(skeleton.names)}; name another table"
+            f"a table has the points of one estimator: {table} has {len(skeleton.names)} points, "
+            f"this estimator finds {len(estimator.skeleton.names)}; name another table"
         )
-    before = _digests(table)
-    return {
-        file: points
-        for file, points in rows.items()
-        if file not in digests or digests[file] == before.get(file)
-    }
-
-
-def _digests(table: Path) -> dict[str, str]:
-    """Return the digest of each file of a table, if the table has digests."""
-    if not table.exists():
-        return {}
-    lines = (line.values for line in read_table(table, ("file",), ("digest",))[1])
-    return {line["file"]: line["digest"] for line in lines if line.get("digest")}
-
-
-def _completed(
-    table: Path,
-    estimator: PoseEstimator,
-    names: dict[str, str],
-    digests: dict[str, str],
-    progress: Callable[[int, int], None] | None,
-) -> dict[str, np.ndarray]:
-    """The points of all images; those that the table lacks are estimated and written into it."""
-    rows = _kept(table, estimator.skeleton, digests)
-    digests = _digests(table) | digests
+    rows = {n: row for n, row in rows.items() if n not in digests or digests[n] == before.get(n)}
+    digests = before | digests
     todo = [path for path, name in names.items() if name not in rows]
     for start in range(0, len(todo), KEPT_EVERY):
         for path in todo[start : start + KEPT_EVERY]:
             pixels = decode(path)
             rows[names[path]] = in_pixels(estimator([pixels])[0], *pixels.shape[1::-1])
-        write_points(table, estimator.skeleton, rows, digests)
+        write_points(table, skeleton, rows, digests)
         if progress:
             progress(min(start + KEPT_EVERY, len(todo)), len(todo))
-    return rows
+    return _with_points(images, skeleton, [rows[name] for name in names.values()])
+
+
+def _with_points(
+    images: PersonImages, skeleton: Skeleton, rows: Sequence[np.ndarray | None]
+) -> PersonImages:
+    """Add the points of each image, given in pixels; None: no point is seen."""
+    points = np.zeros((len(images), len(skeleton.names), 3), np.float32)
+    for i, (path, pixels) in enumerate(zip(images.path.tolist(), rows, strict=True)):
+        if pixels is not None:
+            shares = (pixels[:, :2] + 0.5) / upright_size(path)  # centers are half a pixel in
+            points[i] = np.concatenate([shares, pixels[:, 2:]], axis=1)
+    return images.with_columns(**{KEYPOINTS: points})
 
 
 def annotated(
@@ -284,32 +243,31 @@ def _row_of(path: str, table: Path, rows: dict[str, np.ndarray]) -> np.ndarray |
     return next((rows[end] for end in ends if end in rows), None)
 
 
-def _shares(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
-    """From pixels, whose centres are half a pixel from their edges, to shares."""
-    shares = (pixels[:, :2] + 0.5) / (width, height)
-    return np.concatenate([shares, pixels[:, 2:]], axis=1)
-
-
 def in_pixels(shares: np.ndarray, width: int, height: int) -> np.ndarray:
     """Points (k, 3) in pixels, of their shares of width and height."""
     pixels = shares[:, :2] * (width, height) - 0.5
     return np.concatenate([pixels, shares[:, 2:]], axis=1)
 
 
-def read_points(table: Path) -> tuple[Skeleton, dict[str, np.ndarray]]:
-    """The skeleton of a table, and the points (k, 3) of each file in pixels."""
-    header, lines = read_table(table, ("file",), COLUMNS)
+def read_points(table: Path) -> tuple[Skeleton, dict[str, np.ndarray], dict[str, str]]:
+    """Return the skeleton of a table, and for each file the points (k, 3) in pixels and a digest.
+
+    Files without a digest are not in the last dictionary.
+    """
+    header, lines = read_table(table, ("file",), [*COLUMNS, "digest"])
     skeleton = _skeleton(header, table)
-    rows = {}
-    for line in lines:
+    rows, digests = {}, {}
+    for number, values in lines:
         try:
-            points = [_point(name, line.values) for name in skeleton.names]
+            points = [_point(name, values) for name in skeleton.names]
         except ValueError as error:
             raise InputError(
-                f"line {line.number} of {table} must hold numbers after the file: {error}; mend it"
+                f"line {number} of {table} must hold numbers after the file: {error}; mend it"
             ) from error
-        rows[line.values["file"]] = np.array(points)
-    return skeleton, rows
+        rows[values["file"]] = np.array(points)
+        if values.get("digest"):
+            digests[values["file"]] = values["digest"]
+    return skeleton, rows, digests
 
 
 def _point(name: str, values: dict[str, str]) -> tuple[float, float, float]:
@@ -339,13 +297,11 @@ def write_points(
     rows: dict[str, np.ndarray],
     digests: dict[str, str] | None = None,
 ) -> None:
-    """Write the points (k, 3) of images, in pixels, and digests at once as a whole table."""
+    """Write the points (k, 3) of images, in pixels, and digests; the table appears complete."""
     header = ["file", *(f"{name}_{axis}" for name in skeleton.names for axis in "xyc")]
-    if digests is not None:
-        header.append("digest")
     with replaced_file(table) as new, new.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(header)
+        writer.writerow(header + ["digest"] * (digests is not None))
         for name, points in rows.items():
             digest = [] if digests is None else [digests.get(name, "")]
             writer.writerow([name, *(f"{value:.4g}" for value in points.ravel()), *digest])

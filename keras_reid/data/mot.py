@@ -139,20 +139,11 @@ def _texts(line: str) -> list[str]:
 
 
 def write_mot(boxes: Boxes, table: str | os.PathLike[str]) -> None:
-    """Writes boxes as a new file.
+    """Write boxes to a new file.
 
     Raises:
         InputError: it exists.
     """
-    lines = [
-        f"{frame},{identity},{x + 1:.2f},{y + 1:.2f},{w:.2f},{h:.2f},{confidence:.4g},-1,-1,-1"
-        for frame, identity, (x, y, w, h), confidence in zip(
-            boxes.frame.tolist(),
-            boxes.identity.tolist(),
-            boxes.box.tolist(),
-            boxes.confidence.tolist(),
-            strict=True,
-        )
-    ]
+    columns = [boxes.frame, boxes.identity, np.add(boxes.box, (1, 1, 0, 0)), boxes.confidence]
     with new_file(table) as file:
-        file.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+        np.savetxt(file, np.column_stack(columns), "%d,%d,%.2f,%.2f,%.2f,%.2f,%.4g,-1,-1,-1")

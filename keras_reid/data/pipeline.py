@@ -84,7 +84,8 @@ def pk_batches(
         checks.at_least(1, "one for each member, or None", views=views)
     check_spread(images, spread)
     pk_steps(images, identities, instances, last)  # refuses before every file is read
-    images, load = _readable_and_load(images, image_size, cache)
+    images = _readable_or_cached(images, image_size, cache)
+    load = load_rows(images, image_size, cache)
     labels, points = labels_of(images), images.columns.get(KEYPOINTS)
     steps = pk_steps(images, identities, instances, last)
     shape = (identities * instances, *image_size, 3)
@@ -177,7 +178,7 @@ def image_batches(
     batches = load_rows(images, image_size, cache)(rows, batch_size)
     points = images.columns.get(KEYPOINTS)
     if points is None:
-        return batches.map(_pixels).prefetch(AHEAD)
+        return batches.map(lambda rows, pixels: pixels).prefetch(AHEAD)
     points = tf.constant(points, tf.float32)
     return batches.map(
         lambda rows, pixels: {"images": pixels, KEYPOINTS: tf.gather(points, rows)}
@@ -250,16 +251,15 @@ def labels_of(images: PersonImages) -> dict[str, np.ndarray]:
     return labels | {k: v for k, v in images.columns.items() if k not in inputs}
 
 
-def _readable_and_load(
+def _readable_or_cached(
     images: PersonImages, image_size: tuple[int, int], cache: Cache
-) -> tuple[PersonImages, Load]:
-    """The readable images and their loader; a complete cache file has read them all already."""
+) -> PersonImages:
+    """Return the readable images; if a cache file is complete, these are all."""
     if cache not in (None, "memory"):
         file = caching.cache_file(cache, images, image_size)
         if caching.complete(file, (len(images), *image_size, 3)):
-            return images, load_rows(images, image_size, cache)
-    images = readable(images)
-    return images, load_rows(images, image_size, cache)
+            return images
+    return readable(images)
 
 
 def load_rows(images: PersonImages, image_size: tuple[int, int], cache: Cache) -> Load:
@@ -305,8 +305,3 @@ def _cached(
     if not caching.complete(file, shape):
         caching.write(file, chunks(), shape)
     return caching.read(file, shape)
-
-
-@tf.autograph.experimental.do_not_convert
-def _pixels(rows: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:
-    return pixels

@@ -1,70 +1,33 @@
-"""Synthetic pedestrians under synthetic cameras: a data set without download that shows nobody."""
-
-from __future__ import annotations
+"""Synthetic pedestrians and cameras: a data set without download that shows no real person."""
 
 import csv
 import functools
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from keras_reid.data.drawing import Shape, dim, ellipse, paint
+from keras_reid import checks
 from keras_reid.data.keypoints import in_pixels, write_points
-from keras_reid.data.pedestrians import (
-    BEIGE,
-    BLACK,
-    BLUE,
-    BROWN,
-    CHARCOAL,
-    GREEN,
-    GREY,
-    MAUVE,
-    NAVY,
-    OCHRE,
-    RED,
-    WHITE,
-    Person,
-    Pose,
-    figure,
-    person,
-)
+from keras_reid.data.pedestrians import ATTRIBUTES, Figure, Person, dim
 from keras_reid.errors import InputError
 from keras_reid.io import new_folder, read_json
 from keras_reid.names import expanded
 from keras_reid.skeletons import COCO
 
 RECORD = "synthetic.json"
-VERSION = 1  # of the drawings: a change of any pixel makes another data set
+VERSION = 2  # of the drawings: a change of any pixel makes another data set
 PEOPLE, CAMERAS, INSTANCES = range(3)  # separate streams of random numbers
 
 STONE = ((150, 146, 138), (112, 108, 104), (176, 168, 150), (96, 104, 110), (134, 112, 96))
-SHADES = {
-    "black": (BLACK,),
-    "gray": (CHARCOAL, GREY),
-    "white": (WHITE,),
-    "blue": (NAVY, BLUE),
-    "red": (RED,),
-    "green": (GREEN,),
-    "yellow": (BEIGE, OCHRE),
-    "brown": (BROWN,),
-    "purple": (MAUVE,),
-}
-ATTRIBUTES = (
-    *("backpack", "bag", "handbag", "hat", "hair", "up", "down"),
-    *(part + colour for part in ("up", "down") for colour in SHADES),
-)
-GROUND = ((120, 118, 114), (92, 92, 94), (150, 142, 126), (86, 104, 76))
 
 
-@dataclass(frozen=True)
-class Camera:
-    """What all images of one camera share."""
+class Camera(NamedTuple):
+    """Properties that all images of one camera share."""
 
     heading: float  # of most people, radians; 0 walks towards the camera
     tilt: float  # radians downwards
@@ -72,15 +35,15 @@ class Camera:
     gamma: float
     blur: float  # in pixels of a 128-pixel-high image
     resolution: float  # fraction of the pixels that the sensor resolves
-    noise: float  # standard deviation in grey levels
+    noise: float  # standard deviation in gray levels
     street: Image.Image
 
 
 @functools.lru_cache(maxsize=64)
 def make_camera(camera: int, seed: int) -> Camera:
-    """The camera of that number, a function of the seed."""
+    """Return the camera of that number, a function of the seed."""
     rng = np.random.default_rng((seed, CAMERAS, camera))
-    headings = (0.0, 180.0, 65.0, 235.0, 300.0, 125.0)
+    headings = (0, 180, 65, 235, 300, 125)
     return Camera(
         heading=math.radians(headings[(camera - 1) % 6] + rng.uniform(-15, 15)),
         tilt=rng.uniform(0.0, 0.35),
@@ -94,38 +57,33 @@ def make_camera(camera: int, seed: int) -> Camera:
 
 
 def street(rng: np.random.Generator, height: int = 256) -> Image.Image:
-    """A backdrop four times as wide as a person image: wall, ground and things that stand there."""
-    width, horizon = 2 * height, round(height * rng.uniform(0.45, 0.8))
-    wall, ground = STONE[rng.integers(len(STONE))], GROUND[rng.integers(len(GROUND))]
-    image = Image.new("RGB", (width, height), wall)
+    """Return a backdrop (height, 2·height): wall, ground, and boxes before both."""
+    width, horizon = 2 * height, height * rng.uniform(0.45, 0.8)
+    image = Image.new("RGB", (width, height), stone(rng))
     canvas = ImageDraw.Draw(image)
-    for _ in range(rng.integers(8, 20)):
-        left, top = rng.uniform(0, width), rng.uniform(-0.2, 0.7) * horizon
-        right, bottom = left + rng.uniform(10, 70), top + rng.uniform(10, 120)
-        shade = dim(STONE[rng.integers(len(STONE))], rng.uniform(0.5, 1.3))
-        canvas.rectangle((left, top, right, min(bottom, horizon)), fill=shade)
-    canvas.rectangle((0, horizon, width, height), fill=ground)
-    for _ in range(rng.integers(0, 8)):
-        slope, left = rng.uniform(-80, 80), rng.uniform(0, width)
-        line = dim(ground, rng.uniform(0.75, 1.25))
-        canvas.line((left, horizon, left + slope, height), fill=line, width=int(rng.integers(2, 8)))
-    for _ in range(rng.integers(2, 7)):
-        foot, left = rng.uniform(horizon, height), rng.uniform(0, width)
-        shade = dim(STONE[rng.integers(len(STONE))], rng.uniform(0.3, 1.1))
-        canvas.rectangle((left, rng.uniform(0, 0.8) * foot, left + rng.uniform(4, 30), foot), shade)
+    canvas.rectangle((0, horizon, width, height), fill=stone(rng))
+    for _ in range(rng.integers(15, 30)):
+        left, top = rng.uniform(0, width), rng.uniform(-0.2, 0.8) * height
+        box = (left, top, left + rng.uniform(4, 60), top + rng.uniform(10, 120))
+        canvas.rectangle(box, fill=stone(rng))
     return image.filter(ImageFilter.GaussianBlur(1.5))
+
+
+def stone(rng: np.random.Generator) -> tuple[int, int, int]:
+    """Return a random color of the street."""
+    return dim(STONE[rng.integers(len(STONE))], rng.uniform(0.4, 1.3))
 
 
 @functools.lru_cache(maxsize=4096)
 def make_person(identity: int, seed: int) -> Person:
-    """The person of that identity, a function of the seed."""
-    return person(np.random.default_rng((seed, PEOPLE, identity)))
+    """Return the person of that identity, a function of the seed."""
+    return Person(np.random.default_rng((seed, PEOPLE, identity)))
 
 
 def draw(
     identity: int, camera: int, instance: int, seed: int = 0, size: tuple[int, int] = (128, 64)
 ) -> np.ndarray:
-    """One image of one identity: uint8 `(h, w, 3)`, a function of its arguments only.
+    """Return an image of an identity, uint8 `(h, w, 3)`, a function of the arguments alone.
 
     `identity` and `instance` count from 0, `camera` from 1; `size` is (height, width) in pixels.
     """
@@ -135,39 +93,37 @@ def draw(
 def render(
     identity: int, camera: int, instance: int, seed: int = 0, size: tuple[int, int] = (128, 64)
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The image of `draw`, and the body points (17, 3) of COCO, see `keras_reid.data.keypoints`.
+    """Return the image of `draw`, and the body points (17, 3) of COCO, see `data.keypoints`.
 
-    Points have the confidence 1 inside the image, be they hidden or not, and 0 beyond it.
+    Points have the confidence 1 inside the image, also if they are hidden, and 0 outside.
     """
     rng = np.random.default_rng((seed, INSTANCES, identity, camera, instance))
     view, (height, width) = make_camera(camera, seed), size
     fine = min(8, max(2, round(256 / height)))  # drawn larger, then averaged down
-    image = backdrop(view, rng, (width * fine, height * fine))
-    unit = min(height, 2 * width) * fine * rng.uniform(0.82, 1.02)
-    foot = (
-        width * fine * (0.5 + rng.normal(0, 0.05)),
-        height * fine * (0.5 + rng.normal(0, 0.025)) + unit * 0.49,
-    )
-    if rng.random() < 0.2:
-        beside = foot[0] + rng.choice((-1, 1)) * rng.uniform(0.2, 0.35) * unit
-        walk(image, person(rng), view, rng, (beside, foot[1] - 0.06 * unit), unit * 0.9)
-    joints = walk(image, make_person(identity, seed), view, rng, foot, unit)
-    shares = np.array([joints[name] for name in COCO.names]) / (width * fine, height * fine)
+    high, wide = height * fine, width * fine
+    image = backdrop(view, rng, (wide, high))
+    unit = min(high, 2 * wide) * rng.uniform(0.82, 1.02)
+    feet = wide * (0.5 + rng.normal(0, 0.05)), high * (0.5 + rng.normal(0, 0.025)) + unit * 0.49
+    joints = walk(image, make_person(identity, seed), view, rng, feet, unit)
+    shares = np.array([joints[name] for name in COCO.names]) / (wide, high)
     inside = ((shares >= 0) & (shares <= 1)).all(axis=1, keepdims=True)
-    if rng.random() < 0.25:
-        occlude(image, view, rng, foot, unit)
+    if rng.random() < 0.15:  # another person hides a part
+        beside = feet[0] + rng.choice((-1, 1)) * rng.uniform(0.17, 0.3) * unit
+        walk(image, Person(rng), view, rng, (beside, feet[1] + 0.05 * unit), unit * 1.05)
+    if rng.random() < 0.15:  # a low wall does
+        top = feet[1] - rng.uniform(0.12, 0.4) * unit
+        ImageDraw.Draw(image).rectangle((0, top, wide, high), fill=stone(rng))
     return expose(image, view, rng, size), np.concatenate([shares, inside], axis=1)
 
 
 def backdrop(view: Camera, rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
-    """The part of the street in front of which the person happens to walk."""
+    """Return a random part of the street."""
     wide, high = view.street.size
     tall = high * rng.uniform(0.7, 1.0)
     across = min(wide, tall * size[0] / size[1])
     left, top = rng.uniform(0, wide - across), rng.uniform(0, high - tall)
-    return view.street.resize(
-        size, Image.Resampling.BILINEAR, box=(left, top, left + across, top + tall)
-    )
+    box = (left, top, left + across, top + tall)
+    return view.street.resize(size, Image.Resampling.BILINEAR, box)
 
 
 def walk(
@@ -175,47 +131,20 @@ def walk(
     who: Person,
     view: Camera,
     rng: np.random.Generator,
-    foot: tuple[float, float],
+    feet: tuple[float, float],
     unit: float,
 ) -> dict[str, np.ndarray]:
-    """Paints a person who mostly walks the way of this camera, and sometimes comes back.
-
-    Returns the joints in pixels.
-    """
+    """Draw a person who mostly walks the way of this camera; return the joints in pixels."""
     heading = view.heading + math.radians(rng.normal(0, 18)) + math.pi * (rng.random() < 0.2)
-    pose = Pose(heading, 0.5 * math.sin(rng.uniform(0, 2 * math.pi)), view.tilt)
-    shadow = Shape(-9.0, ellipse(np.array((0.03, 0.01)), 0.2, 0.03), (58, 58, 60))
-    body = figure(who, pose)
-    paint(image, [shadow, *body.shapes], foot, unit)
-    return {name: np.asarray(foot) + at * (unit, -unit) for name, at in body.joints.items()}
-
-
-def occlude(
-    image: Image.Image,
-    view: Camera,
-    rng: np.random.Generator,
-    foot: tuple[float, float],
-    unit: float,
-) -> None:
-    """Hides a part behind another person, a post or something low."""
-    kind, side = rng.integers(3), rng.choice((-1, 1))
-    shade = dim(STONE[rng.integers(len(STONE))], rng.uniform(0.4, 1.1))
-    if kind == 0:
-        beside = foot[0] + side * rng.uniform(0.17, 0.26) * unit
-        walk(image, person(rng), view, rng, (beside, foot[1] + 0.05 * unit), unit * 1.05)
-    elif kind == 1:
-        left = foot[0] + side * rng.uniform(0.0, 0.12) * unit
-        box = (left, 0, left + rng.uniform(0.03, 0.1) * unit, image.height)
-        ImageDraw.Draw(image).rectangle(box, fill=shade)
-    else:
-        top = foot[1] - rng.uniform(0.12, 0.4) * unit
-        ImageDraw.Draw(image).rectangle((0, top, image.width, image.height), fill=shade)
+    figure = Figure(who, heading, 0.5 * math.sin(rng.uniform(0, 2 * math.pi)), view.tilt)
+    figure.paint(image, feet, unit)
+    return {name: feet + at * (unit, -unit) for name, at in figure.joints.items()}
 
 
 def expose(
     image: Image.Image, view: Camera, rng: np.random.Generator, size: tuple[int, int]
 ) -> np.ndarray:
-    """Lens, sensor and white balance: from a fine RGB drawing to uint8 `(h, w, 3)`."""
+    """Apply lens, sensor and white balance to a fine drawing; return uint8 `(h, w, 3)`."""
     height, width = size
     fraction = view.resolution * rng.uniform(0.8, 1.0)
     sensor = (max(4, round(width * fraction)), max(8, round(height * fraction)))
@@ -238,16 +167,21 @@ def generate(
     size: tuple[int, int] = (128, 64),
     seed: int = 0,
 ) -> Path:
-    """Writes a synthetic data set in the layout of Market-1501 and returns its folder.
+    """Write a synthetic data set in the layout of Market-1501 and return its folder.
 
-    Every identity is seen `images_per_camera` times by each camera. Of a test identity the first
-    image of each camera is a query, the others are gallery, where `distractors` images of
-    identity 0000 join them. keypoints.csv holds the body points of all images and attributes.csv
-    what each identity wears. The folder appears at once and complete. A folder that was made with
-    the same arguments is left as it is.
+    Each camera takes `images_per_camera` images of each identity. The first image of a test
+    identity in each camera is a query. The others are the gallery, with `distractors` images of
+    identity 0000. keypoints.csv has the body points of all images, attributes.csv the clothes of
+    each identity. The folder appears when it is complete. A folder with a data set of the same
+    arguments is not changed.
 
-    Raises InputError for arguments out of range and for a `root` that holds anything else.
+    Raises:
+        InputError: arguments out of range, or `root` contains other files.
     """
+    checks.at_least(1, train_identities=train_identities, test_identities=test_identities)
+    checks.at_least(2, cameras=cameras, images_per_camera=images_per_camera)
+    checks.at_least(0, distractors=distractors, seed=seed)
+    checks.at_least(16, "height and width are in pixels", size=min(size))
     parameters = {
         "version": VERSION,
         "train_identities": train_identities,
@@ -258,7 +192,6 @@ def generate(
         "size": list(size),
         "seed": seed,
     }
-    check_parameters(parameters)
     root = expanded(root)
     if made_before(root, parameters):
         return root
@@ -266,92 +199,52 @@ def generate(
         with new_folder(root) as staged:
             _fill(staged, parameters)
     except InputError:
-        if not made_before(root, parameters):  # by another process meanwhile
+        if not made_before(root, parameters):  # by another process in the meantime
             raise
     return root
 
 
 def _fill(folder: Path, parameters: dict[str, Any]) -> None:
-    """The whole data set."""
+    """Write the files of the data set."""
     height, width = parameters["size"]
     points = {}
     for name, image, shares in pictures(parameters):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).parent.mkdir(exist_ok=True)
         Image.fromarray(image).save(folder / name, quality=90)
         points[name] = in_pixels(shares, width, height)
     write_points(folder / "keypoints.csv", COCO, points)
-    write_attributes(folder / "attributes.csv", parameters)
-    (folder / RECORD).write_text(json.dumps(parameters, indent=2) + "\n", encoding="utf-8")
-
-
-def check_parameters(parameters: dict[str, Any]) -> None:
-    """Raises InputError for the first argument that is too small to make a data set."""
-    least = {"cameras": 2, "images_per_camera": 2, "distractors": 0, "seed": 0}
-    for name in ("train_identities", "test_identities", *least):
-        if parameters[name] < least.get(name, 1):
-            raise InputError(
-                f"synthetic pedestrians need {name} of {least.get(name, 1)} or more, "
-                f"got {parameters[name]}: raise it"
-            )
-    if len(parameters["size"]) != 2 or min(parameters["size"]) < 16:
-        raise InputError(
-            "synthetic pedestrians need a size (height, width) of 16 pixels or more each way, "
-            f"got {tuple(parameters['size'])}: raise it"
-        )
-
-
-def made_before(root: Path, parameters: dict[str, Any]) -> bool:
-    """Whether `root` holds this very data set; raises InputError if it holds anything else."""
-    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
-        return False
-    try:
-        made_with = read_json(root / RECORD, {}, "Restore it.")
-    except InputError:
-        raise InputError(
-            f"synthetic pedestrians never overwrite a folder that they did not make, and {root} "
-            f"has no readable {RECORD}: name another folder or remove this one"
-        ) from None
-    differing = [name for name in parameters if made_with.get(name) != parameters[name]]
-    if differing:
-        name = differing[0]
-        raise InputError(
-            f"a folder holds one synthetic data set, and {root} was made with "
-            f"{name}={made_with.get(name)}, not {name}={parameters[name]}: "
-            "name another folder, or remove this one"
-        )
-    return True
-
-
-def write_attributes(table: Path, parameters: dict[str, Any]) -> None:
-    """What the identities of a data set wear, as `keras_reid.data.read_attributes` reads it."""
     last = parameters["train_identities"] + parameters["test_identities"]
-    with table.open("w", newline="", encoding="utf-8") as file:
+    with (folder / "attributes.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["identity", *ATTRIBUTES])
         for identity in range(1, last + 1):
-            worn = attributes(identity, parameters["seed"])
+            worn = make_person(identity, parameters["seed"]).attributes()
             writer.writerow([f"{identity:04d}", *(1 + worn[name] for name in ATTRIBUTES)])
+    (folder / RECORD).write_text(json.dumps(parameters, indent=2) + "\n", encoding="utf-8")
 
 
-def attributes(identity: int, seed: int = 0) -> dict[str, bool]:
-    """What an identity wears, by the names `ATTRIBUTES`."""
-    who = make_person(identity, seed)
-    worn = {
-        "backpack": who.bag == "backpack",
-        "bag": who.bag == "shoulder",
-        "handbag": who.bag == "hand",
-        "hat": who.hat != "none",
-        "hair": who.hairstyle == "long",
-        "up": who.sleeves < 1,
-        "down": who.legwear == "trousers",
-    }
-    for part, fabric in (("up", who.top), ("down", who.bottom)):
-        worn |= {part + name: fabric.colour in shades for name, shades in SHADES.items()}
-    return worn
+def made_before(root: Path, parameters: dict[str, Any]) -> bool:
+    """Return whether `root` contains this data set; raise if it contains something else."""
+    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
+        return False
+    try:
+        record = read_json(root / RECORD, {}, "Restore it.")
+    except InputError:
+        raise InputError(
+            f"`root` must be a new folder or a synthetic data set, got {root} without a readable "
+            f"{RECORD}. Choose another folder."
+        ) from None
+    for name, value in parameters.items():
+        if record.get(name) != value:
+            raise InputError(
+                f"`{name}` must be {record.get(name)} for the data set in {root}, got {value}. "
+                "Choose another folder, or remove this one."
+            )
+    return True
 
 
 def pictures(parameters: dict[str, Any]) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """Yields every image of the data set after its path inside the folder, and its body points."""
+    """Yield the path inside the folder, the pixels and the body points of each image."""
     last_train, cameras = parameters["train_identities"], range(1, parameters["cameras"] + 1)
     last = last_train + parameters["test_identities"]
     seed, size = parameters["seed"], tuple(parameters["size"])

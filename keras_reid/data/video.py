@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
+from keras_reid import checks
 from keras_reid.data.readers.layouts import contents
 from keras_reid.errors import InputError
 from keras_reid.names import expanded
@@ -194,7 +195,7 @@ class Video:
     @contextmanager
     def _capture(self, *setting: Any) -> Iterator[tuple[Any, Any]]:
         """OpenCV, and its reader of the file."""
-        cv2 = opencv("reading a video", "give a folder of frames")
+        cv2 = checks.installed("cv2", "tracking")
         flags = [getattr(cv2, setting[0]), setting[1]] if setting else []
         capture = cv2.VideoCapture(str(self.path), cv2.CAP_FFMPEG, flags)
         try:
@@ -229,15 +230,3 @@ def _filled(seconds: np.ndarray, step: float) -> np.ndarray:
     filled[:first] -= step * (first - place[:first])
     filled[last:] += step * (place[last:] - last)
     return filled - filled[0]
-
-
-def opencv(what: str, instead: str) -> Any:
-    """Import OpenCV, or raise with the command that installs it."""
-    try:
-        import cv2
-    except ImportError as error:
-        raise InputError(
-            f"{what} needs OpenCV, which is not installed ({error}): "
-            f"pip install '.[tracking]' in the checkout, or {instead}"
-        ) from error
-    return cv2

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from keras_reid.data import walk_images
-from keras_reid.data.readers.layouts import Skipped, is_image, is_system
+from keras_reid.data.readers.layouts import is_image, is_system, warn_of_skipped
 from keras_reid.errors import InputError, printable
 from keras_reid.io import read_table, table_path
 from keras_reid.names import expanded, normalized, repeated, resolved
@@ -69,13 +69,13 @@ def _matching(pattern: str) -> Iterator[Path | str]:
 
 
 def _images(files: Iterable[str]) -> Iterator[str]:
-    skipped = Skipped()
+    skipped = []
     for file in files:
         if is_image(file) and os.path.isfile(file):
             yield file
         elif not os.path.isdir(file):
-            skipped.add(file)
-    skipped.warn()
+            skipped.append(file)
+    warn_of_skipped(skipped)
 
 
 def _match(parts: Sequence[str], pattern: Sequence[str]) -> bool:

@@ -11,7 +11,6 @@ from PIL import Image
 
 from keras_reid import checks
 from keras_reid.data.mot import NOBODY, Boxes
-from keras_reid.data.video import opencv
 from keras_reid.errors import InputError
 from keras_reid.names import expanded
 
@@ -237,7 +236,7 @@ class Hog:
     """
 
     def __init__(self, scale: float = 1.05, least: float = 0.3, enlarge: float = 2.0) -> None:
-        self.cv2 = opencv("detecting persons", "give detections")
+        self.cv2 = checks.installed("cv2", "tracking")
         if not hasattr(self.cv2, "HOGDescriptor"):
             raise InputError(
                 f"OpenCV {self.cv2.__version__} has no detector of persons: pip install "

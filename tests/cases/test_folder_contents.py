@@ -133,7 +133,7 @@ def test_load_market_other_files_are_listed_in_one_error(tmp_path):
     picture(tmp_path / "bounding_box_train/0001_c1s1_000001_00.jpg")
     for other in ("a.txt", "b.heic"):
         (tmp_path / "bounding_box_train" / other).touch()
-    with pytest.raises(InputError, match=r"a\.txt, .*b\.heic are not: move them away"):
+    with pytest.raises(InputError, match=r"a\.txt, .*b\.heic: move them away"):
         data.load("market1501", tmp_path)
 
 

@@ -190,7 +190,7 @@ def test_distractors_stay_marked_in_rows_and_joined_images():
     assert images[[2, 0]].distractor.tolist() == [False, True]
     assert data.joined(images, images[1:]).distractor.tolist() == [True, *[False] * 4]
     assert images.with_columns(x=[1, 2, 3]).distractor.tolist() == [True, False, False]
-    with pytest.raises(InputError, match=r"`distractor` must be one boolean for each of the 3"):
+    with pytest.raises(InputError, match="`distractor` must have one entry per image"):
         PersonImages(["a", "b", "c"], [0, 0, 1], None, distractor=[True])
 
 

@@ -61,8 +61,8 @@ def test_person_images_classes_index_is_contiguous(labels):
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        (([], [1], None), "one entry per image, got 0, 1 and None"),
-        ((["a"], [1], [1, 2]), "one entry per image, got 1, 1 and 2"),
+        (([], [1], None), r"`identity` must have one entry per image, got shape \(1,\) for 0"),
+        ((["a"], [1], [1, 2]), r"`camera` must have one entry per image, got shape \(2,\) for 1"),
         ((["a"], [1.5], None), "identity must hold integers or text, got values such as"),
         ((["a"], [None], None), "identity must hold integers or text"),
         ((["a"], [1], [0.5]), "camera must hold integers or text, got values such as"),

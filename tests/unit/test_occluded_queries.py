@@ -63,8 +63,8 @@ def test_occluded_same_seed_repeats_and_other_seed_differs(
 
 
 def test_occluded_keypoints_covered_points_lose_confidence(pedestrians: Path, copy: Path) -> None:
-    skeleton, before = read_points(pedestrians / "keypoints.csv")
-    other, after = read_points(copy / "keypoints.csv")
+    skeleton, before, _ = read_points(pedestrians / "keypoints.csv")
+    other, after, _ = read_points(copy / "keypoints.csv")
     assert other == skeleton
     assert list(after) == list(before)
     queries = files(copy, "query")

@@ -148,7 +148,7 @@ def test_load_unparsable_file_name_raises(tmp_path, name):
 
 def test_load_non_image_file_raises(tmp_path):
     (market(tmp_path) / "query/readme.txt").write_text("hello")
-    with pytest.raises(InputError, match=r"\.jpg, .* files only, but .*query/readme.txt"):
+    with pytest.raises(InputError, match=r"\.jpg, .* files only, got .*query/readme.txt"):
         data.load("market1501", tmp_path)
 
 
@@ -392,7 +392,6 @@ def test_write_named_cameras_writes_numbers(tmp_path):
     ("text", "message"),
     [
         ("path,identity,camera,path\na.jpg,1,1,b\n", "got 'path' twice"),
-        ("path,identity,camera\na.jpg,1,9999999999\n", "a name, or a number of 9 digits"),
         ("path,camera\na.jpg,1\n", "got path, camera. Add the column identity"),
         ("", "got none. Add the column path"),
         ("path,identity,camera\n", r"people.csv lists none: add rows"),
@@ -459,7 +458,7 @@ def test_load_folder_invalid_layout_raises(tmp_path):
         data.load("folder", tmp_path)
     picture(tmp_path / "stray.jpg")
     picture(tmp_path / "bob/1.jpg")
-    with pytest.raises(InputError, match=r"each identity is a folder .*stray.jpg is a file"):
+    with pytest.raises(InputError, match=r"each identity is a folder .*stray.jpg outside"):
         data.load("folder", tmp_path)
 
 
@@ -474,9 +473,7 @@ def test_load_synthetic_second_call_reuses_images(tmp_path):
     again = data.load("synthetic", tmp_path / "drawn")
     assert again.train.path.tolist() == first.train.path.tolist()
     assert written == ((tmp_path / "drawn").stat().st_mtime_ns, Path(file).read_bytes())
-    with pytest.raises(
-        InputError, match=r"was made with train_identities=2, not .*=3: name another"
-    ):
+    with pytest.raises(InputError, match=r"`train_identities` must be 2 .*got 3"):
         data.load("synthetic", tmp_path / "drawn", size=(32, 16), **sizes | {"train_identities": 3})
 
 

@@ -98,7 +98,7 @@ def is_image(path: str | os.PathLike[str]) -> bool:
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """Return the folders of a folder that holds nothing else besides system files.
+    """Return the folders in a folder that contains nothing else except system files.
 
     Raises:
         InputError: the folder is missing, cannot be read, or holds files; it lists them.
@@ -106,10 +106,7 @@ def subfolders(folder: Path) -> list[Path]:
     found = contents(folder)
     files = found.images + found.others
     if files:
-        raise InputError(
-            f"{folder} must hold folders only, got {name_some(files, MOST_SHOWN)}: move "
-            f"{'it' if len(files) == 1 else 'them'} away"
-        )
+        raise InputError(f"{folder} must hold folders only, got {to_move(files)}")
     return found.folders
 
 
@@ -128,12 +125,12 @@ def image_files(*folders: Path) -> list[list[Path]]:
 
 def not_images(others: Sequence[Path]) -> str:
     """Return the error message for entries of folders of images that are not images."""
-    one = len(others) == 1
-    return (
-        f"a folder of images may hold {', '.join(SUFFIXES)} files only, but "
-        f"{name_some(others, MOST_SHOWN)} {'is' if one else 'are'} not: move "
-        f"{'it' if one else 'them'} away"
-    )
+    return f"a folder of images may hold {', '.join(SUFFIXES)} files only, got {to_move(others)}"
+
+
+def to_move(files: Sequence[Path]) -> str:
+    """Return the names of files and the remedy, for error messages."""
+    return f"{name_some(files, MOST_SHOWN)}: move {'it' if len(files) == 1 else 'them'} away"
 
 
 def unlabelled(root: str | os.PathLike[str]) -> PersonImages:
@@ -169,7 +166,7 @@ def walk_images(*folders: Path, only: Callable[[Path], bool] = lambda path: True
     """
     waiting = deque(folder for folder in folders if folder.is_dir())
     seen: set[str] = set()
-    skipped = Skipped()
+    skipped: list[Path] = []
     while waiting:
         at = waiting.popleft()
         real = os.path.realpath(at)
@@ -178,41 +175,25 @@ def walk_images(*folders: Path, only: Callable[[Path], bool] = lambda path: True
         seen.add(real)
         found = contents(at)
         yield from filter(only, found.images)
-        for other in filter(only, found.others):
-            skipped.add(other)
+        skipped += filter(only, found.others)
         waiting.extendleft(f for f in reversed(found.folders) if not f.is_symlink())
         waiting.extend(f for f in found.folders if f.is_symlink())
-    skipped.warn()
+    warn_of_skipped(skipped)
 
 
-class Skipped:
-    """The number of files that are not images, and the names of some."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.some: list[str] = []
-
-    def add(self, file: str | os.PathLike[str]) -> None:
-        """Count a file."""
-        self.count += 1
-        if len(self.some) < MOST_SHOWN:
-            self.some.append(os.fspath(file))
-
-    def warn(self) -> None:
-        """Log one warning if there is any."""
-        if self.count:
-            rest = f" and {self.count - len(self.some)} more" * (self.count > len(self.some))
-            logging.warning(
-                "skipped %s (images are %s files): %s%s",
-                counted(self.count, "other file"),
-                ", ".join(SUFFIXES),
-                ", ".join(map(printable, self.some)),
-                rest,
-            )
+def warn_of_skipped(files: Sequence[str | os.PathLike[str]]) -> None:
+    """Log one warning that names files that are not images, if there are any."""
+    if files:
+        logging.warning(
+            "skipped %s (images are %s files): %s",
+            counted(len(files), "other file"),
+            ", ".join(SUFFIXES),
+            printable(name_some(files, MOST_SHOWN)),
+        )
 
 
 def named(pattern: str | re.Pattern[str], file: Path, example: str) -> re.Match[str]:
-    """What the name of a file or folder says.
+    """Match the name of a file or folder with a pattern.
 
     Raises:
         InputError: it does not begin as the pattern says.

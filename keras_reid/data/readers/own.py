@@ -2,10 +2,9 @@
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -24,21 +23,11 @@ from keras_reid.names import normalized
 
 COLUMNS = ("path", "identity")
 OPTIONAL = ("camera", "split", "tracklet")
-LONGEST = 9  # digits of a camera
+# A camera. 01 is 1, longer numbers are names, and one name makes all cameras names.
+NUMBER = re.compile("[0-9]{1,9}")
 MOST_SHOWN = 20  # broken lines
 UNLABELED = str(JUNK)
 DISTRACTORS = "0000"  # folder of Market-1501 sorted by identity
-
-
-class Record(NamedTuple):
-    """A row of a table of images, and the line it stands in."""
-
-    line: int
-    path: str
-    identity: str
-    camera: str
-    split: str
-    tracklet: str
 
 
 def read_csv(table: Path) -> ReidDataset:
@@ -56,16 +45,22 @@ def read_csv(table: Path) -> ReidDataset:
             files that are not there.
     """
     table = _only_table(table)
-    records = _records(read_table(table, COLUMNS, OPTIONAL)[1], table)
-    if not records:
+    lines = _checked(read_table(table, COLUMNS, OPTIONAL)[1], table)
+    if not lines:
         raise InputError(f"a table must list images, but {table} lists none: add rows")
-    images = PersonImages(
-        np.array([record.path for record in records]),
-        np.array([record.identity for record in records]),
-        _cameras(records, table),
-        _tracklets(records, table),
-    )
-    split = np.array([record.split for record in records])
+
+    def column(name: str) -> np.ndarray:
+        return np.array([line.values[name] for line in lines])
+
+    tracklets = {}
+    if _is_filled("tracklet", lines, table):
+        names = list(map(normalized, column("tracklet")))
+        tracklets[TRACKLET] = np.unique(names, return_inverse=True)[1]
+    cameras = column("camera") if _is_filled("camera", lines, table) else None
+    if cameras is not None and all(map(NUMBER.fullmatch, cameras)):
+        cameras = cameras.astype(int)
+    images = PersonImages(column("path"), column("identity"), cameras, tracklets)
+    split = column("split")
     parts = {part: images[split == part] for part in PARTS if (split == part).any()}
     if ("query" in parts) != ("gallery" in parts):
         raise InputError(
@@ -89,82 +84,46 @@ def _only_table(path: Path) -> Path:
     return tables[0]
 
 
-def _records(lines: Iterable[Line], table: Path) -> list[Record]:
-    """The rows but junk; all that are broken are told at once."""
-    records, broken = [], []
-    for line in lines:
-        try:
-            records.append(_record(line, table))
-        except InputError as error:
-            broken.append(str(error))
+def _checked(lines: Iterable[Line], table: Path) -> list[Line]:
+    """Return the lines without junk, with all columns; one error lists all that are broken."""
+    checked, broken = [], []
+    for number, given in lines:
+        values = {"camera": "", "split": "train", "tracklet": "", **given}
+        path = table_path(table, values["path"])
+        fault = next(_faults(values, path), None)
+        if fault:
+            broken.append(f"line {number} of {table} {fault}")
+        elif values["identity"] != UNLABELED:
+            checked.append(Line(number, values | {"path": str(path)}))
     if len(broken) > 1:
-        told = "\n  ".join(broken[:MOST_SHOWN])
         rest = f"\n  and {len(broken) - MOST_SHOWN} more" if len(broken) > MOST_SHOWN else ""
-        raise InputError(f"{len(broken)} lines of {table} are broken:\n  {told}{rest}")
+        listed = "\n  ".join(broken[:MOST_SHOWN])
+        raise InputError(f"{len(broken)} lines of {table} are broken:\n  {listed}{rest}")
     if broken:
         raise InputError(broken[0])
-    return [record for record in records if record.identity != UNLABELED]
+    return checked
 
 
-def _record(line: Line, table: Path) -> Record:
-    """One checked row."""
-    values = line.values
-
-    def broken(what: str, remedy: str) -> InputError:
-        return InputError(f"line {line.number} of {table} {what}: {remedy}")
-
-    for column in ("path", "identity"):
+def _faults(values: dict[str, str], path: Path) -> Iterator[str]:
+    """Yield the faults of a line."""
+    for column in COLUMNS:
         if not values[column]:
-            raise broken(f"has no {column}", "fill it in or remove the row")
-    camera = values.get("camera", "")
-    if camera.isdecimal() and len(camera) > LONGEST:
-        raise broken(
-            f"has camera {camera[:40]!r}", f"a camera is a name, or a number of {LONGEST} digits"
-        )
-    split = values.get("split", "train")
-    if split not in PARTS:
-        raise broken(f"has split {split!r}", f"it must be one of {', '.join(PARTS)}")
-    path = table_path(table, values["path"])
-    if not os.path.isfile(path):  # which is False for what is no name of a file
-        raise broken(f"names {path}, which does not exist", "restore it or remove the row")
-    return Record(
-        line.number,
-        str(path),
-        values["identity"],
-        camera,
-        split,
-        values.get("tracklet", ""),
-    )
+            yield f"has no {column}: fill it in or remove the row"
+    if values["split"] not in PARTS:
+        yield f"has split {values['split']!r}: it must be one of {', '.join(PARTS)}"
+    if not os.path.isfile(path):  # False also for an impossible name
+        yield f"names {path}, which does not exist: restore it or remove the row"
 
 
-def _cameras(records: list[Record], table: Path) -> np.ndarray | None:
-    if not _filled("camera", records, table):
-        return None
-    cameras = [record.camera for record in records]
-    # Numbers are numbers, 01 as 1; if one is a name, all are.
-    return np.array(cameras if not all(map(_is_number, cameras)) else [*map(int, cameras)])
-
-
-def _is_number(text: str) -> bool:
-    return re.fullmatch(f"[0-9]{{1,{LONGEST}}}", text) is not None
-
-
-def _tracklets(records: list[Record], table: Path) -> dict[str, np.ndarray]:
-    if not _filled("tracklet", records, table):
-        return {}
-    names = [normalized(record.tracklet) for record in records]
-    return {TRACKLET: np.unique(names, return_inverse=True)[1]}
-
-
-def _filled(column: str, records: list[Record], table: Path) -> bool:
-    """Whether a column is filled in, in all rows or in none."""
-    without = [record for record in records if not getattr(record, column)]
-    if without and len(without) < len(records):
+def _is_filled(column: str, lines: list[Line], table: Path) -> bool:
+    """Return whether a column has values in all lines; raise if it has in some."""
+    empty = [line.number for line in lines if not line.values[column]]
+    if empty and len(empty) < len(lines):
         raise InputError(
-            f"line {without[0].line} of {table} has no {column}, but other lines have: fill it in, "
+            f"line {empty[0]} of {table} has no {column}, but other lines have: fill it in, "
             "or leave the column empty in every row if there is none"
         )
-    return not without
+    return not empty
 
 
 def read_folder(root: Path) -> ReidDataset:
@@ -195,9 +154,8 @@ def _folder_rows(root: Path, trained: bool) -> list[Row]:
     faults = [not_images(others)] if others else []
     if files := found.images + found.others:
         faults.append(
-            f"each identity is a folder of images, but {name_some(files, MOST_SHOWN)} "
-            f"{'is a file' if len(files) == 1 else 'are files'} outside of these folders: move "
-            "images into the folder of their identity, and other files away"
+            f"each identity is a folder of images, got {name_some(files, MOST_SHOWN)} outside of "
+            "these folders: move images into the folder of their identity, and other files away"
         )
     if faults:
         raise InputError("; ".join(faults))

@@ -4,10 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_reid.data.images import ReidDataset
+from keras_reid.data.images import TRACKLET, ReidDataset
 from keras_reid.data.readers.layouts import (
     Track,
-    columns,
     image_files,
     level,
     named,
@@ -17,6 +16,8 @@ from keras_reid.data.readers.layouts import (
 from keras_reid.errors import InputError
 
 PRID2011_SHARED_PERSONS = 200
+
+Side = dict[int, Track]  # the images of a camera by person
 
 
 def read_viper(root: Path, seed: int = 0) -> ReidDataset:
@@ -42,20 +43,17 @@ def read_prid2011(root: Path, seed: int = 0) -> ReidDataset:
 def _images(
     name: str, root: Path, pattern: str, example: str, seed: int, shared: int | None = None
 ) -> ReidDataset:
-    a, b = (
-        [
-            (str(file), int(named(pattern, file, example)[1]), camera)
-            for file in image_files(root / folder)[0]
-        ]
-        for camera, folder in enumerate(("cam_a", "cam_b"), start=1)
-    )
-    train, test = _halves(name, root, {row[1] for row in a}, {row[1] for row in b}, shared, seed)
-    return ReidDataset(
-        name,
-        train=columns([row for row in a + b if row[1] in train], root),
-        query=columns([row for row in a if row[1] in test], root),
-        gallery=columns([row for row in b if row[1] not in train], root),
-    )
+    sides: list[Side] = []
+    for camera, folder in enumerate(("cam_a", "cam_b"), start=1):
+        side: Side = {}
+        for file in image_files(root / folder)[0]:
+            person = int(named(pattern, file, example)[1])
+            side.setdefault(person, ([], person, camera))[0].append(file)
+        sides.append(side)
+    train, test = _halves(name, root, sides, shared, seed, "images")
+    others = [person for person in sides[1] if person not in (*train, *test)]
+    dataset = _dataset(name, root, sides, train, test, [*test, *others])
+    return dataset.map(lambda images: images.without(TRACKLET))
 
 
 def read_ilids_vid(root: Path, seed: int = 0, least: int = 1) -> ReidDataset:
@@ -84,39 +82,39 @@ def _tracks(
     least: int,
     shared: int | None = None,
 ) -> ReidDataset:
-    sides: list[dict[int, Track]] = []
+    sides: list[Side] = []
     for camera, folder in enumerate(cameras, start=1):
         persons = subfolders(root / folder)
-        found = [
+        tracks = [
             (files, int(named(pattern, person, "person001")[1]), camera)
             for person, files in zip(persons, image_files(*persons), strict=True)
         ]
-        sides.append({track[1]: track for track in found if len(track[0]) >= least})
-    halves = _halves(name, root, {*sides[0]}, {*sides[1]}, shared, seed, f"{least} frames in ")
-    train, test = map(sorted, halves)
+        sides.append({track[1]: track for track in tracks if len(track[0]) >= least})
+    train, test = _halves(name, root, sides, shared, seed, f"{least} frames")
+    return _dataset(name, root, sides, train, test, test)
+
+
+def _dataset(
+    name: str, root: Path, sides: list[Side], train: list[int], query: list[int], gallery: list[int]
+) -> ReidDataset:
+    """Return the images of persons: both cameras to train, the first as query."""
     return ReidDataset(
         name,
-        train=of_tracks([side[person] for person in train for side in sides], root),
-        query=of_tracks([sides[0][person] for person in test], root),
-        gallery=of_tracks([sides[1][person] for person in test], root),
+        train=of_tracks([side[person] for side in sides for person in train], root),
+        query=of_tracks([sides[0][person] for person in query], root),
+        gallery=of_tracks([sides[1][person] for person in gallery], root),
     )
 
 
 def _halves(
-    name: str,
-    root: Path,
-    a: set[int],
-    b: set[int],
-    shared: int | None,
-    seed: int,
-    what: str = "",
-) -> tuple[set[int], set[int]]:
-    """The persons to train on and to test on, of those in both cameras, up to number `shared`."""
-    both = sorted(person for person in a & b if shared is None or person <= shared)
+    name: str, root: Path, sides: list[Side], shared: int | None, seed: int, what: str
+) -> tuple[list[int], list[int]]:
+    """Divide the persons in both cameras, up to number `shared`, to train and to test."""
+    both = sorted(p for p in sides[0].keys() & sides[1].keys() if shared is None or p <= shared)
     if len(both) < 2:
         raise InputError(
-            f"{name} needs two or more persons with {what or 'images in '}both cameras: {root} has "
+            f"{name} needs two or more persons with {what} in both cameras: {root} has "
             f"{len(both)}; restore the missing images"
         )
     shuffled = np.random.default_rng(seed).permutation(both).tolist()
-    return set(shuffled[: len(both) // 2]), set(shuffled[len(both) // 2 :])
+    return sorted(shuffled[: len(both) // 2]), sorted(shuffled[len(both) // 2 :])
