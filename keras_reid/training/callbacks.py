@@ -17,7 +17,7 @@ from keras_reid.errors import InputError
 from keras_reid.io import check_room, replaced_file
 from keras_reid.losses import MetricLoss
 from keras_reid.models import ReidModel
-from keras_reid.training.mutual import MutualLearner
+from keras_reid.training.mutual import MutualLearner, SavedSeeds
 from keras_reid.training.runs import read_history
 
 
@@ -255,30 +255,13 @@ class averaged_weights:
                 variable.assign(value)
 
 
-class TrainingState(keras.Model):
-    """All that a training needs to continue: weights, optimizers and seeds of a model.
-
-    Keras saves the first two. Without the seeds, a resumed training with dropout would repeat its
-    first noise.
-    """
+class TrainingState(SavedSeeds, keras.Model):
+    """All that a training needs to continue: weights, optimizers and seeds of a model."""
 
     def __init__(self, model: keras.Model) -> None:
         super().__init__()
         self.model = model
         self.built = True
-
-    def save_own_variables(self, store: Any) -> None:
-        for number, seed in enumerate(self._seeds()):
-            store[str(number)] = seed.numpy()
-
-    def load_own_variables(self, store: Any) -> None:
-        for number, seed in enumerate(self._seeds()):
-            seed.assign(store[str(number)])
-
-    def _seeds(self) -> list[Any]:
-        others = {id(variable) for variable in self.model.weights}
-        others |= {id(variable) for variable in self.model.metrics_variables}
-        return [variable for variable in self.model.variables if id(variable) not in others]
 
 
 HDF5_BYTES = 4096  # that an array takes beside its numbers

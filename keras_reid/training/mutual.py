@@ -25,8 +25,27 @@ from keras_reid.training.registry import AVERAGES, UPDATES
 Outputs = dict[str, Mapping[str, Any]]
 
 
+class SavedSeeds:
+    """Base of models that save the states of their seeds, which Keras leaves out.
+
+    Without them, a resumed training with dropout would repeat its first noise.
+    """
+
+    def save_own_variables(self, store: Any) -> None:
+        for number, seed in enumerate(self._seeds()):
+            store[str(number)] = seed.numpy()
+
+    def load_own_variables(self, store: Any) -> None:
+        for number, seed in enumerate(self._seeds()):
+            seed.assign(store[str(number)])
+
+    def _seeds(self: Any) -> list[Any]:
+        others = {id(variable) for variable in (*self.weights, *self.metrics_variables)}
+        return [variable for variable in self.variables if id(variable) not in others]
+
+
 @keras.saving.register_keras_serializable(package="keras_reid")
-class MutualLearner(keras.Model):
+class MutualLearner(SavedSeeds, keras.Model):
     """`loss_k = own losses + mean over its teachers l of Σ weight · distillation(l, k)`.
 
     An edge (teacher, student) adds what the student loses by differing from the teacher, whose
