@@ -32,6 +32,8 @@ class SavedModelEmbedder(Embedder):
         InputError: a broken SavedModel, one with other signatures, or an unknown image size.
     """
 
+    fingerprint = ""
+
     def __init__(
         self, source: Source, metadata: Metadata | None, input_size: tuple[int, int] | None = None
     ) -> None:
@@ -56,15 +58,11 @@ class SavedModelEmbedder(Embedder):
                 )
             self.image_size = input_size
             files = sorted(file for file in source.path.rglob("*") if file.is_file())
-            self._fingerprint = file_fingerprint(files, input_size)
+            self.fingerprint = file_fingerprint(files, input_size)
         else:
             height, width = metadata.image_size
             self.image_size = height, width
-            self._fingerprint = metadata.fingerprint
-
-    @property
-    def fingerprint(self) -> str:
-        return self._fingerprint
+            self.fingerprint = metadata.fingerprint
 
     def run(self, inputs: Any) -> dict[str, np.ndarray]:
         import tensorflow as tf
