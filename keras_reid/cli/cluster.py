@@ -27,6 +27,7 @@ from keras_reid.evaluation.clusters import METHODS
 from keras_reid.evaluation.labels import unlabeled
 from keras_reid.io import new_file, new_folder
 
+PAIRS = "1:1 at FAR 0.0001", "1:1 at FAR 0.01"  # sure and possible ones
 MANY = 4  # times the images of a usual group, from which neighbours are mostly others
 LARGEST = 0.2  # fraction of the images, beyond which a group is suspicious
 
@@ -90,7 +91,7 @@ def cluster(options: ClusterOptions) -> ClusterResult:
         options.k1,
         options.k2,
         progress("neighbours"),
-        None if options.features else options.shipped_pairs,
+        _pairs(options),
     )
     person = found.labels
     groups, left = person.max() + 1, int((person == -1).sum())
@@ -134,6 +135,15 @@ def cluster(options: ClusterOptions) -> ClusterResult:
     return ClusterResult(**vars(found), path=path, scores=scores)
 
 
+def _pairs(options: ClusterOptions) -> tuple[float, float] | None:
+    """Distances of sure and of possible pairs of one person; None: not known of the model."""
+    card = None if options.features else options.source.pretrained
+    if card is None:
+        return None
+    sure, possible = (card.thresholds[name]["value"] for name in PAIRS)
+    return sure, possible
+
+
 class _Known(NamedTuple):
     """Identities (n,), and a mask (n,) of the images that are scored by them."""
 
@@ -153,7 +163,6 @@ def _embedded(options: ClusterOptions) -> tuple[np.ndarray, np.ndarray, _Known |
         if options.part not in parts:
             raise InputError(f"--part is one of {', '.join(parts)} here: received {options.part!r}")
         images = parts[options.part]
-    options.check_one_model()
     images = data.readable(images, progress=progress("reading images"))
     each = images.per_tracklet()
     known = None if options.images else _Known(each.identity, ~each.distractor)

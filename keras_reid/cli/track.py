@@ -19,7 +19,7 @@ from PIL import Image
 
 from keras_reid import data, gallery, tracking, visualize
 from keras_reid.cli.options import Command, option
-from keras_reid.cli.shared import DecisionOptions, check_outputs, check_picture, progress, say
+from keras_reid.cli.shared import GalleryOptions, check_outputs, check_picture, progress, say
 from keras_reid.data.mot import Boxes, read_mot, write_mot
 from keras_reid.errors import InputError
 from keras_reid.io import new_file, new_folder
@@ -29,7 +29,7 @@ FOLDER_RATE = 25.0  # frames a second, where nothing says it
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrackOptions(DecisionOptions):
+class TrackOptions(GalleryOptions):
     """What is tracked, how, and where the tracks go."""
 
     video: str | None = option(
@@ -56,7 +56,6 @@ class TrackOptions(DecisionOptions):
     timeline: str | None = option("New picture: who was there when.")
     ground_truth: str | None = option("MOT text file to score against: MOTA, IDF1, HOTA.")
     scores: str | None = option("Write the scores to this new JSON file, too.")
-    gallery: str | None = option("Follow persons across cameras: see search.py.")
     camera: str = option("Name of the camera in the gallery.", "1")
     frame_rate: float | None = option(
         "Frames per second, for times and the annotated video; default: times and mean rate of the "
@@ -69,16 +68,6 @@ class TrackOptions(DecisionOptions):
         "MOT20…, else MOT17.",
         choices=("MOT15", "MOT16", "MOT17", "MOT20"),
     )
-
-    @property
-    def frames(self) -> str:
-        """The video."""
-        if self.video is None or not (self.out or self.gallery or self.ground_truth):
-            raise InputError(
-                "tracking reads a video and says what it found: give --video, and --out, "
-                "--ground_truth or --gallery"
-            )
-        return self.video
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +89,12 @@ def track(options: TrackOptions) -> TrackResult:
     The video, its size and the outputs are checked first. All frames are read before the tracks are
     written.
     """
-    video = data.Video(options.frames)
+    if options.video is None or not (options.out or options.gallery or options.ground_truth):
+        raise InputError(
+            "tracking reads a video and says what it found: give --video, and --out, "
+            "--ground_truth or --gallery"
+        )
+    video = data.Video(options.video)
     check_outputs(
         out=options.out,
         annotated=options.annotated,
@@ -112,8 +106,6 @@ def track(options: TrackOptions) -> TrackResult:
     if options.annotated and Path(options.annotated).suffix.lower() in VIDEOS:
         _check_video(options.annotated, size)
     needs_model = options.appearance or options.gallery is not None
-    if needs_model:
-        options.check_one_model()
     boxes = _detections(options, video)
     truth = read_mot(options.ground_truth) if options.ground_truth else None
     scores: tracking.TrackingScores | None = None
@@ -136,11 +128,12 @@ def track(options: TrackOptions) -> TrackResult:
     count = len(np.unique(tracks.identity))
     say(f"{count:,} tracks of {len(tracks):,} of {len(boxes):,} detections")
     names: dict[int, str] = {}
+    seconds = _seconds(options, video, tracks)
     if options.gallery and embeddings is not None:
-        names = _identified(options, video, tracks, embeddings[_places(boxes, tracks)])
+        own = embeddings[_places(boxes, tracks)]
+        names = _identified(options, video.name, tracks, own, seconds)
     if truth is not None:
         scores = tracking.tracking_scores(truth, tracks, _benchmark(options))
-    seen = _seen(options, video, tracks, names) if options.timeline else {}
     if options.annotated:
         _annotate(options, options.annotated, video, tracks, names)
         say(f"drawn in {options.annotated}")
@@ -148,6 +141,10 @@ def track(options: TrackOptions) -> TrackResult:
         write_mot(tracks, options.out)
         say(f"tracks in {options.out}")
     if options.timeline:
+        seen: dict[Any, list[tuple[float, float]]] = {}
+        for number in np.unique(tracks.identity).tolist():
+            span = _span(options, seconds[tracks.identity == number])
+            seen.setdefault(names.get(number, number), []).append(span)
         picture = visualize.draw_timeline(seen)
         with new_file(options.timeline) as file:
             picture.save(file)
@@ -208,17 +205,21 @@ def _places(boxes: Boxes, tracks: Boxes) -> np.ndarray:
     return np.array([place[(f, *b)] for f, b in pairs], int)
 
 
+def _span(options: TrackOptions, seconds: np.ndarray) -> tuple[float, float]:
+    """First and last second of a track."""
+    return seconds.min() + options.start, seconds.max() + options.start
+
+
 def _identified(
-    options: TrackOptions, video: data.Video, tracks: Boxes, embeddings: np.ndarray
+    options: TrackOptions, video: str, tracks: Boxes, embeddings: np.ndarray, seconds: np.ndarray
 ) -> dict[int, str]:
-    seconds = _seconds(options, video, tracks)
     with gallery.open(str(options.gallery)) as people:
         found = tracking.identify_tracks(
             tracks,
             embeddings,
             people,
             options.camera,
-            video.name,
+            video,
             model_fingerprint=options.fingerprint,
             calibration=options.calibrated(people),
             match_probability=options.match_probability,
@@ -227,21 +228,9 @@ def _identified(
         )
     for one in found:
         how = "seen first" if one.distance is None else f"at distance {one.distance:.4f}"
-        own = seconds[tracks.identity == one.track] + options.start
-        say(f"track {one.track}: {one.identity}, {how}, {own.min():.2f} to {own.max():.2f} s")
+        first, last = _span(options, seconds[tracks.identity == one.track])
+        say(f"track {one.track}: {one.identity}, {how}, {first:.2f} to {last:.2f} s")
     return {one.track: one.identity for one in found}
-
-
-def _seen(
-    options: TrackOptions, video: data.Video, tracks: Boxes, names: dict[int, str]
-) -> dict[Any, list[tuple[float, float]]]:
-    """First and last second of each track, by person."""
-    seen: dict[Any, list[tuple[float, float]]] = {}
-    seconds = _seconds(options, video, tracks) + options.start
-    for track in np.unique(tracks.identity).tolist():
-        own = seconds[tracks.identity == track]
-        seen.setdefault(names.get(track, track), []).append((own.min(), own.max()))
-    return seen
 
 
 def _annotate(

@@ -80,7 +80,7 @@ def parity(
         return ParityReport(_difference(original([images]), saved([images])), count, tolerance)
     images = readable(images) if isinstance(images, PersonImages) else checks.pixels(images)
     shown: Any = images
-    if isinstance(saved, SavedModelEmbedder):
+    if isinstance(saved, SavedModelEmbedder) and saved.inputs == {"images"}:
         received = _served(saved, images)
         if not isinstance(images, PersonImages):  # the signatures resize in the graph
             shown = [graph_resize(image, original.image_size).numpy() for image in images]

@@ -14,7 +14,7 @@ from PIL import Image
 from processes import within
 
 from keras_reid import data, gallery, models, scale
-from keras_reid.cli.search import _people
+from keras_reid.cli.enrol import _people
 from keras_reid.data.keypoints import estimate_keypoints
 from keras_reid.data.pipeline import image_batches
 from keras_reid.errors import InputError
@@ -292,7 +292,7 @@ def test_embed_after_the_last_images_are_deleted_keeps_no_embedding(source, mode
 def test_enrol_image_listed_twice_in_two_chunks_raises_before_the_first(
     run, model, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("keras_reid.cli.search.CHUNK", 2)
+    monkeypatch.setattr("keras_reid.cli.enrol.CHUNK", 2)
     for i in range(4):
         picture(tmp_path / f"{i}.png", i)
     rows = [(f"{i}.png", f"p{i}", "") for i in range(4)]
