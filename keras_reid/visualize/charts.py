@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -30,13 +29,6 @@ def need_matplotlib() -> None:
         ) from error
 
 
-def _style() -> AbstractContextManager[None]:
-    import matplotlib
-
-    # Text that can be read and copied; the same file from the same numbers.
-    return matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "report"})
-
-
 def _figure() -> tuple[Any, Any]:
     need_matplotlib()
     from matplotlib.figure import Figure
@@ -48,8 +40,11 @@ def _figure() -> tuple[Any, Any]:
 
 
 def _svg(figure: Any) -> str:
+    import matplotlib
+
     text = io.StringIO()
-    with _style():
+    # Text that can be read and copied; the same file from the same numbers.
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "report"}):
         figure.savefig(text, format="svg", metadata={"Date": None})
     whole = text.getvalue()
     return whole[whole.index("<svg") :]

@@ -383,32 +383,6 @@ def test_embed_again_embeds_new_and_replaced_images(model, tmp_path):
         np.testing.assert_array_equal(embedding, after[path[-5:]][2])
 
 
-def test_embed_folder_of_0_2_0_is_read_and_embedded_again_once(model, tmp_path):
-    from pyarrow import parquet
-
-    name = unicodedata.normalize("NFD", "José")
-    table = tmp_path / "list.csv"
-    for i in range(3):
-        picture(tmp_path / f"{i}.png", i)
-    write_table(table, [(f"{i}.png", name, "1") for i in range(3)])
-    embedded = scale.embed(table, model, tmp_path / "out", shard_size=2)
-    before = contents(embedded)
-    for number in range(embedded.count):
-        part = parquet.read_table(embedded.file(number)).drop_columns("digest")
-        parquet.write_table(part, embedded.file(number))
-        picture(tmp_path / f"{number}.png", 70 + number)
-    old = scale.Shards(tmp_path / "out")
-    for image, (identity, _, embedding) in contents(old).items():
-        assert identity == unicodedata.normalize("NFC", name)
-        np.testing.assert_array_equal(embedding, before[image][2])
-    after = contents(scale.embed(table, model, tmp_path / "out", shard_size=2))
-    changed = {i for i in after if np.abs(after[i][2] - before[i][2]).max() > 1e-3}
-    assert changed == {"0.png", "1.png"}
-    written = [old.file(number).stat().st_mtime_ns for number in (0, 1)]
-    scale.embed(table, model, tmp_path / "out", shard_size=2)
-    assert [old.file(number).stat().st_mtime_ns for number in (0, 1)] == written
-
-
 @pytest.mark.parametrize(("broken", "code"), [(1, 0), (2, 1)])
 def test_embed_failed_images_are_counted_and_end_with_1_above_one_percent(
     run, tmp_path, broken, code
