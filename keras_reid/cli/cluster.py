@@ -7,7 +7,6 @@ import csv
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from absl import logging
@@ -29,6 +28,7 @@ from keras_reid.io import new_file, new_folder
 
 PAIRS = "1:1 at FAR 0.0001", "1:1 at FAR 0.01"  # sure and possible ones
 MANY = 4  # times the images of a usual group, from which neighbours are mostly others
+Known = tuple[np.ndarray, np.ndarray]  # identities (m,), and a mask (n,) of their images
 LARGEST = 0.2  # fraction of the images, beyond which a group is suspicious
 
 
@@ -119,8 +119,8 @@ def cluster(options: ClusterOptions) -> ClusterResult:
             max(2, usual),
         )
     scores = None
-    if known is not None and known.rows.any():
-        scores = evaluation.cluster_scores(known.identity[known.rows], person[known.rows])
+    if known is not None and len(known[0]):
+        scores = evaluation.cluster_scores(known[0], person[known[1]])
         say(str(scores))
     if options.out and path is not None:
         _write_folders(path, person, Path(options.out))
@@ -144,14 +144,7 @@ def _pairs(options: ClusterOptions) -> tuple[float, float] | None:
     return sure, possible
 
 
-class _Known(NamedTuple):
-    """Identities (n,), and a mask (n,) of the images that are scored by them."""
-
-    identity: np.ndarray
-    rows: np.ndarray
-
-
-def _embedded(options: ClusterOptions) -> tuple[np.ndarray, np.ndarray, _Known | None]:
+def _embedded(options: ClusterOptions) -> tuple[np.ndarray, np.ndarray, Known | None]:
     """Paths and features of images, and their identities if they are known."""
     if (options.images is None) == (options.dataset is None):
         raise InputError("name what to group: give either --images or --dataset with --data_dir")
@@ -165,11 +158,12 @@ def _embedded(options: ClusterOptions) -> tuple[np.ndarray, np.ndarray, _Known |
         images = parts[options.part]
     images = data.readable(images, progress=progress("reading images"))
     each = images.per_tracklet()
-    known = None if options.images else _Known(each.identity, ~each.distractor)
+    rows = ~each.distractor
+    known = None if options.images else (each.identity[rows], rows)
     return each.path, options.embedder()(images), known
 
 
-def _stored(options: ClusterOptions) -> tuple[None, np.ndarray, _Known | None]:
+def _stored(options: ClusterOptions) -> tuple[None, np.ndarray, Known | None]:
     if options.model_name or options.images or options.dataset:
         raise InputError("--features stands instead of a model and images: name one of the two")
     assert options.features is not None
@@ -178,7 +172,8 @@ def _stored(options: ClusterOptions) -> tuple[None, np.ndarray, _Known | None]:
         raise InputError(f"images are grouped by embeddings: {options.features} has stripes alone")
     known = None
     if stored.identity is not None:
-        known = _Known(stored.identity, ~unlabeled(stored, stored.identity))
+        rows = ~unlabeled(stored, stored.identity)
+        known = stored.identity[rows], rows
     return None, stored.features["embedding"], known
 
 

@@ -91,16 +91,14 @@ def load(
 def _of_files(source: Source, runtime: str, settings: Mapping[str, Any]) -> Embedder:
     """Return the embedder of an export or a network file."""
     metadata, file = source.metadata, source.path
-    if source.kind == "export":
-        others = {**settings, "input_size": None} if metadata is None else settings
-        _check_absent("exports", others)
-        if metadata is not None:
-            metadata.check(source.path)  # some runtimes crash on a truncated file
-        if metadata is None or metadata.format == "saved_model":
+    if metadata is not None:
+        _check_absent("exports", settings)
+        metadata.check(source.path)  # some runtimes crash on a truncated file
+        if metadata.format == "saved_model":
             from keras_reid.inference.saved_model import SavedModelEmbedder
 
             _check_runtime(runtime, ("saved_model",))
-            return SavedModelEmbedder(source, metadata, settings["input_size"])
+            return SavedModelEmbedder(source, metadata)
         if metadata.format not in SUFFIXES:
             raise InputError(
                 f"The format of an export must be saved_model, {', '.join(SUFFIXES)}, got "

@@ -75,22 +75,6 @@ def _decoded(files: tf.Tensor, size: tuple[int, int]) -> tuple[tf.Tensor, tf.Ten
     return rows[:-1], images[:-1]
 
 
-def write_inputs(
-    unit: Callable[[Any], dict[str, Any]], specs: dict[str, tf.TensorSpec], folder: Path
-) -> None:
-    """A network of several inputs, all of the network's size, with the signature serving_default.
-
-    No batch may be empty.
-    """
-
-    @tf.function(input_signature=[{name: specs[name] for name in sorted(specs)}])
-    def serving_default(inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        return unit(inputs)
-
-    signatures = {"serving_default": serving_default}
-    tf.saved_model.save(tf.Module(), str(folder), signatures=signatures)
-
-
 def warm_up(folder: Path, size: tuple[int, int], name: str) -> bool:
     """Writes the requests that TensorFlow Serving answers before it announces a version.
 
