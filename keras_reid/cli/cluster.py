@@ -198,16 +198,5 @@ def _write_csv(path: np.ndarray | None, person: np.ndarray, file: Path) -> None:
         table.writerows(zip(rows, map(_name, person.tolist()), strict=True))
 
 
-run = Command(
-    cluster,
-    ClusterOptions,
-    "model",
-    "images",
-    "features",
-    "dataset",
-    "data_dir",
-    "out",
-    "csv",
-    "sheet",
-    "method",
-)
+SHOWN = "model images features dataset data_dir out csv sheet method"
+run = Command(cluster, ClusterOptions, SHOWN)

@@ -77,11 +77,5 @@ def embed(options: EmbedOptions) -> "scale.Shards":
     return shards
 
 
-run = Command(
-    embed,
-    EmbedOptions,
-    "model",
-    "images",
-    "out",
-    "engine",
-)
+SHOWN = "model images out engine"
+run = Command(embed, EmbedOptions, SHOWN)

@@ -1,6 +1,6 @@
 """`python search.py enrol DIR|CSV`: add persons to a gallery."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +11,8 @@ from keras_reid import data, gallery, scale
 from keras_reid.cli.shared import GalleryOptions, progress, say
 from keras_reid.errors import InputError, counted
 from keras_reid.io import content_digest, read_table, table_path
-from keras_reid.names import repeated, resolved
+from keras_reid.names import resolved
+from keras_reid.scale.listing import check_once
 
 Embedded = tuple[np.ndarray, dict[str, Any]]  # rows that are fit, and arguments of `Gallery.enrol`
 CHUNK = 1024  # images that are embedded, and then durable, at a time
@@ -121,7 +122,7 @@ def enrol(options: GalleryOptions, arguments: list[str]) -> Enrolment:
 
 def _image_blocks(options: GalleryOptions, source: Path) -> tuple[int, Iterator[Block]]:
     images, times = _people(source)
-    _check_once(source, images.path.tolist())
+    check_once(source, images.path.tolist())
     names = options.settings.get("attribute_names")
     embed = options.embedder(also=("attribute_probabilities",) if names else ())
 
@@ -154,7 +155,7 @@ def _image_blocks(options: GalleryOptions, source: Path) -> tuple[int, Iterator[
 def _shard_blocks(options: GalleryOptions, source: Path) -> tuple[int, Iterator[Block]]:
     shards = scale.Shards(source)
     listed = map(shards.listed, shards.numbers)
-    _check_once(source, (path for table in listed for path in table["path"].to_pylist()))
+    check_once(source, (path for table in listed for path in table["path"].to_pylist()))
     if options.model_name:
         raise InputError(f"{source} holds embeddings: leave --model out")
 
@@ -174,13 +175,6 @@ def _shard_blocks(options: GalleryOptions, source: Path) -> tuple[int, Iterator[
         return Block(labels, digests, shards.about["fingerprint"], embedded)
 
     return len(shards), map(block, shards.numbers, shards)
-
-
-def _check_once(source: Path, paths: Iterable[str]) -> None:
-    """Raise if a file is listed twice, before the first image is enrolled."""
-    twice = repeated(paths)
-    if twice is not None:
-        raise InputError(f"{source} must list each image once, got {twice} twice. Remove one.")
 
 
 def _people(path: Path) -> tuple[data.PersonImages, dict[str, float]]:

@@ -260,20 +260,20 @@ def _protocol(options: EvaluateOptions, name: str, dataset: str | None) -> evalu
 def _embedded(options: EvaluateOptions) -> tuple[Sides, evaluation.Protocol]:
     """Features of the query and gallery images, and how they are ranked."""
     trained_on = {} if options.dataset else options.settings
-    what = "a model is scored on images"
-    dataset, name, data_dir = options.dataset_of_run(trained_on, what)
+    dataset = options.dataset_of_run(trained_on, "a model is scored on images")
     if options.tracklets:
         dataset = data.tracklet_dataset(dataset)
     if dataset.query is None or dataset.gallery is None:
-        raise InputError(f"a score needs query and gallery images: {data_dir!r} has none")
+        folder = options.data_dir or trained_on["data_dir"]
+        raise InputError(f"a score needs query and gallery images: {folder!r} has none")
     stripes = options.local if options.distance in ("local", "global_local") else None
     also = ["global", "parts", "visibility"] if options.distance == "visible" else []
     if options.attributes or options.attribute_filter is not None:
         also.append(PROBABILITIES)
     if dataset.query.has_tracklets and (stripes or also):
         raise InputError(OF_TRACKLETS)
-    recorded = trained_on.get("protocol")
-    protocol = _protocol(options, options.protocol_of(dataset.query, recorded), name)
+    protocol = options.protocol_of(dataset.query, trained_on.get("protocol"))
+    ranking = _protocol(options, protocol, options.dataset or trained_on["dataset"])
     embed = options.embedder(stripes, options.stripes, also)
 
     def stored(images: data.PersonImages) -> StoredFeatures:
@@ -287,7 +287,7 @@ def _embedded(options: EvaluateOptions) -> tuple[Sides, evaluation.Protocol]:
             features = {"frames": [frames[rows] for rows in images.tracklet_rows]}
         return StoredFeatures(features, each.identity, each.camera, each.path)
 
-    return (stored(dataset.query), stored(dataset.gallery)), protocol
+    return (stored(dataset.query), stored(dataset.gallery)), ranking
 
 
 def _stored(options: EvaluateOptions) -> tuple[Sides, evaluation.Protocol]:
@@ -348,16 +348,5 @@ def _attribute_scores(options: EvaluateOptions, sides: Sides) -> evaluation.Attr
     return evaluation.attribute_scores(predicted, true, schema.names, schema.groups)
 
 
-run = Command(
-    evaluate,
-    EvaluateOptions,
-    "model",
-    "features",
-    "dataset",
-    "data_dir",
-    "distance",
-    "rerank",
-    "tracklets",
-    "report",
-    "out",
-)
+SHOWN = "model features dataset data_dir distance rerank tracklets report out"
+run = Command(evaluate, EvaluateOptions, SHOWN)

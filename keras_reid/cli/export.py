@@ -114,7 +114,7 @@ def _images(options: ExportOptions, drawn: str) -> data.ReidDataset:
                 "--data_dir"
             )
         settings = {"dataset": "synthetic", "data_dir": drawn}
-    return options.dataset_of_run(settings, "an export is checked on images")[0]
+    return options.dataset_of_run(settings, "an export is checked on images")
 
 
 def _export(
@@ -212,16 +212,5 @@ def _about(options: ExportOptions, checked_on: str) -> dict[str, Any]:
     }
 
 
-run = Command(
-    export,
-    ExportOptions,
-    "model",
-    "export_dir",
-    "name",
-    "format",
-    "quantization",
-    "dataset",
-    "data_dir",
-    "check_images",
-    "ranker",
-)
+SHOWN = "model export_dir name format quantization dataset data_dir check_images ranker"
+run = Command(export, ExportOptions, SHOWN)

@@ -74,7 +74,7 @@ class Command:
     Args:
         act: what the command does.
         options: a dataclass of `option`s.
-        shown: the flags that people use, which --help shows; --helpfull shows all.
+        shown: names of flags in words, which --help shows; --helpfull shows all.
         settings: further flags; those that are given are the dict `settings` of the options.
         words: whether there may be what is no flag, which then is `words` of the options.
     """
@@ -89,7 +89,7 @@ class Command:
     ) -> None:
         self.act = act
         self.options = options
-        self.shown = shown
+        self.shown = " ".join(shown).split()
         self.settings = settings
         self.words = words
 

@@ -189,30 +189,22 @@ def _show(
     options: SearchOptions, results: list[QueryResult], found_by: dict[str, Any]
 ) -> list[QueryResult]:
     """Print the results, write the page and return the results."""
-    plain = [result.to_dict() for result in results]
     if options.output == "json":
         options.say_results("queries", results)
     else:
         if "recall" in found_by:
             say(f"approximate search, recall {found_by['recall']:.4f} on a sample of the gallery")
-        _print(results)
+        for result in results:
+            say(f"{result.image}: {result.text}")
+            for rank, hit in enumerate(result.hits, start=1):
+                camera = f"camera {hit.camera}" if hit.camera else ""
+                say(f"{rank:>4}  {hit.distance:.4f}  {hit.identity:<12} {camera:<10} {hit.image}")
     if options.html:
         described = bool(options.description)
-        pages = [
-            {**values, "answer": result.text, "described": described}
-            for values, result in zip(plain, results, strict=True)
-        ]
+        pages = [{**r.to_dict(), "answer": r.text, "described": described} for r in results]
         with new_file(options.html) as file:
             file.write_text(visualize.search_page(pages), encoding="utf-8")
     return results
-
-
-def _print(results: list[QueryResult]) -> None:
-    for result in results:
-        say(f"{result.image}: {result.text}")
-        for rank, hit in enumerate(result.hits, start=1):
-            camera = f"camera {hit.camera}" if hit.camera else ""
-            say(f"{rank:>4}  {hit.distance:.4f}  {hit.identity:<12} {camera:<10} {hit.image}")
 
 
 def verify(options: SearchOptions, arguments: list[str]) -> list[Pair]:
@@ -330,17 +322,5 @@ COMMANDS: dict[str, tuple[Callable[[SearchOptions, list[str]], SearchOutput], ra
     "calibrate": (calibrate, range(1), f"{NO_WORDS}, but --dataset and --data_dir"),
 }
 
-run = Command(
-    search,
-    SearchOptions,
-    "model",
-    "gallery",
-    "dataset",
-    "data_dir",
-    "k",
-    "cameras",
-    "after",
-    "before",
-    "output",
-    words=True,
-)
+SHOWN = "model gallery dataset data_dir k cameras after before output"
+run = Command(search, SearchOptions, SHOWN, words=True)

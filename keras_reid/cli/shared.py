@@ -71,18 +71,13 @@ class DataOptions:
             raise InputError(f"{what}: give --dataset and --data_dir")
         return data.load(name, data_dir)
 
-    def dataset_of_run(
-        self, settings: Mapping[str, Any], what: str
-    ) -> tuple[data.ReidDataset, str, str]:
-        """The data set that is named, else that of a run, as this one used it; name and folder."""
+    def dataset_of_run(self, settings: Mapping[str, Any], what: str) -> data.ReidDataset:
+        """Return the data set of the flags, else that of a run with its validation persons."""
         name = self.dataset or settings.get("dataset")
-        data_dir = self.data_dir or settings.get("data_dir")
-        dataset = self.dataset_of(name, data_dir, what)
+        dataset = self.dataset_of(name, self.data_dir or settings.get("data_dir"), what)
         if settings.get("holdout") and dataset.query is None and self.dataset is None:
             dataset = dataset.hold_out(settings["holdout"])
-        assert name is not None
-        assert data_dir is not None
-        return dataset, name, data_dir
+        return dataset
 
     def protocol_of(self, images: data.PersonImages, recorded: str | None = None) -> str:
         """The protocol that is said, else of tracklets MARS's, else the recorded one of a run."""

@@ -298,16 +298,5 @@ def _pictures(
         yield visualize.draw_tracks(frame, tracks.box[here], labels, trails)
 
 
-run = Command(
-    track,
-    TrackOptions,
-    "model",
-    "video",
-    "detections",
-    "out",
-    "annotated",
-    "ground_truth",
-    "gallery",
-    "camera",
-    "frame_rate",
-)
+SHOWN = "model video detections out annotated ground_truth gallery camera frame_rate"
+run = Command(track, TrackOptions, SHOWN)

@@ -59,7 +59,7 @@ def demo(options: DemoOptions) -> None:
             blocks.block_thread()
 
 
-run = Command(demo, DemoOptions, "gallery", "model", "images", "host", "port", "max_megabytes")
+run = Command(demo, DemoOptions, "gallery model images host port max_megabytes")
 
 if __name__ == "__main__":
     run()
