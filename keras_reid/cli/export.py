@@ -129,9 +129,7 @@ def _export(
     images = data.readable(next(iter(dataset.parts().values()))[: options.check_images])
     inputs = models.input_names(model)
     if "keypoints" in inputs:
-        source = options.keypoints or settings.get("keypoints")
-        folder = options.data_dir or settings.get("data_dir")
-        images = options.with_keypoints(images, source, folder)
+        images = options.with_points(images)
     if options.local == "pooled":
         model = models.stripes(model, options.stripes)
     flip = settings["flip"]

@@ -140,6 +140,16 @@ class RunOptions(DataOptions):
         """Training settings of the model; empty if unknown."""
         return self.source.settings
 
+    @property
+    def points(self) -> str | None:
+        """The source of body points, for a model that takes them."""
+        return self.keypoints or self.settings.get("keypoints")
+
+    def with_points(self, images: data.PersonImages) -> data.PersonImages:
+        """Return the images with their body points, if there is a source."""
+        data_dir = self.data_dir or self.settings.get("data_dir")
+        return self.with_keypoints(images, self.points, data_dir)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions(RunOptions):
@@ -197,12 +207,11 @@ class ModelOptions(RunOptions):
         """
         embedder = self.loaded.pooled(count) if stripes == "pooled" else self.loaded
         embedder = embedder.select("embedding", *(["local"] if stripes else []), *also)
-        source = self._points(embedder)
+        frames = self.settings.get("frames", 4)
 
         def embed(images: data.PersonImages) -> Any:
-            data_dir = self.data_dir or self.settings.get("data_dir")
-            images = self.with_keypoints(images, source, data_dir)
-            frames = self.settings.get("frames", 4)
+            if "keypoints" in embedder.inputs:
+                images = self.with_points(images)
             return embedder.embed(images, self.embed_batch_size, frames, progress("embedding"))
 
         return embed
@@ -214,20 +223,14 @@ class ModelOptions(RunOptions):
             raise InputError(
                 f"{self.source} is a model of tracklets, not of single images: name another"
             )
-        source = self._points(embedder)
-        if source is None:
+        if "keypoints" not in embedder.inputs or self.points is None:
             return lambda images: embedder([images]), embedder.image_size
-        estimate = data.estimator_of(source)
-        return (
-            lambda images: embedder([{"images": images, "keypoints": estimate(images)}]),
-            embedder.image_size,
-        )
+        estimate = data.estimator_of(self.points)
 
-    def _points(self, embedder: inference.Embedder) -> str | None:
-        """Return the source of body points for a model that takes them."""
-        if "keypoints" not in embedder.inputs:
-            return None
-        return self.keypoints or self.settings.get("keypoints")
+        def embed(images: Any) -> np.ndarray:
+            return embedder([{"images": images, "keypoints": estimate(images)}])
+
+        return embed, embedder.image_size
 
 
 def _numbers(name: str, texts: Sequence[str] | None) -> list[float] | None:
