@@ -7,24 +7,19 @@ camera with the same gallery.
 """
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from keras_reid import data, gallery, tracking, visualize
 from keras_reid.cli.options import Command, option
 from keras_reid.cli.shared import GalleryOptions, check_outputs, check_picture, progress, say
 from keras_reid.data.mot import Boxes, read_mot, write_mot
 from keras_reid.errors import InputError
-from keras_reid.io import new_file, new_folder
+from keras_reid.io import new_file
 
-VIDEOS = {".avi": "MJPG", ".mp4": "mp4v"}
 FOLDER_RATE = 25.0  # frames a second, where nothing says it
 
 
@@ -103,8 +98,8 @@ def track(options: TrackOptions) -> TrackResult:
     )
     check_picture(timeline=options.timeline)
     size = video.size
-    if options.annotated and Path(options.annotated).suffix.lower() in VIDEOS:
-        _check_video(options.annotated, size)
+    if options.annotated:
+        visualize.check_video(options.annotated, size)
     needs_model = options.appearance or options.gallery is not None
     boxes = _detections(options, video)
     truth = read_mot(options.ground_truth) if options.ground_truth else None
@@ -135,7 +130,8 @@ def track(options: TrackOptions) -> TrackResult:
     if truth is not None:
         scores = tracking.tracking_scores(truth, tracks, _benchmark(options))
     if options.annotated:
-        _annotate(options, options.annotated, video, tracks, names)
+        rate = _rate(options, video)
+        visualize.write_tracks(options.annotated, video, tracks, names, rate)
         say(f"drawn in {options.annotated}")
     if options.out:
         write_mot(tracks, options.out)
@@ -231,71 +227,6 @@ def _identified(
         first, last = _span(options, seconds[tracks.identity == one.track])
         say(f"track {one.track}: {one.identity}, {how}, {first:.2f} to {last:.2f} s")
     return {one.track: one.identity for one in found}
-
-
-def _annotate(
-    options: TrackOptions, out: str, video: data.Video, tracks: Boxes, names: dict[int, str]
-) -> None:
-    pictures = _pictures(video, tracks, names)
-    suffix = Path(out).suffix.lower()
-    if suffix in VIDEOS:
-        with new_file(out) as file:
-            _write_video(file, _rate(options, video), pictures)
-        return
-    with new_folder(out) as folder:
-        for number, picture in enumerate(pictures, start=1):
-            picture.save(folder / f"{number:06d}.jpg", quality=90)
-
-
-def _writer(file: Path, rate: float, size: tuple[int, int]) -> Any:
-    """Return OpenCV's writer of a video with the codec of its suffix."""
-    from keras_reid.data.video import opencv
-
-    cv2 = opencv("writing a video", "name a folder of frames")
-    codec = cv2.VideoWriter_fourcc(*VIDEOS[file.suffix.lower()])
-    writer = cv2.VideoWriter(str(file), codec, rate, size)
-    if not writer.isOpened():
-        raise InputError(
-            f"`annotated` must be a video that OpenCV can write, got *{file.suffix} of {size[0]} x "
-            f"{size[1]} pixels. Name an .avi, or a folder.",
-            "annotated",
-        )
-    return writer
-
-
-def _check_video(out: str, size: tuple[int, int]) -> None:
-    """Raise if a video of that size cannot be written."""
-    with TemporaryDirectory() as folder:
-        _writer(Path(folder, Path(out).name), FOLDER_RATE, size).release()
-
-
-def _write_video(file: Path, rate: float, pictures: Iterator[Image.Image]) -> None:
-    first = next(pictures)
-    writer = _writer(file, rate, first.size)
-    try:
-        for number, picture in enumerate(chain([first], pictures), start=1):
-            if picture.size != first.size:  # OpenCV would leave the frame out
-                raise InputError(
-                    f"`annotated` must be a folder if the frames differ in size, got {file.suffix} "
-                    f"and frame {number} of {picture.size} after {first.size}. Name a folder.",
-                    "annotated",
-                )
-            writer.write(np.ascontiguousarray(np.asarray(picture)[:, :, ::-1]))
-    finally:
-        writer.release()
-
-
-def _pictures(
-    video: data.Video, tracks: Boxes, names: dict[int, str], trail: int = 25
-) -> Iterator[Image.Image]:
-    foot = tracks.box[:, :2] + tracks.box[:, 2:] * (0.5, 1.0)
-    for number, frame in enumerate(video, start=1):
-        here = np.flatnonzero(tracks.frame == number)
-        people = tracks.identity[here].tolist()
-        recent = (tracks.frame <= number) & (tracks.frame > number - trail)
-        trails = [foot[recent & (tracks.identity == person)] for person in people]
-        labels: list[Any] = [names.get(person, person) for person in people]
-        yield visualize.draw_tracks(frame, tracks.box[here], labels, trails)
 
 
 SHOWN = "model video detections out annotated ground_truth gallery camera frame_rate"
