@@ -351,45 +351,34 @@ def say_json(value: Any) -> None:
 
 
 def progress(what: str) -> Callable[[int, int | None], None]:
-    """Tells on stderr how far a loop is, at what rate, and how long it will take, if that is known.
+    """Return a function that reports the progress, the rate and the remaining time on stderr.
 
-    On a terminal a bar, of loops of more than two seconds; in a pipe a line every ten seconds.
+    On a terminal it shows a bar for loops of more than two seconds, which is cleared at the end. In
+    a pipe it prints a line every ten seconds.
     """
     bar: Any = None
+    begin = printed = 0.0
 
     def report(done: int, total: int | None) -> None:
-        nonlocal bar
+        nonlocal bar, begin, printed
+        now = time.monotonic()
         if bar is None or done < bar.n or total != bar.total:  # a loop begins
             if bar is not None:
                 bar.close()
-            # On a terminal, the bar is cleared at its end.
-            shown = {"file": sys.stderr, "delay": AFTER, "leave": False, "dynamic_ncols": True}
-            bar = tqdm(None, what, total, **shown) if sys.stderr.isatty() else Lines(what, total)
+            shown = {"delay": AFTER, "leave": False, "dynamic_ncols": True}
+            pipe = not sys.stderr.isatty()
+            bar = tqdm(None, what, total, file=sys.stderr, disable=pipe, **shown)
+            begin = printed = now
         bar.update(done - bar.n)
+        bar.n = done  # a disabled bar does not count
+        if bar.disable and now - printed >= EVERY:
+            printed = now
+            line = tqdm.format_meter(done, total, now - begin, ncols=0)
+            print(f"{what}: {line.strip()}", file=sys.stderr, flush=True)
         if total is not None and done >= total:
             bar.close()
 
     return report
-
-
-class Lines:
-    """In a pipe or a log, where nothing is written over."""
-
-    def __init__(self, what: str, total: int | None) -> None:
-        self.what, self.total, self.n = what, total, 0
-        self.begin = self.said = time.monotonic()
-
-    def update(self, more: int) -> None:
-        """Says how far it is, if nothing was said for ten seconds."""
-        self.n += more
-        now = time.monotonic()
-        if now - self.said >= EVERY:
-            self.said = now
-            line = tqdm.format_meter(self.n, self.total, now - self.begin, ncols=0)
-            print(f"{self.what}: {line.strip()}", file=sys.stderr, flush=True)
-
-    def close(self) -> None:
-        """Nothing is left to be closed."""
 
 
 def check_picture(**named: str | None) -> None:

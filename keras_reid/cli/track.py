@@ -20,6 +20,8 @@ from keras_reid.data.mot import Boxes, read_mot, write_mot
 from keras_reid.errors import InputError
 from keras_reid.io import new_file
 
+# Arguments of `tracking.track`.
+SETTINGS = ("max_cosine_distance", "motion_weight", "min_iou", "n_init", "max_age")
 FOLDER_RATE = 25.0  # frames a second, where nothing says it
 
 
@@ -111,15 +113,8 @@ def track(options: TrackOptions) -> TrackResult:
         embeddings = tracking.embed_boxes(iter(video), boxes, embed, shape, batch, tell)
     elif options.detections:
         boxes.check_frames(sum(1 for _ in video))
-    tracks = tracking.track(
-        boxes,
-        embeddings if options.appearance else None,
-        max_cosine_distance=options.max_cosine_distance,
-        motion_weight=options.motion_weight,
-        min_iou=options.min_iou,
-        n_init=options.n_init,
-        max_age=options.max_age,
-    )
+    settings = {name: getattr(options, name) for name in SETTINGS}
+    tracks = tracking.track(boxes, embeddings if options.appearance else None, **settings)
     count = len(np.unique(tracks.identity))
     say(f"{count:,} tracks of {len(tracks):,} of {len(boxes):,} detections")
     names: dict[int, str] = {}
@@ -137,11 +132,7 @@ def track(options: TrackOptions) -> TrackResult:
         write_mot(tracks, options.out)
         say(f"tracks in {options.out}")
     if options.timeline:
-        seen: dict[Any, list[tuple[float, float]]] = {}
-        for number in np.unique(tracks.identity).tolist():
-            span = _span(options, seconds[tracks.identity == number])
-            seen.setdefault(names.get(number, number), []).append(span)
-        picture = visualize.draw_timeline(seen)
+        picture = visualize.draw_timeline(_seen(options, tracks, names, seconds))
         with new_file(options.timeline) as file:
             picture.save(file)
         say(f"who was there when: {options.timeline}")
@@ -199,6 +190,17 @@ def _places(boxes: Boxes, tracks: Boxes) -> np.ndarray:
     }
     pairs = zip(tracks.frame, tracks.box.tolist(), strict=True)
     return np.array([place[(f, *b)] for f, b in pairs], int)
+
+
+def _seen(
+    options: TrackOptions, tracks: Boxes, names: dict[int, str], seconds: np.ndarray
+) -> dict[Any, list[tuple[float, float]]]:
+    """Spans of the tracks by person."""
+    seen: dict[Any, list[tuple[float, float]]] = {}
+    for number in np.unique(tracks.identity).tolist():
+        span = _span(options, seconds[tracks.identity == number])
+        seen.setdefault(names.get(number, number), []).append(span)
+    return seen
 
 
 def _span(options: TrackOptions, seconds: np.ndarray) -> tuple[float, float]:

@@ -65,11 +65,10 @@ class Metadata:
         """Return the metadata of the folder of an export."""
         types = {one.name: JSON_TYPES.get(one.type, one.type) for one in fields(cls)}
         values = read_json(folder / FILE, types, AGAIN)
-        for name, length in (("image_size", 2), ("local", 2)):
-            numbers = values.get(name)
-            if numbers is not None and not _counts(numbers, length):
+        for name, numbers in values.items():
+            if name in ("image_size", "local") and numbers is not None and not _two(numbers):
                 raise InputError(
-                    f"`{name}` in `{folder / FILE}` must be {length} whole numbers from 1, got "
+                    f"`{name}` in `{folder / FILE}` must be 2 whole numbers from 1, got "
                     f"{numbers!r}. {AGAIN}"
                 )
         try:
@@ -94,9 +93,8 @@ class Metadata:
                 )
 
 
-def _counts(values: Any, length: int) -> bool:
-    whole = all(isinstance(value, int) and 1 <= value < 2**31 for value in values)
-    return whole and len(values) == length
+def _two(values: list[Any]) -> bool:
+    return len(values) == 2 and all(isinstance(x, int) and 1 <= x < 2**31 for x in values)
 
 
 def digest_of(file: Path) -> str:
