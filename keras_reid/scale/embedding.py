@@ -184,13 +184,8 @@ def embed_on_ray(
     shards: Shards, missing: Sequence[int], worker: Worker, workers: int | None
 ) -> Iterator[int]:
     """Embed shards on a running Ray cluster and yield their numbers."""
-    try:
-        import ray
-        import ray.data
-    except ImportError as error:
-        raise InputError(
-            'the engine ray needs Ray: pip install ".[scale]" in the checkout, on all machines'
-        ) from error
+    ray = checks.installed("ray", "scale")
+    checks.installed("ray.data", "scale")
     if not ray.is_initialized():
         try:
             ray.init(address="auto", log_to_driver=False, logging_level="ERROR")

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_reid.errors import InputError
+from keras_reid import checks
 from keras_reid.evaluation import RankingResult, VerificationResult
 
 POINTS = 400  # of a curve
@@ -15,18 +15,12 @@ SCORES = ("val_rank1", "val_mAP")
 
 
 def need_matplotlib() -> None:
-    """Refuses a report where there is nothing to draw its curves.
+    """Raise if Matplotlib, which draws the curves of reports, is not installed.
 
     Raises:
         InputError: what to install.
     """
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise InputError(
-            "a report draws its curves with Matplotlib, which is not here: "
-            "run pip install matplotlib"
-        ) from error
+    checks.installed("matplotlib", "plots")
 
 
 def _figure() -> tuple[Any, Any]:

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from keras_reid import checks
 from keras_reid.data.mot import Boxes
-from keras_reid.data.video import Video, opencv
+from keras_reid.data.video import Video
 from keras_reid.errors import InputError
 from keras_reid.io import new_file, new_folder
 from keras_reid.visualize.pictures import draw_tracks
@@ -62,7 +63,7 @@ def write_tracks(
 @contextmanager
 def _writer(file: Path, rate: float, size: tuple[int, int]) -> Iterator[Any]:
     """Yield OpenCV's writer of a video with the codec of its suffix."""
-    cv2 = opencv("writing a video", "name a folder of frames")
+    cv2 = checks.installed("cv2", "tracking")
     codec = cv2.VideoWriter_fourcc(*CODECS[file.suffix.lower()])
     writer = cv2.VideoWriter(str(file), codec, rate, size)
     if not writer.isOpened():
