@@ -22,7 +22,7 @@ class DemoOptions(GalleryOptions):
 
     images: str | None = option("Folder of images to choose from, in addition to uploads.")
     host: str = option(
-        "Address to listen on: 127.0.0.1 is this machine alone, 0.0.0.0 everybody who reaches it.",
+        "Address to listen on: 127.0.0.1 for this machine only, 0.0.0.0 for all networks.",
         "127.0.0.1",
     )
     port: int = option("Port to listen on.", 7860, least=0, most=65535)

@@ -18,7 +18,7 @@ class Lettering:
     """A name that can be drawn.
 
     ASCII is drawn in Pillow's font, other names in DejaVu Sans of Matplotlib, or in the first font
-    of the system with all letters. If there is none, missing letters become question marks, and a
+    of the system with all letters. Otherwise missing letters become question marks, and a
     number is added that is different for each name.
 
     Args:
