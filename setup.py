@@ -84,7 +84,7 @@ setup(
             "keras-reid-evaluate = keras_reid.cli.evaluate:run",
             "keras-reid-cluster = keras_reid.cli.cluster:run",
             "keras-reid-embed = keras_reid.cli.embed:run",
-            "keras-reid-demo = keras_reid.demo.command:run",
+            "keras-reid-demo = keras_reid.demo.__main__:run",
             "keras-reid-export = keras_reid.cli.export:run",
             "keras-reid-search = keras_reid.cli.search:run",
             "keras-reid-track = keras_reid.cli.track:run",

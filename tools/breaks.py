@@ -984,7 +984,7 @@ BREAKS = (
     Break(
         "export with changed files is loaded",
         "keras_reid/inference/metadata.py",
-        "or digest(file) != expected",
+        "or digest_of(file) != expected",
         "or False",
         "unit/test_exports.py::test_load_truncated_export_raises",
     ),

@@ -7,7 +7,6 @@ import csv
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from absl import logging
@@ -27,7 +26,9 @@ from keras_reid.evaluation.clusters import METHODS
 from keras_reid.evaluation.labels import unlabeled
 from keras_reid.io import new_file, new_folder
 
+PAIRS = "1:1 at FAR 0.0001", "1:1 at FAR 0.01"  # sure and possible ones
 MANY = 4  # times the images of a usual group, from which neighbours are mostly others
+Known = tuple[np.ndarray, np.ndarray]  # identities (m,), and a mask (n,) of their images
 LARGEST = 0.2  # fraction of the images, beyond which a group is suspicious
 
 
@@ -90,7 +91,7 @@ def cluster(options: ClusterOptions) -> ClusterResult:
         options.k1,
         options.k2,
         progress("neighbours"),
-        None if options.features else options.shipped_pairs,
+        _pairs(options),
     )
     person = found.labels
     groups, left = person.max() + 1, int((person == -1).sum())
@@ -118,8 +119,8 @@ def cluster(options: ClusterOptions) -> ClusterResult:
             max(2, usual),
         )
     scores = None
-    if known is not None and known.rows.any():
-        scores = evaluation.cluster_scores(known.identity[known.rows], person[known.rows])
+    if known is not None and len(known[0]):
+        scores = evaluation.cluster_scores(known[0], person[known[1]])
         say(str(scores))
     if options.out and path is not None:
         _write_folders(path, person, Path(options.out))
@@ -134,14 +135,16 @@ def cluster(options: ClusterOptions) -> ClusterResult:
     return ClusterResult(**vars(found), path=path, scores=scores)
 
 
-class _Known(NamedTuple):
-    """Identities (n,), and a mask (n,) of the images that are scored by them."""
+def _pairs(options: ClusterOptions) -> tuple[float, float] | None:
+    """Distances of sure and of possible pairs of one person; None: not known of the model."""
+    card = None if options.features else options.source.pretrained
+    if card is None:
+        return None
+    sure, possible = (card.thresholds[name]["value"] for name in PAIRS)
+    return sure, possible
 
-    identity: np.ndarray
-    rows: np.ndarray
 
-
-def _embedded(options: ClusterOptions) -> tuple[np.ndarray, np.ndarray, _Known | None]:
+def _embedded(options: ClusterOptions) -> tuple[np.ndarray, np.ndarray, Known | None]:
     """Paths and features of images, and their identities if they are known."""
     if (options.images is None) == (options.dataset is None):
         raise InputError("name what to group: give either --images or --dataset with --data_dir")
@@ -153,14 +156,14 @@ def _embedded(options: ClusterOptions) -> tuple[np.ndarray, np.ndarray, _Known |
         if options.part not in parts:
             raise InputError(f"--part is one of {', '.join(parts)} here: received {options.part!r}")
         images = parts[options.part]
-    options.check_one_model()
     images = data.readable(images, progress=progress("reading images"))
     each = images.per_tracklet()
-    known = None if options.images else _Known(each.identity, ~each.distractor)
+    rows = ~each.distractor
+    known = None if options.images else (each.identity[rows], rows)
     return each.path, options.embedder()(images), known
 
 
-def _stored(options: ClusterOptions) -> tuple[None, np.ndarray, _Known | None]:
+def _stored(options: ClusterOptions) -> tuple[None, np.ndarray, Known | None]:
     if options.model_name or options.images or options.dataset:
         raise InputError("--features stands instead of a model and images: name one of the two")
     assert options.features is not None
@@ -169,7 +172,8 @@ def _stored(options: ClusterOptions) -> tuple[None, np.ndarray, _Known | None]:
         raise InputError(f"images are grouped by embeddings: {options.features} has stripes alone")
     known = None
     if stored.identity is not None:
-        known = _Known(stored.identity, ~unlabeled(stored, stored.identity))
+        rows = ~unlabeled(stored, stored.identity)
+        known = stored.identity[rows], rows
     return None, stored.features["embedding"], known
 
 
@@ -194,16 +198,5 @@ def _write_csv(path: np.ndarray | None, person: np.ndarray, file: Path) -> None:
         table.writerows(zip(rows, map(_name, person.tolist()), strict=True))
 
 
-run = Command(
-    cluster,
-    ClusterOptions,
-    "model",
-    "images",
-    "features",
-    "dataset",
-    "data_dir",
-    "out",
-    "csv",
-    "sheet",
-    "method",
-)
+SHOWN = "model images features dataset data_dir out csv sheet method"
+run = Command(cluster, ClusterOptions, SHOWN)

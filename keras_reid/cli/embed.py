@@ -48,11 +48,11 @@ def embed(options: EmbedOptions) -> "scale.Shards":
     """
     if not options.images or not options.out:
         raise InputError("give --images and --out: which images are embedded, and where to")
-    options.check_one_model()
     import_keras()
+    source = options.source
     shards = scale.embed(
         options.images,
-        options.keras_model if options.source.is_keras else options.source,
+        source.load_model(options.member) if source.is_keras else source,
         options.out,
         options.settings.get("flip"),
         options.shard_size,
@@ -77,11 +77,5 @@ def embed(options: EmbedOptions) -> "scale.Shards":
     return shards
 
 
-run = Command(
-    embed,
-    EmbedOptions,
-    "model",
-    "images",
-    "out",
-    "engine",
-)
+SHOWN = "model images out engine"
+run = Command(embed, EmbedOptions, SHOWN)

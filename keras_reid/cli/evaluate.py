@@ -18,9 +18,9 @@ from keras_reid import checks, data, evaluation, reranking, visualize
 from keras_reid.cli import report
 from keras_reid.cli.options import Command, option
 from keras_reid.cli.shared import (
+    FeatureOptions,
     ModelOptions,
     check_outputs,
-    numbers_by_name,
     progress,
     say,
     stored_features,
@@ -35,11 +35,12 @@ OF_TRACKLETS = (
     "tracklets are compared by embeddings: leave --distance, --attributes and --attribute_filter "
     "out"
 )
+PROBABILITIES = "attribute_probabilities"
 Sides = tuple[StoredFeatures, StoredFeatures]
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateOptions(ModelOptions):
+class EvaluateOptions(FeatureOptions, ModelOptions):
     """What is scored, and how."""
 
     features: Sequence[str] | None = option(
@@ -67,14 +68,10 @@ class EvaluateOptions(ModelOptions):
         "pooled",
         choices=("pooled", "trained"),
     )
-    stripes: int | None = option("How many are pooled; default: one for each row.", least=1)
     rerank: str = option(
         "Re-rank by what the neighbours of query and gallery have in common.",
         "none",
         choices=("none", *reranking.RERANKERS),
-    )
-    rerank_options: Sequence[str] | None = option(
-        "Of the re-ranker, such as k1=20,k2=6,lambda_value=0.3."
     )
     ties: str = option(
         "Equal distances: by gallery index, or the bounds of what any order gives.",
@@ -104,7 +101,7 @@ class EvaluateOptions(ModelOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check_choices()
-        numbers_by_name(self.rerank_options or (), "rerank_options")
+        self.rerank_numbers  # noqa: B018  raises
         _protocol(self, self.protocol or "market1501", None)
         if self.attribute_filter is not None:
             hint = "the probability of a sure attribute"
@@ -182,14 +179,22 @@ def evaluate(options: EvaluateOptions) -> EvaluateResult:
         visualize.need_matplotlib()
     begin = time.perf_counter()
     sides, protocol = _stored(options) if options.features else _embedded(options)
-    embedding = time.perf_counter() - begin
+    embedded = time.perf_counter()
     if options.save_features:
         _save(options.save_features, sides)
-    probabilities = _probabilities(sides)
-    rows = _rows(options, sides, probabilities, protocol)
-    begin = time.perf_counter()
-    result = _ranked(options, rows, sides, protocol)
-    ranking = time.perf_counter() - begin
+
+    def ranked(rows: evaluation.Rows) -> evaluation.RankingResult:
+        pairs = options.camera_pairs or bool(options.report)
+        return evaluation.rank(
+            rows, *sides, protocol, camera_pairs=pairs, progress=progress("ranking")
+        )
+
+    rows = plain = _rows(options, sides, protocol.name)
+    compared = time.perf_counter()
+    result = ranked(rows)
+    seconds = {"ranked": time.perf_counter() - compared}
+    if not options.features:
+        seconds["embedded"] = embedded - begin
     say(str(result))
     values = result.to_dict()
     if protocol.name != "viper":
@@ -199,12 +204,14 @@ def evaluate(options: EvaluateOptions) -> EvaluateResult:
         values["intervals"] = {name: list(ends) for name, ends in intervals.items()}
     scores = None
     if options.attributes:
-        scores = _attribute_scores(options, sides, probabilities)
+        scores = _attribute_scores(options, sides)
         say(str(scores))
         values["attributes"] = scores.to_dict()
     verification = None
     if options.verify or options.report:
-        plain = _plain_rows(options, rows, sides, probabilities, protocol)
+        if options.rerank != "none":  # pairs and thresholds are of distances without re-ranking
+            before = dataclasses.replace(options, rerank="none", rerank_options=None)
+            plain = _rows(before, sides, protocol.name)
         judged = "no-camera" if protocol.name == "no-camera" else "market1501"
         verification = evaluation.verify(*evaluation.pairs(plain, *sides, judged))
         values["verification"] = verification.to_dict()
@@ -217,13 +224,9 @@ def evaluate(options: EvaluateOptions) -> EvaluateResult:
     if options.report:
         results = {"ranking": result}
         if plain is not rows:
-            results = {"before": _ranked(options, plain, sides, protocol), "re-ranked": result}
-        images = sum(len(np.asarray(side.identity)) for side in sides)
-        speed = {"ranked": _rate(rows.shape[0], ranking, "queries")}
-        if not options.features:
-            speed["embedded"] = _rate(images, embedding, "images")
+            results = {"before": ranked(plain), "re-ranked": result}
         assert verification is not None
-        report.write(options, options.report, sides, rows, results, verification, values, speed)
+        report.write(options, options.report, sides, rows, results, verification, values, seconds)
         say(f"report: {options.report}")
     return EvaluateResult(**vars(result), verification=verification, attributes=scores)
 
@@ -236,22 +239,6 @@ def _save(place: str, sides: Sides) -> None:
         for part, side in zip(("query", "gallery"), sides, strict=True):
             file = staged / f"{part}.npz"
             evaluation.save_features(file, side.features, side.identity, side.camera)
-
-
-def _ranked(
-    options: EvaluateOptions, rows: evaluation.Rows, sides: Sides, protocol: evaluation.Protocol
-) -> evaluation.RankingResult:
-    return evaluation.rank(
-        rows,
-        *sides,
-        protocol,
-        camera_pairs=options.camera_pairs or bool(options.report),
-        progress=progress("ranking"),
-    )
-
-
-def _rate(count: int, seconds: float, what: str) -> str:
-    return f"{count:,} {what} in {seconds:.1f} s, {count / seconds:,.0f} a second"
 
 
 def _protocol(options: EvaluateOptions, name: str, dataset: str | None) -> evaluation.Protocol:
@@ -272,22 +259,21 @@ def _protocol(options: EvaluateOptions, name: str, dataset: str | None) -> evalu
 
 def _embedded(options: EvaluateOptions) -> tuple[Sides, evaluation.Protocol]:
     """Features of the query and gallery images, and how they are ranked."""
-    options.check_one_model()
     trained_on = {} if options.dataset else options.settings
-    what = "a model is scored on images"
-    dataset, name, data_dir = options.dataset_of_run(trained_on, what)
+    dataset = options.dataset_of_run(trained_on, "a model is scored on images")
     if options.tracklets:
         dataset = data.tracklet_dataset(dataset)
     if dataset.query is None or dataset.gallery is None:
-        raise InputError(f"a score needs query and gallery images: {data_dir!r} has none")
+        folder = options.data_dir or trained_on["data_dir"]
+        raise InputError(f"a score needs query and gallery images: {folder!r} has none")
     stripes = options.local if options.distance in ("local", "global_local") else None
     also = ["global", "parts", "visibility"] if options.distance == "visible" else []
     if options.attributes or options.attribute_filter is not None:
-        also.append("attribute_probabilities")
+        also.append(PROBABILITIES)
     if dataset.query.has_tracklets and (stripes or also):
         raise InputError(OF_TRACKLETS)
-    recorded = trained_on.get("protocol")
-    protocol = _protocol(options, options.protocol_of(dataset.query, recorded), name)
+    protocol = options.protocol_of(dataset.query, trained_on.get("protocol"))
+    ranking = _protocol(options, protocol, options.dataset or trained_on["dataset"])
     embed = options.embedder(stripes, options.stripes, also)
 
     def stored(images: data.PersonImages) -> StoredFeatures:
@@ -301,7 +287,7 @@ def _embedded(options: EvaluateOptions) -> tuple[Sides, evaluation.Protocol]:
             features = {"frames": [frames[rows] for rows in images.tracklet_rows]}
         return StoredFeatures(features, each.identity, each.camera, each.path)
 
-    return (stored(dataset.query), stored(dataset.gallery)), protocol
+    return (stored(dataset.query), stored(dataset.gallery)), ranking
 
 
 def _stored(options: EvaluateOptions) -> tuple[Sides, evaluation.Protocol]:
@@ -315,15 +301,11 @@ def _stored(options: EvaluateOptions) -> tuple[Sides, evaluation.Protocol]:
     return (query, gallery), _protocol(options, name, options.dataset)
 
 
-def _rows(
-    options: EvaluateOptions,
-    sides: Sides,
-    probabilities: list[np.ndarray],
-    protocol: evaluation.Protocol,
-) -> evaluation.Rows:
+def _rows(options: EvaluateOptions, sides: Sides, protocol: str) -> evaluation.Rows:
     """The distances that are asked for."""
-    query, gallery = (_compared(options, side.features) for side in sides)
-    numbers: dict[str, Any] = numbers_by_name(options.rerank_options or (), "rerank_options")
+    features: list[Any] = [side.features.get("frames", side.features) for side in sides]
+    query, gallery = features
+    numbers = options.rerank_numbers
     if options.set_distance != "pooled":
         kind = options.set_distance
         if options.rerank == "none":
@@ -331,51 +313,19 @@ def _rows(
         matrix = evaluation.reranked_set_distances(query, gallery, kind, **numbers)
         return evaluation.matrix_rows(matrix, kind, options.rerank)
     if options.attribute_filter is not None:
-        # Whoever contradicts a query's attributes comes after all others.
-        found = evaluation.prefilter(
-            (probabilities[0], probabilities[1]), *sides, protocol.name, options.attribute_filter
-        )
-        say(str(found))
+        # Images that contradict the attributes of a query come after all others.
+        probabilities = query[PROBABILITIES], gallery[PROBABILITIES]
+        kept = evaluation.prefilter(probabilities, *sides, protocol, options.attribute_filter)
+        say(str(kept))
         distances = evaluation.matrix(query, gallery)
-        distances += np.where(found.kept, 0, distances.max() + 1)
+        distances += np.where(kept.kept, 0, distances.max() + 1)
         return evaluation.matrix_rows(distances, "euclidean, attributes agreeing")
     distance = "euclidean" if options.distance == "global" else options.distance
     done = progress("looking for neighbours")
     return evaluation.compare(query, gallery, distance, options.rerank, done, **numbers)
 
 
-def _plain_rows(
-    options: EvaluateOptions,
-    rows: evaluation.Rows,
-    sides: Sides,
-    probabilities: list[np.ndarray],
-    protocol: evaluation.Protocol,
-) -> evaluation.Rows:
-    """Distances without re-ranking, for the scores of pairs and thresholds."""
-    if options.rerank == "none":
-        return rows
-    before = dataclasses.replace(options, rerank="none", rerank_options=None)
-    return _rows(before, sides, probabilities, protocol)
-
-
-def _compared(options: EvaluateOptions, features: dict[str, Any]) -> Any:
-    """Those of the features that are compared."""
-    if "frames" in features:
-        return features["frames"]
-    if options.distance in OF_EMBEDDINGS and "embedding" in features:
-        return features["embedding"]
-    return features
-
-
-def _probabilities(sides: Sides) -> list[np.ndarray]:
-    """The probabilities of attributes of both sides; of no other use to a ranking."""
-    name = "attribute_probabilities"
-    return [side.features.pop(name) for side in sides if name in side.features]
-
-
-def _attribute_scores(
-    options: EvaluateOptions, sides: Sides, probabilities: list[np.ndarray]
-) -> evaluation.AttributeScores:
+def _attribute_scores(options: EvaluateOptions, sides: Sides) -> evaluation.AttributeScores:
     """Of all test images."""
     names = options.settings.get("attribute_names")
     if not names:
@@ -392,21 +342,11 @@ def _attribute_scores(
         )
     identity = np.concatenate([np.asarray(side.identity) for side in sides])
     images = table.label(data.PersonImages(identity.astype(str), identity, None))
-    predicted = evaluation.predicted_attributes(np.concatenate(probabilities), schema.exclusive)
+    probabilities = np.concatenate([side.features[PROBABILITIES] for side in sides])
+    predicted = evaluation.predicted_attributes(probabilities, schema.exclusive)
     true = images.columns["attributes"]
     return evaluation.attribute_scores(predicted, true, schema.names, schema.groups)
 
 
-run = Command(
-    evaluate,
-    EvaluateOptions,
-    "model",
-    "features",
-    "dataset",
-    "data_dir",
-    "distance",
-    "rerank",
-    "tracklets",
-    "report",
-    "out",
-)
+SHOWN = "model features dataset data_dir distance rerank tracklets report out"
+run = Command(evaluate, EvaluateOptions, SHOWN)

@@ -8,31 +8,22 @@ re-ranks embeddings.
 
 import re
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from keras_reid import data, inference, models, reranking, serving
 from keras_reid.cli.options import Command, option
-from keras_reid.cli.shared import (
-    RunOptions,
-    numbers_by_name,
-    say,
-    stored_features,
-)
+from keras_reid.cli.shared import FeatureOptions, RunOptions, say, stored_features
 from keras_reid.cli.startup import import_keras
 from keras_reid.errors import InputError
 from keras_reid.io import check_writable
 
-if TYPE_CHECKING:
-    import keras
-
 
 @dataclass(frozen=True, kw_only=True)
-class ExportOptions(RunOptions):
+class ExportOptions(FeatureOptions, RunOptions):
     """What is exported, and where to."""
 
     export_dir: str = option(
@@ -59,9 +50,6 @@ class ExportOptions(RunOptions):
         "k_reciprocal",
         choices=tuple(reranking.IN_GRAPH),
     )
-    rerank_options: Sequence[str] | None = option(
-        "Of the re-ranker, such as k1=20,k2=6,lambda_value=0.3."
-    )
     ranker_gallery: str | None = option(
         "Features, as evaluate.py --save_features writes them, that the ranker holds: requests "
         "then bring queries alone."
@@ -71,7 +59,6 @@ class ExportOptions(RunOptions):
         "none",
         choices=("none", "pooled", "trained"),
     )
-    stripes: int | None = option("How many are pooled; default: one for each row.", least=1)
     check_images: int = option("Images whose embeddings are compared.", 64, least=1)
     check_queries: int = option(
         "Queries whose ranking is compared, if there are any.", 100, least=1
@@ -87,7 +74,7 @@ def export(options: ExportOptions) -> Path:
     Raises:
         InputError: options that do not go together, or an export that embeds differently.
     """
-    numbers: dict[str, Any] = numbers_by_name(options.rerank_options or (), "rerank_options")
+    numbers = options.rerank_numbers
     if options.name is not None and not re.fullmatch(r"\w[\w.-]*", options.name):
         raise InputError(
             f"a served model is named by letters, digits, _, - and .: received {options.name!r}; "
@@ -127,50 +114,42 @@ def _images(options: ExportOptions, drawn: str) -> data.ReidDataset:
                 "--data_dir"
             )
         settings = {"dataset": "synthetic", "data_dir": drawn}
-    return options.dataset_of_run(settings, "an export is checked on images")[0]
+    return options.dataset_of_run(settings, "an export is checked on images")
 
 
 def _export(
     options: ExportOptions, dataset: data.ReidDataset, numbers: dict[str, Any], held: Any
 ) -> Path:
     """Exports what was checked on the images."""
-    model, settings = options.keras_model, options.settings
+    model, settings = options.source.load_model(options.member), options.settings
     if models.takes_clips(model):
         dataset = data.tracklet_dataset(dataset)
     else:
         dataset = dataset.map(lambda images: images.without(data.TRACKLET))
     images = data.readable(next(iter(dataset.parts().values()))[: options.check_images])
-    several = _several(options, model, images, settings)
-    checked = images if several is None else several
+    inputs = models.input_names(model)
+    if "keypoints" in inputs:
+        images = options.with_points(images)
     if options.local == "pooled":
         model = models.stripes(model, options.stripes)
     flip = settings["flip"]
-
-    calibration = options.source.calibration(options.member)
-    known, metrics, trained_on = options.source.path.stem, {}, settings.get("dataset")
-    if run := options.source.run:
-        known, metrics = run.directory.resolve().name, run.metrics
-    elif card := options.source.pretrained:
-        known, metrics, trained_on = card.name, dict(card.scores), card.trained_on
-    name = options.name or known
+    about = _about(options, dataset.name)
+    name = options.name or about["run"]
     suffix = "" if options.format == "saved_model" else f"-{options.format}"
     directory = Path(options.export_dir) / f"{name}{suffix}"
-    about = {
-        "run": known,
-        "metrics": metrics,
-        "dataset": trained_on or dataset.name,
-        "checked_on": dataset.name,
-        "calibration": None if calibration is None else calibration.to_dict(),
-    }
     tolerance, loss = serving.TOLERANCES[options.quantization]
+    pixels = None
+    if options.quantization == "int8":
+        batches = data.image_batches(images, image_size=models.image_size(model))
+        pixels = np.concatenate([batch.numpy() for batch in batches])
 
     def check(version: Path) -> None:
         """Before a server sees it."""
         reports: list[serving.ParityReport | serving.ScoreReport] = [
-            serving.parity(model, version, checked, tolerance, flip)
+            serving.parity(model, version, images, tolerance, flip)
         ]
         say(str(reports[0]))
-        if several is None and dataset.query is not None and dataset.gallery is not None:
+        if len(inputs) == 1 and dataset.query is not None and dataset.gallery is not None:
             query, gallery = serving.sample(
                 dataset.query, dataset.gallery, options.check_queries, options.check_others
             )
@@ -191,7 +170,7 @@ def _export(
         local=options.local != "none",
         format=options.format,
         quantization=options.quantization,
-        calibration=_pixels(images, model) if options.quantization == "int8" else None,
+        calibration=pixels,
         about=about,
         check=check,
     )
@@ -213,43 +192,23 @@ def _export(
     return version
 
 
-def _several(
-    options: ExportOptions,
-    model: "keras.Model",
-    images: data.PersonImages,
-    settings: dict[str, Any],
-) -> dict[str, np.ndarray] | None:
-    """A batch for a model of several inputs; None for one of images alone."""
-    size = models.image_size(model)
-    if models.takes_clips(model):
-        clips = min(16, len(images.per_tracklet()))
-        batches = data.clip_batches(images, settings.get("frames", 4), clips, size)
-    elif "keypoints" in models.input_names(model):
-        source = options.keypoints or settings.get("keypoints")
-        images = options.with_keypoints(
-            images, source, options.data_dir or settings.get("data_dir")
-        )
-        batches = data.image_batches(images, len(images), size)
-    else:
-        return None
-    return {name: value.numpy() for name, value in next(iter(batches)).items()}
+def _about(options: ExportOptions, checked_on: str) -> dict[str, Any]:
+    """Values for `export.json`."""
+    source = options.source
+    calibration = source.calibration(options.member)
+    name, metrics, trained_on = source.path.stem, {}, options.settings.get("dataset")
+    if source.run:
+        name, metrics = source.run.directory.resolve().name, source.run.metrics
+    elif card := source.pretrained:
+        name, metrics, trained_on = card.name, dict(card.scores), card.trained_on
+    return {
+        "run": name,
+        "metrics": metrics,
+        "dataset": trained_on or checked_on,
+        "checked_on": checked_on,
+        "calibration": None if calibration is None else calibration.to_dict(),
+    }
 
 
-def _pixels(images: data.PersonImages, model: "keras.Model") -> np.ndarray:
-    size = models.image_size(model)
-    return np.concatenate([np.asarray(b) for b in data.image_batches(images, 32, size)])
-
-
-run = Command(
-    export,
-    ExportOptions,
-    "model",
-    "export_dir",
-    "name",
-    "format",
-    "quantization",
-    "dataset",
-    "data_dir",
-    "check_images",
-    "ranker",
-)
+SHOWN = "model export_dir name format quantization dataset data_dir check_images ranker"
+run = Command(export, ExportOptions, SHOWN)

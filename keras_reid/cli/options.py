@@ -11,7 +11,8 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from types import UnionType
+from typing import Any, NoReturn, get_args
 
 from absl import app, flags, logging
 
@@ -21,6 +22,12 @@ from keras_reid.errors import InputError, printable
 FLAGS = flags.FLAGS
 MOST = 2**32  # of a whole number
 FLAG = re.compile(r"(--?)([a-zA-Z][\w-]*)(=.*)?", re.DOTALL)
+DEFINERS: dict[Any, Callable[..., Any]] = {
+    bool: flags.DEFINE_bool,
+    int: flags.DEFINE_integer,
+    float: flags.DEFINE_float,
+    str: flags.DEFINE_string,
+}
 Fields = Sequence[dataclasses.Field[Any]]
 
 
@@ -40,13 +47,7 @@ def option(
         choices: the words that it can be.
         least, most: bounds of a number.
     """
-    about = {
-        "help": meaning,
-        "default": default,
-        "choices": choices,
-        "least": least,
-        "most": most,
-    }
+    about = {"help": meaning, "default": default, "choices": choices, "bounds": (least, most)}
     return dataclasses.field(default=default, metadata=about)
 
 
@@ -54,20 +55,14 @@ def define(fields: Fields, values: flags.FlagValues = FLAGS) -> None:
     """Flags of the names and types of the fields."""
     for one in fields:
         about = one.metadata
-        given = (one.name, about.get("default"), about["help"])
-        bounds = (about.get("least"), about.get("most"))
+        kind = get_args(one.type)[0] if isinstance(one.type, UnionType) else one.type
+        given = (one.name, about.get("default"))
         if words := about.get("choices"):
-            flags.DEFINE_enum(*given[:2], list(words), about["help"], flag_values=values)
-        elif one.type is bool or one.type == bool | None:
-            flags.DEFINE_bool(*given, flag_values=values)
-        elif one.type is int or one.type == int | None:
-            flags.DEFINE_integer(*given, *bounds, flag_values=values)
-        elif one.type is float or one.type == float | None:
-            flags.DEFINE_float(*given, *bounds, flag_values=values)
-        elif one.type is str or one.type == str | None:
-            flags.DEFINE_string(*given, flag_values=values)
+            flags.DEFINE_enum(*given, list(words), about["help"], flag_values=values)
         else:
-            flags.DEFINE_list(*given, flag_values=values)
+            bounds = about.get("bounds", ()) if kind in (int, float) else ()
+            definer = DEFINERS.get(kind, flags.DEFINE_list)
+            definer(*given, about["help"], *bounds, flag_values=values)
 
 
 class Command:
@@ -79,7 +74,7 @@ class Command:
     Args:
         act: what the command does.
         options: a dataclass of `option`s.
-        shown: the flags that people use, which --help shows; --helpfull shows all.
+        shown: names of flags in words, which --help shows; --helpfull shows all.
         settings: further flags; those that are given are the dict `settings` of the options.
         words: whether there may be what is no flag, which then is `words` of the options.
     """
@@ -94,7 +89,7 @@ class Command:
     ) -> None:
         self.act = act
         self.options = options
-        self.shown = shown
+        self.shown = " ".join(shown).split()
         self.settings = settings
         self.words = words
 

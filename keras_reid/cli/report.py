@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_reid import data, evaluation, models, visualize
+from keras_reid import data, evaluation, inference, models, visualize
 from keras_reid.cli.shared import ModelOptions
 from keras_reid.errors import InputError
 from keras_reid.evaluation import RankedList, RankingResult, StoredFeatures
@@ -24,19 +24,19 @@ def write(
     results: Mapping[str, RankingResult],
     verification: evaluation.VerificationResult,
     metrics: Mapping[str, Any],
-    speed: Mapping[str, str],
+    seconds: Mapping[str, float],
 ) -> None:
-    """Writes the page.
+    """Write the page.
 
     Args:
-        options: which model made the features, if any.
+        options: the model of the features, if any.
         file: the page.
         sides: query and gallery.
         rows: the distances of the last of the results.
         results: by a name, without re-ranking and with it.
         verification: 1:1 trials.
-        metrics: what is written as JSON.
-        speed: by a name, in words.
+        metrics: the values of the JSON file.
+        seconds: durations by name, "ranked" and "embedded".
     """
     last = [*results.values()][-1]
     protocol = last.protocol.name
@@ -45,10 +45,17 @@ def write(
         for queries in _chosen(last)
     )
     history = Run(options.source.path).history_file if options.source.run else None
-    subtitle = str(options.source)
+    images = sum(len(np.asarray(side.identity)) for side in sides)
+    counts = {"ranked": (rows.shape[0], "queries"), "embedded": (images, "images")}
+    speed = {
+        name: "{:,} {} in {:.1f} s, {:,.0f} a second".format(*counts[name], s, counts[name][0] / s)
+        for name, s in seconds.items()
+    }
     report = visualize.Report(
         title=f"Evaluation on {last.protocol.dataset or 'images'}",
-        subtitle=subtitle if sides[0].path is not None else "features of files, without pictures",
+        subtitle="features of files, without pictures"
+        if sides[0].path is None
+        else str(options.source),
         results=results,
         metrics=metrics,
         verification=verification,
@@ -60,9 +67,8 @@ def write(
         history=read_history(history) if history and history.exists() else (),
         speed=speed,
     )
-    page = visualize.report_page(report)
     with new_file(file) as new:
-        new.write_text(page, encoding="utf-8")
+        new.write_text(visualize.report_page(report), encoding="utf-8")
 
 
 def _chosen(result: RankingResult) -> tuple[list[int], list[int]]:
@@ -85,12 +91,13 @@ def _heat(
 
     Empty of features of files, of exports, and of models that take more than images or have no map.
     """
-    if not options.source.is_keras or not lists or sides[0].path is None:
+    if not lists or sides[0].path is None:
         return {}
-    if options.loaded.inputs != {"images"}:
+    embedder = options.loaded
+    if not isinstance(embedder, inference.KerasEmbedder) or embedder.inputs != {"images"}:
         return {}
     try:
-        maps = models.feature_maps(options.keras_model)
+        maps = models.feature_maps(embedder.model)
     except InputError:
         return {}
     queries = [one.query for one in lists]

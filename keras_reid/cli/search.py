@@ -15,24 +15,18 @@ Subcommands, with the same --gallery and the same --model (default: the pretrain
                     them on that data set first
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from hashlib import blake2b
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from keras_reid import data, evaluation, gallery, scale, visualize
+from keras_reid import data, evaluation, gallery, visualize
+from keras_reid.cli.enrol import Enrolment, enrol
 from keras_reid.cli.options import Command, option
 from keras_reid.cli.shared import GalleryOptions, check_outputs, progress, say, say_json
-from keras_reid.cli.verify import Pair, verify
+from keras_reid.cli.verify import Pair, compared
 from keras_reid.errors import InputError, counted
-from keras_reid.io import content_digest, new_file, read_table, table_path
-from keras_reid.names import natural, repeated, resolved
-
-Embedded = tuple[np.ndarray, dict[str, Any]]  # rows that are fit, and arguments of `Gallery.enrol`
-CHUNK = 1024  # images that are embedded, and then durable, at a time
+from keras_reid.io import new_file
+from keras_reid.names import natural
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,12 +49,16 @@ class SearchOptions(GalleryOptions):
         "Attributes of the person, NAME=1 or NAME=0, for query; for runs of the recipe attributes."
     )
     html: str | None = option("New page with the pictures of queries and hits.")
+    output: str = option("What is printed.", "table", choices=("table", "json"))
     words: tuple[str, ...] = ()
 
-    @property
-    def attribute_names(self) -> list[str] | None:
-        """Names of the attributes that the model predicts."""
-        return self.settings.get("attribute_names")
+    def say_results(self, name: str, results: Sequence["QueryResult | Pair"]) -> None:
+        """Print the probabilities of the flags and the results as JSON."""
+        limits = {
+            "match_probability": self.match_probability,
+            "possible_probability": self.possible_probability,
+        }
+        say_json({**limits, name: [result.to_dict() for result in results]})
 
 
 class QueryResult(NamedTuple):
@@ -92,7 +90,12 @@ class QueryResult(NamedTuple):
         }
 
 
-def search(options: SearchOptions) -> "SearchOutput":
+SearchOutput = (
+    Enrolment | list[QueryResult] | list[Pair] | dict[str, Any] | int | evaluation.MatchCalibration
+)
+
+
+def search(options: SearchOptions) -> SearchOutput:
     """Run the subcommand that the first word names, print its result and return it.
 
     Returns:
@@ -110,9 +113,9 @@ def search(options: SearchOptions) -> "SearchOutput":
             f"{' '.join(options.words[:1])!r}"
         )
     name, *arguments = options.words
-    least, most = COUNTS[name]
-    if not least <= len(arguments) <= most:
-        raise InputError(f"{name} takes {USES[name]}: received {' '.join(arguments) or 'nothing'}")
+    act, counts, use = COMMANDS[name]
+    if len(arguments) not in counts:
+        raise InputError(f"{name} takes {use}: received {' '.join(arguments) or 'nothing'}")
     if name == "query" and bool(arguments) == bool(options.description):
         raise InputError(
             "a query is images or a description: received "
@@ -125,171 +128,7 @@ def search(options: SearchOptions) -> "SearchOutput":
         raise InputError(f"--html writes the page of a query, got {name}. Leave it out.", "html")
     if name in ("query", "list", "remove", "stats", "calibrate"):
         gallery.check_exists(options.uri)
-    return COMMANDS[name](options, arguments)
-
-
-def enrol(options: SearchOptions, arguments: list[str]) -> "Enrolment":
-    """Adds the images of a folder or list, embedded here, or the embeddings of `embed.py`."""
-    source = Path(arguments[0])
-    return (_enrol_shards if scale.Shards.holds(source) else _enrol_images)(options, source)
-
-
-@dataclass
-class Enrolment:
-    """Counts of an enrolment, and the files that are left out as unfit.
-
-    Attributes:
-        added: new images.
-        replaced: images that were embedded again because their content changed.
-        moved: images with another identity, camera or time than before.
-        kept: images that were enrolled before, unchanged.
-        unfit: paths of the skipped files.
-    """
-
-    added: int = 0
-    replaced: int = 0
-    moved: int = 0
-    kept: int = 0
-    unfit: list[str] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        return (
-            f"enrolled {counted(self.added, 'image')}, {self.replaced:,} embedded again (changed), "
-            f"{self.moved:,} moved (another identity, camera or time), {self.kept:,} already "
-            f"enrolled, {len(self.unfit):,} skipped (unreadable)"
-        )
-
-    def update(
-        self,
-        people: gallery.Gallery,
-        labels: dict[str, np.ndarray | None],
-        digests: np.ndarray,
-        fingerprint: str,
-        embed: Callable[[np.ndarray], Embedded],
-    ) -> None:
-        """Add new images, embed changed ones again, and move those with other labels.
-
-        Args:
-            people: the gallery.
-            labels: images, identities, cameras and times (n,), as of `Gallery.enrol`.
-            digests: (n,) digests of the content.
-            fingerprint: of the model.
-            embed: from rows to the rows of fit images, and their arguments of `Gallery.enrol`.
-        """
-        changes = people.changes(**_rows(labels, np.arange(len(digests))), digests=digests.tolist())
-        rows = np.flatnonzero(changes.new | changes.replaced)
-        values: dict[str, Any] = {}
-        if len(rows):
-            fit, values = embed(rows)
-            assert labels["images"] is not None
-            self.unfit += labels["images"][np.setdiff1d(rows, fit)].tolist()
-            rows = fit
-        if len(rows):
-            people.enrol(
-                **_rows(labels, rows),
-                **values,
-                model_fingerprint=fingerprint,
-                existing="replace",
-                digests=digests[rows].tolist(),
-            )
-        moved = np.setdiff1d(np.flatnonzero(changes.moved), rows)
-        if len(moved):
-            people.relabel(**_rows(labels, moved))
-        self.added += int(changes.new[rows].sum())
-        self.replaced += int(changes.replaced[rows].sum())
-        self.moved += int(changes.moved.sum())
-        self.kept += int((~(changes.new | changes.replaced | changes.moved)).sum())
-
-    def tell(self, options: SearchOptions, people: gallery.Gallery) -> None:
-        """Print the counts, the skipped files and the size of the gallery."""
-        say(str(self))
-        for path in self.unfit[:10]:
-            say(f"  skipped: {path} {data.unfit(path) or 'cannot be decoded'}")
-        images, identities = people.count(), len(people.identities())
-        held = f"{counted(images, 'image')} of {counted(identities, 'identity')}"
-        say(f"{options.uri}: {held}")
-        if people.calibration is not None and (found := people.calibrate()) is not None:
-            say(f"match probabilities adapted to {counted(found.after.images, 'enrolled image')}")
-
-
-def _rows(labels: dict[str, np.ndarray | None], rows: np.ndarray) -> dict[str, Any]:
-    return {name: None if all_ is None else all_[rows].tolist() for name, all_ in labels.items()}
-
-
-def _enrol_images(options: SearchOptions, source: Path) -> Enrolment:
-    options.check_one_model()
-    images, times = _people(source)
-    _check_once(source, images.path.tolist())
-    names = options.attribute_names
-    embed = options.embedder(also=("attribute_probabilities",) if names else ())
-    done = Enrolment()
-    tell = progress("enrolling")
-    with gallery.open(options.uri) as people:
-        options.calibrated(people)
-        for start in range(0, len(images), CHUNK):
-            block = images[start : start + CHUNK]
-
-            def embedded(rows: np.ndarray, block: data.PersonImages = block) -> Embedded:
-                rows = rows[data.usable(block.path[rows], progress("reading images"))]
-                if not len(rows):
-                    return rows, {}
-                outputs = embed(block[rows])
-                if not names:
-                    return rows, {"embeddings": outputs}
-                probabilities = outputs["attribute_probabilities"]
-                described = {"attributes": probabilities, "attribute_names": names}
-                return rows, {"embeddings": outputs["embedding"], **described}
-
-            labels = {
-                "images": block.path,
-                "identities": block.identity,
-                "cameras": block.camera,
-                "times": np.array([times.get(path) for path in block.path.tolist()], float),
-            }
-            digests = np.array([content_digest(path) for path in block.path.tolist()])
-            done.update(people, labels, digests, options.fingerprint, embedded)
-            tell(min(start + CHUNK, len(images)), len(images))
-        done.tell(options, people)
-    return done
-
-
-def _check_once(source: Path, paths: Iterable[str]) -> None:
-    """Raise if a file is listed twice, before the first image is enrolled."""
-    twice = repeated(paths)
-    if twice is not None:
-        raise InputError(f"{source} must list each image once, got {twice} twice. Remove one.")
-
-
-def _enrol_shards(options: SearchOptions, source: Path) -> Enrolment:
-    shards = scale.Shards(source)
-    listed = map(shards.listed, shards.numbers)
-    _check_once(source, (path for table in listed for path in table["path"].to_pylist()))
-    if options.model_name:
-        raise InputError(f"{source} holds embeddings: leave --model out")
-    done, seen = Enrolment(), 0
-    tell = progress("enrolling")
-    with gallery.open(options.uri) as people:
-        for number, shard in zip(shards.numbers, shards, strict=True):
-            if shard.identity is None:
-                raise InputError(
-                    f"who is enrolled has a name: the images of {source} have none; embed a table "
-                    "with a column identity"
-                )
-            labels = {"images": shard.path, "identities": shard.identity, "cameras": shard.camera}
-            digests = [
-                digest or blake2b(x, digest_size=16).hexdigest()  # of version 0.2.0
-                for digest, x in zip(shards.digests(number), shard.embedding, strict=True)
-            ]
-
-            def embedded(rows: np.ndarray, shard: scale.Shard = shard) -> Embedded:
-                rows = rows[shard.decodes[rows]]
-                return rows, {"embeddings": shard.embedding[rows]}
-
-            done.update(people, labels, np.array(digests), shards.about["fingerprint"], embedded)
-            seen += len(shard.path)
-            tell(seen, len(shards))
-        done.tell(options, people)
-    return done
+    return act(options, arguments)
 
 
 def query(options: SearchOptions, arguments: list[str]) -> list[QueryResult]:
@@ -302,7 +141,6 @@ def query(options: SearchOptions, arguments: list[str]) -> list[QueryResult]:
     )
     if options.description:
         return _show(options, [_described(options, where)], {})
-    options.check_one_model()
     images = data.query_images(arguments, progress=progress("reading images"))
     embeddings = options.embedder()(images)
     with gallery.open(options.uri) as people:
@@ -351,30 +189,36 @@ def _show(
     options: SearchOptions, results: list[QueryResult], found_by: dict[str, Any]
 ) -> list[QueryResult]:
     """Print the results, write the page and return the results."""
-    plain = [result.to_dict() for result in results]
     if options.output == "json":
-        say_json({**options.limits_by_flag, "queries": plain})
+        options.say_results("queries", results)
     else:
         if "recall" in found_by:
             say(f"approximate search, recall {found_by['recall']:.4f} on a sample of the gallery")
-        _print(results)
+        for result in results:
+            say(f"{result.image}: {result.text}")
+            for rank, hit in enumerate(result.hits, start=1):
+                camera = f"camera {hit.camera}" if hit.camera else ""
+                say(f"{rank:>4}  {hit.distance:.4f}  {hit.identity:<12} {camera:<10} {hit.image}")
     if options.html:
         described = bool(options.description)
-        pages = [
-            {**values, "answer": result.text, "described": described}
-            for values, result in zip(plain, results, strict=True)
-        ]
+        pages = [{**r.to_dict(), "answer": r.text, "described": described} for r in results]
         with new_file(options.html) as file:
             file.write_text(visualize.search_page(pages), encoding="utf-8")
     return results
 
 
-def _print(results: list[QueryResult]) -> None:
-    for result in results:
-        say(f"{result.image}: {result.text}")
-        for rank, hit in enumerate(result.hits, start=1):
-            camera = f"camera {hit.camera}" if hit.camera else ""
-            say(f"{rank:>4}  {hit.distance:.4f}  {hit.identity:<12} {camera:<10} {hit.image}")
+def verify(options: SearchOptions, arguments: list[str]) -> list[Pair]:
+    """Compare two images, all images of two folders, or the pairs of a table."""
+    results = compared(options, arguments)
+    if options.output == "json":
+        options.say_results("pairs", results)
+        return results
+    if results and results[0].decision is None:
+        say("The model has no calibration. Run calibrate with --dataset to get probabilities.")
+    for first, second, distance, decision in results:
+        verdict = "" if decision is None else str(decision)
+        say(f"{distance:.4f}  {verdict:<22} {first}  {second}")
+    return results
 
 
 def identities(options: SearchOptions, arguments: list[str]) -> dict[str, int]:
@@ -420,7 +264,6 @@ def stats(options: SearchOptions, arguments: list[str]) -> dict[str, Any]:
 
 def calibrate(options: SearchOptions, arguments: list[str]) -> evaluation.MatchCalibration:
     """Fit match probabilities on a data set if there is one, and adapt them to the gallery."""
-    options.check_one_model()
     _check_model(options)  # before minutes of embedding
     fitted = None if options.dataset is None else _fitted(options)
     with gallery.open(options.uri) as people:
@@ -465,69 +308,19 @@ def _check_model(options: SearchOptions) -> None:
         )
 
 
-def _people(path: Path) -> tuple[data.PersonImages, dict[str, float]]:
-    """Return all images of a folder or table, by resolved paths, and the known times."""
-    if not path.exists():
-        raise InputError(f"people are a folder or a CSV file: {path} does not exist")
-    dataset = data.load("folder" if path.is_dir() else "csv", str(path.absolute()))
-    images = data.joined(*dataset.parts().values())
-    images = images[~images.distractor]
-    images = replace(images, path=np.array([resolved(path) for path in images.path.tolist()]))
-    return images, {} if path.is_dir() else _times(path.absolute())
-
-
-def _times(table: Path) -> dict[str, float]:
-    """Return seconds by resolved path, of the rows that have a time."""
-    return {
-        resolved(table_path(table, line.values["path"])): found
-        for line in read_table(table, ("path",), ("time",))[1]
-        if (found := gallery.seconds(line.values.get("time"))) is not None
-    }
-
-
-SearchOutput = (
-    Enrolment | list[QueryResult] | list[Pair] | dict[str, Any] | int | evaluation.MatchCalibration
-)
-COMMANDS: dict[str, Callable[[SearchOptions, list[str]], SearchOutput]] = {
-    "enrol": enrol,
-    "query": query,
-    "verify": verify,
-    "list": identities,
-    "remove": remove,
-    "stats": stats,
-    "calibrate": calibrate,
-}
 MANY = 10_000
-COUNTS = {
-    "enrol": (1, 1),
-    "query": (0, MANY),
-    "verify": (1, 2),
-    "list": (0, 0),
-    "remove": (1, 1),
-    "stats": (0, 0),
-    "calibrate": (0, 0),
-}
-USES = {
-    "enrol": "a folder, a CSV file, or a folder of embed.py",
-    "query": f"1 to {MANY:,} images, or none and --description",
-    "verify": "two images, two folders, or a CSV file with columns first,second",
-    "list": "no more words",
-    "remove": "one identity",
-    "stats": "no more words",
-    "calibrate": "no more words, but --dataset and --data_dir",
+NO_WORDS = "no more words"
+VERIFIED = "two images, two folders, or a CSV file with columns first,second"
+# The function of each subcommand, numbers of arguments, and the arguments in words.
+COMMANDS: dict[str, tuple[Callable[[SearchOptions, list[str]], SearchOutput], range, str]] = {
+    "enrol": (enrol, range(1, 2), "a folder, a CSV file, or a folder of embed.py"),
+    "query": (query, range(MANY + 1), f"1 to {MANY:,} images, or none and --description"),
+    "verify": (verify, range(1, 3), VERIFIED),
+    "list": (identities, range(1), NO_WORDS),
+    "remove": (remove, range(1, 2), "one identity"),
+    "stats": (stats, range(1), NO_WORDS),
+    "calibrate": (calibrate, range(1), f"{NO_WORDS}, but --dataset and --data_dir"),
 }
 
-run = Command(
-    search,
-    SearchOptions,
-    "model",
-    "gallery",
-    "dataset",
-    "data_dir",
-    "k",
-    "cameras",
-    "after",
-    "before",
-    "output",
-    words=True,
-)
+SHOWN = "model gallery dataset data_dir k cameras after before output"
+run = Command(search, SearchOptions, SHOWN, words=True)

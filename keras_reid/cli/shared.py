@@ -9,30 +9,25 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar
 
 import numpy as np
 from tqdm import tqdm
 
-from keras_reid import checks, data, evaluation, gallery, inference, scale
+from keras_reid import checks, data, evaluation, inference, scale
 from keras_reid.cli.options import MOST, option
-from keras_reid.cli.startup import import_keras
 from keras_reid.errors import InputError, printable
 from keras_reid.evaluation.protocols import RULES
+from keras_reid.gallery import LIMITS, Gallery, Limits
 from keras_reid.inference.preprocessing import LAYOUTS, ORDERS
 from keras_reid.inference.sources import KINDS
 from keras_reid.io import check_writable
-from keras_reid.models.shipped import PRETRAINED, Pretrained
-
-if TYPE_CHECKING:
-    import keras
-
+from keras_reid.models.shipped import PRETRAINED
 
 SCHEME = re.compile("([a-z]+:)?(.*)", re.DOTALL)
 EVERY = 10.0  # seconds between lines of progress in a pipe
 AFTER = 2.0  # seconds until a bar is shown on a terminal
 NUMBERS = ("input_size", "scale", "mean")  # flags of several numbers
-PAIRS = "1:1 at FAR 0.0001", "1:1 at FAR 0.01"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,18 +71,13 @@ class DataOptions:
             raise InputError(f"{what}: give --dataset and --data_dir")
         return data.load(name, data_dir)
 
-    def dataset_of_run(
-        self, settings: Mapping[str, Any], what: str
-    ) -> tuple[data.ReidDataset, str, str]:
-        """The data set that is named, else that of a run, as this one used it; name and folder."""
+    def dataset_of_run(self, settings: Mapping[str, Any], what: str) -> data.ReidDataset:
+        """Return the data set of the flags, else that of a run with its validation persons."""
         name = self.dataset or settings.get("dataset")
-        data_dir = self.data_dir or settings.get("data_dir")
-        dataset = self.dataset_of(name, data_dir, what)
+        dataset = self.dataset_of(name, self.data_dir or settings.get("data_dir"), what)
         if settings.get("holdout") and dataset.query is None and self.dataset is None:
             dataset = dataset.hold_out(settings["holdout"])
-        assert name is not None
-        assert data_dir is not None
-        return dataset, name, data_dir
+        return dataset
 
     def protocol_of(self, images: data.PersonImages, recorded: str | None = None) -> str:
         """The protocol that is said, else of tracklets MARS's, else the recorded one of a run."""
@@ -127,26 +117,22 @@ class RunOptions(DataOptions):
         "1",
     )
 
-    @property
-    def aliases(self) -> tuple[str, ...]:
-        """Names of the flags that name a model."""
-        return ("model", "run")
+    aliases: ClassVar[tuple[str, ...]] = ("model", "run")  # flags that name a model
 
-    @property
-    def model_name(self) -> str | None:
-        """The path or name of --model or an alias; None: the default."""
-        return next((name for name in (getattr(self, a) for a in self.aliases) if name), None)
-
-    def check_one_model(self) -> None:
-        """Raise if several flags name a model."""
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if sum(getattr(self, alias) is not None for alias in self.aliases) > 1:
             flags = " or ".join(f"--{alias}" for alias in self.aliases)
             raise InputError(f"name one model: give either {flags}")
 
+    @property
+    def model_name(self) -> str | None:
+        """The path or name of --model or an alias; None: the default."""
+        return next((name for alias in self.aliases if (name := getattr(self, alias))), None)
+
     @cached_property
     def source(self) -> inference.Source:
         """The model before it is loaded."""
-        self.check_one_model()
         return inference.Source.of(self.model_name or self.pretrained)
 
     @cached_property
@@ -154,15 +140,15 @@ class RunOptions(DataOptions):
         """Training settings of the model; empty if unknown."""
         return self.source.settings
 
-    @cached_property
-    def keras_model(self) -> "keras.Model":
-        """The Keras model.
+    @property
+    def points(self) -> str | None:
+        """The source of body points, for a model that takes them."""
+        return self.keypoints or self.settings.get("keypoints")
 
-        Raises:
-            InputError: an export or a network file.
-        """
-        import_keras()
-        return self.source.load_model(self.member)
+    def with_points(self, images: data.PersonImages) -> data.PersonImages:
+        """Return the images with their body points, if there is a source."""
+        data_dir = self.data_dir or self.settings.get("data_dir")
+        return self.with_keypoints(images, self.points, data_dir)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,27 +176,7 @@ class ModelOptions(RunOptions):
     mean: Sequence[str] | None = option("Gray levels, 1 or 3 numbers; see --scale.")
     layout: str | None = option("Axes of the network's input.", choices=LAYOUTS)
 
-    @property
-    def aliases(self) -> tuple[str, ...]:
-        return (*super().aliases, "saved_model")
-
-    @property
-    def shipped(self) -> Pretrained | None:
-        """Card of the pretrained model; None for other models."""
-        return self.source.pretrained
-
-    @cached_property
-    def calibration(self) -> evaluation.MatchCalibration | None:
-        """Calibration of match probabilities that comes with the model; None: it has none."""
-        return self.source.calibration(self.member)
-
-    @property
-    def shipped_pairs(self) -> tuple[float, float] | None:
-        """Distances of sure and of possible pairs of one person, of the model of the package."""
-        if self.shipped is None:
-            return None
-        sure, possible = (self.shipped.thresholds[name]["value"] for name in PAIRS)
-        return sure, possible
+    aliases: ClassVar[tuple[str, ...]] = (*RunOptions.aliases, "saved_model")
 
     @cached_property
     def loading(self) -> dict[str, Any]:
@@ -229,13 +195,6 @@ class ModelOptions(RunOptions):
         """Fingerprint of the embedder; galleries store it."""
         return self.loaded.fingerprint
 
-    @cached_property
-    def keras_model(self) -> "keras.Model":
-        if not self.source.is_keras:
-            return super().keras_model
-        assert isinstance(self.loaded, inference.KerasEmbedder)
-        return self.loaded.model
-
     def embedder(
         self, stripes: str | None = None, count: int | None = None, also: Sequence[str] = ()
     ) -> Callable[[data.PersonImages], Any]:
@@ -248,12 +207,11 @@ class ModelOptions(RunOptions):
         """
         embedder = self.loaded.pooled(count) if stripes == "pooled" else self.loaded
         embedder = embedder.select("embedding", *(["local"] if stripes else []), *also)
-        source = self._points(embedder)
+        frames = self.settings.get("frames", 4)
 
         def embed(images: data.PersonImages) -> Any:
-            data_dir = self.data_dir or self.settings.get("data_dir")
-            images = self.with_keypoints(images, source, data_dir)
-            frames = self.settings.get("frames", 4)
+            if "keypoints" in embedder.inputs:
+                images = self.with_points(images)
             return embedder.embed(images, self.embed_batch_size, frames, progress("embedding"))
 
         return embed
@@ -265,20 +223,14 @@ class ModelOptions(RunOptions):
             raise InputError(
                 f"{self.source} is a model of tracklets, not of single images: name another"
             )
-        source = self._points(embedder)
-        if source is None:
+        if "keypoints" not in embedder.inputs or self.points is None:
             return lambda images: embedder([images]), embedder.image_size
-        estimate = data.estimator_of(source)
-        return (
-            lambda images: embedder([{"images": images, "keypoints": estimate(images)}]),
-            embedder.image_size,
-        )
+        estimate = data.estimator_of(self.points)
 
-    def _points(self, embedder: inference.Embedder) -> str | None:
-        """Return the source of body points for a model that takes them."""
-        if "keypoints" not in embedder.inputs:
-            return None
-        return self.keypoints or self.settings.get("keypoints")
+        def embed(images: Any) -> np.ndarray:
+            return embedder([{"images": images, "keypoints": estimate(images)}])
+
+        return embed, embedder.image_size
 
 
 def _numbers(name: str, texts: Sequence[str] | None) -> list[float] | None:
@@ -301,52 +253,26 @@ def with_home(value: Any) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DecisionOptions(ModelOptions):
-    """Model, and probabilities of a match."""
+class GalleryOptions(ModelOptions):
+    """Gallery, model, and probabilities of a match."""
 
     match_probability: float = option(
         "Least probability of a match. At the default, up to 1 of 100 queries of persons who are "
         "not enrolled was a match.",
-        gallery.LIMITS.match,
+        LIMITS.match,
         least=0,
         most=1,
     )
     possible_probability: float = option(
         "Least probability of a possible match. At the default, up to 7 of 100 queries whose "
         "nearest person is right were no match.",
-        gallery.LIMITS.possible,
+        LIMITS.possible,
         least=0,
         most=1,
     )
-
-    @property
-    def limits(self) -> gallery.Limits:
-        """The two probabilities."""
-        return gallery.Limits(self.match_probability, self.possible_probability)
-
-    @property
-    def limits_by_flag(self) -> dict[str, float]:
-        """The two probabilities by the names of their flags."""
-        return {
-            "match_probability": self.match_probability,
-            "possible_probability": self.possible_probability,
-        }
-
-    def calibrated(self, people: gallery.Gallery) -> evaluation.MatchCalibration | None:
-        """Return the calibration of a gallery, which gets that of the model if it has none."""
-        if people.calibration is None and people.fingerprint in (None, self.fingerprint):
-            people.calibration = self.calibration
-        return people.calibration
-
-
-@dataclass(frozen=True, kw_only=True)
-class GalleryOptions(DecisionOptions):
-    """Gallery, and the form of the output."""
-
     gallery: str | None = option(
         "people.db (Milvus Lite), faiss:FILE, or http://HOST:PORT (Milvus)."
     )
-    output: str = option("What is printed.", "table", choices=("table", "json"))
 
     @property
     def uri(self) -> str:
@@ -356,6 +282,45 @@ class GalleryOptions(DecisionOptions):
         if self.gallery == "memory:":
             raise InputError("memory: ends with the command: name a gallery that stays, people.db")
         return self.gallery
+
+    @property
+    def limits(self) -> Limits:
+        """The two probabilities."""
+        return Limits(self.match_probability, self.possible_probability)
+
+    def calibrated(self, people: Gallery) -> evaluation.MatchCalibration | None:
+        """Return the calibration of a gallery, which gets that of the model if it has none."""
+        if people.calibration is None and people.fingerprint in (None, self.fingerprint):
+            people.calibration = self.loaded.calibration
+        return people.calibration
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureOptions:
+    """Stripes of a model, and numbers of a re-ranker."""
+
+    stripes: int | None = option(
+        "Number of pooled stripes. Default: one for each row of the feature map.", least=1
+    )
+    rerank_options: Sequence[str] | None = option(
+        "Of the re-ranker, such as k1=20,k2=6,lambda_value=0.3."
+    )
+
+    @property
+    def rerank_numbers(self) -> dict[str, Any]:
+        """Options of the re-ranker by name."""
+        texts = self.rerank_options or ()
+        try:
+            numbers = {name: float(number) for name, number in (text.split("=") for text in texts)}
+            if not all(abs(number) <= MOST for number in numbers.values()):
+                raise ValueError("NaN, infinite or too large")
+        except ValueError:
+            raise InputError(
+                "rerank_options are NAME=NUMBER, separated by commas: received "
+                f"{','.join(texts)!r}",
+                "rerank_options",
+            ) from None
+        return {name: int(x) if x.is_integer() else x for name, x in numbers.items()}
 
 
 def stored_features(path: str, side: str | None = None) -> evaluation.StoredFeatures:
@@ -386,69 +351,34 @@ def say_json(value: Any) -> None:
 
 
 def progress(what: str) -> Callable[[int, int | None], None]:
-    """Tells on stderr how far a loop is, at what rate, and how long it will take, if that is known.
+    """Return a function that reports the progress, the rate and the remaining time on stderr.
 
-    On a terminal a bar, of loops of more than two seconds; in a pipe a line every ten seconds.
+    On a terminal it shows a bar for loops of more than two seconds, which is cleared at the end. In
+    a pipe it prints a line every ten seconds.
     """
     bar: Any = None
+    begin = printed = 0.0
 
     def report(done: int, total: int | None) -> None:
-        nonlocal bar
+        nonlocal bar, begin, printed
+        now = time.monotonic()
         if bar is None or done < bar.n or total != bar.total:  # a loop begins
             if bar is not None:
                 bar.close()
-            bar = (Bar if sys.stderr.isatty() else Lines)(what, total)
+            shown = {"delay": AFTER, "leave": False, "dynamic_ncols": True}
+            pipe = not sys.stderr.isatty()
+            bar = tqdm(None, what, total, file=sys.stderr, disable=pipe, **shown)
+            begin = printed = now
         bar.update(done - bar.n)
+        bar.n = done  # a disabled bar does not count
+        if bar.disable and now - printed >= EVERY:
+            printed = now
+            line = tqdm.format_meter(done, total, now - begin, ncols=0)
+            print(f"{what}: {line.strip()}", file=sys.stderr, flush=True)
         if total is not None and done >= total:
             bar.close()
 
     return report
-
-
-class Bar(tqdm):
-    """On a terminal; gone when the loop has ended."""
-
-    def __init__(self, what: str, total: int | None) -> None:
-        super().__init__(
-            desc=what, total=total, file=sys.stderr, delay=AFTER, leave=False, dynamic_ncols=True
-        )
-
-
-class Lines:
-    """In a pipe or a log, where nothing is written over."""
-
-    def __init__(self, what: str, total: int | None) -> None:
-        self.what, self.total, self.n = what, total, 0
-        self.begin = self.said = time.monotonic()
-
-    def update(self, more: int) -> None:
-        """Says how far it is, if nothing was said for ten seconds."""
-        self.n += more
-        now = time.monotonic()
-        if now - self.said >= EVERY:
-            self.said = now
-            line = tqdm.format_meter(self.n, self.total, now - self.begin, ncols=0)
-            print(f"{self.what}: {line.strip()}", file=sys.stderr, flush=True)
-
-    def close(self) -> None:
-        """Nothing is left to be closed."""
-
-
-def numbers_by_name(texts: Sequence[str], argument: str) -> dict[str, float]:
-    """`["k1=20", "alpha=3.0"]` as numbers by name."""
-    options = {}
-    for text in texts:
-        name, _, number = text.partition("=")
-        try:
-            value = float(number)
-            if not abs(value) <= MOST:
-                raise ValueError("NaN, infinite or too large")
-            options[name] = int(number) if number.lstrip("-").isdecimal() else value
-        except ValueError:
-            raise InputError(
-                f"{argument} are NAME=NUMBER, separated by commas: received {text!r}", argument
-            ) from None
-    return options
 
 
 def check_picture(**named: str | None) -> None:

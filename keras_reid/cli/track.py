@@ -7,29 +7,26 @@ camera with the same gallery.
 """
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from keras_reid import checks, data, gallery, tracking, visualize
+from keras_reid import data, gallery, tracking, visualize
 from keras_reid.cli.options import Command, option
-from keras_reid.cli.shared import DecisionOptions, check_outputs, check_picture, progress, say
+from keras_reid.cli.shared import GalleryOptions, check_outputs, check_picture, progress, say
 from keras_reid.data.mot import Boxes, read_mot, write_mot
 from keras_reid.errors import InputError
-from keras_reid.io import new_file, new_folder
+from keras_reid.io import new_file
 
-VIDEOS = {".avi": "MJPG", ".mp4": "mp4v"}
+# Arguments of `tracking.track`.
+SETTINGS = ("max_cosine_distance", "motion_weight", "min_iou", "n_init", "max_age")
 FOLDER_RATE = 25.0  # frames a second, where nothing says it
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrackOptions(DecisionOptions):
+class TrackOptions(GalleryOptions):
     """What is tracked, how, and where the tracks go."""
 
     video: str | None = option(
@@ -56,7 +53,6 @@ class TrackOptions(DecisionOptions):
     timeline: str | None = option("New picture: who was there when.")
     ground_truth: str | None = option("MOT text file to score against: MOTA, IDF1, HOTA.")
     scores: str | None = option("Write the scores to this new JSON file, too.")
-    gallery: str | None = option("Follow persons across cameras: see search.py.")
     camera: str = option("Name of the camera in the gallery.", "1")
     frame_rate: float | None = option(
         "Frames per second, for times and the annotated video; default: times and mean rate of the "
@@ -69,16 +65,6 @@ class TrackOptions(DecisionOptions):
         "MOT20…, else MOT17.",
         choices=("MOT15", "MOT16", "MOT17", "MOT20"),
     )
-
-    @property
-    def frames(self) -> str:
-        """The video."""
-        if self.video is None or not (self.out or self.gallery or self.ground_truth):
-            raise InputError(
-                "tracking reads a video and says what it found: give --video, and --out, "
-                "--ground_truth or --gallery"
-            )
-        return self.video
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +86,12 @@ def track(options: TrackOptions) -> TrackResult:
     The video, its size and the outputs are checked first. All frames are read before the tracks are
     written.
     """
-    video = data.Video(options.frames)
+    if options.video is None or not (options.out or options.gallery or options.ground_truth):
+        raise InputError(
+            "tracking reads a video and says what it found: give --video, and --out, "
+            "--ground_truth or --gallery"
+        )
+    video = data.Video(options.video)
     check_outputs(
         out=options.out,
         annotated=options.annotated,
@@ -109,11 +100,9 @@ def track(options: TrackOptions) -> TrackResult:
     )
     check_picture(timeline=options.timeline)
     size = video.size
-    if options.annotated and Path(options.annotated).suffix.lower() in VIDEOS:
-        _check_video(options.annotated, size)
+    if options.annotated:
+        visualize.check_video(options.annotated, size)
     needs_model = options.appearance or options.gallery is not None
-    if needs_model:
-        options.check_one_model()
     boxes = _detections(options, video)
     truth = read_mot(options.ground_truth) if options.ground_truth else None
     scores: tracking.TrackingScores | None = None
@@ -124,31 +113,26 @@ def track(options: TrackOptions) -> TrackResult:
         embeddings = tracking.embed_boxes(iter(video), boxes, embed, shape, batch, tell)
     elif options.detections:
         boxes.check_frames(sum(1 for _ in video))
-    tracks = tracking.track(
-        boxes,
-        embeddings if options.appearance else None,
-        max_cosine_distance=options.max_cosine_distance,
-        motion_weight=options.motion_weight,
-        min_iou=options.min_iou,
-        n_init=options.n_init,
-        max_age=options.max_age,
-    )
+    settings = {name: getattr(options, name) for name in SETTINGS}
+    tracks = tracking.track(boxes, embeddings if options.appearance else None, **settings)
     count = len(np.unique(tracks.identity))
     say(f"{count:,} tracks of {len(tracks):,} of {len(boxes):,} detections")
     names: dict[int, str] = {}
+    seconds = _seconds(options, video, tracks)
     if options.gallery and embeddings is not None:
-        names = _identified(options, video, tracks, embeddings[_places(boxes, tracks)])
+        own = embeddings[_places(boxes, tracks)]
+        names = _identified(options, video.name, tracks, own, seconds)
     if truth is not None:
         scores = tracking.tracking_scores(truth, tracks, _benchmark(options))
-    seen = _seen(options, video, tracks, names) if options.timeline else {}
     if options.annotated:
-        _annotate(options, options.annotated, video, tracks, names)
+        rate = _rate(options, video)
+        visualize.write_tracks(options.annotated, video, tracks, names, rate)
         say(f"drawn in {options.annotated}")
     if options.out:
         write_mot(tracks, options.out)
         say(f"tracks in {options.out}")
     if options.timeline:
-        picture = visualize.draw_timeline(seen)
+        picture = visualize.draw_timeline(_seen(options, tracks, names, seconds))
         with new_file(options.timeline) as file:
             picture.save(file)
         say(f"who was there when: {options.timeline}")
@@ -208,17 +192,32 @@ def _places(boxes: Boxes, tracks: Boxes) -> np.ndarray:
     return np.array([place[(f, *b)] for f, b in pairs], int)
 
 
+def _seen(
+    options: TrackOptions, tracks: Boxes, names: dict[int, str], seconds: np.ndarray
+) -> dict[Any, list[tuple[float, float]]]:
+    """Spans of the tracks by person."""
+    seen: dict[Any, list[tuple[float, float]]] = {}
+    for number in np.unique(tracks.identity).tolist():
+        span = _span(options, seconds[tracks.identity == number])
+        seen.setdefault(names.get(number, number), []).append(span)
+    return seen
+
+
+def _span(options: TrackOptions, seconds: np.ndarray) -> tuple[float, float]:
+    """First and last second of a track."""
+    return seconds.min() + options.start, seconds.max() + options.start
+
+
 def _identified(
-    options: TrackOptions, video: data.Video, tracks: Boxes, embeddings: np.ndarray
+    options: TrackOptions, video: str, tracks: Boxes, embeddings: np.ndarray, seconds: np.ndarray
 ) -> dict[int, str]:
-    seconds = _seconds(options, video, tracks)
     with gallery.open(str(options.gallery)) as people:
         found = tracking.identify_tracks(
             tracks,
             embeddings,
             people,
             options.camera,
-            video.name,
+            video,
             model_fingerprint=options.fingerprint,
             calibration=options.calibrated(people),
             match_probability=options.match_probability,
@@ -227,96 +226,10 @@ def _identified(
         )
     for one in found:
         how = "seen first" if one.distance is None else f"at distance {one.distance:.4f}"
-        own = seconds[tracks.identity == one.track] + options.start
-        say(f"track {one.track}: {one.identity}, {how}, {own.min():.2f} to {own.max():.2f} s")
+        first, last = _span(options, seconds[tracks.identity == one.track])
+        say(f"track {one.track}: {one.identity}, {how}, {first:.2f} to {last:.2f} s")
     return {one.track: one.identity for one in found}
 
 
-def _seen(
-    options: TrackOptions, video: data.Video, tracks: Boxes, names: dict[int, str]
-) -> dict[Any, list[tuple[float, float]]]:
-    """First and last second of each track, by person."""
-    seen: dict[Any, list[tuple[float, float]]] = {}
-    seconds = _seconds(options, video, tracks) + options.start
-    for track in np.unique(tracks.identity).tolist():
-        own = seconds[tracks.identity == track]
-        seen.setdefault(names.get(track, track), []).append((own.min(), own.max()))
-    return seen
-
-
-def _annotate(
-    options: TrackOptions, out: str, video: data.Video, tracks: Boxes, names: dict[int, str]
-) -> None:
-    pictures = _pictures(video, tracks, names)
-    suffix = Path(out).suffix.lower()
-    if suffix in VIDEOS:
-        with new_file(out) as file:
-            _write_video(file, _rate(options, video), pictures)
-        return
-    with new_folder(out) as folder:
-        for number, picture in enumerate(pictures, start=1):
-            picture.save(folder / f"{number:06d}.jpg", quality=90)
-
-
-def _writer(file: Path, rate: float, size: tuple[int, int]) -> Any:
-    """Return OpenCV's writer of a video with the codec of its suffix."""
-    cv2 = checks.installed("cv2", "tracking")
-    codec = cv2.VideoWriter_fourcc(*VIDEOS[file.suffix.lower()])
-    writer = cv2.VideoWriter(str(file), codec, rate, size)
-    if not writer.isOpened():
-        raise InputError(
-            f"`annotated` must be a video that OpenCV can write, got *{file.suffix} of {size[0]} x "
-            f"{size[1]} pixels. Name an .avi, or a folder.",
-            "annotated",
-        )
-    return writer
-
-
-def _check_video(out: str, size: tuple[int, int]) -> None:
-    """Raise if a video of that size cannot be written."""
-    with TemporaryDirectory() as folder:
-        _writer(Path(folder, Path(out).name), FOLDER_RATE, size).release()
-
-
-def _write_video(file: Path, rate: float, pictures: Iterator[Image.Image]) -> None:
-    first = next(pictures)
-    writer = _writer(file, rate, first.size)
-    try:
-        for number, picture in enumerate(chain([first], pictures), start=1):
-            if picture.size != first.size:  # OpenCV would leave the frame out
-                raise InputError(
-                    f"`annotated` must be a folder if the frames differ in size, got {file.suffix} "
-                    f"and frame {number} of {picture.size} after {first.size}. Name a folder.",
-                    "annotated",
-                )
-            writer.write(np.ascontiguousarray(np.asarray(picture)[:, :, ::-1]))
-    finally:
-        writer.release()
-
-
-def _pictures(
-    video: data.Video, tracks: Boxes, names: dict[int, str], trail: int = 25
-) -> Iterator[Image.Image]:
-    foot = tracks.box[:, :2] + tracks.box[:, 2:] * (0.5, 1.0)
-    for number, frame in enumerate(video, start=1):
-        here = np.flatnonzero(tracks.frame == number)
-        people = tracks.identity[here].tolist()
-        recent = (tracks.frame <= number) & (tracks.frame > number - trail)
-        trails = [foot[recent & (tracks.identity == person)] for person in people]
-        labels: list[Any] = [names.get(person, person) for person in people]
-        yield visualize.draw_tracks(frame, tracks.box[here], labels, trails)
-
-
-run = Command(
-    track,
-    TrackOptions,
-    "model",
-    "video",
-    "detections",
-    "out",
-    "annotated",
-    "ground_truth",
-    "gallery",
-    "camera",
-    "frame_rate",
-)
+SHOWN = "model video detections out annotated ground_truth gallery camera frame_rate"
+run = Command(track, TrackOptions, SHOWN)

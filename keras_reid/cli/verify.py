@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from keras_reid import data, gallery
-from keras_reid.cli.shared import GalleryOptions, progress, say, say_json
+from keras_reid.cli.shared import GalleryOptions, progress
 from keras_reid.errors import InputError
 from keras_reid.io import read_table, table_path
 
@@ -38,9 +38,8 @@ class Pair(NamedTuple):
         }
 
 
-def verify(options: GalleryOptions, arguments: list[str]) -> list[Pair]:
+def compared(options: GalleryOptions, arguments: list[str]) -> list[Pair]:
     """Compare two images, all images of two folders, or the pairs of a table."""
-    options.check_one_model()
     if options.gallery is not None:
         gallery.check_exists(options.uri)  # before the images are embedded
     pairs = _table(Path(arguments[0])) if len(arguments) == 1 else _product(*arguments)
@@ -49,29 +48,15 @@ def verify(options: GalleryOptions, arguments: list[str]) -> list[Pair]:
     x = np.asarray(options.embedder()(images))
     row = {path: i for i, path in enumerate(paths)}
     first, second = (x[[row[pair[side]] for pair in pairs]] for side in (0, 1))
-    calibration = options.calibration
+    calibration = options.loaded.calibration
     if options.gallery is not None:
         with gallery.open(options.uri) as people:
             calibration = options.calibrated(people)
     if calibration is None:
         distances = np.linalg.norm(first.astype(np.float64) - second, axis=1).tolist()
-        results = [Pair(*pair, d, None) for pair, d in zip(pairs, distances, strict=True)]
-    else:
-        compared = gallery.verify(first, second, calibration, options.limits)
-        results = [Pair(*pair, *one) for pair, one in zip(pairs, compared, strict=True)]
-    _show(options, results)
-    return results
-
-
-def _show(options: GalleryOptions, results: list[Pair]) -> None:
-    if options.output == "json":
-        say_json({**options.limits_by_flag, "pairs": [result.to_dict() for result in results]})
-        return
-    if results and results[0].decision is None:
-        say("The model has no calibration. Run calibrate with --dataset to get probabilities.")
-    for first, second, distance, decision in results:
-        verdict = "" if decision is None else str(decision)
-        say(f"{distance:.4f}  {verdict:<22} {first}  {second}")
+        return [Pair(*pair, d, None) for pair, d in zip(pairs, distances, strict=True)]
+    decided = gallery.verify(first, second, calibration, options.limits)
+    return [Pair(*pair, *one) for pair, one in zip(pairs, decided, strict=True)]
 
 
 def _product(first: str, second: str) -> list[tuple[str, str]]:

@@ -1,6 +1,65 @@
-"""The command of this package, see `keras_reid.demo.command`."""
+"""`python -m keras_reid.demo --gallery=people.db`: a page to search people on, on this machine.
 
-from keras_reid.demo.command import run
+The gallery is one that `search.py enrol` filled, and the embedder is --model, by default the
+pretrained model.
+"""
+
+import os
+import signal
+import tempfile
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from keras_reid.cli.options import Command, option
+from keras_reid.cli.shared import GalleryOptions, say
+from keras_reid.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoOptions(GalleryOptions):
+    """Gallery and address of the search page."""
+
+    images: str | None = option("Folder of images to choose from, in addition to uploads.")
+    host: str = option(
+        "Address to listen on: 127.0.0.1 for this machine only, 0.0.0.0 for all networks.",
+        "127.0.0.1",
+    )
+    port: int = option("Port to listen on.", 7860, least=0, most=65535)
+    max_megabytes: int = option("Maximum size of an upload.", 10, least=1, most=1000)
+
+
+def demo(options: DemoOptions) -> None:
+    """Serve the page until it is interrupted."""
+    uri = options.uri
+    if options.images and not Path(options.images).is_dir():
+        raise InputError(f"--images is a folder: {options.images!r} is none")
+    if find_spec("gradio") is None:
+        raise InputError("the page is made by Gradio, which is not here: run pip install gradio")
+    # Gradio stores uploads in this folder, which is removed at the end; each is read once.
+    with tempfile.TemporaryDirectory(prefix="search-") as uploads:
+        os.environ |= {"GRADIO_TEMP_DIR": uploads, "GRADIO_ANALYTICS_ENABLED": "False"}
+        from keras_reid.demo.answers import Answers
+        from keras_reid.demo.page import page
+
+        embed, limits = options.embedder(), options.limits
+        with Answers(uri, options.loaded, embed, limits, options.images) as answers:
+            blocks = page(answers)
+            _, url, _ = blocks.launch(
+                server_name=options.host,
+                server_port=options.port or None,
+                max_file_size=f"{options.max_megabytes}mb",
+                share=False,
+                quiet=True,
+                prevent_thread_lock=True,
+                footer_links=[],
+            )
+            say(f"searching {uri} at {url}")
+            signal.signal(signal.SIGTERM, signal.default_int_handler)  # removes the folder
+            blocks.block_thread()
+
+
+run = Command(demo, DemoOptions, "gallery model images host port max_megabytes")
 
 if __name__ == "__main__":
     run()

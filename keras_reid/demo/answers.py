@@ -185,42 +185,35 @@ class Answers:
         pixels = decode(image)
         size = self.embedder.image_size
         images = np.stack([resize(one, size) for one in (query.pixels, pixels)])
+        maps, stripes = self._views
         with self.lock:
-            first, second = np.asarray(self._feature_maps(images))
-            local = np.asarray(self._stripes(images)["local"])
-        heats = visualize.activation(first), visualize.activation(second, first)
+            first, second = np.asarray(maps(images))
+            local = np.asarray(stripes(images)["local"])
         costs = np.tanh(np.linalg.norm(local[0][:, None] - local[1][None], axis=-1) / 2)
         path = distances.aligned(local[:1], local[1:], return_path=True)[1]
-        pictures = [
-            *(
-                visualize.draw_heat(one, heat, 2 * HEIGHT)
-                for one, heat in zip((query.pixels, pixels), heats, strict=True)
-            ),
-            visualize.draw_alignment(
-                query.pixels, pixels, np.asarray(path)[0, 0], costs, 2 * HEIGHT
-            ),
-        ]
-        texts = ("the query", "red: like the query", "stripes that were compared")
+        heat = visualize.draw_heat(query.pixels, visualize.activation(first), 2 * HEIGHT)
+        other = visualize.draw_heat(pixels, visualize.activation(second, first), 2 * HEIGHT)
+        lines = visualize.draw_alignment(
+            query.pixels, pixels, np.asarray(path)[0, 0], costs, 2 * HEIGHT
+        )
+        pictures = {
+            "the query": heat,
+            "red: like the query": other,
+            "stripes that were compared": lines,
+        }
         return "".join(
             f'<figure style="display:inline-block;margin:0 16px 0 0">'
             f'<img alt="{text}" src="data:image/jpeg;base64,{visualize.jpeg(one)}">'
             f"<figcaption>{text}</figcaption></figure>"
-            for one, text in zip(pictures, texts, strict=True)
+            for text, one in pictures.items()
         )
 
-    @property
-    def _model(self) -> Any:
-        """Keras model of the embedder."""
+    @cached_property
+    def _views(self) -> tuple[Any, Any]:
+        """Models of the feature maps and of the stripes."""
         assert isinstance(self.embedder, inference.KerasEmbedder)
-        return self.embedder.model
-
-    @cached_property
-    def _feature_maps(self) -> Any:
-        return models.feature_maps(self._model)
-
-    @cached_property
-    def _stripes(self) -> Any:
-        return models.stripes(self._model)
+        model = self.embedder.model
+        return models.feature_maps(model), models.stripes(model)
 
 
 def _words(text: str) -> list[str] | None:

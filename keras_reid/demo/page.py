@@ -10,18 +10,6 @@ import gradio as gr
 from keras_reid.demo.answers import Answers, Query
 from keras_reid.errors import InputError
 
-FILTERS = (
-    "k",
-    "cameras",
-    "not_cameras",
-    "after",
-    "before",
-    "match_probability",
-    "possible_probability",
-    "rerank",
-)
-THEME = gr.themes.Base(font=["sans-serif"], font_mono=["monospace"])  # nothing is fetched
-
 
 def page(answers: Answers) -> gr.Blocks:
     """The page of one gallery."""
@@ -44,28 +32,25 @@ def page(answers: Answers) -> gr.Blocks:
                     label="Or a description",
                     visible=bool(answers.attributes),
                 )
-                filters = [
-                    gr.Slider(1, 100, 10, step=1, label="Images shown"),
-                    gr.Textbox(label="Cameras, with commas", elem_id="cameras"),
-                    gr.Textbox(label="Not these cameras"),
-                    gr.Textbox(label="From this time on: seconds, or 2026-01-31T12:00"),
-                    gr.Textbox(label="Before this time"),
-                    gr.Slider(
-                        0,
-                        1,
-                        answers.limits.match,
-                        label="Match: least probability",
-                        elem_id="match",
+                limits = answers.limits
+                filters = {
+                    "k": gr.Slider(1, 100, 10, step=1, label="Images shown"),
+                    "cameras": gr.Textbox(label="Cameras, with commas", elem_id="cameras"),
+                    "not_cameras": gr.Textbox(label="Not these cameras"),
+                    "after": gr.Textbox(label="From this time on: seconds, or 2026-01-31T12:00"),
+                    "before": gr.Textbox(label="Before this time"),
+                    "match_probability": gr.Slider(
+                        0, 1, limits.match, label="Match: least probability", elem_id="match"
                     ),
-                    gr.Slider(
+                    "possible_probability": gr.Slider(
                         0,
                         1,
-                        answers.limits.possible,
+                        limits.possible,
                         label="Possible match: least probability",
                         elem_id="possible",
                     ),
-                    gr.Checkbox(False, label="Re-rank", elem_id="rerank"),
-                ]
+                    "rerank": gr.Checkbox(False, label="Re-rank", elem_id="rerank"),
+                }
                 go = gr.Button("Search", variant="primary", elem_id="go")
             with gr.Column(scale=3):
                 shown = gr.HTML(elem_id="shown")
@@ -84,7 +69,7 @@ def page(answers: Answers) -> gr.Blocks:
         def searched(query: Query | None, *values: Any) -> tuple[str, list[str], str]:
             if query is None:
                 raise InputError("nobody is looked for: choose an image or a description first")
-            wanted = dict(zip(FILTERS, values, strict=True))
+            wanted = dict(zip(filters, values, strict=True))
             wanted["k"] = int(wanted["k"])
             return *answers.search(query, **wanted), ""
 
@@ -95,7 +80,7 @@ def page(answers: Answers) -> gr.Blocks:
 
         search: dict[str, Any] = {
             "fn": told(searched),
-            "inputs": [query, *filters],
+            "inputs": [query, *filters.values()],
             "outputs": [shown, found, pictures],
         }
         for event, make, given in (

@@ -1,22 +1,11 @@
-from .embedder import Embedder, joined, tracklet_means
-from .fingerprints import fingerprint
-from .keras_model import KerasEmbedder
-from .loading import RUNTIMES, load
-from .metadata import Metadata
-from .preprocessing import Preprocessing
-from .runs import TrainedRun
-from .sources import Source
-
-__all__ = [
-    "RUNTIMES",
-    "Embedder",
-    "KerasEmbedder",
-    "Metadata",
-    "Preprocessing",
-    "Source",
-    "TrainedRun",
-    "fingerprint",
-    "joined",
-    "load",
-    "tracklet_means",
-]
+from .embedder import Embedder as Embedder
+from .embedder import joined as joined
+from .embedder import tracklet_means as tracklet_means
+from .fingerprints import fingerprint as fingerprint
+from .keras_model import KerasEmbedder as KerasEmbedder
+from .loading import RUNTIMES as RUNTIMES
+from .loading import load as load
+from .metadata import Metadata as Metadata
+from .preprocessing import Preprocessing as Preprocessing
+from .runs import TrainedRun as TrainedRun
+from .sources import Source as Source

@@ -116,9 +116,18 @@ class Embedder(ABC):
                 images without the tracklets or keypoints that the model takes.
         """
         from keras_reid.data import PersonImages, clip_batches, image_batches
+        from keras_reid.data.inputs import pixel_batches, single_images
 
         if not isinstance(images, PersonImages):
-            return self._embed_pixels(images, batch_size, progress)
+            if self.inputs != {"images"}:
+                column = "tracklets" if self.takes_clips else ", ".join(self.inputs - {"images"})
+                raise InputError(
+                    f"`images` must be keras_reid.data.PersonImages with {column} for this model, "
+                    f"got {type(images).__name__}."
+                )
+            images = single_images(images)
+            batches = pixel_batches(images, batch_size, self.image_size)
+            return self(_reported(batches, len(images), progress))
         size, batch_size = self.image_size, min(batch_size, len(images))
         if not self.takes_clips:
             self._check_columns(images)
@@ -135,20 +144,6 @@ class Embedder(ABC):
         batches = clip_batches(images, frames, max(1, batch_size // frames), size)
         clips = self(_reported(batches, int(counts.sum()), progress))
         return tracklet_means(clips, np.repeat(np.arange(len(counts)), counts))
-
-    def _embed_pixels(self, images: Any, batch_size: int, progress: Progress | None) -> Any:
-        """Return the embeddings of paths, PIL images and arrays."""
-        from keras_reid.data.inputs import pixel_batches, single_images
-
-        if self.inputs != {"images"}:
-            column = "tracklets" if self.takes_clips else ", ".join(self.inputs - {"images"})
-            raise InputError(
-                f"`images` must be keras_reid.data.PersonImages with {column} for this model, got "
-                f"{type(images).__name__}."
-            )
-        images = single_images(images)
-        batches = pixel_batches(images, batch_size, self.image_size)
-        return self(_reported(batches, len(images), progress))
 
     def _check_columns(self, images: Any) -> None:
         missing = sorted(self.inputs - {"images", *images.columns})

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from keras_reid import models
-from keras_reid.inference.metadata import PIXELS
+from keras_reid.inference.metadata import PIXELS, digest_of
 
 if TYPE_CHECKING:
     import keras
@@ -38,6 +38,5 @@ def file_fingerprint(files: Iterable[Path], preprocessing: object) -> str:
     """Return 16 hexadecimal digits of the contents of files and the preprocessing settings."""
     digest = hashlib.sha256(repr(preprocessing).encode())
     for file in files:
-        with file.open("rb") as opened:
-            digest.update(hashlib.file_digest(opened, "sha256").digest())
+        digest.update(bytes.fromhex(digest_of(file)))
     return digest.hexdigest()[:DIGITS]

@@ -45,7 +45,9 @@ class KerasEmbedder(Embedder):
         net = models.outputs_at_test(model, self.outputs)
         self.image_size = models.image_size(net)
         self.inputs = frozenset(models.input_names(net))
-        self._dtypes = keras.tree.map_structure(lambda x: x.dtype, net.input)
+        self._single = not isinstance(net.input, dict)
+        inputs = {"images": net.input} if self._single else net.input
+        self._dtypes = {name: x.dtype for name, x in inputs.items()}
         specs = keras.tree.map_structure(lambda x: tf.TensorSpec(x.shape, x.dtype), net.input)
         output = getattr(model, "output", None)  # a Sequential model that was not called has none
         self.available = tuple(output) if isinstance(output, dict) else ONLY_EMBEDDING
@@ -69,13 +71,10 @@ class KerasEmbedder(Embedder):
         return KerasEmbedder(view, self.flip, ("embedding", "local"), self.source)
 
     def run(self, inputs: Any) -> dict[str, np.ndarray]:
-        if isinstance(inputs, Mapping):
-            types = self._dtypes if isinstance(self._dtypes, Mapping) else {}
-            prepared: Any = {k: _lossless(v, types.get(k), k) for k, v in inputs.items()}
-        elif isinstance(self._dtypes, Mapping):
-            return self.run({"images": inputs})
-        else:
-            prepared = _lossless(inputs, self._dtypes, "images")
+        if not isinstance(inputs, Mapping):
+            inputs = {"images": inputs}
+        values = {k: _lossless(v, self._dtypes.get(k), k) for k, v in inputs.items()}
+        prepared = values["images"] if self._single else values
         return {name: output.numpy() for name, output in self._step(prepared).items()}
 
 

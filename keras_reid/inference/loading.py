@@ -1,15 +1,12 @@
 """`load`: an embedder of a model of any format."""
 
-import importlib
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_reid import checks
 from keras_reid.errors import InputError, first_line
 from keras_reid.inference.embedder import ONLY_EMBEDDING, Embedder
-from keras_reid.inference.metadata import Metadata
 from keras_reid.inference.sources import Source
 
 if TYPE_CHECKING:
@@ -86,49 +83,36 @@ def load(
         return embedder
     fixed = {"flip": flip or None, "member": None if member == "1" else member}
     _check_absent("exports and network files", fixed)
-    if source.kind != "export":
-        return _network(source, source.path, runtime, None, settings).select(*outputs)
-    embedder = _export(source, runtime, settings).select(*outputs)
+    embedder = _of_files(source, runtime, settings).select(*outputs)
     embedder.calibration = source.calibration()
     return embedder
 
 
-def _export(source: Source, runtime: str, settings: Mapping[str, Any]) -> Embedder:
-    metadata = source.metadata
-    if metadata is None or metadata.format == "saved_model":
-        from keras_reid.inference.saved_model import SavedModelEmbedder
+def _of_files(source: Source, runtime: str, settings: Mapping[str, Any]) -> Embedder:
+    """Return the embedder of an export or a network file."""
+    metadata, file = source.metadata, source.path
+    if metadata is not None:
+        _check_absent("exports", settings)
+        metadata.check(source.path)  # some runtimes crash on a truncated file
+        if metadata.format == "saved_model":
+            from keras_reid.inference.saved_model import SavedModelEmbedder
 
-        _check_runtime(runtime, ("saved_model",))
-        size = None if metadata else settings["input_size"]
-        _check_absent("exports", settings if metadata else {**settings, "input_size": None})
-        if metadata is not None:
-            metadata.check(source.path)
-        return SavedModelEmbedder(source, metadata, size)
-    _check_absent("exports", settings)
-    if metadata.format not in SUFFIXES:
-        raise InputError(
-            f"The format of an export must be saved_model, {', '.join(SUFFIXES)}, got "
-            f"{metadata.format!r} in {source}. Load it with a newer keras_reid."
-        )
-    metadata.check(source.path)  # some runtimes crash on a truncated file
-    file = source.path / f"model{SUFFIXES[metadata.format]}"
-    return _network(source, file, runtime, metadata, settings)
-
-
-def _network(
-    source: Source,
-    file: Path,
-    runtime: str,
-    metadata: Metadata | None,
-    settings: Mapping[str, Any],
-) -> Embedder:
+            _check_runtime(runtime, ("saved_model",))
+            return SavedModelEmbedder(source, metadata)
+        if metadata.format not in SUFFIXES:
+            raise InputError(
+                f"The format of an export must be saved_model, {', '.join(SUFFIXES)}, got "
+                f"{metadata.format!r} in {source}. Load it with a newer keras_reid."
+            )
+        file = source.path / f"model{SUFFIXES[metadata.format]}"
     from keras_reid.inference.network import NetworkEmbedder
+    from keras_reid.inference.runtimes import OPENERS
 
     choices = RUNTIMES[file.suffix]
     _check_runtime(runtime, choices)
     name = choices[0] if runtime == "auto" else runtime
     try:
-        network = importlib.import_module(f"keras_reid.inference.{name}").opened(file)
+        network = OPENERS[name](file)
     except InputError:
         raise
     except Exception as error:

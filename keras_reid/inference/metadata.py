@@ -3,27 +3,21 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from keras_reid.errors import InputError
-from keras_reid.io import Fields, read_json
+from keras_reid.io import read_json
 
 FILE = "export.json"
 AGAIN = "Export the model again."
-FIELDS: Fields = {
-    "format": str,
-    "precision": str,
-    "image_size": list,
-    "embedding_width": int,
-    "flip": bool,
-    "local": list | None,
-    "fingerprint": str,
-    "about": dict,
-    "pixels": str,
-    "distance": str,
-    "files": dict,
+# Types of JSON of the attributes with other types.
+JSON_TYPES: dict[Any, Any] = {
+    tuple[int, int]: list,
+    tuple[int, int] | None: list | None,
+    dict[str, Any]: dict,
+    Mapping[str, str]: dict,
 }
 PIXELS = (
     "uint8 RGB; resized bilinearly to image_size, with antialiasing where it shrinks, and rounded; "
@@ -59,7 +53,7 @@ class Metadata:
     about: dict[str, Any] = field(default_factory=dict)
     pixels: str = PIXELS
     distance: str = "|x − y| of embeddings of length 1"
-    files: Mapping[str, str | int] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
         """Write `export.json` into the folder of an export."""
@@ -67,16 +61,14 @@ class Metadata:
         (folder / FILE).write_text(text + "\n", encoding="utf-8")
 
     @classmethod
-    def read(cls, folder: Path) -> "Metadata | None":
-        """Return the metadata of a folder; None without `export.json`."""
-        if not (folder / FILE).exists():
-            return None
-        values = read_json(folder / FILE, FIELDS, AGAIN)
-        for name, length in (("image_size", 2), ("local", 2)):
-            numbers = values.get(name)
-            if numbers is not None and not _counts(numbers, length):
+    def read(cls, folder: Path) -> "Metadata":
+        """Return the metadata of the folder of an export."""
+        types = {one.name: JSON_TYPES.get(one.type, one.type) for one in fields(cls)}
+        values = read_json(folder / FILE, types, AGAIN)
+        for name, numbers in values.items():
+            if name in ("image_size", "local") and numbers is not None and not _two(numbers):
                 raise InputError(
-                    f"`{name}` in `{folder / FILE}` must be {length} whole numbers from 1, got "
+                    f"`{name}` in `{folder / FILE}` must be 2 whole numbers from 1, got "
                     f"{numbers!r}. {AGAIN}"
                 )
         try:
@@ -94,18 +86,15 @@ class Metadata:
         """
         for name, expected in self.files.items():
             file = folder / name
-            # Earlier versions kept the bytes of each file.
-            digest = digest_of if isinstance(expected, str) else lambda file: file.stat().st_size
-            if not file.is_file() or digest(file) != expected:
+            if not file.is_file() or digest_of(file) != expected:
                 raise InputError(
                     f"an export is as it was written: {file} is missing or has changed; copy it "
                     "again, or export the model again"
                 )
 
 
-def _counts(values: Any, length: int) -> bool:
-    whole = all(isinstance(value, int) and 1 <= value < 2**31 for value in values)
-    return whole and len(values) == length
+def _two(values: list[Any]) -> bool:
+    return len(values) == 2 and all(isinstance(x, int) and 1 <= x < 2**31 for x in values)
 
 
 def digest_of(file: Path) -> str:

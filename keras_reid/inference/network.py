@@ -1,7 +1,6 @@
 """Embedder that runs an ONNX, OpenVINO or LiteRT file."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,27 +11,9 @@ from keras_reid.errors import InputError
 from keras_reid.inference.embedder import Embedder
 from keras_reid.inference.fingerprints import file_fingerprint
 from keras_reid.inference.metadata import Metadata
-from keras_reid.inference.preprocessing import Preprocessing, Shape, preprocessing_of
+from keras_reid.inference.preprocessing import Preprocessing, preprocessing_of
+from keras_reid.inference.runtimes import Network
 from keras_reid.inference.sources import Source
-
-
-@dataclass(frozen=True)
-class Network:
-    """An opened network with one input.
-
-    Attributes:
-        shape: of the input, with the batch; None: any size.
-        dtype: of the input, as NumPy names it.
-        outputs: their names.
-        run: from an input to the outputs by name.
-        stored: settings of the preprocessing that the file contains.
-    """
-
-    shape: Shape
-    dtype: str
-    outputs: tuple[str, ...]
-    run: Callable[[np.ndarray], Mapping[str, np.ndarray]]
-    stored: Mapping[str, Any] = field(default_factory=dict)
 
 
 class NetworkEmbedder(Embedder):
@@ -49,6 +30,8 @@ class NetworkEmbedder(Embedder):
         InputError: a network that does not embed images, or missing settings.
     """
 
+    fingerprint = ""
+
     def __init__(
         self,
         source: Source,
@@ -64,20 +47,16 @@ class NetworkEmbedder(Embedder):
                 str(source), network.shape, network.dtype, network.stored, settings
             )
             self._embedding = _embedding_name(source, network.outputs)
-            self._fingerprint = file_fingerprint(_files(file), self.preprocessing)
+            self.fingerprint = file_fingerprint(_files(file), self.preprocessing)
         else:
             height, width = metadata.image_size
             self.preprocessing = Preprocessing((height, width))
             self._embedding = "embedding"
-            self._fingerprint = metadata.fingerprint
+            self.fingerprint = metadata.fingerprint
             self.available = network.outputs
         self.image_size = self.preprocessing.input_size
         black = np.zeros((1, *self.image_size, 3), np.uint8)
         self.embedding_dim = self.run(black)["embedding"].shape[1]
-
-    @property
-    def fingerprint(self) -> str:
-        return self._fingerprint
 
     def run(self, inputs: Any) -> dict[str, np.ndarray]:
         pixels = self.preprocessing(checks.pixels(inputs))

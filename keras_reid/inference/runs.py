@@ -107,7 +107,8 @@ class TrainedRun:
                 f"a finished run folder holds model.keras: {str(self.directory)!r} does not; "
                 "train a model first, or name another folder"
             )
-        known = [str(n) for n in itertools.takewhile(self._has, itertools.count(1))]
+        numbers = itertools.takewhile(lambda n: self.member_file(n).is_file(), itertools.count(1))
+        known = [*map(str, numbers)]
         if member == "ensemble" and len(known) > 1:
             return models.ensemble([self._load(number) for number in known])
         if member == "best":
@@ -118,9 +119,6 @@ class TrainedRun:
                 f"{member!r}; give a number, best, or of several members ensemble"
             )
         return self._load(member)
-
-    def _has(self, number: int) -> bool:
-        return self.member_file(number).is_file()
 
     def _load(self, number: str) -> "keras.Model":
         return read_model(self.member_file(int(number)))

@@ -87,7 +87,7 @@ class Source:
 
     @property
     def metadata(self) -> Metadata | None:
-        """The metadata of an export; None without `export.json`, and for other sources."""
+        """The metadata of an export; None for other sources."""
         return Metadata.read(self.path) if self.kind == "export" else None
 
     @cached_property
@@ -140,14 +140,13 @@ class Source:
 
 
 def _kind_of_folder(path: Path) -> str:
-    if (path / FILE).is_file() or (path / "saved_model.pb").is_file():
+    if (path / FILE).is_file():
         return "export"
     if (path / "flags.json").is_file():
         return "run"
     versions = [int(entry.name) for entry in path.iterdir() if entry.name.isdecimal()]
     remedy = f"name a version, {path / str(max(versions))}" if versions else "check the path"
     raise InputError(
-        f"a run folder has a file flags.json, and an export {FILE} or saved_model.pb, but {path} "
-        f"does not; {remedy}",
+        f"a run folder has a file flags.json, and an export {FILE}, but {path} does not; {remedy}",
         "model",
     )

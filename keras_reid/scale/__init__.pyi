@@ -1,5 +1,4 @@
-from .embedding import embed
-from .registry import ENGINES
-from .shards import Shard, Shards
-
-__all__ = ["ENGINES", "Shard", "Shards", "embed"]
+from .embedding import embed as embed
+from .registry import ENGINES as ENGINES
+from .shards import Shard as Shard
+from .shards import Shards as Shards

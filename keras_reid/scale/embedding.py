@@ -154,9 +154,10 @@ class Worker:
         if not decoded and shards.complete(number) and shards.digests(number) == digests:
             return
         found |= decoded
-        rows = np.array(sorted(found), int)
-        vectors = [found[row] for row in rows.tolist()]
-        shards.write(number, table, rows, np.stack(vectors) if vectors else self._none(), digests)
+        rows = sorted(found)
+        vectors = np.array([found[row] for row in rows], np.float32)
+        embeddings = vectors.reshape(-1, self._embedder.embedding_dim)
+        shards.write(number, table, np.array(rows, int), embeddings, digests)
 
     def _decoded(self, rows: np.ndarray, paths: list[str]) -> Iterator[tuple[int, np.ndarray]]:
         """Yield each row with its embedding (d,), without rows of files that do not decode."""
@@ -164,10 +165,6 @@ class Worker:
         for index, pixels in decoding_batches(some, self._embedder.image_size, self.batch_size):
             embeddings = self._embedder([pixels])
             yield from zip(rows[index.numpy()].tolist(), embeddings, strict=True)
-
-    def _none(self) -> np.ndarray:
-        """Return no embeddings (0, d)."""
-        return np.zeros((0, self._embedder.embedding_dim), np.float32)
 
 
 def embed_here(
@@ -187,13 +184,8 @@ def embed_on_ray(
     shards: Shards, missing: Sequence[int], worker: Worker, workers: int | None
 ) -> Iterator[int]:
     """Embed shards on a running Ray cluster and yield their numbers."""
-    try:
-        import ray
-        import ray.data
-    except ImportError as error:
-        raise InputError(
-            'the engine ray needs Ray: pip install ".[scale]" in the checkout, on all machines'
-        ) from error
+    ray = checks.installed("ray", "scale")
+    checks.installed("ray.data", "scale")
     if not ray.is_initialized():
         try:
             ray.init(address="auto", log_to_driver=False, logging_level="ERROR")

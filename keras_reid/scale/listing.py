@@ -40,13 +40,18 @@ def listed(images: str | os.PathLike[str] | Iterable[str]) -> Iterator[Listed]:
         return (_found(os.path.expanduser(path)) for path in images)
     source = expanded(images)
     if source.suffix.lower() == ".csv":
-        twice = repeated(image.path for image in _of_table(source))
-        if twice is not None:
-            raise InputError(f"{source} must list each image once, got {twice} twice. Remove one.")
+        check_once(source, (image.path for image in _of_table(source)))
         return _of_table(source)
     if source.is_dir():
         return (_found(file) for file in walk_images(source))
     return (_found(file) for file in _matching(str(source)))
+
+
+def check_once(source: Path, paths: Iterable[str]) -> None:
+    """Raise if a list of images has a file twice."""
+    twice = repeated(paths)
+    if twice is not None:
+        raise InputError(f"{source} must list each image once, got {twice} twice. Remove one.")
 
 
 def _found(file: str | os.PathLike[str], *known: str | None) -> Listed:

@@ -1,5 +1,6 @@
 """A folder of embeddings in Parquet files, each of which is there as a whole or not at all."""
 
+import importlib
 import itertools
 import json
 import os
@@ -11,7 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from keras_reid.errors import InputError
+from keras_reid import checks
+from keras_reid.errors import InputError, first_line
 from keras_reid.evaluation import StoredFeatures
 from keras_reid.io import (
     Busy,
@@ -27,7 +29,6 @@ from keras_reid.scale.listing import Listed
 
 # Readers of Parquet folders skip names that begin with "_". *.parquet does not match the listing.
 LISTING, ABOUT, MAPPED = "_listing", "_embed.json", "_embedding.npy"
-OLD_NAMES = {LISTING: "listing.parquet", ABOUT: "embed.json", MAPPED: "embedding.npy"}
 UNREADABLE, DIMENSION = b"unreadable", b"dimension"
 
 
@@ -51,12 +52,8 @@ class Shard(NamedTuple):
     def readable(self) -> "Shard":
         """The images that decode alone."""
         mask = self.decodes
-        return Shard(
-            path=self.path[mask],
-            identity=None if self.identity is None else self.identity[mask],
-            camera=None if self.camera is None else self.camera[mask],
-            embedding=self.embedding[mask],
-        )
+        columns = self._asdict().items()
+        return self._replace(**{name: x[mask] for name, x in columns if x is not None})
 
 
 class Shards:
@@ -64,8 +61,7 @@ class Shards:
 
     Parts have the columns path, identity, camera (text, or null), embedding (d float32 of length 1;
     null where the file does not decode) and digest (of the file's content). Any program that reads
-    folders of Parquet files reads the folder. Other files begin with `_` or `.`. Folders of earlier
-    versions, with other names, are read.
+    folders of Parquet files reads the folder. Other files begin with `_` or `.`.
 
     Args:
         folder: of an earlier call of `embed`.
@@ -81,24 +77,19 @@ class Shards:
                 f"a folder of embeddings holds {ABOUT}: {self.folder} does not; make it with "
                 "keras_reid.scale.embed, or python embed.py"
             )
-        self.about = read_json(self._place(ABOUT), {"fingerprint": str}, "Embed the images again.")
+        self.about = read_json(self.folder / ABOUT, {"fingerprint": str}, "Embed the images again.")
         metadata = self._listing().metadata
         self.count = metadata.num_row_groups
         self.sizes = [metadata.row_group(number).num_rows for number in range(self.count)]
 
     def _listing(self) -> Any:
         """Open the listing, which other processes may replace at any time."""
-        listing = self._place(LISTING)
-        with _told(listing):
-            return _arrow().parquet.ParquetFile(listing)
+        return _parquet(self.folder / LISTING, "ParquetFile")
 
     @staticmethod
     def holds(folder: str | os.PathLike[str]) -> bool:
         """Whether a folder is one of embeddings."""
-        return os.path.isfile(_place(expanded(folder), ABOUT))
-
-    def _place(self, name: str) -> Path:
-        return _place(self.folder, name)
+        return (expanded(folder) / ABOUT).is_file()
 
     def __len__(self) -> int:
         """The number of images."""
@@ -111,7 +102,7 @@ class Shards:
 
     def fresh(self, number: int) -> bool:
         """Return whether a shard was written since the images were listed."""
-        file, listing = self.file(number), self._place(LISTING)
+        file, listing = self.file(number), self.folder / LISTING
         recent = file.exists() and file.stat().st_mtime_ns >= listing.stat().st_mtime_ns
         return recent and self.complete(number)
 
@@ -119,8 +110,7 @@ class Shards:
         """Return whether a shard has embeddings of the images that are listed."""
         if not self.file(number).exists():
             return False
-        with _told(self.file(number)):
-            part = _arrow().parquet.read_table(self.file(number), columns=list(Listed._fields))
+        part = self._part(number, list(Listed._fields))
         return part.replace_schema_metadata().equals(self.listed(number).replace_schema_metadata())
 
     def file(self, number: int) -> Path:
@@ -129,8 +119,11 @@ class Shards:
 
     def listed(self, number: int) -> Any:
         """The images of a shard, a table of pyarrow."""
-        with _told(self._place(LISTING)):
-            return self._listing().read_row_group(number)
+        return self._listing().read_row_group(number)
+
+    def _part(self, number: int, columns: list[str] | None = None) -> Any:
+        """Return columns of a shard that was embedded; None: all."""
+        return _parquet(self.file(number), "read_table", columns=columns)
 
     @contextmanager
     def claimed(self, number: int) -> Iterator[bool]:
@@ -171,14 +164,12 @@ class Shards:
         about = {UNREADABLE: str(len(listed) - len(rows)), DIMENSION: str(width)}
         table = table.replace_schema_metadata(about)
         with replaced_file(self.file(number)) as partial:
-            _arrow().parquet.write_table(table, partial)
-        for name in (MAPPED, OLD_NAMES[MAPPED]):  # they have the embeddings of before
-            (self.folder / name).unlink(missing_ok=True)
+            arrow.parquet.write_table(table, partial)
+        (self.folder / MAPPED).unlink(missing_ok=True)  # it has the embeddings of before
 
     def read(self, number: int) -> Shard:
         """A shard that was embedded."""
-        with _told(self.file(number)):
-            table = _arrow().parquet.read_table(self.file(number))
+        table = self._part(number)
         column = table["embedding"].combine_chunks()
         width = int(table.schema.metadata[DIMENSION])
         embedding = np.full((len(table), width), np.nan, np.float32)
@@ -192,15 +183,8 @@ class Shards:
         return Shard(path, texts("identity"), texts("camera"), embedding)
 
     def digests(self, number: int) -> list[str]:
-        """Return the digests of the files of a shard that was embedded.
-
-        They are "" for files that could not be read, and in shards of version 0.2.0.
-        """
-        with _told(self.file(number)):
-            part = _arrow().parquet.ParquetFile(self.file(number))
-            if "digest" not in part.schema_arrow.names:
-                return [""] * part.metadata.num_rows
-            return part.read(["digest"])["digest"].to_pylist()
+        """Return the digests of the files of a shard that was embedded; "" if unreadable."""
+        return self._part(number, ["digest"])["digest"].to_pylist()
 
     def known(self, number: int) -> dict[tuple[str, str], np.ndarray]:
         """Return the embeddings (d,) of a shard by path and digest, without unreadable files."""
@@ -222,7 +206,7 @@ class Shards:
         """
         if not len(self):
             raise InputError(f"{self.folder} has no images. Add some, and embed again.")
-        file = self._place(MAPPED)
+        file = self.folder / MAPPED
         if not file.exists():
             self._write_mapped(file)
         parts = [shard[:3] for shard in map(Shard.readable, self)]
@@ -244,8 +228,7 @@ class Shards:
 
     def _broken(self, number: int) -> int:
         """How many files of a shard did not decode."""
-        with _told(self.file(number)):
-            return int(_arrow().parquet.read_schema(self.file(number)).metadata[UNREADABLE])
+        return int(_parquet(self.file(number), "read_schema").metadata[UNREADABLE])
 
     @property
     def failed(self) -> int:
@@ -279,12 +262,6 @@ class Shards:
                 "there; the same call of embed goes on"
             )
         return map(self.read, self.numbers)
-
-
-def _place(folder: Path, name: str) -> Path:
-    """Return the path of a file that is not a part, under its old name if the folder has that."""
-    new, old = folder / name, folder / OLD_NAMES[name]
-    return old if old.exists() and not new.exists() else new
 
 
 def _joined(parts: Sequence[np.ndarray | None]) -> np.ndarray | None:
@@ -330,12 +307,8 @@ def create(
                 raise
             return _same(Shards(folder), about)
     shards = _same(Shards(folder), about)
-    with locked(folder / ".listing.lock", wait=True):
-        for name, old in OLD_NAMES.items():
-            if (folder / old).exists():
-                os.replace(folder / old, folder / name)
-        with replaced_file(folder / LISTING) as new:
-            _write_listing(_updated(shards, rows, shard_size), new)
+    with locked(folder / ".listing.lock", wait=True), replaced_file(folder / LISTING) as new:
+        _write_listing(_updated(shards, rows, shard_size), new)
     return Shards(folder)
 
 
@@ -383,25 +356,17 @@ def _same(shards: Shards, about: Mapping[str, Any]) -> Shards:
     return shards
 
 
-@contextmanager
-def _told(file: Path) -> Iterator[None]:
-    """One sentence about a file that is no Parquet file."""
+def _parquet(file: Path, function: str, **options: Any) -> Any:
+    """Return the result of a function of `pyarrow.parquet` that reads a file."""
     arrow = _arrow()
     try:
-        yield
+        return getattr(arrow.parquet, function)(file, **options)
     except (OSError, arrow.ArrowException) as error:
-        reason = str(error).splitlines()[0][:160]
         raise InputError(
-            f"{file} must be a whole Parquet file ({reason}): remove it, and embed again"
+            f"{file} must be a whole Parquet file ({first_line(error)}): remove it, and embed again"
         ) from error
 
 
 def _arrow() -> Any:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise InputError(
-            'shards are Parquet files, which need pyarrow: pip install ".[scale]" in the checkout'
-        ) from error
-    return pyarrow
+    checks.installed("pyarrow.parquet", "scale")
+    return importlib.import_module("pyarrow")

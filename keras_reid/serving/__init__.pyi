@@ -1,18 +1,11 @@
-from .checking import ParityReport, ScoreReport, parity, sample, scores
-from .exporting import export
-from .ranker import checked_reranker, export_ranker
-from .registry import FORMATS, QUANTIZATIONS, TOLERANCES
-
-__all__ = [
-    "FORMATS",
-    "QUANTIZATIONS",
-    "TOLERANCES",
-    "ParityReport",
-    "ScoreReport",
-    "checked_reranker",
-    "export",
-    "export_ranker",
-    "parity",
-    "sample",
-    "scores",
-]
+from .checking import ParityReport as ParityReport
+from .checking import ScoreReport as ScoreReport
+from .checking import parity as parity
+from .checking import sample as sample
+from .checking import scores as scores
+from .exporting import export as export
+from .ranker import checked_reranker as checked_reranker
+from .ranker import export_ranker as export_ranker
+from .registry import FORMATS as FORMATS
+from .registry import QUANTIZATIONS as QUANTIZATIONS
+from .registry import TOLERANCES as TOLERANCES

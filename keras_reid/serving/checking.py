@@ -64,8 +64,8 @@ def parity(
     Args:
         model: the original, a model of `keras_reid.models.build`.
         saved_model: the folder that `export` returned.
-        images: n images on disk, or uint8 pixels `(n, h, w, 3)`, which are packed as PNG; for a
-            model of several inputs the mapping of them.
+        images: n images on disk, with keypoints or tracklets if the model takes them; or uint8
+            pixels `(n, h, w, 3)`, which are packed as PNG; or a mapping of the inputs.
         tolerance: the largest difference that is `ok`.
         flip: as in `export`.
 
@@ -80,7 +80,7 @@ def parity(
         return ParityReport(_difference(original([images]), saved([images])), count, tolerance)
     images = readable(images) if isinstance(images, PersonImages) else checks.pixels(images)
     shown: Any = images
-    if isinstance(saved, SavedModelEmbedder):
+    if isinstance(saved, SavedModelEmbedder) and saved.inputs == {"images"}:
         received = _served(saved, images)
         if not isinstance(images, PersonImages):  # the signatures resize in the graph
             shown = [graph_resize(image, original.image_size).numpy() for image in images]
@@ -183,10 +183,7 @@ def scores(
     """
 
     def scored(embedder: inference.Embedder) -> dict[str, float]:
-        def embed(images: PersonImages) -> Any:
-            return embedder.embed(images, BATCH)
-
-        result = rank_images(embed, query, gallery, protocol).result
+        result = rank_images(embedder.embed, query, gallery, protocol).result
         return {"mAP": result.mAP, "rank-1": float(result.cmc[0])}
 
     return ScoreReport(

@@ -97,16 +97,20 @@ def export(
         about or {},
     )
 
+    specs: Any = tf.TensorSpec((None, *size, 3), tf.uint8, "images")
+    if several:
+        specs = {name: tf.TensorSpec(x.shape, x.dtype, name) for name, x in model.input.items()}
+    function = tf.function(unit, input_signature=[specs])
+
     def write(folder: Path) -> None:
         if format == "onnx":
-            formats.write_onnx(unit, size, folder)
+            formats.write_onnx(function, folder)
         elif format == "openvino":
-            formats.write_openvino(unit, size, folder)
+            formats.write_openvino(function, folder)
         elif format == "litert":
-            formats.write_litert(unit, size, folder, quantization, calibration)
-        elif several:
-            specs = {k: tf.TensorSpec(x.shape, x.dtype, k) for k, x in model.input.items()}
-            saved_model.write_inputs(unit, specs, folder)
+            formats.write_litert(function, folder, quantization, calibration)
+        elif several:  # no batch may be empty
+            tf.saved_model.save(tf.Module(), str(folder), signatures={"serving_default": function})
         else:
             saved_model.write(unit, size, folder)
             saved_model.warm_up(folder, size, Path(directory).name)

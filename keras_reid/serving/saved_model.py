@@ -75,29 +75,10 @@ def _decoded(files: tf.Tensor, size: tuple[int, int]) -> tuple[tf.Tensor, tf.Ten
     return rows[:-1], images[:-1]
 
 
-def write_inputs(
-    unit: Callable[[Any], dict[str, Any]], specs: dict[str, tf.TensorSpec], folder: Path
-) -> None:
-    """A network of several inputs, all of the network's size, with the signature serving_default.
-
-    No batch may be empty.
-    """
-
-    @tf.function(input_signature=[{name: specs[name] for name in sorted(specs)}])
-    def serving_default(inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        return unit(inputs)
-
-    signatures = {"serving_default": serving_default}
-    tf.saved_model.save(tf.Module(), str(folder), signatures=signatures)
-
-
-def warm_up(folder: Path, size: tuple[int, int], name: str) -> bool:
+def warm_up(folder: Path, size: tuple[int, int], name: str) -> None:
     """Writes the requests that TensorFlow Serving answers before it announces a version.
 
     They hold synthetic pedestrians: no picture of a person travels with a model.
-
-    Returns:
-        Whether tensorflow-serving-api was there to write them.
     """
     images = np.stack([draw(person, camera=1, instance=0, size=size) for person in (0, 1)])
     files = [tf.io.encode_jpeg(image).numpy() for image in images]
@@ -106,13 +87,13 @@ def warm_up(folder: Path, size: tuple[int, int], name: str) -> bool:
         chosen = np.arange(count) % len(images)
         inputs.append(("serving_default", {"images": images[chosen]}))
         inputs.append(("serving_bytes", {"image_bytes": np.array(files, object)[chosen]}))
-    return write_requests(folder, name, inputs)
+    write_requests(folder, name, inputs)
 
 
 def write_requests(
     folder: Path, name: str, inputs: list[tuple[str, dict[str, np.ndarray]]]
-) -> bool:
-    """Writes requests by which TensorFlow Serving warms up; False without its package."""
+) -> None:
+    """Write requests by which TensorFlow Serving warms up, if its package is installed."""
     try:
         from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
     except ImportError:
@@ -120,7 +101,7 @@ def write_requests(
             "no warm-up requests beside the model: they need pip install '.[serving]' in the "
             "checkout"
         )
-        return False
+        return
     extra = folder / "assets.extra"
     extra.mkdir()
     with tf.io.TFRecordWriter(str(extra / "tf_serving_warmup_requests")) as writer:
@@ -134,4 +115,3 @@ def write_requests(
                 predict_log=prediction_log_pb2.PredictLog(request=request)
             )
             writer.write(log.SerializeToString())
-    return True

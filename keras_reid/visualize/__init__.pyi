@@ -1,32 +1,18 @@
-from .board import Board
-from .charts import need_matplotlib
-from .pages import Report, jpeg, picture, report_page, search_answer, search_page
-from .pictures import (
-    activation,
-    draw_alignment,
-    draw_groups,
-    draw_heat,
-    draw_keypoints,
-    draw_ranked_lists,
-    draw_timeline,
-    draw_tracks,
-)
-
-__all__ = [
-    "Board",
-    "Report",
-    "activation",
-    "draw_alignment",
-    "draw_groups",
-    "draw_heat",
-    "draw_keypoints",
-    "draw_ranked_lists",
-    "draw_timeline",
-    "draw_tracks",
-    "jpeg",
-    "need_matplotlib",
-    "picture",
-    "report_page",
-    "search_answer",
-    "search_page",
-]
+from .board import Board as Board
+from .charts import need_matplotlib as need_matplotlib
+from .pages import Report as Report
+from .pages import jpeg as jpeg
+from .pages import picture as picture
+from .pages import report_page as report_page
+from .pages import search_answer as search_answer
+from .pages import search_page as search_page
+from .pictures import activation as activation
+from .pictures import draw_alignment as draw_alignment
+from .pictures import draw_groups as draw_groups
+from .pictures import draw_heat as draw_heat
+from .pictures import draw_keypoints as draw_keypoints
+from .pictures import draw_ranked_lists as draw_ranked_lists
+from .pictures import draw_timeline as draw_timeline
+from .pictures import draw_tracks as draw_tracks
+from .videos import check_video as check_video
+from .videos import write_tracks as write_tracks

@@ -79,12 +79,10 @@ class Board(keras.callbacks.Callback):
         folder.mkdir(parents=True, exist_ok=True)
         np.savetxt(folder / "tensors.tsv", found.embeddings[1][few], "%.6g", delimiter="\t")
         images = found.gallery[few]
-        cameras = ["" if images.camera is None else str(images.camera[i]) for i in range(len(few))]
-        lines = [
-            "identity\tcamera",
-            *map("\t".join, zip(map(str, images.identity), cameras, strict=True)),
-        ]
-        (folder / "metadata.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        cameras = np.full(len(few), "") if images.camera is None else images.camera
+        rows = np.stack([images.identity.astype(str), cameras.astype(str)], axis=1)
+        table, header = folder / "metadata.tsv", "identity\tcamera"
+        np.savetxt(table, rows, "%s", "\t", header=header, comments="", encoding="utf-8")
         config = projector.ProjectorConfig()
         one = config.embeddings.add()
         one.tensor_name = "embedding"

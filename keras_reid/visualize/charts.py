@@ -2,12 +2,11 @@
 
 import io
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 
-from keras_reid.errors import InputError
+from keras_reid import checks
 from keras_reid.evaluation import RankingResult, VerificationResult
 
 POINTS = 400  # of a curve
@@ -18,25 +17,12 @@ SCORES = ("val_rank1", "val_mAP")
 
 
 def need_matplotlib() -> None:
-    """Refuses a report where there is nothing to draw its curves.
+    """Raise if Matplotlib, which draws the curves of reports, is not installed.
 
     Raises:
         InputError: what to install.
     """
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise InputError(
-            "a report draws its curves with Matplotlib, which is not here: "
-            "run pip install matplotlib"
-        ) from error
-
-
-def _style() -> AbstractContextManager[None]:
-    import matplotlib
-
-    # Text that can be read and copied; the same file from the same numbers.
-    return matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "report"})
+    checks.installed("matplotlib", "plots")
 
 
 def _figure() -> tuple[Any, Any]:
@@ -50,8 +36,11 @@ def _figure() -> tuple[Any, Any]:
 
 
 def _svg(figure: Any) -> str:
+    import matplotlib
+
     text = io.StringIO()
-    with _style():
+    # Text that can be read and copied; the same file from the same numbers.
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "report"}):
         figure.savefig(text, format="svg", metadata={"Date": None})
     whole = text.getvalue()
     return whole[whole.index("<svg") :]

@@ -2,7 +2,7 @@
 
 import itertools
 import unicodedata
-from functools import cache, cached_property
+from functools import cache
 from typing import Any
 
 from absl import logging
@@ -17,9 +17,9 @@ _numbers = itertools.count(1)
 class Lettering:
     """A name that can be drawn.
 
-    ASCII is drawn in Pillow's font, other names in DejaVu Sans of Matplotlib, else in fonts of the
-    system. Letters that no font has become question marks, and a number is added that is different
-    for each name.
+    ASCII is drawn in Pillow's font, other names in DejaVu Sans of Matplotlib, or in the first font
+    of the system with all letters. Otherwise missing letters become question marks, and a
+    number is added that is different for each name.
 
     Args:
         name: of a person; it is drawn as `str(name)`.
@@ -27,12 +27,13 @@ class Lettering:
     """
 
     def __init__(self, name: Any, size: int) -> None:
-        self.runs = [(text, _font(file, size)) for text, file in _runs(normalized(str(name)))]
+        self.text, file = _drawn(normalized(str(name)))
+        self.font = _font(file, size)
 
-    @cached_property
+    @property
     def width(self) -> float:
         """Pixels."""
-        return sum(font.getlength(text) for text, font in self.runs)
+        return self.font.getlength(self.text)
 
     def draw(
         self,
@@ -49,45 +50,31 @@ class Lettering:
             fill: color of the letters.
             background: color of a box behind them; None draws no box.
         """
-        x, y = place[0], place[1] + max(font.getmetrics()[0] for _, font in self.runs)
-        lefts = itertools.accumulate((font.getlength(text) for text, font in self.runs), initial=x)
-        parts = [((left, y), *run) for left, run in zip(lefts, self.runs, strict=False)]
-        boxes = [draw.textbbox(at, text, font=font, anchor="ls") for at, text, font in parts]
         if background is not None:
-            left, top, right, bottom = zip(*boxes, strict=True)
-            draw.rectangle((min(left), min(top), max(right), max(bottom)), fill=background)
-        for at, text, font in parts:
-            draw.text(at, text, fill=fill, font=font, anchor="ls")
+            draw.rectangle(draw.textbbox(place, self.text, font=self.font), fill=background)
+        draw.text(place, self.text, fill=fill, font=self.font)
 
 
 @cache
-def _runs(text: str) -> tuple[tuple[str, str], ...]:
-    """Return the parts of a text, each with the file of its font; "" is Pillow's font."""
+def _drawn(text: str) -> tuple[str, str]:
+    """Return the text to draw, and the file of its font; "" is Pillow's font."""
     if text.isascii():
-        return ((text, ""),)
+        return text, ""
     # Joiners and the like have no glyphs.
     letters = [letter for letter in text if unicodedata.category(letter) != "Cf"]
+    codes = {*map(ord, letters)}
     files = _font_files()
-    for file in files:
-        if all(ord(letter) in _letters(file) for letter in letters):
-            return ((text, file),)
-    fonts = [next((f for f in files if ord(x) in _letters(f)), None) for x in letters]
-    missing = {x for x, font in zip(letters, fonts, strict=True) if not (font or x.isascii())}
-    if missing:
-        return _runs(_numbered(text, "".join("?" if x in missing else x for x in letters)))
-    pairs = zip(fonts, letters, strict=True)
-    groups = itertools.groupby(pairs, key=lambda pair: pair[0])
-    return tuple(("".join(letter for _, letter in group), font or "") for font, group in groups)
-
-
-def _numbered(text: str, readable: str) -> str:
-    """Return the readable letters of a text and a new number, and log both."""
+    file = next((file for file in files if codes <= _letters(file)), None)
+    if file is not None:
+        return text, file
+    file = max(files, key=lambda file: len(codes & _letters(file)), default="")
+    readable = "".join(x if x.isascii() or ord(x) in _letters(file) else "?" for x in letters)
     drawn = f"{readable} ({next(_numbers)})"
     logging.warning(
         "no installed font has all letters of %s, which is drawn as %s; install %s",
-        *(text, drawn, "one, such as Noto Sans CJK" if _font_files() else "Matplotlib"),
+        *(text, drawn, "one, such as Noto Sans CJK" if file else "Matplotlib"),
     )
-    return drawn
+    return drawn, file
 
 
 @cache
@@ -106,13 +93,13 @@ def _font_files() -> tuple[str, ...]:
 
 @cache
 def _letters(file: str) -> frozenset[int]:
-    """Return the code points with a glyph in a font."""
-    from matplotlib.ft2font import FT2Font
-
+    """Return the code points with a glyph in a font; none for Pillow's."""
     try:
+        from matplotlib.ft2font import FT2Font
+
         _font(file, 16)  # raises if the font has bitmaps of other sizes
         return frozenset(FT2Font(file).get_charmap())
-    except (OSError, RuntimeError):
+    except (ImportError, OSError, RuntimeError):
         return frozenset()
 
 

@@ -3,6 +3,7 @@
 import base64
 import io
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,24 +76,18 @@ def picture(image: Any, height: int, heat: np.ndarray | None = None) -> dict[str
         height: in pixels.
         heat: of `activation`.
     """
-    given = isinstance(image, np.ndarray)
-    pixels = image if given else _pixels(image)
-    name = "" if given or image is None else str(image)
+    if image is None or isinstance(image, np.ndarray):
+        name, pixels = "", image
+    else:
+        name, pixels = str(image), None
+        with suppress(InputError):
+            pixels = decode(image)
     shown: dict[str, Any] = {"name": name, "code": None, "heat": None}
     if pixels is not None:
         shown["code"] = jpeg(scaled(pixels, height))
         if heat is not None:
             shown["heat"] = jpeg(draw_heat(pixels, heat, height))
     return shown
-
-
-def _pixels(path: Any) -> np.ndarray | None:
-    if path is None:
-        return None
-    try:
-        return decode(path)
-    except InputError:
-        return None
 
 
 def jpeg(image: Image.Image) -> str:
@@ -112,7 +107,7 @@ class Report:
         metrics: all scores as they are written to JSON, which the page holds too.
         verification: 1:1 trials.
         failures, successes: lists of queries whose first image is somebody else, and of others.
-        query, gallery: what has the columns identity, camera and, if there are pictures, path.
+        query, gallery: `evaluation.StoredFeatures`, with paths if there are pictures.
         heat: by (query, gallery image), and (query, None) of the query itself, the map `(h', w')`
             of where it is like the query.
         history: epochs of the training, as `history.jsonl` has them.
@@ -156,13 +151,13 @@ def report_page(report: Report, height: int = 112) -> str:
     ranks = [k for k in (1, 5, 10, 20) if k <= len(last.cmc)]
     scores = {f"rank-{k}": [result.rank(k) for result in report.results.values()] for k in ranks}
     scores |= {n: [getattr(result, n) for result in report.results.values()] for n in wanted}
-    value = None
-    if resolvable(FAR, len(report.verification.impostor)):
-        value = report.verification.threshold_at_far(FAR).value
+    verification = report.verification
+    enough = resolvable(FAR, len(verification.impostor))
+    value = verification.threshold_at_far(FAR).value if enough else None
     drawn = {
         "CMC": charts.cmc(report.results),
-        "ROC": charts.roc(report.verification),
-        "distances of pairs": charts.distances(report.verification, value),
+        "ROC": charts.roc(verification),
+        "distances of pairs": charts.distances(verification, value),
     }
     first = next(iter(report.results.values()))
     changes = None
@@ -183,7 +178,7 @@ def report_page(report: Report, height: int = 112) -> str:
         intervals=report.metrics.get("intervals"),
         protocol=report.metrics["protocol"],
         charts=drawn,
-        verification=report.verification.to_dict(),
+        verification=verification.to_dict(),
         threshold=value,
         far=FAR,
         cameras=_cameras(last),
@@ -208,30 +203,24 @@ def _changes(before: RankingResult, after: RankingResult, query: Any) -> dict[st
     old, new = before.per_query, after.per_query
     gain = new.average_precision - old.average_precision
     order = np.argsort(-gain, kind="stable")
-    largest = [*order[:CHANGES], *order[::-1][:CHANGES][::-1]]
-    firsts = old.first[:, 0], new.first[:, 0]
-    paths = getattr(query, "path", None)
-
-    def name(row: int) -> str:
-        return f"query {row}" if paths is None else str(paths[row])
-
+    first_before, first_after = old.first[:, 0].astype(int), new.first[:, 0].astype(int)
     rows = [
         {
-            "name": name(int(old.query[i])),
-            "before": float(old.average_precision[i]),
-            "after": float(new.average_precision[i]),
-            "first_before": int(firsts[0][i]),
-            "first_after": int(firsts[1][i]),
+            "name": f"query {old.query[i]}" if query.path is None else query.path[old.query[i]],
+            "before": old.average_precision[i],
+            "after": new.average_precision[i],
+            "first_before": first_before[i],
+            "first_after": first_after[i],
         }
-        for i in dict.fromkeys(map(int, largest))
+        for i in dict.fromkeys([*order[:CHANGES], *order[-CHANGES:]])
         if gain[i]
     ]
     return {
         "better": int((gain > 0).sum()),
         "worse": int((gain < 0).sum()),
         "same": int((gain == 0).sum()),
-        "won": int(((firsts[0] > 1) & (firsts[1] == 1)).sum()),
-        "lost": int(((firsts[0] == 1) & (firsts[1] > 1)).sum()),
+        "won": int(((first_before > 1) & (first_after == 1)).sum()),
+        "lost": int(((first_before == 1) & (first_after > 1)).sum()),
         "rows": rows,
     }
 
@@ -239,27 +228,18 @@ def _changes(before: RankingResult, after: RankingResult, query: Any) -> dict[st
 def _list(report: Report, found: RankedList, height: int) -> dict[str, Any]:
     """A query and what is nearest to it."""
 
-    def shown(side: Any, row: int, heat: np.ndarray | None) -> dict[str, Any]:
-        paths = getattr(side, "path", None)
-        return picture(None if paths is None else paths[row], height, heat)
-
-    def words(side: Any, row: int) -> list[str]:
+    def shown(side: Any, row: int, hit: int | None) -> tuple[dict[str, Any], list[str]]:
+        path = None if side.path is None else side.path[row]
         camera = [] if side.camera is None else [f"camera {side.camera[row]}"]
-        return [str(side.identity[row]), *camera]
+        heat = report.heat.get((found.query, hit))
+        return picture(path, height, heat), [str(side.identity[row]), *camera]
 
-    hits = [
-        {
-            "picture": shown(report.gallery, j, report.heat.get((found.query, j))),
-            "caption": [f"{rank}.", *words(report.gallery, j), f"distance {distance:.3f}"],
-            "kind": "right" if same else "wrong",
-        }
-        for rank, (j, distance, same) in enumerate(
-            zip(found.gallery.tolist(), found.distance, found.same, strict=True), start=1
-        )
-    ]
-    heat = report.heat.get((found.query, None))
-    return {
-        "query": shown(report.query, found.query, heat),
-        "caption": ["query", *words(report.query, found.query)],
-        "hits": hits,
-    }
+    hits = []
+    rows = zip(found.gallery.tolist(), found.distance, found.same, strict=True)
+    for rank, (row, distance, same) in enumerate(rows, start=1):
+        image, words = shown(report.gallery, row, row)
+        caption = [f"{rank}.", *words, f"distance {distance:.3f}"]
+        kind = "right" if same else "wrong"
+        hits.append({"picture": image, "caption": caption, "kind": kind})
+    image, words = shown(report.query, found.query, None)
+    return {"query": image, "caption": ["query", *words], "hits": hits}

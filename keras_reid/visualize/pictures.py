@@ -40,10 +40,16 @@ def draw_alignment(
         height: of the images in the picture, in pixels.
 
     Raises:
-        InputError: no images, no path from the uppermost to the lowest stripes, or other costs.
+        InputError: no images, or a path of another shape or type.
     """
-    path = _checked_path(path)
-    strength = _strength(path, costs)
+    path = np.asarray(path)
+    strength = np.ones(path.shape) if costs is None else 1 - np.asarray(costs, float)
+    if path.ndim != 2 or path.dtype != bool or strength.shape != path.shape:
+        raise InputError(
+            f"`path` must be booleans (s, t), with costs (s, t), got {path.dtype} {path.shape} and "
+            f"costs {strength.shape}. Of distances.aligned(x, y, return_path=True) pass one pair, "
+            "path[i, j]."
+        )
     images = [scaled(image, height) for image in (first, second)]
     gap = height // 2
     right = images[0].width + gap
@@ -55,8 +61,8 @@ def draw_alignment(
             y = round(edge * height / stripes)
             draw.line([(left, y), (left + image.width - 1, y)], fill=GREY)
     for i, j in np.argwhere(path):
-        ends = [(images[0].width, _middle(i, path.shape[0], height))]
-        ends += [(right - 1, _middle(j, path.shape[1], height))]
+        middles = [int((k + 0.5) * height / n) for k, n in zip((i, j), path.shape, strict=True)]
+        ends = [(images[0].width, middles[0]), (right - 1, middles[1])]
         fraction = strength[i, j]
         colour = tuple(round(p + fraction * (n - p)) for p, n in zip(PALE, NEAR, strict=True))
         draw.line(ends, fill=colour, width=1 + round(3 * fraction))
@@ -83,14 +89,9 @@ def draw_groups(
         height: of an image in pixels; images are drawn half as wide.
 
     Raises:
-        InputError: columns of two lengths, no group at all, or numbers below 1.
+        InputError: no image is in a group.
     """
     group = np.asarray(group)
-    if len(path) != len(group) or min(rows, columns, height) < 1:
-        raise InputError(
-            "a sheet needs a group for each image, and rows, columns and height of at least 1: "
-            f"received {len(path)} images, {len(group)} groups, {rows}, {columns} and {height}"
-        )
     numbers, sizes = np.unique(group[group >= 0], return_counts=True)
     if not len(numbers):
         raise InputError(f"a sheet needs a group: none of the {len(group)} images is in one")
@@ -196,13 +197,10 @@ def draw_heat(image: np.ndarray, heat: np.ndarray, height: int = 256) -> Image.I
         height: of the picture in pixels.
 
     Raises:
-        InputError: no image, or a map of another shape.
+        InputError: no image.
     """
-    heat = np.asarray(heat, float)
-    if heat.ndim != 2 or 0 in heat.shape:
-        raise InputError(f"heat is a map (rows, columns): received {heat.shape}")
     picture = scaled(image, height).convert("L").convert("RGB")
-    _paint(picture, heat)
+    _paint(picture, np.asarray(heat, float))
     return picture
 
 
@@ -242,14 +240,9 @@ def draw_tracks(
         trails: for each box the points `(m, 2)` where the person was.
 
     Raises:
-        InputError: no frame, or other numbers of boxes and names.
+        InputError: no frame.
     """
     boxes = np.asarray(boxes, float).reshape(-1, 4)
-    if len(boxes) != len(names) or len(trails) not in (0, len(boxes)):
-        raise InputError(
-            f"every box has a name, and a trail or none: received {len(boxes)} boxes, "
-            f"{len(names)} names and {len(trails)} trails"
-        )
     picture = scaled(frame, np.asarray(frame).shape[0])
     draw = ImageDraw.Draw(picture)
     for trail, name in zip(trails, names, strict=False):
@@ -273,14 +266,11 @@ def draw_timeline(
         width, row: of the picture, and height of a row, in pixels.
 
     Raises:
-        InputError: nobody, or times that end before they begin.
+        InputError: no persons.
     """
     times = [time for spans in seen.values() for time in spans]
-    if not times or any(not begin <= end for begin, end in times):
-        raise InputError(
-            "a timeline has persons with times that end when they begin or later: received "
-            f"{len(seen)} persons and {len(times)} times"
-        )
+    if not times:
+        raise InputError("`seen` must have at least one person, got none. Lower n_init.")
     first, last = min(begin for begin, _ in times), max(end for _, end in times)
     names, margin = sorted(seen, key=lambda name: min(seen[name])), 8
     font = ImageFont.load_default(row * 2 // 3)
@@ -308,42 +298,6 @@ def _colour(name: Any) -> tuple[int, int, int]:
     number = name if isinstance(name, int) else zlib.crc32(str(name).encode())
     red, green, blue = colorsys.hsv_to_rgb(number * GOLDEN % 1, 1.0, (0.8, 0.55)[number % 2])
     return round(255 * red), round(255 * green), round(255 * blue)
-
-
-def _middle(stripe: int, stripes: int, height: int) -> int:
-    return int((stripe + 0.5) * height / stripes)
-
-
-def _strength(path: np.ndarray, costs: Any) -> np.ndarray:
-    """Of each line, from 0 to 1."""
-    if costs is None:
-        return np.ones(path.shape)
-    costs = np.asarray(costs, "float64")
-    if costs.shape != path.shape or not ((costs >= 0) & (costs <= 1)).all():
-        raise InputError(
-            f"costs are one number in [0, 1] for each pair of stripes: received {costs.shape} for "
-            f"a path of {path.shape}, from {costs.min(initial=1):.3g} to {costs.max(initial=0):.3g}"
-        )
-    return 1 - costs
-
-
-def _checked_path(path: Any) -> np.ndarray:
-    path = np.asarray(path)
-    if path.ndim != 2 or path.dtype != bool:
-        raise InputError(
-            f"a path is booleans (s, t): received {path.dtype} {path.shape}; of "
-            "distances.aligned(x, y, return_path=True) take one pair, path[i, j]"
-        )
-    cells = np.argwhere(path)
-    whole = (
-        len(cells) > 0 and not cells[0].any() and (cells[-1] == np.subtract(path.shape, 1)).all()
-    )
-    if not whole or any(step.sum() != 1 for step in np.diff(cells, axis=0)):
-        raise InputError(
-            "a path goes from the first to the last pair of stripes by steps down or right: "
-            f"received {cells.tolist()} of {path.shape[0]}×{path.shape[1]}"
-        )
-    return path
 
 
 def scaled(image: Any, height: int) -> Image.Image:

@@ -6,7 +6,8 @@ from PIL import Image
 from processes import TINY, within
 
 from keras_reid import data, gallery
-from keras_reid.cli.search import Enrolment, SearchOptions
+from keras_reid.cli.enrol import Enrolment
+from keras_reid.cli.search import SearchOptions
 from keras_reid.errors import InputError, counted
 from keras_reid.training import Plan, recipes
 

@@ -26,7 +26,12 @@ PAIRS = (
 @pytest.fixture(autouse=True)
 def forget():
     def clear():
-        for cached in (lettering._runs, lettering._font_files, lettering._letters, lettering._font):
+        for cached in (
+            lettering._drawn,
+            lettering._font_files,
+            lettering._letters,
+            lettering._font,
+        ):
             cached.cache_clear()
 
     clear()
@@ -74,8 +79,8 @@ def test_draw_timeline_two_names_differ(fonts, names):
 def test_lettering_letters_of_dejavu_are_drawn_without_number(monkeypatch, caplog, name):
     monkeypatch.setattr("matplotlib.font_manager.findSystemFonts", list)
     with caplog.at_level(logging.WARNING, "absl"):
-        ((text, font),) = lettering.Lettering(name, 14).runs
-    assert (text, font.getname()[0]) == (name, "DejaVu Sans")
+        drawn = lettering.Lettering(name, 14)
+    assert (drawn.text, drawn.font.getname()[0]) == (name, "DejaVu Sans")
     assert caplog.text == ""
 
 
@@ -83,9 +88,7 @@ def test_lettering_missing_letters_become_marks_and_number(monkeypatch, caplog):
     monkeypatch.setattr("matplotlib.font_manager.findSystemFonts", list)
     monkeypatch.setattr(lettering, "_numbers", itertools.count(1))
     with caplog.at_level(logging.WARNING, "absl"):
-        texts = [
-            "".join(t for t, _ in lettering.Lettering(n, 14).runs) for n in ("Ö李", "Ö王", "Ö李")
-        ]
+        texts = [lettering.Lettering(name, 14).text for name in ("Ö李", "Ö王", "Ö李")]
     assert texts == ["Ö? (1)", "Ö? (2)", "Ö? (1)"]
     assert caplog.text.count("no installed font has all letters of") == 2
     assert "Ö王, which is drawn as Ö? (2)" in caplog.text
@@ -122,18 +125,16 @@ def system_font(tmp_path, monkeypatch):
 
 
 def test_lettering_cjk_font_of_system_is_used(system_font):
-    ((text, font),) = lettering.Lettering("李雷", 20).runs
-    assert (text, font.getname()[0]) == ("李雷", "Two")
+    drawn = lettering.Lettering("李雷", 20)
+    assert (drawn.text, drawn.font.getname()[0]) == ("李雷", "Two")
     tall, low = (letters(name).sum() for name in ("李", "雷"))
     assert tall != low
 
 
-def test_lettering_fonts_are_combined_within_name(system_font):
-    runs = lettering.Lettering("李雷 Ünal-1", 20).runs
-    assert [(text, font.getname()[0]) for text, font in runs] == [
-        ("李雷", "Two"),
-        (" Ünal-1", "DejaVu Sans"),
-    ]
+def test_lettering_font_with_most_letters_draws_name_of_two_scripts(system_font, monkeypatch):
+    monkeypatch.setattr(lettering, "_numbers", itertools.count(1))
+    drawn = lettering.Lettering("李雷 Ünal-1", 20)
+    assert (drawn.text, drawn.font.getname()[0]) == ("?? Ünal-1 (1)", "DejaVu Sans")
 
 
 def test_draw_tracks_spellings_of_one_name_look_the_same():

@@ -12,7 +12,7 @@ from keras_reid import data, evaluation, gallery
 from keras_reid.cli import cluster, embed, evaluate, export, search, track, train
 from keras_reid.data import cache, synthetic
 from keras_reid.data.attribute_tables import read_attributes
-from keras_reid.demo import command as demo
+from keras_reid.demo import __main__ as demo
 from keras_reid.io import (
     check_writable,
     locked,

@@ -410,7 +410,9 @@ def test_export_embeds_files_that_its_signature_refuses(tmp_path):
         tmp_path / "1",
     )
     expected = [decode(path).mean(axis=(0, 1)) for path in paths]
-    found = inference.load(tmp_path / "1", input_size=SIZE).embed(paths, 2)
+    metadata = inference.Metadata("saved_model", "float32", SIZE, 3, False, None, "0" * 16)
+    metadata.write(tmp_path / "1")
+    found = inference.load(tmp_path / "1").embed(paths, 2)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 

@@ -41,7 +41,8 @@ def exported(tmp_path_factory):
         SIZE,
         folder,
     )
-    return inference.load(folder, input_size=SIZE)
+    inference.Metadata("saved_model", "float32", SIZE, 3, False, None, "0" * 16).write(folder)
+    return inference.load(folder)
 
 
 LOSSY = {

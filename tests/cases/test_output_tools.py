@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from processes import within
 
-from keras_reid import evaluation, scale
-from keras_reid.cli.shared import stored_features
+from keras_reid import evaluation
 from keras_reid.data.mot import Boxes, read_mot, write_mot
 from keras_reid.scale import shards
 from keras_reid.scale.listing import Listed
@@ -24,7 +23,6 @@ COUNT, DIMENSION = 12, 8
 ABOUT = {"images": "x", "shard_size": 5, "flip": False, "fingerprint": "m"}
 ROWS = [Listed(f"/images/{i:02}.jpg", f"p{i % 3}", f"c{i % 2}") for i in range(COUNT)]
 VECTORS = np.random.default_rng(0).normal(size=(COUNT, DIMENSION)).astype(np.float32)
-OLD_NAMES = {"_listing": "listing.parquet", "_embed.json": "embed.json"}
 
 
 @pytest.fixture
@@ -38,15 +36,6 @@ def embedded(tmp_path):
         folder.write(number, folder.listed(number), rows, vectors, ["digest"] * size)
         first += size
     return folder
-
-
-def as_before(folder, digests=True):
-    """Give a folder the names, and without digests the columns, of earlier versions."""
-    for new, old in OLD_NAMES.items():
-        (folder / new).rename(folder / old)
-    for file in [] if digests else folder.glob("part-*"):
-        table = parquet.read_table(file)
-        parquet.write_table(table.drop(["digest"]), file)
 
 
 READERS = {
@@ -81,43 +70,6 @@ def test_embeddings_folder_files_that_are_not_parts_begin_with_underscore(embedd
     assert names == {"_embed.json", "_embedding.npy", "_listing"}
     np.testing.assert_array_equal(np.load(embedded.folder / "_embedding.npy"), VECTORS[:-1])
     assert json.loads((embedded.folder / "_embed.json").read_text()) == ABOUT
-
-
-@pytest.mark.parametrize("digests", [True, False])
-def test_embeddings_folder_of_earlier_version_is_read(embedded, digests):
-    as_before(embedded.folder, digests)
-    before = sorted(file.name for file in embedded.folder.iterdir())
-    folder = scale.Shards(embedded.folder)
-    assert len(folder) == COUNT
-    assert folder.missing == []
-    assert [path for shard in folder for path in shard.path] == [row.path for row in ROWS]
-    assert sorted(file.name for file in embedded.folder.iterdir()) == before
-    stored = stored_features(str(embedded.folder))
-    np.testing.assert_array_equal(stored.features["embedding"], VECTORS[:-1])
-    assert stored.identity.tolist() == [row.identity for row in ROWS[:-1]]
-
-
-def test_embeddings_folder_of_earlier_version_is_renamed_by_next_call(embedded):
-    as_before(embedded.folder)
-    (embedded.folder / "embedding.npy").write_bytes(b"of before")
-    times = [embedded.file(number).stat().st_mtime_ns for number in range(embedded.count)]
-    folder = shards.create(embedded.folder, ROWS, 5, ABOUT)
-    assert folder.missing == []
-    assert [folder.file(number).stat().st_mtime_ns for number in range(folder.count)] == times
-    assert len(pandas.read_parquet(folder.folder)) == COUNT
-    rest = {file.name for file in folder.folder.iterdir() if not file.name.startswith("part-")}
-    assert rest == {"_embed.json", "_embedding.npy", "_listing"}
-    folder.write(0, folder.listed(0), np.arange(5), VECTORS[5:10], ["new"] * 5)
-    assert not (folder.folder / "_embedding.npy").exists()
-    np.testing.assert_array_equal(folder.mapped().features["embedding"][:5], VECTORS[5:10])
-
-
-def test_embeddings_folder_of_earlier_version_drops_mapped_file_that_is_stale(embedded):
-    as_before(embedded.folder)
-    (embedded.folder / "embedding.npy").write_bytes(b"of before")
-    folder = scale.Shards(embedded.folder)
-    folder.write(0, folder.listed(0), np.arange(5), VECTORS[:5], ["new"] * 5)
-    np.testing.assert_array_equal(folder.mapped().features["embedding"], VECTORS[:-1])
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from PIL import Image
 from processes import within
 
 from keras_reid import data, gallery, models, scale
-from keras_reid.cli.search import _people
+from keras_reid.cli.enrol import _people
 from keras_reid.data.keypoints import estimate_keypoints
 from keras_reid.data.pipeline import image_batches
 from keras_reid.errors import InputError
@@ -292,7 +292,7 @@ def test_embed_after_the_last_images_are_deleted_keeps_no_embedding(source, mode
 def test_enrol_image_listed_twice_in_two_chunks_raises_before_the_first(
     run, model, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("keras_reid.cli.search.CHUNK", 2)
+    monkeypatch.setattr("keras_reid.cli.enrol.CHUNK", 2)
     for i in range(4):
         picture(tmp_path / f"{i}.png", i)
     rows = [(f"{i}.png", f"p{i}", "") for i in range(4)]
@@ -381,32 +381,6 @@ def test_embed_again_embeds_new_and_replaced_images(model, tmp_path):
     assert sorted(path[-5:] for path in mapped.path) == sorted(after)
     for path, embedding in zip(mapped.path, mapped.features["embedding"], strict=True):
         np.testing.assert_array_equal(embedding, after[path[-5:]][2])
-
-
-def test_embed_folder_of_0_2_0_is_read_and_embedded_again_once(model, tmp_path):
-    from pyarrow import parquet
-
-    name = unicodedata.normalize("NFD", "José")
-    table = tmp_path / "list.csv"
-    for i in range(3):
-        picture(tmp_path / f"{i}.png", i)
-    write_table(table, [(f"{i}.png", name, "1") for i in range(3)])
-    embedded = scale.embed(table, model, tmp_path / "out", shard_size=2)
-    before = contents(embedded)
-    for number in range(embedded.count):
-        part = parquet.read_table(embedded.file(number)).drop_columns("digest")
-        parquet.write_table(part, embedded.file(number))
-        picture(tmp_path / f"{number}.png", 70 + number)
-    old = scale.Shards(tmp_path / "out")
-    for image, (identity, _, embedding) in contents(old).items():
-        assert identity == unicodedata.normalize("NFC", name)
-        np.testing.assert_array_equal(embedding, before[image][2])
-    after = contents(scale.embed(table, model, tmp_path / "out", shard_size=2))
-    changed = {i for i in after if np.abs(after[i][2] - before[i][2]).max() > 1e-3}
-    assert changed == {"0.png", "1.png"}
-    written = [old.file(number).stat().st_mtime_ns for number in (0, 1)]
-    scale.embed(table, model, tmp_path / "out", shard_size=2)
-    assert [old.file(number).stat().st_mtime_ns for number in (0, 1)] == written
 
 
 @pytest.mark.parametrize(("broken", "code"), [(1, 0), (2, 1)])

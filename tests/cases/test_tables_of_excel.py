@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from keras_reid import data
-from keras_reid.cli import search
+from keras_reid.cli import enrol
 from keras_reid.data.attribute_tables import read_attributes
 from keras_reid.data.keypoints import read_keypoints
 from keras_reid.errors import InputError
@@ -98,7 +98,7 @@ def test_tables_paths_of_windows_name_the_file(path, table, tmp_path):
     assert data.decodable(train.path).all()
     (image,) = listed(file)
     assert data.decodable(np.array([image.path])).all()
-    images, times = search._people(file)
+    images, times = enrol._people(file)
     assert [times[path] for path in images.path.tolist()] == [5.0]
 
 

@@ -195,7 +195,6 @@ def test_track_command_model_without_finite_embedding_raises(scene, monkeypatch)
         return np.where(means == 4, np.nan, means)  # a diverged model, in the fourth frame
 
     monkeypatch.setattr(shared.ModelOptions, "pixel_embedder", lambda self: (embed, (16, 8)))
-    monkeypatch.setattr(shared.ModelOptions, "check_one_model", lambda self: None)
     flags = ("--video=frames", "--detections=det.txt", "--out=t.txt")
     code, _, err = within("track.py", *flags, cwd=scene)
     assert code == 1

@@ -16,7 +16,7 @@ import pytest
 from conftest import ROOT
 
 from keras_reid.cli import cluster, embed, evaluate, export, options, search, track, train
-from keras_reid.demo import command
+from keras_reid.demo import __main__ as demo
 from keras_reid.training import recipes
 
 PAGES = ["README.md", *(f"docs/{file.name}" for file in sorted((ROOT / "docs").glob("*.md")))]
@@ -73,7 +73,7 @@ def test_page_commands_parse_with_valid_options(page: str) -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_page_flags_exist(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
-    commands = (cluster, command, embed, evaluate, export, search, track, train)
+    commands = (cluster, demo, embed, evaluate, export, search, track, train)
     fields = (field for command in commands for field in command.run.fields)
     known = {field.name for field in fields} | {"help", "helpfull"} | OTHERS
     for line in re.findall(r"^.*(?:python (?:\w+/)\w+\.py).*$|^.*docker.*$", text, re.MULTILINE):

@@ -236,4 +236,4 @@ def test_report_without_matplotlib_exits_with_error(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     code, _, err = within("evaluate.py", "--features=q,g", "--report=r.html", cwd=tmp_path)
     assert code == 1
-    assert err.endswith("which is not here: run pip install matplotlib\n")
+    assert "needs matplotlib: run pip install '.[plots]' in the checkout" in err

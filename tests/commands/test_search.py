@@ -13,7 +13,7 @@ from PIL import Image
 from processes import TINY, said
 
 from keras_reid import data, models, serving, visualize
-from keras_reid.cli.search import _people
+from keras_reid.cli.enrol import _people
 from keras_reid.training.runs import Run
 
 pytestmark = pytest.mark.slow  # processes that train and embed

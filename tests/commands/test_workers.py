@@ -67,7 +67,11 @@ class Workers:
 
 
 def weights(run: Path) -> np.ndarray:
-    models = [Run(run).load_model(name) for name in ("1", "2") if Run(run)._has(int(name))]
+    models = [
+        Run(run).load_model(name)
+        for name in ("1", "2")
+        if Run(run).member_file(int(name)).is_file()
+    ]
     return np.concatenate([v.numpy().ravel() for model in models for v in model.weights])
 
 

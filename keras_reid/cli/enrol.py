@@ -1,0 +1,197 @@
+"""`python search.py enrol DIR|CSV`: add persons to a gallery."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from keras_reid import data, gallery, scale
+from keras_reid.cli.shared import GalleryOptions, progress, say
+from keras_reid.errors import InputError, counted
+from keras_reid.io import content_digest, read_table, table_path
+from keras_reid.names import resolved
+from keras_reid.scale.listing import check_once
+
+Embedded = tuple[np.ndarray, dict[str, Any]]  # rows that are fit, and arguments of `Gallery.enrol`
+CHUNK = 1024  # images that are embedded, and then durable, at a time
+
+
+class Block(NamedTuple):
+    """Images to enrol.
+
+    Attributes:
+        labels: images, identities, cameras and times (n,), as of `Gallery.enrol`.
+        digests: (n,) digests of the content.
+        fingerprint: of the model.
+        embed: from rows to the rows of fit images, and their arguments of `Gallery.enrol`.
+    """
+
+    labels: dict[str, np.ndarray | None]
+    digests: np.ndarray
+    fingerprint: str
+    embed: Callable[[np.ndarray], Embedded]
+
+    def rows(self, rows: np.ndarray) -> dict[str, Any]:
+        """Return the labels of some images."""
+        columns = self.labels.items()
+        return {name: None if all_ is None else all_[rows].tolist() for name, all_ in columns}
+
+
+@dataclass
+class Enrolment:
+    """Counts of an enrolment, and the files that are left out as unfit.
+
+    Attributes:
+        added: new images.
+        replaced: images that were embedded again because their content changed.
+        moved: images with another identity, camera or time than before.
+        kept: images that were enrolled before, unchanged.
+        unfit: paths of the skipped files.
+    """
+
+    added: int = 0
+    replaced: int = 0
+    moved: int = 0
+    kept: int = 0
+    unfit: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        return (
+            f"enrolled {counted(self.added, 'image')}, {self.replaced:,} embedded again (changed), "
+            f"{self.moved:,} moved (another identity, camera or time), {self.kept:,} already "
+            f"enrolled, {len(self.unfit):,} skipped (unreadable)"
+        )
+
+    def update(self, people: gallery.Gallery, block: Block) -> None:
+        """Add new images, embed changed ones again, and move those with other labels."""
+        digests = block.digests
+        labels = block.rows(np.arange(len(digests)))
+        changes = people.changes(**labels, digests=digests.tolist())
+        rows = np.flatnonzero(changes.new | changes.replaced)
+        if len(rows):
+            fit, values = block.embed(rows)
+            self.unfit += [labels["images"][row] for row in np.setdiff1d(rows, fit)]
+            rows = fit
+        if len(rows):
+            people.enrol(
+                **block.rows(rows),
+                **values,
+                model_fingerprint=block.fingerprint,
+                existing="replace",
+                digests=digests[rows].tolist(),
+            )
+        moved = np.setdiff1d(np.flatnonzero(changes.moved), rows)
+        if len(moved):
+            people.relabel(**block.rows(moved))
+        self.added += int(changes.new[rows].sum())
+        self.replaced += int(changes.replaced[rows].sum())
+        self.moved += int(changes.moved.sum())
+        self.kept += int((~(changes.new | changes.replaced | changes.moved)).sum())
+
+    def tell(self, options: GalleryOptions, people: gallery.Gallery) -> None:
+        """Print the counts, the skipped files and the size of the gallery."""
+        say(str(self))
+        for path in self.unfit[:10]:
+            say(f"  skipped: {path} {data.unfit(path) or 'cannot be decoded'}")
+        images, identities = people.count(), len(people.identities())
+        held = f"{counted(images, 'image')} of {counted(identities, 'identity')}"
+        say(f"{options.uri}: {held}")
+        if people.calibration is not None and (found := people.calibrate()) is not None:
+            say(f"match probabilities adapted to {counted(found.after.images, 'enrolled image')}")
+
+
+def enrol(options: GalleryOptions, arguments: list[str]) -> Enrolment:
+    """Add the images of a folder or list, embedded here, or the embeddings of `embed.py`."""
+    source = Path(arguments[0])
+    embedded = scale.Shards.holds(source)
+    total, blocks = (_shard_blocks if embedded else _image_blocks)(options, source)
+    done, seen = Enrolment(), 0
+    tell = progress("enrolling")
+    with gallery.open(options.uri) as people:
+        if not embedded:
+            options.calibrated(people)
+        for block in blocks:
+            done.update(people, block)
+            seen += len(block.digests)
+            tell(seen, total)
+        done.tell(options, people)
+    return done
+
+
+def _image_blocks(options: GalleryOptions, source: Path) -> tuple[int, Iterator[Block]]:
+    images, times = _people(source)
+    check_once(source, images.path.tolist())
+    names = options.settings.get("attribute_names")
+    embed = options.embedder(also=("attribute_probabilities",) if names else ())
+
+    def block(start: int) -> Block:
+        chunk = images[start : start + CHUNK]
+        paths = chunk.path.tolist()
+
+        def embedded(rows: np.ndarray) -> Embedded:
+            rows = rows[data.usable(chunk.path[rows], progress("reading images"))]
+            if not len(rows):
+                return rows, {}
+            outputs = embed(chunk[rows])
+            if not names:
+                return rows, {"embeddings": outputs}
+            attributes = outputs["attribute_probabilities"]
+            described = {"attributes": attributes, "attribute_names": names}
+            return rows, {"embeddings": outputs["embedding"], **described}
+
+        labels = {
+            "images": chunk.path,
+            "identities": chunk.identity,
+            "cameras": chunk.camera,
+            "times": np.array([times.get(path) for path in paths], float),
+        }
+        return Block(labels, np.array([*map(content_digest, paths)]), options.fingerprint, embedded)
+
+    return len(images), map(block, range(0, len(images), CHUNK))
+
+
+def _shard_blocks(options: GalleryOptions, source: Path) -> tuple[int, Iterator[Block]]:
+    shards = scale.Shards(source)
+    listed = map(shards.listed, shards.numbers)
+    check_once(source, (path for table in listed for path in table["path"].to_pylist()))
+    if options.model_name:
+        raise InputError(f"{source} holds embeddings: leave --model out")
+
+    def block(number: int, shard: scale.Shard) -> Block:
+        if shard.identity is None:
+            raise InputError(
+                f"who is enrolled has a name: the images of {source} have none; embed a table "
+                "with a column identity"
+            )
+
+        def embedded(rows: np.ndarray) -> Embedded:
+            rows = rows[shard.decodes[rows]]
+            return rows, {"embeddings": shard.embedding[rows]}
+
+        labels = {"images": shard.path, "identities": shard.identity, "cameras": shard.camera}
+        digests = np.array(shards.digests(number))
+        return Block(labels, digests, shards.about["fingerprint"], embedded)
+
+    return len(shards), map(block, shards.numbers, shards)
+
+
+def _people(path: Path) -> tuple[data.PersonImages, dict[str, float]]:
+    """Return all images of a folder or table, by resolved paths, and the known times."""
+    if not path.exists():
+        raise InputError(f"people are a folder or a CSV file: {path} does not exist")
+    dataset = data.load("folder" if path.is_dir() else "csv", str(path.absolute()))
+    images = data.joined(*dataset.parts().values())
+    images = images[~images.distractor]
+    images = replace(images, path=np.array([resolved(path) for path in images.path.tolist()]))
+    return images, {} if path.is_dir() else _times(path.absolute())
+
+
+def _times(table: Path) -> dict[str, float]:
+    """Return seconds by resolved path, of the rows that have a time."""
+    return {
+        resolved(table_path(table, line.values["path"])): found
+        for line in read_table(table, ("path",), ("time",))[1]
+        if (found := gallery.seconds(line.values.get("time"))) is not None
+    }
