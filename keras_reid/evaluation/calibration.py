@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from keras_reid.errors import InputError
-from keras_reid.evaluation.comparison import checked_features, compare
+from keras_reid.evaluation.comparison import compare
+from keras_reid.nearest.arrays import checked_features
 
 PERSONS = (5, 10, 30, 60, 100, 300)  # gallery sizes that `fit_calibration` draws
 IMAGES = (1, 2, 4)  # images per person in these galleries

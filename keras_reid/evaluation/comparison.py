@@ -1,6 +1,5 @@
 """What is compared: from features and the name of a distance to rows of distances."""
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from inspect import signature
@@ -11,7 +10,7 @@ import numpy as np
 from keras_reid import checks
 from keras_reid.errors import InputError
 from keras_reid.evaluation.local import aligned, summed, visible
-from keras_reid.nearest.arrays import Rows, feature_rows, unit
+from keras_reid.nearest.arrays import Rows, checked_features, feature_rows, real_array, unit
 
 FEATURE_DISTANCES = ("euclidean", "cosine", "local", "global_local", "visible")
 
@@ -22,8 +21,6 @@ SQUARED = ("global_local",)
 # Of one set of images: (n, d), (n, s, d), or a mapping: embedding and local, or global, parts and
 # visibility.
 Features = Any
-
-CHECKED_ELEMENTS = 2**24
 
 # What scores accept: rows, a matrix (q, g), or the pair of features (query, gallery).
 Compared = Any
@@ -99,7 +96,7 @@ def matrix_rows(values: Any, name: str = "given matrix", reranking: str = "none"
     Raises:
         InputError: not a matrix of real numbers.
     """
-    matrix = _real(values, 2, "distance matrix")
+    matrix = real_array(values, 2, "distances")
     dtype = np.result_type(matrix.dtype, np.float32)
 
     def rows(start: int, stop: int) -> np.ndarray:
@@ -208,39 +205,3 @@ def _named(features: Any, key: str, split: str, mapped: bool) -> Any:
             "that an embedder with the outputs embedding and local returns."
         )
     return features
-
-
-def checked_features(values: Any, rank: int, split: str) -> np.ndarray:
-    """Features of a split, of that rank, in float32 and finite."""
-    array = _real(values, rank, f"{split} feature matrix")
-    with np.errstate(over="ignore"):
-        array = array.astype(np.float32, copy=False)
-    step = max(1, CHECKED_ELEMENTS // max(1, math.prod(array.shape[1:])))
-    starts = range(0, len(array), step)  # of a mapped file a part is in memory at a time
-    axes = tuple(range(1, rank))
-    finite = [np.isfinite(array[start : start + step]).all(axis=axes) for start in starts]
-    bad = np.flatnonzero(~np.concatenate([np.ones(0, bool), *finite]))
-    if len(bad):
-        raise InputError(
-            f"Features must be finite in float32, received NaN or Inf in {len(bad)} {split} "
-            f"rows, first row {bad[0]}: drop those images or mend the model."
-        )
-    return array
-
-
-def _real(values: Any, rank: int, what: str) -> np.ndarray:
-    """The values as an array of real numbers, not copied (a memory map stays one)."""
-    try:
-        array = values if isinstance(values, np.memmap) else np.asarray(values)
-        real = np.result_type(array.dtype, np.float32).kind == "f"
-    except (ValueError, TypeError):  # a ragged list, or types that NumPy cannot join
-        raise InputError(
-            f"A {what} is one {rank}-D array of numbers, received a {type(values).__name__} that "
-            "is not: pass an array, or features as the tuple (query, gallery)."
-        ) from None
-    if array.ndim != rank or not real:
-        raise InputError(
-            f"A {what} is {rank}-D and of real numbers, received shape {array.shape} of "
-            f"{array.dtype}: pass such an array, or features as the tuple (query, gallery)."
-        )
-    return array

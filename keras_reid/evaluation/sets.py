@@ -7,8 +7,7 @@ import numpy as np
 
 from keras_reid import checks
 from keras_reid.errors import InputError
-from keras_reid.evaluation.comparison import checked_features
-from keras_reid.nearest.arrays import feature_rows
+from keras_reid.nearest.arrays import checked_features, feature_rows
 
 Reduce = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 

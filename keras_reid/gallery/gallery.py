@@ -18,7 +18,7 @@ from keras_reid.evaluation.calibration import (
     distances,
     left_out,
 )
-from keras_reid.evaluation.comparison import checked_features, compare
+from keras_reid.evaluation.comparison import compare
 from keras_reid.gallery.decision import (
     LIMITS,
     NOT_CALIBRATED,
@@ -29,6 +29,7 @@ from keras_reid.gallery.decision import (
 )
 from keras_reid.gallery.store import NO_FILTER, Filter, Labels, Rows, SearchResult, Store, label
 from keras_reid.names import normalized, one_image, repeated
+from keras_reid.nearest.arrays import checked_features
 
 SECOND = 20  # hits among which two persons are looked for at first
 DEEPEST = 16_384  # hits at most

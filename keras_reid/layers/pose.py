@@ -57,9 +57,6 @@ class KeypointHeatmaps(keras.layers.Layer):
         heat = ops.exp(-(across * across + down * down) / (2 * self.sigma**2))
         return ops.stop_gradient(ops.where(confidence > 0, confidence * heat, 0.0))
 
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
-        return (input_shape[0], *self.size, input_shape[1])
-
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "size": list(self.size), "sigma": self.sigma}
 
@@ -118,13 +115,6 @@ class PosePooling(keras.layers.Layer):
         visibility = ops.stop_gradient(visibility)
         return ops.cast(parts, self.compute_dtype), ops.cast(visibility, self.compute_dtype)
 
-    def compute_output_spec(self, inputs: list[Any]) -> tuple[Any, Any]:
-        batch, parts = inputs[0].shape[0], len(self.groups)
-        return (
-            keras.KerasTensor((batch, parts, inputs[0].shape[-1]), self.compute_dtype),
-            keras.KerasTensor((batch, parts), self.compute_dtype),
-        )
-
     def get_config(self) -> dict[str, Any]:
         groups = [list(group) for group in self.groups]
         return {**super().get_config(), "groups": groups, "sharpness": self.sharpness}
@@ -150,10 +140,6 @@ class VisibleParts(keras.layers.Layer):
         parts = weight[..., None] * ops.normalize(parts, axis=-1)
         flat = ops.reshape(parts, (-1, parts.shape[1] * parts.shape[2]))
         return ops.concatenate([ops.normalize(whole, axis=-1), flat], axis=-1)
-
-    def compute_output_shape(self, input_shape: list[Shape]) -> Shape:
-        whole, parts, _ = input_shape
-        return (whole[0], (whole[1] or 0) + (parts[1] or 0) * (parts[2] or 0))
 
 
 def _of(values: Any, group: tuple[int, ...]) -> Any:

@@ -57,8 +57,5 @@ class StripePooling(keras.layers.Layer):
         stripes = [pool(x[:, first:end], axis=(1, 2)) for first, end in self.windows]
         return ops.cast(ops.stack(stripes, axis=1), self.compute_dtype)
 
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
-        return (input_shape[0], self.stripes, input_shape[-1])
-
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "stripes": self.stripes, "pooling": self.pooling}

@@ -25,9 +25,6 @@ class _Temporal(keras.layers.Layer):
                 f"{[tuple(shape) for shape in input_shape]}: give one vector for each frame."
             )
 
-    def compute_output_shape(self, input_shape: Sequence[Shape]) -> Shape:
-        return (input_shape[0][0], input_shape[0][-1])
-
 
 def _single(inputs: Sequence[Any]) -> tuple[Any, Any]:
     """x in float32, 0 where a frame is not there, and the mask `(b, t, 1)`."""
@@ -138,9 +135,6 @@ class TemporalRecurrent(_Temporal):
         steps = ops.where(there, ops.cast(steps, "float32"), 0.0)
         return ops.cast(_mean(steps, there), self.compute_dtype)
 
-    def compute_output_shape(self, input_shape: Sequence[Shape]) -> Shape:
-        return (input_shape[0][0], self.width)
-
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "width": self.width}
 
@@ -152,9 +146,6 @@ class ClipsToFrames(keras.layers.Layer):
     def call(self, clips: Any) -> Any:
         return ops.reshape(clips, (-1, *clips.shape[2:]))
 
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
-        return (None, *input_shape[2:])
-
 
 @keras.saving.register_keras_serializable(package="keras_reid")
 class FramesToClips(keras.layers.Layer):
@@ -163,6 +154,3 @@ class FramesToClips(keras.layers.Layer):
     def call(self, inputs: Sequence[Any]) -> Any:
         frames, mask = inputs
         return ops.reshape(frames, (*ops.shape(mask), *frames.shape[1:]))
-
-    def compute_output_shape(self, input_shape: Sequence[Shape]) -> Shape:
-        return (*input_shape[1], *input_shape[0][1:])

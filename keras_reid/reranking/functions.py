@@ -6,9 +6,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
-from keras_reid.nearest import graph
 from keras_reid.nearest.arrays import Rows
 from keras_reid.reranking import inputs
 from keras_reid.reranking.neighbour_graphs import (
@@ -26,11 +24,7 @@ def _whole(make: Callable[..., Rows], name: str) -> Callable[..., Any]:
     """
 
     def function(query: Any, gallery: Any, *options: Any, **named: Any) -> Any:
-        if tf.executing_eagerly():
-            return make(query, gallery, None, *options, **named).matrix()
-        return inputs.of_finite_rows(
-            query, gallery, lambda q, g: graph.matrix(make(q, g, None, *options, **named))
-        )
+        return inputs.whole(partial(make, **named), query, gallery, *options)
 
     signature = inspect.signature(make)
     shown = [p for p in signature.parameters.values() if p.name != "progress"]

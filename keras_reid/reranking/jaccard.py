@@ -3,16 +3,15 @@
 import tensorflow as tf
 
 from keras_reid.nearest.blocks import Progress, in_blocks
-from keras_reid.nearest.graph import Size
+from keras_reid.nearest.graph import FeatureDistances, Size
 from keras_reid.reranking import sparse
 from keras_reid.reranking.neighbours import Neighbours, nearest
-from keras_reid.reranking.sources import SquaredDistances
 
 BLOCK_ELEMENTS = 2**23  # of a block of Jaccard distances, 32 MiB, or of compared lists
 
 
 def encodings(
-    source: SquaredDistances, k1: int, k2: int, progress: Progress | None = None
+    source: FeatureDistances, k1: int, k2: int, progress: Progress | None = None
 ) -> tuple[sparse.Matrix, tf.Tensor]:
     """V (n, n), rows of sum 1, and the largest squared distance of each row (n,)."""
     cuts = k1 + 1, _half(k1), k2
@@ -33,7 +32,7 @@ def encodings(
 
 
 def _squared(
-    source: SquaredDistances, neighbours: Neighbours, row: tf.Tensor, column: tf.Tensor
+    source: FeatureDistances, neighbours: Neighbours, row: tf.Tensor, column: tf.Tensor
 ) -> tf.Tensor:
     """Of images `row` to `column` (m,): known between neighbours, computed between others."""
     same = tf.gather(neighbours.index, row) == column[:, None]

@@ -6,8 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_reid.nearest.blocks import Progress, folded, in_blocks
-from keras_reid.nearest.graph import GROUP, Size, smallest
-from keras_reid.reranking.sources import SquaredDistances
+from keras_reid.nearest.graph import GROUP, FeatureDistances, Size, smallest
 
 # Elements of a block of squared distances, 64 MiB. All images have BLOCKS blocks or more, of which
 # the first computes what the last ones need not, but a block is of at least LEAST images: products
@@ -31,7 +30,7 @@ class Neighbours(NamedTuple):
 
 
 def nearest(
-    source: SquaredDistances,
+    source: FeatureDistances,
     k: int,
     progress: Progress | None = None,
     cuts: tuple[int, ...] | None = None,
@@ -63,7 +62,7 @@ def _block_images(count: Size) -> Size:
     return tf.maximum(LEAST, images // GROUP * GROUP)
 
 
-def _candidates(source: SquaredDistances, k: Size, progress: Progress | None) -> Neighbours:
+def _candidates(source: FeatureDistances, k: Size, progress: Progress | None) -> Neighbours:
     """The k nearest by the distances of `columns` alone, the image itself as any other.
 
     Distances are symmetric, so a block of columns begins at its diagonal: what lies above that came
@@ -115,7 +114,7 @@ def _nearer(squared: tf.Tensor, bound: tf.Tensor, k: Size) -> tuple[tf.Tensor, t
 
 
 def _settled(
-    source: SquaredDistances,
+    source: FeatureDistances,
     start: Size,
     stop: Size,
     index: tf.Tensor,
@@ -167,7 +166,7 @@ def _itself_first(
     return tf.gather(index, order, batch_dims=1), tf.gather(values, order, batch_dims=1)
 
 
-def _by_distance(source: SquaredDistances, index: tf.Tensor, itself: tf.Tensor) -> tf.Tensor:
+def _by_distance(source: FeatureDistances, index: tf.Tensor, itself: tf.Tensor) -> tf.Tensor:
     """The order of candidates (f, c) of images (f, 1): themselves, then by distance, then index."""
     by_index = tf.argsort(index, axis=1)
     index = tf.gather(index, by_index, batch_dims=1)

@@ -306,7 +306,7 @@ NAN = (np.ones((2, 4)), np.array([[1.0] * 4, [1.0] * 4, [1.0, 1.0, np.nan, 1.0]]
     [
         ({"compared": np.array([[1, 2, 3], [1, np.nan, 3]])}, "nan between query 1 and .* 1"),
         ({"compared": np.array([[1, 2, np.inf], [1, 2, 3]])}, "inf between query 0 and .* 2"),
-        ({"compared": NAN}, "Inf in 1 gallery rows, first row 2"),
+        ({"compared": NAN}, "`gallery` features must be finite .* 1 rows, first row 2"),
         ({"compared": (np.full((2, 4), 1e300), PAIR[1])}, "finite in float32.* 2 query rows"),
         ({"compared": (np.eye(2, 4) * 1e30, PAIR[1])}, "too large to square in float32"),
         ({"compared": np.ones(3)}, r"shape \(3,\) of float64"),
@@ -316,7 +316,7 @@ NAN = (np.ones((2, 4)), np.array([[1.0] * 4, [1.0] * 4, [1.0, 1.0, np.nan, 1.0]]
         ({"compared": PAIR + PAIR}, "received 4 parts"),
         ({"compared": (PAIR[0], np.ones((3, 5)))}, "same width.*received 4 and 5"),
         ({"compared": (np.ones((2, 0)), np.ones((3, 0)))}, "at least 1, received 0 and 0"),
-        ({"compared": (PAIR[0], np.ones(3))}, "gallery feature matrix is 2-D"),
+        ({"compared": (PAIR[0], np.ones(3))}, "`gallery features` must be a 2-D array"),
         ({"compared": np.ones((2, 0))}, "received 2 and 0"),
         ({"compared": np.ones((0, 3))}, "received 0 and 3"),
         ({"query": Labels([1], [0, 0])}, "query identities must be as many .* 1 for 2 images"),
