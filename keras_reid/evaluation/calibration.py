@@ -115,7 +115,9 @@ class MatchCalibration:
         several = _several(d, np.where(alone, d, d2), persons, images) @ self.search
         return np.where(alone, _alone(d, images) @ self.pair, several)
 
-    def adapt(self, embeddings: Any, identities: Any) -> "MatchCalibration":
+    def adapt(
+        self, embeddings: Any, identities: Any, seed: int | None = None
+    ) -> "MatchCalibration":
         """Estimate scale and offset on a gallery, leaving one image out at a time.
 
         Each image is a query twice: of an enrolled person, among all other images, and of a
@@ -127,13 +129,14 @@ class MatchCalibration:
         Args:
             embeddings: (n, d) images of the gallery.
             identities: (n,) their persons.
+            seed: of a draw of at most 500 persons and 8 images of each; None: all images.
 
         Raises:
             InputError: fewer than 5 persons with at least 2 images.
         """
         from scipy.optimize import minimize  # takes a second, which start-up does not need
 
-        distance, owner, counts = distances(embeddings, identities)
+        distance, owner, counts = distances(embeddings, identities, seed)
         if (counts >= LEAST_IMAGES).sum() < LEAST_PERSONS:
             raise InputError(
                 f"a gallery must have at least {LEAST_PERSONS} persons with {LEAST_IMAGES} images "

@@ -125,14 +125,11 @@ def clustering(
 
 
 def _by_density(jaccard: Any, eps: float, min_samples: int) -> np.ndarray:
-    """DBSCAN of the distances of at most eps in a sparse matrix (n, n)."""
+    """DBSCAN of distances in a sparse matrix (n, n)."""
     from sklearn.cluster import DBSCAN
     from sklearn.neighbors import sort_graph_by_row_values
 
-    kept = jaccard.data <= eps
-    begin = np.concatenate([[0], np.cumsum(kept)])[jaccard.indptr]
-    near = type(jaccard)((jaccard.data[kept], jaccard.indices[kept], begin), shape=jaccard.shape)
-    near = sort_graph_by_row_values(near, warn_when_not_sorted=False)
+    near = sort_graph_by_row_values(jaccard, copy=True, warn_when_not_sorted=False)
     return DBSCAN(eps=eps, min_samples=min_samples, metric="precomputed").fit(near).labels_
 
 

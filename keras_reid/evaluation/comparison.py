@@ -56,7 +56,8 @@ def compare(
         InputError: an unknown name, features that are not finite or do not fit, or options of no
             re-ranker.
     """
-    _check_distance(distance)
+    hint = "choose one, or pass your own distance matrix"
+    checks.one_of(FEATURE_DISTANCES, hint, distance=distance)
     if reranking == "none":
         if options:
             raise InputError(
@@ -150,11 +151,6 @@ def _rows(query: Features, gallery: Features, distance: str) -> Rows:
     return feature_rows(*_both(query, gallery, "embedding", 2), distance)
 
 
-def _check_distance(distance: str) -> None:
-    hint = "choose one, or pass your own distance matrix"
-    checks.one_of(FEATURE_DISTANCES, hint, distance=distance)
-
-
 def matrix(
     query: Features, gallery: Features | None = None, distance: str = "euclidean"
 ) -> np.ndarray:
@@ -185,14 +181,10 @@ def _both(
     )
     if query.shape[-1] != gallery.shape[-1] or 0 in (*query.shape[1:], *gallery.shape[1:]):
         raise InputError(
-            "Query and gallery features must have the same width of at least 1, received "
-            f"{_widths(query)} and {_widths(gallery)}: embed both with the same model."
+            "Query and gallery features must have the same width of at least 1, got the shapes "
+            f"{query.shape} and {gallery.shape}. Embed both with the same model."
         )
     return query, gallery
-
-
-def _widths(features: np.ndarray) -> str:
-    return "×".join(map(str, features.shape[1:]))
 
 
 def _named(features: Any, key: str, split: str, mapped: bool) -> Any:

@@ -8,7 +8,7 @@ import numpy as np
 from keras_reid import checks
 from keras_reid.errors import InputError
 from keras_reid.evaluation.comparison import Compared
-from keras_reid.evaluation.labels import NOBODY, Labelled
+from keras_reid.evaluation.labels import Labelled
 from keras_reid.evaluation.threshold import Threshold, resolvable, threshold_at_far
 from keras_reid.evaluation.trials import trials
 
@@ -97,17 +97,14 @@ def open_set(
 
     Source: Phillips, Grother, Micheals: Handbook of Face Recognition, 2011 (DIR and FAR).
     """
-    found = trials(compared, query, gallery, protocol)
-    probes, enrolled = found.labels.query, found.labels.gallery
-    known = np.isin(probes, enrolled[enrolled != NOBODY])
     mates, ranks, non_mated, left_out = [], [], [], 0
-    for start, rows in found.blocks:
-        rows[found.junk(start, start + len(rows))] = np.inf
-        for i, row in enumerate(rows, start):
-            if not known[i]:
+    for rows, same, junk in trials(compared, query, gallery, protocol):
+        rows[junk] = np.inf
+        for row, own in zip(rows, same, strict=True):
+            if not own.any():
                 non_mated.append(row.min(initial=np.inf))
                 continue
-            mate = np.where(enrolled == probes[i], row, np.inf)
+            mate = np.where(own, row, np.inf)
             j = int(np.argmin(mate))
             if mate[j] == np.inf:
                 left_out += 1

@@ -148,9 +148,5 @@ def pairs(
         InputError: as `rank`.
     """
     found = trials(compared, query, gallery, protocol)
-    parts = []
-    for start, rows in found.blocks:
-        stop = start + len(rows)
-        kept = ~found.junk(start, stop)
-        parts.append((rows[kept], found.same(start, stop)[kept]))
+    parts = [(rows[~junk], same[~junk]) for rows, same, junk in found]
     return np.concatenate([d for d, _ in parts]), np.concatenate([s for _, s in parts])

@@ -45,6 +45,8 @@ class MilvusStore:
             raise InputError(
                 'this gallery needs Milvus: pip install ".[gallery]" in the checkout'
             ) from error
+        for name in ("pymilvus", "milvus_lite", "grpc"):
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)  # they repeat raised errors
         self.embedded = "://" not in uri
         self.uri, self.types = uri, DataType
         self.converted = False
@@ -327,8 +329,7 @@ class MilvusStore:
         from pymilvus.exceptions import MilvusException
 
         try:
-            with _quiet():
-                yield
+            yield
         except MilvusException as error:
             if self.embedded:
                 rule = f"the gallery {self.uri} cannot be used"
@@ -438,17 +439,3 @@ def _expression(filter: Filter) -> str:
     if filter.before is not None:
         conditions.append(f"time < {float(filter.before)!r} and time > {UNKNOWN!r}")
     return " and ".join(conditions)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the log lines of Milvus, which repeat the error that is raised anyway."""
-    loggers = [logging.getLogger(name) for name in ("pymilvus", "milvus_lite", "grpc")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL + 1)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

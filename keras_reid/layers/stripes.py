@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_reid import checks
 from keras_reid.errors import InputError
 from keras_reid.layers.registry import STRIPE_POOLINGS
 
@@ -40,11 +41,7 @@ class StripePooling(keras.layers.Layer):
 
     def __init__(self, stripes: int, pooling: str = "avg", **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if pooling not in STRIPE_POOLINGS:
-            raise InputError(
-                f"Stripes are pooled by {' or '.join(STRIPE_POOLINGS)}, but {pooling!r} was given: "
-                "choose one of these."
-            )
+        checks.one_of(STRIPE_POOLINGS, pooling=pooling)
         self.stripes = stripes
         self.pooling = pooling
 

@@ -197,17 +197,12 @@ def feature_rows(query: np.ndarray, gallery: np.ndarray, name: str = "euclidean"
     """`|x − y|`, or `1 − cos(x, y)` for the name "cosine", of float32 (q, d) and (g, d)."""
     comparison = Comparison(query, gallery, unit_length=name == "cosine")
 
-    def euclidean(start: int, stop: int) -> np.ndarray:
+    def compute(start: int, stop: int) -> np.ndarray:
         squared = comparison.squared(start, stop)
-        np.maximum(squared, 0, out=squared)
-        return np.sqrt(squared, out=squared)
+        if comparison.unit_length:
+            return np.divide(squared, 2, out=squared)
+        return np.sqrt(np.maximum(squared, 0, out=squared), out=squared)
 
-    def cosine(start: int, stop: int) -> np.ndarray:
-        squared = comparison.squared(start, stop)
-        squared /= 2
-        return squared
-
-    compute = cosine if comparison.unit_length else euclidean
     return Rows(comparison.shape, compute, name, mapped=comparison.gallery.mapped)
 
 

@@ -14,8 +14,7 @@ def encodings(
     source: FeatureDistances, k1: int, k2: int, progress: Progress | None = None
 ) -> tuple[sparse.Matrix, tf.Tensor]:
     """V (n, n), rows of sum 1, and the largest squared distance of each row (n,)."""
-    cuts = k1 + 1, _half(k1), k2
-    neighbours = nearest(source, max(k1 + 1, k2), progress, cuts)
+    neighbours = nearest(source, max(k1 + 1, k2), progress)
     members = expanded_reciprocal(neighbours.index[:, : k1 + 1], k1)
     row = sparse.row_numbers(members)
     scale = tf.where(neighbours.largest > 0, neighbours.largest, 1)

@@ -156,7 +156,5 @@ def _write(file: Path, boxes: Boxes, frames: np.ndarray) -> None:
         (boxes.confidence != 0).astype(int),
         category,
     )
-    rows = zip(*(column.tolist() for column in columns), strict=True)
     file.parent.mkdir(parents=True)
-    lines = (",".join(map(repr, row)) + "\n" for row in rows)
-    file.write_text("".join(lines), encoding="utf-8")
+    np.savetxt(file, np.column_stack(columns), "%.17g", ",")

@@ -183,7 +183,12 @@ def nan(features):
         (stripes(3), stripes(3), "global_local", r"query features 'local', received no mapping"),
         (both(3)["embedding"], stripes(3), "local", r"3-D .* received shape \(3, 8\)"),
         (stripes(3), stripes(3), "euclidean", r"2-D .* received shape \(3, 4, 6\)"),
-        (stripes(3), stripes(3, d=5), "local", r"same width .* received 4×6 and 4×5"),
+        (
+            stripes(3),
+            stripes(3, d=5),
+            "local",
+            r"same width .* got the shapes .* 4, 6\) and .* 4, 5\)",
+        ),
         (stripes(3, 0), stripes(3), "local", r"at least 1, received 0×6"),
         (nan(both(3)), both(3), "local", "`query` features must be finite .* 1 rows, first row 2"),
         (both(3), nan(both(3)), "global_local", r"in 1 gallery rows"),

@@ -228,9 +228,6 @@ def test_nearest_distances_below_float32_rounding_match_oracle():
     np.testing.assert_array_equal(found, expected)
     products = np.argsort(source.rows(0, 300).numpy()[:, :300], axis=1, kind="stable")[:, :4]
     assert (products != expected).any()  # or the test would prove nothing
-    ends = neighbours.nearest(source, 4, cuts=(2,)).index.numpy()
-    np.testing.assert_array_equal(np.sort(ends[:, :2]), np.sort(expected[:, :2]))
-    assert (np.sort(products[:, :2]) != np.sort(expected[:, :2])).any()
 
 
 @EAGERLY
