@@ -353,16 +353,9 @@ def _sigmoid(z: np.ndarray) -> np.ndarray:
 
 def _fitted(columns: list[np.ndarray], searches: list[GallerySearches]) -> np.ndarray:
     """Return the coefficients of a weighted logistic regression."""
-    from scipy.optimize import minimize
+    from sklearn.linear_model import LogisticRegression
 
-    values = np.concatenate(columns)
     right = np.concatenate([search.right for search in searches])
     weight = np.concatenate([search.weight for search in searches]) / len(searches)
-    sign = np.where(right, 1.0, -1.0)
-
-    def loss(b: np.ndarray) -> tuple[float, np.ndarray]:
-        z = sign * (values @ b)
-        gradient = -(weight * sign * _sigmoid(-z)) @ values + 2 * PENALTY * b
-        return (weight * np.logaddexp(0, -z)).sum() + PENALTY * (b**2).sum(), gradient
-
-    return minimize(loss, np.zeros(values.shape[1]), jac=True).x
+    model = LogisticRegression(C=0.5 / PENALTY, fit_intercept=False, tol=1e-8, max_iter=10_000)
+    return model.fit(np.concatenate(columns), right, weight).coef_[0]

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_reid import checks
 from keras_reid.errors import InputError
 
 
@@ -77,8 +78,7 @@ def resolvable(far: float, trials: int) -> bool:
 
 def check_far(far: float, trials: int) -> None:
     """A rate is a fraction that so many trials can tell from 0."""
-    if not 0 <= far <= 1:
-        raise InputError(f"a false acceptance rate is a fraction from 0 to 1: received {far}")
+    checks.within("[0, 1]", "a false acceptance rate is a fraction", far=far)
     if not resolvable(far, trials):
         raise InputError(
             f"a false acceptance rate of {far:g} is not resolvable with {trials:,} impostor "

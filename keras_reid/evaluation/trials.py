@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from keras_reid.errors import InputError
+from keras_reid import checks
 from keras_reid.evaluation.comparison import Compared, as_rows
 from keras_reid.evaluation.labels import NOBODY, Labelled, codes
 
@@ -16,10 +16,7 @@ def trials(compared: Compared, query: Labelled, gallery: Labelled, protocol: str
 
     Junk is one person in one camera, or an unlabeled image.
     """
-    if protocol not in ("market1501", "no-camera"):
-        raise InputError(
-            f"thresholds are judged by the protocol market1501 or no-camera: received {protocol!r}"
-        )
+    checks.one_of(("market1501", "no-camera"), "only these judge thresholds", protocol=protocol)
     source = as_rows(compared)
     labels = codes(query, gallery, source.shape, protocol == "no-camera")
     for start, rows in source.blocks():

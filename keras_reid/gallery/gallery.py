@@ -289,9 +289,9 @@ class Gallery:
         if labels:
             columns = (list(column) for column in zip(*labels, strict=True))
             image, identity, camera, time, attributes, digest = columns
-            x, times = self.store.embeddings(image), np.array(time, np.float64)
+            x, seconds = self.store.embeddings(image), np.array(time, np.float64)
             self._before_writing({})
-            self.store.replace(image, Rows(x, identity, camera, times, image, attributes, digest))
+            self.store.replace(image, Rows(x, identity, camera, seconds, image, attributes, digest))
         return len(labels)
 
     @property
@@ -305,7 +305,7 @@ class Gallery:
         if values is None and names is None:
             return [""] * count
         shares = np.asarray([] if values is None else values, np.float64)
-        names = [normalized(name) for name in names or ()]
+        names = [normalized(name) for name in ([] if names is None else names)]
         if shares.shape != (count, len(names)) or not ((shares >= 0) & (shares <= 1)).all():
             raise InputError(
                 f"attributes are probabilities (n, m) with m names, n={count}: received "

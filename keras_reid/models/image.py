@@ -1,7 +1,6 @@
 """Models of images: backbone, pooling, neck and classifier, and what heads add."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import keras
 
@@ -89,7 +88,12 @@ def build(
         for name, shape in inputs_of(head).items():
             inputs[name] = keras.Input(shape, name=name)
     known = {"features": features, **inputs}
-    outputs = {"features": features, **_outputs_of(heads, maps, num_identities, known)}
+    outputs = {"features": features}
+    for head in heads:
+        more = head(maps, num_identities, **needed(head, known))
+        if twice := sorted(outputs.keys() & more.keys()):
+            raise InputError(f"each head has outputs of its own: received two with {twice}")
+        outputs |= more
     if "embedding" not in outputs:
         behind = NECKS[neck](features, "embedding" if embedding == "neck" else "neck")
         outputs["embedding"] = behind if embedding == "neck" else no_neck(features)
@@ -98,19 +102,3 @@ def build(
     if centres and num_identities is not None:
         outputs["centres"] = Centres(num_identities, name="centres")(features)
     return NamedOutputs(images if len(inputs) == 1 else inputs, outputs, name="embedder")
-
-
-def _outputs_of(
-    heads: Sequence[Head], maps: Any, num_identities: int | None, known: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The outputs of all heads."""
-    outputs: dict[str, Any] = {}
-    for head in heads:
-        more = head(maps, num_identities, **needed(head, known))
-        if outputs.keys() & more.keys():
-            raise InputError(
-                f"each head has outputs of its own: received two with "
-                f"{sorted(outputs.keys() & more.keys())}"
-            )
-        outputs |= more
-    return outputs

@@ -149,11 +149,6 @@ def pair_distances(
             f"pairs are compared by a pair verifier: received the model {model.name!r}; make it "
             "with keras_reid.models.build_pair_verifier"
         )
-    if min(len(query), len(gallery), batch_size) < 1:
-        raise InputError(
-            f"there must be images to compare: received {len(query)} queries, {len(gallery)} "
-            f"gallery images and batch_size={batch_size}"
-        )
     head, gate, tail, distance = map(model.get_layer, ("head", "gate", "tail", "distance"))
     maps = [head.predict(images, batch_size, verbose=0) for images in (query, gallery)]
     pair = [keras.Input(head.output.shape[1:], dtype=head.output.dtype) for _ in maps]

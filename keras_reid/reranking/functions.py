@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ def _whole(make: Callable[..., Rows], name: str) -> Callable[..., Any]:
     Inside a tf.function it returns a tensor, and rows that are not finite are infinitely far.
     """
 
+    @wraps(make)
     def function(query: Any, gallery: Any, *options: Any, **named: Any) -> Any:
         return inputs.whole(partial(make, **named), query, gallery, *options)
 
@@ -32,7 +33,6 @@ def _whole(make: Callable[..., Rows], name: str) -> Callable[..., Any]:
         parameters=shown, return_annotation=np.ndarray
     )
     function.__name__ = function.__qualname__ = name
-    function.__doc__ = make.__doc__
     return function
 
 

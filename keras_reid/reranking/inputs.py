@@ -11,7 +11,7 @@ from keras_reid.nearest import graph
 from keras_reid.nearest.arrays import Rows, checked_features
 from keras_reid.nearest.graph import Size, length
 
-Matrix = np.ndarray | tf.Tensor
+Matrix = Any  # an array, or a tensor inside a tf.function
 
 
 def checked(query: Any, gallery: Any) -> tuple[Matrix, Matrix]:

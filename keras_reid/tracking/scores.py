@@ -65,13 +65,7 @@ def tracking_scores(truth: Boxes, found: Boxes, benchmark: str = "MOT17") -> Tra
             a frame, tracks of other classes than pedestrians, or an unknown benchmark.
     """
     checks.one_of(BENCHMARKS, benchmark=benchmark)
-    try:
-        from trackeval.metrics import CLEAR, HOTA, Identity
-    except ImportError as error:
-        raise InputError(
-            f"tracks are scored by TrackEval, which is not installed ({error}): "
-            "pip install '.[tracking]' in the checkout"
-        ) from error
+    metrics = checks.installed("trackeval.metrics", "tracking")
     if found.others is not None:
         raise InputError(
             f"`found` must have pedestrians (class 1) only, got {len(found.others)} boxes of other "
@@ -81,9 +75,9 @@ def tracking_scores(truth: Boxes, found: Boxes, benchmark: str = "MOT17") -> Tra
         raise InputError("tracks are scored against true boxes: received none")
     sequence = _sequence(truth, found, benchmark)
     settings = {"THRESHOLD": OVERLAP, "PRINT_CONFIG": False}
-    higher = HOTA().eval_sequence(sequence)
-    clear = CLEAR(settings).eval_sequence(sequence)
-    identity = Identity(settings).eval_sequence(sequence)
+    higher = metrics.HOTA().eval_sequence(sequence)
+    clear = metrics.CLEAR(settings).eval_sequence(sequence)
+    identity = metrics.Identity(settings).eval_sequence(sequence)
     if not sequence["num_tracker_dets"]:  # TrackEval leaves these at 0 without tracks
         clear["MOTA"] = 0.0
     hota, deta, assa = (float(np.mean(higher[name])) for name in ("HOTA", "DetA", "AssA"))

@@ -106,21 +106,6 @@ def test_fit_calibration_is_calibrated_on_other_persons(fitted):
     assert fitted.pair[1] < 0
 
 
-def test_fit_calibration_coefficients_match_scikit_learn():
-    linear = pytest.importorskip("sklearn.linear_model")
-    from keras_reid.evaluation.calibration import _fitted, _several
-
-    distance, owner, _ = distances(*persons(4, count=30))
-    rng = np.random.default_rng(1)
-    drawn = [draw_searches(distance, owner, n, k, rng) for n in (5, 10) for k in (1, 2)]
-    columns = [_several(s.distance, s.second, s.persons, s.images) for s in drawn]
-    ours = _fitted(columns, drawn)
-    weight = np.concatenate([s.weight for s in drawn]) / len(drawn)
-    theirs = linear.LogisticRegression(C=1 / (2e-5), fit_intercept=False, tol=1e-8, max_iter=5000)
-    theirs.fit(np.concatenate(columns), np.concatenate([s.right for s in drawn]), weight)
-    np.testing.assert_allclose(ours, theirs.coef_[0], rtol=0.02, atol=0.02)
-
-
 def test_adapt_few_images_move_little_and_many_more(fitted):
     """Persons of another network of cameras, who are closer together."""
     x, names = persons(11, count=80, images=5)

@@ -449,11 +449,11 @@ def test_rerankers_invalid_features_raises(name, query, gallery, message):
         ("k_reciprocal", {"k2": 1.5}, "k2 is a whole number .* received 1.5"),
         ("k_reciprocal", {"lambda_value": 1.1}, r"lambda_value is in \[0, 1\]: received 1.1"),
         ("aqe", {"k": 0}, "k is a whole number"),
-        ("aqe", {"alpha": -1}, "alpha is not negative, received -1"),
+        ("aqe", {"alpha": -1}, "alpha is at least 0: received -1"),
         ("ecn", {"t": 0}, "t is a whole number"),
         ("gnn", {"rounds": -1}, "rounds is a whole number of at least 0"),
         ("gnn", {"lambda_value": -0.1}, r"lambda_value is in \[0, 1\]"),
-        ("diffusion", {"alpha": 1.0}, "alpha between 0 and 1"),
+        ("diffusion", {"alpha": 1.0}, r"alpha is in \(0, 1\)"),
         ("diffusion", {"iterations": 0}, "iterations is a whole number"),
     ],
 )
