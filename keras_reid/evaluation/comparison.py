@@ -65,9 +65,14 @@ def compare(
                 "reranking"
             )
         return _rows(query, gallery, distance)
-    _check_reranker(reranking, options)
     from keras_reid.reranking import RERANKERS, k_reciprocal_from_distances
 
+    checks.one_of(["none", *RERANKERS], reranking=reranking)
+    known = list(signature(RERANKERS[reranking]).parameters)[3:]  # after query, gallery, progress
+    if not options.keys() <= set(known):
+        raise InputError(
+            f"{reranking} has other options, received {options}: it takes {', '.join(known)}"
+        )
     given = ", ".join(f"{key}={value}" for key, value in options.items())
     label = f"{reranking}({given})" if given else reranking
     if distance in ("euclidean", "cosine"):
@@ -116,17 +121,6 @@ def as_rows(compared: Compared) -> Rows:
             )
         return compare(*compared)
     return compared if isinstance(compared, Rows) else matrix_rows(compared)
-
-
-def _check_reranker(name: str, options: Mapping[str, Any]) -> None:
-    from keras_reid.reranking import RERANKERS
-
-    checks.one_of(["none", *RERANKERS], reranking=name)
-    known = list(signature(RERANKERS[name]).parameters)[3:]  # after query, gallery and progress
-    if not set(options) <= set(known):
-        raise InputError(
-            f"{name} has other options, received {dict(options)}: it takes {', '.join(known)}"
-        )
 
 
 def _rows(query: Features, gallery: Features, distance: str) -> Rows:

@@ -1,4 +1,4 @@
-"""What verification and open-set identification compare: every query with every gallery image."""
+"""Pairs of every query and gallery image, for verification and open-set identification."""
 
 from collections.abc import Iterator
 

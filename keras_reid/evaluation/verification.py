@@ -108,18 +108,14 @@ def verify(distances: Any, same: Any) -> VerificationResult:
         InputError: other shapes, NaN, or no pair of either kind.
     """
     distances, same = np.asarray(distances), np.asarray(same)
-    if distances.shape != same.shape or distances.dtype.kind not in "iuf":
+    numbers = distances.dtype.kind in "iuf" and np.isin(same, (0, 1)).all()
+    if distances.shape != same.shape or not numbers:
         raise InputError(
-            "pairs are distances and booleans of one shape: received "
-            f"{distances.dtype} {distances.shape} and {same.dtype} {same.shape}"
+            "`distances` and `same` must be numbers and booleans of one shape, got "
+            f"{distances.dtype} {distances.shape} and {same.dtype} {same.shape}. Compare the "
+            "identities first."
         )
-    if same.dtype != bool:
-        if not np.isin(same, (0, 1)).all():
-            raise InputError(
-                f"whether a pair shows one person is true or false: received {same.dtype} values "
-                "other than 0 and 1; compare the identities first"
-            )
-        same = same.astype(bool)
+    same = same.astype(bool)
     if np.isnan(distances).any():
         raise InputError(
             f"distances are numbers: {int(np.isnan(distances).sum())} of {distances.size} are NaN; "

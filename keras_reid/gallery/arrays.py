@@ -1,4 +1,4 @@
-"""Galleries whose rows are in memory."""
+"""Galleries in memory."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any

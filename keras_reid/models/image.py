@@ -7,7 +7,7 @@ import keras
 from keras_reid.errors import InputError
 from keras_reid.layers import Centres
 from keras_reid.models import backbones
-from keras_reid.models.heads import Head, inputs_of, needed, no_neck
+from keras_reid.models.heads import Head, inputs_of, no_neck
 from keras_reid.models.outputs import NamedOutputs
 from keras_reid.models.registry import CLASSIFIERS, NECKS
 from keras_reid.models.trunk import check, pixels, pooled
@@ -90,7 +90,8 @@ def build(
     known = {"features": features, **inputs}
     outputs = {"features": features}
     for head in heads:
-        more = head(maps, num_identities, **needed(head, known))
+        needed = {name: known[name] for name in getattr(head, "needs", ())}
+        more = head(maps, num_identities, **needed)
         if twice := sorted(outputs.keys() & more.keys()):
             raise InputError(f"each head has outputs of its own: received two with {twice}")
         outputs |= more

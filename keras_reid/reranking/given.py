@@ -11,7 +11,7 @@ from keras_reid.nearest.graph import GROUP, FeatureDistances, Size
 
 
 class GivenDistances(FeatureDistances):
-    """As `FeatureDistances`, of distances (q, q), (q, g) and (g, g). Not for a tf.function.
+    """Squared distances of given matrices (q, q), (q, g) and (g, g). Not for a tf.function.
 
     Args:
         qq, qg, gg: the matrices.

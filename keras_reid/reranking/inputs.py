@@ -64,7 +64,7 @@ def whole(make: Callable[..., Rows], query: Any, gallery: Any, *options: Any) ->
 def _spread(
     compute: Callable[[], tf.Tensor], good_query: tf.Tensor, good_gallery: tf.Tensor
 ) -> tf.Tensor:
-    """What is computed of the good rows and columns, in a matrix of all, infinite elsewhere."""
+    """Compute the matrix of the good rows and columns, and fill the others with infinity."""
     some = tf.reduce_any(good_query) & tf.reduce_any(good_gallery)
     shape = good_query.shape[0], good_gallery.shape[0]
     inner = tf.cond(some, compute, lambda: tf.zeros([0, 0]))

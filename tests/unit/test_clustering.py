@@ -238,7 +238,7 @@ def test_cluster_single_and_identical_images_return_expected_labels():
         ((np.ones((3, 2)), "kmeans"), "method is one of dbscan, agglomerative: received 'kmeans'"),
         ((np.ones((3, 2)), "dbscan", 1.0), r"eps is in \(0, 1\): received 1.0"),
         ((np.ones((3, 2)), "dbscan", 0.5, 0), "min_samples is at least 1: received 0"),
-        ((np.ones(3),), "one 2-D array"),
+        ((np.ones(3),), "a 2-D array"),
         ((np.full((3, 2), np.nan),), "finite in float32"),
     ],
 )

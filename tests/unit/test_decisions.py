@@ -79,8 +79,8 @@ def test_verify_far_below_resolution_is_not_resolvable():
         ([1.0, 2.0], [True], "one shape"),
         ([1.0, np.nan], [True, False], "1 of 2 are NaN"),
         ([1.0, 2.0], [True, True], "2 of one and 0 of two"),
-        ([1.0, 2.0], [3, 4], "true or false"),
-        (["a", "b"], [True, False], "distances and booleans"),
+        ([1.0, 2.0], [3, 4], "booleans of one shape"),
+        (["a", "b"], [True, False], "numbers and booleans"),
     ],
 )
 def test_verify_invalid_pairs_raise(distances, same, message):
