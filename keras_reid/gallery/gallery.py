@@ -12,12 +12,7 @@ import numpy as np
 from keras_reid import checks
 from keras_reid.errors import InputError, printable
 from keras_reid.evaluation import MatchCalibration
-from keras_reid.evaluation.calibration import (
-    LEAST_IMAGES,
-    LEAST_PERSONS,
-    distances,
-    left_out,
-)
+from keras_reid.evaluation.calibration import LEAST_IMAGES, LEAST_PERSONS, distances, left_out
 from keras_reid.evaluation.comparison import compare
 from keras_reid.gallery.decision import (
     LIMITS,

@@ -29,11 +29,7 @@ class Neighbours(NamedTuple):
     largest: tf.Tensor
 
 
-def nearest(
-    source: FeatureDistances,
-    k: int,
-    progress: Progress | None = None,
-) -> Neighbours:
+def nearest(source: FeatureDistances, k: int, progress: Progress | None = None) -> Neighbours:
     """The `min(k, n)` nearest images to each, among all.
 
     Candidates come from blocks of `source.columns`; where those leave open which is nearer, the
@@ -110,12 +106,7 @@ def _nearer(squared: tf.Tensor, bound: tf.Tensor, k: Size) -> tuple[tf.Tensor, t
 
 
 def _settled(
-    source: FeatureDistances,
-    start: Size,
-    stop: Size,
-    index: tf.Tensor,
-    values: tf.Tensor,
-    k: Size,
+    source: FeatureDistances, start: Size, stop: Size, index: tf.Tensor, values: tf.Tensor, k: Size
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """The k nearest of candidates (b, c): those that `values` does not tell apart, in float64."""
     itself = tf.range(start, stop)[:, None]

@@ -309,7 +309,7 @@ NAN = (np.ones((2, 4)), np.array([[1.0] * 4, [1.0] * 4, [1.0, 1.0, np.nan, 1.0]]
         ({"compared": NAN}, "`gallery` features must be finite .* 1 rows, first row 2"),
         (
             {"compared": (np.full((2, 4), 1e300), PAIR[1])},
-            "`query` features .* finite in float32.* 2 rows",
+            "`query` .* float32.* 2 rows",
         ),
         ({"compared": (np.eye(2, 4) * 1e30, PAIR[1])}, "too large to square in float32"),
         ({"compared": np.ones(3)}, r"`distances` must be a 2-D array .* got float64 \(3,\)"),
@@ -320,7 +320,7 @@ NAN = (np.ones((2, 4)), np.array([[1.0] * 4, [1.0] * 4, [1.0, 1.0, np.nan, 1.0]]
         ({"compared": (PAIR[0], np.ones((3, 5)))}, r"same width.*, 4\) and \(3, 5\)"),
         (
             {"compared": (np.ones((2, 0)), np.ones((3, 0)))},
-            r"at least 1, got the shapes \(2, 0\) and \(3, 0\)",
+            r"at least 1, .* \(2, 0\) and",
         ),
         ({"compared": (PAIR[0], np.ones(3))}, "`gallery features` must be a 2-D array"),
         ({"compared": np.ones((2, 0))}, "3 for 0 images"),
