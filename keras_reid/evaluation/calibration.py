@@ -58,17 +58,14 @@ class MatchCalibration:
     images: int = 0
 
     def __post_init__(self) -> None:
-        for name, length in (("search", 5), ("pair", 3)):
+        for name in ("search", "pair"):
             object.__setattr__(self, name, tuple(float(x) for x in getattr(self, name)))
-            if len(getattr(self, name)) != length:
-                raise InputError(
-                    f"`{name}` must be {length} coefficients, got {getattr(self, name)!r}. "
-                    "Calibrate again."
-                )
-        if not np.isfinite(
-            [*self.search, *self.pair, self.impostor, self.scale, self.offset]
-        ).all():
-            raise InputError(f"calibrations must be finite, got {self}. Calibrate again.")
+        values = [*self.search, *self.pair, self.impostor, self.scale, self.offset]
+        if (len(self.search), len(self.pair)) != (5, 3) or not np.isfinite(values).all():
+            raise InputError(
+                "`search` and `pair` must be 5 and 3 coefficients, and all must be finite, "
+                f"got {self}. Calibrate again."
+            )
 
     @classmethod
     def of(cls, values: Any, place: object) -> "MatchCalibration":

@@ -1,5 +1,6 @@
 """A distance up to which two images count as one person, and what it was chosen on."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -74,6 +75,13 @@ def _admitted(far: float, trials: int) -> int:
 def resolvable(far: float, trials: int) -> bool:
     """Whether so many trials can tell the rate from 0: one of them is 1 / trials."""
     return far == 0 or far >= 1 / trials
+
+
+def rates(
+    rate: Callable[[float], float], fars: Sequence[float], trials: int
+) -> dict[str, float | None]:
+    """The rate at each false acceptance rate; None where the trials cannot tell it from 0."""
+    return {f"{far:g}": rate(far) if resolvable(far, trials) else None for far in fars}
 
 
 def check_far(far: float, trials: int) -> None:

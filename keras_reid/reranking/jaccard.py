@@ -26,7 +26,9 @@ def encodings(
     if k2 > 1:
         near = tf.sort(neighbours.index[:, :k2], axis=1)
         fraction = 1 / tf.cast(tf.shape(near)[1], tf.float32)
-        v = sparse.product(_elements(near, tf.ones_like(near, tf.bool), source.size, fraction), v)
+        v = sparse.product(
+            sparse.elements(near, tf.ones_like(near, tf.bool), source.size, fraction), v
+        )
     return v, neighbours.largest
 
 
@@ -98,7 +100,8 @@ def expanded_reciprocal(order: tf.Tensor, k1: int) -> sparse.CsrRows:
     lists = tf.concat([order, tf.pad(half, missing)], axis=0)
     listed = tf.concat([near, tf.pad(nearer, missing)], axis=0)
     joined = sparse.product(
-        _elements(choice, chosen, columns=2 * count), _elements(lists, listed, columns=count)
+        sparse.elements(choice, chosen, columns=2 * count),
+        sparse.elements(lists, listed, columns=count),
     )
     return sparse.rows(joined)
 
@@ -117,13 +120,3 @@ def reciprocal(order: tf.Tensor) -> tf.Tensor:
 
     step = tf.maximum(1, BLOCK_ELEMENTS // tf.shape(order)[1] ** 2)
     return in_blocks(work, tf.shape(order)[0], step, (tf.TensorSpec([None, None], tf.bool),))[0]
-
-
-def _elements(
-    index: tf.Tensor, chosen: tf.Tensor, columns: Size, value: tf.Tensor | float = 1.0
-) -> sparse.Matrix:
-    """That value in row i at the columns `index[i, a]` that are chosen: (n, columns)."""
-    row = tf.cast(tf.where(chosen)[:, 0], tf.int32)
-    column = tf.boolean_mask(index, chosen)
-    value = tf.fill(tf.shape(row), value)
-    return sparse.matrix(row, column, value, tf.stack([tf.shape(index)[0], columns]))

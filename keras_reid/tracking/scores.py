@@ -80,13 +80,12 @@ def tracking_scores(truth: Boxes, found: Boxes, benchmark: str = "MOT17") -> Tra
     identity = metrics.Identity(settings).eval_sequence(sequence)
     if not sequence["num_tracker_dets"]:  # TrackEval leaves these at 0 without tracks
         clear["MOTA"] = 0.0
-    hota, deta, assa = (float(np.mean(higher[name])) for name in ("HOTA", "DetA", "AssA"))
     return TrackingScores(
         mota=float(clear["MOTA"]),
         idf1=float(identity["IDF1"]),
-        hota=hota,
-        deta=deta,
-        assa=assa,
+        hota=float(np.mean(higher["HOTA"])),
+        deta=float(np.mean(higher["DetA"])),
+        assa=float(np.mean(higher["AssA"])),
         switches=int(clear["IDSW"]),
         fragmentations=int(clear["Frag"]),
         false_positives=int(clear["CLR_FP"]),

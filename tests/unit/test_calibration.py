@@ -151,7 +151,7 @@ def test_fit_calibration_too_few_persons_or_other_lengths_raise():
 
 def test_calibration_round_trips_json_and_checks_values():
     assert MatchCalibration(**json.loads(json.dumps(KNOWN.to_dict()))) == KNOWN
-    with pytest.raises(InputError, match="`pair` must be 3 coefficients"):
+    with pytest.raises(InputError, match="`search` and `pair` must be 5 and 3 coeff"):
         dataclasses.replace(KNOWN, pair=(1, 2))
     with pytest.raises(InputError, match="must be finite"):
         dataclasses.replace(KNOWN, offset=float("nan"))
