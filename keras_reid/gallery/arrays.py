@@ -119,8 +119,7 @@ class ArrayStore:
 
     def _labels(self, i: int) -> Labels:
         time = None if np.isnan(self.time[i]) else float(self.time[i])
-        texts = {name: getattr(self, name)[i] for name in TEXTS}
-        return Labels(time=time, **texts)
+        return Labels(time=time, **{name: getattr(self, name)[i] for name in TEXTS})
 
     def search(self, embeddings: np.ndarray, k: int, filter: Filter) -> list[list[SearchResult]]:
         """The k nearest rows of each query, nearest first."""

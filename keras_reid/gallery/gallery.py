@@ -493,6 +493,7 @@ class Gallery:
             raise InputError(NOT_CALIBRATED)
         x = self._checked(embeddings, model_fingerprint)
         persons, count = self.persons(), self.count()
+        cameras = [""] * len(x) if query_cameras is None else query_cameras
         found: list[list[SearchResult]] = [[] for _ in x]
         waiting, depth = list(range(len(x))), max(k, SECOND)
         # Decisions compare two persons, so queries with hits of one person are searched deeper.
@@ -501,9 +502,7 @@ class Gallery:
                 x[waiting],
                 min(depth, max(1, count)),
                 filter,
-                query_cameras=None
-                if query_cameras is None
-                else [query_cameras[i] for i in waiting],
+                query_cameras=[cameras[i] for i in waiting],
                 rerank=rerank,
                 shortlist=max(depth, shortlist),
                 rerank_options=rerank_options,

@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -230,11 +231,9 @@ class MilvusStore:
         return int(self.client.query(PEOPLE, condition, ["count(*)"])[0]["count(*)"])
 
     def identities(self) -> dict[str, int]:
-        counts: dict[str, int] = {}
         with self._seen():
-            for batch in self._all(["image", "identity"]):
-                for row in batch:
-                    counts[row["identity"]] = counts.get(row["identity"], 0) + 1
+            batches = self._all(["image", "identity"])
+            counts = Counter(row["identity"] for batch in batches for row in batch)
         return dict(sorted(counts.items()))
 
     def held(self, images: Sequence[str]) -> dict[str, Labels]:
@@ -284,12 +283,10 @@ class MilvusStore:
         return np.array([held[image] for image in images], np.float32)
 
     def of(self, identities: Sequence[str]) -> tuple[np.ndarray, list[str]]:
-        rows: list[dict[str, Any]] = []
+        condition = f"identity in {_literal(list(identities))}"
         with self._seen():
-            for batch in self._all(
-                ["image", "identity", "embedding"], f"identity in {_literal(list(identities))}"
-            ):
-                rows += batch
+            batches = self._all(["image", "identity", "embedding"], condition)
+            rows = [row for batch in batches for row in batch]
         x = np.array([row["embedding"] for row in rows], np.float32)
         return x, [row["identity"] for row in rows]
 

@@ -23,10 +23,8 @@ def checked(query: Any, gallery: Any) -> tuple[Matrix, Matrix]:
         InputError: other shapes or types, no rows, or values that are not finite.
     """
     if tf.executing_eagerly():
-        query, gallery = (
-            checked_features(query, 2, "query"),
-            checked_features(gallery, 2, "gallery"),
-        )
+        query = checked_features(query, 2, "query")
+        gallery = checked_features(gallery, 2, "gallery")
     else:
         query, gallery = tf.cast(query, tf.float32), tf.cast(gallery, tf.float32)
     if query.shape[1] != gallery.shape[1] or 0 in (*query.shape, *gallery.shape):
