@@ -141,7 +141,7 @@ def pair_distances(
         batch_size: images, or pairs, in a pass.
 
     Raises:
-        InputError: if the model is another one, or there is nothing to compare.
+        InputError: if the model is another one.
     """
     names = {layer.name for layer in model.layers}
     if not {"head", "gate", "tail", "distance"} <= names:
