@@ -709,7 +709,7 @@ def test_open_file_as_gallery_folder_raises(tmp_path):
     (tmp_path / "people.db").write_text("hello")
     with pytest.raises(InputError, match="File exists"):
         gallery.open(tmp_path / "people.db")
-    with pytest.raises(InputError, match="name another"):
+    with pytest.raises(InputError, match="Name another"):
         gallery.open(tmp_path / "people.db" / "inside.db")
     with pytest.raises(InputError, match="name another"):
         gallery.open(f"faiss:{tmp_path}/people.db/inside")
