@@ -264,11 +264,10 @@ def stats(options: SearchOptions, arguments: list[str]) -> dict[str, Any]:
 
 def calibrate(options: SearchOptions, arguments: list[str]) -> evaluation.MatchCalibration:
     """Fit match probabilities on a data set if there is one, and adapt them to the gallery."""
-    _check_model(options)  # before minutes of embedding
-    fitted = None if options.dataset is None else _fitted(options)
     with gallery.open(options.uri) as people:
-        if fitted is not None:
-            people.calibration = fitted
+        _check_model(options, people)  # before minutes of embedding
+        if options.dataset is not None:
+            people.calibration = _fitted(options)
         elif options.calibrated(people) is None:
             raise InputError(gallery.NOT_CALIBRATED)
         found = people.calibrate()
@@ -297,14 +296,12 @@ def _fitted(options: SearchOptions) -> evaluation.MatchCalibration:
     return evaluation.fit_calibration([(embeddings, labels.identity)], str(options.data_dir))
 
 
-def _check_model(options: SearchOptions) -> None:
+def _check_model(options: SearchOptions, people: gallery.Gallery) -> None:
     """Raise if the gallery has embeddings of another model."""
-    with gallery.open(options.uri) as people:
-        known = people.fingerprint
-    if known not in (None, options.fingerprint):
+    if people.fingerprint not in (None, options.fingerprint):
         raise InputError(
-            f"a calibration is for embeddings of one model: {options.uri} is of {known}, this one "
-            f"is {options.fingerprint}"
+            f"a calibration is for embeddings of one model: {options.uri} is of "
+            f"{people.fingerprint}, this one is {options.fingerprint}"
         )
 
 

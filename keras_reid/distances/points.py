@@ -22,11 +22,9 @@ PRECISE = "float32" if keras.backend.backend() == "jax" else "float64"
 # The Gram expansion |a|² + |b|² − 2ab is wrong by a few float32 roundings of |a|² + |b|², however
 # small the distance: a pair at 1e-4 of the norm comes out wrong by 7e-4 of the norm, and by 8e-3
 # in the TF32 that TensorFlow multiplies with on GPUs. Of pairs farther than this fraction of
-# the largest |a|² + |b|² it keeps five digits. Nearer ones are computed again from their points,
-# if each point has few of them, as images of one identity in a batch; else the product is repeated
-# in double precision, which takes three times as long.
+# the largest |a|² + |b|² it keeps five digits. If there are nearer ones, the product is repeated in
+# double precision.
 _NEAR = 0.02
-_FEW = 8
 
 # A gradient is wrong by a rounding of the norm over the distance, so it keeps five digits of much
 # nearer pairs.
@@ -127,7 +125,7 @@ def _among(x: Tensor, rooted: bool) -> Tensor:
     @ops.custom_gradient
     def distances(x: Tensor) -> tuple[Tensor, Callable[..., Tensor]]:
         centred = x - ops.mean(x, axis=0)
-        squared, nearness = _squared_among(x, centred)
+        squared, nearness = _squared_among(centred)
         value = ops.sqrt(squared) if rooted else squared
 
         def gradient(*arguments: Tensor, upstream: Tensor | None = None) -> Tensor:
@@ -153,7 +151,7 @@ def _among(x: Tensor, rooted: bool) -> Tensor:
     return distances(x)
 
 
-def _squared_among(x: Tensor, centred: Tensor) -> tuple[Tensor, Tensor]:
+def _squared_among(centred: Tensor) -> tuple[Tensor, Tensor]:
     """`|x_i − x_j|²`, and how near the nearest pair is: its fraction of the largest `2|x_i|²`."""
     diagonal = same_index(centred)
     length = ops.sum(centred * centred, axis=-1)
@@ -161,27 +159,12 @@ def _squared_among(x: Tensor, centred: Tensor) -> tuple[Tensor, Tensor]:
     squared = ops.where(diagonal, MASKED, expansion(centred, centred))
     nearness = ops.divide_no_nan(ops.min(squared), scale)
 
-    few = min(_FEW, centred.shape[0] or 0)
-
     def precisely() -> Tensor:
         a = ops.cast(centred, PRECISE)
         return ops.cast(squared_gram(a, a), centred.dtype)
 
-    def mended() -> Tensor:
-        near = ops.sum(ops.cast(squared < _NEAR * scale, "int32"), axis=-1)
-        return ops.cond(ops.max(near) <= few, lambda: _repaired(squared, x, few), precisely)
-
-    squared = ops.cond(nearness < _NEAR, mended if few else precisely, lambda: squared)
+    squared = ops.cond(nearness < _NEAR, precisely, lambda: squared)
     return ops.where(diagonal, ops.zeros_like(squared), squared), nearness
-
-
-def _repaired(squared: Tensor, x: Tensor, few: int) -> Tensor:
-    """`squared` `(n, n)` with the few smallest of each row from the points `(n, d)` directly."""
-    _, columns = ops.top_k(-squared, few)
-    exact = squared_paired(x[:, None], ops.take(x, columns, axis=0))
-    rows = ops.broadcast_to(ops.arange(x.shape[0], dtype=columns.dtype)[:, None], columns.shape)
-    at = ops.reshape(ops.stack([rows, columns], axis=-1), (-1, 2))
-    return ops.scatter_update(squared, at, ops.reshape(exact, (-1,)))
 
 
 def _squared_between(x: Tensor, y: Tensor) -> Tensor:

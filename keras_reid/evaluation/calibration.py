@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from keras_reid.errors import InputError
-from keras_reid.evaluation.comparison import checked_features, compare
+from keras_reid.evaluation.comparison import compare
+from keras_reid.nearest.arrays import checked_features
 
 PERSONS = (5, 10, 30, 60, 100, 300)  # gallery sizes that `fit_calibration` draws
 IMAGES = (1, 2, 4)  # images per person in these galleries
@@ -57,17 +58,14 @@ class MatchCalibration:
     images: int = 0
 
     def __post_init__(self) -> None:
-        for name, length in (("search", 5), ("pair", 3)):
+        for name in ("search", "pair"):
             object.__setattr__(self, name, tuple(float(x) for x in getattr(self, name)))
-            if len(getattr(self, name)) != length:
-                raise InputError(
-                    f"`{name}` must be {length} coefficients, got {getattr(self, name)!r}. "
-                    "Calibrate again."
-                )
-        if not np.isfinite(
-            [*self.search, *self.pair, self.impostor, self.scale, self.offset]
-        ).all():
-            raise InputError(f"calibrations must be finite, got {self}. Calibrate again.")
+        values = [*self.search, *self.pair, self.impostor, self.scale, self.offset]
+        if (len(self.search), len(self.pair)) != (5, 3) or not np.isfinite(values).all():
+            raise InputError(
+                "`search` and `pair` must be 5 and 3 coefficients, and all must be finite, "
+                f"got {self}. Calibrate again."
+            )
 
     @classmethod
     def of(cls, values: Any, place: object) -> "MatchCalibration":
@@ -114,7 +112,9 @@ class MatchCalibration:
         several = _several(d, np.where(alone, d, d2), persons, images) @ self.search
         return np.where(alone, _alone(d, images) @ self.pair, several)
 
-    def adapt(self, embeddings: Any, identities: Any) -> "MatchCalibration":
+    def adapt(
+        self, embeddings: Any, identities: Any, seed: int | None = None
+    ) -> "MatchCalibration":
         """Estimate scale and offset on a gallery, leaving one image out at a time.
 
         Each image is a query twice: of an enrolled person, among all other images, and of a
@@ -126,13 +126,14 @@ class MatchCalibration:
         Args:
             embeddings: (n, d) images of the gallery.
             identities: (n,) their persons.
+            seed: of a draw of at most 500 persons and 8 images of each; None: all images.
 
         Raises:
             InputError: fewer than 5 persons with at least 2 images.
         """
         from scipy.optimize import minimize  # takes a second, which start-up does not need
 
-        distance, owner, counts = distances(embeddings, identities)
+        distance, owner, counts = distances(embeddings, identities, seed)
         if (counts >= LEAST_IMAGES).sum() < LEAST_PERSONS:
             raise InputError(
                 f"a gallery must have at least {LEAST_PERSONS} persons with {LEAST_IMAGES} images "
@@ -349,16 +350,9 @@ def _sigmoid(z: np.ndarray) -> np.ndarray:
 
 def _fitted(columns: list[np.ndarray], searches: list[GallerySearches]) -> np.ndarray:
     """Return the coefficients of a weighted logistic regression."""
-    from scipy.optimize import minimize
+    from sklearn.linear_model import LogisticRegression
 
-    values = np.concatenate(columns)
     right = np.concatenate([search.right for search in searches])
     weight = np.concatenate([search.weight for search in searches]) / len(searches)
-    sign = np.where(right, 1.0, -1.0)
-
-    def loss(b: np.ndarray) -> tuple[float, np.ndarray]:
-        z = sign * (values @ b)
-        gradient = -(weight * sign * _sigmoid(-z)) @ values + 2 * PENALTY * b
-        return (weight * np.logaddexp(0, -z)).sum() + PENALTY * (b**2).sum(), gradient
-
-    return minimize(loss, np.zeros(values.shape[1]), jac=True).x
+    model = LogisticRegression(C=0.5 / PENALTY, fit_intercept=False, tol=1e-8, max_iter=10_000)
+    return model.fit(np.concatenate(columns), right, weight).coef_[0]

@@ -1,6 +1,5 @@
 """What is compared: from features and the name of a distance to rows of distances."""
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from inspect import signature
@@ -11,7 +10,7 @@ import numpy as np
 from keras_reid import checks
 from keras_reid.errors import InputError
 from keras_reid.evaluation.local import aligned, summed, visible
-from keras_reid.nearest.arrays import Rows, feature_rows, unit
+from keras_reid.nearest.arrays import Rows, checked_features, feature_rows, real_array, unit
 
 FEATURE_DISTANCES = ("euclidean", "cosine", "local", "global_local", "visible")
 
@@ -22,8 +21,6 @@ SQUARED = ("global_local",)
 # Of one set of images: (n, d), (n, s, d), or a mapping: embedding and local, or global, parts and
 # visibility.
 Features = Any
-
-CHECKED_ELEMENTS = 2**24
 
 # What scores accept: rows, a matrix (q, g), or the pair of features (query, gallery).
 Compared = Any
@@ -59,7 +56,8 @@ def compare(
         InputError: an unknown name, features that are not finite or do not fit, or options of no
             re-ranker.
     """
-    _check_distance(distance)
+    hint = "choose one, or pass your own distance matrix"
+    checks.one_of(FEATURE_DISTANCES, hint, distance=distance)
     if reranking == "none":
         if options:
             raise InputError(
@@ -67,9 +65,14 @@ def compare(
                 "reranking"
             )
         return _rows(query, gallery, distance)
-    _check_reranker(reranking, options)
     from keras_reid.reranking import RERANKERS, k_reciprocal_from_distances
 
+    checks.one_of(["none", *RERANKERS], reranking=reranking)
+    known = list(signature(RERANKERS[reranking]).parameters)[3:]  # after query, gallery, progress
+    if not options.keys() <= set(known):
+        raise InputError(
+            f"{reranking} has other options, received {options}: it takes {', '.join(known)}"
+        )
     given = ", ".join(f"{key}={value}" for key, value in options.items())
     label = f"{reranking}({given})" if given else reranking
     if distance in ("euclidean", "cosine"):
@@ -99,7 +102,7 @@ def matrix_rows(values: Any, name: str = "given matrix", reranking: str = "none"
     Raises:
         InputError: not a matrix of real numbers.
     """
-    matrix = _real(values, 2, "distance matrix")
+    matrix = real_array(values, 2, "distances")
     dtype = np.result_type(matrix.dtype, np.float32)
 
     def rows(start: int, stop: int) -> np.ndarray:
@@ -118,17 +121,6 @@ def as_rows(compared: Compared) -> Rows:
             )
         return compare(*compared)
     return compared if isinstance(compared, Rows) else matrix_rows(compared)
-
-
-def _check_reranker(name: str, options: Mapping[str, Any]) -> None:
-    from keras_reid.reranking import RERANKERS
-
-    checks.one_of(["none", *RERANKERS], reranking=name)
-    known = list(signature(RERANKERS[name]).parameters)[3:]  # after query, gallery and progress
-    if not set(options) <= set(known):
-        raise InputError(
-            f"{name} has other options, received {dict(options)}: it takes {', '.join(known)}"
-        )
 
 
 def _rows(query: Features, gallery: Features, distance: str) -> Rows:
@@ -151,11 +143,6 @@ def _rows(query: Features, gallery: Features, distance: str) -> Rows:
                 )
         return visible(*sides)
     return feature_rows(*_both(query, gallery, "embedding", 2), distance)
-
-
-def _check_distance(distance: str) -> None:
-    hint = "choose one, or pass your own distance matrix"
-    checks.one_of(FEATURE_DISTANCES, hint, distance=distance)
 
 
 def matrix(
@@ -188,14 +175,10 @@ def _both(
     )
     if query.shape[-1] != gallery.shape[-1] or 0 in (*query.shape[1:], *gallery.shape[1:]):
         raise InputError(
-            "Query and gallery features must have the same width of at least 1, received "
-            f"{_widths(query)} and {_widths(gallery)}: embed both with the same model."
+            "Query and gallery features must have the same width of at least 1, got the shapes "
+            f"{query.shape} and {gallery.shape}. Embed both with the same model."
         )
     return query, gallery
-
-
-def _widths(features: np.ndarray) -> str:
-    return "×".join(map(str, features.shape[1:]))
 
 
 def _named(features: Any, key: str, split: str, mapped: bool) -> Any:
@@ -208,39 +191,3 @@ def _named(features: Any, key: str, split: str, mapped: bool) -> Any:
             "that an embedder with the outputs embedding and local returns."
         )
     return features
-
-
-def checked_features(values: Any, rank: int, split: str) -> np.ndarray:
-    """Features of a split, of that rank, in float32 and finite."""
-    array = _real(values, rank, f"{split} feature matrix")
-    with np.errstate(over="ignore"):
-        array = array.astype(np.float32, copy=False)
-    step = max(1, CHECKED_ELEMENTS // max(1, math.prod(array.shape[1:])))
-    starts = range(0, len(array), step)  # of a mapped file a part is in memory at a time
-    axes = tuple(range(1, rank))
-    finite = [np.isfinite(array[start : start + step]).all(axis=axes) for start in starts]
-    bad = np.flatnonzero(~np.concatenate([np.ones(0, bool), *finite]))
-    if len(bad):
-        raise InputError(
-            f"Features must be finite in float32, received NaN or Inf in {len(bad)} {split} "
-            f"rows, first row {bad[0]}: drop those images or mend the model."
-        )
-    return array
-
-
-def _real(values: Any, rank: int, what: str) -> np.ndarray:
-    """The values as an array of real numbers, not copied (a memory map stays one)."""
-    try:
-        array = values if isinstance(values, np.memmap) else np.asarray(values)
-        real = np.result_type(array.dtype, np.float32).kind == "f"
-    except (ValueError, TypeError):  # a ragged list, or types that NumPy cannot join
-        raise InputError(
-            f"A {what} is one {rank}-D array of numbers, received a {type(values).__name__} that "
-            "is not: pass an array, or features as the tuple (query, gallery)."
-        ) from None
-    if array.ndim != rank or not real:
-        raise InputError(
-            f"A {what} is {rank}-D and of real numbers, received shape {array.shape} of "
-            f"{array.dtype}: pass such an array, or features as the tuple (query, gallery)."
-        )
-    return array

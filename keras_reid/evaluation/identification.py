@@ -8,8 +8,8 @@ import numpy as np
 from keras_reid import checks
 from keras_reid.errors import InputError
 from keras_reid.evaluation.comparison import Compared
-from keras_reid.evaluation.labels import NOBODY, Labelled
-from keras_reid.evaluation.threshold import Threshold, resolvable, threshold_at_far
+from keras_reid.evaluation.labels import Labelled
+from keras_reid.evaluation.threshold import Threshold, rates, threshold_at_far
 from keras_reid.evaluation.trials import trials
 
 SHOWN_FARS = (0.01, 0.1)
@@ -60,10 +60,7 @@ class OpenSetResult:
             "unknown_probes": len(self.non_mated),
             "left_out": self.left_out,
             "rank-1": float((self.mate_rank == 1).mean()),
-            "dir_at_far": {
-                f"{f:g}": self.dir_at_far(f) if resolvable(f, len(self.non_mated)) else None
-                for f in SHOWN_FARS
-            },
+            "dir_at_far": rates(self.dir_at_far, SHOWN_FARS, len(self.non_mated)),
         }
 
     def __str__(self) -> str:
@@ -72,11 +69,11 @@ class OpenSetResult:
         if self.left_out:
             lines[0] += f", {self.left_out:,} left out (mates in the same camera alone)"
         lines.append(f"rank-1 without a threshold: {100 * (self.mate_rank == 1).mean():.2f} %")
-        for far in SHOWN_FARS:
+        for far, share in rates(self.dir_at_far, SHOWN_FARS, unknown).items():
             value = "not resolvable with so few unknown probes"
-            if resolvable(far, unknown):
-                value = f"{100 * self.dir_at_far(far):.2f} %"
-            lines.append(f"DIR at FAR {100 * far:g} %: {value}")
+            if share is not None:
+                value = f"{100 * share:.2f} %"
+            lines.append(f"DIR at FAR {100 * float(far):g} %: {value}")
         return "\n".join(lines)
 
 
@@ -97,17 +94,14 @@ def open_set(
 
     Source: Phillips, Grother, Micheals: Handbook of Face Recognition, 2011 (DIR and FAR).
     """
-    found = trials(compared, query, gallery, protocol)
-    probes, enrolled = found.labels.query, found.labels.gallery
-    known = np.isin(probes, enrolled[enrolled != NOBODY])
     mates, ranks, non_mated, left_out = [], [], [], 0
-    for start, rows in found.blocks:
-        rows[found.junk(start, start + len(rows))] = np.inf
-        for i, row in enumerate(rows, start):
-            if not known[i]:
+    for rows, same, junk in trials(compared, query, gallery, protocol):
+        rows[junk] = np.inf
+        for row, own in zip(rows, same, strict=True):
+            if not own.any():
                 non_mated.append(row.min(initial=np.inf))
                 continue
-            mate = np.where(enrolled == probes[i], row, np.inf)
+            mate = np.where(own, row, np.inf)
             j = int(np.argmin(mate))
             if mate[j] == np.inf:
                 left_out += 1

@@ -118,10 +118,7 @@ class Protocol:
         return protocol if isinstance(protocol, cls) else cls(str(protocol))
 
 
-Match = tuple[np.ndarray, np.ndarray]
-
-
-def matches(one_set: bool, labels: Codes) -> Iterator[Match]:
+def matches(one_set: bool, labels: Codes) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """For each query the gallery indices, ascending, of its true matches and of its junk."""
     order = np.argsort(labels.gallery, kind="stable")
     begin, end = (

@@ -73,11 +73,6 @@ def rank(
             f"{source.reranking!r} was asked for: leave the re-ranking out"
         )
     q, g = source.shape
-    if not q or not g:
-        raise InputError(
-            f"A ranking needs at least one query and one gallery image, received {q} and {g}: "
-            "check both splits."
-        )
     labels = codes(query, gallery, source.shape, not rule.cameras)
     if rule.one_set:
         check_one_set(labels.query, labels.gallery)
@@ -86,8 +81,9 @@ def rank(
     valid, total = len(scores.query), scores.queries
     if not valid:
         raise InputError(
-            f"A score needs a query with a true match after the junk rule, received {q} queries "
-            "without: check identities and cameras, or use protocol='no-camera'."
+            f"a score needs a query with a true match after the junk rule, got {q} queries "
+            f"without in a gallery of {g}. Check both splits, identities and cameras, or use "
+            "protocol='no-camera'."
         )
     stamp = RankingProtocol(
         name=protocol.name,

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_reid import checks
 from keras_reid.errors import InputError, counted
 
 
@@ -122,11 +123,8 @@ class RankingResult:
             InputError: an unknown score or level, or a protocol that ranks queries repeatedly.
         """
         values = self._values(score)
-        if not 0 < level < 1 or samples < 1:
-            raise InputError(
-                f"an interval needs a level between 0 and 1 and samples of at least 1, received "
-                f"{level} and {samples}: 0.95 and 1000 are usual"
-            )
+        checks.within("(0, 1)", "0.95 is usual", level=level)
+        checks.at_least(1, "1000 is usual", samples=samples)
         if self.protocol.name == "viper":
             raise InputError(
                 "protocol 'viper' ranks the same queries many times, which are no new ones: "

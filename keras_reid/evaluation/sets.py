@@ -7,37 +7,27 @@ import numpy as np
 
 from keras_reid import checks
 from keras_reid.errors import InputError
-from keras_reid.evaluation.comparison import checked_features
-from keras_reid.nearest.arrays import feature_rows
+from keras_reid.nearest.arrays import checked_features, feature_rows
 
 Reduce = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
-def _over(ufunc: np.ufunc) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    return lambda rows, starts: ufunc.reduceat(rows, starts, axis=1)
-
-
-_least, _most, _sum = _over(np.minimum), _over(np.maximum), _over(np.add)
-
-
 def _minimum(d: np.ndarray, starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    return _least(d, starts).min(axis=0)
+    return np.minimum.reduceat(d.min(axis=0), starts)
 
 
 def _mean(d: np.ndarray, starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    return _sum(d, starts).mean(axis=0) / sizes
+    return np.add.reduceat(d.mean(axis=0), starts) / sizes
 
 
 def _hausdorff(d: np.ndarray, starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    there = _least(d, starts).max(axis=0)
-    back = _most(d.min(axis=0, keepdims=True), starts)[0]
-    return np.maximum(there, back)
+    there = np.minimum.reduceat(d, starts, axis=1).max(axis=0)
+    return np.maximum(there, np.maximum.reduceat(d.min(axis=0), starts))
 
 
 def _mean_min(d: np.ndarray, starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    there = _least(d, starts).mean(axis=0)
-    back = _sum(d.min(axis=0, keepdims=True), starts)[0] / sizes
-    return (there + back) / 2
+    there = np.minimum.reduceat(d, starts, axis=1).mean(axis=0)
+    return (there + np.add.reduceat(d.min(axis=0), starts) / sizes) / 2
 
 
 SET_DISTANCES: dict[str, Reduce] = {

@@ -1,10 +1,12 @@
 """A distance up to which two images count as one person, and what it was chosen on."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
+from keras_reid import checks
 from keras_reid.errors import InputError
 
 
@@ -75,10 +77,16 @@ def resolvable(far: float, trials: int) -> bool:
     return far == 0 or far >= 1 / trials
 
 
+def rates(
+    rate: Callable[[float], float], fars: Sequence[float], trials: int
+) -> dict[str, float | None]:
+    """The rate at each false acceptance rate; None where the trials cannot tell it from 0."""
+    return {f"{far:g}": rate(far) if resolvable(far, trials) else None for far in fars}
+
+
 def check_far(far: float, trials: int) -> None:
     """A rate is a fraction that so many trials can tell from 0."""
-    if not 0 <= far <= 1:
-        raise InputError(f"a false acceptance rate is a fraction from 0 to 1: received {far}")
+    checks.within("[0, 1]", "a false acceptance rate is a fraction", far=far)
     if not resolvable(far, trials):
         raise InputError(
             f"a false acceptance rate of {far:g} is not resolvable with {trials:,} impostor "

@@ -1,38 +1,26 @@
-"""What verification and open-set identification compare: every query with every gallery image."""
+"""Pairs of every query and gallery image, for verification and open-set identification."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import numpy as np
 
-from keras_reid.errors import InputError
+from keras_reid import checks
 from keras_reid.evaluation.comparison import Compared, as_rows
-from keras_reid.evaluation.labels import NOBODY, Codes, Labelled, codes
+from keras_reid.evaluation.labels import NOBODY, Labelled, codes
 
-Blocks = Iterator[tuple[int, np.ndarray]]
-
-
-class Trials(NamedTuple):
-    """The labels of both sides, and blocks of rows with their start."""
-
-    labels: Codes
-    blocks: Blocks
-
-    def same(self, start: int, stop: int) -> np.ndarray:
-        """Mask (stop - start, g): one person."""
-        return self.labels.query[start:stop, None] == self.labels.gallery
-
-    def junk(self, start: int, stop: int) -> np.ndarray:
-        """Mask (stop - start, g): one person in one camera, or nobody known."""
-        here = self.labels.query_camera[start:stop, None] == self.labels.gallery_camera
-        return (self.same(start, stop) & here) | (self.labels.gallery == NOBODY)
+Trials = Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 
 def trials(compared: Compared, query: Labelled, gallery: Labelled, protocol: str) -> Trials:
-    """The trials of these arguments, which are those of `pairs` and `open_set`."""
-    if protocol not in ("market1501", "no-camera"):
-        raise InputError(
-            f"thresholds are judged by the protocol market1501 or no-camera: received {protocol!r}"
-        )
+    """Yield blocks of the distances (b, g), and masks of pairs of one person and of junk.
+
+    Junk is one person in one camera, or an unlabeled image.
+    """
+    checks.one_of(("market1501", "no-camera"), "only these judge thresholds", protocol=protocol)
     source = as_rows(compared)
-    return Trials(codes(query, gallery, source.shape, protocol == "no-camera"), source.blocks())
+    labels = codes(query, gallery, source.shape, protocol == "no-camera")
+    for start, rows in source.blocks():
+        part = slice(start, start + len(rows))
+        same = labels.query[part, None] == labels.gallery
+        here = labels.query_camera[part, None] == labels.gallery_camera
+        yield rows, same, (same & here) | (labels.gallery == NOBODY)

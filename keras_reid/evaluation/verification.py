@@ -8,7 +8,7 @@ import numpy as np
 from keras_reid.errors import InputError, counted
 from keras_reid.evaluation.comparison import Compared
 from keras_reid.evaluation.labels import Labelled
-from keras_reid.evaluation.threshold import Threshold, resolvable, threshold_at_far
+from keras_reid.evaluation.threshold import Threshold, rates, threshold_at_far
 from keras_reid.evaluation.trials import trials
 
 SHOWN_FARS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
@@ -72,24 +72,21 @@ class VerificationResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values; rates that these pairs cannot resolve are None."""
-        fars = {f: resolvable(f, len(self.impostor)) for f in SHOWN_FARS}
         return {
             "genuine_pairs": len(self.genuine),
             "impostor_pairs": len(self.impostor),
             "auc": self.auc,
             "eer": self.eer,
-            "tar_at_far": {f"{f:g}": self.tar_at_far(f) if ok else None for f, ok in fars.items()},
+            "tar_at_far": rates(self.tar_at_far, SHOWN_FARS, len(self.impostor)),
         }
 
     def __str__(self) -> str:
         n, m = len(self.genuine), len(self.impostor)
         lines = [f"verification: {counted(n, 'pair')} of one person, {m:,} of two"]
         lines.append(f"AUC {100 * self.auc:.2f} %, EER {100 * self.eer:.2f} %")
-        for far in SHOWN_FARS:
-            if resolvable(far, m):
-                lines.append(f"TAR at FAR {far:g}: {100 * self.tar_at_far(far):.2f} %")
-            else:
-                lines.append(f"TAR at FAR {far:g}: not resolvable with {m:,} impostor pairs")
+        for far, tar in rates(self.tar_at_far, SHOWN_FARS, m).items():
+            unknown = f"not resolvable with {m:,} impostor pairs"
+            lines.append(f"TAR at FAR {far}: {unknown if tar is None else f'{100 * tar:.2f} %'}")
         return "\n".join(lines)
 
 
@@ -108,18 +105,14 @@ def verify(distances: Any, same: Any) -> VerificationResult:
         InputError: other shapes, NaN, or no pair of either kind.
     """
     distances, same = np.asarray(distances), np.asarray(same)
-    if distances.shape != same.shape or distances.dtype.kind not in "iuf":
+    numbers = distances.dtype.kind in "iuf" and np.isin(same, (0, 1)).all()
+    if distances.shape != same.shape or not numbers:
         raise InputError(
-            "pairs are distances and booleans of one shape: received "
-            f"{distances.dtype} {distances.shape} and {same.dtype} {same.shape}"
+            "`distances` and `same` must be numbers and booleans of one shape, got "
+            f"{distances.dtype} {distances.shape} and {same.dtype} {same.shape}. Compare the "
+            "identities first."
         )
-    if same.dtype != bool:
-        if not np.isin(same, (0, 1)).all():
-            raise InputError(
-                f"whether a pair shows one person is true or false: received {same.dtype} values "
-                "other than 0 and 1; compare the identities first"
-            )
-        same = same.astype(bool)
+    same = same.astype(bool)
     if np.isnan(distances).any():
         raise InputError(
             f"distances are numbers: {int(np.isnan(distances).sum())} of {distances.size} are NaN; "
@@ -148,9 +141,5 @@ def pairs(
         InputError: as `rank`.
     """
     found = trials(compared, query, gallery, protocol)
-    parts = []
-    for start, rows in found.blocks:
-        stop = start + len(rows)
-        kept = ~found.junk(start, stop)
-        parts.append((rows[kept], found.same(start, stop)[kept]))
+    parts = [(rows[~junk], same[~junk]) for rows, same, junk in found]
     return np.concatenate([d for d, _ in parts]), np.concatenate([s for _, s in parts])

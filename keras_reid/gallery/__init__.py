@@ -18,7 +18,7 @@ from keras_reid.gallery.decision import (
 )
 from keras_reid.gallery.gallery import Gallery
 from keras_reid.gallery.inputs import check_exists, seconds
-from keras_reid.gallery.store import Filter, SearchResult, Store
+from keras_reid.gallery.store import Filter, SearchResult
 from keras_reid.names import expanded
 
 __all__ = [
@@ -74,21 +74,18 @@ def open(
     """
     checks.at_least(1, approximate_from=approximate_from)
     checks.within("(0, 1]", recall=recall)
-    return Gallery(_store(os.fspath(uri), approximate_from, recall))
-
-
-def _store(uri: str, approximate_from: int, recall: float) -> Store:
     from keras_reid.gallery.arrays import ArrayStore
     from keras_reid.gallery.file_store import FileStore
     from keras_reid.gallery.milvus import MilvusStore
 
+    uri = os.fspath(uri)
     if uri == "memory:":
-        return ArrayStore(approximate_from, recall)
+        return Gallery(ArrayStore(approximate_from, recall))
     scheme, _, rest = uri.partition(":")
     if scheme == "faiss" and rest:
-        return FileStore(expanded(rest).absolute(), approximate_from, recall)
+        return Gallery(FileStore(expanded(rest).absolute(), approximate_from, recall))
     if scheme in ("http", "https", "tcp") or uri.endswith(".db"):
-        return MilvusStore(uri)
+        return Gallery(MilvusStore(uri))
     raise InputError(
         "a gallery is memory:, faiss:FILE, a path that ends in .db (Milvus Lite) or "
         f"http://HOST:PORT (Milvus): received {uri!r}"

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from keras_reid.errors import InputError
+from keras_reid import checks
 from keras_reid.gallery.exact import Vectors
 
 SAMPLE = 1024  # rows that are held back and asked for their neighbours, to measure recall
@@ -19,13 +19,7 @@ PART = 8  # numbers of a row that a byte stands for
 
 def faiss() -> Any:
     """The module, or how to install it."""
-    try:
-        import faiss as module
-    except ImportError as error:
-        raise InputError(
-            'an index in a file needs faiss: pip install ".[gallery]" in the checkout'
-        ) from error
-    return module
+    return checks.installed("faiss", "gallery")
 
 
 class InvertedFile:

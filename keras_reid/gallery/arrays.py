@@ -1,4 +1,4 @@
-"""Galleries whose rows are in memory."""
+"""Galleries in memory."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -8,14 +8,14 @@ import numpy as np
 from keras_reid.errors import InputError
 from keras_reid.gallery.approximate import InvertedFile
 from keras_reid.gallery.exact import LEFT_OVER, Vectors
-from keras_reid.gallery.store import TEXTS, Filter, Labels, Rows, SearchResult
+from keras_reid.gallery.store import NO_FILTER, TEXTS, Filter, Labels, Rows, SearchResult
 from keras_reid.names import normalized
 
 FEW = 0.05  # of the rows: a search among so few is exact, and an index would miss them
 
 
 class ArrayStore:
-    """Rows in memory, gone when the process ends.
+    """Rows in memory, lost when the process ends. `FileStore` and `MilvusStore` have its methods.
 
     From `approximate_from` rows on, an inverted file finds the candidates, if faiss is installed.
     """
@@ -35,12 +35,14 @@ class ArrayStore:
         self.index: InvertedFile | None = None
 
     def settings(self) -> dict[str, Any]:
+        """Return what `save_settings` wrote; empty in a new gallery."""
         return dict(self._settings)
 
     def save_settings(self, settings: dict[str, Any]) -> None:
         self._settings = dict(settings)
 
     def add(self, rows: Rows) -> None:
+        """Return when the rows, which were checked, are durable."""
         self._hold(rows, np.arange(len(rows)) + (self.ids[-1] + 1 if len(self.ids) else 0))
 
     def _hold(self, rows: Rows, ids: np.ndarray) -> None:
@@ -63,6 +65,10 @@ class ArrayStore:
         self.places |= own
 
     def replace(self, images: Sequence[str], rows: Rows) -> None:
+        """Erase the rows of these image references and add `rows`, all at once.
+
+        Closing the gallery erases the old rows from its files.
+        """
         self._drop(self._rows_of(images))
         self.add(rows)
 
@@ -73,6 +79,7 @@ class ArrayStore:
         return mask
 
     def remove(self, identity: str) -> int:
+        """Erase the rows of an identity, durably, and return how many there were."""
         return self._drop(self.identity == identity)
 
     def _drop(self, chosen: np.ndarray) -> int:
@@ -97,29 +104,26 @@ class ArrayStore:
         return len(self.ids)
 
     def identities(self) -> dict[str, int]:
+        """Number of rows of each identity."""
         names, counts = np.unique(self.identity.astype(str), return_counts=True)
         return dict(zip(names.tolist(), counts.tolist(), strict=True))
 
     def held(self, images: Sequence[str]) -> dict[str, Labels]:
+        """Return the rows of those images that the gallery holds, by the passed reference.
+
+        Without a row of the same reference, a row with the same reference in Unicode NFC counts.
+        """
         find = self.places.get
         places = {image: find(image, find(normalized(image))) for image in images}
         return {image: self._labels(i) for image, i in places.items() if i is not None}
 
     def _labels(self, i: int) -> Labels:
-        return Labels(
-            self.image[i],
-            self.identity[i],
-            self.camera[i],
-            self._time(i),
-            self.attributes[i],
-            self.digest[i],
-        )
-
-    def _time(self, i: int) -> float | None:
-        return None if np.isnan(self.time[i]) else float(self.time[i])
+        time = None if np.isnan(self.time[i]) else float(self.time[i])
+        return Labels(time=time, **{name: getattr(self, name)[i] for name in TEXTS})
 
     def search(self, embeddings: np.ndarray, k: int, filter: Filter) -> list[list[SearchResult]]:
-        kept = None if filter.everything else self._chosen(filter)
+        """The k nearest rows of each query, nearest first."""
+        kept = None if filter == NO_FILTER else self._chosen(filter)
         index, distance = self._nearest(embeddings, k, kept)
         return [
             [self._hit(j, d) for j, d in zip(i, row, strict=True) if j != LEFT_OVER]
@@ -127,9 +131,7 @@ class ArrayStore:
         ]
 
     def _hit(self, i: int, distance: float) -> SearchResult:
-        return SearchResult(
-            self.image[i], self.identity[i], self.camera[i], self._time(i), distance
-        )
+        return SearchResult(*self._labels(i)[:4], distance)
 
     def _nearest(
         self, embeddings: np.ndarray, k: int, kept: np.ndarray | None
@@ -172,17 +174,21 @@ class ArrayStore:
         return kept
 
     def embeddings(self, images: Sequence[str]) -> np.ndarray:
+        """Return embeddings (n, d) of enrolled images, by their references in the gallery."""
         return self.vectors.take(np.array([self.places[image] for image in images], np.int64))
 
     def of(self, identities: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+        """Return embeddings (n, d) of all images of these identities, and the identity of each."""
         rows = np.flatnonzero(np.isin(self.identity.astype(str), list(identities)))
         return self.vectors.take(rows), self.identity[rows].tolist()
 
     def described(self, filter: Filter) -> Iterator[tuple[SearchResult, str]]:
+        """Yield the rows that have attributes, as hits without a distance (0), and these."""
         for i in np.flatnonzero(self._chosen(filter) & (self.attributes != "")).tolist():
             yield self._hit(i, 0.0), self.attributes[i]
 
     def stats(self) -> dict[str, Any]:
+        """Facts about the back end, by name."""
         if self.index is None:
             return {"search": "exact"}
         return {

@@ -9,8 +9,8 @@ import numpy as np
 from keras_reid.errors import InputError
 from keras_reid.evaluation import MatchCalibration
 from keras_reid.evaluation.calibration import Searches
-from keras_reid.evaluation.comparison import checked_features
 from keras_reid.gallery.store import SearchResult
+from keras_reid.nearest.arrays import checked_features
 
 NOT_CALIBRATED = (
     "a gallery must have a calibration to decide who matches, got none. Assign that of the model "

@@ -5,20 +5,15 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from keras_reid import checks
 from keras_reid.errors import InputError, printable
 from keras_reid.evaluation import MatchCalibration
-from keras_reid.evaluation.calibration import (
-    LEAST_IMAGES,
-    LEAST_PERSONS,
-    distances,
-    left_out,
-)
-from keras_reid.evaluation.comparison import checked_features, compare
+from keras_reid.evaluation.calibration import LEAST_IMAGES, LEAST_PERSONS, distances, left_out
+from keras_reid.evaluation.comparison import compare
 from keras_reid.gallery.decision import (
     LIMITS,
     NOT_CALIBRATED,
@@ -27,13 +22,20 @@ from keras_reid.gallery.decision import (
     SelfCalibration,
     decide,
 )
-from keras_reid.gallery.store import NO_FILTER, Filter, Labels, Rows, SearchResult, Store, label
+from keras_reid.gallery.store import NO_FILTER, Filter, Labels, Rows, SearchResult, label
 from keras_reid.names import normalized, one_image, repeated
+from keras_reid.nearest.arrays import checked_features
+
+if TYPE_CHECKING:
+    from keras_reid.gallery.arrays import ArrayStore
+    from keras_reid.gallery.milvus import MilvusStore
+
+    Store = ArrayStore | MilvusStore
 
 SECOND = 20  # hits among which two persons are looked for at first
 DEEPEST = 16_384  # hits at most
-COUNTED = "counted"  # setting: numbers of rows and persons, since Milvus counts persons slowly
-SAMPLED_PERSONS, SAMPLED_IMAGES = 200, 8
+PERSONS = "persons"  # setting: their number, which Milvus counts slowly; removed by each write
+SAMPLED_PERSONS = 200
 LONGEST_TEXT = 1000  # characters; Milvus holds 4,096 bytes
 
 
@@ -66,7 +68,7 @@ class Gallery:
             hits = people.search(queries, k=10)
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: "Store") -> None:
         self._store: Store | None = store
         settings = store.settings()
         if settings.pop("threshold", None) is not None:  # of version 0.2.0
@@ -77,7 +79,7 @@ class Gallery:
             )
 
     @property
-    def store(self) -> Store:
+    def store(self) -> "Store":
         """The back end of an open gallery."""
         if self._store is None:
             raise InputError("a closed gallery answers nothing: open it again")
@@ -141,20 +143,14 @@ class Gallery:
         if before is None:
             raise InputError(NOT_CALIBRATED)
         names = self.identities()
-        counted = {"rows": sum(names.values()), "persons": len(names)}
-        self.store.save_settings({**self.store.settings(), COUNTED: counted})
+        self.store.save_settings({**self.store.settings(), PERSONS: len(names)})
         several = sorted(name for name, images in names.items() if images >= LEAST_IMAGES)
         if len(several) < LEAST_PERSONS:
             return None
-        rng = np.random.default_rng(0)
-        x, owner = self.store.of(rng.permutation(several)[:SAMPLED_PERSONS].tolist())
-        rows: dict[str, list[int]] = {}
-        for i in rng.permutation(len(x)).tolist():
-            rows.setdefault(owner[i], []).append(i)
-        kept = [i for own in rows.values() for i in own[:SAMPLED_IMAGES]]
-        x, owner = x[kept], [owner[i] for i in kept]
-        after = self.calibration = before.adapt(x, owner)
-        searches = left_out(*distances(x, owner))
+        chosen = np.random.default_rng(0).permutation(several)[:SAMPLED_PERSONS]
+        x, owner = self.store.of(chosen.tolist())
+        after = self.calibration = before.adapt(x, owner, seed=0)
+        searches = left_out(*distances(x, owner, seed=0))
         return SelfCalibration(replace(before, scale=1.0, offset=0.0), after, searches)
 
     def enrol(
@@ -192,43 +188,42 @@ class Gallery:
             InputError: columns that do not fit, another width or model than the gallery's, or an
                 image that occurs twice or is there already. Nothing is added then.
         """
-        x = checked_features(embeddings, 2, "embedding")
         if not model_fingerprint or not isinstance(model_fingerprint, str):
             raise InputError(
                 "a gallery holds embeddings of one model: give its fingerprint, as in export.json; "
                 f"received {model_fingerprint!r}"
             )
         checks.one_of(("refuse", "skip", "replace"), existing=existing)
-        self._check_model(model_fingerprint)
-        self._check_width(x)
-        rows = self._rows(x, identities, cameras, times, images)
+        x = self._checked(embeddings, model_fingerprint)
+        rows = self._rows(x, identities, cameras, times, images, digests)
         rows = replace(rows, attributes=self._attributes(len(x), attributes, attribute_names))
-        if digests is not None:
-            rows = replace(rows, digest=_texts(digests, len(x), "digests"))
-        held: dict[str, Labels] = {}
-        if images is not None:
-            held = self._held(rows.image)
-            if held and existing == "refuse":
-                raise InputError(
-                    f"an image is enrolled once: {len(held)} of {len(rows)} are in the gallery, "
-                    f"such as {min(held)!r}; leave them out, or pass existing='skip'"
-                )
-            if held and existing == "skip":
-                rows = rows[[i for i, image in enumerate(rows.image) if image not in held]]
+        held = {} if images is None else self._held(rows.image)
+        if held and existing == "refuse":
+            raise InputError(
+                f"an image is enrolled once: {len(held)} of {len(rows)} are in the gallery, "
+                f"such as {min(held)!r}; leave them out, or pass existing='skip'"
+            )
+        if held and existing == "skip":
+            rows = rows[[i for i, image in enumerate(rows.image) if image not in held]]
         if not len(rows):
             return 0
-        settings = self.store.settings()
-        if settings.get("width") is None:
-            settings = {**settings, "width": x.shape[1], "fingerprint": model_fingerprint}
-            self.store.save_settings(settings)
-        if attribute_names is not None and self.attribute_names is None:
-            names = [normalized(name) for name in attribute_names]
-            self.store.save_settings({**settings, "attribute_names": names})
+        model: dict[str, Any] = {"width": x.shape[1], "fingerprint": model_fingerprint}
+        if attribute_names is not None:
+            model["attribute_names"] = [normalized(name) for name in attribute_names]
+        self._before_writing(model)
         if held and existing == "replace":
             self.store.replace([row.image for row in held.values()], rows)
         else:
             self.store.add(rows)
         return len(rows)
+
+    def _before_writing(self, model: dict[str, Any]) -> None:
+        """Save new settings, and forget the number of persons."""
+        before = self.store.settings()
+        settings = {**model, **before}
+        settings.pop(PERSONS, None)
+        if settings != before:
+            self.store.save_settings(settings)
 
     def _held(self, images: list[str]) -> dict[str, Labels]:
         """Return the rows of those images that the gallery holds."""
@@ -252,15 +247,16 @@ class Gallery:
         Raises:
             InputError: columns that do not fit.
         """
-        rows = self._rows(np.zeros((len(images), 1)), identities, cameras, times, images)
-        digest = [""] * len(rows) if digests is None else _texts(digests, len(rows), "digests")
+        rows = self._rows(np.zeros((len(images), 1)), identities, cameras, times, images, digests)
         held = self._held(rows.image)
-        pairs = [(i, held[image]) for i, image in enumerate(rows.image) if image in held]
         new, replaced, moved = np.zeros((3, len(rows)), bool)
-        new[[i for i, image in enumerate(rows.image) if image not in held]] = True
-        for i, row in pairs:
-            replaced[i] = not digest[i] or digest[i] != row.digest
-            moved[i] = _relabelled(rows, i, row) != row
+        for i, (image, digest) in enumerate(zip(rows.image, rows.digest, strict=True)):
+            row = held.get(image)
+            if row is None:
+                new[i] = True
+            else:
+                replaced[i] = not digest or digest != row.digest
+                moved[i] = _relabelled(rows, i, row) != row
         return Changes(new, replaced, moved)
 
     def relabel(
@@ -286,12 +282,11 @@ class Gallery:
             _relabelled(rows, i, held[image]) for i, image in enumerate(rows.image) if image in held
         ]
         if labels:
-            stored = [row.image for row in labels]
-            texts = [list(column) for column in zip(*labels, strict=True)]
-            image, identity, camera, time, attributes, digest = texts
-            known = np.array(time, np.float64)
-            x = self.store.embeddings(stored)
-            self.store.replace(stored, Rows(x, identity, camera, known, image, attributes, digest))
+            columns = (list(column) for column in zip(*labels, strict=True))
+            image, identity, camera, time, attributes, digest = columns
+            x, seconds = self.store.embeddings(image), np.array(time, np.float64)
+            self._before_writing({})
+            self.store.replace(image, Rows(x, identity, camera, seconds, image, attributes, digest))
         return len(labels)
 
     @property
@@ -305,18 +300,14 @@ class Gallery:
         if values is None and names is None:
             return [""] * count
         shares = np.asarray([] if values is None else values, np.float64)
-        good = names is not None and shares.shape == (count, len(names))
-        if not good or not ((shares >= 0) & (shares <= 1)).all():
+        names = [normalized(name) for name in ([] if names is None else names)]
+        if shares.shape != (count, len(names)) or not ((shares >= 0) & (shares <= 1)).all():
             raise InputError(
                 f"attributes are probabilities (n, m) with m names, n={count}: received "
-                f"{shares.shape} and {'no' if names is None else len(names)} names"
+                f"{shares.shape} and {len(names)} names"
             )
-        known = self.attribute_names
-        if (
-            known is not None
-            and names is not None
-            and [normalized(name) for name in names] != known
-        ):
+        known = self.attribute_names or names
+        if names != known:
             raise InputError(
                 f"a gallery has one set of attributes: this one has {', '.join(known)}; received "
                 f"{', '.join(names)}; use its model, or a new gallery"
@@ -360,17 +351,14 @@ class Gallery:
         cameras: Sequence[Any] | None,
         times: Sequence[float | None] | None,
         images: Sequence[str] | None,
+        digests: Sequence[str] | None = None,
     ) -> Rows:
         count = len(x)
         identity = _names(identities, count, "identities")
         if "" in identity:
             raise InputError(f"every row has an identity: row {identity.index('')} has none")
         camera = [""] * count if cameras is None else _names(cameras, count, "cameras")
-        if images is None:
-            image = self._numbered(identity)
-        else:
-            image = _texts(images, count, "images")
-            _check_references(image)
+        image = self._numbered(identity) if images is None else _references(images, count)
         given = [None] * count if times is None else times
         try:
             values = [np.nan if t is None else float(t) for t in given]
@@ -384,7 +372,8 @@ class Gallery:
                 f"{len(values)}, {int(np.isinf(values).sum())} of them infinite"
             )
         unknown = [""] * count
-        return Rows(x, identity, camera, np.array(values, np.float64), image, unknown, unknown)
+        digest = unknown if digests is None else _texts(digests, count, "digests")
+        return Rows(x, identity, camera, np.array(values, np.float64), image, unknown, digest)
 
     def _numbered(self, identity: list[str]) -> list[str]:
         taken = self.store.identities() if self.store.count() else {}
@@ -429,7 +418,7 @@ class Gallery:
             InputError: an empty gallery, k larger than it, other embeddings than it holds, or
                 unknown options.
         """
-        x = self._queries(embeddings, model_fingerprint)
+        x = self._checked(embeddings, model_fingerprint)
         count = self.store.count()
         if not count:
             raise InputError("an empty gallery finds nobody: enrol images first")
@@ -502,8 +491,9 @@ class Gallery:
         calibration = self.calibration
         if calibration is None:
             raise InputError(NOT_CALIBRATED)
-        x = self._queries(embeddings, model_fingerprint)
+        x = self._checked(embeddings, model_fingerprint)
         persons, count = self.persons(), self.count()
+        cameras = [""] * len(x) if query_cameras is None else query_cameras
         found: list[list[SearchResult]] = [[] for _ in x]
         waiting, depth = list(range(len(x))), max(k, SECOND)
         # Decisions compare two persons, so queries with hits of one person are searched deeper.
@@ -512,9 +502,7 @@ class Gallery:
                 x[waiting],
                 min(depth, max(1, count)),
                 filter,
-                query_cameras=None
-                if query_cameras is None
-                else [query_cameras[i] for i in waiting],
+                query_cameras=[cameras[i] for i in waiting],
                 rerank=rerank,
                 shortlist=max(depth, shortlist),
                 rerank_options=rerank_options,
@@ -532,10 +520,8 @@ class Gallery:
 
     def persons(self) -> int:
         """Return the number of identities."""
-        counted = self.store.settings().get(COUNTED, {})
-        if counted.get("rows") == self.count():
-            return int(counted["persons"])
-        return len(self.identities())
+        persons = self.store.settings().get(PERSONS)
+        return len(self.identities()) if persons is None else persons
 
     def remove(self, identity: Any) -> int:
         """Erase all rows of an identity, a text or integer, and return how many there were.
@@ -544,7 +530,10 @@ class Gallery:
             InputError: another value.
         """
         name = normalized(label(identity, "identity"))
-        return 0 if _unprintable(name) else self.store.remove(name)
+        if _unprintable(name):
+            return 0
+        self._before_writing({})
+        return self.store.remove(name)
 
     def count(self) -> int:
         """Number of rows."""
@@ -571,28 +560,21 @@ class Gallery:
             **self.store.stats(),
         }
 
-    def _queries(self, embeddings: Any, model_fingerprint: str | None) -> np.ndarray:
+    def _checked(self, embeddings: Any, fingerprint: str | None) -> np.ndarray:
+        """Return the embeddings; raise unless they are of the model of the gallery."""
         x = checked_features(embeddings, 2, "embedding")
-        if model_fingerprint is not None:
-            self._check_model(model_fingerprint)
-        self._check_width(x)
-        return x
-
-    def _check_width(self, x: np.ndarray) -> None:
-        width = self.width
-        if width is not None and x.shape[1] != width:
-            raise InputError(
-                f"embeddings in this gallery have {width} numbers: received {x.shape[1]}; embed "
-                "with the model that it was made with"
-            )
-
-    def _check_model(self, fingerprint: str) -> None:
-        known = self.fingerprint
-        if known is not None and fingerprint != known:
+        known, width = self.fingerprint, self.width
+        if None not in (known, fingerprint) and fingerprint != known:
             raise InputError(
                 "distances between embeddings of two models mean nothing: this gallery is of the "
                 f"model {known}, received {fingerprint}; use that model, or a new gallery"
             )
+        if width not in (None, x.shape[1]):
+            raise InputError(
+                f"embeddings in this gallery have {width} numbers: received {x.shape[1]}; embed "
+                "with the model that it was made with"
+            )
+        return x
 
 
 def _texts(values: Sequence[Any], count: int, what: str) -> list[str]:
@@ -622,12 +604,14 @@ def _names(values: Sequence[Any], count: int, what: str) -> list[str]:
     return [normalized(text) for text in _texts(values, count, what)]
 
 
-def _check_references(images: list[str]) -> None:
+def _references(values: Sequence[str], count: int) -> list[str]:
+    images = _texts(values, count, "images")
     image = "" if "" in images else repeated(images)
     if image is not None:
         raise InputError(
             f"an image is enrolled once and has a name: {image!r} is empty or occurs twice"
         )
+    return images
 
 
 def _relabelled(rows: Rows, i: int, row: Labels) -> Labels:

@@ -1,5 +1,6 @@
 """Addresses and times as people write them."""
 
+from contextlib import suppress
 from datetime import datetime
 
 from keras_reid.errors import InputError
@@ -19,13 +20,9 @@ def seconds(text: str | None) -> float | None:
     """Return seconds since 1970 from a number or ISO 8601, in local time unless it has a zone."""
     if not text:
         return None
-    try:
-        return float(text)
-    except ValueError:
-        pass
-    try:
-        return datetime.fromisoformat(text).timestamp()
-    except ValueError:
-        raise InputError(
-            f"times are seconds since 1970 or ISO 8601, 2026-01-31T12:00: received {text!r}"
-        ) from None
+    for read in (float, lambda text: datetime.fromisoformat(text).timestamp()):
+        with suppress(ValueError):
+            return read(text)
+    raise InputError(
+        f"times are seconds since 1970 or ISO 8601, 2026-01-31T12:00: received {text!r}"
+    )

@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_reid import checks
 from keras_reid.errors import InputError
 from keras_reid.gallery.store import Filter, Labels, Rows, SearchResult
 from keras_reid.names import expanded, normalized
@@ -39,36 +41,28 @@ class MilvusStore:
     """
 
     def __init__(self, uri: str) -> None:
-        try:
-            from pymilvus import DataType, MilvusClient
-        except ImportError as error:
-            raise InputError(
-                'this gallery needs Milvus: pip install ".[gallery]" in the checkout'
-            ) from error
+        pymilvus = checks.installed("pymilvus", "gallery")
+        for name in ("pymilvus", "milvus_lite", "grpc"):
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)  # they repeat raised errors
         self.embedded = "://" not in uri
-        self.uri, self.types = uri, DataType
+        self.uri, self.types = uri, pymilvus.DataType
         self.converted = False
         self.replaced = False  # rows, which are to be erased from the storage
         if self.embedded:
             path = expanded(uri).absolute()
-            if path.is_file():
-                raise InputError(
-                    f"an embedded gallery is a folder that Milvus Lite made: {path} is a file; "
-                    "name another"
-                )
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.mkdir(mode=0o700, exist_ok=True)  # embeddings are personal data
             except OSError as error:
                 raise InputError(
-                    f"a gallery is written to a folder: {path} gave '{error.strerror}'; name "
-                    "another"
+                    f"`{path}` must be a folder of Milvus Lite, or new, got '{error.strerror}'. "
+                    "Name another."
                 ) from error
             uri = str(path)
             _drop_cut_indexes(path)
         killed = self.embedded and _has_log(path)
         with self._seen():
-            self.client = MilvusClient(uri, timeout=10)
+            self.client = pymilvus.MilvusClient(uri, timeout=10)
             self._recover()
             if self.embedded and PEOPLE in self.client.list_collections():
                 self._clean(path, killed)
@@ -118,10 +112,8 @@ class MilvusStore:
         )
 
     def _create_people(self, collection: str, width: int) -> None:
-        text = self.types.VARCHAR
-        types = {KEY: self.types.INT64, SPELLED: self.types.INT64, "image": text}
-        types = {**types, "identity": text, "camera": text, "time": self.types.DOUBLE}
-        types = {**types, "attributes": text, "digest": text}
+        types = dict.fromkeys((KEY, SPELLED, *STORED[:-1]), self.types.VARCHAR)
+        types |= {KEY: self.types.INT64, SPELLED: self.types.INT64, "time": self.types.DOUBLE}
         self._create(collection, types, width)
 
     def settings(self) -> dict[str, Any]:
@@ -170,11 +162,11 @@ class MilvusStore:
 
     def remove(self, identity: str) -> int:
         with self._seen():
-            if not self.client.has_collection(PEOPLE):
+            if not self.count():
                 return 0
-            self._convert()
+            self._convert()  # before names are compared
             his = f"identity == {_literal(identity)}"
-            found = int(self.client.query(PEOPLE, his, ["count(*)"])[0]["count(*)"])
+            found = self._count(his)
             if not found:
                 return 0
             self.client.delete(PEOPLE, filter=his)
@@ -210,13 +202,14 @@ class MilvusStore:
         copies = False
         if killed:
             self.client.flush(PEOPLE)
-            rows = int(self.client.query(PEOPLE, output_fields=["count(*)"])[0]["count(*)"])
-            copies = rows > sum(map(len, self._all(["image"])))
+            copies = self._count() > sum(map(len, self._all(["image"])))
         if copies or _has_removed(path) or self.settings().get(REPLACED):
             self._erase()
 
     def _all(self, fields: list[str], condition: str = "") -> Iterator[list[dict[str, Any]]]:
         """All rows, or those of a condition, each once, some at a time; fields have the image."""
+        if not self.client.has_collection(PEOPLE):
+            return
         iterator = self.client.query_iterator(
             PEOPLE, batch_size=1000, filter=condition, output_fields=fields
         )
@@ -230,17 +223,17 @@ class MilvusStore:
 
     def count(self) -> int:
         with self._seen():
-            if not self.client.has_collection(PEOPLE):
-                return 0
-            return int(self.client.query(PEOPLE, output_fields=["count(*)"])[0]["count(*)"])
+            return self._count()
+
+    def _count(self, condition: str = "") -> int:
+        if not self.client.has_collection(PEOPLE):
+            return 0
+        return int(self.client.query(PEOPLE, condition, ["count(*)"])[0]["count(*)"])
 
     def identities(self) -> dict[str, int]:
-        counts: dict[str, int] = {}
         with self._seen():
-            if self.client.has_collection(PEOPLE):
-                for batch in self._all(["image", "identity"]):
-                    for row in batch:
-                        counts[row["identity"]] = counts.get(row["identity"], 0) + 1
+            batches = self._all(["image", "identity"])
+            counts = Counter(row["identity"] for batch in batches for row in batch)
         return dict(sorted(counts.items()))
 
     def held(self, images: Sequence[str]) -> dict[str, Labels]:
@@ -290,19 +283,15 @@ class MilvusStore:
         return np.array([held[image] for image in images], np.float32)
 
     def of(self, identities: Sequence[str]) -> tuple[np.ndarray, list[str]]:
-        rows: list[dict[str, Any]] = []
+        condition = f"identity in {_literal(list(identities))}"
         with self._seen():
-            for batch in self._all(
-                ["image", "identity", "embedding"], f"identity in {_literal(list(identities))}"
-            ):
-                rows += batch
+            batches = self._all(["image", "identity", "embedding"], condition)
+            rows = [row for batch in batches for row in batch]
         x = np.array([row["embedding"] for row in rows], np.float32)
         return x, [row["identity"] for row in rows]
 
     def described(self, filter: Filter) -> Iterator[tuple[SearchResult, str]]:
         with self._seen():
-            if not self.client.has_collection(PEOPLE):
-                return
             for batch in self._all([*FIELDS, "attributes"], _expression(filter)):
                 for row in batch:
                     if row["attributes"]:
@@ -327,19 +316,17 @@ class MilvusStore:
         from pymilvus.exceptions import MilvusException
 
         try:
-            with _quiet():
-                yield
+            yield
         except MilvusException as error:
-            if self.embedded:
-                rule = f"the gallery {self.uri} cannot be used"
-                remedy = "is it open in another process, or no gallery of Milvus Lite?"
-            else:
-                rule = f"Milvus must answer at {self.uri}"
+            remedy = "Is it open in another process, or not a gallery of Milvus Lite?"
+            if not self.embedded:
                 remedy = (
-                    "start it, for instance with 'docker compose up -d' in the folder of its "
-                    "docker-compose.yml, or check the address"
+                    "Start Milvus, for instance with 'docker compose up -d', or check the address."
                 )
-            raise InputError(f"{rule}, but '{error.message.strip()[:200]}': {remedy}") from error
+            message = error.message.strip()[:200]
+            raise InputError(
+                f"`{self.uri}` must be a Milvus gallery, got '{message}'. {remedy}"
+            ) from error
 
 
 def _drop_cut_indexes(path: Path) -> None:
@@ -438,17 +425,3 @@ def _expression(filter: Filter) -> str:
     if filter.before is not None:
         conditions.append(f"time < {float(filter.before)!r} and time > {UNKNOWN!r}")
     return " and ".join(conditions)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the log lines of Milvus, which repeat the error that is raised anyway."""
-    loggers = [logging.getLogger(name) for name in ("pymilvus", "milvus_lite", "grpc")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL + 1)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -1,8 +1,8 @@
-"""What a gallery holds, which part of it is looked at, what is found, and what a back end does."""
+"""Rows of a gallery, filters, and search results."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -71,11 +71,6 @@ class Filter:
             return self
         return Filter(self.cameras, (*(self.not_cameras or ()), camera), self.after, self.before)
 
-    @property
-    def everything(self) -> bool:
-        """Whether nothing is left out."""
-        return self == NO_FILTER
-
 
 NO_FILTER = Filter()
 
@@ -117,52 +112,3 @@ class Rows:
         chosen = np.arange(len(self))[index].tolist()
         texts = {name: [getattr(self, name)[i] for i in chosen] for name in TEXTS}
         return Rows(embedding=self.embedding[index], time=self.time[index], **texts)
-
-
-class Store(Protocol):
-    """What a back end does; rows are checked before they come here."""
-
-    def settings(self) -> dict[str, Any]:
-        """What `save_settings` wrote; empty in a new gallery."""
-
-    def save_settings(self, settings: dict[str, Any]) -> None: ...
-
-    def add(self, rows: Rows) -> None:
-        """Returns when the rows are durable."""
-
-    def replace(self, images: Sequence[str], rows: Rows) -> None:
-        """Erase the rows of these image references and add `rows`, all at once.
-
-        Closing the gallery erases the old rows from its files.
-        """
-
-    def remove(self, identity: str) -> int:
-        """Erases the rows of an identity, durably, and returns how many there were."""
-
-    def count(self) -> int: ...
-
-    def identities(self) -> dict[str, int]:
-        """How many rows each identity has."""
-
-    def held(self, images: Sequence[str]) -> dict[str, Labels]:
-        """Return the rows of those images that the gallery holds, by the passed reference.
-
-        Without a row of the same reference, a row with the same reference in Unicode NFC counts.
-        """
-
-    def search(self, embeddings: np.ndarray, k: int, filter: Filter) -> list[list[SearchResult]]:
-        """The k nearest rows of each query, nearest first."""
-
-    def embeddings(self, images: Sequence[str]) -> np.ndarray:
-        """Return embeddings (n, d) of enrolled images, by their references in the gallery."""
-
-    def of(self, identities: Sequence[str]) -> tuple[np.ndarray, list[str]]:
-        """Return embeddings (n, d) of all images of these identities, and the identity of each."""
-
-    def described(self, filter: Filter) -> Iterator[tuple[SearchResult, str]]:
-        """The rows that have attributes, as hits without a distance (0), and these."""
-
-    def stats(self) -> dict[str, Any]:
-        """Facts about the back end, by name."""
-
-    def close(self) -> None: ...

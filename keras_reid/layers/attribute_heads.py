@@ -62,6 +62,3 @@ class AttributeReweighting(keras.layers.Layer):
 
     def call(self, inputs: Any) -> Any:
         return ops.sigmoid(ops.matmul(inputs, self.kernel) + self.bias) * inputs
-
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
-        return input_shape

@@ -68,8 +68,5 @@ class PartPooling(keras.layers.Layer):
         pixels = ops.cast(ops.shape(x)[1] * ops.shape(x)[2], "float32")
         return ops.cast(ops.einsum("bhwp,bhwd->bpd", assignment, x) / pixels, self.compute_dtype)
 
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
-        return (input_shape[0], self.parts, input_shape[-1])
-
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "parts": self.parts, "refinable": self.refinable}

@@ -37,9 +37,6 @@ class GeneralizedMeanPooling2D(keras.layers.Layer):
         mean = ops.mean(ops.exp(p * ops.log(x)), axis=(1, 2))
         return ops.cast(ops.exp(ops.log(mean) / p), self.compute_dtype)
 
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        return (input_shape[0], input_shape[-1])
-
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "p": self.initial_p, "epsilon": self.epsilon}
 
@@ -51,9 +48,6 @@ class AverageMaxPooling2D(keras.layers.Layer):
     def call(self, inputs: Any) -> Any:
         x = ops.cast(inputs, "float32")
         return ops.cast(ops.mean(x, axis=(1, 2)) + ops.max(x, axis=(1, 2)), self.compute_dtype)
-
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        return (input_shape[0], input_shape[-1])
 
 
 global_average = partial(keras.layers.GlobalAveragePooling2D, data_format="channels_last")

@@ -6,8 +6,6 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_reid.errors import InputError
-
 Shape = tuple[int | None, ...]
 
 
@@ -24,29 +22,14 @@ class KeypointHeatmaps(keras.layers.Layer):
         sigma: σ, in cells.
 
     Called on points x, y (shares of the width and height of the image) and confidence.
-
-    Raises:
-        InputError: a size or sigma that is not positive, or points of another shape.
     """
 
     def __init__(
         self, size: Sequence[int], sigma: float = 1.0, *, dtype: Any = "float32", **kwargs: Any
     ) -> None:
         super().__init__(dtype=dtype, **kwargs)
-        if len(size) != 2 or min(size) < 1 or sigma <= 0:
-            raise InputError(
-                f"A heat map has at least one cell and sigma is above 0, but size={tuple(size)} "
-                f"and sigma={sigma} were given: take the size of the feature map, and 1.0."
-            )
         self.size = tuple(size)
         self.sigma = sigma
-
-    def build(self, input_shape: Shape) -> None:
-        if len(input_shape) != 3 or input_shape[-1] != 3:
-            raise InputError(
-                "Points are (b, k, 3), x, y and confidence, but the shape is "
-                f"{tuple(input_shape)}: see keras_reid.skeletons."
-            )
 
     def call(self, inputs: Any) -> Any:
         points = ops.cast(inputs, "float32")
@@ -56,9 +39,6 @@ class KeypointHeatmaps(keras.layers.Layer):
         down = (ops.arange(height, dtype="float32") + 0.5)[None, :, None, None] - y * height
         heat = ops.exp(-(across * across + down * down) / (2 * self.sigma**2))
         return ops.stop_gradient(ops.where(confidence > 0, confidence * heat, 0.0))
-
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
-        return (input_shape[0], *self.size, input_shape[1])
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "size": list(self.size), "sigma": self.sigma}
@@ -79,31 +59,14 @@ class PosePooling(keras.layers.Layer):
 
     Called on `[maps (b, h, w, d), heat (b, h, w, k), confidence (b, k)]`; returns parts
     `(b, p, d)` and visibility `(b, p)`.
-
-    Raises:
-        InputError: no parts, a part without points, or a point that is not there.
     """
 
     def __init__(
         self, groups: Sequence[Sequence[int]], sharpness: float = 10.0, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
-        if not len(groups) or not all(len(group) for group in groups):
-            raise InputError(
-                f"Parts are groups of points, each of at least one, but {groups} were given: see "
-                "Skeleton.groups in keras_reid.skeletons."
-            )
         self.groups = tuple(tuple(int(i) for i in group) for group in groups)
         self.sharpness = sharpness
-
-    def build(self, input_shape: list[Shape]) -> None:
-        last = max(max(group) for group in self.groups)
-        points = {input_shape[1][-1] or 0, input_shape[2][-1] or 0}
-        if len(points) > 1 or last >= min(points):
-            raise InputError(
-                f"The parts are made of the points 0 to {last}, but there are {sorted(points)} "
-                "points: take the groups of the skeleton that the points are of."
-            )
 
     def call(self, inputs: list[Any]) -> tuple[Any, Any]:
         maps, heat, confidence = (ops.cast(x, "float32") for x in inputs)
@@ -117,13 +80,6 @@ class PosePooling(keras.layers.Layer):
         visibility = ops.where(total > 0, seen / ops.where(total > 0, total, 1.0), 0.0)
         visibility = ops.stop_gradient(visibility)
         return ops.cast(parts, self.compute_dtype), ops.cast(visibility, self.compute_dtype)
-
-    def compute_output_spec(self, inputs: list[Any]) -> tuple[Any, Any]:
-        batch, parts = inputs[0].shape[0], len(self.groups)
-        return (
-            keras.KerasTensor((batch, parts, inputs[0].shape[-1]), self.compute_dtype),
-            keras.KerasTensor((batch, parts), self.compute_dtype),
-        )
 
     def get_config(self) -> dict[str, Any]:
         groups = [list(group) for group in self.groups]
@@ -150,10 +106,6 @@ class VisibleParts(keras.layers.Layer):
         parts = weight[..., None] * ops.normalize(parts, axis=-1)
         flat = ops.reshape(parts, (-1, parts.shape[1] * parts.shape[2]))
         return ops.concatenate([ops.normalize(whole, axis=-1), flat], axis=-1)
-
-    def compute_output_shape(self, input_shape: list[Shape]) -> Shape:
-        whole, parts, _ = input_shape
-        return (whole[0], (whole[1] or 0) + (parts[1] or 0) * (parts[2] or 0))
 
 
 def _of(values: Any, group: tuple[int, ...]) -> Any:

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_reid import checks
 from keras_reid.errors import InputError
 from keras_reid.layers.registry import STRIPE_POOLINGS
 
@@ -40,11 +41,7 @@ class StripePooling(keras.layers.Layer):
 
     def __init__(self, stripes: int, pooling: str = "avg", **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if pooling not in STRIPE_POOLINGS:
-            raise InputError(
-                f"Stripes are pooled by {' or '.join(STRIPE_POOLINGS)}, but {pooling!r} was given: "
-                "choose one of these."
-            )
+        checks.one_of(STRIPE_POOLINGS, pooling=pooling)
         self.stripes = stripes
         self.pooling = pooling
 
@@ -56,9 +53,6 @@ class StripePooling(keras.layers.Layer):
         pool = STRIPE_POOLINGS[self.pooling]
         stripes = [pool(x[:, first:end], axis=(1, 2)) for first, end in self.windows]
         return ops.cast(ops.stack(stripes, axis=1), self.compute_dtype)
-
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
-        return (input_shape[0], self.stripes, input_shape[-1])
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "stripes": self.stripes, "pooling": self.pooling}

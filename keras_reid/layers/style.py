@@ -64,9 +64,6 @@ class MixStyle(keras.layers.Layer):
         mixed = mixed_deviation * ((x - mean) / deviation) + mixed_mean
         return ops.cast(ops.where(mixes, mixed, x), self.compute_dtype)
 
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
-        return input_shape
-
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),

@@ -15,20 +15,6 @@ from keras_reid.errors import InputError
 Shape = tuple[int | None, ...]
 
 
-class _Temporal(keras.layers.Layer):
-    """What the four share: the check of the inputs, and the shape of the result."""
-
-    def build(self, input_shape: Sequence[Shape]) -> None:
-        if len(input_shape[0]) != 3 or len(input_shape[1]) != 2:
-            raise InputError(
-                "Frames are pooled from [features (b, t, d), mask (b, t)], but the shapes are "
-                f"{[tuple(shape) for shape in input_shape]}: give one vector for each frame."
-            )
-
-    def compute_output_shape(self, input_shape: Sequence[Shape]) -> Shape:
-        return (input_shape[0][0], input_shape[0][-1])
-
-
 def _single(inputs: Sequence[Any]) -> tuple[Any, Any]:
     """x in float32, 0 where a frame is not there, and the mask `(b, t, 1)`."""
     there = ops.cast(inputs[1], "bool")[..., None]
@@ -41,7 +27,7 @@ def _mean(x: Any, there: Any) -> Any:
 
 
 @keras.saving.register_keras_serializable(package="keras_reid")
-class TemporalMean(_Temporal):
+class TemporalMean(keras.layers.Layer):
     """`mean_t x_t` over the frames that are there (Gao and Nevatia, arXiv:1805.02104)."""
 
     def call(self, inputs: Sequence[Any]) -> Any:
@@ -49,7 +35,7 @@ class TemporalMean(_Temporal):
 
 
 @keras.saving.register_keras_serializable(package="keras_reid")
-class TemporalMax(_Temporal):
+class TemporalMax(keras.layers.Layer):
     """`max_t x_t` over the frames that are there (Zheng et al., MARS, ECCV 2016)."""
 
     def call(self, inputs: Sequence[Any]) -> Any:
@@ -59,7 +45,7 @@ class TemporalMax(_Temporal):
 
 
 @keras.saving.register_keras_serializable(package="keras_reid")
-class TemporalAttention(_Temporal):
+class TemporalAttention(keras.layers.Layer):
     """`Σ_t a_t x_t` with `a = softmax_t(ReLU(W ∗ ReLU(U f_t)))` over the frames that are there.
 
     f is the whole map of a frame, so that U is a convolution as large as the map; without maps it
@@ -92,7 +78,6 @@ class TemporalAttention(_Temporal):
         )
 
     def build(self, input_shape: Sequence[Shape]) -> None:
-        super().build(input_shape[:2])
         flat = 1
         for size in input_shape[-1][2:] if len(input_shape) > 2 else input_shape[0][2:]:
             flat *= size or 0
@@ -113,7 +98,7 @@ class TemporalAttention(_Temporal):
 
 
 @keras.saving.register_keras_serializable(package="keras_reid")
-class TemporalRecurrent(_Temporal):
+class TemporalRecurrent(keras.layers.Layer):
     """`mean_t h_t` of an LSTM over the frames that are there (Gao and Nevatia, arXiv:1805.02104).
 
     Frames that are not there leave its state alone. The result depends on the order of the frames.
@@ -129,7 +114,6 @@ class TemporalRecurrent(_Temporal):
         self.lstm = keras.layers.LSTM(width, return_sequences=True, use_cudnn=False)
 
     def build(self, input_shape: Sequence[Shape]) -> None:
-        super().build(input_shape)
         self.lstm.build(input_shape[0])
 
     def call(self, inputs: Sequence[Any]) -> Any:
@@ -137,9 +121,6 @@ class TemporalRecurrent(_Temporal):
         steps = self.lstm(ops.cast(x, self.compute_dtype), mask=there[..., 0])
         steps = ops.where(there, ops.cast(steps, "float32"), 0.0)
         return ops.cast(_mean(steps, there), self.compute_dtype)
-
-    def compute_output_shape(self, input_shape: Sequence[Shape]) -> Shape:
-        return (input_shape[0][0], self.width)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "width": self.width}
@@ -152,9 +133,6 @@ class ClipsToFrames(keras.layers.Layer):
     def call(self, clips: Any) -> Any:
         return ops.reshape(clips, (-1, *clips.shape[2:]))
 
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
-        return (None, *input_shape[2:])
-
 
 @keras.saving.register_keras_serializable(package="keras_reid")
 class FramesToClips(keras.layers.Layer):
@@ -163,6 +141,3 @@ class FramesToClips(keras.layers.Layer):
     def call(self, inputs: Sequence[Any]) -> Any:
         frames, mask = inputs
         return ops.reshape(frames, (*ops.shape(mask), *frames.shape[1:]))
-
-    def compute_output_shape(self, input_shape: Sequence[Shape]) -> Shape:
-        return (*input_shape[1], *input_shape[0][1:])

@@ -63,9 +63,6 @@ class MatchingGate(keras.layers.Layer):
         gate = ops.exp(-ops.square(apart) / variance)
         return [ops.cast(distances.unit(x + gate * x), self.compute_dtype) for x in (a, b)]
 
-    def compute_output_shape(self, input_shape: list[Shape]) -> list[Shape]:
-        return input_shape
-
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "sigma": self.sigma, "epsilon": self.epsilon}
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import keras
 
+from keras_reid import checks
 from keras_reid.errors import InputError, first_line
 from keras_reid.io import channels_last, read_model
 from keras_reid.layers import FusedBatchNormalization, MixStyle
@@ -292,12 +293,7 @@ def _from_file(path: str) -> keras.Model:
 
 
 def _keras_cv(preset: str, weights: str) -> keras.Model:
-    try:
-        from keras_cv import models
-    except ImportError as error:
-        raise InputError(
-            "a keras_cv: backbone needs KerasCV: run pip install '.[keras-cv]' in the checkout"
-        ) from error
+    models = checks.installed("keras_cv.models", "keras-cv")
     families = [value for key, value in vars(models).items() if key.endswith("Backbone")]
     known = sorted({preset for family in families for preset in family.presets})
     preset = os.path.expanduser(preset)

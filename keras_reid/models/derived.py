@@ -74,9 +74,7 @@ def ensemble(members: Sequence[keras.Model]) -> keras.Model:
         )
         for number, model in enumerate(members, start=1)
     ]
-    joint = (
-        keras.layers.Concatenate(name="joint", dtype="float32")(parts) if parts[1:] else parts[0]
-    )
+    joint = keras.layers.Concatenate(name="joint", dtype="float32")(parts)
     scale = 1 / math.sqrt(len(parts))
     embedding = keras.layers.Rescaling(scale, dtype="float32", name="embedding")(joint)
     return keras.Model(inputs, {"embedding": embedding}, name="ensemble")

@@ -1,6 +1,6 @@
 """Heads: what a model says beside its global feature, and the necks and classifiers of all."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -254,8 +254,3 @@ class AttributeHead:
         if num_identities is not None:
             outputs["logits"] = linear(outputs["embedding"], num_identities)
         return outputs
-
-
-def needed(head: Head, available: Mapping[str, Any]) -> dict[str, Any]:
-    """What a head is called with beside the map and the number of identities."""
-    return {name: available[name] for name in getattr(head, "needs", ())}

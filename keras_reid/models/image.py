@@ -1,14 +1,13 @@
 """Models of images: backbone, pooling, neck and classifier, and what heads add."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import keras
 
 from keras_reid.errors import InputError
 from keras_reid.layers import Centres
 from keras_reid.models import backbones
-from keras_reid.models.heads import Head, inputs_of, needed, no_neck
+from keras_reid.models.heads import Head, inputs_of, no_neck
 from keras_reid.models.registry import CLASSIFIERS, NECKS
 from keras_reid.models.reid_model import ReidModel
 from keras_reid.models.trunk import check, pixels, pooled
@@ -89,7 +88,13 @@ def build(
         for name, shape in inputs_of(head).items():
             inputs[name] = keras.Input(shape, name=name)
     known = {"features": features, **inputs}
-    outputs = {"features": features, **_outputs_of(heads, maps, num_identities, known)}
+    outputs = {"features": features}
+    for head in heads:
+        needed = {name: known[name] for name in getattr(head, "needs", ())}
+        more = head(maps, num_identities, **needed)
+        if twice := sorted(outputs.keys() & more.keys()):
+            raise InputError(f"each head has outputs of its own: received two with {twice}")
+        outputs |= more
     if "embedding" not in outputs:
         behind = NECKS[neck](features, "embedding" if embedding == "neck" else "neck")
         outputs["embedding"] = behind if embedding == "neck" else no_neck(features)
@@ -98,19 +103,3 @@ def build(
     if centres and num_identities is not None:
         outputs["centres"] = Centres(num_identities, name="centres")(features)
     return ReidModel(images if len(inputs) == 1 else inputs, outputs, name="embedder")
-
-
-def _outputs_of(
-    heads: Sequence[Head], maps: Any, num_identities: int | None, known: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The outputs of all heads."""
-    outputs: dict[str, Any] = {}
-    for head in heads:
-        more = head(maps, num_identities, **needed(head, known))
-        if outputs.keys() & more.keys():
-            raise InputError(
-                f"each head has outputs of its own: received two with "
-                f"{sorted(outputs.keys() & more.keys())}"
-            )
-        outputs |= more
-    return outputs

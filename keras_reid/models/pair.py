@@ -4,8 +4,7 @@ The alternative to an embedding. The two maps of a pair are compared in the midd
 so the network can look for what the images have in common; but there is no vector of one image.
 """
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import keras
 import numpy as np
@@ -64,8 +63,11 @@ def build_pair_verifier(
     tail = keras.Model(gated, pooled(after(gated), pooling, width), name="tail")
 
     pair = [keras.Input((*image_size, 3), dtype="uint8", name=name) for name in ("first", "second")]
-    maps = keras.ops.split(head(_stacked(pair)), 2)
-    features = keras.ops.split(tail(_stacked(MatchingGate(name="gate")(maps))), 2)
+    # One batch of both: every layer runs once, and batch normalisation sees the same statistics
+    # whichever image comes first.
+    maps = keras.ops.split(head(keras.ops.concatenate(pair)), 2)
+    gated_maps = keras.ops.concatenate(MatchingGate(name="gate")(maps))
+    features = keras.ops.split(tail(gated_maps), 2)
     distance = PairDistance(name="distance")(*features)
     return keras.Model(pair, {"distance": distance}, name="pair_verifier")
 
@@ -139,7 +141,7 @@ def pair_distances(
         batch_size: images, or pairs, in a pass.
 
     Raises:
-        InputError: if the model is another one, or there is nothing to compare.
+        InputError: if the model is another one.
     """
     names = {layer.name for layer in model.layers}
     if not {"head", "gate", "tail", "distance"} <= names:
@@ -147,47 +149,13 @@ def pair_distances(
             f"pairs are compared by a pair verifier: received the model {model.name!r}; make it "
             "with keras_reid.models.build_pair_verifier"
         )
-    if min(len(query), len(gallery), batch_size) < 1:
-        raise InputError(
-            f"there must be images to compare: received {len(query)} queries, {len(gallery)} "
-            f"gallery images and batch_size={batch_size}"
-        )
-    before, behind = _halves(model)
-    maps = [
-        np.concatenate([before(images[block]) for block in _blocks(len(images), batch_size)])
-        for images in (query, gallery)
-    ]
-    row, column = np.divmod(np.arange(len(query) * len(gallery)), len(gallery))
-    found = [
-        behind(maps[0][row[block]], maps[1][column[block]])
-        for block in _blocks(len(row), batch_size)
-    ]
-    return np.concatenate(found).reshape(len(query), len(gallery))
-
-
-def _halves(model: keras.Model) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Images → maps at the gate, and two maps → distance: graphs, traced once for any batch."""
-    import tensorflow as tf
-
     head, gate, tail, distance = map(model.get_layer, ("head", "gate", "tail", "distance"))
-    at_gate = tf.TensorSpec(head.output.shape, head.output.dtype)
-
-    @tf.function(input_signature=[tf.TensorSpec(head.input.shape, head.input.dtype)])
-    def before(images: Any) -> Any:
-        return head(images, training=False)
-
-    @tf.function(input_signature=[at_gate, at_gate])
-    def behind(first: Any, second: Any) -> Any:
-        return distance(*(tail(gated, training=False) for gated in gate([first, second])))
-
-    return before, behind
-
-
-def _blocks(n: int, size: int) -> list[slice]:
-    return [slice(start, start + size) for start in range(0, n, size)]
-
-
-def _stacked(pair: list[Any]) -> Any:
-    # One batch of both: every layer runs once, and batch normalisation sees the same statistics
-    # whichever image comes first.
-    return keras.ops.concatenate(pair)
+    maps = [head.predict(images, batch_size, verbose=0) for images in (query, gallery)]
+    pair = [keras.Input(head.output.shape[1:], dtype=head.output.dtype) for _ in maps]
+    behind = keras.Model(pair, distance(*map(tail, gate(pair))))
+    found = []
+    total = len(query) * len(gallery)
+    for part in np.array_split(np.arange(total), range(batch_size, total, batch_size)):
+        row, column = np.divmod(part, len(gallery))
+        found.append(behind.predict_on_batch([maps[0][row], maps[1][column]]))
+    return np.concatenate(found).reshape(len(query), len(gallery))

@@ -1,16 +1,66 @@
 """Squared distances between rows of arrays in blocks; a memory-mapped array is read, not held."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from keras_reid.errors import InputError
+
 # Below this fraction of |x|² + |y|² the Gram expansion has lost three of its seven digits.
 NEAR = 1e-3
 BLOCK_ELEMENTS = 2**22  # 16 MiB of float32 distances at a time
 # A mapped gallery is read for each block of queries: 256 MiB of distances, 64 MiB of features.
 MAPPED_ELEMENTS, READ_ELEMENTS = 2**26, 2**24
+
+
+def checked_features(values: Any, rank: int, side: str) -> np.ndarray:
+    """Return features in float32, not copied if they are; a memory map stays one.
+
+    Args:
+        values: array-like of real numbers.
+        rank: of the array.
+        side: "query", "gallery" or another name of the images, for errors.
+
+    Raises:
+        InputError: another rank or type, NaN or infinity.
+    """
+    array = real_array(values, rank, f"{side} features")
+    with np.errstate(over="ignore"):
+        array = array.astype(np.float32, copy=False)
+    step = max(1, READ_ELEMENTS // max(1, math.prod(array.shape[1:])))
+    starts = range(0, len(array), step)  # of a mapped file a part is in memory at a time
+    axes = tuple(range(1, rank))
+    finite = [np.isfinite(array[start : start + step]).all(axis=axes) for start in starts]
+    bad = np.flatnonzero(~np.concatenate([np.ones(0, bool), *finite]))
+    if len(bad):
+        raise InputError(
+            f"`{side}` features must be finite in float32, got NaN or Inf in {len(bad)} rows, "
+            f"first row {bad[0]}. Drop those images or mend the model."
+        )
+    return array
+
+
+def real_array(values: Any, rank: int, what: str) -> np.ndarray:
+    """Return the values as an array of real numbers, not copied; a memory map stays one.
+
+    Raises:
+        InputError: another rank or type.
+    """
+    try:
+        array = values if isinstance(values, np.memmap) else np.asarray(values)
+        real = array.ndim == rank and np.result_type(array.dtype, np.float32).kind == "f"
+        received = f"{array.dtype} {array.shape}"
+    except (ValueError, TypeError):  # a ragged list, or types that NumPy cannot join
+        real, received = False, f"a {type(values).__name__}"
+    if not real:
+        raise InputError(
+            f"`{what}` must be a {rank}-D array of real numbers, got {received}. Pass such an "
+            "array; features of both sides are the tuple (query, gallery)."
+        )
+    return array
 
 
 @dataclass(frozen=True)
@@ -147,17 +197,12 @@ def feature_rows(query: np.ndarray, gallery: np.ndarray, name: str = "euclidean"
     """`|x − y|`, or `1 − cos(x, y)` for the name "cosine", of float32 (q, d) and (g, d)."""
     comparison = Comparison(query, gallery, unit_length=name == "cosine")
 
-    def euclidean(start: int, stop: int) -> np.ndarray:
+    def compute(start: int, stop: int) -> np.ndarray:
         squared = comparison.squared(start, stop)
-        np.maximum(squared, 0, out=squared)
-        return np.sqrt(squared, out=squared)
+        if comparison.unit_length:
+            return np.divide(squared, 2, out=squared)
+        return np.sqrt(np.maximum(squared, 0, out=squared), out=squared)
 
-    def cosine(start: int, stop: int) -> np.ndarray:
-        squared = comparison.squared(start, stop)
-        squared /= 2
-        return squared
-
-    compute = cosine if comparison.unit_length else euclidean
     return Rows(comparison.shape, compute, name, mapped=comparison.gallery.mapped)
 
 

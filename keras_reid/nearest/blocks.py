@@ -13,22 +13,12 @@ def in_blocks(
     rows: int | tf.Tensor,
     size: int | tf.Tensor,
     like: tuple[tf.TensorSpec, ...],
-    progress: Progress | None = None,
 ) -> tuple[tf.Tensor, ...]:
     """`work(start, stop)` for blocks of `size` of so many rows, its tensors joined along axis 0.
 
-    `like` are their types and shapes, `progress(done, rows)` is called between blocks. Inside a
-    tf.function this is a loop of the graph, one block in memory at a time, and reports nothing.
+    `like` are their types and shapes. Inside a tf.function this is a loop of the graph, one block
+    in memory at a time.
     """
-    if tf.executing_eagerly():
-        parts = []
-        for start in range(0, max(1, int(rows)), int(size)):  # once for none, too
-            stop = min(start + int(size), int(rows))
-            parts.append(work(start, stop))
-            if progress:
-                progress(stop, int(rows))
-        return tuple(tf.concat(part, axis=0) for part in zip(*parts, strict=True))
-
     blocks = tf.maximum(1, -(-rows // size))
     arrays = tuple(
         tf.TensorArray(spec.dtype, blocks, infer_shape=False, element_shape=spec.shape)
@@ -56,21 +46,17 @@ def folded(
     state: tuple[tf.Tensor, ...],
     progress: Progress | None = None,
 ) -> tuple[tf.Tensor, ...]:
-    """What `state = work(start, stop, *state)` ends with, for blocks of `size` of so many rows.
+    """Return the last `state = work(start, stop, *state)`, for blocks of `size` of so many rows.
 
-    Inside a tf.function and of `progress` as `in_blocks`.
+    `progress(done, rows)` is called after each block, outside of a tf.function.
     """
-    if tf.executing_eagerly():
-        for start in range(0, int(rows), int(size)):
-            stop = min(start + int(size), int(rows))
-            state = work(start, stop, *state)
-            if progress:
-                progress(stop, int(rows))
-        return state
 
     def one(start: tf.Tensor, *state: tf.Tensor) -> tuple[tf.Tensor, ...]:
         stop = tf.minimum(start + size, rows)
-        return stop, *work(start, stop, *state)
+        state = work(start, stop, *state)
+        if progress:
+            progress(int(stop), int(rows))
+        return stop, *state
 
     shapes = tf.TensorShape([]), *(tf.TensorShape([None] * part.shape.rank) for part in state)
     return tf.while_loop(

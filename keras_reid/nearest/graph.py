@@ -30,20 +30,28 @@ class FeatureDistances:
         self.centered, self.norms = _centered(features)
 
     def columns(self, start: Size, stop: Size, first: Size = 0) -> tf.Tensor:
+        """Of images from `first` on, by rows, to images start to stop.
+
+        Then come rows of infinity up to a whole GROUP of all images.
+        """
         return _expanded(self._side(first, None), self._side(start, stop))
 
     def rows(self, start: Size, stop: Size, first: Size = 0) -> tf.Tensor:
+        """The same, transposed."""
         return _expanded(self._side(start, stop), self._side(first, None))
 
     def _side(self, start: Size, stop: Size | None) -> Side:
         return self.centered[start:stop], self.norms[start:stop]
 
     def slack(self, start: Size, stop: Size, squared: tf.Tensor) -> tf.Tensor:
+        """Rounding, (b, 1), of distances that `columns` gives as up to `squared` (b, 1)."""
         # A sum of d products in float32 was off by less than a quarter of this in 10⁸ pairs.
         rounding = np.finfo(np.float32).eps * tf.sqrt(tf.cast(self.width, tf.float32))
         return rounding * (self.norms[start:stop, None] + squared)
 
     def pairs(self, first: tf.Tensor, second: tf.Tensor, dtype: str) -> tf.Tensor:
+        """Between images `first` (m,) and `second` (m,), without the rounding of `columns`."""
+
         def work(start: Size, stop: Size) -> tuple[tf.Tensor]:
             x, y = (self._images(index[start:stop]) for index in (first, second))
             return (_squared(tf.cast(x, dtype), tf.cast(y, dtype)),)

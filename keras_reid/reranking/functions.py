@@ -2,13 +2,11 @@
 
 import inspect
 from collections.abc import Callable
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
-from keras_reid.nearest import graph
 from keras_reid.nearest.arrays import Rows
 from keras_reid.reranking import inputs
 from keras_reid.reranking.neighbour_graphs import (
@@ -25,12 +23,9 @@ def _whole(make: Callable[..., Rows], name: str) -> Callable[..., Any]:
     Inside a tf.function it returns a tensor, and rows that are not finite are infinitely far.
     """
 
+    @wraps(make)
     def function(query: Any, gallery: Any, *options: Any, **named: Any) -> Any:
-        if tf.executing_eagerly():
-            return make(query, gallery, None, *options, **named).matrix()
-        return inputs.of_finite_rows(
-            query, gallery, lambda q, g: graph.matrix(make(q, g, None, *options, **named))
-        )
+        return inputs.whole(partial(make, **named), query, gallery, *options)
 
     signature = inspect.signature(make)
     shown = [p for p in signature.parameters.values() if p.name != "progress"]
@@ -38,7 +33,6 @@ def _whole(make: Callable[..., Rows], name: str) -> Callable[..., Any]:
         parameters=shown, return_annotation=np.ndarray
     )
     function.__name__ = function.__qualname__ = name
-    function.__doc__ = make.__doc__
     return function
 
 

@@ -3,20 +3,18 @@
 import tensorflow as tf
 
 from keras_reid.nearest.blocks import Progress, in_blocks
-from keras_reid.nearest.graph import Size
+from keras_reid.nearest.graph import FeatureDistances, Size
 from keras_reid.reranking import sparse
 from keras_reid.reranking.neighbours import Neighbours, nearest
-from keras_reid.reranking.sources import SquaredDistances
 
 BLOCK_ELEMENTS = 2**23  # of a block of Jaccard distances, 32 MiB, or of compared lists
 
 
 def encodings(
-    source: SquaredDistances, k1: int, k2: int, progress: Progress | None = None
+    source: FeatureDistances, k1: int, k2: int, progress: Progress | None = None
 ) -> tuple[sparse.Matrix, tf.Tensor]:
     """V (n, n), rows of sum 1, and the largest squared distance of each row (n,)."""
-    cuts = k1 + 1, _half(k1), k2
-    neighbours = nearest(source, max(k1 + 1, k2), progress, cuts)
+    neighbours = nearest(source, max(k1 + 1, k2), progress)
     members = expanded_reciprocal(neighbours.index[:, : k1 + 1], k1)
     row = sparse.row_numbers(members)
     scale = tf.where(neighbours.largest > 0, neighbours.largest, 1)
@@ -28,12 +26,14 @@ def encodings(
     if k2 > 1:
         near = tf.sort(neighbours.index[:, :k2], axis=1)
         fraction = 1 / tf.cast(tf.shape(near)[1], tf.float32)
-        v = sparse.product(_elements(near, tf.ones_like(near, tf.bool), source.size, fraction), v)
+        v = sparse.product(
+            sparse.elements(near, tf.ones_like(near, tf.bool), source.size, fraction), v
+        )
     return v, neighbours.largest
 
 
 def _squared(
-    source: SquaredDistances, neighbours: Neighbours, row: tf.Tensor, column: tf.Tensor
+    source: FeatureDistances, neighbours: Neighbours, row: tf.Tensor, column: tf.Tensor
 ) -> tf.Tensor:
     """Of images `row` to `column` (m,): known between neighbours, computed between others."""
     same = tf.gather(neighbours.index, row) == column[:, None]
@@ -100,7 +100,8 @@ def expanded_reciprocal(order: tf.Tensor, k1: int) -> sparse.CsrRows:
     lists = tf.concat([order, tf.pad(half, missing)], axis=0)
     listed = tf.concat([near, tf.pad(nearer, missing)], axis=0)
     joined = sparse.product(
-        _elements(choice, chosen, columns=2 * count), _elements(lists, listed, columns=count)
+        sparse.elements(choice, chosen, columns=2 * count),
+        sparse.elements(lists, listed, columns=count),
     )
     return sparse.rows(joined)
 
@@ -119,13 +120,3 @@ def reciprocal(order: tf.Tensor) -> tf.Tensor:
 
     step = tf.maximum(1, BLOCK_ELEMENTS // tf.shape(order)[1] ** 2)
     return in_blocks(work, tf.shape(order)[0], step, (tf.TensorSpec([None, None], tf.bool),))[0]
-
-
-def _elements(
-    index: tf.Tensor, chosen: tf.Tensor, columns: Size, value: tf.Tensor | float = 1.0
-) -> sparse.Matrix:
-    """That value in row i at the columns `index[i, a]` that are chosen: (n, columns)."""
-    row = tf.cast(tf.where(chosen)[:, 0], tf.int32)
-    column = tf.boolean_mask(index, chosen)
-    value = tf.fill(tf.shape(row), value)
-    return sparse.matrix(row, column, value, tf.stack([tf.shape(index)[0], columns]))

@@ -28,8 +28,7 @@ def query_expansion_rows(
     Negative cosines count as 0. k = 1 changes nothing but lengths.
     """
     checks.whole(1, k=k)
-    if not alpha >= 0:
-        raise InputError(f"alpha is not negative, received {alpha}: 0 weights all alike")
+    checks.at_least(0, "0 weights all alike", alpha=alpha)
     images, queries, index = _neighbours(query, gallery, k, progress)
 
     def work(start: Size, stop: Size) -> tuple[tf.Tensor]:
@@ -166,12 +165,11 @@ def diffusion_rows(
 
     Source: Iscen et al., CVPR 2017, arXiv:1611.05113; Yang et al., AAAI 2019, arXiv:1811.10907.
     """
+    from scipy.sparse import csr_matrix
+
     checks.whole(1, k=k, iterations=iterations)
-    if not 0 < alpha < 1 or not gamma >= 0:
-        raise InputError(
-            f"diffusion needs alpha between 0 and 1 and gamma not negative, received {alpha} and "
-            f"{gamma}: 0.99 and 3 are usual"
-        )
+    checks.within("(0, 1)", "0.99 is usual", alpha=alpha)
+    checks.at_least(0, "3 is usual", gamma=gamma)
     if not tf.executing_eagerly():
         raise InputError(
             "diffusion solves sparse systems by SciPy, outside of a tf.function: call it eagerly, "
@@ -181,7 +179,9 @@ def diffusion_rows(
     count = len(images)
     near = index[:, 1:]
     cosines = _cosines_of(images, near).numpy()
-    a = _graph(near.numpy(), np.maximum(cosines, 0) ** gamma, count)
+    begin = np.arange(count + 1) * near.shape[1]
+    weights = (np.maximum(cosines, 0) ** gamma).ravel()
+    a = csr_matrix((weights, near.numpy().ravel(), begin), shape=(count, count))
     a = a.minimum(a.T)  # 0 unless each has the other: cosines are the same both ways
     root = 1 / np.sqrt(np.asarray(a.sum(axis=1)).ravel() + 1e-12)
     s = a.multiply(root[:, None]).multiply(root).tocsr()
@@ -223,14 +223,6 @@ def _neighbours(
     images, queries = inputs.joined(query, gallery)
     images = unit(images)
     return images, queries, nearest(FeatureDistances(images), k, progress).index
-
-
-def _graph(index: np.ndarray, value: np.ndarray, count: int) -> Any:
-    """`value[i, a]` from i to `index[i, a]`, where they meet summed: (n, n)."""
-    from scipy.sparse import csr_matrix
-
-    begin = np.arange(count + 1) * index.shape[1]
-    return csr_matrix((value.ravel(), index.ravel(), begin), shape=(count, count))
 
 
 def _cosines_of(images: tf.Tensor, index: tf.Tensor) -> tf.Tensor:

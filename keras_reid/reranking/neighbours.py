@@ -6,8 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_reid.nearest.blocks import Progress, folded, in_blocks
-from keras_reid.nearest.graph import GROUP, Size, smallest
-from keras_reid.reranking.sources import SquaredDistances
+from keras_reid.nearest.graph import GROUP, FeatureDistances, Size, smallest
 
 # Elements of a block of squared distances, 64 MiB. All images have BLOCKS blocks or more, of which
 # the first computes what the last ones need not, but a block is of at least LEAST images: products
@@ -30,28 +29,20 @@ class Neighbours(NamedTuple):
     largest: tf.Tensor
 
 
-def nearest(
-    source: SquaredDistances,
-    k: int,
-    progress: Progress | None = None,
-    cuts: tuple[int, ...] | None = None,
-) -> Neighbours:
+def nearest(source: FeatureDistances, k: int, progress: Progress | None = None) -> Neighbours:
     """The `min(k, n)` nearest images to each, among all.
 
     Candidates come from blocks of `source.columns`; where those leave open which is nearer, the
     distances of the candidates decide, computed in float64. Only if more than MORE images are
-    within the rounding of the k-th does their order in `columns` decide.
-
-    `cuts` are the numbers of neighbours, k at most, of which only the sets matter: who is nearer
-    is then decided so where they end alone. `squared` is as `columns` has it, 0 for the image
-    itself.
+    within the rounding of the k-th does their order in `columns` decide. `squared` is as `columns`
+    has it, 0 for the image itself.
     """
     k = tf.minimum(k, source.size) if not isinstance(source.size, int) else min(k, source.size)
     found = _candidates(source, tf.minimum(k + SPARE, source.size), progress)
 
     def work(start: Size, stop: Size) -> tuple[tf.Tensor, tf.Tensor]:
         candidates = found.index[start:stop], found.squared[start:stop]
-        return _settled(source, start, stop, *candidates, k, cuts)
+        return _settled(source, start, stop, *candidates, k)
 
     like = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None, None], tf.float32)
     index, squared = in_blocks(work, source.size, _block_images(source.size), like)
@@ -63,7 +54,7 @@ def _block_images(count: Size) -> Size:
     return tf.maximum(LEAST, images // GROUP * GROUP)
 
 
-def _candidates(source: SquaredDistances, k: Size, progress: Progress | None) -> Neighbours:
+def _candidates(source: FeatureDistances, k: Size, progress: Progress | None) -> Neighbours:
     """The k nearest by the distances of `columns` alone, the image itself as any other.
 
     Distances are symmetric, so a block of columns begins at its diagonal: what lies above that came
@@ -115,13 +106,7 @@ def _nearer(squared: tf.Tensor, bound: tf.Tensor, k: Size) -> tuple[tf.Tensor, t
 
 
 def _settled(
-    source: SquaredDistances,
-    start: Size,
-    stop: Size,
-    index: tf.Tensor,
-    values: tf.Tensor,
-    k: Size,
-    cuts: tuple[int, ...] | None,
+    source: FeatureDistances, start: Size, stop: Size, index: tf.Tensor, values: tf.Tensor, k: Size
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """The k nearest of candidates (b, c): those that `values` does not tell apart, in float64."""
     itself = tf.range(start, stop)[:, None]
@@ -134,7 +119,8 @@ def _settled(
         lambda: (index, values),
     )
     index, values = _itself_first(index, values, itself)
-    rows = _unsure(values, slack, cuts)
+    close = values[:, 2:] - values[:, 1:-1] <= slack  # column c: of c + 1 and c + 2; 0 is itself
+    rows = tf.cast(tf.where(tf.reduce_any(close, axis=1))[:, 0], tf.int32)
     order = _by_distance(source, tf.gather(index, rows), tf.gather(itself, rows))
     index, values = (
         tf.tensor_scatter_nd_update(
@@ -143,16 +129,6 @@ def _settled(
         for both in (index, values)
     )
     return index[:, :k], tf.maximum(values[:, :k], 0)
-
-
-def _unsure(values: tf.Tensor, slack: tf.Tensor, cuts: tuple[int, ...] | None) -> tf.Tensor:
-    """Rows (f,) whose order is open: at any place, or at the end of the first `cut` candidates."""
-    close = values[:, 2:] - values[:, 1:-1] <= slack  # column c: of c + 1 and c + 2; 0 is itself
-    if cuts is not None:
-        last = tf.shape(close)[1] - 1
-        ends = tf.stack([tf.clip_by_value(cut - 2, 0, last) for cut in cuts])
-        close = tf.cond(last < 0, lambda: close, lambda: tf.gather(close, ends, axis=1))
-    return tf.cast(tf.where(tf.reduce_any(close, axis=1))[:, 0], tf.int32)
 
 
 def _itself_first(
@@ -167,7 +143,7 @@ def _itself_first(
     return tf.gather(index, order, batch_dims=1), tf.gather(values, order, batch_dims=1)
 
 
-def _by_distance(source: SquaredDistances, index: tf.Tensor, itself: tf.Tensor) -> tf.Tensor:
+def _by_distance(source: FeatureDistances, index: tf.Tensor, itself: tf.Tensor) -> tf.Tensor:
     """The order of candidates (f, c) of images (f, 1): themselves, then by distance, then index."""
     by_index = tf.argsort(index, axis=1)
     index = tf.gather(index, by_index, batch_dims=1)

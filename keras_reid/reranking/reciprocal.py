@@ -1,5 +1,6 @@
 """k-reciprocal re-ranking (Zhong et al., CVPR 2017, arXiv:1701.08398)."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -7,12 +8,12 @@ import tensorflow as tf
 
 from keras_reid import checks
 from keras_reid.nearest import graph
-from keras_reid.nearest.arrays import Rows
+from keras_reid.nearest.arrays import Rows, checked_features
 from keras_reid.nearest.blocks import Progress
-from keras_reid.nearest.graph import FeatureDistances, KeptDistances, MappedDistances, Size
+from keras_reid.nearest.graph import FeatureDistances, KeptDistances, MappedDistances, Size, length
 from keras_reid.reranking import inputs
-from keras_reid.reranking.jaccard import BLOCK_ELEMENTS, Overlaps, encodings
-from keras_reid.reranking.sources import GivenDistances, SquaredDistances
+from keras_reid.reranking.given import GivenDistances
+from keras_reid.reranking.jaccard import Overlaps, encodings
 
 
 def k_reciprocal(
@@ -48,14 +49,16 @@ def k_reciprocal(
             nothing between these.
     """
     _check(k1, k2, lambda_value)
-
-    def rerank(query: Any, gallery: Any) -> tf.Tensor:
-        images, queries = inputs.joined(query, gallery)
-        return _of_features(images, queries, k1, k2, lambda_value)
-
     if tf.executing_eagerly():
-        return rerank(query, gallery)
-    return inputs.of_finite_rows(query, gallery, rerank)
+        return _traced(*inputs.checked(query, gallery), k1, k2, lambda_value)
+    return inputs.whole(k_reciprocal_rows, query, gallery, k1, k2, lambda_value)
+
+
+@tf.function(autograph=False, reduce_retracing=True)
+def _traced(
+    query: tf.Tensor, gallery: tf.Tensor, k1: int, k2: int, lambda_value: float
+) -> tf.Tensor:
+    return graph.matrix(k_reciprocal_rows(query, gallery, None, k1, k2, lambda_value))
 
 
 def k_reciprocal_from_distances(
@@ -67,7 +70,7 @@ def k_reciprocal_from_distances(
     lambda_value: float = 0.3,
     squared: bool = False,
 ) -> tf.Tensor:
-    """`k_reciprocal` of distances that exist, of any kind, such as aligned ones.
+    """`k_reciprocal` of distances that exist, of any kind, such as aligned ones; not in graphs.
 
     Args:
         qq, qg, gg: distances (q, q), (q, g) and (g, g), such as `evaluation.matrix` gives;
@@ -77,22 +80,12 @@ def k_reciprocal_from_distances(
             in the authors' code.
 
     Raises:
-        InputError: matrices that do not fit, or hold negative or infinite values. Inside a
-            tf.function an image without a finite distance to any other is infinitely far from all,
-            and changes nothing between the others.
+        InputError: matrices that do not fit, or hold negative or infinite values.
     """
     _check(k1, k2, lambda_value)
-    if not tf.executing_eagerly():
-
-        def rerank(*blocks: tf.Tensor) -> tf.Tensor:
-            return _of_distances(*blocks, k1, k2, lambda_value)
-
-        return inputs.of_finite_images(qq, qg, gg, rerank, squared)
-    qg = inputs.distances(qg, None, None, "qg", squared)
-    q, g = qg.shape
-    qq = inputs.distances(qq, q, q, "qq", squared)
-    gg = inputs.distances(gg, g, g, "gg", squared)
-    return _of_distances(qq, qg, gg, k1, k2, lambda_value)
+    source = GivenDistances(qq, qg, gg, squared)
+    reranked = _reranked(source, source.queries, k1, k2, lambda_value)
+    return tf.constant(reranked.matrix())
 
 
 def k_reciprocal_rows(
@@ -109,15 +102,15 @@ def k_reciprocal_rows(
     block of rows.
     """
     _check(k1, k2, lambda_value)
-    source: SquaredDistances
-    mapped = inputs.mapped(query, gallery)
-    if mapped:
-        queries, source = len(query), MappedDistances(np.asarray(query, np.float32), gallery)
+    query, gallery = inputs.checked(query, gallery)
+    queries = length(query, 0)
+    source: FeatureDistances
+    if isinstance(gallery, np.memmap):
+        source = MappedDistances(query, gallery)
     else:
-        images, queries = inputs.joined(query, gallery)
-        source = KeptDistances(images, queries)
-    reranked = _Reranked(source, queries, k1, k2, lambda_value, progress)
-    return Rows((queries, source.size - queries), reranked.rows, mapped=mapped)
+        source = KeptDistances(tf.concat([query, gallery], axis=0), queries)
+    reranked = _reranked(source, queries, k1, k2, lambda_value, progress)
+    return replace(reranked, mapped=isinstance(gallery, np.memmap))
 
 
 class SparseJaccard:
@@ -134,13 +127,13 @@ class SparseJaccard:
 
     def __init__(self, features: Any, k1: int = 20, k2: int = 6, progress: Progress | None = None):
         _check(k1, k2, 0)
-        source = FeatureDistances(inputs.features(features))
-        self.shape = source.size, source.size
-        self._overlaps = Overlaps(encodings(source, k1, k2, progress)[0], source.size)
+        source = FeatureDistances(tf.constant(checked_features(features, 2, "image")))
+        overlaps = Overlaps(encodings(source, k1, k2, progress)[0], source.size)
+        self._jaccard = Rows((source.size, source.size), overlaps.distances)
 
     def rows(self, start: int, stop: int) -> np.ndarray:
         """Distances of images `start` to `stop` to all: float32 (b, n)."""
-        return self._overlaps.distances(int(start), min(int(stop), self.shape[0])).numpy()
+        return self._jaccard.rows(start, stop)
 
     def within(self, threshold: float) -> Any:
         """Distances of at most `threshold` < 1 as a `scipy.sparse.csr_matrix` (n, n).
@@ -150,62 +143,39 @@ class SparseJaccard:
         from scipy.sparse import csr_matrix, vstack
 
         checks.within("[0, 1)", "at 1 all images are neighbours", threshold=threshold)
-        count = self.shape[0]
-        step = max(1, BLOCK_ELEMENTS // count)
         blocks = []
-        for start in range(0, count, step):
-            distance = self.rows(start, start + step)
+        for start, distance in self._jaccard.blocks():
             own = np.arange(len(distance))
             distance[own, start + own] = 0
             row, column = np.nonzero(distance <= threshold)
             begin = np.searchsorted(row, np.arange(len(distance) + 1))
             kept = distance[row, column]
-            blocks.append(csr_matrix((kept, column, begin), shape=(len(distance), count)))
+            blocks.append(csr_matrix((kept, column, begin), shape=distance.shape))
         return vstack(blocks, format="csr")
 
 
-class _Reranked:
-    def __init__(
-        self,
-        source: SquaredDistances,
-        queries: Size,
-        k1: int,
-        k2: int,
-        lambda_value: float,
-        progress: Progress | None = None,
-    ):
-        self.source, self.queries, self.lambda_value = source, queries, lambda_value
-        v, largest = encodings(source, k1, k2, progress)
-        self.overlaps = Overlaps(v, source.size)
-        self.scale = tf.where(largest > 0, largest, 1)
+def _reranked(
+    source: FeatureDistances,
+    queries: Size,
+    k1: int,
+    k2: int,
+    lambda_value: float,
+    progress: Progress | None = None,
+) -> Rows:
+    v, largest = encodings(source, k1, k2, progress)
+    overlaps = Overlaps(v, source.size)
+    scale = tf.where(largest > 0, largest, 1)
+    count = source.size - queries
 
-    def rows(self, start: Size, stop: Size) -> tf.Tensor:
-        jaccard = self.overlaps.distances(start, stop)[:, self.queries :]
-        if self.lambda_value == 0:
+    def rows(start: Size, stop: Size) -> tf.Tensor:
+        jaccard = overlaps.distances(start, stop)[:, queries:]
+        if lambda_value == 0:
             return jaccard
-        squared = self.source.rows(start, stop, self.queries)
-        squared = squared[:, : self.source.size - self.queries]
-        original = tf.maximum(squared, 0) / self.scale[start:stop, None]
-        return (1 - self.lambda_value) * jaccard + self.lambda_value * original
+        squared = source.rows(start, stop, queries)[:, :count]
+        original = tf.maximum(squared, 0) / scale[start:stop, None]
+        return (1 - lambda_value) * jaccard + lambda_value * original
 
-    def matrix(self) -> tf.Tensor:
-        gallery = self.source.size - self.queries
-        return graph.matrix(Rows((self.queries, gallery), self.rows))
-
-
-@tf.function(autograph=False, reduce_retracing=True)
-def _of_features(
-    images: tf.Tensor, queries: Size, k1: int, k2: int, lambda_value: float
-) -> tf.Tensor:
-    return _Reranked(KeptDistances(images, queries), queries, k1, k2, lambda_value).matrix()
-
-
-@tf.function(autograph=False, reduce_retracing=True)
-def _of_distances(
-    qq: tf.Tensor, qg: tf.Tensor, gg: tf.Tensor, k1: int, k2: int, lambda_value: float
-) -> tf.Tensor:
-    source = GivenDistances(qq, qg, gg)
-    return _Reranked(source, source.queries, k1, k2, lambda_value).matrix()
+    return Rows((queries, count), rows)
 
 
 def _check(k1: int, k2: int, lambda_value: float) -> None:

@@ -30,14 +30,21 @@ def product(a: Matrix, b: Matrix) -> Matrix:
     return raw.SparseMatrixSparseMatMul(a=a, b=b, type=tf.float32)
 
 
+def elements(
+    index: tf.Tensor, chosen: tf.Tensor, columns: Any, value: tf.Tensor | float = 1.0
+) -> Matrix:
+    """`value[i, a]` in row i at the columns `index[i, a]`, ascending, that are chosen."""
+    row = tf.cast(tf.where(chosen)[:, 0], tf.int32)
+    value = tf.boolean_mask(tf.broadcast_to(value, tf.shape(index)), chosen)
+    shape = tf.stack([tf.shape(index)[0], columns])
+    return matrix(row, tf.boolean_mask(index, chosen), value, shape)
+
+
 def lists(index: tf.Tensor, value: tf.Tensor, columns: Any) -> Matrix:
     """`value[i, a]` in row i at the column `index[i, a]`, each column once a row: (n, columns)."""
     order = tf.argsort(index, axis=1)
-    column, value = (tf.gather(both, order, batch_dims=1) for both in (index, value))
-    count, width = tf.unstack(tf.shape(index))
-    row = tf.repeat(tf.range(count), width)
-    shape = tf.stack([count, columns])
-    return matrix(row, tf.reshape(column, [-1]), tf.reshape(value, [-1]), shape)
+    index, value = (tf.gather(both, order, batch_dims=1) for both in (index, value))
+    return elements(index, tf.ones_like(index, tf.bool), columns, value)
 
 
 def whole(a: CsrRows, columns: Any) -> Matrix:

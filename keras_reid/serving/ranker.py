@@ -11,8 +11,8 @@ import tensorflow as tf
 
 from keras_reid import checks
 from keras_reid.errors import InputError
-from keras_reid.evaluation.comparison import checked_features
 from keras_reid.inference.metadata import FILE
+from keras_reid.nearest.arrays import checked_features
 from keras_reid.nearest.graph import nearest_rows
 from keras_reid.reranking import IN_GRAPH
 from keras_reid.serving.saved_model import write_requests

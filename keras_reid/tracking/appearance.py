@@ -1,6 +1,7 @@
 """The appearance of persons in boxes: their crops through an embedder, some frames at a time."""
 
 from collections.abc import Callable, Iterator
+from itertools import islice
 
 import numpy as np
 
@@ -38,25 +39,24 @@ def embed_boxes(
             f"boxes are at least one, in the order of their frames: received {len(boxes)}; "
             "sort them, or give another table"
         )
-    parts: list[np.ndarray] = []
-    waiting: list[np.ndarray] = []
-    done, row = 0, 0
     number = 0
-    for number, image in enumerate((checks.pixels(frame, "frame") for frame in frames), start=1):
-        while row < len(boxes) and boxes.frame[row] == number:
-            crop = cut(image, boxes.box[row])
-            black = np.zeros((*image_size, 3), np.uint8)
-            waiting.append(black if crop is None else resize(crop, image_size))
-            row += 1
-        while len(waiting) >= batch_size:
-            parts.append(embed(np.stack(waiting[:batch_size])))
-            waiting = waiting[batch_size:]
-            done += batch_size
-            if progress:
-                progress(done, len(boxes))
-    boxes.check_frames(number)
-    if waiting:
-        parts.append(embed(np.stack(waiting)))
-    if progress:
-        progress(len(boxes), len(boxes))
+
+    def crops() -> Iterator[np.ndarray]:
+        nonlocal number
+        row = 0
+        for number, frame in enumerate(frames, start=1):
+            image = checks.pixels(frame, "frame")
+            while row < len(boxes) and boxes.frame[row] == number:
+                crop = cut(image, boxes.box[row])
+                black = np.zeros((*image_size, 3), np.uint8)
+                yield black if crop is None else resize(crop, image_size)
+                row += 1
+        boxes.check_frames(number)
+
+    waiting, parts, done = crops(), [], 0
+    while batch := list(islice(waiting, batch_size)):
+        parts.append(embed(np.stack(batch)))
+        done += len(batch)
+        if progress:
+            progress(done, len(boxes))
     return np.concatenate(parts)

@@ -1,7 +1,7 @@
 """Across cameras: who a tracklet shows, by a gallery that grows with those it does not know."""
 
 from dataclasses import dataclass
-from typing import Any
+from itertools import count
 from urllib.parse import quote
 
 import numpy as np
@@ -81,10 +81,6 @@ def identify_tracks(
         InputError: no calibration, embeddings that do not fit, a gallery that holds other tracks of
             this video under the same numbers, or as `Gallery.enrol`.
     """
-    if len(embeddings) != len(tracks):
-        raise InputError(
-            f"every box has an embedding: received {len(embeddings)} for {len(tracks)} boxes"
-        )
     check_finite(tracks.frame, embeddings=embeddings)
     if seconds is None and frame_rate is not None:
         seconds = (tracks.frame - 1) / frame_rate
@@ -185,8 +181,5 @@ def _nearest(
 
 
 def _new(people: Gallery) -> str:
-    known: Any = people.identities() if people.count() else {}
-    number = 1
-    while f"person-{number}" in known:
-        number += 1
-    return f"person-{number}"
+    known = people.identities()
+    return next(name for n in count(1) if (name := f"person-{n}") not in known)

@@ -41,20 +41,16 @@ def detect_persons(
     """
     detector = detector or detector_of()
     numbers, boxes, scores = [np.zeros(0, np.int64)], [np.zeros((0, 4))], [np.zeros(0)]
-    for number, frame in enumerate(frames, start=1):
-        found, sure = detector(checks.pixels(frame, "frame"))
+    for number, image in enumerate(frames, start=1):
+        found, sure = detector(checks.pixels(image, "frame"))
         numbers.append(np.full(len(found), number))
         boxes.append(np.asarray(found, np.float64).reshape(-1, 4))
         scores.append(np.asarray(sure, np.float64))
         if progress:
             progress(number)
-    frame_numbers = np.concatenate(numbers)
-    return Boxes(
-        frame_numbers,
-        np.full(len(frame_numbers), NOBODY),
-        np.concatenate(boxes),
-        np.concatenate(scores),
-    )
+    frame = np.concatenate(numbers)
+    identity = np.full(len(frame), NOBODY)
+    return Boxes(frame, identity, np.concatenate(boxes), np.concatenate(scores))
 
 
 def detector_of(name: str | None = None) -> Detector:

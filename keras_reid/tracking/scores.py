@@ -65,13 +65,7 @@ def tracking_scores(truth: Boxes, found: Boxes, benchmark: str = "MOT17") -> Tra
             a frame, tracks of other classes than pedestrians, or an unknown benchmark.
     """
     checks.one_of(BENCHMARKS, benchmark=benchmark)
-    try:
-        from trackeval.metrics import CLEAR, HOTA, Identity
-    except ImportError as error:
-        raise InputError(
-            f"tracks are scored by TrackEval, which is not installed ({error}): "
-            "pip install '.[tracking]' in the checkout"
-        ) from error
+    metrics = checks.installed("trackeval.metrics", "tracking")
     if found.others is not None:
         raise InputError(
             f"`found` must have pedestrians (class 1) only, got {len(found.others)} boxes of other "
@@ -81,18 +75,17 @@ def tracking_scores(truth: Boxes, found: Boxes, benchmark: str = "MOT17") -> Tra
         raise InputError("tracks are scored against true boxes: received none")
     sequence = _sequence(truth, found, benchmark)
     settings = {"THRESHOLD": OVERLAP, "PRINT_CONFIG": False}
-    higher = HOTA().eval_sequence(sequence)
-    clear = CLEAR(settings).eval_sequence(sequence)
-    identity = Identity(settings).eval_sequence(sequence)
+    higher = metrics.HOTA().eval_sequence(sequence)
+    clear = metrics.CLEAR(settings).eval_sequence(sequence)
+    identity = metrics.Identity(settings).eval_sequence(sequence)
     if not sequence["num_tracker_dets"]:  # TrackEval leaves these at 0 without tracks
         clear["MOTA"] = 0.0
-    hota, deta, assa = (float(np.mean(higher[name])) for name in ("HOTA", "DetA", "AssA"))
     return TrackingScores(
         mota=float(clear["MOTA"]),
         idf1=float(identity["IDF1"]),
-        hota=hota,
-        deta=deta,
-        assa=assa,
+        hota=float(np.mean(higher["HOTA"])),
+        deta=float(np.mean(higher["DetA"])),
+        assa=float(np.mean(higher["AssA"])),
         switches=int(clear["IDSW"]),
         fragmentations=int(clear["Frag"]),
         false_positives=int(clear["CLR_FP"]),
@@ -156,7 +149,5 @@ def _write(file: Path, boxes: Boxes, frames: np.ndarray) -> None:
         (boxes.confidence != 0).astype(int),
         category,
     )
-    rows = zip(*(column.tolist() for column in columns), strict=True)
     file.parent.mkdir(parents=True)
-    lines = (",".join(map(repr, row)) + "\n" for row in rows)
-    file.write_text("".join(lines), encoding="utf-8")
+    np.savetxt(file, np.column_stack(columns), "%.17g", ",")

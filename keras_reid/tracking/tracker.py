@@ -42,6 +42,7 @@ class Track:
     confirmed: bool = False
 
 
+@dataclass(eq=False)
 class Tracker:
     """Detections of frame after frame to numbers of persons: DeepSORT, or SORT without embeddings.
 
@@ -72,28 +73,23 @@ class Tracker:
     Source: Wojke et al., ICIP 2017, arXiv:1703.07402; Bewley et al., ICIP 2016, arXiv:1602.00763.
     """
 
-    def __init__(
-        self,
-        appearance: bool = True,
-        max_cosine_distance: float = 0.3,
-        motion_weight: float = 0.5,
-        min_iou: float = 0.3,
-        n_init: int = 3,
-        max_age: int = 30,
-        budget: int = 100,
-        history: int = 100,
-    ) -> None:
-        checks.within("(0, 2]", max_cosine_distance=max_cosine_distance)
-        checks.within("(0, 1)", min_iou=min_iou)
-        checks.within("[0, 1]", motion_weight=motion_weight)
-        checks.at_least(1, n_init=n_init, budget=budget, history=history)
-        checks.at_least(0, max_age=max_age)
-        self.appearance, self.max_cosine_distance = appearance, max_cosine_distance
-        self.motion_weight = motion_weight
-        self.min_iou, self.n_init = min_iou, n_init
-        self.max_age, self.budget, self.history = max_age, budget, history
+    appearance: bool = True
+    max_cosine_distance: float = 0.3
+    motion_weight: float = 0.5
+    min_iou: float = 0.3
+    n_init: int = 3
+    max_age: int = 30
+    budget: int = 100
+    history: int = 100
+
+    def __post_init__(self) -> None:
+        checks.within("(0, 2]", max_cosine_distance=self.max_cosine_distance)
+        checks.within("(0, 1)", min_iou=self.min_iou)
+        checks.within("[0, 1]", motion_weight=self.motion_weight)
+        checks.at_least(1, n_init=self.n_init, budget=self.budget, history=self.history)
+        checks.at_least(0, max_age=self.max_age)
         self.tracks: list[Track] = []
-        self.ended: deque[Track] = deque(maxlen=history)
+        self.ended: deque[Track] = deque(maxlen=self.history)
         self._has_dropped = False
         self._embedding_dim: int | None = None
         self._frame = 0
@@ -137,13 +133,8 @@ class Tracker:
         if self.appearance:
             for missed in sorted({t.missed for t in self.tracks if t.confirmed}):
                 same = [t for t in self.tracks if t.confirmed and t.missed == missed]
-                left = self._assign(
-                    same,
-                    left,
-                    self._appearance_distance(same, boxes, appearance),
-                    boxes,
-                    appearance,
-                )
+                cost = self._appearance_distance(same, boxes, appearance)
+                left = self._assign(same, left, cost, boxes, appearance)
         unseen = [t for t in self.tracks if t.missed and (not self.appearance or t.missed == 1)]
         left = self._assign(unseen, left, self._box_distance(unseen, boxes), boxes, appearance)
         for i in left:
@@ -225,11 +216,7 @@ class Tracker:
         return np.where(overlap < self.min_iou, IMPOSSIBLE, 1 - overlap)
 
 
-def track(
-    detections: Boxes,
-    embeddings: np.ndarray | None = None,
-    **options: Any,
-) -> Boxes:
+def track(detections: Boxes, embeddings: np.ndarray | None = None, **options: Any) -> Boxes:
     """Detections of a whole video with the numbers of their tracks, without those of no track.
 
     Tracks are numbered 1, 2, … in the order in which they begin.

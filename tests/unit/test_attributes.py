@@ -362,7 +362,7 @@ def test_gallery_describe_orders_hits_by_fit(tmp_path, uri):
             people.describe({"hat": True}, 0)
         more = {"images": ["9"], "model_fingerprint": "m"}
         for given, message in (
-            ({"attributes": [[0.5, 0.5]]}, "no names"),
+            ({"attributes": [[0.5, 0.5]]}, "and 0 names"),
             ({"attributes": [[0.5, 1.5]], "attribute_names": NAMES}, "are probabilities"),
             ({"attributes": [[0.5]], "attribute_names": ["hat"]}, "one set of attributes"),
         ):

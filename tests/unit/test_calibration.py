@@ -106,21 +106,6 @@ def test_fit_calibration_is_calibrated_on_other_persons(fitted):
     assert fitted.pair[1] < 0
 
 
-def test_fit_calibration_coefficients_match_scikit_learn():
-    linear = pytest.importorskip("sklearn.linear_model")
-    from keras_reid.evaluation.calibration import _fitted, _several
-
-    distance, owner, _ = distances(*persons(4, count=30))
-    rng = np.random.default_rng(1)
-    drawn = [draw_searches(distance, owner, n, k, rng) for n in (5, 10) for k in (1, 2)]
-    columns = [_several(s.distance, s.second, s.persons, s.images) for s in drawn]
-    ours = _fitted(columns, drawn)
-    weight = np.concatenate([s.weight for s in drawn]) / len(drawn)
-    theirs = linear.LogisticRegression(C=1 / (2e-5), fit_intercept=False, tol=1e-8, max_iter=5000)
-    theirs.fit(np.concatenate(columns), np.concatenate([s.right for s in drawn]), weight)
-    np.testing.assert_allclose(ours, theirs.coef_[0], rtol=0.02, atol=0.02)
-
-
 def test_adapt_few_images_move_little_and_many_more(fitted):
     """Persons of another network of cameras, who are closer together."""
     x, names = persons(11, count=80, images=5)
@@ -166,7 +151,7 @@ def test_fit_calibration_too_few_persons_or_other_lengths_raise():
 
 def test_calibration_round_trips_json_and_checks_values():
     assert MatchCalibration(**json.loads(json.dumps(KNOWN.to_dict()))) == KNOWN
-    with pytest.raises(InputError, match="`pair` must be 3 coefficients"):
+    with pytest.raises(InputError, match="`search` and `pair` must be 5 and 3 coeff"):
         dataclasses.replace(KNOWN, pair=(1, 2))
     with pytest.raises(InputError, match="must be finite"):
         dataclasses.replace(KNOWN, offset=float("nan"))

@@ -19,7 +19,6 @@ from keras_reid.evaluation.clusters import (
     EPS,
     K1,
     agreement,
-    average_linkage,
     average_linkages,
     silhouette,
 )
@@ -116,11 +115,9 @@ def test_cluster_agglomerative_matches_scipy_average_linkage(eps):
     assert partition(found) == partition(expected)
 
 
-def test_average_linkage_missing_similarities_count_as_zero():
-    similarity = csr_matrix(np.array([[0, 0.9, 0.8], [0.9, 0, 0.0], [0.8, 0.0, 0]]))
-    assert partition(average_linkage(similarity, 0.5)) == [[0, 1], [2]]  # (0.8 + 0) / 2 < 0.5
-    assert partition(average_linkage(similarity, 0.4)) == [[0, 1, 2]]
-    both = average_linkages(similarity, [0.5, 0.4])
+def test_average_linkages_missing_distances_count_as_one():
+    near = csr_matrix(np.array([[0, 0.1, 0.2], [0.1, 0, 0.0], [0.2, 0.0, 0]]))
+    both = average_linkages(near, [0.5, 0.7])  # (0.2 + 1) / 2 = 0.6
     assert [partition(labels) for labels in both] == [[[0, 1], [2]], [[0, 1, 2]]]
 
 
@@ -241,7 +238,7 @@ def test_cluster_single_and_identical_images_return_expected_labels():
         ((np.ones((3, 2)), "kmeans"), "method is one of dbscan, agglomerative: received 'kmeans'"),
         ((np.ones((3, 2)), "dbscan", 1.0), r"eps is in \(0, 1\): received 1.0"),
         ((np.ones((3, 2)), "dbscan", 0.5, 0), "min_samples is at least 1: received 0"),
-        ((np.ones(3),), "one 2-D array"),
+        ((np.ones(3),), "a 2-D array"),
         ((np.full((3, 2), np.nan),), "finite in float32"),
     ],
 )

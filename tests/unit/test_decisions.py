@@ -79,8 +79,8 @@ def test_verify_far_below_resolution_is_not_resolvable():
         ([1.0, 2.0], [True], "one shape"),
         ([1.0, np.nan], [True, False], "1 of 2 are NaN"),
         ([1.0, 2.0], [True, True], "2 of one and 0 of two"),
-        ([1.0, 2.0], [3, 4], "true or false"),
-        (["a", "b"], [True, False], "distances and booleans"),
+        ([1.0, 2.0], [3, 4], "booleans of one shape"),
+        (["a", "b"], [True, False], "numbers and booleans"),
     ],
 )
 def test_verify_invalid_pairs_raise(distances, same, message):
@@ -90,7 +90,7 @@ def test_verify_invalid_pairs_raise(distances, same, message):
 
 @pytest.mark.parametrize("far", [-0.1, 1.1, np.nan])
 def test_tar_at_far_outside_unit_interval_raises(far):
-    with pytest.raises(InputError, match="fraction from 0 to 1"):
+    with pytest.raises(InputError, match="false acceptance rate is a fraction"):
         verify([1, 2], [True, False]).tar_at_far(far)
 
 
@@ -105,7 +105,7 @@ def test_pairs_skip_same_camera_and_junk_images():
     np.testing.assert_allclose(cosine, [0, 1, 1, 0], atol=1e-7)
     given, _ = pairs(np.arange(6.0).reshape(2, 3), probes, enrolled, "no-camera")
     assert given.tolist() == [0, 1, 3, 4]
-    with pytest.raises(InputError, match="market1501 or no-camera"):
+    with pytest.raises(InputError, match="one of market1501, no-camera"):
         pairs((query, gallery), probes, enrolled, "viper")
 
 

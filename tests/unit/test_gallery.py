@@ -322,6 +322,10 @@ def test_calibrate_on_own_images_is_kept(kind, tmp_path, people):
         lines = found.table().splitlines()
         assert sum("person not enrolled: " in line for line in lines) == 3
         assert store.calibrate().after == found.after  # from the model's own again
+        rows = zip(people["images"], people["identities"], strict=True)
+        moved = [image for image, name in rows if name == people["identities"][0]]
+        store.relabel(moved, [people["identities"][-1]] * len(moved))
+        assert store.persons() == COUNT // 10 - 1
 
 
 def test_gallery_with_threshold_of_earlier_version_says_once_how_to_calibrate(tmp_path, caplog):
@@ -703,9 +707,9 @@ def test_open_unreachable_milvus_raises_with_start_command():
 
 def test_open_file_as_gallery_folder_raises(tmp_path):
     (tmp_path / "people.db").write_text("hello")
-    with pytest.raises(InputError, match="is a file"):
+    with pytest.raises(InputError, match="File exists"):
         gallery.open(tmp_path / "people.db")
-    with pytest.raises(InputError, match="name another"):
+    with pytest.raises(InputError, match="Name another"):
         gallery.open(tmp_path / "people.db" / "inside.db")
     with pytest.raises(InputError, match="name another"):
         gallery.open(f"faiss:{tmp_path}/people.db/inside")

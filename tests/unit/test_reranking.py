@@ -13,7 +13,7 @@ from conftest import ROOT
 from keras_reid import evaluation, reranking
 from keras_reid.errors import InputError
 from keras_reid.nearest import arrays, graph
-from keras_reid.reranking import inputs, jaccard, neighbour_graphs, neighbours, reciprocal
+from keras_reid.reranking import jaccard, neighbour_graphs, neighbours, reciprocal
 
 POINTS = np.array([[0], [1], [3], [7], [8], [15]], np.float32)
 
@@ -228,9 +228,6 @@ def test_nearest_distances_below_float32_rounding_match_oracle():
     np.testing.assert_array_equal(found, expected)
     products = np.argsort(source.rows(0, 300).numpy()[:, :300], axis=1, kind="stable")[:, :4]
     assert (products != expected).any()  # or the test would prove nothing
-    ends = neighbours.nearest(source, 4, cuts=(2,)).index.numpy()
-    np.testing.assert_array_equal(np.sort(ends[:, :2]), np.sort(expected[:, :2]))
-    assert (np.sort(products[:, :2]) != np.sort(expected[:, :2])).any()
 
 
 @EAGERLY
@@ -290,8 +287,8 @@ def test_k_reciprocal_memory_mapped_gallery_with_nan_raises(monkeypatch, tmp_pat
     gallery[13, 2] = np.nan
     np.save(tmp_path / "gallery.npy", gallery)
     mapped = np.load(tmp_path / "gallery.npy", mmap_mode="r")
-    monkeypatch.setattr(inputs, "BLOCK_ELEMENTS", 8 * gallery.shape[1])
-    with pytest.raises(InputError, match="NaN or Inf in 1 rows, first row 13"):
+    monkeypatch.setattr(arrays, "READ_ELEMENTS", 8 * gallery.shape[1])
+    with pytest.raises(InputError, match="Inf in 1 rows, first row 13"):
         reranking.RERANKERS["k_reciprocal"](query, mapped)
 
 
@@ -430,12 +427,12 @@ BROKEN[3, 1] = np.nan
 @pytest.mark.parametrize(
     ("query", "gallery", "message"),
     [
-        (QUERY, BROKEN, "gallery features must be finite .* 1 rows, first row 3"),
-        (QUERY * np.float32(np.inf), GALLERY, "query features must be finite .* 4 rows"),
-        (QUERY, GALLERY[:, :3], "same width, received 4 and 3"),
-        (QUERY[:0], GALLERY, "query features are one 2-D array .* at least one"),
-        (QUERY, GALLERY[:0], "gallery features are one 2-D array"),
-        (QUERY[0], GALLERY, r"query features are one 2-D array .* received \(4,\)"),
+        (QUERY, BROKEN, "`gallery` features must be finite .* 1 rows, first row 3"),
+        (QUERY * np.float32(np.inf), GALLERY, "`query` features must be finite .* 4 rows"),
+        (QUERY, GALLERY[:, :3], r"same width .* got \(4, 4\) and \(20, 3\)"),
+        (QUERY[:0], GALLERY, "at least one row"),
+        (QUERY, GALLERY[:0], "at least one row"),
+        (QUERY[0], GALLERY, r"`query features` must be a 2-D array .* got float32 \(4,\)"),
         ([["a"] * 4], GALLERY, "of real numbers"),
         ([[1], [1, 2]], GALLERY, "of real numbers"),
     ],
@@ -452,11 +449,11 @@ def test_rerankers_invalid_features_raises(name, query, gallery, message):
         ("k_reciprocal", {"k2": 1.5}, "k2 is a whole number .* received 1.5"),
         ("k_reciprocal", {"lambda_value": 1.1}, r"lambda_value is in \[0, 1\]: received 1.1"),
         ("aqe", {"k": 0}, "k is a whole number"),
-        ("aqe", {"alpha": -1}, "alpha is not negative, received -1"),
+        ("aqe", {"alpha": -1}, "alpha is at least 0: received -1"),
         ("ecn", {"t": 0}, "t is a whole number"),
         ("gnn", {"rounds": -1}, "rounds is a whole number of at least 0"),
         ("gnn", {"lambda_value": -0.1}, r"lambda_value is in \[0, 1\]"),
-        ("diffusion", {"alpha": 1.0}, "alpha between 0 and 1"),
+        ("diffusion", {"alpha": 1.0}, r"alpha is in \(0, 1\)"),
         ("diffusion", {"iterations": 0}, "iterations is a whole number"),
     ],
 )
@@ -468,10 +465,10 @@ def test_rerankers_invalid_options_raises(name, options, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({0: np.ones((3, 3))}, r"qq is \(3, 3\) where \(4, 4\) was expected"),
-        ({2: np.ones((20, 19))}, r"gg is \(20, 19\)"),
-        ({1: -np.ones((4, 20))}, "distances are not negative, but qg holds -1"),
-        ({2: np.full((20, 20), np.nan)}, "gg must be finite"),
+        ({0: np.ones((3, 3))}, r"\(g, g\), got \(3, 3\), \(4, 20\) and \(20, 20\)"),
+        ({2: np.ones((20, 19))}, r"got \(4, 4\), \(4, 20\) and \(20, 19\)"),
+        ({1: -np.ones((4, 20))}, "`qg` must hold finite distances of at least 0, got -1"),
+        ({2: np.full((20, 20), np.nan)}, "`gg` must hold finite distances"),
     ],
 )
 def test_k_reciprocal_from_distances_invalid_blocks_raises(change, message):
@@ -610,33 +607,3 @@ def test_in_graph_rerankers_non_finite_rows_return_inf(name, bad):
     np.testing.assert_allclose(good, expected, atol=1e-6)
     for q, g in ((query * bad, gallery), (query, gallery * bad)):
         assert np.isposinf(rerank(q, g)).all()
-
-
-def test_k_reciprocal_from_distances_nan_images_leave_others_unchanged():
-    query, gallery = people(6, 40, d=8)
-    spec = tf.TensorSpec((None, None), tf.float32)
-    rerank = tf.function(
-        reranking.k_reciprocal_from_distances, input_signature=[spec] * 3, autograph=False
-    )
-
-    def distances(query, gallery):
-        x = np.concatenate([query, gallery]).astype("float64")
-        d = np.sqrt(((x[:, None] - x) ** 2).sum(axis=2)).astype("float32")
-        n = len(query)
-        return [d[:n, :n], d[:n, n:], d[n:, n:]]
-
-    expected = rerank(*distances(query[1:], gallery[:-1])).numpy()
-    np.testing.assert_allclose(
-        expected,
-        reranking.k_reciprocal_from_distances(*distances(query[1:], gallery[:-1])),
-        atol=1e-6,
-    )
-    query[0], gallery[-1] = np.nan, np.nan
-    got = rerank(*distances(query, gallery)).numpy()
-    assert np.isposinf(got[0]).all()
-    assert np.isposinf(got[:, -1]).all()
-    np.testing.assert_allclose(got[1:, :-1], expected, atol=1e-6)
-    qq, qg, gg = distances(*people(6, 40, d=8))
-    qg[1, 3] = np.nan  # a single pair
-    got = rerank(qq, qg, gg).numpy()
-    assert np.argwhere(~np.isfinite(got)).tolist() == [[1, 3]]

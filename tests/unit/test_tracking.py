@@ -355,7 +355,7 @@ def test_identify_tracks_without_calibration_or_embeddings_raises():
             tracking.identify_tracks(
                 tracks, looks_of(tracks), people, "a", "v", model_fingerprint="m"
             )
-        with pytest.raises(InputError, match="every box has an embedding"):
+        with pytest.raises(InputError, match="`embeddings` must have one row for each"):
             tracking.identify_tracks(
                 tracks, np.ones((1, 2)), people, "a", "v", model_fingerprint="m", **MATCH
             )

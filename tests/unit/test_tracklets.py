@@ -428,7 +428,6 @@ def test_temporal_attention_context_depends_on_frame_order():
     ("build", "message"),
     [
         (lambda: layers.TemporalAttention(context=2), "odd number"),
-        (lambda: layers.TemporalMean()([np.zeros((2, 3)), np.ones((2, 3))]), "one vector for each"),
         (lambda: models.build_tracklet("tiny", 2, SIZE, temporal="median"), "temporal is one of"),
         (lambda: models.build_tracklet("tiny", 0, SIZE), "num_identities is at least 1"),
     ],
