@@ -1,5 +1,6 @@
 """Models with named outputs, each trained by the losses that `compile` lists for it."""
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -152,7 +153,10 @@ class ReidModel(keras.Model):
             self.optimizer.build(self.trainable_variables)
 
     def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
-        return super().fit(x, y, *args, **with_pair_warning(args, kwargs))
+        with warnings.catch_warnings():
+            # Layers of outputs without a loss, as in a phase that trains the classifier alone.
+            warnings.filterwarnings("ignore", "Gradients do not exist")
+            return super().fit(x, y, *args, **with_pair_warning(args, kwargs))
 
     @property
     def metric_losses(self) -> dict[str, MetricLoss]:
