@@ -59,6 +59,10 @@ class PersonImages:
         distractor = np.asarray(self.distractor, bool)
         put("distractor", distractor if distractor.size else np.zeros(len(self), bool))
         lists = {"identity": self.identity, "camera": self.camera, "distractor": self.distractor}
+        if taken := sorted({"path", *lists} & {*self.columns}):
+            raise InputError(
+                f"`columns` must have other names than the labels, got {taken[0]!r}. Rename it."
+            )
         for name, values in (*lists.items(), *self.columns.items()):
             if values is not None and values.shape[:1] != (len(self),):
                 raise InputError(
