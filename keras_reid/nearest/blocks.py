@@ -19,6 +19,11 @@ def in_blocks(
     `like` are their types and shapes. Inside a tf.function this is a loop of the graph, one block
     in memory at a time.
     """
+    if tf.executing_eagerly():  # faster than a loop with arrays of tensors
+        starts = range(0, max(1, int(rows)), int(size))  # once for no rows, too
+        parts = [work(start, min(start + int(size), int(rows))) for start in starts]
+        return tuple(tf.concat(part, axis=0) for part in zip(*parts, strict=True))
+
     blocks = tf.maximum(1, -(-rows // size))
     arrays = tuple(
         tf.TensorArray(spec.dtype, blocks, infer_shape=False, element_shape=spec.shape)
@@ -50,13 +55,17 @@ def folded(
 
     `progress(done, rows)` is called after each block, outside of a tf.function.
     """
+    if tf.executing_eagerly():
+        for start in range(0, int(rows), int(size)):
+            stop = min(start + int(size), int(rows))
+            state = work(start, stop, *state)
+            if progress:
+                progress(stop, int(rows))
+        return state
 
     def one(start: tf.Tensor, *state: tf.Tensor) -> tuple[tf.Tensor, ...]:
         stop = tf.minimum(start + size, rows)
-        state = work(start, stop, *state)
-        if progress:
-            progress(int(stop), int(rows))
-        return stop, *state
+        return stop, *work(start, stop, *state)
 
     shapes = tf.TensorShape([]), *(tf.TensorShape([None] * part.shape.rank) for part in state)
     return tf.while_loop(
