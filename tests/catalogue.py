@@ -179,9 +179,9 @@ class AlignedTripletLossOfRows(losses.AlignedTripletLoss):
     """The loss of `oracle_alignment.features_and_stripes` of a matrix: of one tensor, not two."""
 
     def batch(self, labels: Any, predictions: Any) -> Any:
-        return super().batch(labels, self.outputs(predictions))
+        return super().batch(labels, self.pair_of(predictions))
 
-    def outputs(self, rows: Any) -> tuple[Any, Any]:
+    def pair_of(self, rows: Any) -> tuple[Any, Any]:
         rows = keras.ops.cast(rows, "float32")
         turned = keras.ops.flip(rows, axis=1)
         return rows, keras.ops.stack([rows, rows + turned, turned / 2], axis=1)

@@ -251,7 +251,7 @@ def _trained(
     say(f"next: python export.py --model={run.directory}")
 
 
-def _members(plan: training.Plan) -> "list[keras.Model]":
+def _members(plan: "training.Plan") -> "list[keras.Model]":
     """Return the models in their initial state."""
     from keras_reid.training import build
 

@@ -160,6 +160,7 @@ class ReidModel(keras.Model):
 
     @property
     def metric_losses(self) -> dict[str, MetricLoss]:
+        """Metric losses by name in the logs."""
         return {one.name: one.loss for one in self._compiled.losses if _is_metric(one)}
 
     @property

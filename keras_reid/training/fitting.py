@@ -61,8 +61,6 @@ def fit(
     """
     members = [model] if isinstance(model, keras.Model) else list(model)
     recipe, replicas = plan.recipe, plan.replicas
-    if replicas.is_chief:
-        run.start(flags)
     if data_service:
         check_service(plan.images, cache)
     begin = 0
@@ -87,6 +85,7 @@ def fit(
                 scratch = stack.enter_context(TemporaryDirectory())
                 writing = [Backup(Path(scratch) / "backup.weights.h5", plan.steps)]
                 if replicas.is_chief:
+                    run.start(flags)
                     writing = [
                         *([evaluation] if evaluation else []),
                         History(run.history_file, first),

@@ -176,6 +176,7 @@ class MutualLearner(SavedSeeds, keras.Model):
 
     @property
     def metric_losses(self) -> dict[str, MetricLoss]:
+        """Metric losses of all members by name in the logs."""
         return {
             self._log(name, key): loss
             for name, member in self.members.items()

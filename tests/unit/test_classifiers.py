@@ -143,6 +143,7 @@ def test_margin_softmax_config_round_trip_is_complete(kind):
         "name": "m",
         "reduction": "sum",
         "dtype": "float64",
+        "label": None,
     }
     again = keras.losses.deserialize(keras.losses.serialize(loss))
     assert again.get_config() == loss.get_config()
@@ -222,7 +223,8 @@ def test_center_loss_value_matches_oracle_and_config_is_complete():
     loss = CenterLoss(name="c", reduction="sum", dtype="float64")
     expected = len(labels) * oracle_classifiers.center(labels, distances)
     assert float(loss(labels, distances)) == pytest.approx(expected, rel=1e-6)
-    assert loss.get_config() == {"name": "c", "reduction": "sum", "dtype": "float64"}
+    common = {"name": "c", "reduction": "sum", "dtype": "float64", "label": None}
+    assert loss.get_config() == common
     half = CenterLoss()(labels, tf.cast(distances, "float16"))
     assert half.dtype == "float32"
 

@@ -112,6 +112,7 @@ def test_triplet_hard_loss_get_config_contains_all_arguments():
         "reduction": "sum",
         "name": "t",
         "dtype": "float64",
+        "label": None,
     }
 
 

@@ -54,10 +54,10 @@ class Tracklets(Method):
                 f"received temporal={self.temporal!r} beside them"
             )
 
-    def dataset(self, dataset: data.ReidDataset) -> data.ReidDataset:
+    def dataset(self, dataset: "data.ReidDataset") -> "data.ReidDataset":
         return data.tracklet_dataset(dataset)
 
-    def sampled(self, images: data.PersonImages) -> data.PersonImages:
+    def sampled(self, images: "data.PersonImages") -> "data.PersonImages":
         return images.per_tracklet()
 
     def batches(self, make: Callable[..., Any], arguments: dict[str, Any]) -> Any:
