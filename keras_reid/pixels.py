@@ -71,7 +71,8 @@ def resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         return pixels
     # In float, because Pillow rounds integers after each of the two directions.
     planes = (Image.fromarray(plane) for plane in np.moveaxis(pixels, 2, 0).astype(np.float32))
-    resized = [plane.resize(size[::-1], Image.Resampling.BILINEAR) for plane in planes]
+    bilinear = Image.Resampling.BILINEAR
+    resized = [np.asarray(plane.resize(size[::-1], bilinear)) for plane in planes]
     return np.rint(np.stack(resized, axis=-1)).astype(np.uint8)
 
 

@@ -405,7 +405,7 @@ def test_aligned_triplet_loss_unknown_by_raises():
 def test_aligned_triplet_loss_missing_output_raises(given):
     features, local = outputs()
     predictions = {"features": features, "local": local, "swapped": (local, features)}[given]
-    with pytest.raises(InputError, match="pair of outputs.*list the loss under 'features'"):
+    with pytest.raises(InputError, match=r"pair of outputs.*list the loss under 'features'"):
         losses.AlignedTripletLoss()(LABELS, predictions)
 
 
