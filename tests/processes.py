@@ -45,7 +45,7 @@ _PROCESSES.set_forkserver_preload(
         "keras_reid.data.pipeline",
         "keras_reid.reranking.functions",
         "keras_reid.training.fitting",
-        "keras_reid.serving.checking",
+        "keras_reid.serving.parity_check",
         "keras_reid.serving.ranker",
     ]
 )

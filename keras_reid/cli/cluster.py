@@ -12,8 +12,7 @@ import numpy as np
 from absl import logging
 
 from keras_reid import data, evaluation, visualize
-from keras_reid.cli.options import Command, option
-from keras_reid.cli.shared import (
+from keras_reid.cli.common import (
     ModelOptions,
     check_outputs,
     check_picture,
@@ -21,6 +20,7 @@ from keras_reid.cli.shared import (
     say,
     stored_features,
 )
+from keras_reid.cli.options import Command, option
 from keras_reid.errors import InputError, counted
 from keras_reid.evaluation.clusters import METHODS
 from keras_reid.evaluation.labels import unlabeled

@@ -16,8 +16,7 @@ import numpy as np
 
 from keras_reid import checks, data, evaluation, reranking, visualize
 from keras_reid.cli import report
-from keras_reid.cli.options import Command, option
-from keras_reid.cli.shared import (
+from keras_reid.cli.common import (
     FeatureOptions,
     ModelOptions,
     check_outputs,
@@ -25,6 +24,7 @@ from keras_reid.cli.shared import (
     say,
     stored_features,
 )
+from keras_reid.cli.options import Command, option
 from keras_reid.errors import InputError
 from keras_reid.evaluation import StoredFeatures
 from keras_reid.evaluation.protocols import TIES

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from keras_reid import data, evaluation, inference, models, visualize
-from keras_reid.cli.shared import ModelOptions
+from keras_reid.cli.common import ModelOptions
 from keras_reid.errors import InputError
 from keras_reid.evaluation import RankedList, RankingResult, StoredFeatures
 from keras_reid.io import new_file

@@ -1,7 +1,6 @@
 from . import synthetic
 from .attribute_tables import AttributeSchema, AttributeTable, rates, read_attributes
 from .clips import clip_batches, pk_clips
-from .faults import CheckReport, check, decodable, readable, unfit
 from .frames import cut_tracklets
 from .grouping import tracklet_dataset, tracklets
 from .images import TRACKLET, PersonImages, ReidDataset, joined
@@ -19,6 +18,7 @@ from .queries import query_images, usable
 from .readers import READERS, load
 from .readers.layouts import SUFFIXES, unlabelled, walk_images
 from .sampling import pk_steps
+from .validation import CheckReport, check, decodable, readable, unfit
 from .video import Video, frame_rate, video_frames
 from .writing import write
 

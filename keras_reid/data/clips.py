@@ -8,10 +8,10 @@ import tensorflow as tf
 
 from keras_reid import checks
 from keras_reid.data.augment import Recipe, check_augmented, recipe
-from keras_reid.data.faults import readable
 from keras_reid.data.images import PersonImages
 from keras_reid.data.pipeline import AHEAD, Cache, check_spread, labels_of, load_rows
 from keras_reid.data.sampling import pk_rows, pk_steps
+from keras_reid.data.validation import readable
 from keras_reid.errors import InputError, counted
 
 

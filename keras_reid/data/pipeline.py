@@ -15,9 +15,9 @@ import tensorflow as tf
 from keras_reid import checks
 from keras_reid.data import cache as caching
 from keras_reid.data.augment import Recipe, check_augmented, recipe, with_keypoints
-from keras_reid.data.faults import readable, too_large
 from keras_reid.data.images import ORIENTATION, PersonImages, name_some
 from keras_reid.data.sampling import pk_rows, pk_steps
+from keras_reid.data.validation import readable, too_large
 from keras_reid.errors import InputError
 from keras_reid.pixels import BY_PILLOW, graph_decode, graph_decode_upright, graph_resize
 from keras_reid.skeletons import KEYPOINTS, skeleton_of

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from keras_reid.data.faults import decodable, unfit
 from keras_reid.data.images import PersonImages
+from keras_reid.data.validation import decodable, unfit
 from keras_reid.errors import InputError
 
 Progress = Callable[[int, int | None], None]

@@ -20,20 +20,20 @@ from keras_reid.evaluation.clusters import (
     clustering,
 )
 from keras_reid.evaluation.comparison import compare, matrix, matrix_rows
-from keras_reid.evaluation.identification import OpenSetResult, open_set
-from keras_reid.evaluation.labels import Labels
-from keras_reid.evaluation.lists import RankedList, ranked_lists
-from keras_reid.evaluation.protocols import Protocol
-from keras_reid.evaluation.ranking import rank
-from keras_reid.evaluation.result import QueryScores, RankingProtocol, RankingResult
-from keras_reid.evaluation.sets import SET_DISTANCES, reranked_set_distances, set_distances
-from keras_reid.evaluation.stored import (
+from keras_reid.evaluation.features_io import (
     StoredFeatures,
     holds_both_sides,
     load_features,
     save_features,
     save_matlab,
 )
+from keras_reid.evaluation.identification import OpenSetResult, open_set
+from keras_reid.evaluation.labels import Labels
+from keras_reid.evaluation.protocols import Protocol
+from keras_reid.evaluation.ranked_lists import RankedList, ranked_lists
+from keras_reid.evaluation.ranking import rank
+from keras_reid.evaluation.result import QueryScores, RankingProtocol, RankingResult
+from keras_reid.evaluation.sets import SET_DISTANCES, reranked_set_distances, set_distances
 from keras_reid.evaluation.threshold import Threshold
 from keras_reid.evaluation.verification import VerificationResult, pairs, verify
 from keras_reid.nearest.arrays import Rows

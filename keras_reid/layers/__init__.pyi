@@ -1,12 +1,12 @@
 from .attribute_heads import AttributeProbabilities, AttributeReweighting
 from .batch_norm import FusedBatchNormalization
 from .classifiers import Centres, CosineClassifier, PartClassifiers
+from .mixstyle import MixStyle
 from .parts import PartPooling
 from .pooling import AverageMaxPooling2D, GeneralizedMeanPooling2D
 from .pose import KeypointHeatmaps, PosePooling, VisibleParts
 from .registry import POOLINGS, TEMPORAL
 from .stripes import StripePooling
-from .style import MixStyle
 from .temporal import (
     ClipsToFrames,
     FramesToClips,

@@ -10,7 +10,7 @@ from keras_reid.models import backbones
 from keras_reid.models.heads import Head, inputs_of, no_neck
 from keras_reid.models.registry import CLASSIFIERS, NECKS
 from keras_reid.models.reid_model import ReidModel
-from keras_reid.models.trunk import check, pixels, pooled
+from keras_reid.models.stem import check, pixels, pooled
 
 
 def build(

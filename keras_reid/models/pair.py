@@ -12,7 +12,7 @@ import numpy as np
 from keras_reid.errors import InputError
 from keras_reid.layers import MatchingGate, PairDistance
 from keras_reid.models import backbones
-from keras_reid.models.trunk import check, pixels, pooled
+from keras_reid.models.stem import check, pixels, pooled
 
 
 def build_pair_verifier(

@@ -9,7 +9,7 @@ from keras_reid.models import backbones
 from keras_reid.models.heads import batch_norm, linear
 from keras_reid.models.registry import NECKS
 from keras_reid.models.reid_model import ReidModel
-from keras_reid.models.trunk import check, pixels, pooled
+from keras_reid.models.stem import check, pixels, pooled
 
 
 def build_tracklet(

@@ -1,9 +1,9 @@
-from .checking import ParityReport as ParityReport
-from .checking import ScoreReport as ScoreReport
-from .checking import parity as parity
-from .checking import sample as sample
-from .checking import scores as scores
 from .exporting import export as export
+from .parity_check import ParityReport as ParityReport
+from .parity_check import ScoreReport as ScoreReport
+from .parity_check import parity as parity
+from .parity_check import sample as sample
+from .parity_check import scores as scores
 from .ranker import checked_reranker as checked_reranker
 from .ranker import export_ranker as export_ranker
 from .registry import FORMATS as FORMATS

@@ -15,7 +15,7 @@ from keras_reid.errors import InputError
 from keras_reid.inference.fingerprints import fingerprint
 from keras_reid.inference.metadata import Metadata, digest_of
 from keras_reid.serving import formats, saved_model
-from keras_reid.serving.frozen import constant, folded
+from keras_reid.serving.bn_folding import constant, folded
 from keras_reid.serving.registry import FORMATS, QUANTIZATIONS
 from keras_reid.serving.versions import new_version
 

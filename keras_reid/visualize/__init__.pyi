@@ -1,4 +1,3 @@
-from .board import Board as Board
 from .charts import need_matplotlib as need_matplotlib
 from .pages import Report as Report
 from .pages import jpeg as jpeg
@@ -14,5 +13,6 @@ from .pictures import draw_keypoints as draw_keypoints
 from .pictures import draw_ranked_lists as draw_ranked_lists
 from .pictures import draw_timeline as draw_timeline
 from .pictures import draw_tracks as draw_tracks
+from .tensorboard import Board as Board
 from .videos import check_video as check_video
 from .videos import write_tracks as write_tracks

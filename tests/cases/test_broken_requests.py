@@ -10,7 +10,7 @@ from conftest import ROOT
 from PIL import Image
 
 from keras_reid import models, serving
-from keras_reid.serving import checking, saved_model
+from keras_reid.serving import parity_check, saved_model
 
 SIZE = (32, 16)
 rng = np.random.default_rng(0)
@@ -78,8 +78,8 @@ def test_serving_bytes_empty_batch_returns_no_rows(signature):
 def test_parity_nan_in_one_output_fails(order):
     a = {"embedding": np.zeros((2, 3)), "local": np.zeros((2, 2, 3))}
     b = {"embedding": np.zeros((2, 3)), "local": np.full((2, 2, 3), np.nan)}
-    difference = checking._difference({n: a[n] for n in order}, {n: b[n] for n in order})
-    report = checking.ParityReport(difference, 2, 1.0)
+    difference = parity_check._difference({n: a[n] for n in order}, {n: b[n] for n in order})
+    report = parity_check.ParityReport(difference, 2, 1.0)
     assert not report.ok
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 from processes import within
 
 from keras_reid import data, gallery, tracking
-from keras_reid.cli import shared
+from keras_reid.cli import common
 from keras_reid.data.mot import Boxes
 from keras_reid.errors import InputError
 
@@ -194,7 +194,7 @@ def test_track_command_model_without_finite_embedding_raises(scene, monkeypatch)
         means = images.mean(axis=(1, 2))
         return np.where(means == 4, np.nan, means)  # a diverged model, in the fourth frame
 
-    monkeypatch.setattr(shared.ModelOptions, "pixel_embedder", lambda self: (embed, (16, 8)))
+    monkeypatch.setattr(common.ModelOptions, "pixel_embedder", lambda self: (embed, (16, 8)))
     flags = ("--video=frames", "--detections=det.txt", "--out=t.txt")
     code, _, err = within("track.py", *flags, cwd=scene)
     assert code == 1

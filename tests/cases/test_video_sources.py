@@ -10,7 +10,7 @@ from PIL import Image
 from processes import within
 
 from keras_reid import data
-from keras_reid.cli import shared
+from keras_reid.cli import common
 from keras_reid.cli import track as command
 from keras_reid.errors import InputError
 
@@ -61,7 +61,7 @@ def test_track_video_that_cannot_be_read_leaves_no_output(scene, monkeypatch, vi
     def refuse(*args):
         pytest.fail("the model is opened before the video")
 
-    monkeypatch.setattr(shared.ModelOptions, "pixel_embedder", refuse)
+    monkeypatch.setattr(common.ModelOptions, "pixel_embedder", refuse)
     monkeypatch.setattr(command, "read_mot", refuse)
     before = sorted(scene.iterdir())
     flags = [f"--{name}={file}" for name, file in OUTPUTS.items()]

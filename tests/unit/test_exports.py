@@ -14,7 +14,7 @@ from keras_reid import data, inference, models, reranking, serving
 from keras_reid.errors import InputError
 from keras_reid.inference.saved_model import SIGNATURES
 from keras_reid.models import heads
-from keras_reid.serving import frozen
+from keras_reid.serving import bn_folding
 
 SIZE = (32, 16)
 BOTH = ("embedding", "local")
@@ -80,13 +80,13 @@ def test_folded_network_keeps_outputs(backbone):
             variable.assign(random.normal(0, 0.1, variable.shape))
     images = photographs(4, 64, 32)
     before = net(images, training=False)["embedding"].numpy()
-    folded = frozen.folded(net)
+    folded = bn_folding.folded(net)
     norms = [layer for layer in every_layer(folded) if "BatchNorm" in type(layer).__name__]
     assert len(norms) == 1, "the neck alone is behind no convolution"
     assert len(folded.variables) < len(net.variables)
     after = folded(images, training=False)["embedding"].numpy()
     np.testing.assert_allclose(after, before, atol=2e-4 * np.abs(before).max())
-    constant = frozen.constant(folded)(images)["embedding"].numpy()
+    constant = bn_folding.constant(folded)(images)["embedding"].numpy()
     np.testing.assert_allclose(constant, after, atol=1e-5 * np.abs(before).max())
     np.testing.assert_array_equal(net(images, training=False)["embedding"].numpy(), before)
 
@@ -109,7 +109,7 @@ def test_folded_shared_or_activated_convolution_is_not_folded():
     random = np.random.default_rng(0)
     for layer in net.layers:
         layer.set_weights([random.uniform(0.5, 1.5, w.shape) for w in layer.get_weights()])
-    folded = frozen.folded(net)
+    folded = bn_folding.folded(net)
     kinds = {layer.name: type(layer).__name__ for layer in folded.layers}
     assert [kinds[name] == "BatchNormalization" for name in "abc"] == [True, True, False]
     x = random.standard_normal((2, 8, 8, 3)).astype(np.float32)

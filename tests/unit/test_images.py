@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from keras_reid import data
-from keras_reid.data import faults
-from keras_reid.data.faults import decodable
+from keras_reid.data import validation
 from keras_reid.data.images import PersonImages, ReidDataset
+from keras_reid.data.validation import decodable
 from keras_reid.errors import InputError
 from keras_reid.pixels import decode, graph_decode, graph_decode_upright
 
@@ -330,6 +330,6 @@ def test_decodable_too_many_pixels_returns_false(tmp_path, monkeypatch):
     Image.new("RGB", (40, 30)).save(tmp_path / "small.bmp")
     paths = np.array([str(tmp_path / name) for name in ("large.bmp", "small.bmp")])
     assert decodable(paths).tolist() == [True, True]
-    monkeypatch.setattr(faults, "MOST_PIXELS", 100_000)
-    monkeypatch.setattr(faults, "SMALL", 1000)
+    monkeypatch.setattr(validation, "MOST_PIXELS", 100_000)
+    monkeypatch.setattr(validation, "SMALL", 1000)
     assert decodable(paths).tolist() == [False, True]

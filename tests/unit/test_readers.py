@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from keras_reid import data
-from keras_reid.data.faults import decodable
+from keras_reid.data.validation import decodable
 from keras_reid.errors import InputError
 
 MARKET = {

@@ -18,7 +18,7 @@ from keras_reid.errors import InputError
 from keras_reid.inference.saved_model import SIGNATURES
 from keras_reid.models import heads
 from keras_reid.pixels import decode
-from keras_reid.serving import checking
+from keras_reid.serving import parity_check
 
 SIZE = (32, 16)
 BOTH = ("embedding", "local")
@@ -330,7 +330,7 @@ def test_parity_weights_changed_after_export_fails(model, exported):
 @pytest.mark.slow
 @pytest.mark.parametrize("signature", ["serving_default", "serving_bytes"])
 def test_parity_single_differing_signature_fails(model, exported, monkeypatch, signature):
-    served = checking._served
+    served = parity_check._served
 
     def wrong(saved, images):
         right = saved.signatures[signature]
@@ -341,7 +341,7 @@ def test_parity_single_differing_signature_fails(model, exported, monkeypatch, s
         saved.signatures = {**saved.signatures, signature: function}
         return served(saved, images)
 
-    monkeypatch.setattr(checking, "_served", wrong)
+    monkeypatch.setattr(parity_check, "_served", wrong)
     report = serving.parity(model, exported, photographs(4))
     assert not report.ok
     assert report.max_difference == pytest.approx(1e-3, rel=0.1)

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 from keras_reid import checks
 from keras_reid.data.images import ReidDataset
 from keras_reid.data.readers.cuhk03 import read_cuhk03
+from keras_reid.data.readers.custom import read_csv, read_folder
 from keras_reid.data.readers.market import read_market, read_synthetic
 from keras_reid.data.readers.mars import read_duke_video, read_mars
 from keras_reid.data.readers.msmt17 import read_msmt17
-from keras_reid.data.readers.own import read_csv, read_folder
 from keras_reid.data.readers.two_cameras import (
     read_ilids_vid,
     read_prid2011,
