@@ -85,7 +85,7 @@ OBJECTIVE = Table(
         "triplets of raw features": Row(("--nonormalize",), ALONE),
         "default": Row((), ALONE),
         "half the rate": Row(("--learning_rate=3.5e-4",), ALONE),
-        "new layers at ten times the rate": Row(("--new_rate=10",), ALONE),
+        "new layers at ten times the rate": Row(("--head_lr_multiplier=10",), ALONE),
     },
 )
 DEFAULT = Table(
@@ -120,11 +120,11 @@ SETTINGS = Table(
         "CosFace": Row(("--softmax=cosface",)),
         "ArcFace": Row(("--softmax=arcface",)),
         "8 × 8 images": Row(("--identities=8", "--instances=8")),
-        "moving average 0.99": Row(("--ema=0.99",)),
+        "moving average 0.99": Row(("--ema_momentum=0.99",)),
         "AdamW 5e-4": Row(("--weight_decay=5e-4",)),
-        "no smoothing": Row(("--smoothing=0",)),
+        "no smoothing": Row(("--label_smoothing=0",)),
         "colour jitter": Row(("--augment=default+colour",)),
-        "images spread over cameras": Row(("--spread",)),
+        "images spread over cameras": Row(("--camera_balanced",)),
         "flip alone": Row(("--augment=flip",)),
         "last stride 2": Row(("--last_stride=2",)),
     },
@@ -152,7 +152,7 @@ LOSSES = Table(
             }.items()
         },
         "classification, then triplet-hard": Row(
-            ("--recipe=finetune_metric", "--pretrain=3", "--epochs=3")
+            ("--recipe=finetune_metric", "--pretrain_epochs=3", "--epochs=3")
         ),
         "joint: classification + triplet-hard": Row(("--recipe=joint",)),
     },
@@ -205,7 +205,7 @@ METHODS = Table(
             ("--epochs=16",), {"as they are": (), "tracklets, mean of the frames": OF_FRAMES}
         ),
         "PCB": Row(("--recipe=pcb",), WHOLE),
-        "PCB, new layers at ten times the rate": Row(("--recipe=pcb", "--new_rate=10")),
+        "PCB, new layers at ten times the rate": Row(("--recipe=pcb", "--head_lr_multiplier=10")),
         "PCB without triplets, with dropout and erasing": Row(
             ("--recipe=pcb", "--metric_weight=0", "--augment=default", "--part_dropout=0.5"),
         ),
@@ -218,7 +218,7 @@ METHODS = Table(
             },
         ),
         "attributes, new layers at ten times the rate": Row(
-            ("--recipe=attributes", "--attributes={attributes}", "--new_rate=10"),
+            ("--recipe=attributes", "--attributes={attributes}", "--head_lr_multiplier=10"),
             {"as they are": ("--attributes={attributes}",)},
         ),
         "tracklets, from plain": Row(
@@ -270,7 +270,7 @@ DOMAINS = Table(
         "blur": Row(("--augment=default+blur",), UNSEEN),
         "colour, grayscale and blur": Row(("--augment=default+colour+grayscale+blur",), UNSEEN),
         "MixStyle": Row(("--mixstyle=0.5",), UNSEEN),
-        "images spread over cameras": Row(("--spread",), UNSEEN),
+        "images spread over cameras": Row(("--camera_balanced",), UNSEEN),
         "colour and MixStyle": Row(("--augment=default+colour", "--mixstyle=0.5"), UNSEEN),
         "colour, grayscale, blur and MixStyle": Row(
             ("--augment=default+colour+grayscale+blur", "--mixstyle=0.5"), UNSEEN

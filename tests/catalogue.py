@@ -271,12 +271,12 @@ def _classifier_losses() -> dict[str, LossCase]:
     )
     return {
         "IdentityLoss": identity(),
-        "IdentityLoss-not-smoothed": identity(smoothing=0.0),
+        "IdentityLoss-not-smoothed": identity(label_smoothing=0.0),
         "MarginSoftmaxLoss": margin(),
         "MarginSoftmaxLoss-cosface": margin(kind="cosface", scale=16.0),
-        "MarginSoftmaxLoss-sphere": margin(kind="sphere", scale=8.0, smoothing=0.1),
+        "MarginSoftmaxLoss-sphere": margin(kind="sphere", scale=8.0, label_smoothing=0.1),
         "VisibleIdentityLoss": visible(),
-        "VisibleIdentityLoss-not-smoothed": visible(smoothing=0.0),
+        "VisibleIdentityLoss-not-smoothed": visible(label_smoothing=0.0),
         "AttributeLoss": attributes(rates=[0.2, 0.5, 0.9, 0, 0, 0], exclusive=[[3, 4, 5]]),
         "AttributeLoss-binary": attributes(rates=[0.1, 0.2, 0.3, 0.4, 0.5, 1.0]),
         "CenterLoss": LossCase(

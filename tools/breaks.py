@@ -515,7 +515,7 @@ BREAKS = (
     Break(
         "identity loss: target keeps its full weight despite label smoothing",
         "keras_reid/losses/identity.py",
-        "(1 - self.smoothing) * onehot",
+        "(1 - self.label_smoothing) * onehot",
         "onehot",
         "conformance/test_conformance.py::test_losses_value_and_gradient_match_oracle",
         "IdentityLoss",

@@ -3,9 +3,9 @@
     python tools/pretrained.py --name=person-mobilenetv2 --run=ALL --scored=PART \\
         --data_dir=Market-1501 --trained_on="…" --scored_on="…" --licence="…"
 
-The model is that of `--run`, which was trained with `--all_parts`, so that nobody is left to score
-it; scores and thresholds are those of `--scored`, which was trained on the training part alone and
-is scored on the others. Weights are rounded to float16, those of the scored model too.
+The model is that of `--run`, which was trained with `--combine_all`, so that nobody is left to
+score it; scores and thresholds are those of `--scored`, which was trained on the training part
+alone and is scored on the others. Weights are rounded to float16, those of the scored model too.
 """
 
 import hashlib
@@ -53,7 +53,7 @@ def main(argv: list[str]) -> None:
     known = inference.load(model)
     card = {
         "image_size": list(known.image_size),
-        "embedding_width": int(model.output["embedding"].shape[-1]),
+        "embedding_dim": int(model.output["embedding"].shape[-1]),
         "flip": False,
         "trained_on": FLAGS.trained_on,
         "command": command(run),
@@ -120,8 +120,8 @@ def command(run: Run) -> str:
     changed["backbone"] = "mobilenetv2"
     words = [f"--dataset={said['dataset']}", "--data_dir=…", f"--recipe={said['recipe']}"]
     words += [f"--{k}={v}" for k, v in changed.items() if k not in UNSAID]
-    if said.get("all_parts"):
-        words.append("--all_parts")
+    if said.get("combine_all"):
+        words.append("--combine_all")
     return " ".join(["python train.py", *words])
 
 

@@ -63,7 +63,7 @@ class ExportOptions(FeatureOptions, RunOptions):
     check_queries: int = option(
         "Queries whose ranking is compared, if there are any.", 100, least=1
     )
-    check_others: int = option(
+    num_check_distractors: int = option(
         "Gallery images of other identities they are ranked among.", 300, least=1
     )
 
@@ -151,7 +151,7 @@ def _export(
         say(str(reports[0]))
         if len(inputs) == 1 and dataset.query is not None and dataset.gallery is not None:
             query, gallery = serving.sample(
-                dataset.query, dataset.gallery, options.check_queries, options.check_others
+                dataset.query, dataset.gallery, options.check_queries, options.num_check_distractors
             )
             protocol = options.protocol_of(query, settings.get("protocol"))
             reports.append(serving.scores(model, version, query, gallery, loss, flip, protocol))

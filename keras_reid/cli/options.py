@@ -29,6 +29,21 @@ DEFINERS: dict[Any, Callable[..., Any]] = {
     str: flags.DEFINE_string,
 }
 Fields = Sequence[dataclasses.Field[Any]]
+# Names of flags in version 0.2.0, and those that replaced them.
+RENAMED = {
+    "all_parts": "combine_all",
+    "check_others": "num_check_distractors",
+    "ema": "ema_momentum",
+    "embedding_width": "embedding_dim",
+    "freeze": "freeze_epochs",
+    "induction": "induction_epochs",
+    "new_rate": "head_lr_multiplier",
+    "own_views": "per_member_augmentation",
+    "pretrain": "pretrain_epochs",
+    "refinement": "refinement_epochs",
+    "smoothing": "label_smoothing",
+    "spread": "camera_balanced",
+}
 
 
 def option(
@@ -157,8 +172,11 @@ def parsed(argv: list[str], values: flags.FlagValues = FLAGS) -> list[str]:
     except flags.Error as error:
         text = " ".join(str(error).split())
         text += "" if text.endswith((".", "?")) else "."
+        unknown = isinstance(error, flags.UnrecognizedFlagError)
+        if unknown and (new := RENAMED.get(error.flagname)) in values:
+            text = f"the flag --{error.flagname} is now called --{new}."
         _tell_error(printable(f"{text} --helpfull lists all flags."))
-        sys.exit(2 if isinstance(error, flags.UnrecognizedFlagError) else 1)
+        sys.exit(2 if unknown else 1)
 
 
 def _with_underscores(argument: str) -> str:

@@ -42,7 +42,7 @@ class TrainOptions(DataOptions):
     )
     seed: int = option("Seed of weights, sampling and augmentation.", 0, least=0, most=2**32 - 1)
     attributes: str | None = option("Table or .mat file of attributes, for their recipe.")
-    all_parts: bool = option(
+    combine_all: bool = option(
         "Train on the query and gallery images too, but distractors: for a model that is used "
         "elsewhere, for which nothing is left to score it.",
         False,
@@ -107,9 +107,9 @@ def train(options: TrainOptions) -> "runs.Run | data.CheckReport":
     recipe = recipes.get(recipe_name).replace(**options.settings)
     data_dir = options.data_dir or ("data/synthetic" if name == "synthetic" else None)
     dataset = options.dataset_of(name, data_dir, "a model is trained on images")
-    if options.all_parts and options.holdout:
-        raise InputError("--all_parts trains on what --holdout keeps aside: give one of them")
-    if options.all_parts:
+    if options.combine_all and options.holdout:
+        raise InputError("--combine_all trains on what --holdout keeps aside: give one of them")
+    if options.combine_all:
         dataset = dataset.all_to_train()
     if options.holdout:
         dataset = dataset.hold_out(options.holdout)
@@ -131,7 +131,7 @@ def train(options: TrainOptions) -> "runs.Run | data.CheckReport":
     settings = {
         "dataset": name,
         "data_dir": data_dir,
-        "all_parts": options.all_parts,
+        "combine_all": options.combine_all,
         "holdout": options.holdout,
         "protocol": options.protocol_of(dataset.train),
         "recipe": recipe_name,
@@ -171,7 +171,7 @@ def _like(options: TrainOptions, run: runs.Run) -> TrainOptions:
     if options.dataset is None:
         names = ("dataset", "data_dir", "protocol", "keypoints")
         of_data = {name: getattr(options, name) or said.get(name) for name in names}
-        held = 0.0 if options.all_parts else said.get("holdout", 0.0)
+        held = 0.0 if options.combine_all else said.get("holdout", 0.0)
         of_data["holdout"] = options.holdout or held
     return replace(options, recipe=recipe, settings=values | options.settings, **of_data)
 

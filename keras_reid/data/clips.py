@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras_reid import checks
 from keras_reid.data.augment import Recipe, check_augmented, recipe
 from keras_reid.data.images import PersonImages
-from keras_reid.data.pipeline import AHEAD, Cache, check_spread, labels_of, load_rows
+from keras_reid.data.pipeline import AHEAD, Cache, check_cameras, labels_of, load_rows
 from keras_reid.data.sampling import pk_rows, pk_steps
 from keras_reid.data.validation import readable
 from keras_reid.errors import InputError, counted
@@ -26,7 +26,7 @@ def pk_clips(
     first_epoch: int = 0,
     last: str = "fill",
     cache: Cache = None,
-    spread: bool = False,
+    camera_balanced: bool = False,
 ) -> tf.data.Dataset:
     """An endless stream of training batches: P identities with a clip of K tracklets each.
 
@@ -39,8 +39,8 @@ def pk_clips(
         images: n training images with a column "tracklet"; unreadable ones are named and left out.
         identities, instances: P and K; b = P·K.
         frames: T.
-        image_size, augment, seed, first_epoch, last, cache, spread: as in `pk_batches`; each frame
-            is augmented on its own.
+        image_size, augment, seed, first_epoch, last, cache, camera_balanced: as in `pk_batches`;
+            each frame is augmented on its own.
 
     Returns:
         Elements ({"clips": uint8 (b, t, h, w, 3), "mask": bool (b, t), all true}, {"identity":
@@ -50,7 +50,7 @@ def pk_clips(
         InputError: as `pk_batches`, or images without tracklets, or frames below 1.
     """
     _check(images, frames)
-    check_spread(images, spread)
+    check_cameras(images, camera_balanced)
     change = recipe(augment)
     images = readable(images)
     rows_of = images.tracklet_rows
@@ -71,7 +71,7 @@ def pk_clips(
         own = tf.where(size >= frames, tf.minimum(tf.cast(stretch, tf.int32), size - 1), number)
         return rows, tf.gather(flat_rows, tf.gather(starts, rows)[:, None] + own % size)
 
-    cameras = columns["camera"] if spread else None
+    cameras = columns["camera"] if camera_balanced else None
     rows = pk_rows(columns["identity"], identities, instances, seed, first_epoch, last, cameras)
     chosen = rows.enumerate(first_epoch * steps).map(choose)
     load = load_rows(images, image_size, cache)

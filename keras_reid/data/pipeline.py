@@ -42,7 +42,7 @@ def pk_batches(
     last: str = "fill",
     cache: Cache = None,
     views: int | None = None,
-    spread: bool = False,
+    camera_balanced: bool = False,
 ) -> tf.data.Dataset:
     """An endless stream of training batches: P identities with K images each, augmented.
 
@@ -64,7 +64,7 @@ def pk_batches(
             that length, made once and paged in as needed. 100,000 images of 256×128 take 9.8 GB.
         views: how often each batch is augmented, for members of mutual learning that see the same
             images each in its own way; the first is what there is without. None: one, no tuple.
-        spread: the K images of an identity are of as many cameras as possible, see
+        camera_balanced: the K images of an identity are of as many cameras as possible, see
             `sampling.epoch_rows`.
 
     Returns:
@@ -76,13 +76,13 @@ def pk_batches(
 
     Raises:
         InputError: no images, more than 1 % of them unreadable, P, K, size, recipe, `last`, cache
-            or views that cannot be, or `spread` without cameras.
+            or views that cannot be, or `camera_balanced` without cameras.
     """
     _check(images, image_size)
     change = _change(images, augment)
     if views is not None:
         checks.at_least(1, "one for each member, or None", views=views)
-    check_spread(images, spread)
+    check_cameras(images, camera_balanced)
     pk_steps(images, identities, instances, last)  # refuses before every file is read
     images = _readable_or_cached(images, image_size, cache)
     load = load_rows(images, image_size, cache)
@@ -102,7 +102,7 @@ def pk_batches(
         seen = view(1) if views is None else tuple(map(view, range(1, views + 1)))
         return seen, {name: tf.gather(column, rows) for name, column in labels.items()}
 
-    cameras = labels["camera"] if spread else None
+    cameras = labels["camera"] if camera_balanced else None
     rows = pk_rows(labels["identity"], identities, instances, seed, first_epoch, last, cameras)
     batches = load(rows, identities * instances).enumerate(first_epoch * steps)
     augmented = batches.map(finish, num_parallel_calls=tf.data.AUTOTUNE)
@@ -230,10 +230,12 @@ def _check(images: PersonImages, image_size: tuple[int, int]) -> None:
         )
 
 
-def check_spread(images: PersonImages, spread: bool) -> None:
-    """Refuses to spread images without cameras."""
-    if spread and images.camera is None:
-        raise InputError("images are spread over cameras: received none, leave spread out")
+def check_cameras(images: PersonImages, camera_balanced: bool) -> None:
+    """Raise if batches are balanced over cameras and the images have none."""
+    if camera_balanced and images.camera is None:
+        raise InputError(
+            "With `camera_balanced`, images must have cameras, got none. Leave it out."
+        )
 
 
 def labels_of(images: PersonImages) -> dict[str, np.ndarray]:

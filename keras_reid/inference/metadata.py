@@ -33,7 +33,7 @@ class Metadata:
         format: saved_model, onnx, litert or openvino.
         precision: float32, float16 or int8.
         image_size: (height, width) of the network's input.
-        embedding_width: d.
+        embedding_dim: d.
         flip: True if the embedding of the mirrored image is added.
         local: (stripes, width) of the second output, or None.
         fingerprint: of weights and preprocessing, see `fingerprint`.
@@ -46,7 +46,7 @@ class Metadata:
     format: str
     precision: str
     image_size: tuple[int, int]
-    embedding_width: int
+    embedding_dim: int
     flip: bool
     local: tuple[int, int] | None
     fingerprint: str

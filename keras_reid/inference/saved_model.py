@@ -44,7 +44,7 @@ class SavedModelEmbedder(Embedder):
         self._default = self.signatures["serving_default"]
         self.inputs = frozenset(self._default.structured_input_signature[1])
         self.available = tuple(self._default.structured_outputs)
-        self.embedding_dim = metadata.embedding_width
+        self.embedding_dim = metadata.embedding_dim
         height, width = metadata.image_size
         self.image_size = height, width
         self.fingerprint = metadata.fingerprint

@@ -16,31 +16,31 @@ Tensor = Any
 
 @keras.saving.register_keras_serializable(package="keras_reid")
 class IdentityLoss(LabeledLoss):
-    """`−Σ_c q_c log p_c` with `q = (1 − smoothing) · onehot + smoothing / c`.
+    """`−Σ_c q_c log p_c` with `q = (1 − ε) · onehot + ε / c`.
 
     Smoothed cross-entropy (Szegedy et al., CVPR 2016, arXiv:1512.00567) on logits.
 
     Args:
-        smoothing: fraction of the target, in [0, 1), that is spread over all identities.
+        label_smoothing: ε, fraction of the target, in [0, 1), for all identities alike.
 
     `y_true` are class indices `(b,)` or `(b, 1)` in 0 … c − 1, `y_pred` logits `(b, c)`, or
     `(b, p, c)` of p classifiers, one for each part, whose losses are added up (PCB, Sun et al.,
     ECCV 2018, arXiv:1711.09349); the result is `(b,)` in nats.
 
     Raises:
-        InputError: if the smoothing is out of range, the logits are of another rank or the labels
-            have several columns (one-hot).
+        InputError: if `label_smoothing` is out of range, the logits are of another rank or the
+            labels have several columns (one-hot).
     """
 
     def __init__(
         self,
-        smoothing: float = 0.1,
+        label_smoothing: float = 0.1,
         **common: Any,
     ) -> None:
         super().__init__(**common)
         hint = "0.1 is usual, 0 is plain cross-entropy"
-        checks.within("[0, 1)", hint, smoothing=smoothing)
-        self.smoothing = float(smoothing)
+        checks.within("[0, 1)", hint, label_smoothing=label_smoothing)
+        self.label_smoothing = float(label_smoothing)
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         return ops.sum(self.of_parts(y_true, y_pred), axis=-1)
@@ -52,10 +52,10 @@ class IdentityLoss(LabeledLoss):
         labels = ops.broadcast_to(labels[:, None], ops.shape(logits)[:2])
         onehot = ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
         uniform = -ops.mean(ops.log_softmax(logits), axis=-1)
-        return (1 - self.smoothing) * onehot + self.smoothing * uniform
+        return (1 - self.label_smoothing) * onehot + self.label_smoothing * uniform
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "smoothing": self.smoothing}
+        return {**super().get_config(), "label_smoothing": self.label_smoothing}
 
 
 @keras.saving.register_keras_serializable(package="keras_reid")
@@ -66,7 +66,7 @@ class VisibleIdentityLoss(IdentityLoss):
     gradient goes back to it. In `compile` the loss is listed under `"part_logits"`.
 
     Args:
-        smoothing: as of `IdentityLoss`.
+        label_smoothing: as of `IdentityLoss`.
 
     `y_true` are class indices `(b,)`, `y_pred` the tuple of logits `(b, p, c)` and visibility
     `(b, p)`; the result is `(b,)` in nats.
@@ -96,15 +96,15 @@ class MarginSoftmaxLoss(IdentityLoss):
         kind: `"arcface"`, `"cosface"` or `"sphere"`.
         scale: what the cosines are multiplied with; without it the softmax cannot be sure.
         margin: m; None is the usual one of the kind.
-        smoothing: see `IdentityLoss`.
+        label_smoothing: see `IdentityLoss`.
 
     `y_true` are class indices `(b,)` or `(b, 1)` in 0 … c − 1, `y_pred` cosines `(b, c)`, the
     output of `keras_reid.layers.CosineClassifier`; the result is `(b,)` in nats. What lies
     outside [−1, 1] is taken as the nearest bound and has no gradient.
 
     Raises:
-        InputError: an unknown kind, a scale, margin or smoothing out of range, labels of several
-            columns, or cosines that are not a matrix.
+        InputError: an unknown kind, a scale, margin or label smoothing out of range, labels of
+            several columns, or cosines that are not a matrix.
     """
 
     def __init__(
@@ -112,10 +112,10 @@ class MarginSoftmaxLoss(IdentityLoss):
         kind: str = "arcface",
         scale: float = 64.0,
         margin: float | None = None,
-        smoothing: float = 0.0,
+        label_smoothing: float = 0.0,
         **common: Any,
     ) -> None:
-        super().__init__(smoothing, **common)
+        super().__init__(label_smoothing, **common)
         checks.one_of(MARGINS, kind=kind)
         usual, allows, rule = MARGINS[kind][1:]
         if margin is not None and not allows(margin):

@@ -28,7 +28,7 @@ class Pretrained:
     Attributes:
         name: of the model.
         image_size: (height, width) in pixels that the network sees; images of any size are resized.
-        embedding_width: d.
+        embedding_dim: d.
         flip: whether the mirror image is embedded, too, when it is used by the commands.
         trained_on: which images, how many of how many persons.
         command: by which it was trained.
@@ -45,7 +45,7 @@ class Pretrained:
 
     name: str
     image_size: tuple[int, int]
-    embedding_width: int
+    embedding_dim: int
     flip: bool
     trained_on: str
     command: str

@@ -87,7 +87,7 @@ def export_ranker(
 
     def write(folder: Path) -> None:
         tf.saved_model.save(module, str(folder), signatures=signatures)
-        about = {"format": "saved_model", "embedding_width": width, "reranking": reranking}
+        about = {"format": "saved_model", "embedding_dim": width, "reranking": reranking}
         if gallery is not None:
             about["gallery_size"] = len(gallery)
         text = json.dumps({**about, **options}, indent=2)

@@ -99,7 +99,7 @@ def build_model(
         "pooling": recipe.pooling,
         "neck": recipe.neck,
         "last_stride": recipe.last_stride,
-        "width": recipe.embedding_width or None,
+        "width": recipe.embedding_dim or None,
         "mixstyle": recipe.mixstyle,
         "instance_norm": recipe.instance_norm,
     }
@@ -185,9 +185,9 @@ def build_losses(
 def build_identity_loss(recipe: Recipe) -> losses.IdentityLoss:
     """Return smoothed cross-entropy, of cosines with a margin if the recipe asks for it."""
     if recipe.softmax == "plain":
-        return losses.IdentityLoss(recipe.smoothing)
+        return losses.IdentityLoss(recipe.label_smoothing)
     return losses.MarginSoftmaxLoss(
-        recipe.softmax, recipe.softmax_scale, recipe.softmax_margin, recipe.smoothing
+        recipe.softmax, recipe.softmax_scale, recipe.softmax_margin, recipe.label_smoothing
     )
 
 
@@ -202,7 +202,8 @@ def build_optimizer(
 ) -> keras.optimizers.Optimizer:
     """Return Adam, or AdamW without decay of biases and normalization, with the schedule.
 
-    With `new_rate` or `freeze` it is `RatedAdam`, by which the backbone is told from new layers.
+    With `head_lr_multiplier` or `freeze_epochs` it is `RatedAdam`, which treats the backbone
+    and new layers differently.
     """
     rate = schedule(
         recipe.schedule,
@@ -210,11 +211,13 @@ def build_optimizer(
         steps_per_epoch * recipe.epochs,
         round(steps_per_epoch * recipe.warmup),
     )
-    average = {"use_ema": True, "ema_momentum": recipe.ema} if recipe.ema else {}
-    if recipe.new_rate != 1 or recipe.freeze:
-        frozen = round(steps_per_epoch * recipe.freeze)
+    average = {"use_ema": True, "ema_momentum": recipe.ema_momentum} if recipe.ema_momentum else {}
+    if recipe.head_lr_multiplier != 1 or recipe.freeze_epochs:
+        frozen = round(steps_per_epoch * recipe.freeze_epochs)
         new = new_variables(model)
-        return RatedAdam(rate, new, recipe.new_rate, frozen, recipe.weight_decay, **average)
+        return RatedAdam(
+            rate, new, recipe.head_lr_multiplier, frozen, recipe.weight_decay, **average
+        )
     if not recipe.weight_decay:
         return keras.optimizers.Adam(rate, **average)
     optimizer = keras.optimizers.AdamW(rate, weight_decay=recipe.weight_decay, **average)

@@ -145,7 +145,7 @@ def _batches(plan: Plan, recipe: Recipe, seed: int, first_epoch: int, cache: str
         "seed": seed,
         "first_epoch": first_epoch,
         "cache": cache,
-        "spread": recipe.spread,
+        "camera_balanced": recipe.camera_balanced,
     }
     make: Any = pk_batches
     for method in recipe.methods:

@@ -81,12 +81,12 @@ class Recipe(Settings):
         default="neck",
     )
     last_stride: int = setting("1 keeps a finer last feature map; 2 is as published.", default=1)
-    embedding_width: int = setting(
+    embedding_dim: int = setting(
         "Width of the embedding; 0 keeps the backbone's.", NOT_NEGATIVE, default=0
     )
     identities: int = setting("P, identities in a training batch of P x K images.", default=16)
     instances: int = setting("K, images of each identity in a training batch.", default=4)
-    spread: bool = setting(
+    camera_balanced: bool = setting(
         "The K images of an identity in a batch are of as many cameras as possible.", default=False
     )
     augment: str = setting(
@@ -97,15 +97,15 @@ class Recipe(Settings):
     schedule: str = setting("cosine, step or constant.", default="cosine")
     warmup: float = setting("Epochs over which the rate rises linearly.", NOT_NEGATIVE, default=1.0)
     weight_decay: float = setting("Of AdamW; 0 is plain Adam.", NOT_NEGATIVE, default=0.0)
-    new_rate: float = setting(
+    head_lr_multiplier: float = setting(
         "Factor of the rate for layers that are not the backbone's, above 0.",
         partial(checks.above, 0),
         default=1.0,
     )
-    freeze: float = setting(
+    freeze_epochs: float = setting(
         "Epochs at the start in which the backbone stays as it is.", NOT_NEGATIVE, default=0.0
     )
-    ema: float = setting(
+    ema_momentum: float = setting(
         "Momentum of the moving average of the weights; 0: none.",
         partial(checks.within, "[0, 1)", "a momentum, of which 0.999 is usual"),
         default=0.0,
@@ -134,7 +134,7 @@ class Recipe(Settings):
     identity_weight: float = setting(
         "Weight of the identity loss; 0: none.", NOT_NEGATIVE, default=1.0
     )
-    smoothing: float = setting("Label smoothing of the identity loss.", default=0.1)
+    label_smoothing: float = setting("Label smoothing of the identity loss.", default=0.1)
     softmax: str = setting(
         f"plain, or with a margin between cosines: {', '.join(MARGINS)}, of the identity loss.",
         partial(checks.one_of, ("plain", *MARGINS)),
@@ -236,7 +236,7 @@ class Recipe(Settings):
     @property
     def classifies(self) -> bool:
         """Whether any phase has an identity loss."""
-        return self.identity_weight > 0 or self.pretraining.pretrain > 0
+        return self.identity_weight > 0 or self.pretraining.pretrain_epochs > 0
 
     @property
     def backbones(self) -> list[str]:
@@ -253,7 +253,7 @@ class Recipe(Settings):
         metric = {name: value for name, value in metric.items() if value is not None}
         if self.soft_margin:
             metric["margin"] = None
-        return LossSettings(self.smoothing, self.identity_weight, metric, gather)
+        return LossSettings(self.label_smoothing, self.identity_weight, metric, gather)
 
     def load_teacher(self, num_identities: int) -> "keras.Model | None":
         """Return the trained model that a method learns from; see `Method.load_teacher`."""
@@ -270,14 +270,16 @@ class Recipe(Settings):
         The whole on small images; the identity loss alone; the whole; the assignment to refined
         parts alone; the whole with refined parts. All but the third only if they have epochs.
         """
-        main = self.replace(small_epochs=0, pretrain=0, induction=0, refinement=0)
+        main = self.replace(
+            small_epochs=0, pretrain_epochs=0, induction_epochs=0, refinement_epochs=0
+        )
         phases = [Phase({})]
         for method in self.methods:
             phases = method.phases(phases, self.settings)
         # Only the first phase begins with a frozen backbone.
-        frozen = [self.freeze, *[0.0] * (len(phases) - 1)]
+        frozen = [self.freeze_epochs, *[0.0] * (len(phases) - 1)]
         return [
-            (main.replace(**phase.changes, freeze=freeze), phase)
+            (main.replace(**phase.changes, freeze_epochs=freeze), phase)
             for phase, freeze in zip(phases, frozen, strict=True)
         ]
 
@@ -303,14 +305,14 @@ _MUTUAL = _BOT.replace(
 
 # Beside a triplet loss of the whole, without dropout and erasing: classifiers of parts alone learn
 # too slowly for so few epochs.
-_PCB = _BOT.replace(parts=4, part_dropout=0.0, smoothing=0.0, augment="flip")
+_PCB = _BOT.replace(parts=4, part_dropout=0.0, label_smoothing=0.0, augment="flip")
 
 RECIPES: dict[str, Recipe] = {
     "bot": _BOT,
     # The same by three roads, of 24 epochs each, for comparing them: a classifier alone, a
     # classifier whose features a metric loss then fine-tunes, and both losses together.
     "classification": _BOT.replace(metric_weight=0.0),
-    "finetune_metric": _BOT.replace(pretrain=12, epochs=12, identity_weight=0.0),
+    "finetune_metric": _BOT.replace(pretrain_epochs=12, epochs=12, identity_weight=0.0),
     "joint": _BOT,
     # The best number: most epochs on small images, the last ones on images of four times the size.
     "strong": _BOT.replace(height=256, width=128, small_epochs=20, epochs=4, embedding="features"),
@@ -327,7 +329,7 @@ RECIPES: dict[str, Recipe] = {
     # Parts with a classifier each (Sun et al., PCB, ECCV 2018, arXiv:1711.09349), and then refined
     # by a learned assignment of pixels to parts.
     "pcb": _PCB,
-    "pcb_rpp": _PCB.replace(epochs=12, induction=4, refinement=8),
+    "pcb_rpp": _PCB.replace(epochs=12, induction_epochs=4, refinement_epochs=8),
     # Parts where the body points are (Wang et al., HOReID, CVPR 2020, arXiv:2003.08177); identity
     # and attributes together (Lin et al., Pattern Recognition 2019, arXiv:1703.07220; its factor of
     # 8 on the identity loss leaves the attributes untold after a short training, 1 does not); and

@@ -71,7 +71,7 @@ def crops_of_one(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("flags", [(), ("--identities=1",), ("--all_parts",)])
+@pytest.mark.parametrize("flags", [(), ("--identities=1",), ("--combine_all",)])
 def test_train_one_person_raises_one_sentence(flags, crops_of_one):
     data_flags = ("--dataset=folder", "--data_dir=crops", "--run=run")
     code, _, err = within("train.py", *data_flags, *TINY, *flags, cwd=crops_of_one)

@@ -83,7 +83,7 @@ def test_mlflow_logs_params_and_metrics(pedestrians, tmp_path, monkeypatch):
     tracking = pytest.importorskip("mlflow.tracking")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file:{tmp_path / 'store'}")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
-    train(pedestrians, tmp_path, "--tracker=mlflow", "--pretrain=1")
+    train(pedestrians, tmp_path, "--tracker=mlflow", "--pretrain_epochs=1")
     client = tracking.MlflowClient(f"file:{tmp_path / 'store'}")
     experiment = client.get_experiment_by_name("keras_reid")
     (run,) = client.search_runs([experiment.experiment_id])

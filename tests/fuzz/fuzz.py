@@ -95,7 +95,7 @@ METADATA = {
     "format": "onnx",
     "precision": "float32",
     "image_size": [64, 32],
-    "embedding_width": 16,
+    "embedding_dim": 16,
     "flip": True,
     "local": [4, 16],
     "fingerprint": "0123456789abcdef",

@@ -348,13 +348,15 @@ def slack(excess: float, margin: float | None) -> float:
     return max(excess + margin, 0.0)
 
 
-def smoothed_cross_entropy(labels: np.ndarray, logits: np.ndarray, smoothing: float = 0.1) -> float:
+def smoothed_cross_entropy(
+    labels: np.ndarray, logits: np.ndarray, label_smoothing: float = 0.1
+) -> float:
     total = 0.0
     for label, row in zip(labels, np.asarray(logits, "float64").tolist(), strict=True):
         shift = max(row)
         log_sum = shift + math.log(sum(math.exp(z - shift) for z in row))
         for c, z in enumerate(row):
-            target = (1 - smoothing) * (c == label) + smoothing / len(row)
+            target = (1 - label_smoothing) * (c == label) + label_smoothing / len(row)
             total -= target * (z - log_sum)
     return total / len(labels)
 

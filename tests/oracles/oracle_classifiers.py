@@ -13,7 +13,7 @@ def margin_softmax(
     kind: str = "arcface",
     scale: float = 64.0,
     margin: float | None = None,
-    smoothing: float = 0.0,
+    label_smoothing: float = 0.0,
 ) -> float:
     """The mean over the rows. By angles throughout, as the papers write it."""
     margin = MARGINS[kind] if margin is None else margin
@@ -27,7 +27,9 @@ def margin_softmax(
         shift = max(logits)
         log_sum = shift + math.log(sum(math.exp(z - shift) for z in logits))
         for j, z in enumerate(logits):
-            total -= ((1 - smoothing) * (j == label) + smoothing / len(row)) * (z - log_sum)
+            total -= ((1 - label_smoothing) * (j == label) + label_smoothing / len(row)) * (
+                z - log_sum
+            )
     return total / len(labels)
 
 

@@ -83,14 +83,14 @@ def visible(parts, visibility, other_parts, other_visibility, whole):
     return out
 
 
-def visible_identity(labels, logits, visibility, smoothing=0.1):
+def visible_identity(labels, logits, visibility, label_smoothing=0.1):
     """`Σ_p c_p CE_p`, the mean over images."""
     total = 0.0
     for label, parts, seen in zip(labels, np.asarray(logits, "float64"), visibility, strict=True):
         for z, c in zip(parts, seen, strict=True):
             log = z - z.max() - math.log(np.exp(z - z.max()).sum())
-            target = np.full(len(z), smoothing / len(z))
-            target[label] += 1 - smoothing
+            target = np.full(len(z), label_smoothing / len(z))
+            target[label] += 1 - label_smoothing
             total -= c * float(target @ log)
     return total / len(labels)
 

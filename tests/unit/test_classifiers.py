@@ -17,7 +17,7 @@ CASES = [
     {"kind": "arcface"},
     {"kind": "arcface", "margin": 1.3, "scale": 4.0},
     {"kind": "cosface"},
-    {"kind": "cosface", "margin": 1.0, "scale": 2.0, "smoothing": 0.1},
+    {"kind": "cosface", "margin": 1.0, "scale": 2.0, "label_smoothing": 0.1},
     {"kind": "sphere"},
     {"kind": "sphere", "margin": 3, "scale": 8.0},
 ]
@@ -87,12 +87,12 @@ def test_margin_softmax_matches_hand_computed_values(kind, margin, cosine, expec
 
 
 @pytest.mark.parametrize(("kind", "none"), [("arcface", 0.0), ("cosface", 0.0), ("sphere", 1)])
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_margin_softmax_without_margin_equals_cross_entropy(kind, none, smoothing):
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_margin_softmax_without_margin_equals_cross_entropy(kind, none, label_smoothing):
     labels, cosines = batch(0)
-    plain = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing)
+    plain = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=label_smoothing)
     expected = slopes(lambda y, x: plain(np.eye(5)[y], 16 * x), labels, cosines)
-    ours = slopes(MarginSoftmaxLoss(kind, 16.0, none, smoothing), labels, cosines)
+    ours = slopes(MarginSoftmaxLoss(kind, 16.0, none, label_smoothing), labels, cosines)
     for a, b in zip(ours, expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
@@ -134,12 +134,14 @@ def test_margin_softmax_nan_propagates():
 
 @kind
 def test_margin_softmax_config_round_trip_is_complete(kind):
-    loss = MarginSoftmaxLoss(kind, 30.0, smoothing=0.1, name="m", reduction="sum", dtype="float64")
+    loss = MarginSoftmaxLoss(
+        kind, 30.0, label_smoothing=0.1, name="m", reduction="sum", dtype="float64"
+    )
     assert loss.get_config() == {
         "kind": kind,
         "scale": 30.0,
         "margin": oracle_classifiers.MARGINS[kind],
-        "smoothing": 0.1,
+        "label_smoothing": 0.1,
         "name": "m",
         "reduction": "sum",
         "dtype": "float64",
@@ -163,7 +165,7 @@ def test_margin_softmax_config_round_trip_is_complete(kind):
         ({"scale": 0}, "above 0: received 0; 64 is usual"),
         ({"scale": float("nan")}, "above 0: received nan"),
         ({"scale": float("inf")}, "above 0: received inf"),
-        ({"smoothing": 1.0}, r"in \[0, 1\): received 1.0"),
+        ({"label_smoothing": 1.0}, r"in \[0, 1\): received 1.0"),
     ],
 )
 def test_margin_softmax_bad_arguments_raise(arguments, message):

@@ -180,7 +180,7 @@ def test_recipe_cosface_builds_cosine_classifier_and_margin_softmax():
     (loss,) = build.build_losses(recipe)["loss"]["logits"]
     assert isinstance(loss, losses.MarginSoftmaxLoss)
     assert (loss.kind, loss.scale, loss.margin) == ("cosface", 20.0, 0.2)
-    assert loss.smoothing == recipe.smoothing
+    assert loss.label_smoothing == recipe.label_smoothing
 
 
 @pytest.mark.parametrize(

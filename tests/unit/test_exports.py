@@ -160,7 +160,7 @@ def test_export_metadata_records_settings(model, exported):
     assert values["image_size"] == list(SIZE)
     assert values["flip"] is True
     assert values["local"] == [4, 16]
-    assert values["embedding_width"] == inference.load(version).embedding_dim
+    assert values["embedding_dim"] == inference.load(version).embedding_dim
     assert values["fingerprint"] == inference.fingerprint(model, True, precision)
 
 
@@ -365,7 +365,7 @@ def test_ranker_export_has_metadata_and_warm_up_requests(ranker):
     values = json.loads((version / "export.json").read_text())
     assert values == {
         "format": "saved_model",
-        "embedding_width": 8,
+        "embedding_dim": 8,
         "reranking": "k_reciprocal",
         "k1": 6,
         "k2": 3,

@@ -130,7 +130,7 @@ def test_load_pretrained_by_both_names_returns_card() -> None:
     embedder = inference.load()
     assert embedder.pretrained is models.PRETRAINED["person-mobilenetv2"]
     assert inference.Source.of("person-mobilenetv2") == embedder.source
-    assert embedder.embedding_dim == embedder.pretrained.embedding_width
+    assert embedder.embedding_dim == embedder.pretrained.embedding_dim
     # Galleries of released versions have it.
     assert embedder.fingerprint == "0b2a29e7bec46efc"
 

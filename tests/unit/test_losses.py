@@ -142,7 +142,7 @@ def test_triplet_hard_loss_non_matrix_embeddings_raises():
 
 def test_identity_loss_label_smoothing_returns_expected_value():
     logits = np.array([[np.log(3), 0]])
-    value = float(IdentityLoss(smoothing=0.1)(np.array([0]), logits))
+    value = float(IdentityLoss(label_smoothing=0.1)(np.array([0]), logits))
     assert value == pytest.approx(0.3426126868851863, rel=1e-6)
 
 
@@ -151,18 +151,22 @@ def test_identity_loss_label_smoothing_matches_keras():
     labels = np.arange(7) % 5
     peer = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.2)
     expected = float(peer(np.eye(5)[labels], logits))
-    assert float(IdentityLoss(smoothing=0.2)(labels, logits)) == pytest.approx(expected, rel=1e-6)
+    assert float(IdentityLoss(label_smoothing=0.2)(labels, logits)) == pytest.approx(
+        expected, rel=1e-6
+    )
 
 
 def test_identity_loss_huge_logits_is_finite():
-    value = float(IdentityLoss(smoothing=0.0)(np.array([0, 1]), 1e6 * np.eye(2)[::-1]))
+    value = float(IdentityLoss(label_smoothing=0.0)(np.array([0, 1]), 1e6 * np.eye(2)[::-1]))
     assert value == pytest.approx(1e6)
 
 
-@pytest.mark.parametrize("smoothing", [-0.1, 1.0, float("nan")])
-def test_identity_loss_invalid_label_smoothing_raises(smoothing):
-    with pytest.raises(InputError, match=rf"smoothing is in \[0, 1\): received {smoothing}"):
-        IdentityLoss(smoothing=smoothing)
+@pytest.mark.parametrize("label_smoothing", [-0.1, 1.0, float("nan")])
+def test_identity_loss_invalid_label_smoothing_raises(label_smoothing):
+    with pytest.raises(
+        InputError, match=rf"label_smoothing is in \[0, 1\): received {label_smoothing}"
+    ):
+        IdentityLoss(label_smoothing=label_smoothing)
 
 
 def test_identity_loss_non_matrix_logits_raises():

@@ -101,7 +101,7 @@ def test_pk_batches_views_are_separate_augmentations(images):
         assert_equal(one, two)
 
 
-def test_pk_batches_spread_shows_both_cameras_of_identity(images):
+def test_pk_batches_camera_balanced_shows_both_cameras_of_identity(images):
     two = PersonImages(images.path[:12], images.identity[:12], np.arange(12) // 2 % 2)
 
     def mixed(**more):
@@ -109,10 +109,10 @@ def test_pk_batches_spread_shows_both_cameras_of_identity(images):
         pairs = np.stack([labels["camera"] for _, labels in batches]).reshape(-1, 2)
         return (pairs[:, 0] != pairs[:, 1]).mean()
 
-    assert mixed(spread=True) == 1
+    assert mixed(camera_balanced=True) == 1
     assert mixed() < 0.9
-    with pytest.raises(InputError, match="spread over cameras: received none"):
-        pk_batches(PersonImages(two.path, two.identity, None), spread=True, **PK)
+    with pytest.raises(InputError, match="images must have cameras, got none"):
+        pk_batches(PersonImages(two.path, two.identity, None), camera_balanced=True, **PK)
 
 
 @pytest.mark.first(1)

@@ -31,7 +31,7 @@ def test_pretrained_card_matches_model(name, model):
     card = PRETRAINED[name]
     assert card.name == name
     assert models.image_size(model) == card.image_size
-    assert model.output["embedding"].shape == (None, card.embedding_width)
+    assert model.output["embedding"].shape == (None, card.embedding_dim)
     assert "Market-1501" in card.trained_on
     assert "research" in card.licence
     assert card.command.startswith("python train.py")

@@ -95,15 +95,17 @@ def test_build_optimizer_new_rate_and_freeze_uses_rated_adam():
     model = built()
     recipe = recipes.get("tiny")
     assert type(build.build_optimizer(recipe, 10, model)) is keras.optimizers.Adam
-    changed = recipe.replace(new_rate=10.0, freeze=0.5, weight_decay=0.01, pretrain=1)
+    changed = recipe.replace(
+        head_lr_multiplier=10.0, freeze_epochs=0.5, weight_decay=0.01, pretrain_epochs=1
+    )
     optimizer = build.build_optimizer(changed, 10, model)
     assert (optimizer.factor, optimizer.frozen, optimizer.decay) == (10, 5, 0.01)
     assert optimizer.new == new_variables(model)
-    assert [phase.freeze for phase, _ in changed.phases] == [0.5, 0]
+    assert [phase.freeze_epochs for phase, _ in changed.phases] == [0.5, 0]
     for bad, message in (
-        ({"new_rate": 0.0}, "new_rate is above 0: received 0.0"),
-        ({"new_rate": float("nan")}, "new_rate is above 0: received nan"),
-        ({"freeze": -1.0}, "freeze is at least 0: received -1.0"),
+        ({"head_lr_multiplier": 0.0}, "head_lr_multiplier is above 0: received 0.0"),
+        ({"head_lr_multiplier": float("nan")}, "head_lr_multiplier is above 0: received nan"),
+        ({"freeze_epochs": -1.0}, "freeze_epochs is at least 0: received -1.0"),
     ):
         with pytest.raises(InputError, match=message):
             recipe.replace(**bad)

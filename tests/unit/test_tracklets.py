@@ -318,10 +318,10 @@ def test_readable_tracklet_of_broken_frames_is_dropped(shades, tmp_path):
     assert found.checked
 
 
-def test_pk_clips_spread_without_cameras_raises(shades):
+def test_pk_clips_camera_balanced_without_cameras_raises(shades):
     without = data.PersonImages(shades.path, shades.identity, None, shades.columns)
-    with pytest.raises(InputError, match="images are spread over cameras: received none"):
-        data.pk_clips(without, identities=2, instances=2, image_size=SIZE, spread=True)
+    with pytest.raises(InputError, match="images must have cameras, got none"):
+        data.pk_clips(without, identities=2, instances=2, image_size=SIZE, camera_balanced=True)
     (_, labels), *_ = data.pk_clips(without, identities=2, instances=2, image_size=SIZE).take(1)
     assert "camera" not in labels
 

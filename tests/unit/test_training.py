@@ -278,7 +278,13 @@ def test_model_checkpoint_val_map_saves_best_epoch(pedestrians, tmp_path) -> Non
     assert path.exists()
 
 
-REFINED = {"epochs": 1, "parts": 2, "induction": 1, "refinement": 1, "metric_weight": 0.0}
+REFINED = {
+    "epochs": 1,
+    "parts": 2,
+    "induction_epochs": 1,
+    "refinement_epochs": 1,
+    "metric_weight": 0.0,
+}
 BOT = recipes.get("bot")
 TWO = {"members": "tiny,tiny", "distillation": "logits:1,distances:0.1,ranks:0.1"}
 
@@ -303,24 +309,41 @@ def tiny(**changes) -> recipes.Recipe:
 @pytest.mark.parametrize(
     ("changes", "epochs_before"),
     [
-        ({"ema": 0.9}, 1),
-        ({**TWO, "update": "sequential", "own_views": True, "ramp_up": 2.0, "ema": 0.9}, 1),
-        ({**REFINED, "stripes": 2}, 2),
-        ({**TWO, "small_epochs": 1, "epochs": 2, "height": 64, "width": 32}, 2),
-        ({**TWO, "pretrain": 1, "epochs": 2, "weight_decay": 1e-3}, 2),
-        ({"pretrain": 2, "epochs": 1, "identity_weight": 0.0, "ema": 0.9}, 1),
-        ({"pretrain": 1, "epochs": 2, "identity_weight": 0.0, "metric_loss": "quadruplet"}, 1),
+        ({"ema_momentum": 0.9}, 1),
         (
             {
-                "pretrain": 1,
+                **TWO,
+                "update": "sequential",
+                "per_member_augmentation": True,
+                "ramp_up": 2.0,
+                "ema_momentum": 0.9,
+            },
+            1,
+        ),
+        ({**REFINED, "stripes": 2}, 2),
+        ({**TWO, "small_epochs": 1, "epochs": 2, "height": 64, "width": 32}, 2),
+        ({**TWO, "pretrain_epochs": 1, "epochs": 2, "weight_decay": 1e-3}, 2),
+        ({"pretrain_epochs": 2, "epochs": 1, "identity_weight": 0.0, "ema_momentum": 0.9}, 1),
+        (
+            {
+                "pretrain_epochs": 1,
+                "epochs": 2,
+                "identity_weight": 0.0,
+                "metric_loss": "quadruplet",
+            },
+            1,
+        ),
+        (
+            {
+                "pretrain_epochs": 1,
                 "epochs": 2,
                 "metric_loss": "margin_sample_mining",
                 "soft_margin": True,
             },
             2,
         ),
-        ({**REFINED, "stripes": 2, "ema": 0.9}, 1),
-        ({"small_epochs": 2, "epochs": 1, "ema": 0.9, "mixstyle": 0.5}, 1),
+        ({**REFINED, "stripes": 2, "ema_momentum": 0.9}, 1),
+        ({"small_epochs": 2, "epochs": 1, "ema_momentum": 0.9, "mixstyle": 0.5}, 1),
     ],
     ids=[
         "one phase",
@@ -379,7 +402,7 @@ def test_fit_interrupted_run_resumes_bit_equal(
 @pytest.mark.nightly
 def test_fit_pretrain_phases_switch_losses(pedestrians, tmp_path) -> None:
     images = data.load("market1501", str(pedestrians)).train
-    recipe = tiny(pretrain=1, epochs=2, identity_weight=0.0)
+    recipe = tiny(pretrain_epochs=1, epochs=2, identity_weight=0.0)
     model = build.build_model(recipe, len(images.classes()[0]))
     run = runs.Run(tmp_path / "run")
     fitting.fit(model, Plan.of(recipe, images), run, {}, verbose=0)
@@ -389,7 +412,7 @@ def test_fit_pretrain_phases_switch_losses(pedestrians, tmp_path) -> None:
     assert [row["epoch"] for row in rows] == [1, 2, 3]
 
 
-def test_recipe_spread_samples_every_camera(pedestrians) -> None:
+def test_recipe_camera_balanced_samples_every_camera(pedestrians) -> None:
     images = data.load("market1501", str(pedestrians)).train  # two in each of three cameras
 
     def cameras(**more) -> np.ndarray:
@@ -398,7 +421,7 @@ def test_recipe_spread_samples_every_camera(pedestrians) -> None:
         groups = np.stack([labels["camera"] for _, labels in batches]).reshape(-1, 3)
         return np.array([len(set(group)) for group in groups])
 
-    assert (cameras(spread=True) == 3).all()
+    assert (cameras(camera_balanced=True) == 3).all()
     assert (cameras() < 3).any()
 
 
@@ -417,9 +440,9 @@ def test_recipe_small_scale_sets_image_size() -> None:
 
 def test_fit_small_images_first_passes_weights_to_next_phase(pedestrians, tmp_path) -> None:
     images = data.load("market1501", str(pedestrians)).train
-    recipe = tiny(small_epochs=1, epochs=2, pretrain=1, freeze=0.5)
+    recipe = tiny(small_epochs=1, epochs=2, pretrain_epochs=1, freeze_epochs=0.5)
     assert [phase.image_size for phase, _ in recipe.phases] == [(16, 8), (32, 16), (32, 16)]
-    assert [phase.freeze for phase, _ in recipe.phases] == [0.5, 0, 0]
+    assert [phase.freeze_epochs for phase, _ in recipe.phases] == [0.5, 0, 0]
     assert [phase.metric_weight for phase, _ in recipe.phases] == [1, 0, 1]
     seen: list[tuple[tuple[int, int], list[np.ndarray]]] = []
 
@@ -622,7 +645,7 @@ def test_strong_recipe_ends_with_large_images() -> None:
 def test_recipe_settings_match_setting_fields() -> None:
     names = [field.name for field in recipes.setting_fields()]
     assert len({*names}) == len(names), "each is a flag of its own"
-    recipe = tiny(parts=2, part_width=8, smoothing=0.0)
+    recipe = tiny(parts=2, part_width=8, label_smoothing=0.0)
     assert {*recipe.settings} == {*names}
     assert recipe.parts.part_width == 8
     assert tiny().replace(**recipe.settings) == recipe
@@ -795,10 +818,10 @@ def test_run_broken_folder_raises(tmp_path) -> None:
     ("changes", "message"),
     [
         ({"epochs": 0}, "epochs is at least 1: received 0"),
-        ({"ema": 1.0}, r"ema is in \[0, 1\): received 1.0"),
+        ({"ema_momentum": 1.0}, r"ema_momentum is in \[0, 1\): received 1.0"),
         ({"metric_weight": 0.0, "identity_weight": 0.0}, "at least one loss"),
         ({"metric_loss": "tripletz"}, "one of circle, .*: received 'tripletz'"),
-        ({"pretrain": -1}, "pretrain is at least 0: received -1"),
+        ({"pretrain_epochs": -1}, "pretrain_epochs is at least 0: received -1"),
         ({"ramp_up": -1.0}, "ramp_up is at least 0: received -1.0"),
         ({"update": "at once"}, "update is one of simultaneous, sequential: received 'at once'"),
         ({"average": "max"}, "average is one of mean, sum, ensemble: received 'max'"),
@@ -808,8 +831,11 @@ def test_run_broken_folder_raises(tmp_path) -> None:
         ({"distillation": "poses:1"}, "received 'poses:1'"),
         ({"edges": "member1>member2>member1"}, "or pairs such as member1>member2"),
         ({"stripes": -1}, "stripes is at least 0: received -1"),
-        ({"induction": 2}, "what is refined are parts: received induction=2 and refinement=0"),
-        ({"refinement": 1}, "give the number of parts"),
+        (
+            {"induction_epochs": 2},
+            "what is refined are parts: received induction_epochs=2 and refinement_epochs=0",
+        ),
+        ({"refinement_epochs": 1}, "give the number of parts"),
         ({"stripe_order": "relu"}, "stripe_order is one of conv_bn_relu, bn_relu_conv: received"),
         ({"stripe_pooling": "gem"}, "stripe_pooling is one of avg, max: received 'gem'"),
     ],

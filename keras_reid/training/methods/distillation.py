@@ -51,7 +51,9 @@ class Distillation(Method):
         partial(checks.at_least, 0),
         default=0.0,
     )
-    own_views: bool = setting("Augment the images for each member anew.", default=False)
+    per_member_augmentation: bool = setting(
+        "Augment the images for each member anew.", default=False
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -100,7 +102,7 @@ class Distillation(Method):
         return [(teacher, student) for teacher, student in pairs]
 
     def batches(self, make: Callable[..., Any], arguments: dict[str, Any]) -> Any:
-        views = len(self.backbones) if self.own_views and self.several else None
+        views = len(self.backbones) if self.per_member_augmentation and self.several else None
         return make, {**arguments, "views": views}
 
     def learner(

@@ -80,13 +80,13 @@ class LossSettings(NamedTuple):
     """Settings of a recipe from which methods construct their losses.
 
     Attributes:
-        smoothing: label smoothing of identity losses.
+        label_smoothing: label smoothing of identity losses.
         identity_weight: weight of the identity loss.
         metric: the arguments margin, distance and normalize of metric losses that are set.
         gather: compare over all replicas.
     """
 
-    smoothing: float
+    label_smoothing: float
     identity_weight: float
     metric: Mapping[str, Any]
     gather: bool

@@ -44,13 +44,13 @@ class Parts(Method):
     part_dropout: float = setting(
         "Dropout of the features of the parts.", partial(checks.within, "[0, 1)"), default=0.5
     )
-    induction: int = setting(
+    induction_epochs: int = setting(
         "Epochs, after the others, in which only the refined assignment of pixels to parts (RPP) "
         "is trained; 0: none.",
         partial(checks.at_least, 0),
         default=0,
     )
-    refinement: int = setting(
+    refinement_epochs: int = setting(
         "Epochs, after those, of the whole with refined parts.",
         partial(checks.at_least, 0),
         default=0,
@@ -58,17 +58,17 @@ class Parts(Method):
 
     @property
     def active(self) -> bool:
-        return bool(self.parts or self.induction or self.refinement)
+        return bool(self.parts or self.induction_epochs or self.refinement_epochs)
 
     def check(self, settings: Mapping[str, Any]) -> None:
         if not self.parts:
             raise InputError(
-                f"what is refined are parts: received induction={self.induction} and refinement="
-                f"{self.refinement} with parts=0; give the number of parts"
+                f"what is refined are parts: received induction_epochs={self.induction_epochs} and "
+                f"refinement_epochs={self.refinement_epochs} with parts=0; give the number of parts"
             )
 
     def heads(self, annotations: Annotations) -> "list[Head]":
-        refinable = bool(self.induction or self.refinement)
+        refinable = bool(self.induction_epochs or self.refinement_epochs)
         return [models.heads.PartHead(self.parts, self.part_width, self.part_dropout, refinable)]
 
     def losses(
@@ -82,7 +82,10 @@ class Parts(Method):
         last = phases[-1].changes
         refined = [
             RefinedPhase({**last, "epochs": epochs}, only_assignment)
-            for epochs, only_assignment in ((self.induction, True), (self.refinement, False))
+            for epochs, only_assignment in (
+                (self.induction_epochs, True),
+                (self.refinement_epochs, False),
+            )
             if epochs
         ]
         return [*(RoughPhase(phase.changes) for phase in phases), *refined]

@@ -45,6 +45,6 @@ class Pose(Method):
     ) -> list[WeightedLoss]:
         from keras_reid.losses import VisibleIdentityLoss
 
-        loss = VisibleIdentityLoss(settings.smoothing)
+        loss = VisibleIdentityLoss(settings.label_smoothing)
         weight = self.pose_weight * settings.identity_weight
         return [*losses, WeightedLoss("part_logits", loss, weight)]

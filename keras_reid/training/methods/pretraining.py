@@ -25,7 +25,7 @@ class Pretraining(Method):
         partial(checks.within, "(0, 1)", "a factor"),
         default=0.5,
     )
-    pretrain: int = setting(
+    pretrain_epochs: int = setting(
         "Epochs of the identity loss alone, before those of the weights above.",
         partial(checks.at_least, 0),
         default=0,
@@ -33,7 +33,7 @@ class Pretraining(Method):
 
     @property
     def active(self) -> bool:
-        return bool(self.small_epochs or self.pretrain)
+        return bool(self.small_epochs or self.pretrain_epochs)
 
     def check(self, settings: Mapping[str, Any]) -> None:
         height, width, teacher = (settings[name] for name in ("height", "width", "teacher"))
@@ -54,7 +54,7 @@ class Pretraining(Method):
             height, width = self._small(settings)
             changes = {"epochs": self.small_epochs, "height": height, "width": width}
             before.append(Phase(changes))
-        if self.pretrain:
+        if self.pretrain_epochs:
             alone = {"metric_weight": 0.0, "local_weight": 0.0, "identity_weight": 1.0}
-            before.append(Phase({"epochs": self.pretrain, **alone}))
+            before.append(Phase({"epochs": self.pretrain_epochs, **alone}))
         return before + phases
