@@ -123,7 +123,7 @@ SETTINGS = Table(
         "moving average 0.99": Row(("--ema_momentum=0.99",)),
         "AdamW 5e-4": Row(("--weight_decay=5e-4",)),
         "no smoothing": Row(("--label_smoothing=0",)),
-        "colour jitter": Row(("--augment=default+colour",)),
+        "color jitter": Row(("--augment=default+color",)),
         "images spread over cameras": Row(("--camera_balanced",)),
         "flip alone": Row(("--augment=flip",)),
         "last stride 2": Row(("--last_stride=2",)),
@@ -265,33 +265,33 @@ DOMAINS = Table(
     ("--recipe=bot", "--height=64", "--width=32", "--epochs=5"),
     {
         "default": Row((), UNSEEN),
-        "colour": Row(("--augment=default+colour",), UNSEEN),
+        "color": Row(("--augment=default+color",), UNSEEN),
         "grayscale": Row(("--augment=default+grayscale",), UNSEEN),
         "blur": Row(("--augment=default+blur",), UNSEEN),
-        "colour, grayscale and blur": Row(("--augment=default+colour+grayscale+blur",), UNSEEN),
+        "color, grayscale and blur": Row(("--augment=default+color+grayscale+blur",), UNSEEN),
         "MixStyle": Row(("--mixstyle=0.5",), UNSEEN),
         "images spread over cameras": Row(("--camera_balanced",), UNSEEN),
-        "colour and MixStyle": Row(("--augment=default+colour", "--mixstyle=0.5"), UNSEEN),
-        "colour, grayscale, blur and MixStyle": Row(
-            ("--augment=default+colour+grayscale+blur", "--mixstyle=0.5"), UNSEEN
+        "color and MixStyle": Row(("--augment=default+color", "--mixstyle=0.5"), UNSEEN),
+        "color, grayscale, blur and MixStyle": Row(
+            ("--augment=default+color+grayscale+blur", "--mixstyle=0.5"), UNSEEN
         ),
         "no erasing": Row(("--augment=crop",), UNSEEN),
-        "no erasing; colour, grayscale and blur": Row(
-            ("--augment=crop+colour+grayscale+blur",), UNSEEN
+        "no erasing; color, grayscale and blur": Row(
+            ("--augment=crop+color+grayscale+blur",), UNSEEN
         ),
-        "no erasing; colour, grayscale, blur and MixStyle": Row(
-            ("--augment=crop+colour+grayscale+blur", "--mixstyle=0.5"), UNSEEN
+        "no erasing; color, grayscale, blur and MixStyle": Row(
+            ("--augment=crop+color+grayscale+blur", "--mixstyle=0.5"), UNSEEN
         ),
-        "no erasing; colour": Row(("--augment=crop+colour",), UNSEEN),
+        "no erasing; color": Row(("--augment=crop+color",), UNSEEN),
         "no erasing; instance norm": Row(("--augment=crop", "--instance_norm=1"), UNSEEN),
         "no erasing; instance norm of half": Row(("--augment=crop", "--instance_norm=0.5"), UNSEEN),
-        "no erasing; colour and instance norm": Row(
-            ("--augment=crop+colour", "--instance_norm=1"), UNSEEN
+        "no erasing; color and instance norm": Row(
+            ("--augment=crop+color", "--instance_norm=1"), UNSEEN
         ),
-        "no erasing; colour and instance norm of half": Row(
-            ("--augment=crop+colour", "--instance_norm=0.5"), UNSEEN
+        "no erasing; color and instance norm of half": Row(
+            ("--augment=crop+color", "--instance_norm=0.5"), UNSEEN
         ),
-        "no erasing; colour and MixStyle": Row(("--augment=crop+colour", "--mixstyle=0.5"), UNSEEN),
+        "no erasing; color and MixStyle": Row(("--augment=crop+color", "--mixstyle=0.5"), UNSEEN),
     },
     cameras=(1, 2, 3, 5),
 )

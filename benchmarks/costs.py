@@ -14,7 +14,7 @@ Each cost has a model, seconds as a sum of terms in n whose factors are not nega
 are found by all sizes but the largest (least squares of relative errors), and the largest, which
 is twice to three times as large as any of these, is predicted: a model that is right predicts 1.00
 of what is measured there. Approximate search is counted by r, what a query is compared with: the
-centres of all lists, and the codes in those lists that a recall of 99 % needs.
+centers of all lists, and the codes in those lists that a recall of 99 % needs.
 
 `--paper=N` measures nothing, and prints the bytes that N embeddings need by formulas, and on how
 many machines of which memory.
@@ -172,7 +172,7 @@ class Cost(NamedTuple):
 
 
 ONE, LINEAR, SQUARE = {"1": np.ones_like}, {"n": np.positive}, {"n²": np.square}
-# Of an inverted file: the centres of its lists, and the codes in those lists that 99 % needs.
+# Of an inverted file: the centers of its lists, and the codes in those lists that 99 % needs.
 COMPARED = {"r": np.positive}
 COSTS = {
     "embedding": Cost(embedding, (500, 1_000, 2_000, 4_000), "images", ONE | LINEAR),

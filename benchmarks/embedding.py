@@ -7,7 +7,7 @@ Drawn pedestrians of 128×64 pixels are embedded by the model that comes with th
 contestants take turns in one process, which keeps freed memory as the commands do: the decoder
 alone (files to batches of pixels), the network alone (in a loop over a batch in memory),
 `inference.Embedder` as the commands use it, exports as `--model` takes them, and ONNX Runtime
-with the same network, which has batch normalisation folded, fed by a thread pool with Pillow that
+with the same network, which has batch normalization folded, fed by a thread pool with Pillow that
 decodes the next batch meanwhile. Needs `pip install ".[onnx,openvino]"`.
 """
 

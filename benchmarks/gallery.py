@@ -34,12 +34,12 @@ GOALS = {
 
 def people(rows: int, width: int, spread: float) -> np.ndarray:
     """Embeddings of length 1: a direction for each person, and noise `spread` times as long."""
-    centres = np.random.default_rng(0).standard_normal((max(1, rows // PERSON), width), np.float32)
-    centres /= np.linalg.norm(centres, axis=1, keepdims=True)
+    centers = np.random.default_rng(0).standard_normal((max(1, rows // PERSON), width), np.float32)
+    centers /= np.linalg.norm(centers, axis=1, keepdims=True)
     random = np.random.default_rng(1)
     x = np.empty((rows, width), np.float32)
     for start in range(0, rows, 2**16):
-        part = centres[random.integers(len(centres), size=min(2**16, rows - start))]
+        part = centers[random.integers(len(centers), size=min(2**16, rows - start))]
         noise = random.standard_normal(part.shape, np.float32)
         part += spread / width**0.5 * noise
         x[start : start + len(part)] = part / np.linalg.norm(part, axis=1, keepdims=True)
@@ -47,7 +47,7 @@ def people(rows: int, width: int, spread: float) -> np.ndarray:
 
 
 def recall(found: np.ndarray, true: np.ndarray) -> float:
-    """Share of the true neighbours that were found."""
+    """Share of the true neighbors that were found."""
     pairs = zip(found.tolist(), true.tolist(), strict=True)
     return float(np.mean([len(set(a) & set(b)) / len(b) for a, b in pairs]))
 

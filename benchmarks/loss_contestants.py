@@ -50,9 +50,9 @@ class Batch:
         shape = (self.rows, self.width)
         if not self.near:
             return random.standard_normal(shape, np.float32)
-        centres = random.standard_normal(shape, np.float32)[self.labels()]
+        centers = random.standard_normal(shape, np.float32)[self.labels()]
         # The difference of two deviations has √2 of their norm.
-        return centres + 0.05 / 2**0.5 * random.standard_normal(shape, np.float32)
+        return centers + 0.05 / 2**0.5 * random.standard_normal(shape, np.float32)
 
 
 Step = Callable[[], object]

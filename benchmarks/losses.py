@@ -20,7 +20,7 @@ their turn, and begins a turn with a step that does not count. All contestants o
 the medians are compared. Best conditions for each: all cores (torch's threads are set to them, as
 TensorFlow's are; spinning or asleep while they wait, both are measured), an allocator that keeps
 freed memory (`KEEP_MEMORY` in training.py), tensors made beforehand, gradients returned instead of
-accumulated, torch's batch-hard losses without the normalisation that ours do not have, and the
+accumulated, torch's batch-hard losses without the normalization that ours do not have, and the
 compiled form of a peer too where it can be compiled. The fastest form is the peer.
 
 `--memory` prints the peak memory of a step above that of a small batch, for growing batches: twice

@@ -52,7 +52,7 @@ def dense(x: np.ndarray, q: int) -> np.ndarray:
 
 
 def published(x: np.ndarray, q: int) -> np.ndarray:
-    """The same, with the neighbours of neighbours looked up anew each time, as public codes do."""
+    """The same, with the neighbors of neighbors looked up anew each time, as public codes do."""
     return _dense(x, q, remember=False)
 
 

@@ -8,7 +8,7 @@
 - `--compare_torch`: `ReidModel.fit` of ResNet50 against the same network, losses and Adam in torch
   with channels last.
 - `--compare_fit`: `ReidModel.fit` against a training step written out in a `tf.function`.
-- `--compare_batch_norm`: the batch normalisation of keras_reid against the one of Keras.
+- `--compare_batch_norm`: the batch normalization of keras_reid against the one of Keras.
 - `--compare_precision`: `--precision=mixed_bfloat16` and `mixed_float16` against float32.
 
 Without one of these the first two are run. One batch of uint8 images lies in memory, so that

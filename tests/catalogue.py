@@ -358,7 +358,7 @@ def _distillation_losses() -> dict[str, DistillationCase]:
         "RankDistillationLoss-hard": ranks(mode="hard"),
         "RankDistillationLoss-hard-six": ranks(mode="hard", list_length=6),
         "RankDistillationLoss-tusimple": ranks(alpha=12.25, beta=4.0),
-        "RankDistillationLoss-not-normalised": ranks(normalize=False),
+        "RankDistillationLoss-not-normalized": ranks(normalize=False),
         "RankDistillationLoss-linear": ranks(beta=1.0),
     }
 
@@ -539,12 +539,12 @@ LAYERS: dict[str, LayerCase] = {
         data=1,
     ),
     "FusedBatchNormalization": LayerCase(
-        layers.FusedBatchNormalization, {}, partial(oracle.normalised, epsilon=1e-3)
+        layers.FusedBatchNormalization, {}, partial(oracle.normalized, epsilon=1e-3)
     ),
     "FusedBatchNormalization-no-shift": LayerCase(
         layers.FusedBatchNormalization,
         {"center": False, "scale": False, "epsilon": 0.1},
-        partial(oracle.normalised, epsilon=0.1),
+        partial(oracle.normalized, epsilon=0.1),
     ),
     "GeneralizedMeanPooling2D": LayerCase(
         layers.GeneralizedMeanPooling2D, {}, partial(oracle.generalized_mean, p=3.0)
@@ -560,8 +560,8 @@ LAYERS: dict[str, LayerCase] = {
         weights=1,
         halves=False,
     ),
-    "Centres": LayerCase(
-        layers.Centres,
+    "Centers": LayerCase(
+        layers.Centers,
         {"num_identities": 5},
         oracle_classifiers.squared_distances,
         inputs=_points,
@@ -636,7 +636,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "instance-norm": {"instance_norm": 1.0},
     "instance-norm-half": {"instance_norm": 0.5},
     "embedding-features": {"embedding": "features"},
-    "cosine-centres": {"classifier": "cosine", "centres": True},
+    "cosine-centers": {"classifier": "cosine", "centers": True},
     "local": {"heads": [heads.LocalHead(4, 16)]},
     "local-unit": {"heads": [heads.LocalHead(2, 16, "max", "bn_relu_conv", normalize=True)]},
     "parts": {"heads": [heads.PartHead(2, 16)]},

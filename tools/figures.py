@@ -15,7 +15,7 @@ from keras_reid import distances, losses, mining
 from keras_reid.reranking import k_reciprocal
 
 IMAGES = Path(__file__).parent.parent / "docs/images"
-GREEN, RED, GREY = "#1a9641", "#d7191c", "#999999"
+GREEN, RED, GRAY = "#1a9641", "#d7191c", "#999999"
 
 
 def costs() -> Figure:
@@ -56,20 +56,20 @@ def mined() -> Figure:
     """Distances within a batch, and what batch-hard mining takes of them."""
     random = np.random.default_rng(3)
     identity = np.repeat(np.arange(4), 4)
-    centres = random.normal(size=(4, 6))
-    x = (centres[identity] + 0.9 * random.normal(size=(16, 6))).astype("float32")
+    centers = random.normal(size=(4, 6))
+    x = (centers[identity] + 0.9 * random.normal(size=(16, 6))).astype("float32")
     matrix = np.asarray(distances.euclidean(x, x))
     same = identity[:, None] == identity
     positive, negative = same & ~np.eye(16, dtype=bool), ~same
     figure = Figure(figsize=(4.6, 4), layout="constrained")
     axes = figure.subplots()
     shown = axes.imshow(matrix, cmap="Greys_r")
-    for rows, colour, name in (
+    for rows, color, name in (
         (mining.farthest(matrix, positive), GREEN, "farthest positive"),
         (mining.nearest(matrix, negative), RED, "nearest negative"),
     ):
         where = np.arange(16), np.asarray(rows)
-        axes.scatter(where[1], where[0], s=30, color=colour, label=name)
+        axes.scatter(where[1], where[0], s=30, color=color, label=name)
     for edge in (3.5, 7.5, 11.5):
         axes.axhline(edge, color="white", linewidth=1)
         axes.axvline(edge, color="white", linewidth=1)

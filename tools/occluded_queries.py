@@ -39,15 +39,15 @@ def place(random: np.random.Generator, least: float, most: float) -> Box:
 
 
 def covered(image: Image.Image, box: Box, random: np.random.Generator) -> Image.Image:
-    """The image with a thing of two colours in the box, striped or speckled."""
+    """The image with a thing of two colors in the box, striped or speckled."""
     pixels = np.array(image.convert("RGB"))
     height, width = pixels.shape[:2]
     left, right = (round(width * edge) for edge in box[::2])
     top, bottom = (round(height * edge) for edge in box[1::2])
-    colours = random.integers(0, 256, (2, 3))
+    colors = random.integers(0, 256, (2, 3))
     rows, columns = np.mgrid[top:bottom, left:right]
     kinds = (rows // 6 % 2, columns // 6 % 2, random.integers(0, 2, rows.shape))
-    pixels[top:bottom, left:right] = colours[kinds[random.integers(3)]]
+    pixels[top:bottom, left:right] = colors[kinds[random.integers(3)]]
     return Image.fromarray(pixels)
 
 

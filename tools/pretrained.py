@@ -1,7 +1,7 @@
 """Makes a model of the package, `keras_reid/models/weights/NAME`, out of two runs of one recipe.
 
     python tools/pretrained.py --name=person-mobilenetv2 --run=ALL --scored=PART \\
-        --data_dir=Market-1501 --trained_on="…" --scored_on="…" --licence="…"
+        --data_dir=Market-1501 --trained_on="…" --scored_on="…" --license="…"
 
 The model is that of `--run`, which was trained with `--combine_all`, so that nobody is left to
 score it; scores and thresholds are those of `--scored`, which was trained on the training part
@@ -33,7 +33,7 @@ flags.DEFINE_string("dataset", "market1501", "Of the scores.")
 flags.DEFINE_string("data_dir", None, "Of the scores.", required=True)
 flags.DEFINE_string("trained_on", None, "In words.", required=True)
 flags.DEFINE_string("scored_on", None, "In words.", required=True)
-flags.DEFINE_string("licence", None, "In words.", required=True)
+flags.DEFINE_string("license", None, "In words.", required=True)
 
 UNSAID = ("data_dir", "run", "seed", "cache")  # of the machine, not of the recipe
 FARS = (1e-2, 1e-3, 1e-4)
@@ -57,7 +57,7 @@ def main(argv: list[str]) -> None:
         "flip": False,
         "trained_on": FLAGS.trained_on,
         "command": command(run),
-        "licence": FLAGS.licence,
+        "license": FLAGS.license,
         "scored": FLAGS.scored_on,
         "scores": scores,
         "thresholds": thresholds,

@@ -27,7 +27,7 @@ from keras_reid.evaluation.labels import unlabeled
 from keras_reid.io import new_file, new_folder
 
 PAIRS = "1:1 at FAR 0.0001", "1:1 at FAR 0.01"  # sure and possible ones
-MANY = 4  # times the images of a usual group, from which neighbours are mostly others
+MANY = 4  # times the images of a usual group, from which neighbors are mostly others
 Known = tuple[np.ndarray, np.ndarray]  # identities (m,), and a mask (n,) of their images
 LARGEST = 0.2  # fraction of the images, beyond which a group is suspicious
 
@@ -36,7 +36,7 @@ LARGEST = 0.2  # fraction of the images, beyond which a group is suspicious
 class ClusterOptions(ModelOptions):
     """What is grouped, how, and where the groups go."""
 
-    images: str | None = option("Folder of images, with those in its folders, unlabelled.")
+    images: str | None = option("Folder of images, with those in its folders, unlabeled.")
     features: str | None = option(
         "Instead of a model and images: an .npz or .mat file, or a folder of .npy files, of "
         "features."
@@ -52,7 +52,7 @@ class ClusterOptions(ModelOptions):
         "Jaccard distance up to which images are together; default: chosen from the images."
     )
     min_samples: int = option("Of dbscan: images that make a group.", 4, least=1)
-    k1: int | None = option("Neighbours to each image; default: chosen from the images.", least=1)
+    k1: int | None = option("Neighbors to each image; default: chosen from the images.", least=1)
     k2: int | None = option(
         "Images whose encodings are averaged; default: 0.3 k1, from 2 to 6.", least=1
     )
@@ -90,7 +90,7 @@ def cluster(options: ClusterOptions) -> ClusterResult:
         options.min_samples,
         options.k1,
         options.k2,
-        progress("neighbours"),
+        progress("neighbors"),
         _pairs(options),
     )
     person = found.labels
@@ -112,8 +112,8 @@ def cluster(options: ClusterOptions) -> ClusterResult:
     usual = np.median(np.bincount(person[person >= 0])) if groups else np.inf
     if found.k1 > MANY * usual:
         logging.warning(
-            "%d neighbours are asked for each image, and half of the groups have %d images or "
-            "fewer, so most neighbours are other persons: try --k1=%d",
+            "%d neighbors are asked for each image, and half of the groups have %d images or "
+            "fewer, so most neighbors are other persons: try --k1=%d",
             found.k1,
             usual,
             max(2, usual),
@@ -149,7 +149,7 @@ def _embedded(options: ClusterOptions) -> tuple[np.ndarray, np.ndarray, Known | 
     if (options.images is None) == (options.dataset is None):
         raise InputError("name what to group: give either --images or --dataset with --data_dir")
     if options.images:
-        images = data.unlabelled(options.images)
+        images = data.unlabeled(options.images)
     else:
         dataset = options.dataset_of(options.dataset, options.data_dir, "images are read of a set")
         parts = dataset.parts()

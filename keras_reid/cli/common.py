@@ -107,7 +107,7 @@ class RunOptions(DataOptions):
     run: str | None = option("Run folder; an alias of --model.")
     pretrained: str = option(
         "Pretrained model, the default embedder. "
-        + " ".join(f"{card.name}: {card.licence}" for card in PRETRAINED.values()),
+        + " ".join(f"{card.name}: {card.license}" for card in PRETRAINED.values()),
         next(iter(PRETRAINED), None),
         choices=tuple(PRETRAINED),
     )

@@ -69,7 +69,7 @@ class EvaluateOptions(FeatureOptions, ModelOptions):
         choices=("pooled", "trained"),
     )
     rerank: str = option(
-        "Re-rank by what the neighbours of query and gallery have in common.",
+        "Re-rank by what the neighbors of query and gallery have in common.",
         "none",
         choices=("none", *reranking.RERANKERS),
     )
@@ -321,7 +321,7 @@ def _rows(options: EvaluateOptions, sides: Sides, protocol: str) -> evaluation.R
         distances += np.where(kept.kept, 0, distances.max() + 1)
         return evaluation.matrix_rows(distances, "euclidean, attributes agreeing")
     distance = "euclidean" if options.distance == "global" else options.distance
-    done = progress("looking for neighbours")
+    done = progress("looking for neighbors")
     return evaluation.compare(query, gallery, distance, options.rerank, done, **numbers)
 
 

@@ -63,7 +63,7 @@ def _product(first: str, second: str) -> list[tuple[str, str]]:
     """All pairs of an image of one side and an image of the other, a folder or a file."""
     sides = []
     for path in (first, second):
-        found = [path] if not Path(path).is_dir() else data.unlabelled(path).path.tolist()
+        found = [path] if not Path(path).is_dir() else data.unlabeled(path).path.tolist()
         sides.append(found)
     return list(product(*sides))
 

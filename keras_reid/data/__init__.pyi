@@ -16,7 +16,7 @@ from .pair_sampling import pair_batches
 from .pipeline import from_service, image_batches, pk_batches
 from .queries import query_images, usable
 from .readers import READERS, load
-from .readers.layouts import SUFFIXES, unlabelled, walk_images
+from .readers.layouts import SUFFIXES, unlabeled, walk_images
 from .sampling import pk_steps
 from .validation import CheckReport, check, decodable, readable, unfit
 from .video import Video, frame_rate, video_frames
@@ -59,7 +59,7 @@ __all__ = [
     "tracklet_dataset",
     "tracklets",
     "unfit",
-    "unlabelled",
+    "unlabeled",
     "usable",
     "video_frames",
     "walk_images",

@@ -16,11 +16,11 @@ from keras_reid.names import expanded, normalized
 
 ATTRIBUTES = "attributes"  # the column of the images
 AGES = ("child", "teenager", "adult", "old")
-COLOURS = "black|white|red|purple|yellow|gray|grey|blue|green|brown|pink|orange|mixture"
-# Of each group at most one is true: up... and down... colours, and the ages.
+COLORS = "black|white|red|purple|yellow|gray|gray|blue|green|brown|pink|orange|mixture"
+# Of each group at most one is true: up... and down... colors, and the ages.
 EXCLUSIVE = {
-    "up": re.compile(f"up_?({COLOURS})"),
-    "down": re.compile(f"down_?({COLOURS})"),
+    "up": re.compile(f"up_?({COLORS})"),
+    "down": re.compile(f"down_?({COLORS})"),
     "age": re.compile("age_.+"),
 }
 UNKNOWN = -1.0

@@ -38,7 +38,7 @@ RECIPES = ("none", "flip", "crop", "default")
 LUMA = (0.299, 0.587, 0.114)  # of red, green and blue (ITU-R BT.601)
 
 
-def colour(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+def color(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """Brightness, contrast and saturation of each image, times factors in 0.7..1.3."""
     x = tf.cast(images, tf.float32)
     shape = [3, tf.shape(images)[0], 1, 1, 1]
@@ -51,7 +51,7 @@ def colour(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 
 
 def grayscale(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """One image in five, on average, without its colours."""
+    """One image in five, on average, without its colors."""
     x = tf.saturate_cast(tf.round(_gray(tf.cast(images, tf.float32))), tf.uint8)
     return tf.where(_coin(images, seed, 0.2), tf.broadcast_to(x, tf.shape(images)), images)
 
@@ -75,14 +75,14 @@ def _coin(images: tf.Tensor, seed: tf.Tensor, fraction: float) -> tf.Tensor:
 
 
 # What leaves every pixel where it is, and so goes with each of the others and with keypoints.
-IN_PLACE: dict[str, Recipe] = {"colour": colour, "grayscale": grayscale, "blur": blur}
+IN_PLACE: dict[str, Recipe] = {"color": color, "grayscale": grayscale, "blur": blur}
 
 KERAS_CV: dict[str, Callable[[ModuleType], Any]] = {
     "randaugment": lambda keras_cv: keras_cv.layers.RandAugment(
         value_range=(0, 255), augmentations_per_image=2, magnitude=0.3
     ),
     "augmix": lambda keras_cv: keras_cv.layers.AugMix(value_range=(0, 255)),
-    "colour_jitter": lambda keras_cv: keras_cv.layers.RandomColorJitter(
+    "color_jitter": lambda keras_cv: keras_cv.layers.RandomColorJitter(
         value_range=(0, 255),
         brightness_factor=0.2,
         contrast_factor=0.2,
@@ -95,12 +95,12 @@ KERAS_CV: dict[str, Callable[[ModuleType], Any]] = {
 def recipe(augment: str | Recipe) -> Recipe:
     """The recipe of that name; a callable is its own recipe.
 
-    `colour`, `grayscale` and `blur` are added to a name by `+`, as in `default+colour+grayscale`:
-    against a model that relies on the colours of one camera network.
+    `color`, `grayscale` and `blur` are added to a name by `+`, as in `default+color+grayscale`:
+    against a model that relies on the colors of one camera network.
 
     These three and `none`, `flip`, `crop` and `default` are stateless. `randaugment` (Cubuk et al.,
     CVPRW 2020, arXiv:1909.13719), `augmix` (Hendrycks et al., ICLR 2020, arXiv:1912.02781) and
-    `colour_jitter` run a KerasCV layer before `default`. KerasCV draws from a random state of its
+    `color_jitter` run a KerasCV layer before `default`. KerasCV draws from a random state of its
     own: with them a run does not repeat, a resumed run continues with other augmentations, and the
     iterator cannot be saved in a checkpoint. They are slow, too: at 256×128 `default` reaches
     6,700 images/s where these reach 110, 36 and 77.
@@ -198,7 +198,7 @@ def _followed(fraction: tf.Tensor, places: tf.Tensor) -> tuple[tf.Tensor, tf.Ten
     """The new shares (b, k), and which rows of places (b, n) run backwards.
 
     Pixel p holds what was at `places[p] = first ± p`, so what was at q is at `±(q − first)`; the
-    centre of pixel p is at the fraction `(p + ½)/n`.
+    center of pixel p is at the fraction `(p + ½)/n`.
     """
     size = tf.cast(tf.shape(places)[1], tf.float32)
     first, last = tf.cast(places[:, :1], tf.float32), tf.cast(places[:, -1:], tf.float32)

@@ -65,7 +65,7 @@ def pixels_of(image: Any) -> np.ndarray:
     if os.path.isdir(path):
         raise InputError(
             f"`images` must be image files, got the folder {path}. Pass "
-            "keras_reid.data.unlabelled(folder)."
+            "keras_reid.data.unlabeled(folder)."
         )
     return decode(path)
 

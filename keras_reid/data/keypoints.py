@@ -41,7 +41,7 @@ class PoseEstimator(Protocol):
 class MoveNet:
     """MoveNet Lightning for one person, run by LiteRT: the 17 points of COCO.
 
-    The image is scaled to fit into the model's square and centred on black.
+    The image is scaled to fit into the model's square and centered on black.
 
     Args:
         path: of the .tflite file: input (1, s, s, 3), output (1, 1, 17, 3) of y, x, score.

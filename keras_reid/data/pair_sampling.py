@@ -27,7 +27,7 @@ def pair_batches(
     gives the pairs of one person `(x_p, y_p)` for p = 0 … P−1, and after them the pairs of two
     persons `(x_p, y_{p+1})`, where the identity after the last is the first. So each of the b
     images of the PK batch is in one pair of each kind, and each identity meets two others. Which
-    identities are neighbours is drawn anew in each epoch. Cameras are not looked at.
+    identities are neighbors is drawn anew in each epoch. Cameras are not looked at.
 
     Seeds, epochs, resuming, augmentation and caching are those of `pk_batches`; an epoch has
     `pk_steps(images, identities=pairs // 2, instances=2, last=last)` batches.

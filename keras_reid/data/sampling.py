@@ -3,7 +3,7 @@
 An epoch is one deal of cards. Each identity shuffles its images and lays them out in groups of
 K, going round its images again where the last group is short. The groups, ordered by shuffled
 identity, are dealt over the B batches of the epoch: group `i` goes to batch `i mod B`. An
-identity's groups are neighbours in that order and there are at most B of them, so no batch gets
+identity's groups are neighbors in that order and there are at most B of them, so no batch gets
 two of the same identity.
 """
 

@@ -77,7 +77,7 @@ class Answers:
     @property
     def choices(self) -> list[str]:
         """Images that can be chosen."""
-        return data.unlabelled(self.images).path.tolist() if self.images else []
+        return data.unlabeled(self.images).path.tolist() if self.images else []
 
     def known(self) -> str:
         """In a sentence, what the gallery holds."""

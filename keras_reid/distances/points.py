@@ -124,8 +124,8 @@ def _among(x: Tensor, rooted: bool) -> Tensor:
 
     @ops.custom_gradient
     def distances(x: Tensor) -> tuple[Tensor, Callable[..., Tensor]]:
-        centred = x - ops.mean(x, axis=0)
-        squared, nearness = _squared_among(centred)
+        centered = x - ops.mean(x, axis=0)
+        squared, nearness = _squared_among(centered)
         value = ops.sqrt(squared) if rooted else squared
 
         def gradient(*arguments: Tensor, upstream: Tensor | None = None) -> Tensor:
@@ -139,7 +139,7 @@ def _among(x: Tensor, rooted: bool) -> Tensor:
             pull = pull + ops.transpose(pull)
 
             def sums(dtype: str) -> Tensor:
-                p, a = ops.cast(pull, dtype), ops.cast(centred, dtype)
+                p, a = ops.cast(pull, dtype), ops.cast(centered, dtype)
                 total = ops.sum(p, axis=-1, keepdims=True) * a - p @ a
                 return ops.cast(total, x.dtype)
 
@@ -151,17 +151,17 @@ def _among(x: Tensor, rooted: bool) -> Tensor:
     return distances(x)
 
 
-def _squared_among(centred: Tensor) -> tuple[Tensor, Tensor]:
+def _squared_among(centered: Tensor) -> tuple[Tensor, Tensor]:
     """`|x_i − x_j|²`, and how near the nearest pair is: its fraction of the largest `2|x_i|²`."""
-    diagonal = same_index(centred)
-    length = ops.sum(centred * centred, axis=-1)
+    diagonal = same_index(centered)
+    length = ops.sum(centered * centered, axis=-1)
     scale = 2 * ops.max(length)
-    squared = ops.where(diagonal, MASKED, expansion(centred, centred))
+    squared = ops.where(diagonal, MASKED, expansion(centered, centered))
     nearness = ops.divide_no_nan(ops.min(squared), scale)
 
     def precisely() -> Tensor:
-        a = ops.cast(centred, PRECISE)
-        return ops.cast(squared_gram(a, a), centred.dtype)
+        a = ops.cast(centered, PRECISE)
+        return ops.cast(squared_gram(a, a), centered.dtype)
 
     squared = ops.cond(nearness < _NEAR, precisely, lambda: squared)
     return ops.where(diagonal, ops.zeros_like(squared), squared), nearness
@@ -171,9 +171,9 @@ def _squared_between(x: Tensor, y: Tensor) -> Tensor:
     x, y = _points(x), _points(y)
     check_widths(x, y)
     a, b = ops.cast(x, PRECISE), ops.cast(y, PRECISE)
-    # A distance does not change when both sets move, so the centre needs no gradient.
-    centre = ops.stop_gradient((ops.mean(a, axis=0) + ops.mean(b, axis=0)) / 2)
-    a, b = a - centre, b - centre
+    # A distance does not change when both sets move, so the center needs no gradient.
+    center = ops.stop_gradient((ops.mean(a, axis=0) + ops.mean(b, axis=0)) / 2)
+    a, b = a - center, b - center
     return ops.cast(squared_gram(a, b), x.dtype)
 
 

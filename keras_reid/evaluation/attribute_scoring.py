@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_reid import checks
 from keras_reid.errors import InputError, counted
-from keras_reid.evaluation.labels import Labelled, codes
+from keras_reid.evaluation.labels import Labeled, codes
 from keras_reid.evaluation.protocols import Protocol, matches
 
 
@@ -21,7 +21,7 @@ class AttributeScores:
         mA: their mean.
         classifier_accuracies: fraction of the images predicted right by each classifier, by name:
             of an attribute alone, or of an exclusive group, one class of several, such as the
-            colours of trousers.
+            colors of trousers.
         classifier_accuracy: their mean, which papers on attributes of re-identification data call
             mA or average (Lin et al., Pattern Recognition 2019, arXiv:1703.07220).
         accuracy, precision, recall: means over the images of `|A∩B|/|A∪B|`, `|A∩B|/|B|` and
@@ -176,8 +176,8 @@ class PreFilter:
 
 def prefilter(
     probabilities: tuple[np.ndarray, np.ndarray],
-    query: Labelled,
-    gallery: Labelled,
+    query: Labeled,
+    gallery: Labeled,
     protocol: str = "market1501",
     confidence: float = 0.9,
 ) -> PreFilter:

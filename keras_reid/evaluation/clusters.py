@@ -1,4 +1,4 @@
-"""Grouping N:N: which images of an unlabelled set show the same person, and how well that went."""
+"""Grouping N:N: which images of an unlabeled set show the same person, and how well that went."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -73,13 +73,13 @@ def clustering(
     Args:
         features: (n, d), compared by Euclidean distance; may be memory-mapped.
         method: "dbscan" (scikit-learn) joins what is chained by images with `min_samples`
-            neighbours within `eps`, themselves included, and leaves others out; "agglomerative"
+            neighbors within `eps`, themselves included, and leaves others out; "agglomerative"
             merges the two groups of the least mean distance while that is at most `eps`.
         eps: a Jaccard distance between 0 and 1; None: chosen.
         min_samples: of "dbscan".
         k1, k2: as in `reranking.k_reciprocal`; k1 None: chosen, k2 None: 0.3 k1, from 2 to 6.
             Persons of far fewer images than k1 are easily joined.
-        progress: called with the number of images done and n while neighbours are looked for.
+        progress: called with the number of images done and n while neighbors are looked for.
         pairs: distances of a low and of a higher rate of false accepts, such as 1e-4 and 1e-2, of
             the model that made the features; None: not known.
 

@@ -48,7 +48,7 @@ def compare(
             (`keras_reid.distances.visible`).
         reranking: "none" or a name of `keras_reid.reranking.RERANKERS`; stripes can be re-ranked
             by "k_reciprocal", which then holds their whole distance matrices.
-        progress: called with the number of images done and of all, while neighbours are looked
+        progress: called with the number of images done and of all, while neighbors are looked
             for by a re-ranker.
         options: of the re-ranker, such as k1=20, lambda_value=0.3.
 

@@ -8,7 +8,7 @@ import numpy as np
 from keras_reid import checks
 from keras_reid.errors import InputError
 from keras_reid.evaluation.comparison import Compared
-from keras_reid.evaluation.labels import Labelled
+from keras_reid.evaluation.labels import Labeled
 from keras_reid.evaluation.threshold import Threshold, rates, threshold_at_far
 from keras_reid.evaluation.trials import trials
 
@@ -78,7 +78,7 @@ class OpenSetResult:
 
 
 def open_set(
-    compared: Compared, query: Labelled, gallery: Labelled, protocol: str = "market1501"
+    compared: Compared, query: Labeled, gallery: Labeled, protocol: str = "market1501"
 ) -> OpenSetResult:
     """Identification among known people of probes who may be non-mated.
 

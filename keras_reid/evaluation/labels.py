@@ -16,7 +16,7 @@ NOBODY = -1  # the code of unlabeled gallery images
 UNLABELED = -1  # the identity that marks them in arrays
 
 
-class Labelled(Protocol):
+class Labeled(Protocol):
     """Identities and cameras of images: `Labels`, `data.PersonImages`, `StoredFeatures`.
 
     Images of a gallery that are unlabeled are left out of every ranking, neither match nor
@@ -35,7 +35,7 @@ class Labels(NamedTuple):
     """Labels of one set of n images.
 
     Attributes:
-        identity: (n,) integers or strings; −1 in a gallery is unlabeled, see `Labelled`.
+        identity: (n,) integers or strings; −1 in a gallery is unlabeled, see `Labeled`.
         camera: (n,) integers or strings, or None for protocols that do not look at cameras.
     """
 
@@ -60,9 +60,7 @@ class Codes(NamedTuple):
     cameras: list[Any]
 
 
-def codes(
-    query: Labelled, gallery: Labelled, shape: tuple[int, int], without_cameras: bool
-) -> Codes:
+def codes(query: Labeled, gallery: Labeled, shape: tuple[int, int], without_cameras: bool) -> Codes:
     """The labels of both sides, which must be as many as the shape says, and of one kind."""
     identities = _pair(query.identity, gallery.identity, shape, "identities")
     coded = _codes(*identities)
@@ -79,8 +77,8 @@ def codes(
     return Codes(*coded, *_codes(*cameras), np.unique(np.concatenate(cameras)).tolist())
 
 
-def unlabeled(labels: Labelled, identity: np.ndarray) -> np.ndarray:
-    """Mask (n,) of the unlabeled images, see `Labelled`; `identity` is their column."""
+def unlabeled(labels: Labeled, identity: np.ndarray) -> np.ndarray:
+    """Mask (n,) of the unlabeled images, see `Labeled`; `identity` is their column."""
     marked = str(UNLABELED) if identity.dtype.kind == "U" else UNLABELED
     return np.asarray(getattr(labels, "unlabeled", identity == marked), bool)
 

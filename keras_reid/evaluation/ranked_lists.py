@@ -8,7 +8,7 @@ import numpy as np
 from keras_reid import checks
 from keras_reid.errors import InputError
 from keras_reid.evaluation.comparison import Compared, as_rows
-from keras_reid.evaluation.labels import NOBODY, Labelled, codes
+from keras_reid.evaluation.labels import NOBODY, Labeled, codes
 from keras_reid.evaluation.protocols import Protocol, matches
 
 
@@ -30,8 +30,8 @@ class RankedList(NamedTuple):
 
 def ranked_lists(
     compared: Compared,
-    query: Labelled,
-    gallery: Labelled,
+    query: Labeled,
+    gallery: Labeled,
     queries: Sequence[int],
     length: int = 10,
     protocol: str | Protocol = "market1501",

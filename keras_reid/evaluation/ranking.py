@@ -14,7 +14,7 @@ import numpy as np
 from keras_reid import checks
 from keras_reid.errors import InputError
 from keras_reid.evaluation.comparison import Compared, as_rows, matrix_rows
-from keras_reid.evaluation.labels import NOBODY, Codes, Labelled, codes
+from keras_reid.evaluation.labels import NOBODY, Codes, Labeled, codes
 from keras_reid.evaluation.protocols import TIES, Protocol, SingleShot, check_one_set, matches
 from keras_reid.evaluation.protocols import halves as random_halves
 from keras_reid.evaluation.result import QueryScores, RankingProtocol, RankingResult
@@ -23,8 +23,8 @@ from keras_reid.nearest.arrays import Rows
 
 def rank(
     compared: Compared,
-    query: Labelled,
-    gallery: Labelled,
+    query: Labeled,
+    gallery: Labeled,
     protocol: str | Protocol = "market1501",
     *,
     max_rank: int = 50,

@@ -6,12 +6,12 @@ import numpy as np
 
 from keras_reid import checks
 from keras_reid.evaluation.comparison import Compared, as_rows
-from keras_reid.evaluation.labels import NOBODY, Labelled, codes
+from keras_reid.evaluation.labels import NOBODY, Labeled, codes
 
 Trials = Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 
-def trials(compared: Compared, query: Labelled, gallery: Labelled, protocol: str) -> Trials:
+def trials(compared: Compared, query: Labeled, gallery: Labeled, protocol: str) -> Trials:
     """Yield blocks of the distances (b, g), and masks of pairs of one person and of junk.
 
     Junk is one person in one camera, or an unlabeled image.

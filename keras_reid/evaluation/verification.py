@@ -7,7 +7,7 @@ import numpy as np
 
 from keras_reid.errors import InputError, counted
 from keras_reid.evaluation.comparison import Compared
-from keras_reid.evaluation.labels import Labelled
+from keras_reid.evaluation.labels import Labeled
 from keras_reid.evaluation.threshold import Threshold, rates, threshold_at_far
 from keras_reid.evaluation.trials import trials
 
@@ -127,7 +127,7 @@ def verify(distances: Any, same: Any) -> VerificationResult:
 
 
 def pairs(
-    compared: Compared, query: Labelled, gallery: Labelled, protocol: str = "market1501"
+    compared: Compared, query: Labeled, gallery: Labeled, protocol: str = "market1501"
 ) -> tuple[np.ndarray, np.ndarray]:
     """Every query image with every gallery image: distances (p,) and `same` (p,) for `verify`.
 

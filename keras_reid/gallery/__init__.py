@@ -67,7 +67,7 @@ def open(
         uri: one of the above.
         approximate_from: rows from which `memory:` and `faiss:` look for candidates in an inverted
             file; below, and in Milvus Lite, every search is exact.
-        recall: the fraction of true neighbours that the inverted file has to find in a sample.
+        recall: the fraction of true neighbors that the inverted file has to find in a sample.
 
     Raises:
         InputError: another address, or a gallery that cannot be opened.

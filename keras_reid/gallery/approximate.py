@@ -10,8 +10,8 @@ from absl import logging
 from keras_reid import checks
 from keras_reid.gallery.exact import Vectors
 
-SAMPLE = 1024  # rows that are held back and asked for their neighbours, to measure recall
-NEIGHBOURS = 10
+SAMPLE = 1024  # rows that are held back and asked for their neighbors, to measure recall
+NEIGHBORS = 10
 TRAINED_ON = 32  # rows for each list
 PLENTY = 4
 PART = 8  # numbers of a row that a byte stands for
@@ -23,18 +23,18 @@ def faiss() -> Any:
 
 
 class InvertedFile:
-    """Rows by the nearest of `4 √n` centres, as codes of a byte for eight numbers.
+    """Rows by the nearest of `4 √n` centers, as codes of a byte for eight numbers.
 
-    Where all true neighbours have to be found, it holds the rows themselves.
+    Where all true neighbors have to be found, it holds the rows themselves.
 
     A search compares codes in the nearest lists alone (Jégou et al., Product Quantization for
     Nearest Neighbor Search, 2011), and gives more candidates than are wanted, for distances of
     codes are not exact. How many lists and candidates is settled by a sample of rows, whose nearest
-    neighbours the exact search knows. The sample is not in the index then, as a new image is not: a
+    neighbors the exact search knows. The sample is not in the index then, as a new image is not: a
     row that is lies in a list of those that are near it.
 
     Attributes:
-        recall: the fraction of the true NEIGHBOURS nearest that was found, measured when built.
+        recall: the fraction of the true NEIGHBORS nearest that was found, measured when built.
         probes: lists that are looked into.
         wide: candidates for each row that is wanted.
     """
@@ -51,15 +51,15 @@ class InvertedFile:
         lists = max(1, min(int(4 * np.sqrt(len(vectors))), len(vectors) // TRAINED_ON))
         random = np.random.default_rng(0)
         chosen = random.choice(len(vectors), min(len(vectors), TRAINED_ON * lists), replace=False)
-        centres = module.IndexFlatL2(width)
+        centers = module.IndexFlatL2(width)
         if goal < 1:
             parts, bits = width // math.gcd(width, PART), min(8, int(math.log2(len(chosen))))
-            index = module.IndexIVFPQ(centres, width, lists, parts, bits)
+            index = module.IndexIVFPQ(centers, width, lists, parts, bits)
             index.by_residual = False  # so that one table of distances serves all lists
             index.pq.cp.min_points_per_centroid = 1
             index.pq.cp.niter = 10
         else:  # no code may decide what is found
-            index = module.IndexIVFFlat(centres, width, lists)
+            index = module.IndexIVFFlat(centers, width, lists)
         index.cp.min_points_per_centroid = 1
         index.cp.niter = 10
         # The mean of several people is short, hence near to everybody, and would own most rows.
@@ -83,9 +83,9 @@ class InvertedFile:
         """Settles how many lists, and how many candidates.
 
         The lists miss nine tenths of what the goal lets be missed, and are known from the
-        centres alone; the candidates are doubled until all that is missed is within the goal.
+        centers alone; the candidates are doubled until all that is missed is within the goal.
         """
-        queries, k = vectors.take(sample), min(NEIGHBOURS + 1, len(vectors))
+        queries, k = vectors.take(sample), min(NEIGHBORS + 1, len(vectors))
         rows = vectors.nearest(queries, k)[0]
         true, others = ids[rows], ~np.isin(rows, sample)
         if others.any():

@@ -85,7 +85,7 @@ class ArrayStore:
     def _drop(self, chosen: np.ndarray) -> int:
         """Drop the chosen rows (n,) and return how many there were.
 
-        The index is dropped, too, because centres of k-means may equal embeddings that it was
+        The index is dropped, too, because centers of k-means may equal embeddings that it was
         trained on. The next search trains another.
         """
         kept, dropped = ~chosen, int(chosen.sum())

@@ -256,7 +256,7 @@ class Gallery:
                 new[i] = True
             else:
                 replaced[i] = not digest or digest != row.digest
-                moved[i] = _relabelled(rows, i, row) != row
+                moved[i] = _relabeled(rows, i, row) != row
         return Changes(new, replaced, moved)
 
     def relabel(
@@ -279,7 +279,7 @@ class Gallery:
         rows = self._rows(np.zeros((len(images), 1)), identities, cameras, times, images)
         held = self._held(rows.image)
         labels = [
-            _relabelled(rows, i, held[image]) for i, image in enumerate(rows.image) if image in held
+            _relabeled(rows, i, held[image]) for i, image in enumerate(rows.image) if image in held
         ]
         if labels:
             columns = (list(column) for column in zip(*labels, strict=True))
@@ -614,7 +614,7 @@ def _references(values: Sequence[str], count: int) -> list[str]:
     return images
 
 
-def _relabelled(rows: Rows, i: int, row: Labels) -> Labels:
+def _relabeled(rows: Rows, i: int, row: Labels) -> Labels:
     """Return the labels of a held row with the identity, and the known labels, of row i."""
     time = row.time if np.isnan(rows.time[i]) else float(rows.time[i])
     return row._replace(identity=rows.identity[i], camera=rows.camera[i] or row.camera, time=time)

@@ -21,7 +21,7 @@ JSON_TYPES: dict[Any, Any] = {
 }
 PIXELS = (
     "uint8 RGB; resized bilinearly to image_size, with antialiasing where it shrinks, and rounded; "
-    "normalisation is inside the model"
+    "normalization is inside the model"
 )
 
 

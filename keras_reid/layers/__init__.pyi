@@ -1,6 +1,6 @@
 from .attribute_heads import AttributeProbabilities, AttributeReweighting
 from .batch_norm import FusedBatchNormalization
-from .classifiers import Centres, CosineClassifier, PartClassifiers
+from .classifiers import Centers, CosineClassifier, PartClassifiers
 from .mixstyle import MixStyle
 from .parts import PartPooling
 from .pooling import AverageMaxPooling2D, GeneralizedMeanPooling2D
@@ -23,7 +23,7 @@ __all__ = [
     "AttributeProbabilities",
     "AttributeReweighting",
     "AverageMaxPooling2D",
-    "Centres",
+    "Centers",
     "ClipsToFrames",
     "CosineClassifier",
     "FramesToClips",

@@ -1,4 +1,4 @@
-"""Batch normalisation of feature maps in one TensorFlow operation."""
+"""Batch normalization of feature maps in one TensorFlow operation."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from keras import ops
 class FusedBatchNormalization(keras.layers.BatchNormalization):
     """`keras.layers.BatchNormalization`, computed by TensorFlow's fused kernel.
 
-    Same weights, same formula, same result up to rounding. Keras normalises by a chain of
+    Same weights, same formula, same result up to rounding. Keras normalizes by a chain of
     element-wise operations, each of which walks through the whole feature map; one fused
     operation made a training step of MobileNetV2 at 128×64 1.5 times faster on two CPU cores.
     Keras computes what the kernel does not cover: another axis, rank or dtype of weights, a mask,

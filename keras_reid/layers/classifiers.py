@@ -1,4 +1,4 @@
-"""Layers with one learned vector per identity: directions and centres."""
+"""Layers with one learned vector per identity: directions and centers."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ Shape = tuple[int | None, ...]
 
 
 class _OnePerIdentity(keras.layers.Layer):
-    """The part that `CosineClassifier`, `PartClassifiers` and `Centres` share."""
+    """The part that `CosineClassifier`, `PartClassifiers` and `Centers` share."""
 
     def __init__(self, num_identities: int, *, dtype: Any = "float32", **kwargs: Any) -> None:
         super().__init__(dtype=dtype, **kwargs)
@@ -80,26 +80,30 @@ class PartClassifiers(_OnePerIdentity):
 
 
 @keras.saving.register_keras_serializable(package="keras_reid")
-class Centres(_OnePerIdentity):
-    """`|x_i − c_j|²`, the squared distances to a centre of each identity: `(b, d)` → `(b, c)`.
+class Centers(_OnePerIdentity):
+    """`|x_i − c_j|²`, the squared distances to a center of each identity: `(b, d)` → `(b, c)`.
 
-    The weights of the centre loss, see `keras_reid.losses.CenterLoss`. The centres start at 0.
+    The weights of the center loss, see `keras_reid.losses.CenterLoss`. The centers start at 0.
 
     Args:
         num_identities: c.
-        dtype: of the centres `(c, d)`; the distances are float32 under any mixed precision.
+        dtype: of the centers `(c, d)`; the distances are float32 under any mixed precision.
 
     Raises:
         InputError: if there is no identity.
     """
 
     def build(self, input_shape: Shape) -> None:
-        self.centres = self.add_weight(
-            name="centres",
+        self.centers = self.add_weight(
+            name="centers",
             shape=(self.num_identities, input_shape[-1]),
             initializer="zeros",
             autocast=False,
         )
 
     def call(self, inputs: Any) -> Any:
-        return distances.squared_euclidean(inputs, self.centres)
+        return distances.squared_euclidean(inputs, self.centers)
+
+
+# Name under which files of older versions state the class.
+keras.saving.get_custom_objects()["keras_reid>Centres"] = Centers

@@ -13,7 +13,7 @@ Shape = tuple[int | None, ...]
 class KeypointHeatmaps(keras.layers.Layer):
     """`c_k · exp(−((x − x_k)² + (y − y_k)²) / 2σ²)`: `(b, k, 3)` → `(b, h, w, k)`, float32.
 
-    x and y are measured in cells of the map, at the centre of a cell; so the maximum is at most the
+    x and y are measured in cells of the map, at the center of a cell; so the maximum is at most the
     confidence `c_k`, and less where the point is between cells. They are data: no gradient goes
     back to the points.
 

@@ -15,7 +15,7 @@ Shape = tuple[int | None, ...]
 def windows(rows: int, stripes: int) -> list[tuple[int, int]]:
     """First row and the one after the last of each stripe: `⌊i·h/s⌋ … ⌈(i + 1)·h/s⌉`.
 
-    Equal slices where s divides h; otherwise neighbours share a row.
+    Equal slices where s divides h; otherwise neighbors share a row.
     """
     if not 1 <= stripes <= rows:
         raise InputError(

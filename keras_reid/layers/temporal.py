@@ -49,8 +49,8 @@ class TemporalAttention(keras.layers.Layer):
     """`Σ_t a_t x_t` with `a = softmax_t(ReLU(W ∗ ReLU(U f_t)))` over the frames that are there.
 
     f is the whole map of a frame, so that U is a convolution as large as the map; without maps it
-    is x. W looks at `context` neighbouring frames (3 as published; 1, the default here, makes the
-    result one of the set of frames and not of their order). A padded frame is to its neighbours
+    is x. W looks at `context` neighboring frames (3 as published; 1, the default here, makes the
+    result one of the set of frames and not of their order). A padded frame is to its neighbors
     what lies beyond the ends of the clip (Gao and Nevatia, arXiv:1805.02104).
 
     Args:

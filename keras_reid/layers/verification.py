@@ -23,7 +23,7 @@ class MatchingGate(keras.layers.Layer):
     σ_c of each channel is learned as `log σ_c`; ε keeps the gate finite as σ → 0. It is computed
     in float32. Exchanging the two maps exchanges the two results.
 
-    The stripes of Varior et al. (Gated Siamese CNN, ECCV 2016, arXiv:1607.08378) are summarised
+    The stripes of Varior et al. (Gated Siamese CNN, ECCV 2016, arXiv:1607.08378) are summarized
     by a learned convolution; here by the mean, which has no weights.
 
     Args:
@@ -94,7 +94,7 @@ class PairMetric(keras.layers.Layer):
     softmax over the two outcomes "same" and "different" of a pair. It depends on the difference
     of their two logits alone, which is what is learned here. `g` lies between 0 and 1 and is
     symmetric, but is no distance: coincident points have `g = σ(b)`. It starts from `w_c = 1/d`
-    and `b = 0`, the mean squared difference, which suits features that are batch-normalised.
+    and `b = 0`, the mean squared difference, which suits features that are batch-normalized.
 
     The matrix is for losses with `distance="precomputed"`; the quadruplet loss of the paper
     compares `g²`. At test time `layer(query, gallery)` gives `(q, g)`: as many evaluations as
@@ -132,9 +132,9 @@ class PairMetric(keras.layers.Layer):
     def call(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         a, w = ops.cast(x, distances.PRECISE), ops.cast(self.kernel, distances.PRECISE)
         b = a if y is None else ops.cast(y, distances.PRECISE)
-        # A difference does not change when both sets move, so the centre needs no gradient.
-        centre = ops.stop_gradient((ops.mean(a, axis=0) + ops.mean(b, axis=0)) / 2)
-        a, b = a - centre, b - centre
+        # A difference does not change when both sets move, so the center needs no gradient.
+        center = ops.stop_gradient((ops.mean(a, axis=0) + ops.mean(b, axis=0)) / 2)
+        a, b = a - center, b - center
         weighted = distances.expansion(a, b, w)
         if y is None:
             weighted = ops.where(distances.same_index(x), ops.zeros_like(weighted), weighted)

@@ -35,7 +35,7 @@ class AttributeLoss(ReidLoss):
 
     A binary attribute m is weighted by `w = e^(1 − r)` where it is true and `e^r` where it is
     false, r being the fraction of the training images for which it is true (DeepMAR, Li et al.,
-    ACPR 2015), so that rare ones count. An exclusive group g, such as the colours of trousers, is
+    ACPR 2015), so that rare ones count. An exclusive group g, such as the colors of trousers, is
     one classifier: its cross-entropy of a softmax. What is unknown counts nothing: a target of −1,
     and a group in which not exactly one is true (Lin et al., Pattern Recognition 2019,
     arXiv:1703.07220, whose mean over attributes is this over their number).

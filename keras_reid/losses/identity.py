@@ -1,4 +1,4 @@
-"""Losses of a classifier over the identities, and of distances to one centre per identity."""
+"""Losses of a classifier over the identities, and of distances to one center per identity."""
 
 import math
 from typing import Any
@@ -90,7 +90,7 @@ class MarginSoftmaxLoss(IdentityLoss):
       (Deng et al., CVPR 2019, arXiv:1801.07698);
     - `"cosface"`: `cos θ − m`, 0.35 (Wang et al., CVPR 2018, arXiv:1801.09414);
     - `"sphere"`: `(−1)^k cos(mθ) − 2k` with θ in [kπ/m, (k + 1)π/m], m a whole number, 4
-      (Liu et al., CVPR 2017, arXiv:1704.08063), here with normalised features.
+      (Liu et al., CVPR 2017, arXiv:1704.08063), here with normalized features.
 
     Args:
         kind: `"arcface"`, `"cosface"` or `"sphere"`.
@@ -148,15 +148,15 @@ class MarginSoftmaxLoss(IdentityLoss):
 
 @keras.saving.register_keras_serializable(package="keras_reid")
 class CenterLoss(LabeledLoss):
-    """`½ |x − centre of its identity|²` (Wen et al., ECCV 2016), given the squared distances.
+    """`½ |x − center of its identity|²` (Wen et al., ECCV 2016), given the squared distances.
 
-    The centres are weights of a layer, so that they are trained, saved, resumed and replicated
+    The centers are weights of a layer, so that they are trained, saved, resumed and replicated
     with the model; the loss only picks each image's own distance. Two lines use it:
 
-        distances = keras_reid.layers.Centres(num_identities, name="centres")(features)
-        model.compile(loss={"centres": CenterLoss(), …}, loss_weights={"centres": 0.0005})
+        distances = keras_reid.layers.Centers(num_identities, name="centers")(features)
+        model.compile(loss={"centers": CenterLoss(), …}, loss_weights={"centers": 0.0005})
 
-    or `keras_reid.models.build(..., centres=True)` for the first. The centres follow the
+    or `keras_reid.models.build(..., centers=True)` for the first. The centers follow the
     gradient by the model's optimizer, instead of the update rule of the paper. The loss alone
     collapses the embedding: add it to another one with a small weight.
 
@@ -168,7 +168,7 @@ class CenterLoss(LabeledLoss):
     """
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        squared = _scores("Distances to the centres", y_pred, "layers.Centres")
+        squared = _scores("Distances to the centers", y_pred, "layers.Centers")
         own = _own(y_true, squared)
         half = ops.sum(ops.where(own, squared, 0.0), axis=-1) / 2
         return ops.where(ops.any(own, axis=-1), half, math.nan)

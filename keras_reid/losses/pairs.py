@@ -100,7 +100,7 @@ class ContrastiveLoss(MetricLoss):
 class LiftedStructureLoss(MetricLoss):
     """`[log Σ_P exp(d⁺) + log Σ_N exp(margin − d⁻)]₊` per anchor, the mean over the anchors.
 
-    The generalised lifted embedding loss of Hermans et al. (arXiv:1703.07737, who sum over the
+    The generalized lifted embedding loss of Hermans et al. (arXiv:1703.07737, who sum over the
     anchors) after Song et al. (CVPR 2016, arXiv:1511.06452).
     """
 

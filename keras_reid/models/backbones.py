@@ -1,7 +1,7 @@
 """Backbones: a name or a file → a `keras.Model` that turns pixels into a feature map.
 
 Every backbone takes float RGB pixels 0..255 `(b, h, w, 3)` and yields `(b, h', w', d)`; the
-normalisation that its weights expect is inside.
+normalization that its weights expect is inside.
 """
 
 import os
@@ -54,7 +54,7 @@ def efficientnetv2_b0(weights: str | None, shape: Shape) -> keras.Model:
 
 
 def tiny(weights: str | None, shape: Shape) -> keras.Model:
-    """Four 3×3 convolutions with batch normalisation: trains from nothing in a minute on a CPU."""
+    """Four 3×3 convolutions with batch normalization: trains from nothing in a minute on a CPU."""
     if weights is not None:
         raise InputError(
             f"the backbone tiny has no published weights: received weights={weights!r}; "
@@ -105,13 +105,13 @@ def build(
             network as it was published. A pretrained model has no last halving any more.
         mixstyle: probability with which `layers.MixStyle` mixes a training batch's maps of a
             quarter and of an eighth of the image's size; 0: never.
-        instance_norm: share of the channels of the same maps that are normalised over the positions
+        instance_norm: share of the channels of the same maps that are normalized over the positions
             of each image, so that what a camera does to all its images is taken out of each of them
             (Jia et al., DualNorm, BMVC 2019, arXiv:1905.03422; half of them: Pan et al., IBN-Net,
             ECCV 2018, arXiv:1807.09441); 0: none.
 
     Returns:
-        A model `(b, h, w, 3)` → `(b, h', w', d)`. Its batch normalisations run fused.
+        A model `(b, h, w, 3)` → `(b, h', w', d)`. Its batch normalizations run fused.
 
     Raises:
         InputError: unknown name, weights that do not fit or cannot be had, a file that is not
@@ -160,7 +160,7 @@ def adapt(
     mixstyle: float = 0.0,
     instance_norm: float = 0.0,
 ) -> keras.Model:
-    """A copy with fused batch normalisation, the last stride and what is done to styles."""
+    """A copy with fused batch normalization, the last stride and what is done to styles."""
     if last_stride not in (1, 2):
         raise InputError(f"last_stride is 1 or 2: received {last_stride}")
     unstrided = _last_strided(model, image_size) if last_stride == 1 else {}
@@ -190,7 +190,7 @@ def adapt(
 
 
 def _instance_norm(maps: Any, share: float, name: str) -> Any:
-    """Maps `(b, h, w, c)` of which so many of the channels, the first, are normalised."""
+    """Maps `(b, h, w, c)` of which so many of the channels, the first, are normalized."""
     channels = maps.shape[-1]
     count = max(1, round(share * channels))
     # As many groups as channels.

@@ -66,7 +66,7 @@ class LocalHead:
     """`local` `(b, s, width)`: one vector for each stripe, see `losses.AlignedTripletLoss`.
 
     As the first reproduction of AlignedReID (arXiv:1711.08184) has it: mean of a stripe, 1×1
-    convolution, batch normalisation, ReLU. AlignedReID++ (Luo et al., Pattern Recognition 2019) is
+    convolution, batch normalization, ReLU. AlignedReID++ (Luo et al., Pattern Recognition 2019) is
     `pooling="max", order="bn_relu_conv", normalize=True`.
 
     Args:
@@ -163,7 +163,7 @@ class PoseHead:
 
     The simplest form of HOReID (Wang et al., CVPR 2020, arXiv:2003.08177): heat maps of the points
     of head and twelve joints pool the feature map, see `layers.PosePooling`; a dense layer and
-    batch normalisation for all parts follow, and each part has a classifier, `part_logits`
+    batch normalization for all parts follow, and each part has a classifier, `part_logits`
     `(b, 13, c)`, for `losses.VisibleIdentityLoss`. The whole, `global` `(b, d)`, is mean plus
     maximum of the map behind a BN neck, with the classifier `logits`. It takes the place of the
     neck: `embedding` is the whole beside the parts, each by the root of its visibility, see
@@ -220,14 +220,14 @@ class PoseHead:
 class AttributeHead:
     """`attributes` `(b, m)`, logits, and an `embedding` in which the attributes take part.
 
-    The attributes a are predicted from `features` behind a batch normalisation; re-weighted by each
+    The attributes a are predicted from `features` behind a batch normalization; re-weighted by each
     other, `σ(Va + b) ∘ a`, they stand beside the features before the neck (Lin et al., APR, Pattern
     Recognition 2019, arXiv:1703.07220). It takes the place of neck and classifier.
     `attribute_probabilities` `(b, m)` are a: a sigmoid each, or a softmax in each exclusive group.
 
     Args:
         count: m.
-        exclusive: groups of columns of which at most one is true, such as the colours of trousers.
+        exclusive: groups of columns of which at most one is true, such as the colors of trousers.
         reweighted: whether the embedding has the attributes.
 
     Raises:

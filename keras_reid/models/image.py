@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import keras
 
 from keras_reid.errors import InputError
-from keras_reid.layers import Centres
+from keras_reid.layers import Centers
 from keras_reid.models import backbones
 from keras_reid.models.heads import Head, inputs_of, no_neck
 from keras_reid.models.registry import CLASSIFIERS, NECKS
@@ -25,7 +25,7 @@ def build(
     last_stride: int = 1,
     width: int | None = None,
     classifier: str = "linear",
-    centres: bool = False,
+    centers: bool = False,
     mixstyle: float = 0.0,
     instance_norm: float = 0.0,
     heads: Sequence[Head] = (),
@@ -34,7 +34,7 @@ def build(
 
     The strong baseline of Luo et al. (Bag of Tricks, CVPRW 2019, arXiv:1903.07071): metric losses
     act on `features`, before the neck; retrieval and the classifier use `embedding`, after it.
-    Normalisation of the pixels is inside.
+    Normalization of the pixels is inside.
 
     >>> import numpy as np
     >>> model = build("tiny", num_identities=10, image_size=(64, 32), weights="none")
@@ -48,22 +48,22 @@ def build(
         image_size: (height, width) in pixels.
         weights: `"imagenet"`, `"none"` or a `.weights.h5` file of the backbone.
         pooling: `"avg"`, `"max"`, `"avg_max"` (their sum) or `"gem"` (generalized mean).
-        neck: `"bn"` (BNNeck: batch normalisation without shift) or `"none"`.
+        neck: `"bn"` (BNNeck: batch normalization without shift) or `"none"`.
         embedding: `"neck"`: what comes out of the neck is compared; `"features"`: what goes in,
             which the metric losses compare, and the neck is the classifier's alone.
         last_stride: 1 keeps a feature map of twice the height and width, 2 is as published.
         width: d; None keeps the backbone's own.
         classifier: `"linear"`, or `"cosine"`: `logits` are then cosines in [−1, 1], for
             `keras_reid.losses.MarginSoftmaxLoss`.
-        centres: adds the output `centres` `(b, c)`, the squared distances of `features` to one
-            learned centre per identity, for `keras_reid.losses.CenterLoss`.
+        centers: adds the output `centers` `(b, c)`, the squared distances of `features` to one
+            learned center per identity, for `keras_reid.losses.CenterLoss`.
         mixstyle, instance_norm: as in `keras_reid.models.backbones.build`.
         heads: of `keras_reid.models.heads`, for more outputs. One that gives `embedding` takes the
             place of neck and classifier. With `PoseHead` the model takes the dict of `images` and
             `keypoints` `(b, k, 3)`.
 
     Raises:
-        InputError: an unknown name, centres of no identities, weights that do not fit, or two heads
+        InputError: an unknown name, centers of no identities, weights that do not fit, or two heads
             with the same output.
     """
     check(
@@ -75,8 +75,8 @@ def build(
         embedding=embedding,
         classifier=classifier,
     )
-    if centres and num_identities is None:
-        raise InputError("centres belong to identities: received None, give num_identities")
+    if centers and num_identities is None:
+        raise InputError("centers belong to identities: received None, give num_identities")
 
     images = keras.Input((*image_size, 3), dtype="uint8", name="images")
     trunk = backbones.build(backbone, weights, image_size, last_stride, mixstyle, instance_norm)
@@ -100,6 +100,6 @@ def build(
         outputs["embedding"] = behind if embedding == "neck" else no_neck(features)
         if num_identities is not None:
             outputs["logits"] = CLASSIFIERS[classifier](behind, num_identities)
-    if centres and num_identities is not None:
-        outputs["centres"] = Centres(num_identities, name="centres")(features)
+    if centers and num_identities is not None:
+        outputs["centers"] = Centers(num_identities, name="centers")(features)
     return ReidModel(images if len(inputs) == 1 else inputs, outputs, name="embedder")

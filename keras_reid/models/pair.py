@@ -63,7 +63,7 @@ def build_pair_verifier(
     tail = keras.Model(gated, pooled(after(gated), pooling, width), name="tail")
 
     pair = [keras.Input((*image_size, 3), dtype="uint8", name=name) for name in ("first", "second")]
-    # One batch of both: every layer runs once, and batch normalisation sees the same statistics
+    # One batch of both: every layer runs once, and batch normalization sees the same statistics
     # whichever image comes first.
     maps = keras.ops.split(head(keras.ops.concatenate(pair)), 2)
     gated_maps = keras.ops.concatenate(MatchingGate(name="gate")(maps))

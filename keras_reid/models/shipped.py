@@ -32,7 +32,7 @@ class Pretrained:
         flip: whether the mirror image is embedded, too, when it is used by the commands.
         trained_on: which images, how many of how many persons.
         command: by which it was trained.
-        licence: what it may be used for.
+        license: what it may be used for.
         scored: how the model of `scores` and `thresholds` differs from this one: it was trained on
             fewer identities, so that some were left to score it.
         scores: rank-1, mAP and more, by what was scored.
@@ -49,7 +49,7 @@ class Pretrained:
     flip: bool
     trained_on: str
     command: str
-    licence: str
+    license: str
     scored: str
     scores: Mapping[str, Mapping[str, Any]]
     thresholds: Mapping[str, Mapping[str, Any]]

@@ -1,4 +1,4 @@
-"""Better rankings without retraining: what the neighbours of query and gallery say of them.
+"""Better rankings without retraining: what the neighbors of query and gallery say of them.
 
 Every re-ranker compares all images of query and gallery among each other and returns distances
 (q, g), smaller is more alike, of which the scale means nothing. `RERANKERS` names functions

@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_reid.nearest.arrays import Rows
 from keras_reid.reranking import inputs
-from keras_reid.reranking.neighbour_graphs import (
+from keras_reid.reranking.neighbor_graphs import (
     diffusion_rows,
     ecn_rows,
     gnn_rows,

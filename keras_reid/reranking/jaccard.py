@@ -5,7 +5,7 @@ import tensorflow as tf
 from keras_reid.nearest.blocks import Progress, in_blocks
 from keras_reid.nearest.graph import FeatureDistances, Size
 from keras_reid.reranking import sparse
-from keras_reid.reranking.neighbours import Neighbours, nearest
+from keras_reid.reranking.neighbors import Neighbors, nearest
 
 BLOCK_ELEMENTS = 2**23  # of a block of Jaccard distances, 32 MiB, or of compared lists
 
@@ -14,30 +14,30 @@ def encodings(
     source: FeatureDistances, k1: int, k2: int, progress: Progress | None = None
 ) -> tuple[sparse.Matrix, tf.Tensor]:
     """V (n, n), rows of sum 1, and the largest squared distance of each row (n,)."""
-    neighbours = nearest(source, max(k1 + 1, k2), progress)
-    members = expanded_reciprocal(neighbours.index[:, : k1 + 1], k1)
+    neighbors = nearest(source, max(k1 + 1, k2), progress)
+    members = expanded_reciprocal(neighbors.index[:, : k1 + 1], k1)
     row = sparse.row_numbers(members)
-    scale = tf.where(neighbours.largest > 0, neighbours.largest, 1)
-    squared = _squared(source, neighbours, row, members.column)
+    scale = tf.where(neighbors.largest > 0, neighbors.largest, 1)
+    squared = _squared(source, neighbors, row, members.column)
     weight = tf.exp(-squared / tf.gather(scale, row))
     weight /= tf.gather(tf.math.segment_sum(weight, row), row)
     shape = tf.stack([source.size, source.size])
     v = sparse.matrix(row, members.column, weight, shape)
     if k2 > 1:
-        near = tf.sort(neighbours.index[:, :k2], axis=1)
+        near = tf.sort(neighbors.index[:, :k2], axis=1)
         fraction = 1 / tf.cast(tf.shape(near)[1], tf.float32)
         v = sparse.product(
             sparse.elements(near, tf.ones_like(near, tf.bool), source.size, fraction), v
         )
-    return v, neighbours.largest
+    return v, neighbors.largest
 
 
 def _squared(
-    source: FeatureDistances, neighbours: Neighbours, row: tf.Tensor, column: tf.Tensor
+    source: FeatureDistances, neighbors: Neighbors, row: tf.Tensor, column: tf.Tensor
 ) -> tf.Tensor:
-    """Of images `row` to `column` (m,): known between neighbours, computed between others."""
-    same = tf.gather(neighbours.index, row) == column[:, None]
-    known = tf.reduce_sum(tf.where(same, tf.gather(neighbours.squared, row), 0), axis=1)
+    """Of images `row` to `column` (m,): known between neighbors, computed between others."""
+    same = tf.gather(neighbors.index, row) == column[:, None]
+    known = tf.reduce_sum(tf.where(same, tf.gather(neighbors.squared, row), 0), axis=1)
     missing = tf.where(~tf.reduce_any(same, axis=1))
     first, second = (tf.gather(side, missing[:, 0]) for side in (row, column))
     computed = source.pairs(first, second, "float32")
@@ -112,7 +112,7 @@ def _half(k1: int) -> int:
 
 
 def reciprocal(order: tf.Tensor) -> tf.Tensor:
-    """Which of the neighbours (n, k) have the image among theirs: booleans (n, k)."""
+    """Which of the neighbors (n, k) have the image among theirs: booleans (n, k)."""
 
     def work(start: Size, stop: Size) -> tuple[tf.Tensor]:
         back = tf.gather(order, order[start:stop])

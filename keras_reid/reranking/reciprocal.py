@@ -19,7 +19,7 @@ from keras_reid.reranking.jaccard import Overlaps, encodings
 def k_reciprocal(
     query: Any, gallery: Any, k1: int = 20, k2: int = 6, lambda_value: float = 0.3
 ) -> tf.Tensor:
-    """`(1 − λ) d_J + λ D`: distances (q, g) by which images rank near whose neighbours they share.
+    """`(1 − λ) d_J + λ D`: distances (q, g) by which images rank near whose neighbors they share.
 
     D is the squared Euclidean distance divided by the largest of its row, among all N = q + g
     images. N(i, k) are the k + 1 nearest of all images to i, i itself first, equally near ones by
@@ -39,7 +39,7 @@ def k_reciprocal(
 
     Args:
         query, gallery: features (q, d) and (g, d).
-        k1: neighbours to each image; more than there are means all.
+        k1: neighbors to each image; more than there are means all.
         k2: images whose encodings are averaged, the image included; 1 leaves them as they are.
         lambda_value: λ, from 0 (Jaccard distances alone) to 1 (D alone).
 
@@ -74,7 +74,7 @@ def k_reciprocal_from_distances(
 
     Args:
         qq, qg, gg: distances (q, q), (q, g) and (g, g), such as `evaluation.matrix` gives;
-            the diagonals are not looked at: every image is its own first neighbour.
+            the diagonals are not looked at: every image is its own first neighbor.
         k1, k2, lambda_value: as in `k_reciprocal`.
         squared: they are squared already, as `global_local` is; otherwise they are squared here, as
             in the authors' code.
@@ -119,7 +119,7 @@ class SparseJaccard:
     Args:
         features: (n, d).
         k1, k2: as in `k_reciprocal`.
-        progress: called with the images done and n while neighbours are looked for.
+        progress: called with the images done and n while neighbors are looked for.
 
     Raises:
         InputError: as `k_reciprocal`.
@@ -142,7 +142,7 @@ class SparseJaccard:
         """
         from scipy.sparse import csr_matrix, vstack
 
-        checks.within("[0, 1)", "at 1 all images are neighbours", threshold=threshold)
+        checks.within("[0, 1)", "at 1 all images are neighbors", threshold=threshold)
         blocks = []
         for start, distance in self._jaccard.blocks():
             own = np.arange(len(distance))

@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 # `(query, gallery, progress=None, **options)` → rows of distances.
 RERANKERS: "Registry[Callable[..., Rows]]" = Registry(
     k_reciprocal="keras_reid.reranking.reciprocal:k_reciprocal_rows",
-    aqe="keras_reid.reranking.neighbour_graphs:query_expansion_rows",
-    alpha_qe="keras_reid.reranking.neighbour_graphs:alpha_query_expansion_rows",
-    ecn="keras_reid.reranking.neighbour_graphs:ecn_rows",
-    gnn="keras_reid.reranking.neighbour_graphs:gnn_rows",
-    diffusion="keras_reid.reranking.neighbour_graphs:diffusion_rows",
+    aqe="keras_reid.reranking.neighbor_graphs:query_expansion_rows",
+    alpha_qe="keras_reid.reranking.neighbor_graphs:alpha_query_expansion_rows",
+    ecn="keras_reid.reranking.neighbor_graphs:ecn_rows",
+    gnn="keras_reid.reranking.neighbor_graphs:gnn_rows",
+    diffusion="keras_reid.reranking.neighbor_graphs:diffusion_rows",
 )
 # `(query, gallery, **options)` → distances (q, g); these run inside a tf.function and are exported.
 IN_GRAPH: Registry[Callable[..., Any]] = Registry(

@@ -1,4 +1,4 @@
-"""A network for inference: batch normalisation inside the convolutions, weights as constants."""
+"""A network for inference: batch normalization inside the convolutions, weights as constants."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,14 +11,14 @@ Convolution = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
 
 
 class _Unchanged(keras.layers.Layer):
-    """Stands where a normalisation stood, and takes the arguments it took."""
+    """Stands where a normalization stood, and takes the arguments it took."""
 
     def call(self, x: Any, training: bool | None = None, mask: Any = None) -> Any:
         return x
 
 
 def folded(net: keras.Model) -> keras.Model:
-    """The same network, without the batch normalisations that follow a convolution.
+    """The same network, without the batch normalizations that follow a convolution.
 
     `γ (W∗x + b − μ) / σ + β = (γ/σ) W ∗ x + (b − μ) γ/σ + β` with `σ = √(variance + ε)`. A
     convolution is folded if it has no activation and nothing else reads what it puts out.
@@ -50,7 +50,7 @@ def folded(net: keras.Model) -> keras.Model:
 
 
 def _foldable(net: keras.Model) -> Iterator[tuple[keras.layers.Layer, keras.layers.Layer]]:
-    """Each convolution that a batch normalisation follows, and this."""
+    """Each convolution that a batch normalization follows, and this."""
     made = {}
     readers: dict[int, int] = {}
     for layer in net.operations:  # its layers, and additions and the like
@@ -74,7 +74,7 @@ def _foldable(net: keras.Model) -> Iterator[tuple[keras.layers.Layer, keras.laye
 
 
 def _weights(convolution: keras.layers.Layer, norm: keras.layers.Layer) -> list[np.ndarray]:
-    """Kernel and bias of the convolution with the normalisation behind it."""
+    """Kernel and bias of the convolution with the normalization behind it."""
     kernel, *bias = (np.asarray(w, np.float64) for w in convolution.get_weights())
     mean, variance = (
         keras.ops.convert_to_numpy(v).astype(np.float64)

@@ -34,7 +34,7 @@ def export(
 ) -> Path:
     """Writes the exported model `directory/version/` and returns it.
 
-    Batch normalisations are folded into the convolutions before them, and the weights are constants
+    Batch normalizations are folded into the convolutions before them, and the weights are constants
     of the graph. There is one output `embedding`, float32 `(b, d)` of length 1, and with `local` a
     second one, `local` `(b, s, c)`, whose stripes are of length 1. `export.json` says what went
     in; see `keras_reid.inference.Metadata`.

@@ -37,7 +37,7 @@ def export_ranker(
     `distances` by a re-ranker, of all the queries together with the gallery, or with a shortlist of
     it. With a gallery in the model `rank_known` and `rerank_known`: `query` and `k` alone.
 
-    A row that is not finite is never found, is nobody's neighbour, and as a query finds nobody; no
+    A row that is not finite is never found, is nobody's neighbor, and as a query finds nobody; no
     other answer changes. Where nobody is left the index is -1 and the distance infinite.
 
     Args:

@@ -88,7 +88,7 @@ class Windows:
     """Looks for persons in square windows of a frame that overlap by half, and in the whole.
 
     A window sees persons up to its own height, enlarged to what the network takes. A box that
-    touches an edge of its window, and not of the frame, is cut: a neighbour sees it whole. From the
+    touches an edge of its window, and not of the frame, is cut: a neighbor sees it whole. From the
     whole frame come those that are too high for windows. Of boxes with an IoU above 0.5 the surest
     is kept.
 

@@ -11,7 +11,7 @@ GATE = 9.4877  # 95 % of chi-squared with 4 degrees of freedom
 
 @dataclass(frozen=True)
 class Motion:
-    """What is believed of a box: centre x, y, width, height, and their changes per frame.
+    """What is believed of a box: center x, y, width, height, and their changes per frame.
 
     `mean` (8,) and `covariance` (8, 8), in pixels; a step adds velocity to position, and noise in
     proportion to the height (Wojke et al., DeepSORT, ICIP 2017, arXiv:1703.07402, with the width
@@ -24,7 +24,7 @@ class Motion:
     @classmethod
     def of(cls, box: np.ndarray) -> "Motion":
         """At rest at the box (x, y, w, h)."""
-        measured = centred(box)
+        measured = centered(box)
         noise = measured[3] * np.repeat([2 * POSITION, 10 * VELOCITY], 4)
         return cls(np.concatenate([measured, np.zeros(4)]), np.diag(noise**2))
 
@@ -42,12 +42,12 @@ class Motion:
     def corrected(self, box: np.ndarray) -> "Motion":
         """After the box was seen."""
         gain = np.linalg.solve(self._seen(), self.covariance[:4]).T
-        mean = self.mean + gain @ (centred(box) - self.mean[:4])
+        mean = self.mean + gain @ (centered(box) - self.mean[:4])
         return Motion(mean, self.covariance - gain @ self.covariance[:4])
 
     def squared_mahalanobis(self, boxes: np.ndarray) -> np.ndarray:
         """`(z − Hx)ᵀ S⁻¹ (z − Hx)` of boxes (n, 4)."""
-        apart = centred(boxes) - self.mean[:4]
+        apart = centered(boxes) - self.mean[:4]
         return np.einsum("ni,ni->n", apart, np.linalg.solve(self._seen(), apart.T).T)
 
     def _seen(self) -> np.ndarray:
@@ -59,8 +59,8 @@ class Motion:
 STEP = np.eye(8) + np.eye(8, k=4)
 
 
-def centred(boxes: np.ndarray) -> np.ndarray:
-    """From (x, y, w, h) to centres, width, height."""
+def centered(boxes: np.ndarray) -> np.ndarray:
+    """From (x, y, w, h) to centers, width, height."""
     return np.concatenate([boxes[..., :2] + boxes[..., 2:] / 2, boxes[..., 2:]], axis=-1)
 
 

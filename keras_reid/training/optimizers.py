@@ -16,7 +16,7 @@ SPARED = ("bias", "beta", "gamma")  # of weight decay
 class RatedAdam(keras.optimizers.Adam):
     """Adam with the rate `factor · η` for new variables, and 0 for all others in the first steps.
 
-    What is initialised at random beside a pretrained network has farther to go: public code of
+    What is initialized at random beside a pretrained network has farther to go: public code of
     PCB and others trains it at ten times the rate. For `frozen` steps it learns alone.
 
     Args:
@@ -25,7 +25,7 @@ class RatedAdam(keras.optimizers.Adam):
         factor: above 0, of their rate.
         frozen: steps in which the others stay as they are.
         decay: decoupled weight decay per step in units of each variable's rate (Loshchilov and
-            Hutter, arXiv:1711.05101); biases and normalisations are spared.
+            Hutter, arXiv:1711.05101); biases and normalizations are spared.
         common: of `keras.optimizers.Adam`.
 
     Raises:

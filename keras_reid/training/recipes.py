@@ -34,7 +34,7 @@ SIDE = partial(checks.within, "[1, 4096]", "a person has some hundred pixels")
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe(Settings):
-    """What a training consists of: settings of the optimisation, and methods.
+    """What a training consists of: settings of the optimization, and methods.
 
     The fields say themselves what they mean; those of the methods do so in
     `keras_reid.training.methods`. `replace` takes both by their names.
@@ -60,7 +60,7 @@ class Recipe(Settings):
         default=0.0,
     )
     instance_norm: float = setting(
-        "Share of the channels of early layers that are normalised over the positions of each "
+        "Share of the channels of early layers that are normalized over the positions of each "
         "image, against what is a camera's alone; 0: none.",
         partial(checks.within, "[0, 1]", "a share"),
         default=0.0,
@@ -90,7 +90,7 @@ class Recipe(Settings):
         "The K images of an identity in a batch are of as many cameras as possible.", default=False
     )
     augment: str = setting(
-        "none, flip, crop (and flip) or default (flip, crop, erase), with any of colour, grayscale "
+        "none, flip, crop (and flip) or default (flip, crop, erase), with any of color, grayscale "
         "and blur added by +, such as default+grayscale; see keras_reid.data.augment.",
         default="default",
     )

@@ -39,7 +39,7 @@ def search_page(queries: Sequence[Mapping[str, Any]], height: int = 128) -> str:
             `described` is true of searches by attributes, whose distances are misfits. With a
             `verdict`, "match", "possible match" or "no match", images of the nearest person have
             a green, amber or gray frame.
-        height: of the pictures in pixels. Of a file that cannot be read there is a grey box.
+        height: of the pictures in pixels. Of a file that cannot be read there is a gray box.
     """
     searches = [_searched(query, height) for query in queries]
     return TEMPLATES.get_template("search.html").render(title="Search", queries=searches)
@@ -130,7 +130,7 @@ class Report:
 
 LISTS = {
     "Hardest failures": "Queries whose first true match comes last: ✓ is the query's person, ✗ "
-    "somebody else. Red in a grey image: where it is like the query.",
+    "somebody else. Red in a gray image: where it is like the query.",
     "Typical successes": "Queries of median average precision among those whose first image is "
     "right.",
 }
@@ -141,7 +141,7 @@ def report_page(report: Report, height: int = 112) -> str:
 
     Args:
         report: what it shows.
-        height: of the pictures in pixels. Of a file that cannot be read there is a grey box.
+        height: of the pictures in pixels. Of a file that cannot be read there is a gray box.
 
     Raises:
         InputError: there is no Matplotlib.

@@ -13,7 +13,7 @@ from keras_reid.evaluation import RankedList
 from keras_reid.pixels import decode
 from keras_reid.visualize.lettering import Lettering
 
-WHITE, GREY, NEAR, PALE = (255, 255, 255), (170, 170, 170), (0, 110, 60), (200, 220, 210)
+WHITE, GRAY, NEAR, PALE = (255, 255, 255), (170, 170, 170), (0, 110, 60), (200, 220, 210)
 GOLDEN = 0.618034  # of a circle of hues, which so many steps fill evenly
 RED = (220, 30, 30)
 
@@ -59,13 +59,13 @@ def draw_alignment(
         picture.paste(image, (left, 0))
         for edge in range(1, stripes):
             y = round(edge * height / stripes)
-            draw.line([(left, y), (left + image.width - 1, y)], fill=GREY)
+            draw.line([(left, y), (left + image.width - 1, y)], fill=GRAY)
     for i, j in np.argwhere(path):
         middles = [int((k + 0.5) * height / n) for k, n in zip((i, j), path.shape, strict=True)]
         ends = [(images[0].width, middles[0]), (right - 1, middles[1])]
         fraction = strength[i, j]
-        colour = tuple(round(p + fraction * (n - p)) for p, n in zip(PALE, NEAR, strict=True))
-        draw.line(ends, fill=colour, width=1 + round(3 * fraction))
+        color = tuple(round(p + fraction * (n - p)) for p, n in zip(PALE, NEAR, strict=True))
+        draw.line(ends, fill=color, width=1 + round(3 * fraction))
     return picture
 
 
@@ -132,9 +132,9 @@ def draw_ranked_lists(
     picture = Image.new("RGB", (columns * (width + edge), len(lists) * (height + edge)), WHITE)
     for row, one in enumerate(lists):
         images = [query[one.query], *(gallery[j] for j in one.gallery)]
-        colours = [(0, 0, 0), *((NEAR if same else RED) for same in one.same)]
-        for column, (path, colour) in enumerate(zip(images, colours, strict=True)):
-            framed = Image.new("RGB", (width, height), colour)
+        colors = [(0, 0, 0), *((NEAR if same else RED) for same in one.same)]
+        for column, (path, color) in enumerate(zip(images, colors, strict=True)):
+            framed = Image.new("RGB", (width, height), color)
             framed.paste(thumbnail(path, width - 2 * edge, height - 2 * edge), (edge, edge))
             picture.paste(framed, (column * (width + edge), row * (height + edge)))
     return picture
@@ -189,7 +189,7 @@ def draw_keypoints(
 
 
 def draw_heat(image: np.ndarray, heat: np.ndarray, height: int = 256) -> Image.Image:
-    """An image in grey, with a map over it in red, such as that of `activation`.
+    """An image in gray, with a map over it in red, such as that of `activation`.
 
     Args:
         image: uint8 RGB `(h, w, 3)`.
@@ -231,12 +231,12 @@ def activation(maps: np.ndarray, query: np.ndarray | None = None) -> np.ndarray:
 def draw_tracks(
     frame: np.ndarray, boxes: np.ndarray, names: Sequence[Any], trails: Sequence[np.ndarray] = ()
 ) -> Image.Image:
-    """A frame with a box and a name for each person, in a colour of their own.
+    """A frame with a box and a name for each person, in a color of their own.
 
     Args:
         frame: uint8 RGB `(h, w, 3)`.
         boxes: `(n, 4)` as x, y, width, height in pixels.
-        names: n of them; the same name has the same colour in every frame.
+        names: n of them; the same name has the same color in every frame.
         trails: for each box the points `(m, 2)` where the person was.
 
     Raises:
@@ -247,12 +247,12 @@ def draw_tracks(
     draw = ImageDraw.Draw(picture)
     for trail, name in zip(trails, names, strict=False):
         if len(trail) > 1:
-            draw.line([(float(x), float(y)) for x, y in trail], fill=_colour(name), width=2)
+            draw.line([(float(x), float(y)) for x, y in trail], fill=_color(name), width=2)
     size = max(11, picture.height // 45)  # of letters that are read in a video of that size
     for (x, y, w, h), name in zip(boxes.tolist(), names, strict=True):
-        draw.rectangle([x, y, x + w, y + h], outline=_colour(name), width=2)
+        draw.rectangle([x, y, x + w, y + h], outline=_color(name), width=2)
         place = (x + 2, max(0.0, y - size - 3))
-        Lettering(name, size).draw(draw, place, _colour(name), WHITE)
+        Lettering(name, size).draw(draw, place, _color(name), WHITE)
     return picture
 
 
@@ -281,10 +281,10 @@ def draw_timeline(
     draw = ImageDraw.Draw(picture)
     for number, name in enumerate(names):
         top = number * row
-        texts[number].draw(draw, (margin, top + 1), _colour(name))
+        texts[number].draw(draw, (margin, top + 1), _color(name))
         for begin, end in seen[name]:
             ends = left + (begin - first) * scale, left + max((end - first) * scale, 2)
-            draw.rectangle([ends[0], top + 3, ends[1], top + row - 4], fill=_colour(name))
+            draw.rectangle([ends[0], top + 3, ends[1], top + row - 4], fill=_color(name))
     bottom = len(names) * row
     draw.line([(left, bottom), (width - margin, bottom)], fill=NEAR)
     begun, ended = f"{first:.1f} s", f"{last:.1f} s"
@@ -293,8 +293,8 @@ def draw_timeline(
     return picture
 
 
-def _colour(name: Any) -> tuple[int, int, int]:
-    """A strong colour that depends on the name alone; those of numbers in a row are far apart."""
+def _color(name: Any) -> tuple[int, int, int]:
+    """A strong color that depends on the name alone; those of numbers in a row are far apart."""
     number = name if isinstance(name, int) else zlib.crc32(str(name).encode())
     red, green, blue = colorsys.hsv_to_rgb(number * GOLDEN % 1, 1.0, (0.8, 0.55)[number % 2])
     return round(255 * red), round(255 * green), round(255 * blue)

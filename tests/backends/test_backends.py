@@ -48,10 +48,10 @@ def batch(case, seed, kind="balanced"):
     """Labels and predictions `(12, …)`, at scales from 0.1 to 10."""
     rng = np.random.default_rng(seed)
     labels = LABELS[kind]
-    centres = rng.normal(size=(WIDTH, WIDTH))
+    centers = rng.normal(size=(WIDTH, WIDTH))
     scatter = rng.uniform(0.5, 2) * rng.normal(size=(len(labels), WIDTH))
     scale = 10 ** rng.uniform(-1, 1)
-    return labels, case.prepare((scale * (centres[labels] + scatter)).astype("float32"))
+    return labels, case.prepare((scale * (centers[labels] + scatter)).astype("float32"))
 
 
 def value_and_gradient(function, x):
@@ -243,7 +243,7 @@ def two_models(name, seed):
     rng = np.random.default_rng(seed)
     teacher, student = rng.normal(size=(2, 12, WIDTH)) / 2
     student = teacher + student / 50 if seed % 3 == 0 else student
-    scale = 1 if "not-normalised" in name else 10 ** rng.uniform(-1, 1)
+    scale = 1 if "not-normalized" in name else 10 ** rng.uniform(-1, 1)
     return [(scale * x).astype("float32") for x in (teacher, student)]
 
 

@@ -167,7 +167,7 @@ def test_embed_reports_progress_of_images(embedder: inference.Embedder, paths: l
     [
         ("missing.png", r"got .*missing\.png \(.*No such file"),
         (["missing.png"], r"got .*missing\.png"),
-        (".", r"must be image files, got the folder \.\. Pass keras_reid\.data\.unlabelled"),
+        (".", r"must be image files, got the folder \.\. Pass keras_reid\.data\.unlabeled"),
         (3, "must be paths, PIL images, or uint8 RGB arrays .*, got int"),
         ([[1, 2], [3, 4]], "got int"),
         (b"content", "got bytes"),

@@ -40,7 +40,7 @@ def test_help_to_closed_pipe_exits_without_traceback() -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.parametrize("flag", ["--colour=red", "--no_such_flag", "-x"])
+@pytest.mark.parametrize("flag", ["--color=red", "--no_such_flag", "-x"])
 def test_unknown_flag_exits_with_2(command: str, flag: str, tmp_path) -> None:
     code, out, err = within(f"{command}.py", flag, cwd=tmp_path)
     assert code == 2

@@ -45,8 +45,8 @@ def of_load(folder):
     return data.load("folder", folder).train.path
 
 
-def of_unlabelled(folder):
-    return data.unlabelled(folder).path
+def of_unlabeled(folder):
+    return data.unlabeled(folder).path
 
 
 def of_listing(folder):
@@ -61,7 +61,7 @@ def of_video(folder):
     return Video(folder / "anna")._files
 
 
-@pytest.mark.parametrize("read", [of_load, of_unlabelled, of_listing, of_pattern, of_video])
+@pytest.mark.parametrize("read", [of_load, of_unlabeled, of_listing, of_pattern, of_video])
 def test_readers_system_files_and_all_formats_list_the_images(read, crops, caplog):
     found = [str(path) for path in read(crops)]
     assert found == [str(crops / f"anna/{i}.{suffix}") for i, suffix in enumerate(SUFFIXES)]
@@ -69,7 +69,7 @@ def test_readers_system_files_and_all_formats_list_the_images(read, crops, caplo
     assert data.decodable(np.array(found)).all()
 
 
-@pytest.mark.parametrize("read", [of_unlabelled, of_listing, of_pattern])
+@pytest.mark.parametrize("read", [of_unlabeled, of_listing, of_pattern])
 def test_readers_links_are_followed_and_each_folder_is_read_once(read, tmp_path):
     crops = tmp_path / "crops"
     picture(crops / "a/1.jpg")
@@ -137,7 +137,7 @@ def test_load_market_other_files_are_listed_in_one_error(tmp_path):
         data.load("market1501", tmp_path)
 
 
-@pytest.mark.parametrize("read", [of_unlabelled, of_listing, of_pattern])
+@pytest.mark.parametrize("read", [of_unlabeled, of_listing, of_pattern])
 def test_walk_other_files_are_listed_in_one_warning(read, crops, caplog):
     for other in ("notes.txt", "anna/1.heic", "anna/clip.mp4"):
         (crops / other).touch()
@@ -153,7 +153,7 @@ def test_walk_many_other_files_are_counted(tmp_path, caplog):
     for number in range(30):
         (tmp_path / f"{number}.txt").touch()
     with caplog.at_level(logging.WARNING, logger="absl"):
-        data.unlabelled(tmp_path)
+        data.unlabeled(tmp_path)
     assert caplog.records[0].getMessage().endswith("19.txt and 10 more")
 
 

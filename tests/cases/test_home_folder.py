@@ -117,7 +117,7 @@ def test_search_home_gallery_is_read(home):
 
 def test_library_home_inputs_are_read(home):
     assert len(data.load("folder", "~/crops").train) == 2
-    assert len(data.unlabelled("~/crops")) == 2
+    assert len(data.unlabeled("~/crops")) == 2
     assert data.load("csv", "~/list.csv").train.path.tolist() == [f"{home}/crops/anna/0.png"]
     for images in ("~/list.csv", "~/crops/anna/0*", ["~/crops/anna/0.png"]):
         assert [image.path for image in listed(images)] == [f"{home}/crops/anna/0.png"]
@@ -150,7 +150,7 @@ def test_library_home_outputs_are_written_there(home):
     assert (home / "copy/query").is_dir()
     evaluation.save_features("~/g.npz", {"embedding": np.eye(2)})
     assert (home / "g.npz").is_file()
-    images = data.unlabelled("~/crops")
+    images = data.unlabeled("~/crops")
     assert cache.cache_file("~/cache", images, (32, 16)).parent == home / "cache"
     assert runs.Run("~/runs/1").directory == home / "runs/1"
 

@@ -327,7 +327,7 @@ def test_serving_bytes_truncated_raises(name, size):
 def test_suffixes_of_all_formats_are_images_of_a_folder(tmp_path):
     for suffix in data.SUFFIXES:
         (tmp_path / f"a{suffix}").write_bytes(content_of(PICTURE, suffix[1:]))
-    images = data.readable(data.unlabelled(tmp_path))
+    images = data.readable(data.unlabeled(tmp_path))
     assert len(images) == len(data.SUFFIXES) == 8
     batch = np.concatenate(list(image_batches(images, 3, (32, 16)))).astype(int)
     assert np.abs(batch - batch[0]).mean() < 16  # lossy, and 256 colors in GIF

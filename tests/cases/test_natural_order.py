@@ -48,10 +48,10 @@ def test_video_folder_unpadded_names_come_in_order(tmp_path):
     assert shades == [*range(1, 13), 100]
 
 
-def test_unlabelled_numbered_folders_come_in_order(tmp_path):
+def test_unlabeled_numbered_folders_come_in_order(tmp_path):
     for name in ("10/1.png", "2/11.png", "2/3.png"):
         save(tmp_path / name)
-    paths = [path[len(str(tmp_path)) + 1 :] for path in data.unlabelled(tmp_path).path]
+    paths = [path[len(str(tmp_path)) + 1 :] for path in data.unlabeled(tmp_path).path]
     assert paths == ["2/3.png", "2/11.png", "10/1.png"]
 
 

@@ -329,12 +329,12 @@ def test_error_message_is_red_only_on_terminal(monkeypatch: pytest.MonkeyPatch) 
         def isatty(self) -> bool:
             return True
 
-    for stream, no_colour, red in (
+    for stream, no_color, red in (
         (Terminal(), "", True),
         (Terminal(), "1", False),
         (io.StringIO(), "", False),
     ):
-        monkeypatch.setenv("NO_COLOR", no_colour)
+        monkeypatch.setenv("NO_COLOR", no_color)
         monkeypatch.setattr(sys, "stderr", stream)
         options._tell_error("why")
         assert ("\033[31m" in stream.getvalue()) == red

@@ -49,10 +49,10 @@ def batch(seed, width=WIDTH):
     rng = np.random.default_rng(seed)
     images = int(rng.integers(2, 13))
     labels = rng.integers(0, int(rng.integers(1, WIDTH + 1)), size=images)
-    centres = rng.normal(size=(WIDTH, width))
+    centers = rng.normal(size=(WIDTH, width))
     scatter = rng.uniform(0.1, 2) * rng.normal(size=(images, width))
     scale = 10 ** rng.uniform(-2, 2)
-    return labels, (scale * (centres[labels] + scatter)).astype("float32")
+    return labels, (scale * (centers[labels] + scatter)).astype("float32")
 
 
 def hard_batch(case, seed):

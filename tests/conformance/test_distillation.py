@@ -47,7 +47,7 @@ def outputs(case, seed):
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 4, size=int(rng.integers(case.fewest, 11)))
     width = WIDTHS[seed % 6]
-    # Points on a line have no lengths and no order but two, once they are normalised.
+    # Points on a line have no lengths and no order but two, once they are normalized.
     teacher = _clusters(rng, labels, max(width, 2) if case.fewest > 1 else width)
     student = _clusters(rng, labels, WIDTHS[seed // 6 % 6] if case.relates else width)
     if seed % 4 == 0:  # nearly learnt
@@ -58,8 +58,8 @@ def outputs(case, seed):
 
 
 def _clusters(rng, labels, width):
-    centres = rng.normal(size=(4, width))[labels]
-    return (centres + rng.uniform(0.1, 2) * rng.normal(size=centres.shape)) / np.sqrt(width)
+    centers = rng.normal(size=(4, width))[labels]
+    return (centers + rng.uniform(0.1, 2) * rng.normal(size=centers.shape)) / np.sqrt(width)
 
 
 def two(seed=0, images=IMAGES, width=WIDTH):

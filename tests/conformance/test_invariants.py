@@ -31,8 +31,8 @@ UNSQUARED = [
 def balanced(seed, identities=4, instances=3, width=5):
     rng = np.random.default_rng(seed)
     labels = np.repeat(np.arange(identities), instances)
-    centres = rng.normal(size=(identities, width))
-    x = centres[labels] + rng.uniform(0.1, 1.5) * rng.normal(size=(len(labels), width))
+    centers = rng.normal(size=(identities, width))
+    x = centers[labels] + rng.uniform(0.1, 1.5) * rng.normal(size=(len(labels), width))
     return labels, x.astype("float32")
 
 

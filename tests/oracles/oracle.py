@@ -101,7 +101,7 @@ def _softmax_mean(values: list[float], sign: int, temperature: float = 1.0) -> f
     return sum(w * v for w, v in zip(weights, values, strict=True)) / sum(weights)
 
 
-# --- losses: labels (b,) and predictions (b, d) -> the scalar that training minimises
+# --- losses: labels (b,) and predictions (b, d) -> the scalar that training minimizes
 
 
 def distances(x: np.ndarray, distance: str = "euclidean", normalize: bool = False) -> np.ndarray:
@@ -391,8 +391,8 @@ def kinked(function: Callable[[np.ndarray], float], x: np.ndarray, direction: np
     return abs(ahead - behind) > 0.01 * max(abs(ahead), abs(behind))
 
 
-def normalised(x: np.ndarray, epsilon: float) -> np.ndarray:
-    """Batch normalisation in inference with mean 0, variance 1, scale 1 and no shift."""
+def normalized(x: np.ndarray, epsilon: float) -> np.ndarray:
+    """Batch normalization in inference with mean 0, variance 1, scale 1 and no shift."""
     return x.astype(np.float64) / np.sqrt(1 + epsilon)
 
 

@@ -61,10 +61,10 @@ def cosines(x: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return result
 
 
-def squared_distances(x: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    """Between the rows of x (b, d) and of the centres (c, d)."""
-    result = np.zeros((len(x), len(centres)))
+def squared_distances(x: np.ndarray, centers: np.ndarray) -> np.ndarray:
+    """Between the rows of x (b, d) and of the centers (c, d)."""
+    result = np.zeros((len(x), len(centers)))
     for i, row in enumerate(np.asarray(x, "float64").tolist()):
-        for j, centre in enumerate(np.asarray(centres, "float64").tolist()):
-            result[i, j] = math.fsum((p - q) ** 2 for p, q in zip(row, centre, strict=True))
+        for j, center in enumerate(np.asarray(centers, "float64").tolist()):
+            result[i, j] = math.fsum((p - q) ** 2 for p, q in zip(row, center, strict=True))
     return result

@@ -30,7 +30,7 @@ def auc(distances, same):
 
 
 def eer(distances, same):
-    """Where the straight lines between (FAR, FRR) of neighbouring thresholds cross FAR = FRR."""
+    """Where the straight lines between (FAR, FRR) of neighboring thresholds cross FAR = FRR."""
     points = [rates(distances, same, t) for t in (-math.inf, *sorted(set(distances)))]
     for (far0, tar0), (far1, tar1) in itertools.pairwise(points):
         a, b = far0 - (1 - tar0), far1 - (1 - tar1)

@@ -86,14 +86,14 @@ def ecn(query, gallery, k=25, t=3, q=8):
     weight = np.maximum(k - position, 0)
     r = -(weight @ weight.T)
 
-    def neighbours(i):
+    def neighbors(i):
         near = rank[i, 1 : t + 1].tolist()
         return near + [m for j in near for m in rank[j, 1 : q + 1].tolist()]
 
     result = np.empty((queries, count - queries))
     for p in range(queries):
         for g in range(queries, count):
-            terms = [r[j, g] for j in neighbours(p)] + [r[j, p] for j in neighbours(g)]
+            terms = [r[j, g] for j in neighbors(p)] + [r[j, p] for j in neighbors(g)]
             mean = np.mean(terms)
             result[p, g - queries] = mean if mean != 0 else 1 - cosine[p, g]
     return result

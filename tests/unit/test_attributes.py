@@ -98,9 +98,9 @@ def test_read_attributes_zero_one_table_blanks_are_unknown(tmp_path):
     found = data.read_attributes(path)
     assert found.values.tolist() == [[1, 0, -1], [1, 1, -1]]
     images = data.PersonImages(np.array(["1", "2", "3"]), np.array(["b", "c", "a"]), None)
-    labelled = found.label(images)
-    assert labelled.columns["attributes"].tolist() == [[1, 1, -1], [-1, -1, -1], [1, 0, -1]]
-    np.testing.assert_allclose(data.rates(labelled), [1, 0.5, 0])
+    labeled = found.label(images)
+    assert labeled.columns["attributes"].tolist() == [[1, 1, -1], [-1, -1, -1], [1, 0, -1]]
+    np.testing.assert_allclose(data.rates(labeled), [1, 0.5, 0])
     with pytest.raises(InputError, match="identities of the images"):
         found.label(images[1])
 
@@ -253,7 +253,7 @@ def test_attribute_scores_group_counts_as_one_classifier():
     true = np.array([[1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0], [-1, 0, 0, 1]])
     told = np.array([[1, 1, 0, 0], [1, 0, 1, 0], [0, 1, 0, 0], [1, 1, 0, 0]], bool)
     scores = evaluation.attribute_scores(told, true, names, {"up": (1, 2, 3)})
-    # Nobody knows the last hat; the third wears no colour that has a name.
+    # Nobody knows the last hat; the third wears no color that has a name.
     assert scores.classifier_accuracies == pytest.approx({"hat": 2 / 3, "up: one of 3": 2 / 3})
     assert scores.classifier_accuracy == pytest.approx(2 / 3)
     alone = evaluation.attribute_scores(told, true, names)

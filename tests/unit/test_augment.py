@@ -17,13 +17,13 @@ from keras_reid.data.augment import (
 )
 from keras_reid.errors import InputError
 
-ALL = [*RECIPES, *(f"none+{name}" for name in IN_PLACE), "default+colour+grayscale+blur"]
+ALL = [*RECIPES, *(f"none+{name}" for name in IN_PLACE), "default+color+grayscale+blur"]
 SIZE = (64, 32)
 MEAN = np.array(IMAGENET_MEAN)
 
 
 def pictures(b=200, size=SIZE, seed=0):
-    """Noise without 0 and without the mean's red: padding and boxes are then recognisable."""
+    """Noise without 0 and without the mean's red: padding and boxes are then recognizable."""
     noise = np.random.default_rng(seed).integers(1, 120, (b, *size, 3))
     return tf.constant(noise, tf.uint8)
 
@@ -152,7 +152,7 @@ def test_color_recipe_jitter_stays_within_bounds():
     """Of a red square on gray: the mean luma is the brightness, the rest follows from it."""
     images = np.full((300, 8, 8, 3), 100, np.uint8)
     images[:, :4, :4] = (160, 100, 100)
-    changed = run("none+colour", images).astype(float)
+    changed = run("none+color", images).astype(float)
     luma = changed @ (0.299, 0.587, 0.114)
     before = images[0] @ (0.299, 0.587, 0.114)
     bright = luma.mean((1, 2)) / before.mean()
@@ -163,21 +163,21 @@ def test_color_recipe_jitter_stays_within_bounds():
         assert factor.max() < 1.3 + slack
         assert factor.min() < 0.75
         assert factor.max() > 1.25
-    gray = run("none+colour", np.full((50, 4, 4, 3), 100, np.uint8))
-    assert (gray == gray[:, :1, :1, :1]).all()  # what has no colour gets none
+    gray = run("none+color", np.full((50, 4, 4, 3), 100, np.uint8))
+    assert (gray == gray[:, :1, :1, :1]).all()  # what has no color gets none
 
 
 def test_color_recipe_keeps_geometry_and_keypoints():
     images, seed = pictures(20), tf.constant([5, 6], tf.int64)
     points = tf.random.stateless_uniform((20, 3, 3), (0, 1))
     plain, plain_points = with_keypoints("default", (0, 2, 1))(images, points, seed)
-    changed, moved = with_keypoints("default+colour", (0, 2, 1))(images, points, seed)
+    changed, moved = with_keypoints("default+color", (0, 2, 1))(images, points, seed)
     np.testing.assert_array_equal(moved, plain_points)
     np.testing.assert_array_equal(
         (changed.numpy() == MEAN).all(-1), (plain.numpy() == MEAN).all(-1)
     )
     assert (changed != plain).numpy().any()
-    np.testing.assert_array_equal(changed, run("default+colour", images, (5, 6)))
+    np.testing.assert_array_equal(changed, run("default+color", images, (5, 6)))
 
 
 def test_recipe_function_is_returned_unchanged():
@@ -203,8 +203,8 @@ def test_keras_cv_recipe_changes_images_and_keeps_uint8(name):
 def test_recipe_unknown_name_raises_with_known_names():
     with pytest.raises(InputError, match=r"none, flip, crop, default, randaugment.*got 'cutout'"):
         recipe("cutout")
-    for name in ("default+cutout", "colour", "default+colour+"):
-        with pytest.raises(InputError, match=r"any of colour, grayscale, blur added by \+"):
+    for name in ("default+cutout", "color", "default+color+"):
+        with pytest.raises(InputError, match=r"any of color, grayscale, blur added by \+"):
             recipe(name)
     with pytest.raises(InputError, match="with keypoints, augment is one of none, flip, crop, de"):
         with_keypoints("augmix", (0,))

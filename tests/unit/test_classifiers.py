@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from keras_reid.errors import InputError
-from keras_reid.layers import Centres, CosineClassifier
+from keras_reid.layers import Centers, CosineClassifier
 from keras_reid.losses import MARGINS, CenterLoss, MarginSoftmaxLoss
 
 CASES = [
@@ -177,7 +177,7 @@ def test_margin_softmax_bad_arguments_raise(arguments, message):
     ("loss", "message"),
     [
         (MarginSoftmaxLoss(), r"Cosines are .* \(4, 1, 1\): give .* layers.CosineClassifier"),
-        (CenterLoss(), r"Distances to the centres are .* \(4, 1, 1\): give .* layers.Centres"),
+        (CenterLoss(), r"Distances to the centers are .* \(4, 1, 1\): give .* layers.Centers"),
     ],
 )
 def test_classifier_losses_wrong_rank_raises(loss, message):
@@ -197,8 +197,8 @@ def test_classifier_losses_label_out_of_range_raises_or_gives_nan(label):
 
 
 def test_center_loss_matches_hand_computed_values():
-    """Images at 3 and 4 of a line, centres at 0 and 2: 9/2 to the first, 4/2 to the second."""
-    layer = Centres(2)
+    """Images at 3 and 4 of a line, centers at 0 and 2: 9/2 to the first, 4/2 to the second."""
+    layer = Centers(2)
     layer.build((None, 1))
     layer.set_weights([np.array([[0.0], [2.0]])])
     distances = layer(np.array([[3.0], [4.0]], "float32"))
@@ -208,16 +208,16 @@ def test_center_loss_matches_hand_computed_values():
 
 
 def test_center_loss_gradient_pulls_image_and_center_together():
-    layer = Centres(3)
+    layer = Centers(3)
     layer.build((None, 2))
     layer.set_weights([np.array([[0.0, 0], [5, 5], [9, 9]])])
     x = tf.constant([[3.0, 4.0]])
     with tf.GradientTape() as tape:
         tape.watch(x)
         loss = CenterLoss()(np.array([1]), layer(x))
-    of_image, of_centres = tape.gradient(loss, [x, layer.centres])
+    of_image, of_centers = tape.gradient(loss, [x, layer.centers])
     np.testing.assert_allclose(of_image, [[-2, -1]], rtol=1e-6)
-    np.testing.assert_allclose(of_centres, [[0, 0], [2, 1], [0, 0]], rtol=1e-6)
+    np.testing.assert_allclose(of_centers, [[0, 0], [2, 1], [0, 0]], rtol=1e-6)
 
 
 def test_center_loss_value_matches_oracle_and_config_is_complete():
@@ -255,7 +255,7 @@ def points(rows=6, width=4):
 def test_classifier_layers_match_oracle(jit_compile):
     for layer, truth in (
         (trained(CosineClassifier(5)), oracle_classifiers.cosines),
-        (trained(Centres(5)), oracle_classifiers.squared_distances),
+        (trained(Centers(5)), oracle_classifiers.squared_distances),
     ):
         call = layer if jit_compile is None else tf.function(layer, jit_compile=jit_compile)
         result = call(points())
@@ -271,7 +271,7 @@ def test_cosine_classifier_is_scale_invariant():
 
 
 @compiled
-@pytest.mark.parametrize("layer", [CosineClassifier, Centres])
+@pytest.mark.parametrize("layer", [CosineClassifier, Centers])
 def test_classifier_layers_zero_inputs_have_finite_gradient(layer, jit_compile):
     layer, x = trained(layer(5)), points()
     x[0], x[1] = 0, layer.get_weights()[0].ravel()[:4]
@@ -286,17 +286,17 @@ def test_classifier_layers_zero_inputs_have_finite_gradient(layer, jit_compile):
 
 
 def test_centers_layer_near_points_keep_precision():
-    layer = Centres(2)
+    layer = Centers(2)
     layer.build((None, 4))
-    centres = 100 + points(2)
-    layer.set_weights([centres])
-    x = (centres + 1e-2).astype("float32")
-    expected = oracle_classifiers.squared_distances(x, centres)
+    centers = 100 + points(2)
+    layer.set_weights([centers])
+    x = (centers + 1e-2).astype("float32")
+    expected = oracle_classifiers.squared_distances(x, centers)
     np.testing.assert_allclose(layer(x), expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
-@pytest.mark.parametrize("layer", [CosineClassifier, Centres])
+@pytest.mark.parametrize("layer", [CosineClassifier, Centers])
 def test_classifier_layers_mixed_precision_computes_in_float32(layer, policy):
     """By the global policy they ignore it; by their own, only the inputs are halved."""
     before = keras.config.dtype_policy()
@@ -315,7 +315,7 @@ def test_classifier_layers_mixed_precision_computes_in_float32(layer, policy):
     assert by_default(x).dtype == explicit(x).dtype == symbolic.dtype == "float32"
 
 
-@pytest.mark.parametrize("layer", [CosineClassifier, Centres])
+@pytest.mark.parametrize("layer", [CosineClassifier, Centers])
 def test_classifier_layers_zero_identities_raise(layer):
     with pytest.raises(InputError, match="at least 1: received 0"):
         layer(0)

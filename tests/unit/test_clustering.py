@@ -28,8 +28,8 @@ def people(persons=20, images=10, spread=0.35, seed=0):
     """Features (n, 16) and who they show."""
     random = np.random.default_rng(seed)
     labels = random.permutation(np.repeat(np.arange(persons), images))
-    centres = random.normal(size=(persons, 16))
-    x = centres[labels] + spread * random.normal(size=(len(labels), 16))
+    centers = random.normal(size=(persons, 16))
+    x = centers[labels] + spread * random.normal(size=(len(labels), 16))
     return x.astype("float32"), labels
 
 
@@ -261,17 +261,17 @@ def test_cluster_scores_bad_columns_raise(labels, clusters, message):
 
 
 def test_draw_groups_shows_largest_groups(tmp_path):
-    colours = [(200, 0, 0), (0, 200, 0), (0, 0, 200)]
+    colors = [(200, 0, 0), (0, 200, 0), (0, 0, 200)]
     paths, groups = [], []
     for group, count in ((2, 2), (0, 3), (-1, 4)):
         for i in range(count):
             paths.append(tmp_path / f"{group}-{i}.png")
-            Image.new("RGB", (10, 30), colours[group]).save(paths[-1])
+            Image.new("RGB", (10, 30), colors[group]).save(paths[-1])
             groups.append(group)
     sheet = visualize.draw_groups(paths, np.array(groups), columns=4, height=40)
     assert sheet.size == (4 * 20, 2 * 52)
-    for x, y, colour in ((10, 30, 0), (50, 30, 0), (10, 82, 2), (30, 82, 2)):
-        assert sheet.getpixel((x, y)) == colours[colour]
+    for x, y, color in ((10, 30, 0), (50, 30, 0), (10, 82, 2), (30, 82, 2)):
+        assert sheet.getpixel((x, y)) == colors[color]
     for x, y in ((70, 30), (50, 82)):
         assert sheet.getpixel((x, y)) == (255, 255, 255)
     assert visualize.draw_groups(paths, np.array(groups), rows=1, height=40).size[1] == 52

@@ -26,7 +26,7 @@ def maps():
 
 
 def test_mixstyle_output_interpolates_statistics_of_two_images(maps):
-    """And is the normalised map of its own image in it: written down a second time, in float64."""
+    """And is the normalized map of its own image in it: written down a second time, in float64."""
     mixed = layers.MixStyle(1.0, alpha=2.0, seed=3)(maps, training=True)
     means, deviations = statistics(maps)
     mean, deviation = statistics(mixed)

@@ -23,7 +23,7 @@ OTHERS += [("litert", precision) for precision in serving.QUANTIZATIONS]
 
 
 def photographs(count, height=40, width=24, seed=0):
-    """Smooth colours, which 8 bits can be calibrated on."""
+    """Smooth colors, which 8 bits can be calibrated on."""
     random = np.random.default_rng(seed)
     coarse = random.integers(0, 256, (count, 5, 3, 3)).astype(np.float32)
     return np.round(tf.image.resize(coarse, (height, width))).astype(np.uint8)
@@ -31,7 +31,7 @@ def photographs(count, height=40, width=24, seed=0):
 
 @pytest.fixture(scope="module")
 def model():
-    """An embedder whose normalisations have seen images, with local features."""
+    """An embedder whose normalizations have seen images, with local features."""
     keras.utils.set_random_seed(0)
     model = models.build("tiny", 5, SIZE, weights="none", heads=[heads.LocalHead(4, 16)])
     for seed in range(20):

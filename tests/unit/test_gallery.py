@@ -512,8 +512,8 @@ def test_exact_nearest_near_duplicates_are_ordered():
 
 def clustered(count, width=32, persons=200, seed=0):
     random = np.random.default_rng(seed)
-    centres = np.random.default_rng(9).standard_normal((persons, width))
-    x = centres[random.integers(persons, size=count)]
+    centers = np.random.default_rng(9).standard_normal((persons, width))
+    x = centers[random.integers(persons, size=count)]
     x = x + 0.3 * random.standard_normal((count, width))
     return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
 

@@ -24,9 +24,9 @@ def images(identity, camera=None, path=None):
     return PersonImages(path, identity, camera)
 
 
-def picture(path, grey=0, size=(8, 16)):
+def picture(path, gray=0, size=(8, 16)):
     path.parent.mkdir(parents=True, exist_ok=True)
-    noise = np.random.default_rng(grey).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    noise = np.random.default_rng(gray).integers(0, 256, (size[1], size[0], 3), np.uint8)
     Image.fromarray(noise).save(path)
     return path
 
@@ -93,10 +93,10 @@ def test_decode_jpeg_png_and_bmp_matches_pillow(tmp_path, suffix):
 
 
 def test_decode_gray_png_named_jpg_returns_three_channels(tmp_path):
-    grey = tmp_path / "grey.jpg"
-    Image.new("L", (8, 16), 77).save(grey, format="PNG")
-    assert np.unique(decode(grey)).tolist() == [77]
-    assert decode(grey).shape == (16, 8, 3)
+    gray = tmp_path / "gray.jpg"
+    Image.new("L", (8, 16), 77).save(gray, format="PNG")
+    assert np.unique(decode(gray)).tolist() == [77]
+    assert decode(gray).shape == (16, 8, 3)
 
 
 @pytest.fixture
@@ -240,16 +240,16 @@ def test_decode_exif_orientation_returns_upright_image(tmp_path, orientation, en
     np.testing.assert_allclose(in_graph, upright, atol=1)
 
 
-@pytest.mark.parametrize("colours", [2, 16, 200, 256])
+@pytest.mark.parametrize("colors", [2, 16, 200, 256])
 @pytest.mark.parametrize("suffix", ["bmp", "png"])
-def test_decode_palette_image_returns_rgb(tmp_path, suffix, colours):
+def test_decode_palette_image_returns_rgb(tmp_path, suffix, colors):
     pixels = np.random.default_rng(0).integers(0, 256, (16, 8, 3), np.uint8)
-    image = Image.fromarray(pixels).convert("P", palette=Image.Palette.ADAPTIVE, colors=colours)
+    image = Image.fromarray(pixels).convert("P", palette=Image.Palette.ADAPTIVE, colors=colors)
     image.save(tmp_path / f"x.{suffix}")
     np.testing.assert_array_equal(decode(tmp_path / f"x.{suffix}"), image.convert("RGB"))
 
 
-def test_unlabelled_unreadable_folder_raises_with_path(tmp_path, monkeypatch):
+def test_unlabeled_unreadable_folder_raises_with_path(tmp_path, monkeypatch):
     picture(tmp_path / "open/a.jpg")
     picture(tmp_path / "closed/b.jpg")
     scandir = os.scandir
@@ -261,7 +261,7 @@ def test_unlabelled_unreadable_folder_raises_with_path(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "scandir", refused)
     with pytest.raises(InputError, match=r"closed gave 'Permission denied': ask for permission"):
-        data.unlabelled(tmp_path)
+        data.unlabeled(tmp_path)
 
 
 def test_person_images_non_utf8_path_raises():

@@ -418,10 +418,10 @@ def test_batch_statistics_as_metric_is_logged_and_saved(tmp_path):
 
 
 def people(count=6, images=8, width=5):
-    """Points that scatter around one centre per identity."""
+    """Points that scatter around one center per identity."""
     rng = np.random.default_rng(0)
-    centres = np.repeat(rng.normal(size=(count, width)), images, axis=0)
-    x = (centres + 0.8 * rng.normal(size=centres.shape)).astype("float32")
+    centers = np.repeat(rng.normal(size=(count, width)), images, axis=0)
+    x = (centers + 0.8 * rng.normal(size=centers.shape)).astype("float32")
     return x, np.repeat(np.arange(count, dtype="int32"), images)
 
 

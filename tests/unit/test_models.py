@@ -44,15 +44,15 @@ def test_build_without_identities_omits_logits_and_sets_embedding_dim() -> None:
 
 
 def test_build_cosine_classifier_and_centers_returns_expected_outputs() -> None:
-    model = models.build("tiny", 7, SIZE, weights="none", classifier="cosine", centres=True)
+    model = models.build("tiny", 7, SIZE, weights="none", classifier="cosine", centers=True)
     rng = np.random.default_rng(0)
     model.set_weights([w + rng.uniform(0, 0.2, w.shape) for w in model.get_weights()])
     out = model(images())
-    kernel, centres = (model.get_layer(name).get_weights()[0] for name in ("logits", "centres"))
+    kernel, centers = (model.get_layer(name).get_weights()[0] for name in ("logits", "centers"))
     cosines = oracle_classifiers.cosines(out["embedding"], kernel)
-    distances = oracle_classifiers.squared_distances(out["features"], centres)
+    distances = oracle_classifiers.squared_distances(out["features"], centers)
     np.testing.assert_allclose(out["logits"], cosines, atol=1e-6)
-    np.testing.assert_allclose(out["centres"], distances, rtol=1e-5)
+    np.testing.assert_allclose(out["centers"], distances, rtol=1e-5)
 
 
 def test_build_cosine_classifier_without_identities_is_omitted() -> None:
@@ -63,14 +63,14 @@ def test_build_cosine_classifier_without_identities_is_omitted() -> None:
 @pytest.mark.nightly
 def test_learner_margin_softmax_and_center_loss_trains_and_saves(tmp_path) -> None:
     keras.utils.set_random_seed(0)
-    model = models.build("tiny", 4, SIZE, weights="none", classifier="cosine", centres=True)
-    loss = {"logits": MarginSoftmaxLoss(), "centres": CenterLoss()}
-    model.compile(keras.optimizers.SGD(0.1), loss, {"centres": 0.1})
-    heads = [model.get_layer(name) for name in ("logits", "centres")]
+    model = models.build("tiny", 4, SIZE, weights="none", classifier="cosine", centers=True)
+    loss = {"logits": MarginSoftmaxLoss(), "centers": CenterLoss()}
+    model.compile(keras.optimizers.SGD(0.1), loss, {"centers": 0.1})
+    heads = [model.get_layer(name) for name in ("logits", "centers")]
     before = [head.get_weights()[0] for head in heads]
     labels = {"identity": np.arange(4, dtype="int32")}
     logs = model.train_on_batch(images(), labels, return_dict=True)
-    total = logs["logits_margin_softmax"] + 0.1 * logs["centres_center"]
+    total = logs["logits_margin_softmax"] + 0.1 * logs["centers_center"]
     assert logs["loss"] == pytest.approx(total, rel=1e-5)
     for head, old in zip(heads, before, strict=True):
         assert np.all(np.any(head.get_weights()[0] != old, axis=1)), head.name
@@ -234,7 +234,7 @@ def test_backbones_build_from_model_and_weights_files_matches_source(tmp_path) -
         ({"pooling": "median"}, "pooling is one of avg, avg_max, gem, max: received 'median'"),
         ({"neck": "giraffe"}, "neck is one of bn, none: received 'giraffe'"),
         ({"classifier": "svm"}, "classifier is one of linear, cosine: received 'svm'"),
-        ({"centres": True, "num_identities": None}, "centres belong to identities: received None"),
+        ({"centers": True, "num_identities": None}, "centers belong to identities: received None"),
         ({"last_stride": 3}, "last_stride is 1 or 2: received 3"),
         ({"num_identities": 0}, "at least 1: received 0; or None"),
         ({"width": 0}, "width is at least 1"),

@@ -119,7 +119,7 @@ def weights_of(model, layer):
     return model.get_layer(layer).get_weights()
 
 
-def normalised(x, gamma, beta, mean, variance, epsilon=1e-3):
+def normalized(x, gamma, beta, mean, variance, epsilon=1e-3):
     return (x - mean) / np.sqrt(variance + epsilon) * gamma + beta
 
 
@@ -134,13 +134,13 @@ def test_local_head_conv_bn_relu_matches_oracle():
     model = shaken(build(heads.LocalHead(4, 16)))
     pooled = oracle_parts.stripes(maps_of(model), 4)
     x = pooled @ weights_of(model, "local_conv")[0]
-    expected = np.maximum(normalised(x, *weights_of(model, "local_bn")), 0)
+    expected = np.maximum(normalized(x, *weights_of(model, "local_bn")), 0)
     np.testing.assert_allclose(model(images())["local"], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_local_head_bn_relu_conv_matches_oracle():
     model = shaken(build(heads.LocalHead(4, 16, "max", "bn_relu_conv", normalize=True)))
-    maps = np.maximum(normalised(maps_of(model), *weights_of(model, "local_bn")), 0)
+    maps = np.maximum(normalized(maps_of(model), *weights_of(model, "local_bn")), 0)
     x = oracle_parts.stripes(maps, 4, "max") @ weights_of(model, "local_conv")[0]
     expected = x / np.linalg.norm(x, axis=-1, keepdims=True)
     np.testing.assert_allclose(model(images())["local"], expected, rtol=1e-4, atol=1e-5)
@@ -153,7 +153,7 @@ def test_part_head_outputs_match_oracle():
     out = model(images())
     np.testing.assert_allclose(out["embedding"], unit.reshape(4, -1), rtol=1e-4, atol=1e-6)
     x = pooled @ weights_of(model, "part_conv")[0]
-    parts = np.maximum(normalised(x, *weights_of(model, "part_bn")), 0)
+    parts = np.maximum(normalized(x, *weights_of(model, "part_bn")), 0)
     np.testing.assert_allclose(out["parts"], parts, rtol=1e-4, atol=1e-5)
     logits = oracle_parts.part_logits(parts, weights_of(model, "part_logits")[0])
     np.testing.assert_allclose(out["part_logits"], logits, rtol=1e-4, atol=1e-4)

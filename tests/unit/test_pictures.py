@@ -30,8 +30,8 @@ def test_draw_alignment_places_images_side_by_side():
 def test_draw_alignment_marks_stripe_boundaries():
     path = np.array([[True, False], [True, False], [True, True]])
     picture = drawn(path)
-    assert all(tuple(picture[y, 20]) == pictures.GREY for y in (32, 64))
-    assert tuple(picture[48, -20]) == pictures.GREY
+    assert all(tuple(picture[y, 20]) == pictures.GRAY for y in (32, 64))
+    assert tuple(picture[48, -20]) == pictures.GRAY
     assert tuple(picture[32, -20]) == (0, 0, 0)
 
 
@@ -103,8 +103,8 @@ def test_draw_timeline_bars_match_intervals():
     seen = {"berta": [(5.0, 10.0)], "anna": [(0.0, 2.0), (8.0, 10.0)]}
     picture = np.asarray(visualize.draw_timeline(seen, width=600, row=20))
     assert picture.shape == (3 * 20 + 8, 600, 3)
-    coloured = (picture < 255).any(-1)
-    rows = coloured[10], coloured[30]  # anna came first
+    colored = (picture < 255).any(-1)
+    rows = colored[10], colored[30]  # anna came first
     bars = [np.flatnonzero(row) for row in rows]
     ends = 600 - 8
     # Both are there at the end; berta begins in the middle of what anna's row spans.
@@ -118,6 +118,6 @@ def test_draw_timeline_bars_match_intervals():
 
 
 def test_track_colors_of_consecutive_numbers_are_distinct():
-    colours = np.array([pictures._colour(number) for number in range(1, 9)], float)
-    distances = np.linalg.norm(colours[:, None] - colours, axis=-1)
+    colors = np.array([pictures._color(number) for number in range(1, 9)], float)
+    distances = np.linalg.norm(colors[:, None] - colors, axis=-1)
     assert distances[~np.eye(8, dtype=bool)].min() > 40

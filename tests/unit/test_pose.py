@@ -73,7 +73,7 @@ def test_read_keypoints_row_matches_path_suffix(drawn, tmp_path):
         writer.writerow(header)
         writer.writerow([names[0], *[3.5, 31.5] * 15])
     found = data.read_keypoints(images, table).columns["keypoints"]
-    # The centre of a pixel is half a pixel from its edge: 3.5 + 0.5 of 32, 31.5 + 0.5 of 64.
+    # The center of a pixel is half a pixel from its edge: 3.5 + 0.5 of 32, 31.5 + 0.5 of 64.
     np.testing.assert_allclose(found[0], [[4 / 32, 0.5, 1]] * 15)
     assert (found[1] == 0).all()
     with pytest.raises(InputError, match="has no row for"):

@@ -33,7 +33,7 @@ def test_pretrained_card_matches_model(name, model):
     assert models.image_size(model) == card.image_size
     assert model.output["embedding"].shape == (None, card.embedding_dim)
     assert "Market-1501" in card.trained_on
-    assert "research" in card.licence
+    assert "research" in card.license
     assert card.command.startswith("python train.py")
     assert 0 < card.scores["embedding"]["mAP"] < card.scores["embedding, re-ranked"]["mAP"] < 1
     for what, values in card.thresholds.items():
@@ -68,7 +68,7 @@ def test_pretrained_unknown_name_raises_with_known_names():
 
 
 def test_pretrained_embedding_matches_recorded_values(name, model):
-    """Of an image that anybody can make: a column of three colours, and stripes across."""
+    """Of an image that anybody can make: a column of three colors, and stripes across."""
     recorded = shipped.PRETRAINED[name].recorded
     image = np.zeros((1, *PRETRAINED[name].image_size, 3), np.uint8)
     third = image.shape[1] // 3

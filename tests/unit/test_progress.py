@@ -44,7 +44,7 @@ def test_progress_in_pipe_prints_line_every_ten_seconds(clock, monkeypatch):
 def test_progress_second_loop_restarts_count(clock, monkeypatch):
     err = io.StringIO()
     monkeypatch.setattr(sys, "stderr", err)
-    tell = common.progress("neighbours")
+    tell = common.progress("neighbors")
     for now, done, total in ((0, 1, 4), (11, 4, 4), (11, 1, 5), (22, 3, 5), (23, 5, 5)):
         clock[0] = now
         tell(done, total)

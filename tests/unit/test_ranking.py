@@ -28,10 +28,10 @@ def one_query(order, gallery_ids, gallery_cams, **options):
 def example(q=40, g=90, d=12, seed=0):
     """Features with structure, and the labels of both sides: arguments for `rank`."""
     random = np.random.default_rng(seed)
-    centres = random.normal(size=(15, d))
+    centers = random.normal(size=(15, d))
     query_ids, gallery_ids = random.integers(15, size=q), random.integers(-1, 15, size=g)
-    query = centres[query_ids] + random.normal(size=(q, d))
-    gallery = centres[gallery_ids] + random.normal(size=(g, d))
+    query = centers[query_ids] + random.normal(size=(q, d))
+    gallery = centers[gallery_ids] + random.normal(size=(g, d))
     cameras = random.integers(4, size=q), random.integers(4, size=g)
     features = query.astype("float32"), gallery.astype("float32")
     return features, Labels(query_ids, cameras[0]), Labels(gallery_ids, cameras[1])

@@ -13,7 +13,7 @@ from conftest import ROOT
 from keras_reid import evaluation, reranking
 from keras_reid.errors import InputError
 from keras_reid.nearest import arrays, graph
-from keras_reid.reranking import jaccard, neighbour_graphs, neighbours, reciprocal
+from keras_reid.reranking import jaccard, neighbor_graphs, neighbors, reciprocal
 
 POINTS = np.array([[0], [1], [3], [7], [8], [15]], np.float32)
 
@@ -205,7 +205,7 @@ def test_nearest_duplicate_rows_are_ordered_by_index(copies):
     random = np.random.default_rng(0)
     x = np.repeat(random.normal(size=(12, 33)).astype("float32"), copies, axis=0)
     x = x[random.permutation(len(x))]
-    found = neighbours.nearest(graph.FeatureDistances(tf.constant(x)), 9).index.numpy()
+    found = neighbors.nearest(graph.FeatureDistances(tf.constant(x)), 9).index.numpy()
     np.testing.assert_array_equal(found, oracle.order(oracle.squared_distances(x))[:, :9])
     for result in every_way(x[:10], x[10:], k1=6, k2=3):
         np.testing.assert_allclose(
@@ -223,7 +223,7 @@ def test_nearest_distances_below_float32_rounding_match_oracle():
     x[60:90] = x[:30] - 1.0001e-4 * near
     x = x.astype("float32")
     source = graph.FeatureDistances(tf.constant(x))
-    found = neighbours.nearest(source, 4).index.numpy()
+    found = neighbors.nearest(source, 4).index.numpy()
     expected = oracle.order(oracle.squared_distances(x))[:, :4]
     np.testing.assert_array_equal(found, expected)
     products = np.argsort(source.rows(0, 300).numpy()[:, :300], axis=1, kind="stable")[:, :4]
@@ -235,7 +235,7 @@ def test_nearest_distances_below_float32_rounding_match_oracle():
     ("order", "rows"), [("mixed", 16), ("by person", 64)]
 )  # a block has fewer rows, and more, than candidates are kept of each image
 def test_nearest_small_blocks_match_oracle(monkeypatch, order, rows):
-    monkeypatch.setattr(neighbours, "LEAST", rows)
+    monkeypatch.setattr(neighbors, "LEAST", rows)
     random = np.random.default_rng(1)
     person = random.integers(3, size=150)
     person = np.sort(person) if order == "by person" else person
@@ -244,8 +244,8 @@ def test_nearest_small_blocks_match_oracle(monkeypatch, order, rows):
     squared = oracle.squared_distances(x)
     for k in (3, 150):
         source = graph.FeatureDistances(tf.constant(x))
-        traced = tf.function(functools.partial(neighbours.nearest, source, k), autograph=False)
-        for found in (neighbours.nearest(source, k), traced()):
+        traced = tf.function(functools.partial(neighbors.nearest, source, k), autograph=False)
+        for found in (neighbors.nearest(source, k), traced()):
             np.testing.assert_array_equal(found.index, oracle.order(squared)[:, :k])
             np.testing.assert_allclose(found.largest, squared.max(axis=1), rtol=1e-5)
 
@@ -254,7 +254,7 @@ def test_nearest_small_blocks_match_oracle(monkeypatch, order, rows):
 @pytest.mark.parametrize("known", [0, 7, 40])
 def test_kept_distances_partial_cache_matches_feature_distances(monkeypatch, known):
     query, gallery = people(40, 100)
-    monkeypatch.setattr(neighbours, "LEAST", 16)
+    monkeypatch.setattr(neighbors, "LEAST", 16)
     monkeypatch.setattr(graph, "KEPT_ELEMENTS", known * len(gallery))
     x = tf.constant(np.concatenate([query, gallery]))
     source, plain = graph.KeptDistances(x, 40), graph.FeatureDistances(x)
@@ -271,7 +271,7 @@ def test_k_reciprocal_memory_mapped_gallery_matches_oracle(monkeypatch, tmp_path
     query, gallery = people(40, 100)
     gallery[[3, 50]] = gallery[7]  # copies, of which the order is by index
     gallery = gallery.astype(dtype)
-    monkeypatch.setattr(neighbours, "LEAST", 16)
+    monkeypatch.setattr(neighbors, "LEAST", 16)
     monkeypatch.setattr(arrays, "READ_ELEMENTS", 33 * gallery.shape[1])
     monkeypatch.setattr(graph, "PAIR_ELEMENTS", 7 * gallery.shape[1])
     np.save(tmp_path / "gallery.npy", gallery)
@@ -294,7 +294,7 @@ def test_k_reciprocal_memory_mapped_gallery_with_nan_raises(monkeypatch, tmp_pat
 
 def test_nearest_largest_ignores_padding_columns():
     x = np.random.default_rng(0).normal(size=(37, 5)).astype("float32")
-    found = neighbours.nearest(graph.FeatureDistances(tf.constant(x)), 3)
+    found = neighbors.nearest(graph.FeatureDistances(tf.constant(x)), 3)
     np.testing.assert_allclose(found.largest, oracle.squared_distances(x).max(axis=1), rtol=1e-5)
 
 
@@ -303,13 +303,13 @@ def test_k_reciprocal_block_sizes_do_not_change_result(monkeypatch):
     query, gallery = people(40, 200)
     whole = reranking.k_reciprocal(query, gallery).numpy()
     for module, name, value in (
-        (neighbours, "LEAST", 32),
-        (neighbours, "BLOCK_ELEMENTS", 1),
+        (neighbors, "LEAST", 32),
+        (neighbors, "BLOCK_ELEMENTS", 1),
         (graph, "PAIR_ELEMENTS", 100),
         (graph, "KEPT_ELEMENTS", 17 * 200),
         (jaccard, "BLOCK_ELEMENTS", 5000),
         (reciprocal, "BLOCK_ELEMENTS", 1000),
-        (neighbour_graphs, "PAIR_ELEMENTS", 1000),
+        (neighbor_graphs, "PAIR_ELEMENTS", 1000),
     ):
         monkeypatch.setattr(module, name, value)
     made = reranking.RERANKERS["k_reciprocal"](query, gallery)

@@ -26,7 +26,7 @@ WIDTH = 128
 
 
 def photographs(count, height=SIZE[0], width=SIZE[1], seed=0):
-    """Coarse coloured squares: unlike noise, they keep their looks when they are resized."""
+    """Coarse colored squares: unlike noise, they keep their looks when they are resized."""
     coarse = np.random.default_rng(seed).integers(0, 256, (count, 6, 4, 3))
     return tf.cast(tf.image.resize(coarse, (height, width), "nearest"), tf.uint8).numpy()
 
@@ -36,7 +36,7 @@ def model():
     keras.utils.set_random_seed(1)
     model = models.build("tiny", 5, SIZE, weights="none")
     step = tf.function(model)
-    for _ in range(30):  # the statistics of batch normalisation: embeddings now point everywhere
+    for _ in range(30):  # the statistics of batch normalization: embeddings now point everywhere
         step(photographs(32), training=True)
     return model
 

@@ -102,9 +102,9 @@ def test_synthetic_raw_pixels_and_colors_have_low_map(test_images) -> None:
     pixels, ids, cams = test_images
     raw = pixels.reshape(len(pixels), -1).astype("float32")
     stripes = pixels.reshape(len(pixels), 4, 16, 32, 3) // 64
-    colour = stripes[..., 0].astype(int) * 16 + stripes[..., 1] * 4 + stripes[..., 2]
+    color = stripes[..., 0].astype(int) * 16 + stripes[..., 1] * 4 + stripes[..., 2]
     histogram = np.stack(
-        [[np.bincount(stripe.ravel(), minlength=64) for stripe in image] for image in colour]
+        [[np.bincount(stripe.ravel(), minlength=64) for stripe in image] for image in color]
     )
     histogram = np.sqrt(histogram.reshape(len(pixels), -1).astype("float32"))
     shuffled = np.random.default_rng(0).permutation(ids[::2]).repeat(2)

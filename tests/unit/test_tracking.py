@@ -17,7 +17,7 @@ from keras_reid.data.mot import Boxes, read_mot, write_mot
 from keras_reid.errors import InputError
 from keras_reid.pixels import resize
 from keras_reid.tracking import cameras, detect
-from keras_reid.tracking.motion import GATE, Motion, centred, overlaps
+from keras_reid.tracking.motion import GATE, Motion, centered, overlaps
 from keras_reid.training.runs import Run
 
 MATCH = {"calibration": match_within(0.5)}
@@ -97,7 +97,7 @@ def test_motion_filter_matches_kalman_equations():
         np.testing.assert_allclose(motion.mean, mean)
         np.testing.assert_allclose(motion.covariance, p)
         s = h @ p @ h.T + np.eye(4) * (mean[3] / 20) ** 2
-        apart = centred(box) - h @ mean
+        apart = centered(box) - h @ mean
         expected = apart @ np.linalg.inv(s) @ apart
         assert motion.squared_mahalanobis(box[None])[0] == pytest.approx(expected)
         gain = p @ h.T @ np.linalg.inv(s)

@@ -497,8 +497,8 @@ def test_set_distances_invalid_sets_raises():
 
 def test_set_distances_ranked_and_reranked_match_oracle():
     rng = np.random.default_rng(0)
-    centres = rng.normal(size=(6, 8))
-    sets = [centres[i] + 0.3 * rng.normal(size=(4, 8)) for i in range(6) for _ in range(4)]
+    centers = rng.normal(size=(6, 8))
+    sets = [centers[i] + 0.3 * rng.normal(size=(4, 8)) for i in range(6) for _ in range(4)]
     ids, cams = np.repeat(np.arange(1, 7), 4), np.tile([1, 1, 2, 2], 6)
     rows = np.flatnonzero(np.arange(24) % 2 == 0)
     query = [sets[i] for i in rows]

@@ -133,7 +133,7 @@ def to_move(files: Sequence[Path]) -> str:
     return f"{name_some(files, MOST_SHOWN)}: move {'it' if len(files) == 1 else 'them'} away"
 
 
-def unlabelled(root: str | os.PathLike[str]) -> PersonImages:
+def unlabeled(root: str | os.PathLike[str]) -> PersonImages:
     """Return all images in a folder and its folders as identity 0 without cameras.
 
     See `walk_images`.

@@ -24,7 +24,7 @@ class Stripes(Method):
     """`local_weight · aligned triplet loss(features, local)` of the stripes of the feature map.
 
     It mines by the distance that the metric loss compares, and of stripes of length 1 if that
-    normalises.
+    normalizes.
     """
 
     stripes: int = setting(

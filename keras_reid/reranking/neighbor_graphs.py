@@ -1,4 +1,4 @@
-"""Re-ranking by sparse graphs of neighbours: cross neighbourhoods, propagation, diffusion."""
+"""Re-ranking by sparse graphs of neighbors: cross neighborhoods, propagation, diffusion."""
 
 from collections.abc import Callable
 from functools import partial
@@ -13,7 +13,7 @@ from keras_reid.nearest.arrays import Rows
 from keras_reid.nearest.blocks import Progress, in_blocks
 from keras_reid.nearest.graph import PAIR_ELEMENTS, FeatureDistances, Size, length, unit
 from keras_reid.reranking import inputs, sparse
-from keras_reid.reranking.neighbours import nearest
+from keras_reid.reranking.neighbors import nearest
 
 SOLVED = 1e-20  # squared length of what is left of a unit vector
 
@@ -29,7 +29,7 @@ def query_expansion_rows(
     """
     checks.whole(1, k=k)
     checks.at_least(0, "0 weights all alike", alpha=alpha)
-    images, queries, index = _neighbours(query, gallery, k, progress)
+    images, queries, index = _neighbors(query, gallery, k, progress)
 
     def work(start: Size, stop: Size) -> tuple[tf.Tensor]:
         near = tf.gather(images, index[start:stop])  # (b, k, d)
@@ -55,20 +55,20 @@ alpha_query_expansion_rows = partial(query_expansion_rows, alpha=3.0)
 def ecn_rows(
     query: Any, gallery: Any, progress: Progress | None = None, k: int = 25, t: int = 3, q: int = 8
 ) -> Rows:
-    """Mean of `r(j, g)` over the expanded neighbours j of p, and of `r(j, p)` over those of g.
+    """Mean of `r(j, g)` over the expanded neighbors j of p, and of `r(j, p)` over those of g.
 
-    `r(i, j) = −Σ_b [k − pos_i(b)]₊ [k − pos_j(b)]₊` compares two lists of neighbours by cosine,
-    pos from 0; the expanded neighbours are the t nearest and the q nearest to each of these,
+    `r(i, j) = −Σ_b [k − pos_i(b)]₊ [k − pos_j(b)]₊` compares two lists of neighbors by cosine,
+    pos from 0; the expanded neighbors are the t nearest and the q nearest to each of these,
     `t + t q` in all. Where the mean is exactly 0 nothing is shared, and the cosine distance, which
     is greater, takes its place, as in the authors' code.
 
     Source: Sarfraz et al., CVPR 2018, arXiv:1711.10378.
     """
     checks.whole(1, k=k, t=t, q=q)
-    images, queries, index = _neighbours(query, gallery, max(k, t + 1, q + 1), progress)
+    images, queries, index = _neighbors(query, gallery, max(k, t + 1, q + 1), progress)
     count = length(images, 0)
     if isinstance(count, int) and count < 2:
-        raise InputError("cross neighbourhoods need two images or more: received one")
+        raise InputError("cross neighborhoods need two images or more: received one")
     lists = index[:, :k]
     weight = tf.cast(k - tf.range(tf.shape(lists)[1]), tf.float32)
     w = sparse.lists(lists, tf.broadcast_to(weight, tf.shape(lists)), count)
@@ -101,7 +101,7 @@ def gnn_rows(
     rounds: int = 2,
     lambda_value: float = 0.3,
 ) -> Rows:
-    """`1 − (1 − λ) A_q · A_g − λ cos(q, g)` of neighbourhoods that have propagated.
+    """`1 − (1 − λ) A_q · A_g − λ cos(q, g)` of neighborhoods that have propagated.
 
     A is 1 at the k1 nearest by cosine, the image included. In each round `A ← A + Aᵀ`, then
     `A_i ← Σ_j cos²(i, j) A_j` over the k2 nearest, and rows are brought to length 1.
@@ -111,7 +111,7 @@ def gnn_rows(
     checks.whole(1, k1=k1, k2=k2)
     checks.whole(0, rounds=rounds)
     checks.within("[0, 1]", lambda_value=lambda_value)
-    images, queries, index = _neighbours(query, gallery, max(k1, k2), progress)
+    images, queries, index = _neighbors(query, gallery, max(k1, k2), progress)
     count = length(images, 0)
     lists, near = index[:, :k1], index[:, :k2]
     a = sparse.lists(lists, tf.ones_like(lists, tf.float32), count)
@@ -175,7 +175,7 @@ def diffusion_rows(
             "diffusion solves sparse systems by SciPy, outside of a tf.function: call it eagerly, "
             "or take another re-ranker"
         )
-    images, queries, index = _neighbours(query, gallery, k + 1, progress)
+    images, queries, index = _neighbors(query, gallery, k + 1, progress)
     count = len(images)
     near = index[:, 1:]
     cosines = _cosines_of(images, near).numpy()
@@ -216,7 +216,7 @@ def _conjugate_gradients(s: Any, alpha: float, b: np.ndarray, iterations: int) -
     return x
 
 
-def _neighbours(
+def _neighbors(
     query: Any, gallery: Any, k: int, progress: Progress | None
 ) -> tuple[tf.Tensor, Size, tf.Tensor]:
     """All features at length 1, the number of queries, and the k nearest to each."""

@@ -17,7 +17,7 @@ LEAST = 768
 SPARE, MORE = 8, 64  # candidates beyond k, and beyond k where those cannot be told apart
 
 
-class Neighbours(NamedTuple):
+class Neighbors(NamedTuple):
     """The k nearest images to each of n, itself first, equally near ones by index.
 
     index: int32 (n, k). squared: float32 (n, k), their squared distances. largest: float32 (n,),
@@ -29,7 +29,7 @@ class Neighbours(NamedTuple):
     largest: tf.Tensor
 
 
-def nearest(source: FeatureDistances, k: int, progress: Progress | None = None) -> Neighbours:
+def nearest(source: FeatureDistances, k: int, progress: Progress | None = None) -> Neighbors:
     """The `min(k, n)` nearest images to each, among all.
 
     Candidates come from blocks of `source.columns`; where those leave open which is nearer, the
@@ -46,7 +46,7 @@ def nearest(source: FeatureDistances, k: int, progress: Progress | None = None) 
 
     like = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None, None], tf.float32)
     index, squared = in_blocks(work, source.size, _block_images(source.size), like)
-    return Neighbours(index, squared, found.largest)
+    return Neighbors(index, squared, found.largest)
 
 
 def _block_images(count: Size) -> Size:
@@ -54,7 +54,7 @@ def _block_images(count: Size) -> Size:
     return tf.maximum(LEAST, images // GROUP * GROUP)
 
 
-def _candidates(source: FeatureDistances, k: Size, progress: Progress | None) -> Neighbours:
+def _candidates(source: FeatureDistances, k: Size, progress: Progress | None) -> Neighbors:
     """The k nearest by the distances of `columns` alone, the image itself as any other.
 
     Distances are symmetric, so a block of columns begins at its diagonal: what lies above that came
@@ -66,7 +66,7 @@ def _candidates(source: FeatureDistances, k: Size, progress: Progress | None) ->
         block = source.columns(start, stop, start)
         below = block[stop - start : count - start]
         parts = slice(start), slice(start, stop), slice(stop, None)
-        before, own, later = (Neighbours(*(part[at] for part in found)) for at in parts)
+        before, own, later = (Neighbors(*(part[at] for part in found)) for at in parts)
         own = _with(own, start, *smallest(block, k), tf.reduce_max(block[: count - start], axis=0))
         later = _with(
             later, start, *_nearer(below, later.squared[:, -1:], k), tf.reduce_max(below, axis=1)
@@ -74,19 +74,19 @@ def _candidates(source: FeatureDistances, k: Size, progress: Progress | None) ->
         return tuple(tf.concat(three, axis=0) for three in zip(before, own, later, strict=True))
 
     nobody = tf.zeros([count, k], tf.int32), tf.fill([count, k], np.inf), tf.zeros([count])
-    return Neighbours(*folded(work, count, _block_images(count), nobody, progress))
+    return Neighbors(*folded(work, count, _block_images(count), nobody, progress))
 
 
 def _with(
-    known: Neighbours, start: Size, index: tf.Tensor, squared: tf.Tensor, largest: tf.Tensor
-) -> Neighbours:
+    known: Neighbors, start: Size, index: tf.Tensor, squared: tf.Tensor, largest: tf.Tensor
+) -> Neighbors:
     """Joins images (b, c), numbered from `start` and after all known ones, to those."""
     k = tf.shape(known.index)[1]
     index = tf.concat([known.index, index + start], axis=1)
     squared = tf.concat([known.squared, squared], axis=1)
     order = tf.math.top_k(-squared, k).indices  # of equal ones the first
     index, squared = (tf.gather(both, order, batch_dims=1) for both in (index, squared))
-    return Neighbours(index, squared, tf.maximum(known.largest, largest))
+    return Neighbors(index, squared, tf.maximum(known.largest, largest))
 
 
 def _nearer(squared: tf.Tensor, bound: tf.Tensor, k: Size) -> tuple[tf.Tensor, tf.Tensor]:
