@@ -114,7 +114,7 @@ SETTINGS = Table(
     {
         "default": Row(()),
         "twice the rate": Row(("--learning_rate=1.4e-3",)),
-        "soft margin": Row(("--soft_margin",)),
+        "soft margin": Row(("--margin=soft",)),
         "margin 0.5": Row(("--margin=0.5",)),
         "circle loss": Row(("--metric_loss=circle",)),
         "CosFace": Row(("--softmax=cosface",)),

@@ -128,7 +128,7 @@ def margin_sample(
 
 
 @_registered
-class soft_hard:
+class batch_soft:
     """For each anchor `d⁺ = Σ softmax_P(d/t) d` and `d⁻ = Σ softmax_N(−d/t) d`.
 
     The adaptive weights of Ristani & Tomasi (CVPR 2018, arXiv:1803.10859). `t → 0` is batch-hard,
@@ -165,7 +165,7 @@ class soft_hard:
         }
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "soft_hard":
+    def from_config(cls, config: dict[str, Any]) -> "batch_soft":
         return cls(**config)
 
 
@@ -278,16 +278,16 @@ def all_triplets(
 
 
 MINERS: dict[str, Miner] = {
-    "all": all_triplets,
-    "hard": batch_hard,
-    "soft_hard": soft_hard(),
+    "batch_all": all_triplets,
+    "batch_hard": batch_hard,
+    "batch_soft": batch_soft(),
     "semi_hard": semi_hard,
     "margin_sample": margin_sample,
 }
 
 
 # Those that read single entries and differentiate nothing else.
-READING = (batch_hard, batch_hard_of_every_anchor, margin_sample)
+SPARSE = (batch_hard, batch_hard_of_every_anchor, margin_sample)
 
 
 def get(miner: str | Miner) -> Miner:

@@ -25,7 +25,7 @@ def costs() -> Figure:
     gap = np.linspace(-1.5, 1.5, 61).astype("float32")
     for loss, name in (
         (losses.TripletHardLoss(0.3, distance="precomputed"), "margin 0.3"),
-        (losses.TripletHardLoss(None, distance="precomputed"), "soft margin"),
+        (losses.TripletHardLoss("soft", distance="precomputed"), "soft margin"),
     ):
         left.plot(gap, [_triplet(loss, d) for d in gap], label=name)
     left.set(xlabel="d⁺ − d⁻", ylabel="loss", title="a triplet")

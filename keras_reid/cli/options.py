@@ -42,6 +42,7 @@ RENAMED = {
     "pretrain": "pretrain_epochs",
     "refinement": "refinement_epochs",
     "smoothing": "label_smoothing",
+    "soft_margin": "margin=soft",
     "spread": "camera_balanced",
 }
 
@@ -173,7 +174,8 @@ def parsed(argv: list[str], values: flags.FlagValues = FLAGS) -> list[str]:
         text = " ".join(str(error).split())
         text += "" if text.endswith((".", "?")) else "."
         unknown = isinstance(error, flags.UnrecognizedFlagError)
-        if unknown and (new := RENAMED.get(error.flagname)) in values:
+        new = RENAMED.get(error.flagname, "") if unknown else ""
+        if new and new.partition("=")[0] in values:
             text = f"the flag --{error.flagname} is now called --{new}."
         _tell_error(printable(f"{text} --helpfull lists all flags."))
         sys.exit(2 if unknown else 1)

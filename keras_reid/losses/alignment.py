@@ -26,7 +26,7 @@ class AlignedTripletLoss(MetricLoss):
     `"features"` in `compile`. With `by="local"` they are `local` alone: list it under `"local"`.
 
     Args:
-        margin: in units of S, which is below 2s − 1; None is softplus.
+        margin: in units of S, which is below 2s − 1; `"soft"` is softplus.
         by: what chooses: `"features"`, or `"local"`, the aligned distances of all pairs.
         distance: of the global features; not of the local ones, which are aligned.
         normalize: scale features and stripes to length 1 first.
@@ -42,7 +42,7 @@ class AlignedTripletLoss(MetricLoss):
 
     def __init__(
         self,
-        margin: float | None = 0.3,
+        margin: float | str = 0.3,
         by: str = "features",
         distance: str | distances.Distance = "euclidean",
         normalize: bool = False,

@@ -53,7 +53,7 @@ class MetricLoss(LabeledLoss):
 
     Args:
         margin: distance, in units of `distance`, by which a negative must be farther than a
-            positive; None replaces the hinge by softplus, which has no margin.
+            positive; `"soft"` replaces the hinge by softplus, which has no margin.
         distance: name in `keras_reid.distances.DISTANCES`, or a function `(b, …) -> (b, b)`,
             which must be a registered Keras serializable if the loss is to be saved. With
             `"precomputed"` the predictions are themselves the distances `(b, b)` of the batch.
@@ -72,11 +72,11 @@ class MetricLoss(LabeledLoss):
             columns (one-hot) or the sizes do not fit.
     """
 
-    miner: str | mining.Miner = "hard"
+    miner: str | mining.Miner = "batch_hard"
 
     def __init__(
         self,
-        margin: float | None = 0.3,
+        margin: float | str = 0.3,
         distance: str | distances.Distance = "euclidean",
         normalize: bool = False,
         gather: bool = False,
@@ -92,7 +92,7 @@ class MetricLoss(LabeledLoss):
 
     def formula(self, mined: mining.Mined) -> Tensor:
         """The loss of each comparison, of the shape of `mined.valid`."""
-        return self.slack(mined.positive - mined.negative)
+        return self.hinge(mined.positive - mined.negative)
 
     def terms(self, batch: Batch) -> Sequence[Terms]:
         """What is averaged; the loss is the sum of these means."""
@@ -104,18 +104,18 @@ class MetricLoss(LabeledLoss):
         return mining.get(self.miner)(batch.distances, batch.positive, batch.negative, batch.read)
 
     @property
-    def reads_entries(self) -> bool:
+    def is_sparse(self) -> bool:
         """Whether all that is differentiated are single distances that the miner chose.
 
         A subclass with `terms` or `mine` of its own says so itself.
         """
         kind = type(self)
         inherited = kind.terms is MetricLoss.terms and kind.mine is MetricLoss.mine
-        return inherited and mining.get(self.miner) in mining.READING
+        return inherited and mining.get(self.miner) in mining.SPARSE
 
-    def slack(self, excess: Tensor) -> Tensor:
-        """`[excess + margin]₊`, or `log(1 + exp(excess))` where the margin is None."""
-        return slack(excess, self.margin)
+    def hinge(self, excess: Tensor) -> Tensor:
+        """`[excess + margin]₊`, or `log(1 + exp(excess))` where the margin is "soft"."""
+        return hinge(excess, self.margin)
 
     def __call__(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> Any:
         # Keras casts to the loss's dtype, by which gradients of half precision can overflow.
@@ -170,7 +170,7 @@ class MetricLoss(LabeledLoss):
         self, batch: Batch, terms: Sequence[Terms], predictions: Tensor
     ) -> dict[str, Tensor]:
         embeddings = ops.cast(keras.tree.flatten(predictions)[0], "float32")
-        satisfied = math.log(2) if self.margin is None else 0.0
+        satisfied = math.log(2) if self.margin == "soft" else 0.0
         works = [ops.logical_and(valid, values > satisfied) for values, valid in terms]
         compared = sum(_count(valid) for _, valid in terms)
         statistics = {
@@ -198,7 +198,7 @@ class MetricLoss(LabeledLoss):
         pairwise = self._pairwise(points)
         read = mining.entries(pairwise)
         paired = distances.paired(self._pairwise)
-        if paired and self.reads_entries and (points.shape[0] or 0) >= _SPARSE_FROM:
+        if paired and self.is_sparse and (points.shape[0] or 0) >= _SPARSE_FROM:
             pairwise, read = ops.stop_gradient(pairwise), between_points(points, paired)
         same = labels[:, None] == labels[None, :]
         return Batch(
@@ -238,21 +238,21 @@ def restored(config: dict[str, Any], *names: str) -> dict[str, Any]:
 
 
 def pairwise(
-    deed: str, distance: str | distances.Distance, on_embeddings: bool
+    action: str, distance: str | distances.Distance, on_embeddings: bool
 ) -> distances.Distance:
     """The function of that name, unless it is none of embeddings where it must be one."""
     chosen = distances.get(distance)
     if chosen is distances.precomputed and on_embeddings:
         raise InputError(
-            f"Precomputed distances are {deed} as they are, but normalize or gather is set: "
+            f"Precomputed distances are {action} as they are, but normalize or gather is set: "
             "these work on embeddings."
         )
     return chosen
 
 
-def slack(excess: Tensor, margin: float | None) -> Tensor:
-    """`[excess + margin]₊`, or `log(1 + exp(excess))` where the margin is None."""
-    return ops.softplus(excess) if margin is None else ops.relu(excess + margin)
+def hinge(excess: Tensor, margin: float | str) -> Tensor:
+    """`[excess + margin]₊`, or `log(1 + exp(excess))` where the margin is "soft"."""
+    return ops.softplus(excess) if margin == "soft" else ops.relu(excess + margin)
 
 
 def between_points(points: Tensor, paired: distances.Distance) -> mining.Reader:
@@ -283,7 +283,9 @@ def _count(mask: Tensor, dtype: Any = "float32") -> Tensor:
     return ops.sum(ops.cast(mask, dtype))
 
 
-def check_margin(name: str, margin: float | None) -> None:
-    """A margin is None or a distance."""
-    if margin is not None:
-        checks.at_least(0, "0.3 is usual, None is the soft margin", **{name: margin})
+def check_margin(name: str, margin: float | str) -> None:
+    """Raise `InputError` for a margin that is neither a distance nor "soft"."""
+    if margin is None or (isinstance(margin, str) and margin != "soft"):
+        raise InputError(f'`{name}` must be a number of at least 0 or "soft", got {margin!r}.')
+    if margin != "soft":
+        checks.at_least(0, '0.3 is usual, "soft" is softplus', **{name: margin})

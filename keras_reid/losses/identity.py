@@ -89,11 +89,11 @@ class MarginSoftmaxLoss(IdentityLoss):
     - `"arcface"`: `cos(θ + m)`, and `cos θ − m sin m` where θ + m > π, m in radians, 0.5
       (Deng et al., CVPR 2019, arXiv:1801.07698);
     - `"cosface"`: `cos θ − m`, 0.35 (Wang et al., CVPR 2018, arXiv:1801.09414);
-    - `"sphere"`: `(−1)^k cos(mθ) − 2k` with θ in [kπ/m, (k + 1)π/m], m a whole number, 4
+    - `"sphereface"`: `(−1)^k cos(mθ) − 2k` with θ in [kπ/m, (k + 1)π/m], m a whole number, 4
       (Liu et al., CVPR 2017, arXiv:1704.08063), here with normalized features.
 
     Args:
-        kind: `"arcface"`, `"cosface"` or `"sphere"`.
+        kind: `"arcface"`, `"cosface"` or `"sphereface"`.
         scale: what the cosines are multiplied with; without it the softmax cannot be sure.
         margin: m; None is the usual one of the kind.
         label_smoothing: see `IdentityLoss`.

@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_reid import checks, distances, mining
 from keras_reid.errors import InputError
-from keras_reid.losses.base import Batch, MetricLoss, Terms, check_margin, saved, slack
+from keras_reid.losses.base import Batch, MetricLoss, Terms, check_margin, hinge, saved
 
 Tensor = Any
 
@@ -17,8 +17,8 @@ class TripletLoss(MetricLoss):
     """`[d⁺ − d⁻ + margin]₊`, the mean over the triplets (Schroff et al., arXiv:1503.03832).
 
     Args:
-        margin: as in `MetricLoss`; None is softplus.
-        miner: `"all"`: every valid triplet of the batch, "batch-all" of Hermans et al.
+        margin: as in `MetricLoss`; `"soft"` is softplus.
+        miner: `"batch_all"`: every valid triplet of the batch, "batch-all" of Hermans et al.
             (arXiv:1703.07737), in O(b³) memory; or another name in `keras_reid.mining.MINERS`.
         nonzero: average only over the comparisons that cost anything: with the soft margin all do.
         common: distance, normalize, gather, reduction, name and dtype of `MetricLoss`.
@@ -26,8 +26,8 @@ class TripletLoss(MetricLoss):
 
     def __init__(
         self,
-        margin: float | None = 0.3,
-        miner: str | mining.Miner = "all",
+        margin: float | str = 0.3,
+        miner: str | mining.Miner = "batch_all",
         nonzero: bool = False,
         **common: Any,
     ) -> None:
@@ -37,13 +37,13 @@ class TripletLoss(MetricLoss):
         self.nonzero = nonzero
 
     @property
-    def reads_entries(self) -> bool:
-        return mining.get(self.miner) in mining.READING
+    def is_sparse(self) -> bool:
+        return mining.get(self.miner) in mining.SPARSE
 
     def terms(self, batch: Batch) -> list[Terms]:
         (values, valid) = super().terms(batch)[0]
         # Softplus is above 0 everywhere, though in float32 it is 0 where a comparison is easy.
-        if self.nonzero and self.margin is not None:
+        if self.nonzero and self.margin != "soft":
             valid = ops.logical_and(valid, values > 0)
         return [Terms(values, valid)]
 
@@ -65,31 +65,30 @@ class TripletHardLoss(MetricLoss):
     2.0
 
     Args:
-        margin: as in `MetricLoss`; None is softplus.
+        margin: as in `MetricLoss`; `"soft"` is softplus.
         distance, normalize, common: as in `MetricLoss`.
-        anchors: `"valid"`: anchors with a positive and a negative; `"all"`, as TensorFlow Addons
-            and triplet-reid have it: without a positive d⁺ is 0, without a negative d⁻ is d⁺.
+        zero_for_missing: count every anchor, as TensorFlow Addons and triplet-reid do: without a
+            positive d⁺ is 0, without a negative d⁻ is d⁺. Otherwise only anchors with both count.
     """
 
     _of_every_anchor = staticmethod(mining.batch_hard_of_every_anchor)
 
     def __init__(
         self,
-        margin: float | None = 0.3,
+        margin: float | str = 0.3,
         distance: str | distances.Distance = "euclidean",
         normalize: bool = False,
         *,
-        anchors: str = "valid",
+        zero_for_missing: bool = False,
         **common: Any,
     ) -> None:
         super().__init__(margin, distance, normalize, **common)
-        checks.one_of(("valid", "all"), anchors=anchors)
-        self.anchors = anchors
-        if anchors == "all":
+        self.zero_for_missing = zero_for_missing
+        if zero_for_missing:
             self.miner = self._of_every_anchor
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "anchors": self.anchors}
+        return {**super().get_config(), "zero_for_missing": self.zero_for_missing}
 
 
 @keras.saving.register_keras_serializable(package="keras_reid")
@@ -100,10 +99,9 @@ class TripletSemiHardLoss(TripletHardLoss):
     FaceNet, CVPR 2015, arXiv:1503.03832, in the form of TensorFlow Addons).
 
     Args:
-        margin: as in `MetricLoss`; None is softplus.
+        margin: as in `MetricLoss`; `"soft"` is softplus.
         distance, normalize, common: as in `MetricLoss`.
-        anchors: `"valid"`: pairs whose anchor has a negative; `"all"`, as TensorFlow Addons has
-            it: without any negative d⁻ is 0.
+        zero_for_missing: count pairs without any negative, as TensorFlow Addons does: d⁻ is 0.
     """
 
     miner = "semi_hard"
@@ -117,15 +115,15 @@ class SoftTripletHardLoss(MetricLoss):
     Adaptive weights instead of the hardest (Ristani & Tomasi, CVPR 2018, arXiv:1803.10859).
 
     Args:
-        margin: as in `MetricLoss`; None is softplus.
+        margin: as in `MetricLoss`; `"soft"` is softplus.
         temperature: t, in units of the distance; towards 0 it is `TripletHardLoss`.
-        stop_gradient_weights: take the weights as constants; see `keras_reid.mining.soft_hard`.
+        stop_gradient_weights: take the weights as constants; see `keras_reid.mining.batch_soft`.
         common: distance, normalize, gather, reduction, name and dtype of `MetricLoss`.
     """
 
     def __init__(
         self,
-        margin: float | None = 0.3,
+        margin: float | str = 0.3,
         temperature: float = 1.0,
         stop_gradient_weights: bool = True,
         **common: Any,
@@ -135,7 +133,7 @@ class SoftTripletHardLoss(MetricLoss):
         checks.above(0, hint, temperature=temperature)
         self.temperature = temperature
         self.stop_gradient_weights = stop_gradient_weights
-        self.miner = mining.soft_hard(temperature, stop_gradient_weights)
+        self.miner = mining.batch_soft(temperature, stop_gradient_weights)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -164,20 +162,20 @@ class ImprovedTripletLoss(MetricLoss):
     are squared; bound and margin are in units of `distance`.
 
     Args:
-        margin: as in `MetricLoss`; None is softplus.
+        margin: as in `MetricLoss`; `"soft"` is softplus.
         pull: distance below which a positive is near enough.
         weight: of the second part.
-        miner: a name in `keras_reid.mining.MINERS`, such as `"hard"` or `"all"`.
+        miner: a name in `keras_reid.mining.MINERS`, such as `"batch_hard"` or `"batch_all"`.
         common: distance, normalize, gather, reduction, name and dtype of `MetricLoss`; unit
             vectors and squared distances by default.
     """
 
     def __init__(
         self,
-        margin: float | None = 1.0,
+        margin: float | str = 1.0,
         pull: float = 0.01,
         weight: float = 0.002,
-        miner: str | mining.Miner = "hard",
+        miner: str | mining.Miner = "batch_hard",
         distance: str | distances.Distance = "squared_euclidean",
         normalize: bool = True,
         **common: Any,
@@ -190,7 +188,7 @@ class ImprovedTripletLoss(MetricLoss):
         self.miner = miner
 
     def formula(self, mined: mining.Mined) -> Tensor:
-        relative = self.slack(mined.positive - mined.negative)
+        relative = self.hinge(mined.positive - mined.negative)
         return relative + self.weight * ops.relu(mined.positive - self.pull)
 
     def get_config(self) -> dict[str, Any]:
@@ -206,7 +204,7 @@ def triplet(
     anchor: Tensor,
     positive: Tensor,
     negative: Tensor,
-    margin: float | None = 0.3,
+    margin: float | str = 0.3,
     distance: str | distances.Distance = "euclidean",
     normalize: bool = False,
 ) -> Tensor:
@@ -214,7 +212,7 @@ def triplet(
 
     Args:
         anchor, positive, negative: embeddings `(b, d)`, row by row of one triplet.
-        margin: in units of `distance`; None is softplus.
+        margin: in units of `distance`; `"soft"` is softplus.
         distance: a name in `keras_reid.distances.DISTANCES` but `"precomputed"`.
         normalize: scale the embeddings to length 1 first.
 
@@ -234,7 +232,7 @@ def triplet(
     if normalize:
         anchor, positive, negative = map(distances.unit, (anchor, positive, negative))
     excess = paired(anchor, positive) - paired(anchor, negative)
-    return ops.cast(slack(excess, margin), "float32")
+    return ops.cast(hinge(excess, margin), "float32")
 
 
 def check_absolute(name: str, bound: float, weight: float) -> None:

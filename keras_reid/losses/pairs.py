@@ -170,6 +170,6 @@ def log_sums_exp(pull: Tensor, push: Tensor, batch: Batch) -> Tensor:
     return logs[0] + logs[1] + largest[0][:, 0] + largest[1][:, 0]
 
 
-def _check_has_margin(loss: str, margin: float | None) -> None:
-    if margin is None:
-        raise InputError(f"The {loss} loss has a margin, but None was given: give a number.")
+def _check_has_margin(loss: str, margin: float | str) -> None:
+    if margin == "soft":
+        raise InputError(f"The margin of the {loss} loss must be a number, got {margin!r}.")

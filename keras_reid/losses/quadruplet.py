@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from keras_reid import checks, distances, mining
-from keras_reid.losses.base import Batch, MetricLoss, Terms, check_margin, mean_over, slack
+from keras_reid.losses.base import Batch, MetricLoss, Terms, check_margin, hinge, mean_over
 from keras_reid.losses.metric import check_absolute
 
 Tensor = Any
@@ -20,10 +20,10 @@ class QuadrupletLoss(MetricLoss):
     with two identities the second part is 0. Each part is the mean over its comparisons.
 
     Args:
-        margin: of the first part, in units of `distance`; None is softplus.
-        margin2: of the second, weaker part; None is softplus.
-        miner: `"hard"`: for each anchor the farthest positive, the nearest negative and the
-            nearest pair of two other identities; `"all"`: every comparison, whose second part
+        margin: of the first part, in units of `distance`; `"soft"` is softplus.
+        margin2: of the second, weaker part; `"soft"` is softplus.
+        miner: `"batch_hard"`: for each anchor the farthest positive, the nearest negative and the
+            nearest pair of two other identities; `"batch_all"`: every comparison, whose second part
             takes O(b⁴) memory, 67 MB a tensor for 64 images.
         adaptive: instead of the given margins `m` and `m / 2`, with `m` the mean distance of
             negative pairs minus that of positive pairs, as constants, and at least 0.
@@ -34,9 +34,9 @@ class QuadrupletLoss(MetricLoss):
 
     def __init__(
         self,
-        margin: float | None = 1.0,
-        margin2: float | None = 0.5,
-        miner: str = "hard",
+        margin: float | str = 1.0,
+        margin2: float | str = 0.5,
+        miner: str = "batch_hard",
         adaptive: bool = False,
         distance: str | distances.Distance = "squared_euclidean",
         normalize: bool | None = None,
@@ -46,22 +46,22 @@ class QuadrupletLoss(MetricLoss):
             normalize = distance != "precomputed"
         super().__init__(margin, distance, normalize, **common)
         check_margin("margin2", margin2)
-        checks.one_of(("hard", "all"), miner=miner)
+        checks.one_of(("batch_hard", "batch_all"), miner=miner)
         self.margin2 = margin2
         self.miner = miner
         self.adaptive = adaptive
 
     @property
-    def reads_entries(self) -> bool:
-        return self.miner == "hard"
+    def is_sparse(self) -> bool:
+        return self.miner == "batch_hard"
 
     def terms(self, batch: Batch) -> list[Terms]:
         margin, margin2 = self.margins(batch)
         near = self.mine(batch)
-        apart = hardest_apart(batch, near) if self.miner == "hard" else all_apart(batch)
+        apart = hardest_apart(batch, near) if self.miner == "batch_hard" else all_apart(batch)
         return [
-            Terms(slack(near.positive - near.negative, margin), near.valid),
-            Terms(slack(apart.positive - apart.negative, margin2), apart.valid),
+            Terms(hinge(near.positive - near.negative, margin), near.valid),
+            Terms(hinge(apart.positive - apart.negative, margin2), apart.valid),
         ]
 
     def margins(self, batch: Batch) -> tuple[Any, Any]:
@@ -99,15 +99,15 @@ class ImprovedQuadrupletLoss(QuadrupletLoss):
 
     def __init__(
         self,
-        margin: float | None = 1.0,
-        margin2: float | None = 0.5,
+        margin: float | str = 1.0,
+        margin2: float | str = 0.5,
         pull: float = 0.01,
         weight: float = 0.002,
         push: float = 1.0,
         push_weight: float = 0.0,
         **common: Any,
     ) -> None:
-        super().__init__(margin, margin2, "hard", False, **common)
+        super().__init__(margin, margin2, "batch_hard", False, **common)
         check_absolute("pull", pull, weight)
         check_absolute("push", push, push_weight)
         self.pull = pull
@@ -118,8 +118,8 @@ class ImprovedQuadrupletLoss(QuadrupletLoss):
     def terms(self, batch: Batch) -> list[Terms]:
         near = self.mine(batch)
         apart = hardest_apart(batch, near)
-        relative = self.slack(near.positive - near.negative)
-        across = slack(apart.positive - apart.negative, self.margin2)
+        relative = self.hinge(near.positive - near.negative)
+        across = hinge(apart.positive - apart.negative, self.margin2)
         return [
             Terms(relative + self.weight * ops.relu(near.positive - self.pull), near.valid),
             Terms(across + self.push_weight * ops.relu(self.push - apart.negative), apart.valid),

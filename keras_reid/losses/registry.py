@@ -31,5 +31,5 @@ DISTILLATION_LOSSES: "Registry[type[DistillationLoss]]" = Registry(
 MARGINS: "Registry[Margin]" = Registry(
     arcface="keras_reid.losses.margins:ARCFACE",
     cosface="keras_reid.losses.margins:COSFACE",
-    sphere="keras_reid.losses.margins:SPHERE",
+    sphereface="keras_reid.losses.margins:SPHERE",
 )

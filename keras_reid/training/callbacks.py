@@ -186,7 +186,7 @@ class CollapseMonitor(keras.callbacks.Callback):
                     "the loss %r was %.4g in epoch %d, and %.4g is what it costs when all "
                     "embeddings are equal: the model has collapsed or not begun to learn; lower "
                     "the learning rate or warm it up for longer, compare unsquared distances, or "
-                    "use the soft margin (margin=None)",
+                    "use the soft margin (margin=soft)",
                     name,
                     seen,
                     epoch + 1,

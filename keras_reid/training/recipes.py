@@ -32,6 +32,17 @@ NOT_NEGATIVE = partial(checks.at_least, 0)
 SIDE = partial(checks.within, "[1, 4096]", "a person has some hundred pixels")
 
 
+def _check_margin(margin: str | float) -> None:
+    try:
+        valid = margin == "soft" or 0 <= float(margin) < float("inf")
+    except ValueError:
+        valid = False
+    if not valid:
+        raise InputError(
+            f"`margin` must be a number of at least 0 or soft, got {margin!r}.", "margin"
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe(Settings):
     """What a training consists of: settings of the optimization, and methods.
@@ -116,13 +127,10 @@ class Recipe(Settings):
         default="triplet_hard",
     )
     metric_weight: float = setting("Weight of the metric loss; 0: none.", NOT_NEGATIVE, default=1.0)
-    margin: float | None = setting(
-        "Of the metric loss; none: the loss's own.",
-        partial(checks.at_least, 0, "or none, the loss's own; softplus is soft_margin"),
+    margin: str | float | None = setting(
+        "Margin of the metric losses, or soft, log(1 + exp(d+ - d-)); none: that of the loss.",
+        _check_margin,
         default=None,
-    )
-    soft_margin: bool = setting(
-        "log(1 + exp(d+ - d-)) instead of a margin, in the metric losses.", default=False
     )
     metric_distance: str | None = setting(
         "euclidean, squared_euclidean or cosine, of the metric loss; none: the loss's own.",
@@ -153,12 +161,6 @@ class Recipe(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.soft_margin and self.margin is not None:
-            raise InputError(
-                f"a soft margin has no width: received soft_margin and margin={self.margin}; give "
-                "one of them",
-                "soft_margin",
-            )
         if self.metric_weight == 0 and self.identity_weight == 0:
             raise InputError(
                 "at least one loss has a positive weight: received metric_weight=0 and "
@@ -246,13 +248,11 @@ class Recipe(Settings):
     def loss_settings(self, gather: bool = False) -> LossSettings:
         """Return the settings from which losses are constructed; see `LossSettings`."""
         metric: dict[str, Any] = {
-            "margin": self.margin,
+            "margin": self.margin if self.margin in (None, "soft") else float(self.margin),
             "distance": self.metric_distance,
             "normalize": self.normalize,
         }
         metric = {name: value for name, value in metric.items() if value is not None}
-        if self.soft_margin:
-            metric["margin"] = None
         return LossSettings(self.label_smoothing, self.identity_weight, metric, gather)
 
     def load_teacher(self, num_identities: int) -> "keras.Model | None":

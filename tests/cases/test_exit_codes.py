@@ -66,3 +66,12 @@ def test_bad_value_of_known_flag_exits_with_1(command: str, flag: str, tmp_path)
 def test_bad_value_with_control_characters_is_printed_escaped(tmp_path) -> None:
     _, _, err = within("train.py", "--epochs=\x1b[31m\n3", cwd=tmp_path)
     assert re.fullmatch(r"error: [^\n\x1b]+\n", err)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("--spread", "--camera_balanced"), ("--soft_margin", "--margin=soft")]
+)
+def test_renamed_flag_names_the_new_one(old: str, new: str, tmp_path) -> None:
+    code, _, err = within("train.py", old, cwd=tmp_path)
+    assert code == 2
+    assert f"error: the flag {old} is now called {new}." in err

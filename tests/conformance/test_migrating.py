@@ -32,9 +32,9 @@ def test_migrating_page_loss_lines_build(line):
 @pytest.mark.parametrize(
     ("line", "case"),
     [
-        ('losses.TripletHardLoss(1.0, anchors="all")', ("hard", "L2", "1.0")),
-        ('losses.TripletHardLoss(None, anchors="all")', ("soft", "L2", "-")),
-        ('losses.TripletSemiHardLoss(1.0, anchors="all")', ("semihard", "L2", "1.0")),
+        ("losses.TripletHardLoss(1.0, zero_for_missing=True)", ("hard", "L2", "1.0")),
+        ('losses.TripletHardLoss("soft", zero_for_missing=True)', ("soft", "L2", "-")),
+        ("losses.TripletSemiHardLoss(1.0, zero_for_missing=True)", ("semihard", "L2", "1.0")),
         (
             'losses.ContrastiveLoss(1.0, pairs="given", reduce_pairs="all")',
             ("contrastive", "given", "1.0"),

@@ -112,9 +112,9 @@ def distances(x: np.ndarray, distance: str = "euclidean", normalize: bool = Fals
 
 
 MINERS = {
-    "all": comparisons_all_triplets,
-    "hard": comparisons_batch_hard,
-    "soft_hard": comparisons_soft_hard,
+    "batch_all": comparisons_all_triplets,
+    "batch_hard": comparisons_batch_hard,
+    "batch_soft": comparisons_soft_hard,
     "semi_hard": comparisons_semi_hard,
     "margin_sample": comparisons_margin_sample,
 }
@@ -123,48 +123,48 @@ MINERS = {
 def triplets(
     labels: np.ndarray,
     x: np.ndarray,
-    margin: float | None = 0.3,
-    miner: str = "all",
+    margin: float | str = 0.3,
+    miner: str = "batch_all",
     nonzero: bool = False,
     **space: Any,
 ) -> float:
     found = MINERS[miner](distances(x, **space), labels)
-    terms = [slack(positive - negative, margin) for positive, negative in found]
+    terms = [hinge(positive - negative, margin) for positive, negative in found]
     return mean([t for t in terms if t > 0] if nonzero else terms)
 
 
-triplet_hard = partial(triplets, miner="hard")
+triplet_hard = partial(triplets, miner="batch_hard")
 triplet_semi_hard = partial(triplets, miner="semi_hard")
 margin_sample_mining = partial(triplets, miner="margin_sample")
 
 
 def triplet_hard_of_every_anchor(
-    labels: np.ndarray, x: np.ndarray, margin: float | None = 0.3, **space: Any
+    labels: np.ndarray, x: np.ndarray, margin: float | str = 0.3, **space: Any
 ) -> float:
-    space.pop("anchors")
+    space.pop("zero_for_missing")
     d, terms = distances(x, **space), []
     for a in range(len(labels)):
         positives, negatives = _partners(d, labels, a)
         positive = max(positives, default=0.0)
-        terms.append(slack(positive - min(negatives, default=positive), margin))
+        terms.append(hinge(positive - min(negatives, default=positive), margin))
     return mean(terms)
 
 
 def triplet_semi_hard_of_every_anchor(
-    labels: np.ndarray, x: np.ndarray, margin: float | None = 0.3, **space: Any
+    labels: np.ndarray, x: np.ndarray, margin: float | str = 0.3, **space: Any
 ) -> float:
-    space.pop("anchors")
+    space.pop("zero_for_missing")
     d = distances(x, **space)
     found = comparisons_semi_hard(d, labels)
     if len(set(labels.tolist())) == 1:
         found = [(p, 0.0) for a in range(len(labels)) for p in _partners(d, labels, a)[0]]
-    return mean([slack(positive - negative, margin) for positive, negative in found])
+    return mean([hinge(positive - negative, margin) for positive, negative in found])
 
 
 def soft_triplet_hard(
     labels: np.ndarray,
     x: np.ndarray,
-    margin: float | None = 0.3,
+    margin: float | str = 0.3,
     temperature: float = 1.0,
     stop_gradient_weights: bool = True,
     constant: np.ndarray | None = None,
@@ -181,30 +181,30 @@ def soft_triplet_hard(
             w = [math.exp((sign * v - shift) / temperature) for v in chosen]
             means += [sum(p * q for p, q in zip(w, values, strict=True)) / sum(w)] if w else []
         if len(means) == 2:
-            terms.append(slack(means[0] - means[1], margin))
+            terms.append(hinge(means[0] - means[1], margin))
     return mean(terms)
 
 
 def improved_triplet(
     labels: np.ndarray,
     x: np.ndarray,
-    margin: float | None = 1.0,
+    margin: float | str = 1.0,
     pull: float = 0.01,
     weight: float = 0.002,
-    miner: str = "hard",
+    miner: str = "batch_hard",
     distance: str = "squared_euclidean",
     normalize: bool = True,
 ) -> float:
     found = MINERS[miner](distances(x, distance, normalize), labels)
-    return mean([slack(p - n, margin) + weight * max(p - pull, 0.0) for p, n in found])
+    return mean([hinge(p - n, margin) + weight * max(p - pull, 0.0) for p, n in found])
 
 
 def quadruplet(
     labels: np.ndarray,
     x: np.ndarray,
-    margin: float | None = 1.0,
-    margin2: float | None = 0.5,
-    miner: str = "hard",
+    margin: float | str = 1.0,
+    margin2: float | str = 0.5,
+    miner: str = "batch_hard",
     adaptive: bool = False,
     distance: str = "squared_euclidean",
     normalize: bool = True,
@@ -214,8 +214,8 @@ def quadruplet(
     if adaptive:
         margin = adaptive_margin(labels, x if constant is None else constant, distance, normalize)
         margin2 = margin / 2
-    near = [slack(p - n, margin) for p, n in MINERS[miner](d, labels)]
-    apart = [slack(p - n, margin2) for p, n in comparisons_apart(d, labels, miner)]
+    near = [hinge(p - n, margin) for p, n in MINERS[miner](d, labels)]
+    apart = [hinge(p - n, margin2) for p, n in comparisons_apart(d, labels, miner)]
     return mean(near) + mean(apart)
 
 
@@ -227,8 +227,8 @@ def adaptive_margin(labels: np.ndarray, x: np.ndarray, distance: str, normalize:
 def improved_quadruplet(
     labels: np.ndarray,
     x: np.ndarray,
-    margin: float | None = 1.0,
-    margin2: float | None = 0.5,
+    margin: float | str = 1.0,
+    margin2: float | str = 0.5,
     pull: float = 0.01,
     weight: float = 0.002,
     push: float = 1.0,
@@ -238,12 +238,12 @@ def improved_quadruplet(
 ) -> float:
     d = distances(x, distance, normalize)
     near = [
-        slack(p - n, margin) + weight * max(p - pull, 0.0)
+        hinge(p - n, margin) + weight * max(p - pull, 0.0)
         for p, n in comparisons_batch_hard(d, labels)
     ]
     apart = [
-        slack(p - n, margin2) + push_weight * max(push - n, 0.0)
-        for p, n in comparisons_apart(d, labels, "hard")
+        hinge(p - n, margin2) + push_weight * max(push - n, 0.0)
+        for p, n in comparisons_apart(d, labels, "batch_hard")
     ]
     return mean(near) + mean(apart)
 
@@ -255,9 +255,9 @@ def comparisons_apart(d: np.ndarray, labels: np.ndarray, miner: str) -> list[tup
         positives, _ = _partners(d, labels, a)
         others = [j for j in range(b) if labels[j] != labels[a]]
         pairs = [float(d[k, m]) for k in others for m in others if labels[k] != labels[m]]
-        if positives and pairs and miner == "hard":
+        if positives and pairs and miner == "batch_hard":
             found.append((max(positives), min(pairs)))
-        elif miner == "all":
+        elif miner == "batch_all":
             found += [(p, n) for p in positives for n in pairs]
     return found
 
@@ -329,7 +329,7 @@ def circle(
                 scale * max((1 - w) + margin, 0.0) * ((1 - n) - margin)
                 for n, w in zip(negatives, weigh_n, strict=True)
             ]
-            terms.append(slack(_log_sum_exp(pull) + _log_sum_exp(push), None))
+            terms.append(hinge(_log_sum_exp(pull) + _log_sum_exp(push), "soft"))
     return mean(terms)
 
 
@@ -342,8 +342,8 @@ def mean(terms: list[float]) -> float:
     return math.fsum(terms) / len(terms) if terms else 0.0
 
 
-def slack(excess: float, margin: float | None) -> float:
-    if margin is None:
+def hinge(excess: float, margin: float | str) -> float:
+    if margin == "soft":
         return max(excess, 0.0) + math.log1p(math.exp(-abs(excess)))
     return max(excess + margin, 0.0)
 

@@ -48,7 +48,7 @@ def aligned(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def aligned_triplet(
     labels: np.ndarray,
     rows: np.ndarray,
-    margin: float | None = 0.3,
+    margin: float | str = 0.3,
     by: str = "features",
     normalize: bool = False,
     **space: str,
@@ -70,7 +70,7 @@ def aligned_triplet(
             p = max(positives, key=lambda i, a=a: chooses[a, i])
             n = min(negatives, key=lambda i, a=a: chooses[a, i])
             to_p, to_n = (shortest(cells(local[a], local[i])) for i in (p, n))
-            terms.append(oracle.slack(to_p - to_n, margin))
+            terms.append(oracle.hinge(to_p - to_n, margin))
     return oracle.mean(terms)
 
 

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-MARGINS = {"arcface": 0.5, "cosface": 0.35, "sphere": 4}
+MARGINS = {"arcface": 0.5, "cosface": 0.35, "sphereface": 4}
 
 
 def margin_softmax(

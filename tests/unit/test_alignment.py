@@ -355,7 +355,9 @@ def test_aligned_triplet_loss_measure_uses_global_distances():
 
 def test_aligned_triplet_loss_collapse_value_is_margin():
     assert losses.AlignedTripletLoss(0.4).collapse_value() == pytest.approx(0.4)
-    assert losses.AlignedTripletLoss(None, by="local").collapse_value() == pytest.approx(np.log(2))
+    assert losses.AlignedTripletLoss("soft", by="local").collapse_value() == pytest.approx(
+        np.log(2)
+    )
 
 
 def test_aligned_triplet_loss_config_round_trip_keeps_by():
@@ -416,8 +418,8 @@ def test_aligned_triplet_loss_label_count_mismatch_raises():
 
 def test_aligned_triplet_loss_miner_reads_entries():
     """The loss reads what its miner chose, so its miner is one of these."""
-    assert mining.get(losses.AlignedTripletLoss.miner) in mining.READING
-    assert losses.AlignedTripletLoss().reads_entries
+    assert mining.get(losses.AlignedTripletLoss.miner) in mining.SPARSE
+    assert losses.AlignedTripletLoss().is_sparse
 
 
 def test_identity_loss_part_logits_sum_over_classifiers():

@@ -18,8 +18,8 @@ CASES = [
     {"kind": "arcface", "margin": 1.3, "scale": 4.0},
     {"kind": "cosface"},
     {"kind": "cosface", "margin": 1.0, "scale": 2.0, "label_smoothing": 0.1},
-    {"kind": "sphere"},
-    {"kind": "sphere", "margin": 3, "scale": 8.0},
+    {"kind": "sphereface"},
+    {"kind": "sphereface", "margin": 3, "scale": 8.0},
 ]
 case = pytest.mark.parametrize("arguments", CASES, ids=lambda a: "-".join(map(str, a.values())))
 kind = pytest.mark.parametrize("kind", MARGINS)
@@ -69,13 +69,13 @@ def test_margin_softmax_value_and_gradient_match_oracle(arguments):
         ("arcface", np.pi / 6, 1 - 2**-13, 0.858107426214983),  # 0.9° + 30°
         ("arcface", np.pi / 6, -1.0, -1.2617993877991494),  # beyond 180°: −1 − π/6 · 1/2
         ("cosface", 0.25, 0.5, 0.25),
-        ("sphere", 1, -0.75, -0.75),
-        ("sphere", 2, 0.5, -0.5),  # 60° · 2
-        ("sphere", 2, -0.5, -1.5),  # 120° · 2 = 240°, k = 1: 1/2 − 2
-        ("sphere", 4, 1.0, 1.0),
-        ("sphere", 4, 0.5, -1.5),  # 60° · 4 = 240°, k = 1
-        ("sphere", 4, -0.5, -4.5),  # 120° · 4 = 480°, k = 2: −1/2 − 4
-        ("sphere", 4, -1.0, -7.0),
+        ("sphereface", 1, -0.75, -0.75),
+        ("sphereface", 2, 0.5, -0.5),  # 60° · 2
+        ("sphereface", 2, -0.5, -1.5),  # 120° · 2 = 240°, k = 1: 1/2 − 2
+        ("sphereface", 4, 1.0, 1.0),
+        ("sphereface", 4, 0.5, -1.5),  # 60° · 4 = 240°, k = 1
+        ("sphereface", 4, -0.5, -4.5),  # 120° · 4 = 480°, k = 2: −1/2 − 4
+        ("sphereface", 4, -1.0, -7.0),
     ],
 )
 def test_margin_softmax_matches_hand_computed_values(kind, margin, cosine, expected):
@@ -86,7 +86,7 @@ def test_margin_softmax_matches_hand_computed_values(kind, margin, cosine, expec
     np.testing.assert_allclose(values, np.log1p(np.exp(-3 * np.full(2, expected))), rtol=1e-5)
 
 
-@pytest.mark.parametrize(("kind", "none"), [("arcface", 0.0), ("cosface", 0.0), ("sphere", 1)])
+@pytest.mark.parametrize(("kind", "none"), [("arcface", 0.0), ("cosface", 0.0), ("sphereface", 1)])
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
 def test_margin_softmax_without_margin_equals_cross_entropy(kind, none, label_smoothing):
     labels, cosines = batch(0)
@@ -159,9 +159,12 @@ def test_margin_softmax_config_round_trip_is_complete(kind):
         ({"margin": -0.1}, r"angle in \[0, π/2\], but -0.1"),
         ({"kind": "cosface", "margin": 2.5}, r"cosine in \[0, 2\], but 2.5 was given: 0.35 is"),
         ({"kind": "cosface", "margin": float("nan")}, "but nan was given"),
-        ({"kind": "sphere", "margin": 1.5}, "whole factor of at least 1, but 1.5 was given: 4 is"),
-        ({"kind": "sphere", "margin": 0}, "whole factor of at least 1, but 0 was given"),
-        ({"kind": "sphere", "margin": float("inf")}, "but inf was given"),
+        (
+            {"kind": "sphereface", "margin": 1.5},
+            "whole factor of at least 1, but 1.5 was given: 4 is",
+        ),
+        ({"kind": "sphereface", "margin": 0}, "whole factor of at least 1, but 0 was given"),
+        ({"kind": "sphereface", "margin": float("inf")}, "but inf was given"),
         ({"scale": 0}, "above 0: received 0; 64 is usual"),
         ({"scale": float("nan")}, "above 0: received nan"),
         ({"scale": float("inf")}, "above 0: received inf"),

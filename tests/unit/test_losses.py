@@ -25,7 +25,7 @@ def test_triplet_hard_loss_returns_expected_values():
 
 
 def test_triplet_hard_loss_soft_margin_returns_expected_value():
-    value = float(TripletHardLoss(margin=None)(PAIRS, LINE))
+    value = float(TripletHardLoss(margin="soft")(PAIRS, LINE))
     assert value == pytest.approx(1.692900328499307, rel=1e-6)
 
 
@@ -58,10 +58,10 @@ def test_triplet_hard_loss_column_labels_are_accepted():
 
 def test_metric_loss_all_miner_averages_over_all_comparisons():
     class TripletAll(MetricLoss):
-        miner = "all"
+        miner = "batch_all"
 
         def formula(self, mined):
-            return self.slack(mined.positive - mined.negative)
+            return self.hinge(mined.positive - mined.negative)
 
     loss = TripletAll(margin=1.0)
     assert float(loss(PAIRS, LINE)) == 1.25
@@ -102,13 +102,13 @@ def test_triplet_loss_registered_miner_survives_config(build):
 
 
 def test_triplet_hard_loss_get_config_contains_all_arguments():
-    loss = TripletHardLoss(None, "cosine", True, reduction="sum", name="t", dtype="float64")
+    loss = TripletHardLoss("soft", "cosine", True, reduction="sum", name="t", dtype="float64")
     assert loss.get_config() == {
-        "margin": None,
+        "margin": "soft",
         "distance": "cosine",
         "normalize": True,
         "gather": False,
-        "anchors": "valid",
+        "zero_for_missing": False,
         "reduction": "sum",
         "name": "t",
         "dtype": "float64",
@@ -197,7 +197,7 @@ PLAIN = {"distance": "euclidean", "normalize": False}
         (losses.ContrastiveLoss(5, "linear", "nonzero", normalize=False), 6.5),
         (losses.TripletLoss(1.0), 1.25),
         (losses.TripletLoss(1.0, nonzero=True), 10 / 3),
-        (losses.TripletLoss(None), 1.0192594957680916),
+        (losses.TripletLoss("soft"), 1.0192594957680916),
         (losses.LiftedStructureLoss(1.0), 2.0276513500314297),
         (losses.MarginSampleMiningLoss(1.0), 5.0),
         (losses.ImprovedTripletLoss(1.0, 2.0, 0.5, **PLAIN), 3.0),
@@ -208,7 +208,7 @@ def test_metric_losses_four_points_return_expected_values(loss, expected):
     assert float(loss(PAIRS, LINE)) == pytest.approx(expected, rel=1e-6)
 
 
-@pytest.mark.parametrize(("miner", "expected"), [("hard", 1 / 6), ("all", 1 / 24)])
+@pytest.mark.parametrize(("miner", "expected"), [("batch_hard", 1 / 6), ("batch_all", 1 / 24)])
 def test_quadruplet_loss_points_on_line_returns_expected_value(miner, expected):
     loss = losses.QuadrupletLoss(1.0, 0.5, miner, **PLAIN)
     assert float(loss(THREE_PAIRS, SIX)) == pytest.approx(expected, rel=1e-6)
@@ -299,7 +299,7 @@ def test_contrastive_loss_given_pairs_returns_expected_values():
         losses.MarginSampleMiningLoss,
         losses.ImprovedTripletLoss,
         losses.QuadrupletLoss,
-        lambda **more: losses.TripletLoss(miner="hard", **more),
+        lambda **more: losses.TripletLoss(miner="batch_hard", **more),
     ],
 )
 @pytest.mark.parametrize("distance", ["euclidean", "squared_euclidean", "cosine"])
@@ -324,10 +324,7 @@ def test_metric_losses_large_batch_keeps_value_and_gradient(build, distance, mon
     ("build", "message"),
     [
         (lambda: losses.TripletLoss(miner="hardest"), "miner is one of .*: received 'hardest'"),
-        (
-            lambda: losses.TripletHardLoss(anchors="some"),
-            "one of valid, all: received 'some'",
-        ),
+        (lambda: losses.TripletHardLoss(None), '`margin` must be a number of at least 0 or "soft"'),
         (lambda: losses.SoftTripletHardLoss(temperature=0), "is above 0: received 0"),
         (lambda: losses.ImprovedTripletLoss(pull=-1.0), "pull is at least 0: received -1.0"),
         (lambda: losses.ImprovedQuadrupletLoss(push_weight=-1.0), "weight of push is at least 0"),
@@ -336,12 +333,15 @@ def test_metric_losses_large_batch_keeps_value_and_gradient(build, distance, mon
             lambda: losses.QuadrupletLoss(miner="semi_hard"),
             "one of hard, all: received 'semi_hard'",
         ),
-        (lambda: losses.ContrastiveLoss(None), "contrastive loss has a margin, but None"),
+        (lambda: losses.ContrastiveLoss("soft"), "margin of the contrastive loss must be a number"),
         (lambda: losses.ContrastiveLoss(form="l2"), "form is one of hadsell, .*: received 'l2'"),
         (lambda: losses.ContrastiveLoss(reduce_pairs="sum"), "reduce_pairs is one of balanced"),
         (lambda: losses.ContrastiveLoss(pairs="some"), "pairs is one of batch, given"),
         (lambda: losses.ContrastiveLoss(pairs="given", gather=True), "taken as they are"),
-        (lambda: losses.LiftedStructureLoss(None), "lifted structure loss has a margin"),
+        (
+            lambda: losses.LiftedStructureLoss("soft"),
+            "margin of the lifted structure loss must be a number",
+        ),
         (lambda: losses.CircleLoss(scale=0), "scale is above 0: received 0"),
         (lambda: losses.TripletHardLoss(distance="precomputed", normalize=True), "as they are"),
     ],
@@ -368,7 +368,7 @@ def test_measure_returns_expected_statistics():
 
 
 def test_measure_soft_margin_active_counts_nearer_negatives():
-    assert float(TripletHardLoss(None).measure(PAIRS, LINE)[1]["active"]) == 0.5
+    assert float(TripletHardLoss("soft").measure(PAIRS, LINE)[1]["active"]) == 0.5
 
 
 def test_measure_computes_distances_once():
@@ -527,6 +527,6 @@ def test_triplet_loss_soft_margin_counts_every_triplet():
     """Softplus is never 0, so that both means coincide, though float32 underflows at −104."""
     x = np.array([[0], [150], [10], [400]], "float32")  # triplets of 140 and of −250 among them
     expected = oracle.triplets(PAIRS, x.astype("float64"), None, nonzero=True)
-    plain, nonzero = (losses.TripletLoss(None, nonzero=n)(PAIRS, x) for n in (False, True))
+    plain, nonzero = (losses.TripletLoss("soft", nonzero=n)(PAIRS, x) for n in (False, True))
     assert float(nonzero) == pytest.approx(expected, rel=1e-6)
     assert float(nonzero) == float(plain)

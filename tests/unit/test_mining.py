@@ -128,7 +128,7 @@ def test_softest_large_distances_returns_one_hot():
 
 
 def test_soft_hard_hinge_matches_expected_mean():
-    mined = mining.soft_hard()(line([0, 1, 3, 4, 6, 10]), *masks(np.repeat([0, 1], 3)))
+    mined = mining.batch_soft()(line([0, 1, 3, 4, 6, 10]), *masks(np.repeat([0, 1], 3)))
     hinge = np.maximum(np.array(mined.positive) - np.array(mined.negative) + 1, 0)
     np.testing.assert_allclose(hinge.mean(), 1.5768181834050239, rtol=1e-6)
 
@@ -138,7 +138,7 @@ def test_soft_hard_weights_have_no_gradient():
     with tf.GradientTape() as tape:
         distances = tf.constant(line([0, 1, 3, 4, 6, 10]))
         tape.watch(distances)
-        mined = mining.soft_hard()(distances, *masks(np.repeat([0, 1], 3)))
+        mined = mining.batch_soft()(distances, *masks(np.repeat([0, 1], 3)))
         excess = mined.positive[0] - mined.negative[0]
     expected = [0, 0.1192, 0.8808, -0.8789, -0.1189, -0.0022]
     np.testing.assert_allclose(tape.gradient(excess, distances)[0], expected, atol=5e-5)
@@ -159,10 +159,10 @@ def test_all_triplets_hinge_matches_expected_means():
 
 
 def test_get_name_or_function_returns_miner():
-    assert mining.get("hard") is mining.batch_hard
+    assert mining.get("batch_hard") is mining.batch_hard
     assert mining.get(len) is len
 
 
 def test_get_unknown_name_raises_with_known_names():
-    with pytest.raises(InputError, match=r"all, hard, soft_hard, .*: received 'semi'"):
+    with pytest.raises(InputError, match=r"all, hard, batch_soft, .*: received 'semi'"):
         mining.get("semi")

@@ -140,9 +140,9 @@ def test_package_all_matches_public_modules():
 @pytest.mark.parametrize(
     ("kind", "chosen"),
     [
-        *((losses.TripletLoss, {"miner": m}) for m in (*mining.MINERS.values(), *mining.READING)),
+        *((losses.TripletLoss, {"miner": m}) for m in (*mining.MINERS.values(), *mining.SPARSE)),
         (losses.TripletLoss, {"miner": mining.semi_hard_of_every_anchor}),
-        (losses.TripletLoss, {"miner": mining.soft_hard(0.25, stop_gradient_weights=False)}),
+        (losses.TripletLoss, {"miner": mining.batch_soft(0.25, stop_gradient_weights=False)}),
         (losses.ImprovedTripletLoss, {"miner": mining.margin_sample}),
         *(
             (kind, {"distance": distance})

@@ -338,7 +338,7 @@ def tiny(**changes) -> recipes.Recipe:
                 "pretrain_epochs": 1,
                 "epochs": 2,
                 "metric_loss": "margin_sample_mining",
-                "soft_margin": True,
+                "margin": "soft",
             },
             2,
         ),
@@ -483,12 +483,13 @@ def build_metric_loss(recipe: recipes.Recipe) -> losses.MetricLoss:
 
 
 def test_build_metric_loss_soft_margin_excludes_margin() -> None:
-    assert build_metric_loss(tiny(soft_margin=True)).margin is None
+    assert build_metric_loss(tiny(margin="soft")).margin == "soft"
+    assert build_metric_loss(tiny(margin="0.25")).margin == 0.25
     assert build_metric_loss(tiny(margin=0.5)).margin == 0.5
-    with pytest.raises(InputError, match="margin is at least 0: received -1"):
+    with pytest.raises(InputError, match="`margin` must be a number of at least 0 or soft, got -1"):
         tiny(margin=-1.0)
-    with pytest.raises(InputError, match="give one of them"):
-        tiny(margin=0.5, soft_margin=True)
+    with pytest.raises(InputError, match="got 'hard'"):
+        tiny(margin="hard")
 
 
 def listed(arguments: dict) -> dict[str, list[tuple[str, float]]]:
@@ -537,7 +538,7 @@ def build_distillation(recipe: recipes.Recipe) -> dict:
 
 
 def test_build_losses_margin_applies_to_both_triplet_losses() -> None:
-    for change, expected in (({"margin": 0.5}, 0.5), ({"soft_margin": True}, None), ({}, 0.3)):
+    for change, expected in (({"margin": 0.5}, 0.5), ({"margin": "soft"}, "soft"), ({}, 0.3)):
         metric, local = build.build_losses(tiny(stripes=2, **change))["loss"]["features"]
         assert metric.margin == local.margin == expected
 
