@@ -39,7 +39,8 @@ def _check_margin(margin: str | float) -> None:
         valid = False
     if not valid:
         raise InputError(
-            f"`margin` must be a number of at least 0 or soft, got {margin!r}.", "margin"
+            f"`margin` must be a number of at least 0 or soft, got {margin!r}. Write margin=0.3.",
+            "margin",
         )
 
 

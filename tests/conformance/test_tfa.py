@@ -83,7 +83,7 @@ def test_tfa_golden_file_contains_every_case():
 
 
 def test_triplet_hard_default_ignores_lone_anchors():
-    """`zero_for_missing=True` is no default, and what it changes is seen in the batch with lone anchors."""
+    """`zero_for_missing` is not the default, and changes the batch with lone anchors."""
     theirs = GOLDEN["case/hard/L2/1.0/lone/value"]
     value, _ = evaluate(TripletHardLoss(1.0), "lone")
     assert value != pytest.approx(theirs, rel=0.01)

@@ -154,7 +154,7 @@ def test_margin_softmax_config_round_trip_is_complete(kind):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"kind": "softmax"}, "one of arcface, cosface, sphere: received 'softmax'"),
+        ({"kind": "softmax"}, "one of arcface, cosface, sphereface: received 'softmax'"),
         ({"margin": 28.6}, r"angle in \[0, π/2\], but 28.6 was given: 0.5 is usual"),
         ({"margin": -0.1}, r"angle in \[0, π/2\], but -0.1"),
         ({"kind": "cosface", "margin": 2.5}, r"cosine in \[0, 2\], but 2.5 was given: 0.35 is"),

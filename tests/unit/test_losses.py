@@ -34,7 +34,7 @@ def test_triplet_hard_loss_squared_euclidean_returns_expected_value():
     assert float(loss(PAIRS, LINE)) == 8.5
 
 
-@pytest.mark.parametrize(("margin", "collapsed"), [(0.3, 0.3), (None, np.log(2))])
+@pytest.mark.parametrize(("margin", "collapsed"), [(0.3, 0.3), ("soft", np.log(2))])
 def test_triplet_hard_loss_collapsed_embeddings_equals_margin(margin, collapsed):
     assert float(TripletHardLoss(margin=margin)(PAIRS, np.ones((4, 8)))) == pytest.approx(collapsed)
 
@@ -220,7 +220,7 @@ def test_quadruplet_loss_adaptive_margins_follow_mean_distances():
     assert [float(m) for m in loss.margins(loss.batch(labels, line))] == [16.5, 8.25]
 
 
-@pytest.mark.parametrize(("margin", "expected"), [(1.0, 1.5768181834), (None, 1.2954460466)])
+@pytest.mark.parametrize(("margin", "expected"), [(1.0, 1.5768181834), ("soft", 1.2954460466)])
 def test_soft_triplet_hard_loss_returns_expected_value(margin, expected):
     loss = losses.SoftTripletHardLoss(margin)
     assert float(loss(TWO_TRIPLES, TRIPLES)) == pytest.approx(expected, rel=1e-6)
@@ -331,7 +331,7 @@ def test_metric_losses_large_batch_keeps_value_and_gradient(build, distance, mon
         (lambda: losses.QuadrupletLoss(margin2=-1.0), "margin2 is at least 0: received -1.0"),
         (
             lambda: losses.QuadrupletLoss(miner="semi_hard"),
-            "one of hard, all: received 'semi_hard'",
+            "one of batch_hard, batch_all: received 'semi_hard'",
         ),
         (lambda: losses.ContrastiveLoss("soft"), "margin of the contrastive loss must be a number"),
         (lambda: losses.ContrastiveLoss(form="l2"), "form is one of hadsell, .*: received 'l2'"),
@@ -526,7 +526,7 @@ def test_softest_xla_rounded_maximum_weights_sum_to_one():
 def test_triplet_loss_soft_margin_counts_every_triplet():
     """Softplus is never 0, so that both means coincide, though float32 underflows at −104."""
     x = np.array([[0], [150], [10], [400]], "float32")  # triplets of 140 and of −250 among them
-    expected = oracle.triplets(PAIRS, x.astype("float64"), None, nonzero=True)
+    expected = oracle.triplets(PAIRS, x.astype("float64"), "soft", nonzero=True)
     plain, nonzero = (losses.TripletLoss("soft", nonzero=n)(PAIRS, x) for n in (False, True))
     assert float(nonzero) == pytest.approx(expected, rel=1e-6)
     assert float(nonzero) == float(plain)

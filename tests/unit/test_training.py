@@ -683,7 +683,7 @@ class Constant(keras.layers.Layer):
 
 
 @pytest.mark.first(1)
-@pytest.mark.parametrize(("margin", "value"), [(0.3, "0.3"), (None, "0.6931")])
+@pytest.mark.parametrize(("margin", "value"), [(0.3, "0.3"), ("soft", "0.6931")])
 def test_collapse_monitor_constant_embeddings_logs_warning(margin, value, caplog) -> None:
     model = keras.Sequential([keras.Input((5,)), Constant()])
     model.compile("sgd", losses.TripletHardLoss(margin))
