@@ -123,7 +123,7 @@ def test_losses_value_and_gradient_match_oracle(name, seeds):
         # Entries of opposite sign cancel in a slope, so it is right to 1e-5 of their sizes; and
         # the slope exp(d) of a softplus to the rounding of d.
         size = np.sum(np.abs(gradient * direction))
-        soft = rounding if getattr(case.loss(), "margin", 0) is None else 0
+        soft = rounding if getattr(case.loss(), "margin", 0) == "soft" else 0
         expected = pytest.approx(slope, rel=1e-5, abs=(1e-5 + soft) * size + 1e-30)
         if np.sum(gradient * direction) != expected:
             assert oracle.kinked(truth, predictions, direction), (seed, slope)
