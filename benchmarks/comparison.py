@@ -98,7 +98,7 @@ DEFAULT = Table(
         "12 epochs, flip alone": Row(("--epochs=12", "--augment=flip"), ALONE),
         "24 epochs, and 5 larger": Row(
             (
-                "--start={runs[24 epochs]}",
+                "--init_from={runs[24 epochs]}",
                 "--height=192",
                 "--width=96",
                 "--epochs=5",
@@ -222,10 +222,10 @@ METHODS = Table(
             {"as they are": ("--attributes={attributes}",)},
         ),
         "tracklets, from plain": Row(
-            ("--recipe=tracklets", "--start={runs[plain]}"), {"tracklets": OF_FRAMES}
+            ("--recipe=tracklets", "--init_from={runs[plain]}"), {"tracklets": OF_FRAMES}
         ),
         "tracklets, from plain twice as long": Row(
-            ("--recipe=tracklets", "--start={runs[plain, twice as long]}"),
+            ("--recipe=tracklets", "--init_from={runs[plain, twice as long]}"),
             {"tracklets": OF_FRAMES, "tracklets, re-ranked": (*OF_FRAMES, *RERANKED)},
         ),
         "two that learn from each other, logits": Row(

@@ -69,7 +69,7 @@ def main(argv: list[str]) -> None:
     root = Path(FLAGS.runs).absolute()
     starts = {
         "ImageNet": (f"--backbone={FLAGS.imagenet}",),
-        "embedder": (f"--backbone={FLAGS.imagenet}", f"--start={FLAGS.embedder}"),
+        "embedder": (f"--backbone={FLAGS.imagenet}", f"--init_from={FLAGS.embedder}"),
     }
     table: dict[str, list[str]] = {"embedder, not trained further": []}
     for seed in FLAGS.seeds:

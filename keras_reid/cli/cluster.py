@@ -46,7 +46,9 @@ class ClusterOptions(ModelOptions):
     )
     out: str | None = option("New folder for copies, one folder for each person.")
     csv: str | None = option("New CSV file with columns path, person.")
-    sheet: str | None = option("New picture: a row of images for each of the largest groups.")
+    contact_sheet: str | None = option(
+        "New picture: a row of images for each of the largest groups."
+    )
     method: str = option("How groups are made.", "dbscan", choices=tuple(METHODS))
     eps: float | None = option(
         "Jaccard distance up to which images are together; default: chosen from the images."
@@ -77,11 +79,13 @@ def cluster(options: ClusterOptions) -> ClusterResult:
     Raises:
         InputError: options that do not go together, outputs that exist, or no images.
     """
-    outputs = {"out": options.out, "csv": options.csv, "sheet": options.sheet}
+    outputs = {"out": options.out, "csv": options.csv, "contact_sheet": options.contact_sheet}
     check_outputs(**outputs)
-    check_picture(sheet=options.sheet)
-    if options.features and (options.out or options.sheet):
-        raise InputError("--out and --sheet need images: features alone are grouped to --csv")
+    check_picture(contact_sheet=options.contact_sheet)
+    if options.features and (options.out or options.contact_sheet):
+        raise InputError(
+            "--out and --contact_sheet need images: features alone are grouped to --csv"
+        )
     path, features, known = _stored(options) if options.features else _embedded(options)
     found = evaluation.clustering(
         features,
@@ -105,7 +109,8 @@ def cluster(options: ClusterOptions) -> ClusterResult:
     )
     if found.largest > LARGEST:
         logging.warning(
-            "one group holds %.0f %% of the images and may be several persons: look at --sheet; a "
+            "one group holds %.0f %% of the images and may be several persons: look at "
+            "--contact_sheet; a "
             "smaller --eps or --k1 takes it apart",
             100 * found.largest,
         )
@@ -126,9 +131,9 @@ def cluster(options: ClusterOptions) -> ClusterResult:
         _write_folders(path, person, Path(options.out))
     if options.csv:
         _write_csv(path, person, Path(options.csv))
-    if options.sheet:
+    if options.contact_sheet:
         sheet = visualize.draw_groups(path, person, features)
-        with new_file(options.sheet) as file:
+        with new_file(options.contact_sheet) as file:
             sheet.save(file)
     for output in filter(None, outputs.values()):
         say(f"written to {output}")
@@ -198,5 +203,5 @@ def _write_csv(path: np.ndarray | None, person: np.ndarray, file: Path) -> None:
         table.writerows(zip(rows, map(_name, person.tolist()), strict=True))
 
 
-SHOWN = "model images features dataset data_dir out csv sheet method"
+SHOWN = "model images features dataset data_dir out csv contact_sheet method"
 run = Command(cluster, ClusterOptions, SHOWN)

@@ -37,7 +37,7 @@ class SearchOptions(GalleryOptions):
         words: the subcommand and its arguments.
     """
 
-    k: int = option("Images shown for each query.", 10, least=1)
+    top_k: int = option("Images shown for each query.", 10, least=1)
     cameras: Sequence[str] | None = option("Look at these cameras alone.")
     not_cameras: Sequence[str] | None = option("Do not look at these cameras.")
     query_camera: str | None = option("Of the queries: its images are not looked at.")
@@ -145,12 +145,12 @@ def query(options: SearchOptions, arguments: list[str]) -> list[QueryResult]:
     embeddings = options.embedder()(images)
     with gallery.open(options.uri) as people:
         search: dict[str, Any] = {
-            "k": min(options.k, max(1, people.count())),
+            "k": min(options.top_k, max(1, people.count())),
             "filter": where,
             "query_cameras": options.query_camera and [options.query_camera] * len(arguments),
             "model_fingerprint": options.fingerprint,
             "rerank": options.rerank,
-            "shortlist": max(options.k, options.shortlist),
+            "shortlist": max(options.top_k, options.shortlist),
         }
         if options.calibrated(people) is None:
             found = people.search(embeddings, **search)
@@ -180,7 +180,7 @@ def _described(options: SearchOptions, where: gallery.Filter) -> QueryResult:
             raise InputError(f"a description is NAME=1 or NAME=0, with commas: received {text!r}")
         wanted[name] = value == "1"
     with gallery.open(options.uri) as people:
-        hits = people.describe(wanted, options.k, where)
+        hits = people.describe(wanted, options.top_k, where)
     words = ",".join(options.description or ())
     return QueryResult(words, None, hits, None, f"best fits of {words}")
 
@@ -319,5 +319,5 @@ COMMANDS: dict[str, tuple[Callable[[SearchOptions, list[str]], SearchOutput], ra
     "calibrate": (calibrate, range(1), f"{NO_WORDS}, but --dataset and --data_dir"),
 }
 
-SHOWN = "model gallery dataset data_dir k cameras after before output"
+SHOWN = "model gallery dataset data_dir top_k cameras after before output"
 run = Command(search, SearchOptions, SHOWN, words=True)

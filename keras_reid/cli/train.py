@@ -37,7 +37,7 @@ class TrainOptions(DataOptions):
     recipe: str | None = option(
         f"{', '.join(recipes.RECIPES)}; default: bot, for synthetic pedestrians tiny."
     )
-    like: str | None = option(
+    base_run: str | None = option(
         "Run folder whose data set and values of the recipe are taken where nothing else is said."
     )
     seed: int = option("Seed of weights, sampling and augmentation.", 0, least=0, most=2**32 - 1)
@@ -101,7 +101,7 @@ def train(options: TrainOptions) -> "runs.Run | data.CheckReport":
         InputError: options that do not go together, a data set that cannot be trained on, or, with
             `check_only`, one with faults.
     """
-    options = options if options.like is None else _like(options, runs.Run(options.like))
+    options = options if options.base_run is None else _like(options, runs.Run(options.base_run))
     name = options.dataset or "synthetic"
     recipe_name = options.recipe or ("tiny" if name == "synthetic" else "bot")
     recipe = recipes.get(recipe_name).replace(**options.settings)
@@ -162,7 +162,7 @@ def train(options: TrainOptions) -> "runs.Run | data.CheckReport":
 def _like(options: TrainOptions, run: runs.Run) -> TrainOptions:
     """The options with what a run was trained on and by, where nothing else is said."""
     if options.recipe is not None:
-        raise InputError("--like repeats the recipe of a run, too: leave --recipe out")
+        raise InputError("--base_run repeats the recipe of a run, too: leave --recipe out")
     said = run.settings
     recipe = str(said.get("recipe"))
     known = recipes.get(recipe).settings
@@ -255,7 +255,7 @@ def _members(plan: "training.Plan") -> "list[keras.Model]":
     """Return the models in their initial state."""
     from keras_reid.training import build
 
-    members, start = plan.members(), plan.recipe.start
+    members, start = plan.members(), plan.recipe.init_from
     if start:
         left = {layer for member in members for layer in build.start_from(member, start)}
         say(f"starts from {start}; new are {', '.join(sorted(left)) or 'no layers'}")

@@ -60,7 +60,7 @@ class Recipe(Settings):
     width: int = setting("Width of the images in pixels.", SIDE)
     epochs: int = setting("How often every image is seen.", POSITIVE)
     learning_rate: float = setting("The highest rate of the schedule.", NOT_NEGATIVE)
-    start: str = setting(
+    init_from: str = setting(
         "Run folder of a trained model to start from: layers of the same name and shapes take its "
         "weights; empty: none.",
         default="",

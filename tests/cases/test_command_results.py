@@ -66,7 +66,7 @@ def test_search_query_returns_results_that_json_prints(
         run=str(folder / "run"),
         gallery=enrolled[0],
         words=("query", *paths),
-        k=2,
+        top_k=2,
         output="json",
     )
     results = search(options)

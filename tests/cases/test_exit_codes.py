@@ -55,7 +55,7 @@ def test_word_instead_of_flag_exits_with_2(tmp_path) -> None:
 
 @pytest.mark.parametrize(
     ("command", "flag"),
-    [("train", "--epochs=many"), ("evaluate", "--rerank=magic"), ("search", "--k=0")],
+    [("train", "--epochs=many"), ("evaluate", "--rerank=magic"), ("search", "--top_k=0")],
 )
 def test_bad_value_of_known_flag_exits_with_1(command: str, flag: str, tmp_path) -> None:
     code, _, err = within(f"{command}.py", flag, cwd=tmp_path)

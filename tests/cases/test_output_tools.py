@@ -96,7 +96,7 @@ def test_saved_features_are_read_by_numpy_without_pickle(features):
 
 def test_cluster_csv_is_read_by_pandas(features):
     folder, names = features
-    flags = ("--features=gallery.npz", "--csv=groups.csv", "--sheet=")
+    flags = ("--features=gallery.npz", "--csv=groups.csv", "--contact_sheet=")
     code, _, err = within("cluster.py", *flags, cwd=folder)
     assert code == 0, err
     table = pandas.read_csv(folder / "groups.csv")

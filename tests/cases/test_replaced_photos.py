@@ -170,7 +170,7 @@ def test_enrol_replaced_photo_and_corrected_identity_updates_the_gallery(run, tm
         held = people.store.held([str(tmp_path / paths[0]), str(tmp_path / paths[2])])
         assert [row.camera for row in held.values()] == ["1", "2"]
         assert digest not in [row.digest for row in held.values()]
-    assert "   1  0.0000  anna " in search("--k=1", "query", paths[0])
+    assert "   1  0.0000  anna " in search("--top_k=1", "query", paths[0])
     with closing(sqlite3.connect(tmp_path / "g.rows")) as database, database:
         database.execute("update rows set digest = ''")  # of an earlier version
     picture(tmp_path / paths[2], 2)

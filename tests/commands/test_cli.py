@@ -148,7 +148,7 @@ def test_evaluate_feature_files_ranks_and_reranks(trained: Path) -> None:
 def test_cluster_images_writes_folders_csv_and_contact_sheet(
     trained: Path, pedestrians: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    names = {"out": "grouped", "csv": "groups.csv", "sheet": "sheet.png"}
+    names = {"out": "grouped", "csv": "groups.csv", "contact_sheet": "sheet.png"}
     outputs = [f"--{flag}={name}" for flag, name in names.items()]
     images = f"--images={pedestrians}/bounding_box_test"
     options = "--method=agglomerative", "--k1=3", "--k2=2"
@@ -307,7 +307,7 @@ def test_train_check_only_writes_no_run_folder(trained: Path, pedestrians: Path)
         ("--data-dir=a-b", "--data_dir=a-b"),
         ("-data-dir", "-data_dir"),
         ("--noscore-before", "--noscore_before"),
-        ("--k=-1", "--k=-1"),
+        ("--top_k=-1", "--top_k=-1"),
         ("-1", "-1"),
         ("a-b.jpg", "a-b.jpg"),
         ("--", "--"),
@@ -377,7 +377,7 @@ def test_help_lists_common_flags_and_helpfull_lists_all(tmp_path: Path) -> None:
         ),
         # These three draw pedestrians first.
         pytest.param(
-            ["train.py", "--start=nowhere", "--run=new"],
+            ["train.py", "--init_from=nowhere", "--run=new"],
             "'nowhere' does not; .* another folder$",
             marks=pytest.mark.slow,
         ),
@@ -421,7 +421,10 @@ def test_help_lists_common_flags_and_helpfull_lists_all(tmp_path: Path) -> None:
         (["cluster.py"], "either --images or --dataset"),
         (["cluster.py", "--images=nowhere"], "nowhere is no folder"),
         (["cluster.py", "--features=x.npz", "--images=x"], "name one of the two"),
-        (["cluster.py", "--images=x", "--sheet=s.txt"], r"a picture, named .*received 's\.txt'"),
+        (
+            ["cluster.py", "--images=x", "--contact_sheet=s.txt"],
+            r"a picture, named .*received 's\.txt'",
+        ),
         (["export.py", "--pretrained=magic"], "should be one of <person-mobilenetv2"),
         (["export.py", "--run=x", "--rerank_options=k1=0"], "k1 is a whole number of at least 1"),
         (["export.py", "--run=x", "--rerank=ecn", "--rerank_options=k1=3"], "has the options k, t"),
@@ -629,7 +632,7 @@ def test_train_holdout_scores_model_on_validation_persons(
     assert again["mAP"] == pytest.approx(score["mAP"], abs=1e-6)
     assert again["protocol"]["valid_queries"] == score["protocol"]["valid_queries"] == 6 * 3
     said("export.py", "--run=run", "--noranker", cwd=tmp_path)
-    said("train.py", "--like=run", "--margin=0.2", "--run=again", cwd=tmp_path)
+    said("train.py", "--base_run=run", "--margin=0.2", "--run=again", cwd=tmp_path)
     flags, again = (json.loads((tmp_path / r / "flags.json").read_text()) for r in ("run", "again"))
     assert {k for k in flags if flags[k] != again[k]} == {"margin"}
     err = said("train.py", *own, "--holdout=0.2", "--combine_all", "--run=x", cwd=tmp_path, code=1)

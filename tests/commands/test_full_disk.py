@@ -84,7 +84,7 @@ WRITES = {
     "features": ("evaluate.py", "--run=run", "--save_features={}/new"),
     "groups": ("cluster.py", "--run=run", "--images=people", "--out={}/new", "--csv={}/new.csv"),
     "shards": ("embed.py", "--run=run", "--images=people", "--out={}/new", "--shard_size=2"),
-    "sheet": ("cluster.py", "--run=run", "--images=people", "--sheet={}/new.jpg"),
+    "contact_sheet": ("cluster.py", "--run=run", "--images=people", "--contact_sheet={}/new.jpg"),
     "tracks": (*TRACK, "--out={}/new.txt", "--ground_truth=det.txt", "--scores={}/new.json"),
     "frames": (*TRACK, "--annotated={}/new", "--out={}/new.txt"),
     "faiss": ("search.py", "--run=run", "--gallery=faiss:{}/new.db", "enrol", "people"),

@@ -65,7 +65,7 @@ def cases(data_dir: str) -> list[list[str]]:
         ["export", "--run=secret-run", "--export_dir=new"],
         ["cluster", run, "--images=people", "--csv=full/x.csv"],
         ["cluster", run, "--images=people", "--out=full/x"],
-        ["cluster", run, "--images=people", "--sheet=full/x.png"],
+        ["cluster", run, "--images=people", "--contact_sheet=full/x.png"],
         ["cluster", run, "--images=secret-people", "--csv=x.csv"],
         ["embed", run, "--images=people", "--out=full/x"],
         ["embed", run, "--images=secret-people", "--out=x"],

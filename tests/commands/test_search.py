@@ -89,7 +89,7 @@ def test_search_enrol_calibrate_query_remove_workflow_succeeds(folder):
     out = search(*RUN, "enrol", "people", cwd=root)
     assert f" 0 moved (another identity, camera or time), {len(rows)} already enrolled" in out
     image, identity, _, _ = rows[0]
-    out = search(*RUN, "--k=3", "query", image, cwd=root)
+    out = search(*RUN, "--top_k=3", "query", image, cwd=root)
     assert f"{image}: nearest: {identity} (not calibrated)" in out
     assert "   1  0.0000  " in out
 
@@ -104,7 +104,7 @@ def test_search_enrol_calibrate_query_remove_workflow_succeeds(folder):
 
     noise = np.random.default_rng(0).integers(0, 256, (64, 32, 3)).astype(np.uint8)
     Image.fromarray(noise).save(root / "noise.png")
-    options = ["--k=2", "--output=json", "--rerank=k_reciprocal", "--html=out/page.html"]
+    options = ["--top_k=2", "--output=json", "--rerank=k_reciprocal", "--html=out/page.html"]
     out = search(
         *["--saved_model=export/1", RUN[1]], *options, "query", image, "noise.png", cwd=root
     )
@@ -139,7 +139,7 @@ def test_search_csv_with_cameras_and_times_filters_hits(folder):
     where = ("--run=run", "--gallery=faiss:index.faiss")
     search(*where, "enrol", "people.csv", cwd=root)
     image, identity, camera, time = rows[5]
-    options = ("--output=json", "--k=5")
+    options = ("--output=json", "--top_k=5")
 
     def hits(*more):
         out = search(*where, *options, *more, "query", image, cwd=root)
@@ -227,7 +227,9 @@ def test_search_unfit_files_are_skipped_by_enrol_and_fail_query(folder, unfit):
     for name in ("empty.jpg", "half.jpg", "huge.png"):
         err = search(*where, "query", strange / name, cwd=root, code=1)
         assert f"a query must be an image of a person: {strange / name} " in err
-    assert "nearest: somebody" in search(*where, "--k=99", "query", strange / "good.png", cwd=root)
+    assert "nearest: somebody" in search(
+        *where, "--top_k=99", "query", strange / "good.png", cwd=root
+    )
 
 
 @pytest.mark.parametrize(
