@@ -119,7 +119,7 @@ SETTINGS = Table(
         "circle loss": Row(("--metric_loss=circle",)),
         "CosFace": Row(("--softmax=cosface",)),
         "ArcFace": Row(("--softmax=arcface",)),
-        "8 × 8 images": Row(("--identities=8", "--instances=8")),
+        "8 × 8 images": Row(("--num_identities_per_batch=8", "--num_instances=8")),
         "moving average 0.99": Row(("--ema_momentum=0.99",)),
         "AdamW 5e-4": Row(("--weight_decay=5e-4",)),
         "no smoothing": Row(("--label_smoothing=0",)),

@@ -28,8 +28,8 @@ TINY = (
     "--recipe=tiny",
     "--height=32",
     "--width=16",
-    "--identities=4",
-    "--instances=2",
+    "--num_identities_per_batch=4",
+    "--num_instances=2",
     "--epochs=3",
 )
 

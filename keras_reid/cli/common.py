@@ -52,7 +52,7 @@ class DataOptions:
     )
     embed_batch_size: int = option(
         "Images embedded at a time: of 16 the feature maps fit into the caches of a CPU. A batch "
-        "of a training is P x K, see --identities and --instances.",
+        "of a training is P x K, see --num_identities_per_batch and --num_instances.",
         16,
         least=1,
         most=2**14,

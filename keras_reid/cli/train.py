@@ -114,7 +114,7 @@ def train(options: TrainOptions) -> "runs.Run | data.CheckReport":
     if options.holdout:
         dataset = dataset.hold_out(options.holdout)
     if options.check_only:
-        report = data.check(dataset, recipe.instances)
+        report = data.check(dataset, recipe.num_instances)
         say(str(report))
         if not report.ok:
             raise InputError(f"{data_dir!r} has the faults above: mend them, or train all the same")
@@ -191,7 +191,9 @@ def _trained(
     from keras_reid.training import fitting
 
     # Before TensorFlow computes anything.
-    replicas = training.Replicas(options.strategy, recipe.identities * recipe.instances)
+    replicas = training.Replicas(
+        options.strategy, recipe.num_identities_per_batch * recipe.num_instances
+    )
     if replicas.is_chief:
         run.claim()
     dataset = _annotated(options, dataset, recipe, settings["data_dir"])

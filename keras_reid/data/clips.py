@@ -17,8 +17,8 @@ from keras_reid.errors import InputError, counted
 
 def pk_clips(
     images: PersonImages,
-    identities: int = 8,
-    instances: int = 2,
+    num_identities_per_batch: int = 8,
+    num_instances: int = 2,
     frames: int = 4,
     image_size: tuple[int, int] = (256, 128),
     augment: str | Recipe = "default",
@@ -37,7 +37,7 @@ def pk_clips(
 
     Args:
         images: n training images with a column "tracklet"; unreadable ones are named and left out.
-        identities, instances: P and K; b = P·K.
+        num_identities_per_batch, num_instances: P and K; b = P·K.
         frames: T.
         image_size, augment, seed, first_epoch, last, cache, camera_balanced: as in `pk_batches`;
             each frame is augmented on its own.
@@ -58,9 +58,9 @@ def pk_clips(
     starts = (np.cumsum(sizes) - sizes).astype(np.int32)
     flat_rows = np.concatenate(rows_of).astype(np.int32)
     each = images.per_tracklet()
-    steps = pk_steps(each, identities, instances, last)
+    steps = pk_steps(each, num_identities_per_batch, num_instances, last)
     columns = labels_of(each)
-    count = identities * instances
+    count = num_identities_per_batch * num_instances
 
     def choose(step: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         pair = tf.random.fold_in(tf.stack([tf.constant(seed, tf.int64), step]), 0)
@@ -72,7 +72,15 @@ def pk_clips(
         return rows, tf.gather(flat_rows, tf.gather(starts, rows)[:, None] + own % size)
 
     cameras = columns["camera"] if camera_balanced else None
-    rows = pk_rows(columns["identity"], identities, instances, seed, first_epoch, last, cameras)
+    rows = pk_rows(
+        columns["identity"],
+        num_identities_per_batch,
+        num_instances,
+        seed,
+        first_epoch,
+        last,
+        cameras,
+    )
     chosen = rows.enumerate(first_epoch * steps).map(choose)
     load = load_rows(images, image_size, cache)
     pixels = load(chosen.map(lambda rows, flat: tf.reshape(flat, [-1])), count * frames)

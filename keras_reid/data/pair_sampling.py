@@ -30,7 +30,7 @@ def pair_batches(
     identities are neighbors is drawn anew in each epoch. Cameras are not looked at.
 
     Seeds, epochs, resuming, augmentation and caching are those of `pk_batches`; an epoch has
-    `pk_steps(images, identities=pairs // 2, instances=2, last=last)` batches.
+    `pk_steps(images, num_identities_per_batch=pairs // 2, num_instances=2, last=last)` batches.
 
     Args:
         images: n training images, at least two of each identity. Unreadable ones are named and

@@ -33,8 +33,8 @@ Load = Callable[[tf.data.Dataset, int], tf.data.Dataset]
 
 def pk_batches(
     images: PersonImages,
-    identities: int = 16,
-    instances: int = 4,
+    num_identities_per_batch: int = 16,
+    num_instances: int = 4,
     image_size: tuple[int, int] = (256, 128),
     augment: str | Recipe = "default",
     seed: int = 0,
@@ -52,8 +52,8 @@ def pk_batches(
 
     Args:
         images: n training images. Unreadable ones are named and left out, see `readable`.
-        identities: P, identities in a batch.
-        instances: K, images of each; b = P·K.
+        num_identities_per_batch: P, identities in a batch.
+        num_instances: K, images of each; b = P·K.
         image_size: (h, w) in pixels.
         augment: name of a recipe, or a function that returns uint8, see `augment.recipe`.
         seed: of the sampling and of the augmentation.
@@ -83,12 +83,14 @@ def pk_batches(
     if views is not None:
         checks.at_least(1, "one for each member, or None", views=views)
     check_cameras(images, camera_balanced)
-    pk_steps(images, identities, instances, last)  # refuses before every file is read
+    pk_steps(
+        images, num_identities_per_batch, num_instances, last
+    )  # refuses before every file is read
     images = _readable_or_cached(images, image_size, cache)
     load = load_rows(images, image_size, cache)
     labels, points = labels_of(images), images.columns.get(KEYPOINTS)
-    steps = pk_steps(images, identities, instances, last)
-    shape = (identities * instances, *image_size, 3)
+    steps = pk_steps(images, num_identities_per_batch, num_instances, last)
+    shape = (num_identities_per_batch * num_instances, *image_size, 3)
 
     def finish(step: tf.Tensor, element: tuple[tf.Tensor, tf.Tensor]) -> tuple[Any, dict[str, Any]]:
         rows, pixels = element
@@ -103,8 +105,16 @@ def pk_batches(
         return seen, {name: tf.gather(column, rows) for name, column in labels.items()}
 
     cameras = labels["camera"] if camera_balanced else None
-    rows = pk_rows(labels["identity"], identities, instances, seed, first_epoch, last, cameras)
-    batches = load(rows, identities * instances).enumerate(first_epoch * steps)
+    rows = pk_rows(
+        labels["identity"],
+        num_identities_per_batch,
+        num_instances,
+        seed,
+        first_epoch,
+        last,
+        cameras,
+    )
+    batches = load(rows, num_identities_per_batch * num_instances).enumerate(first_epoch * steps)
     augmented = batches.map(finish, num_parallel_calls=tf.data.AUTOTUNE)
     return check_augmented(augmented).prefetch(AHEAD)
 

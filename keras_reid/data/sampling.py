@@ -26,13 +26,15 @@ class Deal:
     epoch among those with fewer than `batches` groups, deal one more to fill the last batch.
     """
 
-    identities: int
+    num_identities_per_batch: int
     batches: int
     groups: np.ndarray
     extra: int
 
 
-def deal(sizes: np.ndarray, identities: int, instances: int, last: str = "fill") -> Deal:
+def deal(
+    sizes: np.ndarray, num_identities_per_batch: int, num_instances: int, last: str = "fill"
+) -> Deal:
     """`Σ min(groups, B) ≥ P·B`: the condition for B batches of P distinct identities.
 
     With `fill`, B is the smallest number of batches that holds every group, and smaller identities
@@ -43,45 +45,50 @@ def deal(sizes: np.ndarray, identities: int, instances: int, last: str = "fill")
 
     Args:
         sizes: images of each identity, (c,).
-        identities: P, identities in a batch.
-        instances: K, images of each identity in a batch.
+        num_identities_per_batch: P, identities in a batch.
+        num_instances: K, images of each identity in a batch.
         last: "fill" or "drop".
 
     Raises:
         InputError: P or K is not positive, P exceeds the number of identities, unknown `last`.
     """
-    _check(len(sizes), identities, instances, last)
-    groups = -(-np.asarray(sizes, np.int64) // instances)
+    _check(len(sizes), num_identities_per_batch, num_instances, last)
+    groups = -(-np.asarray(sizes, np.int64) // num_instances)
     if last == "drop":
         batches = bisect_right(
-            range(1, int(groups.sum()) // identities + 1),
+            range(1, int(groups.sum()) // num_identities_per_batch + 1),
             0,
-            key=lambda b: identities * b - int(np.minimum(groups, b).sum()),
+            key=lambda b: num_identities_per_batch * b - int(np.minimum(groups, b).sum()),
         )
-        return Deal(identities, batches, np.minimum(groups, batches), 0)
-    batches = max(-(-int(groups.sum()) // identities), int(groups.max()))
-    slots = identities * batches
+        return Deal(num_identities_per_batch, batches, np.minimum(groups, batches), 0)
+    batches = max(-(-int(groups.sum()) // num_identities_per_batch), int(groups.max()))
+    slots = num_identities_per_batch * batches
     rounds = bisect_right(
         range(1, batches + 1),
         slots,
         key=lambda more: int(np.minimum(groups + more, batches).sum()),
     )
     groups = np.minimum(groups + rounds, batches)
-    return Deal(identities, batches, groups, slots - int(groups.sum()))
+    return Deal(num_identities_per_batch, batches, groups, slots - int(groups.sum()))
 
 
-def _check(classes: int, identities: int, instances: int, last: str) -> None:
+def _check(classes: int, num_identities_per_batch: int, num_instances: int, last: str) -> None:
     checks.one_of(("fill", "drop"), last=last)
-    checks.at_least(1, identities=identities, instances=instances)
-    if identities > classes:
+    checks.at_least(
+        1, num_identities_per_batch=num_identities_per_batch, num_instances=num_instances
+    )
+    if num_identities_per_batch > classes:
         raise InputError(
-            f"a batch of {identities} identities needs as many different identities, but the "
-            f"images show {classes}: pass identities={classes} or fewer, or add images"
+            f"a batch of {num_identities_per_batch} identities needs as many different identities, but the "
+            f"images show {classes}: pass num_identities_per_batch={classes} or fewer, or add images"
         )
 
 
 def pk_steps(
-    images: PersonImages, identities: int = 16, instances: int = 4, last: str = "fill"
+    images: PersonImages,
+    num_identities_per_batch: int = 16,
+    num_instances: int = 4,
+    last: str = "fill",
 ) -> int:
     """The number of batches in every epoch of `pk_batches` with the same arguments.
 
@@ -91,19 +98,21 @@ def pk_steps(
     >>> from keras_reid.data import PersonImages
     >>> identity = np.repeat(np.arange(40), 8)
     >>> images = PersonImages(np.array([f"{i}.jpg" for i in range(320)]), identity, None)
-    >>> pk_steps(images, identities=16, instances=4)
+    >>> pk_steps(images, num_identities_per_batch=16, num_instances=4)
     5
 
     Raises:
         InputError: as `deal`.
     """
-    return deal(np.bincount(images.classes()[1]), identities, instances, last).batches
+    return deal(
+        np.bincount(images.classes()[1]), num_identities_per_batch, num_instances, last
+    ).batches
 
 
 def pk_rows(
     classes: np.ndarray,
-    identities: int,
-    instances: int,
+    num_identities_per_batch: int,
+    num_instances: int,
     seed: int = 0,
     first_epoch: int = 0,
     last: str = "fill",
@@ -118,7 +127,7 @@ def pk_rows(
 
     Args:
         classes: class index of each row, (n,), every index in 0..c-1 used.
-        identities, instances, last: as in `deal`.
+        num_identities_per_batch, num_instances, last: as in `deal`.
         seed: any int64.
         first_epoch: the epoch to begin with.
         cameras: as in `epoch_rows`.
@@ -126,10 +135,10 @@ def pk_rows(
     Raises:
         InputError: as `deal`.
     """
-    plan = deal(np.bincount(classes), identities, instances, last)
+    plan = deal(np.bincount(classes), num_identities_per_batch, num_instances, last)
 
     def batches(epoch: tf.Tensor) -> tf.data.Dataset:
-        rows = epoch_rows(classes, plan, instances, seed, epoch, cameras)
+        rows = epoch_rows(classes, plan, num_instances, seed, epoch, cameras)
         return tf.data.Dataset.from_tensor_slices(rows)
 
     return tf.data.Dataset.counter(first_epoch).flat_map(batches)
@@ -138,7 +147,7 @@ def pk_rows(
 def epoch_rows(
     classes: np.ndarray,
     plan: Deal,
-    instances: int,
+    num_instances: int,
     seed: int,
     epoch: tf.Tensor | int,
     cameras: np.ndarray | None = None,
@@ -148,7 +157,7 @@ def epoch_rows(
     Args:
         classes: class index of each row, (n,).
         plan: what `deal` made of the sizes of the classes.
-        instances: K.
+        num_instances: K.
         seed, epoch: together they decide everything that is drawn.
         cameras: index of the camera of each row, (n,): the images of each camera lie evenly in the
             order of their identity's, so that K of them in a row are of as many cameras as its
@@ -169,13 +178,13 @@ def epoch_rows(
     batch_of = _columns(seeds[2], rank)
     owner = tf.gather(tf.gather(rank_class, rank), batch_of, batch_dims=1)
     nth = tf.gather(nth, batch_of, batch_dims=1)
-    slot = nth[..., None] * instances + tf.range(instances)
+    slot = nth[..., None] * num_instances + tf.range(num_instances)
     slot = slot % tf.gather(tf.constant(sizes, tf.int32), owner)[..., None]
     rows = tf.gather(shuffled, tf.gather(first, owner)[..., None] + slot)
 
     order = tf.argsort(tf.random.stateless_uniform([plan.batches], seeds[3]))
     rows = tf.gather(tf.transpose(rows, [1, 0, 2]), order)
-    return tf.reshape(rows, [plan.batches, plan.identities * instances])
+    return tf.reshape(rows, [plan.batches, plan.num_identities_per_batch * num_instances])
 
 
 def _spread(classes: np.ndarray, cameras: np.ndarray, drawn: tf.Tensor) -> tf.Tensor:
@@ -201,7 +210,7 @@ def _groups(seed: tf.Tensor, plan: Deal) -> tuple[tf.Tensor, tf.Tensor, tf.Tenso
     count += room * tf.cast(tf.cumsum(room) <= plan.extra, tf.int32)
     end = tf.cumsum(count)
     # With `drop` up to P−1 groups, or those of a dominant identity, exceed whole rounds: cut.
-    card = tf.range(plan.identities * plan.batches)
+    card = tf.range(plan.num_identities_per_batch * plan.batches)
     rank = tf.searchsorted(end, card, side="right")
     nth = card - tf.gather(end - count, rank)
     return shuffled, tf.reshape(rank, [-1, plan.batches]), tf.reshape(nth, [-1, plan.batches])

@@ -49,7 +49,7 @@ class CheckReport:
     """
 
     name: str
-    instances: int
+    num_instances: int
     sizes: dict[str, tuple[int, int, int | None]]
     unreadable: list[str] = field(default_factory=list)
     shared: list[int | str] = field(default_factory=list)
@@ -75,7 +75,7 @@ class CheckReport:
             "identities in both train and test": self.shared,
             "queries with no match in another camera": self.unmatched,
             "groups of files with the same content": [" = ".join(g) for g in self.duplicates],
-            f"train identities with fewer than {self.instances} images": self.few,
+            f"train identities with fewer than {self.num_instances} images": self.few,
         }
         if self.alone:
             findings["person to train on, but at least 2 are required"] = self.alone
@@ -85,7 +85,7 @@ class CheckReport:
         return "\n".join(lines)
 
 
-def check(dataset: ReidDataset, instances: int = 4) -> CheckReport:
+def check(dataset: ReidDataset, num_instances: int = 4) -> CheckReport:
     """Opens every file and compares every column; the report prints, and `report.ok` sums it up.
 
     Args:
@@ -99,12 +99,12 @@ def check(dataset: ReidDataset, instances: int = 4) -> CheckReport:
     persons, counts = np.unique(trained, return_counts=True)
     return CheckReport(
         name=dataset.name,
-        instances=instances,
+        num_instances=num_instances,
         sizes={part: _sizes(images) for part, images in parts.items()},
         unreadable=paths[~alive].tolist(),
         shared=_shared(dataset),
         unmatched=_unmatched(dataset.query, dataset.gallery),
-        few=persons[counts < instances].tolist(),
+        few=persons[counts < num_instances].tolist(),
         duplicates=_duplicates(listed[alive[place]].tolist()),
         alone=persons.tolist() if len(persons) == 1 else [],
     )

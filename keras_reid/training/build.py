@@ -68,7 +68,7 @@ class Plan:
         sampled = images
         for method in recipe.methods:
             sampled = method.sampled(sampled)
-        steps = pk_steps(sampled, recipe.identities, recipe.instances)
+        steps = pk_steps(sampled, recipe.num_identities_per_batch, recipe.num_instances)
         annotations = Annotations.of(images, schema)
         return cls(recipe, images, len(names), steps, annotations, replicas or Replicas())
 

@@ -145,27 +145,28 @@ class CollapseMonitor(keras.callbacks.Callback):
     other than to others by a tenth of these distances, and of that value.
 
     Args:
-        identities, instances: P and K of the batches, on which the value of some losses depends.
+        num_identities_per_batch, num_instances: P and K of the batches, on which the value of some
+            losses depends.
         tolerance: fraction of the value by which the loss of an epoch may differ from it.
         patience: epochs in a row at that value before it warns, once for each loss.
     """
 
     def __init__(
         self,
-        identities: int = 16,
-        instances: int = 4,
+        num_identities_per_batch: int = 16,
+        num_instances: int = 4,
         tolerance: float = 0.02,
         patience: int = 1,
     ) -> None:
         super().__init__()
-        self.identities = identities
-        self.instances = instances
+        self.num_identities_per_batch = num_identities_per_batch
+        self.num_instances = num_instances
         self.tolerance = tolerance
         self.patience = patience
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self.collapsed = {
-            name: loss.collapse_value(self.identities, self.instances)
+            name: loss.collapse_value(self.num_identities_per_batch, self.num_instances)
             for name, loss in self._losses().items()
         }
         self.epochs = dict.fromkeys(self.collapsed, 0)

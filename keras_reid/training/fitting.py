@@ -94,7 +94,9 @@ def fit(
                         *callbacks,
                     ]
                 learner.fit(
-                    replicas.shared(batches, phase_recipe.identities * phase_recipe.instances),
+                    replicas.shared(
+                        batches, phase_recipe.num_identities_per_batch * phase_recipe.num_instances
+                    ),
                     epochs=end,
                     initial_epoch=first,
                     steps_per_epoch=plan.steps,
@@ -102,7 +104,7 @@ def fit(
                     verbose=verbose,
                     callbacks=[
                         FiniteLoss(),
-                        CollapseMonitor(recipe.identities, recipe.instances),
+                        CollapseMonitor(recipe.num_identities_per_batch, recipe.num_instances),
                         *writing,
                     ],
                 )
@@ -138,8 +140,8 @@ def sized(
 def _batches(plan: Plan, recipe: Recipe, seed: int, first_epoch: int, cache: str | None) -> Any:
     """Return the batches of a phase, from an epoch on."""
     arguments: dict[str, Any] = {
-        "identities": recipe.identities,
-        "instances": recipe.instances,
+        "num_identities_per_batch": recipe.num_identities_per_batch,
+        "num_instances": recipe.num_instances,
         "image_size": recipe.image_size,
         "augment": recipe.augment,
         "seed": seed,

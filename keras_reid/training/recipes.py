@@ -96,8 +96,10 @@ class Recipe(Settings):
     embedding_dim: int = setting(
         "Width of the embedding; 0 keeps the backbone's.", NOT_NEGATIVE, default=0
     )
-    identities: int = setting("P, identities in a training batch of P x K images.", default=16)
-    instances: int = setting("K, images of each identity in a training batch.", default=4)
+    num_identities_per_batch: int = setting(
+        "P, identities in a training batch of P x K images.", default=16
+    )
+    num_instances: int = setting("K, images of each identity in a training batch.", default=4)
     camera_balanced: bool = setting(
         "The K images of an identity in a batch are of as many cameras as possible.", default=False
     )
@@ -337,7 +339,9 @@ RECIPES: dict[str, Recipe] = {
     # clips of tracklets (Gao and Nevatia, arXiv:1805.02104).
     "pose": _BOT.replace(pose=True, pooling="avg_max"),
     "attributes": _BOT.replace(attribute_weight=1.0),
-    "tracklets": _BOT.replace(temporal="mean", identities=8, instances=2, frames=4),
+    "tracklets": _BOT.replace(
+        temporal="mean", num_identities_per_batch=8, num_instances=2, frames=4
+    ),
     # From nothing on a CPU in a minute or two: the synthetic pedestrians.
     "tiny": Recipe(
         backbone="tiny",

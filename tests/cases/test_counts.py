@@ -71,7 +71,7 @@ def crops_of_one(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("flags", [(), ("--identities=1",), ("--combine_all",)])
+@pytest.mark.parametrize("flags", [(), ("--num_identities_per_batch=1",), ("--combine_all",)])
 def test_train_one_person_raises_one_sentence(flags, crops_of_one):
     data_flags = ("--dataset=folder", "--data_dir=crops", "--run=run")
     code, _, err = within("train.py", *data_flags, *TINY, *flags, cwd=crops_of_one)
@@ -91,6 +91,6 @@ def test_train_check_only_one_person_is_a_fault(crops_of_one):
 
 def test_steps_per_epoch_one_person_raises():
     images = data.PersonImages(["1.jpg"] * 4, [7] * 4, None)
-    recipe = recipes.get("tiny").replace(identities=1)
+    recipe = recipes.get("tiny").replace(num_identities_per_batch=1)
     with pytest.raises(InputError, match=r"at least 2 persons are required .* got 1 \(7\)"):
         Plan.of(recipe, images)

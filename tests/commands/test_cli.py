@@ -518,7 +518,7 @@ def test_train_invalid_values_leave_no_run_folder(pedestrians: Path, tmp_path: P
     for flag, message in (
         ("--backbone=resnet51", "a backbone is one of"),
         ("--augment=magic", "augment must be"),
-        ("--identities=4000", "4000"),
+        ("--num_identities_per_batch=4000", "4000"),
         ("--stripes=9", "9 stripes of 4 rows"),
         (
             "--stripe_order=relu",
@@ -618,7 +618,13 @@ def test_train_holdout_scores_model_on_validation_persons(
         for file in sorted((pedestrians / "bounding_box_train").glob("*.jpg"))
     ]
     (tmp_path / "people.csv").write_text("\n".join(["path,identity,camera", *rows]))
-    small = ("--recipe=tiny", "--height=32", "--width=16", "--identities=4", "--epochs=1")
+    small = (
+        "--recipe=tiny",
+        "--height=32",
+        "--width=16",
+        "--num_identities_per_batch=4",
+        "--epochs=1",
+    )
     own = ("--dataset=csv", "--data_dir=people.csv", *small)
     out = said("train.py", *own, "--run=unscored", cwd=tmp_path)
     assert "trained, not scored; --holdout=0.2 keeps" in out

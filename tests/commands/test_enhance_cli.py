@@ -10,11 +10,15 @@ from keras_reid.data import synthetic
 
 pytestmark = pytest.mark.slow  # processes that train and embed
 
-TINY = ["--recipe=tiny", "--height=32", "--width=16", "--epochs=1", "--identities=4"]
+TINY = ["--recipe=tiny", "--height=32", "--width=16", "--epochs=1", "--num_identities_per_batch=4"]
 ROWS = {
-    "pose": ["--instances=2", "--pose", "--pose_width=8", "--keypoints=drawn/keypoints.csv"],
-    "attributes": ["--instances=2", "--attribute_weight=1", "--attributes=drawn/attributes.csv"],
-    "tracklets": ["--instances=2", "--temporal=attention", "--frames=2"],
+    "pose": ["--num_instances=2", "--pose", "--pose_width=8", "--keypoints=drawn/keypoints.csv"],
+    "attributes": [
+        "--num_instances=2",
+        "--attribute_weight=1",
+        "--attributes=drawn/attributes.csv",
+    ],
+    "tracklets": ["--num_instances=2", "--temporal=attention", "--frames=2"],
 }
 
 
@@ -110,7 +114,7 @@ def test_csv_with_tracklets_trains_images_and_ranks_tracklets(drawn: Path) -> No
                 )
     (drawn / "list.csv").write_text("\n".join(rows) + "\n")
     given = ("--dataset=csv", "--data_dir=list.csv", "--run=listed")
-    code, out, err = call("train.py", *TINY, "--instances=2", *given, cwd=drawn)
+    code, out, err = call("train.py", *TINY, "--num_instances=2", *given, cwd=drawn)
     assert code == 0, err
     assert "16 tracklets" in out
     out = evaluate(drawn, "--run=listed")

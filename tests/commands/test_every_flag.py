@@ -65,7 +65,13 @@ def there(pedestrians: Path, tiny_run: Path, tmp_path_factory: pytest.TempPathFa
 
 def base(name: str, number: int) -> list[str]:
     """Flags with which a command works; its outputs are new ones."""
-    small = ["--recipe=tiny", "--height=32", "--width=16", "--identities=4", "--epochs=1"]
+    small = [
+        "--recipe=tiny",
+        "--height=32",
+        "--width=16",
+        "--num_identities_per_batch=4",
+        "--epochs=1",
+    ]
     return {
         "train": [*small, f"--run=new-{number}"],
         "evaluate": ["--run=run"],

@@ -79,7 +79,7 @@ def there(pedestrians: Path, tiny_run: Path, tmp_path_factory: pytest.TempPathFa
 TRACK = ("track.py", "--noappearance", "--video=video", "--detections=det.txt")
 TRAIN = ("train.py", "--dataset=market1501", "--data_dir=data", "--recipe=tiny", "--height=32")
 WRITES = {
-    "run": (*TRAIN, "--width=16", "--identities=4", "--epochs=2", "--run={}/new"),
+    "run": (*TRAIN, "--width=16", "--num_identities_per_batch=4", "--epochs=2", "--run={}/new"),
     "scores": ("evaluate.py", "--run=run", "--out={}/new.json"),
     "features": ("evaluate.py", "--run=run", "--save_features={}/new"),
     "groups": ("cluster.py", "--run=run", "--images=people", "--out={}/new", "--csv={}/new.csv"),

@@ -14,7 +14,13 @@ from processes import within
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 TINY = (
-    *("--recipe=tiny", "--height=32", "--width=16", "--identities=4", "--instances=2"),
+    *(
+        "--recipe=tiny",
+        "--height=32",
+        "--width=16",
+        "--num_identities_per_batch=4",
+        "--num_instances=2",
+    ),
     *("--epochs=2", "--eval_every=1", "--run=run"),
 )
 

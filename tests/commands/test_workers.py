@@ -80,7 +80,7 @@ def weights(run: Path) -> np.ndarray:
 def test_multiworker_two_workers_match_one(pedestrians, tmp_path, more):
     flags = (
         *("--dataset=market1501", f"--data_dir={pedestrians}", *SMALL, *more),
-        *("--identities=8", "--instances=4", "--epochs=1"),
+        *("--num_identities_per_batch=8", "--num_instances=4", "--epochs=1"),
     )
     code, _, err = within("train.py", *flags, "--run=one", cwd=tmp_path)
     assert code == 0, err
@@ -101,7 +101,7 @@ def test_multiworker_two_workers_match_one(pedestrians, tmp_path, more):
 def test_multiworker_resumes_after_killed_worker(pedestrians, tmp_path):
     flags = (
         *("--dataset=market1501", f"--data_dir={pedestrians}", *SMALL),
-        *("--identities=8", "--instances=4", "--epochs=6", "--run=run"),
+        *("--num_identities_per_batch=8", "--num_instances=4", "--epochs=6", "--run=run"),
     )
     workers = Workers(tmp_path, *flags)
     while not list(tmp_path.glob("run/backup-1.weights.h5")):
@@ -126,7 +126,13 @@ def test_multiworker_resumes_after_killed_worker(pedestrians, tmp_path):
 def test_data_service_training_matches_local_training(pedestrians, tmp_path):
     flags = (
         *("--dataset=market1501", f"--data_dir={pedestrians}", "--recipe=tiny", "--epochs=2"),
-        *("--height=32", "--width=16", "--noscore_before", "--identities=8", "--instances=4"),
+        *(
+            "--height=32",
+            "--width=16",
+            "--noscore_before",
+            "--num_identities_per_batch=8",
+            "--num_instances=4",
+        ),
     )
     program = [sys.executable, str(ROOT / "examples/data_service.py")]
     with ExitStack() as stack:
@@ -165,7 +171,10 @@ def test_multiworker_and_data_service_bad_input_raises(pedestrians, tmp_path, mo
         (("--strategy=multiworker", "--run="), "give --run"),
         (("--strategy=multiworker", "--data_service=grpc://a:1"), "feeds one process"),
         (("--data_service=nowhere",), "grpc://HOST:PORT"),
-        (("--data_service=grpc://localhost:1", "--identities=8"), "answers at its address"),
+        (
+            ("--data_service=grpc://localhost:1", "--num_identities_per_batch=8"),
+            "answers at its address",
+        ),
     ):
         code, _, err = within("train.py", *flags, *more, cwd=tmp_path)
         assert code == 1

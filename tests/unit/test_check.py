@@ -43,7 +43,7 @@ def replaced(dataset, **parts):
 
 
 def test_check_clean_dataset_is_ok(clean):
-    report = data.check(clean, instances=2)
+    report = data.check(clean, num_instances=2)
     assert report.ok
     assert str(report).splitlines() == [
         "tiny: ok",

@@ -15,7 +15,7 @@ from keras_reid.data.sampling import pk_steps
 from keras_reid.errors import InputError
 
 SIZE = (32, 16)
-PK = {"identities": 3, "instances": 2, "image_size": SIZE}
+PK = {"num_identities_per_batch": 3, "num_instances": 2, "image_size": SIZE}
 
 
 @pytest.fixture
@@ -228,7 +228,7 @@ def test_pk_batches_unreadable_image_is_skipped_and_logged(images, caplog):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"identities": 6}, "a batch of 6 identities .* the images show 5"),
+        ({"num_identities_per_batch": 6}, "a batch of 6 identities .* the images show 5"),
         ({"image_size": (0, 16)}, r"image_size must be \(height, width\).* got \(0, 16\)"),
         ({"image_size": (32,)}, r"image_size must be \(height, width\).* got \(32,\)"),
         ({"augment": "cutout"}, "augment must be a function or one of none"),

@@ -136,7 +136,13 @@ def test_export_command_pretrained_passes_parity(tmp_path):
 @pytest.mark.slow
 def test_train_command_pretrained_backbone_completes(pedestrians, tmp_path):
     flags = ("--dataset=market1501", f"--data_dir={pedestrians}", "--recipe=bot", "--epochs=1")
-    small = ("--identities=4", "--instances=2", "--height=64", "--width=32", "--run=run")
+    small = (
+        "--num_identities_per_batch=4",
+        "--num_instances=2",
+        "--height=64",
+        "--width=32",
+        "--run=run",
+    )
     out = said("train.py", *flags, *small, f"--backbone=pretrained:{NAMES[0]}", cwd=tmp_path)
     assert "after training" in out
 

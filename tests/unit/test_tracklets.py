@@ -277,7 +277,12 @@ def test_clip_batches_hold_every_frame_once(shades):
 
 @pytest.mark.parametrize("frames", [3, 5])
 def test_pk_clips_sample_frame_per_segment(shades, frames):
-    same = {"identities": 2, "instances": 2, "image_size": SIZE, "augment": "none"}
+    same = {
+        "num_identities_per_batch": 2,
+        "num_instances": 2,
+        "image_size": SIZE,
+        "augment": "none",
+    }
     drawn: set[tuple[int, ...]] = set()
     for batch, labels in data.pk_clips(shades, frames=frames, **same).take(40):
         shade = batch["clips"].numpy()[:, :, 0, 0, 0].astype(int)
@@ -299,7 +304,7 @@ def test_pk_clips_sample_frame_per_segment(shades, frames):
 
 
 def test_pk_clips_same_seed_repeats_and_first_epoch_continues(shades):
-    options = {"identities": 2, "instances": 2, "frames": 2, "image_size": SIZE}
+    options = {"num_identities_per_batch": 2, "num_instances": 2, "frames": 2, "image_size": SIZE}
     steps = data.pk_steps(shades.per_tracklet(), 2, 2)
     first = list(data.pk_clips(shades, **options, seed=3).take(2 * steps))
     later = list(data.pk_clips(shades, **options, seed=3, first_epoch=1).take(steps))
@@ -321,8 +326,16 @@ def test_readable_tracklet_of_broken_frames_is_dropped(shades, tmp_path):
 def test_pk_clips_camera_balanced_without_cameras_raises(shades):
     without = data.PersonImages(shades.path, shades.identity, None, shades.columns)
     with pytest.raises(InputError, match="images must have cameras, got none"):
-        data.pk_clips(without, identities=2, instances=2, image_size=SIZE, camera_balanced=True)
-    (_, labels), *_ = data.pk_clips(without, identities=2, instances=2, image_size=SIZE).take(1)
+        data.pk_clips(
+            without,
+            num_identities_per_batch=2,
+            num_instances=2,
+            image_size=SIZE,
+            camera_balanced=True,
+        )
+    (_, labels), *_ = data.pk_clips(
+        without, num_identities_per_batch=2, num_instances=2, image_size=SIZE
+    ).take(1)
     assert "camera" not in labels
 
 

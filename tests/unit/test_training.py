@@ -297,8 +297,8 @@ def tiny(**changes) -> recipes.Recipe:
         "width": 16,
         "epochs": 3,
         "learning_rate": 1e-3,
-        "identities": 4,
-        "instances": 2,
+        "num_identities_per_batch": 4,
+        "num_instances": 2,
         "flip": False,
     }
     return recipes.Recipe(**values).replace(**changes)
@@ -416,7 +416,7 @@ def test_recipe_camera_balanced_samples_every_camera(pedestrians) -> None:
     images = data.load("market1501", str(pedestrians)).train  # two in each of three cameras
 
     def cameras(**more) -> np.ndarray:
-        recipe = tiny(instances=3, augment="none", **more)
+        recipe = tiny(num_instances=3, augment="none", **more)
         batches = fitting._batches(Plan.of(recipe, images), recipe, 0, 0, None).take(6)
         groups = np.stack([labels["camera"] for _, labels in batches]).reshape(-1, 3)
         return np.array([len(set(group)) for group in groups])
