@@ -79,8 +79,9 @@ def _check(classes: int, num_identities_per_batch: int, num_instances: int, last
     )
     if num_identities_per_batch > classes:
         raise InputError(
-            f"a batch of {num_identities_per_batch} identities needs as many different identities, but the "
-            f"images show {classes}: pass num_identities_per_batch={classes} or fewer, or add images"
+            f"a batch of {num_identities_per_batch} identities needs as many different "
+            f"identities, but the images show {classes}: pass "
+            f"num_identities_per_batch={classes} or fewer, or add images"
         )
 
 

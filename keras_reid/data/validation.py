@@ -42,7 +42,7 @@ class CheckReport:
         shared: identities, but distractors, both in train and in query or gallery.
         unmatched: query files whose identity no other camera of the gallery saw, or, without
             cameras, that the gallery lacks.
-        few: training identities with fewer than `instances` images. PK sampling repeats images
+        few: training identities with fewer than `num_instances` images. PK sampling repeats images
             of these, so they are no fault: `ok` does not count them.
         duplicates: groups of images with the same content, be it one file listed twice.
         alone: the training identity, if there is only one; training needs at least two.
@@ -89,7 +89,7 @@ def check(dataset: ReidDataset, num_instances: int = 4) -> CheckReport:
     """Opens every file and compares every column; the report prints, and `report.ok` sums it up.
 
     Args:
-        instances: K, the images per identity in a PK batch.
+        num_instances: K, the images per identity in a PK batch.
     """
     parts = dataset.parts()
     listed = np.concatenate([images.path for images in parts.values()])

@@ -45,7 +45,7 @@ class Replicas:
         if batch % self.count:
             raise InputError(
                 f"each of {self.count} replicas has an equal share of a batch: received {batch} "
-                "images; choose other identities or instances"
+                "images; choose another num_identities_per_batch or num_instances"
             )
 
     @property
