@@ -173,6 +173,27 @@ def test_compile_invalid_losses_raise(options, message) -> None:
         compiled(**options)
 
 
+@keras.saving.register_keras_serializable(package="tests")
+class RatioLoss(losses.MetricLoss):
+    """`d⁺ / (d⁺ + d⁻)`, a loss that the package does not know."""
+
+    def formula(self, mined):
+        return mined.positive / (mined.positive + mined.negative + 1e-6)
+
+
+def test_loss_from_outside_trains_and_is_logged_and_saved(tmp_path) -> None:
+    trained = compiled(loss={"features": RatioLoss(normalize=True)})
+    images, labels = batch()
+    logs = trained.train_on_batch(images, labels, return_dict=True)
+    assert 0.3 < logs["features_ratio"] < 0.9
+    assert {f"features_ratio_{statistic}" for statistic in losses.STATISTICS} <= set(logs)
+    trained.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    assert isinstance(again.loss["features"], RatioLoss)
+    expected = trained.test_on_batch(images, labels, return_dict=True)
+    assert again.test_on_batch(images, labels, return_dict=True) == pytest.approx(expected)
+
+
 def test_compile_loss_by_name_is_averaged_and_weighted() -> None:
     images, labels = batch()
     trained = compiled(loss={"logits": "sparse_categorical_crossentropy"})
