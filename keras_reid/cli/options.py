@@ -180,9 +180,10 @@ def parsed(argv: list[str], values: flags.FlagValues = FLAGS) -> list[str]:
         text = " ".join(str(error).split())
         text += "" if text.endswith((".", "?")) else "."
         unknown = isinstance(error, flags.UnrecognizedFlagError)
-        new = RENAMED.get(error.flagname, "") if unknown else ""
+        old = getattr(error, "flagname", "")
+        new = RENAMED.get(old, "")
         if new and new.partition("=")[0] in values:
-            text = f"the flag --{error.flagname} is now called --{new}."
+            text = f"the flag --{old} is now called --{new}."
         _tell_error(printable(f"{text} --helpfull lists all flags."))
         sys.exit(2 if unknown else 1)
 

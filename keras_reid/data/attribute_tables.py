@@ -16,7 +16,7 @@ from keras_reid.names import expanded, normalized
 
 ATTRIBUTES = "attributes"  # the column of the images
 AGES = ("child", "teenager", "adult", "old")
-COLORS = "black|white|red|purple|yellow|gray|gray|blue|green|brown|pink|orange|mixture"
+COLORS = "black|white|red|purple|yellow|gray|grey|blue|green|brown|pink|orange|mixture"
 # Of each group at most one is true: up... and down... colors, and the ages.
 EXCLUSIVE = {
     "up": re.compile(f"up_?({COLORS})"),

@@ -29,8 +29,8 @@ from keras_reid.evaluation.features_io import (
 )
 from keras_reid.evaluation.identification import OpenSetResult, open_set
 from keras_reid.evaluation.labels import Labels
+from keras_reid.evaluation.lists import RankedList, ranked_lists
 from keras_reid.evaluation.protocols import Protocol
-from keras_reid.evaluation.ranked_lists import RankedList, ranked_lists
 from keras_reid.evaluation.ranking import rank
 from keras_reid.evaluation.result import QueryScores, RankingProtocol, RankingResult
 from keras_reid.evaluation.sets import SET_DISTANCES, reranked_set_distances, set_distances

@@ -19,9 +19,10 @@ JSON_TYPES: dict[Any, Any] = {
     dict[str, Any]: dict,
     Mapping[str, str]: dict,
 }
+# Part of every fingerprint: with another spelling, galleries would be refused.
 PIXELS = (
     "uint8 RGB; resized bilinearly to image_size, with antialiasing where it shrinks, and rounded; "
-    "normalization is inside the model"
+    "normalisation is inside the model"
 )
 
 

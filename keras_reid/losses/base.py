@@ -252,7 +252,9 @@ def pairwise(
 
 def hinge(excess: Tensor, margin: float | str) -> Tensor:
     """`[excess + margin]₊`, or `log(1 + exp(excess))` where the margin is "soft"."""
-    return ops.softplus(excess) if margin == "soft" else ops.relu(excess + margin)
+    # The margin may be a tensor.
+    soft = isinstance(margin, str)
+    return ops.softplus(excess) if soft else ops.relu(excess + margin)
 
 
 def between_points(points: Tensor, paired: distances.Distance) -> mining.Reader:

@@ -343,7 +343,7 @@ def mean(terms: list[float]) -> float:
 
 
 def hinge(excess: float, margin: float | str) -> float:
-    if margin == "soft":
+    if isinstance(margin, str):
         return max(excess, 0.0) + math.log1p(math.exp(-abs(excess)))
     return max(excess + margin, 0.0)
 

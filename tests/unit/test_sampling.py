@@ -188,7 +188,7 @@ def test_epoch_rows_100_000_images_takes_below_half_second():
             (4, 2, "fill"),
             "a batch of 4 identities needs .* the images show 3: pass num_identities_per_batch=3",
         ),
-        ((0, 2, "fill"), "identities is at least 1: received 0"),
+        ((0, 2, "fill"), "num_identities_per_batch is at least 1: received 0"),
         ((2, 0, "drop"), "instances is at least 1: received 0"),
         ((2, 2, "keep"), "last is one of fill, drop: received 'keep'"),
     ],

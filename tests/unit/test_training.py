@@ -182,7 +182,8 @@ class RatioLoss(losses.MetricLoss):
 
 
 def test_loss_from_outside_trains_and_is_logged_and_saved(tmp_path) -> None:
-    trained = compiled(loss={"features": RatioLoss(normalize=True)})
+    loss = {"features": RatioLoss(normalize=True), "logits": losses.IdentityLoss()}
+    trained = compiled(loss=loss)
     images, labels = batch()
     logs = trained.train_on_batch(images, labels, return_dict=True)
     assert 0.3 < logs["features_ratio"] < 0.9
