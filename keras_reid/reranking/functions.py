@@ -23,7 +23,7 @@ def _whole(make: Callable[..., Rows], name: str) -> Callable[..., Any]:
     Inside a tf.function it returns a tensor, and rows that are not finite are infinitely far.
     """
 
-    @wraps(make)
+    @wraps(make, assigned=("__doc__",))
     def function(query: Any, gallery: Any, *options: Any, **named: Any) -> Any:
         return inputs.whole(partial(make, **named), query, gallery, *options)
 
