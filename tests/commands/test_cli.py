@@ -281,7 +281,7 @@ def test_train_teacher_run_distills_student(pair: Path, pedestrians: Path) -> No
     assert "after training:" in out
     assert (pair / "run/model.keras").read_bytes() == before
     (row,) = (pair / "student/history.jsonl").read_text().splitlines()
-    assert json.loads(row)["logits"] > 0
+    assert json.loads(row)["logits_logit_distillation"] > 0
     code, _, err = within("evaluate.py", "--run=student", "--member=2", cwd=pair)
     assert code == 1
     assert "has the members 1: received '2'" in err

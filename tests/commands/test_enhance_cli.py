@@ -47,8 +47,8 @@ def test_train_extra_heads_are_recorded_in_run(drawn: Path) -> None:
         name: json.loads((drawn / name / "history.jsonl").read_text().splitlines()[0])
         for name in ROWS
     }
-    assert "pose" in history["pose"]
-    assert "attributes" in history["attributes"]
+    assert "part_logits_visible_identity" in history["pose"]
+    assert "attributes_attribute" in history["attributes"]
     flags = json.loads((drawn / "attributes/flags.json").read_text())
     assert tuple(flags["attribute_names"]) == synthetic.ATTRIBUTES
     metrics = json.loads((drawn / "tracklets/metrics.json").read_text())

@@ -23,7 +23,7 @@ PAGES = ["README.md", *(f"docs/{file.name}" for file in sorted((ROOT / "docs").g
 # What the blocks of these pages print.
 PYTHON = {
     "README.md": "loss",
-    "docs/alignment.md": "local",
+    "docs/alignment.md": "aligned_triplet",
     "docs/gallery.md": "TAR at FAR",
     "docs/migrating.md": "",
     "docs/models.md": "persons of cuhk01-test and cuhk03",

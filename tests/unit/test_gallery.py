@@ -676,7 +676,7 @@ def test_open_milvus_lite_in_second_process_fails(tmp_path, people):
         store.enrol(**people)
         command = [sys.executable, "-c", OTHER, str(tmp_path / "people.db")]
         other = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert "is it open in another process" in other.stderr
+        assert "Is it open in another process" in other.stderr
         assert store.count() == COUNT
 
 
