@@ -18,6 +18,7 @@ from absl import app, flags, logging
 
 from keras_reid.cli.memory import keep_memory
 from keras_reid.errors import InputError, printable
+from keras_reid.inference import runs
 
 FLAGS = flags.FLAGS
 MOST = 2**32  # of a whole number
@@ -31,25 +32,12 @@ DEFINERS: dict[Any, Callable[..., Any]] = {
 Fields = Sequence[dataclasses.Field[Any]]
 # Names of flags in version 0.2.0, and those that replaced them.
 RENAMED = {
-    "all_parts": "combine_all",
+    **runs.RENAMED,
     "check_others": "num_check_distractors",
-    "ema": "ema_momentum",
-    "embedding_width": "embedding_dim",
-    "freeze": "freeze_epochs",
     "k": "top_k",
     "like": "base_run",
     "sheet": "contact_sheet",
-    "start": "init_from",
-    "identities": "num_identities_per_batch",
-    "induction": "induction_epochs",
-    "instances": "num_instances",
-    "new_rate": "head_lr_multiplier",
-    "own_views": "per_member_augmentation",
-    "pretrain": "pretrain_epochs",
-    "refinement": "refinement_epochs",
-    "smoothing": "label_smoothing",
     "soft_margin": "margin=soft",
-    "spread": "camera_balanced",
 }
 
 

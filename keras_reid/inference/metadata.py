@@ -66,6 +66,8 @@ class Metadata:
         """Return the metadata of the folder of an export."""
         types = {one.name: JSON_TYPES.get(one.type, one.type) for one in fields(cls)}
         values = read_json(folder / FILE, types, AGAIN)
+        if "embedding_width" in values:  # the name in version 0.2.0
+            values["embedding_dim"] = values.pop("embedding_width")
         for name, numbers in values.items():
             if name in ("image_size", "local") and numbers is not None and not _two(numbers):
                 raise InputError(

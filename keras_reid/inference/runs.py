@@ -14,7 +14,24 @@ from keras_reid.names import expanded
 if TYPE_CHECKING:
     import keras
 
-RENAMED = {"distance": "metric_distance"}  # flags of runs that were made by earlier versions
+# Flags of runs that were made by earlier versions.
+RENAMED = {
+    "all_parts": "combine_all",
+    "distance": "metric_distance",
+    "ema": "ema_momentum",
+    "embedding_width": "embedding_dim",
+    "freeze": "freeze_epochs",
+    "identities": "num_identities_per_batch",
+    "induction": "induction_epochs",
+    "instances": "num_instances",
+    "new_rate": "head_lr_multiplier",
+    "own_views": "per_member_augmentation",
+    "pretrain": "pretrain_epochs",
+    "refinement": "refinement_epochs",
+    "smoothing": "label_smoothing",
+    "spread": "camera_balanced",
+    "start": "init_from",
+}
 RETRAIN = "Restore it, or train again."
 NEEDED = ("dataset", "data_dir", "flip")
 # Types of the flags that are read. Older versions did not write all of them.
@@ -53,6 +70,8 @@ class TrainedRun:
                 "make a run with train.py"
             )
         flags = read_json(self.flags_file, FLAGS, RETRAIN)
+        if flags.pop("soft_margin", False):
+            flags["margin"] = "soft"
         return {RENAMED.get(name, name): value for name, value in flags.items()}
 
     @property

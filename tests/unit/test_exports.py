@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from keras_reid import data, inference, models, reranking, serving
 from keras_reid.errors import InputError
+from keras_reid.inference.metadata import Metadata
 from keras_reid.inference.saved_model import SIGNATURES
 from keras_reid.models import heads
 from keras_reid.serving import bn_folding
@@ -478,3 +479,11 @@ def test_scores_worse_export_fails(model, people, tmp_path):
     worse = serving.scores(model, serving.export(broken, tmp_path), *people)
     assert not worse.ok
     assert "FAILED" in str(worse)
+
+
+def test_metadata_of_version_0_2_0_reads_old_name(tmp_path):
+    metadata = Metadata("onnx", "float32", SIZE, 8, False, None, "f" * 16)
+    metadata.write(tmp_path)
+    file = tmp_path / "export.json"
+    file.write_text(file.read_text().replace("embedding_dim", "embedding_width"))
+    assert Metadata.read(tmp_path).embedding_dim == 8

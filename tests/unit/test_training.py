@@ -8,6 +8,8 @@ import pytest
 import tensorflow as tf
 
 from keras_reid import data, losses, models
+from keras_reid.cli.train import TrainOptions
+from keras_reid.cli.train import _like as base_options
 from keras_reid.cli.train import run as command
 from keras_reid.errors import InputError
 from keras_reid.losses import TripletHardLoss
@@ -686,6 +688,20 @@ def test_train_command_help_lists_recipe_defaults() -> None:
     helps = {one.name: one.metadata["help"] for one in command.settings}
     assert helps.keys() == BOT.settings.keys()
     assert all(f"Default: {recipes.defaults(name)}." in text for name, text in helps.items())
+
+
+def test_base_run_of_version_0_2_0_keeps_renamed_settings(tmp_path) -> None:
+    old = {"recipe": "tiny", "spread": True, "instances": 2, "soft_margin": True, "smoothing": 0.2}
+    old |= {"dataset": "csv", "data_dir": "x", "flip": True}
+    (tmp_path / "flags.json").write_text(json.dumps(old))
+    options = base_options(TrainOptions(base_run="run"), runs.Run(tmp_path))
+    assert options.settings == {
+        "flip": True,
+        "camera_balanced": True,
+        "num_instances": 2,
+        "label_smoothing": 0.2,
+        "margin": "soft",
+    }
 
 
 def test_finetune_metric_recipe_has_two_phases() -> None:
