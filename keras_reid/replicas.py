@@ -86,3 +86,17 @@ def logs(values: dict[str, Tensor]) -> dict[str, Tensor]:
         if isinstance(tf.distribute.get_strategy(), tf.distribute.MultiWorkerMirroredStrategy):
             return {name: tf.reshape(value, (1,)) for name, value in values.items()}
     return values
+
+
+class BuiltByOwnImages:
+    """Mixin of a model that `fit` builds from the images of its own worker.
+
+    Keras averages the first batch over all replicas, which TensorFlow refuses for workers.
+    """
+
+    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        if iterator is not None:
+            batch = next(next(iter(iterator))[2])
+            own = self.distribute_strategy.experimental_local_results  # type: ignore[attr-defined]
+            data_batch = keras.tree.map_structure(lambda values: own(values)[0], batch)
+        super()._maybe_symbolic_build(data_batch=data_batch)  # type: ignore[misc]

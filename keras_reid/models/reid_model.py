@@ -104,7 +104,7 @@ def _check(
 
 
 @keras.saving.register_keras_serializable(package="keras_reid")
-class ReidModel(keras.Model):
+class ReidModel(replicas.BuiltByOwnImages, keras.Model):
     """Functional model with a dict of outputs, trained by losses of its outputs.
 
         model = keras_reid.models.build("tiny", 500, (64, 32), weights="none")

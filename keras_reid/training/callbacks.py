@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from absl import logging
 
-from keras_reid import evaluation, inference
+from keras_reid import evaluation, inference, replicas
 from keras_reid.data import PersonImages, joined
 from keras_reid.errors import InputError
 from keras_reid.io import check_room, replaced_file
@@ -294,7 +294,8 @@ class Backup(keras.callbacks.Callback):
         members = [*members_of(model).values()]
         for member in members:
             if not member.optimizer.built:
-                member.optimizer.build(member.trainable_variables)
+                with replicas.scope(member):
+                    member.optimizer.build(member.trainable_variables)
         try:
             TrainingState(model).load_weights(self.path)
         except Exception as error:

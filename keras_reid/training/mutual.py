@@ -45,7 +45,7 @@ class SavedSeeds:
 
 
 @keras.saving.register_keras_serializable(package="keras_reid")
-class MutualLearner(SavedSeeds, keras.Model):
+class MutualLearner(SavedSeeds, replicas.BuiltByOwnImages, keras.Model):
     """`loss_k = own losses + mean over its teachers l of Σ weight · distillation(l, k)`.
 
     An edge (teacher, student) adds what the student loses by differing from the teacher, whose
