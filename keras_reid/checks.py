@@ -1,4 +1,4 @@
-"""Checks of arguments with one wording: the rule, what was received, the remedy."""
+"""Checks of arguments, with the messages of `keras_reid.errors.invalid`."""
 
 import importlib
 import math
@@ -8,59 +8,59 @@ from typing import Any
 
 import numpy as np
 
-from keras_reid.errors import InputError
+from keras_reid.errors import InputError, Shown, invalid
 
 
-def one_of(known: Iterable[str], hint: str = "choose one of these", **words: Any) -> None:
-    """Refuses a word that is not known.
+def one_of(choices: Iterable[str], fix: str = "", **values: Any) -> None:
+    """Raise unless every value is among the choices.
 
     Args:
-        known: the words.
-        hint: the remedy.
-        words: the arguments by name.
+        choices: allowed values.
+        fix: sentence that is added to the message.
+        values: arguments by name.
 
     Raises:
-        InputError: "NAME is one of A, B: received 'C'; choose one of these".
+        InputError: "`NAME` must be one of A, B, got 'C'. FIX".
     """
-    known = list(known)
-    for name, word in words.items():
-        if word not in known:
-            raise _refusal(name, f"one of {', '.join(map(str, known))}", word, hint)
+    choices = list(choices)
+    for name, value in values.items():
+        if value not in choices:
+            raise invalid(name, f"one of {', '.join(map(str, choices))}", value, fix)
 
 
-def at_least(least: float, hint: str = "give a larger one", **numbers: Any) -> None:
-    """Refuses a number below `least`, NaN and infinity; see `one_of`."""
+def at_least(least: float, fix: str = "", **numbers: Any) -> None:
+    """Raise for a number below `least`, for NaN and for infinity; see `one_of`."""
     for name, number in numbers.items():
         if not least <= number < math.inf:
-            raise _refusal(name, f"at least {least:g}", number, hint)
+            raise invalid(name, f"at least {least:g}", number, fix)
 
 
-def above(bound: float, hint: str = "give a larger one", **numbers: Any) -> None:
-    """Refuses a number that is not above `bound`, NaN and infinity; see `one_of`."""
+def above(bound: float, fix: str = "", **numbers: Any) -> None:
+    """Raise for a number that is not above `bound`, for NaN and for infinity; see `one_of`."""
     for name, number in numbers.items():
         if not bound < number < math.inf:
-            raise _refusal(name, f"above {bound:g}", number, hint)
+            raise invalid(name, "positive" if bound == 0 else f"above {bound:g}", number, fix)
 
 
-def within(interval: str, hint: str = "give a number between these", **numbers: Any) -> None:
-    """Refuses a number outside of an interval such as `"[0, 1)"`, and NaN; see `one_of`."""
+def within(interval: str, fix: str = "", **numbers: Any) -> None:
+    """Raise for NaN and for a number outside an interval such as `"[0, 1)"`; see `one_of`."""
     low, high = map(float, interval[1:-1].split(","))
     for name, number in numbers.items():
         from_low = low <= number if interval[0] == "[" else low < number
         to_high = number <= high if interval[-1] == "]" else number < high
         if not (from_low and to_high):
-            raise _refusal(name, f"in {interval}", number, hint)
+            raise invalid(name, f"in {interval}", number, fix)
 
 
-def whole(least: int, hint: str = "give a larger one", **numbers: Any) -> None:
-    """Refuses what is not a whole number of at least `least`; see `one_of`."""
+def whole(least: int, fix: str = "", **numbers: Any) -> None:
+    """Raise unless every number is an integer of at least `least`; see `one_of`."""
     for name, number in numbers.items():
         if not isinstance(number, int | np.integer) or number < least:
-            raise _refusal(name, f"a whole number of at least {least}", number, hint)
+            raise invalid(name, f"an integer of at least {least}", number, fix)
 
 
 def pixels(images: Any, name: str = "images") -> np.ndarray:
-    """Return images as uint8; refuse values that uint8 does not hold.
+    """Return images as uint8; raise for values that uint8 does not hold.
 
     Args:
         images: array of any shape, uint8 or of another numeric type with integers from 0 to 255.
@@ -80,30 +80,26 @@ def pixels(images: Any, name: str = "images") -> np.ndarray:
         received = f"{array.dtype} from {float(array.min()):g} to {float(array.max()):g}"
     else:
         received = str(array.dtype)
-    raise InputError(
-        f"`{name}` must be uint8, or hold integers from 0 to 255, got {received}. Convert pixels "
-        f"from 0 to 1 with `np.round(255 * {name}).astype(np.uint8)`."
+    raise invalid(
+        name,
+        "uint8, or hold integers from 0 to 255",
+        Shown(received),
+        f"Convert pixels from 0 to 1 with `np.round(255 * {name}).astype(np.uint8)`.",
     )
 
 
 def int64(labels: np.ndarray, name: str) -> np.ndarray:
-    """Return integers as int64; refuse unsigned ones beyond it, which would become negative."""
+    """Return integers as int64; raise for unsigned ones that do not fit into it."""
     if labels.dtype == np.uint64 and (labels > np.iinfo(np.int64).max).any():
-        raise InputError(
-            f"`{name}` must be below 2**63, got {labels.max()}. Convert the labels to text."
-        )
+        raise invalid(name, "below 2**63", int(labels.max()), "Convert the labels to text.")
     return labels.astype(np.int64)
 
 
 def address(**texts: str) -> None:
-    """Refuses what is no `grpc://HOST:PORT`; see `one_of`."""
+    """Raise unless every text is `grpc://HOST:PORT`; see `one_of`."""
     for name, text in texts.items():
         if not re.fullmatch(r"grpc://[^:/]+:\d+", text):
-            raise _refusal(name, "an address grpc://HOST:PORT", text, "name the dispatcher")
-
-
-def _refusal(name: str, rule: str, received: Any, hint: str) -> InputError:
-    return InputError(f"{name} is {rule}: received {received!r}; {hint}", name)
+            raise invalid(name, "the address grpc://HOST:PORT of the dispatcher", text)
 
 
 def installed(module: str, extra: str) -> Any:
@@ -116,5 +112,6 @@ def installed(module: str, extra: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise InputError(
-            f"this needs {module.partition('.')[0]}: run pip install '.[{extra}]' in the checkout"
+            f"{module.partition('.')[0]} is not installed. Run pip install '.[{extra}]' in the "
+            "checkout."
         ) from error

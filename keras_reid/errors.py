@@ -1,18 +1,19 @@
-"""The one exception for input that the caller can mend."""
+"""Exception for invalid input, and the form of its messages."""
 
 import unicodedata
+from typing import Any
 
 
 class InputError(ValueError):
-    """Bad input: a missing file, a wrong column, an unknown name, sizes that do not fit.
+    """Invalid input: a missing file, a wrong column, an unknown name, sizes that do not fit.
 
-    The commands print it and exit with code 1; any other exception is a defect of ours
-    and keeps its traceback.
+    The commands print the message and exit with code 1. Any other exception is a defect of the
+    package and keeps its traceback.
 
     Args:
-        message: one sentence that states the rule, what was received and the remedy.
-        argument: the name of what the remedy is about, if there is one; a command that has a flag
-            of that name adds it to the message.
+        message: rule, received value and fix, see `invalid`.
+        argument: name of the argument to change. In the message, a command replaces `` `name` ``
+            by its flag.
     """
 
     # AutoGraph replaces other exceptions in a `tf.function` by a StagingError with a traceback.
@@ -23,10 +24,27 @@ class InputError(ValueError):
         self.argument = argument
 
 
-def printable(text: str) -> str:
-    r"""Text that does nothing to a terminal: control characters are written as `\x1b`.
+def invalid(name: str, rule: str, received: Any, fix: str = "") -> InputError:
+    """Return the error of an argument: `` `name` must be RULE, got RECEIVED. FIX ``.
 
-    So are halves of pairs, by which Python stands in for bytes of a file name that are no UTF-8.
+    Args:
+        name: argument.
+        rule: continues "must be", for example "at least 1".
+        received: value, or a `str` subclass `Shown` with a description of it.
+        fix: sentence that says how to continue, where the rule does not.
+    """
+    shown = received if isinstance(received, Shown) else repr(received)
+    return InputError(f"`{name}` must be {rule}, got {shown}. {fix}".rstrip(), name)
+
+
+class Shown(str):
+    """Description of a received value, which `invalid` prints without quotes."""
+
+
+def printable(text: str) -> str:
+    r"""Escape what a terminal would interpret: a control character becomes `\x1b`.
+
+    Also escape the surrogates by which Python represents bytes of file names that are not UTF-8.
     """
     return "".join(c if _harmless(c) else ascii(c)[1:-1] for c in text)
 
@@ -36,7 +54,7 @@ def _harmless(character: str) -> bool:
 
 
 def first_line(error: Exception) -> str:
-    """Of what an exception of others says, at most 160 characters."""
+    """Return the first line of a third-party error, truncated to 160 characters."""
     return str(error).strip().splitlines()[0][:160] if str(error).strip() else repr(error)
 
 

@@ -128,9 +128,7 @@ class Command:
             _check_backend()
             self.act(options)
         except InputError as error:
-            known = error.argument is not None and error.argument in values
-            flag = f" (--{error.argument})" if known else ""
-            _tell_error(f"{error}{flag}")
+            _tell_error(_with_flag(error, values))
             sys.exit(1)
         except BrokenPipeError:
             _exit_closed_pipe()
@@ -186,6 +184,17 @@ def _exit_closed_pipe() -> NoReturn:
     """Exit with 1; the interpreter flushes stdout to the null device."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(1)
+
+
+def _with_flag(error: InputError, values: Any) -> str:
+    """Return the message of an error with the flag in place of the argument."""
+    message, name = str(error), error.argument
+    if name is None or name not in values:
+        return message
+    argument = f"`{name}`"
+    if argument in message:
+        return message.replace(argument, f"--{name}")
+    return f"{message} (--{name})"
 
 
 def _tell_error(text: str) -> None:
