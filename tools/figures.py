@@ -1,17 +1,22 @@
-"""Pictures of docs/mathematics.md: `python tools/figures.py` writes them to docs/images.
+"""Pictures of the README and of docs/mathematics.md.
 
-Each is computed by the package itself, from numbers that are drawn here.
+    python tools/figures.py
+
+writes them to docs/images. The package computes each picture from synthetic numbers or pedestrians.
 """
 
 import os
+import tempfile
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 from matplotlib.figure import Figure
+from PIL import Image
 
-from keras_reid import distances, losses, mining
+from keras_reid import data, distances, evaluation, inference, losses, mining, visualize
+from keras_reid.data import synthetic
 from keras_reid.reranking import k_reciprocal
 
 IMAGES = Path(__file__).parent.parent / "docs/images"
@@ -108,7 +113,22 @@ def reranked() -> Figure:
     return figure
 
 
+def search() -> Image.Image:
+    """Draw three queries with their nearest images among synthetic pedestrians."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "drawn"
+        synthetic.generate(root, 2, 12, cameras=4, images_per_camera=2, size=(256, 128))
+        dataset = data.load("market1501", str(root))
+        embedder = inference.load()
+        query, gallery = dataset.query, dataset.gallery
+        features = tuple(embedder.embed(images.path.tolist()) for images in (query, gallery))
+        rows = [1, 17, 29]
+        lists = evaluation.ranked_lists(features, query, gallery, rows, 9)
+        return visualize.draw_ranked_lists(lists, query.path, gallery.path, 128)
+
+
 def main() -> None:
+    search().quantize(128).save(IMAGES / "search.png", optimize=True)
     for make in (costs, mined, reranked):
         make().savefig(IMAGES / f"{make.__name__}.png", dpi=90, metadata={"Software": None})
 

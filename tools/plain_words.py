@@ -1,0 +1,149 @@
+#!/usr/bin/env python3
+"""Report sentences that need a second reading.
+
+    python tools/plain_words.py [--list] [--per_thousand] [--max N] [PATH ...]
+
+Reads docstrings, comments, messages, help texts and Markdown, and prints the number of findings of
+each file and in total. `--list` prints each finding as `FILE:LINE: RULE: TEXT`. `--per_thousand`
+prints findings per 1,000 lines, and `--max` then refers to them. A line that ends in
+`plain-words: ok` is skipped. The rules are a filter: a sentence without a finding may still need to
+be rewritten.
+"""
+
+import argparse
+import ast
+import io
+import re
+import sys
+import tokenize
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+PATHS = (
+    *("keras_reid", "README.md", "docs", "CHANGELOG.md", "CONTRIBUTING.md"),
+    *("benchmarks", "examples", "tests", "tools"),
+)
+OPENING = re.compile(
+    r"^(What|Whether|Of|Which|Where|Who|Whom|Whose|How|Those|Some|Such|By|From|With|That|As|Beside|"
+    r"Nobody|Somebody|Everyone|Says|Tells|Refuses|Gives|Takes|Makes|Puts|Stands|Goes|Looks|Asks)\b"
+)
+RULES = {
+    "riddle": r"\b(of|by|to|for|with|in|from|after|at|on|without|beyond) (which|whom)\b"
+    r"|\bwhose\b|\bthose (that|who)\b|\bsuch (as are|that are)\b",
+    "person": r"\b(whoever|nobody|somebody|everyone|everybody|stranger|strangers)\b",
+    "archaic": r"\b(anew|hence|thereby|wherein|herein|likewise|meanwhile|at last|lest|whence"
+    r"|thereof|beside)\b",
+    "speech": r"\b(says?|said|told|tells?|asks?|asked|answers?|answered|knows?) (so|of|it|what"
+    r"|which|who|how|by|in|nothing|something|the|a|its|that|them)\b",
+    "negation": r"\b(is|are|was|be) (none|no (number|file|image|flag|loss|word|row|name|folder|text"
+    r"|model|run|key|column))\b|\bno other\b|\bnone of\b",
+    "vague": r"\b(what (is|are|was|were|it|they|a|an|the|comes|goes|one|others|needs|follows)"
+    r"|what's)\b",
+    "figure": r"\b(goes? on|went on|stands? (in|for|as|there|on|beside|where)|takes? (its|the"
+    r"|their) place|is there|are there|way back|door|house|room)\b",
+    "form": r"; received\b|: received\b|\breceived \{",
+}
+PATTERNS = {name: re.compile(pattern, re.IGNORECASE) for name, pattern in RULES.items()}
+LONG = 34  # words in a sentence
+SKIPPED = "plain-words: ok"
+Text = tuple[int, str, bool]  # line, text, whether it is a docstring
+
+
+def findings(text: str, docstring: bool) -> Iterator[tuple[str, str]]:
+    """Yield (rule, excerpt) for each finding in a text."""
+    clean = re.sub(r"`[^`]*`", "X", " ".join(text.split()))
+    if docstring and OPENING.match(clean):
+        yield "opening", clean[:90]
+    for name, pattern in PATTERNS.items():
+        for match in pattern.finditer(clean):
+            yield name, clean[max(0, match.start() - 30) : match.end() + 30]
+    for sentence in re.split(r"(?<=[.;:?!])\s", clean):
+        if len(sentence.split()) > LONG and "|" not in sentence:
+            yield "long", f"{len(sentence.split())} words: {sentence[:70]}"
+
+
+def python_texts(source: str) -> Iterator[Text]:
+    """Yield the docstrings, the string constants with spaces, and the comments of a module."""
+    nodes = list(ast.walk(ast.parse(source)))
+    docstrings = set()
+    for node in nodes:
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            match node.body:
+                case [ast.Expr(value=ast.Constant(value=str(text)) as constant), *_]:
+                    docstrings.add(id(constant))
+                    yield constant.lineno, text, True
+    for node in nodes:
+        if isinstance(node, ast.JoinedStr):
+            parts = (v.value if isinstance(v, ast.Constant) else "X" for v in node.values)
+            yield node.lineno, "".join(map(str, parts)), False
+        elif isinstance(node, ast.Constant) and id(node) not in docstrings:
+            if isinstance(node.value, str) and node.value.count(" ") >= 2:
+                yield node.lineno, node.value, False
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            yield token.start[0], token.string.lstrip("# "), False
+
+
+def markdown_texts(source: str) -> Iterator[Text]:
+    """Yield the paragraphs outside of code."""
+    code, block, start = False, [], 1
+    for number, line in enumerate([*source.splitlines(), ""], 1):
+        if line.startswith("```"):
+            code = not code
+        if code or line.startswith(("    ", "```")) or not line.strip():
+            if block:
+                yield start, " ".join(block), False
+            block = []
+            continue
+        if not block:
+            start = number
+        block.append(line.lstrip("#>-* "))
+
+
+def in_file(path: Path) -> list[tuple[int, str, str]]:
+    """Return (line, rule, excerpt) of each finding in a file."""
+    source = path.read_text(encoding="utf-8")
+    lines = source.splitlines()
+    texts = python_texts(source) if path.suffix == ".py" else markdown_texts(source)
+    return [
+        (line, rule, excerpt)
+        for line, text, docstring in texts
+        if not lines[line - 1].rstrip().endswith(SKIPPED)
+        for rule, excerpt in findings(text, docstring)
+    ]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("paths", nargs="*", default=PATHS, type=Path)
+    parser.add_argument("--list", action="store_true", help="Print each finding.")
+    parser.add_argument("--per_thousand", action="store_true", help="Findings per 1,000 lines.")
+    parser.add_argument("--max", type=float, help="Exit with 1 above this number.")
+    options = parser.parse_args()
+    high = False
+    for root in map(Path, options.paths):
+        every = [root] if root.is_file() else sorted(root.rglob("*"))
+        files = [path for path in every if path.suffix in (".py", ".md")]
+        rules: Counter[str] = Counter()
+        for path in files:
+            found = in_file(path)
+            rules.update(rule for _, rule, _ in found)
+            if options.list:
+                print(*(f"{path}:{line}: {rule}: {text}" for line, rule, text in found), sep="\n")
+            elif found:
+                print(f"{len(found):5d}  {path}")
+        lines = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in files)
+        number = rules.total() * (1000 / max(lines, 1) if options.per_thousand else 1)
+        unit = "findings per 1,000 lines" if options.per_thousand else "findings"
+        details = ", ".join(f"{count} {rule}" for rule, count in rules.most_common())
+        print(f"{root}: {number:.3g} {unit}: {details or 'none'}")
+        high |= options.max is not None and number > options.max
+    return int(high)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except BrokenPipeError:
+        sys.exit(0)
