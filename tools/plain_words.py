@@ -77,9 +77,12 @@ def python_texts(source: str) -> Iterator[Text]:
         if isinstance(node, ast.JoinedStr):
             parts = (v.value if isinstance(v, ast.Constant) else "X" for v in node.values)
             yield node.lineno, "".join(map(str, parts)), False
-        elif isinstance(node, ast.Constant) and id(node) not in docstrings:
-            if isinstance(node.value, str) and node.value.count(" ") >= 2:
-                yield node.lineno, node.value, False
+        elif (
+            isinstance(node, ast.Constant)
+            and id(node) not in docstrings
+            and str(node.value).count(" ") >= 2
+        ):
+            yield node.lineno, str(node.value), False
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
             yield token.start[0], token.string.lstrip("# "), False
