@@ -872,7 +872,7 @@ BREAKS = (
     Break(
         "tracking: unconfirmed tracks survive missed frames",
         "keras_reid/tracking/tracker.py",
-        "self.max_age if t.confirmed else 0",
+        "self.max_age if track.confirmed else 0",
         "self.max_age",
         "unit/test_tracking.py::test_track_flickering_detections_start_no_track",
     ),
@@ -1160,8 +1160,8 @@ BREAKS = (
     Break(
         "detections cut by a window edge are kept",
         "keras_reid/tracking/detect.py",
-        "(scores >= self.least) & ~cut",
-        "(scores >= self.least)",
+        "(scores >= MIN_SCORE) & ~cut",
+        "(scores >= MIN_SCORE)",
         "unit/test_tracking.py::test_windows_small_person_is_found_once",
     ),
     Break(
