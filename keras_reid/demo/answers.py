@@ -53,9 +53,10 @@ class Answers:
         self._embed = embed or embedder.embed
         self.people = gallery.open(uri)
         self.lock = threading.Lock()  # requests come in threads, and the gallery is for one
-        if self.people.fingerprint not in (None, embedder.fingerprint):
+        fingerprint = self.people.fingerprint
+        if fingerprint not in (None, embedder.fingerprint):
             self.people.close()
-            rule = f"the model {self.people.fingerprint} of the gallery {uri}"
+            rule = f"the model {fingerprint} of the gallery {uri}"
             raise invalid("model", rule, embedder.fingerprint)
         if self.people.calibration is None:
             self.people.calibration = embedder.calibration

@@ -18,7 +18,7 @@ from keras_reid.errors import InputError
 from keras_reid.inference.saved_model import SIGNATURES
 from keras_reid.models import heads
 from keras_reid.pixels import decode
-from keras_reid.serving import parity_check
+from keras_reid.serving import parity_check, versions
 
 SIZE = (32, 16)
 BOTH = ("embedding", "local")
@@ -449,3 +449,11 @@ def test_parity_real_images_with_pretrained_backbone_is_ok(real_data, tmp_path):
     images = PersonImages(paths, np.arange(len(paths)), None)
     report = serving.parity(model, serving.export(model, tmp_path), images)
     assert report.ok, report
+
+
+def test_new_version_follows_highest_number(tmp_path):
+    for folder in ("3", "10", "draft"):
+        (tmp_path / folder).mkdir()
+    version = versions.new_version(tmp_path, None, lambda folder: (folder / "x").write_text(""))
+    assert version == tmp_path / "11"
+    assert (version / "x").exists()
