@@ -1,8 +1,8 @@
 """`python embed.py --images=DIR --out=DIR`: embeddings of any number of images, in Parquet files.
 
-The embedder is --model, by default the pretrained model. The same
-command resumes after an interruption, helps a command that is running, and embeds images that are
-new or changed. It exits with code 1 if more than 1 % of the images fail.
+The embedder is --model, by default the pretrained model. The same command resumes after an
+interruption, works in parallel to a running one, and embeds new and changed images. It exits with
+code 1 if more than 1 % of the images fail.
 """
 
 from dataclasses import dataclass
@@ -21,24 +21,24 @@ MOST_FAILED = 0.01  # of the images
 
 @dataclass(frozen=True, kw_only=True)
 class EmbedOptions(ModelOptions):
-    """Which images, by whom, and where the embeddings go."""
+    """Images, model and output of the embeddings."""
 
     images: str | None = option(
-        "Folder of images, with those in its folders; a pattern such as 'crops/**/*.jpg'; or a CSV "
-        "table with columns path and, if wanted, identity and camera."
+        "Folder of images, including subfolders; a pattern such as 'crops/**/*.jpg'; or a CSV "
+        "table with the column path and optional columns identity and camera."
     )
-    out: str | None = option("New folder of Parquet files, or one of the same command.")
-    shard_size: int = option("Images of a file.", 8192, least=1)
+    out: str | None = option("Folder for Parquet files, new or of the same command.")
+    shard_size: int = option("Number of images per file.", 8192, least=1)
     engine: str = option(
-        "local: this process; ray: a Ray cluster that is running.",
+        "local: this process; ray: a running Ray cluster.",
         "local",
         choices=tuple(scale.ENGINES),
     )
-    workers: int | None = option("Of ray; default: one for each machine.", least=1)
+    workers: int | None = option("Number of Ray workers. Default: one per machine.", least=1)
 
 
 def embed(options: EmbedOptions) -> "scale.Shards":
-    """Embed images that are missing or changed, and print the numbers of images and failures.
+    """Embed new and changed images, and print the numbers of images and failures.
 
     Returns:
         The embeddings, read from the files of `out`.
@@ -47,7 +47,7 @@ def embed(options: EmbedOptions) -> "scale.Shards":
         InputError: more than 1 % of the images fail; the embeddings of the others are written.
     """
     if not options.images or not options.out:
-        raise InputError("give --images and --out: which images are embedded, and where to")
+        raise InputError("--images and --out are required.")
     import_keras()
     source = options.source
     shards = scale.embed(
@@ -63,15 +63,15 @@ def embed(options: EmbedOptions) -> "scale.Shards":
         **options.loading,
     )
     failed, total = shards.failed, len(shards)
-    held = f"{counted(total, 'image')} in {counted(shards.count, 'file')}"
-    say(f"{held} of {shards.folder}, {failed:,} failed")
+    size = f"{counted(total, 'image')} in {counted(shards.count, 'file')}"
+    say(f"{size} of {shards.folder}, {failed:,} failed")
     if failed:
         names = ", ".join(shards.unreadable(MOST_SHOWN)) + (", …" if failed > MOST_SHOWN else "")
-        text = f"embeddings of images that do not decode are null: {names}"
+        text = f"Images that cannot be decoded have null embeddings: {names}."
         if failed > MOST_FAILED * total:
             raise InputError(
-                f"at most {MOST_FAILED:.0%} of the images may fail, got {failed:,} of {total:,}; "
-                f"{text}. Replace these files and run the same command again"
+                f"At most {MOST_FAILED:.0%} of the images may fail, got {failed:,} of {total:,}. "
+                f"{text} Replace these files and run the same command again."
             )
         logging.warning("%s", text)
     return shards

@@ -1,9 +1,8 @@
 """`python export.py --model=RUN`: a model for TensorFlow Serving and others, checked on images.
 
-The default is the pretrained model, checked on drawn pedestrians unless a
-data set is named. An export is run at once: its embeddings, mAP and rank-1 must agree with those
-of the model, or the exit code is 1. Beside a SavedModel goes NAME-ranker, which ranks and
-re-ranks embeddings.
+The default is the pretrained model, checked on synthetic pedestrians unless a data set is given.
+The export must have the embeddings, mAP and rank-1 of the model, or the exit code is 1. A
+SavedModel gets a second model NAME-ranker, which ranks and re-ranks embeddings.
 """
 
 import re
@@ -18,68 +17,64 @@ from keras_reid import data, inference, models, reranking, serving
 from keras_reid.cli.common import FeatureOptions, RunOptions, say, stored_features
 from keras_reid.cli.options import Command, option
 from keras_reid.cli.startup import import_keras
-from keras_reid.errors import InputError
+from keras_reid.errors import InputError, invalid
 from keras_reid.io import check_writable
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions(FeatureOptions, RunOptions):
-    """What is exported, and where to."""
+    """Model, format and output of an export."""
 
     export_dir: str = option(
-        "The model goes to EXPORT_DIR/NAME/VERSION, of other formats to EXPORT_DIR/NAME-FORMAT/….",
+        "Folder for EXPORT_DIR/NAME/VERSION; other formats: EXPORT_DIR/NAME-FORMAT/VERSION.",
         "export",
     )
-    name: str | None = option("Name of the served model; default: that of the run folder or model.")
-    version: int | None = option("Default: the next free number.", least=1)
+    name: str | None = option("Name of the served model. Default: name of the run folder or model.")
+    version: int | None = option("Version number. Default: the next free number.", least=1)
     format: str = option(
-        "saved_model for TensorFlow Serving; onnx, litert and openvino need the extra of that "
+        "saved_model for TensorFlow Serving; onnx, litert and openvino need the extra of the same "
         "name.",
         "saved_model",
         choices=serving.FORMATS,
     )
     quantization: str = option(
-        "Of litert: float16 halves the weights, int8 quantizes weights and activations, calibrated "
-        "on training images.",
+        "Only for litert: float16 weights, or int8 weights and activations, calibrated on "
+        "training images.",
         "float32",
         choices=serving.QUANTIZATIONS,
     )
-    ranker: bool = option("Also export NAME-ranker, of the format saved_model.", True)
+    ranker: bool = option("Also export NAME-ranker with a saved_model.", True)
     rerank: str = option(
-        "By what the ranker re-ranks, see evaluate.py.",
+        "Re-ranker of the ranker, see evaluate.py.",
         "k_reciprocal",
         choices=tuple(reranking.IN_GRAPH),
     )
     ranker_gallery: str | None = option(
-        "Features, as evaluate.py --save_features writes them, that the ranker holds: requests "
-        "then bring queries alone."
+        "Gallery features of evaluate.py --save_features, stored in the ranker: requests then "
+        "contain queries only."
     )
     local: str = option(
-        "A second output 'local': stripes pooled from the last feature map, or the model's own.",
+        "Second output 'local': stripes pooled from the last feature map, or trained stripes.",
         "none",
         choices=("none", "pooled", "trained"),
     )
-    check_images: int = option("Images whose embeddings are compared.", 64, least=1)
-    check_queries: int = option(
-        "Queries whose ranking is compared, if there are any.", 100, least=1
-    )
+    check_images: int = option("Number of images for the comparison of embeddings.", 64, least=1)
+    check_queries: int = option("Number of queries for the comparison of scores.", 100, least=1)
     num_check_distractors: int = option(
-        "Gallery images of other identities they are ranked among.", 300, least=1
+        "Number of gallery images of other identities in that comparison.", 300, least=1
     )
 
 
 def export(options: ExportOptions) -> Path:
-    """Export a model, compare it with the run on images and return the folder of its version.
+    """Export a model, compare it with the original and return the folder of its version.
 
     Raises:
-        InputError: options that do not go together, or an export that embeds differently.
+        InputError: conflicting options, or an export with other embeddings or lower scores.
     """
     numbers = options.rerank_numbers
     if options.name is not None and not re.fullmatch(r"\w[\w.-]*", options.name):
-        raise InputError(
-            f"a served model is named by letters, digits, _, - and .: received {options.name!r}; "
-            "the folder is --export_dir"
-        )
+        fix = "Set the folder by --export_dir."
+        raise invalid("name", "letters, digits, _, - and .", options.name, fix)
     check_writable(Path(options.export_dir) / "model")
     held = _gallery(options)
     import_keras()
@@ -89,30 +84,24 @@ def export(options: ExportOptions) -> Path:
 
 
 def _gallery(options: ExportOptions) -> Any:
-    """The embeddings that the ranker holds, if any."""
+    """Return the embeddings for the ranker to store, or None."""
     path = options.ranker_gallery
     if path is None:
         return None
     if not options.ranker or options.format != "saved_model":
-        raise InputError(
-            "--ranker_gallery is held by a ranker, which goes with the format saved_model: leave "
-            "it out, or --noranker and --format"
-        )
+        raise InputError("--ranker_gallery needs --ranker and --format=saved_model.")
     features = stored_features(path, "gallery").features
     if "embedding" not in features:
-        raise InputError(f"a ranker holds embeddings: {path} has stripes alone")
+        raise InputError(f"{path} has no embeddings, only stripes.", "ranker_gallery")
     return features["embedding"]
 
 
 def _images(options: ExportOptions, drawn: str) -> data.ReidDataset:
-    """Those that are named, else those of the run, else pedestrians that are drawn in a folder."""
+    """Return the data set of the flags or the run, or synthetic pedestrians in a new folder."""
     settings = options.settings
     if not (options.dataset or options.data_dir or settings.get("dataset")):
         if options.quantization == "int8":
-            raise InputError(
-                "int8 is calibrated on images such as the model will see: give --dataset and "
-                "--data_dir"
-            )
+            raise InputError("--quantization=int8 needs --dataset and --data_dir for calibration.")
         settings = {"dataset": "synthetic", "data_dir": drawn}
     return options.dataset_of_run(settings, "an export is checked on images")
 
@@ -120,15 +109,14 @@ def _images(options: ExportOptions, drawn: str) -> data.ReidDataset:
 def _export(
     options: ExportOptions, dataset: data.ReidDataset, numbers: dict[str, Any], held: Any
 ) -> Path:
-    """Exports what was checked on the images."""
+    """Export the model, checked on the images."""
     model, settings = options.source.load_model(options.member), options.settings
     if models.takes_clips(model):
         dataset = data.tracklet_dataset(dataset)
     else:
         dataset = dataset.map(lambda images: images.without(data.TRACKLET))
     images = data.readable(next(iter(dataset.parts().values()))[: options.check_images])
-    inputs = models.input_names(model)
-    if "keypoints" in inputs:
+    if "keypoints" in models.input_names(model):
         images = options.with_points(images)
     if options.local == "pooled":
         model = models.stripes(model, options.stripes)
@@ -144,12 +132,13 @@ def _export(
         pixels = np.concatenate([batch.numpy() for batch in batches])
 
     def check(version: Path) -> None:
-        """Before a server sees it."""
+        """Raise unless the export agrees with the model."""
         reports: list[serving.ParityReport | serving.ScoreReport] = [
             serving.parity(model, version, images, tolerance, flip)
         ]
         say(str(reports[0]))
-        if len(inputs) == 1 and dataset.query is not None and dataset.gallery is not None:
+        single = len(models.input_names(model)) == 1
+        if single and dataset.query is not None and dataset.gallery is not None:
             query, gallery = serving.sample(
                 dataset.query, dataset.gallery, options.check_queries, options.num_check_distractors
             )
@@ -158,8 +147,8 @@ def _export(
             say(str(reports[1]))
         if not all(report.ok for report in reports):
             raise InputError(
-                "an export embeds as the run does: this one does not, and was not kept; export "
-                "with another --format or --quantization"
+                "The export differs from the model by more than the tolerance and is not kept. "
+                "Choose another --format or --quantization."
             )
 
     version = serving.export(
@@ -193,7 +182,7 @@ def _export(
 
 
 def _about(options: ExportOptions, checked_on: str) -> dict[str, Any]:
-    """Values for `export.json`."""
+    """Return the values for `export.json`."""
     source = options.source
     calibration = source.calibration(options.member)
     name, metrics, trained_on = source.path.stem, {}, options.settings.get("dataset")

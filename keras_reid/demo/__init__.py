@@ -1,1 +1,1 @@
-"""A page to search people on: `python -m keras_reid.demo --gallery=people.db`."""
+"""Search page: `python -m keras_reid.demo --gallery=people.db`."""

@@ -1,16 +1,15 @@
-"""`python -m keras_reid.demo --gallery=people.db`: a page to search people on, on this machine.
+"""`python -m keras_reid.demo --gallery=people.db`: a local web page that searches a gallery.
 
-The gallery is one that `search.py enrol` filled, and the embedder is --model, by default the
-pretrained model.
+`search.py enrol` fills the gallery. The embedder is --model, by default the pretrained model.
 """
 
 import os
 import signal
 import tempfile
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
+from keras_reid import checks
 from keras_reid.cli.common import GalleryOptions, say
 from keras_reid.cli.options import Command, option
 from keras_reid.errors import InputError
@@ -33,12 +32,11 @@ def demo(options: DemoOptions) -> None:
     """Serve the page until it is interrupted."""
     uri = options.uri
     if options.images and not Path(options.images).is_dir():
-        raise InputError(f"--images is a folder: {options.images!r} is none")
-    if find_spec("gradio") is None:
-        raise InputError("the page is made by Gradio, which is not here: run pip install gradio")
+        raise InputError(f"Folder {options.images} not found.", "images")
     # Gradio stores uploads in this folder, which is removed at the end; each is read once.
     with tempfile.TemporaryDirectory(prefix="search-") as uploads:
         os.environ |= {"GRADIO_TEMP_DIR": uploads, "GRADIO_ANALYTICS_ENABLED": "False"}
+        checks.installed("gradio", "demo")
         from keras_reid.demo.answers import Answers
         from keras_reid.demo.page import page
 

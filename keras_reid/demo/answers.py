@@ -9,20 +9,20 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from keras_reid import data, distances, gallery, inference, models, visualize
-from keras_reid.errors import InputError, counted
+from keras_reid.errors import InputError, counted, invalid
 from keras_reid.pixels import decode, resize
 
 HEIGHT = 160  # of pictures, in pixels
-RERANKED = 1000  # rows that are fetched to re-rank
+SHORTLIST = 1000  # rows that are retrieved for re-ranking
 
 
 class Query(NamedTuple):
-    """Who is looked for: pixels uint8 (h, w, 3) and embedding (d,); of a description neither."""
+    """Searched person: pixels uint8 (h, w, 3) and embedding (d,), or a description."""
 
     name: str
     pixels: np.ndarray | None
     embedding: np.ndarray | None
-    described: dict[str, bool]
+    attributes: dict[str, bool]
 
 
 class Answers:
@@ -48,20 +48,18 @@ class Answers:
         images: str | None = None,
     ) -> None:
         gallery.check_exists(uri)
-        self.uri, self.embedder, self.limits, self.images = uri, embedder, limits, images
+        self.uri, self.embedder, self.limits = uri, embedder, limits
+        self.choices = data.unlabeled(images).path.tolist() if images else []
         self._embed = embed or embedder.embed
         self.people = gallery.open(uri)
         self.lock = threading.Lock()  # requests come in threads, and the gallery is for one
-        known = self.people.fingerprint
-        if known not in (None, embedder.fingerprint):
+        fingerprint = self.people.fingerprint
+        if fingerprint not in (None, embedder.fingerprint):
             self.people.close()
-            raise InputError(
-                f"a gallery is searched with the model that filled it: {uri} is of {known}, this "
-                f"one is {embedder.fingerprint}; name that with --model"
-            )
+            rule = f"the model {fingerprint} of the gallery {uri}"
+            raise invalid("model", rule, embedder.fingerprint)
         if self.people.calibration is None:
             self.people.calibration = embedder.calibration
-        self.calibrated = self.people.calibration is not None
 
     def __enter__(self) -> "Answers":
         return self
@@ -71,25 +69,20 @@ class Answers:
 
     @property
     def attributes(self) -> list[str]:
-        """Of which a person can be described; empty where the model knows none."""
+        """Names of attributes that describe a person; empty if the model has none."""
         return list(self.embedder.source.settings.get("attribute_names") or ())
 
-    @property
-    def choices(self) -> list[str]:
-        """Images that can be chosen."""
-        return data.unlabeled(self.images).path.tolist() if self.images else []
-
-    def known(self) -> str:
-        """In a sentence, what the gallery holds."""
+    def contents(self) -> str:
+        """Return the numbers of images and persons of the gallery as text."""
         with self.lock:
             rows, identities = self.people.count(), len(self.people.identities())
         return f"{counted(rows, 'image')} of {counted(identities, 'person')} in {self.uri}"
 
     def of_image(self, file: str) -> Query:
-        """The query of an image file.
+        """Return the query of an image file.
 
         Raises:
-            InputError: no image, or none that an embedder takes.
+            InputError: the file is not an image, or the embedder does not accept it.
         """
         name = Path(file).name
         images = data.query_images([file], [name])
@@ -99,9 +92,9 @@ class Answers:
 
     @staticmethod
     def of_description(words: Sequence[str]) -> Query:
-        """The query of attributes: `NAME` or `not NAME`."""
-        wanted = {word.removeprefix("not "): not word.startswith("not ") for word in words}
-        return Query(", ".join(words), None, None, wanted)
+        """Return the query of attributes: `NAME` or `not NAME`."""
+        attributes = {word.removeprefix("not "): not word.startswith("not ") for word in words}
+        return Query(", ".join(words), None, None, attributes)
 
     def search(
         self,
@@ -116,7 +109,7 @@ class Answers:
         possible_probability: float | None = None,
         rerank: bool = False,
     ) -> tuple[str, list[str]]:
-        """The answer as HTML, and the retrieved images.
+        """Return the answer as HTML, and the retrieved images.
 
         Args:
             query: an image or a description.
@@ -126,7 +119,7 @@ class Answers:
             rerank: re-rank the nearest images.
 
         Raises:
-            InputError: filters that cannot be read, or an empty gallery.
+            InputError: invalid filters, or an empty gallery.
         """
         where = gallery.Filter(
             _words(cameras), _words(not_cameras), gallery.seconds(after), gallery.seconds(before)
@@ -136,10 +129,9 @@ class Answers:
             self.limits.possible if possible_probability is None else possible_probability,
         )
         with self.lock:
-            count = self.people.count()
-            k = min(k, max(1, count))
+            k = min(k, max(1, self.people.count()))
             if query.embedding is None:
-                hits, verdict = self.people.describe(query.described, k, where), None
+                hits, verdict = self.people.describe(query.attributes, k, where), None
                 text = f"best fits of {query.name}"
             else:
                 search: dict[str, Any] = {
@@ -147,42 +139,42 @@ class Answers:
                     "filter": where,
                     "model_fingerprint": self.embedder.fingerprint,
                     "rerank": "k_reciprocal" if rerank else "none",
-                    "shortlist": max(k, RERANKED),
+                    "shortlist": max(k, SHORTLIST),
                 }
-                hits, verdict, text = self._decided(query.embedding, search, limits)
-        shown = {
+                hits, verdict, text = self._decide(query.embedding, search, limits)
+        answer = {
             "image": query.pixels,
-            "described": bool(query.described),
+            "described": bool(query.attributes),
             "hits": [hit._asdict() for hit in hits],
             "verdict": verdict,
             "answer": text,
         }
-        return visualize.search_answer(shown, HEIGHT), [str(hit.image) for hit in hits]
+        return visualize.search_answer(answer, HEIGHT), [str(hit.image) for hit in hits]
 
-    def _decided(
+    def _decide(
         self, embedding: np.ndarray, search: dict[str, Any], limits: gallery.Limits
     ) -> tuple[list[gallery.SearchResult], str | None, str]:
-        """Hits, verdict and answer of a query; no verdict without a calibration."""
-        if not self.calibrated:
+        """Return hits, verdict and answer; without a calibration, the verdict is None."""
+        if self.people.calibration is None:
             (hits,) = self.people.search(embedding[None], **search)
             return hits, None, f"nearest: {hits[0].identity} (not calibrated)" if hits else ""
-        (found,) = self.people.identify(embedding[None], limits=limits, **search)
-        return found.hits, found.decision.verdict, str(found)
+        (result,) = self.people.identify(embedding[None], limits=limits, **search)
+        return result.hits, result.decision.verdict, str(result)
 
     def why(self, query: Query, image: str) -> str:
-        """Pictures as HTML: where the images are alike, and which of their stripes are.
+        """Return pictures as HTML: similar regions of two images, and their aligned stripes.
 
         Raises:
-            InputError: a description, an export, a model without a map, or a file that is gone.
+            InputError: a description, a model without feature maps, or a missing file.
         """
         if query.pixels is None:
-            raise InputError("a description has no image to compare with: search for an image")
+            raise InputError("A description has no image to compare. Search for an image.")
         if not self.embedder.source.is_keras or self.embedder.inputs != {"images"}:
             raise InputError(
-                "images are compared by the feature map of a model of images alone: received an "
-                "export, or a model with body points; name another with --model"
+                "Comparing images needs the feature map of a Keras model of images only. Choose "
+                "another --model."
             )
-        pixels = decode(image)
+        pixels, height = decode(image), 2 * HEIGHT
         size = self.embedder.image_size
         images = np.stack([resize(one, size) for one in (query.pixels, pixels)])
         maps, stripes = self._views
@@ -190,16 +182,12 @@ class Answers:
             first, second = np.asarray(maps(images))
             local = np.asarray(stripes(images)["local"])
         costs = np.tanh(np.linalg.norm(local[0][:, None] - local[1][None], axis=-1) / 2)
-        path = distances.aligned(local[:1], local[1:], return_path=True)[1]
-        heat = visualize.draw_heat(query.pixels, visualize.activation(first), 2 * HEIGHT)
-        other = visualize.draw_heat(pixels, visualize.activation(second, first), 2 * HEIGHT)
-        lines = visualize.draw_alignment(
-            query.pixels, pixels, np.asarray(path)[0, 0], costs, 2 * HEIGHT
-        )
+        path = np.asarray(distances.aligned(local[:1], local[1:], return_path=True)[1])[0, 0]
+        heat = visualize.activation(first), visualize.activation(second, first)
         pictures = {
-            "the query": heat,
-            "red: like the query": other,
-            "stripes that were compared": lines,
+            "query": visualize.draw_heat(query.pixels, heat[0], height),
+            "red: similar to the query": visualize.draw_heat(pixels, heat[1], height),
+            "aligned stripes": visualize.draw_alignment(query.pixels, pixels, path, costs, height),
         }
         return "".join(
             f'<figure style="display:inline-block;margin:0 16px 0 0">'

@@ -1,58 +1,52 @@
-"""Writers of ONNX, LiteRT and OpenVINO files: one function from pixels to the outputs."""
+"""SavedModel, ONNX, LiteRT and OpenVINO files, written by `keras.Model.export`."""
 
-import shutil
-from collections.abc import Iterator
+import warnings
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from keras_reid import checks
-from keras_reid.errors import InputError
 
-OPSET = 17
-
-
-def write_onnx(function: Any, folder: Path) -> None:
-    """Write a `tf.function` as `model.onnx`."""
-    checks.installed("tf2onnx", "onnx").convert.from_function(
-        function,
-        input_signature=function.input_signature,
-        opset=OPSET,
-        output_path=str(folder / "model.onnx"),
-    )
+FILES = {
+    "saved_model": "",
+    "onnx": "model.onnx",
+    "openvino": "model.xml",
+    "litert": "model.tflite",
+}
+KERAS = {"saved_model": "tf_saved_model"}  # names in Keras that differ
+PACKAGES = {"onnx": "tf2onnx", "openvino": "openvino"}
 
 
-def write_openvino(function: Any, folder: Path) -> None:
-    """Write a `tf.function` as `model.xml` and `model.bin`."""
-    openvino = checks.installed("openvino", "openvino")
-    write_onnx(function, folder)
-    file = folder / "model.onnx"
-    openvino.save_model(openvino.convert_model(file), folder / "model.xml", compress_to_fp16=False)
-    file.unlink()
-
-
-def write_litert(
-    function: Any, folder: Path, quantization: str, calibration: np.ndarray | None
+def write(
+    model: keras.Model,
+    folder: Path,
+    format: str,
+    quantization: str,
+    calibration: np.ndarray | None,
 ) -> None:
-    """Write a `tf.function` as `model.tflite`; images calibrate int8."""
-    if quantization == "int8" and (calibration is None or not len(calibration)):
-        raise InputError("8 bits are calibrated on images: pass some as calibration")
-    images = () if calibration is None else calibration
-
-    def samples() -> Iterator[list[np.ndarray]]:
-        for image in images:
-            yield [image[None]]
-
-    saved = folder / "saved_model"  # which keeps the names of inputs and outputs
-    tf.saved_model.save(tf.Module(), str(saved), signatures={"serving_default": function})
-    converter = tf.lite.TFLiteConverter.from_saved_model(str(saved))
-    if quantization != "float32":
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    if quantization == "float16":
-        converter.target_spec.supported_types = [tf.float16]
-    if quantization == "int8":
-        converter.representative_dataset = samples
-    (folder / "model.tflite").write_bytes(converter.convert())
-    shutil.rmtree(saved)
+    """Write a model in one of the formats of `FILES`; images calibrate int8."""
+    options: dict[str, Any] = {}
+    if not isinstance(model.input, dict):  # the default requires a model that has been called
+        spec = tf.TensorSpec(model.input.shape, model.input.dtype, "images")
+        options["input_signature"] = [spec]
+    if format in PACKAGES:  # Keras raises an error without the command that installs it
+        checks.installed(PACKAGES[format], format)
+    if format == "litert":
+        # Keras also admits TensorFlow operations, which the runtime ai_edge_litert does not have.
+        target: dict[str, Any] = {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]}
+        if quantization == "float16":
+            target["supported_types"] = [tf.float16]
+        options["target_spec"] = target
+        if quantization != "float32":
+            options["optimizations"] = [tf.lite.Optimize.DEFAULT]
+        if quantization == "int8":
+            images = () if calibration is None else calibration
+            checks.at_least(1, "Pass images to calibrate int8.", calibration=len(images))
+            options["representative_dataset"] = lambda: ([image[None]] for image in images)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # Keras reads `np.object` for tf2onnx
+        file = str(folder / FILES[format])
+        model.export(file, KERAS.get(format, format), verbose=False, **options)

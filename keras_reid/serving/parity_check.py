@@ -1,4 +1,4 @@
-"""Whether an export does what its original does: the same embeddings, the same ranking."""
+"""Comparison of an export with its original: embeddings, mAP and rank-1."""
 
 import itertools
 import os
@@ -24,13 +24,13 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class ParityReport:
-    """How far an exported model is from its original.
+    """Largest difference between the outputs of an export and of its original.
 
     Attributes:
-        max_difference: largest absolute difference of one component of an embedding, or local
-            feature, of length 1, over both signatures; infinite when the widths differ.
-        images: how many were compared.
-        tolerance: the largest difference that is `ok`.
+        max_difference: largest absolute difference of one component of an L2-normalized embedding
+            or local feature, over both signatures; infinite for different embedding sizes.
+        images: number of compared images.
+        tolerance: largest difference that is `ok`.
     """
 
     max_difference: float
@@ -39,13 +39,13 @@ class ParityReport:
 
     @property
     def ok(self) -> bool:
-        """Whether they agree; a difference that is no number is no agreement."""
+        """True if the difference is within the tolerance; False for NaN."""
         return self.max_difference <= self.tolerance
 
     def __str__(self) -> str:
         return (
             f"parity {'ok' if self.ok else 'FAILED'}: largest difference {self.max_difference:.2g} "
-            f"over {counted(self.images, 'image')}, at most {self.tolerance:.2g} is allowed"
+            f"over {counted(self.images, 'image')}, tolerance {self.tolerance:.2g}"
         )
 
 
@@ -56,21 +56,21 @@ def parity(
     tolerance: float = 1e-4,
     flip: bool = False,
 ) -> ParityReport:
-    """`max |saved(image) − embed(model, image)|` over images both as pixels and as files.
+    """Return `max |saved(image) − embed(model, image)|` over images and outputs of the export.
 
-    All outputs of the export are compared. The model sees what evaluation shows it. The
-    export sees each image in its own size, as pixels and as a file.
+    The original embeds images resized as in evaluation. A SavedModel embeds each image in its own
+    size, both as pixels and as a file.
 
     Args:
-        model: the original, a model of `keras_reid.models.build`.
-        saved_model: the folder that `export` returned.
+        model: original, a model of `keras_reid.models.build`.
+        saved_model: folder that `export` returned.
         images: n images on disk, with keypoints or tracklets if the model takes them; or uint8
-            pixels `(n, h, w, 3)`, which are packed as PNG; or a mapping of the inputs.
-        tolerance: the largest difference that is `ok`.
+            pixels `(n, h, w, 3)`, which are encoded as PNG; or a mapping of the inputs.
+        tolerance: largest difference that is `ok`.
         flip: as in `export`.
 
     Raises:
-        InputError: `saved_model` cannot be loaded, or there are no readable images.
+        InputError: `saved_model` cannot be loaded, or no image is readable.
     """
     saved = inference.load(saved_model)
     saved = saved.select(*saved.available)
@@ -92,7 +92,7 @@ def parity(
 
 
 def _served(saved: SavedModelEmbedder, images: PersonImages | np.ndarray) -> list[Any]:
-    """Return the outputs of both signatures, as a server calls them."""
+    """Return the outputs of both signatures, called as a server calls them."""
     of_pixels, of_files = (saved.signatures[name] for name in SIGNATURES)
     parts: tuple[list[Any], list[Any]] = ([], [])
     originals = _originals(images)
@@ -117,22 +117,22 @@ def _originals(images: PersonImages | np.ndarray) -> Iterator[tuple[tf.Tensor, b
 
 
 def _difference(a: Any, b: Any) -> float:
-    """The largest between arrays of the same names."""
+    """Return the largest absolute difference between arrays of the same names."""
     a, b = (x if isinstance(x, Mapping) else {"embedding": x} for x in (a, b))
     if any(a[name].shape != b[name].shape for name in a):
         return float("inf")
-    # NumPy's maximum keeps NaN, of files that do not decode.
+    # NumPy's maximum keeps the NaN of files that cannot be decoded.
     return float(np.max([np.max(np.abs(a[name] - b[name])) for name in a]))
 
 
 @dataclass(frozen=True)
 class ScoreReport:
-    """What the original and the export score on one sample of queries and gallery images.
+    """Scores of the original and of the export on one sample of queries and gallery images.
 
     Attributes:
         original, exported: mAP and rank-1 as fractions.
-        queries, gallery: sizes of the sample.
-        tolerance: the largest loss of either that is `ok`.
+        queries, gallery: number of images of the sample.
+        tolerance: largest loss of mAP or rank-1 that is `ok`.
     """
 
     original: dict[str, float]
@@ -143,7 +143,7 @@ class ScoreReport:
 
     @property
     def ok(self) -> bool:
-        """Whether the export loses no more than the tolerance."""
+        """True if no score of the export is lower by more than the tolerance."""
         return all(
             self.original[name] - self.exported[name] <= self.tolerance for name in self.original
         )
@@ -156,7 +156,7 @@ class ScoreReport:
         return (
             f"scores {'ok' if self.ok else 'FAILED'}: {changes} on "
             f"{counted(self.queries, 'query')} and {counted(self.gallery, 'gallery image')}, "
-            f"a loss of {100 * self.tolerance:g} points is allowed"
+            f"tolerance {100 * self.tolerance:g} points"
         )
 
 
@@ -169,26 +169,26 @@ def scores(
     flip: bool = False,
     protocol: str = "market1501",
 ) -> ScoreReport:
-    """mAP and rank-1 of a model and of its export on the same images; see `sample`.
+    """Return mAP and rank-1 of a model and of its export on the same images; see `sample`.
 
     Args:
         model, flip: as in `export`.
-        exported: the folder that `export` returned.
+        exported: folder that `export` returned.
         query, gallery: images on disk.
-        tolerance: the largest loss, a fraction, that is `ok`.
+        tolerance: largest loss that is `ok`, a fraction.
         protocol: as in `keras_reid.evaluation.rank`.
 
     Raises:
         InputError: as `inference.load` and `rank`.
     """
 
-    def scored(embedder: inference.Embedder) -> dict[str, float]:
+    def score(embedder: inference.Embedder) -> dict[str, float]:
         result = rank_images(embedder.embed, query, gallery, protocol).result
         return {"mAP": result.mAP, "rank-1": float(result.cmc[0])}
 
     return ScoreReport(
-        scored(inference.load(model, flip=flip)),
-        scored(inference.load(exported)),
+        score(inference.load(model, flip=flip)),
+        score(inference.load(exported)),
         len(query),
         len(gallery),
         tolerance,
@@ -198,7 +198,7 @@ def scores(
 def sample(
     query: PersonImages, gallery: PersonImages, queries: int, others: int
 ) -> tuple[PersonImages, PersonImages]:
-    """Some queries, evenly taken, all gallery images of their identities, and `others` besides."""
+    """Return evenly spaced queries, all gallery images of their identities, and `others` more."""
     checks.at_least(1, queries=queries, others=others)
     query = query[_even(len(query), queries)]
     mates = np.isin(gallery.identity, query.identity)
@@ -207,5 +207,5 @@ def sample(
     return readable(query), readable(gallery[np.sort(chosen)])
 
 
-def _even(count: int, wanted: int) -> np.ndarray:
-    return np.unique(np.linspace(0, count - 1, min(count, wanted)).round().astype(int))
+def _even(count: int, selected: int) -> np.ndarray:
+    return np.linspace(0, count - 1, min(count, selected)).round().astype(int)

@@ -1,4 +1,4 @@
-"""Ranking and re-ranking as a SavedModel, so that a server can do the whole job."""
+"""SavedModel that ranks and re-ranks embeddings on a server."""
 
 import inspect
 import json
@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_reid import checks
-from keras_reid.errors import InputError
+from keras_reid.errors import invalid
 from keras_reid.inference.metadata import FILE
 from keras_reid.nearest.arrays import checked_features
 from keras_reid.nearest.graph import nearest_rows
@@ -18,52 +18,53 @@ from keras_reid.reranking import IN_GRAPH
 from keras_reid.serving.saved_model import write_requests
 from keras_reid.serving.versions import new_version
 
-NOBODY = -1  # the index where there is no more finite row
+NO_MATCH = -1  # index where no finite row is left
 
 
 def export_ranker(
     directory: str | os.PathLike[str],
-    width: int,
+    embedding_dim: int,
     version: int | None = None,
     reranking: str = "k_reciprocal",
     gallery: Any = None,
     **options: Any,
 ) -> Path:
-    """Writes the SavedModel `directory/version/`, which ranks embeddings, and returns it.
+    """Write the SavedModel `directory/version/`, which ranks embeddings, and return its path.
 
-    `rank`, also `serving_default`: `query` `(q, d)`, `gallery` `(g, d)` and `k` → `indices`
-    `(q, min(k, g))` int32 of the nearest gallery rows, nearest first, and their `distances`
-    `|x − y|`; equal distances are ordered by index. `rerank`: the same inputs → `indices` and
-    `distances` by a re-ranker, of all the queries together with the gallery, or with a shortlist of
-    it. With a gallery in the model `rank_known` and `rerank_known`: `query` and `k` alone.
+    Signatures:
 
-    A row that is not finite is never found, is nobody's neighbor, and as a query finds nobody; no
-    other answer changes. Where nobody is left the index is -1 and the distance infinite.
+    - `rank` and `serving_default` take `query` `(q, d)`, `gallery` `(g, d)` and `k`. They return
+      `indices` `(q, min(k, g))` int32 of the nearest gallery rows, nearest first, and their
+      `distances` `|x − y|`. Equal distances are ordered by index.
+    - `rerank` takes the same inputs and returns `indices` and `distances` of a re-ranker. It
+      re-ranks all queries together with the gallery or with a shortlist of it.
+    - `rank_known` and `rerank_known` take `query` and `k`; they exist with a stored gallery.
+
+    Rows that are not finite are never returned, and do not change the results of other rows.
+    Missing results have index -1 and infinite distance.
 
     Args:
         directory, version: as in `export`.
-        width: d.
-        reranking: a name in `keras_reid.reranking.IN_GRAPH`.
-        gallery: (g, d), embeddings that stay on the server, of which `indices` are rows; None:
-            each request brings its own.
-        options: of the re-ranker, such as k1=20, k2=6, lambda_value=0.3 of k_reciprocal; they are
-            part of the model.
+        embedding_dim: d.
+        reranking: name in `keras_reid.reranking.IN_GRAPH`.
+        gallery: (g, d), embeddings that the model stores; None: each request contains a gallery.
+        options: options of the re-ranker, such as k1=20, k2=6, lambda_value=0.3 of k_reciprocal.
+            The model stores them.
 
     Raises:
-        InputError: the version exists, the folder cannot be made, an unknown re-ranker, numbers
-            out of range, or a gallery of another width.
+        InputError: the version exists, the folder cannot be created, the re-ranker is unknown, a
+            number is out of range, or the gallery has another embedding size.
     """
-    checks.at_least(1, width=width)
+    checks.at_least(1, embedding_dim=embedding_dim)
     if gallery is not None:
         gallery = checked_features(gallery, 2, "gallery")
-        if gallery.shape[1] != width:
-            raise InputError(
-                f"a ranker's gallery is (g, {width}) here, as its queries: received {gallery.shape}"
-            )
+        if gallery.shape[1] != embedding_dim:
+            rule = f"(g, {embedding_dim}), of the embedding size of the queries"
+            raise invalid("gallery", rule, gallery.shape)
     options = checked_reranker(reranking, options)
     signature = [
-        tf.TensorSpec((None, width), tf.float32, name="query"),
-        tf.TensorSpec((None, width), tf.float32, name="gallery"),
+        tf.TensorSpec((None, embedding_dim), tf.float32, name="query"),
+        tf.TensorSpec((None, embedding_dim), tf.float32, name="gallery"),
         tf.TensorSpec((), tf.int32, name="k"),
     ]
 
@@ -87,45 +88,46 @@ def export_ranker(
 
     def write(folder: Path) -> None:
         tf.saved_model.save(module, str(folder), signatures=signatures)
-        about = {"format": "saved_model", "embedding_dim": width, "reranking": reranking}
+        about = {"format": "saved_model", "embedding_dim": embedding_dim, "reranking": reranking}
         if gallery is not None:
             about["gallery_size"] = len(gallery)
         text = json.dumps({**about, **options}, indent=2)
         (folder / FILE).write_text(text + "\n", encoding="utf-8")
-        random = np.random.default_rng(0).standard_normal((32, width)).astype(np.float32)
-        given = {"query": random[:2], "gallery": random, "k": np.array(10, np.int32)}
-        requests = [(name, given) for name in ("rank", "rerank")]
-        few = {"query": given["query"], "k": given["k"]}
-        requests += [(name, few) for name in signatures if name.endswith("_known")]
+        random = np.random.default_rng(0).standard_normal((32, embedding_dim)).astype(np.float32)
+        query = {"query": random[:2], "k": np.array(10, np.int32)}
+        requests = [
+            (name, query if name.endswith("_known") else {**query, "gallery": random})
+            for name in signatures
+            if name != "serving_default"
+        ]
         write_requests(folder, Path(directory).name, requests)
 
     return new_version(directory, version, write)
 
 
 def _among(module: tf.Module, rank: Any, signature: list[tf.TensorSpec]) -> Any:
-    """`rank` of queries among the gallery of the module."""
+    """Return `rank` with the gallery of the module."""
 
     @tf.function(input_signature=signature)
-    def known(query: tf.Tensor, k: tf.Tensor) -> dict[str, tf.Tensor]:
+    def stored(query: tf.Tensor, k: tf.Tensor) -> dict[str, tf.Tensor]:
         return rank(query, module.gallery, k)
 
-    return known
+    return stored
 
 
 def checked_reranker(reranking: str, options: dict[str, Any]) -> dict[str, Any]:
-    """All options of the re-ranker, the defaults too."""
-    checks.one_of(IN_GRAPH, "of these the graph can be exported", reranking=reranking)
-    taken = list(inspect.signature(IN_GRAPH[reranking]).parameters.values())[2:]
-    known = {parameter.name: parameter.default for parameter in taken}
-    if not options.keys() <= known.keys():
-        raise InputError(
-            f"{reranking} has the options {', '.join(known)}: received {', '.join(options)}"
-        )
+    """Return all options of the re-ranker with their defaults; raise if one is invalid."""
+    checks.one_of(IN_GRAPH, reranking=reranking)
+    function = IN_GRAPH[reranking]
+    parameters = list(inspect.signature(function).parameters.values())[2:]
+    defaults = {parameter.name: parameter.default for parameter in parameters}
+    for name in options:
+        checks.one_of(defaults, f"These are the options of {reranking}.", rerank_options=name)
     two = np.eye(2, dtype=np.float32)
-    IN_GRAPH[reranking](two, two, **options)  # refuses what is out of range
-    return {**known, **options}
+    function(two, two, **options)  # raises for values out of range
+    return {**defaults, **options}
 
 
 def _answer(indices: tf.Tensor, distances: tf.Tensor) -> dict[str, tf.Tensor]:
-    found = tf.math.is_finite(distances)
-    return {"indices": tf.where(found, indices, NOBODY), "distances": distances}
+    finite = tf.math.is_finite(distances)
+    return {"indices": tf.where(finite, indices, NO_MATCH), "distances": distances}

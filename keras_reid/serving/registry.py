@@ -1,8 +1,8 @@
-"""Formats and quantizations of exports, by the names that flags use."""
+"""Names of export formats and quantizations."""
 
 FORMATS = ("saved_model", "onnx", "litert", "openvino")
 
-# By quantization: largest difference of a component of an embedding, and loss of mAP or rank-1.
-# Embeddings of 8 bits differ visibly, so only their loss counts.
+# Tolerances of a quantization: difference of one component of an embedding, loss of mAP or rank-1.
+# Embeddings of int8 differ from the original, so only the loss is limited.
 TOLERANCES = {"float32": (1e-4, 1e-3), "float16": (1e-2, 2.5e-2), "int8": (1.0, 5e-2)}
 QUANTIZATIONS = tuple(TOLERANCES)

@@ -1,4 +1,4 @@
-"""A SavedModel with two signatures, and requests that warm its server up."""
+"""SavedModel with two signatures, and warm-up requests for TensorFlow Serving."""
 
 import math
 from collections.abc import Callable
@@ -12,8 +12,8 @@ from absl import logging
 from keras_reid.data.synthetic import draw
 from keras_reid.pixels import graph_decode_portable, graph_resize
 
-WARM_BATCHES = (1, 8)
-DECODERS = 10  # files decoded at a time
+WARM_BATCHES = (1, 8)  # images per request
+DECODERS = 10  # files decoded in parallel
 
 
 def write(unit: Callable[[Any], dict[str, Any]], size: tuple[int, int], folder: Path) -> None:
@@ -27,7 +27,7 @@ def write(unit: Callable[[Any], dict[str, Any]], size: tuple[int, int], folder: 
     @tf.function(input_signature=[tf.TensorSpec((None, *size, 3), tf.uint8)])
     def embedding(images: tf.Tensor) -> dict[str, tf.Tensor]:
         count = tf.shape(images)[0]
-        # Fused convolutions fail on an empty batch: it gets one black image, which is cut off.
+        # Fused convolutions fail on an empty batch. Add a black image and drop its output.
         images = tf.pad(images, [(0, tf.cast(count == 0, tf.int32)), (0, 0), (0, 0), (0, 0)])
         return {name: output[:count] for name, output in unit(images).items()}
 
@@ -76,9 +76,9 @@ def _decoded(files: tf.Tensor, size: tuple[int, int]) -> tuple[tf.Tensor, tf.Ten
 
 
 def warm_up(folder: Path, size: tuple[int, int], name: str) -> None:
-    """Writes the requests that TensorFlow Serving answers before it announces a version.
+    """Write the requests that TensorFlow Serving runs before it announces a version.
 
-    They hold synthetic pedestrians: no picture of a person travels with a model.
+    They contain synthetic pedestrians, not pictures of persons.
     """
     images = np.stack([draw(person, camera=1, instance=0, size=size) for person in (0, 1)])
     files = [tf.io.encode_jpeg(image).numpy() for image in images]
@@ -93,13 +93,12 @@ def warm_up(folder: Path, size: tuple[int, int], name: str) -> None:
 def write_requests(
     folder: Path, name: str, inputs: list[tuple[str, dict[str, np.ndarray]]]
 ) -> None:
-    """Write requests by which TensorFlow Serving warms up, if its package is installed."""
+    """Write warm-up requests if the package of TensorFlow Serving is installed."""
     try:
         from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
     except ImportError:
         logging.warning(
-            "no warm-up requests beside the model: they need pip install '.[serving]' in the "
-            "checkout"
+            "No warm-up requests are written. They need pip install '.[serving]' in the checkout."
         )
         return
     extra = folder / "assets.extra"

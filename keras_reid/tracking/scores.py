@@ -1,4 +1,4 @@
-"""How good tracks are: MOTA, IDF1 and HOTA, by TrackEval."""
+"""Scores of tracks: MOTA, IDF1 and HOTA, by TrackEval."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,15 +9,15 @@ import numpy as np
 
 from keras_reid import checks
 from keras_reid.data.mot import PERSON, Boxes
-from keras_reid.errors import InputError
+from keras_reid.errors import Shown, invalid
 
-OVERLAP = 0.5  # of a found and a true box, for MOTA and IDF1
+OVERLAP = 0.5  # of a tracked and a true box, for MOTA and IDF1
 BENCHMARKS = ("MOT15", "MOT16", "MOT17", "MOT20")
 
 
 @dataclass(frozen=True)
 class TrackingScores:
-    """Scores of tracks: fractions, but for the counts; printing it prints a table.
+    """Scores of tracks as fractions, and counts; `str` returns a table.
 
     Attributes:
         mota: `1 − (misses + false alarms + switches) / true boxes`, at an overlap of 0.5; it can
@@ -49,15 +49,15 @@ class TrackingScores:
         return "\n".join(lines)
 
 
-def tracking_scores(truth: Boxes, found: Boxes, benchmark: str = "MOT17") -> TrackingScores:
-    """Scores of the tracks of one video, after TrackEval's preprocessing.
+def tracking_scores(truth: Boxes, tracks: Boxes, benchmark: str = "MOT17") -> TrackingScores:
+    """Score the tracks of one video after TrackEval's preprocessing.
 
     Tracks that match boxes of distractor classes in `truth.others` are removed: 2, 7, 8 and 12, and
     6 for MOT20. Other classes are ignored.
 
     Args:
         truth: true boxes with identities, as from `read_mot`; those of confidence 0 are not scored.
-        found: the tracks.
+        tracks: boxes of persons with the numbers of tracks.
         benchmark: MOT15, which has no classes, MOT16, MOT17 or MOT20.
 
     Raises:
@@ -66,14 +66,12 @@ def tracking_scores(truth: Boxes, found: Boxes, benchmark: str = "MOT17") -> Tra
     """
     checks.one_of(BENCHMARKS, benchmark=benchmark)
     metrics = checks.installed("trackeval.metrics", "tracking")
-    if found.others is not None:
-        raise InputError(
-            f"`found` must have pedestrians (class 1) only, got {len(found.others)} boxes of other "
-            "classes. Remove them from the file."
-        )
+    if tracks.others is not None:
+        received = Shown(f"{len(tracks.others)} boxes of other classes")
+        raise invalid("tracks", "pedestrians (class 1)", received, "Remove them from the file.")
     if not truth.confidence.any():
-        raise InputError("tracks are scored against true boxes: received none")
-    sequence = _sequence(truth, found, benchmark)
+        raise invalid("truth", "at least one box of confidence above 0", Shown("none"))
+    sequence = _sequence(truth, tracks, benchmark)
     settings = {"THRESHOLD": OVERLAP, "PRINT_CONFIG": False}
     higher = metrics.HOTA().eval_sequence(sequence)
     clear = metrics.CLEAR(settings).eval_sequence(sequence)
@@ -94,38 +92,33 @@ def tracking_scores(truth: Boxes, found: Boxes, benchmark: str = "MOT17") -> Tra
     )
 
 
-def _sequence(truth: Boxes, found: Boxes, benchmark: str) -> dict[str, Any]:
-    """Input of TrackEval's metrics, which its own reader and preprocessing make of text files."""
+def _sequence(truth: Boxes, tracks: Boxes, benchmark: str) -> dict[str, Any]:
+    """Return the input of TrackEval's metrics, read and preprocessed by TrackEval from files."""
     from trackeval.datasets import MotChallenge2DBox
 
     truth = _with_others(truth)
-    sides = (truth, found)
-    for side in sides:
-        side.check_identities()
-    frames = np.unique(np.concatenate([side.frame for side in sides]))
+    truth.check_identities()
+    tracks.check_identities()
+    frames = np.union1d(truth.frame, tracks.frame)
     with TemporaryDirectory() as folder:
-        for file, side in zip(
-            ("truth/video/gt/gt.txt", "tracks/data/video.txt"), sides, strict=True
-        ):
-            _write(Path(folder) / file, side, frames)
-        reader = MotChallenge2DBox(
-            {
-                "GT_FOLDER": f"{folder}/truth",
-                "TRACKERS_FOLDER": folder,
-                "TRACKERS_TO_EVAL": ["tracks"],
-                "SEQ_INFO": {"video": len(frames)},
-                "SKIP_SPLIT_FOL": True,
-                "BENCHMARK": benchmark,
-                "PRINT_CONFIG": False,
-            }
-        )
-        return reader.get_preprocessed_seq_data(
-            reader.get_raw_seq_data("tracks", "video"), "pedestrian"
-        )
+        _write(Path(folder) / "truth/video/gt/gt.txt", truth, frames)
+        _write(Path(folder) / "tracks/data/video.txt", tracks, frames)
+        settings = {
+            "GT_FOLDER": f"{folder}/truth",
+            "TRACKERS_FOLDER": folder,
+            "TRACKERS_TO_EVAL": ["tracks"],
+            "SEQ_INFO": {"video": len(frames)},
+            "SKIP_SPLIT_FOL": True,
+            "BENCHMARK": benchmark,
+            "PRINT_CONFIG": False,
+        }
+        reader = MotChallenge2DBox(settings)
+        raw = reader.get_raw_seq_data("tracks", "video")
+        return reader.get_preprocessed_seq_data(raw, "pedestrian")
 
 
 def _with_others(truth: Boxes) -> Boxes:
-    """Persons and other classes in one table, with their classes."""
+    """Return persons and other classes in one table, with their classes."""
     persons = replace(truth, category=np.full(len(truth), PERSON))
     if truth.others is None:
         return persons

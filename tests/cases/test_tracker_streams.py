@@ -126,7 +126,7 @@ def test_tracker_boxes_of_other_shape_raise(shape):
     tracker = tracking.Tracker(appearance=False)
     with pytest.raises(InputError) as raised:
         tracker.update(np.ones(shape))
-    assert f"`boxes` must have the shape (n, 4), got {shape}." in str(raised.value)
+    assert f"`boxes` must be of shape (n, 4), got {shape}." in str(raised.value)
     assert tracker.tracks == []
 
 
@@ -141,18 +141,18 @@ def test_tracker_empty_frames_of_any_shape_keep_tracks(empty):
 
 def test_tracker_embeddings_of_other_shape_raise():
     tracker = tracking.Tracker(n_init=1, max_age=0)
-    with pytest.raises(InputError, match=r"`embeddings` must have the shape \(n, d\), got \(1,\)"):
+    with pytest.raises(InputError, match=r"`embeddings` must be of shape \(n, d\), got \(1,\)"):
         tracker.update([STAYS], np.ones(1))
     tracker.update([STAYS], np.eye(1, 3))
     tracker.update([], [])  # which ends the track
-    with pytest.raises(InputError, match=r"have the shape \(n, 3\) as before, got \(1, 2\)"):
+    with pytest.raises(InputError, match=r"must be of shape \(n, 3\), got \(1, 2\)"):
         tracker.update([STAYS], np.eye(1, 2))
     assert len(tracker.update([STAYS], np.eye(1, 3))) == 1
 
 
 def test_track_embeddings_of_one_axis_raise():
     detections = Boxes(np.array([5, 9]), np.full(2, -1), np.array([STAYS] * 2), np.ones(2))
-    with pytest.raises(InputError, match="`embeddings` must have the shape"):
+    with pytest.raises(InputError, match="`embeddings` must be of shape"):
         tracking.track(detections, np.ones(2))
 
 

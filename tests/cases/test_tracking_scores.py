@@ -124,19 +124,19 @@ def test_scores_identity_of_distractor_in_same_frame_raises(files):
 def test_scores_tracks_of_cars_raise(files):
     result = [*lines(1, 10, "1,1,1"), *lines(2, 300, "1,3,1")]
     gt, found = map(read_mot, files(lines(1, 10, "1,1,1"), result))
-    with pytest.raises(InputError, match=r"`found` must have pedestrians .* got 10 boxes"):
+    with pytest.raises(InputError, match=r"`tracks` must be pedestrians .* got 10 boxes"):
         tracking_scores(gt, found)
 
 
 def test_scores_unknown_benchmark_raises(files):
     gt, found = map(read_mot, files(lines(1, 10, "1,1,1"), lines(1, 10, "1,-1,-1,-1")))
-    with pytest.raises(InputError, match="benchmark is one of MOT15"):
+    with pytest.raises(InputError, match="`benchmark` must be one of MOT15"):
         tracking_scores(gt, found, "KITTI")
 
 
 def test_scores_without_scored_person_raise(files):
     gt, found = map(read_mot, files(lines(1, 10, "1,3,1"), lines(1, 10, "1,-1,-1,-1")))
-    with pytest.raises(InputError, match="against true boxes"):
+    with pytest.raises(InputError, match="`truth` must be at least one box"):
         tracking_scores(gt, found)
 
 

@@ -399,7 +399,7 @@ def test_help_lists_common_flags_and_helpfull_lists_all(tmp_path: Path) -> None:
         ),
         (["search.py", "--possible_probability=2", "stats"], "--possible_probability=2"),
         (["evaluate.py", "--draw_seed=-1"], "--draw_seed=-1"),
-        (["export.py", "--run=x", "--name=../../x"], "a served model is named by letters"),
+        (["export.py", "--run=x", "--name=../../x"], "--name must be letters, digits"),
         (["train.py", "--epochs=many"], "many"),
         (["train.py", "--epoch=3"], "epoch"),
         (["train.py", "synthetic"], "flags begin with --"),

@@ -96,7 +96,7 @@ def test_demo_why_returns_heat_maps_and_stripes(answers, people):
     _, _, drawn = people
     html = answers.why(answers.of_image(drawn.path[0]), drawn.path[1])
     assert html.count("data:image/jpeg;base64,") == 3
-    assert "stripes that were compared" in html
+    assert "aligned stripes" in html
 
 
 def test_demo_invalid_queries_raise(answers, people, tmp_path):
@@ -110,8 +110,8 @@ def test_demo_invalid_queries_raise(answers, people, tmp_path):
     with pytest.raises(InputError, match="times are seconds since 1970"):
         answers.search(query, after="yesterday")
     described = answers.of_description(["hat", "not bag"])
-    assert described.described == {"hat": True, "bag": False}
-    with pytest.raises(InputError, match="no image to compare with"):
+    assert described.attributes == {"hat": True, "bag": False}
+    with pytest.raises(InputError, match="no image to compare"):
         answers.why(described, drawn.path[0])
 
 
@@ -119,7 +119,7 @@ def test_demo_missing_or_foreign_gallery_raises(tmp_path):
     uri = f"faiss:{tmp_path / 'other.faiss'}"
     with gallery.open(uri) as other:
         other.enrol(np.eye(2), ["a", "b"], images=["a", "b"], model_fingerprint="another")
-    with pytest.raises(InputError, match="a gallery is searched with the model that filled it"):
+    with pytest.raises(InputError, match="`model` must be the model another of the gallery"):
         Answers(uri, inference.load())
     with pytest.raises(InputError, match="there is no gallery"):
         Answers(f"faiss:{tmp_path / 'none.faiss'}", inference.load())
@@ -200,7 +200,7 @@ def test_demo_page_in_browser_searches_and_deletes_uploads(served, people):
         assert wait("#shown #answer", person).startswith(f"match: {person} (")
         assert len(browser.find_elements("css selector", "#shown figure")) == 11
         browser.find_element("id", "why").click()
-        wait("#pictures figcaption", "stripes that were compared")
+        wait("#pictures figcaption", "aligned stripes")
         write("#cameras", "yard")
         browser.find_element("id", "go").click()
         wait("#shown figure:nth-of-type(2) figcaption", "camera yard")

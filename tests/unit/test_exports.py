@@ -229,10 +229,10 @@ def test_load_broken_metadata_raises(model, tmp_path, text, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"format": "caffe"}, "formats are saved_model, onnx"),
-        ({"quantization": "int4"}, "float32, float16, int8"),
-        ({"format": "onnx", "quantization": "float16"}, "float16 is for the format litert"),
-        ({"format": "litert", "quantization": "int8"}, "calibrated on images"),
+        ({"format": "caffe"}, "`format` must be one of saved_model, onnx, .* got 'caffe'"),
+        ({"format": "litert", "quantization": "int4"}, "one of float32, float16, int8, got"),
+        ({"format": "onnx", "quantization": "float16"}, "one of float32, got 'float16'. .* litert"),
+        ({"format": "litert", "quantization": "int8"}, "calibration` must be at least 1, got 0"),
     ],
 )
 def test_export_invalid_options_raise(model, tmp_path, options, message):
@@ -244,7 +244,9 @@ def test_export_invalid_options_raise(model, tmp_path, options, message):
 def test_export_missing_package_raises_with_install_command(model, tmp_path, monkeypatch, name):
     package = {"onnx": "tf2onnx", "openvino": "openvino"}[name]
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(InputError, match=rf"needs {package}: run pip install '.\[{name}\]'"):
+    with pytest.raises(
+        InputError, match=rf"{package} is not installed. Run pip install '.\[{name}\]'"
+    ):
         serving.export(model, tmp_path, format=name)
     assert list(tmp_path.iterdir()) == []
 
@@ -416,16 +418,19 @@ def test_ranker_graph_rerankers_match_library(tmp_path, name):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"width": 0}, "width is at least 1"),
-        ({"k1": 0}, "k1 is a whole number"),
-        ({"lambda_value": 2}, r"lambda_value is in \[0, 1\]"),
-        ({"reranking": "diffusion"}, "one of k_reciprocal, aqe, .*received 'diffusion'"),
-        ({"reranking": "ecn", "k1": 3}, "ecn has the options k, t, q: received k1"),
+        ({"embedding_dim": 0}, "`embedding_dim` must be at least 1, got 0"),
+        ({"k1": 0}, "`k1` must be"),
+        ({"lambda_value": 2}, r"`lambda_value` must be in \[0, 1\], got 2"),
+        ({"reranking": "diffusion"}, "one of k_reciprocal, aqe, .*got 'diffusion'"),
+        (
+            {"reranking": "ecn", "k1": 3},
+            "must be one of k, t, q, got 'k1'. These are the options of ecn",
+        ),
     ],
 )
 def test_export_ranker_invalid_options_raise(tmp_path, options, message):
     with pytest.raises(InputError, match=message):
-        serving.export_ranker(tmp_path / "new", **{"width": 8, **options})
+        serving.export_ranker(tmp_path / "new", **{"embedding_dim": 8, **options})
     assert not (tmp_path / "new").exists()
 
 
@@ -442,7 +447,7 @@ def test_ranker_with_stored_gallery_matches_passed_gallery(tmp_path):
         known = served[f"{name}_known"](**few)
         np.testing.assert_array_equal(known["indices"], indices)
         np.testing.assert_allclose(known["distances"], distances, rtol=1e-6)
-    with pytest.raises(InputError, match=r"gallery is \(g, 8\) here"):
+    with pytest.raises(InputError, match=r"`gallery` must be \(g, 8\), .* got \(3, 3\)"):
         serving.export_ranker(tmp_path / "other", 8, gallery=np.eye(3))
 
 
@@ -463,7 +468,7 @@ def test_sample_includes_all_mates_of_queries(people):
     mates = np.isin(people[1].identity, query.identity).sum()
     assert np.isin(gallery.identity, query.identity).sum() == mates
     assert len(gallery) == min(mates + 10, len(people[1]))
-    with pytest.raises(InputError, match="queries is at least 1: received 0"):
+    with pytest.raises(InputError, match="`queries` must be at least 1, got 0"):
         serving.sample(*people, 0, 10)
 
 

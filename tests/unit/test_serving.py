@@ -18,7 +18,7 @@ from keras_reid.errors import InputError
 from keras_reid.inference.saved_model import SIGNATURES
 from keras_reid.models import heads
 from keras_reid.pixels import decode
-from keras_reid.serving import parity_check
+from keras_reid.serving import parity_check, versions
 
 SIZE = (32, 16)
 BOTH = ("embedding", "local")
@@ -212,7 +212,7 @@ def test_export_versions_increase_and_are_not_overwritten(model, tmp_path):
     assert serving.export(model, tmp_path / "a/b", version=7).name == "7"
     assert serving.export(model, tmp_path / "a/b").name == "8"
     before = (tmp_path / "a/b/7/saved_model.pb").stat()
-    with pytest.raises(InputError, match=r"never overwritten, but .*/7 exists: .* makes it 9"):
+    with pytest.raises(InputError, match=r"`version` must be new in .*, got 7. .* to write 9"):
         serving.export(model, tmp_path / "a/b", version=7)
     assert (tmp_path / "a/b/7/saved_model.pb").stat() == before
     assert sorted(os.listdir(tmp_path / "a/b")) == ["1", "7", "8"]
@@ -271,7 +271,7 @@ def test_export_killed_process_leaves_no_version(model, tmp_path):
 
 
 def test_export_invalid_arguments_raises(model, tmp_path):
-    with pytest.raises(InputError, match="version is at least 1: received 0"):
+    with pytest.raises(InputError, match="`version` must be at least 1, got 0"):
         serving.export(model, tmp_path, version=0)
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"file/\.lock` must be writable, got .*Choose another"):
@@ -312,7 +312,7 @@ def test_parity_unchanged_export_is_ok(model, exported, person_images):
         assert report.images == len(images)
         assert report.max_difference < 1e-5
         assert str(report).startswith("parity ok: ")
-        assert str(report).endswith("images, at most 0.0001 is allowed")
+        assert str(report).endswith("images, tolerance 0.0001")
     with pytest.raises(InputError, match="at least one image"):
         serving.parity(model, exported, photographs(0))
 
@@ -449,3 +449,11 @@ def test_parity_real_images_with_pretrained_backbone_is_ok(real_data, tmp_path):
     images = PersonImages(paths, np.arange(len(paths)), None)
     report = serving.parity(model, serving.export(model, tmp_path), images)
     assert report.ok, report
+
+
+def test_new_version_follows_highest_number(tmp_path):
+    for folder in ("3", "10", "draft"):
+        (tmp_path / folder).mkdir()
+    version = versions.new_version(tmp_path, None, lambda folder: (folder / "x").write_text(""))
+    assert version == tmp_path / "11"
+    assert (version / "x").exists()
