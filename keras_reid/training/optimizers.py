@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from keras_reid import checks
-from keras_reid.errors import InputError
+from keras_reid.errors import InputError, Shown, invalid
 
 SPARED = ("bias", "beta", "gamma")  # of weight decay
 
@@ -97,28 +97,26 @@ def new_variables(model: keras.Model) -> list[str]:
 class MemberOptimizers:
     """Optimizers of several models, as `model.optimizer` for the callbacks of Keras.
 
-    `ReduceLROnPlateau`, `LearningRateScheduler`, `SwapEMAWeights` and `TensorBoard` of new releases
-    treat each of `optimizers` by itself; those of old ones read and set `learning_rate`.
+    `ReduceLROnPlateau`, `LearningRateScheduler` and `SwapEMAWeights` change each of `optimizers`.
     """
 
     built = True
 
     def __init__(self, optimizers: Sequence[keras.optimizers.Optimizer]) -> None:
         self.optimizers = [getattr(one, "inner_optimizer", one) for one in optimizers]
+        self.iterations = self.optimizers[0].iterations
 
     @property
     def learning_rate(self) -> Any:
-        """The rate of all members.
+        """Learning rate of all members.
 
         Raises:
             InputError: the rates of the members differ.
         """
-        rates = [float(keras.ops.convert_to_numpy(one.learning_rate)) for one in self.optimizers]
+        rates = [float(ops.convert_to_numpy(one.learning_rate)) for one in self.optimizers]
         if len({*rates}) > 1:
-            raise InputError(
-                f"`learning_rate` must be one number for all members, got {rates}. Give each "
-                "optimizer a schedule of keras.optimizers.schedules instead of a callback."
-            )
+            fix = "Give each optimizer a schedule of keras.optimizers.schedules."
+            raise invalid("learning_rate", "one number for all members", rates, fix)
         return self.optimizers[0].learning_rate
 
     @learning_rate.setter
@@ -127,19 +125,9 @@ class MemberOptimizers:
             one.learning_rate = rate
 
     @property
-    def iterations(self) -> Any:
-        """The number of steps, which is the same for all members."""
-        return self.optimizers[0].iterations
-
-    @property
     def variables(self) -> list[Any]:
         """The variables of all optimizers."""
         return [variable for one in self.optimizers for variable in one.variables]
-
-    @property
-    def use_ema(self) -> bool:
-        """True if every optimizer keeps moving averages of the weights."""
-        return all(one.use_ema for one in self.optimizers)
 
 
 def optimizers_of(optimizer: Any, count: int) -> list[keras.optimizers.Optimizer]:
@@ -152,17 +140,11 @@ def optimizers_of(optimizer: Any, count: int) -> list[keras.optimizers.Optimizer
     Raises:
         InputError: a list of another length, or with one optimizer twice.
     """
-    several = isinstance(optimizer, Sequence) and not isinstance(optimizer, str)
-    if several:
-        chosen = [*optimizer]
-    else:
+    if isinstance(optimizer, str) or not isinstance(optimizer, Sequence):
         first = keras.optimizers.get(optimizer)
         copies = (type(first).from_config(first.get_config()) for _ in range(count - 1))
-        chosen = [first, *copies]
-    distinct = len({*map(id, chosen)})
-    if distinct != len(chosen) or distinct != count:
-        raise InputError(
-            f"`optimizer` must be one optimizer, or a list of {count} for as many members, got "
-            f"{distinct}. Create one for each member."
-        )
-    return chosen
+        optimizer = [first, *copies]
+    if not len(optimizer) == len({*map(id, optimizer)}) == count:
+        rule = f"one optimizer, or a list of {count} different ones for as many members"
+        raise invalid("optimizer", rule, Shown(f"{len({*map(id, optimizer)})}"))
+    return [*optimizer]
