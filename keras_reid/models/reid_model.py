@@ -88,11 +88,11 @@ def compiled_losses(
             read = getattr(one, "outputs", ()) or (output,)
             losses.append(CompiledLoss(f"{output}_{one.name}", read, one, factor))
     if unused := sorted({*weights} - {*loss}):
-        raise invalid("loss_weights", "by outputs with a loss", unused, "Give them a loss.")
+        raise invalid("loss_weights", "keyed by outputs with a loss", unused, "Give them a loss.")
     used = {name for one in losses for name in one.outputs}
     if outputs is not None and (unknown := sorted(used - {*outputs})):
         fix = f"The outputs of the model are {', '.join(sorted(outputs))}."
-        raise invalid(argument, "by outputs of the model", unknown, fix)
+        raise invalid(argument, "keyed by outputs of the model", unknown, fix)
     names = [one.name for one in losses]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise invalid(argument, "of different names", twice, "Pass `name` to one of them.")
@@ -178,7 +178,8 @@ class PairWarning(keras.callbacks.Callback):
                     "The first batch has no pair of images of %s, from which the loss %s learns. "
                     "Use batches of P identities with K images each, both at least 2, as "
                     "keras_reid.data.pk_batches returns.",
-                    *(pair, name),
+                    pair,
+                    name,
                 )
                 return
 

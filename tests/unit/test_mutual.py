@@ -445,7 +445,7 @@ def test_mutual_learner_invalid_arguments_raises(options, message) -> None:
         (
             {"distillation_loss": {"local": losses.LogitDistillationLoss()}},
             "mean",
-            r"`distillation_loss` must be by outputs of the model, got \['local'\]",
+            r"`distillation_loss` must be keyed by outputs of the model, got \['local'\]",
         ),
         (
             {"distillation_loss": {"logits": keras.losses.MeanSquaredError()}},
