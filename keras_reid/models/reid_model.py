@@ -15,7 +15,7 @@ from keras_reid.losses import STATISTICS, MetricLoss
 Tensor = Any
 
 
-class CompiledLoss(NamedTuple):
+class OutputLoss(NamedTuple):
     """Loss of `compile`: name in the logs, outputs that it reads, and factor in the sum."""
 
     name: str
@@ -48,7 +48,7 @@ class CompiledLoss(NamedTuple):
         return label
 
     def measure(self, y: Any, y_pred: Mapping[str, Any], sample_weight: Any) -> list[Tensor]:
-        """Return the values of `logs`, of which the first is the loss without its weight."""
+        """Return the values of `logs`: the loss without its weight, and the statistics."""
         label = self.label(y)
         weight = weights_of(sample_weight, self.outputs[0], label)
         arguments = (y[label] if label else y, self.read(y_pred), weight)
@@ -58,9 +58,9 @@ class CompiledLoss(NamedTuple):
         return [value, *(statistics[name] for name in STATISTICS)]
 
 
-def compiled_losses(
+def output_losses(
     loss: Any, weights: Any, outputs: Collection[str] | None, argument: str = "loss"
-) -> list[CompiledLoss]:
+) -> list[OutputLoss]:
     """Return the losses of `compile(loss=…, loss_weights=…)` as a list.
 
     Args:
@@ -86,7 +86,7 @@ def compiled_losses(
             raise invalid("loss_weights", rule, factors, "Write one number for each loss.")
         for one, factor in zip(listed, factors, strict=True):
             read = getattr(one, "outputs", ()) or (output,)
-            losses.append(CompiledLoss(f"{output}_{one.name}", read, one, factor))
+            losses.append(OutputLoss(f"{output}_{one.name}", read, one, factor))
     if unused := sorted({*weights} - {*loss}):
         raise invalid("loss_weights", "keyed by outputs with a loss", unused, "Give them a loss.")
     used = {name for one in losses for name in one.outputs}
@@ -119,14 +119,14 @@ def _sequence(value: Any) -> Sequence[Any]:
     return value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
 
 
-class Compiled:
+class LossLogs:
     """Losses of a compiled model, with a mean over the batches for each entry of the logs.
 
     Keras tracks the metrics in attributes of a model, but not those in this object: they are
     created again with every `compile`.
     """
 
-    def __init__(self, losses: Sequence[CompiledLoss] = (), names: Iterable[str] = ()) -> None:
+    def __init__(self, losses: Sequence[OutputLoss] = (), names: Iterable[str] = ()) -> None:
         self.losses = losses
         self.means = {name: keras.metrics.Mean(name=name) for name in names}
 
@@ -139,11 +139,11 @@ class Compiled:
 class LossesByOutput(replicas.BuiltByOwnImages):
     """Mixin of models with losses by output: their means in the logs, and the warning of `fit`."""
 
-    _compiled = Compiled()
+    _loss_logs = LossLogs()
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
-        return [*super().metrics, *self._compiled.means.values()]  # type: ignore[misc]
+        return [*super().metrics, *self._loss_logs.means.values()]  # type: ignore[misc]
 
     def fit(self, *args: Any, **kwargs: Any) -> Any:
         callbacks = kwargs.get("callbacks")
@@ -159,7 +159,7 @@ class LossesByOutput(replicas.BuiltByOwnImages):
 
 
 class PairWarning(keras.callbacks.Callback):
-    """Warns once if the first batch has no pair of one identity, or none of two.
+    """Warns once if the first batch has no positive or no negative pair.
 
     The metric losses of such a batch are 0, or have one side only.
     """
@@ -175,8 +175,8 @@ class PairWarning(keras.callbacks.Callback):
             if name != key and (positive == 0) != (negative == 0):
                 pair = "one identity (K = 1)" if positive == 0 else "two (P = 1)"
                 logging.warning(
-                    "The first batch has no pair of images of %s, from which the loss %s learns. "
-                    "Use batches of P identities with K images each, both at least 2, as "
+                    "The first batch has no pair of images of %s, which the loss %s requires. Use "
+                    "batches of P identities with K images each, both at least 2, as "
                     "keras_reid.data.pk_batches returns.",
                     pair,
                     name,
@@ -216,11 +216,11 @@ class ReidModel(LossesByOutput, keras.Model):
         self, optimizer: Any = "adam", loss: Any = None, loss_weights: Any = None, **options: Any
     ) -> None:
         outputs = self.output if isinstance(self.output, Mapping) else None
-        losses = compiled_losses(loss, loss_weights, outputs)
+        losses = output_losses(loss, loss_weights, outputs)
         super().compile(optimizer, **options)
         self.loss, self.loss_weights = loss, loss_weights
         with replicas.scope(self):
-            self._compiled = Compiled(losses, (name for one in losses for name in one.logs))
+            self._loss_logs = LossLogs(losses, (name for one in losses for name in one.logs))
 
     def get_compile_config(self) -> dict[str, Any]:
         if not self.compiled:
@@ -236,18 +236,18 @@ class ReidModel(LossesByOutput, keras.Model):
     @property
     def metric_losses(self) -> dict[str, MetricLoss]:
         """Metric losses by name in the logs."""
-        losses = self._compiled.losses
+        losses = self._loss_logs.losses
         return {one.name: one.loss for one in losses if isinstance(one.loss, MetricLoss)}
 
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, **_: Any
     ) -> Tensor:
-        # Keras divides losses by the number of replicas, whose gradients are summed.
+        # Keras divides losses by the number of replicas and sums their gradients.
         count = replicas.count()
         total = sum(map(ops.sum, self.losses), 0.0) / count
-        for one in self._compiled.losses:
+        for one in self._loss_logs.losses:
             value, *statistics = one.measure(y, y_pred, sample_weight)
-            self._compiled.add(one.logs, (value * count, *statistics))
+            self._loss_logs.add(one.logs, (value * count, *statistics))
             total = total + one.weight * value
         return total
 

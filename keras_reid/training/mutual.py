@@ -11,10 +11,10 @@ from keras_reid.errors import InputError, invalid
 from keras_reid.losses import DistillationLoss, MetricLoss
 from keras_reid.models import ReidModel
 from keras_reid.models.reid_model import (
-    Compiled,
-    CompiledLoss,
     LossesByOutput,
-    compiled_losses,
+    LossLogs,
+    OutputLoss,
+    output_losses,
     uncompiled,
 )
 from keras_reid.training.edges import Edges, Models, named, pairs
@@ -47,9 +47,9 @@ class SavedSeeds:
 class MutualLearner(SavedSeeds, LossesByOutput, keras.Model):
     """`loss_k = own losses + mean over its teachers l of Σ weight · distillation(l, k)`.
 
-    An edge (teacher, student) adds what the student loses by differing from the teacher, whose
-    output is a constant. Every ordered pair of members is deep mutual learning (Zhang et al., CVPR
-    2018, arXiv:1706.00384); edges from frozen models are distillation; both can be mixed.
+    An edge (teacher, student) adds a distillation term; the output of the teacher is a constant.
+    All ordered pairs of members are deep mutual learning (Zhang et al., CVPR 2018,
+    arXiv:1706.00384); edges from frozen models are distillation; both can be mixed.
 
         learner = MutualLearner([a, b])
         learner.compile(
@@ -66,21 +66,19 @@ class MutualLearner(SavedSeeds, LossesByOutput, keras.Model):
     weight. The trained models are `learner.members[NAME]`.
 
     Args:
-        members: models that learn, of the same or of different architectures, named by a dict or
-            else member1, member2, … They should start from different weights: equal models that
-            see equal images stay equal.
-        edges: `"all"`: everyone from every other member and every frozen teacher; `"ring"`: each
-            from the one before it, and from every frozen teacher; or pairs (teacher, student)
-            of names.
-        teachers: frozen models, named by a dict or else teacher (teacher1, teacher2, … if there
-            are several). They run in inference mode and are not changed.
-        update: `"simultaneous"`: all predict, then all step. `"sequential"`: when a member has
-            stepped, it predicts the same batch again for those after it. Batch statistics and
-            seeds change once a step in both.
-        average: over the teachers of a student: `"mean"`, `"sum"`, or `"ensemble"`: the student
-            learns from the one output that stands for all of them (DML_e; see
-            `DistillationLoss.ensemble`).
-        ramp_up: steps over which the weights of the distillation rise linearly.
+        members: models to train, of the same or of different architectures, named by a dict or
+            else member1, member2, … They should start from different weights: equal models with
+            equal images stay equal.
+        edges: `"all"`: each member learns from all other members and teachers; `"ring"`: from the
+            member before it and from all teachers; or pairs (teacher, student) of names.
+        teachers: frozen models, named by a dict or else teacher (teacher1, teacher2, … for
+            several). They run in inference mode and are not changed.
+        update: `"simultaneous"`: all predict, then all step. `"sequential"`: after its step, a
+            member predicts the same batch again for the next members. Batch statistics and seeds
+            change once per step in both.
+        average: average over the teachers of a student: `"mean"`, `"sum"`, or `"ensemble"`: one
+            output represents all teachers (DML_e; see `DistillationLoss.ensemble`).
+        ramp_up: number of steps of the linear increase of the distillation weights.
 
     Raises:
         InputError: no edge, an unknown name, a model with unnamed outputs, or an argument out of
@@ -113,7 +111,7 @@ class MutualLearner(SavedSeeds, LossesByOutput, keras.Model):
 
     @property
     def distribute_strategy(self) -> tf.distribute.Strategy:
-        """The strategy in whose scope the members were created."""
+        """Strategy of the members."""
         return next(iter(self.members.values())).distribute_strategy
 
     def compile(
@@ -129,8 +127,9 @@ class MutualLearner(SavedSeeds, LossesByOutput, keras.Model):
         """Compile every member.
 
         Args:
-            optimizer: optimizer whose configuration every member gets, or a list with one for each
-                member. What the configuration lacks (`exclude_from_weight_decay`) requires a list.
+            optimizer: optimizer that is copied for every member, or a list with one for each
+                member. Settings outside of its configuration (`exclude_from_weight_decay`) require
+                a list.
             loss, loss_weights, metrics: losses and metrics of each member, see `ReidModel`.
             distillation_loss, distillation_weights: a `DistillationLoss`, or a list, by output.
             options: run_eagerly, jit_compile, steps_per_execution or auto_scale_loss.
@@ -145,7 +144,7 @@ class MutualLearner(SavedSeeds, LossesByOutput, keras.Model):
             members[number].compile(own, loss or {}, loss_weights, metrics=metrics, **options)
         models = [*members, *self.teachers.values()]
         outputs = [{*model.output} for model in models if isinstance(model.output, Mapping)]
-        distillations = compiled_losses(
+        distillations = output_losses(
             distillation_loss, distillation_weights, set.intersection(*outputs), "distillation_loss"
         )
         if self.average == "ensemble":
@@ -157,7 +156,7 @@ class MutualLearner(SavedSeeds, LossesByOutput, keras.Model):
         logs = ["loss", *(one.name for one in distillations)]
         logs = ["loss", *(self._log(member, name) for member in self.members for name in logs)]
         with self.distribute_strategy.scope():
-            self._compiled = Compiled(distillations, dict.fromkeys(logs))
+            self._loss_logs = LossLogs(distillations, dict.fromkeys(logs))
             for member in members:
                 member.optimizer.build(member.trainable_variables)
 
@@ -166,7 +165,7 @@ class MutualLearner(SavedSeeds, LossesByOutput, keras.Model):
         of_members = (metric for member in self.members.values() for metric in member.metrics)
         # Keras's mean of the loss is updated by its own training step only.
         updated = (metric for metric in of_members if metric.name != "loss")
-        return [*self._compiled.means.values(), *updated]
+        return [*self._loss_logs.means.values(), *updated]
 
     @property
     def metric_losses(self) -> dict[str, MetricLoss]:
@@ -213,8 +212,8 @@ class MutualLearner(SavedSeeds, LossesByOutput, keras.Model):
                 if self.update == "sequential" and self._still_teaches(name):
                     outputs[name] = _predicted_again(member, views[name])
         # Of a `Distiller` this is the same entry with the same value.
-        self._compiled.add(["loss"], [total * replicas.count()])
-        means = {name: mean.result() for name, mean in self._compiled.means.items()}
+        self._loss_logs.add(["loss"], [total * replicas.count()])
+        means = {name: mean.result() for name, mean in self._loss_logs.means.items()}
         return logs | replicas.logs(means)
 
     def _loss_of(
@@ -228,16 +227,16 @@ class MutualLearner(SavedSeeds, LossesByOutput, keras.Model):
         total = member.compute_loss(None, y, own, sample_weight)
         teachers = [outputs[teacher] for teacher, student in self.edges if student == name]
         logs = {}
-        for one in self._compiled.losses:
+        for one in self._loss_logs.losses:
             value = self._distilled(one, teachers, own, sample_weight)
             logs[self._log(name, one.name)] = value * replicas.count()
             total = total + ramp * one.weight * value
         logs[self._log(name, "loss")] = total * replicas.count()
-        self._compiled.add(logs.keys(), logs.values())
+        self._loss_logs.add(logs.keys(), logs.values())
         return total
 
     def _distilled(
-        self, one: CompiledLoss, teachers: Sequence[Any], own: Any, sample_weight: Any
+        self, one: OutputLoss, teachers: Sequence[Any], own: Any, sample_weight: Any
     ) -> Any:
         """Return a distillation, averaged over the teachers; 0 for a model without any."""
         targets = [one.read(teacher) for teacher in teachers]
@@ -264,7 +263,7 @@ class MutualLearner(SavedSeeds, LossesByOutput, keras.Model):
         return any(order.index(student) > order.index(name) for student in students)
 
     def _log(self, member: str, name: str) -> str:
-        """Return the name in the logs of what a member logs as `name`."""
+        """Return the name in the logs for the entry `name` of a member."""
         return f"{member}_{name}"
 
     def get_config(self) -> dict[str, Any]:
@@ -305,7 +304,7 @@ class Distiller(MutualLearner):
 
     Args:
         teacher, student: models for images of the same size.
-        ramp_up: steps over which the weights of the distillation rise linearly.
+        ramp_up: number of steps of the linear increase of the distillation weights.
 
     Raises:
         InputError: as `MutualLearner`.
@@ -346,7 +345,7 @@ def _reid_model(model: keras.Model) -> ReidModel:
     return ReidModel(model.input, model.output, name=model.name)
 
 
-def _check_ensemble(losses: Sequence[CompiledLoss]) -> None:
+def _check_ensemble(losses: Sequence[OutputLoss]) -> None:
     if plain := [one.name for one in losses if not isinstance(one.loss, DistillationLoss)]:
         fix = "Only a DistillationLoss has ensembles."
         raise invalid("average", f'"mean" or "sum" for the losses {plain}', "ensemble", fix)

@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from keras_reid import checks
-from keras_reid.errors import InputError, Shown, invalid
+from keras_reid.errors import Shown, invalid
 
 SPARED = ("bias", "beta", "gamma")  # of weight decay
 
@@ -16,17 +16,17 @@ SPARED = ("bias", "beta", "gamma")  # of weight decay
 class RatedAdam(keras.optimizers.Adam):
     """Adam with the rate `factor · η` for new variables, and 0 for all others in the first steps.
 
-    What is initialized at random beside a pretrained network has farther to go: public code of
-    PCB and others trains it at ten times the rate. For `frozen` steps it learns alone.
+    Layers with random weights on a pretrained network need larger steps: public code of PCB and
+    others trains them at ten times the rate. For `frozen` steps only they are trained.
 
     Args:
         learning_rate: η, a number or a schedule.
-        new: the paths of the new variables, `variable.path`.
-        factor: above 0, of their rate.
-        frozen: steps in which the others stay as they are.
+        new: paths of the new variables, `variable.path`.
+        factor: factor of their rate, above 0.
+        frozen: number of steps without a change of the other variables.
         decay: decoupled weight decay per step in units of each variable's rate (Loshchilov and
-            Hutter, arXiv:1711.05101); biases and normalizations are spared.
-        common: of `keras.optimizers.Adam`.
+            Hutter, arXiv:1711.05101); biases and normalizations have none.
+        common: arguments of `keras.optimizers.Adam`.
 
     Raises:
         InputError: numbers out of range.
@@ -50,7 +50,7 @@ class RatedAdam(keras.optimizers.Adam):
         paths = {variable.path for variable in variables}
         missing = [path for path in self.new if path not in paths]
         if missing:
-            raise InputError(f"new variables are among those that learn: {missing} are not")
+            raise invalid("new", "paths of trainable variables", missing)
         self._is_new = [variable.path in {*self.new} for variable in variables]
         self._decays = [
             self.decay > 0 and variable.path.split("/")[-1] not in SPARED for variable in variables
@@ -58,7 +58,7 @@ class RatedAdam(keras.optimizers.Adam):
         super().build(variables)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        at = self._get_variable_index(variable)  # as the documentation of Optimizer has it
+        at = self._get_variable_index(variable)  # as in the documentation of Optimizer
         rate = ops.cast(learning_rate, variable.dtype)
         if self._is_new[at]:
             rate = rate * self.factor
@@ -79,17 +79,15 @@ class RatedAdam(keras.optimizers.Adam):
 
 
 def new_variables(model: keras.Model) -> list[str]:
-    """The paths of the trainable variables that are not of the backbone, the nested model.
+    """Return the paths of the trainable variables outside of the backbone, the nested model.
 
     Raises:
         InputError: a model without a backbone, such as an ensemble.
     """
     nested = [layer for layer in model.layers if isinstance(layer, keras.Model)]
     if len(nested) != 1:
-        raise InputError(
-            f"new layers stand beside one backbone: received a model with {len(nested)} nested "
-            "models; make it with keras_reid.models.build"
-        )
+        fix = "Build it with keras_reid.models.build."
+        raise invalid("model", "a model with one backbone", Shown(f"{len(nested)}"), fix)
     pretrained = {id(variable) for variable in nested[0].trainable_variables}
     return [v.path for v in model.trainable_variables if id(v) not in pretrained]
 
@@ -134,7 +132,7 @@ def optimizers_of(optimizer: Any, count: int) -> list[keras.optimizers.Optimizer
     """Return one optimizer for each of several models.
 
     Args:
-        optimizer: optimizer or name, whose configuration all get, or a list with one for each.
+        optimizer: optimizer or name, which is copied, or a list with one for each model.
         count: number of models.
 
     Raises:
