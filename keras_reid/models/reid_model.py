@@ -58,39 +58,37 @@ class OutputLoss(NamedTuple):
         return [value, *(statistics[name] for name in STATISTICS)]
 
 
-def output_losses(
-    loss: Any, weights: Any, outputs: Collection[str] | None, argument: str = "loss"
-) -> list[OutputLoss]:
+def output_losses(outputs: Collection[str], **arguments: Any) -> list[OutputLoss]:
     """Return the losses of `compile(loss=…, loss_weights=…)` as a list.
 
     Args:
-        loss: a loss, or a list of losses, by output.
-        weights: a number, or a list of numbers, by output; 1 where nothing is stated.
-        outputs: names of the outputs of the model; None: unknown.
-        argument: name of the argument in errors.
+        outputs: names of the outputs of the model.
+        arguments: a loss, or a list of losses, by output; then a number, or a list of numbers, by
+            output, 1 by default.
 
     Raises:
         InputError: another structure, a name that is no output, or two losses with one name.
     """
+    (argument, loss), (factor, weights) = arguments.items()
     weights = weights or {}
-    for name, value in ((argument, loss), ("loss_weights", weights)):
+    for name, value in ((argument, loss), (factor, weights)):
         if not isinstance(value, Mapping):
             fix = f'Write {name}={{"features": …, "logits": …}}.'
             raise invalid(name, "a dict by output", Shown(f"{value!r:.60}"), fix)
     losses = []
     for output, value in loss.items():
-        listed = [_loss(one) for one in _sequence(value)]
-        factors = _sequence(weights.get(output, [1.0] * len(listed)))
+        listed = [_loss(one) for one in keras.tree.flatten(value)]
+        factors = keras.tree.flatten(weights.get(output, [1.0] * len(listed)))
         if len(factors) != len(listed):
             rule = f"{len(listed)} numbers for the losses of {output!r}"
-            raise invalid("loss_weights", rule, factors, "Write one number for each loss.")
-        for one, factor in zip(listed, factors, strict=True):
+            raise invalid(factor, rule, factors, "Write one number for each loss.")
+        for one, weight in zip(listed, factors, strict=True):
             read = getattr(one, "outputs", ()) or (output,)
-            losses.append(OutputLoss(f"{output}_{one.name}", read, one, factor))
+            losses.append(OutputLoss(f"{output}_{one.name}", read, one, weight))
     if unused := sorted({*weights} - {*loss}):
-        raise invalid("loss_weights", "keyed by outputs with a loss", unused, "Give them a loss.")
+        raise invalid(factor, "keyed by outputs with a loss", unused, "Give them a loss.")
     used = {name for one in losses for name in one.outputs}
-    if outputs is not None and (unknown := sorted(used - {*outputs})):
+    if unknown := sorted(used - {*outputs}):
         fix = f"The outputs of the model are {', '.join(sorted(outputs))}."
         raise invalid(argument, "keyed by outputs of the model", unknown, fix)
     names = [one.name for one in losses]
@@ -115,10 +113,6 @@ def _loss(value: Any) -> keras.losses.Loss:
     return one if isinstance(one, keras.losses.Loss) else _Function(one)
 
 
-def _sequence(value: Any) -> Sequence[Any]:
-    return value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-
-
 class LossLogs:
     """Losses of a compiled model, with a mean over the batches for each entry of the logs.
 
@@ -140,6 +134,7 @@ class LossesByOutput(replicas.BuiltByOwnImages):
     """Mixin of models with losses by output: their means in the logs, and the warning of `fit`."""
 
     _loss_logs = LossLogs()
+    _loss_arguments = ("loss", "loss_weights")
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
@@ -154,6 +149,11 @@ class LossesByOutput(replicas.BuiltByOwnImages):
             warnings.filterwarnings("ignore", "Gradients do not exist")
             return super().fit(*args, **kwargs)  # type: ignore[misc]
 
+    def get_compile_config(self) -> dict[str, Any]:
+        config = super().get_compile_config()  # type: ignore[misc]
+        own = {name: getattr(self, name, None) for name in self._loss_arguments}
+        return {**config, **keras.saving.serialize_keras_object(own)} if config else {}
+
     def compile_from_config(self, config: dict[str, Any]) -> None:
         self.compile(**keras.saving.deserialize_keras_object(config))  # type: ignore[attr-defined]
 
@@ -167,8 +167,7 @@ class PairWarning(keras.callbacks.Callback):
     checked = False
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        logs = {} if batch or self.checked else logs or {}
-        self.checked = True
+        logs, self.checked = {} if self.checked else logs or {}, True
         for key, positive in logs.items():
             name = key.removesuffix("_positive")
             negative = logs.get(f"{name}_negative", positive)
@@ -215,18 +214,11 @@ class ReidModel(LossesByOutput, keras.Model):
     def compile(
         self, optimizer: Any = "adam", loss: Any = None, loss_weights: Any = None, **options: Any
     ) -> None:
-        outputs = self.output if isinstance(self.output, Mapping) else None
-        losses = output_losses(loss, loss_weights, outputs)
+        losses = output_losses(self.output, loss=loss, loss_weights=loss_weights)
         super().compile(optimizer, **options)
         self.loss, self.loss_weights = loss, loss_weights
         with replicas.scope(self):
             self._loss_logs = LossLogs(losses, (name for one in losses for name in one.logs))
-
-    def get_compile_config(self) -> dict[str, Any]:
-        if not self.compiled:
-            return {}
-        own = {"loss": self.loss, "loss_weights": self.loss_weights}
-        return {**super().get_compile_config(), **keras.saving.serialize_keras_object(own)}
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         super().compile_from_config(config)

@@ -86,6 +86,7 @@ class MutualLearner(SavedSeeds, LossesByOutput, keras.Model):
     """
 
     optimizer: Any
+    _loss_arguments = ("distillation_loss", "distillation_weights")
 
     def __init__(
         self,
@@ -145,14 +146,15 @@ class MutualLearner(SavedSeeds, LossesByOutput, keras.Model):
         models = [*members, *self.teachers.values()]
         outputs = [{*model.output} for model in models if isinstance(model.output, Mapping)]
         distillations = output_losses(
-            distillation_loss, distillation_weights, set.intersection(*outputs), "distillation_loss"
+            set.intersection(*outputs),
+            distillation_loss=distillation_loss,
+            distillation_weights=distillation_weights,
         )
         if self.average == "ensemble":
             _check_ensemble(distillations)
         super().compile(optimizer=None, **options)
         self.optimizer = MemberOptimizers([member.optimizer for member in members])
-        self.distillation_loss = distillation_loss
-        self.distillation_weights = distillation_weights
+        self.distillation_loss, self.distillation_weights = distillation_loss, distillation_weights
         logs = ["loss", *(one.name for one in distillations)]
         logs = ["loss", *(self._log(member, name) for member in self.members for name in logs)]
         with self.distribute_strategy.scope():
@@ -192,7 +194,7 @@ class MutualLearner(SavedSeeds, LossesByOutput, keras.Model):
     def _step(self, data: Any, training: bool) -> dict[str, Any]:
         """Predict with all members, then compute the losses of each and train it."""
         x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
-        views, tapes = self._views(x), {}
+        views, tapes, (*_, last) = self._views(x), {}, self.members.values()
         first = next(iter(views.values()))
         outputs = {name: model(first, training=False) for name, model in self.teachers.items()}
         for name, member in self.members.items():
@@ -209,7 +211,7 @@ class MutualLearner(SavedSeeds, LossesByOutput, keras.Model):
             logs |= {self._log(name, key): value for key, value in values.items() if key != "loss"}
             if training:
                 _descend(member, tapes[name], scaled)
-                if self.update == "sequential" and self._still_teaches(name):
+                if self.update == "sequential" and member is not last:
                     outputs[name] = _predicted_again(member, views[name])
         # Of a `Distiller` this is the same entry with the same value.
         self._loss_logs.add(["loss"], [total * replicas.count()])
@@ -256,12 +258,6 @@ class MutualLearner(SavedSeeds, LossesByOutput, keras.Model):
             )
         return dict(zip(self.members, images, strict=True))
 
-    def _still_teaches(self, name: str) -> bool:
-        """Return True if a later member has this one as a teacher."""
-        order = [*self.members]
-        students = [student for teacher, student in self.edges if teacher == name]
-        return any(order.index(student) > order.index(name) for student in students)
-
     def _log(self, member: str, name: str) -> str:
         """Return the name in the logs for the entry `name` of a member."""
         return f"{member}_{name}"
@@ -282,16 +278,10 @@ class MutualLearner(SavedSeeds, LossesByOutput, keras.Model):
         return cls(**keras.saving.deserialize_keras_object(config, custom_objects))
 
     def get_compile_config(self) -> dict[str, Any]:
-        if not self.compiled:
-            return {}
-        members = [*self.members.values()]
-        own = {
-            "optimizer": [member.optimizer for member in members],
-            "distillation_loss": self.distillation_loss,
-            "distillation_weights": self.distillation_weights,
-        }
-        common = members[0].get_compile_config()
-        return {**common, **keras.saving.serialize_keras_object(own)}
+        members = [member.get_compile_config() for member in self.members.values()]
+        optimizers = [config.get("optimizer") for config in members]
+        config = super().get_compile_config()
+        return {**config, **members[0], "optimizer": optimizers} if config else {}
 
 
 @keras.saving.register_keras_serializable(package="keras_reid")

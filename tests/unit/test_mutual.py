@@ -448,6 +448,14 @@ def test_mutual_learner_invalid_arguments_raises(options, message) -> None:
             r"`distillation_loss` must be keyed by outputs of the model, got \['local'\]",
         ),
         (
+            {
+                "distillation_loss": {"logits": losses.LogitDistillationLoss()},
+                "distillation_weights": {"features": 1.0},
+            },
+            "mean",
+            "`distillation_weights` must be keyed by outputs with a loss",
+        ),
+        (
             {"distillation_loss": {"logits": keras.losses.MeanSquaredError()}},
             "ensemble",
             '`average` must be "mean" or "sum"',

@@ -186,7 +186,7 @@ def test_heads_half_precision_outputs_are_float32():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: heads.LocalHead(order="relu"), r"conv_bn_relu, bn_relu_conv: received 'relu'"),
+        (lambda: heads.LocalHead(order="relu"), r"conv_bn_relu, bn_relu_conv, got 'relu'"),
         (lambda: heads.LocalHead(width=0), r"`width` must be at least 1, got 0"),
         (lambda: heads.PartHead(dropout=1.0), r"`dropout` must be in \[0, 1\), got 1.0"),
         (lambda: heads.PartHead(width=0), r"`width` must be at least 1, got 0"),

@@ -749,7 +749,7 @@ def test_collapse_monitor_learner_names_term(caplog) -> None:
     monitor.on_epoch_end(0, {"loss": 2.3, "logits_identity": 2.0, "features_triplet": 0.35})
     assert not caplog.records
     monitor.on_epoch_end(1, {"loss": 2.3, "logits_identity": 2.0, "features_triplet": 0.3001})
-    assert "the loss 'features_triplet' was 0.3001 in epoch 2" in caplog.records[0].getMessage()
+    assert "The loss 'features_triplet' was 0.3001 in epoch 2" in caplog.records[0].getMessage()
 
 
 def test_collapse_monitor_separated_distances_log_no_warning(caplog) -> None:
@@ -761,7 +761,7 @@ def test_collapse_monitor_separated_distances_log_no_warning(caplog) -> None:
     monitor.on_epoch_end(0, logs)
     assert not caplog.records
     monitor.on_epoch_end(1, {**logs, "features_triplet_positive": 0.9})
-    assert "the loss 'features_triplet' was 0.3 in epoch 2" in caplog.records[0].getMessage()
+    assert "The loss 'features_triplet' was 0.3 in epoch 2" in caplog.records[0].getMessage()
 
 
 def test_collapse_monitor_tiny_distances_log_warning(caplog) -> None:
@@ -772,7 +772,7 @@ def test_collapse_monitor_tiny_distances_log_warning(caplog) -> None:
     names = ("features_triplet", "features_triplet_positive", "features_triplet_negative")
     logs = dict(zip(names, (0.297, 0.019, 0.022), strict=True))
     monitor.on_epoch_end(0, logs)
-    assert "the loss 'features_triplet' was 0.297 in epoch 1" in caplog.records[0].getMessage()
+    assert "The loss 'features_triplet' was 0.297 in epoch 1" in caplog.records[0].getMessage()
 
 
 @pytest.mark.nightly
@@ -1010,7 +1010,7 @@ def test_collapse_monitor_mutual_learner_names_member(caplog) -> None:
     monitor.on_train_begin()
     monitor.on_epoch_end(0, {"member1_features_triplet": 0.9, "member2_features_triplet": 0.3})
     (message,) = [record.getMessage() for record in caplog.records]
-    assert "the loss 'member2_features_triplet' was 0.3" in message
+    assert "The loss 'member2_features_triplet' was 0.3" in message
 
 
 @pytest.mark.slow
@@ -1123,7 +1123,7 @@ def test_collapse_monitor_plain_fit_of_multiple_outputs_logs_warning(caplog, for
     y = np.repeat(np.arange(4), 3)
     labels = [y, y] if form == "list" else dict.fromkeys(compiled, y)
     model.fit(x, labels, batch_size=12, verbose=0, callbacks=[CollapseMonitor(4, 3)])
-    assert any("the model has collapsed" in record.getMessage() for record in caplog.records)
+    assert any("The model has collapsed" in record.getMessage() for record in caplog.records)
 
 
 @pytest.mark.slow
