@@ -17,12 +17,12 @@ Shape = tuple[int | None, ...]
 
 def _single(inputs: Sequence[Any]) -> tuple[Any, Any]:
     """Return x in float32, 0 for padded frames, and the mask `(b, t, 1)`."""
-    there = ops.cast(inputs[1], "bool")[..., None]
-    return ops.where(there, ops.cast(inputs[0], "float32"), 0.0), there
+    valid = ops.cast(inputs[1], "bool")[..., None]
+    return ops.where(valid, ops.cast(inputs[0], "float32"), 0.0), valid
 
 
-def _mean(x: Any, there: Any) -> Any:
-    count = ops.sum(ops.cast(there, "float32"), axis=1)
+def _mean(x: Any, valid: Any) -> Any:
+    count = ops.sum(ops.cast(valid, "float32"), axis=1)
     return ops.sum(x, axis=1) / ops.maximum(count, 1.0)
 
 
@@ -39,9 +39,9 @@ class TemporalMax(keras.layers.Layer):
     """`max_t x_t` over the valid frames (Zheng et al., MARS, ECCV 2016)."""
 
     def call(self, inputs: Sequence[Any]) -> Any:
-        x, there = _single(inputs)
-        most = ops.max(ops.where(there, x, -1e38), axis=1)
-        return ops.cast(ops.where(ops.any(there, axis=1), most, 0.0), self.compute_dtype)
+        x, valid = _single(inputs)
+        most = ops.max(ops.where(valid, x, -1e38), axis=1)
+        return ops.cast(ops.where(ops.any(valid, axis=1), most, 0.0), self.compute_dtype)
 
 
 @keras.saving.register_keras_serializable(package="keras_reid")
@@ -83,12 +83,12 @@ class TemporalAttention(keras.layers.Layer):
         self.across.build((None, None, self.width))
 
     def call(self, inputs: Sequence[Any]) -> Any:
-        x, there = _single(inputs)
+        x, valid = _single(inputs)
         maps = inputs[2] if len(inputs) > 2 else inputs[0]
-        flat = ops.reshape(maps, (*ops.shape(there)[:2], self.spatial.kernel.shape[0]))
-        hidden = ops.where(there, self.spatial(flat), 0.0)
-        logits = ops.where(there, ops.cast(self.across(hidden), "float32"), -1e38)
-        weights = ops.where(there, ops.softmax(logits, axis=1), 0.0)
+        flat = ops.reshape(maps, (*ops.shape(valid)[:2], self.spatial.kernel.shape[0]))
+        hidden = ops.where(valid, self.spatial(flat), 0.0)
+        logits = ops.where(valid, ops.cast(self.across(hidden), "float32"), -1e38)
+        weights = ops.where(valid, ops.softmax(logits, axis=1), 0.0)
         return ops.cast(ops.sum(weights * x, axis=1), self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
@@ -115,10 +115,10 @@ class TemporalRecurrent(keras.layers.Layer):
         self.lstm.build(input_shape[0])
 
     def call(self, inputs: Sequence[Any]) -> Any:
-        x, there = _single(inputs)
-        steps = self.lstm(ops.cast(x, self.compute_dtype), mask=there[..., 0])
-        steps = ops.where(there, ops.cast(steps, "float32"), 0.0)
-        return ops.cast(_mean(steps, there), self.compute_dtype)
+        x, valid = _single(inputs)
+        steps = self.lstm(ops.cast(x, self.compute_dtype), mask=valid[..., 0])
+        steps = ops.where(valid, ops.cast(steps, "float32"), 0.0)
+        return ops.cast(_mean(steps, valid), self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "width": self.width}

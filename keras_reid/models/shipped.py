@@ -22,7 +22,7 @@ PREFIX = "pretrained:"  # of the names of the backbones of these models
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pretrained:
+class ModelCard:
     """Description of a pretrained embedder.
 
     Attributes:
@@ -63,15 +63,15 @@ class Pretrained:
         return FOLDER / self.name / "model.keras"
 
     @classmethod
-    def read(cls, folder: Path) -> "Pretrained":
+    def read(cls, folder: Path) -> "ModelCard":
         """Read the card of a folder."""
         values = read_json(folder / "card.json", {}, "Install keras_reid again.")
         height, width = values.pop("image_size")
         return cls(name=folder.name, image_size=(height, width), **values)
 
 
-PRETRAINED: dict[str, Pretrained] = {
-    card.parent.name: Pretrained.read(card.parent) for card in sorted(FOLDER.glob("*/card.json"))
+PRETRAINED: dict[str, ModelCard] = {
+    card.parent.name: ModelCard.read(card.parent) for card in sorted(FOLDER.glob("*/card.json"))
 }
 
 

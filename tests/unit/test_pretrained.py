@@ -149,4 +149,4 @@ def test_train_command_pretrained_backbone_completes(pedestrians, tmp_path):
 
 def test_pretrained_read_card_restores_fields(name):
     card = PRETRAINED[name]
-    assert shipped.Pretrained.read(card.file.parent) == replace(card)
+    assert shipped.ModelCard.read(card.file.parent) == replace(card)
