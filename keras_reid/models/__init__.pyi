@@ -21,10 +21,10 @@ from .video import build_tracklet
 __all__ = [
     "BACKBONES",
     "CLASSIFIERS",
-    "ModelCard",
     "NECKS",
     "POOLINGS",
     "PRETRAINED",
+    "ModelCard",
     "ReidModel",
     "backbones",
     "build",
