@@ -210,7 +210,9 @@ class MutualLearner(SavedSeeds, LossesByOutput, keras.Model):
             values = member.compute_metrics(None, y, outputs[name], weight)
             logs |= {self._log(name, key): value for key, value in values.items() if key != "loss"}
             if training:
-                _descend(member, tapes[name], scaled)
+                variables = member.trainable_variables
+                gradients = tapes[name].gradient(scaled, variables)
+                member.optimizer.apply_gradients(zip(gradients, variables, strict=True))
                 if self.update == "sequential" and member is not last:
                     outputs[name] = _predicted_again(member, views[name])
         # Of a `Distiller` this is the same entry with the same value.
@@ -349,14 +351,6 @@ def _copied(metrics: Any) -> Any:
         return type(one).from_config(one.get_config()) if is_metric else one
 
     return keras.tree.map_structure(copy, metrics)
-
-
-def _descend(member: keras.Model, tape: tf.GradientTape, loss: Any) -> None:
-    """Take one step of a member down the gradient of its (scaled) loss."""
-    variables = member.trainable_variables
-    # An output that no loss reads has no gradient.
-    gradients = zip(tape.gradient(loss, variables), variables, strict=True)
-    member.optimizer.apply_gradients([pair for pair in gradients if pair[0] is not None])
 
 
 def _predicted_again(member: keras.Model, images: Any) -> Any:
