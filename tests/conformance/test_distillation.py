@@ -91,7 +91,7 @@ def _graph(name, jit_compile):
 
 
 def rounding(name, teacher, student):
-    """Of the losses of the images."""
+    """Sum of the losses of the images."""
     return catalogue.DISTILLATION_LOSSES[name].rounding(teacher, student, np.zeros_like(student))[0]
 
 
@@ -377,7 +377,7 @@ def test_distillation_ensemble_of_one_equals_teacher(name):
 
 @pytest.mark.parametrize("normalize", [False, True])
 def test_distillation_ensemble_embeddings_average_squared_distances(normalize):
-    """Of teachers of different width."""
+    """Teachers of different embedding size."""
     wide, narrow = two(1, width=64)[0], 3 * two(2, width=3)[0]
     for kind in (DistanceDistillationLoss, RankDistillationLoss):
         united = kind(normalize=normalize).ensemble([wide, narrow])

@@ -289,7 +289,7 @@ def test_aligned_different_feature_sizes_raise():
             compare(images(0, 3, 4, 5), images(0, 3, 4, 6))
 
 
-# --- The loss, beside what the catalogue holds
+# --- The loss, in addition to the catalogue
 
 
 LABELS = np.repeat(np.arange(4), 3)

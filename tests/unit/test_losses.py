@@ -363,7 +363,7 @@ def test_precomputed_distance_non_square_matrix_raises():
         TripletHardLoss(distance="precomputed")(PAIRS, np.zeros((4, 3)))
 
 
-# --- What a loss sees
+# --- Statistics of a loss
 
 
 def test_measure_returns_expected_statistics():
@@ -408,7 +408,7 @@ def test_batch_statistics_as_metric_is_logged_and_saved(tmp_path):
     history = model.fit(x, identities, batch_size=48, verbose=0, shuffle=False).history
     assert set(history) == {"loss", *losses.STATISTICS}
     assert 0 < history["active"][0] <= 1
-    model.reset_metrics()  # Keras goes on counting after a fit.
+    model.reset_metrics()  # Keras continues to count after a fit.
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
     before, after = (

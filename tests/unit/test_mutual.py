@@ -34,7 +34,7 @@ def batch(seed: int = 0, p: int = 4, k: int = 3) -> tuple[tf.Tensor, dict[str, t
 
 
 def build(seed: int, noise: bool = False, width: int = 8) -> keras.Model:
-    """A small embedder with batch statistics, and if asked a layer with a seed."""
+    """A small embedder with batch statistics, and optionally a layer with a seed."""
     keras.utils.set_random_seed(seed)
     images = keras.Input((*SIZE, 3), dtype="uint8")
     x = keras.layers.Rescaling(1 / 127.5, offset=-1.0)(images)
@@ -183,7 +183,7 @@ def test_mutual_learner_different_embedding_sizes_distills_relations() -> None:
 
 
 def test_mutual_learner_teacher_member_gets_no_student_gradient() -> None:
-    """Who learns from nobody takes the steps of one that is alone."""
+    """A member without teachers takes the same steps as a single model."""
     learner = mutual(edges=[("member1", "member2")])
     single = alone()
     for seed in range(3):

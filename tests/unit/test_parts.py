@@ -61,7 +61,7 @@ def test_part_pooling_equal_assignment_returns_global_mean():
 def test_part_pooling_refined_to_stripes_matches_stripe_means():
     """`mean_hw p · P · f` keeps the scale of the mean over a stripe."""
     x = np.random.default_rng(0).normal(size=(2, 6, 3, 4)).astype("float32")
-    x[..., 0] = np.repeat(np.arange(3), 2)[:, None]  # the channel that says which stripe it is
+    x[..., 0] = np.repeat(np.arange(3), 2)[:, None]  # a channel with the index of the stripe
     layer = layers.PartPooling(3)
     layer.build(x.shape)
     kernel = np.zeros((4, 3))
