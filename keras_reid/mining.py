@@ -1,12 +1,12 @@
-"""Which distances are compared: a choice in a distance matrix. They know no embeddings.
+"""Selection of comparisons in a distance matrix. Miners see no embeddings.
 
-A miner is `(distances (n, m), positive (n, m), negative (n, m), read=None) -> Mined`. It chooses
-by weights over the matrix, or by one column for each row, and never by indices whose number
-depends on the data, so shapes are static and XLA compiles it.
+A miner is `(distances (n, m), positive (n, m), negative (n, m), read=None) -> Mined`. It selects
+by weights over the matrix, or one column for each row. The number of indices never depends on the
+data, so that shapes are static and XLA compiles it.
 
-A choice is never differentiated, only what it chose. A miner that chooses single entries reads
-them by `read(rows, columns) -> distances`; None reads the matrix itself. A loss may give another
-reader, for distances that choose and distances that are returned need not be the same.
+The selection has no gradient, the selected distances have. A miner of single entries reads them by
+`read(rows, columns) -> distances`; None reads the matrix itself. With another reader of the loss,
+one distance selects and another one is returned.
 """
 
 from collections.abc import Callable
@@ -22,23 +22,23 @@ Tensor = Any
 
 
 class Mined(NamedTuple):
-    """The comparisons found: d⁺, d⁻ and which of them exist, each `(n, …)`, anchors first."""
+    """Comparisons: d⁺, d⁻ and the mask of existing ones, each `(n, …)`, anchors first."""
 
     positive: Tensor
     negative: Tensor
     valid: Tensor
 
 
-# Entry (rows[i], columns[i]) for each i; rows None stands for every row in its order.
+# Entry (rows[i], columns[i]) for each i; None: every row in order.
 Reader = Callable[[Tensor | None, Tensor], Tensor]
 Miner = Callable[..., Mined]
 
-# So that a loss that was given one of them can be saved.
+# Losses with one of the miners can then be saved.
 _registered = keras.saving.register_keras_serializable(package="keras_reid")
 
 
 def entries(distances: Tensor) -> Reader:
-    """The reader of a matrix: `distances[rows, columns]`, for `columns` `(n,)` or `(n, k)`."""
+    """Return the reader `distances[rows, columns]`, for `columns` `(n,)` or `(n, k)`."""
 
     def read(rows: Tensor | None, columns: Tensor) -> Tensor:
         if rows is None:
@@ -52,19 +52,19 @@ def entries(distances: Tensor) -> Reader:
 
 
 def farthest(distances: Tensor, mask: Tensor) -> Tensor:
-    """The column of the largest distance in the mask, for each row; the first of equals."""
+    """Return the column of the largest distance in the mask, for each row; the first of equals."""
     distances = ops.where(mask, distances, -MASKED)
     return _first(distances >= ops.max(distances, axis=-1, keepdims=True))
 
 
 def nearest(distances: Tensor, mask: Tensor) -> Tensor:
-    """The column of the smallest distance in the mask, for each row; the first of equals."""
+    """Return the column of the smallest distance in the mask, for each row; the first of equals."""
     distances = ops.where(mask, distances, MASKED)
     return _first(distances <= ops.min(distances, axis=-1, keepdims=True))
 
 
 def nearest_pair(distances: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Row and column, each `(1,)`, of the smallest distance in the mask."""
+    """Return row and column, each `(1,)`, of the smallest distance in the mask."""
     distances = ops.where(mask, distances, MASKED)
     of_rows = ops.min(distances, axis=-1)
     columns = _first(distances <= of_rows[:, None])
@@ -73,16 +73,16 @@ def nearest_pair(distances: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _first(mask: Tensor) -> Tensor:
-    """The first column in the mask, for each row; the last one if it is empty (among NaN)."""
-    # An argmin of the distances takes half as long again on a CPU as a minimum and this.
+    """Return the first column in the mask, for each row; the last one if it is empty (NaN)."""
+    # On a CPU, an argmin of the distances takes 1.5 times as long as a minimum and this.
     last = ops.shape(mask)[-1] - 1
     return ops.min(ops.where(mask, ops.arange(last + 1, dtype="int32")[None, :], last), axis=-1)
 
 
 def softest(distances: Tensor, mask: Tensor, temperature: float = 1.0) -> Tensor:
     """Softmax of `distances / temperature` in the mask, 0 elsewhere and where the mask is empty."""
-    # Subtracted before it is divided, and read from one `where`: XLA rounds a product otherwise
-    # where it subtracts from it at once, and exponents of large distances could be far above 0.
+    # Subtract before dividing, from one `where`: XLA fuses a product and a subtraction and rounds
+    # differently. Exponents of large distances could then be far above 0.
     chosen = ops.where(mask, distances, -MASKED)
     largest = ops.stop_gradient(ops.max(chosen, axis=-1, keepdims=True))
     weights = ops.where(mask, ops.exp((chosen - largest) / temperature), 0)
@@ -91,7 +91,7 @@ def softest(distances: Tensor, mask: Tensor, temperature: float = 1.0) -> Tensor
 
 
 def exists(positive: Tensor, negative: Tensor) -> Tensor:
-    """Which rows have a positive and a negative."""
+    """Return the mask of the rows with a positive and a negative."""
     return ops.logical_and(ops.any(positive, axis=-1), ops.any(negative, axis=-1))
 
 
@@ -173,7 +173,7 @@ class batch_soft:
 def semi_hard(
     distances: Tensor, positive: Tensor, negative: Tensor, read: Reader | None = None
 ) -> Mined:
-    """For each (anchor, positive) the nearest negative beyond it; if there is none, the farthest.
+    """For each (anchor, positive) the nearest negative beyond it, or else the farthest negative.
 
     FaceNet (Schroff et al., CVPR 2015, arXiv:1503.03832). Time O(k · n²) for at most k positives
     of an anchor, memory O(n²).
@@ -198,7 +198,7 @@ def _beyond(distances: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
         return entries(matrix)(None, ops.minimum(column, size - 1))
 
     def over_positives(work: Callable[[Tensor], Tensor]) -> Tensor:
-        """`Σ work(column)` `(n, m)` over the columns `(n, 1)` of positives; `size` is none."""
+        """`Σ work(column)` `(n, m)` over the columns `(n, 1)` of positives; `size`: no positive."""
 
         def following(column: Tensor) -> Tensor:
             later = ops.logical_and(positive, index > column)
@@ -223,19 +223,19 @@ def _beyond(distances: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
             smallest = ops.min(farther, axis=-1, keepdims=True)
             return ops.where(index == column, ops.where(smallest < MASKED, smallest, farthest), 0)
 
-        found = over_positives(nearest_beyond)
+        smallest_beyond = over_positives(nearest_beyond)
 
         def gradient(*arguments: Tensor, upstream: Tensor | None = None) -> Tensor:
             received = arguments[0] if upstream is None else upstream
 
             def back(column: Tensor) -> Tensor:
-                chosen = _first(negatives == at(found, column))[:, None]
+                chosen = _first(negatives == at(smallest_beyond, column))[:, None]
                 own = ops.logical_and(index == chosen, column < size)
                 return ops.where(own, at(received, column), 0)
 
             return over_positives(back)
 
-        return found, gradient
+        return smallest_beyond, gradient
 
     return beyond(distances)
 
@@ -244,10 +244,9 @@ def _beyond(distances: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
 def batch_hard_of_every_anchor(
     distances: Tensor, positive: Tensor, negative: Tensor, read: Reader | None = None
 ) -> Mined:
-    """`batch_hard` in which every anchor counts.
+    """`batch_hard` with every anchor, as in TensorFlow Addons and triplet-reid.
 
-    Without positives d⁺ is 0, without negatives d⁻ is d⁺: what TensorFlow Addons and triplet-reid
-    compute.
+    Without positives d⁺ is 0, without negatives d⁻ is d⁺.
     """
     mined = batch_hard(distances, positive, negative, read)
     hard_positive = ops.where(ops.any(positive, axis=-1), mined.positive, 0)
@@ -259,10 +258,7 @@ def batch_hard_of_every_anchor(
 def semi_hard_of_every_anchor(
     distances: Tensor, positive: Tensor, negative: Tensor, read: Reader | None = None
 ) -> Mined:
-    """`semi_hard` in which every positive counts.
-
-    Without negatives d⁻ is 0. What TensorFlow Addons computes.
-    """
+    """`semi_hard` with every positive, as in TensorFlow Addons: without negatives d⁻ is 0."""
     mined = semi_hard(distances, positive, negative, read)
     semi_hard_negative = ops.where(ops.any(negative, axis=-1, keepdims=True), mined.negative, 0)
     return Mined(mined.positive, semi_hard_negative, positive)
@@ -286,17 +282,17 @@ MINERS: dict[str, Miner] = {
 }
 
 
-# Those that read single entries and differentiate nothing else.
+# Miners of single entries: nothing else has a gradient.
 SPARSE = (batch_hard, batch_hard_of_every_anchor, margin_sample)
 
 
 def get(miner: str | Miner) -> Miner:
-    """The miner of that name; a function is returned as it is.
+    """Look up a miner by name; return a function unchanged.
 
     Raises:
         InputError: if the name is unknown.
     """
     if callable(miner):
         return miner
-    checks.one_of(MINERS, "choose one of these or give a function", miner=miner)
+    checks.one_of(MINERS, "A function is allowed, too.", miner=miner)
     return MINERS[miner]

@@ -1,6 +1,8 @@
 """Objects by name that are imported on use: flags list the names without importing Keras."""
 
+import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from pkgutil import resolve_name
 from typing import TypeVar
 
@@ -32,3 +34,15 @@ class Registry(Mapping[str, T_co]):
 
     def __len__(self) -> int:
         return len(self.paths)
+
+
+_REGISTERED = re.compile(r"^@keras\.saving\.register_keras_serializable.*\nclass ([A-Z]\w*)", re.M)
+
+
+def registered_classes(folder: Path) -> dict[str, list[str]]:
+    """Return the classes that each module of a package registers with Keras.
+
+    They are read from the sources, because importing the modules would import Keras.
+    """
+    files = sorted(folder.glob("*.py"))
+    return {file.stem: _REGISTERED.findall(file.read_text(encoding="utf-8")) for file in files}

@@ -1,4 +1,4 @@
-"""The batch of all replicas of a training that is distributed."""
+"""Batches, scopes and logs of a distributed training."""
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
@@ -9,42 +9,42 @@ from keras import ops
 Tensor = Any
 
 
-class Joint(NamedTuple):
-    """The rows of all replicas, in their order, and where this replica's own begin."""
+class GlobalBatch(NamedTuple):
+    """Rows of all replicas in their order, and the index of the first row of this replica."""
 
     rows: Tensor
     start: Tensor
 
 
-def gather(rows: Tensor) -> Joint:
-    """All replicas' rows `(r · b, …)` of `rows` `(b, …)`; gradients flow back to every replica.
+def gather(rows: Tensor) -> GlobalBatch:
+    """Return the rows `(r · b, …)` of all replicas; gradients flow back to every replica.
 
-    Under TensorFlow the replicas are those of the `tf.distribute` strategy whose step is running.
-    Under JAX a batch that `keras.distribution` has split is already seen whole.
+    Under TensorFlow the replicas are those of the current `tf.distribute` strategy. Under JAX a
+    batch that `keras.distribution` splits is already complete.
 
     Raises:
-        NotImplementedError: under the PyTorch back end, if several processes train together.
+        NotImplementedError: under the PyTorch backend, if several processes train together.
     """
     backend = keras.backend.backend()
     if backend == "tensorflow":
         return _gather_tensorflow(rows)
     if backend == "torch":
         _refuse_processes()
-    return Joint(rows, ops.zeros((), "int32"))
+    return GlobalBatch(rows, ops.zeros((), "int32"))
 
 
-def _gather_tensorflow(rows: Tensor) -> Joint:
+def _gather_tensorflow(rows: Tensor) -> GlobalBatch:
     import tensorflow as tf
 
     replica = tf.distribute.get_replica_context()
     if replica is None or replica.num_replicas_in_sync == 1:
-        return Joint(rows, tf.zeros((), tf.int32))
+        return GlobalBatch(rows, tf.zeros((), tf.int32))
     owner = tf.fill(tf.shape(rows)[:1], replica.replica_id_in_sync_group)
     own = tf.equal(replica.all_gather(owner, axis=0), replica.replica_id_in_sync_group)
     start = tf.argmax(tf.cast(own, tf.int32), output_type=tf.int32)
-    # The replicas may have different numbers of rows, but nothing else is unknown.
+    # The replicas may have different numbers of rows; all other sizes are static.
     joint = tf.ensure_shape(replica.all_gather(rows, axis=0), (None, *rows.shape[1:]))
-    return Joint(joint, start)
+    return GlobalBatch(joint, start)
 
 
 def _refuse_processes() -> None:
@@ -52,8 +52,7 @@ def _refuse_processes() -> None:
 
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         raise NotImplementedError(
-            "gather=True mines over the replicas of TensorFlow and JAX, but the back end is "
-            "PyTorch with several processes: use gather=False there."
+            "gather=True is not supported by several processes of PyTorch. Use gather=False."
         )
 
 

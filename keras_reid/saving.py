@@ -3,7 +3,7 @@
 import importlib
 import pkgutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,13 +59,22 @@ def register(training: bool = False) -> None:
 
 
 def attach_stub(package: str, file: str) -> Any:
-    """`lazy_loader.attach_stub` of a package with serializable classes.
+    """`lazy_loader.attach_stub` of a package with serializable classes, see `attach`."""
+    return _registering(package, lazy_loader.attach_stub(package, file))
+
+
+def attach(package: str, names: Mapping[str, Sequence[str]]) -> Any:
+    """`lazy_loader.attach` of the names of modules of a package with serializable classes.
 
     The first name that imports Keras registers the classes of all modules, because a saved model
     may contain any of them. The training classes are registered by names of `keras_reid.training`
     only: their modules use names of the other packages while they are imported.
     """
-    getter, directory, names = lazy_loader.attach_stub(package, file)
+    return _registering(package, lazy_loader.attach(package, submod_attrs=names))
+
+
+def _registering(package: str, attached: Any) -> Any:
+    getter, directory, names = attached
 
     def __getattr__(name: str) -> Any:
         value = getter(name)

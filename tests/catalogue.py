@@ -1,7 +1,7 @@
 """Catalog of all losses, distances, miners, layers, models and re-rankers with their oracles.
 
 `test_conformance.py` runs every property over everything listed here, so that adding a line adds
-all its tests. What stands before the first hyphen is the public name.
+all its tests. The public name is the part before the first hyphen.
 """
 
 from collections.abc import Callable, Iterable
@@ -57,7 +57,7 @@ class LossCase:
     one_sided: bool = False
     # Whether, on embeddings as they are, the loss grows and turns with them.
     homogeneous: bool = True
-    # From numbers of any size to what the loss takes.
+    # Converts any numbers to valid predictions.
     prepare: Callable[[np.ndarray], np.ndarray] = np.asarray
 
     def loss(self, **more: Any) -> keras.losses.Loss:
@@ -312,7 +312,7 @@ class DistillationCase:
 
     @property
     def relates(self) -> bool:
-        """Whether it compares the images of a batch with each other."""
+        """True if the loss compares the images of a batch with each other."""
         return self.build is not losses.LogitDistillationLoss
 
     def rows(self, teacher: np.ndarray, student: np.ndarray) -> np.ndarray:

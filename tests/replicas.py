@@ -54,7 +54,7 @@ def units(name: str) -> int:
 
 
 def answer_of(program: str) -> Any:
-    """What a program of this folder prints, read as JSON."""
+    """Run a program of this folder and return its JSON output."""
     here = Path(__file__).parent
     paths = os.pathsep.join(
         [

@@ -1,4 +1,4 @@
-"""Pairwise distances `(n, …) × (m, …) → (n, m)`: smaller is more alike. They know no labels.
+"""Pairwise distances `(n, …) × (m, …) → (n, m)`: smaller means more similar. They see no labels.
 
 Every function takes one or two sets. `distance(x, y)` compares every row of `x` with every row of
 `y`; `distance(x)` compares the rows of `x` with each other and, but for `aligned`, has an exactly
@@ -47,21 +47,22 @@ _PAIRED: dict[Distance, Distance] = {
 
 
 def get(distance: str | Distance) -> Distance:
-    """The distance of that name; a function is returned as it is.
+    """Look up a distance by name; return a function unchanged.
 
     Raises:
         InputError: if the name is unknown.
     """
     if callable(distance):
         return distance
-    checks.one_of(DISTANCES, "choose one of these or give a function", distance=distance)
+    checks.one_of(DISTANCES, "A function is allowed, too.", distance=distance)
     return DISTANCES[distance]
 
 
 def paired(distance: Distance) -> Distance | None:
-    """The same distance row by row, `(n, …), (n, …) → (n,)`, from exact differences.
+    """Return the same distance row by row, `(n, …), (n, …) → (n,)`, from exact differences.
 
-    None for a function of the caller's own.
+    Returns:
+        None for a function that is not one of `DISTANCES`.
     """
     return _PAIRED.get(distance)
 

@@ -7,11 +7,11 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_reid.errors import InputError
+from keras_reid.errors import Shown, invalid
 
 Tensor = Any
 
-# So that a loss that was given one of the distances can be saved.
+# Losses with one of the distances can then be saved.
 registered = keras.saving.register_keras_serializable(package="keras_reid")
 
 # Under JAX double precision is off by default: there, near pairs are only as exact as float32 is.
@@ -19,19 +19,18 @@ registered = keras.saving.register_keras_serializable(package="keras_reid")
 # under PyTorch.
 PRECISE = "float32" if keras.backend.backend() == "jax" else "float64"
 
-# The Gram expansion |a|² + |b|² − 2ab is wrong by a few float32 roundings of |a|² + |b|², however
-# small the distance: a pair at 1e-4 of the norm comes out wrong by 7e-4 of the norm, and by 8e-3
-# in the TF32 that TensorFlow multiplies with on GPUs. Of pairs farther than this fraction of
-# the largest |a|² + |b|² it keeps five digits. If there are nearer ones, the product is repeated in
-# double precision.
+# The Gram expansion |a|² + |b|² − 2ab has an error of a few float32 roundings of |a|² + |b|²,
+# independent of the distance. A pair at 1e-4 of the norm has an error of 7e-4 of the norm, and of
+# 8e-3 in the TF32 products of TensorFlow on GPUs. Pairs farther than this fraction of the largest
+# |a|² + |b|² keep five digits. For nearer pairs the product is repeated in double precision.
 _NEAR = 0.02
 
-# A gradient is wrong by a rounding of the norm over the distance, so it keeps five digits of much
+# The error of a gradient is a rounding of the norm over the distance: five digits remain for much
 # nearer pairs.
 _TOUCHING = 2e-4
 
-# Beyond the squared distances of any float32 points that can be squared; finite, because infinity
-# times a weight of 0 is NaN.
+# Larger than the squared distances of float32 points; finite, because infinity times a weight of 0
+# is NaN.
 MASKED = 1e38
 
 
@@ -81,10 +80,8 @@ def precomputed(x: Tensor) -> Tensor:
     """`x_ij` itself: `x` is already a matrix `(n, n)` of distances, learned ones for example."""
     x = _points(x)
     if None not in x.shape and x.shape[0] != x.shape[1]:
-        raise InputError(
-            f"Precomputed distances are a square matrix, but the shape is {tuple(x.shape)}: give "
-            "the distances of a batch to itself."
-        )
+        fix = "Pass the distances of a batch to itself."
+        raise invalid("x", "a square matrix", Shown(f"shape {tuple(x.shape)}"), fix)
     return x
 
 
@@ -152,7 +149,7 @@ def _among(x: Tensor, rooted: bool) -> Tensor:
 
 
 def _squared_among(centered: Tensor) -> tuple[Tensor, Tensor]:
-    """`|x_i − x_j|²`, and how near the nearest pair is: its fraction of the largest `2|x_i|²`."""
+    """Return `|x_i − x_j|²`, and the smallest one as a fraction of the largest `2|x_i|²`."""
     diagonal = same_index(centered)
     length = ops.sum(centered * centered, axis=-1)
     scale = 2 * ops.max(length)
@@ -178,7 +175,7 @@ def _squared_between(x: Tensor, y: Tensor) -> Tensor:
 
 
 def expansion(a: Tensor, b: Tensor, weight: Tensor | None = None) -> Tensor:
-    """`|a_i|² + |b_j|² − 2 a_i·b_j`, or with weights w `(d,)` `Σ_c w_c (a_ic − b_jc)²` likewise."""
+    """`|a_i|² + |b_j|² − 2 a_i·b_j`, or with weights w `(d,)` `Σ_c w_c (a_ic − b_jc)²`."""
     weighted = a if weight is None else weight * a
     other = b if weight is None else weight * b
     own, others = ops.sum(weighted * a, axis=-1), ops.sum(other * b, axis=-1)
@@ -186,7 +183,7 @@ def expansion(a: Tensor, b: Tensor, weight: Tensor | None = None) -> Tensor:
 
 
 def squared_gram(a: Tensor, b: Tensor) -> Tensor:
-    """`|a_i − b_j|²` `(n, m)` by the expansion; what is below its rounding is coincident, 0."""
+    """`|a_i − b_j|²` `(n, m)` by the expansion; 0 for values below its rounding error."""
     squared = expansion(a, b)
     scale = ops.sum(a * a, axis=-1)[:, None] + ops.sum(b * b, axis=-1)[None, :]
     rounding = 32 * float(np.finfo(keras.backend.standardize_dtype(squared.dtype)).eps)
@@ -212,18 +209,16 @@ def squared_paired(x: Tensor, y: Tensor) -> Tensor:
 def _points(x: Tensor) -> Tensor:
     x = at_least_float32(x)
     if len(x.shape) != 2:
-        raise InputError(
-            f"Points are a matrix (rows, features), but the shape is {tuple(x.shape)}: flatten or "
-            "pool the features first."
-        )
+        fix = "Flatten or pool the features first."
+        raise invalid("x", "a matrix (rows, features)", Shown(f"shape {tuple(x.shape)}"), fix)
     return x
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """Half precision and integers in float32.
+    """Return half precision and integers in float32.
 
-    A gradient beyond the largest number of half precision, 65,504, is that number: `x / |x|` of a
-    row of length 1e-6 has a slope of a million.
+    Gradients are clipped to the largest float16, 65,504: `x / |x|` of a row of length 1e-6 has a
+    slope of a million.
     """
     x = ops.convert_to_tensor(x)
     dtype = keras.backend.standardize_dtype(x.dtype)
@@ -244,9 +239,8 @@ def _from_half(x: Tensor) -> tuple[Tensor, Callable[..., Tensor]]:
 
 
 def check_widths(x: Tensor, y: Tensor) -> None:
-    """Refuses what has different numbers of features."""
+    """Raise `InputError` for points with different numbers of features."""
     if None not in (x.shape[-1], y.shape[-1]) and x.shape[-1] != y.shape[-1]:
-        raise InputError(
-            "Points that are compared must have the same number of features, but the shapes are "
-            f"{tuple(x.shape)} and {tuple(y.shape)}: embed both with the same model."
-        )
+        shapes = Shown(f"shapes {tuple(x.shape)} and {tuple(y.shape)}")
+        fix = "Embed both with the same model."
+        raise invalid("y", "of the same number of features as `x`", shapes, fix)

@@ -1,4 +1,4 @@
-"""Distances between images whose stripes find each other: `(n, s, d) × (m, t, d) → (n, m)`."""
+"""Distances between images with aligned stripes: `(n, s, d) × (m, t, d) → (n, m)`."""
 
 from collections.abc import Callable, Iterator
 from itertools import product
@@ -14,7 +14,7 @@ from keras_reid.distances.points import (
     root,
     squared_paired,
 )
-from keras_reid.errors import InputError
+from keras_reid.errors import Shown, invalid
 
 Tensor = Any
 Cell = tuple[int, int]
@@ -26,17 +26,17 @@ def aligned(x: Tensor, y: Tensor | None = None, return_path: bool = False) -> An
 
         S_ij = d_ij + min(S_(i−1)j, S_i(j−1))
 
-    The path goes from the uppermost stripes of both images to the lowest by steps down or right, so
-    that a stripe is compared with one higher up or lower down where the boxes were cut differently
-    (Zhang et al., AlignedReID, 2017, arXiv:1711.08184). Each of its s + t − 1 cells costs less
-    than 1. It is no metric: an image has a distance of 0 to itself only if all its stripes are
-    equal, for the steps between its stripes cost something; so the diagonal of `aligned(x)` is not
-    0. Where two paths are equally short, the gradient is that of one of them.
+    The path goes from the top stripes of both images to the bottom stripes by steps down or right.
+    A stripe is compared with a higher or lower one if the boxes were cut differently (Zhang et al.,
+    AlignedReID, 2017, arXiv:1711.08184). Each of its s + t − 1 cells costs less than 1. The
+    distance is not a metric: the steps between different stripes of one image cost more than 0, so
+    that the diagonal of `aligned(x)` is not 0. If two paths are equally short, one of them gets the
+    gradient.
 
     Args:
-        x: stripes `(n, s, d)`, from the top of the image down; s is a known number.
+        x: stripes `(n, s, d)`, from top to bottom; s must be static.
         y: stripes `(m, t, d)`; None compares the images of `x` with each other.
-        return_path: give the paths, too, for pictures.
+        return_path: return the paths, too, for figures.
 
     Returns:
         `(n, m)` in [0, s + t − 1), or the tuple of this and of booleans `(n, m, s, t)`, true on
@@ -99,7 +99,7 @@ def shortest_path(cells: Tensor) -> tuple[Tensor, Callable[..., Tensor]]:
 
 
 def _shortest(cells: Tensor) -> tuple[Tensor, dict[Cell, Tensor]]:
-    """The shortest paths `(n, m)`, and in which cells they would come from above."""
+    """Return the shortest paths `(n, m)`, and masks of the cells that they enter from above."""
     total: dict[Cell, Tensor] = {}
     from_above = {}
     for i, j in _grid(cells):
@@ -114,7 +114,7 @@ def _shortest(cells: Tensor) -> tuple[Tensor, dict[Cell, Tensor]]:
 
 
 def _walk_back(from_above: dict[Cell, Tensor], weight: Tensor, cells: Tensor) -> Tensor:
-    """The weights `(n, m)` in each cell of their paths and 0 elsewhere, `(s, n, t, m)`."""
+    """Return the weights `(n, m)` in each cell of their paths and 0 elsewhere, `(s, n, t, m)`."""
     *most, last = _grid(cells)
     weights = {last: weight}
     for i, j in (last, *reversed(most)):
@@ -131,20 +131,19 @@ def _walk_back(from_above: dict[Cell, Tensor], weight: Tensor, cells: Tensor) ->
 
 
 def _grid(cells: Tensor) -> Iterator[Cell]:
-    """The cells line by line."""
+    """Return the cells line by line."""
     return product(range(cells.shape[0]), range(cells.shape[2]))
 
 
 def stripes_first(x: Tensor) -> Tensor:
-    """All stripes as points `(s · n, d)`: the grid's cells are then planes `(n, m)`."""
+    """Return all stripes as points `(s · n, d)`: the cells of the grid are then planes `(n, m)`."""
     return ops.reshape(ops.transpose(x, (1, 0, 2)), (-1, ops.shape(x)[2]))
 
 
 def _images(x: Tensor) -> Tensor:
     x = at_least_float32(x)
     if len(x.shape) != 3 or not x.shape[1]:
-        raise InputError(
-            "Aligned images are (images, stripes, features) with a known number of stripes, but "
-            f"the shape is {tuple(x.shape)}: give the output 'local' of a model."
-        )
+        rule = "(images, stripes, features) with a static number of stripes"
+        fix = "Pass the output `local` of a model."
+        raise invalid("x", rule, Shown(f"shape {tuple(x.shape)}"), fix)
     return x

@@ -1,11 +1,11 @@
-"""Distances between images of which each shows some parts: what both show is compared."""
+"""Distances between partly occluded images: the parts that are visible in both."""
 
 from typing import Any
 
 from keras import ops
 
 from keras_reid.distances.points import at_least_float32, euclidean
-from keras_reid.errors import InputError
+from keras_reid.errors import Shown, invalid
 
 Tensor = Any
 
@@ -19,12 +19,12 @@ def visible(
 ) -> Tensor:
     """`(|g − g'| + Σ_p v_p v'_p |f_p − f'_p|) / (1 + Σ_p v_p v'_p)`, with g the whole image.
 
-    A mean in which the whole always counts 1, and a part as much as both images show of it; where
-    no part is seen in both it is `whole`. The distance of Wang et al. (HOReID, CVPR 2020,
+    A weighted mean: the whole image g has the weight 1, a part the product of its visibilities.
+    Without a part that both images show it is `whole`. From Wang et al. (HOReID, CVPR 2020,
     arXiv:2003.08177), after Sun et al. (Perceive Where to Focus, CVPR 2019, arXiv:1904.00537).
 
     Args:
-        parts: `(n, p, d)`; p is a known number.
+        parts: `(n, p, d)`; p must be static.
         visibility: `(n, p)`, at least 0.
         other_parts, other_visibility: `(m, p, d)` and `(m, p)`.
         whole: `(n, m)`, `|g − g'|`, distances of the global features.
@@ -33,7 +33,7 @@ def visible(
         `(n, m)`, in units of the features.
 
     Raises:
-        InputError: shapes that do not belong together.
+        InputError: shapes that do not match.
     """
     parts, other_parts = at_least_float32(parts), at_least_float32(other_parts)
     count = parts.shape[1] if len(parts.shape) == 3 else None
@@ -44,10 +44,9 @@ def visible(
         or {shapes[1][1], shapes[2][1], shapes[3][1]} != {count}
         or shapes[0][2] != shapes[2][2]
     ):
-        raise InputError(
-            "Visible parts are (n, p, d) and (n, p), (m, p, d) and (m, p), and distances (n, m), "
-            f"but the shapes are {shapes}: embed both sides with the same model."
-        )
+        rule = "(n, p, d), with visibility (n, p), (m, p, d) and (m, p), and distances (n, m)"
+        fix = "Embed both sides with the same model."
+        raise invalid("parts", rule, Shown(f"shapes {shapes}"), fix)
     mine, others = (ops.cast(v, parts.dtype) for v in (visibility, other_visibility))
     total = ops.cast(whole, parts.dtype)
     weight = ops.ones_like(total)

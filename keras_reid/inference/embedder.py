@@ -10,7 +10,7 @@ import numpy as np
 from keras_reid.errors import InputError
 from keras_reid.evaluation.calibration import MatchCalibration
 from keras_reid.inference.sources import Source
-from keras_reid.models.shipped import Pretrained
+from keras_reid.models.shipped import ModelCard
 
 Progress = Callable[[int, int], None]
 ONLY_EMBEDDING = ("embedding",)
@@ -56,7 +56,7 @@ class Embedder(ABC):
         """
 
     @property
-    def pretrained(self) -> Pretrained | None:
+    def pretrained(self) -> ModelCard | None:
         """Card of the pretrained model; None for other models."""
         return self.source.pretrained
 

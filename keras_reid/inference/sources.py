@@ -11,7 +11,7 @@ from keras_reid.evaluation.calibration import MatchCalibration
 from keras_reid.inference.metadata import FILE, Metadata
 from keras_reid.inference.runs import TrainedRun
 from keras_reid.io import read_model
-from keras_reid.models.shipped import PRETRAINED, Pretrained, pretrained
+from keras_reid.models.shipped import PRETRAINED, ModelCard, pretrained
 from keras_reid.names import expanded
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Source:
         return TrainedRun(self.path) if self.kind == "run" else None
 
     @property
-    def pretrained(self) -> Pretrained | None:
+    def pretrained(self) -> ModelCard | None:
         """The card of a pretrained model; None for other sources."""
         return PRETRAINED[self.name] if self.kind == "pretrained" else None
 

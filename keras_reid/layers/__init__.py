@@ -1,5 +1,6 @@
 """Layers that re-identification models are made of."""
 
-from keras_reid.saving import attach_stub
+from keras_reid.layers.registry import PUBLIC
+from keras_reid.saving import attach
 
-__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = attach(__name__, PUBLIC)

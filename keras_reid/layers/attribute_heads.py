@@ -1,4 +1,4 @@
-"""From what a classifier says of attributes to what takes part in an embedding."""
+"""Layers between the attribute classifier and the embedding."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,10 +18,10 @@ class AttributeProbabilities(keras.layers.Layer):
     Computed in float32.
 
     Args:
-        exclusive: groups of columns of which at most one is true.
+        exclusive: groups of columns; at most one column of a group is true.
 
     Raises:
-        InputError: an empty group, a column in two, or one that is not there.
+        InputError: an empty group, a column in two groups, or an unknown column.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class AttributeProbabilities(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="keras_reid")
 class AttributeReweighting(keras.layers.Layer):
-    """`σ(V a + b) ∘ a`: how far an attribute counts, given all others: `(b, m)` → `(b, m)`.
+    """`σ(V a + b) ∘ a`: weight of an attribute, given all others: `(b, m)` → `(b, m)`.
 
     The attribute re-weighting module of Lin et al. (Pattern Recognition 2019, arXiv:1703.07220).
     """

@@ -11,10 +11,10 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
     """`keras.layers.BatchNormalization`, computed by TensorFlow's fused kernel.
 
     Same weights, same formula, same result up to rounding. Keras normalizes by a chain of
-    element-wise operations, each of which walks through the whole feature map; one fused
-    operation made a training step of MobileNetV2 at 128×64 1.5 times faster on two CPU cores.
-    Keras computes what the kernel does not cover: another axis, rank or dtype of weights, a mask,
-    synchronized or re-normalized statistics, another backend than TensorFlow.
+    element-wise operations over the whole feature map. One fused operation made a training step of
+    MobileNetV2 at 128×64 1.5 times faster on two CPU cores. Keras computes the cases that the
+    kernel does not support: another axis, rank or dtype of weights, a mask, synchronized or
+    re-normalized statistics, another backend than TensorFlow.
     """
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:

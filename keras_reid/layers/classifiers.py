@@ -11,12 +11,11 @@ Shape = tuple[int | None, ...]
 
 
 class _OnePerIdentity(keras.layers.Layer):
-    """The part that `CosineClassifier`, `PartClassifiers` and `Centers` share."""
+    """Base of `CosineClassifier`, `PartClassifiers` and `Centers`."""
 
     def __init__(self, num_identities: int, *, dtype: Any = "float32", **kwargs: Any) -> None:
         super().__init__(dtype=dtype, **kwargs)
-        hint = "the number of identities of the training images"
-        checks.at_least(1, hint, num_identities=num_identities)
+        checks.at_least(1, num_identities=num_identities)
         self.num_identities = num_identities
 
     def get_config(self) -> dict[str, Any]:
@@ -28,7 +27,7 @@ class CosineClassifier(_OnePerIdentity):
     """`cos θ_ij = x_i · w_j / (|x_i| |w_j|)`: `(b, d)` → `(b, c)` in [−1, 1].
 
     The classifier of the margin softmaxes, see `keras_reid.losses.MarginSoftmaxLoss`. It is
-    computed in float32: float16 has no cosine between those of 0° and 1.8°.
+    computed in float32: float16 has no value between the cosines of 0° and 1.8°.
     A zero row has the cosine 0 with everything and a finite gradient.
 
     Args:

@@ -1,4 +1,4 @@
-"""Mixing the styles of images, so that a model does not learn one camera's."""
+"""Mixing of image styles, so that a model does not depend on the style of a camera."""
 
 from typing import Any
 
@@ -16,14 +16,14 @@ class MixStyle(keras.layers.Layer):
 
     μ and σ are mean and standard deviation over the positions of a map `(b, h, w, c)`, constants
     for the gradient; y is another image of the batch, drawn by a permutation, and λ of each image
-    is drawn from Beta(α, α). What a camera does to all its images is mostly in these statistics
-    (Zhou et al., MixStyle, ICLR 2021, arXiv:2104.02008).
+    is drawn from Beta(α, α). Differences between cameras are mostly in these statistics (Zhou et
+    al., MixStyle, ICLR 2021, arXiv:2104.02008).
 
     Args:
-        probability: with which a batch is mixed at all, in [0, 1].
-        alpha: α, above 0; small ones leave most images nearly as they are or as another.
+        probability: probability that a batch is mixed, in [0, 1].
+        alpha: α, above 0; with small values most images keep their style or take another one.
         epsilon: added to variances.
-        seed: of what is drawn.
+        seed: random seed.
 
     Raises:
         InputError: numbers out of range.
@@ -38,7 +38,7 @@ class MixStyle(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        checks.within("[0, 1]", "0.5 is usual", probability=probability)
+        checks.within("[0, 1]", "0.5 is usual.", probability=probability)
         checks.above(0, alpha=alpha, epsilon=epsilon)
         self.probability, self.alpha, self.epsilon = probability, alpha, epsilon
         self.seed = seed

@@ -1,4 +1,4 @@
-"""Parts of a person: pooled from stripes, or from pixels that are assigned to them."""
+"""Parts of a person, pooled from stripes or from assigned pixels."""
 
 from typing import Any
 
@@ -15,18 +15,17 @@ Shape = tuple[int | None, ...]
 class PartPooling(keras.layers.Layer):
     """`g_p = mean_hw A_p f`: `(b, h, w, d)` → `(b, p, d)`, A the assignment of pixels to parts.
 
-    At first A is that of p stripes, so that `g_p` is the mean of one (PCB). Once `refined` is 1,
-    `A_p = p · P(p|f)` with `P = softmax_p(W f + c)`, and a pixel may belong to the part that it
-    looks like wherever it is (refined part pooling; both Sun et al., ECCV 2018, arXiv:1711.09349).
-    For a P that is 1 within the stripes both are the same. Refined parts must be induced: train
-    with stripes, then W alone with `refined` 1, then all. The weight `refined` is not trained, and
-    is saved with the others.
+    At first A assigns p stripes, and `g_p` is the mean of a stripe (PCB). If `refined` is 1, it is
+    `A_p = p · P(p|f)` with `P = softmax_p(W f + c)`: a pixel belongs to the most similar part at
+    any height (refined part pooling; both Sun et al., ECCV 2018, arXiv:1711.09349). With a P that
+    is 1 within the stripes both are equal. Refined parts must be induced: train with stripes, then
+    W alone with `refined` 1, then all. The weight `refined` is not trained, but saved.
 
     The sums over pixels and the softmax are computed in float32.
 
     Args:
         parts: p, at most h.
-        refinable: has W, c and `refined`.
+        refinable: create W, c and `refined`.
 
     Raises:
         InputError: more parts than rows.

@@ -16,7 +16,7 @@ class GeneralizedMeanPooling2D(keras.layers.Layer):
     2019, arXiv:1711.02512). It is computed in float32, since `x^p` overflows in half precision.
 
     Args:
-        p: the exponent that training starts from, at least 1.
+        p: initial exponent, at least 1.
         epsilon: floor of the activations; keeps the gradient of the power finite at 0.
     """
 
@@ -33,7 +33,7 @@ class GeneralizedMeanPooling2D(keras.layers.Layer):
     def call(self, inputs: Any) -> Any:
         x = ops.maximum(ops.cast(inputs, "float32"), self.epsilon)
         p = ops.cast(self.p, "float32")
-        # exp(p log x) is x^p in half of the time, for its gradient takes no second logarithm.
+        # exp(p log x) is x^p in half of the time: its gradient needs no second logarithm.
         mean = ops.mean(ops.exp(p * ops.log(x)), axis=(1, 2))
         return ops.cast(ops.exp(ops.log(mean) / p), self.compute_dtype)
 

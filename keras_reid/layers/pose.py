@@ -1,4 +1,4 @@
-"""Parts of a person where the body points are: heat maps of points, and pooling under them."""
+"""Parts of a person at the body points: heat maps of points, and pooling with them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,9 +13,8 @@ Shape = tuple[int | None, ...]
 class KeypointHeatmaps(keras.layers.Layer):
     """`c_k · exp(−((x − x_k)² + (y − y_k)²) / 2σ²)`: `(b, k, 3)` → `(b, h, w, k)`, float32.
 
-    x and y are measured in cells of the map, at the center of a cell; so the maximum is at most the
-    confidence `c_k`, and less where the point is between cells. They are data: no gradient goes
-    back to the points.
+    x and y are measured in cells of the map, at the center of a cell. The maximum is at most the
+    confidence `c_k`, and less if the point is between cells. The points get no gradient.
 
     Args:
         size: (h, w) of the map.
@@ -46,16 +45,16 @@ class KeypointHeatmaps(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="keras_reid")
 class PosePooling(keras.layers.Layer):
-    """`v_p = Σ_hw a_p F` with `a_p = softmax_hw(sharpness · heat_p)`, and how visible each part is.
+    """`v_p = Σ_hw a_p F` with `a_p = softmax_hw(sharpness · heat_p)`, and the visibility of parts.
 
     The heat of a part is the maximum over its points. Its visibility is `c_p / Σ_p c_p`, c the mean
-    confidence of its points: all are 0 where no point is seen (Wang et al., HOReID, CVPR 2020,
+    confidence of its points. Without visible points all are 0 (Wang et al., HOReID, CVPR 2020,
     arXiv:2003.08177). A part without heat is the mean of the map, with visibility 0. Heat and
-    visibility are data: no gradient goes back to them. Sums and softmax are in float32.
+    visibility get no gradient. Sums and softmax are computed in float32.
 
     Args:
-        groups: the points of each part.
-        sharpness: 10 as published.
+        groups: indices of the points of each part.
+        sharpness: factor of the heat before the softmax, 10 as published.
 
     Called on `[maps (b, h, w, d), heat (b, h, w, k), confidence (b, k)]`; returns parts
     `(b, p, d)` and visibility `(b, p)`.
@@ -75,9 +74,9 @@ class PosePooling(keras.layers.Layer):
         attention = ops.softmax(self.sharpness * ops.stop_gradient(flat), axis=-1)
         pixels = ops.reshape(maps, (-1, maps.shape[1] * maps.shape[2], maps.shape[3]))
         parts = ops.matmul(attention, pixels)
-        seen = ops.stack([ops.mean(_of(confidence, g), axis=-1) for g in self.groups], axis=1)
-        total = ops.sum(seen, axis=-1, keepdims=True)
-        visibility = ops.where(total > 0, seen / ops.where(total > 0, total, 1.0), 0.0)
+        mean = ops.stack([ops.mean(_of(confidence, g), axis=-1) for g in self.groups], axis=1)
+        total = ops.sum(mean, axis=-1, keepdims=True)
+        visibility = ops.where(total > 0, mean / ops.where(total > 0, total, 1.0), 0.0)
         visibility = ops.stop_gradient(visibility)
         return ops.cast(parts, self.compute_dtype), ops.cast(visibility, self.compute_dtype)
 
@@ -90,8 +89,9 @@ class PosePooling(keras.layers.Layer):
 class VisibleParts(keras.layers.Layer):
     """`[g/|g|, √c_1 v_1/|v_1|, … √c_p v_p/|v_p|]`: `(b, e), (b, p, d), (b, p)` → `(b, e + p·d)`.
 
-    An inner product of two is the cosine of the whole plus those of the parts, each weighted by
-    `√(c c')`; with no part seen in both it is that of the whole (HOReID, as above). In float32.
+    The inner product of two is the cosine of the whole plus the cosines of the parts with weights
+    `√(c c')`, and without common visible parts the cosine of the whole (HOReID, as above). In
+    float32.
 
     Called on `[whole, parts, visibility]`.
     """
@@ -101,8 +101,8 @@ class VisibleParts(keras.layers.Layer):
 
     def call(self, inputs: list[Any]) -> Any:
         whole, parts, visibility = (ops.cast(x, "float32") for x in inputs)
-        seen = visibility > 0
-        weight = ops.where(seen, ops.sqrt(ops.where(seen, visibility, 1.0)), 0.0)
+        visible = visibility > 0
+        weight = ops.where(visible, ops.sqrt(ops.where(visible, visibility, 1.0)), 0.0)
         parts = weight[..., None] * ops.normalize(parts, axis=-1)
         flat = ops.reshape(parts, (-1, parts.shape[1] * parts.shape[2]))
         return ops.concatenate([ops.normalize(whole, axis=-1), flat], axis=-1)

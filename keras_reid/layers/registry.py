@@ -1,13 +1,16 @@
 """Layers and poolings by the names that models, recipes and flags use."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keras_reid.registry import Registry
+from keras_reid.registry import Registry, registered_classes
 
 if TYPE_CHECKING:
     import keras
 
+# Names of each module: classes that are registered with Keras are public.
+PUBLIC = registered_classes(Path(__file__).parent) | {"registry": ["POOLINGS", "TEMPORAL"]}
 # Feature maps (b, h, w, d) → (b, d).
 POOLINGS: "Registry[Callable[..., keras.layers.Layer]]" = Registry(
     avg="keras_reid.layers.pooling:global_average",

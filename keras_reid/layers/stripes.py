@@ -6,22 +6,20 @@ import keras
 from keras import ops
 
 from keras_reid import checks
-from keras_reid.errors import InputError
+from keras_reid.errors import invalid
 from keras_reid.layers.registry import STRIPE_POOLINGS
 
 Shape = tuple[int | None, ...]
 
 
 def windows(rows: int, stripes: int) -> list[tuple[int, int]]:
-    """First row and the one after the last of each stripe: `⌊i·h/s⌋ … ⌈(i + 1)·h/s⌉`.
+    """Return the first row and the end of each stripe: `⌊i·h/s⌋ … ⌈(i + 1)·h/s⌉`.
 
-    Equal slices where s divides h; otherwise neighbors share a row.
+    Stripes are equal if s divides h; otherwise neighbors share a row.
     """
     if not 1 <= stripes <= rows:
-        raise InputError(
-            f"A feature map has at most one stripe for each of its rows, but {stripes} stripes of "
-            f"{rows} rows were asked for: take fewer, larger images or last_stride=1."
-        )
+        fix = "Use fewer, larger images or last_stride=1."
+        raise invalid("stripes", f"1 to {rows}, the rows of the feature map", stripes, fix)
     return [(i * rows // stripes, -(-(i + 1) * rows // stripes)) for i in range(stripes)]
 
 

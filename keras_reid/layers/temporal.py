@@ -1,7 +1,7 @@
-"""From the frames of a clip to one vector; padded frames never change it.
+"""Pooling of the frames of a clip into one vector. Padded frames never change it.
 
-All are called on `[x (b, t, d), mask (b, t)]`, the mask true for frames that are there, and give
-`(b, d)`; a clip without frames gives 0. `TemporalAttention` takes the maps of the frames, too.
+All are called on `[x (b, t, d), mask (b, t)]`, the mask true for valid frames, and return `(b, d)`.
+A clip without frames returns 0. `TemporalAttention` takes the maps of the frames, too.
 """
 
 from collections.abc import Sequence
@@ -10,25 +10,25 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_reid.errors import InputError
+from keras_reid.errors import Shown, invalid
 
 Shape = tuple[int | None, ...]
 
 
 def _single(inputs: Sequence[Any]) -> tuple[Any, Any]:
-    """x in float32, 0 where a frame is not there, and the mask `(b, t, 1)`."""
-    there = ops.cast(inputs[1], "bool")[..., None]
-    return ops.where(there, ops.cast(inputs[0], "float32"), 0.0), there
+    """Return x in float32, 0 for padded frames, and the mask `(b, t, 1)`."""
+    valid = ops.cast(inputs[1], "bool")[..., None]
+    return ops.where(valid, ops.cast(inputs[0], "float32"), 0.0), valid
 
 
-def _mean(x: Any, there: Any) -> Any:
-    count = ops.sum(ops.cast(there, "float32"), axis=1)
+def _mean(x: Any, valid: Any) -> Any:
+    count = ops.sum(ops.cast(valid, "float32"), axis=1)
     return ops.sum(x, axis=1) / ops.maximum(count, 1.0)
 
 
 @keras.saving.register_keras_serializable(package="keras_reid")
 class TemporalMean(keras.layers.Layer):
-    """`mean_t x_t` over the frames that are there (Gao and Nevatia, arXiv:1805.02104)."""
+    """`mean_t x_t` over the valid frames (Gao and Nevatia, arXiv:1805.02104)."""
 
     def call(self, inputs: Sequence[Any]) -> Any:
         return ops.cast(_mean(*_single(inputs)), self.compute_dtype)
@@ -36,26 +36,26 @@ class TemporalMean(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="keras_reid")
 class TemporalMax(keras.layers.Layer):
-    """`max_t x_t` over the frames that are there (Zheng et al., MARS, ECCV 2016)."""
+    """`max_t x_t` over the valid frames (Zheng et al., MARS, ECCV 2016)."""
 
     def call(self, inputs: Sequence[Any]) -> Any:
-        x, there = _single(inputs)
-        most = ops.max(ops.where(there, x, -1e38), axis=1)
-        return ops.cast(ops.where(ops.any(there, axis=1), most, 0.0), self.compute_dtype)
+        x, valid = _single(inputs)
+        most = ops.max(ops.where(valid, x, -1e38), axis=1)
+        return ops.cast(ops.where(ops.any(valid, axis=1), most, 0.0), self.compute_dtype)
 
 
 @keras.saving.register_keras_serializable(package="keras_reid")
 class TemporalAttention(keras.layers.Layer):
-    """`Σ_t a_t x_t` with `a = softmax_t(ReLU(W ∗ ReLU(U f_t)))` over the frames that are there.
+    """`Σ_t a_t x_t` with `a = softmax_t(ReLU(W ∗ ReLU(U f_t)))` over the valid frames.
 
     f is the whole map of a frame, so that U is a convolution as large as the map; without maps it
-    is x. W looks at `context` neighboring frames (3 as published; 1, the default here, makes the
-    result one of the set of frames and not of their order). A padded frame is to its neighbors
-    what lies beyond the ends of the clip (Gao and Nevatia, arXiv:1805.02104).
+    is x. W covers `context` neighboring frames: 3 as published; with the default 1 the result does
+    not depend on the order of the frames. Padded frames are 0, like the padding at the ends of the
+    clip (Gao and Nevatia, arXiv:1805.02104).
 
     Args:
-        width: of `U f`.
-        context: frames that a weight depends on, an odd number.
+        width: number of channels of `U f`.
+        context: number of frames that a weight depends on, odd.
 
     Called on `[x (b, t, d), mask (b, t)]` or `[x, mask, maps (b, t, h, w, c)]`.
 
@@ -66,10 +66,8 @@ class TemporalAttention(keras.layers.Layer):
     def __init__(self, width: int = 256, context: int = 1, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if width < 1 or context < 1 or context % 2 == 0:
-            raise InputError(
-                f"A weight depends on an odd number of frames and a width of at least 1, but "
-                f"context={context} and width={width} were given: 1 or 3, and 256."
-            )
+            received = Shown(f"{context} with width={width}")
+            raise invalid("context", "odd, and the width at least 1", received, "3 is usual.")
         self.width = width
         self.context = context
         self.spatial = keras.layers.Dense(width, activation="relu", name="spatial")
@@ -85,12 +83,12 @@ class TemporalAttention(keras.layers.Layer):
         self.across.build((None, None, self.width))
 
     def call(self, inputs: Sequence[Any]) -> Any:
-        x, there = _single(inputs)
-        seen = inputs[2] if len(inputs) > 2 else inputs[0]
-        flat = ops.reshape(seen, (*ops.shape(there)[:2], self.spatial.kernel.shape[0]))
-        hidden = ops.where(there, self.spatial(flat), 0.0)
-        logits = ops.where(there, ops.cast(self.across(hidden), "float32"), -1e38)
-        weights = ops.where(there, ops.softmax(logits, axis=1), 0.0)
+        x, valid = _single(inputs)
+        maps = inputs[2] if len(inputs) > 2 else inputs[0]
+        flat = ops.reshape(maps, (*ops.shape(valid)[:2], self.spatial.kernel.shape[0]))
+        hidden = ops.where(valid, self.spatial(flat), 0.0)
+        logits = ops.where(valid, ops.cast(self.across(hidden), "float32"), -1e38)
+        weights = ops.where(valid, ops.softmax(logits, axis=1), 0.0)
         return ops.cast(ops.sum(weights * x, axis=1), self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
@@ -99,28 +97,28 @@ class TemporalAttention(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="keras_reid")
 class TemporalRecurrent(keras.layers.Layer):
-    """`mean_t h_t` of an LSTM over the frames that are there (Gao and Nevatia, arXiv:1805.02104).
+    """`mean_t h_t` of an LSTM over the valid frames (Gao and Nevatia, arXiv:1805.02104).
 
-    Frames that are not there leave its state alone. The result depends on the order of the frames.
+    Padded frames do not change its state. The result depends on the order of the frames.
 
     Args:
-        width: of h.
+        width: size of h.
     """
 
     def __init__(self, width: int = 512, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.width = width
-        # The fast kernels on GPUs take frames only that are padded at the end.
+        # The fast kernels on GPUs require padding at the end.
         self.lstm = keras.layers.LSTM(width, return_sequences=True, use_cudnn=False)
 
     def build(self, input_shape: Sequence[Shape]) -> None:
         self.lstm.build(input_shape[0])
 
     def call(self, inputs: Sequence[Any]) -> Any:
-        x, there = _single(inputs)
-        steps = self.lstm(ops.cast(x, self.compute_dtype), mask=there[..., 0])
-        steps = ops.where(there, ops.cast(steps, "float32"), 0.0)
-        return ops.cast(_mean(steps, there), self.compute_dtype)
+        x, valid = _single(inputs)
+        steps = self.lstm(ops.cast(x, self.compute_dtype), mask=valid[..., 0])
+        steps = ops.where(valid, ops.cast(steps, "float32"), 0.0)
+        return ops.cast(_mean(steps, valid), self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "width": self.width}

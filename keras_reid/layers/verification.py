@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from keras_reid import checks, distances
-from keras_reid.errors import InputError
+from keras_reid.errors import Shown, invalid
 
 Tensor = Any
 Shape = tuple[int | None, ...]
@@ -18,37 +18,34 @@ class MatchingGate(keras.layers.Layer):
     """`â = L2(a + g∘a)`, `b̂ = L2(b + g∘b)` with `g_rc = exp(−(ā_rc − b̄_rc)² / (σ_c² + ε))`.
 
     `ā_rc` is the mean of channel c over the width of row r: a horizontal stripe, because people
-    stand upright but turn. Where both stripes look alike the gate is open, and what they have in
-    common counts up to twice; `L2` scales every position to length 1 over the channels. The width
-    σ_c of each channel is learned as `log σ_c`; ε keeps the gate finite as σ → 0. It is computed
-    in float32. Exchanging the two maps exchanges the two results.
+    are upright but turn. Where both stripes are similar the gate is near 1, and common features
+    count up to twice. `L2` scales every position to length 1 over the channels. The width σ_c of
+    each channel is learned as `log σ_c`; ε keeps the gate finite as σ → 0. Computed in float32.
+    Exchanging the two maps exchanges the two results.
 
     The stripes of Varior et al. (Gated Siamese CNN, ECCV 2016, arXiv:1607.08378) are summarized
     by a learned convolution; here by the mean, which has no weights.
 
     Args:
-        sigma: the width that training starts from, in units of the maps.
+        sigma: initial width, in units of the maps.
         epsilon: smallest variance of the gate.
 
     Called on `[a, b]`, two maps `(b, h, w, d)`; returns two maps of the same shape.
 
     Raises:
-        InputError: if sigma or epsilon is not positive, or the input is not two maps alike.
+        InputError: if sigma or epsilon is not positive, or the input is not two maps of one shape.
     """
 
     def __init__(self, sigma: float = 1.0, epsilon: float = 1e-6, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        checks.above(0, "1 is usual", sigma=sigma)
-        checks.above(0, "1e-6 is usual", epsilon=epsilon)
+        checks.above(0, sigma=sigma, epsilon=epsilon)
         self.sigma = sigma
         self.epsilon = epsilon
 
     def build(self, input_shape: list[Shape]) -> None:
         if len(input_shape) != 2 or len(input_shape[0]) != 4 or input_shape[0] != input_shape[1]:
-            raise InputError(
-                "A gate compares two maps (b, h, w, d) of one shape, but the shapes are "
-                f"{[tuple(shape) for shape in input_shape]}: call it on [first, second]."
-            )
+            received = Shown(f"shapes {[tuple(shape) for shape in input_shape]}")
+            raise invalid("inputs", "two maps (b, h, w, d) of one shape", received)
         self.log_sigma = self.add_weight(
             name="log_sigma",
             shape=(input_shape[0][-1],),
@@ -74,7 +71,7 @@ class PairDistance(keras.layers.Layer):
     Coincident rows have distance 0 and gradient 0.
 
     Args:
-        dtype: float32 unless asked otherwise: distances do not fit into half precision.
+        dtype: float32 by default, because half precision is too coarse for distances.
     """
 
     def __init__(self, *, dtype: Any = "float32", **kwargs: Any) -> None:
@@ -88,20 +85,20 @@ class PairDistance(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="keras_reid")
 class PairMetric(keras.layers.Layer):
-    """`g_ij = σ(Σ_c w_c (x_ic − x_jc)² + b)`: `(b, d)` → `(b, b)`, how likely i and j differ.
+    """`g_ij = σ(Σ_c w_c (x_ic − x_jc)² + b)`: `(b, d)` → `(b, b)`, the probability of a negative.
 
     The learned metric of Chen et al. (Beyond Triplet Loss, CVPR 2017, arXiv:1704.01719): a
-    softmax over the two outcomes "same" and "different" of a pair. It depends on the difference
-    of their two logits alone, which is what is learned here. `g` lies between 0 and 1 and is
-    symmetric, but is no distance: coincident points have `g = σ(b)`. It starts from `w_c = 1/d`
-    and `b = 0`, the mean squared difference, which suits features that are batch-normalized.
+    softmax over the two outcomes "same" and "different" of a pair. It depends only on the
+    difference of their two logits, and this layer learns that difference. `g` is in (0, 1) and
+    symmetric, but not a distance: coincident points have `g = σ(b)`. It starts from `w_c = 1/d`
+    and `b = 0`, the mean squared difference, which suits batch-normalized features.
 
     The matrix is for losses with `distance="precomputed"`; the quadruplet loss of the paper
-    compares `g²`. At test time `layer(query, gallery)` gives `(q, g)`: as many evaluations as
-    there are pairs, so no search structure for points can be built on it.
+    compares `g²`. At test time `layer(query, gallery)` returns `(q, g)`: one evaluation for each
+    pair, which search structures for points do not support.
 
-    The squares are expanded about the mean point, in double precision where there is one: memory
-    is O(n·m + (n + m)·d), and near pairs do not cancel.
+    The squares are expanded about the mean point, in double precision if available: memory is
+    O(n·m + (n + m)·d), and near pairs do not cancel.
 
     Args:
         dtype: of the weights; the result is float32 under any mixed precision.
@@ -116,10 +113,8 @@ class PairMetric(keras.layers.Layer):
     def build(self, x_shape: Shape, y_shape: Shape | None = None) -> None:
         shapes = [tuple(shape) for shape in (x_shape, y_shape) if shape is not None]
         if any(len(shape) != 2 for shape in shapes) or shapes[0][-1] != shapes[-1][-1]:
-            raise InputError(
-                "Points that are compared are matrices (rows, features) of one width, but the "
-                f"shapes are {shapes}: embed both sides with the same model."
-            )
+            rule, received = "matrices (rows, features) of one size", Shown(f"shapes {shapes}")
+            raise invalid("inputs", rule, received, "Embed both sides with the same model.")
         width = shapes[0][-1]
         self.kernel = self.add_weight(
             name="kernel",

@@ -1,4 +1,4 @@
-"""The triplet loss of local features, whose stripes find each other."""
+"""Triplet loss of local features with aligned stripes."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from keras_reid import checks, distances
-from keras_reid.errors import InputError
+from keras_reid.errors import Shown, invalid
 from keras_reid.losses.base import Batch, MetricLoss, between_points
 
 Tensor = Any
@@ -19,20 +19,21 @@ class AlignedTripletLoss(MetricLoss):
     For each anchor p is the farthest positive and n the nearest negative by the distance of the
     global features, which are one vector and so compared at less cost: the same choice trains both
     (Zhang et al., AlignedReID, 2017, arXiv:1711.08184). Only the chosen pairs are aligned, 2b of
-    them. No gradient flows to the global features: their own `TripletHardLoss` and the identity
-    loss stand beside this one, see the recipe `aligned`.
+    them. No gradient flows to the global features. Add a `TripletHardLoss` and an identity loss for
+    them, see the recipe `aligned`.
 
     The predictions are the pair of outputs `(features (b, d), local (b, s, c))`: list it under
     `"features"` in `compile`. With `by="local"` they are `local` alone: list it under `"local"`.
 
     Args:
         margin: in units of S, which is below 2s − 1; `"soft"` is softplus.
-        by: what chooses: `"features"`, or `"local"`, the aligned distances of all pairs.
-        distance: of the global features; not of the local ones, which are aligned.
+        by: distances that select the pairs: those of `"features"`, or the aligned distances of
+            `"local"`.
+        distance: distance of the global features. Local features always use `aligned`.
         normalize: scale features and stripes to length 1 first.
         common: gather, label, reduction, name and dtype of `MetricLoss`.
 
-    The statistics of `MetricLoss.measure` are of the distances that choose.
+    The statistics of `MetricLoss.measure` describe the distances that select.
 
     Raises:
         InputError: if `by` is unknown, or the predictions are not this pair.
@@ -62,17 +63,18 @@ class AlignedTripletLoss(MetricLoss):
         return chosen._replace(read=between_points(stripes, distances.aligned_paired))
 
     def _pair(self, predictions: Any) -> tuple[Tensor, Tensor]:
-        """What chooses and what is trained."""
-        given = keras.tree.flatten(predictions)
-        ranks = [len(one.shape) for one in given]
+        """Return the features that select and the local features that are trained."""
+        outputs = keras.tree.flatten(predictions)
+        ranks = [len(output.shape) for output in outputs]
         if ranks == [2, 3]:
-            return (given[0] if self.by == "features" else given[1]), given[1]
+            return (outputs[0] if self.by == "features" else outputs[1]), outputs[1]
         if ranks == [3] and self.by == "local":
-            return given[0], given[0]
-        raise InputError(
-            "Aligned triplets take the pair of outputs ('features' (b, d), 'local' (b, s, c)), or "
-            f"by='local' the latter alone, but the shapes are {[tuple(x.shape) for x in given]}: "
-            "list the loss under 'features', or under 'local' with by='local'."
+            return outputs[0], outputs[0]
+        raise invalid(
+            "y_pred",
+            "the outputs features (b, d) and local (b, s, c)",
+            Shown(f"shapes {[tuple(output.shape) for output in outputs]}"),
+            'List the loss under "features", or under "local" with by="local".',
         )
 
     def _all_equal(self, size: int) -> tuple[Tensor, Tensor]:

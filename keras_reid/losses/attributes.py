@@ -7,25 +7,28 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_reid.errors import InputError
+from keras_reid.errors import Shown, invalid
 from keras_reid.losses.common import ReidLoss
 
 Tensor = Any
 
 
 def checked_groups(exclusive: Sequence[Sequence[int]], count: int) -> tuple[tuple[int, ...], ...]:
-    """The groups of exclusive columns, among `count`, as tuples.
+    """Return groups of exclusive columns as tuples.
+
+    Args:
+        exclusive: groups of columns, at most one of which is true.
+        count: number of columns.
 
     Raises:
-        InputError: an empty group, a column in two, or one that is not there.
+        InputError: an empty group, a column in two groups, or an unknown column.
     """
     groups = tuple(tuple(int(i) for i in group) for group in exclusive)
     columns = [i for group in groups for i in group]
     if not all(groups) or len(set(columns)) < len(columns) or not set(columns) <= set(range(count)):
-        raise InputError(
-            f"Exclusive groups have columns among the {count} attributes, each in no other group, "
-            f"but {[list(group) for group in groups]} were given: take those of an AttributeSchema."
-        )
+        rule = f"different columns of 0 to {count - 1}, none in two groups"
+        received = [list(group) for group in groups]
+        raise invalid("exclusive", rule, received, "Pass the groups of an AttributeSchema.")
     return groups
 
 
@@ -33,22 +36,22 @@ def checked_groups(exclusive: Sequence[Sequence[int]], count: int) -> tuple[tupl
 class AttributeLoss(ReidLoss):
     """`Σ_m w_m · BCE(t_m, z_m) + Σ_g CE(t_g, z_g)`, one number for each image.
 
-    A binary attribute m is weighted by `w = e^(1 − r)` where it is true and `e^r` where it is
-    false, r being the fraction of the training images for which it is true (DeepMAR, Li et al.,
-    ACPR 2015), so that rare ones count. An exclusive group g, such as the colors of trousers, is
-    one classifier: its cross-entropy of a softmax. What is unknown counts nothing: a target of −1,
-    and a group in which not exactly one is true (Lin et al., Pattern Recognition 2019,
-    arXiv:1703.07220, whose mean over attributes is this over their number).
+    A binary attribute m has the weight `w = e^(1 − r)` where it is true and `e^r` where it is
+    false. Its rate r is the fraction of training images with the attribute, so that rare attributes
+    count more (DeepMAR, Li et al., ACPR 2015). An exclusive group g, such as the colors of
+    trousers, has the cross-entropy of a softmax. Unknown attributes count 0: a target of −1, and a
+    group without exactly one true column. (Lin et al., Pattern Recognition 2019, arXiv:1703.07220,
+    divide the sum by the number of attributes.)
 
     Args:
-        rates: r of each of the m columns, in [0, 1]; those in groups are not looked at.
-        exclusive: groups of columns of which at most one is true.
+        rates: r of each of the m columns, in [0, 1]; rates of columns in groups are not used.
+        exclusive: groups of columns; at most one column of a group is true.
 
     `y_true` is 1 (true), 0 (false) or −1 (unknown), `(b, m)`, `y_pred` logits `(b, m)`; the result
     is `(b,)` in nats.
 
     Raises:
-        InputError: rates beyond [0, 1], or groups that cannot be.
+        InputError: rates outside [0, 1], or invalid groups.
     """
 
     def __init__(
@@ -60,26 +63,23 @@ class AttributeLoss(ReidLoss):
         super().__init__(**common)
         self.rates = [float(rate) for rate in np.asarray(rates).ravel()]
         if not self.rates or not all(0 <= rate <= 1 for rate in self.rates):
-            raise InputError(
-                f"Rates are the shares of images with an attribute, in [0, 1], but {self.rates} "
-                "were given: take the means of the training targets."
-            )
+            fix = "Pass the means of the training targets."
+            raise invalid("rates", "fractions in [0, 1]", self.rates, fix)
         self.exclusive = checked_groups(exclusive, len(self.rates))
         grouped = {i for group in self.exclusive for i in group}
         self.binary = [i for i in range(len(self.rates)) if i not in grouped]
 
     @property
     def classifiers(self) -> int:
-        """How many there are: binary attributes and groups."""
+        """Number of classifiers: binary attributes and groups."""
         return len(self.binary) + len(self.exclusive)
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         target, logits = ops.cast(y_true, "float32"), ops.cast(y_pred, "float32")
         if {logits.shape[-1], target.shape[-1]} - {None, len(self.rates)}:
-            raise InputError(
-                f"There are {len(self.rates)} rates, but targets {tuple(target.shape)} and logits "
-                f"{tuple(logits.shape)}: give all one column for each attribute."
-            )
+            rule = f"logits and targets with {len(self.rates)} columns, one for each rate"
+            received = Shown(f"shapes {tuple(logits.shape)} and {tuple(target.shape)}")
+            raise invalid("y_pred", rule, received)
         loss = ops.zeros_like(logits[:, 0])
         if self.binary:
             loss = loss + self._binary(*(_of(x, self.binary) for x in (target, logits)))

@@ -1,4 +1,4 @@
-"""What all metric losses have in common: distances, pairs, and the mean over comparisons."""
+"""Base class of metric losses: distances, pairs, and the mean over comparisons."""
 
 import math
 from collections.abc import Sequence
@@ -10,17 +10,17 @@ from keras import ops
 
 from keras_reid import checks, distances, mining, replicas
 from keras_reid.distances.points import at_least_float32
-from keras_reid.errors import InputError
+from keras_reid.errors import invalid
 from keras_reid.losses.labels import LabeledLoss, checked_labels
 
 Tensor = Any
 
-# From this batch size on, single distances are computed anew from the points that a miner chose.
-# Their gradient touches only these rows; that of a whole matrix takes a product of b² d steps,
-# which is the faster one for small batches. Measured in benchmarks/losses.py.
+# From this batch size on, the selected distances are computed again from their points. Their
+# gradient touches only these rows. The gradient of a whole matrix takes b² d steps, which is faster
+# for small batches. Measured in benchmarks/losses.py.
 _SPARSE_FROM = 512
 
-# What `MetricLoss.measure` says of a batch.
+# Keys of the statistics of `MetricLoss.measure`.
 STATISTICS = ("active", "positive", "negative", "norm")
 
 
@@ -52,15 +52,14 @@ class MetricLoss(LabeledLoss):
     the loss is exactly 0 and so is its gradient.
 
     Args:
-        margin: distance, in units of `distance`, by which a negative must be farther than a
-            positive; `"soft"` replaces the hinge by softplus, which has no margin.
+        margin: minimum difference between negative and positive distance, in units of `distance`;
+            `"soft"` replaces the hinge by softplus, which has no margin.
         distance: name in `keras_reid.distances.DISTANCES`, or a function `(b, …) -> (b, b)`,
             which must be a registered Keras serializable if the loss is to be saved. With
             `"precomputed"` the predictions are themselves the distances `(b, b)` of the batch.
         normalize: scale the embeddings to length 1 first.
-        gather: compare over the global batch of all replicas of a distributed training, so that
-            it takes the step of one replica with the joint batch; otherwise each replica
-            compares what it sees.
+        gather: compare the images of all replicas of a distributed training, as one replica with
+            the whole batch does. Otherwise each replica compares its own images.
         common: label, reduction, name and dtype of `ReidLoss`.
 
     `y_true` are identities `(b,)` or `(b, 1)`, any integers; `y_pred` embeddings `(b, d)`. The
@@ -88,26 +87,26 @@ class MetricLoss(LabeledLoss):
         self.distance = distance
         self.normalize = normalize
         self.gather = gather
-        self._pairwise = pairwise("compared", distance, normalize or gather)
+        self._pairwise = pairwise(distance, normalize or gather)
 
     def formula(self, mined: mining.Mined) -> Tensor:
-        """The loss of each comparison, of the shape of `mined.valid`."""
+        """Return the loss of each comparison, of the shape of `mined.valid`."""
         return self.hinge(mined.positive - mined.negative)
 
     def terms(self, batch: Batch) -> Sequence[Terms]:
-        """What is averaged; the loss is the sum of these means."""
+        """Return the averaged terms; the loss is the sum of their means."""
         mined = self.mine(batch)
         return [Terms(self.formula(mined), mined.valid)]
 
     def mine(self, batch: Batch) -> mining.Mined:
-        """The comparisons of this loss's miner."""
+        """Return the comparisons of the miner of this loss."""
         return mining.get(self.miner)(batch.distances, batch.positive, batch.negative, batch.read)
 
     @property
     def is_sparse(self) -> bool:
-        """Whether all that is differentiated are single distances that the miner chose.
+        """True if only single distances that the miner selected have a gradient.
 
-        A subclass with `terms` or `mine` of its own says so itself.
+        A subclass that overrides `terms` or `mine` overrides this property, too.
         """
         kind = type(self)
         inherited = kind.terms is MetricLoss.terms and kind.mine is MetricLoss.mine
@@ -118,42 +117,42 @@ class MetricLoss(LabeledLoss):
         return hinge(excess, self.margin)
 
     def __call__(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> Any:
-        # Keras casts to the loss's dtype, by which gradients of half precision can overflow.
+        # Keras casts to the dtype of the loss. Gradients of half precision can then overflow.
         y_pred = keras.tree.map_structure(at_least_float32, y_pred)
         return super().__call__(y_true, y_pred, sample_weight)
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        return self._compared(y_true, y_pred)[0]
+        return self._per_anchor(y_true, y_pred)[0]
 
     def measure(
         self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """What calling the loss returns, and what it saw of the batch, from the same distances.
+        """Return the loss and statistics of the batch, computed from the same distances.
 
         Args:
             y_true, y_pred, sample_weight: as of the call.
 
         Returns:
             The loss, and the statistics of the batch as scalars without gradient:
-            `active`: fraction of the comparisons that the loss still works on, those above 0, or
-            above ln 2 with the soft margin (the negative is nearer than the positive);
+            `active`: fraction of comparisons with a loss above 0, or above ln 2 with the soft
+            margin (the negative is nearer than the positive);
             `positive`, `negative`: mean distance of the pairs of one identity and of two;
-            `norm`: mean length of the embeddings. What does not exist is 0. With `gather` they are
-            of the global batch.
+            `norm`: mean length of the embeddings. Without such pairs a statistic is 0. With
+            `gather` they describe the batch of all replicas.
         """
         statistics: dict[str, Tensor] = {}
 
         def call(y_true: Tensor, y_pred: Tensor) -> Tensor:
-            per_anchor, *seen = self._compared(y_true, y_pred)
-            statistics.update(self._statistics(*seen))
+            per_anchor, *rest = self._per_anchor(y_true, y_pred)
+            statistics.update(self._statistics(*rest))
             return per_anchor
 
         return self.reduced(call, y_true, y_pred, sample_weight), statistics
 
-    def _compared(
+    def _per_anchor(
         self, y_true: Tensor, y_pred: Tensor
     ) -> tuple[Tensor, Batch, Sequence[Terms], Tensor]:
-        """The loss of each anchor `(b,)`, and the batch, comparisons and predictions it is of."""
+        """Return the loss of each anchor `(b,)`, the batch, its comparisons and predictions."""
         labels = checked_labels(y_true, y_pred)
         own, start = labels, None
         if self.gather:
@@ -182,17 +181,17 @@ class MetricLoss(LabeledLoss):
         return {name: ops.stop_gradient(value) for name, value in statistics.items()}
 
     def collapse_value(self, identities: int = 16, instances: int = 4) -> float:
-        """The loss of a batch whose embeddings are all equal: the margin of a triplet loss."""
+        """Return the loss of a batch with equal embeddings: the margin of a triplet loss."""
         labels = np.repeat(np.arange(identities), instances)
         return float(ops.mean(self.call(labels, self._all_equal(len(labels)))))
 
     def _all_equal(self, size: int) -> Any:
-        """What the loss takes, of a batch whose embeddings are all equal."""
+        """Return the predictions of a batch with equal embeddings."""
         shapes = {distances.precomputed: (size, size), distances.aligned: (size, 1, 1)}
         return np.zeros(shapes.get(self._pairwise, (size, 1)), "float32")
 
     def batch(self, labels: Tensor, predictions: Tensor) -> Batch:
-        """The distances and pairs of labels `(b,)` and predictions `(b, …)`."""
+        """Return the distances and pairs of labels `(b,)` and predictions `(b, …)`."""
         points = ops.convert_to_tensor(predictions)
         points = distances.unit(points) if self.normalize else points
         pairwise = self._pairwise(points)
@@ -223,12 +222,12 @@ class MetricLoss(LabeledLoss):
 
 
 def saved(choice: Any) -> Any:
-    """A name as it is, a function as Keras saves it."""
+    """Return a name unchanged, and a function as Keras serializes it."""
     return choice if isinstance(choice, str) else keras.saving.serialize_keras_object(choice)
 
 
 def restored(config: dict[str, Any], *names: str) -> dict[str, Any]:
-    """The configuration with the functions among these names, which `saved` saved, made again."""
+    """Return the configuration with the deserialized functions of these names, see `saved`."""
     functions = {
         name: keras.saving.deserialize_keras_object(config[name])
         for name in names
@@ -237,17 +236,13 @@ def restored(config: dict[str, Any], *names: str) -> dict[str, Any]:
     return {**config, **functions}
 
 
-def pairwise(
-    action: str, distance: str | distances.Distance, on_embeddings: bool
-) -> distances.Distance:
-    """The function of that name, unless it is none of embeddings where it must be one."""
-    chosen = distances.get(distance)
-    if chosen is distances.precomputed and on_embeddings:
-        raise InputError(
-            f"Precomputed distances are {action} as they are, but normalize or gather is set: "
-            "these work on embeddings."
-        )
-    return chosen
+def pairwise(distance: str | distances.Distance, on_embeddings: bool) -> distances.Distance:
+    """Look up a distance by name; reject `precomputed` where embeddings are required."""
+    function = distances.get(distance)
+    if function is distances.precomputed and on_embeddings:
+        fix = "Precomputed distances do not allow normalize and gather."
+        raise invalid("distance", "a distance of embeddings", distance, fix)
+    return function
 
 
 def hinge(excess: Tensor, margin: float | str) -> Tensor:
@@ -258,7 +253,7 @@ def hinge(excess: Tensor, margin: float | str) -> Tensor:
 
 
 def between_points(points: Tensor, paired: distances.Distance) -> mining.Reader:
-    """Reads distances by computing them, from the points at these rows and columns."""
+    """Return a reader that computes the distances of the points at rows and columns."""
 
     def read(rows: Tensor | None, columns: Tensor) -> Tensor:
         own = points if rows is None else ops.take(points, rows, axis=0)
@@ -268,8 +263,8 @@ def between_points(points: Tensor, paired: distances.Distance) -> mining.Reader:
 
 
 def _mean_by_anchor(values: Tensor, valid: Tensor) -> Tensor:
-    """Sums per anchor `(b,)`, scaled so that their mean is the mean over the valid values."""
-    # The `where`: what an invalid comparison computed is finite, and dropped here.
+    """Return sums per anchor `(b,)`, scaled so that their mean is the mean of the valid values."""
+    # Values of invalid comparisons are finite, and dropped here.
     values = ops.where(valid, values, 0)
     anchors = ops.shape(values)[0]
     scale = ops.cast(anchors, values.dtype) / ops.maximum(_count(valid, values.dtype), 1)
@@ -277,7 +272,7 @@ def _mean_by_anchor(values: Tensor, valid: Tensor) -> Tensor:
 
 
 def mean_over(mask: Tensor, values: Tensor) -> Tensor:
-    """The mean of the values in the mask, 0 if it is empty."""
+    """Return the mean of the values in the mask, 0 if it is empty."""
     return ops.sum(ops.where(mask, values, 0)) / ops.maximum(_count(mask, values.dtype), 1)
 
 
@@ -288,6 +283,6 @@ def _count(mask: Tensor, dtype: Any = "float32") -> Tensor:
 def check_margin(name: str, margin: float | str) -> None:
     """Raise `InputError` for a margin that is neither a distance nor "soft"."""
     if margin is None or (isinstance(margin, str) and margin != "soft"):
-        raise InputError(f'`{name}` must be a number of at least 0 or "soft", got {margin!r}.')
+        raise invalid(name, 'a number of at least 0 or "soft"', margin)
     if margin != "soft":
-        checks.at_least(0, '0.3 is usual, "soft" is softplus', **{name: margin})
+        checks.at_least(0, '0.3 is usual, "soft" is softplus.', **{name: margin})

@@ -1,9 +1,10 @@
 """Base class of all losses: the label that a loss reads, its name in the logs, its dtype."""
 
-import re
 from typing import Any
 
 import keras
+
+from keras_reid.losses.registry import loss_name
 
 
 class ReidLoss(keras.losses.Loss):
@@ -36,12 +37,3 @@ class ReidLoss(keras.losses.Loss):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "dtype": self.dtype, "label": self.label}
-
-
-def loss_name(class_name: str) -> str:
-    """Return the name of a class in snake case, without `Loss`.
-
-    >>> loss_name("TripletHardLoss")
-    'triplet_hard'
-    """
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", class_name.removesuffix("Loss")).lower()

@@ -1,7 +1,7 @@
-"""What one model learns from another: logits, ranks and distances, with no way back to the teacher.
+"""Distillation losses of logits, ranks and distances. No gradient reaches the teacher.
 
-All are `distill(teacher_output, student_output)`: the teacher stands where Keras expects `y_true`,
-and gets no gradient, so that two models which learn from each other do not share a gradient.
+All are `distill(teacher_output, student_output)`: the output of the teacher is the `y_true` of
+Keras. Two models that learn from each other do not share a gradient.
 """
 
 import math
@@ -15,13 +15,13 @@ import numpy as np
 from keras import ops
 
 from keras_reid import checks, distances, replicas
-from keras_reid.errors import InputError
+from keras_reid.errors import invalid
 from keras_reid.losses.base import pairwise, restored, saved
 from keras_reid.losses.common import ReidLoss
 
 Tensor = Any
 
-# All 2ⁿ subsets of a list are looked at: 4096 for each query.
+# The loss sums over all 2ⁿ subsets of a list: 4096 for each query.
 _LONGEST_SOFT_LIST = 12
 
 # Below every score; finite, because infinity times a weight of 0 is NaN.
@@ -38,16 +38,19 @@ class DistillationLoss(ReidLoss):
     output: ClassVar[str]
 
     def ensemble(self, teachers: Sequence[Tensor]) -> Tensor:
-        """The one output that stands for those of several teachers."""
+        """Return one output that represents several teachers."""
         raise NotImplementedError
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         teacher, student = self._in_own_precision(y_true), self._in_own_precision(y_pred)
-        _check_sizes(teacher, student)
+        expected, received = teacher.shape[0], student.shape[0]
+        if None not in (expected, received) and expected != received:
+            fix = "Pass one batch through both models."
+            raise invalid("y_pred", f"{expected} outputs, one for each of y_true", received, fix)
         return self.distill(ops.stop_gradient(teacher), student)
 
     def distill(self, teacher: Tensor, student: Tensor) -> Tensor:
-        """The loss of each image `(b,)`."""
+        """Return the loss of each image `(b,)`."""
         raise NotImplementedError
 
     def _in_own_precision(self, output: Tensor) -> Tensor:
@@ -59,11 +62,11 @@ class LogitDistillationLoss(DistillationLoss):
     """`T² · KL(σ(t / T) ‖ σ(s / T))`, the sum over the classes.
 
     Distillation (Hinton et al., arXiv:1503.02531) and, with T = 1 and in both directions, deep
-    mutual learning (Zhang et al., CVPR 2018, arXiv:1706.00384). Computed from logits: exact however
-    sure the teacher is, where `keras.losses.KLDivergence` clips probabilities.
+    mutual learning (Zhang et al., CVPR 2018, arXiv:1706.00384). Computed from logits: exact for
+    confident teachers, where `keras.losses.KLDivergence` clips probabilities.
 
     Args:
-        temperature: T, above 0. The gradient of a divergence shrinks with 1 / T²: hence the factor.
+        temperature: T, above 0. The factor T² compensates for a gradient that shrinks with 1 / T².
 
     `y_true` are logits `(b, c)` of the teacher, `y_pred` of the student; the result is `(b,)` nats.
 
@@ -75,25 +78,22 @@ class LogitDistillationLoss(DistillationLoss):
 
     def __init__(self, temperature: float = 1.0, **options: Any) -> None:
         super().__init__(**options)
-        hint = "1 is usual among equals, 4 for a larger teacher"
-        checks.above(0, hint, temperature=temperature)
+        fix = "1 is usual among equals, 4 for a larger teacher."
+        checks.above(0, fix, temperature=temperature)
         self.temperature = float(temperature)
 
     def distill(self, teacher: Tensor, student: Tensor) -> Tensor:
-        if None not in (teacher.shape[-1], student.shape[-1]) and (
-            teacher.shape[-1] != student.shape[-1]
-        ):
-            raise InputError(
-                "Logits are distilled class by class, but the teacher has "
-                f"{teacher.shape[-1]} classes and the student {student.shape[-1]}: train both on "
-                "the same identities, or distill ranks or distances."
-            )
+        expected, received = teacher.shape[-1], student.shape[-1]
+        if None not in (expected, received) and expected != received:
+            rule = f"logits of {expected} classes as the teacher has"
+            fix = "Train both on the same identities, or distill ranks or distances."
+            raise invalid("y_pred", rule, received, fix)
         t = ops.log_softmax(teacher / self.temperature)
         s = ops.log_softmax(student / self.temperature)
         return self.temperature**2 * ops.sum(ops.exp(t) * (t - s), axis=-1)
 
     def ensemble(self, teachers: Sequence[Tensor]) -> Tensor:
-        """Logits of the mean probability at this temperature (DML_e)."""
+        """Return the logits of the mean probability at this temperature (DML_e)."""
         logits = [self._in_own_precision(t) / self.temperature for t in teachers]
         logs = ops.stack([ops.log_softmax(t) for t in logits])
         return self.temperature * (ops.logsumexp(logs, axis=0) - math.log(len(teachers)))
@@ -103,11 +103,11 @@ class LogitDistillationLoss(DistillationLoss):
 
 
 class _Relations(DistillationLoss):
-    """What is distilled is how the embeddings of a batch lie to each other.
+    """Relational distillation: match the pairwise geometry of a batch.
 
     Args:
         normalize: scale the embeddings to length 1 first.
-        gather: compare over the global batch of all replicas of a distributed training.
+        gather: compare the images of all replicas of a distributed training.
     """
 
     def __init__(self, normalize: bool, gather: bool, **options: Any) -> None:
@@ -126,7 +126,7 @@ class _Relations(DistillationLoss):
         return distances.unit(embeddings) if self.normalize else embeddings
 
     def ensemble(self, teachers: Sequence[Tensor]) -> Tensor:
-        """The teachers' embeddings side by side: squared distances are the means of theirs."""
+        """Concatenate the embeddings, so that squared distances are the means of the teachers'."""
         points = [self.points(self._in_own_precision(t)) for t in teachers]
         return ops.concatenate(points, axis=-1) / math.sqrt(len(teachers))
 
@@ -139,14 +139,13 @@ class DistanceDistillationLoss(_Relations):
     """`1/b² · Σ_ij (t_ij − s_ij)²` over the distance matrices of teacher and student.
 
     The metric mutual loss of AlignedReID (Zhang et al., arXiv:1711.08184) is this in both
-    directions; since the teacher is constant, each side gets the gradient `2/b² · (s − t)`, half of
-    what the sum of both would have without that.
+    directions. The teacher is constant, so that each side gets the gradient `2/b² · (s − t)`.
 
     Args:
         distance: name in `keras_reid.distances.DISTANCES` or a function `(b, …) -> (b, b)`.
-        normalize, gather: scale the embeddings to length 1 first; compare over the global batch of
-            all replicas of a distributed training. Models of different width or architecture
-            have embeddings of different length, which `normalize` makes comparable.
+        normalize: scale the embeddings to length 1 first, which makes embeddings of different
+            architectures comparable.
+        gather: compare the images of all replicas of a distributed training.
 
     `y_true` are the teacher's embeddings `(b, d)`, `y_pred` the student's `(b, e)`, of the same
     images in the same order; the result is `(b,)` in squared units of the distance.
@@ -166,7 +165,7 @@ class DistanceDistillationLoss(_Relations):
     ) -> None:
         super().__init__(normalize, gather, **options)
         self.distance = distance
-        self._pairwise = pairwise("distilled", distance, normalize or gather)
+        self._pairwise = pairwise(distance, normalize or gather)
 
     def distill(self, teacher: Tensor, student: Tensor) -> Tensor:
         t, s = self._pairwise(self.points(teacher)), self._pairwise(self.points(student))
@@ -184,15 +183,14 @@ class DistanceDistillationLoss(_Relations):
 class RankDistillationLoss(_Relations):
     """`KL(P_t ‖ P_s)` over the orders of the teacher's nearest images, or `−log P_s(teacher's)`.
 
-    DarkRank (Chen et al., AAAI 2018, arXiv:1707.01220). Each image is a query; its list are the
-    `list_length` others that lie nearest to it for the teacher, with scores
-    `S = −alpha · |q − x|^beta`. An order π has the probability
-    `P(π) = Π_i exp S_π(i) / Σ_{j≥i} exp S_π(j)`. `"soft"` compares all orders, `"hard"` asks for
-    the teacher's own one (ListMLE).
+    DarkRank (Chen et al., AAAI 2018, arXiv:1707.01220). Each image is a query with a list of the
+    teacher's `list_length` nearest images. Their scores are `S = −alpha · |q − x|^beta`, and an
+    order π has the probability `P(π) = Π_i exp S_π(i) / Σ_{j≥i} exp S_π(j)`. `"soft"` compares all
+    orders, `"hard"` only the order of the teacher (ListMLE).
 
-    The `n!` orders need not be listed. What is drawn next depends only on the set R that is left,
-    so with `q(R)`, the teacher's probability that R is left at some time,
-    `KL = Σ_R q(R) · (LSE_R(s) − LSE_R(t)) − Σ_i (s_i − t_i)`, and this takes `n · 2ⁿ` steps.
+    The sum does not enumerate the `n!` orders, because the next image depends only on the set R of
+    the remaining ones. With `q(R)`, the teacher's probability that R remains at some step,
+    `KL = Σ_R q(R) · (LSE_R(s) − LSE_R(t)) − Σ_i (s_i − t_i)`, which takes `n · 2ⁿ` steps.
 
     Args:
         mode: `"soft"` or `"hard"`.
@@ -221,13 +219,11 @@ class RankDistillationLoss(_Relations):
     ) -> None:
         super().__init__(normalize, gather, **options)
         checks.one_of(("soft", "hard"), mode=mode)
-        checks.above(0, "3 is usual", alpha=alpha, beta=beta)
+        checks.above(0, "3 is usual.", alpha=alpha, beta=beta)
         longest = _LONGEST_SOFT_LIST if mode == "soft" else math.inf
         if not 2 <= list_length <= longest:
-            raise InputError(
-                f"A list has at least 2 images, and at most {_LONGEST_SOFT_LIST} if soft, but "
-                f"{list_length} was given: 4 is usual, and the hard mode takes longer ones."
-            )
+            rule = f"at least 2, and at most {_LONGEST_SOFT_LIST} if soft"
+            raise invalid("list_length", rule, list_length, "4 is usual.")
         self.mode = mode
         self.alpha = float(alpha)
         self.beta = float(beta)
@@ -236,10 +232,8 @@ class RankDistillationLoss(_Relations):
     def distill(self, teacher: Tensor, student: Tensor) -> Tensor:
         images = teacher.shape[0]
         if images is not None and images <= self.list_length:
-            raise InputError(
-                f"A list of {self.list_length} others needs a larger batch, but {images} images "
-                "were given: raise the batch or lower list_length."
-            )
+            rule = f"more than {self.list_length} images, the length of a list"
+            raise invalid("y_pred", rule, images, "Raise the batch or lower list_length.")
         teacher, student = self.points(teacher), self.points(student)
         to_others = ops.where(
             distances.same_index(teacher), distances.MASKED, distances.squared_euclidean(teacher)
@@ -267,7 +261,7 @@ class RankDistillationLoss(_Relations):
 
 
 def _minus_log_probability(scores: Tensor) -> Tensor:
-    """`−log P` of the order in which the scores `(b, n)` stand."""
+    """Return `−log P` of the order of the scores `(b, n)`."""
     length = scores.shape[1]
     left = np.triu(np.ones((length, length), bool))
     rest = ops.logsumexp(ops.where(left, scores[:, None], _NEVER), axis=-1)
@@ -285,7 +279,7 @@ def _divergence(t: Tensor, s: Tensor) -> Tensor:
 
 
 def _log_sums(scores: Tensor) -> Tensor:
-    """`LSE_R = log Σ_{i∈R} exp S_i` `(b, 2ⁿ)`; bit i of the column R says whether i is in it."""
+    """`LSE_R = log Σ_{i∈R} exp S_i` `(b, 2ⁿ)`; bit i of the column R is 1 if i is in R."""
     sums = ops.full_like(scores[:, :1], _NEVER)
     for i in range(scores.shape[1]):
         score = scores[:, i : i + 1]
@@ -297,9 +291,9 @@ def _log_sums(scores: Tensor) -> Tensor:
 
 
 def _left(scores: Tensor, log_sums: Tensor) -> Tensor:
-    """`q(R) = Σ_{i∉R} q(R ∪ i) · exp(S_i − LSE_{R∪i})` `(b, 2ⁿ)`: R is left at some time.
+    """`q(R) = Σ_{i∉R} q(R ∪ i) · exp(S_i − LSE_{R∪i})` `(b, 2ⁿ)`: R remains at some step.
 
-    0 for the empty set, which costs nothing.
+    0 for the empty set, which has no loss.
     """
     levels, in_order = _levels(scores.shape[1])
     left = [ops.ones_like(scores[:, :1])]
@@ -312,10 +306,10 @@ def _left(scores: Tensor, log_sums: Tensor) -> Tensor:
 
 @cache
 def _levels(length: int) -> tuple[list[tuple[Any, Any, Any]], Any]:
-    """The sets of n − 1, n − 2, … 1 of n things, and the places of all 2ⁿ sets in that order.
+    """Return the sets of n − 1, n − 2, … 1 of n images, and the positions of all 2ⁿ sets.
 
-    For each set: what was drawn to leave it, which number the set had before, bit i for thing i,
-    and its place among those of that size.
+    A level has for each set: the image drawn last, the number of the set before (bit i for image
+    i), and the position of that set among the sets of its size.
     """
     places = {2**length - 1: 0}
     order, levels = list(places), []
@@ -327,12 +321,3 @@ def _levels(length: int) -> tuple[list[tuple[Any, Any, Any]], Any]:
         places = {some: place for place, some in enumerate(sets)}
         order += sets
     return levels, np.argsort([*order, 0])
-
-
-def _check_sizes(teacher: Tensor, student: Tensor) -> None:
-    expected, received = teacher.shape[0], student.shape[0]
-    if None not in (expected, received) and expected != received:
-        raise InputError(
-            f"Teacher and student see the same images, but {expected} and {received} outputs were "
-            "given: pass one batch through both."
-        )

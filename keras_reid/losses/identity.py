@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from keras_reid import checks
-from keras_reid.errors import InputError
+from keras_reid.errors import Shown, invalid
 from keras_reid.losses.labels import LabeledLoss, checked_labels, class_indices
 from keras_reid.losses.registry import MARGINS
 
@@ -23,9 +23,9 @@ class IdentityLoss(LabeledLoss):
     Args:
         label_smoothing: ε, fraction of the target, in [0, 1), for all identities alike.
 
-    `y_true` are class indices `(b,)` or `(b, 1)` in 0 … c − 1, `y_pred` logits `(b, c)`, or
-    `(b, p, c)` of p classifiers, one for each part, whose losses are added up (PCB, Sun et al.,
-    ECCV 2018, arXiv:1711.09349); the result is `(b,)` in nats.
+    `y_true` are class indices `(b,)` or `(b, 1)` in 0 … c − 1, `y_pred` logits `(b, c)`. Logits
+    `(b, p, c)` of p classifiers, one for each part, add up their losses (PCB, Sun et al., ECCV
+    2018, arXiv:1711.09349). The result is `(b,)` in nats.
 
     Raises:
         InputError: if `label_smoothing` is out of range, the logits are of another rank or the
@@ -38,15 +38,15 @@ class IdentityLoss(LabeledLoss):
         **common: Any,
     ) -> None:
         super().__init__(**common)
-        hint = "0.1 is usual, 0 is plain cross-entropy"
-        checks.within("[0, 1)", hint, label_smoothing=label_smoothing)
+        fix = "0.1 is usual, 0 is plain cross-entropy."
+        checks.within("[0, 1)", fix, label_smoothing=label_smoothing)
         self.label_smoothing = float(label_smoothing)
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         return ops.sum(self.of_parts(y_true, y_pred), axis=-1)
 
     def of_parts(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        """The losses `(b, p)` of all classifiers."""
+        """Return the losses `(b, p)` of all classifiers."""
         logits = _of_parts(y_pred)
         labels = class_indices(checked_labels(y_true, logits))
         labels = ops.broadcast_to(labels[:, None], ops.shape(logits)[:2])
@@ -62,8 +62,8 @@ class IdentityLoss(LabeledLoss):
 class VisibleIdentityLoss(IdentityLoss):
     """`Σ_p c_p · CE_p`: smoothed cross-entropy of parts, weighted by their visibility.
 
-    As HOReID trains its parts (Wang et al., CVPR 2020, arXiv:2003.08177). Visibility is data: no
-    gradient goes back to it. In `compile` the loss is listed under `"part_logits"`.
+    Loss of the parts of HOReID (Wang et al., CVPR 2020, arXiv:2003.08177). The visibility gets no
+    gradient. In `compile` the loss is listed under `"part_logits"`.
 
     Args:
         label_smoothing: as of `IdentityLoss`.
@@ -94,13 +94,13 @@ class MarginSoftmaxLoss(IdentityLoss):
 
     Args:
         kind: `"arcface"`, `"cosface"` or `"sphereface"`.
-        scale: what the cosines are multiplied with; without it the softmax cannot be sure.
-        margin: m; None is the usual one of the kind.
+        scale: factor of the cosines, which limits the confidence of the softmax.
+        margin: m; None is the usual margin of the kind.
         label_smoothing: see `IdentityLoss`.
 
     `y_true` are class indices `(b,)` or `(b, 1)` in 0 … c − 1, `y_pred` cosines `(b, c)`, the
-    output of `keras_reid.layers.CosineClassifier`; the result is `(b,)` in nats. What lies
-    outside [−1, 1] is taken as the nearest bound and has no gradient.
+    output of `keras_reid.layers.CosineClassifier`; the result is `(b,)` in nats. Cosines
+    outside [−1, 1] are clipped and have no gradient.
 
     Raises:
         InputError: an unknown kind, a scale, margin or label smoothing out of range, labels of
@@ -119,16 +119,14 @@ class MarginSoftmaxLoss(IdentityLoss):
         checks.one_of(MARGINS, kind=kind)
         usual, allows, rule = MARGINS[kind][1:]
         if margin is not None and not allows(margin):
-            raise InputError(
-                f"The margin of {kind} is {rule}, but {margin} was given: {usual} is usual."
-            )
-        checks.above(0, "64 is usual, 30 with few identities", scale=scale)
+            raise invalid("margin", f"{rule} for {kind}", margin, f"{usual} is usual.")
+        checks.above(0, "64 is usual, 30 with few identities.", scale=scale)
         self.kind = kind
         self.scale = float(scale)
         self.margin = usual if margin is None else margin
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        cosines = _scores("Cosines", y_pred, "layers.CosineClassifier")
+        cosines = _scores(y_pred)
         # Not a clip alone: at exactly 1 JAX halves its gradient.
         bound = ops.stop_gradient(ops.clip(cosines, -1.0, 1.0))
         cosines = ops.where(ops.abs(cosines) <= 1, cosines, bound)
@@ -168,31 +166,30 @@ class CenterLoss(LabeledLoss):
     """
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        squared = _scores("Distances to the centers", y_pred, "layers.Centers")
+        squared = _scores(y_pred)
         own = _own(y_true, squared)
         half = ops.sum(ops.where(own, squared, 0.0), axis=-1) / 2
         return ops.where(ops.any(own, axis=-1), half, math.nan)
 
 
 def _of_parts(y_pred: Tensor) -> Tensor:
-    """Logits `(b, p, c)`; of one classifier p is 1."""
+    """Return logits `(b, p, c)`; p is 1 for one classifier."""
     if len(y_pred.shape) == 3:
         return ops.cast(y_pred, "float32")
-    return _scores("Identity logits", y_pred, "the classifier")[:, None]
+    return _scores(y_pred)[:, None]
 
 
-def _scores(what: str, y_pred: Tensor, source: str) -> Tensor:
+def _scores(y_pred: Tensor) -> Tensor:
     scores = ops.cast(y_pred, "float32")
     if len(scores.shape) != 2:
-        raise InputError(
-            f"{what} are a matrix (batch, identities), but the shape is "
-            f"{tuple(scores.shape)}: give the output of {source}."
-        )
+        fix = "Pass the output of a classifier, or of layers.Centers."
+        shape = Shown(f"shape {tuple(scores.shape)}")
+        raise invalid("y_pred", "a matrix (batch, identities)", shape, fix)
     return scores
 
 
 def _own(y_true: Tensor, scores: Tensor) -> Tensor:
-    """Which of the scores `(b, c)` is that of the image's own identity, as a mask."""
+    """Return the mask `(b, c)` of the scores of the own identities."""
     labels = class_indices(checked_labels(y_true, scores))
     classes = ops.arange(ops.shape(scores)[-1], dtype=keras.backend.standardize_dtype(labels.dtype))
     return labels[:, None] == classes[None, :]

@@ -7,18 +7,19 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_reid.errors import InputError
+from keras_reid.errors import Shown, invalid
 from keras_reid.losses.common import ReidLoss
 
 Tensor = Any
+INDICES = "one identity index for each image"
 
 
 class LabeledLoss(ReidLoss):
     """Loss against identity labels `y_true`, `(b,)` or `(b, 1)`.
 
-    `keras.losses.Loss` casts `y_true` to the dtype of the loss, in which different integers become
+    `keras.losses.Loss` casts `y_true` to the dtype of the loss. Different integers then become
     equal: above 256 in bfloat16, 2,048 in float16 and 2²⁴ in float32. Here integer labels reach
-    `call` as integers, whatever that dtype is. Labels that arrive as floats stay floats.
+    `call` as integers. Floats stay floats.
     """
 
     def __call__(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> Any:
@@ -68,7 +69,7 @@ def checked_labels(y_true: Tensor, y_pred: Any) -> Tensor:
     """
     _check_numeric(y_true)
     labels = ops.convert_to_tensor(y_true)
-    if getattr(labels.shape, "rank", 1) is not None:  # TensorFlow may not know the rank
+    if getattr(labels.shape, "rank", 1) is not None:  # None: not static in TensorFlow
         _check_one_column(tuple(labels.shape))
     labels = ops.reshape(_integers(labels), (-1,))
     _check_sizes(labels, y_pred)
@@ -78,7 +79,7 @@ def checked_labels(y_true: Tensor, y_pred: Any) -> Tensor:
 
 
 def class_indices(labels: Tensor) -> Tensor:
-    """Return the labels as integers: those that arrived as floats are truncated."""
+    """Return the labels as integers; floats are truncated."""
     return ops.cast(labels, "int32") if _is_float(labels) else labels
 
 
@@ -88,10 +89,8 @@ def _check_numeric(y_true: Any) -> None:
         dtype = np.asarray(y_true).dtype
     name = getattr(dtype, "name", str(dtype)).lower()  # torch's types have no name
     if dtype is not None and not any(kind in name for kind in ("int", "float", "bool")):
-        raise InputError(
-            f"`y_true` must be one identity index for each image, got labels of type {name}. "
-            "Convert names with numpy.unique(names, return_inverse=True)[1]."
-        )
+        fix = "Convert names with numpy.unique(names, return_inverse=True)[1]."
+        raise invalid("y_true", INDICES, Shown(f"labels of type {name}"), fix)
 
 
 def _check_integral(labels: Tensor) -> None:
@@ -103,17 +102,14 @@ def _check_integral(labels: Tensor) -> None:
     with np.errstate(invalid="ignore"):
         wrong = values[values % 1 != 0]  # infinity % 1 is NaN
     if len(wrong):
-        raise InputError(
-            f"`y_true` must be one identity index for each image, got {wrong[0]}. Pass integers."
-        )
+        raise invalid("y_true", INDICES, wrong[0].item(), "Pass integers.")
 
 
 def _check_one_column(shape: tuple[int | None, ...]) -> None:
     if not shape or any(size not in (1, None) for size in shape[1:]):
-        raise InputError(
-            "`y_true` must be one identity index for each image, of shape (b,) or (b, 1), got "
-            f"shape {shape}. Convert one-hot labels with argmax(axis=-1)."
-        )
+        rule = f"{INDICES}, of shape (b,) or (b, 1)"
+        fix = "Convert one-hot labels with argmax(axis=-1)."
+        raise invalid("y_true", rule, Shown(f"shape {shape}"), fix)
 
 
 def _integers(labels: Tensor) -> Tensor:
@@ -133,7 +129,6 @@ def _check_sizes(labels: Tensor, predictions: Any) -> None:
     for embeddings in keras.tree.flatten(predictions):
         received = embeddings.shape[0]
         if None not in (expected, received) and expected != received:
-            raise InputError(
-                f"`y_true` must be one identity for each embedding, got {expected} identities and "
-                f"{received} embeddings. Pass y_true as (b,) class indices and y_pred as (b, d)."
-            )
+            shown = Shown(f"{expected} identities and {received} embeddings")
+            fix = "Pass y_true as (b,) class indices and y_pred as (b, d)."
+            raise invalid("y_true", "one identity for each embedding", shown, fix)

@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from keras_reid import checks, distances, mining
-from keras_reid.errors import InputError
+from keras_reid.errors import invalid
 from keras_reid.losses.base import Batch, MetricLoss, Terms, check_margin, hinge, saved
 
 Tensor = Any
@@ -129,8 +129,7 @@ class SoftTripletHardLoss(MetricLoss):
         **common: Any,
     ) -> None:
         super().__init__(margin, **common)
-        hint = "a distance, of which 1 is usual; for the hardest comparisons TripletHardLoss"
-        checks.above(0, hint, temperature=temperature)
+        checks.above(0, "1 is usual; TripletHardLoss is the limit of 0.", temperature=temperature)
         self.temperature = temperature
         self.stop_gradient_weights = stop_gradient_weights
         self.miner = mining.batch_soft(temperature, stop_gradient_weights)
@@ -208,7 +207,7 @@ def triplet(
     distance: str | distances.Distance = "euclidean",
     normalize: bool = False,
 ) -> Tensor:
-    """`[d(anchor, positive) − d(anchor, negative) + margin]₊` of triplets that are given.
+    """`[d(anchor, positive) − d(anchor, negative) + margin]₊` of explicit triplets.
 
     Args:
         anchor, positive, negative: embeddings `(b, d)`, row by row of one triplet.
@@ -225,10 +224,7 @@ def triplet(
     check_margin("margin", margin)
     paired = distances.paired(distances.get(distance))
     if paired is None:
-        raise InputError(
-            "Triplets that are given are compared row by row with euclidean, squared_euclidean or "
-            f"cosine, but {distance!r} was given: choose one of these."
-        )
+        raise invalid("distance", "euclidean, squared_euclidean, cosine or aligned", distance)
     if normalize:
         anchor, positive, negative = map(distances.unit, (anchor, positive, negative))
     excess = paired(anchor, positive) - paired(anchor, negative)
@@ -236,6 +232,6 @@ def triplet(
 
 
 def check_absolute(name: str, bound: float, weight: float) -> None:
-    """An absolute bound is a distance, and its weight is not negative."""
-    checks.at_least(0, "a distance", **{name: bound})
-    checks.at_least(0, f"0 leaves {name} out", **{f"weight of {name}": weight})
+    """Raise `InputError` for a negative distance or a negative weight."""
+    factor = "weight" if name == "pull" else f"{name}_weight"
+    checks.at_least(0, "", **{name: bound, factor: weight})

@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from keras_reid import checks, distances, mining
-from keras_reid.errors import InputError
+from keras_reid.errors import invalid
 from keras_reid.losses.base import Batch, MetricLoss, Terms
 
 Tensor = Any
@@ -22,13 +22,13 @@ class ContrastiveLoss(MetricLoss):
     Hadsell, Chopra & LeCun, CVPR 2006, without their factor ½.
 
     Args:
-        margin: distance beyond which a negative costs nothing, in units of `distance`; at most 2
-            makes sense on unit vectors.
+        margin: distance from which on the loss of a negative is 0, in units of `distance`; unit
+            vectors are at most 2 apart.
         form: `"hadsell"` as above; `"linear"`: `d` and `[margin − d]₊`; `"squared_margin"`: `d²`
             and `[margin − d²]₊`, with the margin in squared units.
         reduce_pairs: `"balanced"`: mean over the positive pairs plus mean over the negative pairs,
             which are many more; `"all"`: mean over all pairs; `"nonzero"`: balanced, but only over
-            the pairs that cost anything.
+            the pairs with a loss above 0.
         pairs: `"batch"`: all pairs of the batch; `"given"`: `y_true` `(b,)` is 1 where two images
             show one identity, else 0, and `y_pred` `(b,)` or `(b, 1)` are their distances.
         common: distance, normalize, gather, reduction, name and dtype of `MetricLoss`; unit
@@ -48,15 +48,13 @@ class ContrastiveLoss(MetricLoss):
         if normalize is None:
             normalize = pairs == "batch" and distance != "precomputed"
         super().__init__(margin, distance, normalize, **common)
-        _check_has_margin("contrastive", margin)
+        _check_numeric(margin)
         checks.one_of(_FORMS, form=form)
         checks.one_of(_REDUCTIONS, reduce_pairs=reduce_pairs)
         checks.one_of(("batch", "given"), pairs=pairs)
         if pairs == "given" and (self.normalize or self.gather or distance != "euclidean"):
-            raise InputError(
-                "The distances of given pairs are taken as they are, but distance, normalize or "
-                "gather is set: these work on a batch of embeddings."
-            )
+            fix = "Given pairs do not allow distance, normalize and gather."
+            raise invalid("pairs", '"batch" for embeddings', pairs, fix)
         self.form = form
         self.reduce_pairs = reduce_pairs
         self.pairs = pairs
@@ -79,7 +77,7 @@ class ContrastiveLoss(MetricLoss):
         return [Terms(pull, positive), Terms(push, negative)]
 
     def costs(self, pairwise: Tensor) -> tuple[Tensor, Tensor]:
-        """What each distance costs if the pair is positive, and if it is negative."""
+        """Return the loss of each distance as a positive pair, and as a negative pair."""
         square = pairwise * pairwise
         if self.form == "linear":
             return pairwise, ops.relu(self.margin - pairwise)
@@ -106,7 +104,7 @@ class LiftedStructureLoss(MetricLoss):
 
     def __init__(self, margin: float = 0.3, *arguments: Any, **common: Any) -> None:
         super().__init__(margin, *arguments, **common)
-        _check_has_margin("lifted structure", margin)
+        _check_numeric(margin)
 
     def terms(self, batch: Batch) -> list[Terms]:
         joint = log_sums_exp(batch.distances, self.margin - batch.distances, batch)
@@ -135,8 +133,8 @@ class CircleLoss(MetricLoss):
         **common: Any,
     ) -> None:
         super().__init__(margin, distance, **common)
-        _check_has_margin("circle", margin)
-        checks.above(0, "64 is usual", scale=scale)
+        _check_numeric(margin)
+        checks.above(0, "64 is usual.", scale=scale)
         self.scale = scale
 
     def terms(self, batch: Batch) -> list[Terms]:
@@ -170,6 +168,6 @@ def log_sums_exp(pull: Tensor, push: Tensor, batch: Batch) -> Tensor:
     return logs[0] + logs[1] + largest[0][:, 0] + largest[1][:, 0]
 
 
-def _check_has_margin(loss: str, margin: float | str) -> None:
+def _check_numeric(margin: float | str) -> None:
     if margin == "soft":
-        raise InputError(f"The margin of the {loss} loss must be a number, got {margin!r}.")
+        raise invalid("margin", "a number for this loss", margin)

@@ -1,4 +1,4 @@
-"""Quadruplet losses: also the distance between two other identities is compared."""
+"""Quadruplet losses, which also compare the distance between two other identities."""
 
 from typing import Any
 
@@ -23,8 +23,8 @@ class QuadrupletLoss(MetricLoss):
         margin: of the first part, in units of `distance`; `"soft"` is softplus.
         margin2: of the second, weaker part; `"soft"` is softplus.
         miner: `"batch_hard"`: for each anchor the farthest positive, the nearest negative and the
-            nearest pair of two other identities; `"batch_all"`: every comparison, whose second part
-            takes O(b⁴) memory, 67 MB a tensor for 64 images.
+            nearest pair of two other identities; `"batch_all"`: every comparison. Its second part
+            takes O(b⁴) memory, 67 MB per tensor for 64 images.
         adaptive: instead of the given margins `m` and `m / 2`, with `m` the mean distance of
             negative pairs minus that of positive pairs, as constants, and at least 0.
         common: distance, normalize, gather, reduction, name and dtype of `MetricLoss`; unit
@@ -65,7 +65,7 @@ class QuadrupletLoss(MetricLoss):
         ]
 
     def margins(self, batch: Batch) -> tuple[Any, Any]:
-        """Both margins: those given, or by the mean distances of the batch."""
+        """Return both margins: the arguments, or the adaptive ones of the batch."""
         if not self.adaptive:
             return self.margin, self.margin2
         apart = mean_over(batch.negative, batch.distances)
@@ -93,7 +93,7 @@ class ImprovedQuadrupletLoss(QuadrupletLoss):
         margin, margin2, distance, normalize, common: as in `QuadrupletLoss`.
         pull: distance below which a positive is near enough.
         weight: of the pull.
-        push: distance beyond which other identities are far enough apart.
+        push: distance at which two other identities are far enough apart.
         push_weight: of the push.
     """
 
@@ -141,9 +141,9 @@ class ImprovedQuadrupletLoss(QuadrupletLoss):
 def hardest_apart(batch: Batch, near: mining.Mined) -> mining.Mined:
     """For each anchor its positive in `near` and the nearest pair (l, k) of two other identities.
 
-    The nearest pair of the whole batch serves every anchor that is of neither identity; an anchor
-    of l's identity needs the nearest pair without that identity, and one of k's likewise. So three
-    searches of the matrix answer for all anchors.
+    The nearest pair of the whole batch serves every anchor of another identity than l and k. An
+    anchor with the identity of l needs the nearest pair without that identity; so does an anchor
+    with the identity of k. Three searches of the matrix serve all anchors.
     """
     pairwise, positive, negative, read = batch
     choice = ops.stop_gradient(pairwise)
@@ -157,7 +157,7 @@ def hardest_apart(batch: Batch, near: mining.Mined) -> mining.Mined:
 
     others = [without(of_row), without(of_column)]
     pairs = [(row, column), *(mining.nearest_pair(choice, mask) for mask in others)]
-    found = [read(*pair) for pair in pairs]
+    nearest = [read(*pair) for pair in pairs]
     exists = [ops.any(mask) for mask in (negative, *others)]
 
     def by_anchor(everywhere: Tensor, at_row: Tensor, at_column: Tensor) -> Tensor:
@@ -165,7 +165,7 @@ def hardest_apart(batch: Batch, near: mining.Mined) -> mining.Mined:
 
     return mining.Mined(
         near.positive,
-        by_anchor(*found),
+        by_anchor(*nearest),
         ops.logical_and(ops.any(positive, axis=-1), by_anchor(*exists)),
     )
 

@@ -1,4 +1,4 @@
-"""What a metric loss sees of a batch, as a Keras metric for a plain `fit`."""
+"""Statistics of a metric loss as a Keras metric for a plain `fit`."""
 
 from typing import Any
 
@@ -11,15 +11,14 @@ Tensor = Any
 
 @keras.saving.register_keras_serializable(package="keras_reid")
 class BatchStatistics(keras.metrics.Metric):
-    """The means over the batches of the statistics of `MetricLoss.measure`.
+    """Means over the batches of the statistics of `MetricLoss.measure`.
 
     `model.compile("adam", loss, metrics=[BatchStatistics(loss)])` logs `active`, `positive`,
     `negative` and `norm`. The distances of a batch are computed once for all four.
 
     Args:
         loss: a metric loss.
-        prefix: what the names in the logs begin with, such as `"features_"`, where several outputs
-            are measured.
+        prefix: prefix of the names in the logs, such as `"features_"`, to measure several outputs.
     """
 
     def __init__(

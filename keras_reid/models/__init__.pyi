@@ -15,7 +15,7 @@ from .image import build
 from .pair import build_pair_verifier, pair_distances
 from .registry import BACKBONES, CLASSIFIERS, NECKS, POOLINGS
 from .reid_model import ReidModel
-from .shipped import PRETRAINED, Pretrained, pretrained
+from .shipped import PRETRAINED, ModelCard, pretrained
 from .video import build_tracklet
 
 __all__ = [
@@ -24,7 +24,7 @@ __all__ = [
     "NECKS",
     "POOLINGS",
     "PRETRAINED",
-    "Pretrained",
+    "ModelCard",
     "ReidModel",
     "backbones",
     "build",

@@ -1,7 +1,7 @@
-"""Backbones: a name or a file → a `keras.Model` that turns pixels into a feature map.
+"""Backbones: networks by name or from a file, from pixels to a feature map.
 
-Every backbone takes float RGB pixels 0..255 `(b, h, w, 3)` and yields `(b, h', w', d)`; the
-normalization that its weights expect is inside.
+Every backbone takes float RGB pixels 0..255 `(b, h, w, 3)`, normalizes them as its weights require,
+and returns `(b, h', w', d)`.
 """
 
 import os
@@ -13,7 +13,7 @@ from typing import Any
 import keras
 
 from keras_reid import checks
-from keras_reid.errors import InputError, first_line
+from keras_reid.errors import InputError, Shown, first_line, invalid
 from keras_reid.io import channels_last, read_model
 from keras_reid.layers import FusedBatchNormalization, MixStyle
 from keras_reid.models import shipped
@@ -54,12 +54,10 @@ def efficientnetv2_b0(weights: str | None, shape: Shape) -> keras.Model:
 
 
 def tiny(weights: str | None, shape: Shape) -> keras.Model:
-    """Four 3×3 convolutions with batch normalization: trains from nothing in a minute on a CPU."""
+    """Four 3×3 convolutions with batch normalization: trains from scratch in a minute on a CPU."""
     if weights is not None:
-        raise InputError(
-            f"the backbone tiny has no published weights: received weights={weights!r}; "
-            "use weights='none' or a .weights.h5 file"
-        )
+        fix = "The backbone tiny has no published weights."
+        raise invalid("weights", "'none' or a .weights.h5 file", weights, fix)
     pixels = keras.Input(shape)
     x = keras.layers.Rescaling(1.0 / 127.5, offset=-1.0)(pixels)
     for width in (32, 64, 96, 128):
@@ -89,33 +87,32 @@ def build(
     mixstyle: float = 0.0,
     instance_norm: float = 0.0,
 ) -> keras.Model:
-    """The backbone of that name, ready to be trained.
+    """Build a backbone for training.
 
     Args:
         name: one of `BACKBONES`; `pretrained:NAME` for that of a model of
             `keras_reid.models.PRETRAINED`; `keras_cv:PRESET` for a backbone of KerasCV with its
             rescaling inside; or the path of a functional model saved as `.keras` that
             takes float pixels 0..255.
-        weights: `"imagenet"`, `"none"`, or the path of a `.weights.h5` file that fits. A
-            pretrained model and one from a file bring their own weights: there `"imagenet"` keeps
-            them.
+        weights: `"imagenet"`, `"none"`, or the path of a matching `.weights.h5` file. Pretrained
+            models and files contain weights, which `"imagenet"` keeps.
         image_size: (height, width) in pixels.
         last_stride: 1 undoes the last halving of the feature map, so that it keeps four times
             the positions (Luo et al., Bag of Tricks, CVPRW 2019, arXiv:1903.07071); 2 leaves the
-            network as it was published. A pretrained model has no last halving any more.
-        mixstyle: probability with which `layers.MixStyle` mixes a training batch's maps of a
-            quarter and of an eighth of the image's size; 0: never.
-        instance_norm: share of the channels of the same maps that are normalized over the positions
-            of each image, so that what a camera does to all its images is taken out of each of them
-            (Jia et al., DualNorm, BMVC 2019, arXiv:1905.03422; half of them: Pan et al., IBN-Net,
-            ECCV 2018, arXiv:1807.09441); 0: none.
+            network as published. A pretrained model has no last halving.
+        mixstyle: probability that `layers.MixStyle` mixes the maps of a training batch with a
+            quarter and an eighth of the size of the image; 0: never.
+        instance_norm: fraction of the channels of the same maps that are normalized over the
+            positions of each image. It removes the style of the camera (Jia et al., DualNorm, BMVC
+            2019, arXiv:1905.03422; one half: Pan et al., IBN-Net, ECCV 2018, arXiv:1807.09441).
+            0: none.
 
     Returns:
         A model `(b, h, w, 3)` → `(b, h', w', d)`. Its batch normalizations run fused.
 
     Raises:
-        InputError: unknown name, weights that do not fit or cannot be had, a file that is not
-            a feature extractor.
+        InputError: unknown name, weights that do not match or are not available, a file that is
+            not a feature extractor.
     """
     shape = (*image_size, 3)
     if name.endswith(".keras"):
@@ -124,14 +121,13 @@ def build(
         model = _keras_cv(name.removeprefix("keras_cv:"), weights)
     elif name.startswith(PREFIX):
         model = shipped.backbone(name.removeprefix(PREFIX))
-        last_stride = 2  # which leaves it as it was trained
+        last_stride = 2  # keep the trained network
     elif name in BACKBONES:
         model = _published(name, weights, shape)
     else:
-        raise InputError(
-            f"a backbone is one of {', '.join(sorted(BACKBONES))}, pretrained:NAME, "
-            f"keras_cv:PRESET or a .keras file: received {name!r}"
-        )
+        known = ", ".join(sorted(BACKBONES))
+        rule = f"one of {known}, pretrained:NAME, keras_cv:PRESET or a .keras file"
+        raise invalid("backbone", rule, name)
     _check_map(model, name, image_size)
     model = adapt(model, image_size, last_stride, mixstyle, instance_norm)
     if weights not in ("imagenet", "none"):
@@ -140,17 +136,15 @@ def build(
 
 
 def load_weights(model: keras.Model, path: str) -> None:
-    """Loads a weights file into a model, or says in one sentence why it does not fit."""
+    """Load a weights file into a model, or raise `InputError` if it does not match."""
     path = str(expanded(path))
     if not Path(path).is_file():
-        raise InputError(f"weights are 'imagenet', 'none' or an existing file: received {path!r}")
+        raise invalid("weights", "'imagenet', 'none' or an existing file", path)
     try:
         model.load_weights(path)
     except Exception as error:
-        raise InputError(
-            f"the weights file must have been saved from the same model: {path!r} does not fit "
-            f"{model.name!r} ({first_line(error)}); build the model as it was when it was saved"
-        ) from error
+        received = Shown(f"{path!r}, which does not fit ({first_line(error)})")
+        raise invalid("weights", f"saved from the same {model.name}", received) from error
 
 
 def adapt(
@@ -160,15 +154,14 @@ def adapt(
     mixstyle: float = 0.0,
     instance_norm: float = 0.0,
 ) -> keras.Model:
-    """A copy with fused batch normalization, the last stride and what is done to styles."""
-    if last_stride not in (1, 2):
-        raise InputError(f"last_stride is 1 or 2: received {last_stride}")
+    """Copy a backbone with fused batch normalization, the last stride and style layers."""
+    checks.one_of((1, 2), last_stride=last_stride)  # type: ignore[arg-type]
     unstrided = _last_strided(model, image_size) if last_stride == 1 else {}
     ends = _ends_of_stages(model, image_size) if mixstyle or instance_norm else set()
 
     def layer_of(layer: keras.layers.Layer) -> keras.layers.Layer:
         if isinstance(layer, keras.layers.Lambda):
-            return layer  # has no weights, and its function cannot be rebuilt from a config
+            return layer  # has no weights, and its function is not in the config
         config = {**layer.get_config(), **unstrided.get(layer.name, {})}
         if type(layer) is keras.layers.BatchNormalization:
             return FusedBatchNormalization.from_config(config)
@@ -190,7 +183,7 @@ def adapt(
 
 
 def _instance_norm(maps: Any, share: float, name: str) -> Any:
-    """Maps `(b, h, w, c)` of which so many of the channels, the first, are normalized."""
+    """Normalize the first channels, this fraction of them, of maps `(b, h, w, c)`."""
     channels = maps.shape[-1]
     count = max(1, round(share * channels))
     # As many groups as channels.
@@ -202,7 +195,7 @@ def _instance_norm(maps: Any, share: float, name: str) -> Any:
 
 
 def _copy_weights(source: keras.Model, target: keras.Model) -> None:
-    """Weights of all layers into those of the same names; what the target has besides stays."""
+    """Copy the weights of all layers to the layers of the same names."""
     for layer in source.layers:
         if isinstance(layer, keras.Model):
             _copy_weights(layer, target.get_layer(layer.name))
@@ -211,7 +204,7 @@ def _copy_weights(source: keras.Model, target: keras.Model) -> None:
 
 
 def _ends_of_stages(model: keras.Model, image_size: tuple[int, int]) -> set[str]:
-    """The layers whose maps, a quarter and an eighth of the image, the next stage halves."""
+    """Return the last layers of the stages with maps of a quarter and an eighth of the image."""
     inner, layers = _strided(model)
     ends = set()
     for layer in layers:
@@ -226,21 +219,19 @@ def _ends_of_stages(model: keras.Model, image_size: tuple[int, int]) -> set[str]
         if round(image_size[0] / height) in (4, 8):
             ends.add(source.name)
     if not ends:
-        raise InputError(
-            "styles are treated where a backbone halves maps of a quarter or an eighth of the "
-            f"image: {model.name!r} halves none that can be seen; leave out mixstyle and "
-            "instance_norm"
-        )
+        rule = "a network that halves maps of a quarter or an eighth of the image"
+        fix = "Set mixstyle and instance_norm to 0."
+        raise invalid("backbone", rule, model.name, fix)
     return ends
 
 
 def _producer(layers: Iterable[keras.layers.Layer], tensor: Any) -> keras.layers.Layer | None:
-    """The one of the layers that a symbolic tensor comes out of."""
+    """Return the layer that produces a symbolic tensor."""
     return next((layer for layer in layers if layer.output is tensor), None)
 
 
 def _last_strided(model: keras.Model, image_size: tuple[int, int]) -> dict[str, dict[str, Any]]:
-    """Changes of configuration, by layer name, that undo the last halving of the map."""
+    """Return changes of configuration by layer name that undo the last halving of the map."""
     inner, layers = _strided(model)
     if not layers:
         return {}
@@ -251,14 +242,14 @@ def _last_strided(model: keras.Model, image_size: tuple[int, int]) -> dict[str, 
     changes: dict[str, dict[str, Any]] = {layer.name: {"strides": (1, 1)} for layer in last}
     for layer in last:
         pad = _producer(filter(_pads, inner.layers), layer.input)
-        if pad is not None:  # an uneven padding is made for the stride that goes
+        if pad is not None:  # uneven padding is for the stride that is removed
             rows, columns = (size // 2 for size in layer.kernel_size)
             changes[pad.name] = {"padding": ((rows, rows), (columns, columns))}
     return changes
 
 
 def _strided(model: keras.Model) -> tuple[keras.Model, list[keras.layers.Layer]]:
-    """The innermost functional model that holds strided layers, and these layers."""
+    """Return the innermost functional model with strided layers, and these layers."""
     layers = [layer for layer in model.layers if _stride(layer) > 1]
     nested = [layer for layer in model.layers if isinstance(layer, keras.Model)]
     return (model, layers) if layers or not nested else _strided(nested[-1])
@@ -280,34 +271,32 @@ def _published(name: str, weights: str, shape: Shape) -> keras.Model:
         raise
     except Exception as error:
         raise InputError(
-            f"backbone {name!r} with weights={weights!r} could not be made for {shape[0]}×"
-            f"{shape[1]} pixels ({first_line(error)}); use weights='none' or a .keras file"
+            f"The backbone {name!r} with weights={weights!r} cannot be built for {shape[0]}×"
+            f"{shape[1]} pixels: {first_line(error)}. Use weights='none' or a .keras file."
         ) from error
 
 
 def _from_file(path: str) -> keras.Model:
     model = read_model(path)
     if not getattr(model, "inputs", None):
-        raise InputError(f"the backbone must be a functional model: {path!r} is not")
+        raise invalid("backbone", "a functional model", path)
     return model
 
 
 def _keras_cv(preset: str, weights: str) -> keras.Model:
     models = checks.installed("keras_cv.models", "keras-cv")
     families = [value for key, value in vars(models).items() if key.endswith("Backbone")]
-    known = sorted({preset for family in families for preset in family.presets})
+    presets = sorted({preset for family in families for preset in family.presets})
     preset = os.path.expanduser(preset)
-    if preset not in known and not Path(preset).is_dir():
-        raise InputError(
-            f"a keras_cv: backbone is one of {', '.join(known)} or the folder of a preset: "
-            f"received {preset!r}"
-        )
+    if preset not in presets and not Path(preset).is_dir():
+        rule = f"keras_cv: with one of {', '.join(presets)} or the folder of a preset"
+        raise invalid("backbone", rule, preset)
     try:
         net = models.Backbone.from_preset(preset, load_weights=weights == "imagenet")
     except Exception as error:
         raise InputError(
-            f"the KerasCV backbone {preset!r} could not be fetched ({first_line(error)}); "
-            "allow the download, or name a folder that holds the preset"
+            f"The KerasCV backbone {preset!r} cannot be downloaded: {first_line(error)}. Pass the "
+            "folder of a preset."
         ) from error
     # A plain functional model of the same layers: KerasCV's own class cannot be cloned.
     return keras.Model(net.input, net.output, name="keras_cv")
@@ -316,7 +305,6 @@ def _keras_cv(preset: str, weights: str) -> keras.Model:
 def _check_map(model: keras.Model, name: str, image_size: tuple[int, int]) -> None:
     shape = model.compute_output_shape((None, *image_size, 3))
     if not isinstance(shape, tuple) or len(shape) != 4 or None in shape[1:] or 0 in shape:
-        raise InputError(
-            f"a backbone yields one feature map (b, h, w, d): {name!r} yields {shape} for "
-            f"{image_size[0]}×{image_size[1]} pixels; use a model without its classifier"
-        )
+        received = Shown(f"{shape} of {name!r} for {image_size[0]}×{image_size[1]} pixels")
+        fix = "Use a model without its classifier."
+        raise invalid("backbone", "a network with one feature map (b, h, w, d)", received, fix)

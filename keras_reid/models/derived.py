@@ -6,13 +6,13 @@ from typing import Any
 
 import keras
 
-from keras_reid.errors import InputError
+from keras_reid.errors import InputError, Shown, invalid
 from keras_reid.layers import StripePooling
 from keras_reid.skeletons import KEYPOINTS, skeleton_of
 
 
 def feature_maps(model: keras.Model) -> keras.Model:
-    """images → the maps `(b, h', w', c)` that are pooled, of a model of `build`.
+    """Return the part of a model of `build` from images to the pooled maps `(b, h', w', c)`.
 
     Raises:
         InputError: a model without the layer "pool", such as an ensemble.
@@ -20,22 +20,20 @@ def feature_maps(model: keras.Model) -> keras.Model:
     try:
         return keras.Model(model.input, model.get_layer("pool").input, name=model.name)
     except ValueError as error:
-        raise InputError(
-            "the feature map is what the layer 'pool' takes: received a model without one; make it "
-            "with keras_reid.models.build, and of an ensemble take one member"
-        ) from error
+        fix = "Build it with keras_reid.models.build; use one member of an ensemble."
+        raise invalid("model", "a model with a layer 'pool'", model.name, fix) from error
 
 
 def stripes(model: keras.Model, count: int | None = None, pooling: str = "max") -> keras.Model:
     """images → `embedding` `(b, d)` and `local` `(b, s, d)`: unit stripes of the feature map.
 
     The local features of AlignedReID++ (DMLI; Luo et al., Pattern Recognition 2019) for any model
-    of `build`, without training: to be compared by `global_local` in `keras_reid.evaluation`. The
+    of `build`, without training. `global_local` in `keras_reid.evaluation` compares them. The
     weights are shared with the model.
 
     Args:
-        model: of `build`.
-        count: s; None takes one for each row of the feature map.
+        model: model of `build`.
+        count: s; None: one for each row of the feature map.
         pooling: `"max"` or `"avg"`, along a stripe.
 
     Raises:
@@ -61,10 +59,8 @@ def ensemble(members: Sequence[keras.Model]) -> keras.Model:
     """
     shapes = {tuple(tuple(x.shape) for x in model.inputs) for model in members}
     if len(shapes) != 1:
-        raise InputError(
-            f"an ensemble sees one image at a time: received {len(members)} members for the "
-            f"shapes {sorted(shapes, key=str)}; give members of one image size"
-        )
+        received = Shown(f"{len(members)} for the shapes {sorted(shapes, key=str)}")
+        raise invalid("members", "models for one image size", received)
     inputs = keras.tree.map_structure(
         lambda x: keras.Input(x.shape[1:], dtype=x.dtype, name=x.name), members[0].input
     )
@@ -81,13 +77,13 @@ def ensemble(members: Sequence[keras.Model]) -> keras.Model:
 
 
 def embedder(model: keras.Model, name: str | None = None) -> keras.Model:
-    """The part of a model that is needed at test time: images → `embedding` `(b, d)`."""
+    """Return the part of a model for test time: images → `embedding` `(b, d)`."""
     model = _functional(model)
     return keras.Model(model.input, _output(model, "embedding"), name=name or model.name)
 
 
 def _functional(model: keras.Model) -> keras.Model:
-    """A sequential model as the functional one that it is."""
+    """Return a sequential model as a functional one."""
     if not isinstance(model, keras.Sequential) or not model.built:
         return model
     return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
@@ -96,19 +92,18 @@ def _functional(model: keras.Model) -> keras.Model:
 def _output(model: keras.Model, name: str) -> Any:
     outputs = getattr(model, "output", None)
     if name == "embedding" and isinstance(outputs, keras.KerasTensor) and len(outputs.shape) == 2:
-        return outputs  # of a model that does nothing else
+        return outputs  # of a pure embedder
     if not isinstance(outputs, dict) or name not in outputs:
-        remedy = {
-            "embedding": "make it with keras_reid.models.build",
-            "local": "build it with heads=[keras_reid.models.heads.LocalHead()], or take "
-            "keras_reid.models.stripes(model)",
-            "attribute_probabilities": "train one by the recipe attributes",
+        fixes = {
+            "embedding": "Build it with keras_reid.models.build.",
+            "local": "Build it with heads=[keras_reid.models.heads.LocalHead()], or use "
+            "keras_reid.models.stripes(model).",
+            "attribute_probabilities": "Train one by the recipe attributes.",
         }
+        names = sorted(outputs) if isinstance(outputs, dict) else "unnamed outputs"
         raise InputError(
-            f"an embedder has an output named {name!r}, or one output (b, d) that is the "
-            f"embedding: received a model with "
-            f"{sorted(outputs) if isinstance(outputs, dict) else 'unnamed'} outputs; "
-            + remedy.get(name, "train one by the recipe pose"),
+            f"The model must have an output named {name!r}, got {names}. "
+            + fixes.get(name, "Train one by the recipe pose."),
             "local" if name == "local" else None,
         )
     return outputs[name]
@@ -130,11 +125,11 @@ DIRECTIONS = ("embedding", "local", "parts", "global")  # L2-normalized outputs
 def unit_outputs(model: keras.Model, flip: bool = False) -> Callable[[Any], dict[str, Any]]:
     """uint8 images `(b, h, w, 3)`, or a dict of inputs → each output `e(x) / |e(x)|`, for graphs.
 
-    What is no direction, visibility and probabilities, is the mean over both views with `flip`.
+    Other outputs, visibility and probabilities, are not normalized.
 
     Args:
-        model: of `outputs_at_test`.
-        flip: `e(x) + e(mirrored x)` instead of `e(x)`, which costs a second pass.
+        model: model of `outputs_at_test`.
+        flip: use the mean of the outputs of image and mirrored image, with a second pass.
     """
 
     def unit(inputs: Any) -> dict[str, Any]:
@@ -152,7 +147,7 @@ def unit_outputs(model: keras.Model, flip: bool = False) -> Callable[[Any], dict
 
 
 def mirrored(inputs: Any) -> Any:
-    """The inputs of a model mirrored left to right: images or clips, and keypoints with them."""
+    """Mirror the inputs of a model left to right: images or clips, and keypoints."""
     if not isinstance(inputs, Mapping):
         return inputs[..., ::-1, :]
     other = dict(inputs)
@@ -168,18 +163,16 @@ def mirrored(inputs: Any) -> Any:
 
 
 def image_size(model: keras.Model) -> tuple[int, int]:
-    """(height, width) of the images that a model was built for.
+    """Return (height, width) of the images that a model was built for.
 
     Raises:
-        InputError: it takes images of any size.
+        InputError: a model without a fixed size.
     """
     shape = next(tuple(x.shape) for x in model.inputs if len(x.shape) > 3)
     height, width = shape[-3:-1]
     if height is None or width is None:
-        raise InputError(
-            f"images are resized to the size that the model was built for: received a model for "
-            f"{height}×{width} pixels; build it with a fixed image_size"
-        )
+        received = Shown(f"{height}×{width} pixels")
+        raise invalid("model", "a model for a fixed image size", received)
     return height, width
 
 

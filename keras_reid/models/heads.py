@@ -1,4 +1,4 @@
-"""Heads: what a model says beside its global feature, and the necks and classifiers of all."""
+"""Heads for additional outputs of a model, necks and classifiers."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 import keras
 
 from keras_reid import checks
-from keras_reid.errors import InputError
 from keras_reid.layers import (
     AttributeProbabilities,
     AttributeReweighting,
@@ -24,24 +23,24 @@ from keras_reid.layers import (
 from keras_reid.models.registry import STRIPE_ORDERS
 from keras_reid.skeletons import SKELETONS
 
-# (feature map (b, h, w, d), number of identities or None, what its `needs` name) -> outputs by name
+# (feature map (b, h, w, d), number of identities or None, its `needs` by name) -> outputs by name
 Head = Callable[..., dict[str, Any]]
 
 
 def batch_norm(x: Any, name: str = "embedding") -> Any:
-    """The BNNeck."""
-    # No shift: a classifier without bias then sees identities spread around the origin.
-    # Statistics follow quickly, because re-identification is trained in few, large steps.
+    """Batch normalization without shift, the BNNeck."""
+    # Without a shift, the identities are spread around the origin, for a classifier without bias.
+    # The momentum is low, because re-identification is trained in few, large steps.
     return keras.layers.BatchNormalization(center=False, momentum=0.9, name=name)(x)
 
 
 def no_neck(x: Any, name: str = "embedding") -> Any:
-    """The features as they are."""
+    """Return the features unchanged."""
     return keras.layers.Identity(name=name)(x)
 
 
 def linear(x: Any, num_identities: int, name: str = "logits") -> Any:
-    """Logits of a linear classifier."""
+    """Return the logits of a linear classifier."""
     return keras.layers.Dense(
         num_identities,
         use_bias=False,
@@ -52,12 +51,12 @@ def linear(x: Any, num_identities: int, name: str = "logits") -> Any:
 
 
 def cosine(x: Any, num_identities: int) -> Any:
-    """Cosines between the features and the weights of each identity."""
+    """Return the cosines between the features and the weights of each identity."""
     return CosineClassifier(num_identities, name="logits")(x)
 
 
 def inputs_of(head: Head) -> dict[str, tuple[int, ...]]:
-    """The shapes of what a head wants of the data beside images, by name."""
+    """Return the shapes of the inputs of a head in addition to images, by name."""
     return getattr(head, "inputs", {})
 
 
@@ -65,7 +64,7 @@ def inputs_of(head: Head) -> dict[str, tuple[int, ...]]:
 class LocalHead:
     """`local` `(b, s, width)`: one vector for each stripe, see `losses.AlignedTripletLoss`.
 
-    As the first reproduction of AlignedReID (arXiv:1711.08184) has it: mean of a stripe, 1×1
+    Order of the first reproduction of AlignedReID (arXiv:1711.08184): mean of a stripe, 1×1
     convolution, batch normalization, ReLU. AlignedReID++ (Luo et al., Pattern Recognition 2019) is
     `pooling="max", order="bn_relu_conv", normalize=True`.
 
@@ -111,17 +110,17 @@ class LocalHead:
 
 @dataclass(frozen=True)
 class PartHead:
-    """`parts` `(b, p, width)`, `part_logits` `(b, p, c)` and, in place of the neck, `embedding`.
+    """`parts` `(b, p, width)`, `part_logits` `(b, p, c)` and, instead of the neck, `embedding`.
 
     PCB (Sun et al., ECCV 2018, arXiv:1711.09349): stripes `g` are pooled, `parts` are
-    `ReLU(BN(conv(dropout(g))))` by one convolution for all, and each part has a classifier. The
-    embedding `(b, p · d)` are all `g_i / |g_i|` side by side.
+    `ReLU(BN(conv(dropout(g))))` with one convolution for all, and each part has a classifier. The
+    embedding `(b, p · d)` concatenates all `g_i / |g_i|`.
 
     Args:
         parts: p, at most the rows of the map.
         width: of a part.
         dropout: fraction of `g` that is dropped in training.
-        refinable: the parts can be refined, see `layers.PartPooling`.
+        refinable: allow refinement of the parts, see `layers.PartPooling`.
 
     Raises:
         InputError: a width below 1 or a fraction outside of [0, 1); when called, more parts than
@@ -135,7 +134,7 @@ class PartHead:
 
     def __post_init__(self) -> None:
         checks.at_least(1, width=self.width)
-        checks.within("[0, 1)", "0.5 is usual", dropout=self.dropout)
+        checks.within("[0, 1)", "0.5 is usual.", dropout=self.dropout)
 
     def __call__(self, maps: Any, num_identities: int | None) -> dict[str, Any]:
         pooled = PartPooling(self.parts, self.refinable, name="part_pool")(maps)
@@ -159,14 +158,14 @@ class PartHead:
 
 @dataclass(frozen=True)
 class PoseHead:
-    """Parts where the body points are: `parts` `(b, 13, width)` and `visibility` `(b, 13)`.
+    """Parts at the body points: `parts` `(b, 13, width)` and `visibility` `(b, 13)`.
 
     The simplest form of HOReID (Wang et al., CVPR 2020, arXiv:2003.08177): heat maps of the points
     of head and twelve joints pool the feature map, see `layers.PosePooling`; a dense layer and
     batch normalization for all parts follow, and each part has a classifier, `part_logits`
-    `(b, 13, c)`, for `losses.VisibleIdentityLoss`. The whole, `global` `(b, d)`, is mean plus
-    maximum of the map behind a BN neck, with the classifier `logits`. It takes the place of the
-    neck: `embedding` is the whole beside the parts, each by the root of its visibility, see
+    `(b, 13, c)`, for `losses.VisibleIdentityLoss`. `global` `(b, d)` is mean plus maximum of the
+    map after a BN neck, with the classifier `logits`. The head replaces the neck: `embedding`
+    concatenates `global` and the parts, weighted by the root of their visibility, see
     `layers.VisibleParts`. The model takes `{"images", "keypoints"}`.
 
     Args:
@@ -184,15 +183,12 @@ class PoseHead:
     needs: ClassVar[tuple[str, ...]] = ("keypoints",)
 
     def __post_init__(self) -> None:
-        if self.keypoints not in SKELETONS or self.width < 1:
-            raise InputError(
-                f"a skeleton has {' or '.join(map(str, SKELETONS))} points, and a part a width of "
-                f"at least 1: received keypoints={self.keypoints}, width={self.width}"
-            )
+        checks.one_of(SKELETONS, keypoints=self.keypoints)  # type: ignore[arg-type]
+        checks.at_least(1, width=self.width)
 
     @property
     def inputs(self) -> dict[str, tuple[int, ...]]:
-        """What the model takes beside images."""
+        """Shapes of the inputs in addition to images."""
         return {"keypoints": (self.keypoints, 3)}
 
     def __call__(self, maps: Any, num_identities: int | None, *, keypoints: Any) -> dict[str, Any]:
@@ -218,17 +214,18 @@ class PoseHead:
 
 @dataclass(frozen=True)
 class AttributeHead:
-    """`attributes` `(b, m)`, logits, and an `embedding` in which the attributes take part.
+    """`attributes` `(b, m)`, logits, and an `embedding` of features and attributes.
 
-    The attributes a are predicted from `features` behind a batch normalization; re-weighted by each
-    other, `σ(Va + b) ∘ a`, they stand beside the features before the neck (Lin et al., APR, Pattern
-    Recognition 2019, arXiv:1703.07220). It takes the place of neck and classifier.
+    The attributes a are predicted from `features` after a batch normalization. Re-weighted by each
+    other, `σ(Va + b) ∘ a`, they are concatenated with the features before the neck (Lin et al.,
+    APR, Pattern Recognition 2019, arXiv:1703.07220). The head replaces neck and classifier.
     `attribute_probabilities` `(b, m)` are a: a sigmoid each, or a softmax in each exclusive group.
 
     Args:
         count: m.
-        exclusive: groups of columns of which at most one is true, such as the colors of trousers.
-        reweighted: whether the embedding has the attributes.
+        exclusive: groups of columns, such as the colors of trousers; at most one column of a group
+            is true.
+        reweighted: include the attributes in the embedding.
 
     Raises:
         InputError: as `layers.AttributeProbabilities`.
@@ -243,10 +240,10 @@ class AttributeHead:
         del maps
         normal = batch_norm(features, "attribute_norm")
         logits = keras.layers.Dense(self.count, dtype="float32", name="attributes")(normal)
-        known = AttributeProbabilities(self.exclusive, name="attribute_probabilities")(logits)
-        outputs = {"attributes": logits, "attribute_probabilities": known}
+        shares = AttributeProbabilities(self.exclusive, name="attribute_probabilities")(logits)
+        outputs = {"attributes": logits, "attribute_probabilities": shares}
         if self.reweighted:
-            weighted = AttributeReweighting(name="attribute_weights")(known)
+            weighted = AttributeReweighting(name="attribute_weights")(shares)
             features = keras.layers.Concatenate(dtype="float32", name="described")(
                 [features, weighted]
             )

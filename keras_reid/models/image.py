@@ -1,10 +1,10 @@
-"""Models of images: backbone, pooling, neck and classifier, and what heads add."""
+"""Models of images: backbone, pooling, neck, classifier and heads."""
 
 from collections.abc import Sequence
 
 import keras
 
-from keras_reid.errors import InputError
+from keras_reid.errors import InputError, invalid
 from keras_reid.layers import Centers
 from keras_reid.models import backbones
 from keras_reid.models.heads import Head, inputs_of, no_neck
@@ -34,7 +34,7 @@ def build(
 
     The strong baseline of Luo et al. (Bag of Tricks, CVPRW 2019, arXiv:1903.07071): metric losses
     act on `features`, before the neck; retrieval and the classifier use `embedding`, after it.
-    Normalization of the pixels is inside.
+    The model normalizes the pixels.
 
     >>> import numpy as np
     >>> model = build("tiny", num_identities=10, image_size=(64, 32), weights="none")
@@ -44,13 +44,13 @@ def build(
 
     Args:
         backbone: a name or a file, see `keras_reid.models.backbones.build`.
-        num_identities: c, the number of identities to classify; None leaves `logits` out.
+        num_identities: c, the number of training identities; None: no `logits`.
         image_size: (height, width) in pixels.
         weights: `"imagenet"`, `"none"` or a `.weights.h5` file of the backbone.
         pooling: `"avg"`, `"max"`, `"avg_max"` (their sum) or `"gem"` (generalized mean).
         neck: `"bn"` (BNNeck: batch normalization without shift) or `"none"`.
-        embedding: `"neck"`: what comes out of the neck is compared; `"features"`: what goes in,
-            which the metric losses compare, and the neck is the classifier's alone.
+        embedding: `"neck"`: the embedding is the output of the neck; `"features"`: its input, which
+            the metric losses compare, so that only the classifier uses the neck.
         last_stride: 1 keeps a feature map of twice the height and width, 2 is as published.
         width: d; None keeps the backbone's own.
         classifier: `"linear"`, or `"cosine"`: `logits` are then cosines in [−1, 1], for
@@ -58,13 +58,13 @@ def build(
         centers: adds the output `centers` `(b, c)`, the squared distances of `features` to one
             learned center per identity, for `keras_reid.losses.CenterLoss`.
         mixstyle, instance_norm: as in `keras_reid.models.backbones.build`.
-        heads: of `keras_reid.models.heads`, for more outputs. One that gives `embedding` takes the
-            place of neck and classifier. With `PoseHead` the model takes the dict of `images` and
-            `keypoints` `(b, k, 3)`.
+        heads: heads of `keras_reid.models.heads` for more outputs. A head with the output
+            `embedding` replaces neck and classifier. With `PoseHead` the model takes the dict of
+            `images` and `keypoints` `(b, k, 3)`.
 
     Raises:
-        InputError: an unknown name, centers of no identities, weights that do not fit, or two heads
-            with the same output.
+        InputError: an unknown name, centers without identities, weights that do not match, or two
+            heads with the same output.
     """
     check(
         image_size,
@@ -76,7 +76,7 @@ def build(
         classifier=classifier,
     )
     if centers and num_identities is None:
-        raise InputError("centers belong to identities: received None, give num_identities")
+        raise invalid("num_identities", "a number for centers", None)
 
     images = keras.Input((*image_size, 3), dtype="uint8", name="images")
     trunk = backbones.build(backbone, weights, image_size, last_stride, mixstyle, instance_norm)
@@ -87,13 +87,13 @@ def build(
     for head in heads:
         for name, shape in inputs_of(head).items():
             inputs[name] = keras.Input(shape, name=name)
-    known = {"features": features, **inputs}
+    tensors = {"features": features, **inputs}
     outputs = {"features": features}
     for head in heads:
-        needed = {name: known[name] for name in getattr(head, "needs", ())}
+        needed = {name: tensors[name] for name in getattr(head, "needs", ())}
         more = head(maps, num_identities, **needed)
         if twice := sorted(outputs.keys() & more.keys()):
-            raise InputError(f"each head has outputs of its own: received two with {twice}")
+            raise InputError(f"Two heads have the outputs {twice}. Use one of them.", "heads")
         outputs |= more
     if "embedding" not in outputs:
         behind = NECKS[neck](features, "embedding" if embedding == "neck" else "neck")

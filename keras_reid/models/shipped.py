@@ -1,7 +1,7 @@
-"""Trained embedders that come with the package.
+"""Pretrained embedders of the package.
 
-Each is a folder of `weights/`: `model.keras`, whose weights are float16, and `card.json`, which
-says what it is. `tools/pretrained.py` makes them from runs.
+Each is a folder of `weights/` with `model.keras` in float16 and its description `card.json`.
+`tools/pretrained.py` creates them from runs.
 """
 
 import hashlib
@@ -18,29 +18,29 @@ if TYPE_CHECKING:
     import keras
 
 FOLDER = Path(__file__).parent / "weights"
-PREFIX = "pretrained:"  # of the names of backbones that are taken out of these models
+PREFIX = "pretrained:"  # of the names of the backbones of these models
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pretrained:
-    """What is known of a trained embedder.
+class ModelCard:
+    """Description of a pretrained embedder.
 
     Attributes:
-        name: of the model.
+        name: name of the model.
         image_size: (height, width) in pixels that the network sees; images of any size are resized.
         embedding_dim: d.
-        flip: whether the mirror image is embedded, too, when it is used by the commands.
-        trained_on: which images, how many of how many persons.
-        command: by which it was trained.
-        license: what it may be used for.
-        scored: how the model of `scores` and `thresholds` differs from this one: it was trained on
-            fewer identities, so that some were left to score it.
-        scores: rank-1, mAP and more, by what was scored.
-        thresholds: distances of unit embeddings, by what is decided: `"1:1 at FAR 0.01"`, each as
-            `keras_reid.evaluation.Threshold` has them.
-        calibration: of match probabilities, values of `keras_reid.evaluation.MatchCalibration`.
-        recorded: the first components of the embedding of an image that a test draws.
-        sha256: of the file.
+        flip: commands embed the mirrored image, too.
+        trained_on: training images: data set, number of images and of persons.
+        command: command that trained the model.
+        license: permitted use.
+        scored: difference between this model and the model of `scores` and `thresholds`, which was
+            trained on fewer identities, so that the others measure it.
+        scores: rank-1, mAP and more, by data set.
+        thresholds: distances of unit embeddings by decision, such as `"1:1 at FAR 0.01"`, with the
+            fields of `keras_reid.evaluation.Threshold`.
+        calibration: fields of `keras_reid.evaluation.MatchCalibration`.
+        recorded: first components of the embedding of an image that a test draws.
+        sha256: SHA-256 of the file.
     """
 
     name: str
@@ -59,47 +59,48 @@ class Pretrained:
 
     @property
     def file(self) -> Path:
-        """The model."""
+        """Path of the model."""
         return FOLDER / self.name / "model.keras"
 
     @classmethod
-    def read(cls, folder: Path) -> "Pretrained":
-        """What the card in a folder says."""
+    def read(cls, folder: Path) -> "ModelCard":
+        """Read the card of a folder."""
         values = read_json(folder / "card.json", {}, "Install keras_reid again.")
         height, width = values.pop("image_size")
         return cls(name=folder.name, image_size=(height, width), **values)
 
 
-PRETRAINED: dict[str, Pretrained] = {
-    card.parent.name: Pretrained.read(card.parent) for card in sorted(FOLDER.glob("*/card.json"))
+PRETRAINED: dict[str, ModelCard] = {
+    card.parent.name: ModelCard.read(card.parent) for card in sorted(FOLDER.glob("*/card.json"))
 }
 
 
 def pretrained(name: str = "person-mobilenetv2") -> "keras.Model":
-    """A trained embedder: uint8 images `(b, h, w, 3)` → `features` and `embedding` `(b, d)`.
+    """Load a pretrained embedder: uint8 images `(b, h, w, 3)` → `features`, `embedding` `(b, d)`.
 
-    No network is needed. `PRETRAINED[name]` says what it was trained on, how well it does, and what
-    it may be used for; `keras_reid.inference.load(name)` embeds files and whole data sets with it.
+    The file is part of the package, so that no download is necessary. `PRETRAINED[name]` has the
+    training data, the scores and the license. `keras_reid.inference.load(name)` embeds files and
+    data sets with the model.
 
     Args:
-        name: of `PRETRAINED`.
+        name: name in `PRETRAINED`.
 
     Raises:
-        InputError: an unknown name, or a file that is not the one that was shipped.
+        InputError: an unknown name, or a missing or changed file.
     """
     checks.one_of(PRETRAINED, name=name)
-    known = PRETRAINED[name]
-    found = hashlib.sha256(known.file.read_bytes()).hexdigest() if known.file.is_file() else "none"
-    if found != known.sha256:
+    card = PRETRAINED[name]
+    digest = hashlib.sha256(card.file.read_bytes()).hexdigest() if card.file.is_file() else "none"
+    if digest != card.sha256:
         raise InputError(
-            f"the weights of {name} have the SHA-256 {known.sha256[:12]}…: {known.file} has "
-            f"{found[:12]}; install keras_reid again"
+            f"The weights of {name} must have the SHA-256 {card.sha256[:12]}…, but {card.file} has "
+            f"{digest[:12]}. Install keras_reid again."
         )
-    return read_model(known.file)
+    return read_model(card.file)
 
 
 def backbone(name: str) -> "keras.Model":
-    """The backbone of such a model: float pixels 0..255 `(b, h, w, 3)` → a feature map.
+    """Return the backbone of a pretrained model: float pixels 0..255 `(b, h, w, 3)` → a map.
 
     Raises:
         InputError: as `pretrained`.
@@ -107,5 +108,5 @@ def backbone(name: str) -> "keras.Model":
     import keras
 
     model = pretrained(name)
-    (found,) = (layer for layer in model.layers if isinstance(layer, keras.Model))
-    return found
+    (network,) = (layer for layer in model.layers if isinstance(layer, keras.Model))
+    return network

@@ -1,4 +1,4 @@
-"""What all models begin with: images to pixels, and maps to one vector."""
+"""First layers of all models: images to pixels, and maps to one vector."""
 
 from collections.abc import Collection
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import keras
 
 from keras_reid import checks
-from keras_reid.errors import InputError
+from keras_reid.errors import invalid
 from keras_reid.models.registry import CLASSIFIERS, EMBEDDINGS, NECKS, POOLINGS
 
 CHOICES: dict[str, Collection[str]] = {
@@ -20,33 +20,33 @@ CHOICES: dict[str, Collection[str]] = {
 def check(
     image_size: tuple[int, int], width: int | None, num_identities: int | None = 1, **chosen: str
 ) -> None:
-    """Sizes are at least 1 and choices known.
+    """Check sizes and choices.
 
     Args:
         image_size: (height, width) in pixels.
-        width: of the features; None: the backbone's own.
-        num_identities: of a classifier; None: there is none.
+        width: size of the features; None: that of the backbone.
+        num_identities: number of classes; None: no classifier.
         chosen: names of `CHOICES`.
 
     Raises:
-        InputError: what it says.
+        InputError: a size below 1, or an unknown choice.
     """
-    for what, name in chosen.items():
-        checks.one_of(CHOICES[what], **{what: name})
+    for argument, name in chosen.items():
+        checks.one_of(CHOICES[argument], **{argument: name})
     if num_identities is not None:
-        checks.at_least(1, "or None for no classifier", num_identities=num_identities)
+        checks.at_least(1, "None: no classifier.", num_identities=num_identities)
     if width is not None:
-        checks.at_least(1, "or None for the backbone's own", width=width)
+        checks.at_least(1, "None: the size of the backbone.", width=width)
     if min(image_size) < 1:
-        raise InputError(f"image_size is at least 1 each way: received {image_size}")
+        raise invalid("image_size", "(height, width) of at least 1", image_size)
 
 
 def pixels(images: Any) -> Any:
-    """uint8 images `(b, h, w, 3)` as float32, 0 to 255."""
+    """Convert uint8 images `(b, h, w, 3)` to float32, 0 to 255."""
     return keras.layers.Rescaling(1.0, dtype="float32", name="pixels")(images)
 
 
 def pooled(maps: Any, pooling: str, width: int | None) -> Any:
-    """Maps `(b, h, w, c)` → `(b, c)`, or `(b, width)` behind a linear map."""
+    """Pool maps `(b, h, w, c)` to `(b, c)`, or to `(b, width)` by a linear layer."""
     x = POOLINGS[pooling](name="pool")(maps)
     return x if width is None else keras.layers.Dense(width, use_bias=False, name="width")(x)

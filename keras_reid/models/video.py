@@ -28,17 +28,17 @@ def build_tracklet(
 ) -> keras.Model:
     """`{"clips": uint8 (b, t, h, w, 3), "mask": bool (b, t)}` → features, embedding, logits.
 
-    Each frame goes through the backbone and the spatial pooling, the frames that the mask names are
-    pooled over time, and neck and classifier are those of `keras_reid.models.build`. At test time
-    what is behind the mask changes nothing (Gao and Nevatia, arXiv:1805.02104).
+    Each frame passes the backbone and the spatial pooling. The frames of the mask are pooled over
+    time. Neck and classifier are those of `keras_reid.models.build`. At test time masked frames
+    have no effect (Gao and Nevatia, arXiv:1805.02104).
 
-    For losses of single frames beside those of clips there are also `frame_features` `(b · t, d)`
-    and, of a neck and classifier of their own, `frame_logits` `(b · t, c)`, whatever the mask says.
+    Additional outputs for losses of single frames are `frame_features` `(b · t, d)` and
+    `frame_logits` `(b · t, c)`, with another neck and classifier and without the mask.
 
     Args:
         backbone, image_size, weights, pooling, neck, last_stride, width, mixstyle, instance_norm:
             as in `models.build`.
-        num_identities: c; None leaves `logits` out.
+        num_identities: c; None: no `logits`.
         temporal: "mean", "max", "attention" or "recurrent", see `keras_reid.layers.temporal`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Callbacks: retrieval scores, a warning of collapse, the end of a loss, backups, a history."""
+"""Callbacks: retrieval scores, warnings of collapse, finite losses, backups and history."""
 
 import json
 import math
@@ -21,8 +21,8 @@ from keras_reid.training.mutual import MutualLearner, SavedSeeds
 from keras_reid.training.runs import read_history
 
 
-class Scored(NamedTuple):
-    """A result, and what it is of: embeddings (q, d) and (g, d) of images or tracklets."""
+class Ranking(NamedTuple):
+    """Result of a ranking, with the embeddings (q, d) and (g, d) of images or tracklets."""
 
     result: evaluation.RankingResult
     embeddings: tuple[np.ndarray, np.ndarray]
@@ -35,36 +35,35 @@ def rank_images(
     query: PersonImages,
     gallery: PersonImages,
     protocol: str | evaluation.Protocol = "market1501",
-) -> Scored:
-    """`evaluation.rank` of the features `embed(images)` of two sets of images or tracklets."""
+) -> Ranking:
+    """Rank the features `embed(images)` of two sets of images or tracklets."""
     labels = query.per_tracklet(), gallery.per_tracklet()
     embeddings = embed(query), embed(gallery)
-    return Scored(evaluation.rank(embeddings, *labels, protocol), embeddings, *labels)
+    return Ranking(evaluation.rank(embeddings, *labels, protocol), embeddings, *labels)
 
 
 class RetrievalEvaluation(keras.callbacks.Callback):
     """Adds `val_mAP` and `val_rank1` to the logs, so that `ModelCheckpoint` can monitor them.
 
-    With the members of a `MutualLearner` these are the best member's, and there is
-    `val_NAME_mAP` and `val_NAME_rank1` of each. Under a moving average of the weights (`use_ema`)
-    the averaged weights are scored. Choosing an epoch by these numbers on the test set flatters the
-    result: use images held out from training for that.
+    For a `MutualLearner` these are the scores of the best member, and `val_NAME_mAP` and
+    `val_NAME_rank1` those of each member. With a moving average of the weights (`use_ema`) the
+    averaged weights are evaluated. Selecting an epoch by scores of the test set overestimates the
+    result: use hold-out images.
 
     Args:
-        query, gallery: images, or with a column "tracklet" tracklets; their identities and cameras
-            make the protocol.
-        batch_size: images a pass.
-        every: evaluate after every so many epochs, and always after the last one.
+        query, gallery: images, or tracklets with a column "tracklet".
+        batch_size: number of images per forward pass.
+        every: number of epochs between evaluations; the last epoch is always evaluated.
         flip: see `inference.load`.
         protocol: see `evaluation.rank`.
         dataset: name to record in the result.
-        frames: of a clip, for tracklets and a model of `models.build_tracklet`.
+        frames: number of frames of a clip, for tracklets and a model of `models.build_tracklet`.
 
     Attributes:
-        last: what was scored last, with its embeddings.
+        last: last result with its embeddings.
     """
 
-    last: Scored
+    last: Ranking
 
     def __init__(
         self,
@@ -88,8 +87,8 @@ class RetrievalEvaluation(keras.callbacks.Callback):
         self._embedders: dict[int, tuple[keras.Model, inference.Embedder]] = {}
 
     def score(self, model: keras.Model) -> evaluation.RankingResult:
-        """The ranking result of a model of `models.build`."""
-        # The model stands beside its embedder, so that its id stays its own.
+        """Return the ranking result of a model of `models.build`."""
+        # A reference to the model keeps its id unique.
         if id(model) not in self._embedders:
             self._embedders[id(model)] = model, inference.load(model, flip=self.flip)
         embedder = self._embedders[id(model)][1]
@@ -101,17 +100,17 @@ class RetrievalEvaluation(keras.callbacks.Callback):
         return self.last.result
 
     def calibration(self) -> evaluation.MatchCalibration | None:
-        """Fit match probabilities on the embeddings that were scored last.
+        """Fit match probabilities on the last embeddings.
 
         Returns:
             None if there are fewer than 10 persons with 2 images.
         """
         persons = joined(self.last.query, self.last.gallery)
-        known = ~persons.distractor
-        identities = persons.identity[known]
+        labeled = ~persons.distractor
+        identities = persons.identity[labeled]
         if (np.unique(identities, return_counts=True)[1] > 1).sum() < evaluation.FEWEST_PERSONS:
             return None
-        embeddings = np.concatenate(self.last.embeddings)[known]
+        embeddings = np.concatenate(self.last.embeddings)[labeled]
         source = f"validation persons of {self.protocol.dataset or 'the data set'}"
         return evaluation.fit_calibration([(embeddings, identities)], source)
 
@@ -130,25 +129,24 @@ class RetrievalEvaluation(keras.callbacks.Callback):
         logs["val_rank1"] = best.rank(1)
 
 
-SIDES = ("positive", "negative")  # of the distances that a learner logs of its metric losses
-# By this fraction of the distance of two persons, and of the collapse value, two images of one
-# person are nearer to each other if a loss learns.
+SIDES = ("positive", "negative")  # distances in the logs of metric losses
+# If a loss learns, distances within persons are smaller than between persons by this fraction of
+# the latter and of the collapse value.
 APART = 0.1
 
 
 class CollapseMonitor(keras.callbacks.Callback):
-    """Warns in words when a metric loss sits at its collapse value.
+    """Logs a warning when a metric loss stays at its collapse value.
 
-    When all embeddings are equal, a loss has one certain value: the margin of a triplet loss, ln 2
-    with the soft margin. A loss that stays there has stopped learning, however harmless the
-    curve looks; unless the distances in the logs say that images of one person are nearer to each
-    other than to others by a tenth of these distances, and of that value.
+    When all embeddings are equal, a loss has a fixed value: the margin of a triplet loss, ln 2 with
+    the soft margin. A loss that stays at it does not learn. There is no warning if the distances in
+    the logs are smaller within persons than between persons, by a tenth of these distances and of
+    that value.
 
     Args:
-        num_identities_per_batch, num_instances: P and K of the batches, on which the value of some
-            losses depends.
-        tolerance: fraction of the value by which the loss of an epoch may differ from it.
-        patience: epochs in a row at that value before it warns, once for each loss.
+        num_identities_per_batch, num_instances: P and K of the batches; some values depend on them.
+        tolerance: maximum difference between loss and value, as a fraction of the value.
+        patience: number of epochs in a row at the value before the warning, once for each loss.
     """
 
     def __init__(
@@ -176,20 +174,19 @@ class CollapseMonitor(keras.callbacks.Callback):
         for name, value in self.collapsed.items():
             if name not in logs and "loss" not in logs:
                 continue
-            seen = logs[name if name in logs else "loss"]  # Keras calls the loss of one output so
-            at_value = abs(seen - value) <= self.tolerance * value
-            # Where the distances are known: a loss can pass that value while persons come apart.
+            loss = logs[name if name in logs else "loss"]  # name in Keras of the only loss
+            at_value = abs(loss - value) <= self.tolerance * value
+            # A loss can pass that value while the model learns. The distances show the difference.
             positive, negative = (logs.get(f"{name}_{side}", 0.0) for side in SIDES)
             alike = negative - positive <= APART * max(negative, value)
             self.epochs[name] = self.epochs[name] + 1 if at_value and alike and value > 0 else 0
             if self.epochs[name] == self.patience:
                 logging.warning(
-                    "the loss %r was %.4g in epoch %d, and %.4g is what it costs when all "
-                    "embeddings are equal: the model has collapsed or not begun to learn; lower "
-                    "the learning rate or warm it up for longer, compare unsquared distances, or "
-                    "use the soft margin (margin=soft)",
+                    "The loss %r was %.4g in epoch %d, near %.4g, its value for equal embeddings. "
+                    "The model has collapsed or does not learn yet. Lower the learning rate, use a "
+                    "longer warm-up, unsquared distances, or the soft margin (margin=soft).",
                     name,
-                    seen,
+                    loss,
                     epoch + 1,
                     value,
                 )
@@ -207,10 +204,10 @@ class CollapseMonitor(keras.callbacks.Callback):
 
 
 class FiniteLoss(keras.callbacks.Callback):
-    """Ends a training at the step whose loss is infinite or no number, and says which term it is.
+    """Raises at the first step with a loss that is not finite, and names the term.
 
-    `keras.callbacks.TerminateOnNaN` ends it as if nothing had happened, and weights that are no
-    numbers are saved. A `Backup` is of the epoch before.
+    `keras.callbacks.TerminateOnNaN` ends `fit` without an error, and NaN weights are saved. The
+    last `Backup` is of the epoch before.
 
     Raises:
         InputError: in `fit`, at that step.
@@ -221,22 +218,22 @@ class FiniteLoss(keras.callbacks.Callback):
         if math.isfinite(logs.get("loss", 0.0)):
             return
         wrong = [name for name, value in logs.items() if not math.isfinite(value)]
-        named = ", ".join(name for name in wrong if name != "loss") or "loss"
+        terms = ", ".join(name for name in wrong if name != "loss") or "loss"
         raise InputError(
-            f"a loss is a finite number: {named} {'are' if ',' in named else 'is'} none in step "
-            f"{batch + 1} of an epoch; lower the learning rate, warm it up for longer, or "
-            "normalize the features, in another run folder",
+            f"The loss must be finite, got NaN or infinity in {terms} in step {batch + 1} of an "
+            "epoch. Lower `learning_rate`, use a longer warm-up, or normalize the features, in "
+            "another run folder.",
             "learning_rate",
         )
 
 
 def members_of(model: keras.Model) -> dict[str, keras.Model]:
-    """Return the models that are trained by name: members of a learner, or the model itself."""
+    """Return the trained models by name: members of a learner, or the model itself."""
     return model.members if isinstance(model, MutualLearner) else {"model": model}
 
 
 class averaged_weights:
-    """Context in which the model has the moving averages of its optimizers, if they keep any."""
+    """Context that sets the weights to the moving averages of the optimizers, if they have any."""
 
     def __init__(self, model: keras.Model) -> None:
         self.averaged = [
@@ -257,7 +254,7 @@ class averaged_weights:
 
 
 class TrainingState(SavedSeeds, keras.Model):
-    """All that a training needs to continue: weights, optimizers and seeds of a model."""
+    """State of a training: weights, optimizers and seeds of a model."""
 
     def __init__(self, model: keras.Model) -> None:
         super().__init__()
@@ -265,21 +262,19 @@ class TrainingState(SavedSeeds, keras.Model):
         self.built = True
 
 
-HDF5_BYTES = 4096  # that an array takes beside its numbers
+HDF5_BYTES = 4096  # overhead of an array
 
 
 class Backup(keras.callbacks.Callback):
-    """After each epoch, all that is needed to go on: weights, optimizer and epoch, in one file.
+    """Saves weights and optimizer after each epoch in one file, to resume a training.
 
-    The file takes the place of the last one as a whole: whenever the process is killed, a backup
-    of one epoch remains. (`keras.callbacks.
-    BackupAndRestore` writes weights and epoch to two files, one after the other; a kill between
-    the two repeats an epoch.) The epoch is not stored: it is the optimizer's step count divided
-    by the steps of an epoch.
+    The file is replaced atomically, so that one backup remains whenever the process is killed.
+    (`keras.callbacks.BackupAndRestore` writes weights and epoch to two files; a kill between them
+    repeats an epoch.) The epoch is the number of optimizer steps divided by the steps of an epoch.
 
     Args:
-        path: a file name that ends with `.weights.h5`.
-        steps: steps in an epoch.
+        path: file name that ends with `.weights.h5`.
+        steps: number of steps of an epoch.
     """
 
     def __init__(self, path: str | Path, steps: int) -> None:
@@ -288,7 +283,7 @@ class Backup(keras.callbacks.Callback):
         self.steps = steps
 
     def restore(self, model: keras.Model) -> int:
-        """Loads the backup, if there is one, and returns the epoch to go on with."""
+        """Load the backup, if it exists, and return the next epoch."""
         if not self.path.exists():
             return 0
         members = [*members_of(model).values()]
@@ -300,8 +295,8 @@ class Backup(keras.callbacks.Callback):
             TrainingState(model).load_weights(self.path)
         except Exception as error:
             raise InputError(
-                f"a run is resumed with the model it was started with: {str(self.path)!r} is of "
-                "another one; give the flags of then, or another run folder"
+                f"The backup {str(self.path)!r} is of another model. Use the flags of the first "
+                "start, or another run folder."
             ) from error
         return int(members[0].optimizer.iterations.numpy()) // self.steps
 
@@ -316,11 +311,11 @@ class Backup(keras.callbacks.Callback):
 
 
 class History(keras.callbacks.Callback):
-    """The logs and seconds of each epoch as a line of JSON; a resumed run goes on where it was.
+    """Writes logs and seconds of each epoch as a line of JSON; a resumed run appends to them.
 
     Args:
-        path: the file.
-        first_epoch: what an interrupted run wrote for this epoch and later is dropped.
+        path: file to write.
+        first_epoch: first epoch of this run; lines of this and later epochs are dropped.
     """
 
     def __init__(self, path: str | Path, first_epoch: int = 0) -> None:

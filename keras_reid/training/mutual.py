@@ -7,16 +7,15 @@ import keras
 import tensorflow as tf
 
 from keras_reid import checks, replicas
-from keras_reid.errors import InputError
+from keras_reid.errors import InputError, invalid
 from keras_reid.losses import DistillationLoss, MetricLoss
 from keras_reid.models import ReidModel
 from keras_reid.models.reid_model import (
-    Compiled,
-    CompiledLoss,
-    compiled_losses,
+    LossesByOutput,
+    LossLogs,
+    OutputLoss,
+    output_losses,
     uncompiled,
-    weights_of,
-    with_pair_warning,
 )
 from keras_reid.training.edges import Edges, Models, named, pairs
 from keras_reid.training.optimizers import MemberOptimizers, optimizers_of
@@ -45,12 +44,12 @@ class SavedSeeds:
 
 
 @keras.saving.register_keras_serializable(package="keras_reid")
-class MutualLearner(SavedSeeds, replicas.BuiltByOwnImages, keras.Model):
+class MutualLearner(SavedSeeds, LossesByOutput, keras.Model):
     """`loss_k = own losses + mean over its teachers l of Σ weight · distillation(l, k)`.
 
-    An edge (teacher, student) adds what the student loses by differing from the teacher, whose
-    output is a constant. Every ordered pair of members is deep mutual learning (Zhang et al., CVPR
-    2018, arXiv:1706.00384); edges from frozen models are distillation; both can be mixed.
+    An edge (teacher, student) adds a distillation term; the output of the teacher is a constant.
+    All ordered pairs of members are deep mutual learning (Zhang et al., CVPR 2018,
+    arXiv:1706.00384); edges from frozen models are distillation; both can be mixed.
 
         learner = MutualLearner([a, b])
         learner.compile(
@@ -67,21 +66,19 @@ class MutualLearner(SavedSeeds, replicas.BuiltByOwnImages, keras.Model):
     weight. The trained models are `learner.members[NAME]`.
 
     Args:
-        members: models that learn, of the same or of different architectures, named by a dict or
-            else member1, member2, … They should start from different weights: equal models that
-            see equal images stay equal.
-        edges: `"all"`: everyone from every other member and every frozen teacher; `"ring"`: each
-            from the one before it, and from every frozen teacher; or pairs (teacher, student)
-            of names.
-        teachers: frozen models, named by a dict or else teacher (teacher1, teacher2, … if there
-            are several). They run in inference mode and are not changed.
-        update: `"simultaneous"`: all predict, then all step. `"sequential"`: when a member has
-            stepped, it predicts the same batch again for those after it. Batch statistics and
-            seeds change once a step in both.
-        average: over the teachers of a student: `"mean"`, `"sum"`, or `"ensemble"`: the student
-            learns from the one output that stands for all of them (DML_e; see
-            `DistillationLoss.ensemble`).
-        ramp_up: steps over which the weights of the distillation rise linearly.
+        members: models to train, of the same or of different architectures, named by a dict or
+            else member1, member2, … They should start from different weights: equal models with
+            equal images stay equal.
+        edges: `"all"`: each member learns from all other members and teachers; `"ring"`: from the
+            member before it and from all teachers; or pairs (teacher, student) of names.
+        teachers: frozen models, named by a dict or else teacher (teacher1, teacher2, … for
+            several). They run in inference mode and are not changed.
+        update: `"simultaneous"`: all predict, then all step. `"sequential"`: after its step, a
+            member predicts the same batch again for the next members. Batch statistics and seeds
+            change once per step in both.
+        average: average over the teachers of a student: `"mean"`, `"sum"`, or `"ensemble"`: one
+            output represents all teachers (DML_e; see `DistillationLoss.ensemble`).
+        ramp_up: number of steps of the linear increase of the distillation weights.
 
     Raises:
         InputError: no edge, an unknown name, a model with unnamed outputs, or an argument out of
@@ -89,6 +86,7 @@ class MutualLearner(SavedSeeds, replicas.BuiltByOwnImages, keras.Model):
     """
 
     optimizer: Any
+    _loss_arguments = ("distillation_loss", "distillation_weights")
 
     def __init__(
         self,
@@ -114,7 +112,7 @@ class MutualLearner(SavedSeeds, replicas.BuiltByOwnImages, keras.Model):
 
     @property
     def distribute_strategy(self) -> tf.distribute.Strategy:
-        """The strategy in whose scope the members were created."""
+        """Strategy of the members."""
         return next(iter(self.members.values())).distribute_strategy
 
     def compile(
@@ -130,8 +128,9 @@ class MutualLearner(SavedSeeds, replicas.BuiltByOwnImages, keras.Model):
         """Compile every member.
 
         Args:
-            optimizer: optimizer whose configuration every member gets, or a list with one for each
-                member. What the configuration lacks (`exclude_from_weight_decay`) requires a list.
+            optimizer: optimizer that is copied for every member, or a list with one for each
+                member. Settings outside of its configuration (`exclude_from_weight_decay`) require
+                a list.
             loss, loss_weights, metrics: losses and metrics of each member, see `ReidModel`.
             distillation_loss, distillation_weights: a `DistillationLoss`, or a list, by output.
             options: run_eagerly, jit_compile, steps_per_execution or auto_scale_loss.
@@ -140,52 +139,45 @@ class MutualLearner(SavedSeeds, replicas.BuiltByOwnImages, keras.Model):
             InputError: no distillation loss, a name that is no output, or not one optimizer for
                 each member.
         """
-        chosen = optimizers_of(optimizer, len(self.members))
-        for number, (member, own) in enumerate(zip(self.members.values(), chosen, strict=True)):
-            copied = _copied(metrics) if number else metrics
-            member.compile(own, loss, loss_weights, metrics=copied, **options)
-        models = [*self.members.values(), *self.teachers.values()]
+        members = [*self.members.values()]
+        for number, own in enumerate(optimizers_of(optimizer, len(members))):
+            metrics = _copied(metrics) if number else metrics
+            members[number].compile(own, loss or {}, loss_weights, metrics=metrics, **options)
+        models = [*members, *self.teachers.values()]
         outputs = [{*model.output} for model in models if isinstance(model.output, Mapping)]
-        distillations = compiled_losses(
-            distillation_loss, distillation_weights, set.intersection(*outputs)
+        distillations = output_losses(
+            set.intersection(*outputs),
+            distillation_loss=distillation_loss,
+            distillation_weights=distillation_weights,
         )
-        _check_distillations(distillations, self.average)
+        if self.average == "ensemble":
+            _check_ensemble(distillations)
         super().compile(optimizer=None, **options)
-        self.optimizer = MemberOptimizers([member.optimizer for member in self.members.values()])
-        names = ["loss", *(one.name for one in distillations)]
-        names = ["loss", *(self._log(member, name) for member in self.members for name in names)]
+        self.optimizer = MemberOptimizers([member.optimizer for member in members])
+        self.distillation_loss, self.distillation_weights = distillation_loss, distillation_weights
+        logs = ["loss", *(one.name for one in distillations)]
+        logs = ["loss", *(self._log(member, name) for member in self.members for name in logs)]
         with self.distribute_strategy.scope():
-            self._compiled = Compiled(
-                distillations,
-                dict.fromkeys(names),
-                loss=loss,
-                loss_weights=loss_weights,
-                metrics=metrics,
-                distillation_loss=distillation_loss,
-                distillation_weights=distillation_weights,
-            )
-            for member in self.members.values():
+            self._loss_logs = LossLogs(distillations, dict.fromkeys(logs))
+            for member in members:
                 member.optimizer.build(member.trainable_variables)
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
-        own = self._compiled.metrics if self.compiled else []
         of_members = (metric for member in self.members.values() for metric in member.metrics)
-        # Keras's mean of the loss of a member is not updated outside of its own training step.
-        return [*own, *(metric for metric in of_members if metric.name != "loss")]
+        # Keras's mean of the loss is updated by its own training step only.
+        updated = (metric for metric in of_members if metric.name != "loss")
+        return [*self._loss_logs.means.values(), *updated]
 
     @property
     def metric_losses(self) -> dict[str, MetricLoss]:
         """Metric losses of all members by name in the logs."""
-        return {
-            self._log(name, key): loss
-            for name, member in self.members.items()
-            for key, loss in member.metric_losses.items()
-        }
+        losses = ((name, member.metric_losses) for name, member in self.members.items())
+        return {self._log(name, key): loss for name, own in losses for key, loss in own.items()}
 
-    def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+    def fit(self, *args: Any, **kwargs: Any) -> Any:
         with self.distribute_strategy.scope():
-            history = super().fit(x, y, *args, **with_pair_warning(args, kwargs))
+            history = super().fit(*args, **kwargs)
         for member in self.members.values():  # Keras does it for a single optimizer
             member.optimizer.finalize_variable_values(member.trainable_variables)
         return history
@@ -194,73 +186,68 @@ class MutualLearner(SavedSeeds, replicas.BuiltByOwnImages, keras.Model):
         return {name: model(images, training=training) for name, model in self.members.items()}
 
     def train_step(self, data: Any) -> dict[str, Any]:
-        x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
-        views, outputs, tapes = self._views(x), self._taught(x), {}
-        for name, member in self.members.items():
-            with tf.GradientTape() as tapes[name]:
-                outputs[name] = member(views[name], training=True)
-        logs: dict[str, Any] = {}
-        losses: list[Any] = []
-        for name, member in self.members.items():
-            with tapes[name]:
-                losses.append(self._loss_of(name, y, outputs, weight, self._ramp(member)))
-                scaled = member.optimizer.scale_loss(losses[-1])
-            logs |= self._metrics_of(name, y, outputs[name], weight)
-            _descend(member, tapes[name], scaled)
-            if self.update == "sequential" and self._still_teaches(name):
-                outputs[name] = _predicted_again(member, views[name])
-        return self._logs(losses, logs)
+        return self._step(data, training=True)
 
     def test_step(self, data: Any) -> dict[str, Any]:
-        x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
-        views, outputs = self._views(x), self._taught(x)
-        for name, member in self.members.items():
-            outputs[name] = member(views[name], training=False)
-        losses = [self._loss_of(name, y, outputs, weight, 1.0) for name in self.members]
-        logs: dict[str, Any] = {}
-        for name in self.members:
-            logs |= self._metrics_of(name, y, outputs[name], weight)
-        return self._logs(losses, logs)
+        return self._step(data, training=False)
 
-    def _loss_of(self, name: str, y: Any, outputs: Outputs, sample_weight: Any, ramp: Any) -> Any:
-        """Return the loss of a member: its own losses and what it learns from its teachers."""
-        own = outputs[name]
-        total = self.members[name].compute_loss(None, y, own, sample_weight)
+    def _step(self, data: Any, training: bool) -> dict[str, Any]:
+        """Predict with all members, then compute the losses of each and train it."""
+        x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
+        views, tapes, (*_, last) = self._views(x), {}, self.members.values()
+        first = next(iter(views.values()))
+        outputs = {name: model(first, training=False) for name, model in self.teachers.items()}
+        for name, member in self.members.items():
+            with tf.GradientTape() as tapes[name]:
+                outputs[name] = member(views[name], training=training)
+        logs: dict[str, Any] = {}
+        total = 0.0
+        for name, member in self.members.items():
+            with tapes[name]:
+                loss = self._loss_of(name, y, outputs, weight, training)
+                scaled = member.optimizer.scale_loss(loss)
+            total = total + loss
+            values = member.compute_metrics(None, y, outputs[name], weight)
+            logs |= {self._log(name, key): value for key, value in values.items() if key != "loss"}
+            if training:
+                variables = member.trainable_variables
+                gradients = tapes[name].gradient(scaled, variables)
+                member.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+                if self.update == "sequential" and member is not last:
+                    outputs[name] = _predicted_again(member, views[name])
+        # Of a `Distiller` this is the same entry with the same value.
+        self._loss_logs.add(["loss"], [total * replicas.count()])
+        means = {name: mean.result() for name, mean in self._loss_logs.means.items()}
+        return logs | replicas.logs(means)
+
+    def _loss_of(
+        self, name: str, y: Any, outputs: Outputs, sample_weight: Any, training: bool
+    ) -> Any:
+        """Return the loss of a member: its own losses and the distillation of its teachers."""
+        member, own, ramp = self.members[name], outputs[name], 1.0
+        if training and self.ramp_up:
+            step = tf.cast(member.optimizer.iterations, tf.float32) + 1
+            ramp = tf.minimum(step / self.ramp_up, 1.0)
+        total = member.compute_loss(None, y, own, sample_weight)
         teachers = [outputs[teacher] for teacher, student in self.edges if student == name]
-        for one in self._compiled.losses:
-            weight = weights_of(sample_weight, one.outputs[0], "identity")
-            value = self._distilled(one, teachers, own, weight)
-            self._compiled.add(self._log(name, one.name), value * replicas.count())
+        logs = {}
+        for one in self._loss_logs.losses:
+            value = self._distilled(one, teachers, own, sample_weight)
+            logs[self._log(name, one.name)] = value * replicas.count()
             total = total + ramp * one.weight * value
-        self._compiled.add(self._log(name, "loss"), total * replicas.count())
+        logs[self._log(name, "loss")] = total * replicas.count()
+        self._loss_logs.add(logs.keys(), logs.values())
         return total
 
     def _distilled(
-        self, one: CompiledLoss, teachers: Sequence[Any], own: Any, sample_weight: Any
+        self, one: OutputLoss, teachers: Sequence[Any], own: Any, sample_weight: Any
     ) -> Any:
         """Return a distillation, averaged over the teachers; 0 for a model without any."""
-        if not teachers:
-            return 0.0
-        if self.average == "ensemble":
-            taught = one.loss.ensemble([one.of(teacher) for teacher in teachers])
-            return one.loss(taught, one.of(own), sample_weight)
-        total = sum(one.loss(one.of(teacher), one.of(own), sample_weight) for teacher in teachers)
-        return total / len(teachers) if self.average == "mean" else total
-
-    def _metrics_of(self, name: str, y: Any, own: Any, weight: Any) -> dict[str, Any]:
-        values = self.members[name].compute_metrics(None, y, own, weight)
-        return {self._log(name, key): value for key, value in values.items() if key != "loss"}
-
-    def _logs(self, losses: Sequence[Any], logs: dict[str, Any]) -> dict[str, Any]:
-        # Of a `Distiller` this is the same entry with the same value.
-        self._compiled.add("loss", sum(losses) * replicas.count())
-        return logs | replicas.logs(self._compiled.results())
-
-    def _ramp(self, member: keras.Model) -> Any:
-        if not self.ramp_up:
-            return 1.0
-        step = tf.cast(member.optimizer.iterations, tf.float32) + 1
-        return tf.minimum(step / self.ramp_up, 1.0)
+        targets = [one.read(teacher) for teacher in teachers]
+        if self.average == "ensemble" and targets:
+            targets = [one.loss.ensemble(targets)]
+        total = sum(one.measure(target, own, sample_weight)[0] for target in targets)
+        return total / max(len(targets), 1) if self.average == "mean" else total
 
     def _views(self, images: Any) -> dict[str, Any]:
         """Return the images that each member sees."""
@@ -273,48 +260,30 @@ class MutualLearner(SavedSeeds, replicas.BuiltByOwnImages, keras.Model):
             )
         return dict(zip(self.members, images, strict=True))
 
-    def _taught(self, images: Any) -> Outputs:
-        """Return the outputs of the frozen teachers."""
-        seen = images[0] if isinstance(images, (tuple, list)) else images
-        return {name: model(seen, training=False) for name, model in self.teachers.items()}
-
-    def _still_teaches(self, name: str) -> bool:
-        """Return whether a later member has this one as a teacher."""
-        order = list(self.members)
-        later = order[order.index(name) + 1 :]
-        return any(teacher == name and student in later for teacher, student in self.edges)
-
     def _log(self, member: str, name: str) -> str:
-        """Return the name in the logs of what a member logs as `name`."""
+        """Return the name in the logs for the entry `name` of a member."""
         return f"{member}_{name}"
 
     def get_config(self) -> dict[str, Any]:
-        save = keras.saving.serialize_keras_object
-        return {
-            "members": {name: save(uncompiled(model)) for name, model in self.members.items()},
-            "teachers": {name: save(model) for name, model in self.teachers.items()},
+        config = {
+            "members": {name: uncompiled(model) for name, model in self.members.items()},
+            "teachers": self.teachers,
             "edges": [list(edge) for edge in self.edges],
             "update": self.update,
             "average": self.average,
             "ramp_up": self.ramp_up,
         }
+        return keras.saving.serialize_keras_object(config)
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "MutualLearner":
-        load = keras.saving.deserialize_keras_object
-        models = {
-            nodes: {name: load(model) for name, model in config[nodes].items()}
-            for nodes in ("members", "teachers")
-        }
-        return cls(**{**config, **models})
+        return cls(**keras.saving.deserialize_keras_object(config, custom_objects))
 
     def get_compile_config(self) -> dict[str, Any]:
-        save = keras.saving.serialize_keras_object
-        chosen = [save(member.optimizer) for member in self.members.values()]
-        return {"optimizer": chosen, **save(self._compiled.config)} if self.compiled else {}
-
-    def compile_from_config(self, config: dict[str, Any]) -> None:
-        self.compile(**keras.saving.deserialize_keras_object(config))
+        members = [member.get_compile_config() for member in self.members.values()]
+        optimizers = [config.get("optimizer") for config in members]
+        config = super().get_compile_config()
+        return {**config, **members[0], "optimizer": optimizers} if config else {}
 
 
 @keras.saving.register_keras_serializable(package="keras_reid")
@@ -327,7 +296,7 @@ class Distiller(MutualLearner):
 
     Args:
         teacher, student: models for images of the same size.
-        ramp_up: steps over which the weights of the distillation rise linearly.
+        ramp_up: number of steps of the linear increase of the distillation weights.
 
     Raises:
         InputError: as `MutualLearner`.
@@ -352,14 +321,8 @@ class Distiller(MutualLearner):
         return name
 
     def get_config(self) -> dict[str, Any]:
-        whole = super().get_config()
-        nodes = {**whole["teachers"], **whole["members"]}
-        return {**nodes, "ramp_up": self.ramp_up}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "Distiller":
-        load = keras.saving.deserialize_keras_object
-        return cls(load(config["teacher"]), load(config["student"]), config["ramp_up"])
+        config = super().get_config()
+        return {**config["teachers"], **config["members"], "ramp_up": self.ramp_up}
 
 
 def _reid_model(model: keras.Model) -> ReidModel:
@@ -374,38 +337,20 @@ def _reid_model(model: keras.Model) -> ReidModel:
     return ReidModel(model.input, model.output, name=model.name)
 
 
-def _check_distillations(losses: Sequence[CompiledLoss], average: str) -> None:
-    if not losses:
-        raise InputError(
-            "`distillation_loss` must have a loss, got none. Write "
-            'distillation_loss={"logits": LogitDistillationLoss()}.'
-        )
-    plain = [one.name for one in losses if not isinstance(one.loss, DistillationLoss)]
-    if average == "ensemble" and plain:
-        raise InputError(
-            '`average` must be "mean" or "sum" for losses of other classes than DistillationLoss, '
-            f"got 'ensemble' with {plain}. Choose one of them."
-        )
+def _check_ensemble(losses: Sequence[OutputLoss]) -> None:
+    if plain := [one.name for one in losses if not isinstance(one.loss, DistillationLoss)]:
+        fix = "Only a DistillationLoss has ensembles."
+        raise invalid("average", f'"mean" or "sum" for the losses {plain}', "ensemble", fix)
 
 
 def _copied(metrics: Any) -> Any:
     """Return the metrics with a state of their own, for another member."""
-    return keras.tree.map_structure(
-        lambda one: (
-            type(one).from_config(one.get_config())
-            if isinstance(one, keras.metrics.Metric)
-            else one
-        ),
-        metrics,
-    )
 
+    def copy(one: Any) -> Any:
+        is_metric = isinstance(one, keras.metrics.Metric)
+        return type(one).from_config(one.get_config()) if is_metric else one
 
-def _descend(member: keras.Model, tape: tf.GradientTape, loss: Any) -> None:
-    """Take one step of a member down the gradient of its (scaled) loss."""
-    variables = member.trainable_variables
-    # An output that no loss reads has no gradient.
-    gradients = zip(tape.gradient(loss, variables), variables, strict=True)
-    member.optimizer.apply_gradients([pair for pair in gradients if pair[0] is not None])
+    return keras.tree.map_structure(copy, metrics)
 
 
 def _predicted_again(member: keras.Model, images: Any) -> Any:

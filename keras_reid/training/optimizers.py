@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from keras_reid import checks
-from keras_reid.errors import InputError
+from keras_reid.errors import Shown, invalid
 
 SPARED = ("bias", "beta", "gamma")  # of weight decay
 
@@ -16,17 +16,17 @@ SPARED = ("bias", "beta", "gamma")  # of weight decay
 class RatedAdam(keras.optimizers.Adam):
     """Adam with the rate `factor · η` for new variables, and 0 for all others in the first steps.
 
-    What is initialized at random beside a pretrained network has farther to go: public code of
-    PCB and others trains it at ten times the rate. For `frozen` steps it learns alone.
+    Layers with random weights on a pretrained network need larger steps: public code of PCB and
+    others trains them at ten times the rate. For `frozen` steps only they are trained.
 
     Args:
         learning_rate: η, a number or a schedule.
-        new: the paths of the new variables, `variable.path`.
-        factor: above 0, of their rate.
-        frozen: steps in which the others stay as they are.
+        new: paths of the new variables, `variable.path`.
+        factor: factor of their rate, above 0.
+        frozen: number of steps without a change of the other variables.
         decay: decoupled weight decay per step in units of each variable's rate (Loshchilov and
-            Hutter, arXiv:1711.05101); biases and normalizations are spared.
-        common: of `keras.optimizers.Adam`.
+            Hutter, arXiv:1711.05101); biases and normalizations have none.
+        common: arguments of `keras.optimizers.Adam`.
 
     Raises:
         InputError: numbers out of range.
@@ -50,7 +50,7 @@ class RatedAdam(keras.optimizers.Adam):
         paths = {variable.path for variable in variables}
         missing = [path for path in self.new if path not in paths]
         if missing:
-            raise InputError(f"new variables are among those that learn: {missing} are not")
+            raise invalid("new", "paths of trainable variables", missing)
         self._is_new = [variable.path in {*self.new} for variable in variables]
         self._decays = [
             self.decay > 0 and variable.path.split("/")[-1] not in SPARED for variable in variables
@@ -58,7 +58,7 @@ class RatedAdam(keras.optimizers.Adam):
         super().build(variables)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        at = self._get_variable_index(variable)  # as the documentation of Optimizer has it
+        at = self._get_variable_index(variable)  # as in the documentation of Optimizer
         rate = ops.cast(learning_rate, variable.dtype)
         if self._is_new[at]:
             rate = rate * self.factor
@@ -79,17 +79,15 @@ class RatedAdam(keras.optimizers.Adam):
 
 
 def new_variables(model: keras.Model) -> list[str]:
-    """The paths of the trainable variables that are not of the backbone, the nested model.
+    """Return the paths of the trainable variables outside of the backbone, the nested model.
 
     Raises:
         InputError: a model without a backbone, such as an ensemble.
     """
     nested = [layer for layer in model.layers if isinstance(layer, keras.Model)]
     if len(nested) != 1:
-        raise InputError(
-            f"new layers stand beside one backbone: received a model with {len(nested)} nested "
-            "models; make it with keras_reid.models.build"
-        )
+        fix = "Build it with keras_reid.models.build."
+        raise invalid("model", "a model with one backbone", Shown(f"{len(nested)}"), fix)
     pretrained = {id(variable) for variable in nested[0].trainable_variables}
     return [v.path for v in model.trainable_variables if id(v) not in pretrained]
 
@@ -97,28 +95,26 @@ def new_variables(model: keras.Model) -> list[str]:
 class MemberOptimizers:
     """Optimizers of several models, as `model.optimizer` for the callbacks of Keras.
 
-    `ReduceLROnPlateau`, `LearningRateScheduler`, `SwapEMAWeights` and `TensorBoard` of new releases
-    treat each of `optimizers` by itself; those of old ones read and set `learning_rate`.
+    `ReduceLROnPlateau`, `LearningRateScheduler` and `SwapEMAWeights` change each of `optimizers`.
     """
 
     built = True
 
     def __init__(self, optimizers: Sequence[keras.optimizers.Optimizer]) -> None:
         self.optimizers = [getattr(one, "inner_optimizer", one) for one in optimizers]
+        self.iterations = self.optimizers[0].iterations
 
     @property
     def learning_rate(self) -> Any:
-        """The rate of all members.
+        """Learning rate of all members.
 
         Raises:
             InputError: the rates of the members differ.
         """
-        rates = [float(keras.ops.convert_to_numpy(one.learning_rate)) for one in self.optimizers]
+        rates = [float(ops.convert_to_numpy(one.learning_rate)) for one in self.optimizers]
         if len({*rates}) > 1:
-            raise InputError(
-                f"`learning_rate` must be one number for all members, got {rates}. Give each "
-                "optimizer a schedule of keras.optimizers.schedules instead of a callback."
-            )
+            fix = "Give each optimizer a schedule of keras.optimizers.schedules."
+            raise invalid("learning_rate", "one number for all members", rates, fix)
         return self.optimizers[0].learning_rate
 
     @learning_rate.setter
@@ -127,42 +123,26 @@ class MemberOptimizers:
             one.learning_rate = rate
 
     @property
-    def iterations(self) -> Any:
-        """The number of steps, which is the same for all members."""
-        return self.optimizers[0].iterations
-
-    @property
     def variables(self) -> list[Any]:
         """The variables of all optimizers."""
         return [variable for one in self.optimizers for variable in one.variables]
-
-    @property
-    def use_ema(self) -> bool:
-        """True if every optimizer keeps moving averages of the weights."""
-        return all(one.use_ema for one in self.optimizers)
 
 
 def optimizers_of(optimizer: Any, count: int) -> list[keras.optimizers.Optimizer]:
     """Return one optimizer for each of several models.
 
     Args:
-        optimizer: optimizer or name, whose configuration all get, or a list with one for each.
+        optimizer: optimizer or name, which is copied, or a list with one for each model.
         count: number of models.
 
     Raises:
         InputError: a list of another length, or with one optimizer twice.
     """
-    several = isinstance(optimizer, Sequence) and not isinstance(optimizer, str)
-    if several:
-        chosen = [*optimizer]
-    else:
+    if isinstance(optimizer, str) or not isinstance(optimizer, Sequence):
         first = keras.optimizers.get(optimizer)
         copies = (type(first).from_config(first.get_config()) for _ in range(count - 1))
-        chosen = [first, *copies]
-    distinct = len({*map(id, chosen)})
-    if distinct != len(chosen) or distinct != count:
-        raise InputError(
-            f"`optimizer` must be one optimizer, or a list of {count} for as many members, got "
-            f"{distinct}. Create one for each member."
-        )
-    return chosen
+        optimizer = [first, *copies]
+    if not len(optimizer) == len({*map(id, optimizer)}) == count:
+        rule = f"one optimizer, or a list of {count} different ones for as many members"
+        raise invalid("optimizer", rule, Shown(f"{len({*map(id, optimizer)})}"))
+    return [*optimizer]

@@ -1,4 +1,4 @@
-"""Replicas of a training: on the devices of this machine, or of several machines."""
+"""Replicas of a training on the devices of one or several machines."""
 
 import json
 import os
@@ -10,25 +10,25 @@ import keras
 import tensorflow as tf
 
 from keras_reid import checks
-from keras_reid.errors import InputError, first_line
+from keras_reid.errors import InputError, first_line, invalid
 from keras_reid.training.registry import STRATEGIES
 
 
 class Replicas:
-    """The replicas that train one model together, each on its share of every batch.
+    """Replicas that train one model together, each on its share of every batch.
 
     `"none"`: this process alone; `"mirrored"`: each GPU of this machine, or each logical device
-    of its CPU; `"multiworker"`: processes that each run the same command, of which the variable
-    TF_CONFIG says where all are and which one this is (see `tf.distribute`). A step is that of one
-    process with the whole batch: metric losses compare all of it, and batch statistics are of all.
+    of its CPU; `"multiworker"`: processes that run the same command. The variable TF_CONFIG lists
+    their addresses and the number of this one (see `tf.distribute`). A step equals the step of one
+    process with the whole batch: metric losses and batch statistics use all images.
 
     Args:
-        name: of these.
-        batch: images of all replicas together.
+        name: `"none"`, `"mirrored"` or `"multiworker"`.
+        batch: number of images of all replicas together.
 
     Raises:
-        InputError: an unknown name, no or a broken TF_CONFIG for several workers, or a batch that
-            cannot be shared out evenly.
+        InputError: an unknown name, a missing or broken TF_CONFIG, or a batch that is not divisible
+            by the number of replicas.
     """
 
     def __init__(self, name: str = "none", batch: int = 0) -> None:
@@ -43,26 +43,24 @@ class Replicas:
         else:
             self.strategy = tf.distribute.get_strategy()
         if batch % self.count:
-            raise InputError(
-                f"each of {self.count} replicas has an equal share of a batch: received {batch} "
-                "images; choose another num_identities_per_batch or num_instances"
-            )
+            fix = "Choose another num_identities_per_batch or num_instances."
+            raise invalid("batch", f"divisible by {self.count} replicas", batch, fix)
 
     @property
     def count(self) -> int:
-        """Of all workers together."""
+        """Number of replicas of all workers."""
         return int(self.strategy.num_replicas_in_sync)
 
     @property
     def is_chief(self) -> bool:
-        """Whether this worker is the one that writes."""
+        """True for the worker that writes files."""
         return self.number == 0
 
     @contextmanager
     def synchronized(self, models: Sequence[keras.Model]) -> Iterator[None]:
-        """Batch statistics of all replicas while these models learn."""
-        found = (layer for model in models for layer in _layers(model)) if self.count > 1 else ()
-        layers = [layer for layer in found if isinstance(layer, keras.layers.BatchNormalization)]
+        """Synchronize the batch statistics of all replicas while these models are trained."""
+        nested = (layer for model in models for layer in _layers(model)) if self.count > 1 else ()
+        layers = [layer for layer in nested if isinstance(layer, keras.layers.BatchNormalization)]
         before = [layer.synchronized for layer in layers]
         for layer in layers:
             layer.synchronized = True
@@ -73,11 +71,11 @@ class Replicas:
                 layer.synchronized = value
 
     def shared(self, batches: tf.data.Dataset, size: int) -> tf.data.Dataset:
-        """Batches of `size` as Keras gives them out: each replica the next images of a batch.
+        """Return the share of this worker of each batch of `size`.
 
-        Within a process TensorFlow divides a batch among its replicas. Between workers it would
-        give them different batches, so a worker takes its own share of several, one after the
-        other, as one of `size` that is divided again.
+        Within a process TensorFlow divides a batch among its replicas. Different workers would get
+        different batches. A worker therefore takes its share of several batches and combines them
+        to one of `size`, which is divided again.
         """
         if self.workers == 1:
             return batches
@@ -99,16 +97,15 @@ class Replicas:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """One sentence where another worker is lost."""
+        """Convert a lost-worker error to `InputError`."""
         try:
             yield
         except tf.errors.OpError as error:
             if self.workers == 1:
                 raise
             raise InputError(
-                f"all {self.workers} workers train together, but one is gone "
-                f"({first_line(error)}): start all again by the same commands, they go on after "
-                "the last whole epoch"
+                f"One of {self.workers} workers is lost: {first_line(error)}. Start all again with "
+                "the same commands to continue after the last complete epoch."
             ) from error
 
 
@@ -120,21 +117,21 @@ def _layers(model: keras.Model) -> Iterator[keras.Layer]:
 
 
 def _devices() -> list[str] | None:
-    """The logical devices of a machine without a GPU; None leaves GPUs to TensorFlow."""
+    """Return the logical devices of a machine without a GPU; None: TensorFlow uses the GPUs."""
     if tf.config.list_logical_devices("GPU"):
         return None
     return [device.name for device in tf.config.list_logical_devices("CPU")]
 
 
 def _cluster() -> tuple[int, int]:
-    """How many workers there are, and the number of this one."""
+    """Return the number of workers, and the index of this one."""
     text = os.environ.get("TF_CONFIG", "")
     try:
-        said = json.loads(text)
-        return len(said["cluster"]["worker"]), int(said["task"]["index"])
+        config = json.loads(text)
+        return len(config["cluster"]["worker"]), int(config["task"]["index"])
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
-            'several workers are told of each other by TF_CONFIG, such as {"cluster": {"worker": '
-            '["a:2222", "b:2222"]}, "task": {"type": "worker", "index": 0}}: '
-            f"received {text[:80]!r}; set it for each"
+            'The variable TF_CONFIG must be set for each worker, such as {"cluster": {"worker": '
+            '["a:2222", "b:2222"]}, "task": {"type": "worker", "index": 0}}, '
+            f"got {text[:80]!r}."
         ) from error

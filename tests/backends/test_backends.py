@@ -336,7 +336,7 @@ def test_distillation_half_precision_computes_in_float32(name, dtype):
 
 @pytest.mark.parametrize("name", catalogue.ONE_OF_EACH_DISTILLATION)
 def test_distillation_ensemble_loss_is_between_its_teachers(name):
-    """Of one teacher it is the teacher's own; of two, something between them."""
+    """One teacher: its own loss; two teachers: a loss between theirs."""
     loss = catalogue.DISTILLATION_LOSSES[name].loss()
     teacher, student = two_models(name, 1)
     other = two_models(name, 2)[0]
@@ -400,7 +400,7 @@ def test_distances_coincident_points_have_zero_value_and_gradient(name):
 
 @pytest.mark.parametrize("name", catalogue.DISTANCES)
 def test_distances_weighted_gradient_matches_oracle(name):
-    """Of weighted distances, as a weight that is not symmetric shows a transposition."""
+    """Asymmetric weights of the distances reveal a transposition."""
     distance, truth = catalogue.DISTANCES[name]
     rng = np.random.default_rng(1)
     x, y, weights = (rng.normal(size=s).astype("float32") for s in ((5, 4), (5, 4), (5, 5)))

@@ -516,10 +516,10 @@ def test_evaluate_function_with_options_returns_score(trained: Path, monkeypatch
 def test_train_invalid_values_leave_no_run_folder(pedestrians: Path, tmp_path: Path) -> None:
     common = ["train.py", "--dataset=market1501", f"--data_dir={pedestrians}", *TINY]
     for flag, message in (
-        ("--backbone=resnet51", "a backbone is one of"),
+        ("--backbone=resnet51", "must be one of efficientnetv2-b0"),
         ("--augment=magic", "augment must be"),
         ("--num_identities_per_batch=4000", "4000"),
-        ("--stripes=9", "9 stripes of 4 rows"),
+        ("--stripes=9", "1 to 4, the rows of the feature map, got 9"),
         (
             "--stripe_order=relu",
             "stripe_order is one of conv_bn_relu, bn_relu_conv: received 'relu'",

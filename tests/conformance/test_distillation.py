@@ -91,7 +91,7 @@ def _graph(name, jit_compile):
 
 
 def rounding(name, teacher, student):
-    """Of the losses of the images."""
+    """Sum of the losses of the images."""
     return catalogue.DISTILLATION_LOSSES[name].rounding(teacher, student, np.zeros_like(student))[0]
 
 
@@ -377,7 +377,7 @@ def test_distillation_ensemble_of_one_equals_teacher(name):
 
 @pytest.mark.parametrize("normalize", [False, True])
 def test_distillation_ensemble_embeddings_average_squared_distances(normalize):
-    """Of teachers of different width."""
+    """Teachers of different embedding size."""
     wide, narrow = two(1, width=64)[0], 3 * two(2, width=3)[0]
     for kind in (DistanceDistillationLoss, RankDistillationLoss):
         united = kind(normalize=normalize).ensemble([wide, narrow])
@@ -547,42 +547,42 @@ def test_distillation_mixed_precision_step_updates_weights(name):
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (partial(LogitDistillationLoss, 0), r"temperature is above 0: received 0; 1 is usual"),
-        (partial(LogitDistillationLoss, -1.0), r"temperature is above 0: received -1\.0"),
-        (partial(LogitDistillationLoss, math.nan), r"temperature is above 0: received nan"),
-        (partial(LogitDistillationLoss, math.inf), r"temperature is above 0: received inf"),
+        (partial(LogitDistillationLoss, 0), r"`temperature` must be positive, got 0. 1 is usual"),
+        (partial(LogitDistillationLoss, -1.0), r"`temperature` must be positive, got -1\.0"),
+        (partial(LogitDistillationLoss, math.nan), r"`temperature` must be positive, got nan"),
+        (partial(LogitDistillationLoss, math.inf), r"`temperature` must be positive, got inf"),
         (
             partial(DistanceDistillationLoss, "manhattan"),
-            r"one of euclidean, .*: received 'manhattan'",
+            r"one of euclidean, .*, got 'manhattan'",
         ),
         (
             partial(DistanceDistillationLoss, "precomputed", normalize=True),
-            r"Precomputed distances are distilled as they are, but normalize or gather is set",
+            r"must be a distance of embeddings, got .precomputed.. .* normalize and gather",
         ),
         (
             partial(DistanceDistillationLoss, "precomputed", gather=True),
-            r"normalize or gather is set",
+            r"`distance` must be a distance of embeddings",
         ),
         (
             partial(RankDistillationLoss, "firm"),
-            r"mode is one of soft, hard: received 'firm'",
+            r"`mode` must be one of soft, hard, got 'firm'",
         ),
         (
             partial(RankDistillationLoss, alpha=0),
-            r"alpha is above 0: received 0; 3 is usual",
+            r"`alpha` must be positive, got 0. 3 is usual",
         ),
         (
             partial(RankDistillationLoss, beta=-2),
-            r"beta is above 0: received -2; 3 is usual",
+            r"`beta` must be positive, got -2. 3 is usual",
         ),
         (
             partial(RankDistillationLoss, list_length=1),
-            r"at least 2 images, .* but 1 was given: 4 is",
+            r"`list_length` must be at least 2, .* got 1. 4 is",
         ),
-        (partial(RankDistillationLoss, list_length=13), r"at most 12 if soft, but 13 was given"),
+        (partial(RankDistillationLoss, list_length=13), r"at most 12 if soft, got 13"),
         (
             partial(RankDistillationLoss, "hard", list_length=1),
-            r"at least 2 images, .* but 1 was given",
+            r"at least 2, .* got 1",
         ),
     ],
 )
@@ -605,44 +605,44 @@ def test_rank_distillation_long_hard_list_matches_oracle():
             LogitDistillationLoss(),
             (4, 7),
             (4, 5),
-            r"class by class, but the teacher has 7 classes and the student 5: train both on",
+            r"logits of 7 classes as the teacher has, got 5. Train both on",
         ),
         (
             LogitDistillationLoss(),
             (4, 5),
             (3, 5),
-            r"the same images, but 4 and 3 outputs were given",
+            r"`y_pred` must be 4 outputs, one for each of y_true, got 3. Pass one",
         ),
         (
             DistanceDistillationLoss(),
             (4, 5),
             (5, 5),
-            r"but 4 and 5 outputs were given: pass one batch",
+            r"must be 4 outputs, .* got 5. Pass one batch",
         ),
-        (RankDistillationLoss(), (8, 5), (6, 5), r"but 8 and 6 outputs were given: pass one batch"),
+        (RankDistillationLoss(), (8, 5), (6, 5), r"must be 8 outputs, .* got 6. Pass one"),
         (
             RankDistillationLoss(),
             (4, 5),
             (4, 5),
-            r"A list of 4 others needs a larger batch, but 4 images",
+            r"more than 4 images, the length of a list, got 4. Raise the batch",
         ),
         (
             RankDistillationLoss("hard", list_length=9),
             (3, 2),
             (3, 2),
-            r"list of 9 .* but 3 images were",
+            r"more than 9 images, .* got 3",
         ),
         (
             DistanceDistillationLoss(),
             (4, 5, 2),
             (4, 5),
-            r"Points are a matrix .* \(4, 5, 2\): flatten",
+            r"`x` must be a matrix .* \(4, 5, 2\)[.] Flatten",
         ),
         (
             DistanceDistillationLoss("precomputed"),
             (4, 5),
             (4, 5),
-            r"square matrix, but .* \(4, 5\)",
+            r"square matrix, got shape \(4, 5\)",
         ),
     ],
 )

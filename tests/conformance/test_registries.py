@@ -1,5 +1,7 @@
 """Every name of a registry resolves, and all public names exist."""
 
+from pathlib import Path
+
 import pytest
 
 from keras_reid import layers, losses, models, reranking, scale
@@ -21,6 +23,15 @@ def test_registry_all_names_resolve(registry):
     assert isinstance(registry, Registry)
     assert len({id(value) for value in registry.values()}) == len(registry)
     assert "magic" not in registry
+
+
+def test_metric_losses_are_all_losses_of_one_output_and_documented():
+    public = [getattr(losses, name) for name in losses.__all__ if name.endswith("Loss")]
+    metric = [cls for cls in public if issubclass(cls, losses.MetricLoss) and not cls.outputs]
+    assert {*losses.METRIC_LOSSES.values()} == {*metric} - {losses.MetricLoss}
+    page = (Path(__file__).parents[2] / "docs/losses.md").read_text(encoding="utf-8")
+    for cls in losses.METRIC_LOSSES.values():
+        assert f"| `{cls.__name__}` |" in page
 
 
 def test_distillation_losses_state_output_of_model():

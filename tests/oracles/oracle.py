@@ -170,7 +170,7 @@ def soft_triplet_hard(
     constant: np.ndarray | None = None,
     **space: Any,
 ) -> float:
-    """With `constant` the weights are those of these points, which is what stopping them means."""
+    """With `constant`, the weights are computed at these points and have no gradient."""
     d, terms = distances(x, **space), []
     weights = d if constant is None else distances(constant, **space)
     for a in range(len(labels)):
@@ -314,7 +314,7 @@ def circle(
     normalize: bool = False,
     constant: np.ndarray | None = None,
 ) -> float:
-    """With `constant` the weights are those of these points, which is what stopping them means."""
+    """With `constant`, the weights are computed at these points and have no gradient."""
     d, terms = distances(x, distance, normalize), []
     weights = d if constant is None else distances(constant, distance, normalize)
     for a in range(len(labels)):

@@ -28,12 +28,12 @@ def paths(s: int, t: int) -> list[list[tuple[int, int]]]:
 
 
 def shortest_of_all(d: np.ndarray) -> float:
-    """By trying every path."""
+    """Shortest path by enumeration."""
     return min(sum(d[cell] for cell in path) for path in paths(*d.shape))
 
 
 def shortest(d: np.ndarray) -> float:
-    """By the recurrence, for grids with too many paths."""
+    """Shortest path by the recurrence, for large grids."""
     total = np.full((d.shape[0] + 1, d.shape[1] + 1), math.inf)
     for i, j in np.ndindex(d.shape):
         before = min(total[i, j + 1], total[i + 1, j]) if i or j else 0.0

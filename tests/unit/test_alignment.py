@@ -279,7 +279,7 @@ def test_aligned_nan_propagates():
 
 @pytest.mark.parametrize("shape", [(3, 5), (3,), (2, 3, 4, 5)])
 def test_aligned_input_without_stripes_raises(shape):
-    with pytest.raises(InputError, match=r"known number of stripes, but the shape is.*'local'"):
+    with pytest.raises(InputError, match=r"static number of stripes, got shape.*`local`"):
         distances.aligned(np.zeros(shape))
 
 
@@ -289,7 +289,7 @@ def test_aligned_different_feature_sizes_raise():
             compare(images(0, 3, 4, 5), images(0, 3, 4, 6))
 
 
-# --- The loss, beside what the catalogue holds
+# --- The loss, in addition to the catalogue
 
 
 LABELS = np.repeat(np.arange(4), 3)
@@ -398,7 +398,7 @@ def test_aligned_triplet_loss_training_lowers_loss(tmp_path):
 
 
 def test_aligned_triplet_loss_unknown_by_raises():
-    with pytest.raises(InputError, match=r"by is one of features, local: received 'global'"):
+    with pytest.raises(InputError, match=r"`by` must be one of features, local, got 'global'"):
         losses.AlignedTripletLoss(by="global")
 
 
@@ -406,7 +406,7 @@ def test_aligned_triplet_loss_unknown_by_raises():
 def test_aligned_triplet_loss_missing_output_raises(given):
     features, local = outputs()
     predictions = {"features": features, "local": local, "swapped": (local, features)}[given]
-    with pytest.raises(InputError, match=r"pair of outputs.*list the loss under 'features'"):
+    with pytest.raises(InputError, match=r"the outputs features .*List the loss under .features"):
         losses.AlignedTripletLoss()(LABELS, predictions)
 
 

@@ -171,16 +171,16 @@ def test_attribute_loss_unknown_attributes_have_zero_loss():
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: losses.AttributeLoss([]), "Rates are the shares"),
-        (lambda: losses.AttributeLoss([1.5]), "Rates are the shares"),
-        (lambda: losses.AttributeLoss([float("nan")]), "Rates are the shares"),
-        (lambda: losses.AttributeLoss([0.5, 0.5], [(0, 2)]), "among the 2 attributes"),
-        (lambda: losses.AttributeLoss([0.5, 0.5], [(0,), (0, 1)]), "in no other group"),
-        (lambda: losses.AttributeLoss([0.5], [()]), "Exclusive groups"),
-        (lambda: layers.AttributeProbabilities([(0, 9)])(np.zeros((1, 3))), "among the 3"),
+        (lambda: losses.AttributeLoss([]), "`rates` must be fractions"),
+        (lambda: losses.AttributeLoss([1.5]), "`rates` must be fractions"),
+        (lambda: losses.AttributeLoss([float("nan")]), "`rates` must be fractions"),
+        (lambda: losses.AttributeLoss([0.5, 0.5], [(0, 2)]), "different columns of 0 to 1"),
+        (lambda: losses.AttributeLoss([0.5, 0.5], [(0,), (0, 1)]), "none in two groups"),
+        (lambda: losses.AttributeLoss([0.5], [()]), "`exclusive` must be"),
+        (lambda: layers.AttributeProbabilities([(0, 9)])(np.zeros((1, 3))), "columns of 0 to 2"),
         (
             lambda: losses.AttributeLoss([0.5])(np.zeros((1, 2)), np.zeros((1, 2), "float32")),
-            "There are 1 rates",
+            "with 1 columns, one for each rate",
         ),
     ],
 )

@@ -12,7 +12,7 @@ from keras_reid.errors import InputError
 from keras_reid.evaluation import MatchCalibration, fit_calibration
 from keras_reid.evaluation.calibration import distances, draw_searches, left_out
 from keras_reid.training import RetrievalEvaluation
-from keras_reid.training.callbacks import Scored
+from keras_reid.training.callbacks import Ranking
 from keras_reid.training.runs import Run
 
 KNOWN = MatchCalibration((5, -10, 12, -0.4, -0.3), (14, -19, -1), 0.85, "an example")
@@ -176,11 +176,11 @@ def test_retrieval_evaluation_calibration_leaves_distractors_out():
     images = PersonImages(np.arange(len(x)).astype(str), names, None, distractor=distractor)
     sides = np.arange(len(x)) % 4 == 0
     evaluation = RetrievalEvaluation(images[sides], images[~sides], dataset="drawn")
-    evaluation.last = Scored(None, (x[sides], x[~sides]), images[sides], images[~sides])
+    evaluation.last = Ranking(None, (x[sides], x[~sides]), images[sides], images[~sides])
     rows = np.concatenate([np.flatnonzero(sides), np.flatnonzero(~sides)])
     rows = rows[~distractor[rows]]
     expected = fit_calibration([(x[rows], names[rows])], "validation persons of drawn")
     assert evaluation.calibration() == expected
     few = np.isin(names, ["p0", "p1"])
-    evaluation.last = Scored(None, (x[few], x[few]), images[few], images[few])
+    evaluation.last = Ranking(None, (x[few], x[few]), images[few], images[few])
     assert evaluation.calibration() is None

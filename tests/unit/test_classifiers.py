@@ -154,21 +154,21 @@ def test_margin_softmax_config_round_trip_is_complete(kind):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"kind": "softmax"}, "one of arcface, cosface, sphereface: received 'softmax'"),
-        ({"margin": 28.6}, r"angle in \[0, π/2\], but 28.6 was given: 0.5 is usual"),
-        ({"margin": -0.1}, r"angle in \[0, π/2\], but -0.1"),
-        ({"kind": "cosface", "margin": 2.5}, r"cosine in \[0, 2\], but 2.5 was given: 0.35 is"),
-        ({"kind": "cosface", "margin": float("nan")}, "but nan was given"),
+        ({"kind": "softmax"}, "one of arcface, cosface, sphereface, got 'softmax'"),
+        ({"margin": 28.6}, r"angle in \[0, π/2\] for arcface, got 28.6. 0.5 is usual"),
+        ({"margin": -0.1}, r"angle in \[0, π/2\] for arcface, got -0.1"),
+        ({"kind": "cosface", "margin": 2.5}, r"cosine in \[0, 2\] for cosface, got 2.5. 0.35 is"),
+        ({"kind": "cosface", "margin": float("nan")}, "for cosface, got nan"),
         (
             {"kind": "sphereface", "margin": 1.5},
-            "whole factor of at least 1, but 1.5 was given: 4 is",
+            "whole factor of at least 1 for sphereface, got 1.5. 4 is",
         ),
-        ({"kind": "sphereface", "margin": 0}, "whole factor of at least 1, but 0 was given"),
-        ({"kind": "sphereface", "margin": float("inf")}, "but inf was given"),
-        ({"scale": 0}, "above 0: received 0; 64 is usual"),
-        ({"scale": float("nan")}, "above 0: received nan"),
-        ({"scale": float("inf")}, "above 0: received inf"),
-        ({"label_smoothing": 1.0}, r"in \[0, 1\): received 1.0"),
+        ({"kind": "sphereface", "margin": 0}, "whole factor of at least 1 for sphereface, got 0"),
+        ({"kind": "sphereface", "margin": float("inf")}, "for sphereface, got inf"),
+        ({"scale": 0}, "`scale` must be positive, got 0. 64 is usual"),
+        ({"scale": float("nan")}, "must be positive, got nan"),
+        ({"scale": float("inf")}, "must be positive, got inf"),
+        ({"label_smoothing": 1.0}, r"in \[0, 1\), got 1.0"),
     ],
 )
 def test_margin_softmax_bad_arguments_raise(arguments, message):
@@ -179,8 +179,8 @@ def test_margin_softmax_bad_arguments_raise(arguments, message):
 @pytest.mark.parametrize(
     ("loss", "message"),
     [
-        (MarginSoftmaxLoss(), r"Cosines are .* \(4, 1, 1\): give .* layers.CosineClassifier"),
-        (CenterLoss(), r"Distances to the centers are .* \(4, 1, 1\): give .* layers.Centers"),
+        (MarginSoftmaxLoss(), r"`y_pred` must be a matrix .* \(4, 1, 1\)[.] Pass .* a classifier"),
+        (CenterLoss(), r"`y_pred` must be a matrix .* \(4, 1, 1\)[.] Pass .* layers.Centers"),
     ],
 )
 def test_classifier_losses_wrong_rank_raises(loss, message):
@@ -320,7 +320,7 @@ def test_classifier_layers_mixed_precision_computes_in_float32(layer, policy):
 
 @pytest.mark.parametrize("layer", [CosineClassifier, Centers])
 def test_classifier_layers_zero_identities_raise(layer):
-    with pytest.raises(InputError, match="at least 1: received 0"):
+    with pytest.raises(InputError, match="`num_identities` must be at least 1, got 0"):
         layer(0)
 
 

@@ -159,12 +159,12 @@ def test_get_name_or_callable_returns_function():
 
 
 def test_get_unknown_name_raises_with_known_names():
-    with pytest.raises(InputError, match=r"euclidean, .*, precomputed: received 'manhattan'"):
+    with pytest.raises(InputError, match=r"euclidean, .*, precomputed, got 'manhattan'"):
         distances.get("manhattan")
 
 
 def test_euclidean_wrong_rank_raises():
-    with pytest.raises(InputError, match=r"matrix.*\(2, 3, 4\).*flatten"):
+    with pytest.raises(InputError, match=r"matrix.*\(2, 3, 4\).*Flatten"):
         distances.euclidean(np.zeros((2, 3, 4)))
 
 

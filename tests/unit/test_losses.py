@@ -118,12 +118,12 @@ def test_triplet_hard_loss_get_config_contains_all_arguments():
 
 @pytest.mark.parametrize("margin", [-0.1, float("inf"), float("nan")])
 def test_triplet_hard_loss_invalid_margin_raises(margin):
-    with pytest.raises(InputError, match=f"margin is at least 0: received {margin}"):
+    with pytest.raises(InputError, match=f"`margin` must be at least 0, got {margin}"):
         TripletHardLoss(margin=margin)
 
 
 def test_triplet_hard_loss_unknown_distance_raises_at_construction():
-    with pytest.raises(InputError, match=r"one of euclidean, .*: received 'l2'"):
+    with pytest.raises(InputError, match=r"one of euclidean, .*, got 'l2'"):
         TripletHardLoss(distance="l2")
 
 
@@ -163,14 +163,12 @@ def test_identity_loss_huge_logits_is_finite():
 
 @pytest.mark.parametrize("label_smoothing", [-0.1, 1.0, float("nan")])
 def test_identity_loss_invalid_label_smoothing_raises(label_smoothing):
-    with pytest.raises(
-        InputError, match=rf"label_smoothing is in \[0, 1\): received {label_smoothing}"
-    ):
+    with pytest.raises(InputError, match=rf"must be in \[0, 1\), got {label_smoothing}"):
         IdentityLoss(label_smoothing=label_smoothing)
 
 
 def test_identity_loss_non_matrix_logits_raises():
-    with pytest.raises(InputError, match=r"\(batch, identities\), but the shape is \(4,\)"):
+    with pytest.raises(InputError, match=r"\(batch, identities\), got shape \(4,\)"):
         IdentityLoss()(np.zeros(4), np.zeros(4))
 
 
@@ -281,7 +279,7 @@ def test_triplet_function_given_triplets_returns_expected_values():
     assert float(metric.triplet(anchor, positive, negative, 0.5, "squared_euclidean")[0]) == 5.5
     assert float(metric.triplet(anchor, negative, positive, 0.5)[0]) == 0
     assert float(metric.triplet(anchor, positive, negative, 0.5, normalize=True)[0]) == 0.5
-    with pytest.raises(InputError, match=r"row by row with euclidean.*'precomputed'"):
+    with pytest.raises(InputError, match=r"must be euclidean, .* got 'precomputed'"):
         metric.triplet(anchor, positive, negative, distance="precomputed")
 
 
@@ -323,27 +321,36 @@ def test_metric_losses_large_batch_keeps_value_and_gradient(build, distance, mon
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: losses.TripletLoss(miner="hardest"), "miner is one of .*: received 'hardest'"),
+        (lambda: losses.TripletLoss(miner="hardest"), "`miner` must be one of .*, got 'hardest'"),
         (lambda: losses.TripletHardLoss(None), '`margin` must be a number of at least 0 or "soft"'),
-        (lambda: losses.SoftTripletHardLoss(temperature=0), "is above 0: received 0"),
-        (lambda: losses.ImprovedTripletLoss(pull=-1.0), "pull is at least 0: received -1.0"),
-        (lambda: losses.ImprovedQuadrupletLoss(push_weight=-1.0), "weight of push is at least 0"),
-        (lambda: losses.QuadrupletLoss(margin2=-1.0), "margin2 is at least 0: received -1.0"),
+        (
+            lambda: losses.SoftTripletHardLoss(temperature=0),
+            "must be positive, got 0",
+        ),
+        (lambda: losses.ImprovedTripletLoss(pull=-1.0), "`pull` must be at least 0, got -1.0"),
+        (
+            lambda: losses.ImprovedQuadrupletLoss(push_weight=-1.0),
+            "`push_weight` must be at least",
+        ),
+        (lambda: losses.QuadrupletLoss(margin2=-1.0), "`margin2` must be at least 0, got -1.0"),
         (
             lambda: losses.QuadrupletLoss(miner="semi_hard"),
-            "one of batch_hard, batch_all: received 'semi_hard'",
+            "one of batch_hard, batch_all, got 'semi_hard'",
         ),
-        (lambda: losses.ContrastiveLoss("soft"), "margin of the contrastive loss must be a number"),
-        (lambda: losses.ContrastiveLoss(form="l2"), "form is one of hadsell, .*: received 'l2'"),
-        (lambda: losses.ContrastiveLoss(reduce_pairs="sum"), "reduce_pairs is one of balanced"),
-        (lambda: losses.ContrastiveLoss(pairs="some"), "pairs is one of batch, given"),
-        (lambda: losses.ContrastiveLoss(pairs="given", gather=True), "taken as they are"),
+        (lambda: losses.ContrastiveLoss("soft"), "`margin` must be a number for this loss"),
+        (lambda: losses.ContrastiveLoss(form="l2"), "`form` must be one of hadsell, .*, got 'l2'"),
         (
-            lambda: losses.LiftedStructureLoss("soft"),
-            "margin of the lifted structure loss must be a number",
+            lambda: losses.ContrastiveLoss(reduce_pairs="sum"),
+            "must be one of balanced",
         ),
-        (lambda: losses.CircleLoss(scale=0), "scale is above 0: received 0"),
-        (lambda: losses.TripletHardLoss(distance="precomputed", normalize=True), "as they are"),
+        (lambda: losses.ContrastiveLoss(pairs="some"), "`pairs` must be one of batch, given"),
+        (lambda: losses.ContrastiveLoss(pairs="given", gather=True), "Given pairs do not allow"),
+        (lambda: losses.LiftedStructureLoss("soft"), "`margin` must be a number for this loss"),
+        (lambda: losses.CircleLoss(scale=0), "`scale` must be positive, got 0"),
+        (
+            lambda: losses.TripletHardLoss(distance="precomputed", normalize=True),
+            "must be a distance of embeddings",
+        ),
     ],
 )
 def test_losses_invalid_arguments_raises(build, message):
@@ -352,11 +359,11 @@ def test_losses_invalid_arguments_raises(build, message):
 
 
 def test_precomputed_distance_non_square_matrix_raises():
-    with pytest.raises(InputError, match=r"square matrix, but the shape is \(4, 3\)"):
+    with pytest.raises(InputError, match=r"square matrix, got shape \(4, 3\)"):
         TripletHardLoss(distance="precomputed")(PAIRS, np.zeros((4, 3)))
 
 
-# --- What a loss sees
+# --- Statistics of a loss
 
 
 def test_measure_returns_expected_statistics():
@@ -401,7 +408,7 @@ def test_batch_statistics_as_metric_is_logged_and_saved(tmp_path):
     history = model.fit(x, identities, batch_size=48, verbose=0, shuffle=False).history
     assert set(history) == {"loss", *losses.STATISTICS}
     assert 0 < history["active"][0] <= 1
-    model.reset_metrics()  # Keras goes on counting after a fit.
+    model.reset_metrics()  # Keras continues to count after a fit.
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
     before, after = (

@@ -164,5 +164,5 @@ def test_get_name_or_function_returns_miner():
 
 
 def test_get_unknown_name_raises_with_known_names():
-    with pytest.raises(InputError, match=r"batch_all, batch_hard, batch_soft, .*: received 'semi'"):
+    with pytest.raises(InputError, match=r"batch_all, batch_hard, batch_soft, .*, got 'semi'"):
         mining.get("semi")

@@ -90,7 +90,7 @@ def test_backbones_build_mobilenetv2_resets_batch_norm_momentum() -> None:
 
 
 @pytest.mark.first(1)
-@pytest.mark.parametrize("name", ["mobilenetv2", "efficientnetv2-b0", "resnet50"])
+@pytest.mark.parametrize("name", [name for name in models.BACKBONES if name != "tiny"])
 @pytest.mark.slow
 def test_backbones_build_last_stride_1_doubles_feature_map(name: str) -> None:
     coarse = backbones.build(name, "none", (128, 64), last_stride=2)
@@ -197,9 +197,9 @@ def test_ensemble_concatenates_scaled_member_embeddings() -> None:
     for member in members:
         assert member.name == "embedder"
     other = models.build("tiny", 3, (64, 16), weights="none")
-    with pytest.raises(InputError, match="received 2 members for the shapes"):
+    with pytest.raises(InputError, match="got 2 for the shapes"):
         models.ensemble([members[0], other])
-    with pytest.raises(InputError, match="received 0 members"):
+    with pytest.raises(InputError, match="got 0 for the shapes"):
         models.ensemble([])
 
 
@@ -227,18 +227,18 @@ def test_backbones_build_from_model_and_weights_files_matches_source(tmp_path) -
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"backbone": "resnet51"}, "one of efficientnetv2-b0.*received 'resnet51'"),
+        ({"backbone": "resnet51"}, "one of efficientnetv2-b0.*got 'resnet51'"),
         ({"backbone": "nowhere.keras"}, "got 'File not found: filepath=nowhere.keras"),
         ({"weights": "imagenet"}, "tiny has no published weights"),
-        ({"weights": "nowhere.weights.h5"}, "existing file: received"),
-        ({"pooling": "median"}, "pooling is one of avg, avg_max, gem, max: received 'median'"),
-        ({"neck": "giraffe"}, "neck is one of bn, none: received 'giraffe'"),
-        ({"classifier": "svm"}, "classifier is one of linear, cosine: received 'svm'"),
-        ({"centers": True, "num_identities": None}, "centers belong to identities: received None"),
-        ({"last_stride": 3}, "last_stride is 1 or 2: received 3"),
-        ({"num_identities": 0}, "at least 1: received 0; or None"),
-        ({"width": 0}, "width is at least 1"),
-        ({"backbone": "keras_cv:nothing"}, "keras_cv: backbone"),
+        ({"weights": "nowhere.weights.h5"}, "existing file, got"),
+        ({"pooling": "median"}, "`pooling` must be one of avg, avg_max, gem, max, got 'median'"),
+        ({"neck": "giraffe"}, "`neck` must be one of bn, none, got 'giraffe'"),
+        ({"classifier": "svm"}, "`classifier` must be one of linear, cosine, got 'svm'"),
+        ({"centers": True, "num_identities": None}, "a number for centers, got None"),
+        ({"last_stride": 3}, "`last_stride` must be one of 1, 2, got 3"),
+        ({"num_identities": 0}, "`num_identities` must be at least 1, got 0. None"),
+        ({"width": 0}, "`width` must be at least 1"),
+        ({"backbone": "keras_cv:nothing"}, "keras_cv: with one of"),
     ],
 )
 def test_build_invalid_arguments_raises(arguments: dict, message: str) -> None:
@@ -253,7 +253,7 @@ def test_backbones_build_unsuitable_file_raises(tmp_path) -> None:
         backbones.build(str(tmp_path / "broken.keras"), image_size=SIZE)
     flat = keras.Sequential([keras.Input((*SIZE, 3)), keras.layers.GlobalAveragePooling2D()])
     flat.save(tmp_path / "flat.keras")
-    with pytest.raises(InputError, match=r"yields one feature map"):
+    with pytest.raises(InputError, match=r"one feature map .* classifier"):
         backbones.build(str(tmp_path / "flat.keras"), image_size=SIZE)
     other = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
     other.save_weights(tmp_path / "other.weights.h5")

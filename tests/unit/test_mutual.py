@@ -34,7 +34,7 @@ def batch(seed: int = 0, p: int = 4, k: int = 3) -> tuple[tf.Tensor, dict[str, t
 
 
 def build(seed: int, noise: bool = False, width: int = 8) -> keras.Model:
-    """A small embedder with batch statistics, and if asked a layer with a seed."""
+    """A small embedder with batch statistics, and optionally a layer with a seed."""
     keras.utils.set_random_seed(seed)
     images = keras.Input((*SIZE, 3), dtype="uint8")
     x = keras.layers.Rescaling(1 / 127.5, offset=-1.0)(images)
@@ -183,7 +183,7 @@ def test_mutual_learner_different_embedding_sizes_distills_relations() -> None:
 
 
 def test_mutual_learner_teacher_member_gets_no_student_gradient() -> None:
-    """Who learns from nobody takes the steps of one that is alone."""
+    """A member without teachers takes the same steps as a single model."""
     learner = mutual(edges=[("member1", "member2")])
     single = alone()
     for seed in range(3):
@@ -381,7 +381,7 @@ def test_mutual_learner_compile_gives_each_member_its_optimizer() -> None:
     one, two = (member.optimizer for member in learner.members.values())
     assert one is not two
     shared = adam()
-    with pytest.raises(InputError, match="a list of 2 for as many members, got 1"):
+    with pytest.raises(InputError, match="a list of 2 different ones for as many members, got 1"):
         compiled(learner, [shared, shared])
     with pytest.raises(InputError, match="got 1"):
         compiled(learner, [shared])
@@ -423,14 +423,14 @@ def test_mutual_learner_mixed_float16_uses_loss_scaling_per_member(policy: str) 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"edges": "star"}, "edges are all, ring, or pairs of names: received 'star'"),
-        ({"edges": []}, "there is at least one: received"),
-        ({"edges": [("member1", "member3")]}, r"received \[\('member1', 'member3'\)\]"),
-        ({"edges": [("member1", "member1")]}, "leads from one of"),
-        ({"edges": [("member1", "member2")] * 2}, "once, and there is at least one"),
-        ({"update": "parallel"}, "update is one of simultaneous, sequential"),
-        ({"average": "median"}, "average is one of mean, sum, ensemble"),
-        ({"ramp_up": -1}, "ramp_up is at least 0: received -1"),
+        ({"edges": "star"}, '`edges` must be "all", "ring" or pairs of names, got .star.'),
+        ({"edges": []}, "`edges` must be different pairs .* at least one"),
+        ({"edges": [("member1", "member3")]}, r"got \[\('member1', 'member3'\)\]. Teachers are"),
+        ({"edges": [("member1", "member1")]}, "must be different pairs"),
+        ({"edges": [("member1", "member2")] * 2}, "must be different pairs"),
+        ({"update": "parallel"}, "`update` must be one of simultaneous, sequential"),
+        ({"average": "median"}, "`average` must be one of mean, sum, ensemble"),
+        ({"ramp_up": -1}, "`ramp_up` must be at least 0, got -1"),
     ],
 )
 def test_mutual_learner_invalid_arguments_raises(options, message) -> None:
@@ -441,11 +441,19 @@ def test_mutual_learner_invalid_arguments_raises(options, message) -> None:
 @pytest.mark.parametrize(
     ("options", "average", "message"),
     [
-        ({}, "mean", "`distillation_loss` must have a loss, got none"),
+        ({}, "mean", "`distillation_loss` must be a dict by output, got None"),
         (
             {"distillation_loss": {"local": losses.LogitDistillationLoss()}},
             "mean",
-            r"`loss` must name outputs of the model, got \['local'\]",
+            r"`distillation_loss` must be keyed by outputs of the model, got \['local'\]",
+        ),
+        (
+            {
+                "distillation_loss": {"logits": losses.LogitDistillationLoss()},
+                "distillation_weights": {"features": 1.0},
+            },
+            "mean",
+            "`distillation_weights` must be keyed by outputs with a loss",
         ),
         (
             {"distillation_loss": {"logits": keras.losses.MeanSquaredError()}},
@@ -462,11 +470,11 @@ def test_mutual_learner_compile_invalid_distillation_raises(options, average, me
 
 def test_mutual_learner_invalid_members_raises() -> None:
     net = build(0)
-    with pytest.raises(InputError, match="received one model twice"):
+    with pytest.raises(InputError, match="`members` must be different models"):
         MutualLearner([net, net])
-    with pytest.raises(InputError, match="there is at least one"):
+    with pytest.raises(InputError, match="at least one"):
         MutualLearner([net])
-    with pytest.raises(InputError, match=r"received \['a'\] for two"):
+    with pytest.raises(InputError, match=r"different names, both have \['a'\]"):
         MutualLearner({"a": net}, teachers={"a": build(1)})
     with pytest.raises(InputError, match="must be a functional model with a dict of outputs"):
         MutualLearner([net, keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])])

@@ -61,7 +61,7 @@ def test_part_pooling_equal_assignment_returns_global_mean():
 def test_part_pooling_refined_to_stripes_matches_stripe_means():
     """`mean_hw p · P · f` keeps the scale of the mean over a stripe."""
     x = np.random.default_rng(0).normal(size=(2, 6, 3, 4)).astype("float32")
-    x[..., 0] = np.repeat(np.arange(3), 2)[:, None]  # the channel that says which stripe it is
+    x[..., 0] = np.repeat(np.arange(3), 2)[:, None]  # a channel with the index of the stripe
     layer = layers.PartPooling(3)
     layer.build(x.shape)
     kernel = np.zeros((4, 3))
@@ -98,17 +98,17 @@ def test_part_pooling_refined_flag_is_saved_and_not_trainable(tmp_path):
 @pytest.mark.parametrize("build_layer", [layers.StripePooling, layers.PartPooling])
 def test_pooling_layers_invalid_stripe_count_raises(build_layer):
     for count in (0, 5):
-        with pytest.raises(InputError, match=rf"{count} stripes of 4 rows.*last_stride=1"):
+        with pytest.raises(InputError, match=rf"must be 1 to 4, .* got {count}.*last_stride=1"):
             build_layer(count)(np.zeros((1, 4, 2, 3)))
 
 
 def test_stripe_pooling_unknown_mode_raises():
-    with pytest.raises(InputError, match="pooling is one of avg, max: received 'gem'"):
+    with pytest.raises(InputError, match="`pooling` must be one of avg, max, got 'gem'"):
         layers.StripePooling(2, "gem")
 
 
 def test_part_classifiers_zero_identities_raises():
-    with pytest.raises(InputError, match=r"num_identities is at least 1: received 0"):
+    with pytest.raises(InputError, match=r"`num_identities` must be at least 1, got 0"):
         layers.PartClassifiers(0)
 
 
@@ -186,18 +186,18 @@ def test_heads_half_precision_outputs_are_float32():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: heads.LocalHead(order="relu"), r"conv_bn_relu, bn_relu_conv: received 'relu'"),
-        (lambda: heads.LocalHead(width=0), r"width is at least 1: received 0"),
-        (lambda: heads.PartHead(dropout=1.0), r"dropout is in \[0, 1\): received 1.0"),
-        (lambda: heads.PartHead(width=0), r"width is at least 1: received 0"),
-        (lambda: build(heads.LocalHead(9)), r"9 stripes of 8 rows"),
+        (lambda: heads.LocalHead(order="relu"), r"conv_bn_relu, bn_relu_conv, got 'relu'"),
+        (lambda: heads.LocalHead(width=0), r"`width` must be at least 1, got 0"),
+        (lambda: heads.PartHead(dropout=1.0), r"`dropout` must be in \[0, 1\), got 1.0"),
+        (lambda: heads.PartHead(width=0), r"`width` must be at least 1, got 0"),
+        (lambda: build(heads.LocalHead(9)), r"1 to 8, the rows of the feature map, got 9"),
         (
             lambda: build(heads.LocalHead(2, pooling="min")),
-            "pooling is one of avg, max",
+            "`pooling` must be one of avg, max",
         ),
         (
             lambda: build(heads.LocalHead(2), heads.LocalHead(4)),
-            r"outputs of its own: received two with \['local'\]",
+            r"Two heads have the outputs \['local'\]",
         ),
     ],
 )
@@ -231,7 +231,7 @@ def test_stripes_model_with_local_head_replaces_local_output(tmp_path: Path):
 
 
 def test_stripes_ensemble_raises():
-    with pytest.raises(InputError, match=r"layer 'pool'.*of an ensemble take one member"):
+    with pytest.raises(InputError, match=r"layer 'pool'.*use one member of an ensemble"):
         models.stripes(models.ensemble([build(), build()]))
 
 
@@ -256,5 +256,5 @@ def test_embedder_flip_adds_mirror_image_to_local_features():
 
 
 def test_embedder_local_without_local_output_raises():
-    with pytest.raises(InputError, match=r"named 'local'.*LocalHead\(\)\], or take .*stripes"):
+    with pytest.raises(InputError, match=r"named 'local'.*LocalHead\(\)\], or use .*stripes"):
         inference.load(build(), outputs=BOTH)

@@ -291,7 +291,7 @@ def test_ensemble_of_pose_models_concatenates_embeddings(drawn):
     parts = [inference.load(member)([inputs]) for member in members]
     np.testing.assert_allclose(joint, np.concatenate(parts, axis=1) / np.sqrt(2), atol=1e-5)
     other = models.build("tiny", 4, SIZE, weights="none", heads=[heads.PoseHead(15, 8)])
-    with pytest.raises(InputError, match="one image at a time"):
+    with pytest.raises(InputError, match="must be models for one image size"):
         models.ensemble([*members, other])
 
 
@@ -357,11 +357,11 @@ def test_evaluation_visible_distance_matches_distance_function():
 def test_pose_components_invalid_arguments_raises():
     a, v, w = np.zeros((2, 3, 4)), np.zeros((2, 3)), np.zeros((2, 2))
     for arguments in ((a, v, a, v[:, :2], w), (a, v, a[..., :2], v, w), (a[0], v, a, v, w)):
-        with pytest.raises(InputError, match="Visible parts are"):
+        with pytest.raises(InputError, match="`parts` must be"):
             distances.visible(*arguments)
     for build, message in (
-        (lambda: heads.PoseHead(16), "15 or 17 points"),
-        (lambda: heads.PoseHead(17, 0), "width"),
+        (lambda: heads.PoseHead(16), "`keypoints` must be one of 15, 17, got 16"),
+        (lambda: heads.PoseHead(17, 0), "`width` must be at least 1"),
     ):
         with pytest.raises(InputError, match=message):
             build()

@@ -55,15 +55,15 @@ def test_pretrained_changed_byte_or_missing_file_raises(name, monkeypatch, tmp_p
     changed = bytearray(card.file.read_bytes())
     changed[len(changed) // 2] ^= 1
     (tmp_path / name / "model.keras").write_bytes(changed)
-    with pytest.raises(InputError, match="install keras_reid again"):
+    with pytest.raises(InputError, match="Install keras_reid again"):
         models.pretrained(name)
     (tmp_path / name / "model.keras").unlink()
-    with pytest.raises(InputError, match=r"has none; install"):
+    with pytest.raises(InputError, match=r"has none[.] Install"):
         models.pretrained(name)
 
 
 def test_pretrained_unknown_name_raises_with_known_names():
-    with pytest.raises(InputError, match="name is one of person-mobilenetv2"):
+    with pytest.raises(InputError, match="`name` must be one of person-mobilenetv2"):
         models.pretrained("magic")
 
 
@@ -83,7 +83,7 @@ def test_backbones_build_pretrained_name_matches_model_backbone(name, model):
     inner = next(layer for layer in model.layers if isinstance(layer, keras.Model))
     pixels = np.random.default_rng(0).uniform(0, 255, (2, 128, 64, 3)).astype(np.float32)
     np.testing.assert_allclose(trained(pixels), inner(pixels), rtol=1e-3, atol=1e-3)
-    with pytest.raises(InputError, match="name is one of person-mobilenetv2"):
+    with pytest.raises(InputError, match="`name` must be one of person-mobilenetv2"):
         build("pretrained:magic")
 
 
@@ -149,4 +149,4 @@ def test_train_command_pretrained_backbone_completes(pedestrians, tmp_path):
 
 def test_pretrained_read_card_restores_fields(name):
     card = PRETRAINED[name]
-    assert shipped.Pretrained.read(card.file.parent) == replace(card)
+    assert shipped.ModelCard.read(card.file.parent) == replace(card)

@@ -103,9 +103,9 @@ def test_build_optimizer_new_rate_and_freeze_uses_rated_adam():
     assert optimizer.new == new_variables(model)
     assert [phase.freeze_epochs for phase, _ in changed.phases] == [0.5, 0]
     for bad, message in (
-        ({"head_lr_multiplier": 0.0}, "head_lr_multiplier is above 0: received 0.0"),
-        ({"head_lr_multiplier": float("nan")}, "head_lr_multiplier is above 0: received nan"),
-        ({"freeze_epochs": -1.0}, "freeze_epochs is at least 0: received -1.0"),
+        ({"head_lr_multiplier": 0.0}, "`head_lr_multiplier` must be positive, got 0.0"),
+        ({"head_lr_multiplier": float("nan")}, "`head_lr_multiplier` must be positive, got nan"),
+        ({"freeze_epochs": -1.0}, "`freeze_epochs` must be at least 0, got -1.0"),
     ):
         with pytest.raises(InputError, match=message):
             recipe.replace(**bad)
@@ -113,7 +113,7 @@ def test_build_optimizer_new_rate_and_freeze_uses_rated_adam():
 
 @pytest.mark.parametrize("bad", [{"factor": 0.0}, {"frozen": -1}, {"decay": -0.1}])
 def test_rated_adam_invalid_arguments_raises(bad):
-    with pytest.raises(InputError, match=r"is (above|at least) 0: received"):
+    with pytest.raises(InputError, match=r"must be (positive|at least 0), got"):
         RatedAdam(1e-3, **bad)
     with pytest.raises(InputError, match="nothing"):
         trained(RatedAdam(1e-3, ["nothing"]))

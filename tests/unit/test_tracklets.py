@@ -440,9 +440,12 @@ def test_temporal_attention_context_depends_on_frame_order():
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: layers.TemporalAttention(context=2), "odd number"),
-        (lambda: models.build_tracklet("tiny", 2, SIZE, temporal="median"), "temporal is one of"),
-        (lambda: models.build_tracklet("tiny", 0, SIZE), "num_identities is at least 1"),
+        (lambda: layers.TemporalAttention(context=2), "`context` must be odd"),
+        (
+            lambda: models.build_tracklet("tiny", 2, SIZE, temporal="median"),
+            "must be one of mean",
+        ),
+        (lambda: models.build_tracklet("tiny", 0, SIZE), "`num_identities` must be at least 1"),
     ],
 )
 def test_temporal_layers_invalid_arguments_raises(build, message):

@@ -173,7 +173,7 @@ def test_pair_verifier_contrastive_training_lowers_loss(pedestrians) -> None:
         ({"pooling": "median"}, "pooling is one of avg, avg_max, gem, max: received 'median'"),
         ({"width": 0}, "width is at least 1"),
         ({"gate": "nowhere"}, "through which every path runs, one of .* received 'nowhere'"),
-        ({"backbone": "resnet51"}, "received 'resnet51'"),
+        ({"backbone": "resnet51"}, "got 'resnet51'"),
     ],
 )
 def test_build_pair_verifier_invalid_arguments_raises(arguments: dict, message: str) -> None:
