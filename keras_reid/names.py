@@ -68,7 +68,7 @@ def repeated(paths: Iterable[str]) -> str | None:
 
 
 def natural(path: str | os.PathLike[str]) -> tuple[Any, ...]:
-    """Return a sort key for natural order, in which `2.png` is before `10.png`.
+    """Return a sort key for natural order: `2.png` precedes `10.png`.
 
     Zero-padded names keep the order of text. Paths compare folder by folder.
     """

@@ -1197,7 +1197,7 @@ BREAKS = (
         "keras_reid/data/augment.py",
         'if name != "crop":',
         "if True:",
-        "unit/test_augment.py::test_crop_recipe_equals_default_without_erasing",
+        "unit/test_augment.py::test_crop_augmentation_equals_default_without_erasing",
     ),
     Break(
         "training on small images ignores `small_scale`",

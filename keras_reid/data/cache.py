@@ -1,7 +1,7 @@
-"""Decoded and resized images, kept in memory or in a file, as one tensor to gather rows from.
+"""Cache of decoded and resized images in memory or in a file, as one tensor.
 
-Both are a memory mapping that TensorFlow reads in place: an anonymous one costs n·h·w·3 bytes of
-memory once, a file is paged in by the system as rows are asked for.
+TensorFlow reads both memory mappings in place. The anonymous one takes n·h·w·3 bytes of memory. The
+system loads the pages of a file on access.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ import tensorflow as tf
 from absl import logging
 
 from keras_reid.data.images import PersonImages
-from keras_reid.errors import InputError
+from keras_reid.errors import Shown, invalid
 from keras_reid.io import check_room, locked, replaced_file
 from keras_reid.names import expanded
 
@@ -24,7 +24,7 @@ FORMAT = "keras_reid decoded uint8 images, version 2"
 
 
 def in_memory(chunks: Iterable[np.ndarray], shape: tuple[int, int, int, int]) -> tf.Tensor:
-    """The images (n, h, w, 3) of all chunks as one uint8 tensor of n·h·w·3 bytes."""
+    """Return the images (n, h, w, 3) of all chunks as one uint8 tensor of n·h·w·3 bytes."""
     logging.info("caching %d images of %d×%d: %s of memory", *shape[:3], _gigabytes(shape))
     mapping = mmap.mmap(-1, int(np.prod(shape)))
     for chunk in chunks:
@@ -33,21 +33,21 @@ def in_memory(chunks: Iterable[np.ndarray], shape: tuple[int, int, int, int]) ->
 
 
 def cache_file(folder: str | os.PathLike[str], images: PersonImages, size: tuple[int, int]) -> Path:
-    """The file in `folder` for exactly these images at this size.
+    """Return the cache file in `folder` for these images at this size.
 
-    The name has a hash of the path, length and times of change of every image, of its content and
-    of its inode. Other images, other sizes and edited files have another cache file.
+    Its name contains a hash of the path, size, modification time and inode time of every image.
+    Other images, other sizes and edited files have another cache file.
 
     Raises:
-        InputError: `folder` is there and is not a folder.
+        InputError: `folder` is a file.
     """
     folder = expanded(folder)
     if folder.exists() and not folder.is_dir():
-        raise InputError(f"cache must be None, 'memory' or a folder, but {folder} is a file")
+        raise invalid("cache", "None, 'memory' or a folder", Shown(f"the file {folder}"))
     digest = hashlib.sha256(f"{FORMAT}, {size[0]}×{size[1]}\n".encode())
     for path in images.path:
         stamp = None
-        with contextlib.suppress(OSError):  # a file that cannot be read is reported elsewhere
+        with contextlib.suppress(OSError):  # `readable` reports missing files
             status = os.stat(path)
             # Tools such as rsync -t and tar restore st_mtime, but no tool st_ctime.
             stamp = (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
@@ -56,15 +56,15 @@ def cache_file(folder: str | os.PathLike[str], images: PersonImages, size: tuple
 
 
 def complete(file: Path, shape: tuple[int, int, int, int]) -> bool:
-    """Whether the file is there with all its bytes; one that was cut short is written again."""
+    """Return whether the file exists and has all its bytes."""
     return file.is_file() and file.stat().st_size == np.prod(shape)
 
 
 def write(file: Path, chunks: Iterable[np.ndarray], shape: tuple[int, int, int, int]) -> None:
-    """Write the images unless another process does, which is waited for.
+    """Write the images; if another process writes them, wait for it instead.
 
     Raises:
-        InputError: the disk has no room for n·h·w·3 bytes.
+        InputError: less than n·h·w·3 bytes of the disk are free.
     """
     with locked(file.with_name(f".{file.name}.lock"), wait=True):
         if complete(file, shape):
@@ -77,15 +77,15 @@ def write(file: Path, chunks: Iterable[np.ndarray], shape: tuple[int, int, int, 
 
 
 def read(file: Path, shape: tuple[int, int, int, int]) -> tf.Tensor:
-    """The images (n, h, w, 3) of a complete file, paged in as they are used."""
-    # Copy on write: nobody writes, but an array that TensorFlow may share must be writable.
+    """Return the images (n, h, w, 3) of a complete file, loaded on access."""
+    # Copy on write: TensorFlow shares writable arrays only.
     with open(file, "rb") as opened:
         mapping = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_COPY)
     return _tensor(mapping, shape)
 
 
 def _tensor(mapping: mmap.mmap, shape: tuple[int, int, int, int]) -> tf.Tensor:
-    # tf.constant would copy, and so need the memory twice.
+    # tf.constant would copy the memory.
     array = np.frombuffer(mapping, np.uint8).reshape(shape)
     return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
 

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from keras_reid import checks
-from keras_reid.data.mot import NOBODY, Boxes
+from keras_reid.data.mot import UNLABELED, Boxes
 from keras_reid.errors import InputError
 from keras_reid.names import expanded
 
@@ -49,7 +49,7 @@ def detect_persons(
         if progress:
             progress(number)
     frame = np.concatenate(numbers)
-    identity = np.full(len(frame), NOBODY)
+    identity = np.full(len(frame), UNLABELED)
     return Boxes(frame, identity, np.concatenate(boxes), np.concatenate(scores))
 
 

@@ -9,7 +9,7 @@ from absl import logging
 from scipy.optimize import linear_sum_assignment
 
 from keras_reid import checks
-from keras_reid.data.mot import NOBODY, Boxes
+from keras_reid.data.mot import UNLABELED, Boxes
 from keras_reid.errors import InputError
 from keras_reid.nearest.arrays import unit
 from keras_reid.tracking.motion import GATE, Motion, overlaps
@@ -237,7 +237,7 @@ def track(detections: Boxes, embeddings: np.ndarray | None = None, **options: An
         check_finite(detections.frame, embeddings=embeddings)
     options = {**options, "history": max(1, len(detections))}  # none is dropped
     tracker = Tracker(appearance=embeddings is not None, **options)
-    number = np.full(len(detections), NOBODY)
+    number = np.full(len(detections), UNLABELED)
     nobody = np.zeros((0, 4)), None if embeddings is None else np.zeros((0, 0))
     before = 0
     for frame in np.unique(detections.frame).tolist():
@@ -251,7 +251,7 @@ def track(detections: Boxes, embeddings: np.ndarray | None = None, **options: An
             number[active.rows[-tracker.n_init :]] = active.number
         tracker.finished()
         before = frame
-    kept = number != NOBODY
+    kept = number != UNLABELED
     identity = np.unique(number[kept], return_inverse=True)[1] + 1
     return replace(detections[kept], identity=identity)
 

@@ -345,7 +345,7 @@ def test_decode_other_formats_raise(tmp_path):
     (tmp_path / "a.ppm").rename(tmp_path / "a.png")
     with pytest.raises(InputError, match="must be an intact JPEG, PNG, BMP, GIF, WebP or TIFF"):
         decode(tmp_path / "a.png")
-    assert data.unfit(tmp_path / "a.png") == "is no image"
+    assert data.unfit(tmp_path / "a.png") == "another type of file"
     assert not decodable(np.array([str(tmp_path / "a.png")])).any()
 
 
