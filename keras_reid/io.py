@@ -7,6 +7,7 @@ after a kill or on a full disk, the existing file is unchanged.
 import csv
 import errno
 import hashlib
+import itertools
 import json
 import os
 import platform
@@ -14,7 +15,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
@@ -309,9 +310,9 @@ def read_table(
     """
     path = expanded(table)
     rows = _filled_rows(path)
-    known = {name.casefold(): name for name in (*required, *optional)}
+    standard = {name.casefold(): name for name in (*required, *optional)}
     names = map(normalized, next(rows, (0, []))[1])
-    header = [known.get(name.casefold(), name) for name in names]
+    header = [standard.get(name.casefold(), name) for name in names]
     while header and not header[-1]:
         header.pop()
     _check_header(header, required, path)
@@ -360,6 +361,12 @@ def _filled_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
                 raise invalid_file(
                     path, "be comma-separated", received, "Correct the line."
                 ) from error
+
+
+def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a CSV file in UTF-8."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(itertools.chain([header], rows))
 
 
 def table_path(table: Path, name: str) -> Path:

@@ -58,9 +58,9 @@ def one_image(reference: str, spelling: str) -> bool:
 
 def repeated(paths: Iterable[str]) -> str | None:
     """Return a path that occurs twice, in one or in two spellings, or None."""
-    seen: dict[str, list[str]] = {}
+    spellings: dict[str, list[str]] = {}
     for path in paths:
-        others = seen.setdefault(normalized(path), [])
+        others = spellings.setdefault(normalized(path), [])
         if any(other == path or one_image(other, path) for other in others):
             return path
         others.append(path)

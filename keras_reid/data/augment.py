@@ -253,7 +253,7 @@ def _rearrange(images: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor, box: tf.T
 
     Args:
         images: uint8 (b, h, w, 3).
-        rows, columns: (b, h) and (b, w) int32; what lies outside the image is black.
+        rows, columns: (b, h) and (b, w) int32; pixels outside the image are black.
         box: (b, 4) int32, top, left, bottom, right, the last two excluded.
     """
     _, h, w, _ = tf.unstack(tf.shape(images))

@@ -13,7 +13,7 @@ from keras_reid.errors import InputError, Shown, counted, invalid, printable
 from keras_reid.names import normalized_labels
 
 TRACKLET = "tracklet"  # the column
-ORIENTATION = "exif_orientation"  # the column of images that are known to decode
+ORIENTATION = "exif_orientation"  # the column of images that decode
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -157,7 +157,7 @@ class PersonImages:
 
 @dataclass(frozen=True, eq=False)
 class ReidDataset:
-    """Data set with a name; a missing part is None."""
+    """Named data set of up to three parts; the other attributes are None."""
 
     name: str
     train: PersonImages | None

@@ -6,7 +6,6 @@ NAME_y (pixels of the file) and optionally NAME_c (confidence) for each point; a
 hidden point. Estimated tables also have the column `digest`, of the content of the file.
 """
 
-import csv
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from PIL import Image
 from keras_reid import checks
 from keras_reid.data.images import PersonImages
 from keras_reid.errors import InputError, counted, first_line, invalid, invalid_file
-from keras_reid.io import content_digest, read_table, replaced_file
+from keras_reid.io import content_digest, read_table, replaced_file, write_table
 from keras_reid.names import expanded, normalized
 from keras_reid.pixels import decode, upright_size
 from keras_reid.skeletons import COCO, KEYPOINTS, SKELETONS, Skeleton
@@ -284,9 +283,9 @@ def write_points(
 ) -> None:
     """Write the points (k, 3) of images, in pixels, and digests atomically."""
     header = ["file", *(f"{name}_{axis}" for name in skeleton.names for axis in "xyc")]
-    with replaced_file(table) as new, new.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(header + ["digest"] * (digests is not None))
-        for name, points in rows.items():
-            digest = [] if digests is None else [digests.get(name, "")]
-            writer.writerow([name, *(f"{value:.4g}" for value in points.ravel()), *digest])
+    lines = [[name, *(f"{value:.4g}" for value in points.ravel())] for name, points in rows.items()]
+    if digests is not None:
+        header.append("digest")
+        lines = [[*line, digests.get(line[0], "")] for line in lines]
+    with replaced_file(table) as new:
+        write_table(new, header, lines)

@@ -49,14 +49,10 @@ class Boxes:
         return len(self.frame)
 
     def __getitem__(self, rows: Any) -> "Boxes":
-        return Boxes(
-            self.frame[rows],
-            self.identity[rows],
-            self.box[rows],
-            self.confidence[rows],
-            self.others,
-            None if self.category is None else self.category[rows],
-        )
+        category = None if self.category is None else self.category[rows]
+        columns = self.frame, self.identity, self.box, self.confidence
+        frame, identity, box, confidence = (column[rows] for column in columns)
+        return Boxes(frame, identity, box, confidence, self.others, category)
 
     def check_identities(self) -> None:
         """Raise if an identity occurs twice in a frame.

@@ -92,11 +92,9 @@ def pk_batches(
         rows, pixels = element
         pixels = tf.ensure_shape(pixels, (plan.batch_size, *image_size, 3))
         own = None if points is None else tf.gather(tf.constant(points, tf.float32), rows)
-        seen = tuple(change(pixels, own, step_seed(seed, step, 1 + i)) for i in range(views or 1))
-        return (
-            seen[0] if views is None else seen,
-            {name: tf.gather(column, rows) for name, column in labels.items()},
-        )
+        inputs = tuple(change(pixels, own, step_seed(seed, step, 1 + i)) for i in range(views or 1))
+        batch = {name: tf.gather(column, rows) for name, column in labels.items()}
+        return inputs[0] if views is None else inputs, batch
 
     batches = load_rows(images, image_size, cache)(rows, plan.batch_size)
     return mapped(batches.enumerate(first_epoch * plan.batches), finish)
@@ -198,12 +196,13 @@ def image_batches(
     rows = tf.data.Dataset.range(len(images)).batch(batch_size)
     batches = load_rows(images, image_size, cache)(rows, batch_size)
     points = images.columns.get(KEYPOINTS)
-    if points is None:
-        return batches.map(lambda rows, pixels: pixels).prefetch(AHEAD)
-    points = tf.constant(points, tf.float32)
-    return batches.map(
-        lambda rows, pixels: {"images": pixels, KEYPOINTS: tf.gather(points, rows)}
-    ).prefetch(AHEAD)
+
+    def finish(rows: tf.Tensor, pixels: tf.Tensor) -> Any:
+        if points is None:
+            return pixels
+        return {"images": pixels, KEYPOINTS: tf.gather(tf.constant(points, tf.float32), rows)}
+
+    return batches.map(finish).prefetch(AHEAD)
 
 
 def decoding_batches(

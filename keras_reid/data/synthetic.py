@@ -1,6 +1,5 @@
 """Synthetic data set of pedestrians and cameras, without download and without real persons."""
 
-import csv
 import functools
 import json
 import math
@@ -15,7 +14,7 @@ from keras_reid import checks
 from keras_reid.data.keypoints import in_pixels, write_points
 from keras_reid.data.pedestrians import ATTRIBUTES, Figure, Person, dim
 from keras_reid.errors import InputError, Shown, invalid, invalid_file
-from keras_reid.io import new_folder, read_json
+from keras_reid.io import new_folder, read_json, write_table
 from keras_reid.names import expanded
 from keras_reid.skeletons import COCO
 
@@ -214,12 +213,9 @@ def _fill(folder: Path, parameters: dict[str, Any]) -> None:
         points[name] = in_pixels(shares, width, height)
     write_points(folder / "keypoints.csv", COCO, points)
     last = parameters["train_identities"] + parameters["test_identities"]
-    with (folder / "attributes.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["identity", *ATTRIBUTES])
-        for identity in range(1, last + 1):
-            worn = make_person(identity, parameters["seed"]).attributes()
-            writer.writerow([f"{identity:04d}", *(1 + worn[name] for name in ATTRIBUTES)])
+    worn = [make_person(i, parameters["seed"]).attributes() for i in range(1, last + 1)]
+    rows = ([f"{i:04d}", *(1 + one[name] for name in ATTRIBUTES)] for i, one in enumerate(worn, 1))
+    write_table(folder / "attributes.csv", ["identity", *ATTRIBUTES], rows)
     (folder / RECORD).write_text(json.dumps(parameters, indent=2) + "\n", encoding="utf-8")
 
 

@@ -54,10 +54,9 @@ class Video:
         self.path = path = expanded(source)
         if path.is_dir():
             self._files = contents(path).images
-            if not self._files:
-                raise invalid_file(path, "hold images", "none", "Check the path.")
-        elif not path.is_file():
-            raise invalid_file(path, "be a video, or a folder of images", "neither", "Check it.")
+        if not self._files and not path.is_file():
+            rule, fix = "be a video or a folder of images", "Check the path."
+            raise invalid_file(path, rule, "neither", fix)
 
     def __iter__(self) -> Iterator[np.ndarray]:
         packets = [] if self._files else self._packets()
@@ -171,7 +170,9 @@ class Video:
                     "Record it to a file, such as by ffmpeg -i ADDRESS -t SECONDS -c copy "
                     "video.mp4, or use keras_reid.tracking.Tracker."
                 )
-                raise invalid("video", "finite", Shown(f"the live stream {self.path}"), fix)
+                raise invalid(
+                    "video", "a video with an end", Shown(f"the live stream {self.path}"), fix
+                )
             while capture.grab():
                 times.append(capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
         return times

@@ -1,6 +1,5 @@
 """Writing of any data set in the layout of Market-1501."""
 
-import csv
 import os
 import shutil
 from collections.abc import Iterable
@@ -12,7 +11,7 @@ from keras_reid.data.images import PersonImages, ReidDataset
 from keras_reid.data.readers.layouts import DISTRACTOR
 from keras_reid.data.readers.market import MARKET_FOLDERS
 from keras_reid.errors import invalid
-from keras_reid.io import check_new_folder, new_folder
+from keras_reid.io import check_new_folder, new_folder, write_table
 from keras_reid.names import expanded
 
 
@@ -40,8 +39,10 @@ def write(dataset: ReidDataset, root: str | os.PathLike[str]) -> None:
     with new_folder(root) as staged:
         for part, images in dataset.parts().items():
             _copy(images, staged / MARKET_FOLDERS[part], numbers)
-        _write_names(numbers["identity"], "identity", staged / "identities.csv")
-        _write_names(numbers["camera"], "camera", staged / "cameras.csv")
+        for column, file in (("identity", "identities.csv"), ("camera", "cameras.csv")):
+            if numbers[column]:
+                rows = ((number, name) for name, number in numbers[column].items())
+                write_table(staged / file, (column, "name"), rows)
 
 
 def _numbers(columns: Iterable[np.ndarray], least: int) -> dict[int | str, int]:
@@ -62,12 +63,3 @@ def _copy(images: PersonImages, folder: Path, numbers: dict[str, dict[int | str,
         person = DISTRACTOR if distractor else numbers["identity"].get(identity, identity)
         name = f"{person:04d}_c{numbers['camera'].get(camera, camera)}s1_{row:06d}_00"
         shutil.copyfile(path, folder / f"{name}{Path(path).suffix.lower()}")
-
-
-def _write_names(numbers: dict[int | str, int], column: str, path: Path) -> None:
-    if not numbers:
-        return
-    with path.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow((column, "name"))
-        table.writerows((number, name) for name, number in numbers.items())

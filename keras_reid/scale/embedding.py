@@ -59,8 +59,8 @@ def embed(
         flip: average with the embeddings of mirrored images; None: as the source was trained.
         shard_size: images of a file.
         batch_size: images at a time.
-        engine: `"local"`, or `"ray"`: a running cluster, on which the images and `out` have the
-            same paths.
+        engine: `"local"`, or `"ray"` for a running cluster. All its machines must have the images
+            and `out` at the same paths.
         workers: number of Ray processes, each with a model; None: one for each machine.
         progress: called with the numbers of processed and of all images.
         options: further arguments of `inference.load`.

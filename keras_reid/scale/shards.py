@@ -33,7 +33,7 @@ UNREADABLE, DIMENSION = b"unreadable", b"dimension"
 
 
 class Shard(NamedTuple):
-    """Some images: paths (n,), identities and cameras (n,) or None, embeddings (n, d).
+    """Part of the images: paths (n,), identities and cameras (n,) or None, embeddings (n, d).
 
     A missing label is "" if other images have one. The embedding of an unreadable file is NaN.
     """

@@ -16,8 +16,9 @@ from keras_reid.data import pipeline
 from keras_reid.data.pipeline import check_service, decoding_batches, image_batches
 from keras_reid.data.validation import decodable, orientations
 from keras_reid.errors import InputError
-from keras_reid.pixels import BY_PILLOW, decode, graph_decode, graph_decode_portable, upright_size
+from keras_reid.pixels import BY_PILLOW, decode, graph_decode, upright_size
 from keras_reid.serving import saved_model
+from keras_reid.serving.portable_decoding import graph_decode_portable
 
 SIZE = (64, 32)
 BLOCKS = np.random.default_rng(0).integers(0, 256, (8, 4, 3)).astype(np.uint8)

@@ -84,7 +84,7 @@ def test_read_keypoints_row_matches_path_suffix(drawn, tmp_path):
     ("text", "message"),
     [
         ("", "got none. Add the column file"),
-        ("file,nose_x\n", "NAME_x, NAME_y"),
+        ("file,nose_x\n", "NAME_x and NAME_y"),
         (None, "No such file"),
     ],
 )
@@ -237,7 +237,7 @@ def test_batches_with_keypoints_carry_matching_points(drawn):
 @pytest.mark.parametrize("column", [{"camera": [1]}, {"keypoints": np.zeros((2, 17, 3))}])
 def test_with_columns_length_mismatch_raises(drawn, column):
     images = data.load("synthetic", str(drawn)).train
-    with pytest.raises(InputError, match=r"one entry per image|other names than the labels"):
+    with pytest.raises(InputError, match=r"one entry per image|without the names of labels"):
         images.with_columns(**column)
 
 

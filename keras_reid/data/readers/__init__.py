@@ -73,7 +73,7 @@ def load(name: str, root: str | os.PathLike[str], **options: Any) -> ReidDataset
     """Return the data set of that name, read from the folder `root`; no image is opened.
 
     Args:
-        name: key of `READERS`, whose entries describe the folders.
+        name: key of `READERS`.
         root: folder of the data set, with or without the level that its archive adds
             (such as Market-1501-v15.09.15); for `csv` also the table.
         options: arguments of the reader, see `READERS`.

@@ -1,4 +1,4 @@
-"""MSMT17, in which lists name the identity of each image."""
+"""MSMT17, with lists of images and identities."""
 
 import re
 from pathlib import Path

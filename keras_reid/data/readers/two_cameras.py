@@ -68,7 +68,7 @@ def read_prid2011_video(root: Path, seed: int = 0, least: int = 21) -> ReidDatas
 def _read(
     name: str, root: Path, layout: Layout, seed: int, least: int | None = None
 ) -> ReidDataset:
-    """Read tracklets of at least `least` frames, or single images if that is None."""
+    """Read tracklets of at least `least` frames; None reads single images."""
     sides = [_side(root, layout, camera, least) for camera in (1, 2)]
     both = sorted(p for p in sides[0].keys() & sides[1].keys() if p <= (layout.shared or p))
     if len(both) < 2:
