@@ -1,26 +1,84 @@
-"""Cache of decoded and resized images in memory or in a file, as one tensor.
+"""Loading of decoded and resized images from files, or from a cache in memory or in a file.
 
-TensorFlow reads both memory mappings in place. The anonymous one takes n·h·w·3 bytes of memory. The
-system loads the pages of a file on access.
+TensorFlow reads the memory mapping of a cache in place. The anonymous one takes n·h·w·3 bytes of
+memory. The system loads the pages of a file on access.
 """
 
 import contextlib
 import hashlib
 import mmap
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from keras_reid.data.images import PersonImages
+from keras_reid.data.images import ORIENTATION, PersonImages
+from keras_reid.data.validation import readable
 from keras_reid.errors import Shown, invalid
 from keras_reid.io import check_room, locked, replaced_file
 from keras_reid.names import expanded
+from keras_reid.pixels import BY_PILLOW, graph_decode, graph_decode_upright, graph_resize
+
+Cache = str | os.PathLike[str] | None  # a folder, or "memory"
+Load = Callable[[tf.data.Dataset, int], tf.data.Dataset]
 
 FORMAT = "keras_reid decoded uint8 images, version 2"
+
+
+def readable_or_cached(
+    images: PersonImages, image_size: tuple[int, int], cache: Cache
+) -> PersonImages:
+    """Return the readable images; with a complete cache file, return all."""
+    if cache not in (None, "memory"):
+        file = cache_file(cache, images, image_size)
+        if complete(file, (len(images), *image_size, 3)):
+            return images
+    return readable(images)
+
+
+def load_rows(images: PersonImages, image_size: tuple[int, int], cache: Cache) -> Load:
+    """Return `load(rows, b)`: batches of rows (b,) to batches of (rows, uint8 (b, h, w, 3))."""
+    path, turns = tf.constant(images.path), images.columns.get(ORIENTATION)
+    in_graph = turns is not None and (turns != BY_PILLOW).all()
+
+    @tf.autograph.experimental.do_not_convert
+    def read(row: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        turn = BY_PILLOW if turns is None else tf.constant(turns)[row]
+        decode = graph_decode_upright if in_graph else graph_decode
+        return row, graph_resize(decode(tf.io.read_file(path[row]), turn), image_size)
+
+    def from_files(rows: tf.data.Dataset, batch: int) -> tf.data.Dataset:
+        return rows.unbatch().map(read, num_parallel_calls=tf.data.AUTOTUNE).batch(batch)
+
+    if cache is None:
+        return from_files
+    pool = _cached(images, image_size, cache, from_files)
+
+    def gather(rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return rows, tf.gather(pool, rows)
+
+    return lambda rows, batch: rows.map(gather, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+def _cached(
+    images: PersonImages, image_size: tuple[int, int], cache: str | os.PathLike[str], load: Load
+) -> tf.Tensor:
+    """Return all images (n, h, w, 3) from the cache file, or decoded by `load`."""
+
+    def chunks() -> Iterator[np.ndarray]:
+        for _, pixels in load(tf.data.Dataset.range(len(images)).batch(64), 64):
+            yield pixels.numpy()
+
+    shape = (len(images), *image_size, 3)
+    if cache == "memory":
+        return in_memory(chunks(), shape)
+    file = cache_file(cache, images, image_size)
+    if not complete(file, shape):
+        write(file, chunks(), shape)
+    return read(file, shape)
 
 
 def in_memory(chunks: Iterable[np.ndarray], shape: tuple[int, int, int, int]) -> tf.Tensor:

@@ -8,16 +8,9 @@ import tensorflow as tf
 
 from keras_reid import checks
 from keras_reid.data.augment import Augmentation, augmentation
+from keras_reid.data.cache import Cache, load_rows
 from keras_reid.data.images import PersonImages
-from keras_reid.data.pipeline import (
-    AHEAD,
-    Cache,
-    check_cameras,
-    load_rows,
-    mapped,
-    pk_stream,
-    step_seed,
-)
+from keras_reid.data.pipeline import AHEAD, check_cameras, mapped, pk_stream, step_seed
 from keras_reid.data.validation import readable
 from keras_reid.errors import Shown, counted, invalid
 

@@ -48,7 +48,7 @@ def _batch(array: np.ndarray) -> np.ndarray:
 
 
 def pixels_of(image: Any) -> np.ndarray:
-    """Pixels uint8 `(h, w, 3)` of a path or a PIL image, upright; arrays are returned unchanged.
+    """Return upright pixels uint8 `(h, w, 3)` of a path or a PIL image; return arrays unchanged.
 
     Raises:
         InputError: a file or a PIL image that does not decode.
@@ -67,7 +67,7 @@ def pixels_of(image: Any) -> np.ndarray:
 
 
 def single_images(images: Any) -> list[Any]:
-    """List of the paths, PIL images and arrays `(h, w, 3)` of `image_parts`; no file is read.
+    """List the paths, PIL images and arrays `(h, w, 3)` of `image_parts`; no file is read.
 
     Raises:
         InputError: as in `image_parts`.

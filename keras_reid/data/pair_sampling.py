@@ -6,8 +6,9 @@ import numpy as np
 import tensorflow as tf
 
 from keras_reid.data.augment import Augmentation
+from keras_reid.data.cache import Cache
 from keras_reid.data.images import PersonImages, name_some
-from keras_reid.data.pipeline import Cache, pk_batches
+from keras_reid.data.pipeline import pk_batches
 from keras_reid.errors import Shown, invalid
 
 

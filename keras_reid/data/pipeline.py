@@ -4,31 +4,27 @@ Images are decoded and resized one by one in parallel, and augmented a batch at 
 cache, images are decoded once, and an epoch only gathers rows.
 """
 
-import os
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from keras_reid import checks
-from keras_reid.data import cache as caching
 from keras_reid.data.augment import Augmentation, augmentation, check_augmented, with_keypoints
+from keras_reid.data.cache import Cache, load_rows, readable_or_cached
 from keras_reid.data.images import ORIENTATION, PersonImages, name_some
 from keras_reid.data.sampling import EpochPlan, pk_rows, plan_of
 from keras_reid.data.validation import readable, too_large
 from keras_reid.errors import InputError, Shown, invalid
-from keras_reid.pixels import BY_PILLOW, graph_decode, graph_decode_upright, graph_resize
+from keras_reid.pixels import BY_PILLOW, graph_decode, graph_resize
 from keras_reid.skeletons import KEYPOINTS, skeleton_of
 
-Cache = str | os.PathLike[str] | None
 # Prefetched batches. With AUTOTUNE, the buffer of a slow model grows to dozens of batches, which
 # every checkpoint of the iterator contains.
 AHEAD = 4
 SERVICE_SECONDS = 10  # limit for the connection to a data service
-
-Load = Callable[[tf.data.Dataset, int], tf.data.Dataset]
 
 
 def pk_batches(
@@ -84,7 +80,7 @@ def pk_batches(
     check_cameras(images, camera_balanced)
     groups = (num_identities_per_batch, num_instances, last)
     plan_of(images, *groups)  # raises before every file is read
-    images = _readable_or_cached(images, image_size, cache)
+    images = readable_or_cached(images, image_size, cache)
     labels, plan, rows = pk_stream(images, groups, seed, first_epoch, camera_balanced)
     points = images.columns.get(KEYPOINTS)
 
@@ -268,59 +264,3 @@ def labels_of(images: PersonImages) -> dict[str, np.ndarray]:
         labels["camera"] = numbers.astype(np.int32)
     inputs = (KEYPOINTS, ORIENTATION)
     return labels | {k: v for k, v in images.columns.items() if k not in inputs}
-
-
-def _readable_or_cached(
-    images: PersonImages, image_size: tuple[int, int], cache: Cache
-) -> PersonImages:
-    """Return the readable images; with a complete cache file, return all."""
-    if cache not in (None, "memory"):
-        file = caching.cache_file(cache, images, image_size)
-        if caching.complete(file, (len(images), *image_size, 3)):
-            return images
-    return readable(images)
-
-
-def load_rows(images: PersonImages, image_size: tuple[int, int], cache: Cache) -> Load:
-    """Return `load(rows, b)`: batches of rows (b,) to batches of (rows, uint8 (b, h, w, 3))."""
-    path, turns = tf.constant(images.path), images.columns.get(ORIENTATION)
-    in_graph = turns is not None and (turns != BY_PILLOW).all()
-
-    @tf.autograph.experimental.do_not_convert
-    def read(row: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        turn = BY_PILLOW if turns is None else tf.constant(turns)[row]
-        decode = graph_decode_upright if in_graph else graph_decode
-        return row, graph_resize(decode(tf.io.read_file(path[row]), turn), image_size)
-
-    def from_files(rows: tf.data.Dataset, batch: int) -> tf.data.Dataset:
-        return rows.unbatch().map(read, num_parallel_calls=tf.data.AUTOTUNE).batch(batch)
-
-    if cache is None:
-        return from_files
-    pool = _cached(images, image_size, cache, from_files)
-
-    def from_pool(rows: tf.data.Dataset, batch: int) -> tf.data.Dataset:
-        del batch
-        return rows.map(
-            lambda rows: (rows, tf.gather(pool, rows)), num_parallel_calls=tf.data.AUTOTUNE
-        )
-
-    return from_pool
-
-
-def _cached(
-    images: PersonImages, image_size: tuple[int, int], cache: str | os.PathLike[str], load: Load
-) -> tf.Tensor:
-    """Return all images (n, h, w, 3) from the cache file, or decoded by `load`."""
-
-    def chunks() -> Iterator[np.ndarray]:
-        for _, pixels in load(tf.data.Dataset.range(len(images)).batch(64), 64):
-            yield pixels.numpy()
-
-    shape = (len(images), *image_size, 3)
-    if cache == "memory":
-        return caching.in_memory(chunks(), shape)
-    file = caching.cache_file(cache, images, image_size)
-    if not caching.complete(file, shape):
-        caching.write(file, chunks(), shape)
-    return caching.read(file, shape)

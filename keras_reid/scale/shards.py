@@ -148,16 +148,12 @@ class Shards:
             digests: (n,) digests of the files.
         """
         arrow = _arrow()
-        width = embeddings.shape[1]
-        decodes = np.zeros(len(listed), bool)
-        decodes[rows] = True
-        # Older versions of pyarrow do not write fixed-size lists with nulls.
-        ends = np.cumsum(np.concatenate([[0], width * decodes])).astype(np.int32)
-        flat = arrow.array(embeddings.astype(np.float32).reshape(-1))
-        column = arrow.ListArray.from_arrays(arrow.array(ends), flat, mask=arrow.array(~decodes))
+        vectors = dict(zip(rows.tolist(), embeddings.astype(np.float32), strict=True))
+        column = [vectors.get(row) for row in range(len(listed))]  # None becomes null
+        column = arrow.array(column, arrow.list_(arrow.float32()))
         table = listed.append_column("embedding", column)
         table = table.append_column("digest", arrow.array(digests, arrow.string()))
-        about = {UNREADABLE: str(len(listed) - len(rows)), DIMENSION: str(width)}
+        about = {UNREADABLE: str(len(listed) - len(rows)), DIMENSION: str(embeddings.shape[1])}
         table = table.replace_schema_metadata(about)
         with replaced_file(self.file(number)) as partial:
             arrow.parquet.write_table(table, partial)
@@ -308,9 +304,8 @@ def _write_listing(blocks: Iterable[Sequence[ImageEntry]], file: Path) -> None:
     schema = arrow.schema([(name, arrow.string()) for name in ImageEntry._fields])
     with arrow.parquet.ParquetWriter(file, schema) as out:
         for block in blocks:
-            columns = [[row[i] for row in block] for i in range(len(ImageEntry._fields))]
-            arrays = [arrow.array(column, arrow.string()) for column in columns]
-            out.write_table(arrow.table(arrays, schema=schema), max(1, len(block)))
+            table = arrow.Table.from_pylist([row._asdict() for row in block], schema)
+            out.write_table(table, max(1, len(block)))
 
 
 def _updated(

@@ -12,7 +12,7 @@ import tensorflow as tf
 from PIL import Image
 
 from keras_reid import data, inference, scale
-from keras_reid.data import pipeline
+from keras_reid.data import cache
 from keras_reid.data.pipeline import check_service, decoding_batches, image_batches
 from keras_reid.data.validation import decodable, orientations
 from keras_reid.errors import InputError
@@ -227,7 +227,7 @@ def test_readable_orientation_is_a_column_and_no_label(tmp_path, monkeypatch):
     def refuse(*_):
         raise AssertionError("the orientation is known, so that no Python runs in the graph")
 
-    monkeypatch.setattr(pipeline, "graph_decode", refuse)
+    monkeypatch.setattr(cache, "graph_decode", refuse)
     np.testing.assert_array_equal(*image_batches(images, 4, SIZE), expected)
     (_, labels), *_ = data.pk_batches(images, 2, 2, SIZE).take(1)
     assert set(labels) == {"identity"}
