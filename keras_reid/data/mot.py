@@ -109,13 +109,9 @@ def read_mot(table: str | os.PathLike[str]) -> Boxes:
             if category not in CLASSES and category != UNLABELED:
                 raise ValueError(f"class {category:g} is not in 1 to 13")
         except ValueError as error:
-            rule = (
-                "be frame,identity,x,y,width,height,confidence,… with frames from 1, positive "
-                f"sizes and no number above {MOST:,}"
-            )
-            received = f"{line[:80]!r} ({error})"
-            fix = "Correct the line."
-            raise invalid_file(f"{file}, line {number}", rule, received, fix) from None
+            place, fix = f"{file}, line {number}", f"Frames begin at 1; numbers end at {MOST:,}."
+            rule, received = "be frame,identity,x,y,width,height,confidence,…", f"{line[:80]!r}"
+            raise invalid_file(place, rule, f"{received} ({error})", fix) from None
         confidence = values[6] if len(values) > 6 else 1.0
         rows.append((frame, identity, x - 1, y - 1, width, height, confidence, category))
     columns = np.array(sorted(rows, key=lambda row: row[0]), np.float64).reshape(-1, 8)

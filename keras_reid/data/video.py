@@ -166,13 +166,8 @@ class Video:
         times = []
         with self._capture("CAP_PROP_FORMAT", -1) as (cv2, capture):
             if self._remote and capture.get(cv2.CAP_PROP_FRAME_COUNT) <= 0:
-                fix = (
-                    "Record it to a file, such as by ffmpeg -i ADDRESS -t SECONDS -c copy "
-                    "video.mp4, or use keras_reid.tracking.Tracker."
-                )
-                raise invalid(
-                    "video", "a video with an end", Shown(f"the live stream {self.path}"), fix
-                )
+                stream, fix = Shown(f"the live stream {self.path}"), "Record it, such as by ffmpeg."
+                raise invalid("video", "a video with an end", stream, fix)
             while capture.grab():
                 times.append(capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
         return times

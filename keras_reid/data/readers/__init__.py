@@ -19,7 +19,7 @@ class Reader(NamedTuple):
 
     Attributes:
         read: function of the folder and of options, which its documentation lists.
-        layout: description of the folder, which the help of `--dataset` prints.
+        layout: description of the folder, for the help of commands.
     """
 
     read: Callable[..., ReidDataset]
