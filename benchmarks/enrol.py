@@ -21,7 +21,7 @@ import numpy as np
 
 from keras_reid import scale
 from keras_reid.cli.search import SearchOptions, search
-from keras_reid.scale.listing import Listed
+from keras_reid.scale.listing import ImageEntry
 from keras_reid.scale.shards import create
 
 SHARD = 8192
@@ -31,7 +31,7 @@ def written(folder: Path, rows: int, width: int) -> scale.Shards:
     """Embeddings of length 1 of persons with 25 images each."""
     random = np.random.default_rng(0)
     images = (
-        Listed(f"/crops/{row // 25:07}/{row % 25:02}.jpg", f"{row // 25:07}", str(row % 6))
+        ImageEntry(f"/crops/{row // 25:07}/{row % 25:02}.jpg", f"{row // 25:07}", str(row % 6))
         for row in range(rows)
     )
     about = {"images": "drawn", "shard_size": SHARD, "flip": False, "fingerprint": "drawn"}

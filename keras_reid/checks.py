@@ -3,7 +3,7 @@
 import importlib
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,40 +23,44 @@ def one_of(choices: Iterable[str], fix: str = "", **values: Any) -> None:
         InputError: "`NAME` must be one of A, B, got 'C'. FIX".
     """
     choices = list(choices)
-    for name, value in values.items():
-        if value not in choices:
-            raise invalid(name, f"one of {', '.join(map(str, choices))}", value, fix)
+    _require(f"one of {', '.join(map(str, choices))}", choices.__contains__, fix, values)
 
 
 def at_least(least: float, fix: str = "", **numbers: Any) -> None:
     """Raise for a number below `least`, for NaN and for infinity; see `one_of`."""
-    for name, number in numbers.items():
-        if not least <= number < math.inf:
-            raise invalid(name, f"at least {least:g}", number, fix)
+    _require(f"at least {least:g}", lambda number: least <= number < math.inf, fix, numbers)
 
 
 def above(bound: float, fix: str = "", **numbers: Any) -> None:
     """Raise for a number that is not above `bound`, for NaN and for infinity; see `one_of`."""
-    for name, number in numbers.items():
-        if not bound < number < math.inf:
-            raise invalid(name, "positive" if bound == 0 else f"above {bound:g}", number, fix)
+    rule = "positive" if bound == 0 else f"above {bound:g}"
+    _require(rule, lambda number: bound < number < math.inf, fix, numbers)
 
 
 def within(interval: str, fix: str = "", **numbers: Any) -> None:
     """Raise for NaN and for a number outside an interval such as `"[0, 1)"`; see `one_of`."""
     low, high = map(float, interval[1:-1].split(","))
-    for name, number in numbers.items():
+
+    def contains(number: Any) -> bool:
         from_low = low <= number if interval[0] == "[" else low < number
-        to_high = number <= high if interval[-1] == "]" else number < high
-        if not (from_low and to_high):
-            raise invalid(name, f"in {interval}", number, fix)
+        return bool(from_low and (number <= high if interval[-1] == "]" else number < high))
+
+    _require(f"in {interval}", contains, fix, numbers)
 
 
 def whole(least: int, fix: str = "", **numbers: Any) -> None:
     """Raise unless every number is an integer of at least `least`; see `one_of`."""
-    for name, number in numbers.items():
-        if not isinstance(number, int | np.integer) or number < least:
-            raise invalid(name, f"an integer of at least {least}", number, fix)
+
+    def valid(number: Any) -> bool:
+        return isinstance(number, int | np.integer) and bool(number >= least)
+
+    _require(f"an integer of at least {least}", valid, fix, numbers)
+
+
+def _require(rule: str, valid: Callable[[Any], bool], fix: str, values: Mapping[str, Any]) -> None:
+    for name, value in values.items():
+        if not valid(value):
+            raise invalid(name, rule, value, fix)
 
 
 def pixels(images: Any, name: str = "images") -> np.ndarray:

@@ -31,10 +31,22 @@ def invalid(name: str, rule: str, received: Any, fix: str = "") -> InputError:
         name: argument.
         rule: continues "must be", for example "at least 1".
         received: value, or a `str` subclass `Shown` with a description of it.
-        fix: sentence that says how to continue, where the rule does not.
+        fix: sentence with the next step, if the rule does not imply it.
     """
     shown = received if isinstance(received, Shown) else repr(received)
     return InputError(f"`{name}` must be {rule}, got {shown}. {fix}".rstrip(), name)
+
+
+def invalid_file(file: Any, rule: str, received: Any, fix: str) -> InputError:
+    """Return the error of a file, a folder or a line: `` `file` must RULE, got RECEIVED. FIX ``.
+
+    Args:
+        file: path, or a path and a place in the file, such as "images.csv, line 3".
+        rule: continues "must", for example "be a video".
+        received: description of the content, which is printed without quotes.
+        fix: sentence with the next step.
+    """
+    return InputError(f"`{file}` must {rule}, got {received}. {fix}")
 
 
 class Shown(str):
@@ -42,9 +54,9 @@ class Shown(str):
 
 
 def printable(text: str) -> str:
-    r"""Escape what a terminal would interpret: a control character becomes `\x1b`.
+    r"""Escape the control characters that a terminal interprets, such as `\x1b`.
 
-    Also escape the surrogates by which Python represents bytes of file names that are not UTF-8.
+    Also escape surrogates, which Python uses for bytes of file names that are not UTF-8.
     """
     return "".join(c if _harmless(c) else ascii(c)[1:-1] for c in text)
 

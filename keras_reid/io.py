@@ -7,6 +7,7 @@ after a kill or on a full disk, the existing file is unchanged.
 import csv
 import errno
 import hashlib
+import itertools
 import json
 import os
 import platform
@@ -14,7 +15,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
@@ -24,7 +25,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from keras_reid.errors import InputError, first_line
+from keras_reid.errors import InputError, first_line, invalid_file
 from keras_reid.names import expanded, normalized
 from keras_reid.saving import load_model
 
@@ -117,7 +118,16 @@ def check_writable(path: StrPath) -> None:
     path = expanded(path).absolute()
     folder = next(folder for folder in path.parents if folder.exists())
     if not (folder.is_dir() and os.access(folder, os.W_OK)):
-        raise _invalid(path, "be writable", f"no permission for {folder}", "Choose another path.")
+        raise invalid_file(
+            path, "be writable", f"no permission for {folder}", "Choose another path."
+        )
+
+
+def check_new_folder(path: StrPath) -> None:
+    """Raise `InputError` if `new_folder` cannot create a folder because of existing files."""
+    path = expanded(path)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise invalid_file(path, "be a new or empty folder", "other files", "Choose another one.")
 
 
 def check_room(path: StrPath, size: int) -> None:
@@ -150,7 +160,7 @@ def _is_running(process: int) -> bool:
 
 @contextmanager
 def _staged(path: StrPath, mode: int | None, publish: Publish = os.replace) -> Iterator[Path]:
-    """Yield a new file, or a new folder if the mode is None, and publish it."""
+    """Yield a new file, or a new folder without a mode, and publish it."""
     path = expanded(path)
     name = f".{HOST}-{os.getpid()}-{WRITER}-{token_hex(4)}-{path.name[-LONGEST_NAME:]}"
     staged = path.with_name(name)
@@ -176,7 +186,7 @@ def _publish_new(staged: Path, path: Path) -> None:
         os.link(staged, path)
     except OSError:  # the path exists, or the file system has no hard links
         if os.path.lexists(path):
-            raise _invalid(path, "be a new path", "a file", "Choose another path.") from None
+            raise invalid_file(path, "be a new path", "a file", "Choose another path.") from None
         os.replace(staged, path)
 
 
@@ -194,20 +204,20 @@ def _writing(path: Path, name: str) -> Iterator[None]:
         place = f" for {other}" if other and name not in str(other) else ""
         reason = full[0] if full else _reason(error)
         fix = "Choose another path or free disk space; existing files are unchanged."
-        raise _invalid(path, "be writable", f"'{reason}'{place}", fix) from error
+        raise invalid_file(path, "be writable", f"'{reason}'{place}", fix) from error
 
 
 @contextmanager
 def _reading(
     path: object, rule: str, fix: str, errors: Any = (OSError, ValueError)
 ) -> Iterator[None]:
-    """Convert errors of the system and of parsers; see `_invalid`."""
+    """Convert errors of the system and of parsers; see `invalid_file`."""
     try:
         yield
     except InputError:
         raise
     except errors as error:
-        raise _invalid(path, rule, f"'{_reason(error)}'", fix) from error
+        raise invalid_file(path, rule, f"'{_reason(error)}'", fix) from error
 
 
 def _reason(error: Exception) -> str:
@@ -220,10 +230,6 @@ def _remove(staged: Path) -> None:
     else:
         with suppress(OSError):
             staged.unlink()
-
-
-def _invalid(path: object, rule: str, received: str, fix: str) -> InputError:
-    return InputError(f"`{path}` must {rule}, got {received}. {fix}")
 
 
 def read_text(file: StrPath) -> str:
@@ -268,12 +274,12 @@ def _json_object(text: str, where: str, fields: Fields, remedy: str) -> dict[str
     with _reading(where, "be JSON", remedy, (ValueError, RecursionError)):
         value = json.loads(text)
     if not isinstance(value, dict):
-        raise _invalid(where, "be a JSON object", repr(text[:40]), remedy)
+        raise invalid_file(where, "be a JSON object", repr(text[:40]), remedy)
     for name, kind in fields.items():
         if name in value and not isinstance(value[name], kind):
             wanted = kind.__name__ if isinstance(kind, type) else kind
             rule = f"have a value of type {wanted} for `{name}`"
-            raise _invalid(where, rule, repr(value[name])[:80], remedy)
+            raise invalid_file(where, rule, repr(value[name])[:80], remedy)
     return value
 
 
@@ -304,9 +310,9 @@ def read_table(
     """
     path = expanded(table)
     rows = _filled_rows(path)
-    known = {name.casefold(): name for name in (*required, *optional)}
+    standard = {name.casefold(): name for name in (*required, *optional)}
     names = map(normalized, next(rows, (0, []))[1])
-    header = [known.get(name.casefold(), name) for name in names]
+    header = [standard.get(name.casefold(), name) for name in names]
     while header and not header[-1]:
         header.pop()
     _check_header(header, required, path)
@@ -315,7 +321,9 @@ def read_table(
         for number, values in rows:
             if len(values) < len(header) or any(values[len(header) :]):
                 received = f"{len(values)} in line {number}"
-                raise _invalid(path, f"have {len(header)} values", received, "Correct the line.")
+                raise invalid_file(
+                    path, f"have {len(header)} values", received, "Correct the line."
+                )
             yield Line(number, dict(zip(header, values, strict=False)))
 
     return header, lines()
@@ -324,11 +332,11 @@ def read_table(
 def _check_header(header: Sequence[str], required: Sequence[str], path: Path) -> None:
     twice = [name for name in header if header.count(name) > 1]
     if twice:
-        raise _invalid(path, "have each column once", f"{twice[0][:80]!r} twice", "Rename one.")
+        raise invalid_file(path, "have each column once", f"{twice[0][:80]!r} twice", "Rename one.")
     missing = [column for column in required if column not in header]
     if missing:
         rule, received = f"have the columns {', '.join(required)}", ", ".join(header)[:200]
-        raise _invalid(path, rule, received or "none", f"Add the column {missing[0]}.")
+        raise invalid_file(path, rule, received or "none", f"Add the column {missing[0]}.")
 
 
 def _filled_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -350,7 +358,15 @@ def _filled_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
                         yield rows.line_num, values
             except csv.Error as error:
                 received = f"'{error}' in line {rows.line_num}"
-                raise _invalid(path, "be comma-separated", received, "Correct the line.") from error
+                raise invalid_file(
+                    path, "be comma-separated", received, "Correct the line."
+                ) from error
+
+
+def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a CSV file in UTF-8."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(itertools.chain([header], rows))
 
 
 def table_path(table: Path, name: str) -> Path:
@@ -408,7 +424,7 @@ def read_matlab(file: StrPath, keys: Sequence[str] = ()) -> dict[str, np.ndarray
             values = dict(held)
     missing = [key for key in keys if key not in values]
     if missing:
-        raise _invalid(path, f"contain {', '.join(keys)}", f"no {missing[0]}", fix)
+        raise invalid_file(path, f"contain {', '.join(keys)}", f"no {missing[0]}", fix)
     return values
 
 
@@ -439,7 +455,7 @@ def matlab_indices(values: np.ndarray, count: int, name: str) -> np.ndarray:
     numbers = np.ravel(values)
     if not np.isin(numbers, np.arange(1, count + 1)).all():
         rule = f"be whole numbers from 1 to {count:,}"
-        raise _invalid(name, rule, "others", "Download it again.")
+        raise invalid_file(name, rule, "others", "Download it again.")
     return numbers.astype(np.int64) - 1
 
 

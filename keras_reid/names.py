@@ -58,9 +58,9 @@ def one_image(reference: str, spelling: str) -> bool:
 
 def repeated(paths: Iterable[str]) -> str | None:
     """Return a path that occurs twice, in one or in two spellings, or None."""
-    seen: dict[str, list[str]] = {}
+    spellings: dict[str, list[str]] = {}
     for path in paths:
-        others = seen.setdefault(normalized(path), [])
+        others = spellings.setdefault(normalized(path), [])
         if any(other == path or one_image(other, path) for other in others):
             return path
         others.append(path)
@@ -68,7 +68,7 @@ def repeated(paths: Iterable[str]) -> str | None:
 
 
 def natural(path: str | os.PathLike[str]) -> tuple[Any, ...]:
-    """Return a sort key for natural order, in which `2.png` is before `10.png`.
+    """Return a sort key for natural order: `2.png` precedes `10.png`.
 
     Zero-padded names keep the order of text. Paths compare folder by folder.
     """

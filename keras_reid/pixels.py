@@ -1,16 +1,14 @@
 """Pixels of image files: decoding, orientation and resizing.
 
-`decode` and `resize`, by Pillow, are the reference. The graph functions, by TensorFlow, return the
-same pixels to one gray level; TensorFlow is imported when one of them is called.
+`decode` and `resize` use Pillow. The graph functions use TensorFlow and return the same pixels to
+one gray level. TensorFlow is imported on use.
 """
 
 from __future__ import annotations
 
 import io
 import os
-import struct
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -35,18 +33,13 @@ UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
-ORIENTATION, SHORT, LONG = 0x0112, 3, 4  # the tag of Exif and its types
-ENTRY = 12  # bytes of an entry of an IFD
-BGR_MASKS = struct.pack("<3I", 0xFF0000, 0xFF00, 0xFF)  # of red, green and blue in a BMP file
-DEEPEST = 40  # bytes of the BMP header that has bits and compression, BITMAPINFOHEADER
-
 Source = str | os.PathLike[str] | bytes | BinaryIO | Image.Image
 
 
 def decode(source: Source) -> np.ndarray:
-    """Decode an image, or the first frame of one, to upright RGB without alpha, uint8 (h, w, 3).
+    """Decode an image, or its first frame, to upright RGB without alpha, uint8 (h, w, 3).
 
-    Of 16 bits per channel the high byte is kept.
+    Of 16 bits per channel, the high byte is used.
 
     Args:
         source: path, content or open file of an image, or a PIL image, which is not changed.
@@ -85,10 +78,10 @@ def _upright_rgb(image: Image.Image) -> np.ndarray:
 
 
 def _load(image: Image.Image) -> None:
-    """Decode the pixels through the open file.
+    """Decode the pixels without the name of the file.
 
-    By its name, Pillow maps an uncompressed TIFF file into memory, with height and width exchanged
-    if the orientation is 5 to 8.
+    With the name, Pillow maps uncompressed TIFF files into memory, and exchanges height and width
+    for orientations 5 to 8.
     """
     name = getattr(image, "filename", "")
     image.filename = ""  # type: ignore[attr-defined]
@@ -99,7 +92,7 @@ def _load(image: Image.Image) -> None:
 
 
 def _exif_orientation(image: Image.Image) -> int:
-    """The orientation, 1 to 8; 1 without a valid one."""
+    """Return the orientation, 1 to 8; 1 without a valid one."""
     try:
         value = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # damaged metadata of intact pixels
@@ -112,7 +105,7 @@ def _rgb(image: Image.Image) -> Image.Image:
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     elif image.mode in ("I", "F"):
         raise InputError("32 bits per channel")
-    if "transparency" in image.info:  # a color key, which would be searched in the pixels
+    if "transparency" in image.info:  # a color key, which Pillow would search in the pixels
         image = image.copy()
         del image.info["transparency"]
     return image.convert("RGB")
@@ -130,7 +123,7 @@ def _refusal(source: Source, error: Exception) -> InputError:
 
 
 def graph_orientation(path: str | os.PathLike[str]) -> int:
-    """Exif orientation, 1 to 8, of a file that a graph decodes without Python; else `BY_PILLOW`.
+    """Return the Exif orientation, 1 to 8, if a graph can decode the file; else `BY_PILLOW`.
 
     Raises:
         InputError: the file is not an image of a format that `decode` decodes.
@@ -148,7 +141,7 @@ def graph_orientation(path: str | os.PathLike[str]) -> int:
 
 
 def _intact(png: bytes) -> bool:
-    """Verify the checksums of a PNG file; TensorFlow refuses others."""
+    """Return whether the checksums of a PNG file are valid, as TensorFlow requires."""
     try:
         with Image.open(io.BytesIO(png), formats=FORMATS) as image:
             image.verify()
@@ -158,7 +151,7 @@ def _intact(png: bytes) -> bool:
 
 
 def upright_size(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """Width and height of an image after it is turned upright."""
+    """Return width and height of the upright image."""
     with Image.open(path, formats=FORMATS) as image:
         if image.format == "TIFF":  # which Pillow turns upright as it loads the pixels
             _load(image)
@@ -166,14 +159,11 @@ def upright_size(path: str | os.PathLike[str]) -> tuple[int, int]:
 
 
 def stored_size(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """Width and height as stored, from the header alone."""
-    with warnings.catch_warnings():  # Pillow warns of large images, which are refused here
+    """Return width and height in the header."""
+    with warnings.catch_warnings():  # Pillow warns of large images
         warnings.simplefilter("ignore")
         with Image.open(path, formats=FORMATS) as image:
             return image.size
-
-
-# --- In graphs
 
 
 def graph_decode(content: tf.Tensor, orientation: tf.Tensor | int = BY_PILLOW) -> tf.Tensor:
@@ -189,7 +179,7 @@ def graph_decode(content: tf.Tensor, orientation: tf.Tensor | int = BY_PILLOW) -
     import tensorflow as tf
 
     def by_pillow() -> tf.Tensor:
-        # Stateless, for the state of an iterator over a stateful function cannot be saved.
+        # Checkpoints do not contain iterators over stateful functions.
         return tf.numpy_function(decode, [content], tf.uint8, stateful=False)
 
     image = tf.cond(
@@ -233,142 +223,3 @@ def graph_resize(image: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
     shape = tf.shape(image)[:2]
     image = tf.cond(tf.reduce_all(shape == size), lambda: image, of_another_size)
     return tf.ensure_shape(image, (*size, 3))
-
-
-def graph_decode_portable(content: tf.Tensor) -> tf.Tensor:
-    """`decode` for the content of a file in a graph without Python, which leaves this process.
-
-    Limits, next to `decode`:
-
-    - TIFF, animated WebP without alpha, and BMP of other than 8, 24 or 32 bits per pixel or with
-      other channel masks than those of BGR are refused.
-    - WebP needs TensorFlow 2.21 on the server. CMYK JPEG without a segment of Adobe is not
-      inverted.
-    - Only JPEG is turned upright: by the tag in IFD0, of type SHORT or LONG, of an Exif segment
-      among the application segments and comments at the beginning of the file.
-
-    Raises:
-        tf.errors.InvalidArgumentError: another format, or a damaged file.
-    """
-    import tensorflow as tf
-
-    def jpeg() -> tf.Tensor:
-        # Most files have quantization tables right after JFIF, and the walk takes about 0.5 ms.
-        plain = tf.strings.substr(tf.strings.substr(content, 0, 22), -2, 2) == b"\xff\xdb"
-        turn = tf.cond(plain, lambda: 1, lambda: _orientation_in_segments(content))
-        return graph_decode_upright(content, turn)
-
-    def other() -> tf.Tensor:
-        tiff = tf.reduce_any(tf.strings.substr(content, 0, 4) == (b"II*\0", b"MM\0*"))
-        with tf.control_dependencies([_supported(~tiff, "TIFF")]):
-            return tf.io.decode_image(content, channels=3, expand_animations=False)
-
-    begin = tf.strings.substr(content, 0, 2)
-    image = tf.cond(
-        begin == b"\xff\xd8",
-        jpeg,
-        lambda: tf.cond(begin == b"BM", lambda: _bmp(content), other),
-    )
-    return tf.ensure_shape(image, (None, None, 3))
-
-
-def _orientation_in_segments(content: tf.Tensor) -> tf.Tensor:
-    """The orientation in the first Exif segment of a JPEG file, 1 without one."""
-    import tensorflow as tf
-
-    length = tf.strings.length(content)
-
-    def is_exif(at: tf.Tensor) -> tf.Tensor:
-        return tf.strings.substr(content, at + 4, 6) == b"Exif\0\0"
-
-    def other_segment(at: tf.Tensor) -> tf.Tensor:
-        marker = _numbers(content, at, 2)
-        # Application segments and comments come first, with 0xFF between them as padding.
-        leads = (marker[1] >= 0xE0) & (marker[1] != 0xFD)
-        return (marker[0] == 0xFF) & leads & ~is_exif(at)
-
-    def next_segment(at: tf.Tensor) -> tuple[tf.Tensor]:
-        head = _numbers(content, at, 4)
-        size = 2 + 256 * head[2] + head[3]
-        return (at + tf.where(head[1] == 0xFF, 1, size),)  # the byte 0xFF may be repeated
-
-    def within(at: tf.Tensor, test: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
-        return tf.cond(at + 10 <= length, lambda: test(at), lambda: False)
-
-    (at,) = tf.while_loop(lambda at: within(at, other_segment), next_segment, (tf.constant(2),))
-    return tf.cond(within(at, is_exif), lambda: _orientation_in_ifd0(content, at + 10), lambda: 1)
-
-
-def _orientation_in_ifd0(content: tf.Tensor, at: tf.Tensor) -> tf.Tensor:
-    """The orientation in the TIFF structure that begins at a byte, 1 without one."""
-    import tensorflow as tf
-
-    block = _numbers(content, at, tf.strings.length(content) - at)
-    size = tf.size(block, tf.int64)
-    block = tf.pad(block, [(0, ENTRY)])  # so that a truncated one has all fields
-    big_endian = block[0] == ord("M")
-
-    def number(field: tf.Tensor, count: int) -> tf.Tensor:
-        powers = [256**i for i in range(count)]
-        weights = tf.where(big_endian, powers[::-1], powers)
-        return tf.reduce_sum(tf.cast(field, tf.int64) * tf.cast(weights, tf.int64), axis=-1)
-
-    begin = 2 + tf.minimum(number(block[4:8], 4), size)
-    entries = block[begin : begin + ENTRY * number(block[begin - 2 : begin], 2)]
-    entries = tf.reshape(entries[: tf.size(entries) // ENTRY * ENTRY], (-1, ENTRY))
-    tag, kind = number(entries[:, :2], 2), number(entries[:, 2:4], 2)
-    value = tf.where(kind == SHORT, number(entries[:, 8:10], 2), number(entries[:, 8:], 4))
-    valid = (tag == ORIENTATION) & ((kind == SHORT) | (kind == LONG)) & (value >= 1) & (value <= 8)
-    return tf.cast(tf.concat([tf.boolean_mask(value, valid), [1]], 0)[0], tf.int32)
-
-
-def _bmp(content: tf.Tensor) -> tf.Tensor:
-    import tensorflow as tf
-
-    length = tf.strings.length(content)
-    with tf.control_dependencies([_supported(length >= 14 + DEEPEST, "a truncated BMP")]):
-        offset, header, width, height = tf.unstack(_numbers(content, 10, 16, "int32"), num=4)
-        bits = _numbers(content, 28, 2, "int16")[0]
-        compression = _numbers(content, 30, 4, "int32")[0]
-    decodes = (header >= DEEPEST) & tf.reduce_any(bits == (8, 24, 32))
-    # TensorFlow ignores the masks of compression 3, which follow the first 40 bytes of the header.
-    bgr = tf.strings.substr(content, 14 + DEEPEST, len(BGR_MASKS)) == BGR_MASKS
-    decodes &= (compression == 0) | ((compression == 3) & bgr)
-    # Positions are checked: the errors of tf.strings.substr contain bytes that are not text.
-    decodes &= (header <= offset - 14) & (offset <= length) & (width > 0)
-    name = tf.strings.format("BMP of {} bits per pixel, compression {}", (bits, compression))
-    masks = tf.where((compression == 3) & ~bgr, " and other channel masks than those of BGR", "")
-    with tf.control_dependencies([_supported(decodes, tf.strings.join([name, masks]))]):
-        row = (tf.cast(width, tf.int64) * tf.cast(bits, tf.int64) + 31) // 32 * 4
-    # TensorFlow refuses bytes behind the pixels, which some programs write.
-    end = tf.cast(offset, tf.int64) + row * tf.abs(tf.cast(height, tf.int64))
-    content = tf.strings.substr(content, tf.constant(0, tf.int64), end)
-
-    def of_palette() -> tf.Tensor:
-        # `decode_image` takes the numbers of colors for gray.
-        numbers = tf.cast(tf.io.decode_bmp(content)[:, :, 0], tf.int32)
-        begin = 14 + header
-        table = tf.reshape(_numbers(content, begin, offset - begin), (-1, 4))
-        return tf.cast(tf.gather(table, numbers)[:, :, 2::-1], tf.uint8)
-
-    return tf.cond(
-        bits == 8,
-        of_palette,
-        lambda: tf.io.decode_image(content, channels=3, expand_animations=False),
-    )
-
-
-def _supported(condition: tf.Tensor, received: tf.Tensor | str) -> tf.Operation:
-    import tensorflow as tf
-
-    rule = "image_bytes must be JPEG, PNG, GIF, WebP or BMP of 8, 24 or 32 bits per pixel, got "
-    return tf.debugging.Assert(condition, [tf.strings.join([rule, received, ". Convert it."])])
-
-
-def _numbers(
-    content: tf.Tensor, at: tf.Tensor | int, count: tf.Tensor | int, dtype: str = "uint8"
-) -> tf.Tensor:
-    """Little-endian integers of `count` bytes, as int32."""
-    import tensorflow as tf
-
-    return tf.cast(tf.io.decode_raw(tf.strings.substr(content, at, count), dtype), tf.int32)

@@ -1,9 +1,9 @@
-"""The points of a body by name, and what the mirror does to them."""
+"""Names of body points, and their order in mirrored images."""
 
 from dataclasses import dataclass
 from typing import Any
 
-from keras_reid.errors import InputError
+from keras_reid.errors import Shown, invalid
 
 KEYPOINTS = "keypoints"  # the column of images, and the input of models
 LIMBS = ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
@@ -13,22 +13,20 @@ PARTS = ("head", *(f"{side}_{limb}" for limb in LIMBS for side in ("left", "righ
 
 @dataclass(frozen=True)
 class Skeleton:
-    """The points of a body by name; what is no limb belongs to the head."""
+    """Names of body points; points outside the limbs belong to the head."""
 
     names: tuple[str, ...]
 
     @property
     def mirror(self) -> tuple[int, ...]:
-        """For each point the number of the one that it becomes in the mirror."""
-        swapped = {"left": "right", "right": "left"}
-        other = (
-            "_".join(swapped.get(word, word) for word in name.split("_")) for name in self.names
-        )
-        return tuple(self.names.index(name) for name in other)
+        """Index of the opposite point of each point, such as the right ankle of the left one."""
+        opposite = {"left": "right", "right": "left"}
+        names = ("_".join(opposite.get(word, word) for word in n.split("_")) for n in self.names)
+        return tuple(map(self.names.index, names))
 
     @property
     def groups(self) -> tuple[tuple[int, ...], ...]:
-        """The points of each of the 13 `PARTS` (Wang et al., HOReID, CVPR 2020)."""
+        """Points of each of the 13 `PARTS` (Wang et al., HOReID, CVPR 2020)."""
         part = [name if name in PARTS else PARTS[0] for name in self.names]
         return tuple(tuple(i for i, p in enumerate(part) if p == name) for name in PARTS)
 
@@ -50,15 +48,13 @@ SKELETONS: dict[int, Skeleton] = {len(s.names): s for s in (MARKET, COCO)}
 
 
 def skeleton_of(points: Any) -> Skeleton:
-    """The skeleton of points (…, k, 3), by k.
+    """Return the skeleton of points (…, k, 3), which k determines.
 
     Raises:
-        InputError: another number of points, or no (…, k, 3).
+        InputError: another shape, or another number of points.
     """
     shape = tuple(points.shape)
     if len(shape) < 2 or shape[-1] != 3 or shape[-2] not in SKELETONS:
-        raise InputError(
-            f"keypoints are (…, k, 3) of {' or '.join(map(str, SKELETONS))} points (x, y, "
-            f"confidence): received the shape {shape}"
-        )
+        rule = f"(…, k, 3) with k = {' or '.join(map(str, SKELETONS))} points x, y, confidence"
+        raise invalid("keypoints", rule, Shown(f"shape {shape}"))
     return SKELETONS[shape[-2]]

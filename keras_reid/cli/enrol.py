@@ -94,7 +94,7 @@ class Enrolment:
         """Print the counts, the skipped files and the size of the gallery."""
         say(str(self))
         for path in self.unfit[:10]:
-            say(f"  skipped: {path} {data.unfit(path) or 'cannot be decoded'}")
+            say(f"  skipped: {path} ({data.unfit(path) or 'damaged image'})")
         images, identities = people.count(), len(people.identities())
         held = f"{counted(images, 'image')} of {counted(identities, 'identity')}"
         say(f"{options.uri}: {held}")

@@ -1,67 +1,41 @@
-from . import synthetic
-from .attribute_tables import AttributeSchema, AttributeTable, rates, read_attributes
-from .clips import clip_batches, pk_clips
-from .frames import cut_tracklets
-from .grouping import tracklet_dataset, tracklets
-from .images import TRACKLET, PersonImages, ReidDataset, joined
-from .keypoints import (
-    MoveNet,
-    PoseEstimator,
-    annotated,
-    estimate_keypoints,
-    estimator_of,
-    read_keypoints,
-)
-from .pair_sampling import pair_batches
-from .pipeline import from_service, image_batches, pk_batches
-from .queries import query_images, usable
-from .readers import READERS, load
-from .readers.layouts import SUFFIXES, unlabeled, walk_images
-from .sampling import pk_steps
-from .validation import CheckReport, check, decodable, readable, unfit
-from .video import Video, frame_rate, video_frames
-from .writing import write
-
-__all__ = [
-    "READERS",
-    "SUFFIXES",
-    "TRACKLET",
-    "AttributeSchema",
-    "AttributeTable",
-    "CheckReport",
-    "MoveNet",
-    "PersonImages",
-    "PoseEstimator",
-    "ReidDataset",
-    "Video",
-    "annotated",
-    "check",
-    "clip_batches",
-    "cut_tracklets",
-    "decodable",
-    "estimate_keypoints",
-    "estimator_of",
-    "frame_rate",
-    "from_service",
-    "image_batches",
-    "joined",
-    "load",
-    "pair_batches",
-    "pk_batches",
-    "pk_clips",
-    "pk_steps",
-    "query_images",
-    "rates",
-    "read_attributes",
-    "read_keypoints",
-    "readable",
-    "synthetic",
-    "tracklet_dataset",
-    "tracklets",
-    "unfit",
-    "unlabeled",
-    "usable",
-    "video_frames",
-    "walk_images",
-    "write",
-]
+from . import synthetic as synthetic
+from .attribute_tables import AttributeSchema as AttributeSchema
+from .attribute_tables import AttributeTable as AttributeTable
+from .attribute_tables import rates as rates
+from .attribute_tables import read_attributes as read_attributes
+from .clips import clip_batches as clip_batches
+from .clips import pk_clips as pk_clips
+from .frames import cut_tracklets as cut_tracklets
+from .grouping import tracklet_dataset as tracklet_dataset
+from .grouping import tracklets as tracklets
+from .images import TRACKLET as TRACKLET
+from .images import PersonImages as PersonImages
+from .images import ReidDataset as ReidDataset
+from .images import joined as joined
+from .keypoints import MoveNet as MoveNet
+from .keypoints import PoseEstimator as PoseEstimator
+from .keypoints import annotated as annotated
+from .keypoints import estimate_keypoints as estimate_keypoints
+from .keypoints import estimator_of as estimator_of
+from .keypoints import read_keypoints as read_keypoints
+from .pair_sampling import pair_batches as pair_batches
+from .pipeline import from_service as from_service
+from .pipeline import image_batches as image_batches
+from .pipeline import pk_batches as pk_batches
+from .queries import query_images as query_images
+from .queries import usable as usable
+from .readers import READERS as READERS
+from .readers import load as load
+from .readers.layouts import SUFFIXES as SUFFIXES
+from .readers.layouts import unlabeled as unlabeled
+from .readers.layouts import walk_images as walk_images
+from .sampling import pk_steps as pk_steps
+from .validation import CheckReport as CheckReport
+from .validation import check as check
+from .validation import decodable as decodable
+from .validation import readable as readable
+from .validation import unfit as unfit
+from .video import Video as Video
+from .video import frame_rate as frame_rate
+from .video import video_frames as video_frames
+from .writing import write as write

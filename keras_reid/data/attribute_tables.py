@@ -1,4 +1,4 @@
-"""Attributes of persons: those of Market-1501 and DukeMTMC-reID, or of one's own table."""
+"""Attributes of persons from the files of Market-1501 and DukeMTMC-reID, or from a table."""
 
 import os
 import re
@@ -9,15 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from keras_reid.data.images import PersonImages
-from keras_reid.errors import InputError
+from keras_reid import checks
+from keras_reid.data.images import PersonImages, name_some
+from keras_reid.errors import InputError, Shown, invalid, invalid_file
 from keras_reid.io import read_matlab, read_table
 from keras_reid.names import expanded, normalized
 
 ATTRIBUTES = "attributes"  # the column of the images
 AGES = ("child", "teenager", "adult", "old")
 COLORS = "black|white|red|purple|yellow|gray|grey|blue|green|brown|pink|orange|mixture"
-# Of each group at most one is true: up... and down... colors, and the ages.
+# At most one attribute of each group is true.
 EXCLUSIVE = {
     "up": re.compile(f"up_?({COLORS})"),
     "down": re.compile(f"down_?({COLORS})"),
@@ -28,49 +29,45 @@ UNKNOWN = -1.0
 
 @dataclass(frozen=True)
 class AttributeSchema:
-    """Attributes by name, and which of them exclude each other.
+    """Names of attributes, and groups of attributes that exclude each other.
 
     Raises:
-        InputError: a name occurs twice, in one or two spellings of Unicode.
+        InputError: a name occurs twice, in one or two Unicode spellings.
     """
 
     names: tuple[str, ...]
 
     def __post_init__(self) -> None:
         names = tuple(map(normalized, self.names))
-        twice = next((name for name in names if names.count(name) > 1), None)
-        if twice is not None:
-            raise InputError(
-                f"`names` must be different attributes, got {twice[:80]!r} twice. Rename or remove "
-                "one."
-            )
+        twice = [f"{name[:80]!r} twice" for name in names if names.count(name) > 1]
+        if twice:
+            raise invalid("names", "different attributes", Shown(twice[0]), "Rename or remove one.")
         object.__setattr__(self, "names", names)
 
     @property
     def groups(self) -> dict[str, tuple[int, ...]]:
-        """The columns of which at most one is true, by the name of the group: up, down, age."""
-        found = {
+        """Columns of each group (up, down, age) of attributes, at most one of them true."""
+        columns = {
             group: tuple(i for i, name in enumerate(self.names) if pattern.fullmatch(name))
             for group, pattern in EXCLUSIVE.items()
         }
-        return {group: columns for group, columns in found.items() if len(columns) > 1}
+        return {group: members for group, members in columns.items() if len(members) > 1}
 
     @property
     def exclusive(self) -> tuple[tuple[int, ...], ...]:
-        """The groups as `keras_reid.losses.AttributeLoss` takes them."""
+        """The groups as an argument of `keras_reid.losses.AttributeLoss`."""
         return tuple(self.groups.values())
 
     def column(self, name: str) -> int:
-        """The column of an attribute; an unknown name raises `InputError` and lists the known."""
+        """Return the column of an attribute; raise `InputError` for an unknown name."""
         name = normalized(name)
-        if name not in self.names:
-            raise InputError(f"attributes are {', '.join(self.names)}: received {name!r}")
+        checks.one_of(self.names, attribute=name)
         return self.names.index(name)
 
 
 @dataclass(frozen=True, eq=False)
 class AttributeTable:
-    """The attributes of identities: `values[i, m]` is 1, 0 or −1 (unknown) for `identity[i]`.
+    """Attributes of identities: `values[i, m]` is 1, 0 or −1 (unknown) for `identity[i]`.
 
     Raises:
         InputError: two rows of one identity with different values.
@@ -96,7 +93,9 @@ class AttributeTable:
         return rows
 
     def label(self, images: PersonImages) -> PersonImages:
-        """The images with the column "attributes" (n, m); −1 for identities that are not in it.
+        """Return the images with the column "attributes" (n, m).
+
+        Attributes of identities that are not in the table are −1.
 
         Raises:
             InputError: no identity of the images is in the table; identities of the images are
@@ -108,47 +107,43 @@ class AttributeTable:
         row = self._rows(names)
         index = np.array([row.get(str(name), -1) for name in images.identity.tolist()])
         if not (index >= 0).any():
-            raise InputError(
-                "a table of attributes has identities of the images: it knows "
-                f"{', '.join(list(row)[:3])} …, the images show "
-                f"{', '.join(map(str, images.identity[:3]))} …"
-            )
+            rule = f"among those of the images, such as {name_some(images.identity.tolist(), 3)}"
+            raise invalid("identity", rule, Shown(name_some(list(row), 3)), "Rename them.")
         values = np.where((index >= 0)[:, None], self.values[index], UNKNOWN)
         return images.with_columns(**{ATTRIBUTES: values.astype(np.float32)})
 
 
 def rates(images: PersonImages) -> np.ndarray:
-    """The fraction (m,) of the images, of those of which it is known, that have each attribute."""
+    """Return the fraction (m,) of the images with each attribute, without unknown values."""
     values = images.columns[ATTRIBUTES]
-    known = values >= 0
-    return np.where(known, values, 0).sum(0) / np.maximum(1, known.sum(0))
+    labeled = values >= 0
+    return np.where(labeled, values, 0).sum(0) / np.maximum(1, labeled.sum(0))
 
 
 def read_attributes(path: str | os.PathLike[str]) -> AttributeTable:
-    """The attributes of identities from a table or from the published MATLAB file.
+    """Read the attributes of identities from a table or from the published MATLAB file.
 
-    A table is a CSV file with the column identity and one for each attribute: 1 (no) and 2 (yes) as
-    published, or 0 and 1; -1 or nothing is unknown. `age`, 1 to 4, becomes age_child, age_teenager,
-    age_adult and age_old. `market_attribute.mat` and `duke_attribute.mat` hold the same for the
-    identities of train and test, which are read together (Lin et al., Improving Person
+    A table is a CSV file with the column identity and one column per attribute: 1 (no) and 2 (yes)
+    as published, or 0 and 1; −1 or nothing is unknown. `age`, 1 to 4, becomes age_child,
+    age_teenager, age_adult and age_old. `market_attribute.mat` and `duke_attribute.mat` hold the
+    same for the identities of train and test, which are read together (Lin et al., Improving Person
     Re-identification by Attribute and Identity Learning, arXiv:1703.07220).
 
     Raises:
-        InputError: a file that is missing or of another form, by line or column; an attribute
-            twice; an identity with two rows of different values.
+        InputError: a missing or malformed file, with line or column; an attribute twice; an
+            identity with two rows of different values.
     """
     file = expanded(path)
-    if not file.is_file():
-        raise InputError(f"attributes are read from a CSV or .mat file: {file} is none")
     columns = _of_mat(file) if file.suffix.lower() == ".mat" else _of_csv(file)
     identity = np.array(columns.pop("identity"), str)
-    # One coding for all: a column of ones alone is "no" to everybody where others have a 2.
+    # Columns share one coding: a column of ones only is "no" if another column has a 2.
     yes = 2 if any((v == 2).any() for name, v in columns.items() if name != "age") else 1
     values: list[tuple[str, np.ndarray]] = []
     for name, codes in columns.items():
         values += _categories(name, codes, yes, file).items()
     if not values or not len(identity):
-        raise InputError(f"a table of attributes has attributes and identities: {file} has none")
+        received = f"{len(identity)} identities and {len(values)} attributes"
+        raise invalid_file(file, "have attributes of identities", received, "Add some.")
     names, columns = zip(*values, strict=True)
     return AttributeTable(AttributeSchema(names), identity, np.stack(columns, axis=1))
 
@@ -161,10 +156,9 @@ def _of_csv(file: Path) -> dict[str, Any]:
             try:
                 columns[name].append(text if name == "identity" else float(text or UNKNOWN))
             except ValueError:
-                raise InputError(
-                    f"line {number} of {file} has {name}={text!r}: attributes are "
-                    "1 and 2, or 0 and 1; -1 or nothing is unknown"
-                ) from None
+                place, rule = f"{file}, line {number}", "have attributes 1 and 2, or 0 and 1"
+                fix = "Write −1 or nothing for unknown."
+                raise invalid_file(place, rule, f"{name}={text!r}", fix) from None
     return {name: np.array(values) for name, values in columns.items()}
 
 
@@ -175,16 +169,15 @@ def _of_mat(file: Path) -> dict[str, Any]:
         if part in ("train", "test"):
             parts.setdefault(name, []).append(np.atleast_1d(value).ravel())
     try:
-        joined = {name: np.concatenate(values) for name, values in parts.items()}
-        identity = joined.pop("image_index").astype(str)
-        values = {name: np.asarray(value, np.float64) for name, value in joined.items()}
+        columns = {name: np.concatenate(values) for name, values in parts.items()}
+        identity = columns.pop("image_index").astype(str)
+        values = {name: np.asarray(value, np.float64) for name, value in columns.items()}
         if any(len(value) != len(identity) for value in values.values()):
-            raise ValueError("other numbers of values than of identities")
+            raise ValueError("columns of several lengths")
     except (KeyError, ValueError) as error:
-        raise InputError(
-            f"{file} is no market_attribute.mat or duke_attribute.mat, with the structures train "
-            f"and test that hold image_index ({str(error)[:120]}): download it again, or use a CSV"
-        ) from error
+        rule = "have the structures train and test with image_index, as market_attribute.mat"
+        fix = "Download it again, or use a CSV file."
+        raise invalid_file(file, rule, str(error)[:120], fix) from error
     return {"identity": identity, **values}
 
 
@@ -193,13 +186,13 @@ def _categories(name: str, codes: np.ndarray, yes: int, file: Path) -> dict[str,
     if name == "age":
         categories = {f"age_{age}": code for code, age in enumerate(AGES, start=1)}
         allowed = [UNKNOWN, *categories.values()]
-        rule = f"age is 1 to {len(AGES)}, {', '.join(AGES)}"
+        rule = f"have ages 1 to {len(AGES)}, {', '.join(AGES)}"
     else:
         categories, allowed = {name: yes}, [UNKNOWN, yes - 1, yes]
-        rule = "attributes are all 1 (no) and 2 (yes), or all 0 and 1"
+        rule = "have attributes that are all 1 (no) and 2 (yes), or all 0 and 1"
     wrong = codes[~np.isin(codes, allowed)]
     if len(wrong):
-        raise InputError(f"{rule}: {name} in {file} holds {wrong[0]:g}")
+        raise invalid_file(file, rule, f"{wrong[0]:g} in {name}", "Correct the column.")
     return {
         category: np.where(codes == UNKNOWN, UNKNOWN, codes == code)
         for category, code in categories.items()

@@ -1,10 +1,10 @@
 """Augmentation of a batch of uint8 images, as a function of the images and a seed.
 
-A recipe is `(images uint8 (b, h, w, 3), seed int (2,)) -> uint8 (b, h, w, 3)`. Ours are stateless:
-the same seed gives the same batch. They only choose, per image, from which row and column each
-pixel comes and which box is erased; one compiled gather then moves the pixels. Measured at 256×128
-on two cores that were busy besides: 5,000 to 13,000 images/s compiled, 400 to 1,500 as separate
-operations.
+An `Augmentation` is a function of images uint8 (b, h, w, 3) and a seed int (2,), which returns
+uint8 (b, h, w, 3). Those of this file are stateless: the same seed gives the same batch. They
+choose rows and columns of the pixels and a box to erase for each image; one compiled gather then
+moves the pixels. At 256×128 on two shared cores, they reach 5,000 to 13,000 images/s compiled, and
+400 to 1,500 as separate operations.
 """
 
 from collections.abc import Callable
@@ -14,32 +14,32 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from keras_reid import checks
-from keras_reid.errors import InputError
+from keras_reid.errors import InputError, invalid
 
-Recipe = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+Augmentation = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 IMAGENET_MEAN = (124, 116, 104)
 
 
 class Moves(NamedTuple):
-    """Where each pixel comes from: rows (b, h), columns (b, w), and the boxes that are erased."""
+    """Source of each pixel, as rows (b, h) and columns (b, w), and the erased boxes (b, 4)."""
 
     rows: tf.Tensor
     columns: tf.Tensor
     box: tf.Tensor
 
 
-# Flip mirrors every second image on average. Crop also pads by 10 pixels of black, for an image of
-# 256×128 and in proportion for other sizes, and crops. Default also erases a box, the usual recipe
-# (Luo et al., Bag of Tricks for person re-identification, CVPRW 2019, arXiv:1903.07071). Models for
-# other cameras than those of the training images are better without erasing (section 5 there).
-RECIPES = ("none", "flip", "crop", "default")
+# "flip" mirrors half of the images. "crop" also shifts them by up to 10 of 256×128 pixels, with
+# black padding. "default" also erases a box (Luo et al., Bag of Tricks for person
+# re-identification, CVPRW 2019, arXiv:1903.07071). Erasing hurts transfer to other cameras
+# (section 5 there).
+GEOMETRIC = ("none", "flip", "crop", "default")
 
 LUMA = (0.299, 0.587, 0.114)  # of red, green and blue (ITU-R BT.601)
 
 
 def color(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Brightness, contrast and saturation of each image, times factors in 0.7..1.3."""
+    """Multiply brightness, contrast and saturation of each image by factors in 0.7..1.3."""
     x = tf.cast(images, tf.float32)
     shape = [3, tf.shape(images)[0], 1, 1, 1]
     bright, contrast, vivid = tf.unstack(tf.random.stateless_uniform(shape, seed, 0.7, 1.3))
@@ -51,13 +51,13 @@ def color(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 
 
 def grayscale(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """One image in five, on average, without its colors."""
+    """Convert one image in five, on average, to gray."""
     x = tf.saturate_cast(tf.round(_gray(tf.cast(images, tf.float32))), tf.uint8)
     return tf.where(_coin(images, seed, 0.2), tf.broadcast_to(x, tf.shape(images)), images)
 
 
 def blur(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """One image in five, on average, through the binomial filter (1, 2, 1)/4 both ways."""
+    """Blur one image in five, on average, by the binomial filter (1, 2, 1)/4 in both directions."""
     one = tf.constant([1.0, 2.0, 1.0]) / 4
     filters = tf.tile((one[:, None] * one)[:, :, None, None], [1, 1, 3, 1])
     edged = tf.pad(tf.cast(images, tf.float32), [[0, 0], [1, 1], [1, 1], [0, 0]], "SYMMETRIC")
@@ -74,8 +74,8 @@ def _coin(images: tf.Tensor, seed: tf.Tensor, fraction: float) -> tf.Tensor:
     return tf.random.stateless_uniform(shape, seed) < fraction
 
 
-# What leaves every pixel where it is, and so goes with each of the others and with keypoints.
-IN_PLACE: dict[str, Recipe] = {"color": color, "grayscale": grayscale, "blur": blur}
+# These do not move pixels, so they combine with all others and with keypoints.
+IN_PLACE: dict[str, Augmentation] = {"color": color, "grayscale": grayscale, "blur": blur}
 
 KERAS_CV: dict[str, Callable[[ModuleType], Any]] = {
     "randaugment": lambda keras_cv: keras_cv.layers.RandAugment(
@@ -92,30 +92,25 @@ KERAS_CV: dict[str, Callable[[ModuleType], Any]] = {
 }
 
 
-def recipe(augment: str | Recipe) -> Recipe:
-    """The recipe of that name; a callable is its own recipe.
+def augmentation(augment: str | Augmentation) -> Augmentation:
+    """Return the augmentation of that name; return a function unchanged.
 
-    `color`, `grayscale` and `blur` are added to a name by `+`, as in `default+color+grayscale`:
-    against a model that relies on the colors of one camera network.
+    A name may be followed by `+color`, `+grayscale` and `+blur`, as in `default+color+grayscale`,
+    so that a model relies less on the colors of its cameras.
 
-    These three and `none`, `flip`, `crop` and `default` are stateless. `randaugment` (Cubuk et al.,
-    CVPRW 2020, arXiv:1909.13719), `augmix` (Hendrycks et al., ICLR 2020, arXiv:1912.02781) and
-    `color_jitter` run a KerasCV layer before `default`. KerasCV draws from a random state of its
-    own: with them a run does not repeat, a resumed run continues with other augmentations, and the
-    iterator cannot be saved in a checkpoint. They are slow, too: at 256×128 `default` reaches
-    6,700 images/s where these reach 110, 36 and 77.
+    `randaugment` (Cubuk et al., CVPRW 2020, arXiv:1909.13719), `augmix` (Hendrycks et al., ICLR
+    2020, arXiv:1912.02781) and `color_jitter` run a KerasCV layer before `default`. They have a
+    random state: runs do not repeat, resumed runs differ, and checkpoints cannot contain the
+    iterator. They are also slow: at 256×128 `default` reaches 6,700 images/s, these 110, 36 and 77.
 
     Raises:
-        InputError: unknown name, or KerasCV is needed and not installed.
+        InputError: unknown name, or KerasCV is required and not installed.
     """
     if callable(augment):
         return augment
     name, *added = augment.split("+")
-    if name not in (*RECIPES, *KERAS_CV) or not {*added} <= {*IN_PLACE}:
-        raise InputError(
-            f"augment must be a function or one of {', '.join([*RECIPES, *KERAS_CV])}, with any of "
-            f"{', '.join(IN_PLACE)} added by +, got {augment!r}: pass one"
-        )
+    if name not in (*GEOMETRIC, *KERAS_CV) or not {*added} <= {*IN_PLACE}:
+        raise invalid("augment", f"a function, or {_choices(*GEOMETRIC, *KERAS_CV)}", augment)
     layer = KERAS_CV[name](checks.installed("keras_cv", "keras-cv")) if name in KERAS_CV else None
 
     def augmented(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
@@ -131,10 +126,9 @@ def recipe(augment: str | Recipe) -> Recipe:
 
 
 def check_augmented(batches: tf.data.Dataset) -> tf.data.Dataset:
-    """Return the batches; raise if a function of the caller made other images than uint8.
+    """Return the batches; raise `InputError` if an augmentation returned other types than uint8.
 
-    Raises:
-        InputError: the images are of another type, and a model would cut off their fractions.
+    A model would truncate the fractions of other types.
     """
     views = batches.element_spec[0]
     for view in views if isinstance(views, tuple) else (views,):
@@ -149,28 +143,25 @@ def check_augmented(batches: tf.data.Dataset) -> tf.data.Dataset:
 
 
 def with_keypoints(
-    augment: str | Recipe, mirror: tuple[int, ...]
+    augment: str | Augmentation, mirror: tuple[int, ...]
 ) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
-    """The recipe of that name for `(images, keypoints (b, k, 3), seed)`: points move with pixels.
+    """Return an augmentation of `(images, keypoints (b, k, 3), seed)`: points move with pixels.
 
-    The images are those of the recipe alone. A mirrored image exchanges left and right points; a
-    point that leaves the image, or is erased with its surroundings, loses all confidence.
+    The images equal those of the augmentation without points. A mirrored image exchanges left and
+    right points. A point outside the image or in the erased box gets confidence 0.
 
     Args:
-        augment: none, flip, crop or default, with any of `IN_PLACE` added by `+`: the others do
-            not tell where they move a pixel.
-        mirror: for each point the number of the one that it becomes in the mirror.
+        augment: none, flip, crop or default, with any of `IN_PLACE` added by `+`; the others do not
+            return the moves of the pixels.
+        mirror: index of the opposite point of each point.
 
     Raises:
-        InputError: another recipe.
+        InputError: another augmentation.
     """
     name = augment.partition("+")[0] if isinstance(augment, str) else ""
-    if name not in RECIPES:
-        raise InputError(
-            f"with keypoints, augment is one of {', '.join(RECIPES)}, which tell where they move "
-            f"the pixels, with any of {', '.join(IN_PLACE)} added by +: received {augment!r}"
-        )
-    change = recipe(augment)
+    if name not in GEOMETRIC:
+        raise invalid("augment", f"{_choices(*GEOMETRIC)}, for images with keypoints", augment)
+    change = augmentation(augment)
 
     def changed(
         images: tf.Tensor, keypoints: tf.Tensor, seed: tf.Tensor
@@ -180,25 +171,30 @@ def with_keypoints(
     return changed
 
 
+def _choices(*names: str) -> str:
+    added = ", ".join(f"+{name}" for name in IN_PLACE)
+    return f"one of {', '.join(names)}, optionally with {added}"
+
+
 def moved(keypoints: tf.Tensor, moves: Moves, mirror: tuple[int, ...]) -> tf.Tensor:
-    """Where the points (b, k, 3), x and y as shares of width and height, are after the moves."""
+    """Return points (b, k, 3), with x and y as shares of width and height, after the moves."""
     x, flips = _followed(keypoints[..., 0], moves.columns)
     y, _ = _followed(keypoints[..., 1], moves.rows)
     height, width = tf.shape(moves.rows)[1], tf.shape(moves.columns)[1]
     top, left, bottom, right = tf.unstack(tf.cast(moves.box[:, :, None], tf.float32), axis=1)
     down, across = y * tf.cast(height, tf.float32), x * tf.cast(width, tf.float32)
     erased = (down >= top) & (down < bottom) & (across >= left) & (across < right)
-    seen = (x >= 0) & (x <= 1) & (y >= 0) & (y <= 1) & ~erased
-    confidence = tf.where(seen, keypoints[..., 2], 0.0)
+    visible = (x >= 0) & (x <= 1) & (y >= 0) & (y <= 1) & ~erased
+    confidence = tf.where(visible, keypoints[..., 2], 0.0)
     points = tf.stack([x, y, confidence], axis=-1)
     return tf.where(flips[:, None, None], tf.gather(points, mirror, axis=1), points)
 
 
 def _followed(fraction: tf.Tensor, places: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The new shares (b, k), and which rows of places (b, n) run backwards.
+    """Return the new shares (b, k), and a mask (b,) of reversed rows of places (b, n).
 
-    Pixel p holds what was at `places[p] = first ± p`, so what was at q is at `±(q − first)`; the
-    center of pixel p is at the fraction `(p + ½)/n`.
+    Pixel p comes from `places[p] = first ± p`, so pixel q moves to `±(q − first)`. The center of
+    pixel p is at the fraction `(p + ½)/n`.
     """
     size = tf.cast(tf.shape(places)[1], tf.float32)
     first, last = tf.cast(places[:, :1], tf.float32), tf.cast(places[:, -1:], tf.float32)
@@ -208,7 +204,7 @@ def _followed(fraction: tf.Tensor, places: tf.Tensor) -> tuple[tf.Tensor, tf.Ten
 
 
 def _moves(name: str, images: tf.Tensor, seed: tf.Tensor) -> Moves:
-    """Return the moves of a recipe; those of KerasCV move pixels as "default" does."""
+    """Return the moves of an augmentation; those of KerasCV move pixels like "default"."""
     b, h, w, _ = tf.unstack(tf.shape(images))
     rows, columns = tf.tile(tf.range(h)[None], [b, 1]), tf.tile(tf.range(w)[None], [b, 1])
     box = tf.zeros([b, 4], tf.int32)
@@ -226,17 +222,17 @@ def _moves(name: str, images: tf.Tensor, seed: tf.Tensor) -> Moves:
 
 
 def _shifted(places: tf.Tensor, fraction: float, seed: tf.Tensor) -> tf.Tensor:
-    """A crop out of the padded image is a shift by up to the padding, either way."""
+    """Shift by up to the padding in both directions, which equals a crop of the padded image."""
     b, size = tf.unstack(tf.shape(places))
     pad = tf.cast(tf.round(fraction * tf.cast(size, tf.float32)), tf.int32)
     return places + tf.random.stateless_uniform([b, 1], seed, -pad, pad + 1, tf.int32)
 
 
 def _erased(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Boxes (b, 4) as top, left, bottom, right: 2 to 40 % of the area, for half of the images.
+    """Return boxes (b, 4), top, left, bottom, right: 2 to 40 % of the area, for half of the images.
 
-    The ratio of height to width is log-uniform in 0.3..3.33, cut to where the box fits, so
-    that no box is drawn in vain (random erasing, Zhong et al., AAAI 2020, arXiv:1708.04896).
+    The ratio of height to width is log-uniform in 0.3..3.33, limited to boxes that fit (random
+    erasing, Zhong et al., AAAI 2020, arXiv:1708.04896).
     """
     b, height, width, _ = tf.unstack(tf.shape(images))
     h, w = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
@@ -257,7 +253,7 @@ def _rearrange(images: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor, box: tf.T
 
     Args:
         images: uint8 (b, h, w, 3).
-        rows, columns: (b, h) and (b, w) int32; what lies outside the image is black.
+        rows, columns: (b, h) and (b, w) int32; pixels outside the image are black.
         box: (b, 4) int32, top, left, bottom, right, the last two excluded.
     """
     _, h, w, _ = tf.unstack(tf.shape(images))

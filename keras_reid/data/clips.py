@@ -1,4 +1,4 @@
-"""Batches of clips: some frames of a tracklet, padded to one length, with a mask."""
+"""Batches of clips: frames of a tracklet, padded to one length, with a mask."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,12 +7,12 @@ import numpy as np
 import tensorflow as tf
 
 from keras_reid import checks
-from keras_reid.data.augment import Recipe, check_augmented, recipe
+from keras_reid.data.augment import Augmentation, augmentation
+from keras_reid.data.cache import Cache, load_rows
 from keras_reid.data.images import PersonImages
-from keras_reid.data.pipeline import AHEAD, Cache, check_cameras, labels_of, load_rows
-from keras_reid.data.sampling import pk_rows, pk_steps
+from keras_reid.data.pipeline import AHEAD, check_cameras, mapped, pk_stream, step_seed
 from keras_reid.data.validation import readable
-from keras_reid.errors import InputError, counted
+from keras_reid.errors import Shown, counted, invalid
 
 
 def pk_clips(
@@ -21,83 +21,69 @@ def pk_clips(
     num_instances: int = 2,
     frames: int = 4,
     image_size: tuple[int, int] = (256, 128),
-    augment: str | Recipe = "default",
+    augment: str | Augmentation = "default",
     seed: int = 0,
     first_epoch: int = 0,
     last: str = "fill",
     cache: Cache = None,
     camera_balanced: bool = False,
 ) -> tf.data.Dataset:
-    """An endless stream of training batches: P identities with a clip of K tracklets each.
+    """Return an endless stream of training batches: P identities with a clip of K tracklets each.
 
-    A clip of a tracklet of n frames has one frame, drawn at random, of each of T equal stretches of
-    it, in their order (Wang et al., TSN, ECCV 2016); of fewer than T frames it has all, and then
-    goes round them again: each is augmented on its own, so that repeats differ and all of them can
-    train. Batch i of epoch e is a function of (seed, e, i).
+    A clip has T frames in their order: a random one of each of T equal segments of the tracklet
+    (Wang et al., TSN, ECCV 2016). A tracklet of fewer frames gives all of them, repeated from the
+    first; each repeat has its own augmentation. Batch i of epoch e is a function of (seed, e, i).
 
     Args:
         images: n training images with a column "tracklet"; unreadable ones are named and left out.
         num_identities_per_batch, num_instances: P and K; b = P·K.
         frames: T.
-        image_size, augment, seed, first_epoch, last, cache, camera_balanced: as in `pk_batches`;
-            each frame is augmented on its own.
+        image_size, augment, seed, first_epoch, last, cache, camera_balanced: see `pk_batches`;
+            each frame is augmented independently.
 
     Returns:
         Elements ({"clips": uint8 (b, t, h, w, 3), "mask": bool (b, t), all true}, {"identity":
         int32 (b,), "camera": int32 (b,), "frame_identity": int32 (b·t,), of each frame}).
 
     Raises:
-        InputError: as `pk_batches`, or images without tracklets, or frames below 1.
+        InputError: see `pk_batches`; images without tracklets; frames below 1.
     """
     _check(images, frames)
     check_cameras(images, camera_balanced)
-    change = recipe(augment)
+    change = augmentation(augment)
     images = readable(images)
-    rows_of = images.tracklet_rows
-    sizes = np.array([len(rows) for rows in rows_of], np.int32)
+    tracklet_rows = images.tracklet_rows
+    sizes = np.array([len(rows) for rows in tracklet_rows], np.int32)
     starts = (np.cumsum(sizes) - sizes).astype(np.int32)
-    flat_rows = np.concatenate(rows_of).astype(np.int32)
+    flat_rows = np.concatenate(tracklet_rows).astype(np.int32)
+    groups = (num_identities_per_batch, num_instances, last)
     each = images.per_tracklet()
-    steps = pk_steps(each, num_identities_per_batch, num_instances, last)
-    columns = labels_of(each)
-    count = num_identities_per_batch * num_instances
+    labels, plan, rows = pk_stream(each, groups, seed, first_epoch, camera_balanced)
+    count = plan.batch_size
+    first_step = first_epoch * plan.batches
 
     def choose(step: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        pair = tf.random.fold_in(tf.stack([tf.constant(seed, tf.int64), step]), 0)
-        drawn = tf.random.stateless_uniform([count, frames], pair)
+        drawn = tf.random.stateless_uniform([count, frames], step_seed(seed, step, 0))
         size = tf.gather(sizes, rows)[:, None]
         number = tf.range(frames)[None]
-        stretch = (tf.cast(number, tf.float32) + drawn) * tf.cast(size, tf.float32) / frames
-        own = tf.where(size >= frames, tf.minimum(tf.cast(stretch, tf.int32), size - 1), number)
+        segment = (tf.cast(number, tf.float32) + drawn) * tf.cast(size, tf.float32) / frames
+        own = tf.where(size >= frames, tf.minimum(tf.cast(segment, tf.int32), size - 1), number)
         return rows, tf.gather(flat_rows, tf.gather(starts, rows)[:, None] + own % size)
 
-    cameras = columns["camera"] if camera_balanced else None
-    rows = pk_rows(
-        columns["identity"],
-        num_identities_per_batch,
-        num_instances,
-        seed,
-        first_epoch,
-        last,
-        cameras,
-    )
-    chosen = rows.enumerate(first_epoch * steps).map(choose)
+    chosen = rows.enumerate(first_step).map(choose)
     load = load_rows(images, image_size, cache)
     pixels = load(chosen.map(lambda rows, flat: tf.reshape(flat, [-1])), count * frames)
 
     def finish(step: tf.Tensor, element: Any) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
-        (_, images), (rows, _) = element
-        pair = tf.random.fold_in(tf.stack([tf.constant(seed, tf.int64), step]), 1)
-        shape = (count * frames, *image_size, 3)
-        changed = change(tf.ensure_shape(images, shape), pair)
+        (_, pixels), (rows, _) = element
+        pixels = tf.ensure_shape(pixels, (count * frames, *image_size, 3))
+        changed = change(pixels, step_seed(seed, step, 1))
         clips = tf.reshape(changed, (count, frames, *image_size, 3))
-        labels = {name: tf.gather(column, rows) for name, column in columns.items()}
-        labels["frame_identity"] = tf.repeat(labels["identity"], frames)
-        return {"clips": clips, "mask": tf.ones((count, frames), tf.bool)}, labels
+        batch = {name: tf.gather(column, rows) for name, column in labels.items()}
+        batch["frame_identity"] = tf.repeat(batch["identity"], frames)
+        return {"clips": clips, "mask": tf.ones((count, frames), tf.bool)}, batch
 
-    both = tf.data.Dataset.zip((pixels, chosen)).enumerate(first_epoch * steps)
-    augmented = both.map(finish, num_parallel_calls=tf.data.AUTOTUNE)
-    return check_augmented(augmented).prefetch(AHEAD)
+    return mapped(tf.data.Dataset.zip((pixels, chosen)).enumerate(first_step), finish)
 
 
 def clip_batches(
@@ -107,17 +93,17 @@ def clip_batches(
     image_size: tuple[int, int] = (256, 128),
     cache: Cache = None,
 ) -> tf.data.Dataset:
-    """All clips of all tracklets once, in order: T frames after T frames, the last one padded.
+    """Return all clips of all tracklets once, in order; each has T frames, the last one is padded.
 
     Args:
         images: with a column "tracklet", readable.
         frames: T.
-        batch_size: clips at a time; the last batch is short.
-        image_size, cache: as in `image_batches`.
+        batch_size: b; the last batch may be smaller.
+        image_size, cache: see `image_batches`.
 
     Returns:
         Elements {"clips": uint8 (b, t, h, w, 3), "mask": bool (b, t)}; a tracklet of n frames has
-        ⌈n/T⌉ clips, and repeats its last frame behind the mask.
+        ⌈n/T⌉ clips. The mask excludes the padding, which repeats the last frame.
 
     Raises:
         InputError: no tracklets, frames or batch_size below 1.
@@ -146,7 +132,6 @@ def clip_batches(
 def _check(images: PersonImages, frames: int) -> None:
     checks.at_least(1, frames=frames)
     if not images.has_tracklets or not len(images):
-        raise InputError(
-            f"clips are of tracklets: received {counted(len(images), 'image')} without them; see "
-            "keras_reid.data.tracklets"
-        )
+        received = Shown(f"{counted(len(images), 'image')} without tracklets")
+        fix = "See keras_reid.data.tracklets."
+        raise invalid("images", "images of tracklets", received, fix)

@@ -1,4 +1,4 @@
-"""Persons cut out of the frames of a video."""
+"""Crops of persons from the frames of a video."""
 
 import os
 from pathlib import Path
@@ -7,11 +7,11 @@ import numpy as np
 from PIL import Image
 
 from keras_reid.data.images import PersonImages
-from keras_reid.data.mot import NOBODY, read_mot
+from keras_reid.data.mot import UNLABELED, read_mot
 from keras_reid.data.readers.layouts import of_tracks
 from keras_reid.data.video import video_frames
-from keras_reid.errors import InputError
-from keras_reid.io import new_folder
+from keras_reid.errors import invalid_file
+from keras_reid.io import check_new_folder, new_folder
 from keras_reid.names import expanded
 
 
@@ -21,28 +21,25 @@ def cut_tracklets(
     out: str | os.PathLike[str],
     camera: int = 1,
 ) -> PersonImages:
-    """The persons of a MOT `gt.txt`, cut out of its video, as tracklets in the new folder `out`.
+    """Crop the persons of a MOT `gt.txt` from its video, as tracklets in the new folder `out`.
 
-    They are named as those of MARS, `0001C1T0001F0001.jpg`. A `det.txt`, in which all identities
-    are −1, has no tracklets: track it first, see `keras_reid.tracking`. Boxes of other classes than
-    pedestrians are left out.
+    Files are named as in MARS, `0001C1T0001F0001.jpg`. In a `det.txt`, all identities are −1; it
+    must be tracked first, see `keras_reid.tracking`. Boxes of other classes than pedestrians are
+    left out.
 
     Raises:
-        InputError: `out` exists, a broken table, one without identities, an identity twice in
-            a frame, or a box beyond the last frame.
+        InputError: `out` is not empty; a malformed table, or one without identities; an identity
+            twice in a frame; a box after the last frame.
     """
     boxes = read_mot(table)
-    boxes = boxes[(boxes.identity != NOBODY) & (boxes.confidence != 0)]
+    boxes = boxes[(boxes.identity != UNLABELED) & (boxes.confidence != 0)]
     if not len(boxes):
-        raise InputError(
-            f"tracklets have identities: all in {table} are −1 or marked as ignored; track the "
-            "detections first (track.py)"
-        )
+        fix = "Track the detections first (track.py)."
+        raise invalid_file(table, "have boxes with identities", "none", fix)
     boxes.check_identities()
     digits = max(4, len(str(boxes.frame.max())))
     target = expanded(out).absolute()
-    if target.exists():
-        raise InputError(f"tracklets are written to a new folder, but {target} exists")
+    check_new_folder(target)
     frames: dict[int, list[Path]] = {}
     number = 0
     with new_folder(target) as staged:
@@ -60,7 +57,7 @@ def cut_tracklets(
 
 
 def cut(image: np.ndarray, box: np.ndarray) -> np.ndarray | None:
-    """The part of an image (h, w, 3) inside the box (x, y, w, h); None if that is nothing."""
+    """Return the part of an image (h, w, 3) inside the box (x, y, w, h); None if it is empty."""
     height, width = image.shape[:2]
     left, top = (max(0, round(float(v))) for v in box[:2])
     right = min(width, round(float(box[0] + box[2])))

@@ -1,4 +1,4 @@
-"""Which image shows whom, seen by which camera, as parallel columns."""
+"""Person images as parallel columns: path, identity, camera and further labels."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from keras_reid import checks
-from keras_reid.errors import InputError, counted, printable
+from keras_reid.errors import InputError, Shown, counted, invalid, printable
 from keras_reid.names import normalized_labels
 
 TRACKLET = "tracklet"  # the column
-ORIENTATION = "exif_orientation"  # the column of images that are known to decode
+ORIENTATION = "exif_orientation"  # the column of images that decode
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -22,21 +22,21 @@ class PersonImages:
 
     Args:
         path: (n,) file names; a leading `~` is the home folder.
-        identity: (n,) integer or text labels. Text is kept in Unicode NFC.
-        camera: (n,) integer or text labels, or None for data without cameras. None is a mode of
-            its own: evaluation then compares every query with every gallery image.
-        columns: what else is known of each image, arrays (n, …) by name: they become labels of
-            the batches, but "keypoints" (n, k, 3), which moves with the pixels and becomes an
-            input, see `keras_reid.data.keypoints`, and "tracklet" (n,), a number for each tracklet:
-            images of one number, in their order, show one person before one camera.
-            `keras_reid.data.readable` adds "exif_orientation" (n,), by which files are decoded.
-        distractor: (n,) booleans: gallery images of no person of the data set, which its reader
-            marks. They match no query, are not trained on and are no leak. Default: none. Labels
-            mean nothing else here: 0 and −1 are persons as all others.
+        identity: (n,) integer or text labels. Text is kept in Unicode NFC. 0 and −1 have no special
+            meaning.
+        camera: (n,) integer or text labels, or None for data without cameras. Without cameras,
+            evaluation compares every query with every gallery image.
+        columns: further arrays (n, …) by name, which become labels of the batches. "keypoints"
+            (n, k, 3) moves with the pixels and becomes an input, see `keras_reid.data.keypoints`.
+            "tracklet" (n,) numbers the tracklets; the images of a tracklet, in their order, show
+            one person in one camera. `keras_reid.data.readable` adds "exif_orientation" (n,),
+            which selects the decoder.
+        distractor: (n,) booleans: gallery images that show no person of the data set. They match
+            no query, are not trained on and are no leak. Default: none.
 
     Raises:
-        InputError: the columns differ in length, hold something else than the above, or a tracklet
-            shows several persons or is of several cameras.
+        InputError: columns of different lengths or of other types; a tracklet with several persons
+            or cameras.
     """
 
     path: np.ndarray
@@ -46,29 +46,23 @@ class PersonImages:
     distractor: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
 
     def __post_init__(self) -> None:
-        def put(name: str, value: object) -> None:
-            object.__setattr__(self, name, value)  # the dataclass is frozen
-
         paths = [os.path.expanduser(p) for p in self.path]
         _check_names(paths)
-        put("path", np.array(paths, dtype=str))
-        put("identity", _labels(self.identity, "identity"))
-        if self.camera is not None:
-            put("camera", _labels(self.camera, "camera"))
-        put("columns", {name: np.asarray(values) for name, values in self.columns.items()})
         distractor = np.asarray(self.distractor, bool)
-        put("distractor", distractor if distractor.size else np.zeros(len(self), bool))
-        lists = {"identity": self.identity, "camera": self.camera, "distractor": self.distractor}
-        if taken := sorted({"path", *lists} & {*self.columns}):
-            raise InputError(
-                f"`columns` must have other names than the labels, got {taken[0]!r}. Rename it."
-            )
-        for name, values in (*lists.items(), *self.columns.items()):
-            if values is not None and values.shape[:1] != (len(self),):
-                raise InputError(
-                    f"`{name}` must have one entry per image, got shape {values.shape} for "
-                    f"{counted(len(self), 'image')}. Pass columns of one length."
-                )
+        labels = {
+            "identity": _labels(self.identity, "identity"),
+            "camera": None if self.camera is None else _labels(self.camera, "camera"),
+            "distractor": distractor if distractor.size else np.zeros(len(paths), bool),
+        }
+        columns = {name: np.asarray(values) for name, values in self.columns.items()}
+        if taken := sorted({"path", *labels} & {*columns}):
+            raise invalid("columns", "without the names of labels", taken[0], "Rename it.")
+        for name, values in (*labels.items(), *columns.items()):
+            if values is not None and values.shape[:1] != (len(paths),):
+                received = Shown(f"shape {values.shape} for {counted(len(paths), 'image')}")
+                raise InputError(f"`{name}` must have one entry per image, got {received}.", name)
+        for name, value in dict(labels, path=np.array(paths, dtype=str), columns=columns).items():
+            object.__setattr__(self, name, value)  # the dataclass is frozen
         if self.has_tracklets:
             self._check_tracklets()
 
@@ -80,97 +74,90 @@ class PersonImages:
             other = np.flatnonzero(values != values[first][owner])
             if len(other):
                 number = self.columns[TRACKLET][other[0]]
-                raise InputError(
-                    f"a tracklet has one {name}: received several in tracklet {number}; give each "
-                    "a number of its own"
-                )
+                received = Shown(f"several in tracklet {number}")
+                raise invalid(name, "the same in all images of a tracklet", received)
 
     def __len__(self) -> int:
         return len(self.path)
 
     def __getitem__(self, rows: Any) -> "PersonImages":
-        """The images at an index, a slice, an array of indices or a boolean mask."""
+        """Return the images at an index, a slice, an array of indices or a boolean mask."""
         rows = np.atleast_1d(np.arange(len(self))[rows])
         camera = None if self.camera is None else self.camera[rows]
         columns = {name: values[rows] for name, values in self.columns.items()}
-        return replace(
-            self,
-            path=self.path[rows],
-            identity=self.identity[rows],
-            camera=camera,
-            columns=columns,
-            distractor=self.distractor[rows],
-        )
+        labels = self.identity[rows], camera, columns, self.distractor[rows]
+        return PersonImages(self.path[rows], *labels)
 
     def with_columns(self, **columns: Any) -> "PersonImages":
-        """The same images with these columns beside those that they have."""
+        """Return the images with additional or replaced columns."""
         return replace(self, columns={**self.columns, **columns})
 
     def __repr__(self) -> str:
-        parts = [counted(len(self), "image")]
-        if self.has_tracklets:
-            parts.append(counted(len(self._tracklets[0]), "tracklet"))
-        parts.append(counted(len(np.unique(self.identity)), "identity"))
-        cameras = None if self.camera is None else len(np.unique(self.camera))
-        parts.append("no cameras" if cameras is None else counted(cameras, "camera"))
+        cameras = 0 if self.camera is None else len(np.unique(self.camera))
+        parts = [
+            counted(len(self), "image"),
+            *([counted(len(self._tracklets[0]), "tracklet")] if self.has_tracklets else []),
+            counted(len(np.unique(self.identity)), "identity"),
+            "no cameras" if self.camera is None else counted(cameras, "camera"),
+        ]
         return f"PersonImages({', '.join(parts)})"
 
     @property
     def checked(self) -> bool:
-        """Whether all files are known to decode, see `keras_reid.data.readable`."""
+        """True if all files decode: the result of `keras_reid.data.readable`."""
         return ORIENTATION in self.columns
 
     @property
     def unlabeled(self) -> np.ndarray:
-        """(n,) booleans, all False: readers leave unlabeled images out."""
+        """Booleans (n,), all False: readers leave unlabeled images out."""
         return np.zeros(len(self), bool)
 
     @property
     def has_tracklets(self) -> bool:
-        """Whether there is a column "tracklet"."""
+        """True with a column "tracklet"."""
         return TRACKLET in self.columns
 
     @property
     def owner(self) -> np.ndarray:
-        """(n,) of 0 … t − 1: the tracklet of each image in the order of the numbers.
+        """Index (n,), 0 to t − 1, of the tracklet of each image, in the order of their numbers.
 
-        Without a column "tracklet" each image is one.
+        Without a column "tracklet", each image is a tracklet.
         """
         return self._tracklets[1]
 
     @property
     def tracklet_rows(self) -> list[np.ndarray]:
-        """The rows of each of the t tracklets, in the order of `owner`."""
+        """Rows of each of the t tracklets, in the order of `owner`."""
         return _rows_of(self.owner)
 
     def per_tracklet(self) -> "PersonImages":
-        """The first image of each of the t tracklets, in the order of `owner`.
+        """Return the first image of each of the t tracklets, in the order of `owner`.
 
-        Its identity and camera are the tracklet's. Without a column "tracklet" these are all.
+        Its identity and camera are those of the tracklet. Without a column "tracklet", return all.
         """
         return self[self._tracklets[0]] if self.has_tracklets else self
 
     @cached_property
     def _tracklets(self) -> tuple[np.ndarray, np.ndarray]:
-        """The first row of each tracklet (t,), and the tracklet of each row (n,)."""
+        """First row of each tracklet (t,), and tracklet of each row (n,)."""
         number = self.columns.get(TRACKLET, np.arange(len(self)))
         _, first, owner = np.unique(number, return_index=True, return_inverse=True)
         return first, owner
 
     def without(self, *columns: str) -> "PersonImages":
-        """The same images without these columns."""
+        """Return the images without these columns."""
         kept = {name: values for name, values in self.columns.items() if name not in columns}
         return replace(self, columns=kept)
 
     def classes(self) -> tuple[np.ndarray, np.ndarray]:
-        """`names[index[i]] == identity[i]`: sorted labels (c,) and int32 indices (n,)."""
+        """Return sorted labels (c,) and int32 indices (n,): `names[index[i]] == identity[i]`."""
         names, index = np.unique(self.identity, return_inverse=True)
         return names, index.astype(np.int32)
 
 
 @dataclass(frozen=True, eq=False)
 class ReidDataset:
-    """A data set by name, with the parts that it has: None stands for a part that is not there."""
+    """Named data set of up to three parts; the other attributes are None."""
 
     name: str
     train: PersonImages | None
@@ -178,86 +165,86 @@ class ReidDataset:
     gallery: PersonImages | None
 
     def parts(self) -> dict[str, PersonImages]:
-        """The parts that are there, in the order train, query, gallery."""
+        """Return the existing parts in the order train, query, gallery."""
         parts = ("train", "query", "gallery")
         return {name: part for name in parts if (part := getattr(self, name)) is not None}
 
     def map(self, change: Callable[[PersonImages], PersonImages]) -> "ReidDataset":
-        """The data set of the changed parts."""
-        parts = (self.train, self.query, self.gallery)
-        return ReidDataset(self.name, *(None if p is None else change(p) for p in parts))
+        """Return the data set of the changed parts."""
+        parts: dict[str, Any] = {name: change(part) for name, part in self.parts().items()}
+        return replace(self, **parts)
 
     def hold_out(self, fraction: float, seed: int = 0) -> "ReidDataset":
-        """Query and gallery images of a fraction of the training identities, who are kept aside.
+        """Move a fraction of the training identities to a hold-out set, as query and gallery.
 
-        Of each of them every camera gives one query, drawn, as long as the gallery holds an image
-        of another camera for each query; without cameras one image is a query. Who has no such pair
-        stays in training.
+        Every camera gives one random query of each of these identities if the gallery keeps an
+        image of another camera for each query. Without cameras, one image is a query. Identities
+        without such a pair stay in training.
 
         Args:
-            fraction: of the identities that have one, in (0, 1).
-            seed: of what is drawn.
+            fraction: share of the identities with a pair, in (0, 1).
+            seed: of the random choice.
 
         Raises:
-            InputError: a data set with query and gallery images, or one without training images;
-                fewer than two identities to keep aside or to train on.
+            InputError: the data set has query or gallery images, or no training images; fewer than
+                two identities to hold out or to train on.
         """
-        checks.within("(0, 1)", "0.2 is usual", fraction=fraction)
+        checks.within("(0, 1)", "0.2 is usual.", fraction=fraction)
         images = self.train
         if self.query is not None or self.gallery is not None or images is None:
+            parts = ", ".join(self.parts())
             raise InputError(
-                f"identities are held out of a data set that has training images alone: "
-                f"{self.name} has {', '.join(self.parts())}; leave holdout out",
+                f"With `holdout`, {self.name} must have training images only, got {parts}. Leave "
+                "it out.",
                 "holdout",
             )
         rng = np.random.default_rng(seed)
         names, identity = images.classes()
         queries = [_queries(images, rows, rng) for rows in _rows_of(identity)]
-        fit = rng.permutation([i for i, rows in enumerate(queries) if rows])
-        held = fit[: round(fraction * len(fit))]
+        candidates = rng.permutation([i for i, rows in enumerate(queries) if rows])
+        held = candidates[: round(fraction * len(candidates))]
         if len(held) < 2 or len(names) - len(held) < 2:
-            raise InputError(
-                f"at least two identities are held out and two are trained on: received "
-                f"{len(names)}, of whom {len(fit)} have images to find each other, and "
-                f"{fraction:g}; give more images or another fraction",
-                "holdout",
-            )
+            received = f"{fraction:g} of {len(candidates)}, in {counted(len(names), 'identity')}"
+            rule = "a fraction that holds out two identities or more and leaves two"
+            raise invalid("holdout", rule, Shown(received), "Add images.")
         aside = np.isin(identity, held)
-        asked = np.zeros(len(images), bool)
-        asked[[row for i in held for row in queries[i]]] = True
-        return ReidDataset(self.name, images[~aside], images[aside & asked], images[aside & ~asked])
+        is_query = np.zeros(len(images), bool)
+        is_query[[row for i in held for row in queries[i]]] = True
+        return ReidDataset(
+            self.name, images[~aside], images[aside & is_query], images[aside & ~is_query]
+        )
 
     def all_to_train(self) -> "ReidDataset":
-        """The images of all parts, but distractors, to train on; nothing is left to score."""
+        """Return a data set that trains on the images of all parts except distractors."""
         images = joined(*self.parts().values())
         return ReidDataset(self.name, images[~images.distractor], None, None)
 
 
 def _rows_of(owner: np.ndarray) -> list[np.ndarray]:
-    """The rows of each of 0 … t − 1, all of whom own some, in their order."""
+    """Return the row indices of each of 0 … t − 1; no group is empty."""
     return np.split(np.argsort(owner, kind="stable"), np.cumsum(np.bincount(owner))[:-1])
 
 
 def _queries(images: PersonImages, rows: np.ndarray, rng: np.random.Generator) -> list[int]:
-    """Those of an identity's rows that are queries, so that the others hold a match for each."""
+    """Return the query rows of an identity; its other rows contain a match for each of them."""
     rows = rng.permutation(rows)
     if images.camera is None:
         return rows[:1].tolist() if len(rows) > 1 else []
     cameras = images.camera[rows]
-    asked: list[int] = []
+    queries: list[int] = []
     for camera in dict.fromkeys(cameras.tolist()):
-        tried = [*asked, int(rows[cameras == camera][0])]
+        tried = [*queries, int(rows[cameras == camera][0])]
         left = cameras[~np.isin(rows, tried)]
         if all((left != images.camera[row]).any() for row in tried):
-            asked = tried
-    return asked
+            queries = tried
+    return queries
 
 
 def joined(*parts: PersonImages) -> PersonImages:
-    """The images of all parts; identities or cameras that are text in one are text in all.
+    """Return the images of all parts; labels that are text in one part become text in all.
 
-    Cameras and columns that not all of them have are left out, and tracklets, for each part has
-    numbers of its own.
+    Cameras and columns that a part lacks are left out. So are tracklets, because parts number them
+    separately.
     """
     shared = set.intersection(*(set(part.columns) for part in parts)) - {TRACKLET}
     cameras = [part.camera for part in parts if part.camera is not None]
@@ -275,8 +262,8 @@ def _check_names(paths: list[str]) -> None:
         "".join(paths).encode()
     except UnicodeEncodeError:
         wrong = next(path for path in paths if printable(path) != path)
-        raise InputError(
-            f"file names are text in UTF-8, which TensorFlow opens: received {wrong!r}; rename it"
+        raise invalid(
+            "path", "text in UTF-8, which TensorFlow opens", wrong, "Rename it."
         ) from None
 
 
@@ -285,21 +272,18 @@ def _labels(values: Any, column: str) -> np.ndarray:
     if labels.dtype.kind == "U":
         return normalized_labels(labels)
     if labels.dtype.kind not in "iu" and labels.size:
-        raise InputError(
-            f"{column} must hold integers or text, got values such as {labels.flat[0]!r}: "
-            "convert the column before building PersonImages"
-        )
+        raise invalid(column, "integers or text", labels.flat[0], "Convert the column.")
     return checks.int64(labels, column)
 
 
 def _joined_labels(labels: Sequence[np.ndarray]) -> np.ndarray:
-    """One column, of text if one of them is."""
+    """Concatenate labels as text if one of them is text."""
     text = any(part.dtype.kind == "U" for part in labels)
     return np.concatenate([part.astype(str) if text else part for part in labels])
 
 
 def name_some(names: Sequence[object], most: int = 5) -> str:
-    """`a, b, c and 7 more`."""
+    """Return a list for messages, such as `a, b, c and 7 more`."""
     rest = len(names) - most
-    listed = ", ".join(str(name) for name in names[:most])
-    return f"{listed} and {rest} more" if rest > 0 else listed
+    first = ", ".join(str(name) for name in names[:most])
+    return f"{first} and {rest} more" if rest > 0 else first

@@ -1,4 +1,4 @@
-"""Pixels of images that are given as paths, PIL images or arrays."""
+"""Pixels of paths, PIL images and arrays."""
 
 import itertools
 import os
@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from keras_reid import checks
-from keras_reid.errors import InputError
+from keras_reid.errors import Shown, invalid
 from keras_reid.pixels import decode, resize
 
 FORMS = "paths, PIL images, or uint8 RGB arrays (h, w, 3) or (b, h, w, 3)"
@@ -36,21 +36,19 @@ def image_parts(images: Any) -> Iterator[Any]:
         for image in images:
             yield from image_parts(image)
     else:
-        raise InputError(f"`images` must be {FORMS}, got {type(images).__name__}.")
+        raise invalid("images", FORMS, Shown(type(images).__name__))
 
 
 def _batch(array: np.ndarray) -> np.ndarray:
     if array.ndim not in (3, 4) or array.shape[-1] != 3 or 0 in array.shape[-3:]:
-        raise InputError(
-            f"`images` must be {FORMS}, got the shape {array.shape}. Convert other images with "
-            "PIL.Image.fromarray."
-        )
+        received = Shown(f"the shape {array.shape}")
+        raise invalid("images", FORMS, received, "Convert other images with PIL.Image.fromarray.")
     pixels = checks.pixels(array)
     return pixels[None] if pixels.ndim == 3 else pixels
 
 
 def pixels_of(image: Any) -> np.ndarray:
-    """Pixels uint8 `(h, w, 3)` of a path or a PIL image, upright; arrays are returned unchanged.
+    """Return upright pixels uint8 `(h, w, 3)` of a path or a PIL image; return arrays unchanged.
 
     Raises:
         InputError: a file or a PIL image that does not decode.
@@ -60,18 +58,16 @@ def pixels_of(image: Any) -> np.ndarray:
     if isinstance(image, Image.Image):
         return decode(image)
     if isinstance(image, Mapping):
-        raise InputError(f"`images` must be {FORMS}, got a mapping of {', '.join(image)}.")
+        raise invalid("images", FORMS, Shown(f"a mapping of {', '.join(image)}"))
     path = os.path.expanduser(image)
     if os.path.isdir(path):
-        raise InputError(
-            f"`images` must be image files, got the folder {path}. Pass "
-            "keras_reid.data.unlabeled(folder)."
-        )
+        fix = "Pass keras_reid.data.unlabeled(folder)."
+        raise invalid("images", "image files", Shown(f"the folder {path}"), fix)
     return decode(path)
 
 
 def single_images(images: Any) -> list[Any]:
-    """List of the paths, PIL images and arrays `(h, w, 3)` of `image_parts`; no file is read.
+    """List the paths, PIL images and arrays `(h, w, 3)` of `image_parts`; no file is read.
 
     Raises:
         InputError: as in `image_parts`.

@@ -1,13 +1,11 @@
-"""Body points of the images: read from a table, or estimated once and kept in one.
+"""Body points of the images: read from a table, or estimated once and stored in one.
 
 Points are (k, 3): x and y as shares of the width and height of the image, 0 at the left and upper
-edge, and a confidence in [0, 1], 0 for a point that is not seen. The table has a column `file` and
-NAME_x, NAME_y (pixels of the file) and, if wanted, NAME_c (confidence) for each point; an empty
-cell says that the point is not seen. Estimated tables also have the column `digest`, of the content
-of the file.
+edge, and a confidence in [0, 1], 0 for a hidden point. The table has a column `file`, and NAME_x,
+NAME_y (pixels of the file) and optionally NAME_c (confidence) for each point; an empty cell marks a
+hidden point. Estimated tables also have the column `digest`, of the content of the file.
 """
 
-import csv
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,23 +17,23 @@ from PIL import Image
 
 from keras_reid import checks
 from keras_reid.data.images import PersonImages
-from keras_reid.errors import InputError, counted
-from keras_reid.io import content_digest, read_table, replaced_file
+from keras_reid.errors import InputError, counted, first_line, invalid, invalid_file
+from keras_reid.io import content_digest, read_table, replaced_file, write_table
 from keras_reid.names import expanded, normalized
 from keras_reid.pixels import decode, upright_size
 from keras_reid.skeletons import COCO, KEYPOINTS, SKELETONS, Skeleton
 
-KEPT_EVERY = 1024  # images, after which estimates are written down
+SAVED_EVERY = 1024  # images
 COLUMNS = [f"{n}_{axis}" for s in SKELETONS.values() for n in s.names for axis in "xyc"]
 
 
 class PoseEstimator(Protocol):
-    """Finds the points of the person in an image."""
+    """Estimator of the body points of one person."""
 
     skeleton: Skeleton
 
     def __call__(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        """uint8 RGB images (h, w, 3) of any sizes → float32 points (b, k, 3)."""
+        """Return float32 points (b, k, 3) of uint8 RGB images (h, w, 3) of any sizes."""
 
 
 class MoveNet:
@@ -48,7 +46,7 @@ class MoveNet:
         threads: of the interpreter.
 
     Raises:
-        InputError: LiteRT is not installed, or the file is missing, broken or another model.
+        InputError: LiteRT is not installed; a missing or broken file, or another model.
     """
 
     skeleton = COCO
@@ -57,15 +55,13 @@ class MoveNet:
         self._net = interpreter(path, "MoveNet", threads)
         (self._input,) = self._net.get_input_details()
         (self._output,) = self._net.get_output_details()
-        given, found = tuple(self._input["shape"]), tuple(self._output["shape"])
-        if found != (1, 1, 17, 3) or given[0] != 1 or given[1] != given[2] or given[3] != 3:
-            raise InputError(
-                "MoveNet takes (1, s, s, 3) and gives (1, 1, 17, 3): "
-                f"{path} takes {given} and gives {found}"
-            )
+        shapes = tuple(self._input["shape"]), tuple(self._output["shape"])
+        if shapes != ((1, *2 * shapes[0][1:2], 3), (1, 1, 17, 3)):
+            rule = "be MoveNet, of shapes (1, s, s, 3) and (1, 1, 17, 3)"
+            raise invalid_file(path, rule, shapes, "Download it again.")
 
     def __call__(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        """The points (b, 17, 3) of b images; those beyond the image have no confidence."""
+        """Return the points (b, 17, 3) of b images; points outside the image have confidence 0."""
         return np.stack([self._points(checks.pixels(image)) for image in images])
 
     def _points(self, image: np.ndarray) -> np.ndarray:
@@ -85,12 +81,12 @@ class MoveNet:
         return np.stack([x, y, np.where(inside, np.clip(score, 0, 1), 0)], axis=-1)
 
 
-def interpreter(path: str | os.PathLike[str], what: str, threads: int | None = None) -> Any:
-    """LiteRT's interpreter of a file, ready to run.
+def interpreter(path: str | os.PathLike[str], role: str, threads: int | None = None) -> Any:
+    """Return a LiteRT interpreter of a .tflite file, ready to run.
 
     Args:
-        path: of a .tflite file.
-        what: it should be, such as "MoveNet".
+        path: of the file.
+        role: of the model, for errors, such as "MoveNet".
         threads: of the interpreter; None: one for each processor.
 
     Raises:
@@ -98,27 +94,24 @@ def interpreter(path: str | os.PathLike[str], what: str, threads: int | None = N
     """
     module = checks.installed("ai_edge_litert.interpreter", "litert")
     path = expanded(path)
-    if not path.is_file():
-        raise InputError(f"{what} is read from a .tflite file: {path} is none")
     try:
         net = module.Interpreter(str(path), num_threads=threads or os.cpu_count())
         net.allocate_tensors()
     except (ValueError, RuntimeError) as error:
-        raise InputError(f"{path} is no model for LiteRT ({str(error)[:120]})") from error
+        reason = f"'{first_line(error)}'" if path.is_file() else "no file"
+        raise invalid_file(path, f"be {role} for LiteRT", reason, "Check the path.") from error
     return net
 
 
 def estimator_of(source: str) -> PoseEstimator:
-    """`movenet:FILE.tflite` → a `MoveNet`.
+    """Return the `MoveNet` of `movenet:FILE.tflite`.
 
     Raises:
-        InputError: another word, or what `MoveNet` raises.
+        InputError: another text, or see `MoveNet`.
     """
     name, _, path = source.partition(":")
     if name != "movenet" or not path:
-        raise InputError(
-            f"keypoints come from FILE.csv or from movenet:FILE.tflite: received {source!r}"
-        )
+        raise invalid("keypoints", "FILE.csv or movenet:FILE.tflite", source)
     return MoveNet(path)
 
 
@@ -126,7 +119,7 @@ def read_keypoints(images: PersonImages, table: str | os.PathLike[str]) -> Perso
     """Return the images with the column "keypoints" (n, k, 3) of a table.
 
     The column `file` has the end of the path of an image, with or without folders, or its path
-    from the folder of the table. Points of images without a row are not seen; a warning counts
+    relative to the folder of the table. Images without a row have hidden points; a warning counts
     these images.
 
     Raises:
@@ -137,15 +130,12 @@ def read_keypoints(images: PersonImages, table: str | os.PathLike[str]) -> Perso
     rows = {normalized(file.replace("\\", "/")): points for file, points in rows.items()} | rows
     points = [_row_of(path, table, rows) for path in images.path.tolist()]
     missing = [path for path, row in zip(images.path, points, strict=True) if row is None]
-    if len(missing) == len(images):
-        raise InputError(
-            f"a table of keypoints names the images: {table} has no row for {missing[0]} or any "
-            f"other of {len(images)}; its column file must end like their paths"
-        )
     if missing:
-        logging.warning(
-            "%s has no points of %s, such as %s", table, counted(len(missing), "image"), missing[0]
-        )
+        received = f"no row for {counted(len(missing), 'image')} such as {missing[0]}"
+        if len(missing) == len(images):
+            fix = "The column file must have the ends of their paths."
+            raise invalid_file(table, "have points of the images", received, fix)
+        logging.warning("%s has %s", table, received)
     return _with_points(images, skeleton, points)
 
 
@@ -162,9 +152,9 @@ def estimate_keypoints(
     Args:
         images: n readable images.
         estimator: see `PoseEstimator`.
-        table: file to which the estimates are added. It is replaced every 1,024 images, so that
-            an interrupted estimation resumes.
-        progress: called with the number of images done and of all.
+        table: file for the estimates. It is replaced every 1,024 images, so that an interrupted
+            estimation resumes.
+        progress: called with the numbers of processed and of all images.
 
     Raises:
         InputError: the table has another skeleton or cannot be written.
@@ -175,27 +165,25 @@ def estimate_keypoints(
     digests = {name: content_digest(path) for path, name in names.items()}
     skeleton, rows, before = read_points(table) if table.exists() else (estimator.skeleton, {}, {})
     if skeleton != estimator.skeleton:
-        raise InputError(
-            f"a table has the points of one estimator: {table} has {len(skeleton.names)} points, "
-            f"this estimator finds {len(estimator.skeleton.names)}; name another table"
-        )
+        rule = f"have the {len(estimator.skeleton.names)} points of this estimator"
+        raise invalid_file(table, rule, len(skeleton.names), "Choose another table.")
     rows = {n: row for n, row in rows.items() if n not in digests or digests[n] == before.get(n)}
     digests = before | digests
     todo = [path for path, name in names.items() if name not in rows]
-    for start in range(0, len(todo), KEPT_EVERY):
-        for path in todo[start : start + KEPT_EVERY]:
+    for start in range(0, len(todo), SAVED_EVERY):
+        for path in todo[start : start + SAVED_EVERY]:
             pixels = decode(path)
             rows[names[path]] = in_pixels(estimator([pixels])[0], *pixels.shape[1::-1])
         write_points(table, skeleton, rows, digests)
         if progress:
-            progress(min(start + KEPT_EVERY, len(todo)), len(todo))
+            progress(min(start + SAVED_EVERY, len(todo)), len(todo))
     return _with_points(images, skeleton, [rows[name] for name in names.values()])
 
 
 def _with_points(
     images: PersonImages, skeleton: Skeleton, rows: Sequence[np.ndarray | None]
 ) -> PersonImages:
-    """Add the points of each image, given in pixels; None: no point is seen."""
+    """Add the points of each image, which are in pixels; None: all are hidden."""
     points = np.zeros((len(images), len(skeleton.names), 3), np.float32)
     for i, (path, pixels) in enumerate(zip(images.path.tolist(), rows, strict=True)):
         if pixels is not None:
@@ -210,41 +198,40 @@ def annotated(
     cache: str | os.PathLike[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> PersonImages:
-    """The images with the column "keypoints" from `FILE.csv` or `movenet:FILE.tflite`.
+    """Return the images with the column "keypoints" from `FILE.csv` or `movenet:FILE.tflite`.
 
     Args:
         images: n readable images.
-        source: a table to read, or an estimator.
-        cache: the table in which an estimator's points are kept.
+        source: table or estimator.
+        cache: table for the points of an estimator.
         progress: see `estimate_keypoints`.
 
     Raises:
-        InputError: as `read_keypoints`, `MoveNet` and `estimate_keypoints`.
+        InputError: see `read_keypoints`, `MoveNet` and `estimate_keypoints`.
     """
     if source.lower().endswith(".csv"):
         return read_keypoints(images, source)
     estimator = estimator_of(source)
     if cache is None:
-        raise InputError(
-            "estimated keypoints are kept in a table: give its name, FILE.csv", "keypoints_cache"
-        )
+        message = "With an estimator, `keypoints_cache` must be a table, FILE.csv, got None."
+        raise InputError(message, "keypoints_cache")
     return estimate_keypoints(images, estimator, cache, progress)
 
 
 def _from(table: Path, path: str) -> str:
-    """The path of an image from the folder of its table."""
+    """Return the path of an image relative to the folder of its table."""
     return os.path.relpath(os.path.abspath(path), table.parent.absolute())
 
 
 def _row_of(path: str, table: Path, rows: dict[str, np.ndarray]) -> np.ndarray | None:
-    words = Path(path).parts
-    ends = [_from(table, path), *("/".join(words[i:]) for i in range(len(words)))]
+    names = Path(path).parts
+    ends = [_from(table, path), *("/".join(names[i:]) for i in range(len(names)))]
     ends += [normalized(end) for end in ends]
     return next((rows[end] for end in ends if end in rows), None)
 
 
 def in_pixels(shares: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Points (k, 3) in pixels, of their shares of width and height."""
+    """Convert points (k, 3) from shares of width and height to pixels."""
     pixels = shares[:, :2] * (width, height) - 0.5
     return np.concatenate([pixels, shares[:, 2:]], axis=1)
 
@@ -261,9 +248,8 @@ def read_points(table: Path) -> tuple[Skeleton, dict[str, np.ndarray], dict[str,
         try:
             points = [_point(name, values) for name in skeleton.names]
         except ValueError as error:
-            raise InputError(
-                f"line {number} of {table} must hold numbers after the file: {error}; mend it"
-            ) from error
+            place, rule = f"{table}, line {number}", "have numbers after the file"
+            raise invalid_file(place, rule, error, "Correct the line.") from error
         rows[values["file"]] = np.array(points)
         if values.get("digest"):
             digests[values["file"]] = values["digest"]
@@ -276,7 +262,7 @@ def _point(name: str, values: dict[str, str]) -> tuple[float, float, float]:
         return 0.0, 0.0, 0.0
     x, y, confidence = map(float, texts)
     if not np.isfinite([x, y]).all() or not 0 <= confidence <= 1:
-        raise ValueError(f"received {', '.join(texts)}, with a confidence in 0..1")
+        raise ValueError(f"{', '.join(texts)}, not finite or with a confidence outside [0, 1]")
     return x, y, confidence
 
 
@@ -284,11 +270,9 @@ def _skeleton(header: list[str], table: Path) -> Skeleton:
     for skeleton in SKELETONS.values():
         if {f"{n}_{a}" for n in skeleton.names for a in "xy"} <= set(header):
             return skeleton
-    raise InputError(
-        "a table of keypoints has NAME_x, NAME_y for the points of one of "
-        f"{' or '.join(', '.join(s.names) for s in SKELETONS.values())}: {table} has "
-        f"{', '.join(header)[:200]}"
-    )
+    names = " or ".join(", ".join(s.names) for s in SKELETONS.values())
+    rule, received = f"have NAME_x and NAME_y of the points {names}", ", ".join(header)[:200]
+    raise invalid_file(table, rule, received, "Rename the columns.")
 
 
 def write_points(
@@ -297,11 +281,11 @@ def write_points(
     rows: dict[str, np.ndarray],
     digests: dict[str, str] | None = None,
 ) -> None:
-    """Write the points (k, 3) of images, in pixels, and digests; the table appears complete."""
+    """Write the points (k, 3) of images, in pixels, and digests atomically."""
     header = ["file", *(f"{name}_{axis}" for name in skeleton.names for axis in "xyc")]
-    with replaced_file(table) as new, new.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(header + ["digest"] * (digests is not None))
-        for name, points in rows.items():
-            digest = [] if digests is None else [digests.get(name, "")]
-            writer.writerow([name, *(f"{value:.4g}" for value in points.ravel()), *digest])
+    lines = [[name, *(f"{value:.4g}" for value in points.ravel())] for name, points in rows.items()]
+    if digests is not None:
+        header.append("digest")
+        lines = [[*line, digests.get(line[0], "")] for line in lines]
+    with replaced_file(table) as new:
+        write_table(new, header, lines)

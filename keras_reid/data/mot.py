@@ -1,6 +1,6 @@
-"""Boxes of persons in the frames of a video, in the text format of MOTChallenge.
+"""Boxes of persons in video frames, in the text format of MOTChallenge.
 
-One line for each box: frame from 1, identity (−1: unknown), x and y of its left upper corner from
+Each line has a box: frame from 1, identity (−1: unlabeled), x and y of its left upper corner from
 1, width, height and confidence. Ten columns, as in MOT15, end with three unused numbers
 (Leal-Taixé et al., MOTChallenge 2015, arXiv:1504.01942). Eight or nine columns, as in the ground
 truth of MOT16, MOT17 and MOT20, end with the class and the visibility (Milan et al., MOT16,
@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from keras_reid.errors import InputError, counted
+from keras_reid.errors import Shown, counted, invalid, invalid_file
 from keras_reid.io import new_file, read_text
 from keras_reid.names import expanded
 
-NOBODY = -1
+UNLABELED = -1  # identity, and class
 MOST = 10**9
 WITH_CLASS = (8, 9)  # numbers of columns
 PERSON = 1  # class of a pedestrian
@@ -33,8 +33,8 @@ class Boxes:
         identity: (n,).
         box: (n, 4), x, y, w, h in pixels from 0.
         confidence: (n,); 0 in a ground truth marks persons that are not scored.
-        others: boxes of other classes in the same frames, such as cars and sitting persons, which
-            only scores use; None if there are none. Selected rows keep all of them.
+        others: boxes of other classes in the same frames, such as cars and sitting persons, for
+            scores; None without them. Selected rows keep all of them.
         category: (n,) classes of `others`; None for persons.
     """
 
@@ -49,14 +49,10 @@ class Boxes:
         return len(self.frame)
 
     def __getitem__(self, rows: Any) -> "Boxes":
-        return Boxes(
-            self.frame[rows],
-            self.identity[rows],
-            self.box[rows],
-            self.confidence[rows],
-            self.others,
-            None if self.category is None else self.category[rows],
-        )
+        category = None if self.category is None else self.category[rows]
+        columns = self.frame, self.identity, self.box, self.confidence
+        frame, identity, box, confidence = (column[rows] for column in columns)
+        return Boxes(frame, identity, box, confidence, self.others, category)
 
     def check_identities(self) -> None:
         """Raise if an identity occurs twice in a frame.
@@ -69,27 +65,25 @@ class Boxes:
         )
         if (counts > 1).any():
             frame, identity = pairs[counts > 1][0].tolist()
-            raise InputError(
-                f"`identity` must be unique in each frame, got {identity} {counts.max()} times in "
-                f"frame {frame}. Detections without identities must be tracked first (track.py)."
-            )
+            received = Shown(f"{identity} {counts.max()} times in frame {frame}")
+            fix = "Detections without identities must be tracked first (track.py)."
+            raise invalid("identity", "unique in each frame", received, fix)
 
     def check_frames(self, count: int) -> None:
-        """Raise if a box is beyond the last of `count` frames of a video.
+        """Raise if a box is after the last of `count` frames of a video.
 
         Raises:
-            InputError: the number of frames, and the first frame of a box without a picture.
+            InputError: the number of frames, and the first frame of such a box.
         """
         beyond = self.frame[self.frame > count]
         if len(beyond):
-            raise InputError(
-                f"`boxes` must be in the {counted(count, 'frame')} of the video, got a box in "
-                f"frame {beyond.min()}. Give the table of this video."
-            )
+            rule = f"in the {counted(count, 'frame')} of the video"
+            received = Shown(f"a box in frame {beyond.min()}")
+            raise invalid("boxes", rule, received, "Give the table of this video.")
 
 
 def read_mot(table: str | os.PathLike[str]) -> Boxes:
-    """Boxes of the persons in a `gt.txt`, `det.txt` or result file, in the order of their frames.
+    """Return the boxes of the persons in a `gt.txt`, `det.txt` or result file, ordered by frame.
 
     Numbers are separated by commas, or by spaces or tabs; a comma at the end of a line is ignored.
     Within a frame they keep the order of the file. Boxes of other classes than pedestrians (1) are
@@ -99,8 +93,6 @@ def read_mot(table: str | os.PathLike[str]) -> Boxes:
         InputError: the file is missing, or a line does not have the format.
     """
     file = expanded(table)
-    if not file.is_file():
-        raise InputError(f"boxes are read from a MOT text file: {file} is none")
     rows = []
     for number, line in enumerate(read_text(file).splitlines(), start=1):
         if not line.strip():
@@ -114,36 +106,30 @@ def read_mot(table: str | os.PathLike[str]) -> Boxes:
             if frame < 1 or min(width, height) <= 0:
                 raise ValueError("not positive")
             category = values[7] if len(values) in WITH_CLASS else PERSON
-            if category not in CLASSES and category != NOBODY:
+            if category not in CLASSES and category != UNLABELED:
                 raise ValueError(f"class {category:g} is not in 1 to 13")
         except ValueError as error:
-            raise InputError(
-                f"line {number} of {file} must be frame,identity,x,y,width,height,confidence,…, "
-                f"frames from 1, sizes above 0, none beyond {MOST:,}: received "
-                f"{line[:80]!r} ({error})"
-            ) from None
+            place, fix = f"{file}, line {number}", f"Frames begin at 1; numbers end at {MOST:,}."
+            rule, received = "be frame,identity,x,y,width,height,confidence,…", f"{line[:80]!r}"
+            raise invalid_file(place, rule, f"{received} ({error})", fix) from None
         confidence = values[6] if len(values) > 6 else 1.0
         rows.append((frame, identity, x - 1, y - 1, width, height, confidence, category))
     columns = np.array(sorted(rows, key=lambda row: row[0]), np.float64).reshape(-1, 8)
     frame, identity, category = columns[:, [0, 1, 7]].T.astype(np.int64)
     boxes = Boxes(frame, identity, columns[:, 2:6], columns[:, 6], category=category)
-    person = (category == PERSON) | (category == NOBODY)
+    person = (category == PERSON) | (category == UNLABELED)
     others = None if person.all() else boxes[~person]
     return replace(boxes[person], others=others, category=None)
 
 
 def _texts(line: str) -> list[str]:
     text = line.strip().rstrip(",")
-    # Never both: in "10,5 20,5" the commas are decimal, which float() then refuses.
+    # Not both: "10,5 20,5" has decimal commas, which float() rejects.
     return text.split("," if "," in text else None)
 
 
 def write_mot(boxes: Boxes, table: str | os.PathLike[str]) -> None:
-    """Write boxes to a new file.
-
-    Raises:
-        InputError: it exists.
-    """
+    """Write boxes to a new file; raise `InputError` if it exists."""
     columns = [boxes.frame, boxes.identity, np.add(boxes.box, (1, 1, 0, 0)), boxes.confidence]
     with new_file(table) as file:
         np.savetxt(file, np.column_stack(columns), "%d,%d,%.2f,%.2f,%.2f,%.2f,%.4g,-1,-1,-1")

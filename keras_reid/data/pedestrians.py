@@ -1,4 +1,4 @@
-"""Synthetic pedestrians: looks that all images of an identity share, drawn in any pose.
+"""Synthetic pedestrians: random looks of a person, drawn in any pose.
 
 Lengths are in body heights. A body stands at the origin and faces +z; x is its left, y is up.
 """
@@ -33,7 +33,7 @@ ATTRIBUTES = (
     *(part + color for part in ("up", "down") for color in CLOTHES),
 )
 
-# Where the second color is, by x and y in periods of the pattern.
+# Mask of the second color, by x and y in periods of the pattern.
 PATTERNS = {
     "rings": lambda x, y: y % 1 < 0.45,
     "pinstripes": lambda x, y: x % 0.6 < 0.2,
@@ -53,7 +53,7 @@ class Fabric(NamedTuple):
 
 
 class Person:
-    """Looks that all images of one identity share, drawn at random."""
+    """Random looks of an identity, which all its images share."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         def one(options: Sequence[T]) -> T:
@@ -72,14 +72,14 @@ class Person:
         self.has_long_hair = rng.random() < 0.5
         self.hat = one(clothes) if rng.random() < 0.3 else None
         self.top = fabric(clothes, ("plain", "plain", *PATTERNS))
-        self.hem = 0.36 if is_coat else 0.48  # height at which the top ends
+        self.hem = 0.36 if is_coat else 0.48  # height of the lower end of the top
         self.sleeves = 1.0 if is_coat else one((0.0, 0.4, 1.0))  # covered fraction of the arm
         self.bottom = fabric(TROUSERS, ("plain", "plain", "plain", "checks", "pinstripes"))
         self.has_trousers = rng.random() < 0.7
         self.shoes = one(clothes)
         self.bag = one(("none", "backpack", "bag", "handbag"))
         self.bag_color = one(clothes)
-        self.side = one((-1, 1))  # on which a bag hangs: -1 right, 1 left
+        self.side = one((-1, 1))  # of the bag: -1 right, 1 left
 
     def attributes(self) -> dict[str, bool]:
         """Return the clothes and bags, by the names in `ATTRIBUTES`."""
@@ -96,7 +96,7 @@ class Person:
 
 
 def dim(color: Color, light: float) -> Color:
-    """Return a color under so much light; 1 leaves it unchanged."""
+    """Return a color multiplied by the light, 1 for no change."""
     red, green, blue = (min(255, round(c * light)) for c in color)
     return red, green, blue
 
@@ -183,8 +183,8 @@ class Figure:
     def _mark(self, side: int, **joints: np.ndarray) -> None:
         """Record the joints of a side: -1 right, 1 left."""
         for name, point in joints.items():
-            seen = self.view[:2] @ point * self.who.height
-            self.joints[f"{'left' if side > 0 else 'right'}_{name}"] = seen
+            pixel = self.view[:2] @ point * self.who.height
+            self.joints[f"{'left' if side > 0 else 'right'}_{name}"] = pixel
 
     def _leg(self, side: int) -> None:
         who, thick = self.who, 0.048 * self.who.girth**0.7

@@ -1,4 +1,4 @@
-"""Query images: files that must be images of a usable size."""
+"""Query images and checks of their files."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,13 +6,13 @@ import numpy as np
 
 from keras_reid.data.images import PersonImages
 from keras_reid.data.validation import decodable, unfit
-from keras_reid.errors import InputError
+from keras_reid.errors import invalid_file
 
 Progress = Callable[[int, int | None], None]
 
 
 def usable(paths: np.ndarray, progress: Progress | None = None) -> np.ndarray:
-    """Mask (n,) of the files that are images of a usable size."""
+    """Return a mask (n,) of the files that are images of a usable size."""
     fit = np.array([unfit(path) is None for path in paths], bool)
     fit[fit] = decodable(paths[fit], progress)
     return fit
@@ -26,15 +26,15 @@ def query_images(
     Args:
         paths: files.
         names: shown in errors instead of the paths.
-        progress: called with the number of images read and of all.
+        progress: called with the numbers of processed and of all images.
 
     Raises:
         InputError: a file is not an image of a usable size.
     """
-    fit = usable(np.array(paths), progress)
-    for path, name, good in zip(paths, names or paths, fit, strict=True):
-        if not good:
-            raise InputError(
-                f"a query must be an image of a person: {name} {unfit(path) or 'cannot be decoded'}"
-            )
+    for path, name, fit in zip(
+        paths, names or paths, usable(np.array(paths), progress), strict=True
+    ):
+        if not fit:
+            reason = unfit(path) or "a damaged image"
+            raise invalid_file(name, "be an image of a person", reason, "Choose another image.")
     return PersonImages(np.array(paths), np.full(len(paths), "query"), None)

@@ -1,10 +1,9 @@
-"""PK sampling: every batch holds P distinct identities with K images each, as a tf.data graph.
+"""PK sampling in a tf.data graph: every batch holds P distinct identities with K images each.
 
-An epoch is one deal of cards. Each identity shuffles its images and lays them out in groups of
-K, going round its images again where the last group is short. The groups, ordered by shuffled
-identity, are dealt over the B batches of the epoch: group `i` goes to batch `i mod B`. An
-identity's groups are neighbors in that order and there are at most B of them, so no batch gets
-two of the same identity.
+In each epoch, the images of each identity are shuffled and divided into groups of K; images repeat
+if the last group is short. The groups, ordered by shuffled identity, are distributed over the B
+batches of the epoch: group `i` goes to batch `i mod B`. The groups of an identity are adjacent in
+that order and at most B, so no batch contains an identity twice.
 """
 
 from bisect import bisect_right
@@ -15,33 +14,42 @@ import tensorflow as tf
 
 from keras_reid import checks
 from keras_reid.data.images import PersonImages
-from keras_reid.errors import InputError
 
 
 @dataclass(frozen=True)
-class Deal:
-    """How many groups of each identity an epoch deals, and over how many batches.
+class EpochPlan:
+    """Numbers of batches and groups in every epoch.
 
-    `groups` (c,) is what each identity deals in every epoch; `extra` identities, drawn anew each
-    epoch among those with fewer than `batches` groups, deal one more to fill the last batch.
+    Attributes:
+        num_identities_per_batch: P.
+        num_instances: K.
+        batches: B.
+        groups: (c,) groups of each identity.
+        extra: number of identities with one more group, which fill the last batch. Each epoch draws
+            them from the identities with fewer than B groups.
     """
 
     num_identities_per_batch: int
+    num_instances: int
     batches: int
     groups: np.ndarray
     extra: int
 
+    @property
+    def batch_size(self) -> int:
+        """Number of images in a batch, P·K."""
+        return self.num_identities_per_batch * self.num_instances
 
-def deal(
+
+def plan_epoch(
     sizes: np.ndarray, num_identities_per_batch: int, num_instances: int, last: str = "fill"
-) -> Deal:
-    """`Σ min(groups, B) ≥ P·B`: the condition for B batches of P distinct identities.
+) -> EpochPlan:
+    """Return B and the groups: B batches of P distinct identities need `Σ min(groups, B) ≥ P·B`.
 
-    With `fill`, B is the smallest number of batches that holds every group, and smaller identities
-    go round their images again until the batches are full. With `drop`, B is the largest number
-    of batches that can be made from the groups that exist: fewer than P groups are left out of an
-    epoch, unless one identity has more than B groups, of which it then shows B. Which images are
-    left out is drawn anew in every epoch.
+    With `fill`, B is the smallest number of batches that holds every group. Smaller identities
+    repeat their images until the batches are full. With `drop`, B is the largest number of batches
+    that the groups fill. Then fewer than P groups are left out of an epoch, or more if one identity
+    has more than B groups. Each epoch draws the left-out images.
 
     Args:
         sizes: images of each identity, (c,).
@@ -52,37 +60,35 @@ def deal(
     Raises:
         InputError: P or K is not positive, P exceeds the number of identities, unknown `last`.
     """
-    _check(len(sizes), num_identities_per_batch, num_instances, last)
+    p = num_identities_per_batch
+    checks.one_of(("fill", "drop"), last=last)
+    checks.at_least(1, num_instances=num_instances)
+    fix = "Images of more identities allow larger batches."
+    checks.within(f"[1, {len(sizes)}]", fix, num_identities_per_batch=p)
     groups = -(-np.asarray(sizes, np.int64) // num_instances)
     if last == "drop":
         batches = bisect_right(
-            range(1, int(groups.sum()) // num_identities_per_batch + 1),
+            range(1, int(groups.sum()) // p + 1),
             0,
-            key=lambda b: num_identities_per_batch * b - int(np.minimum(groups, b).sum()),
+            key=lambda b: p * b - int(np.minimum(groups, b).sum()),
         )
-        return Deal(num_identities_per_batch, batches, np.minimum(groups, batches), 0)
-    batches = max(-(-int(groups.sum()) // num_identities_per_batch), int(groups.max()))
-    slots = num_identities_per_batch * batches
+        return EpochPlan(p, num_instances, batches, np.minimum(groups, batches), 0)
+    batches = max(-(-int(groups.sum()) // p), int(groups.max()))
     rounds = bisect_right(
         range(1, batches + 1),
-        slots,
+        p * batches,
         key=lambda more: int(np.minimum(groups + more, batches).sum()),
     )
     groups = np.minimum(groups + rounds, batches)
-    return Deal(num_identities_per_batch, batches, groups, slots - int(groups.sum()))
+    return EpochPlan(p, num_instances, batches, groups, p * batches - int(groups.sum()))
 
 
-def _check(classes: int, num_identities_per_batch: int, num_instances: int, last: str) -> None:
-    checks.one_of(("fill", "drop"), last=last)
-    checks.at_least(
-        1, num_identities_per_batch=num_identities_per_batch, num_instances=num_instances
-    )
-    if num_identities_per_batch > classes:
-        raise InputError(
-            f"a batch of {num_identities_per_batch} identities needs as many different "
-            f"identities, but the images show {classes}: pass "
-            f"num_identities_per_batch={classes} or fewer, or add images"
-        )
+def plan_of(
+    images: PersonImages, num_identities_per_batch: int, num_instances: int, last: str
+) -> EpochPlan:
+    """Return `plan_epoch` for images."""
+    sizes = np.bincount(images.classes()[1])
+    return plan_epoch(sizes, num_identities_per_batch, num_instances, last)
 
 
 def pk_steps(
@@ -91,9 +97,9 @@ def pk_steps(
     num_instances: int = 4,
     last: str = "fill",
 ) -> int:
-    """The number of batches in every epoch of `pk_batches` with the same arguments.
+    """Return the number of batches in every epoch of `pk_batches` with the same arguments.
 
-    Of `pk_clips` those of `images.per_tracklet()`.
+    For `pk_clips`, pass `images.per_tracklet()`.
 
     >>> import numpy as np
     >>> from keras_reid.data import PersonImages
@@ -103,72 +109,60 @@ def pk_steps(
     5
 
     Raises:
-        InputError: as `deal`.
+        InputError: see `plan_epoch`.
     """
-    return deal(
-        np.bincount(images.classes()[1]), num_identities_per_batch, num_instances, last
-    ).batches
+    return plan_of(images, num_identities_per_batch, num_instances, last).batches
 
 
 def pk_rows(
     classes: np.ndarray,
-    num_identities_per_batch: int,
-    num_instances: int,
+    plan: EpochPlan,
     seed: int = 0,
     first_epoch: int = 0,
-    last: str = "fill",
     cameras: np.ndarray | None = None,
 ) -> tf.data.Dataset:
-    """An endless stream of batches of row numbers, `(P·K,)` int32, grouped by identity.
+    """Return an endless stream of batches of row numbers, `(P·K,)` int32, grouped by identity.
 
-    Epoch e is a function of (seed, e) alone, so `first_epoch=n` equals skipping n epochs. All
-    images of an identity appear before any of them appears again, except that identities with
-    fewer than K images repeat them within a group. The iterator can be saved in
-    a `tf.train.Checkpoint`.
+    Epoch e is a function of (seed, e), so `first_epoch=n` equals skipping n epochs. All images of
+    an identity appear before any of them appears again, except that identities with fewer than K
+    images repeat them within a group. A `tf.train.Checkpoint` can save the iterator.
 
     Args:
-        classes: class index of each row, (n,), every index in 0..c-1 used.
-        num_identities_per_batch, num_instances, last: as in `deal`.
+        classes: class index of each row, (n,); every index in 0..c-1 occurs.
+        plan: result of `plan_epoch` for the sizes of the classes.
         seed: any int64.
-        first_epoch: the epoch to begin with.
-        cameras: as in `epoch_rows`.
-
-    Raises:
-        InputError: as `deal`.
+        first_epoch: first epoch of the stream.
+        cameras: see `epoch_rows`.
     """
-    plan = deal(np.bincount(classes), num_identities_per_batch, num_instances, last)
 
     def batches(epoch: tf.Tensor) -> tf.data.Dataset:
-        rows = epoch_rows(classes, plan, num_instances, seed, epoch, cameras)
-        return tf.data.Dataset.from_tensor_slices(rows)
+        return tf.data.Dataset.from_tensor_slices(epoch_rows(classes, plan, seed, epoch, cameras))
 
     return tf.data.Dataset.counter(first_epoch).flat_map(batches)
 
 
 def epoch_rows(
     classes: np.ndarray,
-    plan: Deal,
-    num_instances: int,
+    plan: EpochPlan,
     seed: int,
     epoch: tf.Tensor | int,
     cameras: np.ndarray | None = None,
 ) -> tf.Tensor:
-    """The rows of one epoch, (B, P·K) int32; 0.1 s for 100,000 images of 10,000 identities.
+    """Return the rows of one epoch, (B, P·K) int32; 0.1 s for 100,000 images of 10,000 identities.
 
     Args:
         classes: class index of each row, (n,).
-        plan: what `deal` made of the sizes of the classes.
-        num_instances: K.
-        seed, epoch: together they decide everything that is drawn.
-        cameras: index of the camera of each row, (n,): the images of each camera lie evenly in the
-            order of their identity's, so that K of them in a row are of as many cameras as its
-            images allow. None: any order.
+        plan: result of `plan_epoch` for the sizes of the classes.
+        seed, epoch: determine all random choices.
+        cameras: index of the camera of each row, (n,). The images of each camera are spread evenly
+            over the order of an identity, so that K consecutive images show as many cameras as
+            possible. None: random order.
     """
     sizes = np.bincount(classes)
     pair = tf.stack([tf.cast(seed, tf.int64), tf.cast(epoch, tf.int64)])
     seeds = tf.random.split(pair, 4)
-    # A class index plus a fraction sorts by class and shuffles within it; the half keeps
-    # rounding from ever reaching the next class.
+    # A class index plus a fraction sorts by class and shuffles within it. The fraction stays below
+    # one half, so rounding does not reach the next class.
     fraction = tf.random.stateless_uniform([len(classes)], seeds[0], dtype=tf.float64) / 2
     if cameras is not None:
         fraction = _spread(classes, cameras, fraction)
@@ -179,20 +173,20 @@ def epoch_rows(
     batch_of = _columns(seeds[2], rank)
     owner = tf.gather(tf.gather(rank_class, rank), batch_of, batch_dims=1)
     nth = tf.gather(nth, batch_of, batch_dims=1)
-    slot = nth[..., None] * num_instances + tf.range(num_instances)
+    slot = nth[..., None] * plan.num_instances + tf.range(plan.num_instances)
     slot = slot % tf.gather(tf.constant(sizes, tf.int32), owner)[..., None]
     rows = tf.gather(shuffled, tf.gather(first, owner)[..., None] + slot)
 
     order = tf.argsort(tf.random.stateless_uniform([plan.batches], seeds[3]))
     rows = tf.gather(tf.transpose(rows, [1, 0, 2]), order)
-    return tf.reshape(rows, [plan.batches, plan.num_identities_per_batch * num_instances])
+    return tf.reshape(rows, [plan.batches, plan.batch_size])
 
 
 def _spread(classes: np.ndarray, cameras: np.ndarray, drawn: tf.Tensor) -> tf.Tensor:
-    """Fractions in [0, ½) by which the images of a camera lie evenly among those of an identity.
+    """Return sort keys in [0, ½) that spread the images of each camera over those of an identity.
 
-    Of the n images of an identity in a camera one falls, at random, into each n-th of the range;
-    `drawn` in [0, ½) decides which and where.
+    The n images of an identity in a camera get one random key in each n-th of the range. `drawn`,
+    random numbers in [0, ½), selects order and keys.
     """
     _, cell, counts = np.unique(
         np.stack([classes, cameras]), axis=1, return_inverse=True, return_counts=True
@@ -203,8 +197,8 @@ def _spread(classes: np.ndarray, cameras: np.ndarray, drawn: tf.Tensor) -> tf.Te
     return (tf.cast(rank, tf.float64) / 2 + drawn) / counts[cell].astype(np.float64)
 
 
-def _groups(seed: tf.Tensor, plan: Deal) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """The deal, one row a round: identities by rank (c,), rank and number of each group (P, B)."""
+def _groups(seed: tf.Tensor, plan: EpochPlan) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Return identities by rank (c,), and the rank and number of each group (P, B), by round."""
     shuffled = tf.argsort(tf.random.stateless_uniform([len(plan.groups)], seed))
     count = tf.gather(tf.constant(plan.groups, tf.int32), shuffled)
     room = tf.cast(count < plan.batches, tf.int32)
@@ -218,14 +212,14 @@ def _groups(seed: tf.Tensor, plan: Deal) -> tuple[tf.Tensor, tf.Tensor, tf.Tenso
 
 
 def _columns(seed: tf.Tensor, rank: tf.Tensor) -> tf.Tensor:
-    """A permutation of each round (P, B), so that identities do not meet the same others again.
+    """Return a permutation of each round (P, B), which varies the identities of a batch.
 
-    An identity whose groups straddle two rounds keeps its places at the end of one and at the
-    start of the next, where they are in different batches; the rest of the round is free.
+    An identity with groups in two rounds keeps its places at the end of one and at the start of the
+    next, which are in different batches. The other places are permuted.
     """
-    nobody = tf.constant([-1], rank.dtype)
-    before = tf.concat([nobody, rank[:-1, -1]], 0)[:, None]
-    after = tf.concat([rank[1:, 0], nobody], 0)[:, None]
+    no_rank = tf.constant([-1], rank.dtype)
+    before = tf.concat([no_rank, rank[:-1, -1]], 0)[:, None]
+    after = tf.concat([rank[1:, 0], no_rank], 0)[:, None]
     free = tf.random.stateless_uniform(tf.shape(rank), seed)
     key = tf.where(rank == before, -1.0, tf.where(rank == after, 1.0, free))
     return tf.argsort(key, stable=True)

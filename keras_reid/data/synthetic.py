@@ -1,6 +1,5 @@
-"""Synthetic pedestrians and cameras: a data set without download that shows no real person."""
+"""Synthetic data set of pedestrians and cameras, without download and without real persons."""
 
-import csv
 import functools
 import json
 import math
@@ -14,13 +13,13 @@ from PIL import Image, ImageDraw, ImageFilter
 from keras_reid import checks
 from keras_reid.data.keypoints import in_pixels, write_points
 from keras_reid.data.pedestrians import ATTRIBUTES, Figure, Person, dim
-from keras_reid.errors import InputError
-from keras_reid.io import new_folder, read_json
+from keras_reid.errors import InputError, Shown, invalid, invalid_file
+from keras_reid.io import new_folder, read_json, write_table
 from keras_reid.names import expanded
 from keras_reid.skeletons import COCO
 
 RECORD = "synthetic.json"
-VERSION = 2  # of the drawings: a change of any pixel makes another data set
+VERSION = 2  # of the drawings; increment it if any pixel changes
 PEOPLE, CAMERAS, INSTANCES = range(3)  # separate streams of random numbers
 
 STONE = ((150, 146, 138), (112, 108, 104), (176, 168, 150), (96, 104, 110), (134, 112, 96))
@@ -41,7 +40,7 @@ class Camera(NamedTuple):
 
 @functools.lru_cache(maxsize=64)
 def make_camera(camera: int, seed: int) -> Camera:
-    """Return the camera of that number, a function of the seed."""
+    """Return the camera of a number and a seed."""
     rng = np.random.default_rng((seed, CAMERAS, camera))
     headings = (0, 180, 65, 235, 300, 125)
     return Camera(
@@ -57,7 +56,7 @@ def make_camera(camera: int, seed: int) -> Camera:
 
 
 def street(rng: np.random.Generator, height: int = 256) -> Image.Image:
-    """Return a backdrop (height, 2·height): wall, ground, and boxes before both."""
+    """Return a backdrop (height, 2·height) of wall, ground and boxes."""
     width, horizon = 2 * height, height * rng.uniform(0.45, 0.8)
     image = Image.new("RGB", (width, height), stone(rng))
     canvas = ImageDraw.Draw(image)
@@ -76,14 +75,14 @@ def stone(rng: np.random.Generator) -> tuple[int, int, int]:
 
 @functools.lru_cache(maxsize=4096)
 def make_person(identity: int, seed: int) -> Person:
-    """Return the person of that identity, a function of the seed."""
+    """Return the person of an identity and a seed."""
     return Person(np.random.default_rng((seed, PEOPLE, identity)))
 
 
 def draw(
     identity: int, camera: int, instance: int, seed: int = 0, size: tuple[int, int] = (128, 64)
 ) -> np.ndarray:
-    """Return an image of an identity, uint8 `(h, w, 3)`, a function of the arguments alone.
+    """Return an image of an identity, uint8 `(h, w, 3)`; the same arguments give the same image.
 
     `identity` and `instance` count from 0, `camera` from 1; `size` is (height, width) in pixels.
     """
@@ -95,7 +94,7 @@ def render(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the image of `draw`, and the body points (17, 3) of COCO, see `data.keypoints`.
 
-    Points have the confidence 1 inside the image, also if they are hidden, and 0 outside.
+    Points have confidence 1 inside the image, also if they are hidden, and 0 outside.
     """
     rng = np.random.default_rng((seed, INSTANCES, identity, camera, instance))
     view, (height, width) = make_camera(camera, seed), size
@@ -110,7 +109,7 @@ def render(
     if rng.random() < 0.15:  # another person hides a part
         beside = feet[0] + rng.choice((-1, 1)) * rng.uniform(0.17, 0.3) * unit
         walk(image, Person(rng), view, rng, (beside, feet[1] + 0.05 * unit), unit * 1.05)
-    if rng.random() < 0.15:  # a low wall does
+    if rng.random() < 0.15:  # a low wall hides a part
         top = feet[1] - rng.uniform(0.12, 0.4) * unit
         ImageDraw.Draw(image).rectangle((0, top, wide, high), fill=stone(rng))
     return expose(image, view, rng, size), np.concatenate([shares, inside], axis=1)
@@ -134,7 +133,7 @@ def walk(
     feet: tuple[float, float],
     unit: float,
 ) -> dict[str, np.ndarray]:
-    """Draw a person who mostly walks the way of this camera; return the joints in pixels."""
+    """Draw a person, mostly in the heading of this camera; return the joints in pixels."""
     heading = view.heading + math.radians(rng.normal(0, 18)) + math.pi * (rng.random() < 0.2)
     figure = Figure(who, heading, 0.5 * math.sin(rng.uniform(0, 2 * math.pi)), view.tilt)
     figure.paint(image, feet, unit)
@@ -181,7 +180,7 @@ def generate(
     checks.at_least(1, train_identities=train_identities, test_identities=test_identities)
     checks.at_least(2, cameras=cameras, images_per_camera=images_per_camera)
     checks.at_least(0, distractors=distractors, seed=seed)
-    checks.at_least(16, "height and width are in pixels", size=min(size))
+    checks.at_least(16, "Height and width are in pixels.", size=min(size))
     parameters = {
         "version": VERSION,
         "train_identities": train_identities,
@@ -193,13 +192,13 @@ def generate(
         "seed": seed,
     }
     root = expanded(root)
-    if made_before(root, parameters):
+    if exists(root, parameters):
         return root
     try:
         with new_folder(root) as staged:
             _fill(staged, parameters)
     except InputError:
-        if not made_before(root, parameters):  # by another process in the meantime
+        if not exists(root, parameters):  # another process may have written it
             raise
     return root
 
@@ -214,32 +213,24 @@ def _fill(folder: Path, parameters: dict[str, Any]) -> None:
         points[name] = in_pixels(shares, width, height)
     write_points(folder / "keypoints.csv", COCO, points)
     last = parameters["train_identities"] + parameters["test_identities"]
-    with (folder / "attributes.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["identity", *ATTRIBUTES])
-        for identity in range(1, last + 1):
-            worn = make_person(identity, parameters["seed"]).attributes()
-            writer.writerow([f"{identity:04d}", *(1 + worn[name] for name in ATTRIBUTES)])
+    worn = [make_person(i, parameters["seed"]).attributes() for i in range(1, last + 1)]
+    rows = ([f"{i:04d}", *(1 + one[name] for name in ATTRIBUTES)] for i, one in enumerate(worn, 1))
+    write_table(folder / "attributes.csv", ["identity", *ATTRIBUTES], rows)
     (folder / RECORD).write_text(json.dumps(parameters, indent=2) + "\n", encoding="utf-8")
 
 
-def made_before(root: Path, parameters: dict[str, Any]) -> bool:
+def exists(root: Path, parameters: dict[str, Any]) -> bool:
     """Return whether `root` contains this data set; raise if it contains something else."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
-    try:
-        record = read_json(root / RECORD, {}, "Restore it.")
-    except InputError:
-        raise InputError(
-            f"`root` must be a new folder or a synthetic data set, got {root} without a readable "
-            f"{RECORD}. Choose another folder."
-        ) from None
+    if not (root / RECORD).is_file():
+        rule = "be a new folder or a synthetic data set"
+        raise invalid_file(root, rule, f"no {RECORD}", "Choose another folder.")
+    record = read_json(root / RECORD, {}, "Choose another folder.")
     for name, value in parameters.items():
         if record.get(name) != value:
-            raise InputError(
-                f"`{name}` must be {record.get(name)} for the data set in {root}, got {value}. "
-                "Choose another folder, or remove this one."
-            )
+            rule = f"{record.get(name)} for the data set in {root}"
+            raise invalid(name, rule, Shown(value), "Choose another folder, or remove this one.")
     return True
 
 

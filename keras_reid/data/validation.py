@@ -1,4 +1,4 @@
-"""Checks of image files and of data sets before they are used."""
+"""Validation of image files and data sets."""
 
 import contextlib
 import os
@@ -14,7 +14,7 @@ from PIL import Image
 
 from keras_reid import checks
 from keras_reid.data.images import ORIENTATION, PersonImages, ReidDataset, name_some
-from keras_reid.errors import InputError, counted
+from keras_reid.errors import InputError, Shown, counted, invalid
 from keras_reid.io import content_digest
 from keras_reid.pixels import (
     BY_PILLOW,
@@ -26,26 +26,26 @@ from keras_reid.pixels import (
 )
 
 LEAST_PIXELS, MOST_PIXELS = 8, 10**8  # of a side; of the whole image
-# A file below has fewer than MOST_PIXELS: PNG packs a byte of 8 pixels into no less than 1/1032.
+# Smaller files have fewer than MOST_PIXELS: PNG compresses a byte of 8 pixels to at least 1/1032.
 SMALL = MOST_PIXELS // (8 * 1032)
-FEW = 16  # files that are decoded without building a graph
+FEW = 16  # files that are decoded without a graph
 UNREADABLE = -1  # in place of an orientation
 
 
 @dataclass(frozen=True)
 class CheckReport:
-    """The findings of `check`; printing it prints them.
+    """Result of `check`, which prints as a table.
 
     Attributes:
-        sizes: for each part its numbers of images, identities and cameras (None without cameras).
+        sizes: numbers of images, identities and cameras (None without cameras) of each part.
         unreadable: files that do not decode.
-        shared: identities, but distractors, both in train and in query or gallery.
-        unmatched: query files whose identity no other camera of the gallery saw, or, without
-            cameras, that the gallery lacks.
-        few: training identities with fewer than `num_instances` images. PK sampling repeats images
-            of these, so they are no fault: `ok` does not count them.
-        duplicates: groups of images with the same content, be it one file listed twice.
-        alone: the training identity, if there is only one; training needs at least two.
+        shared: identities, except distractors, both in train and in query or gallery.
+        unmatched: query files without an image of the identity in another camera of the gallery,
+            or, without cameras, in the gallery.
+        few: training identities with fewer than `num_instances` images. PK sampling repeats these
+            images, so `ok` ignores them.
+        duplicates: groups of listed images with the same content.
+        alone: the training identity, if there is only one; training requires two.
     """
 
     name: str
@@ -60,7 +60,7 @@ class CheckReport:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing was found that spoils training or the score."""
+        """True without findings that affect training or scores."""
         faults = (self.unreadable, self.shared, self.unmatched, self.duplicates, self.alone)
         return not any(faults)
 
@@ -79,33 +79,34 @@ class CheckReport:
         }
         if self.alone:
             findings["person to train on, but at least 2 are required"] = self.alone
-        for title, found in findings.items():
-            names = f"  ({name_some(found, most=3)})" if found else ""
-            lines.append(f"{len(found):>6}  {title}{names}")
+        for title, names in findings.items():
+            shown = f"  ({name_some(names, most=3)})" if names else ""
+            lines.append(f"{len(names):>6}  {title}{shown}")
         return "\n".join(lines)
 
 
 def check(dataset: ReidDataset, num_instances: int = 4) -> CheckReport:
-    """Opens every file and compares every column; the report prints, and `report.ok` sums it up.
+    """Decode every file, compare all labels, and return a report; `report.ok` summarizes it.
 
     Args:
+        dataset: any data set.
         num_instances: K, the images per identity in a PK batch.
     """
     parts = dataset.parts()
-    listed = np.concatenate([images.path for images in parts.values()])
-    paths, place = np.unique(listed, return_inverse=True)
-    alive = decodable(paths)
+    paths = np.concatenate([images.path for images in parts.values()])
+    files, place = np.unique(paths, return_inverse=True)
+    decodes = decodable(files)
     trained = np.array([]) if dataset.train is None else dataset.train.identity
     persons, counts = np.unique(trained, return_counts=True)
     return CheckReport(
         name=dataset.name,
         num_instances=num_instances,
         sizes={part: _sizes(images) for part, images in parts.items()},
-        unreadable=paths[~alive].tolist(),
+        unreadable=files[~decodes].tolist(),
         shared=_shared(dataset),
         unmatched=_unmatched(dataset.query, dataset.gallery),
         few=persons[counts < num_instances].tolist(),
-        duplicates=_duplicates(listed[alive[place]].tolist()),
+        duplicates=_duplicates(paths[decodes[place]].tolist()),
         alone=persons.tolist() if len(persons) == 1 else [],
     )
 
@@ -127,13 +128,13 @@ def _shared(dataset: ReidDataset) -> list[int | str]:
 def _unmatched(query: PersonImages | None, gallery: PersonImages | None) -> list[str]:
     if query is None or gallery is None:
         return []
-    seen_by: dict[object, set[Any]] = defaultdict(set)
+    cameras: dict[object, set[Any]] = defaultdict(set)
     for identity, camera in _sightings(gallery):
-        seen_by[identity].add(camera)
+        cameras[identity].add(camera)
     return [
         path
         for path, (identity, camera) in zip(query.path.tolist(), _sightings(query), strict=True)
-        if not seen_by[identity] - ({camera} if query.camera is not None else set())
+        if not cameras[identity] - ({camera} if query.camera is not None else set())
     ]
 
 
@@ -152,13 +153,13 @@ def _duplicates(paths: list[str]) -> list[list[str]]:
 def orientations(
     path: np.ndarray, progress: Callable[[int, int], None] | None = None
 ) -> np.ndarray:
-    """Exif orientation (n,) of each file, 1 to 8, for the column "exif_orientation".
+    """Return the Exif orientation (n,) of each file, 1 to 8, for the column "exif_orientation".
 
     `BY_PILLOW` marks files that only Pillow decodes. `UNREADABLE` marks files that are missing,
-    damaged or `too_large`. Files are decoded in parallel. `progress` is called with the number of
-    files read and of all.
+    damaged or `too_large`. Files are decoded in parallel. `progress` is called with the numbers of
+    processed and of all files.
     """
-    # Headers are read in this thread: several threads, which wait for Python, take twice as long.
+    # Headers are read in one thread: several threads share the lock of Python and take longer.
     turns = np.array([_turn(file) for file in path.tolist()], np.int32)
     places = np.flatnonzero(turns != UNREADABLE)
     read = np.full(len(path), UNREADABLE, np.int32)
@@ -182,7 +183,7 @@ def _turn(path: str) -> int:
 
 
 def _decoded(path: np.ndarray, turns: np.ndarray) -> Iterator[np.ndarray]:
-    """The indices of the files that decode, some at a time."""
+    """Yield the indices of the files that decode, in chunks."""
     index = np.arange(len(path))
     if len(path) <= FEW:
         for row, (file, turn) in enumerate(zip(path.tolist(), turns.tolist(), strict=True)):
@@ -195,19 +196,18 @@ def _decoded(path: np.ndarray, turns: np.ndarray) -> Iterator[np.ndarray]:
         return
 
     @tf.autograph.experimental.do_not_convert
-    def look(index: tf.Tensor, path: tf.Tensor, turn: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        # The shape is returned because tf.data prunes a decode without it, a control dependency
-        # notwithstanding: every file would pass.
+    def shape_of(index: tf.Tensor, path: tf.Tensor, turn: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        # Without the shape, tf.data prunes the decoding even with a control dependency.
         return index, tf.shape(graph_decode(tf.io.read_file(path), turn))
 
     files = tf.data.Dataset.from_tensor_slices((index, path, turns))
-    alive = files.map(look, num_parallel_calls=tf.data.AUTOTUNE).ignore_errors()
-    for indices, _ in alive.batch(256).as_numpy_iterator():
+    shapes = files.map(shape_of, num_parallel_calls=tf.data.AUTOTUNE).ignore_errors()
+    for indices, _ in shapes.batch(256).as_numpy_iterator():
         yield indices
 
 
 def decodable(path: np.ndarray, progress: Callable[[int, int], None] | None = None) -> np.ndarray:
-    """Mask (n,) of the files that decode and are not `too_large`; see `orientations`."""
+    """Return a mask (n,) of the files that decode and are not `too_large`; see `orientations`."""
     return orientations(path, progress) != UNREADABLE
 
 
@@ -216,18 +216,17 @@ def readable(
     max_unreadable: float = 0.01,
     progress: Callable[[int, int], None] | None = None,
 ) -> PersonImages:
-    """The images that decode, with a column "exif_orientation"; a warning names the others.
+    """Return the images that decode, with a column "exif_orientation"; a warning names the others.
 
     Args:
         images: n images.
-        max_unreadable: the largest fraction of them, 0 to 1, that may be unreadable.
-        progress: called with the number of images read and of all.
+        max_unreadable: maximum fraction of unreadable images, 0 to 1.
+        progress: called with the numbers of processed and of all images.
 
     Raises:
         InputError: more than `max_unreadable` of the images are unreadable, or all of them.
     """
-    hint = "the fraction of the images that may be unreadable"
-    checks.within("[0, 1]", hint, max_unreadable=max_unreadable)
+    checks.within("[0, 1]", max_unreadable=max_unreadable)
     if images.checked:
         return images
     turns = orientations(images.path, progress)
@@ -236,29 +235,29 @@ def readable(
         return images
     broken = images.path[~mask].tolist()
     if len(broken) > max_unreadable * len(images) or not mask.any():
-        raise InputError(
-            f"at most {max_unreadable:.2%} of the images may be unreadable, but {len(broken)} of "
-            f"{len(images)} are: restore or remove {name_some(broken)}"
-        )
+        rule = f"readable except for at most {max_unreadable:.2%}"
+        received = Shown(f"{len(broken)} unreadable of {len(images)}")
+        fix = f"Restore or remove {name_some(broken)}."
+        raise invalid("images", rule, received, fix)
     logging.warning("skipping %s: %s", counted(len(broken), "unreadable image"), ", ".join(broken))
     return images[mask]
 
 
 def unfit(path: str | os.PathLike[str]) -> str | None:
-    """Return the reason why a file cannot show a person, or None; only its header is read."""
+    """Return a description of a file that cannot show a person, or None; reads only its header."""
     try:
         width, height = stored_size(path)
     except OSError as error:
         missing = isinstance(error, FileNotFoundError | IsADirectoryError)
-        return "is no file" if missing else "is no image"
+        return "a missing file" if missing else "another type of file"
     except Image.DecompressionBombError:
-        return f"has more than {MOST_PIXELS:,} pixels"
+        return f"more than {MOST_PIXELS:,} pixels"
     except Exception as error:  # a broken header
-        return f"is a broken image ({str(error)[:80]})"
+        return f"a broken image, {str(error)[:80]}"
     if min(width, height) < LEAST_PIXELS:
-        return f"has {height}×{width} pixels, fewer than {LEAST_PIXELS} on a side"
+        return f"{height}×{width} pixels, fewer than {LEAST_PIXELS} on a side"
     if width * height > MOST_PIXELS:
-        return f"has {height:,}×{width:,} pixels, more than {MOST_PIXELS:,}"
+        return f"{height:,}×{width:,} pixels, more than {MOST_PIXELS:,}"
     return None
 
 
@@ -270,6 +269,6 @@ def too_large(path: str | os.PathLike[str]) -> bool:
         width, height = stored_size(path)
     except Image.DecompressionBombError:
         return True
-    except Exception:  # no image, which its decoder says
+    except Exception:  # not an image; its decoder raises
         return False
     return width * height > MOST_PIXELS

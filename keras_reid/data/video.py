@@ -1,7 +1,8 @@
-"""Videos: their frames in order, and the time of each."""
+"""Frames of videos and their times."""
 
 import os
 import re
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import repeat
@@ -13,16 +14,16 @@ from absl import logging
 
 from keras_reid import checks
 from keras_reid.data.readers.layouts import contents
-from keras_reid.errors import InputError
+from keras_reid.errors import InputError, Shown, invalid, invalid_file
 from keras_reid.names import expanded
 from keras_reid.pixels import decode
 
 MOST_LOST = 0.1  # fraction of the frames
-COUNTED = (".avi", ".m4v", ".mov", ".mp4")  # containers that store the number of their frames
-DEFAULT_RATE = 25.0  # frames per second, if the file has no rate
+COUNTED = (".avi", ".m4v", ".mov", ".mp4")  # containers with a number of frames
+DEFAULT_RATE = 25.0  # frames per second of files without a rate
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # begins rtsp://… and https://…
 
-Timed = tuple[float, np.ndarray | None]  # seconds, or NaN; the frame, or None if it is damaged
+Frame = tuple[float, np.ndarray | None]  # seconds, or NaN; the frame, or None if it is damaged
 
 
 class Video:
@@ -34,11 +35,11 @@ class Video:
 
     Args:
         source: the file or folder, or an address such as `"https://…"` or `"rtsp://…"`, which
-            OpenCV opens. The frames are read several times, so a live stream is refused.
+            OpenCV opens. The frames are read several times, so live streams are not accepted.
 
     Raises:
-        InputError: neither, or a folder without images; while the frames are read: no OpenCV (extra
-            `tracking`), no frame, a live stream, or more than 10 % of the container's frames
+        InputError: a missing file, or a folder without images; while the frames are read: no OpenCV
+            (extra `tracking`), no frame, a live stream, or more than 10 % of the container's frames
             damaged or missing.
     """
 
@@ -48,15 +49,14 @@ class Video:
         self._seconds: np.ndarray | None = None
         self._remote = bool(ADDRESS.match(os.fspath(source)))
         if self._remote:
-            self.path = os.fspath(source)  # a Path would make one slash of two
+            self.path = os.fspath(source)  # a Path replaces two slashes by one
             return
         self.path = path = expanded(source)
         if path.is_dir():
             self._files = contents(path).images
-            if not self._files:
-                raise InputError(f"a folder of frames holds images: {path} has none")
-        elif not path.is_file():
-            raise InputError(f"a video is a file, or a folder of images: {path} is neither")
+        if not self._files and not path.is_file():
+            rule, fix = "be a video or a folder of images", "Check the path."
+            raise invalid_file(path, rule, "neither", fix)
 
     def __iter__(self) -> Iterator[np.ndarray]:
         packets = [] if self._files else self._packets()
@@ -90,17 +90,14 @@ class Video:
 
     def _check(self, lost: int, total: int) -> None:
         if lost > MOST_LOST * total:
-            raise InputError(
-                f"`video` must have at most {MOST_LOST:.0%} damaged or missing frames, got {lost} "
-                f"of {total} or more in {self.path}. Restore it, or extract the readable frames to "
-                "a folder."
-            )
+            rule = f"a video with at most {MOST_LOST:.0%} damaged or missing frames"
+            received = Shown(f"{lost} of {total} or more in {self.path}")
+            fix = "Restore it, or extract the readable frames to a folder."
+            raise invalid("video", rule, received, fix)
 
     def _unreadable(self) -> InputError:
-        return InputError(
-            f"`video` must be a video that OpenCV reads, got {self.path}. Check the name, or "
-            "extract the frames to a folder."
-        )
+        fix = "Check the name, or extract the frames to a folder."
+        return invalid("video", "a video that OpenCV reads", Shown(self.path), fix)
 
     @property
     def name(self) -> str:
@@ -128,30 +125,29 @@ class Video:
 
     @property
     def times(self) -> np.ndarray | None:
-        """Seconds (n,) of all frames after the first, from the container; None for a folder.
+        """Seconds (n,) from the first frame to each frame; None for a folder.
 
-        The last pass over the frames recorded them. Without one, the frames are read.
+        Each pass over the frames records them. Without one, the frames are read.
         """
         if self._files:
             return None
         if self._seconds is None:
-            for _ in self:
-                pass
+            deque(self, maxlen=0)
         assert self._seconds is not None
         return _filled(self._seconds, 1 / (self.rate or DEFAULT_RATE))
 
-    def _of_folder(self) -> Iterator[Timed]:
+    def _of_folder(self) -> Iterator[Frame]:
         for file in self._files:
             try:
                 yield np.nan, decode(file)
             except InputError:
                 yield np.nan, None
 
-    def _of_file(self, packets: list[float]) -> Iterator[Timed]:
+    def _of_file(self, packets: list[float]) -> Iterator[Frame]:
         last, failed = -np.inf, 0
         times = np.sort(packets)
         with self._capture() as (cv2, capture):
-            for _ in packets:  # a read fails at a damaged frame, and behind the last one
+            for _ in packets:  # reading fails at a damaged frame, and after the last one
                 good, frame = capture.read()
                 if not good:
                     failed += 1
@@ -170,11 +166,8 @@ class Video:
         times = []
         with self._capture("CAP_PROP_FORMAT", -1) as (cv2, capture):
             if self._remote and capture.get(cv2.CAP_PROP_FRAME_COUNT) <= 0:
-                raise InputError(
-                    f"`video` must have an end, got the live stream {self.path}. Record it to a "
-                    "file, such as by ffmpeg -i ADDRESS -t SECONDS -c copy video.mp4, or use "
-                    "keras_reid.tracking.Tracker."
-                )
+                stream, fix = Shown(f"the live stream {self.path}"), "Record it, such as by ffmpeg."
+                raise invalid("video", "a video with an end", stream, fix)
             while capture.grab():
                 times.append(capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
         return times
@@ -185,8 +178,8 @@ class Video:
             count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
         if str(self.path).lower().endswith(COUNTED):
             return count
-        # Other containers have a duration only, which OpenCV multiplies with the rate. Sound often
-        # makes it a little longer than the frames.
+        # OpenCV multiplies the duration of other containers by the rate. Sound is often longer than
+        # the frames.
         even = packets and len(packets) > (1 - MOST_LOST) * (
             (max(packets) - min(packets)) * (self.rate or 0) + 1
         )
@@ -194,7 +187,7 @@ class Video:
 
     @contextmanager
     def _capture(self, *setting: Any) -> Iterator[tuple[Any, Any]]:
-        """OpenCV, and its reader of the file."""
+        """Yield OpenCV and its reader of the file."""
         cv2 = checks.installed("cv2", "tracking")
         flags = [getattr(cv2, setting[0]), setting[1]] if setting else []
         capture = cv2.VideoCapture(str(self.path), cv2.CAP_FFMPEG, flags)
@@ -219,14 +212,14 @@ def frame_rate(video: str | os.PathLike[str]) -> float | None:
 def _filled(seconds: np.ndarray, step: float) -> np.ndarray:
     """Seconds after the first frame; missing and not increasing values are interpolated.
 
-    Before the first and after the last known value, frames are `step` seconds apart.
+    Before the first and after the last valid value, frames are `step` seconds apart.
     """
     times = np.nan_to_num(seconds, nan=-np.inf)
     before = np.maximum.accumulate(np.concatenate([[-np.inf], times[:-1]]))
-    known = np.flatnonzero(times > before)
+    valid = np.flatnonzero(times > before)
     place = np.arange(len(times))
-    first, last = known[0], known[-1]
-    filled = np.interp(place, known, times[known])
+    first, last = valid[0], valid[-1]
+    filled = np.interp(place, valid, times[valid])
     filled[:first] -= step * (first - place[:first])
     filled[last:] += step * (place[last:] - last)
     return filled - filled[0]

@@ -1,6 +1,5 @@
-"""Saves any data set in the layout of Market-1501."""
+"""Writing of any data set in the layout of Market-1501."""
 
-import csv
 import os
 import shutil
 from collections.abc import Iterable
@@ -11,35 +10,27 @@ import numpy as np
 from keras_reid.data.images import PersonImages, ReidDataset
 from keras_reid.data.readers.layouts import DISTRACTOR
 from keras_reid.data.readers.market import MARKET_FOLDERS
-from keras_reid.errors import InputError
-from keras_reid.io import new_folder
+from keras_reid.errors import invalid
+from keras_reid.io import check_new_folder, new_folder, write_table
 from keras_reid.names import expanded
 
 
 def write(dataset: ReidDataset, root: str | os.PathLike[str]) -> None:
-    """Copies the images to `root/{part}/{identity:04d}_c{camera}s1_{row:06d}_00.{suffix}`.
+    """Copy the images to `root/{part}/{identity:04d}_c{camera}s1_{row:06d}_00.{suffix}`.
 
-    The files are copied as they are, and `root` appears when all are. Distractors get identity 0.
-    Identities are numbered from 1, in order, if one is text or below 1, which the layout reserves
-    for junk and distractors; so are cameras if one is text or negative. `identities.csv` and
-    `cameras.csv` have the names.
+    Distractors get identity 0. Identities are numbered from 1, in order, if one is text or below 1,
+    which the layout reserves for junk and distractors. Cameras are numbered if one is text or
+    negative. `identities.csv` and `cameras.csv` list the names. `root` appears when it is complete.
 
     Raises:
-        InputError: `root` is not empty, or the data has no cameras, which the layout cannot say.
+        InputError: `root` is not empty, or a part has no cameras.
     """
     root = expanded(root).absolute()
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise InputError(
-            f"a data set is written to a new or empty folder, but {root} holds something: "
-            "name another folder"
-        )
+    check_new_folder(root)
     for part, images in dataset.parts().items():
         if images.camera is None:
-            raise InputError(
-                "the layout of Market-1501 needs a camera for every image, but "
-                f"{part} of {dataset.name} has none: describe the images in a CSV with the "
-                "columns path, identity, camera and load that"
-            )
+            fix = "Load the images from a CSV file with the columns path, identity, camera."
+            raise invalid("camera", f"the camera of each image of {part}", None, fix)
     parts = dataset.parts().values()
     numbers = {
         "identity": _numbers([images.identity[~images.distractor] for images in parts], 1),
@@ -48,12 +39,14 @@ def write(dataset: ReidDataset, root: str | os.PathLike[str]) -> None:
     with new_folder(root) as staged:
         for part, images in dataset.parts().items():
             _copy(images, staged / MARKET_FOLDERS[part], numbers)
-        _write_names(numbers["identity"], "identity", staged / "identities.csv")
-        _write_names(numbers["camera"], "camera", staged / "cameras.csv")
+        for column, file in (("identity", "identities.csv"), ("camera", "cameras.csv")):
+            if numbers[column]:
+                rows = ((number, name) for name, number in numbers[column].items())
+                write_table(staged / file, (column, "name"), rows)
 
 
 def _numbers(columns: Iterable[np.ndarray], least: int) -> dict[int | str, int]:
-    """Labels to 1, 2, …; empty if all are integers of at least `least` and stay as they are."""
+    """Return numbers of labels from 1; empty if all are integers of at least `least`."""
     labels = {label for column in columns for label in column.tolist()}
     if all(isinstance(label, int) and label >= least for label in labels):
         return {}
@@ -62,7 +55,7 @@ def _numbers(columns: Iterable[np.ndarray], least: int) -> dict[int | str, int]:
 
 
 def _copy(images: PersonImages, folder: Path, numbers: dict[str, dict[int | str, int]]) -> None:
-    assert images.camera is not None  # refused by `write`
+    assert images.camera is not None  # checked by `write`
     folder.mkdir(parents=True)
     columns = (images.path, images.identity, images.camera, images.distractor)
     rows = zip(*(column.tolist() for column in columns), strict=True)
@@ -70,12 +63,3 @@ def _copy(images: PersonImages, folder: Path, numbers: dict[str, dict[int | str,
         person = DISTRACTOR if distractor else numbers["identity"].get(identity, identity)
         name = f"{person:04d}_c{numbers['camera'].get(camera, camera)}s1_{row:06d}_00"
         shutil.copyfile(path, folder / f"{name}{Path(path).suffix.lower()}")
-
-
-def _write_names(numbers: dict[int | str, int], column: str, path: Path) -> None:
-    if not numbers:
-        return
-    with path.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow((column, "name"))
-        table.writerows((number, name) for name, number in numbers.items())

@@ -1,4 +1,4 @@
-"""Embeddings of more images than fit into memory: files of shards, by many processes at once."""
+"""Embeddings of any number of images, in shards that several processes write."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""From image files to shards of embeddings, in this process or on a Ray cluster."""
+"""Embedding of image files into shards, in this process or on a Ray cluster."""
 
 import logging
 import os
@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_reid import checks, inference
 from keras_reid.data.pipeline import decoding_batches
-from keras_reid.errors import InputError
+from keras_reid.errors import InputError, Shown, invalid
 from keras_reid.io import content_digest
 from keras_reid.names import expanded
 from keras_reid.saving import register
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     import keras
 
 Progress = Callable[[int, int], None]
-PAUSE = 2.0  # seconds between looks at what other processes do
+PAUSE = 2.0  # seconds to wait for other processes
 
-register()  # for processes that unpickle the model of a `Worker`
+register()  # to unpickle the model of a `Worker` in another process
 
 
 def embed(
@@ -41,74 +41,72 @@ def embed(
     progress: Progress | None = None,
     **options: Any,
 ) -> Shards:
-    """Embeddings of length 1 of all images, in Parquet files in the folder `out`.
+    """Write L2-normalized embeddings of all images to Parquet files in the folder `out`.
 
-    Memory does not grow with the number of images but for one shard, and each image is in one file
-    once: a shard takes its name when it is whole. A call that was killed is made again, and embeds
-    what is missing. Several processes, of several machines with the folders in common, may make
-    the same call at once: each takes shards that no other is at.
+    Memory holds one shard at a time. Each image is in one file, and files are written atomically.
+    A repeated call embeds only missing images. Several processes, also on machines with shared
+    folders, may make the same call; each process takes unclaimed shards.
 
     A further call lists the images again. It embeds new images, changed images, and images that
     did not decode before. It updates identities and cameras, and drops the rows of images that are
-    no longer listed, also if a folder or table has no images any more. All paths are in memory if
-    the list changed, or is a table.
+    no longer listed. All paths are in memory if the list changed, or is a table.
 
     Args:
         images: paths; or a folder, a pattern such as `"crops/**/*.jpg"`, or a CSV table with the
-            columns path and, if wanted, identity and camera.
-        model: of `models.build`, or a source of `inference.load`. Of images alone.
+            columns path and optionally identity and camera.
+        model: of `models.build`, or a source of `inference.load`, with images as its only input.
         out: new folder, or one of the same call.
-        flip: embed the mirrored images too; None: as the source was trained.
+        flip: average with the embeddings of mirrored images; None: as the source was trained.
         shard_size: images of a file.
         batch_size: images at a time.
-        engine: `"local"`, or `"ray"`: the cluster that is running, whose machines have the images
-            and `out` under the same names.
-        workers: of Ray, each a process with a model; None: one for each machine.
-        progress: called with the number of images done and of all.
+        engine: `"local"`, or `"ray"` for a running cluster. All its machines must have the images
+            and `out` at the same paths.
+        workers: number of Ray processes, each with a model; None: one for each machine.
+        progress: called with the numbers of processed and of all images.
         options: further arguments of `inference.load`.
 
     Raises:
-        InputError: no images, a folder with something else, a model with other inputs, no cluster
-            or a package that is not installed.
+        InputError: no images, a folder with other files, a model with other inputs, no cluster, or
+            a package that is not installed.
     """
     checks.at_least(1, shard_size=shard_size, batch_size=batch_size)
     checks.one_of(ENGINES, engine=engine)
     worker = Worker(model, batch_size, flip=flip, **options)
     if isinstance(images, str | os.PathLike):
-        images = asked = os.path.abspath(os.path.expanduser(images))
+        images = source = os.path.abspath(os.path.expanduser(images))
     else:
         images = [os.path.abspath(os.path.expanduser(path)) for path in images]
-        asked = f"{len(images)} paths, {zlib.crc32(os.fsencode(chr(0).join(images))):08x}"
+        source = f"{len(images)} paths, {zlib.crc32(os.fsencode(chr(0).join(images))):08x}"
     about = {
-        "images": asked,
+        "images": source,
         "shard_size": shard_size,
         "flip": worker.flip,
         "fingerprint": worker.fingerprint,
     }
     shards = create(expanded(out).absolute(), listed(images), shard_size, about)
-    tell = progress or (lambda done, total: None)
+    report = progress or (lambda done, total: None)
     total = len(shards)
     pending = dict(enumerate(shards.sizes))
     while pending:
         before = len(pending)
-        tell(total - sum(pending.values()), total)
+        report(total - sum(pending.values()), total)
         for number in ENGINES[engine](shards, list(pending), worker, workers):
             del pending[number]
-            tell(total - sum(pending.values()), total)
+            report(total - sum(pending.values()), total)
         if len(pending) == before:  # other processes embed them
             time.sleep(PAUSE)
     return shards
 
 
 class Worker:
-    """Embeds shards with a model, which other processes get by pickling it.
+    """Embedder of shards that can be pickled for other processes.
 
     Args:
-        model, batch_size: as of `embed`.
+        model, batch_size: see `embed`.
         options: arguments of `inference.load`.
 
     Raises:
-        InputError: a model that takes more than images, or as `inference.load`.
+        InputError: a model with other inputs than images, or see `inference.load`.
     """
 
     def __init__(
@@ -119,15 +117,13 @@ class Worker:
     ) -> None:
         self.model, self.batch_size, self.options = model, batch_size, options
         if self._embedder.inputs != {"images"}:
-            raise InputError(
-                f"single images are embedded: received a model that takes "
-                f"{', '.join(sorted(self._embedder.inputs))}; name one of images"
-            )
+            inputs = Shown(", ".join(sorted(self._embedder.inputs)))
+            raise invalid("model", "one with single images as its input", inputs)
         self.fingerprint = self._embedder.fingerprint
         self.flip = self._embedder.flip
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the embedder, which each process opens for itself."""
+        """Return the state without the embedder, which each process opens again."""
         return {name: value for name, value in vars(self).items() if name != "_embedder"}
 
     @cached_property
@@ -146,23 +142,22 @@ class Worker:
         table = shards.listed(number)
         paths = table["path"].to_pylist()
         digests = [content_digest(path) for path in paths]  # before the files are decoded
-        known = shards.known(number)
+        vectors = shards.vectors(number)
         contents = enumerate(zip(paths, digests, strict=True))
-        found = {row: known[content] for row, content in contents if content in known}
-        todo = np.array([row for row in range(len(paths)) if row not in found], int)
+        rows = {row: vectors[content] for row, content in contents if content in vectors}
+        todo = np.array([row for row in range(len(paths)) if row not in rows], int)
         decoded = dict(self._decoded(todo, paths)) if len(todo) else {}
         if not decoded and shards.complete(number) and shards.digests(number) == digests:
             return
-        found |= decoded
-        rows = sorted(found)
-        vectors = np.array([found[row] for row in rows], np.float32)
-        embeddings = vectors.reshape(-1, self._embedder.embedding_dim)
-        shards.write(number, table, np.array(rows, int), embeddings, digests)
+        rows = dict(sorted((rows | decoded).items()))
+        embeddings = np.array(list(rows.values()), np.float32)
+        embeddings = embeddings.reshape(-1, self._embedder.embedding_dim)
+        shards.write(number, table, np.array(list(rows), int), embeddings, digests)
 
     def _decoded(self, rows: np.ndarray, paths: list[str]) -> Iterator[tuple[int, np.ndarray]]:
         """Yield each row with its embedding (d,), without rows of files that do not decode."""
-        some = [paths[row] for row in rows.tolist()]
-        for index, pixels in decoding_batches(some, self._embedder.image_size, self.batch_size):
+        files = [paths[row] for row in rows.tolist()]
+        for index, pixels in decoding_batches(files, self._embedder.image_size, self.batch_size):
             embeddings = self._embedder([pixels])
             yield from zip(rows[index.numpy()].tolist(), embeddings, strict=True)
 
@@ -172,9 +167,8 @@ def embed_here(
 ) -> Iterator[int]:
     """Embed shards in this process and yield their numbers."""
     if workers is not None:
-        raise InputError(
-            "workers are Ray's: for the local engine make the same call in several processes"
-        )
+        fix = "Make the same call in several processes."
+        raise invalid("workers", "None without Ray", workers, fix)
     for number in missing:
         if worker(shards, number):
             yield number
@@ -190,17 +184,15 @@ def embed_on_ray(
         try:
             ray.init(address="auto", log_to_driver=False, logging_level="ERROR")
         except ConnectionError as error:
-            raise InputError(
-                "the engine ray joins a cluster, of which none is running: begin one by ray start, "
-                "or set RAY_ADDRESS"
-            ) from error
+            message = "No Ray cluster found. Start one with ray start, or set RAY_ADDRESS."
+            raise InputError(message) from error
     ray.data.DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     machines = sum(node["Alive"] for node in ray.nodes())
     rows = ray.data.from_items(
         [{"shard": number} for number in missing], override_num_blocks=len(missing)
     )
-    # An actor that dies is made anew, and what it was at is given to another.
+    # Ray replaces an actor that dies, and repeats its work.
     done = rows.map(
         _Actor,
         fn_constructor_args=(str(shards.folder), worker),

@@ -1,4 +1,4 @@
-"""Which images are embedded: those of a table, of a folder, or that match a pattern."""
+"""Listing of the images of a table, a folder or a pattern."""
 
 import glob
 import os
@@ -9,59 +9,56 @@ from typing import NamedTuple
 
 from keras_reid.data import walk_images
 from keras_reid.data.readers.layouts import is_image, is_system, warn_of_skipped
-from keras_reid.errors import InputError, printable
+from keras_reid.errors import invalid, invalid_file, printable
 from keras_reid.io import read_table, table_path
 from keras_reid.names import expanded, normalized, repeated, resolved
 
 LABELS = ("identity", "camera")
 
 
-class Listed(NamedTuple):
-    """An image file, and its identity and camera in Unicode NFC, if they are known."""
+class ImageEntry(NamedTuple):
+    """Image file with its identity and camera in Unicode NFC, or None."""
 
     path: str
     identity: str | None = None
     camera: str | None = None
 
 
-def listed(images: str | os.PathLike[str] | Iterable[str]) -> Iterator[Listed]:
-    """Yield the images, by absolute paths with resolved folders.
+def listed(images: str | os.PathLike[str] | Iterable[str]) -> Iterator[ImageEntry]:
+    """Yield the images with absolute paths; links in the paths of folders are resolved.
 
     Args:
-        images: a CSV table with a column path, relative to the table, and if wanted identity and
+        images: a CSV table with a column path, relative to the table, and optionally identity and
             camera; a folder, with all folders in it; a pattern such as `"crops/**/*.jpg"`; or
             paths.
 
     Raises:
-        InputError: a table without the column, or with an image twice, or a folder that cannot be
-            read.
+        InputError: a table without the column or with an image twice; an unreadable folder.
     """
     if not isinstance(images, str | os.PathLike):
-        return (_found(os.path.expanduser(path)) for path in images)
+        return (_entry(os.path.expanduser(path)) for path in images)
     source = expanded(images)
     if source.suffix.lower() == ".csv":
         check_once(source, (image.path for image in _of_table(source)))
         return _of_table(source)
     if source.is_dir():
-        return (_found(file) for file in walk_images(source))
-    return (_found(file) for file in _matching(str(source)))
+        return (_entry(file) for file in walk_images(source))
+    return (_entry(file) for file in _matching(str(source)))
 
 
 def check_once(source: Path, paths: Iterable[str]) -> None:
     """Raise if a list of images has a file twice."""
     twice = repeated(paths)
     if twice is not None:
-        raise InputError(f"{source} must list each image once, got {twice} twice. Remove one.")
+        raise invalid_file(source, "list each image once", f"{twice} twice", "Remove one.")
 
 
-def _found(file: str | os.PathLike[str], *known: str | None) -> Listed:
+def _entry(file: str | os.PathLike[str], *labels: str | None) -> ImageEntry:
     path = resolved(file)
     if printable(path) != path:
-        raise InputError(
-            f"images are listed by names in UTF-8 without control characters: {path} has another; "
-            "rename it"
-        )
-    return Listed(path, *(None if name is None else normalized(name) for name in known))
+        rule = "names in UTF-8 without control characters"
+        raise invalid("images", rule, path, "Rename the file.")
+    return ImageEntry(path, *(None if label is None else normalized(label) for label in labels))
 
 
 def _matching(pattern: str) -> Iterator[Path | str]:
@@ -94,10 +91,11 @@ def _match(parts: Sequence[str], pattern: Sequence[str]) -> bool:
     return _match(parts[1:], pattern if pattern[0] == "**" else pattern[1:])
 
 
-def _of_table(table: Path) -> Iterator[Listed]:
+def _of_table(table: Path) -> Iterator[ImageEntry]:
     for line in read_table(table, ["path"], LABELS)[1]:
         path = line.values["path"]
         if not path:
-            raise InputError(f"line {line.number} of {table} has no path: fill it in, or remove it")
-        known = (line.values.get(column) or None for column in LABELS)
-        yield _found(table_path(table, path), *known)
+            place = f"line {line.number}"
+            raise invalid_file(table, "have a path in all lines", f"none in {place}", "Fill it in.")
+        labels = (line.values.get(column) or None for column in LABELS)
+        yield _entry(table_path(table, path), *labels)

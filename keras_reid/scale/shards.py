@@ -1,4 +1,4 @@
-"""A folder of embeddings in Parquet files, each of which is there as a whole or not at all."""
+"""Folder of embeddings in Parquet files, which are written atomically."""
 
 import importlib
 import itertools
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from keras_reid import checks
-from keras_reid.errors import InputError, first_line
+from keras_reid.errors import InputError, Shown, first_line, invalid, invalid_file
 from keras_reid.evaluation import StoredFeatures
 from keras_reid.io import (
     Busy,
@@ -25,7 +25,7 @@ from keras_reid.io import (
     replaced_file,
 )
 from keras_reid.names import expanded, normalized
-from keras_reid.scale.listing import Listed
+from keras_reid.scale.listing import ImageEntry
 
 # Readers of Parquet folders skip names that begin with "_". *.parquet does not match the listing.
 LISTING, ABOUT, MAPPED = "_listing", "_embed.json", "_embedding.npy"
@@ -33,10 +33,9 @@ UNREADABLE, DIMENSION = b"unreadable", b"dimension"
 
 
 class Shard(NamedTuple):
-    """Some of the images: paths (n,), identities and cameras (n,) or None, embeddings (n, d).
+    """Part of the images: paths (n,), identities and cameras (n,) or None, embeddings (n, d).
 
-    Where others have an identity or camera and an image has none, that is "". The embedding of a
-    file that does not decode is NaN.
+    A missing label is "" if other images have one. The embedding of an unreadable file is NaN.
     """
 
     path: np.ndarray
@@ -46,58 +45,55 @@ class Shard(NamedTuple):
 
     @property
     def decodes(self) -> np.ndarray:
-        """Mask (n,) of the files that do."""
+        """Mask (n,) of the readable files."""
         return ~np.isnan(self.embedding[:, 0])
 
     def readable(self) -> "Shard":
-        """The images that decode alone."""
-        mask = self.decodes
+        """Return the readable images."""
         columns = self._asdict().items()
-        return self._replace(**{name: x[mask] for name, x in columns if x is not None})
+        return self._replace(**{name: x[self.decodes] for name, x in columns if x is not None})
 
 
 class Shards:
-    """The folder that `embed` fills: a file `part-N.parquet` for each row group of `_listing`.
+    """Result of `embed`: a file `part-N.parquet` for each row group of `_listing` in a folder.
 
-    Parts have the columns path, identity, camera (text, or null), embedding (d float32 of length 1;
-    null where the file does not decode) and digest (of the file's content). Any program that reads
-    folders of Parquet files reads the folder. Other files begin with `_` or `.`.
+    Parts have the columns path, identity, camera (text or null), embedding (d float32 of length 1;
+    null for unreadable files) and digest (of the content of the file). Any program that reads
+    folders of Parquet files reads the folder. The names of other files begin with `_` or `.`.
 
     Args:
         folder: of an earlier call of `embed`.
 
     Raises:
-        InputError: there is none, or pyarrow is not installed.
+        InputError: another folder, or pyarrow is not installed.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = expanded(folder)
+        fix = "Embed the images (keras_reid.scale.embed)."
         if not self.holds(folder):
-            raise InputError(
-                f"a folder of embeddings holds {ABOUT}: {self.folder} does not; make it with "
-                "keras_reid.scale.embed, or python embed.py"
-            )
-        self.about = read_json(self.folder / ABOUT, {"fingerprint": str}, "Embed the images again.")
+            raise invalid_file(self.folder, f"hold {ABOUT}", "no such file", fix)
+        self.about = read_json(self.folder / ABOUT, {"fingerprint": str}, fix)
         metadata = self._listing().metadata
         self.count = metadata.num_row_groups
         self.sizes = [metadata.row_group(number).num_rows for number in range(self.count)]
 
     def _listing(self) -> Any:
-        """Open the listing, which other processes may replace at any time."""
+        """Open the listing again, because other processes may replace it."""
         return _parquet(self.folder / LISTING, "ParquetFile")
 
     @staticmethod
     def holds(folder: str | os.PathLike[str]) -> bool:
-        """Whether a folder is one of embeddings."""
+        """Return whether a folder is a result of `embed`."""
         return (expanded(folder) / ABOUT).is_file()
 
     def __len__(self) -> int:
-        """The number of images."""
+        """Return the number of images."""
         return sum(self.sizes)
 
     @property
     def missing(self) -> list[int]:
-        """Shards without embeddings, or with those of images that were listed before."""
+        """Shards without embeddings, or with embeddings of an earlier listing."""
         return [number for number in range(self.count) if not self.complete(number)]
 
     def fresh(self, number: int) -> bool:
@@ -107,22 +103,22 @@ class Shards:
         return recent and self.complete(number)
 
     def complete(self, number: int) -> bool:
-        """Return whether a shard has embeddings of the images that are listed."""
+        """Return whether a shard has embeddings of its images in the listing."""
         if not self.file(number).exists():
             return False
-        part = self._part(number, list(Listed._fields))
-        return part.replace_schema_metadata().equals(self.listed(number).replace_schema_metadata())
+        part = self._part(number, list(ImageEntry._fields))
+        return part.equals(self.listed(number))  # ignores the metadata
 
     def file(self, number: int) -> Path:
-        """Where a shard's embeddings are."""
+        """Return the path of the embeddings of a shard."""
         return self.folder / f"part-{number:06d}.parquet"
 
     def listed(self, number: int) -> Any:
-        """The images of a shard, a table of pyarrow."""
+        """Return the images of a shard as a pyarrow table."""
         return self._listing().read_row_group(number)
 
     def _part(self, number: int, columns: list[str] | None = None) -> Any:
-        """Return columns of a shard that was embedded; None: all."""
+        """Return columns of an embedded shard; None: all."""
         return _parquet(self.file(number), "read_table", columns=columns)
 
     @contextmanager
@@ -143,32 +139,28 @@ class Shards:
         embeddings: np.ndarray,
         digests: Sequence[str],
     ) -> None:
-        """Write the embeddings (m, d) of the rows (m,) of a shard that decode.
+        """Write the embeddings (m, d) of the readable rows (m,) of a shard.
 
         Args:
             number: of the shard.
-            listed: its n images, as `listed` returns them.
-            rows, embeddings: of the files that decode.
+            listed: its n images, a result of `listed`.
+            rows, embeddings: of the readable files.
             digests: (n,) digests of the files.
         """
         arrow = _arrow()
-        width = embeddings.shape[1]
-        decodes = np.zeros(len(listed), bool)
-        decodes[rows] = True
-        # Lists of one length, with nulls among them, are more than older versions can write.
-        ends = np.cumsum(np.concatenate([[0], width * decodes])).astype(np.int32)
-        flat = arrow.array(embeddings.astype(np.float32).reshape(-1))
-        column = arrow.ListArray.from_arrays(arrow.array(ends), flat, mask=arrow.array(~decodes))
+        vectors = dict(zip(rows.tolist(), embeddings.astype(np.float32), strict=True))
+        column = [vectors.get(row) for row in range(len(listed))]  # None becomes null
+        column = arrow.array(column, arrow.list_(arrow.float32()))
         table = listed.append_column("embedding", column)
         table = table.append_column("digest", arrow.array(digests, arrow.string()))
-        about = {UNREADABLE: str(len(listed) - len(rows)), DIMENSION: str(width)}
+        about = {UNREADABLE: str(len(listed) - len(rows)), DIMENSION: str(embeddings.shape[1])}
         table = table.replace_schema_metadata(about)
         with replaced_file(self.file(number)) as partial:
             arrow.parquet.write_table(table, partial)
-        (self.folder / MAPPED).unlink(missing_ok=True)  # it has the embeddings of before
+        (self.folder / MAPPED).unlink(missing_ok=True)  # it has earlier embeddings
 
     def read(self, number: int) -> Shard:
-        """A shard that was embedded."""
+        """Return an embedded shard."""
         table = self._part(number)
         column = table["embedding"].combine_chunks()
         width = int(table.schema.metadata[DIMENSION])
@@ -176,17 +168,17 @@ class Shards:
         embedding[np.asarray(column.is_valid())] = column.flatten().to_numpy().reshape(-1, width)
 
         def texts(name: str) -> np.ndarray | None:
-            known = table[name].to_pylist()
-            return np.array([normalized(text or "") for text in known]) if any(known) else None
+            labels = table[name].to_pylist()
+            return np.array([normalized(text or "") for text in labels]) if any(labels) else None
 
         path = np.array(table["path"].to_pylist(), dtype=str)
         return Shard(path, texts("identity"), texts("camera"), embedding)
 
     def digests(self, number: int) -> list[str]:
-        """Return the digests of the files of a shard that was embedded; "" if unreadable."""
+        """Return the digests of the files of an embedded shard; "" if unreadable."""
         return self._part(number, ["digest"])["digest"].to_pylist()
 
-    def known(self, number: int) -> dict[tuple[str, str], np.ndarray]:
+    def vectors(self, number: int) -> dict[tuple[str, str], np.ndarray]:
         """Return the embeddings (d,) of a shard by path and digest, without unreadable files."""
         if not self.file(number).exists():
             return {}
@@ -197,15 +189,15 @@ class Shards:
         return {(path, digest): x for path, digest, x, decodes in rows if digest and decodes}
 
     def mapped(self) -> StoredFeatures:
-        """The images that decode: embeddings (n, d) in a mapped file, and what is known of them.
+        """Return the readable images: memory-mapped embeddings (n, d), and labels.
 
-        The file, `_embedding.npy`, is written next to the parts at the first call.
+        The first call writes the mapped file, `_embedding.npy`.
 
         Raises:
-            InputError: some shards are missing, or no images are listed.
+            InputError: shards are missing, or no images are listed.
         """
         if not len(self):
-            raise InputError(f"{self.folder} has no images. Add some, and embed again.")
+            raise invalid_file(self.folder, "have images", "none", "Add some, and embed again.")
         file = self.folder / MAPPED
         if not file.exists():
             self._write_mapped(file)
@@ -226,54 +218,48 @@ class Shards:
                 done += len(shard.path)
             array.flush()
 
-    def _broken(self, number: int) -> int:
-        """How many files of a shard did not decode."""
+    def _failed(self, number: int) -> int:
         return int(_parquet(self.file(number), "read_schema").metadata[UNREADABLE])
 
     @property
     def failed(self) -> int:
-        """The number of files that did not decode."""
-        return sum(map(self._broken, range(self.count)))
+        """Number of unreadable files."""
+        return sum(map(self._failed, range(self.count)))
 
     def unreadable(self, most: int) -> list[str]:
-        """Files, so many at most, that did not decode."""
-        found: list[str] = []
-        for number in range(self.count):
-            if len(found) < most and self.file(number).exists() and self._broken(number):
-                shard = self.read(number)
-                found += shard.path[~shard.decodes].tolist()
-        return found[:most]
+        """Return the paths of at most so many unreadable files."""
+        numbers = (n for n in range(self.count) if self.file(n).exists() and self._failed(n))
+        paths = (shard.path[~shard.decodes].tolist() for shard in map(self.read, numbers))
+        return list(itertools.islice(itertools.chain.from_iterable(paths), most))
 
     @property
     def numbers(self) -> list[int]:
-        """The shards that have images."""
+        """Numbers of the shards with images."""
         return np.flatnonzero(self.sizes).tolist()
 
     def __iter__(self) -> Iterator[Shard]:
-        """Yield all shards that have images, one at a time.
+        """Yield all shards with images.
 
         Raises:
-            InputError: some are missing, or older than the listing.
+            InputError: a shard is missing, or older than the listing.
         """
-        missing = self.missing
-        if missing:
-            raise InputError(
-                f"all shards are read: {len(missing)} of {self.count} in {self.folder} are not "
-                "there; the same call of embed goes on"
-            )
+        if missing := self.missing:
+            received = f"{self.count - len(missing)} of {self.count}"
+            fix = "Repeat the call of embed."
+            raise invalid_file(self.folder, "have all shards", received, fix)
         return map(self.read, self.numbers)
 
 
 def _joined(parts: Sequence[np.ndarray | None]) -> np.ndarray | None:
-    """A column of all shards; None where one has none."""
-    known = [part for part in parts if part is not None]
-    return np.concatenate(known) if len(known) == len(parts) else None
+    """Return a column of all shards; None if a shard lacks it."""
+    columns = [part for part in parts if part is not None]
+    return np.concatenate(columns) if len(columns) == len(parts) else None
 
 
 def create(
-    folder: Path, images: Iterable[Listed], shard_size: int, about: Mapping[str, Any]
+    folder: Path, images: Iterable[ImageEntry], shard_size: int, about: Mapping[str, Any]
 ) -> Shards:
-    """Return the folder with its listing: new, or that of an earlier call with its listing updated.
+    """Return the folder with a new or updated listing.
 
     Args:
         folder: new, or of an earlier call.
@@ -288,52 +274,48 @@ def create(
     check_writable(folder)
     rows = iter(images)
     first = list(itertools.islice(rows, 1))
-    # Of a folder or table whose images were deleted, no embedding is kept. A missing one raises.
-    emptied = Shards.holds(folder) and os.path.exists(about["images"])
-    if not first and not emptied:
-        raise InputError(
-            "there must be at least one image to embed: received none; name a table, a folder or "
-            "a pattern of image files"
-        )
+    # A folder or table without images drops all embeddings; a missing one raises.
+    if not first and not (Shards.holds(folder) and os.path.exists(about["images"])):
+        raise invalid("images", "one image or more", Shown("none"), "Check the path.")
     rows = itertools.chain(first, rows)
     if not Shards.holds(folder):
         try:
             with new_folder(folder) as staged:
                 _write_listing(_blocks(rows, shard_size), staged / LISTING)
                 (staged / ABOUT).write_text(json.dumps(about, indent=1), encoding="utf-8")
-            return Shards(folder)
         except InputError:
-            if not Shards.holds(folder):  # by another process, meanwhile
+            if not Shards.holds(folder):  # another process may have created it
                 raise
-            return _same(Shards(folder), about)
+        return _same(Shards(folder), about)
     shards = _same(Shards(folder), about)
     with locked(folder / ".listing.lock", wait=True), replaced_file(folder / LISTING) as new:
         _write_listing(_updated(shards, rows, shard_size), new)
     return Shards(folder)
 
 
-def _blocks(rows: Iterator[Listed], size: int) -> Iterator[list[Listed]]:
+def _blocks(rows: Iterator[ImageEntry], size: int) -> Iterator[list[ImageEntry]]:
     while block := list(itertools.islice(rows, size)):
         yield block
 
 
-def _write_listing(blocks: Iterable[Sequence[Listed]], file: Path) -> None:
+def _write_listing(blocks: Iterable[Sequence[ImageEntry]], file: Path) -> None:
     """Write a row group of each block; blocks may be empty."""
     arrow = _arrow()
-    schema = arrow.schema([(name, arrow.string()) for name in Listed._fields])
+    schema = arrow.schema([(name, arrow.string()) for name in ImageEntry._fields])
     with arrow.parquet.ParquetWriter(file, schema) as out:
         for block in blocks:
-            columns = [[row[i] for row in block] for i in range(len(Listed._fields))]
-            arrays = [arrow.array(column, arrow.string()) for column in columns]
-            out.write_table(arrow.table(arrays, schema=schema), max(1, len(block)))
+            table = arrow.Table.from_pylist([row._asdict() for row in block], schema)
+            out.write_table(table, max(1, len(block)))
 
 
-def _updated(shards: Shards, images: Iterator[Listed], size: int) -> Iterator[Sequence[Listed]]:
+def _updated(
+    shards: Shards, images: Iterator[ImageEntry], size: int
+) -> Iterator[Sequence[ImageEntry]]:
     """Yield the blocks of the new listing: images stay in their shards, new ones come last.
 
     Images that are no longer listed are left out. Paths are in memory from the first difference on.
     """
-    rows: dict[str, list[Listed]] = defaultdict(list)
+    rows: dict[str, list[ImageEntry]] = defaultdict(list)
     for number in range(shards.count):
         paths = shards.listed(number)["path"].to_pylist()
         block = list(itertools.islice(images, len(paths)))
@@ -349,10 +331,8 @@ def _updated(shards: Shards, images: Iterator[Listed], size: int) -> Iterator[Se
 def _same(shards: Shards, about: Mapping[str, Any]) -> Shards:
     for name, value in about.items():
         if shards.about.get(name) != value:
-            raise InputError(
-                f"what was begun goes on with the same model and images: in {shards.folder} "
-                f"{name} is {shards.about.get(name)!r}, received {value!r}; name another folder"
-            )
+            rule = f"{shards.about.get(name)!r} as in {shards.folder}"
+            raise invalid(name, rule, value, "Choose another folder.")
     return shards
 
 
@@ -362,9 +342,8 @@ def _parquet(file: Path, function: str, **options: Any) -> Any:
     try:
         return getattr(arrow.parquet, function)(file, **options)
     except (OSError, arrow.ArrowException) as error:
-        raise InputError(
-            f"{file} must be a whole Parquet file ({first_line(error)}): remove it, and embed again"
-        ) from error
+        fix = "Remove it, and embed the images again."
+        raise invalid_file(file, "be a Parquet file", f"'{first_line(error)}'", fix) from error
 
 
 def _arrow() -> Any:

@@ -10,7 +10,8 @@ import tensorflow as tf
 from absl import logging
 
 from keras_reid.data.synthetic import draw
-from keras_reid.pixels import graph_decode_portable, graph_resize
+from keras_reid.pixels import graph_resize
+from keras_reid.serving.portable_decoding import graph_decode_portable
 
 WARM_BATCHES = (1, 8)  # images per request
 DECODERS = 10  # files decoded in parallel

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from keras_reid import checks
-from keras_reid.data.mot import Boxes
+from keras_reid.data.mot import UNLABELED, Boxes
 from keras_reid.errors import InputError, Shown, first_line, invalid
 from keras_reid.names import expanded
 
@@ -52,7 +52,8 @@ def detect_persons(
         if progress:
             progress(number)
     frame = np.concatenate(numbers)
-    return Boxes(frame, np.full(len(frame), -1), np.concatenate(boxes), np.concatenate(scores))
+    identity = np.full(len(frame), UNLABELED)
+    return Boxes(frame, identity, np.concatenate(boxes), np.concatenate(scores))
 
 
 def detector_of(name: str | None = None) -> Detector:

@@ -9,7 +9,7 @@ from absl import logging
 from scipy.optimize import linear_sum_assignment
 
 from keras_reid import checks
-from keras_reid.data.mot import Boxes
+from keras_reid.data.mot import UNLABELED, Boxes
 from keras_reid.errors import Shown, invalid
 from keras_reid.nearest.arrays import unit
 from keras_reid.tracking.motion import GATE, Motion, overlaps
@@ -238,7 +238,7 @@ def track(detections: Boxes, embeddings: np.ndarray | None = None, **options: An
     check_finite(detections.frame, boxes=detections.box, embeddings=looks)
     options = {**options, "history": max(1, len(detections))}  # none is dropped
     tracker = Tracker(appearance=embeddings is not None, **options)
-    number = np.zeros(len(detections), int)
+    number = np.full(len(detections), UNLABELED)
     before = 0
     for frame in np.unique(detections.frame).tolist():
         # All tracks have ended after this many empty frames.
@@ -249,7 +249,7 @@ def track(detections: Boxes, embeddings: np.ndarray | None = None, **options: An
             # The detections before it was confirmed are among the last `n_init`.
             number[active.rows[-tracker.n_init :]] = active.number
         before = frame
-    kept = number > 0
+    kept = number != UNLABELED
     identity = np.unique(number[kept], return_inverse=True)[1] + 1
     return replace(detections[kept], identity=identity)
 

@@ -133,7 +133,7 @@ def test_load_market_other_files_are_listed_in_one_error(tmp_path):
     picture(tmp_path / "bounding_box_train/0001_c1s1_000001_00.jpg")
     for other in ("a.txt", "b.heic"):
         (tmp_path / "bounding_box_train" / other).touch()
-    with pytest.raises(InputError, match=r"a\.txt, .*b\.heic: move them away"):
+    with pytest.raises(InputError, match=r"a\.txt, .*b\.heic\. Move other files away"):
         data.load("market1501", tmp_path)
 
 
@@ -164,7 +164,7 @@ def test_load_tracklets_stray_file_is_named(name, place, tmp_path):
     for folder in ("bbox_train/0001", "bbox_test/0001", "sequences/cam1/person001"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / place / "notes.txt").touch()
-    with pytest.raises(InputError, match=r"must hold folders only, got .*notes\.txt: move it"):
+    with pytest.raises(InputError, match=r"must hold folders only, got .*notes\.txt\. Move"):
         data.load(name, tmp_path)
 
 
@@ -173,4 +173,4 @@ def test_cluster_folder_of_system_files_alone_raises(tmp_path):
     (tmp_path / "crops/._1.jpg").touch()
     code, _, err = within("cluster.py", "--images=crops", cwd=tmp_path)
     assert code == 1
-    assert "crops holds none" in err
+    assert "crops` must hold" in err

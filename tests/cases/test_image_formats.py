@@ -12,12 +12,13 @@ import tensorflow as tf
 from PIL import Image
 
 from keras_reid import data, inference, scale
-from keras_reid.data import pipeline
+from keras_reid.data import cache
 from keras_reid.data.pipeline import check_service, decoding_batches, image_batches
 from keras_reid.data.validation import decodable, orientations
 from keras_reid.errors import InputError
-from keras_reid.pixels import BY_PILLOW, decode, graph_decode, graph_decode_portable, upright_size
+from keras_reid.pixels import BY_PILLOW, decode, graph_decode, upright_size
 from keras_reid.serving import saved_model
+from keras_reid.serving.portable_decoding import graph_decode_portable
 
 SIZE = (64, 32)
 BLOCKS = np.random.default_rng(0).integers(0, 256, (8, 4, 3)).astype(np.uint8)
@@ -226,7 +227,7 @@ def test_readable_orientation_is_a_column_and_no_label(tmp_path, monkeypatch):
     def refuse(*_):
         raise AssertionError("the orientation is known, so that no Python runs in the graph")
 
-    monkeypatch.setattr(pipeline, "graph_decode", refuse)
+    monkeypatch.setattr(cache, "graph_decode", refuse)
     np.testing.assert_array_equal(*image_batches(images, 4, SIZE), expected)
     (_, labels), *_ = data.pk_batches(images, 2, 2, SIZE).take(1)
     assert set(labels) == {"identity"}
@@ -345,7 +346,7 @@ def test_decode_other_formats_raise(tmp_path):
     (tmp_path / "a.ppm").rename(tmp_path / "a.png")
     with pytest.raises(InputError, match="must be an intact JPEG, PNG, BMP, GIF, WebP or TIFF"):
         decode(tmp_path / "a.png")
-    assert data.unfit(tmp_path / "a.png") == "is no image"
+    assert data.unfit(tmp_path / "a.png") == "another type of file"
     assert not decodable(np.array([str(tmp_path / "a.png")])).any()
 
 

@@ -167,7 +167,7 @@ def test_mars_fractions_of_identities_raise(tmp_path):
         (tmp_path / f"info/{part}_name.txt").write_text(f"{name}\n")
         rows = np.array([[1, 1, 1.5, 1]])
         scipy.io.savemat(tmp_path / f"info/tracks_{part}_info.mat", {f"track_{part}_info": rows})
-    with pytest.raises(InputError, match="has whole numbers"):
+    with pytest.raises(InputError, match="rows of integers"):
         data.load("mars", tmp_path)
 
 

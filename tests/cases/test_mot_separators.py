@@ -45,7 +45,7 @@ def test_read_mot_class_column_is_read_with_any_separator(tmp_path, row):
 )
 def test_read_mot_ambiguous_or_incomplete_line_raises(tmp_path, row):
     (tmp_path / "det.txt").write_text(row + "\n")
-    with pytest.raises(InputError, match=r"line 1 of .*det.txt must be frame,identity,x,y"):
+    with pytest.raises(InputError, match=r"det.txt, line 1` must be frame,identity,x,y"):
         read_mot(tmp_path / "det.txt")
 
 

@@ -13,7 +13,7 @@ from processes import within
 from keras_reid import evaluation
 from keras_reid.data.mot import Boxes, read_mot, write_mot
 from keras_reid.scale import shards
-from keras_reid.scale.listing import Listed
+from keras_reid.scale.listing import ImageEntry
 
 arrow = pytest.importorskip("pyarrow", reason="pyarrow, extra scale, is not installed")
 parquet = pytest.importorskip("pyarrow.parquet")
@@ -21,7 +21,7 @@ pandas = pytest.importorskip("pandas", reason="pandas is not installed")
 
 COUNT, DIMENSION = 12, 8
 ABOUT = {"images": "x", "shard_size": 5, "flip": False, "fingerprint": "m"}
-ROWS = [Listed(f"/images/{i:02}.jpg", f"p{i % 3}", f"c{i % 2}") for i in range(COUNT)]
+ROWS = [ImageEntry(f"/images/{i:02}.jpg", f"p{i % 3}", f"c{i % 2}") for i in range(COUNT)]
 VECTORS = np.random.default_rng(0).normal(size=(COUNT, DIMENSION)).astype(np.float32)
 
 

@@ -161,7 +161,9 @@ def test_read_mot_number_of_columns_says_whether_there_is_class(tmp_path, ending
 @pytest.mark.parametrize("category", ["0", "14", "1.5", "-2"])
 def test_read_mot_unknown_class_raises(tmp_path, category):
     (tmp_path / "gt.txt").write_text("1,1,1,1,5,5,1,1,1\n" + f"2,1,1,1,5,5,1,{category},1\n")
-    with pytest.raises(InputError, match=rf"line 2 of .*\(class {category} is not in 1 to 13"):
+    with pytest.raises(
+        InputError, match=rf", line 2` must be .*\(class {category} is not in 1 to 13"
+    ):
         read_mot(tmp_path / "gt.txt")
 
 
@@ -186,7 +188,7 @@ def test_cut_tracklets_cuts_persons_not_cars(tmp_path, frames):
     assert set(cut.identity.tolist()) == {1}
     assert len(cut) == len(list((tmp_path / "cut").iterdir())) == FRAMES
     (tmp_path / "cars.txt").write_text("\n".join(lines(2, 100, "1,3,1")))
-    with pytest.raises(InputError, match="tracklets have identities"):
+    with pytest.raises(InputError, match="must have boxes with identities"):
         data.cut_tracklets(frames, tmp_path / "cars.txt", tmp_path / "cars")
 
 

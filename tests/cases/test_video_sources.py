@@ -185,7 +185,9 @@ def test_video_live_stream_raises(scene, monkeypatch):
             pytest.fail("a stream without an end is read")
 
     monkeypatch.setattr(cv2, "VideoCapture", Live)
-    with pytest.raises(InputError, match="must have an end, got the live stream rtsp://x/y"):
+    with pytest.raises(
+        InputError, match="must be a video with an end, got the live stream rtsp://x/y"
+    ):
         _ = data.Video("rtsp://x/y").size
 
 

@@ -104,7 +104,7 @@ def test_demo_invalid_queries_raise(answers, people, tmp_path):
     (tmp_path / "text.jpg").write_text("no image")
     Image.new("RGB", (2, 2)).save(tmp_path / "small.png")
     for name in ("text.jpg", "small.png"):
-        with pytest.raises(InputError, match=f"a query must be an image of a person: {name}"):
+        with pytest.raises(InputError, match=f"{name}` must be an image of a person, got"):
             answers.of_image(str(tmp_path / name))
     query = answers.of_image(drawn.path[0])
     with pytest.raises(InputError, match="times are seconds since 1970"):
@@ -212,7 +212,7 @@ def test_demo_page_in_browser_searches_and_deletes_uploads(served, people):
         browser.find_element("css selector", "#upload button[aria-label*=lear]").click()
         wait("#upload input[type=file]")
         upload(str(text))
-        wait("body", "a query must be an image of a person: text.jpg")
+        wait("body", "`text.jpg` must be an image of a person")
     (folder,) = uploads.glob("search-*")
     # Gradio leaves empty files for those that it hands on.
     kept = [file for file in folder.rglob("*") if file.is_file() and file.stat().st_size]

@@ -170,7 +170,7 @@ def bmp_header(width, height):
 
 @pytest.fixture(scope="module")
 def unfit(tmp_path_factory):
-    """Files that show nobody, and what is said of each."""
+    """Files that show no person, and the reason of each."""
     root = tmp_path_factory.mktemp("unfit")
     Image.new("RGB", (1, 1)).save(root / "dot.png")
     Image.new("RGB", (200, 3)).save(root / "line.jpg")
@@ -186,24 +186,24 @@ def unfit(tmp_path_factory):
     (root / "half.jpg").write_bytes(whole[: len(whole) // 3])
     (root / "folder.jpg").mkdir()
     return root, {
-        "dot.png": "has 1×1 pixels",
-        "line.jpg": "has 3×200 pixels",
-        "empty.jpg": "is no image",
-        "text.jpg": "is no image",
+        "dot.png": "1×1 pixels",
+        "line.jpg": "3×200 pixels",
+        "empty.jpg": "another type of file",
+        "text.jpg": "another type of file",
         "huge.png": "pixels",
-        "large.png": "has 11,000×11,000 pixels, more than 100,000,000",
+        "large.png": "11,000×11,000 pixels, more than 100,000,000",
         "huge.bmp": "pixels",
         "half.jpg": None,
-        "folder.jpg": "is no file",
-        "nowhere.jpg": "is no file",
+        "folder.jpg": "a missing file",
+        "nowhere.jpg": "a missing file",
     }
 
 
 def test_unfit_returns_reason_per_bad_file(unfit, tmp_path):
     root, reasons = unfit
     for name, reason in reasons.items():
-        said = data.unfit(root / name)
-        assert said is None if reason is None else reason in said, (name, said)
+        shown = data.unfit(root / name)
+        assert shown is None if reason is None else reason in shown, (name, shown)
     assert not data.decodable(np.array([str(root / "half.jpg")]))[0]
     Image.new("RGB", (8, 8)).save(tmp_path / "least.png")
     assert data.unfit(tmp_path / "least.png") is None
@@ -222,11 +222,11 @@ def test_search_unfit_files_are_skipped_by_enrol_and_fail_query(folder, unfit):
     out = search(*where, "enrol", "strange", cwd=root)
     assert "enrolled 1 image" in out
     assert f"{len(files)} skipped (unreadable)" in out
-    assert "dot.png has 1×1 pixels" in out
-    assert "half.jpg cannot be decoded" in out
+    assert "dot.png (1×1 pixels" in out
+    assert "half.jpg (damaged image)" in out
     for name in ("empty.jpg", "half.jpg", "huge.png"):
         err = search(*where, "query", strange / name, cwd=root, code=1)
-        assert f"a query must be an image of a person: {strange / name} " in err
+        assert f"{strange / name}` must be an image of a person, got " in err
     assert "nearest: somebody" in search(
         *where, "--top_k=99", "query", strange / "good.png", cwd=root
     )
@@ -247,7 +247,7 @@ def test_search_unfit_files_are_skipped_by_enrol_and_fail_query(folder, unfit):
         (["enrol", "nowhere"], "nowhere does not exist"),
         (["--gallery=http://127.0.0.1:9", "stats"], "docker compose up"),
         (["--after=noon", "query", "people.csv"], "times are seconds since 1970 or ISO 8601"),
-        (["query", "people.csv"], "is no image"),
+        (["query", "people.csv"], "an image of a person, got another type of file"),
         (["--description=upred", "query"], "a description is NAME=1 or NAME=0"),
         (["--description=upred=1", "query"], "attributes of the gallery, none: received upred"),
         (["--description=upred=1", "query", "a.png"], "received 1 image and --description"),

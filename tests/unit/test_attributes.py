@@ -73,7 +73,9 @@ def test_read_attributes_matlab_file_returns_table_values(tmp_path):
     assert found.values[2, found.schema.column("age_adult")] == 1
     savemat(tmp_path / "other.mat", {"a": np.zeros(3)})
     (tmp_path / "broken.mat").write_bytes(b"nothing")
-    with pytest.raises(InputError, match=r"is no market_attribute\.mat"):
+    with pytest.raises(
+        InputError, match=r"must have the structures train and test .* as market_attribute\.mat"
+    ):
         data.read_attributes(tmp_path / "other.mat")
     with pytest.raises(InputError, match=r"broken\.mat` must be a MATLAB file"):
         data.read_attributes(tmp_path / "broken.mat")
@@ -101,20 +103,20 @@ def test_read_attributes_zero_one_table_blanks_are_unknown(tmp_path):
     labeled = found.label(images)
     assert labeled.columns["attributes"].tolist() == [[1, 1, -1], [-1, -1, -1], [1, 0, -1]]
     np.testing.assert_allclose(data.rates(labeled), [1, 0.5, 0])
-    with pytest.raises(InputError, match="identities of the images"):
+    with pytest.raises(InputError, match="among those of the images"):
         found.label(images[1])
 
 
 @pytest.mark.parametrize(
     ("rows", "header", "message"),
     [
-        ([("1", 3)], ("identity", "x"), "all 0 and 1: x in .* holds 3"),
-        ([("1", 2), ("2", 0)], ("identity", "x"), r"1 \(no\) and 2 \(yes\).*holds 0"),
-        ([("1", "yes")], ("identity", "x"), "line 2 of .*x='yes'"),
-        ([("1", 5)], ("identity", "age"), "age is 1 to 4"),
+        ([("1", 3)], ("identity", "x"), "all 0 and 1, got 3 in x"),
+        ([("1", 2), ("2", 0)], ("identity", "x"), r"1 \(no\) and 2 \(yes\).*got 0 in x"),
+        ([("1", "yes")], ("identity", "x"), "line 2` must have .*x='yes'"),
+        ([("1", 5)], ("identity", "age"), "ages 1 to 4"),
         ([("1", 1)], ("person", "x"), "must have the columns identity"),
-        ([], ("identity", "x"), "has none"),
-        ([("1",)], ("identity",), "has none"),
+        ([], ("identity", "x"), "got 0 identities and 1 attributes"),
+        ([("1",)], ("identity",), "got 1 identities and 0 attributes"),
     ],
 )
 def test_read_attributes_invalid_table_raises(tmp_path, rows, header, message):
@@ -123,9 +125,9 @@ def test_read_attributes_invalid_table_raises(tmp_path, rows, header, message):
 
 
 def test_read_attributes_missing_table_or_unknown_column_raises(tmp_path):
-    with pytest.raises(InputError, match="is none"):
+    with pytest.raises(InputError, match="No such file"):
         data.read_attributes(tmp_path / "no.csv")
-    with pytest.raises(InputError, match="attributes are x, y: received 'z'"):
+    with pytest.raises(InputError, match="`attribute` must be one of x, y, got 'z'"):
         data.AttributeSchema(("x", "y")).column("z")
 
 

@@ -1,4 +1,4 @@
-"""Augmentation recipes: permitted changes, their frequency, and reproducibility by seed."""
+"""Augmentations: permitted changes, their frequency, and reproducibility by seed."""
 
 import sys
 
@@ -8,16 +8,16 @@ import tensorflow as tf
 from scipy import ndimage
 
 from keras_reid.data.augment import (
+    GEOMETRIC,
     IMAGENET_MEAN,
     IN_PLACE,
     KERAS_CV,
-    RECIPES,
-    recipe,
+    augmentation,
     with_keypoints,
 )
 from keras_reid.errors import InputError
 
-ALL = [*RECIPES, *(f"none+{name}" for name in IN_PLACE), "default+color+grayscale+blur"]
+ALL = [*GEOMETRIC, *(f"none+{name}" for name in IN_PLACE), "default+color+grayscale+blur"]
 SIZE = (64, 32)
 MEAN = np.array(IMAGENET_MEAN)
 
@@ -29,11 +29,11 @@ def pictures(b=200, size=SIZE, seed=0):
 
 
 def run(name, images, seed=(0, 0)):
-    return recipe(name)(images, tf.constant(seed, tf.int64)).numpy()
+    return augmentation(name)(images, tf.constant(seed, tf.int64)).numpy()
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_recipe_same_seed_is_deterministic_and_keeps_shape(name):
+def test_augmentation_same_seed_is_deterministic_and_keeps_shape(name):
     images = pictures(8)
     first = run(name, images, (1, 2))
     assert first.shape == images.shape
@@ -44,12 +44,12 @@ def test_recipe_same_seed_is_deterministic_and_keeps_shape(name):
         assert (first != run(name, images, (2, 2))).any()
 
 
-def test_none_recipe_keeps_images():
+def test_none_augmentation_keeps_images():
     images = pictures(4)
     np.testing.assert_array_equal(run("none", images), images)
 
 
-def test_flip_recipe_mirrors_half_of_images():
+def test_flip_augmentation_mirrors_half_of_images():
     images = pictures().numpy()
     flipped = run("flip", images)
     same = (flipped == images).all((1, 2, 3))
@@ -58,7 +58,7 @@ def test_flip_recipe_mirrors_half_of_images():
     assert 70 < mirrored.sum() < 130
 
 
-def test_crop_recipe_equals_default_without_erasing():
+def test_crop_augmentation_equals_default_without_erasing():
     images = pictures(40)
     cropped, changed = run("crop", images), run("default", images)
     erased = (changed == MEAN).all(-1)
@@ -67,7 +67,7 @@ def test_crop_recipe_equals_default_without_erasing():
     assert not (cropped == MEAN).all(-1)[erased].all()
 
 
-def test_default_recipe_crops_flips_and_erases():
+def test_default_augmentation_crops_flips_and_erases():
     images = pictures().numpy()
     changed = run("default", images)
     vertical, horizontal = round(10 * SIZE[0] / 256), round(10 * SIZE[1] / 128)
@@ -94,7 +94,7 @@ def locate(padded, changed, erased):
 
 
 @pytest.mark.parametrize("size", [(64, 32), (32, 32), (100, 20)])
-def test_default_recipe_erases_one_bounded_box_in_half_of_images(size):
+def test_default_augmentation_erases_one_bounded_box_in_half_of_images(size):
     erased = (run("default", pictures(400, size)) == MEAN).all(-1)
     h, w = size
     hit = erased.any((1, 2))
@@ -111,7 +111,7 @@ def test_default_recipe_erases_one_bounded_box_in_half_of_images(size):
     assert erased[hit].mean((1, 2)).max() > 0.3
 
 
-def test_default_recipe_erasing_covers_every_row_and_column():
+def test_default_augmentation_erasing_covers_every_row_and_column():
     erased = (run("default", pictures(400)) == MEAN).all(-1)
     assert erased.any((0, 1)).all()
     assert erased.any((0, 2)).all()
@@ -119,14 +119,14 @@ def test_default_recipe_erasing_covers_every_row_and_column():
 
 @pytest.mark.first(3)
 @pytest.mark.parametrize("name", ALL)
-def test_recipe_inside_tf_data_matches_eager(name):
+def test_augmentation_inside_tf_data_matches_eager(name):
     images = pictures(6)
     seeds = tf.data.Dataset.from_tensors(tf.constant([3, 4], tf.int64))
-    (inside,) = seeds.map(lambda seed: recipe(name)(images, seed))
+    (inside,) = seeds.map(lambda seed: augmentation(name)(images, seed))
     np.testing.assert_array_equal(inside, run(name, images, (3, 4)))
 
 
-def test_grayscale_recipe_converts_fifth_of_images_to_luma():
+def test_grayscale_augmentation_converts_fifth_of_images_to_luma():
     images = pictures(400).numpy()
     changed = run("none+grayscale", images)
     luma = (images * (0.299, 0.587, 0.114)).sum(-1, keepdims=True)
@@ -136,7 +136,7 @@ def test_grayscale_recipe_converts_fifth_of_images_to_luma():
     assert 50 < gray.sum() < 110
 
 
-def test_blur_recipe_filters_fifth_of_images():
+def test_blur_augmentation_filters_fifth_of_images():
     images = pictures(400).numpy()
     changed = run("none+blur", images)
     expected = images.astype(float)
@@ -148,7 +148,7 @@ def test_blur_recipe_filters_fifth_of_images():
     assert 50 < blurred.sum() < 110
 
 
-def test_color_recipe_jitter_stays_within_bounds():
+def test_color_augmentation_jitter_stays_within_bounds():
     """Of a red square on gray: the mean luma is the brightness, the rest follows from it."""
     images = np.full((300, 8, 8, 3), 100, np.uint8)
     images[:, :4, :4] = (160, 100, 100)
@@ -167,7 +167,7 @@ def test_color_recipe_jitter_stays_within_bounds():
     assert (gray == gray[:, :1, :1, :1]).all()  # what has no color gets none
 
 
-def test_color_recipe_keeps_geometry_and_keypoints():
+def test_color_augmentation_keeps_geometry_and_keypoints():
     images, seed = pictures(20), tf.constant([5, 6], tf.int64)
     points = tf.random.stateless_uniform((20, 3, 3), (0, 1))
     plain, plain_points = with_keypoints("default", (0, 2, 1))(images, points, seed)
@@ -180,37 +180,37 @@ def test_color_recipe_keeps_geometry_and_keypoints():
     np.testing.assert_array_equal(changed, run("default+color", images, (5, 6)))
 
 
-def test_recipe_function_is_returned_unchanged():
+def test_augmentation_function_is_returned_unchanged():
     def darker(images, seed):
         return images // 2
 
-    assert recipe(darker) is darker
+    assert augmentation(darker) is darker
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", KERAS_CV)
-def test_keras_cv_recipe_changes_images_and_keeps_uint8(name):
+def test_keras_cv_augmentation_changes_images_and_keeps_uint8(name):
     pytest.importorskip("keras_cv")
     images = pictures(4)
     seeds = tf.data.Dataset.from_tensors(tf.constant([0, 0], tf.int64))
-    change = recipe(name)
+    change = augmentation(name)
     (changed,) = seeds.map(lambda seed: change(images, seed))
     assert changed.shape == images.shape
     assert changed.dtype == tf.uint8
     assert (changed != run("default", images)).numpy().any()
 
 
-def test_recipe_unknown_name_raises_with_known_names():
+def test_augmentation_unknown_name_raises_with_known_names():
     with pytest.raises(InputError, match=r"none, flip, crop, default, randaugment.*got 'cutout'"):
-        recipe("cutout")
+        augmentation("cutout")
     for name in ("default+cutout", "color", "default+color+"):
-        with pytest.raises(InputError, match=r"any of color, grayscale, blur added by \+"):
-            recipe(name)
-    with pytest.raises(InputError, match="with keypoints, augment is one of none, flip, crop, de"):
+        with pytest.raises(InputError, match=r"optionally with \+color, \+grayscale, \+blur"):
+            augmentation(name)
+    with pytest.raises(InputError, match=r"default, .*\+blur, for images with keypoints"):
         with_keypoints("augmix", (0,))
 
 
-def test_recipe_without_keras_cv_raises_with_install_command(monkeypatch):
+def test_augmentation_without_keras_cv_raises_with_install_command(monkeypatch):
     monkeypatch.setitem(sys.modules, "keras_cv", None)
-    with pytest.raises(InputError, match="needs keras_cv: run pip install"):
-        recipe("augmix")
+    with pytest.raises(InputError, match=r"keras_cv is not installed\. Run pip install"):
+        augmentation("augmix")

@@ -63,9 +63,9 @@ def test_person_images_classes_index_is_contiguous(labels):
     [
         (([], [1], None), r"`identity` must have one entry per image, got shape \(1,\) for 0"),
         ((["a"], [1], [1, 2]), r"`camera` must have one entry per image, got shape \(2,\) for 1"),
-        ((["a"], [1.5], None), "identity must hold integers or text, got values such as"),
-        ((["a"], [None], None), "identity must hold integers or text"),
-        ((["a"], [1], [0.5]), "camera must hold integers or text, got values such as"),
+        ((["a"], [1.5], None), "`identity` must be integers or text, got "),
+        ((["a"], [None], None), "`identity` must be integers or text, got None"),
+        ((["a"], [1], [0.5]), "`camera` must be integers or text, got "),
     ],
 )
 def test_person_images_invalid_columns_raises(columns, message):
@@ -147,12 +147,14 @@ def test_readable_above_max_unreadable_raises(tmp_path, broken):
     columns = images(range(200), path=[good] * 197 + broken[:3])
     assert len(data.readable(columns, max_unreadable=0.015)) == 197
     with pytest.raises(
-        InputError, match=r"at most 1.00% of the images .* 3 of 200 .*truncated.jpg"
+        InputError, match=r"except for at most 1.00%, got 3 unreadable of 200.*truncated.jpg"
     ):
         data.readable(columns)
-    with pytest.raises(InputError, match=r"but 6 of 6 are: .* and 1 more"):
+    with pytest.raises(
+        InputError, match=r"got 6 unreadable of 6\. Restore or remove .* and 1 more"
+    ):
         data.readable(images(range(6), path=broken), max_unreadable=1.0)
-    with pytest.raises(InputError, match=r"max_unreadable is in \[0, 1\]: received 1.5"):
+    with pytest.raises(InputError, match=r"`max_unreadable` must be in \[0, 1\], got 1.5"):
         data.readable(columns, max_unreadable=1.5)
 
 
@@ -196,7 +198,7 @@ def test_write_nonempty_folder_raises(tmp_path):
     file = picture(tmp_path / "out/precious.jpg")
     dataset = ReidDataset("d", images([1], [1], [file]), None, None)
     for root in (tmp_path / "out", file):
-        with pytest.raises(InputError, match=r"written to a new or empty folder, but .* holds"):
+        with pytest.raises(InputError, match=r"must be a new or empty folder, got other files"):
             data.write(dataset, root)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["precious.jpg"]
     (tmp_path / "empty").mkdir()
@@ -207,7 +209,7 @@ def test_write_nonempty_folder_raises(tmp_path):
 def test_write_without_cameras_raises(tmp_path):
     dataset = ReidDataset("mine", images([1], path=[picture(tmp_path / "a.jpg")]), None, None)
     with pytest.raises(
-        InputError, match=r"train of mine has none: .* columns path, identity, camera"
+        InputError, match=r"each image of train, got None\. .* columns path, identity, camera"
     ):
         data.write(dataset, tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -260,12 +262,14 @@ def test_unlabeled_unreadable_folder_raises_with_path(tmp_path, monkeypatch):
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refused)
-    with pytest.raises(InputError, match=r"closed gave 'Permission denied': ask for permission"):
+    with pytest.raises(
+        InputError, match=r"closed` must be a readable folder, got 'Permission denied'"
+    ):
         data.unlabeled(tmp_path)
 
 
 def test_person_images_non_utf8_path_raises():
-    with pytest.raises(InputError, match=r"file names are text in UTF-8.*caf"):
+    with pytest.raises(InputError, match=r"must be text in UTF-8.*caf"):
         images([1], path=["caf\udce9.jpg"])
 
 
@@ -283,7 +287,7 @@ def test_hold_out_queries_have_match_in_other_camera(sightings, seed):
     try:
         held = seen(*sightings).hold_out(0.5, seed)
     except InputError as error:
-        assert "at least two identities" in str(error)  # noqa: PT017
+        assert "holds out two identities" in str(error)  # noqa: PT017
         return
     again = seen(*sightings).hold_out(0.5, seed)
     for part, images_ in held.parts().items():
@@ -310,11 +314,11 @@ def test_hold_out_without_cameras_takes_single_query_per_identity():
 def test_hold_out_invalid_input_raises():
     whole = seen((1, 1), (1, 2), (2, 1), (2, 2), (3, 1), (3, 2), (4, 1), (4, 2))
     held = whole.hold_out(0.5)
-    with pytest.raises(InputError, match="own has train, query, gallery; leave holdout out"):
+    with pytest.raises(InputError, match=r"got train, query, gallery\. Leave it out"):
         held.hold_out(0.5)
-    with pytest.raises(InputError, match=r"fraction is in \(0, 1\)"):
+    with pytest.raises(InputError, match=r"`fraction` must be in \(0, 1\)"):
         whole.hold_out(1.0)
-    with pytest.raises(InputError, match="at least two identities are held out"):
+    with pytest.raises(InputError, match="holds out two identities"):
         seen((1, 1), (1, 2), (2, 1), (2, 2)).hold_out(0.5)
 
 

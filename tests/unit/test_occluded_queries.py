@@ -101,5 +101,7 @@ def test_occluded_invalid_shares_or_nonempty_out_raises(pedestrians: Path, tmp_p
         [*command, f"--out={tmp_path / 'full'}"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("error: the copy is a new or empty folder")
+    assert done.stderr.splitlines()[-1].endswith(
+        "must be a new or empty folder, got other files. Choose another one."
+    )
     assert [file.name for file in (tmp_path / "full").iterdir()] == ["file"]

@@ -306,7 +306,11 @@ def test_pair_batches_has_static_shapes_and_repeats_by_seed(images: PersonImages
 
 @pytest.mark.parametrize(
     ("pairs", "message"),
-    [(2, "even and 4 or more.*got 2"), (7, "got 7"), (12, "a batch of 6 identities")],
+    [
+        (2, "even and at least 4.*got 2"),
+        (7, "got 7"),
+        (12, r"`num_identities_per_batch` must be in \[1, 5\], got 6"),
+    ],
 )
 def test_pair_batches_invalid_pair_count_raises(
     images: PersonImages, pairs: int, message: str
@@ -316,7 +320,7 @@ def test_pair_batches_invalid_pair_count_raises(
 
 
 def test_pair_batches_lone_identity_or_no_images_raises(images: PersonImages) -> None:
-    with pytest.raises(InputError, match="two images of it, but there is only one of b: leave"):
+    with pytest.raises(InputError, match="two images or more of each identity, got one of b"):
         pair_batches(images[np.arange(14) != 3], 4, SIZE)
-    with pytest.raises(InputError, match="at least one image"):
+    with pytest.raises(InputError, match="one image or more"):
         pair_batches(images[:0], 4, SIZE)

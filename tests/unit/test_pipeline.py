@@ -228,12 +228,12 @@ def test_pk_batches_unreadable_image_is_skipped_and_logged(images, caplog):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"num_identities_per_batch": 6}, "a batch of 6 identities .* the images show 5"),
-        ({"image_size": (0, 16)}, r"image_size must be \(height, width\).* got \(0, 16\)"),
-        ({"image_size": (32,)}, r"image_size must be \(height, width\).* got \(32,\)"),
-        ({"augment": "cutout"}, "augment must be a function or one of none"),
-        ({"last": "keep"}, "last is one of fill, drop: received"),
-        ({"views": 0}, "views is at least 1: received 0"),
+        ({"num_identities_per_batch": 6}, r"`num_identities_per_batch` must be in \[1, 5\], got 6"),
+        ({"image_size": (0, 16)}, r"`image_size` must be \(height, width\).* got \(0, 16\)"),
+        ({"image_size": (32,)}, r"`image_size` must be \(height, width\).* got \(32,\)"),
+        ({"augment": "cutout"}, "`augment` must be a function, or one of none"),
+        ({"last": "keep"}, "`last` must be one of fill, drop, got"),
+        ({"views": 0}, "`views` must be at least 1, got 0"),
     ],
 )
 def test_pk_batches_invalid_arguments_raises(images, change, message):
@@ -242,11 +242,13 @@ def test_pk_batches_invalid_arguments_raises(images, change, message):
 
 
 def test_image_batches_invalid_arguments_raises(images, tmp_path):
-    with pytest.raises(InputError, match="batch_size is at least 1: received 0"):
+    with pytest.raises(InputError, match="`batch_size` must be at least 1, got 0"):
         image_batches(images, 0, SIZE)
-    with pytest.raises(InputError, match="at least one image, got none"):
+    with pytest.raises(InputError, match="one image or more, got none"):
         image_batches(images[:0], 4, SIZE)
-    with pytest.raises(InputError, match="cache must be None, 'memory' or a folder, but"):
+    with pytest.raises(
+        InputError, match="`cache` must be None, 'memory' or a folder, got the file"
+    ):
         image_batches(images, 4, SIZE, cache=images.path[0])
 
 

@@ -14,11 +14,11 @@ from PIL import Image
 from keras_reid import data, inference
 from keras_reid.pixels import (
     decode,
-    graph_decode_portable,
     graph_decode_upright,
     graph_resize,
     resize,
 )
+from keras_reid.serving.portable_decoding import graph_decode_portable
 
 SIZES = ((64, 32), (200, 90), (96, 20), (33, 120))  # smaller, larger, and both
 SCENE = np.asarray(

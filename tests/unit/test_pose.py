@@ -43,7 +43,7 @@ def test_skeletons_share_thirteen_parts():
         assert mirror[skeleton.names.index("left_knee")] == skeleton.names.index("right_knee")
     head = {skeletons.COCO.names[i] for i in skeletons.COCO.groups[0]}
     assert head == {"nose", "left_eye", "right_eye", "left_ear", "right_ear"}
-    with pytest.raises(InputError, match=r"15 or 17 points.*\(2, 4, 3\)"):
+    with pytest.raises(InputError, match=r"15 or 17 points.* got shape \(2, 4, 3\)"):
         skeletons.skeleton_of(np.zeros((2, 4, 3)))
 
 
@@ -76,7 +76,7 @@ def test_read_keypoints_row_matches_path_suffix(drawn, tmp_path):
     # The center of a pixel is half a pixel from its edge: 3.5 + 0.5 of 32, 31.5 + 0.5 of 64.
     np.testing.assert_allclose(found[0], [[4 / 32, 0.5, 1]] * 15)
     assert (found[1] == 0).all()
-    with pytest.raises(InputError, match="has no row for"):
+    with pytest.raises(InputError, match="got no row for"):
         data.read_keypoints(images[1:], table)
 
 
@@ -84,7 +84,7 @@ def test_read_keypoints_row_matches_path_suffix(drawn, tmp_path):
     ("text", "message"),
     [
         ("", "got none. Add the column file"),
-        ("file,nose_x\n", "NAME_x, NAME_y"),
+        ("file,nose_x\n", "NAME_x and NAME_y"),
         (None, "No such file"),
     ],
 )
@@ -102,7 +102,7 @@ def test_read_keypoints_invalid_number_raises_with_line(drawn, tmp_path, cell):
     words = lines[2].split(",")
     words[1] = cell
     (tmp_path / "t.csv").write_text("\n".join([*lines[:2], ",".join(words)]))
-    with pytest.raises(InputError, match="line 3 of"):
+    with pytest.raises(InputError, match="line 3` must have numbers"):
         data.read_keypoints(data.load("synthetic", str(drawn)).train, tmp_path / "t.csv")
 
 
@@ -122,7 +122,7 @@ class Middle:
 
 
 def test_estimate_keypoints_interrupted_run_resumes(drawn, tmp_path, monkeypatch):
-    monkeypatch.setattr(keypoints, "KEPT_EVERY", 5)
+    monkeypatch.setattr(keypoints, "SAVED_EVERY", 5)
     images = data.load("synthetic", str(drawn)).train
     table = tmp_path / "points.csv"
     with pytest.raises(KeyboardInterrupt):
@@ -148,16 +148,16 @@ def test_annotated_accepts_table_and_rejects_invalid_source(drawn, tmp_path):
     images = data.load("synthetic", str(drawn)).train
     assert "keypoints" in data.annotated(images, str(drawn / "keypoints.csv")).columns
     for source, message in (
-        ("openpose", "FILE.csv or from movenet:FILE.tflite"),
-        ("movenet:", "FILE.csv or from movenet:FILE.tflite"),
-        (f"movenet:{tmp_path}/none.tflite", "is none"),
+        ("openpose", "FILE.csv or movenet:FILE.tflite"),
+        ("movenet:", "FILE.csv or movenet:FILE.tflite"),
+        (f"movenet:{tmp_path}/none.tflite", "must be MoveNet for LiteRT, got no file"),
     ):
         with pytest.raises(InputError, match=message):
             data.annotated(images, source, tmp_path / "c.csv")
     pytest.importorskip("ai_edge_litert")
     broken = tmp_path / "broken.tflite"
     broken.write_bytes(b"no model")
-    with pytest.raises(InputError, match="no model for LiteRT"):
+    with pytest.raises(InputError, match="must be MoveNet for LiteRT"):
         data.annotated(images, f"movenet:{broken}", tmp_path / "c.csv")
 
 
@@ -196,7 +196,7 @@ def test_with_keypoints_augmentation_moves_points_with_pixels(name):
     change = augment.with_keypoints(name, skeletons.COCO.mirror)
     seed = tf.constant([3, 4], tf.int64)
     changed, moved = (x.numpy() for x in change(tf.constant(images), tf.constant(points), seed))
-    np.testing.assert_array_equal(changed, augment.recipe(name)(tf.constant(images), seed))
+    np.testing.assert_array_equal(changed, augment.augmentation(name)(tf.constant(images), seed))
     at_left, at_right = moved[:, left], moved[:, skeletons.COCO.names.index("right_hip")]
     mirrored = 0
     for i in range(count):
@@ -237,7 +237,7 @@ def test_batches_with_keypoints_carry_matching_points(drawn):
 @pytest.mark.parametrize("column", [{"camera": [1]}, {"keypoints": np.zeros((2, 17, 3))}])
 def test_with_columns_length_mismatch_raises(drawn, column):
     images = data.load("synthetic", str(drawn)).train
-    with pytest.raises(InputError, match=r"one entry per image|other names than the labels"):
+    with pytest.raises(InputError, match=r"one entry per image|without the names of labels"):
         images.with_columns(**column)
 
 

@@ -91,36 +91,40 @@ def test_load_market_missing_parts_are_none(tmp_path):
 def test_load_cuhk03_boxes_labeled_selects_folder(tmp_path):
     market(tmp_path / "labeled")
     assert len(data.load("cuhk03", tmp_path, boxes="labeled").train) == 2
-    with pytest.raises(InputError, match="boxes is one of detected, labeled: received 'hand'"):
+    with pytest.raises(InputError, match="`boxes` must be one of detected, labeled, got 'hand'"):
         data.load("cuhk03", tmp_path, boxes="hand")
 
 
 def test_load_unknown_name_raises_with_known_names():
-    with pytest.raises(InputError, match=f"one of {', '.join(data.READERS)}: received 'market'"):
+    with pytest.raises(InputError, match=f"one of {', '.join(data.READERS)}, got 'market'"):
         data.load("market", ".")
 
 
 def test_load_missing_root_raises(tmp_path):
     for name in ("market1501", "msmt17", "cuhk03", "folder"):
         with pytest.raises(
-            InputError, match=f"{name} is read from a folder, but .*nowhere is none"
+            InputError, match=f"nowhere` must hold .*, got none. Check the path to {name}"
         ):
             data.load(name, tmp_path / "nowhere")
-    with pytest.raises(InputError, match=r"a table must exist, but .*nowhere.csv does not"):
+    with pytest.raises(
+        InputError, match=r"nowhere.csv` must be a table in UTF-8, got 'No such file"
+    ):
         data.load("csv", tmp_path / "nowhere.csv")
     for name in ("viper", "prid2011"):
-        with pytest.raises(InputError, match=r"a folder of images must exist, but .*nowhere"):
+        with pytest.raises(
+            InputError, match=r"nowhere.*must be a readable folder, got 'No such file"
+        ):
             data.load(name, tmp_path / "nowhere")
 
 
 def test_load_root_with_other_layout_raises(tmp_path):
     picture(tmp_path / "a.jpg")
     with pytest.raises(
-        InputError, match=r"made of bounding_box_train, query, bounding_box_test, but"
+        InputError, match=r"must hold bounding_box_train, query, bounding_box_test, got none"
     ):
         data.load("market1501", tmp_path)
     with pytest.raises(
-        InputError, match=r"made of list_train.txt, list_query.txt, list_gallery.txt"
+        InputError, match=r"must hold list_train.txt, list_query.txt, list_gallery.txt"
     ):
         data.load("msmt17", tmp_path)
 
@@ -128,27 +132,29 @@ def test_load_root_with_other_layout_raises(tmp_path):
 @pytest.mark.parametrize(("part", "other"), [("query", "gallery"), ("gallery", "query")])
 def test_load_query_or_gallery_missing_raises(tmp_path, part, other):
     market(tmp_path, ["train", part])
-    with pytest.raises(InputError, match=f"{FOLDERS[other]} is missing beside .*{FOLDERS[part]}"):
+    with pytest.raises(InputError, match=f"must have both query and gallery, got .*{part}"):
         data.load("market1501", tmp_path)
 
 
 def test_load_empty_part_raises(tmp_path):
     market(tmp_path, ["query", "gallery"])
     (tmp_path / "bounding_box_train").mkdir()
-    with pytest.raises(InputError, match=r"must hold images, but .*bounding_box_train has none"):
+    with pytest.raises(InputError, match=r"bounding_box_train` must hold images, got none"):
         data.load("market1501", tmp_path)
 
 
 @pytest.mark.parametrize("name", ["holiday.jpg", "x0001_c1.jpg"])
 def test_load_unparsable_file_name_raises(tmp_path, name):
     picture(market(tmp_path) / "query" / name)
-    with pytest.raises(InputError, match=f"named such as 0002_c1s1.*but .*query/{name} is not"):
+    with pytest.raises(InputError, match=f"query` must hold names such as 0002_c1s1.*, got {name}"):
         data.load("market1501", tmp_path)
 
 
 def test_load_non_image_file_raises(tmp_path):
     (market(tmp_path) / "query/readme.txt").write_text("hello")
-    with pytest.raises(InputError, match=r"\.jpg, .* files only, got .*query/readme.txt"):
+    with pytest.raises(
+        InputError, match=r"query` must hold \.jpg, .* files only, got .*query/readme.txt"
+    ):
         data.load("market1501", tmp_path)
 
 
@@ -193,7 +199,7 @@ def test_load_msmt17_without_training_lists_has_no_train(tmp_path):
     [
         (
             "0009/0009_000_01_0303noon_0_0.jpg 9",
-            "names .*train/0009/0009_0.*, which does not exist",
+            "must name existing files, got .*train/0009/0009_0",
         ),
         (
             "0009/0009_000_01_0303noon_0_0.jpg",
@@ -206,13 +212,13 @@ def test_load_msmt17_invalid_list_line_raises(tmp_path, line, message):
     root = msmt17(tmp_path, "train", "test")
     with (root / "list_train.txt").open("a") as listing:
         listing.write(line + "\n")
-    with pytest.raises(InputError, match=f"line 3 of .*list_train.txt {message}"):
+    with pytest.raises(InputError, match=f"list_train.txt, line 3` {message}"):
         data.load("msmt17", root)
 
 
 def test_load_msmt17_empty_list_raises(tmp_path):
     (msmt17(tmp_path, "train", "test") / "list_query.txt").write_text("")
-    with pytest.raises(InputError, match=r"must hold images, but .*list_query.txt has none"):
+    with pytest.raises(InputError, match=r"list_query.txt` must hold images, got none"):
         data.load("msmt17", tmp_path)
 
 
@@ -248,7 +254,9 @@ def test_load_cuhk03_matlab_split_returns_all_parts(tmp_path, boxes):
 def test_load_cuhk03_missing_image_or_key_raises(tmp_path):
     root = cuhk03(tmp_path)
     (root / "images_detected" / CUHK03[0]).unlink()
-    with pytest.raises(InputError, match=r"_detected.mat names .*1_001_1_01.png, which does not"):
+    with pytest.raises(
+        InputError, match=r"_detected.mat` must name existing files, got .*1_001_1_01.png"
+    ):
         data.load("cuhk03", root)
     with pytest.raises(InputError, match=r"must contain filelist, labels, .* got no labels"):
         data.load("cuhk03", cuhk03(tmp_path / "keyless", leave_out=["labels"]))
@@ -300,13 +308,17 @@ def test_load_prid2011_splits_shared_identities(tmp_path, archive):
 
 def test_load_viper_broken_folders_raises(tmp_path):
     picture(tmp_path / "cam_a/001_45.bmp")
-    with pytest.raises(InputError, match=r"must exist, but .*cam_b does not"):
+    with pytest.raises(InputError, match=r"cam_b` must be a readable folder"):
         data.load("viper", tmp_path)
     picture(tmp_path / "cam_b/002_45.bmp")
-    with pytest.raises(InputError, match=r"persons with images in both cameras: .* has 0"):
+    with pytest.raises(
+        InputError, match=r"must hold two persons with images in both cameras, got 0"
+    ):
         data.load("viper", tmp_path)
     picture(tmp_path / "cam_b/portrait.bmp")
-    with pytest.raises(InputError, match=r"cam_b/portrait.bmp is not: rename"):
+    with pytest.raises(
+        InputError, match=r"cam_b` must hold names such as .*, got portrait.bmp\. Rename"
+    ):
         data.load("viper", tmp_path)
 
 
@@ -394,22 +406,28 @@ def test_write_named_cameras_writes_numbers(tmp_path):
         ("path,identity,camera,path\na.jpg,1,1,b\n", "got 'path' twice"),
         ("path,camera\na.jpg,1\n", "got path, camera. Add the column identity"),
         ("", "got none. Add the column path"),
-        ("path,identity,camera\n", r"people.csv lists none: add rows"),
+        ("path,identity,camera\n", r"people.csv` must list images, got none"),
         ("path,identity,camera\na.jpg,1,1\nc.jpg,2\n", "must have 3 values, got 2 in line 3"),
         ("path,identity,camera\na.jpg,1,1,1\n", "must have 3 values, got 4 in line 2"),
-        ("path,identity,camera\n,1,1\n", "line 2 of .*people.csv has no path"),
-        ("path,identity,camera\na.jpg, ,1\n", "line 2 of .*people.csv has no identity"),
+        ("path,identity,camera\n,1,1\n", "line 2 has no path"),
+        ("path,identity,camera\na.jpg, ,1\n", "line 2 has no identity"),
         (
             "path,identity,camera\n,1,1\na.jpg,,1\nz.jpg,1,1\n",
-            "3 lines of .* are broken:\n  line 2 .* no path.*\n  line 3 .* no identity.*\n  line 4",
+            "valid lines, .*:\n  line 2 has no path\n  line 3 has no identity\n  line 4",
         ),
-        ("path,identity,camera\na.jpg,1,1\nc.jpg,2,\n", "line 3 of .* has no camera, but other"),
-        ("path,identity,camera\nz.jpg,1,1\n", r"line 2 of .* names .*z.jpg, which does not exist"),
+        (
+            "path,identity,camera\na.jpg,1,1\nc.jpg,2,\n",
+            "in all lines or in none, got no camera in line 3",
+        ),
+        ("path,identity,camera\nz.jpg,1,1\n", r"line 2 has path .*z.jpg, which does not exist"),
         (
             "path,identity,camera,split\na.jpg,1,1,test\n",
-            "split 'test': it must be one of train, q",
+            "line 2 has split 'test', not one of train, q",
         ),
-        ("path,identity,camera,split\na.jpg,1,1,query\n", "split column of .* has only query: add"),
+        (
+            "path,identity,camera,split\na.jpg,1,1,query\n",
+            "must have both query and gallery, got query",
+        ),
         ('path,identity,camera\na.jpg,1,1\n"c.jpg,2,1\n', "unexpected end of data. in line 3"),
     ],
 )
@@ -426,10 +444,10 @@ def test_load_csv_non_utf8_raises(tmp_path):
 
 
 def test_load_csv_folder_without_single_table_raises(tmp_path):
-    with pytest.raises(InputError, match=r"exactly one .csv file, but .* holds 0"):
+    with pytest.raises(InputError, match=r"must hold one .csv file, got 0"):
         data.load("csv", tmp_path)
     (table(tmp_path, "").parent / "more.csv").write_text("")
-    with pytest.raises(InputError, match=r"exactly one .csv file, but .* holds 2"):
+    with pytest.raises(InputError, match=r"must hold one .csv file, got 2"):
         data.load("csv", tmp_path)
 
 
@@ -451,14 +469,14 @@ def test_load_folder_with_parts_returns_all_parts(tmp_path):
 
 
 def test_load_folder_invalid_layout_raises(tmp_path):
-    with pytest.raises(InputError, match=r"must hold images, but .* has none"):
+    with pytest.raises(InputError, match=r"must hold images, got none"):
         data.load("folder", tmp_path)
     (tmp_path / "bob").mkdir()
-    with pytest.raises(InputError, match=r"identity folder .*bob has no images"):
+    with pytest.raises(InputError, match=r"bob` must hold images of one identity, got none"):
         data.load("folder", tmp_path)
     picture(tmp_path / "stray.jpg")
     picture(tmp_path / "bob/1.jpg")
-    with pytest.raises(InputError, match=r"each identity is a folder .*stray.jpg outside"):
+    with pytest.raises(InputError, match=r"must hold folders of images only, got .*stray.jpg"):
         data.load("folder", tmp_path)
 
 

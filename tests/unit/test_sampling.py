@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keras_reid.data.images import PersonImages
-from keras_reid.data.sampling import deal, epoch_rows, pk_rows, pk_steps
+from keras_reid.data.sampling import epoch_rows, pk_rows, pk_steps, plan_epoch
 from keras_reid.errors import InputError
 
 
@@ -20,8 +20,8 @@ def classes_of(sizes, seed=0):
 
 
 def epoch_of(classes, identities, instances, last="fill", seed=0, epoch=0):
-    plan = deal(np.bincount(classes), identities, instances, last)
-    return epoch_rows(classes, plan, instances, seed, epoch).numpy()
+    plan = plan_epoch(np.bincount(classes), identities, instances, last)
+    return epoch_rows(classes, plan, seed, epoch).numpy()
 
 
 def assert_pk(classes, batches, identities, instances):
@@ -57,7 +57,7 @@ def test_epoch_rows_drop_repeats_only_in_short_groups(case):
     sizes, identities, instances, seed = case
     classes = classes_of(sizes, seed)
     groups = -(-np.array(sizes) // instances)
-    steps = deal(np.array(sizes), identities, instances, "drop").batches
+    steps = plan_epoch(np.array(sizes), identities, instances, "drop").batches
     batches = epoch_of(classes, identities, instances, last="drop", seed=seed)
     assert_pk(classes, batches, identities, instances)
     seen = np.bincount(batches.ravel(), minlength=len(classes))
@@ -112,7 +112,8 @@ def test_epoch_rows_same_seed_repeats_and_other_seed_differs():
 @pytest.mark.parametrize("last", ["fill", "drop"])
 def test_pk_rows_stream_concatenates_epochs(last):
     classes = classes_of([5, 9, 4, 7, 6, 1])
-    stream = pk_rows(classes, 3, 2, seed=8, first_epoch=1, last=last)
+    plan = plan_epoch(np.bincount(classes), 3, 2, last)
+    stream = pk_rows(classes, plan, seed=8, first_epoch=1)
     expected = np.concatenate([epoch_of(classes, 3, 2, last, 8, epoch) for epoch in (1, 2, 3)])
     actual = np.stack(list(stream.take(len(expected)).as_numpy_iterator()))
     np.testing.assert_array_equal(actual, expected)
@@ -120,13 +121,14 @@ def test_pk_rows_stream_concatenates_epochs(last):
 
 def test_pk_rows_checkpointed_iterator_resumes_mid_epoch(tmp_path):
     classes = classes_of([5, 9, 4, 7, 6, 1])
-    steps = deal(np.bincount(classes), 3, 2).batches
-    iterator = iter(pk_rows(classes, 3, 2, seed=8))
+    plan = plan_epoch(np.bincount(classes), 3, 2)
+    steps = plan.batches
+    iterator = iter(pk_rows(classes, plan, seed=8))
     for _ in range(steps + 2):
         next(iterator)
     path = tf.train.Checkpoint(iterator=iterator).write(str(tmp_path / "iterator"))
     expected = [next(iterator).numpy() for _ in range(2 * steps)]
-    resumed = iter(pk_rows(classes, 3, 2, seed=8))
+    resumed = iter(pk_rows(classes, plan, seed=8))
     tf.train.Checkpoint(iterator=resumed).read(path).assert_consumed()
     np.testing.assert_array_equal([next(resumed).numpy() for _ in range(2 * steps)], expected)
 
@@ -138,8 +140,8 @@ def test_epoch_rows_cameras_keep_fill_guarantees(case):
     sizes, identities, instances, seed = case
     classes = classes_of(sizes, seed)
     cameras = np.random.default_rng(seed).integers(0, 3, len(classes))
-    plan = deal(np.bincount(classes), identities, instances, "fill")
-    batches = epoch_rows(classes, plan, instances, seed, 0, cameras).numpy()
+    plan = plan_epoch(np.bincount(classes), identities, instances, "fill")
+    batches = epoch_rows(classes, plan, seed, 0, cameras).numpy()
     assert_pk(classes, batches, identities, instances)
     seen = np.bincount(batches.ravel(), minlength=len(classes))
     assert seen.min() >= 1
@@ -150,18 +152,18 @@ def test_epoch_rows_cameras_keep_fill_guarantees(case):
 
 def test_epoch_rows_cameras_spread_groups_over_cameras():
     classes, cameras = np.repeat(np.arange(8), 16), np.tile(np.repeat(np.arange(4), 4), 8)
-    plan = deal(np.bincount(classes), 4, 4)
+    plan = plan_epoch(np.bincount(classes), 4, 4)
 
     def cameras_in_a_group(**more):
-        epochs = [epoch_rows(classes, plan, 4, 3, e, **more).numpy() for e in range(20)]
+        epochs = [epoch_rows(classes, plan, 3, e, **more).numpy() for e in range(20)]
         groups = cameras[np.stack(epochs)].reshape(-1, 4)
         return np.mean([len(set(group)) for group in groups])
 
     assert cameras_in_a_group(cameras=cameras) == 4  # one of each in every quarter
     assert 2.5 < cameras_in_a_group() < 3.2
-    again = epoch_rows(classes, plan, 4, 3, 1, cameras)
-    np.testing.assert_array_equal(again, epoch_rows(classes, plan, 4, 3, 1, cameras))
-    assert (again.numpy() != epoch_rows(classes, plan, 4, 3, 2, cameras).numpy()).any()
+    again = epoch_rows(classes, plan, 3, 1, cameras)
+    np.testing.assert_array_equal(again, epoch_rows(classes, plan, 3, 1, cameras))
+    assert (again.numpy() != epoch_rows(classes, plan, 3, 2, cameras).numpy()).any()
 
 
 def test_pk_steps_text_labels_counts_batches():
@@ -184,15 +186,12 @@ def test_epoch_rows_100_000_images_takes_below_half_second():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (
-            (4, 2, "fill"),
-            "a batch of 4 identities needs .* the images show 3: pass num_identities_per_batch=3",
-        ),
-        ((0, 2, "fill"), "num_identities_per_batch is at least 1: received 0"),
-        ((2, 0, "drop"), "instances is at least 1: received 0"),
-        ((2, 2, "keep"), "last is one of fill, drop: received 'keep'"),
+        ((4, 2, "fill"), r"`num_identities_per_batch` must be in \[1, 3\], got 4"),
+        ((0, 2, "fill"), r"`num_identities_per_batch` must be in \[1, 3\], got 0"),
+        ((2, 0, "drop"), "`num_instances` must be at least 1, got 0"),
+        ((2, 2, "keep"), "`last` must be one of fill, drop, got 'keep'"),
     ],
 )
-def test_deal_invalid_arguments_raises(arguments, message):
+def test_plan_epoch_invalid_arguments_raises(arguments, message):
     with pytest.raises(InputError, match=message):
-        deal(np.array([4, 4, 4]), *arguments)
+        plan_epoch(np.array([4, 4, 4]), *arguments)

@@ -17,7 +17,7 @@ from keras_reid import data, evaluation, inference, models, scale, serving
 from keras_reid.errors import InputError
 from keras_reid.nearest import arrays
 from keras_reid.scale import embedding, shards
-from keras_reid.scale.listing import Listed, listed
+from keras_reid.scale.listing import ImageEntry, listed
 
 pytest.importorskip("pyarrow", reason="pyarrow, extra scale, is not installed")
 ROOT = Path(__file__).parent.parent.parent
@@ -97,13 +97,13 @@ def test_embed_csv_table_keeps_identity_and_camera(crops, model, tmp_path):
 
 
 def test_listed_folder_glob_and_list_returns_paths(crops):
-    everywhere = {Listed(str(file)) for file in crops.rglob("*.png")}
+    everywhere = {ImageEntry(str(file)) for file in crops.rglob("*.png")}
     assert set(listed(crops)) == everywhere
     assert set(listed(str(crops / "**" / "*"))) == everywhere
     assert set(listed(str(crops / "1" / "*.png"))) == {
-        Listed(str(file)) for file in (crops / "1").iterdir()
+        ImageEntry(str(file)) for file in (crops / "1").iterdir()
     }
-    assert list(listed(["a.jpg"])) == [Listed(os.path.abspath("a.jpg"))]
+    assert list(listed(["a.jpg"])) == [ImageEntry(os.path.abspath("a.jpg"))]
 
 
 def test_embed_same_call_writes_only_what_is_missing(crops, model, tmp_path):
@@ -113,7 +113,7 @@ def test_embed_same_call_writes_only_what_is_missing(crops, model, tmp_path):
     (tmp_path / "out" / ".part-000002.lock").touch()  # of a process that was killed
     written = {number: embedded.file(number).stat().st_mtime_ns for number in (0, 1, 3)}
     assert embedded.missing == [2]
-    with pytest.raises(InputError, match=r"1 of 4 .* are not there"):
+    with pytest.raises(InputError, match=r"must have all shards, got 3 of 4"):
         iter(embedded)
     again = scale.embed(crops, model, tmp_path / "out", shard_size=8)
     assert {number: again.file(number).stat().st_mtime_ns for number in written} == written
@@ -173,31 +173,31 @@ def test_embed_invalid_input_raises(crops, model, tmp_path):
     def embed(images=crops, model=model, out=tmp_path / "out", **options):
         return scale.embed(images, model, out, **options)
 
-    with pytest.raises(InputError, match="at least one image"):
+    with pytest.raises(InputError, match="`images` must be one image or more"):
         embed(tmp_path / "*.jpg")
     embed(tmp_path / "crops")  # the folder that holds nothing is free still
-    with pytest.raises(InputError, match="shard_size is 8192, received 8"):
+    with pytest.raises(InputError, match=r"`shard_size` must be 8192 as in .*, got 8"):
         embed(shard_size=8)
     scale.embed([crops / "0/00.png"], model, tmp_path / "list")
-    with pytest.raises(InputError, match="images is '1 paths"):
+    with pytest.raises(InputError, match="`images` must be '1 paths"):
         scale.embed([crops / "0/03.png"], model, tmp_path / "list")
     with pytest.raises(InputError, match="fingerprint"):
         embed(model=models.build("tiny", None, (32, 16), weights="none"))
-    with pytest.raises(InputError, match="not empty"):
+    with pytest.raises(InputError, match="ot empty"):
         embed(out=crops)
     with pytest.raises(InputError, match="engine"):
         embed(engine="magic")
-    with pytest.raises(InputError, match="workers are Ray's"):
+    with pytest.raises(InputError, match="`workers` must be None without Ray"):
         embed(out=tmp_path / "other", workers=2)
-    with pytest.raises(InputError, match="single images"):
+    with pytest.raises(InputError, match="one with single images as its input, got clips"):
         scale.embed(crops, models.build_tracklet("tiny", None, (32, 16), weights="none"), tmp_path)
-    with pytest.raises(InputError, match="names in UTF-8"):
+    with pytest.raises(InputError, match="must be names in UTF-8"):
         scale.embed(["caf\udce9.jpg"], model, tmp_path / "named")
     assert not (tmp_path / "named").exists()
-    with pytest.raises(InputError, match=r"holds _embed\.json"):
+    with pytest.raises(InputError, match=r"must hold _embed\.json"):
         scale.Shards(crops)
     (tmp_path / "out" / "part-000000.parquet").write_bytes(b"PAR1")
-    with pytest.raises(InputError, match="whole Parquet file"):
+    with pytest.raises(InputError, match="must be a Parquet file"):
         list(scale.Shards(tmp_path / "out"))
 
 

@@ -73,9 +73,9 @@ def test_write_mot_then_read_mot_restores_boxes(tmp_path):
 )
 def test_read_mot_invalid_line_raises_with_number(tmp_path, line):
     (tmp_path / "t.txt").write_text(f"1,1,1,1,5,5,1\n{line}\n")
-    with pytest.raises(InputError, match="line 2 of"):
+    with pytest.raises(InputError, match="line 2` must be frame"):
         read_mot(tmp_path / "t.txt")
-    with pytest.raises(InputError, match="is none"):
+    with pytest.raises(InputError, match=r"none\.txt` must be a text file"):
         read_mot(tmp_path / "none.txt")
 
 
@@ -497,9 +497,12 @@ def test_track_command_annotated_video_keeps_frame_rate(scene):
         ),
         (
             ["--video=no", "--noappearance", "--detections=gt.txt", "--annotated=y", "--out=x.txt"],
-            "is neither",
+            "got neither",
         ),
-        (["--video=frames", "--noappearance", "--detections=frames", "--out=x.txt"], "is none"),
+        (
+            ["--video=frames", "--noappearance", "--detections=frames", "--out=x.txt"],
+            "Is a directory",
+        ),
         (
             [
                 "--video=frames",

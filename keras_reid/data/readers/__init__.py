@@ -1,4 +1,7 @@
-"""Readers, a file for each family of data sets: from a folder as its authors ship it to columns."""
+"""Readers: from the published folder of a data set to columns. A file for each family of data sets.
+
+A new reader is a function in such a file, and a line in `READERS`.
+"""
 
 import os
 from collections.abc import Callable
@@ -7,88 +10,70 @@ from typing import Any, NamedTuple
 
 from keras_reid import checks
 from keras_reid.data.images import ReidDataset
-from keras_reid.data.readers.cuhk03 import read_cuhk03
-from keras_reid.data.readers.custom import read_csv, read_folder
-from keras_reid.data.readers.market import read_market, read_synthetic
-from keras_reid.data.readers.mars import read_duke_video, read_mars
-from keras_reid.data.readers.msmt17 import read_msmt17
-from keras_reid.data.readers.two_cameras import (
-    read_ilids_vid,
-    read_prid2011,
-    read_prid2011_video,
-    read_viper,
-)
+from keras_reid.data.readers import cuhk03, custom, market, mars, msmt17, two_cameras
 from keras_reid.names import expanded
 
 
 class Reader(NamedTuple):
-    """How a data set is read.
+    """Reader of a data set.
 
     Attributes:
-        read: from its folder, and options, to the data set.
-        layout: what the folder holds.
-        options: arguments of `load` beside.
+        read: function of the folder and of options, which its documentation lists.
+        layout: description of the folder, for the help of commands.
     """
 
     read: Callable[..., ReidDataset]
     layout: str
-    options: str = ""
 
 
-_MARKET = "folders bounding_box_train, query, bounding_box_test"
-_HALVES = "seed=0 draws the half of the persons to train on"
+def _market(name: str, archive: str) -> Reader:
+    read = partial(market.read_market, name=name, archive=(archive,))
+    return Reader(read, "folders bounding_box_train, query, bounding_box_test")
+
 
 READERS: dict[str, Reader] = {
-    "market1501": Reader(
-        partial(read_market, name="market1501", archive=("Market-1501-v15.09.15",)), _MARKET
+    "market1501": _market("market1501", "Market-1501-v15.09.15"),
+    "dukemtmc-reid": _market("dukemtmc-reid", "DukeMTMC-reID"),
+    "msmt17": Reader(msmt17.read_msmt17, "folders and lists of V1 or V2"),
+    "cuhk03": Reader(cuhk03.read_cuhk03, "the new protocol"),
+    "viper": Reader(two_cameras.read_viper, "cam_a and cam_b"),
+    "prid2011": Reader(two_cameras.read_prid2011, "single_shot/cam_a and cam_b"),
+    "csv": Reader(
+        custom.read_csv, "a table path, identity, camera and optionally split and tracklet"
     ),
-    "dukemtmc-reid": Reader(
-        partial(read_market, name="dukemtmc-reid", archive=("DukeMTMC-reID",)), _MARKET
-    ),
-    "msmt17": Reader(read_msmt17, "folders and lists of V1 or V2"),
-    "cuhk03": Reader(read_cuhk03, "the new protocol", 'boxes="detected" or "labeled"'),
-    "viper": Reader(read_viper, "cam_a and cam_b", _HALVES),
-    "prid2011": Reader(read_prid2011, "single_shot/cam_a and cam_b", _HALVES),
-    "csv": Reader(read_csv, "a table path, identity, camera and, if wanted, split and tracklet"),
-    "folder": Reader(read_folder, "one folder for each identity, without cameras"),
+    "folder": Reader(custom.read_folder, "one folder for each identity, without cameras"),
     "synthetic": Reader(
-        read_synthetic,
+        market.read_synthetic,
         "synthetic pedestrians, drawn first if the folder is empty or missing",
-        "those of keras_reid.data.synthetic.generate",
     ),
-    "mars": Reader(read_mars, "tracklets: bbox_train, bbox_test and info"),
+    "mars": Reader(mars.read_mars, "tracklets: bbox_train, bbox_test and info"),
     "dukemtmc-videoreid": Reader(
-        read_duke_video,
+        mars.read_duke_video,
         "tracklets: train, query, gallery with a folder for each identity and tracklet",
     ),
-    "ilids-vid": Reader(
-        read_ilids_vid,
-        "tracklets: sequences/cam1/person001 and cam2",
-        f"{_HALVES}, least=1 frames in both cameras",
-    ),
+    "ilids-vid": Reader(two_cameras.read_ilids_vid, "tracklets: sequences/cam1/person001 and cam2"),
     "prid2011-video": Reader(
-        read_prid2011_video,
-        "tracklets: multi_shot/cam_a/person_0001 and cam_b",
-        f"{_HALVES}, least=21 frames in both cameras",
+        two_cameras.read_prid2011_video, "tracklets: multi_shot/cam_a/person_0001 and cam_b"
     ),
 }
 
 
 def load(name: str, root: str | os.PathLike[str], **options: Any) -> ReidDataset:
-    """The data set of that name, read from the folder `root`; no image is opened.
+    """Return the data set of that name, read from the folder `root`; no image is opened.
 
     Args:
-        name: of `READERS`, which says what each folder holds.
-        root: the data set's folder, with or without the level that its archive adds
-            (such as Market-1501-v15.09.15); for `csv` the table itself will do.
-        options: of the reader, which `READERS` says.
+        name: key of `READERS`.
+        root: folder of the data set, with or without the level that its archive adds
+            (such as Market-1501-v15.09.15); for `csv` also the table.
+        options: arguments of `READERS[name].read`, such as `boxes="labeled"` for `cuhk03` and
+            `seed=0` for data sets that are split at random.
 
     Returns:
-        The parts that are there; a folder without bounding_box_train has `train=None`. Images of
+        The existing parts; a folder without bounding_box_train has `train=None`. Images of
         tracklets have a column "tracklet".
 
     Raises:
-        InputError: an unknown name; a folder or file that is missing, empty or malformed, by name.
+        InputError: an unknown name; a missing, empty or malformed folder or file.
     """
     checks.one_of(READERS, dataset=name)
     return READERS[name].read(expanded(root), **options)

@@ -1,23 +1,22 @@
 """CUHK03 by its new protocol."""
 
-import os
 from pathlib import Path
 
 import numpy as np
 
 from keras_reid import checks
 from keras_reid.data.images import ReidDataset
-from keras_reid.data.readers.layouts import Row, columns, level
+from keras_reid.data.readers.layouts import PARTS, Row, check_exists, columns, level
 from keras_reid.data.readers.market import read_market
-from keras_reid.errors import InputError
+from keras_reid.errors import invalid_file
 from keras_reid.io import matlab_indices, read_matlab
 
 
 def read_cuhk03(root: Path, boxes: str = "detected") -> ReidDataset:
-    """CUHK03, new protocol (Zhong et al., CVPR 2017), in either form that is passed around.
+    """Read CUHK03 in one of its two published forms (Zhong et al., CVPR 2017).
 
-    Folders in the layout of Market-1501 under `detected` and `labeled` (or `root` is one of
-    these), or `cuhk03_new_protocol_config_{boxes}.mat` with the extracted `images_{boxes}`.
+    One form is the layout of Market-1501 in the folders `detected` and `labeled`, or in `root`. The
+    other one is `cuhk03_new_protocol_config_{boxes}.mat` with the images in `images_{boxes}`.
     """
     checks.one_of(("detected", "labeled"), boxes=boxes)
     config = root / f"cuhk03_new_protocol_config_{boxes}.mat"
@@ -30,20 +29,19 @@ def _cuhk03_mat(config: Path, folder: Path) -> ReidDataset:
     split = read_matlab(config, ("filelist", "labels", "train_idx", "query_idx", "gallery_idx"))
     names, labels = (np.atleast_1d(split[key]).ravel() for key in ("filelist", "labels"))
     if len(names) != len(labels) or labels.dtype.kind not in "iuf" or names.dtype.kind != "U":
-        raise InputError(
-            f"{config} has a label for each name of filelist, but {len(labels)} for {len(names)}: "
-            "download it again"
+        received = f"{len(labels)} for {len(names)}"
+        raise invalid_file(
+            config, "have a number for each name of filelist", received, "Download it again."
         )
 
     def rows(part: str) -> list[Row]:
-        found: list[Row] = []
         key = f"{part}_idx"
-        for index in matlab_indices(split[key], len(names), f"{key} of {config}"):
-            file = folder / names[index].item()
-            if not os.path.isfile(file):
-                raise InputError(f"{config} names {file}, which does not exist: restore it")
-            # pair_person_view_image.png: the two views of a camera pair are the two cameras
-            found.append((str(file), int(labels[index]), int(file.name.split("_")[2])))
-        return found
+        indices = matlab_indices(split[key], len(names), f"{key} of {config}")
+        files = [check_exists(folder / names[index].item(), config) for index in indices]
+        # pair_person_view_image.png: the two views of a camera pair are the two cameras.
+        cameras = [int(file.name.split("_")[2]) for file in files]
+        return list(
+            zip(map(str, files), labels[indices].astype(int).tolist(), cameras, strict=True)
+        )
 
-    return ReidDataset("cuhk03", *(columns(rows(p), config) for p in ("train", "query", "gallery")))
+    return ReidDataset("cuhk03", *(columns(rows(part), config) for part in PARTS))

@@ -1,4 +1,4 @@
-"""Readers for one's own images: a CSV table, or one folder per identity."""
+"""Readers of custom images: a CSV table, or one folder per identity."""
 
 import os
 import re
@@ -11,13 +11,14 @@ import numpy as np
 from keras_reid.data.images import TRACKLET, PersonImages, ReidDataset, name_some
 from keras_reid.data.readers.layouts import (
     JUNK,
+    MOST_SHOWN,
     PARTS,
     Row,
     assemble,
+    check_pair,
     contents,
-    not_images,
 )
-from keras_reid.errors import InputError
+from keras_reid.errors import InputError, invalid_file
 from keras_reid.io import Line, read_table, table_path
 from keras_reid.names import normalized
 
@@ -25,29 +26,26 @@ COLUMNS = ("path", "identity")
 OPTIONAL = ("camera", "split", "tracklet")
 # A camera. 01 is 1, longer numbers are names, and one name makes all cameras names.
 NUMBER = re.compile("[0-9]{1,9}")
-MOST_SHOWN = 20  # broken lines
 UNLABELED = str(JUNK)
 DISTRACTORS = "0000"  # folder of Market-1501 sorted by identity
 
 
 def read_csv(table: Path) -> ReidDataset:
-    """A table with the columns path, identity and, if wanted, camera, split and tracklet.
+    """Read a table with the columns path and identity, and optionally camera, split and tracklet.
 
-    `path` is relative to the table; paths of Windows are read on other systems, too. Identities are
-    text, as it stands there: 0001 is not 1; −1 is junk and dropped. Cameras are numbers or names;
-    without the column, or with an empty one, the data has no cameras. `split` is train, query or
-    gallery; without that column every image is train, so that the data can be learned from but not
-    scored. Rows of the same `tracklet`, any text, are images of one person before one camera, in
-    their order. For a folder, its only .csv file is read.
+    `path` is relative to the table; Windows paths are read on other systems, too. Identities are
+    text: 0001 is not 1. −1 is junk and dropped. Cameras are numbers or names; without the column,
+    or with an empty one, the data has no cameras. `split` is train, query or gallery; without that
+    column every image is train. Rows with the same text in `tracklet` are images of one person in
+    one camera, in their order. In a folder, the only .csv file is read.
 
     Raises:
-        InputError: a missing column, or all broken rows, by their lines, of which some may list
-            files that are not there.
+        InputError: a missing column; or all broken rows, with their lines and faults.
     """
     table = _only_table(table)
     lines = _checked(read_table(table, COLUMNS, OPTIONAL)[1], table)
     if not lines:
-        raise InputError(f"a table must list images, but {table} lists none: add rows")
+        raise invalid_file(table, "list images", "none", "Add rows.")
 
     def column(name: str) -> np.ndarray:
         return np.array([line.values[name] for line in lines])
@@ -62,45 +60,36 @@ def read_csv(table: Path) -> ReidDataset:
     images = PersonImages(column("path"), column("identity"), cameras, tracklets)
     split = column("split")
     parts = {part: images[split == part] for part in PARTS if (split == part).any()}
-    if ("query" in parts) != ("gallery" in parts):
-        raise InputError(
-            "query and gallery are needed together, but the split column of "
-            f"{table} has only {', '.join(parts)}: add the other"
-        )
-    return ReidDataset("csv", parts.get("train"), parts.get("query"), parts.get("gallery"))
+    check_pair(parts, table)
+    return ReidDataset("csv", *map(parts.get, PARTS))
 
 
 def _only_table(path: Path) -> Path:
-    if not path.exists():
-        raise InputError(f"a table must exist, but {path} does not: check the path")
-    if path.is_file():
+    if not path.is_dir():
         return path
     tables = [file for file in contents(path).others if file.suffix.lower() == ".csv"]
     if len(tables) != 1:
-        raise InputError(
-            f"a folder must hold exactly one .csv file, but {path} holds {len(tables)}: "
-            "give the path of the table itself"
+        raise invalid_file(
+            path, "hold one .csv file", len(tables), "Pass the path of the table itself."
         )
     return tables[0]
 
 
 def _checked(lines: Iterable[Line], table: Path) -> list[Line]:
-    """Return the lines without junk, with all columns; one error lists all that are broken."""
+    """Return the lines without junk, with all columns; one error lists all broken lines."""
     checked, broken = [], []
-    for number, given in lines:
-        values = {"camera": "", "split": "train", "tracklet": "", **given}
+    for number, entries in lines:
+        values = {"camera": "", "split": "train", "tracklet": "", **entries}
         path = table_path(table, values["path"])
         fault = next(_faults(values, path), None)
         if fault:
-            broken.append(f"line {number} of {table} {fault}")
+            broken.append(f"line {number} has {fault}")
         elif values["identity"] != UNLABELED:
             checked.append(Line(number, values | {"path": str(path)}))
-    if len(broken) > 1:
-        rest = f"\n  and {len(broken) - MOST_SHOWN} more" if len(broken) > MOST_SHOWN else ""
-        listed = "\n  ".join(broken[:MOST_SHOWN])
-        raise InputError(f"{len(broken)} lines of {table} are broken:\n  {listed}{rest}")
     if broken:
-        raise InputError(broken[0])
+        rest = f"\n  and {len(broken) - MOST_SHOWN} more" if len(broken) > MOST_SHOWN else ""
+        listing = "\n  ".join(broken[:MOST_SHOWN])
+        raise InputError(f"`{table}` must have valid lines, correct or remove:\n  {listing}{rest}")
     return checked
 
 
@@ -108,31 +97,29 @@ def _faults(values: dict[str, str], path: Path) -> Iterator[str]:
     """Yield the faults of a line."""
     for column in COLUMNS:
         if not values[column]:
-            yield f"has no {column}: fill it in or remove the row"
+            yield f"no {column}"
     if values["split"] not in PARTS:
-        yield f"has split {values['split']!r}: it must be one of {', '.join(PARTS)}"
+        yield f"split {values['split']!r}, not one of {', '.join(PARTS)}"
     if not os.path.isfile(path):  # False also for an impossible name
-        yield f"names {path}, which does not exist: restore it or remove the row"
+        yield f"path {path}, which does not exist"
 
 
 def _is_filled(column: str, lines: list[Line], table: Path) -> bool:
     """Return whether a column has values in all lines; raise if it has in some."""
     empty = [line.number for line in lines if not line.values[column]]
     if empty and len(empty) < len(lines):
-        raise InputError(
-            f"line {empty[0]} of {table} has no {column}, but other lines have: fill it in, "
-            "or leave the column empty in every row if there is none"
-        )
+        rule, fix = f"have a {column} in all lines or in none", "Fill it in."
+        raise invalid_file(table, rule, f"no {column} in line {empty[0]}", fix)
     return not empty
 
 
 def read_folder(root: Path) -> ReidDataset:
-    """`root/{identity}/{any name}.jpg`, the identity's folder being its label; no cameras.
+    """Read `root/{identity}/{any name}.jpg` without cameras; the name of the folder is the label.
 
-    All images are train, unless `root` holds the folders train, query and gallery (or some of
-    them), and these hold the identities. −1 is junk and dropped. 0000 are the distractors of
-    Market-1501 in a gallery, if neither train nor query has that folder, and next to a folder −1,
-    where they are not trained on. Elsewhere 0000 is a person.
+    All images are train, unless `root` holds any of the folders train, query and gallery, which
+    then hold the identities. −1 is junk and dropped. In a gallery, 0000 are the distractors of
+    Market-1501 if neither train nor query has that folder. In train, 0000 is dropped if a folder −1
+    exists. Elsewhere 0000 is a person.
     """
     parts = {part: root / part for part in PARTS}
     if any(folder.is_dir() for folder in parts.values()):
@@ -145,23 +132,18 @@ def read_folder(root: Path) -> ReidDataset:
 
 
 def _folder_rows(root: Path, trained: bool) -> list[Row]:
-    found = contents(root)
-    of_market = any(folder.name == UNLABELED for folder in found.folders)
+    images, folders, others = contents(root)
+    of_market = any(folder.name == UNLABELED for folder in folders)
     left_out = {UNLABELED, DISTRACTORS} if trained and of_market else {UNLABELED}
-    folders = [folder for folder in found.folders if folder.name not in left_out]
-    read = [contents(folder) for folder in folders]
-    others = [other for one in read for other in (*one.folders, *one.others)]
-    faults = [not_images(others)] if others else []
-    if files := found.images + found.others:
-        faults.append(
-            f"each identity is a folder of images, got {name_some(files, MOST_SHOWN)} outside of "
-            "these folders: move images into the folder of their identity, and other files away"
+    kinds = {folder: contents(folder) for folder in folders if folder.name not in left_out}
+    others += images + [path for kind in kinds.values() for path in (*kind.folders, *kind.others)]
+    if others:
+        rule, fix = (
+            "hold folders of images only",
+            "Move images into a folder, and other files away.",
         )
-    if faults:
-        raise InputError("; ".join(faults))
-    rows: list[Row] = []
-    for folder, one in zip(folders, read, strict=True):
-        if not one.images:
-            raise InputError(f"identity folder {folder} has no images: add some or remove it")
-        rows += [(str(file), folder.name, None) for file in one.images]
-    return rows
+        raise invalid_file(root, rule, name_some(others, MOST_SHOWN), fix)
+    for folder, kind in kinds.items():
+        if not kind.images:
+            raise invalid_file(folder, "hold images of one identity", "none", "Add some.")
+    return [(str(file), folder.name, None) for folder in kinds for file in kinds[folder].images]

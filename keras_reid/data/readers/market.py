@@ -1,4 +1,4 @@
-"""The layout of Market-1501, which many data sets are passed around in."""
+"""The layout of Market-1501, which many data sets use."""
 
 import re
 from pathlib import Path
@@ -21,10 +21,10 @@ MARKET_NAME = re.compile(r"(-?\d+)_c(\d+)")  # 0002_c1s1_000451_03.jpg, 0001_c2_
 
 
 def read_market(root: Path, name: str, archive: tuple[str, ...] = ()) -> ReidDataset:
-    """The layout of Market-1501: `{identity}_c{camera}…` in three folders.
+    """Read images `{identity}_c{camera}…` in three folders.
 
-    Identity −1 is junk (neither match nor mismatch) and dropped; 0000 in the gallery alone are the
-    distractors, which stay there and match no query (Zheng et al., ICCV 2015).
+    Identity −1 is junk (neither match nor mismatch) and dropped. Identity 0000 in the gallery alone
+    marks distractors, which match no query (Zheng et al., ICCV 2015).
     """
     root = level(root, *archive)
     sources = {part: root / folder for part, folder in MARKET_FOLDERS.items()}
@@ -41,7 +41,7 @@ def _market_rows(folder: Path) -> list[Row]:
 
 
 def read_synthetic(root: Path, **options: Any) -> ReidDataset:
-    """Synthetic pedestrians; with options, or an empty or missing folder, they are drawn first."""
+    """Read synthetic pedestrians; draw them first with options or into an empty folder."""
     if options or not root.is_dir() or not any(root.iterdir()):
         generate(root, **options)
     return read_market(root, "synthetic")

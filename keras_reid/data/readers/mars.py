@@ -1,6 +1,5 @@
 """Tracklets of many cameras: MARS, and DukeMTMC-VideoReID."""
 
-import os
 import re
 from itertools import chain
 from pathlib import Path
@@ -14,6 +13,7 @@ from keras_reid.data.readers.layouts import (
     JUNK,
     PARTS,
     Track,
+    check_exists,
     image_files,
     level,
     named,
@@ -21,7 +21,7 @@ from keras_reid.data.readers.layouts import (
     subfolders,
     with_distractors,
 )
-from keras_reid.errors import InputError
+from keras_reid.errors import invalid_file
 from keras_reid.io import matlab_indices, read_matlab, read_text
 
 MARS_NAME = re.compile(r"(?:00)?(-?\d+)C(\d+)T(\d+)F(\d+)")  # junk is 00-1
@@ -29,50 +29,40 @@ DUKE_NAME = re.compile(r"(\d+)_?[Cc](\d+)_?[Ff](\d+)")
 
 
 def read_mars(root: Path) -> ReidDataset:
-    """MARS: tracks of `info/tracks_*_info.mat` if they are there, else by their names.
+    """Read MARS; without `info/tracks_*_info.mat`, file names define the tracks.
 
-    Junk (00-1) is left out; the distractors (0000 in the gallery) stay. Queries are among the
-    gallery.
+    Junk (00-1) is left out; the distractors (0000 in the gallery) stay. The gallery contains the
+    queries.
     """
     root = level(root, "MARS", "mars")
     info = level(root, "info")
-    train = _mars_part(root / "bbox_train", info / "train_name.txt", info, "track_train_info")
-    tracks = _mars_part(root / "bbox_test", info / "test_name.txt", info, "track_test_info")
+    train, gallery = (_mars_tracks(root / f"bbox_{part}", info, part) for part in ("train", "test"))
     queries = info / "query_IDX.mat"
     query = None
     if queries.exists():
         rows = read_matlab(queries, ("query_IDX",))["query_IDX"]
-        chosen = matlab_indices(rows, len(tracks), f"query_IDX of {queries}")
-        query = _images([tracks[i] for i in chosen], root)
-    images = _images(train, root)
-    gallery = with_distractors(_images(tracks, root), DISTRACTOR, images, query)
-    return ReidDataset("mars", images, query or first_tracklets(gallery), gallery)
+        chosen = matlab_indices(rows, len(gallery), f"query_IDX of {queries}")
+        query = _images([gallery[i] for i in chosen], root)
+    trained = _images(train, root)
+    images = with_distractors(_images(gallery, root), DISTRACTOR, trained, query)
+    return ReidDataset("mars", trained, query or first_tracklets(images), images)
 
 
 def _images(tracks: list[Track], source: Path) -> PersonImages:
     return of_tracks([track for track in tracks if track[1] != JUNK], source)
 
 
-def _mars_part(folder: Path, names: Path, info: Path, key: str) -> list[Track]:
-    table = info / f"{key.replace('track_', 'tracks_')}.mat"
+def _mars_tracks(folder: Path, info: Path, part: str) -> list[Track]:
+    names, table = info / f"{part}_name.txt", info / f"tracks_{part}_info.mat"
     if names.exists() and table.exists():
-        listed = read_text(names).split()
-        files = [folder / name[:4] / name for name in listed]
-        rows = np.atleast_2d(read_matlab(table, (key,))[key])
-        numbers = rows.shape[1:] == (4,) and rows.dtype.kind in "iuf"
-        if not numbers or not ((abs(rows) < 2**31) & (rows == np.round(rows))).all():
-            raise InputError(
-                f"{key} of {table} has whole numbers (first, last, identity, camera) for each "
-                f"track, but other values {rows.shape} stand there: download it again"
-            )
-        matlab_indices(rows[:, :2], len(files), f"the first two columns of {key} in {table}")
-        found = []
-        for first, last, identity, camera in rows.astype(int).tolist():
-            found.append((files[first - 1 : last], identity, camera))
-        for part, _, _ in found:
-            if part and not os.path.isfile(part[0]):
-                raise InputError(f"{names} names {part[0]}, which does not exist: restore it")
-        return found
+        files = [folder / name[:4] / name for name in read_text(names).split()]
+        tracks = []
+        for first, last, identity, camera in _track_rows(table, f"track_{part}_info", len(files)):
+            tracks.append((files[first - 1 : last], identity, camera))
+        for shown, _, _ in tracks:
+            if shown:
+                check_exists(shown[0], names)
+        return tracks
     groups: dict[tuple[int, int, int], list[Path]] = {}
     for file in chain.from_iterable(image_files(*subfolders(folder))):
         match = named(MARS_NAME, file, "0001C1T0001F001.jpg")
@@ -81,18 +71,29 @@ def _mars_part(folder: Path, names: Path, info: Path, key: str) -> list[Track]:
     return [(files, key[0], key[1]) for key, files in sorted(groups.items())]
 
 
+def _track_rows(table: Path, key: str, count: int) -> list[list[int]]:
+    """Return first and last file, from 1 to `count`, identity and camera of each track."""
+    rows = np.atleast_2d(read_matlab(table, (key,))[key])
+    numbers = rows.shape[1:] == (4,) and rows.dtype.kind in "iuf"
+    if not numbers or not ((abs(rows) < 2**31) & (rows == np.round(rows))).all():
+        rule = "have rows of integers first, last, identity, camera"
+        raise invalid_file(f"{key} of {table}", rule, f"shape {rows.shape}", "Download it again.")
+    matlab_indices(rows[:, :2], count, f"the first two columns of {key} in {table}")
+    return rows.astype(int).tolist()
+
+
 def read_duke_video(root: Path) -> ReidDataset:
-    """DukeMTMC-VideoReID: `part/identity/tracklet/0001C6F0099….jpg`."""
+    """Read DukeMTMC-VideoReID: `part/identity/tracklet/0001C6F0099….jpg`."""
     root = level(root, "DukeMTMC-VideoReID")
 
     def part(name: str) -> list[Track]:
-        found = []
-        tracks = [track for person in subfolders(root / name) for track in subfolders(person)]
-        for track, files in zip(tracks, image_files(*tracks), strict=True):
+        folders = [track for person in subfolders(root / name) for track in subfolders(person)]
+        tracks = []
+        for folder, files in zip(folders, image_files(*folders), strict=True):
             if files:
                 match = named(DUKE_NAME, files[0], "0001C6F0099X30552.jpg")
-                found.append((files, int(track.parent.name), int(match[2])))
-        return found
+                tracks.append((files, int(folder.parent.name), int(match[2])))
+        return tracks
 
     parts = (of_tracks(part(name), root / name) for name in PARTS)
     return ReidDataset("dukemtmc-videoreid", *parts)
