@@ -67,7 +67,7 @@ def test_evaluate_attributes_reports_accuracy_and_filters(drawn: Path) -> None:
     flags = ["--run=attributes", "--attributes=drawn/attributes.csv", "--attribute_filter=0.6"]
     out = evaluate(drawn, *flags, "--out=scores.json")
     assert "mean (mA)" in out
-    assert "attributes of a probability of 0.6 and more leave" in out
+    assert "attributes with a probability of at least 0.6 keep" in out
     scores = json.loads((drawn / "scores.json").read_text())
     assert 0 <= scores["attributes"]["mA"] <= 1
     assert scores["protocol"]["distance"] == "euclidean, attributes agreeing"
