@@ -138,12 +138,12 @@ def test_load_features_matlab_invalid_arrays_raise(tmp_path, arrays, asked, mess
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--features=query.npz",), "names two files, QUERY,GALLERY, or one .mat file"),
+        (("--features=query.npz",), "must be QUERY,GALLERY or one .mat file"),
         (("--features=missing.mat",), "No such file or directory: 'missing.mat'"),
         (("--features=query.npz,broken.mat",), "must be a MATLAB file"),
         (
             ("--features=query.npz,gallery.npz", "--distance=local", "--save_features=x.mat"),
-            "a .mat file has embeddings alone",
+            "stores embeddings in a .mat file",
         ),
     ],
 )
