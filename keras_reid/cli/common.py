@@ -259,8 +259,8 @@ class GalleryOptions(ModelOptions):
         most=1,
     )
     possible_probability: float = option(
-        "Minimum probability of a possible match. At the default, up to 7 of 100 queries whose "
-        "nearest person is right were no match.",
+        "Minimum probability of a possible match. At the default, up to 7 of 100 queries with "
+        "the right nearest person were no match.",
         LIMITS.possible,
         least=0,
         most=1,

@@ -32,7 +32,7 @@ DEFINERS: dict[Any, Callable[..., Any]] = {
     str: flags.DEFINE_string,
 }
 Fields = Sequence[dataclasses.Field[Any]]
-# Names of flags in version 0.2.0, and those that replaced them.
+# Flags of version 0.2.0 and their new names.
 RENAMED = {
     **runs.RENAMED,
     "check_others": "num_check_distractors",

@@ -14,7 +14,7 @@ MARGIN = 0.2  # to the second person; a larger one adds little evidence
 
 LEAST_PERSONS, LEAST_IMAGES = 5, 2  # of a gallery that is calibrated on itself
 WEIGHT = 0.1  # of a left-out image: images of one gallery resemble each other
-HALF = 30  # persons of a gallery whose impostor distance has half of its final weight
+HALF = 30  # number of persons for half of the weight of the gallery's impostor distance
 DEVIATIONS = np.array([0.3, 0.5])  # of the prior on log(scale) and offset
 
 

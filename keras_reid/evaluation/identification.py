@@ -54,7 +54,7 @@ class OpenSetResult:
         return float((accepted & (self.mate_rank <= rank)).mean())
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values; rates that need more unknown probes are None."""
+        """Return plain values; None replaces rates that need more unknown probes."""
         return {
             "known_probes": len(self.mate),
             "unknown_probes": len(self.non_mated),

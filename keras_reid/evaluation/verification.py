@@ -70,7 +70,7 @@ class VerificationResult:
         return float(self.threshold_at_far(far).accepts(self.genuine).mean())
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values; rates that need more impostor pairs are None."""
+        """Return plain values; None replaces rates that need more impostor pairs."""
         return {
             "genuine_pairs": len(self.genuine),
             "impostor_pairs": len(self.impostor),

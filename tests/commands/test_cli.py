@@ -167,7 +167,7 @@ def test_cluster_images_writes_folders_csv_and_contact_sheet(
     for flag, name in names.items():
         code, _, err = within("cluster.py", "--run=run", images, f"--{flag}={name}", cwd=trained)
         assert code == 1
-        assert f"'{name}' exists" in err
+        assert f"a new path, got '{name}'" in err
     dataset = "--dataset=market1501", f"--data_dir={pedestrians}", "--part=train"
     code, out, err = within("cluster.py", "--run=run", *dataset, cwd=trained)
     assert code == 0, err
@@ -178,7 +178,7 @@ def test_cluster_images_writes_folders_csv_and_contact_sheet(
     )
     assert code == 0, err
     assert "--eps=0.99 --k1=40 --k2=6" in out
-    assert "one group holds" in caplog.text
+    assert "One group has" in caplog.text
 
 
 @pytest.fixture(scope="module")

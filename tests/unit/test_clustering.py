@@ -278,7 +278,7 @@ def test_draw_groups_shows_largest_groups(tmp_path):
     for x, y in ((70, 30), (50, 82)):
         assert sheet.getpixel((x, y)) == (255, 255, 255)
     assert visualize.draw_groups(paths, np.array(groups), rows=1, height=40).size[1] == 52
-    with pytest.raises(InputError, match="none of the 9 images"):
+    with pytest.raises(InputError, match="9 images in no group"):
         visualize.draw_groups(paths, np.full(9, -1))
 
 
