@@ -130,8 +130,8 @@ class Report:
 
 
 LISTS = {
-    "Hardest failures": "Queries with the highest rank of a first true match: ✓ is the query's person, "
-    "✗ another person. Red areas resemble the query.",
+    "Hardest failures": "Queries with the worst first match: ✓ is the query's person, ✗ another "
+    "person. Red areas resemble the query.",
     "Typical successes": "Queries with a right first image and median average precision.",
 }
 
