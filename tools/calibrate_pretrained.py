@@ -23,7 +23,8 @@ import numpy as np
 from absl import app, flags
 
 from keras_reid import data, evaluation, inference
-from keras_reid.evaluation.calibration import distances, draw_searches
+from keras_reid.evaluation.calibration import distances
+from keras_reid.evaluation.calibration_fitting import draw_searches
 from keras_reid.gallery import LIMITS
 from keras_reid.models.shipped import FOLDER
 

@@ -1,7 +1,6 @@
-"""The commands: absl flags in, library calls, files and tables out."""
+"""Commands: absl flags in, library calls, files and tables out."""
 
 import os
 
-# TensorFlow's C++ side greets with several lines of log; its errors still come through. This must
-# be said before TensorFlow is imported.
+# Hide the log of TensorFlow's C++ side, except errors; to be set before TensorFlow is imported.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

@@ -1,4 +1,4 @@
-"""`python cluster.py --images=DIR --out=DIR`: groups images by the person they show.
+"""`python cluster.py --images=DIR --out=DIR`: group images by person.
 
 The embedder is --model, by default the pretrained model.
 """
@@ -7,62 +7,63 @@ import csv
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from absl import logging
 
-from keras_reid import data, evaluation, visualize
-from keras_reid.cli.common import (
-    ModelOptions,
-    check_outputs,
-    check_picture,
-    progress,
-    say,
-    stored_features,
-)
+from keras_reid import checks, data, evaluation, visualize
+from keras_reid.cli.common import ModelOptions
+from keras_reid.cli.features import stored_features
 from keras_reid.cli.options import Command, option
-from keras_reid.errors import InputError, counted
+from keras_reid.cli.terminal import check_outputs, check_picture, progress, say
+from keras_reid.errors import InputError, counted, invalid
 from keras_reid.evaluation.clusters import METHODS
 from keras_reid.evaluation.labels import unlabeled
 from keras_reid.io import new_file, new_folder
 
-PAIRS = "1:1 at FAR 0.0001", "1:1 at FAR 0.01"  # sure and possible ones
-MANY = 4  # times the images of a usual group, from which neighbors are mostly others
-Known = tuple[np.ndarray, np.ndarray]  # identities (m,), and a mask (n,) of their images
-LARGEST = 0.2  # fraction of the images, beyond which a group is suspicious
+PAIRS = "1:1 at FAR 0.0001", "1:1 at FAR 0.01"  # thresholds of almost certain and possible pairs
+MANY = 4  # times the images of a median group; more neighbors are mostly of other persons
+LARGEST = 0.2  # fraction of the images; a larger group is suspicious
+Labels = tuple[np.ndarray, np.ndarray]  # identities (m,), and a mask (n,) of their images
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterOptions(ModelOptions):
-    """What is grouped, how, and where the groups go."""
+    """Images or features to group, parameters and outputs."""
 
-    images: str | None = option("Folder of images, with those in its folders, unlabeled.")
+    topic: ClassVar[str] = "cluster"
+
+    images: str | None = option("Folder of unlabeled images, with subfolders.", topic="data")
     features: str | None = option(
-        "Instead of a model and images: an .npz or .mat file, or a folder of .npy files, of "
-        "features."
+        "Features instead of a model and images: an .npz or .mat file, or a folder of .npy files.",
+        topic="data",
     )
     part: str = option(
-        "Of a --dataset, whose labels score it.", "gallery", choices=("train", "query", "gallery")
+        "Part of --dataset. Its labels score the groups.",
+        "gallery",
+        choices=("train", "query", "gallery"),
+        topic="data",
     )
-    out: str | None = option("New folder for copies, one folder for each person.")
-    csv: str | None = option("New CSV file with columns path, person.")
-    contact_sheet: str | None = option(
-        "New picture: a row of images for each of the largest groups."
-    )
-    method: str = option("How groups are made.", "dbscan", choices=tuple(METHODS))
+    method: str = option("Clustering method.", "dbscan", choices=tuple(METHODS))
     eps: float | None = option(
-        "Jaccard distance up to which images are together; default: chosen from the images."
+        "Maximum Jaccard distance within a group. Default: chosen from the images."
     )
-    min_samples: int = option("Of dbscan: images that make a group.", 4, least=1)
-    k1: int | None = option("Neighbors to each image; default: chosen from the images.", least=1)
-    k2: int | None = option(
-        "Images whose encodings are averaged; default: 0.3 k1, from 2 to 6.", least=1
+    min_samples: int = option("Minimum number of images of a group of dbscan.", 4, least=1)
+    k1: int | None = option("Number of neighbors. Default: chosen from the images.", least=1)
+    k2: int | None = option("Number of averaged encodings. Default: 0.3 k1, from 2 to 6.", least=1)
+    out: str | None = option(
+        "New folder for copies, with a folder for each person.", topic="output"
+    )
+    csv: str | None = option("New CSV file with the columns path, person.", topic="output")
+    contact_sheet: str | None = option(
+        "New picture with a row of images for each of the largest groups.", topic="output"
     )
 
 
 @dataclass(frozen=True, eq=False)
 class ClusterResult(evaluation.Clustering):
-    """The labels (n,) of the images, with the other results that are printed.
+    """Labels (n,) of the images, with the other printed results.
 
     Attributes:
         path: files (n,) of the labels; None for stored features.
@@ -77,17 +78,15 @@ def cluster(options: ClusterOptions) -> ClusterResult:
     """Embed and group images, write the groups to the requested outputs and return them.
 
     Raises:
-        InputError: options that do not go together, outputs that exist, or no images.
+        InputError: incompatible options, outputs that exist, or no images.
     """
     outputs = {"out": options.out, "csv": options.csv, "contact_sheet": options.contact_sheet}
     check_outputs(**outputs)
     check_picture(contact_sheet=options.contact_sheet)
     if options.features and (options.out or options.contact_sheet):
-        raise InputError(
-            "--out and --contact_sheet need images: features alone are grouped to --csv"
-        )
-    path, features, known = _stored(options) if options.features else _embedded(options)
-    found = evaluation.clustering(
+        raise InputError("--out and --contact_sheet need images. Group --features to --csv.")
+    path, features, labels = _stored(options) if options.features else _embedded(options)
+    groups = evaluation.clustering(
         features,
         options.method,
         options.eps,
@@ -97,35 +96,11 @@ def cluster(options: ClusterOptions) -> ClusterResult:
         progress("neighbors"),
         _pairs(options),
     )
-    person = found.labels
-    groups, left = person.max() + 1, int((person == -1).sum())
-    say(
-        f"by --eps={found.eps:g} --k1={found.k1} --k2={found.k2} "
-        f"(silhouette {found.silhouette:.3f}):"
-    )
-    say(
-        f"{counted(len(person), 'image')}: {counted(groups, 'person')}, "
-        f"{counted(left, 'image')} in no group"
-    )
-    if found.largest > LARGEST:
-        logging.warning(
-            "one group holds %.0f %% of the images and may be several persons: look at "
-            "--contact_sheet; a "
-            "smaller --eps or --k1 takes it apart",
-            100 * found.largest,
-        )
-    usual = np.median(np.bincount(person[person >= 0])) if groups else np.inf
-    if found.k1 > MANY * usual:
-        logging.warning(
-            "%d neighbors are asked for each image, and half of the groups have %d images or "
-            "fewer, so most neighbors are other persons: try --k1=%d",
-            found.k1,
-            usual,
-            max(2, usual),
-        )
+    person = groups.labels
+    _report(groups)
     scores = None
-    if known is not None and len(known[0]):
-        scores = evaluation.cluster_scores(known[0], person[known[1]])
+    if labels is not None and len(labels[0]):
+        scores = evaluation.cluster_scores(labels[0], person[labels[1]])
         say(str(scores))
     if options.out and path is not None:
         _write_folders(path, person, Path(options.out))
@@ -137,11 +112,40 @@ def cluster(options: ClusterOptions) -> ClusterResult:
             sheet.save(file)
     for output in filter(None, outputs.values()):
         say(f"written to {output}")
-    return ClusterResult(**vars(found), path=path, scores=scores)
+    return ClusterResult(**vars(groups), path=path, scores=scores)
+
+
+def _report(groups: evaluation.Clustering) -> None:
+    """Print parameters and numbers of groups, and warn of groups of several persons."""
+    person = groups.labels
+    count, unassigned = person.max() + 1, int((person == -1).sum())
+    say(
+        f"by --eps={groups.eps:g} --k1={groups.k1} --k2={groups.k2} "
+        f"(silhouette {groups.silhouette:.3f}):"
+    )
+    say(
+        f"{counted(len(person), 'image')}: {counted(count, 'person')}, "
+        f"{counted(unassigned, 'image')} in no group"
+    )
+    if groups.largest > LARGEST:
+        logging.warning(
+            "One group has %.0f %% of the images and may be several persons. Look at "
+            "--contact_sheet, and try a smaller --eps or --k1.",
+            100 * groups.largest,
+        )
+    median = np.median(np.bincount(person[person >= 0])) if count else np.inf
+    if groups.k1 > MANY * median:
+        logging.warning(
+            "--k1=%d is large: half of the groups have at most %d images, so most neighbors are of "
+            "other persons. Try --k1=%d.",
+            groups.k1,
+            median,
+            max(2, median),
+        )
 
 
 def _pairs(options: ClusterOptions) -> tuple[float, float] | None:
-    """Distances of sure and of possible pairs of one person; None: not known of the model."""
+    """Return the distances of almost certain and of possible pairs; None: unknown."""
     card = None if options.features else options.source.pretrained
     if card is None:
         return None
@@ -149,37 +153,36 @@ def _pairs(options: ClusterOptions) -> tuple[float, float] | None:
     return sure, possible
 
 
-def _embedded(options: ClusterOptions) -> tuple[np.ndarray, np.ndarray, Known | None]:
-    """Paths and features of images, and their identities if they are known."""
+def _embedded(options: ClusterOptions) -> tuple[np.ndarray, np.ndarray, Labels | None]:
+    """Return paths and features of images, and their labels if they are known."""
     if (options.images is None) == (options.dataset is None):
-        raise InputError("name what to group: give either --images or --dataset with --data_dir")
+        raise InputError("Either --images or --dataset with --data_dir is required.")
     if options.images:
         images = data.unlabeled(options.images)
     else:
-        dataset = options.dataset_of(options.dataset, options.data_dir, "images are read of a set")
-        parts = dataset.parts()
-        if options.part not in parts:
-            raise InputError(f"--part is one of {', '.join(parts)} here: received {options.part!r}")
-        images = parts[options.part]
+        dataset = options.dataset_of(options.dataset, options.data_dir, "Images of a data set")
+        checks.one_of(dataset.parts(), part=options.part)
+        images = dataset.parts()[options.part]
     images = data.readable(images, progress=progress("reading images"))
-    each = images.per_tracklet()
-    rows = ~each.distractor
-    known = None if options.images else (each.identity[rows], rows)
-    return each.path, options.embedder()(images), known
+    columns = images.per_tracklet()
+    rows = ~columns.distractor
+    labels = None if options.images else (columns.identity[rows], rows)
+    return columns.path, options.embedder()(images), labels
 
 
-def _stored(options: ClusterOptions) -> tuple[None, np.ndarray, Known | None]:
+def _stored(options: ClusterOptions) -> tuple[None, np.ndarray, Labels | None]:
+    """Return features of a file, and their labels if they are known."""
     if options.model_name or options.images or options.dataset:
-        raise InputError("--features stands instead of a model and images: name one of the two")
+        raise InputError("--features replaces a model and images. Give only one of the two.")
     assert options.features is not None
     stored = stored_features(options.features)
     if "embedding" not in stored.features:
-        raise InputError(f"images are grouped by embeddings: {options.features} has stripes alone")
-    known = None
+        raise invalid("features", "a file with embeddings", options.features)
+    labels = None
     if stored.identity is not None:
         rows = ~unlabeled(stored, stored.identity)
-        known = stored.identity[rows], rows
-    return None, stored.features["embedding"], known
+        labels = stored.identity[rows], rows
+    return None, stored.features["embedding"], labels
 
 
 def _name(person: int) -> str:
@@ -187,7 +190,7 @@ def _name(person: int) -> str:
 
 
 def _write_folders(path: np.ndarray, person: np.ndarray, root: Path) -> None:
-    """Copies `ROW_NAME`, for files of one name may come from several folders."""
+    """Copy images as `ROW_NAME`, because files in several folders may have one name."""
     with new_folder(root) as staged:
         for row, (file, number) in enumerate(zip(path.tolist(), person.tolist(), strict=True)):
             folder = staged / _name(number)

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from absl import logging
 
 from keras_reid import scale
-from keras_reid.cli.common import ModelOptions, progress, say
+from keras_reid.cli.common import ModelOptions
 from keras_reid.cli.options import Command, option
 from keras_reid.cli.startup import import_keras
+from keras_reid.cli.terminal import progress, say
 from keras_reid.errors import InputError, counted
 
 MOST_SHOWN = 5

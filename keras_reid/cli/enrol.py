@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from keras_reid import data, gallery, scale
-from keras_reid.cli.common import GalleryOptions, progress, say
+from keras_reid.cli.common import GalleryOptions
+from keras_reid.cli.terminal import progress, say
 from keras_reid.errors import InputError, counted
 from keras_reid.io import content_digest, read_table, table_path
 from keras_reid.names import resolved

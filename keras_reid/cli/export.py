@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 
 from keras_reid import data, inference, models, reranking, serving
-from keras_reid.cli.common import FeatureOptions, RunOptions, say, stored_features
+from keras_reid.cli.common import RunOptions
+from keras_reid.cli.features import FeatureOptions, stored_features
 from keras_reid.cli.options import Command, option
 from keras_reid.cli.startup import import_keras
+from keras_reid.cli.terminal import say
 from keras_reid.errors import InputError, invalid
 from keras_reid.io import check_writable
 

@@ -1,4 +1,4 @@
-"""What is freed stays with the process."""
+"""Reuse of freed memory within a process."""
 
 import ctypes
 import os
@@ -9,11 +9,11 @@ MOST = 2**31 - 1
 
 
 def keep_memory() -> None:
-    """Keeps freed memory for the next operation, where the C library is glibc.
+    """Keep freed memory for the next operation, if the C library is glibc.
 
-    By default blocks of megabytes, such as feature maps, go back to the system when an operation
-    ends, and the next one waits for pages that the system clears. Whoever set a variable MALLOC_…
-    has decided otherwise.
+    By default glibc returns blocks of megabytes, such as feature maps, to the system, and the next
+    operation waits for pages that the system clears. A variable MALLOC_… in the environment
+    disables this function.
     """
     if any(name.startswith("MALLOC_") for name in os.environ):
         return

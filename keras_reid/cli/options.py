@@ -1,15 +1,17 @@
 """Options of a command: fields of a dataclass, which are its flags on the command line.
 
-The dataclass is all that a command knows, so that a notebook runs one as
+The dataclass holds all input of a command, so a notebook runs one as
 `evaluate(EvaluateOptions(run="runs/market1501-bot-1"))`.
 """
 
 import dataclasses
+import inspect
 import io
 import math
 import os
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from types import UnionType
 from typing import Any, NoReturn, get_args
@@ -17,11 +19,11 @@ from typing import Any, NoReturn, get_args
 from absl import app, flags, logging
 
 from keras_reid.cli.memory import keep_memory
-from keras_reid.errors import InputError, printable
+from keras_reid.errors import InputError, invalid, printable
 from keras_reid.inference import runs
 
 FLAGS = flags.FLAGS
-MOST = 2**32  # of a whole number
+MOST = 2**32  # of an integer
 FLAG = re.compile(r"(--?)([a-zA-Z][\w-]*)(=.*)?", re.DOTALL)
 DEFINERS: dict[Any, Callable[..., Any]] = {
     bool: flags.DEFINE_bool,
@@ -30,7 +32,7 @@ DEFINERS: dict[Any, Callable[..., Any]] = {
     str: flags.DEFINE_string,
 }
 Fields = Sequence[dataclasses.Field[Any]]
-# Names of flags in version 0.2.0, and those that replaced them.
+# Flags of version 0.2.0 and their new names.
 RENAMED = {
     **runs.RENAMED,
     "check_others": "num_check_distractors",
@@ -39,54 +41,65 @@ RENAMED = {
     "sheet": "contact_sheet",
     "soft_margin": "margin=soft",
 }
+RENAMED_VALUES = {"distance=global": "distance=euclidean"}
+HELP = {"help", "helpshort", "helpfull"}
+TOPICS = ("data", "model", "gallery", "recipe", "objective", "schedule", "evaluation", "output")
 
 
 def option(
-    meaning: str,
+    text: str,
     default: Any = None,
     *,
     choices: Sequence[str] = (),
     least: float | None = None,
     most: float | None = None,
+    topic: str = "",
 ) -> Any:
-    """A field of options.
+    """Return a field of options.
 
     Args:
-        meaning: the help of the flag.
-        default: its value if nothing is said.
-        choices: the words that it can be.
+        text: help of the flag.
+        default: its value without a flag.
+        choices: allowed values; the help lists them.
         least, most: bounds of a number.
+        topic: heading in the help; by default `topic` of the class that has the field.
     """
-    about = {"help": meaning, "default": default, "choices": choices, "bounds": (least, most)}
-    return dataclasses.field(default=default, metadata=about)
+    metadata = {
+        "help": text,
+        "default": default,
+        "choices": choices,
+        "bounds": (least, most),
+        "topic": topic,
+    }
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def define(fields: Fields, values: flags.FlagValues = FLAGS) -> None:
-    """Flags of the names and types of the fields."""
+    """Define flags with the names and types of the fields."""
     for one in fields:
-        about = one.metadata
+        metadata = one.metadata
         kind = get_args(one.type)[0] if isinstance(one.type, UnionType) else one.type
-        given = (one.name, about.get("default"))
-        if words := about.get("choices"):
-            flags.DEFINE_enum(*given, list(words), about["help"], flag_values=values)
+        arguments = (one.name, metadata.get("default"))
+        if choices := metadata.get("choices"):
+            flags.DEFINE_enum(*arguments, list(choices), metadata["help"], flag_values=values)
         else:
-            bounds = about.get("bounds", ()) if kind in (int, float) else ()
+            bounds = metadata.get("bounds", ()) if kind in (int, float) else ()
             definer = DEFINERS.get(kind, flags.DEFINE_list)
-            definer(*given, about["help"], *bounds, flag_values=values)
+            definer(*arguments, metadata["help"], *bounds, flag_values=values)
 
 
 class Command:
-    """A console script of `act(options)`: bad input ends in one sentence and exit code 1.
+    """Console script of `act(options)`: invalid input is one sentence on stderr and exit code 1.
 
-    Exit codes: 0 for success and help; 1 for bad input, or if the system refused something; 2 for
-    an unknown flag, or a word where there are only flags; 130 if interrupted.
+    Exit codes: 0 for success and help; 1 for invalid input, or an error of the system; 2 for an
+    unknown flag, or an argument that is not a flag; 130 if interrupted.
 
     Args:
-        act: what the command does.
-        options: a dataclass of `option`s.
-        shown: names of flags in words, which --help shows; --helpfull shows all.
-        settings: further flags; those that are given are the dict `settings` of the options.
-        words: whether there may be what is no flag, which then is `words` of the options.
+        act: function of the command.
+        options: dataclass of `option`s.
+        shown: names of the flags in --help; --helpfull lists all.
+        settings: further flags; those with a value are the dict `settings` of the options.
+        words: allow arguments that are not flags, as `words` of the options.
     """
 
     def __init__(
@@ -105,63 +118,89 @@ class Command:
 
     @property
     def fields(self) -> list[dataclasses.Field[Any]]:
-        """Of all flags."""
+        """Fields of all flags."""
         own = [one for one in dataclasses.fields(self.options) if "help" in one.metadata]
         return [*own, *self.settings]
 
+    def help_text(self, full: bool) -> str:
+        """Return the usage, and the flags by topic: those of `shown`, or all."""
+        usage = inspect.getdoc(sys.modules[self.act.__module__]) or ""
+        *first, last = TOPICS
+        topics: dict[str, list[str]] = {name: [] for name in (*first, self.act.__name__, last)}
+        for one in self.fields:
+            if full or one.name in self.shown:
+                topics.setdefault(self._topic(one), []).append(_flag_help(one))
+        parts = [f"{topic}:\n" + "\n".join(texts) for topic, texts in topics.items() if texts]
+        more = [] if full else ["--helpfull lists all flags."]
+        return "\n\n".join([usage, "flags:", *parts, *more])
+
+    def _topic(self, one: dataclasses.Field[Any]) -> str:
+        if topic := one.metadata.get("topic"):
+            return str(topic)
+        owners = (c for c in self.options.__mro__ if one.name in inspect.get_annotations(c))
+        owner = next(owners, None)
+        return "recipe" if owner is None else vars(owner).get("topic", self.act.__name__)
+
     def main(self, argv: list[str], values: flags.FlagValues = FLAGS) -> None:
-        """Acts by what the flags say, and ends the process where it cannot."""
-        if isinstance(sys.stdout, io.TextIOWrapper):  # whose code page may lack letters of a name
+        """Run the command with the parsed flags; exit the process on errors."""
+        if isinstance(sys.stdout, io.TextIOWrapper):  # its code page may lack letters of a name
             sys.stdout.reconfigure(errors="replace")
-        given = {one.name: values[one.name].value for one in self.fields}
+        arguments = {one.name: values[one.name].value for one in self.fields}
         if argv[1:] and not self.words:
-            _tell_error(f"flags begin with --: received {argv[1:]}")
+            _print_error(f"Flags start with --, got {' '.join(argv[1:])}.")
             sys.exit(2)
         try:
-            _check_numbers(given)
+            _check_numbers(arguments)
             if self.settings:
-                said = {one.name: given.pop(one.name) for one in self.settings}
-                given["settings"] = {k: value for k, value in said.items() if value is not None}
+                settings = {one.name: arguments.pop(one.name) for one in self.settings}
+                arguments["settings"] = {k: v for k, v in settings.items() if v is not None}
             if self.words:
-                given["words"] = tuple(argv[1:])
-            options = self.options(**given)
+                arguments["words"] = tuple(argv[1:])
+            options = self.options(**arguments)
             _check_backend()
             self.act(options)
         except InputError as error:
-            _tell_error(_with_flag(error, values))
+            _print_error(_with_flag(error, values))
             sys.exit(1)
         except BrokenPipeError:
             _exit_closed_pipe()
         except (OSError, MemoryError) as error:
-            _tell_error(_of_system(error))
+            _print_error(_system_message(error))
             sys.exit(1)
         except KeyboardInterrupt:
-            print("\ninterrupted: the same command goes on where it was", file=sys.stderr)
+            print("\nInterrupted. The same command resumes.", file=sys.stderr)
             sys.exit(130)
 
     def __call__(self) -> None:
-        """Runs as the script that was started."""
+        """Run as the script of the process."""
         keep_memory()
         define(self.fields)
-        # absl shows the help, and the flags, of the script that was started.
-        sys.modules["__main__"].__doc__ = sys.modules[self.act.__module__].__doc__
-        for name in self.shown:
-            FLAGS.register_key_flag_for_module(sys.argv[0], FLAGS[name])
         logging.set_verbosity(logging.WARNING)
+        argv = [sys.argv[0], *map(_with_underscores, sys.argv[1:])]
         try:
-            argv = [sys.argv[0], *map(_with_underscores, sys.argv[1:])]
+            if wanted := HELP & {word.lstrip("-") for word in argv if word.startswith("-")}:
+                print(self.help_text("helpfull" in wanted), flush=True)
+                sys.exit(0)
             app.run(self.main, argv, flags_parser=parsed)
         except BrokenPipeError:  # of the help
             _exit_closed_pipe()
 
 
+def _flag_help(one: dataclasses.Field[Any]) -> str:
+    """Return the lines of a flag in the help: its name, allowed values, help and default."""
+    metadata = one.metadata
+    name = f"[no]{one.name}" if one.type in (bool, bool | None) else one.name
+    choices, default = metadata.get("choices"), metadata.get("default")
+    text = f"--{name}: " + (f"{', '.join(choices)}. " if choices else "") + metadata["help"]
+    if default is not None and not isinstance(default, bool):
+        text += f" Default: {default}."
+    return textwrap.fill(text, 100, initial_indent="  ", subsequent_indent="    ")
+
+
 def parsed(argv: list[str], values: flags.FlagValues = FLAGS) -> list[str]:
-    """Parse flags and return the other words; print help, or one line for a flag that is wrong."""
+    """Parse flags and return the other words; print one line for an invalid flag and exit."""
     try:
         return list(values(argv))
-    except SystemExit:  # absl exits with 1 after help
-        sys.stdout.flush()
-        sys.exit(0)
     except flags.Error as error:
         text = " ".join(str(error).split())
         text += "" if text.endswith((".", "?")) else "."
@@ -170,14 +209,17 @@ def parsed(argv: list[str], values: flags.FlagValues = FLAGS) -> list[str]:
         new = RENAMED.get(old, "")
         if new and new.partition("=")[0] in values:
             text = f"the flag --{old} is now called --{new}."
-        _tell_error(printable(f"{text} --helpfull lists all flags."))
+        for old, new in RENAMED_VALUES.items():
+            if text.startswith(f"flag --{old}:"):
+                text = f"--{old} is now called --{new}."
+        _print_error(printable(f"{text} --helpfull lists all flags."))
         sys.exit(2 if unknown else 1)
 
 
 def _with_underscores(argument: str) -> str:
-    """`--data-dir=x-y` as `--data_dir=x-y`; what is no flag as it is."""
-    found = FLAG.fullmatch(argument)
-    return found[1] + found[2].replace("-", "_") + (found[3] or "") if found else argument
+    """Return `--data_dir=x-y` for `--data-dir=x-y`, and other arguments unchanged."""
+    match = FLAG.fullmatch(argument)
+    return match[1] + match[2].replace("-", "_") + (match[3] or "") if match else argument
 
 
 def _exit_closed_pipe() -> NoReturn:
@@ -197,23 +239,20 @@ def _with_flag(error: InputError, values: Any) -> str:
     return f"{message} (--{name})"
 
 
-def _tell_error(text: str) -> None:
-    """On stderr; the word is red on a terminal, unless NO_COLOR is set."""
+def _print_error(text: str) -> None:
+    """Print an error on stderr; the prefix is red on a terminal, unless NO_COLOR is set."""
     red = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
     word = "\033[31merror:\033[0m" if red else "error:"
     print(f"{word} {text}", file=sys.stderr)
 
 
-def _of_system(error: Exception) -> str:
-    """What the system refused, in one sentence."""
+def _system_message(error: Exception) -> str:
+    """Return the message of a failed system call or allocation."""
     if not isinstance(error, OSError):
-        return "there is not enough memory: give smaller images, batches or caches"
+        return "Not enough memory. Use smaller images, batches or caches."
     where = "" if error.filename is None else f" of {error.filename}"
-    said = error.strerror or str(error)
-    return printable(
-        f"the system said '{said}'{where}: make room, or ask for permission; what is not whole "
-        "was not written"
-    )
+    text = printable(f"{error.strerror or error}{where}")
+    return f"{text}. Check disk space and permissions. Incomplete outputs were not written."
 
 
 def _check_backend() -> None:
@@ -224,9 +263,9 @@ def _check_backend() -> None:
         )
 
 
-def _check_numbers(given: dict[str, Any]) -> None:
-    for name, value in given.items():
+def _check_numbers(arguments: dict[str, Any]) -> None:
+    for name, value in arguments.items():
         if isinstance(value, float) and math.isnan(value):
-            raise InputError(f"{name} is a number: received nan; give one", name)
+            raise invalid(name, "a number", value)
         if isinstance(value, int) and abs(value) > MOST:
-            raise InputError(f"{name} is at most {MOST:,}: received {value}; give another", name)
+            raise invalid(name, f"at most {MOST:,}", value)

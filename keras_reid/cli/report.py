@@ -1,4 +1,4 @@
-"""The report of an evaluation: which lists it shows, and where their embeddings come from."""
+"""Report of an evaluation: ranked lists, heat maps and durations."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,8 +12,8 @@ from keras_reid.evaluation import RankedList, RankingResult, StoredFeatures
 from keras_reid.io import new_file
 from keras_reid.training.runs import Run, read_history
 
-FAILURES, SUCCESSES = 12, 6  # queries of which the list is shown
-BATCH = 64  # images whose maps are made at a time
+FAILURES, SUCCESSES = 12, 6  # number of lists
+BATCH = 64  # feature maps computed at a time
 
 
 def write(
@@ -72,7 +72,7 @@ def write(
 
 
 def _chosen(result: RankingResult) -> tuple[list[int], list[int]]:
-    """Queries that fail, hardest first, and some that don't, of median average precision."""
+    """Return failed queries, hardest first, and successful ones of median average precision."""
     scores = result.per_query
     first = scores.first[:, 0]
     hardest = np.lexsort((scores.average_precision, -first))
@@ -87,9 +87,9 @@ def _chosen(result: RankingResult) -> tuple[list[int], list[int]]:
 def _heat(
     options: ModelOptions, sides: tuple[StoredFeatures, StoredFeatures], lists: list[RankedList]
 ) -> dict[tuple[int, int | None], np.ndarray]:
-    """By (query, None) and (query, gallery image): where what they have in common is.
+    """Return heat maps of similarity by (query, None) and (query, gallery image).
 
-    Empty of features of files, of exports, and of models that take more than images or have no map.
+    Empty for features of files, for exports, and for models with other inputs or without a map.
     """
     if not lists or sides[0].path is None:
         return {}

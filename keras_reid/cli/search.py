@@ -20,9 +20,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from keras_reid import data, evaluation, gallery, visualize
-from keras_reid.cli.common import GalleryOptions, check_outputs, progress, say, say_json
+from keras_reid.cli.common import GalleryOptions
 from keras_reid.cli.enrol import Enrolment, enrol
 from keras_reid.cli.options import Command, option
+from keras_reid.cli.terminal import check_outputs, progress, say, say_json
 from keras_reid.cli.verify import Pair, compared
 from keras_reid.errors import InputError, counted
 from keras_reid.io import new_file

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from keras_reid import data, gallery, tracking, visualize
-from keras_reid.cli.common import GalleryOptions, check_outputs, check_picture, progress, say
+from keras_reid.cli.common import GalleryOptions
 from keras_reid.cli.options import Command, option
+from keras_reid.cli.terminal import check_outputs, check_picture, progress, say
 from keras_reid.data.mot import Boxes, read_mot, write_mot
 from keras_reid.errors import InputError
 from keras_reid.io import new_file

@@ -12,9 +12,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from keras_reid import checks, data, models, training, visualize
-from keras_reid.cli.common import DataOptions, progress, say
+from keras_reid.cli.common import DataOptions
 from keras_reid.cli.options import Command, option
 from keras_reid.cli.startup import import_keras
+from keras_reid.cli.terminal import progress, say
 from keras_reid.errors import InputError
 from keras_reid.training import recipes, runs, trackers
 from keras_reid.training.registry import STRATEGIES

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from keras_reid import data, gallery
-from keras_reid.cli.common import GalleryOptions, progress
+from keras_reid.cli.common import GalleryOptions
+from keras_reid.cli.terminal import progress
 from keras_reid.errors import InputError
 from keras_reid.io import read_table, table_path
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from keras_reid import checks
-from keras_reid.cli.common import GalleryOptions, say
+from keras_reid.cli.common import GalleryOptions
 from keras_reid.cli.options import Command, option
+from keras_reid.cli.terminal import say
 from keras_reid.errors import InputError
 
 

@@ -1,4 +1,4 @@
-"""How well attributes are predicted, and what it costs to look only where they agree."""
+"""Scores of predicted attributes, and a gallery filter by attributes with its cost."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,28 +8,28 @@ import numpy as np
 
 from keras_reid import checks
 from keras_reid.errors import InputError, counted
-from keras_reid.evaluation.labels import Labeled, codes
-from keras_reid.evaluation.protocols import Protocol, matches
+from keras_reid.evaluation.labels import Labeled
+from keras_reid.evaluation.protocols import Protocol
 
 
 @dataclass(frozen=True, eq=False)
 class AttributeScores:
-    """Scores of predicted attributes, fractions in [0, 1]; printing it prints a table.
+    """Scores of predicted attributes, fractions in [0, 1]; `str` returns a table.
 
     Attributes:
         mean_accuracies: `(TPR + TNR)/2` of each attribute by name.
         mA: their mean.
-        classifier_accuracies: fraction of the images predicted right by each classifier, by name:
-            of an attribute alone, or of an exclusive group, one class of several, such as the
+        classifier_accuracies: fraction of the images that each classifier predicts correctly, by
+            name: of an attribute alone, or of an exclusive group, one class of several, such as the
             colors of trousers.
         classifier_accuracy: their mean, which papers on attributes of re-identification data call
             mA or average (Lin et al., Pattern Recognition 2019, arXiv:1703.07220).
         accuracy, precision, recall: means over the images of `|A∩B|/|A∪B|`, `|A∩B|/|B|` and
-            `|A∩B|/|A|`, A the true and B the predicted attributes; images for which the set below
-            the line is empty are left out of that mean.
+            `|A∩B|/|A|`, A the true and B the predicted attributes; images with an empty denominator
+            are left out of that mean.
         f1: `2 · precision · recall / (precision + recall)`.
-        left_out: attributes that all or none of the images have, of which there is no mA.
-        images: how many.
+        left_out: constant attributes, which have no mean accuracy.
+        images: number of images.
     """
 
     mean_accuracies: dict[str, float]
@@ -44,25 +44,28 @@ class AttributeScores:
     images: int
 
     def __str__(self) -> str:
-        lines = [f"{name:<22}{100 * value:6.2f} %" for name, value in self.mean_accuracies.items()]
-        lines.append(f"{'mean (mA)':<22}{100 * self.mA:6.2f} %")
-        lines.append(f"{'right, by classifier':<22}{100 * self.classifier_accuracy:6.2f} %")
-        for name in ("accuracy", "precision", "recall", "f1"):
-            lines.append(f"{'instance ' + name:<22}{100 * getattr(self, name):6.2f} %")
+        rows = {
+            **self.mean_accuracies,
+            "mean (mA)": self.mA,
+            "right, by classifier": self.classifier_accuracy,
+            **{f"instance {n}": getattr(self, n) for n in ("accuracy", "precision", "recall")},
+            "instance f1": self.f1,
+        }
+        lines = [f"{name:<22}{100 * value:6.2f} %" for name, value in rows.items()]
         if self.left_out:
-            lines.append(f"left out, for all images are alike: {', '.join(self.left_out)}")
+            lines.append(f"left out, equal for all images: {', '.join(self.left_out)}")
         lines.append(f"on {counted(self.images, 'image')}")
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Return plain values, for JSON."""
         return {**vars(self), "left_out": list(self.left_out)}
 
 
 def predicted_attributes(
     probabilities: np.ndarray, exclusive: Sequence[Sequence[int]] = ()
 ) -> np.ndarray:
-    """Which attributes (n, m) are there: above one half, of an exclusive group the largest."""
+    """Return booleans (n, m): attributes above one half, and of an exclusive group the largest."""
     chosen = np.asarray(probabilities) > 0.5
     for group in map(list, exclusive):
         largest = np.asarray(probabilities)[:, group].argmax(axis=1)
@@ -76,54 +79,53 @@ def attribute_scores(
     names: Sequence[str],
     groups: Mapping[str, Sequence[int]] | None = None,
 ) -> AttributeScores:
-    """Scores of predicted attributes against true ones.
+    """Score predicted attributes against true ones.
 
     Args:
-        predicted: booleans (n, m), as `predicted_attributes` gives them.
+        predicted: booleans (n, m) of `predicted_attributes`.
         targets: (n, m), 1, 0 or −1 (unknown: left out).
         names: (m,).
         groups: columns of exclusive attributes by the name of their group. An image counts there
             if exactly one of them is true.
 
     Raises:
-        InputError: shapes that differ, or no attribute of which there are both.
+        InputError: different shapes, or only constant attributes.
 
     Source: Li et al., RAP, arXiv:1603.07054 (label and instance metrics).
     """
     predicted, targets = np.asarray(predicted, bool), np.asarray(targets)
     if predicted.shape != targets.shape or predicted.shape[1:] != (len(names),):
         raise InputError(
-            f"predicted and true attributes are (n, {len(names)}): received {predicted.shape} and "
-            f"{targets.shape}"
+            f"`predicted` and `targets` must be (n, {len(names)}), got {predicted.shape} and "
+            f"{targets.shape}."
         )
     known, true = targets >= 0, targets > 0
     false = known & ~true
     positive, negative = true.sum(0), false.sum(0)
     both = (positive > 0) & (negative > 0)
     if not both.any():
-        raise InputError("attributes are scored where some images have them and others do not")
+        raise InputError("`targets` must have an attribute that only some images have, got none.")
     right = (predicted & true).sum(0) / np.maximum(positive, 1)
     rejected = (~predicted & false).sum(0) / np.maximum(negative, 1)
     mean = (right + rejected) / 2
     shared = (predicted & true).sum(1)
-    # The set below the line of accuracy, precision and recall.
-    below = [((predicted & known) | true).sum(1), (predicted & known).sum(1), true.sum(1)]
+    denominators = ((predicted & known) | true).sum(1), (predicted & known).sum(1), true.sum(1)
     accuracy, precision, recall = (
-        float((shared[b > 0] / b[b > 0]).mean()) if (b > 0).any() else 0.0 for b in below
+        float((shared[b > 0] / b[b > 0]).mean()) if (b > 0).any() else 0.0 for b in denominators
     )
     total = precision + recall
     by_classifier = _classifier_accuracies(predicted, targets, names, groups or {})
     return AttributeScores(
-        {name: float(mean[i]) for i, name in enumerate(names) if both[i]},
-        float(mean[both].mean()),
-        by_classifier,
-        sum(by_classifier.values()) / max(len(by_classifier), 1),
-        accuracy,
-        precision,
-        recall,
-        2 * precision * recall / total if total else 0.0,
-        tuple(name for i, name in enumerate(names) if not both[i]),
-        len(predicted),
+        mean_accuracies={name: float(mean[i]) for i, name in enumerate(names) if both[i]},
+        mA=float(mean[both].mean()),
+        classifier_accuracies=by_classifier,
+        classifier_accuracy=sum(by_classifier.values()) / max(len(by_classifier), 1),
+        accuracy=accuracy,
+        precision=precision,
+        recall=recall,
+        f1=2 * precision * recall / total if total else 0.0,
+        left_out=tuple(name for i, name in enumerate(names) if not both[i]),
+        images=len(predicted),
     )
 
 
@@ -133,32 +135,32 @@ def _classifier_accuracies(
     names: Sequence[str],
     groups: Mapping[str, Sequence[int]],
 ) -> dict[str, float]:
-    """The fraction predicted right by each classifier that has an image to score."""
+    """Return the fraction predicted correctly by each classifier that has an image to score."""
     grouped = {column for columns in groups.values() for column in columns}
     classifiers = {name: [i] for i, name in enumerate(names) if i not in grouped}
     classifiers |= {
         f"{name}: one of {len(columns)}": [*columns] for name, columns in groups.items()
     }
-    found = {}
+    accuracies = {}
     for name, columns in classifiers.items():
         guess, true = predicted[:, columns], targets[:, columns]
         counted = (true >= 0).all(1)
         if len(columns) > 1:
             counted &= (true > 0).sum(1) == 1
         if counted.any():
-            found[name] = float((guess == (true > 0)).all(1)[counted].mean())
-    return found
+            accuracies[name] = float((guess == (true > 0)).all(1)[counted].mean())
+    return accuracies
 
 
 @dataclass(frozen=True, eq=False)
 class PreFilter:
-    """Which gallery images are looked at for a query, and what that costs.
+    """Gallery images that are compared with each query, and the cost of the filter.
 
     Attributes:
         kept: booleans (q, g).
-        fraction: of the gallery that is looked at, a mean over queries.
-        recall: fraction of the true matches that are.
-        confidence: the probability from which an attribute counts as sure.
+        fraction: of the gallery that is kept, mean over the queries.
+        recall: fraction of the true matches that are kept.
+        confidence: least probability of a certain attribute.
     """
 
     kept: np.ndarray
@@ -168,8 +170,8 @@ class PreFilter:
 
     def __str__(self) -> str:
         return (
-            f"attributes of a probability of {self.confidence:g} and more leave "
-            f"{100 * self.fraction:.1f} % of the gallery, and {100 * self.recall:.2f} % of the "
+            f"attributes with a probability of at least {self.confidence:g} keep "
+            f"{100 * self.fraction:.1f} % of the gallery and {100 * self.recall:.2f} % of the "
             "true matches"
         )
 
@@ -181,33 +183,31 @@ def prefilter(
     protocol: str = "market1501",
     confidence: float = 0.9,
 ) -> PreFilter:
-    """Gallery images whose sure attributes contradict a query's sure ones are not looked at.
+    """Discard gallery images with certain attributes that contradict those of a query.
 
-    An attribute is sure where its probability is at least `confidence` (it is there) or at most
-    `1 − confidence` (it is not). A single contradiction discards (Lin et al., Pattern Recognition
-    2019, arXiv:1703.07220).
+    An attribute is certainly present at a probability of at least `confidence`, and certainly
+    absent at most at `1 − confidence`. A single contradiction discards (Lin et al., Pattern
+    Recognition 2019, arXiv:1703.07220).
 
     Args:
         probabilities: of the attributes of query (q, m) and gallery (g, m).
-        query, gallery, protocol: as in `rank`; they say which are the true matches.
+        query, gallery, protocol: as in `rank`; they define the true matches.
         confidence: in (0.5, 1].
 
     Raises:
         InputError: a confidence out of range, or shapes that do not fit.
     """
-    asked, searched = map(np.asarray, probabilities)
-    checks.within("(0.5, 1]", "the probability of a sure attribute", confidence=confidence)
-    if asked.ndim != 2 or searched.ndim != 2 or asked.shape[1] != searched.shape[1]:
+    q, g = map(np.asarray, probabilities)
+    checks.within("(0.5, 1]", "0.9 is usual.", confidence=confidence)
+    if q.ndim != 2 or g.ndim != 2 or q.shape[1] != g.shape[1]:
         raise InputError(
-            "probabilities are (q, m) and (g, m): received "
-            f"{asked.shape} and {searched.shape}; both of one model"
+            f"`probabilities` must be (q, m) and (g, m), got {q.shape} and {g.shape}. Predict both "
+            "with one model."
         )
-    yes = [(x >= confidence).astype(np.float32) for x in (asked, searched)]
-    no = [(x <= 1 - confidence).astype(np.float32) for x in (asked, searched)]
+    yes = [(x >= confidence).astype(np.float32) for x in (q, g)]
+    no = [(x <= 1 - confidence).astype(np.float32) for x in (q, g)]
     kept = (yes[0] @ no[1].T + no[0] @ yes[1].T) == 0
-    rule = Protocol.of(protocol).rule
-    labels = codes(query, gallery, kept.shape, not rule.cameras)
-    found = [kept[i, hits] for i, (hits, _) in enumerate(matches(rule.one_set, labels))]
-    hits = np.concatenate(found) if found else np.zeros(0, bool)
-    recall = float(hits.mean()) if len(hits) else 0.0
-    return PreFilter(kept, float(kept.mean()), recall, confidence)
+    labels = Protocol.of(protocol).codes(query, gallery, kept.shape)
+    same, junk = labels.masks(0, len(kept))
+    hits = kept[same & ~junk]
+    return PreFilter(kept, float(kept.mean()), float(hits.mean()) if len(hits) else 0.0, confidence)

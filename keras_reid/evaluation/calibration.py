@@ -1,27 +1,20 @@
 """Probability that two images, or a query and its nearest enrolled person, are of one person."""
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from keras_reid.errors import InputError
+from keras_reid.errors import InputError, Shown, invalid
 from keras_reid.evaluation.comparison import compare
 from keras_reid.nearest.arrays import checked_features
 
-PERSONS = (5, 10, 30, 60, 100, 300)  # gallery sizes that `fit_calibration` draws
-IMAGES = (1, 2, 4)  # images per person in these galleries
-DRAWS = 4  # galleries of each size
-ALONE = 12  # times as many galleries of one person
-MOST_PERSONS, MOST_IMAGES = 500, 8  # that are looked at, and images of each
-FEWEST_PERSONS = 10  # persons to fit on
+MOST_PERSONS, MOST_IMAGES = 500, 8  # limits of a draw, and images of each
 MARGIN = 0.2  # to the second person; a larger one adds little evidence
-PENALTY = 1e-5  # on squared coefficients, against separable searches
 
 LEAST_PERSONS, LEAST_IMAGES = 5, 2  # of a gallery that is calibrated on itself
 WEIGHT = 0.1  # of a left-out image: images of one gallery resemble each other
-HALF = 30  # number of persons at which the mean impostor distance counts half
+HALF = 30  # number of persons for half of the weight of the gallery's impostor distance
 DEVIATIONS = np.array([0.3, 0.5])  # of the prior on log(scale) and offset
 
 
@@ -38,12 +31,12 @@ class MatchCalibration:
         search: five coefficients.
         pair: three coefficients.
         impostor: mean distance between images of two persons.
-        source: the images that the coefficients were fitted on, in words.
+        source: description of the images that the coefficients were fitted on.
         scale, offset: adaptation to a gallery; 1 and 0 without.
         persons, images: numbers of the gallery that `scale` and `offset` were estimated on.
 
     Raises:
-        InputError: numbers that are not finite, or not so many.
+        InputError: numbers that are not finite, or another number of coefficients.
 
     Source: Platt, Probabilistic Outputs for Support Vector Machines, 1999, for scale and offset.
     """
@@ -82,7 +75,7 @@ class MatchCalibration:
             return cls(**values)
         except TypeError as error:
             raise InputError(
-                f"the calibration in `{place}` must have the values of MatchCalibration, but "
+                f"The calibration in `{place}` must have the values of MatchCalibration, but "
                 f"'{error}'. Calibrate again."
             ) from error
 
@@ -109,8 +102,8 @@ class MatchCalibration:
 
     def _logit(self, d: np.ndarray, d2: np.ndarray, persons: Any, images: Any) -> np.ndarray:
         alone = np.isinf(d2)
-        several = _several(d, np.where(alone, d, d2), persons, images) @ self.search
-        return np.where(alone, _alone(d, images) @ self.pair, several)
+        several = several_columns(d, np.where(alone, d, d2), persons, images) @ self.search
+        return np.where(alone, alone_columns(d, images) @ self.pair, several)
 
     def adapt(
         self, embeddings: Any, identities: Any, seed: int | None = None
@@ -136,14 +129,14 @@ class MatchCalibration:
         distance, owner, counts = distances(embeddings, identities, seed)
         if (counts >= LEAST_IMAGES).sum() < LEAST_PERSONS:
             raise InputError(
-                f"a gallery must have at least {LEAST_PERSONS} persons with {LEAST_IMAGES} images "
-                f"to calibrate decisions on itself, got {(counts >= LEAST_IMAGES).sum()}. Enrol "
-                "more images, or pass a data set."
+                f"A calibration on the gallery itself needs {LEAST_PERSONS} persons with at least "
+                f"{LEAST_IMAGES} images, got {(counts >= LEAST_IMAGES).sum()}. Enrol more images, "
+                "or pass a data set."
             )
         searches = left_out(distance, owner, counts)
         right = np.append(searches.right, np.zeros(len(owner), bool))
         z = np.concatenate([self._logit(*searches.mated), self._logit(*searches.non_mated)])
-        shift = self.impostor - _impostor(distance, owner)
+        shift = self.impostor - mean_impostor(distance, owner)
         mean = np.array([0, self.search[1] * shift * len(counts) / (len(counts) + HALF)])
 
         def loss(values: np.ndarray) -> float:
@@ -202,104 +195,10 @@ def left_out(distance: np.ndarray, owner: np.ndarray, counts: np.ndarray) -> Sea
     )
 
 
-def fit_calibration(
-    sets: Sequence[tuple[Any, Any]], source: str, seed: int = 0
-) -> MatchCalibration:
-    """Fit the coefficients of `MatchCalibration` on searches in galleries drawn from images.
-
-    Galleries have 1 to 300 persons, at most half of all, and 1, 2 and 4 images of each. All other
-    images are queries; half of the weight belongs to queries of enrolled persons. Of large sets,
-    500 persons and 8 images of each are used.
-
-    Args:
-        sets: embeddings (n, d) and identities (n,) of persons that the model was not trained on,
-            of each network of cameras. A gallery is drawn from one set.
-        source: the images in words.
-        seed: of the draws.
-
-    Raises:
-        InputError: a set has fewer than 10 persons with a second image.
-    """
-    rng = np.random.default_rng(seed)
-    several, alone, impostors = [], [], []
-    for embeddings, identities in sets:
-        distance, owner, counts = distances(embeddings, identities, seed)
-        if (counts >= 2).sum() < FEWEST_PERSONS:
-            raise InputError(
-                f"a calibration must have at least {FEWEST_PERSONS} persons with 2 or more "
-                f"images, got {(counts >= 2).sum()}. Add images of others."
-            )
-        impostors.append(_impostor(distance, owner))
-        for images in IMAGES:
-            most = min(len(counts) // 2, (counts > images).sum())
-            sizes = [size for size in PERSONS if size <= most]
-            for size in DRAWS * sizes:
-                several.append(draw_searches(distance, owner, size, images, rng))
-            for _ in range(DRAWS * ALONE if most else 0):
-                alone.append(draw_searches(distance, owner, 1, images, rng))
-    columns = [_several(g.distance, g.second, g.persons, g.images) for g in several]
-    search = _fitted(columns, several)
-    pair = _fitted([_alone(g.distance, g.images) for g in alone], alone)
-    return MatchCalibration(tuple(search), tuple(pair), float(np.mean(impostors)), source)
-
-
-@dataclass(frozen=True, eq=False)
-class GallerySearches:
-    """Searches of one drawn gallery.
-
-    Attributes:
-        distance, second: (q,) distances to the nearest and to the second person (inf: none).
-        right: (q,) True where the nearest person is the person of the query.
-        enrolled: (q,) True where the person of the query is enrolled.
-        query: (q,) rows of the queries.
-        persons, images: numbers of enrolled persons and of images of each.
-    """
-
-    distance: np.ndarray
-    second: np.ndarray
-    right: np.ndarray
-    enrolled: np.ndarray
-    query: np.ndarray
-    persons: int
-    images: int
-
-    @property
-    def weight(self) -> np.ndarray:
-        """Weights (q,) with sum 1, half of it for queries of enrolled persons."""
-        known = self.enrolled.sum()
-        return np.where(self.enrolled, 0.5 / max(known, 1), 0.5 / max(len(self.query) - known, 1))
-
-
-def draw_searches(
-    distance: np.ndarray, owner: np.ndarray, persons: int, images: int, rng: np.random.Generator
-) -> GallerySearches:
-    """Enrol images of some persons, and search for all others.
-
-    Args:
-        distance, owner: of `distances`.
-        persons: number of enrolled persons, of those with more than `images` images.
-        images: number of enrolled images of each.
-        rng: of the draw.
-    """
-    fit = np.flatnonzero(np.bincount(owner) > images)
-    chosen = np.sort(rng.choice(fit, persons, replace=False))
-    rows = np.concatenate(
-        [rng.choice(np.flatnonzero(owner == one), images, replace=False) for one in chosen]
-    )
-    query = np.setdiff1d(np.arange(len(owner)), rows)
-    nearest = distance[np.ix_(query, rows)].reshape(len(query), persons, images).min(axis=2)
-    order = np.argsort(nearest, axis=1, kind="stable")[:, :2]
-    best = np.take_along_axis(nearest, order, axis=1)
-    second = best[:, 1] if persons > 1 else np.full(len(query), np.inf)
-    right = chosen[order[:, 0]] == owner[query]
-    enrolled = np.isin(owner[query], chosen)
-    return GallerySearches(best[:, 0], second, right, enrolled, query, persons, images)
-
-
 def distances(
     embeddings: Any, identities: Any, seed: int | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Distances between images that are sorted by person.
+    """Return distances between images, sorted by person.
 
     Args:
         embeddings: (n, d).
@@ -312,10 +211,8 @@ def distances(
     x = checked_features(embeddings, 2, "embedding")
     names = np.asarray(identities)
     if names.shape != (len(x),):
-        raise InputError(
-            f"`identities` must have one value for each of {len(x)} embeddings, got shape "
-            f"{names.shape}."
-        )
+        rule = f"one for each of {len(x)} embeddings"
+        raise invalid("identities", rule, Shown(f"the shape {names.shape}"))
     owner = np.unique(names, return_inverse=True)[1]
     rows = np.arange(len(x))
     if seed is not None:
@@ -330,29 +227,22 @@ def distances(
     return compare(x[rows], x[rows]).rows(0, len(rows)), owner, counts
 
 
-def _impostor(distance: np.ndarray, owner: np.ndarray) -> float:
+def mean_impostor(distance: np.ndarray, owner: np.ndarray) -> float:
+    """Return the mean distance between images of two persons."""
     return float(distance[owner[:, None] != owner].mean(dtype=np.float64))
 
 
-def _several(d: np.ndarray, d2: np.ndarray, persons: int, images: float) -> np.ndarray:
+def several_columns(d: np.ndarray, d2: np.ndarray, persons: int, images: float) -> np.ndarray:
+    """Return `(1, d, tanh((d₂ − d) / 0.2), log N, log n)`: (q, 5)."""
     ones = np.ones_like(d)
     margin = np.tanh((d2 - d) / MARGIN)
     return np.stack([ones, d, margin, np.log(persons) * ones, np.log(images) * ones], axis=-1)
 
 
-def _alone(d: np.ndarray, images: float) -> np.ndarray:
+def alone_columns(d: np.ndarray, images: float) -> np.ndarray:
+    """Return `(1, d, log n)`: (q, 3)."""
     return np.stack([np.ones_like(d), d, np.log(images) * np.ones_like(d)], axis=-1)
 
 
 def _sigmoid(z: np.ndarray) -> np.ndarray:
     return 0.5 * (1 + np.tanh(z / 2))
-
-
-def _fitted(columns: list[np.ndarray], searches: list[GallerySearches]) -> np.ndarray:
-    """Return the coefficients of a weighted logistic regression."""
-    from sklearn.linear_model import LogisticRegression
-
-    right = np.concatenate([search.right for search in searches])
-    weight = np.concatenate([search.weight for search in searches]) / len(searches)
-    model = LogisticRegression(C=0.5 / PENALTY, fit_intercept=False, tol=1e-8, max_iter=10_000)
-    return model.fit(np.concatenate(columns), right, weight).coef_[0]

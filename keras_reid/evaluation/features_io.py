@@ -1,4 +1,4 @@
-"""Features on disk, of any framework: one file of arrays, or a folder that is mapped."""
+"""Files of features of any framework: one file of arrays, or a memory-mapped folder."""
 
 import os
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ MOST_MATLAB = 2**32  # bytes of an array
 
 
 class StoredFeatures(NamedTuple):
-    """Features, and whom the images show, which camera took them and where they are, if known."""
+    """Features of n images, with identities, cameras and paths (n,), or None if unknown."""
 
     features: dict[str, np.ndarray]
     identity: np.ndarray | None
@@ -32,11 +32,11 @@ class StoredFeatures(NamedTuple):
 def load_features(path: str | os.PathLike[str], side: str | None = None) -> StoredFeatures:
     """Read features from `FILE.npz`, `FILE.mat`, or a folder with one `.npy` of each name.
 
-    Arrays of folders are memory-mapped. `embedding` is (n, d), `local` (n, s, d); one of them must
-    be there. `identity` and `camera` are (n,), integers or strings. Strings are read in Unicode
-    NFC. `numpy.savez("query.npz", embedding=…, identity=…, camera=…)` writes such a file from any
-    framework. A `.mat` file has the arrays `query_f`, `query_label`, `query_cam`, `gallery_f`,
-    `gallery_label` and `gallery_cam`, as `pytorch_result.mat` of layumi's
+    Arrays of folders are memory-mapped. `embedding` is (n, d), `local` (n, s, d); at least one of
+    them is required. `identity` and `camera` are (n,), integers or strings, which are read in
+    Unicode NFC. `numpy.savez("query.npz", embedding=…, identity=…, camera=…)` writes such a file
+    from any framework. A `.mat` file has the arrays `query_f`, `query_label`, `query_cam`,
+    `gallery_f`, `gallery_label` and `gallery_cam`, as `pytorch_result.mat` of layumi's
     Person_reID_baseline_pytorch, or the names above.
 
     Args:
@@ -45,37 +45,34 @@ def load_features(path: str | os.PathLike[str], side: str | None = None) -> Stor
             gallery.
 
     Raises:
-        InputError: nothing to read, no features, arrays of objects, or such that do not fit.
+        InputError: a missing file, no features, or arrays of another shape or type.
     """
     if holds_both_sides(path):
-        found, names = _read_matlab(path, SIDES if side is None else (side,))
+        arrays, names = _read_matlab(path, SIDES if side is None else (side,))
     else:
-        found, names = read_arrays(path, NAMES)
-    features = {name: found[name] for name in RANKS if name in found}
+        arrays, names = read_arrays(path, NAMES)
+    features = {name: arrays[name] for name in RANKS if name in arrays}
     if not features:
         raise InputError(
-            f"features need an array named embedding or local, but {path} holds "
-            f"{', '.join(names) or 'none'}: name it so"
+            f"`{path}` must have an array embedding or local, got {', '.join(names) or 'none'}."
         )
-    for name, array in features.items():
-        if array.ndim != RANKS[name] or array.dtype.kind not in "fiu" or not array.size:
-            raise InputError(
-                f"{name} is an array of numbers (n, {'s, ' if name == 'local' else ''}d): {path} "
-                f"has {array.dtype} {array.shape}; save it so"
-            )
-    count = len(next(iter(features.values())))
-    for name in LABELS:
-        if name in found and (found[name].shape != (count,) or found[name].dtype.kind not in "iuU"):
-            raise InputError(
-                f"{name} is an array (n,) of integers or texts, n={count} as the features: {path} "
-                f"has {found[name].dtype} {found[name].shape}; save it so"
-            )
-    labels = {name: normalized_labels(found[name]) for name in LABELS if name in found}
+    count = len(next(iter(features.values()))) if all(x.ndim for x in features.values()) else 0
+    for name, array in arrays.items():
+        if name in RANKS:
+            rule = f"numbers (n, {'s, ' if name == 'local' else ''}d)"
+            fits = array.ndim == RANKS[name] and array.dtype.kind in "fiu" and array.size
+        else:
+            rule = f"integers or strings ({count},)"
+            fits = array.shape == (count,) and array.dtype.kind in "iuU"
+        if not fits:
+            received = f"{array.dtype} {array.shape}"
+            raise InputError(f"`{path}` must have {name} as {rule}, got {received}. Save it again.")
+    labels = {name: normalized_labels(arrays[name]) for name in LABELS if name in arrays}
     return StoredFeatures(features, labels.get("identity"), labels.get("camera"))
 
 
 def holds_both_sides(path: str | os.PathLike[str]) -> bool:
-    """Return whether a file of features has query and gallery: `FILE.mat`."""
+    """Return True for a file of features with query and gallery: `FILE.mat`."""
     return Path(path).suffix.lower() == ".mat"
 
 
@@ -119,15 +116,15 @@ def save_features(
     identity: np.ndarray | None = None,
     camera: np.ndarray | None = None,
 ) -> None:
-    """Writes what `load_features` reads, as `FILE.npz`.
+    """Write `FILE.npz` for `load_features`.
 
     Raises:
         InputError: the file exists.
     """
     arrays = {**features, "identity": identity, "camera": camera}
-    known: dict[str, Any] = {name: a for name, a in arrays.items() if a is not None}
+    present: dict[str, Any] = {name: a for name, a in arrays.items() if a is not None}
     with new_file(path) as partial, partial.open("wb") as file:
-        np.savez(file, **known)
+        np.savez(file, **present)
 
 
 def save_matlab(

@@ -1,4 +1,4 @@
-"""Who is on the images of query and gallery, and which cameras took them, as integer codes."""
+"""Identities and cameras of query and gallery images, as integer codes."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
@@ -6,22 +6,20 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from keras_reid import checks
-from keras_reid.errors import InputError
+from keras_reid.errors import InputError, Shown, invalid
 from keras_reid.names import normalized_labels
 
 Column = Sequence[Any] | np.ndarray
 
-NOBODY = -1  # the code of unlabeled gallery images
-
-UNLABELED = -1  # the identity that marks them in arrays
+UNLABELED = -1  # identity in arrays, and code, of unlabeled gallery images
 
 
 class Labeled(Protocol):
     """Identities and cameras of images: `Labels`, `data.PersonImages`, `StoredFeatures`.
 
-    Images of a gallery that are unlabeled are left out of every ranking, neither match nor
-    mismatch. In arrays the identity −1 marks them, as in Market-1501. An attribute `unlabeled`, a
-    mask (n,), replaces this rule: in `PersonImages` no image is, because readers leave them out.
+    Unlabeled gallery images are left out of every ranking, neither match nor mismatch. In arrays
+    their identity is −1, as in Market-1501. An attribute `unlabeled`, a mask (n,), replaces this
+    rule: in `PersonImages` all images are labeled, because readers leave the others out.
     """
 
     @property
@@ -36,7 +34,7 @@ class Labels(NamedTuple):
 
     Attributes:
         identity: (n,) integers or strings; −1 in a gallery is unlabeled, see `Labeled`.
-        camera: (n,) integers or strings, or None for protocols that do not look at cameras.
+        camera: (n,) integers or strings, or None for protocols without cameras.
     """
 
     identity: Column
@@ -47,9 +45,9 @@ class Codes(NamedTuple):
     """Labels of query (q,) and gallery (g,) as integers, equal where the labels are.
 
     Attributes:
-        query, gallery: identities; NOBODY for unlabeled gallery images.
-        query_camera, gallery_camera: cameras. Where they are not looked at, all queries are of
-            one camera and the gallery is of another.
+        query, gallery: identities; UNLABELED for unlabeled gallery images.
+        query_camera, gallery_camera: cameras. Gallery images of the query's identity and camera
+            are junk.
         cameras: the camera of each code.
     """
 
@@ -59,26 +57,44 @@ class Codes(NamedTuple):
     gallery_camera: np.ndarray
     cameras: list[Any]
 
+    def masks(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return for some queries two masks (b, g): images of their identity, and junk."""
+        part = slice(start, stop)
+        same = self.query[part, None] == self.gallery
+        here = self.query_camera[part, None] == self.gallery_camera
+        return same, (same & here) | (self.gallery == UNLABELED)
 
-def codes(query: Labeled, gallery: Labeled, shape: tuple[int, int], without_cameras: bool) -> Codes:
-    """The labels of both sides, which must be as many as the shape says, and of one kind."""
+    def swapped(self) -> "Codes":
+        """Return the codes with query and gallery exchanged."""
+        return Codes(self.gallery, self.query, self.gallery_camera, self.query_camera, self.cameras)
+
+
+def identity_codes(
+    query: Labeled, gallery: Labeled, shape: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the codes of the identities of q query and g gallery images."""
     identities = _pair(query.identity, gallery.identity, shape, "identities")
-    coded = _codes(*identities)
-    coded[1][unlabeled(gallery, identities[1])] = NOBODY
-    if without_cameras:
-        return Codes(*coded, np.zeros(shape[0], int), np.ones(shape[1], int), ["query", "gallery"])
+    codes = _codes(*identities)
+    codes[1][unlabeled(gallery, identities[1])] = UNLABELED
+    return codes
+
+
+def camera_codes(
+    query: Labeled, gallery: Labeled, shape: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray, list[Any]]:
+    """Return the codes of the cameras of q query and g gallery images, and the cameras."""
     for side, labels in (("query", query), ("gallery", gallery)):
         if labels.camera is None:
             raise InputError(
-                f"This protocol needs the cameras of query and gallery, received none for the "
-                f"{side}: pass Labels(identity, camera), or ask for protocol='no-camera'."
+                f"This protocol needs cameras, got none for the {side}. Pass Labels(identity, "
+                "camera), or choose the protocol 'no-camera'."
             )
     cameras = _pair(query.camera, gallery.camera, shape, "cameras")
-    return Codes(*coded, *_codes(*cameras), np.unique(np.concatenate(cameras)).tolist())
+    return *_codes(*cameras), np.unique(np.concatenate(cameras)).tolist()
 
 
 def unlabeled(labels: Labeled, identity: np.ndarray) -> np.ndarray:
-    """Mask (n,) of the unlabeled images, see `Labeled`; `identity` is their column."""
+    """Return a mask (n,) of the unlabeled images, see `Labeled`; `identity` is their column."""
     marked = str(UNLABELED) if identity.dtype.kind == "U" else UNLABELED
     return np.asarray(getattr(labels, "unlabeled", identity == marked), bool)
 
@@ -89,19 +105,17 @@ def _codes(query: np.ndarray, gallery: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def _pair(
-    query: Column, gallery: Column, shape: tuple[int, int], what: str
+    query: Column, gallery: Column, shape: tuple[int, int], name: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    first = column(query, shape[0], f"query {what}")
-    second = column(gallery, shape[1], f"gallery {what}")
+    first = column(query, shape[0], f"query {name}")
+    second = column(gallery, shape[1], f"gallery {name}")
     if first.dtype.kind != second.dtype.kind:
-        raise InputError(
-            f"Query and gallery {what} must be of one kind, received {first.dtype} and "
-            f"{second.dtype}: make both integers or both strings."
-        )
+        types = Shown(f"{first.dtype} and {second.dtype}")
+        raise invalid(f"query and gallery {name}", "both integers or both strings", types)
     return first, second
 
 
-def column(values: Column, length: int, what: str) -> np.ndarray:
+def column(values: Column, length: int, name: str) -> np.ndarray:
     """Return the values as int64 or str (length,), text in Unicode NFC."""
     try:
         column = np.asarray(values)
@@ -109,14 +123,7 @@ def column(values: Column, length: int, what: str) -> np.ndarray:
         column = np.char.decode(column, "utf-8") if column.dtype.kind == "S" else column
     except ValueError:  # ragged, or bytes that are not text
         column = np.empty((0, 0), object)
-    if column.ndim == 1 and len(column) != length:
-        raise InputError(
-            f"The {what} must be as many as the images, received {len(column)} for {length} "
-            "images: pass the column that belongs to these distances or features."
-        )
-    if column.ndim != 1 or column.dtype.kind not in "iuU":
-        raise InputError(
-            f"The {what} are one column of integers or strings, received a {column.ndim}-D array "
-            f"of {column.dtype}: convert them."
-        )
-    return normalized_labels(column) if column.dtype.kind == "U" else checks.int64(column, what)
+    if column.shape != (length,) or column.dtype.kind not in "iuU":
+        received = Shown(f"{column.dtype} {column.shape}")
+        raise invalid(name, f"integers or strings of the shape ({length},)", received)
+    return normalized_labels(column) if column.dtype.kind == "U" else checks.int64(column, name)

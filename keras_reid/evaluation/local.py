@@ -1,4 +1,4 @@
-"""Rows of aligned distances between images cut into stripes, alone and beside global ones."""
+"""Rows of aligned distances between stripes of images, alone and with global distances."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -8,20 +8,20 @@ import numpy as np
 
 from keras_reid.nearest.arrays import Comparison, Rows
 
-# Images compared at a time: up to so many queries, and gallery images that make eight million cells
-# with them, 32 MiB. Quarters of that took 1.5 times as long, for the products of smaller matrices.
+# Number of queries compared at a time, with as many gallery images as make eight million cells, 32
+# MiB. Quarters of that took 1.5 times as long, because the products of matrices are smaller.
 QUERIES = 512
 CELLS = 2**23
 STEP = 64  # numbers of queries are rounded up to a multiple, so that few shapes are compiled
 
 
 def aligned(query: np.ndarray, gallery: np.ndarray) -> Rows:
-    """`distances.aligned` of stripes (q, s, d) and (g, t, d), in float32.
+    """Return `distances.aligned` of stripes (q, s, d) and (g, t, d), in float32.
 
-    The cells are expanded to `|f|² + |g|² − 2f·g`, whose rounding is about 1e-7 of `|f|² + |g|²`:
-    stripes of length 1 that are nearer than 0.003 count as equal, so that an image and its copy
-    have the same distances, and beyond that a cell is right to 1e-4. `keras_reid.distances` is
-    exact, but multiplies in double precision, and prepares both sides again in each call.
+    The cells are expanded to `|f|² + |g|² − 2f·g`, with a rounding error of about 1e-7 of
+    `|f|² + |g|²`. Stripes of length 1 nearer than 0.003 count as equal, so that an image and its
+    copy have the same distances; other cells are accurate to 1e-4. `keras_reid.distances` is exact,
+    but multiplies in double precision, and prepares both sides in each call.
     """
     (s, t), count = (query.shape[1], gallery.shape[1]), len(gallery)
     width = min(max(1, CELLS // (QUERIES * s * t)), max(1, count))
@@ -46,7 +46,7 @@ def aligned(query: np.ndarray, gallery: np.ndarray) -> Rows:
 
 
 def summed(query: np.ndarray, gallery: np.ndarray, local: Rows) -> Rows:
-    """`|x/|x| − y/|y||² + S` of global features and aligned stripes: DMLI of AlignedReID++.
+    """Return `|x/|x| − y/|y||² + S` of global features and aligned stripes: DMLI of AlignedReID++.
 
     Luo et al., Pattern Recognition 94 (2019).
     """
@@ -59,7 +59,7 @@ def summed(query: np.ndarray, gallery: np.ndarray, local: Rows) -> Rows:
 
 
 def visible(query: Mapping[str, np.ndarray], gallery: Mapping[str, np.ndarray]) -> Rows:
-    """`(|g − g'| + Σ_p v_p v'_p |f_p − f'_p|) / (1 + Σ_p v_p v'_p)` of unit vectors.
+    """Return `(|g − g'| + Σ_p v_p v'_p |f_p − f'_p|) / (1 + Σ_p v_p v'_p)` of unit vectors.
 
     As `distances.visible`, in float32 and with the gallery prepared once. Both distances are of
     unit vectors, in [0, 2].
@@ -84,7 +84,7 @@ def visible(query: Mapping[str, np.ndarray], gallery: Mapping[str, np.ndarray]) 
 
 
 def _stripes_first(images: np.ndarray, size: int) -> Any:
-    """The stripes `(s · size, d)`, filled up with images of nothing: one shape is compiled once."""
+    """Return the stripes `(s · size, d)`, padded with zeros, so that one shape is compiled once."""
     import tensorflow as tf
 
     filled = np.pad(images, ((0, size - len(images)), (0, 0), (0, 0)))
@@ -93,7 +93,7 @@ def _stripes_first(images: np.ndarray, size: int) -> Any:
 
 @cache
 def _aligned() -> Any:
-    """Stripes `(s · n, d)`, `(t · m, d)` and the numbers s and t → `(n, m)`, compiled."""
+    """Return the compiled function from stripes `(s · n, d)`, `(t · m, d)`, s and t to `(n, m)`."""
     import tensorflow as tf
 
     from keras_reid.distances import points, stripes

@@ -8,18 +8,18 @@ import numpy as np
 
 from keras_reid import checks
 from keras_reid.errors import InputError
-from keras_reid.evaluation.labels import NOBODY, Codes
+from keras_reid.evaluation.labels import UNLABELED, Codes, Labeled, camera_codes, identity_codes
 
 SAME_CAMERA = "same identity in the same camera, and identity -1"
 
 
 class Rule(NamedTuple):
-    """What a protocol does.
+    """Rules of a protocol.
 
     Attributes:
-        junk: which gallery images are left out of a query's ranking, in words.
-        invalid: what becomes of a query without a true match unless it is said.
-        cameras: whether images of the query's identity in the query's camera are junk.
+        junk: description of the gallery images that are left out of a query's ranking.
+        invalid: default treatment of queries without a true match.
+        cameras: images of the query's identity in the query's camera are junk.
         one_set: query and gallery are the same images, and the image itself is junk.
         single_shot: the CMC is the mean over galleries of one random image of each identity.
         halves: the mean over random halves of the identities, ranked in both directions.
@@ -56,14 +56,15 @@ TIES = {
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a ranking is scored. Junk is left out of a query's ranking.
+    """Protocol of a ranking. Junk is left out of a query's ranking.
 
-    Other identities in the same camera stay, and so do distractors: identities that no query has,
+    Other identities in the same camera stay. Distractors stay too: identities that no query has,
     such as Market-1501's 0. The names:
 
     - "market1501": junk is gallery images of the query's identity in the query's camera, and
-      unlabeled images. So are "cuhk03" (the newer test, of 767 and 700 identities) and "mars"
-      (queries without a true match count as 0; its publications report `mAP_trapezoid`).
+      unlabeled images. "cuhk03" (the newer test, of 767 and 700 identities) and "mars" have the
+      same rule; in "mars" queries without a true match count as 0, and its publications report
+      `mAP_trapezoid`.
     - "no-camera": only unlabeled images are junk, so no image should be in both sets.
     - "all-vs-all": one set is query and gallery; the image itself and unlabeled images are junk.
     - "cuhk03-classic": as "market1501", but the CMC is the mean over `repeats` galleries of one
@@ -77,11 +78,11 @@ class Protocol:
             default of "mars").
         ties: equal distances are ranked by gallery index ("index"), or true matches come before
             ("optimistic") or after all others ("pessimistic"): bounds of what any order gives.
-        repeats, seed: of the protocols that draw.
+        repeats, seed: number and seed of the draws.
         dataset: name to record.
 
     Raises:
-        InputError: an unknown word, or `repeats` below 1.
+        InputError: an unknown name, or `repeats` below 1.
 
     Source: Zheng et al., ICCV 2015 (Market-1501); Li et al., CVPR 2014, and Zhong et al., CVPR
     2017 (CUHK03); Gray et al., PETS 2007 (VIPeR); Zheng et al., ECCV 2016 (MARS).
@@ -104,44 +105,50 @@ class Protocol:
 
     @property
     def rule(self) -> Rule:
-        """What the protocol does."""
+        """Rules of the protocol."""
         return RULES[self.name]
 
     @property
-    def draws(self) -> bool:
-        """Whether its score depends on the seed."""
+    def is_random(self) -> bool:
+        """True if the scores depend on the seed."""
         return self.rule.single_shot or self.rule.halves
 
     @classmethod
     def of(cls, protocol: "str | Protocol") -> "Protocol":
-        """A protocol as it is, or that of a name."""
+        """Return a protocol as it is, or that of a name."""
         return protocol if isinstance(protocol, cls) else cls(str(protocol))
 
+    def codes(self, query: Labeled, gallery: Labeled, shape: tuple[int, int]) -> Codes:
+        """Return the labels of q query and g gallery images, with camera codes by the rules.
 
-def matches(one_set: bool, labels: Codes) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """For each query the gallery indices, ascending, of its true matches and of its junk."""
+        Raises:
+            InputError: labels that do not fit the shape, or missing cameras.
+        """
+        identities = identity_codes(query, gallery, shape)
+        if self.rule.cameras:
+            query_camera, gallery_camera, cameras = camera_codes(query, gallery, shape)
+            return Codes(*identities, query_camera, gallery_camera, cameras)
+        if not self.rule.one_set:
+            return Codes(*identities, np.zeros(shape[0], int), np.ones(shape[1], int), [])
+        labeled = identities[1] != UNLABELED
+        if shape[0] != shape[1] or (identities[0] != identities[1])[labeled].any():
+            raise InputError(
+                "Protocol 'all-vs-all' ranks one set against itself, but query and gallery differ "
+                "in number or identities. Pass the same features and labels for both."
+            )
+        return Codes(*identities, np.arange(shape[0]), np.arange(shape[1]), [])
+
+
+def matches(labels: Codes) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield for each query the ascending gallery indices of its true matches and of its junk."""
     order = np.argsort(labels.gallery, kind="stable")
     begin, end = (
         np.searchsorted(labels.gallery[order], labels.query, side) for side in ("left", "right")
     )
-    for row, (first, last, camera) in enumerate(zip(begin, end, labels.query_camera, strict=True)):
+    for first, last, camera in zip(begin, end, labels.query_camera, strict=True):
         same = order[first:last]
-        if one_set:
-            yield same[same != row], np.array([row])
-        else:
-            seen_here = labels.gallery_camera[same] == camera
-            yield same[~seen_here], same[seen_here]
-
-
-def check_one_set(query_id: np.ndarray, gallery_id: np.ndarray) -> None:
-    """Refuses other than the same images twice, as far as labels tell."""
-    known = gallery_id != NOBODY
-    same = len(query_id) == len(gallery_id) and (query_id[known] == gallery_id[known]).all()
-    if not same:
-        raise InputError(
-            "protocol 'all-vs-all' ranks one set against itself, but query and gallery differ in "
-            "number or identities: pass the same features and labels for both"
-        )
+        here = labels.gallery_camera[same] == camera
+        yield same[~here], same[here]
 
 
 class SingleShot:
@@ -149,14 +156,14 @@ class SingleShot:
 
     def __init__(self, gallery_id: np.ndarray, repeats: int, seed: int):
         self.order = np.argsort(gallery_id, kind="stable")
-        self.order = self.order[gallery_id[self.order] != NOBODY]
+        self.order = self.order[gallery_id[self.order] != UNLABELED]
         self.identity, self.begin, self.count = np.unique(
             gallery_id[self.order], return_index=True, return_counts=True
         )
         self.repeats, self.random = repeats, np.random.default_rng(seed)
 
     def first_ranks(self, row: np.ndarray, identity: int, hits: np.ndarray) -> np.ndarray:
-        """Rank of the own identity's image in each random gallery: (repeats,)."""
+        """Return the rank of the own identity's image in each random gallery: (repeats,)."""
         drawn = self.random.random((self.repeats, len(self.identity)))
         drawn = self.order[self.begin + (drawn * self.count).astype(int)]
         own = hits[self.random.integers(len(hits), size=self.repeats)][:, None]
@@ -169,8 +176,8 @@ class SingleShot:
 def halves(
     query_id: np.ndarray, gallery_id: np.ndarray, repeats: int, seed: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Rows and columns of a random half of the identities that both sides hold."""
-    both = np.intersect1d(query_id, gallery_id[gallery_id != NOBODY])
+    """Yield rows and columns of a random half of the identities that both sides hold."""
+    both = np.intersect1d(query_id, gallery_id[gallery_id != UNLABELED])
     random = np.random.default_rng(seed)
     for _ in range(repeats):
         half = random.permutation(both)[: max(1, len(both) // 2)]

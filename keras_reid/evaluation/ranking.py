@@ -1,7 +1,7 @@
 """Retrieval 1:N, closed set: CMC, mean average precision and mINP under a declared protocol.
 
-Every score follows from the ranks of the true matches, and a rank is a count of smaller
-distances: so each row is sorted by value, never argsorted, which takes a quarter of the time.
+Every score follows from the ranks of the true matches, and a rank is a count of smaller distances.
+Each row is therefore sorted by value, which takes a quarter of the time of argsort.
 """
 
 from collections import defaultdict
@@ -13,16 +13,16 @@ import numpy as np
 
 from keras_reid import checks
 from keras_reid.errors import InputError
-from keras_reid.evaluation.comparison import Compared, as_rows, matrix_rows
-from keras_reid.evaluation.labels import NOBODY, Codes, Labeled, codes
-from keras_reid.evaluation.protocols import TIES, Protocol, SingleShot, check_one_set, matches
+from keras_reid.evaluation.comparison import Distances, as_rows, matrix_rows
+from keras_reid.evaluation.labels import UNLABELED, Codes, Labeled
+from keras_reid.evaluation.protocols import TIES, Protocol, SingleShot, matches
 from keras_reid.evaluation.protocols import halves as random_halves
 from keras_reid.evaluation.result import QueryScores, RankingProtocol, RankingResult
 from keras_reid.nearest.arrays import Rows
 
 
 def rank(
-    compared: Compared,
+    distances: Distances,
     query: Labeled,
     gallery: Labeled,
     protocol: str | Protocol = "market1501",
@@ -31,7 +31,7 @@ def rank(
     camera_pairs: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> RankingResult:
-    """CMC, mAP (both formulas) and mINP of ranking the gallery for each query.
+    """Return CMC, mAP (both formulas) and mINP of ranking the gallery for each query.
 
     >>> import numpy as np
     >>> from keras_reid.evaluation import Labels
@@ -43,14 +43,15 @@ def rank(
     (0.0, 0.583)
 
     Args:
-        compared: distances (q, g), smaller is more alike: the rows that `compare` gives, a matrix,
-            which may be memory-mapped, or the tuple (query, gallery) of features (n, d), compared
-            by the Euclidean distance.
-        query, gallery: who is on the q and g images and which cameras took them: `Labels`, or
-            anything else with `identity` and `camera`, such as `keras_reid.data.PersonImages`.
+        distances: (q, g), smaller means more similar: the rows that `compare` returns, a
+            matrix, which may be memory-mapped, or the tuple (query, gallery) of features (n, d),
+            compared by Euclidean distance.
+        query, gallery: identities and cameras of the q and g images: `Labels`, or another object
+            with `identity` and `camera`, such as `keras_reid.data.PersonImages`.
         protocol: a `Protocol`, or its name.
         max_rank: length of the CMC.
-        camera_pairs: also score each query camera against each gallery camera alone.
+        camera_pairs: also score each query camera against each gallery camera alone, if the
+            protocol uses cameras.
         progress: called with the number of queries scored and of all.
 
     Returns:
@@ -65,45 +66,42 @@ def rank(
     protocol = Protocol.of(protocol)
     rule = protocol.rule
     checks.at_least(1, max_rank=max_rank)
-    source = as_rows(compared)
+    source = as_rows(distances)
     if source.reranking != "none" and (rule.halves or rule.one_set):
+        use = "ranks random halves of both sets" if rule.halves else "has each image in both sets"
         raise InputError(
-            f"a re-ranking looks at all images of both sets, but protocol {protocol.name!r} "
-            f"{'ranks halves of them' if rule.halves else 'has each image in both'}, and "
-            f"{source.reranking!r} was asked for: leave the re-ranking out"
+            f"Protocol {protocol.name!r} {use}, so it cannot score distances that were re-ranked "
+            f"by {source.reranking!r}. Leave the re-ranking out."
         )
-    q, g = source.shape
-    labels = codes(query, gallery, source.shape, not rule.cameras)
-    if rule.one_set:
-        check_one_set(labels.query, labels.gallery)
-    scorer = _Scorer(protocol, labels, camera_pairs, progress)
+    labels = protocol.codes(query, gallery, source.shape)
+    scorer = _Scorer(protocol, labels, camera_pairs and rule.cameras, progress)
     scores = scorer.halves(source) if rule.halves else scorer.scores(source, labels)
-    valid, total = len(scores.query), scores.queries
+    valid = len(scores.query)
     if not valid:
         raise InputError(
-            f"a score needs a query with a true match after the junk rule, got {q} queries "
-            f"without in a gallery of {g}. Check both splits, identities and cameras, or use "
-            "protocol='no-camera'."
+            f"A score needs a query with a true match after the junk rule, got {labels.query.size} "
+            f"queries without in a gallery of {labels.gallery.size}. Check identities and cameras "
+            "of both, or use protocol='no-camera'."
         )
     stamp = RankingProtocol(
         name=protocol.name,
         junk=rule.junk,
         valid_queries=valid,
-        invalid_queries=total - valid,
+        invalid_queries=scores.queries - valid,
         invalid=protocol.invalid,
-        gallery_size=g - int((labels.gallery == NOBODY).sum()) - rule.one_set,
+        gallery_size=int((labels.gallery != UNLABELED).sum()) - rule.one_set,
         distance=source.name,
         reranking=source.reranking,
         dataset=protocol.dataset,
         ties=TIES[protocol.ties],
-        repeats=protocol.repeats if protocol.draws else 1,
-        seed=protocol.seed if protocol.draws else None,
+        repeats=protocol.repeats if protocol.is_random else 1,
+        seed=protocol.seed if protocol.is_random else None,
     )
     return RankingResult.of(scores, max_rank, stamp, _pair_scores(scorer.pairs))
 
 
 class _Scorer:
-    """Scores rows of distances, a few queries in memory at a time."""
+    """Score rows of distances, a few queries in memory at a time."""
 
     def __init__(
         self,
@@ -120,16 +118,15 @@ class _Scorer:
             self.single_shot = SingleShot(labels.gallery, protocol.repeats, protocol.seed)
 
     def scores(self, source: Rows, labels: Codes) -> QueryScores:
-        """Of all queries that have a true match."""
+        """Return the scores of all queries that have a true match."""
         count = source.shape[0]
-        found = matches(self.protocol.rule.one_set, labels)
-        nobody = np.flatnonzero(labels.gallery == NOBODY)
-        here = {c: np.flatnonzero(labels.gallery_camera == c) for c in set(labels.gallery_camera)}
+        indices = matches(labels)
+        junk_everywhere = np.flatnonzero(labels.gallery == UNLABELED)
         query, scored, drawn = [], [np.empty((4, 0))], []
         for start, rows in source.blocks():
             _check_finite(rows, start)
-            rows[:, nobody] = np.inf
-            block: Iterator[Any] = zip(rows, islice(found, len(rows)), strict=True)
+            rows[:, junk_everywhere] = np.inf
+            block: Iterator[Any] = zip(rows, islice(indices, len(rows)), strict=True)
             ranks = []
             for i, (row, (hits, junk)) in enumerate(block, start):
                 if not len(hits):
@@ -140,7 +137,7 @@ class _Scorer:
                 if self.single_shot:
                     drawn.append(self.single_shot.first_ranks(row, labels.query[i], hits))
                 if self.camera_pairs:
-                    self._by_camera(row, hits, labels.query_camera[i], here)
+                    self._by_camera(row, hits, labels, i)
             scored.append(_scores(ranks))
             if self.progress:
                 self.progress(start + len(rows), count)
@@ -149,32 +146,29 @@ class _Scorer:
         return QueryScores(np.array(query, int), firsts, average, trapezoid, last, count)
 
     def halves(self, source: Rows) -> QueryScores:
-        """Of random halves of the identities, in both directions, one after the other."""
+        """Return the scores of random halves of the identities, in both directions."""
         whole = source.rows(0, source.shape[0])
-        query, gallery, *cameras = self.labels[:4]
-        drawn = random_halves(query, gallery, self.protocol.repeats, self.protocol.seed)
-        parts = []
-        for rows, columns in drawn:
-            half = whole[np.ix_(rows, columns)]
-            own, other = (query[rows], cameras[0][rows]), (gallery[columns], cameras[1][columns])
-            for matrix, (a, b) in ((half, (own, other)), (half.T, (other, own))):
-                labels = Codes(a[0], b[0], a[1], b[1], self.labels.cameras)
-                parts.append(self.scores(matrix_rows(matrix), labels))
+        query, gallery, query_camera, gallery_camera, cameras = self.labels
+        protocol, parts = self.protocol, []
+        for q, g in random_halves(query, gallery, protocol.repeats, protocol.seed):
+            labels = Codes(query[q], gallery[g], query_camera[q], gallery_camera[g], cameras)
+            matrix = whole[np.ix_(q, g)]
+            parts.append(self.scores(matrix_rows(matrix), labels))
+            parts.append(self.scores(matrix_rows(matrix.T), labels.swapped()))
         return QueryScores.joined(parts)
 
-    def _by_camera(
-        self, row: np.ndarray, hits: np.ndarray, camera: int, here: dict[int, np.ndarray]
-    ) -> None:
-        cameras, names = self.labels.gallery_camera, self.labels.cameras
-        for code in np.unique(cameras[hits]):
-            columns = here[code]
-            of_camera = np.searchsorted(columns, hits[cameras[hits] == code])
+    def _by_camera(self, row: np.ndarray, hits: np.ndarray, labels: Codes, query: int) -> None:
+        gallery_camera, names = labels.gallery_camera, labels.cameras
+        camera = names[labels.query_camera[query]]
+        for code in np.unique(gallery_camera[hits]):
+            columns = np.flatnonzero(gallery_camera == code)
+            of_camera = np.searchsorted(columns, hits[gallery_camera[hits] == code])
             ranks = _hit_ranks(row[columns], of_camera, self.protocol.ties)
-            self.pairs[names[camera], names[code]].append(ranks)
+            self.pairs[camera, names[code]].append(ranks)
 
 
 def _hit_ranks(row: np.ndarray, hits: np.ndarray, ties: str) -> np.ndarray:
-    """Ranks from 1, ascending, of `hits` in a sort of `row` (g,), in which junk is infinite."""
+    """Return the ascending ranks from 1 of `hits` in `row` (g,); junk must be infinite."""
     values, ordered = row[hits], np.sort(row)
     before = np.searchsorted(ordered, values, "left")
     equal = np.searchsorted(ordered, values, "right") - before
@@ -190,7 +184,7 @@ def _hit_ranks(row: np.ndarray, hits: np.ndarray, ties: str) -> np.ndarray:
 
 
 def _scores(ranks: list[np.ndarray]) -> np.ndarray:
-    """First rank, AP, trapezoid AP and `n / r_n` of each query's hit ranks `r_1..r_n`: (4, v)."""
+    """Return first rank, AP, trapezoid AP and `n / r_n` by the hit ranks `r_1..r_n`: (4, v)."""
     if not ranks:
         return np.empty((4, 0))
     count = np.array([len(r) for r in ranks])
@@ -207,7 +201,7 @@ def _scores(ranks: list[np.ndarray]) -> np.ndarray:
 def _pair_scores(
     pairs: Mapping[tuple[Any, Any], list[np.ndarray]],
 ) -> dict[tuple[Any, Any], dict[str, float]]:
-    """Of each (query camera, gallery camera): rank-1, mAP, mINP and the queries they are of."""
+    """Return rank-1, mAP, mINP and the number of queries by (query camera, gallery camera)."""
     result = {}
     for cameras in sorted(pairs):
         first, average, _, last = _scores(pairs[cameras])
@@ -225,6 +219,6 @@ def _check_finite(rows: np.ndarray, start: int) -> None:
     if not finite.all():
         i, j = np.argwhere(~finite)[0]
         raise InputError(
-            f"Every distance must be finite, received {rows[i, j]} between query {start + i} and "
-            f"gallery image {j}: look for NaN or for features too large to square in float32."
+            f"Distances must be finite, got {rows[i, j]} between query {start + i} and gallery "
+            f"image {j}. Look for NaN, or for features too large to square in float32."
         )

@@ -1,23 +1,23 @@
-"""The value that a retrieval evaluation returns: scores with their protocol inside."""
+"""Result of a retrieval evaluation: scores with their protocol."""
 
 import json
+import re
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
 
 from keras_reid import checks
-from keras_reid.errors import InputError, counted
+from keras_reid.errors import InputError, counted, invalid
 
 
 @dataclass(frozen=True)
 class RankingProtocol:
-    """How a ranking was scored: two results compare only where this agrees.
+    """Protocol of a result. Two results are comparable only if their protocols agree.
 
-    `gallery_size` counts the images that were ranked, without unlabeled ones.
-    `invalid_queries` had no true match left after the junk rule; `invalid` says whether
-    they were left out ("drop") or counted as 0 ("zero"). `repeats` are the random galleries or
-    halves that were averaged, drawn with `seed`; 1 and None where nothing was drawn.
+    `gallery_size` counts the ranked images, without unlabeled ones. `invalid_queries` had no true
+    match after the junk rule; by `invalid` they were left out ("drop") or counted as 0 ("zero").
+    `repeats` random galleries or halves were averaged, drawn with `seed`; 1 and None without draws.
     """
 
     name: str
@@ -55,7 +55,7 @@ class QueryScores:
 
     @staticmethod
     def joined(parts: list["QueryScores"]) -> "QueryScores":
-        """One after the other."""
+        """Return the scores of several rankings, one after the other."""
         names = [field.name for field in fields(QueryScores) if field.name != "queries"]
         arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
         return QueryScores(**arrays, queries=sum(part.queries for part in parts))
@@ -66,16 +66,15 @@ class RankingResult:
     """Retrieval scores as fractions in [0, 1], means over the queries.
 
     Attributes:
-        cmc: float64 (max_rank,); `cmc[k - 1]` is the fraction of queries whose first true
-            match is among the k nearest (constant beyond the end of the gallery).
+        cmc: float64 (max_rank,); `cmc[k - 1]` is the fraction of queries with a true match among
+            the k nearest (constant beyond the end of the gallery).
         mAP: mean of `(1/n) Σ_k k / r_k`, r_k the rank of the k-th of n true matches.
         mAP_trapezoid: the same with each precision averaged with that one rank earlier, as
             in the Matlab code of Market-1501 and MARS.
         mINP: mean of `n / r_n`, the precision at the last true match.
-        protocol: how the scores were made.
-        per_query: what they are the means of.
-        camera_pairs: `(query camera, gallery camera) → rank-1, mAP, mINP, queries`, of the
-            gallery of that camera alone, if asked for.
+        protocol: of the scores.
+        per_query: scores of each query.
+        camera_pairs: rank-1, mAP, mINP and number of queries by (query camera, gallery camera).
     """
 
     cmc: np.ndarray
@@ -94,11 +93,11 @@ class RankingResult:
         protocol: RankingProtocol,
         camera_pairs: dict[tuple[Any, Any], dict[str, float]],
     ) -> "RankingResult":
-        """The means over the queries that count under the protocol."""
+        """Return the means over the queries that count under the protocol."""
         count = len(scores.query) if protocol.invalid == "drop" else scores.queries
-        found = np.bincount(scores.first.astype(np.int64).ravel(), minlength=max_rank + 1)
+        ranks = np.bincount(scores.first.astype(np.int64).ravel(), minlength=max_rank + 1)
         return cls(
-            cmc=np.cumsum(found[1 : max_rank + 1]) / (count * scores.first.shape[1]),
+            cmc=np.cumsum(ranks[1 : max_rank + 1]) / (count * scores.first.shape[1]),
             mAP=float(scores.average_precision.sum() / count),
             mAP_trapezoid=float(scores.trapezoid.sum() / count),
             mINP=float(scores.inverse_negative_penalty.sum() / count),
@@ -110,25 +109,27 @@ class RankingResult:
     def interval(
         self, score: str, level: float = 0.95, samples: int = 1000, seed: int = 0
     ) -> tuple[float, float]:
-        """Bounds between which the score of other queries of this kind lies with that probability.
+        """Return the bounds of a confidence interval of a score over other queries of this kind.
 
-        The percentile bootstrap (Efron, 1979): queries are drawn again with replacement, `samples`
-        times. It says nothing of another gallery or another training.
+        The percentile bootstrap (Efron, 1979): queries are drawn with replacement, `samples` times.
+        It does not cover other galleries or other trainings.
 
         Args:
             score: "mAP", "mAP_trapezoid", "mINP" or "rank-K".
             level: between 0 and 1.
+            samples: number of draws.
+            seed: of the draws.
 
         Raises:
             InputError: an unknown score or level, or a protocol that ranks queries repeatedly.
         """
         values = self._values(score)
-        checks.within("(0, 1)", "0.95 is usual", level=level)
-        checks.at_least(1, "1000 is usual", samples=samples)
+        checks.within("(0, 1)", "0.95 is usual.", level=level)
+        checks.at_least(1, "1000 is usual.", samples=samples)
         if self.protocol.name == "viper":
             raise InputError(
-                "protocol 'viper' ranks the same queries many times, which are no new ones: "
-                "compute the scores of several seeds instead"
+                "Protocol 'viper' ranks the same queries many times, so they are not independent. "
+                "Compute the scores of several seeds instead."
             )
         missing = self.per_query.queries - len(values)
         if self.protocol.invalid == "zero":
@@ -139,37 +140,31 @@ class RankingResult:
         return float(low), float(high)
 
     def _values(self, score: str) -> np.ndarray:
-        """Of each query, the mean of which is the score."""
+        """Return the values of the queries, with the score as their mean."""
         by_query = self.per_query
-        known = {
+        values = {
             "mAP": by_query.average_precision,
             "mAP_trapezoid": by_query.trapezoid,
             "mINP": by_query.inverse_negative_penalty,
         }
-        if score in known:
-            return known[score]
-        name, _, number = score.partition("-")
-        if name != "rank" or not number.isdigit() or int(number) < 1:
-            raise InputError(
-                f"a score is one of {', '.join(known)} or rank-K, received {score!r}: choose one"
-            )
-        return (by_query.first <= int(number)).mean(axis=1)
+        if score in values:
+            return values[score]
+        if not re.fullmatch("rank-[1-9][0-9]*", score):
+            raise invalid("score", f"one of {', '.join(values)} or rank-K", score)
+        return (by_query.first <= int(score[5:])).mean(axis=1)
 
     def rank(self, k: int) -> float:
-        """Share of queries with a true match among the k nearest: `cmc[k - 1]`.
+        """Return the fraction of queries with a true match among the k nearest: `cmc[k - 1]`.
 
         Raises:
             InputError: k is not in 1..max_rank.
         """
         if not 1 <= k <= len(self.cmc):
-            raise InputError(
-                f"This result holds ranks 1 to {len(self.cmc)}, received {k}: "
-                "evaluate again with a larger max_rank."
-            )
+            raise invalid("k", f"in 1..{len(self.cmc)}", k, "Evaluate with a larger max_rank.")
         return float(self.cmc[k - 1])
 
     def to_dict(self) -> dict[str, object]:
-        """Scores and protocol in plain Python types; scores are fractions in [0, 1]."""
+        """Return scores and protocol in plain Python types; scores are fractions in [0, 1]."""
         scores = {name: getattr(self, name) for name in ("mAP", "mAP_trapezoid", "mINP")}
         result = {**scores, "cmc": self.cmc.tolist(), "protocol": asdict(self.protocol)}
         if self.camera_pairs:
@@ -180,11 +175,11 @@ class RankingResult:
         return result
 
     def to_json(self) -> str:
-        """`to_dict` as JSON text."""
+        """Return `to_dict` as JSON text."""
         return json.dumps(self.to_dict(), indent=2)
 
     def __str__(self) -> str:
-        """One table: scores in percent, then the protocol."""
+        """Return a table: scores in percent, then the protocol."""
         protocol = self.protocol
         percent = {
             **{f"rank-{k}": self.rank(k) for k in (1, 5, 10, 20) if k <= len(self.cmc)},
@@ -192,13 +187,13 @@ class RankingResult:
             "mAP (trapezoid)": self.mAP_trapezoid,
             "mINP": self.mINP,
         }
-        fate = {"drop": "dropped", "zero": "counted as 0"}[protocol.invalid]
+        treatment = {"drop": "dropped", "zero": "counted as 0"}[protocol.invalid]
         queries = f"{protocol.valid_queries:,} valid, {protocol.invalid_queries:,} without a match"
         drawn = f", mean of {protocol.repeats} drawn" if protocol.seed is not None else ""
         rows = {
             "data set": protocol.dataset or "not named",
             **{name: f"{100 * value:.2f} %" for name, value in percent.items()},
-            "queries": f"{queries} ({fate})",
+            "queries": f"{queries} ({treatment})",
             "gallery": counted(protocol.gallery_size, "image"),
             "distance": protocol.distance,
             "re-ranking": protocol.reranking,

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from keras_reid import checks
-from keras_reid.errors import InputError
+from keras_reid.errors import Shown, invalid
 from keras_reid.nearest.arrays import checked_features, feature_rows
 
 Reduce = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
@@ -41,7 +41,7 @@ SET_DISTANCES: dict[str, Reduce] = {
 def set_distances(
     query: Sequence[np.ndarray], gallery: Sequence[np.ndarray] | None = None, kind: str = "mean_min"
 ) -> np.ndarray:
-    """Distances (q, g) between sets A and B of features, from `d_ab = |a − b|`.
+    """Return distances (q, g) between sets A and B of features, from `d_ab = |a − b|`.
 
     - "min": `min_ab d_ab`;
     - "mean": `mean_ab d_ab`;
@@ -49,7 +49,7 @@ def set_distances(
     - "mean_min": `(mean_a min_b d_ab + mean_b min_a d_ab) / 2`.
 
     Args:
-        query: q arrays (s, d), the frames of tracklets, each of any number of at least 1.
+        query: q arrays (s, d), the frames of tracklets, s at least 1.
         gallery: g such arrays; None compares the sets of the query with each other.
         kind: one of the above.
 
@@ -63,10 +63,8 @@ def set_distances(
     rows, row_sizes = _joined(query, "query")
     columns, sizes = (rows, row_sizes) if gallery is None else _joined(gallery, "gallery")
     if rows.shape[1] != columns.shape[1]:
-        raise InputError(
-            "sets are compared in one space: received features of the widths "
-            f"{rows.shape[1]} and {columns.shape[1]}; embed both with the same model"
-        )
+        shapes = Shown(f"{rows.shape[1]} and {columns.shape[1]}")
+        raise invalid("query and gallery", "sets of one embedding size", shapes)
     starts = np.cumsum(sizes) - sizes
     source = feature_rows(rows, columns)
     result = np.empty((len(row_sizes), len(sizes)), np.float32)
@@ -84,7 +82,7 @@ def reranked_set_distances(
     kind: str = "mean_min",
     **options: Any,
 ) -> np.ndarray:
-    """`reranking.k_reciprocal_from_distances` of set distances: float32 (q, g).
+    """Return `reranking.k_reciprocal_from_distances` of set distances: float32 (q, g).
 
     Args:
         query, gallery, kind: as in `set_distances`.
@@ -95,7 +93,7 @@ def reranked_set_distances(
     """
     from keras_reid.reranking import k_reciprocal_from_distances
 
-    # The mean distance of a set to itself is not 0, but nothing looks at the diagonals.
+    # The mean distance of a set to itself is not 0, but re-ranking ignores the diagonals.
     qq, gg = (set_distances(side, None, kind) for side in (query, gallery))
     qg = set_distances(query, gallery, kind)
     return k_reciprocal_from_distances(qq, qg, gg, **options).numpy()
@@ -104,8 +102,6 @@ def reranked_set_distances(
 def _joined(sets: Sequence[np.ndarray], split: str) -> tuple[np.ndarray, np.ndarray]:
     sizes = np.array([len(part) for part in sets], int)
     if not len(sizes) or not sizes.all():
-        raise InputError(
-            f"a set of frames has at least one: received {len(sizes)} {split} sets, "
-            f"{int((sizes == 0).sum())} of them empty"
-        )
+        received = Shown(f"{len(sizes)} sets, {int((sizes == 0).sum())} of them empty")
+        raise invalid(split, "sets of at least one frame", received)
     return checked_features(np.concatenate([np.asarray(s) for s in sets]), 2, split), sizes

@@ -1,4 +1,4 @@
-"""A distance up to which two images count as one person, and what it was chosen on."""
+"""Distance thresholds for a false acceptance rate."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from keras_reid import checks
-from keras_reid.errors import InputError
+from keras_reid.errors import Shown, invalid
 
 
 @dataclass(frozen=True)
@@ -16,9 +16,9 @@ class Threshold:
 
     Attributes:
         value: the distance; -inf accepts nothing.
-        far: the false acceptance rate that was asked for, and is not exceeded on those trials.
-        measured_far: the rate that the value has on those trials.
-        impostors: how many trials it was chosen on: of two people, or non-mated searches.
+        far: the requested false acceptance rate, an upper bound of the rate on those trials.
+        measured_far: the false acceptance rate of the value on those trials.
+        impostors: number of trials: pairs of two persons, or non-mated searches.
         trial: "pair" (1:1, a rate of pairs) or "search" (1:N, a rate of non-mated searches, which
             grows with the gallery).
     """
@@ -33,39 +33,44 @@ class Threshold:
         return float(self.value)
 
     def accepts(self, distances: Any) -> np.ndarray:
-        """Booleans of the shape of the distances."""
+        """Return booleans of the shape of the distances."""
         return np.asarray(distances) <= self.value
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, from which `Threshold(**values)` makes it again."""
+        """Return the attributes as plain values; `Threshold(**values)` restores them."""
         return asdict(self)
 
 
 def threshold_at_far(impostor: np.ndarray, other: np.ndarray, far: float, trial: str) -> Threshold:
-    """The largest distance seen at which no more than the fraction `far` of the impostors passes.
+    """Return the largest of the distances that accepts at most the fraction `far` of impostors.
 
     Args:
-        impostor: (n,) sorted distances of trials that ought to be refused.
-        other: (m,) sorted distances of trials that ought to be accepted.
+        impostor: (n,) sorted distances of trials to reject.
+        other: (m,) sorted distances of trials to accept.
         far: in [0, 1]; 0, or at least 1 / n.
         trial: as in `Threshold`.
 
     Raises:
-        InputError: n trials cannot tell such a rate from 0.
+        InputError: a rate between 0 and 1 / n, or outside [0, 1].
     """
-    check_far(far, len(impostor))
-    admitted = _admitted(far, len(impostor))
-    if admitted == len(impostor):
+    count = len(impostor)
+    checks.within("[0, 1]", far=far)
+    if not resolvable(far, count):
+        limit = f"0, or at least {1 / count:.3g} with {count:,} impostor trials"
+        fix = f"Bring at least {np.ceil(1 / far):,.0f} trials."
+        raise invalid("far", limit, Shown(f"{far:g}"), fix)
+    admitted = _admitted(far, count)
+    if admitted == count:
         value = np.max(np.concatenate([impostor[-1:], other[-1:]]))
     else:
         below = [part[: np.searchsorted(part, impostor[admitted])] for part in (impostor, other)]
         value = np.max(np.concatenate([[-np.inf], *(part[-1:] for part in below)]))
-    passed = float(np.searchsorted(impostor, value, side="right") / len(impostor))
-    return Threshold(float(value), float(far), passed, len(impostor), trial)
+    accepted = float(np.searchsorted(impostor, value, side="right") / count)
+    return Threshold(float(value), float(far), accepted, count, trial)
 
 
 def _admitted(far: float, trials: int) -> int:
-    """The largest number of trials whose fraction is at most `far`, as computed in float64."""
+    """Return the largest number of trials with a fraction of at most `far` in float64."""
     admitted = min(trials, int(np.floor(far * trials)) + 1)
     while admitted / trials > far:
         admitted -= 1
@@ -73,23 +78,12 @@ def _admitted(far: float, trials: int) -> int:
 
 
 def resolvable(far: float, trials: int) -> bool:
-    """Whether so many trials can tell the rate from 0: one of them is 1 / trials."""
+    """Return True for 0, and for rates of at least one of so many trials."""
     return far == 0 or far >= 1 / trials
 
 
 def rates(
     rate: Callable[[float], float], fars: Sequence[float], trials: int
 ) -> dict[str, float | None]:
-    """The rate at each false acceptance rate; None where the trials cannot tell it from 0."""
+    """Return the rate at each false acceptance rate; None below one of so many trials."""
     return {f"{far:g}": rate(far) if resolvable(far, trials) else None for far in fars}
-
-
-def check_far(far: float, trials: int) -> None:
-    """A rate is a fraction that so many trials can tell from 0."""
-    checks.within("[0, 1]", "a false acceptance rate is a fraction", far=far)
-    if not resolvable(far, trials):
-        raise InputError(
-            f"a false acceptance rate of {far:g} is not resolvable with {trials:,} impostor "
-            f"trials, the least being {1 / trials:.3g}: bring at least {np.ceil(1 / far):,.0f}, "
-            "or ask for 0, at which none of these passes"
-        )

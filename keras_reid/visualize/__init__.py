@@ -1,4 +1,4 @@
-"""Pictures and pages of what a model does."""
+"""Pictures, pages and videos of results."""
 
 import lazy_loader
 

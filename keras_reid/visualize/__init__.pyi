@@ -11,8 +11,8 @@ from .pictures import draw_groups as draw_groups
 from .pictures import draw_heat as draw_heat
 from .pictures import draw_keypoints as draw_keypoints
 from .pictures import draw_ranked_lists as draw_ranked_lists
-from .pictures import draw_timeline as draw_timeline
-from .pictures import draw_tracks as draw_tracks
 from .tensorboard import Board as Board
+from .track_pictures import draw_timeline as draw_timeline
+from .track_pictures import draw_tracks as draw_tracks
 from .videos import check_video as check_video
 from .videos import write_tracks as write_tracks

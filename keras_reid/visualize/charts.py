@@ -1,4 +1,4 @@
-"""The curves of a report, as SVG; they need Matplotlib."""
+"""Curves of a report as SVG, by Matplotlib."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -10,17 +10,16 @@ from keras_reid import checks
 from keras_reid.evaluation import RankingResult, VerificationResult
 
 POINTS = 400  # of a curve
-# Of a training, where it was scored on the way, as `RetrievalEvaluation` logs them.
-# Ends of the names of other numbers in a history.
+# Ends of names in a history that are not losses.
 NO_LOSSES = ("epoch", "seconds", "_active", "_positive", "_negative", "_norm", "_mAP", "_rank1")
-SCORES = ("val_rank1", "val_mAP")
+SCORES = ("val_rank1", "val_mAP")  # logged by `RetrievalEvaluation`
 
 
 def need_matplotlib() -> None:
-    """Raise if Matplotlib, which draws the curves of reports, is not installed.
+    """Raise if Matplotlib is not installed.
 
     Raises:
-        InputError: what to install.
+        InputError: how to install it.
     """
     checks.installed("matplotlib", "plots")
 
@@ -39,7 +38,7 @@ def _svg(figure: Any) -> str:
     import matplotlib
 
     text = io.StringIO()
-    # Text that can be read and copied; the same file from the same numbers.
+    # Text can be selected and copied, and equal numbers give equal files.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "report"}):
         figure.savefig(text, format="svg", metadata={"Date": None})
     whole = text.getvalue()
@@ -47,17 +46,17 @@ def _svg(figure: Any) -> str:
 
 
 def cmc(results: Mapping[str, RankingResult]) -> str:
-    """Share of queries with a true match among the k nearest."""
+    """Draw the share of queries with a true match among the k nearest."""
     figure, axes = _figure()
     for name, result in results.items():
         axes.plot(range(1, len(result.cmc) + 1), 100 * result.cmc, label=name)
-    axes.set(xlabel="rank", ylabel="queries found, %", xscale="log")
+    axes.set(xlabel="rank", ylabel="queries with a match, %", xscale="log")
     axes.legend()
     return _svg(figure)
 
 
 def roc(verification: VerificationResult) -> str:
-    """TAR over FAR, down to one impostor pair."""
+    """Draw TAR over FAR, down to one impostor pair."""
     figure, axes = _figure()
     genuine, impostor = verification.genuine, verification.impostor
     far = np.geomspace(1 / len(impostor), 1, POINTS)
@@ -69,7 +68,7 @@ def roc(verification: VerificationResult) -> str:
 
 
 def distances(verification: VerificationResult, threshold: float | None) -> str:
-    """Histograms of the distances of one person's pairs and of two persons'."""
+    """Draw histograms of the distances of pairs of one person and of two persons."""
     figure, axes = _figure()
     edges = np.histogram_bin_edges(
         np.concatenate([verification.genuine[[0, -1]], verification.impostor[[0, -1]]]), 60
@@ -85,7 +84,7 @@ def distances(verification: VerificationResult, threshold: float | None) -> str:
 
 
 def changes(before: RankingResult, after: RankingResult) -> str:
-    """AP of each query before and after re-ranking, in a grid of its own density."""
+    """Draw the density of the queries over AP before and after re-ranking."""
     figure, axes = _figure()
     old, new = (100 * result.per_query.average_precision for result in (before, after))
     count, x, y = np.histogram2d(old, new, 25, [[0, 100], [0, 100]])
@@ -97,7 +96,7 @@ def changes(before: RankingResult, after: RankingResult) -> str:
 
 
 def training(history: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Losses of each epoch, and scores where there were any."""
+    """Draw the losses of each epoch, and the scores if the model was scored."""
     charts = {}
     epochs = [row["epoch"] for row in history]
     losses = [name for name in (history[0] if history else ()) if not name.endswith(NO_LOSSES)]

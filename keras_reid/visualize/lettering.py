@@ -1,4 +1,4 @@
-"""Names in pictures, in fonts that have their letters."""
+"""Names in pictures, in fonts with their letters."""
 
 import itertools
 import unicodedata
@@ -15,11 +15,11 @@ _numbers = itertools.count(1)
 
 
 class Lettering:
-    """A name that can be drawn.
+    """Name in a font that has its letters.
 
     ASCII is drawn in Pillow's font, other names in DejaVu Sans of Matplotlib, or in the first font
-    of the system with all letters. Otherwise missing letters become question marks, and a
-    number is added that is different for each name.
+    of the system with all letters. Otherwise missing letters become question marks, and each name
+    gets its own number.
 
     Args:
         name: of a person; it is drawn as `str(name)`.
@@ -60,7 +60,7 @@ def _drawn(text: str) -> tuple[str, str]:
     """Return the text to draw, and the file of its font; "" is Pillow's font."""
     if text.isascii():
         return text, ""
-    # Joiners and the like have no glyphs.
+    # Joiners and other format characters have no glyphs.
     letters = [letter for letter in text if unicodedata.category(letter) != "Cf"]
     codes = {*map(ord, letters)}
     files = _font_files()
@@ -86,9 +86,9 @@ def _font_files() -> tuple[str, ...]:
     except ImportError:
         return ()
     # The font of last resort has a box for every letter.
-    found = [file for file in findSystemFonts() if "lastresort" not in file.lower()]
-    found.sort(key=lambda file: ("regular" not in file.lower(), file))
-    return f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", *found
+    fonts = [file for file in findSystemFonts() if "lastresort" not in file.lower()]
+    fonts.sort(key=lambda file: ("regular" not in file.lower(), file))
+    return f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", *fonts
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Self-contained HTML pages: searches, and the report of an evaluation."""
+"""Self-contained HTML pages of searches and evaluations."""
 
 import base64
 import io
@@ -26,27 +26,28 @@ TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
+SCORES = ("mAP", "mAP_trapezoid", "mINP")
 FAR = 1e-2  # of the threshold in the report's histogram
-CHANGES = 10  # queries that re-ranking helped most, and as many that it harmed most
+CHANGES = 10  # number of queries with the largest gains, and of those with the largest losses
 
 
 def search_page(queries: Sequence[Mapping[str, Any]], height: int = 128) -> str:
-    """An HTML page of searches: each query with its hits, nearest first, pictures inside.
+    """Return an HTML page of searches: each query with its hits, nearest first, with pictures.
 
     Args:
         queries: mappings with `image` (a file, or uint8 RGB `(h, w, 3)`), `answer` (a text) and
-            `hits`, each of them a mapping with `image`, `identity`, `camera` and `distance`;
-            `described` is true of searches by attributes, whose distances are misfits. With a
-            `verdict`, "match", "possible match" or "no match", images of the nearest person have
-            a green, amber or gray frame.
-        height: of the pictures in pixels. Of a file that cannot be read there is a gray box.
+            `hits`, each a mapping with `image`, `identity`, `camera` and `distance`. `described` is
+            true for searches by attributes; their distances are misfits. With a `verdict`, "match",
+            "possible match" or "no match", images of the nearest person have a green, amber or gray
+            frame.
+        height: of the pictures in pixels. Unreadable files become gray boxes.
     """
     searches = [_searched(query, height) for query in queries]
     return TEMPLATES.get_template("search.html").render(title="Search", queries=searches)
 
 
 def search_answer(query: Mapping[str, Any], height: int = 128) -> str:
-    """The part of `search_page` about one query, with its styles, to be put into another page."""
+    """Return the part of `search_page` about one query, with its styles, for another page."""
     return TEMPLATES.get_template("answer.html").render(query=_searched(query, height))
 
 
@@ -69,7 +70,7 @@ def _searched(query: Mapping[str, Any], height: int) -> dict[str, Any]:
 
 
 def picture(image: Any, height: int, heat: np.ndarray | None = None) -> dict[str, Any]:
-    """An image for a page, and where its embedding comes from; empty if it can't be read.
+    """Return an image for a page, with its heat map; empty for an unreadable file.
 
     Args:
         image: a file, uint8 RGB `(h, w, 3)`, or None.
@@ -91,7 +92,7 @@ def picture(image: Any, height: int, heat: np.ndarray | None = None) -> dict[str
 
 
 def jpeg(image: Image.Image) -> str:
-    """A picture as base64, for `data:image/jpeg;base64,…`."""
+    """Return a picture as base64, for `data:image/jpeg;base64,…`."""
     file = io.BytesIO()
     image.save(file, "JPEG", quality=80)
     return base64.b64encode(file.getvalue()).decode()
@@ -99,19 +100,19 @@ def jpeg(image: Image.Image) -> str:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Report:
-    """What the report of an evaluation shows.
+    """Contents of the report of an evaluation.
 
     Attributes:
         title, subtitle: of the page.
-        results: the scores by a name; the last is what the others lead to, such as "re-ranked".
-        metrics: all scores as they are written to JSON, which the page holds too.
+        results: scores by name; the last is the main result, such as "re-ranked".
+        metrics: all scores of the JSON file, which the page contains too.
         verification: 1:1 trials.
-        failures, successes: lists of queries whose first image is somebody else, and of others.
-        query, gallery: `evaluation.StoredFeatures`, with paths if there are pictures.
-        heat: by (query, gallery image), and (query, None) of the query itself, the map `(h', w')`
-            of where it is like the query.
-        history: epochs of the training, as `history.jsonl` has them.
-        speed: by a name, in words.
+        failures, successes: lists of queries with a wrong first image, and of others.
+        query, gallery: `evaluation.StoredFeatures`, with paths for pictures.
+        heat: maps `(h', w')` of similarity to the query by (query, gallery image), and by
+            (query, None) of the query itself.
+        history: epochs of the training, as in `history.jsonl`.
+        speed: descriptions by name.
     """
 
     title: str
@@ -129,28 +130,26 @@ class Report:
 
 
 LISTS = {
-    "Hardest failures": "Queries whose first true match comes last: ✓ is the query's person, ✗ "
-    "somebody else. Red in a gray image: where it is like the query.",
-    "Typical successes": "Queries of median average precision among those whose first image is "
-    "right.",
+    "Hardest failures": "Queries with the worst first match: ✓ is the query's person, ✗ another "
+    "person. Red areas resemble the query.",
+    "Typical successes": "Queries with a right first image and median average precision.",
 }
 
 
 def report_page(report: Report, height: int = 112) -> str:
-    """One self-contained HTML page; it needs Matplotlib for its curves.
+    """Return a self-contained HTML page, with curves by Matplotlib.
 
     Args:
-        report: what it shows.
-        height: of the pictures in pixels. Of a file that cannot be read there is a gray box.
+        report: contents.
+        height: of the pictures in pixels. Unreadable files become gray boxes.
 
     Raises:
-        InputError: there is no Matplotlib.
+        InputError: Matplotlib is not installed.
     """
     last = [*report.results.values()][-1]
-    wanted = ("mAP", "mAP_trapezoid", "mINP")
     ranks = [k for k in (1, 5, 10, 20) if k <= len(last.cmc)]
     scores = {f"rank-{k}": [result.rank(k) for result in report.results.values()] for k in ranks}
-    scores |= {n: [getattr(result, n) for result in report.results.values()] for n in wanted}
+    scores |= {n: [getattr(result, n) for result in report.results.values()] for n in SCORES}
     verification = report.verification
     enough = resolvable(FAR, len(verification.impostor))
     value = verification.threshold_at_far(FAR).value if enough else None
@@ -191,7 +190,7 @@ def report_page(report: Report, height: int = 112) -> str:
 
 
 def _cameras(result: RankingResult) -> dict[str, Any] | None:
-    """The table of camera pairs; None without any."""
+    """Return the table of camera pairs; None without any."""
     pairs = result.camera_pairs
     columns = sorted({gallery for _, gallery in pairs})
     rows = {q: [pairs.get((q, g)) for g in columns] for q in sorted({q for q, _ in pairs})}
@@ -199,7 +198,7 @@ def _cameras(result: RankingResult) -> dict[str, Any] | None:
 
 
 def _changes(before: RankingResult, after: RankingResult, query: Any) -> dict[str, Any]:
-    """What became of each query, in numbers, and those of the largest change."""
+    """Return counts of changed queries, and the queries with the largest changes."""
     old, new = before.per_query, after.per_query
     gain = new.average_precision - old.average_precision
     order = np.argsort(-gain, kind="stable")
@@ -225,21 +224,21 @@ def _changes(before: RankingResult, after: RankingResult, query: Any) -> dict[st
     }
 
 
-def _list(report: Report, found: RankedList, height: int) -> dict[str, Any]:
-    """A query and what is nearest to it."""
+def _list(report: Report, ranked: RankedList, height: int) -> dict[str, Any]:
+    """Return a query and its nearest images for the template."""
 
     def shown(side: Any, row: int, hit: int | None) -> tuple[dict[str, Any], list[str]]:
         path = None if side.path is None else side.path[row]
         camera = [] if side.camera is None else [f"camera {side.camera[row]}"]
-        heat = report.heat.get((found.query, hit))
+        heat = report.heat.get((ranked.query, hit))
         return picture(path, height, heat), [str(side.identity[row]), *camera]
 
     hits = []
-    rows = zip(found.gallery.tolist(), found.distance, found.same, strict=True)
+    rows = zip(ranked.gallery.tolist(), ranked.distance, ranked.same, strict=True)
     for rank, (row, distance, same) in enumerate(rows, start=1):
         image, words = shown(report.gallery, row, row)
         caption = [f"{rank}.", *words, f"distance {distance:.3f}"]
         kind = "right" if same else "wrong"
         hits.append({"picture": image, "caption": caption, "kind": kind})
-    image, words = shown(report.query, found.query, None)
+    image, words = shown(report.query, ranked.query, None)
     return {"query": image, "caption": ["query", *words], "hits": hits}

@@ -1,20 +1,16 @@
-"""Pictures that show what a model does."""
+"""Pictures of alignments, groups, ranked lists, body points and heat maps."""
 
-import colorsys
-import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-from keras_reid.errors import InputError, counted
+from keras_reid.errors import InputError, Shown, counted, invalid
 from keras_reid.evaluation import RankedList
 from keras_reid.pixels import decode
-from keras_reid.visualize.lettering import Lettering
 
 WHITE, GRAY, NEAR, PALE = (255, 255, 255), (170, 170, 170), (0, 110, 60), (200, 220, 210)
-GOLDEN = 0.618034  # of a circle of hues, which so many steps fill evenly
 RED = (220, 30, 30)
 
 
@@ -25,7 +21,7 @@ def draw_alignment(
     costs: np.ndarray | None = None,
     height: int = 256,
 ) -> Image.Image:
-    """Two images side by side, with a line between the stripes that an alignment compares.
+    """Draw two images side by side, with lines between the stripes of an alignment.
 
         local = keras_reid.models.stripes(model)(images)["local"]
         _, path = keras_reid.distances.aligned(local[:1], local[1:], return_path=True)
@@ -33,21 +29,20 @@ def draw_alignment(
 
     Args:
         first, second: uint8 RGB images `(h, w, 3)`, scaled to one height.
-        path: booleans `(s, t)`, stripes of the first by stripes of the second, from the top down,
-            as `distances.aligned(…, return_path=True)` gives them for a pair.
-        costs: `d_ij` `(s, t)` in [0, 1]: the less a step of the path costs, the stronger is its
-            line; None draws all alike.
+        path: booleans `(s, t)`, stripes of the first by stripes of the second, from the top down:
+            one pair of `distances.aligned(…, return_path=True)`.
+        costs: `d_ij` `(s, t)` in [0, 1]; lines of lower cost are stronger. None: equal lines.
         height: of the images in the picture, in pixels.
 
     Raises:
-        InputError: no images, or a path of another shape or type.
+        InputError: invalid images, or a path of another shape or type.
     """
     path = np.asarray(path)
     strength = np.ones(path.shape) if costs is None else 1 - np.asarray(costs, float)
     if path.ndim != 2 or path.dtype != bool or strength.shape != path.shape:
         raise InputError(
-            f"`path` must be booleans (s, t), with costs (s, t), got {path.dtype} {path.shape} and "
-            f"costs {strength.shape}. Of distances.aligned(x, y, return_path=True) pass one pair, "
+            f"`path` must be booleans (s, t) and `costs` (s, t), got {path.dtype} {path.shape} and "
+            f"{strength.shape}. Pass one pair of distances.aligned(x, y, return_path=True): "
             "path[i, j]."
         )
     images = [scaled(image, height) for image in (first, second)]
@@ -77,15 +72,15 @@ def draw_groups(
     columns: int = 12,
     height: int = 96,
 ) -> Image.Image:
-    """A contact sheet: one row of images for each of the largest groups, with its number and size.
+    """Draw a contact sheet: a row of images for each of the largest groups, with number and size.
 
     Args:
         path: (n,) image files.
-        group: (n,) integers, -1 for images in no group, which are not drawn.
-        embeddings: (n, d), by which a row begins with what is nearest to the mean of its group and
-            ends with what is farthest, which belongs to it least; of a larger group the middle is
-            left out. None: the first images, in their order.
-        rows, columns: groups, and images of each, at most.
+        group: (n,) integers, -1 for images in no group, which are left out.
+        embeddings: (n, d). A row begins with the images nearest to the mean of the group and ends
+            with the farthest, which fit least; the middle of a larger group is left out. None: the
+            first images, in their order.
+        rows, columns: maximum number of groups, and of images of each.
         height: of an image in pixels; images are drawn half as wide.
 
     Raises:
@@ -94,19 +89,18 @@ def draw_groups(
     group = np.asarray(group)
     numbers, sizes = np.unique(group[group >= 0], return_counts=True)
     if not len(numbers):
-        raise InputError(f"a sheet needs a group: none of the {len(group)} images is in one")
+        raise invalid("group", "an array with a group", Shown(f"{len(group)} images in no group"))
     largest = np.argsort(-sizes, kind="stable")[:rows]
     width, caption = max(1, height // 2), 12
     step = height + caption
     picture = Image.new("RGB", (columns * width, len(largest) * step), WHITE)
     draw = ImageDraw.Draw(picture)
     for row, (number, size) in enumerate(zip(numbers[largest], sizes[largest], strict=True)):
-        shown = _spread(np.flatnonzero(group == number), embeddings, columns)
+        members = _selected(np.flatnonzero(group == number), embeddings, columns)
         order = "" if embeddings is None else ", nearest to its mean first, farthest last"
-        draw.text(
-            (2, row * step), f"person {number + 1:04d}: {counted(size, 'image')}{order}", fill=NEAR
-        )
-        for column, i in enumerate(shown):
+        caption_text = f"person {number + 1:04d}: {counted(size, 'image')}{order}"
+        draw.text((2, row * step), caption_text, fill=NEAR)
+        for column, i in enumerate(members):
             place = (column * width, row * step + caption)
             picture.paste(thumbnail(path[i], width, height), place)
     return picture
@@ -115,7 +109,7 @@ def draw_groups(
 def draw_ranked_lists(
     lists: Sequence[RankedList], query: Any, gallery: Any, height: int = 96
 ) -> Image.Image:
-    """A row for each query: its image, and what is nearest, framed green if it is the same person.
+    """Draw a row for each query: its image, and the nearest ones, green if of the same person.
 
     Args:
         lists: of `evaluation.ranked_lists`.
@@ -126,7 +120,7 @@ def draw_ranked_lists(
         InputError: no lists.
     """
     if not lists:
-        raise InputError("ranked lists are of one query at least: received none")
+        raise invalid("lists", "at least one list", lists)
     width, edge = height // 2, max(2, height // 32)
     columns = 1 + max(len(one.gallery) for one in lists)
     picture = Image.new("RGB", (columns * (width + edge), len(lists) * (height + edge)), WHITE)
@@ -141,12 +135,12 @@ def draw_ranked_lists(
 
 
 def thumbnail(path: Any, width: int, height: int) -> Image.Image:
-    """An image file in that size."""
+    """Return an image file in that size."""
     return Image.fromarray(decode(path)).resize((width, height), Image.Resampling.BICUBIC)
 
 
-def _spread(members: np.ndarray, embeddings: np.ndarray | None, count: int) -> np.ndarray:
-    """Which images of a group are drawn, and in which order."""
+def _selected(members: np.ndarray, embeddings: np.ndarray | None, count: int) -> np.ndarray:
+    """Return the rows of a group to draw, in their order."""
     if embeddings is None:
         return members[:count]
     own = np.asarray(embeddings, np.float64)[members]
@@ -160,20 +154,20 @@ def _spread(members: np.ndarray, embeddings: np.ndarray | None, count: int) -> n
 def draw_keypoints(
     image: np.ndarray, keypoints: np.ndarray, heat: np.ndarray | None = None, height: int = 256
 ) -> Image.Image:
-    """An image with its body points: bright where they are sure, and the heat of parts in red.
+    """Draw an image with its body points, darker for a higher confidence, and heat of parts in red.
 
     Args:
         image: uint8 RGB `(h, w, 3)`.
-        keypoints: `(k, 3)`, x and y as shares of width and height, and confidence.
+        keypoints: `(k, 3)`, x and y as fractions of width and height, and confidence in [0, 1].
         heat: `(rows, columns, k)` of `layers.KeypointHeatmaps`; None draws none.
         height: of the picture in pixels.
 
     Raises:
-        InputError: no image, or points of another shape.
+        InputError: an invalid image, or points of another shape.
     """
     points = np.asarray(keypoints, float)
     if points.ndim != 2 or points.shape[1] != 3:
-        raise InputError(f"body points are (k, 3): received {points.shape}")
+        raise invalid("keypoints", "an array (k, 3)", Shown(f"the shape {points.shape}"))
     picture = scaled(image, height)
     if heat is not None:
         _paint(picture, np.asarray(heat, float).max(axis=-1))
@@ -189,15 +183,15 @@ def draw_keypoints(
 
 
 def draw_heat(image: np.ndarray, heat: np.ndarray, height: int = 256) -> Image.Image:
-    """An image in gray, with a map over it in red, such as that of `activation`.
+    """Draw an image in gray, with a map such as that of `activation` over it in red.
 
     Args:
         image: uint8 RGB `(h, w, 3)`.
-        heat: `(rows, columns)` in [0, 1]; what is outside is cut.
+        heat: `(rows, columns)`, clipped to [0, 1].
         height: of the picture in pixels.
 
     Raises:
-        InputError: no image.
+        InputError: an invalid image.
     """
     picture = scaled(image, height).convert("L").convert("RGB")
     _paint(picture, np.asarray(heat, float))
@@ -205,16 +199,16 @@ def draw_heat(image: np.ndarray, heat: np.ndarray, height: int = 256) -> Image.I
 
 
 def _paint(picture: Image.Image, heat: np.ndarray) -> None:
-    """Red where a map (rows, columns) is 1, nothing where it is 0."""
+    """Blend red into a picture by a map (rows, columns) in [0, 1]."""
     mask = Image.fromarray((160 * np.clip(heat, 0, 1)).astype(np.uint8))
     picture.paste(RED, (0, 0), mask.resize(picture.size, Image.Resampling.BICUBIC))
 
 
 def activation(maps: np.ndarray, query: np.ndarray | None = None) -> np.ndarray:
-    """`a = max(0, ⟨m(x, y), v⟩)` over its largest, v the mean of the query's map over positions.
+    """Return `a = max(0, ⟨m(x, y), v⟩)` divided by its maximum, v the mean of the query's map.
 
-    Where an embedding that is the mean of a map comes from: `⟨v, u⟩` of query and image is the
-    mean of these products over the image's positions. Of the image itself if there is no query.
+    For an embedding that is the mean of a map, `⟨v, u⟩` of query and image is the mean of these
+    products over the positions of the image. Without a query, v is the mean of the image's map.
 
     Args:
         maps: `(rows, columns, c)` of `models.feature_maps`.
@@ -228,82 +222,11 @@ def activation(maps: np.ndarray, query: np.ndarray | None = None) -> np.ndarray:
     return products / max(products.max(), 1e-12)
 
 
-def draw_tracks(
-    frame: np.ndarray, boxes: np.ndarray, names: Sequence[Any], trails: Sequence[np.ndarray] = ()
-) -> Image.Image:
-    """A frame with a box and a name for each person, in a color of their own.
-
-    Args:
-        frame: uint8 RGB `(h, w, 3)`.
-        boxes: `(n, 4)` as x, y, width, height in pixels.
-        names: n of them; the same name has the same color in every frame.
-        trails: for each box the points `(m, 2)` where the person was.
-
-    Raises:
-        InputError: no frame.
-    """
-    boxes = np.asarray(boxes, float).reshape(-1, 4)
-    picture = scaled(frame, np.asarray(frame).shape[0])
-    draw = ImageDraw.Draw(picture)
-    for trail, name in zip(trails, names, strict=False):
-        if len(trail) > 1:
-            draw.line([(float(x), float(y)) for x, y in trail], fill=_color(name), width=2)
-    size = max(11, picture.height // 45)  # of letters that are read in a video of that size
-    for (x, y, w, h), name in zip(boxes.tolist(), names, strict=True):
-        draw.rectangle([x, y, x + w, y + h], outline=_color(name), width=2)
-        place = (x + 2, max(0.0, y - size - 3))
-        Lettering(name, size).draw(draw, place, _color(name), WHITE)
-    return picture
-
-
-def draw_timeline(
-    seen: Mapping[Any, Sequence[tuple[float, float]]], width: int = 900, row: int = 18
-) -> Image.Image:
-    """Who was there when: a row for each person, in the order in which they came.
-
-    Args:
-        seen: by name, from which second to which the person was seen, once or several times.
-        width, row: of the picture, and height of a row, in pixels.
-
-    Raises:
-        InputError: no persons.
-    """
-    times = [time for spans in seen.values() for time in spans]
-    if not times:
-        raise InputError("`seen` must have at least one person, got none. Lower n_init.")
-    first, last = min(begin for begin, _ in times), max(end for _, end in times)
-    names, margin = sorted(seen, key=lambda name: min(seen[name])), 8
-    font = ImageFont.load_default(row * 2 // 3)
-    texts = [Lettering(name, row * 2 // 3) for name in names]
-    left = margin + round(max(text.width for text in texts)) + margin
-    scale = (width - left - margin) / max(last - first, 1e-9)
-    picture = Image.new("RGB", (width, (len(names) + 1) * row + margin), WHITE)
-    draw = ImageDraw.Draw(picture)
-    for number, name in enumerate(names):
-        top = number * row
-        texts[number].draw(draw, (margin, top + 1), _color(name))
-        for begin, end in seen[name]:
-            ends = left + (begin - first) * scale, left + max((end - first) * scale, 2)
-            draw.rectangle([ends[0], top + 3, ends[1], top + row - 4], fill=_color(name))
-    bottom = len(names) * row
-    draw.line([(left, bottom), (width - margin, bottom)], fill=NEAR)
-    begun, ended = f"{first:.1f} s", f"{last:.1f} s"
-    draw.text((left, bottom + 2), begun, fill=NEAR, font=font)
-    draw.text((width - margin - font.getlength(ended), bottom + 2), ended, fill=NEAR, font=font)
-    return picture
-
-
-def _color(name: Any) -> tuple[int, int, int]:
-    """A strong color that depends on the name alone; those of numbers in a row are far apart."""
-    number = name if isinstance(name, int) else zlib.crc32(str(name).encode())
-    red, green, blue = colorsys.hsv_to_rgb(number * GOLDEN % 1, 1.0, (0.8, 0.55)[number % 2])
-    return round(255 * red), round(255 * green), round(255 * blue)
-
-
 def scaled(image: Any, height: int) -> Image.Image:
-    """uint8 RGB `(h, w, 3)` as a picture of that height."""
+    """Return uint8 RGB `(h, w, 3)` as a picture of that height."""
     pixels = np.asarray(image)
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
-        raise InputError(f"images are uint8 RGB (h, w, 3): received {pixels.dtype} {pixels.shape}")
+        received = Shown(f"{pixels.dtype} {pixels.shape}")
+        raise invalid("image", "uint8 RGB (h, w, 3)", received)
     width = max(1, round(pixels.shape[1] * height / pixels.shape[0]))
     return Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)

@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a training beside its losses."""
+"""TensorBoard logs of a training in addition to its losses."""
 
 from collections.abc import Mapping
 from functools import cached_property
@@ -16,19 +16,19 @@ from keras_reid import evaluation
 from keras_reid.training import RetrievalEvaluation
 from keras_reid.visualize.pictures import draw_ranked_lists, thumbnail
 
-QUERIES = 500  # whose distances are in the histograms
-LISTS = 8  # queries whose lists are shown
+QUERIES = 500  # number of queries in the histograms
+LISTS = 8  # number of ranked lists
 POINTS = 1_000  # embeddings in the projector
 SPRITE = 48  # height of their pictures, in pixels
 
 
 class Board(keras.callbacks.Callback):
-    """Histograms of d⁺ and d⁻ whenever the model is scored, and ranked lists if wanted.
+    """Log histograms of d⁺ and d⁻ at each scoring of the model, and optionally ranked lists.
 
     Args:
-        scores: what scores it, a callback that comes before this one.
-        logs: the folder of TensorBoard's logs.
-        pictures: whether images of people may be in the logs.
+        scores: callback that scores the model; it comes before this one.
+        logs: folder of TensorBoard's logs.
+        pictures: log images of people too.
     """
 
     def __init__(self, scores: RetrievalEvaluation, logs: str | Path, pictures: bool) -> None:
@@ -41,7 +41,7 @@ class Board(keras.callbacks.Callback):
                 self._distances()
 
     def finish(self, settings: Mapping[str, Any], final: Mapping[str, float], epochs: int) -> None:
-        """What is left of a trained model: hyperparameters with scores, and embeddings."""
+        """Log hyperparameters with the final scores, and embeddings."""
         with self._writer.as_default(step=epochs):
             plain = {k: v for k, v in settings.items() if isinstance(v, bool | int | float | str)}
             hparams.hparams(plain)
@@ -56,29 +56,29 @@ class Board(keras.callbacks.Callback):
         return tf.summary.create_file_writer(str(self.logs / "scores"))
 
     def _distances(self) -> None:
-        found = self.scores.last
-        few = np.linspace(0, len(found.query) - 1, min(QUERIES, len(found.query))).astype(int)
-        query, (embeddings, others) = found.query[few], found.embeddings
+        scored = self.scores.last
+        few = np.linspace(0, len(scored.query) - 1, min(QUERIES, len(scored.query))).astype(int)
+        query, (embeddings, others) = scored.query[few], scored.embeddings
         rows = evaluation.compare(embeddings[few], others)
-        judged = "no-camera" if query.camera is None else "market1501"
-        distances, same = evaluation.pairs(rows, query, found.gallery, judged)
+        rule = "no-camera" if query.camera is None else "market1501"
+        distances, same = evaluation.pairs(rows, query, scored.gallery, rule)
         for name, chosen in (("one person", same), ("two persons", ~same)):
             tf.summary.histogram(f"distances/{name}", distances[chosen])
         if self.pictures:
-            shown = np.linspace(0, len(few) - 1, min(LISTS, len(few))).astype(int).tolist()
-            lists = evaluation.ranked_lists(rows, query, found.gallery, shown)
-            picture = draw_ranked_lists(lists, query.path, found.gallery.path)
+            chosen = np.linspace(0, len(few) - 1, min(LISTS, len(few))).astype(int).tolist()
+            lists = evaluation.ranked_lists(rows, query, scored.gallery, chosen)
+            picture = draw_ranked_lists(lists, query.path, scored.gallery.path)
             tf.summary.image("ranked lists", np.asarray(picture)[None])
 
     def _project(self) -> None:
-        """Embeddings of gallery images, with who and where, and with pictures if wanted."""
-        found = self.scores.last
-        count = len(found.gallery)
+        """Write embeddings of gallery images with labels, and optionally pictures."""
+        scored = self.scores.last
+        count = len(scored.gallery)
         few = np.sort(np.random.default_rng(0).permutation(count)[:POINTS])
         folder = self.logs / "embeddings"
         folder.mkdir(parents=True, exist_ok=True)
-        np.savetxt(folder / "tensors.tsv", found.embeddings[1][few], "%.6g", delimiter="\t")
-        images = found.gallery[few]
+        np.savetxt(folder / "tensors.tsv", scored.embeddings[1][few], "%.6g", delimiter="\t")
+        images = scored.gallery[few]
         cameras = np.full(len(few), "") if images.camera is None else images.camera
         rows = np.stack([images.identity.astype(str), cameras.astype(str)], axis=1)
         table, header = folder / "metadata.tsv", "identity\tcamera"
@@ -95,7 +95,7 @@ class Board(keras.callbacks.Callback):
 
 
 def _sprite(paths: Any) -> Image.Image:
-    """A square of square pictures, row by row, as the projector wants it."""
+    """Return a square of square pictures, row by row: the format of the projector."""
     side = int(np.ceil(np.sqrt(len(paths))))
     whole = Image.new("RGB", (side * SPRITE, side * SPRITE), (255, 255, 255))
     for i, path in enumerate(paths):

@@ -12,16 +12,16 @@ from PIL import Image
 from keras_reid import checks
 from keras_reid.data.mot import Boxes
 from keras_reid.data.video import Video
-from keras_reid.errors import InputError
+from keras_reid.errors import Shown, invalid
 from keras_reid.io import new_file, new_folder
-from keras_reid.visualize.pictures import draw_tracks
+from keras_reid.visualize.track_pictures import draw_tracks
 
 CODECS = {".avi": "MJPG", ".mp4": "mp4v"}
 TRAIL = 25  # frames
 
 
 def check_video(path: str, size: tuple[int, int]) -> None:
-    """Raise if a path is that of a video which cannot be written in this size (w, h)."""
+    """Raise for the path of a video that cannot be written in this size (w, h)."""
     if Path(path).suffix.lower() in CODECS:
         with TemporaryDirectory() as folder, _writer(Path(folder, Path(path).name), 25.0, size):
             pass
@@ -52,11 +52,8 @@ def write_tracks(
     with new_file(path) as file, _writer(file, rate, size) as writer:
         for number, picture in pictures:
             if picture.size != size:  # OpenCV would leave the frame out
-                raise InputError(
-                    f"`annotated` must be a folder if the frames differ in size, got {file.suffix} "
-                    f"and frame {number} of {picture.size} after {size}. Name a folder.",
-                    "annotated",
-                )
+                sizes = Shown(f"frame {number} of {picture.size} after {size}")
+                raise invalid("annotated", "a folder if the frames differ in size", sizes)
             writer.write(np.ascontiguousarray(np.asarray(picture)[:, :, ::-1]))
 
 
@@ -67,11 +64,9 @@ def _writer(file: Path, rate: float, size: tuple[int, int]) -> Iterator[Any]:
     codec = cv2.VideoWriter_fourcc(*CODECS[file.suffix.lower()])
     writer = cv2.VideoWriter(str(file), codec, rate, size)
     if not writer.isOpened():
-        raise InputError(
-            f"`annotated` must be a video that OpenCV can write, got *{file.suffix} of {size[0]} x "
-            f"{size[1]} pixels. Name an .avi, or a folder.",
-            "annotated",
-        )
+        received = Shown(f"*{file.suffix} of {size[0]} x {size[1]} pixels")
+        fix = "Name an .avi, or a folder."
+        raise invalid("annotated", "a video that OpenCV can write", received, fix)
     try:
         yield writer
     finally:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from keras_reid import gallery
 from keras_reid.cli import options, search, train
-from keras_reid.cli.common import say_json
+from keras_reid.cli.terminal import say_json
 
 NAMES = ("Müller", "Łukasz", "中村", "🙂")
 CODE_PAGES = ("cp1252", "cp437", "ascii", "latin-1", "utf-8")

@@ -8,6 +8,8 @@ import pytest
 from conftest import ROOT
 from processes import within
 
+from keras_reid.cli import evaluate
+
 COMMANDS = ("train", "evaluate", "export", "cluster", "search", "track", "embed")
 
 
@@ -75,3 +77,30 @@ def test_renamed_flag_names_the_new_one(old: str, new: str, tmp_path) -> None:
     code, _, err = within("train.py", old, cwd=tmp_path)
     assert code == 2
     assert f"error: the flag {old} is now called {new}." in err
+
+
+def test_renamed_value_names_the_new_one(tmp_path) -> None:
+    code, _, err = within("evaluate.py", "--distance=global", cwd=tmp_path)
+    assert code == 1
+    assert "error: --distance=global is now called --distance=euclidean." in err
+
+
+def test_help_lists_flags_under_their_topics() -> None:
+    lines = evaluate.run.help_text(full=True).splitlines()
+    topics = {}
+    for line in lines:
+        if line.endswith(":") and not line.startswith(" "):
+            topic = topics.setdefault(line[:-1], [])
+        elif line.startswith("  --"):
+            topic.append(line.split(":")[0].strip(" -").removeprefix("[no]"))
+    assert [*topics] == ["flags", "data", "model", "evaluation", "output"]
+    assert "protocol" in topics["evaluation"]
+    assert {"dataset", "features"} < {*topics["data"]}
+    assert topics["output"] == ["out", "report", "save_features"]
+    assert sum(map(len, topics.values())) == len(evaluate.run.fields)
+    text = " ".join("\n".join(lines).split())
+    assert text.count("euclidean, cosine, local, global_local, visible") == 1
+    assert (
+        "Order of equal distances: by gallery index, or the bounds over all orders. Default: index."
+        in text
+    )

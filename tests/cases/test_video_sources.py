@@ -108,7 +108,7 @@ def test_track_output_that_exists_is_refused_before_any_work(scene, monkeypatch,
     flags = [f"--{key}={file}" for key, file in OUTPUTS.items() if key != "gallery"]
     code, _, err = within("track.py", "--video=good.avi", "--detections=det.txt", *flags, cwd=scene)
     assert code == 1
-    assert f"--{name} is new" in err
+    assert f"--{name} must be a new path" in err
     assert (scene / OUTPUTS[name]).read_text() == "kept"
 
 

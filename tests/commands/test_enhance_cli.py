@@ -67,7 +67,7 @@ def test_evaluate_attributes_reports_accuracy_and_filters(drawn: Path) -> None:
     flags = ["--run=attributes", "--attributes=drawn/attributes.csv", "--attribute_filter=0.6"]
     out = evaluate(drawn, *flags, "--out=scores.json")
     assert "mean (mA)" in out
-    assert "attributes of a probability of 0.6 and more leave" in out
+    assert "attributes with a probability of at least 0.6 keep" in out
     scores = json.loads((drawn / "scores.json").read_text())
     assert 0 <= scores["attributes"]["mA"] <= 1
     assert scores["protocol"]["distance"] == "euclidean, attributes agreeing"
@@ -187,18 +187,18 @@ def test_train_invalid_recipe_exits_with_error(drawn: Path, flags: list[str], me
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--run=pose", "--set_distance=min"], "give --tracklets"),
+        (["--run=pose", "--set_distance=min"], "Give --tracklets"),
         (
             ["--run=pose", "--tracklets", "--set_distance=min", "--save_features=x"],
-            "frames of tracklets are not saved",
+            "--save_features stores embeddings",
         ),
-        (["--features=a.npz,b.npz", "--tracklets"], "tracklets are made of images"),
-        (["--run=pose", "--tracklets", "--distance=visible"], "compared by embeddings"),
-        (["--run=attributes", "--attribute_filter=0.4"], "is in (0.5, 1]: received 0.4"),
-        (["--run=attributes", "--attribute_filter=0.9", "--rerank=aqe"], "leave --rerank"),
+        (["--features=a.npz,b.npz", "--tracklets"], "--tracklets need images"),
+        (["--run=pose", "--tracklets", "--distance=visible"], "--tracklets compares embeddings"),
+        (["--run=attributes", "--attribute_filter=0.4"], "must be in (0.5, 1], got 0.4"),
+        (["--run=attributes", "--attribute_filter=0.9", "--rerank=aqe"], "Leave --rerank"),
         (
             ["--run=attributes", "--tracklets", "--set_distance=min", "--rerank=aqe"],
-            "frames are re-ranked by k_reciprocal alone",
+            "re-ranked by k_reciprocal only",
         ),
     ],
 )

@@ -93,19 +93,23 @@ REFUSED = [
     ("train", ("--dataset=market1501", "--data_dir=no"), "no"),
     ("evaluate", ("--rerank=magic",), "should be one of <none|k_reciprocal"),
     ("evaluate", ("--rerank_options=k1",), "NAME=NUMBER"),
-    ("evaluate", (), "give --dataset and --data_dir"),
+    ("evaluate", (), "--dataset and --data_dir are required"),
     ("export", ("--format=magic",), "should be one of <saved_model|onnx"),
     ("export", ("--name=../x",), "--name must be letters, digits"),
     ("export", ("--ranker_gallery=g.npz", "--noranker"), "is held by a ranker"),
-    ("cluster", (), "either --images or --dataset"),
+    ("cluster", (), "Either --images or --dataset"),
     ("cluster", ("--images=no",), "no is no folder"),
-    ("search", ("stats",), "give --gallery"),
+    ("search", ("stats",), "--gallery is required"),
     ("embed", (), "--images and --out are required"),
     ("search", ("--gallery=faiss:no.db", "stats"), "there is no gallery"),
     ("track", ("--out=x",), "give --video"),
-    ("demo", (), "give --gallery"),
+    ("demo", (), "--gallery is required"),
     *((command, ("--magic=1",), "Unknown command line flag 'magic'") for command in COMMANDS),
-    ("track", ("--video=x", "--out=x", "--min_confidence=nan"), "min_confidence is a number"),
+    (
+        "track",
+        ("--video=x", "--out=x", "--min_confidence=nan"),
+        "--min_confidence must be a number",
+    ),
 ]
 
 

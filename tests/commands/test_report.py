@@ -201,7 +201,7 @@ def test_feature_maps_mean_equals_features(made):
     ("flags", "message"),
     [
         (("--protocol=viper",), "protocol viper ranks random halves"),
-        (("--report=old.html",), "--report is new"),
+        (("--report=old.html",), "--report must be a new path"),
     ],
 )
 def test_report_invalid_options_exit_with_error(flags, message, tmp_path):
@@ -236,4 +236,4 @@ def test_report_without_matplotlib_exits_with_error(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     code, _, err = within("evaluate.py", "--features=q,g", "--report=r.html", cwd=tmp_path)
     assert code == 1
-    assert "needs matplotlib: run pip install '.[plots]' in the checkout" in err
+    assert "matplotlib is not installed. Run pip install '.[plots]'" in err

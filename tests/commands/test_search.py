@@ -119,7 +119,7 @@ def test_search_enrol_calibrate_query_remove_workflow_succeeds(folder):
     assert page.count("<img ") == page.count("data:image/jpeg;base64,") == 6
     assert identity in page
     err = search(*RUN, "--html=out/page.html", "query", image, cwd=root, code=1)
-    assert "--html is new" in err
+    assert "--html must be a new path" in err
     strict = ("--match_probability=1", "--possible_probability=1")
     out = search(*RUN, *strict, "query", image, cwd=root)
     assert f"{image}: no match (nearest: {identity}, " in out

@@ -241,9 +241,9 @@ def test_attribute_scores_constant_attributes_are_left_out():
     scores = evaluation.attribute_scores(told, np.array([[1, 0, 1], [0, 0, 1]]), ["x", "y", "z"])
     assert scores.mean_accuracies == {"x": 1.0}
     assert scores.left_out == ("y", "z")
-    assert "left out, for all images are alike: y, z" in str(scores)
+    assert "left out, equal for all images: y, z" in str(scores)
     assert scores.to_dict()["left_out"] == ["y", "z"]
-    with pytest.raises(InputError, match="some images have them and others do not"):
+    with pytest.raises(InputError, match="an attribute that only some images have"):
         evaluation.attribute_scores(told[:, 1:], np.array([[0, 1], [0, 1]]), ["y", "z"])
     with pytest.raises(InputError, match=r"\(n, 2\)"):
         evaluation.attribute_scores(told, np.zeros((2, 3)), ["y", "z"])
@@ -304,9 +304,9 @@ def test_prefilter_drops_contradicting_pairs(seed, confidence):
 def test_prefilter_invalid_confidence_or_columns_raise():
     sides = evaluation.Labels([1], [1]), evaluation.Labels([1], [2])
     for confidence in (0.5, 1.1, float("nan")):
-        with pytest.raises(InputError, match=r"in \(0\.5, 1\]"):
+        with pytest.raises(InputError, match=r"`confidence` must be in \(0\.5, 1\]"):
             evaluation.prefilter((np.ones((1, 2)), np.ones((1, 2))), *sides, confidence=confidence)
-    with pytest.raises(InputError, match="both of one model"):
+    with pytest.raises(InputError, match="Predict both with one model"):
         evaluation.prefilter((np.ones((1, 2)), np.ones((1, 3))), *sides)
 
 

@@ -10,7 +10,8 @@ import pytest
 from keras_reid.data import PersonImages
 from keras_reid.errors import InputError
 from keras_reid.evaluation import MatchCalibration, fit_calibration
-from keras_reid.evaluation.calibration import distances, draw_searches, left_out
+from keras_reid.evaluation.calibration import distances, left_out
+from keras_reid.evaluation.calibration_fitting import draw_searches
 from keras_reid.training import RetrievalEvaluation
 from keras_reid.training.callbacks import Ranking
 from keras_reid.training.runs import Run
@@ -137,7 +138,7 @@ def test_adapt_few_images_move_little_and_many_more(fitted):
 
 def test_adapt_too_few_images_raises():
     x, names = persons(3, count=4, images=3)
-    with pytest.raises(InputError, match=r"at least 5 persons with 2 images .* got 4"):
+    with pytest.raises(InputError, match=r"needs 5 persons with at least 2 images, got 4"):
         KNOWN.adapt(x, names)
 
 
@@ -145,7 +146,7 @@ def test_fit_calibration_too_few_persons_or_other_lengths_raise():
     x, names = persons(3, count=9)
     with pytest.raises(InputError, match=r"at least 10 persons .* got 9"):
         fit_calibration([(x, names)], "few")
-    with pytest.raises(InputError, match=r"`identities` must have one value for each of 54"):
+    with pytest.raises(InputError, match=r"`identities` must be one for each of 54"):
         fit_calibration([(x, names[1:])], "few")
 
 

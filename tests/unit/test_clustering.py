@@ -235,9 +235,12 @@ def test_cluster_single_and_identical_images_return_expected_labels():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((np.ones((3, 2)), "kmeans"), "method is one of dbscan, agglomerative: received 'kmeans'"),
-        ((np.ones((3, 2)), "dbscan", 1.0), r"eps is in \(0, 1\): received 1.0"),
-        ((np.ones((3, 2)), "dbscan", 0.5, 0), "min_samples is at least 1: received 0"),
+        (
+            (np.ones((3, 2)), "kmeans"),
+            "one of dbscan, agglomerative, got 'kmeans'",
+        ),
+        ((np.ones((3, 2)), "dbscan", 1.0), r"`eps` must be in \(0, 1\), got 1.0"),
+        ((np.ones((3, 2)), "dbscan", 0.5, 0), "`min_samples` must be at least 1, got 0"),
         ((np.ones(3),), "a 2-D array"),
         ((np.full((3, 2), np.nan),), "finite in float32"),
     ],
@@ -250,8 +253,8 @@ def test_cluster_bad_input_raises(arguments, message):
 @pytest.mark.parametrize(
     ("labels", "clusters", "message"),
     [
-        ([1, 2], np.array([1.0, 2.0]), "one column of integers"),
-        ([1, 2, 3], np.array([1, 2]), "labels must be as many .* received 3 for 2"),
+        ([1, 2], np.array([1.0, 2.0]), r"`clusters` must be integers \(n,\)"),
+        ([1, 2, 3], np.array([1, 2]), r"`labels` .*\(2,\), got int64 \(3,\)"),
         ([], np.array([], int), "one for each image"),
     ],
 )
@@ -275,7 +278,7 @@ def test_draw_groups_shows_largest_groups(tmp_path):
     for x, y in ((70, 30), (50, 82)):
         assert sheet.getpixel((x, y)) == (255, 255, 255)
     assert visualize.draw_groups(paths, np.array(groups), rows=1, height=40).size[1] == 52
-    with pytest.raises(InputError, match="none of the 9 images"):
+    with pytest.raises(InputError, match="9 images in no group"):
         visualize.draw_groups(paths, np.full(9, -1))
 
 

@@ -178,21 +178,31 @@ def nan(features):
 @pytest.mark.parametrize(
     ("query", "gallery", "distance", "message"),
     [
-        ({"embedding": np.ones((2, 3))}, both(3), "local", "query features 'local', .*'embedding'"),
-        (both(3), {"local": stripes(3)}, "global_local", r"gallery features 'embedding'"),
-        (stripes(3), stripes(3), "global_local", r"query features 'local', received no mapping"),
+        (
+            {"embedding": np.ones((2, 3))},
+            both(3),
+            "local",
+            "a mapping with 'local', got embed",
+        ),
+        (
+            both(3),
+            {"local": stripes(3)},
+            "global_local",
+            "gallery .* 'embedding', got local",
+        ),
+        (stripes(3), stripes(3), "global_local", "`query features` .* 'local', got an array"),
         (both(3)["embedding"], stripes(3), "local", r"3-D .* got float32 \(3, 8\)"),
         (stripes(3), stripes(3), "euclidean", r"2-D .* got float32 \(3, 4, 6\)"),
         (
             stripes(3),
             stripes(3, d=5),
             "local",
-            r"same width .* got the shapes .* 4, 6\) and .* 4, 5\)",
+            r"one size .* got the shapes .* 4, 6\) and .* 4, 5\)",
         ),
         (stripes(3, 0), stripes(3), "local", r"at least 1, got the shapes .* 0, 6\)"),
         (nan(both(3)), both(3), "local", "`query` features must be finite .* 1 rows, first row 2"),
         (both(3), nan(both(3)), "global_local", "`gallery` features .* in 1 rows"),
-        (both(3), both(3), "aligned", r"local, global_local, visible: received 'alig"),
+        (both(3), both(3), "aligned", r"local, global_local, visible, got 'alig"),
     ],
 )
 def test_matrix_invalid_features_raises(query, gallery, distance, message):

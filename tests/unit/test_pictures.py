@@ -5,7 +5,7 @@ import pytest
 
 from keras_reid import visualize
 from keras_reid.errors import InputError
-from keras_reid.visualize import pictures
+from keras_reid.visualize import pictures, track_pictures
 
 DIAGONAL = np.array([[1, 1, 0], [0, 1, 1], [0, 0, 1]], bool)
 
@@ -58,11 +58,11 @@ def test_draw_alignment_lower_cost_draws_stronger_line():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"first": np.zeros((4, 4, 3))}, r"uint8 RGB \(h, w, 3\): received float64 \(4, 4, 3\)"),
-        ({"second": np.zeros((4, 4), np.uint8)}, r"received uint8 \(4, 4\)"),
-        ({"path": DIAGONAL.astype(int)}, r"booleans \(s, t\), .* got int64 .*path\[i, j\]"),
+        ({"first": np.zeros((4, 4, 3))}, r"uint8 RGB \(h, w, 3\), got float64 \(4, 4, 3\)"),
+        ({"second": np.zeros((4, 4), np.uint8)}, r"got uint8 \(4, 4\)"),
+        ({"path": DIAGONAL.astype(int)}, r"booleans \(s, t\) .* got int64 .*path\[i, j\]"),
         ({"path": DIAGONAL[None]}, r"got bool \(1, 3, 3\)"),
-        ({"costs": np.zeros((2, 3))}, r"bool \(3, 3\) and costs \(2, 3\)"),
+        ({"costs": np.zeros((2, 3))}, r"bool \(3, 3\) and \(2, 3\)"),
     ],
 )
 def test_draw_alignment_invalid_arguments_raises(change, message):
@@ -82,7 +82,7 @@ def test_draw_keypoints_confidence_sets_darkness():
     warm = np.asarray(visualize.draw_keypoints(image, points[2:], heat, 64)).astype(int)
     assert (warm[60, :, 0] > warm[60, :, 1] + 50).all()
     assert (warm[2] == 255).all()
-    with pytest.raises(InputError, match=r"body points are \(k, 3\)"):
+    with pytest.raises(InputError, match=r"`keypoints` must be an array \(k, 3\)"):
         visualize.draw_keypoints(image, points[:, :2])
 
 
@@ -118,6 +118,6 @@ def test_draw_timeline_bars_match_intervals():
 
 
 def test_track_colors_of_consecutive_numbers_are_distinct():
-    colors = np.array([pictures._color(number) for number in range(1, 9)], float)
+    colors = np.array([track_pictures._color(number) for number in range(1, 9)], float)
     distances = np.linalg.norm(colors[:, None] - colors, axis=-1)
     assert distances[~np.eye(8, dtype=bool)].min() > 40

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from keras_reid import data, inference, models
-from keras_reid.cli import common
+from keras_reid.cli import terminal
 
 
 class Terminal(io.StringIO):
@@ -21,14 +21,14 @@ class Terminal(io.StringIO):
 def clock(monkeypatch):
     """A clock that is set by the test."""
     now = [0.0]
-    monkeypatch.setattr(common.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: now[0])
     return now
 
 
 def test_progress_in_pipe_prints_line_every_ten_seconds(clock, monkeypatch):
     err = io.StringIO()
     monkeypatch.setattr(sys, "stderr", err)
-    tell = common.progress("embedding")
+    tell = terminal.progress("embedding")
     for done in range(1, 61):
         clock[0] = 0.5 * done
         tell(10 * done, 600)
@@ -44,7 +44,7 @@ def test_progress_in_pipe_prints_line_every_ten_seconds(clock, monkeypatch):
 def test_progress_second_loop_restarts_count(clock, monkeypatch):
     err = io.StringIO()
     monkeypatch.setattr(sys, "stderr", err)
-    tell = common.progress("neighbors")
+    tell = terminal.progress("neighbors")
     for now, done, total in ((0, 1, 4), (11, 4, 4), (11, 1, 5), (22, 3, 5), (23, 5, 5)):
         clock[0] = now
         tell(done, total)
@@ -54,7 +54,7 @@ def test_progress_second_loop_restarts_count(clock, monkeypatch):
 def test_progress_unknown_total_prints_rate(clock, monkeypatch):
     err = io.StringIO()
     monkeypatch.setattr(sys, "stderr", err)
-    tell = common.progress("detecting")
+    tell = terminal.progress("detecting")
     tell(1, None)
     clock[0] = 20
     tell(41, None)
@@ -64,7 +64,7 @@ def test_progress_unknown_total_prints_rate(clock, monkeypatch):
 def test_progress_on_terminal_short_loop_prints_nothing(monkeypatch):
     err = Terminal()
     monkeypatch.setattr(sys, "stderr", err)
-    tell = common.progress("ranking")
+    tell = terminal.progress("ranking")
     for done in (1, 2, 3):
         tell(done, 3)
     assert err.getvalue().strip() == ""
@@ -73,8 +73,8 @@ def test_progress_on_terminal_short_loop_prints_nothing(monkeypatch):
 def test_progress_on_terminal_bar_is_cleared_at_end(monkeypatch):
     err = Terminal()
     monkeypatch.setattr(sys, "stderr", err)
-    monkeypatch.setattr(common, "AFTER", 0.0)
-    tell = common.progress("ranking")
+    monkeypatch.setattr(terminal, "AFTER", 0.0)
+    tell = terminal.progress("ranking")
     tell(1, 4)
     shown = err.getvalue()
     assert "ranking" in shown

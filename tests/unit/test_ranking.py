@@ -288,12 +288,12 @@ def test_rank_result_serializes_scores_and_protocol():
 @pytest.mark.parametrize("k", [0, 11])
 def test_result_rank_outside_cmc_raises(k):
     features, *labels = example()
-    with pytest.raises(InputError, match=f"ranks 1 to 10, received {k}"):
+    with pytest.raises(InputError, match=rf"`k` must be in 1\.\.10, got {k}"):
         rank(features, *labels, max_rank=10).rank(k)
 
 
 GOOD = {
-    "compared": np.array([[1.0, 2.0, 3.0], [3.0, 2.0, 1.0]]),
+    "distances": np.array([[1.0, 2.0, 3.0], [3.0, 2.0, 1.0]]),
     "query": Labels([1, 2], [0, 0]),
     "gallery": Labels([1, 2, 3], [1, 1, 1]),
 }
@@ -304,48 +304,51 @@ NAN = (np.ones((2, 4)), np.array([[1.0] * 4, [1.0] * 4, [1.0, 1.0, np.nan, 1.0]]
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"compared": np.array([[1, 2, 3], [1, np.nan, 3]])}, "nan between query 1 and .* 1"),
-        ({"compared": np.array([[1, 2, np.inf], [1, 2, 3]])}, "inf between query 0 and .* 2"),
-        ({"compared": NAN}, "`gallery` features must be finite .* 1 rows, first row 2"),
+        ({"distances": np.array([[1, 2, 3], [1, np.nan, 3]])}, "nan between query 1 and .* 1"),
+        ({"distances": np.array([[1, 2, np.inf], [1, 2, 3]])}, "inf between query 0 and .* 2"),
+        ({"distances": NAN}, "`gallery` features must be finite .* 1 rows, first row 2"),
         (
-            {"compared": (np.full((2, 4), 1e300), PAIR[1])},
+            {"distances": (np.full((2, 4), 1e300), PAIR[1])},
             "`query` .* float32.* 2 rows",
         ),
-        ({"compared": (np.eye(2, 4) * 1e30, PAIR[1])}, "too large to square in float32"),
-        ({"compared": np.ones(3)}, r"`distances` must be a 2-D array .* got float64 \(3,\)"),
-        ({"compared": np.ones((2, 3), complex)}, "real numbers.*complex128"),
-        ({"compared": [["a", "b", "c"]] * 2}, "array of real numbers"),
-        ({"compared": [np.ones((2, 4)), np.ones((3, 4))]}, "got a list"),
-        ({"compared": PAIR + PAIR}, "received 4 parts"),
-        ({"compared": (PAIR[0], np.ones((3, 5)))}, r"same width.*, 4\) and \(3, 5\)"),
+        ({"distances": (np.eye(2, 4) * 1e30, PAIR[1])}, "too large to square in float32"),
+        ({"distances": np.ones(3)}, r"`distances` must be a 2-D array .* got float64 \(3,\)"),
+        ({"distances": np.ones((2, 3), complex)}, "real numbers.*complex128"),
+        ({"distances": [["a", "b", "c"]] * 2}, "array of real numbers"),
+        ({"distances": [np.ones((2, 4)), np.ones((3, 4))]}, "got a list"),
+        ({"distances": PAIR + PAIR}, "got a tuple of 4"),
+        ({"distances": (PAIR[0], np.ones((3, 5)))}, r"one size .*, 4\) and \(3, 5\)"),
         (
-            {"compared": (np.ones((2, 0)), np.ones((3, 0)))},
+            {"distances": (np.ones((2, 0)), np.ones((3, 0)))},
             r"at least 1, .* \(2, 0\) and",
         ),
-        ({"compared": (PAIR[0], np.ones(3))}, "`gallery features` must be a 2-D array"),
-        ({"compared": np.ones((2, 0))}, "3 for 0 images"),
-        ({"compared": np.ones((0, 3))}, "2 for 0 images"),
-        ({"query": Labels([1], [0, 0])}, "query identities must be as many .* 1 for 2 images"),
-        ({"gallery": Labels([1, 2], [1] * 3)}, "gallery identities .* received 2 for 3 images"),
-        ({"query": Labels([1, 2], [0])}, "query cameras .* received 1 for 2 images"),
-        ({"gallery": Labels([1, 2, 3], [0] * 4)}, "gallery cameras .* received 4 for 3 images"),
-        ({"query": Labels([1.5, 2.5], [0, 0])}, "integers or strings, received a 1-D array"),
-        ({"gallery": Labels([[1, 2, 3]], [1] * 3)}, "received a 2-D array of int64"),
-        ({"gallery": Labels([[1], [2, 3], []], [1] * 3)}, "gallery identities are one column"),
-        ({"query": Labels(["1", "2"], [0, 0])}, "of one kind, received <U1 and int64"),
-        ({"query": Labels([1, 2])}, "needs the cameras .* none for the query.*'no-camera'"),
+        ({"distances": (PAIR[0], np.ones(3))}, "`gallery features` must be a 2-D array"),
+        ({"distances": np.ones((2, 0))}, r"`gallery identities` .*\(0,\), got int64 \(3,\)"),
+        ({"distances": np.ones((0, 3))}, r"`query identities` .*\(0,\), got int64 \(2,\)"),
+        ({"query": Labels([1], [0, 0])}, r"`query identities` .*\(2,\), got int64 \(1,\)"),
+        ({"gallery": Labels([1, 2], [1] * 3)}, r"`gallery identities` .*\(3,\), got int64 \(2,\)"),
+        ({"query": Labels([1, 2], [0])}, r"`query cameras` .*\(2,\), got int64 \(1,\)"),
+        ({"gallery": Labels([1, 2, 3], [0] * 4)}, r"`gallery cameras` .*\(3,\), got int64 \(4,\)"),
+        ({"query": Labels([1.5, 2.5], [0, 0])}, "integers or strings .*, got float64"),
+        ({"gallery": Labels([[1, 2, 3]], [1] * 3)}, r"got int64 \(1, 3\)"),
+        (
+            {"gallery": Labels([[1], [2, 3], []], [1] * 3)},
+            "`gallery identities` must be integers",
+        ),
+        ({"query": Labels(["1", "2"], [0, 0])}, "both integers or both strings, got <U1 and int64"),
+        ({"query": Labels([1, 2])}, "needs cameras, got none for the query.*'no-camera'"),
         ({"gallery": Labels([1, 2, 3])}, "none for the gallery"),
-        ({"protocol": "cuhk"}, "protocol is one of market1501, .*all-vs-all: received 'cuhk'"),
+        ({"protocol": "cuhk"}, "`protocol` must be one of market1501, .*all-vs-all, got 'cuhk'"),
         ({"protocol": "all-vs-all"}, "one set against itself, but .* differ"),
         (
-            {"protocol": "viper", "compared": compare(*PAIR, reranking="aqe")},
-            "'viper' ranks halves of them",
+            {"protocol": "viper", "distances": compare(*PAIR, reranking="aqe")},
+            "'viper' ranks random halves",
         ),
         (
-            {"protocol": "all-vs-all", "compared": compare(*PAIR, reranking="aqe")},
+            {"protocol": "all-vs-all", "distances": compare(*PAIR, reranking="aqe")},
             "each image in both",
         ),
-        ({"max_rank": 0}, "max_rank is at least 1: received 0"),
+        ({"max_rank": 0}, "`max_rank` must be at least 1, got 0"),
         ({"gallery": Labels([3, 4, 5], [1] * 3)}, "true match .*, got 2 queries"),
         (
             {"gallery": Labels([3, 4, 5], [1] * 3), "protocol": Protocol(invalid="zero")},
@@ -361,25 +364,28 @@ def test_rank_invalid_input_raises(change, message):
 def test_rank_nan_in_later_block_raises_with_row(monkeypatch):
     few_at_a_time(monkeypatch, 1, 3)
     with pytest.raises(InputError, match=r"nan between query 1 and .* 1"):
-        rank(**{**GOOD, "compared": np.array([[1, 2, 3], [1, np.nan, 3]])})
+        rank(**{**GOOD, "distances": np.array([[1, 2, 3], [1, np.nan, 3]])})
 
 
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: Protocol(ties="lucky"), "ties is one of index, .*: received 'lucky'"),
-        (lambda: Protocol(repeats=0), "repeats is at least 1: received 0"),
-        (lambda: Protocol(invalid="skip"), "invalid is one of drop, zero: received 'skip'"),
+        (lambda: Protocol(ties="lucky"), "`ties` must be one of index, .*, got 'lucky'"),
+        (lambda: Protocol(repeats=0), "`repeats` must be at least 1, got 0"),
+        (lambda: Protocol(invalid="skip"), "`invalid` must be one of drop, zero, got 'skip'"),
         (
             lambda: compare(*PAIR, "manhattan"),
-            "euclidean, cosine, local, global_local, visible: received 'manhattan'",
+            "euclidean, cosine, local, global_local, visible, got 'manhattan'",
         ),
         (
             lambda: compare(*PAIR, reranking="magic"),
-            "none, k_reciprocal, .*received 'magic'",
+            "none, k_reciprocal, .*got 'magic'",
         ),
-        (lambda: compare(*PAIR, reranking="aqe", k1=3), "aqe has other options, received .*k1"),
-        (lambda: compare(*PAIR, k1=3), "belong to a re-ranker of features"),
+        (
+            lambda: compare(*PAIR, reranking="aqe", k1=3),
+            "options of 'aqe': .*, got k1",
+        ),
+        (lambda: compare(*PAIR, k1=3), "options of 'none': none, got k1"),
     ],
 )
 def test_protocol_and_compare_invalid_arguments_raises(build, message):
@@ -560,7 +566,7 @@ def test_interval_every_score_contains_its_value():
     error = values.std() / len(values) ** 0.5
     assert high - low == pytest.approx(2 * 1.96 * error, rel=0.08)
     for arguments in (("AP",), ("rank-0",), ("rank-x",), ("mAP", 1.0), ("mAP", 0.9, 0)):
-        with pytest.raises(InputError, match=r"score is one of|(level|samples) is"):
+        with pytest.raises(InputError, match=r"`score` must be one of|`(level|samples)` must be"):
             result.interval(*arguments)
 
 
@@ -639,8 +645,8 @@ def test_load_features_invalid_file_raises(tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "text.npz").write_text("no arrays")
     for name, message in (
-        ("x.npz", "named embedding or local, but .* holds feature"),
-        ("folder", "holds none"),
+        ("x.npz", "array embedding or local, got feature"),
+        ("folder", "local, got none"),
         ("text.npz", "must be an .npz file"),
         ("missing.npz", "must be an .npz file"),
     ):

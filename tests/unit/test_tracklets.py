@@ -508,10 +508,10 @@ def test_set_distances_match_loops(seed, kind):
 def test_set_distances_invalid_sets_raises():
     one = [np.zeros((1, 2))]
     for query, gallery, kind, message in (
-        (one, one, "median", "kind is one of"),
-        ([], one, "min", "received 0 query sets"),
+        (one, one, "median", "`kind` must be one of"),
+        ([], one, "min", "`query` must be sets .* got 0 sets"),
         (one, [np.zeros((0, 2))], "min", "1 of them empty"),
-        (one, [np.zeros((1, 3))], "min", "widths 2 and 3"),
+        (one, [np.zeros((1, 3))], "min", "one embedding size, got 2 and 3"),
         ([np.full((1, 2), np.nan)], one, "min", "finite"),
     ):
         with pytest.raises(InputError, match=message):

@@ -1,0 +1,127 @@
+"""Fit of a match calibration on searches in drawn galleries."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from keras_reid.errors import InputError
+from keras_reid.evaluation.calibration import (
+    MatchCalibration,
+    alone_columns,
+    distances,
+    mean_impostor,
+    several_columns,
+)
+
+PERSONS = (5, 10, 30, 60, 100, 300)  # sizes of the drawn galleries
+IMAGES = (1, 2, 4)  # images per person in these galleries
+DRAWS = 4  # galleries of each size
+ALONE = 12  # times as many galleries of one person
+FEWEST_PERSONS = 10  # persons to fit on
+PENALTY = 1e-5  # on squared coefficients, against separable searches
+
+
+def fit_calibration(
+    sets: Sequence[tuple[Any, Any]], source: str, seed: int = 0
+) -> MatchCalibration:
+    """Fit the coefficients of `MatchCalibration` on searches in galleries drawn from images.
+
+    Galleries have 1 to 300 persons, at most half of all, and 1, 2 and 4 images of each. All other
+    images are queries; half of the weight belongs to queries of enrolled persons. Of large sets,
+    500 persons and 8 images of each are used.
+
+    Args:
+        sets: embeddings (n, d) and identities (n,) of persons that the model was not trained on,
+            for each network of cameras. A gallery is drawn from one set.
+        source: description of the images.
+        seed: of the draws.
+
+    Raises:
+        InputError: a set has fewer than 10 persons with a second image.
+    """
+    rng = np.random.default_rng(seed)
+    several, alone, impostors = [], [], []
+    for embeddings, identities in sets:
+        distance, owner, counts = distances(embeddings, identities, seed)
+        if (counts >= 2).sum() < FEWEST_PERSONS:
+            raise InputError(
+                f"A calibration needs at least {FEWEST_PERSONS} persons with 2 or more images, got "
+                f"{(counts >= 2).sum()}. Add images of others."
+            )
+        impostors.append(mean_impostor(distance, owner))
+        for images in IMAGES:
+            most = min(len(counts) // 2, (counts > images).sum())
+            sizes = [size for size in PERSONS if size <= most]
+            for size in DRAWS * sizes:
+                several.append(draw_searches(distance, owner, size, images, rng))
+            for _ in range(DRAWS * ALONE if most else 0):
+                alone.append(draw_searches(distance, owner, 1, images, rng))
+    columns = [several_columns(g.distance, g.second, g.persons, g.images) for g in several]
+    search = _fitted(columns, several)
+    pair = _fitted([alone_columns(g.distance, g.images) for g in alone], alone)
+    return MatchCalibration(tuple(search), tuple(pair), float(np.mean(impostors)), source)
+
+
+@dataclass(frozen=True, eq=False)
+class GallerySearches:
+    """Searches of one drawn gallery.
+
+    Attributes:
+        distance, second: (q,) distances to the nearest and to the second person (inf: none).
+        right: (q,) True where the nearest person is the person of the query.
+        enrolled: (q,) True where the person of the query is enrolled.
+        query: (q,) rows of the queries.
+        persons, images: numbers of enrolled persons and of images of each.
+    """
+
+    distance: np.ndarray
+    second: np.ndarray
+    right: np.ndarray
+    enrolled: np.ndarray
+    query: np.ndarray
+    persons: int
+    images: int
+
+    @property
+    def weight(self) -> np.ndarray:
+        """Weights (q,) with sum 1, half of it for queries of enrolled persons."""
+        known = self.enrolled.sum()
+        return np.where(self.enrolled, 0.5 / max(known, 1), 0.5 / max(len(self.query) - known, 1))
+
+
+def draw_searches(
+    distance: np.ndarray, owner: np.ndarray, persons: int, images: int, rng: np.random.Generator
+) -> GallerySearches:
+    """Enrol images of some persons, and search for all others.
+
+    Args:
+        distance, owner: of `distances`.
+        persons: number of enrolled persons, of those with more than `images` images.
+        images: number of enrolled images of each.
+        rng: of the draw.
+    """
+    fit = np.flatnonzero(np.bincount(owner) > images)
+    chosen = np.sort(rng.choice(fit, persons, replace=False))
+    rows = np.concatenate(
+        [rng.choice(np.flatnonzero(owner == one), images, replace=False) for one in chosen]
+    )
+    query = np.setdiff1d(np.arange(len(owner)), rows)
+    nearest = distance[np.ix_(query, rows)].reshape(len(query), persons, images).min(axis=2)
+    order = np.argsort(nearest, axis=1, kind="stable")[:, :2]
+    best = np.take_along_axis(nearest, order, axis=1)
+    second = best[:, 1] if persons > 1 else np.full(len(query), np.inf)
+    right = chosen[order[:, 0]] == owner[query]
+    enrolled = np.isin(owner[query], chosen)
+    return GallerySearches(best[:, 0], second, right, enrolled, query, persons, images)
+
+
+def _fitted(columns: list[np.ndarray], searches: list[GallerySearches]) -> np.ndarray:
+    """Return the coefficients of a weighted logistic regression."""
+    from sklearn.linear_model import LogisticRegression
+
+    right = np.concatenate([search.right for search in searches])
+    weight = np.concatenate([search.weight for search in searches]) / len(searches)
+    model = LogisticRegression(C=0.5 / PENALTY, fit_intercept=False, tol=1e-8, max_iter=10_000)
+    return model.fit(np.concatenate(columns), right, weight).coef_[0]
