@@ -11,6 +11,7 @@ from keras_reid.evaluation.calibration import (
     FEWEST_PERSONS,
     MatchCalibration,
     fit_calibration,
+    fit_pair_calibration,
 )
 from keras_reid.evaluation.clusters import (
     Clustering,
@@ -63,6 +64,7 @@ __all__ = [
     "clustering",
     "compare",
     "fit_calibration",
+    "fit_pair_calibration",
     "holds_both_sides",
     "load_features",
     "matrix",

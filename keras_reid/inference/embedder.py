@@ -127,12 +127,12 @@ class Embedder(ABC):
                 )
             images = single_images(images)
             batches = pixel_batches(images, batch_size, self.image_size)
-            return self(_reported(batches, len(images), progress))
+            return self(reported(batches, len(images), progress))
         size, batch_size = self.image_size, min(batch_size, len(images))
         if not self.takes_clips:
             self._check_columns(images)
             batches = image_batches(images, batch_size, size)
-            each = self(_reported(batches, len(images), progress))
+            each = self(reported(batches, len(images), progress))
             return tracklet_means(each, images.owner) if images.has_tracklets else each
         if not images.has_tracklets:
             raise InputError(
@@ -142,7 +142,7 @@ class Embedder(ABC):
             )
         counts = -(-np.bincount(images.owner) // frames)
         batches = clip_batches(images, frames, max(1, batch_size // frames), size)
-        clips = self(_reported(batches, int(counts.sum()), progress))
+        clips = self(reported(batches, int(counts.sum()), progress))
         return tracklet_means(clips, np.repeat(np.arange(len(counts)), counts))
 
     def _check_columns(self, images: Any) -> None:
@@ -167,7 +167,7 @@ class Embedder(ABC):
         return joined([self.run(inputs) for inputs in batches], self.outputs)
 
 
-def _reported(batches: Iterable[Any], total: int, progress: Progress | None) -> Iterator[Any]:
+def reported(batches: Iterable[Any], total: int, progress: Progress | None) -> Iterator[Any]:
     """Yield the batches and report progress."""
     done = 0
     for batch in batches:

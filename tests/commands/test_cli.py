@@ -23,7 +23,7 @@ from keras_reid.cli.evaluate import EvaluateOptions, evaluate
 from keras_reid.cli.options import Command as Script
 from keras_reid.cli.options import define
 from keras_reid.errors import InputError
-from keras_reid.training.recipes import setting_fields
+from keras_reid.training.recipe import setting_fields
 
 
 def train(

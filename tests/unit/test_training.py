@@ -24,6 +24,7 @@ from keras_reid.training.callbacks import (
     averaged_weights,
 )
 from keras_reid.training.mutual import MutualLearner
+from keras_reid.training.recipe import setting_fields
 from keras_reid.training.replicas import Replicas
 from keras_reid.training.schedules import WarmUp, schedule
 
@@ -668,7 +669,7 @@ def test_strong_recipe_ends_with_large_images() -> None:
 
 
 def test_recipe_settings_match_setting_fields() -> None:
-    names = [field.name for field in recipes.setting_fields()]
+    names = [field.name for field in setting_fields()]
     assert len({*names}) == len(names), "each is a flag of its own"
     recipe = tiny(parts=2, part_width=8, label_smoothing=0.0)
     assert {*recipe.settings} == {*names}
