@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_reid.errors import InputError
+from keras_reid.errors import InputError, Shown, invalid
 from keras_reid.evaluation.calibration import MatchCalibration
 from keras_reid.inference.sources import Source
 from keras_reid.models.shipped import Pretrained
@@ -135,11 +135,8 @@ class Embedder(ABC):
             each = self(reported(batches, len(images), progress))
             return tracklet_means(each, images.owner) if images.has_tracklets else each
         if not images.has_tracklets:
-            raise InputError(
-                "a model of tracklets embeds tracklets, not single images: received "
-                f"{len(images)} images; give tracklets",
-                "tracklets",
-            )
+            received = Shown(f"{len(images)} images")
+            raise invalid("images", "tracklets for a model of tracklets", received)
         counts = -(-np.bincount(images.owner) // frames)
         batches = clip_batches(images, frames, max(1, batch_size // frames), size)
         clips = self(reported(batches, int(counts.sum()), progress))
@@ -193,6 +190,6 @@ def joined(
         InputError: no batches.
     """
     if not parts:
-        raise InputError("there must be at least one image to embed: received none")
+        raise InputError("`images` must have at least one image, got none.", "images")
     joint = {name: np.concatenate([part[name] for part in parts]) for name in outputs}
     return joint["embedding"] if tuple(outputs) == ONLY_EMBEDDING else joint

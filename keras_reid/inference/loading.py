@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from keras_reid import checks, models
-from keras_reid.errors import InputError, first_line
+from keras_reid.errors import InputError, first_line, invalid
 from keras_reid.inference.embedder import ONLY_EMBEDDING, Embedder
 from keras_reid.inference.sources import Source
 
@@ -134,10 +134,8 @@ def _of_files(source: Source, runtime: str, settings: Mapping[str, Any]) -> Embe
             _check_runtime(runtime, ("saved_model",))
             return SavedModelEmbedder(source, metadata)
         if metadata.format not in SUFFIXES:
-            raise InputError(
-                f"The format of an export must be saved_model, {', '.join(SUFFIXES)}, got "
-                f"{metadata.format!r} in {source}. Load it with a newer keras_reid."
-            )
+            rule = f"saved_model, {', '.join(SUFFIXES)} in {source}"
+            raise invalid("format", rule, metadata.format, "Load it with a newer keras_reid.")
         file = source.path / f"model{SUFFIXES[metadata.format]}"
     from keras_reid.inference.network import NetworkEmbedder
     from keras_reid.inference.runtimes import OPENERS
@@ -158,11 +156,11 @@ def _of_files(source: Source, runtime: str, settings: Mapping[str, Any]) -> Embe
 
 
 def _check_runtime(runtime: str, choices: Sequence[str]) -> None:
-    checks.one_of(("auto", *choices), "export the model for other runtimes", runtime=runtime)
+    checks.one_of(("auto", *choices), "Export the model for other runtimes.", runtime=runtime)
 
 
-def _check_absent(what: str, arguments: Mapping[str, Any]) -> None:
+def _check_absent(kind: str, arguments: Mapping[str, Any]) -> None:
     """Raise for arguments that do not apply to a source."""
     for name, value in arguments.items():
         if value is not None:
-            raise InputError(f"`{name}` must not be given for {what}, got {value!r}.", name)
+            raise InputError(f"`{name}` must not be given for {kind}, got {value!r}.", name)

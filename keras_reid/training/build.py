@@ -62,7 +62,11 @@ class Plan:
             sampled = method.sampled(sampled)
         names = sampled.classes()[0]
         if len(names) < 2:
-            raise invalid("images", "of at least 2 persons", Shown(", ".join(map(str, names))))
+            raise invalid(
+                "images",
+                "of at least 2 persons",
+                Shown(f"{len(names)} ({', '.join(map(str, names))})"),
+            )
         steps = pk_steps(sampled, recipe.num_identities_per_batch, recipe.num_instances)
         annotations = Annotations.of(images, schema)
         return cls(recipe, images, len(names), steps, annotations, replicas or Replicas())
