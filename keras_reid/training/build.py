@@ -60,13 +60,10 @@ class Plan:
         sampled = images
         for method in recipe.methods:
             sampled = method.sampled(sampled)
-        names = sampled.classes()[0]
+        names = list(map(str, sampled.classes()[0]))
         if len(names) < 2:
-            raise invalid(
-                "images",
-                "of at least 2 persons",
-                Shown(f"{len(names)} ({', '.join(map(str, names))})"),
-            )
+            received = Shown(f"{len(names)} ({', '.join(names)})")
+            raise invalid("images", "of at least 2 persons", received)
         steps = pk_steps(sampled, recipe.num_identities_per_batch, recipe.num_instances)
         annotations = Annotations.of(images, schema)
         return cls(recipe, images, len(names), steps, annotations, replicas or Replicas())

@@ -370,7 +370,7 @@ def test_load_network_of_two_outputs_raises(tmp_path: Path) -> None:
     two = onnx.load(file)
     two.graph.output.append(helper.make_tensor_value_info("rows", TensorProto.FLOAT, None))
     onnx.save(two, file)
-    with pytest.raises(InputError, match=r"one output, or one named embedding: .* has out, rows"):
+    with pytest.raises(InputError, match="one output, or one named embedding, got out, rows"):
         inference.load(file, **SETTINGS)
 
 
