@@ -1,113 +1,59 @@
-"""Do two images show one person? Trains a pair verifier on synthetic pedestrians and asks it.
+"""Train a pair verifier on synthetic pedestrians and compare images of other persons.
 
     python examples/verify_pairs.py
-    python examples/verify_pairs.py --epochs=20 --gate=re_lu_2
+    python examples/verify_pairs.py --epochs=20
 
-Nothing is downloaded; the pedestrians are drawn anew in each run, the same ones for one seed. The
-questions are about people who were not trained on: every query image against every gallery image
-of another camera. AUC is the chance that a pair of one person is nearer than a pair of two;
-accuracy weighs both kinds of pairs alike, at the threshold that is best for training people.
+Nothing is downloaded. The command line does the same:
+
+    python train.py --recipe=pair_verifier --backbone=tiny --weights=none --run=RUN
+    python search.py --model=RUN verify FIRST.jpg SECOND.jpg
 """
 
 import os
 import tempfile
-import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import keras
-import numpy as np
 from absl import app, flags
 
-from keras_reid import data, losses, models
+from keras_reid import data, inference
+from keras_reid.cli.train import TrainOptions, train
 
-flags.DEFINE_integer("epochs", 15, "Epochs of training.")
-flags.DEFINE_integer("pairs", 32, "Pairs in a batch, half of them of one person.")
-flags.DEFINE_integer("identities", 100, "People to train on.")
-flags.DEFINE_string("backbone", "tiny", "See keras_reid.models.backbones.build.")
-flags.DEFINE_string("weights", "none", "imagenet, none or a .weights.h5 file.")
-flags.DEFINE_string("gate", None, "Layer behind which the two maps are compared; default: middle.")
-flags.DEFINE_float("margin", 1.0, "Distance beyond which a pair of two people costs nothing.")
-flags.DEFINE_float("learning_rate", 1e-3, "Highest rate of Adam; falls to 0 on half a cosine.")
+flags.DEFINE_integer("epochs", 15, "Number of training epochs.")
 flags.DEFINE_integer("seed", 0, "Seed of the drawings, weights and pairs.")
 FLAGS = flags.FLAGS
-SIZE = (64, 32)
+SETTINGS = {"backbone": "tiny", "weights": "none", "height": 64, "width": 32}
 
 
 def main(argv: list[str]) -> None:
     del argv
-    keras.utils.set_random_seed(FLAGS.seed)
     with tempfile.TemporaryDirectory() as folder:
-        train, query, gallery = draw(f"{folder}/drawn")
-        model = models.build_pair_verifier(
-            FLAGS.backbone, SIZE, weights=FLAGS.weights, gate=FLAGS.gate
+        drawn = f"{folder}/drawn"
+        data.synthetic.generate(drawn, 100, 30, images_per_camera=2, size=(64, 32), seed=FLAGS.seed)
+        settings = {**SETTINGS, "epochs": FLAGS.epochs, "learning_rate": 1e-3}
+        options = TrainOptions(
+            recipe="pair_verifier",
+            dataset="synthetic",
+            data_dir=drawn,
+            run=f"{folder}/run",
+            seed=FLAGS.seed,
+            cache="memory",
+            settings=settings,
         )
-        seen = np.random.default_rng(FLAGS.seed).permutation(len(train))
-        known = train[seen[:50]], train[seen[50:250]]
-        report("before training", model, (query, gallery), known)
-        begin = time.perf_counter()
-        fit(model, train)
-        print(f"trained {FLAGS.epochs} epochs in {time.perf_counter() - begin:.0f} s")
-        report("after training", model, (query, gallery), known)
+        train(options)  # prints AUC and EER on persons that were not trained on
+        compare(f"{folder}/run", data.load("synthetic", drawn))
 
 
-def draw(folder: str) -> tuple[data.PersonImages, ...]:
-    """Training images, and query and gallery images of other people, without distractors."""
-    data.synthetic.generate(
-        folder,
-        train_identities=FLAGS.identities,
-        test_identities=30,
-        images_per_camera=2,
-        distractors=0,
-        size=SIZE,
-        seed=FLAGS.seed,
-    )
-    drawn = data.load("synthetic", folder)
-    return drawn.train, drawn.query, drawn.gallery
-
-
-def fit(model: keras.Model, train: data.PersonImages) -> None:
-    steps = data.pk_steps(train, FLAGS.pairs // 2, 2)
-    rate = keras.optimizers.schedules.CosineDecay(FLAGS.learning_rate, FLAGS.epochs * steps)
-    contrastive = losses.ContrastiveLoss(FLAGS.margin, pairs="given")
-    model.compile(keras.optimizers.Adam(rate), {"distance": contrastive})
-    batches = data.pair_batches(train, FLAGS.pairs, SIZE, seed=FLAGS.seed, cache="memory")
-    model.fit(batches, steps_per_epoch=steps, epochs=FLAGS.epochs, verbose=2, shuffle=False)
-
-
-def report(when: str, model: keras.Model, held_out: tuple, known: tuple) -> None:
-    """Prints AUC and accuracy on held-out people; the threshold comes from known ones."""
-    same, different = distances(model, *held_out)
-    threshold = best_threshold(*distances(model, *known))
-    auc = (same[:, None] < different).mean() + (same[:, None] == different).mean() / 2
-    accuracy = balanced_accuracy(same, different, threshold)
-    print(
-        f"{when}: AUC {auc:.3f}, accuracy {accuracy:.1%} at distance {threshold:.3f}, on "
-        f"{len(same)} pairs of one person and {len(different)} of two"
-    )
-
-
-def distances(
-    model: keras.Model, query: data.PersonImages, gallery: data.PersonImages
-) -> tuple[np.ndarray, np.ndarray]:
-    """Distances of all pairs across cameras: of one person, and of two."""
-    pixels = (
-        np.concatenate(list(data.image_batches(images, 64, SIZE).as_numpy_iterator()))
-        for images in (query, gallery)
-    )
-    apart = models.pair_distances(model, *pixels)
-    same = query.identity[:, None] == gallery.identity
-    across = query.camera[:, None] != gallery.camera
-    return apart[same & across], apart[~same & across]
-
-
-def best_threshold(same: np.ndarray, different: np.ndarray) -> float:
-    candidates = np.unique(np.quantile(np.concatenate([same, different]), np.linspace(0, 1, 201)))
-    return float(max(candidates, key=lambda t: balanced_accuracy(same, different, t)))
-
-
-def balanced_accuracy(same: np.ndarray, different: np.ndarray, threshold: float) -> float:
-    return float(((same <= threshold).mean() + (different > threshold).mean()) / 2)
+def compare(run: str, dataset: data.ReidDataset) -> None:
+    """Print the match probabilities of one query with images of its person and of another."""
+    verifier = inference.load(run)
+    query, gallery = dataset.query[:1], dataset.gallery[~dataset.gallery.distractor]
+    same = gallery.identity == query.identity[0]
+    for name, images in (("one person", gallery[same]), ("two persons", gallery[~same])):
+        second = images.path[:5].tolist()
+        distances = verifier.distances(query.path.tolist() * len(second), second)
+        for distance, probability in zip(distances, verifier.probability(distances), strict=True):
+            print(f"{name}: distance {distance:.3f}, probability {probability:.0%}")
 
 
 if __name__ == "__main__":

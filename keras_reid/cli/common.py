@@ -181,9 +181,14 @@ class ModelOptions(RunOptions):
         return {"runtime": self.runtime, "member": self.member, **numbers, **words}
 
     @cached_property
-    def loaded(self) -> inference.Embedder:
-        """Embedder of the model."""
+    def comparer(self) -> inference.Embedder | inference.PairVerifier:
+        """The model: an embedder, or a pair verifier, which only `verify` accepts."""
         return inference.load(self.source, **self.loading)
+
+    @cached_property
+    def loaded(self) -> inference.Embedder:
+        """The embedder of the model; raise for a pair verifier."""
+        return inference.as_embedder(self.comparer)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -113,6 +113,8 @@ def _export(
 ) -> Path:
     """Export the model, checked on the images."""
     model, settings = options.source.load_model(options.member), options.settings
+    if models.is_pair_verifier(model):
+        raise models.no_embeddings(options.source)
     if models.takes_clips(model):
         dataset = data.tracklet_dataset(dataset)
     else:
@@ -170,7 +172,7 @@ def _export(
     if options.format != "saved_model":
         return version
     if options.ranker:
-        width = inference.load(version).embedding_dim
+        width = inference.load_embedder(version).embedding_dim
         ranker = serving.export_ranker(
             directory.with_name(f"{name}-ranker"), width, None, options.rerank, held, **numbers
         )

@@ -24,7 +24,7 @@ from keras_reid.cli.common import GalleryOptions
 from keras_reid.cli.enrol import Enrolment, enrol
 from keras_reid.cli.options import Command, option
 from keras_reid.cli.terminal import check_outputs, progress, say, say_json
-from keras_reid.cli.verify import Pair, compared
+from keras_reid.cli.verify import Pair, compared, uncalibrated
 from keras_reid.errors import InputError, counted
 from keras_reid.io import new_file
 from keras_reid.names import natural
@@ -215,7 +215,7 @@ def verify(options: SearchOptions, arguments: list[str]) -> list[Pair]:
         options.say_results("pairs", results)
         return results
     if results and results[0].decision is None:
-        say("The model has no calibration. Run calibrate with --dataset to get probabilities.")
+        say(uncalibrated(options))
     for first, second, distance, decision in results:
         verdict = "" if decision is None else str(decision)
         say(f"{distance:.4f}  {verdict:<22} {first}  {second}")

@@ -1,7 +1,7 @@
 """`python train.py`: from a data set to a run folder with a trained, scored model.
 
 Without flags it draws pedestrians and trains a small embedder on them. Every value of the recipe
-is a flag; see `keras_reid.training.recipes`.
+is a flag; see `keras_reid.training.recipe`.
 """
 
 import copy
@@ -18,17 +18,16 @@ from keras_reid.cli.startup import import_keras
 from keras_reid.cli.terminal import progress, say
 from keras_reid.errors import InputError
 from keras_reid.training import recipes, runs, trackers
+from keras_reid.training.recipe import Recipe, setting_fields
 from keras_reid.training.registry import STRATEGIES
 
 if TYPE_CHECKING:
     import keras
 
-    from keras_reid.training import RetrievalEvaluation
-
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions(DataOptions):
-    """What is trained on what.
+    """Data, recipe and run folder of a training.
 
     Attributes:
         settings: values of the recipe, by name, instead of its own.
@@ -39,47 +38,46 @@ class TrainOptions(DataOptions):
         f"{', '.join(recipes.RECIPES)}; default: bot, for synthetic pedestrians tiny."
     )
     base_run: str | None = option(
-        "Run folder whose data set and values of the recipe are taken where nothing else is said."
+        "Run folder with the defaults for the data set and the values of the recipe."
     )
     seed: int = option("Seed of weights, sampling and augmentation.", 0, least=0, most=2**32 - 1)
     attributes: str | None = option("Table or .mat file of attributes, for their recipe.")
     combine_all: bool = option(
-        "Train on the query and gallery images too, but distractors: for a model that is used "
-        "elsewhere, for which nothing is left to score it.",
+        "Train on the query and gallery images too, without distractors. The model is not scored.",
         False,
     )
     holdout: float = option(
-        "Fraction of the identities that is kept aside to score the model, of data without query "
-        "and gallery; 0: none.",
+        "Fraction of the identities in the hold-out set that scores the model, for data without "
+        "query and gallery; 0: none.",
         0.0,
         least=0,
         most=0.9,
     )
     cache: str | None = option("Keep decoded images: 'memory', or a folder; default: neither.")
     eval_every: int = option(
-        "Score the model every so many epochs; 0: only at the end.", 0, least=0
+        "Number of epochs between scores of the model; 0: only at the end.", 0, least=0
     )
     score_before: bool = option("Score the model before it is trained, too.", True)
     tracker: str = option(
-        "Also tell an experiment tracker: settings, losses by epoch, scores. Where to is said by "
-        "MLFLOW_TRACKING_URI, or by WANDB_MODE and WANDB_DIR.",
+        "Log settings, losses by epoch and scores to an experiment tracker. Its destination is set "
+        "by MLFLOW_TRACKING_URI, or by WANDB_MODE and WANDB_DIR.",
         "none",
         choices=tuple(trackers.TRACKERS),
     )
     log_images: bool = option(
-        "Show ranked lists, and pictures beside embeddings, in TensorBoard: images of people in "
+        "Show ranked lists, and pictures of the embeddings, in TensorBoard: images of people in "
         "the run folder.",
         False,
     )
-    check_only: bool = option("Report what is wrong with the data set, and stop.", False)
+    check_only: bool = option("Validate the data set and stop.", False)
     strategy: str = option(
         "Replicas that train together, see tf.distribute: none; mirrored: the GPUs of this "
-        "machine; multiworker: processes with this command, told of each other by TF_CONFIG.",
+        "machine; multiworker: processes with this command, listed in TF_CONFIG.",
         "none",
         choices=STRATEGIES,
     )
     data_service: str | None = option(
-        "grpc://HOST:PORT of a tf.data service, whose workers decode and augment; see "
+        "grpc://HOST:PORT of a tf.data service that decodes and augments; see "
         "examples/data_service.py."
     )
     deterministic: bool = option("Bit-equal repetition; can be slower on a GPU.", True)
@@ -91,6 +89,27 @@ class TrainOptions(DataOptions):
     settings: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Job:
+    """A training whose flags are checked.
+
+    Attributes:
+        options: flags, with the defaults of data set and recipe.
+        recipe: recipe with the values of the flags.
+        dataset: images before decoding.
+        table: attributes of the identities; None without attributes.
+        run: run folder.
+        settings: values of `flags.json`.
+    """
+
+    options: TrainOptions
+    recipe: Recipe
+    dataset: data.ReidDataset
+    table: data.AttributeTable | None
+    run: runs.Run
+    settings: dict[str, Any]
+
+
 def train(options: TrainOptions) -> "runs.Run | data.CheckReport":
     """Train a model, score it, print the location of each file and return the run.
 
@@ -99,110 +118,129 @@ def train(options: TrainOptions) -> "runs.Run | data.CheckReport":
         set.
 
     Raises:
-        InputError: options that do not go together, a data set that cannot be trained on, or, with
-            `check_only`, one with faults.
+        InputError: options that exclude each other, a data set without training images, or, with
+            `check_only`, an invalid one.
     """
-    options = options if options.base_run is None else _like(options, runs.Run(options.base_run))
-    name = options.dataset or "synthetic"
-    recipe_name = options.recipe or ("tiny" if name == "synthetic" else "bot")
-    recipe = recipes.get(recipe_name).replace(**options.settings)
-    data_dir = options.data_dir or ("data/synthetic" if name == "synthetic" else None)
-    dataset = options.dataset_of(name, data_dir, "a model is trained on images")
-    if options.combine_all and options.holdout:
-        raise InputError("--combine_all trains on what --holdout keeps aside: give one of them")
-    if options.combine_all:
-        dataset = dataset.all_to_train()
-    if options.holdout:
-        dataset = dataset.hold_out(options.holdout)
+    options = _with_defaults(options)
+    recipe = recipes.get(str(options.recipe)).replace(**options.settings)
+    dataset = _dataset(options)
     if options.check_only:
-        report = data.check(dataset, recipe.num_instances)
-        say(str(report))
-        if not report.ok:
-            raise InputError(f"{data_dir!r} has the faults above: mend them, or train all the same")
-        return report
+        return _report(dataset, recipe)
     for method in recipe.methods:
         dataset = method.dataset(dataset)
     if dataset.train is None:
         raise InputError(
-            f"{data_dir!r} has query and gallery images only and cannot be trained on; score a "
-            "model on it with evaluate.py"
+            f"{options.data_dir} has no training images. Score a model on it with evaluate.py."
         )
-    trackers.check(options.tracker)
+    _check_flags(options)
     table = _attributes(options, recipe)
-    settings = {
-        "dataset": name,
-        "data_dir": data_dir,
-        "combine_all": options.combine_all,
-        "holdout": options.holdout,
-        "protocol": options.protocol_of(dataset.train),
-        "recipe": recipe_name,
-        "seed": options.seed,
-        "precision": options.precision,
-        "keypoints": options.keypoints if "keypoints" in recipe.columns else None,
-        "attribute_names": None if table is None else list(table.schema.names),
-        **recipe.settings,
-    }
-    if options.data_service is not None:
-        checks.address(data_service=options.data_service)
-    if options.strategy == "multiworker" and options.data_service:
-        raise InputError(
-            "a data service feeds one process, for its workers may order batches differently for "
-            "each: leave --data_service or --strategy=multiworker out"
-        )
-    if options.strategy == "multiworker" and not options.run:
-        raise InputError("all workers train in one run folder, which they share: give --run", "run")
-    run = runs.Run(options.run) if options.run else runs.default(name, recipe_name, settings)
+    settings = _settings(options, recipe, dataset.train, table)
+    if options.run:
+        run = runs.Run(options.run)
+    else:
+        run = runs.default(str(options.dataset), str(options.recipe), settings)
     try:
         run.check(settings)
-        _trained(options, recipe, dataset, table, run, settings)
+        _train(Job(options, recipe, dataset, table, run, settings))
     finally:
         run.release()
     return run
 
 
+def _with_defaults(options: TrainOptions) -> TrainOptions:
+    """Return the options with data set and recipe: of the base run, else synthetic pedestrians."""
+    if options.base_run is not None:
+        options = _like(options, runs.Run(options.base_run))
+    name = options.dataset or "synthetic"
+    small, folder = ("tiny", "data/synthetic") if name == "synthetic" else ("bot", None)
+    recipe, data_dir = options.recipe or small, options.data_dir or folder
+    return replace(options, dataset=name, recipe=recipe, data_dir=data_dir)
+
+
 def _like(options: TrainOptions, run: runs.Run) -> TrainOptions:
-    """The options with what a run was trained on and by, where nothing else is said."""
+    """Return the options with the data set and the recipe of a run as defaults."""
     if options.recipe is not None:
-        raise InputError("--base_run repeats the recipe of a run, too: leave --recipe out")
-    said = run.settings
-    recipe = str(said.get("recipe"))
-    known = recipes.get(recipe).settings
-    values = {name: value for name, value in said.items() if name in known}
+        raise InputError("--base_run sets the recipe. Leave --recipe out.")
+    flags = run.settings
+    recipe = str(flags.get("recipe"))
+    names = recipes.get(recipe).settings
+    values = {name: value for name, value in flags.items() if name in names}
     of_data: dict[str, Any] = {}
     if options.dataset is None:
-        names = ("dataset", "data_dir", "protocol", "keypoints")
-        of_data = {name: getattr(options, name) or said.get(name) for name in names}
-        held = 0.0 if options.combine_all else said.get("holdout", 0.0)
-        of_data["holdout"] = options.holdout or held
+        for name in ("dataset", "data_dir", "protocol", "keypoints"):
+            of_data[name] = getattr(options, name) or flags.get(name)
+        holdout = 0.0 if options.combine_all else flags.get("holdout", 0.0)
+        of_data["holdout"] = options.holdout or holdout
     return replace(options, recipe=recipe, settings=values | options.settings, **of_data)
 
 
-def _trained(
+def _dataset(options: TrainOptions) -> data.ReidDataset:
+    """Return the data set with the parts that the flags ask for."""
+    dataset = options.dataset_of(options.dataset, options.data_dir, "a model is trained on images")
+    if options.combine_all and options.holdout:
+        raise InputError("--combine_all and --holdout exclude each other. Give one of them.")
+    if options.combine_all:
+        return dataset.all_to_train()
+    return dataset.hold_out(options.holdout) if options.holdout else dataset
+
+
+def _report(dataset: data.ReidDataset, recipe: Recipe) -> data.CheckReport:
+    """Print and return the validation of a data set; raise if it is invalid."""
+    report = data.check(dataset, recipe.num_instances)
+    say(str(report))
+    if not report.ok:
+        raise InputError(
+            f"{dataset.name} has the faults above. Correct them, or train without --check_only."
+        )
+    return report
+
+
+def _check_flags(options: TrainOptions) -> None:
+    trackers.check(options.tracker)
+    if options.data_service is not None:
+        checks.address(data_service=options.data_service)
+    if options.strategy == "multiworker" and options.data_service:
+        raise InputError(
+            "--data_service serves one process, because its order of batches can differ between "
+            "workers. Leave --data_service or --strategy=multiworker out."
+        )
+    if options.strategy == "multiworker" and not options.run:
+        raise InputError("--run is required with several workers, which share the folder.")
+
+
+def _settings(
     options: TrainOptions,
-    recipe: recipes.Recipe,
-    dataset: data.ReidDataset,
+    recipe: Recipe,
+    images: data.PersonImages,
     table: data.AttributeTable | None,
-    run: runs.Run,
-    settings: dict[str, Any],
-) -> None:
-    """Builds, trains and scores what is kept in the run folder."""
+) -> dict[str, Any]:
+    """Return the values of `flags.json`."""
+    names = ("dataset", "data_dir", "combine_all", "holdout", "recipe", "seed", "precision")
+    return {
+        **{name: getattr(options, name) for name in names},
+        "protocol": options.protocol_of(images),
+        "keypoints": options.keypoints if "keypoints" in recipe.columns else None,
+        "attribute_names": None if table is None else list(table.schema.names),
+        **recipe.settings,
+    }
+
+
+def _train(job: Job) -> None:
+    """Train and score the models of a job, and write them to its run folder."""
     keras = import_keras()
     import tensorflow as tf
 
-    from keras_reid.training import fitting
-
-    # Before TensorFlow computes anything.
-    replicas = training.Replicas(
-        options.strategy, recipe.num_identities_per_batch * recipe.num_instances
-    )
+    options, recipe = job.options, job.recipe
+    batch = recipe.num_identities_per_batch * recipe.num_instances
+    replicas = training.Replicas(options.strategy, batch)  # before the first operation
     if replicas.is_chief:
-        run.claim()
-    dataset = _annotated(options, dataset, recipe, settings["data_dir"])
-    images = dataset.train
+        job.run.claim()
+    dataset = _annotated(options, job.dataset, recipe)
+    images, schema = dataset.train, None
     assert images is not None
-    if table is not None:
-        images = table.label(images)
-    plan = training.Plan.of(recipe, images, None if table is None else table.schema, replicas)
+    if job.table is not None:
+        images, schema = job.table.label(images), job.table.schema
+    plan = training.Plan.of(recipe, images, schema, replicas)
     evaluation = _evaluation(options, dataset, recipe) if replicas.is_chief else None
 
     keras.utils.set_random_seed(options.seed)
@@ -213,45 +251,68 @@ def _trained(
     if options.deterministic:
         tf.config.experimental.enable_op_determinism()
     say(f"{dataset.name}: {images}")
+    _fit(job, plan, members, teacher, evaluation)
+
+
+def _fit(
+    job: Job,
+    plan: "training.Plan",
+    members: "list[keras.Model]",
+    teacher: "keras.Model | None",
+    evaluation: Any,
+) -> None:
+    """Train the members, then score them and finish the run."""
+    from keras_reid.training import fitting
+
+    options, run = job.options, job.run
     scores: dict[str, Any] = {}
+    before = ""
     if evaluation and options.score_before:
-        scores["before"] = evaluation.score(members[0]).to_dict()
-        say(f"before training: {_headline(scores['before'])}")
+        result = evaluation.score(members[0])
+        scores["before"] = result.to_dict()
+        before = f"before training: {_headline(evaluation.summary(result))}"
+        say(before)
     say(f"run folder: {run.directory}")
-    board = visualize.Board(evaluation, run.logs, options.log_images) if evaluation else None
-    tracker = options.tracker if replicas.is_chief else "none"
-    with trackers.tracked(tracker, run, settings) as (callbacks, tell):
+    retrieval = isinstance(evaluation, training.RetrievalEvaluation)
+    boards = [visualize.Board(evaluation, run.logs, options.log_images)] if retrieval else []
+    chief = plan.replicas.is_chief
+    tracker = options.tracker if chief else "none"
+    with trackers.tracked(tracker, run, job.settings) as (callbacks, log_scores):
         fitting.fit(
             members,
             plan,
             run,
-            settings,
+            job.settings,
             teacher=teacher,
             seed=options.seed,
             cache=options.cache,
             evaluation=evaluation if options.eval_every else None,
             verbose=1 if sys.stdout.isatty() else 2,
-            callbacks=[*([board] if board else []), *callbacks],
+            callbacks=[*boards, *callbacks],
             data_service=options.data_service,
         )
-        if not replicas.is_chief:
+        if not chief:
             say(f"trained; worker 0 writes and scores the model in {run.directory}")
             return
         scores["minutes"] = run.minutes
         final: dict[str, float] = {}
-        if evaluation and board:
-            scores |= _scored(evaluation, members)
-            if "before" in scores:
-                say(f"before training: {_headline(scores['before'])}")
-            say(f"after training:  {_headline(scores['after'])}")
-            final = {"mAP": scores["after"]["mAP"], "rank-1": scores["after"]["cmc"][0]}
-            board.finish(settings, final, sum(phase.epochs for phase, _ in recipe.phases))
+        if evaluation:
+            after, final = _scored(evaluation, members)
+            scores |= after
+            say("\n".join([before] * bool(before) + [f"after training:  {_headline(final)}"]))
+        for board in boards:
+            board.finish(job.settings, final, sum(phase.epochs for phase, _ in plan.recipe.phases))
         run.finish(scores)
-        tell(final)
-    say(f"trained for {scores['minutes']:.1f} minutes; in {run.directory}:")
-    for path, what in run.contents().items():
-        say(f"  {path:<16} {what}")
-    say(f"next: python export.py --model={run.directory}")
+        log_scores(final)
+    _say_contents(job)
+
+
+def _say_contents(job: Job) -> None:
+    """Print the files of the run and a command that uses the model."""
+    say(f"trained for {job.run.metrics['minutes']:.1f} minutes; in {job.run.directory}:")
+    for path, description in job.run.contents().items():
+        say(f"  {path:<16} {description}")
+    say(f"next: python {job.recipe.command.format(run=job.run.directory)}")
 
 
 def _members(plan: "training.Plan") -> "list[keras.Model]":
@@ -261,104 +322,95 @@ def _members(plan: "training.Plan") -> "list[keras.Model]":
     members, start = plan.members(), plan.recipe.init_from
     if start:
         left = {layer for member in members for layer in build.start_from(member, start)}
-        say(f"starts from {start}; new are {', '.join(sorted(left)) or 'no layers'}")
+        say(f"weights copied from {start}, except {', '.join(sorted(left)) or 'for no layer'}")
     return members
 
 
-def _attributes(options: TrainOptions, recipe: recipes.Recipe) -> data.AttributeTable | None:
+def _attributes(options: TrainOptions, recipe: Recipe) -> data.AttributeTable | None:
     if ("attributes" in recipe.columns) != bool(options.attributes):
         raise InputError(
-            "attributes are learned by a recipe from a table: give --attributes=FILE.csv together "
-            "with --recipe=attributes (or --attribute_weight), or neither"
+            "--attributes=FILE.csv and --recipe=attributes (or --attribute_weight) require each "
+            "other. Give both or neither."
         )
     return data.read_attributes(options.attributes) if options.attributes else None
 
 
 def _annotated(
-    options: TrainOptions, dataset: data.ReidDataset, recipe: recipes.Recipe, data_dir: str | None
+    options: TrainOptions, dataset: data.ReidDataset, recipe: Recipe
 ) -> data.ReidDataset:
-    """What can be read, with body points if the recipe needs them."""
-    wanted = "keypoints" in recipe.columns
-    if wanted != bool(options.keypoints):
+    """Return the readable images, with body points if the recipe requires them."""
+    if ("keypoints" in recipe.columns) != bool(options.keypoints):
         raise InputError(
-            "pose needs body points, and nothing else does: give --keypoints=FILE.csv or "
-            "--keypoints=movenet:FILE.tflite together with --recipe=pose (or --pose), or neither"
+            "--keypoints=FILE.csv (or movenet:FILE.tflite) and --recipe=pose (or --pose) require "
+            "each other. Give both or neither."
         )
-    source = options.keypoints if wanted else None
-    return dataset.map(
-        lambda images: options.with_keypoints(
-            data.readable(images, progress=progress("reading images")), source, data_dir
-        )
-    )
+
+    def annotated(images: data.PersonImages) -> data.PersonImages:
+        images = data.readable(images, progress=progress("reading images"))
+        return options.with_keypoints(images, options.keypoints, options.data_dir)
+
+    return dataset.map(annotated)
 
 
-def _evaluation(
-    options: TrainOptions, dataset: data.ReidDataset, recipe: recipes.Recipe
-) -> "RetrievalEvaluation | None":
-    """How the model is scored; None for a data set without query and gallery."""
+def _evaluation(options: TrainOptions, dataset: data.ReidDataset, recipe: Recipe) -> Any:
+    """Return the callback that scores a model; None for data without query and gallery."""
     if dataset.query is None or dataset.gallery is None:
         say(
-            "no query and gallery images: the model is trained, not scored; --holdout=0.2 keeps a "
-            "fifth of the identities aside to score it"
+            "no query and gallery images: the model is trained, but not scored or calibrated. "
+            "--holdout=0.2 keeps a fifth of the identities for scores"
         )
         return None
-    return training.RetrievalEvaluation(
-        dataset.query,
-        dataset.gallery,
-        options.embed_batch_size,
-        options.eval_every or recipe.epochs,
-        recipe.flip,
-        options.protocol_of(dataset.query),
-        dataset.name,
-        recipe.tracklets.frames,
-    )
+    arguments = {
+        "batch_size": options.embed_batch_size,
+        "every": options.eval_every or recipe.epochs,
+        "protocol": options.protocol_of(dataset.query),
+        "dataset": dataset.name,
+    }
+    make, arguments = recipe.evaluation((training.RetrievalEvaluation, arguments))
+    return make(dataset.query, dataset.gallery, **arguments)
 
 
-def _scored(evaluation: "RetrievalEvaluation", members: "list[keras.Model]") -> dict[str, Any]:
-    """The scores of the first, and of each member and of all together by the words of --member."""
+def _scored(
+    evaluation: Any, members: "list[keras.Model]"
+) -> tuple[dict[str, Any], dict[str, float]]:
+    """Return the scores and calibrations for `metrics.json`, and the main scores.
+
+    Several members are scored one by one and as an ensemble, by the values of --member.
+    """
     named = {str(number): model for number, model in enumerate(members, start=1)}
     if len(members) > 1:
         named["ensemble"] = models.ensemble(members)
-    # The first at last: its embeddings are those that are shown.
     results, calibrations = {}, {}
+    # The first member last: TensorBoard shows its embeddings.
     for name, model in reversed(named.items()):
         results[name] = evaluation.score(model)
         if (calibration := evaluation.calibration()) is not None:
             calibrations[name] = calibration.to_dict()
     say(f"\n{results['1']}\n")
-    values = {name: results[name].to_dict() for name in named}
-    scores = {"after": values["1"], "calibration": calibrations}
+    summary = evaluation.summary(results["1"])
+    scores = {"after": results["1"].to_dict(), "calibration": calibrations}
     if len(members) == 1:
-        return scores
-    for name, score in values.items():
-        say(f"--member={name}: {_headline(score)}")
-    return {**scores, "members": values}
+        return scores, summary
+    for name in named:
+        say(f"--member={name}: {_headline(evaluation.summary(results[name]))}")
+    return {**scores, "members": {name: results[name].to_dict() for name in named}}, summary
 
 
-def _headline(score: dict[str, Any]) -> str:
-    return f"mAP {100 * score['mAP']:.1f} %, rank-1 {100 * score['cmc'][0]:.1f} %"
+def _headline(scores: dict[str, float]) -> str:
+    return ", ".join(f"{name} {100 * score:.1f} %" for name, score in scores.items())
 
 
 def _with_default(setting: dataclasses.Field[Any]) -> dataclasses.Field[Any]:
-    """The field, whose help says its value in each recipe: as a flag it has none of its own."""
-    said = f"{setting.metadata['help']} Default: {recipes.defaults(setting.name)}."
+    """Return the field without a default, whose values in each recipe are in its help."""
+    help_text = f"{setting.metadata['help']} Default: {recipes.defaults(setting.name)}."
     changed = copy.copy(setting)
-    changed.metadata = MappingProxyType({**setting.metadata, "help": said, "default": None})
+    changed.metadata = MappingProxyType({**setting.metadata, "help": help_text, "default": None})
     return changed
 
 
 run = Command(
     train,
     TrainOptions,
-    "recipe",
-    "dataset",
-    "data_dir",
-    "backbone",
-    "epochs",
-    "height",
-    "width",
-    "run",
-    "eval_every",
-    "check_only",
-    settings=[_with_default(one) for one in recipes.setting_fields()],
+    "recipe dataset data_dir backbone epochs height width run eval_every check_only",
+    settings=[_with_default(one) for one in setting_fields()],
 )

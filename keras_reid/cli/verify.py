@@ -1,4 +1,4 @@
-"""`python search.py verify A B`: are two images of one person?"""
+"""`python search.py verify A B`: compare two images of persons."""
 
 from itertools import product
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from keras_reid import data, gallery
+from keras_reid import data, evaluation, gallery, inference
 from keras_reid.cli.common import GalleryOptions
 from keras_reid.cli.terminal import progress
 from keras_reid.errors import InputError
@@ -18,7 +18,7 @@ class Pair(NamedTuple):
 
     Attributes:
         first, second: paths of the images.
-        distance: between their embeddings.
+        distance: between their embeddings, or of the pair verifier.
         decision: match, possible match or no match; None without a calibration.
     """
 
@@ -28,57 +28,77 @@ class Pair(NamedTuple):
     decision: gallery.Decision | None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Return plain values for JSON."""
         verdict, probability = self.decision or (None, None)
-        return {
-            "first": self.first,
-            "second": self.second,
-            "distance": self.distance,
-            "verdict": verdict,
-            "probability": probability,
-        }
+        values = {"first": self.first, "second": self.second, "distance": self.distance}
+        return {**values, "verdict": verdict, "probability": probability}
 
 
 def compared(options: GalleryOptions, arguments: list[str]) -> list[Pair]:
     """Compare two images, all images of two folders, or the pairs of a table."""
     if options.gallery is not None:
         gallery.check_exists(options.uri)  # before the images are embedded
+        inference.as_embedder(options.comparer)
     pairs = _table(Path(arguments[0])) if len(arguments) == 1 else _product(*arguments)
+    distances = _distances(options, pairs)
+    calibration = _calibration(options)
+    decisions: list[gallery.Decision | None] = [None] * len(pairs)
+    if calibration is not None:
+        probabilities = calibration.pair_probability(distances).tolist()
+        decisions = [options.limits.decide(p) for p in probabilities]
+    results = zip(pairs, distances.tolist(), decisions, strict=True)
+    return [Pair(*pair, distance, decision) for pair, distance, decision in results]
+
+
+def uncalibrated(options: GalleryOptions) -> str:
+    """Return the message for results without a decision."""
+    if isinstance(options.comparer, inference.PairVerifier):
+        fix = "Train it with query and gallery images, or with --holdout,"
+    else:
+        fix = "Run calibrate with --dataset"
+    return f"The model has no calibration. {fix} to get probabilities."
+
+
+def _distances(options: GalleryOptions, pairs: list[tuple[str, str]]) -> np.ndarray:
+    """Return the distances (n,) of pairs of paths."""
     paths = list(dict.fromkeys(path for pair in pairs for path in pair))
     images = data.query_images(paths, progress=progress("reading images"))
-    x = np.asarray(options.embedder()(images))
+    if isinstance(options.comparer, inference.PairVerifier):
+        left, right = ([pair[side] for pair in pairs] for side in (0, 1))
+        report = progress("comparing")
+        return options.comparer.distances(left, right, options.embed_batch_size, report)
+    embeddings = np.asarray(options.embedder()(images), np.float64)
     row = {path: i for i, path in enumerate(paths)}
-    first, second = (x[[row[pair[side]] for pair in pairs]] for side in (0, 1))
-    calibration = options.loaded.calibration
-    if options.gallery is not None:
-        with gallery.open(options.uri) as people:
-            calibration = options.calibrated(people)
-    if calibration is None:
-        distances = np.linalg.norm(first.astype(np.float64) - second, axis=1).tolist()
-        return [Pair(*pair, d, None) for pair, d in zip(pairs, distances, strict=True)]
-    decided = gallery.verify(first, second, calibration, options.limits)
-    return [Pair(*pair, *one) for pair, one in zip(pairs, decided, strict=True)]
+    first, second = (embeddings[[row[pair[side]] for pair in pairs]] for side in (0, 1))
+    return np.linalg.norm(first - second, axis=1)
+
+
+def _calibration(options: GalleryOptions) -> evaluation.MatchCalibration | None:
+    """Return the calibration of the gallery if one is given, else that of the model."""
+    if options.gallery is None:
+        return options.comparer.calibration
+    with gallery.open(options.uri) as people:
+        return options.calibrated(people)
 
 
 def _product(first: str, second: str) -> list[tuple[str, str]]:
-    """All pairs of an image of one side and an image of the other, a folder or a file."""
-    sides = []
-    for path in (first, second):
-        found = [path] if not Path(path).is_dir() else data.unlabeled(path).path.tolist()
-        sides.append(found)
+    """Return all pairs of an image of the first and one of the second folder or file."""
+    sides = [
+        data.unlabeled(path).path.tolist() if Path(path).is_dir() else [path]
+        for path in (first, second)
+    ]
     return list(product(*sides))
 
 
 def _table(path: Path) -> list[tuple[str, str]]:
-    """The pairs of a table; paths are relative to it."""
+    """Return the pairs of a table; paths are relative to it."""
     if not path.is_file():
         raise InputError(
-            f"verify takes two images, two folders, or a CSV file with columns first,second: "
-            f"{path} is not a file"
+            f"{path} not found. verify takes two images, two folders, or a CSV file with columns "
+            "first,second."
         )
     lines = read_table(path, ("first", "second"))[1]
-    names = ("first", "second")
-    pairs = [tuple(str(table_path(path, line.values[name])) for name in names) for line in lines]
+    pairs = [(line.values["first"], line.values["second"]) for line in lines]
     if not pairs:
-        raise InputError(f"{path} must have at least one pair, got none. Add lines.")
-    return [(first, second) for first, second in pairs]
+        raise InputError(f"`{path}` must have at least one pair, got none. Add lines.")
+    return [(str(table_path(path, a)), str(table_path(path, b))) for a, b in pairs]

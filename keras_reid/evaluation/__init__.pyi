@@ -6,6 +6,7 @@ from .attribute_scoring import prefilter as prefilter
 from .calibration import MatchCalibration as MatchCalibration
 from .calibration_fitting import FEWEST_PERSONS as FEWEST_PERSONS
 from .calibration_fitting import fit_calibration as fit_calibration
+from .calibration_fitting import fit_pair_calibration as fit_pair_calibration
 from .cluster_scoring import ClusterScores as ClusterScores
 from .cluster_scoring import cluster_scores as cluster_scores
 from .clusters import Clustering as Clustering

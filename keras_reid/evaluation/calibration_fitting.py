@@ -64,6 +64,22 @@ def fit_calibration(
     return MatchCalibration(tuple(search), tuple(pair), float(np.mean(impostors)), source)
 
 
+def fit_pair_calibration(distances: Any, same: Any, source: str) -> MatchCalibration:
+    """Fit the coefficients of `MatchCalibration` on pairs of images, for 1:1 verification.
+
+    Half of the weight belongs to the pairs of one person. A search has the same coefficients.
+
+    Args:
+        distances: (n,) distances of the pairs.
+        same: (n,) True where both images show one person that the model was not trained on.
+        source: description of the images.
+    """
+    d, same = np.asarray(distances, np.float64), np.asarray(same, bool)
+    pairs = GallerySearches(d, np.full(len(d), np.inf), same, same, np.arange(len(d)), 1, 1)
+    offset, slope, _ = pair = _fitted([alone_columns(d, 1)], [pairs])
+    return MatchCalibration((offset, slope, 0, 0, 0), tuple(pair), float(d[~same].mean()), source)
+
+
 @dataclass(frozen=True, eq=False)
 class GallerySearches:
     """Searches of one drawn gallery.

@@ -4,8 +4,11 @@ from .embedder import tracklet_means as tracklet_means
 from .fingerprints import fingerprint as fingerprint
 from .keras_model import KerasEmbedder as KerasEmbedder
 from .loading import RUNTIMES as RUNTIMES
+from .loading import as_embedder as as_embedder
 from .loading import load as load
+from .loading import load_embedder as load_embedder
 from .metadata import Metadata as Metadata
+from .pair_verifier import PairVerifier as PairVerifier
 from .preprocessing import Preprocessing as Preprocessing
 from .runs import TrainedRun as TrainedRun
 from .sources import Source as Source

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_reid.errors import InputError
+from keras_reid.errors import InputError, Shown, invalid
 from keras_reid.evaluation.calibration import MatchCalibration
 from keras_reid.inference.sources import Source
 from keras_reid.models.shipped import ModelCard
@@ -127,22 +127,19 @@ class Embedder(ABC):
                 )
             images = single_images(images)
             batches = pixel_batches(images, batch_size, self.image_size)
-            return self(_reported(batches, len(images), progress))
+            return self(reported(batches, len(images), progress))
         size, batch_size = self.image_size, min(batch_size, len(images))
         if not self.takes_clips:
             self._check_columns(images)
             batches = image_batches(images, batch_size, size)
-            each = self(_reported(batches, len(images), progress))
+            each = self(reported(batches, len(images), progress))
             return tracklet_means(each, images.owner) if images.has_tracklets else each
         if not images.has_tracklets:
-            raise InputError(
-                "a model of tracklets embeds tracklets, not single images: received "
-                f"{len(images)} images; give tracklets",
-                "tracklets",
-            )
+            received = Shown(f"{len(images)} images")
+            raise invalid("images", "tracklets for a model of tracklets", received)
         counts = -(-np.bincount(images.owner) // frames)
         batches = clip_batches(images, frames, max(1, batch_size // frames), size)
-        clips = self(_reported(batches, int(counts.sum()), progress))
+        clips = self(reported(batches, int(counts.sum()), progress))
         return tracklet_means(clips, np.repeat(np.arange(len(counts)), counts))
 
     def _check_columns(self, images: Any) -> None:
@@ -167,7 +164,7 @@ class Embedder(ABC):
         return joined([self.run(inputs) for inputs in batches], self.outputs)
 
 
-def _reported(batches: Iterable[Any], total: int, progress: Progress | None) -> Iterator[Any]:
+def reported(batches: Iterable[Any], total: int, progress: Progress | None) -> Iterator[Any]:
     """Yield the batches and report progress."""
     done = 0
     for batch in batches:
@@ -193,6 +190,6 @@ def joined(
         InputError: no batches.
     """
     if not parts:
-        raise InputError("there must be at least one image to embed: received none")
+        raise InputError("`images` must have at least one image, got none.", "images")
     joint = {name: np.concatenate([part[name] for part in parts]) for name in outputs}
     return joint["embedding"] if tuple(outputs) == ONLY_EMBEDDING else joint

@@ -22,12 +22,16 @@ def fingerprint(model: "keras.Model", flip: bool = False, precision: str = "floa
     A run and its float32 exports have the same fingerprint. A gallery refuses embeddings of
     another one.
     """
+    net = models.outputs_at_test(model)
+    return weights_fingerprint(net.variables, (models.image_size(model), bool(flip), precision))
+
+
+def weights_fingerprint(variables: "Iterable[keras.Variable]", settings: tuple[object, ...]) -> str:
+    """Return 16 hexadecimal digits of weights and settings."""
     import keras
 
-    net = models.outputs_at_test(model)
-    size = models.image_size(model)
-    digest = hashlib.sha256(repr((size, bool(flip), precision, PIXELS)).encode())
-    for variable in net.variables:
+    digest = hashlib.sha256(repr((*settings, PIXELS)).encode())
+    for variable in variables:
         value = np.ascontiguousarray(keras.ops.convert_to_numpy(variable), np.float32)
         digest.update(repr(value.shape).encode())
         digest.update(value.tobytes())

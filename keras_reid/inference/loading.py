@@ -1,16 +1,18 @@
-"""`load`: an embedder of a model of any format."""
+"""`load`: an embedder, or a pair verifier, of a model of any format."""
 
 import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from keras_reid import checks
-from keras_reid.errors import InputError, first_line
+from keras_reid import checks, models
+from keras_reid.errors import InputError, first_line, invalid
 from keras_reid.inference.embedder import ONLY_EMBEDDING, Embedder
 from keras_reid.inference.sources import Source
 
 if TYPE_CHECKING:
     import keras
+
+    from keras_reid.inference.pair_verifier import PairVerifier
 
 # Runtimes of the files, the default one first.
 RUNTIMES: dict[str, tuple[str, ...]] = {
@@ -33,8 +35,8 @@ def load(
     scale: float | Sequence[float] | None = None,
     mean: float | Sequence[float] | None = None,
     layout: str | None = None,
-) -> Embedder:
-    """Return the embedder of a model.
+) -> "Embedder | PairVerifier":
+    """Return the embedder of a model, or the pair verifier of a model that compares pairs.
 
     A network of another program, in an `.onnx`, `.xml` or `.tflite` file, has one input of 3
     channels and one output. The rows of the output are L2-normalized. The input is
@@ -71,20 +73,52 @@ def load(
     if isinstance(source, str | os.PathLike):
         source = Source.of(source)
     if not isinstance(source, Source) or source.is_keras:
-        from keras_reid.inference.keras_model import KerasEmbedder
-
         _check_runtime(runtime, ("keras",))
         _check_absent("Keras models", settings)
-        if not isinstance(source, Source):
-            return KerasEmbedder(source, bool(flip), outputs)
-        flip = source.settings["flip"] if flip is None else flip
-        embedder: Embedder = KerasEmbedder(source.load_model(member), flip, outputs, source)
-        embedder.calibration = source.calibration(member)
-        return embedder
+        return _of_keras(source, outputs, flip, member)
     fixed = {"flip": flip or None, "member": None if member == "1" else member}
     _check_absent("exports and network files", fixed)
     embedder = _of_files(source, runtime, settings).select(*outputs)
     embedder.calibration = source.calibration()
+    return embedder
+
+
+def load_embedder(
+    source: "str | os.PathLike[str] | Source | keras.Model" = "pretrained",
+    runtime: str = "auto",
+    **settings: Any,
+) -> Embedder:
+    """Return the embedder of a model; see `load`.
+
+    Raises:
+        InputError: as in `load`; a pair verifier.
+    """
+    return as_embedder(load(source, runtime, **settings))
+
+
+def as_embedder(model: "Embedder | PairVerifier") -> Embedder:
+    """Return the model; raise for a pair verifier."""
+    if isinstance(model, Embedder):
+        return model
+    raise models.no_embeddings(model.source)
+
+
+def _of_keras(
+    source: "Source | keras.Model", outputs: Sequence[str], flip: bool | None, member: str
+) -> "Embedder | PairVerifier":
+    """Return the embedder or the pair verifier of a Keras model."""
+    from keras_reid.inference.keras_model import KerasEmbedder
+    from keras_reid.inference.pair_verifier import PairVerifier
+
+    if not isinstance(source, Source):
+        pair = models.is_pair_verifier(source)
+        return PairVerifier(source) if pair else KerasEmbedder(source, bool(flip), outputs)
+    model, calibration = source.load_model(member), source.calibration(member)
+    if models.is_pair_verifier(model):
+        return PairVerifier(model, source, calibration)
+    flip = source.settings["flip"] if flip is None else flip
+    embedder = KerasEmbedder(model, flip, outputs, source)
+    embedder.calibration = calibration
     return embedder
 
 
@@ -100,10 +134,8 @@ def _of_files(source: Source, runtime: str, settings: Mapping[str, Any]) -> Embe
             _check_runtime(runtime, ("saved_model",))
             return SavedModelEmbedder(source, metadata)
         if metadata.format not in SUFFIXES:
-            raise InputError(
-                f"The format of an export must be saved_model, {', '.join(SUFFIXES)}, got "
-                f"{metadata.format!r} in {source}. Load it with a newer keras_reid."
-            )
+            rule = f"saved_model, {', '.join(SUFFIXES)} in {source}"
+            raise invalid("format", rule, metadata.format, "Load it with a newer keras_reid.")
         file = source.path / f"model{SUFFIXES[metadata.format]}"
     from keras_reid.inference.network import NetworkEmbedder
     from keras_reid.inference.runtimes import OPENERS
@@ -124,11 +156,11 @@ def _of_files(source: Source, runtime: str, settings: Mapping[str, Any]) -> Embe
 
 
 def _check_runtime(runtime: str, choices: Sequence[str]) -> None:
-    checks.one_of(("auto", *choices), "export the model for other runtimes", runtime=runtime)
+    checks.one_of(("auto", *choices), "Export the model for other runtimes.", runtime=runtime)
 
 
-def _check_absent(what: str, arguments: Mapping[str, Any]) -> None:
+def _check_absent(kind: str, arguments: Mapping[str, Any]) -> None:
     """Raise for arguments that do not apply to a source."""
     for name, value in arguments.items():
         if value is not None:
-            raise InputError(f"`{name}` must not be given for {what}, got {value!r}.", name)
+            raise InputError(f"`{name}` must not be given for {kind}, got {value!r}.", name)

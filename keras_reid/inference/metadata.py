@@ -90,10 +90,7 @@ class Metadata:
         for name, expected in self.files.items():
             file = folder / name
             if not file.is_file() or digest_of(file) != expected:
-                raise InputError(
-                    f"an export is as it was written: {file} is missing or has changed; copy it "
-                    "again, or export the model again"
-                )
+                raise InputError(f"{file} is missing or has changed. Copy it again. {AGAIN}")
 
 
 def _two(values: list[Any]) -> bool:
@@ -101,6 +98,6 @@ def _two(values: list[Any]) -> bool:
 
 
 def digest_of(file: Path) -> str:
-    """The SHA-256 of a file."""
+    """Return the SHA-256 of a file."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()

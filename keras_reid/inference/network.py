@@ -83,8 +83,8 @@ def _embedding_name(source: Source, outputs: tuple[str, ...]) -> str:
         return "embedding"
     if len(outputs) != 1:
         raise InputError(
-            f"a network that embeds has one output, or one named embedding: {source} has "
-            f"{', '.join(outputs)}; cut the others off"
+            f"{source} must have one output, or one named embedding, got {', '.join(outputs)}. "
+            "Remove the others."
         )
     return outputs[0]
 

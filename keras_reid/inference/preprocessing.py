@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from keras_reid import checks
-from keras_reid.errors import InputError
+from keras_reid.errors import InputError, Shown, invalid
 
 ORDERS = ("rgb", "bgr")
 LAYOUTS = ("nchw", "nhwc")
@@ -78,7 +78,7 @@ def preprocessing_of(
     checks.one_of(ORDERS, channel_order=values["channel_order"])
     values |= {key: _three(key, values[key]) for key in ("scale", "mean")}
     if 0.0 in values["scale"]:
-        raise InputError("`scale` must not be 0, got 0. It divides the pixels.", "scale")
+        raise invalid("scale", "other than 0", 0, "It divides the pixels.")
     return Preprocessing(**values, dtype=dtype)
 
 
@@ -88,8 +88,8 @@ def _layout(name: str, shape: Shape, layout: str | None) -> str:
     layouts = [key for key, axis in axes.items() if len(shape) == 4 and shape[axis] in (3, None)]
     if not layouts:
         raise InputError(
-            f"a network that embeds takes images of 3 channels, nchw or nhwc: {name} takes the "
-            f"shape {_text(shape)}; choose another model"
+            f"{name} must take images of 3 channels, nchw or nhwc, got the shape {_text(shape)}. "
+            "Choose another model."
         )
     if layout is None:
         sure = [key for key in layouts if shape[axes[key]] == 3] or layouts
@@ -97,11 +97,8 @@ def _layout(name: str, shape: Shape, layout: str | None) -> str:
             raise _missing(name, {"layout": "nchw"})
         return sure[0]
     if layout not in layouts:
-        raise InputError(
-            f"`layout` must be {' or '.join(layouts)} for {name} with an input of the shape "
-            f"{_text(shape)}, got {layout}.",
-            "layout",
-        )
+        rule = f"{' or '.join(layouts)} for {name} with an input of the shape {_text(shape)}"
+        raise invalid("layout", rule, Shown(layout))
     return layout
 
 
@@ -110,9 +107,7 @@ def _size(name: str, fixed: Shape, size: Sequence[int]) -> tuple[int, int]:
     fits = len(size) == 2 and all(a in (None, b) for a, b in zip(fixed, size, strict=True))
     if not fits or min(size) < 1:
         rule = _text(fixed) if None not in fixed else "(height, width), both 1 or more,"
-        raise InputError(
-            f"`input_size` must be {rule} for {name}, got {_text(size)}.", "input_size"
-        )
+        raise invalid("input_size", f"{rule} for {name}", Shown(_text(size)))
     height, width = size
     return height, width
 
@@ -129,7 +124,7 @@ def _missing(name: str, examples: Mapping[str, str]) -> InputError:
 def _three(name: str, values: Any) -> tuple[float, ...]:
     numbers = np.ravel(values).astype(float).tolist()
     if len(numbers) not in (1, 3):
-        raise InputError(f"`{name}` must be 1 or 3 numbers, got {len(numbers)}.", name)
+        raise invalid(name, "1 or 3 numbers", len(numbers))
     return tuple(numbers * 3 if len(numbers) == 1 else numbers)
 
 

@@ -1,4 +1,4 @@
-"""The part of a run folder that a trained model is used by: flags, models and scores."""
+"""Reading of a run folder: flags, models and scores."""
 
 import itertools
 import os
@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_reid import models
-from keras_reid.errors import InputError
+from keras_reid.errors import InputError, invalid
 from keras_reid.evaluation.calibration import MatchCalibration
-from keras_reid.io import NUMBER, Fields, read_json, read_model
+from keras_reid.io import Fields, read_json, read_model
 from keras_reid.names import expanded
 
 if TYPE_CHECKING:
@@ -51,8 +51,8 @@ FLAGS: Fields = {
 class TrainedRun:
     """A folder with `flags.json`, `model.keras` and `metrics.json`; `training.Run` writes it.
 
-    Where several models learned from each other, `model.keras` is the first and `model-2.keras`,
-    `model-3.keras`, … are the others; `metrics.json` has the scores of each under `members`.
+    After mutual learning, `model.keras` is the first member and `model-2.keras`, `model-3.keras`, …
+    are the others; `metrics.json` has the scores of each under `members`.
     """
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
@@ -65,10 +65,7 @@ class TrainedRun:
     def flags(self) -> dict[str, Any]:
         """Flags of the training command."""
         if not self.flags_file.exists():
-            raise InputError(
-                f"a run folder holds {self.flags_file.name}: {str(self.directory)!r} does not; "
-                "make a run with train.py"
-            )
+            raise InputError(f"{self.flags_file} not found. Train a run with train.py.")
         flags = read_json(self.flags_file, FLAGS, RETRAIN)
         if flags.pop("soft_margin", False):
             flags["margin"] = "soft"
@@ -78,12 +75,8 @@ class TrainedRun:
     def settings(self) -> dict[str, Any]:
         """The flags; raise if a required one is missing."""
         flags = self.flags
-        missing = [name for name in NEEDED if name not in flags]
-        if missing:
-            raise InputError(
-                f"`{self.flags_file}` must contain {', '.join(NEEDED)}, got no {missing[0]}. "
-                f"{RETRAIN}"
-            )
+        if missing := [name for name in NEEDED if name not in flags]:
+            raise InputError(f"{self.flags_file} has no {missing[0]}. {RETRAIN}")
         return flags
 
     @property
@@ -91,14 +84,7 @@ class TrainedRun:
         """Scores of the run; empty if it is unfinished."""
         if not self.metrics_file.exists():
             return {}
-        metrics = read_json(self.metrics_file, {"members": dict, "calibration": dict}, RETRAIN)
-        for name, scores in metrics.get("members", {}).items():
-            if not isinstance(scores, dict) or not isinstance(scores.get("mAP"), NUMBER):
-                raise InputError(
-                    f"`{self.metrics_file}` must have mAP of each member, got none of {name!r}. "
-                    f"{RETRAIN}"
-                )
-        return metrics
+        return read_json(self.metrics_file, {"members": dict, "calibration": dict}, RETRAIN)
 
     def calibration(self, member: str = "1") -> MatchCalibration | None:
         """Return the calibration of match probabilities; None if no persons were left for it.
@@ -106,8 +92,8 @@ class TrainedRun:
         Args:
             member: as in `load_model`.
         """
-        known = self.metrics.get("calibration", {})
-        values = known.get(self._best() if member == "best" else member)
+        calibrations = self.metrics.get("calibration", {})
+        values = calibrations.get(self._best() if member == "best" else member)
         return None if values is None else MatchCalibration.of(values, self.metrics_file)
 
     def member_file(self, number: int) -> Path:
@@ -122,31 +108,25 @@ class TrainedRun:
                 `"ensemble"`, all of them, see `keras_reid.models.ensemble`.
         """
         if not self.model_file.is_file():
-            raise InputError(
-                f"a finished run folder holds model.keras: {str(self.directory)!r} does not; "
-                "train a model first, or name another folder"
-            )
+            raise InputError(f"{self.model_file} not found. Finish the training of this run.")
         numbers = itertools.takewhile(lambda n: self.member_file(n).is_file(), itertools.count(1))
-        known = [*map(str, numbers)]
-        if member == "ensemble" and len(known) > 1:
-            return models.ensemble([self._load(number) for number in known])
+        members = [*map(str, numbers)]
+        if member == "ensemble" and len(members) > 1:
+            return models.ensemble([self._load(number) for number in members])
         if member == "best":
             member = self._best()
-        if member not in known:
-            raise InputError(
-                f"the run {str(self.directory)!r} has the members {', '.join(known)}: received "
-                f"{member!r}; give a number, best, or of several members ensemble"
-            )
+        if member not in members:
+            words = ["best", "ensemble"] if len(members) > 1 else []
+            raise invalid("member", f"one of {', '.join(members + words)} for this run", member)
         return self._load(member)
 
     def _load(self, number: str) -> "keras.Model":
         return read_model(self.member_file(int(number)))
 
     def _best(self) -> str:
-        scores = {k: v["mAP"] for k, v in self.metrics.get("members", {}).items() if k.isdecimal()}
-        if not scores:
-            raise InputError(
-                f"the best member is the one with the highest mAP: metrics.json in "
-                f"{str(self.directory)!r} has no scores of members; give a number"
-            )
-        return max(scores, key=scores.__getitem__)
+        members = {k: v for k, v in self.metrics.get("members", {}).items() if k.isdecimal()}
+        try:
+            return max(members, key=lambda number: float(members[number]["mAP"]))
+        except (KeyError, TypeError, ValueError):
+            fix = "Give a number."
+            raise invalid("member", "a number, for the run has no scores", "best", fix) from None

@@ -37,10 +37,8 @@ class SavedModelEmbedder(Embedder):
         try:  # the signatures keep the variables alive
             self.signatures = tf.saved_model.load(str(source.path)).signatures
         except Exception as error:
-            raise InputError(
-                f"an exported model must be complete: {source} cannot be loaded "
-                f"({first_line(error)}); export it again"
-            ) from error
+            reason = first_line(error)
+            raise InputError(f"{source} cannot be loaded ({reason}). Export it again.") from error
         self._default = self.signatures["serving_default"]
         self.inputs = frozenset(self._default.structured_input_signature[1])
         self.available = tuple(self._default.structured_outputs)

@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keras_reid.errors import InputError
+from keras_reid.errors import InputError, Shown, invalid
 from keras_reid.evaluation.calibration import MatchCalibration
 from keras_reid.inference.metadata import FILE, Metadata
 from keras_reid.inference.runs import TrainedRun
@@ -53,11 +53,11 @@ class Source:
         if path.is_dir():
             return cls(_kind_of_folder(path), str(path))
         if not path.is_file():
-            raise InputError(f"`model` must be {KINDS}, but {path} does not exist.", "model")
+            raise InputError(f"`model` must be {KINDS}, but {path} not found.", "model")
         if path.suffix == ".keras":
             return cls("keras", str(path))
         if path.suffix not in NETWORKS:
-            raise InputError(f"`model` must be {KINDS}, got {path}.", "model")
+            raise invalid("model", KINDS, Shown(path))
         if (path.parent / FILE).is_file():
             return cls("export", str(path.parent))
         return cls("network", str(path))
@@ -124,19 +124,13 @@ class Source:
         if self.run is not None:
             return self.run.load_model(member)
         if member != "1":
-            raise InputError(
-                f"a member is one of a run: received {member!r}; give a run, or leave it out",
-                "member",
-            )
+            raise invalid("member", "1, because only runs have several", member)
         if self.kind == "pretrained":
             return pretrained(self.name)
         if self.kind == "keras":
             return read_model(self.path)
-        raise InputError(
-            f"this needs a Keras model, and {self} is not one: give a run folder, a .keras file or "
-            "a pretrained model",
-            "model",
-        )
+        rule = "a run folder, a .keras file or a pretrained model here"
+        raise invalid("model", rule, Shown(self))
 
 
 def _kind_of_folder(path: Path) -> str:
@@ -145,8 +139,6 @@ def _kind_of_folder(path: Path) -> str:
     if (path / "flags.json").is_file():
         return "run"
     versions = [int(entry.name) for entry in path.iterdir() if entry.name.isdecimal()]
-    remedy = f"name a version, {path / str(max(versions))}" if versions else "check the path"
-    raise InputError(
-        f"a run folder has a file flags.json, and an export {FILE}, but {path} does not; {remedy}",
-        "model",
-    )
+    fix = f"Choose a version, {path / str(max(versions))}." if versions else "Check the path."
+    rule = f"a folder with flags.json (a run) or {FILE} (an export)"
+    raise invalid("model", rule, Shown(path), fix)

@@ -12,7 +12,7 @@ from .derived import (
     unit_outputs,
 )
 from .image import build
-from .pair import build_pair_verifier, pair_distances
+from .pair import build_pair_verifier, is_pair_verifier, no_embeddings, pair_distances
 from .registry import BACKBONES, CLASSIFIERS, NECKS, POOLINGS
 from .reid_model import ReidModel
 from .shipped import PRETRAINED, ModelCard, pretrained
@@ -36,7 +36,9 @@ __all__ = [
     "heads",
     "image_size",
     "input_names",
+    "is_pair_verifier",
     "mirrored",
+    "no_embeddings",
     "outputs_at_test",
     "pair_distances",
     "pretrained",

@@ -1,7 +1,7 @@
-"""Pair verification: one network that looks at two images at once and says how far apart they are.
+"""Pair verification: one network that compares two images and returns their distance.
 
-The alternative to an embedding. The two maps of a pair are compared in the middle of the network,
-so the network can look for what the images have in common; but there is no vector of one image.
+The feature maps of both images are compared in the middle of the network. The network finds what
+the images have in common, but one image alone has no embedding.
 """
 
 from collections.abc import Iterator
@@ -9,52 +9,56 @@ from collections.abc import Iterator
 import keras
 import numpy as np
 
-from keras_reid.errors import InputError
+from keras_reid.errors import InputError, Shown, invalid
 from keras_reid.layers import MatchingGate, PairDistance
 from keras_reid.models import backbones
+from keras_reid.models.reid_model import ReidModel
 from keras_reid.models.stem import check, pixels, pooled
+
+PARTS = ("head", "gate", "tail", "distance")  # layers of a pair verifier
 
 
 def build_pair_verifier(
     backbone: str,
     image_size: tuple[int, int] = (256, 128),
     *,
-    weights: str = "imagenet",
     gate: str | None = None,
+    weights: str = "imagenet",
     pooling: str = "avg",
     last_stride: int = 1,
     width: int | None = None,
+    mixstyle: float = 0.0,
+    instance_norm: float = 0.0,
 ) -> keras.Model:
     """uint8 images `[(b, h, w, 3), (b, h, w, 3)]` → `{"distance": (b,)}`, in [0, 2].
 
-    The gated Siamese network (Varior et al., ECCV 2016, arXiv:1607.08378): both images go
-    through the same weights up to the gate, which raises in each map what the other has too (see
-    `keras_reid.layers.MatchingGate`), and on through the same weights to a feature each. The
-    result is the Euclidean distance of the two features at length 1. Exchanging the images
-    changes nothing, in training neither: both halves are one batch to every layer.
+    The gated Siamese network (Varior et al., ECCV 2016, arXiv:1607.08378). Both images go
+    through the same weights up to the gate, which amplifies what the two maps have in common (see
+    `keras_reid.layers.MatchingGate`), and through the same weights after it. The distance is the
+    Euclidean distance of the two L2-normalized features. It is symmetric, also in training:
+    both halves are one batch to every layer.
 
-    Train it with `keras_reid.losses.ContrastiveLoss(pairs="given")` on
-    `keras_reid.data.pair_batches`.
+    Train it with the recipe `pair_verifier`, or with
+    `keras_reid.losses.ContrastiveLoss(pairs="given")` on `keras_reid.data.pair_batches`.
 
-    The drawback: the feature of an image depends on the image it is compared with, so there is
-    no embedding that could be stored or searched. q queries against g gallery images take q·g
-    passes through the network behind the gate, see `pair_distances`.
+    The feature of an image depends on the other image, so no embedding can be stored or searched.
+    q queries against g gallery images take q·g passes through the network after the gate, see
+    `pair_distances`.
 
     Args:
         backbone: a name or a file, see `keras_reid.models.backbones.build`.
         image_size: (height, width) in pixels.
-        weights: `"imagenet"`, `"none"` or a `.weights.h5` file of the backbone.
-        gate: name of the backbone's layer behind which the maps are compared; every path through
-            the backbone must run through it. None takes the one nearest the middle.
-        pooling: `"avg"`, `"max"` or `"gem"` (generalized mean).
-        last_stride: 1 keeps a feature map of twice the height and width, 2 is as published.
-        width: width of the feature; None keeps the backbone's own.
+        gate: name of the backbone's layer whose map is compared; every path through the backbone
+            must run through it. None: the one nearest the middle.
+        weights, pooling, last_stride, width, mixstyle, instance_norm: as in `models.build`; the
+            width is that of the compared feature.
 
     Raises:
-        InputError: an unknown name, a layer that paths run around, or weights that do not fit.
+        InputError: an unknown name, a layer that a path bypasses, or weights that do not fit.
     """
     check(image_size, width, pooling=pooling)
-    before, after = split(backbones.build(backbone, weights, image_size, last_stride), gate)
+    trunk = backbones.build(backbone, weights, image_size, last_stride, mixstyle, instance_norm)
+    before, after = split(trunk, gate)
 
     images = keras.Input((*image_size, 3), dtype="uint8", name="images")
     head = keras.Model(images, before(pixels(images)), name="head")
@@ -63,29 +67,44 @@ def build_pair_verifier(
     tail = keras.Model(gated, pooled(after(gated), pooling, width), name="tail")
 
     pair = [keras.Input((*image_size, 3), dtype="uint8", name=name) for name in ("first", "second")]
-    # One batch of both: every layer runs once, and batch normalization sees the same statistics
-    # whichever image comes first.
+    # One batch of both: batch normalization sees the same statistics in either order.
     maps = keras.ops.split(head(keras.ops.concatenate(pair)), 2)
     gated_maps = keras.ops.concatenate(MatchingGate(name="gate")(maps))
     features = keras.ops.split(tail(gated_maps), 2)
     distance = PairDistance(name="distance")(*features)
-    return keras.Model(pair, {"distance": distance}, name="pair_verifier")
+    return ReidModel(pair, {"distance": distance}, name="pair_verifier")
+
+
+def is_pair_verifier(model: keras.Model) -> bool:
+    """Return True for a model of `build_pair_verifier`."""
+    return {*PARTS} <= {layer.name for layer in model.layers}
+
+
+def no_embeddings(source: object) -> InputError:
+    """Return the error of a pair verifier where an embedder is required.
+
+    Args:
+        source: path or name of the model.
+    """
+    received = Shown(f"the pair verifier {source}")
+    fix = "It compares two images and has no embeddings. Only search.py verify accepts it."
+    return invalid("model", "an embedder", received, fix)
 
 
 def split(model: keras.Model, layer: str | None = None) -> tuple[keras.Model, keras.Model]:
-    """Two models, before and behind a layer's map, that one after the other are the model.
+    """Cut a model in two: from the input to the map of a layer, and from the map to the output.
 
     Args:
-        model: a functional model with one output; where its last layer is itself a model, the
-            cut goes through that one.
-        layer: name of a layer through which every path runs; None takes the one nearest the
-            middle of the list of layers.
+        model: a functional model with one output. If its last layer is itself a model, that one is
+            cut.
+        layer: name of a layer through which every path runs; None: the one nearest the middle of
+            the list of layers.
 
     Returns:
         Models that share their weights with `model`.
 
     Raises:
-        InputError: if no such layer is there, or paths run around it.
+        InputError: an unknown layer, or one that a path bypasses.
     """
     inner = model.layers[-1]
     if isinstance(inner, keras.Model):
@@ -99,39 +118,36 @@ def split(model: keras.Model, layer: str | None = None) -> tuple[keras.Model, ke
         middle = (len(model.layers) - 1) / 2
         layer = min(cuts, key=lambda name: abs(model.layers.index(cuts[name]) - middle))
     if layer not in cuts:
-        raise InputError(
-            "a gate stands behind a layer through which every path runs, one of "
-            f"{', '.join(cuts)}: received {layer!r}"
-        )
+        raise invalid("gate", f"one of {', '.join(cuts)}", layer, "Every path runs through these.")
     at = cuts[layer].output
     before = keras.Model(model.input, at, name="before_gate")
     return before, keras.Model(at, model.output, name="behind_gate")
 
 
 def _cuts(model: keras.Model) -> Iterator[keras.layers.Layer]:
-    """The layers that yield a map, so that nothing made before them is used behind them."""
-    operations = model.operations  # in an order in which they can be run
+    """Yield the layers with a map after which no earlier tensor is used."""
+    operations = model.operations  # in topological order
     last_use = {
         id(tensor): place
         for place, operation in enumerate(operations)
         for tensor in keras.tree.flatten(operation.input)
     }
     whole = keras.layers.InputLayer | keras.Model
-    needed_until = 0  # what was made so far
+    needed_until = 0  # last use of all tensors so far
     for place, operation in enumerate(operations[:-1]):
         layer = isinstance(operation, keras.layers.Layer) and not isinstance(operation, whole)
-        made = keras.tree.flatten(operation.output)
-        if layer and needed_until <= place and len(made[0].shape) == 4:
+        outputs = keras.tree.flatten(operation.output)
+        if layer and needed_until <= place and len(outputs[0].shape) == 4:
             yield operation
-        needed_until = max(needed_until, *(last_use.get(id(tensor), 0) for tensor in made))
+        needed_until = max(needed_until, *(last_use.get(id(tensor), 0) for tensor in outputs))
 
 
 def pair_distances(
     model: keras.Model, query: np.ndarray, gallery: np.ndarray, batch_size: int = 64
 ) -> np.ndarray:
-    """The distance of every query to every gallery image, float32 `(q, g)`: small sets only.
+    """Return the distances of all queries to all gallery images, float32 `(q, g)`.
 
-    The part before the gate runs q + g times, the part behind it q·g times for both images; all
+    The part before the gate runs q + g times, the part after it q·g times for both images. All
     q + g maps at the gate are kept in memory.
 
     Args:
@@ -141,21 +157,18 @@ def pair_distances(
         batch_size: images, or pairs, in a pass.
 
     Raises:
-        InputError: if the model is another one.
+        InputError: another model.
     """
-    names = {layer.name for layer in model.layers}
-    if not {"head", "gate", "tail", "distance"} <= names:
-        raise InputError(
-            f"pairs are compared by a pair verifier: received the model {model.name!r}; make it "
-            "with keras_reid.models.build_pair_verifier"
-        )
-    head, gate, tail, distance = map(model.get_layer, ("head", "gate", "tail", "distance"))
+    if not is_pair_verifier(model):
+        fix = "Build one with keras_reid.models.build_pair_verifier."
+        raise invalid("model", "a pair verifier", Shown(f"the model {model.name}"), fix)
+    head, gate, tail, distance = map(model.get_layer, PARTS)
     maps = [head.predict(images, batch_size, verbose=0) for images in (query, gallery)]
     pair = [keras.Input(head.output.shape[1:], dtype=head.output.dtype) for _ in maps]
-    behind = keras.Model(pair, distance(*map(tail, gate(pair))))
-    found = []
+    compare = keras.Model(pair, distance(*map(tail, gate(pair))))
+    parts = []
     total = len(query) * len(gallery)
-    for part in np.array_split(np.arange(total), range(batch_size, total, batch_size)):
-        row, column = np.divmod(part, len(gallery))
-        found.append(behind.predict_on_batch([maps[0][row], maps[1][column]]))
-    return np.concatenate(found).reshape(len(query), len(gallery))
+    for rows in np.array_split(np.arange(total), range(batch_size, total, batch_size)):
+        row, column = np.divmod(rows, len(gallery))
+        parts.append(compare.predict_on_batch([maps[0][row], maps[1][column]]))
+    return np.concatenate(parts).reshape(len(query), len(gallery))

@@ -128,7 +128,7 @@ class Worker:
 
     @cached_property
     def _embedder(self) -> inference.Embedder:
-        return inference.load(self.model, **self.options)
+        return inference.load_embedder(self.model, **self.options)
 
     def __call__(self, shards: Shards, number: int) -> bool:
         """Embed the missing images of a shard; return False if another process embeds it."""

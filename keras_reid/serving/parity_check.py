@@ -72,9 +72,9 @@ def parity(
     Raises:
         InputError: `saved_model` cannot be loaded, or no image is readable.
     """
-    saved = inference.load(saved_model)
+    saved = inference.load_embedder(saved_model)
     saved = saved.select(*saved.available)
-    original = inference.load(model, flip=flip, outputs=saved.outputs)
+    original = inference.load_embedder(model, flip=flip, outputs=saved.outputs)
     if isinstance(images, Mapping):
         count = len(next(iter(images.values())))
         return ParityReport(_difference(original([images]), saved([images])), count, tolerance)
@@ -187,8 +187,8 @@ def scores(
         return {"mAP": result.mAP, "rank-1": float(result.cmc[0])}
 
     return ScoreReport(
-        score(inference.load(model, flip=flip)),
-        score(inference.load(exported)),
+        score(inference.load_embedder(model, flip=flip)),
+        score(inference.load_embedder(exported)),
         len(query),
         len(gallery),
         tolerance,

@@ -10,7 +10,9 @@ from .callbacks import (
 from .fitting import fit
 from .mutual import Distiller, MutualLearner
 from .optimizers import RatedAdam
-from .recipes import RECIPES, Recipe
+from .pairs import PairEvaluation
+from .recipe import Recipe
+from .recipes import RECIPES
 from .replicas import Replicas
 from .runs import Run
 from .schedules import WarmUp, schedule
@@ -23,6 +25,7 @@ __all__ = [
     "FiniteLoss",
     "History",
     "MutualLearner",
+    "PairEvaluation",
     "Plan",
     "RatedAdam",
     "Recipe",

@@ -8,27 +8,25 @@ import keras
 
 from keras_reid import losses, models
 from keras_reid.data import AttributeSchema, PersonImages, pk_steps
-from keras_reid.errors import InputError
+from keras_reid.errors import Shown, invalid
 from keras_reid.models.heads import Head
-from keras_reid.training.methods import Annotations, LossSettings, WeightedLoss
+from keras_reid.training.methods.method import Annotations, LossSettings, Term
 from keras_reid.training.optimizers import RatedAdam, new_variables
-from keras_reid.training.recipes import Recipe
+from keras_reid.training.recipe import NONE, Recipe
 from keras_reid.training.replicas import Replicas
 from keras_reid.training.runs import Run
 from keras_reid.training.schedules import schedule
 
-NONE = Annotations()
-
 
 @dataclass(frozen=True)
 class Plan:
-    """What a training depends on, resolved once from recipe and images.
+    """Values of a training that follow from its recipe and images.
 
     Attributes:
         recipe: the recipe.
         images: the training images.
-        num_identities: persons on the images.
-        steps: batches in an epoch.
+        num_identities: number of persons on the images.
+        steps: number of batches in an epoch.
         annotations: columns of the images on which the model depends.
         replicas: replicas that train together.
     """
@@ -57,26 +55,21 @@ class Plan:
             replicas: replicas that train together; None: this process alone.
 
         Raises:
-            InputError: the images show fewer than two persons, or fewer than a batch needs.
+            InputError: images of fewer than two persons, or of too few for a batch.
         """
-        names = images.classes()[0]
-        if len(names) < 2:
-            raise InputError(
-                f"at least 2 persons are required to train on, got {len(names)} "
-                f"({', '.join(map(str, names))}): add images of others"
-            )
         sampled = images
         for method in recipe.methods:
             sampled = method.sampled(sampled)
+        names = list(map(str, sampled.classes()[0]))
+        if len(names) < 2:
+            received = Shown(f"{len(names)} ({', '.join(names)})")
+            raise invalid("images", "of at least 2 persons", received)
         steps = pk_steps(sampled, recipe.num_identities_per_batch, recipe.num_instances)
         annotations = Annotations.of(images, schema)
         return cls(recipe, images, len(names), steps, annotations, replicas or Replicas())
 
     def members(self, recipe: Recipe | None = None) -> list[keras.Model]:
-        """Return the untrained models: one for each member, or a single one.
-
-        Their variables are on all replicas.
-        """
+        """Return the untrained models, one for each member, with variables on all replicas."""
         recipe = recipe or self.recipe
         with self.replicas.strategy.scope():
             return [
@@ -91,18 +84,12 @@ def build_model(
     """Return the untrained model of a recipe.
 
     Raises:
-        InputError: a recipe with pose or attributes without the annotations that they need.
+        InputError: missing annotations for pose or attributes.
     """
     classes = num_identities if recipe.classifies else None
-    common: dict[str, Any] = {
-        "weights": recipe.weights,
-        "pooling": recipe.pooling,
-        "neck": recipe.neck,
-        "last_stride": recipe.last_stride,
-        "width": recipe.embedding_dim or None,
-        "mixstyle": recipe.mixstyle,
-        "instance_norm": recipe.instance_norm,
-    }
+    names = ("weights", "pooling", "neck", "last_stride", "mixstyle", "instance_norm")
+    common: dict[str, Any] = {name: getattr(recipe, name) for name in names}
+    common["width"] = recipe.embedding_dim or None
     for method in recipe.methods:
         model = method.model(recipe.backbone, classes, recipe.image_size, **common)
         if model is not None:
@@ -126,30 +113,26 @@ def build_heads(recipe: Recipe, annotations: Annotations = NONE) -> list[Head]:
 def start_from(model: keras.Model, run: str) -> list[str]:
     """Copy the weights of layers with the same name and shapes from the model of a run.
 
-    A backbone counts as one layer, so that a model for larger images, or of tracklets, can start
-    from one for single small images; and classifiers of other identities stay as they are.
+    A backbone counts as one layer. The model can be for larger images or for tracklets, and have
+    a classifier of other identities.
 
     Returns:
-        The names of the layers with weights that were left as they are.
+        The names of the layers whose weights were not copied.
 
     Raises:
-        InputError: no such run, or none of its layers fits the backbone.
+        InputError: the run does not exist or has another backbone.
     """
-    trained = {layer.name: layer for layer in Run(run).load_model().layers}
+    trained = {layer.name: layer.get_weights() for layer in Run(run).load_model().layers}
     left = []
     for layer in model.layers:
-        weights = layer.get_weights()
-        given = trained[layer.name].get_weights() if layer.name in trained else []
-        if [w.shape for w in weights] == [w.shape for w in given]:
-            layer.set_weights(given)
+        weights, copied = layer.get_weights(), trained.get(layer.name, [])
+        if [w.shape for w in weights] == [w.shape for w in copied]:
+            layer.set_weights(copied)
         elif weights:
             left.append(layer.name)
-    backbones = [layer.name for layer in model.layers if isinstance(layer, keras.Model)]
-    if set(backbones) & set(left):
-        raise InputError(
-            f"a model starts from a run with the same backbone: that of {run!r} is another than "
-            f"{', '.join(backbones)}; name the backbone that it was trained with"
-        )
+    backbones = {layer.name for layer in model.layers if isinstance(layer, keras.Model)}
+    if backbones & {*left}:
+        raise invalid("init_from", f"a run with the backbone {', '.join(sorted(backbones))}", run)
     return left
 
 
@@ -158,24 +141,24 @@ def build_losses(
 ) -> dict[str, Any]:
     """Return the arguments `loss` and `loss_weights` of `compile`.
 
-    `identity_weight · identity loss(logits) + metric_weight · metric loss(features)`, as changed by
+    `identity_weight · identity loss(logits) + metric_weight · metric loss(features)`, changed by
     the methods of the recipe.
 
     Args:
         recipe: the recipe.
-        annotations: columns of the images on which losses depend.
+        annotations: columns of the images for the losses.
         gather: compare over all replicas.
     """
-    settings = recipe.loss_settings(gather)
-    listed = [
-        WeightedLoss("logits", build_identity_loss(recipe), recipe.identity_weight),
-        WeightedLoss("features", build_metric_loss(recipe, settings), recipe.metric_weight),
+    settings = recipe.loss_settings(annotations, gather)
+    terms = [
+        Term("logits", build_identity_loss(recipe), recipe.identity_weight),
+        Term("features", build_metric_loss(recipe, settings), recipe.metric_weight),
     ]
     for method in recipe.methods:
-        listed = method.losses(listed, settings, annotations)
+        terms = method.terms(terms, settings)
     loss: dict[str, list[Any]] = {}
     weights: dict[str, list[float]] = {}
-    for output, one, weight in listed:
+    for output, one, weight in terms:
         if weight > 0:
             loss.setdefault(output, []).append(one)
             weights.setdefault(output, []).append(weight)
@@ -183,7 +166,7 @@ def build_losses(
 
 
 def build_identity_loss(recipe: Recipe) -> losses.IdentityLoss:
-    """Return smoothed cross-entropy, of cosines with a margin if the recipe asks for it."""
+    """Return the smoothed cross-entropy, or a softmax with a margin."""
     if recipe.softmax == "plain":
         return losses.IdentityLoss(recipe.label_smoothing)
     return losses.MarginSoftmaxLoss(
@@ -192,7 +175,7 @@ def build_identity_loss(recipe: Recipe) -> losses.IdentityLoss:
 
 
 def build_metric_loss(recipe: Recipe, settings: LossSettings) -> losses.MetricLoss:
-    """Return the metric loss of a recipe, with its own defaults where the recipe has none."""
+    """Return the metric loss of a recipe, with its own defaults for values that are None."""
     arguments = settings.of_metric("margin", "distance", "normalize")
     return losses.METRIC_LOSSES[recipe.metric_loss](**arguments)
 
@@ -205,19 +188,16 @@ def build_optimizer(
     With `head_lr_multiplier` or `freeze_epochs` it is `RatedAdam`, which treats the backbone
     and new layers differently.
     """
-    rate = schedule(
-        recipe.schedule,
-        recipe.learning_rate,
-        steps_per_epoch * recipe.epochs,
-        round(steps_per_epoch * recipe.warmup),
-    )
-    average = {"use_ema": True, "ema_momentum": recipe.ema_momentum} if recipe.ema_momentum else {}
+    total = steps_per_epoch * recipe.epochs
+    warmup = round(steps_per_epoch * recipe.warmup)
+    rate = schedule(recipe.schedule, recipe.learning_rate, total, warmup)
+    average: dict[str, Any] = {}
+    if recipe.ema_momentum:
+        average = {"use_ema": True, "ema_momentum": recipe.ema_momentum}
     if recipe.head_lr_multiplier != 1 or recipe.freeze_epochs:
         frozen = round(steps_per_epoch * recipe.freeze_epochs)
-        new = new_variables(model)
-        return RatedAdam(
-            rate, new, recipe.head_lr_multiplier, frozen, recipe.weight_decay, **average
-        )
+        values = (new_variables(model), recipe.head_lr_multiplier, frozen, recipe.weight_decay)
+        return RatedAdam(rate, *values, **average)
     if not recipe.weight_decay:
         return keras.optimizers.Adam(rate, **average)
     optimizer = keras.optimizers.AdamW(rate, weight_decay=recipe.weight_decay, **average)
@@ -228,23 +208,23 @@ def build_optimizer(
 def build_learner(
     members: Sequence[keras.Model], recipe: Recipe, plan: Plan, teacher: keras.Model | None = None
 ) -> keras.Model:
-    """Return the compiled model whose `fit` trains the members by a recipe.
+    """Return the compiled model whose `fit` trains the members.
 
     Args:
         members: untrained models of the recipe.
         recipe: recipe of a phase of the plan.
         plan: the plan.
-        teacher: trained model to learn from.
+        teacher: trained teacher.
     """
     gather = plan.replicas.count > 1
     arguments = build_losses(recipe, plan.annotations, gather)
+    settings = recipe.loss_settings(plan.annotations, gather)
     with plan.replicas.strategy.scope():
         optimizers = [build_optimizer(recipe, plan.steps, member) for member in members]
         for method in recipe.methods:
-            made = method.learner(members, teacher, plan.steps, recipe.loss_settings(gather))
-            if made is not None:
-                learner, more = made
-                learner.compile(optimizers, **arguments, **more)
-                return learner
+            learner = method.learner(members, teacher, plan.steps, settings)
+            if learner is not None:
+                learner[0].compile(optimizers, **arguments, **learner[1])
+                return learner[0]
         members[0].compile(optimizers[0], **arguments)
     return members[0]

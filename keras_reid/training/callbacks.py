@@ -90,7 +90,7 @@ class RetrievalEvaluation(keras.callbacks.Callback):
         """Return the ranking result of a model of `models.build`."""
         # A reference to the model keeps its id unique.
         if id(model) not in self._embedders:
-            self._embedders[id(model)] = model, inference.load(model, flip=self.flip)
+            self._embedders[id(model)] = model, inference.load_embedder(model, flip=self.flip)
         embedder = self._embedders[id(model)][1]
 
         def embed(images: PersonImages) -> np.ndarray:
@@ -98,6 +98,10 @@ class RetrievalEvaluation(keras.callbacks.Callback):
 
         self.last = rank_images(embed, self.query, self.gallery, self.protocol)
         return self.last.result
+
+    def summary(self, result: evaluation.RankingResult) -> dict[str, float]:
+        """Return the main scores by name."""
+        return {"mAP": result.mAP, "rank-1": result.rank(1)}
 
     def calibration(self) -> evaluation.MatchCalibration | None:
         """Fit match probabilities on the last embeddings.

@@ -1,4 +1,4 @@
-"""A run folder: the flags, the model, the scores and the logs of one training."""
+"""Run folder: flags, model, scores and logs of one training."""
 
 import itertools
 import json
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 class Run(TrainedRun):
     """A folder with `flags.json`, `model.keras`, `metrics.json`, `history.jsonl`, `logs/`.
 
-    Where several models learned from each other, `model.keras` is the first and `model-2.keras`,
-    `model-3.keras`, … are the others; `metrics.json` has the scores of each under `members`.
+    After mutual learning, `model.keras` is the first member and `model-2.keras`, `model-3.keras`, …
+    are the others; `metrics.json` has the scores of each under `members`.
 
-    While the training goes on there are `backup-PHASE.weights.h5` instead of the model.
+    An unfinished run has `backup-PHASE.weights.h5` instead of the model.
     """
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
@@ -35,57 +35,50 @@ class Run(TrainedRun):
 
     @property
     def finished(self) -> bool:
-        """Whether there is a scored model."""
+        """True if there is a scored model."""
         return self.metrics_file.exists() and self.model_file.exists()
 
     @property
     def minutes(self) -> float:
-        """How long all epochs took together, those before an interruption too."""
+        """Duration of all epochs, including those before an interruption."""
         return sum(epoch.get("seconds", 0) for epoch in read_history(self.history_file)) / 60
 
     def backup_file(self, phase: int = 1) -> Path:
-        """Where phase 1, 2, … of an unfinished training is kept."""
+        """Return the file with the state of phase 1, 2, … of an unfinished training."""
         return self.directory / f"backup-{phase}.weights.h5"
 
     def check(self, flags: dict[str, Any]) -> None:
-        """Refuses a folder that is neither new nor an unfinished run with the same flags."""
+        """Raise unless the folder is new, empty, or an unfinished run with the same flags."""
+        state = ""
         if self.finished:
-            raise InputError(
-                f"a finished run is never overwritten: {str(self.directory)!r} holds one; "
-                "give another folder",
-                "run",
-            )
-        if self.flags_file.exists():
+            state = "a finished run"
+        elif self.flags_file.exists():
             before = self.flags
             changed = [
                 f"{key} was {before.get(key)!r} and is now {flags.get(key)!r}"
                 for key in sorted({*before, *flags})
                 if before.get(key) != flags.get(key)
             ]
-            if changed:
-                raise InputError(
-                    f"a run is resumed with the flags it was started with: in "
-                    f"{str(self.directory)!r} {'; '.join(changed)}; give those, or another folder",
-                    "run",
-                )
+            state = f"a run with other flags: {'; '.join(changed)}" if changed else ""
         elif self.directory.exists() and (not self.directory.is_dir() or any(self._visible())):
+            state = "other files"
+        if state:
             raise InputError(
-                f"a run folder is new, empty or an unfinished run: {str(self.directory)!r} is "
-                "something else; give another folder",
+                "`run` must be a new folder, or an unfinished run with the same flags, got "
+                f"{str(self.directory)!r} with {state}. Give another folder.",
                 "run",
             )
-
         self._checked = flags
 
     def _visible(self) -> list[Path]:
-        """What is in the folder but what a killed process left half-written."""
+        """Return the files, without the temporary ones of killed processes."""
         return [entry for entry in self.directory.iterdir() if not entry.name.startswith(".")]
 
     def claim(self) -> None:
-        """Keeps other processes from training here, until `release` or the end of this one.
+        """Lock the folder against other processes, until `release` or the end of this process.
 
         Raises:
-            InputError: another does.
+            InputError: another process trains in the folder.
         """
         if self._claim is None:
             claim = locked(self.directory / ".lock")
@@ -93,7 +86,7 @@ class Run(TrainedRun):
             self._claim = claim
 
     def release(self) -> None:
-        """Lets others in; a folder in which nothing was written is gone then."""
+        """Unlock the folder, and remove it if it is empty."""
         if self._claim is not None:
             self._claim.__exit__(None, None, None)
             self._claim = None
@@ -112,7 +105,7 @@ class Run(TrainedRun):
         write(self.flags_file, flags)
 
     def finish(self, metrics: dict[str, Any]) -> None:
-        """Writes the scores and drops the backups; the run is then finished."""
+        """Write the scores and remove the backups, which finishes the run."""
         write(self.metrics_file, metrics)
         self._checked = None
         for backup in self.directory.glob("backup-*.weights.h5"):
@@ -120,7 +113,7 @@ class Run(TrainedRun):
         self.release()
 
     def contents(self) -> dict[str, str]:
-        """What lies in the folder, by file name."""
+        """Return a description of each file by its name."""
         others = sorted(self.directory.glob("model-*.keras"), key=natural)
         return {
             self.flags_file.name: "the flags",
@@ -132,7 +125,7 @@ class Run(TrainedRun):
         }
 
     def save_models(self, members: "Sequence[keras.Model]") -> None:
-        """Write all members; the first one, which makes a run finished, at last."""
+        """Write all members; the first one, which marks the run as trained, last."""
         from keras_reid.models.reid_model import uncompiled
 
         for number, model in reversed(list(enumerate(members, start=1))):
@@ -141,9 +134,9 @@ class Run(TrainedRun):
 
 
 def default(dataset: str, recipe: str, flags: dict[str, Any], root: str = "runs") -> Run:
-    """`runs/DATASET-RECIPE-N`, claimed: the unfinished run of these flags, else the next free one.
+    """Return `runs/DATASET-RECIPE-N`, claimed: the unfinished run of these flags or a new one.
 
-    Those in which another process trains are left to it.
+    Folders in which another process trains are skipped.
     """
     for number in itertools.count(1):
         run = Run(Path(root) / f"{dataset}-{recipe}-{number}")
@@ -154,15 +147,15 @@ def default(dataset: str, recipe: str, flags: dict[str, Any], root: str = "runs"
                 run.claim()
                 if new or not run.finished:
                     return run
-    raise AssertionError("there is always a next number")
+    raise AssertionError("unreachable")
 
 
 def read_history(file: Path) -> list[dict[str, Any]]:
-    """The epochs of a `history.jsonl`, of which each has its "seconds"."""
+    """Return the epochs of a `history.jsonl`, each with its "seconds"."""
     return read_json_lines(file, {"seconds": NUMBER}, RETRAIN)
 
 
 def write(path: Path, value: dict[str, Any]) -> None:
-    """Writes JSON in place of what the file held."""
+    """Write or replace a JSON file."""
     with replaced_file(path) as new:
         new.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Learning rates over the steps of a training."""
+"""Learning-rate schedules."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from keras_reid import checks
 
 @keras.saving.register_keras_serializable(package="keras_reid")
 class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
-    """`schedule(t) · min(1, (t + 1) / steps)`: a linear rise into any other schedule."""
+    """`schedule(t) · min(1, (t + 1) / steps)`: linear warm-up of any other schedule."""
 
     def __init__(
         self, schedule: keras.optimizers.schedules.LearningRateSchedule, steps: int
@@ -35,24 +35,19 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
 def schedule(
     kind: str, learning_rate: float, steps: int, warmup: int = 0
 ) -> keras.optimizers.schedules.LearningRateSchedule:
-    """A schedule by name, after a linear warm-up.
+    """Return a schedule by name, after a linear warm-up.
 
     Args:
-        kind: `"cosine"` (half a cosine to 0), `"step"` (×0.1 at 4/7 and again at 6/7 of the steps,
-            as 40 and 70 of 120 epochs are commonly rounded) or `"constant"`.
+        kind: `"cosine"` (half a cosine to 0), `"step"` (×0.1 at 4/7 and at 6/7 of the steps, as 40
+            and 70 of 120 epochs are commonly rounded) or `"constant"`.
         learning_rate: the highest value.
-        steps: the length of the training.
-        warmup: how many of them rise linearly from nearly 0.
+        steps: length of the training.
+        warmup: number of steps of linear warm-up.
     """
-    known = {
-        "constant": lambda: keras.optimizers.schedules.PiecewiseConstantDecay(
-            [steps], [learning_rate, learning_rate]
-        ),
-        "cosine": lambda: keras.optimizers.schedules.CosineDecay(learning_rate, steps),
-        "step": lambda: keras.optimizers.schedules.PiecewiseConstantDecay(
-            [steps * 4 // 7, steps * 6 // 7],
-            [learning_rate, learning_rate * 0.1, learning_rate * 0.01],
-        ),
-    }
-    checks.one_of(known, schedule=kind)
-    return WarmUp(known[kind](), warmup)
+    checks.one_of(("constant", "cosine", "step"), schedule=kind)
+    if kind == "cosine":
+        return WarmUp(keras.optimizers.schedules.CosineDecay(learning_rate, steps), warmup)
+    decay = 0.1 if kind == "step" else 1.0
+    ends = [steps * 4 // 7, steps * 6 // 7]
+    rates = [learning_rate * decay**number for number in range(3)]
+    return WarmUp(keras.optimizers.schedules.PiecewiseConstantDecay(ends, rates), warmup)

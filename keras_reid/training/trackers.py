@@ -1,4 +1,4 @@
-"""Trackers of experiments: what a run was started with, its losses by epoch, and its scores."""
+"""Experiment trackers: settings, losses by epoch and scores of a run."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -16,36 +16,28 @@ Tracker = tuple["list[keras.callbacks.Callback]", Callable[[Mapping[str, float]]
 
 
 def check(name: str) -> None:
-    """Refuses a tracker that is not installed.
-
-    Raises:
-        InputError: what to install.
-    """
+    """Raise `InputError` if a tracker is not installed."""
     if name != "none" and find_spec(name) is None:
-        raise InputError(f"the tracker {name} is not here: run pip install {name}")
+        raise InputError(f"{name} is not installed. Run pip install {name}.", "tracker")
 
 
 @contextmanager
 def tracked(name: str, run: Run, settings: Mapping[str, Any]) -> Iterator[Tracker]:
-    """Callbacks for the training, and what is called with its scores.
+    """Yield the callbacks for the training, and a function of its scores.
 
-    Where it is written is said as these trackers want it: by `MLFLOW_TRACKING_URI`, and by
-    `WANDB_MODE`, `WANDB_DIR` and `WANDB_API_KEY`.
+    The destination is set by `MLFLOW_TRACKING_URI`, and by `WANDB_MODE`, `WANDB_DIR` and
+    `WANDB_API_KEY`.
 
     Args:
         name: none, mlflow or wandb.
-        run: by whose folder it is called.
-        settings: what it was started with.
+        run: run, whose folder gives the name.
+        settings: settings of the run.
     """
     with ExitStack() as stack:
         try:
             tracker = TRACKERS[name](run, settings, stack)
         except Exception as error:
-            raise InputError(
-                f"the tracker {name} could not begin ({first_line(error)}); mend that, or go "
-                "without",
-                "tracker",
-            ) from error
+            raise InputError(f"{name} failed: {first_line(error)}.", "tracker") from error
         yield tracker
 
 
@@ -58,7 +50,7 @@ def _mlflow(run: Run, settings: Mapping[str, Any], stack: ExitStack) -> Tracker:
     from mlflow.keras import MlflowCallback
 
     class Epochs(MlflowCallback):
-        """The losses; what the optimizer is follows from the settings."""
+        """Log the losses only; the settings contain the optimizer."""
 
         def on_train_begin(self, logs: Any = None) -> None:
             pass
@@ -88,4 +80,4 @@ def _wandb(run: Run, settings: Mapping[str, Any], stack: ExitStack) -> Tracker:
     return [WandbMetricsLogger()], scored
 
 
-TRACKERS = {"none": _none, "mlflow": _mlflow, "wandb": _wandb}  # names are those of packages
+TRACKERS = {"none": _none, "mlflow": _mlflow, "wandb": _wandb}  # by the names of packages

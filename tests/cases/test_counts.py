@@ -76,9 +76,7 @@ def test_train_one_person_raises_one_sentence(flags, crops_of_one):
     data_flags = ("--dataset=folder", "--data_dir=crops", "--run=run")
     code, _, err = within("train.py", *data_flags, *TINY, *flags, cwd=crops_of_one)
     assert code == 1
-    assert err == (
-        "error: at least 2 persons are required to train on, got 1 (anna): add images of others\n"
-    )
+    assert err == ("error: `images` must be of at least 2 persons, got 1 (anna).\n")
     assert not (crops_of_one / "run").exists()
 
 
@@ -92,5 +90,5 @@ def test_train_check_only_one_person_is_a_fault(crops_of_one):
 def test_steps_per_epoch_one_person_raises():
     images = data.PersonImages(["1.jpg"] * 4, [7] * 4, None)
     recipe = recipes.get("tiny").replace(num_identities_per_batch=1)
-    with pytest.raises(InputError, match=r"at least 2 persons are required .* got 1 \(7\)"):
+    with pytest.raises(InputError, match=r"`images` must be of at least 2 persons, got 1 \(7\)"):
         Plan.of(recipe, images)

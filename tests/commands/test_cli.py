@@ -23,7 +23,7 @@ from keras_reid.cli.evaluate import EvaluateOptions, evaluate
 from keras_reid.cli.options import Command as Script
 from keras_reid.cli.options import define
 from keras_reid.errors import InputError
-from keras_reid.training.recipes import setting_fields
+from keras_reid.training.recipe import setting_fields
 
 
 def train(
@@ -284,7 +284,7 @@ def test_train_teacher_run_distills_student(pair: Path, pedestrians: Path) -> No
     assert json.loads(row)["logits_logit_distillation"] > 0
     code, _, err = within("evaluate.py", "--run=student", "--member=2", cwd=pair)
     assert code == 1
-    assert "has the members 1: received '2'" in err
+    assert "--member must be one of 1 for this run, got '2'" in err
 
 
 def test_train_check_only_writes_no_run_folder(trained: Path, pedestrians: Path) -> None:
@@ -387,7 +387,9 @@ def test_help_lists_common_flags_and_helpfull_lists_all(tmp_path: Path) -> None:
             marks=pytest.mark.slow,
         ),
         pytest.param(
-            ["export.py", "--member=2"], "a member is one of a run", marks=pytest.mark.slow
+            ["export.py", "--member=2"],
+            "--member must be 1, because only runs have several",
+            marks=pytest.mark.slow,
         ),
         (["train.py", "--epochs=0"], "epochs is at least 1: received 0"),
         (["train.py", "--warmup=nan"], "--warmup must be a number, got nan"),

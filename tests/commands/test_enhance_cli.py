@@ -95,7 +95,7 @@ def test_evaluate_tracklet_model_matches_saved_features(drawn: Path) -> None:
     assert scores
     assert [line for line in again.splitlines() if line.startswith(("mAP", "rank-1"))] == scores
     err = evaluate(drawn, "--run=tracklets", code=1)
-    assert "a model of tracklets embeds tracklets" in err
+    assert "must be tracklets for a model of tracklets" in err
 
 
 def test_csv_with_tracklets_trains_images_and_ranks_tracklets(drawn: Path) -> None:
@@ -163,8 +163,8 @@ def test_search_description_returns_hits_by_misfit(drawn: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--pose"], "pose needs body points"),
-        (["--keypoints=drawn/keypoints.csv"], "pose needs body points, and nothing else does"),
+        (["--pose"], "--recipe=pose (or --pose) require each other"),
+        (["--keypoints=drawn/keypoints.csv"], "--recipe=pose (or --pose) require each other"),
         (["--attribute_weight=1"], "give --attributes=FILE.csv together"),
         (["--attributes=drawn/attributes.csv"], "or neither"),
         (["--temporal=median"], "temporal is one of mean, max, attention, recurrent"),

@@ -96,7 +96,7 @@ def test_cluster_embed_and_track_take_network_of_another_program(folder: Path) -
         (["--model=rows.onnx", *OTHER, "--input_size=8"], "`input_size` must be 32×16"),
         (["--model=run", "--layout=nchw"], "`layout` must not be given for Keras models"),
         (["--model=run", "--run=run"], "Only one of --model, --run, --saved_model"),
-        (["--model=people"], "a run folder has a file flags.json, and an export"),
+        (["--model=people"], "--model must be a folder with flags.json (a run) or export.json"),
         (["--model=det.txt"], "`model` must be a run folder"),
     ],
 )
@@ -109,4 +109,4 @@ def test_evaluate_model_flags_that_do_not_fit_exit_with_1(
 
 def test_export_network_raises(folder: Path) -> None:
     err = said("export.py", "--model=rows.onnx", cwd=folder, code=1)
-    assert "this needs a Keras model" in err
+    assert "--model must be a run folder, a .keras file or a pretrained model here" in err

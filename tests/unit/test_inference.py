@@ -269,11 +269,16 @@ def test_fingerprint_of_file_changes_with_content_and_settings(tmp_path: Path) -
         ((1, 3, 8, 4), "uint8", {"layout": "nhwc"}, "`layout` must be nchw .*1×3×8×4, got nhwc"),
         ((1, 3, 8, 4), "uint8", {"input_size": (4, 8)}, "`input_size` must be 8×4 .* got 4×8"),
         ((1, 3, None, None), "uint8", {"input_size": (4,)}, r"be \(height, width\), .* got 4\."),
-        ((1, 3, 8, 4), "uint8", {"channel_order": "hsv"}, "channel_order is one of rgb, bgr"),
+        (
+            (1, 3, 8, 4),
+            "uint8",
+            {"channel_order": "hsv"},
+            "`channel_order` must be one of rgb",
+        ),
         ((1, 3, 8, 4), "float32", {**SETTINGS, "mean": (1, 2)}, "`mean` must be 1 or 3 numbers"),
-        ((1, 3, 8, 4), "float32", {**SETTINGS, "scale": 0}, "`scale` must not be 0"),
-        ((1, 4, 8, 4), "uint8", {}, "images of 3 channels.* takes the shape 1×4×8×4"),
-        ((None, 8), "float32", {}, "images of 3 channels.* takes the shape any×8"),
+        ((1, 3, 8, 4), "float32", {**SETTINGS, "scale": 0}, "`scale` must be other than 0"),
+        ((1, 4, 8, 4), "uint8", {}, "images of 3 channels.* got the shape 1×4×8×4"),
+        ((None, 8), "float32", {}, "images of 3 channels.* got the shape any×8"),
     ],
 )
 def test_preprocessing_missing_or_invalid_settings_raise(
@@ -289,7 +294,7 @@ def test_preprocessing_missing_or_invalid_settings_raise(
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("nowhere", None, "`model` must be a run folder, .*, but .*nowhere does not exist"),
+        ("nowhere", None, "`model` must be a run folder, .*, but .*nowhere not found"),
         ("table.csv", b"", r"`model` must be .*, got .*table\.csv"),
         ("net.keras", b"no", r"must be a Keras model in a \.keras file"),
         ("net.onnx", b"no", r"complete model with one input for onnx, but it cannot be loaded"),
@@ -307,11 +312,11 @@ def test_load_missing_or_broken_file_raises(
 
 
 def test_load_other_folder_names_a_version(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"but .* does not; check the path"):
+    with pytest.raises(InputError, match=r"got .* Check the path"):
         inference.load(tmp_path)
     for version in ("3", "10"):
         (tmp_path / version).mkdir()
-    with pytest.raises(InputError, match=rf"name a version, {tmp_path / '10'}"):
+    with pytest.raises(InputError, match=rf"Choose a version, {tmp_path / '10'}"):
         inference.load(tmp_path)
 
 
@@ -329,7 +334,9 @@ def test_load_missing_package_raises_with_install_command(
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     (tmp_path / f"net{suffix}").write_bytes(b"")
-    message = rf"needs {package.split('.', maxsplit=1)[0]}: run pip install '.\[{extra}\]'"
+    message = (
+        rf"{package.split('.', maxsplit=1)[0]} is not installed. Run pip install '.\[{extra}\]'"
+    )
     with pytest.raises(InputError, match=message):
         inference.load(tmp_path / f"net{suffix}", runtime)
 
@@ -341,14 +348,18 @@ def test_load_arguments_of_other_sources_raise(
     for source, arguments, message in (
         (model, {"mean": 0}, "`mean` must not be given for Keras models, got 0"),
         (run_folder, {"input_size": SIZE}, "`input_size` must not be given for Keras models"),
-        (run_folder, {"runtime": "onnx"}, "runtime is one of auto, keras: received 'onnx'"),
-        (run_folder, {"member": "2"}, "has the members 1: received '2'"),
+        (run_folder, {"runtime": "onnx"}, "`runtime` must be one of auto, keras, got 'onnx'"),
+        (run_folder, {"member": "2"}, "`member` must be one of 1 for this run, got '2'"),
         (exported, {"flip": True}, "`flip` must not be given for exports and network files"),
         (exported, {"layout": "nchw"}, "`layout` must not be given for exports"),
         (exported, {"outputs": ["local"]}, "`outputs` must be among embedding for .*, got local"),
         (file, {"member": "2", **SETTINGS}, "`member` must not be given for exports and network"),
-        (file, {"runtime": "litert", **SETTINGS}, "runtime is one of auto, onnx, openvino"),
-        ("pretrained", {"member": "2"}, "a member is one of a run: received '2'"),
+        (file, {"runtime": "litert", **SETTINGS}, "`runtime` must be one of auto, onnx, openvino"),
+        (
+            "pretrained",
+            {"member": "2"},
+            "`member` must be 1, because only runs have several",
+        ),
     ):
         with pytest.raises(InputError, match=message):
             inference.load(source, **arguments)
@@ -359,7 +370,7 @@ def test_load_network_of_two_outputs_raises(tmp_path: Path) -> None:
     two = onnx.load(file)
     two.graph.output.append(helper.make_tensor_value_info("rows", TensorProto.FLOAT, None))
     onnx.save(two, file)
-    with pytest.raises(InputError, match=r"one output, or one named embedding: .* has out, rows"):
+    with pytest.raises(InputError, match="one output, or one named embedding, got out, rows"):
         inference.load(file, **SETTINGS)
 
 

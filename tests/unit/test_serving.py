@@ -289,7 +289,7 @@ def test_export_invalid_arguments_raises(model, tmp_path):
 def test_load_missing_or_broken_export_raises(exported, tmp_path):
     with pytest.raises(InputError, match=r"nowhere does not exist"):
         inference.load(tmp_path / "nowhere")
-    with pytest.raises(InputError, match=rf"name a version, {exported}"):
+    with pytest.raises(InputError, match=rf"Choose a version, {exported}"):
         inference.load(exported.parent)
     values = json.loads((exported / "export.json").read_text())
     (tmp_path / "export.json").write_text(json.dumps({**values, "files": {}}))
@@ -301,7 +301,7 @@ def test_load_missing_or_broken_export_raises(exported, tmp_path):
 def test_saved_embedder_invalid_images_raises(saved):
     with pytest.raises(InputError, match=r"must be uint8, or .* got float32 from 0 to 1\. Convert"):
         saved.embed(photographs(2).astype("float32") / 255)
-    with pytest.raises(InputError, match="at least one image to embed: received none"):
+    with pytest.raises(InputError, match="must have at least one image, got none"):
         saved.embed([])
 
 

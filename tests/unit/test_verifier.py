@@ -102,7 +102,7 @@ def test_pair_split_shortcut_layer_raises() -> None:
     assert before.layers[-1].name == "first"
     x = np.random.default_rng(0).normal(size=(2, 8, 4, 3)).astype("float32")
     np.testing.assert_allclose(behind(before(x)), model(x), rtol=1e-5)
-    with pytest.raises(InputError, match="one of first, sum: received 'inside'"):
+    with pytest.raises(InputError, match="`gate` must be one of first, sum, got 'inside'"):
         pair.split(model, "inside")
 
 
@@ -170,10 +170,10 @@ def test_pair_verifier_contrastive_training_lowers_loss(pedestrians) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"pooling": "median"}, "pooling is one of avg, avg_max, gem, max: received 'median'"),
-        ({"width": 0}, "width is at least 1"),
-        ({"gate": "nowhere"}, "through which every path runs, one of .* received 'nowhere'"),
-        ({"backbone": "resnet51"}, "got 'resnet51'"),
+        ({"pooling": "median"}, "`pooling` must be one of avg, avg_max, gem, max, got 'median'"),
+        ({"width": 0}, "`width` must be at least 1"),
+        ({"gate": "nowhere"}, "`gate` must be one of .*, got 'nowhere'"),
+        ({"backbone": "resnet51"}, "resnet51"),
     ],
 )
 def test_build_pair_verifier_invalid_arguments_raises(arguments: dict, message: str) -> None:
@@ -182,5 +182,5 @@ def test_build_pair_verifier_invalid_arguments_raises(arguments: dict, message: 
 
 
 def test_pair_distances_invalid_model_raises() -> None:
-    with pytest.raises(InputError, match="received the model 'embedder'; make it with"):
+    with pytest.raises(InputError, match="must be a pair verifier, got the model embedder"):
         models.pair_distances(models.build("tiny", None, SIZE, weights="none"), images(), images())

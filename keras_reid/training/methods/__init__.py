@@ -2,15 +2,7 @@
 
 from keras_reid.training.methods.attributes import Attributes
 from keras_reid.training.methods.distillation import Distillation
-from keras_reid.training.methods.method import (
-    Annotations,
-    LossSettings,
-    Method,
-    Phase,
-    Settings,
-    WeightedLoss,
-    setting,
-)
+from keras_reid.training.methods.pair_verifier import PairVerification
 from keras_reid.training.methods.parts import Parts
 from keras_reid.training.methods.pose import Pose
 from keras_reid.training.methods.pretraining import Pretraining
@@ -18,18 +10,12 @@ from keras_reid.training.methods.stripes import Stripes
 from keras_reid.training.methods.tracklets import Tracklets
 
 __all__ = [
-    "Annotations",
     "Attributes",
     "Distillation",
-    "LossSettings",
-    "Method",
+    "PairVerification",
     "Parts",
-    "Phase",
     "Pose",
     "Pretraining",
-    "Settings",
     "Stripes",
     "Tracklets",
-    "WeightedLoss",
-    "setting",
 ]

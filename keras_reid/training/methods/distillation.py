@@ -1,63 +1,64 @@
-"""Models that learn from each other, or from a trained one (mutual learning, distillation)."""
+"""Mutual learning of several models, and distillation from a trained one."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from keras_reid import checks, models, training
-from keras_reid.errors import InputError
+from keras_reid.errors import InputError, Shown, invalid
 from keras_reid.losses.registry import DISTILLATION_LOSSES
-from keras_reid.training.methods.method import LossSettings, Method, setting
+from keras_reid.training.methods.method import Factory, LossSettings, Method, setting
 from keras_reid.training.registry import AVERAGES, UPDATES
 
 if TYPE_CHECKING:
     import keras
 
+INPUTS = {"images", "keypoints"}  # of models
+
 
 @dataclass(frozen=True, kw_only=True)
 class Distillation(Method):
-    """`Σ weight · distillation`, of the distances that the metric loss compares."""
+    """`Σ weight · distillation`, of the distances of the metric loss."""
 
     members: str = setting(
         "Backbones, separated by commas, of models that learn from each other; empty: one model "
         "of the backbone above.",
         default="",
     )
-    teacher: str = setting("Run folder of a trained model to learn from; empty: none.", default="")
+    teacher: str = setting("Run folder of a trained teacher; empty: none.", default="")
     distillation: str = setting(
-        f"What is learned from the others, of {', '.join(DISTILLATION_LOSSES)}, each with its "
-        "weight: logits:1,distances:1.",
+        f"Distillation losses, of {', '.join(DISTILLATION_LOSSES)}, each with its weight, such as "
+        "logits:1,distances:1.",
         default="",
     )
     temperature: float = setting(
-        "Of the distillation of logits.", partial(checks.above, 0), default=1.0
+        "Temperature of the distillation of logits.", partial(checks.above, 0), default=1.0
     )
     edges: str = setting(
-        "Who learns from whom: all, ring, or pairs: member1>member2,teacher>member1.", default="all"
+        "Edges from teachers to students: all, ring, or pairs: member1>member2,teacher>member1.",
+        default="all",
     )
     update: str = setting(
-        "simultaneous, or sequential: who has stepped predicts anew for the next member.",
-        partial(checks.one_of, UPDATES),
+        "simultaneous, or sequential: a member predicts again after its step, for the next one.",
+        choices=UPDATES,
         default="simultaneous",
     )
     average: str = setting(
-        "Over those whom a member learns from: mean, sum, or ensemble (DML_e).",
-        partial(checks.one_of, AVERAGES),
+        "Combination of the teachers of a member: mean, sum, or ensemble (DML_e).",
+        choices=AVERAGES,
         default="mean",
     )
     ramp_up: float = setting(
-        "Epochs over which the weights of the distillation rise linearly.",
-        partial(checks.at_least, 0),
-        default=0.0,
+        "Epochs of linear increase of the distillation weights.", least=0, default=0.0
     )
     per_member_augmentation: bool = setting(
-        "Augment the images for each member anew.", default=False
+        "Augment the images separately for each member.", default=False
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _ = self.weights, self.graph  # which refuse what they cannot read
+        _ = self.weights, self.graph  # raise if they cannot be parsed
 
     @property
     def active(self) -> bool:
@@ -65,45 +66,41 @@ class Distillation(Method):
 
     @property
     def backbones(self) -> list[str]:
-        """The backbone of each member; empty if nothing is said of members."""
+        """Backbone of each member; empty without members."""
         return _words(self.members)
 
     @property
     def several(self) -> bool:
-        """Whether models learn from each other."""
+        """True if models learn from each other."""
         return len(self.backbones) > 1
 
     @property
     def weights(self) -> dict[str, float]:
-        """The weights of what is distilled, by name."""
-        weights = {}
-        for word in _words(self.distillation):
-            name, _, weight = word.partition(":")
-            if name not in DISTILLATION_LOSSES or name in weights or not _is_positive(weight):
-                raise InputError(
-                    f"distillation is a list of {', '.join(DISTILLATION_LOSSES)}, each once and "
-                    "with a weight above 0, such as logits:1,distances:1: received "
-                    f"{self.distillation!r}"
-                )
-            weights[name] = float(weight)
+        """Weights of the distillation losses by name."""
+        words = [word.partition(":") for word in _words(self.distillation)]
+        try:
+            weights = {name: float(weight) for name, _, weight in words}
+        except ValueError:
+            weights = {}
+        valid = {*weights} <= {*DISTILLATION_LOSSES} and len(weights) == len(words)
+        if not valid or not all(0 < weight < float("inf") for weight in weights.values()):
+            rule = f"a list of {', '.join(DISTILLATION_LOSSES)}, each once with a positive weight"
+            raise invalid("distillation", rule, self.distillation, "Write logits:1,distances:1.")
         return weights
 
     @property
     def graph(self) -> str | list[tuple[str, str]]:
-        """The edges as `MutualLearner` takes them."""
+        """Edges in the form of `MutualLearner`."""
         if ">" not in self.edges:
             return self.edges
         pairs = [tuple(part.strip() for part in word.split(">")) for word in _words(self.edges)]
         if any(len(pair) != 2 for pair in pairs):
-            raise InputError(
-                "edges are all, ring, or pairs such as member1>member2,member2>member1: received "
-                f"{self.edges!r}"
-            )
+            raise invalid("edges", "all, ring, or pairs such as member1>member2", self.edges)
         return [(teacher, student) for teacher, student in pairs]
 
-    def batches(self, make: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+    def batches(self, factory: Factory) -> Factory:
         views = len(self.backbones) if self.per_member_augmentation and self.several else None
-        return make, {**arguments, "views": views}
+        return factory[0], {**factory[1], "views": views}
 
     def learner(
         self,
@@ -120,10 +117,10 @@ class Distillation(Method):
             learner = training.MutualLearner(
                 members, self.graph, teachers, self.update, self.average, ramp_up
             )
-        return learner, self._distilled(settings)
+        return learner, self.compile_arguments(settings)
 
-    def _distilled(self, settings: LossSettings) -> dict[str, Any]:
-        """Return the arguments of `compile` for what is distilled."""
+    def compile_arguments(self, settings: LossSettings) -> dict[str, Any]:
+        """Return the arguments of `compile` for the distillation."""
         arguments: dict[str, dict[str, Any]] = {
             "logits": {"temperature": self.temperature},
             "distances": settings.of_metric("distance", "normalize"),
@@ -142,47 +139,32 @@ class Distillation(Method):
     ) -> "keras.Model | None":
         if self.active != bool(self.teacher or self.several):
             raise InputError(
-                "models learn from a teacher or from each other by distillation: received "
-                f"distillation={self.distillation!r}, teacher={self.teacher!r} and members="
-                f"{self.members!r}; give distillation=logits:1, say, and a teacher (the run folder "
-                "of a trained model) or several members, or none of them"
+                "Distillation requires `distillation` and a teacher (a run folder) or several "
+                f"members, got distillation={self.distillation!r}, teacher={self.teacher!r} and "
+                f"members={self.members!r}. Give them, for example distillation=logits:1, or none.",
+                "distillation",
             )
         if not self.teacher:
             return None
         model = training.Run(self.teacher).load_model()
-        seen = models.image_size(model)
-        if seen != image_size:
-            raise InputError(
-                f"teacher and student see the same images: the teacher {self.teacher!r} sees "
-                f"{seen[0]}×{seen[1]} pixels, the student {image_size[0]}×{image_size[1]}; give "
-                "the height and width of the teacher"
-            )
-        takes, given = models.input_names(model), {"images", *columns} & INPUTS
-        if takes != given:
-            raise InputError(
-                f"teacher and student see the same: the teacher {self.teacher!r} takes "
-                f"{' and '.join(sorted(takes))}, the student {' and '.join(sorted(given))}; give "
-                "another teacher"
-            )
+        if models.is_pair_verifier(model):
+            raise models.no_embeddings(self.teacher)
+        inputs = {"images", *columns} & INPUTS
+        student = _described(image_size, inputs)
+        teacher = _described(models.image_size(model), models.input_names(model))
+        if teacher != student:
+            raise invalid("teacher", f"a model of {student}", Shown(f"{self.teacher} of {teacher}"))
         classes = model.output["logits"].shape[-1] if "logits" in model.output else "no"
         if "logits" in self.weights and classes != num_identities:
-            raise InputError(
-                f"logits are distilled identity by identity: the teacher {self.teacher!r} has "
-                f"{classes} identities, the images {num_identities}; distill ranks or distances, "
-                "or give a teacher trained on these images"
-            )
+            fix = "Distill ranks or distances, or give a teacher trained on these images."
+            received = Shown(f"{classes} of {self.teacher}")
+            raise invalid("teacher", f"trained on {num_identities} identities", received, fix)
         return model
 
 
-INPUTS = {"images", "keypoints"}  # of models
+def _described(size: tuple[int, int], inputs: set[str]) -> str:
+    return f"{' and '.join(sorted(inputs))} of {size[0]}×{size[1]} pixels"
 
 
 def _words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
-
-
-def _is_positive(text: str) -> bool:
-    try:
-        return 0 < float(text) < float("inf")
-    except ValueError:
-        return False

@@ -1,13 +1,14 @@
-"""Base of the training methods: settings, and the functions by which they change a training."""
+"""Base of the training methods: settings, and functions that change a training."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from keras_reid import data
+from keras_reid import checks, data
 from keras_reid.skeletons import KEYPOINTS
 
 if TYPE_CHECKING:
@@ -17,24 +18,39 @@ if TYPE_CHECKING:
     from keras_reid.models.heads import Head
 
 Check = Callable[..., None]
+Factory = tuple[Callable[..., Any], dict[str, Any]]  # a function and its keyword arguments
 
 
-def setting(meaning: str, check: Check | None = None, **default: Any) -> Any:
-    """A field of a recipe or method, which is a flag of the same name.
+def setting(
+    meaning: str,
+    check: Check | None = None,
+    *,
+    least: float | None = None,
+    interval: str = "",
+    choices: Iterable[str] = (),
+    **default: Any,
+) -> Any:
+    """Return a field of a recipe or method, which is a flag of the same name.
 
     Args:
-        meaning: the help of the flag.
-        check: refuses what it cannot be, a function of `keras_reid.checks` that is called as
-            `check(NAME=value)`; None as a value is never refused.
+        meaning: help of the flag.
+        check: called as `check(NAME=value)` unless the value is None.
+        least, interval, choices: instead of a check, the bounds of a number or the allowed values;
+            see `keras_reid.checks`.
         default: as of `dataclasses.field`.
     """
-    about = {"help": meaning, "check": check}
-    return field(metadata=about, **default)
+    if least is not None:
+        check = partial(checks.at_least, least)
+    if interval:
+        check = partial(checks.within, interval)
+    if choices:
+        check = partial(checks.one_of, choices)
+    return field(metadata={"help": meaning, "check": check}, **default)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Values that are checked, each by what its field says."""
+    """Values, each checked as its field states."""
 
     def __post_init__(self) -> None:
         for one in fields(self):
@@ -45,12 +61,12 @@ class Settings:
 
 @dataclass(frozen=True)
 class Annotations:
-    """Columns of training images, as far as a model depends on them.
+    """Columns of the training images on which a model depends.
 
     Attributes:
         keypoints: number of body points; 0: none.
         schema: of the attributes; None: none.
-        rates: fraction of the training images that have each attribute.
+        rates: fraction of the training images with each attribute.
     """
 
     keypoints: int = 0
@@ -59,17 +75,14 @@ class Annotations:
 
     @classmethod
     def of(cls, images: "PersonImages", schema: "AttributeSchema | None" = None) -> "Annotations":
-        """Return those of images, with the names of their attributes."""
+        """Return the annotations of images, with the schema of their attributes."""
         points = images.columns.get(KEYPOINTS)
-        return cls(
-            0 if points is None else points.shape[1],
-            schema,
-            np.zeros(0) if schema is None else data.rates(images),
-        )
+        count = 0 if points is None else points.shape[1]
+        return cls(count) if schema is None else cls(count, schema, data.rates(images))
 
 
-class WeightedLoss(NamedTuple):
-    """Loss under an output, with its weight."""
+class Term(NamedTuple):
+    """Term of the total loss: loss of an output, with its weight."""
 
     output: str
     loss: "keras.losses.Loss"
@@ -77,18 +90,20 @@ class WeightedLoss(NamedTuple):
 
 
 class LossSettings(NamedTuple):
-    """Settings of a recipe from which methods construct their losses.
+    """Settings of a recipe for the losses of methods.
 
     Attributes:
         label_smoothing: label smoothing of identity losses.
         identity_weight: weight of the identity loss.
         metric: the arguments margin, distance and normalize of metric losses that are set.
+        annotations: of the training images.
         gather: compare over all replicas.
     """
 
     label_smoothing: float
     identity_weight: float
     metric: Mapping[str, Any]
+    annotations: Annotations
     gather: bool
 
     def of_metric(self, *names: str) -> dict[str, Any]:
@@ -115,17 +130,18 @@ class Phase:
 
 @dataclass(frozen=True, kw_only=True)
 class Method(Settings):
-    """Settings, and the functions that are called where the method is active.
+    """Settings, and functions that are called if the method is active.
 
-    A method overrides what it changes. The functions receive values, not the recipe.
+    A method overrides the functions that it changes. They receive values, not the recipe.
     """
 
-    columns: ClassVar[tuple[str, ...]] = ()  # that it needs of the images
-    embeds: ClassVar[bool] = False  # its embedding takes the place of the neck's
+    columns: ClassVar[tuple[str, ...]] = ()  # required columns of the images
+    embeds: ClassVar[bool] = False  # whether its output replaces the embedding of the neck
+    command: ClassVar[str] = "export.py --model={run}"  # printed at the end of a training
 
     @property
     def active(self) -> bool:
-        """Whether the settings ask for the method."""
+        """True if the settings select the method."""
         raise NotImplementedError
 
     def check(self, settings: Mapping[str, Any]) -> None:
@@ -136,33 +152,39 @@ class Method(Settings):
         return dataset
 
     def sampled(self, images: "PersonImages") -> "PersonImages":
-        """Return the rows from which batches are sampled."""
+        """Return the rows for the batches."""
         return images
 
-    def batches(self, make: Callable[..., Any], arguments: dict[str, Any]) -> Any:
-        """Return the function that makes batches, and its arguments."""
-        return make, arguments
+    def batches(self, factory: Factory) -> Factory:
+        """Return the function of the training images that makes batches, and its arguments."""
+        return factory
 
     def model(
         self, backbone: str, num_identities: int | None, image_size: tuple[int, int], **common: Any
     ) -> "keras.Model | None":
-        """Return a model of another kind, from the arguments of `models.build`; None: no other."""
+        """Return a model of another kind from the arguments of `models.build`, or None."""
         return None
 
     def heads(self, annotations: Annotations) -> "list[Head]":
         """Return the heads that are added to the backbone."""
         return []
 
-    def losses(
-        self, losses: list[WeightedLoss], settings: LossSettings, annotations: Annotations
-    ) -> list[WeightedLoss]:
-        """Return the losses with those of the method."""
-        return losses
+    def terms(self, terms: list[Term], settings: LossSettings) -> list[Term]:
+        """Return the terms of the loss with those of the method."""
+        return terms
+
+    def evaluation(self, factory: Factory) -> Factory:
+        """Return the function that makes the scoring callback, and its arguments.
+
+        The callback has the functions `score`, `summary` and `calibration` of
+        `RetrievalEvaluation`.
+        """
+        return factory
 
     def load_teacher(
         self, image_size: tuple[int, int], columns: set[str], num_identities: int
     ) -> "keras.Model | None":
-        """Return the trained model to learn from, if there is one; also called when inactive.
+        """Return the teacher, or None; also called if the method is inactive.
 
         Args:
             image_size: (height, width) of the images of the student.
@@ -182,7 +204,7 @@ class Method(Settings):
         steps_per_epoch: int,
         settings: LossSettings,
     ) -> "tuple[keras.Model, dict[str, Any]] | None":
-        """Return the model whose `fit` trains the members, and more arguments of `compile`."""
+        """Return a model that trains the members in `fit`, and its arguments of `compile`."""
         return None
 
     def phases(self, phases: list[Phase], settings: Mapping[str, Any]) -> list[Phase]:

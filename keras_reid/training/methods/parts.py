@@ -1,19 +1,18 @@
-"""Parts with a classifier each, and then refined (Sun et al., ECCV 2018, arXiv:1711.09349)."""
+"""Parts with a classifier each, then refined parts (Sun et al., ECCV 2018, arXiv:1711.09349)."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from keras_reid import checks, models
-from keras_reid.errors import InputError
+from keras_reid import models
+from keras_reid.errors import invalid
 from keras_reid.training.methods.method import (
     Annotations,
     LossSettings,
     Method,
     Phase,
-    WeightedLoss,
+    Term,
     setting,
 )
 
@@ -26,56 +25,54 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Parts(Method):
-    """Identity loss `Σ CE(part logits)` (PCB), and phases in which the parts are refined (RPP).
+    """Identity loss `Σ CE(part logits)` (PCB), and phases that refine the parts (RPP).
 
-    Refined, a pixel is assigned to parts by what was learned: first the assignment alone is
-    trained, then the whole.
+    A refined assignment of pixels to parts is learned: first the assignment alone, then the whole
+    model.
     """
 
     embeds: ClassVar[bool] = True
     parts: int = setting(
-        "Parts with a classifier each (PCB), which take the place of neck and classifier; 0: none.",
-        partial(checks.at_least, 0),
+        "Number of parts with a classifier each (PCB), instead of neck and classifier; 0: none.",
+        least=0,
         default=0,
     )
-    part_width: int = setting(
-        "Width of the feature of a part.", partial(checks.at_least, 1), default=256
-    )
+    part_width: int = setting("Feature size of a part.", least=1, default=256)
     part_dropout: float = setting(
-        "Dropout of the features of the parts.", partial(checks.within, "[0, 1)"), default=0.5
+        "Dropout of the features of the parts.", interval="[0, 1)", default=0.5
     )
     induction_epochs: int = setting(
-        "Epochs, after the others, in which only the refined assignment of pixels to parts (RPP) "
-        "is trained; 0: none.",
-        partial(checks.at_least, 0),
+        "Epochs, after the others, that train only the refined assignment of pixels to parts "
+        "(RPP); 0: none.",
+        least=0,
         default=0,
     )
     refinement_epochs: int = setting(
-        "Epochs, after those, of the whole with refined parts.",
-        partial(checks.at_least, 0),
-        default=0,
+        "Epochs, after those, of the whole model with refined parts.", least=0, default=0
     )
 
     @property
+    def refinable(self) -> bool:
+        """True if there are phases with refined parts."""
+        return bool(self.induction_epochs or self.refinement_epochs)
+
+    @property
     def active(self) -> bool:
-        return bool(self.parts or self.induction_epochs or self.refinement_epochs)
+        return bool(self.parts or self.refinable)
 
     def check(self, settings: Mapping[str, Any]) -> None:
         if not self.parts:
-            raise InputError(
-                f"what is refined are parts: received induction_epochs={self.induction_epochs} and "
-                f"refinement_epochs={self.refinement_epochs} with parts=0; give the number of parts"
-            )
+            rule = "positive with induction_epochs or refinement_epochs"
+            raise invalid("parts", rule, self.parts)
 
     def heads(self, annotations: Annotations) -> "list[Head]":
-        refinable = bool(self.induction_epochs or self.refinement_epochs)
-        return [models.heads.PartHead(self.parts, self.part_width, self.part_dropout, refinable)]
+        sizes = self.parts, self.part_width, self.part_dropout
+        return [models.heads.PartHead(*sizes, self.refinable)]
 
-    def losses(
-        self, losses: list[WeightedLoss], settings: LossSettings, annotations: Annotations
-    ) -> list[WeightedLoss]:
+    def terms(self, terms: list[Term], settings: LossSettings) -> list[Term]:
         return [
-            one._replace(output="part_logits") if one.output == "logits" else one for one in losses
+            term._replace(output="part_logits") if term.output == "logits" else term
+            for term in terms
         ]
 
     def phases(self, phases: list[Phase], settings: Mapping[str, Any]) -> list[Phase]:
@@ -102,10 +99,10 @@ class RoughPhase(Phase):
 
 @dataclass(frozen=True)
 class RefinedPhase(Phase):
-    """Pixels are assigned to parts by what was learned.
+    """Pixels are assigned to parts by a learned classifier.
 
     Attributes:
-        only_assignment: nothing else is trained.
+        only_assignment: train nothing else.
     """
 
     only_assignment: bool = False
@@ -126,7 +123,7 @@ class RefinedPhase(Phase):
 
 
 def _refine(members: "Sequence[keras.Model]", refined: bool) -> "list[PartPooling]":
-    """The layers that pool the parts, which are refined or not from now on."""
+    """Switch the refinement of all part pooling layers on or off, and return the layers."""
     from keras_reid.layers import PartPooling
 
     layers = [layer for model in members for layer in model.layers]

@@ -1,19 +1,12 @@
-"""Parts where the body points are (Wang et al., HOReID, CVPR 2020, arXiv:2003.08177)."""
+"""Parts around body points (Wang et al., HOReID, CVPR 2020, arXiv:2003.08177)."""
 
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
-from keras_reid import checks, models
+from keras_reid import models
 from keras_reid.errors import InputError
 from keras_reid.skeletons import KEYPOINTS
-from keras_reid.training.methods.method import (
-    Annotations,
-    LossSettings,
-    Method,
-    WeightedLoss,
-    setting,
-)
+from keras_reid.training.methods.method import Annotations, LossSettings, Method, Term, setting
 
 if TYPE_CHECKING:
     from keras_reid.models.heads import Head
@@ -25,11 +18,9 @@ class Pose(Method):
 
     columns: ClassVar[tuple[str, ...]] = (KEYPOINTS,)
     embeds: ClassVar[bool] = True
-    pose: bool = setting("Parts where the body points are (HOReID).", default=False)
-    pose_width: int = setting("Width of such a part.", partial(checks.at_least, 1), default=256)
-    pose_weight: float = setting(
-        "Weight of the identity loss of all these parts.", partial(checks.at_least, 0), default=1.0
-    )
+    pose: bool = setting("Parts around the body points (HOReID).", default=False)
+    pose_width: int = setting("Feature size of such a part.", least=1, default=256)
+    pose_weight: float = setting("Weight of the identity loss of the parts.", least=0, default=1.0)
 
     @property
     def active(self) -> bool:
@@ -37,14 +28,14 @@ class Pose(Method):
 
     def heads(self, annotations: Annotations) -> "list[Head]":
         if not annotations.keypoints:
-            raise InputError("pose needs body points of the images: give keypoints", KEYPOINTS)
+            raise InputError(
+                "`keypoints` must be given for pose, got none. Give a table of body points.",
+                KEYPOINTS,
+            )
         return [models.heads.PoseHead(annotations.keypoints, self.pose_width)]
 
-    def losses(
-        self, losses: list[WeightedLoss], settings: LossSettings, annotations: Annotations
-    ) -> list[WeightedLoss]:
+    def terms(self, terms: list[Term], settings: LossSettings) -> list[Term]:
         from keras_reid.losses import VisibleIdentityLoss
 
         loss = VisibleIdentityLoss(settings.label_smoothing)
-        weight = self.pose_weight * settings.identity_weight
-        return [*losses, WeightedLoss("part_logits", loss, weight)]
+        return [*terms, Term("part_logits", loss, self.pose_weight * settings.identity_weight)]

@@ -2,10 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
-from keras_reid import checks
 from keras_reid.errors import InputError
 from keras_reid.training.methods.method import Method, Phase, setting
 
@@ -15,20 +13,18 @@ class Pretraining(Method):
     """Epochs on small images, then of the identity loss alone, then those of the recipe."""
 
     small_epochs: int = setting(
-        "Epochs on smaller images, before all others; those of half the height and width cost a "
-        "quarter.",
-        partial(checks.at_least, 0),
+        "Epochs on smaller images, before all others; with half the height and width an epoch "
+        "takes a quarter of the time.",
+        least=0,
         default=0,
     )
     small_scale: float = setting(
-        "Of the sides of these smaller images, to those of the recipe.",
-        partial(checks.within, "(0, 1)", "a factor"),
+        "Ratio of the sides of smaller images to those of the recipe.",
+        interval="(0, 1)",
         default=0.5,
     )
     pretrain_epochs: int = setting(
-        "Epochs of the identity loss alone, before those of the weights above.",
-        partial(checks.at_least, 0),
-        default=0,
+        "Epochs of the identity loss alone, before those of the weights above.", least=0, default=0
     )
 
     @property
@@ -36,16 +32,16 @@ class Pretraining(Method):
         return bool(self.small_epochs or self.pretrain_epochs)
 
     def check(self, settings: Mapping[str, Any]) -> None:
-        height, width, teacher = (settings[name] for name in ("height", "width", "teacher"))
-        if self.small_epochs and (teacher or min(self._small(settings)) < 1):
+        height, width = self._small(settings)
+        if self.small_epochs and (settings["teacher"] or min(height, width) < 1):
             raise InputError(
-                "smaller images have at least a pixel, and no teacher, which sees the same images: "
-                f"received small_epochs={self.small_epochs} with {height}×{width} "
-                f"pixels, small_scale={self.small_scale:g} and teacher={teacher!r}; leave one out"
+                "`small_epochs` requires small images of at least 1×1 pixels and no teacher, got "
+                f"{height}×{width} pixels and teacher={settings['teacher']!r}.",
+                "small_epochs",
             )
 
     def _small(self, settings: Mapping[str, Any]) -> tuple[int, int]:
-        """Return height and width of the smaller images."""
+        """Return the height and width of small images."""
         return tuple(round(settings[name] * self.small_scale) for name in ("height", "width"))
 
     def phases(self, phases: list[Phase], settings: Mapping[str, Any]) -> list[Phase]:

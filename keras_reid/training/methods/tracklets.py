@@ -1,20 +1,13 @@
 """Clips of tracklets (Gao and Nevatia, arXiv:1805.02104)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from keras_reid import checks, data, models
 from keras_reid.errors import InputError
 from keras_reid.layers.registry import TEMPORAL
-from keras_reid.training.methods.method import (
-    Annotations,
-    LossSettings,
-    Method,
-    WeightedLoss,
-    setting,
-)
+from keras_reid.training.methods.method import Factory, LossSettings, Method, Term, setting
 
 if TYPE_CHECKING:
     import keras
@@ -27,18 +20,15 @@ class Tracklets(Method):
     columns: ClassVar[tuple[str, ...]] = ("tracklet",)
     embeds: ClassVar[bool] = True
     temporal: str = setting(
-        f"How the frames of a tracklet are pooled: {', '.join(TEMPORAL)}; empty: images, "
-        "no tracklets.",
+        f"Pooling of the frames of a tracklet: {', '.join(TEMPORAL)}; empty: images, no tracklets.",
         default="",
     )
     frames: int = setting(
-        "Frames of a clip of a tracklet, of which a batch has P x K.",
-        partial(checks.at_least, 1),
-        default=4,
+        "Number of frames of a clip. A batch has P x K clips.", least=1, default=4
     )
     frame_weight: float = setting(
-        "Weight of the losses of single frames beside those of clips; 0: none.",
-        partial(checks.at_least, 0),
+        "Weight of the losses of single frames, relative to those of clips; 0: none.",
+        least=0,
         default=1.0,
     )
 
@@ -50,8 +40,9 @@ class Tracklets(Method):
         checks.one_of(TEMPORAL, temporal=self.temporal)
         if settings["stripes"] or settings["distillation"] or "," in settings["members"]:
             raise InputError(
-                "tracklets are learned by one model without stripes, parts, pose and attributes: "
-                f"received temporal={self.temporal!r} beside them"
+                "`temporal` requires a single model without stripes and distillation, got "
+                f"{self.temporal!r} with them. Leave them out.",
+                "temporal",
             )
 
     def dataset(self, dataset: "data.ReidDataset") -> "data.ReidDataset":
@@ -60,25 +51,26 @@ class Tracklets(Method):
     def sampled(self, images: "data.PersonImages") -> "data.PersonImages":
         return images.per_tracklet()
 
-    def batches(self, make: Callable[..., Any], arguments: dict[str, Any]) -> Any:
-        return data.pk_clips, {**arguments, "frames": self.frames}
+    def batches(self, factory: Factory) -> Factory:
+        return data.pk_clips, {**factory[1], "frames": self.frames}
 
     def model(
         self, backbone: str, num_identities: int | None, image_size: tuple[int, int], **common: Any
-    ) -> "keras.Model | None":
+    ) -> "keras.Model":
         return models.build_tracklet(
             backbone, num_identities, image_size, temporal=self.temporal, **common
         )
 
-    def losses(
-        self, losses: list[WeightedLoss], settings: LossSettings, annotations: Annotations
-    ) -> list[WeightedLoss]:
+    def terms(self, terms: list[Term], settings: LossSettings) -> list[Term]:
         of_frames = [
-            WeightedLoss(
+            Term(
                 f"frame_{output}",
                 type(loss).from_config({**loss.get_config(), "label": "frame_identity"}),
                 self.frame_weight * weight,
             )
-            for output, loss, weight in losses
+            for output, loss, weight in terms
         ]
-        return losses + of_frames
+        return terms + of_frames
+
+    def evaluation(self, factory: Factory) -> Factory:
+        return factory[0], {**factory[1], "frames": self.frames}

@@ -1,0 +1,305 @@
+"""Recipe: all settings of a training; every value is a flag of the same name."""
+
+import dataclasses
+from dataclasses import dataclass, field, fields
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from keras_reid import checks, losses
+from keras_reid.errors import InputError, invalid
+from keras_reid.losses.registry import MARGINS, METRIC_LOSSES
+from keras_reid.models.registry import BACKBONES, EMBEDDINGS, NECKS, POOLINGS
+from keras_reid.training import methods
+from keras_reid.training.methods.method import (
+    Annotations,
+    Factory,
+    LossSettings,
+    Method,
+    Phase,
+    Settings,
+    setting,
+)
+
+if TYPE_CHECKING:
+    import keras
+
+NONE = Annotations()
+SIDE = "[1, 4096]"  # pixels of an image
+# The main phase, without those before and after it.
+MAIN = {"small_epochs": 0, "pretrain_epochs": 0, "induction_epochs": 0, "refinement_epochs": 0}
+
+
+def _check_margin(margin: str | float) -> None:
+    try:
+        valid = margin == "soft" or 0 <= float(margin) < float("inf")
+    except ValueError:
+        valid = False
+    if not valid:
+        raise invalid("margin", "a number of at least 0 or soft", margin, "Write margin=0.3.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe(Settings):
+    """Settings of a training: of the optimization, and of the methods.
+
+    The help of a field documents it. The fields of the methods are in
+    `keras_reid.training.methods`. `replace` changes both by name.
+    """
+
+    backbone: str = setting(
+        f"{', '.join(BACKBONES)}, or a .keras file; see keras_reid.models.backbones.build."
+    )
+    weights: str = setting("imagenet, none, or a .weights.h5 file of the backbone.")
+    height: int = setting("Height of the images in pixels.", interval=SIDE)
+    width: int = setting("Width of the images in pixels.", interval=SIDE)
+    epochs: int = setting("Number of training epochs.", least=1)
+    learning_rate: float = setting("Highest learning rate of the schedule.", least=0)
+    init_from: str = setting(
+        "Run folder of a trained model whose weights are copied to layers of the same name and "
+        "shapes; empty: none.",
+        default="",
+    )
+    mixstyle: float = setting(
+        "Probability of mixing the styles of the images of a batch in early layers (MixStyle); "
+        "0: never.",
+        interval="[0, 1]",
+        default=0.0,
+    )
+    instance_norm: float = setting(
+        "Fraction of the channels of early layers with instance normalization, which removes the "
+        "style of a camera; 0: none.",
+        interval="[0, 1]",
+        default=0.0,
+    )
+    pooling: str = setting(
+        f"Pooling of the feature map: {', '.join(POOLINGS)}. gem is the generalized mean.",
+        choices=POOLINGS,
+        default="avg",
+    )
+    neck: str = setting(
+        f"{' or '.join(NECKS)}, before the classifier. bn is a batch normalization (BNNeck).",
+        choices=NECKS,
+        default="bn",
+    )
+    embedding: str = setting(
+        "Embedding at test time: neck, the output of the neck, or features, its input.",
+        choices=EMBEDDINGS,
+        default="neck",
+    )
+    last_stride: int = setting("1 keeps a finer last feature map; 2 is as published.", default=1)
+    embedding_dim: int = setting(
+        "Size of the embedding; 0: that of the backbone.", least=0, default=0
+    )
+    num_identities_per_batch: int = setting(
+        "P, number of identities in a training batch of P x K images.", default=16
+    )
+    num_instances: int = setting(
+        "K, number of images of each identity in a training batch.", default=4
+    )
+    camera_balanced: bool = setting(
+        "Sample the K images of an identity in a batch from as many cameras as possible.",
+        default=False,
+    )
+    augment: str = setting(
+        "none, flip, crop (and flip) or default (flip, crop, erase), with any of color, grayscale "
+        "and blur added by +, such as default+grayscale; see keras_reid.data.augment.",
+        default="default",
+    )
+    schedule: str = setting("cosine, step or constant.", default="cosine")
+    warmup: float = setting("Epochs of linear warm-up of the learning rate.", least=0, default=1.0)
+    weight_decay: float = setting("Weight decay of AdamW; 0: plain Adam.", least=0, default=0.0)
+    head_lr_multiplier: float = setting(
+        "Factor of the learning rate of layers outside the backbone.",
+        partial(checks.above, 0),
+        default=1.0,
+    )
+    freeze_epochs: float = setting(
+        "Epochs at the start with a frozen backbone.", least=0, default=0.0
+    )
+    ema_momentum: float = setting(
+        "Momentum of the moving average of the weights, such as 0.999; 0: none.",
+        interval="[0, 1)",
+        default=0.0,
+    )
+    metric_loss: str = setting(
+        f"Loss of the features: {', '.join(METRIC_LOSSES)}.",
+        choices=METRIC_LOSSES,
+        default="triplet_hard",
+    )
+    metric_weight: float = setting("Weight of the metric loss; 0: none.", least=0, default=1.0)
+    margin: str | float | None = setting(
+        "Margin of the metric losses, or soft, log(1 + exp(d+ - d-)); none: that of the loss.",
+        _check_margin,
+        default=None,
+    )
+    metric_distance: str | None = setting(
+        "Distance of the metric loss: euclidean, squared_euclidean or cosine; none: that of the "
+        "loss.",
+        default=None,
+    )
+    normalize: bool | None = setting(
+        "L2-normalize the features in the metric loss; none: as the loss does.", default=None
+    )
+    identity_weight: float = setting("Weight of the identity loss; 0: none.", least=0, default=1.0)
+    label_smoothing: float = setting("Label smoothing of the identity loss.", default=0.1)
+    softmax: str = setting(
+        f"Softmax of the identity loss: plain, or with a margin: {', '.join(MARGINS)}.",
+        choices=("plain", *MARGINS),
+        default="plain",
+    )
+    softmax_scale: float = setting("Scale of the cosines of a softmax with a margin.", default=30.0)
+    softmax_margin: float | None = setting("Margin of that softmax; none: as usual.", default=None)
+    flip: bool = setting("Add the embedding of the mirrored image at test time.", default=True)
+    stripes: methods.Stripes = field(default_factory=methods.Stripes)
+    parts: methods.Parts = field(default_factory=methods.Parts)
+    pose: methods.Pose = field(default_factory=methods.Pose)
+    attributes: methods.Attributes = field(default_factory=methods.Attributes)
+    tracklets: methods.Tracklets = field(default_factory=methods.Tracklets)
+    pair_verification: methods.PairVerification = field(default_factory=methods.PairVerification)
+    pretraining: methods.Pretraining = field(default_factory=methods.Pretraining)
+    distillation: methods.Distillation = field(default_factory=methods.Distillation)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.metric_weight == 0 and self.identity_weight == 0:
+            raise invalid("metric_weight", "positive if identity_weight is 0", 0)
+        if self.softmax != "plain":
+            losses.MarginSoftmaxLoss(self.softmax, self.softmax_scale, self.softmax_margin)
+        self._check_embedding()
+        for method in self.methods:
+            method.check(self.settings)
+
+    def _check_embedding(self) -> None:
+        """Raise for two methods with an embedding, or one next to settings of the neck."""
+        names = [name for name, method in self._by_name.items() if method.active and method.embeds]
+        if len(names) > 1:
+            raise InputError(f"{' and '.join(names)} each define the embedding. Choose one.")
+        for name, usual in (("softmax", "plain"), ("embedding", "neck")):
+            if names and getattr(self, name) != usual:
+                raise invalid(name, f"{usual} with {names[0]}", getattr(self, name))
+
+    @property
+    def _by_name(self) -> dict[str, Method]:
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, Method)}
+
+    @property
+    def methods(self) -> list[Method]:
+        """The active methods."""
+        return [method for method in self._by_name.values() if method.active]
+
+    @property
+    def columns(self) -> set[str]:
+        """Columns of the images that the methods require: keypoints, attributes, tracklet."""
+        return {column for method in self.methods for column in method.columns}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All values by name, with those of the methods."""
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        for name, method in self._by_name.items():
+            del values[name]
+            values |= dataclasses.asdict(method)
+        return values
+
+    def replace(self, **settings: Any) -> "Recipe":
+        """Return the recipe with other values, of its own and of the methods, by their names.
+
+        Raises:
+            InputError: an unknown name, an invalid value, or methods that exclude each other.
+        """
+        changed: dict[str, Any] = {}
+        for name, method in self._by_name.items():
+            own = {one.name for one in fields(method)} & {*settings}
+            changed[name] = dataclasses.replace(method, **{key: settings.pop(key) for key in own})
+        for name in settings:
+            checks.one_of(self.settings, setting=name)
+        return dataclasses.replace(self, **changed, **settings)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.height, self.width
+
+    @property
+    def classifies(self) -> bool:
+        """True if any phase has an identity loss."""
+        return self.identity_weight > 0 or self.pretraining.pretrain_epochs > 0
+
+    @property
+    def backbones(self) -> list[str]:
+        """Backbone of each member; a single one without mutual learning."""
+        return self.distillation.backbones or [self.backbone]
+
+    @property
+    def command(self) -> str:
+        """Command that uses the trained model, with `{run}` for the run folder."""
+        return [Method.command, *(method.command for method in self.methods)][-1]
+
+    def batches(self, factory: Factory) -> Factory:
+        """Return the function of the images that makes batches, and its arguments.
+
+        Args:
+            factory: `data.pk_batches` with the arguments that the recipe does not have.
+        """
+        names = ("num_identities_per_batch", "num_instances", "image_size", "augment")
+        own = {name: getattr(self, name) for name in (*names, "camera_balanced")}
+        factory = factory[0], {**own, **factory[1]}
+        for method in self.methods:
+            factory = method.batches(factory)
+        return factory
+
+    def evaluation(self, factory: Factory) -> Factory:
+        """Return the function that makes the scoring callback, and its arguments."""
+        factory = factory[0], {**factory[1], "flip": self.flip}
+        for method in self.methods:
+            factory = method.evaluation(factory)
+        return factory
+
+    def loss_settings(self, annotations: Annotations = NONE, gather: bool = False) -> LossSettings:
+        """Return the settings for the losses of the methods."""
+        metric: dict[str, Any] = {
+            "margin": self.margin if self.margin in (None, "soft") else float(self.margin),
+            "distance": self.metric_distance,
+            "normalize": self.normalize,
+        }
+        metric = {name: value for name, value in metric.items() if value is not None}
+        values = self.label_smoothing, self.identity_weight, metric
+        return LossSettings(*values, annotations, gather)
+
+    def load_teacher(self, num_identities: int) -> "keras.Model | None":
+        """Return the teacher of a method; see `Method.load_teacher`."""
+        loaded = [
+            method.load_teacher(self.image_size, self.columns, num_identities)
+            for method in self._by_name.values()
+        ]
+        return next((model for model in loaded if model is not None), None)
+
+    @property
+    def phases(self) -> list[tuple["Recipe", Phase]]:
+        """The parts of the training, each with its own recipe.
+
+        Small images; the identity loss alone; the main phase; the refined assignment of parts
+        alone; the whole model with refined parts. All but the main phase are optional.
+        """
+        main = self.replace(**MAIN)
+        phases = [Phase({})]
+        for method in self.methods:
+            phases = method.phases(phases, self.settings)
+        # Only the first phase begins with a frozen backbone.
+        frozen = [self.freeze_epochs, *[0.0] * (len(phases) - 1)]
+        return [
+            (main.replace(**phase.changes, freeze_epochs=freeze), phase)
+            for phase, freeze in zip(phases, frozen, strict=True)
+        ]
+
+
+def setting_fields() -> list[dataclasses.Field[Any]]:
+    """Return the fields of all settings, with those of the methods, in their order."""
+    settings: list[dataclasses.Field[Any]] = []
+    for one in fields(Recipe):
+        if isinstance(one.type, type) and issubclass(one.type, Method):
+            settings += fields(one.type)
+        else:
+            settings.append(one)
+    return settings
