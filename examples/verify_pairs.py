@@ -1,12 +1,12 @@
-"""Do two images show one person? Trains a pair verifier on synthetic pedestrians and asks it.
+"""Pair verifier for images of two persons, trained on synthetic pedestrians.
 
     python examples/verify_pairs.py
     python examples/verify_pairs.py --epochs=20 --gate=re_lu_2
 
-Nothing is downloaded; the pedestrians are drawn anew in each run, the same ones for one seed. The
-questions are about people who were not trained on: every query image against every gallery image
-of another camera. AUC is the chance that a pair of one person is nearer than a pair of two;
-accuracy weighs both kinds of pairs alike, at the threshold that is best for training people.
+Nothing is downloaded. Each run draws the pedestrians, which depend on the seed. The test pairs are
+every query image with every gallery image of another camera, of persons outside the training set.
+AUC is the probability that a pair of one person is nearer than a pair of two. Accuracy weights
+both kinds of pairs equally, at the best threshold for the training persons.
 """
 
 import os
@@ -27,7 +27,7 @@ flags.DEFINE_integer("identities", 100, "People to train on.")
 flags.DEFINE_string("backbone", "tiny", "See keras_reid.models.backbones.build.")
 flags.DEFINE_string("weights", "none", "imagenet, none or a .weights.h5 file.")
 flags.DEFINE_string("gate", None, "Layer behind which the two maps are compared; default: middle.")
-flags.DEFINE_float("margin", 1.0, "Distance beyond which a pair of two people costs nothing.")
+flags.DEFINE_float("margin", 1.0, "Distance of a pair of two persons with zero loss.")
 flags.DEFINE_float("learning_rate", 1e-3, "Highest rate of Adam; falls to 0 on half a cosine.")
 flags.DEFINE_integer("seed", 0, "Seed of the drawings, weights and pairs.")
 FLAGS = flags.FLAGS
