@@ -15,7 +15,7 @@ EXTRAS = {
     "hub": ["keras-hub>=0.19"],  # further pretrained backbones
     "litert": ["ai-edge-litert>=2.1"],  # exports for phones
     "onnx": ["onnx>=1.17", "onnxruntime>=1.19", "tf2onnx>=1.17"],  # exports for ONNX Runtime
-    "openvino": ["keras_reid[onnx]", "openvino>=2025.0"],  # exports for Intel processors
+    "openvino": ["openvino>=2025.0"],  # exports for Intel processors
     "keras-cv": ["keras-cv>=0.9"],  # backbones keras_cv:PRESET, three augmentations
     "plots": ["matplotlib>=3.9"],  # the report of evaluate.py
     # OpenCV 5 has no detector of persons, for where ssdlite is not wanted. TrackEval needs NumPy

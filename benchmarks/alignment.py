@@ -1,4 +1,4 @@
-"""What alignment costs: distances with their gradient, the triplet loss, and a whole test set.
+"""Cost of alignment: distances with their gradient, the triplet loss, and a whole test set.
 
     python benchmarks/alignment.py
     python benchmarks/alignment.py --rounds=15 --images=128 --stripes=8 --width=128
@@ -10,7 +10,7 @@ cores.
   reproductions in torch (one Gram product of all stripes, (e^x − 1)/(e^x + 1), a minimum for each
   cell, autodiff) and the same recurrence differentiated by TensorFlow. The floor are the cells
   alone: all tanh(|f − g|/2) of all pairs of stripes and their gradient by autodiff, three products.
-- loss: `AlignedTripletLoss` beside `TripletHardLoss` of global features, value and gradient,
+- loss: `AlignedTripletLoss` and `TripletHardLoss` of global features, value and gradient,
   against the torch formulation, which aligns all pairs to pick 2b of them.
 - test set: distances of queries to a gallery, without gradient, by `keras_reid.evaluation.matrix`
   in blocks, against torch and NumPy, which hold all cells at once; and the memory that it takes.

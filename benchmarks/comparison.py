@@ -4,10 +4,10 @@
     python benchmarks/comparison.py --data_dir=Market-1501 --backbone=mobilenetv2 \\
         --table=methods --keypoints=K.csv --attributes=A.csv --seeds=0,1
 
-trains every row of a table by `train.py` once for each seed, scores it by `evaluate.py` and prints
-a Markdown table of rank-1 and mAP, with the minutes of training. The data set is in the layout of
-Market-1501. A row that is finished is not trained again, so the same command goes on after an
-interruption; `--row` names some rows, and `--set=epochs=10,height=256` changes them all.
+Trains every row of a table by `train.py` once for each seed. Evaluates it by `evaluate.py` and
+prints a Markdown table of rank-1 and mAP, with the minutes of training. The data set is in the
+layout of Market-1501. Finished rows are not trained again, so the same command resumes after an
+interruption. `--row` selects rows, and `--set=epochs=10,height=256` changes settings of all rows.
 """
 
 import csv
@@ -46,8 +46,8 @@ class Row:
     Attributes:
         train: flags of `train.py`. `{keypoints}` and `{attributes}` are flags of this program,
             `{runs[NAME]}` is the run of another row and the same seed.
-        scores: flags of `evaluate.py` by what the table calls them. `{occluded}`, `{shifted}` and
-            `{unseen}` are test sets that are made where they are asked for.
+        scores: flags of `evaluate.py` by their name in the table. `{occluded}`, `{shifted}` and
+            `{unseen}` are test sets that are created on demand.
     """
 
     train: Flags
@@ -56,13 +56,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows with what they have in common.
+    """Rows and their common settings.
 
     Attributes:
         same: flags of `train.py` for all rows.
         rows: by name.
-        identities: how many of the training identities are used; 0: all.
-        cameras: whose training and test images are used; none: all.
+        identities: number of training identities; 0: all.
+        cameras: cameras of the training and test images; empty: all.
     """
 
     same: Flags
@@ -361,7 +361,7 @@ def train(table: Table, name: str, row: Row, seed: str) -> None:
 
 
 def score(table: Table, name: str, label: str, wanted: Flags, seed: str) -> dict[str, Any]:
-    """What `evaluate.py` says of a run, kept in its folder."""
+    """Return the result of `evaluate.py` for a run, which is stored in its folder."""
     run = metrics(name, seed).parent
     file = run / f"score-{words(label) or 'as-trained'}.json"
     if not file.exists():
@@ -376,7 +376,7 @@ def score(table: Table, name: str, label: str, wanted: Flags, seed: str) -> dict
 
 
 def filled(wanted: Sequence[str], seed: str) -> list[str]:
-    """The flags with what their braces stand for; the last of several of the same name counts."""
+    """Return the flags with braces replaced; the last of several with one name counts."""
     runs = {name: metrics(name, seed).parent for name in TABLES[FLAGS.table].rows}
     known = {"runs": runs, **{k: FLAGS[k].value for k in ("backbone", "keypoints", "attributes")}}
     text = " ".join(wanted)
@@ -408,10 +408,10 @@ def images(table: Table) -> Flags:
 def listed(
     identities: int, train: Sequence[int], query: Sequence[int], gallery: Sequence[int]
 ) -> Path:
-    """A CSV list of the first identities, and of images of these cameras; of all if there are none.
+    """Return a CSV list of the first identities with images of these cameras; empty: all.
 
     Args:
-        identities: how many are trained on; 0: all.
+        identities: number of training identities; 0: all.
         train, query, gallery: numbers of cameras.
     """
     from keras_reid import data
@@ -463,7 +463,7 @@ def unseen() -> Path:
 
 
 def from_unseen() -> Path:
-    """Such queries, looked for in the galleries of all cameras."""
+    """Return the test set of queries of unseen cameras and galleries of all cameras."""
     return listed(0, TABLES[FLAGS.table].cameras, others(), ())
 
 

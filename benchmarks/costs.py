@@ -1,23 +1,23 @@
-"""How time and memory grow: each cost at several sizes, and the exponent that they follow.
+"""Growth of time and memory: each cost at several sizes, with its exponent.
 
     python benchmarks/costs.py
     python benchmarks/costs.py --only="exact search,full re-ranking" --picture=costs.png
     python benchmarks/costs.py --paper=1000000000
 
-Measured are, each in a process of its own so that its peak of memory is its own: embedding n drawn
+Each cost is measured in a separate process, to get its peak memory: embedding n synthetic
 images; exact and approximate search of one query at a time among n rows; re-ranking the shortlist
 of a query; k-reciprocal re-ranking of n images; aligned distances of images with s stripes; a
-training step of m members that learn from each other. Seconds are the median of three turns; the
+training step of m members with mutual learning. Seconds are the median of three turns. The
 exponent is the slope of log seconds over log size, by least squares.
 
-Each cost has a model, seconds as a sum of terms in n whose factors are not negative. The factors
-are found by all sizes but the largest (least squares of relative errors), and the largest, which
-is twice to three times as large as any of these, is predicted: a model that is right predicts 1.00
-of what is measured there. Approximate search is counted by r, what a query is compared with: the
-centers of all lists, and the codes in those lists that a recall of 99 % needs.
+The model of a cost is a sum of terms in n with nonnegative factors, in seconds. The factors are
+fitted to all sizes but the largest (least squares of relative errors). The largest size is two to
+three times as large, and the table has the ratio of measured to predicted seconds. The cost of
+approximate search depends on r, the number of rows compared with a query: the
+centers of all lists, and the codes in the lists that a recall of 99 % needs.
 
-`--paper=N` measures nothing, and prints the bytes that N embeddings need by formulas, and on how
-many machines of which memory.
+`--paper=N` measures nothing. It prints the estimated memory, disk and number of machines for N
+embeddings.
 """
 
 import argparse
@@ -46,7 +46,7 @@ Work = Callable[[], object]
 
 
 class Counted(NamedTuple):
-    """Work whose cost is by another number than the size."""
+    """Work with a cost that depends on another number than the size."""
 
     work: Work
     amount: float
@@ -163,7 +163,7 @@ def on_paper(n: float, d: int) -> None:
 
 
 class Cost(NamedTuple):
-    """What is measured at which sizes, and the terms of its seconds by how they are written."""
+    """Measured work, its sizes, and the terms of its model by their notation."""
 
     work: Callable[[int], Work | Counted]
     sizes: tuple[int, ...]
@@ -215,8 +215,8 @@ def resident() -> float:
 
 
 def alone(name: str, size: int) -> None:
-    """What it is counted by, seconds, the median of three turns after one that does not count,
-    MiB above before, and before."""
+    """Print the amount of work, the median seconds of three turns after a warm-up, the peak MiB
+    above the start, and the MiB at the start."""
     made = COSTS[name].work(size)
     work, amount = made if isinstance(made, Counted) else (made, size)
     work()

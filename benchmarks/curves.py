@@ -3,9 +3,9 @@
     python benchmarks/curves.py --out=curves.png "24 epochs=RUN" "strong=RUN"
 
 reads what `train.py --eval_every=2` keeps in `RUN/history.jsonl`. Minutes are those of the epochs,
-scores in between included, so compare runs of one machine that did nothing else; or give
-`--seconds`, what an epoch of images of 128×64 takes: then every epoch takes that, those of larger
-images by their pixels. Needs `pip install matplotlib`.
+including evaluations, so compare runs of one idle machine. `--seconds` replaces them by a constant
+duration of an epoch of images of 128×64, which grows with the number of pixels. Needs `pip install
+matplotlib`.
 """
 
 import argparse

@@ -1,14 +1,19 @@
-"""From JPEG files to embeddings: keras_reid against its parts and ONNX Runtime, in one run.
+"""Embedding of JPEG files: keras_reid against its parts and ONNX Runtime, in one run.
 
     python benchmarks/embedding.py
     python benchmarks/embedding.py --images=2048 --rounds=7
 
-Drawn pedestrians of 128×64 pixels are embedded by the model that comes with the package. The
-contestants take turns in one process, which keeps freed memory as the commands do: the decoder
-alone (files to batches of pixels), the network alone (in a loop over a batch in memory),
-`inference.Embedder` as the commands use it, exports as `--model` takes them, and ONNX Runtime
-with the same network, which has batch normalization folded, fed by a thread pool with Pillow that
-decodes the next batch meanwhile. Needs `pip install ".[onnx,openvino]"`.
+The pretrained model embeds synthetic pedestrians of 128×64 pixels. The
+contestants take turns in one process, which keeps freed memory as the commands do:
+
+- Decoder alone, from files to batches of pixels.
+- Network alone, in a loop over a batch in memory.
+- `inference.Embedder`, as in the commands.
+- Exports, as for `--model`.
+- ONNX Runtime with the same network (batch normalization folded). A thread pool with Pillow
+  decodes the next batch in parallel.
+
+Needs `pip install ".[onnx,openvino]"`.
 """
 
 import argparse

@@ -3,10 +3,10 @@
     python benchmarks/enrol.py
     python benchmarks/enrol.py --rows=100000 --width=1280
 
-Drawn embeddings are written as `embed.py` writes them, and enrolled into new galleries, which are
-durable then. Measured beside it are reading the Parquet files alone, and Milvus Lite's own client
-that inserts key, name, identity and embedding of the same rows and flushes once; all take turns,
-medians are printed. Needs `pip install ".[gallery,scale]"`.
+Random embeddings in the format of `embed.py` are enrolled durably into new galleries. The peers are
+reading the Parquet files only, and Milvus Lite's client, which inserts key, name, identity and
+embedding of the same rows and flushes once. All take turns, and medians are printed. Needs `pip
+install ".[gallery,scale]"`.
 """
 
 import argparse
@@ -54,7 +54,7 @@ def enrolling(shards: scale.Shards, place: str) -> None:
 
 
 def client_alone(shards: scale.Shards, place: str) -> None:
-    """What no program that inserts into Milvus Lite by its client gets below."""
+    """Insert by the client of Milvus Lite, a lower bound for every program that uses it."""
     from pymilvus import DataType, MilvusClient
 
     client = MilvusClient(place)

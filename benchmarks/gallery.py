@@ -3,10 +3,10 @@
     python benchmarks/gallery.py --rows=200000 --hnsw
     python benchmarks/gallery.py --rows=1000000
 
-draws clustered embeddings of length 1 (50 images to a person, as far from each other as the images
-of a trained embedder are), searches with queries of the same people, and alternates the
-contestants. Times are of whole batches of queries; recall is the fraction of the true k nearest, by
-the exact search, that was found. The peers need `pip install ".[gallery]"`.
+Draws clustered unit embeddings, 50 images per person, with the distances of a trained
+embedder. Queries are other images of the same people. The contestants take turns. Times are of
+whole batches of queries. Recall is the retrieved fraction of the k nearest rows of the exact
+search. The peers need `pip install ".[gallery]"`.
 """
 
 import argparse

@@ -6,8 +6,8 @@
 Each contestant embeds the same batch of uint8 images; they take turns in one process, and medians
 are printed. ONNX Runtime and OpenVINO run our own exports. torch runs the same architecture
 (ResNet50 v1 with last stride 1, eager, channels last). The plain SavedModel is the network as Keras
-calls it, weights as variables and batch normalization as layers. What is freed stays with the
-process, as in commands. Needs `pip install ".[onnx,openvino]" torch`.
+calls it, weights as variables and batch normalization as layers. The process keeps
+freed memory, as the commands do. Needs `pip install ".[onnx,openvino]" torch`.
 """
 
 import argparse

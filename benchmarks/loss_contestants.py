@@ -4,7 +4,8 @@
 
 runs in the environment of that side, `tensorflow` (keras_reid and the floor), `torch` or `addons`,
 and needs nothing else but NumPy. For each line of JSON that it reads, `[contestant, batch,
-seconds]`, it prints the seconds of each step, or why there is none. In between it sleeps in a read.
+seconds]`, it prints the seconds of each step, or the reason why the contestant is missing. It waits
+in a blocking read.
 """
 
 import functools
@@ -146,7 +147,7 @@ def hard_triplets(labels: "torch.Tensor", x: "torch.Tensor") -> "torch.Tensor":
 
 
 def metric_learning(name: str) -> Loss:
-    """Of PyTorch Metric Learning; batch-hard on embeddings as they are, as ours."""
+    """Return a loss of PyTorch Metric Learning; batch-hard does not normalize, as in keras_reid."""
     from pytorch_metric_learning import distances, losses, miners
 
     if name != "BatchHardMiner":

@@ -15,13 +15,15 @@ has them; there the distances of keras_reid repeat their product in float64.
   (`--peer_python`), and TensorFlow Addons, which needs Python 3.11 and TensorFlow 2.15
   (`--addons_python`). What cannot be imported is named and left out.
 
-Each side runs in a process of its own, which sleeps in a read from a pipe while the others have
-their turn, and begins a turn with a step that does not count. All contestants of a size take turns,
-the medians are compared. Best conditions for each: all cores (torch's threads are set to them, as
-TensorFlow's are; spinning or asleep while they wait, both are measured), an allocator that keeps
-freed memory (`KEEP_MEMORY` in training.py), tensors made beforehand, gradients returned instead of
-accumulated, torch's batch-hard losses without the normalization that ours do not have, and the
-compiled form of a peer too where it can be compiled. The fastest form is the peer.
+Each side runs in a separate process, which waits in a read from a pipe while the others have
+their turn. A turn starts with a warm-up step. All contestants of a size take turns, and
+the medians are compared. The conditions are the best for each side:
+
+- All cores. Torch is measured with spinning and with sleeping threads.
+- An allocator that keeps freed memory (`KEEP_MEMORY` in training.py).
+- Tensors that exist before the turn, and returned instead of accumulated gradients.
+- Torch's batch-hard losses without normalization, as in keras_reid.
+- Compiled and eager forms of a peer. The fastest one counts.
 
 `--memory` prints the peak memory of a step above that of a small batch, for growing batches: twice
 the images take four times the memory where it is O(B²), eight times where it is O(B³).

@@ -1,15 +1,15 @@
-"""What it costs to learn from each other: distillation losses, and steps of several members.
+"""Cost of mutual learning: distillation losses, and steps of several members.
 
     python benchmarks/mutual.py
     python benchmarks/mutual.py --skip_steps --rounds=10
 
 Losses: a loss and its gradient for the student, at 128 images with 2048 features or 500 logits, in
-a `tf.function` without and with XLA, against the formula in torch, eagerly on all cores, where
-DarkRank enumerates all n! orders: 40,320 for a list of 8. The floor are the products that no
-comparison of distances can avoid: both Gram matrices and one product back to the student. An empty
-call of a `tf.function` is measured too, since all but torch take that much more here than inside of
-a training step. Features are *spread*, independent normal ones, or *near*, images of one identity
-at 5 % of their norm from each other, where distances repeat their product in float64. The student's
+a `tf.function` without and with XLA. The peer is the formula in eager torch on all cores; DarkRank
+enumerates all n! orders there, 40,320 for a list of 8. The floor are the products that every
+comparison of distances needs: both Gram matrices and one product back to the student. An empty call
+of a `tf.function` is measured too, since all but torch take that much more here than inside of a
+training step. Features are *spread*, independent normal ones, or *near*, images of one identity at
+5 % of their norm from each other, where distances repeat their product in float64. The student's
 are the teacher's in reverse order.
 
 Steps: `MutualLearner.fit` of two and three MobileNetV2, each with identity and triplet loss,
@@ -70,7 +70,7 @@ Turn = Callable[[Any], list[float]]  # of that length: the seconds of each step
 
 
 def outputs(loss: str, near: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Of the teacher and of the student."""
+    """Return the outputs of the teacher and of the student."""
     teacher = Batch(ROWS, CLASSES if loss == "logits" else WIDTH, near).embeddings()
     return teacher, teacher[::-1].copy()
 
@@ -157,7 +157,7 @@ def torch_soft_ranks(length: int) -> Loss:
     orders = torch.tensor(list(itertools.permutations(range(length))))
 
     def log_probabilities(scores: "torch.Tensor") -> "torch.Tensor":
-        # Every order is there backwards too, so sums of what is left may run forwards. Scores lie
+        # The orders include every reversed order, so cumulative sums may run forwards. Scores are
         # in [−24, 0]: sums of their exponentials are exact enough and take half the time, or a
         # third of it, of `logcumsumexp`.
         ordered = scores[:, orders]
@@ -207,7 +207,7 @@ def with_members(job: Job, count: int, update: str = "simultaneous") -> Turn:
 
 @dataclass(frozen=True)
 class Contestant:
-    """What `prepare(*arguments)` makes takes its turns in the process of that name."""
+    """Turn of `prepare(*arguments)`, which runs in the process of that name."""
 
     process: str
     prepare: Callable[..., Turn]
@@ -261,7 +261,7 @@ def serve(orders: Connection) -> None:
 
 
 def started(process: str) -> Connection:
-    """Where to send orders to a new process."""
+    """Start a process and return the connection for its orders."""
     os.environ.pop("OMP_WAIT_POLICY", None)
     if process == PASSIVE:
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"

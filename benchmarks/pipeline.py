@@ -4,10 +4,10 @@
     python benchmarks/pipeline.py --files=FOLDER --height=128 --width=64
 
 Both decode, flip, pad and crop, erase a box and hand over uint8 batches of 64; torch with PIL and
-NumPy in two workers. The contestants take turns and the medians are compared. None of them works
-ahead during another's turn: every turn starts its own iterator, and batches that are produced
-before the clock starts are used up first. Without `--files` the benchmark draws smooth noise, saved
-as JPEG files of the length that real ones have.
+NumPy in two workers. The contestants take turns and the medians are compared. No contestant
+works during the turn of another: every turn starts a new iterator, and batches that are produced
+before the clock starts are consumed first. Without `--files` the benchmark draws smooth noise and
+saves JPEG files of the length of real ones.
 """
 
 import argparse
@@ -32,7 +32,7 @@ MEAN = np.array([124, 116, 104], np.uint8)
 
 
 class TorchImages(torch.utils.data.Dataset):
-    """What a torch user writes with PIL and NumPy: one image, augmented, uint8 (3, h, w)."""
+    """Augmented images with PIL and NumPy, as in a typical torch program, uint8 (3, h, w)."""
 
     def __init__(self, paths: list[Path], size: tuple[int, int]) -> None:
         self.paths, self.size = paths, size

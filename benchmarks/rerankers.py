@@ -1,8 +1,8 @@
 """Every re-ranker on the same features: scores, seconds, and memory, each in a process of its own.
 
 `python benchmarks/rerankers.py QUERY.npz GALLERY.npz` reads what
-`python evaluate.py --run=RUN --save_features=FOLDER` writes, prints a table, and what the features
-of the gallery are grouped to. Seconds are those of the re-ranking alone.
+`python evaluate.py --run=RUN --save_features=FOLDER` writes. It prints a table of scores, and the
+clusters of the gallery. Seconds are those of the re-ranking alone.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def alone(name: str, query: str, gallery: str) -> None:
 
 
 def groups(path: str) -> None:
-    """What the images of one file are grouped to."""
+    """Print the scores of clusterings of the images of one file."""
     stored = evaluation.load_features(path)
     for method, eps in (("dbscan", 0.4), ("dbscan", 0.5), ("dbscan", 0.6), ("agglomerative", 0.8)):
         start = time.perf_counter()
@@ -56,7 +56,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("query")
     parser.add_argument("gallery")
-    parser.add_argument("--group", nargs="*", default=[], help="more files whose images to group")
+    parser.add_argument("--group", nargs="*", default=[], help="Further files to cluster.")
     parser.add_argument("--alone")
     options = parser.parse_args()
     if options.alone:

@@ -52,7 +52,7 @@ def dense(x: np.ndarray, q: int) -> np.ndarray:
 
 
 def published(x: np.ndarray, q: int) -> np.ndarray:
-    """The same, with the neighbors of neighbors looked up anew each time, as public codes do."""
+    """Return the same without a cache of the neighbors of neighbors, as in public codes."""
     return _dense(x, q, remember=False)
 
 
@@ -145,7 +145,7 @@ def resident() -> float:
 
 @contextmanager
 def memory() -> Iterator[Callable[[], float]]:
-    """GiB that the block needs at its peak beside what there was, looked at every 10 ms."""
+    """Measure the peak memory of a block above its start in GiB, sampled every 10 ms."""
     before, peak, stop = resident(), 0.0, threading.Event()
 
     def watch() -> None:
@@ -190,7 +190,7 @@ def run(name: str, size: str, rounds: int, out: str | None = None) -> dict:
 
 
 def growth(picture: str) -> None:
-    """Ours at every size: seconds, and peak of memory beside the features, over N."""
+    """Measure keras_reid at every size: seconds, and peak memory without the features, over N."""
     numbers, seconds, memory = [], [], []
     for size, (q, g) in SIZES.items():
         done = run("ours", size, 1 if size == "msmt17" else 2)
@@ -200,12 +200,12 @@ def growth(picture: str) -> None:
         own = 4 * (q + g) * WIDTH / GIB
         pair = 1e9 * seconds[-1] / (q + g) ** 2
         text = f"N = {q + g:,}: {seconds[-1]:.2f} s, {pair:.1f} ns per pair"
-        print(f"{text}, {memory[-1]:.2f} GiB beside features of {own:.2f} GiB", flush=True)
+        print(f"{text}, {memory[-1]:.2f} GiB without features of {own:.2f} GiB", flush=True)
     draw(picture, numbers, seconds, memory)
 
 
 def draw(picture: str, numbers: list[int], seconds: list[float], memory: list[float]) -> None:
-    """Both over N, beside one whole matrix and beside growth as N²."""
+    """Draw memory over N with that of one whole matrix, and seconds over N with growth as N²."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -213,7 +213,7 @@ def draw(picture: str, numbers: list[int], seconds: list[float], memory: list[fl
 
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
     whole = [4 * n**2 / GIB for n in numbers]
-    axes[0].loglog(numbers, memory, "o-", label="keras_reid, beside the features")
+    axes[0].loglog(numbers, memory, "o-", label="keras_reid, without the features")
     axes[0].loglog(numbers, whole, "--", label="one N × N matrix of float32")
     axes[0].set(xlabel="N = queries + gallery", ylabel="GiB")
     square = [seconds[-1] * (n / numbers[-1]) ** 2 for n in numbers]

@@ -1,13 +1,12 @@
-"""An exported embedder under load: requests a second and how long they wait, with and without
-batching.
+"""Exported embedder under load: requests per second and latency, with and without batching.
 
     python benchmarks/serving.py
     python benchmarks/serving.py --seconds=60 --clients=1,8,32
 
-The server of examples/serving_server.py answers clients on this machine by gRPC, of which each asks
-for the embedding of one JPEG file of a drawn pedestrian and asks again when it has the answer. The
-server has a process of its own, and is started anew for each row; the first second does not count.
-Another server that answers by gRPC, such as TensorFlow Serving's, is measured by --address.
+Clients on this machine send gRPC requests to the server of examples/serving_server.py. A request
+has one JPEG file of a synthetic pedestrian, and a client sends its requests one after the other.
+The server runs in a separate process, which is restarted for each row. The first second does not
+count. `--address` measures another gRPC server, such as TensorFlow Serving.
 Needs `pip install ".[serving]"`.
 """
 

@@ -1,10 +1,10 @@
 """Re-ranking a shortlist for each query alone, against re-ranking the whole test set at once.
 
-`python benchmarks/shortlist.py QUERY.npz GALLERY.npz` reads what
-`python evaluate.py --run=RUN --save_features=FOLDER` writes, or any features of the same form. Some
-queries, evenly taken, search a gallery in memory; mAP and rank-1 count what is not in the shortlist
-behind it, in the order of the distances. Agreement is the fraction of the first ten that the whole
-re-ranking, of all queries and the gallery together, has among its first ten.
+`python benchmarks/shortlist.py QUERY.npz GALLERY.npz` reads what `python evaluate.py --run=RUN
+--save_features=FOLDER` writes, or other features of this form. Evenly spaced queries search a
+gallery in memory. For mAP and rank-1, the other rows follow the shortlist in the order of their
+distances. Agreement is the fraction of the first ten results that are also among the first ten when
+all queries and the gallery are re-ranked together.
 """
 
 import argparse

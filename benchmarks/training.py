@@ -51,7 +51,7 @@ KEEP_MEMORY = {
 
 @dataclass(frozen=True)
 class Job:
-    """What is trained on: every contestant draws the same images from it."""
+    """Training images: every contestant draws the same ones."""
 
     backbone: str
     batch: int
@@ -306,7 +306,7 @@ COMPARISONS: dict[str, tuple[dict[str, Contestant], dict[str, Any], str]] = {
     "precision": (
         {name: partial(with_precision, name) for name in PRECISIONS},
         SMALL | {"rounds": 3, "steps": 3},
-        "none: what it is here",
+        "none: depends on the processor",
     ),
 }
 

@@ -1,10 +1,10 @@
-"""Which stripes does an alignment compare? Two drawings of one pedestrian, one cut out too low.
+"""Aligned stripes of two drawings of one pedestrian, with one box too low.
 
     python examples/draw_alignment.py --out=docs/images/alignment.png
     python examples/draw_alignment.py --run=runs/synthetic-aligned-1
 
 Nothing is downloaded: the pedestrians are drawn, and without `--run` a small model is trained on
-them for a minute. Prints what a step of the path costs, and what one costs row by row.
+them for a minute. Prints the mean cost of a step of the path, and of a row without alignment.
 """
 
 import os
@@ -65,7 +65,7 @@ def trained(dataset: data.ReidDataset, folder: str) -> keras.Model:
 
 
 def pair(dataset: data.ReidDataset) -> tuple[np.ndarray, np.ndarray]:
-    """A query image, and a gallery image of the same identity in which the feet come too high."""
+    """Return a query image, and a gallery image of the same identity with the feet too high."""
     query = dataset.query[:1]
     same = dataset.gallery[dataset.gallery.identity == query.identity[0]]
     other = same[same.camera != query.camera[0]]

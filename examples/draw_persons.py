@@ -21,7 +21,7 @@ DESCRIPTIONS = ({"upred": True}, {"backpack": True, "downblack": True}, {"hat": 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data_dir", required=True, help="A synthetic data set.")
-    parser.add_argument("--run", required=True, help="A run that knows its attributes.")
+    parser.add_argument("--run", required=True, help="Run of the recipe attributes.")
     parser.add_argument("--out", required=True, help="New folder.")
     given = parser.parse_args()
     out = Path(given.out)

@@ -1,9 +1,9 @@
-"""Asks TensorFlow Serving who resembles whom: embeds images, ranks the first against the others.
+"""Client of TensorFlow Serving: embeds images and ranks the others against the first.
 
     python examples/serving_client.py first.jpg second.jpg third.jpg
     python examples/serving_client.py --grpc first.jpg second.jpg
 
-docs/serving.md starts a server with the models `person` and `ranker`. REST needs nothing but the
+docs/serving.md describes a server with the models `person` and `ranker`. REST needs only the
 standard library and NumPy, gRPC needs `pip install ".[serving]"`.
 """
 

@@ -1,18 +1,18 @@
-"""Lines of the package that are broken one at a time, and the test that must notice each."""
+"""Single-line faults of the package, and the test that must notice each."""
 
 from typing import NamedTuple
 
 
 class Break(NamedTuple):
-    """One break.
+    """One fault.
 
     Attributes:
-        what: is broken, in words.
-        file: of the repository.
-        line: what stands there, once.
-        broken: what is put in its place.
-        test: that must fail: a file of `tests`, `::` and a name.
-        cases: which of its cases, by a part of their names; empty: all.
+        what: description.
+        file: path in the repository.
+        line: replaced text, which occurs once in the file.
+        broken: replacement.
+        test: test that must fail: a file of `tests`, `::` and a name.
+        cases: part of the names of its cases; empty: all.
     """
 
     what: str

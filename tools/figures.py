@@ -24,7 +24,7 @@ GREEN, RED, GRAY = "#1a9641", "#d7191c", "#999999"
 
 
 def costs() -> Figure:
-    """What one triplet costs, by d⁺ − d⁻, and what a pair costs, by its distance."""
+    """Draw the loss of a triplet over d⁺ − d⁻, and of a pair over its distance."""
     figure = Figure(figsize=(8, 3), layout="constrained")
     left, right = figure.subplots(1, 2)
     gap = np.linspace(-1.5, 1.5, 61).astype("float32")
@@ -46,9 +46,9 @@ def costs() -> Figure:
 
 
 def _triplet(loss: losses.MetricLoss, gap: float) -> float:
-    """Of an anchor with one positive at 2 + gap and one negative at 2."""
+    """Return the loss of an anchor with one positive at 2 + gap and one negative at 2."""
     matrix = np.array([[0, 2 + gap, 2], [2 + gap, 0, 9], [2, 9, 0]], "float32")
-    # The third image has no positive, and a loss is the mean over those that have one.
+    # The third image has no positive, and a loss is the mean over anchors with a positive.
     return float(np.asarray(loss.call(np.array([0, 0, 1]), matrix))[0]) * 2 / 3
 
 
@@ -85,7 +85,7 @@ def mined() -> Figure:
 
 
 def reranked() -> Figure:
-    """A query between its person and a nearer stranger, before and after re-ranking."""
+    """Draw a query between its person and a nearer impostor, before and after re-ranking."""
     random = np.random.default_rng(5)
     angle = np.linspace(0.25, 2.4, 14)
     person = np.stack([3 * np.cos(angle), 3 * np.sin(angle)], 1)

@@ -28,7 +28,7 @@ RESULTS = {0: MISSED, 1: NOTICED, 5: "MISSED: no test of that name is run"}
 
 
 def results(faults: list[Break], folder: Path, jobs: int) -> Iterator[tuple[Break, str]]:
-    """Yield each fault with its result, in the order in which their tests end."""
+    """Yield each fault with its result, in the order of completion."""
     waiting, running = faults[::-1], {}
     free = [copied(folder / str(number)) for number in range(jobs)]
     while waiting or running:

@@ -1,13 +1,13 @@
-"""A copy of a data set whose query persons stand behind something.
+"""Copy of a data set with occluded query images.
 
     python tools/occluded_queries.py --data_dir=Market-1501 --out=Market-occluded
     python evaluate.py --model=RUN --dataset=market1501 --data_dir=Market-occluded
 
-The data set is in the Market-1501 layout. On each query image a drawn thing is pasted, striped or
-speckled, that covers a fraction of it from below or from a side, see `place`; all other images stay
-as they are. What happens to an image depends on its file name and the seed alone. With
-`--keypoints=K.csv` the folder `--out` gets a `keypoints.csv` in which what is covered has the
-confidence 0, as an estimator would have it.
+The data set is in the Market-1501 layout. A striped or speckled rectangle covers a
+fraction of each query image from below or from a side, see `place`. Other images do not change.
+The rectangle depends only on the file name and the seed. With
+`--keypoints=K.csv` the copy also has a `keypoints.csv`. Its covered points have
+confidence 0, as those of an estimator.
 """
 
 import argparse
@@ -54,11 +54,11 @@ def covered(image: Image.Image, box: Box, random: np.random.Generator) -> Image.
 def occluded(
     source: Path, out: Path, least: float, most: float, seed: int, keypoints: Path | None = None
 ) -> int:
-    """Writes the copy, which appears when it is complete; returns how many images were covered.
+    """Write the copy atomically and return the number of covered images.
 
     Raises:
-        InputError: no such data set, an `out` that is not empty, shares that are none, or a table
-            that cannot be read.
+        InputError: the data set is missing, `out` is not empty, the shares are invalid, or the
+            table cannot be read.
     """
     if not 0 < least <= most < 1:
         raise InputError(
@@ -96,8 +96,8 @@ def main() -> None:
     parser.add_argument("--out", required=True, help="The new folder.")
     parser.add_argument("--least", type=float, default=0.3, help="Smallest share that is covered.")
     parser.add_argument("--most", type=float, default=0.5, help="Largest share that is covered.")
-    parser.add_argument("--keypoints", help="Table of body points, of which covered ones go.")
-    parser.add_argument("--seed", type=int, default=0, help="Of all that is drawn.")
+    parser.add_argument("--keypoints", help="Table of body points; covered points are removed.")
+    parser.add_argument("--seed", type=int, default=0, help="Seed of the rectangles.")
     given = parser.parse_args()
     out = Path(given.out).absolute()
     points = None if given.keypoints is None else Path(given.keypoints)

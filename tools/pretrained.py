@@ -1,11 +1,11 @@
-"""Makes a model of the package, `keras_reid/models/weights/NAME`, out of two runs of one recipe.
+"""Create a pretrained model, `keras_reid/models/weights/NAME`, from two runs of one recipe.
 
     python tools/pretrained.py --name=person-mobilenetv2 --run=ALL --scored=PART \\
         --data_dir=Market-1501 --trained_on="…" --scored_on="…" --license="…"
 
-The model is that of `--run`, which was trained with `--combine_all`, so that nobody is left to
-score it; scores and thresholds are those of `--scored`, which was trained on the training part
-alone and is scored on the others. Weights are rounded to float16, those of the scored model too.
+The model is that of `--run`, trained with `--combine_all`, which leaves no test set. Scores and
+thresholds are those of `--scored`, trained on the training part only and evaluated on the test
+part. The weights of both models are rounded to float16.
 """
 
 import hashlib

@@ -1,11 +1,11 @@
-"""A copy of a data set whose test images were cut out by a careless detector.
+"""Copy of a data set with displaced boxes of the test images.
 
     python tools/shifted_boxes.py --data_dir=Market-1501 --out=Market-shifted
     python evaluate.py --model=RUN --dataset=market1501 --data_dir=Market-shifted
 
-The data set is in the Market-1501 layout. Each query and gallery image is cut again by a box that
-is shifted and too small or too large, see `box`, and scaled back to its size; the training images
-stay as they are. What happens to an image depends on its file name and the seed alone.
+The data set is in the Market-1501 layout. Each query and gallery image is cropped by a box that
+is shifted and too small or too large, see `box`, and resized to its original size. Training images
+do not change. The box depends only on the file name and the seed.
 """
 
 import argparse
@@ -30,11 +30,11 @@ Box = tuple[float, float, float, float]
 
 
 def box(random: np.random.Generator, shift: float, crop: float) -> Box:
-    """Left, top, right and bottom of a careless box, in shares of the image's width and height.
+    """Return left, top, right and bottom of a random box, as fractions of the image's size.
 
-    The box is moved by `u · shift` of the height, u uniform in [−1, 1], and by a quarter of that
-    fraction of the width likewise; then `v · crop` of the height, v uniform in [0, 1], is cut off
-    at the top or at the bottom, which is even chances.
+    The box is moved vertically by `u · shift` of the height, u uniform in [−1, 1], and sideways by
+    a random fraction of the width up to a quarter of `shift`. Then `v · crop` of the height, v
+    uniform in [0, 1], is cut off at the top or the bottom with equal probability.
     """
     down, aside = random.uniform(-1, 1, 2) * (shift, shift / 4)
     top, bottom = down, 1 + down
@@ -61,10 +61,10 @@ def cut(image: Image.Image, edges: Box) -> Image.Image:
 
 
 def shifted(source: Path, out: Path, shift: float, crop: float, seed: int) -> int:
-    """Writes the copy, which appears when it is complete; returns how many images were cut.
+    """Write the copy atomically and return the number of cropped images.
 
     Raises:
-        InputError: no such data set, an `out` that is not empty, or shares that are none.
+        InputError: the data set is missing, `out` is not empty, or a share is invalid.
     """
     if not (0 <= shift < 1 and 0 <= crop < 1):
         raise InputError(f"shift and crop are shares in [0, 1): received {shift} and {crop}")
@@ -76,7 +76,7 @@ def shifted(source: Path, out: Path, shift: float, crop: float, seed: int) -> in
 
 
 def random_of(name: str, seed: int) -> np.random.Generator:
-    """What is drawn for the file of that name."""
+    """Return the random generator of a file name."""
     return np.random.default_rng([seed, zlib.crc32(name.encode())])
 
 

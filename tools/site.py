@@ -59,7 +59,7 @@ def _relinked(text: str, folder: Path) -> str:
 
 
 def _api(module: ModuleType) -> str:
-    """What a package offers, each where its docstring stands."""
+    """Return the page of a package, with a reference to the docstring of each public name."""
     lines = [f"# keras_reid.{module.__name__.split('.')[-1]}", "", inspect.getdoc(module) or "", ""]
     for name in getattr(module, "__all__", None) or _own(module):
         found = getattr(module, name)

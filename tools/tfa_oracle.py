@@ -1,7 +1,7 @@
 """Values and gradients of the losses of TensorFlow Addons, for `tests/conformance/test_tfa.py`.
 
-TensorFlow Addons has ended and cannot be imported beside the TensorFlow that this package needs.
-Its own environment, on Python 3.9 to 3.11:
+TensorFlow Addons is discontinued and cannot be imported with the TensorFlow that this package
+needs. Create a separate environment on Python 3.9 to 3.11:
 
     python3.11 -m venv /tmp/tfa
     /tmp/tfa/bin/pip install "tensorflow==2.15.*" "tensorflow-addons==0.23.*" "numpy<2"
@@ -42,13 +42,13 @@ BATCHES = {
     "one_identity": (6,),
     "one_image": (1,),
 }
-# Powers of two: what is exact stays exact.
+# Powers of two keep exact numbers exact.
 SCALES = {"large": 2.0**10, "small": 2.0**-10}
 
 
 def main(path: Path) -> None:
     tf.config.experimental.enable_op_determinism()
-    tf.get_logger().setLevel("ERROR")  # Each loss is traced anew, and TensorFlow warns of it.
+    tf.get_logger().setLevel("ERROR")  # TensorFlow warns because each loss is traced again.
     inputs = dict(batches(np.random.default_rng(20)))
     arrays = {"versions": np.array([f"{name} {metadata.version(name)}" for name in PACKAGES])}
     for name, (labels, points) in inputs.items():
@@ -112,7 +112,7 @@ def evaluate(loss, labels, points):
 
 
 def exact_points(rng, count):
-    """Multiples of 1/128 `(count, 8)` whose distances from any one point all differ.
+    """Return multiples of 1/128 `(count, 8)` with different distances from each point.
 
     Their squares and products are exact in float32, and so is the Gram expansion of TensorFlow
     Addons: what differs is then a convention, and not rounding.

@@ -8,6 +8,7 @@ SavedModel gets a second model NAME-ranker, which ranks and re-ranks embeddings.
 import re
 import tempfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,11 +79,11 @@ def export(options: ExportOptions) -> Path:
         fix = "Set the folder by --export_dir."
         raise invalid("name", "letters, digits, _, - and .", options.name, fix)
     check_writable(Path(options.export_dir) / "model")
-    held = _gallery(options)
+    stored = _gallery(options)
     import_keras()
     serving.checked_reranker(options.rerank, numbers)
     with tempfile.TemporaryDirectory() as drawn:
-        return _export(options, _images(options, drawn), numbers, held)
+        return _export(options, _images(options, drawn), numbers, stored)
 
 
 def _gallery(options: ExportOptions) -> Any:
@@ -109,10 +110,10 @@ def _images(options: ExportOptions, drawn: str) -> data.ReidDataset:
 
 
 def _export(
-    options: ExportOptions, dataset: data.ReidDataset, numbers: dict[str, Any], held: Any
+    options: ExportOptions, dataset: data.ReidDataset, numbers: dict[str, Any], stored: Any
 ) -> Path:
-    """Export the model, checked on the images."""
-    model, settings = options.source.load_model(options.member), options.settings
+    """Export the model, checked on the images, and its ranker."""
+    model = options.source.load_model(options.member)
     if models.is_pair_verifier(model):
         raise models.no_embeddings(options.source)
     if models.takes_clips(model):
@@ -124,65 +125,77 @@ def _export(
         images = options.with_points(images)
     if options.local == "pooled":
         model = models.stripes(model, options.stripes)
-    flip = settings["flip"]
     about = _about(options, dataset.name)
     name = options.name or about["run"]
     suffix = "" if options.format == "saved_model" else f"-{options.format}"
     directory = Path(options.export_dir) / f"{name}{suffix}"
-    tolerance, loss = serving.TOLERANCES[options.quantization]
-    pixels = None
-    if options.quantization == "int8":
-        batches = data.image_batches(images, image_size=models.image_size(model))
-        pixels = np.concatenate([batch.numpy() for batch in batches])
-
-    def check(version: Path) -> None:
-        """Raise unless the export agrees with the model."""
-        reports: list[serving.ParityReport | serving.ScoreReport] = [
-            serving.parity(model, version, images, tolerance, flip)
-        ]
-        say(str(reports[0]))
-        single = len(models.input_names(model)) == 1
-        if single and dataset.query is not None and dataset.gallery is not None:
-            query, gallery = serving.sample(
-                dataset.query, dataset.gallery, options.check_queries, options.num_check_distractors
-            )
-            protocol = options.protocol_of(query, settings.get("protocol"))
-            reports.append(serving.scores(model, version, query, gallery, loss, flip, protocol))
-            say(str(reports[1]))
-        if not all(report.ok for report in reports):
-            raise InputError(
-                "The export differs from the model by more than the tolerance and is not kept. "
-                "Choose another --format or --quantization."
-            )
-
     version = serving.export(
         model,
         directory,
         options.version,
-        flip=flip,
+        flip=options.settings["flip"],
         local=options.local != "none",
         format=options.format,
         quantization=options.quantization,
-        calibration=pixels,
+        calibration=_calibration(options, model, images),
         about=about,
-        check=check,
+        check=partial(_check, options, model, dataset, images),
     )
     size = sum(file.stat().st_size for file in version.rglob("*") if file.is_file())
     say(f"exported to {version} ({size / 2**20:.1f} MiB)")
-    if options.format != "saved_model":
-        return version
-    if options.ranker:
-        width = inference.load_embedder(version).embedding_dim
-        ranker = serving.export_ranker(
-            directory.with_name(f"{name}-ranker"), width, None, options.rerank, held, **numbers
-        )
-        say(f"ranking and re-ranking: {ranker}")
-    say(
-        f"serve it: tensorflow_model_server --model_name={name} "
-        f"--model_base_path={directory.resolve()}"
-    )
-    say("several models, batching and clients: docs/serving.md")
+    if options.format == "saved_model":
+        if options.ranker:
+            ranker = serving.export_ranker(
+                directory.with_name(f"{name}-ranker"),
+                inference.load_embedder(version).embedding_dim,
+                reranking=options.rerank,
+                gallery=stored,
+                **numbers,
+            )
+            say(f"ranking and re-ranking: {ranker}")
+        command = f"tensorflow_model_server --model_name={name}"
+        say(f"serve it: {command} --model_base_path={directory.resolve()}")
+        say("several models, batching and clients: docs/serving.md")
     return version
+
+
+def _calibration(
+    options: ExportOptions, model: Any, images: data.PersonImages
+) -> np.ndarray | None:
+    """Return uint8 pixels (n, h, w, 3) for int8, else None."""
+    if options.quantization != "int8":
+        return None
+    batches = data.image_batches(images, image_size=models.image_size(model))
+    return np.concatenate([batch.numpy() for batch in batches])
+
+
+def _check(
+    options: ExportOptions,
+    model: Any,
+    dataset: data.ReidDataset,
+    images: data.PersonImages,
+    version: Path,
+) -> None:
+    """Raise unless the export agrees with the model."""
+    flip = options.settings["flip"]
+    tolerance, loss = serving.TOLERANCES[options.quantization]
+    report: serving.ParityReport | serving.ScoreReport
+    report = serving.parity(model, version, images, tolerance, flip)
+    say(str(report))
+    agrees, single = report.ok, len(models.input_names(model)) == 1
+    if single and dataset.query is not None and dataset.gallery is not None:
+        query, gallery = serving.sample(
+            dataset.query, dataset.gallery, options.check_queries, options.num_check_distractors
+        )
+        protocol = options.protocol_of(query, options.settings.get("protocol"))
+        report = serving.scores(model, version, query, gallery, loss, flip, protocol)
+        say(str(report))
+        agrees &= report.ok
+    if not agrees:
+        raise InputError(
+            "The export differs from the model by more than the tolerance and is not kept. "
+            "Choose another --format or --quantization."
+        )
 
 
 def _about(options: ExportOptions, checked_on: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ across cameras: run the command for each camera with the same gallery.
 """
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -109,34 +109,45 @@ def track(options: TrackOptions) -> TrackResult:
     elif options.detections:
         boxes.check_frames(sum(1 for _ in video))
     settings = {name: getattr(options, name) for name in SETTINGS}
-    tracks = tracking.track(boxes, embeddings if options.appearance else None, **settings)
+    looks = embeddings if options.appearance else None
+    numbers = tracking.track_numbers(boxes, looks, **settings)
+    kept = numbers > 0
+    tracks = replace(boxes[kept], identity=numbers[kept])
     count = len(np.unique(tracks.identity))
     say(f"{count:,} tracks of {len(tracks):,} of {len(boxes):,} detections")
     names: dict[int, str] = {}
     seconds = _seconds(options, video, tracks)
     if options.gallery and embeddings is not None:
-        own = embeddings[_places(boxes, tracks)]
-        names = _identified(options, video.name, tracks, own, seconds)
+        names = _identified(options, video.name, tracks, embeddings[kept], seconds)
     if truth is not None:
         scores = tracking.tracking_scores(truth, tracks, _benchmark(options))
+    result = TrackResult(**vars(tracks), names=names, scores=scores)
+    _write(options, video, result, seconds)
+    return result
+
+
+def _write(
+    options: TrackOptions, video: data.Video, result: TrackResult, seconds: np.ndarray
+) -> None:
+    """Write the outputs and print the scores."""
     if options.annotated:
         rate = _rate(options, video)
-        visualize.write_tracks(options.annotated, video, tracks, names, rate)
+        visualize.write_tracks(options.annotated, video, result, result.names, rate)
         say(f"annotated video: {options.annotated}")
     if options.out:
-        write_mot(tracks, options.out)
+        write_mot(result, options.out)
         say(f"tracks: {options.out}")
     if options.timeline:
-        picture = visualize.draw_timeline(_spans(options, tracks, names, seconds))
+        picture = visualize.draw_timeline(_spans(options, result, seconds))
         with new_file(options.timeline) as file:
             picture.save(file)
         say(f"timeline: {options.timeline}")
-    if scores is not None:
-        say(str(scores))
+    if result.scores is not None:
+        say(str(result.scores))
         if options.scores:
             with new_file(options.scores) as file:
-                file.write_text(json.dumps(vars(scores), indent=2) + "\n", encoding="utf-8")
-    return TrackResult(**vars(tracks), names=names, scores=scores)
+                text = json.dumps(vars(result.scores), indent=2)
+                file.write_text(text + "\n", encoding="utf-8")
 
 
 def _benchmark(options: TrackOptions) -> str:
@@ -178,23 +189,14 @@ def _detections(options: TrackOptions, video: data.Video) -> Boxes:
     return boxes
 
 
-def _places(boxes: Boxes, tracks: Boxes) -> np.ndarray:
-    """Return the row of each box of the tracks among all detections."""
-    place = {
-        (f, *b): i for i, (f, b) in enumerate(zip(boxes.frame, boxes.box.tolist(), strict=True))
-    }
-    pairs = zip(tracks.frame, tracks.box.tolist(), strict=True)
-    return np.array([place[(f, *b)] for f, b in pairs], int)
-
-
 def _spans(
-    options: TrackOptions, tracks: Boxes, names: dict[int, str], seconds: np.ndarray
+    options: TrackOptions, result: TrackResult, seconds: np.ndarray
 ) -> dict[Any, list[tuple[float, float]]]:
     """Return the spans of tracks of each person."""
     spans: dict[Any, list[tuple[float, float]]] = {}
-    for number in np.unique(tracks.identity).tolist():
-        span = _span(options, seconds[tracks.identity == number])
-        spans.setdefault(names.get(number, number), []).append(span)
+    for number in np.unique(result.identity).tolist():
+        span = _span(options, seconds[result.identity == number])
+        spans.setdefault(result.names.get(number, number), []).append(span)
     return spans
 
 

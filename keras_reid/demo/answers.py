@@ -154,7 +154,7 @@ class Answers:
     def _decide(
         self, embedding: np.ndarray, search: dict[str, Any], limits: gallery.Limits
     ) -> tuple[list[gallery.SearchResult], str | None, str]:
-        """Return hits, verdict and answer; without a calibration, the verdict is None."""
+        """Return hits, verdict or None (without a calibration), and answer."""
         if self.people.calibration is None:
             (hits,) = self.people.search(embedding[None], **search)
             return hits, None, f"nearest: {hits[0].identity} (not calibrated)" if hits else ""

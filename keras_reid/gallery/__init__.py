@@ -59,8 +59,8 @@ def open(
     >>> people = open("memory:")
     >>> people.enrol([[1.0, 0.0], [0.0, 1.0]], ["anna", "berta"], model_fingerprint="mine")
     2
-    >>> [[hit.identity for hit in hits] for hits in people.search([[0.8, 0.6]], k=1)]
-    [['anna']]
+    >>> people.search([[0.8, 0.6]], k=1)[0][0].identity
+    'anna'
     >>> people.close()
 
     Args:

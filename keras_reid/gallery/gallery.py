@@ -480,8 +480,8 @@ class Gallery:
         """Search for each query, and decide whether the nearest person is the person of the query.
 
         Args:
-            embeddings, filter, query_cameras, model_fingerprint, rerank, shortlist,
-                rerank_options: as in `search`.
+            embeddings, filter, query_cameras, model_fingerprint: as in `search`.
+            rerank, shortlist, rerank_options: as in `search`.
             k: hits of each query, at most the number of rows.
             limits: probabilities of a match and of a possible match.
 

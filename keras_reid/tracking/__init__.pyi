@@ -2,7 +2,7 @@ from .appearance import embed_boxes
 from .cameras import TrackIdentity, identify_tracks, track_embeddings
 from .detect import detect_persons, detector_of
 from .scores import TrackingScores, tracking_scores
-from .tracker import Tracker, track
+from .tracker import Tracker, track, track_numbers
 
 __all__ = [
     "TrackIdentity",
@@ -14,5 +14,6 @@ __all__ = [
     "identify_tracks",
     "track",
     "track_embeddings",
+    "track_numbers",
     "tracking_scores",
 ]

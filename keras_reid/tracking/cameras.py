@@ -14,7 +14,7 @@ from keras_reid.gallery import LIMITS, MATCH, NOT_CALIBRATED, Gallery, Limits, S
 from keras_reid.gallery.decision import decide
 from keras_reid.names import normalized
 from keras_reid.nearest.arrays import unit
-from keras_reid.tracking.tracker import check_finite
+from keras_reid.tracking.detections import check_finite
 
 SAME_LOOK = 1e-2  # distance of unit vectors; embeddings of one image differ by rounding only
 DEPTH = 100  # gallery rows that are compared with a track

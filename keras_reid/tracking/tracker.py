@@ -12,6 +12,7 @@ from keras_reid import checks
 from keras_reid.data.mot import UNLABELED, Boxes
 from keras_reid.errors import Shown, invalid
 from keras_reid.nearest.arrays import unit
+from keras_reid.tracking.detections import check_finite, matrix
 from keras_reid.tracking.motion import GATE, Motion, overlaps
 
 IMPOSSIBLE = 1e6  # cost of a pair that is not matched
@@ -134,10 +135,10 @@ class Tracker:
 
     def _checked(self, boxes: Any, embeddings: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return boxes (n, 4) and unit embeddings (n, d); d is 0 without appearance."""
-        boxes = _matrix("boxes", boxes, 4)
+        boxes = matrix("boxes", boxes, 4)
         looks = np.zeros((len(boxes), 0))
         if self.appearance:
-            looks = _matrix(
+            looks = matrix(
                 "embeddings", () if embeddings is None else embeddings, self._embedding_dim
             )
         check_finite(np.full(len(boxes), self._frame), boxes=boxes, embeddings=looks)
@@ -222,12 +223,25 @@ class Tracker:
 def track(detections: Boxes, embeddings: np.ndarray | None = None, **options: Any) -> Boxes:
     """Return the detections of a whole video that belong to a track, with its number.
 
-    Tracks are numbered 1, 2, … by their first detections.
-
     Args:
         detections: n boxes, in the order of their frames.
         embeddings: (n, d); None: by motion alone.
         options: options of `Tracker`.
+
+    Raises:
+        InputError: as `track_numbers`.
+    """
+    numbers = track_numbers(detections, embeddings, **options)
+    return replace(detections[numbers > 0], identity=numbers[numbers > 0])
+
+
+def track_numbers(
+    detections: Boxes, embeddings: np.ndarray | None = None, **options: Any
+) -> np.ndarray:
+    """Return the track (n,) of each detection of a whole video: 1, 2, … by first detection, or 0.
+
+    Args:
+        detections, embeddings, options: as in `track`.
 
     Raises:
         InputError: detections that are not in order, or as `Tracker.update`.
@@ -238,7 +252,7 @@ def track(detections: Boxes, embeddings: np.ndarray | None = None, **options: An
     check_finite(detections.frame, boxes=detections.box, embeddings=looks)
     options = {**options, "history": max(1, len(detections))}  # none is dropped
     tracker = Tracker(appearance=embeddings is not None, **options)
-    number = np.full(len(detections), UNLABELED)
+    numbers = np.zeros(len(detections), int)
     before = 0
     for frame in np.unique(detections.frame).tolist():
         # All tracks have ended after this many empty frames.
@@ -247,42 +261,8 @@ def track(detections: Boxes, embeddings: np.ndarray | None = None, **options: An
         rows = slice(*np.searchsorted(detections.frame, (frame, frame + 1)))
         for active in tracker.update(detections.box[rows], looks[rows]):
             # The detections before it was confirmed are among the last `n_init`.
-            number[active.rows[-tracker.n_init :]] = active.number
+            numbers[active.rows[-tracker.n_init :]] = active.number
         before = frame
-    kept = number != UNLABELED
-    identity = np.unique(number[kept], return_inverse=True)[1] + 1
-    return replace(detections[kept], identity=identity)
-
-
-def _matrix(name: str, values: Any, columns: int | None) -> np.ndarray:
-    """Return values as float64 (n, columns); None: any number of columns.
-
-    Raises:
-        InputError: another shape of values that are not empty.
-    """
-    array = np.asarray(values, np.float64)
-    if not array.size:
-        return np.zeros((0, columns or 0))
-    if array.ndim != 2 or columns not in (None, array.shape[1]):
-        rule = f"of shape (n, {columns or 'd'})"
-        raise invalid(name, rule, array.shape, "Pass one row for each box, of one size.")
-    return array
-
-
-def check_finite(frames: np.ndarray, **columns: np.ndarray) -> None:
-    """Raise for NaN and infinity in columns (n, …) of detections in the frames (n,).
-
-    Raises:
-        InputError: the column, the frame, and the row counted from 0.
-    """
-    for name, values in columns.items():
-        if len(values) != len(frames):
-            received = Shown(f"{len(values)} for {len(frames)} boxes")
-            raise invalid(name, "one row per box", received)
-        numbers = np.asarray(values, np.float64)
-        bad = np.argwhere(~np.isfinite(numbers))
-        if len(bad):
-            row = int(bad[0][0])
-            received = Shown(f"{numbers[tuple(bad[0])]} in frame {int(frames[row])}, row {row}")
-            fix = "Remove the row, or check the detector and the model."
-            raise invalid(name, "finite", received, fix)
+    kept = numbers > 0
+    numbers[kept] = np.unique(numbers[kept], return_inverse=True)[1] + 1
+    return numbers

@@ -1,0 +1,41 @@
+"""Checks of detections: shapes and finite values."""
+
+from typing import Any
+
+import numpy as np
+
+from keras_reid.errors import Shown, invalid
+
+
+def matrix(name: str, values: Any, columns: int | None) -> np.ndarray:
+    """Return values as float64 (n, columns); None: any number of columns.
+
+    Raises:
+        InputError: another shape of values that are not empty.
+    """
+    array = np.asarray(values, np.float64)
+    if not array.size:
+        return np.zeros((0, columns or 0))
+    if array.ndim != 2 or columns not in (None, array.shape[1]):
+        rule = f"of shape (n, {columns or 'd'})"
+        raise invalid(name, rule, array.shape, "Pass one row for each box, of one size.")
+    return array
+
+
+def check_finite(frames: np.ndarray, **columns: np.ndarray) -> None:
+    """Raise for NaN and infinity in columns (n, …) of detections in the frames (n,).
+
+    Raises:
+        InputError: the column, the frame, and the row counted from 0.
+    """
+    for name, values in columns.items():
+        if len(values) != len(frames):
+            received = Shown(f"{len(values)} for {len(frames)} boxes")
+            raise invalid(name, "one row per box", received)
+        numbers = np.asarray(values, np.float64)
+        bad = np.argwhere(~np.isfinite(numbers))
+        if len(bad):
+            row = int(bad[0][0])
+            received = Shown(f"{numbers[tuple(bad[0])]} in frame {int(frames[row])}, row {row}")
+            fix = "Remove the row, or check the detector and the model."
+            raise invalid(name, "finite", received, fix)
