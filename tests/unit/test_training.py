@@ -790,7 +790,7 @@ def test_backup_restore_into_other_model_raises(tmp_path) -> None:
     backup.on_epoch_end(0)
     other = models.build("tiny", 9, SIZE, weights="none")
     other.compile(keras.optimizers.Adam(1e-3), LOSSES)
-    with pytest.raises(InputError, match="is of another one"):
+    with pytest.raises(InputError, match="is of another model"):
         backup.restore(other)
     assert backup.restore(trained) == 1
 
