@@ -17,7 +17,7 @@ def checked_groups(exclusive: Sequence[Sequence[int]], count: int) -> tuple[tupl
     """Return groups of exclusive columns as tuples.
 
     Args:
-        exclusive: groups of columns, at most one of which is true.
+        exclusive: groups of columns.
         count: number of columns.
 
     Raises:

@@ -22,8 +22,8 @@ class ContrastiveLoss(MetricLoss):
     Hadsell, Chopra & LeCun, CVPR 2006, without their factor ½.
 
     Args:
-        margin: distance from which on the loss of a negative is 0, in units of `distance`; unit
-            vectors are at most 2 apart.
+        margin: minimum distance of negatives with a loss of 0, in units of `distance`; unit vectors
+            are at most 2 apart.
         form: `"hadsell"` as above; `"linear"`: `d` and `[margin − d]₊`; `"squared_margin"`: `d²`
             and `[margin − d²]₊`, with the margin in squared units.
         reduce_pairs: `"balanced"`: mean over the positive pairs plus mean over the negative pairs,

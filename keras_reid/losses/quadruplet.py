@@ -85,7 +85,7 @@ class ImprovedQuadrupletLoss(QuadrupletLoss):
         margin, margin2, distance, normalize, common: as in `QuadrupletLoss`.
         pull: distance below which a positive is near enough.
         weight: of the pull.
-        push: distance at which two other identities are far enough apart.
+        push: minimum distance of two other identities without a push.
         push_weight: of the push.
     """
 
