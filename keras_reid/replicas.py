@@ -66,7 +66,7 @@ def count() -> int:
 
 
 def scope(model: keras.Model) -> AbstractContextManager[Any]:
-    """Return the context in which variables of a model are created on all replicas."""
+    """Return the context for the creation of variables of a model on all replicas."""
     return (
         model.distribute_strategy.scope()
         if keras.backend.backend() == "tensorflow"

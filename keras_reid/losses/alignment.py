@@ -79,6 +79,3 @@ class AlignedTripletLoss(MetricLoss):
 
     def _all_equal(self, size: int) -> tuple[Tensor, Tensor]:
         return ops.zeros((size, 1)), ops.zeros((size, 1, 1))
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "by": self.by}

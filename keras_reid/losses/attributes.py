@@ -17,7 +17,7 @@ def checked_groups(exclusive: Sequence[Sequence[int]], count: int) -> tuple[tupl
     """Return groups of exclusive columns as tuples.
 
     Args:
-        exclusive: groups of columns, at most one of which is true.
+        exclusive: groups of columns.
         count: number of columns.
 
     Raises:
@@ -65,7 +65,7 @@ class AttributeLoss(ReidLoss):
         if not self.rates or not all(0 <= rate <= 1 for rate in self.rates):
             fix = "Pass the means of the training targets."
             raise invalid("rates", "fractions in [0, 1]", self.rates, fix)
-        self.exclusive = checked_groups(exclusive, len(self.rates))
+        self.exclusive = [[*group] for group in checked_groups(exclusive, len(self.rates))]
         grouped = {i for group in self.exclusive for i in group}
         self.binary = [i for i in range(len(self.rates)) if i not in grouped]
 
@@ -92,14 +92,6 @@ class AttributeLoss(ReidLoss):
         weight = ops.where(target > 0, ops.exp(1 - rate), ops.exp(rate))
         cost = ops.softplus(logits) - ops.where(target > 0, logits, 0.0)
         return ops.sum(ops.where(target < 0, 0.0, weight * cost), axis=-1)
-
-    def get_config(self) -> dict[str, Any]:
-        groups = [list(group) for group in self.exclusive]
-        return {
-            **super().get_config(),
-            "rates": self.rates,
-            "exclusive": groups,
-        }
 
 
 def _exclusive(target: Tensor, logits: Tensor) -> Tensor:

@@ -207,34 +207,6 @@ class MetricLoss(LabeledLoss):
             read,
         )
 
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "margin": self.margin,
-            "distance": saved(self.distance),
-            "normalize": self.normalize,
-            "gather": self.gather,
-        }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "MetricLoss":
-        return cls(**restored(config, "distance", "miner"))
-
-
-def saved(choice: Any) -> Any:
-    """Return a name unchanged, and a function as Keras serializes it."""
-    return choice if isinstance(choice, str) else keras.saving.serialize_keras_object(choice)
-
-
-def restored(config: dict[str, Any], *names: str) -> dict[str, Any]:
-    """Return the configuration with the deserialized functions of these names, see `saved`."""
-    functions = {
-        name: keras.saving.deserialize_keras_object(config[name])
-        for name in names
-        if isinstance(config.get(name), dict)
-    }
-    return {**config, **functions}
-
 
 def pairwise(distance: str | distances.Distance, on_embeddings: bool) -> distances.Distance:
     """Look up a distance by name; reject `precomputed` where embeddings are required."""

@@ -1,14 +1,19 @@
 """Base class of all losses: the label that a loss reads, its name in the logs, its dtype."""
 
+import inspect
 from typing import Any
 
 import keras
 
 from keras_reid.losses.registry import loss_name
 
+NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
 
 class ReidLoss(keras.losses.Loss):
     """Loss that states which label it reads and which outputs of a `keras_reid.models.ReidModel`.
+
+    The configuration has all arguments of the constructors that are attributes of the same name.
 
     Args:
         label: key of the labels that the loss is compared with; None: the label with the name of
@@ -36,4 +41,18 @@ class ReidLoss(keras.losses.Loss):
         self.label = label
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "dtype": self.dtype, "label": self.label}
+        constructors = [cls.__init__ for cls in type(self).__mro__ if issubclass(cls, ReidLoss)]
+        arguments = {
+            argument.name
+            for constructor in constructors
+            for argument in inspect.signature(constructor).parameters.values()
+            if argument.kind in NAMED and hasattr(self, argument.name)
+        }
+        save = keras.saving.serialize_keras_object
+        own = {name: save(getattr(self, name)) for name in sorted(arguments)}
+        return {**super().get_config(), **own}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "ReidLoss":
+        load = keras.saving.deserialize_keras_object
+        return cls(**{name: load(v) if isinstance(v, dict) else v for name, v in config.items()})

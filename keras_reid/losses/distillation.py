@@ -16,7 +16,7 @@ from keras import ops
 
 from keras_reid import checks, distances, replicas
 from keras_reid.errors import invalid
-from keras_reid.losses.base import pairwise, restored, saved
+from keras_reid.losses.base import pairwise
 from keras_reid.losses.common import ReidLoss
 
 Tensor = Any
@@ -98,9 +98,6 @@ class LogitDistillationLoss(DistillationLoss):
         logs = ops.stack([ops.log_softmax(t) for t in logits])
         return self.temperature * (ops.logsumexp(logs, axis=0) - math.log(len(teachers)))
 
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "temperature": self.temperature}
-
 
 class _Relations(DistillationLoss):
     """Relational distillation: match the pairwise geometry of a batch.
@@ -129,9 +126,6 @@ class _Relations(DistillationLoss):
         """Concatenate the embeddings, so that squared distances are the means of the teachers'."""
         points = [self.points(self._in_own_precision(t)) for t in teachers]
         return ops.concatenate(points, axis=-1) / math.sqrt(len(teachers))
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "normalize": self.normalize, "gather": self.gather}
 
 
 @keras.saving.register_keras_serializable(package="keras_reid")
@@ -170,13 +164,6 @@ class DistanceDistillationLoss(_Relations):
     def distill(self, teacher: Tensor, student: Tensor) -> Tensor:
         t, s = self._pairwise(self.points(teacher)), self._pairwise(self.points(student))
         return ops.mean(ops.square(t - s), axis=-1)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "distance": saved(self.distance)}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "DistanceDistillationLoss":
-        return cls(**restored(config, "distance"))
 
 
 @keras.saving.register_keras_serializable(package="keras_reid")
@@ -249,15 +236,6 @@ class RankDistillationLoss(_Relations):
         zero = squared <= 0
         power = ops.power(ops.where(zero, 1.0, squared), self.beta / 2)
         return -self.alpha * ops.where(zero, 0.0, power)
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "mode": self.mode,
-            "alpha": self.alpha,
-            "beta": self.beta,
-            "list_length": self.list_length,
-        }
 
 
 def _minus_log_probability(scores: Tensor) -> Tensor:

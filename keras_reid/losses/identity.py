@@ -54,9 +54,6 @@ class IdentityLoss(LabeledLoss):
         uniform = -ops.mean(ops.log_softmax(logits), axis=-1)
         return (1 - self.label_smoothing) * onehot + self.label_smoothing * uniform
 
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "label_smoothing": self.label_smoothing}
-
 
 @keras.saving.register_keras_serializable(package="keras_reid")
 class VisibleIdentityLoss(IdentityLoss):
@@ -134,14 +131,6 @@ class MarginSoftmaxLoss(IdentityLoss):
         cosine = ops.sum(ops.where(own, cosines, 0.0), axis=-1, keepdims=True)
         margined = MARGINS[self.kind].apply(cosine, self.margin)
         return super().call(y_true, self.scale * ops.where(own, margined, cosines))
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "kind": self.kind,
-            "scale": self.scale,
-            "margin": self.margin,
-        }
 
 
 @keras.saving.register_keras_serializable(package="keras_reid")

@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_reid import checks, distances, mining
 from keras_reid.errors import invalid
-from keras_reid.losses.base import Batch, MetricLoss, Terms, check_margin, hinge, saved
+from keras_reid.losses.base import Batch, MetricLoss, Terms, check_margin, hinge
 
 Tensor = Any
 
@@ -47,9 +47,6 @@ class TripletLoss(MetricLoss):
             valid = ops.logical_and(valid, values > 0)
         return [Terms(values, valid)]
 
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "miner": saved(self.miner), "nonzero": self.nonzero}
-
 
 @keras.saving.register_keras_serializable(package="keras_reid")
 class TripletHardLoss(MetricLoss):
@@ -86,9 +83,6 @@ class TripletHardLoss(MetricLoss):
         self.zero_for_missing = zero_for_missing
         if zero_for_missing:
             self.miner = self._of_every_anchor
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "zero_for_missing": self.zero_for_missing}
 
 
 @keras.saving.register_keras_serializable(package="keras_reid")
@@ -133,13 +127,6 @@ class SoftTripletHardLoss(MetricLoss):
         self.temperature = temperature
         self.stop_gradient_weights = stop_gradient_weights
         self.miner = mining.batch_soft(temperature, stop_gradient_weights)
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "temperature": self.temperature,
-            "stop_gradient_weights": self.stop_gradient_weights,
-        }
 
 
 @keras.saving.register_keras_serializable(package="keras_reid")
@@ -189,14 +176,6 @@ class ImprovedTripletLoss(MetricLoss):
     def formula(self, mined: mining.Mined) -> Tensor:
         relative = self.hinge(mined.positive - mined.negative)
         return relative + self.weight * ops.relu(mined.positive - self.pull)
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "pull": self.pull,
-            "weight": self.weight,
-            "miner": saved(self.miner),
-        }
 
 
 def triplet(

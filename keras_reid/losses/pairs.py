@@ -22,8 +22,8 @@ class ContrastiveLoss(MetricLoss):
     Hadsell, Chopra & LeCun, CVPR 2006, without their factor ½.
 
     Args:
-        margin: distance from which on the loss of a negative is 0, in units of `distance`; unit
-            vectors are at most 2 apart.
+        margin: minimum distance of negatives with a loss of 0, in units of `distance`; unit vectors
+            are at most 2 apart.
         form: `"hadsell"` as above; `"linear"`: `d` and `[margin − d]₊`; `"squared_margin"`: `d²`
             and `[margin − d²]₊`, with the margin in squared units.
         reduce_pairs: `"balanced"`: mean over the positive pairs plus mean over the negative pairs,
@@ -85,14 +85,6 @@ class ContrastiveLoss(MetricLoss):
             return square, ops.relu(self.margin - square)
         return square, ops.square(ops.relu(self.margin - pairwise))
 
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "form": self.form,
-            "reduce_pairs": self.reduce_pairs,
-            "pairs": self.pairs,
-        }
-
 
 @keras.saving.register_keras_serializable(package="keras_reid")
 class LiftedStructureLoss(MetricLoss):
@@ -145,9 +137,6 @@ class CircleLoss(MetricLoss):
         push = self.scale * weight_n * (similarity - self.margin)
         joint = log_sums_exp(pull, push, batch)
         return [Terms(ops.softplus(joint), mining.exists(batch.positive, batch.negative))]
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "scale": self.scale}
 
 
 def log_sums_exp(pull: Tensor, push: Tensor, batch: Batch) -> Tensor:

@@ -72,14 +72,6 @@ class QuadrupletLoss(MetricLoss):
         gap = ops.relu(apart - mean_over(batch.positive, batch.distances))
         return ops.stop_gradient(gap), ops.stop_gradient(gap / 2)
 
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "margin2": self.margin2,
-            "miner": self.miner,
-            "adaptive": self.adaptive,
-        }
-
 
 @keras.saving.register_keras_serializable(package="keras_reid")
 class ImprovedQuadrupletLoss(QuadrupletLoss):
@@ -93,7 +85,7 @@ class ImprovedQuadrupletLoss(QuadrupletLoss):
         margin, margin2, distance, normalize, common: as in `QuadrupletLoss`.
         pull: distance below which a positive is near enough.
         weight: of the pull.
-        push: distance at which two other identities are far enough apart.
+        push: minimum distance of two other identities without a push.
         push_weight: of the push.
     """
 
@@ -126,16 +118,9 @@ class ImprovedQuadrupletLoss(QuadrupletLoss):
         ]
 
     def get_config(self) -> dict[str, Any]:
-        config = super().get_config()
-        for fixed in ("miner", "adaptive"):
-            config.pop(fixed)
-        return {
-            **config,
-            "pull": self.pull,
-            "weight": self.weight,
-            "push": self.push,
-            "push_weight": self.push_weight,
-        }
+        fixed = ("miner", "adaptive")
+        config = super().get_config().items()
+        return {name: value for name, value in config if name not in fixed}
 
 
 def hardest_apart(batch: Batch, near: mining.Mined) -> mining.Mined:

@@ -150,8 +150,10 @@ class MutualLearner(SavedSeeds, LossesByOutput, keras.Model):
             distillation_loss=distillation_loss,
             distillation_weights=distillation_weights,
         )
-        if self.average == "ensemble":
-            _check_ensemble(distillations)
+        plain = [one.name for one in distillations if not isinstance(one.loss, DistillationLoss)]
+        if self.average == "ensemble" and plain:
+            fix = "Only a DistillationLoss has ensembles."
+            raise invalid("average", f'"mean" or "sum" for the losses {plain}', "ensemble", fix)
         super().compile(optimizer=None, **options)
         self.optimizer = MemberOptimizers([member.optimizer for member in members])
         self.distillation_loss, self.distillation_weights = distillation_loss, distillation_weights
@@ -335,12 +337,6 @@ def _reid_model(model: keras.Model) -> ReidModel:
             "Build it with keras_reid.models.build."
         )
     return ReidModel(model.input, model.output, name=model.name)
-
-
-def _check_ensemble(losses: Sequence[OutputLoss]) -> None:
-    if plain := [one.name for one in losses if not isinstance(one.loss, DistillationLoss)]:
-        fix = "Only a DistillationLoss has ensembles."
-        raise invalid("average", f'"mean" or "sum" for the losses {plain}', "ensemble", fix)
 
 
 def _copied(metrics: Any) -> Any:

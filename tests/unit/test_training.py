@@ -185,14 +185,18 @@ def test_compile_invalid_losses_raise(options, message) -> None:
 
 @keras.saving.register_keras_serializable(package="tests")
 class RatioLoss(losses.MetricLoss):
-    """`d⁺ / (d⁺ + d⁻)`, a loss that the package does not know."""
+    """`d⁺ / (d⁺ + d⁻ + epsilon)`, a loss outside of the package."""
+
+    def __init__(self, epsilon=1e-6, **common):
+        super().__init__(**common)
+        self.epsilon = epsilon
 
     def formula(self, mined):
-        return mined.positive / (mined.positive + mined.negative + 1e-6)
+        return mined.positive / (mined.positive + mined.negative + self.epsilon)
 
 
 def test_loss_from_outside_trains_and_is_logged_and_saved(tmp_path) -> None:
-    loss = {"features": RatioLoss(normalize=True), "logits": losses.IdentityLoss()}
+    loss = {"features": RatioLoss(1e-4, normalize=True), "logits": losses.IdentityLoss()}
     trained = compiled(loss=loss)
     images, labels = batch()
     logs = trained.train_on_batch(images, labels, return_dict=True)
@@ -201,6 +205,7 @@ def test_loss_from_outside_trains_and_is_logged_and_saved(tmp_path) -> None:
     trained.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
     assert isinstance(again.loss["features"], RatioLoss)
+    assert again.loss["features"].epsilon == 1e-4
     expected = trained.test_on_batch(images, labels, return_dict=True)
     assert again.test_on_batch(images, labels, return_dict=True) == pytest.approx(expected)
 
@@ -787,7 +792,7 @@ def test_backup_restore_into_other_model_raises(tmp_path) -> None:
     backup.on_epoch_end(0)
     other = models.build("tiny", 9, SIZE, weights="none")
     other.compile(keras.optimizers.Adam(1e-3), LOSSES)
-    with pytest.raises(InputError, match="is of another one"):
+    with pytest.raises(InputError, match="is of another model"):
         backup.restore(other)
     assert backup.restore(trained) == 1
 
