@@ -45,7 +45,7 @@ def main() -> None:
 
 def scenes(video: str, truth: Boxes) -> list[tuple[str, list[np.ndarray], Boxes, Boxes]]:
     """Return name, frames, true boxes and detections of each kind of detections."""
-    frames = list(data.video_frames(video))
+    frames = list(data.Video(video))
     third = truth[truth.frame % 3 == 1]
     third = Boxes((third.frame - 1) // 3 + 1, third.identity, third.box, third.confidence)
     random = np.random.default_rng(SEED)

@@ -36,6 +36,4 @@ from .validation import decodable as decodable
 from .validation import readable as readable
 from .validation import unfit as unfit
 from .video import Video as Video
-from .video import frame_rate as frame_rate
-from .video import video_frames as video_frames
 from .writing import write as write

@@ -9,7 +9,7 @@ from PIL import Image
 from keras_reid.data.images import PersonImages
 from keras_reid.data.mot import UNLABELED, read_mot
 from keras_reid.data.readers.layouts import of_tracks
-from keras_reid.data.video import video_frames
+from keras_reid.data.video import Video
 from keras_reid.errors import invalid_file
 from keras_reid.io import check_new_folder, new_folder
 from keras_reid.names import expanded
@@ -43,7 +43,7 @@ def cut_tracklets(
     frames: dict[int, list[Path]] = {}
     number = 0
     with new_folder(target) as staged:
-        for number, image in enumerate(video_frames(video), start=1):
+        for number, image in enumerate(Video(video), start=1):
             for i in np.flatnonzero(boxes.frame == number):
                 crop = cut(image, boxes.box[i])
                 if crop is None:

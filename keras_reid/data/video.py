@@ -199,16 +199,6 @@ class Video:
             capture.release()
 
 
-def video_frames(video: str | os.PathLike[str]) -> Iterator[np.ndarray]:
-    """Frames of a video; see `Video`."""
-    return iter(Video(video))
-
-
-def frame_rate(video: str | os.PathLike[str]) -> float | None:
-    """Mean number of frames per second of a video file; see `Video.rate`."""
-    return Video(video).rate
-
-
 def _filled(seconds: np.ndarray, step: float) -> np.ndarray:
     """Seconds after the first frame; missing and not increasing values are interpolated.
 

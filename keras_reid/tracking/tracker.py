@@ -9,7 +9,7 @@ from absl import logging
 from scipy.optimize import linear_sum_assignment
 
 from keras_reid import checks
-from keras_reid.data.mot import UNLABELED, Boxes
+from keras_reid.data.mot import Boxes
 from keras_reid.errors import Shown, invalid
 from keras_reid.nearest.arrays import unit
 from keras_reid.tracking.detections import check_finite, matrix

@@ -50,7 +50,7 @@ def damage(file, *numbers):
 
 def shades(video):
     # Lossy codecs darken by 2 or 3 gray levels.
-    return [round(float(frame.mean()) / 6 + 0.3) for frame in data.video_frames(video)]
+    return [round(float(frame.mean()) / 6 + 0.3) for frame in data.Video(video)]
 
 
 @pytest.mark.parametrize(
@@ -130,13 +130,13 @@ def test_video_folder_broken_image_is_replaced(tmp_path, caplog):
         Image.new("RGB", SIZE, (number,) * 3).save(tmp_path / f"{number}.png")
     (tmp_path / "5.png").write_bytes(b"broken")
     with caplog.at_level(logging.WARNING, "absl"):
-        got = [int(frame[0, 0, 0]) for frame in data.video_frames(tmp_path)]
+        got = [int(frame[0, 0, 0]) for frame in data.Video(tmp_path)]
     assert got == [1, 2, 3, 4, 4, *range(6, 21)]
     assert "1 of 20 frames of" in caplog.text
     for number in (6, 7):
         (tmp_path / f"{number}.png").write_bytes(b"broken")
     with pytest.raises(InputError, match="got 3 of 20"):
-        list(data.video_frames(tmp_path))
+        list(data.Video(tmp_path))
 
 
 def test_track_damaged_frame_is_counted_once_and_all_frames_are_drawn(tmp_path, caplog):

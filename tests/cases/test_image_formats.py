@@ -129,7 +129,7 @@ def check_agree(path: Path, shape: tuple[int, int], tolerance: int = 0) -> np.nd
     (turn,) = orientations(np.array([str(path)]))
     np.testing.assert_allclose(decode_in_graph(content, turn), pixels, atol=tolerance)
     np.testing.assert_array_equal(decode_in_graph(content, BY_PILLOW), pixels)
-    np.testing.assert_array_equal(next(data.video_frames(path.parent)), pixels)
+    np.testing.assert_array_equal(next(iter(data.Video(path.parent))), pixels)
     return pixels
 
 

@@ -44,7 +44,7 @@ def test_natural_zero_padded_names_keep_order_of_text():
 def test_video_folder_unpadded_names_come_in_order(tmp_path):
     for number in (*range(1, 13), 100):
         save(tmp_path / f"{number}.png", number)
-    shades = [int(frame[0, 0, 0]) for frame in data.video_frames(tmp_path)]
+    shades = [int(frame[0, 0, 0]) for frame in data.Video(tmp_path)]
     assert shades == [*range(1, 13), 100]
 
 
@@ -87,7 +87,7 @@ def test_tracklets_names_without_pattern_come_in_order(tmp_path):
 
 def test_cut_tracklets_five_digit_frames_are_padded_alike(tmp_path, monkeypatch):
     frames = [np.full((20, 20, 3), 9, np.uint8)] * 10001
-    monkeypatch.setattr("keras_reid.data.frames.video_frames", lambda video: iter(frames))
+    monkeypatch.setattr("keras_reid.data.frames.Video", lambda video: iter(frames))
     number = np.array([9999, 10000, 10001])
     box = np.tile([2.0, 2, 8, 8], (3, 1))
     write_mot(Boxes(number, np.ones(3, int), box, np.ones(3)), tmp_path / "gt.txt")

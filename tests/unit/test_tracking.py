@@ -395,14 +395,14 @@ def test_embed_boxes_matches_embedding_of_crops(scene):
     embed = inference.load(model)
     told = []
     got = tracking.embed_boxes(
-        data.video_frames(root / "frames"),
+        data.Video(root / "frames"),
         found,
         lambda images: embed([images]),
         (32, 16),
         batch_size=5,
         progress=lambda *at: told.append(at),
     )
-    frame = list(data.video_frames(root / "frames"))[2]
+    frame = list(data.Video(root / "frames"))[2]
     crop = frame[20:84, 22:54]
     expected = embed([resize(crop, (32, 16))[None]])[0]
     row = np.flatnonzero((found.frame == 3) & (found.identity == 1))[0]
@@ -410,9 +410,7 @@ def test_embed_boxes_matches_embedding_of_crops(scene):
     assert told[-1] == (24, 24)
     beyond = Boxes(found.frame + 1, found.identity, found.box, found.confidence)
     with pytest.raises(InputError, match="in the 12 frames of the video, got a box in frame 13"):
-        tracking.embed_boxes(
-            data.video_frames(root / "frames"), beyond, lambda x: embed([x]), (32, 16)
-        )
+        tracking.embed_boxes(data.Video(root / "frames"), beyond, lambda x: embed([x]), (32, 16))
 
 
 track = partial(said, "track.py")
@@ -465,7 +463,7 @@ def test_track_command_gallery_identifies_persons_across_cameras(scene):
 def test_track_command_annotated_video_keeps_frame_rate(scene):
     root, _ = scene
     cv2 = pytest.importorskip("cv2", reason="OpenCV, extra tracking, is not installed")
-    frames = list(data.video_frames(root / "frames"))
+    frames = list(data.Video(root / "frames"))
     writer = cv2.VideoWriter(
         str(root / "slow.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 7.0, frames[0].shape[1::-1]
     )
@@ -474,9 +472,9 @@ def test_track_command_annotated_video_keeps_frame_rate(scene):
     writer.release()
     arguments = ["--video=slow.avi", "--detections=gt.txt", "--noappearance", "--out=slow.txt"]
     track(*arguments, "--annotated=slow_drawn.avi", cwd=root)
-    assert data.frame_rate(root / "slow_drawn.avi") == pytest.approx(7)
-    assert len(list(data.video_frames(root / "slow_drawn.avi"))) == len(frames)
-    assert data.frame_rate(root / "frames") is None
+    assert data.Video(root / "slow_drawn.avi").rate == pytest.approx(7)
+    assert len(list(data.Video(root / "slow_drawn.avi"))) == len(frames)
+    assert data.Video(root / "frames").rate is None
 
 
 @pytest.mark.parametrize(
@@ -643,7 +641,7 @@ def test_detect_persons_real_video_finds_most_persons(real_data, name, least):
     if name == "ssdlite":
         pytest.importorskip(detect.PACKAGE, reason="ssdlite, extra tracking, is not installed")
     video = real_data / "data/pets09-s2l1/vtest.avi"
-    frames = [f for i, f in enumerate(data.video_frames(video), start=1) if i in (1, 100, 200)]
+    frames = [f for i, f in enumerate(data.Video(video), start=1) if i in (1, 100, 200)]
     found = tracking.detect_persons(frames, tracking.detector_of(name))
     truth = read_mot(real_data / "data/pets09-s2l1/gt/gt.txt")
     best, seen = [], []

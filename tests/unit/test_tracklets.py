@@ -13,7 +13,6 @@ from PIL import Image
 from scipy.io import savemat
 
 from keras_reid import data, evaluation, inference, layers, losses, models, reranking
-from keras_reid.data import frames as videos
 from keras_reid.data import synthetic
 from keras_reid.errors import InputError
 from keras_reid.training import build, recipes
@@ -251,7 +250,7 @@ def test_cut_tracklets_from_frames_returns_crops(tmp_path):
     assert not (tmp_path / "other").exists()
     for name, message in (("nothing", "got neither"), ("det.txt", "OpenCV")):
         with pytest.raises(InputError, match=message):
-            list(videos.video_frames(tmp_path / name))
+            list(data.Video(tmp_path / name))
 
 
 # --- Clips
