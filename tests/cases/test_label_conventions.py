@@ -242,4 +242,4 @@ def test_cluster_unlabeled_rows_are_not_scored(tmp_path):
     code, out, err = within("cluster.py", *flags, cwd=tmp_path)
     assert code == 0, err
     assert "4 persons" in out
-    assert "100.00" in out
+    assert "pairs: P / R / F    100.00 % / 100.00 % / 100.00 %" in out
