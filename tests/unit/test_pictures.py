@@ -107,7 +107,7 @@ def test_draw_timeline_bars_match_intervals():
     rows = colored[10], colored[30]  # anna came first
     bars = [np.flatnonzero(row) for row in rows]
     ends = 600 - 8
-    # Both are there at the end; berta begins in the middle of what anna's row spans.
+    # Both bars reach the end. The bar of berta begins in the middle of anna's row.
     assert abs(bars[0].max() - ends) <= 1
     assert abs(bars[1].max() - ends) <= 1
     begin = bars[1][bars[1] > 150].min()

@@ -20,7 +20,7 @@ SCORES = ("mAP", "mAP_trapezoid", "mINP")
 
 
 def one_query(order, gallery_ids, gallery_cams, **options):
-    """Rank one query (identity 1, camera 0) whose gallery has these distances."""
+    """Rank one query (identity 1, camera 0) against a gallery at these distances."""
     gallery = Labels(gallery_ids, gallery_cams)
     return rank(np.array([order], float), Labels([1], [0]), gallery, **options)
 
@@ -398,7 +398,7 @@ def test_rank_valid_base_of_invalid_cases_returns_score():
 
 
 def tied(seed, q=30, g=80):
-    """Distances of which many are equal, with labels."""
+    """Distances with many ties, and labels."""
     random = np.random.default_rng(seed)
     matrix = random.integers(6, size=(q, g)).astype(float)
     ids = random.integers(8, size=q), random.integers(-1, 8, size=g)
@@ -535,7 +535,7 @@ def test_rank_camera_pairs_match_separate_rankings():
 
 
 def test_interval_of_samples_covers_full_score():
-    """Of 200 samples of 60 queries about 95 of 100 intervals hold the score of all queries."""
+    """About 95 of 100 intervals of 60 sampled queries contain the score of all queries."""
     features, *labels = example(2000, 150)
     whole = rank(features, *labels)
     random = np.random.default_rng(0)
