@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parent.parent / "keras_reid"
 
 
 class Message(NamedTuple):
-    """Message of an `InputError`; `{name}` stands for an inserted value."""
+    """Message of an `InputError`; `{name}` replaces an inserted value."""
 
     file: str
     line: int

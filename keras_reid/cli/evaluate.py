@@ -154,8 +154,7 @@ def _stored(options: EvaluateOptions) -> tuple[Sides, evaluation.Protocol]:
     for path, side in zip(paths, (query, gallery), strict=True):
         if side.identity is None:
             raise InputError(f"`{path}` must have an array identity, got none.")
-    name = options.protocol or "market1501"
-    return (query, gallery), options.protocol_named(name, options.dataset)
+    return (query, gallery), options.protocol_named(options.protocol, options.dataset)
 
 
 def _rows(options: EvaluateOptions, sides: Sides, protocol: str) -> evaluation.Rows:

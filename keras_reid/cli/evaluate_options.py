@@ -85,7 +85,7 @@ class EvaluateOptions(FeatureOptions, ModelOptions):
         self._check_sources()
         self._check_distances()
         self.rerank_numbers  # noqa: B018  raises
-        self.protocol_named(self.protocol or "market1501", None)
+        self.protocol_named(self.protocol, None)
         if self.attribute_filter is not None:
             checks.within("(0.5, 1]", "0.9 is usual.", attribute_filter=self.attribute_filter)
 
@@ -107,10 +107,10 @@ class EvaluateOptions(FeatureOptions, ModelOptions):
         """True if tracklets are compared frame by frame."""
         return self.set_distance != "pooled"
 
-    def protocol_named(self, name: str, dataset: str | None) -> evaluation.Protocol:
-        """Return the protocol of that name with the options; `dataset` is recorded."""
+    def protocol_named(self, name: str | None, dataset: str | None) -> evaluation.Protocol:
+        """Return the protocol, by default market1501, with the options; `dataset` is recorded."""
         protocol = evaluation.Protocol(
-            name,
+            name or "market1501",
             ties=self.ties,
             repeats=self.repeats,
             seed=self.draw_seed,
@@ -118,8 +118,8 @@ class EvaluateOptions(FeatureOptions, ModelOptions):
         )
         if self.report and protocol.rule.halves:
             raise InputError(
-                f"--report shows a list of each query, but protocol {name} ranks random halves. "
-                "Leave --report out."
+                f"--report shows a list of each query, but protocol {protocol.name} ranks random "
+                "halves. Leave --report out."
             )
         return protocol
 

@@ -195,15 +195,10 @@ def prefilter(
         confidence: in (0.5, 1].
 
     Raises:
-        InputError: a confidence out of range, or shapes that do not fit.
+        InputError: a confidence out of range, or labels that do not fit.
     """
     q, g = map(np.asarray, probabilities)
     checks.within("(0.5, 1]", "0.9 is usual.", confidence=confidence)
-    if q.ndim != 2 or g.ndim != 2 or q.shape[1] != g.shape[1]:
-        raise InputError(
-            f"`probabilities` must be (q, m) and (g, m), got {q.shape} and {g.shape}. Predict both "
-            "with one model."
-        )
     yes = [(x >= confidence).astype(np.float32) for x in (q, g)]
     no = [(x <= 1 - confidence).astype(np.float32) for x in (q, g)]
     kept = (yes[0] @ no[1].T + no[0] @ yes[1].T) == 0

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from keras_reid import checks
-from keras_reid.errors import InputError, Shown, invalid
+from keras_reid.errors import Shown, invalid
 from keras_reid.evaluation.local import aligned, summed, visible
 from keras_reid.nearest.arrays import Rows as Rows  # noqa: PLC0414  # part of the package's API
 from keras_reid.nearest.arrays import checked_features, feature_rows, real_array, unit
@@ -126,13 +126,6 @@ def _rows(query: Features, gallery: Features, distance: str) -> Rows:
         ranks = {"global": 2, "parts": 3, "visibility": 2}
         named = {k: _both(query, gallery, k, rank, mapped=True) for k, rank in ranks.items()}
         sides = [{k: both[i] for k, both in named.items()} for i in (0, 1)]
-        for side in sides:
-            if side["parts"].shape[:2] != side["visibility"].shape or side["visibility"].min() < 0:
-                raise InputError(
-                    "`parts` and `visibility` must have the shapes (n, p, d) and (n, p), with "
-                    f"visibility at least 0, got {side['parts'].shape} and "
-                    f"{side['visibility'].shape}."
-                )
         return visible(*sides)
     return feature_rows(*_both(query, gallery, "embedding", 2), distance)
 
@@ -166,10 +159,9 @@ def _both(
         for part, split in ((query, "query"), (gallery, "gallery"))
     )
     if query.shape[-1] != gallery.shape[-1] or 0 in (*query.shape[1:], *gallery.shape[1:]):
-        raise InputError(
-            "Query and gallery features must have one size of at least 1, got the shapes "
-            f"{query.shape} and {gallery.shape}. Embed both with the same model."
-        )
+        shapes = Shown(f"the shapes {query.shape} and {gallery.shape}")
+        fix = "Embed both with the same model."
+        raise invalid("query and gallery features", "of one size of at least 1", shapes, fix)
     return query, gallery
 
 

@@ -11,6 +11,8 @@ from keras_reid.errors import InputError
 from keras_reid.evaluation.labels import UNLABELED, Codes, Labeled, camera_codes, identity_codes
 
 SAME_CAMERA = "same identity in the same camera, and identity -1"
+ONE_EACH = f"{SAME_CAMERA}; CMC over one random image of each identity"
+HALVES = f"{SAME_CAMERA}; random halves of the identities, in both directions"
 
 
 class Rule(NamedTuple):
@@ -36,12 +38,8 @@ class Rule(NamedTuple):
 RULES = {
     "market1501": Rule(SAME_CAMERA),
     "cuhk03": Rule(SAME_CAMERA),
-    "cuhk03-classic": Rule(
-        f"{SAME_CAMERA}; CMC over one random image of each identity", single_shot=True
-    ),
-    "viper": Rule(
-        f"{SAME_CAMERA}; random halves of the identities, in both directions", halves=True
-    ),
+    "cuhk03-classic": Rule(ONE_EACH, single_shot=True),
+    "viper": Rule(HALVES, halves=True),
     "mars": Rule(SAME_CAMERA, invalid="zero"),
     "no-camera": Rule("identity -1 only", cameras=False),
     "all-vs-all": Rule("the image itself, and identity -1", cameras=False, one_set=True),

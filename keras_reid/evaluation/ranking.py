@@ -4,8 +4,8 @@ Every score follows from the ranks of the true matches, and a rank is a count of
 Each row is therefore sorted by value, which takes a quarter of the time of argsort.
 """
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -74,8 +74,8 @@ def rank(
             f"by {source.reranking!r}. Leave the re-ranking out."
         )
     labels = protocol.codes(query, gallery, source.shape)
-    scorer = _Scorer(protocol, labels, camera_pairs and rule.cameras, progress)
-    scores = scorer.halves(source) if rule.halves else scorer.scores(source, labels)
+    scorer = _Scorer(protocol, camera_pairs and rule.cameras, progress)
+    scores = (scorer.halves if rule.halves else scorer.scores)(source, labels)
     valid = len(scores.query)
     if not valid:
         raise InputError(
@@ -100,22 +100,14 @@ def rank(
     return RankingResult.of(scores, max_rank, stamp, _pair_scores(scorer.pairs))
 
 
+@dataclass
 class _Scorer:
     """Score rows of distances, a few queries in memory at a time."""
 
-    def __init__(
-        self,
-        protocol: Protocol,
-        labels: Codes,
-        camera_pairs: bool,
-        progress: Callable[[int, int], None] | None,
-    ):
-        self.protocol, self.labels, self.progress = protocol, labels, progress
-        self.camera_pairs = camera_pairs
-        self.pairs: dict[tuple[Any, Any], list[np.ndarray]] = defaultdict(list)
-        self.single_shot = None
-        if protocol.rule.single_shot:
-            self.single_shot = SingleShot(labels.gallery, protocol.repeats, protocol.seed)
+    protocol: Protocol
+    camera_pairs: bool
+    progress: Callable[[int, int], None] | None
+    pairs: dict[tuple[Any, Any], list[np.ndarray]] = field(default_factory=dict)
 
     def scores(self, source: Rows, labels: Codes) -> QueryScores:
         """Return the scores of all queries that have a true match."""
@@ -123,6 +115,9 @@ class _Scorer:
         indices = matches(labels)
         junk_everywhere = np.flatnonzero(labels.gallery == UNLABELED)
         query, scored, drawn = [], [np.empty((4, 0))], []
+        protocol, single_shot = self.protocol, None
+        if protocol.rule.single_shot:
+            single_shot = SingleShot(labels.gallery, protocol.repeats, protocol.seed)
         for start, rows in source.blocks():
             _check_finite(rows, start)
             rows[:, junk_everywhere] = np.inf
@@ -133,9 +128,9 @@ class _Scorer:
                     continue
                 row[junk] = np.inf
                 query.append(i)
-                ranks.append(_hit_ranks(row, hits, self.protocol.ties))
-                if self.single_shot:
-                    drawn.append(self.single_shot.first_ranks(row, labels.query[i], hits))
+                ranks.append(_hit_ranks(row, hits, protocol.ties))
+                if single_shot:
+                    drawn.append(single_shot.first_ranks(row, labels.query[i], hits))
                 if self.camera_pairs:
                     self._by_camera(row, hits, labels, i)
             scored.append(_scores(ranks))
@@ -145,16 +140,16 @@ class _Scorer:
         firsts = np.stack(drawn) if drawn else first[:, None]
         return QueryScores(np.array(query, int), firsts, average, trapezoid, last, count)
 
-    def halves(self, source: Rows) -> QueryScores:
+    def halves(self, source: Rows, labels: Codes) -> QueryScores:
         """Return the scores of random halves of the identities, in both directions."""
         whole = source.rows(0, source.shape[0])
-        query, gallery, query_camera, gallery_camera, cameras = self.labels
+        query, gallery, query_camera, gallery_camera, cameras = labels
         protocol, parts = self.protocol, []
         for q, g in random_halves(query, gallery, protocol.repeats, protocol.seed):
-            labels = Codes(query[q], gallery[g], query_camera[q], gallery_camera[g], cameras)
+            half = Codes(query[q], gallery[g], query_camera[q], gallery_camera[g], cameras)
             matrix = whole[np.ix_(q, g)]
-            parts.append(self.scores(matrix_rows(matrix), labels))
-            parts.append(self.scores(matrix_rows(matrix.T), labels.swapped()))
+            parts.append(self.scores(matrix_rows(matrix), half))
+            parts.append(self.scores(matrix_rows(matrix.T), half.swapped()))
         return QueryScores.joined(parts)
 
     def _by_camera(self, row: np.ndarray, hits: np.ndarray, labels: Codes, query: int) -> None:
@@ -164,7 +159,7 @@ class _Scorer:
             columns = np.flatnonzero(gallery_camera == code)
             of_camera = np.searchsorted(columns, hits[gallery_camera[hits] == code])
             ranks = _hit_ranks(row[columns], of_camera, self.protocol.ties)
-            self.pairs[camera, names[code]].append(ranks)
+            self.pairs.setdefault((camera, names[code]), []).append(ranks)
 
 
 def _hit_ranks(row: np.ndarray, hits: np.ndarray, ties: str) -> np.ndarray:

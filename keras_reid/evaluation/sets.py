@@ -62,9 +62,6 @@ def set_distances(
     checks.one_of(SET_DISTANCES, kind=kind)
     rows, row_sizes = _joined(query, "query")
     columns, sizes = (rows, row_sizes) if gallery is None else _joined(gallery, "gallery")
-    if rows.shape[1] != columns.shape[1]:
-        shapes = Shown(f"{rows.shape[1]} and {columns.shape[1]}")
-        raise invalid("query and gallery", "sets of one embedding size", shapes)
     starts = np.cumsum(sizes) - sizes
     source = feature_rows(rows, columns)
     result = np.empty((len(row_sizes), len(sizes)), np.float32)

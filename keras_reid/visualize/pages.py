@@ -146,10 +146,8 @@ def report_page(report: Report, height: int = 112) -> str:
     Raises:
         InputError: Matplotlib is not installed.
     """
-    last = [*report.results.values()][-1]
-    ranks = [k for k in (1, 5, 10, 20) if k <= len(last.cmc)]
-    scores = {f"rank-{k}": [result.rank(k) for result in report.results.values()] for k in ranks}
-    scores |= {n: [getattr(result, n) for result in report.results.values()] for n in SCORES}
+    results = [*report.results.values()]
+    first, last = results[0], results[-1]
     verification = report.verification
     enough = resolvable(FAR, len(verification.impostor))
     value = verification.threshold_at_far(FAR).value if enough else None
@@ -158,7 +156,6 @@ def report_page(report: Report, height: int = 112) -> str:
         "ROC": charts.roc(verification),
         "distances of pairs": charts.distances(verification, value),
     }
-    first = next(iter(report.results.values()))
     changes = None
     if last is not first:
         drawn["AP of each query"] = charts.changes(first, last)
@@ -173,7 +170,7 @@ def report_page(report: Report, height: int = 112) -> str:
         title=report.title,
         subtitle=report.subtitle,
         results=list(report.results),
-        scores=scores,
+        scores=_scores(results),
         intervals=report.metrics.get("intervals"),
         protocol=report.metrics["protocol"],
         charts=drawn,
@@ -187,6 +184,13 @@ def report_page(report: Report, height: int = 112) -> str:
         speed=report.speed,
         metrics=report.metrics,
     )
+
+
+def _scores(results: Sequence[RankingResult]) -> dict[str, list[float]]:
+    """Return the scores of all results by name."""
+    ranks = [k for k in (1, 5, 10, 20) if k <= len(results[-1].cmc)]
+    scores = {f"rank-{k}": [result.rank(k) for result in results] for k in ranks}
+    return scores | {name: [getattr(result, name) for result in results] for name in SCORES}
 
 
 def _cameras(result: RankingResult) -> dict[str, Any] | None:

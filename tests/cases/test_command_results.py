@@ -10,11 +10,13 @@ from PIL import Image
 from processes import within
 
 from keras_reid import data, evaluation, gallery, models, scale, tracking
+from keras_reid.cli import report
 from keras_reid.cli.cluster import ClusterOptions, cluster
 from keras_reid.cli.embed import EmbedOptions, embed
 from keras_reid.cli.evaluate import EvaluateOptions, evaluate
 from keras_reid.cli.export import ExportOptions, export
 from keras_reid.cli.search import Enrolment, QueryResult, SearchOptions, search
+from keras_reid.cli.terminal import check_outputs, check_picture
 from keras_reid.cli.track import TrackOptions, track
 from keras_reid.cli.train import TrainOptions, train
 from keras_reid.errors import InputError
@@ -301,3 +303,35 @@ def test_export_returns_folder_of_version(folder: Path, tmp_path: Path) -> None:
 def test_search_unknown_word_names_the_known_ones() -> None:
     with pytest.raises(InputError, match="enrol, query, verify, list, remove, stats, calibrate"):
         search(SearchOptions(gallery="faiss:x", words=("lst",)))
+
+
+def test_evaluate_rerank_options_are_integers_and_floats() -> None:
+    options = EvaluateOptions(rerank="k_reciprocal", rerank_options=["k1=20", "lambda_value=0.3"])
+    assert options.rerank_numbers == {"k1": 20, "lambda_value": 0.3}
+    assert isinstance(options.rerank_numbers["k1"], int)
+
+
+def test_evaluate_report_lists_begin_with_the_hardest_failure() -> None:
+    distances = np.array([[0.1, 0.2, 0.3], [0.1, 0.2, 0.3], [0.1, 0.2, 0.3]])
+    query, gallery = evaluation.Labels([1, 2, 3], [0] * 3), evaluation.Labels([1, 2, 3], [1] * 3)
+    failures, successes = report._chosen(evaluation.rank(distances, query, gallery))
+    assert failures == [2, 1]
+    assert successes == [0]
+
+
+def test_outputs_that_are_folders_or_no_pictures_raise(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="`out` must be a new path"):
+        check_outputs(out=str(tmp_path), csv=None)
+    with pytest.raises(InputError, match=r"`contact_sheet` must be a picture \*\.\w+"):
+        check_picture(contact_sheet="sheet.txt")
+
+
+def test_dataset_options_say_what_is_missing() -> None:
+    with pytest.raises(InputError, match="An evaluation uses images: --dataset and --data_dir"):
+        evaluate(EvaluateOptions(data_dir="x"))
+
+
+@pytest.mark.parametrize("flag", ["tracklets", "attribute_filter"])
+def test_evaluate_options_of_images_with_stored_features_raise(flag: str) -> None:
+    with pytest.raises(InputError, match=r"need images\. Give --model, not --features"):
+        EvaluateOptions(features=["q.npz", "g.npz"], **{flag: 0.9})

@@ -93,11 +93,11 @@ def test_cluster_embed_and_track_take_network_of_another_program(folder: Path) -
             "rows.onnx does not contain channel_order, scale, mean",
         ),
         (["--model=rows.onnx", "--mean=a"], "--mean must be numbers, got a"),
-        (["--model=rows.onnx", *OTHER, "--input_size=8"], "`input_size` must be 32×16"),
-        (["--model=run", "--layout=nchw"], "`layout` must not be given for Keras models"),
+        (["--model=rows.onnx", *OTHER, "--input_size=8"], "--input_size must be 32×16"),
+        (["--model=run", "--layout=nchw"], "--layout must not be given for Keras models"),
         (["--model=run", "--run=run"], "Only one of --model, --run, --saved_model"),
         (["--model=people"], "--model must be a folder with flags.json (a run) or export.json"),
-        (["--model=det.txt"], "`model` must be a run folder"),
+        (["--model=det.txt"], "--model must be a run folder"),
     ],
 )
 def test_evaluate_model_flags_that_do_not_fit_exit_with_1(

@@ -17,7 +17,7 @@ FLAGS = ("--rerank=k_reciprocal", "--rerank_options=k1=4,k2=2")
 
 
 class Page(HTMLParser):
-    """Tables by their id as rows of texts; figures by class; what is loaded from elsewhere."""
+    """Tables by id as rows of texts, classes of figures, and loaded addresses."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -121,7 +121,7 @@ def test_report_html_loads_no_external_resources(made):
 
 
 def test_report_reranking_changes_are_counted():
-    """Two queries: one whose match comes to the front, one whose match goes back."""
+    """Re-ranking moves the match of one query forward and of one query back."""
     query = evaluation.StoredFeatures({}, np.array([1, 2]), np.array([0, 0]))
     gallery = evaluation.StoredFeatures({}, np.array([1, 2, 3]), np.array([1, 1, 1]))
     before = np.array([[0.3, 0.2, 0.4], [0.2, 0.1, 0.3]])

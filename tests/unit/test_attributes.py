@@ -306,7 +306,7 @@ def test_prefilter_invalid_confidence_or_columns_raise():
     for confidence in (0.5, 1.1, float("nan")):
         with pytest.raises(InputError, match=r"`confidence` must be in \(0\.5, 1\]"):
             evaluation.prefilter((np.ones((1, 2)), np.ones((1, 2))), *sides, confidence=confidence)
-    with pytest.raises(InputError, match="Predict both with one model"):
+    with pytest.raises(ValueError, match="mismatch"):
         evaluation.prefilter((np.ones((1, 2)), np.ones((1, 3))), *sides)
 
 

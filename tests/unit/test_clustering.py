@@ -139,7 +139,7 @@ def test_silhouette_matches_scikit_learn(seed):
 @pytest.mark.parametrize("method", ["dbscan", "agglomerative"])
 @pytest.mark.parametrize(("persons", "images"), [(12, 10), (51, 8), (200, 4), (8, 40)])
 def test_clustering_default_parameters_recover_number_of_persons(method, persons, images):
-    """As many persons as there are, whether these have few images or many."""
+    """The number of groups is the number of persons, for few and for many images of each."""
     x, labels = people(persons, images, spread=0.45)
     found = clustering(x, method)
     assert found.k1 in K1

@@ -5,7 +5,7 @@ import pytest
 
 from keras_reid import visualize
 from keras_reid.errors import InputError
-from keras_reid.visualize import pictures, track_pictures
+from keras_reid.visualize import charts, pictures, track_pictures
 
 DIAGONAL = np.array([[1, 1, 0], [0, 1, 1], [0, 0, 1]], bool)
 
@@ -107,7 +107,7 @@ def test_draw_timeline_bars_match_intervals():
     rows = colored[10], colored[30]  # anna came first
     bars = [np.flatnonzero(row) for row in rows]
     ends = 600 - 8
-    # Both are there at the end; berta begins in the middle of what anna's row spans.
+    # Both bars reach the end. The bar of berta begins in the middle of anna's row.
     assert abs(bars[0].max() - ends) <= 1
     assert abs(bars[1].max() - ends) <= 1
     begin = bars[1][bars[1] > 150].min()
@@ -121,3 +121,26 @@ def test_track_colors_of_consecutive_numbers_are_distinct():
     colors = np.array([track_pictures._color(number) for number in range(1, 9)], float)
     distances = np.linalg.norm(colors[:, None] - colors, axis=-1)
     assert distances[~np.eye(8, dtype=bool)].min() > 40
+
+
+def test_training_charts_show_losses_and_scores_only():
+    pytest.importorskip("matplotlib", reason="matplotlib, extra plots, is not installed")
+    row = {"epoch": 1, "logits_identity": 2.0, "features_triplet_active": 0.5, "seconds": 9.0}
+    curves = charts.training([row, {**row, "epoch": 2, "val_mAP": 0.25}])
+    assert curves.keys() == {"losses", "scores while training"}
+    assert "logits_identity" in curves["losses"]
+    assert "seconds" not in curves["losses"]
+    assert "features_triplet_active" not in curves["losses"]
+    assert "val_mAP" in curves["scores while training"]
+    assert charts.training([]) == {}
+
+
+def test_search_page_hit_without_camera_has_no_camera_line():
+    hit = {"image": "gone.png", "identity": "anna", "camera": "", "distance": 0.5}
+    page = visualize.search_page(
+        [{"image": "gone.png", "answer": "anna", "hits": [hit, {**hit, "camera": "7"}]}]
+    )
+    assert page.count("camera") == 1
+    assert "camera 7" in page
+    assert "2. anna" in page
+    assert "distance 0.500" in page

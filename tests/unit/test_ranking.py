@@ -13,14 +13,14 @@ from sklearn.metrics import average_precision_score
 
 from keras_reid import distances, evaluation, reranking
 from keras_reid.errors import InputError
-from keras_reid.evaluation import Labels, Protocol, compare, matrix_rows, rank
+from keras_reid.evaluation import Labels, Protocol, compare, matrix_rows, rank, ranked_lists
 from keras_reid.nearest import arrays
 
 SCORES = ("mAP", "mAP_trapezoid", "mINP")
 
 
 def one_query(order, gallery_ids, gallery_cams, **options):
-    """Rank one query (identity 1, camera 0) whose gallery has these distances."""
+    """Rank one query (identity 1, camera 0) against a gallery at these distances."""
     gallery = Labels(gallery_ids, gallery_cams)
     return rank(np.array([order], float), Labels([1], [0]), gallery, **options)
 
@@ -317,7 +317,7 @@ NAN = (np.ones((2, 4)), np.array([[1.0] * 4, [1.0] * 4, [1.0, 1.0, np.nan, 1.0]]
         ({"distances": [["a", "b", "c"]] * 2}, "array of real numbers"),
         ({"distances": [np.ones((2, 4)), np.ones((3, 4))]}, "got a list"),
         ({"distances": PAIR + PAIR}, "got a tuple of 4"),
-        ({"distances": (PAIR[0], np.ones((3, 5)))}, r"one size .*, 4\) and \(3, 5\)"),
+        ({"distances": (PAIR[0], np.ones((3, 5)))}, r"of one size .*, 4\) and \(3, 5\)"),
         (
             {"distances": (np.ones((2, 0)), np.ones((3, 0)))},
             r"at least 1, .* \(2, 0\) and",
@@ -398,7 +398,7 @@ def test_rank_valid_base_of_invalid_cases_returns_score():
 
 
 def tied(seed, q=30, g=80):
-    """Distances of which many are equal, with labels."""
+    """Distances with many ties, and labels."""
     random = np.random.default_rng(seed)
     matrix = random.integers(6, size=(q, g)).astype(float)
     ids = random.integers(8, size=q), random.integers(-1, 8, size=g)
@@ -535,7 +535,7 @@ def test_rank_camera_pairs_match_separate_rankings():
 
 
 def test_interval_of_samples_covers_full_score():
-    """Of 200 samples of 60 queries about 95 of 100 intervals hold the score of all queries."""
+    """About 95 of 100 intervals of 60 sampled queries contain the score of all queries."""
     features, *labels = example(2000, 150)
     whole = rank(features, *labels)
     random = np.random.default_rng(0)
@@ -662,3 +662,36 @@ def test_rank_public_features_matches_published_scores(real_data):
     assert 100 * result.rank(1) == pytest.approx(84.349, abs=0.01)
     assert 100 * result.mAP == pytest.approx(65.883, abs=0.01)
     assert result.protocol.valid_queries == 3233
+
+
+def test_ranked_lists_short_gallery_has_no_junk():
+    query, gallery = Labels([7], [0]), Labels([7, -1, 8], [0, 1, 1])
+    (nearest,) = ranked_lists(np.array([[0.1, 0.2, 0.3]]), query, gallery, [0])
+    assert nearest.gallery.tolist() == [2]
+    assert nearest.same.tolist() == [False]
+
+
+def test_rank_viper_camera_pairs_are_of_the_halves():
+    """Every camera pair of a half has as many queries as the ranking of these cameras alone."""
+    ids, cameras = np.arange(8), np.zeros(8, int)
+    x = np.eye(8, dtype=np.float32)
+    query, gallery = Labels(ids, cameras), Labels(ids, cameras + 1)
+    result = rank((x, x), query, gallery, Protocol("viper", repeats=3), camera_pairs=True)
+    assert {pair: values["queries"] for pair, values in result.camera_pairs.items()} == {
+        (0, 1): 12,
+        (1, 0): 12,
+    }
+    assert all(values["mAP"] == 1 for values in result.camera_pairs.values())
+
+
+def test_rank_camera_pairs_of_protocol_without_cameras_are_empty():
+    features, *labels = example()
+    assert rank(features, *labels, "no-camera", camera_pairs=True).camera_pairs == {}
+
+
+def test_interval_counts_unmatched_queries_as_zero():
+    query, gallery = Labels([1, 1, 8, 9], [0] * 4), Labels([1], [1])
+    result = rank(np.ones((4, 1)), query, gallery, Protocol(invalid="zero"))
+    assert result.mAP == 0.5
+    low, high = result.interval("mAP")
+    assert low < 0.5 < high
