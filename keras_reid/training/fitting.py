@@ -117,7 +117,7 @@ def _monitors(plan: Plan, saving: Callbacks | None) -> Iterator[Callbacks]:
     collapse = CollapseMonitor(recipe.num_identities_per_batch, recipe.num_instances)
     with TemporaryDirectory() as scratch:
         if saving is None:
-            # All workers read what the chief saves, because they sum the metrics together.
+            # All workers read the saved variables, because they sum the metrics together.
             saving = [Backup(Path(scratch) / "backup.weights.h5", plan.steps)]
         yield [FiniteLoss(), collapse, *saving]
 

@@ -40,7 +40,7 @@ def test_pair_recipe_model_and_loss_compare_pairs() -> None:
     (loss,) = arguments["loss"]["distance"]
     assert (loss.margin, loss.pairs) == (0.7, "given")
     assert arguments["loss_weights"] == {"distance": [0.5]}
-    with pytest.raises(InputError, match="`gate` must be one of .*, got 'nowhere'"):
+    with pytest.raises(InputError, match=r"`gate` must be one of .*, got 'nowhere'"):
         build.build_model(tiny(gate="nowhere"), 5)
 
 
