@@ -140,13 +140,7 @@ def _fit(
     from keras_reid.training import fitting
 
     options, run = job.options, job.run
-    scores: dict[str, Any] = {}
-    before = ""
-    if evaluation and options.score_before:
-        result = evaluation.score(members[0])
-        scores["before"] = result.to_dict()
-        before = f"before training: {_headline(evaluation.summary(result))}"
-        say(before)
+    before = _scored_before(options, evaluation, members[0])
     say(f"run folder: {run.directory}")
     retrieval = isinstance(evaluation, training.RetrievalEvaluation)
     boards = [visualize.Board(evaluation, run.logs, options.log_images)] if retrieval else []
@@ -169,17 +163,23 @@ def _fit(
         if not chief:
             say(f"trained; worker 0 writes and scores the model in {run.directory}")
             return
-        scores["minutes"] = run.minutes
-        final: dict[str, float] = {}
+        scores, final = _scored(evaluation, members) if evaluation else ({}, {})
         if evaluation:
-            after, final = _scored(evaluation, members)
-            scores |= after
-            say("\n".join([before] * bool(before) + [f"after training:  {_headline(final)}"]))
+            say(f"after training:  {_headline(final)}")
         for board in boards:
             board.finish(job.settings, final, sum(phase.epochs for phase, _ in plan.recipe.phases))
-        run.finish(scores)
+        run.finish({**before, **scores, "minutes": run.minutes})
         log_scores(final)
     _say_contents(job)
+
+
+def _scored_before(options: TrainOptions, evaluation: Any, model: "keras.Model") -> dict[str, Any]:
+    """Return the scores of the untrained model, if they are asked for."""
+    if not evaluation or not options.score_before:
+        return {}
+    result = evaluation.score(model)
+    say(f"before training: {_headline(evaluation.summary(result))}")
+    return {"before": result.to_dict()}
 
 
 def _say_contents(job: Job) -> None:
