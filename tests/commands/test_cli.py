@@ -644,7 +644,7 @@ def test_train_holdout_scores_model_on_validation_persons(
     flags, again = (json.loads((tmp_path / r / "flags.json").read_text()) for r in ("run", "again"))
     assert {k for k in flags if flags[k] != again[k]} == {"margin"}
     err = said("train.py", *own, "--holdout=0.2", "--combine_all", "--run=x", cwd=tmp_path, code=1)
-    assert "give one of them" in err
+    assert "Give one of them." in err
     split = [f"{row},{'query' if i % 2 else 'gallery'}" for i, row in enumerate(rows)]
     (tmp_path / "people.csv").write_text("\n".join(["path,identity,camera,split", *split]))
     err = said("train.py", *own, "--holdout=0.2", "--run=x", cwd=tmp_path, code=1)
