@@ -7,91 +7,33 @@ is a flag; see `keras_reid.training.recipe`.
 import copy
 import dataclasses
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from keras_reid import checks, data, models, training, visualize
-from keras_reid.cli.common import DataOptions
-from keras_reid.cli.options import Command, option
+from keras_reid import data, models, training, visualize
+from keras_reid.cli.options import Command
 from keras_reid.cli.startup import import_keras
 from keras_reid.cli.terminal import progress, say
+from keras_reid.cli.train_options import (
+    TrainOptions,
+    attributes_of,
+    check_flags,
+    dataset_of,
+    settings_of,
+    with_defaults,
+)
 from keras_reid.errors import InputError
 from keras_reid.training import recipes, runs, trackers
 from keras_reid.training.recipe import Recipe, setting_fields
-from keras_reid.training.registry import STRATEGIES
 
 if TYPE_CHECKING:
     import keras
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainOptions(DataOptions):
-    """Data, recipe and run folder of a training.
-
-    Attributes:
-        settings: values of the recipe, by name, instead of its own.
-    """
-
-    run: str | None = option("New run folder; default: runs/DATASET-RECIPE-N.")
-    recipe: str | None = option(
-        f"{', '.join(recipes.RECIPES)}; default: bot, for synthetic pedestrians tiny."
-    )
-    base_run: str | None = option(
-        "Run folder with the defaults for the data set and the values of the recipe."
-    )
-    seed: int = option("Seed of weights, sampling and augmentation.", 0, least=0, most=2**32 - 1)
-    attributes: str | None = option("Table or .mat file of attributes, for their recipe.")
-    combine_all: bool = option(
-        "Train on the query and gallery images too, without distractors. The model is not scored.",
-        False,
-    )
-    holdout: float = option(
-        "Fraction of the identities in the hold-out set that scores the model, for data without "
-        "query and gallery; 0: none.",
-        0.0,
-        least=0,
-        most=0.9,
-    )
-    cache: str | None = option("Keep decoded images: 'memory', or a folder; default: neither.")
-    eval_every: int = option(
-        "Number of epochs between scores of the model; 0: only at the end.", 0, least=0
-    )
-    score_before: bool = option("Score the model before it is trained, too.", True)
-    tracker: str = option(
-        "Log settings, losses by epoch and scores to an experiment tracker. Its destination is set "
-        "by MLFLOW_TRACKING_URI, or by WANDB_MODE and WANDB_DIR.",
-        "none",
-        choices=tuple(trackers.TRACKERS),
-    )
-    log_images: bool = option(
-        "Show ranked lists, and pictures of the embeddings, in TensorBoard: images of people in "
-        "the run folder.",
-        False,
-    )
-    check_only: bool = option("Validate the data set and stop.", False)
-    strategy: str = option(
-        "Replicas that train together, see tf.distribute: none; mirrored: the GPUs of this "
-        "machine; multiworker: processes with this command, listed in TF_CONFIG.",
-        "none",
-        choices=STRATEGIES,
-    )
-    data_service: str | None = option(
-        "grpc://HOST:PORT of a tf.data service that decodes and augments; see "
-        "examples/data_service.py."
-    )
-    deterministic: bool = option("Bit-equal repetition; can be slower on a GPU.", True)
-    precision: str = option(
-        "Keras dtype policy.",
-        "float32",
-        choices=("float32", "mixed_bfloat16", "mixed_float16"),
-    )
-    settings: dict[str, Any] = field(default_factory=dict)
-
-
 @dataclass(frozen=True)
 class Job:
-    """A training whose flags are checked.
+    """A training with checked flags.
 
     Attributes:
         options: flags, with the defaults of data set and recipe.
@@ -121,9 +63,9 @@ def train(options: TrainOptions) -> "runs.Run | data.CheckReport":
         InputError: options that exclude each other, a data set without training images, or, with
             `check_only`, an invalid one.
     """
-    options = _with_defaults(options)
+    options = with_defaults(options)
     recipe = recipes.get(str(options.recipe)).replace(**options.settings)
-    dataset = _dataset(options)
+    dataset = dataset_of(options)
     if options.check_only:
         return _report(dataset, recipe)
     for method in recipe.methods:
@@ -132,9 +74,9 @@ def train(options: TrainOptions) -> "runs.Run | data.CheckReport":
         raise InputError(
             f"{options.data_dir} has no training images. Score a model on it with evaluate.py."
         )
-    _check_flags(options)
-    table = _attributes(options, recipe)
-    settings = _settings(options, recipe, dataset.train, table)
+    check_flags(options)
+    table = attributes_of(options, recipe)
+    settings = settings_of(options, recipe, dataset.train, table)
     if options.run:
         run = runs.Run(options.run)
     else:
@@ -147,43 +89,6 @@ def train(options: TrainOptions) -> "runs.Run | data.CheckReport":
     return run
 
 
-def _with_defaults(options: TrainOptions) -> TrainOptions:
-    """Return the options with data set and recipe: of the base run, else synthetic pedestrians."""
-    if options.base_run is not None:
-        options = _like(options, runs.Run(options.base_run))
-    name = options.dataset or "synthetic"
-    small, folder = ("tiny", "data/synthetic") if name == "synthetic" else ("bot", None)
-    recipe, data_dir = options.recipe or small, options.data_dir or folder
-    return replace(options, dataset=name, recipe=recipe, data_dir=data_dir)
-
-
-def _like(options: TrainOptions, run: runs.Run) -> TrainOptions:
-    """Return the options with the data set and the recipe of a run as defaults."""
-    if options.recipe is not None:
-        raise InputError("--base_run sets the recipe. Leave --recipe out.")
-    flags = run.settings
-    recipe = str(flags.get("recipe"))
-    names = recipes.get(recipe).settings
-    values = {name: value for name, value in flags.items() if name in names}
-    of_data: dict[str, Any] = {}
-    if options.dataset is None:
-        for name in ("dataset", "data_dir", "protocol", "keypoints"):
-            of_data[name] = getattr(options, name) or flags.get(name)
-        holdout = 0.0 if options.combine_all else flags.get("holdout", 0.0)
-        of_data["holdout"] = options.holdout or holdout
-    return replace(options, recipe=recipe, settings=values | options.settings, **of_data)
-
-
-def _dataset(options: TrainOptions) -> data.ReidDataset:
-    """Return the data set with the parts that the flags ask for."""
-    dataset = options.dataset_of(options.dataset, options.data_dir, "a model is trained on images")
-    if options.combine_all and options.holdout:
-        raise InputError("--combine_all and --holdout exclude each other. Give one of them.")
-    if options.combine_all:
-        return dataset.all_to_train()
-    return dataset.hold_out(options.holdout) if options.holdout else dataset
-
-
 def _report(dataset: data.ReidDataset, recipe: Recipe) -> data.CheckReport:
     """Print and return the validation of a data set; raise if it is invalid."""
     report = data.check(dataset, recipe.num_instances)
@@ -193,36 +98,6 @@ def _report(dataset: data.ReidDataset, recipe: Recipe) -> data.CheckReport:
             f"{dataset.name} has the faults above. Correct them, or train without --check_only."
         )
     return report
-
-
-def _check_flags(options: TrainOptions) -> None:
-    trackers.check(options.tracker)
-    if options.data_service is not None:
-        checks.address(data_service=options.data_service)
-    if options.strategy == "multiworker" and options.data_service:
-        raise InputError(
-            "--data_service serves one process, because its order of batches can differ between "
-            "workers. Leave --data_service or --strategy=multiworker out."
-        )
-    if options.strategy == "multiworker" and not options.run:
-        raise InputError("--run is required with several workers, which share the folder.")
-
-
-def _settings(
-    options: TrainOptions,
-    recipe: Recipe,
-    images: data.PersonImages,
-    table: data.AttributeTable | None,
-) -> dict[str, Any]:
-    """Return the values of `flags.json`."""
-    names = ("dataset", "data_dir", "combine_all", "holdout", "recipe", "seed", "precision")
-    return {
-        **{name: getattr(options, name) for name in names},
-        "protocol": options.protocol_of(images),
-        "keypoints": options.keypoints if "keypoints" in recipe.columns else None,
-        "attribute_names": None if table is None else list(table.schema.names),
-        **recipe.settings,
-    }
 
 
 def _train(job: Job) -> None:
@@ -265,13 +140,7 @@ def _fit(
     from keras_reid.training import fitting
 
     options, run = job.options, job.run
-    scores: dict[str, Any] = {}
-    before = ""
-    if evaluation and options.score_before:
-        result = evaluation.score(members[0])
-        scores["before"] = result.to_dict()
-        before = f"before training: {_headline(evaluation.summary(result))}"
-        say(before)
+    before = _scored_before(options, evaluation, members[0])
     say(f"run folder: {run.directory}")
     retrieval = isinstance(evaluation, training.RetrievalEvaluation)
     boards = [visualize.Board(evaluation, run.logs, options.log_images)] if retrieval else []
@@ -294,17 +163,23 @@ def _fit(
         if not chief:
             say(f"trained; worker 0 writes and scores the model in {run.directory}")
             return
-        scores["minutes"] = run.minutes
-        final: dict[str, float] = {}
+        scores, final = _scored(evaluation, members) if evaluation else ({}, {})
         if evaluation:
-            after, final = _scored(evaluation, members)
-            scores |= after
-            say("\n".join([before] * bool(before) + [f"after training:  {_headline(final)}"]))
+            say(f"after training:  {_headline(final)}")
         for board in boards:
             board.finish(job.settings, final, sum(phase.epochs for phase, _ in plan.recipe.phases))
-        run.finish(scores)
+        run.finish({**before, **scores, "minutes": run.minutes})
         log_scores(final)
     _say_contents(job)
+
+
+def _scored_before(options: TrainOptions, evaluation: Any, model: "keras.Model") -> dict[str, Any]:
+    """Return the scores of the untrained model, if they are asked for."""
+    if not evaluation or not options.score_before:
+        return {}
+    result = evaluation.score(model)
+    say(f"before training: {_headline(evaluation.summary(result))}")
+    return {"before": result.to_dict()}
 
 
 def _say_contents(job: Job) -> None:
@@ -324,15 +199,6 @@ def _members(plan: "training.Plan") -> "list[keras.Model]":
         left = {layer for member in members for layer in build.start_from(member, start)}
         say(f"weights copied from {start}, except {', '.join(sorted(left)) or 'for no layer'}")
     return members
-
-
-def _attributes(options: TrainOptions, recipe: Recipe) -> data.AttributeTable | None:
-    if ("attributes" in recipe.columns) != bool(options.attributes):
-        raise InputError(
-            "--attributes=FILE.csv and --recipe=attributes (or --attribute_weight) require each "
-            "other. Give both or neither."
-        )
-    return data.read_attributes(options.attributes) if options.attributes else None
 
 
 def _annotated(
@@ -401,7 +267,7 @@ def _headline(scores: dict[str, float]) -> str:
 
 
 def _with_default(setting: dataclasses.Field[Any]) -> dataclasses.Field[Any]:
-    """Return the field without a default, whose values in each recipe are in its help."""
+    """Return the field without a default, with its values in each recipe in the help."""
     help_text = f"{setting.metadata['help']} Default: {recipes.defaults(setting.name)}."
     changed = copy.copy(setting)
     changed.metadata = MappingProxyType({**setting.metadata, "help": help_text, "default": None})

@@ -1,7 +1,7 @@
 """Pair verification: one network that compares two images and returns their distance.
 
-The feature maps of both images are compared in the middle of the network. The network finds what
-the images have in common, but one image alone has no embedding.
+The feature maps of both images are compared in the middle of the network. The network finds
+features that both images share, but one image alone has no embedding.
 """
 
 from collections.abc import Iterator
@@ -33,9 +33,9 @@ def build_pair_verifier(
     """uint8 images `[(b, h, w, 3), (b, h, w, 3)]` → `{"distance": (b,)}`, in [0, 2].
 
     The gated Siamese network (Varior et al., ECCV 2016, arXiv:1607.08378). Both images go
-    through the same weights up to the gate, which amplifies what the two maps have in common (see
-    `keras_reid.layers.MatchingGate`), and through the same weights after it. The distance is the
-    Euclidean distance of the two L2-normalized features. It is symmetric, also in training:
+    through the same weights up to the gate, which amplifies the common features of the two maps
+    (see `keras_reid.layers.MatchingGate`), and through the same weights after it. The distance is
+    the Euclidean distance of the two L2-normalized features. It is symmetric, also in training:
     both halves are one batch to every layer.
 
     Train it with the recipe `pair_verifier`, or with
@@ -48,7 +48,7 @@ def build_pair_verifier(
     Args:
         backbone: a name or a file, see `keras_reid.models.backbones.build`.
         image_size: (height, width) in pixels.
-        gate: name of the backbone's layer whose map is compared; every path through the backbone
+        gate: name of a layer of the backbone, to compare its maps; every path through the backbone
             must run through it. None: the one nearest the middle.
         weights, pooling, last_stride, width, mixstyle, instance_norm: as in `models.build`; the
             width is that of the compared feature.
@@ -125,7 +125,7 @@ def split(model: keras.Model, layer: str | None = None) -> tuple[keras.Model, ke
 
 
 def _cuts(model: keras.Model) -> Iterator[keras.layers.Layer]:
-    """Yield the layers with a map after which no earlier tensor is used."""
+    """Yield the layers with a map such that later layers use no earlier tensor."""
     operations = model.operations  # in topological order
     last_use = {
         id(tensor): place

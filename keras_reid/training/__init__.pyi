@@ -1,39 +1,18 @@
-from .build import Plan
-from .callbacks import (
-    Backup,
-    CollapseMonitor,
-    FiniteLoss,
-    History,
-    RetrievalEvaluation,
-    averaged_weights,
-)
-from .fitting import fit
-from .mutual import Distiller, MutualLearner
-from .optimizers import RatedAdam
-from .pairs import PairEvaluation
-from .recipe import Recipe
-from .recipes import RECIPES
-from .replicas import Replicas
-from .runs import Run
-from .schedules import WarmUp, schedule
-
-__all__ = [
-    "RECIPES",
-    "Backup",
-    "CollapseMonitor",
-    "Distiller",
-    "FiniteLoss",
-    "History",
-    "MutualLearner",
-    "PairEvaluation",
-    "Plan",
-    "RatedAdam",
-    "Recipe",
-    "Replicas",
-    "RetrievalEvaluation",
-    "Run",
-    "WarmUp",
-    "averaged_weights",
-    "fit",
-    "schedule",
-]
+from .build import Plan as Plan
+from .callbacks import Backup as Backup
+from .callbacks import CollapseMonitor as CollapseMonitor
+from .callbacks import FiniteLoss as FiniteLoss
+from .callbacks import History as History
+from .callbacks import RetrievalEvaluation as RetrievalEvaluation
+from .callbacks import averaged_weights as averaged_weights
+from .fitting import fit as fit
+from .mutual import Distiller as Distiller
+from .mutual import MutualLearner as MutualLearner
+from .optimizers import RatedAdam as RatedAdam
+from .pairs import PairEvaluation as PairEvaluation
+from .recipe import Recipe as Recipe
+from .recipes import RECIPES as RECIPES
+from .replicas import Replicas as Replicas
+from .runs import Run as Run
+from .schedules import WarmUp as WarmUp
+from .schedules import schedule as schedule

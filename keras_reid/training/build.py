@@ -27,7 +27,7 @@ class Plan:
         images: the training images.
         num_identities: number of persons on the images.
         steps: number of batches in an epoch.
-        annotations: columns of the images on which the model depends.
+        annotations: columns of the images that the model requires.
         replicas: replicas that train together.
     """
 
@@ -117,7 +117,7 @@ def start_from(model: keras.Model, run: str) -> list[str]:
     a classifier of other identities.
 
     Returns:
-        The names of the layers whose weights were not copied.
+        The names of the layers that keep their initial weights.
 
     Raises:
         InputError: the run does not exist or has another backbone.
@@ -175,7 +175,7 @@ def build_identity_loss(recipe: Recipe) -> losses.IdentityLoss:
 
 
 def build_metric_loss(recipe: Recipe, settings: LossSettings) -> losses.MetricLoss:
-    """Return the metric loss of a recipe, with its own defaults for values that are None."""
+    """Return the metric loss of a recipe; values of None take the defaults of the loss."""
     arguments = settings.of_metric("margin", "distance", "normalize")
     return losses.METRIC_LOSSES[recipe.metric_loss](**arguments)
 
@@ -208,7 +208,7 @@ def build_optimizer(
 def build_learner(
     members: Sequence[keras.Model], recipe: Recipe, plan: Plan, teacher: keras.Model | None = None
 ) -> keras.Model:
-    """Return the compiled model whose `fit` trains the members.
+    """Return the compiled model that trains the members in `fit`.
 
     Args:
         members: untrained models of the recipe.

@@ -1,5 +1,6 @@
 """Loop over the phases of a training, with backups."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,17 +59,6 @@ def fit(
     if data_service:
         check_service(plan.images, cache)
 
-    def batches(recipe: Recipe, first: int) -> Any:
-        stream = _batches(plan, recipe, seed, first, cache)
-        stream = from_service(stream, data_service) if data_service else stream
-        size = recipe.num_identities_per_batch * recipe.num_instances
-        return plan.replicas.shared(stream, size)
-
-    def writers(first: int) -> list[keras.callbacks.Callback]:
-        run.start(flags)
-        board = keras.callbacks.TensorBoard(run.logs, write_graph=False)
-        return [*([evaluation] if evaluation else []), History(run.history_file, first), board]
-
     begin = 0
     for number, (recipe, phase) in enumerate(plan.recipe.phases, start=1):
         end = begin + recipe.epochs
@@ -83,19 +73,15 @@ def fit(
             # A later phase begins with the weights in its own backup.
             first = begin + backup.restore(learner)
             if first < end and not run.backup_file(number + 1).exists():
-                stream = batches(recipe, first)
-                chief = plan.replicas.is_chief
-                saving = [*writers(first), backup, *callbacks] if chief else None
-                with _monitors(plan, saving) as monitors:
-                    learner.fit(
-                        stream,
-                        epochs=end,
-                        initial_epoch=first,
-                        steps_per_epoch=plan.steps,
-                        shuffle=False,
-                        verbose=verbose,
-                        callbacks=monitors,
-                    )
+                stream = _batches(plan, recipe, seed, first, cache)
+                if data_service:
+                    stream = from_service(stream, data_service)
+                saving: Callbacks | None = None
+                if plan.replicas.is_chief:
+                    run.start(flags)
+                    scores = [evaluation] if evaluation else []
+                    saving = [*scores, *_logs(run, first), backup, *callbacks]
+                _run_phase(learner, stream, range(first, end), plan, saving, verbose)
             # A later phase begins with the averages of this one, and so does a resumed one.
             for member in members_of(learner).values():
                 member.optimizer.finalize_variable_values(member.trainable_variables)
@@ -105,21 +91,45 @@ def fit(
     return model
 
 
-@contextmanager
-def _monitors(plan: Plan, saving: Callbacks | None) -> Iterator[Callbacks]:
-    """Yield the callbacks of a phase.
+def _logs(run: Run, first_epoch: int) -> Callbacks:
+    """Return the callbacks that log the losses."""
+    board = keras.callbacks.TensorBoard(run.logs, write_graph=False)
+    return [History(run.history_file, first_epoch), board]
+
+
+def _run_phase(
+    learner: keras.Model,
+    stream: Any,
+    epochs: range,
+    plan: Plan,
+    saving: Callbacks | None,
+    verbose: int,
+) -> None:
+    """Train for the epochs of a phase.
 
     Args:
+        learner: compiled model.
+        stream: batches of all replicas.
+        epochs: epochs of the phase.
         plan: the plan.
         saving: callbacks that write the run; None for a worker that does not write.
+        verbose: see `keras.Model.fit`.
     """
     recipe = plan.recipe
-    collapse = CollapseMonitor(recipe.num_identities_per_batch, recipe.num_instances)
+    sizes = recipe.num_identities_per_batch, recipe.num_instances
     with TemporaryDirectory() as scratch:
         if saving is None:
-            # All workers read what the chief saves, because they sum the metrics together.
+            # All workers read the saved variables, because they sum the metrics together.
             saving = [Backup(Path(scratch) / "backup.weights.h5", plan.steps)]
-        yield [FiniteLoss(), collapse, *saving]
+        learner.fit(
+            plan.replicas.shared(stream, math.prod(sizes)),
+            epochs=epochs.stop,
+            initial_epoch=epochs.start,
+            steps_per_epoch=plan.steps,
+            shuffle=False,
+            verbose=verbose,
+            callbacks=[FiniteLoss(), CollapseMonitor(*sizes), *saving],
+        )
 
 
 @contextmanager

@@ -28,7 +28,7 @@ class PairEvaluation(keras.callbacks.Callback):
         seed: of the draw of pairs.
 
     Raises:
-        InputError: no pair of one person, or none of two.
+        InputError: pairs of one kind only.
     """
 
     def __init__(
@@ -49,14 +49,12 @@ class PairEvaluation(keras.callbacks.Callback):
         evaluation.verify(np.zeros(len(self.same)), self.same)  # raises if one kind is missing
         self.first, self.second = query.path[self.rows[0]], gallery.path[self.rows[1]]
         self.persons = len(np.unique(query.identity[self.rows[0]][self.same]))
-        self._verifier: inference.PairVerifier | None = None
         self.last: np.ndarray = np.zeros(0)
 
     def score(self, model: keras.Model) -> evaluation.VerificationResult:
         """Return the error rates of a pair verifier."""
-        if self._verifier is None or self._verifier.model is not model:
-            self._verifier = inference.PairVerifier(model)
-        self.last = self._verifier.distances(self.first, self.second, self.batch_size)
+        verifier = inference.PairVerifier(model)
+        self.last = verifier.distances(self.first, self.second, self.batch_size)
         return evaluation.verify(self.last, self.same)
 
     def summary(self, result: evaluation.VerificationResult) -> dict[str, float]:

@@ -55,7 +55,7 @@ class Recipe(Settings):
     epochs: int = setting("Number of training epochs.", least=1)
     learning_rate: float = setting("Highest learning rate of the schedule.", least=0)
     init_from: str = setting(
-        "Run folder of a trained model whose weights are copied to layers of the same name and "
+        "Run folder of a trained model, for initial weights of layers with the same name and "
         "shapes; empty: none.",
         default="",
     )

@@ -136,7 +136,7 @@ class Run(TrainedRun):
 def default(dataset: str, recipe: str, flags: dict[str, Any], root: str = "runs") -> Run:
     """Return `runs/DATASET-RECIPE-N`, claimed: the unfinished run of these flags or a new one.
 
-    Folders in which another process trains are skipped.
+    Folders that another process uses are skipped.
     """
     for number in itertools.count(1):
         run = Run(Path(root) / f"{dataset}-{recipe}-{number}")

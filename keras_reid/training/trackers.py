@@ -30,7 +30,7 @@ def tracked(name: str, run: Run, settings: Mapping[str, Any]) -> Iterator[Tracke
 
     Args:
         name: none, mlflow or wandb.
-        run: run, whose folder gives the name.
+        run: run; its folder gives the name.
         settings: settings of the run.
     """
     with ExitStack() as stack:

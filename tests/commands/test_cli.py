@@ -65,7 +65,7 @@ def test_train_finished_run_exits_with_error(trained: Path, pedestrians: Path) -
     before = (trained / "run/model.keras").read_bytes()
     code, _, err = train(pedestrians, trained, act=within)
     assert code == 1
-    assert "a finished run is never overwritten" in err
+    assert "with a finished run" in err
     assert err.endswith("give another folder (--run)\n")
     assert "Traceback" not in err
     assert (trained / "run/model.keras").read_bytes() == before
@@ -369,16 +369,16 @@ def test_help_lists_common_flags_and_helpfull_lists_all(tmp_path: Path) -> None:
         (["train.py", "--dataset=market1501", "--data_dir=nowhere"], "nowhere"),
         (
             ["train.py", "--recipe=botox"],
-            "one of aligned, .*, bot, classification, .*, pcb.*, tiny, tracklets: received",
+            "one of aligned, .*, bot, classification, .*, pcb.*, tiny, tracklets, got",
         ),
         (
             ["train.py", "--distillation=logits"],
-            "distillation is a list of logits, distances, ranks",
+            "--distillation must be a list of logits, distances, ranks",
         ),
         # These three draw pedestrians first.
         pytest.param(
             ["train.py", "--init_from=nowhere", "--run=new"],
-            "'nowhere' does not; .* another folder$",
+            r"nowhere/model\.keras not found",
             marks=pytest.mark.slow,
         ),
         pytest.param(
@@ -391,7 +391,7 @@ def test_help_lists_common_flags_and_helpfull_lists_all(tmp_path: Path) -> None:
             "--member must be 1, because only runs have several",
             marks=pytest.mark.slow,
         ),
-        (["train.py", "--epochs=0"], "epochs is at least 1: received 0"),
+        (["train.py", "--epochs=0"], "--epochs must be at least 1, got 0"),
         (["train.py", "--warmup=nan"], "--warmup must be a number, got nan"),
         (["train.py", "--metric_weight=nan"], "--metric_weight must be a number, got nan"),
         (["train.py", "--seed=-1"], "--seed=-1: -1 is not an integer in the range"),
@@ -411,7 +411,7 @@ def test_help_lists_common_flags_and_helpfull_lists_all(tmp_path: Path) -> None:
         (["evaluate.py", "--protocol=marz", "--run=run"], "--protocol must be one of market1501"),
         (["evaluate.py"], "--dataset and --data_dir are required"),
         (["evaluate.py", "--run=x", "--saved_model=y"], "--model, --run, --saved_model can name"),
-        (["evaluate.py", "--run=nowhere"], "a run folder, .*, but .*nowhere does not exist"),
+        (["evaluate.py", "--run=nowhere"], "a run folder, .*, but .*nowhere not found"),
         (
             ["evaluate.py", "--saved_model=nowhere", "--dataset=csv", "--data_dir=x"],
             "table must exist",
@@ -530,7 +530,7 @@ def test_train_invalid_values_leave_no_run_folder(pedestrians: Path, tmp_path: P
         ("--stripes=9", "1 to 4, the rows of the feature map, got 9"),
         (
             "--stripe_order=relu",
-            "stripe_order is one of conv_bn_relu, bn_relu_conv: received 'relu'",
+            "--stripe_order must be one of conv_bn_relu, bn_relu_conv, got 'relu'",
         ),
     ):
         code, _, err = within(*common, flag, "--run=run", cwd=tmp_path)
@@ -635,7 +635,7 @@ def test_train_holdout_scores_model_on_validation_persons(
     )
     own = ("--dataset=csv", "--data_dir=people.csv", *small)
     out = said("train.py", *own, "--run=unscored", cwd=tmp_path)
-    assert "trained, not scored; --holdout=0.2 keeps" in out
+    assert "not scored or calibrated. --holdout=0.2 keeps" in out
     held = ("--holdout=0.5", "--noscore_before", "--run=run")
     assert "before training" not in said("train.py", *own, *held, cwd=tmp_path)
     metrics = json.loads((tmp_path / "run/metrics.json").read_text())
@@ -650,7 +650,7 @@ def test_train_holdout_scores_model_on_validation_persons(
     flags, again = (json.loads((tmp_path / r / "flags.json").read_text()) for r in ("run", "again"))
     assert {k for k in flags if flags[k] != again[k]} == {"margin"}
     err = said("train.py", *own, "--holdout=0.2", "--combine_all", "--run=x", cwd=tmp_path, code=1)
-    assert "give one of them" in err
+    assert "Give one of them." in err
     split = [f"{row},{'query' if i % 2 else 'gallery'}" for i, row in enumerate(rows)]
     (tmp_path / "people.csv").write_text("\n".join(["path,identity,camera,split", *split]))
     err = said("train.py", *own, "--holdout=0.2", "--run=x", cwd=tmp_path, code=1)

@@ -165,7 +165,7 @@ def test_search_description_returns_hits_by_misfit(drawn: Path) -> None:
     [
         (["--pose"], "--recipe=pose (or --pose) require each other"),
         (["--keypoints=drawn/keypoints.csv"], "--recipe=pose (or --pose) require each other"),
-        (["--attribute_weight=1"], "give --attributes=FILE.csv together"),
+        (["--attribute_weight=1"], "--recipe=attributes (or --attribute_weight) require each"),
         (["--attributes=drawn/attributes.csv"], "or neither"),
         (["--temporal=median"], "temporal is one of mean, max, attention, recurrent"),
         (["--temporal=mean", "--stripes=4"], "tracklets are learned by one model without stripes"),

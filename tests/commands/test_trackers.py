@@ -125,7 +125,7 @@ def test_wandb_offline_run_logs_params_and_metrics(pedestrians, tmp_path, monkey
 def test_tracker_start_failure_leaves_no_run_folder(pedestrians, tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "magic://x")
     said = train(pedestrians, tmp_path, "--tracker=mlflow", code=1)
-    assert "the tracker mlflow could not begin" in said
+    assert "mlflow failed: " in said
     assert not (tmp_path / "run").exists()
 
 
@@ -134,4 +134,4 @@ def test_tracker_not_installed_exits_with_error(pedestrians, tmp_path, monkeypat
     data = ("--dataset=market1501", f"--data_dir={pedestrians}")
     code, _, err = within("train.py", *data, "--tracker=wandb", cwd=tmp_path)
     assert code == 1
-    assert "run pip install wandb" in err
+    assert "wandb is not installed. Run pip install wandb." in err

@@ -168,8 +168,11 @@ def test_multiworker_and_data_service_bad_input_raises(pedestrians, tmp_path, mo
         training.Replicas("magic")
     flags = ("--dataset=market1501", f"--data_dir={pedestrians}", *SMALL, "--run=x")
     for more, message in (
-        (("--strategy=multiworker", "--run="), "give --run"),
-        (("--strategy=multiworker", "--data_service=grpc://a:1"), "feeds one process"),
+        (("--strategy=multiworker", "--run="), "--run is required"),
+        (
+            ("--strategy=multiworker", "--data_service=grpc://a:1"),
+            "--data_service serves one process",
+        ),
         (("--data_service=nowhere",), "grpc://HOST:PORT"),
         (
             ("--data_service=grpc://localhost:1", "--num_identities_per_batch=8"),

@@ -9,8 +9,8 @@ import tensorflow as tf
 
 from keras_reid import data, losses, models
 from keras_reid.cli.train import TrainOptions
-from keras_reid.cli.train import _like as base_options
 from keras_reid.cli.train import run as command
+from keras_reid.cli.train_options import with_base_run as base_options
 from keras_reid.errors import InputError
 from keras_reid.losses import TripletHardLoss
 from keras_reid.models import heads

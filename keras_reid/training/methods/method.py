@@ -34,7 +34,7 @@ def setting(
 
     Args:
         meaning: help of the flag.
-        check: called as `check(NAME=value)` unless the value is None.
+        check: called as `check(NAME=value)` for all values except None.
         least, interval, choices: instead of a check, the bounds of a number or the allowed values;
             see `keras_reid.checks`.
         default: as of `dataclasses.field`.
@@ -61,7 +61,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Annotations:
-    """Columns of the training images on which a model depends.
+    """Columns of the training images that a model requires.
 
     Attributes:
         keypoints: number of body points; 0: none.

@@ -44,8 +44,7 @@ class PairVerification(Method):
         default=False,
     )
     gate: str = setting(
-        "Layer of the backbone at which the pair verifier compares feature maps; empty: the middle "
-        "one.",
+        "Backbone layer with the compared feature maps of a pair verifier; empty: the middle.",
         default="",
     )
 

@@ -19,7 +19,6 @@ from keras_reid.training.methods.method import (
 if TYPE_CHECKING:
     import keras
 
-    from keras_reid.layers import PartPooling
     from keras_reid.models.heads import Head
 
 
@@ -78,39 +77,34 @@ class Parts(Method):
     def phases(self, phases: list[Phase], settings: Mapping[str, Any]) -> list[Phase]:
         last = phases[-1].changes
         refined = [
-            RefinedPhase({**last, "epochs": epochs}, only_assignment)
-            for epochs, only_assignment in (
-                (self.induction_epochs, True),
-                (self.refinement_epochs, False),
-            )
+            PartPhase({**last, "epochs": epochs}, True, alone)
+            for epochs, alone in ((self.induction_epochs, True), (self.refinement_epochs, False))
             if epochs
         ]
-        return [*(RoughPhase(phase.changes) for phase in phases), *refined]
-
-
-class RoughPhase(Phase):
-    """Parts are equal slices of the feature map."""
-
-    @contextmanager
-    def prepared(self, members: "Sequence[keras.Model]") -> Iterator[None]:
-        _refine(members, False)
-        yield
+        return [*(PartPhase(phase.changes) for phase in phases), *refined]
 
 
 @dataclass(frozen=True)
-class RefinedPhase(Phase):
-    """Pixels are assigned to parts by a learned classifier.
+class PartPhase(Phase):
+    """Phase with parts that are equal slices of the feature map, or refined.
 
     Attributes:
+        refined: assign pixels to parts by a learned classifier.
         only_assignment: train nothing else.
     """
 
+    refined: bool = False
     only_assignment: bool = False
 
     @contextmanager
     def prepared(self, members: "Sequence[keras.Model]") -> Iterator[None]:
-        parts = _refine(members, True)
+        from keras_reid.layers import PartPooling
+
         layers = [layer for model in members for layer in model.layers]
+        parts = [layer for layer in layers if isinstance(layer, PartPooling)]
+        for layer in parts:
+            if layer.refinable:
+                layer.refined.assign(float(self.refined))
         others = [layer for layer in layers if layer.trainable and layer not in parts]
         frozen = others if self.only_assignment else []
         for layer in frozen:
@@ -120,15 +114,3 @@ class RefinedPhase(Phase):
         finally:
             for layer in frozen:
                 layer.trainable = True
-
-
-def _refine(members: "Sequence[keras.Model]", refined: bool) -> "list[PartPooling]":
-    """Switch the refinement of all part pooling layers on or off, and return the layers."""
-    from keras_reid.layers import PartPooling
-
-    layers = [layer for model in members for layer in model.layers]
-    parts = [layer for layer in layers if isinstance(layer, PartPooling)]
-    for layer in parts:
-        if layer.refinable:
-            layer.refined.assign(float(refined))
-    return parts
