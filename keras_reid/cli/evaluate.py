@@ -71,7 +71,7 @@ class EvaluateOptions(FeatureOptions, ModelOptions):
     rerank: str = option(
         "Re-rank by what the neighbors of query and gallery have in common.",
         "none",
-        choices=("none", *reranking.RERANKERS),
+        choices=("none", *reranking.RERANKERS, *reranking.ALIASES),
     )
     ties: str = option(
         "Equal distances: by gallery index, or the bounds of what any order gives.",
@@ -322,7 +322,8 @@ def _rows(options: EvaluateOptions, sides: Sides, protocol: str) -> evaluation.R
         return evaluation.matrix_rows(distances, "euclidean, attributes agreeing")
     distance = "euclidean" if options.distance == "global" else options.distance
     done = progress("looking for neighbors")
-    return evaluation.compare(query, gallery, distance, options.rerank, done, **numbers)
+    name = reranking.full_name(options.rerank)
+    return evaluation.compare(query, gallery, distance, name, done, **numbers)
 
 
 def _attribute_scores(options: EvaluateOptions, sides: Sides) -> evaluation.AttributeScores:

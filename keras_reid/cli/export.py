@@ -48,7 +48,7 @@ class ExportOptions(FeatureOptions, RunOptions):
     rerank: str = option(
         "By what the ranker re-ranks, see evaluate.py.",
         "k_reciprocal",
-        choices=tuple(reranking.IN_GRAPH),
+        choices=(*reranking.IN_GRAPH, *reranking.ALIASES),
     )
     ranker_gallery: str | None = option(
         "Features, as evaluate.py --save_features writes them, that the ranker holds: requests "
@@ -83,7 +83,7 @@ def export(options: ExportOptions) -> Path:
     check_writable(Path(options.export_dir) / "model")
     held = _gallery(options)
     import_keras()
-    serving.checked_reranker(options.rerank, numbers)
+    serving.checked_reranker(reranking.full_name(options.rerank), numbers)
     with tempfile.TemporaryDirectory() as drawn:
         return _export(options, _images(options, drawn), numbers, held)
 
@@ -181,7 +181,12 @@ def _export(
     if options.ranker:
         width = inference.load(version).embedding_dim
         ranker = serving.export_ranker(
-            directory.with_name(f"{name}-ranker"), width, None, options.rerank, held, **numbers
+            directory.with_name(f"{name}-ranker"),
+            width,
+            None,
+            reranking.full_name(options.rerank),
+            held,
+            **numbers,
         )
         say(f"ranking and re-ranking: {ranker}")
     say(

@@ -143,10 +143,10 @@ class Answers:
                 text = f"best fits of {query.name}"
             else:
                 search: dict[str, Any] = {
-                    "k": k,
+                    "top_k": k,
                     "filter": where,
                     "model_fingerprint": self.embedder.fingerprint,
-                    "rerank": "k_reciprocal" if rerank else "none",
+                    "reranking": "k_reciprocal" if rerank else "none",
                     "shortlist": max(k, RERANKED),
                 }
                 hits, verdict, text = self._decided(query.embedding, search, limits)

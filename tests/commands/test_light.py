@@ -101,7 +101,7 @@ REFUSED = [
     ("cluster", ("--images=no",), "no is no folder"),
     ("search", ("stats",), "give --gallery"),
     ("embed", (), "give --images and --out"),
-    ("search", ("--gallery=faiss:no.db", "stats"), "there is no gallery"),
+    ("search", ("--gallery=faiss:no.db", "stats"), "not found. Enrol"),
     ("track", ("--out=x",), "give --video"),
     ("demo", (), "give --gallery"),
     *((command, ("--magic=1",), "Unknown command line flag 'magic'") for command in COMMANDS),

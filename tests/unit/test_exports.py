@@ -398,7 +398,7 @@ def test_ranker_non_finite_rows_are_ranked_last_as_missing(ranker, signature):
 
 @pytest.mark.nightly
 @pytest.mark.first(1)
-@pytest.mark.parametrize("name", ["aqe", "alpha_qe", "ecn", "gnn"])
+@pytest.mark.parametrize("name", ["average_query_expansion", "alpha_query_expansion", "ecn", "gnn"])
 def test_ranker_graph_rerankers_match_library(tmp_path, name):
     random = np.random.default_rng(3)
     query, gallery = (random.standard_normal((n, 8)).astype(np.float32) for n in (4, 50))

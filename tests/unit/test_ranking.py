@@ -338,11 +338,14 @@ NAN = (np.ones((2, 4)), np.array([[1.0] * 4, [1.0] * 4, [1.0, 1.0, np.nan, 1.0]]
         ({"protocol": "cuhk"}, "protocol is one of market1501, .*all-vs-all: received 'cuhk'"),
         ({"protocol": "all-vs-all"}, "one set against itself, but .* differ"),
         (
-            {"protocol": "viper", "compared": compare(*PAIR, reranking="aqe")},
+            {"protocol": "viper", "compared": compare(*PAIR, reranking="ecn")},
             "'viper' ranks halves of them",
         ),
         (
-            {"protocol": "all-vs-all", "compared": compare(*PAIR, reranking="aqe")},
+            {
+                "protocol": "all-vs-all",
+                "compared": compare(*PAIR, reranking="ecn"),
+            },
             "each image in both",
         ),
         ({"max_rank": 0}, "max_rank is at least 1: received 0"),
@@ -378,7 +381,10 @@ def test_rank_nan_in_later_block_raises_with_row(monkeypatch):
             lambda: compare(*PAIR, reranking="magic"),
             "none, k_reciprocal, .*received 'magic'",
         ),
-        (lambda: compare(*PAIR, reranking="aqe", k1=3), "aqe has other options, received .*k1"),
+        (
+            lambda: compare(*PAIR, reranking="average_query_expansion", k1=3),
+            "has other options, received .*k1",
+        ),
         (lambda: compare(*PAIR, k1=3), "belong to a re-ranker of features"),
     ],
 )
@@ -580,7 +586,7 @@ def test_per_query_scores_average_to_result():
 def test_rank_reranked_features_matches_rank_of_reranked_matrix(monkeypatch):
     features, *labels = example()
     few_at_a_time(monkeypatch, 7)
-    for name in ("k_reciprocal", "alpha_qe"):
+    for name in ("k_reciprocal", "alpha_query_expansion"):
         first = rank(compare(*features, reranking=name), *labels)
         made = reranking.RERANKERS[name](*features).matrix()
         assert_same(first, rank(made, *labels))
