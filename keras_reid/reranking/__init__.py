@@ -15,7 +15,7 @@ import lazy_loader
 from keras_reid.reranking.registry import METHODS
 
 _stub, _, __all__ = lazy_loader.attach_stub(__name__, __file__)
-__all__ += [*METHODS]
+__all__.extend(METHODS)
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-from typing import Any
+import typing
 
 from .neighbor_graphs import query_expansion
 from .reciprocal import SparseJaccard, k_reciprocal_from_distances
@@ -14,4 +14,4 @@ __all__ = [
     "query_expansion",
 ]
 
-def __getattr__(name: str) -> Any: ...
+def __getattr__(name: str) -> typing.Any: ...

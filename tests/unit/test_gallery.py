@@ -22,6 +22,7 @@ from keras_reid.errors import InputError
 from keras_reid.evaluation import MatchCalibration
 from keras_reid.gallery import approximate, milvus
 from keras_reid.gallery import vectors as exact
+from keras_reid.gallery.rows import Row
 from keras_reid.reranking import k_reciprocal
 
 MODEL = "0123456789abcdef"
@@ -431,7 +432,7 @@ def test_search_k_reciprocal_reranks_shortlist_per_query(filled, people):
     hits = filled.search(queries, 20, reranking="k_reciprocal", shortlist=100)
     rows, distances = brute_force(people, queries, 100, np.ones(COUNT, bool))
     for query, row, near, found in zip(queries, rows, distances, hits, strict=True):
-        expected = k_reciprocal(query[None], people["embeddings"][row]).numpy()[0]
+        expected = k_reciprocal(query[None], people["embeddings"][row])[0]
         order = np.argsort(expected, kind="stable")[:20]
         np.testing.assert_allclose([h.reranked for h in found], expected[order], atol=1e-4)
         np.testing.assert_allclose(sorted(h.reranked for h in found), [h.reranked for h in found])
@@ -606,6 +607,23 @@ def test_open_stored_index_is_searched_with_later_rows(closed_file, tmp_path, pe
         assert {hit.image for hit in hits} == {"0.jpg", "late"}
         assert store.store.index is built
         assert built.index.ntotal == COUNT + 1
+
+
+def test_remove_erases_stored_index(closed_file, tmp_path, people):
+    with opened("file, approximate", tmp_path) as store:
+        store.remove(people["identities"][33])
+    with contextlib.closing(sqlite3.connect(closed_file)) as database:
+        assert database.execute("select count(*) from candidates").fetchall() == [(0,)]
+
+
+def test_failed_write_is_rolled_back(closed_file, tmp_path, people):
+    with opened("file", tmp_path) as store:
+        row = Row("new.jpg", "new")
+        with pytest.raises(InputError, match="UNIQUE constraint failed"):
+            store.store.replace(["0.jpg"], people["embeddings"][:2], [row, row])
+        assert store.count() == COUNT
+        assert "new" not in store.identities()
+        assert store.contains(["0.jpg", "new.jpg"]) == {"0.jpg"}
 
 
 def test_open_damaged_index_is_rebuilt(closed_file, tmp_path, people):
