@@ -592,7 +592,7 @@ def test_rank_reranked_features_matches_rank_of_reranked_matrix(monkeypatch):
         assert_same(first, rank(made, *labels))
     options = {"k1": 5, "k2": 2}
     first = rank(compare(*features, reranking="k_reciprocal", **options), *labels)
-    second = rank(reranking.k_reciprocal(*features, **options).numpy(), *labels)
+    second = rank(reranking.k_reciprocal(*features, **options), *labels)
     assert_same(first, second)
     assert first.protocol.reranking == "k_reciprocal(k1=5, k2=2)"
     unit = tuple(x / np.linalg.norm(x, axis=1, keepdims=True) for x in features)
