@@ -76,19 +76,19 @@ def embedding(n: int) -> Work:
 
 
 def exact(n: int) -> Work:
-    from keras_reid.gallery.exact import Vectors
+    from keras_reid.gallery.vectors import Vectors
 
-    vectors, queries = Vectors(WIDTH), people(QUERIES)
+    vectors, queries = Vectors(), people(QUERIES)
     vectors.append(people(n))
     return lambda: [vectors.nearest(queries[i : i + 1], 10) for i in range(QUERIES)]
 
 
 def approximate(n: int) -> Counted:
     from keras_reid.gallery.approximate import InvertedFile
-    from keras_reid.gallery.exact import Vectors
+    from keras_reid.gallery.vectors import Vectors
 
     x, queries = people(n), people(QUERIES)
-    vectors = Vectors(WIDTH)
+    vectors = Vectors()
     vectors.append(x)
     vectors.nearest(queries[:1], 1)
     index = InvertedFile.build(vectors, np.arange(n), 0.99)
@@ -97,7 +97,7 @@ def approximate(n: int) -> Counted:
         lambda: [
             vectors.measured(query[None], index.search(query[None], 10, None)) for query in queries
         ],
-        lists + index.probes * n / lists,
+        lists + index.numbers["probes"] * n / lists,
     )
 
 

@@ -79,7 +79,7 @@ def client_alone(shards: scale.Shards, place: str) -> None:
 
 KINDS = {
     "reading alone": (reading, "{}"),
-    "faiss": (enrolling, "faiss:{}.faiss"),
+    "file": (enrolling, "file:{}"),
     "Milvus Lite": (enrolling, "{}.db"),
     "Milvus Lite, its client alone": (client_alone, "{}-alone.db"),
 }

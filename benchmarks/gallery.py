@@ -22,7 +22,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_reid.gallery.approximate import InvertedFile
-from keras_reid.gallery.exact import QUERIES, Vectors
+from keras_reid.gallery.vectors import QUERIES, Vectors
 
 PERSON = 50  # images of one
 GOALS = {
@@ -88,7 +88,7 @@ def main() -> None:
 
     x, queries = drawn(options)
 
-    vectors = Vectors(options.width)
+    vectors = Vectors()
     vectors.append(x)
     vectors.nearest(queries[:1], 1)  # from here on the blocks are tensors
     blocks = vectors.blocks

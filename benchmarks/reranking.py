@@ -115,7 +115,7 @@ def ours(x: np.ndarray, q: int) -> np.ndarray | None:
 def graph(x: np.ndarray, q: int) -> np.ndarray:
     from keras_reid.reranking import k_reciprocal
 
-    return k_reciprocal(x[:q], x[q:]).numpy()
+    return k_reciprocal(x[:q], x[q:])
 
 
 def product(x: np.ndarray, q: int) -> None:

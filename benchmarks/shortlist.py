@@ -48,7 +48,7 @@ def main() -> None:
 
     plain = evaluation.matrix(x[chosen], y)
     start = time.perf_counter()
-    whole = k_reciprocal(x, y).numpy()[chosen]
+    whole = k_reciprocal(x, y)[chosen]
     each = 1000 * (time.perf_counter() - start) / len(x)
     print(f"{len(chosen)} of {len(x):,} queries, {len(y):,} gallery images, {x.shape[1]} numbers")
     line("distances", plain, whole, 0)

@@ -21,7 +21,7 @@ from keras_reid.data import synthetic
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = ("train", "evaluate", "export", "search", "cluster", "track", "embed")
-GALLERY = "--gallery=faiss:people.db"
+GALLERY = "--gallery=file:people.db"
 
 
 def main() -> None:

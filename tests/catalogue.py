@@ -4,8 +4,9 @@
 all its tests. The public name is the part before the first hyphen.
 """
 
+import inspect
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -21,7 +22,7 @@ import oracle_parts
 import oracle_reranking
 import pytest
 
-from keras_reid import distances, layers, losses, mining
+from keras_reid import distances, layers, losses, mining, reranking
 from keras_reid.models import heads
 
 # Seeds of random batches.
@@ -648,42 +649,41 @@ MODELS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class RerankerCase:
-    """A re-ranker with its oracle, the options it is tried with, and its public function."""
+    """Re-ranker with its oracle and the options of the tests.
 
-    truth: Callable[..., Any]
-    settings: tuple[dict[str, Any], ...]
-    public: tuple[str, dict[str, Any]]
-    converged: dict[str, Any] = field(default_factory=dict)
+    By default each whole number is a third of its default, and each other number a half. An option
+    that the oracle does not have is a number of iterations, which is large for an exact result.
+    """
+
+    name: str
+    more: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def truth(self) -> Callable[..., Any]:
+        return getattr(oracle_reranking, self.name)
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        parameters = inspect.signature(reranking.RERANKERS[self.name]).parameters.values()
+        return {one.name: one.default for one in list(parameters)[3:]}
+
+    @property
+    def converged(self) -> dict[str, Any]:
+        own = inspect.signature(self.truth).parameters
+        return {k: 25 * n for k, n in self.defaults.items() if own[k].default is None}
+
+    @property
+    def settings(self) -> tuple[dict[str, Any], ...]:
+        numbers = {k: n for k, n in self.defaults.items() if k not in self.converged}
+        small = {k: max(1, n // 3) if isinstance(n, int) else n / 2 for k, n in numbers.items()}
+        return {}, small, *self.more
 
 
-RERANKERS = {
-    "k_reciprocal": RerankerCase(
-        oracle_reranking.k_reciprocal,
-        ({}, {"k1": 7, "k2": 3}, {"k1": 4, "k2": 1, "lambda_value": 0.1}),
-        ("k_reciprocal", {}),
-    ),
-    "aqe": RerankerCase(
-        oracle_reranking.query_expansion,
-        ({}, {"k": 3}, {"k": 200}, {"alpha": 3.5}),
-        ("query_expansion", {}),
-    ),
-    "alpha_qe": RerankerCase(
-        partial(oracle_reranking.query_expansion, alpha=3.0),
-        ({}, {"k": 4}),
-        ("query_expansion", {"alpha": 3.0}),
-    ),
-    "ecn": RerankerCase(
-        oracle_reranking.ecn, ({}, {"k": 6, "t": 2, "q": 3}, {"k": 1, "t": 1, "q": 1}), ("ecn", {})
-    ),
-    "gnn": RerankerCase(
-        oracle_reranking.gnn,
-        ({}, {"k1": 5, "k2": 3, "rounds": 1}, {"rounds": 0, "lambda_value": 0.0}),
-        ("gnn", {}),
-    ),
-    "diffusion": RerankerCase(
-        oracle_reranking.diffusion,
-        ({}, {"k": 8, "gamma": 2.0}, {"k": 5, "alpha": 0.5}),
-        ("diffusion", {}),
-        converged={"iterations": 500},
-    ),
+MORE_RERANKING = {
+    "k_reciprocal": ({"k1": 4, "k2": 1, "lambda_value": 0.1},),
+    "average_query_expansion": ({"k": 200}, {"alpha": 3.5}),
+    "ecn": ({"k": 1, "t": 1, "q": 1},),
+    "gnn": ({"rounds": 0, "lambda_value": 0.0},),
+    "diffusion": ({"k": 8, "gamma": 2.0},),
 }
+RERANKERS = {name: RerankerCase(name, MORE_RERANKING.get(name, ())) for name in reranking.RERANKERS}

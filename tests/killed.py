@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf  # noqa: F401  before the children, who would import it each
 
 from keras_reid import gallery
-from keras_reid.gallery import arrays, file_store, milvus  # noqa: F401  children find them imported
+from keras_reid.gallery import database, milvus  # noqa: F401  children find them imported
 
 KILLS = int(sys.argv[2]) if sys.argv[2:] else 10  # of each kind of gallery
 WIDTH, BATCH = 32, 40
@@ -159,7 +159,7 @@ def check(uri, told):
 
 def main():
     chance, kills, batches = random.Random(0), 0, 0
-    for uri in (f"faiss:{sys.argv[1]}/index.faiss", f"{sys.argv[1]}/people.db"):
+    for uri in (f"file:{sys.argv[1]}/index", f"{sys.argv[1]}/people.db"):
         told, first = [], 0
         for number in range(1, KILLS + 1):
             told += kill_one(uri, first, chance, acknowledged=number == KILLS and not told)
@@ -168,7 +168,7 @@ def main():
             first += 10_000
         assert told, "no batch was acknowledged: the kills came too early"
         batches += len(told)
-    for kind in ("faiss:{}/index.faiss", "{}/people.db"):
+    for kind in ("file:{}/index", "{}/people.db"):
         folder = Path(sys.argv[1]) / f"removed-{kind[:5].strip('{}/')}"
         folder.mkdir()
         died, removed = kill_removals(kind.format(folder), folder, 60 * KILLS, chance)

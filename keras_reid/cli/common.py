@@ -239,7 +239,7 @@ def _numbers(name: str, texts: Sequence[str] | None) -> list[float] | None:
 
 
 def with_home(value: Any) -> Any:
-    """Return the value of an option with `~` in texts replaced: `~/x`, `faiss:~/x`."""
+    """Return the value of an option with `~` in texts replaced: `~/x`, `file:~/x`."""
     if isinstance(value, str):
         scheme, path = SCHEME.fullmatch(value).groups("")  # type: ignore[union-attr]
         return scheme + os.path.expanduser(path)
@@ -271,7 +271,7 @@ class GalleryOptions(ModelOptions):
         most=1,
     )
     gallery: str | None = option(
-        "people.db (Milvus Lite), faiss:FILE, or http://HOST:PORT (Milvus)."
+        "people.db (Milvus Lite), file:NAME, or http://HOST:PORT (Milvus)."
     )
 
     @property

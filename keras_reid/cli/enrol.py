@@ -15,8 +15,8 @@ from keras_reid.io import content_digest, read_table, table_path
 from keras_reid.names import resolved
 from keras_reid.scale.listing import check_once
 
-Embedded = tuple[np.ndarray, dict[str, Any]]  # rows that are fit, and arguments of `Gallery.enrol`
-CHUNK = 1024  # images that are embedded, and then durable, at a time
+Embedded = tuple[np.ndarray, dict[str, Any]]  # readable rows, and arguments of `Gallery.enrol`
+CHUNK = 1024  # images that are embedded and stored at a time
 
 
 class Block(NamedTuple):
@@ -26,7 +26,7 @@ class Block(NamedTuple):
         labels: images, identities, cameras and times (n,), as of `Gallery.enrol`.
         digests: (n,) digests of the content.
         fingerprint: of the model.
-        embed: from rows to the rows of fit images, and their arguments of `Gallery.enrol`.
+        embed: function from rows to the rows of readable images, and arguments of `Gallery.enrol`.
     """
 
     labels: dict[str, np.ndarray | None]
@@ -37,12 +37,12 @@ class Block(NamedTuple):
     def rows(self, rows: np.ndarray) -> dict[str, Any]:
         """Return the labels of some images."""
         columns = self.labels.items()
-        return {name: None if all_ is None else all_[rows].tolist() for name, all_ in columns}
+        return {name: None if x is None else x[rows].tolist() for name, x in columns}
 
 
 @dataclass
 class Enrolment:
-    """Counts of an enrolment, and the files that are left out as unfit.
+    """Counts of an enrolment, and the skipped files.
 
     Attributes:
         added: new images.
@@ -99,8 +99,9 @@ class Enrolment:
         images, identities = people.count(), len(people.identities())
         held = f"{counted(images, 'image')} of {counted(identities, 'identity')}"
         say(f"{options.uri}: {held}")
-        if people.calibration is not None and (found := people.calibrate()) is not None:
-            say(f"match probabilities adapted to {counted(found.after.images, 'enrolled image')}")
+        if people.calibration is not None and (adapted := people.calibrate()) is not None:
+            count = counted(adapted.after.images, "enrolled image")
+            say(f"match probabilities adapted to {count}")
 
 
 def enrol(options: GalleryOptions, arguments: list[str]) -> Enrolment:
@@ -158,14 +159,11 @@ def _shard_blocks(options: GalleryOptions, source: Path) -> tuple[int, Iterator[
     listed = map(shards.listed, shards.numbers)
     check_once(source, (path for table in listed for path in table["path"].to_pylist()))
     if options.model_name:
-        raise InputError(f"{source} holds embeddings: leave --model out")
+        raise InputError(f"{source} holds embeddings. Omit --model.")
 
     def block(number: int, shard: scale.Shard) -> Block:
         if shard.identity is None:
-            raise InputError(
-                f"who is enrolled has a name: the images of {source} have none; embed a table "
-                "with a column identity"
-            )
+            raise InputError(f"{source} has no identities. Embed a table with a column identity.")
 
         def embedded(rows: np.ndarray) -> Embedded:
             rows = rows[shard.decodes[rows]]
@@ -181,7 +179,7 @@ def _shard_blocks(options: GalleryOptions, source: Path) -> tuple[int, Iterator[
 def _people(path: Path) -> tuple[data.PersonImages, dict[str, float]]:
     """Return all images of a folder or table, by resolved paths, and the known times."""
     if not path.exists():
-        raise InputError(f"people are a folder or a CSV file: {path} does not exist")
+        raise InputError(f"{path} not found.")
     dataset = data.load("folder" if path.is_dir() else "csv", str(path.absolute()))
     images = data.joined(*dataset.parts().values())
     images = images[~images.distractor]
@@ -192,7 +190,7 @@ def _people(path: Path) -> tuple[data.PersonImages, dict[str, float]]:
 def _times(table: Path) -> dict[str, float]:
     """Return seconds by resolved path, of the rows that have a time."""
     return {
-        resolved(table_path(table, line.values["path"])): found
+        resolved(table_path(table, line.values["path"])): time
         for line in read_table(table, ("path",), ("time",))[1]
-        if (found := gallery.seconds(line.values.get("time"))) is not None
+        if (time := gallery.seconds(line.values.get("time"))) is not None
     }

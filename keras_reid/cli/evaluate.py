@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_reid import data, evaluation, visualize
+from keras_reid import data, evaluation, reranking, visualize
 from keras_reid.cli import report
 from keras_reid.cli.evaluate_options import OF_TRACKLETS, EvaluateOptions
 from keras_reid.cli.features import stored_features
@@ -177,7 +177,8 @@ def _rows(options: EvaluateOptions, sides: Sides, protocol: str) -> evaluation.R
         distances += np.where(kept.kept, 0, distances.max() + 1)
         return evaluation.matrix_rows(distances, "euclidean, attributes agreeing")
     done = progress("looking for neighbors")
-    return evaluation.compare(query, gallery, options.distance, options.rerank, done, **numbers)
+    name = reranking.full_name(options.rerank)
+    return evaluation.compare(query, gallery, options.distance, name, done, **numbers)
 
 
 def _attribute_scores(

@@ -50,7 +50,7 @@ class EvaluateOptions(FeatureOptions, ModelOptions):
     rerank: str = option(
         "Re-ranking by the neighbors of query and gallery.",
         "none",
-        choices=("none", *reranking.RERANKERS),
+        choices=("none", *reranking.RERANKERS, *reranking.ALIASES),
     )
     ties: str = option(
         "Order of equal distances: by gallery index, or the bounds over all orders.",

@@ -50,7 +50,7 @@ class ExportOptions(FeatureOptions, RunOptions):
     rerank: str = option(
         "Re-ranker of the ranker, see evaluate.py.",
         "k_reciprocal",
-        choices=tuple(reranking.IN_GRAPH),
+        choices=(*reranking.IN_GRAPH, *reranking.ALIASES),
     )
     ranker_gallery: str | None = option(
         "Gallery features of evaluate.py --save_features, stored in the ranker: requests then "
@@ -81,7 +81,7 @@ def export(options: ExportOptions) -> Path:
     check_writable(Path(options.export_dir) / "model")
     stored = _gallery(options)
     import_keras()
-    serving.checked_reranker(options.rerank, numbers)
+    serving.checked_reranker(reranking.full_name(options.rerank), numbers)
     with tempfile.TemporaryDirectory() as drawn:
         return _export(options, _images(options, drawn), numbers, stored)
 
@@ -148,7 +148,7 @@ def _export(
             ranker = serving.export_ranker(
                 directory.with_name(f"{name}-ranker"),
                 inference.load_embedder(version).embedding_dim,
-                reranking=options.rerank,
+                reranking=reranking.full_name(options.rerank),
                 gallery=stored,
                 **numbers,
             )

@@ -12,20 +12,20 @@ Subcommands, with the same --gallery and the same --model (default: the pretrain
     remove ID       erases all images of an identity
     stats           numbers of images and identities, model, calibration
     calibrate       adapts the probabilities to the gallery; with --dataset and --data_dir fits
-                    them on that data set first
+                    them to that data set first
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from keras_reid import data, evaluation, gallery, visualize
+from keras_reid import data, evaluation, gallery, reranking, visualize
 from keras_reid.cli.common import GalleryOptions
 from keras_reid.cli.enrol import Enrolment, enrol
 from keras_reid.cli.options import Command, option
 from keras_reid.cli.terminal import check_outputs, progress, say, say_json
 from keras_reid.cli.verify import Pair, compared, uncalibrated
-from keras_reid.errors import InputError, counted
+from keras_reid.errors import InputError, Shown, counted, invalid
 from keras_reid.io import new_file
 from keras_reid.names import natural
 
@@ -39,18 +39,18 @@ class SearchOptions(GalleryOptions):
     """
 
     top_k: int = option("Images shown for each query.", 10, least=1)
-    cameras: Sequence[str] | None = option("Look at these cameras alone.")
-    not_cameras: Sequence[str] | None = option("Do not look at these cameras.")
-    query_camera: str | None = option("Of the queries: its images are not looked at.")
-    after: str | None = option("Look at images from this time on: seconds, or ISO 8601.")
-    before: str | None = option("Look at images before this time.")
-    rerank: str = option("A re-ranker for the shortlist, such as k_reciprocal.", "none")
-    shortlist: int = option("Images that are fetched to re-rank.", 1000, least=1)
+    cameras: Sequence[str] | None = option("Search only these cameras.")
+    not_cameras: Sequence[str] | None = option("Cameras to exclude.")
+    query_camera: str | None = option("Camera of the queries, whose images are excluded.")
+    after: str | None = option("Earliest time: seconds since 1970, or ISO 8601.")
+    before: str | None = option("Time before which images are searched.")
+    rerank: str = option("Re-ranker of the shortlist, such as k_reciprocal.", "none")
+    shortlist: int = option("Number of images to re-rank.", 1000, least=1)
     description: Sequence[str] | None = option(
-        "Attributes of the person, NAME=1 or NAME=0, for query; for runs of the recipe attributes."
+        "Attributes of the person, NAME=1 or NAME=0, for query with a run of the recipe attributes."
     )
-    html: str | None = option("New page with the pictures of queries and hits.")
-    output: str = option("What is printed.", "table", choices=("table", "json"))
+    html: str | None = option("HTML file to create, with the images of queries and hits.")
+    output: str = option("Format of the printed results.", "table", choices=("table", "json"))
     words: tuple[str, ...] = ()
 
     def say_results(self, name: str, results: Sequence["QueryResult | Pair"]) -> None:
@@ -109,31 +109,25 @@ def search(options: SearchOptions) -> SearchOutput:
         InputError: unknown or missing words, or a gallery or images that do not exist.
     """
     if not options.words or options.words[0] not in COMMANDS:
-        raise InputError(
-            f"the first word is one of {', '.join(COMMANDS)}: received "
-            f"{' '.join(options.words[:1])!r}"
-        )
+        word = options.words[0] if options.words else ""
+        raise InputError(f"The first word must be one of {', '.join(COMMANDS)}, got {word!r}.")
     name, *arguments = options.words
     act, counts, use = COMMANDS[name]
     if len(arguments) not in counts:
-        raise InputError(f"{name} takes {use}: received {' '.join(arguments) or 'nothing'}")
+        raise InputError(f"{name} takes {use}, got {' '.join(arguments) or 'nothing'}.")
     if name == "query" and bool(arguments) == bool(options.description):
-        raise InputError(
-            "a query is images or a description: received "
-            f"{counted(len(arguments), 'image')} and "
-            f"--description={','.join(options.description or ())!r}"
-        )
+        raise InputError("query takes either images or --description.")
     check_outputs(html=options.html)
-    options.limits  # noqa: B018  refuses limits before anything is embedded
+    options.limits  # noqa: B018  raises for invalid limits before images are embedded
     if options.html and name != "query":
-        raise InputError(f"--html writes the page of a query, got {name}. Leave it out.", "html")
+        raise InputError(f"--html writes the page of a query, got {name}. Omit it.", "html")
     if name in ("query", "list", "remove", "stats", "calibrate"):
         gallery.check_exists(options.uri)
     return act(options, arguments)
 
 
 def query(options: SearchOptions, arguments: list[str]) -> list[QueryResult]:
-    """Searches for images, or for a description."""
+    """Search for images, or for a description."""
     where = gallery.Filter(
         options.cameras,
         options.not_cameras,
@@ -141,29 +135,29 @@ def query(options: SearchOptions, arguments: list[str]) -> list[QueryResult]:
         gallery.seconds(options.before),
     )
     if options.description:
-        return _show(options, [_described(options, where)], {})
+        return _show(options, [_described(options, where)])
     images = data.query_images(arguments, progress=progress("reading images"))
     embeddings = options.embedder()(images)
     with gallery.open(options.uri) as people:
         search: dict[str, Any] = {
-            "k": min(options.top_k, max(1, people.count())),
+            "top_k": min(options.top_k, max(1, people.count())),
             "filter": where,
             "query_cameras": options.query_camera and [options.query_camera] * len(arguments),
             "model_fingerprint": options.fingerprint,
-            "rerank": options.rerank,
+            "reranking": reranking.full_name(options.rerank),
             "shortlist": max(options.top_k, options.shortlist),
         }
         if options.calibrated(people) is None:
-            found = people.search(embeddings, **search)
-            results = [_undecided(*pair) for pair in zip(arguments, found, strict=True)]
+            lists = people.search(embeddings, **search)
+            results = [_undecided(*pair) for pair in zip(arguments, lists, strict=True)]
         else:
             decided = people.identify(embeddings, limits=options.limits, **search)
             results = [
                 QueryResult(image, one.identity, one.hits, one.decision, str(one))
                 for image, one in zip(arguments, decided, strict=True)
             ]
-        found_by = people.store.stats()
-    return _show(options, results, found_by)
+        recall = people.store.stats().get("recall")
+    return _show(options, results, recall)
 
 
 def _undecided(image: str, hits: list[gallery.SearchResult]) -> QueryResult:
@@ -173,12 +167,12 @@ def _undecided(image: str, hits: list[gallery.SearchResult]) -> QueryResult:
 
 
 def _described(options: SearchOptions, where: gallery.Filter) -> QueryResult:
-    """Images that fit the description best."""
+    """Result of a description."""
     wanted = {}
     for text in options.description or ():
         name, _, value = text.partition("=")
         if value not in ("0", "1"):
-            raise InputError(f"a description is NAME=1 or NAME=0, with commas: received {text!r}")
+            raise invalid("description", "NAME=1 or NAME=0, separated by commas", text)
         wanted[name] = value == "1"
     with gallery.open(options.uri) as people:
         hits = people.describe(wanted, options.top_k, where)
@@ -187,14 +181,14 @@ def _described(options: SearchOptions, where: gallery.Filter) -> QueryResult:
 
 
 def _show(
-    options: SearchOptions, results: list[QueryResult], found_by: dict[str, Any]
+    options: SearchOptions, results: list[QueryResult], recall: float | None = None
 ) -> list[QueryResult]:
     """Print the results, write the page and return the results."""
     if options.output == "json":
         options.say_results("queries", results)
     else:
-        if "recall" in found_by:
-            say(f"approximate search, recall {found_by['recall']:.4f} on a sample of the gallery")
+        if recall is not None:
+            say(f"approximate search, recall {recall:.4f} on a sample of the gallery")
         for result in results:
             say(f"{result.image}: {result.text}")
             for rank, hit in enumerate(result.hits, start=1):
@@ -237,7 +231,7 @@ def identities(options: SearchOptions, arguments: list[str]) -> dict[str, int]:
 
 
 def remove(options: SearchOptions, arguments: list[str]) -> int:
-    """Erases a person."""
+    """Erase a person."""
     with gallery.open(options.uri) as people:
         removed = people.remove(arguments[0])
     if not removed:
@@ -271,18 +265,18 @@ def calibrate(options: SearchOptions, arguments: list[str]) -> evaluation.MatchC
             people.calibration = _fitted(options)
         elif options.calibrated(people) is None:
             raise InputError(gallery.NOT_CALIBRATED)
-        found = people.calibrate()
+        adapted = people.calibrate()
         calibration = people.calibration
     assert calibration is not None
     say(f"match probabilities: {calibration.source}")
-    if found is None:
+    if adapted is None:
         say(
             f"{options.uri} has too few images to adapt them: at least 5 persons with 2 images "
             "are required"
         )
     else:
-        say(f"adapted to {found.after.images:,} images of {found.after.persons:,} persons")
-        say(found.table(options.limits))
+        say(f"adapted to {adapted.after.images:,} images of {adapted.after.persons:,} persons")
+        say(adapted.table(options.limits))
     return calibration
 
 
@@ -300,10 +294,8 @@ def _fitted(options: SearchOptions) -> evaluation.MatchCalibration:
 def _check_model(options: SearchOptions, people: gallery.Gallery) -> None:
     """Raise if the gallery has embeddings of another model."""
     if people.fingerprint not in (None, options.fingerprint):
-        raise InputError(
-            f"a calibration is for embeddings of one model: {options.uri} is of "
-            f"{people.fingerprint}, this one is {options.fingerprint}"
-        )
+        rule = f"{people.fingerprint}, that of {options.uri}"
+        raise invalid("model", rule, Shown(options.fingerprint), "Use the model of the gallery.")
 
 
 MANY = 10_000

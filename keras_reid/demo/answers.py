@@ -135,10 +135,10 @@ class Answers:
                 text = f"best fits of {query.name}"
             else:
                 search: dict[str, Any] = {
-                    "k": k,
+                    "top_k": k,
                     "filter": where,
                     "model_fingerprint": self.embedder.fingerprint,
-                    "rerank": "k_reciprocal" if rerank else "none",
+                    "reranking": "k_reciprocal" if rerank else "none",
                     "shortlist": max(k, SHORTLIST),
                 }
                 hits, verdict, text = self._decide(query.embedding, search, limits)

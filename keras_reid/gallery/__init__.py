@@ -1,9 +1,10 @@
-"""Galleries of known people: enrol, search, remove; in memory, in a file, or in Milvus."""
+"""Galleries of enrolled persons: enrol, search, remove; in memory, in a file, or in Milvus."""
 
 import os
+from pathlib import Path
 
 from keras_reid import checks
-from keras_reid.errors import InputError
+from keras_reid.errors import InputError, invalid
 from keras_reid.gallery.decision import (
     LIMITS,
     MATCH,
@@ -17,8 +18,7 @@ from keras_reid.gallery.decision import (
     verify,
 )
 from keras_reid.gallery.gallery import Gallery
-from keras_reid.gallery.inputs import check_exists, seconds
-from keras_reid.gallery.store import Filter, SearchResult
+from keras_reid.gallery.rows import Filter, SearchResult, seconds
 from keras_reid.names import expanded
 
 __all__ = [
@@ -40,53 +40,62 @@ __all__ = [
     "verify",
 ]
 
-APPROXIMATE_FROM = 1_000_000
+SCHEMES = ("file", "faiss")  # faiss: the name in version 0.3.0 and earlier
 
 
 def open(
-    uri: str | os.PathLike[str],
-    approximate_from: int = APPROXIMATE_FROM,
-    recall: float = 0.99,
+    uri: str | os.PathLike[str], approximate_from: int = 1_000_000, recall: float = 0.99
 ) -> Gallery:
-    """The gallery at `uri`, made if there is none.
+    """Open the gallery at `uri`, or create it.
 
-    - `memory:`: in this process, gone when it ends.
-    - `faiss:index.faiss`: rows in the file `index.faiss.rows`, searched in memory; for one process
-      at a time. The index is a faiss inverted file and exists from `approximate_from` rows on.
+    - `memory:`: in this process, lost at its end.
+    - `file:people`: rows in the SQLite file `people.rows`, searched in memory; for one process at a
+      time. `faiss:people` is the former name of the same gallery.
     - `people.db`, any path that ends in `.db`: Milvus Lite, embedded, for one process at a time.
     - `http://host:19530`, also `https` and `tcp`: a Milvus server or cluster.
 
     >>> people = open("memory:")
     >>> people.enrol([[1.0, 0.0], [0.0, 1.0]], ["anna", "berta"], model_fingerprint="mine")
     2
-    >>> people.search([[0.8, 0.6]], k=1)[0][0].identity
+    >>> people.search([[0.8, 0.6]], top_k=1)[0][0].identity
     'anna'
     >>> people.close()
 
     Args:
         uri: one of the above.
-        approximate_from: rows from which `memory:` and `faiss:` look for candidates in an inverted
-            file; below, and in Milvus Lite, every search is exact.
-        recall: the fraction of true neighbors that the inverted file has to find in a sample.
+        approximate_from: number of rows from which `memory:` and `file:` search candidates in an
+            inverted file; below, and in Milvus Lite, every search is exact.
+        recall: fraction of true neighbors that the inverted file must retrieve in a sample.
 
     Raises:
         InputError: another address, or a gallery that cannot be opened.
     """
     checks.at_least(1, approximate_from=approximate_from)
     checks.within("(0, 1]", recall=recall)
-    from keras_reid.gallery.arrays import ArrayStore
-    from keras_reid.gallery.file_store import FileStore
+    from keras_reid.gallery.database import DatabaseStore
     from keras_reid.gallery.milvus import MilvusStore
 
     uri = os.fspath(uri)
     if uri == "memory:":
-        return Gallery(ArrayStore(approximate_from, recall))
-    scheme, _, rest = uri.partition(":")
-    if scheme == "faiss" and rest:
-        return Gallery(FileStore(expanded(rest).absolute(), approximate_from, recall))
-    if scheme in ("http", "https", "tcp") or uri.endswith(".db"):
+        return Gallery(DatabaseStore(None, approximate_from, recall))
+    if rows := _rows_file(uri):
+        if rows.with_suffix("").exists() and not rows.exists():
+            raise InputError(f"{rows} not found. Restore it, or choose a new name.")
+        return Gallery(DatabaseStore(rows, approximate_from, recall))
+    if uri.startswith(("http:", "https:", "tcp:")) or uri.endswith(".db"):
         return Gallery(MilvusStore(uri))
-    raise InputError(
-        "a gallery is memory:, faiss:FILE, a path that ends in .db (Milvus Lite) or "
-        f"http://HOST:PORT (Milvus): received {uri!r}"
-    )
+    rule = "memory:, file:NAME, a path that ends in .db (Milvus Lite) or http://HOST:PORT (Milvus)"
+    raise invalid("gallery", rule, uri)
+
+
+def check_exists(uri: str) -> None:
+    """Raise if the gallery does not exist, so that a typo does not create one."""
+    path = _rows_file(uri) or expanded(uri)
+    if "://" not in uri and not path.exists():
+        raise InputError(f"Gallery {path} not found. Enrol images first, or check the path.")
+
+
+def _rows_file(uri: str) -> Path | None:
+    """Return the database of a gallery in a file."""
+    scheme, _, rest = uri.partition(":")
+    return expanded(rest + ".rows").absolute() if scheme in SCHEMES and rest else None

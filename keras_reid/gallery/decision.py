@@ -9,7 +9,7 @@ import numpy as np
 from keras_reid.errors import InputError
 from keras_reid.evaluation import MatchCalibration
 from keras_reid.evaluation.calibration import Searches
-from keras_reid.gallery.store import SearchResult
+from keras_reid.gallery.rows import SearchResult
 from keras_reid.nearest.arrays import checked_features
 
 NOT_CALIBRATED = (

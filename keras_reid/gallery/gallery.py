@@ -2,7 +2,6 @@
 
 import heapq
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from keras_reid import checks
-from keras_reid.errors import InputError, printable
+from keras_reid.errors import InputError, Shown, invalid
 from keras_reid.evaluation import MatchCalibration
 from keras_reid.evaluation.calibration import LEAST_IMAGES, LEAST_PERSONS, distances, left_out
 from keras_reid.evaluation.comparison import compare
@@ -22,21 +21,29 @@ from keras_reid.gallery.decision import (
     SelfCalibration,
     decide,
 )
-from keras_reid.gallery.store import NO_FILTER, Filter, Labels, Rows, SearchResult, label
-from keras_reid.names import normalized, one_image, repeated
+from keras_reid.gallery.rows import (
+    NO_FILTER,
+    Filter,
+    Row,
+    SearchResult,
+    checked_rows,
+    label,
+    names,
+    unprintable,
+)
+from keras_reid.names import normalized, one_image
 from keras_reid.nearest.arrays import checked_features
 
 if TYPE_CHECKING:
-    from keras_reid.gallery.arrays import ArrayStore
+    from keras_reid.gallery.database import DatabaseStore
     from keras_reid.gallery.milvus import MilvusStore
 
-    Store = ArrayStore | MilvusStore
+    Store = DatabaseStore | MilvusStore
 
-SECOND = 20  # hits among which two persons are looked for at first
+FIRST_DEPTH = 20  # hits among which two persons are searched at first
 DEEPEST = 16_384  # hits at most
 PERSONS = "persons"  # setting: their number, which Milvus counts slowly; removed by each write
 SAMPLED_PERSONS = 200
-LONGEST_TEXT = 1000  # characters; Milvus holds 4,096 bytes
 
 
 class Changes(NamedTuple):
@@ -54,18 +61,18 @@ class Changes(NamedTuple):
 
 
 class Gallery:
-    """Embeddings of known people, one row for each image; see `keras_reid.gallery.open`.
+    """Embeddings of enrolled persons, one row for each image; see `keras_reid.gallery.open`.
 
-    Distances are `|x − y|`. Rows are known by their image reference, which occurs once. What a
-    method has returned from is durable, unless the gallery is in memory.
+    Distances are `|x − y|`. The image reference identifies a row. Writes are durable when the
+    method returns, unless the gallery is in memory.
 
-    Identities, cameras and attribute names are kept and compared in Unicode NFC. Image references
-    are kept as they are, and compared in NFC: two spellings of a reference are one image, unless
+    Identities, cameras and attribute names are stored and compared in Unicode NFC. Image references
+    are stored unchanged, and compared in NFC: two spellings of a reference are one image, unless
     they are the paths of two files.
 
         with gallery.open("people.db") as people:
             people.enrol(embeddings, identities, images=paths, model_fingerprint=fingerprint)
-            hits = people.search(queries, k=10)
+            hits = people.search(queries, top_k=10)
     """
 
     def __init__(self, store: "Store") -> None:
@@ -80,9 +87,9 @@ class Gallery:
 
     @property
     def store(self) -> "Store":
-        """The back end of an open gallery."""
+        """Back end of an open gallery."""
         if self._store is None:
-            raise InputError("a closed gallery answers nothing: open it again")
+            raise InputError("This gallery is closed. Open it again.")
         return self._store
 
     def __enter__(self) -> "Gallery":
@@ -92,20 +99,26 @@ class Gallery:
         self.close()
 
     def close(self) -> None:
-        """Frees files and connections; a second call does nothing."""
+        """Release files and connections; a second call has no effect."""
         if self._store is not None:
             self._store.close()
             self._store = None
 
     @property
     def width(self) -> int | None:
-        """d of its embeddings; None before the first enrolment."""
+        """Embedding size d; None before the first enrolment."""
         return self.store.settings().get("width")
 
     @property
     def fingerprint(self) -> str | None:
         """Fingerprint of the model of the embeddings; None before the first enrolment."""
         return self.store.settings().get("fingerprint")
+
+    @property
+    def attribute_names(self) -> list[str] | None:
+        """Names of the attributes for `describe`; None before any were enrolled."""
+        values = self.store.settings().get("attribute_names")
+        return None if values is None else [normalized(name) for name in values]
 
     @property
     def calibration(self) -> MatchCalibration | None:
@@ -120,21 +133,19 @@ class Gallery:
     @calibration.setter
     def calibration(self, calibration: MatchCalibration | None) -> None:
         if not (calibration is None or isinstance(calibration, MatchCalibration)):
-            raise InputError(
-                "`calibration` must be a keras_reid.evaluation.MatchCalibration, got "
-                f"{calibration!r}. Fit one with fit_calibration(…)."
-            )
+            rule = "a keras_reid.evaluation.MatchCalibration"
+            raise invalid("calibration", rule, calibration, "Fit one with fit_calibration(…).")
         values = None if calibration is None else calibration.to_dict()
         self.store.save_settings({**self.store.settings(), "calibration": values})
 
     def calibrate(self) -> SelfCalibration | None:
         """Adapt the calibration to the images of the gallery, leaving one image out at a time.
 
-        Of large galleries 200 persons with 8 images of each are used.
+        In large galleries, 200 persons with 8 images each are used.
 
         Returns:
-            The searches that it was adapted on; None if the gallery has too few images. At least 5
-            persons with 2 images are required.
+            The searches of the adaptation; None if the gallery has fewer than 5 persons with 2
+            images.
 
         Raises:
             InputError: the gallery has no calibration of its model.
@@ -142,9 +153,9 @@ class Gallery:
         before = self.calibration
         if before is None:
             raise InputError(NOT_CALIBRATED)
-        names = self.identities()
-        self.store.save_settings({**self.store.settings(), PERSONS: len(names)})
-        several = sorted(name for name, images in names.items() if images >= LEAST_IMAGES)
+        counts = self.identities()
+        self.store.save_settings({**self.store.settings(), PERSONS: len(counts)})
+        several = sorted(name for name, images in counts.items() if images >= LEAST_IMAGES)
         if len(several) < LEAST_PERSONS:
             return None
         chosen = np.random.default_rng(0).permutation(several)[:SAMPLED_PERSONS]
@@ -167,66 +178,78 @@ class Gallery:
         attribute_names: Sequence[str] | None = None,
         digests: Sequence[str] | None = None,
     ) -> int:
-        """Adds rows and returns how many; all of them are durable then.
+        """Add rows durably and return their number.
 
         Args:
             embeddings: (n, d) finite numbers.
             identities: (n,) texts or integers, not empty; no text has control characters.
             cameras: (n,) texts or integers, "" or None where unknown; None: all unknown.
             times: (n,) seconds, None or NaN where unknown; None: all unknown.
-            images: (n,) references to the images, such as their paths, each one once; None makes
-                `IDENTITY#1`, `IDENTITY#2`, … after those that are there.
-            model_fingerprint: of the model that made them, `fingerprint` in its `export.json`; the
-                first enrolment settles it for the gallery.
+            images: (n,) distinct references to the images, such as their paths; None creates
+                `IDENTITY#1`, `IDENTITY#2`, … after the existing ones.
+            model_fingerprint: of the model of the embeddings, `fingerprint` in its `export.json`;
+                the first enrolment sets that of the gallery.
             existing: "refuse", "skip" or "replace", for images that the gallery holds.
             attributes: (n, m) probabilities, for `describe`; None: unknown.
-            attribute_names: (m,); the first enrolment with attributes settles them.
+            attribute_names: (m,); the first enrolment with attributes sets those of the gallery.
             digests: (n,) digests of the image files, "" where unknown, such as
-                `keras_reid.io.content_digest` returns them, for `changes`; None: all unknown.
+                `keras_reid.io.content_digest` returns, for `changes`; None: all unknown.
 
         Raises:
-            InputError: columns that do not fit, another width or model than the gallery's, or an
-                image that occurs twice or is there already. Nothing is added then.
+            InputError: columns that do not fit, another embedding size or model than the gallery's,
+                or an image that occurs twice or is enrolled. No row is added.
         """
         if not model_fingerprint or not isinstance(model_fingerprint, str):
-            raise InputError(
-                "a gallery holds embeddings of one model: give its fingerprint, as in export.json; "
-                f"received {model_fingerprint!r}"
-            )
+            rule = "the fingerprint of a model, as in export.json"
+            raise invalid("model_fingerprint", rule, model_fingerprint)
         checks.one_of(("refuse", "skip", "replace"), existing=existing)
         x = self._checked(embeddings, model_fingerprint)
-        rows = self._rows(x, identities, cameras, times, images, digests)
-        rows = replace(rows, attributes=self._attributes(len(x), attributes, attribute_names))
-        held = {} if images is None else self._held(rows.image)
+        references = self._numbered(identities, len(x)) if images is None else images
+        rows = checked_rows(len(x), identities, cameras, times, references, digests)
+        texts = self._attributes(len(x), attributes, attribute_names)
+        rows = [row._replace(attributes=text) for row, text in zip(rows, texts, strict=True)]
+        held = {} if images is None else self._held(rows)
         if held and existing == "refuse":
-            raise InputError(
-                f"an image is enrolled once: {len(held)} of {len(rows)} are in the gallery, "
-                f"such as {min(held)!r}; leave them out, or pass existing='skip'"
-            )
+            received = Shown(f"{len(held)} of {len(rows)} in the gallery, such as {min(held)!r}")
+            raise invalid("images", "new", received, "Omit them, or pass existing='skip'.")
         if held and existing == "skip":
-            rows = rows[[i for i, image in enumerate(rows.image) if image not in held]]
-        if not len(rows):
-            return 0
-        model: dict[str, Any] = {"width": x.shape[1], "fingerprint": model_fingerprint}
-        if attribute_names is not None:
-            model["attribute_names"] = [normalized(name) for name in attribute_names]
-        self._before_writing(model)
-        if held and existing == "replace":
-            self.store.replace([row.image for row in held.values()], rows)
-        else:
-            self.store.add(rows)
+            new = [i for i, row in enumerate(rows) if row.image not in held]
+            x, rows, held = x[new], [rows[i] for i in new], {}
+        if rows:
+            model: dict[str, Any] = {"width": x.shape[1], "fingerprint": model_fingerprint}
+            if attribute_names is not None:
+                model["attribute_names"] = [normalized(name) for name in attribute_names]
+            self._before_writing(model)
+            if held:
+                self.store.replace([row.image for row in held.values()], x, rows)
+            else:
+                self.store.add(x, rows)
         return len(rows)
 
     def _before_writing(self, model: dict[str, Any]) -> None:
-        """Save new settings, and forget the number of persons."""
+        """Save new settings, and remove the number of persons."""
         before = self.store.settings()
         settings = {**model, **before}
         settings.pop(PERSONS, None)
         if settings != before:
             self.store.save_settings(settings)
 
-    def _held(self, images: list[str]) -> dict[str, Labels]:
-        """Return the rows of those images that the gallery holds."""
+    def _numbered(self, identities: Sequence[Any], count: int) -> list[str]:
+        taken = self.store.identities() if self.store.count() else {}
+        references: dict[str, None] = {}
+        for name in names(identities, count, "identities", empty=False):
+            number = taken.get(name, 0) + 1
+            while (image := f"{name}#{number}") in references or self.store.held([image]):
+                number += 1
+            taken[name] = number
+            references[image] = None
+        return list(references)
+
+    def _held(self, rows: Sequence[Row]) -> dict[str, Row]:
+        """Return the rows of the gallery by the image references of these rows."""
+        return self._held_images([row.image for row in rows])
+
+    def _held_images(self, images: list[str]) -> dict[str, Row]:
         rows = self.store.held(images)
         return {i: row for i, row in rows.items() if row.image == i or one_image(row.image, i)}
 
@@ -241,22 +264,22 @@ class Gallery:
         """Compare images, their labels and their content with the rows of the gallery.
 
         Args:
-            images, identities, cameras, times, digests: (n,), as in `enrol`. Cameras and times that
-                are unknown are not compared.
+            images, identities, cameras, times, digests: (n,), as in `enrol`. Unknown cameras and
+                times are not compared.
 
         Raises:
             InputError: columns that do not fit.
         """
-        rows = self._rows(np.zeros((len(images), 1)), identities, cameras, times, images, digests)
-        held = self._held(rows.image)
+        rows = checked_rows(len(images), identities, cameras, times, images, digests)
+        held = self._held(rows)
         new, replaced, moved = np.zeros((3, len(rows)), bool)
-        for i, (image, digest) in enumerate(zip(rows.image, rows.digest, strict=True)):
-            row = held.get(image)
-            if row is None:
+        for i, row in enumerate(rows):
+            own = held.get(row.image)
+            if own is None:
                 new[i] = True
             else:
-                replaced[i] = not digest or digest != row.digest
-                moved[i] = _relabeled(rows, i, row) != row
+                replaced[i] = not row.digest or row.digest != own.digest
+                moved[i] = own.relabeled(row) != own
         return Changes(new, replaced, moved)
 
     def relabel(
@@ -266,224 +289,149 @@ class Gallery:
         cameras: Sequence[Any] | None = None,
         times: Sequence[float | None] | None = None,
     ) -> int:
-        """Give rows other identities, cameras and times, and return how many rows there are.
+        """Set the identities, cameras and times of enrolled images, and return their number.
 
         Args:
-            images: (n,) references. Images without a row are left out.
-            identities, cameras, times: (n,), as in `enrol`. A camera or time that is unknown
-                leaves that of the row.
+            images: (n,) references. Images without a row are skipped.
+            identities, cameras, times: (n,), as in `enrol`. An unknown camera or time leaves that
+                of the row.
 
         Raises:
             InputError: columns that do not fit.
         """
-        rows = self._rows(np.zeros((len(images), 1)), identities, cameras, times, images)
-        held = self._held(rows.image)
-        labels = [
-            _relabeled(rows, i, held[image]) for i, image in enumerate(rows.image) if image in held
-        ]
-        if labels:
-            columns = (list(column) for column in zip(*labels, strict=True))
-            image, identity, camera, time, attributes, digest = columns
-            x, seconds = self.store.embeddings(image), np.array(time, np.float64)
+        rows = checked_rows(len(images), identities, cameras, times, images)
+        held = self._held(rows)
+        moved = [held[row.image].relabeled(row) for row in rows if row.image in held]
+        if moved:
+            references = [row.image for row in moved]
+            x = self.store.embeddings(references)
             self._before_writing({})
-            self.store.replace(image, Rows(x, identity, camera, seconds, image, attributes, digest))
-        return len(labels)
+            self.store.replace(references, x, moved)
+        return len(moved)
 
-    @property
-    def attribute_names(self) -> list[str] | None:
-        """Of the attributes that `describe` knows; None before any were enrolled."""
-        names = self.store.settings().get("attribute_names")
-        return None if names is None else [normalized(name) for name in names]
-
-    def _attributes(self, count: int, values: Any, names: Sequence[str] | None) -> list[str]:
-        """The probabilities of each row as the store keeps them."""
-        if values is None and names is None:
+    def _attributes(self, count: int, values: Any, given: Sequence[str] | None) -> list[str]:
+        """Return the probabilities of each row as text."""
+        if values is None and given is None:
             return [""] * count
         shares = np.asarray([] if values is None else values, np.float64)
-        names = [normalized(name) for name in ([] if names is None else names)]
-        if shares.shape != (count, len(names)) or not ((shares >= 0) & (shares <= 1)).all():
-            raise InputError(
-                f"attributes are probabilities (n, m) with m names, n={count}: received "
-                f"{shares.shape} and {len(names)} names"
-            )
-        known = self.attribute_names or names
-        if names != known:
-            raise InputError(
-                f"a gallery has one set of attributes: this one has {', '.join(known)}; received "
-                f"{', '.join(names)}; use its model, or a new gallery"
-            )
+        texts = [normalized(name) for name in ([] if given is None else given)]
+        if shares.shape != (count, len(texts)) or not ((shares >= 0) & (shares <= 1)).all():
+            rule = f"probabilities in the shape ({count}, {len(texts)}), a column for each name"
+            raise invalid("attributes", rule, Shown(f"the shape {shares.shape}"))
+        checks.one_of([str(self.attribute_names or texts)], attribute_names=str(texts))
         return [",".join(f"{p:.4g}" for p in row) for row in shares.tolist()]
 
     def describe(
-        self, wanted: Mapping[str, bool], k: int = 10, filter: Filter = NO_FILTER
+        self, wanted: Mapping[str, bool], top_k: int = 10, filter: Filter = NO_FILTER
     ) -> list[SearchResult]:
-        """The k rows that fit a description best, such as `{"upred": True, "hat": False}`.
+        """Return the `top_k` rows that fit a description best: `{"upred": True, "hat": False}`.
 
-        A hit's `distance` is `−mean log p` over what is wanted, p the probability of it being so
-        (of it not being so where False), at least 1e-6: 0 is a sure fit.
+        The `distance` of a result is `−mean log p` over the wanted attributes. p is the probability
+        of the wanted value, at least 1e-6.
 
         Raises:
-            InputError: k below 1, nothing wanted, or attributes that the gallery does not know.
+            InputError: `top_k` below 1, no attributes, or attributes that the gallery does not
+                have.
         """
         known = self.attribute_names or []
         wanted = {normalized(name): value for name, value in wanted.items()}
-        unknown = [name for name in wanted if name not in known]
-        if unknown or not wanted:
-            raise InputError(
-                f"a description names attributes of the gallery, {', '.join(known) or 'none'}: "
-                f"received {', '.join(map(str, unknown)) or 'nothing'}; those of a gallery are "
-                "predicted by a model of the recipe attributes"
-            )
-        checks.at_least(1, k=k)
+        if not wanted or not wanted.keys() <= set(known):
+            rule = f"attributes of the gallery ({', '.join(known) or 'none'})"
+            fix = "A model of the recipe attributes predicts them."
+            raise invalid("wanted", rule, Shown(", ".join(map(str, wanted)) or "none"), fix)
+        checks.at_least(1, top_k=top_k)
         columns = [known.index(name) for name in wanted]
         yes = np.array([bool(value) for value in wanted.values()])
-        found = []
-        for hit, text in self.store.described(filter):
-            p = np.array(text.split(","), np.float64)[columns]
+        results = []
+        for row in self.store.described(filter):
+            p = np.array(row.attributes.split(","), np.float64)[columns]
             cost = -np.log(np.maximum(np.where(yes, p, 1 - p), 1e-6)).mean()
-            found.append(hit._replace(distance=float(cost) + 0.0))
-        return heapq.nsmallest(k, found, key=lambda hit: (hit.distance, hit.image))
-
-    def _rows(
-        self,
-        x: np.ndarray,
-        identities: Sequence[Any],
-        cameras: Sequence[Any] | None,
-        times: Sequence[float | None] | None,
-        images: Sequence[str] | None,
-        digests: Sequence[str] | None = None,
-    ) -> Rows:
-        count = len(x)
-        identity = _names(identities, count, "identities")
-        if "" in identity:
-            raise InputError(f"every row has an identity: row {identity.index('')} has none")
-        camera = [""] * count if cameras is None else _names(cameras, count, "cameras")
-        image = self._numbered(identity) if images is None else _references(images, count)
-        given = [None] * count if times is None else times
-        try:
-            values = [np.nan if t is None else float(t) for t in given]
-        except (TypeError, ValueError) as error:
-            raise InputError(
-                f"times are seconds, or None where unknown: {error}; convert them first"
-            ) from error
-        if len(values) != count or np.isinf(values).any():
-            raise InputError(
-                f"times are one finite number or None for each of {count} rows: received "
-                f"{len(values)}, {int(np.isinf(values).sum())} of them infinite"
-            )
-        unknown = [""] * count
-        digest = unknown if digests is None else _texts(digests, count, "digests")
-        return Rows(x, identity, camera, np.array(values, np.float64), image, unknown, digest)
-
-    def _numbered(self, identity: list[str]) -> list[str]:
-        taken = self.store.identities() if self.store.count() else {}
-        held: set[str] = set()
-        names = []
-        for name in identity:
-            number = taken.get(name, 0) + 1
-            while (reference := f"{name}#{number}") in held or self.store.held([reference]):
-                number += 1
-            taken[name] = number
-            held.add(reference)
-            names.append(reference)
-        return names
+            results.append(SearchResult(*row[:4], float(cost) + 0.0))
+        return heapq.nsmallest(top_k, results, key=lambda hit: (hit.distance, hit.image))
 
     def search(
         self,
         embeddings: Any,
-        k: int = 10,
+        top_k: int = 10,
         filter: Filter = NO_FILTER,
         *,
         query_cameras: Sequence[Any] | None = None,
         model_fingerprint: str | None = None,
-        rerank: str = "none",
+        reranking: str = "none",
         shortlist: int = 1000,
-        rerank_options: dict[str, Any] | None = None,
+        reranking_options: dict[str, Any] | None = None,
     ) -> list[list[SearchResult]]:
-        """The k nearest rows of each query, nearest first; fewer where a filter leaves fewer.
+        """Return the `top_k` nearest rows of each query, nearest first; fewer if the filter does.
 
         Args:
             embeddings: (q, d) finite numbers.
-            k: at most the number of rows.
-            filter: the rows to look at.
-            query_cameras: (q,) cameras of the queries: rows of the same camera are not looked at;
-                "" or None looks at all.
-            model_fingerprint: refused if it is not the gallery's.
-            rerank: "none", or a name of `keras_reid.reranking.RERANKERS`: each query on its own,
-                among its `shortlist` nearest rows; hits keep their distances, and have `reranked`.
-            shortlist: rows that are fetched to re-rank, at least k; more than there are means all.
-            rerank_options: of the re-ranker, such as `{"k1": 20}`.
+            top_k: at most the number of rows.
+            filter: the rows to compare.
+            query_cameras: (q,) cameras of the queries, whose rows are not compared; "" or None
+                compares all.
+            model_fingerprint: must be that of the gallery.
+            reranking: "none", or a name in `keras_reid.reranking.RERANKERS`. Each query is
+                re-ranked on its own, among its `shortlist` nearest rows. Results keep their
+                distances, and have `reranked`.
+            shortlist: number of rows to re-rank, at least `top_k`; all if there are fewer.
+            reranking_options: of the re-ranker, such as `{"k1": 20}`.
 
         Raises:
-            InputError: an empty gallery, k larger than it, other embeddings than it holds, or
-                unknown options.
+            InputError: an empty gallery, a larger `top_k`, embeddings that do not fit, or unknown
+                options.
         """
         x = self._checked(embeddings, model_fingerprint)
         count = self.store.count()
         if not count:
-            raise InputError("an empty gallery finds nobody: enrol images first")
-        if not isinstance(k, int | np.integer) or not 1 <= k <= count:
-            raise InputError(
-                f"k is from 1 to the size of the gallery, {count:,}: received {k}; ask for fewer"
-            )
-        if rerank == "none":
-            if rerank_options:
-                raise InputError(f"rerank_options need a re-ranker: received {rerank_options}")
-            return self._found(x, int(k), filter, query_cameras)
-        if shortlist < k:
-            raise InputError(
-                f"a shortlist holds at least the k={k} hits: received shortlist={shortlist}"
-            )
-        found = self._found(x, min(int(shortlist), count), filter, query_cameras)
+            raise InputError("The gallery is empty. Enrol images first.")
+        if not isinstance(top_k, int | np.integer) or not 1 <= top_k <= count:
+            raise invalid("top_k", f"from 1 to {count:,}, the size of the gallery", top_k)
+        options = reranking_options or {}
+        if reranking == "none":
+            if options:
+                raise invalid("reranking", "a re-ranker, because it has options", reranking)
+            return self._nearest(x, int(top_k), filter, query_cameras)
+        checks.at_least(top_k, "It includes the `top_k` results.", shortlist=shortlist)
+        lists = self._nearest(x, min(int(shortlist), count), filter, query_cameras)
         return [
-            self._reranked(query, hits, rerank, rerank_options or {})[:k]
-            for query, hits in zip(x, found, strict=True)
+            self._reranked(query, hits, reranking, options)[:top_k]
+            for query, hits in zip(x, lists, strict=True)
         ]
 
-    def _found(
-        self, x: np.ndarray, k: int, filter: Filter, query_cameras: Sequence[Any] | None
+    def _nearest(
+        self, x: np.ndarray, top_k: int, filter: Filter, query_cameras: Sequence[Any] | None
     ) -> list[list[SearchResult]]:
         if query_cameras is None:
-            return self.store.search(x, k, filter)
-        cameras = np.array(_names(query_cameras, len(x), "query cameras"), object)
-        found: list[list[SearchResult]] = [[] for _ in x]
+            return self.store.search(x, top_k, filter)
+        cameras = np.array(names(query_cameras, len(x), "query_cameras"), object)
+        results: list[list[SearchResult]] = [[] for _ in x]
         for camera in sorted(set(cameras)):
             chosen = np.flatnonzero(cameras == camera)
-            hits = self.store.search(x[chosen], k, filter.without(camera))
-            for i, row in zip(chosen, hits, strict=True):
-                found[i] = row
-        return found
+            lists = self.store.search(x[chosen], top_k, filter.without(camera))
+            for i, hits in zip(chosen, lists, strict=True):
+                results[i] = hits
+        return results
 
     def _reranked(
         self, query: np.ndarray, hits: list[SearchResult], name: str, options: dict[str, Any]
     ) -> list[SearchResult]:
         if not hits:
             return hits
-        vectors = self.store.embeddings([hit.image for hit in hits])
-        distances = compare(query[None], vectors, reranking=name, **options).rows(0, 1)[0]
+        x = self.store.embeddings([hit.image for hit in hits])
+        distances = compare(query[None], x, reranking=name, **options).rows(0, 1)[0]
         order = np.argsort(distances, kind="stable")
         return [hits[i]._replace(reranked=float(distances[i])) for i in order]
 
     def identify(
-        self,
-        embeddings: Any,
-        k: int = 1,
-        filter: Filter = NO_FILTER,
-        *,
-        query_cameras: Sequence[Any] | None = None,
-        model_fingerprint: str | None = None,
-        rerank: str = "none",
-        shortlist: int = 1000,
-        rerank_options: dict[str, Any] | None = None,
-        limits: Limits = LIMITS,
+        self, embeddings: Any, top_k: int = 1, *, limits: Limits = LIMITS, **search: Any
     ) -> list[Identification]:
         """Search for each query, and decide whether the nearest person is the person of the query.
 
         Args:
-            embeddings, filter, query_cameras, model_fingerprint: as in `search`.
-            rerank, shortlist, rerank_options: as in `search`.
-            k: hits of each query, at most the number of rows.
+            embeddings: (q, d) finite numbers.
+            top_k: number of hits of each query, at most the number of rows.
             limits: probabilities of a match and of a possible match.
+            search: other arguments of `search`.
 
         Raises:
             InputError: as `search`, or the gallery has no calibration.
@@ -491,31 +439,31 @@ class Gallery:
         calibration = self.calibration
         if calibration is None:
             raise InputError(NOT_CALIBRATED)
-        x = self._checked(embeddings, model_fingerprint)
+        x = self._checked(embeddings, search.get("model_fingerprint"))
         persons, count = self.persons(), self.count()
-        cameras = [""] * len(x) if query_cameras is None else query_cameras
-        found: list[list[SearchResult]] = [[] for _ in x]
-        waiting, depth = list(range(len(x))), max(k, SECOND)
+        given = search.pop("query_cameras", None)
+        cameras = np.array([""] * len(x) if given is None else [*given], object)
+        shortlist = search.pop("shortlist", 1000)
+        results: list[list[SearchResult]] = [[] for _ in x]
+        waiting, depth = np.arange(len(x)), max(top_k, FIRST_DEPTH)
         # Decisions compare two persons, so queries with hits of one person are searched deeper.
-        while waiting:
-            rows = self.search(
+        while len(waiting):
+            lists = self.search(
                 x[waiting],
                 min(depth, max(1, count)),
-                filter,
-                query_cameras=[cameras[i] for i in waiting],
-                rerank=rerank,
+                query_cameras=cameras[waiting].tolist(),
                 shortlist=max(depth, shortlist),
-                rerank_options=rerank_options,
+                **search,
             )
-            for i, hits in zip(waiting, rows, strict=True):
-                found[i] = hits
+            for i, hits in zip(waiting, lists, strict=True):
+                results[i] = hits
             full = depth >= min(count, DEEPEST)
-            waiting = [i for i in waiting if not full and len({h.identity for h in found[i]}) == 1]
-            depth = min(8 * depth, DEEPEST)
+            one = [not full and len({hit.identity for hit in hits}) == 1 for hits in lists]
+            waiting, depth = waiting[one], min(8 * depth, DEEPEST)
         images = count / max(1, persons)
         return [
-            Identification(decide(hits, calibration, persons, images, limits), hits[:k])
-            for hits in found
+            Identification(decide(hits, calibration, persons, images, limits), hits[:top_k])
+            for hits in results
         ]
 
     def persons(self) -> int:
@@ -524,32 +472,32 @@ class Gallery:
         return len(self.identities()) if persons is None else persons
 
     def remove(self, identity: Any) -> int:
-        """Erase all rows of an identity, a text or integer, and return how many there were.
+        """Erase all rows of an identity, a text or integer, and return their number.
 
         Raises:
             InputError: another value.
         """
         name = normalized(label(identity, "identity"))
-        if _unprintable(name):
+        if unprintable(name):
             return 0
         self._before_writing({})
         return self.store.remove(name)
 
     def count(self) -> int:
-        """Number of rows."""
+        """Return the number of rows."""
         return self.store.count()
 
     def contains(self, images: Sequence[str]) -> set[str]:
         """Return the image references that are enrolled."""
         texts = [str(image) for image in images]
-        return {*self._held([text for text in texts if not _unprintable(text)])}
+        return {*self._held_images([text for text in texts if not unprintable(text)])}
 
     def identities(self) -> dict[str, int]:
-        """Number of rows of each identity, by name."""
+        """Return the number of rows of each identity, by name."""
         return self.store.identities()
 
     def stats(self) -> dict[str, Any]:
-        """Facts about the gallery as plain values."""
+        """Return facts about the gallery as plain values."""
         calibration = self.calibration
         return {
             "rows": self.count(),
@@ -563,62 +511,10 @@ class Gallery:
     def _checked(self, embeddings: Any, fingerprint: str | None) -> np.ndarray:
         """Return the embeddings; raise unless they are of the model of the gallery."""
         x = checked_features(embeddings, 2, "embedding")
-        known, width = self.fingerprint, self.width
-        if None not in (known, fingerprint) and fingerprint != known:
-            raise InputError(
-                "distances between embeddings of two models mean nothing: this gallery is of the "
-                f"model {known}, received {fingerprint}; use that model, or a new gallery"
-            )
+        own, width = self.fingerprint, self.width
+        if None not in (own, fingerprint) and fingerprint != own:
+            rule = f"{own!r}, the model of the gallery"
+            raise invalid("model_fingerprint", rule, fingerprint, "Use that model.")
         if width not in (None, x.shape[1]):
-            raise InputError(
-                f"embeddings in this gallery have {width} numbers: received {x.shape[1]}; embed "
-                "with the model that it was made with"
-            )
+            raise invalid("embeddings", f"of size {width}, as in the gallery", Shown(x.shape[1]))
         return x
-
-
-def _texts(values: Sequence[Any], count: int, what: str) -> list[str]:
-    if not isinstance(values, list | tuple):
-        values = np.asarray(values, object).tolist()
-    if not isinstance(values, list | tuple):
-        raise InputError(f"`{what}` must have one value for each row, got {values!r}. Pass a list.")
-    if what == "images":
-        values = [str(path) if isinstance(path, os.PathLike) else path for path in values]
-    texts = ["" if value is None else label(value, what) for value in values]
-    if len(texts) != count:
-        raise InputError(f"{what} are one for each of {count} rows: received {len(texts)}")
-    longest = max(texts, key=len, default="")
-    if len(longest) > LONGEST_TEXT:
-        raise InputError(
-            f"{what} have at most {LONGEST_TEXT} characters: received one of {len(longest)}"
-        )
-    wrong = next((text for text in texts if _unprintable(text)), None)
-    if wrong is not None:
-        raise InputError(
-            f"{what} are text without control characters, in UTF-8: received {wrong!r}; rename it"
-        )
-    return texts
-
-
-def _names(values: Sequence[Any], count: int, what: str) -> list[str]:
-    return [normalized(text) for text in _texts(values, count, what)]
-
-
-def _references(values: Sequence[str], count: int) -> list[str]:
-    images = _texts(values, count, "images")
-    image = "" if "" in images else repeated(images)
-    if image is not None:
-        raise InputError(
-            f"an image is enrolled once and has a name: {image!r} is empty or occurs twice"
-        )
-    return images
-
-
-def _relabeled(rows: Rows, i: int, row: Labels) -> Labels:
-    """Return the labels of a held row with the identity, and the known labels, of row i."""
-    time = row.time if np.isnan(rows.time[i]) else float(rows.time[i])
-    return row._replace(identity=rows.identity[i], camera=rows.camera[i] or row.camera, time=time)
-
-
-def _unprintable(text: str) -> bool:
-    return printable(text) != text or "\n" in text or "\t" in text

@@ -1,43 +1,42 @@
 """Galleries in Milvus: embedded (Milvus Lite, a folder) or a server or cluster."""
 
 import hashlib
-import itertools
 import json
 import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from keras_reid import checks
-from keras_reid.errors import InputError
-from keras_reid.gallery.store import Filter, Labels, Rows, SearchResult
+from keras_reid.errors import InputError, invalid
+from keras_reid.gallery.rows import NO_TIME, Filter, Row, SearchResult
 from keras_reid.names import expanded, normalized
 
 PEOPLE, NEXT, SETTINGS = "people", "people_next", "people_settings"
-TEXT = 4096  # bytes of a name at most
+TEXT = 4096  # bytes of a text at most
 BATCH_BYTES = 2**24  # a message of Milvus is 64 MiB at most
-REPLACED = "replaced"  # in the settings
+UNCLEAN = "replaced"  # setting: the files can hold rows twice, or erased rows
 KEY = "id"
 SPELLED = "spelled"  # `_key` of the image in NFC, the same for all spellings
-FIELDS = ["image", "identity", "camera", "time"]
-STORED = [*FIELDS, "attributes", "digest", "embedding"]
-LONGEST = 16_384  # hits of one search of Milvus
-UNKNOWN = -1e300  # a time that is not known: servers before 2.5 have no nulls
+STORED = [*Row._fields, "embedding"]
+LARGEST_TOP_K = 16_384
 
 
 class MilvusStore:
     """Rows in the collection "people" of a database; settings in "people_settings".
 
-    A row is known by 63 bits of a hash of its image: names of files would be taken for language
-    where the client makes a filter of its keys.
+    The key of a row is a hash of 63 bits of its image: the client writes keys into filters, where
+    file names would be parsed.
 
-    A write is acknowledged when Milvus has acknowledged it; an embedded one has then written its
-    segments to the disk. What is removed from an embedded gallery is gone from its files; a
-    cluster drops it from its storage when it compacts.
+    A write returns when Milvus has acknowledged it. An embedded Milvus has then written its
+    segments to the disk. Removed rows are erased from the files of an embedded gallery. A cluster
+    erases them from its storage when it compacts.
+
+    Args:
+        uri: folder of Milvus Lite, or address of a server.
     """
 
     def __init__(self, uri: str) -> None:
@@ -47,54 +46,65 @@ class MilvusStore:
         self.embedded = "://" not in uri
         self.uri, self.types = uri, pymilvus.DataType
         self.converted = False
-        self.replaced = False  # rows, which are to be erased from the storage
+        self.unclean = False
         if self.embedded:
             path = expanded(uri).absolute()
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.mkdir(mode=0o700, exist_ok=True)  # embeddings are personal data
             except OSError as error:
-                raise InputError(
-                    f"`{path}` must be a folder of Milvus Lite, or new, got '{error.strerror}'. "
-                    "Name another."
-                ) from error
-            uri = str(path)
-            _drop_cut_indexes(path)
-        killed = self.embedded and _has_log(path)
-        with self._seen():
-            self.client = pymilvus.MilvusClient(uri, timeout=10)
+                raise InputError(f"{path}: {error.strerror}. Choose another folder.") from error
+            self.uri = str(path)
+        with self._errors():
+            self.client = pymilvus.MilvusClient(self.uri, timeout=10)
             self._recover()
-            if self.embedded and PEOPLE in self.client.list_collections():
-                self._clean(path, killed)
 
     def _recover(self) -> None:
-        """Ends what a kill interrupted, and loads what there is."""
+        """Load the collections, and finish what a killed process began."""
         names = self.client.list_collections()
-        if NEXT in names:
-            if PEOPLE in names:
-                self.client.drop_collection(NEXT)
-            else:
-                self.client.rename_collection(NEXT, PEOPLE)
+        if NEXT in names and PEOPLE in names:
+            self.client.drop_collection(NEXT)
+        elif NEXT in names:
+            self.client.rename_collection(NEXT, PEOPLE)
         if SETTINGS not in names:
             types = {"name": self.types.VARCHAR, "value": self.types.VARCHAR}
-            self._create(SETTINGS, types, 2)  # a collection has to have a vector
-        for name in self.client.list_collections():
-            if name in (PEOPLE, SETTINGS):
-                self.client.load_collection(name)
-        if PEOPLE in names and (self.embedded or KEY not in self._fields()):
+            self._create(SETTINGS, types, 2)  # a collection must have a vector
+        damaged = not all([self._load(SETTINGS), self._load(PEOPLE)])
+        if not self.client.has_collection(PEOPLE):
+            return
+        if self.embedded and (damaged or self.settings().get(UNCLEAN)):
+            self.client.flush(PEOPLE)
+            self._erase()
+        if self.embedded or KEY not in self._fields():
             self._convert()
 
-    def _convert(self) -> None:
-        """Brings a gallery of version 0.2.0 or before up to date: digests, and names in NFC.
+    def _load(self, collection: str) -> bool:
+        """Load a collection; without its index, and return False, if a kill damaged the index."""
+        from pymilvus.exceptions import MilvusException
 
-        A server's is converted by the first process that writes, since others may be searching it.
+        if not self.client.has_collection(collection):
+            return True
+        try:
+            self.client.load_collection(collection)
+        except MilvusException:
+            if not self.embedded:
+                raise
+            self.client.drop_index(collection, "embedding")
+            self.client.load_collection(collection)
+            return False
+        return True
+
+    def _convert(self) -> None:
+        """Convert a gallery of version 0.2.0 or earlier: digests, and names in NFC.
+
+        The first process that writes converts a server's gallery, because others may search it.
         """
         if not self.converted and not {KEY, SPELLED, "digest"} <= self._fields().keys():
             self._rewrite()
         self.converted = True
 
     def _fields(self) -> dict[str, Any]:
-        """The columns of the people by name."""
+        """Return the columns of the people by name."""
         fields = self.client.describe_collection(PEOPLE)["fields"]
         return {field["name"]: field for field in fields}
 
@@ -117,43 +127,47 @@ class MilvusStore:
         self._create(collection, types, width)
 
     def settings(self) -> dict[str, Any]:
-        with self._seen():
+        with self._errors():
             rows = self.client.get(SETTINGS, ids=["settings"], output_fields=["value"])
         return json.loads(rows[0]["value"]) if rows else {}
 
     def save_settings(self, settings: dict[str, Any]) -> None:
         row = {"name": "settings", "value": json.dumps(settings), "embedding": [0.0, 0.0]}
-        with self._seen():
+        with self._errors():
             self.client.upsert(SETTINGS, [row])
             self._synchronize(SETTINGS)
 
-    def add(self, rows: Rows) -> None:
-        with self._seen():
+    def add(self, x: np.ndarray, rows: Sequence[Row]) -> None:
+        with self._writing():
             if not self.client.has_collection(PEOPLE):
-                self._create_people(PEOPLE, rows.embedding.shape[1])
+                self._create_people(PEOPLE, x.shape[1])
                 self.client.load_collection(PEOPLE)
             self._convert()
-            for part in _messages(rows):
+            for part in _messages(x, rows):
                 self.client.insert(PEOPLE, part)
-            self._synchronize(PEOPLE)
 
-    def replace(self, images: Sequence[str], rows: Rows) -> None:
-        with self._seen():
+    def replace(self, images: Sequence[str], x: np.ndarray, rows: Sequence[Row]) -> None:
+        with self._writing():
             self._convert()
-            self._mark(replaced=True)
-            for part in _messages(rows):
+            self.unclean = True
+            for part in _messages(x, rows):
                 self.client.upsert(PEOPLE, part)
-            left = sorted({*map(_key, images)} - {*map(_key, rows.image)})
+            left = sorted({*map(_key, images)} - {_key(row.image) for row in rows})
             if left:
                 self.client.delete(PEOPLE, ids=left)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Note, for the process after a kill, that the files can hold rows twice or erased rows."""
+        with self._errors():
+            self._mark(True)
+            yield
             self._synchronize(PEOPLE)
 
-    def _mark(self, replaced: bool) -> None:
-        """Note, also for after a kill, whether the storage holds rows that were replaced."""
-        self.replaced = replaced
+    def _mark(self, unclean: bool) -> None:
         settings = self.settings()
-        if self.embedded and settings.get(REPLACED, False) != replaced:
-            self.save_settings({**settings, REPLACED: replaced})
+        if self.embedded and settings.get(UNCLEAN, False) != unclean:
+            self.save_settings({**settings, UNCLEAN: unclean})
 
     def _synchronize(self, collection: str) -> None:
         # A cluster's log is durable when it answers, and it limits how often it is flushed.
@@ -161,18 +175,17 @@ class MilvusStore:
             self.client.flush(collection)
 
     def remove(self, identity: str) -> int:
-        with self._seen():
-            if not self.count():
+        with self._errors():
+            if not self.client.has_collection(PEOPLE):
                 return 0
             self._convert()  # before names are compared
-            his = f"identity == {_literal(identity)}"
-            found = self._count(his)
-            if not found:
-                return 0
-            self.client.delete(PEOPLE, filter=his)
-            self._synchronize(PEOPLE)
-            self._erase()
-        return found
+            condition = f"identity == {_literal(identity)}"
+            count = self._count(condition)
+            if count:
+                with self._writing():
+                    self.client.delete(PEOPLE, filter=condition)
+                self._erase()
+        return count
 
     def _erase(self) -> None:
         """Erase removed and replaced rows from the storage, at once in an embedded gallery."""
@@ -180,10 +193,11 @@ class MilvusStore:
             self._rewrite()
         else:
             self.client.compact(PEOPLE)
-        self._mark(replaced=False)
+        self.unclean = False
+        self._mark(False)
 
     def _rewrite(self) -> None:
-        """Writes the rows to new files: Milvus Lite keeps removed ones in the old."""
+        """Write the rows to new files, because Milvus Lite keeps removed rows in the old files."""
         fields = self._fields()
         self._create_people(NEXT, fields["embedding"]["params"]["dim"])
         for batch in self._all([name for name in STORED if name in fields]):
@@ -193,36 +207,23 @@ class MilvusStore:
         self.client.rename_collection(NEXT, PEOPLE)
         self.client.load_collection(PEOPLE)
 
-    def _clean(self, path: Path, killed: bool) -> None:
-        """Writes anew what a kill left: rows that come twice, or that were being removed.
-
-        Killed between writing a segment and dropping its log, Milvus Lite keeps rows of both.
-        Killed while it removes, it keeps those rows, and a note of which they are.
-        """
-        copies = False
-        if killed:
-            self.client.flush(PEOPLE)
-            copies = self._count() > sum(map(len, self._all(["image"])))
-        if copies or _has_removed(path) or self.settings().get(REPLACED):
-            self._erase()
-
     def _all(self, fields: list[str], condition: str = "") -> Iterator[list[dict[str, Any]]]:
-        """All rows, or those of a condition, each once, some at a time; fields have the image."""
+        """Yield all rows, or those of a condition, each once, in batches; fields have the image."""
         if not self.client.has_collection(PEOPLE):
             return
         iterator = self.client.query_iterator(
             PEOPLE, batch_size=1000, filter=condition, output_fields=fields
         )
-        seen: set[str] = set()  # after a kill, and in old versions, rows come twice
+        images: set[str] = set()  # after a kill, and in old versions, rows come twice
         while batch := iterator.next():
-            new = {row["image"]: row for row in batch if row["image"] not in seen}
-            seen |= new.keys()
+            new = {row["image"]: row for row in batch if row["image"] not in images}
+            images |= new.keys()
             if new:
                 yield list(new.values())
         iterator.close()
 
     def count(self) -> int:
-        with self._seen():
+        with self._errors():
             return self._count()
 
     def _count(self, condition: str = "") -> int:
@@ -231,27 +232,27 @@ class MilvusStore:
         return int(self.client.query(PEOPLE, condition, ["count(*)"])[0]["count(*)"])
 
     def identities(self) -> dict[str, int]:
-        with self._seen():
+        with self._errors():
             batches = self._all(["image", "identity"])
             counts = Counter(row["identity"] for batch in batches for row in batch)
         return dict(sorted(counts.items()))
 
-    def held(self, images: Sequence[str]) -> dict[str, Labels]:
-        with self._seen():
+    def held(self, images: Sequence[str]) -> dict[str, Row]:
+        with self._errors():
             if not self.client.has_collection(PEOPLE):
                 return {}
-            known = self._fields()
-            fields = [name for name in (*FIELDS, "attributes", "digest") if name in known]
-            rows = self._get(images, fields)
-            if SPELLED in known:
+            fields = self._fields()
+            columns = [name for name in Row._fields if name in fields]
+            rows = self._get(images, columns)
+            if SPELLED in fields:
                 others = [_key(normalized(image)) for image in images if not image.isascii()]
                 for start in range(0, len(others), 1000):
                     some = f"{SPELLED} in {others[start : start + 1000]}"
-                    rows += self.client.query(PEOPLE, some, fields)
-        labels = {row["image"]: _labels(**row) for row in rows}
-        labels = {normalized(image): row for image, row in labels.items()} | labels
-        places = {i: i if i in labels else normalized(i) for i in images}
-        return {image: labels[place] for image, place in places.items() if place in labels}
+                    rows += self.client.query(PEOPLE, some, columns)
+        own = {row["image"]: _row(**row) for row in rows}
+        spelled = {normalized(image): row for image, row in own.items()} | own
+        pairs = [(image, name) for image in images for name in (normalized(image), image)]
+        return {image: spelled[name] for image, name in pairs if name in spelled}
 
     def _get(self, images: Sequence[str], fields: list[str]) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = []
@@ -260,168 +261,114 @@ class MilvusStore:
             rows += self.client.get(PEOPLE, ids=keys, output_fields=fields)
         return rows
 
-    def search(self, embeddings: np.ndarray, k: int, filter: Filter) -> list[list[SearchResult]]:
-        if k > LONGEST:
-            raise InputError(f"Milvus finds at most {LONGEST:,} at a time: received k={k:,}")
-        hits = []
-        for start in range(0, len(embeddings), 256):
-            with self._seen():
-                found = self.client.search(
+    def search(self, x: np.ndarray, top_k: int, filter: Filter) -> list[list[SearchResult]]:
+        if top_k > LARGEST_TOP_K:
+            raise invalid("top_k", f"at most {LARGEST_TOP_K:,} in Milvus", top_k)
+        results = []
+        for start in range(0, len(x), 256):
+            with self._errors():
+                batch = self.client.search(
                     PEOPLE,
-                    data=embeddings[start : start + 256].tolist(),
-                    limit=k,
-                    filter=_expression(filter),
-                    output_fields=FIELDS,
+                    data=x[start : start + 256].tolist(),
+                    limit=top_k,
+                    filter=filter.condition(_literal),
+                    output_fields=list(Row._fields[:4]),
                 )
-            hits += [sorted(map(_hit, row), key=lambda hit: hit.distance) for row in found]
-        return hits
+            results += [sorted(map(_result, hits), key=lambda hit: hit.distance) for hits in batch]
+        return results
 
     def embeddings(self, images: Sequence[str]) -> np.ndarray:
-        with self._seen():
+        with self._errors():
             rows = self._get(images, ["image", "embedding"])
         held = {row["image"]: row["embedding"] for row in rows}
         return np.array([held[image] for image in images], np.float32)
 
     def of(self, identities: Sequence[str]) -> tuple[np.ndarray, list[str]]:
-        condition = f"identity in {_literal(list(identities))}"
-        with self._seen():
+        condition = f"identity in {_literal(identities)}"
+        with self._errors():
             batches = self._all(["image", "identity", "embedding"], condition)
             rows = [row for batch in batches for row in batch]
         x = np.array([row["embedding"] for row in rows], np.float32)
         return x, [row["identity"] for row in rows]
 
-    def described(self, filter: Filter) -> Iterator[tuple[SearchResult, str]]:
-        with self._seen():
-            for batch in self._all([*FIELDS, "attributes"], _expression(filter)):
-                for row in batch:
-                    if row["attributes"]:
-                        yield _found(row, 0.0), row["attributes"]
+    def described(self, where: Filter) -> Iterator[Row]:
+        with self._errors():
+            for batch in self._all(list(Row._fields[:5]), where.condition(_literal)):
+                yield from (_row(**row) for row in batch if row["attributes"])
 
     def stats(self) -> dict[str, Any]:
         return {"search": "Milvus Lite, exact" if self.embedded else f"Milvus at {self.uri}"}
 
     def close(self) -> None:
-        if self.replaced:
-            with self._seen():
+        with self._errors():
+            if self.unclean:
                 self._erase()
+            self._mark(False)
         self.client.close()
         if self.embedded:
             from milvus_lite.server_manager import server_manager_instance
 
-            server_manager_instance.release_server(str(expanded(self.uri).absolute()))
+            server_manager_instance.release_server(self.uri)
 
     @contextmanager
-    def _seen(self) -> Iterator[None]:
-        """One sentence where Milvus refuses."""
+    def _errors(self) -> Iterator[None]:
+        """Convert errors of Milvus to InputError."""
         from pymilvus.exceptions import MilvusException
 
         try:
             yield
         except MilvusException as error:
-            remedy = "Is it open in another process, or not a gallery of Milvus Lite?"
-            if not self.embedded:
-                remedy = (
-                    "Start Milvus, for instance with 'docker compose up -d', or check the address."
-                )
-            message = error.message.strip()[:200]
-            raise InputError(
-                f"`{self.uri}` must be a Milvus gallery, got '{message}'. {remedy}"
-            ) from error
-
-
-def _drop_cut_indexes(path: Path) -> None:
-    """A kill can leave an index of a segment empty, which Milvus Lite makes again if it is gone."""
-    for file in path.glob("collections/*/partitions/*/indexes/*"):
-        if file.is_file() and not file.stat().st_size:
-            file.unlink(missing_ok=True)
-
-
-def _has_log(path: Path) -> bool:
-    """Whether an embedded gallery was not closed, but killed."""
-    return any(file.stat().st_size for file in path.glob("collections/*/wal/*") if file.is_file())
-
-
-def _has_removed(path: Path) -> bool:
-    """Whether files of an embedded gallery hold rows that were removed."""
-    removed = path.glob("collections/*/partitions/*/delta/*")
-    return any(SETTINGS not in file.parts for file in removed)
+            fix = "Start Milvus, for instance with 'docker compose up -d', or check the address."
+            if self.embedded:
+                fix = "Is it open in another process, or not a gallery of Milvus Lite?"
+            raise InputError(f"Gallery {self.uri}: {error.message.strip()[:200]}. {fix}") from error
 
 
 def _key(image: str) -> int:
-    """63 bits of a hash of its name."""
+    """Return 63 bits of a hash of an image reference."""
     return int.from_bytes(hashlib.blake2b(image.encode(), digest_size=8).digest(), "big") >> 1
 
 
-def _messages(rows: Rows) -> Iterator[list[dict[str, Any]]]:
-    """Yield the rows as records, so many at a time as a message of Milvus takes."""
-    times = [None if np.isnan(time) else time for time in rows.time.tolist()]
-    texts = (rows.image, rows.identity, rows.camera, times, rows.attributes, rows.digest)
-    records = zip(*texts, rows.embedding, strict=True)
-    step = max(1, BATCH_BYTES // (4 * rows.embedding.shape[1] + TEXT))
-    while part := list(itertools.islice(records, step)):
-        yield [_record(**dict(zip(STORED, values, strict=True))) for values in part]
+def _messages(x: np.ndarray, rows: Sequence[Row]) -> Iterator[list[dict[str, Any]]]:
+    """Yield the rows as records, in parts that fit into a message of Milvus."""
+    step = max(1, BATCH_BYTES // (4 * x.shape[1] + TEXT))
+    for start in range(0, len(rows), step):
+        part = zip(rows[start : start + step], x[start : start + step], strict=True)
+        yield [_record(**row._asdict(), embedding=embedding) for row, embedding in part]
 
 
-def _record(
-    image: str, identity: str, camera: str, time: float | None, digest: str = "", **others: Any
-) -> dict[str, Any]:
-    """Return a row as the collection has it, also of one of an earlier version."""
+def _record(image: str, identity: str, camera: str, time: float | None, **rest: Any) -> Any:
+    """Return a row as the collection stores it, also for a row of an earlier version."""
     return {
-        **others,
+        "digest": "",
+        **rest,
         KEY: _key(image),
         SPELLED: _key(normalized(image)),
         "image": image,
         "identity": normalized(identity),
         "camera": normalized(camera),
         "time": _stored_time(time),
-        "digest": digest,
     }
 
 
-def _labels(
-    image: str,
-    identity: str,
-    camera: str,
-    time: float | None,
-    attributes: str,
-    digest: str = "",
-    **others: Any,
-) -> Labels:
-    known = None if time == UNKNOWN else time
-    return Labels(image, identity, camera, known, attributes, digest)
+def _row(time: float | None, id: int = 0, **columns: Any) -> Row:
+    return Row(**columns, time=None if time == NO_TIME else time)
 
 
-def _hit(found: dict[str, Any]) -> SearchResult:
-    return _found(found["entity"], float(np.sqrt(max(0.0, found["distance"]))))  # it is |x − y|²
-
-
-def _found(row: dict[str, Any], distance: float) -> SearchResult:
-    image, identity, camera, time = (row[name] for name in FIELDS)
-    return SearchResult(image, identity, camera, None if time == UNKNOWN else time, distance)
+def _result(hit: dict[str, Any]) -> SearchResult:
+    row = _row(**hit["entity"])
+    return SearchResult(*row[:4], float(np.sqrt(max(0.0, hit["distance"]))))  # it is |x − y|²
 
 
 def _stored_time(time: float | None) -> float:
-    """Null in galleries of earlier versions."""
-    return UNKNOWN if time is None else time
+    """Return the time; galleries of earlier versions have nulls."""
+    return NO_TIME if time is None else time
 
 
 def _literal(value: Any) -> str:
-    """Text or a list of texts as Milvus reads it: the one place where values become a filter.
+    """Return a text or texts in the language of Milvus.
 
-    JSON has the escapes of Milvus for the quote and the backslash; it would write control
-    characters as Milvus Lite does not read them, but a gallery refuses these.
+    JSON has the escapes of Milvus for the quote and the backslash. It writes control characters in
+    a form that Milvus Lite does not read, but a gallery has no such texts.
     """
     return json.dumps(value, ensure_ascii=False)
-
-
-def _expression(filter: Filter) -> str:
-    conditions = []
-    if filter.cameras is not None:
-        conditions.append(f"camera in {_literal(filter.cameras)}")
-    if filter.not_cameras:
-        conditions.append(f"camera not in {_literal(filter.not_cameras)}")
-    if filter.after is not None:
-        conditions.append(f"time >= {float(filter.after)!r}")
-    if filter.before is not None:
-        conditions.append(f"time < {float(filter.before)!r} and time > {UNKNOWN!r}")
-    return " and ".join(conditions)

@@ -1,15 +1,17 @@
-from .functions import diffusion, ecn, gnn, query_expansion
-from .reciprocal import SparseJaccard, k_reciprocal, k_reciprocal_from_distances
-from .registry import IN_GRAPH, RERANKERS
+import typing
+
+from .neighbor_graphs import query_expansion
+from .reciprocal import SparseJaccard, k_reciprocal_from_distances
+from .registry import ALIASES, IN_GRAPH, RERANKERS, full_name
 
 __all__ = [
+    "ALIASES",
     "IN_GRAPH",
     "RERANKERS",
     "SparseJaccard",
-    "diffusion",
-    "ecn",
-    "gnn",
-    "k_reciprocal",
+    "full_name",
     "k_reciprocal_from_distances",
     "query_expansion",
 ]
+
+def __getattr__(name: str) -> typing.Any: ...

@@ -1,6 +1,8 @@
-"""Inputs of re-rankers: checked outside of a tf.function, and made finite inside."""
+"""Forms of a re-ranker: by rows, and as a matrix, also inside a tf.function."""
 
+import inspect
 from collections.abc import Callable
+from functools import partial, wraps
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ Matrix = Any  # an array, or a tensor inside a tf.function
 
 
 def checked(query: Any, gallery: Any) -> tuple[Matrix, Matrix]:
-    """Features (q, d) and (g, d) in float32, finite outside of a tf.function.
+    """Return features (q, d) and (g, d) in float32, checked for finite values outside of graphs.
 
     A gallery in a mapped file stays in the file.
 
@@ -36,19 +38,37 @@ def checked(query: Any, gallery: Any) -> tuple[Matrix, Matrix]:
 
 
 def joined(query: Any, gallery: Any) -> tuple[tf.Tensor, Size]:
-    """Features of query and gallery as one float32 tensor (q + g, d), and q."""
+    """Return the features of query and gallery as one float32 tensor (q + g, d), and q."""
     query, gallery = checked(query, gallery)
     return tf.concat([query, gallery], axis=0), length(query, 0)
 
 
-def whole(make: Callable[..., Rows], query: Any, gallery: Any, *options: Any) -> Matrix:
-    """The matrix (q, g) of `make(query, gallery, None, *options)`, also inside a tf.function.
+def reranker(make: Callable[..., Rows]) -> Any:
+    """Decorator: return the re-ranker as a function `(query, gallery, **options)` of the matrix.
 
-    There, features cannot be refused: rows that are not finite take no part, so that all others
-    have the distances that they have without them, and are infinitely far from all.
+    Its attribute `rows` is the decorated function `(query, gallery, progress=None, **options)`,
+    whose rows are computed on reading. The matrix is a NumPy array, or a tensor inside a
+    tf.function. There, features cannot raise: rows that are not finite are infinitely far from all
+    others, and the distances between all others are the same as without them.
     """
-    if tf.executing_eagerly():
-        return make(query, gallery, None, *options).matrix()
+
+    @wraps(make)
+    def function(query: Any, gallery: Any, *options: Any, **named: Any) -> Matrix:
+        if tf.executing_eagerly():
+            return make(query, gallery, None, *options, **named).matrix()
+        return _finite_matrix(partial(make, **named), query, gallery, *options)
+
+    signature = inspect.signature(make)
+    shown = [p for p in signature.parameters.values() if p.name != "progress"]
+    function.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=shown, return_annotation=np.ndarray
+    )
+    function.rows = make  # type: ignore[attr-defined]
+    return function
+
+
+def _finite_matrix(make: Callable[..., Rows], query: Any, gallery: Any, *options: Any) -> tf.Tensor:
+    """Return the matrix of the finite rows, with infinity for the others."""
     query, gallery = checked(query, gallery)
     good = [tf.reduce_all(tf.math.is_finite(part), axis=1) for part in (query, gallery)]
 
@@ -70,12 +90,12 @@ def _spread(
     def spread() -> tf.Tensor:
         whole = inner
         for axis, good in enumerate((good_query, good_gallery)):
-            # One row or column of infinity behind the last, for all that are not good.
+            # Rows and columns that are not good read one of infinity after the last.
             place = tf.where(good, tf.cumsum(tf.cast(good, tf.int32)) - 1, tf.shape(whole)[axis])
             end = [[0, int(axis == 0)], [0, int(axis == 1)]]
             place = tf.minimum(place, tf.shape(whole)[axis])
             whole = tf.gather(tf.pad(whole, end, constant_values=np.inf), place, axis=axis)
         return whole
 
-    everybody = tf.reduce_all(good_query) & tf.reduce_all(good_gallery)
-    return tf.ensure_shape(tf.cond(everybody & some, lambda: inner, spread), shape)
+    complete = tf.reduce_all(good_query) & tf.reduce_all(good_gallery)
+    return tf.ensure_shape(tf.cond(complete & some, lambda: inner, spread), shape)

@@ -1,4 +1,4 @@
-"""Re-ranking by sparse graphs of neighbors: cross neighborhoods, propagation, diffusion."""
+"""Re-rankers that use sparse graphs of neighbors: expansion, propagation, diffusion."""
 
 from collections.abc import Callable
 from functools import partial
@@ -15,20 +15,21 @@ from keras_reid.nearest.graph import PAIR_ELEMENTS, FeatureDistances, Size, leng
 from keras_reid.reranking import inputs, sparse
 from keras_reid.reranking.neighbors import nearest
 
-SOLVED = 1e-20  # squared length of what is left of a unit vector
+SOLVED = 1e-20  # squared length of the residual of a unit vector
 
 
-def query_expansion_rows(
+@inputs.reranker
+def query_expansion(
     query: Any, gallery: Any, progress: Progress | None = None, k: int = 10, alpha: float = 0.0
 ) -> Rows:
     """`‖q' − g'‖²` with `f' = unit(Σ_j cos(f, f_j)^α f_j)` over the k nearest, f itself included.
 
     All images of query and gallery are expanded, in one pass. α = 0 is average query expansion
     (AQE, Chum et al., ICCV 2007); Radenović et al. (TPAMI 2019, arXiv:1711.02512) weight by α = 3.
-    Negative cosines count as 0. k = 1 changes nothing but lengths.
+    Negative cosines count as 0. k = 1 changes only the lengths.
     """
     checks.whole(1, k=k)
-    checks.at_least(0, "0 weights all alike", alpha=alpha)
+    checks.at_least(0, "0 gives equal weights.", alpha=alpha)
     images, queries, index = _neighbors(query, gallery, k, progress)
 
     def work(start: Size, stop: Size) -> tuple[tf.Tensor]:
@@ -49,18 +50,19 @@ def query_expansion_rows(
     return Rows((queries, count - queries), rows)
 
 
-alpha_query_expansion_rows = partial(query_expansion_rows, alpha=3.0)
+alpha_query_expansion = inputs.reranker(partial(query_expansion.rows, alpha=3.0))
 
 
-def ecn_rows(
+@inputs.reranker
+def ecn(
     query: Any, gallery: Any, progress: Progress | None = None, k: int = 25, t: int = 3, q: int = 8
 ) -> Rows:
     """Mean of `r(j, g)` over the expanded neighbors j of p, and of `r(j, p)` over those of g.
 
     `r(i, j) = −Σ_b [k − pos_i(b)]₊ [k − pos_j(b)]₊` compares two lists of neighbors by cosine,
     pos from 0; the expanded neighbors are the t nearest and the q nearest to each of these,
-    `t + t q` in all. Where the mean is exactly 0 nothing is shared, and the cosine distance, which
-    is greater, takes its place, as in the authors' code.
+    `t + t q` in all. A mean of exactly 0 (no shared neighbors) is replaced by the cosine distance,
+    which is greater, as in the authors' code.
 
     Source: Sarfraz et al., CVPR 2018, arXiv:1711.10378.
     """
@@ -68,7 +70,7 @@ def ecn_rows(
     images, queries, index = _neighbors(query, gallery, max(k, t + 1, q + 1), progress)
     count = length(images, 0)
     if isinstance(count, int) and count < 2:
-        raise InputError("cross neighborhoods need two images or more: received one")
+        raise InputError("ecn requires at least two images, got one.")
     lists = index[:, :k]
     weight = tf.cast(k - tf.range(tf.shape(lists)[1]), tf.float32)
     w = sparse.lists(lists, tf.broadcast_to(weight, tf.shape(lists)), count)
@@ -92,7 +94,8 @@ def ecn_rows(
     return Rows((queries, count - queries), rows)
 
 
-def gnn_rows(
+@inputs.reranker
+def gnn(
     query: Any,
     gallery: Any,
     progress: Progress | None = None,
@@ -135,12 +138,12 @@ def gnn_rows(
 
 
 def _transposed(a: sparse.CsrRows, queries: Size, count: Size) -> sparse.CsrRows:
-    """Of an (n, n) matrix the rows of the gallery, as columns (n, g)."""
+    """Return the gallery rows of an (n, n) matrix as columns (n, g)."""
     return sparse.rows(sparse.transpose(sparse.slice_rows(a, queries, count, count)))
 
 
 def _unit_rows(a: sparse.Matrix, count: Size) -> sparse.Matrix:
-    """Rows of length 1; zero stays zero."""
+    """Return rows of length 1; zero stays zero."""
     own = sparse.rows(a)
     row = sparse.row_numbers(own)
     lengths = tf.sqrt(tf.math.unsorted_segment_sum(own.value * own.value, row, count))
@@ -148,7 +151,8 @@ def _unit_rows(a: sparse.Matrix, count: Size) -> sparse.Matrix:
     return sparse.matrix(row, own.column, value, tf.stack([count, count]))
 
 
-def diffusion_rows(
+@inputs.reranker
+def diffusion(
     query: Any,
     gallery: Any,
     progress: Progress | None = None,
@@ -168,13 +172,10 @@ def diffusion_rows(
     from scipy.sparse import csr_matrix
 
     checks.whole(1, k=k, iterations=iterations)
-    checks.within("(0, 1)", "0.99 is usual", alpha=alpha)
-    checks.at_least(0, "3 is usual", gamma=gamma)
+    checks.within("(0, 1)", "0.99 is usual.", alpha=alpha)
+    checks.at_least(0, "3 is usual.", gamma=gamma)
     if not tf.executing_eagerly():
-        raise InputError(
-            "diffusion solves sparse systems by SciPy, outside of a tf.function: call it eagerly, "
-            "or take another re-ranker"
-        )
+        raise InputError("diffusion uses SciPy. Call it outside of a tf.function.")
     images, queries, index = _neighbors(query, gallery, k + 1, progress)
     count = len(images)
     near = index[:, 1:]
@@ -196,22 +197,22 @@ def diffusion_rows(
 
 
 def _conjugate_gradients(s: Any, alpha: float, b: np.ndarray, iterations: int) -> np.ndarray:
-    """X of `(I − α S) X = B`, all columns (n, m) at once."""
+    """Solve `(I − α S) X = B` for all columns (n, m) at once."""
     x = np.zeros_like(b)
     residual = b.copy()
     direction = residual.copy()
     norms = np.einsum("nm,nm->m", residual, residual)
     for _ in range(iterations):
-        going = norms > SOLVED
-        if not going.any():
+        open_ = norms > SOLVED
+        if not open_.any():
             break
         image = direction - alpha * (s @ direction)
         curvature = np.einsum("nm,nm->m", direction, image)
-        step = np.where(going, norms / np.where(going, curvature, 1), 0)
+        step = np.where(open_, norms / np.where(open_, curvature, 1), 0)
         x += step * direction
         residual -= step * image
         new = np.einsum("nm,nm->m", residual, residual)
-        direction = residual + np.where(going, new / np.where(going, norms, 1), 0) * direction
+        direction = residual + np.where(open_, new / np.where(open_, norms, 1), 0) * direction
         norms = new
     return x
 
@@ -219,14 +220,14 @@ def _conjugate_gradients(s: Any, alpha: float, b: np.ndarray, iterations: int) -
 def _neighbors(
     query: Any, gallery: Any, k: int, progress: Progress | None
 ) -> tuple[tf.Tensor, Size, tf.Tensor]:
-    """All features at length 1, the number of queries, and the k nearest to each."""
+    """Return all features at length 1, the number of queries, and the k nearest to each."""
     images, queries = inputs.joined(query, gallery)
     images = unit(images)
     return images, queries, nearest(FeatureDistances(images), k, progress).index
 
 
 def _cosines_of(images: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
-    """Of each image to those of its row: (n, k)."""
+    """Return cosines (n, k) of each image to the images of its row."""
 
     def work(start: Size, stop: Size) -> tuple[tf.Tensor]:
         near = tf.gather(images, index[start:stop])

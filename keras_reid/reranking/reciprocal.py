@@ -7,19 +7,24 @@ import numpy as np
 import tensorflow as tf
 
 from keras_reid import checks
-from keras_reid.nearest import graph
 from keras_reid.nearest.arrays import Rows, checked_features
 from keras_reid.nearest.blocks import Progress
 from keras_reid.nearest.graph import FeatureDistances, KeptDistances, MappedDistances, Size, length
 from keras_reid.reranking import inputs
-from keras_reid.reranking.given import GivenDistances
 from keras_reid.reranking.jaccard import Overlaps, encodings
+from keras_reid.reranking.precomputed import PrecomputedDistances
 
 
+@inputs.reranker
 def k_reciprocal(
-    query: Any, gallery: Any, k1: int = 20, k2: int = 6, lambda_value: float = 0.3
-) -> tf.Tensor:
-    """`(1 − λ) d_J + λ D`: distances (q, g) by which images rank near whose neighbors they share.
+    query: Any,
+    gallery: Any,
+    progress: Progress | None = None,
+    k1: int = 20,
+    k2: int = 6,
+    lambda_value: float = 0.3,
+) -> Rows:
+    """`(1 − λ) d_J + λ D`: distances (q, g) that are small for images with common neighbors.
 
     D is the squared Euclidean distance divided by the largest of its row, among all N = q + g
     images. N(i, k) are the k + 1 nearest of all images to i, i itself first, equally near ones by
@@ -30,76 +35,25 @@ def k_reciprocal(
 
     These are the semantics of the authors' Python code, in float32 instead of float16. Nothing is
     approximated, and no N × N matrix exists: memory grows as N (d + k1²) and q g. The result
-    depends on all queries together. It works inside a tf.function and can be exported.
+    depends on all queries together. By rows, a gallery in a mapped file (`numpy.memmap`) is not
+    held: it is read for each block of rows.
 
     >>> query, gallery = [[0.0, 0.0]], [[1.0, 0.0], [0.9, 0.1], [9.0, 9.0], [9.0, 8.0]]
     >>> distances = k_reciprocal(query, gallery, k1=2, k2=1)
-    >>> distances.numpy()[0].argsort().tolist()
+    >>> distances[0].argsort().tolist()
     [1, 0, 3, 2]
 
     Args:
         query, gallery: features (q, d) and (g, d).
-        k1: neighbors to each image; more than there are means all.
-        k2: images whose encodings are averaged, the image included; 1 leaves them as they are.
+        progress: called with the images done and N while neighbors are searched.
+        k1: number of neighbors of each image, at most all.
+        k2: number of images whose encodings are averaged, the image included; 1: no averaging.
         lambda_value: λ, from 0 (Jaccard distances alone) to 1 (D alone).
 
     Raises:
         InputError: features that are not finite 2-D arrays of one width, or other numbers. Inside a
-            tf.function rows that are not finite are infinitely far from all others, and change
-            nothing between these.
-    """
-    _check(k1, k2, lambda_value)
-    if tf.executing_eagerly():
-        return _traced(*inputs.checked(query, gallery), k1, k2, lambda_value)
-    return inputs.whole(k_reciprocal_rows, query, gallery, k1, k2, lambda_value)
-
-
-@tf.function(autograph=False, reduce_retracing=True)
-def _traced(
-    query: tf.Tensor, gallery: tf.Tensor, k1: int, k2: int, lambda_value: float
-) -> tf.Tensor:
-    return graph.matrix(k_reciprocal_rows(query, gallery, None, k1, k2, lambda_value))
-
-
-def k_reciprocal_from_distances(
-    qq: Any,
-    qg: Any,
-    gg: Any,
-    k1: int = 20,
-    k2: int = 6,
-    lambda_value: float = 0.3,
-    squared: bool = False,
-) -> tf.Tensor:
-    """`k_reciprocal` of distances that exist, of any kind, such as aligned ones; not in graphs.
-
-    Args:
-        qq, qg, gg: distances (q, q), (q, g) and (g, g), such as `evaluation.matrix` gives;
-            the diagonals are not looked at: every image is its own first neighbor.
-        k1, k2, lambda_value: as in `k_reciprocal`.
-        squared: they are squared already, as `global_local` is; otherwise they are squared here, as
-            in the authors' code.
-
-    Raises:
-        InputError: matrices that do not fit, or hold negative or infinite values.
-    """
-    _check(k1, k2, lambda_value)
-    source = GivenDistances(qq, qg, gg, squared)
-    reranked = _reranked(source, source.queries, k1, k2, lambda_value)
-    return tf.constant(reranked.matrix())
-
-
-def k_reciprocal_rows(
-    query: Any,
-    gallery: Any,
-    progress: Progress | None = None,
-    k1: int = 20,
-    k2: int = 6,
-    lambda_value: float = 0.3,
-) -> Rows:
-    """`k_reciprocal`, its rows computed when they are read: the (q, g) matrix need not exist.
-
-    Nor are the features of a gallery in a mapped file (`numpy.memmap`) held: they are read for each
-    block of rows.
+            tf.function, rows that are not finite are infinitely far from all others, whose
+            distances they do not change.
     """
     _check(k1, k2, lambda_value)
     query, gallery = inputs.checked(query, gallery)
@@ -113,13 +67,40 @@ def k_reciprocal_rows(
     return replace(reranked, mapped=isinstance(gallery, np.memmap))
 
 
+def k_reciprocal_from_distances(
+    qq: Any,
+    qg: Any,
+    gg: Any,
+    k1: int = 20,
+    k2: int = 6,
+    lambda_value: float = 0.3,
+    squared: bool = False,
+) -> tf.Tensor:
+    """`k_reciprocal` of precomputed distances of any kind, such as aligned ones; not in graphs.
+
+    Args:
+        qq, qg, gg: distances (q, q), (q, g) and (g, g), such as `evaluation.matrix` gives;
+            the diagonals are ignored: every image is its own first neighbor.
+        k1, k2, lambda_value: as in `k_reciprocal`.
+        squared: True if the distances are squared, as `global_local`; otherwise they are squared
+            here, as in the authors' code.
+
+    Raises:
+        InputError: matrices that do not fit, or hold negative or infinite values.
+    """
+    _check(k1, k2, lambda_value)
+    source = PrecomputedDistances(qq, qg, gg, squared)
+    reranked = _reranked(source, source.queries, k1, k2, lambda_value)
+    return tf.constant(reranked.matrix())
+
+
 class SparseJaccard:
-    """`d_J` of `k_reciprocal` between all images of one set, of which few are below 1.
+    """`d_J` of `k_reciprocal` between all images of one set, most of them 1.
 
     Args:
         features: (n, d).
         k1, k2: as in `k_reciprocal`.
-        progress: called with the images done and n while neighbors are looked for.
+        progress: called with the images done and n while neighbors are searched.
 
     Raises:
         InputError: as `k_reciprocal`.
@@ -132,17 +113,17 @@ class SparseJaccard:
         self._jaccard = Rows((source.size, source.size), overlaps.distances)
 
     def rows(self, start: int, stop: int) -> np.ndarray:
-        """Distances of images `start` to `stop` to all: float32 (b, n)."""
+        """Return distances of images `start` to `stop` to all: float32 (b, n)."""
         return self._jaccard.rows(start, stop)
 
     def within(self, threshold: float) -> Any:
-        """Distances of at most `threshold` < 1 as a `scipy.sparse.csr_matrix` (n, n).
+        """Return distances of at most `threshold` < 1 as a `scipy.sparse.csr_matrix` (n, n).
 
         The zeros of the diagonal, and those between images of equal encodings, are stored.
         """
         from scipy.sparse import csr_matrix, vstack
 
-        checks.within("[0, 1)", "at 1 all images are neighbors", threshold=threshold)
+        checks.within("[0, 1)", "At 1, all images are neighbors.", threshold=threshold)
         blocks = []
         for start, distance in self._jaccard.blocks():
             own = np.arange(len(distance))

@@ -1,4 +1,4 @@
-"""Re-rankers by the names that flags use."""
+"""Re-rankers by name."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -8,20 +8,28 @@ from keras_reid.registry import Registry
 if TYPE_CHECKING:
     from keras_reid.nearest.arrays import Rows
 
+METHODS = {
+    "k_reciprocal": "keras_reid.reranking.reciprocal:k_reciprocal",
+    "average_query_expansion": "keras_reid.reranking.neighbor_graphs:query_expansion",
+    "alpha_query_expansion": "keras_reid.reranking.neighbor_graphs:alpha_query_expansion",
+    "ecn": "keras_reid.reranking.neighbor_graphs:ecn",
+    "gnn": "keras_reid.reranking.neighbor_graphs:gnn",
+    "diffusion": "keras_reid.reranking.neighbor_graphs:diffusion",
+}
+ALIASES = {"aqe": "average_query_expansion", "alpha_qe": "alpha_query_expansion"}  # of flags
+NOT_IN_GRAPH = ("diffusion",)
+
+
+def full_name(name: str) -> str:
+    """Return the name of a re-ranker, given by its name or its short name."""
+    return ALIASES.get(name, name)
+
+
 # `(query, gallery, progress=None, **options)` → rows of distances.
 RERANKERS: "Registry[Callable[..., Rows]]" = Registry(
-    k_reciprocal="keras_reid.reranking.reciprocal:k_reciprocal_rows",
-    aqe="keras_reid.reranking.neighbor_graphs:query_expansion_rows",
-    alpha_qe="keras_reid.reranking.neighbor_graphs:alpha_query_expansion_rows",
-    ecn="keras_reid.reranking.neighbor_graphs:ecn_rows",
-    gnn="keras_reid.reranking.neighbor_graphs:gnn_rows",
-    diffusion="keras_reid.reranking.neighbor_graphs:diffusion_rows",
+    **{name: f"{path}.rows" for name, path in METHODS.items()}
 )
 # `(query, gallery, **options)` → distances (q, g); these run inside a tf.function and are exported.
 IN_GRAPH: Registry[Callable[..., Any]] = Registry(
-    k_reciprocal="keras_reid.reranking.reciprocal:k_reciprocal",
-    aqe="keras_reid.reranking.functions:query_expansion",
-    alpha_qe="keras_reid.reranking.functions:alpha_query_expansion",
-    ecn="keras_reid.reranking.functions:ecn",
-    gnn="keras_reid.reranking.functions:gnn",
+    **{name: path for name, path in METHODS.items() if name not in NOT_IN_GRAPH}
 )

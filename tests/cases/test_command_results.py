@@ -143,7 +143,7 @@ def test_search_verify_compares_images_folders_and_tables(
     table.write_text("first,second\n")
     with pytest.raises(InputError, match="must have at least one pair, got none"):
         search(SearchOptions(words=("verify", str(table)), **options))
-    with pytest.raises(InputError, match="there is no gallery"):
+    with pytest.raises(InputError, match=r"not found\. Enrol"):
         search(SearchOptions(words=("verify", anna, ben), gallery="faiss:no.faiss"))
     with pytest.raises(InputError, match="--html writes the page of a query, got verify"):
         search(SearchOptions(words=("verify", anna, ben), html=str(tmp_path / "x.html")))

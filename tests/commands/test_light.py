@@ -101,7 +101,7 @@ REFUSED = [
     ("cluster", ("--images=no",), "no is no folder"),
     ("search", ("stats",), "--gallery is required"),
     ("embed", (), "--images and --out are required"),
-    ("search", ("--gallery=faiss:no.db", "stats"), "there is no gallery"),
+    ("search", ("--gallery=faiss:no.db", "stats"), "not found. Enrol"),
     ("track", ("--out=x",), "--video and one of --out"),
     ("demo", (), "--gallery is required"),
     *((command, ("--magic=1",), "Unknown command line flag 'magic'") for command in COMMANDS),

@@ -1,5 +1,7 @@
 """Naive float64 versions of the re-rankers, with dense matrices and loops over images."""
 
+from functools import partial
+
 import numpy as np
 
 
@@ -77,6 +79,10 @@ def query_expansion(query, gallery, k=10, alpha=0.0):
     for i in range(len(x)):
         new.append(sum(max(cosine[i, j], 0) ** alpha * x[j] for j in rank[i, :k]))
     return squared_distances(unit(new))[:q, q:]
+
+
+average_query_expansion = query_expansion
+alpha_query_expansion = partial(query_expansion, alpha=3.0)
 
 
 def ecn(query, gallery, k=25, t=3, q=8):

@@ -327,7 +327,7 @@ def test_gallery_describe_orders_hits_by_fit(tmp_path, uri):
     uri = uri.format(tmp_path)
     x = np.eye(4, 8, dtype=np.float32)
     with gallery.open(uri) as people:
-        with pytest.raises(InputError, match="attributes of the gallery, none"):
+        with pytest.raises(InputError, match=r"attributes of the gallery \(none\)"):
             people.describe({"hat": True})
         people.enrol(
             x,
@@ -342,7 +342,7 @@ def test_gallery_describe_orders_hits_by_fit(tmp_path, uri):
         if uri != "memory:":
             people.close()
     with gallery.open(uri) if uri != "memory:" else people_of_memory(x) as people:
-        hits = people.describe({"hat": True, "upred": False}, k=3)
+        hits = people.describe({"hat": True, "upred": False}, top_k=3)
         assert [hit.identity for hit in hits] == ["d", "b", "c"]
         expected = [
             -np.mean(np.log([1, 1])),
@@ -357,16 +357,19 @@ def test_gallery_describe_orders_hits_by_fit(tmp_path, uri):
         assert people.attribute_names == NAMES
         people.remove("d")
         assert "d" not in [hit.identity for hit in people.describe({"hat": True})]
-        for wanted, message in (({}, "received nothing"), ({"shoes": True}, "received shoes")):
+        for wanted, message in (({}, "got none"), ({"shoes": True}, "got shoes")):
             with pytest.raises(InputError, match=message):
                 people.describe(wanted)
-        with pytest.raises(InputError, match="k is at least 1"):
+        with pytest.raises(InputError, match="`top_k` must be at least 1"):
             people.describe({"hat": True}, 0)
         more = {"images": ["9"], "model_fingerprint": "m"}
         for given, message in (
-            ({"attributes": [[0.5, 0.5]]}, "and 0 names"),
-            ({"attributes": [[0.5, 1.5]], "attribute_names": NAMES}, "are probabilities"),
-            ({"attributes": [[0.5]], "attribute_names": ["hat"]}, "one set of attributes"),
+            ({"attributes": [[0.5, 0.5]]}, r"in the shape \(1, 0\)"),
+            ({"attributes": [[0.5, 1.5]], "attribute_names": NAMES}, "must be probabilities"),
+            (
+                {"attributes": [[0.5]], "attribute_names": ["hat"]},
+                "`attribute_names` must be",
+            ),
         ):
             with pytest.raises(InputError, match=message):
                 people.enrol(x[:1], ["f"], **more, **given)

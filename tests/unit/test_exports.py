@@ -400,7 +400,7 @@ def test_ranker_non_finite_rows_are_ranked_last_as_missing(ranker, signature):
 
 @pytest.mark.nightly
 @pytest.mark.first(1)
-@pytest.mark.parametrize("name", ["aqe", "alpha_qe", "ecn", "gnn"])
+@pytest.mark.parametrize("name", ["average_query_expansion", "alpha_query_expansion", "ecn", "gnn"])
 def test_ranker_graph_rerankers_match_library(tmp_path, name):
     random = np.random.default_rng(3)
     query, gallery = (random.standard_normal((n, 8)).astype(np.float32) for n in (4, 50))
@@ -421,7 +421,10 @@ def test_ranker_graph_rerankers_match_library(tmp_path, name):
         ({"embedding_dim": 0}, "`embedding_dim` must be at least 1, got 0"),
         ({"k1": 0}, "`k1` must be"),
         ({"lambda_value": 2}, r"`lambda_value` must be in \[0, 1\], got 2"),
-        ({"reranking": "diffusion"}, "one of k_reciprocal, aqe, .*got 'diffusion'"),
+        (
+            {"reranking": "diffusion"},
+            "one of k_reciprocal, average_query_expansion, .*got 'diffusion'",
+        ),
         (
             {"reranking": "ecn", "k1": 3},
             "must be one of k, t, q, got 'k1'. These are the options of ecn",

@@ -341,11 +341,11 @@ NAN = (np.ones((2, 4)), np.array([[1.0] * 4, [1.0] * 4, [1.0, 1.0, np.nan, 1.0]]
         ({"protocol": "cuhk"}, "`protocol` must be one of market1501, .*all-vs-all, got 'cuhk'"),
         ({"protocol": "all-vs-all"}, "one set against itself, but .* differ"),
         (
-            {"protocol": "viper", "distances": compare(*PAIR, reranking="aqe")},
+            {"protocol": "viper", "distances": compare(*PAIR, reranking="ecn")},
             "'viper' ranks random halves",
         ),
         (
-            {"protocol": "all-vs-all", "distances": compare(*PAIR, reranking="aqe")},
+            {"protocol": "all-vs-all", "distances": compare(*PAIR, reranking="ecn")},
             "each image in both",
         ),
         ({"max_rank": 0}, "`max_rank` must be at least 1, got 0"),
@@ -382,8 +382,8 @@ def test_rank_nan_in_later_block_raises_with_row(monkeypatch):
             "none, k_reciprocal, .*got 'magic'",
         ),
         (
-            lambda: compare(*PAIR, reranking="aqe", k1=3),
-            "options of 'aqe': .*, got k1",
+            lambda: compare(*PAIR, reranking="average_query_expansion", k1=3),
+            "options of 'average_query_expansion': .*, got k1",
         ),
         (lambda: compare(*PAIR, k1=3), "options of 'none': none, got k1"),
     ],
@@ -586,13 +586,13 @@ def test_per_query_scores_average_to_result():
 def test_rank_reranked_features_matches_rank_of_reranked_matrix(monkeypatch):
     features, *labels = example()
     few_at_a_time(monkeypatch, 7)
-    for name in ("k_reciprocal", "alpha_qe"):
+    for name in ("k_reciprocal", "alpha_query_expansion"):
         first = rank(compare(*features, reranking=name), *labels)
         made = reranking.RERANKERS[name](*features).matrix()
         assert_same(first, rank(made, *labels))
     options = {"k1": 5, "k2": 2}
     first = rank(compare(*features, reranking="k_reciprocal", **options), *labels)
-    second = rank(reranking.k_reciprocal(*features, **options).numpy(), *labels)
+    second = rank(reranking.k_reciprocal(*features, **options), *labels)
     assert_same(first, second)
     assert first.protocol.reranking == "k_reciprocal(k1=5, k2=2)"
     unit = tuple(x / np.linalg.norm(x, axis=1, keepdims=True) for x in features)

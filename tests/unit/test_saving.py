@@ -113,7 +113,7 @@ def test_every_class_is_registered_in_fresh_process(model_file, serializable, or
         assert {*names} == (serializable.keys() if trains else of_models), statement
 
 
-@pytest.mark.parametrize("module", ["gallery", "gallery.exact", "nearest.arrays"])
+@pytest.mark.parametrize("module", ["gallery", "gallery.vectors", "nearest.arrays"])
 def test_import_of_light_module_does_not_import_tensorflow(module):
     code = f"import sys, keras_reid.{module}; print({{'keras', 'tensorflow'}} & set(sys.modules))"
     done = python(code)

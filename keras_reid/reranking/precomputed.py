@@ -1,4 +1,4 @@
-"""Squared distances that exist, for re-ranking."""
+"""Precomputed distances for re-ranking."""
 
 from typing import Any
 
@@ -10,12 +10,12 @@ from keras_reid.nearest.arrays import real_array
 from keras_reid.nearest.graph import GROUP, FeatureDistances, Size
 
 
-class GivenDistances(FeatureDistances):
-    """Squared distances of given matrices (q, q), (q, g) and (g, g). Not for a tf.function.
+class PrecomputedDistances(FeatureDistances):
+    """Squared distances of precomputed matrices (q, q), (q, g), (g, g). Not for a tf.function.
 
     Args:
         qq, qg, gg: the matrices.
-        squared: they are squared already.
+        squared: True if the matrices hold squared distances.
 
     Raises:
         InputError: matrices that do not fit, or hold negative or infinite values.
@@ -43,7 +43,7 @@ class GivenDistances(FeatureDistances):
         return tf.transpose(self.rows(start, stop, first))
 
     def slack(self, start: Size, stop: Size, squared: tf.Tensor) -> tf.Tensor:
-        return -tf.ones_like(squared)  # given, so not rounded: equal ones are equal
+        return -tf.ones_like(squared)  # precomputed distances have no rounding
 
     def pairs(self, first: tf.Tensor, second: tf.Tensor, dtype: str) -> tf.Tensor:
         return tf.cast(tf.gather_nd(self.whole, tf.stack([first, second], axis=1)), dtype)

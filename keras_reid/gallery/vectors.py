@@ -10,26 +10,30 @@ from keras_reid.nearest.arrays import squared_norms
 QUERIES = 256
 ROWS = 2**17
 GROUP = 64
-COMPONENTS = 2**24  # gathered at a time to measure what was found
-LEFT_OVER = -1
+COMPONENTS = 2**24  # numbers gathered at a time to measure the retrieved rows
+NO_ROW = -1
 
 
 class Vectors:
-    """Embeddings (n, d) in blocks, to be searched, added to and removed from."""
+    """Embeddings (n, d) in blocks, with exact search."""
 
-    def __init__(self, width: int) -> None:
-        self.width = width
-        self.blocks: list[Any] = []  # (m, d), tensors once they were looked into
+    def __init__(self) -> None:
+        self.blocks: list[Any] = []  # (m, d): arrays, or tensors after the first search
         self.norms: list[np.ndarray] = []  # |y|² of their rows
 
     def __len__(self) -> int:
         return sum(map(len, self.norms))
 
-    def append(self, x: np.ndarray) -> None:
-        """Rows (m, d) behind the others.
+    @property
+    def width(self) -> int:
+        """d."""
+        return int(self.blocks[0].shape[1])
 
-        Blocks that are no larger are joined with them, so that each row is copied a few times at
-        most however many come at once, and few blocks are small.
+    def append(self, x: np.ndarray) -> None:
+        """Append rows (m, d).
+
+        Earlier blocks that are not larger are joined with them. Thus each row is copied few times,
+        however small the parts are, and few blocks are small.
         """
         parts = [x]
         while self.blocks and len(self.norms[-1]) <= min(ROWS - 1, sum(map(len, parts))):
@@ -38,11 +42,9 @@ class Vectors:
         self._put(np.concatenate(parts))
 
     def keep(self, kept: np.ndarray) -> None:
-        """Drops the rows where `kept` (n,) is false."""
-        parts = [
-            np.asarray(block)[mask]
-            for block, mask in zip(self.blocks, self._split(kept), strict=True)
-        ]
+        """Drop the rows where `kept` (n,) is false."""
+        masks = zip(self.blocks, self._split(kept), strict=True)
+        parts = [np.asarray(block)[mask] for block, mask in masks]
         self.blocks, self.norms = [], []
         self._put(np.concatenate(parts))
 
@@ -53,7 +55,7 @@ class Vectors:
             self.norms.append(squared_norms(block))
 
     def _tensors(self) -> list[Any]:
-        """The blocks as tensors: who only counts rows never waits for TensorFlow."""
+        """Return the blocks as tensors. Commands that only count rows do not import TensorFlow."""
         import tensorflow as tf
 
         with tf.device("CPU"):
@@ -61,7 +63,7 @@ class Vectors:
         return self.blocks
 
     def take(self, index: np.ndarray) -> np.ndarray:
-        """Rows of an index of any shape: (…, d)."""
+        """Return the rows of an index of any shape: (…, d)."""
         result = np.empty((*index.shape, self.width), np.float32)
         import tensorflow as tf
 
@@ -74,25 +76,25 @@ class Vectors:
 
     @property
     def _starts(self) -> np.ndarray:
-        """The row at which each block begins."""
+        """First row of each block."""
         return np.cumsum([0, *map(len, self.norms)])[:-1]
 
     def nearest(
         self, queries: np.ndarray, k: int, kept: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The k nearest rows of each query: index (q, k) and `|x − y|` (q, k), nearest first.
+        """Return the k nearest rows of each query: index (q, k) and `|x − y|` (q, k), ascending.
 
-        Distances of the retrieved rows are computed again, from differences, and equal ones are
+        Distances of the retrieved rows are computed again from differences. Equal distances are
         ordered by index.
 
         Args:
             queries: (q, d) float32.
             k: from 1 to n.
-            kept: booleans (n,), the rows to look at. Where they are fewer than k, the rest of the
-                index is LEFT_OVER, at distance inf.
+            kept: mask (n,) of the rows to compare. If they are fewer than k, the rest of the index
+                is NO_ROW, at distance inf.
         """
         norms: list[Any] = [None] * len(self.blocks)
-        if kept is not None or not self.equally_long:
+        if kept is not None or not self.equal_lengths:
             masks = self._split(np.ones(len(self), bool) if kept is None else kept)
             norms = [np.where(m, n, np.inf) for m, n in zip(masks, self.norms, strict=True)]
         parts = [
@@ -116,24 +118,24 @@ class Vectors:
         places = np.concatenate([place.numpy() + start for (place, _), start in starts], axis=1)
         order = np.argsort(values, axis=1, kind="stable")[:, :k]
         index = np.take_along_axis(places, order, axis=1)
-        index[np.take_along_axis(values, order, axis=1) == np.inf] = LEFT_OVER
+        index[np.take_along_axis(values, order, axis=1) == np.inf] = NO_ROW
         return self.measured(queries, index)
 
     def measured(self, queries: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The index (q, k) ordered by `|x − y|`, and these distances; LEFT_OVER comes last."""
+        """Return the index (q, k) ordered by `|x − y|`, and these distances; NO_ROW comes last."""
         distance = np.full(index.shape, np.inf, np.float32)
         step = max(1, COMPONENTS // (index.shape[1] * self.width))
         for start in range(0, len(index), step):
             rows = slice(start, start + step)
             difference = self.take(np.maximum(index[rows], 0)) - queries[rows, None]
             squared = np.einsum("qkd,qkd->qk", difference, difference)
-            distance[rows] = np.where(index[rows] == LEFT_OVER, np.inf, np.sqrt(squared))
+            distance[rows] = np.where(index[rows] == NO_ROW, np.inf, np.sqrt(squared))
         order = np.lexsort((index, distance))
         return np.take_along_axis(index, order, 1), np.take_along_axis(distance, order, 1)
 
     @property
-    def equally_long(self) -> bool:
-        """Whether all rows have length 1, so that x·y alone orders them."""
+    def equal_lengths(self) -> bool:
+        """True if all rows have length 1, so that x·y alone orders them."""
         return all(np.ptp(n) < 2e-6 and abs(n[0] - 1) < 2e-6 for n in self.norms)
 
     def _split(self, mask: np.ndarray) -> list[np.ndarray]:
