@@ -59,8 +59,9 @@ def open(
     >>> people = open("memory:")
     >>> people.enrol([[1.0, 0.0], [0.0, 1.0]], ["anna", "berta"], model_fingerprint="mine")
     2
-    >>> people.search([[0.8, 0.6]], k=1)[0][0].identity
-    'anna'
+    >>> (hits,) = people.search([[0.8, 0.6]], k=1)
+    >>> [hit.identity for hit in hits]
+    ['anna']
     >>> people.close()
 
     Args:
