@@ -60,8 +60,8 @@ def open(
     >>> people.enrol([[1.0, 0.0], [0.0, 1.0]], ["anna", "berta"], model_fingerprint="mine")
     2
     >>> (hits,) = people.search([[0.8, 0.6]], k=1)
-    >>> [hit.identity for hit in hits]
-    ['anna']
+    >>> hits.pop().identity
+    'anna'
     >>> people.close()
 
     Args:
