@@ -57,7 +57,8 @@ def open(
     >>> people = open("memory:")
     >>> people.enrol([[1.0, 0.0], [0.0, 1.0]], ["anna", "berta"], model_fingerprint="mine")
     2
-    >>> people.search([[0.8, 0.6]], top_k=1)[0][0].identity
+    >>> (hits,) = people.search([[0.8, 0.6]], top_k=1)
+    >>> hits.pop().identity
     'anna'
     >>> people.close()
 
