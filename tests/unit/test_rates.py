@@ -43,8 +43,17 @@ def test_new_variables_returns_paths_outside_backbone():
     assert "logits/kernel" in new_variables(tracklets)
     assert not any("conv2d" in path for path in new_variables(tracklets))
     pixels = keras.Input((*SIZE, 3))
-    with pytest.raises(InputError, match="with 0 nested models"):
+    with pytest.raises(InputError, match="a model with one backbone, got 0"):
         new_variables(keras.Model(pixels, keras.layers.Flatten()(pixels)))
+
+
+@pytest.mark.parametrize(("options", "expected"), [({"factor": 5.0}, 0.9), ({"frozen": 1}, 1.0)])
+def test_rated_adam_first_step_moves_new_and_other_variables(options, expected):
+    new, other = (keras.Variable([1.0], name=name) for name in ("new", "other"))
+    optimizer = RatedAdam(0.1, [new.path], **options)
+    optimizer.apply([keras.ops.ones(1)] * 2, [new, other])
+    assert float(new[0]) == pytest.approx(1 - 0.1 * optimizer.factor, rel=1e-4)
+    assert float(other[0]) == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.nightly
