@@ -363,7 +363,7 @@ def test_help_lists_common_flags_and_helpfull_lists_all(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["train.py", "--dataset=market1502"], "one of market1501, .*mars.*'market1502'"),
-        (["evaluate.py", "--run=run", "--dataset=nosuch"], "dataset is one of market1501"),
+        (["evaluate.py", "--run=run", "--dataset=nosuch"], "dataset must be one of market1501"),
         (["train.py", "--batch_size=32"], "Unknown command line flag 'batch_size'"),
         (["train.py", "--dataset=market1501"], "give .*--data_dir"),
         (["train.py", "--dataset=market1501", "--data_dir=nowhere"], "nowhere"),
@@ -412,14 +412,14 @@ def test_help_lists_common_flags_and_helpfull_lists_all(tmp_path: Path) -> None:
         (["evaluate.py", "--run=nowhere"], "a run folder, .*, but .*nowhere does not exist"),
         (
             ["evaluate.py", "--saved_model=nowhere", "--dataset=csv", "--data_dir=x"],
-            "table must exist",
+            "must be a table in UTF-8, got 'No such file",
         ),
         (["evaluate.py", "--features=q.npz"], "two files, QUERY,GALLERY.* received 'q.npz'"),
         (["evaluate.py", "--features=q.npz,g.npz"], "q.npz` must be an .npz file"),
         (["evaluate.py", "--rerank=magic"], "should be one of <none|k_reciprocal"),
         (["evaluate.py", "--rerank_options=k1"], "NAME=NUMBER, .* received 'k1'"),
         (["cluster.py"], "either --images or --dataset"),
-        (["cluster.py", "--images=nowhere"], "nowhere is no folder"),
+        (["cluster.py", "--images=nowhere"], r"nowhere` must hold \.jpg, .* files, got none"),
         (["cluster.py", "--features=x.npz", "--images=x"], "name one of the two"),
         (
             ["cluster.py", "--images=x", "--contact_sheet=s.txt"],
