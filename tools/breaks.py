@@ -167,8 +167,8 @@ BREAKS = (
     Break(
         "training clips: identities do not match the order of the frames",
         "keras_reid/data/clips.py",
-        'tf.repeat(labels["identity"], frames)',
-        'tf.tile(labels["identity"], [frames])',
+        'tf.repeat(batch["identity"], frames)',
+        'tf.tile(batch["identity"], [frames])',
         "unit/test_tracklets.py::test_pk_clips_sample_frame_per_segment",
     ),
     Break(

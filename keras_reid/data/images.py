@@ -157,7 +157,7 @@ class PersonImages:
 
 @dataclass(frozen=True, eq=False)
 class ReidDataset:
-    """Named data set of up to three parts; the other attributes are None."""
+    """Named data set of up to three parts, each optional."""
 
     name: str
     train: PersonImages | None

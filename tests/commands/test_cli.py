@@ -414,14 +414,14 @@ def test_help_lists_common_flags_and_helpfull_lists_all(tmp_path: Path) -> None:
         (["evaluate.py", "--run=nowhere"], "a run folder, .*, but .*nowhere not found"),
         (
             ["evaluate.py", "--saved_model=nowhere", "--dataset=csv", "--data_dir=x"],
-            "table must exist",
+            "must be a table in UTF-8, got 'No such file",
         ),
         (["evaluate.py", "--features=q.npz"], "must be QUERY,GALLERY .* got q.npz"),
         (["evaluate.py", "--features=q.npz,g.npz"], "q.npz` must be an .npz file"),
         (["evaluate.py", "--rerank=magic"], "should be one of <none|k_reciprocal"),
         (["evaluate.py", "--rerank_options=k1"], "NAME=NUMBER, .* got k1"),
         (["cluster.py"], "Either --images or --dataset"),
-        (["cluster.py", "--images=nowhere"], "nowhere is no folder"),
+        (["cluster.py", "--images=nowhere"], r"nowhere` must hold \.jpg, .* files, got none"),
         (["cluster.py", "--features=x.npz", "--images=x"], "Give only one of the two"),
         (
             ["cluster.py", "--images=x", "--contact_sheet=s.txt"],
