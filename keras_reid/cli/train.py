@@ -30,6 +30,11 @@ from keras_reid.training.recipe import Recipe, setting_fields
 if TYPE_CHECKING:
     import keras
 
+NEXT_STEPS = {
+    "export": "export.py --model={run}",
+    "verify": "search.py --model={run} verify FIRST.jpg SECOND.jpg",
+}
+
 
 @dataclass(frozen=True)
 class Job:
@@ -187,7 +192,7 @@ def _say_contents(job: Job) -> None:
     say(f"trained for {job.run.metrics['minutes']:.1f} minutes; in {job.run.directory}:")
     for path, description in job.run.contents().items():
         say(f"  {path:<16} {description}")
-    say(f"next: python {job.recipe.command.format(run=job.run.directory)}")
+    say(f"next: python {NEXT_STEPS[job.recipe.purpose].format(run=job.run.directory)}")
 
 
 def _members(plan: "training.Plan") -> "list[keras.Model]":
