@@ -94,7 +94,7 @@ def train(options: TrainOptions) -> "runs.Run | data.CheckReport":
     return run
 
 
-def _report(dataset: data.ReidDataset, recipe: Recipe) -> data.CheckReport:
+def _report(dataset: data.ReidDataset, recipe: Recipe) -> "data.CheckReport":
     """Print and return the validation of a data set; raise if it is invalid."""
     report = data.check(dataset, recipe.num_instances)
     say(str(report))
