@@ -433,7 +433,7 @@ def test_help_lists_common_flags_and_helpfull_lists_all(tmp_path: Path) -> None:
         (["export.py", "--run=x", "--rerank=diffusion"], "should be one of <k_reciprocal"),
         (
             ["export.py", "--model=nowhere"],
-            "--model must be a run folder, .* but nowhere not found",
+            "--model must be .* but nowhere not found",
         ),
     ],
 )

@@ -85,7 +85,7 @@ print({"keras", "tensorflow"} & set(sys.modules))
 
 REFUSED = [
     ("train", ("--epochs=0",), "epochs must be at least 1"),
-    ("train", ("--metric_loss=magic",), "metric_loss is one of circle"),
+    ("train", ("--metric_loss=magic",), "metric_loss must be one of circle"),
     ("train", ("--recipe=magic",), "recipe is one of"),
     ("train", ("--distillation=logits",), "distillation is a list of logits"),
     ("train", ("--softmax=magic",), "softmax is one of plain, arcface"),
