@@ -69,8 +69,8 @@ BREAKS = (
     Break(
         "part assignment is refined from the first training phase",
         "keras_reid/training/methods/parts.py",
-        "_refine(members, False)",
-        "_refine(members, True)",
+        "PartPhase(phase.changes) for",
+        "PartPhase(phase.changes, True) for",
         "unit/test_training.py::test_fit_refined_parts_trains_assignment_in_second_phase",
     ),
     Break(

@@ -30,6 +30,11 @@ from keras_reid.training.recipe import Recipe, setting_fields
 if TYPE_CHECKING:
     import keras
 
+NEXT_STEPS = {
+    "export": "export.py --model={run}",
+    "verify": "search.py --model={run} verify FIRST.jpg SECOND.jpg",
+}
+
 
 @dataclass(frozen=True)
 class Job:
@@ -89,7 +94,7 @@ def train(options: TrainOptions) -> "runs.Run | data.CheckReport":
     return run
 
 
-def _report(dataset: data.ReidDataset, recipe: Recipe) -> data.CheckReport:
+def _report(dataset: data.ReidDataset, recipe: Recipe) -> "data.CheckReport":
     """Print and return the validation of a data set; raise if it is invalid."""
     report = data.check(dataset, recipe.num_instances)
     say(str(report))
@@ -187,7 +192,7 @@ def _say_contents(job: Job) -> None:
     say(f"trained for {job.run.metrics['minutes']:.1f} minutes; in {job.run.directory}:")
     for path, description in job.run.contents().items():
         say(f"  {path:<16} {description}")
-    say(f"next: python {job.recipe.command.format(run=job.run.directory)}")
+    say(f"next: python {NEXT_STEPS[job.recipe.purpose].format(run=job.run.directory)}")
 
 
 def _members(plan: "training.Plan") -> "list[keras.Model]":

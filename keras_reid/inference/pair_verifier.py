@@ -83,7 +83,7 @@ class PairVerifier:
         """
         if self.calibration is None:
             raise InputError(
-                f"{self.source} has no calibration. Train it on data with query and gallery images "
-                "or with --holdout."
+                f"{self.source} has no calibration. Train it on data with query and gallery "
+                "images, or with a hold-out set."
             )
         return self.calibration.pair_probability(distances)

@@ -232,9 +232,9 @@ class Recipe(Settings):
         return self.distillation.backbones or [self.backbone]
 
     @property
-    def command(self) -> str:
-        """Command that uses the trained model, with `{run}` for the run folder."""
-        return [Method.command, *(method.command for method in self.methods)][-1]
+    def purpose(self) -> str:
+        """Next step with the trained model: export or verify."""
+        return [Method.purpose, *(method.purpose for method in self.methods)][-1]
 
     def batches(self, factory: Factory) -> Factory:
         """Return the function of the images that makes batches, and its arguments.

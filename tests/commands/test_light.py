@@ -84,12 +84,12 @@ print({"keras", "tensorflow"} & set(sys.modules))
 
 
 REFUSED = [
-    ("train", ("--epochs=0",), "epochs is at least 1"),
-    ("train", ("--metric_loss=magic",), "metric_loss is one of circle"),
-    ("train", ("--recipe=magic",), "recipe is one of"),
-    ("train", ("--distillation=logits",), "distillation is a list of logits"),
-    ("train", ("--softmax=magic",), "softmax is one of plain, arcface"),
-    ("train", ("--mixstyle=2",), "mixstyle is in [0, 1]"),
+    ("train", ("--epochs=0",), "epochs must be at least 1"),
+    ("train", ("--metric_loss=magic",), "metric_loss must be one of circle"),
+    ("train", ("--recipe=magic",), "recipe must be one of"),
+    ("train", ("--distillation=logits",), "distillation must be a list of logits"),
+    ("train", ("--softmax=magic",), "softmax must be one of plain, arcface"),
+    ("train", ("--mixstyle=2",), "mixstyle must be in [0, 1]"),
     ("train", ("--dataset=market1501", "--data_dir=no"), "no"),
     ("evaluate", ("--rerank=magic",), "should be one of <none|k_reciprocal"),
     ("evaluate", ("--rerank_options=k1",), "NAME=NUMBER"),

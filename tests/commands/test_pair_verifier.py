@@ -32,10 +32,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert "after training:  AUC " in out
     assert "next: python search.py --model=run verify FIRST.jpg SECOND.jpg" in out
     gallery = data.load("market1501", str(root / "drawn")).gallery
-    for name in ("one", "other"):
-        row = int(gallery.identity[~gallery.distractor].tolist()[0 if name == "one" else -1])
-        image = gallery.path[gallery.identity == row][0]
+    paths = gallery.path[~gallery.distractor]
+    for name, image in (("one", paths[0]), ("other", paths[-1])):
         shutil.copy(image, root / f"{name}.jpg")
+        (root / "people" / name).mkdir(parents=True)
+        shutil.copy(image, root / "people" / name)
     return root
 
 
@@ -65,7 +66,7 @@ def test_verify_pair_verifier_file_prints_missing_calibration(folder: Path) -> N
         ("export.py", "--model=run", "--dataset=market1501", "--data_dir=drawn"),
         ("embed.py", "--model=run", "--images=drawn/query", "--out=shards"),
         ("cluster.py", "--model=run", "--images=drawn/query", "--csv=groups.csv"),
-        ("search.py", "--model=run", "--gallery=faiss:people.db", "enrol", "drawn/query"),
+        ("search.py", "--model=run", "--gallery=faiss:people.db", "enrol", "people"),
     ],
     ids=lambda command: command[0],
 )

@@ -137,7 +137,7 @@ class Method(Settings):
 
     columns: ClassVar[tuple[str, ...]] = ()  # required columns of the images
     embeds: ClassVar[bool] = False  # whether its output replaces the embedding of the neck
-    command: ClassVar[str] = "export.py --model={run}"  # printed at the end of a training
+    purpose: ClassVar[str] = "export"  # next step with the trained model: export or verify
 
     @property
     def active(self) -> bool:

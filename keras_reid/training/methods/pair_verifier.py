@@ -38,7 +38,7 @@ class PairVerification(Method):
     """
 
     embeds: ClassVar[bool] = True
-    command: ClassVar[str] = "search.py --model={run} verify FIRST.jpg SECOND.jpg"
+    purpose: ClassVar[str] = "verify"
     pair_verifier: bool = setting(
         "Train a model that compares two images inside the network, for search.py verify only.",
         default=False,
@@ -80,7 +80,7 @@ class PairVerification(Method):
         from keras_reid.losses import ContrastiveLoss
 
         if settings.gather:
-            raise InputError("A pair verifier trains on one replica. Leave --strategy out.")
+            raise InputError("A pair verifier trains on one replica. Choose the strategy none.")
         margin = {name: value for name, value in settings.metric.items() if name == "margin"}
         (weight,) = (term.weight for term in terms if term.output == "features")
         return [Term("distance", ContrastiveLoss(**margin, pairs="given"), weight)]
