@@ -41,7 +41,7 @@ class SearchOptions(GalleryOptions):
     top_k: int = option("Images shown for each query.", 10, least=1)
     cameras: Sequence[str] | None = option("Search only these cameras.")
     not_cameras: Sequence[str] | None = option("Cameras to exclude.")
-    query_camera: str | None = option("Camera of the queries, whose images are excluded.")
+    query_camera: str | None = option("Camera of the queries. Its images are excluded.")
     after: str | None = option("Earliest time: seconds since 1970, or ISO 8601.")
     before: str | None = option("Time before which images are searched.")
     rerank: str = option("Re-ranker of the shortlist, such as k_reciprocal.", "none")

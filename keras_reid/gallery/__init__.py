@@ -64,8 +64,8 @@ def open(
 
     Args:
         uri: one of the above.
-        approximate_from: number of rows from which `memory:` and `file:` search candidates in an
-            inverted file; below, and in Milvus Lite, every search is exact.
+        approximate_from: minimum number of rows for an inverted file in `memory:` and `file:`.
+            Other searches are exact, also in Milvus Lite.
         recall: fraction of true neighbors that the inverted file must retrieve in a sample.
 
     Raises:

@@ -59,7 +59,7 @@ class InvertedFile:
             index = module.IndexIVFFlat(centers, width, lists)
         index.cp.min_points_per_centroid = 1
         index.cp.niter = 10
-        # The mean of several persons is short, so it is near to everybody and would own most rows.
+        # The mean of several persons is short, so it is near to all others and would own most rows.
         index.cp.spherical = vectors.equal_lengths
         index.train(vectors.take(np.sort(chosen)))
         size = max(1, min(SAMPLE, count // 2))

@@ -53,7 +53,7 @@ class DatabaseStore:
 
     Args:
         path: database file, or None for a database in memory.
-        approximate_from: number of rows from which an inverted file is used.
+        approximate_from: minimum number of rows for an inverted file.
         recall: fraction of true neighbors that the inverted file must retrieve in a sample.
     """
 

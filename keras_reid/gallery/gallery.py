@@ -367,8 +367,8 @@ class Gallery:
             embeddings: (q, d) finite numbers.
             top_k: at most the number of rows.
             filter: the rows to compare.
-            query_cameras: (q,) cameras of the queries, whose rows are not compared; "" or None
-                compares all.
+            query_cameras: (q,) cameras of the queries. Rows of the same camera are
+                excluded; "" or None excludes none.
             model_fingerprint: must be that of the gallery.
             reranking: "none", or a name in `keras_reid.reranking.RERANKERS`. Each query is
                 re-ranked on its own, among its `shortlist` nearest rows. Results keep their

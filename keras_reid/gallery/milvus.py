@@ -60,7 +60,7 @@ class MilvusStore:
             self._recover()
 
     def _recover(self) -> None:
-        """Load the collections, and finish what a killed process began."""
+        """Load the collections, and repair the files after a kill."""
         names = self.client.list_collections()
         if NEXT in names and PEOPLE in names:
             self.client.drop_collection(NEXT)

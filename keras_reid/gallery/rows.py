@@ -46,7 +46,7 @@ class SearchResult(NamedTuple):
     Attributes:
         image, identity, camera, time: columns of the row, see `Row`.
         distance: `|x − y|`.
-        reranked: distance of the re-ranker, of which only the order has a meaning, or None.
+        reranked: distance of the re-ranker, or None. Only the order has a meaning.
     """
 
     image: str
@@ -63,7 +63,7 @@ class Filter:
 
     Attributes:
         cameras: rows of one of these cameras.
-        not_cameras: rows of none of these cameras.
+        not_cameras: excluded cameras.
         after, before: rows with `after <= time < before`, in seconds; a row without a time is in
             no such interval.
     """

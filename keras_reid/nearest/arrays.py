@@ -184,7 +184,7 @@ class Comparison:
         return squared
 
     def _expanded(self, x: np.ndarray, first: int, y: np.ndarray) -> np.ndarray:
-        with np.errstate(over="ignore", invalid="ignore"):  # the caller refuses what is not finite
+        with np.errstate(over="ignore", invalid="ignore"):  # the caller checks the result
             scale = squared_norms(x)[:, None] + self.gallery.norms[first : first + len(y)]
             squared = scale - 2 * (x @ y.T)
         near: np.ndarray = np.less(squared, NEAR * scale)

@@ -30,7 +30,7 @@ class FeatureDistances:
         self.centered, self.norms = _centered(features)
 
     def columns(self, start: Size, stop: Size, first: Size = 0) -> tf.Tensor:
-        """Of images from `first` on, by rows, to images start to stop.
+        """Return distances of images from `first` on, by rows, to images start to stop.
 
         Then come rows of infinity up to a whole GROUP of all images.
         """
@@ -82,7 +82,7 @@ class KeptDistances(FeatureDistances):
 
 
 class MappedDistances(FeatureDistances):
-    """As `FeatureDistances`, of queries and a gallery in a mapped file that is not held.
+    """`FeatureDistances` of queries and a gallery in a mapped file.
 
     All images are read again for each block of rows. Not for a tf.function.
     """
@@ -155,7 +155,7 @@ def _partly_known(
     stop: tf.Tensor,
     first: tf.Tensor,
 ) -> tf.Tensor:
-    """As `_expanded`, of which columns up to `known` and rows from `queries` on are kept."""
+    """Return `_expanded`; columns up to `known` and rows from `queries` on are kept."""
     end, after = tf.clip_by_value(known, start, stop), tf.maximum(first, queries)
 
     def between(rows: slice, columns: slice) -> tf.Tensor:

@@ -47,7 +47,7 @@ def reranker(make: Callable[..., Rows]) -> Any:
     """Decorator: return the re-ranker as a function `(query, gallery, **options)` of the matrix.
 
     Its attribute `rows` is the decorated function `(query, gallery, progress=None, **options)`,
-    whose rows are computed on reading. The matrix is a NumPy array, or a tensor inside a
+    which computes rows on reading. The matrix is a NumPy array, or a tensor inside a
     tf.function. There, features cannot raise: rows that are not finite are infinitely far from all
     others, and the distances between all others are the same as without them.
     """

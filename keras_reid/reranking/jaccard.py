@@ -35,7 +35,7 @@ def encodings(
 def _squared(
     source: FeatureDistances, neighbors: Neighbors, row: tf.Tensor, column: tf.Tensor
 ) -> tf.Tensor:
-    """Of images `row` to `column` (m,): known between neighbors, computed between others."""
+    """Return squared distances of images `row` to `column` (m,), computed unless neighbors."""
     same = tf.gather(neighbors.index, row) == column[:, None]
     known = tf.reduce_sum(tf.where(same, tf.gather(neighbors.squared, row), 0), axis=1)
     missing = tf.where(~tf.reduce_any(same, axis=1))
@@ -107,12 +107,12 @@ def expanded_reciprocal(order: tf.Tensor, k1: int) -> sparse.CsrRows:
 
 
 def _half(k1: int) -> int:
-    """Of k1, the image itself counted; Python rounds halves to even, as the authors' code does."""
+    """Return half of k1 and the image itself; halves round to even, as in the authors' code."""
     return round(k1 / 2) + 1
 
 
 def reciprocal(order: tf.Tensor) -> tf.Tensor:
-    """Which of the neighbors (n, k) have the image among theirs: booleans (n, k)."""
+    """Return a mask (n, k) of the neighbors that have the image as a neighbor."""
 
     def work(start: Size, stop: Size) -> tuple[tf.Tensor]:
         back = tf.gather(order, order[start:stop])

@@ -1,4 +1,4 @@
-"""The k nearest of all images to each, exactly, in blocks: the whole matrix never exists."""
+"""The k nearest images to each image, exactly, in blocks, without the whole matrix."""
 
 from typing import NamedTuple
 
@@ -8,9 +8,9 @@ import tensorflow as tf
 from keras_reid.nearest.blocks import Progress, folded, in_blocks
 from keras_reid.nearest.graph import GROUP, FeatureDistances, Size, smallest
 
-# Elements of a block of squared distances, 64 MiB. All images have BLOCKS blocks or more, of which
-# the first computes what the last ones need not, but a block is of at least LEAST images: products
-# of fewer are slow, because each arranges all features anew.
+# Elements of a block of squared distances, 64 MiB. There are at least BLOCKS blocks, because later
+# blocks reuse distances of earlier ones. A block has at least LEAST images: each product arranges
+# all features again, so small products are slow.
 BLOCK_ELEMENTS = 2**24
 BLOCKS = 8
 LEAST = 768
@@ -55,10 +55,10 @@ def _block_images(count: Size) -> Size:
 
 
 def _candidates(source: FeatureDistances, k: Size, progress: Progress | None) -> Neighbors:
-    """The k nearest by the distances of `columns` alone, the image itself as any other.
+    """Return the k nearest by the distances of `columns` alone, including the image itself.
 
-    Distances are symmetric, so a block of columns begins at its diagonal: what lies above that came
-    with the blocks before, whose columns have it as rows.
+    Distances are symmetric, so a block of columns begins at its diagonal. Earlier blocks have the
+    distances above it.
     """
     count = source.size
 
@@ -90,7 +90,7 @@ def _with(
 
 
 def _nearer(squared: tf.Tensor, bound: tf.Tensor, k: Size) -> tuple[tf.Tensor, tf.Tensor]:
-    """Index and value of what is below the bound (b, 1) in each row, or of the k smallest."""
+    """Return index and value of the elements below the bound (b, 1), or of the k smallest."""
     below = squared < bound
     count = tf.reduce_max(tf.reduce_sum(tf.cast(below, tf.int32), axis=1))
 

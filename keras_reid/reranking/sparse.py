@@ -70,7 +70,7 @@ def above(a: CsrRows, b: CsrRows, columns: Any) -> Matrix:
 
 
 def dense(a: Matrix) -> tf.Tensor:
-    """With all its zeros."""
+    """Return the dense matrix."""
     return raw.CSRSparseMatrixToDense(sparse_input=a, type=tf.float32)
 
 
@@ -85,6 +85,6 @@ def rows(a: Matrix) -> CsrRows:
 
 
 def row_numbers(a: CsrRows) -> tf.Tensor:
-    """Of each element."""
+    """Return the row of each element."""
     lengths = a.begin[1:] - a.begin[:-1]
     return tf.repeat(tf.range(tf.shape(lengths)[0]), lengths)

@@ -109,6 +109,7 @@ def test_search_with_filter_matches_brute_force(filled, people):
         ({"cameras": [1]}, lambda i: i % 3 == 1),
         ({"not_cameras": ["1", "2"]}, lambda i: i % 3 == 0),
         ({"after": 100, "before": 300.0}, lambda i: 100 <= i < 300 and i % 7),
+        ({"before": 50}, lambda i: i < 50 and i % 7),
         ({"cameras": ["0", "2"], "after": 590}, lambda i: i % 3 != 1 and i >= 590 and i % 7),
     ):
         mask = np.array([bool(kept(i)) for i in range(COUNT)])
