@@ -104,7 +104,7 @@ def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     elif image.mode in ("I", "F"):
-        raise InputError("32 bits per channel")
+        raise ValueError("32 bits per channel")
     if "transparency" in image.info:  # a color key, which Pillow would search in the pixels
         image = image.copy()
         del image.info["transparency"]

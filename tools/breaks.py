@@ -2181,7 +2181,7 @@ BREAKS = (
     ),
     Break(
         "calibration of pairs depends on the ratio of both kinds",
-        "keras_reid/evaluation/calibration.py",
+        "keras_reid/evaluation/calibration_fitting.py",
         "np.inf), same, same, np",
         "np.inf), same, same | True, np",
         "unit/test_pair_runs.py::test_fit_pair_calibration_weighs_both_kinds_of_pairs_equally",

@@ -116,7 +116,7 @@ def search(options: SearchOptions) -> SearchOutput:
     if len(arguments) not in counts:
         raise InputError(f"{name} takes {use}, got {' '.join(arguments) or 'nothing'}.")
     if name == "query" and bool(arguments) == bool(options.description):
-        raise InputError("query takes either images or --description.")
+        raise InputError("Images or --description are required for query, not both.")
     check_outputs(html=options.html)
     options.limits  # noqa: B018  raises for invalid limits before images are embedded
     if options.html and name != "query":
@@ -235,7 +235,7 @@ def remove(options: SearchOptions, arguments: list[str]) -> int:
     with gallery.open(options.uri) as people:
         removed = people.remove(arguments[0])
     if not removed:
-        raise InputError(f"identity {arguments[0]!r} not found in {options.uri}. See list.")
+        raise InputError(f"Identity {arguments[0]!r} not found in {options.uri}. See list.")
     say(f"erased {counted(removed, 'image')} of {arguments[0]}")
     return removed
 

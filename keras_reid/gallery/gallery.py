@@ -314,7 +314,7 @@ class Gallery:
         if values is None and given is None:
             return [""] * count
         shares = np.asarray([] if values is None else values, np.float64)
-        texts = [normalized(name) for name in ([] if given is None else given)]
+        texts = [normalized(str(name)) for name in ([] if given is None else given)]
         if shares.shape != (count, len(texts)) or not ((shares >= 0) & (shares <= 1)).all():
             rule = f"probabilities in the shape ({count}, {len(texts)}), a column for each name"
             raise invalid("attributes", rule, Shown(f"the shape {shares.shape}"))

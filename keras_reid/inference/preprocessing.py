@@ -116,7 +116,7 @@ def _missing(name: str, examples: Mapping[str, str]) -> InputError:
     flags = " ".join(f"--{key}={text}" for key, text in examples.items())
     return InputError(
         f"{name} does not contain {', '.join(examples)} of its input. Give them, for example "
-        f"{flags}; pixels become (pixel - mean) / scale.",
+        f"{flags}. Pixels become (pixel - mean) / scale.",
         next(iter(examples)),
     )
 

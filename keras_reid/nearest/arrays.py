@@ -58,7 +58,7 @@ def real_array(values: Any, rank: int, what: str) -> np.ndarray:
     if not real:
         raise InputError(
             f"`{what}` must be a {rank}-D array of real numbers, got {received}. Pass such an "
-            "array; features of both sides are the tuple (query, gallery)."
+            "array. Features of both sides are the tuple (query, gallery)."
         )
     return array
 

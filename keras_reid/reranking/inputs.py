@@ -31,7 +31,7 @@ def checked(query: Any, gallery: Any) -> tuple[Matrix, Matrix]:
         query, gallery = tf.cast(query, tf.float32), tf.cast(gallery, tf.float32)
     if query.shape[1] != gallery.shape[1] or 0 in (*query.shape, *gallery.shape):
         raise InputError(
-            "query and gallery features must have the same width and at least one row, got "
+            "Query and gallery features must have the same width and at least one row, got "
             f"{tuple(query.shape)} and {tuple(gallery.shape)}. Embed both with the same model."
         )
     return query, gallery

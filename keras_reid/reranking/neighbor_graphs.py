@@ -70,7 +70,7 @@ def ecn(
     images, queries, index = _neighbors(query, gallery, max(k, t + 1, q + 1), progress)
     count = length(images, 0)
     if isinstance(count, int) and count < 2:
-        raise InputError("ecn requires at least two images, got one.")
+        raise InputError("Re-ranking by ecn requires at least two images, got one.")
     lists = index[:, :k]
     weight = tf.cast(k - tf.range(tf.shape(lists)[1]), tf.float32)
     w = sparse.lists(lists, tf.broadcast_to(weight, tf.shape(lists)), count)
@@ -175,7 +175,7 @@ def diffusion(
     checks.within("(0, 1)", "0.99 is usual.", alpha=alpha)
     checks.at_least(0, "3 is usual.", gamma=gamma)
     if not tf.executing_eagerly():
-        raise InputError("diffusion uses SciPy. Call it outside of a tf.function.")
+        raise InputError("Diffusion uses SciPy. Call it outside of a tf.function.")
     images, queries, index = _neighbors(query, gallery, k + 1, progress)
     count = len(images)
     near = index[:, 1:]

@@ -35,7 +35,7 @@ def test_enrol_label_that_is_no_text_or_integer_raises(column, value, people):
 @pytest.mark.parametrize("value", ["ab", b"ab", 12])
 def test_enrol_one_value_for_all_rows_raises(column, value, people):
     columns = {"identities": ["c", "d"], "images": ["v", "w"], column: value}
-    with pytest.raises(InputError, match=r"one value for each row, got .*\. Pass a list"):
+    with pytest.raises(InputError, match=r"list of one value for each of 2 rows, got "):
         people.enrol(np.eye(2), **columns, model_fingerprint=MODEL)
 
 
@@ -51,7 +51,7 @@ def test_remove_and_filter_of_other_values_raise(value, people):
 
 @pytest.mark.parametrize("value", ["1", b"1", 1, 1.0])
 def test_filter_of_one_camera_raises(value):
-    with pytest.raises(InputError, match="is a list of cameras"):
+    with pytest.raises(InputError, match="must be a list of cameras"):
         gallery.Filter(cameras=value)
 
 

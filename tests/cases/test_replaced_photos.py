@@ -104,6 +104,7 @@ def test_milvus_replaced_row_is_erased_after_an_interruption(tmp_path, monkeypat
         patch.setattr(people.store, "_erase", lambda: None)  # as if killed before it closes
         people.enrol(x[:1], ["anna"], images=["1"], model_fingerprint=MODEL)
         people.enrol(x[1:], ["b"], images=["1"], model_fingerprint=MODEL, existing="replace")
+        patch.setattr(people.store, "_mark", lambda unclean: None)
         people.close()
     assert b"anna" in bytes_in(tmp_path)
     with opened("milvus", tmp_path) as people:

@@ -122,7 +122,7 @@ def test_track_size_that_codec_refuses_raises_before_any_work(scene, monkeypatch
     flags = ("--detections=det.txt", "--noappearance", "--out=t.txt", "--annotated=a.mp4")
     code, _, err = within("track.py", "--video=frames", *flags, cwd=scene)
     assert code == 1
-    assert "`annotated` must be a video that OpenCV can write, got *.mp4 of 70000 x 1" in err
+    assert "--annotated must be a video that OpenCV can write, got *.mp4 of 70000 x 1" in err
     assert not (scene / "t.txt").exists()
 
 

@@ -134,7 +134,10 @@ def test_evaluate_feature_files_ranks_and_reranks(trained: Path) -> None:
     code, out, err = within("evaluate.py", features, "--distance=cosine", cwd=trained)
     assert code == 0, err
     assert re.search(r"distance +cosine", out)
-    for rerank, values in (("k_reciprocal", "k1=4,k2=2,lambda_value=0.5"), ("aqe", "k=3")):
+    for rerank, values in (
+        ("k_reciprocal", "k1=4,k2=2,lambda_value=0.5"),
+        ("average_query_expansion", "k=3"),
+    ):
         flags = f"--rerank={rerank}", f"--rerank_options={values}"
         code, out, err = within("evaluate.py", features, *flags, cwd=trained)
         assert code == 0, err
@@ -229,7 +232,7 @@ def test_evaluate_and_export_local_features_agree(aligned: Path, local: str) -> 
 def test_evaluate_missing_local_features_exits_with_error(trained: Path) -> None:
     for flags, message in (
         (("--local=trained",), "an output named 'local'"),
-        (("--stripes=9",), "9 stripes of 4 rows"),
+        (("--stripes=9",), "--stripes must be 1 to 4, the rows of the feature map, got 9"),
     ):
         code, _, err = within("evaluate.py", "--run=run", "--distance=local", *flags, cwd=trained)
         assert code == 1
@@ -428,7 +431,10 @@ def test_help_lists_common_flags_and_helpfull_lists_all(tmp_path: Path) -> None:
             r"--contact_sheet must be a picture .*got 's\.txt'",
         ),
         (["export.py", "--pretrained=magic"], "should be one of <person-mobilenetv2"),
-        (["export.py", "--run=x", "--rerank_options=k1=0"], "k1 is a whole number of at least 1"),
+        (
+            ["export.py", "--run=x", "--rerank_options=k1=0"],
+            "`k1` must be an integer of at least 1",
+        ),
         (
             ["export.py", "--run=x", "--rerank=ecn", "--rerank_options=k1=3"],
             "must be one of k, t, q",

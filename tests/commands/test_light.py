@@ -98,7 +98,7 @@ REFUSED = [
     ("export", ("--name=../x",), "--name must be letters, digits"),
     ("export", ("--ranker_gallery=g.npz", "--noranker"), "--ranker_gallery needs --ranker"),
     ("cluster", (), "Either --images or --dataset"),
-    ("cluster", ("--images=no",), "no is no folder"),
+    ("cluster", ("--images=no",), "`no` must hold"),
     ("search", ("stats",), "--gallery is required"),
     ("embed", (), "--images and --out are required"),
     ("search", ("--gallery=faiss:no.db", "stats"), "not found. Enrol"),

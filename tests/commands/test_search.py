@@ -239,7 +239,7 @@ def test_search_unfit_files_are_skipped_by_enrol_and_fail_query(folder, unfit):
         (["find", "x"], "got 'find'"),
         (["--gallery=", "stats"], "must be memory:"),
         (["--gallery=memory:", "stats"], "ends with the command"),
-        (["query"], "query takes either images or --description"),
+        (["query"], "Images or --description are required"),
         (
             ["enrol", "a", "b"],
             "enrol takes a folder, a CSV file, or a folder of embed.py, got a b",
@@ -250,7 +250,7 @@ def test_search_unfit_files_are_skipped_by_enrol_and_fail_query(folder, unfit):
         (["query", "people.csv"], "an image of a person, got another type of file"),
         (["--description=upred", "query"], "must be NAME=1 or NAME=0"),
         (["--description=upred=1", "query"], "attributes of the gallery (none), got upred"),
-        (["--description=upred=1", "query", "a.png"], "query takes either images or --description"),
+        (["--description=upred=1", "query", "a.png"], "Images or --description are required"),
         (["calibrate"], "must have a calibration to decide who matches"),
     ],
 )

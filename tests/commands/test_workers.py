@@ -176,7 +176,7 @@ def test_multiworker_and_data_service_bad_input_raises(pedestrians, tmp_path, mo
         (("--data_service=nowhere",), "grpc://HOST:PORT"),
         (
             ("--data_service=grpc://localhost:1", "--num_identities_per_batch=8"),
-            "answers at its address",
+            "--data_service must be a running data service",
         ),
     ):
         code, _, err = within("train.py", *flags, *more, cwd=tmp_path)

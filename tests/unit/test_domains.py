@@ -81,10 +81,10 @@ def test_mixstyle_statistics_have_no_gradient(maps):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"probability": 1.1}, r"probability is in \[0, 1\]: received 1.1"),
-        ({"probability": float("nan")}, r"probability is in \[0, 1\]: received nan"),
-        ({"alpha": 0}, "alpha is above 0: received 0"),
-        ({"epsilon": 0}, "epsilon is above 0: received 0"),
+        ({"probability": 1.1}, r"`probability` must be in \[0, 1\], got 1.1"),
+        ({"probability": float("nan")}, r"`probability` must be in \[0, 1\], got nan"),
+        ({"alpha": 0}, "`alpha` must be positive, got 0"),
+        ({"epsilon": 0}, "`epsilon` must be positive, got 0"),
     ],
 )
 def test_mixstyle_bad_arguments_raise(arguments, message):
@@ -147,7 +147,7 @@ def test_backbone_without_early_stages_mixstyle_raises(tmp_path):
     pixels = keras.Input((*SIZE, 3))
     model = keras.Model(pixels, keras.layers.Conv2D(4, 3, strides=2)(pixels), name="shallow")
     model.save(tmp_path / "shallow.keras")
-    with pytest.raises(InputError, match="leave out mixstyle"):
+    with pytest.raises(InputError, match="Set mixstyle and instance_norm to 0"):
         backbones.build(str(tmp_path / "shallow.keras"), "none", SIZE, mixstyle=0.5)
 
 
@@ -188,7 +188,7 @@ def test_recipe_cosface_builds_cosine_classifier_and_margin_softmax():
     [
         ({"softmax": "wide"}, "`softmax` must be one of plain, arcface"),
         ({"softmax": "arcface", "softmax_scale": 0.0}, "scale"),
-        ({"softmax": "arcface", "softmax_margin": 3.0}, "margin of arcface"),
+        ({"softmax": "arcface", "softmax_margin": 3.0}, "for arcface, got 3.0"),
         ({"softmax": "arcface", "parts": 2}, "`softmax` must be plain with parts"),
         ({"mixstyle": 2.0}, r"`mixstyle` must be in \[0, 1\]"),
         ({"instance_norm": 2.0}, r"`instance_norm` must be in \[0, 1\]"),

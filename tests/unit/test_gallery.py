@@ -397,7 +397,7 @@ def test_search_invalid_arguments_raise(filled, people):
         ({"reranking": "magic"}, "`reranking` must be one of none, k_reciprocal"),
         (
             {"reranking": "k_reciprocal", "reranking_options": {"k9": 1}},
-            "k_reciprocal has other options",
+            "options of 'k_reciprocal': .*, got k9",
         ),
         ({"reranking_options": {"k1": 1}}, "`reranking` must be a re-ranker"),
         (

@@ -235,12 +235,12 @@ def test_pair_layers_save_and_load_keeps_outputs(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: MatchingGate(sigma=0), "sigma is above 0: received 0"),
-        (lambda: MatchingGate(epsilon=-1.0), "epsilon is above 0: received -1.0"),
-        (lambda: MatchingGate()(two_maps()[:1]), r"two maps .* the shapes are \[\(3, 5, 4, 6\)\]"),
-        (lambda: MatchingGate()([points(), points()]), r"the shapes are \[\(7, 5\), \(7, 5\)\]"),
-        (lambda: PairMetric()(two_maps()[0]), r"matrices .* the shapes are \[\(3, 5, 4, 6\)\]"),
-        (lambda: PairMetric()(points(), points(d=4)), r"of one width.*\(7, 5\), \(7, 4\)"),
+        (lambda: MatchingGate(sigma=0), "`sigma` must be positive, got 0"),
+        (lambda: MatchingGate(epsilon=-1.0), "`epsilon` must be positive, got -1.0"),
+        (lambda: MatchingGate()(two_maps()[:1]), r"two maps .*, got shapes \[\(3, 5, 4, 6\)\]"),
+        (lambda: MatchingGate()([points(), points()]), r"got shapes \[\(7, 5\), \(7, 5\)\]"),
+        (lambda: PairMetric()(two_maps()[0]), r"matrices .*, got shapes \[\(3, 5, 4, 6\)\]"),
+        (lambda: PairMetric()(points(), points(d=4)), r"of one size.*\(7, 5\), \(7, 4\)"),
     ],
 )
 def test_pair_layers_invalid_input_raises(call, message: str) -> None:
