@@ -164,6 +164,9 @@ class Command:
             sys.exit(1)
         except BrokenPipeError:
             _exit_closed_pipe()
+        except UnicodeEncodeError as error:  # of a file name, in TensorFlow or Arrow
+            _print_error(f"{printable(error.object)} must be UTF-8. Choose another name.")
+            sys.exit(1)
         except (OSError, MemoryError) as error:
             _print_error(_system_message(error))
             sys.exit(1)

@@ -1,7 +1,6 @@
 """Re-rankers that use sparse graphs of neighbors: expansion, propagation, diffusion."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -50,7 +49,12 @@ def query_expansion(
     return Rows((queries, count - queries), rows)
 
 
-alpha_query_expansion = inputs.reranker(partial(query_expansion.rows, alpha=3.0))
+@inputs.reranker
+def alpha_query_expansion(
+    query: Any, gallery: Any, progress: Progress | None = None, k: int = 10, alpha: float = 3.0
+) -> Rows:
+    """`query_expansion` with α = 3."""
+    return query_expansion.rows(query, gallery, progress, k, alpha)
 
 
 @inputs.reranker

@@ -128,7 +128,7 @@ def test_search_enrol_calibrate_query_remove_workflow_succeeds(folder):
 
     gone = sum(row[1] == identity for row in rows)
     assert f"erased {gone} images of {identity}" in search(*RUN, "remove", identity, cwd=root)
-    assert f"identity '{identity}' not found in people.db" in search(
+    assert f"Identity '{identity}' not found in people.db" in search(
         *RUN, "remove", identity, cwd=root, code=1
     )
     assert f"rows         {len(rows) - gone}" in search(*RUN, "stats", cwd=root)
