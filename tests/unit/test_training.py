@@ -1176,5 +1176,5 @@ def test_retrieval_evaluation_single_output_model_is_scored(pedestrians) -> None
     assert 0 < history["val_mAP"][0] <= 1
     assert history["val_rank1"][0] == scored.score(model).rank(1)
     maps = keras.Sequential([keras.Input((*SIZE, 3)), keras.layers.Conv2D(8, 3, 2)])
-    with pytest.raises(InputError, match=r"one output \(b, d\) that is the embedding"):
+    with pytest.raises(InputError, match=r"must have an output named 'embedding'"):
         scored.score(maps)
