@@ -118,7 +118,7 @@ def test_load_exported_file_outside_its_folder_agrees(
     assert inference.load(file).fingerprint == inference.load(exported).fingerprint
     for other in exported.glob("model.*"):
         shutil.copy(other, tmp_path)
-    with pytest.raises(InputError, match=r"does not contain channel_order of its input\. .*=rgb;"):
+    with pytest.raises(InputError, match=r"does not contain channel_order of its input\. .*=rgb\."):
         inference.load(tmp_path / file.name)
     for runtime in inference.RUNTIMES[file.suffix]:
         embedder = inference.load(tmp_path / file.name, runtime, channel_order="rgb")
@@ -265,7 +265,7 @@ def test_fingerprint_of_file_changes_with_content_and_settings(tmp_path: Path) -
     [
         ((1, 3, 8, 4), "float32", {}, r"net does not contain channel_order, scale, mean of its"),
         ((1, 3, 8, 4), "uint8", {}, r"not contain channel_order of its input"),
-        ((1, None, 8, None), "uint8", {}, r"contain layout of its input\. .* --layout=nchw;"),
+        ((1, None, 8, None), "uint8", {}, r"contain layout of its input\. .* --layout=nchw\."),
         ((1, 3, 8, 4), "uint8", {"layout": "nhwc"}, "`layout` must be nchw .*1×3×8×4, got nhwc"),
         ((1, 3, 8, 4), "uint8", {"input_size": (4, 8)}, "`input_size` must be 8×4 .* got 4×8"),
         ((1, 3, None, None), "uint8", {"input_size": (4,)}, r"be \(height, width\), .* got 4\."),
