@@ -2350,8 +2350,7 @@ BREAKS = (
         "keras_reid/reranking/inputs.py",
         'if p.name != "progress"]',
         "if p.name]",
-        "unit/test_reranking.py::test_public_functions_match_rerankers_of_same_name",
-        "ecn",
+        "unit/test_reranking.py::test_public_functions_have_no_argument_progress",
     ),
     Break(
         "re-ranking: precomputed squared distances are squared again",

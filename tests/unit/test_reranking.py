@@ -1,6 +1,7 @@
 """Re-ranking: published values, a float64 oracle, invariances, ties and bad input."""
 
 import functools
+import inspect
 import re
 
 import numpy as np
@@ -127,6 +128,11 @@ def test_public_functions_match_rerankers_of_same_name(name):
     result = getattr(reranking, name)(query, gallery)
     assert isinstance(result, np.ndarray)
     np.testing.assert_array_equal(result, reranking.RERANKERS[name](query, gallery).matrix())
+
+
+def test_public_functions_have_no_argument_progress():
+    for name in RERANKERS:
+        assert "progress" not in inspect.signature(getattr(reranking, name)).parameters
 
 
 @pytest.mark.parametrize("name", RERANKERS)
