@@ -127,7 +127,7 @@ ALL_OF_THREE = [(a, b) for a in range(3) for b in range(3) if a != b]
 RING = [(2, 0), (0, 1), (1, 2)]
 
 
-@pytest.mark.first(1)
+@pytest.mark.first(2)
 @pytest.mark.parametrize("update", ["simultaneous", "sequential"])
 @pytest.mark.parametrize(
     ("count", "given", "edges"),
