@@ -3,9 +3,11 @@
 import hashlib
 import json
 import logging
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from keras_reid.errors import InputError, invalid
 from keras_reid.gallery.rows import NO_TIME, Filter, Row, SearchResult
 from keras_reid.names import expanded, normalized
 
-PEOPLE, NEXT, SETTINGS = "people", "people_next", "people_settings"
+PEOPLE, NEXT, OLD, SETTINGS = "people", "people_next", "people_old", "people_settings"
 TEXT = 4096  # bytes of a text at most
 BATCH_BYTES = 2**24  # a message of Milvus is 64 MiB at most
 UNCLEAN = "replaced"  # setting: the files can hold rows twice, or erased rows
@@ -62,10 +64,12 @@ class MilvusStore:
     def _recover(self) -> None:
         """Load the collections, and repair the files after a kill."""
         names = self.client.list_collections()
-        if NEXT in names and PEOPLE in names:
-            self.client.drop_collection(NEXT)
-        elif NEXT in names:
+        if self.embedded:
+            _remove_rests(Path(self.uri))
+        if NEXT in names and PEOPLE not in names:  # NEXT is complete
             self.client.rename_collection(NEXT, PEOPLE)
+        for name in {NEXT, OLD} & set(self.client.list_collections()):
+            self.client.drop_collection(name)
         if SETTINGS not in names:
             types = {"name": self.types.VARCHAR, "value": self.types.VARCHAR}
             self._create(SETTINGS, types, 2)  # a collection must have a vector
@@ -203,8 +207,10 @@ class MilvusStore:
         for batch in self._all([name for name in STORED if name in fields]):
             self.client.insert(NEXT, [_record(**row) for row in batch])
         self.client.flush(NEXT)
-        self.client.drop_collection(PEOPLE)
+        # Two renames, because a kill can interrupt the removal of a collection.
+        self.client.rename_collection(PEOPLE, OLD)
         self.client.rename_collection(NEXT, PEOPLE)
+        self.client.drop_collection(OLD)
         self.client.load_collection(PEOPLE)
 
     def _all(self, fields: list[str], condition: str = "") -> Iterator[list[dict[str, Any]]]:
@@ -322,6 +328,13 @@ class MilvusStore:
             if self.embedded:
                 fix = "Is it open in another process, or not a gallery of Milvus Lite?"
             raise InputError(f"Gallery {self.uri}: {error.message.strip()[:200]}. {fix}") from error
+
+
+def _remove_rests(folder: Path) -> None:
+    """Remove what a kill left of removed collections: Milvus Lite does not list a part of one."""
+    for collection in folder.glob("collections/*"):
+        if not (collection / "schema.json").exists():
+            shutil.rmtree(collection)
 
 
 def _key(image: str) -> int:

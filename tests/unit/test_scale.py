@@ -226,6 +226,7 @@ def test_embed_ray_killed_worker_completes_shards(crops, model, tmp_path, monkey
     ray = pytest.importorskip("ray", reason="Ray, extra scale, is not installed")
     from ray.cluster_utils import Cluster
 
+    monkeypatch.setenv("RAY_gcs_server_port_wait_time_s", "300")  # on a machine with other tests
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
     try:
         cluster.add_node(num_cpus=2)
