@@ -1056,3 +1056,37 @@ def test_open_gallery_does_not_import_tensorflow(tmp_path):
     env = {**os.environ, "KERAS_BACKEND": "tensorflow"}
     run = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
     assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.parametrize(
+    ("moved", "copied", "damaged"),
+    [
+        ("people", "people_next", ["people_next/schema.json"]),
+        ("people", "people_next", ["people_next/partitions"]),
+        ("people_old", "people_next", []),
+        ("people", "people_old", ["people_old/partitions"]),
+        ("people", "people_old", ["people_old/schema.json"]),
+        ("people_next", None, []),
+    ],
+)
+def test_milvus_killed_rewrite_keeps_people(tmp_path, moved, copied, damaged):
+    """States of the collections at a kill between two steps of a rewrite, or within one."""
+    uri = str(tmp_path / "people.db")
+    x = np.random.default_rng(0).standard_normal((3, 8)).astype(np.float32)
+    with gallery.open(uri) as store:
+        store.enrol(x, ["a", "b", "c"], model_fingerprint="model")
+    folder = tmp_path / "people.db/collections"
+    (folder / "people").rename(folder / "kept")
+    if copied:
+        shutil.copytree(folder / "kept", folder / copied)
+    (folder / "kept").rename(folder / moved)
+    for name in damaged:
+        path = folder / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with gallery.open(uri) as store:
+        assert list(store.identities()) == ["a", "b", "c"]
+        assert store.remove("b") == 1
+        assert [store.search(x[[i]], 1)[0][0].identity for i in (0, 2)] == ["a", "c"]
+    assert sorted(path.name for path in folder.iterdir()) == ["people", "people_settings"]
+    content = b"".join(file.read_bytes() for file in folder.rglob("*") if file.is_file())
+    assert [row.tobytes() in content for row in x] == [True, False, True]
