@@ -217,7 +217,7 @@ def unit(random: np.random.Generator, *shape: int) -> np.ndarray:
 
 
 def main() -> None:
-    """Prints the three tables."""
+    """Print the three tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=128, help="Of a batch.")
     parser.add_argument("--stripes", type=int, default=8)

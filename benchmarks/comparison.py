@@ -1,4 +1,4 @@
-"""Ways to train on one data set: every table of docs/results.md, row by row.
+"""Train and evaluate the rows of the tables in docs/results.md.
 
     python benchmarks/comparison.py --data_dir=Market-1501 --backbone=mobilenetv2 --table=losses
     python benchmarks/comparison.py --data_dir=Market-1501 --backbone=mobilenetv2 \\
@@ -312,7 +312,7 @@ def main(argv: list[str]) -> None:
     table = TABLES[FLAGS.table]
     rows = {name: row for name, row in table.rows.items() if not FLAGS.row or name in FLAGS.row}
     if missing := {*FLAGS.row} - {*rows}:
-        sys.exit(f"error: rows of {FLAGS.table} are {'; '.join(table.rows)}: received {missing}")
+        sys.exit(f"error: --row must be one of {'; '.join(table.rows)}, got {', '.join(missing)}.")
     for seed in FLAGS.seeds:
         for name, row in rows.items():
             train(table, name, row, seed)
@@ -458,7 +458,7 @@ def others() -> list[int]:
 
 
 def unseen() -> Path:
-    """Persons that were not learned, in cameras that were not."""
+    """Return images of test persons in cameras without training images."""
     return listed(0, TABLES[FLAGS.table].cameras, others(), others())
 
 

@@ -240,7 +240,7 @@ def alone(name: str, size: int) -> None:
 
 
 def main() -> None:
-    """Prints a table for each cost, and draws them."""
+    """Print a table for each cost, and draws them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", help="names, separated by commas")
     parser.add_argument("--picture", help="new picture of all")

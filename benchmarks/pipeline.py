@@ -3,7 +3,7 @@
     python benchmarks/pipeline.py
     python benchmarks/pipeline.py --files=FOLDER --height=128 --width=64
 
-Both decode, flip, pad and crop, erase a box and hand over uint8 batches of 64; torch with PIL and
+Both decode, flip, pad and crop, erase a box and return uint8 batches of 64; torch with PIL and
 NumPy in two workers. The contestants take turns and the medians are compared. No contestant
 works during the turn of another: every turn starts a new iterator, and batches that are produced
 before the clock starts are consumed first. Without `--files` the benchmark draws smooth noise and

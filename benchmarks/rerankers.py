@@ -52,7 +52,7 @@ def groups(path: str) -> None:
 
 
 def main() -> None:
-    """Prints one row for each re-ranker, then groups."""
+    """Print one row for each re-ranker, then groups."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("query")
     parser.add_argument("gallery")

@@ -226,7 +226,7 @@ def draw(picture: str, numbers: list[int], seconds: list[float], memory: list[fl
 
 
 def main() -> None:
-    """Prints a table of each contestant's seconds and memory, and the ratios."""
+    """Print a table of each contestant's seconds and memory, and the ratios."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", choices=SIZES, default="small")
     parser.add_argument("--peers", default="product,tf.function,dense,published")

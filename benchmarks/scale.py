@@ -81,7 +81,7 @@ def embedding(listing: Path, out: Path, processes: int) -> tuple[float, list[tup
 
 
 def main() -> None:
-    """Prints medians and ratios of alternating rounds."""
+    """Print medians and ratios of alternating rounds."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=Path, help="a folder of JPEG files")
     parser.add_argument("--copies", type=int, default=10, help="of each file, to embed longer")

@@ -1,4 +1,4 @@
-"""Decodes and augments on other machines: a dispatcher, and workers that do the work.
+"""Decode and augment on other machines: a dispatcher and workers.
 
     python examples/data_service.py --port=5050                      # on one machine
     python examples/data_service.py --dispatcher=that-machine:5050   # on each that has the images

@@ -74,7 +74,7 @@ BREAKS = (
         "unit/test_training.py::test_fit_refined_parts_trains_assignment_in_second_phase",
     ),
     Break(
-        "a loss reads the identities whatever its label",
+        "a loss always reads the identities, also with another label",
         "keras_reid/models/reid_model.py",
         'label = getattr(self.loss, "label", None) or by_output',
         'label = "identity"',
@@ -1816,7 +1816,7 @@ BREAKS = (
         "unit/test_readers.py::test_load_csv_without_split_is_all_train",
     ),
     Break(
-        "folder: other files beside images are ignored",
+        "folder: other files among the images are ignored",
         "keras_reid/data/readers/custom.py",
         "    others += images + [path for kind",
         "    [path for kind",
@@ -2338,7 +2338,7 @@ BREAKS = (
         "memory",
     ),
     Break(
-        "exact search: excluded rows are returned for want of others",
+        "exact search: excluded rows are returned if there are too few others",
         "keras_reid/gallery/vectors.py",
         "index[np.take_along_axis(values, order, axis=1) == np.inf] = NO_ROW",
         "pass",

@@ -61,9 +61,7 @@ def occluded(
             table cannot be read.
     """
     if not 0 < least <= most < 1:
-        raise InputError(
-            f"shares are above 0 and below 1, the least first: received {least} and {most}"
-        )
+        raise InputError(f"The shares are above 0 and below 1, got {least} and {most}.")
     table = None if keypoints is None else read_points(keypoints)
     hidden: dict[str, tuple[Box, tuple[int, int]]] = {}  # with the image's size
 

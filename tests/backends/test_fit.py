@@ -31,7 +31,7 @@ RECORDED = {
 
 
 def compiled():
-    """A model whose weights do not depend on the random numbers of a backend."""
+    """Model with weights that do not depend on the random numbers of a backend."""
     model = models.build("tiny", 4, SIZE, weights="none")
     rng = np.random.default_rng(1)
     model.set_weights([np.abs(rng.normal(0, 0.2, w.shape)) for w in model.get_weights()])

@@ -18,7 +18,7 @@ CODE_PAGES = ("cp1252", "cp437", "ascii", "latin-1", "utf-8")
 
 
 def printed(code_page, command, *flags, cwd, code=0):
-    """Return what a command that ends with an exit code prints in a code page."""
+    """Return the output, in a code page, of a command that ends with an exit code."""
     values = absl.flags.FlagValues()
     options.define(command.fields, values)
     stream, ended = io.TextIOWrapper(io.BytesIO(), encoding=code_page), 0

@@ -19,7 +19,7 @@ SIZE = (64, 48)
 
 
 def written(file, codec="MJPG"):
-    """A video in which frame i has the shade 6 i."""
+    """Write a video; frame i has the shade 6 i."""
     writer = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*codec), 25, SIZE)
     assert writer.isOpened()
     for number in range(COUNT):

@@ -12,7 +12,7 @@ BACKEND = keras.backend.backend()
 LABELS = np.repeat(np.arange(4), 2)
 EMBEDDINGS = np.random.default_rng(0).normal(size=(8, 16)).astype("float32")
 SCORES = np.random.default_rng(1).uniform(0, 1, size=(8, 5000)).astype("float32")
-# The first integer of each dtype whose successor is not representable.
+# The first integer n of each dtype for which n + 1 is not representable.
 DTYPES = {"bfloat16": 2**8, "float16": 2**11, "float32": 2**24}
 
 
@@ -103,7 +103,7 @@ def test_statistics_of_large_labels_are_those_of_small_labels():
 
 
 def identity_model(loss, width=16):
-    """Model whose first output is its input, so that its first loss is that of the data."""
+    """Model that returns its input, so that its first loss is that of the data."""
     model = keras.Sequential(
         [
             keras.Input((width,)),

@@ -19,7 +19,7 @@ MARKET = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_
 
 
 def picture(path):
-    """Image of noise that no other name has."""
+    """Image of noise that depends on the name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(zlib.crc32(str(path).encode())).integers(
         0, 255, (12, 6, 3), np.uint8

@@ -206,7 +206,7 @@ def test_decoded_cache_of_replaced_photo_with_equal_size_and_time_is_written_aga
 
 
 def enrolled(run, folder, *sources):
-    """Enroll each source and return what is printed, or the error, for each of them."""
+    """Enroll each source, and return the output or error of each."""
     done = []
     for source in sources:
         code, out, err = within(

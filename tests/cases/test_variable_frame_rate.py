@@ -20,7 +20,7 @@ PHONE = np.cumsum(np.random.default_rng(0).integers(1, 4, 40)).tolist()
 
 
 def written(file, codec, ticks, rate=25):
-    """A video of MJPG or VP8 whose frames are at these multiples of 1 / rate."""
+    """Write a video of MJPG or VP8 with frames at these multiples of 1 / rate."""
     even = file.with_name("even.mkv")
     writer = cv2.VideoWriter(str(even), cv2.VideoWriter_fourcc(*codec), rate, SIZE)
     for number in range(len(ticks)):

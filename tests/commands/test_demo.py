@@ -162,7 +162,7 @@ def chromium():
 
 @pytest.mark.slow
 def test_demo_page_in_browser_searches_and_deletes_uploads(served, people):
-    """Upload, rank, filter, unknown, a file that is no image."""
+    """Upload an image, rank, filter, and upload a person who is not enrolled and a text."""
     url, uploads = served
     _, _, drawn = people
     text = uploads.parent / "text.jpg"
@@ -214,6 +214,6 @@ def test_demo_page_in_browser_searches_and_deletes_uploads(served, people):
         upload(str(text))
         wait("body", "`text.jpg` must be an image of a person")
     (folder,) = uploads.glob("search-*")
-    # Gradio leaves empty files for those that it hands on.
+    # Gradio leaves an empty file for each upload.
     kept = [file for file in folder.rglob("*") if file.is_file() and file.stat().st_size]
     assert not kept, "an upload is read once, and gone"

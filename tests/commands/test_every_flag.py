@@ -64,7 +64,7 @@ def there(pedestrians: Path, tiny_run: Path, tmp_path_factory: pytest.TempPathFa
 
 
 def base(name: str, number: int) -> list[str]:
-    """Flags with which a command works; its outputs are new ones."""
+    """Return valid flags of a command, with new outputs."""
     small = [
         "--recipe=tiny",
         "--height=32",

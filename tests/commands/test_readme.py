@@ -55,7 +55,7 @@ def commands_of(page: str) -> list[list[str]]:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_page_commands_parse_with_valid_options(page: str) -> None:
-    """Its flags are flags of that command, with values that it takes and that go together."""
+    """All flags are flags of that command, with valid values."""
     for script, *words in commands_of(page):
         assert (ROOT / script).is_file(), script
         module = importlib.import_module(f"keras_reid.cli.{Path(script).stem}")

@@ -210,7 +210,7 @@ def test_gallery_files_are_readable_only_by_owner(kind, tmp_path, people):
 
 @pytest.mark.slow
 def test_remove_killed_milvus_lite_finishes_on_reopen(tmp_path):
-    """Killed when it has noted who is removed, and not yet written the others anew."""
+    """Kill after the removed persons were noted and before the others are written again."""
     code = f"""if True:
         import os, signal
         import numpy as np
@@ -647,10 +647,10 @@ def test_open_gallery_with_index_file_of_earlier_version_erases_it(closed_file, 
 
 
 def test_open_file_gallery_keeps_other_file_of_its_name(closed_file, tmp_path):
-    (tmp_path / "index").write_text("a list of somebody")
+    (tmp_path / "index").write_text("a list of another program")
     with opened("file", tmp_path) as store:
         assert store.count() == COUNT
-    assert (tmp_path / "index").read_text() == "a list of somebody"
+    assert (tmp_path / "index").read_text() == "a list of another program"
 
 
 def test_open_missing_or_broken_rows_raises(closed_file, tmp_path):
@@ -850,7 +850,7 @@ def test_open_milvus_gallery_with_null_times_is_searched(tmp_path, people, monke
         assert store.enrol(**parts[1]) == half
         check(people, queries, store.search(queries, 7), 7, every)
         check(people, queries, store.search(queries, 7, where), 7, early & known)
-        assert store.remove(people["identities"][-1]) == 10  # writes all others anew
+        assert store.remove(people["identities"][-1]) == 10  # writes all others again
         every[-10:] = False
         check(people, queries, store.search(queries, 7), 7, every)
         check(people, queries, store.search(queries, 7, where), 7, early & known)

@@ -25,7 +25,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 @pytest.fixture
 def crops(tmp_path):
-    """Thirty images in three folders, of which one does not decode."""
+    """Thirty images in three folders; one cannot be decoded."""
     random = np.random.default_rng(0)
     folder = tmp_path / "crops"
     for i in range(30):

@@ -98,7 +98,7 @@ def test_generate_invalid_arguments_raises(changes: dict, message: str, tmp_path
 
 @pytest.mark.slow
 def test_synthetic_raw_pixels_and_colors_have_low_map(test_images) -> None:
-    """Under 35 % mAP; with each camera's mean taken away far above chance: learnable."""
+    """Raw pixels have less than 35 % mAP; without the cameras' means, far more than by chance."""
     pixels, ids, cams = test_images
     raw = pixels.reshape(len(pixels), -1).astype("float32")
     stripes = pixels.reshape(len(pixels), 4, 16, 32, 3) // 64

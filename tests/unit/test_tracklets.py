@@ -384,7 +384,7 @@ def test_build_tracklet_padded_frames_do_not_change_outputs(temporal):
 
 
 def test_build_tracklet_frames_have_features_and_logits():
-    """Those of the images themselves: the mean of the frames' features is the clip's."""
+    """Frames have the features of the images; a clip has their mean."""
     model, clips = clip_model("mean")
     given = {"clips": clips, "mask": np.ones((4, 5), bool)}
     outputs = model(given)

@@ -559,7 +559,7 @@ def test_build_losses_aligned_mutual_has_expected_losses() -> None:
     }
     distilled = build_distillation(recipe)
     assert distilled["distillation_weights"] == {"logits": [1], "features": [1]}
-    # What is mined, compared and distilled are features of length 1.
+    # Mined, compared and distilled features have length 1.
     (distances,) = distilled["distillation_loss"]["features"]
     assert all(one.normalize for one in (*arguments["loss"]["features"], distances))
     assert len(recipe.backbones) == 2
@@ -725,7 +725,7 @@ def test_finetune_metric_recipe_has_two_phases() -> None:
 
 
 class Constant(keras.layers.Layer):
-    """The same embedding for every image: what a collapsed model does."""
+    """Return the same embedding for every image, like a collapsed model."""
 
     def build(self, shape) -> None:
         self.point = self.add_weight(shape=(4,), initializer="ones")
@@ -1022,7 +1022,7 @@ def test_collapse_monitor_mutual_learner_names_member(caplog) -> None:
 
 @pytest.mark.slow
 def test_backup_restore_resumes_dropout_seeds(tmp_path) -> None:
-    """Dropout draws what it would have drawn."""
+    """Dropout draws the same numbers as in an uninterrupted run."""
 
     def noisy() -> keras.Model:
         model = models.build("tiny", 4, SIZE, weights="none")
@@ -1103,7 +1103,7 @@ def test_compile_output_metrics_are_logged_and_saved(tmp_path) -> None:
 
 
 def plain_model() -> keras.Model:
-    """What a user builds without us: two outputs of one network."""
+    """Model of a user with two outputs."""
     pixels = keras.Input((*SIZE, 3))
     features = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(8, 3, 2)(pixels))
     features = keras.layers.Dense(6, name="features")(features)
