@@ -67,7 +67,7 @@ def shifted(source: Path, out: Path, shift: float, crop: float, seed: int) -> in
         InputError: the data set is missing, `out` is not empty, or a share is invalid.
     """
     if not (0 <= shift < 1 and 0 <= crop < 1):
-        raise InputError(f"`shift` and `crop` must be in [0, 1), got {shift} and {crop}.")
+        raise InputError(f"`shift` and `crop` must be shares in [0, 1), got {shift} and {crop}.")
 
     def again(name: str, image: Image.Image) -> Image.Image:
         return cut(image, box(random_of(name, seed), shift, crop))

@@ -68,7 +68,7 @@ def test_fit_tf_data_equals_recorded_values():
     assert_recorded(compiled().fit(batches, **options).history)
 
 
-def test_evaluate_sample_weight_weighs_images():
+def test_evaluate_sample_weight_scales_losses():
     model = compiled()
     alone = np.zeros(12, "float32")
     alone[:6] = 2

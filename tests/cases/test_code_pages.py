@@ -67,7 +67,7 @@ def test_search_table_in_any_code_page_replaces_letters(code_page, people, tmp_p
     assert all(name in page for name in NAMES)
 
 
-def test_train_check_in_ascii_prints_the_report(tmp_path):
+def test_train_check_only_in_ascii_prints_report(tmp_path):
     for name in NAMES:
         (tmp_path / "crops" / name).mkdir(parents=True)
         Image.new("RGB", (16, 32)).save(tmp_path / f"crops/{name}/1.png")

@@ -129,7 +129,7 @@ def test_tracker_start_failure_leaves_no_run_folder(pedestrians, tmp_path, monke
     assert not (tmp_path / "run").exists()
 
 
-def test_tracker_not_installed_exits_with_error(pedestrians, tmp_path, monkeypatch):
+def test_experiment_tracker_not_installed_exits_with_error(pedestrians, tmp_path, monkeypatch):
     monkeypatch.setattr("keras_reid.training.trackers.find_spec", lambda name: None)
     data = ("--dataset=market1501", f"--data_dir={pedestrians}")
     code, _, err = within("train.py", *data, "--tracker=wandb", cwd=tmp_path)

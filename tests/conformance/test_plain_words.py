@@ -39,7 +39,7 @@ def test_in_file_markdown_code_is_skipped(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("most", "code"), [(400, 1), (600, 0)])
-def test_main_more_findings_than_allowed_exits_with_1(
+def test_main_too_many_findings_exits_with_1(
     most: int, code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "module.py").write_text('"""Module."""\n# nobody\n')

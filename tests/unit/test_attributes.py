@@ -236,7 +236,7 @@ def test_attribute_scores_match_oracle(seed):
         assert scores.f1 == pytest.approx(2 * precision * recall / (precision + recall))
 
 
-def test_attribute_scores_constant_attributes_are_left_out():
+def test_attribute_scores_constant_attributes_are_excluded():
     told = np.array([[1, 0, 1], [0, 0, 1]], bool)
     scores = evaluation.attribute_scores(told, np.array([[1, 0, 1], [0, 0, 1]]), ["x", "y", "z"])
     assert scores.mean_accuracies == {"x": 1.0}

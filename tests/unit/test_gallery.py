@@ -306,7 +306,7 @@ def test_identify_person_with_many_images_compares_with_the_second(tmp_path):
 
 
 @pytest.mark.parametrize("kind", EACH_LASTING)
-def test_calibrate_on_own_images_is_kept(kind, tmp_path, people):
+def test_calibrate_gallery_images_keeps_calibration(kind, tmp_path, people):
     with opened(kind, tmp_path) as store:
         with pytest.raises(InputError, match="must have a calibration"):
             store.calibrate()
@@ -327,7 +327,7 @@ def test_calibrate_on_own_images_is_kept(kind, tmp_path, people):
         assert store.persons() == COUNT // 10 - 1
 
 
-def test_gallery_with_threshold_of_earlier_version_says_once_how_to_calibrate(tmp_path, caplog):
+def test_gallery_with_threshold_of_earlier_version_warns_once(tmp_path, caplog):
     uri = f"file:{tmp_path / 'old'}"
     with gallery.open(uri) as store:
         settings = store.store.settings()
@@ -636,7 +636,7 @@ def test_open_damaged_index_is_rebuilt(closed_file, tmp_path, people):
         assert index_of(store) == "inverted file"
 
 
-def test_open_gallery_with_index_file_of_earlier_version_erases_it(closed_file, tmp_path, people):
+def test_open_gallery_index_file_of_earlier_version_is_erased(closed_file, tmp_path, people):
     (tmp_path / "index").write_bytes(people["embeddings"][0].tobytes())
     with contextlib.closing(sqlite3.connect(closed_file)) as database, database:
         database.execute("insert into settings values ('index', '{\"probes\": 4}')")
@@ -646,7 +646,7 @@ def test_open_gallery_with_index_file_of_earlier_version_erases_it(closed_file, 
         assert not (tmp_path / "index").exists()
 
 
-def test_open_file_gallery_keeps_other_file_of_its_name(closed_file, tmp_path):
+def test_open_file_gallery_other_file_of_same_name_is_kept(closed_file, tmp_path):
     (tmp_path / "index").write_text("a list of another program")
     with opened("file", tmp_path) as store:
         assert store.count() == COUNT

@@ -195,7 +195,7 @@ class RatioLoss(losses.MetricLoss):
         return mined.positive / (mined.positive + mined.negative + self.epsilon)
 
 
-def test_loss_from_outside_trains_and_is_logged_and_saved(tmp_path) -> None:
+def test_custom_loss_fit_is_logged_and_saved(tmp_path) -> None:
     loss = {"features": RatioLoss(1e-4, normalize=True), "logits": losses.IdentityLoss()}
     trained = compiled(loss=loss)
     images, labels = batch()
@@ -223,7 +223,7 @@ def test_compile_loss_by_name_is_averaged_and_weighted() -> None:
     assert logs["loss"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_compile_several_losses_of_one_output_add_up() -> None:
+def test_compile_several_losses_of_one_output_are_added() -> None:
     several = [losses.TripletHardLoss(0.3), losses.ContrastiveLoss()]
     trained = compiled(loss={"features": several}, loss_weights={"features": [1.0, 0.5]})
     logs = trained.test_on_batch(*batch(), return_dict=True)
@@ -783,7 +783,7 @@ def test_collapse_monitor_tiny_distances_log_warning(caplog) -> None:
 
 
 @pytest.mark.nightly
-def test_backup_restore_into_other_model_raises(tmp_path) -> None:
+def test_backup_and_restore_other_model_raises(tmp_path) -> None:
     trained = compiled()
     backup = Backup(tmp_path / "backup.weights.h5", steps=1)
     assert backup.restore(trained) == 0
