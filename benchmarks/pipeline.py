@@ -32,7 +32,7 @@ MEAN = np.array([124, 116, 104], np.uint8)
 
 
 class TorchImages(torch.utils.data.Dataset):
-    """Augmented images with PIL and NumPy, as in a typical torch program, uint8 (3, h, w)."""
+    """Augment with PIL and NumPy like a typical torch program; uint8 (3, h, w)."""
 
     def __init__(self, paths: list[Path], size: tuple[int, int]) -> None:
         self.paths, self.size = paths, size
@@ -105,7 +105,7 @@ def draw(folder: Path, count: int, size: tuple[int, int]) -> list[Path]:
 
 
 def rate(batches_of: Iterable, batches: int) -> float:
-    """Images per second of a new iterator, which starts and stops within the turn."""
+    """Return images per second of a new iterator, including its start and stop."""
     stream = iter(batches_of)
     for _ in range(WARM):
         next(stream)

@@ -1,4 +1,4 @@
-"""Every re-ranker on the same features: scores, seconds, and memory, each in a process of its own.
+"""Every re-ranker on the same features: scores, seconds, and memory, each in a separate process.
 
 `python benchmarks/rerankers.py QUERY.npz GALLERY.npz` reads what
 `python evaluate.py --run=RUN --save_features=FOLDER` writes. It prints a table of scores, and the

@@ -38,7 +38,7 @@ BATCHES = (1, 8, 32)
 
 @contextmanager
 def server(path: Path, batch: int) -> Iterator[str]:
-    """The address of a server in a process of its own."""
+    """Start a server in a separate process and return its address."""
     command = [sys.executable, str(ROOT / "examples/serving_server.py"), str(path)]
     process = subprocess.Popen(
         [*command, "--address=localhost:0", f"--batch={batch}"],

@@ -51,7 +51,7 @@ KEEP_MEMORY = {
 
 @dataclass(frozen=True)
 class Job:
-    """Training images: every contestant draws the same ones."""
+    """Return training images, the same for each contestant."""
 
     backbone: str
     batch: int

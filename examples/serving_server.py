@@ -22,14 +22,14 @@ from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 
 class Server(prediction_service_pb2_grpc.PredictionServiceServicer):
-    """One export under one name.
+    """Service of one export.
 
     Args:
-        path: of a version.
-        name: that requests say.
-        batch: images that are computed at a time; 1: each request by itself.
-        wait: seconds that a request waits for others.
-        threads: batches at a time.
+        path: folder of a version.
+        name: model name of the requests.
+        batch: maximum number of images at a time; 1: no batching.
+        wait: seconds to wait for other requests.
+        threads: number of batches at a time.
     """
 
     def __init__(self, path: str, name: str, batch: int, wait: float, threads: int) -> None:
@@ -65,7 +65,7 @@ class Server(prediction_service_pb2_grpc.PredictionServiceServicer):
 def joined(
     function: Callable[..., dict[str, tf.Tensor]], batch: int, wait: float, threads: int
 ) -> Callable[..., dict[str, tf.Tensor]]:
-    """The function, which computes requests together that come within `wait` seconds."""
+    """Return the function with batching of requests that arrive within `wait` seconds."""
     (_, specs) = function.structured_input_signature
     (argument,) = specs
     outputs = sorted(function.structured_outputs)
@@ -84,7 +84,7 @@ def joined(
 
 
 def serve(path: str, address: str, **options: Any) -> tuple[grpc.Server, int]:
-    """A server that has been started, and its port."""
+    """Start a server and return it with its port."""
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=64))
     service = Server(path, **options)
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(service, server)

@@ -1,4 +1,4 @@
-"""Pictures of the README and of docs/mathematics.md.
+"""Draw the pictures of the README and of docs/mathematics.md.
 
     python tools/figures.py
 

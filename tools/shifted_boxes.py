@@ -47,7 +47,7 @@ def box(random: np.random.Generator, shift: float, crop: float) -> Box:
 
 
 def cut(image: Image.Image, edges: Box) -> Image.Image:
-    """The box of the image, scaled to its size; beyond the edges their pixels are repeated."""
+    """Return the box, scaled to the image's size; edge pixels are repeated outside."""
     width, height = image.size
     margin_x, margin_y = (
         int(np.ceil(size * max(0, -low, high - 1)))

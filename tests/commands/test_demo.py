@@ -127,7 +127,7 @@ def test_demo_missing_or_foreign_gallery_raises(tmp_path):
 
 @pytest.fixture
 def served(people, tmp_path):
-    """The address of the page, in a process of its own, and where uploads would be."""
+    """The address of the page, in a separate process, and where uploads would be."""
     uploads = tmp_path / "tmp"
     uploads.mkdir()
     flags = (f"--gallery=faiss:{people[0] / 'page.faiss'}", "--port=0", "--max_megabytes=1")

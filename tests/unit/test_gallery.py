@@ -877,7 +877,7 @@ def test_gallery_killed_process_keeps_acknowledged_rows(tmp_path, kills):
     [pytest.param(4, marks=pytest.mark.slow), pytest.param(60, marks=pytest.mark.nightly)],
 )
 def test_gallery_long_use_does_not_leak_memory(tmp_path, seconds):
-    """Each kind of gallery in a process of its own; see soak.py."""
+    """Each kind of gallery in a separate process; see soak.py."""
     soak = [sys.executable, ROOT / "tests/soak.py", tmp_path, str(seconds)]
     run = subprocess.run(soak, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout + run.stderr[-3000:]
