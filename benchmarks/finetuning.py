@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def drawn(seed: int, file: Path) -> None:
-    """Return the list of a small training set."""
+    """Write the list of a small training set."""
     whole = data.load("market1501", FLAGS.data_dir)
     rng = np.random.default_rng(seed)
     names = rng.permutation(np.unique(whole.query.identity))[: FLAGS.people]

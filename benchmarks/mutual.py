@@ -131,7 +131,7 @@ def torch_logits() -> Loss:
 
 
 def torch_distances() -> Loss:
-    """Return distances by the Gram expansion, which takes as long as `cdist`."""
+    """Return the loss with `cdist`; the Gram expansion takes the same time."""
     from torch import cdist
     from torch.nn.functional import mse_loss
 
