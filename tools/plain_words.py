@@ -50,7 +50,7 @@ RULES = {
 PATTERNS = {name: re.compile(pattern, re.IGNORECASE) for name, pattern in RULES.items()}
 LONG = 34  # words in a sentence
 SKIPPED = "plain-words: ok"
-Text = tuple[int, str, bool]  # line, text, whether it is a docstring
+Text = tuple[int, str, bool]  # line, text, True for docstrings and headings
 
 
 def findings(text: str, docstring: bool) -> Iterator[tuple[str, str]]:
@@ -93,7 +93,7 @@ def python_texts(source: str) -> Iterator[Text]:
 
 
 def markdown_texts(source: str) -> Iterator[Text]:
-    """Yield the paragraphs outside of code."""
+    """Yield the paragraphs outside of code; headings follow the rules of docstrings."""
     code, block, start = False, [], 1
     for number, line in enumerate([*source.splitlines(), ""], 1):
         if line.startswith("```"):
@@ -102,6 +102,9 @@ def markdown_texts(source: str) -> Iterator[Text]:
             if block:
                 yield start, " ".join(block), False
             block = []
+            continue
+        if line.startswith("#"):
+            yield number, line.lstrip("# "), True
             continue
         if not block:
             start = number

@@ -38,6 +38,12 @@ def test_in_file_markdown_code_is_skipped(tmp_path: Path) -> None:
     assert [(line, rule) for line, rule, _ in plain_words.in_file(page)] == [(9, "person")]
 
 
+def test_in_file_heading_as_question_is_found(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# How it works\nThe model learns.\n")
+    assert [(line, rule) for line, rule, _ in plain_words.in_file(page)] == [(1, "opening")]
+
+
 @pytest.mark.parametrize(("most", "code"), [(400, 1), (600, 0)])
 def test_main_too_many_findings_exits_with_1(
     most: int, code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
