@@ -38,7 +38,7 @@ MARGIN = 0.3
 
 
 def milliseconds(contestants: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """The median time of each, in turns, after two calls to warm up."""
+    """Return the median time of each function, called in turns, after two warm-up calls."""
     times: dict[str, list[float]] = {name: [] for name in contestants}
     for turn in range(rounds + 2):
         for name, work in contestants.items():
@@ -61,7 +61,7 @@ def table(title: str, times: dict[str, float], peers: list[str]) -> None:
 
 
 def unrolled(cells: Any, smaller: Callable[[Any, Any], Any]) -> Any:
-    """The recurrence over cells `[i, j]` of planes, as a framework differentiates it by itself."""
+    """Return the recurrence over cells `[i, j]` of planes, for automatic differentiation."""
     total: dict[tuple[int, int], Any] = {}
     for i, j in np.ndindex(*cells.shape[:2]):
         before = [total[cell] for cell in ((i - 1, j), (i, j - 1)) if cell in total]
@@ -217,7 +217,7 @@ def unit(random: np.random.Generator, *shape: int) -> np.ndarray:
 
 
 def main() -> None:
-    """Prints the three tables."""
+    """Print the three tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=128, help="Of a batch.")
     parser.add_argument("--stripes", type=int, default=8)

@@ -1,4 +1,4 @@
-"""Ways to train on one data set: every table of docs/results.md, row by row.
+"""Train and evaluate the rows of the tables in docs/results.md.
 
     python benchmarks/comparison.py --data_dir=Market-1501 --backbone=mobilenetv2 --table=losses
     python benchmarks/comparison.py --data_dir=Market-1501 --backbone=mobilenetv2 \\
@@ -41,7 +41,7 @@ AS_TRAINED: dict[str, Flags] = {"": ()}
 
 @dataclass(frozen=True)
 class Row:
-    """One training.
+    """Training of one row.
 
     Attributes:
         train: flags of `train.py`. `{keypoints}` and `{attributes}` are flags of this program,
@@ -312,7 +312,7 @@ def main(argv: list[str]) -> None:
     table = TABLES[FLAGS.table]
     rows = {name: row for name, row in table.rows.items() if not FLAGS.row or name in FLAGS.row}
     if missing := {*FLAGS.row} - {*rows}:
-        sys.exit(f"error: rows of {FLAGS.table} are {'; '.join(table.rows)}: received {missing}")
+        sys.exit(f"error: --row must be one of {'; '.join(table.rows)}, got {', '.join(missing)}.")
     for seed in FLAGS.seeds:
         for name, row in rows.items():
             train(table, name, row, seed)
@@ -329,7 +329,7 @@ def main(argv: list[str]) -> None:
 
 
 def line(name: str, label: str, results: list[dict[str, Any]], minutes: float) -> str:
-    """Rank-1 / mAP of each seed and their mean; the interval over the queries of the first seed."""
+    """Return rank-1 / mAP of each seed and the mean, and the interval of the first seed."""
     pairs = [(100 * result["cmc"][0], 100 * result["mAP"]) for result in results]
     each = [f"{r:.1f} / {m:.1f}" for r, m in pairs]
     rank1, mean_ap = map(statistics.mean, zip(*pairs, strict=True))
@@ -376,7 +376,7 @@ def score(table: Table, name: str, label: str, wanted: Flags, seed: str) -> dict
 
 
 def filled(wanted: Sequence[str], seed: str) -> list[str]:
-    """Return the flags with braces replaced; the last of several with one name counts."""
+    """Return the flags with braces replaced; the last flag of each name is used."""
     runs = {name: metrics(name, seed).parent for name in TABLES[FLAGS.table].rows}
     known = {"runs": runs, **{k: FLAGS[k].value for k in ("backbone", "keypoints", "attributes")}}
     text = " ".join(wanted)
@@ -398,7 +398,7 @@ def metrics(row: str, seed: str) -> Path:
 
 
 def images(table: Table) -> Flags:
-    """The flags of the data set, or of a list of those of its images that the table is about."""
+    """Return the flags of the data set, or of the list of images of the table."""
     if not table.identities and not table.cameras:
         return "--dataset=market1501", f"--data_dir={FLAGS.data_dir}"
     seen = table.cameras
@@ -436,7 +436,7 @@ def listed(
 
 
 def made(folder: str, tool: str, *more: str) -> Path:
-    """A test set that a program of tools/ makes of the data set."""
+    """Return the test set that a program in tools/ creates from the data set."""
     out = Path(FLAGS.runs).absolute() / folder
     if not out.exists():
         call(f"tools/{tool}", [f"--data_dir={FLAGS.data_dir}", f"--out={out}", *more])
@@ -453,12 +453,12 @@ def shifted() -> Path:
 
 
 def others() -> list[int]:
-    """The cameras of Market-1501 that the table does not train on."""
+    """Return the cameras of Market-1501 without training images in the table."""
     return [camera for camera in range(1, 7) if camera not in TABLES[FLAGS.table].cameras]
 
 
 def unseen() -> Path:
-    """Persons that were not learned, in cameras that were not."""
+    """Return images of test persons in cameras without training images."""
     return listed(0, TABLES[FLAGS.table].cameras, others(), others())
 
 

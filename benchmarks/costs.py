@@ -190,7 +190,7 @@ COSTS = {
 
 
 def fitted(cost: Cost, amounts: Sequence[float], seconds: Sequence[float]) -> dict[str, float]:
-    """The factor of each term, by all sizes but the last."""
+    """Fit the factor of each term to all sizes but the last."""
     terms = np.stack([term(np.array(amounts, float)) for term in cost.terms.values()], axis=1)
     relative = terms / np.array(seconds)[:, None]
     factors, _ = nnls(relative[:-1], np.ones(len(seconds) - 1))
@@ -202,7 +202,7 @@ def predicted(cost: Cost, factors: Mapping[str, float], amount: float) -> float:
 
 
 def written(factors: Mapping[str, float]) -> str:
-    """The model, such as 0.2 + 3e-06 n."""
+    """Return the model as text, such as 0.2 + 3e-06 n."""
     used = [(name, factor) for name, factor in factors.items() if factor]
     return " + ".join(
         f"{factor:.2g}" + (f" {name}" if name != "1" else "") for name, factor in used
@@ -240,7 +240,7 @@ def alone(name: str, size: int) -> None:
 
 
 def main() -> None:
-    """Prints a table for each cost, and draws them."""
+    """Print a table for each cost, and draw the costs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", help="names, separated by commas")
     parser.add_argument("--picture", help="new picture of all")
@@ -286,7 +286,7 @@ def main() -> None:
 
 
 def draw(measured: Mapping[str, tuple[Sequence[float], Sequence[float]]], file: str) -> None:
-    """Seconds over size, both logarithmic, and the model through them."""
+    """Draw seconds over size with logarithmic axes, and the model."""
     import matplotlib as mpl
 
     mpl.use("Agg")

@@ -1,4 +1,4 @@
-"""Score over minutes of training, of runs that were scored while they trained.
+"""Draw the score over minutes of training, for runs with `--eval_every`.
 
     python benchmarks/curves.py --out=curves.png "24 epochs=RUN" "strong=RUN"
 
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def curve(run: Path, seconds: float | None) -> tuple[list[float], list[float]]:
-    """Minutes since the start and mAP in percent, at the epochs that were scored."""
+    """Return minutes since the start and mAP in percent of the scored epochs."""
     epochs = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
     recipe = json.loads((run / "flags.json").read_text())
     area = recipe["height"] * recipe["width"] / PIXELS

@@ -86,7 +86,7 @@ KINDS = {
 
 
 def main() -> None:
-    """Prints a line for each kind."""
+    """Print a line for each kind."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--width", type=int, default=512)

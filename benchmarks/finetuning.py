@@ -1,4 +1,4 @@
-"""A few people of one's own: training from ImageNet against training from a person embedder.
+"""Training on few persons: from ImageNet weights against from a person embedder.
 
     python benchmarks/finetuning.py --data_dir=Market-1501 --imagenet=mobilenetv2 \\
         --embedder=RUN --runs=runs/finetuning
@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def drawn(seed: int, file: Path) -> None:
-    """The list of a small set."""
+    """Write the list of a small training set."""
     whole = data.load("market1501", FLAGS.data_dir)
     rng = np.random.default_rng(seed)
     names = rng.permutation(np.unique(whole.query.identity))[: FLAGS.people]

@@ -47,13 +47,13 @@ def people(rows: int, width: int, spread: float) -> np.ndarray:
 
 
 def recall(found: np.ndarray, true: np.ndarray) -> float:
-    """Share of the true neighbors that were found."""
+    """Return the fraction of the true neighbors that were retrieved."""
     pairs = zip(found.tolist(), true.tolist(), strict=True)
     return float(np.mean([len(set(a) & set(b)) / len(b) for a, b in pairs]))
 
 
 def drawn(options: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
-    """Rows, and queries that are further images of the same people."""
+    """Return rows, and queries that are other images of the same persons."""
     x = people(options.rows + options.queries, options.width, options.spread)
     return x[: options.rows], x[options.rows :]
 

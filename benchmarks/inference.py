@@ -30,7 +30,7 @@ GOALS = {"exported / ONNX Runtime": 0.95, "exported / plain SavedModel": 1.2}
 
 
 def plain_saved_model(model: keras.Model, folder: str) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Without folding and constants."""
+    """Export without folded normalizations and constant weights."""
     net = models.outputs_at_test(model)
     unit = models.unit_outputs(net)
     module = tf.Module()

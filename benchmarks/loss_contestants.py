@@ -1,4 +1,4 @@
-"""One side of `benchmarks/losses.py`: a process that computes losses and gradients when told to.
+"""One side of `benchmarks/losses.py`: a process that computes losses and gradients on request.
 
     python benchmarks/loss_contestants.py SIDE
 
@@ -167,7 +167,7 @@ SIDES: dict[str, Callable[[str, Batch], Step]] = {
 
 
 def turn(step: Step, seconds: float) -> list[float]:
-    """Times of the steps of so many seconds, after one that warms the caches."""
+    """Return the times of steps for a number of seconds, after a warm-up step."""
     times = [timed(step)]
     if times[0] > SLOW:
         return times
@@ -185,7 +185,7 @@ def timed(step: Step) -> float:
 
 
 def main(side: str) -> None:
-    """Answer every line of the input; libraries that print do so on the error output."""
+    """Answer each line of stdin; redirect the output of libraries to stderr."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
 

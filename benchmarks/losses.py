@@ -101,7 +101,7 @@ Times = dict[str, list[float]]  # by the contestant's name
 
 
 class Side:
-    """A process that answers turns, or says once why a contestant has none."""
+    """Process that answers turns, or returns an error for a missing contestant."""
 
     def __init__(self, side: str, python: str, **environment: str) -> None:
         command = [python, str(Path(__file__).with_name("loss_contestants.py")), side]
@@ -143,7 +143,7 @@ def chosen(rows: int) -> list[str]:
 
 
 def contestants(rows: int, found: dict[str, Side]) -> dict[str, tuple[str, str]]:
-    """Side and name there of all that take turns, in an order that alternates the sides."""
+    """Return side and name of all contestants, in an order that alternates the sides."""
     entries: dict[str, tuple[str, str]] = {}
     for name in (FLOOR, *chosen(rows)):
         entries |= {each: ("tensorflow", each) for each in (name, name + COMPILED)}
@@ -157,7 +157,7 @@ def contestants(rows: int, found: dict[str, Side]) -> dict[str, tuple[str, str]]
 
 
 def peers(loss: str) -> dict[str, tuple[str, str]]:
-    """Side and name there of each peer of this loss."""
+    """Return side and name of each peer of this loss."""
     named = PEERS.get(loss, {})
     passive = {
         name + PASSIVE: (side + PASSIVE, there)
@@ -168,7 +168,7 @@ def peers(loss: str) -> dict[str, tuple[str, str]]:
 
 
 def measure(batch: Batch, found: dict[str, Side]) -> Times:
-    """The times of all contestants that work."""
+    """Return the times of all available contestants."""
     running = contestants(batch.rows, found)
     times: Times = {name: [] for name in running}
     for number in range(FLAGS.rounds):
@@ -185,7 +185,7 @@ def measure(batch: Batch, found: dict[str, Side]) -> Times:
 
 
 def report(batch: Batch, times: Times) -> None:
-    """A table of our losses, one of the peers, and the goals."""
+    """Print a table of the losses, a table of the peers, and the goals."""
     medians = {name: 1000 * np.quantile(all_, FLAGS.quantile) for name, all_ in times.items()}
     floor = min(medians[FLOOR], medians[FLOOR + COMPILED])
     kind = "near" if batch.near else "spread"
@@ -251,7 +251,7 @@ def resident(field: str) -> int:
 
 
 def report_memory() -> None:
-    """Each loss and size in a process of its own, which has freed nothing before."""
+    """Each loss and size in a separate process, which has freed nothing before."""
     sizes = " | ".join(f"B = {rows}, MB" for rows in MEMORY_ROWS)
     print(f"| loss | {sizes} | growth | matrices of B² at the largest |")
     print("| --- |" + " --- |" * (len(MEMORY_ROWS) + 2))

@@ -131,7 +131,7 @@ def torch_logits() -> Loss:
 
 
 def torch_distances() -> Loss:
-    """Distances that are expanded by hand take the same time as `cdist`."""
+    """Return the loss with `cdist`; the Gram expansion takes the same time."""
     from torch import cdist
     from torch.nn.functional import mse_loss
 
@@ -220,7 +220,7 @@ TORCH, PASSIVE = "torch", "torch, passive threads"
 
 
 def loss_contestants(near: bool) -> dict[str, Contestant]:
-    """In an order that alternates the sides."""
+    """Return contestants in an order that alternates the sides."""
     found = {}
     for loss in (CALL, FLOOR, *LOSSES):
         for name in (loss, loss + COMPILED):
@@ -273,7 +273,7 @@ def started(process: str) -> Connection:
 
 
 def alternate(contestants: dict[str, Contestant], rounds: int, length: float) -> Times:
-    """The times of all contestants; a slow peer soon retires."""
+    """Return the times of all contestants; slow peers run fewer rounds."""
     processes = {each.process for each in contestants.values()}
     orders = {process: started(process) for process in processes}
     times: Times = {name: [] for name in contestants}
@@ -288,7 +288,7 @@ def alternate(contestants: dict[str, Contestant], rounds: int, length: float) ->
 
 
 def medians(times: Times) -> dict[str, float]:
-    """In milliseconds."""
+    """Return medians in milliseconds."""
     return {name: 1000 * statistics.median(values) for name, values in times.items()}
 
 

@@ -3,7 +3,7 @@
     python benchmarks/pipeline.py
     python benchmarks/pipeline.py --files=FOLDER --height=128 --width=64
 
-Both decode, flip, pad and crop, erase a box and hand over uint8 batches of 64; torch with PIL and
+Both decode, flip, pad and crop, erase a box and return uint8 batches of 64; torch with PIL and
 NumPy in two workers. The contestants take turns and the medians are compared. No contestant
 works during the turn of another: every turn starts a new iterator, and batches that are produced
 before the clock starts are consumed first. Without `--files` the benchmark draws smooth noise and
@@ -32,7 +32,7 @@ MEAN = np.array([124, 116, 104], np.uint8)
 
 
 class TorchImages(torch.utils.data.Dataset):
-    """Augmented images with PIL and NumPy, as in a typical torch program, uint8 (3, h, w)."""
+    """Augment with PIL and NumPy like a typical torch program; uint8 (3, h, w)."""
 
     def __init__(self, paths: list[Path], size: tuple[int, int]) -> None:
         self.paths, self.size = paths, size
@@ -105,7 +105,7 @@ def draw(folder: Path, count: int, size: tuple[int, int]) -> list[Path]:
 
 
 def rate(batches_of: Iterable, batches: int) -> float:
-    """Images per second of a new iterator, which starts and stops within the turn."""
+    """Return images per second of a new iterator, including its start and stop."""
     stream = iter(batches_of)
     for _ in range(WARM):
         next(stream)

@@ -1,4 +1,4 @@
-"""Scoring a distance matrix against merely argsorting it, at the size of Market-1501.
+"""Scoring a distance matrix against argsorting it, at the size of Market-1501.
 
 `python benchmarks/ranking.py` alternates the two on the same matrix and prints the medians and
 their ratio. The peer only orders the rows: masks, CMC and AP, which every evaluation adds to it,
@@ -19,7 +19,7 @@ GOAL = 0.45
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """Wall time of one call."""
+    """Return the wall time of one call."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start

@@ -1,4 +1,4 @@
-"""Every re-ranker on the same features: scores, seconds, and memory, each in a process of its own.
+"""Every re-ranker on the same features: scores, seconds, and memory, each in a separate process.
 
 `python benchmarks/rerankers.py QUERY.npz GALLERY.npz` reads what
 `python evaluate.py --run=RUN --save_features=FOLDER` writes. It prints a table of scores, and the
@@ -52,7 +52,7 @@ def groups(path: str) -> None:
 
 
 def main() -> None:
-    """Prints one row for each re-ranker, then groups."""
+    """Print one row for each re-ranker, then groups."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("query")
     parser.add_argument("gallery")

@@ -1,6 +1,6 @@
 """k-reciprocal re-ranking against the matrix product alone and against a dense NumPy one.
 
-`python benchmarks/reranking.py` alternates the contestants, each in a process of its own so that
+`python benchmarks/reranking.py` alternates the contestants, each in a separate process so that
 its peak of memory is its own, and prints medians, ratios and how all grows with the images.
 `--size=market1501` takes ten minutes for the dense peer alone; `--size=msmt17 --peers=product`
 needs 6 GB. The features are drawn: persons of about 25 images, 2,048 numbers, at length 1.
@@ -34,7 +34,7 @@ GIB = 2**30
 
 
 def people(q: int, g: int) -> np.ndarray:
-    """Features (q + g, d), drawn in blocks, for the whole in float64 would be the peak."""
+    """Features (q + g, d), drawn in blocks to limit the peak memory."""
     random = np.random.default_rng(0)
     persons = random.standard_normal(((q + g) // 25, WIDTH), np.float32)
     x = np.empty((q + g, WIDTH), np.float32)
@@ -47,7 +47,7 @@ def people(q: int, g: int) -> np.ndarray:
 
 
 def dense(x: np.ndarray, q: int) -> np.ndarray:
-    """The formulas on whole matrices, in float32, one image after the other."""
+    """Compute the formulas on whole matrices in float32, one image after the other."""
     return _dense(x, q, remember=True)
 
 
@@ -226,7 +226,7 @@ def draw(picture: str, numbers: list[int], seconds: list[float], memory: list[fl
 
 
 def main() -> None:
-    """Prints a table of each contestant's seconds and memory, and the ratios."""
+    """Print a table of each contestant's seconds and memory, and the ratios."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", choices=SIZES, default="small")
     parser.add_argument("--peers", default="product,tf.function,dense,published")
@@ -247,7 +247,7 @@ def main() -> None:
 
 
 def compare(options: argparse.Namespace, folder: str) -> None:
-    """The contestants in turns; samples of their results go through the folder."""
+    """Run the contestants in turns and compare samples of their results in the folder."""
     names = ["ours", *filter(None, options.peers.split(","))]
     found: dict[str, list[dict]] = {name: [] for name in names}
     for repeat in range(options.repeats):

@@ -45,7 +45,7 @@ print((len(stamps) - 1) * {shard} / (stamps[-1] - stamps[0]))
 
 
 def plain(listing: Path) -> float:
-    """Images a second of files decoded and predicted in turn."""
+    """Return images per second of a loop that decodes and predicts in turn."""
     code = PLAIN.format(shard=SHARD)
     done = subprocess.run(
         [sys.executable, "-c", code, str(listing)], capture_output=True, text=True, check=True
@@ -54,7 +54,7 @@ def plain(listing: Path) -> float:
 
 
 def embedding(listing: Path, out: Path, processes: int) -> tuple[float, list[tuple[float, float]]]:
-    """Images a second, and (fraction done, GiB) of the first process over time."""
+    """Return images per second, and (fraction done, GiB) of the first process over time."""
     table = listing.with_suffix(".csv")
     table.write_text("path\n" + listing.read_text())
     command = [sys.executable, str(ROOT / "embed.py"), f"--images={table}", f"--out={out}"]
@@ -81,7 +81,7 @@ def embedding(listing: Path, out: Path, processes: int) -> tuple[float, list[tup
 
 
 def main() -> None:
-    """Prints medians and ratios of alternating rounds."""
+    """Print medians and ratios of alternating rounds."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=Path, help="a folder of JPEG files")
     parser.add_argument("--copies", type=int, default=10, help="of each file, to embed longer")

@@ -38,7 +38,7 @@ BATCHES = (1, 8, 32)
 
 @contextmanager
 def server(path: Path, batch: int) -> Iterator[str]:
-    """The address of a server in a process of its own."""
+    """Start a server in a separate process and return its address."""
     command = [sys.executable, str(ROOT / "examples/serving_server.py"), str(path)]
     process = subprocess.Popen(
         [*command, "--address=localhost:0", f"--batch={batch}"],
@@ -55,7 +55,7 @@ def server(path: Path, batch: int) -> Iterator[str]:
 
 
 def load(address: str, files: list[bytes], clients: int, seconds: float) -> np.ndarray:
-    """Seconds that each request took which began after the first second."""
+    """Return the seconds of each request that began after the first second."""
     begin = time.perf_counter() + WARM
     took: list[float] = []
 
@@ -82,7 +82,7 @@ def load(address: str, files: list[bytes], clients: int, seconds: float) -> np.n
 
 
 def main() -> None:
-    """Prints a row for each number of clients and size of batches."""
+    """Print a row for each number of clients and size of batches."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--clients", default="1,8,32")

@@ -3,7 +3,7 @@
     python benchmarks/startup.py
     python benchmarks/startup.py --rounds=7
 
-The commands take turns, each in a process of its own, on files that the system has read before;
+The commands take turns, each in a separate process, on files that the system has read before;
 medians of seconds are printed. The gallery holds drawn pedestrians, embedded by the model that
 comes with the package. Needs `pip install ".[gallery]"`.
 """

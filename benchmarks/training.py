@@ -51,7 +51,7 @@ KEEP_MEMORY = {
 
 @dataclass(frozen=True)
 class Job:
-    """Training images: every contestant draws the same ones."""
+    """Return training images, the same for each contestant."""
 
     backbone: str
     batch: int
@@ -261,7 +261,7 @@ def serve(orders: Connection, contestant: Contestant, job: Job) -> None:
 
 
 def compare(contestants: dict[str, Contestant], job: Job, rounds: int, steps: int) -> None:
-    """Prints the median step of each and its speed relative to the first, the peer."""
+    """Print the median step of each and its speed relative to the first, the peer."""
     os.environ.update(KEEP_MEMORY)
     context = multiprocessing.get_context("spawn")
     pipes: dict[str, Any] = {}

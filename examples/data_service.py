@@ -1,4 +1,4 @@
-"""Decodes and augments on other machines: a dispatcher, and workers that do the work.
+"""Decode and augment on other machines: a dispatcher and workers.
 
     python examples/data_service.py --port=5050                      # on one machine
     python examples/data_service.py --dispatcher=that-machine:5050   # on each that has the images
@@ -19,7 +19,7 @@ service = tf.data.experimental.service
 
 
 def main() -> None:
-    """A dispatcher, or a worker of one."""
+    """Run a dispatcher, or a worker of `--dispatcher`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=0, help="0: any free one")
     parser.add_argument("--dispatcher", help="HOST:PORT; this is a worker then")

@@ -1,4 +1,4 @@
-"""Aligned stripes of two drawings of one pedestrian, with one box too low.
+"""Draw the aligned stripes of two images of one pedestrian, with one box too low.
 
     python examples/draw_alignment.py --out=docs/images/alignment.png
     python examples/draw_alignment.py --run=runs/synthetic-aligned-1

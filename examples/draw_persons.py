@@ -1,4 +1,4 @@
-"""Pictures of pose, attributes, tracklets and tracking, of synthetic pedestrians: docs/images.
+"""Draw pose, attributes, tracklets and tracks of synthetic pedestrians for docs/images.
 
 python train.py --attribute_weight=1 --attributes=data/synthetic/attributes.csv --run=runs/worn
 python examples/draw_persons.py --data_dir=data/synthetic --run=runs/worn --out=pictures
@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def pose() -> Image.Image:
-    """Drawn persons with their points, and the heat that pools the feature map."""
+    """Draw persons with their points, and the heat maps that pool the feature map."""
     pictures = []
     for person in range(7):
         image, points = synthetic.render(person, 1 + person % 4, 0, size=(192, 96))
@@ -52,7 +52,7 @@ def pose() -> Image.Image:
 def attributes(
     embedder: inference.Embedder, names: list[str], images: data.PersonImages
 ) -> Image.Image:
-    """The images that fit each description best, as a model predicts them."""
+    """Draw the images with the best predicted fit to each description."""
     probabilities = embedder.embed(images)["attribute_probabilities"]
     rows = []
     for wanted in DESCRIPTIONS:
@@ -65,7 +65,7 @@ def attributes(
 
 
 def tracklets(images: data.PersonImages) -> Image.Image:
-    """One row for each tracklet of the first person."""
+    """Draw a row for each tracklet of the first person."""
     found = data.tracklets(images[images.identity == images.identity.min()])
     each = found.per_tracklet()
     titles = (f"identity {i}, camera {c}" for i, c in zip(each.identity, each.camera, strict=True))
@@ -75,7 +75,7 @@ def tracklets(images: data.PersonImages) -> Image.Image:
 
 
 def sheet(rows: list[tuple[str, np.ndarray]], height: int = 96, caption: int = 16) -> Image.Image:
-    """One row of images for each title."""
+    """Draw a row of images for each title."""
     width = max(len(paths) for _, paths in rows) * height // 2
     picture = Image.new("RGB", (max(width, 160), len(rows) * (height + caption)), "white")
     draw = ImageDraw.Draw(picture)
@@ -90,7 +90,7 @@ def sheet(rows: list[tuple[str, np.ndarray]], height: int = 96, caption: int = 1
 
 
 def scene(embedder: inference.Embedder, frames: int = 40) -> Image.Image:
-    """Three persons who cross, tracked by appearance and motion, with their trails."""
+    """Draw three crossing persons with their tracks by appearance and motion."""
     rng = np.random.default_rng(0)
     street = synthetic.street(rng, 256).resize((512, 256))
     starts, speeds = (20.0, 430.0, 220.0), (10.0, -10.0, 1.0)

@@ -1,4 +1,4 @@
-"""Draws people to try the commands on: `photos`, one folder a person, `crops` and `somebody.jpg`.
+"""Draw persons to try the commands: `photos`, a folder for each, `crops` and `somebody.jpg`.
 
     python examples/photos.py
     python examples/photos.py --out=somewhere

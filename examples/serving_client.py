@@ -1,4 +1,4 @@
-"""Client of TensorFlow Serving: embeds images and ranks the others against the first.
+"""Client of TensorFlow Serving: embed images and rank them by the distance to the first.
 
     python examples/serving_client.py first.jpg second.jpg third.jpg
     python examples/serving_client.py --grpc first.jpg second.jpg
@@ -20,7 +20,7 @@ Outputs = dict[str, np.ndarray]
 
 
 def ask_rest(address: str, model: str, signature: str, inputs: dict[str, object]) -> Outputs:
-    """One request in the columnar format of `POST /v1/models/MODEL:predict`."""
+    """Send a request in the columnar format of `POST /v1/models/MODEL:predict`."""
     body = json.dumps({"signature_name": signature, "inputs": inputs}).encode()
     url = f"http://{address}/v1/models/{model}:predict"
     request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
@@ -32,7 +32,7 @@ def ask_rest(address: str, model: str, signature: str, inputs: dict[str, object]
 
 
 def ask_grpc(address: str, model: str, signature: str, inputs: dict[str, object]) -> Outputs:
-    """The same by the service `PredictionService/Predict`."""
+    """Send a request to the service `PredictionService/Predict`."""
     import grpc
     import tensorflow as tf
     from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc

@@ -1,4 +1,4 @@
-"""Serves an export by gRPC as TensorFlow Serving does, where its server is not at hand.
+"""Serve an export by gRPC like TensorFlow Serving, for machines without its server.
 
     python examples/serving_server.py export/person/1
     python examples/serving_server.py export/person/1 --batch=32 --wait=0.002
@@ -22,14 +22,14 @@ from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 
 class Server(prediction_service_pb2_grpc.PredictionServiceServicer):
-    """One export under one name.
+    """Service of one export.
 
     Args:
-        path: of a version.
-        name: that requests say.
-        batch: images that are computed at a time; 1: each request by itself.
-        wait: seconds that a request waits for others.
-        threads: batches at a time.
+        path: folder of a version.
+        name: model name of the requests.
+        batch: maximum number of images at a time; 1: no batching.
+        wait: seconds to wait for other requests.
+        threads: number of batches at a time.
     """
 
     def __init__(self, path: str, name: str, batch: int, wait: float, threads: int) -> None:
@@ -48,8 +48,8 @@ class Server(prediction_service_pb2_grpc.PredictionServiceServicer):
         if request.model_spec.name != self.name or signature not in self.signatures:
             context.abort(
                 grpc.StatusCode.NOT_FOUND,
-                f"the model {self.name} with {', '.join(self.signatures)} is served: received "
-                f"{request.model_spec.name} with {signature}",
+                f"The model {self.name} with {', '.join(self.signatures)} is served, got "
+                f"{request.model_spec.name} with {signature}.",
             )
         try:
             given = {n: tf.constant(tf.make_ndarray(v)) for n, v in request.inputs.items()}
@@ -65,7 +65,7 @@ class Server(prediction_service_pb2_grpc.PredictionServiceServicer):
 def joined(
     function: Callable[..., dict[str, tf.Tensor]], batch: int, wait: float, threads: int
 ) -> Callable[..., dict[str, tf.Tensor]]:
-    """The function, which computes requests together that come within `wait` seconds."""
+    """Return the function with batching of requests that arrive within `wait` seconds."""
     (_, specs) = function.structured_input_signature
     (argument,) = specs
     outputs = sorted(function.structured_outputs)
@@ -84,7 +84,7 @@ def joined(
 
 
 def serve(path: str, address: str, **options: Any) -> tuple[grpc.Server, int]:
-    """A server that has been started, and its port."""
+    """Start a server and return it with its port."""
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=64))
     service = Server(path, **options)
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(service, server)
@@ -94,7 +94,7 @@ def serve(path: str, address: str, **options: Any) -> tuple[grpc.Server, int]:
 
 
 def main() -> None:
-    """Serves until it is interrupted."""
+    """Serve until an interruption."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("path", help="export/NAME/VERSION")
     parser.add_argument("--address", default="localhost:8500", help="a port of 0: any free one")
@@ -105,11 +105,11 @@ def main() -> None:
     options = vars(parser.parse_args())
     if not os.path.exists(os.path.join(options["path"], "saved_model.pb")):
         parser.error(
-            f"a version is a folder with a saved_model.pb: {options['path']!r} has none; give "
-            "export/NAME/VERSION, as export.py wrote it"
+            f"{options['path']!r} must contain saved_model.pb. Choose a folder export/NAME/VERSION "
+            "of export.py."
         )
     if options["batch"] < 1:
-        parser.error(f"--batch is 1 or more images: received {options['batch']}")
+        parser.error(f"--batch must be at least 1, got {options['batch']}.")
     server, port = serve(options.pop("path"), options.pop("address"), **options)
     print(f"serving on port {port}", flush=True)
     server.wait_for_termination()

@@ -52,9 +52,9 @@ class LossCase:
     truth: Callable[..., float]
     # Embeddings that are compared; otherwise scores of a classifier, or distances.
     metric: bool = True
-    # The oracle's argument for the points at which weights are constants.
+    # The oracle's argument for the points with constant weights.
     frozen: bool = False
-    # Whether a positive without negatives, or a lone image, costs something.
+    # A positive without negatives, or a lone image, has a loss above 0.
     one_sided: bool = False
     # Whether, on embeddings as they are, the loss grows and turns with them.
     homogeneous: bool = True
@@ -82,7 +82,7 @@ class LossCase:
         return 2.4e-7 * float(np.abs(predictions).max())
 
     def around(self, labels: np.ndarray, predictions: np.ndarray) -> Callable[[np.ndarray], float]:
-        """The function of predictions whose slope at these is the gradient of the loss."""
+        """Return the function of predictions with the gradient of the loss at these."""
         constant = {"constant": predictions} if self.frozen else {}
         return partial(self.truth, labels, **self.arguments, **constant)
 
@@ -246,7 +246,7 @@ def attributes_of_identities(labels: np.ndarray, rows: np.ndarray, **arguments: 
 
 
 def within_three(predictions: np.ndarray) -> np.ndarray:
-    """Rows of at most length 3, beyond which the distances of stripes no longer differ."""
+    """Return rows of at most length 3; beyond it, distances of stripes are equal."""
     longest = float(np.linalg.norm(predictions, axis=1).max())
     return (predictions * min(1.0, 3 / max(longest, 1e-9))).astype(predictions.dtype)
 
@@ -390,11 +390,11 @@ class LayerCase:
     build: Callable[..., keras.layers.Layer]
     arguments: dict[str, Any]
     truth: Callable[..., Any]
-    # From maps (b, h, w, d) to what the layer is called with.
+    # From maps (b, h, w, d) to the arguments of the layer.
     inputs: Callable[[np.ndarray], list[Any]] = lambda x: [x]
-    weights: int = 0  # how many of its weights the oracle is given
+    weights: int = 0  # number of weights that are arguments of the oracle
     halves: bool = True  # its result is of the compute type; otherwise always float32
-    data: int = 0  # how many of its inputs are data, to which no gradient goes
+    data: int = 0  # number of inputs that are data and get no gradient
 
     def layer(self) -> keras.layers.Layer:
         return self.build(**self.arguments)
@@ -405,7 +405,7 @@ def _points(x: np.ndarray) -> list[np.ndarray]:
 
 
 def _refined_parts(**arguments: Any) -> layers.PartPooling:
-    """Of the maps of the tests, with an assignment that is not uniform."""
+    """Return the layer for the maps of the tests, with an assignment that is not uniform."""
     layer = layers.PartPooling(**arguments)
     layer.build((None, 5, 4, 6))
     layer.refined.assign(1.0)
@@ -442,7 +442,7 @@ def _seen_parts(x: np.ndarray) -> list[list[np.ndarray]]:
 
 
 def _clip(x: np.ndarray) -> list[list[np.ndarray]]:
-    """Frames (b, 5, 6) of which some, and of the last clip all, are not there."""
+    """Return frames (b, 5, 6) and a mask without some frames, and without all of the last clip."""
     mask = np.ones((3, 5), "float32")
     mask[0, 3:], mask[1, [0, 2]], mask[2] = 0, 0, 0
     return [[x.mean(2), mask]]

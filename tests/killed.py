@@ -1,9 +1,9 @@
 """Kill processes that enroll or remove at random moments, and check the gallery afterwards.
 
-`python tests/killed.py FOLDER [KILLS]`: each child tells through a pipe what was acknowledged, and
-dies by SIGKILL. Everything that was enrolled must be there, everything else must be rows that the
-child meant to enrol, and the gallery must go on. Of whoever was removed, no file may hold the
-embedding: at once where it was acknowledged, and after removing again where it was not.
+`python tests/killed.py FOLDER [KILLS]`: each child writes acknowledgments to a pipe until SIGKILL.
+All acknowledged rows must be in the gallery, all other rows must be those of the interrupted call,
+and the gallery must still work. No file may contain an embedding of a removed person: immediately
+if the removal was acknowledged, else after another removal.
 """
 
 import os
@@ -76,7 +76,7 @@ def kill_one(uri, first, chance, act=enrol_for_ever, acknowledged=0):
 
 
 def in_child(act, *arguments):
-    """So that the gallery is opened anew."""
+    """Run a function in a child process, which opens the gallery again."""
     child = os.fork()
     if not child:
         code = 1
@@ -101,15 +101,15 @@ def fill(uri, count):
 
 
 def held(folder, numbers):
-    """Those whose embeddings are in some file."""
+    """Return the numbers of persons with embeddings in a file."""
     content = b"\0".join(file.read_bytes() for file in folder.rglob("*") if file.is_file())
     return [i for i in numbers if row(i).tobytes() in content]
 
 
 def kill_removals(uri, folder, count, chance):
-    """How many kills there were, and how many people were removed."""
+    """Return the number of kills and of removed persons."""
     in_child(fill, uri, count)
-    # Whether bytes are found where they should be: of those who stay.
+    # Check that the search for bytes works: a remaining person is found.
     assert held(folder, [count - 1]) == [count - 1]
     first = kills = 0
     while kills < KILLS and first < count - 10:
@@ -123,7 +123,7 @@ def kill_removals(uri, folder, count, chance):
 
 
 def finish(uri, folder, number):
-    """Whoever was being removed may be there or not; removed again they are in no file."""
+    """Remove an interrupted person again: no file may contain the embeddings."""
     with gallery.open(uri, **SMALL) as people:
         assert people.remove(f"p{number}") in (0, 1)
         assert held(folder, range(number + 1)) == []
@@ -131,7 +131,7 @@ def finish(uri, folder, number):
 
 
 def check(uri, told):
-    """In a child, so that the gallery is opened anew: all that was told is there, no rubbish."""
+    """Check in a child process that the gallery has all acknowledged rows and no others."""
     child = os.fork()
     if not child:
         code = 1

@@ -35,7 +35,7 @@ TINY = (
 
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 _PROCESSES = multiprocessing.get_context("forkserver")
-# What all commands import; none of them runs an operation of TensorFlow, which no fork survives.
+# Imports of all commands. They run no operation of TensorFlow, which does not survive a fork.
 _PROCESSES.set_forkserver_preload(
     [
         "tensorflow",
@@ -63,7 +63,7 @@ def _run(program: str, flags: list[str], folder: str, files: tuple[str, str]) ->
     os.chdir(folder)
     sys.argv = [program, *flags]
     sys.path.insert(0, str(Path(program).parent))
-    atexit._clear()  # of what the server imported
+    atexit._clear()  # functions of the server's imports
     try:
         runpy.run_path(program, run_name="__main__")
     finally:
@@ -85,11 +85,11 @@ class Command:
 
     @property
     def returncode(self) -> int | None:
-        """None while it runs, and the negative signal that it died of."""
+        """Exit code, a negative signal number after a kill, or None while it runs."""
         return self._process.exitcode
 
     def poll(self) -> int | None:
-        """As `returncode`."""
+        """Return `returncode`."""
         return self.returncode
 
     def send_signal(self, number: int) -> None:
@@ -97,7 +97,7 @@ class Command:
         os.kill(self._process.pid, number)
 
     def communicate(self, timeout: float = 600) -> tuple[str, str]:
-        """What it printed to both streams, once it has ended."""
+        """Wait for the end, and return stdout and stderr."""
         self._process.join(timeout)
         if self._process.exitcode is None:
             self._process.kill()
@@ -108,14 +108,14 @@ class Command:
 
 
 def call(program: str | Path, *flags: object, cwd: Path) -> tuple[int, str, str]:
-    """The exit code of a command and what it printed to stdout and stderr."""
+    """Return exit code, stdout and stderr of a command."""
     command = Command(program, *flags, cwd=cwd)
     out, err = command.communicate()
     return command.returncode or 0, out, err
 
 
 def within(program: str | Path, *flags: object, cwd: Path) -> tuple[int, str, str]:
-    """As `call`, but in this process, which `train.py` would leave in another state if it ran."""
+    """Call a command in this process; do not train, because that changes the process."""
     command = importlib.import_module(f"keras_reid.cli.{Path(program).stem}").run
     values = absl.flags.FlagValues()
     options.define(command.fields, values)
@@ -135,7 +135,7 @@ def within(program: str | Path, *flags: object, cwd: Path) -> tuple[int, str, st
 
 
 def said(program: str | Path, *flags: object, cwd: Path, code: int = 0) -> str:
-    """What a command printed to stdout, or, if it must fail with that code, to stderr.
+    """Return the stdout of a command, or the stderr if it must fail with that code.
 
     In this process, unless it trains.
     """

@@ -1,7 +1,7 @@
 """Enroll, search and remove for a long time, and check the memory use.
 
-`python tests/soak.py FOLDER [SECONDS]`: each kind of gallery, ten minutes by default, in a process
-of its own. What is resident at the end may be an eighth more than after the first quarter.
+`python tests/soak.py FOLDER [SECONDS]`: each type of gallery in a separate process, ten minutes by
+default. The resident memory at the end may be an eighth more than after the first quarter.
 """
 
 import os
@@ -27,7 +27,7 @@ def resident() -> int:
 
 
 def soak(uri: str, seconds: float) -> tuple[int, list[int]]:
-    """The rounds that were made, and what was resident after each."""
+    """Return the number of rounds and the resident memory after each."""
     chance, sizes = np.random.default_rng(0), []
     end = time.monotonic() + seconds
     names = np.repeat([f"p{i}" for i in range(PEOPLE)], EACH).tolist()

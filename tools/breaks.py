@@ -74,7 +74,7 @@ BREAKS = (
         "unit/test_training.py::test_fit_refined_parts_trains_assignment_in_second_phase",
     ),
     Break(
-        "a loss reads the identities whatever its label",
+        "a loss always reads the identities, also with another label",
         "keras_reid/models/reid_model.py",
         'label = getattr(self.loss, "label", None) or by_output',
         'label = "identity"',
@@ -1113,14 +1113,14 @@ BREAKS = (
         "keras_reid/serving/portable_decoding.py",
         "leads = (marker[1] >= 0xE0) & (marker[1] != 0xFD)",
         "leads = marker[1] < 0",
-        "cases/test_image_formats.py::test_decode_exif_behind_other_segments_turns",
+        "cases/test_image_formats.py::test_decode_exif_after_other_segments_applies_orientation",
     ),
     Break(
         "floats from 0 to 1 are cast to black pixels",
         "keras_reid/checks.py",
         "if (whole == array).all():",
         "if True:",
-        "cases/test_lossy_casts.py::test_embedder_values_that_uint8_does_not_hold_raise",
+        "cases/test_lossy_casts.py::test_embedder_values_outside_uint8_raise",
     ),
     Break(
         "gradients exceed the half-precision range",
@@ -1310,7 +1310,7 @@ BREAKS = (
         "keras_reid/gallery/gallery.py",
         "replaced[i] = not row.digest or row.digest != own.digest",
         "replaced[i] = False",
-        "cases/test_replaced_photos.py::test_gallery_replaces_changed_rows_and_moves_relabeled_ones",
+        "cases/test_replaced_photos.py::test_gallery_changed_rows_are_replaced_or_moved",
         "memory",
     ),
     Break(
@@ -1333,7 +1333,7 @@ BREAKS = (
         "keras_reid/gallery/database.py",
         "self.ids, self.index = self.ids[kept], None",
         "self.ids = self.ids[kept]",
-        "cases/test_erasure.py::test_erased_embedding_is_in_no_center_of_the_index",
+        "cases/test_erasure.py::test_remove_erased_embedding_is_not_in_index_centers",
         "memory",
     ),
     Break(
@@ -1341,8 +1341,7 @@ BREAKS = (
         "keras_reid/names.py",
         "os.path.realpath(folder)",
         "os.path.abspath(folder)",
-        "cases/test_replaced_photos.py::"
-        "test_enrol_other_paths_to_the_same_folder_keeps_one_row_for_each_image",
+        "cases/test_replaced_photos.py::test_enrol_other_path_to_folder_keeps_one_row_per_image",
     ),
     Break(
         "a name is proof of unchanged content for embed.py",
@@ -1372,21 +1371,21 @@ BREAKS = (
         "keras_reid/visualize/lettering.py",
         'drawn = f"{readable} ({next(_numbers)})"',
         "drawn = readable",
-        "cases/test_drawn_names.py::test_draw_tracks_two_names_differ_whatever_fonts_exist",
+        "cases/test_drawn_names.py::test_draw_tracks_two_names_differ_with_any_fonts",
     ),
     Break(
         "track command does not open the video first",
         "keras_reid/cli/track.py",
         "size = video.size",
         "size = (64, 48)",
-        "cases/test_video_sources.py::test_track_video_that_cannot_be_read_leaves_no_output",
+        "cases/test_video_sources.py::test_track_unreadable_video_leaves_no_output",
     ),
     Break(
         "query features of a .mat file include the gallery",
         "keras_reid/cli/evaluate.py",
         'map(stored_features, paths, ("query", "gallery"))',
         "map(stored_features, paths)",
-        "cases/test_matlab_features.py::test_evaluate_matlab_file_reranked_scores_are_those_of_npz",
+        "cases/test_matlab_features.py::test_evaluate_matlab_file_reranked_scores_equal_npz_scores",
     ),
     Break(
         "listing is among the Parquet files of a folder of embeddings",
@@ -1421,7 +1420,7 @@ BREAKS = (
         "keras_reid/evaluation/calibration.py",
         "return fit + ((values - mean) ** 2 / (2 * DEVIATIONS**2)).sum()",
         "return fit",
-        "unit/test_calibration.py::test_adapt_few_images_move_little_and_many_more",
+        "unit/test_calibration.py::test_adapt_more_images_change_calibration_more",
     ),
     Break(
         "calibration of training includes distractors",
@@ -1450,14 +1449,14 @@ BREAKS = (
         "z = np.concatenate([self._logit(*searches.mated), self._logit(*searches.non_mated)])",
         "z = self.scale * np.concatenate([self._logit(*searches.mated), "
         "self._logit(*searches.non_mated)])",
-        "unit/test_gallery.py::test_calibrate_on_own_images_is_kept",
+        "unit/test_gallery.py::test_calibrate_gallery_images_keeps_calibration",
     ),
     Break(
         "threshold of an earlier version is reported at every start",
         "keras_reid/gallery/gallery.py",
         "            store.save_settings(settings)\n            logging.warning(",
         "            logging.warning(",
-        "unit/test_gallery.py::test_gallery_with_threshold_of_earlier_version_says_once_how_to_calibrate",
+        "unit/test_gallery.py::test_gallery_with_threshold_of_earlier_version_warns_once",
     ),
     Break(
         "all images of a page have the color of the verdict",
@@ -1655,7 +1654,7 @@ BREAKS = (
         "keras_reid/training/edges.py",
         "(members[i - 1], b) for i, b in enumerate(members)",
         "(b, members[i - 1]) for i, b in enumerate(members)",
-        "unit/test_mutual.py::test_mutual_learner_ring_members_learn_from_the_one_before",
+        "unit/test_mutual.py::test_mutual_learner_ring_member_learns_from_previous",
     ),
     Break(
         "the learning rate is set for the first member only",
@@ -1729,7 +1728,7 @@ BREAKS = (
         "keras_reid/losses/labels.py",
         "values[values % 1 != 0]",
         "values[:0]",
-        "cases/test_integer_labels.py::test_float_labels_that_are_not_integers_raise_input_error",
+        "cases/test_integer_labels.py::test_labels_non_integer_floats_raise_input_error",
     ),
     Break(
         "MSMT17: test persons have the numbers of training persons",
@@ -1816,7 +1815,7 @@ BREAKS = (
         "unit/test_readers.py::test_load_csv_without_split_is_all_train",
     ),
     Break(
-        "folder: other files beside images are ignored",
+        "folder: other files among the images are ignored",
         "keras_reid/data/readers/custom.py",
         "    others += images + [path for kind",
         "    [path for kind",
@@ -1827,7 +1826,7 @@ BREAKS = (
         "keras_reid/data/readers/layouts.py",
         "    if any(part is not None and (part.identity == label).any() for part in others):",
         "    if False:",
-        "cases/test_label_conventions.py::test_market_0000_of_other_parts_is_a_person",
+        "cases/test_label_conventions.py::test_market_0000_in_other_parts_is_person",
     ),
     Break(
         "full disk is noticed after writing",
@@ -1862,7 +1861,7 @@ BREAKS = (
         "keras_reid/io.py",
         "return posix if not os.path.exists(path) and os.path.exists(posix) else path",
         "return path",
-        "cases/test_tables_of_excel.py::test_tables_paths_of_windows_name_the_file",
+        "cases/test_tables_of_excel.py::test_tables_windows_paths_open_file",
     ),
     Break(
         "resizing truncates instead of rounding",
@@ -1876,7 +1875,7 @@ BREAKS = (
         "keras_reid/pixels.py",
         "return image.size[::-1] if _exif_orientation(image) >= 5 else image.size",
         "return image.size",
-        "cases/test_image_formats.py::test_decode_other_formats_are_turned",
+        "cases/test_image_formats.py::test_decode_other_formats_apply_orientation",
     ),
     Break(
         "shards are extended with other settings",
@@ -1974,14 +1973,14 @@ BREAKS = (
         "keras_reid/data/writing.py",
         'DISTRACTOR if distractor else numbers["identity"]',
         'numbers["identity"]',
-        "cases/test_label_conventions.py::test_write_person_0_is_read_back_as_a_person",
+        "cases/test_label_conventions.py::test_write_person_0_is_read_as_person",
     ),
     Break(
         "arguments of losses are not saved",
         "keras_reid/losses/common.py",
         "return {**super().get_config(), **own}",
         "return super().get_config()",
-        "unit/test_training.py::test_loss_from_outside_trains_and_is_logged_and_saved",
+        "unit/test_training.py::test_custom_loss_fit_is_logged_and_saved",
     ),
     Break(
         "junk of a query is among its true matches",
@@ -2072,35 +2071,35 @@ BREAKS = (
         "keras_reid/cli/features.py",
         "int(x) if x.is_integer() else x",
         "x",
-        "cases/test_command_results.py::test_evaluate_rerank_options_are_integers_and_floats",
+        "cases/test_command_results.py::test_evaluate_rerank_options_accept_integers_and_floats",
     ),
     Break(
         "an existing folder is accepted as output",
         "keras_reid/cli/terminal.py",
         "os.path.lexists(file)",
         "os.path.isfile(file)",
-        "cases/test_command_results.py::test_outputs_that_are_folders_or_no_pictures_raise",
+        "cases/test_command_results.py::test_outputs_folder_or_not_picture_raises",
     ),
     Break(
         "a picture of any suffix is accepted as output",
         "keras_reid/cli/terminal.py",
         ".lower() not in SUFFIXES",
         ".lower() in SUFFIXES",
-        "cases/test_command_results.py::test_outputs_that_are_folders_or_no_pictures_raise",
+        "cases/test_command_results.py::test_outputs_folder_or_not_picture_raises",
     ),
     Break(
         "report begins with the easiest failure",
         "keras_reid/cli/report.py",
         "np.lexsort((scores.average_precision, -first))",
         "np.lexsort((scores.average_precision, first))",
-        "cases/test_command_results.py::test_evaluate_report_lists_begin_with_the_hardest_failure",
+        "cases/test_command_results.py::test_evaluate_report_lists_start_with_hardest_failure",
     ),
     Break(
         "renamed value of a flag does not name the new one",
         "keras_reid/cli/options.py",
         'if text.startswith(f"flag --{old}:"):',
         "if False:",
-        "cases/test_exit_codes.py::test_renamed_value_names_the_new_one",
+        "cases/test_exit_codes.py::test_renamed_value_error_names_new_value",
     ),
     Break(
         "help leaves out the allowed values of a flag",
@@ -2184,7 +2183,7 @@ BREAKS = (
         "keras_reid/evaluation/calibration_fitting.py",
         "np.inf), same, same, np",
         "np.inf), same, same | True, np",
-        "unit/test_pair_runs.py::test_fit_pair_calibration_weighs_both_kinds_of_pairs_equally",
+        "unit/test_pair_runs.py::test_fit_pair_calibration_both_kinds_have_equal_weight",
     ),
     Break(
         "few validation persons calibrate a pair verifier",
@@ -2247,7 +2246,7 @@ BREAKS = (
         "keras_reid/gallery/database.py",
         'erased = self._erase(f"image in {LISTED}", json.dumps(list(images)))',
         "erased = np.zeros(0, np.int64)",
-        "cases/test_replaced_photos.py::test_gallery_replaces_changed_rows_and_moves_relabeled_ones",
+        "cases/test_replaced_photos.py::test_gallery_changed_rows_are_replaced_or_moved",
         "memory",
     ),
     Break(
@@ -2305,14 +2304,14 @@ BREAKS = (
         "keras_reid/gallery/database.py",
         'self.path.with_suffix("").unlink(missing_ok=True)',
         "pass",
-        "unit/test_gallery.py::test_open_gallery_with_index_file_of_earlier_version_erases_it",
+        "unit/test_gallery.py::test_open_gallery_index_file_of_earlier_version_is_erased",
     ),
     Break(
         "gallery file: a file without an index of an earlier version is erased",
         "keras_reid/gallery/database.py",
         'if self.path and self._get("index", None) is not None:',
         "if self.path:",
-        "unit/test_gallery.py::test_open_file_gallery_keeps_other_file_of_its_name",
+        "unit/test_gallery.py::test_open_file_gallery_other_file_of_same_name_is_kept",
     ),
     Break(
         "gallery file: a missing database is replaced by an empty one",
@@ -2326,7 +2325,7 @@ BREAKS = (
         "keras_reid/gallery/rows.py",
         "camera=new.camera or self.camera, time=time",
         "camera=new.camera, time=time",
-        "cases/test_replaced_photos.py::test_gallery_replaces_changed_rows_and_moves_relabeled_ones",
+        "cases/test_replaced_photos.py::test_gallery_changed_rows_are_replaced_or_moved",
         "memory",
     ),
     Break(
@@ -2338,7 +2337,7 @@ BREAKS = (
         "memory",
     ),
     Break(
-        "exact search: excluded rows are returned for want of others",
+        "exact search: excluded rows are returned if there are too few others",
         "keras_reid/gallery/vectors.py",
         "index[np.take_along_axis(values, order, axis=1) == np.inf] = NO_ROW",
         "pass",

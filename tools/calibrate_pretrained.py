@@ -1,4 +1,4 @@
-"""Calibrate the match probabilities of the pretrained model, and print how well they hold.
+"""Calibrate the match probabilities of the pretrained model, and print their accuracy.
 
     python tools/calibrate_pretrained.py --foreign=cuhk01-test.csv,cuhk03.csv --write
     python tools/calibrate_pretrained.py --foreign=… --seen=Market-1501 --twin=RUN
@@ -71,7 +71,7 @@ def main(argv: list[str]) -> None:
 
 
 def embedded(path: str, reader: str, run: str | None) -> Set:
-    """Embeddings and identities of query and gallery images."""
+    """Return embeddings and identities of query and gallery images."""
     dataset = data.load(reader, path)
     parts = [part for part in (dataset.query, dataset.gallery) if part is not None]
     images = data.joined(*parts)
@@ -110,7 +110,7 @@ def measured(
     images: int,
     adapted: bool,
 ) -> dict[str, str]:
-    """Numbers of the galleries of one size, with 95 % intervals over persons."""
+    """Return the scores of the galleries of one size, with 95 % intervals over persons."""
     parts: list[tuple[np.ndarray, ...]] = []
     rng = np.random.default_rng(0)
     for calibration, (x, identity) in pairs:
@@ -150,7 +150,7 @@ NAMES = (
 
 
 class Outcome:
-    """Probabilities of the searches in all galleries of one size, each gallery of one weight."""
+    """Return the probabilities of the searches in galleries of one size, equally weighted."""
 
     def __init__(
         self,
@@ -167,12 +167,12 @@ class Outcome:
         self.orders = {name: np.argsort(x, kind="stable") for name, x in self.scores.items()}
 
     def resampled(self, rng: np.random.Generator) -> np.ndarray:
-        """Number of times each query occurs in a draw of persons with replacement."""
+        """Return how often each query occurs in a bootstrap sample of persons."""
         count = self.owner.max() + 1
         return np.bincount(rng.integers(count, size=count), minlength=count)[self.owner]
 
     def numbers(self, repeats: np.ndarray | int = 1) -> list[float]:
-        """The numbers of NAMES, each query counted `repeats` times."""
+        """Return the scores NAMES, each query counted `repeats` times."""
         p, right, weight = self.p, self.right, self.weight * repeats
         known, other = weight * self.enrolled, weight * ~self.enrolled
         weight = 0.5 * known / known.sum() + 0.5 * other / other.sum()
@@ -200,14 +200,14 @@ class Outcome:
         ]
 
     def limit(self, name: str, weight: np.ndarray, rate: float) -> float:
-        """Largest score that accepts no more than this share of the weight."""
+        """Return the largest score that accepts at most this fraction of the weight."""
         order = self.orders[name]
         passed = np.cumsum(weight[order]) <= rate * weight.sum() + 1e-9
         return float(self.scores[name][order[passed.sum() - 1]]) if passed.any() else -np.inf
 
 
 def share(weight: np.ndarray, chosen: np.ndarray) -> float:
-    """Share of the weight that is chosen."""
+    """Return the fraction of the weight of the selected searches."""
     return float((weight * chosen).sum() / max(weight.sum(), 1))
 
 

@@ -18,7 +18,7 @@ class Message(NamedTuple):
 
 
 def messages(folder: Path = PACKAGE) -> Iterator[Message]:
-    """Yield the messages that are given to `InputError(...)` and `invalid(...)`."""
+    """Yield the messages of calls of `InputError(...)` and `invalid(...)`."""
     for file in sorted(folder.rglob("*.py")):
         name = str(file.relative_to(PACKAGE.parent))
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
@@ -27,7 +27,7 @@ def messages(folder: Path = PACKAGE) -> Iterator[Message]:
 
 
 def _message(call: ast.Call) -> str | None:
-    """Return the text of a call that makes an error; None for other calls."""
+    """Return the message of a call that creates an error, or None for other calls."""
     function = call.func.attr if isinstance(call.func, ast.Attribute) else None
     if isinstance(call.func, ast.Name):
         function = call.func.id

@@ -1,4 +1,4 @@
-"""Pictures of the README and of docs/mathematics.md.
+"""Draw the pictures of the README and of docs/mathematics.md.
 
     python tools/figures.py
 
@@ -58,7 +58,7 @@ def _pair(loss: losses.MetricLoss, distance: float, same: bool) -> float:
 
 
 def mined() -> Figure:
-    """Distances within a batch, and what batch-hard mining takes of them."""
+    """Draw distances within a batch, and those that batch-hard mining selects."""
     random = np.random.default_rng(3)
     identity = np.repeat(np.arange(4), 4)
     centers = random.normal(size=(4, 6))

@@ -1,8 +1,8 @@
-"""Notebooks of pages in docs/: text as it is, each block of Python a cell.
+"""Write the notebooks of pages in docs/, with a cell for each Python block.
 
     python tools/notebooks.py
 
-writes examples/*.ipynb, without outputs. A test executes them, and holds them equal to the pages.
+The files are examples/*.ipynb, without outputs. Tests run them and compare them with the pages.
 """
 
 import re
@@ -17,7 +17,7 @@ LINK = re.compile(r"\]\((?!https?:|#)([^)]+)\)")
 
 
 def notebook(page: str) -> nbformat.NotebookNode:
-    """The notebook of a page."""
+    """Return the notebook of a page."""
     text = (ROOT / f"docs/{page}.md").read_text(encoding="utf-8")
     parts = re.split(r"```python\n(.*?)```\n", text, flags=re.DOTALL)
     cells = []

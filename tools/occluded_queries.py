@@ -28,7 +28,7 @@ Box = tuple[float, float, float, float]
 
 
 def place(random: np.random.Generator, least: float, most: float) -> Box:
-    """Left, top, right and bottom of what covers the person, in shares of width and height.
+    """Return left, top, right and bottom of an occluding box, as fractions of width and height.
 
     It covers a share, uniform in [least, most], of the height from below, or of the width from the
     left or from the right, all three by even chances.
@@ -39,7 +39,7 @@ def place(random: np.random.Generator, least: float, most: float) -> Box:
 
 
 def covered(image: Image.Image, box: Box, random: np.random.Generator) -> Image.Image:
-    """The image with a thing of two colors in the box, striped or speckled."""
+    """Return the image with a striped or speckled box of two colors."""
     pixels = np.array(image.convert("RGB"))
     height, width = pixels.shape[:2]
     left, right = (round(width * edge) for edge in box[::2])
@@ -61,9 +61,7 @@ def occluded(
             table cannot be read.
     """
     if not 0 < least <= most < 1:
-        raise InputError(
-            f"shares are above 0 and below 1, the least first: received {least} and {most}"
-        )
+        raise InputError(f"The shares are above 0 and below 1, got {least} and {most}.")
     table = None if keypoints is None else read_points(keypoints)
     hidden: dict[str, tuple[Box, tuple[int, int]]] = {}  # with the image's size
 
@@ -84,7 +82,7 @@ def occluded(
 
 
 def unseen(points: np.ndarray, box: Box, size: tuple[int, int]) -> np.ndarray:
-    """Points (k, 3) in pixels, with the confidence 0 where the box covers them."""
+    """Return points (k, 3) in pixels; points inside the box get the confidence 0."""
     shares = (points[:, :2] + 0.5) / size
     inside = ((shares >= box[:2]) & (shares <= box[2:])).all(1)
     return np.concatenate([points[:, :2], np.where(inside, 0, points[:, 2])[:, None]], axis=1)

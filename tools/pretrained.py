@@ -69,7 +69,7 @@ def main(argv: list[str]) -> None:
 
 
 def drawn(size: tuple[int, int]) -> np.ndarray:
-    """The image of tests/unit/test_pretrained.py."""
+    """Return the image of tests/unit/test_pretrained.py."""
     image = np.zeros((1, *size, 3), np.uint8)
     third = size[0] // 3
     image[:, :third], image[:, third : 2 * third], image[:, 2 * third :] = 200, (180, 40, 40), 60
@@ -78,7 +78,7 @@ def drawn(size: tuple[int, int]) -> np.ndarray:
 
 
 def write(run: Run, file: Path) -> None:
-    """The part of the run's model that is needed at test time, of float16 weights."""
+    """Return the model of the run without training outputs, with float16 weights."""
     whole = run.load_model()
     outputs = {name: whole.output[name] for name in ("features", "embedding")}
     keras.Model(whole.input, outputs, name="embedder").save(file)
@@ -97,7 +97,7 @@ def write(run: Run, file: Path) -> None:
 
 
 def copy(source: h5py.Group, target: h5py.Group) -> None:
-    """Groups and arrays as they are, float32 as float16."""
+    """Copy groups and arrays, and convert float32 to float16."""
     target.attrs.update(source.attrs)
     for name, item in source.items():
         if isinstance(item, h5py.Group):
@@ -111,7 +111,7 @@ def copy(source: h5py.Group, target: h5py.Group) -> None:
 
 
 def command(run: Run) -> str:
-    """`train.py` with the values that differ from the recipe's."""
+    """Return the command of `train.py` with the values that differ from the recipe."""
     from keras_reid.training import recipes
 
     said = dict(run.settings)
@@ -126,7 +126,7 @@ def command(run: Run) -> str:
 
 
 def scored(model: keras.Model) -> tuple[dict, dict]:
-    """Scores of query and gallery, and thresholds, with the mirror image and without."""
+    """Return scores and thresholds, with and without the mirror image."""
     dataset = data.load(FLAGS.dataset, FLAGS.data_dir)
     query, gallery = dataset.query, dataset.gallery
     scores = {}

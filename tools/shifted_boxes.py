@@ -47,7 +47,7 @@ def box(random: np.random.Generator, shift: float, crop: float) -> Box:
 
 
 def cut(image: Image.Image, edges: Box) -> Image.Image:
-    """The box of the image, scaled to its size; beyond the edges their pixels are repeated."""
+    """Return the box, scaled to the image's size; edge pixels are repeated outside."""
     width, height = image.size
     margin_x, margin_y = (
         int(np.ceil(size * max(0, -low, high - 1)))
@@ -67,7 +67,7 @@ def shifted(source: Path, out: Path, shift: float, crop: float, seed: int) -> in
         InputError: the data set is missing, `out` is not empty, or a share is invalid.
     """
     if not (0 <= shift < 1 and 0 <= crop < 1):
-        raise InputError(f"shift and crop are shares in [0, 1): received {shift} and {crop}")
+        raise InputError(f"`shift` and `crop` must be shares in [0, 1), got {shift} and {crop}.")
 
     def again(name: str, image: Image.Image) -> Image.Image:
         return cut(image, box(random_of(name, seed), shift, crop))
@@ -86,7 +86,7 @@ def changed(
     parts: tuple[str, ...],
     change: Callable[[str, Image.Image], Image.Image],
 ) -> int:
-    """Copies a data set, these parts as `change(file name, image)`; returns how many were changed.
+    """Copy a data set with `change(file name, image)` of these parts; return the number of changes.
 
     Raises:
         InputError: no such data set, or an `out` that is not empty.

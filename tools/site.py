@@ -1,4 +1,4 @@
-"""Hooks of `mkdocs build`: pages that stand elsewhere in the repository, and those of the API."""
+"""Hooks of `mkdocs build`: pages from outside of docs/, and pages of the API."""
 
 import importlib
 import inspect
@@ -23,7 +23,7 @@ LINK = re.compile(r"(\]\()([^)#\s]+)((?:#[^)]*)?\))")
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Adds the pages that are not in docs/."""
+    """Add the pages that are not in docs/."""
     for source, name in PAGES.items():
         text = (ROOT / source).read_text(encoding="utf-8")
         here = Path(source).parent
@@ -35,14 +35,14 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Links of pages in docs/ to what stands elsewhere."""
+    """Return a page of docs/ with links to pages from outside of docs/."""
     if page.file.generated_by is None:
         return _relinked(markdown, Path("docs"))
     return markdown
 
 
 def _relinked(text: str, folder: Path) -> str:
-    """The text of a page in a folder, with links to other pages as they are called in the site."""
+    """Return the text of a page in a folder with the links of the site."""
 
     def other(match: re.Match[str]) -> str:
         begin, target, end = match.groups()
@@ -71,6 +71,6 @@ def _api(module: ModuleType) -> str:
 
 
 def _own(module: ModuleType) -> list[str]:
-    """Public names of a module without `__all__` that were made in it."""
+    """Return the public names that a module without `__all__` defines."""
     own = (n for n, v in vars(module).items() if getattr(v, "__module__", "") == module.__name__)
     return [name for name in own if not name.startswith("_")]

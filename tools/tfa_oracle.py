@@ -1,4 +1,4 @@
-"""Values and gradients of the losses of TensorFlow Addons, for `tests/conformance/test_tfa.py`.
+"""Record losses and gradients of TensorFlow Addons for `tests/conformance/test_tfa.py`.
 
 TensorFlow Addons is discontinued and cannot be imported with the TensorFlow that this package
 needs. Create a separate environment on Python 3.9 to 3.11:
@@ -63,7 +63,7 @@ def main(path: Path) -> None:
 
 
 def batches(rng):
-    """Name and (labels, inputs) of each batch."""
+    """Return name and (labels, inputs) of each batch."""
     for name, counts in BATCHES.items():
         labels = rng.permutation(np.repeat(np.arange(len(counts)), counts)).astype("int32")
         yield name, (labels, exact_points(rng, labels.size))
@@ -81,7 +81,7 @@ def batches(rng):
 
 
 def cases(name):
-    """(loss, metric, margin) of each case of a batch."""
+    """Return (loss, metric, margin) of each case of a batch."""
     if name.startswith("pairs"):
         yield from itertools.product(["contrastive"], ["given"], MARGINS)
         return
@@ -125,7 +125,7 @@ def exact_points(rng, count):
 
 
 def matrix(rng, count):
-    """A symmetric matrix of distances `(count, count)`, all different, the diagonal 0."""
+    """Return a symmetric matrix `(count, count)` of different distances with diagonal 0."""
     upper = np.triu(rng.uniform(0.1, 2, (count, count)), 1)
     return (upper + upper.T).astype("float32")
 

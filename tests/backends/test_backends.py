@@ -153,7 +153,7 @@ def test_losses_without_comparisons_have_zero_value_and_gradient(name, labels):
 
 @METRIC
 def test_losses_duplicate_and_zero_embeddings_match_oracle(name):
-    """All finite, the gradient too; all embeddings equal is what a collapsed model gives."""
+    """Losses and gradients are finite, also for equal embeddings of a collapsed model."""
     case = catalogue.LOSSES[name]
     labels, x = batch(case, 3)
     twins = x.copy()

@@ -31,7 +31,7 @@ RECORDED = {
 
 
 def compiled():
-    """A model whose weights do not depend on the random numbers of a backend."""
+    """Model with weights that do not depend on the random numbers of a backend."""
     model = models.build("tiny", 4, SIZE, weights="none")
     rng = np.random.default_rng(1)
     model.set_weights([np.abs(rng.normal(0, 0.2, w.shape)) for w in model.get_weights()])
@@ -68,7 +68,7 @@ def test_fit_tf_data_equals_recorded_values():
     assert_recorded(compiled().fit(batches, **options).history)
 
 
-def test_evaluate_sample_weight_weighs_images():
+def test_evaluate_sample_weight_scales_losses():
     model = compiled()
     alone = np.zeros(12, "float32")
     alone[:6] = 2

@@ -18,7 +18,7 @@ CODE_PAGES = ("cp1252", "cp437", "ascii", "latin-1", "utf-8")
 
 
 def printed(code_page, command, *flags, cwd, code=0):
-    """Return what a command that ends with an exit code prints in a code page."""
+    """Return the output, in a code page, of a command that ends with an exit code."""
     values = absl.flags.FlagValues()
     options.define(command.fields, values)
     stream, ended = io.TextIOWrapper(io.BytesIO(), encoding=code_page), 0
@@ -67,7 +67,7 @@ def test_search_table_in_any_code_page_replaces_letters(code_page, people, tmp_p
     assert all(name in page for name in NAMES)
 
 
-def test_train_check_in_ascii_prints_the_report(tmp_path):
+def test_train_check_only_in_ascii_prints_report(tmp_path):
     for name in NAMES:
         (tmp_path / "crops" / name).mkdir(parents=True)
         Image.new("RGB", (16, 32)).save(tmp_path / f"crops/{name}/1.png")

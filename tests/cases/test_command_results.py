@@ -60,7 +60,7 @@ def test_search_enrol_returns_counts(enrolled: tuple[str, Enrolment]) -> None:
     assert enrolled[1] == Enrolment(added=6)
 
 
-def test_search_query_returns_results_that_json_prints(
+def test_search_query_results_equal_printed_json(
     folder: Path, enrolled: tuple[str, Enrolment], capsys: pytest.CaptureFixture[str]
 ) -> None:
     paths = [str(folder / "people/anna/0.png"), str(folder / "people/ben 10/2.png")]
@@ -300,18 +300,18 @@ def test_export_returns_folder_of_version(folder: Path, tmp_path: Path) -> None:
     assert version == tmp_path / "export/run/1"
 
 
-def test_search_unknown_word_names_the_known_ones() -> None:
+def test_search_unknown_word_raises_with_known_words() -> None:
     with pytest.raises(InputError, match="enrol, query, verify, list, remove, stats, calibrate"):
         search(SearchOptions(gallery="faiss:x", words=("lst",)))
 
 
-def test_evaluate_rerank_options_are_integers_and_floats() -> None:
+def test_evaluate_rerank_options_accept_integers_and_floats() -> None:
     options = EvaluateOptions(rerank="k_reciprocal", rerank_options=["k1=20", "lambda_value=0.3"])
     assert options.rerank_numbers == {"k1": 20, "lambda_value": 0.3}
     assert isinstance(options.rerank_numbers["k1"], int)
 
 
-def test_evaluate_report_lists_begin_with_the_hardest_failure() -> None:
+def test_evaluate_report_lists_start_with_hardest_failure() -> None:
     distances = np.array([[0.1, 0.2, 0.3], [0.1, 0.2, 0.3], [0.1, 0.2, 0.3]])
     query, gallery = evaluation.Labels([1, 2, 3], [0] * 3), evaluation.Labels([1, 2, 3], [1] * 3)
     failures, successes = report._chosen(evaluation.rank(distances, query, gallery))
@@ -319,14 +319,14 @@ def test_evaluate_report_lists_begin_with_the_hardest_failure() -> None:
     assert successes == [0]
 
 
-def test_outputs_that_are_folders_or_no_pictures_raise(tmp_path: Path) -> None:
+def test_outputs_folder_or_not_picture_raises(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="`out` must be a new path"):
         check_outputs(out=str(tmp_path), csv=None)
     with pytest.raises(InputError, match=r"`contact_sheet` must be a picture \*\.\w+"):
         check_picture(contact_sheet="sheet.txt")
 
 
-def test_dataset_options_say_what_is_missing() -> None:
+def test_dataset_options_missing_value_raises() -> None:
     with pytest.raises(InputError, match="An evaluation uses images: --dataset and --data_dir"):
         evaluate(EvaluateOptions(data_dir="x"))
 

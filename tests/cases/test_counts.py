@@ -24,7 +24,7 @@ from keras_reid.training import Plan, recipes
         (3, "query", "3 queries"),
     ],
 )
-def test_counted_number_gives_singular_or_plural(count, noun, text):
+def test_counted_number_returns_singular_or_plural(count, noun, text):
     assert counted(count, noun) == text
 
 
@@ -45,7 +45,7 @@ def test_person_images_repr_counts_with_plural(identity, camera, text):
     ("names", "text"),
     [(["a"], "1 image of 1 identity"), (["a", "a"], "2 images of 1 identity")],
 )
-def test_enrolment_counts_with_plural(names, text, capsys):
+def test_enrolment_counts_print_singular_or_plural(names, text, capsys):
     with gallery.open("memory:") as people:
         people.enrol(np.eye(len(names)), names, model_fingerprint="mine")
         Enrolment(added=len(names)).tell(SearchOptions(gallery="g"), people)
@@ -72,7 +72,7 @@ def crops_of_one(tmp_path):
 
 
 @pytest.mark.parametrize("flags", [(), ("--num_identities_per_batch=1",), ("--combine_all",)])
-def test_train_one_person_raises_one_sentence(flags, crops_of_one):
+def test_train_one_person_raises(flags, crops_of_one):
     data_flags = ("--dataset=folder", "--data_dir=crops", "--run=run")
     code, _, err = within("train.py", *data_flags, *TINY, *flags, cwd=crops_of_one)
     assert code == 1
@@ -80,7 +80,7 @@ def test_train_one_person_raises_one_sentence(flags, crops_of_one):
     assert not (crops_of_one / "run").exists()
 
 
-def test_train_check_only_one_person_is_a_fault(crops_of_one):
+def test_train_check_only_one_person_exits_with_error(crops_of_one):
     flags = ("--dataset=folder", "--data_dir=crops", "--check_only")
     code, out, _ = within("train.py", *flags, cwd=crops_of_one)
     assert code == 1

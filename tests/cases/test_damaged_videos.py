@@ -19,7 +19,7 @@ SIZE = (64, 48)
 
 
 def written(file, codec="MJPG"):
-    """A video in which frame i has the shade 6 i."""
+    """Write a video; frame i has the shade 6 i."""
     writer = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*codec), 25, SIZE)
     assert writer.isOpened()
     for number in range(COUNT):
@@ -85,13 +85,13 @@ def test_video_damaged_first_or_last_frames_keep_numbers(tmp_path, caplog, numbe
 
 @pytest.mark.parametrize("numbers", [(0,), (0, 1, 2), (0, 10, 11), (COUNT - 1,)])
 @pytest.mark.parametrize("name", ["v.avi", "v.mkv"])
-def test_video_times_of_damaged_frames_are_those_of_packets(tmp_path, name, numbers):
+def test_video_times_of_damaged_frames_equal_packet_times(tmp_path, name, numbers):
     video = written(tmp_path / name)
     damage(video, *numbers)
     np.testing.assert_allclose(data.Video(video).times, np.arange(COUNT) / 25, atol=1e-3)
 
 
-def test_video_times_of_damaged_frames_at_varying_rate_are_those_of_packets(tmp_path):
+def test_video_times_of_damaged_frames_at_varying_rate_equal_packet_times(tmp_path):
     video = variable(tmp_path / "v.mkv", "MJPG", PHONE)
     damage(video, 0, 1, 10, 11)
     expected = (np.array(PHONE) - PHONE[0]) / 25

@@ -58,7 +58,7 @@ def letters(name):
 
 
 @pytest.mark.parametrize("names", PAIRS)
-def test_draw_tracks_two_names_differ_whatever_fonts_exist(fonts, names):
+def test_draw_tracks_two_names_differ_with_any_fonts(fonts, names):
     first, second = map(letters, names)
     assert first.any()
     assert (first != second).any()
@@ -137,5 +137,5 @@ def test_lettering_font_with_most_letters_draws_name_of_two_scripts(system_font,
     assert (drawn.text, drawn.font.getname()[0]) == ("?? Ünal-1 (1)", "DejaVu Sans")
 
 
-def test_draw_tracks_spellings_of_one_name_look_the_same():
+def test_draw_tracks_spellings_of_one_name_draw_equal_images():
     np.testing.assert_array_equal(letters("Zoe\u0308"), letters("Zoë"))

@@ -205,7 +205,7 @@ def test_embed_paths_by_model_of_tracklets_raises(paths: list[str]) -> None:
 
 
 @pytest.mark.slow
-def test_exported_embed_agrees_with_files_of_any_form(
+def test_export_embed_every_input_form_agrees_with_files(
     paths: list[str], pil_images: list[Image.Image], tmp_path: Path
 ) -> None:
     keras.utils.set_random_seed(0)

@@ -81,7 +81,7 @@ def test_relabel_leaves_no_free_pages_in_the_closed_gallery(tmp_path):
 
 
 @pytest.mark.parametrize("uri", ["memory:", "file:{}/people"])
-def test_erased_embedding_is_in_no_center_of_the_index(uri, tmp_path):
+def test_remove_erased_embedding_is_not_in_index_centers(uri, tmp_path):
     chance = np.random.default_rng(0)
     x = chance.standard_normal((10, 32))[chance.integers(0, 10, 1000)]
     x += 0.05 * chance.standard_normal(x.shape)

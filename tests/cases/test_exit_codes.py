@@ -59,7 +59,7 @@ def test_word_instead_of_flag_exits_with_2(tmp_path) -> None:
     ("command", "flag"),
     [("train", "--epochs=many"), ("evaluate", "--rerank=magic"), ("search", "--top_k=0")],
 )
-def test_bad_value_of_known_flag_exits_with_1(command: str, flag: str, tmp_path) -> None:
+def test_flag_bad_value_exits_with_1(command: str, flag: str, tmp_path) -> None:
     code, _, err = within(f"{command}.py", flag, cwd=tmp_path)
     assert code == 1
     assert re.fullmatch(rf"error: flag {flag}: [^\n]+\n", err)
@@ -73,13 +73,13 @@ def test_bad_value_with_control_characters_is_printed_escaped(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("old", "new"), [("--spread", "--camera_balanced"), ("--soft_margin", "--margin=soft")]
 )
-def test_renamed_flag_names_the_new_one(old: str, new: str, tmp_path) -> None:
+def test_renamed_flag_error_names_new_flag(old: str, new: str, tmp_path) -> None:
     code, _, err = within("train.py", old, cwd=tmp_path)
     assert code == 2
     assert f"error: the flag {old} is now called {new}." in err
 
 
-def test_renamed_value_names_the_new_one(tmp_path) -> None:
+def test_renamed_value_error_names_new_value(tmp_path) -> None:
     code, _, err = within("evaluate.py", "--distance=global", cwd=tmp_path)
     assert code == 1
     assert "error: --distance=global is now called --distance=euclidean." in err

@@ -98,7 +98,7 @@ def test_readers_links_are_followed_and_each_folder_is_read_once(read, tmp_path)
         ("[ab]/**/*.jpg", []),
     ],
 )
-def test_listed_pattern_lists_the_matching_images(pattern, found, tmp_path, caplog):
+def test_listed_pattern_returns_matching_images(pattern, found, tmp_path, caplog):
     for name in ("0.jpg", "cam1/1.jpg", "cam2/2.jpg", "cam1/x/cam1/3.jpg", "cam1/x/cam1/3.png"):
         picture(tmp_path / name)
     (tmp_path / "cam2/notes.txt").touch()
@@ -168,7 +168,7 @@ def test_load_tracklets_stray_file_is_named(name, place, tmp_path):
         data.load(name, tmp_path)
 
 
-def test_cluster_folder_of_system_files_alone_raises(tmp_path):
+def test_cluster_folder_of_system_files_raises(tmp_path):
     (tmp_path / "crops").mkdir()
     (tmp_path / "crops/._1.jpg").touch()
     code, _, err = within("cluster.py", "--images=crops", cwd=tmp_path)

@@ -22,7 +22,7 @@ def people():
 
 @pytest.mark.parametrize("value", WRONG, ids=repr)
 @pytest.mark.parametrize("column", ["identities", "cameras", "images", "digests"])
-def test_enrol_label_that_is_no_text_or_integer_raises(column, value, people):
+def test_enrol_label_neither_text_nor_integer_raises(column, value, people):
     columns = {"identities": ["c", "d"], "images": ["v", "w"]}
     for other in ("text", value):  # two tuples make a matrix of an array
         columns[column] = [other, value]

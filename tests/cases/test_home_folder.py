@@ -87,13 +87,13 @@ def test_options_lists_and_words_are_expanded(home):
     assert words == ("enrol", f"{home}/crops")
 
 
-def test_cluster_home_outputs_are_written_there(home):
+def test_cluster_home_outputs_are_written_to_home(home):
     code, _, err = within("cluster.py", "--features=~/f.npz", "--csv=~/new/g.csv", cwd=os.getcwd())
     assert code == 0, err
     assert (home / "new/g.csv").is_file()
 
 
-def test_evaluate_home_outputs_are_written_there(home):
+def test_evaluate_home_outputs_are_written_to_home(home):
     flags = ("--features=~/f.npz,~/f.npz", "--out=~/scores.json", "--protocol=no-camera")
     code, _, err = within("evaluate.py", *flags, cwd=os.getcwd())
     assert code == 0, err
@@ -131,7 +131,7 @@ def test_library_home_inputs_are_read(home):
     assert len(read_attributes("~/attributes.csv").identity) == 1
 
 
-def test_library_home_outputs_are_written_there(home):
+def test_library_home_outputs_are_written_to_home(home):
     with new_file("~/a.txt") as file:
         file.write_text("a")
     with replaced_file("~/a.txt") as file:

@@ -138,7 +138,7 @@ def check_agree(path: Path, shape: tuple[int, int], tolerance: int = 0) -> np.nd
 
 @pytest.mark.parametrize("jfif", [True, False])
 @pytest.mark.parametrize("front", IN_FRONT)
-def test_decode_exif_behind_other_segments_turns(tmp_path, front, jfif):
+def test_decode_exif_after_other_segments_applies_orientation(tmp_path, front, jfif):
     path = tmp_path / "a.jpg"
     path.write_bytes(jpeg(TURNED, IN_FRONT[front], jfif))
     pixels = check_agree(path, SIZE[::-1], tolerance=1)
@@ -147,7 +147,7 @@ def test_decode_exif_behind_other_segments_turns(tmp_path, front, jfif):
 
 
 @pytest.mark.parametrize("block", BLOCK)
-def test_decode_every_type_of_orientation_turns(tmp_path, block):
+def test_decode_every_type_of_orientation_is_applied(tmp_path, block):
     path = tmp_path / "a.jpg"
     path.write_bytes(jpeg(BLOCK[block]))
     pixels = check_agree(path, SIZE[::-1], tolerance=1)
@@ -156,7 +156,7 @@ def test_decode_every_type_of_orientation_turns(tmp_path, block):
 
 @pytest.mark.parametrize("block", UPRIGHT_BLOCK)
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF|Truncated File Read")
-def test_decode_no_orientation_in_ifd0_stays(tmp_path, block):
+def test_decode_no_orientation_in_ifd0_is_unchanged(tmp_path, block):
     path = tmp_path / "a.jpg"
     path.write_bytes(jpeg(UPRIGHT_BLOCK[block]))
     pixels = check_agree(path, SIZE, tolerance=1)
@@ -165,7 +165,7 @@ def test_decode_no_orientation_in_ifd0_stays(tmp_path, block):
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("suffix", ["png", "webp", "tif"])
-def test_decode_other_formats_are_turned(tmp_path, suffix, orientation):
+def test_decode_other_formats_apply_orientation(tmp_path, suffix, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = tmp_path / f"a.{suffix}"
@@ -181,7 +181,7 @@ def test_decode_other_formats_are_turned(tmp_path, suffix, orientation):
 
 @pytest.mark.parametrize("orientation", [5, 6, 7, 8])
 @pytest.mark.parametrize("mode", ["L", "I;16", "CMYK", "P", "RGBX"])
-def test_decode_uncompressed_tiff_is_turned(tmp_path, mode, orientation):
+def test_decode_uncompressed_tiff_applies_orientation(tmp_path, mode, orientation):
     path, picture = tmp_path / "a.tif", Image.fromarray(DEEP)
     if mode != "I;16":
         picture = PICTURE.quantize(16) if mode == "P" else PICTURE.convert(mode)
@@ -196,7 +196,7 @@ def test_decode_uncompressed_tiff_is_turned(tmp_path, mode, orientation):
         assert image.filename == str(path)
 
 
-def test_decode_png_exif_behind_the_pixels_turns(tmp_path):
+def test_decode_png_exif_after_pixels_applies_orientation(tmp_path):
     content = content_of(PICTURE, "png")
     chunk = b"eXIf" + TURNED
     chunk = struct.pack(">I", len(TURNED)) + chunk + struct.pack(">I", zlib.crc32(chunk))
@@ -204,7 +204,7 @@ def test_decode_png_exif_behind_the_pixels_turns(tmp_path):
     check_agree(tmp_path / "a.png", SIZE[::-1])
 
 
-def test_decode_orientation_of_xmp_turns(tmp_path):
+def test_decode_orientation_of_xmp_is_applied(tmp_path):
     path = tmp_path / "a.jpg"
     xmp = segment(0xE1, b'http://ns.adobe.com/xap/1.0/\0<x tiff:Orientation="6"/>')
     plain = content_of(PICTURE, "jpg")
@@ -325,7 +325,7 @@ def test_serving_bytes_truncated_raises(name, size):
         served(content[:size])
 
 
-def test_suffixes_of_all_formats_are_images_of_a_folder(tmp_path):
+def test_suffixes_every_format_is_read_from_folder(tmp_path):
     for suffix in data.SUFFIXES:
         (tmp_path / f"a{suffix}").write_bytes(content_of(PICTURE, suffix[1:]))
     images = data.readable(data.unlabeled(tmp_path))
@@ -378,7 +378,7 @@ def test_viper_reader_reads_all_and_trains(viper):
     assert set(labels) == {"identity", "camera"}
 
 
-def test_iterator_over_bmp_can_be_saved(viper, tmp_path):
+def test_iterator_over_bmp_saves_and_restores(viper, tmp_path):
     batches = data.pk_batches(data.load("viper", viper).train, 3, 2, SIZE, "none", seed=3)
     iterator = iter(batches)
     next(iterator)
@@ -401,7 +401,7 @@ def test_embedding_of_viper_files_has_no_null(viper, tmp_path):
 
 
 @pytest.mark.slow
-def test_export_embeds_files_that_its_signature_refuses(tmp_path):
+def test_export_embed_files_rejected_by_signature_are_embedded(tmp_path):
     paths = [tmp_path / name for name in ("bits.bmp", "bits.tif", "deep.tif")]
     for path in paths:
         path.write_bytes(MODES[path.name]())

@@ -12,7 +12,7 @@ BACKEND = keras.backend.backend()
 LABELS = np.repeat(np.arange(4), 2)
 EMBEDDINGS = np.random.default_rng(0).normal(size=(8, 16)).astype("float32")
 SCORES = np.random.default_rng(1).uniform(0, 1, size=(8, 5000)).astype("float32")
-# The first integer of each dtype whose successor is not representable.
+# The first integer n of each dtype for which n + 1 is not representable.
 DTYPES = {"bfloat16": 2**8, "float16": 2**11, "float32": 2**24}
 
 
@@ -56,7 +56,7 @@ def test_visible_identity_loss_large_labels_picks_own_column():
 
 
 @pytest.mark.skipif(BACKEND == "jax", reason="JAX has no 64-bit integers unless asked for")
-def test_labels_beyond_32_bits_stay_different():
+def test_labels_beyond_32_bits_are_distinguished():
     labels = LABELS * 2**32 + 20_240_001_000
     assert metric_value("triplet_hard", "float32", labels) == metric_value(
         "triplet_hard", "float32", LABELS
@@ -69,7 +69,7 @@ def test_labels_beyond_32_bits_stay_different():
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "float32", "float64"])
-def test_labels_of_any_type_have_one_value(dtype):
+def test_labels_of_every_type_give_equal_loss(dtype):
     expected = metric_value("triplet_hard", "float32", LABELS)
     assert metric_value("triplet_hard", "float32", LABELS.astype(dtype)) == expected
     own = (LABELS + 200).astype(dtype)  # uint8 could not number all the columns
@@ -103,7 +103,7 @@ def test_statistics_of_large_labels_are_those_of_small_labels():
 
 
 def identity_model(loss, width=16):
-    """Model whose first output is its input, so that its first loss is that of the data."""
+    """Model that returns its input, so that its first loss is that of the data."""
     model = keras.Sequential(
         [
             keras.Input((width,)),
@@ -188,13 +188,13 @@ TEXTS = {
 
 @pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.name)
 @pytest.mark.parametrize("kind", TEXTS)
-def test_labels_that_are_not_numbers_raise_input_error(kind, loss):
+def test_labels_not_numeric_raise_input_error(kind, loss):
     with pytest.raises(InputError, match=r"`y_true` must be .*got labels of type .*unique"):
         loss(TEXTS[kind], SCORES)
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="only TensorFlow has tensors of text")
-def test_labels_of_text_in_graph_raise_input_error():
+def test_labels_text_in_graph_raises_input_error():
     import tensorflow as tf
 
     for loss in LOSSES:
@@ -206,7 +206,7 @@ def test_labels_of_text_in_graph_raise_input_error():
 @pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.name)
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 0.5])
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
-def test_float_labels_that_are_not_integers_raise_input_error(loss, value, dtype):
+def test_labels_non_integer_floats_raise_input_error(loss, value, dtype):
     labels = ops.cast(np.array([0, 0, 1, 1, 2, value, 3, 3]), dtype)
     with pytest.raises(InputError, match=f"got {value}. Pass integers"):
         loss(labels, SCORES)
@@ -214,7 +214,7 @@ def test_float_labels_that_are_not_integers_raise_input_error(loss, value, dtype
         loss(ops.reshape(labels, (8, 1)), SCORES)
 
 
-def test_float_labels_in_lists_and_graphs_have_value_of_integers():
+def test_labels_floats_in_lists_and_graphs_equal_integers():
     loss = losses.TripletHardLoss()
     expected = float(loss(LABELS, EMBEDDINGS))
     assert float(loss(LABELS.astype(float).tolist(), EMBEDDINGS)) == expected

@@ -141,7 +141,7 @@ def test_pair_verifier_any_floatx_is_finite(floatx):
 
 
 @pytest.mark.parametrize("backend", ["jax", "theano"])
-def test_command_other_backend_prints_one_sentence(monkeypatch, tmp_path, backend):
+def test_command_other_backend_prints_one_error(monkeypatch, tmp_path, backend):
     monkeypatch.setenv("KERAS_BACKEND", backend)
     error = processes.said("search.py", "stats", cwd=tmp_path, code=1)
     assert error.splitlines() == [

@@ -19,7 +19,7 @@ MARKET = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_
 
 
 def picture(path):
-    """Image of noise that no other name has."""
+    """Image of noise that depends on the name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(zlib.crc32(str(path).encode())).integers(
         0, 255, (12, 6, 3), np.uint8
@@ -89,13 +89,13 @@ def test_all_to_train_person_0_is_kept(tmp_path, name, make, images):
     assert trained(dataset)[0] == trained(dataset)[1]
 
 
-def test_all_to_train_own_labels_are_all_kept():
+def test_all_to_train_own_labels_keeps_all_images():
     labels = [0, 0, -1, 1], [0, -1], [0, -1, 1]
     parts = (PersonImages([f"{i}.jpg" for i in range(len(p))], p, [1] * len(p)) for p in labels)
     assert trained(data.ReidDataset("own", *parts)) == {0: 4, -1: 3, 1: 2}
 
 
-def test_csv_identity_0_is_a_person(tmp_path):
+def test_csv_identity_0_is_person(tmp_path):
     splits = ("train", "train", "query", "gallery")
     rows = [
         f"{i}.jpg,{label},{i},{split}" for i, split in enumerate(splits) for label in ("0", "-1")
@@ -108,7 +108,7 @@ def test_csv_identity_0_is_a_person(tmp_path):
     assert data.check(dataset).shared == ["0"]
 
 
-def test_check_person_0_in_train_and_test_is_a_leak(tmp_path):
+def test_check_person_0_in_train_and_test_is_reported(tmp_path):
     files = [picture(tmp_path / f"{i}.png") for i in range(8)]
     own = PersonImages(files, [0, 0, 1, -1, 0, -1, 0, -1], [1, 1, 1, 1, 1, 1, 2, 2])
     report = data.check(data.ReidDataset("own", own[:4], own[4:6], own[6:]))
@@ -125,7 +125,7 @@ def test_tracklets_of_person_0_keep_their_query(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["market1501", "dukemtmc-reid", "cuhk03", "synthetic"])
-def test_market_0000_of_the_gallery_alone_is_a_distractor(tmp_path, name):
+def test_market_0000_in_gallery_only_is_distractor(tmp_path, name):
     root = market(tmp_path, train=["0002"], query=["0003"], gallery=["0000", "-1", "0003"])
     dataset = data.load(name, root)
     assert dataset.gallery.identity.tolist() == [0, 3]
@@ -136,7 +136,7 @@ def test_market_0000_of_the_gallery_alone_is_a_distractor(tmp_path, name):
 
 
 @pytest.mark.parametrize("other", ["train", "query"])
-def test_market_0000_of_other_parts_is_a_person(tmp_path, other):
+def test_market_0000_in_other_parts_is_person(tmp_path, other):
     parts = {"train": ["0002"], "query": ["0003"], "gallery": ["0000", "0003"]}
     parts[other] = [*parts[other], "0000"]
     dataset = data.load("market1501", market(tmp_path, **parts))
@@ -145,7 +145,7 @@ def test_market_0000_of_other_parts_is_a_person(tmp_path, other):
     assert data.check(dataset).shared == ([0] if other == "train" else [])
 
 
-def test_mars_0000_of_the_gallery_is_a_distractor(tmp_path):
+def test_mars_0000_in_gallery_is_distractor(tmp_path):
     for name in (
         "bbox_train/0001/0001C1T0001F001",
         "bbox_test/0000/0000C1T0001F001",
@@ -166,7 +166,7 @@ def test_folder_junk_is_dropped_from_every_part(tmp_path):
     assert [set(part.identity) for part in dataset.parts().values()] == [{"a"}, {"b"}, {"b"}]
 
 
-def test_folder_0000_of_the_gallery_alone_is_a_distractor(tmp_path):
+def test_folder_0000_in_gallery_only_is_distractor(tmp_path):
     root = folders(tmp_path, train=["0002"], query=["0003"], gallery=["-1", "0000", "0003"])
     dataset = data.load("folder", root)
     assert dataset.gallery.identity.tolist() == ["0000", "0003"]
@@ -175,7 +175,7 @@ def test_folder_0000_of_the_gallery_alone_is_a_distractor(tmp_path):
     assert alone.train.identity.tolist() == ["0003"]
 
 
-def test_folder_0000_elsewhere_is_a_person(tmp_path):
+def test_folder_0000_in_other_parts_is_person(tmp_path):
     parts = {"train": ["0001"], "query": ["0000"], "gallery": ["0000"]}
     assert trained(data.load("folder", folders(tmp_path / "a", **parts)))["0000"] == 2
     parts = {"train": ["0000"], "query": ["0001"], "gallery": ["0000", "0001"]}
@@ -194,7 +194,7 @@ def test_distractors_stay_marked_in_rows_and_joined_images():
         PersonImages(["a", "b", "c"], [0, 0, 1], None, distractor=[True])
 
 
-def test_write_person_0_is_read_back_as_a_person(tmp_path):
+def test_write_person_0_is_read_as_person(tmp_path):
     files = [picture(tmp_path / f"{i}.jpg") for i in range(4)]
     gallery = PersonImages(files, [0, -1, 7, 0], [0, 1, 2, 3], distractor=[False] * 3 + [True])
     data.write(data.ReidDataset("own", gallery[2:3], gallery[2:3], gallery), tmp_path / "out")

@@ -60,7 +60,7 @@ LOSSLESS = [np.float32, np.float64, np.float16, np.int32, np.int64, np.uint16, t
 
 
 @pytest.mark.parametrize("values", LOSSY)
-def test_embedder_values_that_uint8_does_not_hold_raise(embedder, exported, values):
+def test_embedder_values_outside_uint8_raise(embedder, exported, values):
     for embed in (lambda x: embedder([x]), lambda x: exported([x])):
         with pytest.raises(InputError, match=HOLDS):
             embed(LOSSY[values])
@@ -81,7 +81,7 @@ def test_embedder_integral_values_are_those_of_uint8(embedder, exported, dtype):
         np.testing.assert_array_equal(embed(same.numpy()), embed(CROPS // 2))
 
 
-def test_embedder_of_named_inputs_values_that_uint8_does_not_hold_raise(model):
+def test_embedder_of_named_inputs_values_outside_uint8_raise(model):
     images = keras.Input((*SIZE, 3), dtype="uint8", name="images")
     embedder = inference.load(keras.Model({"images": images}, model(images)))
     np.testing.assert_array_equal(
@@ -91,7 +91,7 @@ def test_embedder_of_named_inputs_values_that_uint8_does_not_hold_raise(model):
         embedder([{"images": UNIT}])
 
 
-def test_embedder_of_a_model_of_floats_takes_floats():
+def test_embedder_of_float_model_accepts_floats():
     images = keras.Input((*SIZE, 3))
     embedder = inference.load(keras.Model(images, keras.layers.GlobalAveragePooling2D()(images)))
     means = UNIT.mean((1, 2))
@@ -126,7 +126,7 @@ def test_embed_boxes_frames_from_0_to_1_raise():
     np.testing.assert_allclose(found[0], CROPS[0].mean((0, 1)))
 
 
-def test_augment_function_that_returns_floats_raises(tmp_path):
+def test_augment_function_returning_floats_raises(tmp_path):
     for name in "ab":
         Image.fromarray(CROPS[0]).save(tmp_path / f"{name}.png")
     images = data.PersonImages([tmp_path / "a.png", tmp_path / "b.png"], [1, 2], None)
@@ -134,7 +134,7 @@ def test_augment_function_that_returns_floats_raises(tmp_path):
         data.pk_batches(images, 2, 1, SIZE, lambda images, seed: tf.cast(images, tf.float32) / 255)
 
 
-def test_labels_cameras_beyond_int32_stay_apart():
+def test_labels_cameras_beyond_int32_are_distinguished():
     cameras = [2**32 + 1, 1, 2**40 + 1]
     images = data.PersonImages(["a", "b", "c"], [1, 2, 3], cameras)
     labels = labels_of(images)["camera"]

@@ -54,7 +54,7 @@ def scores(folder, features, *flags):
     return values
 
 
-def test_evaluate_matlab_file_reranked_scores_are_those_of_npz(files):
+def test_evaluate_matlab_file_reranked_scores_equal_npz_scores(files):
     saved = ("--rerank=k_reciprocal", "--save_features=mine.MAT")
     expected = scores(files, "query.npz,gallery.npz", *saved)
     assert 0.1 < expected["mAP"] < 0.95

@@ -82,7 +82,7 @@ def test_track_threshold_above_all_detections_raises(street):
     assert "got 0 of 5 boxes of det.txt with sufficient confidence" in err
 
 
-def test_negative_confidence_in_truth_is_scored_and_cut(street):
+def test_truth_negative_confidence_is_scored_and_cut(street):
     """Results of some trackers have −1 for all confidences; only 0 marks boxes to ignore."""
     frames = np.arange(1, 6)
     box = np.tile([5.0, 5, 10, 30], (5, 1))

@@ -32,7 +32,7 @@ def test_natural_names_sort_by_number(names):
     assert sorted(mixed, key=natural) == names
 
 
-def test_natural_zero_padded_names_keep_order_of_text():
+def test_natural_zero_padded_names_keep_text_order():
     random = np.random.default_rng(0)
     forms = ("-1_c{:01d}s1_{:06d}_00.jpg", "{:04d}C1T0002F{:03d}.jpg", "00-1C1T{:04d}F{:03d}.jpg")
     names = [
@@ -41,14 +41,14 @@ def test_natural_zero_padded_names_keep_order_of_text():
     assert sorted(names, key=natural) == sorted(names)
 
 
-def test_video_folder_unpadded_names_come_in_order(tmp_path):
+def test_video_folder_unpadded_names_are_in_natural_order(tmp_path):
     for number in (*range(1, 13), 100):
         save(tmp_path / f"{number}.png", number)
     shades = [int(frame[0, 0, 0]) for frame in data.Video(tmp_path)]
     assert shades == [*range(1, 13), 100]
 
 
-def test_unlabeled_numbered_folders_come_in_order(tmp_path):
+def test_unlabeled_numbered_folders_are_in_natural_order(tmp_path):
     for name in ("10/1.png", "2/11.png", "2/3.png"):
         save(tmp_path / name)
     paths = [path[len(str(tmp_path)) + 1 :] for path in data.unlabeled(tmp_path).path]
@@ -61,7 +61,7 @@ def frames_of(part):
     return [[numbers[row] for row in rows] for rows in part.tracklet_rows]
 
 
-def test_mars_five_digit_frames_come_last(tmp_path):
+def test_mars_five_digit_frames_are_sorted_last(tmp_path):
     for folder in ("bbox_train", "bbox_test"):
         for person in (1, 2):
             for camera in (1, 2):
@@ -72,14 +72,14 @@ def test_mars_five_digit_frames_come_last(tmp_path):
     assert frames_of(train) == [[9998, 9999, 10000, 10001]] * 4
 
 
-def test_duke_video_unpadded_frames_come_in_order(tmp_path):
+def test_duke_video_unpadded_frames_are_in_natural_order(tmp_path):
     for part in ("train", "query", "gallery"):
         for frame in (9, 10, 100):
             save(tmp_path / part / "0001" / "0001" / f"0001C6F{frame}X1.jpg")
     assert frames_of(data.load("dukemtmc-videoreid", tmp_path).train) == [[9, 10, 100]]
 
 
-def test_tracklets_names_without_pattern_come_in_order(tmp_path):
+def test_tracklets_names_without_pattern_are_in_natural_order(tmp_path):
     files = [str(tmp_path / f"shot {number}.jpg") for number in (10, 9, 1)]
     images = data.PersonImages(np.array(files), np.zeros(3, int), np.ones(3, int))
     assert data.tracklets(images).path.tolist() == files[::-1]

@@ -64,7 +64,7 @@ def test_embeddings_folder_is_read_by_parquet_tools(embedded, reader, mapped):
     assert table["embedding"].isna().tolist() == [False] * (COUNT - 1) + [True]
 
 
-def test_embeddings_folder_files_that_are_not_parts_begin_with_underscore(embedded):
+def test_embeddings_folder_other_files_begin_with_underscore(embedded):
     embedded.mapped()
     names = {file.name for file in embedded.folder.iterdir() if not file.name.startswith("part-")}
     assert names == {"_embed.json", "_embedding.npy", "_listing"}

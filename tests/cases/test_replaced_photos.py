@@ -42,7 +42,7 @@ def bytes_in(folder):
 
 
 @pytest.mark.parametrize("kind", URIS)
-def test_gallery_replaces_changed_rows_and_moves_relabeled_ones(kind, tmp_path):
+def test_gallery_changed_rows_are_replaced_or_moved(kind, tmp_path):
     x = np.random.default_rng(0).standard_normal((42, 8)).astype(np.float32)
     images = [f"{i}.png" for i in range(40)]
     names = [f"person-{i}" for i in range(40)]
@@ -98,7 +98,7 @@ def test_gallery_replaces_changed_rows_and_moves_relabeled_ones(kind, tmp_path):
             assert people.remove("someone else") == 1
 
 
-def test_milvus_replaced_row_is_erased_after_an_interruption(tmp_path, monkeypatch):
+def test_milvus_interrupted_replacement_erases_row(tmp_path, monkeypatch):
     x = np.random.default_rng(0).standard_normal((2, 8)).astype(np.float32)
     with monkeypatch.context() as patch, opened("milvus", tmp_path) as people:
         patch.setattr(people.store, "_erase", lambda: None)  # as if killed before it closes
@@ -206,7 +206,7 @@ def test_decoded_cache_of_replaced_photo_with_equal_size_and_time_is_written_aga
 
 
 def enrolled(run, folder, *sources):
-    """Enroll each source and return what is printed, or the error, for each of them."""
+    """Enroll each source, and return the output or error of each."""
     done = []
     for source in sources:
         code, out, err = within(
@@ -216,7 +216,7 @@ def enrolled(run, folder, *sources):
     return done
 
 
-def test_enrol_other_paths_to_the_same_folder_keeps_one_row_for_each_image(run, tmp_path):
+def test_enrol_other_path_to_folder_keeps_one_row_per_image(run, tmp_path):
     for i, name in enumerate(("anna/1", "bob/1")):
         picture(tmp_path / f"people/{name}.png", i)
     (tmp_path / "sub/deep").mkdir(parents=True)
@@ -241,7 +241,7 @@ def test_enrol_other_paths_to_the_same_folder_keeps_one_row_for_each_image(run, 
         assert people.identities() == {"anna": 1, "carl c": 1}
 
 
-def test_embed_and_enrol_of_a_linked_folder_have_the_same_references(model, tmp_path):
+def test_embed_and_enrol_linked_folder_have_equal_references(model, tmp_path):
     picture(tmp_path / "people/anna/1.png", 0)
     (tmp_path / "link").symlink_to("people")
     write_table(tmp_path / "list.csv", [("link/anna/1.png", "anna", "")])
@@ -259,7 +259,7 @@ def test_embed_and_enrol_of_a_linked_folder_have_the_same_references(model, tmp_
 
 
 @pytest.mark.parametrize("source", ["people", "list.csv"])
-def test_embed_after_the_last_images_are_deleted_keeps_no_embedding(source, model, tmp_path):
+def test_embed_after_last_image_deleted_keeps_no_embedding(source, model, tmp_path):
     out, images = tmp_path / "out", [f"people/{i}.png" for i in range(3)]
     for i, image in enumerate(images):
         picture(tmp_path / image, i)
@@ -290,9 +290,7 @@ def test_embed_after_the_last_images_are_deleted_keeps_no_embedding(source, mode
         assert len(scale.embed(tmp_path / source, model, out, shard_size=2)) == 1
 
 
-def test_enrol_image_listed_twice_in_two_chunks_raises_before_the_first(
-    run, model, tmp_path, monkeypatch
-):
+def test_enrol_image_in_two_chunks_raises_before_first_chunk(run, model, tmp_path, monkeypatch):
     monkeypatch.setattr("keras_reid.cli.enrol.CHUNK", 2)
     for i in range(4):
         picture(tmp_path / f"{i}.png", i)

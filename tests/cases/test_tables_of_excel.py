@@ -56,7 +56,7 @@ def table(tmp_path):
     ],
 )
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16-le", "utf-16-be"])
-def test_load_csv_of_excel_reads_the_rows(text, encoding, table):
+def test_load_csv_of_excel_returns_rows(text, encoding, table):
     bom = {"utf-16-le": codecs.BOM_UTF16_LE, "utf-16-be": codecs.BOM_UTF16_BE}.get(encoding, b"")
     train = data.load("csv", table(bom + text.encode(encoding))).train
     assert train.identity.tolist() == ["Müller", "Łukasz"]
@@ -92,7 +92,7 @@ def test_read_table_cut_utf16_raises(table):
 
 
 @pytest.mark.parametrize("path", ["crops\\a.jpg", ".\\crops\\a.jpg", "crops\\..\\crops/a.jpg"])
-def test_tables_paths_of_windows_name_the_file(path, table, tmp_path):
+def test_tables_windows_paths_open_file(path, table, tmp_path):
     file = table(f"path,identity,Time\n{path},anna,5\n")
     train = data.load("csv", file).train
     assert data.decodable(train.path).all()
@@ -102,7 +102,7 @@ def test_tables_paths_of_windows_name_the_file(path, table, tmp_path):
     assert [times[path] for path in images.path.tolist()] == [5.0]
 
 
-def test_load_csv_backslash_in_name_wins_over_folder(table, tmp_path):
+def test_load_csv_existing_backslash_name_is_preferred(table, tmp_path):
     Image.new("RGB", (16, 32)).save(tmp_path / "crops\\a.jpg", format="JPEG")
     train = data.load("csv", table("path,identity\ncrops\\a.jpg,anna\n")).train
     assert train.path.tolist() == [str(tmp_path / "crops\\a.jpg")]

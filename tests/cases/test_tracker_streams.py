@@ -66,7 +66,7 @@ def test_tracker_update_returns_active_tracks_of_frame():
     assert tracker.update(np.zeros((0, 4))) == []
 
 
-def test_tracker_finished_hands_out_each_track_once():
+def test_tracker_finished_returns_each_track_once():
     tracker = tracking.Tracker(max_age=2, history=100)
     finished, active = [], set()
     for boxes, looks in stream(120):
@@ -213,7 +213,7 @@ def test_track_command_detector_box_not_finite_raises(scene, monkeypatch):
     assert "error: `boxes` must be finite, got nan in frame 3, row 2" in err
 
 
-def test_detections_of_video_object_are_those_of_its_frames(scene):
+def test_detections_of_video_object_equal_detections_of_frames(scene):
     video = data.Video(scene / "frames")
     seen = tracking.detect_persons(video, lambda frame: (frame[:1, 0, :1] + np.eye(1, 4), [1]))
     assert seen.frame.tolist() == [1, 2, 3, 4, 5]

@@ -151,7 +151,7 @@ def test_scores_without_scored_person_raise(files):
         ("0.9", False),
     ],
 )
-def test_read_mot_number_of_columns_says_whether_there_is_class(tmp_path, ending, others):
+def test_read_mot_number_of_columns_determines_class(tmp_path, ending, others):
     (tmp_path / "gt.txt").write_text("\n".join(lines(1, 10, ending)))
     boxes = read_mot(tmp_path / "gt.txt")
     assert len(boxes) == (0 if others else FRAMES)
@@ -167,7 +167,7 @@ def test_read_mot_unknown_class_raises(tmp_path, category):
         read_mot(tmp_path / "gt.txt")
 
 
-def test_write_mot_cars_are_left_out(tmp_path):
+def test_write_mot_cars_are_excluded(tmp_path):
     (tmp_path / "gt.txt").write_text("1,1,1,1,5,5,1,1,1\n1,2,1,1,5,5,1,3,1\n")
     write_mot(read_mot(tmp_path / "gt.txt"), tmp_path / "t.txt")
     assert read_mot(tmp_path / "t.txt").identity.tolist() == [1]
@@ -209,7 +209,7 @@ def test_cut_tracklets_identity_twice_in_frame_raises(tmp_path, frames):
         ("MOT20-01", ("--benchmark=MOT17",), False),
     ],
 )
-def test_track_benchmark_is_flag_or_folder_of_truth(tmp_path, frames, folder, flags, removed):
+def test_track_benchmark_is_read_from_flag_or_folder(tmp_path, frames, folder, flags, removed):
     truth = tmp_path / folder / "gt.txt"
     truth.parent.mkdir()
     truth.write_text("\n".join([*lines(1, 10, "1,1,1"), *lines(2, 300, "0,6,1")]))

@@ -37,7 +37,7 @@ def vectors(count):
 
 
 @pytest.mark.parametrize("kind", URIS)
-def test_gallery_two_spellings_are_one_person_and_erasure_is_complete(kind, tmp_path):
+def test_gallery_two_spellings_of_person_are_both_erased(kind, tmp_path):
     x = vectors(2 * len(NAMES))
     spelled = [[unicodedata.normalize(form, name) for name in NAMES] for form in ("NFD", "NFC")]
     with opened(kind, tmp_path) as people:
@@ -228,7 +228,7 @@ def test_attribute_table_identity_with_two_values_raises(tmp_path, other, values
         read_attributes(table)
 
 
-def test_attribute_table_padded_identity_with_two_values_raises_for_integers(tmp_path):
+def test_attribute_table_padded_identity_with_integer_labels_raises(tmp_path):
     (tmp_path / "attributes.csv").write_text("identity,hat\n2,1\n0002,0\n")
     table = read_attributes(tmp_path / "attributes.csv")
     names = data.PersonImages(["a", "b"], ["2", "0002"], None)
@@ -262,5 +262,5 @@ def test_evaluation_labels_in_two_spellings_match(tmp_path):
     assert stored.identity.tolist() == stored.camera.tolist() == [NFC, NFC]
 
 
-def test_tracks_of_camera_in_other_spelling_have_the_same_reference():
+def test_tracks_camera_in_other_spelling_has_equal_reference():
     assert reference(NFD, 0, "video.mp4", 3) == reference(NFC, 0, "video.mp4", 3)

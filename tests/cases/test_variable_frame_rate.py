@@ -20,7 +20,7 @@ PHONE = np.cumsum(np.random.default_rng(0).integers(1, 4, 40)).tolist()
 
 
 def written(file, codec, ticks, rate=25):
-    """A video of MJPG or VP8 whose frames are at these multiples of 1 / rate."""
+    """Write a video of MJPG or VP8 with frames at these multiples of 1 / rate."""
     even = file.with_name("even.mkv")
     writer = cv2.VideoWriter(str(even), cv2.VideoWriter_fourcc(*codec), rate, SIZE)
     for number in range(len(ticks)):
@@ -41,7 +41,7 @@ def written(file, codec, ticks, rate=25):
 
 @pytest.mark.parametrize("ticks", [MOTION, PHONE, [*range(40)]])
 @pytest.mark.parametrize(("name", "codec"), [("v.mkv", "MJPG"), ("v.webm", "VP80")])
-def test_video_times_are_those_of_container(tmp_path, name, codec, ticks):
+def test_video_times_equal_container_times(tmp_path, name, codec, ticks):
     video = data.Video(written(tmp_path / name, codec, ticks))
     assert len(list(video)) == 40
     expected = (np.array(ticks) - ticks[0]) / 25
@@ -66,7 +66,7 @@ def test_video_folder_has_no_times(tmp_path):
         ([np.nan, np.nan, 0.5, np.nan, 0.9], [0, 0.1, 0.2, 0.4, 0.6]),
     ],
 )
-def test_times_missing_ones_are_interpolated(seconds, expected):
+def test_times_missing_values_are_interpolated(seconds, expected):
     np.testing.assert_allclose(_filled(np.array(seconds), 0.1), expected)
 
 
@@ -109,7 +109,7 @@ def scene(tmp_path_factory):
 FLAGS = ("--video=v.mkv", "--detections=det.txt", "--max_age=5")
 
 
-def test_track_times_of_gallery_are_those_of_container(scene):
+def test_track_times_of_gallery_equal_container_times(scene):
     pytest.importorskip("faiss")
     with gallery.open(f"faiss:{scene}/people.faiss") as people:
         people.calibration = match_within(1.0)
@@ -130,7 +130,7 @@ def test_track_times_of_gallery_are_those_of_container(scene):
         (("--frame_rate=10",), [(1.0, 1.9), (3.0, 3.9)]),  # replaces the times of the file
     ],
 )
-def test_track_timeline_has_times_of_container(scene, monkeypatch, more, expected):
+def test_track_timeline_times_equal_container_times(scene, monkeypatch, more, expected):
     drawn = []
 
     def spy(seen, draw=visualize.draw_timeline):

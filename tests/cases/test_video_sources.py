@@ -57,7 +57,7 @@ def scene(tmp_path):
         *("rtsp://127.0.0.1:9/x", "http://127.0.0.1:9/x.avi", "nosuch://127.0.0.1/x"),
     ],
 )
-def test_track_video_that_cannot_be_read_leaves_no_output(scene, monkeypatch, video):
+def test_track_unreadable_video_leaves_no_output(scene, monkeypatch, video):
     def refuse(*args):
         pytest.fail("the model is opened before the video")
 
@@ -99,7 +99,7 @@ def test_cut_tracklets_table_beyond_short_video_raises(scene):
 
 
 @pytest.mark.parametrize("name", ["out", "annotated", "timeline", "scores"])
-def test_track_output_that_exists_is_refused_before_any_work(scene, monkeypatch, name):
+def test_track_existing_output_raises_before_any_work(scene, monkeypatch, name):
     def refuse(*args):
         pytest.fail("work begins before the outputs are checked")
 
@@ -112,7 +112,7 @@ def test_track_output_that_exists_is_refused_before_any_work(scene, monkeypatch,
     assert (scene / OUTPUTS[name]).read_text() == "kept"
 
 
-def test_track_size_that_codec_refuses_raises_before_any_work(scene, monkeypatch):
+def test_track_size_unsupported_by_codec_raises_before_any_work(scene, monkeypatch):
     def refuse(*args):
         pytest.fail("work begins before the size is checked")
 

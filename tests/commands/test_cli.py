@@ -468,7 +468,7 @@ def test_commands_missing_run_print_one_error_line(name: str, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_two_that_start_together_train_in_folders_of_their_own(
+def test_train_two_concurrent_processes_use_separate_folders(
     pedestrians: Path, tmp_path: Path
 ) -> None:
     data = ("--dataset=market1501", f"--data_dir={pedestrians}")

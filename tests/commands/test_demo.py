@@ -127,7 +127,7 @@ def test_demo_missing_or_foreign_gallery_raises(tmp_path):
 
 @pytest.fixture
 def served(people, tmp_path):
-    """The address of the page, in a process of its own, and where uploads would be."""
+    """The address of the page, in a separate process, and where uploads would be."""
     uploads = tmp_path / "tmp"
     uploads.mkdir()
     flags = (f"--gallery=faiss:{people[0] / 'page.faiss'}", "--port=0", "--max_megabytes=1")
@@ -162,7 +162,7 @@ def chromium():
 
 @pytest.mark.slow
 def test_demo_page_in_browser_searches_and_deletes_uploads(served, people):
-    """Upload, rank, filter, unknown, a file that is no image."""
+    """Upload an image, rank, filter, and upload a person who is not enrolled and a text."""
     url, uploads = served
     _, _, drawn = people
     text = uploads.parent / "text.jpg"
@@ -214,6 +214,6 @@ def test_demo_page_in_browser_searches_and_deletes_uploads(served, people):
         upload(str(text))
         wait("body", "`text.jpg` must be an image of a person")
     (folder,) = uploads.glob("search-*")
-    # Gradio leaves empty files for those that it hands on.
+    # Gradio leaves an empty file for each upload.
     kept = [file for file in folder.rglob("*") if file.is_file() and file.stat().st_size]
     assert not kept, "an upload is read once, and gone"

@@ -128,7 +128,7 @@ def test_csv_with_tracklets_trains_images_and_ranks_tracklets(drawn: Path) -> No
 
 
 @pytest.mark.parametrize("name", ["pose", "tracklets"])
-def test_export_multi_input_model_as_saved_model_only(drawn: Path, name: str) -> None:
+def test_export_multi_input_model_in_other_format_raises(drawn: Path, name: str) -> None:
     code, out, err = within("export.py", f"--run={name}", "--noranker", cwd=drawn)
     assert code == 0, err
     assert "parity ok" in out

@@ -64,7 +64,7 @@ def there(pedestrians: Path, tiny_run: Path, tmp_path_factory: pytest.TempPathFa
 
 
 def base(name: str, number: int) -> list[str]:
-    """Flags with which a command works; its outputs are new ones."""
+    """Return valid flags of a command, with new outputs."""
     small = [
         "--recipe=tiny",
         "--height=32",
@@ -91,7 +91,7 @@ def cases() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_flag_bad_value_is_recorded_or_refused(
+def test_flag_bad_value_is_recorded_or_rejected(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The action is replaced by a recorder, so that only flags and options are checked."""
@@ -159,10 +159,10 @@ def test_every_flag_with_odd_value_is_accepted_or_prints_one_error(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
-def test_base_flags_of_every_command_succeed(
+def test_commands_base_flags_succeed(
     name: str, there: Path, pedestrians: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else every flag above would be refused for another's sake."""
+    """The base flags are valid, so that the tests above reject one flag only."""
 
     def begin(*_: Any, **__: Any) -> None:
         raise Begun

@@ -92,7 +92,7 @@ WRITES = {
     "export": ("export.py", "--run=run", "--export_dir={}/new", "--check_images=2"),
     "litert": ("export.py", "--run=run", "--export_dir={}/new", "--format=litert"),
 }
-# What is whole may stay where a later file has no room; galleries keep what they acknowledged.
+# Complete outputs that may stay if a later file does not fit; galleries keep acknowledged rows.
 WHOLE = {
     "run": ("new",),
     "groups": ("new",),

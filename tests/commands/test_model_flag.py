@@ -75,7 +75,7 @@ def test_search_gallery_of_run_is_searched_with_its_export(folder: Path) -> None
     assert image.parent.name in out
 
 
-def test_cluster_embed_and_track_take_network_of_another_program(folder: Path) -> None:
+def test_commands_network_of_another_program_is_accepted(folder: Path) -> None:
     onnx = MODELS["onnx"]
     out = said("cluster.py", *onnx, "--images=people", "--csv=groups.csv", cwd=folder)
     assert "12 images" in out
@@ -100,7 +100,7 @@ def test_cluster_embed_and_track_take_network_of_another_program(folder: Path) -
         (["--model=det.txt"], "--model must be a run folder"),
     ],
 )
-def test_evaluate_model_flags_that_do_not_fit_exit_with_1(
+def test_evaluate_incompatible_model_flags_exit_with_1(
     folder: Path, pedestrians: Path, flags: list[str], message: str
 ) -> None:
     where = ("--dataset=market1501", f"--data_dir={pedestrians}")

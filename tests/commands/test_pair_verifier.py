@@ -70,7 +70,9 @@ def test_verify_pair_verifier_file_prints_missing_calibration(folder: Path) -> N
     ],
     ids=lambda command: command[0],
 )
-def test_other_commands_refuse_pair_verifier(folder: Path, command: tuple[str, ...]) -> None:
+def test_commands_other_than_verify_pair_verifier_raises(
+    folder: Path, command: tuple[str, ...]
+) -> None:
     err = said(*command, cwd=folder, code=1)
     assert "must be an embedder, got the pair verifier" in err
     assert "Only search.py verify accepts it." in err

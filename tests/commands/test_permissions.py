@@ -18,7 +18,7 @@ NO_RIGHTS = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
 
 @pytest.fixture(scope="module")
 def there(pedestrians: Path, tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What can be used, and the same that cannot: secret.*, secret/, and the folder full/."""
+    """Create readable files, and unreadable ones: secret.*, secret/ and the folder full/."""
     if os.geteuid() == 0 and not shutil.which("setpriv"):
         pytest.skip("root may read and write everything, and setpriv is not installed")
     folder = tmp_path_factory.mktemp("rights")

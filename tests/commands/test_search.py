@@ -153,7 +153,7 @@ def test_search_csv_with_cameras_and_times_filters_hits(folder):
 
 
 def png_header(width, height):
-    """A PNG that says it is that large, and has no more."""
+    """PNG with a header of that size and little data."""
     content = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     parts = [(b"IHDR", content), (b"IDAT", zlib.compress(b"\0" * 10)), (b"IEND", b"")]
     chunks = [

@@ -26,7 +26,7 @@ TINY = (
 
 
 def train(pedestrians: Path, cwd: Path, *more: str, code: int = 0) -> str:
-    """A training in a process with the variables of this test; what it said to stderr."""
+    """Train in a process with the variables of this test, and return its stderr."""
     data = ("--dataset=market1501", f"--data_dir={pedestrians}")
     command = [sys.executable, str(ROOT / "train.py"), *data, *TINY, *more]
     ended = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
@@ -85,7 +85,7 @@ def test_tensorboard_without_log_images_writes_no_images(pedestrians, tmp_path):
 
 @pytest.mark.slow
 def test_mlflow_logs_params_and_metrics(pedestrians, tmp_path, monkeypatch):
-    """With its store of files, without a network."""
+    """Log to a store of files, without a network."""
     tracking = pytest.importorskip("mlflow.tracking")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file:{tmp_path / 'store'}")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
@@ -129,7 +129,7 @@ def test_tracker_start_failure_leaves_no_run_folder(pedestrians, tmp_path, monke
     assert not (tmp_path / "run").exists()
 
 
-def test_tracker_not_installed_exits_with_error(pedestrians, tmp_path, monkeypatch):
+def test_experiment_tracker_not_installed_exits_with_error(pedestrians, tmp_path, monkeypatch):
     monkeypatch.setattr("keras_reid.training.trackers.find_spec", lambda name: None)
     data = ("--dataset=market1501", f"--data_dir={pedestrians}")
     code, _, err = within("train.py", *data, "--tracker=wandb", cwd=tmp_path)

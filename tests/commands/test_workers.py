@@ -35,7 +35,7 @@ def free_ports(count: int) -> list[int]:
 
 
 class Workers:
-    """`train.py` in several processes that know of each other."""
+    """Several connected processes of `train.py`."""
 
     def __init__(self, folder: Path, *flags: str, count: int = 2) -> None:
         addresses = [f"localhost:{port}" for port in free_ports(count)]
@@ -94,7 +94,7 @@ def test_multiworker_two_workers_match_one(pedestrians, tmp_path, more):
     assert np.abs(first - second).max() < 0.05 * np.abs(first).max()
     model = Run(tmp_path / "two").load_model()
     names = [layer.name for layer in model.layers if getattr(layer, "synchronized", False)]
-    assert not names, "a model that is used alone waits for nobody"
+    assert not names, "a model in one process must not wait for others"
 
 
 @pytest.mark.nightly

@@ -170,7 +170,7 @@ def test_loss_eager_graph_and_xla_agree(name, jit_compile):
 
 @COMPILED
 def test_loss_extreme_batches_never_nan(name, jit_compile):
-    """Any norm, duplicates, all equal, zero, one identity, lone identities, a single image."""
+    """Test all norms, duplicates, equal and zero rows, one identity, lone identities, one image."""
     run = compiled(name, jit_compile)
     labels, predictions = one_of(catalogue.LOSSES[name])
     unit = predictions / np.linalg.norm(predictions, axis=1, keepdims=True)

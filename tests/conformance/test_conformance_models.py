@@ -33,7 +33,7 @@ def images(n: int = 5, seed: int = 0) -> np.ndarray:
 
 
 def inputs_of(model: keras.Model, n: int = 5):
-    """Images, and what a model takes beside or instead of them."""
+    """Return images, or the inputs of a model that has others."""
     if not isinstance(model.input, dict):
         return images(n)
     rng = np.random.default_rng(n)

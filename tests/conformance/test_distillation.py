@@ -132,7 +132,7 @@ def test_distillation_value_and_gradient_match_oracle(name, seeds):
         assert not np.any(back)
         active += slope_rounding < 1e-3 * size
     assert undecided <= max(len(seeds) / 20, 1), (
-        "too many teachers whose order is a matter of rounding"
+        "too many teachers with an order that depends on rounding"
     )
     assert active > len(seeds) / 2, "too few batches have a gradient to compare"
 
@@ -170,7 +170,7 @@ def test_distillation_eager_graph_and_xla_agree(name, jit_compile):
 
 @HOW
 def test_distillation_degenerate_outputs_are_finite(name, jit_compile):
-    """Any norm, duplicates, all equal, zero: each as teacher and as student of each other."""
+    """Test all norms, duplicates, equal and zero rows as teacher and as student of each other."""
     x = two()[0]
     unit = x / np.linalg.norm(x, axis=1, keepdims=True)
     mixed = unit * np.logspace(-6, 6, IMAGES, dtype="float32")[:, None]
@@ -237,7 +237,7 @@ def _of_one(loss, teacher, student):
 
 
 def test_distance_distillation_both_directions_match_hand_computed_values():
-    """Both directions in one tape: 4, and the slope of one direction alone."""
+    """The sum of both directions is 4; the slope is that of one direction."""
     loss = DistanceDistillationLoss(distance="precomputed")
     first, second = (tf.Variable([[0.0, d], [d, 0.0]]) for d in (1.0, 3.0))
     with tf.GradientTape() as tape:
@@ -308,7 +308,7 @@ def test_distillation_perfect_student_in_graph_is_zero_up_to_rounding(name, jit_
     """TensorFlow rewrites the teacher's x / √y as x · 1/√y, but not the student's."""
     case = catalogue.DISTILLATION_LOSSES[name]
     if case.arguments.get("mode") == "hard":
-        return  # costs what the order itself is unlikely
+        return  # its loss is the negative log probability of the order
     for seed in range(4):
         x = np.float32(10 ** (seed / 2 - 1)) * two(seed)[0]
         rows, gradient, _ = compiled(name, jit_compile)(x, x)
@@ -330,7 +330,7 @@ def test_logit_distillation_shifted_logits_have_zero_loss(name):
 
 @PERFECT
 def test_distillation_imperfect_student_has_positive_loss(name):
-    """Also near the minimum, up to rounding; a student that moved off it costs something."""
+    """Values are at least 0 up to rounding, also near the minimum, and above 0 away from it."""
     for seed in range(4):
         teacher, other = two(seed)
         for step in (1e-6, 1e-4, 1e-2, 1):
@@ -342,7 +342,7 @@ def test_distillation_imperfect_student_has_positive_loss(name):
 
 @pytest.mark.parametrize("gap", [16, 65, 1000, 20000])
 def test_logit_distillation_confident_outputs_match_oracle(gap):
-    """Where both are sure, and of opposite opinion; probabilities that are clipped lose this."""
+    """Test confident, opposite logits, for which clipped probabilities are wrong."""
     teacher = np.array([[gap, 0, -gap / 2], [0, gap / 2, gap]], "float32") / 2
     student = np.array([[0, gap, 1], [gap, 0.5, -gap]], "float32") / 2
     for temperature in (1, 4):
@@ -437,7 +437,7 @@ def test_distillation_mutual_gradient_equals_one_direction(name):
 
 @cases(lambda case: case.build is DistanceDistillationLoss)
 def test_distance_distillation_without_stop_gradient_doubles_gradient(name):
-    """The factor that the test above would see, and by which a plain squared error differs."""
+    """A plain squared error has twice the gradient, so the test above can notice it."""
     loss = catalogue.DISTILLATION_LOSSES[name].loss()
     first, second = map(tf.Variable, two())
     slopes = []

@@ -23,7 +23,7 @@ def test_messages_tool_collects_every_raised_input_error():
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_error_messages_have_one_form(file):
+def test_errors_every_message_has_one_form(file):
     for message in FILES[file]:
         place = f"{file}:{message.line}: {message.text}"
         text = re.sub(r"\{[^{}]*\}", "{}", message.text)

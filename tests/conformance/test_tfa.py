@@ -1,6 +1,6 @@
 """Comparison with values and gradients of TensorFlow Addons 0.23 from `tools/tfa_oracle.py`.
 
-Both sides compute in float32. The points lie on a grid on which the Gram expansion is exact, so
+Both sides compute in float32. The points lie on a grid with an exact Gram expansion, so
 that what could differ is a convention. What rounding remains comes from the sums and roots, and
 from TensorFlow Addons taking a row's largest distance from every distance and adding it again,
 which rounds to 6e-8 of that distance: 1e-5 leaves room for both, and a margin that is wrong by
@@ -44,7 +44,7 @@ def evaluate(loss, batch):
 
 
 def comparable(gradient, batch):
-    """What of a gradient is defined: sums over coincident points, and no diagonal of a matrix.
+    """Defined part of a gradient: sums over equal points, without the diagonal of a matrix.
 
     Of coincident points either may be the hardest, and the distance of an image to itself is no
     variable.
@@ -76,7 +76,7 @@ def test_losses_value_and_gradient_match_tensorflow_addons(loss, metric, margin,
 
 
 def test_tfa_golden_file_contains_every_case():
-    """A case that is lost when the file is written anew would be lost in silence."""
+    """Notice cases that are lost when the file is written again."""
     assert len(CASES) == 174
     assert {loss for loss, *_ in CASES} == {"hard", "soft", "semihard", "contrastive"}
     assert {metric for _, metric, *_ in CASES} == set(DISTANCES)

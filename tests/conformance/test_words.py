@@ -19,7 +19,7 @@ ROOMS = [name for name in keras_reid.__all__ if inspect.ismodule(getattr(keras_r
 
 @pytest.mark.parametrize("file", LIBRARY, ids=lambda file: str(file.relative_to(PACKAGE)))
 def test_library_strings_mention_no_command_flags(file: Path) -> None:
-    """Whoever calls it has no command line; a command adds its flag by `InputError.argument`."""
+    """Library callers have no command line; commands add flags by `InputError.argument`."""
     texts = [
         node.value
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
@@ -38,7 +38,7 @@ def test_public_names_do_not_shadow_modules(room: str) -> None:
 
 
 def members(cls: type) -> dict[str, object]:
-    """The public methods and properties that a class adds to what it is made of."""
+    """Return the public methods and properties that a class does not inherit."""
     found = {}
     for name, member in vars(cls).items():
         function = getattr(member, "fget", None) or getattr(member, "__func__", member)
@@ -58,5 +58,5 @@ def test_public_names_have_docstrings(room: str) -> None:
                 assert function.__doc__, f"{room}.{name}.{method}"
         if inspect.isclass(thing) or inspect.isfunction(thing):
             assert thing.__doc__, f"{room}.{name}"
-            # A dataclass without words says its fields.
+            # A dataclass without a docstring lists its fields.
             assert not thing.__doc__.startswith(f"{name}("), f"{room}.{name}"

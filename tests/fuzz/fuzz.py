@@ -49,7 +49,7 @@ TOKENS = [
 
 @dataclass(frozen=True)
 class Parser:
-    """What reads a file.
+    """Parser of a file.
 
     Attributes:
         name: of the file that is broken, in a folder made by `fill`.
@@ -66,7 +66,7 @@ class Parser:
 
 @dataclass
 class Found:
-    """What came out."""
+    """Counts of outcomes."""
 
     counts: Counter[str] = field(default_factory=Counter)
     faults: list[tuple[str, bytes]] = field(default_factory=list)
@@ -147,7 +147,7 @@ def result(folder: Path) -> None:
 
 
 def ranked(file: Path) -> None:
-    """As `evaluate.py --features` does."""
+    """Score features like `evaluate.py --features`."""
     sides = [evaluation.load_features(file), StoredGood]
     if sides[0].identity is None:
         raise InputError("no identities")
@@ -246,7 +246,7 @@ PARSERS = {
 
 
 def mutated(content: bytes, chance: random.Random) -> bytes:
-    """With one to eight changes: of bits, of bytes, of lengths, and words that break parsers."""
+    """Return the bytes with one to eight changes of bits, bytes and lengths, and with tokens."""
     values = bytearray(content)
     for _ in range(chance.choice((1, 1, 1, 2, 4, 8))):
         where = chance.randrange(len(values) + 1)
@@ -307,7 +307,7 @@ def stop(*_: Any) -> None:
 
 
 def run(name: str, count: int, seed: int = 0) -> Found:
-    """What a parser makes of `count` broken files, or fewer if it is slow."""
+    """Count the outcomes of a parser for `count` broken files, or fewer if it is slow."""
     parser, chance, found = PARSERS[name], random.Random(f"{name} {seed}"), Found()
     folder = Path(tempfile.mkdtemp())
     try:
@@ -329,7 +329,7 @@ def run(name: str, count: int, seed: int = 0) -> Found:
 
 
 def one(parser: Parser, file: Path) -> str:
-    """How it ended."""
+    """Run the parser and return the outcome."""
     before = signal.signal(signal.SIGALRM, stop)
     signal.alarm(SECONDS)
     try:

@@ -24,7 +24,7 @@ def test_parsers_mutated_files_are_read_or_raise_input_error(name: str) -> None:
 
 
 def test_load_features_oversized_npy_header_raises(tmp_path: Path) -> None:
-    """Of 238 GiB: it is refused before they are asked for."""
+    """A header of 238 GiB is rejected before memory is allocated."""
     header = BytesIO()
     shape = {"descr": "<f4", "fortran_order": False, "shape": (10**6, 64_000)}
     np.lib.format.write_array_header_1_0(header, shape)
@@ -35,7 +35,7 @@ def test_load_features_oversized_npy_header_raises(tmp_path: Path) -> None:
 
 
 def test_fuzz_uncaught_error_is_reported_as_fault() -> None:
-    """Of a parser that lets an error of the library beneath it through."""
+    """Parser that does not convert an error of its library."""
     parser = fuzz.Parser(
         "x", lambda folder: (folder / "x").write_text("1"), lambda f: int(f.read_text())
     )

@@ -170,7 +170,7 @@ def soft_triplet_hard(
     constant: np.ndarray | None = None,
     **space: Any,
 ) -> float:
-    """With `constant`, the weights are computed at these points and have no gradient."""
+    """Compute the weights at `constant`, without a gradient, if it is an argument."""
     d, terms = distances(x, **space), []
     weights = d if constant is None else distances(constant, **space)
     for a in range(len(labels)):
@@ -314,7 +314,7 @@ def circle(
     normalize: bool = False,
     constant: np.ndarray | None = None,
 ) -> float:
-    """With `constant`, the weights are computed at these points and have no gradient."""
+    """Compute the weights at `constant`, without a gradient, if it is an argument."""
     d, terms = distances(x, distance, normalize), []
     weights = d if constant is None else distances(constant, distance, normalize)
     for a in range(len(labels)):
@@ -384,7 +384,7 @@ def directional_derivative(
 
 
 def kinked(function: Callable[[np.ndarray], float], x: np.ndarray, direction: np.ndarray) -> bool:
-    """Whether a hinge opens, or another comparison becomes the hardest, just at this point."""
+    """Return True if a hinge opens, or the hardest comparison changes, at this point."""
     x = np.asarray(x, "float64")
     step = 1e-6 * np.abs(x).max() * direction
     behind, ahead = function(x) - function(x - step), function(x + step) - function(x)

@@ -53,7 +53,7 @@ def aligned_triplet(
     normalize: bool = False,
     **space: str,
 ) -> float:
-    """Of rows from which `features_and_stripes` makes both outputs."""
+    """Aligned triplet loss of rows; `features_and_stripes` returns their two outputs."""
     features, local = features_and_stripes(np.asarray(rows, "float64"))
     if normalize:
         features = np.array([oracle.unit(one) for one in features])

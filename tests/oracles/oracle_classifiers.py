@@ -51,7 +51,7 @@ def center(labels: np.ndarray, distances: np.ndarray) -> float:
 
 
 def cosines(x: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Of the rows of x (b, d) with the columns of the weights (d, c); 0 of a zero vector."""
+    """Cosines of rows of x (b, d) and columns of the weights (d, c); 0 for a zero vector."""
     result = np.zeros((len(x), weights.shape[1]))
     for i, row in enumerate(np.asarray(x, "float64").tolist()):
         for j, column in enumerate(np.asarray(weights, "float64").T.tolist()):
@@ -62,7 +62,7 @@ def cosines(x: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def squared_distances(x: np.ndarray, centers: np.ndarray) -> np.ndarray:
-    """Between the rows of x (b, d) and of the centers (c, d)."""
+    """Distances between the rows of x (b, d) and the centers (c, d)."""
     result = np.zeros((len(x), len(centers)))
     for i, row in enumerate(np.asarray(x, "float64").tolist()):
         for j, center in enumerate(np.asarray(centers, "float64").tolist()):

@@ -30,7 +30,7 @@ def auc(distances, same):
 
 
 def eer(distances, same):
-    """Where the straight lines between (FAR, FRR) of neighboring thresholds cross FAR = FRR."""
+    """Intersection of the lines between (FAR, FRR) of neighboring thresholds with FAR = FRR."""
     points = [rates(distances, same, t) for t in (-math.inf, *sorted(set(distances)))]
     for (far0, tar0), (far1, tar1) in itertools.pairwise(points):
         a, b = far0 - (1 - tar0), far1 - (1 - tar1)
@@ -40,7 +40,7 @@ def eer(distances, same):
 
 
 def open_set(distances, query_ids, gallery_ids, query_cams, gallery_cams):
-    """For each probe ("known", distance and rank of the mate), ("unknown", nearest) or "out"."""
+    """List ("known", distance and rank of the mate), ("unknown", nearest) or "out" per probe."""
     probes = []
     for i, row in enumerate(distances):
         seen = [

@@ -1,8 +1,8 @@
 """Naive float64 versions of the distillation losses, with explicit loops over list orders.
 
-Imports nothing of the package. All losses are `(teacher, student) -> (b,)`. Beside each stands what
-float32 may do to it and to its slope `⟨∂ mean / ∂ student, direction⟩`: near its minimum a loss
-that compares teacher and student falls below the rounding of what it compares.
+This module does not import the package. All losses are `(teacher, student) -> (b,)`. Next to each
+loss is a bound of its float32 rounding error, and of that of the slope `⟨∂ mean / ∂ student,
+direction⟩`: near the minimum, a loss is smaller than the rounding error of its inputs.
 """
 
 import math
@@ -40,7 +40,7 @@ def log_softmax(z: np.ndarray) -> list[float]:
 def logits_rounding(
     teacher: np.ndarray, student: np.ndarray, direction: np.ndarray, temperature: float = 1.0
 ) -> tuple[np.ndarray, float]:
-    """Of `log p − log q`, and of the slope `T · (q − p)`."""
+    """Rounding error of `log p − log q` and of the slope `T · (q − p)`."""
     log_p, log_q = (
         np.array([log_softmax(row / temperature) for row in rows]) for rows in (teacher, student)
     )
@@ -62,7 +62,7 @@ def distances(teacher: np.ndarray, student: np.ndarray, **space: Any) -> np.ndar
 def distances_rounding(
     teacher: np.ndarray, student: np.ndarray, direction: np.ndarray, **space: Any
 ) -> tuple[np.ndarray, float]:
-    """Of `t − s`, which is squared, and of the slope `2/b² · (s − t)` at a distance."""
+    """Rounding error of `t − s`, which is squared, and of the slope `2/b² · (s − t)`."""
     t, s = matrix(teacher, **space), matrix(student, **space)
     on_sphere = space.get("normalize") or space.get("distance") == "cosine"
     rounding = ROUNDING * max(t.max(), s.max(), 1.0 if on_sphere else 0.0)
@@ -130,7 +130,7 @@ def all_orders(length: int) -> np.ndarray:
 def ranks_rounding(
     teacher: np.ndarray, student: np.ndarray, direction: np.ndarray, **arguments: Any
 ) -> tuple[np.ndarray, float]:
-    """Of the n log-sums for teacher and student, and of the probabilities that weigh them."""
+    """Rounding error of the n log-sums for teacher and student, and of their weights."""
     losses = ranks(teacher, student, **arguments)
     arguments.pop("mode", None)
     t, s = list_scores(teacher, teacher, **arguments), list_scores(teacher, student, **arguments)
@@ -141,7 +141,7 @@ def ranks_rounding(
 
 
 def undecided(teacher: np.ndarray, list_length: int = 4, normalize: bool = True, **_: Any) -> bool:
-    """Whether a rounding to float32 may change the teacher's lists or their order."""
+    """Return True if a rounding to float32 may change the teacher's lists or their order."""
     d = np.sort(matrix(teacher, normalize=normalize), axis=-1)
     gaps = np.diff(d, axis=-1)[:, 1 : list_length + 1]
     return bool(np.any(gaps < 1e-5 * d.max()))
@@ -150,5 +150,5 @@ def undecided(teacher: np.ndarray, list_length: int = 4, normalize: bool = True,
 def _slopes(
     function: Callable[[np.ndarray], np.ndarray], x: np.ndarray, direction: np.ndarray
 ) -> np.ndarray:
-    """As `oracle.slope`, of all numbers of an array."""
+    """Directional derivative like `oracle.slope`, for all numbers of an array."""
     return np.asarray(oracle.directional_derivative(function, x, direction))  # type: ignore[arg-type]

@@ -142,7 +142,7 @@ def mean_accuracies(told, true):
 
 
 def instances(told, true):
-    """Accuracy, precision and recall: means over the images for which each exists."""
+    """Accuracy, precision and recall: means over the images with a defined value."""
     sums = ([], [], [])
     for row, target in zip(told, true, strict=True):
         known = [m for m in range(len(target)) if target[m] >= 0]

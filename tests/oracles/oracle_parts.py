@@ -40,7 +40,7 @@ def refined(x: np.ndarray, kernel: np.ndarray, bias: np.ndarray) -> np.ndarray:
 
 
 def part_logits(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    """Of parts (b, p, d) by the classifiers (p, d, c)."""
+    """Logits of parts (b, p, d) and classifiers (p, d, c)."""
     result = np.zeros((*x.shape[:2], kernel.shape[2]))
     for b, p, c in np.ndindex(result.shape):
         result[b, p, c] = sum(float(x[b, p, d]) * kernel[p, d, c] for d in range(x.shape[2]))

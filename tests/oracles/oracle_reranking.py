@@ -18,7 +18,7 @@ def order(distances):
 
 
 def reciprocal(rank, i, k):
-    """N(i) whose members have i among theirs; k counts the image itself."""
+    """Members of N(i) that have i among their neighbors; k counts the image itself."""
     return [j for j in rank[i, :k].tolist() if i in rank[j, :k].tolist()]
 
 
@@ -44,7 +44,7 @@ def encodings(scaled, rank, k1, k2):
 
 
 def jaccard(v, rows):
-    """Of the rows of V named to all rows."""
+    """Jaccard distances of the named rows of V to all rows."""
     return np.stack(
         [1 - np.minimum(v[i], v).sum(axis=1) / np.maximum(v[i], v).sum(axis=1) for i in rows]
     )

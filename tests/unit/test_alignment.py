@@ -51,7 +51,7 @@ def test_shortest_path_matches_hand_computed_values():
 
 
 def test_aligned_two_stripes_match_hand_computed_values():
-    """Its distance to itself is that of its stripes to each other, on the way down."""
+    """The distance to itself is the sum over steps to the next stripe."""
     f = np.array([[[0.0], [LOG4]]], "float32")
     g = np.zeros((1, 2, 1), "float32")
     np.testing.assert_allclose(distances.aligned(f, g), [[0.6]], rtol=1e-6)
@@ -176,7 +176,7 @@ def test_shortest_path_tied_paths_send_gradient_to_one():
 
 
 def test_saturated_large_distance_gradient_keeps_precision():
-    """At a distance of 30, 1 − tanh² is 0 in float32."""
+    """The slope 1 − tanh² is 0 in float32 at a distance of 30."""
     (slope,) = gradient(saturated, np.array([0.0, 1.0, 30.0, 200.0], "float32"))
     expected = [0.5, 0.5 / np.cosh(0.5) ** 2, 2 * np.exp(-30), 0]
     np.testing.assert_allclose(slope, expected, rtol=1e-5)
@@ -335,7 +335,7 @@ def test_aligned_triplet_loss_by_local_equals_triplet_hard_aligned():
 
 @pytest.mark.parametrize("build", [losses.TripletHardLoss, losses.SoftTripletHardLoss])
 def test_triplet_losses_aligned_distance_equals_precomputed(build):
-    """On `local` outputs, whatever the miner; and the same from the matrix of distances."""
+    """Compare `local` outputs with each miner, and with the matrix of distances."""
     local = outputs()[1]
     value = build(distance="aligned")(LABELS, local)
     matrix = distances.aligned(local)

@@ -77,7 +77,7 @@ def test_answers_search_uses_calibration_of_embedder_and_limits(uri):
         assert ">no match (nearest: anna" in html
 
 
-def test_answers_search_without_calibration_names_the_nearest(uri):
+def test_answers_search_without_calibration_returns_nearest_name(uri):
     with answers(uri, distance=None) as page:
         assert "nearest: anna (not calibrated)" in page.search(QUERY)[0]
 

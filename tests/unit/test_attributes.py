@@ -236,7 +236,7 @@ def test_attribute_scores_match_oracle(seed):
         assert scores.f1 == pytest.approx(2 * precision * recall / (precision + recall))
 
 
-def test_attribute_scores_constant_attributes_are_left_out():
+def test_attribute_scores_constant_attributes_are_excluded():
     told = np.array([[1, 0, 1], [0, 0, 1]], bool)
     scores = evaluation.attribute_scores(told, np.array([[1, 0, 1], [0, 0, 1]]), ["x", "y", "z"])
     assert scores.mean_accuracies == {"x": 1.0}
@@ -255,7 +255,7 @@ def test_attribute_scores_group_counts_as_one_classifier():
     true = np.array([[1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0], [-1, 0, 0, 1]])
     told = np.array([[1, 1, 0, 0], [1, 0, 1, 0], [0, 1, 0, 0], [1, 1, 0, 0]], bool)
     scores = evaluation.attribute_scores(told, true, names, {"up": (1, 2, 3)})
-    # Nobody knows the last hat; the third wears no color that has a name.
+    # The last hat is unlabeled; the third person has a color without a name.
     assert scores.classifier_accuracies == pytest.approx({"hat": 2 / 3, "up: one of 3": 2 / 3})
     assert scores.classifier_accuracy == pytest.approx(2 / 3)
     alone = evaluation.attribute_scores(told, true, names)
@@ -265,7 +265,7 @@ def test_attribute_scores_group_counts_as_one_classifier():
 
 
 def test_attribute_head_follows_normalization():
-    """So that features of any length give logits of the same size after some training steps."""
+    """Features of any length give logits of the same size after some training steps."""
     head = heads.AttributeHead(3)
     model = models.build("tiny", 4, (32, 16), weights="none", heads=[head])
     norm = model.get_layer("attribute_norm")

@@ -81,7 +81,7 @@ def test_default_augmentation_crops_flips_and_erases():
 
 
 def locate(padded, changed, erased):
-    """Which crop of the padded image, mirrored or not, equals the changed one off its box?"""
+    """Find the crop of the padded image, mirrored or not, that equals the changed one."""
     h, w = SIZE
     for top in range(len(padded) - h + 1):
         for left in range(padded.shape[1] - w + 1):
@@ -149,7 +149,7 @@ def test_blur_augmentation_filters_fifth_of_images():
 
 
 def test_color_augmentation_jitter_stays_within_bounds():
-    """Of a red square on gray: the mean luma is the brightness, the rest follows from it."""
+    """The mean luma of a red square on gray is the brightness, which determines the rest."""
     images = np.full((300, 8, 8, 3), 100, np.uint8)
     images[:, :4, :4] = (160, 100, 100)
     changed = run("none+color", images).astype(float)

@@ -107,7 +107,7 @@ def test_fit_calibration_is_calibrated_on_other_persons(fitted):
     assert fitted.pair[1] < 0
 
 
-def test_adapt_few_images_move_little_and_many_more(fitted):
+def test_adapt_more_images_change_calibration_more(fitted):
     """Persons of another network of cameras, who are closer together."""
     x, names = persons(11, count=80, images=5)
     x = x + 1.5 * x.mean(axis=0) + 0.35
@@ -158,7 +158,7 @@ def test_calibration_round_trips_json_and_checks_values():
         dataclasses.replace(KNOWN, offset=float("nan"))
 
 
-def test_run_calibration_is_that_of_the_member(tmp_path):
+def test_run_calibration_is_from_member(tmp_path):
     values = {"1": KNOWN.to_dict(), "2": {**KNOWN.to_dict(), "offset": 0.5}}
     metrics = {"calibration": values, "members": {"1": {"mAP": 0.3}, "2": {"mAP": 0.4}}}
     (tmp_path / "metrics.json").write_text(json.dumps(metrics))

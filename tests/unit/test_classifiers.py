@@ -301,7 +301,7 @@ def test_centers_layer_near_points_keep_precision():
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 @pytest.mark.parametrize("layer", [CosineClassifier, Centers])
 def test_classifier_layers_mixed_precision_computes_in_float32(layer, policy):
-    """By the global policy they ignore it; by their own, only the inputs are halved."""
+    """Classifiers ignore the global policy; their own policy rounds only the inputs."""
     before = keras.config.dtype_policy()
     exact = trained(layer(5))
     keras.config.set_dtype_policy(policy)

@@ -115,7 +115,7 @@ def test_backbone_mixstyle_is_in_early_stages_and_keeps_inference(name):
 
 @pytest.mark.parametrize(("name", "share"), [("tiny", 0.5), ("mobilenetv2", 1.0)])
 def test_backbone_instance_norm_normalizes_early_maps_per_image(name, share):
-    """What is linear in the maps, as brightness and contrast there, is gone behind the layer."""
+    """The layer removes linear changes of the maps, such as brightness and contrast."""
     plain = backbones.build(name, "none", SIZE)
     model = backbones.build(name, "none", SIZE, instance_norm=share)
     found = [one for one in nested(model) if isinstance(one, keras.layers.GroupNormalization)]
@@ -151,7 +151,7 @@ def test_backbone_without_early_stages_mixstyle_raises(tmp_path):
         backbones.build(str(tmp_path / "shallow.keras"), "none", SIZE, mixstyle=0.5)
 
 
-# --- What is compared
+# --- Comparisons
 
 
 def test_build_embedding_features_uses_features_before_neck():

@@ -32,7 +32,7 @@ def photographs(count, height=40, width=24, seed=0):
 
 @pytest.fixture(scope="module")
 def model():
-    """An embedder whose normalizations have seen images, with local features."""
+    """Embedder with local features, and normalizations with statistics of images."""
     keras.utils.set_random_seed(0)
     model = models.build("tiny", 5, SIZE, weights="none", heads=[heads.LocalHead(4, 16)])
     for seed in range(20):
@@ -278,7 +278,7 @@ def test_load_export_without_metadata_raises(model, tmp_path):
         inference.load(version)
 
 
-# --- What a server is warmed up with
+# --- Warm-up requests
 
 
 def requests_of(version):
@@ -407,7 +407,7 @@ def test_ranker_graph_rerankers_match_library(tmp_path, name):
     version = serving.export_ranker(tmp_path / "ranker", 8, reranking=name)
     values = json.loads((version / "export.json").read_text())
     assert values["reranking"] == name
-    assert len(values) > 3  # the defaults stand there, too
+    assert len(values) > 3  # includes the defaults
     rerank = tf.saved_model.load(str(version)).signatures["rerank"]
     indices, distances = asked(rerank, query, gallery, 50)
     expected = reranking.RERANKERS[name](query, gallery).matrix()

@@ -210,7 +210,7 @@ def test_gallery_files_are_readable_only_by_owner(kind, tmp_path, people):
 
 @pytest.mark.slow
 def test_remove_killed_milvus_lite_finishes_on_reopen(tmp_path):
-    """Killed when it has noted who is removed, and not yet written the others anew."""
+    """Kill after the removed persons were noted and before the others are written again."""
     code = f"""if True:
         import os, signal
         import numpy as np
@@ -306,7 +306,7 @@ def test_identify_person_with_many_images_compares_with_the_second(tmp_path):
 
 
 @pytest.mark.parametrize("kind", EACH_LASTING)
-def test_calibrate_on_own_images_is_kept(kind, tmp_path, people):
+def test_calibrate_gallery_images_keeps_calibration(kind, tmp_path, people):
     with opened(kind, tmp_path) as store:
         with pytest.raises(InputError, match="must have a calibration"):
             store.calibrate()
@@ -327,7 +327,7 @@ def test_calibrate_on_own_images_is_kept(kind, tmp_path, people):
         assert store.persons() == COUNT // 10 - 1
 
 
-def test_gallery_with_threshold_of_earlier_version_says_once_how_to_calibrate(tmp_path, caplog):
+def test_gallery_with_threshold_of_earlier_version_warns_once(tmp_path, caplog):
     uri = f"file:{tmp_path / 'old'}"
     with gallery.open(uri) as store:
         settings = store.store.settings()
@@ -636,7 +636,7 @@ def test_open_damaged_index_is_rebuilt(closed_file, tmp_path, people):
         assert index_of(store) == "inverted file"
 
 
-def test_open_gallery_with_index_file_of_earlier_version_erases_it(closed_file, tmp_path, people):
+def test_open_gallery_index_file_of_earlier_version_is_erased(closed_file, tmp_path, people):
     (tmp_path / "index").write_bytes(people["embeddings"][0].tobytes())
     with contextlib.closing(sqlite3.connect(closed_file)) as database, database:
         database.execute("insert into settings values ('index', '{\"probes\": 4}')")
@@ -646,11 +646,11 @@ def test_open_gallery_with_index_file_of_earlier_version_erases_it(closed_file, 
         assert not (tmp_path / "index").exists()
 
 
-def test_open_file_gallery_keeps_other_file_of_its_name(closed_file, tmp_path):
-    (tmp_path / "index").write_text("a list of somebody")
+def test_open_file_gallery_other_file_of_same_name_is_kept(closed_file, tmp_path):
+    (tmp_path / "index").write_text("a list of another program")
     with opened("file", tmp_path) as store:
         assert store.count() == COUNT
-    assert (tmp_path / "index").read_text() == "a list of somebody"
+    assert (tmp_path / "index").read_text() == "a list of another program"
 
 
 def test_open_missing_or_broken_rows_raises(closed_file, tmp_path):
@@ -850,7 +850,7 @@ def test_open_milvus_gallery_with_null_times_is_searched(tmp_path, people, monke
         assert store.enrol(**parts[1]) == half
         check(people, queries, store.search(queries, 7), 7, every)
         check(people, queries, store.search(queries, 7, where), 7, early & known)
-        assert store.remove(people["identities"][-1]) == 10  # writes all others anew
+        assert store.remove(people["identities"][-1]) == 10  # writes all others again
         every[-10:] = False
         check(people, queries, store.search(queries, 7), 7, every)
         check(people, queries, store.search(queries, 7, where), 7, early & known)
@@ -877,7 +877,7 @@ def test_gallery_killed_process_keeps_acknowledged_rows(tmp_path, kills):
     [pytest.param(4, marks=pytest.mark.slow), pytest.param(60, marks=pytest.mark.nightly)],
 )
 def test_gallery_long_use_does_not_leak_memory(tmp_path, seconds):
-    """Each kind of gallery in a process of its own; see soak.py."""
+    """Each kind of gallery in a separate process; see soak.py."""
     soak = [sys.executable, ROOT / "tests/soak.py", tmp_path, str(seconds)]
     run = subprocess.run(soak, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout + run.stderr[-3000:]

@@ -101,7 +101,7 @@ def test_decode_gray_png_named_jpg_returns_three_channels(tmp_path):
 
 @pytest.fixture
 def broken(tmp_path):
-    """Five ways in which a file is no image."""
+    """Write five files that are not images."""
     whole = picture(tmp_path / "whole.jpg").read_bytes()
     png = picture(tmp_path / "whole.png").read_bytes()
     contents = {
@@ -225,7 +225,7 @@ def test_write_missing_file_raises_and_leaves_no_files(tmp_path):
 @pytest.mark.parametrize("endian", ["<", ">"])
 @pytest.mark.parametrize("orientation", range(9))
 def test_decode_exif_orientation_returns_upright_image(tmp_path, orientation, endian):
-    """As Pillow turns them; 0 stands for no tag."""
+    """Orientations of Pillow; 0 means no tag."""
     blocks = np.random.default_rng(0).integers(0, 256, (4, 2, 3))
     pixels = np.kron(blocks, np.ones((16, 16, 1))).astype(np.uint8)
     exif = Image.Exif()

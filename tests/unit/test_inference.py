@@ -311,7 +311,7 @@ def test_load_missing_or_broken_file_raises(
         inference.load(tmp_path / name)
 
 
-def test_load_other_folder_names_a_version(tmp_path: Path) -> None:
+def test_load_folder_of_versions_raises_with_version(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"got .* Check the path"):
         inference.load(tmp_path)
     for version in ("3", "10"):

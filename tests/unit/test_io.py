@@ -133,7 +133,7 @@ with {kind}("x") as partial:
     killed = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False)
     assert killed.returncode == -signal.SIGKILL
     assert [name[0] for name in os.listdir(tmp_path)] == ["."]
-    with new_file(tmp_path / "other") as partial:  # somebody else's leftover stays
+    with new_file(tmp_path / "other") as partial:  # files of other processes stay
         partial.write_text("whole")
     assert len(os.listdir(tmp_path)) == 2
     with new_file(tmp_path / "x") as partial:

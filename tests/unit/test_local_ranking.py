@@ -146,7 +146,7 @@ def test_matrix_euclidean_and_cosine_returns_expected_values():
 
 @pytest.mark.parametrize("distance", ["euclidean", "local", "global_local"])
 def test_matrix_without_gallery_puts_each_image_first(distance):
-    """Its stripes differ from each other, so its aligned distance to itself is not 0."""
+    """The stripes differ from each other, so the aligned distance to itself is not 0."""
     images = both(20)
     # A plain image is nearer to all others than these are to themselves.
     images["local"][0] = images["local"].mean(axis=(0, 1))

@@ -232,7 +232,7 @@ def test_soft_triplet_hard_loss_returns_expected_value(margin, expected):
     ],
 )
 def test_soft_triplet_hard_loss_stop_gradient_weights_changes_gradient(stop, expected):
-    """Only anchor 0, whose partners all lie on one side of it."""
+    """Test anchor 0 only: all other points are on one side of it."""
     loss = losses.SoftTripletHardLoss(10.0, stop_gradient_weights=stop, reduction=None)
     with tf.GradientTape() as tape:
         points = tf.constant(TRIPLES)
@@ -302,7 +302,7 @@ def test_contrastive_loss_given_pairs_returns_expected_values():
 )
 @pytest.mark.parametrize("distance", ["euclidean", "squared_euclidean", "cosine"])
 def test_metric_losses_large_batch_keeps_value_and_gradient(build, distance, monkeypatch):
-    """Their distances are computed anew from the points chosen; small batches read the matrix."""
+    """Large batches compute distances of selected points again; small batches read the matrix."""
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(6), 4)
     x = tf.constant(rng.normal(size=(24, 7)).astype("float32"))
@@ -467,7 +467,7 @@ def test_compile_dict_outputs_trains_every_loss():
 
 @pytest.mark.parametrize("loss", [TripletHardLoss(), IdentityLoss()], ids=lambda loss: loss.name)
 def test_losses_call_returns_value_per_image(loss):
-    """Keras divides by the number of replicas only what is not a scalar already."""
+    """Keras does not divide scalars by the number of replicas."""
     x, identities = people()
     assert loss.call(identities, np.tile(x, 2)).shape == (48,)
 
@@ -500,7 +500,7 @@ def test_keras_loss_labels_are_cast_to_its_dtype():
 )
 @pytest.mark.parametrize("stop", [True, False])
 def test_soft_triplet_hard_loss_large_distances_matches_oracle(norm, distance, temperature, stop):
-    """Points whose distances differ by far more than float32 rounds, so that weights are sure."""
+    """Points with distances that differ by far more than the rounding of float32."""
     random = np.random.default_rng(3)
     x = random.normal(size=(24, 8))
     x = (x / np.linalg.norm(x, axis=1, keepdims=True) * norm).astype("float32")

@@ -82,7 +82,7 @@ def test_learner_margin_softmax_and_center_loss_trains_and_saves(tmp_path) -> No
 
 
 def test_backbones_build_mobilenetv2_resets_batch_norm_momentum() -> None:
-    """Its own momentum of 0.999 keeps ImageNet's statistics for longer than a short training."""
+    """The momentum of 0.999 keeps ImageNet's statistics for longer than a short training."""
     model = backbones.build("mobilenetv2", "none", (64, 32))
     layers = [layer for layer in model._flatten_layers() if hasattr(layer, "moving_mean")]
     assert len(layers) > 50

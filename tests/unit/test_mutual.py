@@ -151,7 +151,7 @@ def test_mutual_learner_steps_match_handwritten_loop(update, count, given, edges
             np.testing.assert_allclose(a, b, atol=3e-5)
 
 
-def test_mutual_learner_ring_members_learn_from_the_one_before() -> None:
+def test_mutual_learner_ring_member_learns_from_previous() -> None:
     learner = MutualLearner(members(3), edges="ring", teachers=[build(5)])
     ring = [("member3", "member1"), ("member1", "member2"), ("member2", "member3")]
     assert learner.edges == [*ring, *(("teacher", name) for name in learner.members)]

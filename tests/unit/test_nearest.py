@@ -59,7 +59,7 @@ def test_comparison_matches_oracle(small_blocks, tmp_path, held, unit_length):
 
 
 @pytest.mark.parametrize("name", ["euclidean", "cosine"])
-def test_feature_rows_of_mapped_gallery_equal_rows_of_held_gallery(small_blocks, tmp_path, name):
+def test_feature_rows_of_mapped_gallery_equal_rows_in_memory(small_blocks, tmp_path, name):
     query, gallery = points(10, seed=1), points(40)
     rows = [arrays.feature_rows(query, g, name) for g in (gallery, mapped(tmp_path, gallery))]
     np.testing.assert_allclose(rows[0].matrix(), rows[1].matrix(), rtol=1e-5, atol=1e-6)

@@ -87,12 +87,12 @@ def test_validation_pairs_cross_cameras_without_distractors() -> None:
     assert {(0, 0), (1, 1)} <= set(zip(rows.tolist(), columns.tolist(), strict=True))
 
 
-def test_pair_evaluation_without_pairs_of_one_person_raises() -> None:
+def test_pair_evaluation_without_genuine_pairs_raises() -> None:
     with pytest.raises(InputError, match="0 of one and 2 of two"):
         PairEvaluation(images("ab", "11"), images("ab", "11"))
 
 
-def test_fit_pair_calibration_weighs_both_kinds_of_pairs_equally() -> None:
+def test_fit_pair_calibration_both_kinds_have_equal_weight() -> None:
     rng = np.random.default_rng(0)
     same = np.arange(1100) < 100
     distances = np.where(same, rng.normal(0.4, 0.1, 1100), rng.normal(0.8, 0.1, 1100))

@@ -48,7 +48,7 @@ def compiled(layer: keras.layers.Layer, jit_compile: bool | None) -> keras.layer
 
 
 def gradients(layer: keras.layers.Layer, *inputs: np.ndarray) -> list[np.ndarray]:
-    """Of a sum with different weights, to every input and weight of the layer."""
+    """Return gradients of a weighted sum for every input and weight of the layer."""
     inputs = [tf.constant(x) for x in inputs]
     with tf.GradientTape() as tape:
         tape.watch(inputs)

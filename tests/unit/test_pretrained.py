@@ -68,7 +68,7 @@ def test_pretrained_unknown_name_raises_with_known_names():
 
 
 def test_pretrained_embedding_matches_recorded_values(name, model):
-    """Of an image that anybody can make: a column of three colors, and stripes across."""
+    """Compare the recorded embedding of an image of three colors and stripes."""
     recorded = shipped.PRETRAINED[name].recorded
     image = np.zeros((1, *PRETRAINED[name].image_size, 3), np.uint8)
     third = image.shape[1] // 3
@@ -90,7 +90,7 @@ def test_backbones_build_pretrained_name_matches_model_backbone(name, model):
 @pytest.mark.slow
 @pytest.mark.real
 def test_pretrained_real_images_reaches_expected_map(name, model, real_data):
-    """Those that it was trained on, which says that the file holds what was trained."""
+    """Evaluate on training persons, to check that the file has the trained weights."""
     persons = data.load("market1501", str(real_data / "data/market1501-mini"))
     few = np.unique(persons.query.identity)[:20]
     query, gallery = (p[np.isin(p.identity, few)] for p in (persons.query, persons.gallery))

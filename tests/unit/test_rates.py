@@ -20,7 +20,7 @@ def built() -> keras.Model:
 
 
 def trained(optimizer, steps=1) -> list[np.ndarray]:
-    """How far each variable of the model of `built` is from its start, after the same batches."""
+    """Return the change of each variable of the model of `built` after the same batches."""
     model = built()
     before = [v.numpy() for v in model.trainable_variables]
     model.compile(optimizer, LOSSES)

@@ -275,7 +275,7 @@ def test_kept_distances_partial_cache_matches_feature_distances(monkeypatch, kno
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_k_reciprocal_memory_mapped_gallery_matches_oracle(monkeypatch, tmp_path, dtype):
     query, gallery = people(40, 100)
-    gallery[[3, 50]] = gallery[7]  # copies, of which the order is by index
+    gallery[[3, 50]] = gallery[7]  # copies are sorted by index
     gallery = gallery.astype(dtype)
     monkeypatch.setattr(neighbors, "LEAST", 16)
     monkeypatch.setattr(arrays, "READ_ELEMENTS", 33 * gallery.shape[1])

@@ -173,7 +173,7 @@ def test_pk_steps_text_labels_counts_batches():
     assert pk_steps(images, 3, 4) == 1
 
 
-def test_epoch_rows_100_000_images_takes_below_half_second():
+def test_epoch_rows_100_000_images_run_below_half_second():
     classes = classes_of(np.random.default_rng(0).integers(1, 20, 10_000))
     times = []
     for epoch in range(4):

@@ -22,7 +22,7 @@ from keras_reid.io import read_model
 from keras_reid.scale.embedding import Worker
 
 PACKAGE = Path(keras_reid.__file__).parent
-# Parts of these stand in other rooms.
+# Other packages export parts of these.
 HELPERS = {
     "checks",
     "cli",

@@ -25,7 +25,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 @pytest.fixture
 def crops(tmp_path):
-    """Thirty images in three folders, of which one does not decode."""
+    """Thirty images in three folders; one cannot be decoded."""
     random = np.random.default_rng(0)
     folder = tmp_path / "crops"
     for i in range(30):
@@ -106,7 +106,7 @@ def test_listed_folder_glob_and_list_returns_paths(crops):
     assert list(listed(["a.jpg"])) == [ImageEntry(os.path.abspath("a.jpg"))]
 
 
-def test_embed_same_call_writes_only_what_is_missing(crops, model, tmp_path):
+def test_embed_repeated_call_writes_missing_parts_only(crops, model, tmp_path):
     embedded = scale.embed(crops, model, tmp_path / "out", shard_size=8)
     path, before = everything(embedded)
     embedded.file(2).unlink()

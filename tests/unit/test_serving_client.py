@@ -50,7 +50,7 @@ def answered(restored, model, signature, inputs):
 
 
 def decoded(value):
-    """`{"b64": …}` stands for bytes, as in TensorFlow Serving."""
+    """`{"b64": …}` encodes bytes, as in TensorFlow Serving."""
     if isinstance(value, dict):
         return base64.b64decode(value["b64"])
     return [decoded(v) for v in value] if isinstance(value, list) else value

@@ -16,7 +16,7 @@ SMALL = {"train_identities": 3, "test_identities": 2, "cameras": 2, "images_per_
 
 
 @pytest.fixture(scope="module")
-def test_images() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def images_of_persons() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """uint8 (n, 64, 32, 3) of 50 people in 4 cameras, twice each, with identity and camera."""
     keys = [(i, c, k) for i in range(50) for c in range(1, 5) for k in range(2)]
     pixels = np.stack([synthetic.draw(*key, size=(64, 32)) for key in keys])
@@ -97,9 +97,9 @@ def test_generate_invalid_arguments_raises(changes: dict, message: str, tmp_path
 
 
 @pytest.mark.slow
-def test_synthetic_raw_pixels_and_colors_have_low_map(test_images) -> None:
-    """Under 35 % mAP; with each camera's mean taken away far above chance: learnable."""
-    pixels, ids, cams = test_images
+def test_synthetic_raw_pixels_and_colors_have_low_map(images_of_persons) -> None:
+    """Raw pixels have less than 35 % mAP; without the cameras' means, far more than by chance."""
+    pixels, ids, cams = images_of_persons
     raw = pixels.reshape(len(pixels), -1).astype("float32")
     stripes = pixels.reshape(len(pixels), 4, 16, 32, 3) // 64
     color = stripes[..., 0].astype(int) * 16 + stripes[..., 1] * 4 + stripes[..., 2]
@@ -120,9 +120,9 @@ def test_synthetic_raw_pixels_and_colors_have_low_map(test_images) -> None:
 
 @pytest.mark.slow
 @pytest.mark.real
-def test_synthetic_imagenet_features_have_low_map(test_images, real_data) -> None:
+def test_synthetic_imagenet_features_have_low_map(images_of_persons, real_data) -> None:
     net = keras.saving.load_model(real_data / "weights/mobilenetv2_imagenet.keras")
-    pixels, ids, cams = (column[:200] for column in test_images)
+    pixels, ids, cams = (column[:200] for column in images_of_persons)
     large = keras.ops.image.resize(pixels.astype("float32"), (128, 64))
     features = net.predict(large, batch_size=50, verbose=0).mean((1, 2))
     assert mean_average_precision(features, ids, cams) < 0.35

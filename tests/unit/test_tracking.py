@@ -44,7 +44,7 @@ def crossing(hidden=()):
 
 
 def looks_of(found, noise=0.02):
-    """An embedding for each box that tells the identities apart."""
+    """Return an embedding for each box that separates the identities."""
     rng = np.random.default_rng(0)
     return np.eye(10)[found.identity] + noise * rng.normal(size=(len(found), 10))
 
@@ -126,7 +126,7 @@ def test_overlaps_returns_intersection_over_union():
 
 
 def purity(tracks, truth):
-    """How many identities each track has."""
+    """Return the number of identities of each track."""
     of = {
         (f, *b): i for f, b, i in zip(truth.frame, truth.box.tolist(), truth.identity, strict=True)
     }
@@ -147,7 +147,7 @@ def test_track_separate_persons_gives_two_tracks():
 
 
 def test_track_embeddings_recover_identity_after_occlusion():
-    """They are hidden while they change places and speed; motion alone takes them for new ones."""
+    """Persons are hidden while they change place and speed; motion alone starts new tracks."""
     hidden = range(15, 27)
     found = crossing(hidden)
     moved = found.box.copy()
@@ -173,7 +173,7 @@ def test_track_short_detection_is_dropped_and_long_gap_ends_track():
     late = boxes([(f, 1, 10 + f % 100, 50) for f in (*range(1, 9), *range(10**8, 10**8 + 8))])
     assert (
         len(np.unique(tracking.track(late).identity)) == 2
-    )  # at once, though nobody is in between
+    )  # at once, without other persons between them
 
 
 def test_track_other_person_after_gap_starts_new_track():
@@ -301,7 +301,7 @@ def test_identify_tracks_same_video_name_differs_by_camera_and_start():
         assert people.count() == 4
         assert identified(people, second, "north", start=60.0) == {2: "person-2", 3: "person-3"}
         assert people.count() == 6
-        for again in range(2):  # nothing new, and everybody as before, whatever the calibration
+        for again in range(2):  # no new person, the same names for each calibration
             limit = match_within(-1.0 if again else 0.5)
             assert identified(people, second, "south", calibration=limit) == {
                 2: "person-2",
@@ -366,7 +366,7 @@ def test_identify_tracks_without_calibration_or_embeddings_raises():
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory):
-    """Frames in which two drawn persons walk, their boxes, and a run."""
+    """Write frames with two walking persons, their boxes, and a run."""
     root = tmp_path_factory.mktemp("scene")
     (root / "frames").mkdir()
     rows = []
@@ -533,7 +533,7 @@ def test_detector_of_invalid_name_or_file_raises(tmp_path):
 
 
 class Seer:
-    """Finds white boxes in squares, as a network would: one box a square, what is white in it."""
+    """Detect the white box in each square, like a network."""
 
     def __init__(self, score=0.9):
         self.score, self.squares = score, 0
@@ -578,7 +578,7 @@ def test_windows_low_score_is_dropped():
 
 
 def _detects(images):
-    """A graph that sees a person in the left upper quarter, and something else beside."""
+    """Graph that detects a person in the left upper quarter and another object."""
     count = tf.shape(images)[0]
     boxes = tf.tile(tf.constant([[[0.0, 0.0, 0.5, 0.5], [0.5, 0.5, 1.0, 1.0]]]), [count, 1, 1])
     scores = tf.tile(tf.constant([[0.8, 0.9]]), [count, 1])

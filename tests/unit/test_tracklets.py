@@ -268,7 +268,7 @@ def shades(tmp_path_factory):
     return of(frames, [5, 5, 8, 8], [1, 2, 1, 2])
 
 
-def test_clip_batches_hold_every_frame_once(shades):
+def test_clip_batches_epoch_contains_every_frame_once(shades):
     seen: dict[int, list[int]] = {t: [] for t in range(4)}
     masks = []
     for batch in data.clip_batches(shades, frames=4, batch_size=2, image_size=SIZE):
@@ -384,7 +384,7 @@ def test_build_tracklet_padded_frames_do_not_change_outputs(temporal):
 
 
 def test_build_tracklet_frames_have_features_and_logits():
-    """Those of the images themselves: the mean of the frames' features is the clip's."""
+    """Frames have the features of the images; a clip has their mean."""
     model, clips = clip_model("mean")
     given = {"clips": clips, "mask": np.ones((4, 5), bool)}
     outputs = model(given)

@@ -195,7 +195,7 @@ class RatioLoss(losses.MetricLoss):
         return mined.positive / (mined.positive + mined.negative + self.epsilon)
 
 
-def test_loss_from_outside_trains_and_is_logged_and_saved(tmp_path) -> None:
+def test_custom_loss_fit_is_logged_and_saved(tmp_path) -> None:
     loss = {"features": RatioLoss(1e-4, normalize=True), "logits": losses.IdentityLoss()}
     trained = compiled(loss=loss)
     images, labels = batch()
@@ -223,7 +223,7 @@ def test_compile_loss_by_name_is_averaged_and_weighted() -> None:
     assert logs["loss"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_compile_several_losses_of_one_output_add_up() -> None:
+def test_compile_several_losses_of_one_output_are_added() -> None:
     several = [losses.TripletHardLoss(0.3), losses.ContrastiveLoss()]
     trained = compiled(loss={"features": several}, loss_weights={"features": [1.0, 0.5]})
     logs = trained.test_on_batch(*batch(), return_dict=True)
@@ -559,7 +559,7 @@ def test_build_losses_aligned_mutual_has_expected_losses() -> None:
     }
     distilled = build_distillation(recipe)
     assert distilled["distillation_weights"] == {"logits": [1], "features": [1]}
-    # What is mined, compared and distilled are features of length 1.
+    # Mined, compared and distilled features have length 1.
     (distances,) = distilled["distillation_loss"]["features"]
     assert all(one.normalize for one in (*arguments["loss"]["features"], distances))
     assert len(recipe.backbones) == 2
@@ -725,7 +725,7 @@ def test_finetune_metric_recipe_has_two_phases() -> None:
 
 
 class Constant(keras.layers.Layer):
-    """The same embedding for every image: what a collapsed model does."""
+    """Return the same embedding for every image, like a collapsed model."""
 
     def build(self, shape) -> None:
         self.point = self.add_weight(shape=(4,), initializer="ones")
@@ -783,7 +783,7 @@ def test_collapse_monitor_tiny_distances_log_warning(caplog) -> None:
 
 
 @pytest.mark.nightly
-def test_backup_restore_into_other_model_raises(tmp_path) -> None:
+def test_backup_and_restore_other_model_raises(tmp_path) -> None:
     trained = compiled()
     backup = Backup(tmp_path / "backup.weights.h5", steps=1)
     assert backup.restore(trained) == 0
@@ -1022,7 +1022,7 @@ def test_collapse_monitor_mutual_learner_names_member(caplog) -> None:
 
 @pytest.mark.slow
 def test_backup_restore_resumes_dropout_seeds(tmp_path) -> None:
-    """Dropout draws what it would have drawn."""
+    """Dropout draws the same numbers as in an uninterrupted run."""
 
     def noisy() -> keras.Model:
         model = models.build("tiny", 4, SIZE, weights="none")
@@ -1103,7 +1103,7 @@ def test_compile_output_metrics_are_logged_and_saved(tmp_path) -> None:
 
 
 def plain_model() -> keras.Model:
-    """What a user builds without us: two outputs of one network."""
+    """Model of a user with two outputs."""
     pixels = keras.Input((*SIZE, 3))
     features = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(8, 3, 2)(pixels))
     features = keras.layers.Dense(6, name="features")(features)

@@ -45,7 +45,7 @@ def test_pair_verifier_distance_matches_gated_features(arguments: dict) -> None:
 
 @pytest.mark.parametrize("training", [False, True])
 def test_pair_verifier_swapped_images_gives_same_distance(training: bool) -> None:
-    """Neither the distances nor, in training, the statistics that batch normalization keeps."""
+    """Distances do not change, nor in training the statistics of batch normalization."""
     x, y = images(), images(seed=1) // 2
     one, other = build(), build()
     there = distances(one, x, y, training=training)
