@@ -13,18 +13,14 @@ from typing import Any
 
 from keras_reid import checks
 from keras_reid.distances.points import (
-    MASKED,
-    PRECISE,
     cosine,
     euclidean,
     expansion,
     precomputed,
-    root,
     same_index,
     squared_euclidean,
-    squared_paired,
-    unit,
 )
+from keras_reid.distances.rows import MASKED, PRECISE, root, squared_paired, unit
 from keras_reid.distances.stripes import aligned, aligned_paired
 from keras_reid.distances.visibility import visible
 

@@ -6,14 +6,8 @@ from typing import Any
 
 from keras import ops
 
-from keras_reid.distances.points import (
-    at_least_float32,
-    check_widths,
-    euclidean,
-    registered,
-    root,
-    squared_paired,
-)
+from keras_reid.distances.points import check_widths, euclidean, registered
+from keras_reid.distances.rows import at_least_float32, root, squared_paired
 from keras_reid.errors import Shown, invalid
 
 Tensor = Any

@@ -4,7 +4,8 @@ from typing import Any
 
 from keras import ops
 
-from keras_reid.distances.points import at_least_float32, euclidean
+from keras_reid.distances.points import euclidean
+from keras_reid.distances.rows import at_least_float32
 from keras_reid.errors import Shown, invalid
 
 Tensor = Any

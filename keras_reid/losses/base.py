@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_reid import checks, distances, mining, replicas
-from keras_reid.distances.points import at_least_float32
+from keras_reid.distances.rows import at_least_float32
 from keras_reid.errors import invalid
 from keras_reid.losses.labels import LabeledLoss, checked_labels
 
