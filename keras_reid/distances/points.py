@@ -39,6 +39,11 @@ def squared_euclidean(x: Tensor, y: Tensor | None = None) -> Tensor:
 
     Raises:
         InputError: if an argument is not a matrix or the widths differ.
+
+    Example:
+        >>> import numpy as np
+        >>> print(np.array(squared_euclidean([[0.0, 0.0]], [[3.0, 4.0], [0.0, 1.0]])))
+        [[25.  1.]]
     """
     if y is None:
         return _among(_points(x), rooted=False)
@@ -47,11 +52,22 @@ def squared_euclidean(x: Tensor, y: Tensor | None = None) -> Tensor:
 
 @registered
 def euclidean(x: Tensor, y: Tensor | None = None) -> Tensor:
-    """`|x_i − y_j|`; arguments, shapes and errors as `squared_euclidean`.
+    """`|x_i − y_j|`.
 
-    >>> import numpy as np
-    >>> np.array(euclidean([[0.0, 0.0]], [[3.0, 4.0], [0.0, 1.0]])).tolist()
-    [[5.0, 1.0]]
+    Args:
+        x: points `(n, d)`.
+        y: points `(m, d)`; None compares the rows of `x` with each other.
+
+    Returns:
+        `(n, m)` distances, in units of `x`.
+
+    Raises:
+        InputError: if an argument is not a matrix or the widths differ.
+
+    Example:
+        >>> import numpy as np
+        >>> print(np.array(euclidean([[0.0, 0.0]], [[3.0, 4.0], [0.0, 1.0]])))
+        [[5. 1.]]
     """
     if y is None:
         return _among(_points(x), rooted=True)
@@ -60,16 +76,47 @@ def euclidean(x: Tensor, y: Tensor | None = None) -> Tensor:
 
 @registered
 def cosine(x: Tensor, y: Tensor | None = None) -> Tensor:
-    """`1 − cos(x_i, y_j)`, in [0, 2]; arguments, shapes and errors as `squared_euclidean`.
+    """`1 − cos(x_i, y_j)`.
 
     Computed as `|x̂_i − ŷ_j|² / 2`, which does not cancel for near pairs.
+
+    Args:
+        x: points `(n, d)`.
+        y: points `(m, d)`; None compares the rows of `x` with each other.
+
+    Returns:
+        `(n, m)` in [0, 2], independent of the lengths of the points.
+
+    Raises:
+        InputError: if an argument is not a matrix or the widths differ.
+
+    Example:
+        >>> import numpy as np
+        >>> print(np.array(cosine([[1.0, 0.0]], [[2.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])))
+        [[0. 1. 2.]]
     """
     return squared_euclidean(unit(x), None if y is None else unit(y)) / 2
 
 
 @registered
 def precomputed(x: Tensor) -> Tensor:
-    """`x_ij` itself: `x` is already a matrix `(n, n)` of distances, learned ones for example."""
+    """`x_ij` itself: the argument already contains distances, learned ones for example.
+
+    Args:
+        x: distances `(n, n)`.
+
+    Returns:
+        `(n, n)` in float32 or float64.
+
+    Raises:
+        InputError: if `x` is not a square matrix.
+
+    Example:
+        >>> import numpy as np
+        >>> print(np.array(precomputed([[0, 2], [2, 0]])))
+        [[0. 2.]
+         [2. 0.]]
+    """
     x = _points(x)
     if None not in x.shape and x.shape[0] != x.shape[1]:
         fix = "Pass the distances of a batch to itself."
@@ -78,7 +125,20 @@ def precomputed(x: Tensor) -> Tensor:
 
 
 def same_index(x: Tensor) -> Tensor:
-    """`i == j`: the diagonal `(n, n)` as a mask, for `x` of `(n, …)`; n may be unknown."""
+    """`i == j`: the diagonal as a mask.
+
+    Args:
+        x: tensor `(n, …)`; n may be unknown.
+
+    Returns:
+        Booleans `(n, n)`.
+
+    Example:
+        >>> import numpy as np
+        >>> print(np.array(same_index(np.zeros((2, 8)))))
+        [[ True False]
+         [False  True]]
+    """
     index = ops.arange(ops.shape(x)[0], dtype="int32")  # the default follows floatx
     return index[:, None] == index[None, :]
 
@@ -147,7 +207,22 @@ def _squared_between(x: Tensor, y: Tensor) -> Tensor:
 
 
 def expansion(a: Tensor, b: Tensor, weight: Tensor | None = None) -> Tensor:
-    """`|a_i|² + |b_j|² − 2 a_i·b_j`, or with weights w `(d,)` `Σ_c w_c (a_ic − b_jc)²`."""
+    """`|a_i|² + |b_j|² − 2 a_i·b_j`, or with weights w `Σ_c w_c (a_ic − b_jc)²`.
+
+    Args:
+        a: points `(n, d)`, centered for exact results.
+        b: points `(m, d)`.
+        weight: w, `(d,)`; None: 1.
+
+    Returns:
+        `(n, m)`, in squared units of the points; rounding errors may be below 0.
+
+    Example:
+        >>> import numpy as np
+        >>> origin, points = np.array([[0.0, 0.0]]), np.array([[3.0, 4.0]])
+        >>> print(np.array(expansion(origin, points, np.array([1.0, 2.0]))))
+        [[41.]]
+    """
     weighted = a if weight is None else weight * a
     other = b if weight is None else weight * b
     own, others = ops.sum(weighted * a, axis=-1), ops.sum(other * b, axis=-1)

@@ -20,7 +20,20 @@ MASKED = 1e38
 
 
 def unit(x: Tensor) -> Tensor:
-    """`x / |x|` along the last axis; a zero row stays zero and its gradient is finite."""
+    """`x / |x|` along the last axis; a zero row stays zero and its gradient is finite.
+
+    Args:
+        x: points `(…, d)`.
+
+    Returns:
+        `(…, d)` of length 1 or 0, in float32 or float64.
+
+    Example:
+        >>> import numpy as np
+        >>> print(np.array(unit([[3.0, 4.0], [0.0, 0.0]])))
+        [[0.6 0.8]
+         [0.  0. ]]
+    """
     x = at_least_float32(x)
 
     @ops.custom_gradient

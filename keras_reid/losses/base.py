@@ -69,6 +69,15 @@ class MetricLoss(LabeledLoss):
     Raises:
         InputError: if the margin is negative, the distance unknown, the labels have several
             columns (one-hot) or the sizes do not fit.
+
+    Example:
+        >>> import numpy as np
+        >>> class RatioLoss(MetricLoss):
+        ...     def formula(self, mined):
+        ...         return mined.positive / mined.negative
+        >>> embeddings = np.array([[0.0], [3.0], [4.0], [9.0]])
+        >>> print(np.round(RatioLoss(reduction=None)([0, 0, 1, 1], embeddings), 2))
+        [0.75 3.   5.   0.83]
     """
 
     miner: str | mining.Miner = "batch_hard"

@@ -24,6 +24,14 @@ class DistillationLoss(ReidLoss):
 
     Attributes:
         output: the output of a model that is distilled by `train.py`, see `models.build`.
+
+    Example:
+        >>> import numpy as np
+        >>> class FeatureLoss(DistillationLoss):
+        ...     def distill(self, teacher, student):
+        ...         return keras.ops.sum((teacher - student) ** 2, axis=-1)
+        >>> float(FeatureLoss()(np.array([[0.0, 0.0]]), np.array([[3.0, 4.0]])))
+        25.0
     """
 
     output: ClassVar[str]
@@ -63,6 +71,12 @@ class LogitDistillationLoss(DistillationLoss):
 
     Raises:
         InputError: if the temperature is not above 0 or the shapes differ.
+
+    Example:
+        >>> import numpy as np
+        >>> teacher, student = np.log([[0.5, 0.5]]), np.log([[0.75, 0.25]])
+        >>> round(float(LogitDistillationLoss()(teacher, student)), 3)  # ½ ln(2/3) + ½ ln 2
+        0.144
     """
 
     output = "logits"
@@ -137,6 +151,12 @@ class DistanceDistillationLoss(RelationLoss):
 
     Raises:
         InputError: if the distance is unknown or the batches differ.
+
+    Example:
+        >>> import numpy as np
+        >>> teacher, student = np.array([[0.0], [3.0]]), np.array([[0.0], [5.0]])
+        >>> float(DistanceDistillationLoss()(teacher, student))  # ¼ · (2² + 2²)
+        2.0
     """
 
     output = "features"

@@ -33,6 +33,12 @@ class ContrastiveLoss(MetricLoss):
             show one identity, else 0, and `y_pred` `(b,)` or `(b, 1)` are their distances.
         common: distance, normalize, gather, reduction, name and dtype of `MetricLoss`; unit
             vectors by default. With given pairs the distances are taken as they are.
+
+    Example:
+        >>> import numpy as np
+        >>> loss = ContrastiveLoss(margin=2.0, normalize=False)
+        >>> float(loss([0, 0, 1], np.array([[0.0], [1.0], [2.5]])))  # 1² + (0 + 0.5²) / 2
+        1.125
     """
 
     def __init__(
@@ -92,6 +98,12 @@ class LiftedStructureLoss(MetricLoss):
 
     The generalized lifted embedding loss of Hermans et al. (arXiv:1703.07737, who sum over the
     anchors) after Song et al. (CVPR 2016, arXiv:1511.06452).
+
+    Example:
+        >>> import numpy as np
+        >>> loss = LiftedStructureLoss(margin=1.0)
+        >>> float(loss([0, 0, 1], np.array([[0.0], [2.0], [3.0]])))  # (2 − 2) and (2 − 0)
+        1.0
     """
 
     def __init__(self, margin: float = 0.3, *arguments: Any, **common: Any) -> None:
@@ -115,6 +127,13 @@ class CircleLoss(MetricLoss):
         scale: γ.
         common: distance, normalize, gather, reduction, name and dtype of `MetricLoss`; cosine by
             default, so that s is the cosine.
+
+    Example:
+        >>> import numpy as np
+        >>> embeddings = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])  # s⁺ = 1, s⁻ = 0
+        >>> loss = CircleLoss(margin=0.25, scale=16.0)
+        >>> round(float(loss([0, 0, 1], embeddings)), 3)  # ln(1 + e⁻¹ · e⁻¹)
+        0.127
     """
 
     def __init__(

@@ -46,6 +46,13 @@ class RankDistillationLoss(RelationLoss):
 
     Raises:
         InputError: an unknown mode, a factor, power or length out of range, or a small batch.
+
+    Example:
+        >>> import numpy as np
+        >>> teacher, student = np.array([[0.0], [1.0], [3.0]]), np.zeros((3, 1))
+        >>> loss = RankDistillationLoss("hard", list_length=2, normalize=False)
+        >>> round(float(loss(teacher, student)), 3)  # both orders are equally likely: ln 2
+        0.693
     """
 
     output = "embedding"

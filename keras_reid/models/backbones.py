@@ -112,6 +112,11 @@ def build(
     Raises:
         InputError: unknown name, weights that do not match or are not available, a file that is
             not a feature extractor.
+
+    Example:
+        >>> strides = [build("tiny", "none", (64, 32), last_stride) for last_stride in (1, 2)]
+        >>> [model.output_shape for model in strides]
+        [(None, 8, 4, 128), (None, 4, 2, 128)]
     """
     shape = (*image_size, 3)
     if name.endswith(".keras"):

@@ -78,6 +78,11 @@ class LocalHead:
     Raises:
         InputError: an unknown order or pooling, or a width below 1; when called, more stripes than
             rows.
+
+    Example:
+        >>> head = LocalHead(stripes=4, width=32)
+        >>> {name: tuple(x.shape) for name, x in head(keras.Input((8, 4, 128)), 10).items()}
+        {'local': (None, 4, 32)}
     """
 
     stripes: int = 8
@@ -125,6 +130,11 @@ class PartHead:
     Raises:
         InputError: a width below 1 or a fraction outside of [0, 1); when called, more parts than
             rows.
+
+    Example:
+        >>> head = PartHead(parts=4, width=32)
+        >>> {name: tuple(x.shape) for name, x in head(keras.Input((8, 4, 128)), 10).items()}
+        {'parts': (None, 4, 32), 'embedding': (None, 512), 'part_logits': (None, 4, 10)}
     """
 
     parts: int = 6
@@ -175,6 +185,12 @@ class PoseHead:
 
     Raises:
         InputError: an unknown skeleton, or a width below 1.
+
+    Example:
+        >>> maps, keypoints = keras.Input((8, 4, 128)), keras.Input((17, 3))
+        >>> outputs = PoseHead(width=32)(maps, None, keypoints=keypoints)
+        >>> {name: tuple(outputs[name].shape) for name in ("parts", "embedding")}  # 128 + 13 · 32
+        {'parts': (None, 13, 32), 'embedding': (None, 544)}
     """
 
     keypoints: int = 17
@@ -229,6 +245,12 @@ class AttributeHead:
 
     Raises:
         InputError: as `layers.AttributeProbabilities`.
+
+    Example:
+        >>> maps, features = keras.Input((8, 4, 128)), keras.Input((128,))
+        >>> outputs = AttributeHead(count=7)(maps, None, features=features)
+        >>> {name: tuple(outputs[name].shape) for name in ("attributes", "embedding")}  # 128 + 7
+        {'attributes': (None, 7), 'embedding': (None, 135)}
     """
 
     count: int

@@ -36,12 +36,6 @@ def build(
     act on `features`, before the neck; retrieval and the classifier use `embedding`, after it.
     The model normalizes the pixels.
 
-    >>> import numpy as np
-    >>> model = build("tiny", num_identities=10, image_size=(64, 32), weights="none")
-    >>> outputs = model(np.zeros((2, 64, 32, 3), "uint8"))
-    >>> {name: tuple(output.shape) for name, output in outputs.items()}
-    {'features': (2, 128), 'embedding': (2, 128), 'logits': (2, 10)}
-
     Args:
         backbone: a name or a file, see `keras_reid.models.backbones.build`.
         num_identities: c, the number of training identities; None: no `logits`.
@@ -57,14 +51,26 @@ def build(
             `keras_reid.losses.MarginSoftmaxLoss`.
         centers: adds the output `centers` `(b, c)`, the squared distances of `features` to one
             learned center per identity, for `keras_reid.losses.CenterLoss`.
-        mixstyle, instance_norm: as in `keras_reid.models.backbones.build`.
+        mixstyle: probability that the styles of a training batch are mixed, in [0, 1], see
+            `keras_reid.models.backbones.build`.
+        instance_norm: fraction of the channels with instance normalization, in [0, 1].
         heads: heads of `keras_reid.models.heads` for more outputs. A head with the output
             `embedding` replaces neck and classifier. With `PoseHead` the model takes the dict of
             `images` and `keypoints` `(b, k, 3)`.
 
+    Returns:
+        A `ReidModel`.
+
     Raises:
         InputError: an unknown name, centers without identities, weights that do not match, or two
             heads with the same output.
+
+    Example:
+        >>> import numpy as np
+        >>> model = build("tiny", num_identities=10, image_size=(64, 32), weights="none")
+        >>> outputs = model(np.zeros((2, 64, 32, 3), "uint8"))
+        >>> {name: tuple(output.shape) for name, output in outputs.items()}
+        {'features': (2, 128), 'embedding': (2, 128), 'logits': (2, 10)}
     """
     check(
         image_size,
