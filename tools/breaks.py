@@ -298,7 +298,7 @@ BREAKS = (
     ),
     Break(
         "batch-hard mining selects the nearest positive",
-        "keras_reid/mining/miners.py",
+        "keras_reid/mining/__init__.py",
         "read(None, farthest(choice, positive)),",
         "read(None, nearest(choice, positive)),",
         "conformance/test_conformance.py::test_losses_value_and_gradient_match_oracle",
@@ -306,7 +306,7 @@ BREAKS = (
     ),
     Break(
         "batch-hard mining selects the farthest negative",
-        "keras_reid/mining/miners.py",
+        "keras_reid/mining/__init__.py",
         "read(None, nearest(choice, negative)),",
         "read(None, farthest(choice, negative)),",
         "conformance/test_conformance.py::test_losses_value_and_gradient_match_oracle",
@@ -314,14 +314,14 @@ BREAKS = (
     ),
     Break(
         "batch-hard mining ignores the `read` function",
-        "keras_reid/mining/miners.py",
+        "keras_reid/mining/__init__.py",
         "    read = read or entries(distances)\n    return Mined(\n        read(None, farthest",
         "    read = entries(distances)\n    return Mined(\n        read(None, farthest",
         "unit/test_mining.py::test_batch_hard_read_function_returns_other_distances",
     ),
     Break(
         "margin sample mining selects the nearest positive pair",
-        "keras_reid/mining/miners.py",
+        "keras_reid/mining/__init__.py",
         "read(*nearest_pair(-choice, positive))",
         "read(*nearest_pair(choice, positive))",
         "conformance/test_conformance.py::test_losses_value_and_gradient_match_oracle",
@@ -337,7 +337,7 @@ BREAKS = (
     ),
     Break(
         "soft mining weights have a gradient",
-        "keras_reid/mining/miners.py",
+        "keras_reid/mining/__init__.py",
         "weights = ops.stop_gradient(weights) if self.stop_gradient_weights else weights",
         "weights = weights + 0",
         "unit/test_mining.py::test_soft_hard_weights_have_no_gradient",

@@ -12,7 +12,7 @@ from keras_reid.errors import Shown, invalid
 
 Tensor = Any
 
-# Losses with one of the distances can then be saved.
+# Losses with one of the distances or miners can then be saved.
 registered = keras.saving.register_keras_serializable(package="keras_reid")
 
 # The Gram expansion |a|² + |b|² − 2ab has an error of a few float32 roundings of |a|² + |b|²,

@@ -40,9 +40,9 @@ def visible(
     Example:
         >>> import numpy as np
         >>> parts, others = np.array([[[0.0], [0.0]]]), np.array([[[1.0], [9.0]]])
-        >>> seen, legs_hidden = np.array([[1.0, 1.0]]), np.array([[1.0, 0.0]])
+        >>> full, half = np.array([[1.0, 1.0]]), np.array([[1.0, 0.0]])  # without the legs.
         >>> whole = np.array([[3.0]])
-        >>> print(np.array(visible(parts, seen, others, legs_hidden, whole)))  # (3 + 1) / (1 + 1)
+        >>> print(np.array(visible(parts, full, others, half, whole)))  # (3 + 1) / (1 + 1)
         [[2.]]
     """
     parts, other_parts = at_least_float32(parts), at_least_float32(other_parts)

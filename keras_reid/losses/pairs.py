@@ -41,6 +41,8 @@ class ContrastiveLoss(MetricLoss):
         1.125
     """
 
+    allows_soft_margin = False
+
     def __init__(
         self,
         margin: float = 1.0,
@@ -54,7 +56,6 @@ class ContrastiveLoss(MetricLoss):
         if normalize is None:
             normalize = pairs == "batch" and distance != "precomputed"
         super().__init__(margin, distance, normalize, **common)
-        _check_numeric(margin)
         checks.one_of(_FORMS, form=form)
         checks.one_of(_REDUCTIONS, reduce_pairs=reduce_pairs)
         checks.one_of(("batch", "given"), pairs=pairs)
@@ -106,9 +107,7 @@ class LiftedStructureLoss(MetricLoss):
         1.0
     """
 
-    def __init__(self, margin: float = 0.3, *arguments: Any, **common: Any) -> None:
-        super().__init__(margin, *arguments, **common)
-        _check_numeric(margin)
+    allows_soft_margin = False
 
     def terms(self, batch: Batch) -> list[Terms]:
         joint = log_sums_exp(batch.distances, self.margin - batch.distances, batch)
@@ -130,11 +129,13 @@ class CircleLoss(MetricLoss):
 
     Example:
         >>> import numpy as np
-        >>> embeddings = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])  # s⁺ = 1, s⁻ = 0
+        >>> embeddings = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])  # s⁺ = 1, s⁻ = 0.
         >>> loss = CircleLoss(margin=0.25, scale=16.0)
         >>> round(float(loss([0, 0, 1], embeddings)), 3)  # ln(1 + e⁻¹ · e⁻¹)
         0.127
     """
+
+    allows_soft_margin = False
 
     def __init__(
         self,
@@ -144,7 +145,6 @@ class CircleLoss(MetricLoss):
         **common: Any,
     ) -> None:
         super().__init__(margin, distance, **common)
-        _check_numeric(margin)
         checks.above(0, "64 is usual.", scale=scale)
         self.scale = scale
 
@@ -174,8 +174,3 @@ def log_sums_exp(pull: Tensor, push: Tensor, batch: Batch) -> Tensor:
     sums = [ops.sum(ops.where(mask, power, 0), axis=-1) for mask in masks]
     logs = [ops.log(ops.where(total > 0, total, 1)) for total in sums]
     return logs[0] + logs[1] + largest[0][:, 0] + largest[1][:, 0]
-
-
-def _check_numeric(margin: float | str) -> None:
-    if margin == "soft":
-        raise invalid("margin", "a number for this loss", margin)

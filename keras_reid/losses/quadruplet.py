@@ -33,7 +33,7 @@ class QuadrupletLoss(MetricLoss):
 
     Example:
         >>> import numpy as np
-        >>> embeddings = np.array([[0.0], [1.0], [3.0], [3.5]])
+        >>> embeddings = np.array([[0.0], [1.0], [3.0], [3.5]])  # of three identities.
         >>> loss = QuadrupletLoss(distance="euclidean", normalize=False)
         >>> float(loss([0, 0, 1, 2], embeddings))  # [1 − 3 + 1]₊, [1 − 2 + 1]₊ and 1 − 0.5 + 0.5
         1.0

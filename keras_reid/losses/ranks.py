@@ -71,9 +71,8 @@ class RankDistillationLoss(RelationLoss):
         checks.one_of(("soft", "hard"), mode=mode)
         checks.above(0, "3 is usual.", alpha=alpha, beta=beta)
         longest = _LONGEST_SOFT_LIST if mode == "soft" else math.inf
-        if not 2 <= list_length <= longest:
-            rule = f"at least 2, and at most {_LONGEST_SOFT_LIST} if soft"
-            raise invalid("list_length", rule, list_length, "4 is usual.")
+        fix = "4 is usual. Longer lists than 12 need mode='hard'."
+        checks.within(f"[2, {longest}]", fix, list_length=list_length)
         self.mode = mode
         self.alpha = float(alpha)
         self.beta = float(beta)

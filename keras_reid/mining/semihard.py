@@ -6,7 +6,7 @@ from typing import Any
 from keras import ops
 
 from keras_reid.distances import MASKED
-from keras_reid.mining.miners import registered
+from keras_reid.distances.points import registered
 from keras_reid.mining.selection import Mined, Reader, entries, first
 
 Tensor = Any
@@ -32,7 +32,8 @@ def semi_hard(
 
     Example:
         >>> import numpy as np
-        >>> row, positive = np.array([[1.0, 3.0, 2.0, 6.0]]), np.array([[True, True, False, False]])
+        >>> row = np.array([[1.0, 3.0, 2.0, 6.0]])  # two positives, two negatives.
+        >>> positive = np.array([[True, True, False, False]])
         >>> mined = semi_hard(row, positive, ~positive)
         >>> print(np.array(mined.negative))  # 2 is beyond 1, and 6 beyond 3
         [[2. 6. 0. 0.]]

@@ -4,15 +4,13 @@ Every backbone takes float RGB pixels 0..255 `(b, h, w, 3)`, normalizes them as 
 and returns `(b, h', w', d)`.
 """
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import keras
 
 from keras_reid import checks
-from keras_reid.errors import InputError, Shown, first_line, invalid
+from keras_reid.errors import Shown, first_line, invalid
 from keras_reid.io import read_model
 from keras_reid.models import shipped
 from keras_reid.models.adapted import adapt
@@ -24,7 +22,12 @@ Shape = tuple[int, int, int]
 
 
 def resnet50(weights: str | None, shape: Shape) -> keras.Model:
-    """ResNet-50 (He et al., CVPR 2016)."""
+    """ResNet-50 (He et al., CVPR 2016).
+
+    Args:
+        weights: `"imagenet"`, or None for random weights.
+        shape: (height, width, 3) of the images, in pixels.
+    """
     pixels = keras.Input(shape)
     # ImageNet's mean in the order blue, green, red, as the published weights were trained.
     x = keras.layers.Rescaling(1.0, offset=[-103.939, -116.779, -123.68], name="bgr_mean")(
@@ -35,7 +38,12 @@ def resnet50(weights: str | None, shape: Shape) -> keras.Model:
 
 
 def mobilenetv2(weights: str | None, shape: Shape) -> keras.Model:
-    """MobileNetV2 (Sandler et al., CVPR 2018)."""
+    """MobileNetV2 (Sandler et al., CVPR 2018).
+
+    Args:
+        weights: `"imagenet"`, or None for random weights.
+        shape: (height, width, 3) of the images, in pixels.
+    """
     pixels = keras.Input(shape)
     x = keras.layers.Rescaling(1.0 / 127.5, offset=-1.0, name="unit_range")(pixels)
     net = keras.applications.MobileNetV2(include_top=False, weights=weights, input_shape=shape)
@@ -46,17 +54,29 @@ def mobilenetv2(weights: str | None, shape: Shape) -> keras.Model:
 
 
 def efficientnetv2_b0(weights: str | None, shape: Shape) -> keras.Model:
-    """EfficientNetV2-B0 (Tan and Le, ICML 2021)."""
+    """EfficientNetV2-B0 (Tan and Le, ICML 2021).
+
+    Args:
+        weights: `"imagenet"`, or None for random weights.
+        shape: (height, width, 3) of the images, in pixels.
+    """
     return keras.applications.EfficientNetV2B0(
         include_top=False, weights=weights, input_shape=shape, include_preprocessing=True
     )
 
 
 def tiny(weights: str | None, shape: Shape) -> keras.Model:
-    """Four 3×3 convolutions with batch normalization: trains from scratch in a minute on a CPU."""
+    """Four 3×3 convolutions with batch normalization: trains from scratch in a minute on a CPU.
+
+    Args:
+        weights: None, because no weights are published.
+        shape: (height, width, 3) of the images, in pixels.
+
+    Raises:
+        ValueError: other weights.
+    """
     if weights is not None:
-        fix = "The backbone tiny has no published weights."
-        raise invalid("weights", "'none' or a .weights.h5 file", weights, fix)
+        raise ValueError("The backbone tiny has no published weights")
     pixels = keras.Input(shape)
     x = keras.layers.Rescaling(1.0 / 127.5, offset=-1.0)(pixels)
     for width in (32, 64, 96, 128):
@@ -120,7 +140,7 @@ def build(
     """
     shape = (*image_size, 3)
     if name.endswith(".keras"):
-        model = _from_file(name)
+        model = read_model(name)
     elif name.startswith("keras_cv:"):
         model = _keras_cv(name.removeprefix("keras_cv:"), weights)
     elif name.startswith(PREFIX):
@@ -140,58 +160,52 @@ def build(
 
 
 def load_weights(model: keras.Model, path: str) -> None:
-    """Load a weights file into a model, or raise `InputError` if it does not match."""
-    path = str(expanded(path))
-    if not Path(path).is_file():
-        raise invalid("weights", "'imagenet', 'none' or an existing file", path)
+    """Load a weights file into a model.
+
+    Args:
+        model: backbone.
+        path: `.weights.h5` file.
+
+    Raises:
+        InputError: a file that is missing or does not match.
+    """
     try:
-        model.load_weights(path)
+        model.load_weights(expanded(path))
     except Exception as error:
-        received = Shown(f"{path!r}, which does not fit ({first_line(error)})")
-        raise invalid("weights", f"saved from the same {model.name}", received) from error
+        rule = f"'imagenet', 'none' or a file saved from the same {model.name}"
+        raise invalid("weights", rule, Shown(f"{path!r} ({first_line(error)})")) from error
 
 
 def _published(name: str, weights: str, shape: Shape) -> keras.Model:
     try:
         return BACKBONES[name]("imagenet" if weights == "imagenet" else None, shape)
-    except InputError:
-        raise
     except Exception as error:
-        raise InputError(
-            f"The backbone {name!r} with weights={weights!r} cannot be built for {shape[0]}×"
-            f"{shape[1]} pixels: {first_line(error)}. Use weights='none' or a .keras file."
-        ) from error
-
-
-def _from_file(path: str) -> keras.Model:
-    model = read_model(path)
-    if not getattr(model, "inputs", None):
-        raise invalid("backbone", "a functional model", path)
-    return model
+        rule = f"available with weights={weights!r} for {shape[0]}×{shape[1]} pixels"
+        received = Shown(f"{name!r} ({first_line(error)})")
+        fix = "Use weights='none' or a .keras file."
+        raise invalid("backbone", rule, received, fix) from error
 
 
 def _keras_cv(preset: str, weights: str) -> keras.Model:
     models = checks.installed("keras_cv.models", "keras-cv")
     families = [value for key, value in vars(models).items() if key.endswith("Backbone")]
     presets = sorted({preset for family in families for preset in family.presets})
-    preset = os.path.expanduser(preset)
-    if preset not in presets and not Path(preset).is_dir():
-        rule = f"keras_cv: with one of {', '.join(presets)} or the folder of a preset"
-        raise invalid("backbone", rule, preset)
     try:
-        net = models.Backbone.from_preset(preset, load_weights=weights == "imagenet")
+        folder = str(expanded(preset))
+        net = models.Backbone.from_preset(folder, load_weights=weights == "imagenet")
     except Exception as error:
-        raise InputError(
-            f"The KerasCV backbone {preset!r} cannot be downloaded: {first_line(error)}. Pass the "
-            "folder of a preset."
-        ) from error
+        rule = f"keras_cv: with one of {', '.join(presets)} or the folder of a preset"
+        raise invalid("backbone", rule, Shown(f"{preset!r} ({first_line(error)})")) from error
     # A plain functional model of the same layers: KerasCV's own class cannot be cloned.
     return keras.Model(net.input, net.output, name="keras_cv")
 
 
 def _check_map(model: keras.Model, name: str, image_size: tuple[int, int]) -> None:
-    shape = model.compute_output_shape((None, *image_size, 3))
+    functional = bool(getattr(model, "inputs", None))
+    shape = model.compute_output_shape((None, *image_size, 3)) if functional else None
     if not isinstance(shape, tuple) or len(shape) != 4 or None in shape[1:] or 0 in shape:
         received = Shown(f"{shape} of {name!r} for {image_size[0]}×{image_size[1]} pixels")
         fix = "Use a model without its classifier."
-        raise invalid("backbone", "a network with one feature map (b, h, w, d)", received, fix)
+        raise invalid(
+            "backbone", "a functional model with one feature map (b, h, w, d)", received, fix
+        )

@@ -48,6 +48,9 @@ def stripes(model: keras.Model, count: int | None = None, pooling: str = "max") 
         count: s; None: one for each row of the feature map.
         pooling: `"max"` or `"avg"`, along a stripe.
 
+    Returns:
+        Model of images `(b, h, w, 3)` → the dict of both outputs.
+
     Raises:
         InputError: a model without the layer "pool", such as an ensemble; more stripes than rows.
 
@@ -71,6 +74,9 @@ def ensemble(members: Sequence[keras.Model]) -> keras.Model:
 
     Args:
         members: models of `build` for images of one size, and the same points if any.
+
+    Returns:
+        Model of the inputs of a member → `{"embedding": (b, Σ d)}`.
 
     Raises:
         InputError: no members, or inputs of different shapes.

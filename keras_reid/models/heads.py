@@ -28,19 +28,35 @@ Head = Callable[..., dict[str, Any]]
 
 
 def batch_norm(x: Any, name: str = "embedding") -> Any:
-    """Batch normalization without shift, the BNNeck."""
+    """Batch normalization without shift, the BNNeck.
+
+    Args:
+        x: features `(b, d)`, or parts `(b, p, d)`.
+        name: name of the layer.
+    """
     # Without a shift, the identities are spread around the origin, for a classifier without bias.
     # The momentum is low, because re-identification is trained in few, large steps.
     return keras.layers.BatchNormalization(center=False, momentum=0.9, name=name)(x)
 
 
 def no_neck(x: Any, name: str = "embedding") -> Any:
-    """Return the features unchanged."""
+    """Return the features unchanged.
+
+    Args:
+        x: features `(b, d)`.
+        name: name of the layer.
+    """
     return keras.layers.Identity(name=name)(x)
 
 
 def linear(x: Any, num_identities: int, name: str = "logits") -> Any:
-    """Return the logits of a linear classifier."""
+    """Return the logits `(b, c)` of a linear classifier without bias.
+
+    Args:
+        x: features `(b, d)`.
+        num_identities: c.
+        name: name of the layer.
+    """
     return keras.layers.Dense(
         num_identities,
         use_bias=False,
@@ -51,7 +67,12 @@ def linear(x: Any, num_identities: int, name: str = "logits") -> Any:
 
 
 def cosine(x: Any, num_identities: int) -> Any:
-    """Return the cosines between the features and the weights of each identity."""
+    """Return the cosines `(b, c)` between the features and the weights of each identity.
+
+    Args:
+        x: features `(b, d)`.
+        num_identities: c.
+    """
     return CosineClassifier(num_identities, name="logits")(x)
 
 

@@ -1,6 +1,7 @@
 """Models of images: backbone, pooling, neck, classifier and heads."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 
@@ -13,6 +14,7 @@ from keras_reid.models.reid_model import ReidModel
 from keras_reid.models.stem import check, pixels, pooled
 
 
+# The keyword arguments are the options of a model.
 def build(
     backbone: str,
     num_identities: int | None,
@@ -72,15 +74,8 @@ def build(
         >>> {name: tuple(output.shape) for name, output in outputs.items()}
         {'features': (2, 128), 'embedding': (2, 128), 'logits': (2, 10)}
     """
-    check(
-        image_size,
-        width,
-        num_identities,
-        pooling=pooling,
-        neck=neck,
-        embedding=embedding,
-        classifier=classifier,
-    )
+    choices = {"pooling": pooling, "neck": neck, "embedding": embedding, "classifier": classifier}
+    check(image_size, width, num_identities, **choices)
     if centers and num_identities is None:
         raise invalid("num_identities", "a number for centers", None)
 
@@ -93,14 +88,7 @@ def build(
     for head in heads:
         for name, shape in inputs_of(head).items():
             inputs[name] = keras.Input(shape, name=name)
-    tensors = {"features": features, **inputs}
-    outputs = {"features": features}
-    for head in heads:
-        needed = {name: tensors[name] for name in getattr(head, "needs", ())}
-        more = head(maps, num_identities, **needed)
-        if twice := sorted(outputs.keys() & more.keys()):
-            raise InputError(f"Two heads have the outputs {twice}. Use one of them.", "heads")
-        outputs |= more
+    outputs = _outputs_of(heads, maps, num_identities, {"features": features, **inputs})
     if "embedding" not in outputs:
         behind = NECKS[neck](features, "embedding" if embedding == "neck" else "neck")
         outputs["embedding"] = behind if embedding == "neck" else no_neck(features)
@@ -109,3 +97,24 @@ def build(
     if centers and num_identities is not None:
         outputs["centers"] = Centers(num_identities, name="centers")(features)
     return ReidModel(images if len(inputs) == 1 else inputs, outputs, name="embedder")
+
+
+def _outputs_of(
+    heads: Sequence[Head], maps: Any, num_identities: int | None, tensors: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the features and the outputs of all heads.
+
+    Args:
+        heads: heads of `keras_reid.models.heads`.
+        maps: feature map `(b, h, w, d)`.
+        num_identities: c, or None.
+        tensors: features and inputs by name, which a head may need.
+    """
+    outputs = {"features": tensors["features"]}
+    for head in heads:
+        needed = {name: tensors[name] for name in getattr(head, "needs", ())}
+        more = head(maps, num_identities, **needed)
+        if twice := sorted(outputs.keys() & more.keys()):
+            raise InputError(f"Two heads have the outputs {twice}. Use one of them.", "heads")
+        outputs |= more
+    return outputs

@@ -18,6 +18,7 @@ from keras_reid.models.stem import check, pixels, pooled
 PARTS = ("head", "gate", "tail", "distance")  # layers of a pair verifier
 
 
+# The keyword arguments are the options of a model.
 def build_pair_verifier(
     backbone: str,
     image_size: tuple[int, int] = (256, 128),
@@ -186,7 +187,7 @@ def pair_distances(
 
     Example:
         >>> from keras_reid import models
-        >>> model = models.build_pair_verifier("tiny", (64, 32), weights="none")
+        >>> model = models.build_pair_verifier("tiny", (64, 32), weights="none")  # not trained.
         >>> images = np.random.default_rng(0).integers(0, 256, (3, 64, 32, 3), "uint8")
         >>> apart = pair_distances(model, images[:1], images)
         >>> apart.shape, bool(apart[0, 0] < 1e-3)

@@ -90,6 +90,9 @@ def pretrained(name: str = "person-mobilenetv2") -> "keras.Model":
     Args:
         name: name in `PRETRAINED`.
 
+    Returns:
+        Keras model with the outputs `features` and `embedding`.
+
     Raises:
         InputError: an unknown name, or a missing or changed file.
     """

@@ -12,6 +12,7 @@ from keras_reid.models.reid_model import ReidModel
 from keras_reid.models.stem import check, pixels, pooled
 
 
+# The keyword arguments are the options of a model.
 def build_tracklet(
     backbone: str,
     num_identities: int | None,
