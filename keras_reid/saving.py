@@ -30,6 +30,9 @@ def load_model(
         compile: restore the optimizer and the losses.
         safe_mode: refuse to deserialize Python lambdas.
 
+    Returns:
+        The model, compiled if the file has a compiled one.
+
     Raises:
         ValueError: the file does not exist or is not a model, as in Keras.
     """

@@ -138,7 +138,7 @@ BREAKS = (
     ),
     Break(
         "MixStyle is inserted at stride 2 instead of stride 4",
-        "keras_reid/models/backbones.py",
+        "keras_reid/models/adapted.py",
         "in (4, 8)",
         "in (2, 8)",
         "unit/test_domains.py::test_backbone_mixstyle_is_in_early_stages_and_keeps_inference",
@@ -298,7 +298,7 @@ BREAKS = (
     ),
     Break(
         "batch-hard mining selects the nearest positive",
-        "keras_reid/mining.py",
+        "keras_reid/mining/__init__.py",
         "read(None, farthest(choice, positive)),",
         "read(None, nearest(choice, positive)),",
         "conformance/test_conformance.py::test_losses_value_and_gradient_match_oracle",
@@ -306,7 +306,7 @@ BREAKS = (
     ),
     Break(
         "batch-hard mining selects the farthest negative",
-        "keras_reid/mining.py",
+        "keras_reid/mining/__init__.py",
         "read(None, nearest(choice, negative)),",
         "read(None, farthest(choice, negative)),",
         "conformance/test_conformance.py::test_losses_value_and_gradient_match_oracle",
@@ -314,14 +314,14 @@ BREAKS = (
     ),
     Break(
         "batch-hard mining ignores the `read` function",
-        "keras_reid/mining.py",
+        "keras_reid/mining/__init__.py",
         "    read = read or entries(distances)\n    return Mined(\n        read(None, farthest",
         "    read = entries(distances)\n    return Mined(\n        read(None, farthest",
         "unit/test_mining.py::test_batch_hard_read_function_returns_other_distances",
     ),
     Break(
         "margin sample mining selects the nearest positive pair",
-        "keras_reid/mining.py",
+        "keras_reid/mining/__init__.py",
         "read(*nearest_pair(-choice, positive))",
         "read(*nearest_pair(choice, positive))",
         "conformance/test_conformance.py::test_losses_value_and_gradient_match_oracle",
@@ -329,7 +329,7 @@ BREAKS = (
     ),
     Break(
         "soft mining weights ignore the temperature",
-        "keras_reid/mining.py",
+        "keras_reid/mining/selection.py",
         "(chosen - largest) / temperature",
         "(chosen - largest)",
         "conformance/test_conformance.py::test_losses_value_and_gradient_match_oracle",
@@ -337,22 +337,22 @@ BREAKS = (
     ),
     Break(
         "soft mining weights have a gradient",
-        "keras_reid/mining.py",
+        "keras_reid/mining/__init__.py",
         "weights = ops.stop_gradient(weights) if self.stop_gradient_weights else weights",
         "weights = weights + 0",
         "unit/test_mining.py::test_soft_hard_weights_have_no_gradient",
     ),
     Break(
         "semi-hard mining accepts negatives nearer than the positive",
-        "keras_reid/mining.py",
-        "ops.where(negatives > at(distances, column), negatives, MASKED)",
+        "keras_reid/mining/semihard.py",
+        "ops.where(negatives > _at(distances, column), negatives, MASKED)",
         "ops.where(negative, negatives, MASKED)",
         "conformance/test_conformance.py::test_losses_value_and_gradient_match_oracle",
         "SemiHard",
     ),
     Break(
         "anchors without positives count as valid",
-        "keras_reid/mining.py",
+        "keras_reid/mining/selection.py",
         "return ops.logical_and(ops.any(positive, axis=-1), ops.any(negative, axis=-1))",
         "return ops.any(negative, axis=-1)",
         "conformance/test_conformance.py::test_loss_without_comparisons_has_zero_value_and_gradient",
@@ -388,7 +388,7 @@ BREAKS = (
     ),
     Break(
         "square root is not guarded against zero distances",
-        "keras_reid/distances/points.py",
+        "keras_reid/distances/rows.py",
         "root = ops.sqrt(ops.where(zero, ops.ones_like(squared), squared))",
         "root = ops.sqrt(squared)",
         "unit/test_distances.py::test_paired_euclidean_coincident_pair_has_zero_gradient",
@@ -403,7 +403,7 @@ BREAKS = (
     ),
     Break(
         "gradient of unit vectors is not projected",
-        "keras_reid/distances/points.py",
+        "keras_reid/distances/rows.py",
         "(received - along * direction) / length",
         "received / length",
         "conformance/test_conformance.py::test_losses_value_and_gradient_match_oracle",
@@ -411,7 +411,7 @@ BREAKS = (
     ),
     Break(
         "half-precision points are not cast to float32",
-        "keras_reid/distances/points.py",
+        "keras_reid/distances/rows.py",
         'else ops.cast(x, "float32")',
         "else x",
         "unit/test_distances.py::test_distances_half_precision_computes_in_float32",
@@ -1124,7 +1124,7 @@ BREAKS = (
     ),
     Break(
         "gradients exceed the half-precision range",
-        "keras_reid/distances/points.py",
+        "keras_reid/distances/rows.py",
         "ops.clip(received, -largest, largest)",
         "received",
         "conformance/test_conformance.py::test_losses_extreme_feature_scales_are_finite",

@@ -13,18 +13,14 @@ from typing import Any
 
 from keras_reid import checks
 from keras_reid.distances.points import (
-    MASKED,
-    PRECISE,
     cosine,
     euclidean,
     expansion,
     precomputed,
-    root,
     same_index,
     squared_euclidean,
-    squared_paired,
-    unit,
 )
+from keras_reid.distances.rows import MASKED, PRECISE, root, squared_paired, unit
 from keras_reid.distances.stripes import aligned, aligned_paired
 from keras_reid.distances.visibility import visible
 
@@ -49,8 +45,16 @@ _PAIRED: dict[Distance, Distance] = {
 def get(distance: str | Distance) -> Distance:
     """Look up a distance by name; return a function unchanged.
 
+    Args:
+        distance: key of `DISTANCES`, or a function.
+
     Raises:
         InputError: if the name is unknown.
+
+    Example:
+        >>> from keras_reid import distances
+        >>> distances.get("cosine") is distances.cosine
+        True
     """
     if callable(distance):
         return distance
@@ -59,10 +63,19 @@ def get(distance: str | Distance) -> Distance:
 
 
 def paired(distance: Distance) -> Distance | None:
-    """Return the same distance row by row, `(n, …), (n, …) → (n,)`, from exact differences.
+    """Return the same distance row by row, from exact differences.
+
+    Args:
+        distance: value of `DISTANCES`.
 
     Returns:
-        None for a function that is not one of `DISTANCES`.
+        Function `(n, …), (n, …) → (n,)`; None for a function that is not one of `DISTANCES`.
+
+    Example:
+        >>> import numpy as np
+        >>> rowwise = paired(euclidean)
+        >>> print(np.array(rowwise([[0.0, 0.0], [1.0, 1.0]], [[3.0, 4.0], [1.0, 1.0]])))
+        [5. 0.]
     """
     return _PAIRED.get(distance)
 

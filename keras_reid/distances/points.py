@@ -7,17 +7,13 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_reid.distances.rows import MASKED, PRECISE, at_least_float32, root, unit
 from keras_reid.errors import Shown, invalid
 
 Tensor = Any
 
-# Losses with one of the distances can then be saved.
+# Losses with one of the distances or miners can then be saved.
 registered = keras.saving.register_keras_serializable(package="keras_reid")
-
-# Under JAX double precision is off by default: there, near pairs are only as exact as float32 is.
-# Matrix products are written with `@` below, since `ops.matmul` multiplies float64 in float32
-# under PyTorch.
-PRECISE = "float32" if keras.backend.backend() == "jax" else "float64"
 
 # The Gram expansion |a|² + |b|² − 2ab has an error of a few float32 roundings of |a|² + |b|²,
 # independent of the distance. A pair at 1e-4 of the norm has an error of 7e-4 of the norm, and of
@@ -28,10 +24,6 @@ _NEAR = 0.02
 # The error of a gradient is a rounding of the norm over the distance: five digits remain for much
 # nearer pairs.
 _TOUCHING = 2e-4
-
-# Larger than the squared distances of float32 points; finite, because infinity times a weight of 0
-# is NaN.
-MASKED = 1e38
 
 
 @registered
@@ -47,6 +39,11 @@ def squared_euclidean(x: Tensor, y: Tensor | None = None) -> Tensor:
 
     Raises:
         InputError: if an argument is not a matrix or the widths differ.
+
+    Example:
+        >>> import numpy as np
+        >>> print(np.array(squared_euclidean([[0.0, 0.0]], [[3.0, 4.0], [0.0, 1.0]])))
+        [[25.  1.]]
     """
     if y is None:
         return _among(_points(x), rooted=False)
@@ -55,11 +52,22 @@ def squared_euclidean(x: Tensor, y: Tensor | None = None) -> Tensor:
 
 @registered
 def euclidean(x: Tensor, y: Tensor | None = None) -> Tensor:
-    """`|x_i − y_j|`; arguments, shapes and errors as `squared_euclidean`.
+    """`|x_i − y_j|`.
 
-    >>> import numpy as np
-    >>> np.array(euclidean([[0.0, 0.0]], [[3.0, 4.0], [0.0, 1.0]])).tolist()
-    [[5.0, 1.0]]
+    Args:
+        x: points `(n, d)`.
+        y: points `(m, d)`; None compares the rows of `x` with each other.
+
+    Returns:
+        `(n, m)` distances, in units of `x`.
+
+    Raises:
+        InputError: if an argument is not a matrix or the widths differ.
+
+    Example:
+        >>> import numpy as np
+        >>> print(np.array(euclidean([[0.0, 0.0]], [[3.0, 4.0], [0.0, 1.0]])))
+        [[5. 1.]]
     """
     if y is None:
         return _among(_points(x), rooted=True)
@@ -68,16 +76,47 @@ def euclidean(x: Tensor, y: Tensor | None = None) -> Tensor:
 
 @registered
 def cosine(x: Tensor, y: Tensor | None = None) -> Tensor:
-    """`1 − cos(x_i, y_j)`, in [0, 2]; arguments, shapes and errors as `squared_euclidean`.
+    """`1 − cos(x_i, y_j)`.
 
     Computed as `|x̂_i − ŷ_j|² / 2`, which does not cancel for near pairs.
+
+    Args:
+        x: points `(n, d)`.
+        y: points `(m, d)`; None compares the rows of `x` with each other.
+
+    Returns:
+        `(n, m)` in [0, 2], independent of the lengths of the points.
+
+    Raises:
+        InputError: if an argument is not a matrix or the widths differ.
+
+    Example:
+        >>> import numpy as np
+        >>> print(np.array(cosine([[1.0, 0.0]], [[2.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])))
+        [[0. 1. 2.]]
     """
     return squared_euclidean(unit(x), None if y is None else unit(y)) / 2
 
 
 @registered
 def precomputed(x: Tensor) -> Tensor:
-    """`x_ij` itself: `x` is already a matrix `(n, n)` of distances, learned ones for example."""
+    """`x_ij` itself: the argument already contains distances, learned ones for example.
+
+    Args:
+        x: distances `(n, n)`.
+
+    Returns:
+        `(n, n)` in float32 or float64.
+
+    Raises:
+        InputError: if `x` is not a square matrix.
+
+    Example:
+        >>> import numpy as np
+        >>> print(np.array(precomputed([[0, 2], [2, 0]])))
+        [[0. 2.]
+         [2. 0.]]
+    """
     x = _points(x)
     if None not in x.shape and x.shape[0] != x.shape[1]:
         fix = "Pass the distances of a batch to itself."
@@ -85,28 +124,21 @@ def precomputed(x: Tensor) -> Tensor:
     return x
 
 
-def unit(x: Tensor) -> Tensor:
-    """`x / |x|` along the last axis; a zero row stays zero and its gradient is finite."""
-    x = at_least_float32(x)
-
-    @ops.custom_gradient
-    def unit(x: Tensor) -> tuple[Tensor, Callable[..., Tensor]]:
-        squared = ops.sum(x * x, axis=-1, keepdims=True)
-        length = ops.sqrt(ops.where(squared <= 0, ops.ones_like(squared), squared))
-        direction = x / length
-
-        def gradient(*arguments: Tensor, upstream: Tensor | None = None) -> Tensor:
-            received = arguments[0] if upstream is None else upstream
-            along = ops.sum(received * direction, axis=-1, keepdims=True)
-            return (received - along * direction) / length
-
-        return direction, gradient
-
-    return unit(x)
-
-
 def same_index(x: Tensor) -> Tensor:
-    """`i == j`: the diagonal `(n, n)` as a mask, for `x` of `(n, …)`; n may be unknown."""
+    """`i == j`: the diagonal as a mask.
+
+    Args:
+        x: tensor `(n, …)`; n may be unknown.
+
+    Returns:
+        Booleans `(n, n)`.
+
+    Example:
+        >>> import numpy as np
+        >>> print(np.array(same_index(np.zeros((2, 8)))))
+        [[ True False]
+         [False  True]]
+    """
     index = ops.arange(ops.shape(x)[0], dtype="int32")  # the default follows floatx
     return index[:, None] == index[None, :]
 
@@ -175,7 +207,22 @@ def _squared_between(x: Tensor, y: Tensor) -> Tensor:
 
 
 def expansion(a: Tensor, b: Tensor, weight: Tensor | None = None) -> Tensor:
-    """`|a_i|² + |b_j|² − 2 a_i·b_j`, or with weights w `(d,)` `Σ_c w_c (a_ic − b_jc)²`."""
+    """`|a_i|² + |b_j|² − 2 a_i·b_j`, or with weights w `Σ_c w_c (a_ic − b_jc)²`.
+
+    Args:
+        a: points `(n, d)`, centered for exact results.
+        b: points `(m, d)`.
+        weight: w, `(d,)`; None: 1.
+
+    Returns:
+        `(n, m)`, in squared units of the points; rounding errors may be below 0.
+
+    Example:
+        >>> import numpy as np
+        >>> origin, points = np.array([[0.0, 0.0]]), np.array([[3.0, 4.0]])
+        >>> print(np.array(expansion(origin, points, np.array([1.0, 2.0]))))
+        [[41.]]
+    """
     weighted = a if weight is None else weight * a
     other = b if weight is None else weight * b
     own, others = ops.sum(weighted * a, axis=-1), ops.sum(other * b, axis=-1)
@@ -191,51 +238,12 @@ def squared_gram(a: Tensor, b: Tensor) -> Tensor:
     return ops.where(squared <= rounding * scale, ops.zeros_like(squared), squared)
 
 
-def root(squared: Tensor) -> Tensor:
-    """`√x`, with the gradient 0 at 0."""
-    # The root has an infinite gradient at 0, and a single `where` around it is NaN under XLA:
-    # the inner one keeps 0 away from the root, the outer one puts it back.
-    zero = squared <= 0
-    root = ops.sqrt(ops.where(zero, ops.ones_like(squared), squared))
-    return ops.where(zero, ops.zeros_like(root), root)
-
-
-def squared_paired(x: Tensor, y: Tensor) -> Tensor:
-    """`|x − y|²` along the last axis."""
-    difference = at_least_float32(x) - at_least_float32(y)
-    return ops.sum(difference * difference, axis=-1)
-
-
 def _points(x: Tensor) -> Tensor:
     x = at_least_float32(x)
     if len(x.shape) != 2:
         fix = "Flatten or pool the features first."
         raise invalid("x", "a matrix (rows, features)", Shown(f"shape {tuple(x.shape)}"), fix)
     return x
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """Return half precision and integers in float32.
-
-    Gradients are clipped to the largest float16, 65,504: `x / |x|` of a row of length 1e-6 has a
-    slope of a million.
-    """
-    x = ops.convert_to_tensor(x)
-    dtype = keras.backend.standardize_dtype(x.dtype)
-    if dtype == "float16":
-        return _from_half(x)
-    return x if dtype == "float64" else ops.cast(x, "float32")
-
-
-@ops.custom_gradient
-def _from_half(x: Tensor) -> tuple[Tensor, Callable[..., Tensor]]:
-    largest = float(np.finfo(np.float16).max)
-
-    def gradient(*arguments: Tensor, upstream: Tensor | None = None) -> Tensor:
-        received = arguments[0] if upstream is None else upstream
-        return ops.cast(ops.clip(received, -largest, largest), "float16")
-
-    return ops.cast(x, "float32"), gradient
 
 
 def check_widths(x: Tensor, y: Tensor) -> None:

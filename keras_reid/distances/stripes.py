@@ -6,14 +6,8 @@ from typing import Any
 
 from keras import ops
 
-from keras_reid.distances.points import (
-    at_least_float32,
-    check_widths,
-    euclidean,
-    registered,
-    root,
-    squared_paired,
-)
+from keras_reid.distances.points import check_widths, euclidean, registered
+from keras_reid.distances.rows import at_least_float32, root, squared_paired
 from keras_reid.errors import Shown, invalid
 
 Tensor = Any
@@ -44,6 +38,13 @@ def aligned(x: Tensor, y: Tensor | None = None, return_path: bool = False) -> An
 
     Raises:
         InputError: if an argument is not `(images, stripes, features)` or the widths differ.
+
+    Example:
+        >>> import numpy as np
+        >>> person = np.array([[[0.0], [50.0], [100.0]]])  # head, body, legs
+        >>> lower, other = [[0.0], [0.0], [50.0]], [[200.0], [250.0], [300.0]]
+        >>> print(np.array(aligned(person, np.array([lower, other]))))
+        [[2. 5.]]
     """
     x = _images(x)
     if y is None:
@@ -62,7 +63,24 @@ def aligned(x: Tensor, y: Tensor | None = None, return_path: bool = False) -> An
 
 
 def aligned_paired(x: Tensor, y: Tensor) -> Tensor:
-    """`aligned` of one image with one: `(b, s, d), (b, t, d) → (b,)`, from exact differences."""
+    """`aligned` of one image with one, from exact differences.
+
+    Args:
+        x: stripes `(b, s, d)`, from top to bottom; s must be static.
+        y: stripes `(b, t, d)`.
+
+    Returns:
+        `(b,)` in [0, s + t − 1).
+
+    Raises:
+        InputError: if an argument is not `(images, stripes, features)` or the widths differ.
+
+    Example:
+        >>> import numpy as np
+        >>> person, lower = np.array([[[0.0], [50.0]]]), np.array([[[0.0], [0.0]]])
+        >>> print(np.array(aligned_paired(person, lower)))
+        [1.]
+    """
     x, y = _images(x), _images(y)
     check_widths(x, y)
     cells = saturated(root(squared_paired(x[:, :, None], y[:, None])))

@@ -4,7 +4,8 @@ from typing import Any
 
 from keras import ops
 
-from keras_reid.distances.points import at_least_float32, euclidean
+from keras_reid.distances.points import euclidean
+from keras_reid.distances.rows import at_least_float32
 from keras_reid.errors import Shown, invalid
 
 Tensor = Any
@@ -24,9 +25,10 @@ def visible(
     arXiv:2003.08177), after Sun et al. (Perceive Where to Focus, CVPR 2019, arXiv:1904.00537).
 
     Args:
-        parts: `(n, p, d)`; p must be static.
-        visibility: `(n, p)`, at least 0.
-        other_parts, other_visibility: `(m, p, d)` and `(m, p)`.
+        parts: f, `(n, p, d)`; p must be static.
+        visibility: v, `(n, p)`, at least 0.
+        other_parts: f', `(m, p, d)`.
+        other_visibility: v', `(m, p)`, at least 0.
         whole: `(n, m)`, `|g − g'|`, distances of the global features.
 
     Returns:
@@ -34,6 +36,14 @@ def visible(
 
     Raises:
         InputError: shapes that do not match.
+
+    Example:
+        >>> import numpy as np
+        >>> parts, others = np.array([[[0.0], [0.0]]]), np.array([[[1.0], [9.0]]])
+        >>> full, half = np.array([[1.0, 1.0]]), np.array([[1.0, 0.0]])  # without the legs.
+        >>> whole = np.array([[3.0]])
+        >>> print(np.array(visible(parts, full, others, half, whole)))  # (3 + 1) / (1 + 1)
+        [[2.]]
     """
     parts, other_parts = at_least_float32(parts), at_least_float32(other_parts)
     count = parts.shape[1] if len(parts.shape) == 3 else None

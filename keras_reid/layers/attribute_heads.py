@@ -22,6 +22,12 @@ class AttributeProbabilities(keras.layers.Layer):
 
     Raises:
         InputError: an empty group, a column in two groups, or an unknown column.
+
+    Example:
+        >>> import numpy as np
+        >>> layer = AttributeProbabilities(exclusive=[[1, 2]])
+        >>> print(np.round(layer(np.log([[1.0, 1.0, 3.0]])), 2))  # columns 1 and 2 add up to 1
+        [[0.5  0.25 0.75]]
     """
 
     def __init__(
@@ -51,6 +57,12 @@ class AttributeReweighting(keras.layers.Layer):
     """`σ(V a + b) ∘ a`: weight of an attribute, given all others: `(b, m)` → `(b, m)`.
 
     The attribute re-weighting module of Lin et al. (Pattern Recognition 2019, arXiv:1703.07220).
+
+    Example:
+        >>> layer = AttributeReweighting()
+        >>> layer.build((None, 3))
+        >>> [tuple(weight.shape) for weight in layer.weights]
+        [(3, 3), (3,)]
     """
 
     def build(self, input_shape: Shape) -> None:

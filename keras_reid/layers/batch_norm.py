@@ -15,6 +15,16 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
     MobileNetV2 at 128×64 1.5 times faster on two CPU cores. Keras computes the cases that the
     kernel does not support: another axis, rank or dtype of weights, a mask, synchronized or
     re-normalized statistics, another backend than TensorFlow.
+
+    Args:
+        kwargs: arguments of `keras.layers.BatchNormalization`.
+
+    Example:
+        >>> import numpy as np
+        >>> maps = np.array([[[[0.0], [2.0]]]], "float32")  # mean 1, deviation 1
+        >>> layer = FusedBatchNormalization(epsilon=1e-6)
+        >>> print(np.round(layer(maps, training=True), 2).ravel())
+        [-1.  1.]
     """
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:

@@ -36,6 +36,14 @@ class CosineClassifier(_OnePerIdentity):
 
     Raises:
         InputError: if there is no identity.
+
+    Example:
+        >>> import numpy as np
+        >>> layer = CosineClassifier(num_identities=2)
+        >>> layer.build((None, 2))
+        >>> layer.set_weights([np.eye(2)])
+        >>> print(np.array(layer(np.array([[3.0, 4.0]]))))
+        [[0.6 0.8]]
     """
 
     def build(self, input_shape: Shape) -> None:
@@ -64,6 +72,12 @@ class PartClassifiers(_OnePerIdentity):
 
     Raises:
         InputError: if there is no identity.
+
+    Example:
+        >>> import numpy as np
+        >>> layer = PartClassifiers(num_identities=10)
+        >>> tuple(layer(np.zeros((2, 6, 256))).shape)
+        (2, 6, 10)
     """
 
     def build(self, input_shape: Shape) -> None:
@@ -90,6 +104,12 @@ class Centers(_OnePerIdentity):
 
     Raises:
         InputError: if there is no identity.
+
+    Example:
+        >>> import numpy as np
+        >>> layer = Centers(num_identities=2)
+        >>> print(np.array(layer(np.array([[3.0, 4.0]]))))  # the centers start at 0
+        [[25. 25.]]
     """
 
     def build(self, input_shape: Shape) -> None:

@@ -29,6 +29,12 @@ class PartPooling(keras.layers.Layer):
 
     Raises:
         InputError: more parts than rows.
+
+    Example:
+        >>> import numpy as np
+        >>> maps = np.array([1.0, 3.0, 5.0, 7.0]).reshape(1, 4, 1, 1)
+        >>> print(np.array(PartPooling(parts=2)(maps)).ravel())
+        [2. 6.]
     """
 
     def __init__(self, parts: int, refinable: bool = True, **kwargs: Any) -> None:

@@ -18,6 +18,12 @@ class GeneralizedMeanPooling2D(keras.layers.Layer):
     Args:
         p: initial exponent, at least 1.
         epsilon: floor of the activations; keeps the gradient of the power finite at 0.
+
+    Example:
+        >>> import numpy as np
+        >>> maps = np.array([0.0, 2.0]).reshape(1, 1, 2, 1)  # mean 1, maximum 2
+        >>> print(np.round(GeneralizedMeanPooling2D(p=3.0)(maps), 2))  # (8 / 2)^(1/3)
+        [[1.59]]
     """
 
     def __init__(self, p: float = 3.0, epsilon: float = 1e-6, **kwargs: Any) -> None:
@@ -43,7 +49,14 @@ class GeneralizedMeanPooling2D(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="keras_reid")
 class AverageMaxPooling2D(keras.layers.Layer):
-    """`mean_hw x + max_hw x`: `(b, h, w, d)` → `(b, d)`, in float32."""
+    """`mean_hw x + max_hw x`: `(b, h, w, d)` → `(b, d)`, in float32.
+
+    Example:
+        >>> import numpy as np
+        >>> maps = np.array([1.0, 2.0, 3.0, 6.0]).reshape(1, 2, 2, 1)
+        >>> print(np.array(AverageMaxPooling2D()(maps)))  # 3 + 6
+        [[9.]]
+    """
 
     def call(self, inputs: Any) -> Any:
         x = ops.cast(inputs, "float32")

@@ -21,6 +21,12 @@ class KeypointHeatmaps(keras.layers.Layer):
         sigma: σ, in cells.
 
     Called on points x, y (shares of the width and height of the image) and confidence.
+
+    Example:
+        >>> import numpy as np
+        >>> center = np.array([[[0.5, 0.5, 1.0]]])  # x, y, confidence
+        >>> print(np.round(KeypointHeatmaps(size=(1, 3))(center), 2).ravel())
+        [0.61 1.   0.61]
     """
 
     def __init__(
@@ -58,6 +64,14 @@ class PosePooling(keras.layers.Layer):
 
     Called on `[maps (b, h, w, d), heat (b, h, w, k), confidence (b, k)]`; returns parts
     `(b, p, d)` and visibility `(b, p)`.
+
+    Example:
+        >>> import numpy as np
+        >>> maps = np.array([[[[3.0], [7.0]]]])
+        >>> heat, confidence = np.eye(2).reshape(1, 1, 2, 2), np.array([[1.0, 0.0]])
+        >>> parts, visibility = PosePooling(groups=[[0], [1]])([maps, heat, confidence])
+        >>> print(np.round(parts, 2).ravel(), np.array(visibility))
+        [3. 7.] [[1. 0.]]
     """
 
     def __init__(
@@ -94,6 +108,12 @@ class VisibleParts(keras.layers.Layer):
     float32.
 
     Called on `[whole, parts, visibility]`.
+
+    Example:
+        >>> import numpy as np
+        >>> whole, parts = np.array([[3.0, 4.0]]), np.array([[[0.0, 5.0], [5.0, 0.0]]])
+        >>> print(np.round(VisibleParts()([whole, parts, np.array([[1.0, 0.0]])]), 2))
+        [[0.6 0.8 0.  1.  0.  0. ]]
     """
 
     def __init__(self, *, dtype: Any = "float32", **kwargs: Any) -> None:

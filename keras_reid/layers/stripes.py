@@ -35,6 +35,12 @@ class StripePooling(keras.layers.Layer):
 
     Raises:
         InputError: more stripes than rows, or an unknown pooling.
+
+    Example:
+        >>> import numpy as np
+        >>> maps = np.array([1.0, 3.0, 5.0, 7.0]).reshape(1, 4, 1, 1)
+        >>> print(np.array(StripePooling(stripes=2, pooling="max")(maps)).ravel())
+        [3. 7.]
     """
 
     def __init__(self, stripes: int, pooling: str = "avg", **kwargs: Any) -> None:

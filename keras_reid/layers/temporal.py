@@ -28,7 +28,14 @@ def _mean(x: Any, valid: Any) -> Any:
 
 @keras.saving.register_keras_serializable(package="keras_reid")
 class TemporalMean(keras.layers.Layer):
-    """`mean_t x_t` over the valid frames (Gao and Nevatia, arXiv:1805.02104)."""
+    """`mean_t x_t` over the valid frames (Gao and Nevatia, arXiv:1805.02104).
+
+    Example:
+        >>> import numpy as np
+        >>> clip, mask = np.array([[[1.0], [3.0], [99.0]]]), np.array([[True, True, False]])
+        >>> print(np.array(TemporalMean()([clip, mask])))
+        [[2.]]
+    """
 
     def call(self, inputs: Sequence[Any]) -> Any:
         return ops.cast(_mean(*_single(inputs)), self.compute_dtype)
@@ -36,7 +43,14 @@ class TemporalMean(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="keras_reid")
 class TemporalMax(keras.layers.Layer):
-    """`max_t x_t` over the valid frames (Zheng et al., MARS, ECCV 2016)."""
+    """`max_t x_t` over the valid frames (Zheng et al., MARS, ECCV 2016).
+
+    Example:
+        >>> import numpy as np
+        >>> clip, mask = np.array([[[1.0], [3.0], [99.0]]]), np.array([[True, True, False]])
+        >>> print(np.array(TemporalMax()([clip, mask])))
+        [[3.]]
+    """
 
     def call(self, inputs: Sequence[Any]) -> Any:
         x, valid = _single(inputs)
@@ -61,6 +75,12 @@ class TemporalAttention(keras.layers.Layer):
 
     Raises:
         InputError: an even context, or sizes below 1.
+
+    Example:
+        >>> import numpy as np
+        >>> clip, mask = np.array([[[1.0], [99.0]]]), np.array([[True, False]])
+        >>> print(np.array(TemporalAttention(width=4)([clip, mask])))  # the only valid frame
+        [[1.]]
     """
 
     def __init__(self, width: int = 256, context: int = 1, **kwargs: Any) -> None:
@@ -103,6 +123,12 @@ class TemporalRecurrent(keras.layers.Layer):
 
     Args:
         width: size of h.
+
+    Example:
+        >>> import numpy as np
+        >>> clip, mask = np.ones((1, 2, 8)), np.array([[False, False]])
+        >>> print(np.array(TemporalRecurrent(width=4)([clip, mask])))  # no valid frame
+        [[0. 0. 0. 0.]]
     """
 
     def __init__(self, width: int = 512, **kwargs: Any) -> None:
@@ -126,7 +152,13 @@ class TemporalRecurrent(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="keras_reid")
 class ClipsToFrames(keras.layers.Layer):
-    """`(b, t, …)` → `(b·t, …)`: frames as images."""
+    """`(b, t, …)` → `(b·t, …)`: frames as images.
+
+    Example:
+        >>> import numpy as np
+        >>> tuple(ClipsToFrames()(np.zeros((2, 5, 64, 32, 3))).shape)
+        (10, 64, 32, 3)
+    """
 
     def call(self, clips: Any) -> Any:
         return ops.reshape(clips, (-1, *clips.shape[2:]))
@@ -134,7 +166,14 @@ class ClipsToFrames(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="keras_reid")
 class FramesToClips(keras.layers.Layer):
-    """`[(b·t, …), mask (b, t)]` → `(b, t, …)`."""
+    """`[(b·t, …), mask (b, t)]` → `(b, t, …)`.
+
+    Example:
+        >>> import numpy as np
+        >>> frames, mask = np.zeros((10, 128)), np.ones((2, 5), bool)
+        >>> tuple(FramesToClips()([frames, mask]).shape)
+        (2, 5, 128)
+    """
 
     def call(self, inputs: Sequence[Any]) -> Any:
         frames, mask = inputs

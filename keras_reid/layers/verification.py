@@ -34,6 +34,12 @@ class MatchingGate(keras.layers.Layer):
 
     Raises:
         InputError: if sigma or epsilon is not positive, or the input is not two maps of one shape.
+
+    Example:
+        >>> import numpy as np
+        >>> a, b = np.array([[[[3.0, 4.0]]]]), np.array([[[[3.0, 40.0]]]])
+        >>> print(np.round(MatchingGate()([a, b])[0], 2).ravel())  # direction of (2 · 3, 4)
+        [0.83 0.55]
     """
 
     def __init__(self, sigma: float = 1.0, epsilon: float = 1e-6, **kwargs: Any) -> None:
@@ -72,6 +78,12 @@ class PairDistance(keras.layers.Layer):
 
     Args:
         dtype: float32 by default, because half precision is too coarse for distances.
+
+    Example:
+        >>> import numpy as np
+        >>> x, y = np.array([[3.0, 4.0], [3.0, 4.0]]), np.array([[6.0, 8.0], [-3.0, -4.0]])
+        >>> print(np.array(PairDistance()(x, y)))
+        [0. 2.]
     """
 
     def __init__(self, *, dtype: Any = "float32", **kwargs: Any) -> None:
@@ -105,6 +117,13 @@ class PairMetric(keras.layers.Layer):
 
     Raises:
         InputError: if an argument is not a matrix or the widths differ.
+
+    Example:
+        >>> import numpy as np
+        >>> points = np.array([[0.0, 0.0], [2.0, 0.0]])
+        >>> print(np.round(PairMetric()(points), 2))  # σ(0), and σ(2) at first
+        [[0.5  0.88]
+         [0.88 0.5 ]]
     """
 
     def __init__(self, *, dtype: Any = "float32", **kwargs: Any) -> None:

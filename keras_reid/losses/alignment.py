@@ -37,6 +37,14 @@ class AlignedTripletLoss(MetricLoss):
 
     Raises:
         InputError: if `by` is unknown, or the predictions are not this pair.
+
+    Example:
+        >>> import numpy as np
+        >>> features = np.array([[0.0], [3.0], [4.0], [9.0]])
+        >>> local = np.array([0.0, 50.0, 0.0, 50.0]).reshape(4, 1, 1)  # one stripe, 0 or 1 apart.
+        >>> losses = AlignedTripletLoss(margin=0.3, reduction=None)([0, 0, 1, 1], (features, local))
+        >>> print(np.round(losses, 2))  # S of the negatives: 0, 1, 1, 0
+        [1.3 0.3 0.3 1.3]
     """
 
     outputs: tuple[str, ...] = ("features", "local")

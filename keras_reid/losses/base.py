@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_reid import checks, distances, mining, replicas
-from keras_reid.distances.points import at_least_float32
+from keras_reid.distances.rows import at_least_float32
 from keras_reid.errors import invalid
 from keras_reid.losses.labels import LabeledLoss, checked_labels
 
@@ -69,9 +69,19 @@ class MetricLoss(LabeledLoss):
     Raises:
         InputError: if the margin is negative, the distance unknown, the labels have several
             columns (one-hot) or the sizes do not fit.
+
+    Example:
+        >>> import numpy as np
+        >>> class RatioLoss(MetricLoss):
+        ...     def formula(self, mined):
+        ...         return mined.positive / mined.negative
+        >>> embeddings = np.array([[0.0], [3.0], [4.0], [9.0]])
+        >>> print(np.round(RatioLoss(reduction=None)([0, 0, 1, 1], embeddings), 2))
+        [0.75 3.   5.   0.83]
     """
 
     miner: str | mining.Miner = "batch_hard"
+    allows_soft_margin = True
 
     def __init__(
         self,
@@ -82,7 +92,7 @@ class MetricLoss(LabeledLoss):
         **common: Any,
     ) -> None:
         super().__init__(**common)
-        check_margin("margin", margin)
+        check_margin("margin", margin, self.allows_soft_margin)
         self.margin = margin
         self.distance = distance
         self.normalize = normalize
@@ -130,7 +140,9 @@ class MetricLoss(LabeledLoss):
         """Return the loss and statistics of the batch, computed from the same distances.
 
         Args:
-            y_true, y_pred, sample_weight: as of the call.
+            y_true: identities `(b,)` or `(b, 1)`.
+            y_pred: predictions, as of the call.
+            sample_weight: weights of the anchors `(b,)`; None: 1.
 
         Returns:
             The loss, and the statistics of the batch as scalars without gradient:
@@ -181,7 +193,12 @@ class MetricLoss(LabeledLoss):
         return {name: ops.stop_gradient(value) for name, value in statistics.items()}
 
     def collapse_value(self, identities: int = 16, instances: int = 4) -> float:
-        """Return the loss of a batch with equal embeddings: the margin of a triplet loss."""
+        """Return the loss of a batch with equal embeddings: the margin of a triplet loss.
+
+        Args:
+            identities: number of identities of the batch.
+            instances: number of images of each identity.
+        """
         labels = np.repeat(np.arange(identities), instances)
         return float(ops.mean(self.call(labels, self._all_equal(len(labels)))))
 
@@ -252,9 +269,9 @@ def _count(mask: Tensor, dtype: Any = "float32") -> Tensor:
     return ops.sum(ops.cast(mask, dtype))
 
 
-def check_margin(name: str, margin: float | str) -> None:
-    """Raise `InputError` for a margin that is neither a distance nor "soft"."""
-    if margin is None or (isinstance(margin, str) and margin != "soft"):
-        raise invalid(name, 'a number of at least 0 or "soft"', margin)
+def check_margin(name: str, margin: float | str, soft: bool = True) -> None:
+    """Raise `InputError` for a margin that is neither a distance nor, if allowed, "soft"."""
+    if margin is None or (isinstance(margin, str) and not (soft and margin == "soft")):
+        raise invalid(name, "a number of at least 0" + soft * ' or "soft"', margin)
     if margin != "soft":
         checks.at_least(0, '0.3 is usual, "soft" is softplus.', **{name: margin})

@@ -70,9 +70,8 @@ def checked_labels(y_true: Tensor, y_pred: Any) -> Tensor:
     _check_numeric(y_true)
     labels = ops.convert_to_tensor(y_true)
     if getattr(labels.shape, "rank", 1) is not None:  # None: not static in TensorFlow
-        _check_one_column(tuple(labels.shape))
+        _check_shape(tuple(labels.shape), y_pred)
     labels = ops.reshape(_integers(labels), (-1,))
-    _check_sizes(labels, y_pred)
     if _is_float(labels):
         _check_integral(labels)
     return labels
@@ -105,11 +104,13 @@ def _check_integral(labels: Tensor) -> None:
         raise invalid("y_true", INDICES, wrong[0].item(), "Pass integers.")
 
 
-def _check_one_column(shape: tuple[int | None, ...]) -> None:
-    if not shape or any(size not in (1, None) for size in shape[1:]):
+def _check_shape(shape: tuple[int | None, ...], predictions: Any) -> None:
+    counts = [output.shape[0] for output in keras.tree.flatten(predictions)]
+    one_column = bool(shape) and all(size in (1, None) for size in shape[1:])
+    if not one_column or any(None not in (shape[0], n) and shape[0] != n for n in counts):
         rule = f"{INDICES}, of shape (b,) or (b, 1)"
         fix = "Convert one-hot labels with argmax(axis=-1)."
-        raise invalid("y_true", rule, Shown(f"shape {shape}"), fix)
+        raise invalid("y_true", rule, Shown(f"shape {shape} for {counts[0]} predictions"), fix)
 
 
 def _integers(labels: Tensor) -> Tensor:
@@ -122,13 +123,3 @@ def _integers(labels: Tensor) -> Tensor:
 
 def _is_float(labels: Tensor) -> bool:
     return "float" in keras.backend.standardize_dtype(labels.dtype)
-
-
-def _check_sizes(labels: Tensor, predictions: Any) -> None:
-    expected = labels.shape[0]
-    for embeddings in keras.tree.flatten(predictions):
-        received = embeddings.shape[0]
-        if None not in (expected, received) and expected != received:
-            shown = Shown(f"{expected} identities and {received} embeddings")
-            fix = "Pass y_true as (b,) class indices and y_pred as (b, d)."
-            raise invalid("y_true", "one identity for each embedding", shown, fix)

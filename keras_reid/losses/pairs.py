@@ -33,7 +33,15 @@ class ContrastiveLoss(MetricLoss):
             show one identity, else 0, and `y_pred` `(b,)` or `(b, 1)` are their distances.
         common: distance, normalize, gather, reduction, name and dtype of `MetricLoss`; unit
             vectors by default. With given pairs the distances are taken as they are.
+
+    Example:
+        >>> import numpy as np
+        >>> loss = ContrastiveLoss(margin=2.0, normalize=False)
+        >>> float(loss([0, 0, 1], np.array([[0.0], [1.0], [2.5]])))  # 1² + (0 + 0.5²) / 2
+        1.125
     """
+
+    allows_soft_margin = False
 
     def __init__(
         self,
@@ -48,7 +56,6 @@ class ContrastiveLoss(MetricLoss):
         if normalize is None:
             normalize = pairs == "batch" and distance != "precomputed"
         super().__init__(margin, distance, normalize, **common)
-        _check_numeric(margin)
         checks.one_of(_FORMS, form=form)
         checks.one_of(_REDUCTIONS, reduce_pairs=reduce_pairs)
         checks.one_of(("batch", "given"), pairs=pairs)
@@ -92,11 +99,15 @@ class LiftedStructureLoss(MetricLoss):
 
     The generalized lifted embedding loss of Hermans et al. (arXiv:1703.07737, who sum over the
     anchors) after Song et al. (CVPR 2016, arXiv:1511.06452).
+
+    Example:
+        >>> import numpy as np
+        >>> loss = LiftedStructureLoss(margin=1.0)
+        >>> float(loss([0, 0, 1], np.array([[0.0], [2.0], [3.0]])))  # (2 − 2) and (2 − 0)
+        1.0
     """
 
-    def __init__(self, margin: float = 0.3, *arguments: Any, **common: Any) -> None:
-        super().__init__(margin, *arguments, **common)
-        _check_numeric(margin)
+    allows_soft_margin = False
 
     def terms(self, batch: Batch) -> list[Terms]:
         joint = log_sums_exp(batch.distances, self.margin - batch.distances, batch)
@@ -115,7 +126,16 @@ class CircleLoss(MetricLoss):
         scale: γ.
         common: distance, normalize, gather, reduction, name and dtype of `MetricLoss`; cosine by
             default, so that s is the cosine.
+
+    Example:
+        >>> import numpy as np
+        >>> embeddings = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])  # s⁺ = 1, s⁻ = 0.
+        >>> loss = CircleLoss(margin=0.25, scale=16.0)
+        >>> round(float(loss([0, 0, 1], embeddings)), 3)  # ln(1 + e⁻¹ · e⁻¹)
+        0.127
     """
+
+    allows_soft_margin = False
 
     def __init__(
         self,
@@ -125,7 +145,6 @@ class CircleLoss(MetricLoss):
         **common: Any,
     ) -> None:
         super().__init__(margin, distance, **common)
-        _check_numeric(margin)
         checks.above(0, "64 is usual.", scale=scale)
         self.scale = scale
 
@@ -155,8 +174,3 @@ def log_sums_exp(pull: Tensor, push: Tensor, batch: Batch) -> Tensor:
     sums = [ops.sum(ops.where(mask, power, 0), axis=-1) for mask in masks]
     logs = [ops.log(ops.where(total > 0, total, 1)) for total in sums]
     return logs[0] + logs[1] + largest[0][:, 0] + largest[1][:, 0]
-
-
-def _check_numeric(margin: float | str) -> None:
-    if margin == "soft":
-        raise invalid("margin", "a number for this loss", margin)

@@ -30,6 +30,13 @@ class QuadrupletLoss(MetricLoss):
         common: distance, normalize, gather, reduction, name and dtype of `MetricLoss`; unit
             vectors and squared distances by default. For the learned metric g of the paper give
             `g ** 2` from `keras_reid.layers.PairMetric` and `distance="precomputed"`.
+
+    Example:
+        >>> import numpy as np
+        >>> embeddings = np.array([[0.0], [1.0], [3.0], [3.5]])  # of three identities.
+        >>> loss = QuadrupletLoss(distance="euclidean", normalize=False)
+        >>> float(loss([0, 0, 1, 2], embeddings))  # [1 − 3 + 1]₊, [1 − 2 + 1]₊ and 1 − 0.5 + 0.5
+        1.0
     """
 
     def __init__(
@@ -87,6 +94,14 @@ class ImprovedQuadrupletLoss(QuadrupletLoss):
         weight: of the pull.
         push: minimum distance of two other identities without a push.
         push_weight: of the push.
+
+    Example:
+        >>> import numpy as np
+        >>> embeddings = np.array([[0.0], [1.0], [3.0], [3.5]])
+        >>> units = {"distance": "euclidean", "normalize": False}
+        >>> loss = ImprovedQuadrupletLoss(weight=0.0, push=1.0, push_weight=1.0, **units)
+        >>> float(loss([0, 0, 1, 2], embeddings))  # the quadruplet loss 1 + [1 − 0.5]₊
+        1.5
     """
 
     def __init__(

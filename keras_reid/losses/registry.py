@@ -33,7 +33,7 @@ METRIC_LOSSES: "Registry[type[MetricLoss]]" = Registry(**dict(sorted(_PATHS.item
 DISTILLATION_LOSSES: "Registry[type[DistillationLoss]]" = Registry(
     logits="keras_reid.losses.distillation:LogitDistillationLoss",
     distances="keras_reid.losses.distillation:DistanceDistillationLoss",
-    ranks="keras_reid.losses.distillation:RankDistillationLoss",
+    ranks="keras_reid.losses.ranks:RankDistillationLoss",
 )
 # Kinds of `MarginSoftmaxLoss`.
 MARGINS: "Registry[Margin]" = Registry(

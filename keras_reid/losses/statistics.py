@@ -19,6 +19,14 @@ class BatchStatistics(keras.metrics.Metric):
     Args:
         loss: a metric loss.
         prefix: prefix of the names in the logs, such as `"features_"`, to measure several outputs.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_reid.losses import TripletHardLoss
+        >>> metric = BatchStatistics(TripletHardLoss(margin=1.0))
+        >>> metric.update_state([0, 0, 1, 1], np.array([[0.0], [3.0], [4.0], [9.0]]))
+        >>> {name: float(value) for name, value in metric.result().items()}
+        {'active': 0.5, 'positive': 4.0, 'negative': 5.0, 'norm': 4.0}
     """
 
     def __init__(

@@ -12,10 +12,22 @@ from keras_reid.skeletons import KEYPOINTS, skeleton_of
 
 
 def feature_maps(model: keras.Model) -> keras.Model:
-    """Return the part of a model of `build` from images to the pooled maps `(b, h', w', c)`.
+    """Return the part of a model from images to the pooled maps.
+
+    Args:
+        model: model of `build`, with a layer named "pool".
+
+    Returns:
+        Model of images `(b, h, w, 3)` → maps `(b, h', w', c)`, with the weights of `model`.
 
     Raises:
         InputError: a model without the layer "pool", such as an ensemble.
+
+    Example:
+        >>> from keras_reid import models
+        >>> model = models.build("tiny", None, (64, 32), weights="none")
+        >>> feature_maps(model).output_shape
+        (None, 8, 4, 128)
     """
     try:
         return keras.Model(model.input, model.get_layer("pool").input, name=model.name)
@@ -36,8 +48,17 @@ def stripes(model: keras.Model, count: int | None = None, pooling: str = "max") 
         count: s; None: one for each row of the feature map.
         pooling: `"max"` or `"avg"`, along a stripe.
 
+    Returns:
+        Model of images `(b, h, w, 3)` → the dict of both outputs.
+
     Raises:
         InputError: a model without the layer "pool", such as an ensemble; more stripes than rows.
+
+    Example:
+        >>> from keras_reid import models
+        >>> model = models.build("tiny", None, (64, 32), weights="none")
+        >>> {name: tuple(x.shape) for name, x in stripes(model, count=4).output.items()}
+        {'embedding': (None, 128), 'local': (None, 4, 128)}
     """
     maps = feature_maps(model).output
     local = StripePooling(count or maps.shape[1], pooling, name="stripes")(maps)
@@ -54,8 +75,19 @@ def ensemble(members: Sequence[keras.Model]) -> keras.Model:
     Args:
         members: models of `build` for images of one size, and the same points if any.
 
+    Returns:
+        Model of the inputs of a member → `{"embedding": (b, Σ d)}`.
+
     Raises:
         InputError: no members, or inputs of different shapes.
+
+    Example:
+        >>> import numpy as np
+        >>> pixels = keras.Input((2,))
+        >>> member = keras.Model(pixels, keras.layers.Identity()(pixels))
+        >>> joint = ensemble([member, member])
+        >>> print(np.round(joint(np.array([[3.0, 4.0]]))["embedding"], 2))
+        [[0.42 0.57 0.42 0.57]]
     """
     shapes = {tuple(tuple(x.shape) for x in model.inputs) for model in members}
     if len(shapes) != 1:
@@ -77,7 +109,24 @@ def ensemble(members: Sequence[keras.Model]) -> keras.Model:
 
 
 def embedder(model: keras.Model, name: str | None = None) -> keras.Model:
-    """Return the part of a model for test time: images → `embedding` `(b, d)`."""
+    """Return the part of a model for test time.
+
+    Args:
+        model: model with the output `embedding`, or with one output `(b, d)`.
+        name: name of the returned model; None: that of `model`.
+
+    Returns:
+        Model of images `(b, h, w, 3)` → embeddings `(b, d)`, with the weights of `model`.
+
+    Raises:
+        InputError: a model without embeddings.
+
+    Example:
+        >>> from keras_reid import models
+        >>> model = models.build("tiny", 10, (64, 32), weights="none")
+        >>> sorted(model.output), embedder(model).output_shape
+        (['embedding', 'features', 'logits'], (None, 128))
+    """
     model = _functional(model)
     return keras.Model(model.input, _output(model, "embedding"), name=name or model.name)
 
@@ -110,10 +159,23 @@ def _output(model: keras.Model, name: str) -> Any:
 
 
 def outputs_at_test(model: keras.Model, outputs: Sequence[str] = ("embedding",)) -> keras.Model:
-    """Return the part of a model that computes these outputs: inputs → dict of outputs.
+    """Return the part of a model that computes these outputs.
+
+    Args:
+        model: model with named outputs.
+        outputs: names of outputs.
+
+    Returns:
+        Model of the same inputs → dict of outputs, with the weights of `model`.
 
     Raises:
         InputError: a model without these outputs.
+
+    Example:
+        >>> from keras_reid import models
+        >>> model = models.build("tiny", 10, (64, 32), weights="none")
+        >>> sorted(outputs_at_test(model, ["embedding", "logits"]).output)
+        ['embedding', 'logits']
     """
     model = _functional(model)
     return keras.Model(model.input, {name: _output(model, name) for name in outputs})
@@ -123,13 +185,24 @@ DIRECTIONS = ("embedding", "local", "parts", "global")  # L2-normalized outputs
 
 
 def unit_outputs(model: keras.Model, flip: bool = False) -> Callable[[Any], dict[str, Any]]:
-    """uint8 images `(b, h, w, 3)`, or a dict of inputs → each output `e(x) / |e(x)|`, for graphs.
+    """Return the function inputs → each output `e(x) / |e(x)|`, for graphs.
 
     Other outputs, visibility and probabilities, are not normalized.
 
     Args:
         model: model of `outputs_at_test`.
         flip: use the mean of the outputs of image and mirrored image, with a second pass.
+
+    Returns:
+        Function of uint8 images `(b, h, w, 3)`, or of a dict of inputs → float32 outputs by name.
+
+    Example:
+        >>> import numpy as np
+        >>> pixels = keras.Input((1, 2, 1))
+        >>> model = keras.Model(pixels, {"embedding": keras.layers.Flatten()(pixels)})
+        >>> image = np.array([3.0, 4.0]).reshape(1, 1, 2, 1)
+        >>> print(np.array(unit_outputs(model)(image)["embedding"]))
+        [[0.6 0.8]]
     """
 
     def unit(inputs: Any) -> dict[str, Any]:
@@ -147,7 +220,21 @@ def unit_outputs(model: keras.Model, flip: bool = False) -> Callable[[Any], dict
 
 
 def mirrored(inputs: Any) -> Any:
-    """Mirror the inputs of a model left to right: images or clips, and keypoints."""
+    """Mirror the inputs of a model left to right: images or clips, and keypoints.
+
+    Args:
+        inputs: images `(b, h, w, 3)`, or a dict of `images` or `clips` `(b, t, h, w, 3)`, and
+            `keypoints` `(b, k, 3)` as x, y (fractions of the image) and confidence.
+
+    Returns:
+        The same structure.
+
+    Example:
+        >>> import numpy as np
+        >>> image = np.array([1, 2, 3]).reshape(1, 1, 3, 1)
+        >>> mirrored(image).ravel().tolist()
+        [3, 2, 1]
+    """
     if not isinstance(inputs, Mapping):
         return inputs[..., ::-1, :]
     other = dict(inputs)
@@ -163,10 +250,18 @@ def mirrored(inputs: Any) -> Any:
 
 
 def image_size(model: keras.Model) -> tuple[int, int]:
-    """Return (height, width) of the images that a model was built for.
+    """Return (height, width), in pixels, of the images that a model was built for.
+
+    Args:
+        model: model of images or clips.
 
     Raises:
         InputError: a model without a fixed size.
+
+    Example:
+        >>> model = keras.Sequential([keras.Input((256, 128, 3)), keras.layers.Flatten()])
+        >>> image_size(model)
+        (256, 128)
     """
     shape = next(tuple(x.shape) for x in model.inputs if len(x.shape) > 3)
     height, width = shape[-3:-1]
@@ -177,10 +272,28 @@ def image_size(model: keras.Model) -> tuple[int, int]:
 
 
 def takes_clips(model: keras.Model) -> bool:
-    """Return True for a model of tracklets."""
+    """Return True for a model of tracklets.
+
+    Args:
+        model: model of images or clips.
+
+    Example:
+        >>> clips = keras.Input((None, 64, 32, 3), name="clips")
+        >>> takes_clips(keras.Model({"clips": clips}, keras.ops.mean(clips, axis=1)))
+        True
+    """
     return "clips" in input_names(model)
 
 
 def input_names(model: keras.Model) -> set[str]:
-    """Return the names of the inputs of a model; `{"images"}` for a single unnamed input."""
+    """Return the names of the inputs of a model; `{"images"}` for a single unnamed input.
+
+    Args:
+        model: functional model.
+
+    Example:
+        >>> pixels = keras.Input((256, 128, 3))
+        >>> input_names(keras.Model(pixels, keras.layers.Flatten()(pixels)))
+        {'images'}
+    """
     return set(model.input) if isinstance(model.input, dict) else {"images"}

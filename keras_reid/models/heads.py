@@ -28,19 +28,35 @@ Head = Callable[..., dict[str, Any]]
 
 
 def batch_norm(x: Any, name: str = "embedding") -> Any:
-    """Batch normalization without shift, the BNNeck."""
+    """Batch normalization without shift, the BNNeck.
+
+    Args:
+        x: features `(b, d)`, or parts `(b, p, d)`.
+        name: name of the layer.
+    """
     # Without a shift, the identities are spread around the origin, for a classifier without bias.
     # The momentum is low, because re-identification is trained in few, large steps.
     return keras.layers.BatchNormalization(center=False, momentum=0.9, name=name)(x)
 
 
 def no_neck(x: Any, name: str = "embedding") -> Any:
-    """Return the features unchanged."""
+    """Return the features unchanged.
+
+    Args:
+        x: features `(b, d)`.
+        name: name of the layer.
+    """
     return keras.layers.Identity(name=name)(x)
 
 
 def linear(x: Any, num_identities: int, name: str = "logits") -> Any:
-    """Return the logits of a linear classifier."""
+    """Return the logits `(b, c)` of a linear classifier without bias.
+
+    Args:
+        x: features `(b, d)`.
+        num_identities: c.
+        name: name of the layer.
+    """
     return keras.layers.Dense(
         num_identities,
         use_bias=False,
@@ -51,7 +67,12 @@ def linear(x: Any, num_identities: int, name: str = "logits") -> Any:
 
 
 def cosine(x: Any, num_identities: int) -> Any:
-    """Return the cosines between the features and the weights of each identity."""
+    """Return the cosines `(b, c)` between the features and the weights of each identity.
+
+    Args:
+        x: features `(b, d)`.
+        num_identities: c.
+    """
     return CosineClassifier(num_identities, name="logits")(x)
 
 
@@ -78,6 +99,11 @@ class LocalHead:
     Raises:
         InputError: an unknown order or pooling, or a width below 1; when called, more stripes than
             rows.
+
+    Example:
+        >>> head = LocalHead(stripes=4, width=32)
+        >>> {name: tuple(x.shape) for name, x in head(keras.Input((8, 4, 128)), 10).items()}
+        {'local': (None, 4, 32)}
     """
 
     stripes: int = 8
@@ -125,6 +151,11 @@ class PartHead:
     Raises:
         InputError: a width below 1 or a fraction outside of [0, 1); when called, more parts than
             rows.
+
+    Example:
+        >>> head = PartHead(parts=4, width=32)
+        >>> {name: tuple(x.shape) for name, x in head(keras.Input((8, 4, 128)), 10).items()}
+        {'parts': (None, 4, 32), 'embedding': (None, 512), 'part_logits': (None, 4, 10)}
     """
 
     parts: int = 6
@@ -175,6 +206,12 @@ class PoseHead:
 
     Raises:
         InputError: an unknown skeleton, or a width below 1.
+
+    Example:
+        >>> maps, keypoints = keras.Input((8, 4, 128)), keras.Input((17, 3))
+        >>> outputs = PoseHead(width=32)(maps, None, keypoints=keypoints)
+        >>> {name: tuple(outputs[name].shape) for name in ("parts", "embedding")}  # 128 + 13 · 32
+        {'parts': (None, 13, 32), 'embedding': (None, 544)}
     """
 
     keypoints: int = 17
@@ -229,6 +266,12 @@ class AttributeHead:
 
     Raises:
         InputError: as `layers.AttributeProbabilities`.
+
+    Example:
+        >>> maps, features = keras.Input((8, 4, 128)), keras.Input((128,))
+        >>> outputs = AttributeHead(count=7)(maps, None, features=features)
+        >>> {name: tuple(outputs[name].shape) for name in ("attributes", "embedding")}  # 128 + 7
+        {'attributes': (None, 7), 'embedding': (None, 135)}
     """
 
     count: int

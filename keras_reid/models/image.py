@@ -1,6 +1,7 @@
 """Models of images: backbone, pooling, neck, classifier and heads."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 
@@ -13,6 +14,7 @@ from keras_reid.models.reid_model import ReidModel
 from keras_reid.models.stem import check, pixels, pooled
 
 
+# The keyword arguments are the options of a model.
 def build(
     backbone: str,
     num_identities: int | None,
@@ -36,12 +38,6 @@ def build(
     act on `features`, before the neck; retrieval and the classifier use `embedding`, after it.
     The model normalizes the pixels.
 
-    >>> import numpy as np
-    >>> model = build("tiny", num_identities=10, image_size=(64, 32), weights="none")
-    >>> outputs = model(np.zeros((2, 64, 32, 3), "uint8"))
-    >>> {name: tuple(output.shape) for name, output in outputs.items()}
-    {'features': (2, 128), 'embedding': (2, 128), 'logits': (2, 10)}
-
     Args:
         backbone: a name or a file, see `keras_reid.models.backbones.build`.
         num_identities: c, the number of training identities; None: no `logits`.
@@ -57,24 +53,29 @@ def build(
             `keras_reid.losses.MarginSoftmaxLoss`.
         centers: adds the output `centers` `(b, c)`, the squared distances of `features` to one
             learned center per identity, for `keras_reid.losses.CenterLoss`.
-        mixstyle, instance_norm: as in `keras_reid.models.backbones.build`.
+        mixstyle: probability that the styles of a training batch are mixed, in [0, 1], see
+            `keras_reid.models.backbones.build`.
+        instance_norm: fraction of the channels with instance normalization, in [0, 1].
         heads: heads of `keras_reid.models.heads` for more outputs. A head with the output
             `embedding` replaces neck and classifier. With `PoseHead` the model takes the dict of
             `images` and `keypoints` `(b, k, 3)`.
 
+    Returns:
+        A `ReidModel`.
+
     Raises:
         InputError: an unknown name, centers without identities, weights that do not match, or two
             heads with the same output.
+
+    Example:
+        >>> import numpy as np
+        >>> model = build("tiny", num_identities=10, image_size=(64, 32), weights="none")
+        >>> outputs = model(np.zeros((2, 64, 32, 3), "uint8"))
+        >>> {name: tuple(output.shape) for name, output in outputs.items()}
+        {'features': (2, 128), 'embedding': (2, 128), 'logits': (2, 10)}
     """
-    check(
-        image_size,
-        width,
-        num_identities,
-        pooling=pooling,
-        neck=neck,
-        embedding=embedding,
-        classifier=classifier,
-    )
+    choices = {"pooling": pooling, "neck": neck, "embedding": embedding, "classifier": classifier}
+    check(image_size, width, num_identities, **choices)
     if centers and num_identities is None:
         raise invalid("num_identities", "a number for centers", None)
 
@@ -87,14 +88,7 @@ def build(
     for head in heads:
         for name, shape in inputs_of(head).items():
             inputs[name] = keras.Input(shape, name=name)
-    tensors = {"features": features, **inputs}
-    outputs = {"features": features}
-    for head in heads:
-        needed = {name: tensors[name] for name in getattr(head, "needs", ())}
-        more = head(maps, num_identities, **needed)
-        if twice := sorted(outputs.keys() & more.keys()):
-            raise InputError(f"Two heads have the outputs {twice}. Use one of them.", "heads")
-        outputs |= more
+    outputs = _outputs_of(heads, maps, num_identities, {"features": features, **inputs})
     if "embedding" not in outputs:
         behind = NECKS[neck](features, "embedding" if embedding == "neck" else "neck")
         outputs["embedding"] = behind if embedding == "neck" else no_neck(features)
@@ -103,3 +97,24 @@ def build(
     if centers and num_identities is not None:
         outputs["centers"] = Centers(num_identities, name="centers")(features)
     return ReidModel(images if len(inputs) == 1 else inputs, outputs, name="embedder")
+
+
+def _outputs_of(
+    heads: Sequence[Head], maps: Any, num_identities: int | None, tensors: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the features and the outputs of all heads.
+
+    Args:
+        heads: heads of `keras_reid.models.heads`.
+        maps: feature map `(b, h, w, d)`.
+        num_identities: c, or None.
+        tensors: features and inputs by name, which a head may need.
+    """
+    outputs = {"features": tensors["features"]}
+    for head in heads:
+        needed = {name: tensors[name] for name in getattr(head, "needs", ())}
+        more = head(maps, num_identities, **needed)
+        if twice := sorted(outputs.keys() & more.keys()):
+            raise InputError(f"Two heads have the outputs {twice}. Use one of them.", "heads")
+        outputs |= more
+    return outputs

@@ -18,6 +18,7 @@ from keras_reid.models.stem import check, pixels, pooled
 PARTS = ("head", "gate", "tail", "distance")  # layers of a pair verifier
 
 
+# The keyword arguments are the options of a model.
 def build_pair_verifier(
     backbone: str,
     image_size: tuple[int, int] = (256, 128),
@@ -50,11 +51,23 @@ def build_pair_verifier(
         image_size: (height, width) in pixels.
         gate: name of a layer of the backbone, to compare its maps; every path through the backbone
             must run through it. None: the one nearest the middle.
-        weights, pooling, last_stride, width, mixstyle, instance_norm: as in `models.build`; the
-            width is that of the compared feature.
+        weights: `"imagenet"`, `"none"` or a `.weights.h5` file of the backbone.
+        pooling: `"avg"`, `"max"`, `"avg_max"` or `"gem"`, as in `models.build`.
+        last_stride: 1 keeps a feature map of twice the height and width, 2 is as published.
+        width: size of the compared feature; None keeps the size of the backbone.
+        mixstyle: probability that the styles of a training batch are mixed, in [0, 1].
+        instance_norm: fraction of the channels with instance normalization, in [0, 1].
+
+    Returns:
+        A `ReidModel` with the output `distance`.
 
     Raises:
         InputError: an unknown name, a layer that a path bypasses, or weights that do not fit.
+
+    Example:
+        >>> model = build_pair_verifier("tiny", (64, 32), weights="none")
+        >>> [tuple(images.shape) for images in model.input], tuple(model.output["distance"].shape)
+        ([(None, 64, 32, 3), (None, 64, 32, 3)], (None,))
     """
     check(image_size, width, pooling=pooling)
     trunk = backbones.build(backbone, weights, image_size, last_stride, mixstyle, instance_norm)
@@ -76,7 +89,16 @@ def build_pair_verifier(
 
 
 def is_pair_verifier(model: keras.Model) -> bool:
-    """Return True for a model of `build_pair_verifier`."""
+    """Return True for a model of `build_pair_verifier`.
+
+    Args:
+        model: any model with layers.
+
+    Example:
+        >>> from keras_reid import models
+        >>> is_pair_verifier(models.build("tiny", None, (64, 32), weights="none"))
+        False
+    """
     return {*PARTS} <= {layer.name for layer in model.layers}
 
 
@@ -85,6 +107,10 @@ def no_embeddings(source: object) -> InputError:
 
     Args:
         source: path or name of the model.
+
+    Example:
+        >>> print(str(no_embeddings("runs/pairs")).partition(". ")[0])
+        `model` must be an embedder, got the pair verifier runs/pairs
     """
     received = Shown(f"the pair verifier {source}")
     fix = "It compares two images and has no embeddings. Only search.py verify accepts it."
@@ -158,6 +184,14 @@ def pair_distances(
 
     Raises:
         InputError: another model.
+
+    Example:
+        >>> from keras_reid import models
+        >>> model = models.build_pair_verifier("tiny", (64, 32), weights="none")  # not trained.
+        >>> images = np.random.default_rng(0).integers(0, 256, (3, 64, 32, 3), "uint8")
+        >>> apart = pair_distances(model, images[:1], images)
+        >>> apart.shape, bool(apart[0, 0] < 1e-3)
+        ((1, 3), True)
     """
     if not is_pair_verifier(model):
         fix = "Build one with keras_reid.models.build_pair_verifier."

@@ -41,6 +41,11 @@ class ModelCard:
         calibration: fields of `keras_reid.evaluation.MatchCalibration`.
         recorded: first components of the embedding of an image that a test draws.
         sha256: SHA-256 of the file.
+
+    Example:
+        >>> card = PRETRAINED["person-mobilenetv2"]
+        >>> card.image_size, card.embedding_dim
+        ((192, 96), 1280)
     """
 
     name: str
@@ -84,6 +89,9 @@ def pretrained(name: str = "person-mobilenetv2") -> "keras.Model":
 
     Args:
         name: name in `PRETRAINED`.
+
+    Returns:
+        Keras model with the outputs `features` and `embedding`.
 
     Raises:
         InputError: an unknown name, or a missing or changed file.

@@ -6,7 +6,6 @@ from typing import Any
 import keras
 
 from keras_reid import checks
-from keras_reid.errors import invalid
 from keras_reid.models.registry import CLASSIFIERS, EMBEDDINGS, NECKS, POOLINGS
 
 CHOICES: dict[str, Collection[str]] = {
@@ -37,8 +36,7 @@ def check(
         checks.at_least(1, "None: no classifier.", num_identities=num_identities)
     if width is not None:
         checks.at_least(1, "None: the size of the backbone.", width=width)
-    if min(image_size) < 1:
-        raise invalid("image_size", "(height, width) of at least 1", image_size)
+    checks.at_least(1, "Pass (height, width) in pixels.", image_size=min(image_size))
 
 
 def pixels(images: Any) -> Any:

@@ -12,6 +12,7 @@ from keras_reid.models.reid_model import ReidModel
 from keras_reid.models.stem import check, pixels, pooled
 
 
+# The keyword arguments are the options of a model.
 def build_tracklet(
     backbone: str,
     num_identities: int | None,
@@ -36,13 +37,28 @@ def build_tracklet(
     `frame_logits` `(b · t, c)`, with another neck and classifier and without the mask.
 
     Args:
-        backbone, image_size, weights, pooling, neck, last_stride, width, mixstyle, instance_norm:
-            as in `models.build`.
+        backbone: a name or a file, see `keras_reid.models.backbones.build`.
         num_identities: c; None: no `logits`.
+        image_size: (height, width) of a frame in pixels.
         temporal: "mean", "max", "attention" or "recurrent", see `keras_reid.layers.temporal`.
+        weights: `"imagenet"`, `"none"` or a `.weights.h5` file of the backbone.
+        pooling: `"avg"`, `"max"`, `"avg_max"` or `"gem"`, as in `models.build`.
+        neck: `"bn"` or `"none"`, as in `models.build`.
+        last_stride: 1 keeps a feature map of twice the height and width, 2 is as published.
+        width: d; None keeps the size of the backbone.
+        mixstyle: probability that the styles of a training batch are mixed, in [0, 1].
+        instance_norm: fraction of the channels with instance normalization, in [0, 1].
+
+    Returns:
+        A `ReidModel`.
 
     Raises:
         InputError: an unknown name or a size below 1.
+
+    Example:
+        >>> model = build_tracklet("tiny", 10, (64, 32), weights="none")
+        >>> {name: tuple(model.output[name].shape) for name in ("features", "frame_features")}
+        {'features': (None, 128), 'frame_features': (None, 128)}
     """
     check(image_size, width, num_identities, pooling=pooling, neck=neck)
     checks.one_of(TEMPORAL, temporal=temporal)

@@ -128,7 +128,7 @@ def test_triplet_hard_loss_unknown_distance_raises_at_construction():
 
 
 def test_triplet_hard_loss_label_count_mismatch_raises():
-    with pytest.raises(InputError, match="got 3 identities and 4 embeddings"):
+    with pytest.raises(InputError, match=r"got shape \(3,\) for 4 predictions"):
         TripletHardLoss()(PAIRS[:3], LINE)
 
 
@@ -337,7 +337,7 @@ def test_metric_losses_large_batch_keeps_value_and_gradient(build, distance, mon
             lambda: losses.QuadrupletLoss(miner="semi_hard"),
             "one of batch_hard, batch_all, got 'semi_hard'",
         ),
-        (lambda: losses.ContrastiveLoss("soft"), "`margin` must be a number for this loss"),
+        (lambda: losses.ContrastiveLoss("soft"), "`margin` must be a number .* 0, got 'soft'"),
         (lambda: losses.ContrastiveLoss(form="l2"), "`form` must be one of hadsell, .*, got 'l2'"),
         (
             lambda: losses.ContrastiveLoss(reduce_pairs="sum"),
@@ -345,7 +345,7 @@ def test_metric_losses_large_batch_keeps_value_and_gradient(build, distance, mon
         ),
         (lambda: losses.ContrastiveLoss(pairs="some"), "`pairs` must be one of batch, given"),
         (lambda: losses.ContrastiveLoss(pairs="given", gather=True), "Given pairs do not allow"),
-        (lambda: losses.LiftedStructureLoss("soft"), "`margin` must be a number for this loss"),
+        (lambda: losses.LiftedStructureLoss("soft"), "a number of at least 0, got 'soft'"),
         (lambda: losses.CircleLoss(scale=0), "`scale` must be positive, got 0"),
         (
             lambda: losses.TripletHardLoss(distance="precomputed", normalize=True),
