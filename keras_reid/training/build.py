@@ -55,8 +55,12 @@ class Plan:
             replicas: replicas that train together; None: this process alone.
 
         Raises:
-            InputError: images of fewer than two persons, or of too few for a batch.
+            InputError: images of fewer than two persons, of too few for a batch, or without a
+                column of the recipe.
         """
+        columns = {*images.columns} - ({"attributes"} if schema is None else set())
+        if missing := sorted(recipe.columns - columns):
+            raise invalid("images", f"with {' and '.join(missing)} for this recipe", Shown("none"))
         sampled = images
         for method in recipe.methods:
             sampled = method.sampled(sampled)
@@ -83,10 +87,13 @@ def build_model(
 ) -> keras.Model:
     """Return the untrained model of a recipe.
 
-    Raises:
-        InputError: missing annotations for pose or attributes.
+    Args:
+        recipe: the recipe.
+        num_identities: number of classes.
+        annotations: columns of the training images.
     """
-    classes = num_identities if recipe.classifies else None
+    classified = recipe.identity_weight > 0 or recipe.pretraining.pretrain_epochs > 0
+    classes = num_identities if classified else None
     names = ("weights", "pooling", "neck", "last_stride", "mixstyle", "instance_norm")
     common: dict[str, Any] = {name: getattr(recipe, name) for name in names}
     common["width"] = recipe.embedding_dim or None
@@ -191,9 +198,10 @@ def build_optimizer(
     total = steps_per_epoch * recipe.epochs
     warmup = round(steps_per_epoch * recipe.warmup)
     rate = schedule(recipe.schedule, recipe.learning_rate, total, warmup)
-    average: dict[str, Any] = {}
-    if recipe.ema_momentum:
-        average = {"use_ema": True, "ema_momentum": recipe.ema_momentum}
+    average: dict[str, Any] = {
+        "use_ema": recipe.ema_momentum > 0,
+        "ema_momentum": recipe.ema_momentum,
+    }
     if recipe.head_lr_multiplier != 1 or recipe.freeze_epochs:
         frozen = round(steps_per_epoch * recipe.freeze_epochs)
         values = (new_variables(model), recipe.head_lr_multiplier, frozen, recipe.weight_decay)
@@ -221,10 +229,7 @@ def build_learner(
     settings = recipe.loss_settings(plan.annotations, gather)
     with plan.replicas.strategy.scope():
         optimizers = [build_optimizer(recipe, plan.steps, member) for member in members]
-        for method in recipe.methods:
-            learner = method.learner(members, teacher, plan.steps, settings)
-            if learner is not None:
-                learner[0].compile(optimizers, **arguments, **learner[1])
-                return learner[0]
-        members[0].compile(optimizers[0], **arguments)
-    return members[0]
+        learner, own = recipe.distillation.learner(members, teacher, plan.steps, settings)
+        optimizer = optimizers[0] if learner is members[0] else optimizers
+        learner.compile(optimizer, **arguments, **own)
+    return learner

@@ -122,11 +122,6 @@ class MemberOptimizers:
         for one in self.optimizers:
             one.learning_rate = rate
 
-    @property
-    def variables(self) -> list[Any]:
-        """The variables of all optimizers."""
-        return [variable for one in self.optimizers for variable in one.variables]
-
 
 def optimizers_of(optimizer: Any, count: int) -> list[keras.optimizers.Optimizer]:
     """Return one optimizer for each of several models.

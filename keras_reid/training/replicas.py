@@ -81,16 +81,12 @@ class Replicas:
             return batches
         own = size // self.workers
 
-        def share(batch: Any) -> Any:
-            return batch[self.number * own : (self.number + 1) * own]
+        def share(batches: Any) -> Any:
+            rows = batches[:, self.number * own : (self.number + 1) * own]
+            return tf.reshape(rows, (size, *batches.shape[2:]))
 
-        def flat(several: Any) -> Any:
-            return tf.reshape(several, (size, *several.shape[2:]))
-
-        mapped = keras.tree.map_structure
-        batches = batches.map(lambda *parts: mapped(share, parts))
         batches = batches.batch(self.workers, drop_remainder=True)
-        batches = batches.map(lambda *parts: mapped(flat, parts))
+        batches = batches.map(lambda *parts: keras.tree.map_structure(share, parts))
         options = tf.data.Options()
         options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
         return batches.with_options(options)

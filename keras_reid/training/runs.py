@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from keras_reid.errors import InputError
 from keras_reid.inference.runs import RETRAIN, TrainedRun
 from keras_reid.io import NUMBER, locked, read_json_lines, replaced_file
-from keras_reid.names import natural
 
 if TYPE_CHECKING:
     import keras
@@ -31,7 +30,6 @@ class Run(TrainedRun):
         self.history_file = self.directory / "history.jsonl"
         self.logs = self.directory / "logs"
         self._claim: AbstractContextManager[None] | None = None
-        self._checked: dict[str, Any] | None = None  # flags that `check` accepted
 
     @property
     def finished(self) -> bool:
@@ -68,7 +66,6 @@ class Run(TrainedRun):
                 f"{str(self.directory)!r} with {state}. Give another folder.",
                 "run",
             )
-        self._checked = flags
 
     def _visible(self) -> list[Path]:
         """Return the files, without the temporary ones of killed processes."""
@@ -99,30 +96,16 @@ class Run(TrainedRun):
         Raises:
             InputError: see `check`; or another process trains in the folder.
         """
-        if self._checked != flags:
-            self.check(flags)
+        self.check(flags)
         self.claim()
         write(self.flags_file, flags)
 
     def finish(self, metrics: dict[str, Any]) -> None:
         """Write the scores and remove the backups, which finishes the run."""
         write(self.metrics_file, metrics)
-        self._checked = None
         for backup in self.directory.glob("backup-*.weights.h5"):
             backup.unlink()
         self.release()
-
-    def contents(self) -> dict[str, str]:
-        """Return a description of each file by its name."""
-        others = sorted(self.directory.glob("model-*.keras"), key=natural)
-        return {
-            self.flags_file.name: "the flags",
-            self.model_file.name: "the Keras model" + (" of member 1" if others else ""),
-            **{file.name: f"of member {file.stem.split('-')[1]}" for file in others},
-            self.metrics_file.name: "scores with their protocol",
-            self.history_file.name: "losses by epoch",
-            f"{self.logs.name}/": "for tensorboard --logdir",
-        }
 
     def save_models(self, members: "Sequence[keras.Model]") -> None:
         """Write all members; the first one, which marks the run as trained, last."""
@@ -138,16 +121,18 @@ def default(dataset: str, recipe: str, flags: dict[str, Any], root: str = "runs"
 
     Folders that another process uses are skipped.
     """
-    for number in itertools.count(1):
-        run = Run(Path(root) / f"{dataset}-{recipe}-{number}")
-        new = not run.directory.exists()
-        unfinished = not run.finished and run.flags_file.exists() and run.flags == flags
-        if new or unfinished:
-            with suppress(InputError):
-                run.claim()
-                if new or not run.finished:
-                    return run
-    raise AssertionError("unreachable")
+    names = (f"{dataset}-{recipe}-{number}" for number in itertools.count(1))
+    return next(run for run in (Run(Path(root) / name) for name in names) if _claimed(run, flags))
+
+
+def _claimed(run: Run, flags: dict[str, Any]) -> bool:
+    """Lock a new folder, or an unfinished run of these flags; return False for others."""
+    new = not run.directory.exists()
+    if new or (not run.finished and run.flags_file.exists() and run.flags == flags):
+        with suppress(InputError):
+            run.claim()
+            return new or not run.finished
+    return False
 
 
 def read_history(file: Path) -> list[dict[str, Any]]:

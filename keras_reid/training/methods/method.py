@@ -65,12 +65,12 @@ class Annotations:
 
     Attributes:
         keypoints: number of body points; 0: none.
-        schema: of the attributes; None: none.
+        schema: of the attributes; only for images with a column "attributes".
         rates: fraction of the training images with each attribute.
     """
 
     keypoints: int = 0
-    schema: "AttributeSchema | None" = None
+    schema: "AttributeSchema" = None  # type: ignore[assignment]
     rates: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
     @classmethod
@@ -95,7 +95,7 @@ class LossSettings(NamedTuple):
     Attributes:
         label_smoothing: label smoothing of identity losses.
         identity_weight: weight of the identity loss.
-        metric: the arguments margin, distance and normalize of metric losses that are set.
+        metric: the arguments margin, distance and normalize of metric losses; None: not set.
         annotations: of the training images.
         gather: compare over all replicas.
     """
@@ -108,7 +108,7 @@ class LossSettings(NamedTuple):
 
     def of_metric(self, *names: str) -> dict[str, Any]:
         """Return the arguments of a metric loss among these names that are set, and `gather`."""
-        chosen = {name: self.metric[name] for name in names if name in self.metric}
+        chosen = {name: self.metric[name] for name in names if self.metric[name] is not None}
         return {**chosen, "gather": self.gather}
 
 
@@ -137,15 +137,16 @@ class Method(Settings):
 
     columns: ClassVar[tuple[str, ...]] = ()  # required columns of the images
     embeds: ClassVar[bool] = False  # whether its output replaces the embedding of the neck
-    purpose: ClassVar[str] = "export"  # next step with the trained model: export or verify
 
     @property
     def active(self) -> bool:
         """True if the settings select the method."""
         raise NotImplementedError
 
-    def check(self, settings: Mapping[str, Any]) -> None:
-        """Raise `InputError` if the method does not fit the other values of the recipe."""
+    @property
+    def fixed(self) -> Mapping[str, Any]:
+        """Values of other settings that the method requires, by name."""
+        return {"softmax": "plain", "embedding": "neck"} if self.embeds else {}
 
     def dataset(self, dataset: "ReidDataset") -> "ReidDataset":
         """Return the data set as the method reads it."""
@@ -159,9 +160,7 @@ class Method(Settings):
         """Return the function of the training images that makes batches, and its arguments."""
         return factory
 
-    def model(
-        self, backbone: str, num_identities: int | None, image_size: tuple[int, int], **common: Any
-    ) -> "keras.Model | None":
+    def model(self, *sizes: Any, **common: Any) -> "keras.Model | None":
         """Return a model of another kind from the arguments of `models.build`, or None."""
         return None
 
@@ -180,32 +179,6 @@ class Method(Settings):
         `RetrievalEvaluation`.
         """
         return factory
-
-    def load_teacher(
-        self, image_size: tuple[int, int], columns: set[str], num_identities: int
-    ) -> "keras.Model | None":
-        """Return the teacher, or None; also called if the method is inactive.
-
-        Args:
-            image_size: (height, width) of the images of the student.
-            columns: columns of the images that the student reads.
-            num_identities: identities of the images.
-
-        Raises:
-            InputError: a teacher without a distillation or the reverse, or one for other images
-                or identities.
-        """
-        return None
-
-    def learner(
-        self,
-        members: "Sequence[keras.Model]",
-        teacher: "keras.Model | None",
-        steps_per_epoch: int,
-        settings: LossSettings,
-    ) -> "tuple[keras.Model, dict[str, Any]] | None":
-        """Return a model that trains the members in `fit`, and its arguments of `compile`."""
-        return None
 
     def phases(self, phases: list[Phase], settings: Mapping[str, Any]) -> list[Phase]:
         """Return the phases of the training with those of the method."""
