@@ -113,7 +113,14 @@ class TrainOptions(DataOptions):
 
 
 def with_defaults(options: TrainOptions) -> TrainOptions:
-    """Return the options with data set and recipe: of the base run, else synthetic pedestrians."""
+    """Return the options with data set and recipe: of the base run, else synthetic pedestrians.
+
+    Args:
+        options: options of the command.
+
+    Raises:
+        InputError: a recipe next to a base run.
+    """
     if options.base_run is not None:
         options = with_base_run(options, runs.Run(options.base_run))
     name = options.dataset or "synthetic"
@@ -140,7 +147,14 @@ def with_base_run(options: TrainOptions, run: runs.Run) -> TrainOptions:
 
 
 def dataset_of(options: TrainOptions) -> data.ReidDataset:
-    """Return the data set with the parts that the flags ask for."""
+    """Return the data set with the parts of the flags --holdout and --combine_all.
+
+    Args:
+        options: options with a data set.
+
+    Raises:
+        InputError: both flags, or an unreadable data set.
+    """
     dataset = options.dataset_of(options.dataset, options.data_dir, "a model is trained on images")
     if options.combine_all and options.holdout:
         raise InputError("--combine_all and --holdout exclude each other. Give one of them.")
@@ -208,7 +222,7 @@ def default_text(name: str) -> str:
     for recipe, value in values.items():
         if value != usual:
             others.setdefault(_word(value), []).append(recipe)
-    texts = [f"{value} of {', '.join(names)}" for value, names in others.items()]
+    texts = [f"{value} in {', '.join(names)}" for value, names in others.items()]
     return "; ".join([_word(usual), *texts])
 
 

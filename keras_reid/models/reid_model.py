@@ -35,7 +35,11 @@ class OutputLoss(NamedTuple):
         return values if len(values) > 1 else values[0]
 
     def label(self, y: Any) -> str | None:
-        """Return the key of the label that the loss reads; None for labels that are an array."""
+        """Return the key of the label that the loss reads; None for labels that are an array.
+
+        Raises:
+            InputError: the labels `y` do not contain it.
+        """
         if not isinstance(y, Mapping):
             return None
         by_output = self.outputs[0] if self.outputs[0] in y else "identity"
@@ -48,7 +52,13 @@ class OutputLoss(NamedTuple):
         return label
 
     def measure(self, y: Any, y_pred: Mapping[str, Any], sample_weight: Any) -> list[Tensor]:
-        """Return the values of `logs`: the loss without its weight, and the statistics."""
+        """Return the values of `logs`: the loss without its weight, and the statistics.
+
+        Args:
+            y: labels, a dict or an array.
+            y_pred: outputs of the model by name.
+            sample_weight: see `weights_of`.
+        """
         label = self.label(y)
         weight = weights_of(sample_weight, self.outputs[0], label)
         arguments = (y[label] if label else y, self.read(y_pred), weight)
@@ -270,7 +280,14 @@ def uncompiled(model: keras.Model) -> ReidModel:
 
 
 def weights_of(sample_weight: Any, output: str, label: str | None = None) -> Any:
-    """Return the weights of an output: Keras repeats an array of weights for every label."""
+    """Return the weights `(b,)` of the images for an output, or None.
+
+    Args:
+        sample_weight: weights of all outputs, or by output or label; Keras repeats an array of
+            weights for every label.
+        output: name of the output.
+        label: label of its loss; None: the identity.
+    """
     if isinstance(sample_weight, Mapping):
         return sample_weight.get(output, sample_weight.get(label or "identity"))
     return sample_weight

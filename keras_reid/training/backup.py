@@ -60,7 +60,17 @@ class Backup(keras.callbacks.Callback):
         self.steps = steps
 
     def restore(self, model: keras.Model) -> int:
-        """Load the backup, if it exists, and return the next epoch."""
+        """Load the backup, if it exists, and return the next epoch.
+
+        Args:
+            model: compiled model or `MutualLearner`, built as for the backup.
+
+        Returns:
+            The index of the next epoch; 0 without a backup.
+
+        Raises:
+            InputError: a backup of another model.
+        """
         if not self.path.exists():
             return 0
         members = [*members_of(model).values()]

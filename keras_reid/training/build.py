@@ -73,7 +73,11 @@ class Plan:
         return cls(recipe, images, len(names), steps, annotations, replicas or Replicas())
 
     def members(self, recipe: Recipe | None = None) -> list[keras.Model]:
-        """Return the untrained models, one for each member, with variables on all replicas."""
+        """Return the untrained models, one for each member, with variables on all replicas.
+
+        Args:
+            recipe: recipe of a phase; None: that of the plan.
+        """
         recipe = recipe or self.recipe
         with self.replicas.strategy.scope():
             return [
@@ -113,7 +117,12 @@ def build_model(
 
 
 def build_heads(recipe: Recipe, annotations: Annotations = NONE) -> list[Head]:
-    """Return the heads of the methods of a recipe."""
+    """Return the heads of the methods of a recipe.
+
+    Args:
+        recipe: the recipe.
+        annotations: columns of the training images.
+    """
     return [head for method in recipe.methods for head in method.heads(annotations)]
 
 
@@ -122,6 +131,10 @@ def start_from(model: keras.Model, run: str) -> list[str]:
 
     A backbone counts as one layer. The model can be for larger images or for tracklets, and have
     a classifier of other identities.
+
+    Args:
+        model: model that is changed.
+        run: run folder.
 
     Returns:
         The names of the layers that keep their initial weights.
@@ -173,7 +186,7 @@ def build_losses(
 
 
 def build_identity_loss(recipe: Recipe) -> losses.IdentityLoss:
-    """Return the smoothed cross-entropy, or a softmax with a margin."""
+    """Return the smoothed cross-entropy, or a softmax with a margin, as the recipe states."""
     if recipe.softmax == "plain":
         return losses.IdentityLoss(recipe.label_smoothing)
     return losses.MarginSoftmaxLoss(
@@ -182,7 +195,7 @@ def build_identity_loss(recipe: Recipe) -> losses.IdentityLoss:
 
 
 def build_metric_loss(recipe: Recipe, settings: LossSettings) -> losses.MetricLoss:
-    """Return the metric loss of a recipe; values of None take the defaults of the loss."""
+    """Return the metric loss of a recipe, with the settings that are not None."""
     arguments = settings.of_metric("margin", "distance", "normalize")
     return losses.METRIC_LOSSES[recipe.metric_loss](**arguments)
 
@@ -194,6 +207,11 @@ def build_optimizer(
 
     With `head_lr_multiplier` or `freeze_epochs` it is `RatedAdam`, which treats the backbone
     and new layers differently.
+
+    Args:
+        recipe: recipe of a phase.
+        steps_per_epoch: number of steps of an epoch.
+        model: model to train, of one backbone.
     """
     total = steps_per_epoch * recipe.epochs
     warmup = round(steps_per_epoch * recipe.warmup)

@@ -95,6 +95,10 @@ class FiniteLoss(keras.callbacks.Callback):
     `keras.callbacks.TerminateOnNaN` ends `fit` without an error, and NaN weights are saved. The
     last `Backup` is of the epoch before.
 
+    >>> FiniteLoss().on_train_batch_end(7, {"loss": math.nan})  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    keras_reid.errors.InputError: The loss must be finite, got NaN or infinity in loss in step 8 ...
+
     Raises:
         InputError: in `fit`, at that step.
     """
@@ -107,8 +111,7 @@ class FiniteLoss(keras.callbacks.Callback):
         terms = ", ".join(name for name in wrong if name != "loss") or "loss"
         raise InputError(
             f"The loss must be finite, got NaN or infinity in {terms} in step {batch + 1} of an "
-            "epoch. Lower `learning_rate`, use a longer warm-up, or normalize the features, in "
-            "another run folder.",
+            "epoch. Lower `learning_rate` or normalize the features, in another run folder.",
             "learning_rate",
         )
 

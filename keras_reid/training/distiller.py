@@ -16,8 +16,22 @@ class Distiller(MutualLearner):
     inference mode and is not changed. The logs are those of a `ReidModel` with `OUTPUT_LOSS` for
     each distillation. The trained model is `distiller.student`.
 
+    >>> import numpy as np
+    >>> from keras_reid import losses
+    >>> def classifier():
+    ...     features = keras.Input((3,))
+    ...     return keras.Model(features, {"logits": keras.layers.Dense(2)(features)})
+    >>> distiller = Distiller(teacher=classifier(), student=classifier())
+    >>> own = {"logits": losses.IdentityLoss()}
+    >>> distilled = {"logits": losses.LogitDistillationLoss(temperature=4.0)}
+    >>> distiller.compile("adam", own, distillation_loss=distilled, run_eagerly=True)
+    >>> logs = distiller.train_on_batch(np.eye(3), np.array([0, 1, 1]), return_dict=True)
+    >>> sorted(logs)
+    ['logits_identity', 'logits_logit_distillation', 'loss']
+
     Args:
-        teacher, student: models for images of the same size.
+        teacher: trained model.
+        student: model to train, for images of the same size.
         ramp_up: number of steps of the linear increase of the distillation weights.
 
     Raises:

@@ -16,20 +16,22 @@ def members_of(model: keras.Model) -> dict[str, keras.Model]:
     return getattr(model, "members", {"model": model})
 
 
-def named(models: Models, kind: str) -> dict[str, ReidModel]:
+def named(models: Models, kind: str) -> dict[str, keras.Model]:
     """Return the models by name.
 
     Args:
         models: models by name, or a list, which is named KIND1, KIND2, …
         kind: `"member"` or `"teacher"`; a single teacher of a list has no number.
-
-    Raises:
-        InputError: a model without a dict of outputs.
     """
-    if not isinstance(models, Mapping):
-        alone = len(models) == 1 and kind == "teacher"
-        names = [kind] if alone else [f"{kind}{n}" for n in range(1, len(models) + 1)]
-        models = dict(zip(names, models, strict=True))
+    if isinstance(models, Mapping):
+        return dict(models)
+    if len(models) == 1 and kind == "teacher":
+        return {kind: models[0]}
+    return {f"{kind}{number}": model for number, model in enumerate(models, start=1)}
+
+
+def reid_models(models: Mapping[str, keras.Model]) -> dict[str, ReidModel]:
+    """Return models that `compile` accepts with losses by output; others share their layers."""
     return {
         name: model if isinstance(model, ReidModel) else uncompiled(model)
         for name, model in models.items()
@@ -41,7 +43,8 @@ def pairs(edges: Edges, members: list[str], teachers: list[str]) -> list[tuple[s
 
     Args:
         edges: `"all"`, `"ring"`, or pairs of names.
-        members, teachers: names of the models.
+        members: names of the trained models.
+        teachers: names of the frozen models.
 
     Raises:
         InputError: an unknown name, an edge to a frozen teacher or to itself, an edge that occurs

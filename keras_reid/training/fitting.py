@@ -47,8 +47,9 @@ def fit(
         teacher: trained model of `Recipe.load_teacher`.
         seed: seed of sampling and augmentation.
         cache: see `keras_reid.data.pk_batches`.
-        verbose, callbacks: see `keras.Model.fit`. The history contains the entries that callbacks
-            add to the logs, such as the scores of a `RetrievalEvaluation`.
+        verbose: see `keras.Model.fit`.
+        callbacks: callbacks of Keras. The history contains their entries in the logs, such as the
+            scores of a `RetrievalEvaluation`.
         data_service: see `keras_reid.data.from_service`.
 
     Returns:
@@ -137,6 +138,11 @@ def sized(
     """Yield models for the image size of a phase, and copy their weights to the members.
 
     The members themselves, or copies of them if they are for images of another size.
+
+    Args:
+        members: models of the plan.
+        plan: the plan.
+        recipe: recipe of the phase.
     """
     if models.image_size(members[0]) == recipe.image_size:
         yield members

@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from keras_reid import checks, replicas
-from keras_reid.errors import InputError, invalid
+from keras_reid.errors import Shown, invalid
 from keras_reid.losses import DistillationLoss, MetricLoss
 from keras_reid.models.reid_model import (
     LossesByOutput,
@@ -17,7 +17,7 @@ from keras_reid.models.reid_model import (
     uncompiled,
 )
 from keras_reid.training.backup import SavedSeeds
-from keras_reid.training.edges import Edges, Models, named, pairs
+from keras_reid.training.edges import Edges, Models, named, pairs, reid_models
 from keras_reid.training.optimizers import MemberOptimizers, optimizers_of
 from keras_reid.training.registry import AVERAGES, UPDATES
 
@@ -30,19 +30,24 @@ class MutualLearner(SavedSeeds, LossesByOutput, keras.Model):
     All ordered pairs of members are deep mutual learning (Zhang et al., CVPR 2018,
     arXiv:1706.00384); edges from frozen models are distillation; both can be mixed.
 
-        learner = MutualLearner([a, b])
-        learner.compile(
-            keras.optimizers.Adam(3e-4),
-            loss={"logits": IdentityLoss(), "features": TripletHardLoss()},
-            distillation_loss={"logits": LogitDistillationLoss()},
-        )
-        learner.fit(batches)
+    >>> import numpy as np
+    >>> from keras_reid import losses
+    >>> def classifier():
+    ...     features = keras.Input((3,))
+    ...     return keras.Model(features, {"logits": keras.layers.Dense(2)(features)})
+    >>> learner = MutualLearner([classifier(), classifier()])
+    >>> own = {"logits": losses.IdentityLoss()}
+    >>> distilled = {"logits": losses.LogitDistillationLoss()}
+    >>> learner.compile("adam", own, distillation_loss=distilled, run_eagerly=True)
+    >>> logs = learner.train_on_batch(np.eye(3), np.array([0, 1, 1]), return_dict=True)
+    >>> sorted(logs)[:3]
+    ['loss', 'member1_logits_identity', 'member1_logits_logit_distillation']
 
-    Batches are those of a `keras_reid.models.ReidModel`, or `((images_1, … images_k), labels)` with
-    the same images augmented for each member, see the argument `views` of `data.pk_batches`; frozen
-    teachers then see the first. The logs have `loss`, the sum over the members, and for each member
-    NAME_… for all that a `ReidModel` logs and `NAME_OUTPUT_LOSS` for each distillation, without its
-    weight. The trained models are `learner.members[NAME]`.
+    Batches are those of a `keras_reid.models.ReidModel`. With `views` of `data.pk_batches` they are
+    `((images_1, … images_k), labels)`, the same images augmented for each member; frozen teachers
+    see the first. The logs have `loss`, the sum over the members. For each member they have NAME_…
+    for all logs of a `ReidModel` and `NAME_OUTPUT_LOSS` for each distillation without its weight.
+    The trained models are `learner.members[NAME]`.
 
     Args:
         members: models to train, of the same or of different architectures, named by a dict or
@@ -81,15 +86,11 @@ class MutualLearner(SavedSeeds, LossesByOutput, keras.Model):
         checks.one_of(UPDATES, update=update)
         checks.one_of(AVERAGES, average=average)
         checks.at_least(0, ramp_up=ramp_up)
-        self.members, self.teachers = named(members, "member"), named(teachers, "teacher")
-        models = [*self.members.items(), *self.teachers.items()]
-        if (
-            not len({name for name, _ in models})
-            == len({id(one) for _, one in models})
-            == len(models)
-        ):
-            rule = "different models with different names, also among `teachers`"
-            raise invalid("members", rule, [name for name, _ in models])
+        by_name = named(members, "member"), named(teachers, "teacher")
+        names = [name for models in by_name for name in models]
+        if not len({*names}) == len({id(m) for own in by_name for m in own.values()}) == len(names):
+            raise invalid("members", "different models and names, also among `teachers`", names)
+        self.members, self.teachers = map(reid_models, by_name)
         self.edges = pairs(edges, list(self.members), list(self.teachers))
         self.update = update
         self.average = average
@@ -112,8 +113,11 @@ class MutualLearner(SavedSeeds, LossesByOutput, keras.Model):
             optimizer: optimizer that is copied for every member, or a list with one for each
                 member. Settings outside of its configuration (`exclude_from_weight_decay`) require
                 a list.
-            loss, loss_weights, metrics: losses and metrics of each member, see `ReidModel`.
-            distillation_loss, distillation_weights: a `DistillationLoss`, or a list, by output.
+            loss: losses of each member by output, see `ReidModel`; None: none.
+            loss_weights: factors of these losses.
+            metrics: metrics of each member by output; each member has copies of them.
+            distillation_loss: a `DistillationLoss`, or a list of them, by output.
+            distillation_weights: factors of these losses.
             options: run_eagerly, jit_compile, steps_per_execution or auto_scale_loss.
 
         Raises:
@@ -234,10 +238,9 @@ class MutualLearner(SavedSeeds, LossesByOutput, keras.Model):
         if not isinstance(images, (tuple, list)):
             return dict.fromkeys(self.members, images)
         if len(images) != len(self.members):
-            raise InputError(
-                f"The images must be one tensor, or a tuple of {len(self.members)} for as many "
-                f"members, got {len(images)}. Pass views={len(self.members)} to pk_batches."
-            )
+            rule = f"one tensor, or a tuple of {len(self.members)} for as many members"
+            fix = f"Pass views={len(self.members)} to pk_batches."
+            raise invalid("images", rule, Shown(f"{len(images)}"), fix)
         return dict(zip(self.members, images, strict=True))
 
     def _log(self, member: str, name: str) -> str:

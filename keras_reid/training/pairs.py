@@ -84,7 +84,8 @@ def validation_pairs(
     """Draw pairs of a query and a gallery image, of one person and of two.
 
     Args:
-        query, gallery: images; distractors are left out.
+        query: images; distractors are left out.
+        gallery: images; distractors are left out.
         across_cameras: leave out pairs of one person by one camera.
         seed: of the draw.
 

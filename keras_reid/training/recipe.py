@@ -45,6 +45,14 @@ class Recipe(Settings):
 
     The help of a field documents it. The fields of the methods are in
     `keras_reid.training.methods`. `replace` changes both by name.
+
+    >>> from keras_reid.training import RECIPES
+    >>> recipe = RECIPES["bot"].replace(epochs=60, stripes=8)
+    >>> recipe.epochs, recipe.stripes.stripes, recipe.image_size
+    (60, 8, (128, 64))
+
+    Raises:
+        InputError: a value out of range, or methods that exclude each other.
     """
 
     backbone: str = setting(
@@ -250,7 +258,12 @@ class Recipe(Settings):
         return factory
 
     def loss_settings(self, annotations: Annotations = NONE, gather: bool = False) -> LossSettings:
-        """Return the settings for the losses of the methods."""
+        """Return the settings for the losses of the methods.
+
+        Args:
+            annotations: columns of the training images.
+            gather: compare over all replicas.
+        """
         margin = self.margin if self.margin in (None, "soft") else float(self.margin)
         metric = {"margin": margin, "distance": self.metric_distance, "normalize": self.normalize}
         values = self.label_smoothing, self.identity_weight, metric

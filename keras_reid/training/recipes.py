@@ -77,6 +77,13 @@ RECIPES: dict[str, Recipe] = {
 
 
 def get(name: str) -> Recipe:
-    """Return the recipe with this name; an unknown name raises `InputError`."""
+    """Return a recipe.
+
+    Args:
+        name: key of `RECIPES`.
+
+    Raises:
+        InputError: an unknown name.
+    """
     checks.one_of(sorted(RECIPES), recipe=name)
     return RECIPES[name]

@@ -46,7 +46,14 @@ class Run(TrainedRun):
         return self.directory / f"backup-{phase}.weights.h5"
 
     def check(self, flags: dict[str, Any]) -> None:
-        """Raise unless the folder is new, empty, or an unfinished run with the same flags."""
+        """Raise unless the folder is new, empty, or an unfinished run with the same flags.
+
+        Args:
+            flags: values for `flags.json`.
+
+        Raises:
+            InputError: a folder with other files or flags, or with a finished run.
+        """
         state = ""
         if self.finished:
             state = "a finished run"
@@ -93,6 +100,9 @@ class Run(TrainedRun):
     def start(self, flags: dict[str, Any]) -> None:
         """Create the folder with its flags, or continue an unfinished run of the same flags.
 
+        Args:
+            flags: values for `flags.json`.
+
         Raises:
             InputError: see `check`; or another process trains in the folder.
         """
@@ -101,14 +111,22 @@ class Run(TrainedRun):
         write(self.flags_file, flags)
 
     def finish(self, metrics: dict[str, Any]) -> None:
-        """Write the scores and remove the backups, which finishes the run."""
+        """Write the scores and remove the backups, which finishes the run.
+
+        Args:
+            metrics: values for `metrics.json`.
+        """
         write(self.metrics_file, metrics)
         for backup in self.directory.glob("backup-*.weights.h5"):
             backup.unlink()
         self.release()
 
     def save_models(self, members: "Sequence[keras.Model]") -> None:
-        """Write all members; the first one, which marks the run as trained, last."""
+        """Write all members; the first one, which marks the run as trained, last.
+
+        Args:
+            members: trained models; their optimizers and losses are not written.
+        """
         from keras_reid.models.reid_model import uncompiled
 
         for number, model in reversed(list(enumerate(members, start=1))):
@@ -120,6 +138,12 @@ def default(dataset: str, recipe: str, flags: dict[str, Any], root: str = "runs"
     """Return `runs/DATASET-RECIPE-N`, claimed: the unfinished run of these flags or a new one.
 
     Folders that another process uses are skipped.
+
+    Args:
+        dataset: name of the data set.
+        recipe: name of the recipe.
+        flags: values for `flags.json`.
+        root: folder of all runs.
     """
     names = (f"{dataset}-{recipe}-{number}" for number in itertools.count(1))
     return next(run for run in (Run(Path(root) / name) for name in names) if _claimed(run, flags))

@@ -32,7 +32,8 @@ def rank_images(
 
     Args:
         embed: function from images to embeddings `(n, d)`, one for each image or tracklet.
-        query, gallery: images or tracklets.
+        query: images or tracklets.
+        gallery: images or tracklets.
         protocol: see `keras_reid.evaluation.rank`.
 
     Returns:

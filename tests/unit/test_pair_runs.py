@@ -115,6 +115,7 @@ def test_fit_pair_run_is_scored_calibrated_and_loaded(pedestrians, tmp_path) -> 
     result = evaluation.score(model)
     assert row["val_auc"] == result.auc
     assert evaluation.summary(result) == {"AUC": result.auc, "EER": result.eer}
+    assert evaluation.verifier(model) is evaluation.verifier(model)
     assert evaluation.calibration() is None  # 6 persons
     evaluation.persons = 10
     flags = {"dataset": "market1501", "data_dir": "x", **run.flags}

@@ -32,6 +32,7 @@ from keras_reid.training import (
 from keras_reid.training.recipe import setting_fields
 from keras_reid.training.replicas import Replicas
 from keras_reid.training.schedules import WarmUp, schedule
+from keras_reid.training.scoring import Evaluation
 
 SIZE = (32, 16)
 
@@ -281,6 +282,22 @@ def test_averaged_weights_are_swapped_in_and_restored() -> None:
         np.testing.assert_array_equal(a, b)
 
 
+def test_evaluation_every_second_epoch_scores_the_last_too() -> None:
+    class Count(Evaluation):
+        every = 2
+
+        def scores(self, members):
+            return {"val_count": float(len(members))}
+
+    callback = Count()
+    callback.set_params({"epochs": 3})
+    callback.set_model(compiled())
+    epochs: list[dict] = [{"loss": 1.0} for _ in range(3)]
+    for epoch, logs in enumerate(epochs):
+        callback.on_epoch_end(epoch, logs)
+    assert [logs.get("val_count") for logs in epochs] == [None, 1, 1]
+
+
 @pytest.mark.slow
 def test_retrieval_evaluation_logs_scores_to_history(pedestrians) -> None:
     dataset = data.load("market1501", str(pedestrians))
@@ -465,6 +482,21 @@ def test_recipe_camera_balanced_samples_every_camera(pedestrians) -> None:
 
     assert (cameras(camera_balanced=True) == 3).all()
     assert (cameras() < 3).any()
+
+
+def test_plan_images_without_columns_of_recipe_raise(pedestrians) -> None:
+    images = data.load("market1501", str(pedestrians)).train
+    for changes, column in (({"pose": True}, "keypoints"), ({"attribute_weight": 1}, "attributes")):
+        with pytest.raises(InputError, match=f"`images` must be with {column} for this recipe"):
+            Plan.of(tiny(**changes), images)
+
+
+def test_replicas_shared_second_worker_gets_its_rows() -> None:
+    replicas = Replicas()
+    replicas.workers, replicas.number = 2, 1
+    batches = replicas.shared(tf.data.Dataset.from_tensor_slices((np.arange(16),)).batch(4), 4)
+    rows = [batch.numpy().tolist() for (batch,) in batches]
+    assert rows == [[2, 3, 6, 7], [10, 11, 14, 15]]
 
 
 def test_recipe_small_epochs_one_pixel_width_or_teacher_raises() -> None:
@@ -699,10 +731,10 @@ def test_recipe_settings_match_setting_fields() -> None:
 
 
 def test_train_command_help_lists_recipe_defaults() -> None:
-    assert default_text("epochs") == ("24; 12 of finetune_metric, pcb_rpp; 4 of strong; 20 of tiny")
+    assert default_text("epochs") == ("24; 12 in finetune_metric, pcb_rpp; 4 in strong; 20 in tiny")
     assert default_text("margin") == "none"
-    assert default_text("flip") == "true; false of pair_verifier, tiny"
-    assert default_text("learning_rate") == "0.0007; 0.002 of tiny"
+    assert default_text("flip") == "true; false in pair_verifier, tiny"
+    assert default_text("learning_rate") == "0.0007; 0.002 in tiny"
     helps = {one.name: one.metadata["help"] for one in command.settings}
     assert helps.keys() == BOT.settings.keys()
     assert all(f"Default: {default_text(name)}." in text for name, text in helps.items())
@@ -921,7 +953,9 @@ def test_recipe_several_members_sets_distillation() -> None:
 
 def test_load_teacher_incomplete_distillation_raises() -> None:
     for changes in ({"distillation": "logits:1"}, {"members": "tiny,tiny"}, {"teacher": "run"}):
-        with pytest.raises(InputError, match="requires `distillation` and a teacher"):
+        with pytest.raises(
+            InputError, match="`distillation` must be set with a teacher or several members"
+        ):
             load_teacher(tiny(**changes), 4)
     assert load_teacher(tiny(), 4) is None
     assert load_teacher(tiny(**TWO), 4) is None
@@ -937,7 +971,7 @@ def test_load_teacher_mismatched_identities_or_size_raises(tmp_path) -> None:
         load_teacher(distill, 5)
     ranks = tiny(teacher=str(run.directory), distillation="ranks:1")
     assert load_teacher(ranks, 5) is not None
-    with pytest.raises(InputError, match=r"of 64×16 pixels, got .* of images of 32×16"):
+    with pytest.raises(InputError, match=r"of 64×16 pixels and .*, got .* of images of 32×16"):
         load_teacher(tiny(teacher=str(run.directory), distillation="logits:1", height=64), 4)
 
 

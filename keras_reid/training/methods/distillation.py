@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from keras_reid import checks, models, training
-from keras_reid.errors import InputError, Shown, counted, invalid
+from keras_reid.errors import Shown, counted, invalid
 from keras_reid.losses.registry import DISTILLATION_LOSSES
 from keras_reid.training.methods.method import Factory, LossSettings, Method, setting
 from keras_reid.training.registry import AVERAGES, UPDATES
@@ -22,8 +22,7 @@ class Distillation(Method):
     """`Σ weight · distillation`, of the distances of the metric loss."""
 
     members: str = setting(
-        "Backbones of models that learn from each other, separated by commas; empty: one model "
-        "of `backbone`.",
+        "Backbones of models that learn from each other, separated by commas; empty: one model.",
         default="",
     )
     teacher: str = setting("Run folder of a trained teacher; empty: none.", default="")
@@ -132,7 +131,7 @@ class Distillation(Method):
         return learner, self.compile_arguments(settings)
 
     def compile_arguments(self, settings: LossSettings) -> dict[str, Any]:
-        """Return the arguments of `compile` for the distillation."""
+        """Return the arguments `distillation_loss` and `distillation_weights` of `compile`."""
         arguments: dict[str, dict[str, Any]] = {
             "logits": {"temperature": self.temperature},
             "distances": settings.of_metric("distance", "normalize"),
@@ -161,12 +160,8 @@ class Distillation(Method):
                 or identities.
         """
         if self.active != bool(self.teacher or len(self.backbones) > 1):
-            raise InputError(
-                "Distillation requires `distillation` and a teacher (a run folder) or several "
-                f"members, got distillation={self.distillation!r}, teacher={self.teacher!r} and "
-                f"members={self.members!r}. Give them, for example distillation=logits:1, or none.",
-                "distillation",
-            )
+            rule = "set with a teacher or several members, and empty without them"
+            raise invalid("distillation", rule, self.distillation, "Write logits:1,distances:1.")
         if not self.teacher:
             return None
         model = training.Run(self.teacher).load_model()

@@ -35,8 +35,9 @@ def setting(
     Args:
         meaning: help of the flag.
         check: called as `check(NAME=value)` for all values except None.
-        least, interval, choices: instead of a check, the bounds of a number or the allowed values;
-            see `keras_reid.checks`.
+        least: instead of a check, the smallest number.
+        interval: instead of a check, the bounds of a number, such as `"[0, 1)"`.
+        choices: instead of a check, the allowed values.
         default: as of `dataclasses.field`.
     """
     if least is not None:
@@ -75,7 +76,12 @@ class Annotations:
 
     @classmethod
     def of(cls, images: "PersonImages", schema: "AttributeSchema | None" = None) -> "Annotations":
-        """Return the annotations of images, with the schema of their attributes."""
+        """Return the annotations of images.
+
+        Args:
+            images: training images.
+            schema: schema of their column "attributes"; None: without it.
+        """
         points = images.columns.get(KEYPOINTS)
         count = 0 if points is None else points.shape[1]
         return cls(count) if schema is None else cls(count, schema, data.rates(images))
@@ -132,7 +138,11 @@ class Phase:
 class Method(Settings):
     """Settings, and functions that are called if the method is active.
 
-    A method overrides the functions that it changes. They receive values, not the recipe.
+    A method overrides the functions that it changes. They receive values, not the recipe:
+
+    - annotations: columns of the training images.
+    - factory: a function of the images, and its keyword arguments.
+    - settings: `LossSettings` for losses, else all values of the recipe by name.
     """
 
     columns: ClassVar[tuple[str, ...]] = ()  # required columns of the images
@@ -161,7 +171,12 @@ class Method(Settings):
         return factory
 
     def model(self, *sizes: Any, **common: Any) -> "keras.Model | None":
-        """Return a model of another kind from the arguments of `models.build`, or None."""
+        """Return a model of another kind, or None.
+
+        Args:
+            sizes: backbone, number of identities and image size, as of `models.build`.
+            common: other arguments of `models.build`.
+        """
         return None
 
     def heads(self, annotations: Annotations) -> "list[Head]":
