@@ -166,11 +166,11 @@ def dataset_of(options: TrainOptions) -> data.ReidDataset:
 def check_flags(options: TrainOptions, recipe: Recipe) -> None:
     """Raise for a missing tracker, and for flags that exclude or require each other."""
     trackers.check(options.tracker)
-    for column, weight in (("keypoints", "pose"), ("attributes", "attribute_weight")):
+    for column, flag in (("keypoints", "--pose"), ("attributes", "--attribute_weight")):
+        file = f"--{column}=FILE"
         if (column in recipe.columns) != bool(getattr(options, column)):
             raise InputError(
-                f"--{column}=FILE and --{weight} (or a recipe with it) require each other. Give "
-                "both or neither."
+                f"{file} and {flag} (or a recipe with it) require each other. Give both or neither."
             )
     if options.data_service is not None:
         checks.address(data_service=options.data_service)
