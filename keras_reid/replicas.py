@@ -22,6 +22,9 @@ def gather(rows: Tensor) -> GlobalBatch:
     Under TensorFlow the replicas are those of the current `tf.distribute` strategy. Under JAX a
     batch that `keras.distribution` splits is already complete.
 
+    Args:
+        rows: values `(b, …)` of this replica; b can differ between replicas.
+
     Raises:
         NotImplementedError: under the PyTorch backend, if several processes train together.
     """
@@ -78,6 +81,12 @@ def logs(values: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return the logs of a step in the shape that Keras expects.
 
     Keras concatenates the results of several workers along an axis, which scalars do not have.
+
+    Args:
+        values: scalars by name.
+
+    Returns:
+        The scalars, with a shape of `(1,)` for several workers.
     """
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf

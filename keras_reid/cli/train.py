@@ -4,11 +4,8 @@ Without flags it draws pedestrians and trains a small embedder on them. Every va
 is a flag; see `keras_reid.training.recipe`.
 """
 
-import copy
-import dataclasses
 import sys
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from keras_reid import data, models, training, visualize
@@ -17,23 +14,19 @@ from keras_reid.cli.startup import import_keras
 from keras_reid.cli.terminal import progress, say
 from keras_reid.cli.train_options import (
     TrainOptions,
-    attributes_of,
     check_flags,
     dataset_of,
+    recipe_flags,
     settings_of,
     with_defaults,
 )
-from keras_reid.errors import InputError
+from keras_reid.errors import InputError, counted
+from keras_reid.evaluation import Protocol
 from keras_reid.training import recipes, runs, trackers
-from keras_reid.training.recipe import Recipe, setting_fields
+from keras_reid.training.recipe import Recipe
 
 if TYPE_CHECKING:
     import keras
-
-NEXT_STEPS = {
-    "export": "export.py --model={run}",
-    "verify": "search.py --model={run} verify FIRST.jpg SECOND.jpg",
-}
 
 
 @dataclass(frozen=True)
@@ -79,8 +72,8 @@ def train(options: TrainOptions) -> "runs.Run | data.CheckReport":
         raise InputError(
             f"{options.data_dir} has no training images. Score a model on it with evaluate.py."
         )
-    check_flags(options)
-    table = attributes_of(options, recipe)
+    check_flags(options, recipe)
+    table = data.read_attributes(options.attributes) if options.attributes else None
     settings = settings_of(options, recipe, dataset.train, table)
     if options.run:
         run = runs.Run(options.run)
@@ -115,7 +108,7 @@ def _train(job: Job) -> None:
     replicas = training.Replicas(options.strategy, batch)  # before the first operation
     if replicas.is_chief:
         job.run.claim()
-    dataset = _annotated(options, job.dataset, recipe)
+    dataset = _annotated(options, job.dataset)
     images, schema = dataset.train, None
     assert images is not None
     if job.table is not None:
@@ -130,7 +123,8 @@ def _train(job: Job) -> None:
     members = _members(plan)
     if options.deterministic:
         tf.config.experimental.enable_op_determinism()
-    say(f"{dataset.name}: {images}")
+    count = f"{counted(len(images), 'image')} of {counted(plan.num_identities, 'identity')}"
+    say(f"data set:        {dataset.name}, {count}")
     _fit(job, plan, members, teacher, evaluation)
 
 
@@ -146,11 +140,11 @@ def _fit(
 
     options, run = job.options, job.run
     before = _scored_before(options, evaluation, members[0])
-    say(f"run folder: {run.directory}")
+    say(f"run folder:      {run.directory}")
     retrieval = isinstance(evaluation, training.RetrievalEvaluation)
     boards = [visualize.Board(evaluation, run.logs, options.log_images)] if retrieval else []
-    chief = plan.replicas.is_chief
-    tracker = options.tracker if chief else "none"
+    scores = [evaluation] if evaluation and options.eval_every else []
+    tracker = options.tracker if plan.replicas.is_chief else "none"
     with trackers.tracked(tracker, run, job.settings) as (callbacks, log_scores):
         fitting.fit(
             members,
@@ -160,22 +154,29 @@ def _fit(
             teacher=teacher,
             seed=options.seed,
             cache=options.cache,
-            evaluation=evaluation if options.eval_every else None,
             verbose=1 if sys.stdout.isatty() else 2,
-            callbacks=[*boards, *callbacks],
+            callbacks=[*scores, *boards, *callbacks],
             data_service=options.data_service,
         )
-        if not chief:
+        if not plan.replicas.is_chief:
             say(f"trained; worker 0 writes and scores the model in {run.directory}")
             return
-        scores, final = _scored(evaluation, members) if evaluation else ({}, {})
-        if evaluation:
-            say(f"after training:  {_headline(final)}")
+        final = _finish(run, evaluation, members, before)
         for board in boards:
             board.finish(job.settings, final, sum(phase.epochs for phase, _ in plan.recipe.phases))
-        run.finish({**before, **scores, "minutes": run.minutes})
         log_scores(final)
-    _say_contents(job)
+    _say_contents(run, members)
+
+
+def _finish(
+    run: runs.Run, evaluation: Any, members: "list[keras.Model]", before: dict[str, Any]
+) -> dict[str, float]:
+    """Score the members, finish the run with all scores and return the main ones."""
+    scores, final = _scored(evaluation, members) if evaluation else ({}, {})
+    if evaluation:
+        say(f"after training:  {_headline(final)}")
+    run.finish({**before, **scores, "minutes": run.minutes})
+    return final
 
 
 def _scored_before(options: TrainOptions, evaluation: Any, model: "keras.Model") -> dict[str, Any]:
@@ -187,12 +188,23 @@ def _scored_before(options: TrainOptions, evaluation: Any, model: "keras.Model")
     return {"before": result.to_dict()}
 
 
-def _say_contents(job: Job) -> None:
+def _say_contents(run: runs.Run, members: "list[keras.Model]") -> None:
     """Print the files of the run and a command that uses the model."""
-    say(f"trained for {job.run.metrics['minutes']:.1f} minutes; in {job.run.directory}:")
-    for path, description in job.run.contents().items():
-        say(f"  {path:<16} {description}")
-    say(f"next: python {NEXT_STEPS[job.recipe.purpose].format(run=job.run.directory)}")
+    of_member = [f" of member {n}" for n in range(1, len(members) + 1)] if members[1:] else [""]
+    files = {
+        run.flags_file.name: "flags",
+        **{run.member_file(n).name: f"Keras model{o}" for n, o in enumerate(of_member, 1)},
+        run.metrics_file.name: "scores with their protocol",
+        run.history_file.name: "losses by epoch",
+        f"{run.logs.name}/": "losses for tensorboard --logdir",
+    }
+    say(f"training time:   {run.metrics['minutes']:.1f} min")
+    say(f"files in {run.directory}:")
+    for path, description in files.items():
+        say(f"  {path:<15} {description}")
+    pairs = models.is_pair_verifier(members[0])
+    command, last = ("search.py", " verify FIRST.jpg SECOND.jpg") if pairs else ("export.py", "")
+    say(f"next: python {command} --model={run.directory}{last}")
 
 
 def _members(plan: "training.Plan") -> "list[keras.Model]":
@@ -202,19 +214,12 @@ def _members(plan: "training.Plan") -> "list[keras.Model]":
     members, start = plan.members(), plan.recipe.init_from
     if start:
         left = {layer for member in members for layer in build.start_from(member, start)}
-        say(f"weights copied from {start}, except {', '.join(sorted(left)) or 'for no layer'}")
+        say(f"initial weights: {start}" + (f", except {', '.join(sorted(left))}" if left else ""))
     return members
 
 
-def _annotated(
-    options: TrainOptions, dataset: data.ReidDataset, recipe: Recipe
-) -> data.ReidDataset:
-    """Return the readable images, with body points if the recipe requires them."""
-    if ("keypoints" in recipe.columns) != bool(options.keypoints):
-        raise InputError(
-            "--keypoints=FILE.csv (or movenet:FILE.tflite) and --recipe=pose (or --pose) require "
-            "each other. Give both or neither."
-        )
+def _annotated(options: TrainOptions, dataset: data.ReidDataset) -> data.ReidDataset:
+    """Return the readable images, with body points if there is a source of them."""
 
     def annotated(images: data.PersonImages) -> data.PersonImages:
         images = data.readable(images, progress=progress("reading images"))
@@ -234,8 +239,7 @@ def _evaluation(options: TrainOptions, dataset: data.ReidDataset, recipe: Recipe
     arguments = {
         "batch_size": options.embed_batch_size,
         "every": options.eval_every or recipe.epochs,
-        "protocol": options.protocol_of(dataset.query),
-        "dataset": dataset.name,
+        "protocol": Protocol(options.protocol_of(dataset.query), dataset=dataset.name),
     }
     make, arguments = recipe.evaluation((training.RetrievalEvaluation, arguments))
     return make(dataset.query, dataset.gallery, **arguments)
@@ -271,17 +275,9 @@ def _headline(scores: dict[str, float]) -> str:
     return ", ".join(f"{name} {100 * score:.1f} %" for name, score in scores.items())
 
 
-def _with_default(setting: dataclasses.Field[Any]) -> dataclasses.Field[Any]:
-    """Return the field without a default, with its values in each recipe in the help."""
-    help_text = f"{setting.metadata['help']} Default: {recipes.defaults(setting.name)}."
-    changed = copy.copy(setting)
-    changed.metadata = MappingProxyType({**setting.metadata, "help": help_text, "default": None})
-    return changed
-
-
 run = Command(
     train,
     TrainOptions,
     "recipe dataset data_dir backbone epochs height width run eval_every check_only",
-    settings=[_with_default(one) for one in setting_fields()],
+    settings=recipe_flags(),
 )

@@ -1,6 +1,9 @@
 """Flags of `train.py`, with their defaults, and the data set and recipe that they name."""
 
+import copy
+import dataclasses
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 from keras_reid import checks, data
@@ -8,8 +11,22 @@ from keras_reid.cli.common import DataOptions
 from keras_reid.cli.options import option
 from keras_reid.errors import InputError
 from keras_reid.training import recipes, runs, trackers
-from keras_reid.training.recipe import Recipe
+from keras_reid.training.recipe import Recipe, setting_fields
+from keras_reid.training.recipes import RECIPES
 from keras_reid.training.registry import STRATEGIES
+
+# Headings of settings in the help; the others are of the model.
+TOPICS = {
+    "data": "height width num_identities_per_batch num_instances camera_balanced augment frames "
+    "per_member_augmentation",
+    "objective": "metric_loss metric_weight margin metric_distance normalize identity_weight "
+    "label_smoothing softmax softmax_scale softmax_margin local_weight pose_weight frame_weight "
+    "attribute_weight members teacher distillation temperature edges update average ramp_up",
+    "schedule": "epochs learning_rate schedule warmup weight_decay head_lr_multiplier "
+    "freeze_epochs ema_momentum small_epochs small_scale pretrain_epochs induction_epochs "
+    "refinement_epochs",
+    "evaluation": "flip",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,64 +37,90 @@ class TrainOptions(DataOptions):
         settings: values of the recipe, by name, instead of its own.
     """
 
-    run: str | None = option("New run folder; default: runs/DATASET-RECIPE-N.")
     recipe: str | None = option(
-        f"{', '.join(recipes.RECIPES)}; default: bot, for synthetic pedestrians tiny."
+        f"Named settings: {', '.join(RECIPES)}. Default: tiny for synthetic pedestrians, else bot.",
+        topic="recipe",
     )
     base_run: str | None = option(
-        "Run folder with the defaults for the data set and the values of the recipe."
+        "Run folder with the default data set and settings.", topic="recipe"
     )
-    seed: int = option("Seed of weights, sampling and augmentation.", 0, least=0, most=2**32 - 1)
-    attributes: str | None = option("Table or .mat file of attributes, for their recipe.")
-    combine_all: bool = option(
-        "Train on the query and gallery images too, without distractors. The model is not scored.",
-        False,
+    attributes: str | None = option(
+        "Table or .mat file with the attributes of the identities, for --recipe=attributes.",
+        topic="data",
     )
     holdout: float = option(
-        "Fraction of the identities in the hold-out set that scores the model, for data without "
-        "query and gallery; 0: none.",
+        "Fraction of the identities, from 0 to 0.9, that is not trained on but scores the model, "
+        "for data without query and gallery.",
         0.0,
         least=0,
         most=0.9,
+        topic="data",
     )
-    cache: str | None = option("Keep decoded images: 'memory', or a folder; default: neither.")
-    eval_every: int = option(
-        "Number of epochs between scores of the model; 0: only at the end.", 0, least=0
-    )
-    score_before: bool = option("Score the model before it is trained, too.", True)
-    tracker: str = option(
-        "Log settings, losses by epoch and scores to an experiment tracker. Its destination is set "
-        "by MLFLOW_TRACKING_URI, or by WANDB_MODE and WANDB_DIR.",
-        "none",
-        choices=tuple(trackers.TRACKERS),
-    )
-    log_images: bool = option(
-        "Show ranked lists, and pictures of the embeddings, in TensorBoard: images of people in "
-        "the run folder.",
+    combine_all: bool = option(
+        "Query and gallery images, without distractors, as training images too; the model is not "
+        "scored.",
         False,
+        topic="data",
     )
-    check_only: bool = option("Validate the data set and stop.", False)
-    strategy: str = option(
-        "Replicas that train together, see tf.distribute: none; mirrored: the GPUs of this "
-        "machine; multiworker: processes with this command, listed in TF_CONFIG.",
-        "none",
-        choices=STRATEGIES,
+    cache: str | None = option(
+        "Cache of decoded images: memory, or a folder. Default: none.", topic="data"
     )
     data_service: str | None = option(
-        "grpc://HOST:PORT of a tf.data service that decodes and augments; see "
-        "examples/data_service.py."
+        "Address grpc://HOST:PORT of a tf.data service that decodes and augments; see "
+        "examples/data_service.py. Default: none.",
+        topic="data",
     )
-    deterministic: bool = option("Bit-equal repetition; can be slower on a GPU.", True)
+    check_only: bool = option(
+        "Validation of the data set, without a training.", False, topic="data"
+    )
+    eval_every: int = option(
+        "Number of epochs between scores of the model; 0: only at the end.",
+        0,
+        least=0,
+        topic="evaluation",
+    )
+    score_before: bool = option("Scores of the untrained model.", True, topic="evaluation")
+    seed: int = option("Seed of weights, sampling and augmentation.", 0, least=0, most=2**32 - 1)
     precision: str = option(
         "Keras dtype policy.",
         "float32",
         choices=("float32", "mixed_bfloat16", "mixed_float16"),
     )
+    deterministic: bool = option("Bit-equal repetition; can be slower on a GPU.", True)
+    strategy: str = option(
+        "Replicas that train together: the GPUs of this machine (mirrored), or processes of this "
+        "command that TF_CONFIG lists (multiworker); see tf.distribute.",
+        "none",
+        choices=STRATEGIES,
+    )
+    run: str | None = option(
+        "New run folder, or one to resume. Default: runs/DATASET-RECIPE-N.", topic="output"
+    )
+    tracker: str = option(
+        "Experiment tracker for settings, losses by epoch and scores. MLFLOW_TRACKING_URI, or "
+        "WANDB_MODE and WANDB_DIR, set its destination.",
+        "none",
+        choices=tuple(trackers.TRACKERS),
+        topic="output",
+    )
+    log_images: bool = option(
+        "Ranked lists and pictures of the embeddings in TensorBoard: images of people in the run "
+        "folder.",
+        False,
+        topic="output",
+    )
     settings: dict[str, Any] = field(default_factory=dict)
 
 
 def with_defaults(options: TrainOptions) -> TrainOptions:
-    """Return the options with data set and recipe: of the base run, else synthetic pedestrians."""
+    """Return the options with data set and recipe: of the base run, else synthetic pedestrians.
+
+    Args:
+        options: options of the command.
+
+    Raises:
+        InputError: a recipe next to a base run.
+    """
     if options.base_run is not None:
         options = with_base_run(options, runs.Run(options.base_run))
     name = options.dataset or "synthetic"
@@ -104,7 +147,14 @@ def with_base_run(options: TrainOptions, run: runs.Run) -> TrainOptions:
 
 
 def dataset_of(options: TrainOptions) -> data.ReidDataset:
-    """Return the data set with the parts that the flags ask for."""
+    """Return the data set with the parts of the flags --holdout and --combine_all.
+
+    Args:
+        options: options with a data set.
+
+    Raises:
+        InputError: both flags, or an unreadable data set.
+    """
     dataset = options.dataset_of(options.dataset, options.data_dir, "a model is trained on images")
     if options.combine_all and options.holdout:
         raise InputError("--combine_all and --holdout exclude each other. Give one of them.")
@@ -113,9 +163,15 @@ def dataset_of(options: TrainOptions) -> data.ReidDataset:
     return dataset.hold_out(options.holdout) if options.holdout else dataset
 
 
-def check_flags(options: TrainOptions) -> None:
-    """Raise for a missing tracker, and for flags that exclude each other."""
+def check_flags(options: TrainOptions, recipe: Recipe) -> None:
+    """Raise for a missing tracker, and for flags that exclude or require each other."""
     trackers.check(options.tracker)
+    for column, flag in (("keypoints", "--pose"), ("attributes", "--attribute_weight")):
+        file = f"--{column}=FILE"
+        if (column in recipe.columns) != bool(getattr(options, column)):
+            raise InputError(
+                f"{file} and {flag} (or a recipe with it) require each other. Give both or neither."
+            )
     if options.data_service is not None:
         checks.address(data_service=options.data_service)
     if options.strategy == "multiworker" and options.data_service:
@@ -144,11 +200,35 @@ def settings_of(
     }
 
 
-def attributes_of(options: TrainOptions, recipe: Recipe) -> data.AttributeTable | None:
-    """Return the table of attributes; None for a recipe without them."""
-    if ("attributes" in recipe.columns) != bool(options.attributes):
-        raise InputError(
-            "--attributes=FILE.csv and --recipe=attributes (or --attribute_weight) require each "
-            "other. Give both or neither."
-        )
-    return data.read_attributes(options.attributes) if options.attributes else None
+def recipe_flags() -> list[dataclasses.Field[Any]]:
+    """Return the settings of a recipe as flags without a default, with their values in the help."""
+    return [_without_default(one) for one in setting_fields()]
+
+
+def _without_default(setting: dataclasses.Field[Any]) -> dataclasses.Field[Any]:
+    changed = copy.copy(setting)
+    help_text = f"{setting.metadata['help']} Default: {default_text(setting.name)}."
+    topics = [topic for topic, names in TOPICS.items() if setting.name in names.split()]
+    own = {"help": help_text, "default": None, "topic": (topics or ["model"])[0]}
+    changed.metadata = MappingProxyType({**setting.metadata, **own})
+    return changed
+
+
+def default_text(name: str) -> str:
+    """Return the value of a setting in `bot` and in the recipes with another value, as text."""
+    values = {recipe: RECIPES[recipe].settings[name] for recipe in RECIPES}
+    usual = values["bot"]
+    others: dict[str, list[str]] = {}
+    for recipe, value in values.items():
+        if value != usual:
+            others.setdefault(_word(value), []).append(recipe)
+    texts = [f"{value} in {', '.join(names)}" for value, names in others.items()]
+    return "; ".join([_word(usual), *texts])
+
+
+def _word(value: Any) -> str:
+    if value is None or value == "":
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -35,7 +35,11 @@ class OutputLoss(NamedTuple):
         return values if len(values) > 1 else values[0]
 
     def label(self, y: Any) -> str | None:
-        """Return the key of the label that the loss reads; None for labels that are an array."""
+        """Return the key of the label that the loss reads; None for labels that are an array.
+
+        Raises:
+            InputError: the labels `y` do not contain it.
+        """
         if not isinstance(y, Mapping):
             return None
         by_output = self.outputs[0] if self.outputs[0] in y else "identity"
@@ -48,7 +52,13 @@ class OutputLoss(NamedTuple):
         return label
 
     def measure(self, y: Any, y_pred: Mapping[str, Any], sample_weight: Any) -> list[Tensor]:
-        """Return the values of `logs`: the loss without its weight, and the statistics."""
+        """Return the values of `logs`: the loss without its weight, and the statistics.
+
+        Args:
+            y: labels, a dict or an array.
+            y_pred: outputs of the model by name.
+            sample_weight: see `weights_of`.
+        """
         label = self.label(y)
         weight = weights_of(sample_weight, self.outputs[0], label)
         arguments = (y[label] if label else y, self.read(y_pred), weight)
@@ -79,21 +89,18 @@ def output_losses(outputs: Collection[str], **arguments: Any) -> list[OutputLoss
     for output, value in loss.items():
         listed = [_loss(one) for one in keras.tree.flatten(value)]
         factors = keras.tree.flatten(weights.get(output, [1.0] * len(listed)))
-        if len(factors) != len(listed):
-            rule = f"{len(listed)} numbers for the losses of {output!r}"
-            raise invalid(factor, rule, factors, "Write one number for each loss.")
+        if len(factors) != len(listed) or not {*weights} <= {*loss}:
+            raise invalid(factor, "a number for each loss, by the same outputs", weights)
         for one, weight in zip(listed, factors, strict=True):
             read = getattr(one, "outputs", ()) or (output,)
             losses.append(OutputLoss(f"{output}_{one.name}", read, one, weight))
-    if unused := sorted({*weights} - {*loss}):
-        raise invalid(factor, "keyed by outputs with a loss", unused, "Give them a loss.")
     used = {name for one in losses for name in one.outputs}
     if unknown := sorted(used - {*outputs}):
         fix = f"The outputs of the model are {', '.join(sorted(outputs))}."
         raise invalid(argument, "keyed by outputs of the model", unknown, fix)
-    names = [one.name for one in losses]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise invalid(argument, "of different names", twice, "Pass `name` to one of them.")
+    names = sorted(one.name for one in losses)
+    if len({*names}) < len(names):
+        raise invalid(argument, "of different names", names, "Pass `name` to the losses.")
     return losses
 
 
@@ -257,15 +264,30 @@ class ReidModel(LossesByOutput, keras.Model):
 keras.saving.get_custom_objects()["keras_reid>NamedOutputs"] = ReidModel
 
 
-def uncompiled(model: keras.Model) -> keras.Model:
-    """Return a model with the same layers that has no optimizer and no losses."""
-    if not isinstance(model, ReidModel):
-        return model
+def uncompiled(model: keras.Model) -> ReidModel:
+    """Return a model with the same layers that has no optimizer and no losses.
+
+    Args:
+        model: functional model with a dict of outputs.
+
+    Raises:
+        InputError: a model of another kind.
+    """
+    if not isinstance(getattr(model, "output", None), Mapping):
+        fix = "Build it with keras_reid.models.build."
+        raise invalid("model", "functional with a dict of outputs", Shown(model.name), fix)
     return ReidModel(model.input, model.output, name=model.name)
 
 
 def weights_of(sample_weight: Any, output: str, label: str | None = None) -> Any:
-    """Return the weights of an output: Keras repeats an array of weights for every label."""
+    """Return the weights `(b,)` of the images for an output, or None.
+
+    Args:
+        sample_weight: weights of all outputs, or by output or label; Keras repeats an array of
+            weights for every label.
+        output: name of the output.
+        label: label of its loss; None: the identity.
+    """
     if isinstance(sample_weight, Mapping):
         return sample_weight.get(output, sample_weight.get(label or "identity"))
     return sample_weight

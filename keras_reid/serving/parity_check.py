@@ -17,7 +17,7 @@ from keras_reid.data.images import ORIENTATION
 from keras_reid.errors import counted
 from keras_reid.inference.saved_model import SIGNATURES, SavedModelEmbedder
 from keras_reid.pixels import decode, graph_resize
-from keras_reid.training.callbacks import rank_images
+from keras_reid.training.scoring import rank_images
 
 BATCH = 32
 

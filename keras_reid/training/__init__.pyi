@@ -1,12 +1,10 @@
+from .backup import Backup as Backup
 from .build import Plan as Plan
-from .callbacks import Backup as Backup
 from .callbacks import CollapseMonitor as CollapseMonitor
 from .callbacks import FiniteLoss as FiniteLoss
 from .callbacks import History as History
-from .callbacks import RetrievalEvaluation as RetrievalEvaluation
-from .callbacks import averaged_weights as averaged_weights
+from .distiller import Distiller as Distiller
 from .fitting import fit as fit
-from .mutual import Distiller as Distiller
 from .mutual import MutualLearner as MutualLearner
 from .optimizers import RatedAdam as RatedAdam
 from .pairs import PairEvaluation as PairEvaluation
@@ -16,3 +14,5 @@ from .replicas import Replicas as Replicas
 from .runs import Run as Run
 from .schedules import WarmUp as WarmUp
 from .schedules import schedule as schedule
+from .scoring import RetrievalEvaluation as RetrievalEvaluation
+from .scoring import averaged_weights as averaged_weights

@@ -55,8 +55,12 @@ class Plan:
             replicas: replicas that train together; None: this process alone.
 
         Raises:
-            InputError: images of fewer than two persons, or of too few for a batch.
+            InputError: images of fewer than two persons, of too few for a batch, or without a
+                column of the recipe.
         """
+        columns = {*images.columns} - ({"attributes"} if schema is None else set())
+        if missing := sorted(recipe.columns - columns):
+            raise invalid("images", f"with {' and '.join(missing)} for this recipe", Shown("none"))
         sampled = images
         for method in recipe.methods:
             sampled = method.sampled(sampled)
@@ -69,7 +73,11 @@ class Plan:
         return cls(recipe, images, len(names), steps, annotations, replicas or Replicas())
 
     def members(self, recipe: Recipe | None = None) -> list[keras.Model]:
-        """Return the untrained models, one for each member, with variables on all replicas."""
+        """Return the untrained models, one for each member, with variables on all replicas.
+
+        Args:
+            recipe: recipe of a phase; None: that of the plan.
+        """
         recipe = recipe or self.recipe
         with self.replicas.strategy.scope():
             return [
@@ -83,10 +91,13 @@ def build_model(
 ) -> keras.Model:
     """Return the untrained model of a recipe.
 
-    Raises:
-        InputError: missing annotations for pose or attributes.
+    Args:
+        recipe: the recipe.
+        num_identities: number of classes.
+        annotations: columns of the training images.
     """
-    classes = num_identities if recipe.classifies else None
+    classified = recipe.identity_weight > 0 or recipe.pretraining.pretrain_epochs > 0
+    classes = num_identities if classified else None
     names = ("weights", "pooling", "neck", "last_stride", "mixstyle", "instance_norm")
     common: dict[str, Any] = {name: getattr(recipe, name) for name in names}
     common["width"] = recipe.embedding_dim or None
@@ -106,7 +117,12 @@ def build_model(
 
 
 def build_heads(recipe: Recipe, annotations: Annotations = NONE) -> list[Head]:
-    """Return the heads of the methods of a recipe."""
+    """Return the heads of the methods of a recipe.
+
+    Args:
+        recipe: the recipe.
+        annotations: columns of the training images.
+    """
     return [head for method in recipe.methods for head in method.heads(annotations)]
 
 
@@ -115,6 +131,10 @@ def start_from(model: keras.Model, run: str) -> list[str]:
 
     A backbone counts as one layer. The model can be for larger images or for tracklets, and have
     a classifier of other identities.
+
+    Args:
+        model: model that is changed.
+        run: run folder.
 
     Returns:
         The names of the layers that keep their initial weights.
@@ -166,7 +186,7 @@ def build_losses(
 
 
 def build_identity_loss(recipe: Recipe) -> losses.IdentityLoss:
-    """Return the smoothed cross-entropy, or a softmax with a margin."""
+    """Return the smoothed cross-entropy, or a softmax with a margin, as the recipe states."""
     if recipe.softmax == "plain":
         return losses.IdentityLoss(recipe.label_smoothing)
     return losses.MarginSoftmaxLoss(
@@ -175,7 +195,7 @@ def build_identity_loss(recipe: Recipe) -> losses.IdentityLoss:
 
 
 def build_metric_loss(recipe: Recipe, settings: LossSettings) -> losses.MetricLoss:
-    """Return the metric loss of a recipe; values of None take the defaults of the loss."""
+    """Return the metric loss of a recipe, with the settings that are not None."""
     arguments = settings.of_metric("margin", "distance", "normalize")
     return losses.METRIC_LOSSES[recipe.metric_loss](**arguments)
 
@@ -187,13 +207,19 @@ def build_optimizer(
 
     With `head_lr_multiplier` or `freeze_epochs` it is `RatedAdam`, which treats the backbone
     and new layers differently.
+
+    Args:
+        recipe: recipe of a phase.
+        steps_per_epoch: number of steps of an epoch.
+        model: model to train, of one backbone.
     """
     total = steps_per_epoch * recipe.epochs
     warmup = round(steps_per_epoch * recipe.warmup)
     rate = schedule(recipe.schedule, recipe.learning_rate, total, warmup)
-    average: dict[str, Any] = {}
-    if recipe.ema_momentum:
-        average = {"use_ema": True, "ema_momentum": recipe.ema_momentum}
+    average: dict[str, Any] = {
+        "use_ema": recipe.ema_momentum > 0,
+        "ema_momentum": recipe.ema_momentum,
+    }
     if recipe.head_lr_multiplier != 1 or recipe.freeze_epochs:
         frozen = round(steps_per_epoch * recipe.freeze_epochs)
         values = (new_variables(model), recipe.head_lr_multiplier, frozen, recipe.weight_decay)
@@ -221,10 +247,7 @@ def build_learner(
     settings = recipe.loss_settings(plan.annotations, gather)
     with plan.replicas.strategy.scope():
         optimizers = [build_optimizer(recipe, plan.steps, member) for member in members]
-        for method in recipe.methods:
-            learner = method.learner(members, teacher, plan.steps, settings)
-            if learner is not None:
-                learner[0].compile(optimizers, **arguments, **learner[1])
-                return learner[0]
-        members[0].compile(optimizers[0], **arguments)
-    return members[0]
+        learner, own = recipe.distillation.learner(members, teacher, plan.steps, settings)
+        optimizer = optimizers[0] if learner is members[0] else optimizers
+        learner.compile(optimizer, **arguments, **own)
+    return learner

@@ -4,47 +4,62 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import keras
 
-from keras_reid.errors import InputError, invalid
+from keras_reid.errors import invalid
+from keras_reid.models.reid_model import ReidModel, uncompiled
 
 Edges = str | Iterable[tuple[str, str]]
 Models = Sequence[keras.Model] | Mapping[str, keras.Model]
 
 
-def named(models: Models, kind: str, always: bool = False) -> dict[str, keras.Model]:
-    """Return models by name: their own, or KIND1, KIND2, …, or KIND for one unless `always`."""
+def members_of(model: keras.Model) -> dict[str, keras.Model]:
+    """Return the trained models by name: members of a learner, or the model itself."""
+    return getattr(model, "members", {"model": model})
+
+
+def named(models: Models, kind: str) -> dict[str, keras.Model]:
+    """Return the models by name.
+
+    Args:
+        models: models by name, or a list, which is named KIND1, KIND2, …
+        kind: `"member"` or `"teacher"`; a single teacher of a list has no number.
+    """
     if isinstance(models, Mapping):
-        by_name = dict(models)
-    elif len(models) == 1 and not always:
-        by_name = {kind: models[0]}
-    else:
-        by_name = {f"{kind}{number}": model for number, model in enumerate(models, start=1)}
-    if len({*map(id, by_name.values())}) < len(by_name):
-        fix = "Build or clone another."
-        raise invalid(f"{kind}s", "different models", [*by_name], fix)
-    return by_name
+        return dict(models)
+    if len(models) == 1 and kind == "teacher":
+        return {kind: models[0]}
+    return {f"{kind}{number}": model for number, model in enumerate(models, start=1)}
+
+
+def reid_models(models: Mapping[str, keras.Model]) -> dict[str, ReidModel]:
+    """Return models that `compile` accepts with losses by output; others share their layers."""
+    return {
+        name: model if isinstance(model, ReidModel) else uncompiled(model)
+        for name, model in models.items()
+    }
 
 
 def pairs(edges: Edges, members: list[str], teachers: list[str]) -> list[tuple[str, str]]:
     """Return the edges (teacher, student), see `keras_reid.training.MutualLearner`.
 
+    Args:
+        edges: `"all"`, `"ring"`, or pairs of names.
+        members: names of the trained models.
+        teachers: names of the frozen models.
+
     Raises:
-        InputError: an unknown or ambiguous name, an edge to a frozen teacher or to itself, an edge
-            that occurs twice, or no edge.
+        InputError: an unknown name, an edge to a frozen teacher or to itself, an edge that occurs
+            twice, or no edge.
     """
-    if twice := sorted({*members} & {*teachers}):
-        raise InputError(f"Members and teachers must have different names, both have {twice}.")
-    frozen = [(teacher, member) for member in members for teacher in teachers]
+    possible = [(a, b) for b in members for a in members + teachers if a != b]
     if not isinstance(edges, str):
         chosen = [(str(teacher), str(student)) for teacher, student in edges]
-    elif edges == "all":
-        chosen = [(a, b) for b in members for a in members if a != b] + frozen
     elif edges == "ring":
-        chosen = [(members[i - 1], b) for i, b in enumerate(members) if len(members) > 1] + frozen
+        ring = [(members[i - 1], b) for i, b in enumerate(members) if len(members) > 1]
+        chosen = ring + [edge for edge in possible if edge[0] in teachers]
     else:
-        raise invalid("edges", '"all", "ring" or pairs of names', edges)
-    possible = {(a, b) for a in members + teachers for b in members if a != b}
-    if not chosen or not {*chosen} <= possible or len({*chosen}) < len(chosen):
-        rule = "different pairs (teacher, student), at least one"
+        chosen = possible if edges == "all" else []
+    if not chosen or not {*chosen} <= {*possible} or len({*chosen}) < len(chosen):
+        rule = '"all", "ring" or different pairs (teacher, student), at least one'
         fix = f"Teachers are {members + teachers}, students {members}."
-        raise invalid("edges", rule, chosen, fix)
+        raise invalid("edges", rule, chosen or edges, fix)
     return chosen

@@ -12,14 +12,17 @@ import keras
 from keras_reid import models
 from keras_reid.data import from_service, pk_batches
 from keras_reid.data.pipeline import check_service
+from keras_reid.training.backup import Backup
 from keras_reid.training.build import Plan, build_learner
-from keras_reid.training.callbacks import Backup, CollapseMonitor, FiniteLoss, History, members_of
+from keras_reid.training.callbacks import CollapseMonitor, FiniteLoss, History
+from keras_reid.training.edges import members_of
 from keras_reid.training.recipe import Recipe
 from keras_reid.training.runs import Run
 
 Callbacks = Sequence[keras.callbacks.Callback]
 
 
+# The last arguments are options, as those of `keras.Model.fit`.
 def fit(
     model: keras.Model | Sequence[keras.Model],
     plan: Plan,
@@ -29,7 +32,6 @@ def fit(
     teacher: keras.Model | None = None,
     seed: int = 0,
     cache: str | None = None,
-    evaluation: keras.callbacks.Callback | None = None,
     verbose: int = 1,
     callbacks: Callbacks = (),
     data_service: str | None = None,
@@ -45,8 +47,9 @@ def fit(
         teacher: trained model of `Recipe.load_teacher`.
         seed: seed of sampling and augmentation.
         cache: see `keras_reid.data.pk_batches`.
-        evaluation: callback that scores the model during training.
-        verbose, callbacks: see `keras.Model.fit`.
+        verbose: see `keras.Model.fit`.
+        callbacks: callbacks of Keras. The history contains their entries in the logs, such as the
+            scores of a `RetrievalEvaluation`.
         data_service: see `keras_reid.data.from_service`.
 
     Returns:
@@ -59,9 +62,9 @@ def fit(
     if data_service:
         check_service(plan.images, cache)
 
-    begin = 0
+    end = 0
     for number, (recipe, phase) in enumerate(plan.recipe.phases, start=1):
-        end = begin + recipe.epochs
+        begin, end = end, end + recipe.epochs
         with (
             sized(members, plan, recipe) as learning,
             phase.prepared(learning),
@@ -73,19 +76,15 @@ def fit(
             # A later phase begins with the weights in its own backup.
             first = begin + backup.restore(learner)
             if first < end and not run.backup_file(number + 1).exists():
-                stream = _batches(plan, recipe, seed, first, cache)
-                if data_service:
-                    stream = from_service(stream, data_service)
-                saving: Callbacks | None = None
+                stream = _batches(plan, recipe, seed, first, cache, data_service)
+                saving = None
                 if plan.replicas.is_chief:
                     run.start(flags)
-                    scores = [evaluation] if evaluation else []
-                    saving = [*scores, *_logs(run, first), backup, *callbacks]
+                    saving = [*callbacks, *_logs(run, first), backup]
                 _run_phase(learner, stream, range(first, end), plan, saving, verbose)
             # A later phase begins with the averages of this one, and so does a resumed one.
             for member in members_of(learner).values():
                 member.optimizer.finalize_variable_values(member.trainable_variables)
-        begin = end
     if plan.replicas.is_chief:
         run.save_models(members)
     return model
@@ -139,6 +138,11 @@ def sized(
     """Yield models for the image size of a phase, and copy their weights to the members.
 
     The members themselves, or copies of them if they are for images of another size.
+
+    Args:
+        members: models of the plan.
+        plan: the plan.
+        recipe: recipe of the phase.
     """
     if models.image_size(members[0]) == recipe.image_size:
         yield members
@@ -152,8 +156,16 @@ def sized(
         member.set_weights(copy.get_weights())
 
 
-def _batches(plan: Plan, recipe: Recipe, seed: int, first_epoch: int, cache: str | None) -> Any:
+def _batches(
+    plan: Plan,
+    recipe: Recipe,
+    seed: int,
+    first_epoch: int,
+    cache: str | None = None,
+    service: str | None = None,
+) -> Any:
     """Return the batches of a phase, from an epoch on."""
     more = {"seed": seed, "first_epoch": first_epoch, "cache": cache}
     make, arguments = recipe.batches((pk_batches, more))
-    return make(plan.images, **arguments)
+    batches = make(plan.images, **arguments)
+    return from_service(batches, service) if service else batches

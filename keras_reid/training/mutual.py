@@ -7,9 +7,8 @@ import keras
 import tensorflow as tf
 
 from keras_reid import checks, replicas
-from keras_reid.errors import InputError, invalid
+from keras_reid.errors import Shown, invalid
 from keras_reid.losses import DistillationLoss, MetricLoss
-from keras_reid.models import ReidModel
 from keras_reid.models.reid_model import (
     LossesByOutput,
     LossLogs,
@@ -17,30 +16,10 @@ from keras_reid.models.reid_model import (
     output_losses,
     uncompiled,
 )
-from keras_reid.training.edges import Edges, Models, named, pairs
+from keras_reid.training.backup import SavedSeeds
+from keras_reid.training.edges import Edges, Models, named, pairs, reid_models
 from keras_reid.training.optimizers import MemberOptimizers, optimizers_of
 from keras_reid.training.registry import AVERAGES, UPDATES
-
-Outputs = dict[str, Mapping[str, Any]]
-
-
-class SavedSeeds:
-    """Base of models that save the states of their seeds, which Keras leaves out.
-
-    Without them, a resumed training with dropout would repeat its first noise.
-    """
-
-    def save_own_variables(self, store: Any) -> None:
-        for number, seed in enumerate(self._seeds()):
-            store[str(number)] = seed.numpy()
-
-    def load_own_variables(self, store: Any) -> None:
-        for number, seed in enumerate(self._seeds()):
-            seed.assign(store[str(number)])
-
-    def _seeds(self: Any) -> list[Any]:
-        others = {id(variable) for variable in (*self.weights, *self.metrics_variables)}
-        return [variable for variable in self.variables if id(variable) not in others]
 
 
 @keras.saving.register_keras_serializable(package="keras_reid")
@@ -51,19 +30,24 @@ class MutualLearner(SavedSeeds, LossesByOutput, keras.Model):
     All ordered pairs of members are deep mutual learning (Zhang et al., CVPR 2018,
     arXiv:1706.00384); edges from frozen models are distillation; both can be mixed.
 
-        learner = MutualLearner([a, b])
-        learner.compile(
-            keras.optimizers.Adam(3e-4),
-            loss={"logits": IdentityLoss(), "features": TripletHardLoss()},
-            distillation_loss={"logits": LogitDistillationLoss()},
-        )
-        learner.fit(batches)
+    >>> import numpy as np
+    >>> from keras_reid import losses
+    >>> def classifier():
+    ...     features = keras.Input((3,))
+    ...     return keras.Model(features, {"logits": keras.layers.Dense(2)(features)})
+    >>> learner = MutualLearner([classifier(), classifier()])
+    >>> own = {"logits": losses.IdentityLoss()}
+    >>> distilled = {"logits": losses.LogitDistillationLoss()}
+    >>> learner.compile("adam", own, distillation_loss=distilled, run_eagerly=True)
+    >>> logs = learner.train_on_batch(np.eye(3), np.array([0, 1, 1]), return_dict=True)
+    >>> sorted(logs)[:3]
+    ['loss', 'member1_logits_identity', 'member1_logits_logit_distillation']
 
-    Batches are those of a `keras_reid.models.ReidModel`, or `((images_1, … images_k), labels)` with
-    the same images augmented for each member, see the argument `views` of `data.pk_batches`; frozen
-    teachers then see the first. The logs have `loss`, the sum over the members, and for each member
-    NAME_… for all that a `ReidModel` logs and `NAME_OUTPUT_LOSS` for each distillation, without its
-    weight. The trained models are `learner.members[NAME]`.
+    Batches are those of a `keras_reid.models.ReidModel`. With `views` of `data.pk_batches` they are
+    `((images_1, … images_k), labels)`, the same images augmented for each member; frozen teachers
+    see the first. The logs have `loss`, the sum over the members. For each member they have NAME_…
+    for all logs of a `ReidModel` and `NAME_OUTPUT_LOSS` for each distillation without its weight.
+    The trained models are `learner.members[NAME]`.
 
     Args:
         members: models to train, of the same or of different architectures, named by a dict or
@@ -102,18 +86,16 @@ class MutualLearner(SavedSeeds, LossesByOutput, keras.Model):
         checks.one_of(UPDATES, update=update)
         checks.one_of(AVERAGES, average=average)
         checks.at_least(0, ramp_up=ramp_up)
-        self.members = {n: _reid_model(m) for n, m in named(members, "member", True).items()}
-        self.teachers = named(teachers, "teacher")
+        by_name = named(members, "member"), named(teachers, "teacher")
+        names = [name for models in by_name for name in models]
+        if not len({*names}) == len({id(m) for own in by_name for m in own.values()}) == len(names):
+            raise invalid("members", "different models and names, also among `teachers`", names)
+        self.members, self.teachers = map(reid_models, by_name)
         self.edges = pairs(edges, list(self.members), list(self.teachers))
         self.update = update
         self.average = average
         self.ramp_up = ramp_up
         self.built = True
-
-    @property
-    def distribute_strategy(self) -> tf.distribute.Strategy:
-        """Strategy of the members."""
-        return next(iter(self.members.values())).distribute_strategy
 
     def compile(
         self,
@@ -131,8 +113,11 @@ class MutualLearner(SavedSeeds, LossesByOutput, keras.Model):
             optimizer: optimizer that is copied for every member, or a list with one for each
                 member. Settings outside of its configuration (`exclude_from_weight_decay`) require
                 a list.
-            loss, loss_weights, metrics: losses and metrics of each member, see `ReidModel`.
-            distillation_loss, distillation_weights: a `DistillationLoss`, or a list, by output.
+            loss: losses of each member by output, see `ReidModel`; None: none.
+            loss_weights: factors of these losses.
+            metrics: metrics of each member by output; each member has copies of them.
+            distillation_loss: a `DistillationLoss`, or a list of them, by output.
+            distillation_weights: factors of these losses.
             options: run_eagerly, jit_compile, steps_per_execution or auto_scale_loss.
 
         Raises:
@@ -140,11 +125,9 @@ class MutualLearner(SavedSeeds, LossesByOutput, keras.Model):
                 each member.
         """
         members = [*self.members.values()]
-        for number, own in enumerate(optimizers_of(optimizer, len(members))):
-            metrics = _copied(metrics) if number else metrics
-            members[number].compile(own, loss or {}, loss_weights, metrics=metrics, **options)
-        models = [*members, *self.teachers.values()]
-        outputs = [{*model.output} for model in models if isinstance(model.output, Mapping)]
+        for member, own in zip(members, optimizers_of(optimizer, len(members)), strict=True):
+            member.compile(own, loss or {}, loss_weights, metrics=_copied(metrics), **options)
+        outputs = [{*model.output} for model in (*members, *self.teachers.values())]
         distillations = output_losses(
             set.intersection(*outputs),
             distillation_loss=distillation_loss,
@@ -159,7 +142,7 @@ class MutualLearner(SavedSeeds, LossesByOutput, keras.Model):
         self.distillation_loss, self.distillation_weights = distillation_loss, distillation_weights
         logs = ["loss", *(one.name for one in distillations)]
         logs = ["loss", *(self._log(member, name) for member in self.members for name in logs)]
-        with self.distribute_strategy.scope():
+        with replicas.scope(self):
             self._loss_logs = LossLogs(distillations, dict.fromkeys(logs))
             for member in members:
                 member.optimizer.build(member.trainable_variables)
@@ -178,8 +161,7 @@ class MutualLearner(SavedSeeds, LossesByOutput, keras.Model):
         return {self._log(name, key): loss for name, own in losses for key, loss in own.items()}
 
     def fit(self, *args: Any, **kwargs: Any) -> Any:
-        with self.distribute_strategy.scope():
-            history = super().fit(*args, **kwargs)
+        history = super().fit(*args, **kwargs)
         for member in self.members.values():  # Keras does it for a single optimizer
             member.optimizer.finalize_variable_values(member.trainable_variables)
         return history
@@ -223,7 +205,7 @@ class MutualLearner(SavedSeeds, LossesByOutput, keras.Model):
         return logs | replicas.logs(means)
 
     def _loss_of(
-        self, name: str, y: Any, outputs: Outputs, sample_weight: Any, training: bool
+        self, name: str, y: Any, outputs: dict[str, Any], sample_weight: Any, training: bool
     ) -> Any:
         """Return the loss of a member: its own losses and the distillation of its teachers."""
         member, own, ramp = self.members[name], outputs[name], 1.0
@@ -256,10 +238,9 @@ class MutualLearner(SavedSeeds, LossesByOutput, keras.Model):
         if not isinstance(images, (tuple, list)):
             return dict.fromkeys(self.members, images)
         if len(images) != len(self.members):
-            raise InputError(
-                f"The images must be one tensor, or a tuple of {len(self.members)} for as many "
-                f"members, got {len(images)}. Pass views={len(self.members)} to pk_batches."
-            )
+            rule = f"one tensor, or a tuple of {len(self.members)} for as many members"
+            fix = f"Pass views={len(self.members)} to pk_batches."
+            raise invalid("images", rule, Shown(f"{len(images)}"), fix)
         return dict(zip(self.members, images, strict=True))
 
     def _log(self, member: str, name: str) -> str:
@@ -286,57 +267,6 @@ class MutualLearner(SavedSeeds, LossesByOutput, keras.Model):
         optimizers = [config.get("optimizer") for config in members]
         config = super().get_compile_config()
         return {**config, **members[0], "optimizer": optimizers} if config else {}
-
-
-@keras.saving.register_keras_serializable(package="keras_reid")
-class Distiller(MutualLearner):
-    """`own losses + Σ weight · distillation(teacher, student)`: a student of one frozen teacher.
-
-    (Hinton et al., arXiv:1503.02531.) A `MutualLearner` with one edge: the teacher runs in
-    inference mode and is not changed. The logs are those of a `ReidModel` with `OUTPUT_LOSS` for
-    each distillation. The trained model is `distiller.student`.
-
-    Args:
-        teacher, student: models for images of the same size.
-        ramp_up: number of steps of the linear increase of the distillation weights.
-
-    Raises:
-        InputError: as `MutualLearner`.
-    """
-
-    def __init__(
-        self, teacher: keras.Model, student: keras.Model, ramp_up: int = 0, **kwargs: Any
-    ) -> None:
-        super().__init__(
-            {"student": student}, teachers={"teacher": teacher}, ramp_up=ramp_up, **kwargs
-        )
-
-    @property
-    def student(self) -> ReidModel:
-        """The trained model."""
-        return self.members["student"]
-
-    def call(self, images: Any, training: bool | None = None) -> Any:
-        return self.student(images, training=training)
-
-    def _log(self, member: str, name: str) -> str:
-        return name
-
-    def get_config(self) -> dict[str, Any]:
-        config = super().get_config()
-        return {**config["teachers"], **config["members"], "ramp_up": self.ramp_up}
-
-
-def _reid_model(model: keras.Model) -> ReidModel:
-    """Return the model, or one with the same layers that can be compiled with several losses."""
-    if isinstance(model, ReidModel):
-        return model
-    if not isinstance(getattr(model, "output", None), Mapping):
-        raise InputError(
-            f"A member must be a functional model with a dict of outputs, got {model.name!r}. "
-            "Build it with keras_reid.models.build."
-        )
-    return ReidModel(model.input, model.output, name=model.name)
 
 
 def _copied(metrics: Any) -> Any:

@@ -19,6 +19,12 @@ class RatedAdam(keras.optimizers.Adam):
     Layers with random weights on a pretrained network need larger steps: public code of PCB and
     others trains them at ten times the rate. For `frozen` steps only they are trained.
 
+    >>> new, old = keras.Variable([1.0], name="new"), keras.Variable([1.0], name="old")
+    >>> optimizer = RatedAdam(0.01, [new.path], factor=10.0)
+    >>> optimizer.apply([keras.ops.ones(1)] * 2, [new, old])
+    >>> [round(float(variable[0]), 2) for variable in (new, old)]
+    [0.9, 0.99]
+
     Args:
         learning_rate: η, a number or a schedule.
         new: paths of the new variables, `variable.path`.
@@ -81,6 +87,9 @@ class RatedAdam(keras.optimizers.Adam):
 def new_variables(model: keras.Model) -> list[str]:
     """Return the paths of the trainable variables outside of the backbone, the nested model.
 
+    Args:
+        model: model of `models.build`.
+
     Raises:
         InputError: a model without a backbone, such as an ensemble.
     """
@@ -121,11 +130,6 @@ class MemberOptimizers:
     def learning_rate(self, rate: Any) -> None:
         for one in self.optimizers:
             one.learning_rate = rate
-
-    @property
-    def variables(self) -> list[Any]:
-        """The variables of all optimizers."""
-        return [variable for one in self.optimizers for variable in one.variables]
 
 
 def optimizers_of(optimizer: Any, count: int) -> list[keras.optimizers.Optimizer]:

@@ -1,35 +1,41 @@
 """Scores of a pair verifier on pairs of validation images."""
 
-from typing import Any
+from collections.abc import Mapping
+from functools import cache
 
 import keras
 import numpy as np
 
 from keras_reid import evaluation, inference
 from keras_reid.data import PersonImages
-from keras_reid.training.callbacks import averaged_weights
+from keras_reid.training.scoring import Evaluation
 
 QUERIES = 400  # at most
 PER_QUERY = 4  # pairs of one person, and as many of two
 
 
-class PairEvaluation(keras.callbacks.Callback):
-    """Add `val_auc` to the logs: the probability that a pair of one person is nearer.
+class PairEvaluation(Evaluation):
+    """Adds `val_auc` to the logs: the probability that a pair of one person is nearer.
 
     At most 400 query images are compared, each with up to 4 gallery images of its person by other
     cameras, and with 4 of others. Under a moving average of the weights the averages are scored.
 
     Args:
         query, gallery: images of persons that the model is not trained on.
-        batch_size: pairs at a time.
-        every: number of epochs between scores; the last epoch is always scored.
-        protocol: "no-camera" also compares images of one person by one camera.
-        dataset: name of the data set for the calibration.
-        seed: of the draw of pairs.
+        batch_size: number of pairs per forward pass.
+        every: number of epochs between evaluations; the last epoch is always evaluated.
+        protocol: name, or `keras_reid.evaluation.Protocol` with the name of the data set.
+            "no-camera" also compares images of one person by one camera.
+        seed: seed of the draw of pairs.
+
+    Attributes:
+        last: last scored distances `(n,)` of the pairs.
 
     Raises:
         InputError: pairs of one kind only.
     """
+
+    last: np.ndarray
 
     def __init__(
         self,
@@ -37,23 +43,23 @@ class PairEvaluation(keras.callbacks.Callback):
         gallery: PersonImages,
         batch_size: int = 16,
         every: int = 1,
-        protocol: str = "market1501",
-        dataset: str | None = None,
+        protocol: str | evaluation.Protocol = "market1501",
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.batch_size, self.every = batch_size, every
-        self.source = f"pairs of validation persons of {dataset or 'the data set'}"
-        self.rows = validation_pairs(query, gallery, protocol != "no-camera", seed)
-        self.same = query.identity[self.rows[0]] == gallery.identity[self.rows[1]]
+        self.protocol = evaluation.Protocol.of(protocol)
+        rows = validation_pairs(query, gallery, self.protocol.name != "no-camera", seed)
+        self.first, self.second = query.path[rows[0]], gallery.path[rows[1]]
+        owners = query.identity[rows[0]]
+        self.same = owners == gallery.identity[rows[1]]
+        self.persons = len(np.unique(owners[self.same]))
         evaluation.verify(np.zeros(len(self.same)), self.same)  # raises if one kind is missing
-        self.first, self.second = query.path[self.rows[0]], gallery.path[self.rows[1]]
-        self.persons = len(np.unique(query.identity[self.rows[0]][self.same]))
-        self.last: np.ndarray = np.zeros(0)
+        self.verifier = cache(inference.PairVerifier)
 
     def score(self, model: keras.Model) -> evaluation.VerificationResult:
         """Return the error rates of a pair verifier."""
-        verifier = inference.PairVerifier(model)
+        verifier = self.verifier(model)
         self.last = verifier.distances(self.first, self.second, self.batch_size)
         return evaluation.verify(self.last, self.same)
 
@@ -62,16 +68,14 @@ class PairEvaluation(keras.callbacks.Callback):
         return {"AUC": result.auc, "EER": result.eer}
 
     def calibration(self) -> evaluation.MatchCalibration | None:
-        """Fit match probabilities on the last scored distances; None for less than 10 persons."""
+        """Fit match probabilities on the last scored distances; None for fewer than 10 persons."""
         if self.persons < evaluation.FEWEST_PERSONS:
             return None
-        return evaluation.fit_pair_calibration(self.last, self.same, self.source)
+        source = f"pairs of validation persons of {self.protocol.dataset or 'the data set'}"
+        return evaluation.fit_pair_calibration(self.last, self.same, source)
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        last = epoch + 1 == self.params.get("epochs")
-        if logs is not None and (last or (epoch + 1) % self.every == 0):
-            with averaged_weights(self.model):
-                logs["val_auc"] = self.score(self.model).auc
+    def scores(self, members: Mapping[str, keras.Model]) -> dict[str, float]:
+        return {"val_auc": self.score(members["model"]).auc}
 
 
 def validation_pairs(
@@ -80,7 +84,8 @@ def validation_pairs(
     """Draw pairs of a query and a gallery image, of one person and of two.
 
     Args:
-        query, gallery: images; distractors are left out.
+        query: images; distractors are left out.
+        gallery: images; distractors are left out.
         across_cameras: leave out pairs of one person by one camera.
         seed: of the draw.
 

@@ -1,7 +1,8 @@
 """Recipe: all settings of a training; every value is a flag of the same name."""
 
 import dataclasses
-from dataclasses import dataclass, field, fields
+import itertools
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -44,69 +45,76 @@ class Recipe(Settings):
 
     The help of a field documents it. The fields of the methods are in
     `keras_reid.training.methods`. `replace` changes both by name.
+
+    >>> from keras_reid.training import RECIPES
+    >>> recipe = RECIPES["bot"].replace(epochs=60, stripes=8)
+    >>> recipe.epochs, recipe.stripes.stripes, recipe.image_size
+    (60, 8, (128, 64))
+
+    Raises:
+        InputError: a value out of range, or methods that exclude each other.
     """
 
     backbone: str = setting(
-        f"{', '.join(BACKBONES)}, or a .keras file; see keras_reid.models.backbones.build."
+        f"Backbone: {', '.join(BACKBONES)}, or a .keras file; see "
+        "keras_reid.models.backbones.build."
     )
-    weights: str = setting("imagenet, none, or a .weights.h5 file of the backbone.")
+    weights: str = setting("Weights of the backbone: imagenet, none, or a .weights.h5 file.")
     height: int = setting("Height of the images in pixels.", interval=SIDE)
     width: int = setting("Width of the images in pixels.", interval=SIDE)
     epochs: int = setting("Number of training epochs.", least=1)
     learning_rate: float = setting("Highest learning rate of the schedule.", least=0)
     init_from: str = setting(
-        "Run folder of a trained model, for initial weights of layers with the same name and "
+        "Run folder of a trained model with initial weights for all layers of the same name and "
         "shapes; empty: none.",
         default="",
     )
     mixstyle: float = setting(
-        "Probability of mixing the styles of the images of a batch in early layers (MixStyle); "
-        "0: never.",
+        "Probability of mixed styles of images in early layers (MixStyle); 0: never.",
         interval="[0, 1]",
         default=0.0,
     )
     instance_norm: float = setting(
-        "Fraction of the channels of early layers with instance normalization, which removes the "
-        "style of a camera; 0: none.",
+        "Fraction of the channels of early layers with instance normalization; 0: none.",
         interval="[0, 1]",
         default=0.0,
     )
     pooling: str = setting(
-        f"Pooling of the feature map: {', '.join(POOLINGS)}. gem is the generalized mean.",
+        f"Pooling of the feature map: {', '.join(POOLINGS)}; gem is the generalized mean.",
         choices=POOLINGS,
         default="avg",
     )
     neck: str = setting(
-        f"{' or '.join(NECKS)}, before the classifier. bn is a batch normalization (BNNeck).",
+        f"Layer before the classifier: {' or '.join(NECKS)}; bn is a batch normalization (BNNeck).",
         choices=NECKS,
         default="bn",
     )
     embedding: str = setting(
-        "Embedding at test time: neck, the output of the neck, or features, its input.",
+        "Embedding at test time: neck (output of the neck) or features (its input).",
         choices=EMBEDDINGS,
         default="neck",
     )
-    last_stride: int = setting("1 keeps a finer last feature map; 2 is as published.", default=1)
+    last_stride: int = setting(
+        "Stride of the last stage of a backbone: 1 for a finer feature map, or 2.", default=1
+    )
     embedding_dim: int = setting(
         "Size of the embedding; 0: that of the backbone.", least=0, default=0
     )
     num_identities_per_batch: int = setting(
-        "P, number of identities in a training batch of P x K images.", default=16
+        "Number P of identities in a batch of P x K images.", default=16
     )
-    num_instances: int = setting(
-        "K, number of images of each identity in a training batch.", default=4
-    )
+    num_instances: int = setting("Number K of images of each identity in a batch.", default=4)
     camera_balanced: bool = setting(
-        "Sample the K images of an identity in a batch from as many cameras as possible.",
-        default=False,
+        "K images of an identity from as many cameras as possible.", default=False
     )
     augment: str = setting(
-        "none, flip, crop (and flip) or default (flip, crop, erase), with any of color, grayscale "
-        "and blur added by +, such as default+grayscale; see keras_reid.data.augment.",
+        "Augmentation: none, flip, crop (and flip) or default (flip, crop, erase), with any of "
+        "color, grayscale and blur added by +, such as default+grayscale; see "
+        "keras_reid.data.augment.",
         default="default",
     )
-    schedule: str = setting("cosine, step or constant.", default="cosine")
-    warmup: float = setting("Epochs of linear warm-up of the learning rate.", least=0, default=1.0)
+    schedule: str = setting("Learning-rate schedule: cosine, step or constant.", default="cosine")
+    warmup: float = setting("Number of epochs of linear warm-up.", least=0, default=1.0)
     weight_decay: float = setting("Weight decay of AdamW; 0: plain Adam.", least=0, default=0.0)
     head_lr_multiplier: float = setting(
         "Factor of the learning rate of layers outside the backbone.",
@@ -114,10 +122,10 @@ class Recipe(Settings):
         default=1.0,
     )
     freeze_epochs: float = setting(
-        "Epochs at the start with a frozen backbone.", least=0, default=0.0
+        "Number of first epochs with a frozen backbone.", least=0, default=0.0
     )
     ema_momentum: float = setting(
-        "Momentum of the moving average of the weights, such as 0.999; 0: none.",
+        "Momentum of the moving average of the weights, such as 0.999; 0: no average.",
         interval="[0, 1)",
         default=0.0,
     )
@@ -128,17 +136,16 @@ class Recipe(Settings):
     )
     metric_weight: float = setting("Weight of the metric loss; 0: none.", least=0, default=1.0)
     margin: str | float | None = setting(
-        "Margin of the metric losses, or soft, log(1 + exp(d+ - d-)); none: that of the loss.",
+        "Margin of the metric losses: a number, soft (log(1 + exp(d+ - d-))), or none: default.",
         _check_margin,
         default=None,
     )
     metric_distance: str | None = setting(
-        "Distance of the metric loss: euclidean, squared_euclidean or cosine; none: that of the "
-        "loss.",
+        "Distance of the metric loss: euclidean, squared_euclidean, cosine, or none: its default.",
         default=None,
     )
     normalize: bool | None = setting(
-        "L2-normalize the features in the metric loss; none: as the loss does.", default=None
+        "L2-normalized features in the metric loss; none: as the loss does.", default=None
     )
     identity_weight: float = setting("Weight of the identity loss; 0: none.", least=0, default=1.0)
     label_smoothing: float = setting("Label smoothing of the identity loss.", default=0.1)
@@ -148,8 +155,12 @@ class Recipe(Settings):
         default="plain",
     )
     softmax_scale: float = setting("Scale of the cosines of a softmax with a margin.", default=30.0)
-    softmax_margin: float | None = setting("Margin of that softmax; none: as usual.", default=None)
-    flip: bool = setting("Add the embedding of the mirrored image at test time.", default=True)
+    softmax_margin: float | None = setting(
+        "Margin of a softmax with a margin; none: that of its publication.", default=None
+    )
+    flip: bool = setting(
+        "Sum of the embeddings of an image and its mirror image at test time.", default=True
+    )
     stripes: methods.Stripes = field(default_factory=methods.Stripes)
     parts: methods.Parts = field(default_factory=methods.Parts)
     pose: methods.Pose = field(default_factory=methods.Pose)
@@ -165,18 +176,19 @@ class Recipe(Settings):
             raise invalid("metric_weight", "positive if identity_weight is 0", 0)
         if self.softmax != "plain":
             losses.MarginSoftmaxLoss(self.softmax, self.softmax_scale, self.softmax_margin)
-        self._check_embedding()
-        for method in self.methods:
-            method.check(self.settings)
+        self._check_methods()
 
-    def _check_embedding(self) -> None:
-        """Raise for two methods with an embedding, or one next to settings of the neck."""
-        names = [name for name, method in self._by_name.items() if method.active and method.embeds]
-        if len(names) > 1:
-            raise InputError(f"{' and '.join(names)} each define the embedding. Choose one.")
-        for name, usual in (("softmax", "plain"), ("embedding", "neck")):
-            if names and getattr(self, name) != usual:
-                raise invalid(name, f"{usual} with {names[0]}", getattr(self, name))
+    def _check_methods(self) -> None:
+        """Raise for two methods with an embedding, or another value of a fixed setting."""
+        active = {name: method for name, method in self._by_name.items() if method.active}
+        embedding = [name for name, method in active.items() if method.embeds]
+        if len(embedding) > 1:
+            raise InputError(f"{' and '.join(embedding)} each define the embedding. Choose one.")
+        for method in active.values():
+            for name, value in method.fixed.items():
+                if self.settings[name] != value:
+                    rule = f"{'empty' if value == '' else value} with {fields(method)[0].name}"
+                    raise invalid(name, rule, self.settings[name])
 
     @property
     def _by_name(self) -> dict[str, Method]:
@@ -196,10 +208,9 @@ class Recipe(Settings):
     @property
     def settings(self) -> dict[str, Any]:
         """All values by name, with those of the methods."""
-        values = {one.name: getattr(self, one.name) for one in fields(self)}
-        for name, method in self._by_name.items():
-            del values[name]
-            values |= dataclasses.asdict(method)
+        values = dataclasses.asdict(self)
+        for name in self._by_name:
+            values |= values.pop(name)
         return values
 
     def replace(self, **settings: Any) -> "Recipe":
@@ -222,19 +233,9 @@ class Recipe(Settings):
         return self.height, self.width
 
     @property
-    def classifies(self) -> bool:
-        """True if any phase has an identity loss."""
-        return self.identity_weight > 0 or self.pretraining.pretrain_epochs > 0
-
-    @property
     def backbones(self) -> list[str]:
         """Backbone of each member; a single one without mutual learning."""
         return self.distillation.backbones or [self.backbone]
-
-    @property
-    def purpose(self) -> str:
-        """Next step with the trained model: export or verify."""
-        return [Method.purpose, *(method.purpose for method in self.methods)][-1]
 
     def batches(self, factory: Factory) -> Factory:
         """Return the function of the images that makes batches, and its arguments.
@@ -257,23 +258,20 @@ class Recipe(Settings):
         return factory
 
     def loss_settings(self, annotations: Annotations = NONE, gather: bool = False) -> LossSettings:
-        """Return the settings for the losses of the methods."""
-        metric: dict[str, Any] = {
-            "margin": self.margin if self.margin in (None, "soft") else float(self.margin),
-            "distance": self.metric_distance,
-            "normalize": self.normalize,
-        }
-        metric = {name: value for name, value in metric.items() if value is not None}
+        """Return the settings for the losses of the methods.
+
+        Args:
+            annotations: columns of the training images.
+            gather: compare over all replicas.
+        """
+        margin = self.margin if self.margin in (None, "soft") else float(self.margin)
+        metric = {"margin": margin, "distance": self.metric_distance, "normalize": self.normalize}
         values = self.label_smoothing, self.identity_weight, metric
         return LossSettings(*values, annotations, gather)
 
     def load_teacher(self, num_identities: int) -> "keras.Model | None":
-        """Return the teacher of a method; see `Method.load_teacher`."""
-        loaded = [
-            method.load_teacher(self.image_size, self.columns, num_identities)
-            for method in self._by_name.values()
-        ]
-        return next((model for model in loaded if model is not None), None)
+        """Return the trained teacher, or None; see `methods.Distillation.load_teacher`."""
+        return self.distillation.load_teacher(self.image_size, self.columns, num_identities)
 
     @property
     def phases(self) -> list[tuple["Recipe", Phase]]:
@@ -296,10 +294,5 @@ class Recipe(Settings):
 
 def setting_fields() -> list[dataclasses.Field[Any]]:
     """Return the fields of all settings, with those of the methods, in their order."""
-    settings: list[dataclasses.Field[Any]] = []
-    for one in fields(Recipe):
-        if isinstance(one.type, type) and issubclass(one.type, Method):
-            settings += fields(one.type)
-        else:
-            settings.append(one)
-    return settings
+    own = ((fields(one.type) if is_dataclass(one.type) else (one,)) for one in fields(Recipe))
+    return [*itertools.chain(*own)]

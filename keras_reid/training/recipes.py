@@ -1,7 +1,5 @@
 """Named recipes of `train.py`."""
 
-from typing import Any
-
 from keras_reid import checks
 from keras_reid.training.recipe import Recipe
 
@@ -79,26 +77,13 @@ RECIPES: dict[str, Recipe] = {
 
 
 def get(name: str) -> Recipe:
-    """Return the recipe with this name; an unknown name raises `InputError`."""
+    """Return a recipe.
+
+    Args:
+        name: key of `RECIPES`.
+
+    Raises:
+        InputError: an unknown name.
+    """
     checks.one_of(sorted(RECIPES), recipe=name)
     return RECIPES[name]
-
-
-def defaults(name: str) -> str:
-    """Return the value of a setting in `bot` and in the recipes with another value, as text."""
-    values = {recipe: RECIPES[recipe].settings[name] for recipe in RECIPES}
-    usual = values["bot"]
-    others: dict[str, list[str]] = {}
-    for recipe, value in values.items():
-        if value != usual:
-            others.setdefault(_word(value), []).append(recipe)
-    texts = [f"{value} of {', '.join(recipes)}" for value, recipes in others.items()]
-    return "; ".join([_word(usual), *texts])
-
-
-def _word(value: Any) -> str:
-    if value is None or value == "":
-        return "none"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f"{value:g}" if isinstance(value, float) else str(value)

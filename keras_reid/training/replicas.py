@@ -58,7 +58,11 @@ class Replicas:
 
     @contextmanager
     def synchronized(self, models: Sequence[keras.Model]) -> Iterator[None]:
-        """Synchronize the batch statistics of all replicas while these models are trained."""
+        """Synchronize the batch statistics of all replicas within the block.
+
+        Args:
+            models: models that are trained.
+        """
         nested = (layer for model in models for layer in _layers(model)) if self.count > 1 else ()
         layers = [layer for layer in nested if isinstance(layer, keras.layers.BatchNormalization)]
         before = [layer.synchronized for layer in layers]
@@ -76,21 +80,21 @@ class Replicas:
         Within a process TensorFlow divides a batch among its replicas. Different workers would get
         different batches. A worker therefore takes its share of several batches and combines them
         to one of `size`, which is divided again.
+
+        Args:
+            batches: batches of tensors `(size, …)`, the same on all workers.
+            size: number of images of a batch.
         """
         if self.workers == 1:
             return batches
         own = size // self.workers
 
-        def share(batch: Any) -> Any:
-            return batch[self.number * own : (self.number + 1) * own]
+        def share(batches: Any) -> Any:
+            rows = batches[:, self.number * own : (self.number + 1) * own]
+            return tf.reshape(rows, (size, *batches.shape[2:]))
 
-        def flat(several: Any) -> Any:
-            return tf.reshape(several, (size, *several.shape[2:]))
-
-        mapped = keras.tree.map_structure
-        batches = batches.map(lambda *parts: mapped(share, parts))
         batches = batches.batch(self.workers, drop_remainder=True)
-        batches = batches.map(lambda *parts: mapped(flat, parts))
+        batches = batches.map(lambda *parts: keras.tree.map_structure(share, parts))
         options = tf.data.Options()
         options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
         return batches.with_options(options)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from keras_reid.errors import InputError
 from keras_reid.inference.runs import RETRAIN, TrainedRun
 from keras_reid.io import NUMBER, locked, read_json_lines, replaced_file
-from keras_reid.names import natural
 
 if TYPE_CHECKING:
     import keras
@@ -31,7 +30,6 @@ class Run(TrainedRun):
         self.history_file = self.directory / "history.jsonl"
         self.logs = self.directory / "logs"
         self._claim: AbstractContextManager[None] | None = None
-        self._checked: dict[str, Any] | None = None  # flags that `check` accepted
 
     @property
     def finished(self) -> bool:
@@ -48,7 +46,14 @@ class Run(TrainedRun):
         return self.directory / f"backup-{phase}.weights.h5"
 
     def check(self, flags: dict[str, Any]) -> None:
-        """Raise unless the folder is new, empty, or an unfinished run with the same flags."""
+        """Raise unless the folder is new, empty, or an unfinished run with the same flags.
+
+        Args:
+            flags: values for `flags.json`.
+
+        Raises:
+            InputError: a folder with other files or flags, or with a finished run.
+        """
         state = ""
         if self.finished:
             state = "a finished run"
@@ -68,7 +73,6 @@ class Run(TrainedRun):
                 f"{str(self.directory)!r} with {state}. Give another folder.",
                 "run",
             )
-        self._checked = flags
 
     def _visible(self) -> list[Path]:
         """Return the files, without the temporary ones of killed processes."""
@@ -96,36 +100,33 @@ class Run(TrainedRun):
     def start(self, flags: dict[str, Any]) -> None:
         """Create the folder with its flags, or continue an unfinished run of the same flags.
 
+        Args:
+            flags: values for `flags.json`.
+
         Raises:
             InputError: see `check`; or another process trains in the folder.
         """
-        if self._checked != flags:
-            self.check(flags)
+        self.check(flags)
         self.claim()
         write(self.flags_file, flags)
 
     def finish(self, metrics: dict[str, Any]) -> None:
-        """Write the scores and remove the backups, which finishes the run."""
+        """Write the scores and remove the backups, which finishes the run.
+
+        Args:
+            metrics: values for `metrics.json`.
+        """
         write(self.metrics_file, metrics)
-        self._checked = None
         for backup in self.directory.glob("backup-*.weights.h5"):
             backup.unlink()
         self.release()
 
-    def contents(self) -> dict[str, str]:
-        """Return a description of each file by its name."""
-        others = sorted(self.directory.glob("model-*.keras"), key=natural)
-        return {
-            self.flags_file.name: "the flags",
-            self.model_file.name: "the Keras model" + (" of member 1" if others else ""),
-            **{file.name: f"of member {file.stem.split('-')[1]}" for file in others},
-            self.metrics_file.name: "scores with their protocol",
-            self.history_file.name: "losses by epoch",
-            f"{self.logs.name}/": "for tensorboard --logdir",
-        }
-
     def save_models(self, members: "Sequence[keras.Model]") -> None:
-        """Write all members; the first one, which marks the run as trained, last."""
+        """Write all members; the first one, which marks the run as trained, last.
+
+        Args:
+            members: trained models; their optimizers and losses are not written.
+        """
         from keras_reid.models.reid_model import uncompiled
 
         for number, model in reversed(list(enumerate(members, start=1))):
@@ -137,17 +138,25 @@ def default(dataset: str, recipe: str, flags: dict[str, Any], root: str = "runs"
     """Return `runs/DATASET-RECIPE-N`, claimed: the unfinished run of these flags or a new one.
 
     Folders that another process uses are skipped.
+
+    Args:
+        dataset: name of the data set.
+        recipe: name of the recipe.
+        flags: values for `flags.json`.
+        root: folder of all runs.
     """
-    for number in itertools.count(1):
-        run = Run(Path(root) / f"{dataset}-{recipe}-{number}")
-        new = not run.directory.exists()
-        unfinished = not run.finished and run.flags_file.exists() and run.flags == flags
-        if new or unfinished:
-            with suppress(InputError):
-                run.claim()
-                if new or not run.finished:
-                    return run
-    raise AssertionError("unreachable")
+    names = (f"{dataset}-{recipe}-{number}" for number in itertools.count(1))
+    return next(run for run in (Run(Path(root) / name) for name in names) if _claimed(run, flags))
+
+
+def _claimed(run: Run, flags: dict[str, Any]) -> bool:
+    """Lock a new folder, or an unfinished run of these flags; return False for others."""
+    new = not run.directory.exists()
+    if new or (not run.finished and run.flags_file.exists() and run.flags == flags):
+        with suppress(InputError):
+            run.claim()
+            return new or not run.finished
+    return False
 
 
 def read_history(file: Path) -> list[dict[str, Any]]:

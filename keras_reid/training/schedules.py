@@ -10,7 +10,16 @@ from keras_reid import checks
 
 @keras.saving.register_keras_serializable(package="keras_reid")
 class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
-    """`schedule(t) · min(1, (t + 1) / steps)`: linear warm-up of any other schedule."""
+    """`schedule(t) · min(1, (t + 1) / steps)`: linear warm-up of any other schedule.
+
+    >>> rate = WarmUp(keras.optimizers.schedules.CosineDecay(0.1, 1_000_000), steps=4)
+    >>> [round(float(rate(step)), 3) for step in range(5)]
+    [0.025, 0.05, 0.075, 0.1, 0.1]
+
+    Args:
+        schedule: schedule of the learning rate after the warm-up.
+        steps: number of steps of the warm-up; 0: none.
+    """
 
     def __init__(
         self, schedule: keras.optimizers.schedules.LearningRateSchedule, steps: int
@@ -37,12 +46,22 @@ def schedule(
 ) -> keras.optimizers.schedules.LearningRateSchedule:
     """Return a schedule by name, after a linear warm-up.
 
+    >>> rate = schedule("step", 0.1, steps=70, warmup=10)
+    >>> [round(float(rate(step)), 4) for step in (0, 9, 30, 50, 69)]
+    [0.01, 0.1, 0.1, 0.01, 0.001]
+
     Args:
         kind: `"cosine"` (half a cosine to 0), `"step"` (×0.1 at 4/7 and at 6/7 of the steps, as 40
             and 70 of 120 epochs are commonly rounded) or `"constant"`.
         learning_rate: the highest value.
         steps: length of the training.
         warmup: number of steps of linear warm-up.
+
+    Returns:
+        A `WarmUp` of a schedule of Keras, which both can be serialized.
+
+    Raises:
+        InputError: an unknown kind.
     """
     checks.one_of(("constant", "cosine", "step"), schedule=kind)
     if kind == "cosine":

@@ -16,7 +16,7 @@ Tracker = tuple["list[keras.callbacks.Callback]", Callable[[Mapping[str, float]]
 
 
 def check(name: str) -> None:
-    """Raise `InputError` if a tracker is not installed."""
+    """Raise `InputError` if the tracker `name` is not installed."""
     if name != "none" and find_spec(name) is None:
         raise InputError(f"{name} is not installed. Run pip install {name}.", "tracker")
 

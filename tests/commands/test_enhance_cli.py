@@ -163,12 +163,12 @@ def test_search_description_returns_hits_by_misfit(drawn: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--pose"], "--recipe=pose (or --pose) require each other"),
-        (["--keypoints=drawn/keypoints.csv"], "--recipe=pose (or --pose) require each other"),
-        (["--attribute_weight=1"], "--recipe=attributes (or --attribute_weight) require each"),
+        (["--pose"], "--keypoints=FILE and --pose (or a recipe with it) require each other"),
+        (["--keypoints=drawn/keypoints.csv"], "--keypoints=FILE and --pose (or a recipe"),
+        (["--attribute_weight=1"], "--attributes=FILE and --attribute_weight (or a recipe"),
         (["--attributes=drawn/attributes.csv"], "or neither"),
         (["--temporal=median"], "--temporal must be one of mean, max, attention, recurrent"),
-        (["--temporal=mean", "--stripes=4"], "--temporal requires a single model without stripes"),
+        (["--temporal=mean", "--stripes=4"], "--stripes must be 0 with temporal, got 4"),
         (["--pose", "--parts=2"], "each define the embedding"),
         (
             ["--pose", "--keypoints=drawn/keypoints.csv", "--augment=augmix"],

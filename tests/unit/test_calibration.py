@@ -9,12 +9,12 @@ import pytest
 
 from keras_reid.data import PersonImages
 from keras_reid.errors import InputError
-from keras_reid.evaluation import MatchCalibration, fit_calibration
+from keras_reid.evaluation import MatchCalibration, Protocol, fit_calibration
 from keras_reid.evaluation.calibration import distances, left_out
 from keras_reid.evaluation.calibration_fitting import draw_searches
 from keras_reid.training import RetrievalEvaluation
-from keras_reid.training.callbacks import Ranking
 from keras_reid.training.runs import Run
+from keras_reid.training.scoring import Ranking
 
 KNOWN = MatchCalibration((5, -10, 12, -0.4, -0.3), (14, -19, -1), 0.85, "an example")
 
@@ -176,7 +176,9 @@ def test_retrieval_evaluation_calibration_leaves_distractors_out():
     distractor = np.isin(names, ["p20", "p21", "p22", "p23"])
     images = PersonImages(np.arange(len(x)).astype(str), names, None, distractor=distractor)
     sides = np.arange(len(x)) % 4 == 0
-    evaluation = RetrievalEvaluation(images[sides], images[~sides], dataset="drawn")
+    evaluation = RetrievalEvaluation(
+        images[sides], images[~sides], protocol=Protocol(dataset="drawn")
+    )
     evaluation.last = Ranking(None, (x[sides], x[~sides]), images[sides], images[~sides])
     rows = np.concatenate([np.flatnonzero(sides), np.flatnonzero(~sides)])
     rows = rows[~distractor[rows]]

@@ -110,11 +110,12 @@ def test_fit_pair_run_is_scored_calibrated_and_loaded(pedestrians, tmp_path) -> 
     run = Run(tmp_path / "run")
     evaluation = PairEvaluation(dataset.query, dataset.gallery)
     (model,) = plan.members()
-    fitting.fit(model, plan, run, {**plan.recipe.settings}, evaluation=evaluation, verbose=0)
+    fitting.fit(model, plan, run, {**plan.recipe.settings}, verbose=0, callbacks=[evaluation])
     (row,) = [json.loads(line) for line in run.history_file.read_text().splitlines()]
     result = evaluation.score(model)
     assert row["val_auc"] == result.auc
     assert evaluation.summary(result) == {"AUC": result.auc, "EER": result.eer}
+    assert evaluation.verifier(model) is evaluation.verifier(model)
     assert evaluation.calibration() is None  # 6 persons
     evaluation.persons = 10
     flags = {"dataset": "market1501", "data_dir": "x", **run.flags}

@@ -10,23 +10,29 @@ import tensorflow as tf
 from keras_reid import data, losses, models
 from keras_reid.cli.train import TrainOptions
 from keras_reid.cli.train import run as command
+from keras_reid.cli.train_options import default_text
 from keras_reid.cli.train_options import with_base_run as base_options
 from keras_reid.errors import InputError
 from keras_reid.losses import TripletHardLoss
 from keras_reid.models import heads
-from keras_reid.training import Plan, build, fitting, recipes, runs
-from keras_reid.training.callbacks import (
+from keras_reid.training import (
     Backup,
     CollapseMonitor,
     FiniteLoss,
     History,
+    MutualLearner,
+    Plan,
     RetrievalEvaluation,
     averaged_weights,
+    build,
+    fitting,
+    recipes,
+    runs,
 )
-from keras_reid.training.mutual import MutualLearner
 from keras_reid.training.recipe import setting_fields
 from keras_reid.training.replicas import Replicas
 from keras_reid.training.schedules import WarmUp, schedule
+from keras_reid.training.scoring import Evaluation
 
 SIZE = (32, 16)
 
@@ -167,11 +173,11 @@ def test_learner_saved_and_loaded_resumes_bit_equal(tmp_path) -> None:
         ({"loss": {"local": "mse"}}, r"keyed by outputs of the model, got \['local'\]"),
         ({"loss": {"features": losses.AlignedTripletLoss()}}, r"got \['local'\]"),
         ({"loss_weights": [1.0]}, "`loss_weights` must be a dict by output"),
-        ({"loss_weights": {"features": [1.0, 2.0]}}, "must be 1 numbers for the losses of"),
         (
-            {"loss_weights": {"embedding": 1.0}},
-            "must be keyed by outputs with a loss",
+            {"loss_weights": {"features": [1.0, 2.0]}},
+            "must be a number for each loss, by the same outputs",
         ),
+        ({"loss_weights": {"embedding": 1.0}}, "must be a number for each loss"),
         (
             {"loss": {"logits": [losses.IdentityLoss()] * 2}},
             r"of different names, got",
@@ -274,6 +280,22 @@ def test_averaged_weights_are_swapped_in_and_restored() -> None:
     assert any(differ)
     for a, b in zip(raw, trained.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_evaluation_every_second_epoch_scores_the_last_too() -> None:
+    class Count(Evaluation):
+        every = 2
+
+        def scores(self, members):
+            return {"val_count": float(len(members))}
+
+    callback = Count()
+    callback.set_params({"epochs": 3})
+    callback.set_model(compiled())
+    epochs: list[dict] = [{"loss": 1.0} for _ in range(3)]
+    for epoch, logs in enumerate(epochs):
+        callback.on_epoch_end(epoch, logs)
+    assert [logs.get("val_count") for logs in epochs] == [None, 1, 1]
 
 
 @pytest.mark.slow
@@ -462,10 +484,26 @@ def test_recipe_camera_balanced_samples_every_camera(pedestrians) -> None:
     assert (cameras() < 3).any()
 
 
+def test_plan_images_without_columns_of_recipe_raise(pedestrians) -> None:
+    images = data.load("market1501", str(pedestrians)).train
+    for changes, column in (({"pose": True}, "keypoints"), ({"attribute_weight": 1}, "attributes")):
+        with pytest.raises(InputError, match=f"`images` must be with {column} for this recipe"):
+            Plan.of(tiny(**changes), images)
+
+
+def test_replicas_shared_second_worker_gets_its_rows() -> None:
+    replicas = Replicas()
+    replicas.workers, replicas.number = 2, 1
+    batches = replicas.shared(tf.data.Dataset.from_tensor_slices((np.arange(16),)).batch(4), 4)
+    rows = [batch.numpy().tolist() for (batch,) in batches]
+    assert rows == [[2, 3, 6, 7], [10, 11, 14, 15]]
+
+
 def test_recipe_small_epochs_one_pixel_width_or_teacher_raises() -> None:
-    for change in ({"width": 1}, {"teacher": "run", "distillation": "logits:1"}):
-        with pytest.raises(InputError, match="small images of at least 1×1 pixels and no teacher"):
-            tiny(small_epochs=1, **change)
+    with pytest.raises(InputError, match="`teacher` must be empty with small_epochs, got 'run'"):
+        tiny(small_epochs=1, teacher="run", distillation="logits:1")
+    with pytest.raises(InputError, match=r"`width` must be in \[1, 4096\], got 0"):
+        _ = tiny(small_epochs=1, width=1).phases
 
 
 def test_recipe_small_scale_sets_image_size() -> None:
@@ -693,15 +731,13 @@ def test_recipe_settings_match_setting_fields() -> None:
 
 
 def test_train_command_help_lists_recipe_defaults() -> None:
-    assert recipes.defaults("epochs") == (
-        "24; 12 of finetune_metric, pcb_rpp; 4 of strong; 20 of tiny"
-    )
-    assert recipes.defaults("margin") == "none"
-    assert recipes.defaults("flip") == "true; false of pair_verifier, tiny"
-    assert recipes.defaults("learning_rate") == "0.0007; 0.002 of tiny"
+    assert default_text("epochs") == ("24; 12 in finetune_metric, pcb_rpp; 4 in strong; 20 in tiny")
+    assert default_text("margin") == "none"
+    assert default_text("flip") == "true; false in pair_verifier, tiny"
+    assert default_text("learning_rate") == "0.0007; 0.002 in tiny"
     helps = {one.name: one.metadata["help"] for one in command.settings}
     assert helps.keys() == BOT.settings.keys()
-    assert all(f"Default: {recipes.defaults(name)}." in text for name, text in helps.items())
+    assert all(f"Default: {default_text(name)}." in text for name, text in helps.items())
 
 
 def test_base_run_of_version_0_2_0_keeps_renamed_settings(tmp_path) -> None:
@@ -917,7 +953,9 @@ def test_recipe_several_members_sets_distillation() -> None:
 
 def test_load_teacher_incomplete_distillation_raises() -> None:
     for changes in ({"distillation": "logits:1"}, {"members": "tiny,tiny"}, {"teacher": "run"}):
-        with pytest.raises(InputError, match="requires `distillation` and a teacher"):
+        with pytest.raises(
+            InputError, match="`distillation` must be set with a teacher or several members"
+        ):
             load_teacher(tiny(**changes), 4)
     assert load_teacher(tiny(), 4) is None
     assert load_teacher(tiny(**TWO), 4) is None
@@ -929,11 +967,11 @@ def test_load_teacher_mismatched_identities_or_size_raises(tmp_path) -> None:
     run.save_models([models.build("tiny", 4, SIZE, weights="none")])
     distill = tiny(teacher=str(run.directory), distillation="logits:1")
     assert load_teacher(distill, 4).output["logits"].shape == (None, 4)
-    with pytest.raises(InputError, match=r"on 5 identities, got 4 of .*Distill ranks"):
+    with pytest.raises(InputError, match=r"5 identities, got .* and 4 identities\. Distill ranks"):
         load_teacher(distill, 5)
     ranks = tiny(teacher=str(run.directory), distillation="ranks:1")
     assert load_teacher(ranks, 5) is not None
-    with pytest.raises(InputError, match=r"of 64×16 pixels, got .* of images of 32×16"):
+    with pytest.raises(InputError, match=r"of 64×16 pixels and .*, got .* of images of 32×16"):
         load_teacher(tiny(teacher=str(run.directory), distillation="logits:1", height=64), 4)
 
 
@@ -970,7 +1008,8 @@ def test_run_load_model_selects_member(tmp_path) -> None:
     assert run.load_model().output["logits"].shape[-1] == 3
     joint = run.load_model("ensemble")
     assert joint.output["embedding"].shape == (None, 3 * 128)
-    assert {"model.keras", "model-2.keras", "model-3.keras"} <= set(run.contents())
+    files = {file.name for file in run.directory.iterdir()}
+    assert {"model.keras", "model-2.keras", "model-3.keras"} <= files
     for wrong in ("4", "0", "worst"):
         with pytest.raises(InputError, match=f"one of 1, 2, 3, .* got '{wrong}'"):
             run.load_model(wrong)

@@ -4,11 +4,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from keras_reid import models
-from keras_reid.errors import InputError
 from keras_reid.training.methods.method import Annotations, LossSettings, Method, Term, setting
 
 if TYPE_CHECKING:
-    from keras_reid.data import AttributeSchema
     from keras_reid.models.heads import Head
 
 
@@ -19,7 +17,7 @@ class Attributes(Method):
     columns: ClassVar[tuple[str, ...]] = ("attributes",)
     embeds: ClassVar[bool] = True
     attribute_weight: float = setting(
-        "Weight of the mean loss of the attributes; 0: no attributes.", least=0, default=0.0
+        "Weight of the mean loss of the attributes; 0: none.", least=0, default=0.0
     )
 
     @property
@@ -27,22 +25,12 @@ class Attributes(Method):
         return self.attribute_weight > 0
 
     def heads(self, annotations: Annotations) -> "list[Head]":
-        schema = _schema(annotations)
+        schema = annotations.schema
         return [models.heads.AttributeHead(len(schema.names), schema.exclusive)]
 
     def terms(self, terms: list[Term], settings: LossSettings) -> list[Term]:
         from keras_reid.losses import AttributeLoss
 
         annotations = settings.annotations
-        loss = AttributeLoss(annotations.rates.tolist(), _schema(annotations).exclusive)
+        loss = AttributeLoss(annotations.rates.tolist(), annotations.schema.exclusive)
         return [*terms, Term("attributes", loss, self.attribute_weight / loss.classifiers)]
-
-
-def _schema(annotations: Annotations) -> "AttributeSchema":
-    if annotations.schema is None:
-        raise InputError(
-            "`attributes` must be a table for this recipe, got none. Give attributes of the "
-            "identities.",
-            "attributes",
-        )
-    return annotations.schema

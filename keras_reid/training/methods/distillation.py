@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from keras_reid import checks, models, training
-from keras_reid.errors import InputError, Shown, invalid
+from keras_reid.errors import Shown, counted, invalid
 from keras_reid.losses.registry import DISTILLATION_LOSSES
 from keras_reid.training.methods.method import Factory, LossSettings, Method, setting
 from keras_reid.training.registry import AVERAGES, UPDATES
@@ -22,38 +22,41 @@ class Distillation(Method):
     """`Σ weight · distillation`, of the distances of the metric loss."""
 
     members: str = setting(
-        "Backbones, separated by commas, of models that learn from each other; empty: one model "
-        "of the backbone above.",
+        "Backbones of models that learn from each other, separated by commas; empty: one model.",
         default="",
     )
     teacher: str = setting("Run folder of a trained teacher; empty: none.", default="")
     distillation: str = setting(
-        f"Distillation losses, of {', '.join(DISTILLATION_LOSSES)}, each with its weight, such as "
-        "logits:1,distances:1.",
+        f"Distillation losses ({', '.join(DISTILLATION_LOSSES)}) with their weights, such as "
+        "logits:1,distances:1; empty: none.",
         default="",
     )
     temperature: float = setting(
         "Temperature of the distillation of logits.", partial(checks.above, 0), default=1.0
     )
     edges: str = setting(
-        "Edges from teachers to students: all, ring, or pairs: member1>member2,teacher>member1.",
+        "Edges from teachers to students: all, ring, or pairs such as "
+        "member1>member2,teacher>member1.",
         default="all",
     )
     update: str = setting(
-        "simultaneous, or sequential: a member predicts again after its step, for the next one.",
+        "Order of the steps of members: simultaneous, or sequential (a member predicts again "
+        "after its step, for the next one).",
         choices=UPDATES,
         default="simultaneous",
     )
     average: str = setting(
-        "Combination of the teachers of a member: mean, sum, or ensemble (DML_e).",
+        "Combination of the losses of several teachers: mean, sum, or ensemble (DML_e).",
         choices=AVERAGES,
         default="mean",
     )
     ramp_up: float = setting(
-        "Epochs of linear increase of the distillation weights.", least=0, default=0.0
+        "Number of epochs of linear increase of the distillation weights.",
+        least=0,
+        default=0.0,
     )
     per_member_augmentation: bool = setting(
-        "Augment the images separately for each member.", default=False
+        "Separate augmentation of the images for each member.", default=False
     )
 
     def __post_init__(self) -> None:
@@ -68,11 +71,6 @@ class Distillation(Method):
     def backbones(self) -> list[str]:
         """Backbone of each member; empty without members."""
         return _words(self.members)
-
-    @property
-    def several(self) -> bool:
-        """True if models learn from each other."""
-        return len(self.backbones) > 1
 
     @property
     def weights(self) -> dict[str, float]:
@@ -99,8 +97,8 @@ class Distillation(Method):
         return [(teacher, student) for teacher, student in pairs]
 
     def batches(self, factory: Factory) -> Factory:
-        views = len(self.backbones) if self.per_member_augmentation and self.several else None
-        return factory[0], {**factory[1], "views": views}
+        views = len(self.backbones) if self.per_member_augmentation else 0
+        return factory[0], {**factory[1], "views": views if views > 1 else None}
 
     def learner(
         self,
@@ -108,7 +106,20 @@ class Distillation(Method):
         teacher: "keras.Model | None",
         steps_per_epoch: int,
         settings: LossSettings,
-    ) -> "tuple[keras.Model, dict[str, Any]] | None":
+    ) -> "tuple[keras.Model, dict[str, Any]]":
+        """Return a model that trains the members in `fit`, and its arguments of `compile`.
+
+        Args:
+            members: models to train.
+            teacher: trained teacher, or None.
+            steps_per_epoch: number of steps of an epoch.
+            settings: settings for the losses.
+
+        Returns:
+            The only member itself, if nothing is distilled.
+        """
+        if not self.active:
+            return members[0], {}
         ramp_up = round(steps_per_epoch * self.ramp_up)
         if teacher is not None and len(members) == 1:
             learner = training.Distiller(teacher, members[0], ramp_up)
@@ -120,7 +131,7 @@ class Distillation(Method):
         return learner, self.compile_arguments(settings)
 
     def compile_arguments(self, settings: LossSettings) -> dict[str, Any]:
-        """Return the arguments of `compile` for the distillation."""
+        """Return the arguments `distillation_loss` and `distillation_weights` of `compile`."""
         arguments: dict[str, dict[str, Any]] = {
             "logits": {"temperature": self.temperature},
             "distances": settings.of_metric("distance", "normalize"),
@@ -137,33 +148,40 @@ class Distillation(Method):
     def load_teacher(
         self, image_size: tuple[int, int], columns: set[str], num_identities: int
     ) -> "keras.Model | None":
-        if self.active != bool(self.teacher or self.several):
-            raise InputError(
-                "Distillation requires `distillation` and a teacher (a run folder) or several "
-                f"members, got distillation={self.distillation!r}, teacher={self.teacher!r} and "
-                f"members={self.members!r}. Give them, for example distillation=logits:1, or none.",
-                "distillation",
-            )
+        """Return the trained teacher, or None.
+
+        Args:
+            image_size: (height, width) of the images of the student.
+            columns: columns of the images that the student reads.
+            num_identities: number of identities of the images.
+
+        Raises:
+            InputError: a teacher without a distillation or the reverse, or one for other images
+                or identities.
+        """
+        if self.active != bool(self.teacher or len(self.backbones) > 1):
+            rule = "set with a teacher or several members, and empty without them"
+            raise invalid("distillation", rule, self.distillation, "Write logits:1,distances:1.")
         if not self.teacher:
             return None
         model = training.Run(self.teacher).load_model()
         if models.is_pair_verifier(model):
             raise models.no_embeddings(self.teacher)
-        inputs = {"images", *columns} & INPUTS
-        student = _described(image_size, inputs)
-        teacher = _described(models.image_size(model), models.input_names(model))
+        student = _described(image_size, {"images", *columns} & INPUTS, num_identities)
+        classes = model.output["logits"].shape[-1] if "logits" in model.output else 0
+        if "logits" not in self.weights:
+            classes = num_identities  # not compared
+        teacher = _described(models.image_size(model), models.input_names(model), classes)
         if teacher != student:
-            raise invalid("teacher", f"a model of {student}", Shown(f"{self.teacher} of {teacher}"))
-        classes = model.output["logits"].shape[-1] if "logits" in model.output else "no"
-        if "logits" in self.weights and classes != num_identities:
-            fix = "Distill ranks or distances, or give a teacher trained on these images."
-            received = Shown(f"{classes} of {self.teacher}")
-            raise invalid("teacher", f"trained on {num_identities} identities", received, fix)
+            fix = "Distill ranks or distances between different identities."
+            received = Shown(f"{self.teacher} of {teacher}")
+            raise invalid("teacher", f"a model of {student}", received, fix)
         return model
 
 
-def _described(size: tuple[int, int], inputs: set[str]) -> str:
-    return f"{' and '.join(sorted(inputs))} of {size[0]}×{size[1]} pixels"
+def _described(size: tuple[int, int], inputs: set[str], num_identities: int) -> str:
+    pixels = f"{' and '.join(sorted(inputs))} of {size[0]}×{size[1]} pixels"
+    return f"{pixels} and {counted(num_identities, 'identity')}"
 
 
 def _words(text: str) -> list[str]:

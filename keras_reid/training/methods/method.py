@@ -35,8 +35,9 @@ def setting(
     Args:
         meaning: help of the flag.
         check: called as `check(NAME=value)` for all values except None.
-        least, interval, choices: instead of a check, the bounds of a number or the allowed values;
-            see `keras_reid.checks`.
+        least: instead of a check, the smallest number.
+        interval: instead of a check, the bounds of a number, such as `"[0, 1)"`.
+        choices: instead of a check, the allowed values.
         default: as of `dataclasses.field`.
     """
     if least is not None:
@@ -65,17 +66,22 @@ class Annotations:
 
     Attributes:
         keypoints: number of body points; 0: none.
-        schema: of the attributes; None: none.
+        schema: of the attributes; only for images with a column "attributes".
         rates: fraction of the training images with each attribute.
     """
 
     keypoints: int = 0
-    schema: "AttributeSchema | None" = None
+    schema: "AttributeSchema" = None  # type: ignore[assignment]
     rates: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
     @classmethod
     def of(cls, images: "PersonImages", schema: "AttributeSchema | None" = None) -> "Annotations":
-        """Return the annotations of images, with the schema of their attributes."""
+        """Return the annotations of images.
+
+        Args:
+            images: training images.
+            schema: schema of their column "attributes"; None: without it.
+        """
         points = images.columns.get(KEYPOINTS)
         count = 0 if points is None else points.shape[1]
         return cls(count) if schema is None else cls(count, schema, data.rates(images))
@@ -95,7 +101,7 @@ class LossSettings(NamedTuple):
     Attributes:
         label_smoothing: label smoothing of identity losses.
         identity_weight: weight of the identity loss.
-        metric: the arguments margin, distance and normalize of metric losses that are set.
+        metric: the arguments margin, distance and normalize of metric losses; None: not set.
         annotations: of the training images.
         gather: compare over all replicas.
     """
@@ -108,7 +114,7 @@ class LossSettings(NamedTuple):
 
     def of_metric(self, *names: str) -> dict[str, Any]:
         """Return the arguments of a metric loss among these names that are set, and `gather`."""
-        chosen = {name: self.metric[name] for name in names if name in self.metric}
+        chosen = {name: self.metric[name] for name in names if self.metric[name] is not None}
         return {**chosen, "gather": self.gather}
 
 
@@ -132,20 +138,25 @@ class Phase:
 class Method(Settings):
     """Settings, and functions that are called if the method is active.
 
-    A method overrides the functions that it changes. They receive values, not the recipe.
+    A method overrides the functions that it changes. They receive values, not the recipe:
+
+    - annotations: columns of the training images.
+    - factory: a function of the images, and its keyword arguments.
+    - settings: `LossSettings` for losses, else all values of the recipe by name.
     """
 
     columns: ClassVar[tuple[str, ...]] = ()  # required columns of the images
     embeds: ClassVar[bool] = False  # whether its output replaces the embedding of the neck
-    purpose: ClassVar[str] = "export"  # next step with the trained model: export or verify
 
     @property
     def active(self) -> bool:
         """True if the settings select the method."""
         raise NotImplementedError
 
-    def check(self, settings: Mapping[str, Any]) -> None:
-        """Raise `InputError` if the method does not fit the other values of the recipe."""
+    @property
+    def fixed(self) -> Mapping[str, Any]:
+        """Values of other settings that the method requires, by name."""
+        return {"softmax": "plain", "embedding": "neck"} if self.embeds else {}
 
     def dataset(self, dataset: "ReidDataset") -> "ReidDataset":
         """Return the data set as the method reads it."""
@@ -159,10 +170,13 @@ class Method(Settings):
         """Return the function of the training images that makes batches, and its arguments."""
         return factory
 
-    def model(
-        self, backbone: str, num_identities: int | None, image_size: tuple[int, int], **common: Any
-    ) -> "keras.Model | None":
-        """Return a model of another kind from the arguments of `models.build`, or None."""
+    def model(self, *sizes: Any, **common: Any) -> "keras.Model | None":
+        """Return a model of another kind, or None.
+
+        Args:
+            sizes: backbone, number of identities and image size, as of `models.build`.
+            common: other arguments of `models.build`.
+        """
         return None
 
     def heads(self, annotations: Annotations) -> "list[Head]":
@@ -180,32 +194,6 @@ class Method(Settings):
         `RetrievalEvaluation`.
         """
         return factory
-
-    def load_teacher(
-        self, image_size: tuple[int, int], columns: set[str], num_identities: int
-    ) -> "keras.Model | None":
-        """Return the teacher, or None; also called if the method is inactive.
-
-        Args:
-            image_size: (height, width) of the images of the student.
-            columns: columns of the images that the student reads.
-            num_identities: identities of the images.
-
-        Raises:
-            InputError: a teacher without a distillation or the reverse, or one for other images
-                or identities.
-        """
-        return None
-
-    def learner(
-        self,
-        members: "Sequence[keras.Model]",
-        teacher: "keras.Model | None",
-        steps_per_epoch: int,
-        settings: LossSettings,
-    ) -> "tuple[keras.Model, dict[str, Any]] | None":
-        """Return a model that trains the members in `fit`, and its arguments of `compile`."""
-        return None
 
     def phases(self, phases: list[Phase], settings: Mapping[str, Any]) -> list[Phase]:
         """Return the phases of the training with those of the method."""

@@ -8,7 +8,7 @@ import numpy as np
 from absl import logging
 
 from keras_reid import data, models, training
-from keras_reid.errors import InputError, counted, invalid
+from keras_reid.errors import InputError, counted
 from keras_reid.training.methods.method import Factory, LossSettings, Method, Term, setting
 
 if TYPE_CHECKING:
@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 
     from keras_reid.data import PersonImages
 
-# Values that the other settings have to keep, because the model has no embedding or the batches
-# hold pairs.
+# The model has no embedding, and the batches hold pairs.
 FIXED = {
     "identity_weight": 0.0,
     "num_instances": 2,
@@ -38,13 +37,12 @@ class PairVerification(Method):
     """
 
     embeds: ClassVar[bool] = True
-    purpose: ClassVar[str] = "verify"
     pair_verifier: bool = setting(
-        "Train a model that compares two images inside the network, for search.py verify only.",
+        "Model that compares two images inside the network, for search.py verify only.",
         default=False,
     )
     gate: str = setting(
-        "Backbone layer with the compared feature maps of a pair verifier; empty: the middle.",
+        "Backbone layer with the compared feature maps of a pair verifier; empty: the middle one.",
         default="",
     )
 
@@ -52,10 +50,9 @@ class PairVerification(Method):
     def active(self) -> bool:
         return self.pair_verifier
 
-    def check(self, settings: Mapping[str, Any]) -> None:
-        for name, value in FIXED.items():
-            if settings[name] != value:
-                raise invalid(name, f"{value!r} with pair_verifier", settings[name])
+    @property
+    def fixed(self) -> Mapping[str, Any]:
+        return {**super().fixed, **FIXED}
 
     def sampled(self, images: "PersonImages") -> "PersonImages":
         paired = _paired(images)
@@ -70,9 +67,8 @@ class PairVerification(Method):
         pairs = settings["num_identities_per_batch"] * settings["num_instances"]
         return lambda images: data.pair_batches(_paired(images), pairs, **arguments), {}
 
-    def model(
-        self, backbone: str, num_identities: int | None, image_size: tuple[int, int], **common: Any
-    ) -> "keras.Model":
+    def model(self, *sizes: Any, **common: Any) -> "keras.Model":
+        backbone, _, image_size = sizes
         del common["neck"]
         return models.build_pair_verifier(backbone, image_size, gate=self.gate or None, **common)
 
@@ -81,9 +77,9 @@ class PairVerification(Method):
 
         if settings.gather:
             raise InputError("A pair verifier trains on one replica. Choose the strategy none.")
-        margin = {name: value for name, value in settings.metric.items() if name == "margin"}
         (weight,) = (term.weight for term in terms if term.output == "features")
-        return [Term("distance", ContrastiveLoss(**margin, pairs="given"), weight)]
+        loss = ContrastiveLoss(**settings.of_metric("margin"), pairs="given")
+        return [Term("distance", loss, weight)]
 
     def evaluation(self, factory: Factory) -> Factory:
         arguments = {name: value for name, value in factory[1].items() if name != "flip"}

@@ -38,16 +38,18 @@ class Parts(Method):
     )
     part_width: int = setting("Feature size of a part.", least=1, default=256)
     part_dropout: float = setting(
-        "Dropout of the features of the parts.", interval="[0, 1)", default=0.5
+        "Dropout rate of the features of the parts.", interval="[0, 1)", default=0.5
     )
     induction_epochs: int = setting(
-        "Epochs, after the others, that train only the refined assignment of pixels to parts "
+        "Number of epochs, after the others, for the refined assignment of pixels to parts alone "
         "(RPP); 0: none.",
         least=0,
         default=0,
     )
     refinement_epochs: int = setting(
-        "Epochs, after those, of the whole model with refined parts.", least=0, default=0
+        "Number of last epochs, for the whole model with refined parts (RPP); 0: none.",
+        least=0,
+        default=0,
     )
 
     @property
@@ -57,10 +59,11 @@ class Parts(Method):
 
     @property
     def active(self) -> bool:
-        return bool(self.parts or self.refinable)
+        return self.parts > 0
 
-    def check(self, settings: Mapping[str, Any]) -> None:
-        if not self.parts:
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.refinable and not self.parts:
             rule = "positive with induction_epochs or refinement_epochs"
             raise invalid("parts", rule, self.parts)
 

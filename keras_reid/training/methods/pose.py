@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from keras_reid import models
-from keras_reid.errors import InputError
 from keras_reid.skeletons import KEYPOINTS
 from keras_reid.training.methods.method import Annotations, LossSettings, Method, Term, setting
 
@@ -19,19 +18,16 @@ class Pose(Method):
     columns: ClassVar[tuple[str, ...]] = (KEYPOINTS,)
     embeds: ClassVar[bool] = True
     pose: bool = setting("Parts around the body points (HOReID).", default=False)
-    pose_width: int = setting("Feature size of such a part.", least=1, default=256)
-    pose_weight: float = setting("Weight of the identity loss of the parts.", least=0, default=1.0)
+    pose_width: int = setting("Feature size of a part around a body point.", least=1, default=256)
+    pose_weight: float = setting(
+        "Weight of the identity loss of the parts around body points.", least=0, default=1.0
+    )
 
     @property
     def active(self) -> bool:
         return self.pose
 
     def heads(self, annotations: Annotations) -> "list[Head]":
-        if not annotations.keypoints:
-            raise InputError(
-                "`keypoints` must be given for pose, got none. Give a table of body points.",
-                KEYPOINTS,
-            )
         return [models.heads.PoseHead(annotations.keypoints, self.pose_width)]
 
     def terms(self, terms: list[Term], settings: LossSettings) -> list[Term]:

@@ -20,16 +20,17 @@ class Stripes(Method):
     """
 
     stripes: int = setting(
-        "Number of stripes of the local features, which the aligned triplet loss trains; 0: none.",
+        "Number of stripes of the local features, for the aligned triplet loss; 0: none.",
         least=0,
         default=0,
     )
-    stripe_width: int = setting("Size of a local feature.", least=1, default=128)
+    stripe_width: int = setting("Feature size of a stripe.", least=1, default=128)
     stripe_pooling: str = setting(
-        "avg or max, along the stripes.", choices=STRIPE_POOLINGS, default="avg"
+        "Pooling of a stripe: avg or max.", choices=STRIPE_POOLINGS, default="avg"
     )
     stripe_order: str = setting(
-        "conv_bn_relu after the pooling, or bn_relu_conv with the first two before it.",
+        "Layers of the local features: conv_bn_relu after the pooling, or bn_relu_conv with "
+        "batch normalization and ReLU before it.",
         choices=STRIPE_ORDERS,
         default="conv_bn_relu",
     )

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from keras_reid import checks, data, models
-from keras_reid.errors import InputError
 from keras_reid.layers.registry import TEMPORAL
 from keras_reid.training.methods.method import Factory, LossSettings, Method, Term, setting
 
@@ -20,11 +19,11 @@ class Tracklets(Method):
     columns: ClassVar[tuple[str, ...]] = ("tracklet",)
     embeds: ClassVar[bool] = True
     temporal: str = setting(
-        f"Pooling of the frames of a tracklet: {', '.join(TEMPORAL)}; empty: images, no tracklets.",
+        f"Pooling of the frames of a tracklet: {', '.join(TEMPORAL)}; empty: single images.",
         default="",
     )
     frames: int = setting(
-        "Number of frames of a clip. A batch has P x K clips.", least=1, default=4
+        "Number of frames of a clip; a batch has P x K clips.", least=1, default=4
     )
     frame_weight: float = setting(
         "Weight of the losses of single frames, relative to those of clips; 0: none.",
@@ -32,18 +31,18 @@ class Tracklets(Method):
         default=1.0,
     )
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.temporal:
+            checks.one_of(TEMPORAL, temporal=self.temporal)
+
     @property
     def active(self) -> bool:
         return bool(self.temporal)
 
-    def check(self, settings: Mapping[str, Any]) -> None:
-        checks.one_of(TEMPORAL, temporal=self.temporal)
-        if settings["stripes"] or settings["distillation"] or "," in settings["members"]:
-            raise InputError(
-                "`temporal` requires a single model without stripes and distillation, got "
-                f"{self.temporal!r} with them. Leave them out.",
-                "temporal",
-            )
+    @property
+    def fixed(self) -> Mapping[str, Any]:
+        return {**super().fixed, "stripes": 0, "distillation": "", "members": ""}
 
     def dataset(self, dataset: "data.ReidDataset") -> "data.ReidDataset":
         return data.tracklet_dataset(dataset)
@@ -54,12 +53,8 @@ class Tracklets(Method):
     def batches(self, factory: Factory) -> Factory:
         return data.pk_clips, {**factory[1], "frames": self.frames}
 
-    def model(
-        self, backbone: str, num_identities: int | None, image_size: tuple[int, int], **common: Any
-    ) -> "keras.Model":
-        return models.build_tracklet(
-            backbone, num_identities, image_size, temporal=self.temporal, **common
-        )
+    def model(self, *sizes: Any, **common: Any) -> "keras.Model":
+        return models.build_tracklet(*sizes, temporal=self.temporal, **common)
 
     def terms(self, terms: list[Term], settings: LossSettings) -> list[Term]:
         of_frames = [
