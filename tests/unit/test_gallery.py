@@ -131,6 +131,12 @@ def test_search_query_camera_is_excluded(filled, people):
         check(people, queries[i : i + 1], hits[i : i + 1], 5, mask)
 
 
+def test_search_query_camera_and_filter_both_apply(filled, people):
+    queries = people["embeddings"][:1]
+    hits = filled.search(queries, 5, gallery.Filter(cameras=["0", "1"]), query_cameras=["0"])
+    check(people, queries, hits, 5, np.array([c == "1" for c in people["cameras"]]))
+
+
 @pytest.mark.parametrize("kind", EACH)
 def test_remove_erases_rows_from_results_and_files(kind, tmp_path, people):
     victim, x = "p'\"3ä", people["embeddings"]
@@ -621,7 +627,7 @@ def test_failed_write_is_rolled_back(closed_file, tmp_path, people):
     with opened("file", tmp_path) as store:
         row = Row("new.jpg", "new")
         with pytest.raises(InputError, match="UNIQUE constraint failed"):
-            store.store.replace(["0.jpg"], people["embeddings"][:2], [row, row])
+            store.store.write(["0.jpg"], people["embeddings"][:2], [row, row])
         assert store.count() == COUNT
         assert "new" not in store.identities()
         assert store.contains(["0.jpg", "new.jpg"]) == {"0.jpg"}
@@ -789,33 +795,11 @@ def test_enrol_control_characters_in_names_raise(filled, people):
         assert filled.count() == before
 
 
-def without_fields(patch, *names):
-    """Write records of an earlier version, which had no such fields."""
-    record = milvus._record
-    patch.setattr(
-        milvus, "_record", lambda **row: {k: v for k, v in record(**row).items() if k not in names}
-    )
-
-
-@pytest.mark.slow
-def test_open_milvus_gallery_keyed_by_image_is_migrated(tmp_path, people, monkeypatch):
-    def old(self, collection, width):
-        text = self.types.VARCHAR
-        types = {"image": text, "identity": text, "camera": text, "time": self.types.DOUBLE}
-        self._create(collection, {**types, "attributes": text}, width)
-
-    few = {name: v[:20] if name != "model_fingerprint" else v for name, v in people.items()}
-    with monkeypatch.context() as patch:
-        patch.setattr(milvus.MilvusStore, "_create_people", old)
-        without_fields(patch, "id", "spelled", "digest")
-        patch.setattr(milvus, "_key", lambda image: image)
-        with opened("milvus", tmp_path) as store:
-            store.store.converted = True
-            assert store.enrol(**few) == 20
-    with opened("milvus", tmp_path) as store:
-        assert store.contains(few["images"]) == {*few["images"]}
-        assert milvus.KEY in store.store._fields()
-        assert [hits[0].image for hits in store.search(few["embeddings"], 1)] == few["images"]
+def record_of_0_2_0(row, embedding):
+    """Row without digest and key of the spelling; unknown times are null."""
+    values = {"id": milvus.key(row.image), **row._asdict(), "embedding": embedding}
+    del values["digest"]
+    return values
 
 
 @pytest.mark.slow
@@ -838,8 +822,7 @@ def test_open_milvus_gallery_with_null_times_is_searched(tmp_path, people, monke
     ]
     with monkeypatch.context() as patch:
         patch.setattr(milvus.MilvusStore, "_create_people", old)
-        patch.setattr(milvus, "_stored_time", lambda time: time)
-        without_fields(patch, "spelled", "digest")
+        patch.setattr(milvus, "_record", record_of_0_2_0)
         with opened("milvus", tmp_path) as store:
             store.store.converted = True
             assert store.enrol(**parts[0]) == half
