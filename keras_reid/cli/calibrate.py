@@ -11,26 +11,28 @@ def calibrate(options: GalleryOptions, arguments: list[str]) -> evaluation.Match
     with gallery.open(options.uri) as people:
         _check_model(options, people)  # before minutes of embedding
         if options.dataset is not None:
-            people.calibration = _fitted(options)
+            people.calibration = _data_set_calibration(options)
         elif options.calibrated(people) is None:
             raise InputError(gallery.NOT_CALIBRATED)
-        adapted = people.calibrate()
+        adaptation = people.calibrate()
         calibration = people.calibration
     assert calibration is not None
     say(f"match probabilities: {calibration.source}")
-    if adapted is None:
+    if adaptation is None:
         say(
             f"{options.uri} has too few images to adapt them: at least 5 persons with 2 images "
             "are required"
         )
     else:
-        say(f"adapted to {adapted.after.images:,} images of {adapted.after.persons:,} persons")
-        say(adapted.table(options.limits))
+        say(
+            f"adapted to {adaptation.after.images:,} images of {adaptation.after.persons:,} persons"
+        )
+        say(adaptation.table(options.limits))
     return calibration
 
 
-def _fitted(options: GalleryOptions) -> evaluation.MatchCalibration:
-    """Match probabilities of a data set."""
+def _data_set_calibration(options: GalleryOptions) -> evaluation.MatchCalibration:
+    """Return match probabilities of a data set."""
     dataset = options.dataset_of(options.dataset, options.data_dir, "probabilities need images")
     parts = [part for part in (dataset.query, dataset.gallery) if part is not None]
     images = data.joined(*(parts or dataset.parts().values()))

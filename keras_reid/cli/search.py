@@ -26,7 +26,7 @@ from keras_reid.cli.common import GalleryOptions
 from keras_reid.cli.enrol import Enrolment, enrol
 from keras_reid.cli.options import Command, option
 from keras_reid.cli.terminal import check_outputs, progress, say, say_json
-from keras_reid.cli.verify import Pair, compared, uncalibrated
+from keras_reid.cli.verify import Pair, compare_pairs, missing_calibration
 from keras_reid.errors import InputError, counted, invalid
 from keras_reid.io import new_file
 from keras_reid.names import natural
@@ -82,7 +82,7 @@ class QueryResult(NamedTuple):
     text: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Return plain values for JSON."""
         verdict, probability = self.decision or (None, None)
         return {
             "image": self.image,
@@ -137,7 +137,7 @@ def query(options: SearchOptions, arguments: list[str]) -> list[QueryResult]:
         gallery.seconds(options.before),
     )
     if options.description:
-        return _show(options, [_described(options, where)])
+        return _show(options, [_description_result(options, where)])
     images = data.query_images(arguments, progress=progress("reading images"))
     embeddings = options.embedder()(images)
     with gallery.open(options.uri) as people:
@@ -151,7 +151,7 @@ def query(options: SearchOptions, arguments: list[str]) -> list[QueryResult]:
         }
         if options.calibrated(people) is None:
             lists = people.search(embeddings, **search)
-            results = [_undecided(*pair) for pair in zip(arguments, lists, strict=True)]
+            results = [_uncalibrated_result(*pair) for pair in zip(arguments, lists, strict=True)]
         else:
             decided = people.identify(embeddings, limits=options.limits, **search)
             results = [
@@ -162,14 +162,14 @@ def query(options: SearchOptions, arguments: list[str]) -> list[QueryResult]:
     return _show(options, results, recall)
 
 
-def _undecided(image: str, hits: list[gallery.SearchResult]) -> QueryResult:
-    """Result without a decision, by a model that has no calibration."""
+def _uncalibrated_result(image: str, hits: list[gallery.SearchResult]) -> QueryResult:
+    """Return the result of a model without calibration."""
     nearest = hits[0].identity if hits else None
     return QueryResult(image, None, hits, None, f"nearest: {nearest} (not calibrated)")
 
 
-def _described(options: SearchOptions, where: gallery.Filter) -> QueryResult:
-    """Result of a description."""
+def _description_result(options: SearchOptions, where: gallery.Filter) -> QueryResult:
+    """Return the result of a description."""
     wanted = {}
     for text in options.description or ():
         name, _, value = text.partition("=")
@@ -197,8 +197,8 @@ def _show(
                 camera = f"camera {hit.camera}" if hit.camera else ""
                 say(f"{rank:>4}  {hit.distance:.4f}  {hit.identity:<12} {camera:<10} {hit.image}")
     if options.html:
-        described = bool(options.description)
-        pages = [{**r.to_dict(), "answer": r.text, "described": described} for r in results]
+        description = {"described": bool(options.description)}
+        pages = [{**r.to_dict(), "answer": r.text, **description} for r in results]
         with new_file(options.html) as file:
             file.write_text(visualize.search_page(pages), encoding="utf-8")
     return results
@@ -206,12 +206,12 @@ def _show(
 
 def verify(options: SearchOptions, arguments: list[str]) -> list[Pair]:
     """Compare two images, all images of two folders, or the pairs of a table."""
-    results = compared(options, arguments)
+    results = compare_pairs(options, arguments)
     if options.output == "json":
         options.say_results("pairs", results)
         return results
     if results and results[0].decision is None:
-        say(uncalibrated(options))
+        say(missing_calibration(options))
     for first, second, distance, decision in results:
         verdict = "" if decision is None else str(decision)
         say(f"{distance:.4f}  {verdict:<22} {first}  {second}")
@@ -219,7 +219,7 @@ def verify(options: SearchOptions, arguments: list[str]) -> list[Pair]:
 
 
 def identities(options: SearchOptions, arguments: list[str]) -> dict[str, int]:
-    """Number of images of each identity, in natural order of the names."""
+    """Print and return the number of images of each identity, in natural order."""
     with gallery.open(options.uri) as people:
         counts = people.identities()
     counts = {name: counts[name] for name in sorted(counts, key=natural)}
@@ -243,7 +243,7 @@ def remove(options: SearchOptions, arguments: list[str]) -> int:
 
 
 def stats(options: SearchOptions, arguments: list[str]) -> dict[str, Any]:
-    """Numbers of rows and identities, model and calibration of the gallery."""
+    """Print and return numbers of rows and identities, model and calibration."""
     with gallery.open(options.uri) as people:
         values = people.stats()
     if options.output == "json":

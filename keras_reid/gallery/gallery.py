@@ -55,14 +55,14 @@ class Gallery(Records):
             InputError: `top_k` below 1, no attributes, or attributes that the gallery does not
                 have.
         """
-        known = self.attribute_names or []
+        attributes = self.attribute_names or []
         wanted = {normalized(name): value for name, value in wanted.items()}
-        if not wanted or not wanted.keys() <= set(known):
-            rule = f"attributes of the gallery ({', '.join(known) or 'none'})"
+        if not wanted or not wanted.keys() <= set(attributes):
+            rule = f"attributes of the gallery ({', '.join(attributes) or 'none'})"
             fix = "A model of the recipe attributes predicts them."
             raise invalid("wanted", rule, Shown(", ".join(map(str, wanted)) or "none"), fix)
         checks.at_least(1, top_k=top_k)
-        columns = [known.index(name) for name in wanted]
+        columns = [attributes.index(name) for name in wanted]
         yes = np.array([bool(value) for value in wanted.values()])
         results = []
         for row in self.store.rows(filter.conditions()):
@@ -73,7 +73,7 @@ class Gallery(Records):
             results.append(SearchResult(*row[:4], float(cost) + 0.0))
         return heapq.nsmallest(top_k, results, key=lambda hit: (hit.distance, hit.image))
 
-    # More arguments than elsewhere: the last ones are options of few callers.
+    # More arguments than elsewhere: each option of a search is one.
     def search(
         self,
         embeddings: Any,
@@ -126,8 +126,6 @@ class Gallery(Records):
     def _nearest(
         self, x: np.ndarray, top_k: int, filter: Filter, query_cameras: Sequence[Any] | None
     ) -> list[list[SearchResult]]:
-        if query_cameras is None:
-            return self.store.search(x, top_k, filter.conditions())
         cameras = np.array(names(query_cameras, len(x), "query_cameras"), object)
         results: list[list[SearchResult]] = [[] for _ in x]
         for camera in sorted(set(cameras)):
@@ -184,10 +182,11 @@ class Gallery(Records):
         """Search deeper for queries with hits of one person, because decisions compare two."""
         depth = min(depth, max(1, count := self.count()))
         wide = max(depth, shortlist)
-        lists = self.search(x, depth, query_cameras=query_cameras, shortlist=wide, **search)
+        cameras = None if query_cameras is None else [*query_cameras]
+        lists = self.search(x, depth, query_cameras=cameras, shortlist=wide, **search)
         one = [i for i, hits in enumerate(lists) if len({hit.identity for hit in hits}) == 1]
         if one and depth < min(count, DEEPEST):
-            cameras = None if query_cameras is None else [[*query_cameras][i] for i in one]
+            cameras = cameras and [cameras[i] for i in one]
             deeper = self._two_persons(
                 x[one], min(8 * depth, DEEPEST), cameras, shortlist, **search
             )

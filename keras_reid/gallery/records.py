@@ -88,7 +88,7 @@ class Records:
         values = None if calibration is None else calibration.to_dict()
         self.store.save_settings({**self.store.settings(), "calibration": values})
 
-    # More arguments than elsewhere: columns of the rows, of which most are optional.
+    # More arguments than elsewhere: each optional column is one.
     def enrol(
         self,
         embeddings: Any,
