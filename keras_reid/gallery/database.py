@@ -100,8 +100,9 @@ class DatabaseStore:
             self.database.execute(SAVE, (STALE, "true"))
         self.database.execute("create index if not exists by_spelling on rows (spelled)")
         if self.path:
-            if self.database.execute("delete from settings where name = 'index'").rowcount:
+            if self._all("select 1 from settings where name = 'index'"):
                 self.path.with_suffix("").unlink(missing_ok=True)
+                self.database.execute("delete from settings where name = 'index'")
             drop_leftovers(self.path.with_suffix(""))
 
     def _load(self) -> None:

@@ -434,6 +434,14 @@ def test_enrol_without_images_numbers_rows(filled, people):
     assert filled.contains([f"n#{i}" for i in range(9)]) == {"n#1", "n#2", "n#3", "n#4"}
 
 
+def test_enrol_without_images_skips_held_references(filled, people):
+    x, model = people["embeddings"][:2], {"model_fingerprint": MODEL}
+    filled.enrol(x[:1], ["other"], images=["m#1"], **model)
+    assert filled.enrol(x, ["m", "m"], **model) == 2
+    assert filled.contains([f"m#{i}" for i in range(9)]) == {"m#1", "m#2", "m#3"}
+    assert filled.identities()["m"] == 2
+
+
 def test_search_k_reciprocal_reranks_shortlist_per_query(filled, people):
     queries = people["embeddings"][:3] + np.float32(0.05)
     hits = filled.search(queries, 20, reranking="k_reciprocal", shortlist=100)
