@@ -298,15 +298,16 @@ def test_identify_person_with_many_images_compares_with_the_second(tmp_path):
     """The second person is farther than the first twenty hits."""
     rng = np.random.default_rng(0)
     x = np.concatenate([rng.normal(0, 0.01, (60, 4)), [[0.9, 0, 0, 0]]]).astype(np.float32)
+    query = np.array([[0.43, 0, 0, 0]])
     with gallery.open("memory:") as store:
         store.enrol(x, ["a"] * 60 + ["b"], model_fingerprint=MODEL)
         store.calibration = CALIBRATION
-        (found,) = store.identify(np.zeros((1, 4)))
-        nearest = np.linalg.norm(x[:60], axis=1).min()
-        expected = CALIBRATION.probability(nearest, 0.9, 2, 30.5)
+        (found,) = store.identify(query)
+        nearest = np.linalg.norm(x[:60] - query, axis=1).min()
+        expected = CALIBRATION.probability(nearest, 0.47, 2, 30.5)
         assert found.decision.probability == pytest.approx(float(expected), abs=1e-4)
         store.remove("b")
-        (found,) = store.identify(np.zeros((1, 4)))
+        (found,) = store.identify(query)
         expected = CALIBRATION.probability(nearest, np.inf, 1, 60)
         assert found.decision.probability == pytest.approx(float(expected), abs=1e-4)
 
