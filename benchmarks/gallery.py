@@ -118,9 +118,9 @@ def main() -> None:
     start = time.perf_counter()
     ours = InvertedFile.build(vectors, np.arange(rows), options.recall)
     print(
-        f"inverted file: {time.perf_counter() - start:.0f} s to build, {ours.probes} of "
-        f"{ours.index.nlist} lists, {ours.wide} candidates for each, recall of rows that were held "
-        f"back {ours.recall:.4f}",
+        f"inverted file: {time.perf_counter() - start:.0f} s to build, {ours.numbers['probes']} of "
+        f"{ours.index.nlist} lists, {ours.numbers['wide']} candidates for each, recall of rows "
+        f"that were held back {ours.numbers['recall']:.4f}",
         flush=True,
     )
     contestants: dict[str, Callable[[], np.ndarray | None]] = {

@@ -1307,7 +1307,7 @@ BREAKS = (
     ),
     Break(
         "a name is proof of unchanged content in a gallery",
-        "keras_reid/gallery/gallery.py",
+        "keras_reid/gallery/records.py",
         "replaced[i] = not row.digest or row.digest != own.digest",
         "replaced[i] = False",
         "cases/test_replaced_photos.py::test_gallery_changed_rows_are_replaced_or_moved",
@@ -1439,8 +1439,8 @@ BREAKS = (
     Break(
         "a decision does not look for the second person",
         "keras_reid/gallery/gallery.py",
-        "full = depth >= min(count, DEEPEST)",
-        "full = True",
+        "if one and depth < min(count, DEEPEST):",
+        "if False:",
         "unit/test_gallery.py::test_identify_person_with_many_images_compares_with_the_second",
     ),
     Break(
@@ -1453,7 +1453,7 @@ BREAKS = (
     ),
     Break(
         "threshold of an earlier version is reported at every start",
-        "keras_reid/gallery/gallery.py",
+        "keras_reid/gallery/records.py",
         "            store.save_settings(settings)\n            logging.warning(",
         "            logging.warning(",
         "unit/test_gallery.py::test_gallery_with_threshold_of_earlier_version_warns_once",
@@ -2244,23 +2244,23 @@ BREAKS = (
     Break(
         "gallery file: a replaced row stays in the database",
         "keras_reid/gallery/database.py",
-        'erased = self._erase(f"image in {LISTED}", json.dumps(list(images)))',
-        "erased = np.zeros(0, np.int64)",
+        'deleted = self._ids([("image", "in", images)])',
+        "deleted = np.zeros(0, np.int64)",
         "cases/test_replaced_photos.py::test_gallery_changed_rows_are_replaced_or_moved",
         "memory",
     ),
     Break(
         "gallery file: closing does not erase replaced rows",
         "keras_reid/gallery/database.py",
-        "self._vacuum()\n            self.database.close()",
+        "self.purge()\n        self.database.close()",
         "self.database.close()",
         "cases/test_erasure.py::test_relabel_leaves_no_free_pages_in_the_closed_gallery",
     ),
     Break(
         "gallery file: an erasure keeps the stored index",
         "keras_reid/gallery/database.py",
-        '("delete from candidates")\n            self._set(',
-        '("select 1")\n            self._set(',
+        '("delete from candidates")\n                self.database.execute(SAVE',
+        '("select 1")\n                self.database.execute(SAVE',
         "unit/test_gallery.py::test_remove_erases_stored_index",
     ),
     Break(
@@ -2273,8 +2273,8 @@ BREAKS = (
     Break(
         "gallery file: a failed write is committed",
         "keras_reid/gallery/database.py",
-        'self.database.execute("rollback")',
-        'self.database.execute("commit")',
+        "with self._errors(), self.database:  # committed",
+        "with self._errors():  # committed",
         "unit/test_gallery.py::test_failed_write_is_rolled_back",
     ),
     Break(
@@ -2288,7 +2288,7 @@ BREAKS = (
     Break(
         "gallery file: rows after the stored index are not searched",
         "keras_reid/gallery/database.py",
-        "later = np.flatnonzero(self.ids > record[0])",
+        "later = np.flatnonzero(self.ids > last)",
         "later = np.flatnonzero(self.ids > 2**62)",
         "unit/test_gallery.py::test_open_stored_index_is_searched_with_later_rows",
     ),
@@ -2309,8 +2309,8 @@ BREAKS = (
     Break(
         "gallery file: a file without an index of an earlier version is erased",
         "keras_reid/gallery/database.py",
-        'if self.path and self._get("index", None) is not None:',
-        "if self.path:",
+        "if self._all(\"select 1 from settings where name = 'index'\"):",
+        "if True:",
         "unit/test_gallery.py::test_open_file_gallery_other_file_of_same_name_is_kept",
     ),
     Break(
@@ -2330,9 +2330,9 @@ BREAKS = (
     ),
     Break(
         "gallery: rows without a time are before any time",
-        "keras_reid/gallery/rows.py",
-        'parts.append(f"time < {float(self.before)!r} and time > {NO_TIME!r}")',
-        'parts.append(f"ifnull(time, 0) < {float(self.before)!r}")',
+        "keras_reid/gallery/database.py",
+        'f"{column} {operator} {LISTED if',
+        'f"ifnull({column}, 0) {operator} {LISTED if',
         "unit/test_gallery.py::test_search_with_filter_matches_brute_force",
         "memory",
     ),
@@ -2392,5 +2392,37 @@ BREAKS = (
         "self.number * own : (self.number + 1) * own",
         ":own",
         "unit/test_training.py::test_replicas_shared_second_worker_gets_its_rows",
+    ),
+    Break(
+        "gallery: two spellings of a reference are two images",
+        "keras_reid/gallery/records.py",
+        "rows.get(i) or spellings.get(normalized(i))",
+        "rows.get(i)",
+        "cases/test_unicode_names.py::test_gallery_two_spellings_are_one_person_and_erasure_is_complete",
+        "memory",
+    ),
+    Break(
+        "gallery file: converted rows are not looked up",
+        "keras_reid/gallery/database.py",
+        "spelled = key(nfc(image))",
+        "spelled = 0",
+        "cases/test_unicode_names.py::test_gallery_of_0_2_0_is_converted_and_erasure_is_complete",
+        "faiss",
+    ),
+    Break(
+        "gallery: an excluded camera of the query is the only filter",
+        "keras_reid/gallery/gallery.py",
+        "[*filter.conditions(), *own]",
+        "own or filter.conditions()",
+        "unit/test_gallery.py::test_search_query_camera_and_filter_both_apply",
+        "memory",
+    ),
+    Break(
+        "gallery: a new reference can be that of another row",
+        "keras_reid/gallery/records.py",
+        "while held := self.held([row.image for row in rows]):",
+        "while held := []:",
+        "unit/test_gallery.py::test_enrol_without_images_skips_held_references",
+        "memory",
     ),
 )

@@ -19,6 +19,7 @@ PACKAGES = (
     *("losses", "mining", "distances", "layers", "models", "training", "data", "evaluation"),
     *("reranking", "gallery", "tracking", "inference", "serving", "scale", "visualize"),
 )
+INHERITED = {"Gallery"}  # classes with public methods of a base that has no entry of its own
 LINK = re.compile(r"(\]\()([^)#\s]+)((?:#[^)]*)?\))")
 
 
@@ -66,7 +67,8 @@ def _api(module: ModuleType) -> str:
         if inspect.ismodule(found):
             lines += [f"## {name}", "", f"::: {found.__name__}", ""]
         elif inspect.isclass(found) or inspect.isfunction(found):
-            lines += [f"::: {found.__module__}.{found.__qualname__}", ""]
+            options = ["    options:", "      inherited_members: true"] if name in INHERITED else []
+            lines += [f"::: {found.__module__}.{found.__qualname__}", *options, ""]
     return "\n".join(lines)
 
 

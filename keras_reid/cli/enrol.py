@@ -15,7 +15,7 @@ from keras_reid.io import content_digest, read_table, table_path
 from keras_reid.names import resolved
 from keras_reid.scale.listing import check_once
 
-Embedded = tuple[np.ndarray, dict[str, Any]]  # readable rows, and arguments of `Gallery.enrol`
+Columns = tuple[np.ndarray, dict[str, Any]]  # readable rows, and arguments of `Gallery.enrol`
 CHUNK = 1024  # images that are embedded and stored at a time
 
 
@@ -32,7 +32,7 @@ class Block(NamedTuple):
     labels: dict[str, np.ndarray | None]
     digests: np.ndarray
     fingerprint: str
-    embed: Callable[[np.ndarray], Embedded]
+    embed: Callable[[np.ndarray], Columns]
 
     def rows(self, rows: np.ndarray) -> dict[str, Any]:
         """Return the labels of some images."""
@@ -91,14 +91,14 @@ class Enrolment:
         self.moved += int(changes.moved.sum())
         self.kept += int((~(changes.new | changes.replaced | changes.moved)).sum())
 
-    def tell(self, options: GalleryOptions, people: gallery.Gallery) -> None:
+    def print_summary(self, options: GalleryOptions, people: gallery.Gallery) -> None:
         """Print the counts, the skipped files and the size of the gallery."""
         say(str(self))
         for path in self.unfit[:10]:
             say(f"  skipped: {path} ({data.unfit(path) or 'damaged image'})")
         images, identities = people.count(), len(people.identities())
-        held = f"{counted(images, 'image')} of {counted(identities, 'identity')}"
-        say(f"{options.uri}: {held}")
+        size = f"{counted(images, 'image')} of {counted(identities, 'identity')}"
+        say(f"{options.uri}: {size}")
         if people.calibration is not None and (adapted := people.calibrate()) is not None:
             count = counted(adapted.after.images, "enrolled image")
             say(f"match probabilities adapted to {count}")
@@ -107,19 +107,19 @@ class Enrolment:
 def enrol(options: GalleryOptions, arguments: list[str]) -> Enrolment:
     """Add the images of a folder or list, embedded here, or the embeddings of `embed.py`."""
     source = Path(arguments[0])
-    embedded = scale.Shards.holds(source)
-    total, blocks = (_shard_blocks if embedded else _image_blocks)(options, source)
-    done, seen = Enrolment(), 0
-    tell = progress("enrolling")
+    stored = scale.Shards.holds(source)
+    total, blocks = (_shard_blocks if stored else _image_blocks)(options, source)
+    counts, done = Enrolment(), 0
+    report = progress("enrolling")
     with gallery.open(options.uri) as people:
-        if not embedded:
+        if not stored:
             options.calibrated(people)
         for block in blocks:
-            done.update(people, block)
-            seen += len(block.digests)
-            tell(seen, total)
-        done.tell(options, people)
-    return done
+            counts.update(people, block)
+            done += len(block.digests)
+            report(done, total)
+        counts.print_summary(options, people)
+    return counts
 
 
 def _image_blocks(options: GalleryOptions, source: Path) -> tuple[int, Iterator[Block]]:
@@ -132,7 +132,7 @@ def _image_blocks(options: GalleryOptions, source: Path) -> tuple[int, Iterator[
         chunk = images[start : start + CHUNK]
         paths = chunk.path.tolist()
 
-        def embedded(rows: np.ndarray) -> Embedded:
+        def columns(rows: np.ndarray) -> Columns:
             rows = rows[data.usable(chunk.path[rows], progress("reading images"))]
             if not len(rows):
                 return rows, {}
@@ -140,8 +140,8 @@ def _image_blocks(options: GalleryOptions, source: Path) -> tuple[int, Iterator[
             if not names:
                 return rows, {"embeddings": outputs}
             attributes = outputs["attribute_probabilities"]
-            described = {"attributes": attributes, "attribute_names": names}
-            return rows, {"embeddings": outputs["embedding"], **described}
+            predictions = {"attributes": attributes, "attribute_names": names}
+            return rows, {"embeddings": outputs["embedding"], **predictions}
 
         labels = {
             "images": chunk.path,
@@ -149,15 +149,15 @@ def _image_blocks(options: GalleryOptions, source: Path) -> tuple[int, Iterator[
             "cameras": chunk.camera,
             "times": np.array([times.get(path) for path in paths], float),
         }
-        return Block(labels, np.array([*map(content_digest, paths)]), options.fingerprint, embedded)
+        return Block(labels, np.array([*map(content_digest, paths)]), options.fingerprint, columns)
 
     return len(images), map(block, range(0, len(images), CHUNK))
 
 
 def _shard_blocks(options: GalleryOptions, source: Path) -> tuple[int, Iterator[Block]]:
     shards = scale.Shards(source)
-    listed = map(shards.listed, shards.numbers)
-    check_once(source, (path for table in listed for path in table["path"].to_pylist()))
+    tables = map(shards.listed, shards.numbers)
+    check_once(source, (path for table in tables for path in table["path"].to_pylist()))
     if options.model_name:
         raise InputError(f"{source} holds embeddings. Omit --model.")
 
@@ -165,13 +165,13 @@ def _shard_blocks(options: GalleryOptions, source: Path) -> tuple[int, Iterator[
         if shard.identity is None:
             raise InputError(f"{source} has no identities. Embed a table with a column identity.")
 
-        def embedded(rows: np.ndarray) -> Embedded:
+        def columns(rows: np.ndarray) -> Columns:
             rows = rows[shard.decodes[rows]]
             return rows, {"embeddings": shard.embedding[rows]}
 
         labels = {"images": shard.path, "identities": shard.identity, "cameras": shard.camera}
         digests = np.array(shards.digests(number))
-        return Block(labels, digests, shards.about["fingerprint"], embedded)
+        return Block(labels, digests, shards.about["fingerprint"], columns)
 
     return len(shards), map(block, shards.numbers, shards)
 

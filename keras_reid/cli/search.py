@@ -1,18 +1,19 @@
 """`python search.py --gallery=people.db enrol DIR|CSV`: find enrolled persons on images.
 
-Subcommands, with the same --gallery and the same --model (default: the pretrained model):
+Subcommands use the model --model, by default the pretrained one. All but verify need --gallery.
 
-    enrol DIR|CSV   one folder for each identity, or a table path,identity,camera[,time]. Unchanged
-                    images are skipped; the same command resumes after an interruption
-    query IMAGE…    match, possible match or no match, with a probability, and the nearest images;
-                    or --description=upred=1,hat=0 without images
-    verify A B      compares two images, or all images of two folders; or verify PAIRS.csv with
-                    columns first,second. Needs no gallery
-    list            names of all identities, each with its number of images
-    remove ID       erases all images of an identity
-    stats           numbers of images and identities, model, calibration
-    calibrate       adapts the probabilities to the gallery; with --dataset and --data_dir fits
-                    them to that data set first
+    enrol DIR|CSV   Enrol images: one folder for each identity, or a table
+                    path,identity,camera[,time]. Unchanged images are skipped: repeat the
+                    command after an interruption.
+    query IMAGE…    Print match, possible match or no match with a probability, and the nearest
+                    images. Without images: --description=upred=1,hat=0.
+    verify A B      Compare two images, or all images of two folders. verify PAIRS.csv compares
+                    the pairs of a table first,second.
+    list            Print the names of all identities, each with its number of images.
+    remove ID       Erase all images of an identity.
+    stats           Print the numbers of images and identities, the model and the calibration.
+    calibrate       Adapt the probabilities to the gallery. With --dataset and --data_dir, fit
+                    them to that data set first.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,12 +21,13 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from keras_reid import data, evaluation, gallery, reranking, visualize
+from keras_reid.cli.calibrate import calibrate
 from keras_reid.cli.common import GalleryOptions
 from keras_reid.cli.enrol import Enrolment, enrol
 from keras_reid.cli.options import Command, option
 from keras_reid.cli.terminal import check_outputs, progress, say, say_json
-from keras_reid.cli.verify import Pair, compared, uncalibrated
-from keras_reid.errors import InputError, Shown, counted, invalid
+from keras_reid.cli.verify import Pair, compare_pairs, missing_calibration
+from keras_reid.errors import InputError, counted, invalid
 from keras_reid.io import new_file
 from keras_reid.names import natural
 
@@ -80,7 +82,7 @@ class QueryResult(NamedTuple):
     text: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Return plain values for JSON."""
         verdict, probability = self.decision or (None, None)
         return {
             "image": self.image,
@@ -135,7 +137,7 @@ def query(options: SearchOptions, arguments: list[str]) -> list[QueryResult]:
         gallery.seconds(options.before),
     )
     if options.description:
-        return _show(options, [_described(options, where)])
+        return _show(options, [_description_result(options, where)])
     images = data.query_images(arguments, progress=progress("reading images"))
     embeddings = options.embedder()(images)
     with gallery.open(options.uri) as people:
@@ -149,7 +151,7 @@ def query(options: SearchOptions, arguments: list[str]) -> list[QueryResult]:
         }
         if options.calibrated(people) is None:
             lists = people.search(embeddings, **search)
-            results = [_undecided(*pair) for pair in zip(arguments, lists, strict=True)]
+            results = [_uncalibrated_result(*pair) for pair in zip(arguments, lists, strict=True)]
         else:
             decided = people.identify(embeddings, limits=options.limits, **search)
             results = [
@@ -160,14 +162,14 @@ def query(options: SearchOptions, arguments: list[str]) -> list[QueryResult]:
     return _show(options, results, recall)
 
 
-def _undecided(image: str, hits: list[gallery.SearchResult]) -> QueryResult:
-    """Result without a decision, by a model that has no calibration."""
+def _uncalibrated_result(image: str, hits: list[gallery.SearchResult]) -> QueryResult:
+    """Return the result of a model without calibration."""
     nearest = hits[0].identity if hits else None
     return QueryResult(image, None, hits, None, f"nearest: {nearest} (not calibrated)")
 
 
-def _described(options: SearchOptions, where: gallery.Filter) -> QueryResult:
-    """Result of a description."""
+def _description_result(options: SearchOptions, where: gallery.Filter) -> QueryResult:
+    """Return the result of a description."""
     wanted = {}
     for text in options.description or ():
         name, _, value = text.partition("=")
@@ -195,8 +197,8 @@ def _show(
                 camera = f"camera {hit.camera}" if hit.camera else ""
                 say(f"{rank:>4}  {hit.distance:.4f}  {hit.identity:<12} {camera:<10} {hit.image}")
     if options.html:
-        described = bool(options.description)
-        pages = [{**r.to_dict(), "answer": r.text, "described": described} for r in results]
+        description = {"described": bool(options.description)}
+        pages = [{**r.to_dict(), "answer": r.text, **description} for r in results]
         with new_file(options.html) as file:
             file.write_text(visualize.search_page(pages), encoding="utf-8")
     return results
@@ -204,12 +206,12 @@ def _show(
 
 def verify(options: SearchOptions, arguments: list[str]) -> list[Pair]:
     """Compare two images, all images of two folders, or the pairs of a table."""
-    results = compared(options, arguments)
+    results = compare_pairs(options, arguments)
     if options.output == "json":
         options.say_results("pairs", results)
         return results
     if results and results[0].decision is None:
-        say(uncalibrated(options))
+        say(missing_calibration(options))
     for first, second, distance, decision in results:
         verdict = "" if decision is None else str(decision)
         say(f"{distance:.4f}  {verdict:<22} {first}  {second}")
@@ -217,7 +219,7 @@ def verify(options: SearchOptions, arguments: list[str]) -> list[Pair]:
 
 
 def identities(options: SearchOptions, arguments: list[str]) -> dict[str, int]:
-    """Number of images of each identity, in natural order of the names."""
+    """Print and return the number of images of each identity, in natural order."""
     with gallery.open(options.uri) as people:
         counts = people.identities()
     counts = {name: counts[name] for name in sorted(counts, key=natural)}
@@ -241,7 +243,7 @@ def remove(options: SearchOptions, arguments: list[str]) -> int:
 
 
 def stats(options: SearchOptions, arguments: list[str]) -> dict[str, Any]:
-    """Numbers of rows and identities, model and calibration of the gallery."""
+    """Print and return numbers of rows and identities, model and calibration."""
     with gallery.open(options.uri) as people:
         values = people.stats()
     if options.output == "json":
@@ -255,47 +257,6 @@ def stats(options: SearchOptions, arguments: list[str]) -> dict[str, Any]:
                 shown += f", adapted to {value['images']:,} images of {value['persons']:,} persons"
         say(f"{key:<12} {shown}")
     return values
-
-
-def calibrate(options: SearchOptions, arguments: list[str]) -> evaluation.MatchCalibration:
-    """Fit match probabilities on a data set if there is one, and adapt them to the gallery."""
-    with gallery.open(options.uri) as people:
-        _check_model(options, people)  # before minutes of embedding
-        if options.dataset is not None:
-            people.calibration = _fitted(options)
-        elif options.calibrated(people) is None:
-            raise InputError(gallery.NOT_CALIBRATED)
-        adapted = people.calibrate()
-        calibration = people.calibration
-    assert calibration is not None
-    say(f"match probabilities: {calibration.source}")
-    if adapted is None:
-        say(
-            f"{options.uri} has too few images to adapt them: at least 5 persons with 2 images "
-            "are required"
-        )
-    else:
-        say(f"adapted to {adapted.after.images:,} images of {adapted.after.persons:,} persons")
-        say(adapted.table(options.limits))
-    return calibration
-
-
-def _fitted(options: SearchOptions) -> evaluation.MatchCalibration:
-    """Match probabilities of a data set."""
-    dataset = options.dataset_of(options.dataset, options.data_dir, "probabilities need images")
-    parts = [part for part in (dataset.query, dataset.gallery) if part is not None]
-    images = data.joined(*(parts or dataset.parts().values()))
-    images = data.readable(images[~images.distractor], progress=progress("reading images"))
-    labels = images.per_tracklet()
-    embeddings = options.embedder()(images)
-    return evaluation.fit_calibration([(embeddings, labels.identity)], str(options.data_dir))
-
-
-def _check_model(options: SearchOptions, people: gallery.Gallery) -> None:
-    """Raise if the gallery has embeddings of another model."""
-    if people.fingerprint not in (None, options.fingerprint):
-        rule = f"{people.fingerprint}, that of {options.uri}"
-        raise invalid("model", rule, Shown(options.fingerprint), "Use the model of the gallery.")
 
 
 MANY = 10_000
@@ -312,5 +273,5 @@ COMMANDS: dict[str, tuple[Callable[[SearchOptions, list[str]], SearchOutput], ra
     "calibrate": (calibrate, range(1), f"{NO_WORDS}, but --dataset and --data_dir"),
 }
 
-SHOWN = "model gallery dataset data_dir top_k cameras after before output"
+SHOWN = "model gallery match_probability top_k cameras after before html output"
 run = Command(search, SearchOptions, SHOWN, words=True)

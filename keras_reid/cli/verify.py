@@ -34,7 +34,7 @@ class Pair(NamedTuple):
         return {**values, "verdict": verdict, "probability": probability}
 
 
-def compared(options: GalleryOptions, arguments: list[str]) -> list[Pair]:
+def compare_pairs(options: GalleryOptions, arguments: list[str]) -> list[Pair]:
     """Compare two images, all images of two folders, or the pairs of a table."""
     if options.gallery is not None:
         gallery.check_exists(options.uri)  # before the images are embedded
@@ -50,7 +50,7 @@ def compared(options: GalleryOptions, arguments: list[str]) -> list[Pair]:
     return [Pair(*pair, distance, decision) for pair, distance, decision in results]
 
 
-def uncalibrated(options: GalleryOptions) -> str:
+def missing_calibration(options: GalleryOptions) -> str:
     """Return the message for results without a decision."""
     if isinstance(options.comparer, inference.PairVerifier):
         fix = "Train it with query and gallery images, or with --holdout,"

@@ -40,7 +40,7 @@ __all__ = [
     "verify",
 ]
 
-SCHEMES = ("file", "faiss")  # faiss: the name in version 0.3.0 and earlier
+SCHEMES = ("file", "faiss")  # faiss: the name in version 0.2.0
 
 
 def open(

@@ -48,15 +48,13 @@ class InvertedFile:
         lists = max(1, min(int(4 * np.sqrt(count)), count // TRAINED_ON))
         random = np.random.default_rng(0)
         chosen = random.choice(count, min(count, TRAINED_ON * lists), replace=False)
-        centers = module.IndexFlatL2(width)
+        parts, bits = width // math.gcd(width, PART), min(8, int(math.log2(len(chosen))))
+        codes = f"PQ{parts}x{bits}" if goal < 1 else "Flat"
+        index = module.index_factory(width, f"IVF{lists},{codes}")
         if goal < 1:
-            parts, bits = width // math.gcd(width, PART), min(8, int(math.log2(len(chosen))))
-            index = module.IndexIVFPQ(centers, width, lists, parts, bits)
             index.by_residual = False  # so that one table of distances serves all lists
             index.pq.cp.min_points_per_centroid = 1
             index.pq.cp.niter = 10
-        else:
-            index = module.IndexIVFFlat(centers, width, lists)
         index.cp.min_points_per_centroid = 1
         index.cp.niter = 10
         # The mean of several persons is short, so it is near to all others and would own most rows.

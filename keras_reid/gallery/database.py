@@ -11,12 +11,12 @@ import numpy as np
 
 from keras_reid.errors import InputError
 from keras_reid.gallery.approximate import InvertedFile
-from keras_reid.gallery.rows import NO_FILTER, Filter, Row, SearchResult
+from keras_reid.gallery.rows import Condition, Row, SearchResult, key
 from keras_reid.gallery.vectors import NO_ROW, Vectors
 from keras_reid.io import PRIVATE, drop_leftovers
 from keras_reid.names import normalized
 
-# In exclusive mode the journal would keep removed rows, unless it is truncated.
+# In exclusive mode the journal would keep deleted rows, unless it is truncated.
 OPENING = """
 pragma locking_mode = exclusive;
 pragma synchronous = full;
@@ -26,30 +26,31 @@ begin exclusive;
 create table if not exists rows (
     id integer primary key, image text not null unique, identity text not null,
     camera text not null, time real, attributes text not null, embedding blob not null,
-    digest text not null default '');
+    digest text not null default '', spelled integer not null default 0);
 create index if not exists by_identity on rows (identity);
 create table if not exists settings (name text primary key, value text not null);
 create table if not exists candidates (last integer not null, numbers text not null,
     codes blob not null);
 """
-COLUMNS = "image, identity, camera, time, attributes, digest"
+COLUMNS = ", ".join(Row._fields)
 TEXTS = ["image", "identity", "camera", "attributes", "digest"]
 STALE = "stale"  # setting: rows were erased since the last VACUUM
+SAVE = "insert or replace into settings values (?, ?)"
 LISTED = "(select value from json_each(?))"
 LARGEST_BLOB = 10**9  # bytes in SQLite
 FEW = 0.05  # fraction of the rows below which a filtered search is exact
 
 
 class DatabaseStore:
-    """Rows in an SQLite database, with their embeddings in memory. `MilvusStore` has its methods.
+    """`Store` in an SQLite database, with the embeddings in memory.
 
     A write returns when it is committed and synchronized to the disk. From `approximate_from` rows
     on, an inverted file retrieves candidates if faiss is installed. It is stored in the database.
 
-    Embeddings are personal data: only the owner can read new files. Removed rows are in no file
-    when `remove` returns, or, after a kill, when the gallery is opened again. Replaced rows are in
-    no file when the gallery is closed, or opened again. SQLite keeps copies of deleted cells in the
-    gaps of its pages, even with `secure_delete`. Therefore, VACUUM writes all pages again.
+    Embeddings are personal data: only the owner can read new files. Deleted rows are in no file
+    when `purge` or `close` returns, or, after a kill, when the gallery is opened again. SQLite
+    keeps copies of deleted cells in the gaps of its pages, even with `secure_delete`. Therefore,
+    VACUUM writes all pages again.
 
     Args:
         path: database file, or None for a database in memory.
@@ -70,171 +71,106 @@ class DatabaseStore:
                 path or ":memory:", timeout=1, isolation_level=None, check_same_thread=False
             )
             try:
-                for statement in OPENING.split(";"):
-                    self.database.execute(statement)
+                self.database.executescript(OPENING)
                 self._convert()
                 self.database.execute("commit")
-                self._vacuum()
+                self.purge()
                 self._load()
             except BaseException:
                 self.database.close()
                 raise
 
     def _convert(self) -> None:
-        """Convert a file of an earlier version.
+        """Convert a file of version 0.2.0.
 
-        In version 0.2.0, rows had no digest, and names were not in Unicode NFC. In version 0.3.0,
-        the inverted file was a file of its own, which can hold erased rows.
+        Its rows had no digest and no key of the spelling, and names were not in Unicode NFC. The
+        inverted file was a file of its own, which can hold erased rows.
         """
-        columns = self.database.execute("select name from pragma_table_info('rows')").fetchall()
-        if ("digest",) not in columns:
-            self._set(STALE, True)
+        columns = [name for (name,) in self._all("select name from pragma_table_info('rows')")]
+        if "spelled" not in columns:
             self.database.create_function("nfc", 1, normalized)
-            self.database.execute("alter table rows add column digest text not null default ''")
-            self.database.execute("update rows set identity = nfc(identity), camera = nfc(camera)")
-        if self.path and self._get("index", None) is not None:
-            self.path.with_suffix("").unlink(missing_ok=True)
-            self.database.execute("delete from settings where name = 'index'")
+            self.database.create_function("key", 1, key)
+            if "digest" not in columns:
+                self.database.execute("alter table rows add digest text not null default ''")
+            self.database.execute("alter table rows add spelled integer not null default 0")
+            self.database.execute(
+                "update rows set identity = nfc(identity), camera = nfc(camera), "
+                "spelled = key(nfc(image))"
+            )
+            self.database.execute(SAVE, (STALE, "true"))
+        self.database.execute("create index if not exists by_spelling on rows (spelled)")
         if self.path:
+            if self._all("select 1 from settings where name = 'index'"):
+                self.path.with_suffix("").unlink(missing_ok=True)
+                self.database.execute("delete from settings where name = 'index'")
             drop_leftovers(self.path.with_suffix(""))
 
     def _load(self) -> None:
         """Read the embeddings, and check the columns of a damaged file."""
         wrong = " or ".join(f"typeof({name}) != 'text'" for name in TEXTS)
-        if self.database.execute(f"select 1 from rows where {wrong}").fetchone():
+        if self._all(f"select 1 from rows where {wrong} limit 1"):
             raise ValueError("a column of another type")
-        self._read_spellings()
         self.settings()
         cursor = self.database.execute("select id, embedding from rows order by id")
         while records := cursor.fetchmany(2**16):
             ids, blobs = zip(*records, strict=True)
             x = np.frombuffer(b"".join(blobs), np.float32).reshape(len(ids), -1)
             self._append(x, np.array(ids))
-        record = self.database.execute("select last, numbers, codes from candidates").fetchone()
-        if record and len(self.ids) >= self.approximate_from:
-            with suppress(RuntimeError):  # damaged: the next search builds another
-                self.index = InvertedFile.from_bytes(record[2], json.loads(record[1]))
-                later = np.flatnonzero(self.ids > record[0])
-                self.index.add(self.vectors.take(later), self.ids[later])
-
-    def _read_spellings(self) -> None:
-        images = self.database.execute("select image from rows order by id desc")
-        self.spellings = {normalized(i): i for (i,) in images if not i.isascii()}
+        for last, numbers, codes in self._all("select * from candidates"):
+            if len(self.ids) >= self.approximate_from:
+                with suppress(RuntimeError):  # damaged: the next search builds another
+                    self.index = InvertedFile.from_bytes(codes, json.loads(numbers))
+                    later = np.flatnonzero(self.ids > last)
+                    self.index.add(self.vectors.take(later), self.ids[later])
 
     def settings(self) -> dict[str, Any]:
-        """Return the last saved settings; empty in a new gallery."""
         with self._errors():
-            return dict(self._get("settings", {}))
+            saved = self._all("select value from settings where name = 'settings'")
+            return dict(json.loads(saved[0][0])) if saved else {}
 
     def save_settings(self, settings: dict[str, Any]) -> None:
         with self._errors():
-            self._set("settings", settings)
-
-    def add(self, x: np.ndarray, rows: Sequence[Row]) -> None:
-        """Add checked rows with their embeddings (n, d), durably."""
-        self.replace([], x, rows)
-
-    def replace(self, images: Sequence[str], x: np.ndarray, rows: Sequence[Row]) -> None:
-        """Erase the rows of these image references and add others, in one transaction.
-
-        Closing the gallery erases the old rows from the file.
-        """
-        blobs = [y.tobytes() if self.path else b"" for y in x]
-        with self._writing():
-            erased = self._erase(f"image in {LISTED}", json.dumps(list(images)))
-            last = self.database.execute("select max(id) from rows").fetchone()[0]
-            ids = np.arange(len(rows)) + (0 if last is None else last + 1)
-            self.database.executemany(
-                f"insert into rows (id, embedding, {COLUMNS}) values (?, ?, ?, ?, ?, ?, ?, ?)",
-                [(i, y, *row) for i, y, row in zip(ids.tolist(), blobs, rows, strict=True)],
-            )
-        self._drop(erased)
-        self._append(x, ids)
-        for row in rows:
-            if not row.image.isascii():
-                self.spellings.setdefault(normalized(row.image), row.image)
-        if self.index is not None:
-            self.index.add(x, ids)
-
-    def _append(self, x: np.ndarray, ids: np.ndarray) -> None:
-        self.vectors.append(x)
-        self.ids = np.concatenate([self.ids, ids])
-
-    def remove(self, identity: str) -> int:
-        """Erase the rows of an identity, durably, and return their number."""
-        with self._writing():
-            erased = self._erase("identity = ?", identity)
-        self._drop(erased)
-        with self._errors():
-            self._vacuum()
-        return len(erased)
-
-    def _erase(self, condition: str, value: str) -> np.ndarray:
-        """Delete rows and the inverted file from the database, and return the ids of the rows."""
-        chosen = self.database.execute(f"select id from rows where {condition}", [value])
-        ids = np.array([i for (i,) in chosen.fetchall()], np.int64)
-        if len(ids):
-            self.database.execute(f"delete from rows where {condition}", [value])
-            self.database.execute("delete from candidates")
-            self._set(STALE, True)
-        return ids
-
-    def _drop(self, ids: np.ndarray) -> None:
-        """Drop erased rows from memory.
-
-        The inverted file is dropped too, because centers of k-means can equal embeddings of its
-        training set. The next search builds another.
-        """
-        if len(ids):
-            kept = ~np.isin(self.ids, ids)
-            self.vectors.keep(kept)
-            self.ids, self.index = self.ids[kept], None
-            self._read_spellings()
-
-    def _vacuum(self) -> None:
-        """Write the database again if its pages can hold copies of erased rows."""
-        if self._get(STALE, False):
-            self.database.execute("vacuum")
-            self.database.execute("delete from settings where name = ?", (STALE,))
+            self.database.execute(SAVE, ("settings", json.dumps(settings)))
 
     def count(self) -> int:
         return len(self.ids)
 
     def identities(self) -> dict[str, int]:
-        """Return the number of rows of each identity."""
+        groups = "select identity, count(*) from rows group by identity order by identity"
         with self._errors():
-            groups = "select identity, count(*) from rows group by identity order by identity"
-            return dict(self.database.execute(groups).fetchall())
+            return dict(self._all(groups))
 
-    def held(self, images: Sequence[str]) -> dict[str, Row]:
-        """Return the rows of those images that the gallery holds, by the passed reference.
+    def rows(self, conditions: Sequence[Condition]) -> Iterator[Row]:
+        return (row for _, row in self._rows(conditions))
 
-        Without a row of the same reference, a row with the same reference in Unicode NFC counts.
-        """
-        spelled = {image: self.spellings.get(normalized(image), image) for image in images}
-        listed = json.dumps([*images, *spelled.values()])
-        rows = {row.image: row for _, row in self._rows(f"image in {LISTED}", listed)}
-        pairs = [(image, own) for image in images for own in (spelled[image], image)]
-        return {image: rows[own] for image, own in pairs if own in rows}
-
-    def _rows(self, condition: str, *values: str) -> Iterator[tuple[int, Row]]:
+    def _rows(self, conditions: Sequence[Condition]) -> Iterator[tuple[int, Row]]:
         """Yield ids and rows, in the order of the ids."""
+        where, values = _where(conditions)
         with self._errors():
-            select = f"select id, {COLUMNS} from rows where {condition} order by id"
+            select = f"select id, {COLUMNS} from rows where {where} order by id"
             for number, *columns in self.database.execute(select, values):
                 yield number, Row(*columns)
 
-    def search(self, x: np.ndarray, top_k: int, filter: Filter) -> list[list[SearchResult]]:
-        """Return the nearest rows of each query (q, d), nearest first."""
+    def _ids(self, conditions: Sequence[Condition]) -> np.ndarray:
+        """Return the ids of rows, ascending."""
+        where, values = _where(conditions)
+        select = f"select id from rows where {where} order by id"
+        return np.array([i for (i,) in self.database.execute(select, values)], np.int64)
+
+    def embeddings(self, images: Sequence[str]) -> np.ndarray:
+        ids = {row.image: i for i, row in self._rows([("image", "in", images)])}
+        return self.vectors.take(np.searchsorted(self.ids, [ids[image] for image in images]))
+
+    def search(
+        self, x: np.ndarray, top_k: int, conditions: Sequence[Condition]
+    ) -> list[list[SearchResult]]:
         kept = None
-        if filter != NO_FILTER:
+        if conditions:
             with self._errors():
-                select = f"select id from rows where {filter.condition(_literal)} order by id"
-                chosen = [i for (i,) in self.database.execute(select)]
-            kept = np.isin(self.ids, np.array(chosen, np.int64))
+                kept = np.isin(self.ids, self._ids(conditions))
         places, distances = self._nearest(x, top_k, kept)
         ids = np.where(places == NO_ROW, NO_ROW, self.ids[places])
-        rows = dict(self._rows(f"id in {LISTED}", json.dumps(np.unique(ids).tolist())))
+        rows = dict(self._rows([("id", "in", np.unique(ids).tolist())]))
         return [
             [SearchResult(*rows[i][:4], d) for i, d in zip(*pair, strict=True) if i != NO_ROW]
             for pair in zip(ids.tolist(), distances.tolist(), strict=True)
@@ -273,59 +209,60 @@ class DatabaseStore:
     def _save_index(self, index: InvertedFile) -> None:
         record = int(self.ids[-1]), json.dumps(index.numbers), index.to_bytes()
         if self.path and len(record[2]) < LARGEST_BLOB:
-            with self._writing():
+            with self._errors(), self.database:
+                self.database.execute("begin immediate")
                 self.database.execute("delete from candidates")
                 self.database.execute("insert into candidates values (?, ?, ?)", record)
 
-    def embeddings(self, images: Sequence[str]) -> np.ndarray:
-        """Return embeddings (n, d) of enrolled images, by their references in the gallery."""
-        rows = self._rows(f"image in {LISTED}", json.dumps(list(images)))
-        ids = {row.image: i for i, row in rows}
-        places = np.searchsorted(self.ids, [ids[image] for image in images])
-        return self.vectors.take(places)
+    def write(self, images: Sequence[str], x: np.ndarray, rows: Sequence[Row]) -> None:
+        ids = np.arange(len(rows)) + (int(self.ids[-1]) + 1 if len(self.ids) else 0)
+        records = [
+            (*row, key(normalized(row.image)), y.tobytes() if self.path else b"", i)
+            for row, y, i in zip(rows, x, ids.tolist(), strict=True)
+        ]
+        insert = f"insert into rows ({COLUMNS}, spelled, embedding, id) values (?{', ?' * 8})"
+        with self._errors(), self.database:  # committed completely or not at all
+            self.database.execute("begin immediate")
+            deleted = self._ids([("image", "in", images)])
+            if len(deleted):
+                self.database.executemany(
+                    "delete from rows where id = ?", deleted[:, None].tolist()
+                )
+                self.database.execute("delete from candidates")
+                self.database.execute(SAVE, (STALE, "true"))
+            self.database.executemany(insert, records)
+        if len(deleted):
+            # The inverted file is dropped too, because centers of k-means can equal embeddings of
+            # its training set. The next search builds another.
+            kept = ~np.isin(self.ids, deleted)
+            self.vectors.keep(kept)
+            self.ids, self.index = self.ids[kept], None
+        if rows:
+            self._append(x, ids)
+            if self.index is not None:
+                self.index.add(x, ids)
 
-    def of(self, identities: Sequence[str]) -> tuple[np.ndarray, list[str]]:
-        """Return embeddings (n, d) of all images of these identities, and the identity of each."""
-        rows = dict(self._rows(f"identity in {LISTED}", json.dumps(list(identities))))
-        x = self.vectors.take(np.searchsorted(self.ids, [*rows]))
-        return x, [row.identity for row in rows.values()]
+    def _append(self, x: np.ndarray, ids: np.ndarray) -> None:
+        self.vectors.append(x)
+        self.ids = np.concatenate([self.ids, ids])
 
-    def described(self, where: Filter) -> Iterator[Row]:
-        """Yield the rows that have attributes."""
-        conditions = filter(None, ["attributes != ''", where.condition(_literal)])
-        for _, row in self._rows(" and ".join(conditions)):
-            yield row
+    def purge(self) -> None:
+        """Write the database again if its pages can hold copies of deleted rows."""
+        with self._errors():
+            if self._all("select 1 from settings where name = ?", STALE):
+                self.database.execute("vacuum")
+                self.database.execute("delete from settings where name = ?", (STALE,))
 
     def stats(self) -> dict[str, Any]:
-        """Return facts about the search, by name."""
         return {"search": "exact"} if self.index is None else self.index.stats()
 
     def close(self) -> None:
-        with self._errors():
-            self._vacuum()
-            self.database.close()
+        self.purge()
+        self.database.close()
 
-    def _get(self, name: str, default: Any) -> Any:
-        row = self.database.execute("select value from settings where name = ?", (name,)).fetchone()
-        return default if row is None else json.loads(row[0])
-
-    def _set(self, name: str, value: Any) -> None:
-        self.database.execute(
-            "insert or replace into settings values (?, ?)", (name, json.dumps(value))
-        )
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        """Run one transaction, which is committed completely or not at all."""
-        with self._errors():
-            self.database.execute("begin immediate")
-            try:
-                yield
-                self.database.execute("commit")
-            except BaseException:
-                if self.database.in_transaction:
-                    self.database.execute("rollback")
-                raise
+    def _all(self, query: str, *values: Any) -> list[Any]:
+        """Return the records of a query."""
+        return self.database.execute(query, values).fetchall()
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -334,22 +271,23 @@ class DatabaseStore:
             yield
         except InputError:
             raise
-        except sqlite3.OperationalError as error:
-            fix = "Check its disk."
-            if "locked" in str(error):
+        except (sqlite3.Error, OSError, TypeError, ValueError) as error:
+            fix = "It cannot be read. Restore a copy of the file."
+            if isinstance(error, OSError):
+                fix = "Choose another name."
+            elif "locked" in str(error):
                 fix = "Only one process can open it. Close the other, or use a Milvus server."
-            raise InputError(f"Gallery {self.path}: {error}. {fix}") from error
-        except (sqlite3.DatabaseError, TypeError, ValueError) as error:
-            raise InputError(
-                f"Rows of gallery {self.path} cannot be read: {error}. Restore a copy of the file."
-            ) from error
-        except OSError as error:
-            raise InputError(
-                f"Gallery {self.path}: {error.strerror or error}. Choose another name."
-            ) from error
+            elif isinstance(error, sqlite3.OperationalError):
+                fix = "Check its disk."
+            text = getattr(error, "strerror", None) or error
+            raise InputError(f"Gallery {self.path}: {text}. {fix}") from error
 
 
-def _literal(texts: Sequence[str]) -> str:
-    """Return texts as a list of SQL; hexadecimal digits leave no text to escape."""
-    values = (text.encode("utf-8", "surrogatepass").hex() for text in texts)
-    return "(" + ", ".join(f"cast(x'{value}' as text)" for value in values) + ")"
+def _where(conditions: Sequence[Condition]) -> tuple[str, list[Any]]:
+    """Return conditions in SQL, and the values of its parameters."""
+    texts, values = ["true"], []
+    for column, operator, value in conditions:
+        several = operator.endswith("in")
+        texts.append(f"{column} {operator} {LISTED if several else '?'}")
+        values.append(json.dumps(value) if several else value)
+    return " and ".join(texts), values

@@ -13,7 +13,7 @@ from keras_reid.gallery.rows import SearchResult
 from keras_reid.nearest.arrays import checked_features
 
 NOT_CALIBRATED = (
-    "a gallery must have a calibration to decide who matches, got none. Assign that of the model "
+    "A gallery must have a calibration to decide who matches, got none. Assign that of the model "
     "to `gallery.calibration`, or calibrate the gallery on a data set."
 )
 MATCH, POSSIBLE_MATCH, NO_MATCH = "match", "possible match", "no match"
@@ -149,7 +149,8 @@ def decide(
     Args:
         hits: images of at least two persons, or of the only one, in order.
         calibration: of the model.
-        persons, images: number of enrolled persons, and mean number of images of each.
+        persons: number of enrolled persons.
+        images: mean number of images of each.
         limits: on the probability.
     """
     if not hits:
@@ -166,7 +167,8 @@ def verify(
     """Compare pairs of images (1:1), assuming that half of the pairs are of one person.
 
     Args:
-        first, second: embeddings (n, d) of one model.
+        first: embeddings (n, d) of the first images.
+        second: embeddings (n, d) of the second images, of the same model.
         calibration: of that model, or of a gallery.
         limits: on the probability.
 
@@ -186,8 +188,9 @@ def verify(
             "images of each pair with one model."
         )
     distances = np.linalg.norm(x.astype(np.float64) - y, axis=1)
-    found = zip(distances.tolist(), calibration.pair_probability(distances).tolist(), strict=True)
-    return [Verification(distance, limits.decide(p)) for distance, p in found]
+    probabilities = calibration.pair_probability(distances).tolist()
+    pairs = zip(distances.tolist(), probabilities, strict=True)
+    return [Verification(distance, limits.decide(p)) for distance, p in pairs]
 
 
 def percent(probability: float) -> str:

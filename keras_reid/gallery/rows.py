@@ -1,11 +1,12 @@
-"""Rows of a gallery, filters, and search results."""
+"""Rows of a gallery, filters, search results, and the operations of a back end."""
 
+import hashlib
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -13,7 +14,8 @@ from keras_reid.errors import InputError, Shown, invalid, printable
 from keras_reid.names import normalized, repeated
 
 LONGEST_TEXT = 1000  # characters; Milvus holds 4,096 bytes
-NO_TIME = -1e300  # of rows without a time in Milvus: servers before 2.5 have no nulls
+# Column, operator (in, not in, >= or <) and value, a sequence for `in`
+Condition = tuple[str, str, Any]
 
 
 class Row(NamedTuple):
@@ -38,6 +40,20 @@ class Row(NamedTuple):
         """Return the row with the identity, and the known camera and time, of another row."""
         time = self.time if new.time is None else new.time
         return self._replace(identity=new.identity, camera=new.camera or self.camera, time=time)
+
+
+class Changes(NamedTuple):
+    """Comparison of n images with the rows of a gallery, as masks (n,).
+
+    Attributes:
+        new: the gallery has no row of the image.
+        replaced: the content differs, or is unknown on either side.
+        moved: the identity, the camera or the time differs.
+    """
+
+    new: np.ndarray
+    replaced: np.ndarray
+    moved: np.ndarray
 
 
 class SearchResult(NamedTuple):
@@ -84,32 +100,65 @@ class Filter:
             value = getattr(self, name)
             if value is not None and not np.isfinite(value):
                 raise invalid(name, "a finite time in seconds", value)
+            object.__setattr__(self, name, None if value is None else float(value))
 
-    def without(self, camera: str) -> "Filter":
-        """Return the filter that also excludes one camera."""
-        if not camera:
-            return self
-        return Filter(self.cameras, (*(self.not_cameras or ()), camera), self.after, self.before)
-
-    def condition(self, literal: Callable[[Any], str]) -> str:
-        """Return the filter as a condition of SQL or Milvus.
-
-        Args:
-            literal: function that writes a tuple of texts in that language.
-        """
-        parts = []
-        if self.cameras is not None:
-            parts.append(f"camera in {literal(self.cameras)}")
-        if self.not_cameras:
-            parts.append(f"camera not in {literal(self.not_cameras)}")
-        if self.after is not None:
-            parts.append(f"time >= {float(self.after)!r}")
-        if self.before is not None:
-            parts.append(f"time < {float(self.before)!r} and time > {NO_TIME!r}")
-        return " and ".join(parts)
+    def conditions(self) -> list[Condition]:
+        """Return the conditions for a back end."""
+        parts = [
+            ("camera", "in", self.cameras),
+            ("camera", "not in", self.not_cameras or None),
+            ("time", ">=", self.after),
+            ("time", "<", self.before),
+        ]
+        return [part for part in parts if part[2] is not None]
 
 
 NO_FILTER = Filter()
+
+
+class Store(Protocol):
+    """Back end of a gallery. A write is durable when the method returns.
+
+    A row has two further columns: `embedding`, and `spelled`, the `key` of its image in NFC.
+    """
+
+    def settings(self) -> dict[str, Any]:
+        """Return the last saved settings; empty in a new gallery."""
+
+    def save_settings(self, settings: dict[str, Any]) -> None:
+        """Replace the settings."""
+
+    def count(self) -> int:
+        """Return the number of rows."""
+
+    def identities(self) -> dict[str, int]:
+        """Return the number of rows of each identity, in the order of the names."""
+
+    def rows(self, conditions: Sequence[Condition]) -> Iterator[Row]:
+        """Yield the rows that fulfill all conditions."""
+
+    def embeddings(self, images: Sequence[str]) -> np.ndarray:
+        """Return embeddings (n, d) of enrolled images, by their references in the gallery."""
+
+    def search(
+        self, x: np.ndarray, top_k: int, conditions: Sequence[Condition]
+    ) -> list[list[SearchResult]]:
+        """Return the nearest of the rows that fulfill all conditions, for queries (q, d)."""
+
+    def write(self, images: Sequence[str], x: np.ndarray, rows: Sequence[Row]) -> None:
+        """Delete the rows of these image references, and add others with embeddings (n, d).
+
+        `purge`, or `close`, erases the deleted rows.
+        """
+
+    def purge(self) -> None:
+        """Erase deleted rows from all files."""
+
+    def stats(self) -> dict[str, Any]:
+        """Return facts about the search, by name."""
+
+    def close(self) -> None:
+        """Erase deleted rows, and release files and connections."""
 
 
 def seconds(text: str | None) -> float | None:
@@ -138,42 +187,44 @@ def checked_rows(
     identities: Sequence[Any],
     cameras: Sequence[Any] | None,
     times: Sequence[float | None] | None,
-    images: Sequence[str],
+    images: Sequence[str] | None,
     digests: Sequence[str] | None = None,
 ) -> list[Row]:
     """Return rows of columns (n,); the arguments are those of `Gallery.enrol`.
 
+    Without `images`, the references are "".
+
     Raises:
         InputError: columns that do not fit, or an image that occurs twice.
     """
-    blank = [""] * count
+    paths = _texts(images, count, "images")
+    image = "" if "" in paths else repeated(paths)
+    if images is not None and image is not None:
+        raise invalid("images", "not empty and distinct", Shown(f"{image!r} (empty or repeated)"))
     rows = zip(
-        references(images, count),
-        names(identities, count, "identities", empty=False),
-        blank if cameras is None else names(cameras, count, "cameras"),
-        [None] * count if times is None else _times(times, count),
-        blank,
-        blank if digests is None else _texts(digests, count, "digests"),
+        paths,
+        names(identities, count, "identities"),
+        names(cameras, count, "cameras"),
+        _times(times, count),
+        [""] * count,
+        _texts(digests, count, "digests"),
         strict=True,
     )
     return [Row(*row) for row in rows]
 
 
-def names(values: Sequence[Any], count: int, name: str, empty: bool = True) -> list[str]:
-    """Return labels (n,) as texts in Unicode NFC."""
+def names(values: Sequence[Any] | None, count: int, name: str) -> list[str]:
+    """Return labels (n,) as texts in Unicode NFC, "" where unknown; identities must be known."""
     texts = [normalized(text) for text in _texts(values, count, name)]
-    if not empty and "" in texts:
+    if name == "identities" and "" in texts:
         raise invalid(name, "not empty", Shown(f"'' in row {texts.index('')}"))
     return texts
 
 
-def references(values: Sequence[str], count: int) -> list[str]:
-    """Return image references (n,); raise for an empty one or one that occurs twice."""
-    images = _texts(values, count, "images")
-    image = "" if "" in images else repeated(images)
-    if image is not None:
-        raise invalid("images", "not empty and distinct", Shown(f"{image!r} (empty or repeated)"))
-    return images
+def key(image: str) -> int:
+    """Return 63 bits of a hash of an image reference."""
+    digest = hashlib.blake2b(image.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
 
 
 def unprintable(text: str) -> bool:
@@ -181,7 +232,9 @@ def unprintable(text: str) -> bool:
     return printable(text) != text or "\n" in text or "\t" in text
 
 
-def _texts(values: Sequence[Any], count: int, name: str) -> list[str]:
+def _texts(values: Sequence[Any] | None, count: int, name: str) -> list[str]:
+    if values is None:
+        return [""] * count
     if not isinstance(values, list | tuple):
         values = np.asarray(values, object).tolist()
     if not isinstance(values, list | tuple) or len(values) != count:
@@ -197,7 +250,9 @@ def _texts(values: Sequence[Any], count: int, name: str) -> list[str]:
     return texts
 
 
-def _times(values: Sequence[float | None], count: int) -> list[float | None]:
+def _times(values: Sequence[float | None] | None, count: int) -> list[float | None]:
+    if values is None:
+        return [None] * count
     try:
         times = [np.nan if time is None else float(time) for time in values]
     except (TypeError, ValueError):

@@ -123,7 +123,7 @@ def _enrolled(
     people: Gallery, images: dict[int, str], means: dict[int, np.ndarray]
 ) -> dict[int, tuple[str, float]]:
     """Return identity and distance of the enrolled tracks; raise for another embedding."""
-    held = people.store.held(list(images.values()))
+    held = people.held(list(images.values()))
     numbers = [number for number, image in images.items() if image in held]
     if not numbers:
         return {}

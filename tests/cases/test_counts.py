@@ -48,7 +48,7 @@ def test_person_images_repr_counts_with_plural(identity, camera, text):
 def test_enrolment_counts_print_singular_or_plural(names, text, capsys):
     with gallery.open("memory:") as people:
         people.enrol(np.eye(len(names)), names, model_fingerprint="mine")
-        Enrolment(added=len(names)).tell(SearchOptions(gallery="g"), people)
+        Enrolment(added=len(names)).print_summary(SearchOptions(gallery="g"), people)
     out = capsys.readouterr().out
     assert f"g: {text}\n" in out
     assert f"enrolled {counted(len(names), 'image')}, " in out

@@ -62,7 +62,7 @@ def test_remove_between_enrolments_erases_names_and_paths(tmp_path):
 
 def test_remove_killed_before_vacuum_erases_at_the_next_opening(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(DatabaseStore, "_vacuum", lambda store: None)
+        patch.setattr(DatabaseStore, "purge", lambda store: None)
         with gallery.open(f"file:{tmp_path}/people") as people:
             removed, held = remove_many(people)
     assert left(tmp_path, removed)  # in gaps of pages

@@ -101,7 +101,7 @@ def test_gallery_changed_rows_are_replaced_or_moved(kind, tmp_path):
 def test_milvus_interrupted_replacement_erases_row(tmp_path, monkeypatch):
     x = np.random.default_rng(0).standard_normal((2, 8)).astype(np.float32)
     with monkeypatch.context() as patch, opened("milvus", tmp_path) as people:
-        patch.setattr(people.store, "_erase", lambda: None)  # as if killed before it closes
+        patch.setattr(people.store, "purge", lambda: None)  # as if killed before it closes
         people.enrol(x[:1], ["anna"], images=["1"], model_fingerprint=MODEL)
         people.enrol(x[1:], ["b"], images=["1"], model_fingerprint=MODEL, existing="replace")
         patch.setattr(people.store, "_mark", lambda unclean: None)
@@ -168,7 +168,7 @@ def test_enrol_replaced_photo_and_corrected_identity_updates_the_gallery(run, tm
     assert "4 images of 4 identities" in out
     with gallery.open(f"faiss:{tmp_path}/g") as people:
         assert people.identities() == {"anna": 1, "berta": 1, "bob": 1, "c": 1}
-        held = people.store.held([str(tmp_path / paths[0]), str(tmp_path / paths[2])])
+        held = people.held([str(tmp_path / paths[0]), str(tmp_path / paths[2])])
         assert [row.camera for row in held.values()] == ["1", "2"]
         assert digest not in [row.digest for row in held.values()]
     assert "   1  0.0000  anna " in search("--top_k=1", "query", paths[0])

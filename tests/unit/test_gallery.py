@@ -131,6 +131,12 @@ def test_search_query_camera_is_excluded(filled, people):
         check(people, queries[i : i + 1], hits[i : i + 1], 5, mask)
 
 
+def test_search_query_camera_and_filter_both_apply(filled, people):
+    queries = people["embeddings"][:1]
+    hits = filled.search(queries, 5, gallery.Filter(cameras=["0", "1"]), query_cameras=["0"])
+    check(people, queries, hits, 5, np.array([c == "1" for c in people["cameras"]]))
+
+
 @pytest.mark.parametrize("kind", EACH)
 def test_remove_erases_rows_from_results_and_files(kind, tmp_path, people):
     victim, x = "p'\"3ä", people["embeddings"]
@@ -292,15 +298,16 @@ def test_identify_person_with_many_images_compares_with_the_second(tmp_path):
     """The second person is farther than the first twenty hits."""
     rng = np.random.default_rng(0)
     x = np.concatenate([rng.normal(0, 0.01, (60, 4)), [[0.9, 0, 0, 0]]]).astype(np.float32)
+    query = np.array([[0.43, 0, 0, 0]])
     with gallery.open("memory:") as store:
         store.enrol(x, ["a"] * 60 + ["b"], model_fingerprint=MODEL)
         store.calibration = CALIBRATION
-        (found,) = store.identify(np.zeros((1, 4)))
-        nearest = np.linalg.norm(x[:60], axis=1).min()
-        expected = CALIBRATION.probability(nearest, 0.9, 2, 30.5)
+        (found,) = store.identify(query)
+        nearest = np.linalg.norm(x[:60] - query, axis=1).min()
+        expected = CALIBRATION.probability(nearest, 0.47, 2, 30.5)
         assert found.decision.probability == pytest.approx(float(expected), abs=1e-4)
         store.remove("b")
-        (found,) = store.identify(np.zeros((1, 4)))
+        (found,) = store.identify(query)
         expected = CALIBRATION.probability(nearest, np.inf, 1, 60)
         assert found.decision.probability == pytest.approx(float(expected), abs=1e-4)
 
@@ -426,6 +433,14 @@ def test_enrol_without_images_numbers_rows(filled, people):
     for _ in range(2):
         assert filled.enrol(people["embeddings"][:2], ["n", "n"], model_fingerprint=MODEL) == 2
     assert filled.contains([f"n#{i}" for i in range(9)]) == {"n#1", "n#2", "n#3", "n#4"}
+
+
+def test_enrol_without_images_skips_held_references(filled, people):
+    x, model = people["embeddings"][:2], {"model_fingerprint": MODEL}
+    filled.enrol(x[:1], ["other"], images=["m#1"], **model)
+    assert filled.enrol(x, ["m", "m"], **model) == 2
+    assert filled.contains([f"m#{i}" for i in range(9)]) == {"m#1", "m#2", "m#3"}
+    assert filled.identities()["m"] == 2
 
 
 def test_search_k_reciprocal_reranks_shortlist_per_query(filled, people):
@@ -621,7 +636,7 @@ def test_failed_write_is_rolled_back(closed_file, tmp_path, people):
     with opened("file", tmp_path) as store:
         row = Row("new.jpg", "new")
         with pytest.raises(InputError, match="UNIQUE constraint failed"):
-            store.store.replace(["0.jpg"], people["embeddings"][:2], [row, row])
+            store.store.write(["0.jpg"], people["embeddings"][:2], [row, row])
         assert store.count() == COUNT
         assert "new" not in store.identities()
         assert store.contains(["0.jpg", "new.jpg"]) == {"0.jpg"}
@@ -789,33 +804,11 @@ def test_enrol_control_characters_in_names_raise(filled, people):
         assert filled.count() == before
 
 
-def without_fields(patch, *names):
-    """Write records of an earlier version, which had no such fields."""
-    record = milvus._record
-    patch.setattr(
-        milvus, "_record", lambda **row: {k: v for k, v in record(**row).items() if k not in names}
-    )
-
-
-@pytest.mark.slow
-def test_open_milvus_gallery_keyed_by_image_is_migrated(tmp_path, people, monkeypatch):
-    def old(self, collection, width):
-        text = self.types.VARCHAR
-        types = {"image": text, "identity": text, "camera": text, "time": self.types.DOUBLE}
-        self._create(collection, {**types, "attributes": text}, width)
-
-    few = {name: v[:20] if name != "model_fingerprint" else v for name, v in people.items()}
-    with monkeypatch.context() as patch:
-        patch.setattr(milvus.MilvusStore, "_create_people", old)
-        without_fields(patch, "id", "spelled", "digest")
-        patch.setattr(milvus, "_key", lambda image: image)
-        with opened("milvus", tmp_path) as store:
-            store.store.converted = True
-            assert store.enrol(**few) == 20
-    with opened("milvus", tmp_path) as store:
-        assert store.contains(few["images"]) == {*few["images"]}
-        assert milvus.KEY in store.store._fields()
-        assert [hits[0].image for hits in store.search(few["embeddings"], 1)] == few["images"]
+def record_of_0_2_0(row, embedding):
+    """Row without digest and key of the spelling; unknown times are null."""
+    values = {"id": milvus.key(row.image), **row._asdict(), "embedding": embedding}
+    del values["digest"]
+    return values
 
 
 @pytest.mark.slow
@@ -838,8 +831,7 @@ def test_open_milvus_gallery_with_null_times_is_searched(tmp_path, people, monke
     ]
     with monkeypatch.context() as patch:
         patch.setattr(milvus.MilvusStore, "_create_people", old)
-        patch.setattr(milvus, "_stored_time", lambda time: time)
-        without_fields(patch, "spelled", "digest")
+        patch.setattr(milvus, "_record", record_of_0_2_0)
         with opened("milvus", tmp_path) as store:
             store.store.converted = True
             assert store.enrol(**parts[0]) == half
