@@ -15,9 +15,8 @@ from keras_reid.nearest.arrays import checked_features, feature_rows, real_array
 
 FEATURE_DISTANCES = ("euclidean", "cosine", "local", "global_local", "visible")
 
-# Distances that are sums of squares by definition. Re-ranking works on squares and takes them as
-# they are (AlignedReID++).
-SQUARED = ("global_local",)
+RANKS = {"embedding": 2, "local": 3, "global": 2, "parts": 3, "visibility": 2}
+UNNAMED = ("embedding", "local")  # features that may be an array without a name
 
 # Features of one set of images: (n, d), (n, s, d), or a mapping with embedding and local, or with
 # global, parts and visibility.
@@ -63,16 +62,15 @@ def compare(
     from keras_reid.reranking import RERANKERS, k_reciprocal_from_distances
 
     checks.one_of(["none", *RERANKERS], reranking=reranking)
-    names: list[str] = []
-    if reranking != "none":  # options come after query, gallery and progress
-        names = list(signature(RERANKERS[reranking]).parameters)[3:]
-    if not options.keys() <= set(names):
+    # Options come after query, gallery and progress.
+    names = [] if reranking == "none" else [*signature(RERANKERS[reranking]).parameters][3:]
+    if not options.keys() <= {*names}:
         names_of = f"options of {reranking!r}: {', '.join(names) or 'none'}"
         raise invalid("options", names_of, Shown(", ".join(options)))
     texts = ", ".join(f"{key}={value}" for key, value in options.items())
     label = f"{reranking}({texts})" if texts else reranking
     if distance in ("euclidean", "cosine"):
-        query, gallery = _both(query, gallery, "embedding", 2)
+        query, gallery = _both(query, gallery, "embedding")
         if distance == "cosine":
             query, gallery = unit(query), unit(gallery)
         reranked = RERANKERS[reranking](query, gallery, progress, **options)
@@ -82,7 +80,9 @@ def compare(
         raise invalid("reranking", f"k_reciprocal for distance {distance!r}", reranking, fix)
     sets = ((query, None), (query, gallery), (gallery, None))
     qq, qg, gg = (matrix(rows, columns, distance) for rows, columns in sets)
-    whole = k_reciprocal_from_distances(qq, qg, gg, squared=distance in SQUARED, **options)
+    # `global_local` is a sum of squares, which re-ranking takes as they are (AlignedReID++).
+    squared = distance == "global_local"
+    whole = k_reciprocal_from_distances(qq, qg, gg, squared=squared, **options)
     return matrix_rows(whole.numpy(), distance, label)
 
 
@@ -117,17 +117,15 @@ def as_rows(distances: Distances) -> Rows:
 
 def _rows(query: Features, gallery: Features, distance: str) -> Rows:
     if distance == "local":
-        return aligned(*_both(query, gallery, "local", 3))
+        return aligned(*_both(query, gallery, "local"))
     if distance == "global_local":
-        local = (unit(stripes) for stripes in _both(query, gallery, "local", 3, mapped=True))
-        whole = _both(query, gallery, "embedding", 2, mapped=True)
-        return summed(*whole, aligned(*local))
+        local = aligned(*map(unit, _both(query, gallery, "local")))
+        return summed(*_both(query, gallery, "embedding"), local)
     if distance == "visible":
-        ranks = {"global": 2, "parts": 3, "visibility": 2}
-        named = {k: _both(query, gallery, k, rank, mapped=True) for k, rank in ranks.items()}
-        sides = [{k: both[i] for k, both in named.items()} for i in (0, 1)]
-        return visible(*sides)
-    return feature_rows(*_both(query, gallery, "embedding", 2), distance)
+        keys = "global", "parts", "visibility"
+        sides = zip(*(_both(query, gallery, key) for key in keys), strict=True)
+        return visible(*(dict(zip(keys, side, strict=True)) for side in sides))
+    return feature_rows(*_both(query, gallery, "embedding"), distance)
 
 
 def matrix(
@@ -150,12 +148,10 @@ def matrix(
     return result
 
 
-def _both(
-    query: Features, gallery: Features, key: str, rank: int, mapped: bool = False
-) -> tuple[np.ndarray, np.ndarray]:
+def _both(query: Features, gallery: Features, key: str) -> tuple[np.ndarray, np.ndarray]:
     """Return the features of query and gallery of that name, in float32, of one size."""
     query, gallery = (
-        checked_features(_named(part, key, split, mapped), rank, split)
+        checked_features(_named(part, key, split), RANKS[key], split)
         for part, split in ((query, "query"), (gallery, "gallery"))
     )
     if query.shape[-1] != gallery.shape[-1] or 0 in (*query.shape[1:], *gallery.shape[1:]):
@@ -165,10 +161,10 @@ def _both(
     return query, gallery
 
 
-def _named(features: Any, key: str, split: str, mapped: bool) -> Any:
-    if isinstance(features, Mapping) and key in features:
+def _named(features: Any, key: str, split: str) -> Any:
+    names = sorted(features) if isinstance(features, Mapping) else ["an array"]
+    if key in names:
         return features[key]
-    if isinstance(features, Mapping) or mapped:
-        names = Shown(", ".join(sorted(features)) if isinstance(features, Mapping) else "an array")
-        raise invalid(f"{split} features", f"a mapping with {key!r}", names)
-    return features
+    if names == ["an array"] and key in UNNAMED:
+        return features
+    raise invalid(f"{split} features", f"a mapping with {key!r}", Shown(", ".join(names)))

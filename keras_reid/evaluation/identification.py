@@ -9,8 +9,8 @@ from keras_reid import checks
 from keras_reid.errors import InputError
 from keras_reid.evaluation.comparison import Distances
 from keras_reid.evaluation.labels import Labeled
-from keras_reid.evaluation.threshold import Threshold, rates, threshold_at_far
-from keras_reid.evaluation.trials import trials
+from keras_reid.evaluation.threshold import Threshold, percent, rates, threshold_at_far
+from keras_reid.evaluation.verification import trials
 
 SHOWN_FARS = (0.01, 0.1)
 
@@ -69,10 +69,9 @@ class OpenSetResult:
         if self.left_out:
             lines[0] += f", {self.left_out:,} left out (mates in the same camera alone)"
         lines.append(f"rank-1 without a threshold: {100 * (self.mate_rank == 1).mean():.2f} %")
+        few = "not resolvable with so few unknown probes"
         for far, share in rates(self.dir_at_far, SHOWN_FARS, unknown).items():
-            few = "not resolvable with so few unknown probes"
-            value = few if share is None else f"{100 * share:.2f} %"
-            lines.append(f"DIR at FAR {100 * float(far):g} %: {value}")
+            lines.append(f"DIR at FAR {100 * float(far):g} %: {percent(share, few)}")
         return "\n".join(lines)
 
 
@@ -108,8 +107,6 @@ def open_set(
             mates.append(row[j])
             ranks.append(1 + (row < row[j]).sum() + (row[:j] == row[j]).sum())
     if not mates or not non_mated:
-        raise InputError(
-            f"An open set needs known and unknown probes, got {len(mates)} and {len(non_mated)}. "
-            "Enrol a part of the persons."
-        )
+        numbers = f"{len(mates)} and {len(non_mated)}"
+        raise InputError(f"An open set needs known and unknown probes, got {numbers}.")
     return OpenSetResult(np.array(mates), np.array(ranks), np.sort(non_mated), left_out)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from keras_reid import checks
-from keras_reid.errors import InputError, invalid
+from keras_reid.errors import invalid
 from keras_reid.evaluation.comparison import Distances, as_rows
 from keras_reid.evaluation.labels import Labeled
 from keras_reid.evaluation.protocols import Protocol
@@ -52,15 +52,10 @@ def ranked_lists(
         length: maximum length of a list.
 
     Raises:
-        InputError: as `rank`, a protocol that ranks halves of the images, or rows out of range.
+        InputError: as `rank`, or rows out of range.
     """
     protocol = Protocol.of(protocol)
     checks.at_least(1, length=length)
-    if protocol.rule.halves:
-        raise InputError(
-            f"Protocol {protocol.name!r} ranks random halves of the identities and has no lists. "
-            "Choose market1501 or no-camera."
-        )
     source = as_rows(distances)
     if any(not 0 <= i < source.shape[0] for i in queries):
         raise invalid("queries", f"rows 0 to {source.shape[0] - 1}", list(queries))

@@ -11,7 +11,7 @@ from keras_reid.nearest.arrays import Rows, checked_features
 from keras_reid.nearest.blocks import Progress
 from keras_reid.nearest.graph import FeatureDistances, KeptDistances, MappedDistances, Size, length
 from keras_reid.reranking import inputs
-from keras_reid.reranking.jaccard import Overlaps, encodings
+from keras_reid.reranking.jaccard import encodings
 from keras_reid.reranking.precomputed import PrecomputedDistances
 
 
@@ -109,7 +109,7 @@ class SparseJaccard:
     def __init__(self, features: Any, k1: int = 20, k2: int = 6, progress: Progress | None = None):
         _check(k1, k2, 0)
         source = FeatureDistances(tf.constant(checked_features(features, 2, "image")))
-        overlaps = Overlaps(encodings(source, k1, k2, progress)[0], source.size)
+        overlaps, _ = encodings(source, k1, k2, progress)
         self._jaccard = Rows((source.size, source.size), overlaps.distances)
 
     def rows(self, start: int, stop: int) -> np.ndarray:
@@ -143,8 +143,7 @@ def _reranked(
     lambda_value: float,
     progress: Progress | None = None,
 ) -> Rows:
-    v, largest = encodings(source, k1, k2, progress)
-    overlaps = Overlaps(v, source.size)
+    overlaps, largest = encodings(source, k1, k2, progress)
     scale = tf.where(largest > 0, largest, 1)
     count = source.size - queries
 
