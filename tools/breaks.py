@@ -725,8 +725,8 @@ BREAKS = (
     Break(
         "re-ranking neighbors: only one candidate is kept when many are nearer",
         "keras_reid/reranking/neighbors.py",
-        "lambda: smallest(tf.transpose(squared), k), few)",
-        "lambda: smallest(tf.transpose(squared), 1), few)",
+        "lambda: _smallest(tf.transpose(squared), k), few)",
+        "lambda: _smallest(tf.transpose(squared), 1), few)",
         "unit/test_reranking.py::test_nearest_small_blocks_match_oracle",
     ),
     Break(
@@ -788,13 +788,13 @@ BREAKS = (
     Break(
         "GNN re-ranking: cosines are not squared",
         "keras_reid/reranking/neighbor_graphs.py",
-        "squares = _cosines_of(images, near) ** 2",
-        "squares = _cosines_of(images, near)",
+        "squares = cosines_of(images, near) ** 2",
+        "squares = cosines_of(images, near)",
         "unit/test_reranking.py::test_rerankers_matrix_and_rows_match_oracle",
     ),
     Break(
         "diffusion: one-sided neighbors are connected",
-        "keras_reid/reranking/neighbor_graphs.py",
+        "keras_reid/reranking/spreading.py",
         "a = a.minimum(a.T)",
         "a = a.maximum(a.T)",
         "unit/test_reranking.py::test_rerankers_matrix_and_rows_match_oracle",

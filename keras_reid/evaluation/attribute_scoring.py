@@ -68,7 +68,18 @@ class AttributeScores:
 def predicted_attributes(
     probabilities: np.ndarray, exclusive: Sequence[Sequence[int]] = ()
 ) -> np.ndarray:
-    """Return booleans (n, m): attributes above one half, and of an exclusive group the largest."""
+    """Return booleans (n, m): attributes above one half, and of an exclusive group the largest.
+
+    Args:
+        probabilities: (n, m).
+        exclusive: columns of each exclusive group, such as the colors of trousers.
+
+    Example:
+        >>> import numpy as np
+        >>> probabilities = np.array([[0.7, 0.3, 0.4]])
+        >>> predicted_attributes(probabilities, exclusive=[(1, 2)]).tolist()
+        [[True, False, True]]
+    """
     chosen = np.asarray(probabilities) > 0.5
     for group in map(list, exclusive):
         largest = np.asarray(probabilities)[:, group].argmax(axis=1)
@@ -91,6 +102,13 @@ def attribute_scores(
     Raises:
         InputError: different shapes, or only constant attributes.
 
+    Example:
+        >>> import numpy as np
+        >>> predicted = np.array([[1, 0], [1, 1], [0, 1]], bool)
+        >>> scores = attribute_scores(predicted, [[1, 0], [0, 1], [0, 1]], ["hat", "bag"])
+        >>> scores.mean_accuracies, scores.mA
+        ({'hat': 0.75, 'bag': 1.0}, 0.875)
+
     Source: Li et al., RAP, arXiv:1603.07054 (label and instance metrics).
     """
     predicted, targets = np.asarray(predicted, bool), np.asarray(targets)
@@ -99,8 +117,7 @@ def attribute_scores(
         raise invalid("predicted and targets", f"of the shape (n, {len(names)})", shapes)
     true, false = targets > 0, targets == 0
     positive, negative = true.sum(0), false.sum(0)
-    varied = (positive > 0) & (negative > 0)
-    if not varied.any():
+    if not (varied := (positive > 0) & (negative > 0)).any():
         raise InputError("`targets` must have an attribute that only some images have, got none.")
     right = (predicted & true).sum(0) / np.maximum(positive, 1)
     rejected = (~predicted & false).sum(0) / np.maximum(negative, 1)
@@ -189,6 +206,14 @@ def prefilter(
 
     Raises:
         InputError: a confidence out of range, or labels that do not fit.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_reid.evaluation import Labels
+        >>> probabilities = np.array([[0.95, 0.5]]), np.array([[0.02, 0.9], [0.6, 0.1]])
+        >>> filtered = prefilter(probabilities, Labels([7], [0]), Labels([8, 7], [1, 1]))
+        >>> filtered.kept.tolist(), filtered.recall
+        ([[False, True]], 1.0)
     """
     q, g = map(np.asarray, probabilities)
     checks.within("(0.5, 1]", "0.9 is usual.", confidence=confidence)

@@ -39,6 +39,12 @@ class MatchCalibration:
     Raises:
         InputError: numbers that are not finite, or another number of coefficients.
 
+    Example:
+        >>> calibration = MatchCalibration((5, -10, 12, -0.4, -0.3), (14, -19, -1), 0.85, "example")
+        >>> far, near = 0.55, 0.41  # the second person
+        >>> calibration.probability([0.4, 0.4], [far, near], persons=30, images=2).round(2).tolist()
+        [1.0, 0.51]
+
     Source: Platt, Probabilistic Outputs for Support Vector Machines, 1999, for scale and offset.
     """
 

@@ -40,6 +40,14 @@ def fit_calibration(
 
     Raises:
         InputError: a set has fewer than 10 persons with a second image.
+
+    Example:
+        >>> import numpy as np
+        >>> random, persons = np.random.default_rng(0), np.repeat(np.arange(12), 5)
+        >>> x = random.normal(size=(12, 8))[persons] + 0.5 * random.normal(size=(60, 8))
+        >>> calibration = fit_calibration([(x, persons)], "drawn points")
+        >>> calibration.pair_probability([1.0, 2.5, 4.0]).round(2).tolist()
+        [1.0, 0.7, 0.0]
     """
     rng = np.random.default_rng(seed)
     several, alone, impostors = [], [], []
@@ -67,6 +75,12 @@ def fit_pair_calibration(distances: Any, same: Any, source: str) -> MatchCalibra
         distances: (n,) distances of the pairs.
         same: (n,) True where both images show one person that the model was not trained on.
         source: description of the images.
+
+    Example:
+        >>> distances, same = [0.2, 0.3, 0.6, 0.5, 0.8, 0.9], [1, 1, 1, 0, 0, 0]
+        >>> calibration = fit_pair_calibration(distances, same, "six pairs")
+        >>> calibration.pair_probability([0.3, 0.55, 0.8]).round(2).tolist()
+        [0.92, 0.5, 0.08]
     """
     d, same = np.asarray(distances, np.float64), np.asarray(same, bool)
     pairs = GallerySearches(d, np.full(len(d), np.inf), same, same, np.arange(len(d)), 1, 1)

@@ -65,6 +65,12 @@ def cluster_scores(labels: Column, clusters: np.ndarray) -> ClusterScores:
     Raises:
         InputError: columns that are not of one length of at least 1, or of other types.
 
+    Example:
+        >>> import numpy as np
+        >>> scores = cluster_scores(["a", "a", "b", "b"], np.array([0, 0, 0, -1]))
+        >>> round(scores.pair_precision, 2), scores.pair_recall  # one pair of three, and of two
+        (0.33, 0.5)
+
     Source: Amigó et al., Information Retrieval 2009 (B-cubed).
     """
     from sklearn.metrics import normalized_mutual_info_score

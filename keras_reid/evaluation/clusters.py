@@ -46,10 +46,27 @@ class Clustering:
 
 
 def cluster(features: Any, *options: Any, **named: Any) -> np.ndarray:
-    """Return `clustering(features, …).labels`: groups by size, the largest first; -1: no group."""
+    """Return the labels of `clustering`: 0, 1, … by size, the largest group first; -1: no group.
+
+    Args:
+        features: (n, d).
+        options, named: other arguments of `clustering`.
+
+    Returns:
+        int64 (n,).
+
+    Raises:
+        InputError: as `clustering`.
+
+    Example:
+        >>> x = [[0.0, 0.0], [0.1, 0.0], [0.0, 0.1], [9.0, 9.0], [9.1, 9.0]]
+        >>> cluster(x, eps=0.6, min_samples=2, k1=2, k2=1).tolist()
+        [0, 0, 0, 1, 1]
+    """
     return clustering(features, *options, **named).labels
 
 
+# Eight arguments: the options of the command, and its progress.
 def clustering(
     features: Any,
     method: str = "dbscan",
@@ -82,9 +99,20 @@ def clustering(
         pairs: distances at a low and at a higher false acceptance rate, such as 1e-4 and 1e-2, of
             the model of the features; None: unknown.
 
+    Returns:
+        Clustering: labels, the chosen parameters and the silhouette.
+
     Raises:
         InputError: features that are not a finite 2-D array, an unknown method, or numbers out of
             range.
+
+    Example:
+        >>> import numpy as np
+        >>> random, persons = np.random.default_rng(0), np.repeat(np.arange(4), 6)
+        >>> x = random.normal(size=(4, 8))[persons] + 0.1 * random.normal(size=(24, 8))
+        >>> groups = clustering(x, k1=4)
+        >>> len(set(groups.labels.tolist())), groups.largest
+        (4, 0.25)
 
     Source: Ester et al., KDD 1996; Dai et al., ACCV 2022, arXiv:2103.11568; Rousseeuw, Journal of
     Computational and Applied Mathematics 1987 (silhouette).

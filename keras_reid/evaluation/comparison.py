@@ -16,7 +16,6 @@ from keras_reid.nearest.arrays import checked_features, feature_rows, real_array
 FEATURE_DISTANCES = ("euclidean", "cosine", "local", "global_local", "visible")
 
 RANKS = {"embedding": 2, "local": 3, "global": 2, "parts": 3, "visibility": 2}
-UNNAMED = ("embedding", "local")  # features that may be an array without a name
 
 # Features of one set of images: (n, d), (n, s, d), or a mapping with embedding and local, or with
 # global, parts and visibility.
@@ -55,6 +54,11 @@ def compare(
     Raises:
         InputError: an unknown name, features that are not finite or do not fit, or options that
             the re-ranker does not have.
+
+    Example:
+        >>> rows = compare([[0.0, 0.0], [3.0, 4.0]], [[0.0, 0.0], [3.0, 0.0]])
+        >>> rows.shape, rows.matrix().tolist()
+        ((2, 2), [[0.0, 3.0], [5.0, 4.0]])
     """
     checks.one_of(FEATURE_DISTANCES, distance=distance)
     if reranking == "none" and not options:
@@ -95,6 +99,13 @@ def matrix_rows(values: Any, name: str = "given matrix", reranking: str = "none"
 
     Raises:
         InputError: not a matrix of real numbers.
+
+    Example:
+        >>> from keras_reid.evaluation import Labels
+        >>> from keras_reid.evaluation import rank
+        >>> rows = matrix_rows([[0.2, 0.7]], "hamming")
+        >>> rank(rows, Labels([1]), Labels([1, 2]), "no-camera").protocol.distance
+        'hamming'
     """
     matrix = real_array(values, 2, "distances")
     dtype = np.result_type(matrix.dtype, np.float32)
@@ -106,7 +117,11 @@ def matrix_rows(values: Any, name: str = "given matrix", reranking: str = "none"
 
 
 def as_rows(distances: Distances) -> Rows:
-    """Return rows as they are, those of a matrix, or of the features (query, gallery)."""
+    """Return rows as they are, those of a matrix, or of the features (query, gallery).
+
+    Raises:
+        InputError: another tuple, or as `compare` and `matrix_rows`.
+    """
     if not isinstance(distances, tuple):
         return distances if isinstance(distances, Rows) else matrix_rows(distances)
     if len(distances) != 2:
@@ -119,11 +134,11 @@ def _rows(query: Features, gallery: Features, distance: str) -> Rows:
     if distance == "local":
         return aligned(*_both(query, gallery, "local"))
     if distance == "global_local":
-        local = aligned(*map(unit, _both(query, gallery, "local")))
-        return summed(*_both(query, gallery, "embedding"), local)
+        local = aligned(*map(unit, _both(query, gallery, "local", named=True)))
+        return summed(*_both(query, gallery, "embedding", named=True), local)
     if distance == "visible":
         keys = "global", "parts", "visibility"
-        sides = zip(*(_both(query, gallery, key) for key in keys), strict=True)
+        sides = zip(*(_both(query, gallery, key, named=True) for key in keys), strict=True)
         return visible(*(dict(zip(keys, side, strict=True)) for side in sides))
     return feature_rows(*_both(query, gallery, "embedding"), distance)
 
@@ -141,6 +156,10 @@ def matrix(
 
     Raises:
         InputError: as `compare`.
+
+    Example:
+        >>> matrix([[1.0, 0.0], [0.0, 2.0], [0.0, 3.0]], distance="cosine").round(3).tolist()
+        [[0.0, 1.0, 1.0], [1.0, 0.0, 0.0], [1.0, 0.0, 0.0]]
     """
     result = compare(query, query if gallery is None else gallery, distance).matrix()
     if gallery is None:
@@ -148,10 +167,12 @@ def matrix(
     return result
 
 
-def _both(query: Features, gallery: Features, key: str) -> tuple[np.ndarray, np.ndarray]:
+def _both(
+    query: Features, gallery: Features, key: str, named: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the features of query and gallery of that name, in float32, of one size."""
     query, gallery = (
-        checked_features(_named(part, key, split), RANKS[key], split)
+        checked_features(_named(part, key, split, named), RANKS[key], split)
         for part, split in ((query, "query"), (gallery, "gallery"))
     )
     if query.shape[-1] != gallery.shape[-1] or 0 in (*query.shape[1:], *gallery.shape[1:]):
@@ -161,10 +182,10 @@ def _both(query: Features, gallery: Features, key: str) -> tuple[np.ndarray, np.
     return query, gallery
 
 
-def _named(features: Any, key: str, split: str) -> Any:
-    names = sorted(features) if isinstance(features, Mapping) else ["an array"]
-    if key in names:
-        return features[key]
-    if names == ["an array"] and key in UNNAMED:
+def _named(features: Any, key: str, split: str, named: bool) -> Any:
+    if not isinstance(features, Mapping) and not named:
         return features
-    raise invalid(f"{split} features", f"a mapping with {key!r}", Shown(", ".join(names)))
+    names = sorted(features) if isinstance(features, Mapping) else ["an array"]
+    if key not in names:
+        raise invalid(f"{split} features", f"a mapping with {key!r}", Shown(", ".join(names)))
+    return features[key]

@@ -48,6 +48,15 @@ def load_features(path: str | os.PathLike[str], side: str | None = None) -> Stor
 
     Raises:
         InputError: a missing file, no features, or arrays of another shape or type.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_features(f"{folder}/query.npz", {"embedding": np.eye(2)}, np.array([7, 8]))
+        ...     stored = load_features(f"{folder}/query.npz")
+        >>> stored.identity.tolist(), stored.features["embedding"].shape
+        ([7, 8], (2, 2))
     """
     if holds_both_sides(path):
         arrays, names = _read_matlab(path, SIDES if side is None else (side,))
@@ -112,6 +121,11 @@ def save_features(
 ) -> None:
     """Write `FILE.npz` for `load_features`.
 
+    Args:
+        path: new file.
+        features: arrays by name: `embedding` (n, d), `local` (n, s, d).
+        identity, camera: (n,) integers or strings, or None.
+
     Raises:
         InputError: the file exists.
     """
@@ -125,6 +139,10 @@ def save_matlab(
     path: str | os.PathLike[str], query: StoredFeatures, gallery: StoredFeatures
 ) -> None:
     """Write embeddings as `FILE.mat` with the arrays of `pytorch_result.mat`, see `load_features`.
+
+    Args:
+        path: new file.
+        query, gallery: features with embeddings.
 
     Raises:
         InputError: the file exists, there are no embeddings, or an array has 4 GiB or more.

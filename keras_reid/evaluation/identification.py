@@ -90,6 +90,14 @@ def open_set(
     Raises:
         InputError: as `rank`, or there are no known or no unknown probes.
 
+    Example:
+        >>> import numpy as np
+        >>> from keras_reid.evaluation import Labels
+        >>> distances = np.array([[0.2, 0.9], [0.5, 0.6]])  # of persons 7 and 9
+        >>> result = open_set(distances, Labels([7, 9]), Labels([7, 8]), "no-camera")
+        >>> result.mate.tolist(), result.non_mated.tolist(), result.dir_at_far(0)
+        ([0.2], [0.5], 1.0)
+
     Source: Phillips, Grother, Micheals: Handbook of Face Recognition, 2011 (DIR and FAR).
     """
     mates, ranks, non_mated, left_out = [], [], [], 0

@@ -38,13 +38,14 @@ def ranked_lists(
 ) -> list[RankedList]:
     """Return the lists of some queries in the order of `rank`; equal distances by gallery index.
 
-    >>> import numpy as np
-    >>> from keras_reid.evaluation import Labels
-    >>> distances = np.array([[0.1, 0.4, 0.3]])
-    >>> query, gallery = Labels([7], [0]), Labels([7, 7, 9], [0, 1, 1])
-    >>> (nearest,) = ranked_lists(distances, query, gallery, [0])
-    >>> nearest.gallery.tolist(), nearest.same.tolist()
-    ([2, 1], [False, True])
+    Example:
+        >>> import numpy as np
+        >>> from keras_reid.evaluation import Labels
+        >>> distances = np.array([[0.1, 0.4, 0.3]])
+        >>> query, gallery = Labels([7], [0]), Labels([7, 7, 9], [0, 1, 1])
+        >>> (nearest,) = ranked_lists(distances, query, gallery, [0])
+        >>> nearest.gallery.tolist(), nearest.same.tolist()
+        ([2, 1], [False, True])
 
     Args:
         distances, query, gallery, protocol: as in `rank`.

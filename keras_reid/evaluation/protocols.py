@@ -81,6 +81,13 @@ class Protocol:
     Raises:
         InputError: an unknown name, or `repeats` below 1.
 
+    Example:
+        >>> import numpy as np
+        >>> from keras_reid.evaluation import Labels, rank
+        >>> sides = Labels([7, 9], [0, 0]), Labels([7], [1])  # person 9 is not in the gallery
+        >>> [rank(np.ones((2, 1)), *sides, Protocol(invalid=one)).mAP for one in ("drop", "zero")]
+        [1.0, 0.5]
+
     Source: Zheng et al., ICCV 2015 (Market-1501); Li et al., CVPR 2014, and Zhong et al., CVPR
     2017 (CUHK03); Gray et al., PETS 2007 (VIPeR); Zheng et al., ECCV 2016 (MARS).
     """

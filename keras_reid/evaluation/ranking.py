@@ -31,14 +31,15 @@ def rank(
 ) -> RankingResult:
     """Return CMC, mAP (both formulas) and mINP of ranking the gallery for each query.
 
-    >>> import numpy as np
-    >>> from keras_reid.evaluation import Labels
-    >>> distances = np.array([[0.1, 0.2, 0.3, 0.4]])
-    >>> query = Labels(identity=[7], camera=[0])
-    >>> gallery = Labels(identity=[7, 9, 7, 7], camera=[0, 1, 1, 2])
-    >>> result = rank(distances, query, gallery)  # the first image is of the query's camera
-    >>> result.rank(1), round(result.mAP, 3)
-    (0.0, 0.583)
+    Example:
+        >>> import numpy as np
+        >>> from keras_reid.evaluation import Labels
+        >>> distances = np.array([[0.1, 0.2, 0.3, 0.4]])
+        >>> query = Labels(identity=[7], camera=[0])
+        >>> gallery = Labels(identity=[7, 9, 7, 7], camera=[0, 1, 1, 2])
+        >>> result = rank(distances, query, gallery)  # the first image is of the query's camera
+        >>> result.rank(1), round(result.mAP, 3)
+        (0.0, 0.583)
 
     Args:
         distances: (q, g), smaller means more similar: the rows that `compare` returns, a
@@ -125,10 +126,11 @@ class _Scorer:
         protocol, indices = self.protocol, matches(labels)
         junk_everywhere = np.flatnonzero(labels.gallery == UNLABELED)
         single_shot = SingleShot(labels.gallery, protocol) if protocol.rule.single_shot else None
-        query, ranks, drawn = [], [], []
+        query, scored, drawn = [], [np.empty((4, 0))], []
         for start, rows in source.blocks():
             _check_finite(rows, start)
             rows[:, junk_everywhere] = np.inf
+            ranks = []
             for i, row in enumerate(rows, start):
                 hits, junk = next(indices)
                 if not len(hits):
@@ -140,9 +142,10 @@ class _Scorer:
                     drawn.append(single_shot.first_ranks(row, labels.query[i], hits))
                 if self.camera_pairs:
                     self._by_camera(row, hits, labels, i)
+            scored.append(_scores(ranks))
             if self.progress:
                 self.progress(start + len(rows), source.shape[0])
-        first, average, trapezoid, last = _scores(ranks)
+        first, average, trapezoid, last = np.concatenate(scored, axis=1)
         firsts = np.stack(drawn) if drawn else first[:, None]
         return QueryScores(np.array(query, int), firsts, average, trapezoid, last, source.shape[0])
 

@@ -21,6 +21,11 @@ class Threshold:
         impostors: number of trials: pairs of two persons, or non-mated searches.
         trial: "pair" (1:1, a rate of pairs) or "search" (1:N, a rate of non-mated searches, which
             grows with the gallery).
+
+    Example:
+        >>> threshold = Threshold(0.35, far=0.01, measured_far=0.008, impostors=1000, trial="pair")
+        >>> threshold.accepts([0.3, 0.35, 0.4]).tolist()
+        [True, True, False]
     """
 
     value: float

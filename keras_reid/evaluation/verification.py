@@ -94,9 +94,10 @@ class VerificationResult:
 def verify(distances: Any, same: Any) -> VerificationResult:
     """Return the errors of thresholds on these distances.
 
-    >>> result = verify([0.1, 0.4, 0.3, 0.8], [True, True, False, False])
-    >>> result.auc, result.tar_at_far(0.5)
-    (0.75, 1.0)
+    Example:
+        >>> result = verify([0.1, 0.4, 0.3, 0.8], [True, True, False, False])
+        >>> result.auc, result.tar_at_far(0.5)
+        (0.75, 1.0)
 
     Args:
         distances: real numbers of any shape, smaller means more similar; see `pairs`.
@@ -130,7 +131,15 @@ def pairs(
         protocol: "market1501", or "no-camera", which keeps pairs of one camera.
 
     Raises:
-        InputError: as `rank`.
+        InputError: as `rank`, or another protocol.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_reid.evaluation import Labels
+        >>> query, gallery = Labels([7], [0]), Labels([7, 7, 8], [0, 1, 1])
+        >>> distances, same = pairs(np.array([[0.1, 0.4, 0.9]]), query, gallery)
+        >>> distances.tolist(), same.tolist()
+        ([0.4, 0.9], [True, False])
     """
     blocks = trials(distances, query, gallery, protocol)
     d, same = zip(*((rows[~junk], same[~junk]) for rows, same, junk in blocks), strict=True)
