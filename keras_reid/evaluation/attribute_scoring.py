@@ -201,7 +201,9 @@ def prefilter(
 
     Args:
         probabilities: of the attributes of query (q, m) and gallery (g, m).
-        query, gallery, protocol: as in `rank`; they define the true matches.
+        query: labels of the q query images, for the true matches.
+        gallery: labels of the g gallery images.
+        protocol: name, as in `rank`.
         confidence: in (0.5, 1].
 
     Raises:

@@ -164,7 +164,9 @@ def left_out(distance: np.ndarray, owner: np.ndarray, counts: np.ndarray) -> Sea
     """Search for each image of a gallery among the other images.
 
     Args:
-        distance, owner, counts: of `distances`.
+        distance: (m, m), sorted by person.
+        owner: (m,) numbers of the persons, as `distances` returns them.
+        counts: (p,) numbers of images of the persons.
     """
     others = distance.copy()
     np.fill_diagonal(others, np.inf)

@@ -121,7 +121,8 @@ def draw_searches(
     """Enrol images of some persons, and search for all others.
 
     Args:
-        distance, owner: of `distances`.
+        distance: (m, m), sorted by person.
+        owner: (m,) numbers of the persons, as `distances` returns them.
         persons: number of enrolled persons, of those with more than `images` images.
         images: number of enrolled images of each.
         rng: of the draw.

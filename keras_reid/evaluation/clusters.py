@@ -50,7 +50,8 @@ def cluster(features: Any, *options: Any, **named: Any) -> np.ndarray:
 
     Args:
         features: (n, d).
-        options, named: other arguments of `clustering`.
+        *options: other arguments of `clustering` in their order.
+        **named: other arguments of `clustering` by name.
 
     Returns:
         int64 (n,).
@@ -93,8 +94,9 @@ def clustering(
             merges the two groups of the least mean distance while that is at most `eps`.
         eps: a Jaccard distance between 0 and 1; None: chosen.
         min_samples: minimum size of a neighborhood, for "dbscan".
-        k1, k2: as in `reranking.k_reciprocal`; k1 None: chosen, k2 None: 0.3 k1, from 2 to 6. A k1
-            far above the number of images of a person joins persons.
+        k1: number of neighbors, as in `reranking.k_reciprocal`; None: chosen. A k1 far above the
+            number of images of a person joins persons.
+        k2: number of averaged encodings; None: 0.3 k1, from 2 to 6.
         progress: called with the number of images done and n during the search for neighbors.
         pairs: distances at a low and at a higher false acceptance rate, such as 1e-4 and 1e-2, of
             the model of the features; None: unknown.

@@ -36,8 +36,9 @@ def compare(
     """Return the distances of features, optionally re-ranked, for `rank`, `pairs` and `open_set`.
 
     Args:
-        query, gallery: arrays or tensors, compared in float32: (n, d), stripes (n, s, d), or the
-            mapping of several.
+        query: array or tensor, compared in float32: (q, d), stripes (q, s, d), or the mapping of
+            several.
+        gallery: the same for g images.
         distance: one of
             - "euclidean", `|x − y|`, of features (n, d) or embedding;
             - "cosine", `1 − cos`, of the same; a zero vector is at distance 1 from all others;
@@ -95,7 +96,8 @@ def matrix_rows(values: Any, name: str = "given matrix", reranking: str = "none"
 
     Args:
         values: distances, smaller means more similar.
-        name, reranking: names of the distance and of the re-ranker, for the protocol of results.
+        name: of the distance, for the protocol of results.
+        reranking: name of the re-ranker.
 
     Raises:
         InputError: not a matrix of real numbers.
@@ -149,9 +151,10 @@ def matrix(
     """Return all distances (n, m) in float32, computed in blocks: the input of re-ranking.
 
     Args:
-        query, gallery: features as in `compare`; gallery None compares the images of one set with
-            each other. The diagonal is then set to 0, because the aligned distance of an image to
-            itself is not 0, and re-ranking requires each image to be its own nearest neighbor.
+        query: features as in `compare`.
+        gallery: the same; None compares the images of one set with each other. The diagonal is
+            then set to 0, because the aligned distance of an image to itself is not 0, and
+            re-ranking requires each image to be its own nearest neighbor.
         distance: as in `compare`.
 
     Raises:

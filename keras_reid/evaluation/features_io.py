@@ -124,7 +124,8 @@ def save_features(
     Args:
         path: new file.
         features: arrays by name: `embedding` (n, d), `local` (n, s, d).
-        identity, camera: (n,) integers or strings, or None.
+        identity: (n,) integers or strings, or None.
+        camera: (n,) integers or strings, or None.
 
     Raises:
         InputError: the file exists.
@@ -142,7 +143,8 @@ def save_matlab(
 
     Args:
         path: new file.
-        query, gallery: features with embeddings.
+        query: embeddings and labels of the query images.
+        gallery: embeddings and labels of the gallery images.
 
     Raises:
         InputError: the file exists, there are no embeddings, or an array has 4 GiB or more.

@@ -84,7 +84,9 @@ def open_set(
     identity in the probe's camera, and unlabeled ones, are left out.
 
     Args:
-        distances, query, gallery: as in `rank`.
+        distances: (q, g) or features, as in `rank`.
+        query: labels of the q query images.
+        gallery: labels of the g gallery images.
         protocol: "market1501", or "no-camera", which ignores cameras.
 
     Raises:

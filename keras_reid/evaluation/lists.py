@@ -48,9 +48,12 @@ def ranked_lists(
         ([2, 1], [False, True])
 
     Args:
-        distances, query, gallery, protocol: as in `rank`.
+        distances: (q, g) or features, as in `rank`.
+        query: labels of the q query images.
+        gallery: labels of the g gallery images.
         queries: rows of the queries, in the order of the lists.
         length: maximum length of a list.
+        protocol: a `Protocol`, or its name.
 
     Raises:
         InputError: as `rank`, or rows out of range.

@@ -45,8 +45,9 @@ def rank(
         distances: (q, g), smaller means more similar: the rows that `compare` returns, a
             matrix, which may be memory-mapped, or the tuple (query, gallery) of features (n, d),
             compared by Euclidean distance.
-        query, gallery: identities and cameras of the q and g images: `Labels`, or another object
-            with `identity` and `camera`, such as `keras_reid.data.PersonImages`.
+        query: identities and cameras of the q images: `Labels`, or another object with `identity`
+            and `camera`, such as `keras_reid.data.PersonImages`.
+        gallery: identities and cameras of the g images.
         protocol: a `Protocol`, or its name.
         max_rank: length of the CMC.
         camera_pairs: also score each query camera against each gallery camera alone, if the

@@ -88,7 +88,9 @@ def reranked_set_distances(
     """Return `reranking.k_reciprocal_from_distances` of set distances: float32 (q, g).
 
     Args:
-        query, gallery, kind: as in `set_distances`.
+        query: q arrays (s, d), the frames of tracklets.
+        gallery: g such arrays.
+        kind: distance of `set_distances`.
         options: k1, k2 and lambda_value.
 
     Raises:

@@ -127,7 +127,9 @@ def pairs(
     Pairs of one person in one camera, and unlabeled gallery images, are left out.
 
     Args:
-        distances, query, gallery: as in `rank`.
+        distances: (q, g) or features, as in `rank`.
+        query: labels of the q query images.
+        gallery: labels of the g gallery images.
         protocol: "market1501", or "no-camera", which keeps pairs of one camera.
 
     Raises:
@@ -154,7 +156,10 @@ def trials(
     Junk is one person in one camera, or an unlabeled image.
 
     Args:
-        distances, query, gallery, protocol: as in `pairs`.
+        distances: (q, g) or features, as in `rank`.
+        query: labels of the q query images.
+        gallery: labels of the g gallery images.
+        protocol: name, as in `pairs`.
 
     Raises:
         InputError: as `rank`.

@@ -224,7 +224,11 @@ def nearest_in_block(
     """Places of the k nearest rows of a block (m, d), and `|y|² − 2x·y`: (q, min(k, m)), ascending.
 
     Args:
+        queries: (q, d).
+        block: (m, d).
         norms: `|y|²` (m,), infinite for rows to leave out; None: equal ones, which do not matter.
+        k: number of rows.
+        group: as in `smallest`.
     """
     squared = tf.matmul(block, -2 * queries, transpose_b=True)
     return smallest(squared if norms is None else squared + norms[:, None], k, group)
@@ -270,6 +274,6 @@ def unit(x: tf.Tensor) -> tf.Tensor:
 
 
 def _finite(rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return the rows, with zeros in those that are not finite, and a mask of the finite rows."""
+    """Return the rows with zeros in place of NaN and infinity, and a mask of the finite rows."""
     good = tf.reduce_all(tf.math.is_finite(rows), axis=1)
     return tf.where(good[:, None], rows, 0.0), good

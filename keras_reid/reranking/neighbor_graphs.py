@@ -23,7 +23,8 @@ def query_expansion(
     All images of query and gallery are expanded, in one pass. Negative cosines count as 0.
 
     Args:
-        query, gallery: features (q, d) and (g, d).
+        query: features (q, d).
+        gallery: features (g, d).
         progress: called with the number of images done and of all during the neighbor search.
         k: number of images that are averaged, the image included; 1 changes only the lengths.
         alpha: exponent of the weights; 0 gives equal weights, 3 is usual otherwise.
@@ -70,7 +71,11 @@ def alpha_query_expansion(
     """`query_expansion` with α = 3, so that nearer images have larger weights.
 
     Args:
-        query, gallery, progress, k, alpha: as in `query_expansion`.
+        query: features (q, d).
+        gallery: features (g, d).
+        progress: as in `query_expansion`.
+        k: number of images that are averaged, the image included.
+        alpha: exponent of the weights.
 
     Returns:
         Distances (q, g): a float32 array, or a tensor inside a tf.function.
@@ -100,10 +105,12 @@ def ecn(
     which is greater, as in the authors' code.
 
     Args:
-        query, gallery: features (q, d) and (g, d).
+        query: features (q, d).
+        gallery: features (g, d).
         progress: called with the number of images done and of all during the neighbor search.
         k: length of the compared lists of neighbors.
-        t, q: numbers of nearest images, and of images nearest to each of these.
+        t: number of nearest images that are expanded.
+        q: number of images nearest to each of these.
 
     Returns:
         Distances (q, g): a float32 array, or a tensor inside a tf.function.
@@ -163,9 +170,11 @@ def gnn(
     `A_i ← Σ_j cos²(i, j) A_j` over the k2 nearest, and rows are brought to length 1.
 
     Args:
-        query, gallery: features (q, d) and (g, d).
+        query: features (q, d).
+        gallery: features (g, d).
         progress: called with the number of images done and of all during the neighbor search.
-        k1, k2: numbers of neighbors in A, and of those that are summed in a round.
+        k1: number of neighbors in A.
+        k2: number of neighbors in the sum of each round.
         rounds: number of rounds.
         lambda_value: λ, the weight of the original cosine, from 0 to 1.
 

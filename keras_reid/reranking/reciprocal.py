@@ -45,7 +45,8 @@ def k_reciprocal(
         [1, 0, 3, 2]
 
     Args:
-        query, gallery: features (q, d) and (g, d).
+        query: features (q, d).
+        gallery: features (g, d).
         progress: called with the images done and N while neighbors are searched.
         k1: number of neighbors of each image, at most all.
         k2: number of encodings that are averaged, the own one included; 1: no averaging.
@@ -83,9 +84,13 @@ def k_reciprocal_from_distances(
     """`k_reciprocal` of precomputed distances of any kind, such as aligned ones; not in graphs.
 
     Args:
-        qq, qg, gg: distances (q, q), (q, g) and (g, g), such as `evaluation.matrix` gives;
-            the diagonals are ignored: every image is its own first neighbor.
-        k1, k2, lambda_value: as in `k_reciprocal`.
+        qq: distances (q, q), as `evaluation.matrix` returns them. The diagonal is ignored, because
+            every image is its own first neighbor.
+        qg: distances (q, g).
+        gg: distances (g, g), whose diagonal is ignored.
+        k1: number of neighbors, as in `k_reciprocal`.
+        k2: number of averaged encodings.
+        lambda_value: λ, from 0 (Jaccard distances alone) to 1 (D alone).
         squared: True if the distances are squared, as `global_local`; otherwise they are squared
             here, as in the authors' code.
 

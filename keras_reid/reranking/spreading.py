@@ -32,7 +32,8 @@ def diffusion(
     many conjugate gradient steps for each query, on all images.
 
     Args:
-        query, gallery: features (q, d) and (g, d).
+        query: features (q, d).
+        gallery: features (g, d).
         progress: called with the number of images done and of all during the neighbor search.
         k: number of neighbors of each image.
         gamma: exponent of the cosines, at least 0.
