@@ -131,7 +131,9 @@ class Protocol:
             return Codes(*identities, np.zeros(shape[0], int), np.ones(shape[1], int), [])
         labeled = identities[1] != UNLABELED
         if shape[0] != shape[1] or (identities[0] != identities[1])[labeled].any():
-            raise InputError("'all-vs-all' ranks one set against itself, but the sides differ.")
+            raise InputError(
+                "Protocol 'all-vs-all' ranks one set against itself, but sides differ."
+            )
         return Codes(*identities, np.arange(shape[0]), np.arange(shape[1]), [])
 
 
