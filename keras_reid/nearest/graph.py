@@ -144,6 +144,7 @@ def _expanded(left: Side, right: Side) -> tf.Tensor:
     return -2 * tf.matmul(x, y, transpose_b=True) + x_norms[:, None] + y_norms
 
 
+# Eight arguments, because a compiled function must receive tensors and not the object.
 @tf.function(autograph=False, reduce_retracing=True)
 def _partly_known(
     centered: tf.Tensor,
