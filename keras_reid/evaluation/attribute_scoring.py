@@ -7,9 +7,12 @@ from typing import Any
 import numpy as np
 
 from keras_reid import checks
-from keras_reid.errors import InputError, counted
+from keras_reid.errors import InputError, Shown, counted, invalid
+from keras_reid.evaluation.clusters import harmonic
 from keras_reid.evaluation.labels import Labeled
 from keras_reid.evaluation.protocols import Protocol
+
+Groups = Mapping[str, Sequence[int]]  # columns of exclusive attributes by the name of their group
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +68,18 @@ class AttributeScores:
 def predicted_attributes(
     probabilities: np.ndarray, exclusive: Sequence[Sequence[int]] = ()
 ) -> np.ndarray:
-    """Return booleans (n, m): attributes above one half, and of an exclusive group the largest."""
+    """Return booleans (n, m): attributes above one half, and of an exclusive group the largest.
+
+    Args:
+        probabilities: (n, m).
+        exclusive: columns of each exclusive group, such as the colors of trousers.
+
+    Example:
+        >>> import numpy as np
+        >>> probabilities = np.array([[0.7, 0.3, 0.4]])
+        >>> predicted_attributes(probabilities, exclusive=[(1, 2)]).tolist()
+        [[True, False, True]]
+    """
     chosen = np.asarray(probabilities) > 0.5
     for group in map(list, exclusive):
         largest = np.asarray(probabilities)[:, group].argmax(axis=1)
@@ -74,10 +88,7 @@ def predicted_attributes(
 
 
 def attribute_scores(
-    predicted: np.ndarray,
-    targets: np.ndarray,
-    names: Sequence[str],
-    groups: Mapping[str, Sequence[int]] | None = None,
+    predicted: np.ndarray, targets: np.ndarray, names: Sequence[str], groups: Groups | None = None
 ) -> AttributeScores:
     """Score predicted attributes against true ones.
 
@@ -91,64 +102,63 @@ def attribute_scores(
     Raises:
         InputError: different shapes, or only constant attributes.
 
+    Example:
+        >>> import numpy as np
+        >>> predicted = np.array([[1, 0], [1, 1], [0, 1]], bool)
+        >>> scores = attribute_scores(predicted, [[1, 0], [0, 1], [0, 1]], ["hat", "bag"])
+        >>> scores.mean_accuracies, scores.mA
+        ({'hat': 0.75, 'bag': 1.0}, 0.875)
+
     Source: Li et al., RAP, arXiv:1603.07054 (label and instance metrics).
     """
     predicted, targets = np.asarray(predicted, bool), np.asarray(targets)
     if predicted.shape != targets.shape or predicted.shape[1:] != (len(names),):
-        raise InputError(
-            f"`predicted` and `targets` must be (n, {len(names)}), got {predicted.shape} and "
-            f"{targets.shape}."
-        )
-    known, true = targets >= 0, targets > 0
-    false = known & ~true
+        shapes = Shown(f"{predicted.shape} and {targets.shape}")
+        raise invalid("predicted and targets", f"of the shape (n, {len(names)})", shapes)
+    true, false = targets > 0, targets == 0
     positive, negative = true.sum(0), false.sum(0)
-    both = (positive > 0) & (negative > 0)
-    if not both.any():
+    if not (varied := (positive > 0) & (negative > 0)).any():
         raise InputError("`targets` must have an attribute that only some images have, got none.")
     right = (predicted & true).sum(0) / np.maximum(positive, 1)
     rejected = (~predicted & false).sum(0) / np.maximum(negative, 1)
     mean = (right + rejected) / 2
-    shared = (predicted & true).sum(1)
-    denominators = ((predicted & known) | true).sum(1), (predicted & known).sum(1), true.sum(1)
+    claimed = predicted & (targets >= 0)
+    shared = (claimed & true).sum(1)
     accuracy, precision, recall = (
-        float((shared[b > 0] / b[b > 0]).mean()) if (b > 0).any() else 0.0 for b in denominators
+        float((shared[size > 0] / size[size > 0]).mean()) if size.any() else 0.0
+        for size in (attributes.sum(1) for attributes in (claimed | true, claimed, true))
     )
-    total = precision + recall
     by_classifier = _classifier_accuracies(predicted, targets, names, groups or {})
     return AttributeScores(
-        mean_accuracies={name: float(mean[i]) for i, name in enumerate(names) if both[i]},
-        mA=float(mean[both].mean()),
+        mean_accuracies={name: float(mean[i]) for i, name in enumerate(names) if varied[i]},
+        mA=float(mean[varied].mean()),
         classifier_accuracies=by_classifier,
         classifier_accuracy=sum(by_classifier.values()) / max(len(by_classifier), 1),
         accuracy=accuracy,
         precision=precision,
         recall=recall,
-        f1=2 * precision * recall / total if total else 0.0,
-        left_out=tuple(name for i, name in enumerate(names) if not both[i]),
+        f1=harmonic(precision, recall),
+        left_out=tuple(name for i, name in enumerate(names) if not varied[i]),
         images=len(predicted),
     )
 
 
 def _classifier_accuracies(
-    predicted: np.ndarray,
-    targets: np.ndarray,
-    names: Sequence[str],
-    groups: Mapping[str, Sequence[int]],
+    predicted: np.ndarray, targets: np.ndarray, names: Sequence[str], groups: Groups
 ) -> dict[str, float]:
     """Return the fraction predicted correctly by each classifier that has an image to score."""
     grouped = {column for columns in groups.values() for column in columns}
     classifiers = {name: [i] for i, name in enumerate(names) if i not in grouped}
-    classifiers |= {
-        f"{name}: one of {len(columns)}": [*columns] for name, columns in groups.items()
-    }
+    classifiers |= {f"{name}: one of {len(group)}": [*group] for name, group in groups.items()}
     accuracies = {}
     for name, columns in classifiers.items():
-        guess, true = predicted[:, columns], targets[:, columns]
+        true = targets[:, columns]
         counted = (true >= 0).all(1)
         if len(columns) > 1:
             counted &= (true > 0).sum(1) == 1
         if counted.any():
-            accuracies[name] = float((guess == (true > 0)).all(1)[counted].mean())
+            right = (predicted[:, columns] == (true > 0)).all(1)
+            accuracies[name] = float(right[counted].mean())
     return accuracies
 
 
@@ -191,11 +201,21 @@ def prefilter(
 
     Args:
         probabilities: of the attributes of query (q, m) and gallery (g, m).
-        query, gallery, protocol: as in `rank`; they define the true matches.
+        query: labels of the q query images, for the true matches.
+        gallery: labels of the g gallery images.
+        protocol: name, as in `rank`.
         confidence: in (0.5, 1].
 
     Raises:
         InputError: a confidence out of range, or labels that do not fit.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_reid.evaluation import Labels
+        >>> probabilities = np.array([[0.95, 0.5]]), np.array([[0.02, 0.9], [0.6, 0.1]])
+        >>> filtered = prefilter(probabilities, Labels([7], [0]), Labels([8, 7], [1, 1]))
+        >>> filtered.kept.tolist(), filtered.recall
+        ([[False, True]], 1.0)
     """
     q, g = map(np.asarray, probabilities)
     checks.within("(0.5, 1]", "0.9 is usual.", confidence=confidence)

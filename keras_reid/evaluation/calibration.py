@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from keras_reid.errors import InputError, Shown, invalid
+from keras_reid.errors import InputError, Shown, invalid, invalid_file
 from keras_reid.evaluation.comparison import compare
 from keras_reid.nearest.arrays import checked_features
 
@@ -15,6 +15,7 @@ MARGIN = 0.2  # to the second person; a larger one adds little evidence
 LEAST_PERSONS, LEAST_IMAGES = 5, 2  # of a gallery that is calibrated on itself
 WEIGHT = 0.1  # of a left-out image: images of one gallery resemble each other
 HALF = 30  # number of persons for half of the weight of the gallery's impostor distance
+ALONE = [0, 1, 4]  # the columns of a search in a gallery of one person
 DEVIATIONS = np.array([0.3, 0.5])  # of the prior on log(scale) and offset
 
 
@@ -38,6 +39,12 @@ class MatchCalibration:
     Raises:
         InputError: numbers that are not finite, or another number of coefficients.
 
+    Example:
+        >>> calibration = MatchCalibration((5, -10, 12, -0.4, -0.3), (14, -19, -1), 0.85, "example")
+        >>> far, near = 0.55, 0.41  # the second person
+        >>> calibration.probability([0.4, 0.4], [far, near], persons=30, images=2).round(2).tolist()
+        [1.0, 0.51]
+
     Source: Platt, Probabilistic Outputs for Support Vector Machines, 1999, for scale and offset.
     """
 
@@ -55,10 +62,8 @@ class MatchCalibration:
             object.__setattr__(self, name, tuple(float(x) for x in getattr(self, name)))
         values = [*self.search, *self.pair, self.impostor, self.scale, self.offset]
         if (len(self.search), len(self.pair)) != (5, 3) or not np.isfinite(values).all():
-            raise InputError(
-                "`search` and `pair` must be 5 and 3 coefficients, and all must be finite, "
-                f"got {self}. Calibrate again."
-            )
+            rule = "5 and 3 coefficients, all values finite"
+            raise invalid("search and pair", rule, self, "Calibrate again.")
 
     @classmethod
     def of(cls, values: Any, place: object) -> "MatchCalibration":
@@ -74,15 +79,8 @@ class MatchCalibration:
         try:
             return cls(**values)
         except TypeError as error:
-            raise InputError(
-                f"The calibration in `{place}` must have the values of MatchCalibration, but "
-                f"'{error}'. Calibrate again."
-            ) from error
-
-    @property
-    def adapted(self) -> bool:
-        """True if scale and offset were estimated on a gallery."""
-        return self.persons > 0
+            rule = "have the values of MatchCalibration"
+            raise invalid_file(place, rule, error, "Calibrate again.") from error
 
     def probability(self, distance: Any, second: Any, persons: int, images: float) -> np.ndarray:
         """Return the probability that the nearest enrolled person is the person of the query.
@@ -94,16 +92,16 @@ class MatchCalibration:
             images: mean number of images of an enrolled person.
         """
         d, d2 = np.asarray(distance, np.float64), np.asarray(second, np.float64)
-        return _sigmoid(self.scale * self._logit(d, d2, persons, images) + self.offset)
+        z = self.scale * self._logit(d, d2, persons, images) + self.offset
+        return 0.5 * (1 + np.tanh(z / 2))
 
     def pair_probability(self, distance: Any) -> np.ndarray:
         """Return the probability (n,) that pairs of images at these distances are of one person."""
         return self.probability(distance, np.inf, 1, 1)
 
     def _logit(self, d: np.ndarray, d2: np.ndarray, persons: Any, images: Any) -> np.ndarray:
-        alone = np.isinf(d2)
-        several = several_columns(d, np.where(alone, d, d2), persons, images) @ self.search
-        return np.where(alone, alone_columns(d, images) @ self.pair, several)
+        x = columns(d, d2, persons, images)
+        return np.where(np.isinf(d2), x[..., ALONE] @ self.pair, x @ self.search)
 
     def adapt(
         self, embeddings: Any, identities: Any, seed: int | None = None
@@ -127,12 +125,7 @@ class MatchCalibration:
         from scipy.optimize import minimize  # takes a second, which start-up does not need
 
         distance, owner, counts = distances(embeddings, identities, seed)
-        if (counts >= LEAST_IMAGES).sum() < LEAST_PERSONS:
-            raise InputError(
-                f"A calibration on the gallery itself needs {LEAST_PERSONS} persons with at least "
-                f"{LEAST_IMAGES} images, got {(counts >= LEAST_IMAGES).sum()}. Enrol more images, "
-                "or pass a data set."
-            )
+        require_persons(LEAST_PERSONS, counts)
         searches = left_out(distance, owner, counts)
         right = np.append(searches.right, np.zeros(len(owner), bool))
         z = np.concatenate([self._logit(*searches.mated), self._logit(*searches.non_mated)])
@@ -145,13 +138,8 @@ class MatchCalibration:
             return fit + ((values - mean) ** 2 / (2 * DEVIATIONS**2)).sum()
 
         scale, offset = minimize(loss, mean).x
-        return replace(
-            self,
-            scale=float(np.exp(scale)),
-            offset=float(offset),
-            persons=len(counts),
-            images=len(owner),
-        )
+        numbers: dict[str, Any] = {"persons": len(counts), "images": len(owner)}
+        return replace(self, scale=float(np.exp(scale)), offset=float(offset), **numbers)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the attributes as plain values; `MatchCalibration(**values)` restores them."""
@@ -176,7 +164,9 @@ def left_out(distance: np.ndarray, owner: np.ndarray, counts: np.ndarray) -> Sea
     """Search for each image of a gallery among the other images.
 
     Args:
-        distance, owner, counts: of `distances`.
+        distance: (m, m), sorted by person.
+        owner: (m,) numbers of the persons, as `distances` returns them.
+        counts: (p,) numbers of images of the persons.
     """
     others = distance.copy()
     np.fill_diagonal(others, np.inf)
@@ -214,9 +204,7 @@ def distances(
         rule = f"one for each of {len(x)} embeddings"
         raise invalid("identities", rule, Shown(f"the shape {names.shape}"))
     owner = np.unique(names, return_inverse=True)[1]
-    rows = np.arange(len(x))
-    if seed is not None:
-        rows = np.random.default_rng(seed).permutation(rows)
+    rows = np.arange(len(x)) if seed is None else np.random.default_rng(seed).permutation(len(x))
     rows = rows[np.argsort(owner[rows], kind="stable")]
     if seed is not None:
         counts = np.bincount(owner)
@@ -227,22 +215,20 @@ def distances(
     return compare(x[rows], x[rows]).rows(0, len(rows)), owner, counts
 
 
+def require_persons(least: int, counts: np.ndarray) -> None:
+    """Raise unless so many persons have several images; `counts` (p,) are their images."""
+    several = int((counts >= LEAST_IMAGES).sum())
+    if several < least:
+        rule = f"A calibration needs {least} persons with at least {LEAST_IMAGES} images"
+        raise InputError(f"{rule}, got {several}. Add images, or calibrate on a data set.")
+
+
 def mean_impostor(distance: np.ndarray, owner: np.ndarray) -> float:
     """Return the mean distance between images of two persons."""
     return float(distance[owner[:, None] != owner].mean(dtype=np.float64))
 
 
-def several_columns(d: np.ndarray, d2: np.ndarray, persons: int, images: float) -> np.ndarray:
-    """Return `(1, d, tanh((d₂ − d) / 0.2), log N, log n)`: (q, 5)."""
-    ones = np.ones_like(d)
-    margin = np.tanh((d2 - d) / MARGIN)
-    return np.stack([ones, d, margin, np.log(persons) * ones, np.log(images) * ones], axis=-1)
-
-
-def alone_columns(d: np.ndarray, images: float) -> np.ndarray:
-    """Return `(1, d, log n)`: (q, 3)."""
-    return np.stack([np.ones_like(d), d, np.log(images) * np.ones_like(d)], axis=-1)
-
-
-def _sigmoid(z: np.ndarray) -> np.ndarray:
-    return 0.5 * (1 + np.tanh(z / 2))
+def columns(d: np.ndarray, d2: np.ndarray, persons: int, images: float) -> np.ndarray:
+    """Return `(1, d, tanh((d₂ − d) / 0.2), log N, log n)`: (q, 5); d₂ = d if it is infinite."""
+    margin = np.tanh((np.where(np.isinf(d2), d, d2) - d) / MARGIN)
+    return np.stack(np.broadcast_arrays(1.0, d, margin, np.log(persons), np.log(images)), axis=-1)

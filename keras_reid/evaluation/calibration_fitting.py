@@ -6,19 +6,19 @@ from typing import Any
 
 import numpy as np
 
-from keras_reid.errors import InputError
 from keras_reid.evaluation.calibration import (
+    ALONE,
     MatchCalibration,
-    alone_columns,
+    columns,
     distances,
     mean_impostor,
-    several_columns,
+    require_persons,
 )
 
 PERSONS = (5, 10, 30, 60, 100, 300)  # sizes of the drawn galleries
 IMAGES = (1, 2, 4)  # images per person in these galleries
 DRAWS = 4  # galleries of each size
-ALONE = 12  # times as many galleries of one person
+SINGLE = 12  # times as many galleries of one person
 FEWEST_PERSONS = 10  # persons to fit on
 PENALTY = 1e-5  # on squared coefficients, against separable searches
 
@@ -40,28 +40,30 @@ def fit_calibration(
 
     Raises:
         InputError: a set has fewer than 10 persons with a second image.
+
+    Example:
+        >>> import numpy as np
+        >>> random, persons = np.random.default_rng(0), np.repeat(np.arange(12), 5)
+        >>> x = random.normal(size=(12, 8))[persons] + 0.5 * random.normal(size=(60, 8))
+        >>> calibration = fit_calibration([(x, persons)], "drawn points")
+        >>> calibration.pair_probability([1.0, 2.5, 4.0]).round(2).tolist()
+        [1.0, 0.7, 0.0]
     """
     rng = np.random.default_rng(seed)
     several, alone, impostors = [], [], []
     for embeddings, identities in sets:
         distance, owner, counts = distances(embeddings, identities, seed)
-        if (counts >= 2).sum() < FEWEST_PERSONS:
-            raise InputError(
-                f"A calibration needs at least {FEWEST_PERSONS} persons with 2 or more images, got "
-                f"{(counts >= 2).sum()}. Add images of others."
-            )
+        require_persons(FEWEST_PERSONS, counts)
         impostors.append(mean_impostor(distance, owner))
         for images in IMAGES:
             most = min(len(counts) // 2, (counts > images).sum())
             sizes = [size for size in PERSONS if size <= most]
             for size in DRAWS * sizes:
                 several.append(draw_searches(distance, owner, size, images, rng))
-            for _ in range(DRAWS * ALONE if most else 0):
+            for _ in range(DRAWS * SINGLE if most else 0):
                 alone.append(draw_searches(distance, owner, 1, images, rng))
-    columns = [several_columns(g.distance, g.second, g.persons, g.images) for g in several]
-    search = _fitted(columns, several)
-    pair = _fitted([alone_columns(g.distance, g.images) for g in alone], alone)
-    return MatchCalibration(tuple(search), tuple(pair), float(np.mean(impostors)), source)
+    coefficients = _fitted(several, range(5)), _fitted(alone, ALONE)
+    return MatchCalibration(*coefficients, float(np.mean(impostors)), source)
 
 
 def fit_pair_calibration(distances: Any, same: Any, source: str) -> MatchCalibration:
@@ -73,11 +75,17 @@ def fit_pair_calibration(distances: Any, same: Any, source: str) -> MatchCalibra
         distances: (n,) distances of the pairs.
         same: (n,) True where both images show one person that the model was not trained on.
         source: description of the images.
+
+    Example:
+        >>> distances, same = [0.2, 0.3, 0.6, 0.5, 0.8, 0.9], [1, 1, 1, 0, 0, 0]
+        >>> calibration = fit_pair_calibration(distances, same, "six pairs")
+        >>> calibration.pair_probability([0.3, 0.55, 0.8]).round(2).tolist()
+        [0.92, 0.5, 0.08]
     """
     d, same = np.asarray(distances, np.float64), np.asarray(same, bool)
     pairs = GallerySearches(d, np.full(len(d), np.inf), same, same, np.arange(len(d)), 1, 1)
-    offset, slope, _ = pair = _fitted([alone_columns(d, 1)], [pairs])
-    return MatchCalibration((offset, slope, 0, 0, 0), tuple(pair), float(d[~same].mean()), source)
+    offset, slope, _ = pair = _fitted([pairs], ALONE)
+    return MatchCalibration((offset, slope, 0, 0, 0), pair, float(d[~same].mean()), source)
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +121,8 @@ def draw_searches(
     """Enrol images of some persons, and search for all others.
 
     Args:
-        distance, owner: of `distances`.
+        distance: (m, m), sorted by person.
+        owner: (m,) numbers of the persons, as `distances` returns them.
         persons: number of enrolled persons, of those with more than `images` images.
         images: number of enrolled images of each.
         rng: of the draw.
@@ -133,11 +142,12 @@ def draw_searches(
     return GallerySearches(best[:, 0], second, right, enrolled, query, persons, images)
 
 
-def _fitted(columns: list[np.ndarray], searches: list[GallerySearches]) -> np.ndarray:
-    """Return the coefficients of a weighted logistic regression."""
+def _fitted(searches: list[GallerySearches], kept: Sequence[int]) -> tuple[float, ...]:
+    """Return the coefficients of a weighted logistic regression on some of the columns."""
     from sklearn.linear_model import LogisticRegression
 
+    x = np.concatenate([columns(s.distance, s.second, s.persons, s.images) for s in searches])
     right = np.concatenate([search.right for search in searches])
     weight = np.concatenate([search.weight for search in searches]) / len(searches)
     model = LogisticRegression(C=0.5 / PENALTY, fit_intercept=False, tol=1e-8, max_iter=10_000)
-    return model.fit(np.concatenate(columns), right, weight).coef_[0]
+    return tuple(model.fit(np.ascontiguousarray(x[:, kept]), right, weight).coef_[0])

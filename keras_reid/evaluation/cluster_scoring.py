@@ -1,11 +1,12 @@
 """Agreement of groups of images with known persons."""
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
 from keras_reid.errors import Shown, counted, invalid
-from keras_reid.evaluation.clusters import NOISE
+from keras_reid.evaluation.clusters import NOISE, harmonic, separated
 from keras_reid.evaluation.labels import Column, column
 
 PARTS = ("precision", "recall", "f1")
@@ -45,8 +46,10 @@ class ClusterScores:
             for name, key in (("pairs: P / R / F", "pair"), ("B-cubed: P / R / F", "bcubed"))
         }
         rows["NMI"] = f"{100 * self.nmi:.2f} %"
-        images, persons = counted(self.images, "image"), counted(self.persons, "person")
-        rows["clusters"] = f"{self.clusters:,} of {persons} in {images}"
+        rows["clusters"] = (
+            f"{self.clusters:,} of {counted(self.persons, 'person')} in "
+            f"{counted(self.images, 'image')}"
+        )
         rows["in no cluster"] = counted(self.noise, "image")
         width = max(map(len, rows))
         return "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items())
@@ -62,6 +65,12 @@ def cluster_scores(labels: Column, clusters: np.ndarray) -> ClusterScores:
     Raises:
         InputError: columns that are not of one length of at least 1, or of other types.
 
+    Example:
+        >>> import numpy as np
+        >>> scores = cluster_scores(["a", "a", "b", "b"], np.array([0, 0, 0, -1]))
+        >>> round(scores.pair_precision, 2), scores.pair_recall  # one pair of three, and of two
+        (0.33, 0.5)
+
     Source: Amigó et al., Information Retrieval 2009 (B-cubed).
     """
     from sklearn.metrics import normalized_mutual_info_score
@@ -72,34 +81,24 @@ def cluster_scores(labels: Column, clusters: np.ndarray) -> ClusterScores:
         received = Shown(f"{clusters.dtype} {clusters.shape}")
         raise invalid("clusters", "integers (n,), one for each image", received)
     persons = column(labels, len(clusters), "labels")
-    noise = clusters == NOISE
-    groups = clusters.copy()
-    groups[noise] = clusters.max(initial=0) + 1 + np.arange(noise.sum())
-    shared = contingency_matrix(persons, groups, sparse=True).astype(np.float64)
-    squares = shared.multiply(shared)
-    count = len(groups)
+    clusters = clusters.astype(np.int64)
+    shared = contingency_matrix(persons, separated(clusters), sparse=True).astype(np.float64)
+    squares, count = shared.multiply(shared), len(clusters)
     together = squares.sum() - count
-    pair: list[float] = []
-    bcubed: list[float] = []
+    scores: dict[str, Any] = {}
     for axis in (0, 1):  # sizes of the groups for precision, of the persons for recall
         size = np.asarray(shared.sum(axis=axis)).ravel()
         whole = (size**2).sum() - count
-        pair.append(float(together / whole) if whole else 1.0)
-        bcubed.append(float((np.asarray(squares.sum(axis=axis)).ravel() / size).sum() / count))
+        own = np.asarray(squares.sum(axis=axis)).ravel() / size
+        scores[f"pair_{PARTS[axis]}"] = float(together / whole) if whole else 1.0
+        scores[f"bcubed_{PARTS[axis]}"] = float(own.sum() / count)
     return ClusterScores(
-        pair_precision=pair[0],
-        pair_recall=pair[1],
-        pair_f1=_harmonic(*pair),
-        bcubed_precision=bcubed[0],
-        bcubed_recall=bcubed[1],
-        bcubed_f1=_harmonic(*bcubed),
-        nmi=float(normalized_mutual_info_score(persons, groups)),
+        **scores,
+        pair_f1=harmonic(scores["pair_precision"], scores["pair_recall"]),
+        bcubed_f1=harmonic(scores["bcubed_precision"], scores["bcubed_recall"]),
+        nmi=float(normalized_mutual_info_score(persons, separated(clusters))),
         images=count,
         persons=shared.shape[0],
-        clusters=len(np.unique(clusters[~noise])),
-        noise=int(noise.sum()),
+        clusters=len(np.unique(clusters[clusters != NOISE])),
+        noise=int((clusters == NOISE).sum()),
     )
-
-
-def _harmonic(precision: float, recall: float) -> float:
-    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -46,10 +46,28 @@ class Clustering:
 
 
 def cluster(features: Any, *options: Any, **named: Any) -> np.ndarray:
-    """Return `clustering(features, …).labels`: groups by size, the largest first; -1: no group."""
+    """Return the labels of `clustering`: 0, 1, … by size, the largest group first; -1: no group.
+
+    Args:
+        features: (n, d).
+        *options: other arguments of `clustering` in their order.
+        **named: other arguments of `clustering` by name.
+
+    Returns:
+        int64 (n,).
+
+    Raises:
+        InputError: as `clustering`.
+
+    Example:
+        >>> x = [[0.0, 0.0], [0.1, 0.0], [0.0, 0.1], [9.0, 9.0], [9.1, 9.0]]
+        >>> cluster(x, eps=0.6, min_samples=2, k1=2, k2=1).tolist()
+        [0, 0, 0, 1, 1]
+    """
     return clustering(features, *options, **named).labels
 
 
+# Eight arguments: the options of the command, and its progress.
 def clustering(
     features: Any,
     method: str = "dbscan",
@@ -76,15 +94,27 @@ def clustering(
             merges the two groups of the least mean distance while that is at most `eps`.
         eps: a Jaccard distance between 0 and 1; None: chosen.
         min_samples: minimum size of a neighborhood, for "dbscan".
-        k1, k2: as in `reranking.k_reciprocal`; k1 None: chosen, k2 None: 0.3 k1, from 2 to 6. A k1
-            far above the number of images of a person joins persons.
+        k1: number of neighbors, as in `reranking.k_reciprocal`; None: chosen. A k1 far above the
+            number of images of a person joins persons.
+        k2: number of averaged encodings; None: 0.3 k1, from 2 to 6.
         progress: called with the number of images done and n during the search for neighbors.
         pairs: distances at a low and at a higher false acceptance rate, such as 1e-4 and 1e-2, of
             the model of the features; None: unknown.
 
+    Returns:
+        Clustering: labels, the chosen parameters and the silhouette.
+
     Raises:
         InputError: features that are not a finite 2-D array, an unknown method, or numbers out of
             range.
+
+    Example:
+        >>> import numpy as np
+        >>> random, persons = np.random.default_rng(0), np.repeat(np.arange(4), 6)
+        >>> x = random.normal(size=(4, 8))[persons] + 0.1 * random.normal(size=(24, 8))
+        >>> groups = clustering(x, k1=4)
+        >>> len(set(groups.labels.tolist())), groups.largest
+        (4, 0.25)
 
     Source: Ester et al., KDD 1996; Dai et al., ACCV 2022, arXiv:2103.11568; Rousseeuw, Journal of
     Computational and Applied Mathematics 1987 (silhouette).
@@ -94,48 +124,46 @@ def clustering(
     if eps is not None:
         checks.within("(0, 1)", "0.6 is usual.", eps=eps)
 
-    def best(method: str, sizes: Sequence[int], limits: Sequence[float]) -> Clustering:
-        groupings = [
-            grouping
-            for size in sizes
-            for grouping in _groupings(features, method, limits, min_samples, size, k2, progress)
-        ]
+    sizes = [k for k in K1 if 2 * k < len(features)] or [max(1, len(features) - 1)]
+    sizes = sizes if k1 is None else [k1]
+    groupings = _Groupings(features, min_samples, k2, progress, pairs)
+    if method != "dbscan" and len(sizes) > 1:
+        sizes = [groupings.best("dbscan", sizes, EPS["dbscan"]).k1]
+    return groupings.best(method, sizes, EPS[method] if eps is None else [eps])
+
+
+class _Groupings(NamedTuple):
+    """Arguments of `clustering` that are the same for all groupings."""
+
+    features: Any
+    min_samples: int
+    k2: int | None
+    progress: Callable[[int, int], None] | None
+    pairs: tuple[float, float] | None
+
+    def best(self, method: str, sizes: Sequence[int], limits: Sequence[float]) -> Clustering:
+        """Return the best of the groups of each k1 in `sizes` and eps in `limits`."""
+        groupings = [one for k1 in sizes for one in self._at(method, k1, limits)]
         scores = [one.silhouette for one in groupings]
-        if pairs is not None and len(groupings) > 1:
-            agreements = agreement(features, [one.labels for one in groupings], pairs)
+        if self.pairs is not None and len(groupings) > 1:
+            agreements = agreement(self.features, [one.labels for one in groupings], self.pairs)
             scores = agreements if any(agreements) else scores
         return groupings[int(np.argmax(scores))]
 
-    count = len(features)
-    sizes = [k for k in K1 if 2 * k < count] or [max(1, count - 1)]
-    sizes = sizes if k1 is None else [k1]
-    if method != "dbscan" and len(sizes) > 1:
-        sizes = [best("dbscan", sizes, EPS["dbscan"]).k1]
-    return best(method, sizes, EPS[method] if eps is None else [eps])
+    def _at(self, method: str, k1: int, limits: Sequence[float]) -> Iterator[Clustering]:
+        """Yield the groups at each limit."""
+        from keras_reid.reranking import SparseJaccard
 
-
-def _groupings(
-    features: Any,
-    method: str,
-    limits: Sequence[float],
-    min_samples: int,
-    k1: int,
-    k2: int | None,
-    progress: Callable[[int, int], None] | None,
-) -> Iterator[Clustering]:
-    """Yield the groups at each limit."""
-    from keras_reid.reranking import SparseJaccard
-
-    k2 = min(max(2, -(-3 * k1 // 10)), 6, k1) if k2 is None else k2
-    jaccard = SparseJaccard(features, k1, k2, progress).within(BELOW_ONE)
-    similarity = jaccard.copy()
-    similarity.data = 1 - similarity.data
-    if method == "agglomerative":
-        groups = average_linkages(jaccard, limits)
-    else:
-        groups = (_by_density(jaccard, eps, min_samples) for eps in limits)
-    for limit, labels in zip(limits, map(_by_size, groups), strict=True):
-        yield Clustering(labels, limit, k1, k2, silhouette(similarity, labels))
+        k2 = min(max(2, -(-3 * k1 // 10)), 6, k1) if self.k2 is None else self.k2
+        jaccard = SparseJaccard(self.features, k1, k2, self.progress).within(BELOW_ONE)
+        similarity = jaccard.copy()
+        similarity.data = 1 - similarity.data
+        if method == "agglomerative":
+            groups = average_linkages(jaccard, limits)
+        else:
+            groups = (_by_density(jaccard, eps, self.min_samples) for eps in limits)
+        for limit, labels in zip(limits, map(_by_size, groups), strict=True):
+            yield Clustering(labels, limit, k1, k2, silhouette(similarity, labels))
 
 
 def _by_density(jaccard: Any, eps: float, min_samples: int) -> np.ndarray:
@@ -155,10 +183,7 @@ def silhouette(similarity: Any, labels: np.ndarray) -> float:
     """
     from scipy.sparse import csr_matrix
 
-    count = len(labels)
-    alone = labels == NOISE
-    groups = labels.copy()
-    groups[alone] = labels.max(initial=-1) + 1 + np.arange(alone.sum())
+    groups, count = separated(labels), len(labels)
     size = np.bincount(groups)
     if len(size) < 2:
         return -1.0
@@ -213,8 +238,20 @@ def agreement(
             counts[row] += [mask.sum() for mask in masks]
     recall = counts[:, 0] / max(near, 1)
     precision = counts[:, 2] / np.maximum(counts[:, 1], 1)
-    total = recall + precision
-    return (2 * recall * precision / np.where(total > 0, total, 1)).tolist()
+    return [harmonic(p, r) for p, r in zip(precision.tolist(), recall.tolist(), strict=True)]
+
+
+def harmonic(precision: float, recall: float) -> float:
+    """Return the harmonic mean of two fractions; 0 if both are 0."""
+    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+
+
+def separated(labels: np.ndarray) -> np.ndarray:
+    """Return labels (n,) with a new label for each image in no group."""
+    alone = labels == NOISE
+    groups = labels.copy()
+    groups[alone] = labels.max(initial=-1) + 1 + np.arange(alone.sum())
+    return groups
 
 
 def average_linkages(jaccard: Any, limits: Sequence[float]) -> Iterator[np.ndarray]:

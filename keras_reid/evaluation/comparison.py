@@ -15,9 +15,7 @@ from keras_reid.nearest.arrays import checked_features, feature_rows, real_array
 
 FEATURE_DISTANCES = ("euclidean", "cosine", "local", "global_local", "visible")
 
-# Distances that are sums of squares by definition. Re-ranking works on squares and takes them as
-# they are (AlignedReID++).
-SQUARED = ("global_local",)
+RANKS = {"embedding": 2, "local": 3, "global": 2, "parts": 3, "visibility": 2}
 
 # Features of one set of images: (n, d), (n, s, d), or a mapping with embedding and local, or with
 # global, parts and visibility.
@@ -38,8 +36,9 @@ def compare(
     """Return the distances of features, optionally re-ranked, for `rank`, `pairs` and `open_set`.
 
     Args:
-        query, gallery: arrays or tensors, compared in float32: (n, d), stripes (n, s, d), or the
-            mapping of several.
+        query: array or tensor, compared in float32: (q, d), stripes (q, s, d), or the mapping of
+            several.
+        gallery: the same for g images.
         distance: one of
             - "euclidean", `|x − y|`, of features (n, d) or embedding;
             - "cosine", `1 − cos`, of the same; a zero vector is at distance 1 from all others;
@@ -56,6 +55,11 @@ def compare(
     Raises:
         InputError: an unknown name, features that are not finite or do not fit, or options that
             the re-ranker does not have.
+
+    Example:
+        >>> rows = compare([[0.0, 0.0], [3.0, 4.0]], [[0.0, 0.0], [3.0, 0.0]])
+        >>> rows.shape, rows.matrix().tolist()
+        ((2, 2), [[0.0, 3.0], [5.0, 4.0]])
     """
     checks.one_of(FEATURE_DISTANCES, distance=distance)
     if reranking == "none" and not options:
@@ -63,16 +67,15 @@ def compare(
     from keras_reid.reranking import RERANKERS, k_reciprocal_from_distances
 
     checks.one_of(["none", *RERANKERS], reranking=reranking)
-    names: list[str] = []
-    if reranking != "none":  # options come after query, gallery and progress
-        names = list(signature(RERANKERS[reranking]).parameters)[3:]
-    if not options.keys() <= set(names):
+    # Options come after query, gallery and progress.
+    names = [] if reranking == "none" else [*signature(RERANKERS[reranking]).parameters][3:]
+    if not options.keys() <= {*names}:
         names_of = f"options of {reranking!r}: {', '.join(names) or 'none'}"
         raise invalid("options", names_of, Shown(", ".join(options)))
     texts = ", ".join(f"{key}={value}" for key, value in options.items())
     label = f"{reranking}({texts})" if texts else reranking
     if distance in ("euclidean", "cosine"):
-        query, gallery = _both(query, gallery, "embedding", 2)
+        query, gallery = _both(query, gallery, "embedding")
         if distance == "cosine":
             query, gallery = unit(query), unit(gallery)
         reranked = RERANKERS[reranking](query, gallery, progress, **options)
@@ -82,7 +85,9 @@ def compare(
         raise invalid("reranking", f"k_reciprocal for distance {distance!r}", reranking, fix)
     sets = ((query, None), (query, gallery), (gallery, None))
     qq, qg, gg = (matrix(rows, columns, distance) for rows, columns in sets)
-    whole = k_reciprocal_from_distances(qq, qg, gg, squared=distance in SQUARED, **options)
+    # `global_local` is a sum of squares, which re-ranking takes as they are (AlignedReID++).
+    squared = distance == "global_local"
+    whole = k_reciprocal_from_distances(qq, qg, gg, squared=squared, **options)
     return matrix_rows(whole.numpy(), distance, label)
 
 
@@ -91,10 +96,18 @@ def matrix_rows(values: Any, name: str = "given matrix", reranking: str = "none"
 
     Args:
         values: distances, smaller means more similar.
-        name, reranking: names of the distance and of the re-ranker, for the protocol of results.
+        name: of the distance, for the protocol of results.
+        reranking: name of the re-ranker.
 
     Raises:
         InputError: not a matrix of real numbers.
+
+    Example:
+        >>> from keras_reid.evaluation import Labels
+        >>> from keras_reid.evaluation import rank
+        >>> rows = matrix_rows([[0.2, 0.7]], "hamming")
+        >>> rank(rows, Labels([1]), Labels([1, 2]), "no-camera").protocol.distance
+        'hamming'
     """
     matrix = real_array(values, 2, "distances")
     dtype = np.result_type(matrix.dtype, np.float32)
@@ -106,7 +119,11 @@ def matrix_rows(values: Any, name: str = "given matrix", reranking: str = "none"
 
 
 def as_rows(distances: Distances) -> Rows:
-    """Return rows as they are, those of a matrix, or of the features (query, gallery)."""
+    """Return rows as they are, those of a matrix, or of the features (query, gallery).
+
+    Raises:
+        InputError: another tuple, or as `compare` and `matrix_rows`.
+    """
     if not isinstance(distances, tuple):
         return distances if isinstance(distances, Rows) else matrix_rows(distances)
     if len(distances) != 2:
@@ -117,17 +134,15 @@ def as_rows(distances: Distances) -> Rows:
 
 def _rows(query: Features, gallery: Features, distance: str) -> Rows:
     if distance == "local":
-        return aligned(*_both(query, gallery, "local", 3))
+        return aligned(*_both(query, gallery, "local"))
     if distance == "global_local":
-        local = (unit(stripes) for stripes in _both(query, gallery, "local", 3, mapped=True))
-        whole = _both(query, gallery, "embedding", 2, mapped=True)
-        return summed(*whole, aligned(*local))
+        local = aligned(*map(unit, _both(query, gallery, "local", named=True)))
+        return summed(*_both(query, gallery, "embedding", named=True), local)
     if distance == "visible":
-        ranks = {"global": 2, "parts": 3, "visibility": 2}
-        named = {k: _both(query, gallery, k, rank, mapped=True) for k, rank in ranks.items()}
-        sides = [{k: both[i] for k, both in named.items()} for i in (0, 1)]
-        return visible(*sides)
-    return feature_rows(*_both(query, gallery, "embedding", 2), distance)
+        keys = "global", "parts", "visibility"
+        sides = zip(*(_both(query, gallery, key, named=True) for key in keys), strict=True)
+        return visible(*(dict(zip(keys, side, strict=True)) for side in sides))
+    return feature_rows(*_both(query, gallery, "embedding"), distance)
 
 
 def matrix(
@@ -136,13 +151,18 @@ def matrix(
     """Return all distances (n, m) in float32, computed in blocks: the input of re-ranking.
 
     Args:
-        query, gallery: features as in `compare`; gallery None compares the images of one set with
-            each other. The diagonal is then set to 0, because the aligned distance of an image to
-            itself is not 0, and re-ranking requires each image to be its own nearest neighbor.
+        query: features as in `compare`.
+        gallery: the same; None compares the images of one set with each other. The diagonal is
+            then set to 0, because the aligned distance of an image to itself is not 0, and
+            re-ranking requires each image to be its own nearest neighbor.
         distance: as in `compare`.
 
     Raises:
         InputError: as `compare`.
+
+    Example:
+        >>> matrix([[1.0, 0.0], [0.0, 2.0], [0.0, 3.0]], distance="cosine").round(3).tolist()
+        [[0.0, 1.0, 1.0], [1.0, 0.0, 0.0], [1.0, 0.0, 0.0]]
     """
     result = compare(query, query if gallery is None else gallery, distance).matrix()
     if gallery is None:
@@ -151,11 +171,11 @@ def matrix(
 
 
 def _both(
-    query: Features, gallery: Features, key: str, rank: int, mapped: bool = False
+    query: Features, gallery: Features, key: str, named: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the features of query and gallery of that name, in float32, of one size."""
     query, gallery = (
-        checked_features(_named(part, key, split, mapped), rank, split)
+        checked_features(_named(part, key, split, named), RANKS[key], split)
         for part, split in ((query, "query"), (gallery, "gallery"))
     )
     if query.shape[-1] != gallery.shape[-1] or 0 in (*query.shape[1:], *gallery.shape[1:]):
@@ -165,10 +185,10 @@ def _both(
     return query, gallery
 
 
-def _named(features: Any, key: str, split: str, mapped: bool) -> Any:
-    if isinstance(features, Mapping) and key in features:
-        return features[key]
-    if isinstance(features, Mapping) or mapped:
-        names = Shown(", ".join(sorted(features)) if isinstance(features, Mapping) else "an array")
-        raise invalid(f"{split} features", f"a mapping with {key!r}", names)
-    return features
+def _named(features: Any, key: str, split: str, named: bool) -> Any:
+    if not isinstance(features, Mapping) and not named:
+        return features
+    names = sorted(features) if isinstance(features, Mapping) else ["an array"]
+    if key not in names:
+        raise invalid(f"{split} features", f"a mapping with {key!r}", Shown(", ".join(names)))
+    return features[key]

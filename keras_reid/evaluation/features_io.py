@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from keras_reid.errors import InputError
+from keras_reid.errors import invalid_file
+from keras_reid.evaluation.labels import column
 from keras_reid.io import new_file, read_arrays, read_matlab
-from keras_reid.names import normalized_labels
+from keras_reid.nearest.arrays import real_array
 
 RANKS = {"embedding": 2, "local": 3}
 LABELS = ("identity", "camera")
@@ -17,6 +18,7 @@ NAMES = (*RANKS, *LABELS)
 # Names in pytorch_result.mat of Person_reID_baseline_pytorch, after "query_" and "gallery_".
 MATLAB_NAMES = {"embedding": "f", "identity": "label", "camera": "cam"}
 SIDES = ("query", "gallery")
+SAVE_AGAIN = "Save it again."
 MOST_MATLAB = 2**32  # bytes of an array
 
 
@@ -46,28 +48,30 @@ def load_features(path: str | os.PathLike[str], side: str | None = None) -> Stor
 
     Raises:
         InputError: a missing file, no features, or arrays of another shape or type.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_features(f"{folder}/query.npz", {"embedding": np.eye(2)}, np.array([7, 8]))
+        ...     stored = load_features(f"{folder}/query.npz")
+        >>> stored.identity.tolist(), stored.features["embedding"].shape
+        ([7, 8], (2, 2))
     """
     if holds_both_sides(path):
         arrays, names = _read_matlab(path, SIDES if side is None else (side,))
     else:
         arrays, names = read_arrays(path, NAMES)
-    features = {name: arrays[name] for name in RANKS if name in arrays}
+    features = {
+        name: real_array(arrays[name], rank, f"{path}: {name}")
+        for name, rank in RANKS.items()
+        if name in arrays
+    }
     if not features:
-        raise InputError(
-            f"`{path}` must have an array embedding or local, got {', '.join(names) or 'none'}."
-        )
-    count = len(next(iter(features.values()))) if all(x.ndim for x in features.values()) else 0
-    for name, array in arrays.items():
-        if name in RANKS:
-            rule = f"numbers (n, {'s, ' if name == 'local' else ''}d)"
-            fits = array.ndim == RANKS[name] and array.dtype.kind in "fiu" and array.size
-        else:
-            rule = f"integers or strings ({count},)"
-            fits = array.shape == (count,) and array.dtype.kind in "iuU"
-        if not fits:
-            received = f"{array.dtype} {array.shape}"
-            raise InputError(f"`{path}` must have {name} as {rule}, got {received}. Save it again.")
-    labels = {name: normalized_labels(arrays[name]) for name in LABELS if name in arrays}
+        arrays_there = ", ".join(names) or "none"
+        raise invalid_file(path, "have an array embedding or local", arrays_there, SAVE_AGAIN)
+    count = len(next(iter(features.values())))
+    labels = {k: column(arrays[k], count, f"{path}: {k}") for k in LABELS if k in arrays}
     return StoredFeatures(features, labels.get("identity"), labels.get("camera"))
 
 
@@ -88,10 +92,9 @@ def _read_matlab(
     try:
         joined = {name: np.concatenate([part[name] for part in parts]) for name in names}
     except ValueError as error:
-        raise InputError(
-            f"`{path}` must have query_f and gallery_f of one embedding size, got "
-            f"{' and '.join(str(part['embedding'].shape) for part in parts)}. Save it again."
-        ) from error
+        shapes = " and ".join(str(part["embedding"].shape) for part in parts)
+        rule = "have query_f and gallery_f of one embedding size"
+        raise invalid_file(path, rule, shapes, SAVE_AGAIN) from error
     return joined, sorted(values)
 
 
@@ -99,10 +102,10 @@ def _restored(values: dict[str, np.ndarray], side: str) -> dict[str, np.ndarray]
     """Return the arrays of a side, with labels (n,) of integers or strings."""
     part = {n: values[f"{side}_{k}"] for n, k in MATLAB_NAMES.items() if f"{side}_{k}" in values}
     for name in {*LABELS} & {*part}:
-        column = np.atleast_1d(part[name]).ravel()
-        if column.dtype.kind == "f" and (column == column.round()).all():
-            column = column.astype(np.int64) if (np.abs(column) < 2**53).all() else column
-        part[name] = np.char.rstrip(column) if column.dtype.kind == "U" else column
+        labels = np.atleast_1d(part[name]).ravel()
+        if labels.dtype.kind == "f" and ((labels == labels.round()) & (abs(labels) < 2**53)).all():
+            labels = labels.astype(np.int64)
+        part[name] = np.char.rstrip(labels) if labels.dtype.kind == "U" else labels
     features = part["embedding"]
     rows = max(1, len(part.get("identity", ())))
     if features.ndim < 2 and features.size % rows == 0:  # of one image, or of one number
@@ -118,6 +121,12 @@ def save_features(
 ) -> None:
     """Write `FILE.npz` for `load_features`.
 
+    Args:
+        path: new file.
+        features: arrays by name: `embedding` (n, d), `local` (n, s, d).
+        identity: (n,) integers or strings, or None.
+        camera: (n,) integers or strings, or None.
+
     Raises:
         InputError: the file exists.
     """
@@ -132,22 +141,25 @@ def save_matlab(
 ) -> None:
     """Write embeddings as `FILE.mat` with the arrays of `pytorch_result.mat`, see `load_features`.
 
+    Args:
+        path: new file.
+        query: embeddings and labels of the query images.
+        gallery: embeddings and labels of the gallery images.
+
     Raises:
         InputError: the file exists, there are no embeddings, or an array has 4 GiB or more.
     """
     from scipy.io import savemat
 
-    arrays: dict[str, np.ndarray] = {}
-    for side, stored in zip(SIDES, (query, gallery), strict=True):
-        columns = (stored.features.get("embedding"), stored.identity, stored.camera)
-        for key, column in zip(MATLAB_NAMES.values(), columns, strict=True):
-            if column is not None:
-                arrays[f"{side}_{key}"] = np.asarray(column)
+    arrays = {
+        f"{side}_{key}": np.asarray(array)
+        for side, (features, identity, camera, _) in zip(SIDES, (query, gallery), strict=True)
+        for key, array in (("f", features.get("embedding")), ("label", identity), ("cam", camera))
+        if array is not None
+    }
     largest = max((array.nbytes for array in arrays.values()), default=0)
-    if f"{SIDES[0]}_f" not in arrays or largest >= MOST_MATLAB:
-        raise InputError(
-            f"`{path}` must have embeddings below 4 GiB, got arrays {', '.join(arrays)} of up to "
-            f"{largest:,} bytes. Save .npz files to a folder instead."
-        )
+    if "query_f" not in arrays or largest >= MOST_MATLAB:
+        received = f"arrays {', '.join(arrays)} of up to {largest:,} bytes"
+        raise invalid_file(path, "have embeddings below 4 GiB", received, "Save .npz files.")
     with new_file(path) as partial, partial.open("wb") as file:
         savemat(file, arrays)

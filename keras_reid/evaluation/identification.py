@@ -9,8 +9,8 @@ from keras_reid import checks
 from keras_reid.errors import InputError
 from keras_reid.evaluation.comparison import Distances
 from keras_reid.evaluation.labels import Labeled
-from keras_reid.evaluation.threshold import Threshold, rates, threshold_at_far
-from keras_reid.evaluation.trials import trials
+from keras_reid.evaluation.threshold import Threshold, percent, rates, threshold_at_far
+from keras_reid.evaluation.verification import trials
 
 SHOWN_FARS = (0.01, 0.1)
 
@@ -69,10 +69,9 @@ class OpenSetResult:
         if self.left_out:
             lines[0] += f", {self.left_out:,} left out (mates in the same camera alone)"
         lines.append(f"rank-1 without a threshold: {100 * (self.mate_rank == 1).mean():.2f} %")
+        few = "not resolvable with so few unknown probes"
         for far, share in rates(self.dir_at_far, SHOWN_FARS, unknown).items():
-            few = "not resolvable with so few unknown probes"
-            value = few if share is None else f"{100 * share:.2f} %"
-            lines.append(f"DIR at FAR {100 * float(far):g} %: {value}")
+            lines.append(f"DIR at FAR {100 * float(far):g} %: {percent(share, few)}")
         return "\n".join(lines)
 
 
@@ -85,11 +84,21 @@ def open_set(
     identity in the probe's camera, and unlabeled ones, are left out.
 
     Args:
-        distances, query, gallery: as in `rank`.
+        distances: (q, g) or features, as in `rank`.
+        query: labels of the q query images.
+        gallery: labels of the g gallery images.
         protocol: "market1501", or "no-camera", which ignores cameras.
 
     Raises:
         InputError: as `rank`, or there are no known or no unknown probes.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_reid.evaluation import Labels
+        >>> distances = np.array([[0.2, 0.9], [0.5, 0.6]])  # of persons 7 and 9
+        >>> result = open_set(distances, Labels([7, 9]), Labels([7, 8]), "no-camera")
+        >>> result.mate.tolist(), result.non_mated.tolist(), result.dir_at_far(0)
+        ([0.2], [0.5], 1.0)
 
     Source: Phillips, Grother, Micheals: Handbook of Face Recognition, 2011 (DIR and FAR).
     """
@@ -108,8 +117,6 @@ def open_set(
             mates.append(row[j])
             ranks.append(1 + (row < row[j]).sum() + (row[:j] == row[j]).sum())
     if not mates or not non_mated:
-        raise InputError(
-            f"An open set needs known and unknown probes, got {len(mates)} and {len(non_mated)}. "
-            "Enrol a part of the persons."
-        )
+        numbers = f"{len(mates)} and {len(non_mated)}"
+        raise InputError(f"An open set needs known and unknown probes, got {numbers}.")
     return OpenSetResult(np.array(mates), np.array(ranks), np.sort(non_mated), left_out)

@@ -64,6 +64,11 @@ class Codes(NamedTuple):
         here = self.query_camera[part, None] == self.gallery_camera
         return same, (same & here) | (self.gallery == UNLABELED)
 
+    def part(self, query: np.ndarray, gallery: np.ndarray) -> "Codes":
+        """Return the codes of some rows of query and gallery."""
+        cameras = self.query_camera[query], self.gallery_camera[gallery]
+        return Codes(self.query[query], self.gallery[gallery], *cameras, self.cameras)
+
     def swapped(self) -> "Codes":
         """Return the codes with query and gallery exchanged."""
         return Codes(self.gallery, self.query, self.gallery_camera, self.query_camera, self.cameras)
@@ -73,24 +78,17 @@ def identity_codes(
     query: Labeled, gallery: Labeled, shape: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the codes of the identities of q query and g gallery images."""
-    identities = _pair(query.identity, gallery.identity, shape, "identities")
-    codes = _codes(*identities)
-    codes[1][unlabeled(gallery, identities[1])] = UNLABELED
-    return codes
+    q, g, identities = _codes(query.identity, gallery.identity, shape, "identities")
+    g[unlabeled(gallery, identities[g])] = UNLABELED
+    return q, g
 
 
 def camera_codes(
     query: Labeled, gallery: Labeled, shape: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray, list[Any]]:
     """Return the codes of the cameras of q query and g gallery images, and the cameras."""
-    for side, labels in (("query", query), ("gallery", gallery)):
-        if labels.camera is None:
-            raise InputError(
-                f"This protocol needs cameras, got none for the {side}. Pass Labels(identity, "
-                "camera), or choose the protocol 'no-camera'."
-            )
-    cameras = _pair(query.camera, gallery.camera, shape, "cameras")
-    return *_codes(*cameras), np.unique(np.concatenate(cameras)).tolist()
+    q, g, cameras = _codes(query.camera, gallery.camera, shape, "cameras")
+    return q, g, cameras.tolist()
 
 
 def unlabeled(labels: Labeled, identity: np.ndarray) -> np.ndarray:
@@ -99,24 +97,23 @@ def unlabeled(labels: Labeled, identity: np.ndarray) -> np.ndarray:
     return np.asarray(getattr(labels, "unlabeled", identity == marked), bool)
 
 
-def _codes(query: np.ndarray, gallery: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    codes = np.unique(np.concatenate([query, gallery]), return_inverse=True)[1]
-    return codes[: len(query)], codes[len(query) :]
-
-
-def _pair(
+def _codes(
     query: Column, gallery: Column, shape: tuple[int, int], name: str
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the codes of query (q,) and gallery (g,), and the value of each code."""
     first = column(query, shape[0], f"query {name}")
     second = column(gallery, shape[1], f"gallery {name}")
     if first.dtype.kind != second.dtype.kind:
         types = Shown(f"{first.dtype} and {second.dtype}")
         raise invalid(f"query and gallery {name}", "both integers or both strings", types)
-    return first, second
+    values, codes = np.unique(np.concatenate([first, second]), return_inverse=True)
+    return codes[: len(first)], codes[len(first) :], values
 
 
-def column(values: Column, length: int, name: str) -> np.ndarray:
+def column(values: Column | None, length: int, name: str) -> np.ndarray:
     """Return the values as int64 or str (length,), text in Unicode NFC."""
+    if values is None:
+        raise InputError(f"The protocol needs {name}, got none. Pass them, or use 'no-camera'.")
     try:
         column = np.asarray(values)
         column = np.array(column.tolist()) if column.dtype.kind == "O" else column

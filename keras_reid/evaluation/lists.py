@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from keras_reid import checks
-from keras_reid.errors import InputError, invalid
+from keras_reid.errors import invalid
 from keras_reid.evaluation.comparison import Distances, as_rows
 from keras_reid.evaluation.labels import Labeled
 from keras_reid.evaluation.protocols import Protocol
@@ -38,29 +38,28 @@ def ranked_lists(
 ) -> list[RankedList]:
     """Return the lists of some queries in the order of `rank`; equal distances by gallery index.
 
-    >>> import numpy as np
-    >>> from keras_reid.evaluation import Labels
-    >>> distances = np.array([[0.1, 0.4, 0.3]])
-    >>> query, gallery = Labels([7], [0]), Labels([7, 7, 9], [0, 1, 1])
-    >>> (nearest,) = ranked_lists(distances, query, gallery, [0])
-    >>> nearest.gallery.tolist(), nearest.same.tolist()
-    ([2, 1], [False, True])
+    Example:
+        >>> import numpy as np
+        >>> from keras_reid.evaluation import Labels
+        >>> distances = np.array([[0.1, 0.4, 0.3]])
+        >>> query, gallery = Labels([7], [0]), Labels([7, 7, 9], [0, 1, 1])
+        >>> (nearest,) = ranked_lists(distances, query, gallery, [0])
+        >>> nearest.gallery.tolist(), nearest.same.tolist()
+        ([2, 1], [False, True])
 
     Args:
-        distances, query, gallery, protocol: as in `rank`.
+        distances: (q, g) or features, as in `rank`.
+        query: labels of the q query images.
+        gallery: labels of the g gallery images.
         queries: rows of the queries, in the order of the lists.
         length: maximum length of a list.
+        protocol: a `Protocol`, or its name.
 
     Raises:
-        InputError: as `rank`, a protocol that ranks halves of the images, or rows out of range.
+        InputError: as `rank`, or rows out of range.
     """
     protocol = Protocol.of(protocol)
     checks.at_least(1, length=length)
-    if protocol.rule.halves:
-        raise InputError(
-            f"Protocol {protocol.name!r} ranks random halves of the identities and has no lists. "
-            "Choose market1501 or no-camera."
-        )
     source = as_rows(distances)
     if any(not 0 <= i < source.shape[0] for i in queries):
         raise invalid("queries", f"rows 0 to {source.shape[0] - 1}", list(queries))

@@ -44,7 +44,6 @@ RULES = {
     "no-camera": Rule("identity -1 only", cameras=False),
     "all-vs-all": Rule("the image itself, and identity -1", cameras=False, one_set=True),
 }
-INVALID = ("drop", "zero")
 TIES = {
     "index": "by gallery index",
     "optimistic": "true matches first: an upper bound",
@@ -82,6 +81,13 @@ class Protocol:
     Raises:
         InputError: an unknown name, or `repeats` below 1.
 
+    Example:
+        >>> import numpy as np
+        >>> from keras_reid.evaluation import Labels, rank
+        >>> sides = Labels([7, 9], [0, 0]), Labels([7], [1])  # person 9 is not in the gallery
+        >>> [rank(np.ones((2, 1)), *sides, Protocol(invalid=one)).mAP for one in ("drop", "zero")]
+        [1.0, 0.5]
+
     Source: Zheng et al., ICCV 2015 (Market-1501); Li et al., CVPR 2014, and Zhong et al., CVPR
     2017 (CUHK03); Gray et al., PETS 2007 (VIPeR); Zheng et al., ECCV 2016 (MARS).
     """
@@ -97,7 +103,7 @@ class Protocol:
         checks.one_of(RULES, protocol=self.name)
         if not self.invalid:
             object.__setattr__(self, "invalid", self.rule.invalid)
-        checks.one_of(INVALID, invalid=self.invalid)
+        checks.one_of(("drop", "zero"), invalid=self.invalid)
         checks.one_of(TIES, ties=self.ties)
         checks.at_least(1, repeats=self.repeats)
 
@@ -105,11 +111,6 @@ class Protocol:
     def rule(self) -> Rule:
         """Rules of the protocol."""
         return RULES[self.name]
-
-    @property
-    def is_random(self) -> bool:
-        """True if the scores depend on the seed."""
-        return self.rule.single_shot or self.rule.halves
 
     @classmethod
     def of(cls, protocol: "str | Protocol") -> "Protocol":
@@ -131,8 +132,7 @@ class Protocol:
         labeled = identities[1] != UNLABELED
         if shape[0] != shape[1] or (identities[0] != identities[1])[labeled].any():
             raise InputError(
-                "Protocol 'all-vs-all' ranks one set against itself, but query and gallery differ "
-                "in number or identities. Pass the same features and labels for both."
+                "Protocol 'all-vs-all' ranks one set against itself, but sides differ."
             )
         return Codes(*identities, np.arange(shape[0]), np.arange(shape[1]), [])
 
@@ -152,13 +152,13 @@ def matches(labels: Codes) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 class SingleShot:
     """Galleries of one random image of each identity: the classic test of CUHK03."""
 
-    def __init__(self, gallery_id: np.ndarray, repeats: int, seed: int):
+    def __init__(self, gallery_id: np.ndarray, protocol: Protocol):
         self.order = np.argsort(gallery_id, kind="stable")
         self.order = self.order[gallery_id[self.order] != UNLABELED]
         self.identity, self.begin, self.count = np.unique(
             gallery_id[self.order], return_index=True, return_counts=True
         )
-        self.repeats, self.random = repeats, np.random.default_rng(seed)
+        self.repeats, self.random = protocol.repeats, np.random.default_rng(protocol.seed)
 
     def first_ranks(self, row: np.ndarray, identity: int, hits: np.ndarray) -> np.ndarray:
         """Return the rank of the own identity's image in each random gallery: (repeats,)."""
@@ -171,12 +171,11 @@ class SingleShot:
         return 1 + (nearer | tied_before).sum(axis=1)
 
 
-def halves(
-    query_id: np.ndarray, gallery_id: np.ndarray, repeats: int, seed: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def halves(labels: Codes, protocol: Protocol) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield rows and columns of a random half of the identities that both sides hold."""
-    both = np.intersect1d(query_id, gallery_id[gallery_id != UNLABELED])
-    random = np.random.default_rng(seed)
-    for _ in range(repeats):
+    both = np.intersect1d(labels.query, labels.gallery[labels.gallery != UNLABELED])
+    random = np.random.default_rng(protocol.seed)
+    for _ in range(protocol.repeats):
         half = random.permutation(both)[: max(1, len(both) // 2)]
-        yield np.flatnonzero(np.isin(query_id, half)), np.flatnonzero(np.isin(gallery_id, half))
+        query, gallery = (np.flatnonzero(np.isin(side, half)) for side in labels[:2])
+        yield query, gallery

@@ -4,20 +4,18 @@ Every score follows from the ranks of the true matches, and a rank is a count of
 Each row is therefore sorted by value, which takes a quarter of the time of argsort.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import Any
 
 import numpy as np
 
 from keras_reid import checks
-from keras_reid.errors import InputError
+from keras_reid.errors import InputError, invalid
 from keras_reid.evaluation.comparison import Distances, as_rows, matrix_rows
 from keras_reid.evaluation.labels import UNLABELED, Codes, Labeled
 from keras_reid.evaluation.protocols import TIES, Protocol, SingleShot, matches
 from keras_reid.evaluation.protocols import halves as random_halves
-from keras_reid.evaluation.result import QueryScores, RankingProtocol, RankingResult
+from keras_reid.evaluation.result import CameraPair, QueryScores, RankingProtocol, RankingResult
 from keras_reid.nearest.arrays import Rows
 
 
@@ -33,21 +31,23 @@ def rank(
 ) -> RankingResult:
     """Return CMC, mAP (both formulas) and mINP of ranking the gallery for each query.
 
-    >>> import numpy as np
-    >>> from keras_reid.evaluation import Labels
-    >>> distances = np.array([[0.1, 0.2, 0.3, 0.4]])
-    >>> query = Labels(identity=[7], camera=[0])
-    >>> gallery = Labels(identity=[7, 9, 7, 7], camera=[0, 1, 1, 2])
-    >>> result = rank(distances, query, gallery)  # the first image is of the query's camera
-    >>> result.rank(1), round(result.mAP, 3)
-    (0.0, 0.583)
+    Example:
+        >>> import numpy as np
+        >>> from keras_reid.evaluation import Labels
+        >>> distances = np.array([[0.1, 0.2, 0.3, 0.4]])
+        >>> query = Labels(identity=[7], camera=[0])
+        >>> gallery = Labels(identity=[7, 9, 7, 7], camera=[0, 1, 1, 2])
+        >>> result = rank(distances, query, gallery)  # the first image is of the query's camera
+        >>> result.rank(1), round(result.mAP, 3)
+        (0.0, 0.583)
 
     Args:
         distances: (q, g), smaller means more similar: the rows that `compare` returns, a
             matrix, which may be memory-mapped, or the tuple (query, gallery) of features (n, d),
             compared by Euclidean distance.
-        query, gallery: identities and cameras of the q and g images: `Labels`, or another object
-            with `identity` and `camera`, such as `keras_reid.data.PersonImages`.
+        query: identities and cameras of the q images: `Labels`, or another object with `identity`
+            and `camera`, such as `keras_reid.data.PersonImages`.
+        gallery: identities and cameras of the g images.
         protocol: a `Protocol`, or its name.
         max_rank: length of the CMC.
         camera_pairs: also score each query camera against each gallery camera alone, if the
@@ -68,36 +68,49 @@ def rank(
     checks.at_least(1, max_rank=max_rank)
     source = as_rows(distances)
     if source.reranking != "none" and (rule.halves or rule.one_set):
-        use = "ranks random halves of both sets" if rule.halves else "has each image in both sets"
-        raise InputError(
-            f"Protocol {protocol.name!r} {use}, so it cannot score distances that were re-ranked "
-            f"by {source.reranking!r}. Leave the re-ranking out."
-        )
+        fix = "It ranks images of both sides among each other."
+        raise invalid("reranking", f"none for protocol {protocol.name!r}", source.reranking, fix)
     labels = protocol.codes(query, gallery, source.shape)
     scorer = _Scorer(protocol, camera_pairs and rule.cameras, progress)
     scores = (scorer.halves if rule.halves else scorer.scores)(source, labels)
-    valid = len(scores.query)
-    if not valid:
-        raise InputError(
-            f"A score needs a query with a true match after the junk rule, got {labels.query.size} "
-            f"queries without in a gallery of {labels.gallery.size}. Check identities and cameras "
-            "of both, or use protocol='no-camera'."
-        )
+    if not len(scores.query):
+        sizes = f"{labels.query.size} queries and {labels.gallery.size} gallery images"
+        fix = "Check identities and cameras, or use protocol='no-camera'."
+        raise InputError(f"No query has a true match after the junk rule, got {sizes}. {fix}")
+    return _result(protocol, source, scores, labels.gallery, max_rank, scorer.pairs)
+
+
+def _result(
+    protocol: Protocol,
+    source: Rows,
+    scores: QueryScores,
+    gallery: np.ndarray,
+    max_rank: int,
+    pairs: dict[CameraPair, list[np.ndarray]],
+) -> RankingResult:
+    """Return the means over the queries that count; `gallery` are the codes of its identities."""
+    rule, valid = protocol.rule, len(scores.query)
+    drawn = rule.single_shot or rule.halves
+    count = valid if protocol.invalid == "drop" else scores.queries
+    ranks = np.bincount(scores.first.astype(np.int64).ravel(), minlength=max_rank + 1)
     stamp = RankingProtocol(
         name=protocol.name,
         junk=rule.junk,
         valid_queries=valid,
         invalid_queries=scores.queries - valid,
         invalid=protocol.invalid,
-        gallery_size=int((labels.gallery != UNLABELED).sum()) - rule.one_set,
+        gallery_size=int((gallery != UNLABELED).sum()) - rule.one_set,
         distance=source.name,
         reranking=source.reranking,
         dataset=protocol.dataset,
         ties=TIES[protocol.ties],
-        repeats=protocol.repeats if protocol.is_random else 1,
-        seed=protocol.seed if protocol.is_random else None,
+        repeats=protocol.repeats if drawn else 1,
+        seed=protocol.seed if drawn else None,
     )
-    return RankingResult.of(scores, max_rank, stamp, _pair_scores(scorer.pairs))
+    cmc = np.cumsum(ranks[1 : max_rank + 1]) / (count * scores.first.shape[1])
+    mean_ap, trapezoid, mean_inp = (float(v.sum() / count) for v in scores.by_name.values())
+    by_camera = {cameras: _means(_scores(pairs[cameras])) for cameras in sorted(pairs)}
+    return RankingResult(cmc, mean_ap, trapezoid, mean_inp, stamp, scores, by_camera)
 
 
 @dataclass
@@ -107,23 +120,20 @@ class _Scorer:
     protocol: Protocol
     camera_pairs: bool
     progress: Callable[[int, int], None] | None
-    pairs: dict[tuple[Any, Any], list[np.ndarray]] = field(default_factory=dict)
+    pairs: dict[CameraPair, list[np.ndarray]] = field(default_factory=dict)
 
     def scores(self, source: Rows, labels: Codes) -> QueryScores:
         """Return the scores of all queries that have a true match."""
-        count = source.shape[0]
-        indices = matches(labels)
+        protocol, indices = self.protocol, matches(labels)
         junk_everywhere = np.flatnonzero(labels.gallery == UNLABELED)
+        single_shot = SingleShot(labels.gallery, protocol) if protocol.rule.single_shot else None
         query, scored, drawn = [], [np.empty((4, 0))], []
-        protocol, single_shot = self.protocol, None
-        if protocol.rule.single_shot:
-            single_shot = SingleShot(labels.gallery, protocol.repeats, protocol.seed)
         for start, rows in source.blocks():
             _check_finite(rows, start)
             rows[:, junk_everywhere] = np.inf
-            block: Iterator[Any] = zip(rows, islice(indices, len(rows)), strict=True)
             ranks = []
-            for i, (row, (hits, junk)) in enumerate(block, start):
+            for i, row in enumerate(rows, start):
+                hits, junk = next(indices)
                 if not len(hits):
                     continue
                 row[junk] = np.inf
@@ -135,19 +145,16 @@ class _Scorer:
                     self._by_camera(row, hits, labels, i)
             scored.append(_scores(ranks))
             if self.progress:
-                self.progress(start + len(rows), count)
+                self.progress(start + len(rows), source.shape[0])
         first, average, trapezoid, last = np.concatenate(scored, axis=1)
         firsts = np.stack(drawn) if drawn else first[:, None]
-        return QueryScores(np.array(query, int), firsts, average, trapezoid, last, count)
+        return QueryScores(np.array(query, int), firsts, average, trapezoid, last, source.shape[0])
 
     def halves(self, source: Rows, labels: Codes) -> QueryScores:
         """Return the scores of random halves of the identities, in both directions."""
-        whole = source.rows(0, source.shape[0])
-        query, gallery, query_camera, gallery_camera, cameras = labels
-        protocol, parts = self.protocol, []
-        for q, g in random_halves(query, gallery, protocol.repeats, protocol.seed):
-            half = Codes(query[q], gallery[g], query_camera[q], gallery_camera[g], cameras)
-            matrix = whole[np.ix_(q, g)]
+        whole, parts = source.rows(0, source.shape[0]), []
+        for q, g in random_halves(labels, self.protocol):
+            half, matrix = labels.part(q, g), whole[np.ix_(q, g)]
             parts.append(self.scores(matrix_rows(matrix), half))
             parts.append(self.scores(matrix_rows(matrix.T), half.swapped()))
         return QueryScores.joined(parts)
@@ -193,27 +200,17 @@ def _scores(ranks: list[np.ndarray]) -> np.ndarray:
     return np.stack([rank[start], average, trapezoid, precision[start + count - 1]])
 
 
-def _pair_scores(
-    pairs: Mapping[tuple[Any, Any], list[np.ndarray]],
-) -> dict[tuple[Any, Any], dict[str, float]]:
-    """Return rank-1, mAP, mINP and the number of queries by (query camera, gallery camera)."""
-    result = {}
-    for cameras in sorted(pairs):
-        first, average, _, last = _scores(pairs[cameras])
-        result[cameras] = {
-            "rank-1": float((first == 1).mean()),
-            "mAP": float(average.mean()),
-            "mINP": float(last.mean()),
-            "queries": len(first),
-        }
-    return result
+def _means(scores: np.ndarray) -> dict[str, float]:
+    """Return rank-1, mAP, mINP and the number of queries of `_scores`."""
+    first, average, _, last = scores
+    rank1, mean_ap, mean_inp = (float(values.mean()) for values in (first == 1, average, last))
+    return {"rank-1": rank1, "mAP": mean_ap, "mINP": mean_inp, "queries": len(first)}
 
 
 def _check_finite(rows: np.ndarray, start: int) -> None:
     finite = np.isfinite(rows)
     if not finite.all():
         i, j = np.argwhere(~finite)[0]
-        raise InputError(
-            f"Distances must be finite, got {rows[i, j]} between query {start + i} and gallery "
-            f"image {j}. Look for NaN, or for features too large to square in float32."
-        )
+        pair = f"{rows[i, j]} between query {start + i} and gallery image {j}"
+        fix = "Look for NaN, or for features too large to square in float32."
+        raise InputError(f"Distances must be finite, got {pair}. {fix}")

@@ -1,8 +1,7 @@
 """Result of a retrieval evaluation: scores with their protocol."""
 
-import json
 import re
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -35,6 +34,10 @@ class RankingProtocol:
     seed: int | None = None
 
 
+CameraPair = tuple[Any, Any]  # cameras of query and gallery
+MEANS = ("mAP", "mAP_trapezoid", "mINP")
+
+
 @dataclass(frozen=True, eq=False)
 class QueryScores:
     """Scores of v queries that have a true match, out of `queries`.
@@ -53,12 +56,18 @@ class QueryScores:
     inverse_negative_penalty: np.ndarray
     queries: int
 
+    @property
+    def by_name(self) -> dict[str, np.ndarray]:
+        """Scores (v,) of the queries by the names of their means."""
+        arrays = self.average_precision, self.trapezoid, self.inverse_negative_penalty
+        return dict(zip(MEANS, arrays, strict=True))
+
     @staticmethod
     def joined(parts: list["QueryScores"]) -> "QueryScores":
         """Return the scores of several rankings, one after the other."""
-        names = [field.name for field in fields(QueryScores) if field.name != "queries"]
-        arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
-        return QueryScores(**arrays, queries=sum(part.queries for part in parts))
+        *arrays, queries = zip(*(vars(part).values() for part in parts), strict=True)
+        joined: Any = [*map(np.concatenate, arrays), sum(queries)]
+        return QueryScores(*joined)
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,28 +92,7 @@ class RankingResult:
     mINP: float
     protocol: RankingProtocol
     per_query: QueryScores = field(repr=False)
-    camera_pairs: dict[tuple[Any, Any], dict[str, float]] = field(default_factory=dict, repr=False)
-
-    @classmethod
-    def of(
-        cls,
-        scores: QueryScores,
-        max_rank: int,
-        protocol: RankingProtocol,
-        camera_pairs: dict[tuple[Any, Any], dict[str, float]],
-    ) -> "RankingResult":
-        """Return the means over the queries that count under the protocol."""
-        count = len(scores.query) if protocol.invalid == "drop" else scores.queries
-        ranks = np.bincount(scores.first.astype(np.int64).ravel(), minlength=max_rank + 1)
-        return cls(
-            cmc=np.cumsum(ranks[1 : max_rank + 1]) / (count * scores.first.shape[1]),
-            mAP=float(scores.average_precision.sum() / count),
-            mAP_trapezoid=float(scores.trapezoid.sum() / count),
-            mINP=float(scores.inverse_negative_penalty.sum() / count),
-            protocol=protocol,
-            per_query=scores,
-            camera_pairs=camera_pairs,
-        )
+    camera_pairs: dict[CameraPair, dict[str, float]] = field(default_factory=dict, repr=False)
 
     def interval(
         self, score: str, level: float = 0.95, samples: int = 1000, seed: int = 0
@@ -127,13 +115,9 @@ class RankingResult:
         checks.within("(0, 1)", "0.95 is usual.", level=level)
         checks.at_least(1, "1000 is usual.", samples=samples)
         if self.protocol.name == "viper":
-            raise InputError(
-                "Protocol 'viper' ranks the same queries many times, so they are not independent. "
-                "Compute the scores of several seeds instead."
-            )
-        missing = self.per_query.queries - len(values)
+            raise InputError("Protocol 'viper' ranks the same queries many times. Vary its seed.")
         if self.protocol.invalid == "zero":
-            values = np.concatenate([values, np.zeros(missing)])
+            values = np.concatenate([values, np.zeros(self.per_query.queries - len(values))])
         random = np.random.default_rng(seed)
         means = [random.choice(values, len(values)).mean() for _ in range(samples)]
         low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
@@ -141,17 +125,11 @@ class RankingResult:
 
     def _values(self, score: str) -> np.ndarray:
         """Return the values of the queries, with the score as their mean."""
-        by_query = self.per_query
-        values = {
-            "mAP": by_query.average_precision,
-            "mAP_trapezoid": by_query.trapezoid,
-            "mINP": by_query.inverse_negative_penalty,
-        }
-        if score in values:
-            return values[score]
+        if score in MEANS:
+            return self.per_query.by_name[score]
         if not re.fullmatch("rank-[1-9][0-9]*", score):
-            raise invalid("score", f"one of {', '.join(values)} or rank-K", score)
-        return (by_query.first <= int(score[5:])).mean(axis=1)
+            raise invalid("score", f"one of {', '.join(MEANS)} or rank-K", score)
+        return (self.per_query.first <= int(score[5:])).mean(axis=1)
 
     def rank(self, k: int) -> float:
         """Return the fraction of queries with a true match among the k nearest: `cmc[k - 1]`.
@@ -165,7 +143,7 @@ class RankingResult:
 
     def to_dict(self) -> dict[str, object]:
         """Return scores and protocol in plain Python types; scores are fractions in [0, 1]."""
-        scores = {name: getattr(self, name) for name in ("mAP", "mAP_trapezoid", "mINP")}
+        scores = {name: getattr(self, name) for name in MEANS}
         result = {**scores, "cmc": self.cmc.tolist(), "protocol": asdict(self.protocol)}
         if self.camera_pairs:
             result["camera_pairs"] = [
@@ -174,25 +152,19 @@ class RankingResult:
             ]
         return result
 
-    def to_json(self) -> str:
-        """Return `to_dict` as JSON text."""
-        return json.dumps(self.to_dict(), indent=2)
-
     def __str__(self) -> str:
         """Return a table: scores in percent, then the protocol."""
         protocol = self.protocol
-        percent = {
-            **{f"rank-{k}": self.rank(k) for k in (1, 5, 10, 20) if k <= len(self.cmc)},
-            "mAP (rank precision)": self.mAP,
-            "mAP (trapezoid)": self.mAP_trapezoid,
-            "mINP": self.mINP,
-        }
+        scores = {f"rank-{k}": self.rank(k) for k in (1, 5, 10, 20) if k <= len(self.cmc)}
+        scores["mAP (rank precision)"] = self.mAP
+        scores["mAP (trapezoid)"] = self.mAP_trapezoid
+        scores["mINP"] = self.mINP
         treatment = {"drop": "dropped", "zero": "counted as 0"}[protocol.invalid]
         queries = f"{protocol.valid_queries:,} valid, {protocol.invalid_queries:,} without a match"
         drawn = f", mean of {protocol.repeats} drawn" if protocol.seed is not None else ""
         rows = {
             "data set": protocol.dataset or "not named",
-            **{name: f"{100 * value:.2f} %" for name, value in percent.items()},
+            **{name: f"{100 * value:.2f} %" for name, value in scores.items()},
             "queries": f"{queries} ({treatment})",
             "gallery": counted(protocol.gallery_size, "image"),
             "distance": protocol.distance,

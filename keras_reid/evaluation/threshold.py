@@ -21,6 +21,11 @@ class Threshold:
         impostors: number of trials: pairs of two persons, or non-mated searches.
         trial: "pair" (1:1, a rate of pairs) or "search" (1:N, a rate of non-mated searches, which
             grows with the gallery).
+
+    Example:
+        >>> threshold = Threshold(0.35, far=0.01, measured_far=0.008, impostors=1000, trial="pair")
+        >>> threshold.accepts([0.3, 0.35, 0.4]).tolist()
+        [True, True, False]
     """
 
     value: float
@@ -59,22 +64,15 @@ def threshold_at_far(impostor: np.ndarray, other: np.ndarray, far: float, trial:
         limit = f"0, or at least {1 / count:.3g} with {count:,} impostor trials"
         fix = f"Bring at least {np.ceil(1 / far):,.0f} trials."
         raise invalid("far", limit, Shown(f"{far:g}"), fix)
-    admitted = _admitted(far, count)
-    if admitted == count:
-        value = np.max(np.concatenate([impostor[-1:], other[-1:]]))
-    else:
-        below = [part[: np.searchsorted(part, impostor[admitted])] for part in (impostor, other)]
-        value = np.max(np.concatenate([[-np.inf], *(part[-1:] for part in below)]))
-    accepted = float(np.searchsorted(impostor, value, side="right") / count)
-    return Threshold(float(value), float(far), accepted, count, trial)
-
-
-def _admitted(far: float, trials: int) -> int:
-    """Return the largest number of trials with a fraction of at most `far` in float64."""
-    admitted = min(trials, int(np.floor(far * trials)) + 1)
-    while admitted / trials > far:
+    admitted = min(count, int(far * count) + 1)
+    while admitted / count > far:  # the largest number with a fraction of at most `far` in float64
         admitted -= 1
-    return admitted
+    parts = [impostor, other]
+    if admitted < count:
+        parts = [part[: np.searchsorted(part, impostor[admitted])] for part in parts]
+    value = max((float(part[-1]) for part in parts if len(part)), default=-np.inf)
+    accepted = float(np.searchsorted(impostor, value, side="right") / count)
+    return Threshold(value, float(far), accepted, count, trial)
 
 
 def resolvable(far: float, trials: int) -> bool:
@@ -87,3 +85,8 @@ def rates(
 ) -> dict[str, float | None]:
     """Return the rate at each false acceptance rate; None below one of so many trials."""
     return {f"{far:g}": rate(far) if resolvable(far, trials) else None for far in fars}
+
+
+def percent(rate: float | None, unresolvable: str) -> str:
+    """Return a rate of `rates` in percent, or the text for None."""
+    return unresolvable if rate is None else f"{100 * rate:.2f} %"

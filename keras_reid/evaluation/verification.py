@@ -1,15 +1,17 @@
 """1:1 verification: decide from a distance if two images show one person."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from keras_reid import checks
 from keras_reid.errors import InputError, Shown, counted, invalid
-from keras_reid.evaluation.comparison import Distances
+from keras_reid.evaluation.comparison import Distances, as_rows
 from keras_reid.evaluation.labels import Labeled
-from keras_reid.evaluation.threshold import Threshold, rates, threshold_at_far
-from keras_reid.evaluation.trials import trials
+from keras_reid.evaluation.protocols import Protocol
+from keras_reid.evaluation.threshold import Threshold, percent, rates, threshold_at_far
 
 SHOWN_FARS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 
@@ -83,18 +85,19 @@ class VerificationResult:
         n, m = len(self.genuine), len(self.impostor)
         lines = [f"verification: {counted(n, 'pair')} of one person, {m:,} of two"]
         lines.append(f"AUC {100 * self.auc:.2f} %, EER {100 * self.eer:.2f} %")
+        few = f"not resolvable with {m:,} impostor pairs"
         for far, tar in rates(self.tar_at_far, SHOWN_FARS, m).items():
-            few = f"not resolvable with {m:,} impostor pairs"
-            lines.append(f"TAR at FAR {far}: {few if tar is None else f'{100 * tar:.2f} %'}")
+            lines.append(f"TAR at FAR {far}: {percent(tar, few)}")
         return "\n".join(lines)
 
 
 def verify(distances: Any, same: Any) -> VerificationResult:
     """Return the errors of thresholds on these distances.
 
-    >>> result = verify([0.1, 0.4, 0.3, 0.8], [True, True, False, False])
-    >>> result.auc, result.tar_at_far(0.5)
-    (0.75, 1.0)
+    Example:
+        >>> result = verify([0.1, 0.4, 0.3, 0.8], [True, True, False, False])
+        >>> result.auc, result.tar_at_far(0.5)
+        (0.75, 1.0)
 
     Args:
         distances: real numbers of any shape, smaller means more similar; see `pairs`.
@@ -106,14 +109,13 @@ def verify(distances: Any, same: Any) -> VerificationResult:
     distances, same = np.asarray(distances), np.asarray(same)
     numbers = distances.dtype.kind in "iuf" and np.isin(same, (0, 1)).all()
     if distances.shape != same.shape or not numbers or np.isnan(distances).any():
-        raise InputError(
-            "`distances` and `same` must be numbers, not NaN, and booleans of one shape, got "
-            f"{distances.dtype} {distances.shape} and {same.dtype} {same.shape}."
-        )
+        received = Shown(f"{distances.dtype} {distances.shape} and {same.dtype} {same.shape}")
+        rule = "numbers, not NaN, and booleans of one shape"
+        raise invalid("distances and same", rule, received)
     same = same.astype(bool)
-    if same.all() or not same.any():
-        received = Shown(f"{int(same.sum())} of one and {int((~same).sum())} of two")
-        raise invalid("same", "True for pairs of one person and False for others", received)
+    one, two = int(same.sum()), int((~same).sum())
+    if not one or not two:
+        raise InputError(f"`same` must have pairs of one person and of two, got {one} and {two}.")
     return VerificationResult(np.sort(distances[same]), np.sort(distances[~same]))
 
 
@@ -125,12 +127,45 @@ def pairs(
     Pairs of one person in one camera, and unlabeled gallery images, are left out.
 
     Args:
-        distances, query, gallery: as in `rank`.
+        distances: (q, g) or features, as in `rank`.
+        query: labels of the q query images.
+        gallery: labels of the g gallery images.
         protocol: "market1501", or "no-camera", which keeps pairs of one camera.
+
+    Raises:
+        InputError: as `rank`, or another protocol.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_reid.evaluation import Labels
+        >>> query, gallery = Labels([7], [0]), Labels([7, 7, 8], [0, 1, 1])
+        >>> distances, same = pairs(np.array([[0.1, 0.4, 0.9]]), query, gallery)
+        >>> distances.tolist(), same.tolist()
+        ([0.4, 0.9], [True, False])
+    """
+    blocks = trials(distances, query, gallery, protocol)
+    d, same = zip(*((rows[~junk], same[~junk]) for rows, same, junk in blocks), strict=True)
+    return np.concatenate(d), np.concatenate(same)
+
+
+def trials(
+    distances: Distances, query: Labeled, gallery: Labeled, protocol: str
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Yield blocks of the distances (b, g), and masks of pairs of one person and of junk.
+
+    Junk is one person in one camera, or an unlabeled image.
+
+    Args:
+        distances: (q, g) or features, as in `rank`.
+        query: labels of the q query images.
+        gallery: labels of the g gallery images.
+        protocol: name, as in `pairs`.
 
     Raises:
         InputError: as `rank`.
     """
-    blocks = trials(distances, query, gallery, protocol)
-    parts = [(rows[~junk], same[~junk]) for rows, same, junk in blocks]
-    return np.concatenate([d for d, _ in parts]), np.concatenate([s for _, s in parts])
+    checks.one_of(("market1501", "no-camera"), protocol=protocol)
+    source = as_rows(distances)
+    labels = Protocol(protocol).codes(query, gallery, source.shape)
+    for start, rows in source.blocks():
+        yield rows, *labels.masks(start, start + len(rows))

@@ -107,7 +107,7 @@ class Points:
     Rows of a mapped file are read again in each pass, READ_ELEMENTS numbers at a time.
 
     Args:
-        parts: arrays (m, d), whose rows are numbered through.
+        parts: arrays (m, d); row numbers continue from one to the next.
         unit_length: whether rows are scaled to length 1 first.
 
     Attributes:

@@ -1,9 +1,8 @@
-"""Re-rankers that use sparse graphs of neighbors: expansion, propagation, diffusion."""
+"""Re-rankers that use sparse graphs of neighbors: expansion and propagation."""
 
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from keras_reid import checks
@@ -14,8 +13,6 @@ from keras_reid.nearest.graph import PAIR_ELEMENTS, FeatureDistances, Size, leng
 from keras_reid.reranking import inputs, sparse
 from keras_reid.reranking.neighbors import nearest
 
-SOLVED = 1e-20  # squared length of the residual of a unit vector
-
 
 @inputs.reranker
 def query_expansion(
@@ -23,13 +20,31 @@ def query_expansion(
 ) -> Rows:
     """`‖q' − g'‖²` with `f' = unit(Σ_j cos(f, f_j)^α f_j)` over the k nearest, f itself included.
 
-    All images of query and gallery are expanded, in one pass. α = 0 is average query expansion
-    (AQE, Chum et al., ICCV 2007); Radenović et al. (TPAMI 2019, arXiv:1711.02512) weight by α = 3.
-    Negative cosines count as 0. k = 1 changes only the lengths.
+    All images of query and gallery are expanded, in one pass. Negative cosines count as 0.
+
+    Args:
+        query: features (q, d).
+        gallery: features (g, d).
+        progress: called with the number of images done and of all during the neighbor search.
+        k: number of images that are averaged, the image included; 1 changes only the lengths.
+        alpha: exponent of the weights; 0 gives equal weights, 3 is usual otherwise.
+
+    Returns:
+        Distances (q, g): a float32 array, or a tensor inside a tf.function.
+
+    Raises:
+        InputError: features that are not finite 2-D arrays of one width, or numbers out of range.
+
+    Example:
+        >>> query, gallery = [[1.0, 0.0]], [[0.8, 0.6], [0.6, 0.8], [0.6, -0.8]]
+        >>> print(query_expansion(query, gallery, k=2)[0].round(2))
+        [0.21 0.21 0.59]
+
+    Source: Chum et al., ICCV 2007 (AQE, α = 0); Radenović et al., TPAMI 2019, arXiv:1711.02512.
     """
     checks.whole(1, k=k)
     checks.at_least(0, "0 gives equal weights.", alpha=alpha)
-    images, queries, index = _neighbors(query, gallery, k, progress)
+    images, queries, index = unit_neighbors(query, gallery, k, progress)
 
     def work(start: Size, stop: Size) -> tuple[tf.Tensor]:
         near = tf.gather(images, index[start:stop])  # (b, k, d)
@@ -53,7 +68,28 @@ def query_expansion(
 def alpha_query_expansion(
     query: Any, gallery: Any, progress: Progress | None = None, k: int = 10, alpha: float = 3.0
 ) -> Rows:
-    """`query_expansion` with α = 3."""
+    """`query_expansion` with α = 3, so that nearer images have larger weights.
+
+    Args:
+        query: features (q, d).
+        gallery: features (g, d).
+        progress: as in `query_expansion`.
+        k: number of images that are averaged, the image included.
+        alpha: exponent of the weights.
+
+    Returns:
+        Distances (q, g): a float32 array, or a tensor inside a tf.function.
+
+    Raises:
+        InputError: features that are not finite 2-D arrays of one width, or numbers out of range.
+
+    Example:
+        >>> query, gallery = [[1.0, 0.0]], [[0.8, 0.6], [0.6, 0.8], [0.6, -0.8]]
+        >>> print(alpha_query_expansion(query, gallery, k=2)[0].round(2))
+        [0.31 0.33 0.9 ]
+
+    Source: Radenović et al., TPAMI 2019, arXiv:1711.02512.
+    """
     return query_expansion.rows(query, gallery, progress, k, alpha)
 
 
@@ -68,10 +104,30 @@ def ecn(
     `t + t q` in all. A mean of exactly 0 (no shared neighbors) is replaced by the cosine distance,
     which is greater, as in the authors' code.
 
+    Args:
+        query: features (q, d).
+        gallery: features (g, d).
+        progress: called with the number of images done and of all during the neighbor search.
+        k: length of the compared lists of neighbors.
+        t: number of nearest images that are expanded.
+        q: number of images nearest to each of these.
+
+    Returns:
+        Distances (q, g): a float32 array, or a tensor inside a tf.function.
+
+    Raises:
+        InputError: features that are not finite 2-D arrays of one width, numbers out of range, or
+            one image in all.
+
+    Example:
+        >>> query, gallery = [[1.0, 0.0]], [[0.8, 0.6], [0.6, 0.8], [0.6, -0.8]]
+        >>> ecn(query, gallery, k=2, t=1, q=1)[0].argsort().tolist()
+        [0, 1, 2]
+
     Source: Sarfraz et al., CVPR 2018, arXiv:1711.10378.
     """
     checks.whole(1, k=k, t=t, q=q)
-    images, queries, index = _neighbors(query, gallery, max(k, t + 1, q + 1), progress)
+    images, queries, index = unit_neighbors(query, gallery, max(k, t + 1, q + 1), progress)
     count = length(images, 0)
     if isinstance(count, int) and count < 2:
         raise InputError("Re-ranking by ecn requires at least two images, got one.")
@@ -113,16 +169,36 @@ def gnn(
     A is 1 at the k1 nearest by cosine, the image included. In each round `A ← A + Aᵀ`, then
     `A_i ← Σ_j cos²(i, j) A_j` over the k2 nearest, and rows are brought to length 1.
 
+    Args:
+        query: features (q, d).
+        gallery: features (g, d).
+        progress: called with the number of images done and of all during the neighbor search.
+        k1: number of neighbors in A.
+        k2: number of neighbors in the sum of each round.
+        rounds: number of rounds.
+        lambda_value: λ, the weight of the original cosine, from 0 to 1.
+
+    Returns:
+        Distances (q, g): a float32 array, or a tensor inside a tf.function.
+
+    Raises:
+        InputError: features that are not finite 2-D arrays of one width, or numbers out of range.
+
+    Example:
+        >>> query, gallery = [[1.0, 0.0]], [[0.8, 0.6], [0.6, 0.8], [0.6, -0.8]]
+        >>> print(gnn(query, gallery, k1=3, k2=2)[0].round(2))
+        [0.06 0.12 0.18]
+
     Source: Zhang et al., 2020, arXiv:2012.07620.
     """
     checks.whole(1, k1=k1, k2=k2)
     checks.whole(0, rounds=rounds)
     checks.within("[0, 1]", lambda_value=lambda_value)
-    images, queries, index = _neighbors(query, gallery, max(k1, k2), progress)
+    images, queries, index = unit_neighbors(query, gallery, max(k1, k2), progress)
     count = length(images, 0)
     lists, near = index[:, :k1], index[:, :k2]
     a = sparse.lists(lists, tf.ones_like(lists, tf.float32), count)
-    squares = _cosines_of(images, near) ** 2
+    squares = cosines_of(images, near) ** 2
     # S (A + Aᵀ) = [S S] · (A above Aᵀ)
     twice = tf.concat([near, near + count], axis=1), tf.concat([squares, squares], axis=1)
     s = sparse.lists(*twice, 2 * count)
@@ -155,73 +231,7 @@ def _unit_rows(a: sparse.Matrix, count: Size) -> sparse.Matrix:
     return sparse.matrix(row, own.column, value, tf.stack([count, count]))
 
 
-@inputs.reranker
-def diffusion(
-    query: Any,
-    gallery: Any,
-    progress: Progress | None = None,
-    k: int = 50,
-    gamma: float = 3.0,
-    alpha: float = 0.99,
-    iterations: int = 20,
-) -> Rows:
-    """`−F_gq` with `F = (I − α S)⁻¹`, the similarity that has spread over the graph from q.
-
-    `S = D^(−½) A D^(−½)`; A is `max(cos, 0)^γ` between images that are among each other's k
-    nearest, the image itself not counted, and D the sums of its rows. The system is solved by so
-    many conjugate gradient steps for each query, on all images.
-
-    Source: Iscen et al., CVPR 2017, arXiv:1611.05113; Yang et al., AAAI 2019, arXiv:1811.10907.
-    """
-    from scipy.sparse import csr_matrix
-
-    checks.whole(1, k=k, iterations=iterations)
-    checks.within("(0, 1)", "0.99 is usual.", alpha=alpha)
-    checks.at_least(0, "3 is usual.", gamma=gamma)
-    if not tf.executing_eagerly():
-        raise InputError("Diffusion uses SciPy. Call it outside of a tf.function.")
-    images, queries, index = _neighbors(query, gallery, k + 1, progress)
-    count = len(images)
-    near = index[:, 1:]
-    cosines = _cosines_of(images, near).numpy()
-    begin = np.arange(count + 1) * near.shape[1]
-    weights = (np.maximum(cosines, 0) ** gamma).ravel()
-    a = csr_matrix((weights, near.numpy().ravel(), begin), shape=(count, count))
-    a = a.minimum(a.T)  # 0 unless each has the other: cosines are the same both ways
-    root = 1 / np.sqrt(np.asarray(a.sum(axis=1)).ravel() + 1e-12)
-    s = a.multiply(root[:, None]).multiply(root).tocsr()
-
-    def rows(start: int, stop: int) -> np.ndarray:
-        sources = np.zeros((count, stop - start))
-        sources[np.arange(start, stop), np.arange(stop - start)] = 1
-        spread = _conjugate_gradients(s, alpha, sources, iterations)
-        return np.array(-spread[queries:].T, np.float32)
-
-    return Rows((queries, count - queries), rows)
-
-
-def _conjugate_gradients(s: Any, alpha: float, b: np.ndarray, iterations: int) -> np.ndarray:
-    """Solve `(I − α S) X = B` for all columns (n, m) at once."""
-    x = np.zeros_like(b)
-    residual = b.copy()
-    direction = residual.copy()
-    norms = np.einsum("nm,nm->m", residual, residual)
-    for _ in range(iterations):
-        open_ = norms > SOLVED
-        if not open_.any():
-            break
-        image = direction - alpha * (s @ direction)
-        curvature = np.einsum("nm,nm->m", direction, image)
-        step = np.where(open_, norms / np.where(open_, curvature, 1), 0)
-        x += step * direction
-        residual -= step * image
-        new = np.einsum("nm,nm->m", residual, residual)
-        direction = residual + np.where(open_, new / np.where(open_, norms, 1), 0) * direction
-        norms = new
-    return x
-
-
-def _neighbors(
+def unit_neighbors(
     query: Any, gallery: Any, k: int, progress: Progress | None
 ) -> tuple[tf.Tensor, Size, tf.Tensor]:
     """Return all features at length 1, the number of queries, and the k nearest to each."""
@@ -230,7 +240,7 @@ def _neighbors(
     return images, queries, nearest(FeatureDistances(images), k, progress).index
 
 
-def _cosines_of(images: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+def cosines_of(images: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
     """Return cosines (n, k) of each image to the images of its row."""
 
     def work(start: Size, stop: Size) -> tuple[tf.Tensor]:

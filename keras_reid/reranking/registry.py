@@ -14,7 +14,7 @@ METHODS = {
     "alpha_query_expansion": "keras_reid.reranking.neighbor_graphs:alpha_query_expansion",
     "ecn": "keras_reid.reranking.neighbor_graphs:ecn",
     "gnn": "keras_reid.reranking.neighbor_graphs:gnn",
-    "diffusion": "keras_reid.reranking.neighbor_graphs:diffusion",
+    "diffusion": "keras_reid.reranking.spreading:diffusion",
 }
 ALIASES = {"aqe": "average_query_expansion", "alpha_qe": "alpha_query_expansion"}  # of flags
 NOT_IN_GRAPH = ("diffusion",)

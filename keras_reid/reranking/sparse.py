@@ -9,12 +9,18 @@ Matrix = Any  # a variant tensor that holds compressed sparse rows
 raw = tf.raw_ops
 
 
+PLACE, VALUE = tf.TensorSpec([None], tf.int32), tf.TensorSpec([None], tf.float32)
+
+
 class CsrRows(NamedTuple):
     """Compressed sparse rows: `column` and `value` of row i are at `begin[i]` to `begin[i + 1]`."""
 
     begin: tf.Tensor
     column: tf.Tensor
     value: tf.Tensor
+
+
+ROWS = CsrRows(PLACE, PLACE, VALUE)
 
 
 def matrix(row: tf.Tensor, column: tf.Tensor, value: tf.Tensor, shape: tf.Tensor) -> Matrix:
@@ -30,21 +36,21 @@ def product(a: Matrix, b: Matrix) -> Matrix:
     return raw.SparseMatrixSparseMatMul(a=a, b=b, type=tf.float32)
 
 
-def elements(
-    index: tf.Tensor, chosen: tf.Tensor, columns: Any, value: tf.Tensor | float = 1.0
-) -> Matrix:
-    """`value[i, a]` in row i at the columns `index[i, a]`, ascending, that are chosen."""
-    row = tf.cast(tf.where(chosen)[:, 0], tf.int32)
-    value = tf.boolean_mask(tf.broadcast_to(value, tf.shape(index)), chosen)
+def elements(index: tf.Tensor, chosen: tf.Tensor, columns: Any) -> Matrix:
+    """Return 1 in row i at the columns `index[i, a]`, ascending, that are chosen."""
+    place = tf.where(chosen)
+    row, column = tf.cast(place[:, 0], tf.int32), tf.gather_nd(index, place)
     shape = tf.stack([tf.shape(index)[0], columns])
-    return matrix(row, tf.boolean_mask(index, chosen), value, shape)
+    return matrix(row, column, tf.ones_like(row, tf.float32), shape)
 
 
 def lists(index: tf.Tensor, value: tf.Tensor, columns: Any) -> Matrix:
     """`value[i, a]` in row i at the column `index[i, a]`, each column once a row: (n, columns)."""
     order = tf.argsort(index, axis=1)
     index, value = (tf.gather(both, order, batch_dims=1) for both in (index, value))
-    return elements(index, tf.ones_like(index, tf.bool), columns, value)
+    count, width = tf.unstack(tf.shape(index))
+    row, shape = tf.repeat(tf.range(count), width), tf.stack([count, columns])
+    return matrix(row, tf.reshape(index, [-1]), tf.reshape(value, [-1]), shape)
 
 
 def whole(a: CsrRows, columns: Any) -> Matrix:

@@ -125,7 +125,7 @@ def test_load_features_matlab_own_names_are_read(tmp_path):
         (
             as_layumi(query_label=[np.inf] * 15),
             "query",
-            r"identity as integers .*\(15,\), got float64",
+            r"identity` must be integers .*\(15,\), got float64",
         ),
     ],
 )

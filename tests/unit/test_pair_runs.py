@@ -88,7 +88,7 @@ def test_validation_pairs_cross_cameras_without_distractors() -> None:
 
 
 def test_pair_evaluation_without_genuine_pairs_raises() -> None:
-    with pytest.raises(InputError, match="0 of one and 2 of two"):
+    with pytest.raises(InputError, match="of one person and of two, got 0 and 2"):
         PairEvaluation(images("ab", "11"), images("ab", "11"))
 
 
