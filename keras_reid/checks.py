@@ -11,7 +11,7 @@ import numpy as np
 from keras_reid.errors import InputError, Shown, invalid
 
 
-def one_of(choices: Iterable[str], fix: str = "", **values: Any) -> None:
+def one_of(choices: Iterable[Any], fix: str = "", **values: Any) -> None:
     """Raise unless every value is among the choices.
 
     Args:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+StrPath = str | os.PathLike[str]
 RUNS = re.compile("([^0-9]*)([0-9]*)")  # characters, then digits
 
 

@@ -36,4 +36,3 @@ from .validation import decodable as decodable
 from .validation import readable as readable
 from .validation import unfit as unfit
 from .video import Video as Video
-from .writing import write as write

@@ -13,6 +13,7 @@ from keras_reid import checks
 from keras_reid.data.images import PersonImages, name_some
 from keras_reid.errors import InputError, Shown, invalid, invalid_file
 from keras_reid.io import read_matlab, read_table
+from keras_reid.io.reading import reading
 from keras_reid.names import expanded, normalized
 
 ATTRIBUTES = "attributes"  # the column of the images
@@ -151,14 +152,11 @@ def read_attributes(path: str | os.PathLike[str]) -> AttributeTable:
 def _of_csv(file: Path) -> dict[str, Any]:
     header, lines = read_table(file, ("identity",), ("age",))
     columns: dict[str, list[Any]] = {name: [] for name in header}
+    rule, fix = "have attributes 1 and 2, or 0 and 1", "Write −1 or nothing for unknown."
     for number, values in lines:
-        for name, text in values.items():
-            try:
+        with reading(f"{file}, line {number}", rule, fix):
+            for name, text in values.items():
                 columns[name].append(text if name == "identity" else float(text or UNKNOWN))
-            except ValueError:
-                place, rule = f"{file}, line {number}", "have attributes 1 and 2, or 0 and 1"
-                fix = "Write −1 or nothing for unknown."
-                raise invalid_file(place, rule, f"{name}={text!r}", fix) from None
     return {name: np.array(values) for name, values in columns.items()}
 
 
@@ -168,17 +166,13 @@ def _of_mat(file: Path) -> dict[str, Any]:
         _, part, name = f"//{place}".rsplit("/", 2)
         if part in ("train", "test"):
             parts.setdefault(name, []).append(np.atleast_1d(value).ravel())
-    try:
+    rule = "have the structures train and test with image_index, as market_attribute.mat"
+    with reading(file, rule, "Download it again, or use a CSV file.", (KeyError, ValueError)):
         columns = {name: np.concatenate(values) for name, values in parts.items()}
         identity = columns.pop("image_index").astype(str)
-        values = {name: np.asarray(value, np.float64) for name, value in columns.items()}
-        if any(len(value) != len(identity) for value in values.values()):
-            raise ValueError("columns of several lengths")
-    except (KeyError, ValueError) as error:
-        rule = "have the structures train and test with image_index, as market_attribute.mat"
-        fix = "Download it again, or use a CSV file."
-        raise invalid_file(file, rule, str(error)[:120], fix) from error
-    return {"identity": identity, **values}
+        rows = np.stack([np.asarray(values, np.float64) for values in columns.values()])
+        np.broadcast_shapes(rows.shape[1:], identity.shape)
+    return {"identity": identity, **dict(zip(columns, rows, strict=True))}
 
 
 def _categories(name: str, codes: np.ndarray, yes: int, file: Path) -> dict[str, np.ndarray]:

@@ -12,7 +12,7 @@ from keras_reid.data.cache import Cache, load_rows
 from keras_reid.data.images import PersonImages
 from keras_reid.data.pipeline import AHEAD, check_cameras, mapped, pk_stream, step_seed
 from keras_reid.data.validation import readable
-from keras_reid.errors import Shown, counted, invalid
+from keras_reid.errors import invalid
 
 
 def pk_clips(
@@ -130,8 +130,7 @@ def clip_batches(
 
 
 def _check(images: PersonImages, frames: int) -> None:
+    checks.at_least(1, "Check the split.", images=len(images))
     checks.at_least(1, frames=frames)
-    if not images.has_tracklets or not len(images):
-        received = Shown(f"{counted(len(images), 'image')} without tracklets")
-        fix = "See keras_reid.data.tracklets."
-        raise invalid("images", "images of tracklets", received, fix)
+    if not images.has_tracklets:
+        raise invalid("images", "images of tracklets", images, "See keras_reid.data.tracklets.")

@@ -11,7 +11,7 @@ from keras_reid.data.mot import UNLABELED, read_mot
 from keras_reid.data.readers.layouts import of_tracks
 from keras_reid.data.video import Video
 from keras_reid.errors import invalid_file
-from keras_reid.io import check_new_folder, new_folder
+from keras_reid.io import new_folder
 from keras_reid.names import expanded
 
 
@@ -39,7 +39,6 @@ def cut_tracklets(
     boxes.check_identities()
     digits = max(4, len(str(boxes.frame.max())))
     target = expanded(out).absolute()
-    check_new_folder(target)
     frames: dict[int, list[Path]] = {}
     number = 0
     with new_folder(target) as staged:

@@ -7,7 +7,7 @@ import numpy as np
 
 from keras_reid import checks
 from keras_reid.data.images import TRACKLET, PersonImages, ReidDataset, joined
-from keras_reid.errors import Shown, invalid
+from keras_reid.errors import invalid
 from keras_reid.names import natural
 
 # Sequence (or track) and frame in the names of Market-1501, MARS and DukeMTMC.
@@ -33,9 +33,9 @@ def tracklets(images: PersonImages, gap: int | None = None) -> PersonImages:
     Raises:
         InputError: no images, images without cameras, or a gap below 1.
     """
-    if images.camera is None or not len(images):
-        received = Shown("no images" if images.camera is not None else "images without cameras")
-        raise invalid("images", "one image or more with cameras", received)
+    checks.at_least(1, images=len(images))
+    if images.camera is None:
+        raise invalid("images", "images with cameras", images)
     if gap is not None:
         checks.at_least(1, gap=gap)
     identity, camera = images.identity.tolist(), images.camera.tolist()

@@ -17,8 +17,9 @@ from PIL import Image
 
 from keras_reid import checks
 from keras_reid.data.images import PersonImages
-from keras_reid.errors import InputError, counted, first_line, invalid, invalid_file
+from keras_reid.errors import InputError, counted, invalid, invalid_file
 from keras_reid.io import content_digest, read_table, replaced_file, write_table
+from keras_reid.io.reading import reading
 from keras_reid.names import expanded, normalized
 from keras_reid.pixels import decode, upright_size
 from keras_reid.skeletons import COCO, KEYPOINTS, SKELETONS, Skeleton
@@ -93,13 +94,10 @@ def interpreter(path: str | os.PathLike[str], role: str, threads: int | None = N
         InputError: LiteRT is not installed, or the file is missing or broken.
     """
     module = checks.installed("ai_edge_litert.interpreter", "litert")
-    path = expanded(path)
-    try:
-        net = module.Interpreter(str(path), num_threads=threads or os.cpu_count())
+    rule, fix = f"be {role} for LiteRT", "Check the path, or download it again."
+    with reading(path, rule, fix, (ValueError, RuntimeError)):
+        net = module.Interpreter(str(expanded(path)), num_threads=threads or os.cpu_count())
         net.allocate_tensors()
-    except (ValueError, RuntimeError) as error:
-        reason = f"'{first_line(error)}'" if path.is_file() else "no file"
-        raise invalid_file(path, f"be {role} for LiteRT", reason, "Check the path.") from error
     return net
 
 
@@ -245,11 +243,8 @@ def read_points(table: Path) -> tuple[Skeleton, dict[str, np.ndarray], dict[str,
     skeleton = _skeleton(header, table)
     rows, digests = {}, {}
     for number, values in lines:
-        try:
+        with reading(f"{table}, line {number}", "have numbers after the file", "Correct the line."):
             points = [_point(name, values) for name in skeleton.names]
-        except ValueError as error:
-            place, rule = f"{table}, line {number}", "have numbers after the file"
-            raise invalid_file(place, rule, error, "Correct the line.") from error
         rows[values["file"]] = np.array(points)
         if values.get("digest"):
             digests[values["file"]] = values["digest"]

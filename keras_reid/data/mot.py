@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from keras_reid.errors import Shown, counted, invalid, invalid_file
+from keras_reid.errors import Shown, counted, invalid
 from keras_reid.io import new_file, read_text
+from keras_reid.io.reading import reading
 from keras_reid.names import expanded
 
 UNLABELED = -1  # identity, and class
@@ -22,6 +23,10 @@ MOST = 10**9
 WITH_CLASS = (8, 9)  # numbers of columns
 PERSON = 1  # class of a pedestrian
 CLASSES = range(1, 14)  # of MOT16, MOT17 and MOT20
+RULE = (
+    "be frame,identity,x,y,width,height,confidence,… with whole frames from 1, whole identities, "
+    "sizes above 0, and a class from 1 to 13"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,21 +102,15 @@ def read_mot(table: str | os.PathLike[str]) -> Boxes:
     for number, line in enumerate(read_text(file).splitlines(), start=1):
         if not line.strip():
             continue
-        try:
+        with reading(f"{file}, line {number}", RULE, f"Numbers end at {MOST:,}."):
             values = [float(text) for text in _texts(line)]
             frame, identity, x, y, width, height = values[:6]
-            counts = frame.is_integer() and identity.is_integer()
-            if not all(abs(value) <= MOST for value in values) or not counts:
-                raise ValueError("not whole, not finite or too large")
-            if frame < 1 or min(width, height) <= 0:
-                raise ValueError("not positive")
             category = values[7] if len(values) in WITH_CLASS else PERSON
-            if category not in CLASSES and category != UNLABELED:
-                raise ValueError(f"class {category:g} is not in 1 to 13")
-        except ValueError as error:
-            place, fix = f"{file}, line {number}", f"Frames begin at 1; numbers end at {MOST:,}."
-            rule, received = "be frame,identity,x,y,width,height,confidence,…", f"{line[:80]!r}"
-            raise invalid_file(place, rule, f"{received} ({error})", fix) from None
+            whole = frame.is_integer() and identity.is_integer()
+            positive = frame >= 1 and min(width, height) > 0
+            finite = all(abs(value) <= MOST for value in values)
+            if not (whole and positive and finite and category in (UNLABELED, *CLASSES)):
+                raise ValueError(line[:80])
         confidence = values[6] if len(values) > 6 else 1.0
         rows.append((frame, identity, x - 1, y - 1, width, height, confidence, category))
     columns = np.array(sorted(rows, key=lambda row: row[0]), np.float64).reshape(-1, 8)

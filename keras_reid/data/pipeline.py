@@ -237,8 +237,7 @@ def _change(images: PersonImages, augment: str | Augmentation) -> Callable[..., 
 
 
 def _check(images: PersonImages, image_size: tuple[int, int]) -> None:
-    if not len(images):
-        raise invalid("images", "one image or more", Shown("none"), "Check the split.")
+    checks.at_least(1, "Check the split.", images=len(images))
     if len(image_size) != 2 or min(image_size) < 1:
         raise invalid("image_size", "(height, width) in pixels", image_size, "(256, 128) is usual.")
 

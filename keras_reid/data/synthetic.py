@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from keras_reid import checks
 from keras_reid.data.keypoints import in_pixels, write_points
 from keras_reid.data.pedestrians import ATTRIBUTES, Figure, Person, dim
-from keras_reid.errors import InputError, Shown, invalid, invalid_file
+from keras_reid.errors import InputError, Shown, invalid
 from keras_reid.io import new_folder, read_json, write_table
 from keras_reid.names import expanded
 from keras_reid.skeletons import COCO
@@ -220,12 +220,9 @@ def _fill(folder: Path, parameters: dict[str, Any]) -> None:
 
 
 def exists(root: Path, parameters: dict[str, Any]) -> bool:
-    """Return whether `root` contains this data set; raise if it contains something else."""
-    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
-        return False
+    """Return whether `root` contains this data set; raise if it contains another one."""
     if not (root / RECORD).is_file():
-        rule = "be a new folder or a synthetic data set"
-        raise invalid_file(root, rule, f"no {RECORD}", "Choose another folder.")
+        return False
     record = read_json(root / RECORD, {}, "Choose another folder.")
     for name, value in parameters.items():
         if record.get(name) != value:

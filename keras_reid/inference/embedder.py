@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_reid import checks
 from keras_reid.errors import InputError, Shown, invalid
 from keras_reid.evaluation.calibration import MatchCalibration
 from keras_reid.inference.sources import Source
@@ -118,39 +119,29 @@ class Embedder(ABC):
         from keras_reid.data import PersonImages, clip_batches, image_batches
         from keras_reid.data.inputs import pixel_batches, single_images
 
+        self._check_columns(images)
         if not isinstance(images, PersonImages):
-            if self.inputs != {"images"}:
-                column = "tracklets" if self.takes_clips else ", ".join(self.inputs - {"images"})
-                raise InputError(
-                    f"`images` must be keras_reid.data.PersonImages with {column} for this model, "
-                    f"got {type(images).__name__}."
-                )
             images = single_images(images)
             batches = pixel_batches(images, batch_size, self.image_size)
             return self(reported(batches, len(images), progress))
         size, batch_size = self.image_size, min(batch_size, len(images))
         if not self.takes_clips:
-            self._check_columns(images)
             batches = image_batches(images, batch_size, size)
             each = self(reported(batches, len(images), progress))
             return tracklet_means(each, images.owner) if images.has_tracklets else each
-        if not images.has_tracklets:
-            received = Shown(f"{len(images)} images")
-            raise invalid("images", "tracklets for a model of tracklets", received)
         counts = -(-np.bincount(images.owner) // frames)
         batches = clip_batches(images, frames, max(1, batch_size // frames), size)
         clips = self(reported(batches, int(counts.sum()), progress))
         return tracklet_means(clips, np.repeat(np.arange(len(counts)), counts))
 
     def _check_columns(self, images: Any) -> None:
-        missing = sorted(self.inputs - {"images", *images.columns})
+        """Raise unless the images have the columns of the inputs besides the pixels."""
+        needed = {"tracklet"} if self.takes_clips else self.inputs - {"images"}
+        missing = sorted(needed - {*getattr(images, "columns", ())})
         if missing:
-            raise InputError(
-                f"`images` must have {', '.join(missing)} for {self.source}, got "
-                f"{', '.join(images.columns) or 'images alone'}. Give --{missing[0]}, or another "
-                "model.",
-                missing[0],
-            )
+            rule = f"keras_reid.data.PersonImages with the columns {', '.join(missing)}"
+            received = Shown(f"{type(images).__name__} without")
+            raise invalid("images", f"{rule} for {self.source}", received, "Add them.")
 
     def __call__(self, batches: Iterable[Any]) -> Any:
         """Return the embeddings of all batches, for example of `keras_reid.data.image_batches`.
@@ -189,7 +180,6 @@ def joined(
     Raises:
         InputError: no batches.
     """
-    if not parts:
-        raise InputError("`images` must have at least one image, got none.", "images")
+    checks.at_least(1, images=len(parts))
     joint = {name: np.concatenate([part[name] for part in parts]) for name in outputs}
     return joint["embedding"] if tuple(outputs) == ONLY_EMBEDDING else joint

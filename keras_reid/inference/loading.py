@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from keras_reid import checks, models
-from keras_reid.errors import InputError, first_line, invalid
+from keras_reid.errors import InputError
 from keras_reid.inference.embedder import ONLY_EMBEDDING, Embedder
 from keras_reid.inference.sources import Source
+from keras_reid.io.reading import reading
 
 if TYPE_CHECKING:
     import keras
@@ -133,9 +134,7 @@ def _of_files(source: Source, runtime: str, settings: Mapping[str, Any]) -> Embe
 
             _check_runtime(runtime, ("saved_model",))
             return SavedModelEmbedder(source, metadata)
-        if metadata.format not in SUFFIXES:
-            rule = f"saved_model, {', '.join(SUFFIXES)} in {source}"
-            raise invalid("format", rule, metadata.format, "Load it with a newer keras_reid.")
+        checks.one_of(SUFFIXES, "Load it with a newer keras_reid.", format=metadata.format)
         file = source.path / f"model{SUFFIXES[metadata.format]}"
     from keras_reid.inference.network import NetworkEmbedder
     from keras_reid.inference.runtimes import OPENERS
@@ -143,15 +142,9 @@ def _of_files(source: Source, runtime: str, settings: Mapping[str, Any]) -> Embe
     choices = RUNTIMES[file.suffix]
     _check_runtime(runtime, choices)
     name = choices[0] if runtime == "auto" else runtime
-    try:
+    rule = f"be a complete model with one input for {name}"
+    with reading(source, rule, "Export it again.", Exception):
         network = OPENERS[name](file)
-    except InputError:
-        raise
-    except Exception as error:
-        raise InputError(
-            f"{source} must be a complete model with one input for {name}, but it cannot be loaded "
-            f"({first_line(error)}). Export it again."
-        ) from error
     return NetworkEmbedder(source, file, network, metadata, settings)
 
 

@@ -6,7 +6,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keras_reid.errors import InputError, Shown, invalid
+from keras_reid import checks
+from keras_reid.errors import Shown, invalid
 from keras_reid.evaluation.calibration import MatchCalibration
 from keras_reid.inference.metadata import FILE, Metadata
 from keras_reid.inference.runs import TrainedRun
@@ -52,12 +53,11 @@ class Source:
         path = expanded(name)
         if path.is_dir():
             return cls(_kind_of_folder(path), str(path))
-        if not path.is_file():
-            raise InputError(f"`model` must be {KINDS}, but {path} not found.", "model")
+        if not path.is_file() or path.suffix not in (".keras", *NETWORKS):
+            received = path if path.is_file() else f"{path}, which does not exist"
+            raise invalid("model", KINDS, Shown(received))
         if path.suffix == ".keras":
             return cls("keras", str(path))
-        if path.suffix not in NETWORKS:
-            raise invalid("model", KINDS, Shown(path))
         if (path.parent / FILE).is_file():
             return cls("export", str(path.parent))
         return cls("network", str(path))
@@ -123,8 +123,7 @@ class Source:
         """
         if self.run is not None:
             return self.run.load_model(member)
-        if member != "1":
-            raise invalid("member", "1, because only runs have several", member)
+        checks.one_of(("1",), "Only runs have several members.", member=member)
         if self.kind == "pretrained":
             return pretrained(self.name)
         if self.kind == "keras":

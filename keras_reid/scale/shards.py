@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from keras_reid import checks
-from keras_reid.errors import InputError, Shown, first_line, invalid, invalid_file
+from keras_reid.errors import InputError, Shown, invalid, invalid_file
 from keras_reid.evaluation import StoredFeatures
 from keras_reid.io import (
     Busy,
@@ -24,6 +24,7 @@ from keras_reid.io import (
     read_json,
     replaced_file,
 )
+from keras_reid.io.reading import reading
 from keras_reid.names import expanded, normalized
 from keras_reid.scale.listing import ImageEntry
 
@@ -71,8 +72,6 @@ class Shards:
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = expanded(folder)
         fix = "Embed the images (keras_reid.scale.embed)."
-        if not self.holds(folder):
-            raise invalid_file(self.folder, f"hold {ABOUT}", "no such file", fix)
         self.about = read_json(self.folder / ABOUT, {"fingerprint": str}, fix)
         metadata = self._listing().metadata
         self.count = metadata.num_row_groups
@@ -196,8 +195,7 @@ class Shards:
         Raises:
             InputError: shards are missing, or no images are listed.
         """
-        if not len(self):
-            raise invalid_file(self.folder, "have images", "none", "Add some, and embed again.")
+        checks.at_least(1, "Add some, and embed again.", images=len(self))
         file = self.folder / MAPPED
         if not file.exists():
             self._write_mapped(file)
@@ -330,20 +328,17 @@ def _updated(
 
 def _same(shards: Shards, about: Mapping[str, Any]) -> Shards:
     for name, value in about.items():
-        if shards.about.get(name) != value:
-            rule = f"{shards.about.get(name)!r} as in {shards.folder}"
-            raise invalid(name, rule, value, "Choose another folder.")
+        fix = f"{shards.folder} has this value. Choose another folder."
+        checks.one_of([shards.about.get(name)], fix, **{name: value})
     return shards
 
 
 def _parquet(file: Path, function: str, **options: Any) -> Any:
     """Return the result of a function of `pyarrow.parquet` that reads a file."""
     arrow = _arrow()
-    try:
+    fix = "Remove it, and embed the images again."
+    with reading(file, "be a Parquet file", fix, (OSError, arrow.ArrowException)):
         return getattr(arrow.parquet, function)(file, **options)
-    except (OSError, arrow.ArrowException) as error:
-        fix = "Remove it, and embed the images again."
-        raise invalid_file(file, "be a Parquet file", f"'{first_line(error)}'", fix) from error
 
 
 def _arrow() -> Any:
