@@ -1880,7 +1880,7 @@ BREAKS = (
     ),
     Break(
         "shards are extended with other settings",
-        "keras_reid/scale/shards.py",
+        "keras_reid/scale/creation.py",
         "checks.one_of([shards.about.get(name)], fix, **{name: value})",
         "pass",
         "unit/test_scale.py::test_embed_invalid_input_raises",

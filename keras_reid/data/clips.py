@@ -1,6 +1,6 @@
 """Batches of clips: frames of a tracklet, padded to one length, with a mask."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from keras_reid.data.validation import readable
 from keras_reid.errors import invalid
 
 
+# The options of a stream are arguments, as in tf.data and Keras.
 def pk_clips(
     images: PersonImages,
     num_identities_per_batch: int = 8,
@@ -52,38 +53,45 @@ def pk_clips(
     check_cameras(images, camera_balanced)
     change = augmentation(augment)
     images = readable(images)
+    groups = (num_identities_per_batch, num_instances, last)
+    each = images.per_tracklet()
+    labels, plan, tracklets = pk_stream(each, groups, seed, first_epoch, camera_balanced)
+    shape = (plan.batch_size, frames, *image_size, 3)
+    first_step = first_epoch * plan.batches
+    clips = tracklets.enumerate(first_step).map(_clips(images, shape[:2], seed))
+    load = load_rows(images, image_size, cache)
+    pixels = load(clips.map(lambda tracklets, rows: tf.reshape(rows, [-1])), shape[0] * frames)
+
+    def finish(step: tf.Tensor, element: Any) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
+        (_, pixels), (tracklets, _) = element
+        pixels = tf.ensure_shape(pixels, (shape[0] * frames, *image_size, 3))
+        changed = tf.reshape(change(pixels, step_seed(seed, step, 1)), shape)
+        batch = {name: tf.gather(column, tracklets) for name, column in labels.items()}
+        batch["frame_identity"] = tf.repeat(batch["identity"], frames)
+        return {"clips": changed, "mask": tf.ones(shape[:2], tf.bool)}, batch
+
+    return mapped(tf.data.Dataset.zip((pixels, clips)).enumerate(first_step), finish)
+
+
+def _clips(
+    images: PersonImages, shape: tuple[int, int], seed: int
+) -> Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
+    """Return a function of a step and tracklets (b,): the tracklets, and rows (b, t) of a clip."""
     tracklet_rows = images.tracklet_rows
     sizes = np.array([len(rows) for rows in tracklet_rows], np.int32)
     starts = (np.cumsum(sizes) - sizes).astype(np.int32)
     flat_rows = np.concatenate(tracklet_rows).astype(np.int32)
-    groups = (num_identities_per_batch, num_instances, last)
-    each = images.per_tracklet()
-    labels, plan, rows = pk_stream(each, groups, seed, first_epoch, camera_balanced)
-    count = plan.batch_size
-    first_step = first_epoch * plan.batches
+    frames = shape[1]
 
-    def choose(step: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        drawn = tf.random.stateless_uniform([count, frames], step_seed(seed, step, 0))
-        size = tf.gather(sizes, rows)[:, None]
+    def choose(step: tf.Tensor, tracklets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        drawn = tf.random.stateless_uniform(shape, step_seed(seed, step, 0))
+        size = tf.gather(sizes, tracklets)[:, None]
         number = tf.range(frames)[None]
         segment = (tf.cast(number, tf.float32) + drawn) * tf.cast(size, tf.float32) / frames
         own = tf.where(size >= frames, tf.minimum(tf.cast(segment, tf.int32), size - 1), number)
-        return rows, tf.gather(flat_rows, tf.gather(starts, rows)[:, None] + own % size)
+        return tracklets, tf.gather(flat_rows, tf.gather(starts, tracklets)[:, None] + own % size)
 
-    chosen = rows.enumerate(first_step).map(choose)
-    load = load_rows(images, image_size, cache)
-    pixels = load(chosen.map(lambda rows, flat: tf.reshape(flat, [-1])), count * frames)
-
-    def finish(step: tf.Tensor, element: Any) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
-        (_, pixels), (rows, _) = element
-        pixels = tf.ensure_shape(pixels, (count * frames, *image_size, 3))
-        changed = change(pixels, step_seed(seed, step, 1))
-        clips = tf.reshape(changed, (count, frames, *image_size, 3))
-        batch = {name: tf.gather(column, rows) for name, column in labels.items()}
-        batch["frame_identity"] = tf.repeat(batch["identity"], frames)
-        return {"clips": clips, "mask": tf.ones((count, frames), tf.bool)}, batch
-
-    return mapped(tf.data.Dataset.zip((pixels, chosen)).enumerate(first_step), finish)
+    return choose
 
 
 def clip_batches(

@@ -12,6 +12,7 @@ from keras_reid.data.pipeline import pk_batches
 from keras_reid.errors import Shown, invalid
 
 
+# The options of a stream are arguments, as in tf.data and Keras.
 def pair_batches(
     images: PersonImages,
     pairs: int = 32,

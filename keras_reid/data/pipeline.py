@@ -27,6 +27,7 @@ AHEAD = 4
 SERVICE_SECONDS = 10  # limit for the connection to a data service
 
 
+# The options of a stream are arguments, as in tf.data and Keras.
 def pk_batches(
     images: PersonImages,
     num_identities_per_batch: int = 16,

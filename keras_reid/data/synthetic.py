@@ -156,6 +156,7 @@ def expose(
     return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
 
 
+# Its arguments identify a data set; a class of them would have this one user.
 def generate(
     root: str | Path,
     train_identities: int = 100,

@@ -24,6 +24,7 @@ RUNTIMES: dict[str, tuple[str, ...]] = {
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "litert": ".tflite"}  # of the formats of exports
 
 
+# One function loads every kind of model; its options are the flags of the commands.
 def load(
     source: "str | os.PathLike[str] | Source | keras.Model" = "pretrained",
     runtime: str = "auto",

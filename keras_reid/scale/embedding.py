@@ -16,9 +16,10 @@ from keras_reid.errors import InputError, Shown, invalid
 from keras_reid.io import content_digest
 from keras_reid.names import expanded
 from keras_reid.saving import register
+from keras_reid.scale.creation import create
 from keras_reid.scale.listing import listed
 from keras_reid.scale.registry import ENGINES
-from keras_reid.scale.shards import Shards, create
+from keras_reid.scale.shards import Shards
 
 if TYPE_CHECKING:
     import keras
@@ -29,6 +30,7 @@ PAUSE = 2.0  # seconds to wait for other processes
 register()  # to unpickle the model of a `Worker` in another process
 
 
+# The options of a call are arguments, which commands and notebooks pass by name.
 def embed(
     images: str | os.PathLike[str] | Iterable[str],
     model: "keras.Model | str | os.PathLike[str] | inference.Source",

@@ -62,35 +62,17 @@ def export_ranker(
             rule = f"(g, {embedding_dim}), of the embedding size of the queries"
             raise invalid("gallery", rule, gallery.shape)
     options = checked_reranker(reranking, options)
-    signature = [
-        tf.TensorSpec((None, embedding_dim), tf.float32, name="query"),
-        tf.TensorSpec((None, embedding_dim), tf.float32, name="gallery"),
-        tf.TensorSpec((), tf.int32, name="k"),
-    ]
-
-    @tf.function(input_signature=signature)
-    def rank(query: tf.Tensor, gallery: tf.Tensor, k: tf.Tensor) -> dict[str, tf.Tensor]:
-        return _answer(*nearest_rows(query, gallery, k))
-
-    @tf.function(input_signature=signature)
-    def rerank(query: tf.Tensor, gallery: tf.Tensor, k: tf.Tensor) -> dict[str, tf.Tensor]:
-        distances = IN_GRAPH[reranking](query, gallery, **options)
-        count = tf.clip_by_value(k, 0, tf.shape(distances)[1])
-        values, indices = tf.math.top_k(-distances, count)
-        return _answer(indices, -values)
-
-    signatures = {"serving_default": rank, "rank": rank, "rerank": rerank}
     module = tf.Module()
+    signatures = _signatures(embedding_dim, reranking, options)
+    about = {"format": "saved_model", "embedding_dim": embedding_dim, "reranking": reranking}
     if gallery is not None:
         module.gallery = tf.Variable(gallery, trainable=False)
-        for name, among in (("rank_known", rank), ("rerank_known", rerank)):
-            signatures[name] = _among(module, among, signature[::2])
+        about["gallery_size"] = len(gallery)
+        for name in ("rank", "rerank"):
+            signatures[f"{name}_known"] = _among(module, signatures[name])
 
     def write(folder: Path) -> None:
         tf.saved_model.save(module, str(folder), signatures=signatures)
-        about = {"format": "saved_model", "embedding_dim": embedding_dim, "reranking": reranking}
-        if gallery is not None:
-            about["gallery_size"] = len(gallery)
         text = json.dumps({**about, **options}, indent=2)
         (folder / FILE).write_text(text + "\n", encoding="utf-8")
         random = np.random.default_rng(0).standard_normal((32, embedding_dim)).astype(np.float32)
@@ -105,10 +87,29 @@ def export_ranker(
     return new_version(directory, version, write)
 
 
-def _among(module: tf.Module, rank: Any, signature: list[tf.TensorSpec]) -> Any:
-    """Return `rank` with the gallery of the module."""
+def _signatures(embedding_dim: int, reranking: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the functions that take a gallery, by name."""
+    rows = (tf.TensorSpec((None, embedding_dim), tf.float32, name) for name in ("query", "gallery"))
+    signature = [*rows, tf.TensorSpec((), tf.int32, name="k")]
 
     @tf.function(input_signature=signature)
+    def rank(query: tf.Tensor, gallery: tf.Tensor, k: tf.Tensor) -> dict[str, tf.Tensor]:
+        return _answer(*nearest_rows(query, gallery, k))
+
+    @tf.function(input_signature=signature)
+    def rerank(query: tf.Tensor, gallery: tf.Tensor, k: tf.Tensor) -> dict[str, tf.Tensor]:
+        distances = IN_GRAPH[reranking](query, gallery, **options)
+        count = tf.clip_by_value(k, 0, tf.shape(distances)[1])
+        values, indices = tf.math.top_k(-distances, count)
+        return _answer(indices, -values)
+
+    return {"serving_default": rank, "rank": rank, "rerank": rerank}
+
+
+def _among(module: tf.Module, rank: Any) -> Any:
+    """Return `rank` with the gallery of the module."""
+
+    @tf.function(input_signature=rank.input_signature[::2])
     def stored(query: tf.Tensor, k: tf.Tensor) -> dict[str, tf.Tensor]:
         return rank(query, module.gallery, k)
 

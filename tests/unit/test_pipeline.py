@@ -246,7 +246,7 @@ def test_image_batches_invalid_arguments_raises(images, tmp_path):
         image_batches(images, 0, SIZE)
     with pytest.raises(InputError, match=r"`images` must be at least 1, got 0\. Check"):
         image_batches(images[:0], 4, SIZE)
-    with pytest.raises(InputError, match=r"uint8` must be writable, got '.+' for .*\.png"):
+    with pytest.raises(InputError, match=r"` must be writable, got '"):
         image_batches(images, 4, SIZE, cache=images.path[0])
 
 

@@ -397,7 +397,7 @@ def test_load_csv_cameras_are_names_or_numbers(tmp_path):
         ("path,identity,camera,path\na.jpg,1,1,b\n", "'path' occurs twice"),
         ("path,camera\na.jpg,1\n", "got path, camera. 'identity' is missing"),
         ("", "got none. 'path' is missing"),
-        ("path,identity,camera\n", r"people.csv` must list images, got none"),
+        ("path,identity,camera\n", r"people.csv` must hold images, got none"),
         ("path,identity,camera\na.jpg,1,1\nc.jpg,2\n", "must have 3 values, got 2 in line 3"),
         ("path,identity,camera\na.jpg,1,1,1\n", "must have 3 values, got 4 in line 2"),
         ("path,identity,camera\n,1,1\n", "line 2 has no path"),

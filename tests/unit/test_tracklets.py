@@ -479,7 +479,7 @@ def test_embedder_tracklet_is_mean_of_its_clips(shades):
     pooled = image_model.embed(shades)
     mean = frames[shades.owner == 3].mean(axis=0)
     np.testing.assert_allclose(pooled[3], mean / np.linalg.norm(mean), atol=1e-5)
-    with pytest.raises(InputError, match="must be tracklets for a model of tracklets"):
+    with pytest.raises(InputError, match="with the columns tracklet for"):
         embed.embed(shades.without(data.TRACKLET))
 
 
