@@ -59,7 +59,16 @@ def decode(source: Source) -> np.ndarray:
 
 
 def resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resize uint8 (h, w, 3) to `size` bilinearly, with antialiasing where it shrinks."""
+    """Resize uint8 (h, w, 3) bilinearly, with antialiasing where it shrinks.
+
+    Args:
+        pixels: uint8 (h, w, 3).
+        size: new (height, width) in pixels.
+
+    Example:
+        >>> resize(np.full((4, 4, 3), 9, np.uint8), (2, 1))[..., 0].tolist()
+        [[9], [9]]
+    """
     if pixels.shape[:2] == tuple(size):
         return pixels
     # In float, because Pillow rounds integers after each of the two directions.

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from keras_reid import checks
-from keras_reid.data.images import PersonImages, name_some
-from keras_reid.errors import InputError, Shown, invalid, invalid_file
+from keras_reid.data.images import PersonImages
+from keras_reid.errors import InputError, Shown, invalid, invalid_file, name_some
 from keras_reid.io import read_matlab, read_table
 from keras_reid.io.reading import reading
 from keras_reid.names import expanded, normalized
@@ -31,6 +31,9 @@ UNKNOWN = -1.0
 @dataclass(frozen=True)
 class AttributeSchema:
     """Names of attributes, and groups of attributes that exclude each other.
+
+    Args:
+        names: such as "hat" and "upred", kept in Unicode NFC.
 
     Raises:
         InputError: a name occurs twice, in one or two Unicode spellings.
@@ -70,8 +73,20 @@ class AttributeSchema:
 class AttributeTable:
     """Attributes of identities: `values[i, m]` is 1, 0 or −1 (unknown) for `identity[i]`.
 
+    Args:
+        schema: names of the m attributes.
+        identity: (n,) labels.
+        values: (n, m).
+
     Raises:
         InputError: two rows of one identity with different values.
+
+    Example:
+        >>> schema = AttributeSchema(("hat", "backpack"))
+        >>> table = AttributeTable(schema, np.array(["7"]), np.array([[1, 0]]))
+        >>> images = PersonImages(["a.jpg", "b.jpg"], [7, 8], None)
+        >>> table.label(images).columns["attributes"].tolist()
+        [[1.0, 0.0], [-1.0, -1.0]]
     """
 
     schema: AttributeSchema
@@ -115,7 +130,11 @@ class AttributeTable:
 
 
 def rates(images: PersonImages) -> np.ndarray:
-    """Return the fraction (m,) of the images with each attribute, without unknown values."""
+    """Return the fraction (m,) of the images with each attribute, without unknown values.
+
+    Args:
+        images: n images with the column "attributes" (n, m).
+    """
     values = images.columns[ATTRIBUTES]
     labeled = values >= 0
     return np.where(labeled, values, 0).sum(0) / np.maximum(1, labeled.sum(0))
@@ -129,6 +148,9 @@ def read_attributes(path: str | os.PathLike[str]) -> AttributeTable:
     age_teenager, age_adult and age_old. `market_attribute.mat` and `duke_attribute.mat` hold the
     same for the identities of train and test, which are read together (Lin et al., Improving Person
     Re-identification by Attribute and Identity Learning, arXiv:1703.07220).
+
+    Args:
+        path: `.csv` or `.mat` file.
 
     Raises:
         InputError: a missing or malformed file, with line or column; an attribute twice; an

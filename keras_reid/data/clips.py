@@ -37,10 +37,16 @@ def pk_clips(
 
     Args:
         images: n training images with a column "tracklet"; unreadable ones are named and left out.
-        num_identities_per_batch, num_instances: P and K; b = P·K.
-        frames: T.
-        image_size, augment, seed, first_epoch, last, cache, camera_balanced: see `pk_batches`;
-            each frame is augmented independently.
+        num_identities_per_batch: P, identities in a batch.
+        num_instances: K, tracklets of each identity; b = P·K.
+        frames: T, frames of a clip.
+        image_size: (h, w) in pixels.
+        augment: see `pk_batches`; each frame is augmented independently.
+        seed: of the sampling and of the augmentation.
+        first_epoch: first epoch of the stream.
+        last: "fill" or "drop", see `sampling.plan_epoch`.
+        cache: None, "memory" or a folder, see `pk_batches`.
+        camera_balanced: choose the tracklets of an identity from as many cameras as possible.
 
     Returns:
         Elements ({"clips": uint8 (b, t, h, w, 3), "mask": bool (b, t), all true}, {"identity":
@@ -107,7 +113,8 @@ def clip_batches(
         images: with a column "tracklet", readable.
         frames: T.
         batch_size: b; the last batch may be smaller.
-        image_size, cache: see `image_batches`.
+        image_size: (h, w) in pixels.
+        cache: None, "memory" or a folder, see `pk_batches`.
 
     Returns:
         Elements {"clips": uint8 (b, t, h, w, 3), "mask": bool (b, t)}; a tracklet of n frames has

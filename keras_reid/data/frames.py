@@ -27,6 +27,12 @@ def cut_tracklets(
     must be tracked first, see `keras_reid.tracking`. Boxes of other classes than pedestrians are
     left out.
 
+    Args:
+        video: source of a `keras_reid.data.Video`.
+        table: boxes with identities, see `keras_reid.data.mot.read_mot`.
+        out: new folder for the crops.
+        camera: number of the camera in the names.
+
     Raises:
         InputError: `out` is not empty; a malformed table, or one without identities; an identity
             twice in a frame; a box after the last frame.

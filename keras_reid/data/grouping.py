@@ -6,7 +6,8 @@ from itertools import pairwise
 import numpy as np
 
 from keras_reid import checks
-from keras_reid.data.images import TRACKLET, PersonImages, ReidDataset, joined
+from keras_reid.data.datasets import ReidDataset, joined
+from keras_reid.data.images import TRACKLET, PersonImages
 from keras_reid.errors import invalid
 from keras_reid.names import natural
 
@@ -32,6 +33,12 @@ def tracklets(images: PersonImages, gap: int | None = None) -> PersonImages:
 
     Raises:
         InputError: no images, images without cameras, or a gap below 1.
+
+    Example:
+        >>> names = [f"0002_c1s1_{frame:06d}_00.jpg" for frame in (101, 151, 376)]
+        >>> images = PersonImages(names, [2, 2, 2], [1, 1, 1])
+        >>> tracklets(images, gap=100).columns["tracklet"].tolist()
+        [0, 0, 1]
     """
     checks.at_least(1, images=len(images))
     if images.camera is None:
@@ -69,6 +76,10 @@ def tracklet_dataset(dataset: ReidDataset, gap: int | None = None) -> ReidDatase
     first of each identity and camera is a query, except distractors. The protocol "mars" excludes
     images of the same identity and camera, such as the query itself. A data set of tracklets is
     returned unchanged.
+
+    Args:
+        dataset: images with cameras.
+        gap: see `tracklets`.
 
     Raises:
         InputError: see `tracklets`.

@@ -104,6 +104,9 @@ def interpreter(path: str | os.PathLike[str], role: str, threads: int | None = N
 def estimator_of(source: str) -> PoseEstimator:
     """Return the `MoveNet` of `movenet:FILE.tflite`.
 
+    Args:
+        source: `movenet:` and the path of the file.
+
     Raises:
         InputError: another text, or see `MoveNet`.
     """
@@ -119,6 +122,10 @@ def read_keypoints(images: PersonImages, table: str | os.PathLike[str]) -> Perso
     The column `file` has the end of the path of an image, with or without folders, or its path
     relative to the folder of the table. Images without a row have hidden points; a warning counts
     these images.
+
+    Args:
+        images: n readable images.
+        table: CSV file, see the description of this module.
 
     Raises:
         InputError: the table is missing or malformed, or has no row for any of the images.

@@ -94,6 +94,9 @@ def read_mot(table: str | os.PathLike[str]) -> Boxes:
     Within a frame they keep the order of the file. Boxes of other classes than pedestrians (1) are
     in `Boxes.others`. A class of −1 means none.
 
+    Args:
+        table: the file.
+
     Raises:
         InputError: the file is missing, or a line does not have the format.
     """
@@ -128,7 +131,23 @@ def _texts(line: str) -> list[str]:
 
 
 def write_mot(boxes: Boxes, table: str | os.PathLike[str]) -> None:
-    """Write boxes to a new file; raise `InputError` if it exists."""
+    """Write boxes to a new file.
+
+    Args:
+        boxes: n boxes; those of `boxes.others` are left out.
+        table: the file, in the ten columns of MOT15.
+
+    Raises:
+        InputError: the file exists or cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> boxes = Boxes(np.array([1]), np.array([7]), np.array([[0, 0, 20, 50]]), np.ones(1))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_mot(boxes, f"{folder}/tracks.txt")
+        ...     print(read_text(f"{folder}/tracks.txt").strip())
+        1,7,1.00,1.00,20.00,50.00,1,-1,-1,-1
+    """
     columns = [boxes.frame, boxes.identity, np.add(boxes.box, (1, 1, 0, 0)), boxes.confidence]
     with new_file(table) as file:
         np.savetxt(file, np.column_stack(columns), "%d,%d,%.2f,%.2f,%.2f,%.2f,%.4g,-1,-1,-1")

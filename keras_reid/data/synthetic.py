@@ -84,7 +84,16 @@ def draw(
 ) -> np.ndarray:
     """Return an image of an identity, uint8 `(h, w, 3)`; the same arguments give the same image.
 
-    `identity` and `instance` count from 0, `camera` from 1; `size` is (height, width) in pixels.
+    Args:
+        identity: number of the person, from 0.
+        camera: number of the camera, from 1.
+        instance: number of the image, from 0.
+        seed: of all persons and cameras.
+        size: (height, width) in pixels.
+
+    Example:
+        >>> draw(identity=5, camera=1, instance=0, size=(64, 32)).shape
+        (64, 32, 3)
     """
     return render(identity, camera, instance, seed, size)[0]
 
@@ -95,6 +104,13 @@ def render(
     """Return the image of `draw`, and the body points (17, 3) of COCO, see `data.keypoints`.
 
     Points have confidence 1 inside the image, also if they are hidden, and 0 outside.
+
+    Args:
+        identity: number of the person, from 0.
+        camera: number of the camera, from 1.
+        instance: number of the image, from 0.
+        seed: of all persons and cameras.
+        size: (height, width) in pixels.
     """
     rng = np.random.default_rng((seed, INSTANCES, identity, camera, instance))
     view, (height, width) = make_camera(camera, seed), size
@@ -175,8 +191,26 @@ def generate(
     each identity. The folder appears when it is complete. A folder with a data set of the same
     arguments is not changed.
 
+    Args:
+        root: folder of the data set.
+        train_identities: number of training persons.
+        test_identities: number of test persons.
+        cameras: number of cameras, 2 or more.
+        images_per_camera: images of a person in each camera, 2 or more.
+        distractors: gallery images of other persons.
+        size: (height, width) in pixels, 16 or more.
+        seed: of all random choices.
+
     Raises:
         InputError: arguments out of range, or `root` contains other files.
+
+    Example:
+        >>> import tempfile
+        >>> small = {"cameras": 2, "images_per_camera": 2, "distractors": 0, "size": (32, 16)}
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     root = generate(folder, train_identities=1, test_identities=1, **small)
+        ...     sorted(path.name for path in root.iterdir())[:3]
+        ['attributes.csv', 'bounding_box_test', 'bounding_box_train']
     """
     checks.at_least(1, train_identities=train_identities, test_identities=test_identities)
     checks.at_least(2, cameras=cameras, images_per_camera=images_per_camera)

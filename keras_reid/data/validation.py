@@ -13,8 +13,9 @@ from absl import logging
 from PIL import Image
 
 from keras_reid import checks
-from keras_reid.data.images import ORIENTATION, PersonImages, ReidDataset, name_some
-from keras_reid.errors import InputError, Shown, counted, invalid
+from keras_reid.data.datasets import ReidDataset
+from keras_reid.data.images import ORIENTATION, PersonImages
+from keras_reid.errors import InputError, Shown, counted, invalid, name_some
 from keras_reid.io import content_digest
 from keras_reid.pixels import (
     BY_PILLOW,
@@ -91,6 +92,13 @@ def check(dataset: ReidDataset, num_instances: int = 4) -> CheckReport:
     Args:
         dataset: any data set.
         num_instances: K, the images per identity in a PK batch.
+
+    Example:
+        >>> from keras_reid.data import PersonImages, ReidDataset
+        >>> train = PersonImages(["missing.jpg", "gone.jpg"], [1, 2], None)
+        >>> report = check(ReidDataset("mine", train, None, None))
+        >>> report.ok, report.unreadable
+        (False, ['gone.jpg', 'missing.jpg'])
     """
     parts = dataset.parts()
     paths = np.concatenate([images.path for images in parts.values()])
@@ -207,7 +215,12 @@ def _decoded(path: np.ndarray, turns: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def decodable(path: np.ndarray, progress: Callable[[int, int], None] | None = None) -> np.ndarray:
-    """Return a mask (n,) of the files that decode and are not `too_large`; see `orientations`."""
+    """Return a mask (n,) of the files that decode and are not `too_large`.
+
+    Args:
+        path: (n,) files.
+        progress: called with the numbers of processed and of all files.
+    """
     return orientations(path, progress) != UNREADABLE
 
 

@@ -166,7 +166,16 @@ def reported(batches: Iterable[Any], total: int, progress: Progress | None) -> I
 
 
 def tracklet_means(embeddings: np.ndarray, owner: np.ndarray) -> np.ndarray:
-    """`e/|e|` (n, d) with e the mean of the embeddings (m, d) of each owner (m,) of 0 … n − 1."""
+    """`e/|e|` (n, d), with e the mean of the embeddings of each owner.
+
+    Args:
+        embeddings: (m, d).
+        owner: (m,) integers from 0 to n − 1.
+
+    Example:
+        >>> tracklet_means(np.eye(2), np.array([0, 0])).round(3)
+        array([[0.707, 0.707]], dtype=float32)
+    """
     total = np.zeros((owner.max() + 1, embeddings.shape[1]), np.float32)
     np.add.at(total, owner, embeddings)
     return total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
@@ -176,6 +185,10 @@ def joined(
     parts: Sequence[Mapping[str, np.ndarray]], outputs: Sequence[str] = ONLY_EMBEDDING
 ) -> Any:
     """Return the concatenated outputs of batches: a single `embedding` as an array, else a dict.
+
+    Args:
+        parts: outputs of each batch by name.
+        outputs: names of the returned outputs.
 
     Raises:
         InputError: no batches.

@@ -58,12 +58,22 @@ def load(
         member: of a run with several members: a number, "best" or "ensemble".
         input_size: (h, w) in pixels of a network file.
         channel_order: "rgb" or "bgr".
-        scale, mean: gray levels, one or three in `channel_order`.
+        scale: gray levels, one or three in `channel_order`.
+        mean: gray levels, one or three in `channel_order`.
         layout: "nchw" or "nhwc".
 
     Raises:
         InputError: an unknown or broken source, arguments that do not apply to it or are missing,
             or a package that is not installed.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> images = keras.Input((16, 8, 3), dtype="uint8")
+        >>> pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(images))
+        >>> embedder = load(keras.Model(images, pooled))
+        >>> embedder.embed(np.full((2, 16, 8, 3), 51, np.uint8)).round(3)
+        array([[0.577, 0.577, 0.577],
+               [0.577, 0.577, 0.577]], dtype=float32)
     """
     settings = {
         "input_size": None if input_size is None else tuple(map(int, input_size)),
@@ -92,6 +102,11 @@ def load_embedder(
 ) -> Embedder:
     """Return the embedder of a model; see `load`.
 
+    Args:
+        source: see `load`.
+        runtime: see `load`.
+        settings: further arguments of `load`.
+
     Raises:
         InputError: as in `load`; a pair verifier.
     """
@@ -99,7 +114,14 @@ def load_embedder(
 
 
 def as_embedder(model: "Embedder | PairVerifier") -> Embedder:
-    """Return the model; raise for a pair verifier."""
+    """Return the model.
+
+    Args:
+        model: result of `load`.
+
+    Raises:
+        InputError: a pair verifier.
+    """
     if isinstance(model, Embedder):
         return model
     raise models.no_embeddings(model.source)

@@ -70,8 +70,9 @@ class PairVerifier:
         pairs of a block is decoded once, and passes once through the network before the gate.
 
         Args:
-            first, second: n images each: a path, a PIL image, a uint8 RGB array `(h, w, 3)` or
-                `(n, h, w, 3)` of any size, or a list of these.
+            first: n images: a path, a PIL image, a uint8 RGB array `(h, w, 3)` or `(n, h, w, 3)` of
+                any size, or a list of these.
+            second: n images, in the same forms.
             batch_size: pairs at a time.
             progress: called with the number of pairs done and of all.
 
@@ -110,7 +111,10 @@ class PairVerifier:
         return np.concatenate([self._head(batch).numpy() for batch in batches]), places
 
     def probability(self, distances: Any) -> np.ndarray:
-        """Return the probability (n,) that pairs at these distances (n,) show one person.
+        """Return the probability (n,) that pairs at these distances show one person.
+
+        Args:
+            distances: (n,) of `distances`.
 
         Raises:
             InputError: the model has no calibration.

@@ -31,6 +31,11 @@ class Preprocessing:
         scale, mean: gray levels, one for each channel in the order of `channel_order`.
         layout: "nchw" or "nhwc".
         dtype: NumPy type of the input.
+
+    Example:
+        >>> half = Preprocessing((2, 1), scale=(2.0,) * 3, layout="nchw", dtype="float32")
+        >>> half(np.full((1, 2, 1, 3), 6, np.uint8)).tolist()
+        [[[[3.0], [3.0]], [[3.0], [3.0]], [[3.0], [3.0]]]]
     """
 
     input_size: tuple[int, int]

@@ -22,6 +22,10 @@ def read_arrays(path: StrPath, names: Sequence[str]) -> tuple[dict[str, np.ndarr
 
     The arrays of a folder are memory-mapped.
 
+    Args:
+        path: the file or folder.
+        names: of the arrays to read; others are left out.
+
     Raises:
         InputError: the file is not readable, or an array holds objects.
     """
@@ -40,6 +44,10 @@ def read_matlab(file: StrPath, keys: Sequence[str] = ()) -> dict[str, np.ndarray
     """Return the arrays of a MATLAB file; those in structures are named `structure/field`.
 
     SciPy can crash on malformed files, so it runs in a subprocess limited to 8 GiB and two minutes.
+
+    Args:
+        file: `.mat` file of version 7 or older.
+        keys: required names.
 
     Raises:
         InputError: the file is not readable, or one of `keys` is missing.

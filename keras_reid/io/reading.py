@@ -21,7 +21,9 @@ def reading(
     """Convert errors of the system and of parsers within the block.
 
     Args:
-        path, rule, fix: see `keras_reid.errors.invalid_file`.
+        path: file, or another text that names the place.
+        rule: continues "must", see `keras_reid.errors.invalid_file`.
+        fix: sentence with the next step.
         errors: exceptions to convert, a class or a tuple of classes; `InputError` stays.
 
     Raises:
@@ -74,7 +76,16 @@ def read_json(file: StrPath, fields: Fields, remedy: str) -> dict[str, Any]:
 
 
 def read_json_lines(file: StrPath, fields: Fields, remedy: str) -> list[dict[str, Any]]:
-    """Return the objects in the lines of a file; see `read_json`."""
+    """Return the objects in the lines of a file.
+
+    Args:
+        file: the file.
+        fields: see `read_json`.
+        remedy: see `read_json`.
+
+    Raises:
+        InputError: see `read_json`; it names the line.
+    """
     lines = read_text(file, remedy).splitlines()
     return [
         _json_object(line, f"{file}, line {n}", fields, remedy) for n, line in enumerate(lines, 1)

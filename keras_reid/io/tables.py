@@ -1,4 +1,4 @@
-"""CSV tables, also those that Excel writes."""
+"""CSV tables, including the formats of Excel."""
 
 import csv
 import itertools
@@ -89,7 +89,13 @@ def _filled_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write a CSV file in UTF-8."""
+    """Write a CSV file in UTF-8.
+
+    Args:
+        path: file, which is overwritten.
+        header: names of the columns.
+        rows: values of each line.
+    """
     with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(itertools.chain([header], rows))
 

@@ -70,6 +70,8 @@ def embed(
     Raises:
         InputError: no images, a folder with other files, a model with other inputs, no cluster, or
             a package that is not installed.
+
+    See the guide to scaling (docs/scaling.md) for examples.
     """
     checks.at_least(1, shard_size=shard_size, batch_size=batch_size)
     checks.one_of(ENGINES, engine=engine)

@@ -139,7 +139,8 @@ class Shards:
         Args:
             number: of the shard.
             listed: its n images, a result of `listed`.
-            rows, embeddings: of the readable files.
+            rows: (m,) rows of the readable files.
+            embeddings: (m, d) of these files.
             digests: (n,) digests of the files.
         """
         arrow = arrow_package()

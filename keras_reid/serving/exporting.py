@@ -72,6 +72,8 @@ def export(
     Raises:
         InputError: the version exists, the folder cannot be created, the model is not an embedder,
             the format or quantization is unknown, or a package is not installed.
+
+    See the guide to serving (docs/serving.md) for servers and clients.
     """
     checks.one_of(FORMATS, format=format)
     available = QUANTIZATIONS if format == "litert" else QUANTIZATIONS[:1]

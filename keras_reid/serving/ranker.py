@@ -44,7 +44,8 @@ def export_ranker(
     Missing results have index -1 and infinite distance.
 
     Args:
-        directory, version: as in `export`.
+        directory: folder of all versions of one model; it is created if missing.
+        version: number from 1; None: the number after the last one.
         embedding_dim: d.
         reranking: name in `keras_reid.reranking.IN_GRAPH`.
         gallery: (g, d), embeddings that the model stores; None: each request contains a gallery.
@@ -54,6 +55,8 @@ def export_ranker(
     Raises:
         InputError: the version exists, the folder cannot be created, the re-ranker is unknown, a
             number is out of range, or the gallery has another embedding size.
+
+    See the guide to serving (docs/serving.md) for clients.
     """
     checks.at_least(1, embedding_dim=embedding_dim)
     if gallery is not None:
@@ -117,7 +120,19 @@ def _among(module: tf.Module, rank: Any) -> Any:
 
 
 def checked_reranker(reranking: str, options: dict[str, Any]) -> dict[str, Any]:
-    """Return all options of the re-ranker with their defaults; raise if one is invalid."""
+    """Return all options of the re-ranker with their defaults.
+
+    Args:
+        reranking: name in `keras_reid.reranking.IN_GRAPH`.
+        options: chosen options by name.
+
+    Raises:
+        InputError: an unknown name or option, or a value out of range.
+
+    Example:
+        >>> checked_reranker("average_query_expansion", {"k": 3})
+        {'k': 3, 'alpha': 0.0}
+    """
     checks.one_of(IN_GRAPH, reranking=reranking)
     function = IN_GRAPH[reranking]
     parameters = list(inspect.signature(function).parameters.values())[2:]

@@ -12,7 +12,8 @@ from PIL import Image, ImageOps
 
 from keras_reid import data
 from keras_reid.data import validation
-from keras_reid.data.images import PersonImages, ReidDataset
+from keras_reid.data.datasets import ReidDataset
+from keras_reid.data.images import PersonImages
 from keras_reid.data.validation import decodable
 from keras_reid.errors import InputError
 from keras_reid.pixels import decode, graph_decode, graph_decode_upright

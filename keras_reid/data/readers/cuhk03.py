@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_reid import checks
-from keras_reid.data.images import ReidDataset
+from keras_reid.data.datasets import ReidDataset
 from keras_reid.data.readers.layouts import PARTS, Row, check_exists, columns, level
 from keras_reid.data.readers.market import read_market
 from keras_reid.io import matlab_indices, read_matlab

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_reid.data.images import TRACKLET, PersonImages, ReidDataset
+from keras_reid.data.datasets import ReidDataset
+from keras_reid.data.images import TRACKLET, PersonImages
 from keras_reid.data.readers.layouts import (
     JUNK,
     MOST_SHOWN,

@@ -11,8 +11,9 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from absl import logging
 
-from keras_reid.data.images import TRACKLET, PersonImages, ReidDataset, name_some
-from keras_reid.errors import counted, invalid_file, printable
+from keras_reid.data.datasets import ReidDataset
+from keras_reid.data.images import TRACKLET, PersonImages
+from keras_reid.errors import counted, invalid_file, name_some, printable
 from keras_reid.io.reading import reading
 from keras_reid.names import expanded, natural
 
