@@ -2352,4 +2352,18 @@ BREAKS = (
         "np.square(whole, out=whole)",
         "unit/test_reranking.py::test_k_reciprocal_from_distances_squared_input_gives_same_result",
     ),
+    Break(
+        "pair verifier decodes an image once per pair",
+        "keras_reid/inference/pair_verifier.py",
+        "keys = [image if isinstance(image, str | os.PathLike) else id(image) for image in images]",
+        "keys = [*range(len(images))]",
+        "unit/test_pair_runs.py::test_pair_verifier_product_of_files_decodes_each_image_once_per_block",
+    ),
+    Break(
+        "pair verifier: distances of a block replace those of another one",
+        "keras_reid/inference/pair_verifier.py",
+        "distances[rows[part]] = ",
+        "distances[part] = ",
+        "unit/test_pair_runs.py::test_pair_verifier_product_of_files_decodes_each_image_once_per_block",
+    ),
 )

@@ -1,6 +1,5 @@
 """Attributes of persons from the files of Market-1501 and DukeMTMC-reID, or from a table."""
 
-import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from keras_reid.data.images import PersonImages
 from keras_reid.errors import InputError, Shown, invalid, invalid_file, name_some
 from keras_reid.io import read_matlab, read_table
 from keras_reid.io.reading import reading
-from keras_reid.names import expanded, normalized
+from keras_reid.names import StrPath, expanded, normalized
 
 ATTRIBUTES = "attributes"  # the column of the images
 AGES = ("child", "teenager", "adult", "old")
@@ -140,7 +139,7 @@ def rates(images: PersonImages) -> np.ndarray:
     return np.where(labeled, values, 0).sum(0) / np.maximum(1, labeled.sum(0))
 
 
-def read_attributes(path: str | os.PathLike[str]) -> AttributeTable:
+def read_attributes(path: StrPath) -> AttributeTable:
     """Read the attributes of identities from a table or from the published MATLAB file.
 
     A table is a CSV file with the column identity and one column per attribute: 1 (no) and 2 (yes)

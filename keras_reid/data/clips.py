@@ -10,7 +10,7 @@ from keras_reid import checks
 from keras_reid.data.augment import Augmentation, augmentation
 from keras_reid.data.cache import Cache, load_rows
 from keras_reid.data.images import PersonImages
-from keras_reid.data.pipeline import AHEAD, check_cameras, mapped, pk_stream, step_seed
+from keras_reid.data.pipeline import AHEAD, mapped, pk_stream, step_seed
 from keras_reid.data.validation import readable
 from keras_reid.errors import invalid
 
@@ -56,7 +56,8 @@ def pk_clips(
         InputError: see `pk_batches`; images without tracklets; frames below 1.
     """
     _check(images, frames)
-    check_cameras(images, camera_balanced)
+    if camera_balanced:
+        images.require_cameras("Leave camera_balanced out.")
     change = augmentation(augment)
     images = readable(images)
     groups = (num_identities_per_batch, num_instances, last)

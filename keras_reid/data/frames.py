@@ -1,6 +1,5 @@
 """Crops of persons from the frames of a video."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +11,13 @@ from keras_reid.data.readers.layouts import of_tracks
 from keras_reid.data.video import Video
 from keras_reid.errors import invalid_file
 from keras_reid.io import new_folder
-from keras_reid.names import expanded
+from keras_reid.names import StrPath, expanded
 
 
 def cut_tracklets(
-    video: str | os.PathLike[str],
-    table: str | os.PathLike[str],
-    out: str | os.PathLike[str],
+    video: StrPath,
+    table: StrPath,
+    out: StrPath,
     camera: int = 1,
 ) -> PersonImages:
     """Crop the persons of a MOT `gt.txt` from its video, as tracklets in the new folder `out`.

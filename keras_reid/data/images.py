@@ -86,6 +86,19 @@ class PersonImages:
                 received = Shown(f"several in tracklet {number}")
                 raise invalid(name, "the same in all images of a tracklet", received)
 
+    def require_cameras(self, fix: str = "") -> np.ndarray:
+        """Return the cameras (n,).
+
+        Args:
+            fix: last sentence of the error message.
+
+        Raises:
+            InputError: images without cameras.
+        """
+        if self.camera is None:
+            raise invalid("images", "images with cameras", self, fix)
+        return self.camera
+
     def __len__(self) -> int:
         return len(self.path)
 

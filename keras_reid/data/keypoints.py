@@ -20,7 +20,7 @@ from keras_reid.data.images import PersonImages
 from keras_reid.errors import InputError, counted, invalid, invalid_file
 from keras_reid.io import content_digest, read_table, replaced_file, write_table
 from keras_reid.io.reading import reading
-from keras_reid.names import expanded, normalized
+from keras_reid.names import StrPath, expanded, normalized
 from keras_reid.pixels import decode, upright_size
 from keras_reid.skeletons import COCO, KEYPOINTS, SKELETONS, Skeleton
 
@@ -52,7 +52,7 @@ class MoveNet:
 
     skeleton = COCO
 
-    def __init__(self, path: str | os.PathLike[str], threads: int | None = None) -> None:
+    def __init__(self, path: StrPath, threads: int | None = None) -> None:
         self._net = interpreter(path, "MoveNet", threads)
         (self._input,) = self._net.get_input_details()
         (self._output,) = self._net.get_output_details()
@@ -82,7 +82,7 @@ class MoveNet:
         return np.stack([x, y, np.where(inside, np.clip(score, 0, 1), 0)], axis=-1)
 
 
-def interpreter(path: str | os.PathLike[str], role: str, threads: int | None = None) -> Any:
+def interpreter(path: StrPath, role: str, threads: int | None = None) -> Any:
     """Return a LiteRT interpreter of a .tflite file, ready to run.
 
     Args:
@@ -116,7 +116,7 @@ def estimator_of(source: str) -> PoseEstimator:
     return MoveNet(path)
 
 
-def read_keypoints(images: PersonImages, table: str | os.PathLike[str]) -> PersonImages:
+def read_keypoints(images: PersonImages, table: StrPath) -> PersonImages:
     """Return the images with the column "keypoints" (n, k, 3) of a table.
 
     The column `file` has the end of the path of an image, with or without folders, or its path
@@ -147,7 +147,7 @@ def read_keypoints(images: PersonImages, table: str | os.PathLike[str]) -> Perso
 def estimate_keypoints(
     images: PersonImages,
     estimator: PoseEstimator,
-    table: str | os.PathLike[str],
+    table: StrPath,
     progress: Callable[[int, int], None] | None = None,
 ) -> PersonImages:
     """Return the images with the column "keypoints", estimated or read from the table.
@@ -200,7 +200,7 @@ def _with_points(
 def annotated(
     images: PersonImages,
     source: str,
-    cache: str | os.PathLike[str] | None = None,
+    cache: StrPath | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> PersonImages:
     """Return the images with the column "keypoints" from `FILE.csv` or `movenet:FILE.tflite`.

@@ -7,7 +7,6 @@ truth of MOT16, MOT17 and MOT20, end with the class and the visibility (Milan et
 arXiv:1603.00831).
 """
 
-import os
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +15,7 @@ import numpy as np
 from keras_reid.errors import Shown, counted, invalid
 from keras_reid.io import new_file, read_text
 from keras_reid.io.reading import reading
-from keras_reid.names import expanded
+from keras_reid.names import StrPath, expanded
 
 UNLABELED = -1  # identity, and class
 MOST = 10**9
@@ -87,7 +86,7 @@ class Boxes:
             raise invalid("boxes", rule, received, "Give the table of this video.")
 
 
-def read_mot(table: str | os.PathLike[str]) -> Boxes:
+def read_mot(table: StrPath) -> Boxes:
     """Return the boxes of the persons in a `gt.txt`, `det.txt` or result file, ordered by frame.
 
     Numbers are separated by commas, or by spaces or tabs; a comma at the end of a line is ignored.
@@ -130,7 +129,7 @@ def _texts(line: str) -> list[str]:
     return text.split("," if "," in text else None)
 
 
-def write_mot(boxes: Boxes, table: str | os.PathLike[str]) -> None:
+def write_mot(boxes: Boxes, table: StrPath) -> None:
     """Write boxes to a new file.
 
     Args:

@@ -93,7 +93,8 @@ def pk_batches(
     change = _change(images, augment)
     if views is not None:
         checks.at_least(1, views=views)
-    check_cameras(images, camera_balanced)
+    if camera_balanced:
+        images.require_cameras("Leave camera_balanced out.")
     groups = (num_identities_per_batch, num_instances, last)
     plan_of(images, *groups)  # raises before every file is read
     images = readable_or_cached(images, image_size, cache)
@@ -266,14 +267,6 @@ def _check(images: PersonImages, image_size: tuple[int, int]) -> None:
     checks.at_least(1, "Check the split.", images=len(images))
     if len(image_size) != 2 or min(image_size) < 1:
         raise invalid("image_size", "(height, width) in pixels", image_size, "(256, 128) is usual.")
-
-
-def check_cameras(images: PersonImages, camera_balanced: bool) -> None:
-    """Raise if batches are balanced over cameras and the images have none."""
-    if camera_balanced and images.camera is None:
-        raise InputError(
-            "With `camera_balanced`, images must have cameras, got none. Leave it out."
-        )
 
 
 def labels_of(images: PersonImages) -> dict[str, np.ndarray]:

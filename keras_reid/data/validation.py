@@ -17,6 +17,7 @@ from keras_reid.data.datasets import ReidDataset
 from keras_reid.data.images import ORIENTATION, PersonImages
 from keras_reid.errors import InputError, Shown, counted, invalid, name_some
 from keras_reid.io import content_digest
+from keras_reid.names import StrPath
 from keras_reid.pixels import (
     BY_PILLOW,
     decode,
@@ -256,7 +257,7 @@ def readable(
     return images[mask]
 
 
-def unfit(path: str | os.PathLike[str]) -> str | None:
+def unfit(path: StrPath) -> str | None:
     """Return a description of a file that cannot show a person, or None; reads only its header."""
     try:
         width, height = stored_size(path)
@@ -274,7 +275,7 @@ def unfit(path: str | os.PathLike[str]) -> str | None:
     return None
 
 
-def too_large(path: str | os.PathLike[str]) -> bool:
+def too_large(path: StrPath) -> bool:
     """Return True for more than `MOST_PIXELS`; most files are too small to be opened."""
     try:
         if os.stat(path).st_size <= SMALL:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from keras_reid import checks
-from keras_reid.errors import InputError, Shown, invalid
+from keras_reid.errors import Shown, invalid
 from keras_reid.evaluation.calibration import MatchCalibration
 from keras_reid.inference.sources import Source
 from keras_reid.models.shipped import ModelCard
@@ -72,13 +72,9 @@ class Embedder(ABC):
         Raises:
             InputError: the model does not have these outputs.
         """
-        missing = [name for name in outputs if name not in self.available]
-        if missing:
-            raise InputError(
-                f"`outputs` must be among {', '.join(self.available)} for {self.source}, got "
-                f"{', '.join(missing)}. Export the model with local=True, or give its run.",
-                missing[0],
-            )
+        fix = f"Export {self.source} with local=True, or give its run."
+        for name in outputs:
+            checks.one_of(self.available, fix, outputs=name)
         other = copy.copy(self)
         other.outputs = outputs
         return other

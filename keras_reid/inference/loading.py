@@ -9,6 +9,7 @@ from keras_reid.errors import InputError
 from keras_reid.inference.embedder import ONLY_EMBEDDING, Embedder
 from keras_reid.inference.sources import Source
 from keras_reid.io.reading import reading
+from keras_reid.names import StrPath
 
 if TYPE_CHECKING:
     import keras
@@ -26,7 +27,7 @@ SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "litert": ".tflite"}  # of the 
 
 # One function loads every kind of model; its options are the flags of the commands.
 def load(
-    source: "str | os.PathLike[str] | Source | keras.Model" = "pretrained",
+    source: "StrPath | Source | keras.Model" = "pretrained",
     runtime: str = "auto",
     *,
     outputs: Sequence[str] = ONLY_EMBEDDING,
@@ -96,7 +97,7 @@ def load(
 
 
 def load_embedder(
-    source: "str | os.PathLike[str] | Source | keras.Model" = "pretrained",
+    source: "StrPath | Source | keras.Model" = "pretrained",
     runtime: str = "auto",
     **settings: Any,
 ) -> Embedder:

@@ -1,7 +1,6 @@
 """Reading of a run folder: flags, models and scores."""
 
 import itertools
-import os
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from keras_reid import checks, models
 from keras_reid.errors import InputError
 from keras_reid.evaluation.calibration import MatchCalibration
 from keras_reid.io import Fields, read_json, read_model
-from keras_reid.names import expanded
+from keras_reid.names import StrPath, expanded
 
 if TYPE_CHECKING:
     import keras
@@ -56,7 +55,7 @@ class TrainedRun:
     are the others; `metrics.json` has the scores of each under `members`.
     """
 
-    def __init__(self, directory: str | os.PathLike[str]) -> None:
+    def __init__(self, directory: StrPath) -> None:
         self.directory = expanded(directory)
         self.flags_file = self.directory / "flags.json"
         self.model_file = self.directory / "model.keras"

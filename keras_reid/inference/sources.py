@@ -13,7 +13,7 @@ from keras_reid.inference.metadata import FILE, Metadata
 from keras_reid.inference.runs import TrainedRun
 from keras_reid.io import read_model
 from keras_reid.models.shipped import PRETRAINED, ModelCard, pretrained
-from keras_reid.names import expanded
+from keras_reid.names import StrPath, expanded
 
 if TYPE_CHECKING:
     import keras
@@ -39,7 +39,7 @@ class Source:
     name: str
 
     @classmethod
-    def of(cls, source: str | os.PathLike[str]) -> "Source":
+    def of(cls, source: StrPath) -> "Source":
         """Return the source with this path or name.
 
         Raises:

@@ -14,7 +14,7 @@ from keras_reid import checks, inference
 from keras_reid.data.pipeline import decoding_batches
 from keras_reid.errors import InputError, Shown, invalid
 from keras_reid.io import content_digest
-from keras_reid.names import expanded
+from keras_reid.names import StrPath, expanded
 from keras_reid.saving import register
 from keras_reid.scale.creation import create
 from keras_reid.scale.listing import listed
@@ -32,9 +32,9 @@ register()  # to unpickle the model of a `Worker` in another process
 
 # The options of a call are arguments, which commands and notebooks pass by name.
 def embed(
-    images: str | os.PathLike[str] | Iterable[str],
-    model: "keras.Model | str | os.PathLike[str] | inference.Source",
-    out: str | os.PathLike[str],
+    images: StrPath | Iterable[str],
+    model: "keras.Model | StrPath | inference.Source",
+    out: StrPath,
     flip: bool | None = None,
     shard_size: int = 8192,
     batch_size: int = 16,
@@ -115,7 +115,7 @@ class Worker:
 
     def __init__(
         self,
-        model: "keras.Model | str | os.PathLike[str] | inference.Source",
+        model: "keras.Model | StrPath | inference.Source",
         batch_size: int,
         **options: Any,
     ) -> None:

@@ -2,7 +2,6 @@
 
 import importlib
 import itertools
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +20,7 @@ from keras_reid.io import (
     replaced_file,
 )
 from keras_reid.io.reading import reading
-from keras_reid.names import expanded, normalized
+from keras_reid.names import StrPath, expanded, normalized
 from keras_reid.scale.listing import ImageEntry
 
 # Readers of Parquet folders skip names that begin with "_". *.parquet does not match the listing.
@@ -65,7 +64,7 @@ class Shards:
         InputError: another folder, or pyarrow is not installed.
     """
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
+    def __init__(self, folder: StrPath) -> None:
         self.folder = expanded(folder)
         fix = "Embed the images (keras_reid.scale.embed)."
         self.about = read_json(self.folder / ABOUT, {"fingerprint": str}, fix)
@@ -78,7 +77,7 @@ class Shards:
         return _parquet(self.folder / LISTING, "ParquetFile")
 
     @staticmethod
-    def holds(folder: str | os.PathLike[str]) -> bool:
+    def holds(folder: StrPath) -> bool:
         """Return whether a folder is a result of `embed`."""
         return (expanded(folder) / ABOUT).is_file()
 

@@ -1,6 +1,5 @@
 """Export of a trained embedder to files that other programs run."""
 
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from keras_reid import checks, models
 from keras_reid.errors import invalid
 from keras_reid.inference.fingerprints import fingerprint
 from keras_reid.inference.metadata import Metadata, digest_of
+from keras_reid.names import StrPath
 from keras_reid.serving import formats, saved_model
 from keras_reid.serving.bn_folding import constant, folded
 from keras_reid.serving.registry import FORMATS, QUANTIZATIONS
@@ -22,7 +22,7 @@ from keras_reid.serving.versions import new_version
 # The options of an export are arguments, which commands and notebooks pass by name.
 def export(
     model: keras.Model,
-    directory: str | os.PathLike[str],
+    directory: StrPath,
     version: int | None = None,
     flip: bool = False,
     local: bool = False,

@@ -1,7 +1,6 @@
 """Comparison of an export with its original: embeddings, mAP and rank-1."""
 
 import itertools
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from keras_reid.data import PersonImages, readable
 from keras_reid.data.images import ORIENTATION
 from keras_reid.errors import counted
 from keras_reid.inference.saved_model import SIGNATURES, SavedModelEmbedder
+from keras_reid.names import StrPath
 from keras_reid.pixels import decode, graph_resize
 from keras_reid.training.callbacks import rank_images
 
@@ -55,7 +55,7 @@ class ParityReport:
 
 def parity(
     model: keras.Model,
-    saved_model: str | os.PathLike[str],
+    saved_model: StrPath,
     images: PersonImages | np.ndarray | Mapping[str, np.ndarray],
     tolerance: float = 1e-4,
     flip: bool = False,
@@ -166,7 +166,7 @@ class ScoreReport:
 
 def scores(
     model: keras.Model,
-    exported: str | os.PathLike[str],
+    exported: StrPath,
     query: PersonImages,
     gallery: PersonImages,
     tolerance: float = 1e-3,

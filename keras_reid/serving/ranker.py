@@ -2,7 +2,6 @@
 
 import inspect
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import tensorflow as tf
 from keras_reid import checks
 from keras_reid.errors import invalid
 from keras_reid.inference.metadata import FILE
+from keras_reid.names import StrPath
 from keras_reid.nearest.arrays import checked_features
 from keras_reid.nearest.graph import nearest_rows
 from keras_reid.reranking import IN_GRAPH
@@ -22,7 +22,7 @@ NO_MATCH = -1  # index where no finite row is left
 
 
 def export_ranker(
-    directory: str | os.PathLike[str],
+    directory: StrPath,
     embedding_dim: int,
     version: int | None = None,
     reranking: str = "k_reciprocal",

@@ -362,7 +362,7 @@ def test_load_arguments_of_other_sources_raise(
         (run_folder, {"member": "2"}, "`member` must be one of 1, got '2'"),
         (exported, {"flip": True}, "`flip` must not be given for exports and network files"),
         (exported, {"layout": "nchw"}, "`layout` must not be given for exports"),
-        (exported, {"outputs": ["local"]}, "`outputs` must be among embedding for .*, got local"),
+        (exported, {"outputs": ["local"]}, "`outputs` must be one of embedding, got 'local'"),
         (file, {"member": "2", **SETTINGS}, "`member` must not be given for exports and network"),
         (file, {"runtime": "litert", **SETTINGS}, "`runtime` must be one of auto, onnx, openvino"),
         (

@@ -3,7 +3,6 @@
 A new reader is a function in such a file, and a line in `READERS`.
 """
 
-import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -11,7 +10,7 @@ from typing import Any, NamedTuple
 from keras_reid import checks
 from keras_reid.data.datasets import ReidDataset
 from keras_reid.data.readers import cuhk03, custom, market, mars, msmt17, two_cameras
-from keras_reid.names import expanded
+from keras_reid.names import StrPath, expanded
 
 
 class Reader(NamedTuple):
@@ -58,7 +57,7 @@ READERS: dict[str, Reader] = {
 }
 
 
-def load(name: str, root: str | os.PathLike[str], **options: Any) -> ReidDataset:
+def load(name: str, root: StrPath, **options: Any) -> ReidDataset:
     """Return the data set of that name, read from the folder `root`; no image is opened.
 
     Args:
@@ -76,7 +75,7 @@ def load(name: str, root: str | os.PathLike[str], **options: Any) -> ReidDataset
         InputError: an unknown name; a missing, empty or malformed folder or file.
 
     Example:
-        >>> import tempfile
+        >>> import os, tempfile
         >>> from PIL import Image
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     for person in ("ann", "bob"):

@@ -15,7 +15,7 @@ from keras_reid.data.datasets import ReidDataset
 from keras_reid.data.images import TRACKLET, PersonImages
 from keras_reid.errors import counted, invalid_file, name_some, printable
 from keras_reid.io.reading import reading
-from keras_reid.names import expanded, natural
+from keras_reid.names import StrPath, expanded, natural
 
 T = TypeVar("T")
 Row = tuple[str, int | str, int | None]  # path, identity, camera
@@ -44,7 +44,7 @@ def is_system(name: str) -> bool:
     return name.startswith(".") or name.lower() in SYSTEM_FILES
 
 
-def is_image(path: str | os.PathLike[str]) -> bool:
+def is_image(path: StrPath) -> bool:
     """Return whether a file of that name counts as an image."""
     name = os.path.basename(path)
     return name.lower().endswith(SUFFIXES) and not is_system(name)
@@ -115,7 +115,7 @@ def check_empty(others: Sequence[Path], kind: str) -> None:
         raise invalid_file(others[0].parent, f"hold {kind} only", shown, "Move other files away.")
 
 
-def unlabeled(root: str | os.PathLike[str]) -> PersonImages:
+def unlabeled(root: StrPath) -> PersonImages:
     """Return all images in a folder and its folders as identity 0 without cameras.
 
     See `walk_images`.
@@ -158,7 +158,7 @@ def walk_images(*folders: Path, only: Callable[[Path], bool] = lambda path: True
     warn_of_skipped(skipped)
 
 
-def warn_of_skipped(files: Sequence[str | os.PathLike[str]]) -> None:
+def warn_of_skipped(files: Sequence[StrPath]) -> None:
     """Log one warning with the names of files that are not images, if any."""
     if files:
         logging.warning(
