@@ -962,14 +962,14 @@ BREAKS = (
     ),
     Break(
         "model file may contain code",
-        "keras_reid/io/keras_files.py",
+        "keras_reid/io/reading.py",
         "compile=False, safe_mode=True",
         "compile=False, safe_mode=False",
         "unit/test_saving.py::test_read_model_lambda_raises",
     ),
     Break(
         "invalid model file is not converted to InputError",
-        "keras_reid/io/keras_files.py",
+        "keras_reid/io/reading.py",
         'with reading(path, rule, "Save or train it again.", Exception):',
         "with suppress(InputError):",
         "unit/test_saving.py::test_read_model_linked_weights_raises",
@@ -1061,7 +1061,7 @@ BREAKS = (
     ),
     Break(
         "file lock is never acquired",
-        "keras_reid/io/locking.py",
+        "keras_reid/io/writing.py",
         "            lock.acquire()",
         "            pass",
         "unit/test_io.py::test_locked_second_process_raises_or_waits",

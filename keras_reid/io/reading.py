@@ -1,4 +1,4 @@
-"""Reading of text and JSON files. Broken files raise `InputError`."""
+"""Reading of text, JSON and Keras files. Broken files raise `InputError`."""
 
 import hashlib
 import json
@@ -7,8 +7,11 @@ from contextlib import contextmanager
 from types import UnionType
 from typing import Any
 
+import numpy as np
+
 from keras_reid.errors import InputError, first_line, invalid_file
 from keras_reid.names import StrPath, expanded
+from keras_reid.saving import load_model
 
 Fields = Mapping[str, type | UnionType]
 NUMBER = int | float
@@ -105,3 +108,30 @@ def _json_object(text: str, where: str, fields: Fields, remedy: str) -> dict[str
         wanted = kind.__name__ if isinstance(kind, type) else kind
         rule, received = f"have a value of type {wanted} for `{wrong[0]}`", value[wrong[0]]
     raise invalid_file(where, rule, repr(received)[:80], remedy)
+
+
+def read_model(file: StrPath) -> Any:
+    """Return the Keras model of a `.keras` file, without running code from the file.
+
+    Raises:
+        InputError: Keras cannot read the file, or rejects it as unsafe.
+    """
+    path = expanded(file)
+    rule = "be a Keras model in a .keras file"
+    with reading(path, rule, "Save or train it again.", Exception):  # h5py raises many kinds
+        return channels_last(load_model(path, compile=False, safe_mode=True))
+
+
+def channels_last(model: Any) -> Any:
+    """Make a model independent of `keras.config.image_data_format` and return it.
+
+    `keras.layers.Rescaling` reads the setting at each call if its scale is one number per channel.
+    A scale (1, 1, c) has one meaning.
+    """
+    import keras
+
+    for layer in getattr(model, "layers", ()):
+        if isinstance(layer, keras.layers.Rescaling) and np.ndim(layer.scale) == 1:
+            layer.scale = np.reshape(layer.scale, (1, 1, -1)).tolist()
+        channels_last(layer)
+    return model

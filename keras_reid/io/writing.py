@@ -1,4 +1,4 @@
-"""Atomic writes: files and folders are written next to their path and renamed when complete.
+"""Locks, and atomic writes: files and folders are renamed to their path when complete.
 
 After a kill or on a full disk, the existing file is unchanged. Failed writes raise `InputError`.
 """
@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
 
-from keras_reid.errors import first_line, invalid_file
+from keras_reid.errors import InputError, first_line, invalid_file
 from keras_reid.names import StrPath, expanded
 
 PUBLIC, PRIVATE = 0o666, 0o600  # modes of new files, before the umask
@@ -25,6 +25,10 @@ HOST = hashlib.blake2b(platform.node().encode(), digest_size=4).hexdigest()
 WRITER = token_hex(4)  # of this process; process numbers repeat, in containers often
 
 Publish = Callable[[Path, Path], object]
+
+
+class Busy(InputError):
+    """Another process holds the lock."""
 
 
 def new_file(path: StrPath) -> AbstractContextManager[Path]:
@@ -52,6 +56,37 @@ def new_folder(path: StrPath) -> AbstractContextManager[Path]:
         InputError: `path` exists and is not an empty folder, or cannot be written.
     """
     return _staged(path, None)
+
+
+@contextmanager
+def locked(path: StrPath, wait: bool = False) -> Iterator[None]:
+    """Hold a lock within the block; the system releases it if the process is killed.
+
+    Args:
+        path: lock file, which is removed when the block ends.
+        wait: wait for the other process instead of raising `Busy`.
+
+    Raises:
+        Busy: another process holds the lock.
+        InputError: the file cannot be written.
+    """
+    from filelock import FileLock, Timeout  # takes 0.1 s, which --help does not need
+
+    path = expanded(path)
+    lock = FileLock(path, -1 if wait else 0, thread_local=False)
+    with writing(path, path.name):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire()
+        except Timeout:
+            text = f"`{path.parent}` must be used by one process at a time, got another."
+            raise Busy(f"{text} Wait until it ends.") from None
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # Windows
+            path.unlink()  # before the release; since filelock 4.0, a waiting process notices it
+        lock.release()
 
 
 def check_writable(path: StrPath) -> None:
