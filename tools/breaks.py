@@ -956,7 +956,7 @@ BREAKS = (
     Break(
         "invalid NPZ file is not converted to InputError",
         "keras_reid/io/arrays.py",
-        "with reading(path, rule, fix, Exception):  # NumPy",
+        "with parsing(path, rule, fix, Exception):  # NumPy",
         "with suppress(InputError):  # NumPy",
         "fuzz/test_fuzz.py::test_load_features_oversized_npy_header_raises",
     ),
@@ -970,14 +970,14 @@ BREAKS = (
     Break(
         "invalid model file is not converted to InputError",
         "keras_reid/io/reading.py",
-        'with reading(path, rule, "Save or train it again.", Exception):',
+        'with parsing(path, rule, "Save or train it again.", Exception):',
         "with suppress(InputError):",
         "unit/test_saving.py::test_read_model_linked_weights_raises",
     ),
     Break(
         "invalid JSON is not converted to InputError",
         "keras_reid/io/reading.py",
-        'with reading(where, "be JSON", remedy, (ValueError, RecursionError)):',
+        'with parsing(where, "be JSON", remedy, (ValueError, RecursionError)):',
         "with suppress(InputError):",
         "fuzz/test_fuzz.py::test_parsers_mutated_files_are_read_or_raise_input_error",
     ),
@@ -1132,7 +1132,7 @@ BREAKS = (
     Break(
         "unreadable folders are skipped",
         "keras_reid/data/readers/layouts.py",
-        'reading(folder, "be a readable folder", "Check the path and its permissions."),',
+        'parsing(folder, "be a readable folder", "Check the path and its permissions."),',
         "suppress(OSError),",
         "unit/test_images.py::test_unlabeled_unreadable_folder_raises_with_path",
     ),

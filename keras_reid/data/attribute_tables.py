@@ -11,8 +11,7 @@ import numpy as np
 from keras_reid import checks
 from keras_reid.data.images import PersonImages
 from keras_reid.errors import InputError, Shown, invalid, invalid_file, name_some
-from keras_reid.io import read_matlab, read_table
-from keras_reid.io.reading import reading
+from keras_reid.io import parsing, read_matlab, read_table
 from keras_reid.names import StrPath, expanded, normalized
 
 ATTRIBUTES = "attributes"  # the column of the images
@@ -175,7 +174,7 @@ def _of_csv(file: Path) -> dict[str, Any]:
     columns: dict[str, list[Any]] = {name: [] for name in header}
     rule, fix = "have attributes 1 and 2, or 0 and 1", "Write −1 or nothing for unknown."
     for number, values in lines:
-        with reading(f"{file}, line {number}", rule, fix):
+        with parsing(f"{file}, line {number}", rule, fix):
             for name, text in values.items():
                 columns[name].append(text if name == "identity" else float(text or UNKNOWN))
     return {name: np.array(values) for name, values in columns.items()}
@@ -188,7 +187,7 @@ def _of_mat(file: Path) -> dict[str, Any]:
         if part in ("train", "test"):
             parts.setdefault(name, []).append(np.atleast_1d(value).ravel())
     rule = "have the structures train and test with image_index, as market_attribute.mat"
-    with reading(file, rule, "Download it again, or use a CSV file.", (KeyError, ValueError)):
+    with parsing(file, rule, "Download it again, or use a CSV file.", (KeyError, ValueError)):
         columns = {name: np.concatenate(values) for name, values in parts.items()}
         identity = columns.pop("image_index").astype(str)
         rows = np.stack([np.asarray(values, np.float64) for values in columns.values()])

@@ -18,8 +18,7 @@ from PIL import Image
 from keras_reid import checks
 from keras_reid.data.images import PersonImages
 from keras_reid.errors import InputError, counted, invalid, invalid_file
-from keras_reid.io import content_digest, read_table, replaced_file, write_table
-from keras_reid.io.reading import reading
+from keras_reid.io import content_digest, parsing, read_table, replaced_file, write_table
 from keras_reid.names import StrPath, expanded, normalized
 from keras_reid.pixels import decode, upright_size
 from keras_reid.skeletons import COCO, KEYPOINTS, SKELETONS, Skeleton
@@ -95,7 +94,7 @@ def interpreter(path: StrPath, role: str, threads: int | None = None) -> Any:
     """
     module = checks.installed("ai_edge_litert.interpreter", "litert")
     rule, fix = f"be {role} for LiteRT", "Check the path, or download it again."
-    with reading(path, rule, fix, (ValueError, RuntimeError)):
+    with parsing(path, rule, fix, (ValueError, RuntimeError)):
         net = module.Interpreter(str(expanded(path)), num_threads=threads or os.cpu_count())
         net.allocate_tensors()
     return net
@@ -250,7 +249,7 @@ def read_points(table: Path) -> tuple[Skeleton, dict[str, np.ndarray], dict[str,
     skeleton = _skeleton(header, table)
     rows, digests = {}, {}
     for number, values in lines:
-        with reading(f"{table}, line {number}", "have numbers after the file", "Correct the line."):
+        with parsing(f"{table}, line {number}", "have numbers after the file", "Correct the line."):
             points = [_point(name, values) for name in skeleton.names]
         rows[values["file"]] = np.array(points)
         if values.get("digest"):

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 
 from keras_reid.errors import Shown, counted, invalid
-from keras_reid.io import new_file, read_text
-from keras_reid.io.reading import reading
+from keras_reid.io import new_file, parsing, read_text
 from keras_reid.names import StrPath, expanded
 
 UNLABELED = -1  # identity, and class
@@ -104,7 +103,7 @@ def read_mot(table: StrPath) -> Boxes:
     for number, line in enumerate(read_text(file).splitlines(), start=1):
         if not line.strip():
             continue
-        with reading(f"{file}, line {number}", RULE, f"Numbers end at {MOST:,}."):
+        with parsing(f"{file}, line {number}", RULE, f"Numbers end at {MOST:,}."):
             values = [float(text) for text in _texts(line)]
             frame, identity, x, y, width, height = values[:6]
             category = values[7] if len(values) in WITH_CLASS else PERSON

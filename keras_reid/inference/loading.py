@@ -8,7 +8,7 @@ from keras_reid import checks, models
 from keras_reid.errors import InputError
 from keras_reid.inference.embedder import ONLY_EMBEDDING, Embedder
 from keras_reid.inference.sources import Source
-from keras_reid.io.reading import reading
+from keras_reid.io import parsing
 from keras_reid.names import StrPath
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ def _of_files(source: Source, runtime: str, settings: Mapping[str, Any]) -> Embe
     _check_runtime(runtime, choices)
     name = choices[0] if runtime == "auto" else runtime
     rule = f"be a complete model with one input for {name}"
-    with reading(source, rule, "Export it again.", Exception):
+    with parsing(source, rule, "Export it again.", Exception):
         network = OPENERS[name](file)
     return NetworkEmbedder(source, file, network, metadata, settings)
 

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_reid.errors import InputError
-from keras_reid.io import read_json
-from keras_reid.io.reading import reading
+from keras_reid.io import parsing, read_json
 
 FILE = "export.json"
 AGAIN = "Export the model again."
@@ -69,7 +68,7 @@ class Metadata:
         values = read_json(folder / FILE, types, AGAIN)
         if "embedding_width" in values:  # the name in version 0.2.0
             values["embedding_dim"] = values.pop("embedding_width")
-        with reading(folder / FILE, "describe an export", AGAIN, (TypeError, ValueError)):
+        with parsing(folder / FILE, "describe an export", AGAIN, (TypeError, ValueError)):
             for name in ("image_size", "local"):
                 if values.get(name) and not _two(values[name]):
                     raise ValueError(f"{name} {values[name]}")

@@ -9,7 +9,7 @@ from keras_reid import checks
 from keras_reid.inference.embedder import Embedder
 from keras_reid.inference.metadata import Metadata
 from keras_reid.inference.sources import Source
-from keras_reid.io.reading import reading
+from keras_reid.io import parsing
 
 SIGNATURES = {"serving_default": "images", "serving_bytes": "image_bytes"}
 
@@ -34,7 +34,7 @@ class SavedModelEmbedder(Embedder):
         import tensorflow as tf
 
         self.source = source
-        with reading(source, "be a SavedModel", "Export it again.", Exception):
+        with parsing(source, "be a SavedModel", "Export it again.", Exception):
             # The signatures keep the variables alive.
             self.signatures = tf.saved_model.load(str(source.path)).signatures
         self._default = self.signatures["serving_default"]

@@ -5,6 +5,7 @@ from .reading import NUMBER as NUMBER
 from .reading import Fields as Fields
 from .reading import channels_last as channels_last
 from .reading import content_digest as content_digest
+from .reading import parsing as parsing
 from .reading import read_json as read_json
 from .reading import read_json_lines as read_json_lines
 from .reading import read_model as read_model

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from keras_reid.errors import invalid_file
-from keras_reid.io.reading import reading
+from keras_reid.io.reading import parsing
 from keras_reid.names import StrPath, expanded
 
 MATLAB_BYTES, MATLAB_SECONDS = 2**33, 120
@@ -31,7 +31,7 @@ def read_arrays(path: StrPath, names: Sequence[str]) -> tuple[dict[str, np.ndarr
     """
     path = expanded(path)
     rule, fix = "be an .npz file or a folder of .npy files", "Write one with `numpy.savez`."
-    with reading(path, rule, fix, Exception):  # NumPy and zipfile raise many kinds
+    with parsing(path, rule, fix, Exception):  # NumPy and zipfile raise many kinds
         if path.is_dir():
             files = {file.stem: file for file in path.glob("*.npy")}
             mapped = {n: np.load(files[n], mmap_mode="r") for n in names if n in files}
@@ -56,7 +56,7 @@ def read_matlab(file: StrPath, keys: Sequence[str] = ()) -> dict[str, np.ndarray
     code = "from keras_reid.io.arrays import write_matlab; write_matlab()"
     command = [sys.executable, "-P", "-c", code, str(path)]
     fix = "Download it again."
-    with reading(path, "be a MATLAB file of version 7 or older", fix, Exception):
+    with parsing(path, "be a MATLAB file of version 7 or older", fix, Exception):
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
         try:
             done = subprocess.run(

@@ -18,7 +18,7 @@ NUMBER = int | float
 
 
 @contextmanager
-def reading(
+def parsing(
     path: object, rule: str, fix: str, errors: Any = (OSError, ValueError)
 ) -> Iterator[None]:
     """Convert errors of the system and of parsers within the block.
@@ -51,7 +51,7 @@ def read_text(file: StrPath, remedy: str = "Check the path, or save the file as 
         InputError: the file is not readable or not in UTF-8.
     """
     path = expanded(file)
-    with reading(path, "be a text file in UTF-8", remedy):
+    with parsing(path, "be a text file in UTF-8", remedy):
         return path.read_text(encoding="utf-8-sig")
 
 
@@ -96,7 +96,7 @@ def read_json_lines(file: StrPath, fields: Fields, remedy: str) -> list[dict[str
 
 
 def _json_object(text: str, where: str, fields: Fields, remedy: str) -> dict[str, Any]:
-    with reading(where, "be JSON", remedy, (ValueError, RecursionError)):
+    with parsing(where, "be JSON", remedy, (ValueError, RecursionError)):
         value = json.loads(text)
     rule, received = "be a JSON object", value
     if isinstance(value, dict):
@@ -118,7 +118,7 @@ def read_model(file: StrPath) -> Any:
     """
     path = expanded(file)
     rule = "be a Keras model in a .keras file"
-    with reading(path, rule, "Save or train it again.", Exception):  # h5py raises many kinds
+    with parsing(path, rule, "Save or train it again.", Exception):  # h5py raises many kinds
         return channels_last(load_model(path, compile=False, safe_mode=True))
 
 

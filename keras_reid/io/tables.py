@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from keras_reid.errors import invalid_file
-from keras_reid.io.reading import reading
+from keras_reid.io.reading import parsing
 from keras_reid.names import StrPath, expanded, normalized
 
 SEPARATORS = ",;\t"
@@ -70,7 +70,7 @@ def read_table(
 def _filled_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield line numbers and stripped values of the rows with values, except a row `sep=`."""
     fix = 'Check the file, or save it as UTF-8 (in Excel "CSV UTF-8").'
-    with reading(path, "be a table in UTF-8", fix):
+    with parsing(path, "be a table in UTF-8", fix):
         with path.open("rb") as start:
             encoding = "utf-16" if start.read(2) in UTF16 else "utf-8-sig"
         with path.open(newline="", encoding=encoding) as file:

@@ -16,10 +16,10 @@ from keras_reid.io import (
     Busy,
     locked,
     new_file,
+    parsing,
     read_json,
     replaced_file,
 )
-from keras_reid.io.reading import reading
 from keras_reid.names import StrPath, expanded, normalized
 from keras_reid.scale.listing import ImageEntry
 
@@ -254,7 +254,7 @@ def _parquet(file: Path, function: str, **options: Any) -> Any:
     """Return the result of a function of `pyarrow.parquet` that reads a file."""
     arrow = arrow_package()
     fix = "Remove it, and embed the images again."
-    with reading(file, "be a Parquet file", fix, (OSError, arrow.ArrowException)):
+    with parsing(file, "be a Parquet file", fix, (OSError, arrow.ArrowException)):
         return getattr(arrow.parquet, function)(file, **options)
 
 

@@ -8,8 +8,7 @@ from keras_reid import checks
 from keras_reid.data.datasets import ReidDataset
 from keras_reid.data.readers.layouts import PARTS, Row, check_exists, columns, level
 from keras_reid.data.readers.market import read_market
-from keras_reid.io import matlab_indices, read_matlab
-from keras_reid.io.reading import reading
+from keras_reid.io import matlab_indices, parsing, read_matlab
 
 
 def read_cuhk03(root: Path, boxes: str = "detected") -> ReidDataset:
@@ -40,5 +39,5 @@ def _cuhk03_mat(config: Path, folder: Path) -> ReidDataset:
         )
 
     rule, errors = "hold names of images and their labels", (TypeError, ValueError, IndexError)
-    with reading(config, rule, "Download it again.", errors):
+    with parsing(config, rule, "Download it again.", errors):
         return ReidDataset("cuhk03", *(columns(rows(part), config) for part in PARTS))

@@ -14,7 +14,7 @@ from absl import logging
 from keras_reid.data.datasets import ReidDataset
 from keras_reid.data.images import TRACKLET, PersonImages
 from keras_reid.errors import counted, invalid_file, name_some, printable
-from keras_reid.io.reading import reading
+from keras_reid.io import parsing
 from keras_reid.names import StrPath, expanded, natural
 
 T = TypeVar("T")
@@ -67,7 +67,7 @@ def contents(folder: Path) -> Contents:
         InputError: the folder is missing or cannot be read.
     """
     with (
-        reading(folder, "be a readable folder", "Check the path and its permissions."),
+        parsing(folder, "be a readable folder", "Check the path and its permissions."),
         os.scandir(folder) as scanned,
     ):
         entries = sorted(scanned, key=lambda entry: natural(entry.name))
