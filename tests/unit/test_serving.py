@@ -405,9 +405,7 @@ def test_export_stripes_view_passes_parity(model, tmp_path):
 
 
 def test_saved_embedder_without_local_features_raises(saved, model, tmp_path):
-    with pytest.raises(
-        InputError, match=r"among embedding for .*, got local\. Export .* local=True"
-    ):
+    with pytest.raises(InputError, match=r"one of embedding, got 'local'\. Export .* local=True"):
         saved.select("embedding", "local")
     with pytest.raises(InputError, match="named 'local'"):
         serving.export(model, tmp_path / "nothing", local=True)
