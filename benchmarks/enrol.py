@@ -21,8 +21,8 @@ import numpy as np
 
 from keras_reid import scale
 from keras_reid.cli.search import SearchOptions, search
+from keras_reid.scale.creation import create
 from keras_reid.scale.listing import ImageEntry
-from keras_reid.scale.shards import create
 
 SHARD = 8192
 

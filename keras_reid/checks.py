@@ -11,7 +11,7 @@ import numpy as np
 from keras_reid.errors import InputError, Shown, invalid
 
 
-def one_of(choices: Iterable[str], fix: str = "", **values: Any) -> None:
+def one_of(choices: Iterable[Any], fix: str = "", **values: Any) -> None:
     """Raise unless every value is among the choices.
 
     Args:
@@ -21,6 +21,12 @@ def one_of(choices: Iterable[str], fix: str = "", **values: Any) -> None:
 
     Raises:
         InputError: "`NAME` must be one of A, B, got 'C'. FIX".
+
+    Example:
+        >>> one_of(("fill", "drop"), last="fill")
+        >>> one_of(("fill", "drop"), last="keep")
+        Traceback (most recent call last):
+        keras_reid.errors.InputError: `last` must be one of fill, drop, got 'keep'.
     """
     choices = list(choices)
     _require(f"one of {', '.join(map(str, choices))}", choices.__contains__, fix, values)
@@ -93,7 +99,12 @@ def pixels(images: Any, name: str = "images") -> np.ndarray:
 
 
 def int64(labels: np.ndarray, name: str) -> np.ndarray:
-    """Return integers as int64; raise for unsigned ones that do not fit into it."""
+    """Return integers as int64; raise for unsigned ones that do not fit into it.
+
+    Args:
+        labels: (n,) integers.
+        name: of the argument.
+    """
     if labels.dtype == np.uint64 and (labels > np.iinfo(np.int64).max).any():
         raise invalid(name, "below 2**63", int(labels.max()), "Convert the labels to text.")
     return labels.astype(np.int64)
@@ -108,6 +119,10 @@ def address(**texts: str) -> None:
 
 def installed(module: str, extra: str) -> Any:
     """Return the imported module of an optional package.
+
+    Args:
+        module: its name.
+        extra: extra of this project that installs it.
 
     Raises:
         InputError: the package is not installed.

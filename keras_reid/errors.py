@@ -1,6 +1,7 @@
 """Exception for invalid input, and the form of its messages."""
 
 import unicodedata
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -67,10 +68,28 @@ def _harmless(character: str) -> bool:
 
 def first_line(error: Exception) -> str:
     """Return the first line of a third-party error, truncated to 160 characters."""
+    if text := getattr(error, "strerror", None):  # of the operating system, without the path
+        return str(text)
     return str(error).strip().splitlines()[0][:160] if str(error).strip() else repr(error)
 
 
 def counted(count: int, singular: str) -> str:
-    """Return the number and the noun in its form: `1 image`, `2,000 images`, `0 identities`."""
+    """Return the number and the noun in its form.
+
+    Args:
+        count: any integer.
+        singular: noun, such as "image".
+
+    Example:
+        >>> counted(1, "image"), counted(2000, "identity")
+        ('1 image', '2,000 identities')
+    """
     plural = singular[:-1] + "ies" if singular.endswith("y") else singular + "s"
     return f"{count:,} {singular if count == 1 else plural}"
+
+
+def name_some(names: Sequence[object], most: int = 5) -> str:
+    """Return a list for messages, such as `a, b, c and 7 more`."""
+    rest = len(names) - most
+    first = ", ".join(str(name) for name in names[:most])
+    return f"{first} and {rest} more" if rest > 0 else first

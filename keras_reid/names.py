@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+StrPath = str | os.PathLike[str]
 RUNS = re.compile("([^0-9]*)([0-9]*)")  # characters, then digits
 
 
@@ -71,6 +72,10 @@ def natural(path: str | os.PathLike[str]) -> tuple[Any, ...]:
     """Return a sort key for natural order: `2.png` precedes `10.png`.
 
     Zero-padded names keep the order of text. Paths compare folder by folder.
+
+    Example:
+        >>> sorted(["10.png", "2.png", "1.png"], key=natural)
+        ['1.png', '2.png', '10.png']
     """
     text = os.fspath(path)
     names = (RUNS.findall(name) for name in re.split(r"[\\/]", text))

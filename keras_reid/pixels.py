@@ -9,13 +9,15 @@ from __future__ import annotations
 import io
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image
 
-from keras_reid.errors import InputError, first_line
+from keras_reid.errors import Shown, first_line, invalid
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -48,18 +50,25 @@ def decode(source: Source) -> np.ndarray:
         InputError: the file is not a JPEG, PNG, BMP, GIF, WebP or TIFF image, or damaged, or has
             more than 16 bits per channel.
     """
-    try:
+    with _decoding(source):
         if isinstance(source, Image.Image):
             return _upright_rgb(source)
         file = io.BytesIO(source) if isinstance(source, bytes) else source
         with Image.open(file, formats=FORMATS) as image:
             return _upright_rgb(image)
-    except Exception as error:  # Pillow raises many types for damaged files
-        raise _refusal(source, error) from error
 
 
 def resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resize uint8 (h, w, 3) to `size` bilinearly, with antialiasing where it shrinks."""
+    """Resize uint8 (h, w, 3) bilinearly, with antialiasing where it shrinks.
+
+    Args:
+        pixels: uint8 (h, w, 3).
+        size: new (height, width) in pixels.
+
+    Example:
+        >>> resize(np.full((4, 4, 3), 9, np.uint8), (2, 1))[..., 0].tolist()
+        [[9], [9]]
+    """
     if pixels.shape[:2] == tuple(size):
         return pixels
     # In float, because Pillow rounds integers after each of the two directions.
@@ -111,15 +120,19 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _refusal(source: Source, error: Exception) -> InputError:
-    if isinstance(source, Image.Image):
-        name = getattr(source, "filename", "") or f"a PIL image of mode {source.mode}"
-    else:
-        name = source if isinstance(source, str | os.PathLike) else "the content of a file"
-    return InputError(
-        "`image` must be an intact JPEG, PNG, BMP, GIF, WebP or TIFF file of 8 or 16 bits per "
-        f"channel, got {name} ({first_line(error)[:120]}). Convert or remove it."
-    )
+@contextmanager
+def _decoding(source: Source) -> Iterator[None]:
+    """Convert the errors of Pillow, which raises many types for damaged files."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(source, Image.Image):
+            name = getattr(source, "filename", "") or f"a PIL image of mode {source.mode}"
+        else:
+            name = source if isinstance(source, str | os.PathLike) else "the content of a file"
+        rule = "an intact JPEG, PNG, BMP, GIF, WebP or TIFF file of 8 or 16 bits per channel"
+        received = Shown(f"{name} ({first_line(error)[:120]})")
+        raise invalid("image", rule, received, "Convert or remove it.") from error
 
 
 def graph_orientation(path: str | os.PathLike[str]) -> int:
@@ -128,16 +141,13 @@ def graph_orientation(path: str | os.PathLike[str]) -> int:
     Raises:
         InputError: the file is not an image of a format that `decode` decodes.
     """
-    try:
-        with Image.open(path, formats=FORMATS) as image:
-            if image.format in ("JPEG", "MPO"):  # MPO: several JPEG images in one file
-                # Pillow inverts all CMYK, TensorFlow only files with a segment of Adobe.
-                return BY_PILLOW if image.mode == "CMYK" else _exif_orientation(image)
-            if image.format != "PNG":
-                return BY_PILLOW
-            return _exif_orientation(image) if _intact(Path(path).read_bytes()) else BY_PILLOW
-    except Exception as error:
-        raise _refusal(path, error) from error
+    with _decoding(path), Image.open(path, formats=FORMATS) as image:
+        if image.format in ("JPEG", "MPO"):  # MPO: several JPEG images in one file
+            # Pillow inverts all CMYK, TensorFlow only files with a segment of Adobe.
+            return BY_PILLOW if image.mode == "CMYK" else _exif_orientation(image)
+        if image.format != "PNG":
+            return BY_PILLOW
+        return _exif_orientation(image) if _intact(Path(path).read_bytes()) else BY_PILLOW
 
 
 def _intact(png: bytes) -> bool:

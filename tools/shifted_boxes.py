@@ -24,7 +24,7 @@ from PIL import Image
 from keras_reid.data.readers.layouts import image_files
 from keras_reid.data.readers.market import MARKET_FOLDERS
 from keras_reid.errors import InputError
-from keras_reid.io import check_new_folder, new_folder
+from keras_reid.io import new_folder
 
 Box = tuple[float, float, float, float]
 
@@ -91,7 +91,6 @@ def changed(
     Raises:
         InputError: no such data set, or an `out` that is not empty.
     """
-    check_new_folder(out)
     count = 0
     with new_folder(out) as staged:
         for part, name in MARKET_FOLDERS.items():

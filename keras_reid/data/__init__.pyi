@@ -5,13 +5,13 @@ from .attribute_tables import rates as rates
 from .attribute_tables import read_attributes as read_attributes
 from .clips import clip_batches as clip_batches
 from .clips import pk_clips as pk_clips
+from .datasets import ReidDataset as ReidDataset
+from .datasets import joined as joined
 from .frames import cut_tracklets as cut_tracklets
 from .grouping import tracklet_dataset as tracklet_dataset
 from .grouping import tracklets as tracklets
 from .images import TRACKLET as TRACKLET
 from .images import PersonImages as PersonImages
-from .images import ReidDataset as ReidDataset
-from .images import joined as joined
 from .keypoints import MoveNet as MoveNet
 from .keypoints import PoseEstimator as PoseEstimator
 from .keypoints import annotated as annotated
@@ -36,4 +36,3 @@ from .validation import decodable as decodable
 from .validation import readable as readable
 from .validation import unfit as unfit
 from .video import Video as Video
-from .writing import write as write

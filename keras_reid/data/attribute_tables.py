@@ -1,6 +1,5 @@
 """Attributes of persons from the files of Market-1501 and DukeMTMC-reID, or from a table."""
 
-import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from keras_reid import checks
-from keras_reid.data.images import PersonImages, name_some
-from keras_reid.errors import InputError, Shown, invalid, invalid_file
-from keras_reid.io import read_matlab, read_table
-from keras_reid.names import expanded, normalized
+from keras_reid.data.images import PersonImages
+from keras_reid.errors import InputError, Shown, invalid, invalid_file, name_some
+from keras_reid.io import parsing, read_matlab, read_table
+from keras_reid.names import StrPath, expanded, normalized
 
 ATTRIBUTES = "attributes"  # the column of the images
 AGES = ("child", "teenager", "adult", "old")
@@ -30,6 +29,9 @@ UNKNOWN = -1.0
 @dataclass(frozen=True)
 class AttributeSchema:
     """Names of attributes, and groups of attributes that exclude each other.
+
+    Args:
+        names: such as "hat" and "upred", kept in Unicode NFC.
 
     Raises:
         InputError: a name occurs twice, in one or two Unicode spellings.
@@ -69,8 +71,20 @@ class AttributeSchema:
 class AttributeTable:
     """Attributes of identities: `values[i, m]` is 1, 0 or −1 (unknown) for `identity[i]`.
 
+    Args:
+        schema: names of the m attributes.
+        identity: (n,) labels.
+        values: (n, m).
+
     Raises:
         InputError: two rows of one identity with different values.
+
+    Example:
+        >>> schema = AttributeSchema(("hat", "backpack"))
+        >>> table = AttributeTable(schema, np.array(["7"]), np.array([[1, 0]]))
+        >>> images = PersonImages(["a.jpg", "b.jpg"], [7, 8], None)
+        >>> table.label(images).columns["attributes"].tolist()
+        [[1.0, 0.0], [-1.0, -1.0]]
     """
 
     schema: AttributeSchema
@@ -114,13 +128,17 @@ class AttributeTable:
 
 
 def rates(images: PersonImages) -> np.ndarray:
-    """Return the fraction (m,) of the images with each attribute, without unknown values."""
+    """Return the fraction (m,) of the images with each attribute, without unknown values.
+
+    Args:
+        images: n images with the column "attributes" (n, m).
+    """
     values = images.columns[ATTRIBUTES]
     labeled = values >= 0
     return np.where(labeled, values, 0).sum(0) / np.maximum(1, labeled.sum(0))
 
 
-def read_attributes(path: str | os.PathLike[str]) -> AttributeTable:
+def read_attributes(path: StrPath) -> AttributeTable:
     """Read the attributes of identities from a table or from the published MATLAB file.
 
     A table is a CSV file with the column identity and one column per attribute: 1 (no) and 2 (yes)
@@ -128,6 +146,9 @@ def read_attributes(path: str | os.PathLike[str]) -> AttributeTable:
     age_teenager, age_adult and age_old. `market_attribute.mat` and `duke_attribute.mat` hold the
     same for the identities of train and test, which are read together (Lin et al., Improving Person
     Re-identification by Attribute and Identity Learning, arXiv:1703.07220).
+
+    Args:
+        path: `.csv` or `.mat` file.
 
     Raises:
         InputError: a missing or malformed file, with line or column; an attribute twice; an
@@ -151,14 +172,11 @@ def read_attributes(path: str | os.PathLike[str]) -> AttributeTable:
 def _of_csv(file: Path) -> dict[str, Any]:
     header, lines = read_table(file, ("identity",), ("age",))
     columns: dict[str, list[Any]] = {name: [] for name in header}
+    rule, fix = "have attributes 1 and 2, or 0 and 1", "Write −1 or nothing for unknown."
     for number, values in lines:
-        for name, text in values.items():
-            try:
+        with parsing(f"{file}, line {number}", rule, fix):
+            for name, text in values.items():
                 columns[name].append(text if name == "identity" else float(text or UNKNOWN))
-            except ValueError:
-                place, rule = f"{file}, line {number}", "have attributes 1 and 2, or 0 and 1"
-                fix = "Write −1 or nothing for unknown."
-                raise invalid_file(place, rule, f"{name}={text!r}", fix) from None
     return {name: np.array(values) for name, values in columns.items()}
 
 
@@ -168,17 +186,13 @@ def _of_mat(file: Path) -> dict[str, Any]:
         _, part, name = f"//{place}".rsplit("/", 2)
         if part in ("train", "test"):
             parts.setdefault(name, []).append(np.atleast_1d(value).ravel())
-    try:
+    rule = "have the structures train and test with image_index, as market_attribute.mat"
+    with parsing(file, rule, "Download it again, or use a CSV file.", (KeyError, ValueError)):
         columns = {name: np.concatenate(values) for name, values in parts.items()}
         identity = columns.pop("image_index").astype(str)
-        values = {name: np.asarray(value, np.float64) for name, value in columns.items()}
-        if any(len(value) != len(identity) for value in values.values()):
-            raise ValueError("columns of several lengths")
-    except (KeyError, ValueError) as error:
-        rule = "have the structures train and test with image_index, as market_attribute.mat"
-        fix = "Download it again, or use a CSV file."
-        raise invalid_file(file, rule, str(error)[:120], fix) from error
-    return {"identity": identity, **values}
+        rows = np.stack([np.asarray(values, np.float64) for values in columns.values()])
+        np.broadcast_shapes(rows.shape[1:], identity.shape)
+    return {"identity": identity, **dict(zip(columns, rows, strict=True))}
 
 
 def _categories(name: str, codes: np.ndarray, yes: int, file: Path) -> dict[str, np.ndarray]:

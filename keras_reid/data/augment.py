@@ -103,8 +103,20 @@ def augmentation(augment: str | Augmentation) -> Augmentation:
     random state: runs do not repeat, resumed runs differ, and checkpoints cannot contain the
     iterator. They are also slow: at 256×128 `default` reaches 6,700 images/s, these 110, 36 and 77.
 
+    Args:
+        augment: name, or a function of images uint8 (b, h, w, 3) and a seed int (2,).
+
+    Returns:
+        Function that returns uint8 (b, h, w, 3); the same seed gives the same images.
+
     Raises:
         InputError: unknown name, or KerasCV is required and not installed.
+
+    Example:
+        >>> images = tf.fill((2, 8, 4, 3), tf.constant(100, tf.uint8))
+        >>> changed = augmentation("none+color")(images, (0, 1))
+        >>> changed.shape, changed.dtype.name
+        (TensorShape([2, 8, 4, 3]), 'uint8')
     """
     if callable(augment):
         return augment
@@ -253,7 +265,8 @@ def _rearrange(images: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor, box: tf.T
 
     Args:
         images: uint8 (b, h, w, 3).
-        rows, columns: (b, h) and (b, w) int32; pixels outside the image are black.
+        rows: (b, h) int32; rows outside the image are black.
+        columns: (b, w) int32; columns outside the image are black.
         box: (b, 4) int32, top, left, bottom, right, the last two excluded.
     """
     _, h, w, _ = tf.unstack(tf.shape(images))

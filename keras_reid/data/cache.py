@@ -17,12 +17,11 @@ from absl import logging
 
 from keras_reid.data.images import ORIENTATION, PersonImages
 from keras_reid.data.validation import readable
-from keras_reid.errors import Shown, invalid
 from keras_reid.io import check_room, locked, replaced_file
-from keras_reid.names import expanded
+from keras_reid.names import StrPath, expanded
 from keras_reid.pixels import BY_PILLOW, graph_decode, graph_decode_upright, graph_resize
 
-Cache = str | os.PathLike[str] | None  # a folder, or "memory"
+Cache = StrPath | None  # a folder, or "memory"
 Load = Callable[[tf.data.Dataset, int], tf.data.Dataset]
 
 FORMAT = "keras_reid decoded uint8 images, version 2"
@@ -64,7 +63,7 @@ def load_rows(images: PersonImages, image_size: tuple[int, int], cache: Cache) -
 
 
 def _cached(
-    images: PersonImages, image_size: tuple[int, int], cache: str | os.PathLike[str], load: Load
+    images: PersonImages, image_size: tuple[int, int], cache: StrPath, load: Load
 ) -> tf.Tensor:
     """Return all images (n, h, w, 3) from the cache file, or decoded by `load`."""
 
@@ -90,18 +89,12 @@ def in_memory(chunks: Iterable[np.ndarray], shape: tuple[int, int, int, int]) ->
     return _tensor(mapping, shape)
 
 
-def cache_file(folder: str | os.PathLike[str], images: PersonImages, size: tuple[int, int]) -> Path:
+def cache_file(folder: StrPath, images: PersonImages, size: tuple[int, int]) -> Path:
     """Return the cache file in `folder` for these images at this size.
 
     Its name contains a hash of the path, size, modification time and inode time of every image.
     Other images, other sizes and edited files have another cache file.
-
-    Raises:
-        InputError: `folder` is a file.
     """
-    folder = expanded(folder)
-    if folder.exists() and not folder.is_dir():
-        raise invalid("cache", "None, 'memory' or a folder", Shown(f"the file {folder}"))
     digest = hashlib.sha256(f"{FORMAT}, {size[0]}×{size[1]}\n".encode())
     for path in images.path:
         stamp = None
@@ -110,7 +103,7 @@ def cache_file(folder: str | os.PathLike[str], images: PersonImages, size: tuple
             # Tools such as rsync -t and tar restore st_mtime, but no tool st_ctime.
             stamp = (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
         digest.update(f"{os.path.abspath(path)} {stamp}\n".encode())
-    return folder / f"{digest.hexdigest()[:24]}-{len(images)}x{size[0]}x{size[1]}.uint8"
+    return expanded(folder) / f"{digest.hexdigest()[:24]}-{len(images)}x{size[0]}x{size[1]}.uint8"
 
 
 def complete(file: Path, shape: tuple[int, int, int, int]) -> bool:

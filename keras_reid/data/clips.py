@@ -1,6 +1,6 @@
 """Batches of clips: frames of a tracklet, padded to one length, with a mask."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -10,11 +10,12 @@ from keras_reid import checks
 from keras_reid.data.augment import Augmentation, augmentation
 from keras_reid.data.cache import Cache, load_rows
 from keras_reid.data.images import PersonImages
-from keras_reid.data.pipeline import AHEAD, check_cameras, mapped, pk_stream, step_seed
+from keras_reid.data.pipeline import AHEAD, mapped, pk_stream, step_seed
 from keras_reid.data.validation import readable
-from keras_reid.errors import Shown, counted, invalid
+from keras_reid.errors import invalid
 
 
+# The options of a stream are arguments, as in tf.data and Keras.
 def pk_clips(
     images: PersonImages,
     num_identities_per_batch: int = 8,
@@ -36,10 +37,16 @@ def pk_clips(
 
     Args:
         images: n training images with a column "tracklet"; unreadable ones are named and left out.
-        num_identities_per_batch, num_instances: P and K; b = P·K.
-        frames: T.
-        image_size, augment, seed, first_epoch, last, cache, camera_balanced: see `pk_batches`;
-            each frame is augmented independently.
+        num_identities_per_batch: P, identities in a batch.
+        num_instances: K, tracklets of each identity; b = P·K.
+        frames: T, frames of a clip.
+        image_size: (h, w) in pixels.
+        augment: see `pk_batches`; each frame is augmented independently.
+        seed: of the sampling and of the augmentation.
+        first_epoch: first epoch of the stream.
+        last: "fill" or "drop", see `sampling.plan_epoch`.
+        cache: None, "memory" or a folder, see `pk_batches`.
+        camera_balanced: choose the tracklets of an identity from as many cameras as possible.
 
     Returns:
         Elements ({"clips": uint8 (b, t, h, w, 3), "mask": bool (b, t), all true}, {"identity":
@@ -49,41 +56,49 @@ def pk_clips(
         InputError: see `pk_batches`; images without tracklets; frames below 1.
     """
     _check(images, frames)
-    check_cameras(images, camera_balanced)
+    if camera_balanced:
+        images.require_cameras("Leave camera_balanced out.")
     change = augmentation(augment)
     images = readable(images)
+    groups = (num_identities_per_batch, num_instances, last)
+    each = images.per_tracklet()
+    labels, plan, tracklets = pk_stream(each, groups, seed, first_epoch, camera_balanced)
+    shape = (plan.batch_size, frames, *image_size, 3)
+    first_step = first_epoch * plan.batches
+    clips = tracklets.enumerate(first_step).map(_clips(images, shape[:2], seed))
+    load = load_rows(images, image_size, cache)
+    pixels = load(clips.map(lambda tracklets, rows: tf.reshape(rows, [-1])), shape[0] * frames)
+
+    def finish(step: tf.Tensor, element: Any) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
+        (_, pixels), (tracklets, _) = element
+        pixels = tf.ensure_shape(pixels, (shape[0] * frames, *image_size, 3))
+        changed = tf.reshape(change(pixels, step_seed(seed, step, 1)), shape)
+        batch = {name: tf.gather(column, tracklets) for name, column in labels.items()}
+        batch["frame_identity"] = tf.repeat(batch["identity"], frames)
+        return {"clips": changed, "mask": tf.ones(shape[:2], tf.bool)}, batch
+
+    return mapped(tf.data.Dataset.zip((pixels, clips)).enumerate(first_step), finish)
+
+
+def _clips(
+    images: PersonImages, shape: tuple[int, int], seed: int
+) -> Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
+    """Return a function of a step and tracklets (b,): the tracklets, and rows (b, t) of a clip."""
     tracklet_rows = images.tracklet_rows
     sizes = np.array([len(rows) for rows in tracklet_rows], np.int32)
     starts = (np.cumsum(sizes) - sizes).astype(np.int32)
     flat_rows = np.concatenate(tracklet_rows).astype(np.int32)
-    groups = (num_identities_per_batch, num_instances, last)
-    each = images.per_tracklet()
-    labels, plan, rows = pk_stream(each, groups, seed, first_epoch, camera_balanced)
-    count = plan.batch_size
-    first_step = first_epoch * plan.batches
+    frames = shape[1]
 
-    def choose(step: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        drawn = tf.random.stateless_uniform([count, frames], step_seed(seed, step, 0))
-        size = tf.gather(sizes, rows)[:, None]
+    def choose(step: tf.Tensor, tracklets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        drawn = tf.random.stateless_uniform(shape, step_seed(seed, step, 0))
+        size = tf.gather(sizes, tracklets)[:, None]
         number = tf.range(frames)[None]
         segment = (tf.cast(number, tf.float32) + drawn) * tf.cast(size, tf.float32) / frames
         own = tf.where(size >= frames, tf.minimum(tf.cast(segment, tf.int32), size - 1), number)
-        return rows, tf.gather(flat_rows, tf.gather(starts, rows)[:, None] + own % size)
+        return tracklets, tf.gather(flat_rows, tf.gather(starts, tracklets)[:, None] + own % size)
 
-    chosen = rows.enumerate(first_step).map(choose)
-    load = load_rows(images, image_size, cache)
-    pixels = load(chosen.map(lambda rows, flat: tf.reshape(flat, [-1])), count * frames)
-
-    def finish(step: tf.Tensor, element: Any) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
-        (_, pixels), (rows, _) = element
-        pixels = tf.ensure_shape(pixels, (count * frames, *image_size, 3))
-        changed = change(pixels, step_seed(seed, step, 1))
-        clips = tf.reshape(changed, (count, frames, *image_size, 3))
-        batch = {name: tf.gather(column, rows) for name, column in labels.items()}
-        batch["frame_identity"] = tf.repeat(batch["identity"], frames)
-        return {"clips": clips, "mask": tf.ones((count, frames), tf.bool)}, batch
-
-    return mapped(tf.data.Dataset.zip((pixels, chosen)).enumerate(first_step), finish)
+    return choose
 
 
 def clip_batches(
@@ -99,7 +114,8 @@ def clip_batches(
         images: with a column "tracklet", readable.
         frames: T.
         batch_size: b; the last batch may be smaller.
-        image_size, cache: see `image_batches`.
+        image_size: (h, w) in pixels.
+        cache: None, "memory" or a folder, see `pk_batches`.
 
     Returns:
         Elements {"clips": uint8 (b, t, h, w, 3), "mask": bool (b, t)}; a tracklet of n frames has
@@ -130,8 +146,7 @@ def clip_batches(
 
 
 def _check(images: PersonImages, frames: int) -> None:
+    checks.at_least(1, "Check the split.", images=len(images))
     checks.at_least(1, frames=frames)
-    if not images.has_tracklets or not len(images):
-        received = Shown(f"{counted(len(images), 'image')} without tracklets")
-        fix = "See keras_reid.data.tracklets."
-        raise invalid("images", "images of tracklets", received, fix)
+    if not images.has_tracklets:
+        raise invalid("images", "images of tracklets", images, "See keras_reid.data.tracklets.")

@@ -1,6 +1,5 @@
 """Crops of persons from the frames of a video."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +10,14 @@ from keras_reid.data.mot import UNLABELED, read_mot
 from keras_reid.data.readers.layouts import of_tracks
 from keras_reid.data.video import Video
 from keras_reid.errors import invalid_file
-from keras_reid.io import check_new_folder, new_folder
-from keras_reid.names import expanded
+from keras_reid.io import new_folder
+from keras_reid.names import StrPath, expanded
 
 
 def cut_tracklets(
-    video: str | os.PathLike[str],
-    table: str | os.PathLike[str],
-    out: str | os.PathLike[str],
+    video: StrPath,
+    table: StrPath,
+    out: StrPath,
     camera: int = 1,
 ) -> PersonImages:
     """Crop the persons of a MOT `gt.txt` from its video, as tracklets in the new folder `out`.
@@ -26,6 +25,12 @@ def cut_tracklets(
     Files are named as in MARS, `0001C1T0001F0001.jpg`. In a `det.txt`, all identities are −1; it
     must be tracked first, see `keras_reid.tracking`. Boxes of other classes than pedestrians are
     left out.
+
+    Args:
+        video: source of a `keras_reid.data.Video`.
+        table: boxes with identities, see `keras_reid.data.mot.read_mot`.
+        out: new folder for the crops.
+        camera: number of the camera in the names.
 
     Raises:
         InputError: `out` is not empty; a malformed table, or one without identities; an identity
@@ -39,7 +44,6 @@ def cut_tracklets(
     boxes.check_identities()
     digits = max(4, len(str(boxes.frame.max())))
     target = expanded(out).absolute()
-    check_new_folder(target)
     frames: dict[int, list[Path]] = {}
     number = 0
     with new_folder(target) as staged:

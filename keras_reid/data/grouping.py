@@ -6,8 +6,8 @@ from itertools import pairwise
 import numpy as np
 
 from keras_reid import checks
-from keras_reid.data.images import TRACKLET, PersonImages, ReidDataset, joined
-from keras_reid.errors import Shown, invalid
+from keras_reid.data.datasets import ReidDataset, joined
+from keras_reid.data.images import TRACKLET, PersonImages
 from keras_reid.names import natural
 
 # Sequence (or track) and frame in the names of Market-1501, MARS and DukeMTMC.
@@ -32,13 +32,17 @@ def tracklets(images: PersonImages, gap: int | None = None) -> PersonImages:
 
     Raises:
         InputError: no images, images without cameras, or a gap below 1.
+
+    Example:
+        >>> names = [f"0002_c1s1_{frame:06d}_00.jpg" for frame in (101, 151, 376)]
+        >>> images = PersonImages(names, [2, 2, 2], [1, 1, 1])
+        >>> tracklets(images, gap=100).columns["tracklet"].tolist()
+        [0, 0, 1]
     """
-    if images.camera is None or not len(images):
-        received = Shown("no images" if images.camera is not None else "images without cameras")
-        raise invalid("images", "one image or more with cameras", received)
+    checks.at_least(1, images=len(images))
     if gap is not None:
         checks.at_least(1, gap=gap)
-    identity, camera = images.identity.tolist(), images.camera.tolist()
+    identity, camera = images.identity.tolist(), images.require_cameras().tolist()
     named = [_named(file) for file in images.path.tolist()]
     path = [natural(file) for file in images.path.tolist()]
     group = [(i, c, sequence) for i, c, (sequence, _) in zip(identity, camera, named, strict=True)]
@@ -70,6 +74,10 @@ def tracklet_dataset(dataset: ReidDataset, gap: int | None = None) -> ReidDatase
     images of the same identity and camera, such as the query itself. A data set of tracklets is
     returned unchanged.
 
+    Args:
+        dataset: images with cameras.
+        gap: see `tracklets`.
+
     Raises:
         InputError: see `tracklets`.
     """
@@ -85,7 +93,7 @@ def tracklet_dataset(dataset: ReidDataset, gap: int | None = None) -> ReidDatase
 def first_tracklets(images: PersonImages) -> PersonImages:
     """Return the queries of MARS: the first tracklet of each identity and camera."""
     each = images.per_tracklet()
-    assert each.camera is not None  # checked by `tracklets`
-    pairs = np.stack([each.classes()[1], np.unique(each.camera, return_inverse=True)[1]], axis=1)
+    cameras = np.unique(each.require_cameras(), return_inverse=True)[1]
+    pairs = np.stack([each.classes()[1], cameras], axis=1)
     first = np.unique(pairs, axis=0, return_index=True)[1]
     return images[np.isin(images.owner, first[~each.distractor[first]])]

@@ -1,7 +1,7 @@
 """Person images as parallel columns: path, identity, camera and further labels."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -37,6 +37,15 @@ class PersonImages:
     Raises:
         InputError: columns of different lengths or of other types; a tracklet with several persons
             or cameras.
+
+    Example:
+        >>> images = PersonImages(["a.jpg", "b.jpg", "c.jpg"], [7, 7, 9], [1, 2, 1])
+        >>> images
+        PersonImages(3 images, 2 identities, 2 cameras)
+        >>> images[images.camera == 1].path.tolist()
+        ['a.jpg', 'c.jpg']
+        >>> images.classes()[1].tolist()
+        [0, 0, 1]
     """
 
     path: np.ndarray
@@ -76,6 +85,19 @@ class PersonImages:
                 number = self.columns[TRACKLET][other[0]]
                 received = Shown(f"several in tracklet {number}")
                 raise invalid(name, "the same in all images of a tracklet", received)
+
+    def require_cameras(self, fix: str = "") -> np.ndarray:
+        """Return the cameras (n,).
+
+        Args:
+            fix: last sentence of the error message.
+
+        Raises:
+            InputError: images without cameras.
+        """
+        if self.camera is None:
+            raise invalid("images", "images with cameras", self, fix)
+        return self.camera
 
     def __len__(self) -> int:
         return len(self.path)
@@ -128,7 +150,7 @@ class PersonImages:
     @property
     def tracklet_rows(self) -> list[np.ndarray]:
         """Rows of each of the t tracklets, in the order of `owner`."""
-        return _rows_of(self.owner)
+        return rows_of(self.owner)
 
     def per_tracklet(self) -> "PersonImages":
         """Return the first image of each of the t tracklets, in the order of `owner`.
@@ -155,106 +177,9 @@ class PersonImages:
         return names, index.astype(np.int32)
 
 
-@dataclass(frozen=True, eq=False)
-class ReidDataset:
-    """Named data set of up to three parts, each optional."""
-
-    name: str
-    train: PersonImages | None
-    query: PersonImages | None
-    gallery: PersonImages | None
-
-    def parts(self) -> dict[str, PersonImages]:
-        """Return the existing parts in the order train, query, gallery."""
-        parts = ("train", "query", "gallery")
-        return {name: part for name in parts if (part := getattr(self, name)) is not None}
-
-    def map(self, change: Callable[[PersonImages], PersonImages]) -> "ReidDataset":
-        """Return the data set of the changed parts."""
-        parts: dict[str, Any] = {name: change(part) for name, part in self.parts().items()}
-        return replace(self, **parts)
-
-    def hold_out(self, fraction: float, seed: int = 0) -> "ReidDataset":
-        """Move a fraction of the training identities to a hold-out set, as query and gallery.
-
-        Every camera gives one random query of each of these identities if the gallery keeps an
-        image of another camera for each query. Without cameras, one image is a query. Identities
-        without such a pair stay in training.
-
-        Args:
-            fraction: share of the identities with a pair, in (0, 1).
-            seed: of the random choice.
-
-        Raises:
-            InputError: the data set has query or gallery images, or no training images; fewer than
-                two identities to hold out or to train on.
-        """
-        checks.within("(0, 1)", "0.2 is usual.", fraction=fraction)
-        images = self.train
-        if self.query is not None or self.gallery is not None or images is None:
-            parts = ", ".join(self.parts())
-            raise InputError(
-                f"With `holdout`, {self.name} must have training images only, got {parts}. Leave "
-                "it out.",
-                "holdout",
-            )
-        rng = np.random.default_rng(seed)
-        names, identity = images.classes()
-        queries = [_queries(images, rows, rng) for rows in _rows_of(identity)]
-        candidates = rng.permutation([i for i, rows in enumerate(queries) if rows])
-        held = candidates[: round(fraction * len(candidates))]
-        if len(held) < 2 or len(names) - len(held) < 2:
-            received = f"{fraction:g} of {len(candidates)}, in {counted(len(names), 'identity')}"
-            rule = "a fraction that holds out two identities or more and leaves two"
-            raise invalid("holdout", rule, Shown(received), "Add images.")
-        aside = np.isin(identity, held)
-        is_query = np.zeros(len(images), bool)
-        is_query[[row for i in held for row in queries[i]]] = True
-        return ReidDataset(
-            self.name, images[~aside], images[aside & is_query], images[aside & ~is_query]
-        )
-
-    def all_to_train(self) -> "ReidDataset":
-        """Return a data set that trains on the images of all parts except distractors."""
-        images = joined(*self.parts().values())
-        return ReidDataset(self.name, images[~images.distractor], None, None)
-
-
-def _rows_of(owner: np.ndarray) -> list[np.ndarray]:
+def rows_of(owner: np.ndarray) -> list[np.ndarray]:
     """Return the row indices of each of 0 … t − 1; no group is empty."""
     return np.split(np.argsort(owner, kind="stable"), np.cumsum(np.bincount(owner))[:-1])
-
-
-def _queries(images: PersonImages, rows: np.ndarray, rng: np.random.Generator) -> list[int]:
-    """Return the query rows of an identity; its other rows contain a match for each of them."""
-    rows = rng.permutation(rows)
-    if images.camera is None:
-        return rows[:1].tolist() if len(rows) > 1 else []
-    cameras = images.camera[rows]
-    queries: list[int] = []
-    for camera in dict.fromkeys(cameras.tolist()):
-        tried = [*queries, int(rows[cameras == camera][0])]
-        left = cameras[~np.isin(rows, tried)]
-        if all((left != images.camera[row]).any() for row in tried):
-            queries = tried
-    return queries
-
-
-def joined(*parts: PersonImages) -> PersonImages:
-    """Return the images of all parts; labels that are text in one part become text in all.
-
-    Cameras and columns that a part lacks are left out. So are tracklets, because parts number them
-    separately.
-    """
-    shared = set.intersection(*(set(part.columns) for part in parts)) - {TRACKLET}
-    cameras = [part.camera for part in parts if part.camera is not None]
-    return PersonImages(
-        np.concatenate([part.path for part in parts]),
-        _joined_labels([part.identity for part in parts]),
-        _joined_labels(cameras) if len(cameras) == len(parts) else None,
-        {name: np.concatenate([part.columns[name] for part in parts]) for name in shared},
-        distractor=np.concatenate([part.distractor for part in parts]),
-    )
 
 
 def _check_names(paths: list[str]) -> None:
@@ -274,16 +199,3 @@ def _labels(values: Any, column: str) -> np.ndarray:
     if labels.dtype.kind not in "iu" and labels.size:
         raise invalid(column, "integers or text", labels.flat[0], "Convert the column.")
     return checks.int64(labels, column)
-
-
-def _joined_labels(labels: Sequence[np.ndarray]) -> np.ndarray:
-    """Concatenate labels as text if one of them is text."""
-    text = any(part.dtype.kind == "U" for part in labels)
-    return np.concatenate([part.astype(str) if text else part for part in labels])
-
-
-def name_some(names: Sequence[object], most: int = 5) -> str:
-    """Return a list for messages, such as `a, b, c and 7 more`."""
-    rest = len(names) - most
-    first = ", ".join(str(name) for name in names[:most])
-    return f"{first} and {rest} more" if rest > 0 else first

@@ -16,35 +16,30 @@ from keras_reid.pixels import decode, resize
 FORMS = "paths, PIL images, or uint8 RGB arrays (h, w, 3) or (b, h, w, 3)"
 
 
-def image_parts(images: Any) -> Iterator[Any]:
-    """Yield the paths, PIL images and arrays `(b, h, w, 3)` of one of these, or of nested lists.
+def single_images(images: Any) -> list[Any]:
+    """List the paths, PIL images and arrays `(h, w, 3)` in one of these, or in nested lists.
 
-    An array `(h, w, 3)` is a batch of one. A mapping is yielded as it is.
+    An array `(b, h, w, 3)` holds b images. No file is read.
+
+    Args:
+        images: paths, PIL images, and arrays of any numeric type with integers from 0 to 255.
 
     Raises:
         InputError: something else, or pixels that uint8 does not hold.
     """
-    if isinstance(images, str | os.PathLike | Image.Image | Mapping):
-        yield images
-    elif hasattr(images, "dtype") and hasattr(images, "shape"):
-        array = np.asarray(images)
-        if array.dtype.kind in "OTU":  # of paths, or of PIL images
-            yield from image_parts(array.tolist())
-        else:
-            yield _batch(array)
-    elif isinstance(images, Iterable) and not isinstance(images, bytes):
-        for image in images:
-            yield from image_parts(image)
-    else:
-        raise invalid("images", FORMS, Shown(type(images).__name__))
-
-
-def _batch(array: np.ndarray) -> np.ndarray:
-    if array.ndim not in (3, 4) or array.shape[-1] != 3 or 0 in array.shape[-3:]:
-        received = Shown(f"the shape {array.shape}")
-        raise invalid("images", FORMS, received, "Convert other images with PIL.Image.fromarray.")
-    pixels = checks.pixels(array)
-    return pixels[None] if pixels.ndim == 3 else pixels
+    if isinstance(images, str | os.PathLike | Image.Image):
+        return [images]
+    received = type(images).__name__
+    array = np.asarray(images) if hasattr(images, "dtype") and hasattr(images, "shape") else None
+    if array is not None and array.dtype.kind in "OTU":  # of paths or PIL images
+        return [image for part in np.ravel(array) for image in single_images(part)]
+    if array is not None:
+        if array.ndim in (3, 4) and array.shape[-1] == 3 and 0 not in array.shape[-3:]:
+            return [*checks.pixels(array).reshape(-1, *array.shape[-3:])]
+        received = f"the shape {array.shape}"
+    elif isinstance(images, Iterable) and not isinstance(images, bytes | Mapping):
+        return [image for part in images for image in single_images(part)]
+    raise invalid("images", FORMS, Shown(received))
 
 
 def pixels_of(image: Any) -> np.ndarray:
@@ -55,28 +50,7 @@ def pixels_of(image: Any) -> np.ndarray:
     """
     if isinstance(image, np.ndarray):
         return image
-    if isinstance(image, Image.Image):
-        return decode(image)
-    if isinstance(image, Mapping):
-        raise invalid("images", FORMS, Shown(f"a mapping of {', '.join(image)}"))
-    path = os.path.expanduser(image)
-    if os.path.isdir(path):
-        fix = "Pass keras_reid.data.unlabeled(folder)."
-        raise invalid("images", "image files", Shown(f"the folder {path}"), fix)
-    return decode(path)
-
-
-def single_images(images: Any) -> list[Any]:
-    """List the paths, PIL images and arrays `(h, w, 3)` of `image_parts`; no file is read.
-
-    Raises:
-        InputError: as in `image_parts`.
-    """
-    return [
-        image
-        for part in image_parts(images)
-        for image in (part if isinstance(part, np.ndarray) else (part,))
-    ]
+    return decode(os.path.expanduser(image) if isinstance(image, str | os.PathLike) else image)
 
 
 def pixel_batches(

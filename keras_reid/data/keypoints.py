@@ -17,9 +17,9 @@ from PIL import Image
 
 from keras_reid import checks
 from keras_reid.data.images import PersonImages
-from keras_reid.errors import InputError, counted, first_line, invalid, invalid_file
-from keras_reid.io import content_digest, read_table, replaced_file, write_table
-from keras_reid.names import expanded, normalized
+from keras_reid.errors import InputError, counted, invalid, invalid_file
+from keras_reid.io import content_digest, parsing, read_table, replaced_file, write_table
+from keras_reid.names import StrPath, expanded, normalized
 from keras_reid.pixels import decode, upright_size
 from keras_reid.skeletons import COCO, KEYPOINTS, SKELETONS, Skeleton
 
@@ -51,7 +51,7 @@ class MoveNet:
 
     skeleton = COCO
 
-    def __init__(self, path: str | os.PathLike[str], threads: int | None = None) -> None:
+    def __init__(self, path: StrPath, threads: int | None = None) -> None:
         self._net = interpreter(path, "MoveNet", threads)
         (self._input,) = self._net.get_input_details()
         (self._output,) = self._net.get_output_details()
@@ -81,7 +81,7 @@ class MoveNet:
         return np.stack([x, y, np.where(inside, np.clip(score, 0, 1), 0)], axis=-1)
 
 
-def interpreter(path: str | os.PathLike[str], role: str, threads: int | None = None) -> Any:
+def interpreter(path: StrPath, role: str, threads: int | None = None) -> Any:
     """Return a LiteRT interpreter of a .tflite file, ready to run.
 
     Args:
@@ -93,18 +93,18 @@ def interpreter(path: str | os.PathLike[str], role: str, threads: int | None = N
         InputError: LiteRT is not installed, or the file is missing or broken.
     """
     module = checks.installed("ai_edge_litert.interpreter", "litert")
-    path = expanded(path)
-    try:
-        net = module.Interpreter(str(path), num_threads=threads or os.cpu_count())
+    rule, fix = f"be {role} for LiteRT", "Check the path, or download it again."
+    with parsing(path, rule, fix, (ValueError, RuntimeError)):
+        net = module.Interpreter(str(expanded(path)), num_threads=threads or os.cpu_count())
         net.allocate_tensors()
-    except (ValueError, RuntimeError) as error:
-        reason = f"'{first_line(error)}'" if path.is_file() else "no file"
-        raise invalid_file(path, f"be {role} for LiteRT", reason, "Check the path.") from error
     return net
 
 
 def estimator_of(source: str) -> PoseEstimator:
     """Return the `MoveNet` of `movenet:FILE.tflite`.
+
+    Args:
+        source: `movenet:` and the path of the file.
 
     Raises:
         InputError: another text, or see `MoveNet`.
@@ -115,12 +115,16 @@ def estimator_of(source: str) -> PoseEstimator:
     return MoveNet(path)
 
 
-def read_keypoints(images: PersonImages, table: str | os.PathLike[str]) -> PersonImages:
+def read_keypoints(images: PersonImages, table: StrPath) -> PersonImages:
     """Return the images with the column "keypoints" (n, k, 3) of a table.
 
     The column `file` has the end of the path of an image, with or without folders, or its path
     relative to the folder of the table. Images without a row have hidden points; a warning counts
     these images.
+
+    Args:
+        images: n readable images.
+        table: CSV file, see the description of this module.
 
     Raises:
         InputError: the table is missing or malformed, or has no row for any of the images.
@@ -142,7 +146,7 @@ def read_keypoints(images: PersonImages, table: str | os.PathLike[str]) -> Perso
 def estimate_keypoints(
     images: PersonImages,
     estimator: PoseEstimator,
-    table: str | os.PathLike[str],
+    table: StrPath,
     progress: Callable[[int, int], None] | None = None,
 ) -> PersonImages:
     """Return the images with the column "keypoints", estimated or read from the table.
@@ -195,7 +199,7 @@ def _with_points(
 def annotated(
     images: PersonImages,
     source: str,
-    cache: str | os.PathLike[str] | None = None,
+    cache: StrPath | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> PersonImages:
     """Return the images with the column "keypoints" from `FILE.csv` or `movenet:FILE.tflite`.
@@ -245,11 +249,8 @@ def read_points(table: Path) -> tuple[Skeleton, dict[str, np.ndarray], dict[str,
     skeleton = _skeleton(header, table)
     rows, digests = {}, {}
     for number, values in lines:
-        try:
+        with parsing(f"{table}, line {number}", "have numbers after the file", "Correct the line."):
             points = [_point(name, values) for name in skeleton.names]
-        except ValueError as error:
-            place, rule = f"{table}, line {number}", "have numbers after the file"
-            raise invalid_file(place, rule, error, "Correct the line.") from error
         rows[values["file"]] = np.array(points)
         if values.get("digest"):
             digests[values["file"]] = values["digest"]

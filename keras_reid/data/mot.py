@@ -7,21 +7,24 @@ truth of MOT16, MOT17 and MOT20, end with the class and the visibility (Milan et
 arXiv:1603.00831).
 """
 
-import os
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from keras_reid.errors import Shown, counted, invalid, invalid_file
-from keras_reid.io import new_file, read_text
-from keras_reid.names import expanded
+from keras_reid.errors import Shown, counted, invalid
+from keras_reid.io import new_file, parsing, read_text
+from keras_reid.names import StrPath, expanded
 
 UNLABELED = -1  # identity, and class
 MOST = 10**9
 WITH_CLASS = (8, 9)  # numbers of columns
 PERSON = 1  # class of a pedestrian
 CLASSES = range(1, 14)  # of MOT16, MOT17 and MOT20
+RULE = (
+    "be frame,identity,x,y,width,height,confidence,… with whole frames from 1, whole identities, "
+    "sizes above 0, and a class from 1 to 13"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,12 +85,15 @@ class Boxes:
             raise invalid("boxes", rule, received, "Give the table of this video.")
 
 
-def read_mot(table: str | os.PathLike[str]) -> Boxes:
+def read_mot(table: StrPath) -> Boxes:
     """Return the boxes of the persons in a `gt.txt`, `det.txt` or result file, ordered by frame.
 
     Numbers are separated by commas, or by spaces or tabs; a comma at the end of a line is ignored.
     Within a frame they keep the order of the file. Boxes of other classes than pedestrians (1) are
     in `Boxes.others`. A class of −1 means none.
+
+    Args:
+        table: the file.
 
     Raises:
         InputError: the file is missing, or a line does not have the format.
@@ -97,21 +103,15 @@ def read_mot(table: str | os.PathLike[str]) -> Boxes:
     for number, line in enumerate(read_text(file).splitlines(), start=1):
         if not line.strip():
             continue
-        try:
+        with parsing(f"{file}, line {number}", RULE, f"Numbers end at {MOST:,}."):
             values = [float(text) for text in _texts(line)]
             frame, identity, x, y, width, height = values[:6]
-            counts = frame.is_integer() and identity.is_integer()
-            if not all(abs(value) <= MOST for value in values) or not counts:
-                raise ValueError("not whole, not finite or too large")
-            if frame < 1 or min(width, height) <= 0:
-                raise ValueError("not positive")
             category = values[7] if len(values) in WITH_CLASS else PERSON
-            if category not in CLASSES and category != UNLABELED:
-                raise ValueError(f"class {category:g} is not in 1 to 13")
-        except ValueError as error:
-            place, fix = f"{file}, line {number}", f"Frames begin at 1; numbers end at {MOST:,}."
-            rule, received = "be frame,identity,x,y,width,height,confidence,…", f"{line[:80]!r}"
-            raise invalid_file(place, rule, f"{received} ({error})", fix) from None
+            whole = frame.is_integer() and identity.is_integer()
+            positive = frame >= 1 and min(width, height) > 0
+            finite = all(abs(value) <= MOST for value in values)
+            if not (whole and positive and finite and category in (UNLABELED, *CLASSES)):
+                raise ValueError(line[:80])
         confidence = values[6] if len(values) > 6 else 1.0
         rows.append((frame, identity, x - 1, y - 1, width, height, confidence, category))
     columns = np.array(sorted(rows, key=lambda row: row[0]), np.float64).reshape(-1, 8)
@@ -128,8 +128,24 @@ def _texts(line: str) -> list[str]:
     return text.split("," if "," in text else None)
 
 
-def write_mot(boxes: Boxes, table: str | os.PathLike[str]) -> None:
-    """Write boxes to a new file; raise `InputError` if it exists."""
+def write_mot(boxes: Boxes, table: StrPath) -> None:
+    """Write boxes to a new file.
+
+    Args:
+        boxes: n boxes; those of `boxes.others` are left out.
+        table: the file, in the ten columns of MOT15.
+
+    Raises:
+        InputError: the file exists or cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> boxes = Boxes(np.array([1]), np.array([7]), np.array([[0, 0, 20, 50]]), np.ones(1))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_mot(boxes, f"{folder}/tracks.txt")
+        ...     print(read_text(f"{folder}/tracks.txt").strip())
+        1,7,1.00,1.00,20.00,50.00,1,-1,-1,-1
+    """
     columns = [boxes.frame, boxes.identity, np.add(boxes.box, (1, 1, 0, 0)), boxes.confidence]
     with new_file(table) as file:
         np.savetxt(file, np.column_stack(columns), "%d,%d,%.2f,%.2f,%.2f,%.2f,%.4g,-1,-1,-1")

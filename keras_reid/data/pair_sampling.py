@@ -7,11 +7,12 @@ import tensorflow as tf
 
 from keras_reid.data.augment import Augmentation
 from keras_reid.data.cache import Cache
-from keras_reid.data.images import PersonImages, name_some
+from keras_reid.data.images import PersonImages
 from keras_reid.data.pipeline import pk_batches
-from keras_reid.errors import Shown, invalid
+from keras_reid.errors import Shown, invalid, name_some
 
 
+# The options of a stream are arguments, as in tf.data and Keras.
 def pair_batches(
     images: PersonImages,
     pairs: int = 32,
@@ -37,7 +38,11 @@ def pair_batches(
             left out; an identity with one readable image is paired with itself.
         pairs: b, even and at least 4.
         image_size: (h, w) in pixels.
-        augment, seed, first_epoch, last, cache: see `pk_batches`.
+        augment: name or function of an augmentation, see `pk_batches`.
+        seed: of the sampling and of the augmentation.
+        first_epoch: first epoch of the stream.
+        last: "fill" or "drop", see `sampling.plan_epoch`.
+        cache: None, "memory" or a folder, see `pk_batches`.
 
     Returns:
         Elements `((uint8 (b, h, w, 3), uint8 (b, h, w, 3)), int32 (b,))`: first images, second

@@ -14,10 +14,10 @@ import tensorflow as tf
 from keras_reid import checks
 from keras_reid.data.augment import Augmentation, augmentation, check_augmented, with_keypoints
 from keras_reid.data.cache import Cache, load_rows, readable_or_cached
-from keras_reid.data.images import ORIENTATION, PersonImages, name_some
+from keras_reid.data.images import ORIENTATION, PersonImages
 from keras_reid.data.sampling import EpochPlan, pk_rows, plan_of
 from keras_reid.data.validation import readable, too_large
-from keras_reid.errors import InputError, Shown, invalid
+from keras_reid.errors import InputError, Shown, invalid, name_some
 from keras_reid.pixels import BY_PILLOW, graph_decode, graph_resize
 from keras_reid.skeletons import KEYPOINTS, skeleton_of
 
@@ -27,6 +27,7 @@ AHEAD = 4
 SERVICE_SECONDS = 10  # limit for the connection to a data service
 
 
+# The options of a stream are arguments, as in tf.data and Keras.
 def pk_batches(
     images: PersonImages,
     num_identities_per_batch: int = 16,
@@ -72,12 +73,28 @@ def pk_batches(
     Raises:
         InputError: no images, more than 1 % of them unreadable, invalid arguments, or
             `camera_balanced` without cameras.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     paths = [f"{folder}/{number}.png" for number in range(6)]
+        ...     for path in paths:
+        ...         Image.new("RGB", (16, 32)).save(path)
+        ...     train = PersonImages(paths, ["ann", "ann", "ann", "bob", "bob", "bob"], None)
+        ...     batches = pk_batches(train, 2, 2, image_size=(32, 16), augment="none")
+        ...     images, labels = next(iter(batches))
+        >>> images.shape
+        TensorShape([4, 32, 16, 3])
+        >>> labels["identity"].numpy().tolist()
+        [0, 0, 1, 1]
     """
     _check(images, image_size)
     change = _change(images, augment)
     if views is not None:
         checks.at_least(1, views=views)
-    check_cameras(images, camera_balanced)
+    if camera_balanced:
+        images.require_cameras("Leave camera_balanced out.")
     groups = (num_identities_per_batch, num_instances, last)
     plan_of(images, *groups)  # raises before every file is read
     images = readable_or_cached(images, image_size, cache)
@@ -186,6 +203,16 @@ def image_batches(
     Raises:
         InputError: no images, or invalid arguments.
         tf.errors.OpError: on iteration, an image that cannot be read.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Image.new("RGB", (20, 40), "red").save(f"{folder}/a.png")
+        ...     images = PersonImages([f"{folder}/a.png"], [1], None)
+        ...     (batch,) = image_batches(images, image_size=(32, 16))
+        >>> batch.shape, batch[0, 0, 0].numpy().tolist()
+        (TensorShape([1, 32, 16, 3]), [255, 0, 0])
     """
     _check(images, image_size)
     checks.at_least(1, batch_size=batch_size)
@@ -237,18 +264,9 @@ def _change(images: PersonImages, augment: str | Augmentation) -> Callable[..., 
 
 
 def _check(images: PersonImages, image_size: tuple[int, int]) -> None:
-    if not len(images):
-        raise invalid("images", "one image or more", Shown("none"), "Check the split.")
+    checks.at_least(1, "Check the split.", images=len(images))
     if len(image_size) != 2 or min(image_size) < 1:
         raise invalid("image_size", "(height, width) in pixels", image_size, "(256, 128) is usual.")
-
-
-def check_cameras(images: PersonImages, camera_balanced: bool) -> None:
-    """Raise if batches are balanced over cameras and the images have none."""
-    if camera_balanced and images.camera is None:
-        raise InputError(
-            "With `camera_balanced`, images must have cameras, got none. Leave it out."
-        )
 
 
 def labels_of(images: PersonImages) -> dict[str, np.ndarray]:

@@ -12,7 +12,12 @@ Progress = Callable[[int, int | None], None]
 
 
 def usable(paths: np.ndarray, progress: Progress | None = None) -> np.ndarray:
-    """Return a mask (n,) of the files that are images of a usable size."""
+    """Return a mask (n,) of the files that are images of a usable size.
+
+    Args:
+        paths: (n,) files.
+        progress: called with the numbers of processed and of all files.
+    """
     fit = np.array([unfit(path) is None for path in paths], bool)
     fit[fit] = decodable(paths[fit], progress)
     return fit

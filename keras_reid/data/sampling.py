@@ -99,17 +99,20 @@ def pk_steps(
 ) -> int:
     """Return the number of batches in every epoch of `pk_batches` with the same arguments.
 
-    For `pk_clips`, pass `images.per_tracklet()`.
-
-    >>> import numpy as np
-    >>> from keras_reid.data import PersonImages
-    >>> identity = np.repeat(np.arange(40), 8)
-    >>> images = PersonImages(np.array([f"{i}.jpg" for i in range(320)]), identity, None)
-    >>> pk_steps(images, num_identities_per_batch=16, num_instances=4)
-    5
+    Args:
+        images: n training images; for `pk_clips`, pass `images.per_tracklet()`.
+        num_identities_per_batch: P.
+        num_instances: K.
+        last: "fill" or "drop".
 
     Raises:
         InputError: see `plan_epoch`.
+
+    Example:
+        >>> paths = [f"{i}.jpg" for i in range(320)]
+        >>> images = PersonImages(paths, np.repeat(np.arange(40), 8), None)
+        >>> pk_steps(images, num_identities_per_batch=16, num_instances=4)
+        5
     """
     return plan_of(images, num_identities_per_batch, num_instances, last).batches
 
@@ -153,7 +156,8 @@ def epoch_rows(
     Args:
         classes: class index of each row, (n,).
         plan: result of `plan_epoch` for the sizes of the classes.
-        seed, epoch: determine all random choices.
+        seed: of all random choices.
+        epoch: number of the epoch, which changes all random choices.
         cameras: index of the camera of each row, (n,). The images of each camera are spread evenly
             over the order of an identity, so that K consecutive images show as many cameras as
             possible. None: random order.

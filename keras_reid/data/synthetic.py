@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from keras_reid import checks
 from keras_reid.data.keypoints import in_pixels, write_points
 from keras_reid.data.pedestrians import ATTRIBUTES, Figure, Person, dim
-from keras_reid.errors import InputError, Shown, invalid, invalid_file
+from keras_reid.errors import InputError, Shown, invalid
 from keras_reid.io import new_folder, read_json, write_table
 from keras_reid.names import expanded
 from keras_reid.skeletons import COCO
@@ -84,7 +84,16 @@ def draw(
 ) -> np.ndarray:
     """Return an image of an identity, uint8 `(h, w, 3)`; the same arguments give the same image.
 
-    `identity` and `instance` count from 0, `camera` from 1; `size` is (height, width) in pixels.
+    Args:
+        identity: number of the person, from 0.
+        camera: number of the camera, from 1.
+        instance: number of the image, from 0.
+        seed: of all persons and cameras.
+        size: (height, width) in pixels.
+
+    Example:
+        >>> draw(identity=5, camera=1, instance=0, size=(64, 32)).shape
+        (64, 32, 3)
     """
     return render(identity, camera, instance, seed, size)[0]
 
@@ -95,6 +104,13 @@ def render(
     """Return the image of `draw`, and the body points (17, 3) of COCO, see `data.keypoints`.
 
     Points have confidence 1 inside the image, also if they are hidden, and 0 outside.
+
+    Args:
+        identity: number of the person, from 0.
+        camera: number of the camera, from 1.
+        instance: number of the image, from 0.
+        seed: of all persons and cameras.
+        size: (height, width) in pixels.
     """
     rng = np.random.default_rng((seed, INSTANCES, identity, camera, instance))
     view, (height, width) = make_camera(camera, seed), size
@@ -156,6 +172,7 @@ def expose(
     return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
 
 
+# Its arguments identify a data set; a class of them would have this one user.
 def generate(
     root: str | Path,
     train_identities: int = 100,
@@ -174,8 +191,26 @@ def generate(
     each identity. The folder appears when it is complete. A folder with a data set of the same
     arguments is not changed.
 
+    Args:
+        root: folder of the data set.
+        train_identities: number of training persons.
+        test_identities: number of test persons.
+        cameras: number of cameras, 2 or more.
+        images_per_camera: images of a person in each camera, 2 or more.
+        distractors: gallery images of other persons.
+        size: (height, width) in pixels, 16 or more.
+        seed: of all random choices.
+
     Raises:
         InputError: arguments out of range, or `root` contains other files.
+
+    Example:
+        >>> import tempfile
+        >>> small = {"cameras": 2, "images_per_camera": 2, "distractors": 0, "size": (32, 16)}
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     root = generate(folder, train_identities=1, test_identities=1, **small)
+        ...     sorted(path.name for path in root.iterdir())[:3]
+        ['attributes.csv', 'bounding_box_test', 'bounding_box_train']
     """
     checks.at_least(1, train_identities=train_identities, test_identities=test_identities)
     checks.at_least(2, cameras=cameras, images_per_camera=images_per_camera)
@@ -220,12 +255,9 @@ def _fill(folder: Path, parameters: dict[str, Any]) -> None:
 
 
 def exists(root: Path, parameters: dict[str, Any]) -> bool:
-    """Return whether `root` contains this data set; raise if it contains something else."""
-    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
-        return False
+    """Return whether `root` contains this data set; raise if it contains another one."""
     if not (root / RECORD).is_file():
-        rule = "be a new folder or a synthetic data set"
-        raise invalid_file(root, rule, f"no {RECORD}", "Choose another folder.")
+        return False
     record = read_json(root / RECORD, {}, "Choose another folder.")
     for name, value in parameters.items():
         if record.get(name) != value:

@@ -13,9 +13,11 @@ from absl import logging
 from PIL import Image
 
 from keras_reid import checks
-from keras_reid.data.images import ORIENTATION, PersonImages, ReidDataset, name_some
-from keras_reid.errors import InputError, Shown, counted, invalid
+from keras_reid.data.datasets import ReidDataset
+from keras_reid.data.images import ORIENTATION, PersonImages
+from keras_reid.errors import InputError, Shown, counted, invalid, name_some
 from keras_reid.io import content_digest
+from keras_reid.names import StrPath
 from keras_reid.pixels import (
     BY_PILLOW,
     decode,
@@ -91,6 +93,13 @@ def check(dataset: ReidDataset, num_instances: int = 4) -> CheckReport:
     Args:
         dataset: any data set.
         num_instances: K, the images per identity in a PK batch.
+
+    Example:
+        >>> from keras_reid.data import PersonImages, ReidDataset
+        >>> train = PersonImages(["missing.jpg", "gone.jpg"], [1, 2], None)
+        >>> report = check(ReidDataset("mine", train, None, None))
+        >>> report.ok, report.unreadable
+        (False, ['gone.jpg', 'missing.jpg'])
     """
     parts = dataset.parts()
     paths = np.concatenate([images.path for images in parts.values()])
@@ -207,7 +216,12 @@ def _decoded(path: np.ndarray, turns: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def decodable(path: np.ndarray, progress: Callable[[int, int], None] | None = None) -> np.ndarray:
-    """Return a mask (n,) of the files that decode and are not `too_large`; see `orientations`."""
+    """Return a mask (n,) of the files that decode and are not `too_large`.
+
+    Args:
+        path: (n,) files.
+        progress: called with the numbers of processed and of all files.
+    """
     return orientations(path, progress) != UNREADABLE
 
 
@@ -243,7 +257,7 @@ def readable(
     return images[mask]
 
 
-def unfit(path: str | os.PathLike[str]) -> str | None:
+def unfit(path: StrPath) -> str | None:
     """Return a description of a file that cannot show a person, or None; reads only its header."""
     try:
         width, height = stored_size(path)
@@ -261,7 +275,7 @@ def unfit(path: str | os.PathLike[str]) -> str | None:
     return None
 
 
-def too_large(path: str | os.PathLike[str]) -> bool:
+def too_large(path: StrPath) -> bool:
     """Return True for more than `MOST_PIXELS`; most files are too small to be opened."""
     try:
         if os.stat(path).st_size <= SMALL:

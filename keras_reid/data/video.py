@@ -15,7 +15,7 @@ from absl import logging
 from keras_reid import checks
 from keras_reid.data.readers.layouts import contents
 from keras_reid.errors import InputError, Shown, invalid, invalid_file
-from keras_reid.names import expanded
+from keras_reid.names import StrPath, expanded
 from keras_reid.pixels import decode
 
 MOST_LOST = 0.1  # fraction of the frames
@@ -43,7 +43,7 @@ class Video:
             damaged or missing.
     """
 
-    def __init__(self, source: str | os.PathLike[str]) -> None:
+    def __init__(self, source: StrPath) -> None:
         self.path: Path | str
         self._files: list[Path] = []
         self._seconds: np.ndarray | None = None

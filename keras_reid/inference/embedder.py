@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_reid.errors import InputError, Shown, invalid
+from keras_reid import checks
+from keras_reid.errors import Shown, invalid
 from keras_reid.evaluation.calibration import MatchCalibration
 from keras_reid.inference.sources import Source
 from keras_reid.models.shipped import ModelCard
@@ -71,13 +72,9 @@ class Embedder(ABC):
         Raises:
             InputError: the model does not have these outputs.
         """
-        missing = [name for name in outputs if name not in self.available]
-        if missing:
-            raise InputError(
-                f"`outputs` must be among {', '.join(self.available)} for {self.source}, got "
-                f"{', '.join(missing)}. Export the model with local=True, or give its run.",
-                missing[0],
-            )
+        fix = f"Export {self.source} with local=True, or give its run."
+        for name in outputs:
+            checks.one_of(self.available, fix, outputs=name)
         other = copy.copy(self)
         other.outputs = outputs
         return other
@@ -118,39 +115,29 @@ class Embedder(ABC):
         from keras_reid.data import PersonImages, clip_batches, image_batches
         from keras_reid.data.inputs import pixel_batches, single_images
 
+        self._check_columns(images)
         if not isinstance(images, PersonImages):
-            if self.inputs != {"images"}:
-                column = "tracklets" if self.takes_clips else ", ".join(self.inputs - {"images"})
-                raise InputError(
-                    f"`images` must be keras_reid.data.PersonImages with {column} for this model, "
-                    f"got {type(images).__name__}."
-                )
             images = single_images(images)
             batches = pixel_batches(images, batch_size, self.image_size)
             return self(reported(batches, len(images), progress))
         size, batch_size = self.image_size, min(batch_size, len(images))
         if not self.takes_clips:
-            self._check_columns(images)
             batches = image_batches(images, batch_size, size)
             each = self(reported(batches, len(images), progress))
             return tracklet_means(each, images.owner) if images.has_tracklets else each
-        if not images.has_tracklets:
-            received = Shown(f"{len(images)} images")
-            raise invalid("images", "tracklets for a model of tracklets", received)
         counts = -(-np.bincount(images.owner) // frames)
         batches = clip_batches(images, frames, max(1, batch_size // frames), size)
         clips = self(reported(batches, int(counts.sum()), progress))
         return tracklet_means(clips, np.repeat(np.arange(len(counts)), counts))
 
     def _check_columns(self, images: Any) -> None:
-        missing = sorted(self.inputs - {"images", *images.columns})
+        """Raise unless the images have the columns of the inputs besides the pixels."""
+        needed = {"tracklet"} if self.takes_clips else self.inputs - {"images"}
+        missing = sorted(needed - {*getattr(images, "columns", ())})
         if missing:
-            raise InputError(
-                f"`images` must have {', '.join(missing)} for {self.source}, got "
-                f"{', '.join(images.columns) or 'images alone'}. Give --{missing[0]}, or another "
-                "model.",
-                missing[0],
-            )
+            rule = f"keras_reid.data.PersonImages with the columns {', '.join(missing)}"
+            received = Shown(f"{type(images).__name__} without")
+            raise invalid("images", f"{rule} for {self.source}", received, "Add them.")
 
     def __call__(self, batches: Iterable[Any]) -> Any:
         """Return the embeddings of all batches, for example of `keras_reid.data.image_batches`.
@@ -175,7 +162,16 @@ def reported(batches: Iterable[Any], total: int, progress: Progress | None) -> I
 
 
 def tracklet_means(embeddings: np.ndarray, owner: np.ndarray) -> np.ndarray:
-    """`e/|e|` (n, d) with e the mean of the embeddings (m, d) of each owner (m,) of 0 … n − 1."""
+    """`e/|e|` (n, d), with e the mean of the embeddings of each owner.
+
+    Args:
+        embeddings: (m, d).
+        owner: (m,) integers from 0 to n − 1.
+
+    Example:
+        >>> tracklet_means(np.eye(2), np.array([0, 0])).round(3)
+        array([[0.707, 0.707]], dtype=float32)
+    """
     total = np.zeros((owner.max() + 1, embeddings.shape[1]), np.float32)
     np.add.at(total, owner, embeddings)
     return total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
@@ -186,10 +182,13 @@ def joined(
 ) -> Any:
     """Return the concatenated outputs of batches: a single `embedding` as an array, else a dict.
 
+    Args:
+        parts: outputs of each batch by name.
+        outputs: names of the returned outputs.
+
     Raises:
         InputError: no batches.
     """
-    if not parts:
-        raise InputError("`images` must have at least one image, got none.", "images")
+    checks.at_least(1, images=len(parts))
     joint = {name: np.concatenate([part[name] for part in parts]) for name in outputs}
     return joint["embedding"] if tuple(outputs) == ONLY_EMBEDDING else joint

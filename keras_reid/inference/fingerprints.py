@@ -21,6 +21,11 @@ def fingerprint(model: "keras.Model", flip: bool = False, precision: str = "floa
 
     A run and its float32 exports have the same fingerprint. A gallery refuses embeddings of
     another one.
+
+    Args:
+        model: model of `keras_reid.models.build`.
+        flip: whether the embedding of the mirrored image is added.
+        precision: "float32", "float16" or "int8".
     """
     net = models.outputs_at_test(model)
     return weights_fingerprint(net.variables, (models.image_size(model), bool(flip), precision))

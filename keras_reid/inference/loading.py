@@ -5,9 +5,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from keras_reid import checks, models
-from keras_reid.errors import InputError, first_line, invalid
+from keras_reid.errors import InputError
 from keras_reid.inference.embedder import ONLY_EMBEDDING, Embedder
 from keras_reid.inference.sources import Source
+from keras_reid.io import parsing
+from keras_reid.names import StrPath
 
 if TYPE_CHECKING:
     import keras
@@ -23,8 +25,9 @@ RUNTIMES: dict[str, tuple[str, ...]] = {
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "litert": ".tflite"}  # of the formats of exports
 
 
+# One function loads every kind of model; its options are the flags of the commands.
 def load(
-    source: "str | os.PathLike[str] | Source | keras.Model" = "pretrained",
+    source: "StrPath | Source | keras.Model" = "pretrained",
     runtime: str = "auto",
     *,
     outputs: Sequence[str] = ONLY_EMBEDDING,
@@ -56,12 +59,22 @@ def load(
         member: of a run with several members: a number, "best" or "ensemble".
         input_size: (h, w) in pixels of a network file.
         channel_order: "rgb" or "bgr".
-        scale, mean: gray levels, one or three in `channel_order`.
+        scale: gray levels, one or three in `channel_order`.
+        mean: gray levels, one or three in `channel_order`.
         layout: "nchw" or "nhwc".
 
     Raises:
         InputError: an unknown or broken source, arguments that do not apply to it or are missing,
             or a package that is not installed.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> images = keras.Input((16, 8, 3), dtype="uint8")
+        >>> pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(images))
+        >>> embedder = load(keras.Model(images, pooled))
+        >>> embedder.embed(np.full((2, 16, 8, 3), 51, np.uint8)).round(3)
+        array([[0.577, 0.577, 0.577],
+               [0.577, 0.577, 0.577]], dtype=float32)
     """
     settings = {
         "input_size": None if input_size is None else tuple(map(int, input_size)),
@@ -84,11 +97,16 @@ def load(
 
 
 def load_embedder(
-    source: "str | os.PathLike[str] | Source | keras.Model" = "pretrained",
+    source: "StrPath | Source | keras.Model" = "pretrained",
     runtime: str = "auto",
     **settings: Any,
 ) -> Embedder:
     """Return the embedder of a model; see `load`.
+
+    Args:
+        source: see `load`.
+        runtime: see `load`.
+        settings: further arguments of `load`.
 
     Raises:
         InputError: as in `load`; a pair verifier.
@@ -97,7 +115,14 @@ def load_embedder(
 
 
 def as_embedder(model: "Embedder | PairVerifier") -> Embedder:
-    """Return the model; raise for a pair verifier."""
+    """Return the model.
+
+    Args:
+        model: result of `load`.
+
+    Raises:
+        InputError: a pair verifier.
+    """
     if isinstance(model, Embedder):
         return model
     raise models.no_embeddings(model.source)
@@ -133,9 +158,7 @@ def _of_files(source: Source, runtime: str, settings: Mapping[str, Any]) -> Embe
 
             _check_runtime(runtime, ("saved_model",))
             return SavedModelEmbedder(source, metadata)
-        if metadata.format not in SUFFIXES:
-            rule = f"saved_model, {', '.join(SUFFIXES)} in {source}"
-            raise invalid("format", rule, metadata.format, "Load it with a newer keras_reid.")
+        checks.one_of(SUFFIXES, "Load it with a newer keras_reid.", format=metadata.format)
         file = source.path / f"model{SUFFIXES[metadata.format]}"
     from keras_reid.inference.network import NetworkEmbedder
     from keras_reid.inference.runtimes import OPENERS
@@ -143,15 +166,9 @@ def _of_files(source: Source, runtime: str, settings: Mapping[str, Any]) -> Embe
     choices = RUNTIMES[file.suffix]
     _check_runtime(runtime, choices)
     name = choices[0] if runtime == "auto" else runtime
-    try:
+    rule = f"be a complete model with one input for {name}"
+    with parsing(source, rule, "Export it again.", Exception):
         network = OPENERS[name](file)
-    except InputError:
-        raise
-    except Exception as error:
-        raise InputError(
-            f"{source} must be a complete model with one input for {name}, but it cannot be loaded "
-            f"({first_line(error)}). Export it again."
-        ) from error
     return NetworkEmbedder(source, file, network, metadata, settings)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_reid.errors import InputError
-from keras_reid.io import read_json
+from keras_reid.io import parsing, read_json
 
 FILE = "export.json"
 AGAIN = "Export the model again."
@@ -68,18 +68,11 @@ class Metadata:
         values = read_json(folder / FILE, types, AGAIN)
         if "embedding_width" in values:  # the name in version 0.2.0
             values["embedding_dim"] = values.pop("embedding_width")
-        for name, numbers in values.items():
-            if name in ("image_size", "local") and numbers is not None and not _two(numbers):
-                raise InputError(
-                    f"`{name}` in `{folder / FILE}` must be 2 whole numbers from 1, got "
-                    f"{numbers!r}. {AGAIN}"
-                )
-        try:
+        with parsing(folder / FILE, "describe an export", AGAIN, (TypeError, ValueError)):
+            for name in ("image_size", "local"):
+                if values.get(name) and not _two(values[name]):
+                    raise ValueError(f"{name} {values[name]}")
             return cls(**values)
-        except TypeError as error:
-            raise InputError(
-                f"`{folder / FILE}` must describe an export, got '{error}'. {AGAIN}"
-            ) from error
 
     def check(self, folder: Path) -> None:
         """Raise unless all files are as exported: no flipped bit, no truncated copy.

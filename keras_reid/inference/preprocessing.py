@@ -11,7 +11,13 @@ from keras_reid.errors import InputError, Shown, invalid
 
 ORDERS = ("rgb", "bgr")
 LAYOUTS = ("nchw", "nhwc")
-EXAMPLE = {"input_size": "256,128", "channel_order": "rgb", "scale": "1", "mean": "0"}
+EXAMPLE = {
+    "input_size": "256,128",
+    "channel_order": "rgb",
+    "scale": "1",
+    "mean": "0",
+    "layout": "nchw",
+}
 Shape = Sequence[int | None]  # with the batch; None: any
 
 
@@ -25,6 +31,11 @@ class Preprocessing:
         scale, mean: gray levels, one for each channel in the order of `channel_order`.
         layout: "nchw" or "nhwc".
         dtype: NumPy type of the input.
+
+    Example:
+        >>> half = Preprocessing((2, 1), scale=(2.0,) * 3, layout="nchw", dtype="float32")
+        >>> half(np.full((1, 2, 1, 3), 6, np.uint8)).tolist()
+        [[[[3.0], [3.0]], [[3.0], [3.0]], [[3.0], [3.0]]]]
     """
 
     input_size: tuple[int, int]
@@ -69,21 +80,26 @@ def preprocessing_of(
         values = {"scale": 1.0, "mean": 0.0}
     values |= stored
     values |= {key: value for key, value in settings.items() if value is not None}
-    values["layout"] = layout = _layout(name, shape, values.get("layout"))
-    size = shape[2:4] if layout == "nchw" else shape[1:3]
-    if None not in size or "input_size" in values:
-        values["input_size"] = _size(name, size, values.get("input_size", size))
+    if layout := _layout(name, shape, values.get("layout")):
+        values["layout"] = layout
+        size = shape[2:4] if layout == "nchw" else shape[1:3]
+        if None not in size or "input_size" in values:
+            values["input_size"] = _size(name, size, values.get("input_size", size))
     if missing := {key: text for key, text in EXAMPLE.items() if key not in values}:
-        raise _missing(name, missing)
+        flags = " ".join(f"--{key}={text}" for key, text in missing.items())
+        raise InputError(
+            f"{name} does not contain {', '.join(missing)} of its input. Give them, for example "
+            f"{flags}. Pixels become (pixel - mean) / scale.",
+            next(iter(missing)),
+        )
     checks.one_of(ORDERS, channel_order=values["channel_order"])
     values |= {key: _three(key, values[key]) for key in ("scale", "mean")}
-    if 0.0 in values["scale"]:
-        raise invalid("scale", "other than 0", 0, "It divides the pixels.")
+    checks.above(0, "It divides the pixels.", scale=min(values["scale"]))
     return Preprocessing(**values, dtype=dtype)
 
 
-def _layout(name: str, shape: Shape, layout: str | None) -> str:
-    """Return the layout of images of 3 channels with this shape."""
+def _layout(name: str, shape: Shape, layout: str | None) -> str | None:
+    """Return the layout of images of 3 channels with this shape; None if there are two."""
     axes = {"nchw": 1, "nhwc": 3}
     layouts = [key for key, axis in axes.items() if len(shape) == 4 and shape[axis] in (3, None)]
     if not layouts:
@@ -91,15 +107,11 @@ def _layout(name: str, shape: Shape, layout: str | None) -> str:
             f"{name} must take images of 3 channels, nchw or nhwc, got the shape {_text(shape)}. "
             "Choose another model."
         )
-    if layout is None:
-        sure = [key for key in layouts if shape[axes[key]] == 3] or layouts
-        if len(sure) > 1:
-            raise _missing(name, {"layout": "nchw"})
-        return sure[0]
-    if layout not in layouts:
-        rule = f"{' or '.join(layouts)} for {name} with an input of the shape {_text(shape)}"
-        raise invalid("layout", rule, Shown(layout))
-    return layout
+    if layout is not None:
+        checks.one_of(layouts, f"{name} has the shape {_text(shape)}.", layout=layout)
+        return layout
+    sure = [key for key in layouts if shape[axes[key]] == 3] or layouts
+    return sure[0] if len(sure) == 1 else None
 
 
 def _size(name: str, fixed: Shape, size: Sequence[int]) -> tuple[int, int]:
@@ -112,19 +124,10 @@ def _size(name: str, fixed: Shape, size: Sequence[int]) -> tuple[int, int]:
     return height, width
 
 
-def _missing(name: str, examples: Mapping[str, str]) -> InputError:
-    flags = " ".join(f"--{key}={text}" for key, text in examples.items())
-    return InputError(
-        f"{name} does not contain {', '.join(examples)} of its input. Give them, for example "
-        f"{flags}. Pixels become (pixel - mean) / scale.",
-        next(iter(examples)),
-    )
-
-
 def _three(name: str, values: Any) -> tuple[float, ...]:
     numbers = np.ravel(values).astype(float).tolist()
-    if len(numbers) not in (1, 3):
-        raise invalid(name, "1 or 3 numbers", len(numbers))
+    fix = "This is the number of gray levels: one, or one for each channel."
+    checks.one_of((1, 3), fix, **{name: len(numbers)})
     return tuple(numbers * 3 if len(numbers) == 1 else numbers)
 
 

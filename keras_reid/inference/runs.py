@@ -1,15 +1,15 @@
 """Reading of a run folder: flags, models and scores."""
 
 import itertools
-import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keras_reid import models
-from keras_reid.errors import InputError, invalid
+from keras_reid import checks, models
+from keras_reid.errors import InputError
 from keras_reid.evaluation.calibration import MatchCalibration
 from keras_reid.io import Fields, read_json, read_model
-from keras_reid.names import expanded
+from keras_reid.names import StrPath, expanded
 
 if TYPE_CHECKING:
     import keras
@@ -55,7 +55,7 @@ class TrainedRun:
     are the others; `metrics.json` has the scores of each under `members`.
     """
 
-    def __init__(self, directory: str | os.PathLike[str]) -> None:
+    def __init__(self, directory: StrPath) -> None:
         self.directory = expanded(directory)
         self.flags_file = self.directory / "flags.json"
         self.model_file = self.directory / "model.keras"
@@ -64,8 +64,6 @@ class TrainedRun:
     @property
     def flags(self) -> dict[str, Any]:
         """Flags of the training command."""
-        if not self.flags_file.exists():
-            raise InputError(f"{self.flags_file} not found. Train a run with train.py.")
         flags = read_json(self.flags_file, FLAGS, RETRAIN)
         if flags.pop("soft_margin", False):
             flags["margin"] = "soft"
@@ -107,26 +105,22 @@ class TrainedRun:
             member: the number of a member; `"best"`, the one with the highest mAP in `metrics`; or
                 `"ensemble"`, all of them, see `keras_reid.models.ensemble`.
         """
-        if not self.model_file.is_file():
-            raise InputError(f"{self.model_file} not found. Finish the training of this run.")
         numbers = itertools.takewhile(lambda n: self.member_file(n).is_file(), itertools.count(1))
-        members = [*map(str, numbers)]
+        members = [*map(str, numbers)] or ["1"]  # reading it raises the error of a missing file
         if member == "ensemble" and len(members) > 1:
             return models.ensemble([self._load(number) for number in members])
-        if member == "best":
-            member = self._best()
-        if member not in members:
-            words = ["best", "ensemble"] if len(members) > 1 else []
-            raise invalid("member", f"one of {', '.join(members + words)} for this run", member)
-        return self._load(member)
+        best = self._best()
+        number = best if member == "best" and best else member
+        words = ["best"] * bool(best) + ["ensemble"] if len(members) > 1 else []
+        checks.one_of((*members, *words), f"{self.directory} has these.", member=number)
+        return self._load(number)
 
     def _load(self, number: str) -> "keras.Model":
         return read_model(self.member_file(int(number)))
 
-    def _best(self) -> str:
+    def _best(self) -> str | None:
+        """Return the member with the highest mAP; None if the run has no scores."""
         members = {k: v for k, v in self.metrics.get("members", {}).items() if k.isdecimal()}
-        try:
+        with suppress(KeyError, TypeError, ValueError):
             return max(members, key=lambda number: float(members[number]["mAP"]))
-        except (KeyError, TypeError, ValueError):
-            fix = "Give a number."
-            raise invalid("member", "a number, for the run has no scores", "best", fix) from None
+        return None

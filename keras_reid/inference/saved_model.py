@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from keras_reid import checks
-from keras_reid.errors import InputError, first_line
 from keras_reid.inference.embedder import Embedder
 from keras_reid.inference.metadata import Metadata
 from keras_reid.inference.sources import Source
+from keras_reid.io import parsing
 
 SIGNATURES = {"serving_default": "images", "serving_bytes": "image_bytes"}
 
@@ -34,11 +34,9 @@ class SavedModelEmbedder(Embedder):
         import tensorflow as tf
 
         self.source = source
-        try:  # the signatures keep the variables alive
+        with parsing(source, "be a SavedModel", "Export it again.", Exception):
+            # The signatures keep the variables alive.
             self.signatures = tf.saved_model.load(str(source.path)).signatures
-        except Exception as error:
-            reason = first_line(error)
-            raise InputError(f"{source} cannot be loaded ({reason}). Export it again.") from error
         self._default = self.signatures["serving_default"]
         self.inputs = frozenset(self._default.structured_input_signature[1])
         self.available = tuple(self._default.structured_outputs)

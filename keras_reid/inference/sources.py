@@ -6,13 +6,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keras_reid.errors import InputError, Shown, invalid
+from keras_reid import checks
+from keras_reid.errors import Shown, invalid
 from keras_reid.evaluation.calibration import MatchCalibration
 from keras_reid.inference.metadata import FILE, Metadata
 from keras_reid.inference.runs import TrainedRun
 from keras_reid.io import read_model
 from keras_reid.models.shipped import PRETRAINED, ModelCard, pretrained
-from keras_reid.names import expanded
+from keras_reid.names import StrPath, expanded
 
 if TYPE_CHECKING:
     import keras
@@ -38,7 +39,7 @@ class Source:
     name: str
 
     @classmethod
-    def of(cls, source: str | os.PathLike[str]) -> "Source":
+    def of(cls, source: StrPath) -> "Source":
         """Return the source with this path or name.
 
         Raises:
@@ -52,12 +53,11 @@ class Source:
         path = expanded(name)
         if path.is_dir():
             return cls(_kind_of_folder(path), str(path))
-        if not path.is_file():
-            raise InputError(f"`model` must be {KINDS}, but {path} not found.", "model")
+        if not path.is_file() or path.suffix not in (".keras", *NETWORKS):
+            received = path if path.is_file() else f"{path}, which does not exist"
+            raise invalid("model", KINDS, Shown(received))
         if path.suffix == ".keras":
             return cls("keras", str(path))
-        if path.suffix not in NETWORKS:
-            raise invalid("model", KINDS, Shown(path))
         if (path.parent / FILE).is_file():
             return cls("export", str(path.parent))
         return cls("network", str(path))
@@ -123,8 +123,7 @@ class Source:
         """
         if self.run is not None:
             return self.run.load_model(member)
-        if member != "1":
-            raise invalid("member", "1, because only runs have several", member)
+        checks.one_of(("1",), "Only runs have several members.", member=member)
         if self.kind == "pretrained":
             return pretrained(self.name)
         if self.kind == "keras":

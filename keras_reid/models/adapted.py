@@ -19,7 +19,7 @@ def adapt(
     instance_norm: float = 0.0,
 ) -> keras.Model:
     """Copy a backbone with fused batch normalization, the last stride and style layers."""
-    checks.one_of((1, 2), last_stride=last_stride)  # type: ignore[arg-type]
+    checks.one_of((1, 2), last_stride=last_stride)
     unstrided = _last_strided(model, image_size) if last_stride == 1 else {}
     ends = _ends_of_stages(model, image_size) if mixstyle or instance_norm else set()
 

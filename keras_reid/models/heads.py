@@ -220,7 +220,7 @@ class PoseHead:
     needs: ClassVar[tuple[str, ...]] = ("keypoints",)
 
     def __post_init__(self) -> None:
-        checks.one_of(SKELETONS, keypoints=self.keypoints)  # type: ignore[arg-type]
+        checks.one_of(SKELETONS, keypoints=self.keypoints)
         checks.at_least(1, width=self.width)
 
     @property

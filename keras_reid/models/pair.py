@@ -168,6 +168,17 @@ def _cuts(model: keras.Model) -> Iterator[keras.layers.Layer]:
         needed_until = max(needed_until, *(last_use.get(id(tensor), 0) for tensor in outputs))
 
 
+def halves(model: keras.Model) -> tuple[keras.Model, keras.Model]:
+    """Return the part of a pair verifier before the gate, and the part from two maps on.
+
+    The first takes uint8 images (b, h, w, 3), the second takes two of its outputs and returns the
+    distances (b,).
+    """
+    head, gate, tail, distance = map(model.get_layer, PARTS)
+    pair = [keras.Input(head.output.shape[1:], dtype=head.output.dtype) for _ in range(2)]
+    return head, keras.Model(pair, distance(*map(tail, gate(pair))))
+
+
 def pair_distances(
     model: keras.Model, query: np.ndarray, gallery: np.ndarray, batch_size: int = 64
 ) -> np.ndarray:
@@ -196,10 +207,8 @@ def pair_distances(
     if not is_pair_verifier(model):
         fix = "Build one with keras_reid.models.build_pair_verifier."
         raise invalid("model", "a pair verifier", Shown(f"the model {model.name}"), fix)
-    head, gate, tail, distance = map(model.get_layer, PARTS)
+    head, compare = halves(model)
     maps = [head.predict(images, batch_size, verbose=0) for images in (query, gallery)]
-    pair = [keras.Input(head.output.shape[1:], dtype=head.output.dtype) for _ in maps]
-    compare = keras.Model(pair, distance(*map(tail, gate(pair))))
     parts = []
     total = len(query) * len(gallery)
     for rows in np.array_split(np.arange(total), range(batch_size, total, batch_size)):

@@ -14,11 +14,12 @@ from keras_reid import checks, inference
 from keras_reid.data.pipeline import decoding_batches
 from keras_reid.errors import InputError, Shown, invalid
 from keras_reid.io import content_digest
-from keras_reid.names import expanded
+from keras_reid.names import StrPath, expanded
 from keras_reid.saving import register
+from keras_reid.scale.creation import create
 from keras_reid.scale.listing import listed
 from keras_reid.scale.registry import ENGINES
-from keras_reid.scale.shards import Shards, create
+from keras_reid.scale.shards import Shards
 
 if TYPE_CHECKING:
     import keras
@@ -29,10 +30,11 @@ PAUSE = 2.0  # seconds to wait for other processes
 register()  # to unpickle the model of a `Worker` in another process
 
 
+# The options of a call are arguments, which commands and notebooks pass by name.
 def embed(
-    images: str | os.PathLike[str] | Iterable[str],
-    model: "keras.Model | str | os.PathLike[str] | inference.Source",
-    out: str | os.PathLike[str],
+    images: StrPath | Iterable[str],
+    model: "keras.Model | StrPath | inference.Source",
+    out: StrPath,
     flip: bool | None = None,
     shard_size: int = 8192,
     batch_size: int = 16,
@@ -68,6 +70,8 @@ def embed(
     Raises:
         InputError: no images, a folder with other files, a model with other inputs, no cluster, or
             a package that is not installed.
+
+    See the guide to scaling (docs/scaling.md) for examples.
     """
     checks.at_least(1, shard_size=shard_size, batch_size=batch_size)
     checks.one_of(ENGINES, engine=engine)
@@ -111,7 +115,7 @@ class Worker:
 
     def __init__(
         self,
-        model: "keras.Model | str | os.PathLike[str] | inference.Source",
+        model: "keras.Model | StrPath | inference.Source",
         batch_size: int,
         **options: Any,
     ) -> None:

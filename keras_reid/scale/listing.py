@@ -11,7 +11,7 @@ from keras_reid.data import walk_images
 from keras_reid.data.readers.layouts import is_image, is_system, warn_of_skipped
 from keras_reid.errors import invalid, invalid_file, printable
 from keras_reid.io import read_table, table_path
-from keras_reid.names import expanded, normalized, repeated, resolved
+from keras_reid.names import StrPath, expanded, normalized, repeated, resolved
 
 LABELS = ("identity", "camera")
 
@@ -24,7 +24,7 @@ class ImageEntry(NamedTuple):
     camera: str | None = None
 
 
-def listed(images: str | os.PathLike[str] | Iterable[str]) -> Iterator[ImageEntry]:
+def listed(images: StrPath | Iterable[str]) -> Iterator[ImageEntry]:
     """Yield the images with absolute paths; links in the paths of folders are resolved.
 
     Args:
@@ -53,7 +53,7 @@ def check_once(source: Path, paths: Iterable[str]) -> None:
         raise invalid_file(source, "list each image once", f"{twice} twice", "Remove one.")
 
 
-def _entry(file: str | os.PathLike[str], *labels: str | None) -> ImageEntry:
+def _entry(file: StrPath, *labels: str | None) -> ImageEntry:
     path = resolved(file)
     if printable(path) != path:
         rule = "names in UTF-8 without control characters"

@@ -2,10 +2,7 @@
 
 import importlib
 import itertools
-import json
-import os
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,18 +10,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from keras_reid import checks
-from keras_reid.errors import InputError, Shown, first_line, invalid, invalid_file
+from keras_reid.errors import invalid_file
 from keras_reid.evaluation import StoredFeatures
 from keras_reid.io import (
     Busy,
-    check_writable,
     locked,
     new_file,
-    new_folder,
+    parsing,
     read_json,
     replaced_file,
 )
-from keras_reid.names import expanded, normalized
+from keras_reid.names import StrPath, expanded, normalized
 from keras_reid.scale.listing import ImageEntry
 
 # Readers of Parquet folders skip names that begin with "_". *.parquet does not match the listing.
@@ -68,11 +64,9 @@ class Shards:
         InputError: another folder, or pyarrow is not installed.
     """
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
+    def __init__(self, folder: StrPath) -> None:
         self.folder = expanded(folder)
         fix = "Embed the images (keras_reid.scale.embed)."
-        if not self.holds(folder):
-            raise invalid_file(self.folder, f"hold {ABOUT}", "no such file", fix)
         self.about = read_json(self.folder / ABOUT, {"fingerprint": str}, fix)
         metadata = self._listing().metadata
         self.count = metadata.num_row_groups
@@ -83,7 +77,7 @@ class Shards:
         return _parquet(self.folder / LISTING, "ParquetFile")
 
     @staticmethod
-    def holds(folder: str | os.PathLike[str]) -> bool:
+    def holds(folder: StrPath) -> bool:
         """Return whether a folder is a result of `embed`."""
         return (expanded(folder) / ABOUT).is_file()
 
@@ -144,10 +138,11 @@ class Shards:
         Args:
             number: of the shard.
             listed: its n images, a result of `listed`.
-            rows, embeddings: of the readable files.
+            rows: (m,) rows of the readable files.
+            embeddings: (m, d) of these files.
             digests: (n,) digests of the files.
         """
-        arrow = _arrow()
+        arrow = arrow_package()
         vectors = dict(zip(rows.tolist(), embeddings.astype(np.float32), strict=True))
         column = [vectors.get(row) for row in range(len(listed))]  # None becomes null
         column = arrow.array(column, arrow.list_(arrow.float32()))
@@ -196,8 +191,7 @@ class Shards:
         Raises:
             InputError: shards are missing, or no images are listed.
         """
-        if not len(self):
-            raise invalid_file(self.folder, "have images", "none", "Add some, and embed again.")
+        checks.at_least(1, "Add some, and embed again.", images=len(self))
         file = self.folder / MAPPED
         if not file.exists():
             self._write_mapped(file)
@@ -256,96 +250,15 @@ def _joined(parts: Sequence[np.ndarray | None]) -> np.ndarray | None:
     return np.concatenate(columns) if len(columns) == len(parts) else None
 
 
-def create(
-    folder: Path, images: Iterable[ImageEntry], shard_size: int, about: Mapping[str, Any]
-) -> Shards:
-    """Return the folder with a new or updated listing.
-
-    Args:
-        folder: new, or of an earlier call.
-        images: all images.
-        shard_size: images of a shard.
-        about: settings that are the same in all calls; `images` is a folder, table or pattern.
-
-    Raises:
-        InputError: no images in a first call or at a missing path, another folder, or other
-            settings.
-    """
-    check_writable(folder)
-    rows = iter(images)
-    first = list(itertools.islice(rows, 1))
-    # A folder or table without images drops all embeddings; a missing one raises.
-    if not first and not (Shards.holds(folder) and os.path.exists(about["images"])):
-        raise invalid("images", "one image or more", Shown("none"), "Check the path.")
-    rows = itertools.chain(first, rows)
-    if not Shards.holds(folder):
-        try:
-            with new_folder(folder) as staged:
-                _write_listing(_blocks(rows, shard_size), staged / LISTING)
-                (staged / ABOUT).write_text(json.dumps(about, indent=1), encoding="utf-8")
-        except InputError:
-            if not Shards.holds(folder):  # another process may have created it
-                raise
-        return _same(Shards(folder), about)
-    shards = _same(Shards(folder), about)
-    with locked(folder / ".listing.lock", wait=True), replaced_file(folder / LISTING) as new:
-        _write_listing(_updated(shards, rows, shard_size), new)
-    return Shards(folder)
-
-
-def _blocks(rows: Iterator[ImageEntry], size: int) -> Iterator[list[ImageEntry]]:
-    while block := list(itertools.islice(rows, size)):
-        yield block
-
-
-def _write_listing(blocks: Iterable[Sequence[ImageEntry]], file: Path) -> None:
-    """Write a row group of each block; blocks may be empty."""
-    arrow = _arrow()
-    schema = arrow.schema([(name, arrow.string()) for name in ImageEntry._fields])
-    with arrow.parquet.ParquetWriter(file, schema) as out:
-        for block in blocks:
-            table = arrow.Table.from_pylist([row._asdict() for row in block], schema)
-            out.write_table(table, max(1, len(block)))
-
-
-def _updated(
-    shards: Shards, images: Iterator[ImageEntry], size: int
-) -> Iterator[Sequence[ImageEntry]]:
-    """Yield the blocks of the new listing: images stay in their shards, new ones come last.
-
-    Images that are no longer listed are left out. Paths are in memory from the first difference on.
-    """
-    rows: dict[str, list[ImageEntry]] = defaultdict(list)
-    for number in range(shards.count):
-        paths = shards.listed(number)["path"].to_pylist()
-        block = list(itertools.islice(images, len(paths)))
-        if not rows and [image.path for image in block] == paths:
-            yield block
-            continue
-        for image in itertools.chain(block, images):
-            rows[image.path].append(image)
-        yield [rows[path].pop(0) for path in paths if rows.get(path)]
-    yield from _blocks(itertools.chain(*rows.values(), images), size)
-
-
-def _same(shards: Shards, about: Mapping[str, Any]) -> Shards:
-    for name, value in about.items():
-        if shards.about.get(name) != value:
-            rule = f"{shards.about.get(name)!r} as in {shards.folder}"
-            raise invalid(name, rule, value, "Choose another folder.")
-    return shards
-
-
 def _parquet(file: Path, function: str, **options: Any) -> Any:
     """Return the result of a function of `pyarrow.parquet` that reads a file."""
-    arrow = _arrow()
-    try:
+    arrow = arrow_package()
+    fix = "Remove it, and embed the images again."
+    with parsing(file, "be a Parquet file", fix, (OSError, arrow.ArrowException)):
         return getattr(arrow.parquet, function)(file, **options)
-    except (OSError, arrow.ArrowException) as error:
-        fix = "Remove it, and embed the images again."
-        raise invalid_file(file, "be a Parquet file", f"'{first_line(error)}'", fix) from error
 
 
-def _arrow() -> Any:
+def arrow_package() -> Any:
+    """Return pyarrow; raise `InputError` if it is not installed."""
     checks.installed("pyarrow.parquet", "scale")
     return importlib.import_module("pyarrow")

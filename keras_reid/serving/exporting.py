@@ -1,6 +1,5 @@
 """Export of a trained embedder to files that other programs run."""
 
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,15 +12,17 @@ from keras_reid import checks, models
 from keras_reid.errors import invalid
 from keras_reid.inference.fingerprints import fingerprint
 from keras_reid.inference.metadata import Metadata, digest_of
+from keras_reid.names import StrPath
 from keras_reid.serving import formats, saved_model
 from keras_reid.serving.bn_folding import constant, folded
 from keras_reid.serving.registry import FORMATS, QUANTIZATIONS
 from keras_reid.serving.versions import new_version
 
 
+# The options of an export are arguments, which commands and notebooks pass by name.
 def export(
     model: keras.Model,
-    directory: str | os.PathLike[str],
+    directory: StrPath,
     version: int | None = None,
     flip: bool = False,
     local: bool = False,
@@ -71,19 +72,19 @@ def export(
     Raises:
         InputError: the version exists, the folder cannot be created, the model is not an embedder,
             the format or quantization is unknown, or a package is not installed.
+
+    See the guide to serving (docs/serving.md) for servers and clients.
     """
     checks.one_of(FORMATS, format=format)
     available = QUANTIZATIONS if format == "litert" else QUANTIZATIONS[:1]
     checks.one_of(available, "The format litert has all of them.", quantization=quantization)
-    size = models.image_size(model)
-    several = isinstance(model.input, dict)
-    if several and format != "saved_model":
+    if isinstance(model.input, dict) and format != "saved_model":
         raise invalid("format", f"saved_model for inputs {', '.join(model.input)}", format)
     net = models.outputs_at_test(model, ("embedding", "local") if local else ("embedding",))
     metadata = Metadata(
         format,
         quantization,
-        size,
+        models.image_size(model),
         int(net.output["embedding"].shape[-1]),
         flip,
         net.output["local"].shape[1:] if local else None,
@@ -92,15 +93,7 @@ def export(
     )
 
     def write(folder: Path) -> None:
-        network = folded(net)
-        if format == "saved_model" and not several:
-            unit = models.unit_outputs(constant(network), flip)
-            saved_model.write(unit, size, folder)
-            saved_model.warm_up(folder, size, Path(directory).name)
-        else:
-            unit = models.unit_outputs(network, flip)
-            single = keras.Model(network.input, unit(network.input))
-            formats.write(single, folder, format, quantization, calibration)
+        _write_network(folded(net), metadata, folder, Path(directory).name, calibration)
         files = sorted(file for file in folder.rglob("*") if file.is_file())
         digests = {str(file.relative_to(folder)): digest_of(file) for file in files}
         replace(metadata, files=digests).write(folder)
@@ -108,3 +101,17 @@ def export(
             check(folder)
 
     return new_version(directory, version, write)
+
+
+def _write_network(
+    net: keras.Model, metadata: Metadata, folder: Path, name: str, calibration: np.ndarray | None
+) -> None:
+    """Write the files of a network; `name` is that of the served model."""
+    if metadata.format == "saved_model" and not isinstance(net.input, dict):
+        unit = models.unit_outputs(constant(net), metadata.flip)
+        saved_model.write(unit, metadata.image_size, folder)
+        saved_model.warm_up(folder, metadata.image_size, name)
+    else:
+        unit = models.unit_outputs(net, metadata.flip)
+        single = keras.Model(net.input, unit(net.input))
+        formats.write(single, folder, metadata.format, metadata.precision, calibration)

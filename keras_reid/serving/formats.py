@@ -9,13 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_reid import checks
+from keras_reid.inference.loading import SUFFIXES
 
-FILES = {
-    "saved_model": "",
-    "onnx": "model.onnx",
-    "openvino": "model.xml",
-    "litert": "model.tflite",
-}
 KERAS = {"saved_model": "tf_saved_model"}  # names in Keras that differ
 PACKAGES = {"onnx": "tf2onnx", "openvino": "openvino"}
 
@@ -27,7 +22,7 @@ def write(
     quantization: str,
     calibration: np.ndarray | None,
 ) -> None:
-    """Write a model in one of the formats of `FILES`; images calibrate int8."""
+    """Write a model in one of `keras_reid.serving.FORMATS`; images calibrate int8."""
     options: dict[str, Any] = {}
     if not isinstance(model.input, dict):  # the default requires a model that has been called
         spec = tf.TensorSpec(model.input.shape, model.input.dtype, "images")
@@ -48,5 +43,5 @@ def write(
             options["representative_dataset"] = lambda: ([image[None]] for image in images)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # Keras reads `np.object` for tf2onnx
-        file = str(folder / FILES[format])
+        file = str(folder / f"model{SUFFIXES[format]}" if format in SUFFIXES else folder)
         model.export(file, KERAS.get(format, format), verbose=False, **options)

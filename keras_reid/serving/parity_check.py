@@ -1,7 +1,6 @@
 """Comparison of an export with its original: embeddings, mAP and rank-1."""
 
 import itertools
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from keras_reid.data import PersonImages, readable
 from keras_reid.data.images import ORIENTATION
 from keras_reid.errors import counted
 from keras_reid.inference.saved_model import SIGNATURES, SavedModelEmbedder
+from keras_reid.names import StrPath
 from keras_reid.pixels import decode, graph_resize
 from keras_reid.training.scoring import rank_images
 
@@ -31,6 +31,10 @@ class ParityReport:
             or local feature, over both signatures; infinite for different embedding sizes.
         images: number of compared images.
         tolerance: largest difference that is `ok`.
+
+    Example:
+        >>> print(ParityReport(max_difference=2e-6, images=64, tolerance=1e-4))
+        parity ok: largest difference 2e-06 over 64 images, tolerance 0.0001
     """
 
     max_difference: float
@@ -51,7 +55,7 @@ class ParityReport:
 
 def parity(
     model: keras.Model,
-    saved_model: str | os.PathLike[str],
+    saved_model: StrPath,
     images: PersonImages | np.ndarray | Mapping[str, np.ndarray],
     tolerance: float = 1e-4,
     flip: bool = False,
@@ -162,7 +166,7 @@ class ScoreReport:
 
 def scores(
     model: keras.Model,
-    exported: str | os.PathLike[str],
+    exported: StrPath,
     query: PersonImages,
     gallery: PersonImages,
     tolerance: float = 1e-3,
@@ -172,10 +176,12 @@ def scores(
     """Return mAP and rank-1 of a model and of its export on the same images; see `sample`.
 
     Args:
-        model, flip: as in `export`.
+        model: as in `export`.
         exported: folder that `export` returned.
-        query, gallery: images on disk.
+        query: images on disk.
+        gallery: images on disk.
         tolerance: largest loss that is `ok`, a fraction.
+        flip: as in `export`.
         protocol: as in `keras_reid.evaluation.rank`.
 
     Raises:
@@ -198,7 +204,17 @@ def scores(
 def sample(
     query: PersonImages, gallery: PersonImages, queries: int, others: int
 ) -> tuple[PersonImages, PersonImages]:
-    """Return evenly spaced queries, all gallery images of their identities, and `others` more."""
+    """Return evenly spaced queries, all gallery images of their identities, and others.
+
+    Args:
+        query: images on disk.
+        gallery: images on disk.
+        queries: maximum number of queries.
+        others: maximum number of evenly spaced gallery images of other identities.
+
+    Raises:
+        InputError: a number below 1, or unreadable images.
+    """
     checks.at_least(1, queries=queries, others=others)
     query = query[_even(len(query), queries)]
     mates = np.isin(gallery.identity, query.identity)

@@ -114,19 +114,21 @@ def _bmp(content: tf.Tensor) -> tf.Tensor:
     # TensorFlow rejects bytes after the pixels, which some programs write.
     end = tf.cast(offset, tf.int64) + row * tf.abs(tf.cast(height, tf.int64))
     content = tf.strings.substr(content, tf.constant(0, tf.int64), end)
-
-    def of_palette() -> tf.Tensor:
-        # `decode_image` returns the numbers of colors as gray.
-        numbers = tf.cast(tf.io.decode_bmp(content)[:, :, 0], tf.int32)
-        begin = 14 + header
-        table = tf.reshape(_numbers(content, begin, offset - begin), (-1, 4))
-        return tf.cast(tf.gather(table, numbers)[:, :, 2::-1], tf.uint8)
-
     return tf.cond(
         bits == 8,
-        of_palette,
+        lambda: _bmp_of_palette(content, 14 + header, offset),
         lambda: tf.io.decode_image(content, channels=3, expand_animations=False),
     )
+
+
+def _bmp_of_palette(content: tf.Tensor, begin: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
+    """Decode a BMP with a table of colors between two bytes.
+
+    `decode_image` returns the numbers of colors as gray.
+    """
+    numbers = tf.cast(tf.io.decode_bmp(content)[:, :, 0], tf.int32)
+    table = tf.reshape(_numbers(content, begin, end - begin), (-1, 4))
+    return tf.cast(tf.gather(table, numbers)[:, :, 2::-1], tf.uint8)
 
 
 def _supported(condition: tf.Tensor, received: tf.Tensor | str) -> tf.Operation:

@@ -2,7 +2,6 @@
 
 import inspect
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import tensorflow as tf
 from keras_reid import checks
 from keras_reid.errors import invalid
 from keras_reid.inference.metadata import FILE
+from keras_reid.names import StrPath
 from keras_reid.nearest.arrays import checked_features
 from keras_reid.nearest.graph import nearest_rows
 from keras_reid.reranking import IN_GRAPH
@@ -22,7 +22,7 @@ NO_MATCH = -1  # index where no finite row is left
 
 
 def export_ranker(
-    directory: str | os.PathLike[str],
+    directory: StrPath,
     embedding_dim: int,
     version: int | None = None,
     reranking: str = "k_reciprocal",
@@ -44,7 +44,8 @@ def export_ranker(
     Missing results have index -1 and infinite distance.
 
     Args:
-        directory, version: as in `export`.
+        directory: folder of all versions of one model; it is created if missing.
+        version: number from 1; None: the number after the last one.
         embedding_dim: d.
         reranking: name in `keras_reid.reranking.IN_GRAPH`.
         gallery: (g, d), embeddings that the model stores; None: each request contains a gallery.
@@ -54,6 +55,8 @@ def export_ranker(
     Raises:
         InputError: the version exists, the folder cannot be created, the re-ranker is unknown, a
             number is out of range, or the gallery has another embedding size.
+
+    See the guide to serving (docs/serving.md) for clients.
     """
     checks.at_least(1, embedding_dim=embedding_dim)
     if gallery is not None:
@@ -62,35 +65,17 @@ def export_ranker(
             rule = f"(g, {embedding_dim}), of the embedding size of the queries"
             raise invalid("gallery", rule, gallery.shape)
     options = checked_reranker(reranking, options)
-    signature = [
-        tf.TensorSpec((None, embedding_dim), tf.float32, name="query"),
-        tf.TensorSpec((None, embedding_dim), tf.float32, name="gallery"),
-        tf.TensorSpec((), tf.int32, name="k"),
-    ]
-
-    @tf.function(input_signature=signature)
-    def rank(query: tf.Tensor, gallery: tf.Tensor, k: tf.Tensor) -> dict[str, tf.Tensor]:
-        return _answer(*nearest_rows(query, gallery, k))
-
-    @tf.function(input_signature=signature)
-    def rerank(query: tf.Tensor, gallery: tf.Tensor, k: tf.Tensor) -> dict[str, tf.Tensor]:
-        distances = IN_GRAPH[reranking](query, gallery, **options)
-        count = tf.clip_by_value(k, 0, tf.shape(distances)[1])
-        values, indices = tf.math.top_k(-distances, count)
-        return _answer(indices, -values)
-
-    signatures = {"serving_default": rank, "rank": rank, "rerank": rerank}
     module = tf.Module()
+    signatures = _signatures(embedding_dim, reranking, options)
+    about = {"format": "saved_model", "embedding_dim": embedding_dim, "reranking": reranking}
     if gallery is not None:
         module.gallery = tf.Variable(gallery, trainable=False)
-        for name, among in (("rank_known", rank), ("rerank_known", rerank)):
-            signatures[name] = _among(module, among, signature[::2])
+        about["gallery_size"] = len(gallery)
+        for name in ("rank", "rerank"):
+            signatures[f"{name}_known"] = _among(module, signatures[name])
 
     def write(folder: Path) -> None:
         tf.saved_model.save(module, str(folder), signatures=signatures)
-        about = {"format": "saved_model", "embedding_dim": embedding_dim, "reranking": reranking}
-        if gallery is not None:
-            about["gallery_size"] = len(gallery)
         text = json.dumps({**about, **options}, indent=2)
         (folder / FILE).write_text(text + "\n", encoding="utf-8")
         random = np.random.default_rng(0).standard_normal((32, embedding_dim)).astype(np.float32)
@@ -105,10 +90,29 @@ def export_ranker(
     return new_version(directory, version, write)
 
 
-def _among(module: tf.Module, rank: Any, signature: list[tf.TensorSpec]) -> Any:
-    """Return `rank` with the gallery of the module."""
+def _signatures(embedding_dim: int, reranking: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the functions that take a gallery, by name."""
+    rows = (tf.TensorSpec((None, embedding_dim), tf.float32, name) for name in ("query", "gallery"))
+    signature = [*rows, tf.TensorSpec((), tf.int32, name="k")]
 
     @tf.function(input_signature=signature)
+    def rank(query: tf.Tensor, gallery: tf.Tensor, k: tf.Tensor) -> dict[str, tf.Tensor]:
+        return _answer(*nearest_rows(query, gallery, k))
+
+    @tf.function(input_signature=signature)
+    def rerank(query: tf.Tensor, gallery: tf.Tensor, k: tf.Tensor) -> dict[str, tf.Tensor]:
+        distances = IN_GRAPH[reranking](query, gallery, **options)
+        count = tf.clip_by_value(k, 0, tf.shape(distances)[1])
+        values, indices = tf.math.top_k(-distances, count)
+        return _answer(indices, -values)
+
+    return {"serving_default": rank, "rank": rank, "rerank": rerank}
+
+
+def _among(module: tf.Module, rank: Any) -> Any:
+    """Return `rank` with the gallery of the module."""
+
+    @tf.function(input_signature=rank.input_signature[::2])
     def stored(query: tf.Tensor, k: tf.Tensor) -> dict[str, tf.Tensor]:
         return rank(query, module.gallery, k)
 
@@ -116,7 +120,19 @@ def _among(module: tf.Module, rank: Any, signature: list[tf.TensorSpec]) -> Any:
 
 
 def checked_reranker(reranking: str, options: dict[str, Any]) -> dict[str, Any]:
-    """Return all options of the re-ranker with their defaults; raise if one is invalid."""
+    """Return all options of the re-ranker with their defaults.
+
+    Args:
+        reranking: name in `keras_reid.reranking.IN_GRAPH`.
+        options: chosen options by name.
+
+    Raises:
+        InputError: an unknown name or option, or a value out of range.
+
+    Example:
+        >>> checked_reranker("average_query_expansion", {"k": 3})
+        {'k': 3, 'alpha': 0.0}
+    """
     checks.one_of(IN_GRAPH, reranking=reranking)
     function = IN_GRAPH[reranking]
     parameters = list(inspect.signature(function).parameters.values())[2:]

@@ -1,18 +1,15 @@
 """Versions of a served model: numbered folders that are written atomically."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 from keras_reid import checks
 from keras_reid.errors import invalid
 from keras_reid.io import locked, new_folder
-from keras_reid.names import expanded
+from keras_reid.names import StrPath, expanded
 
 
-def new_version(
-    directory: str | os.PathLike[str], version: int | None, write: Callable[[Path], None]
-) -> Path:
+def new_version(directory: StrPath, version: int | None, write: Callable[[Path], None]) -> Path:
     """Create the folder `directory/version` by `write(folder)` and return its path.
 
     Args:

@@ -146,8 +146,6 @@ def test_library_home_outputs_are_written_to_home(home):
     size = {"cameras": 2, "images_per_camera": 2, "size": (32, 16)}
     synthetic.generate("~/drawn", train_identities=1, test_identities=1, **size)
     assert (home / "drawn/query").is_dir()
-    data.write(data.load("market1501", "~/drawn"), "~/copy")
-    assert (home / "copy/query").is_dir()
     evaluation.save_features("~/g.npz", {"embedding": np.eye(2)})
     assert (home / "g.npz").is_file()
     images = data.unlabeled("~/crops")

@@ -194,17 +194,6 @@ def test_distractors_stay_marked_in_rows_and_joined_images():
         PersonImages(["a", "b", "c"], [0, 0, 1], None, distractor=[True])
 
 
-def test_write_person_0_is_read_as_person(tmp_path):
-    files = [picture(tmp_path / f"{i}.jpg") for i in range(4)]
-    gallery = PersonImages(files, [0, -1, 7, 0], [0, 1, 2, 3], distractor=[False] * 3 + [True])
-    data.write(data.ReidDataset("own", gallery[2:3], gallery[2:3], gallery), tmp_path / "out")
-    back = data.load("market1501", tmp_path / "out").gallery
-    by_image = sorted(zip(back.camera, back.identity, back.distractor, strict=True))
-    assert by_image == [(0, 2, False), (1, 1, False), (2, 3, False), (3, 0, True)]
-    names = (tmp_path / "out/identities.csv").read_text().split()
-    assert names == ["identity,name", "1,-1", "2,0", "3,7"]
-
-
 def test_rank_persons_0_and_minus_1_of_own_images_are_matched():
     query = PersonImages(["a", "b"], [0, -1], [1, 1])
     gallery = PersonImages(["c", "d", "e"], [-1, 0, 5], [2, 2, 2])

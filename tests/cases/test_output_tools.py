@@ -12,7 +12,7 @@ from processes import within
 
 from keras_reid import evaluation
 from keras_reid.data.mot import Boxes, read_mot, write_mot
-from keras_reid.scale import shards
+from keras_reid.scale.creation import create
 from keras_reid.scale.listing import ImageEntry
 
 arrow = pytest.importorskip("pyarrow", reason="pyarrow, extra scale, is not installed")
@@ -28,7 +28,7 @@ VECTORS = np.random.default_rng(0).normal(size=(COUNT, DIMENSION)).astype(np.flo
 @pytest.fixture
 def embedded(tmp_path):
     """A folder of embed.py with three parts; the last image did not decode."""
-    folder = shards.create(tmp_path / "out", ROWS, 5, ABOUT)
+    folder = create(tmp_path / "out", ROWS, 5, ABOUT)
     first = 0
     for number, size in enumerate(folder.sizes):
         rows = np.arange(size - (number == 2))

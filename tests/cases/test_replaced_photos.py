@@ -279,7 +279,7 @@ def test_embed_after_last_image_deleted_keeps_no_embedding(source, model, tmp_pa
         write_table(tmp_path / source, [])
     shards = scale.embed(tmp_path / source, model, out, shard_size=2)
     assert (len(shards), list(shards), shards.failed) == (0, [], 0)
-    with pytest.raises(InputError, match="must have images, got none"):
+    with pytest.raises(InputError, match="`images` must be at least 1, got 0"):
         shards.mapped()
     held = bytes_in(out)
     assert x not in held

@@ -75,7 +75,7 @@ def test_load_csv_value_without_column_raises(table):
 
 
 def test_load_csv_column_in_two_cases_raises(table):
-    with pytest.raises(InputError, match="'path' twice"):
+    with pytest.raises(InputError, match="'path' occurs twice"):
         data.load("csv", table("path;Path;identity\ncrops/a.jpg;crops/a.jpg;a\n"))
 
 

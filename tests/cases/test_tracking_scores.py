@@ -161,9 +161,8 @@ def test_read_mot_number_of_columns_determines_class(tmp_path, ending, others):
 @pytest.mark.parametrize("category", ["0", "14", "1.5", "-2"])
 def test_read_mot_unknown_class_raises(tmp_path, category):
     (tmp_path / "gt.txt").write_text("1,1,1,1,5,5,1,1,1\n" + f"2,1,1,1,5,5,1,{category},1\n")
-    with pytest.raises(
-        InputError, match=rf", line 2` must be .*\(class {category} is not in 1 to 13"
-    ):
+    message = rf", line 2` must be .*class from 1 to 13, got '2,1,1,1,5,5,1,{category},1'"
+    with pytest.raises(InputError, match=message):
         read_mot(tmp_path / "gt.txt")
 
 

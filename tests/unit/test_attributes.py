@@ -112,7 +112,7 @@ def test_read_attributes_zero_one_table_blanks_are_unknown(tmp_path):
     [
         ([("1", 3)], ("identity", "x"), "all 0 and 1, got 3 in x"),
         ([("1", 2), ("2", 0)], ("identity", "x"), r"1 \(no\) and 2 \(yes\).*got 0 in x"),
-        ([("1", "yes")], ("identity", "x"), "line 2` must have .*x='yes'"),
+        ([("1", "yes")], ("identity", "x"), "line 2` must have .*float: 'yes''"),
         ([("1", 5)], ("identity", "age"), "ages 1 to 4"),
         ([("1", 1)], ("person", "x"), "must have the columns identity"),
         ([], ("identity", "x"), "got 0 identities and 1 attributes"),

@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from keras_reid import data
-from keras_reid.data.images import PersonImages, ReidDataset
+from keras_reid.data.datasets import ReidDataset
+from keras_reid.data.images import PersonImages
 
 
 @pytest.fixture

@@ -245,5 +245,5 @@ def test_start_from_other_backbone_or_missing_run_raises(trained):
     other = models.build("mobilenetv2", 5, SIZE, weights="none")
     with pytest.raises(InputError, match="a run with the backbone mobilenetv2"):
         build.start_from(other, str(run.directory))
-    with pytest.raises(InputError, match=r"model\.keras not found"):
+    with pytest.raises(InputError, match=r"model\.keras` must be a Keras model"):
         build.start_from(other, str(run.directory / "nothing"))

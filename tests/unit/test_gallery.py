@@ -17,12 +17,13 @@ from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_reid import gallery, io
+from keras_reid import gallery
 from keras_reid.errors import InputError
 from keras_reid.evaluation import MatchCalibration
 from keras_reid.gallery import approximate, milvus
 from keras_reid.gallery import vectors as exact
 from keras_reid.gallery.rows import Row
+from keras_reid.io.writing import HOST
 from keras_reid.reranking import k_reciprocal
 
 MODEL = "0123456789abcdef"
@@ -196,7 +197,7 @@ def test_remove_killed_while_writing_index_leaves_no_removed_rows(
         store.search(people["embeddings"][:1], 3)
     store.store.database.close()  # as a kill does
     assert people["embeddings"][33].tobytes() not in bytes_in(tmp_path)
-    left = tmp_path / f".{io.HOST}-{ENDED}-01234abc-0-index"
+    left = tmp_path / f".{HOST}-{ENDED}-01234abc-0-index"
     left.write_bytes(people["embeddings"][33].tobytes())
     with opened(kind, tmp_path) as store:
         assert store.count() == COUNT - 10

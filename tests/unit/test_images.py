@@ -2,7 +2,6 @@
 
 import os
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +12,8 @@ from PIL import Image, ImageOps
 
 from keras_reid import data
 from keras_reid.data import validation
-from keras_reid.data.images import PersonImages, ReidDataset
+from keras_reid.data.datasets import ReidDataset
+from keras_reid.data.images import PersonImages
 from keras_reid.data.validation import decodable
 from keras_reid.errors import InputError
 from keras_reid.pixels import decode, graph_decode, graph_decode_upright
@@ -156,70 +156,6 @@ def test_readable_above_max_unreadable_raises(tmp_path, broken):
         data.readable(images(range(6), path=broken), max_unreadable=1.0)
     with pytest.raises(InputError, match=r"`max_unreadable` must be in \[0, 1\], got 1.5"):
         data.readable(columns, max_unreadable=1.5)
-
-
-def test_write_then_load_market1501_restores_dataset(tmp_path):
-    files = [
-        picture(tmp_path / f"in/{row}.{s}", row) for row, s in enumerate(("jpg", "PNG", "bmp"))
-    ]
-    train, test = images([12, 5, 12], [3, 1, 10], files), images([0, 7, 7], [1, 2, 3], files)
-    gallery = replace(test, distractor=[True, False, False])
-    data.write(ReidDataset("d", train, test[1:], gallery), tmp_path / "out/set")
-    back = data.load("market1501", tmp_path / "out/set")
-    assert back.train.identity.tolist() == [5, 12, 12]
-    assert sorted(back.train.camera.tolist()) == [1, 3, 10]
-    assert back.gallery.identity.tolist() == [0, 7, 7]
-    assert back.gallery.distractor.tolist() == [True, False, False]
-    copies = sorted(path.name for path in (tmp_path / "out/set/bounding_box_test").iterdir())
-    assert copies == [
-        "0000_c1s1_000000_00.jpg",
-        "0007_c2s1_000001_00.png",
-        "0007_c3s1_000002_00.bmp",
-    ]
-    for copy, file in zip(back.gallery.path, files, strict=True):
-        assert Path(copy).read_bytes() == file.read_bytes()
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["set"]
-
-
-def test_write_text_identities_writes_numbers(tmp_path):
-    file = picture(tmp_path / "a.jpg")
-    parts = [images([name], [1], [file]) for name in ("zoe", "bob", "bob")]
-    data.write(ReidDataset("d", *parts), tmp_path / "out")
-    back = data.load("market1501", tmp_path / "out")
-    assert (back.train.identity.tolist(), back.query.identity.tolist()) == ([2], [1])
-    assert (tmp_path / "out/identities.csv").read_text().split() == [
-        "identity,name",
-        "1,bob",
-        "2,zoe",
-    ]
-
-
-def test_write_nonempty_folder_raises(tmp_path):
-    file = picture(tmp_path / "out/precious.jpg")
-    dataset = ReidDataset("d", images([1], [1], [file]), None, None)
-    for root in (tmp_path / "out", file):
-        with pytest.raises(InputError, match=r"must be a new or empty folder, got other files"):
-            data.write(dataset, root)
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["precious.jpg"]
-    (tmp_path / "empty").mkdir()
-    data.write(dataset, tmp_path / "empty")
-    assert len(data.load("market1501", tmp_path / "empty").train) == 1
-
-
-def test_write_without_cameras_raises(tmp_path):
-    dataset = ReidDataset("mine", images([1], path=[picture(tmp_path / "a.jpg")]), None, None)
-    with pytest.raises(
-        InputError, match=r"each image of train, got None\. .* columns path, identity, camera"
-    ):
-        data.write(dataset, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
-def test_write_missing_file_raises_and_leaves_no_files(tmp_path):
-    dataset = ReidDataset("d", images([1], [1], [tmp_path / "gone.jpg"]), None, None)
-    with pytest.raises(InputError, match=r"out` must be writable, got 'No such.* for .*gone\.jpg"):
-        data.write(dataset, tmp_path / "out")
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("endian", ["<", ">"])

@@ -12,7 +12,7 @@ from scipy.io import savemat
 
 from keras_reid import io
 from keras_reid.errors import InputError
-from keras_reid.io import check_writable, locked, new_file, new_folder, replaced_file
+from keras_reid.io import arrays, check_writable, locked, new_file, new_folder, replaced_file
 
 
 def test_new_file_appears_only_when_complete(tmp_path: Path) -> None:
@@ -96,9 +96,24 @@ def test_new_folder_appears_only_when_complete(tmp_path: Path) -> None:
     assert os.listdir(tmp_path / "a") == ["b"]
     with pytest.raises(InputError, match=r"c` must be writable, got 'Is a directory'"):
         write(new_folder(tmp_path / "a" / "c"), "a folder is no file")
-    with pytest.raises(InputError, match=r"b` must be writable"), new_folder(tmp_path / "a" / "b"):
-        pass
     assert os.listdir(tmp_path / "a") == ["b"]
+
+
+def test_new_folder_existing_files_raises(tmp_path: Path) -> None:
+    file = tmp_path / "out" / "precious.jpg"
+    file.parent.mkdir()
+    file.touch()
+    for path in (file.parent, file):
+        with (
+            pytest.raises(InputError, match=r"must be a new or empty folder, got other files"),
+            new_folder(path),
+        ):
+            raise Stop
+    assert os.listdir(tmp_path / "out") == ["precious.jpg"]
+    (tmp_path / "empty").mkdir()
+    with new_folder(tmp_path / "empty") as partial:
+        (partial / "x").touch()
+    assert os.listdir(tmp_path / "empty") == ["x"]
 
 
 def test_new_file_and_folder_respect_umask(tmp_path: Path) -> None:
@@ -190,7 +205,7 @@ def test_read_matlab_crash_and_timeout_raise(
 ) -> None:
     savemat(tmp_path / "x.mat", {"a": [1, 2]})
     assert io.read_matlab(tmp_path / "x.mat", ["a"])["a"].tolist() == [1, 2]
-    monkeypatch.setattr(io, "MATLAB_SECONDS", 0.01)
+    monkeypatch.setattr(arrays, "MATLAB_SECONDS", 0.01)
     with pytest.raises(InputError, match=r"must be a MATLAB file .* 'no result in 0.01 s'"):
         io.read_matlab(tmp_path / "x.mat")
     monkeypatch.undo()

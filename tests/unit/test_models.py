@@ -266,7 +266,7 @@ def test_embed_without_embedding_or_images_raises() -> None:
     flat = keras.Model(pixels, keras.layers.Flatten()(pixels))
     with pytest.raises(InputError, match="output named 'embedding'"):
         inference.load(keras.Model(pixels, [pixels, flat.output]))
-    with pytest.raises(InputError, match="at least one image"):
+    with pytest.raises(InputError, match="`images` must be at least 1"):
         inference.load(models.build("tiny", 3, SIZE, weights="none"))([])
 
 

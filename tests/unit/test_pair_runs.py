@@ -1,13 +1,18 @@
 """Training method of pair verifiers: batches, losses, scores, calibration and runs."""
 
 import json
+from itertools import product
 
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
 from keras_reid import data, evaluation, inference, models
+from keras_reid.data import inputs
 from keras_reid.errors import InputError
+from keras_reid.inference import pair_verifier
+from keras_reid.pixels import decode
 from keras_reid.training import PairEvaluation, Plan, Run, build, fitting, recipes
 from keras_reid.training.pairs import validation_pairs
 
@@ -140,6 +145,24 @@ def test_pair_verifier_distances_of_arrays_match_model() -> None:
     for first, second in ((x, y[:4]), ([], [])):
         with pytest.raises(InputError, match="`second` must be as many images as `first`"):
             loaded.distances(first, second)
+
+
+def test_pair_verifier_product_of_files_decodes_each_image_once_per_block(
+    tmp_path, monkeypatch
+) -> None:
+    model = verifier()
+    x, y = pixels(5), pixels(3, seed=1)
+    files = [str(tmp_path / f"{i}.png") for i in range(8)]
+    for file, image in zip(files, [*x, *y], strict=True):
+        Image.fromarray(image).save(file)
+    decoded = []
+    monkeypatch.setattr(inputs, "decode", lambda path: decoded.append(path) or decode(path))
+    monkeypatch.setattr(pair_verifier, "BLOCK", 4)
+    first, second = zip(*product(files[:5], files[5:]), strict=True)
+    distances = inference.load(model).distances(first, second, batch_size=4)
+    expected = models.pair_distances(model, x, y)
+    np.testing.assert_allclose(distances.reshape(5, 3), expected, atol=1e-5)
+    assert len(decoded) == 4 + 3 + 1 + 3  # two blocks
 
 
 def test_pair_verifier_reports_progress() -> None:

@@ -111,7 +111,7 @@ def test_pk_batches_camera_balanced_shows_both_cameras_of_identity(images):
 
     assert mixed(camera_balanced=True) == 1
     assert mixed() < 0.9
-    with pytest.raises(InputError, match="images must have cameras, got none"):
+    with pytest.raises(InputError, match=r"with cameras, got .*no cameras\)\. Leave"):
         pk_batches(PersonImages(two.path, two.identity, None), camera_balanced=True, **PK)
 
 
@@ -244,11 +244,9 @@ def test_pk_batches_invalid_arguments_raises(images, change, message):
 def test_image_batches_invalid_arguments_raises(images, tmp_path):
     with pytest.raises(InputError, match="`batch_size` must be at least 1, got 0"):
         image_batches(images, 0, SIZE)
-    with pytest.raises(InputError, match="one image or more, got none"):
+    with pytest.raises(InputError, match=r"`images` must be at least 1, got 0\. Check"):
         image_batches(images[:0], 4, SIZE)
-    with pytest.raises(
-        InputError, match="`cache` must be None, 'memory' or a folder, got the file"
-    ):
+    with pytest.raises(InputError, match=r"` must be writable, got '"):
         image_batches(images, 4, SIZE, cache=images.path[0])
 
 

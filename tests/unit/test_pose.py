@@ -83,7 +83,7 @@ def test_read_keypoints_row_matches_path_suffix(drawn, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "got none. Add the column file"),
+        ("", "got none. 'file' is missing"),
         ("file,nose_x\n", "NAME_x and NAME_y"),
         (None, "No such file"),
     ],
@@ -150,7 +150,7 @@ def test_annotated_accepts_table_and_rejects_invalid_source(drawn, tmp_path):
     for source, message in (
         ("openpose", "FILE.csv or movenet:FILE.tflite"),
         ("movenet:", "FILE.csv or movenet:FILE.tflite"),
-        (f"movenet:{tmp_path}/none.tflite", "must be MoveNet for LiteRT, got no file"),
+        (f"movenet:{tmp_path}/none.tflite", "must be MoveNet for LiteRT, got 'Could not open"),
     ):
         with pytest.raises(InputError, match=message):
             data.annotated(images, source, tmp_path / "c.csv")

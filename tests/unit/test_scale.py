@@ -176,14 +176,14 @@ def test_embed_invalid_input_raises(crops, model, tmp_path):
     with pytest.raises(InputError, match="`images` must be one image or more"):
         embed(tmp_path / "*.jpg")
     embed(tmp_path / "crops")  # the folder that holds nothing is free still
-    with pytest.raises(InputError, match=r"`shard_size` must be 8192 as in .*, got 8"):
+    with pytest.raises(InputError, match=r"`shard_size` must be one of 8192, got 8\. .*out has"):
         embed(shard_size=8)
     scale.embed([crops / "0/00.png"], model, tmp_path / "list")
-    with pytest.raises(InputError, match="`images` must be '1 paths"):
+    with pytest.raises(InputError, match="`images` must be one of 1 paths"):
         scale.embed([crops / "0/03.png"], model, tmp_path / "list")
     with pytest.raises(InputError, match="fingerprint"):
         embed(model=models.build("tiny", None, (32, 16), weights="none"))
-    with pytest.raises(InputError, match="ot empty"):
+    with pytest.raises(InputError, match="or empty folder"):
         embed(out=crops)
     with pytest.raises(InputError, match="engine"):
         embed(engine="magic")
@@ -194,7 +194,7 @@ def test_embed_invalid_input_raises(crops, model, tmp_path):
     with pytest.raises(InputError, match="must be names in UTF-8"):
         scale.embed(["caf\udce9.jpg"], model, tmp_path / "named")
     assert not (tmp_path / "named").exists()
-    with pytest.raises(InputError, match=r"must hold _embed\.json"):
+    with pytest.raises(InputError, match=r"_embed\.json` must be .* Embed the images"):
         scale.Shards(crops)
     (tmp_path / "out" / "part-000000.parquet").write_bytes(b"PAR1")
     with pytest.raises(InputError, match="must be a Parquet file"):

@@ -74,7 +74,7 @@ def test_generate_existing_folder_is_not_overwritten(tmp_path) -> None:
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "thesis.tex").write_text("years of work")
-    with pytest.raises(InputError, match="must be a new folder or a synthetic data set"):
+    with pytest.raises(InputError, match="must be a new or empty folder, got other files"):
         synthetic.generate(mine, **SMALL)
     assert [entry.name for entry in mine.iterdir()] == ["thesis.tex"]
     assert json.loads((root / "synthetic.json").read_text())["train_identities"] == 3

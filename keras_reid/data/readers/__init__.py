@@ -3,15 +3,14 @@
 A new reader is a function in such a file, and a line in `READERS`.
 """
 
-import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
 from keras_reid import checks
-from keras_reid.data.images import ReidDataset
+from keras_reid.data.datasets import ReidDataset
 from keras_reid.data.readers import cuhk03, custom, market, mars, msmt17, two_cameras
-from keras_reid.names import expanded
+from keras_reid.names import StrPath, expanded
 
 
 class Reader(NamedTuple):
@@ -58,7 +57,7 @@ READERS: dict[str, Reader] = {
 }
 
 
-def load(name: str, root: str | os.PathLike[str], **options: Any) -> ReidDataset:
+def load(name: str, root: StrPath, **options: Any) -> ReidDataset:
     """Return the data set of that name, read from the folder `root`; no image is opened.
 
     Args:
@@ -74,6 +73,16 @@ def load(name: str, root: str | os.PathLike[str], **options: Any) -> ReidDataset
 
     Raises:
         InputError: an unknown name; a missing, empty or malformed folder or file.
+
+    Example:
+        >>> import os, tempfile
+        >>> from PIL import Image
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for person in ("ann", "bob"):
+        ...         os.mkdir(f"{folder}/{person}")
+        ...         Image.new("RGB", (8, 16)).save(f"{folder}/{person}/1.png")
+        ...     print(load("folder", folder).train)
+        PersonImages(2 images, 2 identities, no cameras)
     """
     checks.one_of(READERS, dataset=name)
     return READERS[name].read(expanded(root), **options)

@@ -5,11 +5,10 @@ from pathlib import Path
 import numpy as np
 
 from keras_reid import checks
-from keras_reid.data.images import ReidDataset
+from keras_reid.data.datasets import ReidDataset
 from keras_reid.data.readers.layouts import PARTS, Row, check_exists, columns, level
 from keras_reid.data.readers.market import read_market
-from keras_reid.errors import invalid_file
-from keras_reid.io import matlab_indices, read_matlab
+from keras_reid.io import matlab_indices, parsing, read_matlab
 
 
 def read_cuhk03(root: Path, boxes: str = "detected") -> ReidDataset:
@@ -28,11 +27,6 @@ def read_cuhk03(root: Path, boxes: str = "detected") -> ReidDataset:
 def _cuhk03_mat(config: Path, folder: Path) -> ReidDataset:
     split = read_matlab(config, ("filelist", "labels", "train_idx", "query_idx", "gallery_idx"))
     names, labels = (np.atleast_1d(split[key]).ravel() for key in ("filelist", "labels"))
-    if len(names) != len(labels) or labels.dtype.kind not in "iuf" or names.dtype.kind != "U":
-        received = f"{len(labels)} for {len(names)}"
-        raise invalid_file(
-            config, "have a number for each name of filelist", received, "Download it again."
-        )
 
     def rows(part: str) -> list[Row]:
         key = f"{part}_idx"
@@ -44,4 +38,6 @@ def _cuhk03_mat(config: Path, folder: Path) -> ReidDataset:
             zip(map(str, files), labels[indices].astype(int).tolist(), cameras, strict=True)
         )
 
-    return ReidDataset("cuhk03", *(columns(rows(part), config) for part in PARTS))
+    rule, errors = "hold names of images and their labels", (TypeError, ValueError, IndexError)
+    with parsing(config, rule, "Download it again.", errors):
+        return ReidDataset("cuhk03", *(columns(rows(part), config) for part in PARTS))

@@ -2,21 +2,24 @@
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from keras_reid.data.images import TRACKLET, PersonImages, ReidDataset, name_some
+from keras_reid.data.datasets import ReidDataset
+from keras_reid.data.images import TRACKLET, PersonImages
 from keras_reid.data.readers.layouts import (
     JUNK,
     MOST_SHOWN,
     PARTS,
     Row,
     assemble,
+    check_empty,
     check_pair,
     contents,
+    filled,
 )
 from keras_reid.errors import InputError, invalid_file
 from keras_reid.io import Line, read_table, table_path
@@ -43,9 +46,7 @@ def read_csv(table: Path) -> ReidDataset:
         InputError: a missing column; or all broken rows, with their lines and faults.
     """
     table = _only_table(table)
-    lines = _checked(read_table(table, COLUMNS, OPTIONAL)[1], table)
-    if not lines:
-        raise invalid_file(table, "list images", "none", "Add rows.")
+    lines = filled(_checked(read_table(table, COLUMNS, OPTIONAL)[1], table), table)
 
     def column(name: str) -> np.ndarray:
         return np.array([line.values[name] for line in lines])
@@ -69,9 +70,8 @@ def _only_table(path: Path) -> Path:
         return path
     tables = [file for file in contents(path).others if file.suffix.lower() == ".csv"]
     if len(tables) != 1:
-        raise invalid_file(
-            path, "hold one .csv file", len(tables), "Pass the path of the table itself."
-        )
+        fix = "Pass the path of the table itself."
+        raise invalid_file(path, "hold one .csv file", len(tables), fix)
     return tables[0]
 
 
@@ -104,7 +104,7 @@ def _faults(values: dict[str, str], path: Path) -> Iterator[str]:
         yield f"path {path}, which does not exist"
 
 
-def _is_filled(column: str, lines: list[Line], table: Path) -> bool:
+def _is_filled(column: str, lines: Sequence[Line], table: Path) -> bool:
     """Return whether a column has values in all lines; raise if it has in some."""
     empty = [line.number for line in lines if not line.values[column]]
     if empty and len(empty) < len(lines):
@@ -137,13 +137,6 @@ def _folder_rows(root: Path, trained: bool) -> list[Row]:
     left_out = {UNLABELED, DISTRACTORS} if trained and of_market else {UNLABELED}
     kinds = {folder: contents(folder) for folder in folders if folder.name not in left_out}
     others += images + [path for kind in kinds.values() for path in (*kind.folders, *kind.others)]
-    if others:
-        rule, fix = (
-            "hold folders of images only",
-            "Move images into a folder, and other files away.",
-        )
-        raise invalid_file(root, rule, name_some(others, MOST_SHOWN), fix)
-    for folder, kind in kinds.items():
-        if not kind.images:
-            raise invalid_file(folder, "hold images of one identity", "none", "Add some.")
-    return [(str(file), folder.name, None) for folder in kinds for file in kinds[folder].images]
+    check_empty(others, "folders of images")
+    rows = [(f, filled(kind.images, f)) for f, kind in kinds.items()]
+    return [(str(file), folder.name, None) for folder, files in rows for file in files]

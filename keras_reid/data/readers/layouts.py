@@ -6,15 +6,18 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from absl import logging
 
-from keras_reid.data.images import TRACKLET, PersonImages, ReidDataset, name_some
-from keras_reid.errors import counted, invalid_file, printable
-from keras_reid.names import expanded, natural
+from keras_reid.data.datasets import ReidDataset
+from keras_reid.data.images import TRACKLET, PersonImages
+from keras_reid.errors import counted, invalid_file, name_some, printable
+from keras_reid.io import parsing
+from keras_reid.names import StrPath, expanded, natural
 
+T = TypeVar("T")
 Row = tuple[str, int | str, int | None]  # path, identity, camera
 Track = tuple[list[Path], int, int]  # files in order, identity, camera
 
@@ -41,7 +44,7 @@ def is_system(name: str) -> bool:
     return name.startswith(".") or name.lower() in SYSTEM_FILES
 
 
-def is_image(path: str | os.PathLike[str]) -> bool:
+def is_image(path: StrPath) -> bool:
     """Return whether a file of that name counts as an image."""
     name = os.path.basename(path)
     return name.lower().endswith(SUFFIXES) and not is_system(name)
@@ -63,12 +66,11 @@ def contents(folder: Path) -> Contents:
     Raises:
         InputError: the folder is missing or cannot be read.
     """
-    try:
-        with os.scandir(folder) as scanned:
-            entries = sorted(scanned, key=lambda entry: natural(entry.name))
-    except OSError as error:
-        received, fix = f"'{error.strerror}'", "Check the path and its permissions."
-        raise invalid_file(folder, "be a readable folder", received, fix) from error
+    with (
+        parsing(folder, "be a readable folder", "Check the path and its permissions."),
+        os.scandir(folder) as scanned,
+    ):
+        entries = sorted(scanned, key=lambda entry: natural(entry.name))
     kinds = Contents([], [], [])
     for entry in entries:
         path, is_link = folder / entry.name, entry.is_symlink()
@@ -90,9 +92,7 @@ def subfolders(folder: Path) -> list[Path]:
         InputError: the folder is missing, cannot be read, or holds files; it lists them.
     """
     images, folders, others = contents(folder)
-    if files := images + others:
-        shown = name_some(files, MOST_SHOWN)
-        raise invalid_file(folder, "hold folders only", shown, "Move files into one, or away.")
+    check_empty(images + others, "folders")
     return folders
 
 
@@ -104,13 +104,18 @@ def image_files(*folders: Path) -> list[list[Path]]:
     """
     kinds = [contents(folder) for folder in folders]
     others = [path for kind in kinds for path in (*kind.folders, *kind.others)]
-    if others:
-        rule, shown = f"hold {', '.join(SUFFIXES)} files only", name_some(others, MOST_SHOWN)
-        raise invalid_file(others[0].parent, rule, shown, "Move other files away.")
+    check_empty(others, f"{', '.join(SUFFIXES)} files")
     return [kind.images for kind in kinds]
 
 
-def unlabeled(root: str | os.PathLike[str]) -> PersonImages:
+def check_empty(others: Sequence[Path], kind: str) -> None:
+    """Raise `InputError` for files and folders that are not of the kind that a reader expects."""
+    if others:
+        shown = name_some(others, MOST_SHOWN)
+        raise invalid_file(others[0].parent, f"hold {kind} only", shown, "Move other files away.")
+
+
+def unlabeled(root: StrPath) -> PersonImages:
     """Return all images in a folder and its folders as identity 0 without cameras.
 
     See `walk_images`.
@@ -120,9 +125,7 @@ def unlabeled(root: str | os.PathLike[str]) -> PersonImages:
     """
     folder = expanded(root)
     files = sorted(map(str, walk_images(folder)), key=natural)
-    if not files:
-        raise invalid_file(folder, f"hold {', '.join(SUFFIXES)} files", "none", "Check the path.")
-    return PersonImages(np.array(files), np.zeros(len(files), int), None)
+    return PersonImages(np.array(filled(files, folder)), np.zeros(len(files), int), None)
 
 
 def walk_images(*folders: Path, only: Callable[[Path], bool] = lambda path: True) -> Iterator[Path]:
@@ -155,7 +158,7 @@ def walk_images(*folders: Path, only: Callable[[Path], bool] = lambda path: True
     warn_of_skipped(skipped)
 
 
-def warn_of_skipped(files: Sequence[str | os.PathLike[str]]) -> None:
+def warn_of_skipped(files: Sequence[StrPath]) -> None:
     """Log one warning with the names of files that are not images, if any."""
     if files:
         logging.warning(
@@ -197,11 +200,16 @@ def of_tracks(tracks: Sequence[Track], source: Path) -> PersonImages:
     return columns(rows, source).with_columns(**{TRACKLET: number})
 
 
+def filled(rows: Sequence[T], source: Path) -> Sequence[T]:
+    """Return the rows; raise `InputError` without rows."""
+    if not rows:
+        raise invalid_file(source, "hold images", "none", "Check the path, or remove it.")
+    return rows
+
+
 def columns(rows: Sequence[Row], source: Path) -> PersonImages:
     """Return the rows of one part as parallel columns; raise `InputError` without rows."""
-    if not rows:
-        raise invalid_file(source, "hold images", "none", "Restore its images or remove it.")
-    path, identity, camera = zip(*rows, strict=True)
+    path, identity, camera = zip(*filled(rows, source), strict=True)
     cameras = None if camera[0] is None else np.array(camera)
     return PersonImages(np.array(path), np.array(identity), cameras)
 
@@ -235,9 +243,8 @@ def assemble(
 def check_pair(parts: Collection[str], source: Path) -> None:
     """Raise `InputError` if a data set has query images without a gallery, or the reverse."""
     if ("query" in parts) != ("gallery" in parts):
-        raise invalid_file(
-            source, "have both query and gallery", ", ".join(parts), "Add the other one."
-        )
+        rule = "have both query and gallery"
+        raise invalid_file(source, rule, ", ".join(parts), "Add the other one.")
 
 
 def with_distractors(

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from keras_reid.data.images import ReidDataset
+from keras_reid.data.datasets import ReidDataset
 from keras_reid.data.readers.layouts import (
     DISTRACTOR,
     JUNK,

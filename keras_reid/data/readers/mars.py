@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_reid.data.datasets import ReidDataset
 from keras_reid.data.grouping import first_tracklets
-from keras_reid.data.images import PersonImages, ReidDataset
+from keras_reid.data.images import PersonImages
 from keras_reid.data.readers.layouts import (
     DISTRACTOR,
     JUNK,

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from keras_reid.data.images import ReidDataset
+from keras_reid.data.datasets import ReidDataset
 from keras_reid.data.readers.layouts import PARTS, Row, assemble, check_exists, level
 from keras_reid.errors import invalid_file
 from keras_reid.io import read_text

@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_reid.data.images import TRACKLET, ReidDataset
+from keras_reid.data.datasets import ReidDataset
+from keras_reid.data.images import TRACKLET
 from keras_reid.data.readers.layouts import Track, image_files, level, named, of_tracks, subfolders
 from keras_reid.errors import invalid_file
 

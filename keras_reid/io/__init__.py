@@ -1,0 +1,5 @@
+"""Reading and writing of files. Broken files and failed writes raise `InputError`."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

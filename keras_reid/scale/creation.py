@@ -1,0 +1,94 @@
+"""Creation and update of the listing in a folder of embeddings."""
+
+import itertools
+import json
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from keras_reid import checks
+from keras_reid.errors import InputError, Shown, invalid
+from keras_reid.io import check_writable, locked, new_folder, replaced_file
+from keras_reid.scale.listing import ImageEntry
+from keras_reid.scale.shards import ABOUT, LISTING, Shards, arrow_package
+
+
+def create(
+    folder: Path, images: Iterable[ImageEntry], shard_size: int, about: Mapping[str, Any]
+) -> Shards:
+    """Return the folder with a new or updated listing.
+
+    Args:
+        folder: new, or of an earlier call.
+        images: all images.
+        shard_size: images of a shard.
+        about: settings that are the same in all calls; `images` is a folder, table or pattern.
+
+    Raises:
+        InputError: no images in a first call or at a missing path, another folder, or other
+            settings.
+    """
+    check_writable(folder)
+    rows = iter(images)
+    first = list(itertools.islice(rows, 1))
+    # A folder or table without images drops all embeddings; a missing one raises.
+    if not first and not (Shards.holds(folder) and os.path.exists(about["images"])):
+        raise invalid("images", "one image or more", Shown("none"), "Check the path.")
+    rows = itertools.chain(first, rows)
+    if not Shards.holds(folder):
+        try:
+            with new_folder(folder) as staged:
+                _write_listing(_blocks(rows, shard_size), staged / LISTING)
+                (staged / ABOUT).write_text(json.dumps(about, indent=1), encoding="utf-8")
+        except InputError:
+            if not Shards.holds(folder):  # another process may have created it
+                raise
+        return _same(Shards(folder), about)
+    shards = _same(Shards(folder), about)
+    with locked(folder / ".listing.lock", wait=True), replaced_file(folder / LISTING) as new:
+        _write_listing(_updated(shards, rows, shard_size), new)
+    return Shards(folder)
+
+
+def _blocks(rows: Iterator[ImageEntry], size: int) -> Iterator[list[ImageEntry]]:
+    while block := list(itertools.islice(rows, size)):
+        yield block
+
+
+def _write_listing(blocks: Iterable[Sequence[ImageEntry]], file: Path) -> None:
+    """Write a row group of each block; blocks may be empty."""
+    arrow = arrow_package()
+    schema = arrow.schema([(name, arrow.string()) for name in ImageEntry._fields])
+    with arrow.parquet.ParquetWriter(file, schema) as out:
+        for block in blocks:
+            table = arrow.Table.from_pylist([row._asdict() for row in block], schema)
+            out.write_table(table, max(1, len(block)))
+
+
+def _updated(
+    shards: Shards, images: Iterator[ImageEntry], size: int
+) -> Iterator[Sequence[ImageEntry]]:
+    """Yield the blocks of the new listing: images stay in their shards, new ones come last.
+
+    Images that are no longer listed are left out. Paths are in memory from the first difference on.
+    """
+    rows: dict[str, list[ImageEntry]] = defaultdict(list)
+    for number in range(shards.count):
+        paths = shards.listed(number)["path"].to_pylist()
+        block = list(itertools.islice(images, len(paths)))
+        if not rows and [image.path for image in block] == paths:
+            yield block
+            continue
+        for image in itertools.chain(block, images):
+            rows[image.path].append(image)
+        yield [rows[path].pop(0) for path in paths if rows.get(path)]
+    yield from _blocks(itertools.chain(*rows.values(), images), size)
+
+
+def _same(shards: Shards, about: Mapping[str, Any]) -> Shards:
+    for name, value in about.items():
+        fix = f"{shards.folder} has this value. Choose another folder."
+        checks.one_of([shards.about.get(name)], fix, **{name: value})
+    return shards
