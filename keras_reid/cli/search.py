@@ -23,6 +23,7 @@ from keras_reid import data, evaluation, gallery, reranking, visualize
 from keras_reid.cli.common import GalleryOptions
 from keras_reid.cli.enrol import Enrolment, enrol
 from keras_reid.cli.options import Command, option
+from keras_reid.cli.startup import import_keras
 from keras_reid.cli.terminal import check_outputs, progress, say, say_json
 from keras_reid.cli.verify import Pair, compared, uncalibrated
 from keras_reid.errors import InputError, Shown, counted, invalid
@@ -136,6 +137,7 @@ def query(options: SearchOptions, arguments: list[str]) -> list[QueryResult]:
     )
     if options.description:
         return _show(options, [_described(options, where)])
+    import_keras()
     images = data.query_images(arguments, progress=progress("reading images"))
     embeddings = options.embedder()(images)
     with gallery.open(options.uri) as people:
