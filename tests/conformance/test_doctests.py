@@ -24,5 +24,6 @@ def test_module_docstring_examples_pass(name: str) -> None:
 
 
 def test_main_packages_have_docstring_example() -> None:
-    for room in ("distances", "losses", "models", "evaluation", "reranking", "gallery", "data"):
+    rooms = ("distances", "losses", "models", "evaluation", "reranking", "gallery", "data")
+    for room in (*rooms, "tracking", "visualize"):
         assert any(name.startswith(f"keras_reid.{room}") for name in MODULES), room
