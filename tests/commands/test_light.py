@@ -97,7 +97,7 @@ REFUSED = [
     ("export", ("--format=magic",), "should be one of <saved_model|onnx"),
     ("export", ("--name=../x",), "--name must be letters, digits"),
     ("export", ("--ranker_gallery=g.npz", "--noranker"), "--ranker_gallery needs --ranker"),
-    ("cluster", (), "Either --images or --dataset"),
+    ("cluster", (), "One of --images, --dataset and --features"),
     ("cluster", ("--images=no",), "`no` must hold"),
     ("search", ("stats",), "--gallery is required"),
     ("embed", (), "--images and --out are required"),
