@@ -396,7 +396,10 @@ def test_help_lists_common_flags_and_helpfull_lists_all(tmp_path: Path) -> None:
         ),
         (["train.py", "--epochs=0"], "--epochs must be at least 1, got 0"),
         (["train.py", "--warmup=nan"], "--warmup must be a number of at most .*, got nan"),
-        (["train.py", "--metric_weight=nan"], "--metric_weight must be a number of at most .*, got nan"),
+        (
+            ["train.py", "--metric_weight=nan"],
+            "--metric_weight must be a number of at most .*, got nan",
+        ),
         (["train.py", "--seed=-1"], "--seed=-1: -1 is not an integer in the range"),
         (
             ["track.py", "--match_probability=nan"],
