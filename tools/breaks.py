@@ -2359,4 +2359,26 @@ BREAKS = (
         "np.square(whole, out=whole)",
         "unit/test_reranking.py::test_k_reciprocal_from_distances_squared_input_gives_same_result",
     ),
+    # commands and tracking
+    Break(
+        "start-up lines of TensorFlow are printed",
+        "keras_reid/cli/startup.py",
+        "if not STARTUP.match(line):",
+        "if True:",
+        "commands/test_light.py::test_startup_lines_are_hidden_and_errors_printed",
+    ),
+    Break(
+        "conflicting flags are accepted",
+        "keras_reid/cli/options.py",
+        "        if condition:",
+        "        if False:",
+        "cases/test_command_results.py::test_evaluate_options_of_images_with_stored_features_raise",
+    ),
+    Break(
+        "boxes in another order of frames are accepted",
+        "keras_reid/tracking/detections.py",
+        "if (np.diff(table.frame) < 0).any():",
+        "if False:",
+        "unit/test_tracking.py::test_tracker_invalid_arguments_raises",
+    ),
 )
