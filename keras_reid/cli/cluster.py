@@ -14,10 +14,11 @@ from absl import logging
 
 from keras_reid import checks, data, evaluation, visualize
 from keras_reid.cli.common import ModelOptions
-from keras_reid.cli.features import stored_features
-from keras_reid.cli.options import Command, option
+from keras_reid.cli.features import stored_embeddings
+from keras_reid.cli.options import Command, option, reject
+from keras_reid.cli.startup import import_keras
 from keras_reid.cli.terminal import check_outputs, check_picture, progress, say
-from keras_reid.errors import InputError, counted, invalid
+from keras_reid.errors import counted
 from keras_reid.evaluation.clusters import METHODS
 from keras_reid.evaluation.labels import unlabeled
 from keras_reid.io import new_file, new_folder
@@ -34,30 +35,30 @@ class ClusterOptions(ModelOptions):
 
     topic: ClassVar[str] = "cluster"
 
-    images: str | None = option("Folder of unlabeled images, with subfolders.", topic="data")
+    images: str | None = option("Folder of unlabeled images, with subfolders.")
     features: str | None = option(
-        "Features instead of a model and images: an .npz or .mat file, or a folder of .npy files.",
-        topic="data",
+        "Features in place of a model and images: an .npz or .mat file, or a folder of .npy files."
     )
     part: str = option(
-        "Part of --dataset. Its labels score the groups.",
+        "Part of --dataset; its labels score the groups.",
         "gallery",
         choices=("train", "query", "gallery"),
-        topic="data",
     )
     method: str = option("Clustering method.", "dbscan", choices=tuple(METHODS))
     eps: float | None = option(
-        "Maximum Jaccard distance within a group. Default: chosen from the images."
+        "Maximum Jaccard distance within a group, from 0 to 1. Default: chosen from the images."
     )
-    min_samples: int = option("Minimum number of images of a group of dbscan.", 4, least=1)
-    k1: int | None = option("Number of neighbors. Default: chosen from the images.", least=1)
-    k2: int | None = option("Number of averaged encodings. Default: 0.3 k1, from 2 to 6.", least=1)
-    out: str | None = option(
-        "New folder for copies, with a folder for each person.", topic="output"
+    min_samples: int = option("Minimum number of images of a dbscan group.", 4, least=1)
+    k1: int | None = option(
+        "Number of nearest neighbors. Default: chosen from the images.", least=1
     )
-    csv: str | None = option("New CSV file with the columns path, person.", topic="output")
+    k2: int | None = option(
+        "Number of averaged encodings of neighbors. Default: 0.3 k1, from 2 to 6.", least=1
+    )
+    out: str | None = option("New folder for copies, with a subfolder for each person.")
+    csv: str | None = option("New CSV file with the columns path and person.")
     contact_sheet: str | None = option(
-        "New picture with a row of images for each of the largest groups.", topic="output"
+        "New picture with a row of images for each of the largest groups."
     )
 
 
@@ -80,12 +81,16 @@ def cluster(options: ClusterOptions) -> ClusterResult:
     Raises:
         InputError: incompatible options, outputs that exist, or no images.
     """
-    outputs = {"out": options.out, "csv": options.csv, "contact_sheet": options.contact_sheet}
-    check_outputs(**outputs)
+    check_outputs(out=options.out, csv=options.csv, contact_sheet=options.contact_sheet)
     check_picture(contact_sheet=options.contact_sheet)
-    if options.features and (options.out or options.contact_sheet):
-        raise InputError("--out and --contact_sheet need images. Group --features to --csv.")
-    path, features, labels = _stored(options) if options.features else _embedded(options)
+    files, sources = options.features, (options.images, options.dataset, options.features)
+    pictures = "--features has no images for --out and --contact_sheet. Write a --csv."
+    reject(
+        (files and options.model_name, "--features excludes a model."),
+        (sum(map(bool, sources)) != 1, "One of --images, --dataset and --features is required."),
+        (files and (options.out or options.contact_sheet), pictures),
+    )
+    path, features, labels = _stored(options) if files else _embedded(options)
     groups = evaluation.clustering(
         features,
         options.method,
@@ -96,23 +101,30 @@ def cluster(options: ClusterOptions) -> ClusterResult:
         progress("neighbors"),
         _pairs(options),
     )
-    person = groups.labels
     _report(groups)
     scores = None
     if labels is not None and len(labels[0]):
-        scores = evaluation.cluster_scores(labels[0], person[labels[1]])
+        scores = evaluation.cluster_scores(labels[0], groups.labels[labels[1]])
         say(str(scores))
+    _write(options, path, groups.labels, features)
+    return ClusterResult(**vars(groups), path=path, scores=scores)
+
+
+def _write(
+    options: ClusterOptions, path: np.ndarray | None, person: np.ndarray, features: np.ndarray
+) -> None:
+    """Write the outputs and print their paths."""
     if options.out and path is not None:
         _write_folders(path, person, Path(options.out))
+        say(f"folders: {options.out}")
     if options.csv:
         _write_csv(path, person, Path(options.csv))
+        say(f"table: {options.csv}")
     if options.contact_sheet:
         sheet = visualize.draw_groups(path, person, features)
         with new_file(options.contact_sheet) as file:
             sheet.save(file)
-    for output in filter(None, outputs.values()):
-        say(f"written to {output}")
-    return ClusterResult(**vars(groups), path=path, scores=scores)
+        say(f"contact sheet: {options.contact_sheet}")
 
 
 def _report(groups: evaluation.Clustering) -> None:
@@ -155,14 +167,13 @@ def _pairs(options: ClusterOptions) -> tuple[float, float] | None:
 
 def _embedded(options: ClusterOptions) -> tuple[np.ndarray, np.ndarray, Labels | None]:
     """Return paths and features of images, and their labels if they are known."""
-    if (options.images is None) == (options.dataset is None):
-        raise InputError("Either --images or --dataset with --data_dir is required.")
     if options.images:
         images = data.unlabeled(options.images)
     else:
         dataset = options.dataset_of(options.dataset, options.data_dir, "Images of a data set")
         checks.one_of(dataset.parts(), part=options.part)
         images = dataset.parts()[options.part]
+    import_keras()
     images = data.readable(images, progress=progress("reading images"))
     columns = images.per_tracklet()
     rows = ~columns.distractor
@@ -172,17 +183,12 @@ def _embedded(options: ClusterOptions) -> tuple[np.ndarray, np.ndarray, Labels |
 
 def _stored(options: ClusterOptions) -> tuple[None, np.ndarray, Labels | None]:
     """Return features of a file, and their labels if they are known."""
-    if options.model_name or options.images or options.dataset:
-        raise InputError("--features replaces a model and images. Give only one of the two.")
-    assert options.features is not None
-    stored = stored_features(options.features)
-    if "embedding" not in stored.features:
-        raise invalid("features", "a file with embeddings", options.features)
+    features, stored = stored_embeddings(str(options.features), "features")
     labels = None
     if stored.identity is not None:
         rows = ~unlabeled(stored, stored.identity)
         labels = stored.identity[rows], rows
-    return None, stored.features["embedding"], labels
+    return None, features, labels
 
 
 def _name(person: int) -> str:

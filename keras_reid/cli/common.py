@@ -10,10 +10,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from keras_reid import checks, data, evaluation, inference
-from keras_reid.cli.options import option
+from keras_reid import data, evaluation, inference
+from keras_reid.cli.options import option, reject
+from keras_reid.cli.startup import import_keras
 from keras_reid.cli.terminal import progress
-from keras_reid.errors import InputError, Shown, invalid
+from keras_reid.errors import Shown, invalid
 from keras_reid.evaluation.protocols import RULES
 from keras_reid.gallery import LIMITS, Gallery, Limits
 from keras_reid.inference.preprocessing import LAYOUTS, ORDERS
@@ -31,27 +32,22 @@ class DataOptions:
     topic: ClassVar[str] = "data"
 
     dataset: str | None = option(
-        "; ".join(f"{name}: {reader.layout}" for name, reader in data.READERS.items())
+        "Format of the data set; docs/own-data.md describes the folders.",
+        choices=tuple(data.READERS),
     )
-    data_dir: str | None = option("Folder of the data set; for csv the file.")
+    data_dir: str | None = option("Folder of the data set, or the table of csv.")
     keypoints: str | None = option(
-        "Body points of the images, for models with pose: FILE.csv, or movenet:FILE.tflite to "
-        "estimate them. Default: those of the run."
+        "Body points for models with pose: FILE.csv, or movenet:FILE.tflite, which estimates "
+        "them. Default: those of the run."
     )
     keypoints_cache: str | None = option(
-        "Table for estimated points. Default: keypoints-movenet.csv next to the data set."
+        "CSV file of estimated points. Default: keypoints-movenet.csv next to the data set."
     )
     protocol: str | None = option(
-        f"Rule for gallery images to leave out of a query's ranking: {', '.join(RULES)}. "
-        "no-camera is for data without cameras. Default: market1501; mars for tracklets.",
-        topic="evaluation",
+        f"Rule for gallery images that a query's ranking leaves out: {', '.join(RULES)}. no-camera "
+        "is for data without cameras. Default: market1501; mars for tracklets."
     )
-    embed_batch_size: int = option(
-        "Images embedded at a time. The feature maps of 16 fit into the caches of a CPU.",
-        16,
-        least=1,
-        most=2**14,
-    )
+    embed_batch_size: int = option("Number of images embedded at a time.", 16, least=1, most=2**14)
 
     def __post_init__(self) -> None:
         # Shells replace the ~ of `~/x`, not that of `--out=~/x`.
@@ -60,11 +56,8 @@ class DataOptions:
 
     def dataset_of(self, name: str | None, data_dir: str | None, use: str) -> data.ReidDataset:
         """Return the data set of that name in that folder; `use` begins the error without one."""
-        if name is not None:
-            checks.one_of(data.READERS, dataset=name)
-        if name is None or data_dir is None:
-            raise InputError(f"{use}: --dataset and --data_dir are required.")
-        return data.load(name, data_dir)
+        reject((not name or data_dir is None, f"{use}: --dataset and --data_dir are required."))
+        return data.load(str(name), str(data_dir))
 
     def dataset_of_run(self, settings: Mapping[str, Any], use: str) -> data.ReidDataset:
         """Return the data set of the flags, else that of a run with its validation persons."""
@@ -98,18 +91,18 @@ class RunOptions(DataOptions):
     topic: ClassVar[str] = "model"
 
     model: str | None = option(
-        f"Embedder: {KINDS}. Default: --pretrained. Loading a SavedModel runs its code."
+        f"Embedder: {KINDS}. Loading a SavedModel runs its code. Default: --pretrained."
     )
-    run: str | None = option("Run folder; an alias of --model.")
+    run: str | None = option("Alias of --model for a run folder.")
     pretrained: str = option(
-        "Default embedder. "
+        "Pretrained model, the default embedder. "
         + " ".join(f"{card.name}: {card.license}" for card in PRETRAINED.values()),
         next(iter(PRETRAINED), None),
         choices=tuple(PRETRAINED),
     )
     member: str = option(
-        "Member of a run of mutual learning: a number, best (the highest mAP in training), or "
-        "ensemble (all embeddings joined).",
+        "Member of a mutually trained run: a number, best (highest mAP in training), or ensemble "
+        "(joined embeddings).",
         "1",
     )
 
@@ -117,9 +110,9 @@ class RunOptions(DataOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if sum(getattr(self, alias) is not None for alias in self.aliases) > 1:
-            flags = ", ".join(f"--{alias}" for alias in self.aliases)
-            raise InputError(f"Only one of {flags} can name the model.")
+        names = sum(getattr(self, alias) is not None for alias in self.aliases)
+        flags = ", ".join(f"--{alias}" for alias in self.aliases)
+        reject((names > 1, f"Only one of {flags} can name the model."))
 
     @property
     def model_name(self) -> str | None:
@@ -153,23 +146,27 @@ class ModelOptions(RunOptions):
 
     topic: ClassVar[str] = "model"
 
-    saved_model: str | None = option("Export folder EXPORT_DIR/NAME/VERSION; an alias of --model.")
+    saved_model: str | None = option(
+        "Alias of --model for an export folder EXPORT_DIR/NAME/VERSION."
+    )
     runtime: str = option(
-        "Runtime of the network. auto: ONNX Runtime for .onnx, OpenVINO for .xml, LiteRT for "
-        ".tflite. OpenVINO also runs .onnx and .tflite.",
+        "Runtime of a network; auto: ONNX Runtime for .onnx, OpenVINO for .xml, LiteRT for "
+        ".tflite.",
         "auto",
         choices=("auto", "keras", "saved_model", "onnx", "openvino", "litert"),
     )
     input_size: Sequence[str] | None = option(
-        "HEIGHT,WIDTH in pixels of an .onnx, .xml or .tflite network. This flag and the next four "
-        "are needed only if the file does not contain the setting."
+        "Height and width of a network's input in pixels, such as 256,128. This and the next four "
+        "flags are for .onnx, .xml and .tflite files without the setting."
     )
-    channel_order: str | None = option("Channels of the network's input.", choices=ORDERS)
+    channel_order: str | None = option("Channel order of a network's input.", choices=ORDERS)
     scale: Sequence[str] | None = option(
-        "Gray levels, 1 or 3 numbers: the network's input is (pixel - mean) / scale."
+        "Divisor of the pixels, 1 or 3 numbers: the input is (pixel - mean) / scale."
     )
-    mean: Sequence[str] | None = option("Gray levels, 1 or 3 numbers; see --scale.")
-    layout: str | None = option("Axes of the network's input.", choices=LAYOUTS)
+    mean: Sequence[str] | None = option("Mean of the pixels, 1 or 3 gray levels; see --scale.")
+    layout: str | None = option(
+        "Axes of a network's input: batch n, channels c, height h, width w.", choices=LAYOUTS
+    )
 
     aliases: ClassVar[tuple[str, ...]] = (*RunOptions.aliases, "saved_model")
 
@@ -183,6 +180,9 @@ class ModelOptions(RunOptions):
     @cached_property
     def comparer(self) -> inference.Embedder | inference.PairVerifier:
         """The model: an embedder, or a pair verifier, which only `verify` accepts."""
+        metadata = self.source.metadata
+        if self.source.is_keras or (metadata and metadata.format == "saved_model"):
+            import_keras()
         return inference.load(self.source, **self.loading)
 
     @cached_property
@@ -257,8 +257,8 @@ class GalleryOptions(ModelOptions):
     topic: ClassVar[str] = "gallery"
 
     match_probability: float = option(
-        "Minimum probability of a match. At the default, up to 1 of 100 queries of persons who are "
-        "not enrolled was a match.",
+        "Minimum probability of a match. At the default, up to 1 of 100 queries of persons who "
+        "are not enrolled was a match.",
         LIMITS.match,
         least=0,
         most=1,
@@ -271,18 +271,17 @@ class GalleryOptions(ModelOptions):
         most=1,
     )
     gallery: str | None = option(
-        "people.db (Milvus Lite), file:NAME, or http://HOST:PORT (Milvus)."
+        "Gallery: people.db (Milvus Lite), file:NAME, or http://HOST:PORT (Milvus)."
     )
 
     @property
     def uri(self) -> str:
         """URI of the gallery."""
-        if self.gallery is None:
-            raise InputError("--gallery is required, such as --gallery=people.db.")
-        if self.gallery == "memory:":
-            fix = "It ends with the command."
-            raise invalid("gallery", "a stored gallery such as people.db", "memory:", fix)
-        return self.gallery
+        reject(
+            (self.gallery is None, "--gallery is required, such as --gallery=people.db."),
+            (self.gallery == "memory:", "--gallery=memory: ends with the command. Give a file."),
+        )
+        return str(self.gallery)
 
     @property
     def limits(self) -> Limits:

@@ -11,7 +11,7 @@ from absl import logging
 
 from keras_reid import scale
 from keras_reid.cli.common import ModelOptions
-from keras_reid.cli.options import Command, option
+from keras_reid.cli.options import Command, option, reject
 from keras_reid.cli.startup import import_keras
 from keras_reid.cli.terminal import progress, say
 from keras_reid.errors import InputError, counted
@@ -25,13 +25,13 @@ class EmbedOptions(ModelOptions):
     """Images, model and output of the embeddings."""
 
     images: str | None = option(
-        "Folder of images, including subfolders; a pattern such as 'crops/**/*.jpg'; or a CSV "
-        "table with the column path and optional columns identity and camera."
+        "Folder of images, including subfolders; pattern such as 'crops/**/*.jpg'; or CSV table "
+        "with a column path and optional columns identity and camera."
     )
     out: str | None = option("Folder for Parquet files, new or of the same command.")
     shard_size: int = option("Number of images per file.", 8192, least=1)
     engine: str = option(
-        "local: this process; ray: a running Ray cluster.",
+        "Engine: local (this process) or ray (a running Ray cluster).",
         "local",
         choices=tuple(scale.ENGINES),
     )
@@ -47,14 +47,13 @@ def embed(options: EmbedOptions) -> "scale.Shards":
     Raises:
         InputError: more than 1 % of the images fail; the embeddings of the others are written.
     """
-    if not options.images or not options.out:
-        raise InputError("--images and --out are required.")
+    reject((not options.images or not options.out, "--images and --out are required."))
     import_keras()
     source = options.source
     shards = scale.embed(
-        options.images,
+        str(options.images),
         source.load_model(options.member) if source.is_keras else source,
-        options.out,
+        str(options.out),
         options.settings.get("flip"),
         options.shard_size,
         options.embed_batch_size,

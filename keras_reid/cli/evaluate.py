@@ -6,22 +6,21 @@ The default is the pretrained model.
 """
 
 import dataclasses
-import json
 import time
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from keras_reid import data, evaluation, reranking, visualize
+from keras_reid import checks, data, evaluation, reranking
 from keras_reid.cli import report
 from keras_reid.cli.evaluate_options import OF_TRACKLETS, EvaluateOptions
 from keras_reid.cli.features import stored_features
-from keras_reid.cli.options import Command
-from keras_reid.cli.terminal import check_outputs, progress, say
-from keras_reid.errors import InputError
+from keras_reid.cli.options import Command, reject
+from keras_reid.cli.terminal import check_outputs, progress, say, write_json
+from keras_reid.errors import InputError, Shown, invalid
 from keras_reid.evaluation import StoredFeatures
-from keras_reid.io import new_file, new_folder
+from keras_reid.io import new_folder
 
 PROBABILITIES = "attribute_probabilities"
 Sides = tuple[StoredFeatures, StoredFeatures]
@@ -48,43 +47,33 @@ def evaluate(options: EvaluateOptions) -> EvaluateResult:
     """
     check_outputs(out=options.out, save_features=options.save_features, report=options.report)
     if options.report:
-        visualize.need_matplotlib()
+        checks.installed("matplotlib", "plots")
     begin = time.perf_counter()
     sides, protocol = _stored(options) if options.features else _embedded(options)
     seconds = {} if options.features else {"embedded": time.perf_counter() - begin}
     if options.save_features:
         _save(options.save_features, sides)
-    rows = plain = _rows(options, sides, protocol.name)
+    rows = _rows(options, sides, protocol.name)
     begin = time.perf_counter()
     result = _ranked(options, rows, sides, protocol)
     seconds["ranked"] = time.perf_counter() - begin
     say(str(result))
     values = {**result.to_dict(), **_intervals(result)}
-    scores = verification = None
-    if options.attributes:
-        scores = _attribute_scores(options, sides, options.attributes)
-        say(str(scores))
-        values["attributes"] = scores.to_dict()
-    if options.verify or options.report:
-        if options.rerank != "none":  # pairs and thresholds are of distances without re-ranking
-            before = dataclasses.replace(options, rerank="none", rerank_options=None)
-            plain = _rows(before, sides, protocol.name)
-        rule = "no-camera" if protocol.name == "no-camera" else "market1501"
-        verification = evaluation.verify(*evaluation.pairs(plain, *sides, rule))
+    attributes = _attribute_scores(options, sides) if options.attributes else None
+    if attributes:
+        say(str(attributes))
+        values["attributes"] = attributes.to_dict()
+    plain, verification = _verified(options, rows, sides, protocol.name)
+    if verification:
         values["verification"] = verification.to_dict()
-        if options.verify:
-            say(str(verification))
     if options.out:
-        with new_file(options.out) as file:
-            file.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-        say(f"written to {options.out}")
+        write_json(options.out, values)
     if options.report and verification:
         results = {"ranking": result}
         if plain is not rows:
             results = {"before": _ranked(options, plain, sides, protocol), "re-ranked": result}
-        report.write(options, options.report, sides, rows, results, verification, values, seconds)
-        say(f"report: {options.report}")
-    return EvaluateResult(**vars(result), verification=verification, attributes=scores)
+        report.write(options, sides, rows, results, verification, values, seconds)
+    return EvaluateResult(**vars(result), verification=verification, attributes=attributes)
 
 
 def _ranked(
@@ -92,6 +81,22 @@ def _ranked(
 ) -> evaluation.RankingResult:
     pairs = options.camera_pairs or bool(options.report)
     return evaluation.rank(rows, *sides, protocol, camera_pairs=pairs, progress=progress("ranking"))
+
+
+def _verified(
+    options: EvaluateOptions, rows: evaluation.Rows, sides: Sides, protocol: str
+) -> tuple[evaluation.Rows, evaluation.VerificationResult | None]:
+    """Return the distances without re-ranking, and the scores of pairs if a flag needs them."""
+    if not (options.verify or options.report):
+        return rows, None
+    if options.rerank != "none":
+        before = dataclasses.replace(options, rerank="none", rerank_options=None)
+        rows = _rows(before, sides, protocol)
+    rule = "no-camera" if protocol == "no-camera" else "market1501"
+    verification = evaluation.verify(*evaluation.pairs(rows, *sides, rule))
+    if options.verify:
+        say(str(verification))
+    return rows, verification
 
 
 def _intervals(result: evaluation.RankingResult) -> dict[str, Any]:
@@ -121,14 +126,15 @@ def _embedded(options: EvaluateOptions) -> tuple[Sides, evaluation.Protocol]:
     if options.tracklets:
         dataset = data.tracklet_dataset(dataset)
     if dataset.query is None or dataset.gallery is None:
-        folder = options.data_dir or settings["data_dir"]
-        raise InputError(f"`{folder}` must have query and gallery images, got none.")
+        raise InputError(f"{dataset.name} must have query and gallery images, got none.")
     stripes = options.local if options.distance in ("local", "global_local") else None
     others = ["global", "parts", "visibility"] if options.distance == "visible" else []
-    if options.uses_attributes:
-        others.append(PROBABILITIES)
-    if dataset.query.has_tracklets and (stripes or others):
-        raise InputError(OF_TRACKLETS)
+    others += [PROBABILITIES] if options.uses_attributes else []
+    without = options.uses_attributes and not options.settings.get("attribute_names")
+    reject(
+        (dataset.query.has_tracklets and (stripes or others), OF_TRACKLETS),
+        (without, f"{options.source} predicts no attributes. Train with --recipe=attributes."),
+    )
     name = options.protocol_of(dataset.query, settings.get("protocol"))
     protocol = options.protocol_named(name, options.dataset or settings["dataset"])
     embed = options.embedder(stripes, options.stripes, others)
@@ -181,22 +187,13 @@ def _rows(options: EvaluateOptions, sides: Sides, protocol: str) -> evaluation.R
     return evaluation.compare(query, gallery, options.distance, name, done, **numbers)
 
 
-def _attribute_scores(
-    options: EvaluateOptions, sides: Sides, file: str
-) -> evaluation.AttributeScores:
+def _attribute_scores(options: EvaluateOptions, sides: Sides) -> evaluation.AttributeScores:
     """Return the scores of the predicted attributes of all test images."""
-    names = options.settings.get("attribute_names")
-    if not names:
-        raise InputError(
-            f"{options.source} predicts no attributes. Train a run with --recipe=attributes."
-        )
-    schema = data.AttributeSchema(tuple(names))
-    table = data.read_attributes(file)
+    schema = data.AttributeSchema(tuple(options.settings["attribute_names"]))
+    table = data.read_attributes(str(options.attributes))
     if table.schema != schema:
-        raise InputError(
-            f"`{file}` must have the attributes of {options.source}: {', '.join(schema.names)}, "
-            f"got {', '.join(table.schema.names)}."
-        )
+        rule = f"a table of {', '.join(schema.names)}, as {options.source} predicts"
+        raise invalid("attributes", rule, Shown(", ".join(table.schema.names)))
     identity = np.concatenate([np.asarray(side.identity) for side in sides])
     images = table.label(data.PersonImages(identity.astype(str), identity, None))
     probabilities = np.concatenate([side.features[PROBABILITIES] for side in sides])

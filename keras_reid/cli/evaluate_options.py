@@ -7,14 +7,11 @@ from typing import ClassVar
 from keras_reid import checks, evaluation, reranking
 from keras_reid.cli.common import ModelOptions
 from keras_reid.cli.features import FeatureOptions
-from keras_reid.cli.options import option
-from keras_reid.errors import InputError
+from keras_reid.cli.options import option, reject
 from keras_reid.evaluation.protocols import TIES
 
 OF_EMBEDDINGS = ("euclidean", "cosine")
-OF_TRACKLETS = (
-    "--tracklets compares embeddings. Leave --distance, --attributes and --attribute_filter out."
-)
+OF_TRACKLETS = "--tracklets excludes --distance, --attributes and --attribute_filter."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,31 +21,29 @@ class EvaluateOptions(FeatureOptions, ModelOptions):
     topic: ClassVar[str] = "evaluation"
 
     features: Sequence[str] | None = option(
-        "QUERY,GALLERY instead of a model: each an .npz file with embedding (n, d), identity (n,) "
-        "and camera (n,), or a folder of such .npy files, which are memory-mapped; or one .mat "
-        "file with query_f, query_label, query_cam, gallery_f, … as in pytorch_result.mat.",
-        topic="data",
+        "Features in place of a model, QUERY,GALLERY: .npz files or folders of .npy files with "
+        "embedding (n, d), identity (n,) and camera (n,); or one .mat file like "
+        "pytorch_result.mat."
     )
-    tracklets: bool = option("Group the images to tracklets, and rank these.", False, topic="data")
+    tracklets: bool = option("Ranking of tracklets in place of images.", False)
     distance: str = option(
-        "Distance of embeddings (euclidean, cosine), of aligned stripes (local), their sum (DMLI), "
-        "or of the parts that both images show (visible; models with pose).",
+        "Distance of embeddings (euclidean, cosine), of aligned stripes (local), their sum "
+        "(global_local), or of the parts that both images show (visible).",
         "euclidean",
         choices=("euclidean", "cosine", "local", "global_local", "visible"),
     )
     local: str = option(
-        "Stripes: pooled from the last feature map of any Keras model, or trained, the output "
-        "'local'.",
+        "Stripes: pooled from the last feature map, or trained, the output 'local' of the model.",
         "pooled",
         choices=("pooled", "trained"),
     )
     set_distance: str = option(
-        "Distance of tracklets: of their mean embeddings (pooled), or frame by frame.",
+        "Distance of tracklets: of mean embeddings (pooled), or over the distances of frames.",
         "pooled",
         choices=("pooled", *evaluation.SET_DISTANCES),
     )
     rerank: str = option(
-        "Re-ranking by the neighbors of query and gallery.",
+        "Re-ranker by the neighbors of query and gallery.",
         "none",
         choices=("none", *reranking.RERANKERS, *reranking.ALIASES),
     )
@@ -57,33 +52,30 @@ class EvaluateOptions(FeatureOptions, ModelOptions):
         "index",
         choices=tuple(TIES),
     )
-    verify: bool = option("Also score pairs of images (1:1): EER, and TAR at several FARs.", False)
+    verify: bool = option("Scores of image pairs (1:1) too: EER, and TAR at several FARs.", False)
     attributes: str | None = option(
-        "Table or .mat file: also score the attributes that a run predicts."
+        "Table or .mat file of true attributes, which scores the predicted ones."
     )
     attribute_filter: float | None = option(
-        "Rank gallery images last that contradict the attributes of the query, where both are "
-        "predicted with this probability, such as 0.9, and print the cost."
+        "Minimum probability of two predicted attributes, such as 0.9: gallery images that "
+        "contradict the query are ranked last."
     )
-    camera_pairs: bool = option("Also score each pair of cameras.", False)
-    repeats: int = option("Number of draws of cuhk03-classic and viper.", 10, least=1)
-    draw_seed: int = option("Seed of these draws.", 0, least=0)
-    out: str | None = option("New JSON file for the scores.", topic="output")
+    camera_pairs: bool = option("Scores of each pair of cameras too.", False)
+    repeats: int = option(
+        "Number of random draws of the protocols cuhk03-classic and viper.", 10, least=1
+    )
+    draw_seed: int = option("Seed of the random draws.", 0, least=0)
+    out: str | None = option("New JSON file of the scores.")
     report: str | None = option(
-        "New HTML file for scores, curves, ranked lists with their pictures, and changes by "
-        "re-ranking. Needs Matplotlib.",
-        topic="output",
+        "New HTML file of scores, curves, ranked lists with pictures, and changes by re-ranking."
     )
     save_features: str | None = option(
-        "New folder for query.npz and gallery.npz, or new .mat file for both with the arrays of "
-        "pytorch_result.mat.",
-        topic="output",
+        "New folder of query.npz and gallery.npz, or new .mat file like pytorch_result.mat."
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_sources()
-        self._check_distances()
+        self._check_conflicts()
         self.rerank_numbers  # noqa: B018  raises
         self.protocol_named(self.protocol, None)
         if self.attribute_filter is not None:
@@ -116,44 +108,29 @@ class EvaluateOptions(FeatureOptions, ModelOptions):
             seed=self.draw_seed,
             dataset=dataset,
         )
-        if self.report and protocol.rule.halves:
-            raise InputError(
-                f"--report shows a list of each query, but protocol {protocol.name} ranks random "
-                "halves. Leave --report out."
-            )
+        halves = f"--report excludes --protocol={protocol.name}, which ranks random halves."
+        reject((self.report and protocol.rule.halves, halves))
         return protocol
 
-    def _check_sources(self) -> None:
-        if not self.features:
-            return
-        if self.model_name or len(self.sides or ()) != 2:
-            files = ",".join(self.features)
-            raise InputError(
-                f"--features must be QUERY,GALLERY or one .mat file, without a model, got {files}."
-            )
-        if self.uses_attributes or self.tracklets:
-            flag = "--tracklets" if self.tracklets else "--attributes and --attribute_filter"
-            raise InputError(f"{flag} need images. Give --model, not --features.")
-
-    def _check_distances(self) -> None:
+    def _check_conflicts(self) -> None:
+        """Raise for flags that exclude each other."""
+        files, of_images = self.features or (), self.tracklets or self.uses_attributes
         of_embeddings = self.distance in OF_EMBEDDINGS
-        if self.tracklets and (self.uses_attributes or not of_embeddings):
-            raise InputError(OF_TRACKLETS)
-        if self.by_frame and not self.tracklets:
-            raise InputError("--set_distance compares the frames of tracklets. Give --tracklets.")
-        if self.by_frame and self.save_features:
-            raise InputError("--save_features stores embeddings. Leave --set_distance out.")
-        if self.by_frame and self.rerank not in ("none", "k_reciprocal"):
-            raise InputError("--set_distance can be re-ranked by k_reciprocal only.")
-        if evaluation.holds_both_sides(self.save_features or "") and not of_embeddings:
-            raise InputError(
-                "--save_features stores embeddings in a .mat file. Leave --distance out, or name a "
-                "folder."
-            )
-        if self.attribute_filter is not None and (self.rerank, self.distance) != (
-            "none",
-            "euclidean",
-        ):
-            raise InputError(
-                "--attribute_filter ranks by embeddings. Leave --rerank and --distance out."
-            )
+        in_matlab = evaluation.holds_both_sides(self.save_features or "")
+        plain = (self.rerank, self.distance) == ("none", "euclidean")
+        pair = f"--features must be QUERY,GALLERY or one .mat file, got {','.join(files)}."
+        images = "--tracklets, --attributes and --attribute_filter need images, not --features."
+        matlab = "--save_features=*.mat excludes --distance. Name a folder."
+        filtered = "--attribute_filter excludes --rerank and --distance."
+        by_frame = self.by_frame and self.rerank not in ("none", "k_reciprocal")
+        reject(
+            (files and self.model_name, "--features excludes a model."),
+            (files and len(self.sides or ()) != 2, pair),
+            (files and of_images, images),
+            (self.tracklets and (self.uses_attributes or not of_embeddings), OF_TRACKLETS),
+            (self.by_frame and not self.tracklets, "--set_distance needs --tracklets."),
+            (self.by_frame and self.save_features, "--set_distance excludes --save_features."),
+            (by_frame, "--set_distance needs --rerank=none or k_reciprocal."),
+            (in_matlab and not of_embeddings, matlab),
+            (self.attribute_filter is not None and not plain, filtered),
+        )

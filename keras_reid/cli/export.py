@@ -16,8 +16,8 @@ import numpy as np
 
 from keras_reid import data, inference, models, reranking, serving
 from keras_reid.cli.common import RunOptions
-from keras_reid.cli.features import FeatureOptions, stored_features
-from keras_reid.cli.options import Command, option
+from keras_reid.cli.features import FeatureOptions, stored_embeddings
+from keras_reid.cli.options import Command, option, reject
 from keras_reid.cli.startup import import_keras
 from keras_reid.cli.terminal import say
 from keras_reid.errors import InputError, invalid
@@ -29,42 +29,49 @@ class ExportOptions(FeatureOptions, RunOptions):
     """Model, format and output of an export."""
 
     export_dir: str = option(
-        "Folder for EXPORT_DIR/NAME/VERSION; other formats: EXPORT_DIR/NAME-FORMAT/VERSION.",
+        "Folder for EXPORT_DIR/NAME/VERSION, or NAME-FORMAT in other formats than saved_model.",
         "export",
     )
     name: str | None = option("Name of the served model. Default: name of the run folder or model.")
     version: int | None = option("Version number. Default: the next free number.", least=1)
     format: str = option(
-        "saved_model for TensorFlow Serving; onnx, litert and openvino need the extra of the same "
-        "name.",
+        "Format: saved_model for TensorFlow Serving; onnx, litert and openvino need the extra of "
+        "that name.",
         "saved_model",
         choices=serving.FORMATS,
     )
     quantization: str = option(
-        "Only for litert: float16 weights, or int8 weights and activations, calibrated on "
-        "training images.",
+        "Numbers of a litert export: float32, float16 weights, or int8 weights and activations, "
+        "calibrated on training images.",
         "float32",
         choices=serving.QUANTIZATIONS,
     )
-    ranker: bool = option("Also export NAME-ranker with a saved_model.", True)
+    ranker: bool = option(
+        "Second export NAME-ranker of a saved_model, which ranks and re-ranks embeddings.", True
+    )
     rerank: str = option(
-        "Re-ranker of the ranker, see evaluate.py.",
+        "Re-ranker of NAME-ranker.",
         "k_reciprocal",
         choices=(*reranking.IN_GRAPH, *reranking.ALIASES),
     )
     ranker_gallery: str | None = option(
-        "Gallery features of evaluate.py --save_features, stored in the ranker: requests then "
-        "contain queries only."
+        "Gallery features of evaluate.py --save_features, stored in the ranker: requests contain "
+        "queries only."
     )
     local: str = option(
-        "Second output 'local': stripes pooled from the last feature map, or trained stripes.",
+        "Second output 'local': none, stripes pooled from the last feature map, or trained "
+        "stripes.",
         "none",
         choices=("none", "pooled", "trained"),
     )
-    check_images: int = option("Number of images for the comparison of embeddings.", 64, least=1)
-    check_queries: int = option("Number of queries for the comparison of scores.", 100, least=1)
+    check_images: int = option(
+        "Number of images for the comparison of embeddings with the model.", 64, least=1
+    )
+    check_queries: int = option(
+        "Number of queries for the comparison of scores with the model.", 100, least=1
+    )
     num_check_distractors: int = option(
-        "Number of gallery images of other identities in that comparison.", 300, least=1
+        "Number of gallery images of other identities for the comparison of scores.", 300, least=1
     )
 
 
@@ -74,45 +81,54 @@ def export(options: ExportOptions) -> Path:
     Raises:
         InputError: conflicting options, or an export with other embeddings or lower scores.
     """
-    numbers = options.rerank_numbers
+    served = options.ranker and options.format == "saved_model"
+    needs_ranker = "--ranker_gallery needs --ranker and --format=saved_model."
+    reject((options.ranker_gallery and not served, needs_ranker))
     if options.name is not None and not re.fullmatch(r"\w[\w.-]*", options.name):
         fix = "Set the folder by --export_dir."
         raise invalid("name", "letters, digits, _, - and .", options.name, fix)
     check_writable(Path(options.export_dir) / "model")
-    stored = _gallery(options)
+    gallery = None
+    if path := options.ranker_gallery:
+        gallery, _ = stored_embeddings(path, "ranker_gallery", "gallery")
     import_keras()
-    serving.checked_reranker(reranking.full_name(options.rerank), numbers)
+    ranking = {"reranking": reranking.full_name(options.rerank), **options.rerank_numbers}
+    serving.checked_reranker(ranking["reranking"], options.rerank_numbers)
     with tempfile.TemporaryDirectory() as drawn:
-        return _export(options, _images(options, drawn), numbers, stored)
+        version = _export(options, _dataset(options, drawn))
+    size = sum(file.stat().st_size for file in version.rglob("*") if file.is_file())
+    say(f"exported to {version} ({size / 2**20:.1f} MiB)")
+    if served:
+        say(f"ranking and re-ranking: {_export_ranker(version, gallery, ranking)}")
+    if options.format == "saved_model":
+        folder = version.parent.resolve()
+        command = f"tensorflow_model_server --model_name={folder.name}"
+        say(f"serve it: {command} --model_base_path={folder}")
+        say("several models, batching and clients: docs/serving.md")
+    else:
+        say(f"next: python search.py --model={version} verify FIRST.jpg SECOND.jpg")
+    return version
 
 
-def _gallery(options: ExportOptions) -> Any:
-    """Return the embeddings for the ranker to store, or None."""
-    path = options.ranker_gallery
-    if path is None:
-        return None
-    if not options.ranker or options.format != "saved_model":
-        raise InputError("--ranker_gallery needs --ranker and --format=saved_model.")
-    features = stored_features(path, "gallery").features
-    if "embedding" not in features:
-        raise InputError(f"{path} has no embeddings, only stripes.", "ranker_gallery")
-    return features["embedding"]
-
-
-def _images(options: ExportOptions, drawn: str) -> data.ReidDataset:
+def _dataset(options: ExportOptions, drawn: str) -> data.ReidDataset:
     """Return the data set of the flags or the run, or synthetic pedestrians in a new folder."""
     settings = options.settings
     if not (options.dataset or options.data_dir or settings.get("dataset")):
-        if options.quantization == "int8":
-            raise InputError("--quantization=int8 needs --dataset and --data_dir for calibration.")
+        required = "--quantization=int8 needs --dataset and --data_dir for calibration."
+        reject((options.quantization == "int8", required))
         settings = {"dataset": "synthetic", "data_dir": drawn}
     return options.dataset_of_run(settings, "an export is checked on images")
 
 
-def _export(
-    options: ExportOptions, dataset: data.ReidDataset, numbers: dict[str, Any], stored: Any
-) -> Path:
-    """Export the model, checked on the images, and its ranker."""
+def _export_ranker(version: Path, gallery: np.ndarray | None, ranking: dict[str, Any]) -> Path:
+    """Export a ranker of the embeddings of an export, and return the folder of its version."""
+    folder = version.parent.with_name(f"{version.parent.name}-ranker")
+    dim = inference.load_embedder(version).embedding_dim
+    return serving.export_ranker(folder, dim, gallery=gallery, **ranking)
+
+
+def _export(options: ExportOptions, dataset: data.ReidDataset) -> Path:
+    """Export the model, checked on the images, and return the folder of its version."""
     model = options.source.load_model(options.member)
     if models.is_pair_verifier(model):
         raise models.no_embeddings(options.source)
@@ -126,12 +142,10 @@ def _export(
     if options.local == "pooled":
         model = models.stripes(model, options.stripes)
     about = _about(options, dataset.name)
-    name = options.name or about["run"]
     suffix = "" if options.format == "saved_model" else f"-{options.format}"
-    directory = Path(options.export_dir) / f"{name}{suffix}"
-    version = serving.export(
+    return serving.export(
         model,
-        directory,
+        Path(options.export_dir) / f"{options.name or about['run']}{suffix}",
         options.version,
         flip=options.settings["flip"],
         local=options.local != "none",
@@ -141,22 +155,6 @@ def _export(
         about=about,
         check=partial(_check, options, model, dataset, images),
     )
-    size = sum(file.stat().st_size for file in version.rglob("*") if file.is_file())
-    say(f"exported to {version} ({size / 2**20:.1f} MiB)")
-    if options.format == "saved_model":
-        if options.ranker:
-            ranker = serving.export_ranker(
-                directory.with_name(f"{name}-ranker"),
-                inference.load_embedder(version).embedding_dim,
-                reranking=reranking.full_name(options.rerank),
-                gallery=stored,
-                **numbers,
-            )
-            say(f"ranking and re-ranking: {ranker}")
-        command = f"tensorflow_model_server --model_name={name}"
-        say(f"serve it: {command} --model_base_path={directory.resolve()}")
-        say("several models, batching and clients: docs/serving.md")
-    return version
 
 
 def _calibration(

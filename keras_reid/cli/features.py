@@ -1,8 +1,11 @@
 """Stored features, stripes and re-ranking of several commands."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
+
+import numpy as np
 
 from keras_reid import evaluation, scale
 from keras_reid.cli.options import MOST, option
@@ -16,7 +19,7 @@ class FeatureOptions:
     topic: ClassVar[str] = "evaluation"
 
     stripes: int | None = option(
-        "Number of pooled stripes. Default: one for each row of the feature map.", least=1
+        "Number of pooled stripes. Default: rows of the feature map.", least=1
     )
     rerank_options: Sequence[str] | None = option(
         "Options of the re-ranker, such as k1=20,k2=6,lambda_value=0.3."
@@ -28,12 +31,11 @@ class FeatureOptions:
         texts = self.rerank_options or ()
         try:
             numbers = {name: float(number) for name, number in (text.split("=") for text in texts)}
-            if not all(abs(number) <= MOST for number in numbers.values()):
-                raise ValueError("NaN, infinite or too large")
         except ValueError:
-            received = Shown(",".join(texts))
+            numbers = {"": math.nan}
+        if not all(abs(number) <= MOST for number in numbers.values()):
             rule = "NAME=NUMBER, separated by commas"
-            raise invalid("rerank_options", rule, received) from None
+            raise invalid("rerank_options", rule, Shown(",".join(texts)))
         return {name: int(x) if x.is_integer() else x for name, x in numbers.items()}
 
 
@@ -47,3 +49,17 @@ def stored_features(path: str, side: str | None = None) -> evaluation.StoredFeat
     if scale.Shards.holds(path):
         return scale.Shards(path).mapped()
     return evaluation.load_features(path, side)
+
+
+def stored_embeddings(
+    path: str, flag: str, side: str | None = None
+) -> tuple[np.ndarray, evaluation.StoredFeatures]:
+    """Return the embeddings (n, d) of `stored_features`, and the whole.
+
+    Raises:
+        InputError: the file of the flag has stripes only.
+    """
+    stored = stored_features(path, side)
+    if "embedding" not in stored.features:
+        raise invalid(flag, "a file with embeddings", path)
+    return stored.features["embedding"], stored

@@ -7,7 +7,6 @@ The dataclass holds all input of a command, so a notebook runs one as
 import dataclasses
 import inspect
 import io
-import math
 import os
 import re
 import sys
@@ -43,7 +42,12 @@ RENAMED = {
 }
 RENAMED_VALUES = {"distance=global": "distance=euclidean"}
 HELP = {"help", "helpshort", "helpfull"}
+# Headings in the help, in their order. The flags of a class have its `topic`, except these.
 TOPICS = ("data", "model", "gallery", "recipe", "objective", "schedule", "evaluation", "output")
+SOURCES = "images features tracklets part video detections ground_truth benchmark"
+RESULTS = "out csv contact_sheet report save_features export_dir annotated timeline scores"
+TOPIC_OF = dict.fromkeys(SOURCES.split(), "data") | dict.fromkeys(RESULTS.split(), "output")
+TOPIC_OF |= {"protocol": "evaluation", "camera": "gallery"}
 
 
 def option(
@@ -60,9 +64,10 @@ def option(
     Args:
         text: help of the flag.
         default: its value without a flag.
-        choices: allowed values; the help lists them.
-        least, most: bounds of a number.
-        topic: heading in the help; by default `topic` of the class that has the field.
+        choices: allowed values; the help lists them, unless `text` has all of them.
+        least: minimum of a number.
+        most: maximum of a number.
+        topic: heading in the help; by default that of `TOPIC_OF`, or of the class.
     """
     metadata = {
         "help": text,
@@ -72,6 +77,17 @@ def option(
         "topic": topic,
     }
     return dataclasses.field(default=default, metadata=metadata)
+
+
+def reject(*faults: tuple[Any, str]) -> None:
+    """Raise the message of the first fault with a true condition.
+
+    Args:
+        faults: pairs of a condition, such as conflicting flags, and a message.
+    """
+    for condition, message in faults:
+        if condition:
+            raise InputError(message)
 
 
 def define(fields: Fields, values: flags.FlagValues = FLAGS) -> None:
@@ -135,7 +151,7 @@ class Command:
         return "\n\n".join([usage, "flags:", *parts, *more])
 
     def _topic(self, one: dataclasses.Field[Any]) -> str:
-        if topic := one.metadata.get("topic"):
+        if topic := one.metadata.get("topic") or TOPIC_OF.get(one.name):
             return str(topic)
         owners = (c for c in self.options.__mro__ if one.name in inspect.get_annotations(c))
         owner = next(owners, None)
@@ -190,11 +206,13 @@ class Command:
 
 
 def _flag_help(one: dataclasses.Field[Any]) -> str:
-    """Return the lines of a flag in the help: its name, allowed values, help and default."""
+    """Return the lines of a flag in the help: name, text, allowed values and default."""
     metadata = one.metadata
     name = f"[no]{one.name}" if one.type in (bool, bool | None) else one.name
-    choices, default = metadata.get("choices"), metadata.get("default")
-    text = f"--{name}: " + (f"{', '.join(choices)}. " if choices else "") + metadata["help"]
+    choices, default = metadata.get("choices") or (), metadata.get("default")
+    text = f"--{name}: {metadata['help']}"
+    if not all(choice in metadata["help"] for choice in choices):
+        text += f" One of {', '.join(choices)}."
     if default is not None and not isinstance(default, bool):
         text += f" Default: {default}."
     return textwrap.fill(text, 100, initial_indent="  ", subsequent_indent="    ")
@@ -261,14 +279,10 @@ def _system_message(error: Exception) -> str:
 def _check_backend() -> None:
     backend = os.environ.get("KERAS_BACKEND", "tensorflow")
     if backend != "tensorflow":
-        raise InputError(
-            f"`KERAS_BACKEND` must be tensorflow for the commands, got {backend!r}. Unset it."
-        )
+        raise invalid("KERAS_BACKEND", "tensorflow for the commands", backend, "Unset it.")
 
 
 def _check_numbers(arguments: dict[str, Any]) -> None:
     for name, value in arguments.items():
-        if isinstance(value, float) and math.isnan(value):
-            raise invalid(name, "a number", value)
-        if isinstance(value, int) and abs(value) > MOST:
-            raise invalid(name, f"at most {MOST:,}", value)
+        if isinstance(value, int | float) and not abs(value) <= MOST:
+            raise invalid(name, f"a number of at most {MOST:,}", value)

@@ -7,7 +7,9 @@ import numpy as np
 
 from keras_reid import data, evaluation, inference, models, visualize
 from keras_reid.cli.common import ModelOptions
-from keras_reid.errors import InputError
+from keras_reid.cli.evaluate_options import EvaluateOptions
+from keras_reid.cli.terminal import say
+from keras_reid.errors import InputError, counted
 from keras_reid.evaluation import RankedList, RankingResult, StoredFeatures
 from keras_reid.io import new_file
 from keras_reid.training.runs import Run, read_history
@@ -17,8 +19,7 @@ BATCH = 64  # feature maps computed at a time
 
 
 def write(
-    options: ModelOptions,
-    file: str,
+    options: EvaluateOptions,
     sides: tuple[StoredFeatures, StoredFeatures],
     rows: evaluation.Rows,
     results: Mapping[str, RankingResult],
@@ -26,36 +27,27 @@ def write(
     metrics: Mapping[str, Any],
     seconds: Mapping[str, float],
 ) -> None:
-    """Write the page.
+    """Write the page of `options.report` and print its path.
 
     Args:
-        options: the model of the features, if any.
-        file: the page.
+        options: flags of the evaluation.
         sides: query and gallery.
-        rows: the distances of the last of the results.
-        results: by a name, without re-ranking and with it.
+        rows: distances of the last of the results.
+        results: ranking by name, without re-ranking and with it.
         verification: 1:1 trials.
-        metrics: the values of the JSON file.
+        metrics: values of the JSON file.
         seconds: durations by name, "ranked" and "embedded".
     """
     last = [*results.values()][-1]
-    protocol = last.protocol.name
     failures, successes = (
-        evaluation.ranked_lists(rows, *sides, queries, protocol=protocol)
+        evaluation.ranked_lists(rows, *sides, queries, protocol=last.protocol.name)
         for queries in _chosen(last)
     )
     history = Run(options.source.path).history_file if options.source.run else None
-    images = sum(len(np.asarray(side.identity)) for side in sides)
-    counts = {"ranked": (rows.shape[0], "queries"), "embedded": (images, "images")}
-    speed = {
-        name: "{:,} {} in {:.1f} s, {:,.0f} a second".format(*counts[name], s, counts[name][0] / s)
-        for name, s in seconds.items()
-    }
+    of_files = "features of files, without pictures"
     report = visualize.Report(
         title=f"Evaluation on {last.protocol.dataset or 'images'}",
-        subtitle="features of files, without pictures"
-        if sides[0].path is None
-        else str(options.source),
+        subtitle=of_files if sides[0].path is None else str(options.source),
         results=results,
         metrics=metrics,
         verification=verification,
@@ -65,10 +57,20 @@ def write(
         gallery=sides[1],
         heat=_heat(options, sides, [*failures, *successes]),
         history=read_history(history) if history and history.exists() else (),
-        speed=speed,
+        speed=_speed(seconds, rows.shape[0], sum(rows.shape)),
     )
-    with new_file(file) as new:
+    with new_file(str(options.report)) as new:
         new.write_text(visualize.report_page(report), encoding="utf-8")
+    say(f"report: {options.report}")
+
+
+def _speed(seconds: Mapping[str, float], queries: int, images: int) -> dict[str, str]:
+    """Return durations and rates as text."""
+    counts = {"ranked": (queries, "query"), "embedded": (images, "image")}
+    return {
+        name: f"{counted(*counts[name])} in {s:.1f} s, {counts[name][0] / s:,.0f} a second"
+        for name, s in seconds.items()
+    }
 
 
 def _chosen(result: RankingResult) -> tuple[list[int], list[int]]:
@@ -100,10 +102,8 @@ def _heat(
         maps = models.feature_maps(embedder.model)
     except InputError:
         return {}
-    queries = [one.query for one in lists]
-    gallery = sorted({int(j) for one in lists for j in one.gallery})
-    of_query = dict(zip(queries, _maps(maps, sides[0], queries), strict=True))
-    of_gallery = dict(zip(gallery, _maps(maps, sides[1], gallery), strict=True))
+    of_query = _maps(maps, sides[0], [one.query for one in lists])
+    of_gallery = _maps(maps, sides[1], sorted({int(j) for one in lists for j in one.gallery}))
     heat: dict[tuple[int, int | None], np.ndarray] = {}
     for one in lists:
         own = of_query[one.query]
@@ -113,8 +113,10 @@ def _heat(
     return heat
 
 
-def _maps(model: Any, side: StoredFeatures, rows: list[int]) -> np.ndarray:
+def _maps(model: Any, side: StoredFeatures, rows: list[int]) -> dict[int, np.ndarray]:
+    """Return the feature maps (h, w, c) of some images by row."""
     assert side.path is not None
     images = data.PersonImages(side.path[rows], np.asarray(side.identity)[rows], None)
     size = models.image_size(model)
-    return np.concatenate([np.asarray(model(x)) for x in data.image_batches(images, BATCH, size)])
+    batches = data.image_batches(images, BATCH, size)
+    return dict(zip(rows, np.concatenate([np.asarray(model(x)) for x in batches]), strict=True))

@@ -25,6 +25,7 @@ from keras_reid.cli.calibrate import calibrate
 from keras_reid.cli.common import GalleryOptions
 from keras_reid.cli.enrol import Enrolment, enrol
 from keras_reid.cli.options import Command, option
+from keras_reid.cli.startup import import_keras
 from keras_reid.cli.terminal import check_outputs, progress, say, say_json
 from keras_reid.cli.verify import Pair, compare_pairs, missing_calibration
 from keras_reid.errors import InputError, counted, invalid
@@ -138,6 +139,7 @@ def query(options: SearchOptions, arguments: list[str]) -> list[QueryResult]:
     )
     if options.description:
         return _show(options, [_description_result(options, where)])
+    import_keras()
     images = data.query_images(arguments, progress=progress("reading images"))
     embeddings = options.embedder()(images)
     with gallery.open(options.uri) as people:

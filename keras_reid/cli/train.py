@@ -89,6 +89,7 @@ def train(options: TrainOptions) -> "runs.Run | data.CheckReport":
 
 def _report(dataset: data.ReidDataset, recipe: Recipe) -> "data.CheckReport":
     """Print and return the validation of a data set; raise if it is invalid."""
+    import_keras()
     report = data.check(dataset, recipe.num_instances)
     say(str(report))
     if not report.ok:

@@ -7,13 +7,11 @@ import os
 import signal
 import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 
 from keras_reid import checks
 from keras_reid.cli.common import GalleryOptions
 from keras_reid.cli.options import Command, option
 from keras_reid.cli.terminal import say
-from keras_reid.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,18 +20,16 @@ class DemoOptions(GalleryOptions):
 
     images: str | None = option("Folder of images to choose from, in addition to uploads.")
     host: str = option(
-        "Address to listen on: 127.0.0.1 for this machine only, 0.0.0.0 for all networks.",
+        "Address of the server: 127.0.0.1 for this machine only, 0.0.0.0 for all networks.",
         "127.0.0.1",
     )
-    port: int = option("Port to listen on.", 7860, least=0, most=65535)
-    max_megabytes: int = option("Maximum size of an upload.", 10, least=1, most=1000)
+    port: int = option("Port of the server.", 7860, least=0, most=65535)
+    max_megabytes: int = option("Maximum size of an upload in megabytes.", 10, least=1, most=1000)
 
 
 def demo(options: DemoOptions) -> None:
     """Serve the page until it is interrupted."""
     uri = options.uri
-    if options.images and not Path(options.images).is_dir():
-        raise InputError(f"Folder {options.images} not found.", "images")
     # Gradio stores uploads in this folder, which is removed at the end; each is read once.
     with tempfile.TemporaryDirectory(prefix="search-") as uploads:
         os.environ |= {"GRADIO_TEMP_DIR": uploads, "GRADIO_ANALYTICS_ENABLED": "False"}

@@ -10,6 +10,7 @@ import numpy as np
 
 from keras_reid import data, distances, gallery, inference, models, visualize
 from keras_reid.errors import InputError, counted, invalid
+from keras_reid.gallery.rows import NO_FILTER
 from keras_reid.pixels import decode, resize
 
 HEIGHT = 160  # of pictures, in pixels
@@ -101,12 +102,8 @@ class Answers:
         query: Query,
         *,
         k: int = 10,
-        cameras: str = "",
-        not_cameras: str = "",
-        after: str = "",
-        before: str = "",
-        match_probability: float | None = None,
-        possible_probability: float | None = None,
+        filter: gallery.Filter = NO_FILTER,
+        limits: gallery.Limits | None = None,
         rerank: bool = False,
     ) -> tuple[str, list[str]]:
         """Return the answer as HTML, and the retrieved images.
@@ -114,34 +111,27 @@ class Answers:
         Args:
             query: an image or a description.
             k: number of images.
-            cameras, not_cameras, after, before: as in `keras_reid.gallery.Filter`, as text.
-            match_probability, possible_probability: None: the default limits.
+            filter: cameras and times of the images.
+            limits: probabilities of a match and of a possible match; None: the default ones.
             rerank: re-rank the nearest images.
 
         Raises:
-            InputError: invalid filters, or an empty gallery.
+            InputError: an empty gallery.
         """
-        where = gallery.Filter(
-            _words(cameras), _words(not_cameras), gallery.seconds(after), gallery.seconds(before)
-        )
-        limits = gallery.Limits(
-            self.limits.match if match_probability is None else match_probability,
-            self.limits.possible if possible_probability is None else possible_probability,
-        )
         with self.lock:
             k = min(k, max(1, self.people.count()))
             if query.embedding is None:
-                hits, verdict = self.people.describe(query.attributes, k, where), None
+                hits, verdict = self.people.describe(query.attributes, k, filter), None
                 text = f"best fits of {query.name}"
             else:
                 search: dict[str, Any] = {
                     "top_k": k,
-                    "filter": where,
+                    "filter": filter,
                     "model_fingerprint": self.embedder.fingerprint,
                     "reranking": "k_reciprocal" if rerank else "none",
                     "shortlist": max(k, SHORTLIST),
                 }
-                hits, verdict, text = self._decide(query.embedding, search, limits)
+                hits, verdict, text = self._decide(query.embedding, search, limits or self.limits)
         answer = {
             "image": query.pixels,
             "described": bool(query.attributes),
@@ -202,6 +192,23 @@ class Answers:
         assert isinstance(self.embedder, inference.KerasEmbedder)
         model = self.embedder.model
         return models.feature_maps(model), models.stripes(model)
+
+
+def filter_of(cameras: str, not_cameras: str, after: str, before: str) -> gallery.Filter:
+    """Return the filter of the text fields of the page, see `keras_reid.gallery.Filter`.
+
+    Args:
+        cameras: names separated by commas; empty: all cameras.
+        not_cameras: names of excluded cameras.
+        after: earliest time: seconds since 1970, or ISO 8601; empty: no limit.
+        before: time before which images are searched, like `after`.
+
+    Raises:
+        InputError: an invalid time.
+    """
+    return gallery.Filter(
+        _words(cameras), _words(not_cameras), gallery.seconds(after), gallery.seconds(before)
+    )
 
 
 def _words(text: str) -> list[str] | None:

@@ -8,8 +8,8 @@ import numpy as np
 from keras_reid import checks
 from keras_reid.data.frames import cut
 from keras_reid.data.mot import Boxes
-from keras_reid.errors import Shown, invalid
 from keras_reid.pixels import resize
+from keras_reid.tracking.detections import check_order
 
 
 def embed_boxes(
@@ -33,9 +33,20 @@ def embed_boxes(
     Raises:
         InputError: there is no box, boxes are not in the order of their frames or are beyond the
             last frame, or frames have values that uint8 cannot represent.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_reid import tracking
+        >>> from keras_reid.data.mot import Boxes
+        >>> frames = np.full((2, 100, 80, 3), 7, np.uint8)
+        >>> box = np.array([[10, 20, 30, 60], [12, 20, 30, 60]])
+        >>> boxes = Boxes(np.array([1, 2]), np.array([-1, -1]), box, np.ones(2))
+        >>> tracking.embed_boxes(iter(frames), boxes, lambda x: x.mean(axis=(1, 2)), (128, 64))
+        array([[7., 7., 7.],
+               [7., 7., 7.]])
     """
-    if not len(boxes) or (np.diff(boxes.frame) < 0).any():
-        raise invalid("boxes", "at least one, sorted by frame", Shown(f"{len(boxes)} boxes"))
+    checks.at_least(1, boxes=len(boxes))
+    check_order(boxes=boxes)
     black = np.zeros((*image_size, 3), np.uint8)
 
     def crops() -> Iterator[np.ndarray]:

@@ -30,7 +30,24 @@ class TrackIdentity:
 
 
 def track_embeddings(tracks: Boxes, embeddings: np.ndarray) -> dict[int, np.ndarray]:
-    """Return `e/|e|` of each track by number; e is the mean of its unit embeddings (n, d)."""
+    """Return `e/|e|` of each track by number; e is the mean of its unit embeddings.
+
+    Args:
+        tracks: n boxes with the numbers of tracks.
+        embeddings: (n, d), one for each box.
+
+    Returns:
+        float32 (d,) for each track.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_reid import tracking
+        >>> from keras_reid.data.mot import Boxes
+        >>> tracks = Boxes(np.arange(3), np.array([1, 1, 2]), np.zeros((3, 4)), np.ones(3))
+        >>> embeddings = np.array([[3, 0], [1, 0], [0, 2]])
+        >>> {n: e.tolist() for n, e in tracking.track_embeddings(tracks, embeddings).items()}
+        {1: [1.0, 0.0], 2: [0.0, 1.0]}
+    """
     single = unit(np.asarray(embeddings))
     return {
         number: unit(single[tracks.identity == number].mean(axis=0)).astype(np.float32)
@@ -38,6 +55,7 @@ def track_embeddings(tracks: Boxes, embeddings: np.ndarray) -> dict[int, np.ndar
     }
 
 
+# Its keyword arguments are the options of a tracking, as in the commands.
 def identify_tracks(
     tracks: Boxes,
     embeddings: np.ndarray,
@@ -131,7 +149,7 @@ def _enrolled(
     stored = unit(people.store.embeddings([row.image for row in labels]))
     distances = np.linalg.norm(stored - np.stack([means[n] for n in numbers]), axis=1)
     if (distances > SAME_LOOK).any():
-        other = ", ".join(str(n) for n, d in zip(numbers, distances, strict=True) if d > SAME_LOOK)
+        other = ", ".join(map(str, np.array(numbers)[distances > SAME_LOOK]))
         raise InputError(
             f"Tracks {other} of this video, camera and start are enrolled with other embeddings, "
             "of other detections or settings. Use the same ones, or another gallery."

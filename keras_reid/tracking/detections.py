@@ -1,9 +1,10 @@
-"""Checks of detections: shapes and finite values."""
+"""Checks of detections: shapes, order and finite values."""
 
 from typing import Any
 
 import numpy as np
 
+from keras_reid.data.mot import Boxes
 from keras_reid.errors import Shown, invalid
 
 
@@ -20,6 +21,17 @@ def matrix(name: str, values: Any, columns: int | None) -> np.ndarray:
         rule = f"of shape (n, {columns or 'd'})"
         raise invalid(name, rule, array.shape, "Pass one row for each box, of one size.")
     return array
+
+
+def check_order(**boxes: Boxes) -> None:
+    """Raise for boxes that are not in the order of their frames.
+
+    Raises:
+        InputError: the argument.
+    """
+    for name, table in boxes.items():
+        if (np.diff(table.frame) < 0).any():
+            raise invalid(name, "sorted by frame", Shown("another order"))
 
 
 def check_finite(frames: np.ndarray, **columns: np.ndarray) -> None:

@@ -42,8 +42,8 @@ class TrackingScores:
     boxes: int
 
     def __str__(self) -> str:
-        names = ("mota", "idf1", "hota", "deta", "assa")
-        lines = [f"{name.upper():<16}{100 * getattr(self, name):6.2f} %" for name in names]
+        names = ("MOTA", "IDF1", "HOTA", "DetA", "AssA")
+        lines = [f"{name:<16}{100 * getattr(self, name.lower()):6.2f} %" for name in names]
         for name in ("switches", "fragmentations", "false_positives", "misses", "boxes"):
             lines.append(f"{name.replace('_', ' '):<16}{getattr(self, name):>6,}")
         return "\n".join(lines)

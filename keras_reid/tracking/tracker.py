@@ -10,9 +10,8 @@ from scipy.optimize import linear_sum_assignment
 
 from keras_reid import checks
 from keras_reid.data.mot import Boxes
-from keras_reid.errors import Shown, invalid
 from keras_reid.nearest.arrays import unit
-from keras_reid.tracking.detections import check_finite, matrix
+from keras_reid.tracking.detections import check_finite, check_order, matrix
 from keras_reid.tracking.motion import GATE, Motion, overlaps
 
 IMPOSSIBLE = 1e6  # cost of a pair that is not matched
@@ -224,12 +223,25 @@ def track(detections: Boxes, embeddings: np.ndarray | None = None, **options: An
     """Return the detections of a whole video that belong to a track, with its number.
 
     Args:
-        detections: n boxes, in the order of their frames.
-        embeddings: (n, d); None: by motion alone.
-        options: options of `Tracker`.
+        detections: n boxes in pixels, in the order of their frames.
+        embeddings: (n, d), one for each box; None: by motion alone.
+        **options: options of `Tracker`.
+
+    Returns:
+        The boxes of confirmed tracks, m ≤ n; their identities are the numbers of the tracks.
 
     Raises:
         InputError: as `track_numbers`.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_reid import tracking
+        >>> from keras_reid.data.mot import Boxes
+        >>> frame = np.repeat([1, 2, 3, 4], 2)
+        >>> box = [(100 * person + 2 * t, 50, 20, 60) for t in range(4) for person in range(2)]
+        >>> detections = Boxes(frame, np.full(8, -1), np.array(box), np.ones(8))
+        >>> tracking.track(detections).identity.tolist()
+        [1, 2, 1, 2, 1, 2, 1, 2]
     """
     numbers = track_numbers(detections, embeddings, **options)
     return replace(detections[numbers > 0], identity=numbers[numbers > 0])
@@ -241,13 +253,14 @@ def track_numbers(
     """Return the track (n,) of each detection of a whole video: 1, 2, … by first detection, or 0.
 
     Args:
-        detections, embeddings, options: as in `track`.
+        detections: n boxes in pixels, in the order of their frames.
+        embeddings: (n, d), one for each box; None: by motion alone.
+        **options: options of `Tracker`.
 
     Raises:
         InputError: detections that are not in order, or as `Tracker.update`.
     """
-    if (np.diff(detections.frame) < 0).any():
-        raise invalid("detections", "sorted by frame", Shown("another order"))
+    check_order(detections=detections)
     looks = np.zeros((len(detections), 0)) if embeddings is None else embeddings
     check_finite(detections.frame, boxes=detections.box, embeddings=looks)
     options = {**options, "history": max(1, len(detections))}  # none is dropped

@@ -1,4 +1,3 @@
-from .charts import need_matplotlib as need_matplotlib
 from .pages import Report as Report
 from .pages import jpeg as jpeg
 from .pages import picture as picture

@@ -15,17 +15,8 @@ NO_LOSSES = ("epoch", "seconds", "_active", "_positive", "_negative", "_norm", "
 SCORES = ("val_rank1", "val_mAP")  # logged by `RetrievalEvaluation`
 
 
-def need_matplotlib() -> None:
-    """Raise if Matplotlib is not installed.
-
-    Raises:
-        InputError: how to install it.
-    """
-    checks.installed("matplotlib", "plots")
-
-
 def _figure() -> tuple[Any, Any]:
-    need_matplotlib()
+    checks.installed("matplotlib", "plots")
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4, 3), layout="constrained")

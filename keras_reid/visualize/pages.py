@@ -41,6 +41,13 @@ def search_page(queries: Sequence[Mapping[str, Any]], height: int = 128) -> str:
             "possible match" or "no match", images of the nearest person have a green, amber or gray
             frame.
         height: of the pictures in pixels. Unreadable files become gray boxes.
+
+    Example:
+        >>> from keras_reid import visualize
+        >>> hit = {"image": "anna.jpg", "identity": "anna", "camera": "north", "distance": 0.2}
+        >>> query = {"image": "query.jpg", "answer": "match: anna", "hits": [hit]}
+        >>> "match: anna" in visualize.search_page([query])
+        True
     """
     searches = [_searched(query, height) for query in queries]
     return TEMPLATES.get_template("search.html").render(title="Search", queries=searches)
@@ -147,25 +154,10 @@ def report_page(report: Report, height: int = 112) -> str:
         InputError: Matplotlib is not installed.
     """
     results = [*report.results.values()]
-    first, last = results[0], results[-1]
     verification = report.verification
     enough = resolvable(FAR, len(verification.impostor))
-    value = verification.threshold_at_far(FAR).value if enough else None
-    drawn = {
-        "CMC": charts.cmc(report.results),
-        "ROC": charts.roc(verification),
-        "distances of pairs": charts.distances(verification, value),
-    }
-    changes = None
-    if last is not first:
-        drawn["AP of each query"] = charts.changes(first, last)
-        changes = _changes(first, last, report.query)
-    drawn |= charts.training(report.history)
-    chosen = {
-        title: [_list(report, one, height) for one in lists]
-        for title, lists in zip(LISTS, (report.failures, report.successes), strict=True)
-        if lists
-    }
+    threshold = verification.threshold_at_far(FAR).value if enough else None
+    lists = zip(LISTS, (report.failures, report.successes), strict=True)
     return TEMPLATES.get_template("report.html").render(
         title=report.title,
         subtitle=report.subtitle,
@@ -173,17 +165,32 @@ def report_page(report: Report, height: int = 112) -> str:
         scores=_scores(results),
         intervals=report.metrics.get("intervals"),
         protocol=report.metrics["protocol"],
-        charts=drawn,
+        charts=_charts(report, threshold),
         verification=verification.to_dict(),
-        threshold=value,
+        threshold=threshold,
         far=FAR,
-        cameras=_cameras(last),
-        chosen=chosen,
+        cameras=_cameras(results[-1]),
+        chosen={
+            title: [_list(report, one, height) for one in some] for title, some in lists if some
+        },
         about=LISTS,
-        changes=changes,
+        changes=_changes(results[0], results[-1], report.query) if len(results) > 1 else None,
         speed=report.speed,
         metrics=report.metrics,
     )
+
+
+def _charts(report: Report, threshold: float | None) -> dict[str, str]:
+    """Return the curves as SVG by title."""
+    first, *others = report.results.values()
+    drawn = {
+        "CMC": charts.cmc(report.results),
+        "ROC": charts.roc(report.verification),
+        "distances of pairs": charts.distances(report.verification, threshold),
+    }
+    if others:
+        drawn["AP of each query"] = charts.changes(first, others[-1])
+    return drawn | charts.training(report.history)
 
 
 def _scores(results: Sequence[RankingResult]) -> dict[str, list[float]]:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from keras_reid.errors import InputError, Shown, counted, invalid
+from keras_reid.errors import Shown, counted, invalid
 from keras_reid.evaluation import RankedList
 from keras_reid.pixels import decode
 
@@ -23,12 +23,9 @@ def draw_alignment(
 ) -> Image.Image:
     """Draw two images side by side, with lines between the stripes of an alignment.
 
-        local = keras_reid.models.stripes(model)(images)["local"]
-        _, path = keras_reid.distances.aligned(local[:1], local[1:], return_path=True)
-        draw_alignment(images[0], images[1], path[0, 0]).save("alignment.png")
-
     Args:
-        first, second: uint8 RGB images `(h, w, 3)`, scaled to one height.
+        first: uint8 RGB image `(h, w, 3)`, scaled to `height`.
+        second: image of the other person, like `first`.
         path: booleans `(s, t)`, stripes of the first by stripes of the second, from the top down:
             one pair of `distances.aligned(…, return_path=True)`.
         costs: `d_ij` `(s, t)` in [0, 1]; lines of lower cost are stronger. None: equal lines.
@@ -36,15 +33,22 @@ def draw_alignment(
 
     Raises:
         InputError: invalid images, or a path of another shape or type.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_reid import distances, visualize
+        >>> local = np.random.default_rng(0).normal(size=(2, 8, 4)).astype("float32")
+        >>> _, path = distances.aligned(local[:1], local[1:], return_path=True)
+        >>> images = np.zeros((2, 128, 64, 3), np.uint8)
+        >>> visualize.draw_alignment(*images, np.array(path[0, 0]), height=128).size
+        (192, 128)
     """
     path = np.asarray(path)
     strength = np.ones(path.shape) if costs is None else 1 - np.asarray(costs, float)
     if path.ndim != 2 or path.dtype != bool or strength.shape != path.shape:
-        raise InputError(
-            f"`path` must be booleans (s, t) and `costs` (s, t), got {path.dtype} {path.shape} and "
-            f"{strength.shape}. Pass one pair of distances.aligned(x, y, return_path=True): "
-            "path[i, j]."
-        )
+        received = Shown(f"{path.dtype} {path.shape} and {strength.shape}")
+        fix = "Pass path[i, j] of distances.aligned(x, y, return_path=True)."
+        raise invalid("path", "booleans (s, t), with `costs` (s, t)", received, fix)
     images = [scaled(image, height) for image in (first, second)]
     gap = height // 2
     right = images[0].width + gap
@@ -80,7 +84,8 @@ def draw_groups(
         embeddings: (n, d). A row begins with the images nearest to the mean of the group and ends
             with the farthest, which fit least; the middle of a larger group is left out. None: the
             first images, in their order.
-        rows, columns: maximum number of groups, and of images of each.
+        rows: maximum number of groups.
+        columns: maximum number of images of each group.
         height: of an image in pixels; images are drawn half as wide.
 
     Raises:
@@ -112,15 +117,11 @@ def draw_ranked_lists(
     """Draw a row for each query: its image, and the nearest ones, green if of the same person.
 
     Args:
-        lists: of `evaluation.ranked_lists`.
-        query, gallery: files of all images, (q,) and (g,).
+        lists: one or more of `evaluation.ranked_lists`.
+        query: (q,) files of all query images.
+        gallery: (g,) files of all gallery images.
         height: of an image in pixels; images are drawn half as wide.
-
-    Raises:
-        InputError: no lists.
     """
-    if not lists:
-        raise invalid("lists", "at least one list", lists)
     width, edge = height // 2, max(2, height // 32)
     columns = 1 + max(len(one.gallery) for one in lists)
     picture = Image.new("RGB", (columns * (width + edge), len(lists) * (height + edge)), WHITE)
@@ -216,6 +217,13 @@ def activation(maps: np.ndarray, query: np.ndarray | None = None) -> np.ndarray:
 
     Returns:
         (rows, columns), in [0, 1].
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_reid import visualize
+        >>> visualize.activation(np.array([[[2.0, 2.0]], [[1.0, 0.0]]]))
+        array([[1. ],
+               [0.3]])
     """
     whole = np.asarray(maps if query is None else query, float).mean(axis=(0, 1))
     products = np.maximum(np.asarray(maps, float) @ whole, 0)

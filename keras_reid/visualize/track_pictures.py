@@ -55,6 +55,12 @@ def draw_timeline(
 
     Raises:
         InputError: no persons.
+
+    Example:
+        >>> from keras_reid import visualize
+        >>> picture = visualize.draw_timeline({"anna": [(0, 4), (9, 12)], "bob": [(3, 7)]})
+        >>> picture.size
+        (900, 62)
     """
     times = [time for spans in intervals.values() for time in spans]
     if not times:

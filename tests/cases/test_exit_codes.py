@@ -99,8 +99,9 @@ def test_help_lists_flags_under_their_topics() -> None:
     assert topics["output"] == ["out", "report", "save_features"]
     assert sum(map(len, topics.values())) == len(evaluate.run.fields)
     text = " ".join("\n".join(lines).split())
-    assert text.count("euclidean, cosine, local, global_local, visible") == 1
+    assert text.count("One of none, k_reciprocal, average_query_expansion") == 1
+    assert text.count("One of pooled, trained") == 0  # the text of --local describes both
     assert (
-        "Order of equal distances: by gallery index, or the bounds over all orders. Default: index."
-        in text
+        "Order of equal distances: by gallery index, or the bounds over all orders. "
+        "One of index, optimistic, pessimistic. Default: index." in text
     )

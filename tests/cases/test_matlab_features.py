@@ -143,7 +143,7 @@ def test_load_features_matlab_invalid_arrays_raise(tmp_path, arrays, asked, mess
         (("--features=query.npz,broken.mat",), "must be a MATLAB file"),
         (
             ("--features=query.npz,gallery.npz", "--distance=local", "--save_features=x.mat"),
-            "stores embeddings in a .mat file",
+            "excludes --distance. Name a folder",
         ),
     ],
 )

@@ -206,5 +206,5 @@ def test_track_video_of_http_server_is_tracked(scene):
         code, out, err = within("track.py", f"--video={address}", *flags, cwd=scene)
         server.shutdown()
     assert code == 0, err
-    assert "1 tracks of 8" in out
+    assert "1 track with 8" in out
     assert len(list(data.Video(scene / "a.avi"))) == 8

@@ -365,8 +365,8 @@ def test_help_lists_common_flags_and_helpfull_lists_all(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train.py", "--dataset=market1502"], "one of market1501, .*mars.*'market1502'"),
-        (["evaluate.py", "--run=run", "--dataset=nosuch"], "--dataset must be one of market1501"),
+        (["train.py", "--dataset=market1502"], r"one of <market1501\|.*mars"),
+        (["evaluate.py", "--run=run", "--dataset=nosuch"], r"should be one of <market1501\|"),
         (["train.py", "--batch_size=32"], "Unknown command line flag 'batch_size'"),
         (["train.py", "--dataset=market1501"], "--data_dir are required"),
         (["train.py", "--dataset=market1501", "--data_dir=nowhere"], "nowhere"),
@@ -395,8 +395,11 @@ def test_help_lists_common_flags_and_helpfull_lists_all(tmp_path: Path) -> None:
             marks=pytest.mark.slow,
         ),
         (["train.py", "--epochs=0"], "--epochs must be at least 1, got 0"),
-        (["train.py", "--warmup=nan"], "--warmup must be a number, got nan"),
-        (["train.py", "--metric_weight=nan"], "--metric_weight must be a number, got nan"),
+        (["train.py", "--warmup=nan"], "--warmup must be a number of at most .*, got nan"),
+        (
+            ["train.py", "--metric_weight=nan"],
+            "--metric_weight must be a number of at most .*, got nan",
+        ),
         (["train.py", "--seed=-1"], "--seed=-1: -1 is not an integer in the range"),
         (
             ["track.py", "--match_probability=nan"],
@@ -423,9 +426,9 @@ def test_help_lists_common_flags_and_helpfull_lists_all(tmp_path: Path) -> None:
         (["evaluate.py", "--features=q.npz,g.npz"], "q.npz` must be an .npz file"),
         (["evaluate.py", "--rerank=magic"], "should be one of <none|k_reciprocal"),
         (["evaluate.py", "--rerank_options=k1"], "NAME=NUMBER, .* got k1"),
-        (["cluster.py"], "Either --images or --dataset"),
+        (["cluster.py"], "One of --images, --dataset and --features is required"),
         (["cluster.py", "--images=nowhere"], r"nowhere` must hold \.jpg, .* files, got none"),
-        (["cluster.py", "--features=x.npz", "--images=x"], "Give only one of the two"),
+        (["cluster.py", "--features=x.npz", "--images=x"], "One of --images, --dataset and"),
         (
             ["cluster.py", "--images=x", "--contact_sheet=s.txt"],
             r"--contact_sheet must be a picture .*got 's\.txt'",

@@ -15,7 +15,7 @@ from PIL import Image
 from keras_reid import gallery, inference
 from keras_reid.data import synthetic
 from keras_reid.data.readers import load
-from keras_reid.demo.answers import Answers
+from keras_reid.demo.answers import Answers, filter_of
 from keras_reid.errors import InputError
 
 pytestmark = pytest.mark.slow  # a gallery of the pretrained model, a page, and a browser
@@ -77,16 +77,16 @@ def test_demo_search_by_image_returns_matching_person(answers, people):
 def test_demo_search_applies_filters_limits_and_reranking(answers, people):
     _, _, drawn = people
     query = answers.of_image(drawn.path[0])
-    html, _ = answers.search(query, k=50, cameras="south, yard")
+    html, _ = answers.search(query, k=50, filter=filter_of("south, yard", "", "", ""))
     assert {camera for _, _, camera in found(html)} == {"south", "yard"}
-    html, _ = answers.search(query, k=50, not_cameras="south")
+    html, _ = answers.search(query, k=50, filter=filter_of("", "south", "", ""))
     assert {camera for _, _, camera in found(html)} == {"north", "yard"}
-    html, images = answers.search(query, k=50, after="1003", before="1005")
+    html, images = answers.search(query, k=50, filter=filter_of("", "", "1003", "1005"))
     assert sorted(images) == sorted(drawn.path[3:5])
-    html, _ = answers.search(query, k=3, match_probability=1.0, possible_probability=1.0)
+    html, _ = answers.search(query, k=3, limits=gallery.Limits(1.0, 1.0))
     assert '<h2 id="answer">no match (nearest: person ' in html
     assert found(html)[0][0] == "no-match"
-    html, _ = answers.search(query, k=3, match_probability=1.0)
+    html, _ = answers.search(query, k=3, limits=gallery.Limits(1.0, answers.limits.possible))
     assert '<h2 id="answer">possible match: person ' in html
     html, _ = answers.search(query, k=3, rerank=True)
     assert found(html)[0][1] == f"person {drawn.identity[0]}"
@@ -106,9 +106,8 @@ def test_demo_invalid_queries_raise(answers, people, tmp_path):
     for name in ("text.jpg", "small.png"):
         with pytest.raises(InputError, match=f"{name}` must be an image of a person, got"):
             answers.of_image(str(tmp_path / name))
-    query = answers.of_image(drawn.path[0])
     with pytest.raises(InputError, match="Times are seconds since 1970"):
-        answers.search(query, after="yesterday")
+        filter_of("", "", "yesterday", "")
     described = answers.of_description(["hat", "not bag"])
     assert described.attributes == {"hat": True, "bag": False}
     with pytest.raises(InputError, match="no image to compare"):

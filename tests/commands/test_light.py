@@ -1,6 +1,7 @@
 """Commands that run without importing TensorFlow: help, flag errors and gallery management."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from keras_reid import gallery
+from keras_reid.cli import startup
 
 ROOT = Path(__file__).parent.parent.parent
 COMMANDS = ("train", "evaluate", "export", "cluster", "search", "track", "embed", "demo")
@@ -97,7 +99,7 @@ REFUSED = [
     ("export", ("--format=magic",), "should be one of <saved_model|onnx"),
     ("export", ("--name=../x",), "--name must be letters, digits"),
     ("export", ("--ranker_gallery=g.npz", "--noranker"), "--ranker_gallery needs --ranker"),
-    ("cluster", (), "Either --images or --dataset"),
+    ("cluster", (), "One of --images, --dataset and --features"),
     ("cluster", ("--images=no",), "`no` must hold"),
     ("search", ("stats",), "--gallery is required"),
     ("embed", (), "--images and --out are required"),
@@ -135,6 +137,18 @@ def test_import_keras_skips_optional_packages():
     called = [sys.executable, "-c", IMPORTS]
     ended = subprocess.run(called, capture_output=True, text=True, check=True)
     assert ended.stdout == "True set()\n"
+
+
+def test_startup_lines_are_hidden_and_errors_printed(capfd):
+    with startup._without_startup_lines():
+        for line in (
+            b"WARNING: All log messages before absl::InitializeLog() is called are written to x\n",
+            b"I0000 00:00:1.2    4914 port.cc:153] oneDNN custom operations are on.\n",
+            b"E0000 00:00:1.2    4914 cuda.cc:52] failed call to cuInit: UNKNOWN ERROR (303)\n",
+            b"E0000 00:00:1.2    4914 cuda.cc:52] failed call to cuInit: NO DEVICE (100)\n",
+        ):
+            os.write(2, line)
+    assert capfd.readouterr().err.split("cuInit: ")[1:] == ["NO DEVICE (100)\n"]
 
 
 def test_search_stats_list_and_remove_run_without_tensorflow(tmp_path):

@@ -200,7 +200,7 @@ def test_feature_maps_mean_equals_features(made):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--protocol=viper",), "protocol viper ranks random halves"),
+        (("--protocol=viper",), "excludes --protocol=viper, which ranks random halves"),
         (("--report=old.html",), "--report must be a new path"),
     ],
 )

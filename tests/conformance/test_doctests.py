@@ -70,5 +70,5 @@ def test_guide_of_public_name_has_example(name: str) -> None:
 
 
 def test_main_packages_have_docstring_example() -> None:
-    for package in ("gallery", "data", "training"):
+    for package in ("gallery", "data", "training", "tracking", "visualize"):
         assert any(name.startswith(f"keras_reid.{package}") for name in MODULES), package

@@ -60,7 +60,7 @@ def test_draw_alignment_lower_cost_draws_stronger_line():
     [
         ({"first": np.zeros((4, 4, 3))}, r"uint8 RGB \(h, w, 3\), got float64 \(4, 4, 3\)"),
         ({"second": np.zeros((4, 4), np.uint8)}, r"got uint8 \(4, 4\)"),
-        ({"path": DIAGONAL.astype(int)}, r"booleans \(s, t\) .* got int64 .*path\[i, j\]"),
+        ({"path": DIAGONAL.astype(int)}, r"booleans \(s, t\), .* got int64 .*path\[i, j\]"),
         ({"path": DIAGONAL[None]}, r"got bool \(1, 3, 3\)"),
         ({"costs": np.zeros((2, 3))}, r"bool \(3, 3\) and \(2, 3\)"),
     ],

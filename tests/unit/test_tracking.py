@@ -428,7 +428,7 @@ def test_track_command_writes_tracks_images_and_scores(scene):
     if scored:
         arguments += ["--ground_truth=gt.txt", "--scores=scores.json"]
     out = track(*SEEN, *arguments, cwd=root)
-    assert "2 tracks of 24 of 24 detections" in out
+    assert "2 tracks with 24 of 24 detections" in out
     tracks = read_mot(root / "tracks.txt")
     assert purity(tracks, read_mot(root / "gt.txt")) == [1, 1]
     pictures = sorted((root / "drawn_frames").iterdir())
@@ -488,10 +488,10 @@ def test_track_command_annotated_video_keeps_frame_rate(scene):
         ),
         (["--video=frames", "--out=x.txt", "--timeline=x.txt"], "--timeline must be a picture"),
         (["--video=frames", "--out=x.txt", "--detector=yolo"], "--detector must be ssdlite"),
-        (["--video=frames", "--out=x.txt", "--detector=no.pb"], "no.pb not found"),
+        (["--video=frames", "--out=x.txt", "--detector=no.pb"], "no.pb ([Errno 2] No such file"),
         (
             ["--video=frames", "--out=x.txt", "--detector=hog", "--detections=gt.txt"],
-            "--detections and --detector exclude each other",
+            "--detections excludes --detector",
         ),
         (
             ["--video=no", "--noappearance", "--detections=gt.txt", "--annotated=y", "--out=x.txt"],
@@ -525,7 +525,7 @@ def test_detector_of_invalid_name_or_file_raises(tmp_path):
     (tmp_path / "x.pb").write_bytes(b"no graph")
     for name, message in {
         "yolo": "`detector` must be ssdlite, hog, or a file",
-        str(tmp_path / "no.pb"): "not found",
+        str(tmp_path / "no.pb"): "No such file",
         str(tmp_path / "x.pb"): "`detector` must be a graph with image_tensor",
     }.items():
         with pytest.raises(InputError, match=message):
