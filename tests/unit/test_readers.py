@@ -139,7 +139,7 @@ def test_load_query_or_gallery_missing_raises(tmp_path, part, other):
 def test_load_empty_part_raises(tmp_path):
     market(tmp_path, ["query", "gallery"])
     (tmp_path / "bounding_box_train").mkdir()
-    with pytest.raises(InputError, match=r"bounding_box_train` must hold images, got none"):
+    with pytest.raises(InputError, match=r"bounding_box_train` must contain images, got none"):
         data.load("market1501", tmp_path)
 
 
@@ -218,7 +218,7 @@ def test_load_msmt17_invalid_list_line_raises(tmp_path, line, message):
 
 def test_load_msmt17_empty_list_raises(tmp_path):
     (msmt17(tmp_path, "train", "test") / "list_query.txt").write_text("")
-    with pytest.raises(InputError, match=r"list_query.txt` must hold images, got none"):
+    with pytest.raises(InputError, match=r"list_query.txt` must contain images, got none"):
         data.load("msmt17", tmp_path)
 
 
@@ -397,7 +397,7 @@ def test_load_csv_cameras_are_names_or_numbers(tmp_path):
         ("path,identity,camera,path\na.jpg,1,1,b\n", "'path' occurs twice"),
         ("path,camera\na.jpg,1\n", "got path, camera. 'identity' is missing"),
         ("", "got none. 'path' is missing"),
-        ("path,identity,camera\n", r"people.csv` must hold images, got none"),
+        ("path,identity,camera\n", r"people.csv` must contain images, got none"),
         ("path,identity,camera\na.jpg,1,1\nc.jpg,2\n", "must have 3 values, got 2 in line 3"),
         ("path,identity,camera\na.jpg,1,1,1\n", "must have 3 values, got 4 in line 2"),
         ("path,identity,camera\n,1,1\n", "line 2 has no path"),
@@ -460,10 +460,10 @@ def test_load_folder_with_parts_returns_all_parts(tmp_path):
 
 
 def test_load_folder_invalid_layout_raises(tmp_path):
-    with pytest.raises(InputError, match=r"must hold images, got none"):
+    with pytest.raises(InputError, match=r"must contain images, got none"):
         data.load("folder", tmp_path)
     (tmp_path / "bob").mkdir()
-    with pytest.raises(InputError, match=r"bob` must hold images, got none"):
+    with pytest.raises(InputError, match=r"bob` must contain images, got none"):
         data.load("folder", tmp_path)
     picture(tmp_path / "stray.jpg")
     picture(tmp_path / "bob/1.jpg")

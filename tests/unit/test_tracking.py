@@ -488,7 +488,7 @@ def test_track_command_annotated_video_keeps_frame_rate(scene):
         ),
         (["--video=frames", "--out=x.txt", "--timeline=x.txt"], "--timeline must be a picture"),
         (["--video=frames", "--out=x.txt", "--detector=yolo"], "--detector must be ssdlite"),
-        (["--video=frames", "--out=x.txt", "--detector=no.pb"], "no.pb ([Errno 2] No such file"),
+        (["--video=frames", "--out=x.txt", "--detector=no.pb"], "no.pb (No such file"),
         (
             ["--video=frames", "--out=x.txt", "--detector=hog", "--detections=gt.txt"],
             "--detections excludes --detector",

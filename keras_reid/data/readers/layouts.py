@@ -203,7 +203,8 @@ def of_tracks(tracks: Sequence[Track], source: Path) -> PersonImages:
 def filled(rows: Sequence[T], source: Path) -> Sequence[T]:
     """Return the rows; raise `InputError` without rows."""
     if not rows:
-        raise invalid_file(source, "hold images", "none", "Check the path, or remove it.")
+        received = "none" if source.exists() else "no such file or folder"
+        raise invalid_file(source, "contain images", received, "Check the path.")
     return rows
 
 
