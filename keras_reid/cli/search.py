@@ -41,8 +41,8 @@ class SearchOptions(GalleryOptions):
         words: the subcommand and its arguments.
     """
 
-    top_k: int = option("Images shown for each query.", 10, least=1)
-    cameras: Sequence[str] | None = option("Search only these cameras.")
+    top_k: int = option("Number of images shown for each query.", 10, least=1)
+    cameras: Sequence[str] | None = option("Cameras to search. Default: all.")
     not_cameras: Sequence[str] | None = option("Cameras to exclude.")
     query_camera: str | None = option("Camera of the queries. Its images are excluded.")
     after: str | None = option("Earliest time: seconds since 1970, or ISO 8601.")
