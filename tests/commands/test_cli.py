@@ -427,7 +427,10 @@ def test_help_lists_common_flags_and_helpfull_lists_all(tmp_path: Path) -> None:
         (["evaluate.py", "--rerank=magic"], "should be one of <none|k_reciprocal"),
         (["evaluate.py", "--rerank_options=k1"], "NAME=NUMBER, .* got k1"),
         (["cluster.py"], "One of --images, --dataset and --features is required"),
-        (["cluster.py", "--images=nowhere"], "nowhere` must contain images, got no such file or folder"),
+        (
+            ["cluster.py", "--images=nowhere"],
+            "nowhere` must contain images, got no such file or folder",
+        ),
         (["cluster.py", "--features=x.npz", "--images=x"], "One of --images, --dataset and"),
         (
             ["cluster.py", "--images=x", "--contact_sheet=s.txt"],
