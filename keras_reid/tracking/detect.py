@@ -155,7 +155,7 @@ def frozen_graph(path: str | os.PathLike[str]) -> Network:
     graph = tf.compat.v1.GraphDef()
     rule = f"be a graph with image_tensor, {', '.join(names)}"
     # protobuf and TensorFlow raise many types.
-    with parsing(path, rule, "Choose another --detector.", Exception):
+    with parsing(path, rule, "Choose another detector.", Exception):
         graph.ParseFromString(expanded(path).read_bytes())
         whole = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(graph, name=""), [])
         tensors = [whole.graph.get_tensor_by_name(f"{name}:0") for name in names]
