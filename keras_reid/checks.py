@@ -63,6 +63,49 @@ def whole(least: int, fix: str = "", **numbers: Any) -> None:
     _require(f"an integer of at least {least}", valid, fix, numbers)
 
 
+def shapes(fix: str = "", **arrays: tuple[str, Iterable[int | None]]) -> None:
+    """Raise unless every array has its shape, such as `(n, 4)`; see `one_of`.
+
+    Args:
+        fix: sentence that is added to the message.
+        arrays: expected and received shape by argument. Equal letters are equal sizes; `…` at one
+            end allows further axes there. None, an unknown size in a graph, always fits.
+
+    Example:
+        >>> shapes(x=("(n, d)", (3, 4)), y=("(m, d)", (2, 4)))
+        >>> shapes(x=("(n, d)", (3, 4)), y=("(m, d)", (2, 5)))
+        Traceback (most recent call last):
+        keras_reid.errors.InputError: `y` must be of shape (m, 4), got (2, 5).
+    """
+    sizes: dict[str, str] = {}
+    for name, (pattern, shape) in arrays.items():
+        rule = re.sub(r"\w+", lambda axis: sizes.get(axis[0], axis[0]), pattern)
+        axes, received = re.findall(r"\w+", rule), tuple(shape)
+        compared = received[-len(axes) :] if "(…" in rule else received[: len(axes)]
+        fits = len(compared) == len(axes) and ("…" in rule or len(axes) == len(received))
+        for axis, size in zip(axes, map(str, compared), strict=False):
+            if size != "None":
+                fits &= size == (axis if axis.isdecimal() else sizes.setdefault(axis, size))
+        if not fits:
+            raise invalid(name, f"of shape {rule}", received, fix)
+
+
+def margin(soft: bool = True, **margins: Any) -> None:
+    """Raise for a margin that is neither a finite number of at least 0 nor "soft"; see `one_of`.
+
+    Args:
+        soft: whether "soft", for softplus, is allowed.
+        margins: numbers, or "soft", by argument.
+    """
+
+    def valid(value: Any) -> bool:
+        if isinstance(value, str | None):
+            return soft and value == "soft"
+        return bool(0 <= value < math.inf)
+
+    _require("a number of at least 0" + soft * ' or "soft"', valid, "0.3 is usual.", margins)
+
+
 def _require(rule: str, valid: Callable[[Any], bool], fix: str, values: Mapping[str, Any]) -> None:
     for name, value in values.items():
         if not valid(value):

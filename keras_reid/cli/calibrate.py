@@ -3,17 +3,16 @@
 from keras_reid import data, evaluation, gallery
 from keras_reid.cli.common import GalleryOptions
 from keras_reid.cli.terminal import progress, say
-from keras_reid.errors import InputError, Shown, invalid
 
 
 def calibrate(options: GalleryOptions, arguments: list[str]) -> evaluation.MatchCalibration:
     """Fit match probabilities on a data set if there is one, and adapt them to the gallery."""
     with gallery.open(options.uri) as people:
-        _check_model(options, people)  # before minutes of embedding
+        people.check_model(options.fingerprint)  # before minutes of embedding
         if options.dataset is not None:
             people.calibration = _data_set_calibration(options)
-        elif options.calibrated(people) is None:
-            raise InputError(gallery.NOT_CALIBRATED)
+        else:
+            options.calibrated(people)
         adaptation = people.calibrate()
         calibration = people.calibration
     assert calibration is not None
@@ -40,10 +39,3 @@ def _data_set_calibration(options: GalleryOptions) -> evaluation.MatchCalibratio
     labels = images.per_tracklet()
     embeddings = options.embedder()(images)
     return evaluation.fit_calibration([(embeddings, labels.identity)], str(options.data_dir))
-
-
-def _check_model(options: GalleryOptions, people: gallery.Gallery) -> None:
-    """Raise if the gallery has embeddings of another model."""
-    if people.fingerprint not in (None, options.fingerprint):
-        rule = f"{people.fingerprint}, that of {options.uri}"
-        raise invalid("model", rule, Shown(options.fingerprint), "Use the model of the gallery.")

@@ -6,6 +6,7 @@ code 1 if more than 1 % of the images fail.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from absl import logging
 
@@ -23,6 +24,8 @@ MOST_FAILED = 0.01  # of the images
 @dataclass(frozen=True, kw_only=True)
 class EmbedOptions(ModelOptions):
     """Images, model and output of the embeddings."""
+
+    unused: ClassVar[str] = "dataset data_dir protocol keypoints keypoints_cache"
 
     images: str | None = option(
         "Folder of images, including subfolders; pattern such as 'crops/**/*.jpg'; or CSV table "

@@ -134,9 +134,10 @@ class Command:
 
     @property
     def fields(self) -> list[dataclasses.Field[Any]]:
-        """Fields of all flags."""
-        own = [one for one in dataclasses.fields(self.options) if "help" in one.metadata]
-        return [*own, *self.settings]
+        """Fields of all flags; the class variable `unused` names inherited ones without effect."""
+        unused = getattr(self.options, "unused", "").split()
+        own = (one for one in dataclasses.fields(self.options) if one.name not in unused)
+        return [*(one for one in own if "help" in one.metadata), *self.settings]
 
     def help_text(self, full: bool) -> str:
         """Return the usage, and the flags by topic: those of `shown`, or all."""

@@ -18,13 +18,13 @@ Subcommands use the model --model, by default the pretrained one. All but verify
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from keras_reid import data, evaluation, gallery, reranking, visualize
 from keras_reid.cli.calibrate import calibrate
 from keras_reid.cli.common import GalleryOptions
 from keras_reid.cli.enrol import Enrolment, enrol
-from keras_reid.cli.options import Command, option
+from keras_reid.cli.options import Command, option, reject
 from keras_reid.cli.startup import import_keras
 from keras_reid.cli.terminal import check_outputs, progress, say, say_json
 from keras_reid.cli.verify import Pair, compare_pairs, missing_calibration
@@ -40,6 +40,8 @@ class SearchOptions(GalleryOptions):
     Attributes:
         words: the subcommand and its arguments.
     """
+
+    unused: ClassVar[str] = "protocol"
 
     top_k: int = option("Number of images shown for each query.", 10, least=1)
     cameras: Sequence[str] | None = option("Cameras to search. Default: all.")
@@ -118,12 +120,17 @@ def search(options: SearchOptions) -> SearchOutput:
     act, counts, use = COMMANDS[name]
     if len(arguments) not in counts:
         raise InputError(f"{name} takes {use}, got {' '.join(arguments) or 'nothing'}.")
-    if name == "query" and bool(arguments) == bool(options.description):
-        raise InputError("Images or --description are required for query, not both.")
+    is_query = name == "query"
+    one_form = bool(arguments) != bool(options.description)
+    reject(
+        (is_query and not one_form, "Images or --description are required for query, not both."),
+        (
+            options.html and not is_query,
+            f"--html writes the page of a query, got {name}. Omit it.",
+        ),
+    )
     check_outputs(html=options.html)
     options.limits  # noqa: B018  raises for invalid limits before images are embedded
-    if options.html and name != "query":
-        raise InputError(f"--html writes the page of a query, got {name}. Omit it.", "html")
     if name in ("query", "list", "remove", "stats", "calibrate"):
         gallery.check_exists(options.uri)
     return act(options, arguments)
@@ -131,12 +138,8 @@ def search(options: SearchOptions) -> SearchOutput:
 
 def query(options: SearchOptions, arguments: list[str]) -> list[QueryResult]:
     """Search for images, or for a description."""
-    where = gallery.Filter(
-        options.cameras,
-        options.not_cameras,
-        gallery.seconds(options.after),
-        gallery.seconds(options.before),
-    )
+    times = map(gallery.seconds, (options.after, options.before))
+    where = gallery.Filter(options.cameras, options.not_cameras, *times)
     if options.description:
         return _show(options, [_description_result(options, where)])
     import_keras()

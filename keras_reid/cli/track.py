@@ -7,7 +7,7 @@ across cameras: run the command for each camera with the same gallery.
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -27,6 +27,8 @@ FOLDER_RATE = 25.0  # frames per second of a folder without --frame_rate
 @dataclass(frozen=True, kw_only=True)
 class TrackOptions(GalleryOptions):
     """Video, tracker and outputs."""
+
+    unused: ClassVar[str] = "dataset data_dir protocol keypoints_cache"
 
     video: str | None = option(
         "Video file, folder of frames in natural order of names, or address such as https://… or "

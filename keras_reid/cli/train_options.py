@@ -8,8 +8,7 @@ from typing import Any
 
 from keras_reid import checks, data
 from keras_reid.cli.common import DataOptions
-from keras_reid.cli.options import option
-from keras_reid.errors import InputError
+from keras_reid.cli.options import option, reject
 from keras_reid.training import recipes, runs, trackers
 from keras_reid.training.recipe import Recipe, setting_fields
 from keras_reid.training.recipes import RECIPES
@@ -131,8 +130,7 @@ def with_defaults(options: TrainOptions) -> TrainOptions:
 
 def with_base_run(options: TrainOptions, run: runs.Run) -> TrainOptions:
     """Return the options with the data set and the recipe of a run as defaults."""
-    if options.recipe is not None:
-        raise InputError("--base_run sets the recipe. Leave --recipe out.")
+    reject((options.recipe is not None, "--base_run sets the recipe. Leave --recipe out."))
     flags = run.settings
     recipe = str(flags.get("recipe"))
     names = recipes.get(recipe).settings
@@ -156,8 +154,8 @@ def dataset_of(options: TrainOptions) -> data.ReidDataset:
         InputError: both flags, or an unreadable data set.
     """
     dataset = options.dataset_of(options.dataset, options.data_dir, "a model is trained on images")
-    if options.combine_all and options.holdout:
-        raise InputError("--combine_all and --holdout exclude each other. Give one of them.")
+    both = options.combine_all and options.holdout
+    reject((both, "--combine_all and --holdout exclude each other. Give one of them."))
     if options.combine_all:
         return dataset.all_to_train()
     return dataset.hold_out(options.holdout) if options.holdout else dataset
@@ -167,20 +165,23 @@ def check_flags(options: TrainOptions, recipe: Recipe) -> None:
     """Raise for a missing tracker, and for flags that exclude or require each other."""
     trackers.check(options.tracker)
     for column, flag in (("keypoints", "--pose"), ("attributes", "--attribute_weight")):
-        file = f"--{column}=FILE"
-        if (column in recipe.columns) != bool(getattr(options, column)):
-            raise InputError(
-                f"{file} and {flag} (or a recipe with it) require each other. Give both or neither."
-            )
+        alone = (column in recipe.columns) != bool(getattr(options, column))
+        text = f"--{column}=FILE and {flag} (or a recipe with it) require each other."
+        reject((alone, f"{text} Give both or neither."))
     if options.data_service is not None:
         checks.address(data_service=options.data_service)
-    if options.strategy == "multiworker" and options.data_service:
-        raise InputError(
+    several = options.strategy == "multiworker"
+    reject(
+        (
+            several and options.data_service,
             "--data_service serves one process, because its order of batches can differ between "
-            "workers. Leave --data_service or --strategy=multiworker out."
-        )
-    if options.strategy == "multiworker" and not options.run:
-        raise InputError("--run is required with several workers, which share the folder.")
+            "workers. Leave --data_service or --strategy=multiworker out.",
+        ),
+        (
+            several and not options.run,
+            "--run is required with several workers, which share the folder.",
+        ),
+    )
 
 
 def settings_of(

@@ -7,6 +7,7 @@ import os
 import signal
 import tempfile
 from dataclasses import dataclass
+from typing import ClassVar
 
 from keras_reid import checks
 from keras_reid.cli.common import GalleryOptions
@@ -17,6 +18,8 @@ from keras_reid.cli.terminal import say
 @dataclass(frozen=True, kw_only=True)
 class DemoOptions(GalleryOptions):
     """Gallery and address of the search page."""
+
+    unused: ClassVar[str] = "dataset protocol"
 
     images: str | None = option("Folder of images to choose from, in addition to uploads.")
     host: str = option(

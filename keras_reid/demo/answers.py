@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from keras_reid import data, distances, gallery, inference, models, visualize
-from keras_reid.errors import InputError, counted, invalid
+from keras_reid.errors import InputError, counted
 from keras_reid.gallery.rows import NO_FILTER
 from keras_reid.pixels import decode, resize
 
@@ -52,13 +53,11 @@ class Answers:
         self.uri, self.embedder, self.limits = uri, embedder, limits
         self.choices = data.unlabeled(images).path.tolist() if images else []
         self._embed = embed or embedder.embed
-        self.people = gallery.open(uri)
         self.lock = threading.Lock()  # requests come in threads, and the gallery is for one
-        fingerprint = self.people.fingerprint
-        if fingerprint not in (None, embedder.fingerprint):
-            self.people.close()
-            rule = f"the model {fingerprint} of the gallery {uri}"
-            raise invalid("model", rule, embedder.fingerprint)
+        with ExitStack() as stack:
+            self.people = stack.enter_context(gallery.open(uri))
+            self.people.check_model(embedder.fingerprint)
+            stack.pop_all()  # leave the gallery open
         if self.people.calibration is None:
             self.people.calibration = embedder.calibration
 

@@ -7,10 +7,11 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_reid import checks
 from keras_reid.distances.rows import MASKED, PRECISE, at_least_float32, root, unit
-from keras_reid.errors import Shown, invalid
 
 Tensor = Any
+ONE_MODEL = "Embed both with the same model."  # fix of points of two sizes
 
 # Losses with one of the distances or miners can then be saved.
 registered = keras.saving.register_keras_serializable(package="keras_reid")
@@ -117,10 +118,8 @@ def precomputed(x: Tensor) -> Tensor:
         [[0. 2.]
          [2. 0.]]
     """
-    x = _points(x)
-    if None not in x.shape and x.shape[0] != x.shape[1]:
-        fix = "Pass the distances of a batch to itself."
-        raise invalid("x", "a square matrix", Shown(f"shape {tuple(x.shape)}"), fix)
+    x = at_least_float32(x)
+    checks.shapes("Pass the distances of a batch to itself.", x=("(n, n)", x.shape))
     return x
 
 
@@ -198,7 +197,7 @@ def _squared_among(centered: Tensor) -> tuple[Tensor, Tensor]:
 
 def _squared_between(x: Tensor, y: Tensor) -> Tensor:
     x, y = _points(x), _points(y)
-    check_widths(x, y)
+    checks.shapes(ONE_MODEL, x=("(n, d)", x.shape), y=("(m, d)", y.shape))
     a, b = ops.cast(x, PRECISE), ops.cast(y, PRECISE)
     # A distance does not change when both sets move, so the center needs no gradient.
     center = ops.stop_gradient((ops.mean(a, axis=0) + ops.mean(b, axis=0)) / 2)
@@ -234,21 +233,11 @@ def squared_gram(a: Tensor, b: Tensor) -> Tensor:
     squared = expansion(a, b)
     scale = ops.sum(a * a, axis=-1)[:, None] + ops.sum(b * b, axis=-1)[None, :]
     rounding = 32 * float(np.finfo(keras.backend.standardize_dtype(squared.dtype)).eps)
-    # `<=` lets NaN through.
+    # NaN stays, because it is not `<=` any number.
     return ops.where(squared <= rounding * scale, ops.zeros_like(squared), squared)
 
 
 def _points(x: Tensor) -> Tensor:
     x = at_least_float32(x)
-    if len(x.shape) != 2:
-        fix = "Flatten or pool the features first."
-        raise invalid("x", "a matrix (rows, features)", Shown(f"shape {tuple(x.shape)}"), fix)
+    checks.shapes("Flatten or pool the features first.", x=("(n, d)", x.shape))
     return x
-
-
-def check_widths(x: Tensor, y: Tensor) -> None:
-    """Raise `InputError` for points with different numbers of features."""
-    if None not in (x.shape[-1], y.shape[-1]) and x.shape[-1] != y.shape[-1]:
-        shapes = Shown(f"shapes {tuple(x.shape)} and {tuple(y.shape)}")
-        fix = "Embed both with the same model."
-        raise invalid("y", "of the same number of features as `x`", shapes, fix)

@@ -6,9 +6,9 @@ from typing import Any
 
 from keras import ops
 
-from keras_reid.distances.points import check_widths, euclidean, registered
+from keras_reid import checks
+from keras_reid.distances.points import ONE_MODEL, euclidean, registered
 from keras_reid.distances.rows import at_least_float32, root, squared_paired
-from keras_reid.errors import Shown, invalid
 
 Tensor = Any
 Cell = tuple[int, int]
@@ -51,7 +51,7 @@ def aligned(x: Tensor, y: Tensor | None = None, return_path: bool = False) -> An
         y, apart = x, euclidean(stripes_first(x))
     else:
         y = _images(y)
-        check_widths(x, y)
+        checks.shapes(ONE_MODEL, x=("(n, s, d)", x.shape), y=("(m, t, d)", y.shape))
         apart = euclidean(stripes_first(x), stripes_first(y))
     sides = (x.shape[1], ops.shape(x)[0], y.shape[1], ops.shape(y)[0])
     cells = saturated(ops.reshape(apart, sides))
@@ -82,7 +82,7 @@ def aligned_paired(x: Tensor, y: Tensor) -> Tensor:
         [1.]
     """
     x, y = _images(x), _images(y)
-    check_widths(x, y)
+    checks.shapes(ONE_MODEL, x=("(b, s, d)", x.shape), y=("(b, t, d)", y.shape))
     cells = saturated(root(squared_paired(x[:, :, None], y[:, None])))
     return shortest_path(ops.transpose(cells, (1, 0, 2))[..., None])[:, 0]
 
@@ -160,8 +160,5 @@ def stripes_first(x: Tensor) -> Tensor:
 
 def _images(x: Tensor) -> Tensor:
     x = at_least_float32(x)
-    if len(x.shape) != 3 or not x.shape[1]:
-        rule = "(images, stripes, features) with a static number of stripes"
-        fix = "Pass the output `local` of a model."
-        raise invalid("x", rule, Shown(f"shape {tuple(x.shape)}"), fix)
+    checks.shapes("Pass the output `local` of a model.", x=("(n, stripes, d)", x.shape))
     return x

@@ -4,9 +4,9 @@ from typing import Any
 
 from keras import ops
 
-from keras_reid.distances.points import euclidean
+from keras_reid import checks
+from keras_reid.distances.points import ONE_MODEL, euclidean
 from keras_reid.distances.rows import at_least_float32
-from keras_reid.errors import Shown, invalid
 
 Tensor = Any
 
@@ -46,21 +46,18 @@ def visible(
         [[2.]]
     """
     parts, other_parts = at_least_float32(parts), at_least_float32(other_parts)
-    count = parts.shape[1] if len(parts.shape) == 3 else None
-    shapes = [tuple(x.shape) for x in (parts, visibility, other_parts, other_visibility, whole)]
-    if (
-        count is None
-        or [len(shape) for shape in shapes] != [3, 2, 3, 2, 2]
-        or {shapes[1][1], shapes[2][1], shapes[3][1]} != {count}
-        or shapes[0][2] != shapes[2][2]
-    ):
-        rule = "(n, p, d), with visibility (n, p), (m, p, d) and (m, p), and distances (n, m)"
-        fix = "Embed both sides with the same model."
-        raise invalid("parts", rule, Shown(f"shapes {shapes}"), fix)
+    checks.shapes(
+        ONE_MODEL,
+        parts=("(n, p, d)", parts.shape),
+        visibility=("(n, p)", visibility.shape),
+        other_parts=("(m, p, d)", other_parts.shape),
+        other_visibility=("(m, p)", other_visibility.shape),
+        whole=("(n, m)", whole.shape),
+    )
     mine, others = (ops.cast(v, parts.dtype) for v in (visibility, other_visibility))
     total = ops.cast(whole, parts.dtype)
     weight = ops.ones_like(total)
-    for part in range(count):
+    for part in range(parts.shape[1]):
         shared = mine[:, part, None] * others[None, :, part]
         total = total + shared * euclidean(parts[:, part], other_parts[:, part])
         weight = weight + shared

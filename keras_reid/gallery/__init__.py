@@ -9,7 +9,6 @@ from keras_reid.gallery.decision import (
     LIMITS,
     MATCH,
     NO_MATCH,
-    NOT_CALIBRATED,
     POSSIBLE_MATCH,
     Decision,
     Identification,
@@ -24,7 +23,6 @@ from keras_reid.names import expanded
 __all__ = [
     "LIMITS",
     "MATCH",
-    "NOT_CALIBRATED",
     "NO_MATCH",
     "POSSIBLE_MATCH",
     "Decision",

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from keras_reid import checks
 from keras_reid.errors import InputError
 from keras_reid.evaluation import MatchCalibration
 from keras_reid.evaluation.calibration import Searches
@@ -182,11 +183,8 @@ def verify(
     0.632: possible match (79 %)
     """
     x, y = (checked_features(values, 2, "embedding") for values in (first, second))
-    if x.shape != y.shape:
-        raise InputError(
-            f"`first` and `second` must have one shape, got {x.shape} and {y.shape}. Embed both "
-            "images of each pair with one model."
-        )
+    fix = "Embed both images of each pair with one model."
+    checks.shapes(fix, first=("(n, d)", x.shape), second=("(n, d)", y.shape))
     distances = np.linalg.norm(x.astype(np.float64) - y, axis=1)
     probabilities = calibration.pair_probability(distances).tolist()
     pairs = zip(distances.tolist(), probabilities, strict=True)

@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_reid import checks
 from keras_reid.errors import InputError, Shown, invalid
+from keras_reid.evaluation import MatchCalibration
 from keras_reid.evaluation.calibration import LEAST_IMAGES, LEAST_PERSONS, distances, left_out
 from keras_reid.evaluation.comparison import compare
 from keras_reid.gallery.decision import (
@@ -160,9 +161,7 @@ class Gallery(Records):
         Raises:
             InputError: as `search`, or the gallery has no calibration.
         """
-        calibration = self.calibration
-        if calibration is None:
-            raise InputError(NOT_CALIBRATED)
+        calibration = self.required_calibration()
         x = self._checked(embeddings, search.get("model_fingerprint"))
         persons = self.persons()
         images = self.count() / max(1, persons)
@@ -194,6 +193,13 @@ class Gallery(Records):
                 lists[i] = hits
         return lists
 
+    def required_calibration(self) -> MatchCalibration:
+        """Return the calibration; raise `InputError` without one."""
+        calibration = self.calibration
+        if calibration is None:
+            raise InputError(NOT_CALIBRATED)
+        return calibration
+
     def calibrate(self) -> SelfCalibration | None:
         """Adapt the calibration to the images of the gallery, leaving one image out at a time.
 
@@ -206,9 +212,7 @@ class Gallery(Records):
         Raises:
             InputError: the gallery has no calibration of its model.
         """
-        before = self.calibration
-        if before is None:
-            raise InputError(NOT_CALIBRATED)
+        before = self.required_calibration()
         counts = self.identities()
         self.store.save_settings({**self.store.settings(), PERSONS: len(counts)})
         several = sorted(name for name, images in counts.items() if images >= LEAST_IMAGES)

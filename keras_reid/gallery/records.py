@@ -72,19 +72,12 @@ class Records:
 
     @property
     def calibration(self) -> MatchCalibration | None:
-        """Calibration of decisions; assign that of the model, see `keras_reid.evaluation`.
-
-        Raises:
-            InputError: another value is assigned.
-        """
+        """Calibration of decisions; assign that of the model, see `keras_reid.evaluation`."""
         values = self.store.settings().get("calibration")
         return None if values is None else MatchCalibration.of(values, "the gallery")
 
     @calibration.setter
     def calibration(self, calibration: MatchCalibration | None) -> None:
-        if not (calibration is None or isinstance(calibration, MatchCalibration)):
-            rule = "a keras_reid.evaluation.MatchCalibration"
-            raise invalid("calibration", rule, calibration, "Fit one with fit_calibration(…).")
         values = None if calibration is None else calibration.to_dict()
         self.store.save_settings({**self.store.settings(), "calibration": values})
 
@@ -287,13 +280,17 @@ class Records:
         """Return the number of rows of each identity, by name."""
         return self.store.identities()
 
+    def check_model(self, fingerprint: str | None) -> None:
+        """Raise `InputError` for the fingerprint of another model; None is not checked."""
+        own = self.fingerprint
+        if None not in (own, fingerprint) and fingerprint != own:
+            fix = "Use the model of the gallery."
+            raise invalid("model", f"{own!r}, the model of the gallery", fingerprint, fix)
+
     def _checked(self, embeddings: Any, fingerprint: str | None) -> np.ndarray:
         """Return the embeddings; raise unless they are of the model of the gallery."""
         x = checked_features(embeddings, 2, "embedding")
-        own, width = self.fingerprint, self.width
-        if None not in (own, fingerprint) and fingerprint != own:
-            rule = f"{own!r}, the model of the gallery"
-            raise invalid("model_fingerprint", rule, fingerprint, "Use that model.")
-        if width not in (None, x.shape[1]):
-            raise invalid("embeddings", f"of size {width}, as in the gallery", Shown(x.shape[1]))
+        self.check_model(fingerprint)
+        fix = "Use the model of the gallery."
+        checks.shapes(fix, embeddings=(f"(n, {self.width or 'd'})", x.shape))
         return x

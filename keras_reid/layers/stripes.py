@@ -6,7 +6,6 @@ import keras
 from keras import ops
 
 from keras_reid import checks
-from keras_reid.errors import invalid
 from keras_reid.layers.registry import STRIPE_POOLINGS
 
 Shape = tuple[int | None, ...]
@@ -17,9 +16,8 @@ def windows(rows: int, stripes: int) -> list[tuple[int, int]]:
 
     Stripes are equal if s divides h; otherwise neighbors share a row.
     """
-    if not 1 <= stripes <= rows:
-        fix = "Use fewer, larger images or last_stride=1."
-        raise invalid("stripes", f"1 to {rows}, the rows of the feature map", stripes, fix)
+    fix = f"The feature map has {rows} rows: use fewer, larger images or last_stride=1."
+    checks.within(f"[1, {rows}]", fix, stripes=stripes)
     return [(i * rows // stripes, -(-(i + 1) * rows // stripes)) for i in range(stripes)]
 
 

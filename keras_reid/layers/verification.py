@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from keras_reid import checks, distances
-from keras_reid.errors import Shown, invalid
+from keras_reid.distances.points import ONE_MODEL
 
 Tensor = Any
 Shape = tuple[int | None, ...]
@@ -49,12 +49,11 @@ class MatchingGate(keras.layers.Layer):
         self.epsilon = epsilon
 
     def build(self, input_shape: list[Shape]) -> None:
-        if len(input_shape) != 2 or len(input_shape[0]) != 4 or input_shape[0] != input_shape[1]:
-            received = Shown(f"shapes {[tuple(shape) for shape in input_shape]}")
-            raise invalid("inputs", "two maps (b, h, w, d) of one shape", received)
+        first, second = input_shape
+        checks.shapes(first=("(b, h, w, d)", first), second=("(b, h, w, d)", second))
         self.log_sigma = self.add_weight(
             name="log_sigma",
-            shape=(input_shape[0][-1],),
+            shape=(first[-1],),
             initializer=keras.initializers.Constant(math.log(self.sigma)),
             autocast=False,
         )
@@ -130,11 +129,9 @@ class PairMetric(keras.layers.Layer):
         super().__init__(dtype=dtype, **kwargs)
 
     def build(self, x_shape: Shape, y_shape: Shape | None = None) -> None:
-        shapes = [tuple(shape) for shape in (x_shape, y_shape) if shape is not None]
-        if any(len(shape) != 2 for shape in shapes) or shapes[0][-1] != shapes[-1][-1]:
-            rule, received = "matrices (rows, features) of one size", Shown(f"shapes {shapes}")
-            raise invalid("inputs", rule, received, "Embed both sides with the same model.")
-        width = shapes[0][-1]
+        sides = {"x": ("(n, d)", x_shape), "y": ("(m, d)", y_shape or x_shape)}
+        checks.shapes(ONE_MODEL, **sides)
+        width = x_shape[-1]
         self.kernel = self.add_weight(
             name="kernel",
             shape=(width,),

@@ -7,7 +7,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_reid.errors import Shown, invalid
+from keras_reid import checks
+from keras_reid.errors import invalid
 from keras_reid.losses.common import ReidLoss
 
 Tensor = Any
@@ -69,9 +70,8 @@ class AttributeLoss(ReidLoss):
     ) -> None:
         super().__init__(**common)
         self.rates = [float(rate) for rate in np.asarray(rates).ravel()]
-        if not self.rates or not all(0 <= rate <= 1 for rate in self.rates):
-            fix = "Pass the means of the training targets."
-            raise invalid("rates", "fractions in [0, 1]", self.rates, fix)
+        for rate in self.rates:
+            checks.within("[0, 1]", "Pass the means of the training targets.", rates=rate)
         self.exclusive = [[*group] for group in checked_groups(exclusive, len(self.rates))]
         grouped = {i for group in self.exclusive for i in group}
         self.binary = [i for i in range(len(self.rates)) if i not in grouped]
@@ -83,10 +83,8 @@ class AttributeLoss(ReidLoss):
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         target, logits = ops.cast(y_true, "float32"), ops.cast(y_pred, "float32")
-        if {logits.shape[-1], target.shape[-1]} - {None, len(self.rates)}:
-            rule = f"logits and targets with {len(self.rates)} columns, one for each rate"
-            received = Shown(f"shapes {tuple(logits.shape)} and {tuple(target.shape)}")
-            raise invalid("y_pred", rule, received)
+        pattern, fix = f"(b, {len(self.rates)})", "Pass one column for each of `rates`."
+        checks.shapes(fix, y_pred=(pattern, logits.shape), y_true=(pattern, target.shape))
         loss = ops.zeros_like(logits[:, 0])
         if self.binary:
             loss = loss + self._binary(*(_of(x, self.binary) for x in (target, logits)))

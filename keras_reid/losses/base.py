@@ -92,7 +92,7 @@ class MetricLoss(LabeledLoss):
         **common: Any,
     ) -> None:
         super().__init__(**common)
-        check_margin("margin", margin, self.allows_soft_margin)
+        checks.margin(self.allows_soft_margin, margin=margin)
         self.margin = margin
         self.distance = distance
         self.normalize = normalize
@@ -267,11 +267,3 @@ def mean_over(mask: Tensor, values: Tensor) -> Tensor:
 
 def _count(mask: Tensor, dtype: Any = "float32") -> Tensor:
     return ops.sum(ops.cast(mask, dtype))
-
-
-def check_margin(name: str, margin: float | str, soft: bool = True) -> None:
-    """Raise `InputError` for a margin that is neither a distance nor, if allowed, "soft"."""
-    if margin is None or (isinstance(margin, str) and not (soft and margin == "soft")):
-        raise invalid(name, "a number of at least 0" + soft * ' or "soft"', margin)
-    if margin != "soft":
-        checks.at_least(0, '0.3 is usual, "soft" is softplus.', **{name: margin})

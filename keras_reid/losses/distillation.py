@@ -12,7 +12,6 @@ import keras
 from keras import ops
 
 from keras_reid import checks, distances, replicas
-from keras_reid.errors import invalid
 from keras_reid.losses.base import pairwise
 from keras_reid.losses.common import ReidLoss
 
@@ -42,10 +41,8 @@ class DistillationLoss(ReidLoss):
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         teacher, student = self._in_own_precision(y_true), self._in_own_precision(y_pred)
-        expected, received = teacher.shape[0], student.shape[0]
-        if None not in (expected, received) and expected != received:
-            fix = "Pass one batch through both models."
-            raise invalid("y_pred", f"{expected} outputs, one for each of y_true", received, fix)
+        fix = "Pass one batch through both models."
+        checks.shapes(fix, y_true=("(b, …)", teacher.shape), y_pred=("(b, …)", student.shape))
         return self.distill(ops.stop_gradient(teacher), student)
 
     def distill(self, teacher: Tensor, student: Tensor) -> Tensor:
@@ -88,11 +85,8 @@ class LogitDistillationLoss(DistillationLoss):
         self.temperature = float(temperature)
 
     def distill(self, teacher: Tensor, student: Tensor) -> Tensor:
-        expected, received = teacher.shape[-1], student.shape[-1]
-        if None not in (expected, received) and expected != received:
-            rule = f"logits of {expected} classes as the teacher has"
-            fix = "Train both on the same identities, or distill ranks or distances."
-            raise invalid("y_pred", rule, received, fix)
+        fix = "Train both on the same identities, or distill ranks or distances."
+        checks.shapes(fix, y_true=("(…, c)", teacher.shape), y_pred=("(…, c)", student.shape))
         t = ops.log_softmax(teacher / self.temperature)
         s = ops.log_softmax(student / self.temperature)
         return self.temperature**2 * ops.sum(ops.exp(t) * (t - s), axis=-1)

@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from keras_reid import checks
-from keras_reid.errors import Shown, invalid
+from keras_reid.errors import invalid
 from keras_reid.losses.labels import LabeledLoss, checked_labels, class_indices
 from keras_reid.losses.registry import MARGINS
 
@@ -195,10 +195,8 @@ def _of_parts(y_pred: Tensor) -> Tensor:
 
 def _scores(y_pred: Tensor) -> Tensor:
     scores = ops.cast(y_pred, "float32")
-    if len(scores.shape) != 2:
-        fix = "Pass the output of a classifier, or of layers.Centers."
-        shape = Shown(f"shape {tuple(scores.shape)}")
-        raise invalid("y_pred", "a matrix (batch, identities)", shape, fix)
+    fix = "Pass the output of a classifier, or of layers.Centers."
+    checks.shapes(fix, y_pred=("(b, identities)", scores.shape))
     return scores
 
 

@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_reid import checks, distances, mining
 from keras_reid.errors import invalid
-from keras_reid.losses.base import Batch, MetricLoss, Terms, check_margin, hinge
+from keras_reid.losses.base import Batch, MetricLoss, Terms, hinge
 
 Tensor = Any
 
@@ -241,7 +241,7 @@ def triplet(
         >>> print(np.array(triplet(anchor, positive, negative, margin=1.0)))  # 5 − 2 + 1
         [4.]
     """
-    check_margin("margin", margin)
+    checks.margin(margin=margin)
     paired = distances.paired(distances.get(distance))
     if paired is None:
         raise invalid("distance", "euclidean, squared_euclidean, cosine or aligned", distance)

@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from keras_reid import checks, distances, mining
-from keras_reid.losses.base import Batch, MetricLoss, Terms, check_margin, hinge, mean_over
+from keras_reid.losses.base import Batch, MetricLoss, Terms, hinge, mean_over
 from keras_reid.losses.metric import check_absolute
 
 Tensor = Any
@@ -52,7 +52,7 @@ class QuadrupletLoss(MetricLoss):
         if normalize is None:
             normalize = distance != "precomputed"
         super().__init__(margin, distance, normalize, **common)
-        check_margin("margin2", margin2)
+        checks.margin(margin2=margin2)
         checks.one_of(("batch_hard", "batch_all"), miner=miner)
         self.margin2 = margin2
         self.miner = miner
@@ -139,7 +139,7 @@ class ImprovedQuadrupletLoss(QuadrupletLoss):
 
 
 def hardest_apart(batch: Batch, near: mining.Mined) -> mining.Mined:
-    """For each anchor its positive in `near` and the nearest pair (l, k) of two other identities.
+    """Select the positive of each anchor, and the nearest pair (l, k) of two other identities.
 
     The nearest pair of the whole batch serves every anchor of another identity than l and k. An
     anchor with the identity of l needs the nearest pair without that identity; so does an anchor

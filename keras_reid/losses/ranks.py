@@ -10,7 +10,6 @@ import numpy as np
 from keras import ops
 
 from keras_reid import checks, distances
-from keras_reid.errors import invalid
 from keras_reid.losses.distillation import RelationLoss
 
 Tensor = Any
@@ -80,9 +79,9 @@ class RankDistillationLoss(RelationLoss):
 
     def distill(self, teacher: Tensor, student: Tensor) -> Tensor:
         images = teacher.shape[0]
-        if images is not None and images <= self.list_length:
-            rule = f"more than {self.list_length} images, the length of a list"
-            raise invalid("y_pred", rule, images, "Raise the batch or lower list_length.")
+        if images is not None:
+            fix = "Raise it or lower list_length."
+            checks.at_least(self.list_length + 1, fix, batch_size=images)
         teacher, student = self.points(teacher), self.points(student)
         to_others = ops.where(
             distances.same_index(teacher), distances.MASKED, distances.squared_euclidean(teacher)

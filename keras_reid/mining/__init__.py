@@ -35,7 +35,7 @@ Tensor = Any
 def batch_hard(
     distances: Tensor, positive: Tensor, negative: Tensor, read: Reader | None = None
 ) -> Mined:
-    """For each anchor the farthest positive and the nearest negative (arXiv:1703.07737).
+    """Select the farthest positive and the nearest negative of each anchor (arXiv:1703.07737).
 
     Args:
         distances: matrix `(n, m)`.
@@ -130,7 +130,7 @@ def margin_sample(
 
 @registered
 class batch_soft:
-    """For each anchor `d⁺ = Σ softmax_P(d/t) d` and `d⁻ = Σ softmax_N(−d/t) d`.
+    """Softmax means of each anchor: `d⁺ = Σ softmax_P(d/t) d` and `d⁻ = Σ softmax_N(−d/t) d`.
 
     The adaptive weights of Ristani & Tomasi (CVPR 2018, arXiv:1803.10859). `t → 0` is batch-hard,
     `t → ∞` the mean.

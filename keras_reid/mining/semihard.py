@@ -16,7 +16,7 @@ Tensor = Any
 def semi_hard(
     distances: Tensor, positive: Tensor, negative: Tensor, read: Reader | None = None
 ) -> Mined:
-    """For each (anchor, positive) the nearest negative beyond it, or else the farthest negative.
+    """Select the nearest negative beyond each positive, or else the farthest negative.
 
     FaceNet (Schroff et al., CVPR 2015, arXiv:1503.03832). Time O(k · n²) for at most k positives
     of an anchor, memory O(n²).

@@ -1,4 +1,4 @@
-"""Copies of backbones for re-identification: last stride, fused batch normalization, styles."""
+"""Backbone copies for re-identification: last stride, fused batch normalization, styles."""
 
 from collections.abc import Iterable
 from typing import Any

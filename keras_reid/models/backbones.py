@@ -11,7 +11,7 @@ import keras
 
 from keras_reid import checks
 from keras_reid.errors import Shown, first_line, invalid
-from keras_reid.io import read_model
+from keras_reid.io import parsing, read_model
 from keras_reid.models import shipped
 from keras_reid.models.adapted import adapt
 from keras_reid.models.registry import BACKBONES
@@ -169,11 +169,9 @@ def load_weights(model: keras.Model, path: str) -> None:
     Raises:
         InputError: a file that is missing or does not match.
     """
-    try:
+    fix = "Write weights='imagenet' or weights='none' for a backbone without a file."
+    with parsing(path, f"hold weights of the same {model.name}", fix, Exception):
         model.load_weights(expanded(path))
-    except Exception as error:
-        rule = f"'imagenet', 'none' or a file saved from the same {model.name}"
-        raise invalid("weights", rule, Shown(f"{path!r} ({first_line(error)})")) from error
 
 
 def _published(name: str, weights: str, shape: Shape) -> keras.Model:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import keras
 import numpy as np
 
+from keras_reid import checks
 from keras_reid.errors import InputError, Shown, invalid
 from keras_reid.layers import MatchingGate, PairDistance
 from keras_reid.models import backbones
@@ -143,8 +144,7 @@ def split(model: keras.Model, layer: str | None = None) -> tuple[keras.Model, ke
     if layer is None and cuts:
         middle = (len(model.layers) - 1) / 2
         layer = min(cuts, key=lambda name: abs(model.layers.index(cuts[name]) - middle))
-    if layer not in cuts:
-        raise invalid("gate", f"one of {', '.join(cuts)}", layer, "Every path runs through these.")
+    checks.one_of(cuts, "Every path runs through these.", gate=layer)
     at = cuts[layer].output
     before = keras.Model(model.input, at, name="before_gate")
     return before, keras.Model(at, model.output, name="behind_gate")

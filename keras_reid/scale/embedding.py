@@ -196,7 +196,7 @@ def embed_on_ray(
     rows = ray.data.from_items(
         [{"shard": number} for number in missing], override_num_blocks=len(missing)
     )
-    # Ray replaces an actor that dies, and repeats its work.
+    # Ray restarts a lost process and repeats its work.
     done = rows.map(
         _Actor,
         fn_constructor_args=(str(shards.folder), worker),

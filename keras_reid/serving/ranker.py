@@ -9,7 +9,6 @@ import numpy as np
 import tensorflow as tf
 
 from keras_reid import checks
-from keras_reid.errors import invalid
 from keras_reid.inference.metadata import FILE
 from keras_reid.names import StrPath
 from keras_reid.nearest.arrays import checked_features
@@ -61,9 +60,7 @@ def export_ranker(
     checks.at_least(1, embedding_dim=embedding_dim)
     if gallery is not None:
         gallery = checked_features(gallery, 2, "gallery")
-        if gallery.shape[1] != embedding_dim:
-            rule = f"(g, {embedding_dim}), of the embedding size of the queries"
-            raise invalid("gallery", rule, gallery.shape)
+        checks.shapes(gallery=(f"(g, {embedding_dim})", gallery.shape))
     options = checked_reranker(reranking, options)
     module = tf.Module()
     signatures = _signatures(embedding_dim, reranking, options)

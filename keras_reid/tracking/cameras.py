@@ -10,7 +10,7 @@ import numpy as np
 from keras_reid.data.mot import Boxes
 from keras_reid.errors import InputError
 from keras_reid.evaluation import MatchCalibration
-from keras_reid.gallery import LIMITS, MATCH, NOT_CALIBRATED, Gallery, Limits, SearchResult
+from keras_reid.gallery import LIMITS, MATCH, Gallery, Limits, SearchResult
 from keras_reid.gallery.decision import decide
 from keras_reid.names import normalized
 from keras_reid.nearest.arrays import unit
@@ -102,9 +102,7 @@ def identify_tracks(
     if seconds is not None:
         seconds = np.asarray(seconds)
         check_finite(tracks.frame, seconds=seconds)
-    calibration = calibration or people.calibration
-    if calibration is None:
-        raise InputError(NOT_CALIBRATED)
+    calibration = calibration or people.required_calibration()
     limits = Limits(match_probability, 0)
     means = track_embeddings(tracks, embeddings)
     rows = {number: tracks.identity == number for number in means}

@@ -12,7 +12,8 @@ from PIL import Image
 
 from keras_reid import checks
 from keras_reid.data.mot import UNLABELED, Boxes
-from keras_reid.errors import Shown, first_line, invalid
+from keras_reid.errors import Shown, invalid
+from keras_reid.io import parsing
 from keras_reid.names import expanded
 
 # A frame, uint8 RGB (h, w, 3) → boxes (n, 4) as x, y, w, h in pixels, and scores (n,).
@@ -152,14 +153,13 @@ def frozen_graph(path: str | os.PathLike[str]) -> Network:
 
     names = ("detection_boxes", "detection_scores", "detection_classes")
     graph = tf.compat.v1.GraphDef()
-    try:
+    rule = f"be a graph with image_tensor, {', '.join(names)}"
+    # protobuf and TensorFlow raise many types.
+    with parsing(path, rule, "Choose another detector.", Exception):
         graph.ParseFromString(expanded(path).read_bytes())
         whole = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(graph, name=""), [])
         tensors = [whole.graph.get_tensor_by_name(f"{name}:0") for name in names]
         detect = whole.prune(whole.graph.get_tensor_by_name("image_tensor:0"), tensors)
-    except Exception as error:  # protobuf and TensorFlow raise many types
-        rule = f"a graph with image_tensor, {', '.join(names)}"
-        raise invalid("detector", rule, Shown(f"{path} ({first_line(error)})")) from error
 
     def network(squares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         boxes, scores, classes = (x.numpy() for x in detect(tf.constant(squares)))

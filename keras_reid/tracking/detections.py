@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_reid import checks
 from keras_reid.data.mot import Boxes
 from keras_reid.errors import Shown, invalid
 
@@ -17,9 +18,8 @@ def matrix(name: str, values: Any, columns: int | None) -> np.ndarray:
     array = np.asarray(values, np.float64)
     if not array.size:
         return np.zeros((0, columns or 0))
-    if array.ndim != 2 or columns not in (None, array.shape[1]):
-        rule = f"of shape (n, {columns or 'd'})"
-        raise invalid(name, rule, array.shape, "Pass one row for each box, of one size.")
+    fix = "Pass one row for each box, of one size."
+    checks.shapes(fix, **{name: (f"(n, {columns or 'd'})", array.shape)})
     return array
 
 
@@ -41,10 +41,10 @@ def check_finite(frames: np.ndarray, **columns: np.ndarray) -> None:
         InputError: the column, the frame, and the row counted from 0.
     """
     for name, values in columns.items():
-        if len(values) != len(frames):
-            received = Shown(f"{len(values)} for {len(frames)} boxes")
-            raise invalid(name, "one row per box", received)
         numbers = np.asarray(values, np.float64)
+        checks.shapes(
+            "Pass one row for each box.", **{name: (f"({len(frames)}, …)", numbers.shape)}
+        )
         bad = np.argwhere(~np.isfinite(numbers))
         if len(bad):
             row = int(bad[0][0])

@@ -7,8 +7,7 @@ from typing import Any
 import keras
 
 from keras_reid import replicas
-from keras_reid.errors import InputError
-from keras_reid.io import check_room, replaced_file
+from keras_reid.io import check_room, parsing, replaced_file
 from keras_reid.training.edges import members_of
 
 HDF5_BYTES = 4096  # overhead of an array
@@ -78,13 +77,9 @@ class Backup(keras.callbacks.Callback):
             if not member.optimizer.built:
                 with replicas.scope(member):
                     member.optimizer.build(member.trainable_variables)
-        try:
+        fix = "Use the flags of the first start, or another run folder."
+        with parsing(self.path, "be a backup of this model", fix, Exception):
             TrainingState(model).load_weights(self.path)
-        except Exception as error:
-            raise InputError(
-                f"The backup {str(self.path)!r} is of another model. Use the flags of the first "
-                "start, or another run folder."
-            ) from error
         return int(members[0].optimizer.iterations.numpy()) // self.steps
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:

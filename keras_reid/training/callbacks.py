@@ -117,7 +117,9 @@ class FiniteLoss(keras.callbacks.Callback):
 
 
 class History(keras.callbacks.Callback):
-    """Writes logs and seconds of each epoch as a line of JSON; a resumed run appends to them.
+    """Callback that writes logs and seconds of each epoch as a line of JSON.
+
+    A resumed run appends its lines.
 
     Args:
         path: file to write.

@@ -15,7 +15,7 @@ PER_QUERY = 4  # pairs of one person, and as many of two
 
 
 class PairEvaluation(Evaluation):
-    """Adds `val_auc` to the logs: the probability that a pair of one person is nearer.
+    """Callback that logs `val_auc`, the probability that a pair of one person is nearer.
 
     At most 400 query images are compared, each with up to 4 gallery images of its person by other
     cameras, and with 4 of others. Under a moving average of the weights the averages are scored.

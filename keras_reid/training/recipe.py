@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -31,12 +32,9 @@ MAIN = {"small_epochs": 0, "pretrain_epochs": 0, "induction_epochs": 0, "refinem
 
 
 def _check_margin(margin: str | float) -> None:
-    try:
-        valid = margin == "soft" or 0 <= float(margin) < float("inf")
-    except ValueError:
-        valid = False
-    if not valid:
-        raise invalid("margin", "a number of at least 0 or soft", margin, "Write margin=0.3.")
+    with suppress(ValueError):
+        margin = float(margin)
+    checks.margin(margin=margin)
 
 
 @dataclass(frozen=True, kw_only=True)

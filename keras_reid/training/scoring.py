@@ -85,7 +85,7 @@ class Evaluation(keras.callbacks.Callback):
 
 
 class RetrievalEvaluation(Evaluation):
-    """Adds `val_mAP` and `val_rank1` to the logs, so that `ModelCheckpoint` can monitor them.
+    """Callback that logs `val_mAP` and `val_rank1`, which `ModelCheckpoint` can monitor.
 
     For a `MutualLearner` these are the scores of the best member, and `val_NAME_mAP` and
     `val_NAME_rank1` those of each member. With a moving average of the weights (`use_ema`) the

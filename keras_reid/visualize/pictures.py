@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+from keras_reid import checks
 from keras_reid.errors import Shown, counted, invalid
 from keras_reid.evaluation import RankedList
 from keras_reid.pixels import decode
@@ -45,10 +46,8 @@ def draw_alignment(
     """
     path = np.asarray(path)
     strength = np.ones(path.shape) if costs is None else 1 - np.asarray(costs, float)
-    if path.ndim != 2 or path.dtype != bool or strength.shape != path.shape:
-        received = Shown(f"{path.dtype} {path.shape} and {strength.shape}")
-        fix = "Pass path[i, j] of distances.aligned(x, y, return_path=True)."
-        raise invalid("path", "booleans (s, t), with `costs` (s, t)", received, fix)
+    fix = "Pass path[i, j] of distances.aligned(x, y, return_path=True)."
+    checks.shapes(fix, path=("(s, t)", path.shape), costs=("(s, t)", strength.shape))
     images = [scaled(image, height) for image in (first, second)]
     gap = height // 2
     right = images[0].width + gap
@@ -167,8 +166,7 @@ def draw_keypoints(
         InputError: an invalid image, or points of another shape.
     """
     points = np.asarray(keypoints, float)
-    if points.ndim != 2 or points.shape[1] != 3:
-        raise invalid("keypoints", "an array (k, 3)", Shown(f"the shape {points.shape}"))
+    checks.shapes(keypoints=("(k, 3)", points.shape))
     picture = scaled(image, height)
     if heat is not None:
         _paint(picture, np.asarray(heat, float).max(axis=-1))
@@ -232,9 +230,7 @@ def activation(maps: np.ndarray, query: np.ndarray | None = None) -> np.ndarray:
 
 def scaled(image: Any, height: int) -> Image.Image:
     """Return uint8 RGB `(h, w, 3)` as a picture of that height."""
-    pixels = np.asarray(image)
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
-        received = Shown(f"{pixels.dtype} {pixels.shape}")
-        raise invalid("image", "uint8 RGB (h, w, 3)", received)
+    pixels = checks.pixels(image, "image")
+    checks.shapes(image=("(h, w, 3)", pixels.shape))
     width = max(1, round(pixels.shape[1] * height / pixels.shape[0]))
     return Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from keras_reid.errors import invalid
+from keras_reid import checks
 from keras_reid.visualize.lettering import Lettering
 from keras_reid.visualize.pictures import NEAR, WHITE, scaled
 
@@ -63,8 +63,7 @@ def draw_timeline(
         (900, 62)
     """
     times = [time for spans in intervals.values() for time in spans]
-    if not times:
-        raise invalid("intervals", "those of at least one person", intervals, "Lower n_init.")
+    checks.at_least(1, "Lower n_init.", intervals=len(times))
     first, last = min(begin for begin, _ in times), max(end for _, end in times)
     names, margin = sorted(intervals, key=lambda name: min(intervals[name])), 8
     font = ImageFont.load_default(row * 2 // 3)

@@ -18,10 +18,11 @@ import numpy as np
 import pytest
 from processes import ROOT, TINY, Command, call, said, within
 
-from keras_reid.cli import options
+from keras_reid.cli import embed, options, track
 from keras_reid.cli.evaluate import EvaluateOptions, evaluate
 from keras_reid.cli.options import Command as Script
 from keras_reid.cli.options import define
+from keras_reid.demo import __main__ as demo
 from keras_reid.errors import InputError
 from keras_reid.training.recipe import setting_fields
 
@@ -232,7 +233,7 @@ def test_evaluate_and_export_local_features_agree(aligned: Path, local: str) -> 
 def test_evaluate_missing_local_features_exits_with_error(trained: Path) -> None:
     for flags, message in (
         (("--local=trained",), "an output named 'local'"),
-        (("--stripes=9",), "--stripes must be 1 to 4, the rows of the feature map, got 9"),
+        (("--stripes=9",), "--stripes must be in [1, 4], got 9. The feature map has 4 rows"),
     ):
         code, _, err = within("evaluate.py", "--run=run", "--distance=local", *flags, cwd=trained)
         assert code == 1
@@ -360,6 +361,13 @@ def test_help_lists_common_flags_and_helpfull_lists_all(tmp_path: Path) -> None:
     _, out, _ = call("evaluate.py", "--help", cwd=tmp_path)
     assert len(flags_in(out)) == 9
     assert "model" in flags_in(out)
+
+
+@pytest.mark.parametrize("command", [demo, embed, track], ids=["demo", "embed", "track"])
+def test_commands_without_data_set_have_no_such_flags(command) -> None:
+    names = {field.name for field in command.run.fields}
+    assert {"model", "embed_batch_size"} < names
+    assert not names & {"dataset", "protocol"}
 
 
 @pytest.mark.parametrize(
@@ -542,7 +550,7 @@ def test_train_invalid_values_leave_no_run_folder(pedestrians: Path, tmp_path: P
         ("--backbone=resnet51", "must be one of efficientnetv2-b0"),
         ("--augment=magic", "augment must be"),
         ("--num_identities_per_batch=4000", "4000"),
-        ("--stripes=9", "1 to 4, the rows of the feature map, got 9"),
+        ("--stripes=9", "[1, 4], got 9. The feature map has 4 rows"),
         (
             "--stripe_order=relu",
             "--stripe_order must be one of conv_bn_relu, bn_relu_conv, got 'relu'",

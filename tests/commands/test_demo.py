@@ -118,7 +118,7 @@ def test_demo_missing_or_foreign_gallery_raises(tmp_path):
     uri = f"faiss:{tmp_path / 'other.faiss'}"
     with gallery.open(uri) as other:
         other.enrol(np.eye(2), ["a", "b"], images=["a", "b"], model_fingerprint="another")
-    with pytest.raises(InputError, match="`model` must be the model another of the gallery"):
+    with pytest.raises(InputError, match="`model` must be 'another', the model of the gallery"):
         Answers(uri, inference.load())
     with pytest.raises(InputError, match=r"not found\. Enrol"):
         Answers(f"faiss:{tmp_path / 'none.faiss'}", inference.load())

@@ -279,13 +279,15 @@ def test_aligned_nan_propagates():
 
 @pytest.mark.parametrize("shape", [(3, 5), (3,), (2, 3, 4, 5)])
 def test_aligned_input_without_stripes_raises(shape):
-    with pytest.raises(InputError, match=r"static number of stripes, got shape.*`local`"):
+    with pytest.raises(InputError, match=r"`x` must be of shape \(n, stripes, d\), got .*`local`"):
         distances.aligned(np.zeros(shape))
 
 
 def test_aligned_different_feature_sizes_raise():
     for compare in (distances.aligned, distances.paired(distances.aligned)):
-        with pytest.raises(InputError, match=r"same number of features.*same model"):
+        with pytest.raises(
+            InputError, match=r"`y` must be of shape \(., ., 5\), got \(3, 4, 6\).*same model"
+        ):
             compare(images(0, 3, 4, 5), images(0, 3, 4, 6))
 
 

@@ -46,7 +46,7 @@ def named(html):
 
 
 def test_answers_of_other_model_raises(uri):
-    with pytest.raises(InputError, match=r"`model` must be the model m of the gallery .*, got 'n'"):
+    with pytest.raises(InputError, match="`model` must be 'm', the model of the gallery, got 'n'"):
         answers(uri, "n")
 
 

@@ -173,16 +173,15 @@ def test_attribute_loss_unknown_attributes_have_zero_loss():
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: losses.AttributeLoss([]), "`rates` must be fractions"),
-        (lambda: losses.AttributeLoss([1.5]), "`rates` must be fractions"),
-        (lambda: losses.AttributeLoss([float("nan")]), "`rates` must be fractions"),
+        (lambda: losses.AttributeLoss([0.5, 1.5]), r"`rates` must be in \[0, 1\], got 1.5"),
+        (lambda: losses.AttributeLoss([float("nan")]), r"`rates` must be in \[0, 1\], got nan"),
         (lambda: losses.AttributeLoss([0.5, 0.5], [(0, 2)]), "different columns of 0 to 1"),
         (lambda: losses.AttributeLoss([0.5, 0.5], [(0,), (0, 1)]), "none in two groups"),
         (lambda: losses.AttributeLoss([0.5], [()]), "`exclusive` must be"),
         (lambda: layers.AttributeProbabilities([(0, 9)])(np.zeros((1, 3))), "columns of 0 to 2"),
         (
             lambda: losses.AttributeLoss([0.5])(np.zeros((1, 2)), np.zeros((1, 2), "float32")),
-            "with 1 columns, one for each rate",
+            r"`y_pred` must be of shape \(b, 1\), got \(1, 2\). Pass one column",
         ),
     ],
 )

@@ -179,8 +179,14 @@ def test_margin_softmax_bad_arguments_raise(arguments, message):
 @pytest.mark.parametrize(
     ("loss", "message"),
     [
-        (MarginSoftmaxLoss(), r"`y_pred` must be a matrix .* \(4, 1, 1\)[.] Pass .* a classifier"),
-        (CenterLoss(), r"`y_pred` must be a matrix .* \(4, 1, 1\)[.] Pass .* layers.Centers"),
+        (
+            MarginSoftmaxLoss(),
+            r"`y_pred` must be of shape \(b, .*got \(4, 1, 1\)[.] Pass .* a classifier",
+        ),
+        (
+            CenterLoss(),
+            r"`y_pred` must be of shape \(b, .*got \(4, 1, 1\)[.] Pass .* layers.Centers",
+        ),
     ],
 )
 def test_classifier_losses_wrong_rank_raises(loss, message):

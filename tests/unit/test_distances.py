@@ -164,12 +164,14 @@ def test_get_unknown_name_raises_with_known_names():
 
 
 def test_euclidean_wrong_rank_raises():
-    with pytest.raises(InputError, match=r"matrix.*\(2, 3, 4\).*Flatten"):
+    with pytest.raises(InputError, match=r"\(n, d\), got \(2, 3, 4\).*Flatten"):
         distances.euclidean(np.zeros((2, 3, 4)))
 
 
 def test_euclidean_different_feature_sizes_raise():
-    with pytest.raises(InputError, match=r"\(2, 3\) and \(2, 4\).*same model"):
+    with pytest.raises(
+        InputError, match=r"`y` must be of shape \(m, 3\), got \(2, 4\).*same model"
+    ):
         distances.euclidean(np.zeros((2, 3)), np.zeros((2, 4)))
 
 

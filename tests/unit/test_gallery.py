@@ -291,8 +291,6 @@ def test_identify_decides_by_distance_to_two_persons(filled, people):
     assert [len(one.hits) for one in cameras] == [3, 3]
     strict = gallery.Limits(1, 1)
     assert filled.identify(queries, limits=strict)[0].decision.verdict == "no match"
-    with pytest.raises(InputError, match=r"keras_reid.evaluation.MatchCalibration, got 0.3"):
-        filled.calibration = 0.3
 
 
 def test_identify_person_with_many_images_compares_with_the_second(tmp_path):
@@ -358,7 +356,7 @@ def test_verify_returns_distance_and_decision():
     assert different.decision.verdict == "no match"
     (possible,) = gallery.verify([[0.0, 0.0]], [[0.684, 0.0]], CALIBRATION)
     assert str(possible.decision) == "possible match (73 %)"
-    with pytest.raises(InputError, match="must have one shape"):
+    with pytest.raises(InputError, match=r"`second` must be of shape \(2, 3\), got \(1, 3\)"):
         gallery.verify(first, second[:1], CALIBRATION)
     with pytest.raises(InputError, match=r"got 0.2 and 0.5"):
         gallery.Limits(0.2, 0.5)
@@ -370,7 +368,7 @@ def test_enrol_invalid_rows_raise_and_add_nothing(filled, people):
     nan = np.full((2, WIDTH), np.nan)
     for change, message in [
         ({"embeddings": nan}, "finite"),
-        ({"embeddings": x[:, :5]}, "size 16, as in the gallery, got 5"),
+        ({"embeddings": x[:, :5]}, r"of shape \(n, 16\), got \(2, 5\)"),
         ({"embeddings": x[0]}, "2-D"),
         ({"model_fingerprint": "another"}, "the model of the gallery, got 'another'"),
         ({"model_fingerprint": ""}, "fingerprint"),
@@ -415,7 +413,11 @@ def test_search_invalid_arguments_raise(filled, people):
     ]:
         with pytest.raises(InputError, match=message):
             filled.search(x, **arguments)
-    for embeddings, message in [(x[:, :4], "size 16"), (x * np.nan, "finite"), ("a", "2-D")]:
+    for embeddings, message in [
+        (x[:, :4], r"shape \(n, 16\)"),
+        (x * np.nan, "finite"),
+        ("a", "2-D"),
+    ]:
         with pytest.raises(InputError, match=message):
             filled.search(embeddings)
     assert len(filled.search(x, COUNT)[0]) == COUNT

@@ -237,10 +237,9 @@ def test_pair_layers_save_and_load_keeps_outputs(tmp_path) -> None:
     [
         (lambda: MatchingGate(sigma=0), "`sigma` must be positive, got 0"),
         (lambda: MatchingGate(epsilon=-1.0), "`epsilon` must be positive, got -1.0"),
-        (lambda: MatchingGate()(two_maps()[:1]), r"two maps .*, got shapes \[\(3, 5, 4, 6\)\]"),
-        (lambda: MatchingGate()([points(), points()]), r"got shapes \[\(7, 5\), \(7, 5\)\]"),
-        (lambda: PairMetric()(two_maps()[0]), r"matrices .*, got shapes \[\(3, 5, 4, 6\)\]"),
-        (lambda: PairMetric()(points(), points(d=4)), r"of one size.*\(7, 5\), \(7, 4\)"),
+        (lambda: MatchingGate()([points(), points()]), r"shape \(b, h, w, d\), got \(7, 5\)"),
+        (lambda: PairMetric()(two_maps()[0]), r"`x` must be .*, got \(3, 5, 4, 6\)"),
+        (lambda: PairMetric()(points(), points(d=4)), r"`y` must be .*5\), got \(7, 4\)"),
     ],
 )
 def test_pair_layers_invalid_input_raises(call, message: str) -> None:

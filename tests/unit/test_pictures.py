@@ -58,11 +58,16 @@ def test_draw_alignment_lower_cost_draws_stronger_line():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"first": np.zeros((4, 4, 3))}, r"uint8 RGB \(h, w, 3\), got float64 \(4, 4, 3\)"),
-        ({"second": np.zeros((4, 4), np.uint8)}, r"got uint8 \(4, 4\)"),
-        ({"path": DIAGONAL.astype(int)}, r"booleans \(s, t\), .* got int64 .*path\[i, j\]"),
-        ({"path": DIAGONAL[None]}, r"got bool \(1, 3, 3\)"),
-        ({"costs": np.zeros((2, 3))}, r"bool \(3, 3\) and \(2, 3\)"),
+        ({"first": np.full((4, 4, 3), 0.5)}, "`image` must be uint8, .*, got float64 from 0.5"),
+        (
+            {"second": np.zeros((4, 4), np.uint8)},
+            r"`image` must be of shape \(h, w, 3\), got \(4, 4\)",
+        ),
+        (
+            {"path": DIAGONAL[None]},
+            r"`path` must be of shape \(s, t\), got \(1, 3, 3\).*path\[i, j\]",
+        ),
+        ({"costs": np.zeros((2, 3))}, r"`costs` must be of shape \(3, 3\), got \(2, 3\)"),
     ],
 )
 def test_draw_alignment_invalid_arguments_raises(change, message):
@@ -82,7 +87,7 @@ def test_draw_keypoints_confidence_sets_darkness():
     warm = np.asarray(visualize.draw_keypoints(image, points[2:], heat, 64)).astype(int)
     assert (warm[60, :, 0] > warm[60, :, 1] + 50).all()
     assert (warm[2] == 255).all()
-    with pytest.raises(InputError, match=r"`keypoints` must be an array \(k, 3\)"):
+    with pytest.raises(InputError, match=r"`keypoints` must be of shape \(k, 3\)"):
         visualize.draw_keypoints(image, points[:, :2])
 
 
@@ -113,7 +118,7 @@ def test_draw_timeline_bars_match_intervals():
     begin = bars[1][bars[1] > 150].min()
     assert 250 < begin < 400
     assert not rows[0][begin - 60 : begin + 60].any()  # anna was away from 2 to 8 s
-    with pytest.raises(InputError, match="at least one person"):
+    with pytest.raises(InputError, match="`intervals` must be at least 1, got 0"):
         visualize.draw_timeline({})
 
 

@@ -356,8 +356,12 @@ def test_evaluation_visible_distance_matches_distance_function():
 
 def test_pose_components_invalid_arguments_raises():
     a, v, w = np.zeros((2, 3, 4)), np.zeros((2, 3)), np.zeros((2, 2))
-    for arguments in ((a, v, a, v[:, :2], w), (a, v, a[..., :2], v, w), (a[0], v, a, v, w)):
-        with pytest.raises(InputError, match="`parts` must be"):
+    for arguments, name in (
+        ((a, v, a, v[:, :2], w), "other_visibility"),
+        ((a, v, a[..., :2], v, w), "other_parts"),
+        ((a[0], v, a, v, w), "parts"),
+    ):
+        with pytest.raises(InputError, match=f"`{name}` must be of shape"):
             distances.visible(*arguments)
     for build, message in (
         (lambda: heads.PoseHead(16), "`keypoints` must be one of 15, 17, got 16"),

@@ -61,7 +61,7 @@ class Distillation(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _ = self.weights, self.graph  # raise if they cannot be parsed
+        _ = self.weights  # raise if they cannot be parsed
 
     @property
     def active(self) -> bool:
@@ -91,10 +91,8 @@ class Distillation(Method):
         """Edges in the form of `MutualLearner`."""
         if ">" not in self.edges:
             return self.edges
-        pairs = [tuple(part.strip() for part in word.split(">")) for word in _words(self.edges)]
-        if any(len(pair) != 2 for pair in pairs):
-            raise invalid("edges", "all, ring, or pairs such as member1>member2", self.edges)
-        return [(teacher, student) for teacher, student in pairs]
+        pairs = (word.partition(">") for word in _words(self.edges))
+        return [(teacher.strip(), student.strip()) for teacher, _, student in pairs]
 
     def batches(self, factory: Factory) -> Factory:
         views = len(self.backbones) if self.per_member_augmentation else 0
