@@ -125,6 +125,8 @@ def _train(job: Job) -> None:
     if options.deterministic:
         tf.config.experimental.enable_op_determinism()
     count = f"{counted(len(images), 'image')} of {counted(plan.num_identities, 'identity')}"
+    if images.has_tracklets:
+        count += f" in {counted(len(images.tracklet_rows), 'tracklet')}"
     say(f"data set:        {dataset.name}, {count}")
     _fit(job, plan, members, teacher, evaluation)
 

@@ -6,7 +6,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keras_reid import checks
 from keras_reid.errors import Shown, invalid
 from keras_reid.evaluation.calibration import MatchCalibration
 from keras_reid.inference.metadata import FILE, Metadata
@@ -123,7 +122,8 @@ class Source:
         """
         if self.run is not None:
             return self.run.load_model(member)
-        checks.one_of(("1",), "Only runs have several members.", member=member)
+        if member != "1":
+            raise invalid("member", "1", member, "Only runs have several members.")
         if self.kind == "pretrained":
             return pretrained(self.name)
         if self.kind == "keras":

@@ -399,7 +399,7 @@ def test_commands_without_data_set_have_no_such_flags(command) -> None:
         ),
         pytest.param(
             ["export.py", "--member=2"],
-            "--member must be 1, because only runs have several",
+            "--member must be 1, got '2'. Only runs have several",
             marks=pytest.mark.slow,
         ),
         (["train.py", "--epochs=0"], "--epochs must be at least 1, got 0"),

@@ -95,7 +95,7 @@ def test_evaluate_tracklet_model_matches_saved_features(drawn: Path) -> None:
     assert scores
     assert [line for line in again.splitlines() if line.startswith(("mAP", "rank-1"))] == scores
     err = evaluate(drawn, "--run=tracklets", code=1)
-    assert "must be tracklets for a model of tracklets" in err
+    assert "with the columns tracklet for tracklets, got PersonImages without" in err
 
 
 def test_csv_with_tracklets_trains_images_and_ranks_tracklets(drawn: Path) -> None:
