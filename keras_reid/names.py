@@ -58,7 +58,7 @@ def one_image(reference: str, spelling: str) -> bool:
 
 
 def repeated(paths: Iterable[str]) -> str | None:
-    """Return a path that occurs twice, in one or in two spellings, or None."""
+    """Return a path that occurs twice, also in two Unicode forms, or None."""
     spellings: dict[str, list[str]] = {}
     for path in paths:
         others = spellings.setdefault(normalized(path), [])

@@ -180,8 +180,8 @@ def graph_decode(content: tf.Tensor, orientation: tf.Tensor | int = BY_PILLOW) -
     """`decode` for the content of a file in a graph of this process.
 
     Args:
-        content: of a JPEG, PNG, BMP, GIF, WebP or TIFF file.
-        orientation: of `graph_orientation`; `BY_PILLOW` calls Pillow.
+        content: content of a JPEG, PNG, BMP, GIF, WebP or TIFF file.
+        orientation: result of `graph_orientation`; `BY_PILLOW` calls Pillow.
 
     Raises:
         tf.errors.OpError: the file is damaged or not an image.

@@ -45,5 +45,5 @@ def _data_set_calibration(options: GalleryOptions) -> evaluation.MatchCalibratio
 def _check_model(options: GalleryOptions, people: gallery.Gallery) -> None:
     """Raise if the gallery has embeddings of another model."""
     if people.fingerprint not in (None, options.fingerprint):
-        rule = f"{people.fingerprint}, that of {options.uri}"
+        rule = f"the model {people.fingerprint} of {options.uri}"
         raise invalid("model", rule, Shown(options.fingerprint), "Use the model of the gallery.")

@@ -50,12 +50,16 @@ class ClusterOptions(ModelOptions):
     )
     min_samples: int = option("Minimum number of images of a dbscan group.", 4, least=1)
     k1: int | None = option(
-        "Number of nearest neighbors. Default: chosen from the images.", least=1
+        "Number of nearest neighbors that the Jaccard distance of two images compares. Default: "
+        "chosen from the images.",
+        least=1,
     )
     k2: int | None = option(
-        "Number of averaged encodings of neighbors. Default: 0.3 k1, from 2 to 6.", least=1
+        "Number of nearest neighbors, with the image itself, that smooth the Jaccard distance. "
+        "Default: 0.3 k1, from 2 to 6.",
+        least=1,
     )
-    out: str | None = option("New folder for copies, with a subfolder for each person.")
+    out: str | None = option("New folder for copies of the images: a subfolder for each person.")
     csv: str | None = option("New CSV file with the columns path and person.")
     contact_sheet: str | None = option(
         "New picture with a row of images for each of the largest groups."

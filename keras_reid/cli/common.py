@@ -44,8 +44,8 @@ class DataOptions:
         "CSV file of estimated points. Default: keypoints-movenet.csv next to the data set."
     )
     protocol: str | None = option(
-        f"Rule for gallery images that a query's ranking leaves out: {', '.join(RULES)}. no-camera "
-        "is for data without cameras. Default: market1501; mars for tracklets."
+        f"Rule that removes gallery images from the ranking of a query: {', '.join(RULES)}. Use "
+        "no-camera if the data has no cameras. Default: market1501; mars for tracklets."
     )
     embed_batch_size: int = option("Number of images embedded at a time.", 16, least=1, most=2**14)
 
@@ -55,7 +55,7 @@ class DataOptions:
             object.__setattr__(self, one.name, with_home(getattr(self, one.name)))
 
     def dataset_of(self, name: str | None, data_dir: str | None, use: str) -> data.ReidDataset:
-        """Return the data set of that name in that folder; `use` begins the error without one."""
+        """Return the data set of that name in that folder; `use` begins an error."""
         reject((not name or data_dir is None, f"{use}: --dataset and --data_dir are required."))
         return data.load(str(name), str(data_dir))
 
@@ -156,8 +156,8 @@ class ModelOptions(RunOptions):
         choices=("auto", "keras", "saved_model", "onnx", "openvino", "litert"),
     )
     input_size: Sequence[str] | None = option(
-        "Height and width of a network's input in pixels, such as 256,128. This and the next four "
-        "flags are for .onnx, .xml and .tflite files without the setting."
+        "Height and width of a network's input in pixels, such as 256,128. Like --channel_order, "
+        "--scale, --mean and --layout, only for .onnx, .xml and .tflite files that do not state it."
     )
     channel_order: str | None = option("Channel order of a network's input.", choices=ORDERS)
     scale: Sequence[str] | None = option(
@@ -257,21 +257,22 @@ class GalleryOptions(ModelOptions):
     topic: ClassVar[str] = "gallery"
 
     match_probability: float = option(
-        "Minimum probability of a match. At the default, up to 1 of 100 queries of persons who "
-        "are not enrolled was a match.",
+        "Minimum probability of a match. Measured at the default, in galleries of 30 persons: at "
+        "most 1 of 100 queries of persons who are not enrolled gave a match.",
         LIMITS.match,
         least=0,
         most=1,
     )
     possible_probability: float = option(
-        "Minimum probability of a possible match. At the default, up to 7 of 100 queries with "
-        "the right nearest person were no match.",
+        "Minimum probability of a possible match. Measured at the default, in galleries of 30 "
+        "persons: at most 7 of 100 queries whose nearest person was right gave no match.",
         LIMITS.possible,
         least=0,
         most=1,
     )
     gallery: str | None = option(
-        "Gallery: people.db (Milvus Lite), file:NAME, or http://HOST:PORT (Milvus)."
+        "Gallery: a path that ends in .db (Milvus Lite), file:NAME (the SQLite file NAME.rows, "
+        "searched in memory), or http://HOST:PORT (a Milvus server)."
     )
 
     @property

@@ -23,9 +23,9 @@ class Block(NamedTuple):
     """Images to enrol.
 
     Attributes:
-        labels: images, identities, cameras and times (n,), as of `Gallery.enrol`.
+        labels: images, identities, cameras and times (n,), as in `Gallery.enrol`.
         digests: (n,) digests of the content.
-        fingerprint: of the model.
+        fingerprint: fingerprint of the model.
         embed: function from rows to the rows of readable images, and arguments of `Gallery.enrol`.
     """
 

@@ -159,7 +159,7 @@ def _stored(options: EvaluateOptions) -> tuple[Sides, evaluation.Protocol]:
     query, gallery = map(stored_features, paths, ("query", "gallery"))
     for path, side in zip(paths, (query, gallery), strict=True):
         if side.identity is None:
-            raise InputError(f"`{path}` must have an array identity, got none.")
+            raise InputError(f"`{path}` must have an array named identity, got none.")
     return (query, gallery), options.protocol_named(options.protocol, options.dataset)
 
 
@@ -192,7 +192,7 @@ def _attribute_scores(options: EvaluateOptions, sides: Sides) -> evaluation.Attr
     schema = data.AttributeSchema(tuple(options.settings["attribute_names"]))
     table = data.read_attributes(str(options.attributes))
     if table.schema != schema:
-        rule = f"a table of {', '.join(schema.names)}, as {options.source} predicts"
+        rule = f"a table of the attributes of {options.source}: {', '.join(schema.names)}"
         raise invalid("attributes", rule, Shown(", ".join(table.schema.names)))
     identity = np.concatenate([np.asarray(side.identity) for side in sides])
     images = table.label(data.PersonImages(identity.astype(str), identity, None))

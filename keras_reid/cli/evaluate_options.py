@@ -16,7 +16,7 @@ OF_TRACKLETS = "--tracklets excludes --distance, --attributes and --attribute_fi
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateOptions(FeatureOptions, ModelOptions):
-    """Images or features to score, scores and outputs."""
+    """Options of `evaluate`: the images or features, the scores, and the files to write."""
 
     topic: ClassVar[str] = "evaluation"
 
@@ -25,10 +25,10 @@ class EvaluateOptions(FeatureOptions, ModelOptions):
         "embedding (n, d), identity (n,) and camera (n,); or one .mat file like "
         "pytorch_result.mat."
     )
-    tracklets: bool = option("Ranking of tracklets in place of images.", False)
+    tracklets: bool = option("Tracklets, not images, as queries and gallery.", False)
     distance: str = option(
-        "Distance of embeddings (euclidean, cosine), of aligned stripes (local), their sum "
-        "(global_local), or of the parts that both images show (visible).",
+        "Distance of embeddings (euclidean, cosine), of aligned stripes (local), of embeddings and "
+        "stripes together (global_local), or of the parts that both images show (visible).",
         "euclidean",
         choices=("euclidean", "cosine", "local", "global_local", "visible"),
     )
@@ -38,17 +38,19 @@ class EvaluateOptions(FeatureOptions, ModelOptions):
         choices=("pooled", "trained"),
     )
     set_distance: str = option(
-        "Distance of tracklets: of mean embeddings (pooled), or over the distances of frames.",
+        "Distance of two tracklets: that of their mean embeddings (pooled), or computed from the "
+        "distances of their frames.",
         "pooled",
         choices=("pooled", *evaluation.SET_DISTANCES),
     )
     rerank: str = option(
-        "Re-ranker by the neighbors of query and gallery.",
+        "Method that re-ranks by the neighbors of query and gallery images.",
         "none",
         choices=("none", *reranking.RERANKERS, *reranking.ALIASES),
     )
     ties: str = option(
-        "Order of equal distances: by gallery index, or the bounds over all orders.",
+        "Order of equal distances: index (of the gallery images), optimistic (true matches first: "
+        "upper bound), or pessimistic (true matches last: lower bound).",
         "index",
         choices=tuple(TIES),
     )
@@ -57,8 +59,8 @@ class EvaluateOptions(FeatureOptions, ModelOptions):
         "Table or .mat file of true attributes, which scores the predicted ones."
     )
     attribute_filter: float | None = option(
-        "Minimum probability of two predicted attributes, such as 0.9: gallery images that "
-        "contradict the query are ranked last."
+        "Certainty of predicted attributes, such as 0.9. Gallery images are ranked last if an "
+        "attribute contradicts that of the query, both with at least this certainty."
     )
     camera_pairs: bool = option("Scores of each pair of cameras too.", False)
     repeats: int = option(

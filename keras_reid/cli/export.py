@@ -29,7 +29,8 @@ class ExportOptions(FeatureOptions, RunOptions):
     """Model, format and output of an export."""
 
     export_dir: str = option(
-        "Folder for EXPORT_DIR/NAME/VERSION, or NAME-FORMAT in other formats than saved_model.",
+        "Folder of exports. A saved_model is written to EXPORT_DIR/NAME/VERSION, other formats to "
+        "EXPORT_DIR/NAME-FORMAT/VERSION.",
         "export",
     )
     name: str | None = option("Name of the served model. Default: name of the run folder or model.")
@@ -41,8 +42,8 @@ class ExportOptions(FeatureOptions, RunOptions):
         choices=serving.FORMATS,
     )
     quantization: str = option(
-        "Numbers of a litert export: float32, float16 weights, or int8 weights and activations, "
-        "calibrated on training images.",
+        "Number types of a litert export: float32, float16 weights, or int8 weights and "
+        "activations, calibrated on training images.",
         "float32",
         choices=serving.QUANTIZATIONS,
     )
@@ -85,8 +86,9 @@ def export(options: ExportOptions) -> Path:
     needs_ranker = "--ranker_gallery needs --ranker and --format=saved_model."
     reject((options.ranker_gallery and not served, needs_ranker))
     if options.name is not None and not re.fullmatch(r"\w[\w.-]*", options.name):
-        fix = "Set the folder by --export_dir."
-        raise invalid("name", "letters, digits, _, - and .", options.name, fix)
+        fix = "Set the folder with --export_dir."
+        rule = "letters, digits, _, - and ., not - or . at the start"
+        raise invalid("name", rule, options.name, fix)
     check_writable(Path(options.export_dir) / "model")
     gallery = None
     if path := options.ranker_gallery:

@@ -285,4 +285,4 @@ def _check_backend() -> None:
 def _check_numbers(arguments: dict[str, Any]) -> None:
     for name, value in arguments.items():
         if isinstance(value, int | float) and not abs(value) <= MOST:
-            raise invalid(name, f"a number of at most {MOST:,}", value)
+            raise invalid(name, f"a number from -{MOST:,} to {MOST:,}", value)

@@ -58,10 +58,13 @@ class TrackOptions(GalleryOptions):
     scores: str | None = option("New JSON file of the scores.")
     camera: str = option("Name of the camera in the gallery.", "1")
     frame_rate: float | None = option(
-        "Frames per second. Default: times and mean rate of the video file; 25 for a folder.",
+        "Frames per second. Default: the times of the video file, or its mean rate if it has no "
+        "times; 25 for a folder.",
         least=0.01,
     )
-    start: float = option("Time of the first frame in seconds.", 0.0)
+    start: float = option(
+        "Time of the first frame in seconds since 1970, added to the times of all frames.", 0.0
+    )
     benchmark: str | None = option(
         "Benchmark that defines the classes of --ground_truth. Default: MOT20 if a folder of its "
         "path begins with MOT20, else MOT17.",

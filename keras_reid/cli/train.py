@@ -1,7 +1,7 @@
 """`python train.py`: from a data set to a run folder with a trained, scored model.
 
-Without flags it draws pedestrians and trains a small embedder on them. Every value of the recipe
-is a flag; see `keras_reid.training.recipe`.
+Without flags it generates images of synthetic pedestrians and trains a small embedder on them.
+Every value of the recipe is a flag; see `keras_reid.training.recipe`.
 """
 
 import sys

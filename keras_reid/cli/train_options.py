@@ -31,7 +31,7 @@ TOPICS = {
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions(DataOptions):
-    """Data, recipe and run folder of a training.
+    """Data, recipe and run folder of a training run.
 
     Attributes:
         settings: values of the recipe, by name, instead of its own.
@@ -42,23 +42,23 @@ class TrainOptions(DataOptions):
         topic="recipe",
     )
     base_run: str | None = option(
-        "Run folder with the default data set and settings.", topic="recipe"
+        "Run folder whose data set, recipe and settings are the defaults.", topic="recipe"
     )
     attributes: str | None = option(
         "Table or .mat file with the attributes of the identities, for --recipe=attributes.",
         topic="data",
     )
     holdout: float = option(
-        "Fraction of the identities, from 0 to 0.9, that is not trained on but scores the model, "
-        "for data without query and gallery.",
+        "Fraction of the identities, from 0 to 0.9, that are left out of training and used to "
+        "score the model. For data without query and gallery images.",
         0.0,
         least=0,
         most=0.9,
         topic="data",
     )
     combine_all: bool = option(
-        "Query and gallery images, without distractors, as training images too; the model is not "
-        "scored.",
+        "Query and gallery images, except distractors, as additional training images. The model "
+        "is not scored.",
         False,
         topic="data",
     )
@@ -70,23 +70,25 @@ class TrainOptions(DataOptions):
         "examples/data_service.py. Default: none.",
         topic="data",
     )
-    check_only: bool = option(
-        "Validation of the data set, without a training.", False, topic="data"
-    )
+    check_only: bool = option("Validation of the data set only, no training.", False, topic="data")
     eval_every: int = option(
         "Number of epochs between scores of the model; 0: only at the end.",
         0,
         least=0,
         topic="evaluation",
     )
-    score_before: bool = option("Scores of the untrained model.", True, topic="evaluation")
+    score_before: bool = option(
+        "Scores of the model before its first epoch, too.", True, topic="evaluation"
+    )
     seed: int = option("Seed of weights, sampling and augmentation.", 0, least=0, most=2**32 - 1)
     precision: str = option(
         "Keras dtype policy.",
         "float32",
         choices=("float32", "mixed_bfloat16", "mixed_float16"),
     )
-    deterministic: bool = option("Bit-equal repetition; can be slower on a GPU.", True)
+    deterministic: bool = option(
+        "Same results, bit for bit, if the command is repeated; can be slower on a GPU.", True
+    )
     strategy: str = option(
         "Replicas that train together: the GPUs of this machine (mirrored), or processes of this "
         "command that TF_CONFIG lists (multiworker); see tf.distribute.",
@@ -104,8 +106,8 @@ class TrainOptions(DataOptions):
         topic="output",
     )
     log_images: bool = option(
-        "Ranked lists and pictures of the embeddings in TensorBoard: images of people in the run "
-        "folder.",
+        "Ranked lists and pictures of the embeddings in TensorBoard. The run folder then contains "
+        "images of people.",
         False,
         topic="output",
     )
@@ -132,7 +134,7 @@ def with_defaults(options: TrainOptions) -> TrainOptions:
 def with_base_run(options: TrainOptions, run: runs.Run) -> TrainOptions:
     """Return the options with the data set and the recipe of a run as defaults."""
     if options.recipe is not None:
-        raise InputError("--base_run sets the recipe. Leave --recipe out.")
+        raise InputError("--base_run sets the recipe. Omit --recipe.")
     flags = run.settings
     recipe = str(flags.get("recipe"))
     names = recipes.get(recipe).settings
@@ -170,14 +172,14 @@ def check_flags(options: TrainOptions, recipe: Recipe) -> None:
         file = f"--{column}=FILE"
         if (column in recipe.columns) != bool(getattr(options, column)):
             raise InputError(
-                f"{file} and {flag} (or a recipe with it) require each other. Give both or neither."
+                f"{file} and {flag} (or a recipe with it) require each other. Set both or none."
             )
     if options.data_service is not None:
         checks.address(data_service=options.data_service)
     if options.strategy == "multiworker" and options.data_service:
         raise InputError(
-            "--data_service serves one process, because its order of batches can differ between "
-            "workers. Leave --data_service or --strategy=multiworker out."
+            "--data_service excludes --strategy=multiworker, because the order of the batches can "
+            "differ between workers. Omit one of them."
         )
     if options.strategy == "multiworker" and not options.run:
         raise InputError("--run is required with several workers, which share the folder.")

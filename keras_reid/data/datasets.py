@@ -26,7 +26,7 @@ class ReidDataset:
         return {name: part for name in parts if (part := getattr(self, name)) is not None}
 
     def map(self, change: Callable[[PersonImages], PersonImages]) -> "ReidDataset":
-        """Return the data set of the changed parts."""
+        """Return the data set with each part replaced by `change(part)`."""
         parts: dict[str, Any] = {name: change(part) for name, part in self.parts().items()}
         return replace(self, **parts)
 
@@ -39,7 +39,7 @@ class ReidDataset:
 
         Args:
             fraction: share of the identities with a pair, in (0, 1).
-            seed: of the random choice.
+            seed: seed of the random choice.
 
         Raises:
             InputError: the data set has query or gallery images, or no training images; fewer than
@@ -57,8 +57,8 @@ class ReidDataset:
         if self.query is not None or self.gallery is not None or images is None:
             parts = ", ".join(self.parts())
             raise InputError(
-                f"With `holdout`, {self.name} must have training images only, got {parts}. Leave "
-                "it out.",
+                f"`holdout` needs a data set with only training images, but {self.name} has "
+                f"{parts}. Omit `holdout`.",
                 "holdout",
             )
         rng = np.random.default_rng(seed)

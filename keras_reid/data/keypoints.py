@@ -42,8 +42,8 @@ class MoveNet:
     The image is scaled to fit into the model's square and centered on black.
 
     Args:
-        path: of the .tflite file: input (1, s, s, 3), output (1, 1, 17, 3) of y, x, score.
-        threads: of the interpreter.
+        path: path of the .tflite file: input (1, s, s, 3), output (1, 1, 17, 3) of y, x, score.
+        threads: number of threads of the interpreter.
 
     Raises:
         InputError: LiteRT is not installed; a missing or broken file, or another model.
@@ -85,9 +85,9 @@ def interpreter(path: StrPath, role: str, threads: int | None = None) -> Any:
     """Return a LiteRT interpreter of a .tflite file, ready to run.
 
     Args:
-        path: of the file.
-        role: of the model, for errors, such as "MoveNet".
-        threads: of the interpreter; None: one for each processor.
+        path: path of the file.
+        role: role of the model, for errors, such as "MoveNet".
+        threads: number of threads of the interpreter; None: one for each processor.
 
     Raises:
         InputError: LiteRT is not installed, or the file is missing or broken.

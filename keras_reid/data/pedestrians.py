@@ -108,7 +108,7 @@ class Figure:
         who: the person.
         heading: radians; 0 faces the camera.
         stride: angle of the legs in radians.
-        tilt: of the camera, radians downwards.
+        tilt: downward angle of the camera in radians.
     """
 
     def __init__(self, who: Person, heading: float, stride: float, tilt: float) -> None:

@@ -156,7 +156,7 @@ def epoch_rows(
     Args:
         classes: class index of each row, (n,).
         plan: result of `plan_epoch` for the sizes of the classes.
-        seed: of all random choices.
+        seed: seed of all random choices.
         epoch: number of the epoch, which changes all random choices.
         cameras: index of the camera of each row, (n,). The images of each camera are spread evenly
             over the order of an identity, so that K consecutive images show as many cameras as

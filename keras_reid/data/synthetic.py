@@ -88,7 +88,7 @@ def draw(
         identity: number of the person, from 0.
         camera: number of the camera, from 1.
         instance: number of the image, from 0.
-        seed: of all persons and cameras.
+        seed: seed of all persons and cameras.
         size: (height, width) in pixels.
 
     Example:
@@ -109,7 +109,7 @@ def render(
         identity: number of the person, from 0.
         camera: number of the camera, from 1.
         instance: number of the image, from 0.
-        seed: of all persons and cameras.
+        seed: seed of all persons and cameras.
         size: (height, width) in pixels.
     """
     rng = np.random.default_rng((seed, INSTANCES, identity, camera, instance))
@@ -199,7 +199,7 @@ def generate(
         images_per_camera: images of a person in each camera, 2 or more.
         distractors: gallery images of other persons.
         size: (height, width) in pixels, 16 or more.
-        seed: of all random choices.
+        seed: seed of all random choices.
 
     Raises:
         InputError: arguments out of range, or `root` contains other files.
@@ -261,7 +261,7 @@ def exists(root: Path, parameters: dict[str, Any]) -> bool:
     record = read_json(root / RECORD, {}, "Choose another folder.")
     for name, value in parameters.items():
         if record.get(name) != value:
-            rule = f"{record.get(name)} for the data set in {root}"
+            rule = f"{record.get(name)}, as in the data set in {root}"
             raise invalid(name, rule, Shown(value), "Choose another folder, or remove this one.")
     return True
 

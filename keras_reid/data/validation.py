@@ -62,7 +62,7 @@ class CheckReport:
 
     @property
     def ok(self) -> bool:
-        """True without findings that affect training or scores."""
+        """True if no finding affects training or scores."""
         faults = (self.unreadable, self.shared, self.unmatched, self.duplicates, self.alone)
         return not any(faults)
 

@@ -166,7 +166,10 @@ class Video:
         times = []
         with self._capture("CAP_PROP_FORMAT", -1) as (cv2, capture):
             if self._remote and capture.get(cv2.CAP_PROP_FRAME_COUNT) <= 0:
-                stream, fix = Shown(f"the live stream {self.path}"), "Record it, such as by ffmpeg."
+                stream, fix = (
+                    Shown(f"the live stream {self.path}"),
+                    "Record it, such as with ffmpeg.",
+                )
                 raise invalid("video", "a video with an end", stream, fix)
             while capture.grab():
                 times.append(capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)

@@ -168,7 +168,7 @@ class PreFilter:
 
     Attributes:
         kept: booleans (q, g).
-        fraction: of the gallery that is kept, mean over the queries.
+        fraction: fraction of the gallery that is kept, mean over the queries.
         recall: fraction of the true matches that are kept.
         confidence: least probability of a certain attribute.
     """
@@ -200,7 +200,7 @@ def prefilter(
     Recognition 2019, arXiv:1703.07220).
 
     Args:
-        probabilities: of the attributes of query (q, m) and gallery (g, m).
+        probabilities: probabilities of the attributes of query (q, m) and gallery (g, m).
         query: labels of the q query images, for the true matches.
         gallery: labels of the g gallery images.
         protocol: name, as in `rank`.

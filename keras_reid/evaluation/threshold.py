@@ -18,7 +18,7 @@ class Threshold:
         value: the distance; -inf accepts nothing.
         far: the requested false acceptance rate, an upper bound of the rate on those trials.
         measured_far: the false acceptance rate of the value on those trials.
-        impostors: number of trials: pairs of two persons, or non-mated searches.
+        impostors: number of trials: pairs of different persons, or non-mated searches.
         trial: "pair" (1:1, a rate of pairs) or "search" (1:N, a rate of non-mated searches, which
             grows with the gallery).
 
@@ -76,7 +76,7 @@ def threshold_at_far(impostor: np.ndarray, other: np.ndarray, far: float, trial:
 
 
 def resolvable(far: float, trials: int) -> bool:
-    """Return True for 0, and for rates of at least one of so many trials."""
+    """Return True if a rate is 0, or at least one of the trials."""
     return far == 0 or far >= 1 / trials
 
 

@@ -130,5 +130,5 @@ class InvertedFile:
 
     @classmethod
     def from_bytes(cls, content: bytes, numbers: dict[str, Any]) -> "InvertedFile":
-        """Return the index of these bytes."""
+        """Return the index that `to_bytes` wrote."""
         return cls(faiss().deserialize_index(np.frombuffer(content, np.uint8)), numbers)

@@ -24,7 +24,7 @@ class Decision(NamedTuple):
 
     Attributes:
         verdict: "match", "possible match" or "no match".
-        probability: that both are one person.
+        probability: probability that both are one person.
     """
 
     verdict: str
@@ -38,7 +38,7 @@ class Identification(NamedTuple):
     """Result of a search for a person.
 
     Attributes:
-        decision: about the nearest person.
+        decision: decision about the nearest person.
         hits: images of the gallery, nearest first.
     """
 
@@ -148,10 +148,10 @@ def decide(
 
     Args:
         hits: images of at least two persons, or of the only one, in order.
-        calibration: of the model.
+        calibration: calibration of the model.
         persons: number of enrolled persons.
         images: mean number of images of each.
-        limits: on the probability.
+        limits: least probabilities of the verdicts.
     """
     if not hits:
         return limits.decide(0.0)
@@ -169,8 +169,8 @@ def verify(
     Args:
         first: embeddings (n, d) of the first images.
         second: embeddings (n, d) of the second images, of the same model.
-        calibration: of that model, or of a gallery.
-        limits: on the probability.
+        calibration: calibration of that model, or of a gallery.
+        limits: least probabilities of the verdicts.
 
     Raises:
         InputError: embeddings that are not finite, or not of one shape.

@@ -112,7 +112,7 @@ class Records:
             times: (n,) seconds, None or NaN where unknown; None: all unknown.
             images: (n,) distinct references to the images, such as their paths; None creates
                 `IDENTITY#1`, `IDENTITY#2`, … after the existing ones.
-            model_fingerprint: of the model of the embeddings, `fingerprint` in its `export.json`;
+            model_fingerprint: fingerprint of the model, `fingerprint` in its `export.json`;
                 the first enrolment sets that of the gallery.
             existing: "refuse", "skip" or "replace", for images that the gallery holds.
             attributes: (n, m) probabilities, for `describe`; None: unknown.
@@ -173,7 +173,7 @@ class Records:
         return rows
 
     def held(self, images: Sequence[str]) -> dict[str, Row]:
-        """Return the rows of those images that the gallery holds, by the passed reference.
+        """Return the rows of the enrolled ones of these images, by the passed reference.
 
         A row with another spelling of the reference counts, unless both are paths of two files.
         """
@@ -280,7 +280,7 @@ class Records:
         return self.store.count()
 
     def contains(self, images: Sequence[str]) -> set[str]:
-        """Return the image references that are enrolled."""
+        """Return the enrolled ones of the given image references."""
         return {*self.held([str(image) for image in images])}
 
     def identities(self) -> dict[str, int]:
@@ -292,8 +292,8 @@ class Records:
         x = checked_features(embeddings, 2, "embedding")
         own, width = self.fingerprint, self.width
         if None not in (own, fingerprint) and fingerprint != own:
-            rule = f"{own!r}, the model of the gallery"
-            raise invalid("model_fingerprint", rule, fingerprint, "Use that model.")
+            rule = f"{own!r}, that of the embeddings in the gallery"
+            raise invalid("model_fingerprint", rule, fingerprint, "Use the model of the gallery.")
         if width not in (None, x.shape[1]):
             raise invalid("embeddings", f"of size {width}, as in the gallery", Shown(x.shape[1]))
         return x

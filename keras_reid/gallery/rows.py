@@ -155,7 +155,7 @@ class Store(Protocol):
         """Erase deleted rows from all files."""
 
     def stats(self) -> dict[str, Any]:
-        """Return facts about the search, by name."""
+        """Return the kind of search, and the recall of an approximate index, by name."""
 
     def close(self) -> None:
         """Erase deleted rows, and release files and connections."""
@@ -192,7 +192,7 @@ def checked_rows(
 ) -> list[Row]:
     """Return rows of columns (n,); the arguments are those of `Gallery.enrol`.
 
-    Without `images`, the references are "".
+    If `images` is None, the references are "".
 
     Raises:
         InputError: columns that do not fit, or an image that occurs twice.

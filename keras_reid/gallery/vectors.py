@@ -42,7 +42,7 @@ class Vectors:
         self._put(np.concatenate(parts))
 
     def keep(self, kept: np.ndarray) -> None:
-        """Drop the rows where `kept` (n,) is false."""
+        """Drop the rows where `kept` (n,) is False."""
         masks = zip(self.blocks, self._split(kept), strict=True)
         parts = [np.asarray(block)[mask] for block, mask in masks]
         self.blocks, self.norms = [], []

@@ -56,7 +56,7 @@ def load(
             models have further ones.
         flip: add the embedding of the mirrored image; None: as the source was trained. Exports and
             network files have a fixed graph.
-        member: of a run with several members: a number, "best" or "ensemble".
+        member: member of a run with several members: a number, "best" or "ensemble".
         input_size: (h, w) in pixels of a network file.
         channel_order: "rgb" or "bgr".
         scale: gray levels, one or three in `channel_order`.
@@ -180,4 +180,4 @@ def _check_absent(kind: str, arguments: Mapping[str, Any]) -> None:
     """Raise for arguments that do not apply to a source."""
     for name, value in arguments.items():
         if value is not None:
-            raise InputError(f"`{name}` must not be given for {kind}, got {value!r}.", name)
+            raise InputError(f"`{name}` does not apply to {kind}, got {value!r}. Omit it.", name)

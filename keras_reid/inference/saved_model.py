@@ -19,7 +19,7 @@ class SavedModelEmbedder(Embedder):
 
     Args:
         source: the folder that `serving.export` wrote.
-        metadata: of the export.
+        metadata: metadata of the export.
 
     Attributes:
         signatures: functions by name, as a server calls them.

@@ -32,7 +32,7 @@ class Source:
 
     Attributes:
         kind: "pretrained", "run", "keras" (a file), "export", "network" (a file) or "memory".
-        name: of the model, or its path, for messages.
+        name: name of the model, or its path, for messages.
     """
 
     kind: str
@@ -103,7 +103,7 @@ class Source:
         """Return the calibration of match probabilities; None if the source has none.
 
         Args:
-            member: of a run; see `TrainedRun.load_model`.
+            member: member of a run; see `TrainedRun.load_model`.
         """
         if self.run is not None:
             return self.run.calibration(member)
@@ -116,7 +116,7 @@ class Source:
         """Return the Keras model.
 
         Args:
-            member: of a run; see `TrainedRun.load_model`.
+            member: member of a run; see `TrainedRun.load_model`.
 
         Raises:
             InputError: a broken file, an unknown member, or a source without a Keras model.
@@ -128,7 +128,7 @@ class Source:
             return pretrained(self.name)
         if self.kind == "keras":
             return read_model(self.path)
-        rule = "a run folder, a .keras file or a pretrained model here"
+        rule = "a run folder, a .keras file or a pretrained model in this place"
         raise invalid("model", rule, Shown(self))
 
 

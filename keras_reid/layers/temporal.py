@@ -86,8 +86,8 @@ class TemporalAttention(keras.layers.Layer):
     def __init__(self, width: int = 256, context: int = 1, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if width < 1 or context < 1 or context % 2 == 0:
-            received = Shown(f"{context} with width={width}")
-            raise invalid("context", "odd, and the width at least 1", received, "3 is usual.")
+            received = Shown(f"{context}, with width={width}")
+            raise invalid("context", "odd, with a width of at least 1", received, "3 is usual.")
         self.width = width
         self.context = context
         self.spatial = keras.layers.Dense(width, activation="relu", name="spatial")

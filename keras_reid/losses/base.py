@@ -47,7 +47,7 @@ class Terms(NamedTuple):
 class MetricLoss(LabeledLoss):
     """`mean over the valid comparisons of [d⁺ − d⁻ + margin]₊`: distance × miner × formula.
 
-    A subclass states another `miner` or `formula(mined)`, or all its `terms(batch)`. A comparison
+    A subclass defines another `miner` or `formula(mined)`, or all its `terms(batch)`. A comparison
     is valid if its positive (same identity, another image) and its negative exist. Without any
     the loss is exactly 0 and so is its gradient.
 
@@ -58,7 +58,7 @@ class MetricLoss(LabeledLoss):
             which must be a registered Keras serializable if the loss is to be saved. With
             `"precomputed"` the predictions are themselves the distances `(b, b)` of the batch.
         normalize: scale the embeddings to length 1 first.
-        gather: compare the images of all replicas of a distributed training, as one replica with
+        gather: compare the images of all replicas of a distributed run, as one replica with
             the whole batch does. Otherwise each replica compares its own images.
         common: label, reduction, name and dtype of `ReidLoss`.
 
@@ -141,14 +141,14 @@ class MetricLoss(LabeledLoss):
 
         Args:
             y_true: identities `(b,)` or `(b, 1)`.
-            y_pred: predictions, as of the call.
+            y_pred: predictions, as in the call.
             sample_weight: weights of the anchors `(b,)`; None: 1.
 
         Returns:
             The loss, and the statistics of the batch as scalars without gradient:
             `active`: fraction of comparisons with a loss above 0, or above ln 2 with the soft
             margin (the negative is nearer than the positive);
-            `positive`, `negative`: mean distance of the pairs of one identity and of two;
+            `positive`, `negative`: mean distance of the pairs of one identity, of different ones;
             `norm`: mean length of the embeddings. Without such pairs a statistic is 0. With
             `gather` they describe the batch of all replicas.
         """

@@ -90,7 +90,7 @@ class LogitDistillationLoss(DistillationLoss):
     def distill(self, teacher: Tensor, student: Tensor) -> Tensor:
         expected, received = teacher.shape[-1], student.shape[-1]
         if None not in (expected, received) and expected != received:
-            rule = f"logits of {expected} classes as the teacher has"
+            rule = f"logits of {expected} classes, as those of the teacher"
             fix = "Train both on the same identities, or distill ranks or distances."
             raise invalid("y_pred", rule, received, fix)
         t = ops.log_softmax(teacher / self.temperature)
@@ -109,7 +109,7 @@ class RelationLoss(DistillationLoss):
 
     Args:
         normalize: scale the embeddings to length 1 first.
-        gather: compare the images of all replicas of a distributed training.
+        gather: compare the images of all replicas of a distributed training run.
     """
 
     def __init__(self, normalize: bool, gather: bool, **options: Any) -> None:
@@ -144,7 +144,7 @@ class DistanceDistillationLoss(RelationLoss):
         distance: name in `keras_reid.distances.DISTANCES` or a function `(b, …) -> (b, b)`.
         normalize: scale the embeddings to length 1 first, which makes embeddings of different
             architectures comparable.
-        gather: compare the images of all replicas of a distributed training.
+        gather: compare the images of all replicas of a distributed training run.
 
     `y_true` are the teacher's embeddings `(b, d)`, `y_pred` the student's `(b, e)`, of the same
     images in the same order; the result is `(b,)` in squared units of the distance.

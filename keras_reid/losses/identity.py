@@ -69,7 +69,7 @@ class VisibleIdentityLoss(IdentityLoss):
     gradient. In `compile` the loss is listed under `"part_logits"`.
 
     Args:
-        label_smoothing: as of `IdentityLoss`.
+        label_smoothing: as in `IdentityLoss`.
 
     `y_true` are class indices `(b,)`, `y_pred` the tuple of logits `(b, p, c)` and visibility
     `(b, p)`; the result is `(b,)` in nats.

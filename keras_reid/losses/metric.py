@@ -20,7 +20,8 @@ class TripletLoss(MetricLoss):
         margin: as in `MetricLoss`; `"soft"` is softplus.
         miner: `"batch_all"`: every valid triplet of the batch, "batch-all" of Hermans et al.
             (arXiv:1703.07737), in O(b³) memory; or another name in `keras_reid.mining.MINERS`.
-        nonzero: average only over the comparisons that cost anything: with the soft margin all do.
+        nonzero: average only over comparisons with a loss above 0; with the soft margin these are
+            all.
         common: distance, normalize, gather, reduction, name and dtype of `MetricLoss`.
 
     Example:
@@ -101,7 +102,7 @@ class TripletSemiHardLoss(TripletHardLoss):
     Args:
         margin: as in `MetricLoss`; `"soft"` is softplus.
         distance, normalize, common: as in `MetricLoss`.
-        zero_for_missing: count pairs without any negative, as TensorFlow Addons does: d⁻ is 0.
+        zero_for_missing: count pairs that have no negative, as TensorFlow Addons does: d⁻ is 0.
 
     Example:
         >>> import numpy as np
@@ -174,8 +175,8 @@ class ImprovedTripletLoss(MetricLoss):
 
     Args:
         margin: as in `MetricLoss`; `"soft"` is softplus.
-        pull: distance below which a positive is near enough.
-        weight: of the second part.
+        pull: maximum distance of a positive without a pull.
+        weight: weight of the second part.
         miner: a name in `keras_reid.mining.MINERS`, such as `"batch_hard"` or `"batch_all"`.
         common: distance, normalize, gather, reduction, name and dtype of `MetricLoss`; unit
             vectors and squared distances by default.

@@ -20,8 +20,8 @@ class QuadrupletLoss(MetricLoss):
     with two identities the second part is 0. Each part is the mean over its comparisons.
 
     Args:
-        margin: of the first part, in units of `distance`; `"soft"` is softplus.
-        margin2: of the second, weaker part; `"soft"` is softplus.
+        margin: margin of the first part, in units of `distance`; `"soft"` is softplus.
+        margin2: margin of the second, weaker part; `"soft"` is softplus.
         miner: `"batch_hard"`: for each anchor the farthest positive, the nearest negative and the
             nearest pair of two other identities; `"batch_all"`: every comparison. Its second part
             takes O(b⁴) memory, 67 MB per tensor for 64 images.
@@ -90,10 +90,10 @@ class ImprovedQuadrupletLoss(QuadrupletLoss):
 
     Args:
         margin, margin2, distance, normalize, common: as in `QuadrupletLoss`.
-        pull: distance below which a positive is near enough.
-        weight: of the pull.
+        pull: maximum distance of a positive without a pull.
+        weight: weight of the pull.
         push: minimum distance of two other identities without a push.
-        push_weight: of the push.
+        push_weight: weight of the push.
 
     Example:
         >>> import numpy as np

@@ -82,7 +82,7 @@ class RankDistillationLoss(RelationLoss):
         images = teacher.shape[0]
         if images is not None and images <= self.list_length:
             rule = f"more than {self.list_length} images, the length of a list"
-            raise invalid("y_pred", rule, images, "Raise the batch or lower list_length.")
+            raise invalid("y_pred", rule, images, "Use larger batches, or lower list_length.")
         teacher, student = self.points(teacher), self.points(student)
         to_others = ops.where(
             distances.same_index(teacher), distances.MASKED, distances.squared_euclidean(teacher)

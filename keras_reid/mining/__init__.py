@@ -40,8 +40,8 @@ def batch_hard(
     Args:
         distances: matrix `(n, m)`.
         positive: mask `(n, m)` of the pairs of one identity.
-        negative: mask `(n, m)` of the pairs of two identities.
-        read: reader of the returned distances; None: those of the matrix.
+        negative: mask `(n, m)` of the pairs of different identities.
+        read: reader of the returned distances; None reads `distances`.
 
     Returns:
         Comparisons `(n,)`, one for each anchor.
@@ -69,13 +69,13 @@ def batch_hard_of_every_anchor(
 ) -> Mined:
     """`batch_hard` with every anchor, as in TensorFlow Addons and triplet-reid.
 
-    Without positives d⁺ is 0, without negatives d⁻ is d⁺.
+    d⁺ is 0 if there is no positive, and d⁻ is d⁺ if there is no negative.
 
     Args:
         distances: matrix `(n, m)`.
         positive: mask `(n, m)` of the pairs of one identity.
-        negative: mask `(n, m)` of the pairs of two identities.
-        read: reader of the returned distances; None: those of the matrix.
+        negative: mask `(n, m)` of the pairs of different identities.
+        read: reader of the returned distances; None reads `distances`.
 
     Returns:
         Comparisons `(n,)`, one for each anchor, all valid.
@@ -104,8 +104,8 @@ def margin_sample(
     Args:
         distances: matrix `(n, m)`.
         positive: mask `(n, m)` of the pairs of one identity.
-        negative: mask `(n, m)` of the pairs of two identities.
-        read: reader of the returned distances; None: those of the matrix.
+        negative: mask `(n, m)` of the pairs of different identities.
+        read: reader of the returned distances; None reads `distances`.
 
     Returns:
         Comparisons `(n,)`, all equal.
@@ -189,7 +189,7 @@ def all_triplets(
     Args:
         distances: matrix `(n, m)`.
         positive: mask `(n, m)` of the pairs of one identity.
-        negative: mask `(n, m)` of the pairs of two identities.
+        negative: mask `(n, m)` of the pairs of different identities.
         read: not used, because every entry has a gradient.
 
     Returns:

@@ -163,7 +163,7 @@ def exists(positive: Tensor, negative: Tensor) -> Tensor:
 
     Args:
         positive: mask `(n, m)` of the pairs of one identity.
-        negative: mask `(n, m)` of the pairs of two identities.
+        negative: mask `(n, m)` of the pairs of different identities.
 
     Example:
         >>> import numpy as np

@@ -24,7 +24,7 @@ def semi_hard(
     Args:
         distances: matrix `(n, m)`.
         positive: mask `(n, m)` of the pairs of one identity.
-        negative: mask `(n, m)` of the pairs of two identities.
+        negative: mask `(n, m)` of the pairs of different identities.
         read: not used, because several entries of a row have a gradient.
 
     Returns:
@@ -54,7 +54,7 @@ def semi_hard_of_every_anchor(
     Args:
         distances: matrix `(n, m)`.
         positive: mask `(n, m)` of the pairs of one identity.
-        negative: mask `(n, m)` of the pairs of two identities.
+        negative: mask `(n, m)` of the pairs of different identities.
         read: not used, as in `semi_hard`.
 
     Returns:

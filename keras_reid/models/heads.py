@@ -91,7 +91,7 @@ class LocalHead:
 
     Args:
         stripes: s, at most the rows of the map.
-        width: of a local feature.
+        width: size of a local feature.
         pooling: `"avg"` or `"max"`, along a stripe.
         order: `"conv_bn_relu"` after the pooling, or `"bn_relu_conv"`, the first two before it.
         normalize: scale each local feature to length 1.
@@ -144,7 +144,7 @@ class PartHead:
 
     Args:
         parts: p, at most the rows of the map.
-        width: of a part.
+        width: size of a part.
         dropout: fraction of `g` that is dropped in training.
         refinable: allow refinement of the parts, see `layers.PartPooling`.
 
@@ -201,8 +201,8 @@ class PoseHead:
 
     Args:
         keypoints: number of points of the skeleton, see `keras_reid.skeletons.SKELETONS`.
-        width: of a part.
-        sigma: of a point, in cells of the map.
+        width: size of a part.
+        sigma: standard deviation of the heat of a point, in cells of the map.
 
     Raises:
         InputError: an unknown skeleton, or a width below 1.

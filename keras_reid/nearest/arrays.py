@@ -21,7 +21,7 @@ def checked_features(values: Any, rank: int, side: str) -> np.ndarray:
 
     Args:
         values: array-like of real numbers.
-        rank: of the array.
+        rank: number of axes of the array.
         side: "query", "gallery" or another name of the images, for errors.
 
     Raises:

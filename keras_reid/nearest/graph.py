@@ -64,7 +64,10 @@ class FeatureDistances:
 
 
 class KeptDistances(FeatureDistances):
-    """Keeps those of the first queries to the gallery, which are read twice: KEPT_ELEMENTS."""
+    """`FeatureDistances` that stores the distances of the first queries, which are read twice.
+
+    At most KEPT_ELEMENTS distances are stored.
+    """
 
     def __init__(self, features: tf.Tensor, queries: Size):
         super().__init__(features)

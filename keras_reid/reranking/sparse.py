@@ -37,7 +37,10 @@ def product(a: Matrix, b: Matrix) -> Matrix:
 
 
 def elements(index: tf.Tensor, chosen: tf.Tensor, columns: Any) -> Matrix:
-    """Return 1 in row i at the columns `index[i, a]`, ascending, that are chosen."""
+    """Return the matrix of 0 and 1 with 1 at `(i, index[i, a])` where `chosen[i, a]` is True.
+
+    Each row of `index` must ascend.
+    """
     place = tf.where(chosen)
     row, column = tf.cast(place[:, 0], tf.int32), tf.gather_nd(index, place)
     shape = tf.stack([tf.shape(index)[0], columns])
@@ -45,7 +48,10 @@ def elements(index: tf.Tensor, chosen: tf.Tensor, columns: Any) -> Matrix:
 
 
 def lists(index: tf.Tensor, value: tf.Tensor, columns: Any) -> Matrix:
-    """`value[i, a]` in row i at the column `index[i, a]`, each column once a row: (n, columns)."""
+    """Return the matrix (n, columns) with `value[i, a]` at `(i, index[i, a])`.
+
+    A row of `index` contains a column at most once.
+    """
     order = tf.argsort(index, axis=1)
     index, value = (tf.gather(both, order, batch_dims=1) for both in (index, value))
     count, width = tf.unstack(tf.shape(index))

@@ -56,7 +56,7 @@ def embed(
     Args:
         images: paths; or a folder, a pattern such as `"crops/**/*.jpg"`, or a CSV table with the
             columns path and optionally identity and camera.
-        model: of `models.build`, or a source of `inference.load`, with images as its only input.
+        model: model of `models.build`, or a source of `inference.load`; images are its only input.
         out: new folder, or one of the same call.
         flip: average with the embeddings of mirrored images; None: as the source was trained.
         shard_size: images of a file.

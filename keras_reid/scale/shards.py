@@ -58,7 +58,7 @@ class Shards:
     folders of Parquet files reads the folder. The names of other files begin with `_` or `.`.
 
     Args:
-        folder: of an earlier call of `embed`.
+        folder: folder of an earlier call of `embed`.
 
     Raises:
         InputError: another folder, or pyarrow is not installed.
@@ -136,7 +136,7 @@ class Shards:
         """Write the embeddings (m, d) of the readable rows (m,) of a shard.
 
         Args:
-            number: of the shard.
+            number: number of the shard.
             listed: its n images, a result of `listed`.
             rows: (m,) rows of the readable files.
             embeddings: (m, d) of these files.

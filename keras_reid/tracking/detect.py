@@ -12,7 +12,7 @@ from PIL import Image
 
 from keras_reid import checks
 from keras_reid.data.mot import UNLABELED, Boxes
-from keras_reid.errors import Shown, first_line, invalid
+from keras_reid.errors import InputError, Shown, first_line, invalid
 from keras_reid.names import expanded
 
 # A frame, uint8 RGB (h, w, 3) → boxes (n, 4) as x, y, w, h in pixels, and scores (n,).
@@ -214,8 +214,11 @@ def hog() -> Detector:
     """
     cv2 = checks.installed("cv2", "tracking")
     if not hasattr(cv2, "HOGDescriptor"):
-        fix = "Run pip install 'opencv-python<5', or pass detections."
-        raise invalid("detector", "part of OpenCV", f"hog of OpenCV {cv2.__version__}", fix)
+        raise InputError(
+            f"The detector hog needs OpenCV below 5, got OpenCV {cv2.__version__}. Run pip install "
+            "'opencv-python<5', or pass detections.",
+            "detector",
+        )
     descriptor = cv2.HOGDescriptor()
     descriptor.setSVMDetector(cv2.HOGDescriptor_getDefaultPeopleDetector())
 

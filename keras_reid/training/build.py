@@ -20,7 +20,7 @@ from keras_reid.training.schedules import schedule
 
 @dataclass(frozen=True)
 class Plan:
-    """Values of a training that follow from its recipe and images.
+    """Values of a training run that follow from its recipe and images.
 
     Attributes:
         recipe: the recipe.
@@ -46,7 +46,7 @@ class Plan:
         schema: AttributeSchema | None = None,
         replicas: Replicas | None = None,
     ) -> "Plan":
-        """Return the plan of a training.
+        """Return the plan of a training run.
 
         Args:
             recipe: the recipe.

@@ -1,4 +1,4 @@
-"""Loop over the phases of a training, with backups."""
+"""Loop over the phases of a training run, with backups."""
 
 import math
 from collections.abc import Iterator, Sequence

@@ -135,7 +135,7 @@ class MutualLearner(SavedSeeds, LossesByOutput, keras.Model):
         )
         plain = [one.name for one in distillations if not isinstance(one.loss, DistillationLoss)]
         if self.average == "ensemble" and plain:
-            fix = "Only a DistillationLoss has ensembles."
+            fix = "Only a DistillationLoss supports ensembles."
             raise invalid("average", f'"mean" or "sum" for the losses {plain}', "ensemble", fix)
         super().compile(optimizer=None, **options)
         self.optimizer = MemberOptimizers([member.optimizer for member in members])
@@ -226,7 +226,7 @@ class MutualLearner(SavedSeeds, LossesByOutput, keras.Model):
     def _distilled(
         self, one: OutputLoss, teachers: Sequence[Any], own: Any, sample_weight: Any
     ) -> Any:
-        """Return a distillation, averaged over the teachers; 0 for a model without any."""
+        """Return a distillation, averaged over the teachers; 0 for a model that has no teacher."""
         targets = [one.read(teacher) for teacher in teachers]
         if self.average == "ensemble" and targets:
             targets = [one.loss.ensemble(targets)]
@@ -234,7 +234,7 @@ class MutualLearner(SavedSeeds, LossesByOutput, keras.Model):
         return total / max(len(targets), 1) if self.average == "mean" else total
 
     def _views(self, images: Any) -> dict[str, Any]:
-        """Return the images that each member sees."""
+        """Return the images for each member."""
         if not isinstance(images, (tuple, list)):
             return dict.fromkeys(self.members, images)
         if len(images) != len(self.members):

@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from keras_reid import checks
-from keras_reid.errors import Shown, invalid
+from keras_reid.errors import Shown, counted, invalid
 
 SPARED = ("bias", "beta", "gamma")  # of weight decay
 
@@ -96,7 +96,8 @@ def new_variables(model: keras.Model) -> list[str]:
     nested = [layer for layer in model.layers if isinstance(layer, keras.Model)]
     if len(nested) != 1:
         fix = "Build it with keras_reid.models.build."
-        raise invalid("model", "a model with one backbone", Shown(f"{len(nested)}"), fix)
+        received = Shown(counted(len(nested), "nested model"))
+        raise invalid("model", "a model with one backbone", received, fix)
     pretrained = {id(variable) for variable in nested[0].trainable_variables}
     return [v.path for v in model.trainable_variables if id(v) not in pretrained]
 

@@ -81,13 +81,13 @@ class PairEvaluation(Evaluation):
 def validation_pairs(
     query: PersonImages, gallery: PersonImages, across_cameras: bool = True, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw pairs of a query and a gallery image, of one person and of two.
+    """Draw pairs of a query and a gallery image, of one person and of different persons.
 
     Args:
         query: images; distractors are left out.
         gallery: images; distractors are left out.
         across_cameras: leave out pairs of one person by one camera.
-        seed: of the draw.
+        seed: seed of the draw.
 
     Returns:
         Rows (n,) of the query and of the gallery images.

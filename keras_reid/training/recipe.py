@@ -1,4 +1,4 @@
-"""Recipe: all settings of a training; every value is a flag of the same name."""
+"""Recipe: all settings of one training run; every value is a flag of the same name."""
 
 import dataclasses
 import itertools
@@ -41,7 +41,7 @@ def _check_margin(margin: str | float) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe(Settings):
-    """Settings of a training: of the optimization, and of the methods.
+    """Settings of one training run: of the optimization, and of the methods.
 
     The help of a field documents it. The fields of the methods are in
     `keras_reid.training.methods`. `replace` changes both by name.
@@ -136,16 +136,18 @@ class Recipe(Settings):
     )
     metric_weight: float = setting("Weight of the metric loss; 0: none.", least=0, default=1.0)
     margin: str | float | None = setting(
-        "Margin of the metric losses: a number, soft (log(1 + exp(d+ - d-))), or none: default.",
+        "Margin of the metric loss: a number; soft (no margin, but log(1 + exp(d+ - d-)) of the "
+        "distances d+ to a positive and d- to a negative); or none: the default of the loss.",
         _check_margin,
         default=None,
     )
     metric_distance: str | None = setting(
-        "Distance of the metric loss: euclidean, squared_euclidean, cosine, or none: its default.",
+        "Distance of the metric loss: euclidean, squared_euclidean, cosine, or none: the default "
+        "of the loss.",
         default=None,
     )
     normalize: bool | None = setting(
-        "L2-normalized features in the metric loss; none: as the loss does.", default=None
+        "L2-normalized features in the metric loss; none: the default of the loss.", default=None
     )
     identity_weight: float = setting("Weight of the identity loss; 0: none.", least=0, default=1.0)
     label_smoothing: float = setting("Label smoothing of the identity loss.", default=0.1)
@@ -275,7 +277,7 @@ class Recipe(Settings):
 
     @property
     def phases(self) -> list[tuple["Recipe", Phase]]:
-        """The parts of the training, each with its own recipe.
+        """The parts of the training run, each with its own recipe.
 
         Small images; the identity loss alone; the main phase; the refined assignment of parts
         alone; the whole model with refined parts. All but the main phase are optional.

@@ -1,4 +1,4 @@
-"""Replicas of a training on the devices of one or several machines."""
+"""Replicas of a training run on the devices of one or several machines."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Run folder: flags, model, scores and logs of one training."""
+"""Run folder: flags, model, scores and logs of one training run."""
 
 import itertools
 import json
@@ -42,7 +42,7 @@ class Run(TrainedRun):
         return sum(epoch.get("seconds", 0) for epoch in read_history(self.history_file)) / 60
 
     def backup_file(self, phase: int = 1) -> Path:
-        """Return the file with the state of phase 1, 2, … of an unfinished training."""
+        """Return the file with the state of phase 1, 2, … of an unfinished training run."""
         return self.directory / f"backup-{phase}.weights.h5"
 
     def check(self, flags: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Callbacks that score the models of a training by query and gallery images."""
+"""Callbacks that score the models of a training run by query and gallery images."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager

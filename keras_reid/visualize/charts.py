@@ -59,7 +59,7 @@ def roc(verification: VerificationResult) -> str:
 
 
 def distances(verification: VerificationResult, threshold: float | None) -> str:
-    """Draw histograms of the distances of pairs of one person and of two persons."""
+    """Draw histograms of the distances of pairs of one person and of different persons."""
     figure, axes = _figure()
     edges = np.histogram_bin_edges(
         np.concatenate([verification.genuine[[0, -1]], verification.impostor[[0, -1]]]), 60

@@ -22,8 +22,8 @@ class Lettering:
     gets its own number.
 
     Args:
-        name: of a person; it is drawn as `str(name)`.
-        size: of the letters in pixels.
+        name: name of a person; it is drawn as `str(name)`.
+        size: size of the letters in pixels.
     """
 
     def __init__(self, name: Any, size: int) -> None:
@@ -46,9 +46,9 @@ class Lettering:
 
         Args:
             draw: the picture.
-            place: left upper corner.
+            place: (x, y) of the upper left corner of the text.
             fill: color of the letters.
-            background: color of a box behind them; None draws no box.
+            background: color of a box behind the text; None draws no box.
         """
         if background is not None:
             draw.rectangle(draw.textbbox(place, self.text, font=self.font), fill=background)

@@ -40,7 +40,7 @@ def search_page(queries: Sequence[Mapping[str, Any]], height: int = 128) -> str:
             true for searches by attributes; their distances are misfits. With a `verdict`, "match",
             "possible match" or "no match", images of the nearest person have a green, amber or gray
             frame.
-        height: of the pictures in pixels. Unreadable files become gray boxes.
+        height: height of the pictures in pixels. Unreadable files become gray boxes.
 
     Example:
         >>> from keras_reid import visualize
@@ -77,12 +77,14 @@ def _searched(query: Mapping[str, Any], height: int) -> dict[str, Any]:
 
 
 def picture(image: Any, height: int, heat: np.ndarray | None = None) -> dict[str, Any]:
-    """Return an image for a page, with its heat map; empty for an unreadable file.
+    """Return the name, the JPEG and the heat map of an image for a page.
+
+    The JPEG and the heat map are None if the file is unreadable.
 
     Args:
         image: a file, uint8 RGB `(h, w, 3)`, or None.
         height: in pixels.
-        heat: of `activation`.
+        heat: heat map, as `activation` returns it.
     """
     if image is None or isinstance(image, np.ndarray):
         name, pixels = "", image
@@ -148,7 +150,7 @@ def report_page(report: Report, height: int = 112) -> str:
 
     Args:
         report: contents.
-        height: of the pictures in pixels. Unreadable files become gray boxes.
+        height: height of the pictures in pixels. Unreadable files become gray boxes.
 
     Raises:
         InputError: Matplotlib is not installed.

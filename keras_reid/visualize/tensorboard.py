@@ -1,4 +1,4 @@
-"""TensorBoard logs of a training in addition to its losses."""
+"""TensorBoard logs of a training run in addition to its losses."""
 
 from collections.abc import Mapping
 from functools import cached_property

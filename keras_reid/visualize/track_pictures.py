@@ -50,7 +50,7 @@ def draw_timeline(
 
     Args:
         intervals: begin and end in seconds of each appearance, by name.
-        width: of the picture in pixels.
+        width: width of the picture in pixels.
         row: height of a row in pixels.
 
     Raises:

@@ -176,7 +176,7 @@ def test_attribute_loss_unknown_attributes_have_zero_loss():
         (lambda: losses.AttributeLoss([]), "`rates` must be fractions"),
         (lambda: losses.AttributeLoss([1.5]), "`rates` must be fractions"),
         (lambda: losses.AttributeLoss([float("nan")]), "`rates` must be fractions"),
-        (lambda: losses.AttributeLoss([0.5, 0.5], [(0, 2)]), "different columns of 0 to 1"),
+        (lambda: losses.AttributeLoss([0.5, 0.5], [(0, 2)]), "at least one column from 0 to 1"),
         (lambda: losses.AttributeLoss([0.5, 0.5], [(0,), (0, 1)]), "none in two groups"),
         (lambda: losses.AttributeLoss([0.5], [()]), "`exclusive` must be"),
         (lambda: layers.AttributeProbabilities([(0, 9)])(np.zeros((1, 3))), "columns of 0 to 2"),

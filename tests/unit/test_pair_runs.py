@@ -143,7 +143,7 @@ def test_pair_verifier_distances_of_arrays_match_model() -> None:
     assert loaded.distances(x[0], y[0]).shape == (1,)
     assert loaded.image_size == SIZE
     for first, second in ((x, y[:4]), ([], [])):
-        with pytest.raises(InputError, match="`second` must be as many images as `first`"):
+        with pytest.raises(InputError, match="`first` and `second` must have the same number"):
             loaded.distances(first, second)
 
 

@@ -954,7 +954,7 @@ def test_recipe_several_members_sets_distillation() -> None:
 def test_load_teacher_incomplete_distillation_raises() -> None:
     for changes in ({"distillation": "logits:1"}, {"members": "tiny,tiny"}, {"teacher": "run"}):
         with pytest.raises(
-            InputError, match="`distillation` must be set with a teacher or several members"
+            InputError, match="`distillation` must be set if and only if there is a teacher"
         ):
             load_teacher(tiny(**changes), 4)
     assert load_teacher(tiny(), 4) is None

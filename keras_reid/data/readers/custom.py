@@ -89,7 +89,7 @@ def _checked(lines: Iterable[Line], table: Path) -> list[Line]:
     if broken:
         rest = f"\n  and {len(broken) - MOST_SHOWN} more" if len(broken) > MOST_SHOWN else ""
         listing = "\n  ".join(broken[:MOST_SHOWN])
-        raise InputError(f"`{table}` must have valid lines, correct or remove:\n  {listing}{rest}")
+        raise InputError(f"`{table}` has invalid lines. Correct or remove:\n  {listing}{rest}")
     return checked
 
 

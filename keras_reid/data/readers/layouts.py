@@ -35,12 +35,12 @@ SYSTEM_FILES = (
 
 
 def level(root: Path, *names: str) -> Path:
-    """Return the first existing folder `root/name`, or `root` without one."""
+    """Return the first of the folders `root/name` that exists, or `root` if none does."""
     return next((root / name for name in names if (root / name).is_dir()), root)
 
 
 def is_system(name: str) -> bool:
-    """Return whether a file or folder of that name is hidden or was left by a system."""
+    """Return whether a name is hidden, or that of a file that an operating system creates."""
     return name.startswith(".") or name.lower() in SYSTEM_FILES
 
 
@@ -116,7 +116,7 @@ def check_empty(others: Sequence[Path], kind: str) -> None:
 
 
 def unlabeled(root: StrPath) -> PersonImages:
-    """Return all images in a folder and its folders as identity 0 without cameras.
+    """Return all images in a folder and its subfolders, with identity 0 and without cameras.
 
     See `walk_images`.
 
@@ -129,7 +129,7 @@ def unlabeled(root: StrPath) -> PersonImages:
 
 
 def walk_images(*folders: Path, only: Callable[[Path], bool] = lambda path: True) -> Iterator[Path]:
-    """Yield the image files in folders and their folders; skip folders that do not exist.
+    """Yield the image files in folders and their subfolders; skip folders that do not exist.
 
     Links to folders are followed. Each folder is read once, by its path without a link if possible.
     At the end a warning names the files that are neither images nor system files.
@@ -201,7 +201,7 @@ def of_tracks(tracks: Sequence[Track], source: Path) -> PersonImages:
 
 
 def filled(rows: Sequence[T], source: Path) -> Sequence[T]:
-    """Return the rows; raise `InputError` without rows."""
+    """Return the rows; raise `InputError` if there are none."""
     if not rows:
         received = "none" if source.exists() else "no such file or folder"
         raise invalid_file(source, "contain images", received, "Check the path.")
@@ -209,7 +209,7 @@ def filled(rows: Sequence[T], source: Path) -> Sequence[T]:
 
 
 def columns(rows: Sequence[Row], source: Path) -> PersonImages:
-    """Return the rows of one part as parallel columns; raise `InputError` without rows."""
+    """Return the rows of one part as parallel columns; raise `InputError` if there are none."""
     path, identity, camera = zip(*filled(rows, source), strict=True)
     cameras = None if camera[0] is None else np.array(camera)
     return PersonImages(np.array(path), np.array(identity), cameras)

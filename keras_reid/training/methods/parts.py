@@ -41,13 +41,13 @@ class Parts(Method):
         "Dropout rate of the features of the parts.", interval="[0, 1)", default=0.5
     )
     induction_epochs: int = setting(
-        "Number of epochs, after the others, for the refined assignment of pixels to parts alone "
+        "Number of epochs after the main phase that train only the assignment of pixels to parts "
         "(RPP); 0: none.",
         least=0,
         default=0,
     )
     refinement_epochs: int = setting(
-        "Number of last epochs, for the whole model with refined parts (RPP); 0: none.",
+        "Number of last epochs, which train the whole model with refined parts (RPP); 0: none.",
         least=0,
         default=0,
     )

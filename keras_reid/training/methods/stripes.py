@@ -29,8 +29,8 @@ class Stripes(Method):
         "Pooling of a stripe: avg or max.", choices=STRIPE_POOLINGS, default="avg"
     )
     stripe_order: str = setting(
-        "Layers of the local features: conv_bn_relu after the pooling, or bn_relu_conv with "
-        "batch normalization and ReLU before it.",
+        "Layers of the local features: conv_bn_relu (all after the pooling) or bn_relu_conv (batch "
+        "normalization and ReLU before the pooling, the convolution after it).",
         choices=STRIPE_ORDERS,
         default="conv_bn_relu",
     )
