@@ -94,7 +94,7 @@ def test_commands_network_of_another_program_is_accepted(folder: Path) -> None:
         ),
         (["--model=rows.onnx", "--mean=a"], "--mean must be numbers, got a"),
         (["--model=rows.onnx", *OTHER, "--input_size=8"], "--input_size must be 32×16"),
-        (["--model=run", "--layout=nchw"], "--layout must not be given for Keras models"),
+        (["--model=run", "--layout=nchw"], "--layout does not apply to Keras models"),
         (["--model=run", "--run=run"], "Only one of --model, --run, --saved_model"),
         (["--model=people"], "--model must be a folder with flags.json (a run) or export.json"),
         (["--model=det.txt"], "--model must be a run folder"),

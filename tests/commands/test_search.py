@@ -249,7 +249,7 @@ def test_search_unfit_files_are_skipped_by_enrol_and_fail_query(folder, unfit):
         (["--after=noon", "query", "people.csv"], "Times are seconds since 1970 or ISO 8601"),
         (["query", "people.csv"], "an image of a person, got another type of file"),
         (["--description=upred", "query"], "must be NAME=1 or NAME=0"),
-        (["--description=upred=1", "query"], "attributes of the gallery (none), got upred"),
+        (["--description=upred=1", "query"], "attribute of the gallery (none), got upred"),
         (["--description=upred=1", "query", "a.png"], "Images or --description are required"),
         (["calibrate"], "must have a calibration to decide who matches"),
     ],

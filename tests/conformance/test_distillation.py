@@ -624,7 +624,7 @@ def test_rank_distillation_long_hard_list_matches_oracle():
             RankDistillationLoss(),
             (4, 5),
             (4, 5),
-            r"more than 4 images, the length of a list, got 4. Raise the batch",
+            r"more than 4 images, the length of a list, got 4. Use larger batches",
         ),
         (
             RankDistillationLoss("hard", list_length=9),

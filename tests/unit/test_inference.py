@@ -118,7 +118,7 @@ def test_load_exported_file_outside_its_folder_agrees(
     assert inference.load(file).fingerprint == inference.load(exported).fingerprint
     for other in exported.glob("model.*"):
         shutil.copy(other, tmp_path)
-    with pytest.raises(InputError, match=r"does not contain channel_order of its input\. .*=rgb\."):
+    with pytest.raises(InputError, match=r"does not state channel_order of its input\. .*=rgb\."):
         inference.load(tmp_path / file.name)
     for runtime in inference.RUNTIMES[file.suffix]:
         embedder = inference.load(tmp_path / file.name, runtime, channel_order="rgb")
@@ -356,14 +356,14 @@ def test_load_arguments_of_other_sources_raise(
 ) -> None:
     file = write_rows(tmp_path / "rows.onnx", ["n", 3, *SIZE])
     for source, arguments, message in (
-        (model, {"mean": 0}, "`mean` must not be given for Keras models, got 0"),
-        (run_folder, {"input_size": SIZE}, "`input_size` must not be given for Keras models"),
+        (model, {"mean": 0}, "`mean` does not apply to Keras models, got 0"),
+        (run_folder, {"input_size": SIZE}, "`input_size` does not apply to Keras models"),
         (run_folder, {"runtime": "onnx"}, "`runtime` must be one of auto, keras, got 'onnx'"),
         (run_folder, {"member": "2"}, "`member` must be one of 1, got '2'"),
-        (exported, {"flip": True}, "`flip` must not be given for exports and network files"),
-        (exported, {"layout": "nchw"}, "`layout` must not be given for exports"),
+        (exported, {"flip": True}, "`flip` does not apply to exports and network files"),
+        (exported, {"layout": "nchw"}, "`layout` does not apply to exports"),
         (exported, {"outputs": ["local"]}, "`outputs` must be one of embedding, got 'local'"),
-        (file, {"member": "2", **SETTINGS}, "`member` must not be given for exports and network"),
+        (file, {"member": "2", **SETTINGS}, "`member` does not apply to exports and network"),
         (file, {"runtime": "litert", **SETTINGS}, "`runtime` must be one of auto, onnx, openvino"),
         (
             "pretrained",
