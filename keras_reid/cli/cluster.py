@@ -161,7 +161,7 @@ def _report(groups: evaluation.Clustering) -> None:
 
 
 def _pairs(options: ClusterOptions) -> tuple[float, float] | None:
-    """Return the distances of almost certain and of possible pairs; None: unknown."""
+    """Return the distances of almost certain and of possible pairs; None if unknown."""
     card = None if options.features else options.source.pretrained
     if card is None:
         return None

@@ -55,7 +55,10 @@ class DataOptions:
             object.__setattr__(self, one.name, with_home(getattr(self, one.name)))
 
     def dataset_of(self, name: str | None, data_dir: str | None, use: str) -> data.ReidDataset:
-        """Return the data set of that name in that folder; `use` begins an error."""
+        """Return the data set of that name in that folder.
+
+        `use` begins the error if the name or the folder is missing.
+        """
         reject((not name or data_dir is None, f"{use}: --dataset and --data_dir are required."))
         return data.load(str(name), str(data_dir))
 
@@ -217,7 +220,7 @@ class ModelOptions(RunOptions):
         return embed
 
     def pixel_embedder(self) -> tuple[Callable[[Any], np.ndarray], tuple[int, int]]:
-        """Return a function from uint8 images (b, h, w, 3) to embeddings (b, d), and their size."""
+        """Return a function from uint8 images (b, h, w, 3) to embeddings (b, d), and (h, w)."""
         embedder = self.loaded
         if embedder.takes_clips:
             raise invalid("model", "a model of single images", Shown(f"{self.source} of tracklets"))

@@ -188,7 +188,7 @@ def _people(path: Path) -> tuple[data.PersonImages, dict[str, float]]:
 
 
 def _times(table: Path) -> dict[str, float]:
-    """Return seconds by resolved path, of the rows that have a time."""
+    """Return the seconds of the rows that have a time, by resolved path."""
     return {
         resolved(table_path(table, line.values["path"])): time
         for line in read_table(table, ("path",), ("time",))[1]

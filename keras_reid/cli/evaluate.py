@@ -31,8 +31,8 @@ class EvaluateResult(evaluation.RankingResult):
     """Scores of the ranking, with the other printed results.
 
     Attributes:
-        verification: scores of pairs; None without `verify` and `report`.
-        attributes: scores of the attributes; None without `attributes`.
+        verification: scores of pairs; None if neither `verify` nor `report` is set.
+        attributes: scores of the attributes; None if `attributes` is not set.
     """
 
     verification: evaluation.VerificationResult | None = field(default=None, repr=False)
@@ -43,7 +43,7 @@ def evaluate(options: EvaluateOptions) -> EvaluateResult:
     """Embed query and gallery, rank, print a table and return its values.
 
     Raises:
-        InputError: incompatible options, or data without query and gallery images.
+        InputError: incompatible options, or a data set that has no query and gallery images.
     """
     check_outputs(out=options.out, save_features=options.save_features, report=options.report)
     if options.report:

@@ -63,7 +63,7 @@ def option(
 
     Args:
         text: help of the flag.
-        default: its value without a flag.
+        default: value if the flag is not set.
         choices: allowed values; the help lists them, unless `text` has all of them.
         least: minimum of a number.
         most: maximum of a number.

@@ -75,8 +75,9 @@ class QueryResult(NamedTuple):
         image: path of the query image, or the description.
         identity: name of the match or possible match, else None.
         hits: images of the gallery, nearest first.
-        decision: decision about the nearest person; None for a description, or without calibration.
-        text: the printed answer.
+        decision: decision about the nearest person; None for a description, or if there is no
+            calibration.
+        text: printed answer.
     """
 
     image: str

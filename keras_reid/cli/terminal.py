@@ -79,7 +79,7 @@ def check_picture(**outputs: str | None) -> None:
 
 
 def check_outputs(**outputs: str | None) -> None:
-    """Raise for an output, by its flag, that exists or cannot be written."""
+    """Raise for an output file, by its flag, that exists or cannot be written."""
     for name, file in outputs.items():
         if file and os.path.lexists(file):
             raise invalid(name, "a new path", file, "Choose another path.")

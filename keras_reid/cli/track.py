@@ -77,8 +77,8 @@ class TrackResult(Boxes):
     """Boxes of the tracks, with the printed results.
 
     Attributes:
-        names: identity in the gallery of each track; empty without a gallery.
-        scores: scores against the ground truth; None without one.
+        names: identity in the gallery of each track; empty if there is no gallery.
+        scores: scores against the ground truth; None if there is none.
     """
 
     names: dict[int, str] = field(default_factory=dict)

@@ -34,7 +34,7 @@ class TrainOptions(DataOptions):
     """Data, recipe and run folder of a training run.
 
     Attributes:
-        settings: values of the recipe, by name, instead of its own.
+        settings: values that replace those of the recipe, by name.
     """
 
     recipe: str | None = option(
@@ -115,13 +115,13 @@ class TrainOptions(DataOptions):
 
 
 def with_defaults(options: TrainOptions) -> TrainOptions:
-    """Return the options with data set and recipe: of the base run, else synthetic pedestrians.
+    """Return the options with the data set and recipe of the base run, or with the defaults.
 
     Args:
         options: options of the command.
 
     Raises:
-        InputError: a recipe next to a base run.
+        InputError: both a recipe and a base run are set.
     """
     if options.base_run is not None:
         options = with_base_run(options, runs.Run(options.base_run))
@@ -155,7 +155,7 @@ def dataset_of(options: TrainOptions) -> data.ReidDataset:
         options: options with a data set.
 
     Raises:
-        InputError: both flags, or an unreadable data set.
+        InputError: both flags are set, or the data set is unreadable.
     """
     dataset = options.dataset_of(options.dataset, options.data_dir, "a model is trained on images")
     if options.combine_all and options.holdout:
@@ -217,7 +217,7 @@ def _without_default(setting: dataclasses.Field[Any]) -> dataclasses.Field[Any]:
 
 
 def default_text(name: str) -> str:
-    """Return the value of a setting in `bot` and in the recipes with another value, as text."""
+    """Return the value of a setting in `bot`, and other values by recipe, as text."""
     values = {recipe: RECIPES[recipe].settings[name] for recipe in RECIPES}
     usual = values["bot"]
     others: dict[str, list[str]] = {}

@@ -48,7 +48,7 @@ class AttributeSchema:
 
     @property
     def groups(self) -> dict[str, tuple[int, ...]]:
-        """Columns of each group (up, down, age) of attributes, at most one of them true."""
+        """Columns of each group (up, down, age) of attributes; at most one of a group is true."""
         columns = {
             group: tuple(i for i, name in enumerate(self.names) if pattern.fullmatch(name))
             for group, pattern in EXCLUSIVE.items()

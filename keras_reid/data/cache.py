@@ -30,7 +30,7 @@ FORMAT = "keras_reid decoded uint8 images, version 2"
 def readable_or_cached(
     images: PersonImages, image_size: tuple[int, int], cache: Cache
 ) -> PersonImages:
-    """Return the readable images; with a complete cache file, return all."""
+    """Return the readable images; if there is a complete cache file, return all images."""
     if cache not in (None, "memory"):
         file = cache_file(cache, images, image_size)
         if complete(file, (len(images), *image_size, 3)):

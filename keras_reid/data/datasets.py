@@ -34,11 +34,11 @@ class ReidDataset:
         """Move a fraction of the training identities to a hold-out set, as query and gallery.
 
         Every camera gives one random query of each of these identities if the gallery keeps an
-        image of another camera for each query. Without cameras, one image is a query. Identities
-        without such a pair stay in training.
+        image of another camera for each query. If there are no cameras, one image is a query.
+        Identities that allow no such query stay in training.
 
         Args:
-            fraction: share of the identities with a pair, in (0, 1).
+            fraction: share of the identities that allow a query, in (0, 1).
             seed: seed of the random choice.
 
         Raises:
@@ -101,8 +101,8 @@ def _queries(images: PersonImages, rows: np.ndarray, rng: np.random.Generator) -
 def joined(*parts: PersonImages) -> PersonImages:
     """Return the images of all parts; labels that are text in one part become text in all.
 
-    Cameras and columns that a part lacks are left out. So are tracklets, because parts number them
-    separately.
+    Cameras and columns that a part lacks are left out. Tracklets are left out, too, because each
+    part numbers its own from 0.
 
     Args:
         parts: one or more.

@@ -24,8 +24,8 @@ class PersonImages:
         path: (n,) file names; a leading `~` is the home folder.
         identity: (n,) integer or text labels. Text is kept in Unicode NFC. 0 and −1 have no special
             meaning.
-        camera: (n,) integer or text labels, or None for data without cameras. Without cameras,
-            evaluation compares every query with every gallery image.
+        camera: (n,) integer or text labels, or None if there are no cameras. Evaluation then
+            compares every query with every gallery image.
         columns: further arrays (n, …) by name, which become labels of the batches. "keypoints"
             (n, k, 3) moves with the pixels and becomes an input, see `keras_reid.data.keypoints`.
             "tracklet" (n,) numbers the tracklets; the images of a tracklet, in their order, show

@@ -243,7 +243,7 @@ def in_pixels(shares: np.ndarray, width: int, height: int) -> np.ndarray:
 def read_points(table: Path) -> tuple[Skeleton, dict[str, np.ndarray], dict[str, str]]:
     """Return the skeleton of a table, and for each file the points (k, 3) in pixels and a digest.
 
-    Files without a digest are not in the last dictionary.
+    The dictionary of digests lacks files that have no digest.
     """
     header, lines = read_table(table, ("file",), [*COLUMNS, "digest"])
     skeleton = _skeleton(header, table)

@@ -132,7 +132,7 @@ def write_mot(boxes: Boxes, table: StrPath) -> None:
     """Write boxes to a new file.
 
     Args:
-        boxes: n boxes; those of `boxes.others` are left out.
+        boxes: n boxes; `boxes.others` is left out.
         table: the file, in the ten columns of MOT15.
 
     Raises:

@@ -186,8 +186,8 @@ def generate(
     """Write a synthetic data set in the layout of Market-1501 and return its folder.
 
     Each camera takes `images_per_camera` images of each identity. The first image of a test
-    identity in each camera is a query. The others are the gallery, with `distractors` images of
-    identity 0000. keypoints.csv has the body points of all images, attributes.csv the clothes of
+    identity in each camera is a query. The other images are the gallery, with `distractors` images
+    of identity 0000. keypoints.csv has the body points of all images, attributes.csv the clothes of
     each identity. The folder appears when it is complete. A folder with a data set of the same
     arguments is not changed.
 

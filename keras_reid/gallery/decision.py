@@ -110,7 +110,7 @@ LIMITS = Limits()
 
 
 class SelfCalibration(NamedTuple):
-    """Calibration of the model, the one adapted to a gallery, and the searches for the latter."""
+    """Calibration before and after its adaptation to a gallery, and the searches used for it."""
 
     before: MatchCalibration
     after: MatchCalibration

@@ -74,7 +74,7 @@ class MilvusStore:
         self._convert()
 
     def _load(self, collection: str) -> bool:
-        """Load a collection; without its index, and return False, if a kill damaged the index."""
+        """Load a collection and return True; if its index is damaged, drop it and return False."""
         if not self.client.has_collection(collection):
             return True
         try:
@@ -180,7 +180,7 @@ class MilvusStore:
         self.client.load_collection(PEOPLE)
 
     def _records(self, fields: Sequence[str], condition: str = "") -> Iterator[dict[str, Any]]:
-        """Yield these fields, among them the image, of rows, each once."""
+        """Yield the fields of rows, each row once. The fields must include the image."""
         if not self.client.has_collection(PEOPLE):
             return
         iterator = self.client.query_iterator(

@@ -19,7 +19,7 @@ LOOKUP = 1000  # images that are looked up at a time
 
 
 class Records:
-    """Base of `Gallery` without its searches.
+    """Rows and settings of a gallery: base of `Gallery`, which adds the searches.
 
     Args:
         store: back end.

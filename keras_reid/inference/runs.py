@@ -85,7 +85,7 @@ class TrainedRun:
         return read_json(self.metrics_file, {"members": dict, "calibration": dict}, RETRAIN)
 
     def calibration(self, member: str = "1") -> MatchCalibration | None:
-        """Return the calibration of match probabilities; None if no persons were left for it.
+        """Return the calibration of match probabilities; None if the run has none.
 
         Args:
             member: as in `load_model`.

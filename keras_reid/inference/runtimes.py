@@ -20,8 +20,8 @@ class Network:
     Attributes:
         shape: shape of the input, with the batch; None: any size.
         dtype: dtype of the input, as NumPy names it.
-        outputs: their names.
-        run: from an input to the outputs by name.
+        outputs: names of the outputs.
+        run: function from an input to the outputs by name.
         stored: settings of the preprocessing that the file contains.
     """
 

@@ -22,7 +22,7 @@ class SavedModelEmbedder(Embedder):
         metadata: metadata of the export.
 
     Attributes:
-        signatures: functions by name, as a server calls them.
+        signatures: functions that a server calls, by name.
 
     Raises:
         InputError: a SavedModel that TensorFlow cannot load.

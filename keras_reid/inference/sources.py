@@ -92,7 +92,7 @@ class Source:
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """Training settings of a run; `flip` alone of other Keras models; else empty."""
+        """Training settings of a run; only `flip` for other Keras models; else empty."""
         if self.run is not None:
             return self.run.settings
         if self.pretrained is not None:

@@ -89,7 +89,7 @@ def subfolders(folder: Path) -> list[Path]:
     """Return the folders in a folder that contains nothing else except system files.
 
     Raises:
-        InputError: the folder is missing, cannot be read, or holds files; it lists them.
+        InputError: the folder is missing, cannot be read, or holds files, which the error lists.
     """
     images, folders, others = contents(folder)
     check_empty(images + others, "folders")
@@ -121,7 +121,7 @@ def unlabeled(root: StrPath) -> PersonImages:
     See `walk_images`.
 
     Raises:
-        InputError: the folder is missing or holds no image, or one in it cannot be read.
+        InputError: the folder is missing or holds no image, or a subfolder cannot be read.
     """
     folder = expanded(root)
     files = sorted(map(str, walk_images(folder)), key=natural)
@@ -131,7 +131,7 @@ def unlabeled(root: StrPath) -> PersonImages:
 def walk_images(*folders: Path, only: Callable[[Path], bool] = lambda path: True) -> Iterator[Path]:
     """Yield the image files in folders and their subfolders; skip folders that do not exist.
 
-    Links to folders are followed. Each folder is read once, by its path without a link if possible.
+    Links to folders are followed. Each folder is read once, by a path without links if it has one.
     At the end a warning names the files that are neither images nor system files.
 
     Args:
@@ -242,7 +242,7 @@ def assemble(
 
 
 def check_pair(parts: Collection[str], source: Path) -> None:
-    """Raise `InputError` if a data set has query images without a gallery, or the reverse."""
+    """Raise `InputError` if a data set has query images and no gallery images, or the reverse."""
     if ("query" in parts) != ("gallery" in parts):
         rule = "have both query and gallery"
         raise invalid_file(source, rule, ", ".join(parts), "Add the other one.")
@@ -251,9 +251,9 @@ def check_pair(parts: Collection[str], source: Path) -> None:
 def with_distractors(
     gallery: PersonImages, label: int | str, *others: PersonImages | None
 ) -> PersonImages:
-    """Mark the images of a label as distractors, unless `others`, train or query, have it too.
+    """Mark the images of a label as distractors, unless `others`, train or query, have the label.
 
-    There it is a person: some data sets number their persons from 0.
+    In such data sets the label is a person, because they number their persons from 0.
     """
     if any(part is not None and (part.identity == label).any() for part in others):
         return gallery
