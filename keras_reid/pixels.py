@@ -101,7 +101,7 @@ def _load(image: Image.Image) -> None:
 
 
 def _exif_orientation(image: Image.Image) -> int:
-    """Return the orientation, 1 to 8; 1 without a valid one."""
+    """Return the orientation, 1 to 8; 1 if there is no valid one."""
     try:
         value = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # damaged metadata of intact pixels

@@ -35,8 +35,8 @@ class Gallery(Records):
     method returns, unless the gallery is in memory.
 
     Identities, cameras and attribute names are stored and compared in Unicode NFC. Image references
-    are stored unchanged, and compared in NFC: two spellings of a reference are one image, unless
-    they are the paths of two files.
+    are stored unchanged, and compared in NFC: two Unicode forms of a reference are one image,
+    unless they are the paths of two files.
 
         with gallery.open("people.db") as people:
             people.enrol(embeddings, identities, images=paths, model_fingerprint=fingerprint)

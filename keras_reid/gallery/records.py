@@ -175,7 +175,8 @@ class Records:
     def held(self, images: Sequence[str]) -> dict[str, Row]:
         """Return the rows of the enrolled ones of these images, by the passed reference.
 
-        A row with another spelling of the reference counts, unless both are paths of two files.
+        A row with another Unicode form of the reference counts, unless these are paths of two
+        files.
         """
         rows: dict[str, Row] = {}
         for start in range(0, len(images), LOOKUP):

@@ -128,7 +128,7 @@ def _is_running(process: int) -> bool:
 
 @contextmanager
 def _staged(path: StrPath, mode: int | None, publish: Publish = os.replace) -> Iterator[Path]:
-    """Yield a new file, or a new folder without a mode, and publish it."""
+    """Yield a new file, or a new folder if `mode` is None, and publish it."""
     path = expanded(path)
     name = f".{HOST}-{os.getpid()}-{WRITER}-{token_hex(4)}-{path.name[-LONGEST_NAME:]}"
     staged = path.with_name(name)

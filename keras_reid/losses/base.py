@@ -48,8 +48,8 @@ class MetricLoss(LabeledLoss):
     """`mean over the valid comparisons of [d⁺ − d⁻ + margin]₊`: distance × miner × formula.
 
     A subclass defines another `miner` or `formula(mined)`, or all its `terms(batch)`. A comparison
-    is valid if its positive (same identity, another image) and its negative exist. Without any
-    the loss is exactly 0 and so is its gradient.
+    is valid if its positive (same identity, another image) and its negative exist. If there is no
+    valid comparison, the loss and its gradient are exactly 0.
 
     Args:
         margin: minimum difference between negative and positive distance, in units of `distance`;
@@ -149,8 +149,8 @@ class MetricLoss(LabeledLoss):
             `active`: fraction of comparisons with a loss above 0, or above ln 2 with the soft
             margin (the negative is nearer than the positive);
             `positive`, `negative`: mean distance of the pairs of one identity, of different ones;
-            `norm`: mean length of the embeddings. Without such pairs a statistic is 0. With
-            `gather` they describe the batch of all replicas.
+            `norm`: mean length of the embeddings. If a batch has no such pairs, the statistic is
+            0. With `gather` the statistics describe the batch of all replicas.
         """
         statistics: dict[str, Tensor] = {}
 

@@ -23,7 +23,7 @@ class DistillationLoss(ReidLoss):
     """A student's loss against a teacher's output: `(b, …), (b, …) -> (b,)`, in float32.
 
     Attributes:
-        output: the output of a model that is distilled by `train.py`, see `models.build`.
+        output: output of a model that `train.py` distills with the loss, see `models.build`.
 
     Example:
         >>> import numpy as np

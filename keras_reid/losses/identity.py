@@ -157,17 +157,17 @@ class CenterLoss(LabeledLoss):
     """`½ |x − center of its identity|²` (Wen et al., ECCV 2016), given the squared distances.
 
     The centers are weights of a layer, so that they are trained, saved, resumed and replicated
-    with the model; the loss only picks each image's own distance. Two lines use it:
+    with the model; the loss only picks each image's own distance. Two lines add centers and loss:
 
         distances = keras_reid.layers.Centers(num_identities, name="centers")(features)
         model.compile(loss={"centers": CenterLoss(), …}, loss_weights={"centers": 0.0005})
 
-    or `keras_reid.models.build(..., centers=True)` for the first. The centers follow the
-    gradient by the model's optimizer, instead of the update rule of the paper. The loss alone
-    collapses the embedding: add it to another one with a small weight.
+    `keras_reid.models.build(..., centers=True)` replaces the first line. The model's optimizer
+    updates the centers, instead of the update rule of the paper. Alone, the loss collapses the
+    embedding: add it to another loss with a small weight.
 
     `y_true` are class indices `(b,)` or `(b, 1)` in 0 … c − 1, `y_pred` squared distances
-    `(b, c)`; the result is `(b,)`, and NaN where a label is no class.
+    `(b, c)`; the result is `(b,)`, and NaN where a label is not in 0 … c − 1.
 
     Raises:
         InputError: if the distances are not a matrix or the labels have several columns.

@@ -59,14 +59,15 @@ class TripletLoss(MetricLoss):
 class TripletHardLoss(MetricLoss):
     """`[max d⁺ − min d⁻ + margin]₊` per anchor, "TriHard" (Hermans et al., arXiv:1703.07737).
 
-    When all embeddings are equal it is exactly the margin, or ln 2 with the soft margin. There
-    squared distances have no gradient; the unsquared ones of the default do.
+    When all embeddings are equal, the loss is exactly the margin, or ln 2 with the soft margin. In
+    that case squared distances have no gradient; the default, unsquared ones, have one.
 
     Args:
         margin: as in `MetricLoss`; `"soft"` is softplus.
         distance, normalize, common: as in `MetricLoss`.
-        zero_for_missing: count every anchor, as TensorFlow Addons and triplet-reid do: without a
-            positive d⁺ is 0, without a negative d⁻ is d⁺. Otherwise only anchors with both count.
+        zero_for_missing: count every anchor, as TensorFlow Addons and triplet-reid do: d⁺ is 0 if
+            there is no positive, and d⁻ is d⁺ if there is no negative. Otherwise only anchors with
+            both count.
 
     Example:
         >>> import numpy as np

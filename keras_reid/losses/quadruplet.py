@@ -139,11 +139,11 @@ class ImprovedQuadrupletLoss(QuadrupletLoss):
 
 
 def hardest_apart(batch: Batch, near: mining.Mined) -> mining.Mined:
-    """For each anchor its positive in `near` and the nearest pair (l, k) of two other identities.
+    """Return each anchor's positive in `near` and the nearest pair (l, k) of two other identities.
 
-    The nearest pair of the whole batch serves every anchor of another identity than l and k. An
-    anchor with the identity of l needs the nearest pair without that identity; so does an anchor
-    with the identity of k. Three searches of the matrix serve all anchors.
+    The nearest pair of the whole batch serves every anchor whose identity is neither that of l nor
+    that of k. An anchor of one of these identities needs the nearest pair without that identity.
+    Thus three searches of the matrix serve all anchors.
     """
     pairwise, positive, negative, read = batch
     choice = ops.stop_gradient(pairwise)
@@ -171,7 +171,7 @@ def hardest_apart(batch: Batch, near: mining.Mined) -> mining.Mined:
 
 
 def all_apart(batch: Batch) -> mining.Mined:
-    """Every positive pair (i, j) with every pair (l, k) of two other identities: `(b, b, b, b)`."""
+    """Return each positive pair with each pair of two other identities `(b, b, b, b)`."""
     pairwise, positive, negative, _ = batch
     apart = ops.logical_and(negative[:, :, None], negative[:, None, :])  # i, l and i, k
     apart = ops.logical_and(apart, negative[None])  # l, k

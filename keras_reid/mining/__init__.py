@@ -4,9 +4,9 @@ A miner is `(distances (n, m), positive (n, m), negative (n, m), read=None) -> M
 by weights over the matrix, or one column for each row. The number of indices never depends on the
 data, so that shapes are static and XLA compiles it.
 
-The selection has no gradient, the selected distances have. A miner of single entries reads them by
-`read(rows, columns) -> distances`; None reads the matrix itself. With another reader of the loss,
-one distance selects and another one is returned.
+The selection has no gradient; the selected distances have one. A miner of single entries reads the
+selected distances with `read(rows, columns) -> distances`; None reads the matrix itself. A loss
+with its own reader selects by one distance and returns another one.
 """
 
 from typing import Any
@@ -35,7 +35,7 @@ Tensor = Any
 def batch_hard(
     distances: Tensor, positive: Tensor, negative: Tensor, read: Reader | None = None
 ) -> Mined:
-    """For each anchor the farthest positive and the nearest negative (arXiv:1703.07737).
+    """Return for each anchor the farthest positive and the nearest negative (arXiv:1703.07737).
 
     Args:
         distances: matrix `(n, m)`.
@@ -97,9 +97,9 @@ def batch_hard_of_every_anchor(
 def margin_sample(
     distances: Tensor, positive: Tensor, negative: Tensor, read: Reader | None = None
 ) -> Mined:
-    """The farthest positive pair and the nearest negative pair of the batch (arXiv:1710.00478).
+    """Return the farthest positive and the nearest negative pair of the batch (arXiv:1710.00478).
 
-    One comparison, which is that of every anchor.
+    It is one comparison, which all anchors share.
 
     Args:
         distances: matrix `(n, m)`.
@@ -184,7 +184,7 @@ class batch_soft:
 def all_triplets(
     distances: Tensor, positive: Tensor, negative: Tensor, read: Reader | None = None
 ) -> Mined:
-    """Every (anchor, positive, negative).
+    """Return every triplet (anchor, positive, negative).
 
     Args:
         distances: matrix `(n, m)`.

@@ -133,15 +133,15 @@ def first(mask: Tensor) -> Tensor:
 
 
 def softest(distances: Tensor, mask: Tensor, temperature: float = 1.0) -> Tensor:
-    """Softmax of `distances / temperature` in the mask, 0 elsewhere and where the mask is empty.
+    """Return the softmax of `distances / temperature` in the mask, and 0 elsewhere.
 
     Args:
         distances: matrix `(n, m)`.
         mask: booleans `(n, m)`.
-        temperature: in units of the distances.
+        temperature: temperature in units of the distances.
 
     Returns:
-        Weights `(n, m)`; the sum of a row is 1.
+        Weights `(n, m)`. The sum of a row is 1, or 0 if the mask is empty in that row.
 
     Example:
         >>> import numpy as np

@@ -37,7 +37,7 @@ def feature_maps(model: keras.Model) -> keras.Model:
 
 
 def stripes(model: keras.Model, count: int | None = None, pooling: str = "max") -> keras.Model:
-    """images → `embedding` `(b, d)` and `local` `(b, s, d)`: unit stripes of the feature map.
+    """Return a model: images → `embedding` `(b, d)`, and unit stripes `local` `(b, s, d)`.
 
     The local features of AlignedReID++ (DMLI; Luo et al., Pattern Recognition 2019) for any model
     of `build`, without training. `global_local` in `keras_reid.evaluation` compares them. The
@@ -70,10 +70,11 @@ def stripes(model: keras.Model, count: int | None = None, pooling: str = "max") 
 def ensemble(members: Sequence[keras.Model]) -> keras.Model:
     """`embedding = [e_1/|e_1|, … e_K/|e_K|] / √K` `(b, Σ d)`: members side by side, of length 1.
 
-    A squared distance is then the mean of the members' own. The weights are shared with them.
+    A squared distance is then the mean of the squared distances of the members. The members share
+    their weights with the result.
 
     Args:
-        members: models of `build` for images of one size, and the same points if any.
+        members: models of `build` for images of one size, and for the same points if they take any.
 
     Returns:
         Model of the inputs of a member → `{"embedding": (b, Σ d)}`.

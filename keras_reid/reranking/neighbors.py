@@ -23,10 +23,12 @@ SPARE, MORE = 8, 64  # candidates beyond k, and beyond k where those cannot be t
 
 
 class Neighbors(NamedTuple):
-    """The k nearest images to each of n, itself first, equally near ones by index.
+    """The k nearest images to each of n images, itself first, equally near ones by index.
 
-    index: int32 (n, k). squared: float32 (n, k), their squared distances. largest: float32 (n,),
-    the largest squared distance of each row.
+    Attributes:
+        index: int32 (n, k).
+        squared: float32 (n, k), squared distances.
+        largest: float32 (n,), the largest squared distance of each row.
     """
 
     index: tf.Tensor
@@ -35,10 +37,10 @@ class Neighbors(NamedTuple):
 
 
 def nearest(source: FeatureDistances, k: int, progress: Progress | None = None) -> Neighbors:
-    """The `min(k, n)` nearest images to each, among all.
+    """Return the `min(k, n)` nearest images to each image.
 
-    Candidates come from blocks of `source.columns`; where those leave open which is nearer, the
-    distances of the candidates decide, computed in float64. Only if more than MORE images are
+    Candidates come from blocks of `source.columns`. If their rounding leaves open which candidate
+    is nearer, distances computed in float64 decide. Only if more than MORE images are
     within the rounding of the k-th does their order in `columns` decide. `squared` is as `columns`
     has it, 0 for the image itself.
     """
@@ -111,7 +113,7 @@ def _extended(
 def _with(
     known: Neighbors, start: Size, index: tf.Tensor, squared: tf.Tensor, largest: tf.Tensor
 ) -> Neighbors:
-    """Joins images (b, c), numbered from `start` and after all known ones, to those."""
+    """Join images (b, c), numbered from `start` and after all known ones, to the known ones."""
     k = tf.shape(known.index)[1]
     index = tf.concat([known.index, index + start], axis=1)
     squared = tf.concat([known.squared, squared], axis=1)
@@ -200,7 +202,7 @@ def _by_distance(
 def _itself_first(
     index: tf.Tensor, values: tf.Tensor, itself: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Candidates (b, c) with the row's own image at the front, in place of the last if need be."""
+    """Return candidates (b, c) with the row's own image first; it replaces the last if missing."""
     own = index == itself
     last = tf.range(tf.shape(index)[1]) == tf.shape(index)[1] - 1
     own = tf.logical_or(own, tf.logical_and(last, ~tf.reduce_any(own, axis=1, keepdims=True)))

@@ -21,14 +21,14 @@ def create(
     """Return the folder with a new or updated listing.
 
     Args:
-        folder: new, or of an earlier call.
+        folder: new folder, or that of an earlier call.
         images: all images.
         shard_size: images of a shard.
         about: settings that are the same in all calls; `images` is a folder, table or pattern.
 
     Raises:
-        InputError: no images in a first call or at a missing path, another folder, or other
-            settings.
+        InputError: a first call without images, a missing path, a folder with other files, or
+            other settings than in earlier calls.
     """
     check_writable(folder)
     rows = iter(images)

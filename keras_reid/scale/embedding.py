@@ -57,7 +57,7 @@ def embed(
         images: paths; or a folder, a pattern such as `"crops/**/*.jpg"`, or a CSV table with the
             columns path and optionally identity and camera.
         model: model of `models.build`, or a source of `inference.load`; images are its only input.
-        out: new folder, or one of the same call.
+        out: new folder, or that of an earlier, equal call.
         flip: average with the embeddings of mirrored images; None: as the source was trained.
         shard_size: images of a file.
         batch_size: images at a time.

@@ -174,7 +174,7 @@ class Shards:
         return self._part(number, ["digest"])["digest"].to_pylist()
 
     def vectors(self, number: int) -> dict[tuple[str, str], np.ndarray]:
-        """Return the embeddings (d,) of a shard by path and digest, without unreadable files."""
+        """Return the embeddings (d,) of a shard by path and digest, except unreadable files."""
         if not self.file(number).exists():
             return {}
         shard = self.read(number)
@@ -221,7 +221,7 @@ class Shards:
         return sum(map(self._failed, range(self.count)))
 
     def unreadable(self, most: int) -> list[str]:
-        """Return the paths of at most so many unreadable files."""
+        """Return the paths of at most `most` unreadable files."""
         numbers = (n for n in range(self.count) if self.file(n).exists() and self._failed(n))
         paths = (shard.path[~shard.decodes].tolist() for shard in map(self.read, numbers))
         return list(itertools.islice(itertools.chain.from_iterable(paths), most))

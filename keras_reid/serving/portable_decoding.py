@@ -19,7 +19,7 @@ def graph_decode_portable(content: tf.Tensor) -> tf.Tensor:
     Differences from `decode`:
 
     - TIFF, animated WebP without alpha, and BMP of other than 8, 24 or 32 bits per pixel or with
-      other channel masks than those of BGR are rejected.
+      channel masks other than BGR are rejected.
     - WebP requires TensorFlow 2.21 on the server. CMYK JPEG without an Adobe segment is not
       inverted.
     - Only JPEG is turned upright, by the tag in IFD0, of type SHORT or LONG, of an Exif segment
@@ -50,7 +50,7 @@ def graph_decode_portable(content: tf.Tensor) -> tf.Tensor:
 
 
 def _orientation_in_segments(content: tf.Tensor) -> tf.Tensor:
-    """Return the orientation in the first Exif segment of a JPEG file, 1 without one."""
+    """Return the orientation in the first Exif segment of a JPEG file; 1 if there is none."""
     length = tf.strings.length(content)
 
     def is_exif(at: tf.Tensor) -> tf.Tensor:
@@ -75,7 +75,7 @@ def _orientation_in_segments(content: tf.Tensor) -> tf.Tensor:
 
 
 def _orientation_in_ifd0(content: tf.Tensor, at: tf.Tensor) -> tf.Tensor:
-    """Return the orientation in the TIFF structure at a byte, 1 without one."""
+    """Return the orientation in the TIFF structure at a byte; 1 if there is none."""
     block = _numbers(content, at, tf.strings.length(content) - at)
     size = tf.size(block, tf.int64)
     block = tf.pad(block, [(0, ENTRY)])  # so that a truncated one has all fields

@@ -69,7 +69,7 @@ class Backup(keras.callbacks.Callback):
             The index of the next epoch; 0 if there is no backup.
 
         Raises:
-            InputError: a backup of another model.
+            InputError: the backup is of another model.
         """
         if not self.path.exists():
             return 0

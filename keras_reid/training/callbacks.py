@@ -27,9 +27,9 @@ class CollapseMonitor(keras.callbacks.Callback):
     """Logs a warning when a metric loss stays at its collapse value.
 
     When all embeddings are equal, a loss has a fixed value: the margin of a triplet loss, ln 2 with
-    the soft margin. A loss that stays at it does not learn. There is no warning if the distances in
-    the logs are smaller within persons than between persons, by a tenth of these distances and of
-    that value.
+    the soft margin. A loss that stays at this value does not learn. There is no warning if the
+    distances in the logs are smaller within persons than between persons, by a tenth of these
+    distances and of that value.
 
     Args:
         num_identities_per_batch, num_instances: P and K of the batches; some values depend on them.

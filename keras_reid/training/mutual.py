@@ -113,7 +113,7 @@ class MutualLearner(SavedSeeds, LossesByOutput, keras.Model):
             optimizer: optimizer that is copied for every member, or a list with one for each
                 member. Settings outside of its configuration (`exclude_from_weight_decay`) require
                 a list.
-            loss: losses of each member by output, see `ReidModel`; None: none.
+            loss: losses of each member by output, see `ReidModel`; None: no such losses.
             loss_weights: factors of these losses.
             metrics: metrics of each member by output; each member has copies of them.
             distillation_loss: a `DistillationLoss`, or a list of them, by output.
@@ -121,8 +121,8 @@ class MutualLearner(SavedSeeds, LossesByOutput, keras.Model):
             options: run_eagerly, jit_compile, steps_per_execution or auto_scale_loss.
 
         Raises:
-            InputError: no distillation loss, a name that is no output, or not one optimizer for
-                each member.
+            InputError: no distillation loss, a key that is not an output, or another number of
+                optimizers than members.
         """
         members = [*self.members.values()]
         for member, own in zip(members, optimizers_of(optimizer, len(members)), strict=True):

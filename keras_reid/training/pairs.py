@@ -15,10 +15,11 @@ PER_QUERY = 4  # pairs of one person, and as many of two
 
 
 class PairEvaluation(Evaluation):
-    """Adds `val_auc` to the logs: the probability that a pair of one person is nearer.
+    """Adds `val_auc` to the logs: the probability that a pair of one person is nearer than another.
 
     At most 400 query images are compared, each with up to 4 gallery images of its person by other
-    cameras, and with 4 of others. Under a moving average of the weights the averages are scored.
+    cameras, and with 4 images of other persons. If the optimizer keeps a moving average of the
+    weights, the averaged weights are scored.
 
     Args:
         query, gallery: images of persons that the model is not trained on.

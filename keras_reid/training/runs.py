@@ -52,7 +52,7 @@ class Run(TrainedRun):
             flags: values for `flags.json`.
 
         Raises:
-            InputError: a folder with other files or flags, or with a finished run.
+            InputError: the folder has other files, other flags or a finished run.
         """
         state = ""
         if self.finished:

@@ -79,7 +79,7 @@ def _drawn(text: str) -> tuple[str, str]:
 
 @cache
 def _font_files() -> tuple[str, ...]:
-    """Return DejaVu Sans, and the fonts of the system; none without Matplotlib."""
+    """Return DejaVu Sans, and the fonts of the system; no fonts if Matplotlib is not installed."""
     try:
         import matplotlib
         from matplotlib.font_manager import findSystemFonts

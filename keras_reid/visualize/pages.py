@@ -112,11 +112,11 @@ class Report:
     """Contents of the report of an evaluation.
 
     Attributes:
-        title, subtitle: of the page.
+        title, subtitle: title and subtitle of the page.
         results: scores by name; the last is the main result, such as "re-ranked".
         metrics: all scores of the JSON file, which the page contains too.
         verification: 1:1 trials.
-        failures, successes: lists of queries with a wrong first image, and of others.
+        failures, successes: lists of queries with a wrong first image, and of other queries.
         query, gallery: `evaluation.StoredFeatures`, with paths for pictures.
         heat: maps `(h', w')` of similarity to the query by (query, gallery image), and by
             (query, None) of the query itself.
@@ -203,7 +203,7 @@ def _scores(results: Sequence[RankingResult]) -> dict[str, list[float]]:
 
 
 def _cameras(result: RankingResult) -> dict[str, Any] | None:
-    """Return the table of camera pairs; None without any."""
+    """Return the table of camera pairs; None if there are none."""
     pairs = result.camera_pairs
     columns = sorted({gallery for _, gallery in pairs})
     rows = {q: [pairs.get((q, g)) for g in columns] for q in sorted({q for q, _ in pairs})}

@@ -115,7 +115,7 @@ def draw_groups(
 def draw_ranked_lists(
     lists: Sequence[RankedList], query: Any, gallery: Any, height: int = 96
 ) -> Image.Image:
-    """Draw a row for each query: its image, and the nearest ones, green if of the same person.
+    """Draw a row for each query: its image, and the nearest images, green if of the same person.
 
     Args:
         lists: one or more of `evaluation.ranked_lists`.
@@ -210,7 +210,7 @@ def activation(maps: np.ndarray, query: np.ndarray | None = None) -> np.ndarray:
     """Return `a = max(0, ⟨m(x, y), v⟩)` divided by its maximum, v the mean of the query's map.
 
     For an embedding that is the mean of a map, `⟨v, u⟩` of query and image is the mean of these
-    products over the positions of the image. Without a query, v is the mean of the image's map.
+    products over the positions of the image. If `query` is None, v is the mean of the image's map.
 
     Args:
         maps: `(rows, columns, c)` of `models.feature_maps`.

@@ -36,7 +36,7 @@ def write_tracks(
         path: the file, `.avi` or `.mp4`, or else the folder.
         video: the frames.
         tracks: boxes with the numbers of tracks.
-        names: of tracks by number; others are drawn with their number.
+        names: names of tracks by number; other tracks are drawn with their number.
         rate: frames per second of the new video.
 
     Raises:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Stripes(Method):
     """`local_weight · aligned triplet loss(features, local)` of the stripes of the feature map.
 
-    It mines by the distance of the metric loss, of L2-normalized stripes if that loss normalizes.
+    The loss mines by the distance of the metric loss, and normalizes stripes if that loss does.
     """
 
     stripes: int = setting(
