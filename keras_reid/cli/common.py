@@ -268,7 +268,7 @@ class GalleryOptions(ModelOptions):
     )
     possible_probability: float = option(
         "Minimum probability of a possible match. Measured at the default, in galleries of 30 "
-        "persons: at most 7 of 100 queries whose nearest person was right gave no match.",
+        "persons: at most 7 of 100 queries with the right nearest person gave no match.",
         LIMITS.possible,
         least=0,
         most=1,

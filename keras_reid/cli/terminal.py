@@ -72,7 +72,7 @@ def progress(name: str) -> Callable[[int, int | None], None]:
 
 
 def check_picture(**outputs: str | None) -> None:
-    """Raise for an output file, by its flag, whose suffix is not that of a picture."""
+    """Raise for an output file, by its flag, that has another suffix than a picture."""
     for name, file in outputs.items():
         if file and Path(file).suffix.lower() not in SUFFIXES:
             raise invalid(name, f"a path that ends in {', '.join(SUFFIXES)}", file)

@@ -78,7 +78,7 @@ class TrackResult(Boxes):
 
     Attributes:
         names: identity in the gallery of each track; empty if there is no gallery.
-        scores: scores against the ground truth; None if there is none.
+        scores: scores against the ground truth; None if it was not given.
     """
 
     names: dict[int, str] = field(default_factory=dict)

@@ -42,7 +42,7 @@ class TrainOptions(DataOptions):
         topic="recipe",
     )
     base_run: str | None = option(
-        "Run folder whose data set, recipe and settings are the defaults.", topic="recipe"
+        "Run folder. Its data set, recipe and settings become the defaults.", topic="recipe"
     )
     attributes: str | None = option(
         "Table or .mat file with the attributes of the identities, for --recipe=attributes.",

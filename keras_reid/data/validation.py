@@ -39,11 +39,11 @@ class CheckReport:
     """Result of `check`, which prints as a table.
 
     Attributes:
-        sizes: numbers of images, identities and cameras (None if there are none) of each part.
+        sizes: numbers of images, identities and cameras of each part; None if it has no cameras.
         unreadable: files that do not decode.
         shared: identities, except distractors, both in train and in query or gallery.
-        unmatched: query files whose identity is not in another camera of the gallery, or, if there
-            are no cameras, not in the gallery.
+        unmatched: query files with an identity that is not in another camera of the gallery, or, if
+            there are no cameras, not in the gallery.
         few: training identities with fewer than `num_instances` images. PK sampling repeats these
             images, so `ok` ignores them.
         duplicates: groups of listed images with the same content.

@@ -33,7 +33,7 @@ class MatchCalibration:
         pair: three coefficients.
         impostor: mean distance between images of different persons.
         source: description of the images that the coefficients were fitted on.
-        scale, offset: adaptation to a gallery; 1 and 0 if there is none.
+        scale, offset: adaptation to a gallery; 1 and 0 before it.
         persons, images: numbers of the gallery that `scale` and `offset` were estimated on.
 
     Raises:

@@ -96,7 +96,7 @@ def clustering(
         min_samples: minimum size of a neighborhood, for "dbscan".
         k1: number of neighbors, as in `reranking.k_reciprocal`; None: chosen. A k1 far above the
             number of images of a person joins persons.
-        k2: number of neighbors whose encodings are averaged; None: 0.3 k1, from 2 to 6.
+        k2: number of neighbors with averaged encodings; None: 0.3 k1, from 2 to 6.
         progress: called with the number of images done and n during the search for neighbors.
         pairs: distances at a low and at a higher false acceptance rate, such as 1e-4 and 1e-2, of
             the model of the features; None: unknown.

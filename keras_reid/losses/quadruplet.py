@@ -141,8 +141,8 @@ class ImprovedQuadrupletLoss(QuadrupletLoss):
 def hardest_apart(batch: Batch, near: mining.Mined) -> mining.Mined:
     """Return each anchor's positive in `near` and the nearest pair (l, k) of two other identities.
 
-    The nearest pair of the whole batch serves every anchor whose identity is neither that of l nor
-    that of k. An anchor of one of these identities needs the nearest pair without that identity.
+    The nearest pair of the whole batch serves every anchor of a third identity. An anchor of the
+    identity of l or k needs the nearest pair without that identity.
     Thus three searches of the matrix serve all anchors.
     """
     pairwise, positive, negative, read = batch

@@ -130,7 +130,7 @@ def margin_sample(
 
 @registered
 class batch_soft:
-    """For each anchor `d⁺ = Σ softmax_P(d/t) d` and `d⁻ = Σ softmax_N(−d/t) d`.
+    """Return for each anchor `d⁺ = Σ softmax_P(d/t) d` and `d⁻ = Σ softmax_N(−d/t) d`.
 
     The adaptive weights of Ristani & Tomasi (CVPR 2018, arXiv:1803.10859). `t → 0` is batch-hard,
     `t → ∞` the mean.

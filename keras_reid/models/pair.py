@@ -49,7 +49,7 @@ def build_pair_verifier(
     Args:
         backbone: a name or a file, see `keras_reid.models.backbones.build`.
         image_size: (height, width) in pixels.
-        gate: name of the layer of the backbone whose maps are compared; every path through the
+        gate: name of the layer of the backbone with the compared maps; every path through the
             backbone must run through this layer. None: such a layer nearest to the middle.
         weights: `"imagenet"`, `"none"` or a `.weights.h5` file of the backbone.
         pooling: `"avg"`, `"max"`, `"avg_max"` or `"gem"`, as in `models.build`.

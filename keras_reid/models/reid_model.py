@@ -166,7 +166,7 @@ class LossesByOutput(replicas.BuiltByOwnImages):
 
 
 class PairWarning(keras.callbacks.Callback):
-    """Warns once if the first batch has no positive or no negative pair.
+    """Callback that warns once if the first batch has no positive or no negative pair.
 
     The metric losses of such a batch are 0, or have one side only.
     """

@@ -50,7 +50,7 @@ def graph_decode_portable(content: tf.Tensor) -> tf.Tensor:
 
 
 def _orientation_in_segments(content: tf.Tensor) -> tf.Tensor:
-    """Return the orientation in the first Exif segment of a JPEG file; 1 if there is none."""
+    """Return the orientation in the first Exif segment of a JPEG file; 1 if it has no segment."""
     length = tf.strings.length(content)
 
     def is_exif(at: tf.Tensor) -> tf.Tensor:
@@ -75,7 +75,7 @@ def _orientation_in_segments(content: tf.Tensor) -> tf.Tensor:
 
 
 def _orientation_in_ifd0(content: tf.Tensor, at: tf.Tensor) -> tf.Tensor:
-    """Return the orientation in the TIFF structure at a byte; 1 if there is none."""
+    """Return the orientation in the TIFF structure at a byte; 1 if it has no orientation."""
     block = _numbers(content, at, tf.strings.length(content) - at)
     size = tf.size(block, tf.int64)
     block = tf.pad(block, [(0, ENTRY)])  # so that a truncated one has all fields

@@ -51,8 +51,9 @@ class Tracker:
     track's last embeddings, and m the squared Mahalanobis distance to the predicted box. Pairs
     with `c > max_cosine_distance` or `m > 9.49` (95 %) are not matched. The other detections are
     matched by the overlap of boxes with tracks of the previous frame, or with all tracks if there
-    are no embeddings. Assignments are optimal (scipy). A detection without a track starts one. A track is
-    confirmed after `n_init` detections and ends after `max_age` frames without a detection.
+    are no embeddings. Assignments are optimal (scipy). An unmatched detection starts a track. A
+    track is confirmed after `n_init` detections and ends after `max_age` frames without a
+    detection.
 
     Memory is bounded for streams of any length. Ended tracks that were confirmed remain in `ended`
     until `finished()` returns them; if there are more than `history`, the oldest is dropped.

@@ -43,7 +43,7 @@ class TrainingState(SavedSeeds, keras.Model):
 
 
 class Backup(keras.callbacks.Callback):
-    """Saves weights and optimizer after each epoch in one file, to resume a training run.
+    """Callback that saves weights and optimizer in one file after each epoch, to resume a run.
 
     The file is replaced atomically, so that one backup remains whenever the process is killed.
     (`keras.callbacks.BackupAndRestore` writes weights and epoch to two files; a kill between them

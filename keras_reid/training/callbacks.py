@@ -24,7 +24,7 @@ APART = 0.1
 
 
 class CollapseMonitor(keras.callbacks.Callback):
-    """Logs a warning when a metric loss stays at its collapse value.
+    """Callback that logs a warning when a metric loss stays at its collapse value.
 
     When all embeddings are equal, a loss has a fixed value: the margin of a triplet loss, ln 2 with
     the soft margin. A loss that stays at this value does not learn. There is no warning if the
@@ -90,7 +90,7 @@ class CollapseMonitor(keras.callbacks.Callback):
 
 
 class FiniteLoss(keras.callbacks.Callback):
-    """Raises at the first step with a loss that is not finite, and names the term.
+    """Callback that raises at the first step with a loss that is not finite, and names the term.
 
     `keras.callbacks.TerminateOnNaN` ends `fit` without an error, and NaN weights are saved. The
     last `Backup` is of the epoch before.
@@ -117,7 +117,9 @@ class FiniteLoss(keras.callbacks.Callback):
 
 
 class History(keras.callbacks.Callback):
-    """Writes logs and seconds of each epoch as a line of JSON; a resumed run appends to them.
+    """Callback that writes the logs and seconds of each epoch as a line of JSON.
+
+    A resumed run appends to the file.
 
     Args:
         path: file to write.

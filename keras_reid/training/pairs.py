@@ -15,7 +15,9 @@ PER_QUERY = 4  # pairs of one person, and as many of two
 
 
 class PairEvaluation(Evaluation):
-    """Adds `val_auc` to the logs: the probability that a pair of one person is nearer than another.
+    """Callback that adds `val_auc` to the logs.
+
+    `val_auc` is the probability that a pair of one person is nearer than a pair of different ones.
 
     At most 400 query images are compared, each with up to 4 gallery images of its person by other
     cameras, and with 4 images of other persons. If the optimizer keeps a moving average of the

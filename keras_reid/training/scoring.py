@@ -85,9 +85,9 @@ class Evaluation(keras.callbacks.Callback):
 
 
 class RetrievalEvaluation(Evaluation):
-    """Adds `val_mAP` and `val_rank1` to the logs, so that `ModelCheckpoint` can monitor them.
+    """Callback that adds `val_mAP` and `val_rank1` to the logs, for example for `ModelCheckpoint`.
 
-    For a `MutualLearner` they are the scores of the best member; `val_NAME_mAP` and
+    For a `MutualLearner` these are the scores of the best member; `val_NAME_mAP` and
     `val_NAME_rank1` are the scores of each member. With a moving average of the weights (`use_ema`)
     the averaged weights are evaluated. Selecting an epoch by scores of the test set overestimates
     the result: use hold-out images.

@@ -203,7 +203,7 @@ def _scores(results: Sequence[RankingResult]) -> dict[str, list[float]]:
 
 
 def _cameras(result: RankingResult) -> dict[str, Any] | None:
-    """Return the table of camera pairs; None if there are none."""
+    """Return the table of camera pairs; None if they were not scored."""
     pairs = result.camera_pairs
     columns = sorted({gallery for _, gallery in pairs})
     rows = {q: [pairs.get((q, g)) for g in columns] for q in sorted({q for q, _ in pairs})}

@@ -201,7 +201,7 @@ def of_tracks(tracks: Sequence[Track], source: Path) -> PersonImages:
 
 
 def filled(rows: Sequence[T], source: Path) -> Sequence[T]:
-    """Return the rows; raise `InputError` if there are none."""
+    """Return the rows; raise `InputError` if the list is empty."""
     if not rows:
         received = "none" if source.exists() else "no such file or folder"
         raise invalid_file(source, "contain images", received, "Check the path.")
@@ -209,7 +209,7 @@ def filled(rows: Sequence[T], source: Path) -> Sequence[T]:
 
 
 def columns(rows: Sequence[Row], source: Path) -> PersonImages:
-    """Return the rows of one part as parallel columns; raise `InputError` if there are none."""
+    """Return the rows of one part as parallel columns; raise `InputError` if the list is empty."""
     path, identity, camera = zip(*filled(rows, source), strict=True)
     cameras = None if camera[0] is None else np.array(camera)
     return PersonImages(np.array(path), np.array(identity), cameras)
