@@ -55,6 +55,7 @@ def skeleton_of(points: Any) -> Skeleton:
     """
     shape = tuple(points.shape)
     if len(shape) < 2 or shape[-1] != 3 or shape[-2] not in SKELETONS:
-        rule = f"(…, k, 3) with k = {' or '.join(map(str, SKELETONS))} points x, y, confidence"
+        sizes = " or ".join(map(str, SKELETONS))
+        rule = f"of shape (…, k, 3), with k = {sizes} points x, y, confidence"
         raise invalid("keypoints", rule, Shown(f"shape {shape}"))
     return SKELETONS[shape[-2]]

@@ -37,7 +37,7 @@ class ClusterOptions(ModelOptions):
 
     images: str | None = option("Folder of unlabeled images, with subfolders.")
     features: str | None = option(
-        "Features in place of a model and images: an .npz or .mat file, or a folder of .npy files."
+        "Features instead of a model and images: an .npz or .mat file, or a folder of .npy files."
     )
     part: str = option(
         "Part of --dataset; its labels score the groups.",

@@ -37,8 +37,8 @@ class DataOptions:
     )
     data_dir: str | None = option("Folder of the data set, or the table of csv.")
     keypoints: str | None = option(
-        "Body points for models with pose: FILE.csv, or movenet:FILE.tflite, which estimates "
-        "them. Default: those of the run."
+        "Body points for models with pose: FILE.csv, or movenet:FILE.tflite, a network that "
+        "estimates the points. Default: the source of the run."
     )
     keypoints_cache: str | None = option(
         "CSV file of estimated points. Default: keypoints-movenet.csv next to the data set."

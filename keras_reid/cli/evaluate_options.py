@@ -21,7 +21,7 @@ class EvaluateOptions(FeatureOptions, ModelOptions):
     topic: ClassVar[str] = "evaluation"
 
     features: Sequence[str] | None = option(
-        "Features in place of a model, QUERY,GALLERY: .npz files or folders of .npy files with "
+        "Features instead of a model: QUERY,GALLERY, two .npz files or folders of .npy files with "
         "embedding (n, d), identity (n,) and camera (n,); or one .mat file like "
         "pytorch_result.mat."
     )
@@ -33,7 +33,8 @@ class EvaluateOptions(FeatureOptions, ModelOptions):
         choices=("euclidean", "cosine", "local", "global_local", "visible"),
     )
     local: str = option(
-        "Stripes: pooled from the last feature map, or trained, the output 'local' of the model.",
+        "Source of the stripes: pooled (from the last feature map), or trained (the output 'local' "
+        "of the model).",
         "pooled",
         choices=("pooled", "trained"),
     )
@@ -54,15 +55,15 @@ class EvaluateOptions(FeatureOptions, ModelOptions):
         "index",
         choices=tuple(TIES),
     )
-    verify: bool = option("Scores of image pairs (1:1) too: EER, and TAR at several FARs.", False)
+    verify: bool = option("Scores of image pairs (1:1), too: EER, and TAR at several FARs.", False)
     attributes: str | None = option(
-        "Table or .mat file of true attributes, which scores the predicted ones."
+        "Table or .mat file of true attributes, to score the predicted attributes."
     )
     attribute_filter: float | None = option(
         "Certainty of predicted attributes, such as 0.9. Gallery images are ranked last if an "
         "attribute contradicts that of the query, both with at least this certainty."
     )
-    camera_pairs: bool = option("Scores of each pair of cameras too.", False)
+    camera_pairs: bool = option("Scores of each pair of cameras, too.", False)
     repeats: int = option(
         "Number of random draws of the protocols cuhk03-classic and viper.", 10, least=1
     )
@@ -72,7 +73,8 @@ class EvaluateOptions(FeatureOptions, ModelOptions):
         "New HTML file of scores, curves, ranked lists with pictures, and changes by re-ranking."
     )
     save_features: str | None = option(
-        "New folder of query.npz and gallery.npz, or new .mat file like pytorch_result.mat."
+        "New folder for the features in query.npz and gallery.npz, or new .mat file in the format "
+        "of pytorch_result.mat."
     )
 
     def __post_init__(self) -> None:

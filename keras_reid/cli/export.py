@@ -48,7 +48,7 @@ class ExportOptions(FeatureOptions, RunOptions):
         choices=serving.QUANTIZATIONS,
     )
     ranker: bool = option(
-        "Second export NAME-ranker of a saved_model, which ranks and re-ranks embeddings.", True
+        "Second export, NAME-ranker, next to a saved_model; it ranks and re-ranks embeddings.", True
     )
     rerank: str = option(
         "Re-ranker of NAME-ranker.",
@@ -56,12 +56,12 @@ class ExportOptions(FeatureOptions, RunOptions):
         choices=(*reranking.IN_GRAPH, *reranking.ALIASES),
     )
     ranker_gallery: str | None = option(
-        "Gallery features of evaluate.py --save_features, stored in the ranker: requests contain "
-        "queries only."
+        "Gallery features from evaluate.py --save_features. The ranker stores them, so that "
+        "requests contain only queries."
     )
     local: str = option(
-        "Second output 'local': none, stripes pooled from the last feature map, or trained "
-        "stripes.",
+        "Second output 'local': none, pooled (stripes of the last feature map), or trained "
+        "(stripes that the model was trained with).",
         "none",
         choices=("none", "pooled", "trained"),
     )

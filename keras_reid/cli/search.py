@@ -41,21 +41,21 @@ class SearchOptions(GalleryOptions):
         words: the subcommand and its arguments.
     """
 
-    top_k: int = option("Images shown for each query.", 10, least=1)
-    cameras: Sequence[str] | None = option("Search only these cameras.")
+    top_k: int = option("Number of images shown for each query.", 10, least=1)
+    cameras: Sequence[str] | None = option("Cameras to search. Default: all.")
     not_cameras: Sequence[str] | None = option("Cameras to exclude.")
     query_camera: str | None = option("Camera of the queries. Its images are excluded.")
     after: str | None = option(
-        "Search only images taken at this time or later: seconds since 1970, or ISO 8601."
+        "Earliest time of the searched images: seconds since 1970, or ISO 8601."
     )
-    before: str | None = option("Search only images taken before this time.")
+    before: str | None = option("Time before which the searched images were taken, like --after.")
     rerank: str = option("Re-ranker of the shortlist, such as k_reciprocal.", "none")
     shortlist: int = option("Number of images to re-rank.", 1000, least=1)
     description: Sequence[str] | None = option(
         "Attributes of the person to find, such as upred=1,hat=0, for the subcommand query. The "
         "model must be a run of --recipe=attributes."
     )
-    html: str | None = option("HTML file to create, with the images of queries and hits.")
+    html: str | None = option("New HTML file with the images of queries and hits.")
     output: str = option("Format of the printed results.", "table", choices=("table", "json"))
     words: tuple[str, ...] = ()
 

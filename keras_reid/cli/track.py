@@ -39,7 +39,7 @@ class TrackOptions(GalleryOptions):
         "installed, else hog."
     )
     min_confidence: float | None = option("Minimum confidence of a detection. Default: none.")
-    appearance: bool = option("Matching by appearance; --noappearance needs no model.", True)
+    appearance: bool = option("Matching by embeddings; --noappearance needs no model.", True)
     max_cosine_distance: float = option("Maximum 1 - cos of two embeddings of one person.", 0.3)
     motion_weight: float = option(
         "Weight of motion against appearance, from 0 to 1.", 0.5, least=0, most=1
@@ -51,9 +51,9 @@ class TrackOptions(GalleryOptions):
     annotated: str | None = option(
         "New video (.avi, .mp4) or new folder of frames, with boxes and names."
     )
-    timeline: str | None = option("New picture of the times of all tracks.")
+    timeline: str | None = option("New picture with a bar for the duration of each track.")
     ground_truth: str | None = option(
-        "MOT text file of true tracks, which gives scores: MOTA, IDF1, HOTA."
+        "MOT text file of true tracks, to print scores: MOTA, IDF1 and HOTA."
     )
     scores: str | None = option("New JSON file of the scores.")
     camera: str = option("Name of the camera in the gallery.", "1")

@@ -72,7 +72,7 @@ class TrainOptions(DataOptions):
     )
     check_only: bool = option("Validation of the data set only, no training.", False, topic="data")
     eval_every: int = option(
-        "Number of epochs between scores of the model; 0: only at the end.",
+        "Number of epochs between evaluations; 0: only one at the end.",
         0,
         least=0,
         topic="evaluation",

@@ -172,7 +172,10 @@ def read_attributes(path: StrPath) -> AttributeTable:
 def _of_csv(file: Path) -> dict[str, Any]:
     header, lines = read_table(file, ("identity",), ("age",))
     columns: dict[str, list[Any]] = {name: [] for name in header}
-    rule, fix = "have attributes 1 and 2, or 0 and 1", "Write −1 or nothing for unknown."
+    rule, fix = (
+        "have attributes 1 and 2, or 0 and 1",
+        "Write −1 or leave the cell empty for unknown.",
+    )
     for number, values in lines:
         with parsing(f"{file}, line {number}", rule, fix):
             for name, text in values.items():

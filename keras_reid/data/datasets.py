@@ -68,7 +68,7 @@ class ReidDataset:
         held = candidates[: round(fraction * len(candidates))]
         if len(held) < 2 or len(names) - len(held) < 2:
             received = f"{fraction:g} of {len(candidates)}, in {counted(len(names), 'identity')}"
-            rule = "a fraction that holds out two identities or more and leaves two"
+            rule = "a fraction that holds out at least two identities and leaves at least two"
             raise invalid("holdout", rule, Shown(received), "Add images.")
         aside = np.isin(identity, held)
         is_query = np.zeros(len(images), bool)

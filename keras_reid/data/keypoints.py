@@ -137,7 +137,7 @@ def read_keypoints(images: PersonImages, table: StrPath) -> PersonImages:
     if missing:
         received = f"no row for {counted(len(missing), 'image')} such as {missing[0]}"
         if len(missing) == len(images):
-            fix = "The column file must have the ends of their paths."
+            fix = "The column file must contain the ends of the paths of the images."
             raise invalid_file(table, "have points of the images", received, fix)
         logging.warning("%s has %s", table, received)
     return _with_points(images, skeleton, points)

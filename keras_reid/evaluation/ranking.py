@@ -68,7 +68,7 @@ def rank(
     checks.at_least(1, max_rank=max_rank)
     source = as_rows(distances)
     if source.reranking != "none" and (rule.halves or rule.one_set):
-        fix = "It ranks images of both sides among each other."
+        fix = "Re-ranking compares the images of each side with each other, too."
         raise invalid("reranking", f"none for protocol {protocol.name!r}", source.reranking, fix)
     labels = protocol.codes(query, gallery, source.shape)
     scorer = _Scorer(protocol, camera_pairs and rule.cameras, progress)

@@ -62,7 +62,7 @@ def threshold_at_far(impostor: np.ndarray, other: np.ndarray, far: float, trial:
     checks.within("[0, 1]", far=far)
     if not resolvable(far, count):
         limit = f"0, or at least {1 / count:.3g} with {count:,} impostor trials"
-        fix = f"Bring at least {np.ceil(1 / far):,.0f} trials."
+        fix = f"Use at least {np.ceil(1 / far):,.0f} trials."
         raise invalid("far", limit, Shown(f"{far:g}"), fix)
     admitted = min(count, int(far * count) + 1)
     while admitted / count > far:  # the largest number with a fraction of at most `far` in float64

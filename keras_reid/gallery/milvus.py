@@ -259,7 +259,7 @@ class MilvusStore:
         except self.failure as error:
             fix = "Start Milvus, for instance with 'docker compose up -d', or check the address."
             if self.embedded:
-                fix = "Is it open in another process, or not a gallery of Milvus Lite?"
+                fix = "Close it in other processes, and check that it is a gallery of Milvus Lite."
             raise InputError(f"Gallery {self.uri}: {error.message.strip()[:200]}. {fix}") from error
 
 

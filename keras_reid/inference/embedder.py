@@ -72,7 +72,7 @@ class Embedder(ABC):
         Raises:
             InputError: the model does not have these outputs.
         """
-        fix = f"Export {self.source} with local=True, or give its run."
+        fix = f"Export {self.source} with local=True, or pass its run folder."
         for name in outputs:
             checks.one_of(self.available, fix, outputs=name)
         other = copy.copy(self)

@@ -134,7 +134,7 @@ def _staged(path: StrPath, mode: int | None, publish: Publish = os.replace) -> I
     staged = path.with_name(name)
     with writing(path, name):
         if mode is None and path.exists() and (not path.is_dir() or any(path.iterdir())):
-            fix = "Choose another one."
+            fix = "Choose another path."
             raise invalid_file(path, "be a new or empty folder", "other files", fix)
         path.parent.mkdir(parents=True, exist_ok=True)
         drop_leftovers(path)

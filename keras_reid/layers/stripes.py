@@ -18,7 +18,7 @@ def windows(rows: int, stripes: int) -> list[tuple[int, int]]:
     Stripes are equal if s divides h; otherwise neighbors share a row.
     """
     if not 1 <= stripes <= rows:
-        fix = "Use fewer, larger images or last_stride=1."
+        fix = "Use fewer stripes, larger images or last_stride=1."
         raise invalid("stripes", f"1 to {rows}, the rows of the feature map", stripes, fix)
     return [(i * rows // stripes, -(-(i + 1) * rows // stripes)) for i in range(stripes)]
 

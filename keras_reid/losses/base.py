@@ -229,7 +229,7 @@ def pairwise(distance: str | distances.Distance, on_embeddings: bool) -> distanc
     """Look up a distance by name; reject `precomputed` where embeddings are required."""
     function = distances.get(distance)
     if function is distances.precomputed and on_embeddings:
-        fix = "Precomputed distances do not allow normalize and gather."
+        fix = "Omit normalize and gather for precomputed distances."
         raise invalid("distance", "a distance of embeddings", distance, fix)
     return function
 

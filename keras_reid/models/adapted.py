@@ -83,7 +83,7 @@ def _ends_of_stages(model: keras.Model, image_size: tuple[int, int]) -> set[str]
         if round(image_size[0] / height) in (4, 8):
             ends.add(source.name)
     if not ends:
-        rule = "a network that halves maps of a quarter or an eighth of the image"
+        rule = "a network that halves a map with a quarter or an eighth of the image size"
         fix = "Set mixstyle and instance_norm to 0."
         raise invalid("backbone", rule, model.name, fix)
     return ends

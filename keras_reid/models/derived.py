@@ -32,7 +32,7 @@ def feature_maps(model: keras.Model) -> keras.Model:
     try:
         return keras.Model(model.input, model.get_layer("pool").input, name=model.name)
     except ValueError as error:
-        fix = "Build it with keras_reid.models.build; use one member of an ensemble."
+        fix = "Build it with keras_reid.models.build. Of an ensemble, pass one member."
         raise invalid("model", "a model with a layer 'pool'", model.name, fix) from error
 
 

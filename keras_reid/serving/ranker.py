@@ -62,7 +62,7 @@ def export_ranker(
     if gallery is not None:
         gallery = checked_features(gallery, 2, "gallery")
         if gallery.shape[1] != embedding_dim:
-            rule = f"(g, {embedding_dim}), of the embedding size of the queries"
+            rule = f"of shape (g, {embedding_dim}), with the embedding size of the queries"
             raise invalid("gallery", rule, gallery.shape)
     options = checked_reranker(reranking, options)
     module = tf.Module()

@@ -158,7 +158,7 @@ def frozen_graph(path: str | os.PathLike[str]) -> Network:
         tensors = [whole.graph.get_tensor_by_name(f"{name}:0") for name in names]
         detect = whole.prune(whole.graph.get_tensor_by_name("image_tensor:0"), tensors)
     except Exception as error:  # protobuf and TensorFlow raise many types
-        rule = f"a graph with image_tensor, {', '.join(names)}"
+        rule = f"a graph with the tensors image_tensor, {', '.join(names)}"
         raise invalid("detector", rule, Shown(f"{path} ({first_line(error)})")) from error
 
     def network(squares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -238,7 +238,7 @@ class MutualLearner(SavedSeeds, LossesByOutput, keras.Model):
         if not isinstance(images, (tuple, list)):
             return dict.fromkeys(self.members, images)
         if len(images) != len(self.members):
-            rule = f"one tensor, or a tuple of {len(self.members)} for as many members"
+            rule = f"one tensor, or a tuple of {len(self.members)} tensors, one for each member"
             fix = f"Pass views={len(self.members)} to pk_batches."
             raise invalid("images", rule, Shown(f"{len(images)}"), fix)
         return dict(zip(self.members, images, strict=True))

@@ -123,7 +123,7 @@ class MemberOptimizers:
         """
         rates = [float(ops.convert_to_numpy(one.learning_rate)) for one in self.optimizers]
         if len({*rates}) > 1:
-            fix = "Give each optimizer a schedule of keras.optimizers.schedules."
+            fix = "Use a schedule of keras.optimizers.schedules in each optimizer."
             raise invalid("learning_rate", "one number for all members", rates, fix)
         return self.optimizers[0].learning_rate
 
@@ -148,6 +148,6 @@ def optimizers_of(optimizer: Any, count: int) -> list[keras.optimizers.Optimizer
         copies = (type(first).from_config(first.get_config()) for _ in range(count - 1))
         optimizer = [first, *copies]
     if not len(optimizer) == len({*map(id, optimizer)}) == count:
-        rule = f"one optimizer, or a list of {count} different ones for as many members"
+        rule = f"one optimizer, or a list of {count} different ones, one for each member"
         raise invalid("optimizer", rule, Shown(f"{len({*map(id, optimizer)})}"))
     return [*optimizer]

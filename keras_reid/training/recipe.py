@@ -65,17 +65,17 @@ class Recipe(Settings):
     epochs: int = setting("Number of training epochs.", least=1)
     learning_rate: float = setting("Highest learning rate of the schedule.", least=0)
     init_from: str = setting(
-        "Run folder of a trained model with initial weights for all layers of the same name and "
-        "shapes; empty: none.",
+        "Run folder of a trained model. Its weights are the initial weights of all layers with the "
+        "same name and shapes. Empty: none.",
         default="",
     )
     mixstyle: float = setting(
-        "Probability of mixed styles of images in early layers (MixStyle); 0: never.",
+        "Probability that early layers mix the styles of a batch (MixStyle); 0: never.",
         interval="[0, 1]",
         default=0.0,
     )
     instance_norm: float = setting(
-        "Fraction of the channels of early layers with instance normalization; 0: none.",
+        "Fraction of the channels of early layers that get instance normalization; 0: none.",
         interval="[0, 1]",
         default=0.0,
     )
@@ -98,14 +98,14 @@ class Recipe(Settings):
         "Stride of the last stage of a backbone: 1 for a finer feature map, or 2.", default=1
     )
     embedding_dim: int = setting(
-        "Size of the embedding; 0: that of the backbone.", least=0, default=0
+        "Size of the embedding; 0: the size of the backbone's features.", least=0, default=0
     )
     num_identities_per_batch: int = setting(
         "Number P of identities in a batch of P x K images.", default=16
     )
     num_instances: int = setting("Number K of images of each identity in a batch.", default=4)
     camera_balanced: bool = setting(
-        "K images of an identity from as many cameras as possible.", default=False
+        "Selection of the K images of an identity from as many cameras as possible.", default=False
     )
     augment: str = setting(
         "Augmentation: none, flip, crop (and flip) or default (flip, crop, erase), with any of "
@@ -147,7 +147,8 @@ class Recipe(Settings):
         default=None,
     )
     normalize: bool | None = setting(
-        "L2-normalized features in the metric loss; none: the default of the loss.", default=None
+        "L2 normalization of the features in the metric loss; none: the default of the loss.",
+        default=None,
     )
     identity_weight: float = setting("Weight of the identity loss; 0: none.", least=0, default=1.0)
     label_smoothing: float = setting("Label smoothing of the identity loss.", default=0.1)
@@ -158,10 +159,11 @@ class Recipe(Settings):
     )
     softmax_scale: float = setting("Scale of the cosines of a softmax with a margin.", default=30.0)
     softmax_margin: float | None = setting(
-        "Margin of a softmax with a margin; none: that of its publication.", default=None
+        "Margin of a softmax with a margin; none: the margin of its publication.", default=None
     )
     flip: bool = setting(
-        "Sum of the embeddings of an image and its mirror image at test time.", default=True
+        "Embedding at test time that is the sum of those of an image and its mirror image.",
+        default=True,
     )
     stripes: methods.Stripes = field(default_factory=methods.Stripes)
     parts: methods.Parts = field(default_factory=methods.Parts)

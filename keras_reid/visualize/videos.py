@@ -65,7 +65,7 @@ def _writer(file: Path, rate: float, size: tuple[int, int]) -> Iterator[Any]:
     writer = cv2.VideoWriter(str(file), codec, rate, size)
     if not writer.isOpened():
         received = Shown(f"*{file.suffix} of {size[0]} x {size[1]} pixels")
-        fix = "Name an .avi, or a folder."
+        fix = "Choose an .avi file, or a folder."
         raise invalid("annotated", "a video that OpenCV can write", received, fix)
     try:
         yield writer

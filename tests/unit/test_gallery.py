@@ -709,7 +709,7 @@ def test_open_milvus_lite_in_second_process_fails(tmp_path, people):
         store.enrol(**people)
         command = [sys.executable, "-c", OTHER, str(tmp_path / "people.db")]
         other = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert "Is it open in another process" in other.stderr
+        assert "Close it in other processes" in other.stderr
         assert store.count() == COUNT
 
 

@@ -387,7 +387,7 @@ def test_mutual_learner_compile_gives_each_member_its_optimizer() -> None:
     one, two = (member.optimizer for member in learner.members.values())
     assert one is not two
     shared = adam()
-    with pytest.raises(InputError, match="a list of 2 different ones for as many members, got 1"):
+    with pytest.raises(InputError, match="a list of 2 different ones, one for each member, got 1"):
         compiled(learner, [shared, shared])
     with pytest.raises(InputError, match="got 1"):
         compiled(learner, [shared])

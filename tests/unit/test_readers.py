@@ -312,7 +312,7 @@ def test_load_viper_broken_folders_raises(tmp_path):
         data.load("viper", tmp_path)
     picture(tmp_path / "cam_b/002_45.bmp")
     with pytest.raises(
-        InputError, match=r"must hold two persons with images in both cameras, got 0"
+        InputError, match=r"must hold at least two persons with images in both cameras, got 0"
     ):
         data.load("viper", tmp_path)
     picture(tmp_path / "cam_b/portrait.bmp")

@@ -529,7 +529,7 @@ def test_detector_of_invalid_name_or_file_raises(tmp_path):
     for name, message in {
         "yolo": "`detector` must be ssdlite, hog, or a file",
         str(tmp_path / "no.pb"): "No such file",
-        str(tmp_path / "x.pb"): "`detector` must be a graph with image_tensor",
+        str(tmp_path / "x.pb"): "`detector` must be a graph with the tensors image_tensor",
     }.items():
         with pytest.raises(InputError, match=message):
             tracking.detector_of(name)

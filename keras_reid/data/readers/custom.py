@@ -108,7 +108,7 @@ def _is_filled(column: str, lines: Sequence[Line], table: Path) -> bool:
     """Return whether a column has values in all lines; raise if it has in some."""
     empty = [line.number for line in lines if not line.values[column]]
     if empty and len(empty) < len(lines):
-        rule, fix = f"have a {column} in all lines or in none", "Fill it in."
+        rule, fix = f"have a {column} in all lines or in none", "Fill in the missing cells."
         raise invalid_file(table, rule, f"no {column} in line {empty[0]}", fix)
     return not empty
 

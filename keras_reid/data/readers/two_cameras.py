@@ -74,7 +74,8 @@ def _read(
     sides = [_side(root, layout, camera, least) for camera in (1, 2)]
     both = sorted(p for p in sides[0].keys() & sides[1].keys() if p <= (layout.shared or p))
     if len(both) < 2:
-        rule = f"hold two persons with {'images' if least is None else f'{least} frames'} in both"
+        images = "images" if least is None else f"{least} frames"
+        rule = f"hold at least two persons with {images} in both cameras"
         raise invalid_file(root, f"{rule} cameras", len(both), "Restore the missing images.")
     shuffled = np.random.default_rng(seed).permutation(both).tolist()
     train, test = sorted(shuffled[: len(both) // 2]), sorted(shuffled[len(both) // 2 :])

@@ -165,7 +165,8 @@ class Distillation(Method):
         """
         if self.active != bool(self.teacher or len(self.backbones) > 1):
             rule = "set if and only if there is a teacher or several members"
-            fix = "Leave it empty." if self.active else "Write logits:1,distances:1."
+            both = "Leave it empty, or set teacher or members."
+            fix = both if self.active else "Write logits:1,distances:1."
             raise invalid("distillation", rule, self.distillation, fix)
         if not self.teacher:
             return None

@@ -12,8 +12,8 @@ class Pretraining(Method):
     """Epochs on small images, then of the identity loss alone, then those of the recipe."""
 
     small_epochs: int = setting(
-        "Number of epochs on smaller images, before all others; 0: none. An epoch on images of "
-        "half the height and width takes a quarter of the time.",
+        "Number of epochs on smaller images, before all other epochs; 0: none. An epoch on images "
+        "of half the height and width takes a quarter of the time.",
         least=0,
         default=0,
     )
@@ -23,7 +23,7 @@ class Pretraining(Method):
         default=0.5,
     )
     pretrain_epochs: int = setting(
-        "Number of epochs of the identity loss alone, before those of all losses; 0: none.",
+        "Number of epochs with only the identity loss, before the epochs with all losses; 0: none.",
         least=0,
         default=0,
     )

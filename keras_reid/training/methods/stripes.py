@@ -34,7 +34,7 @@ class Stripes(Method):
         choices=STRIPE_ORDERS,
         default="conv_bn_relu",
     )
-    stripe_normalize: bool = setting("L2-normalized local features.", default=False)
+    stripe_normalize: bool = setting("L2 normalization of the local features.", default=False)
     local_weight: float = setting("Weight of the aligned triplet loss.", least=0, default=1.0)
 
     @property
