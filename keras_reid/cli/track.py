@@ -78,7 +78,7 @@ class TrackResult(Boxes):
 
     Attributes:
         names: identity in the gallery of each track; empty if there is no gallery.
-        scores: scores against the ground truth; None if it was not given.
+        scores: scores against the ground truth; None if `ground_truth` is not set.
     """
 
     names: dict[int, str] = field(default_factory=dict)

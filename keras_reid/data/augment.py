@@ -1,7 +1,7 @@
 """Augmentation of a batch of uint8 images, as a function of the images and a seed.
 
 An `Augmentation` is a function of images uint8 (b, h, w, 3) and a seed int (2,), which returns
-uint8 (b, h, w, 3). Those of this file are stateless: the same seed gives the same batch. They
+uint8 (b, h, w, 3). The ones of this file are stateless: the same seed gives the same batch. They
 choose rows and columns of the pixels and a box to erase for each image; one compiled gather then
 moves the pixels. At 256×128 on two shared cores, they reach 5,000 to 13,000 images/s compiled, and
 400 to 1,500 as separate operations.

@@ -32,7 +32,7 @@ class PersonImages:
             one person in one camera. `keras_reid.data.readable` adds "exif_orientation" (n,),
             which selects the decoder.
         distractor: (n,) booleans: gallery images that show no person of the data set. They match
-            no query, are not trained on and are no leak. Default: none.
+            no query, are not trained on and do not count as leaks. Default: no distractors.
 
     Raises:
         InputError: columns of different lengths or of other types; a tracklet with several persons

@@ -25,7 +25,7 @@ BELOW_ONE = float(np.nextafter(np.float32(1), np.float32(0)))
 
 @dataclass(frozen=True, eq=False)
 class Clustering:
-    """Groups of images, with the parameters that were given or chosen.
+    """Groups of images, with their parameters.
 
     Attributes:
         labels: int64 (n,): 0, 1, … by size, the largest first; -1 for images in no group.

@@ -74,7 +74,7 @@ class Protocol:
         invalid: queries without a true match are left out ("drop") or count as 0 ("zero", the
             default of "mars").
         ties: equal distances are ranked by gallery index ("index"), or true matches come before
-            ("optimistic") or after all others ("pessimistic"): bounds of what any order gives.
+            ("optimistic") or after all others ("pessimistic"): bounds of the scores of all orders.
         repeats, seed: number and seed of the draws.
         dataset: name to record.
 

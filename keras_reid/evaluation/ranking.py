@@ -50,7 +50,7 @@ def rank(
         gallery: identities and cameras of the g images.
         protocol: a `Protocol`, or its name.
         max_rank: length of the CMC.
-        camera_pairs: also score each query camera against each gallery camera alone, if the
+        camera_pairs: also score each pair of a query camera and a gallery camera, if the
             protocol uses cameras.
         progress: called with the number of queries scored and of all.
 

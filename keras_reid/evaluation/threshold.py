@@ -83,7 +83,7 @@ def resolvable(far: float, trials: int) -> bool:
 def rates(
     rate: Callable[[float], float], fars: Sequence[float], trials: int
 ) -> dict[str, float | None]:
-    """Return the rate at each false acceptance rate; None below one of so many trials."""
+    """Return the rate at each false acceptance rate; None at rates below one of the trials."""
     return {f"{far:g}": rate(far) if resolvable(far, trials) else None for far in fars}
 
 

@@ -76,7 +76,7 @@ class InvertedFile:
     def _tune(self, vectors: Vectors, ids: np.ndarray, goal: float, sample: np.ndarray) -> None:
         """Set the numbers of lists and candidates.
 
-        The lists miss nine tenths of the allowed fraction, and follow from the centers alone. The
+        The lists miss nine tenths of the allowed fraction, and depend only on the centers. The
         candidates are doubled until the whole loss is within the goal.
         """
         queries, k, numbers = vectors.take(sample), min(NEIGHBORS + 1, len(vectors)), self.numbers

@@ -43,7 +43,7 @@ def load(
 
     A network of another program, in an `.onnx`, `.xml` or `.tflite` file, has one input of 3
     channels and one output. The rows of the output are L2-normalized. The input is
-    `(pixel - mean) / scale`. Settings that the file contains need not be given. Examples are the
+    `(pixel - mean) / scale`. Settings that the file contains can be omitted. Examples are the
     size and layout of a fixed input shape, and the normalization that OpenVINO's converter put
     into the graph.
 

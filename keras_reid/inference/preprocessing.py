@@ -70,7 +70,7 @@ def preprocessing_of(
         dtype: dtype of the input.
         stored: settings that the file contains.
         settings: `input_size`, `channel_order`, `scale`, `mean` and `layout` of the caller; None:
-            not given.
+            not set.
 
     Raises:
         InputError: settings that neither the file nor the caller gives, or that do not fit.

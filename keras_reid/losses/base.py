@@ -27,7 +27,7 @@ STATISTICS = ("active", "positive", "negative", "norm")
 class Batch(NamedTuple):
     """The distances of a batch to itself `(b, b)`, and which pairs may be compared.
 
-    `read(rows, columns)` gives single distances, see `keras_reid.mining`.
+    `read(rows, columns)` returns single distances, see `keras_reid.mining`.
     """
 
     distances: Tensor

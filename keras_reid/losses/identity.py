@@ -154,7 +154,7 @@ class MarginSoftmaxLoss(IdentityLoss):
 
 @keras.saving.register_keras_serializable(package="keras_reid")
 class CenterLoss(LabeledLoss):
-    """`½ |x − center of its identity|²` (Wen et al., ECCV 2016), given the squared distances.
+    """`½ |x − center of its identity|²` (Wen et al., ECCV 2016), of squared distances.
 
     The centers are weights of a layer, so that they are trained, saved, resumed and replicated
     with the model; the loss only picks each image's own distance. Two lines add centers and loss:

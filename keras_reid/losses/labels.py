@@ -49,7 +49,7 @@ class LabeledLoss(ReidLoss):
 
 
 class _Reduced(keras.losses.Loss):
-    """A function of the predictions alone, `(b, …) -> (b,)`, without labels that Keras casts."""
+    """Loss `(b, …) -> (b,)` of only the predictions, so that Keras casts no labels."""
 
     def __init__(self, function: Callable[[Tensor], Tensor], **common: Any) -> None:
         super().__init__(**common)

@@ -1,4 +1,4 @@
-"""Metric losses over all pairs of a batch, or over pairs that are given."""
+"""Metric losses over all pairs of a batch, or over given pairs."""
 
 from typing import Any
 
@@ -32,7 +32,7 @@ class ContrastiveLoss(MetricLoss):
         pairs: `"batch"`: all pairs of the batch; `"given"`: `y_true` `(b,)` is 1 where two images
             show one identity, else 0, and `y_pred` `(b,)` or `(b, 1)` are their distances.
         common: distance, normalize, gather, reduction, name and dtype of `MetricLoss`; unit
-            vectors by default. With given pairs the distances are taken as they are.
+            vectors by default. The distances of given pairs are not changed.
 
     Example:
         >>> import numpy as np

@@ -25,10 +25,10 @@ class QuadrupletLoss(MetricLoss):
         miner: `"batch_hard"`: for each anchor the farthest positive, the nearest negative and the
             nearest pair of two other identities; `"batch_all"`: every comparison. Its second part
             takes O(b⁴) memory, 67 MB per tensor for 64 images.
-        adaptive: instead of the given margins `m` and `m / 2`, with `m` the mean distance of
+        adaptive: replace the margins by `m` and `m / 2`, with `m` the mean distance of
             negative pairs minus that of positive pairs, as constants, and at least 0.
         common: distance, normalize, gather, reduction, name and dtype of `MetricLoss`; unit
-            vectors and squared distances by default. For the learned metric g of the paper give
+            vectors and squared distances by default. For the learned metric g of the paper, pass
             `g ** 2` from `keras_reid.layers.PairMetric` and `distance="precomputed"`.
 
     Example:

@@ -159,7 +159,7 @@ class Comparison:
     Both are centered on the gallery's mean, which changes no difference, and expanded to
     `|x|² + |y|² − 2x·y`. Where that cancels, between near duplicates, the difference itself is
     squared, so that an image is at distance exactly 0 from its copy. A zero vector has no
-    direction: its squared distance to every unit vector is 2, as of a right angle.
+    direction: its squared distance to every unit vector is 2, as at a right angle.
 
     `keras_reid.distances` is for losses: each call prepares both sides and multiplies in double
     precision. With the gallery prepared once, and in float32, 868 × 19,281 pairs of 2,048

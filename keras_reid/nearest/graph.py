@@ -231,7 +231,7 @@ def nearest_in_block(
     Args:
         queries: (q, d).
         block: (m, d).
-        norms: `|y|²` (m,), infinite for rows to leave out; None: equal ones, which do not matter.
+        norms: `|y|²` (m,), infinite for rows to leave out; None if all are equal.
         k: number of rows.
         group: as in `smallest`.
     """

@@ -74,7 +74,7 @@ def _smallest(values: tf.Tensor, k: Size) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def _candidates(source: FeatureDistances, k: Size, progress: Progress | None) -> Neighbors:
-    """Return the k nearest by the distances of `columns` alone, including the image itself.
+    """Return the k nearest images by the distances of `columns`, including the image itself.
 
     Distances are symmetric, so a block of columns begins at its diagonal. Earlier blocks have the
     distances above it.

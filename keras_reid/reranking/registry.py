@@ -21,7 +21,7 @@ NOT_IN_GRAPH = ("diffusion",)
 
 
 def full_name(name: str) -> str:
-    """Return the name of a re-ranker, given by its name or its short name."""
+    """Return the full name of a re-ranker for its full or short name."""
     return ALIASES.get(name, name)
 
 

@@ -225,7 +225,7 @@ def track(detections: Boxes, embeddings: np.ndarray | None = None, **options: An
 
     Args:
         detections: n boxes in pixels, in the order of their frames.
-        embeddings: (n, d), one for each box; None: by motion alone.
+        embeddings: (n, d), one for each box; None: track only by motion.
         **options: options of `Tracker`.
 
     Returns:
@@ -255,7 +255,7 @@ def track_numbers(
 
     Args:
         detections: n boxes in pixels, in the order of their frames.
-        embeddings: (n, d), one for each box; None: by motion alone.
+        embeddings: (n, d), one for each box; None: track only by motion.
         **options: options of `Tracker`.
 
     Raises:

@@ -52,7 +52,7 @@ class Plan:
             recipe: the recipe.
             images: training images, with a column "tracklet" for a recipe with `temporal`.
             schema: schema of the column "attributes" of the images.
-            replicas: replicas that train together; None: this process alone.
+            replicas: replicas that train together; None: only this process.
 
         Raises:
             InputError: images of fewer than two persons, of too few for a batch, or without a

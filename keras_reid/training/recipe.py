@@ -44,7 +44,8 @@ class Recipe(Settings):
     """Settings of one training run: of the optimization, and of the methods.
 
     The help of a field documents it. The fields of the methods are in
-    `keras_reid.training.methods`. `replace` changes both by name.
+    `keras_reid.training.methods`. `replace` changes
+    fields of both by name.
 
     >>> from keras_reid.training import RECIPES
     >>> recipe = RECIPES["bot"].replace(epochs=60, stripes=8)
@@ -281,8 +282,8 @@ class Recipe(Settings):
     def phases(self) -> list[tuple["Recipe", Phase]]:
         """The parts of the training run, each with its own recipe.
 
-        Small images; the identity loss alone; the main phase; the refined assignment of parts
-        alone; the whole model with refined parts. All but the main phase are optional.
+        Small images; only the identity loss; the main phase; only the refined assignment of parts;
+        the whole model with refined parts. All phases except the main phase are optional.
         """
         main = self.replace(**MAIN)
         phases = [Phase({})]

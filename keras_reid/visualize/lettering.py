@@ -93,7 +93,7 @@ def _font_files() -> tuple[str, ...]:
 
 @cache
 def _letters(file: str) -> frozenset[int]:
-    """Return the code points with a glyph in a font; none for Pillow's."""
+    """Return the code points with a glyph in a font; the set is empty for Pillow's font."""
     try:
         from matplotlib.ft2font import FT2Font
 

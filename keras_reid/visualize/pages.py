@@ -120,7 +120,7 @@ class Report:
         query, gallery: `evaluation.StoredFeatures`, with paths for pictures.
         heat: maps `(h', w')` of similarity to the query by (query, gallery image), and by
             (query, None) of the query itself.
-        history: epochs of the training, as in `history.jsonl`.
+        history: epochs of the training run, as in `history.jsonl`.
         speed: descriptions by name.
     """
 

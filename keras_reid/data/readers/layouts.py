@@ -222,12 +222,12 @@ def assemble(
     read: Callable[[Path], list[Row]],
     distractor: int | str | None = None,
 ) -> ReidDataset:
-    """Return the data set of the existing sources: train alone, query and gallery, or all three.
+    """Return the data set of the existing sources: only train, query and gallery, or all three.
 
     `distractor` is the label of distractors in the gallery, see `with_distractors`.
 
     Raises:
-        InputError: no source exists, query or gallery is alone, or a part is empty.
+        InputError: no source exists, only one of query and gallery exists, or a part is empty.
     """
     existing = {part: source for part, source in sources.items() if source.exists()}
     if not existing:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class Parts(Method):
     """Identity loss `Σ CE(part logits)` (PCB), and phases that refine the parts (RPP).
 
-    A refined assignment of pixels to parts is learned: first the assignment alone, then the whole
+    A refined assignment of pixels to parts is learned: first only the assignment, then the whole
     model.
     """
 
@@ -93,7 +93,7 @@ class PartPhase(Phase):
 
     Attributes:
         refined: assign pixels to parts by a learned classifier.
-        only_assignment: train nothing else.
+        only_assignment: train only the assignment of pixels to parts.
     """
 
     refined: bool = False

@@ -1,4 +1,4 @@
-"""Phases before the main one: on small images, and of the identity loss alone."""
+"""Phases before the main phase: on small images, and with only the identity loss."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from keras_reid.training.methods.method import Method, Phase, setting
 
 @dataclass(frozen=True, kw_only=True)
 class Pretraining(Method):
-    """Epochs on small images, then of the identity loss alone, then those of the recipe."""
+    """Epochs on small images, then with only the identity loss, then the epochs of the recipe."""
 
     small_epochs: int = setting(
         "Number of epochs on smaller images, before all other epochs; 0: none. An epoch on images "
