@@ -59,7 +59,7 @@ def decode(source: Source) -> np.ndarray:
 
 
 def resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resize uint8 (h, w, 3) bilinearly, with antialiasing where it shrinks.
+    """Resize uint8 (h, w, 3) bilinearly, with antialiasing along axes that shrink.
 
     Args:
         pixels: uint8 (h, w, 3).

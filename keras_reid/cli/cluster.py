@@ -31,7 +31,7 @@ Labels = tuple[np.ndarray, np.ndarray]  # identities (m,), and a mask (n,) of th
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterOptions(ModelOptions):
-    """Images or features to group, parameters and outputs."""
+    """Options of `cluster`: the images or features, the parameters, and the files to write."""
 
     topic: ClassVar[str] = "cluster"
 

@@ -27,7 +27,7 @@ NUMBERS = ("input_size", "scale", "mean")  # flags of several numbers
 
 @dataclass(frozen=True, kw_only=True)
 class DataOptions:
-    """Images of a data set."""
+    """Options of commands that read the images of a data set."""
 
     topic: ClassVar[str] = "data"
 
@@ -119,7 +119,7 @@ class RunOptions(DataOptions):
 
     @property
     def model_name(self) -> str | None:
-        """Path or name of --model or an alias; None: the default."""
+        """Path or name that --model or an alias has; None for the default."""
         return next((name for alias in self.aliases if (name := getattr(self, alias))), None)
 
     @cached_property
@@ -134,7 +134,7 @@ class RunOptions(DataOptions):
 
     @property
     def points(self) -> str | None:
-        """Source of body points, for a model with that input."""
+        """Source of body points, from the flag or the run; None if neither has one."""
         return self.keypoints or self.settings.get("keypoints")
 
     def with_points(self, images: data.PersonImages) -> data.PersonImages:
@@ -255,7 +255,7 @@ def with_home(value: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class GalleryOptions(ModelOptions):
-    """Gallery, model, and probabilities of a match."""
+    """Options of commands that use a gallery: its address, the model, and probabilities."""
 
     topic: ClassVar[str] = "gallery"
 

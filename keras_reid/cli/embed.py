@@ -22,7 +22,7 @@ MOST_FAILED = 0.01  # of the images
 
 @dataclass(frozen=True, kw_only=True)
 class EmbedOptions(ModelOptions):
-    """Images, model and output of the embeddings."""
+    """Options of `embed`: the images, the model, and the folder to write."""
 
     images: str | None = option(
         "Folder of images, including subfolders; pattern such as 'crops/**/*.jpg'; or CSV table "

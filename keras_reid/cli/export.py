@@ -26,7 +26,7 @@ from keras_reid.io import check_writable
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions(FeatureOptions, RunOptions):
-    """Model, format and output of an export."""
+    """Options of `export`: the model, the format, and the folder to write."""
 
     export_dir: str = option(
         "Folder of exports. A saved_model is written to EXPORT_DIR/NAME/VERSION, other formats to "

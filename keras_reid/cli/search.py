@@ -104,7 +104,7 @@ SearchOutput = (
 
 
 def search(options: SearchOptions) -> SearchOutput:
-    """Run the subcommand that the first word names, print its result and return it.
+    """Run the subcommand `options.words[0]`, print its result and return it.
 
     Returns:
         `enrol`: the counts, an `Enrolment`. `query`: a `QueryResult` for each image, or one for a
@@ -240,7 +240,7 @@ def identities(options: SearchOptions, arguments: list[str]) -> dict[str, int]:
 
 
 def remove(options: SearchOptions, arguments: list[str]) -> int:
-    """Erase a person."""
+    """Erase a person from the gallery."""
     with gallery.open(options.uri) as people:
         removed = people.remove(arguments[0])
     if not removed:

@@ -26,7 +26,7 @@ FOLDER_RATE = 25.0  # frames per second of a folder without --frame_rate
 
 @dataclass(frozen=True, kw_only=True)
 class TrackOptions(GalleryOptions):
-    """Video, tracker and outputs."""
+    """Options of `track`: the video, the tracker, and the files to write."""
 
     video: str | None = option(
         "Video file, folder of frames in natural order of names, or address such as https://… or "

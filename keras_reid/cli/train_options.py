@@ -31,7 +31,7 @@ TOPICS = {
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions(DataOptions):
-    """Data, recipe and run folder of a training run.
+    """Options of `train`: the data set, the recipe, and the run folder.
 
     Attributes:
         settings: values that replace those of the recipe, by name.

@@ -18,7 +18,7 @@ ORIENTATION = "exif_orientation"  # the column of images that decode
 
 @dataclass(frozen=True, eq=False, repr=False)
 class PersonImages:
-    """Image i is the file `path[i]`, shows `identity[i]` and was taken by `camera[i]`.
+    """Person images: image i is the file `path[i]` and shows `identity[i]` in `camera[i]`.
 
     Args:
         path: (n,) file names; a leading `~` is the home folder.

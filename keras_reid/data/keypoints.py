@@ -1,4 +1,4 @@
-"""Body points of the images: read from a table, or estimated once and stored in one.
+"""Body points of images: read from a table, or estimated once and stored in a table.
 
 Points are (k, 3): x and y as shares of the width and height of the image, 0 at the left and upper
 edge, and a confidence in [0, 1], 0 for a hidden point. The table has a column `file`, and NAME_x,

@@ -29,7 +29,7 @@ RULE = (
 
 @dataclass(frozen=True, eq=False)
 class Boxes:
-    """Boxes of persons, n of them.
+    """n boxes of persons in the frames of a video.
 
     Attributes:
         frame: (n,) from 1.

@@ -16,7 +16,7 @@ from keras_reid.cli.terminal import say
 
 @dataclass(frozen=True, kw_only=True)
 class DemoOptions(GalleryOptions):
-    """Gallery and address of the search page."""
+    """Options of `demo`: the gallery, and the address of the page."""
 
     images: str | None = option("Folder of images to choose from, in addition to uploads.")
     host: str = option(

@@ -12,7 +12,7 @@ from keras_reid.errors import Shown, invalid
 
 @dataclass(frozen=True)
 class Threshold:
-    """Accept where `distance <= value`.
+    """Distance threshold, which accepts pairs with `distance <= value`.
 
     Attributes:
         value: the distance; -inf accepts nothing.

@@ -22,9 +22,9 @@ def faiss() -> Any:
 
 
 class InvertedFile:
-    """Rows by the nearest of `4 √n` centers, as codes of one byte for eight numbers.
+    """Inverted file: lists of rows by the nearest of `4 √n` centers.
 
-    With a recall of 1, it holds the rows themselves.
+    A row is stored as a code of one byte for eight numbers, or unchanged if the recall is 1.
 
     A search compares codes in the nearest lists only (Jégou et al., Product Quantization for
     Nearest Neighbor Search, 2011). It returns more candidates than requested, because distances of

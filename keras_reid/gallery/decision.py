@@ -51,7 +51,7 @@ class Identification(NamedTuple):
         return None if self.decision.verdict == NO_MATCH else self.hits[0].identity
 
     def __str__(self) -> str:
-        """In words, such as "match: anna (97 %)"."""
+        """Return the result as text, such as "match: anna (97 %)"."""
         verdict, p = self.decision
         if not self.hits:
             return verdict
@@ -73,8 +73,8 @@ class Limits:
     """Least probabilities of a match and of a possible match.
 
     Measured at the defaults, in galleries of 30 persons: of 100 queries of persons who are not
-    enrolled, at most 1 was a match. Of 100 queries with the right nearest person, at most 7 were no
-    match.
+    enrolled, at most 1 gave a match. Of 100 queries with the right nearest person, at most 7 gave
+    no match.
 
     Attributes:
         match: least probability of "match".

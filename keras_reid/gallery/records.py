@@ -72,7 +72,7 @@ class Records:
 
     @property
     def calibration(self) -> MatchCalibration | None:
-        """Calibration of decisions; assign that of the model, see `keras_reid.evaluation`.
+        """Calibration of decisions; None until that of the model is assigned.
 
         Raises:
             InputError: another value is assigned.

@@ -26,7 +26,7 @@ class Vectors:
 
     @property
     def width(self) -> int:
-        """d."""
+        """Embedding size d."""
         return int(self.blocks[0].shape[1])
 
     def append(self, x: np.ndarray) -> None:

@@ -28,7 +28,7 @@ KINDS = (
 
 @dataclass(frozen=True)
 class Source:
-    """A model that embeds, before it is loaded.
+    """Source of an embedder that is not yet loaded.
 
     Attributes:
         kind: "pretrained", "run", "keras" (a file), "export", "network" (a file) or "memory".

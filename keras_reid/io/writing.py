@@ -28,7 +28,7 @@ Publish = Callable[[Path, Path], object]
 
 
 class Busy(InputError):
-    """Another process holds the lock."""
+    """Error: another process holds the lock."""
 
 
 def new_file(path: StrPath) -> AbstractContextManager[Path]:

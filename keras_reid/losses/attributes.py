@@ -1,4 +1,4 @@
-"""Losses of attributes: weighted binary ones, and exclusive groups."""
+"""Losses of attributes: weighted binary attributes, and exclusive groups."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -47,7 +47,7 @@ def adapt(
 
 
 def _instance_norm(maps: Any, share: float, name: str) -> Any:
-    """Normalize the first channels, this fraction of them, of maps `(b, h, w, c)`."""
+    """Normalize the first channels of maps `(b, h, w, c)`: this fraction of all channels."""
     channels = maps.shape[-1]
     count = max(1, round(share * channels))
     # As many groups as channels.

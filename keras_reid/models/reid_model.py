@@ -105,7 +105,7 @@ def output_losses(outputs: Collection[str], **arguments: Any) -> list[OutputLoss
 
 
 class _Function(keras.losses.Loss):
-    """Loss of a function `(y_true, y_pred)`, or of the name of one."""
+    """Loss of a function `(y_true, y_pred)`, given as the function or by name."""
 
     def __init__(self, function: Callable[[Any, Any], Any]) -> None:
         super().__init__(name=getattr(function, "__name__", "loss"))

@@ -65,7 +65,7 @@ def real_array(values: Any, rank: int, what: str) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Rows:
-    """A (q, g) matrix of distances that is computed a few rows at a time.
+    """Matrix (q, g) of distances that is computed a few rows at a time.
 
     Args:
         shape: (q, g).

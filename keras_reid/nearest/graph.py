@@ -226,7 +226,7 @@ def nearest_rows(query: tf.Tensor, gallery: tf.Tensor, k: Size) -> tuple[tf.Tens
 def nearest_in_block(
     queries: tf.Tensor, block: tf.Tensor, norms: tf.Tensor | None, k: Size, group: int
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Places of the k nearest rows of a block (m, d), and `|y|² − 2x·y`: (q, min(k, m)), ascending.
+    """Return places of the k nearest rows of a block, and `|y|² − 2x·y`: (q, min(k, m)), ascending.
 
     Args:
         queries: (q, d).
@@ -240,7 +240,7 @@ def nearest_in_block(
 
 
 def smallest(values: tf.Tensor, k: Size, group: int = GROUP) -> tuple[tf.Tensor, tf.Tensor]:
-    """Places and values `(q, min(k, m))` of the k smallest of each column `(m, q)`, ascending.
+    """Return places and values `(q, min(k, m))` of the k smallest of each column, ascending.
 
     Equal values are ordered by place. The k smallest lie in the k groups of neighboring rows with
     the smallest minima, so only `k · group` values of each column are sorted. For many rows and

@@ -73,7 +73,7 @@ class Shards:
         self.sizes = [metadata.row_group(number).num_rows for number in range(self.count)]
 
     def _listing(self) -> Any:
-        """Open the listing again, because other processes may replace it."""
+        """Listing, opened again in each call, because other processes may replace it."""
         return _parquet(self.folder / LISTING, "ParquetFile")
 
     @staticmethod

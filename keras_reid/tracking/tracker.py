@@ -153,7 +153,7 @@ class Tracker:
         return ended
 
     def finish(self) -> list[Track]:
-        """End all tracks, and return `finished()` with all confirmed ones, by number."""
+        """End all tracks, and return all confirmed tracks that `finished()` did not return."""
         active, self.tracks = [t for t in self.tracks if t.confirmed], []
         return sorted([*self.finished(), *active], key=lambda t: t.number)
 

@@ -107,7 +107,7 @@ class MutualLearner(SavedSeeds, LossesByOutput, keras.Model):
         distillation_weights: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
-        """Compile every member.
+        """Compile each member.
 
         Args:
             optimizer: optimizer that is copied for every member, or a list with one for each

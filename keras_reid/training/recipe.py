@@ -212,7 +212,7 @@ class Recipe(Settings):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All values by name, with those of the methods."""
+        """Values of all settings by name, including the settings of the methods."""
         values = dataclasses.asdict(self)
         for name in self._by_name:
             values |= values.pop(name)
@@ -239,7 +239,7 @@ class Recipe(Settings):
 
     @property
     def backbones(self) -> list[str]:
-        """Backbone of each member; a single one without mutual learning."""
+        """Backbone of each member; a single backbone if there is no mutual learning."""
         return self.distillation.backbones or [self.backbone]
 
     def batches(self, factory: Factory) -> Factory:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Run(TrainedRun):
-    """A folder with `flags.json`, `model.keras`, `metrics.json`, `history.jsonl`, `logs/`.
+    """Run folder: `flags.json`, `model.keras`, `metrics.json`, `history.jsonl` and `logs/`.
 
     After mutual learning, `model.keras` is the first member and `model-2.keras`, `model-3.keras`, …
     are the others; `metrics.json` has the scores of each under `members`.

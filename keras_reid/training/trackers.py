@@ -50,7 +50,7 @@ def _mlflow(run: Run, settings: Mapping[str, Any], stack: ExitStack) -> Tracker:
     from mlflow.keras import MlflowCallback
 
     class Epochs(MlflowCallback):
-        """Log the losses only; the settings contain the optimizer."""
+        """Callback that logs only the losses; the settings contain the optimizer."""
 
         def on_train_begin(self, logs: Any = None) -> None:
             pass

@@ -32,7 +32,7 @@ class Lettering:
 
     @property
     def width(self) -> float:
-        """Pixels."""
+        """Width of the text in pixels."""
         return self.font.getlength(self.text)
 
     def draw(

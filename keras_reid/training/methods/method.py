@@ -51,7 +51,7 @@ def setting(
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Values, each checked as its field states."""
+    """Base of settings: each value is checked by the check of its field."""
 
     def __post_init__(self) -> None:
         for one in fields(self):
