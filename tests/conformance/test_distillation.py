@@ -605,7 +605,7 @@ def test_rank_distillation_long_hard_list_matches_oracle():
             LogitDistillationLoss(),
             (4, 7),
             (4, 5),
-            r"logits of 7 classes as the teacher has, got 5. Train both on",
+            r"logits of 7 classes, as those of the teacher, got 5. Train both on",
         ),
         (
             LogitDistillationLoss(),

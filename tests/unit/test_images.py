@@ -250,7 +250,7 @@ def test_hold_out_without_cameras_takes_single_query_per_identity():
 def test_hold_out_invalid_input_raises():
     whole = seen((1, 1), (1, 2), (2, 1), (2, 2), (3, 1), (3, 2), (4, 1), (4, 2))
     held = whole.hold_out(0.5)
-    with pytest.raises(InputError, match=r"got train, query, gallery\. Leave it out"):
+    with pytest.raises(InputError, match=r"has train, query, gallery\. Omit `holdout`"):
         held.hold_out(0.5)
     with pytest.raises(InputError, match=r"`fraction` must be in \(0, 1\)"):
         whole.hold_out(1.0)

@@ -193,7 +193,7 @@ def test_load_onnx_file_embeds_preprocessed_images(
 
 def test_load_onnx_file_of_any_size_needs_input_size(tmp_path: Path) -> None:
     file = write_rows(tmp_path / "rows.onnx", ["n", 3, "h", "w"])
-    with pytest.raises(InputError, match="contain input_size, channel_order, scale, mean of its"):
+    with pytest.raises(InputError, match="state input_size, channel_order, scale, mean of its"):
         inference.load(file)
     embedder = inference.load(file, input_size=SIZE, **SETTINGS)
     np.testing.assert_allclose(embedder.embed(PIXELS), rows_of(PIXELS), atol=1e-5)
@@ -209,7 +209,7 @@ def test_load_openvino_file_reads_settings_of_conversion(tmp_path: Path, convert
             ir.set_rt_info(value, ["conversion_parameters", name])
     openvino.save_model(ir, tmp_path / "rows.xml", compress_to_fp16=False)
     if not converted:
-        with pytest.raises(InputError, match="does not contain channel_order, scale, mean"):
+        with pytest.raises(InputError, match="does not state channel_order, scale, mean"):
             inference.load(tmp_path / "rows.xml")
     # Arguments replace the settings in the file.
     embedder = inference.load(tmp_path / "rows.xml", **SETTINGS)
@@ -263,9 +263,9 @@ def test_fingerprint_of_file_changes_with_content_and_settings(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("shape", "dtype", "settings", "message"),
     [
-        ((1, 3, 8, 4), "float32", {}, r"net does not contain channel_order, scale, mean of its"),
-        ((1, 3, 8, 4), "uint8", {}, r"not contain channel_order of its input"),
-        ((1, None, 8, None), "uint8", {}, r"contain .*layout of its input\. .* --layout=nchw\."),
+        ((1, 3, 8, 4), "float32", {}, r"net does not state channel_order, scale, mean of its"),
+        ((1, 3, 8, 4), "uint8", {}, r"not state channel_order of its input"),
+        ((1, None, 8, None), "uint8", {}, r"state .*layout of its input\. .* --layout=nchw\."),
         (
             (1, 3, 8, 4),
             "uint8",

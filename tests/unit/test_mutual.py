@@ -253,7 +253,7 @@ def test_mutual_learner_views_are_assigned_to_members(update) -> None:
     given.train_on_batch((one, one), labels)
     for a, b in zip(same.get_weights(), given.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
-    with pytest.raises(InputError, match="tuple of 2 for as many members, got 3"):
+    with pytest.raises(InputError, match="tuple of 2 tensors, one for each member, got 3"):
         learner.train_on_batch((one, two, one), labels)
 
 

@@ -93,7 +93,7 @@ def test_validation_pairs_cross_cameras_without_distractors() -> None:
 
 
 def test_pair_evaluation_without_genuine_pairs_raises() -> None:
-    with pytest.raises(InputError, match="of one person and of two, got 0 and 2"):
+    with pytest.raises(InputError, match="of one person and one of different persons, got 0 and 2"):
         PairEvaluation(images("ab", "11"), images("ab", "11"))
 
 

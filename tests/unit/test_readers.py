@@ -404,7 +404,7 @@ def test_load_csv_cameras_are_names_or_numbers(tmp_path):
         ("path,identity,camera\na.jpg, ,1\n", "line 2 has no identity"),
         (
             "path,identity,camera\n,1,1\na.jpg,,1\nz.jpg,1,1\n",
-            "valid lines, .*:\n  line 2 has no path\n  line 3 has no identity\n  line 4",
+            "invalid lines.*:\n  line 2 has no path\n  line 3 has no identity\n  line 4",
         ),
         (
             "path,identity,camera\na.jpg,1,1\nc.jpg,2,\n",
