@@ -51,7 +51,7 @@ def skeleton_of(points: Any) -> Skeleton:
     """Return the skeleton of points (…, k, 3), which k determines.
 
     Raises:
-        InputError: another shape, or another number of points.
+        InputError: the shape or the number of points is not that of a skeleton.
     """
     shape = tuple(points.shape)
     if len(shape) < 2 or shape[-1] != 3 or shape[-2] not in SKELETONS:

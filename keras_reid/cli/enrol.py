@@ -66,7 +66,7 @@ class Enrolment:
         )
 
     def update(self, people: gallery.Gallery, block: Block) -> None:
-        """Add new images, embed changed ones again, and move those with other labels."""
+        """Add new images, embed changed images again, and move images with other labels."""
         digests = block.digests
         labels = block.rows(np.arange(len(digests)))
         changes = people.changes(**labels, digests=digests.tolist())

@@ -168,7 +168,7 @@ def with_keypoints(
         mirror: index of the opposite point of each point.
 
     Raises:
-        InputError: another augmentation.
+        InputError: the augmentation does not return the moves of the pixels.
     """
     name = augment.partition("+")[0] if isinstance(augment, str) else ""
     if name not in GEOMETRIC:

@@ -94,7 +94,7 @@ class PersonImages:
             fix: last sentence of the error message.
 
         Raises:
-            InputError: images without cameras.
+            InputError: the images have no cameras.
         """
         if self.camera is None:
             raise invalid("images", "images with cameras", self, fix)

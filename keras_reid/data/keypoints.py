@@ -107,7 +107,7 @@ def estimator_of(source: str) -> PoseEstimator:
         source: `movenet:` and the path of the file.
 
     Raises:
-        InputError: another text, or see `MoveNet`.
+        InputError: the text has another form, or as in `MoveNet`.
     """
     name, _, path = source.partition(":")
     if name != "movenet" or not path:

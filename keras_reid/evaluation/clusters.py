@@ -219,7 +219,7 @@ def agreement(
         pairs: the smaller and the larger distance.
 
     Raises:
-        InputError: negative distances, or in another order.
+        InputError: a distance is negative, or the first one is larger.
     """
     sure, possible = pairs
     if not 0 <= sure <= possible:

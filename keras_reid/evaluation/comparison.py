@@ -122,7 +122,7 @@ def as_rows(distances: Distances) -> Rows:
     """Return `Rows` unchanged; else the rows of a matrix, or of the features (query, gallery).
 
     Raises:
-        InputError: another tuple, or as `compare` and `matrix_rows`.
+        InputError: a tuple of another length, or as in `compare` and `matrix_rows`.
     """
     if not isinstance(distances, tuple):
         return distances if isinstance(distances, Rows) else matrix_rows(distances)

@@ -96,7 +96,7 @@ class Gallery(Records):
                 excluded; "" or None excludes none.
             model_fingerprint: must be that of the gallery.
             reranking: "none", or a name in `keras_reid.reranking.RERANKERS`. Each query is
-                re-ranked on its own, among its `shortlist` nearest rows. Results keep their
+                re-ranked separately, among its `shortlist` nearest rows. Results keep their
                 distances, and have `reranked`.
             shortlist: number of rows to re-rank, at least `top_k`; all if there are fewer.
             reranking_options: options of the re-ranker, such as `{"k1": 20}`.

@@ -75,7 +75,7 @@ class Records:
         """Calibration of decisions; None until that of the model is assigned.
 
         Raises:
-            InputError: another value is assigned.
+            InputError: the assigned value is neither a `MatchCalibration` nor None.
         """
         values = self.store.settings().get("calibration")
         return None if values is None else MatchCalibration.of(values, "the gallery")
@@ -173,7 +173,7 @@ class Records:
         return rows
 
     def held(self, images: Sequence[str]) -> dict[str, Row]:
-        """Return the rows of the enrolled ones of these images, by the passed reference.
+        """Return the rows of images, by the passed reference; skip images that are not enrolled.
 
         A row with another Unicode form of the reference counts, unless these are paths of two
         files.
@@ -260,7 +260,7 @@ class Records:
         """Erase all rows of an identity, a text or integer, and return their number.
 
         Raises:
-            InputError: another value.
+            InputError: the identity is neither a text nor an integer.
         """
         name = normalized(label(identity, "identity"))
         if unprintable(name):
@@ -281,7 +281,7 @@ class Records:
         return self.store.count()
 
     def contains(self, images: Sequence[str]) -> set[str]:
-        """Return the enrolled ones of the given image references."""
+        """Return the set of the given image references that are enrolled."""
         return {*self.held([str(image) for image in images])}
 
     def identities(self) -> dict[str, int]:

@@ -148,7 +148,7 @@ class MetricLoss(LabeledLoss):
             The loss, and the statistics of the batch as scalars without gradient:
             `active`: fraction of comparisons with a loss above 0, or above ln 2 with the soft
             margin (the negative is nearer than the positive);
-            `positive`, `negative`: mean distance of the pairs of one identity, of different ones;
+            `positive`, `negative`: mean distance of pairs of one identity, of different identities;
             `norm`: mean length of the embeddings. If a batch has no such pairs, the statistic is
             0. With `gather` the statistics describe the batch of all replicas.
         """

@@ -17,7 +17,7 @@ _REDUCTIONS = ("balanced", "all", "nonzero")
 
 @keras.saving.register_keras_serializable(package="keras_reid")
 class ContrastiveLoss(MetricLoss):
-    """`d²` for a pair of one identity, `[margin − d]₊²` for a pair of different ones.
+    """`d²` for a pair of one identity, `[margin − d]₊²` for a pair of different identities.
 
     Hadsell, Chopra & LeCun, CVPR 2006, without their factor ½.
 

@@ -72,7 +72,7 @@ class QuadrupletLoss(MetricLoss):
         ]
 
     def margins(self, batch: Batch) -> tuple[Any, Any]:
-        """Return both margins: the arguments, or the adaptive ones of the batch."""
+        """Return both margins: the arguments, or the adaptive margins of the batch."""
         if not self.adaptive:
             return self.margin, self.margin2
         apart = mean_over(batch.negative, batch.distances)

@@ -11,7 +11,7 @@ Tensor = Any
 
 
 class Mined(NamedTuple):
-    """Comparisons: d⁺, d⁻ and the mask of existing ones, each `(n, …)`, anchors first.
+    """Comparisons: d⁺, d⁻ and the mask of existing comparisons, each `(n, …)`, anchors first.
 
     Attributes:
         positive: distances d⁺ to images of the identity of the anchor.

@@ -21,7 +21,7 @@ def feature_maps(model: keras.Model) -> keras.Model:
         Model of images `(b, h, w, 3)` → maps `(b, h', w', c)`, with the weights of `model`.
 
     Raises:
-        InputError: a model without the layer "pool", such as an ensemble.
+        InputError: the model has no layer "pool", as in an ensemble.
 
     Example:
         >>> from keras_reid import models
@@ -52,7 +52,7 @@ def stripes(model: keras.Model, count: int | None = None, pooling: str = "max") 
         Model of images `(b, h, w, 3)` → the dict of both outputs.
 
     Raises:
-        InputError: a model without the layer "pool", such as an ensemble; more stripes than rows.
+        InputError: the model has no layer "pool", as in an ensemble, or fewer rows than stripes.
 
     Example:
         >>> from keras_reid import models
@@ -120,7 +120,7 @@ def embedder(model: keras.Model, name: str | None = None) -> keras.Model:
         Model of images `(b, h, w, 3)` → embeddings `(b, d)`, with the weights of `model`.
 
     Raises:
-        InputError: a model without embeddings.
+        InputError: the model has no embeddings.
 
     Example:
         >>> from keras_reid import models
@@ -257,7 +257,7 @@ def image_size(model: keras.Model) -> tuple[int, int]:
         model: model of images or clips.
 
     Raises:
-        InputError: a model without a fixed size.
+        InputError: the model accepts images of any size.
 
     Example:
         >>> model = keras.Sequential([keras.Input((256, 128, 3)), keras.layers.Flatten()])

@@ -194,7 +194,7 @@ def pair_distances(
         batch_size: images, or pairs, in a pass.
 
     Raises:
-        InputError: another model.
+        InputError: the model is not a pair verifier.
 
     Example:
         >>> from keras_reid import models

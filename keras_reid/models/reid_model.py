@@ -271,7 +271,7 @@ def uncompiled(model: keras.Model) -> ReidModel:
         model: functional model with a dict of outputs.
 
     Raises:
-        InputError: a model of another kind.
+        InputError: the model is not functional, or its outputs are not a dict.
     """
     if not isinstance(getattr(model, "output", None), Mapping):
         fix = "Build it with keras_reid.models.build."

@@ -110,7 +110,7 @@ class Worker:
         options: arguments of `inference.load`.
 
     Raises:
-        InputError: a model with other inputs than images, or see `inference.load`.
+        InputError: the model has other inputs than images, or as in `inference.load`.
     """
 
     def __init__(

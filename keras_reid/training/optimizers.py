@@ -91,7 +91,7 @@ def new_variables(model: keras.Model) -> list[str]:
         model: model of `models.build`.
 
     Raises:
-        InputError: a model without a backbone, such as an ensemble.
+        InputError: the model does not have exactly one backbone, as in an ensemble.
     """
     nested = [layer for layer in model.layers if isinstance(layer, keras.Model)]
     if len(nested) != 1:
@@ -141,7 +141,7 @@ def optimizers_of(optimizer: Any, count: int) -> list[keras.optimizers.Optimizer
         count: number of models.
 
     Raises:
-        InputError: a list of another length, or with one optimizer twice.
+        InputError: the list has another length, or contains an optimizer twice.
     """
     if isinstance(optimizer, str) or not isinstance(optimizer, Sequence):
         first = keras.optimizers.get(optimizer)

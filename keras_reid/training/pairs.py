@@ -17,7 +17,7 @@ PER_QUERY = 4  # pairs of one person, and as many of two
 class PairEvaluation(Evaluation):
     """Callback that adds `val_auc` to the logs.
 
-    `val_auc` is the probability that a pair of one person is nearer than a pair of different ones.
+    `val_auc` is the probability that a pair of one person is nearer than one of different persons.
 
     At most 400 query images are compared, each with up to 4 gallery images of its person by other
     cameras, and with 4 images of other persons. If the optimizer keeps a moving average of the
@@ -35,7 +35,7 @@ class PairEvaluation(Evaluation):
         last: last scored distances `(n,)` of the pairs.
 
     Raises:
-        InputError: pairs of one kind only.
+        InputError: there is no pair of one person, or no pair of different persons.
     """
 
     last: np.ndarray

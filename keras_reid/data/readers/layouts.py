@@ -100,7 +100,7 @@ def image_files(*folders: Path) -> list[list[Path]]:
     """Return the image files of each folder.
 
     Raises:
-        InputError: the folders hold anything else besides system files; one error lists all of it.
+        InputError: the folders hold other entries than images and system files; it lists them all.
     """
     kinds = [contents(folder) for folder in folders]
     others = [path for kind in kinds for path in (*kind.folders, *kind.others)]
