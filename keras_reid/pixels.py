@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
 END_OF_PNG = b"IEND\xaeB`\x82"  # with its checksum
-BY_PILLOW = 0  # in place of an orientation: TensorFlow does not decode the file, or differently
+BY_PILLOW = 0  # instead of an orientation: TensorFlow decodes the file differently, or not
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,

@@ -17,7 +17,7 @@ from keras_reid.cli.terminal import progress, say
 from keras_reid.errors import InputError, counted
 
 MOST_SHOWN = 5
-MOST_FAILED = 0.01  # of the images
+MOST_FAILED = 0.01  # maximum fraction of the images
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from keras_reid.training.recipe import Recipe, setting_fields
 from keras_reid.training.recipes import RECIPES
 from keras_reid.training.registry import STRATEGIES
 
-# Headings of settings in the help; the others are of the model.
+# Headings of settings in the help; other settings are under "model".
 TOPICS = {
     "data": "height width num_identities_per_batch num_instances camera_balanced augment frames "
     "per_member_augmentation",

@@ -35,7 +35,7 @@ class Moves(NamedTuple):
 # (section 5 there).
 GEOMETRIC = ("none", "flip", "crop", "default")
 
-LUMA = (0.299, 0.587, 0.114)  # of red, green and blue (ITU-R BT.601)
+LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue (ITU-R BT.601)
 
 
 def color(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:

@@ -32,7 +32,7 @@ def single_images(images: Any) -> list[Any]:
         return [images]
     received = type(images).__name__
     array = np.asarray(images) if hasattr(images, "dtype") and hasattr(images, "shape") else None
-    if array is not None and array.dtype.kind in "OTU":  # of paths or PIL images
+    if array is not None and array.dtype.kind in "OTU":  # paths or PIL images
         return [image for part in np.ravel(array) for image in single_images(part)]
     if array is not None:
         if array.ndim in (3, 4) and array.shape[-1] == 3 and 0 not in array.shape[-3:]:

@@ -20,7 +20,7 @@ UNLABELED = -1  # identity, and class
 MOST = 10**9
 WITH_CLASS = (8, 9)  # numbers of columns
 PERSON = 1  # class of a pedestrian
-CLASSES = range(1, 14)  # of MOT16, MOT17 and MOT20
+CLASSES = range(1, 14)  # classes of MOT16, MOT17 and MOT20
 RULE = (
     "be frame,identity,x,y,width,height,confidence,… with whole frames from 1, whole identities, "
     "sizes above 0, and a class from 1 to 13"

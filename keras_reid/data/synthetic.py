@@ -19,7 +19,7 @@ from keras_reid.names import expanded
 from keras_reid.skeletons import COCO
 
 RECORD = "synthetic.json"
-VERSION = 2  # of the drawings; increment it if any pixel changes
+VERSION = 2  # version of the drawings; increment it if any pixel changes
 PEOPLE, CAMERAS, INSTANCES = range(3)  # separate streams of random numbers
 
 STONE = ((150, 146, 138), (112, 108, 104), (176, 168, 150), (96, 104, 110), (134, 112, 96))
@@ -28,7 +28,7 @@ STONE = ((150, 146, 138), (112, 108, 104), (176, 168, 150), (96, 104, 110), (134
 class Camera(NamedTuple):
     """Properties that all images of one camera share."""
 
-    heading: float  # of most people, radians; 0 walks towards the camera
+    heading: float  # direction of most people, radians; 0 is towards the camera
     tilt: float  # radians downwards
     gains: np.ndarray  # (3,) white balance times exposure
     gamma: float

@@ -27,11 +27,11 @@ from keras_reid.pixels import (
     stored_size,
 )
 
-LEAST_PIXELS, MOST_PIXELS = 8, 10**8  # of a side; of the whole image
+LEAST_PIXELS, MOST_PIXELS = 8, 10**8  # minimum of a side; maximum of the image
 # Smaller files have fewer than MOST_PIXELS: PNG compresses a byte of 8 pixels to at least 1/1032.
 SMALL = MOST_PIXELS // (8 * 1032)
 FEW = 16  # files that are decoded without a graph
-UNREADABLE = -1  # in place of an orientation
+UNREADABLE = -1  # stored instead of an orientation
 
 
 @dataclass(frozen=True)

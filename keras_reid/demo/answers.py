@@ -13,7 +13,7 @@ from keras_reid.errors import InputError, counted, invalid
 from keras_reid.gallery.rows import NO_FILTER
 from keras_reid.pixels import decode, resize
 
-HEIGHT = 160  # of pictures, in pixels
+HEIGHT = 160  # height of pictures in pixels
 SHORTLIST = 1000  # rows that are retrieved for re-ranking
 
 

@@ -9,14 +9,14 @@ from keras_reid.errors import InputError, Shown, invalid, invalid_file
 from keras_reid.evaluation.comparison import compare
 from keras_reid.nearest.arrays import checked_features
 
-MOST_PERSONS, MOST_IMAGES = 500, 8  # limits of a draw, and images of each
-MARGIN = 0.2  # to the second person; a larger one adds little evidence
+MOST_PERSONS, MOST_IMAGES = 500, 8  # maximum numbers of persons in a draw, and images of each
+MARGIN = 0.2  # distance to the second person; a larger one adds little
 
-LEAST_PERSONS, LEAST_IMAGES = 5, 2  # of a gallery that is calibrated on itself
-WEIGHT = 0.1  # of a left-out image: images of one gallery resemble each other
+LEAST_PERSONS, LEAST_IMAGES = 5, 2  # minimum sizes of a gallery that is calibrated on itself
+WEIGHT = 0.1  # weight of a left-out image: images of one gallery are similar
 HALF = 30  # number of persons for half of the weight of the gallery's impostor distance
 ALONE = [0, 1, 4]  # the columns of a search in a gallery of one person
-DEVIATIONS = np.array([0.3, 0.5])  # of the prior on log(scale) and offset
+DEVIATIONS = np.array([0.3, 0.5])  # deviations of the prior of log(scale) and offset
 
 
 @dataclass(frozen=True)

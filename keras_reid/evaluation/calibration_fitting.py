@@ -20,7 +20,7 @@ IMAGES = (1, 2, 4)  # images per person in these galleries
 DRAWS = 4  # galleries of each size
 SINGLE = 12  # times as many galleries of one person
 FEWEST_PERSONS = 10  # persons to fit on
-PENALTY = 1e-5  # on squared coefficients, against separable searches
+PENALTY = 1e-5  # factor of squared coefficients, for separable searches
 
 
 def fit_calibration(

@@ -23,7 +23,7 @@ BATCH_BYTES = 2**24  # a message of Milvus is 64 MiB at most
 BATCH = 1000  # keys or rows in a message
 UNCLEAN = "replaced"  # setting: the files can hold rows twice, or erased rows
 SPELLED = "spelled"
-NO_TIME = -1e300  # of rows without a time: servers before 2.5 have no nulls
+NO_TIME = -1e300  # time of rows without one: servers before 2.5 have no nulls
 LARGEST_TOP_K = 16_384
 
 

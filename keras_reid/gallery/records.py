@@ -28,7 +28,7 @@ class Records:
     def __init__(self, store: Store) -> None:
         self._store: Store | None = store
         settings = store.settings()
-        if settings.pop("threshold", None) is not None:  # of version 0.2.0
+        if settings.pop("threshold", None) is not None:  # a gallery of version 0.2.0
             store.save_settings(settings)
             logging.warning(
                 "This gallery has the distance threshold of an earlier version, which is no longer "

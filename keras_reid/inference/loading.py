@@ -22,7 +22,11 @@ RUNTIMES: dict[str, tuple[str, ...]] = {
     ".xml": ("openvino",),
     ".tflite": ("litert", "openvino"),
 }
-SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "litert": ".tflite"}  # of the formats of exports
+SUFFIXES = {
+    "onnx": ".onnx",
+    "openvino": ".xml",
+    "litert": ".tflite",
+}  # file suffixes of exports by format
 
 
 # One function loads every kind of model; its options are the flags of the commands.

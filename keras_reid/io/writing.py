@@ -22,7 +22,7 @@ FULL = [os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFB
 LONGEST_NAME = 50  # characters of at most four bytes; most file systems allow 255 bytes
 # Temporary names: .HOST-PROCESS-WRITER-NUMBER-NAME
 HOST = hashlib.blake2b(platform.node().encode(), digest_size=4).hexdigest()
-WRITER = token_hex(4)  # of this process; process numbers repeat, in containers often
+WRITER = token_hex(4)  # identifies this process: process numbers repeat in containers
 
 Publish = Callable[[Path, Path], object]
 

@@ -142,7 +142,7 @@ def _functional(model: keras.Model) -> keras.Model:
 def _output(model: keras.Model, name: str) -> Any:
     outputs = getattr(model, "output", None)
     if name == "embedding" and isinstance(outputs, keras.KerasTensor) and len(outputs.shape) == 2:
-        return outputs  # of a pure embedder
+        return outputs  # the model is only an embedder
     if not isinstance(outputs, dict) or name not in outputs:
         fixes = {
             "embedding": "Build it with keras_reid.models.build.",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import keras
 
 FOLDER = Path(__file__).parent / "weights"
-PREFIX = "pretrained:"  # of the names of the backbones of these models
+PREFIX = "pretrained:"  # prefix of the names of their backbones
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,7 +31,7 @@ def checked_features(values: Any, rank: int, side: str) -> np.ndarray:
     with np.errstate(over="ignore"):
         array = array.astype(np.float32, copy=False)
     step = max(1, READ_ELEMENTS // max(1, math.prod(array.shape[1:])))
-    starts = range(0, len(array), step)  # of a mapped file a part is in memory at a time
+    starts = range(0, len(array), step)  # a mapped file is in memory part by part
     axes = tuple(range(1, rank))
     finite = [np.isfinite(array[start : start + step]).all(axis=axes) for start in starts]
     bad = np.flatnonzero(~np.concatenate([np.ones(0, bool), *finite]))

@@ -15,7 +15,7 @@ Size = Any  # int, or a scalar tensor inside a tf.function
 Side = tuple[tf.Tensor, tf.Tensor]  # centered features and their squared lengths
 
 GROUP = 16  # rows of `columns` come in whole groups of so many
-KEPT_ELEMENTS = 2**26  # of squared distances that are read twice, 256 MiB
+KEPT_ELEMENTS = 2**26  # squared distances that are stored, 256 MiB
 PAIR_ELEMENTS = 2**22  # numbers of features that distances of pairs read at a time
 BLOCK_ELEMENTS = 2**22  # 16 MiB; larger ones go back to the system, which clears memory again
 QUERIES = 256  # compared at a time; products of fewer are slower

@@ -8,7 +8,7 @@ from keras_reid.reranking import sparse
 from keras_reid.reranking.neighbors import INDICES, NUMBER, VALUES, nearest
 
 MASK = tf.TensorSpec([None, None], tf.bool)
-BLOCK_ELEMENTS = 2**23  # of a block of Jaccard distances, 32 MiB, or of compared lists
+BLOCK_ELEMENTS = 2**23  # elements of a block of Jaccard distances, 32 MiB, or of lists
 
 
 def encodings(

@@ -19,7 +19,7 @@ NUMBER = tf.TensorSpec([], tf.int32)
 INDICES, VALUES = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None, None], tf.float32)
 EXACT = tf.TensorSpec([None], tf.float64)
 FEW = 8  # times k groups: columns up to here are sorted in 0.6 to 0.9 of the time of `smallest`
-SPARE, MORE = 8, 64  # candidates beyond k, and beyond k where those cannot be told apart
+SPARE, MORE = 8, 64  # candidates beyond k, and beyond k if these are too close to be ordered
 
 
 class Neighbors(NamedTuple):
@@ -117,7 +117,7 @@ def _with(
     k = tf.shape(known.index)[1]
     index = tf.concat([known.index, index + start], axis=1)
     squared = tf.concat([known.squared, squared], axis=1)
-    order = tf.math.top_k(-squared, k).indices  # of equal ones the first
+    order = tf.math.top_k(-squared, k).indices  # the first of equal ones
     index, squared = (tf.gather(both, order, batch_dims=1) for both in (index, squared))
     return Neighbors(index, squared, tf.maximum(known.largest, largest))
 

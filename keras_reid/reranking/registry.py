@@ -16,7 +16,7 @@ METHODS = {
     "gnn": "keras_reid.reranking.neighbor_graphs:gnn",
     "diffusion": "keras_reid.reranking.spreading:diffusion",
 }
-ALIASES = {"aqe": "average_query_expansion", "alpha_qe": "alpha_query_expansion"}  # of flags
+ALIASES = {"aqe": "average_query_expansion", "alpha_qe": "alpha_query_expansion"}  # short names
 NOT_IN_GRAPH = ("diffusion",)
 
 

@@ -9,7 +9,7 @@ from keras_reid.pixels import graph_decode_upright
 
 ORIENTATION, SHORT, LONG = 0x0112, 3, 4  # the tag of Exif and its types
 ENTRY = 12  # bytes of an entry of an IFD
-BGR_MASKS = struct.pack("<3I", 0xFF0000, 0xFF00, 0xFF)  # of red, green and blue in a BMP file
+BGR_MASKS = struct.pack("<3I", 0xFF0000, 0xFF00, 0xFF)  # red, green, blue in a BMP file
 DEEPEST = 40  # bytes of the BMP header that has bits and compression, BITMAPINFOHEADER
 
 

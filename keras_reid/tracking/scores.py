@@ -11,7 +11,7 @@ from keras_reid import checks
 from keras_reid.data.mot import PERSON, Boxes
 from keras_reid.errors import Shown, invalid
 
-OVERLAP = 0.5  # of a tracked and a true box, for MOTA and IDF1
+OVERLAP = 0.5  # IoU of a tracked and a true box, for MOTA and IDF1
 BENCHMARKS = ("MOT15", "MOT16", "MOT17", "MOT20")
 
 

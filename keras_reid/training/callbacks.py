@@ -19,7 +19,7 @@ from keras_reid.training.runs import read_history
 
 SIDES = ("positive", "negative")  # distances in the logs of metric losses
 # If a loss learns, distances within persons are smaller than between persons by this fraction of
-# the latter and of the collapse value.
+# the distances between persons and of the collapse value.
 APART = 0.1
 
 

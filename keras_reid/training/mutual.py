@@ -162,7 +162,7 @@ class MutualLearner(SavedSeeds, LossesByOutput, keras.Model):
 
     def fit(self, *args: Any, **kwargs: Any) -> Any:
         history = super().fit(*args, **kwargs)
-        for member in self.members.values():  # Keras does it for a single optimizer
+        for member in self.members.values():  # Keras does so for a single optimizer
             member.optimizer.finalize_variable_values(member.trainable_variables)
         return history
 

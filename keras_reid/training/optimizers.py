@@ -9,7 +9,7 @@ from keras import ops
 from keras_reid import checks
 from keras_reid.errors import Shown, counted, invalid
 
-SPARED = ("bias", "beta", "gamma")  # of weight decay
+SPARED = ("bias", "beta", "gamma")  # variables without weight decay
 
 
 @keras.saving.register_keras_serializable(package="keras_reid")

@@ -10,8 +10,8 @@ from keras_reid import evaluation, inference
 from keras_reid.data import PersonImages
 from keras_reid.training.scoring import Evaluation
 
-QUERIES = 400  # at most
-PER_QUERY = 4  # pairs of one person, and as many of two
+QUERIES = 400  # maximum number
+PER_QUERY = 4  # pairs of one person, and as many of different persons
 
 
 class PairEvaluation(Evaluation):

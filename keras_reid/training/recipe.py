@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 NONE = Annotations()
 SIDE = "[1, 4096]"  # pixels of an image
-# The main phase, without those before and after it.
+# Settings of the main phase, without phases before and after it.
 MAIN = {"small_epochs": 0, "pretrain_epochs": 0, "induction_epochs": 0, "refinement_epochs": 0}
 
 
@@ -143,13 +143,11 @@ class Recipe(Settings):
         default=None,
     )
     metric_distance: str | None = setting(
-        "Distance of the metric loss: euclidean, squared_euclidean, cosine, or none: the default "
-        "of the loss.",
+        "Distance of the metric loss: euclidean, squared_euclidean, cosine; none: its default.",
         default=None,
     )
     normalize: bool | None = setting(
-        "L2 normalization of the features in the metric loss; none: the default of the loss.",
-        default=None,
+        "L2 normalization in the metric loss; none: the default of the loss.", default=None
     )
     identity_weight: float = setting("Weight of the identity loss; 0: none.", least=0, default=1.0)
     label_smoothing: float = setting("Label smoothing of the identity loss.", default=0.1)
@@ -163,8 +161,7 @@ class Recipe(Settings):
         "Margin of a softmax with a margin; none: the margin of its publication.", default=None
     )
     flip: bool = setting(
-        "Embedding at test time that is the sum of those of an image and its mirror image.",
-        default=True,
+        "Sum of the embeddings of image and mirror image as embedding at test time.", default=True
     )
     stripes: methods.Stripes = field(default_factory=methods.Stripes)
     parts: methods.Parts = field(default_factory=methods.Parts)

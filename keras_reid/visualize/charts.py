@@ -9,7 +9,7 @@ import numpy as np
 from keras_reid import checks
 from keras_reid.evaluation import RankingResult, VerificationResult
 
-POINTS = 400  # of a curve
+POINTS = 400  # points of a curve
 # Ends of names in a history that are not losses.
 NO_LOSSES = ("epoch", "seconds", "_active", "_positive", "_negative", "_norm", "_mAP", "_rank1")
 SCORES = ("val_rank1", "val_mAP")  # logged by `RetrievalEvaluation`

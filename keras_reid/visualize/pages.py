@@ -27,8 +27,8 @@ TEMPLATES = Environment(
     lstrip_blocks=True,
 )
 SCORES = ("mAP", "mAP_trapezoid", "mINP")
-FAR = 1e-2  # of the threshold in the report's histogram
-CHANGES = 10  # number of queries with the largest gains, and of those with the largest losses
+FAR = 1e-2  # FAR of the threshold in the report's histogram
+CHANGES = 10  # queries with the largest gains, and as many with the largest losses
 
 
 def search_page(queries: Sequence[Mapping[str, Any]], height: int = 128) -> str:

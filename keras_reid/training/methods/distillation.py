@@ -14,7 +14,7 @@ from keras_reid.training.registry import AVERAGES, UPDATES
 if TYPE_CHECKING:
     import keras
 
-INPUTS = {"images", "keypoints"}  # of models
+INPUTS = {"images", "keypoints"}  # inputs of models
 
 
 @dataclass(frozen=True, kw_only=True)
