@@ -56,7 +56,7 @@ def pair_batches(
     names, counts = np.unique(images.identity, return_counts=True)
     if len(names) and counts.min() < 2:
         received = Shown(f"one of {name_some(names[counts < 2].tolist())}")
-        raise invalid("images", "two images or more of each identity", received, "Add images.")
+        raise invalid("images", "at least two images of each identity", received, "Add images.")
     batches = pk_batches(images, pairs // 2, 2, image_size, augment, seed, first_epoch, last, cache)
     same = tf.repeat([1, 0], pairs // 2)
 

@@ -251,4 +251,4 @@ def check_widths(x: Tensor, y: Tensor) -> None:
     if None not in (x.shape[-1], y.shape[-1]) and x.shape[-1] != y.shape[-1]:
         shapes = Shown(f"shapes {tuple(x.shape)} and {tuple(y.shape)}")
         fix = "Embed both with the same model."
-        raise invalid("y", "of the same number of features as `x`", shapes, fix)
+        raise invalid("y", "points with the same number of features as `x`", shapes, fix)

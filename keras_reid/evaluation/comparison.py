@@ -181,7 +181,7 @@ def _both(
     if query.shape[-1] != gallery.shape[-1] or 0 in (*query.shape[1:], *gallery.shape[1:]):
         shapes = Shown(f"the shapes {query.shape} and {gallery.shape}")
         fix = "Embed both with the same model."
-        raise invalid("query and gallery features", "of one size of at least 1", shapes, fix)
+        raise invalid("query and gallery features", "of the same size, at least 1", shapes, fix)
     return query, gallery
 
 

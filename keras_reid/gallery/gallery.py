@@ -114,7 +114,7 @@ class Gallery(Records):
         options = reranking_options or {}
         if reranking == "none":
             if options:
-                raise invalid("reranking", "a re-ranker, because it has options", reranking)
+                raise invalid("reranking", "a re-ranker if there are options for it", reranking)
             return self._nearest(x, int(top_k), filter, query_cameras)
         checks.at_least(top_k, "It includes the `top_k` results.", shortlist=shortlist)
         lists = self._nearest(x, min(int(shortlist), count), filter, query_cameras)

@@ -144,7 +144,9 @@ def split(model: keras.Model, layer: str | None = None) -> tuple[keras.Model, ke
         middle = (len(model.layers) - 1) / 2
         layer = min(cuts, key=lambda name: abs(model.layers.index(cuts[name]) - middle))
     if layer not in cuts:
-        raise invalid("gate", f"one of {', '.join(cuts)}", layer, "Every path runs through these.")
+        raise invalid(
+            "gate", f"one of {', '.join(cuts)}", layer, "All paths run through these layers."
+        )
     at = cuts[layer].output
     before = keras.Model(model.input, at, name="before_gate")
     return before, keras.Model(at, model.output, name="behind_gate")

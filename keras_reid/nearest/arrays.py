@@ -38,7 +38,7 @@ def checked_features(values: Any, rank: int, side: str) -> np.ndarray:
     if len(bad):
         raise InputError(
             f"`{side}` features must be finite in float32, got NaN or Inf in {len(bad)} rows, "
-            f"first row {bad[0]}. Drop those images or mend the model."
+            f"first row {bad[0]}. Drop these images, or correct the model."
         )
     return array
 

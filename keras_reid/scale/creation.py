@@ -35,7 +35,7 @@ def create(
     first = list(itertools.islice(rows, 1))
     # A folder or table without images drops all embeddings; a missing one raises.
     if not first and not (Shards.holds(folder) and os.path.exists(about["images"])):
-        raise invalid("images", "one image or more", Shown("none"), "Check the path.")
+        raise invalid("images", "at least one image", Shown("none"), "Check the path.")
     rows = itertools.chain(first, rows)
     if not Shards.holds(folder):
         try:

@@ -122,7 +122,7 @@ class Worker:
         self.model, self.batch_size, self.options = model, batch_size, options
         if self._embedder.inputs != {"images"}:
             inputs = Shown(", ".join(sorted(self._embedder.inputs)))
-            raise invalid("model", "one with single images as its input", inputs)
+            raise invalid("model", "a model with single images as its only input", inputs)
         self.fingerprint = self._embedder.fingerprint
         self.flip = self._embedder.flip
 

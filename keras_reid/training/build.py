@@ -60,14 +60,16 @@ class Plan:
         """
         columns = {*images.columns} - ({"attributes"} if schema is None else set())
         if missing := sorted(recipe.columns - columns):
-            raise invalid("images", f"with {' and '.join(missing)} for this recipe", Shown("none"))
+            raise invalid(
+                "images", f"images with {' and '.join(missing)} for this recipe", Shown("none")
+            )
         sampled = images
         for method in recipe.methods:
             sampled = method.sampled(sampled)
         names = list(map(str, sampled.classes()[0]))
         if len(names) < 2:
             received = Shown(f"{len(names)} ({', '.join(names)})")
-            raise invalid("images", "of at least 2 persons", received)
+            raise invalid("images", "images of at least 2 persons", received)
         steps = pk_steps(sampled, recipe.num_identities_per_batch, recipe.num_instances)
         annotations = Annotations.of(images, schema)
         return cls(recipe, images, len(names), steps, annotations, replicas or Replicas())

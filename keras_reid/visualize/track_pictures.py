@@ -64,7 +64,7 @@ def draw_timeline(
     """
     times = [time for spans in intervals.values() for time in spans]
     if not times:
-        raise invalid("intervals", "those of at least one person", intervals, "Lower n_init.")
+        raise invalid("intervals", "intervals of at least one person", intervals, "Lower n_init.")
     first, last = min(begin for begin, _ in times), max(end for _, end in times)
     names, margin = sorted(intervals, key=lambda name: min(intervals[name])), 8
     font = ImageFont.load_default(row * 2 // 3)

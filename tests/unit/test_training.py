@@ -487,7 +487,9 @@ def test_recipe_camera_balanced_samples_every_camera(pedestrians) -> None:
 def test_plan_images_without_columns_of_recipe_raise(pedestrians) -> None:
     images = data.load("market1501", str(pedestrians)).train
     for changes, column in (({"pose": True}, "keypoints"), ({"attribute_weight": 1}, "attributes")):
-        with pytest.raises(InputError, match=f"`images` must be with {column} for this recipe"):
+        with pytest.raises(
+            InputError, match=f"`images` must be images with {column} for this recipe"
+        ):
             Plan.of(tiny(**changes), images)
 
 
