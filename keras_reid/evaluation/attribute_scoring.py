@@ -118,9 +118,7 @@ def attribute_scores(
     true, false = targets > 0, targets == 0
     positive, negative = true.sum(0), false.sum(0)
     if not (varied := (positive > 0) & (negative > 0)).any():
-        raise InputError(
-            "`targets` must have an attribute that some images have and others lack, got none."
-        )
+        raise InputError("`targets` must have an attribute that only some images have, got none.")
     right = (predicted & true).sum(0) / np.maximum(positive, 1)
     rejected = (~predicted & false).sum(0) / np.maximum(negative, 1)
     mean = (right + rejected) / 2

@@ -243,7 +243,7 @@ def test_attribute_scores_constant_attributes_are_excluded():
     assert scores.left_out == ("y", "z")
     assert "left out, equal for all images: y, z" in str(scores)
     assert scores.to_dict()["left_out"] == ["y", "z"]
-    with pytest.raises(InputError, match="an attribute that some images have and others lack"):
+    with pytest.raises(InputError, match="an attribute that only some images have"):
         evaluation.attribute_scores(told[:, 1:], np.array([[0, 1], [0, 1]]), ["y", "z"])
     with pytest.raises(InputError, match=r"\(n, 2\)"):
         evaluation.attribute_scores(told, np.zeros((2, 3)), ["y", "z"])
