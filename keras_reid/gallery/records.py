@@ -293,7 +293,7 @@ class Records:
         x = checked_features(embeddings, 2, "embedding")
         own, width = self.fingerprint, self.width
         if None not in (own, fingerprint) and fingerprint != own:
-            rule = f"{own!r}, that of the embeddings in the gallery"
+            rule = f"{own!r}, as in the gallery"
             raise invalid("model_fingerprint", rule, fingerprint, "Use the model of the gallery.")
         if width not in (None, x.shape[1]):
             raise invalid("embeddings", f"of size {width}, as in the gallery", Shown(x.shape[1]))
