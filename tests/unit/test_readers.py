@@ -482,7 +482,7 @@ def test_load_synthetic_second_call_reuses_images(tmp_path):
     again = data.load("synthetic", tmp_path / "drawn")
     assert again.train.path.tolist() == first.train.path.tolist()
     assert written == ((tmp_path / "drawn").stat().st_mtime_ns, Path(file).read_bytes())
-    with pytest.raises(InputError, match=r"`train_identities` must be 2 .*got 3"):
+    with pytest.raises(InputError, match=r"`train_identities` must be 2, .*got 3"):
         data.load("synthetic", tmp_path / "drawn", size=(32, 16), **sizes | {"train_identities": 3})
 
 

@@ -75,7 +75,7 @@ def _read(
     both = sorted(p for p in sides[0].keys() & sides[1].keys() if p <= (layout.shared or p))
     if len(both) < 2:
         images = "images" if least is None else f"{least} frames"
-        rule = f"hold at least two persons with {images} in both cameras"
+        rule = f"hold at least two persons with {images} in both"
         raise invalid_file(root, f"{rule} cameras", len(both), "Restore the missing images.")
     shuffled = np.random.default_rng(seed).permutation(both).tolist()
     train, test = sorted(shuffled[: len(both) // 2]), sorted(shuffled[len(both) // 2 :])
