@@ -117,7 +117,7 @@ def pixels(images: Any, name: str = "images") -> np.ndarray:
 
     Args:
         images: array of any shape, uint8 or of another numeric type with integers from 0 to 255.
-        name: of the argument.
+        name: name of the argument.
 
     Raises:
         InputError: other values, such as floats from 0 to 1, or no array of numbers.
@@ -146,7 +146,7 @@ def int64(labels: np.ndarray, name: str) -> np.ndarray:
 
     Args:
         labels: (n,) integers.
-        name: of the argument.
+        name: name of the argument.
     """
     if labels.dtype == np.uint64 and (labels > np.iinfo(np.int64).max).any():
         raise invalid(name, "below 2**63", int(labels.max()), "Convert the labels to text.")

@@ -68,7 +68,7 @@ def _harmless(character: str) -> bool:
 
 def first_line(error: Exception) -> str:
     """Return the first line of a third-party error, truncated to 160 characters."""
-    if text := getattr(error, "strerror", None):  # of the operating system, without the path
+    if text := getattr(error, "strerror", None):  # operating system; without the path
         return str(text)
     return str(error).strip().splitlines()[0][:160] if str(error).strip() else repr(error)
 

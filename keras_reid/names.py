@@ -1,8 +1,8 @@
-"""Names of persons, cameras and files in one spelling.
+"""Names of persons, cameras and files in one Unicode form.
 
-Unicode has several spellings of the same letters. macOS writes é in file names as e and an accent
+Unicode has several forms of the same letters. macOS writes é in file names as e and an accent
 (NFD), keyboards and web forms write one character (NFC). Names are kept and compared in NFC. Paths
-are kept as they are, because a path in another spelling does not open the file on Linux, and are
+are kept as they are, because a path in another form does not open the file on Linux, and are
 compared in NFC. Links and `..` in the path of a folder are resolved.
 """
 
@@ -20,7 +20,7 @@ RUNS = re.compile("([^0-9]*)([0-9]*)")  # characters, then digits
 
 
 def normalized(text: str) -> str:
-    """Return the text in NFC, the same for all spellings of a name."""
+    """Return the text in NFC, the same for all Unicode forms of a name."""
     return unicodedata.normalize("NFC", text)
 
 
@@ -50,7 +50,7 @@ def resolved(path: str | os.PathLike[str]) -> str:
 
 
 def one_image(reference: str, spelling: str) -> bool:
-    """Return whether two spellings of a reference are not the paths of two files."""
+    """Return whether two Unicode forms of a reference mean one image: they are not two files."""
     try:
         return os.path.samefile(reference, spelling)
     except OSError:  # one of them is not a file
@@ -58,7 +58,7 @@ def one_image(reference: str, spelling: str) -> bool:
 
 
 def repeated(paths: Iterable[str]) -> str | None:
-    """Return a path that occurs twice, in one or in two spellings, or None."""
+    """Return a path that occurs twice, also in two Unicode forms, or None."""
     spellings: dict[str, list[str]] = {}
     for path in paths:
         others = spellings.setdefault(normalized(path), [])

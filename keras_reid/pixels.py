@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
 END_OF_PNG = b"IEND\xaeB`\x82"  # with its checksum
-BY_PILLOW = 0  # in place of an orientation: TensorFlow does not decode the file, or differently
+BY_PILLOW = 0  # instead of an orientation: TensorFlow decodes the file differently, or not
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -59,7 +59,7 @@ def decode(source: Source) -> np.ndarray:
 
 
 def resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resize uint8 (h, w, 3) bilinearly, with antialiasing where it shrinks.
+    """Resize uint8 (h, w, 3) bilinearly, with antialiasing along axes that shrink.
 
     Args:
         pixels: uint8 (h, w, 3).
@@ -101,7 +101,7 @@ def _load(image: Image.Image) -> None:
 
 
 def _exif_orientation(image: Image.Image) -> int:
-    """Return the orientation, 1 to 8; 1 without a valid one."""
+    """Return the orientation, 1 to 8; 1 if there is no valid one."""
     try:
         value = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # damaged metadata of intact pixels
@@ -180,8 +180,8 @@ def graph_decode(content: tf.Tensor, orientation: tf.Tensor | int = BY_PILLOW) -
     """`decode` for the content of a file in a graph of this process.
 
     Args:
-        content: of a JPEG, PNG, BMP, GIF, WebP or TIFF file.
-        orientation: of `graph_orientation`; `BY_PILLOW` calls Pillow.
+        content: content of a JPEG, PNG, BMP, GIF, WebP or TIFF file.
+        orientation: result of `graph_orientation`; `BY_PILLOW` calls Pillow.
 
     Raises:
         tf.errors.OpError: the file is damaged or not an image.

@@ -1,4 +1,4 @@
-"""Batches, scopes and logs of a distributed training."""
+"""Batches, scopes and logs of a distributed training run."""
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple

@@ -47,7 +47,7 @@ def register(training: bool = False) -> None:
 
     Args:
         training: include `keras_reid.training`, which needs the TensorFlow backend and is left out
-            under others.
+            under other backends.
     """
     import keras
 

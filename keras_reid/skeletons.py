@@ -51,10 +51,11 @@ def skeleton_of(points: Any) -> Skeleton:
     """Return the skeleton of points (…, k, 3), which k determines.
 
     Raises:
-        InputError: another shape, or another number of points.
+        InputError: the shape or the number of points is not that of a skeleton.
     """
     shape = tuple(points.shape)
     if len(shape) < 2 or shape[-1] != 3 or shape[-2] not in SKELETONS:
-        rule = f"(…, k, 3) with k = {' or '.join(map(str, SKELETONS))} points x, y, confidence"
+        sizes = " or ".join(map(str, SKELETONS))
+        rule = f"of shape (…, k, 3), with k = {sizes} points x, y, confidence"
         raise invalid("keypoints", rule, Shown(f"shape {shape}"))
     return SKELETONS[shape[-2]]

@@ -31,13 +31,13 @@ Labels = tuple[np.ndarray, np.ndarray]  # identities (m,), and a mask (n,) of th
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterOptions(ModelOptions):
-    """Images or features to group, parameters and outputs."""
+    """Options of `cluster`: the images or features, the parameters, and the files to write."""
 
     topic: ClassVar[str] = "cluster"
 
     images: str | None = option("Folder of unlabeled images, with subfolders.")
     features: str | None = option(
-        "Features in place of a model and images: an .npz or .mat file, or a folder of .npy files."
+        "Features instead of a model and images: an .npz or .mat file, or a folder of .npy files."
     )
     part: str = option(
         "Part of --dataset; its labels score the groups.",
@@ -50,12 +50,16 @@ class ClusterOptions(ModelOptions):
     )
     min_samples: int = option("Minimum number of images of a dbscan group.", 4, least=1)
     k1: int | None = option(
-        "Number of nearest neighbors. Default: chosen from the images.", least=1
+        "Number of nearest neighbors that the Jaccard distance of two images compares. Default: "
+        "chosen from the images.",
+        least=1,
     )
     k2: int | None = option(
-        "Number of averaged encodings of neighbors. Default: 0.3 k1, from 2 to 6.", least=1
+        "Number of nearest neighbors, with the image itself, that smooth the Jaccard distance. "
+        "Default: 0.3 k1, from 2 to 6.",
+        least=1,
     )
-    out: str | None = option("New folder for copies, with a subfolder for each person.")
+    out: str | None = option("New folder for copies of the images: a subfolder for each person.")
     csv: str | None = option("New CSV file with the columns path and person.")
     contact_sheet: str | None = option(
         "New picture with a row of images for each of the largest groups."
@@ -157,7 +161,7 @@ def _report(groups: evaluation.Clustering) -> None:
 
 
 def _pairs(options: ClusterOptions) -> tuple[float, float] | None:
-    """Return the distances of almost certain and of possible pairs; None: unknown."""
+    """Return the distances of almost certain and of possible pairs; None if unknown."""
     card = None if options.features else options.source.pretrained
     if card is None:
         return None

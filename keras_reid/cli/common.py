@@ -27,7 +27,7 @@ NUMBERS = ("input_size", "scale", "mean")  # flags of several numbers
 
 @dataclass(frozen=True, kw_only=True)
 class DataOptions:
-    """Images of a data set."""
+    """Options of commands that read the images of a data set."""
 
     topic: ClassVar[str] = "data"
 
@@ -37,15 +37,15 @@ class DataOptions:
     )
     data_dir: str | None = option("Folder of the data set, or the table of csv.")
     keypoints: str | None = option(
-        "Body points for models with pose: FILE.csv, or movenet:FILE.tflite, which estimates "
-        "them. Default: those of the run."
+        "Body points for models with pose: FILE.csv, or movenet:FILE.tflite, a network that "
+        "estimates the points. Default: the source of the run."
     )
     keypoints_cache: str | None = option(
         "CSV file of estimated points. Default: keypoints-movenet.csv next to the data set."
     )
     protocol: str | None = option(
-        f"Rule for gallery images that a query's ranking leaves out: {', '.join(RULES)}. no-camera "
-        "is for data without cameras. Default: market1501; mars for tracklets."
+        f"Rule that removes gallery images from the ranking of a query: {', '.join(RULES)}. Use "
+        "no-camera if the data has no cameras. Default: market1501; mars for tracklets."
     )
     embed_batch_size: int = option("Number of images embedded at a time.", 16, least=1, most=2**14)
 
@@ -55,7 +55,10 @@ class DataOptions:
             object.__setattr__(self, one.name, with_home(getattr(self, one.name)))
 
     def dataset_of(self, name: str | None, data_dir: str | None, use: str) -> data.ReidDataset:
-        """Return the data set of that name in that folder; `use` begins the error without one."""
+        """Return the data set of that name in that folder.
+
+        `use` begins the error if the name or the folder is missing.
+        """
         reject((not name or data_dir is None, f"{use}: --dataset and --data_dir are required."))
         return data.load(str(name), str(data_dir))
 
@@ -116,7 +119,7 @@ class RunOptions(DataOptions):
 
     @property
     def model_name(self) -> str | None:
-        """Path or name of --model or an alias; None: the default."""
+        """Path or name that --model or an alias has; None for the default."""
         return next((name for alias in self.aliases if (name := getattr(self, alias))), None)
 
     @cached_property
@@ -131,7 +134,7 @@ class RunOptions(DataOptions):
 
     @property
     def points(self) -> str | None:
-        """Source of body points, for a model with that input."""
+        """Source of body points, from the flag or the run; None if neither has one."""
         return self.keypoints or self.settings.get("keypoints")
 
     def with_points(self, images: data.PersonImages) -> data.PersonImages:
@@ -156,8 +159,8 @@ class ModelOptions(RunOptions):
         choices=("auto", "keras", "saved_model", "onnx", "openvino", "litert"),
     )
     input_size: Sequence[str] | None = option(
-        "Height and width of a network's input in pixels, such as 256,128. This and the next four "
-        "flags are for .onnx, .xml and .tflite files without the setting."
+        "Height and width of a network's input in pixels, such as 256,128. Like --channel_order, "
+        "--scale, --mean and --layout, only for .onnx, .xml and .tflite files that do not state it."
     )
     channel_order: str | None = option("Channel order of a network's input.", choices=ORDERS)
     scale: Sequence[str] | None = option(
@@ -217,7 +220,7 @@ class ModelOptions(RunOptions):
         return embed
 
     def pixel_embedder(self) -> tuple[Callable[[Any], np.ndarray], tuple[int, int]]:
-        """Return a function from uint8 images (b, h, w, 3) to embeddings (b, d), and their size."""
+        """Return a function from uint8 images (b, h, w, 3) to embeddings (b, d), and (h, w)."""
         embedder = self.loaded
         if embedder.takes_clips:
             raise invalid("model", "a model of single images", Shown(f"{self.source} of tracklets"))
@@ -252,26 +255,27 @@ def with_home(value: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class GalleryOptions(ModelOptions):
-    """Gallery, model, and probabilities of a match."""
+    """Options of commands that use a gallery: its address, the model, and probabilities."""
 
     topic: ClassVar[str] = "gallery"
 
     match_probability: float = option(
-        "Minimum probability of a match. At the default, up to 1 of 100 queries of persons who "
-        "are not enrolled was a match.",
+        "Minimum probability of a match. Measured at the default, in galleries of 30 persons: at "
+        "most 1 of 100 queries of persons who are not enrolled gave a match.",
         LIMITS.match,
         least=0,
         most=1,
     )
     possible_probability: float = option(
-        "Minimum probability of a possible match. At the default, up to 7 of 100 queries with "
-        "the right nearest person were no match.",
+        "Minimum probability of a possible match. Measured at the default, in galleries of 30 "
+        "persons: at most 7 of 100 queries with the right nearest person gave no match.",
         LIMITS.possible,
         least=0,
         most=1,
     )
     gallery: str | None = option(
-        "Gallery: people.db (Milvus Lite), file:NAME, or http://HOST:PORT (Milvus)."
+        "Gallery: a path that ends in .db (Milvus Lite), file:NAME (the SQLite file NAME.rows, "
+        "searched in memory), or http://HOST:PORT (a Milvus server)."
     )
 
     @property

@@ -1,8 +1,8 @@
 """`python embed.py --images=DIR --out=DIR`: embeddings of any number of images, in Parquet files.
 
-The embedder is --model, by default the pretrained model. The same command resumes after an
-interruption, works in parallel to a running one, and embeds new and changed images. It exits with
-code 1 if more than 1 % of the images fail.
+The embedder is --model, by default the pretrained model. Repeat the same command after an
+interruption, or to embed new and changed images. Several processes can run it at the same time and
+share the work. It exits with code 1 if more than 1 % of the images fail.
 """
 
 from dataclasses import dataclass
@@ -18,12 +18,12 @@ from keras_reid.cli.terminal import progress, say
 from keras_reid.errors import InputError, counted
 
 MOST_SHOWN = 5
-MOST_FAILED = 0.01  # of the images
+MOST_FAILED = 0.01  # maximum fraction of the images
 
 
 @dataclass(frozen=True, kw_only=True)
 class EmbedOptions(ModelOptions):
-    """Images, model and output of the embeddings."""
+    """Options of `embed`: the images, the model, and the folder to write."""
 
     unused: ClassVar[str] = "dataset data_dir protocol keypoints keypoints_cache"
 
@@ -31,7 +31,9 @@ class EmbedOptions(ModelOptions):
         "Folder of images, including subfolders; pattern such as 'crops/**/*.jpg'; or CSV table "
         "with a column path and optional columns identity and camera."
     )
-    out: str | None = option("Folder for Parquet files, new or of the same command.")
+    out: str | None = option(
+        "Folder for Parquet files: a new one, or that of the same command, which continues there."
+    )
     shard_size: int = option("Number of images per file.", 8192, least=1)
     engine: str = option(
         "Engine: local (this process) or ray (a running Ray cluster).",

@@ -23,9 +23,9 @@ class Block(NamedTuple):
     """Images to enrol.
 
     Attributes:
-        labels: images, identities, cameras and times (n,), as of `Gallery.enrol`.
+        labels: images, identities, cameras and times (n,), as in `Gallery.enrol`.
         digests: (n,) digests of the content.
-        fingerprint: of the model.
+        fingerprint: fingerprint of the model.
         embed: function from rows to the rows of readable images, and arguments of `Gallery.enrol`.
     """
 
@@ -66,7 +66,7 @@ class Enrolment:
         )
 
     def update(self, people: gallery.Gallery, block: Block) -> None:
-        """Add new images, embed changed ones again, and move those with other labels."""
+        """Add new images, embed changed images again, and move images with other labels."""
         digests = block.digests
         labels = block.rows(np.arange(len(digests)))
         changes = people.changes(**labels, digests=digests.tolist())
@@ -188,7 +188,7 @@ def _people(path: Path) -> tuple[data.PersonImages, dict[str, float]]:
 
 
 def _times(table: Path) -> dict[str, float]:
-    """Return seconds by resolved path, of the rows that have a time."""
+    """Return the seconds of the rows that have a time, by resolved path."""
     return {
         resolved(table_path(table, line.values["path"])): time
         for line in read_table(table, ("path",), ("time",))[1]

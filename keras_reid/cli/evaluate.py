@@ -31,8 +31,8 @@ class EvaluateResult(evaluation.RankingResult):
     """Scores of the ranking, with the other printed results.
 
     Attributes:
-        verification: scores of pairs; None without `verify` and `report`.
-        attributes: scores of the attributes; None without `attributes`.
+        verification: scores of pairs; None if neither `verify` nor `report` is set.
+        attributes: scores of the attributes; None if `attributes` is not set.
     """
 
     verification: evaluation.VerificationResult | None = field(default=None, repr=False)
@@ -43,7 +43,7 @@ def evaluate(options: EvaluateOptions) -> EvaluateResult:
     """Embed query and gallery, rank, print a table and return its values.
 
     Raises:
-        InputError: incompatible options, or data without query and gallery images.
+        InputError: incompatible options, or a data set that has no query and gallery images.
     """
     check_outputs(out=options.out, save_features=options.save_features, report=options.report)
     if options.report:
@@ -159,7 +159,7 @@ def _stored(options: EvaluateOptions) -> tuple[Sides, evaluation.Protocol]:
     query, gallery = map(stored_features, paths, ("query", "gallery"))
     for path, side in zip(paths, (query, gallery), strict=True):
         if side.identity is None:
-            raise InputError(f"`{path}` must have an array identity, got none.")
+            raise InputError(f"`{path}` must have an array named identity, got none.")
     return (query, gallery), options.protocol_named(options.protocol, options.dataset)
 
 
@@ -192,7 +192,7 @@ def _attribute_scores(options: EvaluateOptions, sides: Sides) -> evaluation.Attr
     schema = data.AttributeSchema(tuple(options.settings["attribute_names"]))
     table = data.read_attributes(str(options.attributes))
     if table.schema != schema:
-        rule = f"a table of {', '.join(schema.names)}, as {options.source} predicts"
+        rule = f"a table of the attributes of {options.source}: {', '.join(schema.names)}"
         raise invalid("attributes", rule, Shown(", ".join(table.schema.names)))
     identity = np.concatenate([np.asarray(side.identity) for side in sides])
     images = table.label(data.PersonImages(identity.astype(str), identity, None))

@@ -16,51 +16,54 @@ OF_TRACKLETS = "--tracklets excludes --distance, --attributes and --attribute_fi
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateOptions(FeatureOptions, ModelOptions):
-    """Images or features to score, scores and outputs."""
+    """Options of `evaluate`: the images or features, the scores, and the files to write."""
 
     topic: ClassVar[str] = "evaluation"
 
     features: Sequence[str] | None = option(
-        "Features in place of a model, QUERY,GALLERY: .npz files or folders of .npy files with "
+        "Features instead of a model: QUERY,GALLERY, two .npz files or folders of .npy files with "
         "embedding (n, d), identity (n,) and camera (n,); or one .mat file like "
         "pytorch_result.mat."
     )
-    tracklets: bool = option("Ranking of tracklets in place of images.", False)
+    tracklets: bool = option("Tracklets, not images, as queries and gallery.", False)
     distance: str = option(
-        "Distance of embeddings (euclidean, cosine), of aligned stripes (local), their sum "
-        "(global_local), or of the parts that both images show (visible).",
+        "Distance of embeddings (euclidean, cosine), of aligned stripes (local), of embeddings and "
+        "stripes together (global_local), or of the parts that both images show (visible).",
         "euclidean",
         choices=("euclidean", "cosine", "local", "global_local", "visible"),
     )
     local: str = option(
-        "Stripes: pooled from the last feature map, or trained, the output 'local' of the model.",
+        "Source of the stripes: pooled (from the last feature map), or trained (the output 'local' "
+        "of the model).",
         "pooled",
         choices=("pooled", "trained"),
     )
     set_distance: str = option(
-        "Distance of tracklets: of mean embeddings (pooled), or over the distances of frames.",
+        "Distance of two tracklets: that of their mean embeddings (pooled), or computed from the "
+        "distances of their frames.",
         "pooled",
         choices=("pooled", *evaluation.SET_DISTANCES),
     )
     rerank: str = option(
-        "Re-ranker by the neighbors of query and gallery.",
+        "Method that re-ranks by the neighbors of query and gallery images.",
         "none",
         choices=("none", *reranking.RERANKERS, *reranking.ALIASES),
     )
     ties: str = option(
-        "Order of equal distances: by gallery index, or the bounds over all orders.",
+        "Order of equal distances: index (of the gallery images), optimistic (true matches first: "
+        "upper bound), or pessimistic (true matches last: lower bound).",
         "index",
         choices=tuple(TIES),
     )
-    verify: bool = option("Scores of image pairs (1:1) too: EER, and TAR at several FARs.", False)
+    verify: bool = option("Scores of image pairs (1:1), too: EER, and TAR at several FARs.", False)
     attributes: str | None = option(
-        "Table or .mat file of true attributes, which scores the predicted ones."
+        "Table or .mat file of true attributes, to score the predicted attributes."
     )
     attribute_filter: float | None = option(
-        "Minimum probability of two predicted attributes, such as 0.9: gallery images that "
-        "contradict the query are ranked last."
+        "Certainty of predicted attributes, such as 0.9. Gallery images are ranked last if an "
+        "attribute contradicts that of the query, both with at least this certainty."
     )
-    camera_pairs: bool = option("Scores of each pair of cameras too.", False)
+    camera_pairs: bool = option("Scores of each pair of cameras, too.", False)
     repeats: int = option(
         "Number of random draws of the protocols cuhk03-classic and viper.", 10, least=1
     )
@@ -70,7 +73,8 @@ class EvaluateOptions(FeatureOptions, ModelOptions):
         "New HTML file of scores, curves, ranked lists with pictures, and changes by re-ranking."
     )
     save_features: str | None = option(
-        "New folder of query.npz and gallery.npz, or new .mat file like pytorch_result.mat."
+        "New folder for the features in query.npz and gallery.npz, or new .mat file in the format "
+        "of pytorch_result.mat."
     )
 
     def __post_init__(self) -> None:

@@ -26,10 +26,11 @@ from keras_reid.io import check_writable
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions(FeatureOptions, RunOptions):
-    """Model, format and output of an export."""
+    """Options of `export`: the model, the format, and the folder to write."""
 
     export_dir: str = option(
-        "Folder for EXPORT_DIR/NAME/VERSION, or NAME-FORMAT in other formats than saved_model.",
+        "Folder of exports. A saved_model is written to EXPORT_DIR/NAME/VERSION, other formats to "
+        "EXPORT_DIR/NAME-FORMAT/VERSION.",
         "export",
     )
     name: str | None = option("Name of the served model. Default: name of the run folder or model.")
@@ -41,13 +42,13 @@ class ExportOptions(FeatureOptions, RunOptions):
         choices=serving.FORMATS,
     )
     quantization: str = option(
-        "Numbers of a litert export: float32, float16 weights, or int8 weights and activations, "
-        "calibrated on training images.",
+        "Number types of a litert export: float32, float16 weights, or int8 weights and "
+        "activations, calibrated on training images.",
         "float32",
         choices=serving.QUANTIZATIONS,
     )
     ranker: bool = option(
-        "Second export NAME-ranker of a saved_model, which ranks and re-ranks embeddings.", True
+        "Second export, NAME-ranker, next to a saved_model; it ranks and re-ranks embeddings.", True
     )
     rerank: str = option(
         "Re-ranker of NAME-ranker.",
@@ -55,12 +56,12 @@ class ExportOptions(FeatureOptions, RunOptions):
         choices=(*reranking.IN_GRAPH, *reranking.ALIASES),
     )
     ranker_gallery: str | None = option(
-        "Gallery features of evaluate.py --save_features, stored in the ranker: requests contain "
-        "queries only."
+        "Gallery features from evaluate.py --save_features. The ranker stores them, so that "
+        "requests contain only queries."
     )
     local: str = option(
-        "Second output 'local': none, stripes pooled from the last feature map, or trained "
-        "stripes.",
+        "Second output 'local': none, pooled (stripes of the last feature map), or trained "
+        "(stripes that the model was trained with).",
         "none",
         choices=("none", "pooled", "trained"),
     )
@@ -85,8 +86,9 @@ def export(options: ExportOptions) -> Path:
     needs_ranker = "--ranker_gallery needs --ranker and --format=saved_model."
     reject((options.ranker_gallery and not served, needs_ranker))
     if options.name is not None and not re.fullmatch(r"\w[\w.-]*", options.name):
-        fix = "Set the folder by --export_dir."
-        raise invalid("name", "letters, digits, _, - and .", options.name, fix)
+        fix = "Set the folder with --export_dir."
+        rule = "letters, digits, _, - and ., not - or . at the start"
+        raise invalid("name", rule, options.name, fix)
     check_writable(Path(options.export_dir) / "model")
     gallery = None
     if path := options.ranker_gallery:

@@ -14,7 +14,7 @@ from keras_reid.errors import Shown, invalid
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureOptions:
-    """Stripes of a model, and options of a re-ranker."""
+    """Options of commands that use the stripes of a model, or a re-ranker."""
 
     topic: ClassVar[str] = "evaluation"
 

@@ -22,7 +22,7 @@ from keras_reid.errors import InputError, invalid, printable
 from keras_reid.inference import runs
 
 FLAGS = flags.FLAGS
-MOST = 2**32  # of an integer
+MOST = 2**32  # maximum of a number
 FLAG = re.compile(r"(--?)([a-zA-Z][\w-]*)(=.*)?", re.DOTALL)
 DEFINERS: dict[Any, Callable[..., Any]] = {
     bool: flags.DEFINE_bool,
@@ -63,7 +63,7 @@ def option(
 
     Args:
         text: help of the flag.
-        default: its value without a flag.
+        default: value if the flag is not set.
         choices: allowed values; the help lists them, unless `text` has all of them.
         least: minimum of a number.
         most: maximum of a number.
@@ -181,7 +181,7 @@ class Command:
             sys.exit(1)
         except BrokenPipeError:
             _exit_closed_pipe()
-        except UnicodeEncodeError as error:  # of a file name, in TensorFlow or Arrow
+        except UnicodeEncodeError as error:  # a file name, in TensorFlow or Arrow
             _print_error(f"{printable(error.object)} must be UTF-8. Choose another name.")
             sys.exit(1)
         except (OSError, MemoryError) as error:
@@ -202,7 +202,7 @@ class Command:
                 print(self.help_text("helpfull" in wanted), flush=True)
                 sys.exit(0)
             app.run(self.main, argv, flags_parser=parsed)
-        except BrokenPipeError:  # of the help
+        except BrokenPipeError:  # the help was piped
             _exit_closed_pipe()
 
 
@@ -286,4 +286,4 @@ def _check_backend() -> None:
 def _check_numbers(arguments: dict[str, Any]) -> None:
     for name, value in arguments.items():
         if isinstance(value, int | float) and not abs(value) <= MOST:
-            raise invalid(name, f"a number of at most {MOST:,}", value)
+            raise invalid(name, f"a number from -{MOST:,} to {MOST:,}", value)

@@ -91,7 +91,8 @@ def _heat(
 ) -> dict[tuple[int, int | None], np.ndarray]:
     """Return heat maps of similarity by (query, None) and (query, gallery image).
 
-    Empty for features of files, for exports, and for models with other inputs or without a map.
+    The result is empty for features of files, for exports, and for models that have other inputs
+    or no feature map.
     """
     if not lists or sides[0].path is None:
         return {}

@@ -1,4 +1,4 @@
-"""`python search.py --gallery=people.db enrol DIR|CSV`: find enrolled persons on images.
+"""`python search.py --gallery=people.db enrol DIR|CSV`: find enrolled persons in images.
 
 Subcommands use the model --model, by default the pretrained one. All but verify need --gallery.
 
@@ -10,7 +10,7 @@ Subcommands use the model --model, by default the pretrained one. All but verify
     verify A B      Compare two images, or all images of two folders. verify PAIRS.csv compares
                     the pairs of a table first,second.
     list            Print the names of all identities, each with its number of images.
-    remove ID       Erase all images of an identity.
+    remove ID       Erase an identity from the gallery. The image files stay.
     stats           Print the numbers of images and identities, the model and the calibration.
     calibrate       Adapt the probabilities to the gallery. With --dataset and --data_dir, fit
                     them to that data set first.
@@ -47,14 +47,17 @@ class SearchOptions(GalleryOptions):
     cameras: Sequence[str] | None = option("Cameras to search. Default: all.")
     not_cameras: Sequence[str] | None = option("Cameras to exclude.")
     query_camera: str | None = option("Camera of the queries. Its images are excluded.")
-    after: str | None = option("Earliest time: seconds since 1970, or ISO 8601.")
-    before: str | None = option("Time before which images are searched.")
+    after: str | None = option(
+        "Earliest time of the searched images: seconds since 1970, or ISO 8601."
+    )
+    before: str | None = option("Time from which on images are left out, in the form of --after.")
     rerank: str = option("Re-ranker of the shortlist, such as k_reciprocal.", "none")
     shortlist: int = option("Number of images to re-rank.", 1000, least=1)
     description: Sequence[str] | None = option(
-        "Attributes of the person, NAME=1 or NAME=0, for query with a run of the recipe attributes."
+        "Attributes of the person to find, such as upred=1,hat=0, for the subcommand query. The "
+        "model must be a run of --recipe=attributes."
     )
-    html: str | None = option("HTML file to create, with the images of queries and hits.")
+    html: str | None = option("New HTML file with the images of queries and hits.")
     output: str = option("Format of the printed results.", "table", choices=("table", "json"))
     words: tuple[str, ...] = ()
 
@@ -74,8 +77,9 @@ class QueryResult(NamedTuple):
         image: path of the query image, or the description.
         identity: name of the match or possible match, else None.
         hits: images of the gallery, nearest first.
-        decision: about the nearest person; None for a description, and without a calibration.
-        text: the printed answer.
+        decision: decision about the nearest person; None for a description, or if there is no
+            calibration.
+        text: printed answer.
     """
 
     image: str
@@ -102,7 +106,7 @@ SearchOutput = (
 
 
 def search(options: SearchOptions) -> SearchOutput:
-    """Run the subcommand that the first word names, print its result and return it.
+    """Run the subcommand `options.words[0]`, print its result and return it.
 
     Returns:
         `enrol`: the counts, an `Enrolment`. `query`: a `QueryResult` for each image, or one for a
@@ -111,11 +115,12 @@ def search(options: SearchOptions) -> SearchOutput:
         gallery, a dict. `calibrate`: the new `keras_reid.evaluation.MatchCalibration`.
 
     Raises:
-        InputError: unknown or missing words, or a gallery or images that do not exist.
+        InputError: an unknown subcommand, other arguments than it takes, or a gallery or images
+            that do not exist.
     """
     if not options.words or options.words[0] not in COMMANDS:
         word = options.words[0] if options.words else ""
-        raise InputError(f"The first word must be one of {', '.join(COMMANDS)}, got {word!r}.")
+        raise InputError(f"The subcommand must be one of {', '.join(COMMANDS)}, got {word!r}.")
     name, *arguments = options.words
     act, counts, use = COMMANDS[name]
     if len(arguments) not in counts:
@@ -238,7 +243,7 @@ def identities(options: SearchOptions, arguments: list[str]) -> dict[str, int]:
 
 
 def remove(options: SearchOptions, arguments: list[str]) -> int:
-    """Erase a person."""
+    """Erase a person from the gallery."""
     with gallery.open(options.uri) as people:
         removed = people.remove(arguments[0])
     if not removed:
@@ -248,7 +253,7 @@ def remove(options: SearchOptions, arguments: list[str]) -> int:
 
 
 def stats(options: SearchOptions, arguments: list[str]) -> dict[str, Any]:
-    """Print and return numbers of rows and identities, model and calibration."""
+    """Print and return the numbers of rows and identities, the model and the calibration."""
     with gallery.open(options.uri) as people:
         values = people.stats()
     if options.output == "json":
@@ -265,7 +270,7 @@ def stats(options: SearchOptions, arguments: list[str]) -> dict[str, Any]:
 
 
 MANY = 10_000
-NO_WORDS = "no more words"
+NO_WORDS = "no arguments"
 VERIFIED = "two images, two folders, or a CSV file with columns first,second"
 # The function of each subcommand, numbers of arguments, and the arguments in words.
 COMMANDS: dict[str, tuple[Callable[[SearchOptions, list[str]], SearchOutput], range, str]] = {
@@ -275,7 +280,7 @@ COMMANDS: dict[str, tuple[Callable[[SearchOptions, list[str]], SearchOutput], ra
     "list": (identities, range(1), NO_WORDS),
     "remove": (remove, range(1, 2), "one identity"),
     "stats": (stats, range(1), NO_WORDS),
-    "calibrate": (calibrate, range(1), f"{NO_WORDS}, but --dataset and --data_dir"),
+    "calibrate": (calibrate, range(1), f"{NO_WORDS}, only the flags --dataset and --data_dir"),
 }
 
 SHOWN = "model gallery match_probability top_k cameras after before html output"

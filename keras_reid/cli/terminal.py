@@ -72,14 +72,14 @@ def progress(name: str) -> Callable[[int, int | None], None]:
 
 
 def check_picture(**outputs: str | None) -> None:
-    """Raise for an output, by its flag, that does not have the suffix of a picture."""
+    """Raise for an output file, by its flag, that has another suffix than a picture."""
     for name, file in outputs.items():
         if file and Path(file).suffix.lower() not in SUFFIXES:
-            raise invalid(name, f"a picture *{', *'.join(SUFFIXES)}", file)
+            raise invalid(name, f"a path that ends in {', '.join(SUFFIXES)}", file)
 
 
 def check_outputs(**outputs: str | None) -> None:
-    """Raise for an output, by its flag, that exists or cannot be written."""
+    """Raise for an output file, by its flag, that exists or cannot be written."""
     for name, file in outputs.items():
         if file and os.path.lexists(file):
             raise invalid(name, "a new path", file, "Choose another path.")

@@ -26,7 +26,7 @@ FOLDER_RATE = 25.0  # frames per second of a folder without --frame_rate
 
 @dataclass(frozen=True, kw_only=True)
 class TrackOptions(GalleryOptions):
-    """Video, tracker and outputs."""
+    """Options of `track`: the video, the tracker, and the files to write."""
 
     unused: ClassVar[str] = "dataset data_dir protocol keypoints_cache"
 
@@ -41,7 +41,7 @@ class TrackOptions(GalleryOptions):
         "installed, else hog."
     )
     min_confidence: float | None = option("Minimum confidence of a detection. Default: none.")
-    appearance: bool = option("Matching by appearance; --noappearance needs no model.", True)
+    appearance: bool = option("Matching by embeddings; --noappearance needs no model.", True)
     max_cosine_distance: float = option("Maximum 1 - cos of two embeddings of one person.", 0.3)
     motion_weight: float = option(
         "Weight of motion against appearance, from 0 to 1.", 0.5, least=0, most=1
@@ -53,17 +53,20 @@ class TrackOptions(GalleryOptions):
     annotated: str | None = option(
         "New video (.avi, .mp4) or new folder of frames, with boxes and names."
     )
-    timeline: str | None = option("New picture of the times of all tracks.")
+    timeline: str | None = option("New picture with a bar for the duration of each track.")
     ground_truth: str | None = option(
-        "MOT text file of true tracks, which gives scores: MOTA, IDF1, HOTA."
+        "MOT text file of true tracks, to print scores: MOTA, IDF1 and HOTA."
     )
     scores: str | None = option("New JSON file of the scores.")
     camera: str = option("Name of the camera in the gallery.", "1")
     frame_rate: float | None = option(
-        "Frames per second. Default: times and mean rate of the video file; 25 for a folder.",
+        "Frames per second. Default: the times of the video file, or its mean rate if it has no "
+        "times; 25 for a folder.",
         least=0.01,
     )
-    start: float = option("Time of the first frame in seconds.", 0.0)
+    start: float = option(
+        "Time of the first frame in seconds since 1970, added to the times of all frames.", 0.0
+    )
     benchmark: str | None = option(
         "Benchmark that defines the classes of --ground_truth. Default: MOT20 if a folder of its "
         "path begins with MOT20, else MOT17.",
@@ -76,8 +79,8 @@ class TrackResult(Boxes):
     """Boxes of the tracks, with the printed results.
 
     Attributes:
-        names: identity in the gallery of each track; empty without a gallery.
-        scores: scores against the ground truth; None without one.
+        names: identity in the gallery of each track; empty if there is no gallery.
+        scores: scores against the ground truth; None if `ground_truth` is not set.
     """
 
     names: dict[int, str] = field(default_factory=dict)

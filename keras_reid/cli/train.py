@@ -1,7 +1,7 @@
 """`python train.py`: from a data set to a run folder with a trained, scored model.
 
-Without flags it draws pedestrians and trains a small embedder on them. Every value of the recipe
-is a flag; see `keras_reid.training.recipe`.
+Without flags it generates images of synthetic pedestrians and trains a small embedder on them.
+Every value of the recipe is a flag; see `keras_reid.training.recipe`.
 """
 
 import sys
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Job:
-    """A training with checked flags.
+    """Training run with checked flags.
 
     Attributes:
         options: flags, with the defaults of data set and recipe.
         recipe: recipe with the values of the flags.
         dataset: images before decoding.
-        table: attributes of the identities; None without attributes.
+        table: attributes of the identities; None if the recipe uses none.
         run: run folder.
         settings: values of `flags.json`.
     """
@@ -183,7 +183,7 @@ def _finish(
 
 
 def _scored_before(options: TrainOptions, evaluation: Any, model: "keras.Model") -> dict[str, Any]:
-    """Return the scores of the untrained model, if they are asked for."""
+    """Return the scores of the untrained model if `score_before` is set."""
     if not evaluation or not options.score_before:
         return {}
     result = evaluation.score(model)
@@ -232,7 +232,7 @@ def _annotated(options: TrainOptions, dataset: data.ReidDataset) -> data.ReidDat
 
 
 def _evaluation(options: TrainOptions, dataset: data.ReidDataset, recipe: Recipe) -> Any:
-    """Return the callback that scores a model; None for data without query and gallery."""
+    """Return the callback that scores a model; None if there are no query and gallery images."""
     if dataset.query is None or dataset.gallery is None:
         say(
             "no query and gallery images: the model is trained, but not scored or calibrated. "

@@ -14,7 +14,7 @@ from keras_reid.training.recipe import Recipe, setting_fields
 from keras_reid.training.recipes import RECIPES
 from keras_reid.training.registry import STRATEGIES
 
-# Headings of settings in the help; the others are of the model.
+# Headings of settings in the help; other settings are under "model".
 TOPICS = {
     "data": "height width num_identities_per_batch num_instances camera_balanced augment frames "
     "per_member_augmentation",
@@ -30,10 +30,10 @@ TOPICS = {
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions(DataOptions):
-    """Data, recipe and run folder of a training.
+    """Options of `train`: the data set, the recipe, and the run folder.
 
     Attributes:
-        settings: values of the recipe, by name, instead of its own.
+        settings: values that replace those of the recipe, by name.
     """
 
     recipe: str | None = option(
@@ -41,23 +41,23 @@ class TrainOptions(DataOptions):
         topic="recipe",
     )
     base_run: str | None = option(
-        "Run folder with the default data set and settings.", topic="recipe"
+        "Run folder. Its data set, recipe and settings become the defaults.", topic="recipe"
     )
     attributes: str | None = option(
         "Table or .mat file with the attributes of the identities, for --recipe=attributes.",
         topic="data",
     )
     holdout: float = option(
-        "Fraction of the identities, from 0 to 0.9, that is not trained on but scores the model, "
-        "for data without query and gallery.",
+        "Fraction of the identities, from 0 to 0.9, that are left out of training and used to "
+        "score the model. For data without query and gallery images.",
         0.0,
         least=0,
         most=0.9,
         topic="data",
     )
     combine_all: bool = option(
-        "Query and gallery images, without distractors, as training images too; the model is not "
-        "scored.",
+        "Query and gallery images, except distractors, as additional training images. The model "
+        "is not scored.",
         False,
         topic="data",
     )
@@ -69,23 +69,25 @@ class TrainOptions(DataOptions):
         "examples/data_service.py. Default: none.",
         topic="data",
     )
-    check_only: bool = option(
-        "Validation of the data set, without a training.", False, topic="data"
-    )
+    check_only: bool = option("Validation of the data set only, no training.", False, topic="data")
     eval_every: int = option(
-        "Number of epochs between scores of the model; 0: only at the end.",
+        "Number of epochs between evaluations; 0: only one at the end.",
         0,
         least=0,
         topic="evaluation",
     )
-    score_before: bool = option("Scores of the untrained model.", True, topic="evaluation")
+    score_before: bool = option(
+        "Scores of the model before its first epoch, too.", True, topic="evaluation"
+    )
     seed: int = option("Seed of weights, sampling and augmentation.", 0, least=0, most=2**32 - 1)
     precision: str = option(
         "Keras dtype policy.",
         "float32",
         choices=("float32", "mixed_bfloat16", "mixed_float16"),
     )
-    deterministic: bool = option("Bit-equal repetition; can be slower on a GPU.", True)
+    deterministic: bool = option(
+        "Same results, bit for bit, if the command is repeated; can be slower on a GPU.", True
+    )
     strategy: str = option(
         "Replicas that train together: the GPUs of this machine (mirrored), or processes of this "
         "command that TF_CONFIG lists (multiworker); see tf.distribute.",
@@ -103,8 +105,8 @@ class TrainOptions(DataOptions):
         topic="output",
     )
     log_images: bool = option(
-        "Ranked lists and pictures of the embeddings in TensorBoard: images of people in the run "
-        "folder.",
+        "Ranked lists and pictures of the embeddings in TensorBoard. The run folder then contains "
+        "images of people.",
         False,
         topic="output",
     )
@@ -112,13 +114,13 @@ class TrainOptions(DataOptions):
 
 
 def with_defaults(options: TrainOptions) -> TrainOptions:
-    """Return the options with data set and recipe: of the base run, else synthetic pedestrians.
+    """Return the options with the data set and recipe of the base run, or with the defaults.
 
     Args:
         options: options of the command.
 
     Raises:
-        InputError: a recipe next to a base run.
+        InputError: both a recipe and a base run are set.
     """
     if options.base_run is not None:
         options = with_base_run(options, runs.Run(options.base_run))
@@ -130,7 +132,7 @@ def with_defaults(options: TrainOptions) -> TrainOptions:
 
 def with_base_run(options: TrainOptions, run: runs.Run) -> TrainOptions:
     """Return the options with the data set and the recipe of a run as defaults."""
-    reject((options.recipe is not None, "--base_run sets the recipe. Leave --recipe out."))
+    reject((options.recipe is not None, "--base_run sets the recipe. Omit --recipe."))
     flags = run.settings
     recipe = str(flags.get("recipe"))
     names = recipes.get(recipe).settings
@@ -151,7 +153,7 @@ def dataset_of(options: TrainOptions) -> data.ReidDataset:
         options: options with a data set.
 
     Raises:
-        InputError: both flags, or an unreadable data set.
+        InputError: both flags are set, or the data set is unreadable.
     """
     dataset = options.dataset_of(options.dataset, options.data_dir, "a model is trained on images")
     both = options.combine_all and options.holdout
@@ -167,15 +169,15 @@ def check_flags(options: TrainOptions, recipe: Recipe) -> None:
     for column, flag in (("keypoints", "--pose"), ("attributes", "--attribute_weight")):
         alone = (column in recipe.columns) != bool(getattr(options, column))
         text = f"--{column}=FILE and {flag} (or a recipe with it) require each other."
-        reject((alone, f"{text} Give both or neither."))
+        reject((alone, f"{text} Set both or none."))
     if options.data_service is not None:
         checks.address(data_service=options.data_service)
     several = options.strategy == "multiworker"
     reject(
         (
             several and options.data_service,
-            "--data_service serves one process, because its order of batches can differ between "
-            "workers. Leave --data_service or --strategy=multiworker out.",
+            "--data_service excludes --strategy=multiworker, because the order of the batches can "
+            "differ between workers. Omit one of them.",
         ),
         (
             several and not options.run,
@@ -216,7 +218,7 @@ def _without_default(setting: dataclasses.Field[Any]) -> dataclasses.Field[Any]:
 
 
 def default_text(name: str) -> str:
-    """Return the value of a setting in `bot` and in the recipes with another value, as text."""
+    """Return the value of a setting in `bot`, and other values by recipe, as text."""
     values = {recipe: RECIPES[recipe].settings[name] for recipe in RECIPES}
     usual = values["bot"]
     others: dict[str, list[str]] = {}

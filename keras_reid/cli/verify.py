@@ -18,8 +18,8 @@ class Pair(NamedTuple):
 
     Attributes:
         first, second: paths of the images.
-        distance: between their embeddings, or of the pair verifier.
-        decision: match, possible match or no match; None without a calibration.
+        distance: distance of their embeddings, or of the pair verifier.
+        decision: match, possible match or no match; None if there is no calibration.
     """
 
     first: str
@@ -51,7 +51,7 @@ def compare_pairs(options: GalleryOptions, arguments: list[str]) -> list[Pair]:
 
 
 def missing_calibration(options: GalleryOptions) -> str:
-    """Return the message for results without a decision."""
+    """Return the message for results without a decision, because there is no calibration."""
     if isinstance(options.comparer, inference.PairVerifier):
         fix = "Train it with query and gallery images, or with --holdout,"
     else:

@@ -34,7 +34,7 @@ class AttributeSchema:
         names: such as "hat" and "upred", kept in Unicode NFC.
 
     Raises:
-        InputError: a name occurs twice, in one or two Unicode spellings.
+        InputError: a name occurs twice, also in two Unicode forms.
     """
 
     names: tuple[str, ...]
@@ -48,7 +48,7 @@ class AttributeSchema:
 
     @property
     def groups(self) -> dict[str, tuple[int, ...]]:
-        """Columns of each group (up, down, age) of attributes, at most one of them true."""
+        """Columns of each group (up, down, age) of attributes; at most one of a group is true."""
         columns = {
             group: tuple(i for i, name in enumerate(self.names) if pattern.fullmatch(name))
             for group, pattern in EXCLUSIVE.items()
@@ -121,14 +121,14 @@ class AttributeTable:
         row = self._rows(names)
         index = np.array([row.get(str(name), -1) for name in images.identity.tolist()])
         if not (index >= 0).any():
-            rule = f"among those of the images, such as {name_some(images.identity.tolist(), 3)}"
+            rule = f"identities of the images, such as {name_some(images.identity.tolist(), 3)}"
             raise invalid("identity", rule, Shown(name_some(list(row), 3)), "Rename them.")
         values = np.where((index >= 0)[:, None], self.values[index], UNKNOWN)
         return images.with_columns(**{ATTRIBUTES: values.astype(np.float32)})
 
 
 def rates(images: PersonImages) -> np.ndarray:
-    """Return the fraction (m,) of the images with each attribute, without unknown values.
+    """Return the fraction (m,) of the images with each attribute; unknown values do not count.
 
     Args:
         images: n images with the column "attributes" (n, m).
@@ -142,7 +142,7 @@ def read_attributes(path: StrPath) -> AttributeTable:
     """Read the attributes of identities from a table or from the published MATLAB file.
 
     A table is a CSV file with the column identity and one column per attribute: 1 (no) and 2 (yes)
-    as published, or 0 and 1; −1 or nothing is unknown. `age`, 1 to 4, becomes age_child,
+    as published, or 0 and 1; −1 or an empty cell is unknown. `age`, 1 to 4, becomes age_child,
     age_teenager, age_adult and age_old. `market_attribute.mat` and `duke_attribute.mat` hold the
     same for the identities of train and test, which are read together (Lin et al., Improving Person
     Re-identification by Attribute and Identity Learning, arXiv:1703.07220).
@@ -172,7 +172,10 @@ def read_attributes(path: StrPath) -> AttributeTable:
 def _of_csv(file: Path) -> dict[str, Any]:
     header, lines = read_table(file, ("identity",), ("age",))
     columns: dict[str, list[Any]] = {name: [] for name in header}
-    rule, fix = "have attributes 1 and 2, or 0 and 1", "Write −1 or nothing for unknown."
+    rule, fix = (
+        "have attributes 1 and 2, or 0 and 1",
+        "Write −1 or leave the cell empty for unknown.",
+    )
     for number, values in lines:
         with parsing(f"{file}, line {number}", rule, fix):
             for name, text in values.items():

@@ -1,7 +1,7 @@
 """Augmentation of a batch of uint8 images, as a function of the images and a seed.
 
 An `Augmentation` is a function of images uint8 (b, h, w, 3) and a seed int (2,), which returns
-uint8 (b, h, w, 3). Those of this file are stateless: the same seed gives the same batch. They
+uint8 (b, h, w, 3). The ones of this file are stateless: the same seed gives the same batch. They
 choose rows and columns of the pixels and a box to erase for each image; one compiled gather then
 moves the pixels. At 256×128 on two shared cores, they reach 5,000 to 13,000 images/s compiled, and
 400 to 1,500 as separate operations.
@@ -35,7 +35,7 @@ class Moves(NamedTuple):
 # (section 5 there).
 GEOMETRIC = ("none", "flip", "crop", "default")
 
-LUMA = (0.299, 0.587, 0.114)  # of red, green and blue (ITU-R BT.601)
+LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue (ITU-R BT.601)
 
 
 def color(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
@@ -168,7 +168,7 @@ def with_keypoints(
         mirror: index of the opposite point of each point.
 
     Raises:
-        InputError: another augmentation.
+        InputError: the augmentation does not return the moves of the pixels.
     """
     name = augment.partition("+")[0] if isinstance(augment, str) else ""
     if name not in GEOMETRIC:

@@ -30,7 +30,7 @@ FORMAT = "keras_reid decoded uint8 images, version 2"
 def readable_or_cached(
     images: PersonImages, image_size: tuple[int, int], cache: Cache
 ) -> PersonImages:
-    """Return the readable images; with a complete cache file, return all."""
+    """Return the readable images; if there is a complete cache file, return all images."""
     if cache not in (None, "memory"):
         file = cache_file(cache, images, image_size)
         if complete(file, (len(images), *image_size, 3)):
@@ -39,7 +39,11 @@ def readable_or_cached(
 
 
 def load_rows(images: PersonImages, image_size: tuple[int, int], cache: Cache) -> Load:
-    """Return `load(rows, b)`: batches of rows (b,) to batches of (rows, uint8 (b, h, w, 3))."""
+    """Return a function `load(rows, b)` that reads batches of b images.
+
+    `rows` is a stream of batches of row numbers (b,). The function returns a stream of (row
+    numbers, images uint8 (b, h, w, 3)).
+    """
     path, turns = tf.constant(images.path), images.columns.get(ORIENTATION)
     in_graph = turns is not None and (turns != BY_PILLOW).all()
 

@@ -29,7 +29,9 @@ def pk_clips(
     cache: Cache = None,
     camera_balanced: bool = False,
 ) -> tf.data.Dataset:
-    """Return an endless stream of training batches: P identities with a clip of K tracklets each.
+    """Return an endless stream of training batches of P identities and K clips of each identity.
+
+    The K clips are of K tracklets of the identity, if it has as many.
 
     A clip has T frames in their order: a random one of each of T equal segments of the tracklet
     (Wang et al., TSN, ECCV 2016). A tracklet of fewer frames gives all of them, repeated from the
@@ -42,7 +44,7 @@ def pk_clips(
         frames: T, frames of a clip.
         image_size: (h, w) in pixels.
         augment: see `pk_batches`; each frame is augmented independently.
-        seed: of the sampling and of the augmentation.
+        seed: seed of the sampling and of the augmentation.
         first_epoch: first epoch of the stream.
         last: "fill" or "drop", see `sampling.plan_epoch`.
         cache: None, "memory" or a folder, see `pk_batches`.

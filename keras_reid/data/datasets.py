@@ -26,7 +26,7 @@ class ReidDataset:
         return {name: part for name in parts if (part := getattr(self, name)) is not None}
 
     def map(self, change: Callable[[PersonImages], PersonImages]) -> "ReidDataset":
-        """Return the data set of the changed parts."""
+        """Return the data set with each part replaced by `change(part)`."""
         parts: dict[str, Any] = {name: change(part) for name, part in self.parts().items()}
         return replace(self, **parts)
 
@@ -34,12 +34,12 @@ class ReidDataset:
         """Move a fraction of the training identities to a hold-out set, as query and gallery.
 
         Every camera gives one random query of each of these identities if the gallery keeps an
-        image of another camera for each query. Without cameras, one image is a query. Identities
-        without such a pair stay in training.
+        image of another camera for each query. If there are no cameras, one image is a query.
+        Identities that allow no such query stay in training.
 
         Args:
-            fraction: share of the identities with a pair, in (0, 1).
-            seed: of the random choice.
+            fraction: share of the identities that allow a query, in (0, 1).
+            seed: seed of the random choice.
 
         Raises:
             InputError: the data set has query or gallery images, or no training images; fewer than
@@ -57,8 +57,8 @@ class ReidDataset:
         if self.query is not None or self.gallery is not None or images is None:
             parts = ", ".join(self.parts())
             raise InputError(
-                f"With `holdout`, {self.name} must have training images only, got {parts}. Leave "
-                "it out.",
+                f"`holdout` needs a data set with only training images, but {self.name} has "
+                f"{parts}. Omit `holdout`.",
                 "holdout",
             )
         rng = np.random.default_rng(seed)
@@ -68,7 +68,7 @@ class ReidDataset:
         held = candidates[: round(fraction * len(candidates))]
         if len(held) < 2 or len(names) - len(held) < 2:
             received = f"{fraction:g} of {len(candidates)}, in {counted(len(names), 'identity')}"
-            rule = "a fraction that holds out two identities or more and leaves two"
+            rule = "a fraction that holds out at least two identities and leaves at least two"
             raise invalid("holdout", rule, Shown(received), "Add images.")
         aside = np.isin(identity, held)
         is_query = np.zeros(len(images), bool)
@@ -101,8 +101,8 @@ def _queries(images: PersonImages, rows: np.ndarray, rng: np.random.Generator) -
 def joined(*parts: PersonImages) -> PersonImages:
     """Return the images of all parts; labels that are text in one part become text in all.
 
-    Cameras and columns that a part lacks are left out. So are tracklets, because parts number them
-    separately.
+    Cameras and columns that a part lacks are left out. Tracklets are left out, too, because each
+    part numbers its own from 0.
 
     Args:
         parts: one or more.

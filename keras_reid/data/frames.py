@@ -33,7 +33,7 @@ def cut_tracklets(
         camera: number of the camera in the names.
 
     Raises:
-        InputError: `out` is not empty; a malformed table, or one without identities; an identity
+        InputError: `out` is not empty; the table is malformed or has no identities; an identity
             twice in a frame; a box after the last frame.
     """
     boxes = read_mot(table)

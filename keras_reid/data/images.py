@@ -18,21 +18,21 @@ ORIENTATION = "exif_orientation"  # the column of images that decode
 
 @dataclass(frozen=True, eq=False, repr=False)
 class PersonImages:
-    """Image i is the file `path[i]`, shows `identity[i]` and was taken by `camera[i]`.
+    """Person images: image i is the file `path[i]` and shows `identity[i]` in `camera[i]`.
 
     Args:
         path: (n,) file names; a leading `~` is the home folder.
         identity: (n,) integer or text labels. Text is kept in Unicode NFC. 0 and −1 have no special
             meaning.
-        camera: (n,) integer or text labels, or None for data without cameras. Without cameras,
-            evaluation compares every query with every gallery image.
+        camera: (n,) integer or text labels, or None if there are no cameras. Evaluation then
+            compares every query with every gallery image.
         columns: further arrays (n, …) by name, which become labels of the batches. "keypoints"
             (n, k, 3) moves with the pixels and becomes an input, see `keras_reid.data.keypoints`.
             "tracklet" (n,) numbers the tracklets; the images of a tracklet, in their order, show
             one person in one camera. `keras_reid.data.readable` adds "exif_orientation" (n,),
             which selects the decoder.
         distractor: (n,) booleans: gallery images that show no person of the data set. They match
-            no query, are not trained on and are no leak. Default: none.
+            no query, are not trained on and do not count as leaks. Default: no distractors.
 
     Raises:
         InputError: columns of different lengths or of other types; a tracklet with several persons
@@ -65,7 +65,8 @@ class PersonImages:
         }
         columns = {name: np.asarray(values) for name, values in self.columns.items()}
         if taken := sorted({"path", *labels} & {*columns}):
-            raise invalid("columns", "without the names of labels", taken[0], "Rename it.")
+            rule = f"other columns than path, {', '.join(labels)}"
+            raise invalid("columns", rule, taken[0], "Rename it.")
         for name, values in (*labels.items(), *columns.items()):
             if values is not None and values.shape[:1] != (len(paths),):
                 received = Shown(f"shape {values.shape} for {counted(len(paths), 'image')}")
@@ -93,7 +94,7 @@ class PersonImages:
             fix: last sentence of the error message.
 
         Raises:
-            InputError: images without cameras.
+            InputError: the images have no cameras.
         """
         if self.camera is None:
             raise invalid("images", "images with cameras", self, fix)
@@ -126,7 +127,7 @@ class PersonImages:
 
     @property
     def checked(self) -> bool:
-        """True if all files decode: the result of `keras_reid.data.readable`."""
+        """True for images that `keras_reid.data.readable` returned: all their files decode."""
         return ORIENTATION in self.columns
 
     @property
@@ -136,14 +137,15 @@ class PersonImages:
 
     @property
     def has_tracklets(self) -> bool:
-        """True with a column "tracklet"."""
+        """True if there is a column "tracklet"."""
         return TRACKLET in self.columns
 
     @property
     def owner(self) -> np.ndarray:
-        """Index (n,), 0 to t − 1, of the tracklet of each image, in the order of their numbers.
+        """Index (n,), 0 to t − 1, of the tracklet of each image.
 
-        Without a column "tracklet", each image is a tracklet.
+        Tracklets are in the order of the column "tracklet". If there is no such column, each image
+        is a tracklet.
         """
         return self._tracklets[1]
 
@@ -155,7 +157,8 @@ class PersonImages:
     def per_tracklet(self) -> "PersonImages":
         """Return the first image of each of the t tracklets, in the order of `owner`.
 
-        Its identity and camera are those of the tracklet. Without a column "tracklet", return all.
+        All images of a tracklet have the same identity and camera. If there is no column
+        "tracklet", return all images.
         """
         return self[self._tracklets[0]] if self.has_tracklets else self
 
@@ -178,7 +181,11 @@ class PersonImages:
 
 
 def rows_of(owner: np.ndarray) -> list[np.ndarray]:
-    """Return the row indices of each of 0 … t − 1; no group is empty."""
+    """Return the row indices of each tracklet, from 0 to t − 1.
+
+    Args:
+        owner: (n,) number of the tracklet of each row; each of 0 to t − 1 occurs.
+    """
     return np.split(np.argsort(owner, kind="stable"), np.cumsum(np.bincount(owner))[:-1])
 
 

@@ -17,9 +17,10 @@ FORMS = "paths, PIL images, or uint8 RGB arrays (h, w, 3) or (b, h, w, 3)"
 
 
 def single_images(images: Any) -> list[Any]:
-    """List the paths, PIL images and arrays `(h, w, 3)` in one of these, or in nested lists.
+    """Return a flat list of images: paths, PIL images and arrays `(h, w, 3)`.
 
-    An array `(b, h, w, 3)` holds b images. No file is read.
+    The argument is one of these, or a nested list of them. An array `(b, h, w, 3)` holds b images.
+    No file is read.
 
     Args:
         images: paths, PIL images, and arrays of any numeric type with integers from 0 to 255.
@@ -31,7 +32,7 @@ def single_images(images: Any) -> list[Any]:
         return [images]
     received = type(images).__name__
     array = np.asarray(images) if hasattr(images, "dtype") and hasattr(images, "shape") else None
-    if array is not None and array.dtype.kind in "OTU":  # of paths or PIL images
+    if array is not None and array.dtype.kind in "OTU":  # paths or PIL images
         return [image for part in np.ravel(array) for image in single_images(part)]
     if array is not None:
         if array.ndim in (3, 4) and array.shape[-1] == 3 and 0 not in array.shape[-3:]:
@@ -59,7 +60,7 @@ def pixel_batches(
     """Yield batches uint8 `(b, h, w, 3)` of single images, resized to `image_size`.
 
     Args:
-        images: of `single_images`. The images of a batch are decoded in parallel.
+        images: list that `single_images` returned. The images of a batch are decoded in parallel.
         batch_size: b; the last batch may be smaller.
         image_size: (h, w) in pixels.
 

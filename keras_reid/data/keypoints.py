@@ -1,4 +1,4 @@
-"""Body points of the images: read from a table, or estimated once and stored in one.
+"""Body points of images: read from a table, or estimated once and stored in a table.
 
 Points are (k, 3): x and y as shares of the width and height of the image, 0 at the left and upper
 edge, and a confidence in [0, 1], 0 for a hidden point. The table has a column `file`, and NAME_x,
@@ -42,8 +42,8 @@ class MoveNet:
     The image is scaled to fit into the model's square and centered on black.
 
     Args:
-        path: of the .tflite file: input (1, s, s, 3), output (1, 1, 17, 3) of y, x, score.
-        threads: of the interpreter.
+        path: path of the .tflite file: input (1, s, s, 3), output (1, 1, 17, 3) of y, x, score.
+        threads: number of threads of the interpreter.
 
     Raises:
         InputError: LiteRT is not installed; a missing or broken file, or another model.
@@ -85,9 +85,9 @@ def interpreter(path: StrPath, role: str, threads: int | None = None) -> Any:
     """Return a LiteRT interpreter of a .tflite file, ready to run.
 
     Args:
-        path: of the file.
-        role: of the model, for errors, such as "MoveNet".
-        threads: of the interpreter; None: one for each processor.
+        path: path of the file.
+        role: role of the model, for errors, such as "MoveNet".
+        threads: number of threads of the interpreter; None: one for each processor.
 
     Raises:
         InputError: LiteRT is not installed, or the file is missing or broken.
@@ -107,7 +107,7 @@ def estimator_of(source: str) -> PoseEstimator:
         source: `movenet:` and the path of the file.
 
     Raises:
-        InputError: another text, or see `MoveNet`.
+        InputError: the text has another form, or as in `MoveNet`.
     """
     name, _, path = source.partition(":")
     if name != "movenet" or not path:
@@ -137,7 +137,7 @@ def read_keypoints(images: PersonImages, table: StrPath) -> PersonImages:
     if missing:
         received = f"no row for {counted(len(missing), 'image')} such as {missing[0]}"
         if len(missing) == len(images):
-            fix = "The column file must have the ends of their paths."
+            fix = "The column file must contain the ends of the paths of the images."
             raise invalid_file(table, "have points of the images", received, fix)
         logging.warning("%s has %s", table, received)
     return _with_points(images, skeleton, points)
@@ -243,7 +243,7 @@ def in_pixels(shares: np.ndarray, width: int, height: int) -> np.ndarray:
 def read_points(table: Path) -> tuple[Skeleton, dict[str, np.ndarray], dict[str, str]]:
     """Return the skeleton of a table, and for each file the points (k, 3) in pixels and a digest.
 
-    Files without a digest are not in the last dictionary.
+    The dictionary of digests lacks files that have no digest.
     """
     header, lines = read_table(table, ("file",), [*COLUMNS, "digest"])
     skeleton = _skeleton(header, table)

@@ -1,6 +1,6 @@
 """Boxes of persons in video frames, in the text format of MOTChallenge.
 
-Each line has a box: frame from 1, identity (−1: unlabeled), x and y of its left upper corner from
+Each line has a box: frame from 1, identity (−1: unlabeled), x and y of its upper left corner from
 1, width, height and confidence. Ten columns, as in MOT15, end with three unused numbers
 (Leal-Taixé et al., MOTChallenge 2015, arXiv:1504.01942). Eight or nine columns, as in the ground
 truth of MOT16, MOT17 and MOT20, end with the class and the visibility (Milan et al., MOT16,
@@ -20,7 +20,7 @@ UNLABELED = -1  # identity, and class
 MOST = 10**9
 WITH_CLASS = (8, 9)  # numbers of columns
 PERSON = 1  # class of a pedestrian
-CLASSES = range(1, 14)  # of MOT16, MOT17 and MOT20
+CLASSES = range(1, 14)  # classes of MOT16, MOT17 and MOT20
 RULE = (
     "be frame,identity,x,y,width,height,confidence,… with whole frames from 1, whole identities, "
     "sizes above 0, and a class from 1 to 13"
@@ -29,7 +29,7 @@ RULE = (
 
 @dataclass(frozen=True, eq=False)
 class Boxes:
-    """Boxes of persons, n of them.
+    """n boxes of persons in the frames of a video.
 
     Attributes:
         frame: (n,) from 1.
@@ -37,7 +37,7 @@ class Boxes:
         box: (n, 4), x, y, w, h in pixels from 0.
         confidence: (n,); 0 in a ground truth marks persons that are not scored.
         others: boxes of other classes in the same frames, such as cars and sitting persons, for
-            scores; None without them. Selected rows keep all of them.
+            scores; None if unknown. Selected rows keep all of these boxes.
         category: (n,) classes of `others`; None for persons.
     """
 
@@ -82,7 +82,7 @@ class Boxes:
         if len(beyond):
             rule = f"in the {counted(count, 'frame')} of the video"
             received = Shown(f"a box in frame {beyond.min()}")
-            raise invalid("boxes", rule, received, "Give the table of this video.")
+            raise invalid("boxes", rule, received, "Pass the table of this video.")
 
 
 def read_mot(table: StrPath) -> Boxes:
@@ -132,7 +132,7 @@ def write_mot(boxes: Boxes, table: StrPath) -> None:
     """Write boxes to a new file.
 
     Args:
-        boxes: n boxes; those of `boxes.others` are left out.
+        boxes: n boxes; `boxes.others` is left out.
         table: the file, in the ten columns of MOT15.
 
     Raises:

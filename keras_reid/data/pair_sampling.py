@@ -1,4 +1,4 @@
-"""Batches of image pairs of one person or two, for pair verification."""
+"""Batches of image pairs of one person or of different persons, for pair verification."""
 
 from typing import Any
 
@@ -23,12 +23,12 @@ def pair_batches(
     last: str = "fill",
     cache: Cache = None,
 ) -> tf.data.Dataset:
-    """Return an endless stream of batches of b pairs, half of them of one person, half of two.
+    """Return an endless stream of batches of b pairs, half of one person, half of different ones.
 
     Pairs come from a batch of `pk_batches` with P = b/2 identities and K = 2 images, `x_p` and
     `y_p`. The first half are the pairs `(x_p, y_p)` of one person, p = 0 … P−1. The second half are
-    the pairs `(x_p, y_{p+1})` of two persons; the last identity is paired with the first. Each
-    image is in one pair of each kind. Each epoch draws other neighbors. Cameras are ignored.
+    the pairs `(x_p, y_{p+1})` of different persons; the last identity is paired with the first.
+    Each image is in one pair of each kind. Each epoch draws other neighbors. Cameras are ignored.
 
     An epoch has
     `pk_steps(images, num_identities_per_batch=pairs // 2, num_instances=2, last=last)` batches.
@@ -39,7 +39,7 @@ def pair_batches(
         pairs: b, even and at least 4.
         image_size: (h, w) in pixels.
         augment: name or function of an augmentation, see `pk_batches`.
-        seed: of the sampling and of the augmentation.
+        seed: seed of the sampling and of the augmentation.
         first_epoch: first epoch of the stream.
         last: "fill" or "drop", see `sampling.plan_epoch`.
         cache: None, "memory" or a folder, see `pk_batches`.
@@ -56,7 +56,7 @@ def pair_batches(
     names, counts = np.unique(images.identity, return_counts=True)
     if len(names) and counts.min() < 2:
         received = Shown(f"one of {name_some(names[counts < 2].tolist())}")
-        raise invalid("images", "two images or more of each identity", received, "Add images.")
+        raise invalid("images", "at least two images of each identity", received, "Add images.")
     batches = pk_batches(images, pairs // 2, 2, image_size, augment, seed, first_epoch, last, cache)
     same = tf.repeat([1, 0], pairs // 2)
 

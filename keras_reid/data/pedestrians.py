@@ -79,7 +79,7 @@ class Person:
         self.shoes = one(clothes)
         self.bag = one(("none", "backpack", "bag", "handbag"))
         self.bag_color = one(clothes)
-        self.side = one((-1, 1))  # of the bag: -1 right, 1 left
+        self.side = one((-1, 1))  # side of the bag: -1 right, 1 left
 
     def attributes(self) -> dict[str, bool]:
         """Return the clothes and bags, by the names in `ATTRIBUTES`."""
@@ -108,7 +108,7 @@ class Figure:
         who: the person.
         heading: radians; 0 faces the camera.
         stride: angle of the legs in radians.
-        tilt: of the camera, radians downwards.
+        tilt: downward angle of the camera in radians.
     """
 
     def __init__(self, who: Person, heading: float, stride: float, tilt: float) -> None:

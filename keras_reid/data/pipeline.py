@@ -53,7 +53,7 @@ def pk_batches(
         image_size: (h, w) in pixels.
         augment: name of an augmentation, or a function that returns uint8, see
             `augment.augmentation`.
-        seed: of the sampling and of the augmentation.
+        seed: seed of the sampling and of the augmentation.
         first_epoch: first epoch of the stream.
         last: "fill" or "drop", see `sampling.plan_epoch`.
         cache: None decodes an image each time; "memory" keeps the n·h·w·3 bytes of decoded and
@@ -144,13 +144,14 @@ def mapped(batches: tf.data.Dataset, finish: Callable[..., Any]) -> tf.data.Data
 
 
 def from_service(batches: tf.data.Dataset, address: str) -> tf.data.Dataset:
-    """Return the batches of the workers of a `tf.data` service; one worker makes an epoch.
+    """Return the same batches, made by the workers of a `tf.data` service.
 
-    With one worker, their order is the same. Images and caches are on the machines of the workers.
+    A worker makes all batches of an epoch. If there is only one worker, the order of the batches is
+    the same. The workers read the images, and store the caches, on their own machines.
 
     Args:
-        batches: of `pk_batches` or `pk_clips`.
-        address: of the dispatcher, `grpc://HOST:PORT`.
+        batches: result of `pk_batches` or `pk_clips`.
+        address: address of the dispatcher, `grpc://HOST:PORT`.
 
     Raises:
         InputError: malformed address, or no connection.
@@ -170,7 +171,7 @@ def check_service(images: PersonImages, cache: Cache) -> None:
     """Raise for images that the workers of a data service cannot decode.
 
     Raises:
-        InputError: without a cache, files that only Pillow decodes, in this process.
+        InputError: there is no cache, and some files can only be decoded by Pillow.
     """
     if cache is not None:
         return
@@ -179,7 +180,7 @@ def check_service(images: PersonImages, cache: Cache) -> None:
     if others:
         raise InputError(
             f"With `data_service`, images must be intact JPEG or PNG files, got {len(others)} "
-            f"others ({name_some(others, most=3)}). Convert them, or give a cache.",
+            f"others ({name_some(others, most=3)}). Convert them, or use a cache.",
             "data_service",
         )
 

@@ -26,7 +26,7 @@ class EpochPlan:
         batches: B.
         groups: (c,) groups of each identity.
         extra: number of identities with one more group, which fill the last batch. Each epoch draws
-            them from the identities with fewer than B groups.
+            these identities among those with fewer than B groups.
     """
 
     num_identities_per_batch: int
@@ -156,7 +156,7 @@ def epoch_rows(
     Args:
         classes: class index of each row, (n,).
         plan: result of `plan_epoch` for the sizes of the classes.
-        seed: of all random choices.
+        seed: seed of all random choices.
         epoch: number of the epoch, which changes all random choices.
         cameras: index of the camera of each row, (n,). The images of each camera are spread evenly
             over the order of an identity, so that K consecutive images show as many cameras as
@@ -187,7 +187,7 @@ def epoch_rows(
 
 
 def _spread(classes: np.ndarray, cameras: np.ndarray, drawn: tf.Tensor) -> tf.Tensor:
-    """Return sort keys in [0, ½) that spread the images of each camera over those of an identity.
+    """Return sort keys in [0, ½) that spread each camera evenly over the images of an identity.
 
     The n images of an identity in a camera get one random key in each n-th of the range. `drawn`,
     random numbers in [0, ½), selects order and keys.

@@ -19,7 +19,7 @@ from keras_reid.names import expanded
 from keras_reid.skeletons import COCO
 
 RECORD = "synthetic.json"
-VERSION = 2  # of the drawings; increment it if any pixel changes
+VERSION = 2  # version of the drawings; increment it if any pixel changes
 PEOPLE, CAMERAS, INSTANCES = range(3)  # separate streams of random numbers
 
 STONE = ((150, 146, 138), (112, 108, 104), (176, 168, 150), (96, 104, 110), (134, 112, 96))
@@ -28,7 +28,7 @@ STONE = ((150, 146, 138), (112, 108, 104), (176, 168, 150), (96, 104, 110), (134
 class Camera(NamedTuple):
     """Properties that all images of one camera share."""
 
-    heading: float  # of most people, radians; 0 walks towards the camera
+    heading: float  # direction of most people, radians; 0 is towards the camera
     tilt: float  # radians downwards
     gains: np.ndarray  # (3,) white balance times exposure
     gamma: float
@@ -88,7 +88,7 @@ def draw(
         identity: number of the person, from 0.
         camera: number of the camera, from 1.
         instance: number of the image, from 0.
-        seed: of all persons and cameras.
+        seed: seed of all persons and cameras.
         size: (height, width) in pixels.
 
     Example:
@@ -109,7 +109,7 @@ def render(
         identity: number of the person, from 0.
         camera: number of the camera, from 1.
         instance: number of the image, from 0.
-        seed: of all persons and cameras.
+        seed: seed of all persons and cameras.
         size: (height, width) in pixels.
     """
     rng = np.random.default_rng((seed, INSTANCES, identity, camera, instance))
@@ -186,8 +186,8 @@ def generate(
     """Write a synthetic data set in the layout of Market-1501 and return its folder.
 
     Each camera takes `images_per_camera` images of each identity. The first image of a test
-    identity in each camera is a query. The others are the gallery, with `distractors` images of
-    identity 0000. keypoints.csv has the body points of all images, attributes.csv the clothes of
+    identity in each camera is a query. The other images are the gallery, with `distractors` images
+    of identity 0000. keypoints.csv has the body points of all images, attributes.csv the clothes of
     each identity. The folder appears when it is complete. A folder with a data set of the same
     arguments is not changed.
 
@@ -199,7 +199,7 @@ def generate(
         images_per_camera: images of a person in each camera, 2 or more.
         distractors: gallery images of other persons.
         size: (height, width) in pixels, 16 or more.
-        seed: of all random choices.
+        seed: seed of all random choices.
 
     Raises:
         InputError: arguments out of range, or `root` contains other files.
@@ -261,7 +261,7 @@ def exists(root: Path, parameters: dict[str, Any]) -> bool:
     record = read_json(root / RECORD, {}, "Choose another folder.")
     for name, value in parameters.items():
         if record.get(name) != value:
-            rule = f"{record.get(name)} for the data set in {root}"
+            rule = f"{record.get(name)}, as in the data set in {root}"
             raise invalid(name, rule, Shown(value), "Choose another folder, or remove this one.")
     return True
 

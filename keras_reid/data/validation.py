@@ -27,11 +27,11 @@ from keras_reid.pixels import (
     stored_size,
 )
 
-LEAST_PIXELS, MOST_PIXELS = 8, 10**8  # of a side; of the whole image
+LEAST_PIXELS, MOST_PIXELS = 8, 10**8  # minimum of a side; maximum of the image
 # Smaller files have fewer than MOST_PIXELS: PNG compresses a byte of 8 pixels to at least 1/1032.
 SMALL = MOST_PIXELS // (8 * 1032)
 FEW = 16  # files that are decoded without a graph
-UNREADABLE = -1  # in place of an orientation
+UNREADABLE = -1  # stored instead of an orientation
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,11 @@ class CheckReport:
     """Result of `check`, which prints as a table.
 
     Attributes:
-        sizes: numbers of images, identities and cameras (None without cameras) of each part.
+        sizes: numbers of images, identities and cameras of each part; None if it has no cameras.
         unreadable: files that do not decode.
         shared: identities, except distractors, both in train and in query or gallery.
-        unmatched: query files without an image of the identity in another camera of the gallery,
-            or, without cameras, in the gallery.
+        unmatched: query files with an identity that is not in another camera of the gallery, or, if
+            there are no cameras, not in the gallery.
         few: training identities with fewer than `num_instances` images. PK sampling repeats these
             images, so `ok` ignores them.
         duplicates: groups of listed images with the same content.
@@ -62,7 +62,7 @@ class CheckReport:
 
     @property
     def ok(self) -> bool:
-        """True without findings that affect training or scores."""
+        """True if no finding affects training or scores."""
         faults = (self.unreadable, self.shared, self.unmatched, self.duplicates, self.alone)
         return not any(faults)
 

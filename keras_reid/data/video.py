@@ -116,7 +116,7 @@ class Video:
 
     @property
     def rate(self) -> float | None:
-        """Mean number of frames per second; None for a folder, or if the file has none."""
+        """Mean number of frames per second; None for a folder, or if the file does not state it."""
         if self._files:
             return None
         with self._capture() as (cv2, capture):
@@ -127,7 +127,7 @@ class Video:
     def times(self) -> np.ndarray | None:
         """Seconds (n,) from the first frame to each frame; None for a folder.
 
-        Each pass over the frames records them. Without one, the frames are read.
+        Each pass over the frames records the times. If there was no pass, the frames are read.
         """
         if self._files:
             return None
@@ -166,7 +166,10 @@ class Video:
         times = []
         with self._capture("CAP_PROP_FORMAT", -1) as (cv2, capture):
             if self._remote and capture.get(cv2.CAP_PROP_FRAME_COUNT) <= 0:
-                stream, fix = Shown(f"the live stream {self.path}"), "Record it, such as by ffmpeg."
+                stream, fix = (
+                    Shown(f"the live stream {self.path}"),
+                    "Record it, such as with ffmpeg.",
+                )
                 raise invalid("video", "a video with an end", stream, fix)
             while capture.grab():
                 times.append(capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)

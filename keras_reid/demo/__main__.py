@@ -17,7 +17,7 @@ from keras_reid.cli.terminal import say
 
 @dataclass(frozen=True, kw_only=True)
 class DemoOptions(GalleryOptions):
-    """Gallery and address of the search page."""
+    """Options of `demo`: the gallery, and the address of the page."""
 
     unused: ClassVar[str] = "dataset protocol"
 

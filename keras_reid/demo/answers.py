@@ -14,12 +14,12 @@ from keras_reid.errors import InputError, counted
 from keras_reid.gallery.rows import NO_FILTER
 from keras_reid.pixels import decode, resize
 
-HEIGHT = 160  # of pictures, in pixels
+HEIGHT = 160  # height of pictures in pixels
 SHORTLIST = 1000  # rows that are retrieved for re-ranking
 
 
 class Query(NamedTuple):
-    """Searched person: pixels uint8 (h, w, 3) and embedding (d,), or a description."""
+    """Person to search for: pixels uint8 (h, w, 3) and embedding (d,), or a description."""
 
     name: str
     pixels: np.ndarray | None
@@ -143,7 +143,7 @@ class Answers:
     def _decide(
         self, embedding: np.ndarray, search: dict[str, Any], limits: gallery.Limits
     ) -> tuple[list[gallery.SearchResult], str | None, str]:
-        """Return hits, verdict or None (without a calibration), and answer."""
+        """Return the hits, the verdict (None if there is no calibration) and the answer."""
         if self.people.calibration is None:
             (hits,) = self.people.search(embedding[None], **search)
             return hits, None, f"nearest: {hits[0].identity} (not calibrated)" if hits else ""
@@ -157,11 +157,11 @@ class Answers:
             InputError: a description, a model without feature maps, or a missing file.
         """
         if query.pixels is None:
-            raise InputError("A description has no image to compare. Search for an image.")
+            raise InputError("A description has no image for a comparison. Search for an image.")
         if not self.embedder.source.is_keras or self.embedder.inputs != {"images"}:
             raise InputError(
-                "Comparing images needs the feature map of a Keras model of images only. Choose "
-                "another --model."
+                "The comparison of two images needs a Keras model with images as its only input. "
+                "Choose another --model."
             )
         pixels, height = decode(image), 2 * HEIGHT
         size = self.embedder.image_size
@@ -199,8 +199,8 @@ def filter_of(cameras: str, not_cameras: str, after: str, before: str) -> galler
     Args:
         cameras: names separated by commas; empty: all cameras.
         not_cameras: names of excluded cameras.
-        after: earliest time: seconds since 1970, or ISO 8601; empty: no limit.
-        before: time before which images are searched, like `after`.
+        after: earliest time of an image: seconds since 1970, or ISO 8601; empty: no limit.
+        before: images are searched if they were taken before this time; in the form of `after`.
 
     Raises:
         InputError: an invalid time.

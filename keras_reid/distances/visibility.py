@@ -21,8 +21,9 @@ def visible(
     """`(|g − g'| + Σ_p v_p v'_p |f_p − f'_p|) / (1 + Σ_p v_p v'_p)`, with g the whole image.
 
     A weighted mean: the whole image g has the weight 1, a part the product of its visibilities.
-    Without a part that both images show it is `whole`. From Wang et al. (HOReID, CVPR 2020,
-    arXiv:2003.08177), after Sun et al. (Perceive Where to Focus, CVPR 2019, arXiv:1904.00537).
+    If no part is visible in both images, the result is `whole`. From Wang et al. (HOReID, CVPR
+    2020, arXiv:2003.08177), after Sun et al. (Perceive Where to Focus, CVPR 2019,
+    arXiv:1904.00537).
 
     Args:
         parts: f, `(n, p, d)`; p must be static.

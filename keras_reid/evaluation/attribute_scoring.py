@@ -23,8 +23,8 @@ class AttributeScores:
         mean_accuracies: `(TPR + TNR)/2` of each attribute by name.
         mA: their mean.
         classifier_accuracies: fraction of the images that each classifier predicts correctly, by
-            name: of an attribute alone, or of an exclusive group, one class of several, such as the
-            colors of trousers.
+            name: the name of a single attribute, or of an exclusive group, such as the colors of
+            trousers.
         classifier_accuracy: their mean, which papers on attributes of re-identification data call
             mA or average (Lin et al., Pattern Recognition 2019, arXiv:1703.07220).
         accuracy, precision, recall: means over the images of `|A∩B|/|A∪B|`, `|A∩B|/|B|` and
@@ -168,7 +168,7 @@ class PreFilter:
 
     Attributes:
         kept: booleans (q, g).
-        fraction: of the gallery that is kept, mean over the queries.
+        fraction: fraction of the gallery that is kept, mean over the queries.
         recall: fraction of the true matches that are kept.
         confidence: least probability of a certain attribute.
     """
@@ -200,7 +200,7 @@ def prefilter(
     Recognition 2019, arXiv:1703.07220).
 
     Args:
-        probabilities: of the attributes of query (q, m) and gallery (g, m).
+        probabilities: probabilities of the attributes of query (q, m) and gallery (g, m).
         query: labels of the q query images, for the true matches.
         gallery: labels of the g gallery images.
         protocol: name, as in `rank`.

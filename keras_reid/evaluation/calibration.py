@@ -1,4 +1,4 @@
-"""Probability that two images, or a query and its nearest enrolled person, are of one person."""
+"""Probability that two images, or a query and its nearest enrolled person, show one person."""
 
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
@@ -9,14 +9,14 @@ from keras_reid.errors import InputError, Shown, invalid, invalid_file
 from keras_reid.evaluation.comparison import compare
 from keras_reid.nearest.arrays import checked_features
 
-MOST_PERSONS, MOST_IMAGES = 500, 8  # limits of a draw, and images of each
-MARGIN = 0.2  # to the second person; a larger one adds little evidence
+MOST_PERSONS, MOST_IMAGES = 500, 8  # maximum numbers of persons in a draw, and images of each
+MARGIN = 0.2  # distance to the second person; a larger one adds little
 
-LEAST_PERSONS, LEAST_IMAGES = 5, 2  # of a gallery that is calibrated on itself
-WEIGHT = 0.1  # of a left-out image: images of one gallery resemble each other
+LEAST_PERSONS, LEAST_IMAGES = 5, 2  # minimum sizes of a gallery that is calibrated on itself
+WEIGHT = 0.1  # weight of a left-out image: images of one gallery are similar
 HALF = 30  # number of persons for half of the weight of the gallery's impostor distance
 ALONE = [0, 1, 4]  # the columns of a search in a gallery of one person
-DEVIATIONS = np.array([0.3, 0.5])  # of the prior on log(scale) and offset
+DEVIATIONS = np.array([0.3, 0.5])  # deviations of the prior of log(scale) and offset
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class MatchCalibration:
     Attributes:
         search: five coefficients.
         pair: three coefficients.
-        impostor: mean distance between images of two persons.
+        impostor: mean distance between images of different persons.
         source: description of the images that the coefficients were fitted on.
-        scale, offset: adaptation to a gallery; 1 and 0 without.
+        scale, offset: adaptation to a gallery; 1 and 0 before it.
         persons, images: numbers of the gallery that `scale` and `offset` were estimated on.
 
     Raises:
@@ -62,7 +62,7 @@ class MatchCalibration:
             object.__setattr__(self, name, tuple(float(x) for x in getattr(self, name)))
         values = [*self.search, *self.pair, self.impostor, self.scale, self.offset]
         if (len(self.search), len(self.pair)) != (5, 3) or not np.isfinite(values).all():
-            rule = "5 and 3 coefficients, all values finite"
+            rule = "5 and 3 coefficients, and all values finite"
             raise invalid("search and pair", rule, self, "Calibrate again.")
 
     @classmethod
@@ -96,7 +96,7 @@ class MatchCalibration:
         return 0.5 * (1 + np.tanh(z / 2))
 
     def pair_probability(self, distance: Any) -> np.ndarray:
-        """Return the probability (n,) that pairs of images at these distances are of one person."""
+        """Return the probabilities (n,) that pairs of images at these distances show one person."""
         return self.probability(distance, np.inf, 1, 1)
 
     def _logit(self, d: np.ndarray, d2: np.ndarray, persons: Any, images: Any) -> np.ndarray:
@@ -117,7 +117,7 @@ class MatchCalibration:
         Args:
             embeddings: (n, d) images of the gallery.
             identities: (n,) their persons.
-            seed: of a draw of at most 500 persons and 8 images of each; None: all images.
+            seed: seed of a draw of at most 500 persons and 8 images of each; None: all images.
 
         Raises:
             InputError: fewer than 5 persons with at least 2 images.
@@ -193,7 +193,7 @@ def distances(
     Args:
         embeddings: (n, d).
         identities: (n,).
-        seed: of a draw of at most 500 persons and 8 images of each; None: all images.
+        seed: seed of a draw of at most 500 persons and 8 images of each; None: all images.
 
     Returns:
         Distances (m, m), numbers of the persons (m,) and numbers of their images (p,).
@@ -216,7 +216,7 @@ def distances(
 
 
 def require_persons(least: int, counts: np.ndarray) -> None:
-    """Raise unless so many persons have several images; `counts` (p,) are their images."""
+    """Raise if fewer than `least` persons have several images; `counts` (p,) are their images."""
     several = int((counts >= LEAST_IMAGES).sum())
     if several < least:
         rule = f"A calibration needs {least} persons with at least {LEAST_IMAGES} images"
@@ -224,7 +224,7 @@ def require_persons(least: int, counts: np.ndarray) -> None:
 
 
 def mean_impostor(distance: np.ndarray, owner: np.ndarray) -> float:
-    """Return the mean distance between images of two persons."""
+    """Return the mean distance between images of different persons."""
     return float(distance[owner[:, None] != owner].mean(dtype=np.float64))
 
 

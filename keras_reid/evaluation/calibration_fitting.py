@@ -20,7 +20,7 @@ IMAGES = (1, 2, 4)  # images per person in these galleries
 DRAWS = 4  # galleries of each size
 SINGLE = 12  # times as many galleries of one person
 FEWEST_PERSONS = 10  # persons to fit on
-PENALTY = 1e-5  # on squared coefficients, against separable searches
+PENALTY = 1e-5  # factor of squared coefficients, for separable searches
 
 
 def fit_calibration(
@@ -36,7 +36,7 @@ def fit_calibration(
         sets: embeddings (n, d) and identities (n,) of persons that the model was not trained on,
             for each network of cameras. A gallery is drawn from one set.
         source: description of the images.
-        seed: of the draws.
+        seed: seed of the draws.
 
     Raises:
         InputError: a set has fewer than 10 persons with a second image.
@@ -69,7 +69,8 @@ def fit_calibration(
 def fit_pair_calibration(distances: Any, same: Any, source: str) -> MatchCalibration:
     """Fit the coefficients of `MatchCalibration` on pairs of images, for 1:1 verification.
 
-    Half of the weight belongs to the pairs of one person. A search has the same coefficients.
+    Half of the weight belongs to the pairs of one person. Searches get the same offset and slope;
+    the distance of the second person and the size of the gallery have no influence.
 
     Args:
         distances: (n,) distances of the pairs.
@@ -93,7 +94,8 @@ class GallerySearches:
     """Searches of one drawn gallery.
 
     Attributes:
-        distance, second: (q,) distances to the nearest and to the second person (inf: none).
+        distance, second: (q,) distances to the nearest and to the second person; the latter is
+            inf if only one person is enrolled.
         right: (q,) True where the nearest person is the person of the query.
         enrolled: (q,) True where the person of the query is enrolled.
         query: (q,) rows of the queries.
@@ -123,9 +125,9 @@ def draw_searches(
     Args:
         distance: (m, m), sorted by person.
         owner: (m,) numbers of the persons, as `distances` returns them.
-        persons: number of enrolled persons, of those with more than `images` images.
-        images: number of enrolled images of each.
-        rng: of the draw.
+        persons: number of enrolled persons; each has more than `images` images.
+        images: number of enrolled images of each person.
+        rng: random generator of the draw.
     """
     fit = np.flatnonzero(np.bincount(owner) > images)
     chosen = np.sort(rng.choice(fit, persons, replace=False))

@@ -16,7 +16,8 @@ PARTS = ("precision", "recall", "f1")
 class ClusterScores:
     """Agreement of groups with persons: fractions in [0, 1], and counts.
 
-    An image in no group counts as a group of its own. `pair_*` are of pairs of images in one group.
+    An image in no group counts as a group of its own. `pair_*` score the pairs of images in one
+    group.
     `bcubed_precision` is the mean over the images of the fraction of their group that shows their
     person, `bcubed_recall` that of the images of their person that are in their group. Each `f1` is
     the harmonic mean of precision and recall. `nmi` is the mutual information divided by the mean

@@ -25,11 +25,11 @@ BELOW_ONE = float(np.nextafter(np.float32(1), np.float32(0)))
 
 @dataclass(frozen=True, eq=False)
 class Clustering:
-    """Groups of images, with the parameters that were given or chosen.
+    """Groups of images, with their parameters.
 
     Attributes:
         labels: int64 (n,): 0, 1, … by size, the largest first; -1 for images in no group.
-        eps, k1, k2: given or chosen, see `clustering`.
+        eps, k1, k2: parameters, as given or as chosen by `clustering`.
         silhouette: by the Jaccard distances of k1 and k2, see `silhouette`.
     """
 
@@ -46,7 +46,7 @@ class Clustering:
 
 
 def cluster(features: Any, *options: Any, **named: Any) -> np.ndarray:
-    """Return the labels of `clustering`: 0, 1, … by size, the largest group first; -1: no group.
+    """Return the labels of `clustering`: 0, 1, … by size, and -1 for images in no group.
 
     Args:
         features: (n, d).
@@ -96,7 +96,7 @@ def clustering(
         min_samples: minimum size of a neighborhood, for "dbscan".
         k1: number of neighbors, as in `reranking.k_reciprocal`; None: chosen. A k1 far above the
             number of images of a person joins persons.
-        k2: number of averaged encodings; None: 0.3 k1, from 2 to 6.
+        k2: number of neighbors with averaged encodings; None: 0.3 k1, from 2 to 6.
         progress: called with the number of images done and n during the search for neighbors.
         pairs: distances at a low and at a higher false acceptance rate, such as 1e-4 and 1e-2, of
             the model of the features; None: unknown.
@@ -178,8 +178,9 @@ def _by_density(jaccard: Any, eps: float, min_samples: int) -> np.ndarray:
 def silhouette(similarity: Any, labels: np.ndarray) -> float:
     """Return the mean silhouette of distances `1 − s_ij`; the sparse matrix (n, n) has s_ij > 0.
 
-    `(b − a) / max(a, b)` of an image, a its mean distance to the others of its group and b its mean
-    distance to the nearest other group; 0 for an image alone (Rousseeuw, 1987). −1 for one group.
+    The silhouette of an image is `(b − a) / max(a, b)`, with a its mean distance to the other
+    images of its group, and b that to the nearest other group. It is 0 for an image alone
+    (Rousseeuw, 1987). If there is only one group, return −1.
     """
     from scipy.sparse import csr_matrix
 
@@ -218,11 +219,11 @@ def agreement(
         pairs: the smaller and the larger distance.
 
     Raises:
-        InputError: negative distances, or in another order.
+        InputError: a distance is negative, or the first one is larger.
     """
     sure, possible = pairs
     if not 0 <= sure <= possible:
-        raise invalid("pairs", "a smaller and a larger distance of at least 0", pairs)
+        raise invalid("pairs", "two distances of at least 0, the smaller one first", pairs)
     few = np.sort(np.random.default_rng(0).permutation(len(features))[:SAMPLE])
     chosen, samples = np.asarray(features)[few], [labels[few] for labels in groupings]
     counts = np.zeros((len(groupings), 3))  # sure and together, together, together and possible

@@ -36,9 +36,9 @@ def compare(
     """Return the distances of features, optionally re-ranked, for `rank`, `pairs` and `open_set`.
 
     Args:
-        query: array or tensor, compared in float32: (q, d), stripes (q, s, d), or the mapping of
-            several.
-        gallery: the same for g images.
+        query: array or tensor, compared in float32: (q, d), stripes (q, s, d), or a mapping of
+            several such arrays by name.
+        gallery: features of g images, in the same form.
         distance: one of
             - "euclidean", `|x − y|`, of features (n, d) or embedding;
             - "cosine", `1 − cos`, of the same; a zero vector is at distance 1 from all others;
@@ -50,7 +50,7 @@ def compare(
             by "k_reciprocal", which then holds their whole distance matrices.
         progress: called with the number of images done and of all while a re-ranker looks for
             neighbors.
-        options: of the re-ranker, such as k1=20, lambda_value=0.3.
+        options: options of the re-ranker, such as k1=20, lambda_value=0.3.
 
     Raises:
         InputError: an unknown name, features that are not finite or do not fit, or options that
@@ -96,7 +96,7 @@ def matrix_rows(values: Any, name: str = "given matrix", reranking: str = "none"
 
     Args:
         values: distances, smaller means more similar.
-        name: of the distance, for the protocol of results.
+        name: name of the distance, for the protocol of results.
         reranking: name of the re-ranker.
 
     Raises:
@@ -119,10 +119,10 @@ def matrix_rows(values: Any, name: str = "given matrix", reranking: str = "none"
 
 
 def as_rows(distances: Distances) -> Rows:
-    """Return rows as they are, those of a matrix, or of the features (query, gallery).
+    """Return `Rows` unchanged; else the rows of a matrix, or of the features (query, gallery).
 
     Raises:
-        InputError: another tuple, or as `compare` and `matrix_rows`.
+        InputError: a tuple of another length, or as in `compare` and `matrix_rows`.
     """
     if not isinstance(distances, tuple):
         return distances if isinstance(distances, Rows) else matrix_rows(distances)
@@ -152,9 +152,9 @@ def matrix(
 
     Args:
         query: features as in `compare`.
-        gallery: the same; None compares the images of one set with each other. The diagonal is
-            then set to 0, because the aligned distance of an image to itself is not 0, and
-            re-ranking requires each image to be its own nearest neighbor.
+        gallery: features in the same form; None compares the images of the query with each other.
+            The diagonal is then set to 0, because the aligned distance of an image to itself is not
+            0, and re-ranking requires each image to be its own nearest neighbor.
         distance: as in `compare`.
 
     Raises:
@@ -181,7 +181,7 @@ def _both(
     if query.shape[-1] != gallery.shape[-1] or 0 in (*query.shape[1:], *gallery.shape[1:]):
         shapes = Shown(f"the shapes {query.shape} and {gallery.shape}")
         fix = "Embed both with the same model."
-        raise invalid("query and gallery features", "of one size of at least 1", shapes, fix)
+        raise invalid("query and gallery features", "of the same size, at least 1", shapes, fix)
     return query, gallery
 
 

@@ -108,7 +108,7 @@ def _restored(values: dict[str, np.ndarray], side: str) -> dict[str, np.ndarray]
         part[name] = np.char.rstrip(labels) if labels.dtype.kind == "U" else labels
     features = part["embedding"]
     rows = max(1, len(part.get("identity", ())))
-    if features.ndim < 2 and features.size % rows == 0:  # of one image, or of one number
+    if features.ndim < 2 and features.size % rows == 0:  # one image, or one number each
         part["embedding"] = features.reshape(rows, -1)
     return part
 

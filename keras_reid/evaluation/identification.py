@@ -36,7 +36,9 @@ class OpenSetResult:
     left_out: int
 
     def threshold_at_far(self, far: float) -> Threshold:
-        """Return the threshold at the largest distance with `FAR(τ) <= far`; -inf: none.
+        """Return the threshold at the largest distance with `FAR(τ) <= far`.
+
+        The distance is -inf if no distance has such a FAR.
 
         Raises:
             InputError: `far` is outside [0, 1], or `0 < far < 1 / m`.

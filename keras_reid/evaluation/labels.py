@@ -19,7 +19,7 @@ class Labeled(Protocol):
 
     Unlabeled gallery images are left out of every ranking, neither match nor mismatch. In arrays
     their identity is −1, as in Market-1501. An attribute `unlabeled`, a mask (n,), replaces this
-    rule: in `PersonImages` all images are labeled, because readers leave the others out.
+    rule: in `PersonImages` all images are labeled, because readers leave unlabeled ones out.
     """
 
     @property
@@ -42,7 +42,7 @@ class Labels(NamedTuple):
 
 
 class Codes(NamedTuple):
-    """Labels of query (q,) and gallery (g,) as integers, equal where the labels are.
+    """Labels of query (q,) and gallery (g,) as integers; equal labels have equal integers.
 
     Attributes:
         query, gallery: identities; UNLABELED for unlabeled gallery images.
@@ -113,7 +113,8 @@ def _codes(
 def column(values: Column | None, length: int, name: str) -> np.ndarray:
     """Return the values as int64 or str (length,), text in Unicode NFC."""
     if values is None:
-        raise InputError(f"The protocol needs {name}, got none. Pass them, or use 'no-camera'.")
+        fix = "Pass them, or choose protocol='no-camera'."
+        raise InputError(f"The protocol needs {name}, got none. {fix}")
     try:
         column = np.asarray(values)
         column = np.array(column.tolist()) if column.dtype.kind == "O" else column

@@ -16,7 +16,7 @@ class RankedList(NamedTuple):
     """Nearest gallery images of a query without junk, nearest first.
 
     Attributes:
-        query: its row.
+        query: row of the query.
         gallery: indices (k,).
         distance: (k,).
         same: booleans (k,), True for images of the query's person.

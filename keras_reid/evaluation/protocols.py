@@ -74,7 +74,7 @@ class Protocol:
         invalid: queries without a true match are left out ("drop") or count as 0 ("zero", the
             default of "mars").
         ties: equal distances are ranked by gallery index ("index"), or true matches come before
-            ("optimistic") or after all others ("pessimistic"): bounds of what any order gives.
+            ("optimistic") or after all others ("pessimistic"): bounds of the scores of all orders.
         repeats, seed: number and seed of the draws.
         dataset: name to record.
 
@@ -114,7 +114,7 @@ class Protocol:
 
     @classmethod
     def of(cls, protocol: "str | Protocol") -> "Protocol":
-        """Return a protocol as it is, or that of a name."""
+        """Return a protocol unchanged, or the protocol with that name."""
         return protocol if isinstance(protocol, cls) else cls(str(protocol))
 
     def codes(self, query: Labeled, gallery: Labeled, shape: tuple[int, int]) -> Codes:
@@ -132,7 +132,7 @@ class Protocol:
         labeled = identities[1] != UNLABELED
         if shape[0] != shape[1] or (identities[0] != identities[1])[labeled].any():
             raise InputError(
-                "Protocol 'all-vs-all' ranks one set against itself, but sides differ."
+                "Protocol 'all-vs-all' ranks one set against itself, but query and gallery differ."
             )
         return Codes(*identities, np.arange(shape[0]), np.arange(shape[1]), [])
 

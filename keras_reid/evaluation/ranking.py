@@ -50,7 +50,7 @@ def rank(
         gallery: identities and cameras of the g images.
         protocol: a `Protocol`, or its name.
         max_rank: length of the CMC.
-        camera_pairs: also score each query camera against each gallery camera alone, if the
+        camera_pairs: also score each pair of a query camera and a gallery camera, if the
             protocol uses cameras.
         progress: called with the number of queries scored and of all.
 
@@ -68,7 +68,7 @@ def rank(
     checks.at_least(1, max_rank=max_rank)
     source = as_rows(distances)
     if source.reranking != "none" and (rule.halves or rule.one_set):
-        fix = "It ranks images of both sides among each other."
+        fix = "Re-ranking compares the images of each side with each other, too."
         raise invalid("reranking", f"none for protocol {protocol.name!r}", source.reranking, fix)
     labels = protocol.codes(query, gallery, source.shape)
     scorer = _Scorer(protocol, camera_pairs and rule.cameras, progress)

@@ -14,9 +14,10 @@ from keras_reid.errors import InputError, counted, invalid
 class RankingProtocol:
     """Protocol of a result. Two results are comparable only if their protocols agree.
 
-    `gallery_size` counts the ranked images, without unlabeled ones. `invalid_queries` had no true
+    `gallery_size` counts the ranked images, except unlabeled ones. `invalid_queries` had no true
     match after the junk rule; by `invalid` they were left out ("drop") or counted as 0 ("zero").
-    `repeats` random galleries or halves were averaged, drawn with `seed`; 1 and None without draws.
+    `repeats` random galleries or halves, drawn with `seed`, were averaged; 1 and None if the
+    protocol draws nothing.
     """
 
     name: str
@@ -43,7 +44,7 @@ class QueryScores:
     """Scores of v queries that have a true match, out of `queries`.
 
     Attributes:
-        query: their rows, int (v,).
+        query: rows of the v queries, int (v,).
         first: ranks from 1 of the first true match, (v, repeats).
         average_precision, trapezoid, inverse_negative_penalty: AP by both formulas and `n / r_n`,
             (v,).
@@ -58,7 +59,7 @@ class QueryScores:
 
     @property
     def by_name(self) -> dict[str, np.ndarray]:
-        """Scores (v,) of the queries by the names of their means."""
+        """Arrays (v,) of the scores of single queries, by the name of their mean, such as mAP."""
         arrays = self.average_precision, self.trapezoid, self.inverse_negative_penalty
         return dict(zip(MEANS, arrays, strict=True))
 
@@ -78,10 +79,10 @@ class RankingResult:
         cmc: float64 (max_rank,); `cmc[k - 1]` is the fraction of queries with a true match among
             the k nearest (constant beyond the end of the gallery).
         mAP: mean of `(1/n) Σ_k k / r_k`, r_k the rank of the k-th of n true matches.
-        mAP_trapezoid: the same with each precision averaged with that one rank earlier, as
-            in the Matlab code of Market-1501 and MARS.
+        mAP_trapezoid: as mAP, but each precision `k / r_k` is averaged with the precision at the
+            rank before it (1 if `r_k` is 1), as in the Matlab code of Market-1501 and MARS.
         mINP: mean of `n / r_n`, the precision at the last true match.
-        protocol: of the scores.
+        protocol: protocol of the evaluation.
         per_query: scores of each query.
         camera_pairs: rank-1, mAP, mINP and number of queries by (query camera, gallery camera).
     """
@@ -100,13 +101,13 @@ class RankingResult:
         """Return the bounds of a confidence interval of a score over other queries of this kind.
 
         The percentile bootstrap (Efron, 1979): queries are drawn with replacement, `samples` times.
-        It does not cover other galleries or other trainings.
+        It does not cover other galleries or other training runs.
 
         Args:
             score: "mAP", "mAP_trapezoid", "mINP" or "rank-K".
             level: between 0 and 1.
             samples: number of draws.
-            seed: of the draws.
+            seed: seed of the draws.
 
         Raises:
             InputError: an unknown score or level, or a protocol that ranks queries repeatedly.
@@ -115,7 +116,10 @@ class RankingResult:
         checks.within("(0, 1)", "0.95 is usual.", level=level)
         checks.at_least(1, "1000 is usual.", samples=samples)
         if self.protocol.name == "viper":
-            raise InputError("Protocol 'viper' ranks the same queries many times. Vary its seed.")
+            raise InputError(
+                "Protocol 'viper' has no interval, because it ranks the same queries many times. "
+                "Compare scores of several seeds."
+            )
         if self.protocol.invalid == "zero":
             values = np.concatenate([values, np.zeros(self.per_query.queries - len(values))])
         random = np.random.default_rng(seed)

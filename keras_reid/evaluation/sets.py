@@ -57,7 +57,7 @@ def set_distances(
         float32 (q, g), for `rank` and `keras_reid.reranking.k_reciprocal_from_distances`.
 
     Raises:
-        InputError: an unknown kind, no sets, an empty one, or features that are not finite.
+        InputError: an unknown kind, no sets, an empty set, or features that are not finite.
 
     Example:
         >>> import numpy as np

@@ -12,13 +12,13 @@ from keras_reid.errors import Shown, invalid
 
 @dataclass(frozen=True)
 class Threshold:
-    """Accept where `distance <= value`.
+    """Distance threshold, which accepts pairs with `distance <= value`.
 
     Attributes:
         value: the distance; -inf accepts nothing.
         far: the requested false acceptance rate, an upper bound of the rate on those trials.
         measured_far: the false acceptance rate of the value on those trials.
-        impostors: number of trials: pairs of two persons, or non-mated searches.
+        impostors: number of trials: pairs of different persons, or non-mated searches.
         trial: "pair" (1:1, a rate of pairs) or "search" (1:N, a rate of non-mated searches, which
             grows with the gallery).
 
@@ -62,7 +62,7 @@ def threshold_at_far(impostor: np.ndarray, other: np.ndarray, far: float, trial:
     checks.within("[0, 1]", far=far)
     if not resolvable(far, count):
         limit = f"0, or at least {1 / count:.3g} with {count:,} impostor trials"
-        fix = f"Bring at least {np.ceil(1 / far):,.0f} trials."
+        fix = f"Use at least {np.ceil(1 / far):,.0f} trials."
         raise invalid("far", limit, Shown(f"{far:g}"), fix)
     admitted = min(count, int(far * count) + 1)
     while admitted / count > far:  # the largest number with a fraction of at most `far` in float64
@@ -76,14 +76,14 @@ def threshold_at_far(impostor: np.ndarray, other: np.ndarray, far: float, trial:
 
 
 def resolvable(far: float, trials: int) -> bool:
-    """Return True for 0, and for rates of at least one of so many trials."""
+    """Return True if a rate is 0, or at least one of the trials."""
     return far == 0 or far >= 1 / trials
 
 
 def rates(
     rate: Callable[[float], float], fars: Sequence[float], trials: int
 ) -> dict[str, float | None]:
-    """Return the rate at each false acceptance rate; None below one of so many trials."""
+    """Return the rate at each false acceptance rate; None at rates below one of the trials."""
     return {f"{far:g}": rate(far) if resolvable(far, trials) else None for far in fars}
 
 

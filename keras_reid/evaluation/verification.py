@@ -21,11 +21,11 @@ class VerificationResult:
     """Distances of pairs, and the errors of thresholds τ: accept where `d <= τ`.
 
     `TAR(τ)` is the fraction of accepted genuine pairs (one person), `FAR(τ)` the fraction of
-    accepted impostor pairs (two persons), `FRR = 1 − TAR`.
+    accepted impostor pairs (different persons), `FRR = 1 − TAR`.
 
     Attributes:
         genuine: (n,) distances of pairs of one person, sorted.
-        impostor: (m,) distances of pairs of two persons, sorted.
+        impostor: (m,) distances of pairs of different persons, sorted.
     """
 
     genuine: np.ndarray
@@ -56,7 +56,9 @@ class VerificationResult:
         return float(far[i - 1] + fraction * (far[i] - far[i - 1]))
 
     def threshold_at_far(self, far: float) -> Threshold:
-        """Return the threshold at the largest distance of a pair with `FAR(τ) <= far`; -inf: none.
+        """Return the threshold at the largest distance of a pair with `FAR(τ) <= far`.
+
+        The distance is -inf if no distance has such a FAR.
 
         Raises:
             InputError: `far` is outside [0, 1], or `0 < far < 1 / m`.
@@ -104,7 +106,7 @@ def verify(distances: Any, same: Any) -> VerificationResult:
         same: booleans of that shape, True for pairs of one person.
 
     Raises:
-        InputError: other shapes, NaN, or no pair of either kind.
+        InputError: other shapes, NaN, no pair of one person, or no pair of different persons.
     """
     distances, same = np.asarray(distances), np.asarray(same)
     numbers = distances.dtype.kind in "iuf" and np.isin(same, (0, 1)).all()
@@ -115,7 +117,8 @@ def verify(distances: Any, same: Any) -> VerificationResult:
     same = same.astype(bool)
     one, two = int(same.sum()), int((~same).sum())
     if not one or not two:
-        raise InputError(f"`same` must have pairs of one person and of two, got {one} and {two}.")
+        rule = "at least one pair of one person and one of different persons"
+        raise InputError(f"`same` must have {rule}, got {one} and {two}.")
     return VerificationResult(np.sort(distances[same]), np.sort(distances[~same]))
 
 

@@ -22,9 +22,9 @@ def faiss() -> Any:
 
 
 class InvertedFile:
-    """Rows by the nearest of `4 √n` centers, as codes of one byte for eight numbers.
+    """Inverted file: lists of rows by the nearest of `4 √n` centers.
 
-    With a recall of 1, it holds the rows themselves.
+    A row is stored as a code of one byte for eight numbers, or unchanged if the recall is 1.
 
     A search compares codes in the nearest lists only (Jégou et al., Product Quantization for
     Nearest Neighbor Search, 2011). It returns more candidates than requested, because distances of
@@ -76,7 +76,7 @@ class InvertedFile:
     def _tune(self, vectors: Vectors, ids: np.ndarray, goal: float, sample: np.ndarray) -> None:
         """Set the numbers of lists and candidates.
 
-        The lists miss nine tenths of the allowed fraction, and follow from the centers alone. The
+        The lists miss nine tenths of the allowed fraction, and depend only on the centers. The
         candidates are doubled until the whole loss is within the goal.
         """
         queries, k, numbers = vectors.take(sample), min(NEIGHBORS + 1, len(vectors)), self.numbers
@@ -130,5 +130,5 @@ class InvertedFile:
 
     @classmethod
     def from_bytes(cls, content: bytes, numbers: dict[str, Any]) -> "InvertedFile":
-        """Return the index of these bytes."""
+        """Return the index that `to_bytes` wrote."""
         return cls(faiss().deserialize_index(np.frombuffer(content, np.uint8)), numbers)

@@ -276,7 +276,9 @@ class DatabaseStore:
             if isinstance(error, OSError):
                 fix = "Choose another name."
             elif "locked" in str(error):
-                fix = "Only one process can open it. Close the other, or use a Milvus server."
+                fix = (
+                    "Only one process can open it. Close the other process, or use a Milvus server."
+                )
             elif isinstance(error, sqlite3.OperationalError):
                 fix = "Check its disk."
             text = getattr(error, "strerror", None) or error

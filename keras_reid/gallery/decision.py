@@ -25,7 +25,7 @@ class Decision(NamedTuple):
 
     Attributes:
         verdict: "match", "possible match" or "no match".
-        probability: that both are one person.
+        probability: probability that both are one person.
     """
 
     verdict: str
@@ -39,7 +39,7 @@ class Identification(NamedTuple):
     """Result of a search for a person.
 
     Attributes:
-        decision: about the nearest person.
+        decision: decision about the nearest person.
         hits: images of the gallery, nearest first.
     """
 
@@ -52,7 +52,7 @@ class Identification(NamedTuple):
         return None if self.decision.verdict == NO_MATCH else self.hits[0].identity
 
     def __str__(self) -> str:
-        """In words, such as "match: anna (97 %)"."""
+        """Return the result as text, such as "match: anna (97 %)"."""
         verdict, p = self.decision
         if not self.hits:
             return verdict
@@ -74,8 +74,8 @@ class Limits:
     """Least probabilities of a match and of a possible match.
 
     Measured at the defaults, in galleries of 30 persons: of 100 queries of persons who are not
-    enrolled, at most 1 was a match. Of 100 queries with the right nearest person, at most 7 were no
-    match.
+    enrolled, at most 1 gave a match. Of 100 queries with the right nearest person, at most 7 gave
+    no match.
 
     Attributes:
         match: least probability of "match".
@@ -111,7 +111,7 @@ LIMITS = Limits()
 
 
 class SelfCalibration(NamedTuple):
-    """Calibration of the model, the one adapted to a gallery, and the searches for the latter."""
+    """Calibration before and after its adaptation to a gallery, and the searches used for it."""
 
     before: MatchCalibration
     after: MatchCalibration
@@ -149,10 +149,10 @@ def decide(
 
     Args:
         hits: images of at least two persons, or of the only one, in order.
-        calibration: of the model.
+        calibration: calibration of the model.
         persons: number of enrolled persons.
         images: mean number of images of each.
-        limits: on the probability.
+        limits: least probabilities of the verdicts.
     """
     if not hits:
         return limits.decide(0.0)
@@ -170,8 +170,8 @@ def verify(
     Args:
         first: embeddings (n, d) of the first images.
         second: embeddings (n, d) of the second images, of the same model.
-        calibration: of that model, or of a gallery.
-        limits: on the probability.
+        calibration: calibration of that model, or of a gallery.
+        limits: least probabilities of the verdicts.
 
     Raises:
         InputError: embeddings that are not finite, or not of one shape.

@@ -36,8 +36,8 @@ class Gallery(Records):
     method returns, unless the gallery is in memory.
 
     Identities, cameras and attribute names are stored and compared in Unicode NFC. Image references
-    are stored unchanged, and compared in NFC: two spellings of a reference are one image, unless
-    they are the paths of two files.
+    are stored unchanged, and compared in NFC: two Unicode forms of a reference are one image,
+    unless they are the paths of two files.
 
         with gallery.open("people.db") as people:
             people.enrol(embeddings, identities, images=paths, model_fingerprint=fingerprint)
@@ -59,8 +59,8 @@ class Gallery(Records):
         attributes = self.attribute_names or []
         wanted = {normalized(name): value for name, value in wanted.items()}
         if not wanted or not wanted.keys() <= set(attributes):
-            rule = f"attributes of the gallery ({', '.join(attributes) or 'none'})"
-            fix = "A model of the recipe attributes predicts them."
+            rule = f"at least one attribute of the gallery ({', '.join(attributes) or 'none'})"
+            fix = "Models of the recipe 'attributes' predict attributes."
             raise invalid("wanted", rule, Shown(", ".join(map(str, wanted)) or "none"), fix)
         checks.at_least(1, top_k=top_k)
         columns = [attributes.index(name) for name in wanted]
@@ -87,20 +87,20 @@ class Gallery(Records):
         shortlist: int = 1000,
         reranking_options: dict[str, Any] | None = None,
     ) -> list[list[SearchResult]]:
-        """Return the `top_k` nearest rows of each query, nearest first; fewer if the filter does.
+        """Return the `top_k` nearest rows of each query, nearest first, or all that fit the filter.
 
         Args:
             embeddings: (q, d) finite numbers.
             top_k: at most the number of rows.
-            filter: the rows to compare.
+            filter: conditions of the rows to compare.
             query_cameras: (q,) cameras of the queries. Rows of the same camera are
                 excluded; "" or None excludes none.
             model_fingerprint: must be that of the gallery.
             reranking: "none", or a name in `keras_reid.reranking.RERANKERS`. Each query is
-                re-ranked on its own, among its `shortlist` nearest rows. Results keep their
+                re-ranked separately, among its `shortlist` nearest rows. Results keep their
                 distances, and have `reranked`.
             shortlist: number of rows to re-rank, at least `top_k`; all if there are fewer.
-            reranking_options: of the re-ranker, such as `{"k1": 20}`.
+            reranking_options: options of the re-ranker, such as `{"k1": 20}`.
 
         Raises:
             InputError: an empty gallery, a larger `top_k`, embeddings that do not fit, or unknown
@@ -115,7 +115,7 @@ class Gallery(Records):
         options = reranking_options or {}
         if reranking == "none":
             if options:
-                raise invalid("reranking", "a re-ranker, because it has options", reranking)
+                raise invalid("reranking", "a re-ranker if there are options for it", reranking)
             return self._nearest(x, int(top_k), filter, query_cameras)
         checks.at_least(top_k, "It includes the `top_k` results.", shortlist=shortlist)
         lists = self._nearest(x, min(int(shortlist), count), filter, query_cameras)
@@ -203,11 +203,11 @@ class Gallery(Records):
     def calibrate(self) -> SelfCalibration | None:
         """Adapt the calibration to the images of the gallery, leaving one image out at a time.
 
-        In large galleries, 200 persons with 8 images each are used.
+        At most 200 persons and 8 images of each are used, drawn at random.
 
         Returns:
-            The searches of the adaptation; None if the gallery has fewer than 5 persons with 2
-            images.
+            The calibration before and after the adaptation, and its searches; None if fewer than 5
+            persons have at least 2 images.
 
         Raises:
             InputError: the gallery has no calibration of its model.

@@ -23,7 +23,7 @@ BATCH_BYTES = 2**24  # a message of Milvus is 64 MiB at most
 BATCH = 1000  # keys or rows in a message
 UNCLEAN = "replaced"  # setting: the files can hold rows twice, or erased rows
 SPELLED = "spelled"
-NO_TIME = -1e300  # of rows without a time: servers before 2.5 have no nulls
+NO_TIME = -1e300  # time of rows without one: servers before 2.5 have no nulls
 LARGEST_TOP_K = 16_384
 
 
@@ -74,7 +74,7 @@ class MilvusStore:
         self._convert()
 
     def _load(self, collection: str) -> bool:
-        """Load a collection; without its index, and return False, if a kill damaged the index."""
+        """Load a collection and return True; if its index is damaged, drop it and return False."""
         if not self.client.has_collection(collection):
             return True
         try:
@@ -180,7 +180,7 @@ class MilvusStore:
         self.client.load_collection(PEOPLE)
 
     def _records(self, fields: Sequence[str], condition: str = "") -> Iterator[dict[str, Any]]:
-        """Yield these fields, among them the image, of rows, each once."""
+        """Yield the fields of rows, each row once. The fields must include the image."""
         if not self.client.has_collection(PEOPLE):
             return
         iterator = self.client.query_iterator(
@@ -259,7 +259,7 @@ class MilvusStore:
         except self.failure as error:
             fix = "Start Milvus, for instance with 'docker compose up -d', or check the address."
             if self.embedded:
-                fix = "Is it open in another process, or not a gallery of Milvus Lite?"
+                fix = "Close it in other processes, and check that it is a gallery of Milvus Lite."
             raise InputError(f"Gallery {self.uri}: {error.message.strip()[:200]}. {fix}") from error
 
 

@@ -19,7 +19,7 @@ LOOKUP = 1000  # images that are looked up at a time
 
 
 class Records:
-    """Base of `Gallery` without its searches.
+    """Rows and settings of a gallery: base of `Gallery`, which adds the searches.
 
     Args:
         store: back end.
@@ -28,7 +28,7 @@ class Records:
     def __init__(self, store: Store) -> None:
         self._store: Store | None = store
         settings = store.settings()
-        if settings.pop("threshold", None) is not None:  # of version 0.2.0
+        if settings.pop("threshold", None) is not None:  # a gallery of version 0.2.0
             store.save_settings(settings)
             logging.warning(
                 "This gallery has the distance threshold of an earlier version, which is no longer "
@@ -105,7 +105,7 @@ class Records:
             times: (n,) seconds, None or NaN where unknown; None: all unknown.
             images: (n,) distinct references to the images, such as their paths; None creates
                 `IDENTITY#1`, `IDENTITY#2`, … after the existing ones.
-            model_fingerprint: of the model of the embeddings, `fingerprint` in its `export.json`;
+            model_fingerprint: fingerprint of the model, `fingerprint` in its `export.json`;
                 the first enrolment sets that of the gallery.
             existing: "refuse", "skip" or "replace", for images that the gallery holds.
             attributes: (n, m) probabilities, for `describe`; None: unknown.
@@ -166,9 +166,10 @@ class Records:
         return rows
 
     def held(self, images: Sequence[str]) -> dict[str, Row]:
-        """Return the rows of those images that the gallery holds, by the passed reference.
+        """Return the rows of images, by the passed reference; skip images that are not enrolled.
 
-        A row with another spelling of the reference counts, unless both are paths of two files.
+        A row with another Unicode form of the reference counts, unless these are paths of two
+        files.
         """
         rows: dict[str, Row] = {}
         for start in range(0, len(images), LOOKUP):
@@ -252,7 +253,7 @@ class Records:
         """Erase all rows of an identity, a text or integer, and return their number.
 
         Raises:
-            InputError: another value.
+            InputError: the identity is neither a text nor an integer.
         """
         name = normalized(label(identity, "identity"))
         if unprintable(name):
@@ -273,7 +274,7 @@ class Records:
         return self.store.count()
 
     def contains(self, images: Sequence[str]) -> set[str]:
-        """Return the image references that are enrolled."""
+        """Return the set of the given image references that are enrolled."""
         return {*self.held([str(image) for image in images])}
 
     def identities(self) -> dict[str, int]:

@@ -75,7 +75,7 @@ class SearchResult(NamedTuple):
 
 @dataclass(frozen=True)
 class Filter:
-    """Rows that a search compares; None applies no limit. Cameras are compared in Unicode NFC.
+    """Conditions for the rows of a search; None sets no condition. Cameras are compared in NFC.
 
     Attributes:
         cameras: rows of one of these cameras.
@@ -146,7 +146,7 @@ class Store(Protocol):
         """Return the nearest of the rows that fulfill all conditions, for queries (q, d)."""
 
     def write(self, images: Sequence[str], x: np.ndarray, rows: Sequence[Row]) -> None:
-        """Delete the rows of these image references, and add others with embeddings (n, d).
+        """Delete the rows of these image references, and add new rows with embeddings (n, d).
 
         `purge`, or `close`, erases the deleted rows.
         """
@@ -155,7 +155,7 @@ class Store(Protocol):
         """Erase deleted rows from all files."""
 
     def stats(self) -> dict[str, Any]:
-        """Return facts about the search, by name."""
+        """Return the kind of search, and the recall of an approximate index, by name."""
 
     def close(self) -> None:
         """Erase deleted rows, and release files and connections."""
@@ -192,7 +192,7 @@ def checked_rows(
 ) -> list[Row]:
     """Return rows of columns (n,); the arguments are those of `Gallery.enrol`.
 
-    Without `images`, the references are "".
+    If `images` is None, the references are "".
 
     Raises:
         InputError: columns that do not fit, or an image that occurs twice.

@@ -26,14 +26,14 @@ class Vectors:
 
     @property
     def width(self) -> int:
-        """d."""
+        """Embedding size d."""
         return int(self.blocks[0].shape[1])
 
     def append(self, x: np.ndarray) -> None:
         """Append rows (m, d).
 
-        Earlier blocks that are not larger are joined with them. Thus each row is copied few times,
-        however small the parts are, and few blocks are small.
+        Earlier blocks that are not larger are joined with the new rows. Thus each row is copied
+        only a few times, however few rows a call appends, and few blocks are small.
         """
         parts = [x]
         while self.blocks and len(self.norms[-1]) <= min(ROWS - 1, sum(map(len, parts))):
@@ -42,7 +42,7 @@ class Vectors:
         self._put(np.concatenate(parts))
 
     def keep(self, kept: np.ndarray) -> None:
-        """Drop the rows where `kept` (n,) is false."""
+        """Drop the rows where `kept` (n,) is False."""
         masks = zip(self.blocks, self._split(kept), strict=True)
         parts = [np.asarray(block)[mask] for block, mask in masks]
         self.blocks, self.norms = [], []

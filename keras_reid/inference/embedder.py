@@ -27,8 +27,8 @@ class Embedder(ABC):
         image_size: (h, w); images are resized to it.
         embedding_dim: d, the number of components of an embedding.
         available: names of all outputs of the model, which `select` accepts.
-        inputs: names of the inputs: `{"images"}`, or those of a model of tracklets or body points.
-        calibration: of match probabilities; None: the model has none.
+        inputs: names of the inputs, such as `{"images"}`, or `{"images", "keypoints"}`.
+        calibration: calibration of match probabilities; None if the model has none.
         outputs: names of the returned outputs. A single `"embedding"` is returned as an array,
             others as a dict.
         flip: whether the embedding of the mirrored image is added.
@@ -72,7 +72,7 @@ class Embedder(ABC):
         Raises:
             InputError: the model does not have these outputs.
         """
-        fix = f"Export {self.source} with local=True, or give its run."
+        fix = f"Export {self.source} with local=True, or pass its run folder."
         for name in outputs:
             checks.one_of(self.available, fix, outputs=name)
         other = copy.copy(self)
@@ -97,16 +97,16 @@ class Embedder(ABC):
         Args:
             images: n images: a path, a PIL image, a uint8 RGB array `(h, w, 3)` or
                 `(b, h, w, 3)` of any size, or a list of these, which may be mixed; or
-                `keras_reid.data.PersonImages`, with keypoints if the model takes them, and with a
-                column "tracklet" any number, of n tracklets. All are turned upright by their Exif
-                orientation and resized to `image_size`.
-            batch_size: images at a time: of 16 the feature maps fit into the caches of a CPU.
-            frames: of a clip, for a model of `build_tracklet`; any other embeds every image.
+                `keras_reid.data.PersonImages`, with keypoints if the model takes them. If they
+                have a column "tracklet", n is the number of tracklets. All images are turned
+                upright by their Exif orientation and resized to `image_size`.
+            batch_size: images at a time; the feature maps of 16 fit into the caches of a CPU.
+            frames: frames of a clip, for a model of tracklets; other models embed each image.
             progress: called with the number of images, or clips, done and of all.
 
         Returns:
-            `(n, d)`, or a dict by the names of `outputs`; `(1, d)` for one image; for tracklets
-            `(n, d)` in the order of `images.per_tracklet()`.
+            `(n, d)`, or a dict by the names of `outputs`; `(1, d)` for one image. Tracklets are in
+            the order of `images.per_tracklet()`.
 
         Raises:
             InputError: no images, a file that does not decode, pixels that uint8 does not hold, or
@@ -136,7 +136,7 @@ class Embedder(ABC):
         missing = sorted(needed - {*getattr(images, "columns", ())})
         if missing:
             rule = f"keras_reid.data.PersonImages with the columns {', '.join(missing)}"
-            received = Shown(f"{type(images).__name__} without")
+            received = Shown(f"{type(images).__name__} without these columns")
             raise invalid("images", f"{rule} for {self.source}", received, "Add them.")
 
     def __call__(self, batches: Iterable[Any]) -> Any:

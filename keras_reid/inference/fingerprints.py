@@ -1,4 +1,4 @@
-"""Fingerprints: two embedders with the same one give the same embeddings up to rounding."""
+"""Fingerprints: embedders with equal fingerprints return equal embeddings up to rounding."""
 
 import hashlib
 from collections.abc import Iterable

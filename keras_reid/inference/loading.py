@@ -22,7 +22,11 @@ RUNTIMES: dict[str, tuple[str, ...]] = {
     ".xml": ("openvino",),
     ".tflite": ("litert", "openvino"),
 }
-SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "litert": ".tflite"}  # of the formats of exports
+SUFFIXES = {
+    "onnx": ".onnx",
+    "openvino": ".xml",
+    "litert": ".tflite",
+}  # file suffixes of exports by format
 
 
 # One function loads every kind of model; its options are the flags of the commands.
@@ -43,7 +47,7 @@ def load(
 
     A network of another program, in an `.onnx`, `.xml` or `.tflite` file, has one input of 3
     channels and one output. The rows of the output are L2-normalized. The input is
-    `(pixel - mean) / scale`. Settings that the file contains need not be given. Examples are the
+    `(pixel - mean) / scale`. Settings that the file contains can be omitted. Examples are the
     size and layout of a fixed input shape, and the normalization that OpenVINO's converter put
     into the graph.
 
@@ -56,7 +60,7 @@ def load(
             models have further ones.
         flip: add the embedding of the mirrored image; None: as the source was trained. Exports and
             network files have a fixed graph.
-        member: of a run with several members: a number, "best" or "ensemble".
+        member: member of a run with several members: a number, "best" or "ensemble".
         input_size: (h, w) in pixels of a network file.
         channel_order: "rgb" or "bgr".
         scale: gray levels, one or three in `channel_order`.
@@ -180,4 +184,4 @@ def _check_absent(kind: str, arguments: Mapping[str, Any]) -> None:
     """Raise for arguments that do not apply to a source."""
     for name, value in arguments.items():
         if value is not None:
-            raise InputError(f"`{name}` must not be given for {kind}, got {value!r}.", name)
+            raise InputError(f"`{name}` does not apply to {kind}, got {value!r}. Omit it.", name)

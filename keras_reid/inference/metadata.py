@@ -37,7 +37,7 @@ class Metadata:
         embedding_dim: d.
         flip: True if the embedding of the mirrored image is added.
         local: (stripes, width) of the second output, or None.
-        fingerprint: of weights and preprocessing, see `fingerprint`.
+        fingerprint: fingerprint of weights and preprocessing, see `fingerprint`.
         about: the training: data set, scores with their protocol.
         pixels: preprocessing from an image to the input.
         distance: distance between embeddings.

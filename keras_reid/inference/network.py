@@ -23,7 +23,7 @@ class NetworkEmbedder(Embedder):
         source: the file, or the folder of an export.
         file: the file.
         network: the opened file.
-        metadata: of an export; None for other files.
+        metadata: metadata of an export; None for other files.
         settings: see `preprocessing_of`.
 
     Raises:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_reid import models
-from keras_reid.errors import InputError, Shown, invalid
+from keras_reid.errors import InputError
 from keras_reid.evaluation.calibration import MatchCalibration
 from keras_reid.inference.embedder import Progress
 from keras_reid.inference.fingerprints import weights_fingerprint
@@ -24,7 +24,7 @@ class PairVerifier:
     Args:
         model: the model.
         source: its origin.
-        calibration: of match probabilities; None: the model has none.
+        calibration: calibration of match probabilities; None if the model has none.
 
     Attributes:
         image_size: (h, w); images are resized to it.
@@ -67,7 +67,8 @@ class PairVerifier:
         """Return the distances (n,) in [0, 2], float32, of n pairs of images.
 
         Pairs are compared in blocks of up to 128 images on each side. An image that is in several
-        pairs of a block is decoded once, and passes once through the network before the gate.
+        pairs of a block is decoded once, and passes once through the layers before the gate, where
+        the two images of a pair are compared.
 
         Args:
             first: n images: a path, a PIL image, a uint8 RGB array `(h, w, 3)` or `(n, h, w, 3)` of
@@ -84,7 +85,8 @@ class PairVerifier:
         sides = [single_images(images) for images in (first, second)]
         counts = [len(side) for side in sides]
         if counts[0] != counts[1] or not counts[0]:
-            raise invalid("second", "as many images as `first`, 1 or more", Shown(f"{counts}"))
+            rule = "`first` and `second` must have the same number of images, at least 1"
+            raise InputError(f"{rule}, got {counts[0]} and {counts[1]}.", "second")
         images, index = zip(*map(_distinct, sides), strict=True)
         distances, done = np.empty(counts[0], np.float32), 0
         for rows in _blocks(*index):

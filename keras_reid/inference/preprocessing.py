@@ -65,12 +65,12 @@ def preprocessing_of(
     """Return the preprocessing of a network file.
 
     Args:
-        name: of the file, for errors.
-        shape: of the input, with the batch.
-        dtype: of the input.
+        name: name of the file, for errors.
+        shape: shape of the input, with the batch.
+        dtype: dtype of the input.
         stored: settings that the file contains.
         settings: `input_size`, `channel_order`, `scale`, `mean` and `layout` of the caller; None:
-            not given.
+            not set.
 
     Raises:
         InputError: settings that neither the file nor the caller gives, or that do not fit.
@@ -88,8 +88,8 @@ def preprocessing_of(
     if missing := {key: text for key, text in EXAMPLE.items() if key not in values}:
         flags = " ".join(f"--{key}={text}" for key, text in missing.items())
         raise InputError(
-            f"{name} does not contain {', '.join(missing)} of its input. Give them, for example "
-            f"{flags}. Pixels become (pixel - mean) / scale.",
+            f"{name} does not state {', '.join(missing)} of its input. Pass them, for example "
+            f"{flags}. The input is (pixel - mean) / scale.",
             next(iter(missing)),
         )
     checks.one_of(ORDERS, channel_order=values["channel_order"])

@@ -49,7 +49,7 @@ FLAGS: Fields = {
 
 
 class TrainedRun:
-    """A folder with `flags.json`, `model.keras` and `metrics.json`; `training.Run` writes it.
+    """Run folder: `flags.json`, `model.keras` and `metrics.json`; `training.Run` writes it.
 
     After mutual learning, `model.keras` is the first member and `model-2.keras`, `model-3.keras`, …
     are the others; `metrics.json` has the scores of each under `members`.
@@ -71,7 +71,7 @@ class TrainedRun:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The flags; raise if a required one is missing."""
+        """Flags of the training command; raise if a required one is missing."""
         flags = self.flags
         if missing := [name for name in NEEDED if name not in flags]:
             raise InputError(f"{self.flags_file} has no {missing[0]}. {RETRAIN}")
@@ -85,7 +85,7 @@ class TrainedRun:
         return read_json(self.metrics_file, {"members": dict, "calibration": dict}, RETRAIN)
 
     def calibration(self, member: str = "1") -> MatchCalibration | None:
-        """Return the calibration of match probabilities; None if no persons were left for it.
+        """Return the calibration of match probabilities; None if the run has none.
 
         Args:
             member: as in `load_model`.

@@ -18,10 +18,10 @@ class Network:
     """An opened network with one input.
 
     Attributes:
-        shape: of the input, with the batch; None: any size.
-        dtype: of the input, as NumPy names it.
-        outputs: their names.
-        run: from an input to the outputs by name.
+        shape: shape of the input, with the batch; None: any size.
+        dtype: dtype of the input, as NumPy names it.
+        outputs: names of the outputs.
+        run: function from an input to the outputs by name.
         stored: settings of the preprocessing that the file contains.
     """
 

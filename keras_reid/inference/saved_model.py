@@ -19,10 +19,10 @@ class SavedModelEmbedder(Embedder):
 
     Args:
         source: the folder that `serving.export` wrote.
-        metadata: of the export.
+        metadata: metadata of the export.
 
     Attributes:
-        signatures: functions by name, as a server calls them.
+        signatures: functions that a server calls, by name.
 
     Raises:
         InputError: a SavedModel that TensorFlow cannot load.

@@ -27,11 +27,11 @@ KINDS = (
 
 @dataclass(frozen=True)
 class Source:
-    """A model that embeds, before it is loaded.
+    """Source of an embedder that is not yet loaded.
 
     Attributes:
         kind: "pretrained", "run", "keras" (a file), "export", "network" (a file) or "memory".
-        name: of the model, or its path, for messages.
+        name: name of the model, or its path, for messages.
     """
 
     kind: str
@@ -91,7 +91,7 @@ class Source:
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """Training settings of a run; `flip` alone of other Keras models; else empty."""
+        """Training settings of a run; only `flip` for other Keras models; else empty."""
         if self.run is not None:
             return self.run.settings
         if self.pretrained is not None:
@@ -102,7 +102,7 @@ class Source:
         """Return the calibration of match probabilities; None if the source has none.
 
         Args:
-            member: of a run; see `TrainedRun.load_model`.
+            member: member of a run; see `TrainedRun.load_model`.
         """
         if self.run is not None:
             return self.run.calibration(member)
@@ -115,7 +115,7 @@ class Source:
         """Return the Keras model.
 
         Args:
-            member: of a run; see `TrainedRun.load_model`.
+            member: member of a run; see `TrainedRun.load_model`.
 
         Raises:
             InputError: a broken file, an unknown member, or a source without a Keras model.
@@ -128,7 +128,7 @@ class Source:
             return pretrained(self.name)
         if self.kind == "keras":
             return read_model(self.path)
-        rule = "a run folder, a .keras file or a pretrained model here"
+        rule = "a run folder, a .keras file or a pretrained model in this place"
         raise invalid("model", rule, Shown(self))
 
 

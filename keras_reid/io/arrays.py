@@ -24,7 +24,7 @@ def read_arrays(path: StrPath, names: Sequence[str]) -> tuple[dict[str, np.ndarr
 
     Args:
         path: the file or folder.
-        names: of the arrays to read; others are left out.
+        names: names of the arrays to read; other arrays are left out.
 
     Raises:
         InputError: the file is not readable, or an array holds objects.

@@ -22,13 +22,13 @@ FULL = [os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFB
 LONGEST_NAME = 50  # characters of at most four bytes; most file systems allow 255 bytes
 # Temporary names: .HOST-PROCESS-WRITER-NUMBER-NAME
 HOST = hashlib.blake2b(platform.node().encode(), digest_size=4).hexdigest()
-WRITER = token_hex(4)  # of this process; process numbers repeat, in containers often
+WRITER = token_hex(4)  # identifies this process: process numbers repeat in containers
 
 Publish = Callable[[Path, Path], object]
 
 
 class Busy(InputError):
-    """Another process holds the lock."""
+    """Error: another process holds the lock."""
 
 
 def new_file(path: StrPath) -> AbstractContextManager[Path]:
@@ -128,13 +128,13 @@ def _is_running(process: int) -> bool:
 
 @contextmanager
 def _staged(path: StrPath, mode: int | None, publish: Publish = os.replace) -> Iterator[Path]:
-    """Yield a new file, or a new folder without a mode, and publish it."""
+    """Yield a new file, or a new folder if `mode` is None, and publish it."""
     path = expanded(path)
     name = f".{HOST}-{os.getpid()}-{WRITER}-{token_hex(4)}-{path.name[-LONGEST_NAME:]}"
     staged = path.with_name(name)
     with writing(path, name):
         if mode is None and path.exists() and (not path.is_dir() or any(path.iterdir())):
-            fix = "Choose another one."
+            fix = "Choose another path."
             raise invalid_file(path, "be a new or empty folder", "other files", fix)
         path.parent.mkdir(parents=True, exist_ok=True)
         drop_leftovers(path)

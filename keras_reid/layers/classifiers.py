@@ -32,7 +32,7 @@ class CosineClassifier(_OnePerIdentity):
 
     Args:
         num_identities: c.
-        dtype: of the weights `(d, c)`; the cosines are float32 under any mixed precision.
+        dtype: dtype of the weights `(d, c)`; the cosines are float32 under any mixed precision.
 
     Raises:
         InputError: if there is no identity.
@@ -68,7 +68,7 @@ class PartClassifiers(_OnePerIdentity):
 
     Args:
         num_identities: c.
-        dtype: of the weights `(p, d, c)`; the logits are float32 under any mixed precision.
+        dtype: dtype of the weights `(p, d, c)`; the logits are float32 under any mixed precision.
 
     Raises:
         InputError: if there is no identity.
@@ -100,7 +100,7 @@ class Centers(_OnePerIdentity):
 
     Args:
         num_identities: c.
-        dtype: of the centers `(c, d)`; the distances are float32 under any mixed precision.
+        dtype: dtype of the centers `(c, d)`; the distances are float32 under any mixed precision.
 
     Raises:
         InputError: if there is no identity.

@@ -54,9 +54,9 @@ class PosePooling(keras.layers.Layer):
     """`v_p = Σ_hw a_p F` with `a_p = softmax_hw(sharpness · heat_p)`, and the visibility of parts.
 
     The heat of a part is the maximum over its points. Its visibility is `c_p / Σ_p c_p`, c the mean
-    confidence of its points. Without visible points all are 0 (Wang et al., HOReID, CVPR 2020,
-    arXiv:2003.08177). A part without heat is the mean of the map, with visibility 0. Heat and
-    visibility get no gradient. Sums and softmax are computed in float32.
+    confidence of its points. If no point is visible, all visibilities are 0 (Wang et al., HOReID,
+    CVPR 2020, arXiv:2003.08177). A part without heat is the mean of the map, with visibility 0.
+    Heat and visibility get no gradient. Sums and softmax are computed in float32.
 
     Args:
         groups: indices of the points of each part.
@@ -103,9 +103,9 @@ class PosePooling(keras.layers.Layer):
 class VisibleParts(keras.layers.Layer):
     """`[g/|g|, √c_1 v_1/|v_1|, … √c_p v_p/|v_p|]`: `(b, e), (b, p, d), (b, p)` → `(b, e + p·d)`.
 
-    The inner product of two is the cosine of the whole plus the cosines of the parts with weights
-    `√(c c')`, and without common visible parts the cosine of the whole (HOReID, as above). In
-    float32.
+    The inner product of two such vectors is the cosine of the whole plus the cosines of the parts
+    with weights `√(c c')` (HOReID, as above). If no part is visible in both, it is the cosine of
+    the whole. Computed in float32.
 
     Called on `[whole, parts, visibility]`.
 

@@ -62,10 +62,10 @@ class TemporalMax(keras.layers.Layer):
 class TemporalAttention(keras.layers.Layer):
     """`Σ_t a_t x_t` with `a = softmax_t(ReLU(W ∗ ReLU(U f_t)))` over the valid frames.
 
-    f is the whole map of a frame, so that U is a convolution as large as the map; without maps it
-    is x. W covers `context` neighboring frames: 3 as published; with the default 1 the result does
-    not depend on the order of the frames. Padded frames are 0, like the padding at the ends of the
-    clip (Gao and Nevatia, arXiv:1805.02104).
+    f is the whole map of a frame, so that U is a convolution as large as the map; if there are no
+    maps, f is x. W covers `context` neighboring frames: 3 as published; with the default 1 the
+    result does not depend on the order of the frames. Padded frames are 0, like the padding at the
+    ends of the clip (Gao and Nevatia, arXiv:1805.02104).
 
     Args:
         width: number of channels of `U f`.
@@ -86,8 +86,8 @@ class TemporalAttention(keras.layers.Layer):
     def __init__(self, width: int = 256, context: int = 1, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if width < 1 or context < 1 or context % 2 == 0:
-            received = Shown(f"{context} with width={width}")
-            raise invalid("context", "odd, and the width at least 1", received, "3 is usual.")
+            received = Shown(f"{context}, with width={width}")
+            raise invalid("context", "odd, with a width of at least 1", received, "3 is usual.")
         self.width = width
         self.context = context
         self.spatial = keras.layers.Dense(width, activation="relu", name="spatial")

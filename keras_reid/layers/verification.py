@@ -112,7 +112,7 @@ class PairMetric(keras.layers.Layer):
     O(n·m + (n + m)·d), and near pairs do not cancel.
 
     Args:
-        dtype: of the weights; the result is float32 under any mixed precision.
+        dtype: dtype of the weights; the result is float32 under any mixed precision.
 
     Raises:
         InputError: if an argument is not a matrix or the widths differ.

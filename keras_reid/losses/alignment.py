@@ -16,17 +16,18 @@ Tensor = Any
 class AlignedTripletLoss(MetricLoss):
     """`[S(a, p) − S(a, n) + margin]₊`, S the `aligned` distance of local features.
 
-    For each anchor p is the farthest positive and n the nearest negative by the distance of the
-    global features, which are one vector and so compared at less cost: the same choice trains both
-    (Zhang et al., AlignedReID, 2017, arXiv:1711.08184). Only the chosen pairs are aligned, 2b of
-    them. No gradient flows to the global features. Add a `TripletHardLoss` and an identity loss for
-    them, see the recipe `aligned`.
+    For each anchor, p is the farthest positive and n the nearest negative by the distance of the
+    global features, which are faster to compare (Zhang et al., AlignedReID, 2017,
+    arXiv:1711.08184). Only the 2b chosen pairs are aligned. No gradient flows to the global
+    features: add a `TripletHardLoss` and an identity loss of the global features, as in the recipe
+    `aligned`.
 
-    The predictions are the pair of outputs `(features (b, d), local (b, s, c))`: list it under
-    `"features"` in `compile`. With `by="local"` they are `local` alone: list it under `"local"`.
+    The predictions are the pair of outputs `(features (b, d), local (b, s, c))`: list the loss
+    under `"features"` in `compile`. With `by="local"` they are only `local`: list it under
+    `"local"`.
 
     Args:
-        margin: in units of S, which is below 2s − 1; `"soft"` is softplus.
+        margin: margin in units of S, which is below 2s − 1; `"soft"` is softplus.
         by: distances that select the pairs: those of `"features"`, or the aligned distances of
             `"local"`.
         distance: distance of the global features. Local features always use `aligned`.

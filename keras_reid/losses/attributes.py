@@ -1,4 +1,4 @@
-"""Losses of attributes: weighted binary ones, and exclusive groups."""
+"""Losses of attributes: weighted binary attributes, and exclusive groups."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -27,7 +27,7 @@ def checked_groups(exclusive: Sequence[Sequence[int]], count: int) -> tuple[tupl
     groups = tuple(tuple(int(i) for i in group) for group in exclusive)
     columns = [i for group in groups for i in group]
     if not all(groups) or len(set(columns)) < len(columns) or not set(columns) <= set(range(count)):
-        rule = f"different columns of 0 to {count - 1}, none in two groups"
+        rule = f"groups of at least one column from 0 to {count - 1}, with no column twice"
         received = [list(group) for group in groups]
         raise invalid("exclusive", rule, received, "Pass the groups of an AttributeSchema.")
     return groups

@@ -27,7 +27,7 @@ STATISTICS = ("active", "positive", "negative", "norm")
 class Batch(NamedTuple):
     """The distances of a batch to itself `(b, b)`, and which pairs may be compared.
 
-    `read(rows, columns)` gives single distances, see `keras_reid.mining`.
+    `read(rows, columns)` returns single distances, see `keras_reid.mining`.
     """
 
     distances: Tensor
@@ -47,9 +47,9 @@ class Terms(NamedTuple):
 class MetricLoss(LabeledLoss):
     """`mean over the valid comparisons of [d⁺ − d⁻ + margin]₊`: distance × miner × formula.
 
-    A subclass states another `miner` or `formula(mined)`, or all its `terms(batch)`. A comparison
-    is valid if its positive (same identity, another image) and its negative exist. Without any
-    the loss is exactly 0 and so is its gradient.
+    A subclass defines another `miner` or `formula(mined)`, or all its `terms(batch)`. A comparison
+    is valid if its positive (same identity, another image) and its negative exist. If there is no
+    valid comparison, the loss and its gradient are exactly 0.
 
     Args:
         margin: minimum difference between negative and positive distance, in units of `distance`;
@@ -58,7 +58,7 @@ class MetricLoss(LabeledLoss):
             which must be a registered Keras serializable if the loss is to be saved. With
             `"precomputed"` the predictions are themselves the distances `(b, b)` of the batch.
         normalize: scale the embeddings to length 1 first.
-        gather: compare the images of all replicas of a distributed training, as one replica with
+        gather: compare the images of all replicas of a distributed run, as one replica with
             the whole batch does. Otherwise each replica compares its own images.
         common: label, reduction, name and dtype of `ReidLoss`.
 
@@ -141,16 +141,16 @@ class MetricLoss(LabeledLoss):
 
         Args:
             y_true: identities `(b,)` or `(b, 1)`.
-            y_pred: predictions, as of the call.
+            y_pred: predictions, as in the call.
             sample_weight: weights of the anchors `(b,)`; None: 1.
 
         Returns:
             The loss, and the statistics of the batch as scalars without gradient:
             `active`: fraction of comparisons with a loss above 0, or above ln 2 with the soft
             margin (the negative is nearer than the positive);
-            `positive`, `negative`: mean distance of the pairs of one identity and of two;
-            `norm`: mean length of the embeddings. Without such pairs a statistic is 0. With
-            `gather` they describe the batch of all replicas.
+            `positive`, `negative`: mean distance of pairs of one identity, of different identities;
+            `norm`: mean length of the embeddings. If a batch has no such pairs, the statistic is
+            0. With `gather` the statistics describe the batch of all replicas.
         """
         statistics: dict[str, Tensor] = {}
 
@@ -229,7 +229,7 @@ def pairwise(distance: str | distances.Distance, on_embeddings: bool) -> distanc
     """Look up a distance by name; reject `precomputed` where embeddings are required."""
     function = distances.get(distance)
     if function is distances.precomputed and on_embeddings:
-        fix = "Precomputed distances do not allow normalize and gather."
+        fix = "Omit normalize and gather for precomputed distances."
         raise invalid("distance", "a distance of embeddings", distance, fix)
     return function
 

@@ -11,13 +11,14 @@ NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
 
 
 class ReidLoss(keras.losses.Loss):
-    """Loss that states which label it reads and which outputs of a `keras_reid.models.ReidModel`.
+    """Loss that names the label and the outputs of a `keras_reid.models.ReidModel` that it reads.
 
-    The configuration has all arguments of the constructors that are attributes of the same name.
+    `get_config` returns each argument of a constructor, of the class and its bases, that is stored
+    as an attribute of the same name.
 
     Args:
-        label: key of the labels that the loss is compared with; None: the label with the name of
-            the output, else `"identity"`.
+        label: key of the labels that the outputs are compared with; None: the label with the name
+            of the output, else `"identity"`.
         reduction: as in `keras.losses.Loss`.
         name: name in the logs; None: the name of the class, as in `triplet_hard`.
         dtype: dtype of the computation.

@@ -22,7 +22,7 @@ class DistillationLoss(ReidLoss):
     """A student's loss against a teacher's output: `(b, …), (b, …) -> (b,)`, in float32.
 
     Attributes:
-        output: the output of a model that is distilled by `train.py`, see `models.build`.
+        output: output of a model that `train.py` distills with the loss, see `models.build`.
 
     Example:
         >>> import numpy as np
@@ -103,7 +103,7 @@ class RelationLoss(DistillationLoss):
 
     Args:
         normalize: scale the embeddings to length 1 first.
-        gather: compare the images of all replicas of a distributed training.
+        gather: compare the images of all replicas of a distributed training run.
     """
 
     def __init__(self, normalize: bool, gather: bool, **options: Any) -> None:
@@ -138,7 +138,7 @@ class DistanceDistillationLoss(RelationLoss):
         distance: name in `keras_reid.distances.DISTANCES` or a function `(b, …) -> (b, b)`.
         normalize: scale the embeddings to length 1 first, which makes embeddings of different
             architectures comparable.
-        gather: compare the images of all replicas of a distributed training.
+        gather: compare the images of all replicas of a distributed training run.
 
     `y_true` are the teacher's embeddings `(b, d)`, `y_pred` the student's `(b, e)`, of the same
     images in the same order; the result is `(b,)` in squared units of the distance.

@@ -69,7 +69,7 @@ class VisibleIdentityLoss(IdentityLoss):
     gradient. In `compile` the loss is listed under `"part_logits"`.
 
     Args:
-        label_smoothing: as of `IdentityLoss`.
+        label_smoothing: as in `IdentityLoss`.
 
     `y_true` are class indices `(b,)`, `y_pred` the tuple of logits `(b, p, c)` and visibility
     `(b, p)`; the result is `(b,)` in nats.
@@ -154,20 +154,20 @@ class MarginSoftmaxLoss(IdentityLoss):
 
 @keras.saving.register_keras_serializable(package="keras_reid")
 class CenterLoss(LabeledLoss):
-    """`½ |x − center of its identity|²` (Wen et al., ECCV 2016), given the squared distances.
+    """`½ |x − center of its identity|²` (Wen et al., ECCV 2016), of squared distances.
 
     The centers are weights of a layer, so that they are trained, saved, resumed and replicated
-    with the model; the loss only picks each image's own distance. Two lines use it:
+    with the model; the loss only picks each image's own distance. Two lines add centers and loss:
 
         distances = keras_reid.layers.Centers(num_identities, name="centers")(features)
         model.compile(loss={"centers": CenterLoss(), …}, loss_weights={"centers": 0.0005})
 
-    or `keras_reid.models.build(..., centers=True)` for the first. The centers follow the
-    gradient by the model's optimizer, instead of the update rule of the paper. The loss alone
-    collapses the embedding: add it to another one with a small weight.
+    `keras_reid.models.build(..., centers=True)` replaces the first line. The model's optimizer
+    updates the centers, instead of the update rule of the paper. Alone, the loss collapses the
+    embedding: add it to another loss with a small weight.
 
     `y_true` are class indices `(b,)` or `(b, 1)` in 0 … c − 1, `y_pred` squared distances
-    `(b, c)`; the result is `(b,)`, and NaN where a label is no class.
+    `(b, c)`; the result is `(b,)`, and NaN where a label is not in 0 … c − 1.
 
     Raises:
         InputError: if the distances are not a matrix or the labels have several columns.

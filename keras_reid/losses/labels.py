@@ -15,7 +15,7 @@ INDICES = "one identity index for each image"
 
 
 class LabeledLoss(ReidLoss):
-    """Loss against identity labels `y_true`, `(b,)` or `(b, 1)`.
+    """Base of losses that read identity labels `y_true`, `(b,)` or `(b, 1)`.
 
     `keras.losses.Loss` casts `y_true` to the dtype of the loss. Different integers then become
     equal: above 256 in bfloat16, 2,048 in float16 and 2²⁴ in float32. Here integer labels reach
@@ -32,7 +32,7 @@ class LabeledLoss(ReidLoss):
         y_pred: Tensor,
         sample_weight: Tensor | None,
     ) -> Tensor:
-        """Weigh and average `function(labels, y_pred)` `(b,)` as Keras does the result of `call`.
+        """Weigh and average `function(labels, y_pred)` `(b,)` as Keras does with `call`.
 
         Raises:
             InputError: if the labels are text or objects, have several columns, or their number is
@@ -49,7 +49,7 @@ class LabeledLoss(ReidLoss):
 
 
 class _Reduced(keras.losses.Loss):
-    """A function of the predictions alone, `(b, …) -> (b,)`, without labels that Keras casts."""
+    """Loss `(b, …) -> (b,)` of only the predictions, so that Keras casts no labels."""
 
     def __init__(self, function: Callable[[Tensor], Tensor], **common: Any) -> None:
         super().__init__(**common)

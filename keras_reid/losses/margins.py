@@ -38,7 +38,8 @@ class Margin(NamedTuple):
     """Angular margin of a softmax.
 
     Attributes:
-        apply: `(cosine, margin)` → ψ, of the cosine of an image with its own identity.
+        apply: function `(cosine, margin)` → ψ. ψ replaces the cosine of an image and the weights
+            of its own identity.
         usual: default margin.
         allows: whether a margin is valid.
         rule: valid margins, in words.

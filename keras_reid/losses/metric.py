@@ -20,7 +20,8 @@ class TripletLoss(MetricLoss):
         margin: as in `MetricLoss`; `"soft"` is softplus.
         miner: `"batch_all"`: every valid triplet of the batch, "batch-all" of Hermans et al.
             (arXiv:1703.07737), in O(b³) memory; or another name in `keras_reid.mining.MINERS`.
-        nonzero: average only over the comparisons that cost anything: with the soft margin all do.
+        nonzero: average only over comparisons with a loss above 0; with the soft margin these are
+            all.
         common: distance, normalize, gather, reduction, name and dtype of `MetricLoss`.
 
     Example:
@@ -58,14 +59,15 @@ class TripletLoss(MetricLoss):
 class TripletHardLoss(MetricLoss):
     """`[max d⁺ − min d⁻ + margin]₊` per anchor, "TriHard" (Hermans et al., arXiv:1703.07737).
 
-    When all embeddings are equal it is exactly the margin, or ln 2 with the soft margin. There
-    squared distances have no gradient; the unsquared ones of the default do.
+    When all embeddings are equal, the loss is exactly the margin, or ln 2 with the soft margin. In
+    that case squared distances have no gradient; the default, unsquared ones, have one.
 
     Args:
         margin: as in `MetricLoss`; `"soft"` is softplus.
         distance, normalize, common: as in `MetricLoss`.
-        zero_for_missing: count every anchor, as TensorFlow Addons and triplet-reid do: without a
-            positive d⁺ is 0, without a negative d⁻ is d⁺. Otherwise only anchors with both count.
+        zero_for_missing: count every anchor, as TensorFlow Addons and triplet-reid do: d⁺ is 0 if
+            there is no positive, and d⁻ is d⁺ if there is no negative. Otherwise only anchors with
+            both count.
 
     Example:
         >>> import numpy as np
@@ -101,7 +103,7 @@ class TripletSemiHardLoss(TripletHardLoss):
     Args:
         margin: as in `MetricLoss`; `"soft"` is softplus.
         distance, normalize, common: as in `MetricLoss`.
-        zero_for_missing: count pairs without any negative, as TensorFlow Addons does: d⁻ is 0.
+        zero_for_missing: count pairs that have no negative, as TensorFlow Addons does: d⁻ is 0.
 
     Example:
         >>> import numpy as np
@@ -174,8 +176,8 @@ class ImprovedTripletLoss(MetricLoss):
 
     Args:
         margin: as in `MetricLoss`; `"soft"` is softplus.
-        pull: distance below which a positive is near enough.
-        weight: of the second part.
+        pull: maximum distance of a positive without a pull.
+        weight: weight of the second part.
         miner: a name in `keras_reid.mining.MINERS`, such as `"batch_hard"` or `"batch_all"`.
         common: distance, normalize, gather, reduction, name and dtype of `MetricLoss`; unit
             vectors and squared distances by default.

@@ -1,4 +1,4 @@
-"""Metric losses over all pairs of a batch, or over pairs that are given."""
+"""Metric losses over all pairs of a batch, or over given pairs."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from keras_reid import checks, distances, mining
-from keras_reid.errors import invalid
+from keras_reid.errors import InputError
 from keras_reid.losses.base import Batch, MetricLoss, Terms
 
 Tensor = Any
@@ -17,7 +17,7 @@ _REDUCTIONS = ("balanced", "all", "nonzero")
 
 @keras.saving.register_keras_serializable(package="keras_reid")
 class ContrastiveLoss(MetricLoss):
-    """`d²` for a pair of one identity, `[margin − d]₊²` for a pair of two.
+    """`d²` for a pair of one identity, `[margin − d]₊²` for a pair of different identities.
 
     Hadsell, Chopra & LeCun, CVPR 2006, without their factor ½.
 
@@ -32,7 +32,7 @@ class ContrastiveLoss(MetricLoss):
         pairs: `"batch"`: all pairs of the batch; `"given"`: `y_true` `(b,)` is 1 where two images
             show one identity, else 0, and `y_pred` `(b,)` or `(b, 1)` are their distances.
         common: distance, normalize, gather, reduction, name and dtype of `MetricLoss`; unit
-            vectors by default. With given pairs the distances are taken as they are.
+            vectors by default. The distances of given pairs are not changed.
 
     Example:
         >>> import numpy as np
@@ -60,8 +60,11 @@ class ContrastiveLoss(MetricLoss):
         checks.one_of(_REDUCTIONS, reduce_pairs=reduce_pairs)
         checks.one_of(("batch", "given"), pairs=pairs)
         if pairs == "given" and (self.normalize or self.gather or distance != "euclidean"):
-            fix = "Given pairs do not allow distance, normalize and gather."
-            raise invalid("pairs", '"batch" for embeddings', pairs, fix)
+            raise InputError(
+                "`pairs` 'given' excludes distance, normalize and gather. Leave them out, or pass "
+                "pairs='batch'.",
+                "pairs",
+            )
         self.form = form
         self.reduce_pairs = reduce_pairs
         self.pairs = pairs

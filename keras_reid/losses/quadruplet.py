@@ -20,15 +20,15 @@ class QuadrupletLoss(MetricLoss):
     with two identities the second part is 0. Each part is the mean over its comparisons.
 
     Args:
-        margin: of the first part, in units of `distance`; `"soft"` is softplus.
-        margin2: of the second, weaker part; `"soft"` is softplus.
+        margin: margin of the first part, in units of `distance`; `"soft"` is softplus.
+        margin2: margin of the second, weaker part; `"soft"` is softplus.
         miner: `"batch_hard"`: for each anchor the farthest positive, the nearest negative and the
             nearest pair of two other identities; `"batch_all"`: every comparison. Its second part
             takes O(b⁴) memory, 67 MB per tensor for 64 images.
-        adaptive: instead of the given margins `m` and `m / 2`, with `m` the mean distance of
+        adaptive: replace the margins by `m` and `m / 2`, with `m` the mean distance of
             negative pairs minus that of positive pairs, as constants, and at least 0.
         common: distance, normalize, gather, reduction, name and dtype of `MetricLoss`; unit
-            vectors and squared distances by default. For the learned metric g of the paper give
+            vectors and squared distances by default. For the learned metric g of the paper, pass
             `g ** 2` from `keras_reid.layers.PairMetric` and `distance="precomputed"`.
 
     Example:
@@ -72,7 +72,7 @@ class QuadrupletLoss(MetricLoss):
         ]
 
     def margins(self, batch: Batch) -> tuple[Any, Any]:
-        """Return both margins: the arguments, or the adaptive ones of the batch."""
+        """Return both margins: the arguments, or the adaptive margins of the batch."""
         if not self.adaptive:
             return self.margin, self.margin2
         apart = mean_over(batch.negative, batch.distances)
@@ -90,10 +90,10 @@ class ImprovedQuadrupletLoss(QuadrupletLoss):
 
     Args:
         margin, margin2, distance, normalize, common: as in `QuadrupletLoss`.
-        pull: distance below which a positive is near enough.
-        weight: of the pull.
+        pull: maximum distance of a positive without a pull.
+        weight: weight of the pull.
         push: minimum distance of two other identities without a push.
-        push_weight: of the push.
+        push_weight: weight of the push.
 
     Example:
         >>> import numpy as np
@@ -139,11 +139,11 @@ class ImprovedQuadrupletLoss(QuadrupletLoss):
 
 
 def hardest_apart(batch: Batch, near: mining.Mined) -> mining.Mined:
-    """Select the positive of each anchor, and the nearest pair (l, k) of two other identities.
+    """Return each anchor's positive in `near` and the nearest pair (l, k) of two other identities.
 
-    The nearest pair of the whole batch serves every anchor of another identity than l and k. An
-    anchor with the identity of l needs the nearest pair without that identity; so does an anchor
-    with the identity of k. Three searches of the matrix serve all anchors.
+    The nearest pair of the whole batch serves every anchor of a third identity. An anchor of the
+    identity of l or k needs the nearest pair without that identity.
+    Thus three searches of the matrix serve all anchors.
     """
     pairwise, positive, negative, read = batch
     choice = ops.stop_gradient(pairwise)
@@ -171,7 +171,7 @@ def hardest_apart(batch: Batch, near: mining.Mined) -> mining.Mined:
 
 
 def all_apart(batch: Batch) -> mining.Mined:
-    """Every positive pair (i, j) with every pair (l, k) of two other identities: `(b, b, b, b)`."""
+    """Return each positive pair with each pair of two other identities `(b, b, b, b)`."""
     pairwise, positive, negative, _ = batch
     apart = ops.logical_and(negative[:, :, None], negative[:, None, :])  # i, l and i, k
     apart = ops.logical_and(apart, negative[None])  # l, k

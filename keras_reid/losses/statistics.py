@@ -11,7 +11,7 @@ Tensor = Any
 
 @keras.saving.register_keras_serializable(package="keras_reid")
 class BatchStatistics(keras.metrics.Metric):
-    """Means over the batches of the statistics of `MetricLoss.measure`.
+    """Metric: the statistics of `MetricLoss.measure`, averaged over the batches.
 
     `model.compile("adam", loss, metrics=[BatchStatistics(loss)])` logs `active`, `positive`,
     `negative` and `norm`. The distances of a batch are computed once for all four.

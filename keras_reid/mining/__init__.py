@@ -4,9 +4,9 @@ A miner is `(distances (n, m), positive (n, m), negative (n, m), read=None) -> M
 by weights over the matrix, or one column for each row. The number of indices never depends on the
 data, so that shapes are static and XLA compiles it.
 
-The selection has no gradient, the selected distances have. A miner of single entries reads them by
-`read(rows, columns) -> distances`; None reads the matrix itself. With another reader of the loss,
-one distance selects and another one is returned.
+The selection has no gradient; the selected distances have one. A miner of single entries reads the
+selected distances with `read(rows, columns) -> distances`; None reads the matrix itself. A loss
+with its own reader selects by one distance and returns another one.
 """
 
 from typing import Any
@@ -35,13 +35,13 @@ Tensor = Any
 def batch_hard(
     distances: Tensor, positive: Tensor, negative: Tensor, read: Reader | None = None
 ) -> Mined:
-    """Select the farthest positive and the nearest negative of each anchor (arXiv:1703.07737).
+    """Return for each anchor the farthest positive and the nearest negative (arXiv:1703.07737).
 
     Args:
         distances: matrix `(n, m)`.
         positive: mask `(n, m)` of the pairs of one identity.
-        negative: mask `(n, m)` of the pairs of two identities.
-        read: reader of the returned distances; None: those of the matrix.
+        negative: mask `(n, m)` of the pairs of different identities.
+        read: reader of the returned distances; None reads `distances`.
 
     Returns:
         Comparisons `(n,)`, one for each anchor.
@@ -69,13 +69,13 @@ def batch_hard_of_every_anchor(
 ) -> Mined:
     """`batch_hard` with every anchor, as in TensorFlow Addons and triplet-reid.
 
-    Without positives d⁺ is 0, without negatives d⁻ is d⁺.
+    d⁺ is 0 if there is no positive, and d⁻ is d⁺ if there is no negative.
 
     Args:
         distances: matrix `(n, m)`.
         positive: mask `(n, m)` of the pairs of one identity.
-        negative: mask `(n, m)` of the pairs of two identities.
-        read: reader of the returned distances; None: those of the matrix.
+        negative: mask `(n, m)` of the pairs of different identities.
+        read: reader of the returned distances; None reads `distances`.
 
     Returns:
         Comparisons `(n,)`, one for each anchor, all valid.
@@ -97,15 +97,15 @@ def batch_hard_of_every_anchor(
 def margin_sample(
     distances: Tensor, positive: Tensor, negative: Tensor, read: Reader | None = None
 ) -> Mined:
-    """The farthest positive pair and the nearest negative pair of the batch (arXiv:1710.00478).
+    """Return the farthest positive and the nearest negative pair of the batch (arXiv:1710.00478).
 
-    One comparison, which is that of every anchor.
+    It is one comparison, which all anchors share.
 
     Args:
         distances: matrix `(n, m)`.
         positive: mask `(n, m)` of the pairs of one identity.
-        negative: mask `(n, m)` of the pairs of two identities.
-        read: reader of the returned distances; None: those of the matrix.
+        negative: mask `(n, m)` of the pairs of different identities.
+        read: reader of the returned distances; None reads `distances`.
 
     Returns:
         Comparisons `(n,)`, all equal.
@@ -184,12 +184,12 @@ class batch_soft:
 def all_triplets(
     distances: Tensor, positive: Tensor, negative: Tensor, read: Reader | None = None
 ) -> Mined:
-    """Every (anchor, positive, negative).
+    """Return every triplet (anchor, positive, negative).
 
     Args:
         distances: matrix `(n, m)`.
         positive: mask `(n, m)` of the pairs of one identity.
-        negative: mask `(n, m)` of the pairs of two identities.
+        negative: mask `(n, m)` of the pairs of different identities.
         read: not used, because every entry has a gradient.
 
     Returns:

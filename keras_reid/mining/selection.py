@@ -11,7 +11,7 @@ Tensor = Any
 
 
 class Mined(NamedTuple):
-    """Comparisons: d⁺, d⁻ and the mask of existing ones, each `(n, …)`, anchors first.
+    """Comparisons: d⁺, d⁻ and the mask of existing comparisons, each `(n, …)`, anchors first.
 
     Attributes:
         positive: distances d⁺ to images of the identity of the anchor.
@@ -133,15 +133,15 @@ def first(mask: Tensor) -> Tensor:
 
 
 def softest(distances: Tensor, mask: Tensor, temperature: float = 1.0) -> Tensor:
-    """Softmax of `distances / temperature` in the mask, 0 elsewhere and where the mask is empty.
+    """Return the softmax of `distances / temperature` in the mask, and 0 elsewhere.
 
     Args:
         distances: matrix `(n, m)`.
         mask: booleans `(n, m)`.
-        temperature: in units of the distances.
+        temperature: temperature in units of the distances.
 
     Returns:
-        Weights `(n, m)`; the sum of a row is 1.
+        Weights `(n, m)`. The sum of a row is 1, or 0 if the mask is empty in that row.
 
     Example:
         >>> import numpy as np
@@ -163,7 +163,7 @@ def exists(positive: Tensor, negative: Tensor) -> Tensor:
 
     Args:
         positive: mask `(n, m)` of the pairs of one identity.
-        negative: mask `(n, m)` of the pairs of two identities.
+        negative: mask `(n, m)` of the pairs of different identities.
 
     Example:
         >>> import numpy as np

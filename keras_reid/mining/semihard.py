@@ -16,7 +16,7 @@ Tensor = Any
 def semi_hard(
     distances: Tensor, positive: Tensor, negative: Tensor, read: Reader | None = None
 ) -> Mined:
-    """Select the nearest negative beyond each positive, or else the farthest negative.
+    """Return for each positive pair the nearest negative beyond it, or else the farthest negative.
 
     FaceNet (Schroff et al., CVPR 2015, arXiv:1503.03832). Time O(k · n²) for at most k positives
     of an anchor, memory O(n²).
@@ -24,7 +24,7 @@ def semi_hard(
     Args:
         distances: matrix `(n, m)`.
         positive: mask `(n, m)` of the pairs of one identity.
-        negative: mask `(n, m)` of the pairs of two identities.
+        negative: mask `(n, m)` of the pairs of different identities.
         read: not used, because several entries of a row have a gradient.
 
     Returns:
@@ -49,12 +49,12 @@ def semi_hard(
 def semi_hard_of_every_anchor(
     distances: Tensor, positive: Tensor, negative: Tensor, read: Reader | None = None
 ) -> Mined:
-    """`semi_hard` with every positive, as in TensorFlow Addons: without negatives d⁻ is 0.
+    """Return `semi_hard` of every positive, as in TensorFlow Addons: d⁻ is 0 without negatives.
 
     Args:
         distances: matrix `(n, m)`.
         positive: mask `(n, m)` of the pairs of one identity.
-        negative: mask `(n, m)` of the pairs of two identities.
+        negative: mask `(n, m)` of the pairs of different identities.
         read: not used, as in `semi_hard`.
 
     Returns:
@@ -75,7 +75,7 @@ def semi_hard_of_every_anchor(
 def _beyond(distances: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
     """d⁻ `(n, m)` of `semi_hard` where `positive`, 0 elsewhere.
 
-    Its gradient goes through the positives of the anchors again, which are few: that of reading an
+    Its gradient goes through the few positives of each anchor again. The gradient of reading an
     entry for each pair would add up n m numbers.
     """
     index = ops.arange(ops.shape(distances)[1], dtype="int32")[None, :]

@@ -1,4 +1,4 @@
-"""Models: backbones, necks and heads; their parts for training, and what embeds at test time."""
+"""Models: backbones, necks and heads; their parts for training, and the embedders at test time."""
 
 from keras_reid.saving import attach_stub
 

@@ -47,7 +47,7 @@ def adapt(
 
 
 def _instance_norm(maps: Any, share: float, name: str) -> Any:
-    """Normalize the first channels, this fraction of them, of maps `(b, h, w, c)`."""
+    """Normalize the first channels of maps `(b, h, w, c)`: this fraction of all channels."""
     channels = maps.shape[-1]
     count = max(1, round(share * channels))
     # As many groups as channels.
@@ -83,7 +83,7 @@ def _ends_of_stages(model: keras.Model, image_size: tuple[int, int]) -> set[str]
         if round(image_size[0] / height) in (4, 8):
             ends.add(source.name)
     if not ends:
-        rule = "a network that halves maps of a quarter or an eighth of the image"
+        rule = "a network that halves a map with a quarter or an eighth of the image size"
         fix = "Set mixstyle and instance_norm to 0."
         raise invalid("backbone", rule, model.name, fix)
     return ends

@@ -192,7 +192,7 @@ def _keras_cv(preset: str, weights: str) -> keras.Model:
         folder = str(expanded(preset))
         net = models.Backbone.from_preset(folder, load_weights=weights == "imagenet")
     except Exception as error:
-        rule = f"keras_cv: with one of {', '.join(presets)} or the folder of a preset"
+        rule = f"keras_cv: followed by one of {', '.join(presets)} or the folder of a preset"
         raise invalid("backbone", rule, Shown(f"{preset!r} ({first_line(error)})")) from error
     # A plain functional model of the same layers: KerasCV's own class cannot be cloned.
     return keras.Model(net.input, net.output, name="keras_cv")
@@ -203,7 +203,7 @@ def _check_map(model: keras.Model, name: str, image_size: tuple[int, int]) -> No
     shape = model.compute_output_shape((None, *image_size, 3)) if functional else None
     if not isinstance(shape, tuple) or len(shape) != 4 or None in shape[1:] or 0 in shape:
         received = Shown(f"{shape} of {name!r} for {image_size[0]}×{image_size[1]} pixels")
-        fix = "Use a model without its classifier."
+        fix = "Remove the classifier of the model."
         raise invalid(
             "backbone", "a functional model with one feature map (b, h, w, d)", received, fix
         )

@@ -21,7 +21,7 @@ def feature_maps(model: keras.Model) -> keras.Model:
         Model of images `(b, h, w, 3)` → maps `(b, h', w', c)`, with the weights of `model`.
 
     Raises:
-        InputError: a model without the layer "pool", such as an ensemble.
+        InputError: the model has no layer "pool", as in an ensemble.
 
     Example:
         >>> from keras_reid import models
@@ -32,12 +32,12 @@ def feature_maps(model: keras.Model) -> keras.Model:
     try:
         return keras.Model(model.input, model.get_layer("pool").input, name=model.name)
     except ValueError as error:
-        fix = "Build it with keras_reid.models.build; use one member of an ensemble."
+        fix = "Build it with keras_reid.models.build. Of an ensemble, pass one member."
         raise invalid("model", "a model with a layer 'pool'", model.name, fix) from error
 
 
 def stripes(model: keras.Model, count: int | None = None, pooling: str = "max") -> keras.Model:
-    """images → `embedding` `(b, d)` and `local` `(b, s, d)`: unit stripes of the feature map.
+    """Return a model: images → `embedding` `(b, d)`, and unit stripes `local` `(b, s, d)`.
 
     The local features of AlignedReID++ (DMLI; Luo et al., Pattern Recognition 2019) for any model
     of `build`, without training. `global_local` in `keras_reid.evaluation` compares them. The
@@ -52,7 +52,7 @@ def stripes(model: keras.Model, count: int | None = None, pooling: str = "max") 
         Model of images `(b, h, w, 3)` → the dict of both outputs.
 
     Raises:
-        InputError: a model without the layer "pool", such as an ensemble; more stripes than rows.
+        InputError: the model has no layer "pool", as in an ensemble, or fewer rows than stripes.
 
     Example:
         >>> from keras_reid import models
@@ -70,10 +70,11 @@ def stripes(model: keras.Model, count: int | None = None, pooling: str = "max") 
 def ensemble(members: Sequence[keras.Model]) -> keras.Model:
     """`embedding = [e_1/|e_1|, … e_K/|e_K|] / √K` `(b, Σ d)`: members side by side, of length 1.
 
-    A squared distance is then the mean of the members' own. The weights are shared with them.
+    A squared distance is then the mean of the squared distances of the members. The members share
+    their weights with the result.
 
     Args:
-        members: models of `build` for images of one size, and the same points if any.
+        members: models of `build` for images of one size, and for the same points if they take any.
 
     Returns:
         Model of the inputs of a member → `{"embedding": (b, Σ d)}`.
@@ -119,7 +120,7 @@ def embedder(model: keras.Model, name: str | None = None) -> keras.Model:
         Model of images `(b, h, w, 3)` → embeddings `(b, d)`, with the weights of `model`.
 
     Raises:
-        InputError: a model without embeddings.
+        InputError: the model has no embeddings.
 
     Example:
         >>> from keras_reid import models
@@ -141,7 +142,7 @@ def _functional(model: keras.Model) -> keras.Model:
 def _output(model: keras.Model, name: str) -> Any:
     outputs = getattr(model, "output", None)
     if name == "embedding" and isinstance(outputs, keras.KerasTensor) and len(outputs.shape) == 2:
-        return outputs  # of a pure embedder
+        return outputs  # the model is only an embedder
     if not isinstance(outputs, dict) or name not in outputs:
         fixes = {
             "embedding": "Build it with keras_reid.models.build.",
@@ -256,7 +257,7 @@ def image_size(model: keras.Model) -> tuple[int, int]:
         model: model of images or clips.
 
     Raises:
-        InputError: a model without a fixed size.
+        InputError: the model accepts images of any size.
 
     Example:
         >>> model = keras.Sequential([keras.Input((256, 128, 3)), keras.layers.Flatten()])

@@ -91,9 +91,10 @@ class LocalHead:
 
     Args:
         stripes: s, at most the rows of the map.
-        width: of a local feature.
+        width: size of a local feature.
         pooling: `"avg"` or `"max"`, along a stripe.
-        order: `"conv_bn_relu"` after the pooling, or `"bn_relu_conv"`, the first two before it.
+        order: `"conv_bn_relu"`: all after the pooling; `"bn_relu_conv"`: batch normalization and
+            ReLU before the pooling, the convolution after it.
         normalize: scale each local feature to length 1.
 
     Raises:
@@ -144,7 +145,7 @@ class PartHead:
 
     Args:
         parts: p, at most the rows of the map.
-        width: of a part.
+        width: size of a part.
         dropout: fraction of `g` that is dropped in training.
         refinable: allow refinement of the parts, see `layers.PartPooling`.
 
@@ -201,8 +202,8 @@ class PoseHead:
 
     Args:
         keypoints: number of points of the skeleton, see `keras_reid.skeletons.SKELETONS`.
-        width: of a part.
-        sigma: of a point, in cells of the map.
+        width: size of a part.
+        sigma: standard deviation of the heat of a point, in cells of the map.
 
     Raises:
         InputError: an unknown skeleton, or a width below 1.
@@ -256,7 +257,7 @@ class AttributeHead:
     The attributes a are predicted from `features` after a batch normalization. Re-weighted by each
     other, `σ(Va + b) ∘ a`, they are concatenated with the features before the neck (Lin et al.,
     APR, Pattern Recognition 2019, arXiv:1703.07220). The head replaces neck and classifier.
-    `attribute_probabilities` `(b, m)` are a: a sigmoid each, or a softmax in each exclusive group.
+    `attribute_probabilities` `(b, m)` are a, by a sigmoid, or by a softmax in an exclusive group.
 
     Args:
         count: m.

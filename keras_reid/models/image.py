@@ -48,7 +48,7 @@ def build(
         embedding: `"neck"`: the embedding is the output of the neck; `"features"`: its input, which
             the metric losses compare, so that only the classifier uses the neck.
         last_stride: 1 keeps a feature map of twice the height and width, 2 is as published.
-        width: d; None keeps the backbone's own.
+        width: d; None keeps the size of the backbone.
         classifier: `"linear"`, or `"cosine"`: `logits` are then cosines in [−1, 1], for
             `keras_reid.losses.MarginSoftmaxLoss`.
         centers: adds the output `centers` `(b, c)`, the squared distances of `features` to one

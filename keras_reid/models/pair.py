@@ -50,8 +50,8 @@ def build_pair_verifier(
     Args:
         backbone: a name or a file, see `keras_reid.models.backbones.build`.
         image_size: (height, width) in pixels.
-        gate: name of a layer of the backbone, to compare its maps; every path through the backbone
-            must run through it. None: the one nearest the middle.
+        gate: name of the layer of the backbone with the compared maps; every path through the
+            backbone must run through this layer. None: such a layer nearest to the middle.
         weights: `"imagenet"`, `"none"` or a `.weights.h5` file of the backbone.
         pooling: `"avg"`, `"max"`, `"avg_max"` or `"gem"`, as in `models.build`.
         last_stride: 1 keeps a feature map of twice the height and width, 2 is as published.
@@ -122,10 +122,10 @@ def split(model: keras.Model, layer: str | None = None) -> tuple[keras.Model, ke
     """Cut a model in two: from the input to the map of a layer, and from the map to the output.
 
     Args:
-        model: a functional model with one output. If its last layer is itself a model, that one is
-            cut.
-        layer: name of a layer through which every path runs; None: the one nearest the middle of
-            the list of layers.
+        model: a functional model with one output. If its last layer is itself a model, the last
+            layer is cut.
+        layer: name of a layer through which every path runs; None: such a layer nearest to the
+            middle of the list of layers.
 
     Returns:
         Models that share their weights with `model`.
@@ -194,7 +194,7 @@ def pair_distances(
         batch_size: images, or pairs, in a pass.
 
     Raises:
-        InputError: another model.
+        InputError: the model is not a pair verifier.
 
     Example:
         >>> from keras_reid import models

@@ -77,7 +77,7 @@ def output_losses(outputs: Collection[str], **arguments: Any) -> list[OutputLoss
             output, 1 by default.
 
     Raises:
-        InputError: another structure, a name that is no output, or two losses with one name.
+        InputError: another structure, a key that is not an output, or two losses with one name.
     """
     (argument, loss), (factor, weights) = arguments.items()
     weights = weights or {}
@@ -105,7 +105,7 @@ def output_losses(outputs: Collection[str], **arguments: Any) -> list[OutputLoss
 
 
 class _Function(keras.losses.Loss):
-    """Loss of a function `(y_true, y_pred)`, or of the name of one."""
+    """Loss of a function `(y_true, y_pred)`, given as the function or by name."""
 
     def __init__(self, function: Callable[[Any, Any], Any]) -> None:
         super().__init__(name=getattr(function, "__name__", "loss"))
@@ -123,8 +123,8 @@ def _loss(value: Any) -> keras.losses.Loss:
 class LossLogs:
     """Losses of a compiled model, with a mean over the batches for each entry of the logs.
 
-    Keras tracks the metrics in attributes of a model, but not those in this object: they are
-    created again with every `compile`.
+    Keras tracks the metrics in attributes of a model, but not the metrics in this object, because
+    each `compile` creates them again.
     """
 
     def __init__(self, losses: Sequence[OutputLoss] = (), names: Iterable[str] = ()) -> None:
@@ -166,7 +166,7 @@ class LossesByOutput(replicas.BuiltByOwnImages):
 
 
 class PairWarning(keras.callbacks.Callback):
-    """Warns once if the first batch has no positive or no negative pair.
+    """Callback that warns once if the first batch has no positive or no negative pair.
 
     The metric losses of such a batch are 0, or have one side only.
     """
@@ -204,10 +204,9 @@ class ReidModel(LossesByOutput, keras.Model):
         model.fit(keras_reid.data.pk_batches(images, image_size=(64, 32)), …)
 
     `loss` has a loss or a list of losses for an output; a loss that reads several outputs (its
-    `outputs`) is listed under the first. Labels are a dict. A loss is compared with the label that
-    its `label` names, by default that with the name of the output, else `"identity"`. The same
-    holds for metrics. Labels that are an array are the identities. `sample_weight` `(b,)` weighs
-    images.
+    `outputs`) is listed under the first. Labels are a dict. A loss reads the label that its `label`
+    names; by default, the label with the name of the output, else `"identity"`. The same holds for
+    metrics. An array of labels contains the identities. `sample_weight` `(b,)` weighs images.
 
     The logs have `loss`, the weighted sum with the penalties of the weights, `OUTPUT_NAME` for each
     loss without its weight, and for metric losses `OUTPUT_NAME_active`, `…_positive`, `…_negative`
@@ -215,7 +214,8 @@ class ReidModel(LossesByOutput, keras.Model):
     step of Keras under every backend.
 
     Raises:
-        InputError: in `compile`, no loss (`{}` means none), or a loss of a name that is no output.
+        InputError: in `compile`, `loss` is missing (pass `{}` for no loss), or it has a key that is
+            not an output.
     """
 
     def compile(
@@ -271,7 +271,7 @@ def uncompiled(model: keras.Model) -> ReidModel:
         model: functional model with a dict of outputs.
 
     Raises:
-        InputError: a model of another kind.
+        InputError: the model is not functional, or its outputs are not a dict.
     """
     if not isinstance(getattr(model, "output", None), Mapping):
         fix = "Build it with keras_reid.models.build."

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import keras
 
 FOLDER = Path(__file__).parent / "weights"
-PREFIX = "pretrained:"  # of the names of the backbones of these models
+PREFIX = "pretrained:"  # prefix of the names of their backbones
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +33,8 @@ class ModelCard:
         trained_on: training images: data set, number of images and of persons.
         command: command that trained the model.
         license: permitted use.
-        scored: difference between this model and the model of `scores` and `thresholds`, which was
-            trained on fewer identities, so that the others measure it.
+        scored: difference between this model and the model that `scores` and `thresholds` describe.
+            That model was trained on fewer identities; the remaining identities tested it.
         scores: rank-1, mAP and more, by data set.
         thresholds: distances of unit embeddings by decision, such as `"1:1 at FAR 0.01"`, with the
             fields of `keras_reid.evaluation.Threshold`.

@@ -17,11 +17,11 @@ MAPPED_ELEMENTS, READ_ELEMENTS = 2**26, 2**24
 
 
 def checked_features(values: Any, rank: int, side: str) -> np.ndarray:
-    """Return features in float32, not copied if they are; a memory map stays one.
+    """Return features in float32. Arrays in float32 are not copied; a memory map stays one.
 
     Args:
         values: array-like of real numbers.
-        rank: of the array.
+        rank: number of axes of the array.
         side: "query", "gallery" or another name of the images, for errors.
 
     Raises:
@@ -31,14 +31,14 @@ def checked_features(values: Any, rank: int, side: str) -> np.ndarray:
     with np.errstate(over="ignore"):
         array = array.astype(np.float32, copy=False)
     step = max(1, READ_ELEMENTS // max(1, math.prod(array.shape[1:])))
-    starts = range(0, len(array), step)  # of a mapped file a part is in memory at a time
+    starts = range(0, len(array), step)  # a mapped file is in memory part by part
     axes = tuple(range(1, rank))
     finite = [np.isfinite(array[start : start + step]).all(axis=axes) for start in starts]
     bad = np.flatnonzero(~np.concatenate([np.ones(0, bool), *finite]))
     if len(bad):
         raise InputError(
             f"`{side}` features must be finite in float32, got NaN or Inf in {len(bad)} rows, "
-            f"first row {bad[0]}. Drop those images or mend the model."
+            f"first row {bad[0]}. Drop these images, or correct the model."
         )
     return array
 
@@ -65,14 +65,14 @@ def real_array(values: Any, rank: int, what: str) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Rows:
-    """A (q, g) matrix of distances that is computed a few rows at a time.
+    """Matrix (q, g) of distances that is computed a few rows at a time.
 
     Args:
         shape: (q, g).
         compute: function `(start, stop)` that returns these rows as a new array or a tensor.
         name: name of the distance, such as "euclidean".
         reranking: the re-ranker with its options, or "none".
-        mapped: whether each reading of rows reads a file, so that larger blocks are faster.
+        mapped: True if each call of `compute` reads a file, so that larger blocks are faster.
     """
 
     shape: tuple[Any, Any]
@@ -82,19 +82,19 @@ class Rows:
     mapped: bool = False
 
     def rows(self, start: int, stop: int) -> np.ndarray:
-        """Rows `start` to `stop`, or to the end: a new array of float32 or float64."""
+        """Return rows `start` to `stop`, or to the end: a new array of float32 or float64."""
         rows = self.compute(int(start), min(int(stop), self.shape[0]))
         return rows if isinstance(rows, np.ndarray) else np.array(rows)  # not a tensor's memory
 
     def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
-        """All rows in order: the index of the first row of each block, and the block."""
+        """Yield all rows in order: the index of the first row of each block, and the block."""
         elements = MAPPED_ELEMENTS if self.mapped else BLOCK_ELEMENTS
         step = max(1, elements // max(1, self.shape[1]))
         for start in range(0, self.shape[0], step):
             yield start, self.rows(start, start + step)
 
     def matrix(self) -> np.ndarray:
-        """All rows, float32 (q, g)."""
+        """Return all rows, float32 (q, g)."""
         result = np.empty(self.shape, np.float32)
         for start, rows in self.blocks():
             result[start : start + len(rows)] = rows
@@ -108,7 +108,7 @@ class Points:
 
     Args:
         parts: arrays (m, d); row numbers continue from one to the next.
-        unit_length: whether rows are scaled to length 1 first.
+        unit_length: scale rows to length 1 first.
 
     Attributes:
         center: float32 (d,).
@@ -134,12 +134,12 @@ class Points:
         self.norms = np.concatenate([squared_norms(block) for _, block in self.blocks()])
 
     def blocks(self, first: int = 0) -> Iterator[tuple[int, np.ndarray]]:
-        """Centered rows from `first` on: the index of each block's first row, and the block."""
+        """Yield centered rows from `first` on: index of the first row of each block, and block."""
         for start in range(first, self.size, self.step):
             yield start, self.centered(start, start + self.step)
 
     def centered(self, start: int, stop: int) -> np.ndarray:
-        """Rows `start` to `stop`, or to the end, less the mean."""
+        """Return rows `start` to `stop`, or to the end, less the mean."""
         if self._held is not None:
             return self._held[start:stop]
         return self._read(start, stop) - self.center
@@ -159,7 +159,7 @@ class Comparison:
     Both are centered on the gallery's mean, which changes no difference, and expanded to
     `|x|² + |y|² − 2x·y`. Where that cancels, between near duplicates, the difference itself is
     squared, so that an image is at distance exactly 0 from its copy. A zero vector has no
-    direction: its squared distance to every unit vector is 2, as of a right angle.
+    direction: its squared distance to every unit vector is 2, as at a right angle.
 
     `keras_reid.distances` is for losses: each call prepares both sides and multiplies in double
     precision. With the gallery prepared once, and in float32, 868 × 19,281 pairs of 2,048
@@ -173,7 +173,7 @@ class Comparison:
         self.shape = len(query), len(gallery)
 
     def squared(self, start: int, stop: int) -> np.ndarray:
-        """Rows `start` to `stop` (b, g)."""
+        """Return the squared distances of rows `start` to `stop` (b, g)."""
         query = self.query[start:stop]
         x = query - self.gallery.center
         parts = [self._expanded(x, first, y) for first, y in self.gallery.blocks()]
@@ -207,7 +207,7 @@ def feature_rows(query: np.ndarray, gallery: np.ndarray, name: str = "euclidean"
 
 
 def unit(x: np.ndarray) -> np.ndarray:
-    """Features (…, d) of length 1; zero stays zero."""
+    """Return features (…, d) scaled to length 1; zero stays zero."""
     largest = np.abs(x).max(axis=-1, keepdims=True, initial=0)
     x = x / np.where(largest > 0, largest, 1)  # squares of very small or large ones stay in range
     norms = np.sqrt(np.einsum("...d,...d->...", x, x))[..., None]

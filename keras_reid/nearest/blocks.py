@@ -14,10 +14,10 @@ def in_blocks(
     size: int | tf.Tensor,
     like: tuple[tf.TensorSpec, ...],
 ) -> tuple[tf.Tensor, ...]:
-    """`work(start, stop)` for blocks of `size` of so many rows, its tensors joined along axis 0.
+    """Return the tensors of `work(start, stop)` for blocks of `size` rows, joined along axis 0.
 
-    `like` are their types and shapes. Inside a tf.function this is a loop of the graph, one block
-    in memory at a time.
+    `like` are the types and shapes of the tensors. Inside a tf.function this is a loop of the
+    graph, one block in memory at a time.
     """
     if tf.executing_eagerly():  # faster than a loop with arrays of tensors
         starts = range(0, max(1, int(rows)), int(size))  # once for no rows, too
@@ -51,7 +51,7 @@ def folded(
     state: tuple[tf.Tensor, ...],
     progress: Progress | None = None,
 ) -> tuple[tf.Tensor, ...]:
-    """Return the last `state = work(start, stop, *state)`, for blocks of `size` of so many rows.
+    """Return the last `state = work(start, stop, *state)`, for blocks of `size` rows.
 
     `progress(done, rows)` is called after each block, outside of a tf.function.
     """

@@ -15,7 +15,7 @@ Size = Any  # int, or a scalar tensor inside a tf.function
 Side = tuple[tf.Tensor, tf.Tensor]  # centered features and their squared lengths
 
 GROUP = 16  # rows of `columns` come in whole groups of so many
-KEPT_ELEMENTS = 2**26  # of squared distances that are read twice, 256 MiB
+KEPT_ELEMENTS = 2**26  # squared distances that are stored, 256 MiB
 PAIR_ELEMENTS = 2**22  # numbers of features that distances of pairs read at a time
 BLOCK_ELEMENTS = 2**22  # 16 MiB; larger ones go back to the system, which clears memory again
 QUERIES = 256  # compared at a time; products of fewer are slower
@@ -30,27 +30,27 @@ class FeatureDistances:
         self.centered, self.norms = _centered(features)
 
     def columns(self, start: Size, stop: Size, first: Size = 0) -> tf.Tensor:
-        """Return distances of images from `first` on, by rows, to images start to stop.
+        """Return distances of images from `first` on (rows) to images start to stop (columns).
 
-        Then come rows of infinity up to a whole GROUP of all images.
+        Rows of infinity fill the last GROUP of rows.
         """
         return _expanded(self._side(first, None), self._side(start, stop))
 
     def rows(self, start: Size, stop: Size, first: Size = 0) -> tf.Tensor:
-        """The same, transposed."""
+        """Return the transposed result of `columns`."""
         return _expanded(self._side(start, stop), self._side(first, None))
 
     def _side(self, start: Size, stop: Size | None) -> Side:
         return self.centered[start:stop], self.norms[start:stop]
 
     def slack(self, start: Size, stop: Size, squared: tf.Tensor) -> tf.Tensor:
-        """Rounding, (b, 1), of distances that `columns` gives as up to `squared` (b, 1)."""
+        """Return a bound (b, 1) of the rounding of distances of up to `squared` (b, 1)."""
         # A sum of d products in float32 was off by less than a quarter of this in 10⁸ pairs.
         rounding = np.finfo(np.float32).eps * tf.sqrt(tf.cast(self.width, tf.float32))
         return rounding * (self.norms[start:stop, None] + squared)
 
     def pairs(self, first: tf.Tensor, second: tf.Tensor, dtype: str) -> tf.Tensor:
-        """Between images `first` (m,) and `second` (m,), without the rounding of `columns`."""
+        """Return distances between images `first` and `second` (m,), from exact differences."""
 
         def work(start: Size, stop: Size) -> tuple[tf.Tensor]:
             x, y = (self._images(index[start:stop]) for index in (first, second))
@@ -64,7 +64,10 @@ class FeatureDistances:
 
 
 class KeptDistances(FeatureDistances):
-    """Keeps those of the first queries to the gallery, which are read twice: KEPT_ELEMENTS."""
+    """`FeatureDistances` that stores the distances of the first queries, which are read twice.
+
+    At most KEPT_ELEMENTS distances are stored.
+    """
 
     def __init__(self, features: tf.Tensor, queries: Size):
         super().__init__(features)
@@ -118,9 +121,10 @@ class MappedDistances(FeatureDistances):
 
 @tf.function(autograph=False, reduce_retracing=True)
 def _centered(features: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """About their mean, with their squared lengths; up to a whole GROUP with infinite ones.
+    """Return the features less their mean, and their squared lengths.
 
-    One function, and blocks, so that nothing of the size of all features is left behind.
+    Rows of infinite length fill the last GROUP. One function, and blocks, so that no further tensor
+    of the size of all features remains.
     """
     size = length(features, 0)
     missing = -size % GROUP
@@ -136,7 +140,7 @@ def _centered(features: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 @tf.function(autograph=False, reduce_retracing=True)
 def _expanded(left: Side, right: Side) -> tf.Tensor:
-    """One function, so that the sums need no memory of their own.
+    """Return `|x − y|²` of two sides; one function, so that the sums need no memory of their own.
 
     TensorFlow multiplies up to five times as fast where `left` is the side of many images.
     """
@@ -184,13 +188,13 @@ def _squared(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
 
 
 def length(x: tf.Tensor, axis: int) -> Size:
-    """A number where it is known, else a tensor."""
+    """Return the length of an axis: a number if it is known, else a tensor."""
     static = x.shape[axis]
     return tf.shape(x)[axis] if static is None else static
 
 
 def nearest_rows(query: tf.Tensor, gallery: tf.Tensor, k: Size) -> tuple[tf.Tensor, tf.Tensor]:
-    """The k nearest rows of a gallery (g, d) to each query (q, d): index and `|x − y|`.
+    """Return the k nearest rows of a gallery (g, d) to each query (q, d): index and `|x − y|`.
 
     Equal distances are ordered by index. A row that is not finite is infinitely far from all.
 
@@ -222,12 +226,12 @@ def nearest_rows(query: tf.Tensor, gallery: tf.Tensor, k: Size) -> tuple[tf.Tens
 def nearest_in_block(
     queries: tf.Tensor, block: tf.Tensor, norms: tf.Tensor | None, k: Size, group: int
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Places of the k nearest rows of a block (m, d), and `|y|² − 2x·y`: (q, min(k, m)), ascending.
+    """Return places of the k nearest rows of a block, and `|y|² − 2x·y`: (q, min(k, m)), ascending.
 
     Args:
         queries: (q, d).
         block: (m, d).
-        norms: `|y|²` (m,), infinite for rows to leave out; None: equal ones, which do not matter.
+        norms: `|y|²` (m,), infinite for rows to leave out; None if all are equal.
         k: number of rows.
         group: as in `smallest`.
     """
@@ -236,7 +240,7 @@ def nearest_in_block(
 
 
 def smallest(values: tf.Tensor, k: Size, group: int = GROUP) -> tuple[tf.Tensor, tf.Tensor]:
-    """Places and values `(q, min(k, m))` of the k smallest of each column `(m, q)`, ascending.
+    """Return places and values `(q, min(k, m))` of the k smallest of each column, ascending.
 
     Equal values are ordered by place. The k smallest lie in the k groups of neighboring rows with
     the smallest minima, so only `k · group` values of each column are sorted. For many rows and
@@ -261,7 +265,7 @@ def smallest(values: tf.Tensor, k: Size, group: int = GROUP) -> tuple[tf.Tensor,
 
 
 def matrix(rows: Rows) -> tf.Tensor:
-    """All rows inside a tf.function, float32 (q, g)."""
+    """Return all rows inside a tf.function, float32 (q, g)."""
     queries, gallery = rows.shape
     size = tf.maximum(1, BLOCK_ELEMENTS // gallery)
     like = (tf.TensorSpec([None, None], tf.float32),)
@@ -269,7 +273,7 @@ def matrix(rows: Rows) -> tf.Tensor:
 
 
 def unit(x: tf.Tensor) -> tf.Tensor:
-    """Rows of length 1; zero stays zero."""
+    """Return the rows scaled to length 1; zero stays zero."""
     x = tf.math.divide_no_nan(x, tf.reduce_max(tf.abs(x), axis=1, keepdims=True))
     return tf.math.divide_no_nan(x, tf.norm(x, axis=1, keepdims=True))
 

@@ -48,8 +48,8 @@ def reranker(make: Callable[..., Rows]) -> Any:
 
     Its attribute `rows` is the decorated function `(query, gallery, progress=None, **options)`,
     which computes rows on reading. The matrix is a NumPy array, or a tensor inside a
-    tf.function. There, features cannot raise: rows that are not finite are infinitely far from all
-    others, and the distances between all others are the same as without them.
+    tf.function. There, invalid features cannot raise: rows that are not finite are infinitely far
+    from all other rows, and do not change the distances between other rows.
     """
 
     @wraps(make)
@@ -68,7 +68,7 @@ def reranker(make: Callable[..., Rows]) -> Any:
 
 
 def _finite_matrix(make: Callable[..., Rows], query: Any, gallery: Any, *options: Any) -> tf.Tensor:
-    """Return the matrix of the finite rows, with infinity for the others."""
+    """Return the matrix of the finite rows, with infinity for the other rows."""
     query, gallery = checked(query, gallery)
     good = [tf.reduce_all(tf.math.is_finite(part), axis=1) for part in (query, gallery)]
 
@@ -82,7 +82,7 @@ def _finite_matrix(make: Callable[..., Rows], query: Any, gallery: Any, *options
 def _spread(
     compute: Callable[[], tf.Tensor], good_query: tf.Tensor, good_gallery: tf.Tensor
 ) -> tf.Tensor:
-    """Compute the matrix of the good rows and columns, and fill the others with infinity."""
+    """Return the matrix of the good rows and columns, with infinity elsewhere."""
     some = tf.reduce_any(good_query) & tf.reduce_any(good_gallery)
     shape = good_query.shape[0], good_gallery.shape[0]
     inner = tf.cond(some, compute, lambda: tf.zeros([0, 0]))

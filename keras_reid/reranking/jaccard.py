@@ -8,7 +8,7 @@ from keras_reid.reranking import sparse
 from keras_reid.reranking.neighbors import INDICES, NUMBER, VALUES, nearest
 
 MASK = tf.TensorSpec([None, None], tf.bool)
-BLOCK_ELEMENTS = 2**23  # of a block of Jaccard distances, 32 MiB, or of compared lists
+BLOCK_ELEMENTS = 2**23  # elements of a block of Jaccard distances, 32 MiB, or of lists
 
 
 def encodings(
@@ -27,9 +27,10 @@ def encodings(
 def _squared(
     members: sparse.CsrRows, index: tf.Tensor, squared: tf.Tensor
 ) -> tuple[tf.Tensor, ...]:
-    """Return the row of each member, its squared distance to the image, and the missing ones.
+    """Return the row and the squared distance of each member, and the members without a distance.
 
-    Only distances to neighbors are known. The places (m, 1) of the others follow, and both images.
+    Only distances to neighbors are known. The other members follow: their places (m, 1), and the
+    two images of each place.
     """
     row = sparse.row_numbers(members)
     same = tf.gather(index, row) == members.column[:, None]
@@ -60,14 +61,14 @@ def _encoded(
 class Overlaps:
     """`1 − Σ min(V_i, V_j) / Σ max(V_i, V_j)` of the rows of V, which sum to 1: in blocks.
 
-    Only pairs that share a column are looked at: V's columns are its inverted index.
+    Only pairs that share a column of V are compared: the columns are an inverted index.
     """
 
     def __init__(self, rows: sparse.CsrRows, columns: sparse.CsrRows, size: Size):
         self.rows, self.columns, self.size = rows, columns, size
 
     def distances(self, start: Size, stop: Size) -> tf.Tensor:
-        """Jaccard distances of rows start to stop to all: (b, n)."""
+        """Return the Jaccard distances of rows start to stop to all rows (b, n)."""
         return _overlaps(self.rows, self.columns, start, stop)
 
 
@@ -93,7 +94,7 @@ def _overlaps(
 
 
 def expanded_reciprocal(order: tf.Tensor, k1: int) -> sparse.CsrRows:
-    """R* of each image: the columns of its row."""
+    """Return R* of each image, as the columns of its row."""
     half = order[:, : _half(k1)]
     order, half = tf.sort(order, axis=1), tf.sort(half, axis=1)  # sets; sparse sums need them so
     near, nearer = reciprocal(order), reciprocal(half)

@@ -19,14 +19,16 @@ NUMBER = tf.TensorSpec([], tf.int32)
 INDICES, VALUES = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None, None], tf.float32)
 EXACT = tf.TensorSpec([None], tf.float64)
 FEW = 8  # times k groups: columns up to here are sorted in 0.6 to 0.9 of the time of `smallest`
-SPARE, MORE = 8, 64  # candidates beyond k, and beyond k where those cannot be told apart
+SPARE, MORE = 8, 64  # candidates beyond k, and beyond k if these are too close to be ordered
 
 
 class Neighbors(NamedTuple):
-    """The k nearest images to each of n, itself first, equally near ones by index.
+    """The k nearest images to each of n images, itself first, equally near ones by index.
 
-    index: int32 (n, k). squared: float32 (n, k), their squared distances. largest: float32 (n,),
-    the largest squared distance of each row.
+    Attributes:
+        index: int32 (n, k).
+        squared: float32 (n, k), squared distances.
+        largest: float32 (n,), the largest squared distance of each row.
     """
 
     index: tf.Tensor
@@ -35,10 +37,10 @@ class Neighbors(NamedTuple):
 
 
 def nearest(source: FeatureDistances, k: int, progress: Progress | None = None) -> Neighbors:
-    """The `min(k, n)` nearest images to each, among all.
+    """Return the `min(k, n)` nearest images to each image.
 
-    Candidates come from blocks of `source.columns`; where those leave open which is nearer, the
-    distances of the candidates decide, computed in float64. Only if more than MORE images are
+    Candidates come from blocks of `source.columns`. If their rounding leaves open which candidate
+    is nearer, distances computed in float64 decide. Only if more than MORE images are
     within the rounding of the k-th does their order in `columns` decide. `squared` is as `columns`
     has it, 0 for the image itself.
     """
@@ -72,7 +74,7 @@ def _smallest(values: tf.Tensor, k: Size) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def _candidates(source: FeatureDistances, k: Size, progress: Progress | None) -> Neighbors:
-    """Return the k nearest by the distances of `columns` alone, including the image itself.
+    """Return the k nearest images by the distances of `columns`, including the image itself.
 
     Distances are symmetric, so a block of columns begins at its diagonal. Earlier blocks have the
     distances above it.
@@ -111,11 +113,11 @@ def _extended(
 def _with(
     known: Neighbors, start: Size, index: tf.Tensor, squared: tf.Tensor, largest: tf.Tensor
 ) -> Neighbors:
-    """Joins images (b, c), numbered from `start` and after all known ones, to those."""
+    """Join images (b, c), numbered from `start` and after all known ones, to the known ones."""
     k = tf.shape(known.index)[1]
     index = tf.concat([known.index, index + start], axis=1)
     squared = tf.concat([known.squared, squared], axis=1)
-    order = tf.math.top_k(-squared, k).indices  # of equal ones the first
+    order = tf.math.top_k(-squared, k).indices  # the first of equal ones
     index, squared = (tf.gather(both, order, batch_dims=1) for both in (index, squared))
     return Neighbors(index, squared, tf.maximum(known.largest, largest))
 
@@ -200,7 +202,7 @@ def _by_distance(
 def _itself_first(
     index: tf.Tensor, values: tf.Tensor, itself: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Candidates (b, c) with the row's own image at the front, in place of the last if need be."""
+    """Return candidates (b, c) with the row's own image first; it replaces the last if missing."""
     own = index == itself
     last = tf.range(tf.shape(index)[1]) == tf.shape(index)[1] - 1
     own = tf.logical_or(own, tf.logical_and(last, ~tf.reduce_any(own, axis=1, keepdims=True)))

@@ -55,6 +55,6 @@ def _checked(name: str, block: Any) -> np.ndarray:
     if not 0 <= low <= high < np.inf:
         raise InputError(
             f"`{name}` must hold finite distances of at least 0, got {low:.3g} to {high:.3g} in "
-            f"shape {distances.shape}. Turn similarities into distances first."
+            f"shape {distances.shape}. Convert similarities to distances first."
         )
     return distances

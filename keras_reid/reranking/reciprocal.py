@@ -28,10 +28,11 @@ def k_reciprocal(
 
     D is the squared Euclidean distance divided by the largest of its row, among all N = q + g
     images. N(i, k) are the k + 1 nearest of all images to i, i itself first, equally near ones by
-    index; R(i, k) those of them that have i in theirs. R*(i) joins to R(i, k1) each R(j, k1/2) of
-    a member j that shares more than two thirds of its own members with R(i, k1); k1/2 is rounded,
-    halves to even. V_ij is `exp(−D_ij)` on R*(i), 0 elsewhere, divided by the row's sum, then the
-    mean of the rows of the first k2 of N(i). `d_J = 1 − Σ_j min(V_ij, V_gj) / Σ_j max(V_ij, V_gj)`.
+    index; R(i, k) are the images j of N(i, k) with i in N(j, k). R*(i) joins to R(i, k1) each
+    R(j, k1/2) of a member j that shares more than two thirds of its own members with R(i, k1); k1/2
+    is rounded, halves to even. V_ij is `exp(−D_ij)` on R*(i), 0 elsewhere, divided by the row's
+    sum, then the mean of the rows of the first k2 of N(i).
+    `d_J = 1 − Σ_j min(V_ij, V_gj) / Σ_j max(V_ij, V_gj)`.
 
     These are the semantics of the authors' Python code, in float32 instead of float16. Nothing is
     approximated, and no N × N matrix exists: memory grows as N (d + k1²) and q g. The result
@@ -49,7 +50,7 @@ def k_reciprocal(
         gallery: features (g, d).
         progress: called with the images done and N while neighbors are searched.
         k1: number of neighbors of each image, at most all.
-        k2: number of encodings that are averaged, the own one included; 1: no averaging.
+        k2: number of encodings that are averaged, that of the image included; 1: no averaging.
         lambda_value: λ, from 0 (Jaccard distances alone) to 1 (D alone).
 
     Returns:

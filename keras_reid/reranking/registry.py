@@ -16,12 +16,12 @@ METHODS = {
     "gnn": "keras_reid.reranking.neighbor_graphs:gnn",
     "diffusion": "keras_reid.reranking.spreading:diffusion",
 }
-ALIASES = {"aqe": "average_query_expansion", "alpha_qe": "alpha_query_expansion"}  # of flags
+ALIASES = {"aqe": "average_query_expansion", "alpha_qe": "alpha_query_expansion"}  # short names
 NOT_IN_GRAPH = ("diffusion",)
 
 
 def full_name(name: str) -> str:
-    """Return the name of a re-ranker, given by its name or its short name."""
+    """Return the full name of a re-ranker for its full or short name."""
     return ALIASES.get(name, name)
 
 

@@ -24,7 +24,7 @@ ROWS = CsrRows(PLACE, PLACE, VALUE)
 
 
 def matrix(row: tf.Tensor, column: tf.Tensor, value: tf.Tensor, shape: tf.Tensor) -> Matrix:
-    """The elements must come by rows, and each once."""
+    """Return the sparse matrix of these elements, which must be sorted by row and distinct."""
     indices = tf.cast(tf.stack([row, column], axis=1), tf.int64)
     return raw.SparseTensorToCSRSparseMatrix(
         indices=indices, values=value, dense_shape=tf.cast(shape, tf.int64)
@@ -37,7 +37,10 @@ def product(a: Matrix, b: Matrix) -> Matrix:
 
 
 def elements(index: tf.Tensor, chosen: tf.Tensor, columns: Any) -> Matrix:
-    """Return 1 in row i at the columns `index[i, a]`, ascending, that are chosen."""
+    """Return the matrix of 0 and 1 with 1 at `(i, index[i, a])` where `chosen[i, a]` is True.
+
+    Each row of `index` must ascend.
+    """
     place = tf.where(chosen)
     row, column = tf.cast(place[:, 0], tf.int32), tf.gather_nd(index, place)
     shape = tf.stack([tf.shape(index)[0], columns])
@@ -45,7 +48,10 @@ def elements(index: tf.Tensor, chosen: tf.Tensor, columns: Any) -> Matrix:
 
 
 def lists(index: tf.Tensor, value: tf.Tensor, columns: Any) -> Matrix:
-    """`value[i, a]` in row i at the column `index[i, a]`, each column once a row: (n, columns)."""
+    """Return the matrix (n, columns) with `value[i, a]` at `(i, index[i, a])`.
+
+    A row of `index` contains a column at most once.
+    """
     order = tf.argsort(index, axis=1)
     index, value = (tf.gather(both, order, batch_dims=1) for both in (index, value))
     count, width = tf.unstack(tf.shape(index))
@@ -54,12 +60,12 @@ def lists(index: tf.Tensor, value: tf.Tensor, columns: Any) -> Matrix:
 
 
 def whole(a: CsrRows, columns: Any) -> Matrix:
-    """The matrix of these rows. A loop of an exported graph captures rows, but no matrix."""
+    """Return the matrix of these rows. A loop of an exported graph captures rows, but no matrix."""
     return slice_rows(a, 0, tf.shape(a.begin)[0] - 1, columns)
 
 
 def slice_rows(a: CsrRows, start: Any, stop: Any, columns: Any) -> Matrix:
-    """Rows start to stop."""
+    """Return the matrix of rows start to stop."""
     begin = a.begin[start : stop + 1]
     row = tf.repeat(tf.range(stop - start), begin[1:] - begin[:-1])
     inside = slice(begin[0], begin[-1])
@@ -67,7 +73,7 @@ def slice_rows(a: CsrRows, start: Any, stop: Any, columns: Any) -> Matrix:
 
 
 def above(a: CsrRows, b: CsrRows, columns: Any) -> Matrix:
-    """The rows of a, and below them those of b."""
+    """Return the matrix of the rows of a, and below them the rows of b."""
     first = row_numbers(a)
     row = tf.concat([first, row_numbers(b) + tf.shape(a.begin)[0] - 1], axis=0)
     count = tf.shape(a.begin)[0] + tf.shape(b.begin)[0] - 2
@@ -86,7 +92,7 @@ def transpose(a: Matrix) -> Matrix:
 
 
 def rows(a: Matrix) -> CsrRows:
-    """Its elements, row by row."""
+    """Return the elements of a matrix, row by row."""
     return CsrRows(*raw.CSRSparseMatrixComponents(csr_sparse_matrix=a, index=0, type=tf.float32))
 
 

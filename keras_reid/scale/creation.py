@@ -21,21 +21,21 @@ def create(
     """Return the folder with a new or updated listing.
 
     Args:
-        folder: new, or of an earlier call.
+        folder: new folder, or that of an earlier call.
         images: all images.
         shard_size: images of a shard.
         about: settings that are the same in all calls; `images` is a folder, table or pattern.
 
     Raises:
-        InputError: no images in a first call or at a missing path, another folder, or other
-            settings.
+        InputError: a first call without images, a missing path, a folder with other files, or
+            other settings than in earlier calls.
     """
     check_writable(folder)
     rows = iter(images)
     first = list(itertools.islice(rows, 1))
     # A folder or table without images drops all embeddings; a missing one raises.
     if not first and not (Shards.holds(folder) and os.path.exists(about["images"])):
-        raise invalid("images", "one image or more", Shown("none"), "Check the path.")
+        raise invalid("images", "at least one image", Shown("none"), "Check the path.")
     rows = itertools.chain(first, rows)
     if not Shards.holds(folder):
         try:

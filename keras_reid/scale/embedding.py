@@ -56,8 +56,8 @@ def embed(
     Args:
         images: paths; or a folder, a pattern such as `"crops/**/*.jpg"`, or a CSV table with the
             columns path and optionally identity and camera.
-        model: of `models.build`, or a source of `inference.load`, with images as its only input.
-        out: new folder, or one of the same call.
+        model: model of `models.build`, or a source of `inference.load`; images are its only input.
+        out: new folder, or that of an earlier, equal call.
         flip: average with the embeddings of mirrored images; None: as the source was trained.
         shard_size: images of a file.
         batch_size: images at a time.
@@ -110,7 +110,7 @@ class Worker:
         options: arguments of `inference.load`.
 
     Raises:
-        InputError: a model with other inputs than images, or see `inference.load`.
+        InputError: the model has other inputs than images, or as in `inference.load`.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class Worker:
         self.model, self.batch_size, self.options = model, batch_size, options
         if self._embedder.inputs != {"images"}:
             inputs = Shown(", ".join(sorted(self._embedder.inputs)))
-            raise invalid("model", "one with single images as its input", inputs)
+            raise invalid("model", "a model with single images as its only input", inputs)
         self.fingerprint = self._embedder.fingerprint
         self.flip = self._embedder.flip
 

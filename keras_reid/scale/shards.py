@@ -58,7 +58,7 @@ class Shards:
     folders of Parquet files reads the folder. The names of other files begin with `_` or `.`.
 
     Args:
-        folder: of an earlier call of `embed`.
+        folder: folder of an earlier call of `embed`.
 
     Raises:
         InputError: another folder, or pyarrow is not installed.
@@ -73,7 +73,7 @@ class Shards:
         self.sizes = [metadata.row_group(number).num_rows for number in range(self.count)]
 
     def _listing(self) -> Any:
-        """Open the listing again, because other processes may replace it."""
+        """Listing, opened again in each call, because other processes may replace it."""
         return _parquet(self.folder / LISTING, "ParquetFile")
 
     @staticmethod
@@ -136,7 +136,7 @@ class Shards:
         """Write the embeddings (m, d) of the readable rows (m,) of a shard.
 
         Args:
-            number: of the shard.
+            number: number of the shard.
             listed: its n images, a result of `listed`.
             rows: (m,) rows of the readable files.
             embeddings: (m, d) of these files.
@@ -174,7 +174,7 @@ class Shards:
         return self._part(number, ["digest"])["digest"].to_pylist()
 
     def vectors(self, number: int) -> dict[tuple[str, str], np.ndarray]:
-        """Return the embeddings (d,) of a shard by path and digest, without unreadable files."""
+        """Return the embeddings (d,) of a shard by path and digest, except unreadable files."""
         if not self.file(number).exists():
             return {}
         shard = self.read(number)
@@ -221,7 +221,7 @@ class Shards:
         return sum(map(self._failed, range(self.count)))
 
     def unreadable(self, most: int) -> list[str]:
-        """Return the paths of at most so many unreadable files."""
+        """Return the paths of at most `most` unreadable files."""
         numbers = (n for n in range(self.count) if self.file(n).exists() and self._failed(n))
         paths = (shard.path[~shard.decodes].tolist() for shard in map(self.read, numbers))
         return list(itertools.islice(itertools.chain.from_iterable(paths), most))

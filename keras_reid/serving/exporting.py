@@ -57,10 +57,10 @@ def export(
         directory: folder of all versions of one model; it is created if missing.
         version: number from 1; None: the number after the last one.
         flip: add the embedding of the mirror image, see `keras_reid.inference.load`.
-        local: also export the model's output `local`. `keras_reid.models.stripes(model)` adds it
-            to a model without one.
-        format: "saved_model", "onnx", "litert" or "openvino"; the others need the extra of the
-            same name.
+        local: also export the model's output `local`. `keras_reid.models.stripes(model)` adds such
+            an output.
+        format: "saved_model", or "onnx", "litert" or "openvino", which need the extra of the same
+            name.
         quantization: "float32"; for LiteRT also "float16" (weights) or "int8" (weights and
             activations).
         calibration: uint8 `(n, h, w, 3)` of the network's size, for "int8". About 100 images are

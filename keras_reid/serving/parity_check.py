@@ -204,7 +204,7 @@ def scores(
 def sample(
     query: PersonImages, gallery: PersonImages, queries: int, others: int
 ) -> tuple[PersonImages, PersonImages]:
-    """Return evenly spaced queries, all gallery images of their identities, and others.
+    """Return evenly spaced queries, all their true matches, and images of other identities.
 
     Args:
         query: images on disk.

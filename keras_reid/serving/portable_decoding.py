@@ -9,7 +9,7 @@ from keras_reid.pixels import graph_decode_upright
 
 ORIENTATION, SHORT, LONG = 0x0112, 3, 4  # the tag of Exif and its types
 ENTRY = 12  # bytes of an entry of an IFD
-BGR_MASKS = struct.pack("<3I", 0xFF0000, 0xFF00, 0xFF)  # of red, green and blue in a BMP file
+BGR_MASKS = struct.pack("<3I", 0xFF0000, 0xFF00, 0xFF)  # red, green, blue in a BMP file
 DEEPEST = 40  # bytes of the BMP header that has bits and compression, BITMAPINFOHEADER
 
 
@@ -19,7 +19,7 @@ def graph_decode_portable(content: tf.Tensor) -> tf.Tensor:
     Differences from `decode`:
 
     - TIFF, animated WebP without alpha, and BMP of other than 8, 24 or 32 bits per pixel or with
-      other channel masks than those of BGR are rejected.
+      channel masks other than BGR are rejected.
     - WebP requires TensorFlow 2.21 on the server. CMYK JPEG without an Adobe segment is not
       inverted.
     - Only JPEG is turned upright, by the tag in IFD0, of type SHORT or LONG, of an Exif segment
@@ -50,7 +50,7 @@ def graph_decode_portable(content: tf.Tensor) -> tf.Tensor:
 
 
 def _orientation_in_segments(content: tf.Tensor) -> tf.Tensor:
-    """Return the orientation in the first Exif segment of a JPEG file, 1 without one."""
+    """Return the orientation in the first Exif segment of a JPEG file; 1 if it has no segment."""
     length = tf.strings.length(content)
 
     def is_exif(at: tf.Tensor) -> tf.Tensor:
@@ -75,7 +75,7 @@ def _orientation_in_segments(content: tf.Tensor) -> tf.Tensor:
 
 
 def _orientation_in_ifd0(content: tf.Tensor, at: tf.Tensor) -> tf.Tensor:
-    """Return the orientation in the TIFF structure at a byte, 1 without one."""
+    """Return the orientation in the TIFF structure at a byte; 1 if it has no orientation."""
     block = _numbers(content, at, tf.strings.length(content) - at)
     size = tf.size(block, tf.int64)
     block = tf.pad(block, [(0, ENTRY)])  # so that a truncated one has all fields

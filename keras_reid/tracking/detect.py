@@ -12,7 +12,7 @@ from PIL import Image
 
 from keras_reid import checks
 from keras_reid.data.mot import UNLABELED, Boxes
-from keras_reid.errors import Shown, invalid
+from keras_reid.errors import InputError, Shown, invalid
 from keras_reid.io import parsing
 from keras_reid.names import expanded
 
@@ -214,8 +214,11 @@ def hog() -> Detector:
     """
     cv2 = checks.installed("cv2", "tracking")
     if not hasattr(cv2, "HOGDescriptor"):
-        fix = "Run pip install 'opencv-python<5', or pass detections."
-        raise invalid("detector", "part of OpenCV", f"hog of OpenCV {cv2.__version__}", fix)
+        raise InputError(
+            f"The detector hog needs OpenCV below 5, got OpenCV {cv2.__version__}. Run pip install "
+            "'opencv-python<5', or pass detections.",
+            "detector",
+        )
     descriptor = cv2.HOGDescriptor()
     descriptor.setSVMDetector(cv2.HOGDescriptor_getDefaultPeopleDetector())
 

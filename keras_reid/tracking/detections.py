@@ -13,7 +13,7 @@ def matrix(name: str, values: Any, columns: int | None) -> np.ndarray:
     """Return values as float64 (n, columns); None: any number of columns.
 
     Raises:
-        InputError: another shape of values that are not empty.
+        InputError: the values are not empty and have another shape.
     """
     array = np.asarray(values, np.float64)
     if not array.size:

@@ -11,7 +11,7 @@ from keras_reid import checks
 from keras_reid.data.mot import PERSON, Boxes
 from keras_reid.errors import Shown, invalid
 
-OVERLAP = 0.5  # of a tracked and a true box, for MOTA and IDF1
+OVERLAP = 0.5  # IoU of a tracked and a true box, for MOTA and IDF1
 BENCHMARKS = ("MOT15", "MOT16", "MOT17", "MOT20")
 
 
@@ -70,7 +70,7 @@ def tracking_scores(truth: Boxes, tracks: Boxes, benchmark: str = "MOT17") -> Tr
         received = Shown(f"{len(tracks.others)} boxes of other classes")
         raise invalid("tracks", "pedestrians (class 1)", received, "Remove them from the file.")
     if not truth.confidence.any():
-        raise invalid("truth", "at least one box of confidence above 0", Shown("none"))
+        raise invalid("truth", "at least one box with a confidence above 0", Shown("none"))
     sequence = _sequence(truth, tracks, benchmark)
     settings = {"THRESHOLD": OVERLAP, "PRINT_CONFIG": False}
     higher = metrics.HOTA().eval_sequence(sequence)

@@ -50,12 +50,13 @@ class Tracker:
     `λ m/9.49 + (1 − λ) c/max_cosine_distance`. c is the cosine distance to the nearest of the
     track's last embeddings, and m the squared Mahalanobis distance to the predicted box. Pairs
     with `c > max_cosine_distance` or `m > 9.49` (95 %) are not matched. The other detections are
-    matched by the overlap of boxes with tracks of the previous frame (without embeddings: with all
-    tracks). Assignments are optimal (scipy). A detection without a track starts one. A track is
-    confirmed after `n_init` detections and ends after `max_age` frames without a detection.
+    matched by the overlap of boxes with tracks of the previous frame, or with all tracks if there
+    are no embeddings. Assignments are optimal (scipy). An unmatched detection starts a track. A
+    track is confirmed after `n_init` detections and ends after `max_age` frames without a
+    detection.
 
     Memory is bounded for streams of any length. Ended tracks that were confirmed remain in `ended`
-    until `finished()` returns them; of more than `history` the oldest is dropped.
+    until `finished()` returns them; if there are more than `history`, the oldest is dropped.
 
     Args:
         appearance: True to match by embeddings.
@@ -152,7 +153,7 @@ class Tracker:
         return ended
 
     def finish(self) -> list[Track]:
-        """End all tracks and return the confirmed ones with those of `finished()`, by number."""
+        """End all tracks, and return all confirmed tracks that `finished()` did not return."""
         active, self.tracks = [t for t in self.tracks if t.confirmed], []
         return sorted([*self.finished(), *active], key=lambda t: t.number)
 
@@ -224,7 +225,7 @@ def track(detections: Boxes, embeddings: np.ndarray | None = None, **options: An
 
     Args:
         detections: n boxes in pixels, in the order of their frames.
-        embeddings: (n, d), one for each box; None: by motion alone.
+        embeddings: (n, d), one for each box; None: track only by motion.
         **options: options of `Tracker`.
 
     Returns:
@@ -254,7 +255,7 @@ def track_numbers(
 
     Args:
         detections: n boxes in pixels, in the order of their frames.
-        embeddings: (n, d), one for each box; None: by motion alone.
+        embeddings: (n, d), one for each box; None: track only by motion.
         **options: options of `Tracker`.
 
     Raises:

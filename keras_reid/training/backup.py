@@ -1,4 +1,4 @@
-"""Backup of a training in one file, with optimizers and seeds."""
+"""Backup of a training run in one file, with optimizers and seeds."""
 
 import math
 from pathlib import Path
@@ -16,7 +16,7 @@ HDF5_BYTES = 4096  # overhead of an array
 class SavedSeeds:
     """Base of models that save the states of their seeds, which Keras leaves out.
 
-    Without them, a resumed training with dropout would repeat its first noise.
+    Otherwise, a resumed training run with dropout would repeat its first noise.
     """
 
     def save_own_variables(self, store: Any) -> None:
@@ -33,7 +33,7 @@ class SavedSeeds:
 
 
 class TrainingState(SavedSeeds, keras.Model):
-    """State of a training: weights, optimizers and seeds of a model."""
+    """State of a training run: weights, optimizers and seeds of a model."""
 
     def __init__(self, model: keras.Model) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class TrainingState(SavedSeeds, keras.Model):
 
 
 class Backup(keras.callbacks.Callback):
-    """Saves weights and optimizer after each epoch in one file, to resume a training.
+    """Callback that saves weights and optimizer in one file after each epoch, to resume a run.
 
     The file is replaced atomically, so that one backup remains whenever the process is killed.
     (`keras.callbacks.BackupAndRestore` writes weights and epoch to two files; a kill between them
@@ -65,10 +65,10 @@ class Backup(keras.callbacks.Callback):
             model: compiled model or `MutualLearner`, built as for the backup.
 
         Returns:
-            The index of the next epoch; 0 without a backup.
+            The index of the next epoch; 0 if there is no backup.
 
         Raises:
-            InputError: a backup of another model.
+            InputError: the backup is of another model.
         """
         if not self.path.exists():
             return 0

@@ -20,7 +20,7 @@ from keras_reid.training.schedules import schedule
 
 @dataclass(frozen=True)
 class Plan:
-    """Values of a training that follow from its recipe and images.
+    """Values of a training run that follow from its recipe and images.
 
     Attributes:
         recipe: the recipe.
@@ -46,13 +46,13 @@ class Plan:
         schema: AttributeSchema | None = None,
         replicas: Replicas | None = None,
     ) -> "Plan":
-        """Return the plan of a training.
+        """Return the plan of a training run.
 
         Args:
             recipe: the recipe.
             images: training images, with a column "tracklet" for a recipe with `temporal`.
             schema: schema of the column "attributes" of the images.
-            replicas: replicas that train together; None: this process alone.
+            replicas: replicas that train together; None: only this process.
 
         Raises:
             InputError: images of fewer than two persons, of too few for a batch, or without a
@@ -60,14 +60,16 @@ class Plan:
         """
         columns = {*images.columns} - ({"attributes"} if schema is None else set())
         if missing := sorted(recipe.columns - columns):
-            raise invalid("images", f"with {' and '.join(missing)} for this recipe", Shown("none"))
+            raise invalid(
+                "images", f"images with {' and '.join(missing)} for this recipe", Shown("none")
+            )
         sampled = images
         for method in recipe.methods:
             sampled = method.sampled(sampled)
         names = list(map(str, sampled.classes()[0]))
         if len(names) < 2:
             received = Shown(f"{len(names)} ({', '.join(names)})")
-            raise invalid("images", "of at least 2 persons", received)
+            raise invalid("images", "images of at least 2 persons", received)
         steps = pk_steps(sampled, recipe.num_identities_per_batch, recipe.num_instances)
         annotations = Annotations.of(images, schema)
         return cls(recipe, images, len(names), steps, annotations, replicas or Replicas())

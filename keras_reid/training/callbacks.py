@@ -19,17 +19,17 @@ from keras_reid.training.runs import read_history
 
 SIDES = ("positive", "negative")  # distances in the logs of metric losses
 # If a loss learns, distances within persons are smaller than between persons by this fraction of
-# the latter and of the collapse value.
+# the distances between persons and of the collapse value.
 APART = 0.1
 
 
 class CollapseMonitor(keras.callbacks.Callback):
-    """Logs a warning when a metric loss stays at its collapse value.
+    """Callback that logs a warning when a metric loss stays at its collapse value.
 
     When all embeddings are equal, a loss has a fixed value: the margin of a triplet loss, ln 2 with
-    the soft margin. A loss that stays at it does not learn. There is no warning if the distances in
-    the logs are smaller within persons than between persons, by a tenth of these distances and of
-    that value.
+    the soft margin. A loss that stays at this value does not learn. There is no warning if the
+    distances in the logs are smaller within persons than between persons, by a tenth of these
+    distances and of that value.
 
     Args:
         num_identities_per_batch, num_instances: P and K of the batches; some values depend on them.
@@ -90,7 +90,7 @@ class CollapseMonitor(keras.callbacks.Callback):
 
 
 class FiniteLoss(keras.callbacks.Callback):
-    """Raises at the first step with a loss that is not finite, and names the term.
+    """Callback that raises at the first step with a loss that is not finite, and names the term.
 
     `keras.callbacks.TerminateOnNaN` ends `fit` without an error, and NaN weights are saved. The
     last `Backup` is of the epoch before.
@@ -117,9 +117,9 @@ class FiniteLoss(keras.callbacks.Callback):
 
 
 class History(keras.callbacks.Callback):
-    """Callback that writes logs and seconds of each epoch as a line of JSON.
+    """Callback that writes the logs and seconds of each epoch as a line of JSON.
 
-    A resumed run appends its lines.
+    A resumed run appends to the file.
 
     Args:
         path: file to write.

@@ -47,7 +47,7 @@ class Distiller(MutualLearner):
 
     @property
     def student(self) -> ReidModel:
-        """The trained model."""
+        """Model that is trained."""
         return self.members["student"]
 
     def call(self, images: Any, training: bool | None = None) -> Any:

@@ -20,7 +20,7 @@ def named(models: Models, kind: str) -> dict[str, keras.Model]:
     """Return the models by name.
 
     Args:
-        models: models by name, or a list, which is named KIND1, KIND2, …
+        models: models by name, or a list of models, which are named KIND1, KIND2, …
         kind: `"member"` or `"teacher"`; a single teacher of a list has no number.
     """
     if isinstance(models, Mapping):
@@ -31,7 +31,7 @@ def named(models: Models, kind: str) -> dict[str, keras.Model]:
 
 
 def reid_models(models: Mapping[str, keras.Model]) -> dict[str, ReidModel]:
-    """Return models that `compile` accepts with losses by output; others share their layers."""
+    """Return models of the same layers that `compile` accepts with losses by output."""
     return {
         name: model if isinstance(model, ReidModel) else uncompiled(model)
         for name, model in models.items()

@@ -1,4 +1,4 @@
-"""Loop over the phases of a training, with backups."""
+"""Loop over the phases of a training run, with backups."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -56,7 +56,7 @@ def fit(
         The model, or models, with the moving average of the weights if the recipe keeps one.
 
     Raises:
-        InputError: a finished run, one with other flags, or unreadable images.
+        InputError: the run is finished or has other flags, or images are unreadable.
     """
     members = [model] if isinstance(model, keras.Model) else list(model)
     if data_service:
@@ -137,7 +137,7 @@ def sized(
 ) -> Iterator[Sequence[keras.Model]]:
     """Yield models for the image size of a phase, and copy their weights to the members.
 
-    The members themselves, or copies of them if they are for images of another size.
+    The models are the members, or copies if the phase has another image size.
 
     Args:
         members: models of the plan.

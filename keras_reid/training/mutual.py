@@ -107,13 +107,13 @@ class MutualLearner(SavedSeeds, LossesByOutput, keras.Model):
         distillation_weights: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
-        """Compile every member.
+        """Compile each member.
 
         Args:
             optimizer: optimizer that is copied for every member, or a list with one for each
                 member. Settings outside of its configuration (`exclude_from_weight_decay`) require
                 a list.
-            loss: losses of each member by output, see `ReidModel`; None: none.
+            loss: losses of each member by output, see `ReidModel`; None: no such losses.
             loss_weights: factors of these losses.
             metrics: metrics of each member by output; each member has copies of them.
             distillation_loss: a `DistillationLoss`, or a list of them, by output.
@@ -121,8 +121,8 @@ class MutualLearner(SavedSeeds, LossesByOutput, keras.Model):
             options: run_eagerly, jit_compile, steps_per_execution or auto_scale_loss.
 
         Raises:
-            InputError: no distillation loss, a name that is no output, or not one optimizer for
-                each member.
+            InputError: no distillation loss, a key that is not an output, or another number of
+                optimizers than members.
         """
         members = [*self.members.values()]
         for member, own in zip(members, optimizers_of(optimizer, len(members)), strict=True):
@@ -135,7 +135,7 @@ class MutualLearner(SavedSeeds, LossesByOutput, keras.Model):
         )
         plain = [one.name for one in distillations if not isinstance(one.loss, DistillationLoss)]
         if self.average == "ensemble" and plain:
-            fix = "Only a DistillationLoss has ensembles."
+            fix = "Only a DistillationLoss supports ensembles."
             raise invalid("average", f'"mean" or "sum" for the losses {plain}', "ensemble", fix)
         super().compile(optimizer=None, **options)
         self.optimizer = MemberOptimizers([member.optimizer for member in members])
@@ -162,7 +162,7 @@ class MutualLearner(SavedSeeds, LossesByOutput, keras.Model):
 
     def fit(self, *args: Any, **kwargs: Any) -> Any:
         history = super().fit(*args, **kwargs)
-        for member in self.members.values():  # Keras does it for a single optimizer
+        for member in self.members.values():  # Keras does so for a single optimizer
             member.optimizer.finalize_variable_values(member.trainable_variables)
         return history
 
@@ -226,7 +226,7 @@ class MutualLearner(SavedSeeds, LossesByOutput, keras.Model):
     def _distilled(
         self, one: OutputLoss, teachers: Sequence[Any], own: Any, sample_weight: Any
     ) -> Any:
-        """Return a distillation, averaged over the teachers; 0 for a model without any."""
+        """Return a distillation, averaged over the teachers; 0 for a model that has no teacher."""
         targets = [one.read(teacher) for teacher in teachers]
         if self.average == "ensemble" and targets:
             targets = [one.loss.ensemble(targets)]
@@ -234,11 +234,11 @@ class MutualLearner(SavedSeeds, LossesByOutput, keras.Model):
         return total / max(len(targets), 1) if self.average == "mean" else total
 
     def _views(self, images: Any) -> dict[str, Any]:
-        """Return the images that each member sees."""
+        """Return the images for each member."""
         if not isinstance(images, (tuple, list)):
             return dict.fromkeys(self.members, images)
         if len(images) != len(self.members):
-            rule = f"one tensor, or a tuple of {len(self.members)} for as many members"
+            rule = f"one tensor, or a tuple of {len(self.members)} tensors, one for each member"
             fix = f"Pass views={len(self.members)} to pk_batches."
             raise invalid("images", rule, Shown(f"{len(images)}"), fix)
         return dict(zip(self.members, images, strict=True))

@@ -7,9 +7,9 @@ import keras
 from keras import ops
 
 from keras_reid import checks
-from keras_reid.errors import Shown, invalid
+from keras_reid.errors import Shown, counted, invalid
 
-SPARED = ("bias", "beta", "gamma")  # of weight decay
+SPARED = ("bias", "beta", "gamma")  # variables without weight decay
 
 
 @keras.saving.register_keras_serializable(package="keras_reid")
@@ -91,12 +91,13 @@ def new_variables(model: keras.Model) -> list[str]:
         model: model of `models.build`.
 
     Raises:
-        InputError: a model without a backbone, such as an ensemble.
+        InputError: the model does not have exactly one backbone, as in an ensemble.
     """
     nested = [layer for layer in model.layers if isinstance(layer, keras.Model)]
     if len(nested) != 1:
         fix = "Build it with keras_reid.models.build."
-        raise invalid("model", "a model with one backbone", Shown(f"{len(nested)}"), fix)
+        received = Shown(counted(len(nested), "nested model"))
+        raise invalid("model", "a model with one backbone", received, fix)
     pretrained = {id(variable) for variable in nested[0].trainable_variables}
     return [v.path for v in model.trainable_variables if id(v) not in pretrained]
 
@@ -122,7 +123,7 @@ class MemberOptimizers:
         """
         rates = [float(ops.convert_to_numpy(one.learning_rate)) for one in self.optimizers]
         if len({*rates}) > 1:
-            fix = "Give each optimizer a schedule of keras.optimizers.schedules."
+            fix = "Use a schedule of keras.optimizers.schedules in each optimizer."
             raise invalid("learning_rate", "one number for all members", rates, fix)
         return self.optimizers[0].learning_rate
 
@@ -140,13 +141,13 @@ def optimizers_of(optimizer: Any, count: int) -> list[keras.optimizers.Optimizer
         count: number of models.
 
     Raises:
-        InputError: a list of another length, or with one optimizer twice.
+        InputError: the list has another length, or contains an optimizer twice.
     """
     if isinstance(optimizer, str) or not isinstance(optimizer, Sequence):
         first = keras.optimizers.get(optimizer)
         copies = (type(first).from_config(first.get_config()) for _ in range(count - 1))
         optimizer = [first, *copies]
     if not len(optimizer) == len({*map(id, optimizer)}) == count:
-        rule = f"one optimizer, or a list of {count} different ones for as many members"
+        rule = f"one optimizer, or a list of {count} different ones, one for each member"
         raise invalid("optimizer", rule, Shown(f"{len({*map(id, optimizer)})}"))
     return [*optimizer]

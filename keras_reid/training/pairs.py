@@ -10,15 +10,18 @@ from keras_reid import evaluation, inference
 from keras_reid.data import PersonImages
 from keras_reid.training.scoring import Evaluation
 
-QUERIES = 400  # at most
-PER_QUERY = 4  # pairs of one person, and as many of two
+QUERIES = 400  # maximum number
+PER_QUERY = 4  # pairs of one person, and as many of different persons
 
 
 class PairEvaluation(Evaluation):
-    """Callback that logs `val_auc`, the probability that a pair of one person is nearer.
+    """Callback that adds `val_auc` to the logs.
+
+    `val_auc` is the probability that a pair of one person is nearer than one of different persons.
 
     At most 400 query images are compared, each with up to 4 gallery images of its person by other
-    cameras, and with 4 of others. Under a moving average of the weights the averages are scored.
+    cameras, and with 4 images of other persons. If the optimizer keeps a moving average of the
+    weights, the averaged weights are scored.
 
     Args:
         query, gallery: images of persons that the model is not trained on.
@@ -32,7 +35,7 @@ class PairEvaluation(Evaluation):
         last: last scored distances `(n,)` of the pairs.
 
     Raises:
-        InputError: pairs of one kind only.
+        InputError: there is no pair of one person, or no pair of different persons.
     """
 
     last: np.ndarray
@@ -81,13 +84,13 @@ class PairEvaluation(Evaluation):
 def validation_pairs(
     query: PersonImages, gallery: PersonImages, across_cameras: bool = True, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw pairs of a query and a gallery image, of one person and of two.
+    """Draw pairs of a query and a gallery image, of one person and of different persons.
 
     Args:
         query: images; distractors are left out.
         gallery: images; distractors are left out.
         across_cameras: leave out pairs of one person by one camera.
-        seed: of the draw.
+        seed: seed of the draw.
 
     Returns:
         Rows (n,) of the query and of the gallery images.

@@ -1,4 +1,4 @@
-"""Recipe: all settings of a training; every value is a flag of the same name."""
+"""Recipe: all settings of one training run; every value is a flag of the same name."""
 
 import dataclasses
 import itertools
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 NONE = Annotations()
 SIDE = "[1, 4096]"  # pixels of an image
-# The main phase, without those before and after it.
+# Settings of the main phase, without phases before and after it.
 MAIN = {"small_epochs": 0, "pretrain_epochs": 0, "induction_epochs": 0, "refinement_epochs": 0}
 
 
@@ -39,10 +39,11 @@ def _check_margin(margin: str | float) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe(Settings):
-    """Settings of a training: of the optimization, and of the methods.
+    """Settings of one training run: of the optimization, and of the methods.
 
     The help of a field documents it. The fields of the methods are in
-    `keras_reid.training.methods`. `replace` changes both by name.
+    `keras_reid.training.methods`. `replace` changes
+    fields of both by name.
 
     >>> from keras_reid.training import RECIPES
     >>> recipe = RECIPES["bot"].replace(epochs=60, stripes=8)
@@ -63,17 +64,17 @@ class Recipe(Settings):
     epochs: int = setting("Number of training epochs.", least=1)
     learning_rate: float = setting("Highest learning rate of the schedule.", least=0)
     init_from: str = setting(
-        "Run folder of a trained model with initial weights for all layers of the same name and "
-        "shapes; empty: none.",
+        "Run folder of a trained model. Its weights are the initial weights of all layers with the "
+        "same name and shapes. Empty: none.",
         default="",
     )
     mixstyle: float = setting(
-        "Probability of mixed styles of images in early layers (MixStyle); 0: never.",
+        "Probability that early layers mix the styles of a batch (MixStyle); 0: never.",
         interval="[0, 1]",
         default=0.0,
     )
     instance_norm: float = setting(
-        "Fraction of the channels of early layers with instance normalization; 0: none.",
+        "Fraction of the channels of early layers that get instance normalization; 0: none.",
         interval="[0, 1]",
         default=0.0,
     )
@@ -96,14 +97,14 @@ class Recipe(Settings):
         "Stride of the last stage of a backbone: 1 for a finer feature map, or 2.", default=1
     )
     embedding_dim: int = setting(
-        "Size of the embedding; 0: that of the backbone.", least=0, default=0
+        "Size of the embedding; 0: the size of the backbone's features.", least=0, default=0
     )
     num_identities_per_batch: int = setting(
         "Number P of identities in a batch of P x K images.", default=16
     )
     num_instances: int = setting("Number K of images of each identity in a batch.", default=4)
     camera_balanced: bool = setting(
-        "K images of an identity from as many cameras as possible.", default=False
+        "Selection of the K images of an identity from as many cameras as possible.", default=False
     )
     augment: str = setting(
         "Augmentation: none, flip, crop (and flip) or default (flip, crop, erase), with any of "
@@ -134,16 +135,17 @@ class Recipe(Settings):
     )
     metric_weight: float = setting("Weight of the metric loss; 0: none.", least=0, default=1.0)
     margin: str | float | None = setting(
-        "Margin of the metric losses: a number, soft (log(1 + exp(d+ - d-))), or none: default.",
+        "Margin of the metric loss: a number; soft (no margin, but log(1 + exp(d+ - d-)) of the "
+        "distances d+ to a positive and d- to a negative); or none: the default of the loss.",
         _check_margin,
         default=None,
     )
     metric_distance: str | None = setting(
-        "Distance of the metric loss: euclidean, squared_euclidean, cosine, or none: its default.",
+        "Distance of the metric loss: euclidean, squared_euclidean, cosine; none: its default.",
         default=None,
     )
     normalize: bool | None = setting(
-        "L2-normalized features in the metric loss; none: as the loss does.", default=None
+        "L2 normalization in the metric loss; none: the default of the loss.", default=None
     )
     identity_weight: float = setting("Weight of the identity loss; 0: none.", least=0, default=1.0)
     label_smoothing: float = setting("Label smoothing of the identity loss.", default=0.1)
@@ -154,10 +156,10 @@ class Recipe(Settings):
     )
     softmax_scale: float = setting("Scale of the cosines of a softmax with a margin.", default=30.0)
     softmax_margin: float | None = setting(
-        "Margin of a softmax with a margin; none: that of its publication.", default=None
+        "Margin of a softmax with a margin; none: the margin of its publication.", default=None
     )
     flip: bool = setting(
-        "Sum of the embeddings of an image and its mirror image at test time.", default=True
+        "Sum of the embeddings of image and mirror image as embedding at test time.", default=True
     )
     stripes: methods.Stripes = field(default_factory=methods.Stripes)
     parts: methods.Parts = field(default_factory=methods.Parts)
@@ -205,7 +207,7 @@ class Recipe(Settings):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All values by name, with those of the methods."""
+        """Values of all settings by name, including the settings of the methods."""
         values = dataclasses.asdict(self)
         for name in self._by_name:
             values |= values.pop(name)
@@ -232,7 +234,7 @@ class Recipe(Settings):
 
     @property
     def backbones(self) -> list[str]:
-        """Backbone of each member; a single one without mutual learning."""
+        """Backbone of each member; a single backbone if there is no mutual learning."""
         return self.distillation.backbones or [self.backbone]
 
     def batches(self, factory: Factory) -> Factory:
@@ -273,10 +275,10 @@ class Recipe(Settings):
 
     @property
     def phases(self) -> list[tuple["Recipe", Phase]]:
-        """The parts of the training, each with its own recipe.
+        """The parts of the training run, each with its own recipe.
 
-        Small images; the identity loss alone; the main phase; the refined assignment of parts
-        alone; the whole model with refined parts. All but the main phase are optional.
+        Small images; only the identity loss; the main phase; only the refined assignment of parts;
+        the whole model with refined parts. All phases except the main phase are optional.
         """
         main = self.replace(**MAIN)
         phases = [Phase({})]

@@ -52,7 +52,7 @@ RECIPES: dict[str, Recipe] = {
     # Parts around body points (Wang et al., HOReID, CVPR 2020, arXiv:2003.08177).
     "pose": _BOT.replace(pose=True, pooling="avg_max"),
     # Identity and attributes together (Lin et al., Pattern Recognition 2019, arXiv:1703.07220).
-    # With its factor of 8 on the identity loss, a short training does not learn the attributes.
+    # With its factor of 8 on the identity loss, a short run does not learn the attributes.
     "attributes": _BOT.replace(attribute_weight=1.0),
     # Clips of tracklets (Gao and Nevatia, arXiv:1805.02104).
     "tracklets": _BOT.replace(

@@ -1,4 +1,4 @@
-"""Replicas of a training on the devices of one or several machines."""
+"""Replicas of a training run on the devices of one or several machines."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from keras_reid.training.registry import STRATEGIES
 class Replicas:
     """Replicas that train one model together, each on its share of every batch.
 
-    `"none"`: this process alone; `"mirrored"`: each GPU of this machine, or each logical device
+    `"none"`: only this process; `"mirrored"`: each GPU of this machine, or each logical device
     of its CPU; `"multiworker"`: processes that run the same command. The variable TF_CONFIG lists
     their addresses and the number of this one (see `tf.distribute`). A step equals the step of one
     process with the whole batch: metric losses and batch statistics use all images.

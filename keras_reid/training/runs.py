@@ -1,4 +1,4 @@
-"""Run folder: flags, model, scores and logs of one training."""
+"""Run folder: flags, model, scores and logs of one training run."""
 
 import itertools
 import json
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Run(TrainedRun):
-    """A folder with `flags.json`, `model.keras`, `metrics.json`, `history.jsonl`, `logs/`.
+    """Run folder: `flags.json`, `model.keras`, `metrics.json`, `history.jsonl` and `logs/`.
 
     After mutual learning, `model.keras` is the first member and `model-2.keras`, `model-3.keras`, …
     are the others; `metrics.json` has the scores of each under `members`.
@@ -42,7 +42,7 @@ class Run(TrainedRun):
         return sum(epoch.get("seconds", 0) for epoch in read_history(self.history_file)) / 60
 
     def backup_file(self, phase: int = 1) -> Path:
-        """Return the file with the state of phase 1, 2, … of an unfinished training."""
+        """Return the file with the state of phase 1, 2, … of an unfinished training run."""
         return self.directory / f"backup-{phase}.weights.h5"
 
     def check(self, flags: dict[str, Any]) -> None:
@@ -52,7 +52,7 @@ class Run(TrainedRun):
             flags: values for `flags.json`.
 
         Raises:
-            InputError: a folder with other files or flags, or with a finished run.
+            InputError: the folder has other files, other flags or a finished run.
         """
         state = ""
         if self.finished:

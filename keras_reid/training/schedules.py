@@ -54,7 +54,7 @@ def schedule(
         kind: `"cosine"` (half a cosine to 0), `"step"` (×0.1 at 4/7 and at 6/7 of the steps, as 40
             and 70 of 120 epochs are commonly rounded) or `"constant"`.
         learning_rate: the highest value.
-        steps: length of the training.
+        steps: number of steps of the training run.
         warmup: number of steps of linear warm-up.
 
     Returns:

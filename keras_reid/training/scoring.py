@@ -1,4 +1,4 @@
-"""Callbacks that score the models of a training by query and gallery images."""
+"""Callbacks that score the models of a training run by query and gallery images."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -85,12 +85,12 @@ class Evaluation(keras.callbacks.Callback):
 
 
 class RetrievalEvaluation(Evaluation):
-    """Callback that logs `val_mAP` and `val_rank1`, which `ModelCheckpoint` can monitor.
+    """Callback that adds `val_mAP` and `val_rank1` to the logs, for example for `ModelCheckpoint`.
 
-    For a `MutualLearner` these are the scores of the best member, and `val_NAME_mAP` and
-    `val_NAME_rank1` those of each member. With a moving average of the weights (`use_ema`) the
-    averaged weights are evaluated. Selecting an epoch by scores of the test set overestimates the
-    result: use hold-out images.
+    For a `MutualLearner` these are the scores of the best member; `val_NAME_mAP` and
+    `val_NAME_rank1` are the scores of each member. With a moving average of the weights (`use_ema`)
+    the averaged weights are evaluated. Selecting an epoch by scores of the test set overestimates
+    the result: use hold-out images.
 
     Args:
         query, gallery: images, or tracklets with a column "tracklet".

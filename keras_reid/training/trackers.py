@@ -23,14 +23,14 @@ def check(name: str) -> None:
 
 @contextmanager
 def tracked(name: str, run: Run, settings: Mapping[str, Any]) -> Iterator[Tracker]:
-    """Yield the callbacks for the training, and a function of its scores.
+    """Yield the callbacks of a training run, and a function that logs its scores.
 
     The destination is set by `MLFLOW_TRACKING_URI`, and by `WANDB_MODE`, `WANDB_DIR` and
     `WANDB_API_KEY`.
 
     Args:
         name: none, mlflow or wandb.
-        run: run; its folder gives the name.
+        run: run, which is logged with the name of its folder.
         settings: settings of the run.
     """
     with ExitStack() as stack:
@@ -50,7 +50,7 @@ def _mlflow(run: Run, settings: Mapping[str, Any], stack: ExitStack) -> Tracker:
     from mlflow.keras import MlflowCallback
 
     class Epochs(MlflowCallback):
-        """Log the losses only; the settings contain the optimizer."""
+        """Callback that logs only the losses; the settings contain the optimizer."""
 
         def on_train_begin(self, logs: Any = None) -> None:
             pass

@@ -9,7 +9,7 @@ import numpy as np
 from keras_reid import checks
 from keras_reid.evaluation import RankingResult, VerificationResult
 
-POINTS = 400  # of a curve
+POINTS = 400  # points of a curve
 # Ends of names in a history that are not losses.
 NO_LOSSES = ("epoch", "seconds", "_active", "_positive", "_negative", "_norm", "_mAP", "_rank1")
 SCORES = ("val_rank1", "val_mAP")  # logged by `RetrievalEvaluation`
@@ -59,7 +59,7 @@ def roc(verification: VerificationResult) -> str:
 
 
 def distances(verification: VerificationResult, threshold: float | None) -> str:
-    """Draw histograms of the distances of pairs of one person and of two persons."""
+    """Draw histograms of the distances of pairs of one person and of different persons."""
     figure, axes = _figure()
     edges = np.histogram_bin_edges(
         np.concatenate([verification.genuine[[0, -1]], verification.impostor[[0, -1]]]), 60

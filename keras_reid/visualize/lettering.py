@@ -22,8 +22,8 @@ class Lettering:
     gets its own number.
 
     Args:
-        name: of a person; it is drawn as `str(name)`.
-        size: of the letters in pixels.
+        name: name of a person; it is drawn as `str(name)`.
+        size: size of the letters in pixels.
     """
 
     def __init__(self, name: Any, size: int) -> None:
@@ -32,7 +32,7 @@ class Lettering:
 
     @property
     def width(self) -> float:
-        """Pixels."""
+        """Width of the text in pixels."""
         return self.font.getlength(self.text)
 
     def draw(
@@ -46,9 +46,9 @@ class Lettering:
 
         Args:
             draw: the picture.
-            place: left upper corner.
+            place: (x, y) of the upper left corner of the text.
             fill: color of the letters.
-            background: color of a box behind them; None draws no box.
+            background: color of a box behind the text; None draws no box.
         """
         if background is not None:
             draw.rectangle(draw.textbbox(place, self.text, font=self.font), fill=background)
@@ -79,7 +79,7 @@ def _drawn(text: str) -> tuple[str, str]:
 
 @cache
 def _font_files() -> tuple[str, ...]:
-    """Return DejaVu Sans, and the fonts of the system; none without Matplotlib."""
+    """Return DejaVu Sans, and the fonts of the system; no fonts if Matplotlib is not installed."""
     try:
         import matplotlib
         from matplotlib.font_manager import findSystemFonts
@@ -93,7 +93,7 @@ def _font_files() -> tuple[str, ...]:
 
 @cache
 def _letters(file: str) -> frozenset[int]:
-    """Return the code points with a glyph in a font; none for Pillow's."""
+    """Return the code points with a glyph in a font; the set is empty for Pillow's font."""
     try:
         from matplotlib.ft2font import FT2Font
 

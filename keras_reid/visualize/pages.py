@@ -27,8 +27,8 @@ TEMPLATES = Environment(
     lstrip_blocks=True,
 )
 SCORES = ("mAP", "mAP_trapezoid", "mINP")
-FAR = 1e-2  # of the threshold in the report's histogram
-CHANGES = 10  # number of queries with the largest gains, and of those with the largest losses
+FAR = 1e-2  # FAR of the threshold in the report's histogram
+CHANGES = 10  # queries with the largest gains, and as many with the largest losses
 
 
 def search_page(queries: Sequence[Mapping[str, Any]], height: int = 128) -> str:
@@ -40,7 +40,7 @@ def search_page(queries: Sequence[Mapping[str, Any]], height: int = 128) -> str:
             true for searches by attributes; their distances are misfits. With a `verdict`, "match",
             "possible match" or "no match", images of the nearest person have a green, amber or gray
             frame.
-        height: of the pictures in pixels. Unreadable files become gray boxes.
+        height: height of the pictures in pixels. Unreadable files become gray boxes.
 
     Example:
         >>> from keras_reid import visualize
@@ -77,12 +77,14 @@ def _searched(query: Mapping[str, Any], height: int) -> dict[str, Any]:
 
 
 def picture(image: Any, height: int, heat: np.ndarray | None = None) -> dict[str, Any]:
-    """Return an image for a page, with its heat map; empty for an unreadable file.
+    """Return the name, the JPEG and the heat map of an image for a page.
+
+    The JPEG and the heat map are None if the file is unreadable.
 
     Args:
         image: a file, uint8 RGB `(h, w, 3)`, or None.
         height: in pixels.
-        heat: of `activation`.
+        heat: heat map, as `activation` returns it.
     """
     if image is None or isinstance(image, np.ndarray):
         name, pixels = "", image
@@ -110,15 +112,15 @@ class Report:
     """Contents of the report of an evaluation.
 
     Attributes:
-        title, subtitle: of the page.
+        title, subtitle: title and subtitle of the page.
         results: scores by name; the last is the main result, such as "re-ranked".
         metrics: all scores of the JSON file, which the page contains too.
         verification: 1:1 trials.
-        failures, successes: lists of queries with a wrong first image, and of others.
+        failures, successes: lists of queries with a wrong first image, and of other queries.
         query, gallery: `evaluation.StoredFeatures`, with paths for pictures.
         heat: maps `(h', w')` of similarity to the query by (query, gallery image), and by
             (query, None) of the query itself.
-        history: epochs of the training, as in `history.jsonl`.
+        history: epochs of the training run, as in `history.jsonl`.
         speed: descriptions by name.
     """
 
@@ -148,7 +150,7 @@ def report_page(report: Report, height: int = 112) -> str:
 
     Args:
         report: contents.
-        height: of the pictures in pixels. Unreadable files become gray boxes.
+        height: height of the pictures in pixels. Unreadable files become gray boxes.
 
     Raises:
         InputError: Matplotlib is not installed.
@@ -201,7 +203,7 @@ def _scores(results: Sequence[RankingResult]) -> dict[str, list[float]]:
 
 
 def _cameras(result: RankingResult) -> dict[str, Any] | None:
-    """Return the table of camera pairs; None without any."""
+    """Return the table of camera pairs; None if they were not scored."""
     pairs = result.camera_pairs
     columns = sorted({gallery for _, gallery in pairs})
     rows = {q: [pairs.get((q, g)) for g in columns] for q in sorted({q for q, _ in pairs})}

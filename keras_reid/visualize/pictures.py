@@ -30,7 +30,7 @@ def draw_alignment(
         path: booleans `(s, t)`, stripes of the first by stripes of the second, from the top down:
             one pair of `distances.aligned(…, return_path=True)`.
         costs: `d_ij` `(s, t)` in [0, 1]; lines of lower cost are stronger. None: equal lines.
-        height: of the images in the picture, in pixels.
+        height: height of the images in the picture, in pixels.
 
     Raises:
         InputError: invalid images, or a path of another shape or type.
@@ -85,7 +85,7 @@ def draw_groups(
             first images, in their order.
         rows: maximum number of groups.
         columns: maximum number of images of each group.
-        height: of an image in pixels; images are drawn half as wide.
+        height: height of an image in pixels; its width is half of that.
 
     Raises:
         InputError: no image is in a group.
@@ -93,7 +93,8 @@ def draw_groups(
     group = np.asarray(group)
     numbers, sizes = np.unique(group[group >= 0], return_counts=True)
     if not len(numbers):
-        raise invalid("group", "an array with a group", Shown(f"{len(group)} images in no group"))
+        rule = "an array with at least one number of at least 0"
+        raise invalid("group", rule, Shown(f"{len(group)} images in no group"))
     largest = np.argsort(-sizes, kind="stable")[:rows]
     width, caption = max(1, height // 2), 12
     step = height + caption
@@ -113,13 +114,13 @@ def draw_groups(
 def draw_ranked_lists(
     lists: Sequence[RankedList], query: Any, gallery: Any, height: int = 96
 ) -> Image.Image:
-    """Draw a row for each query: its image, and the nearest ones, green if of the same person.
+    """Draw a row for each query: its image, and the nearest images, green if of the same person.
 
     Args:
         lists: one or more of `evaluation.ranked_lists`.
         query: (q,) files of all query images.
         gallery: (g,) files of all gallery images.
-        height: of an image in pixels; images are drawn half as wide.
+        height: height of an image in pixels; its width is half of that.
     """
     width, edge = height // 2, max(2, height // 32)
     columns = 1 + max(len(one.gallery) for one in lists)
@@ -160,7 +161,7 @@ def draw_keypoints(
         image: uint8 RGB `(h, w, 3)`.
         keypoints: `(k, 3)`, x and y as fractions of width and height, and confidence in [0, 1].
         heat: `(rows, columns, k)` of `layers.KeypointHeatmaps`; None draws none.
-        height: of the picture in pixels.
+        height: height of the picture in pixels.
 
     Raises:
         InputError: an invalid image, or points of another shape.
@@ -187,7 +188,7 @@ def draw_heat(image: np.ndarray, heat: np.ndarray, height: int = 256) -> Image.I
     Args:
         image: uint8 RGB `(h, w, 3)`.
         heat: `(rows, columns)`, clipped to [0, 1].
-        height: of the picture in pixels.
+        height: height of the picture in pixels.
 
     Raises:
         InputError: an invalid image.
@@ -207,7 +208,7 @@ def activation(maps: np.ndarray, query: np.ndarray | None = None) -> np.ndarray:
     """Return `a = max(0, ⟨m(x, y), v⟩)` divided by its maximum, v the mean of the query's map.
 
     For an embedding that is the mean of a map, `⟨v, u⟩` of query and image is the mean of these
-    products over the positions of the image. Without a query, v is the mean of the image's map.
+    products over the positions of the image. If `query` is None, v is the mean of the image's map.
 
     Args:
         maps: `(rows, columns, c)` of `models.feature_maps`.

@@ -1,4 +1,4 @@
-"""TensorBoard logs of a training in addition to its losses."""
+"""TensorBoard logs of a training run in addition to its losses."""
 
 from collections.abc import Mapping
 from functools import cached_property
@@ -23,7 +23,7 @@ SPRITE = 48  # height of their pictures, in pixels
 
 
 class Board(keras.callbacks.Callback):
-    """Log histograms of d⁺ and d⁻ at each scoring of the model, and optionally ranked lists.
+    """Callback that logs histograms of d⁺ and d⁻, and optionally ranked lists, at each scoring.
 
     Args:
         scores: callback that scores the model; it comes before this one.

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from keras_reid import checks
 from keras_reid.visualize.lettering import Lettering
 from keras_reid.visualize.pictures import NEAR, WHITE, scaled
 
@@ -50,7 +49,7 @@ def draw_timeline(
 
     Args:
         intervals: begin and end in seconds of each appearance, by name.
-        width: of the picture in pixels.
+        width: width of the picture in pixels.
         row: height of a row in pixels.
 
     Raises:
@@ -63,7 +62,8 @@ def draw_timeline(
         (900, 62)
     """
     times = [time for spans in intervals.values() for time in spans]
-    checks.at_least(1, "Lower n_init.", intervals=len(times))
+    if not times:
+        raise invalid("intervals", "intervals of at least one person", intervals, "Lower n_init.")
     first, last = min(begin for begin, _ in times), max(end for _, end in times)
     names, margin = sorted(intervals, key=lambda name: min(intervals[name])), 8
     font = ImageFont.load_default(row * 2 // 3)

@@ -36,7 +36,7 @@ def write_tracks(
         path: the file, `.avi` or `.mp4`, or else the folder.
         video: the frames.
         tracks: boxes with the numbers of tracks.
-        names: of tracks by number; others are drawn with their number.
+        names: names of tracks by number; other tracks are drawn with their number.
         rate: frames per second of the new video.
 
     Raises:
@@ -65,7 +65,7 @@ def _writer(file: Path, rate: float, size: tuple[int, int]) -> Iterator[Any]:
     writer = cv2.VideoWriter(str(file), codec, rate, size)
     if not writer.isOpened():
         received = Shown(f"*{file.suffix} of {size[0]} x {size[1]} pixels")
-        fix = "Name an .avi, or a folder."
+        fix = "Choose an .avi file, or a folder."
         raise invalid("annotated", "a video that OpenCV can write", received, fix)
     try:
         yield writer

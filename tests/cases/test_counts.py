@@ -76,7 +76,7 @@ def test_train_one_person_raises(flags, crops_of_one):
     data_flags = ("--dataset=folder", "--data_dir=crops", "--run=run")
     code, _, err = within("train.py", *data_flags, *TINY, *flags, cwd=crops_of_one)
     assert code == 1
-    assert err == ("error: `images` must be of at least 2 persons, got 1 (anna).\n")
+    assert err == ("error: `images` must be images of at least 2 persons, got 1 (anna).\n")
     assert not (crops_of_one / "run").exists()
 
 
@@ -90,5 +90,7 @@ def test_train_check_only_one_person_exits_with_error(crops_of_one):
 def test_steps_per_epoch_one_person_raises():
     images = data.PersonImages(["1.jpg"] * 4, [7] * 4, None)
     recipe = recipes.get("tiny").replace(num_identities_per_batch=1)
-    with pytest.raises(InputError, match=r"`images` must be of at least 2 persons, got 1 \(7\)"):
+    with pytest.raises(
+        InputError, match=r"`images` must be images of at least 2 persons, got 1 \(7\)"
+    ):
         Plan.of(recipe, images)

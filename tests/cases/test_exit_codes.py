@@ -102,6 +102,6 @@ def test_help_lists_flags_under_their_topics() -> None:
     assert text.count("One of none, k_reciprocal, average_query_expansion") == 1
     assert text.count("One of pooled, trained") == 0  # the text of --local describes both
     assert (
-        "Order of equal distances: by gallery index, or the bounds over all orders. "
-        "One of index, optimistic, pessimistic. Default: index." in text
+        "Order of equal distances: index (of the gallery images), optimistic (true matches first: "
+        "upper bound), or pessimistic (true matches last: lower bound). Default: index." in text
     )

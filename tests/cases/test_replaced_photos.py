@@ -269,7 +269,7 @@ def test_embed_after_last_image_deleted_keeps_no_embedding(source, model, tmp_pa
     assert x in bytes_in(out)
     (tmp_path / source).rename(tmp_path / "away")
     with pytest.raises(
-        InputError, match=r"one image or more|No such file"
+        InputError, match=r"at least one image|No such file"
     ):  # a disk that is not mounted
         scale.embed(tmp_path / source, model, out, shard_size=2)
     assert x in bytes_in(out)

@@ -110,7 +110,7 @@ def test_demo_invalid_queries_raise(answers, people, tmp_path):
         filter_of("", "", "yesterday", "")
     described = answers.of_description(["hat", "not bag"])
     assert described.attributes == {"hat": True, "bag": False}
-    with pytest.raises(InputError, match="no image to compare"):
+    with pytest.raises(InputError, match="no image for a comparison"):
         answers.why(described, drawn.path[0])
 
 

@@ -166,7 +166,7 @@ def test_search_description_returns_hits_by_misfit(drawn: Path) -> None:
         (["--pose"], "--keypoints=FILE and --pose (or a recipe with it) require each other"),
         (["--keypoints=drawn/keypoints.csv"], "--keypoints=FILE and --pose (or a recipe"),
         (["--attribute_weight=1"], "--attributes=FILE and --attribute_weight (or a recipe"),
-        (["--attributes=drawn/attributes.csv"], "or neither"),
+        (["--attributes=drawn/attributes.csv"], "Set both or none"),
         (["--temporal=median"], "--temporal must be one of mean, max, attention, recurrent"),
         (["--temporal=mean", "--stripes=4"], "--stripes must be 0 with temporal, got 4"),
         (["--pose", "--parts=2"], "each define the embedding"),

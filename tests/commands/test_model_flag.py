@@ -90,11 +90,11 @@ def test_commands_network_of_another_program_is_accepted(folder: Path) -> None:
     [
         (
             ["--model=rows.onnx"],
-            "rows.onnx does not contain channel_order, scale, mean",
+            "rows.onnx does not state channel_order, scale, mean",
         ),
         (["--model=rows.onnx", "--mean=a"], "--mean must be numbers, got a"),
         (["--model=rows.onnx", *OTHER, "--input_size=8"], "--input_size must be 32×16"),
-        (["--model=run", "--layout=nchw"], "--layout must not be given for Keras models"),
+        (["--model=run", "--layout=nchw"], "--layout does not apply to Keras models"),
         (["--model=run", "--run=run"], "Only one of --model, --run, --saved_model"),
         (["--model=people"], "--model must be a folder with flags.json (a run) or export.json"),
         (["--model=det.txt"], "--model must be a run folder"),
@@ -109,4 +109,4 @@ def test_evaluate_incompatible_model_flags_exit_with_1(
 
 def test_export_network_raises(folder: Path) -> None:
     err = said("export.py", "--model=rows.onnx", cwd=folder, code=1)
-    assert "--model must be a run folder, a .keras file or a pretrained model here" in err
+    assert "--model must be a run folder, a .keras file or a pretrained model in this place" in err

@@ -235,7 +235,7 @@ def test_search_unfit_files_are_skipped_by_enrol_and_fail_query(folder, unfit):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "The first word must be one of enrol, query"),
+        ([], "The subcommand must be one of enrol, query"),
         (["find", "x"], "got 'find'"),
         (["--gallery=", "stats"], "must be memory:"),
         (["--gallery=memory:", "stats"], "ends with the command"),
@@ -249,7 +249,7 @@ def test_search_unfit_files_are_skipped_by_enrol_and_fail_query(folder, unfit):
         (["--after=noon", "query", "people.csv"], "Times are seconds since 1970 or ISO 8601"),
         (["query", "people.csv"], "an image of a person, got another type of file"),
         (["--description=upred", "query"], "must be NAME=1 or NAME=0"),
-        (["--description=upred=1", "query"], "attributes of the gallery (none), got upred"),
+        (["--description=upred=1", "query"], "attribute of the gallery (none), got upred"),
         (["--description=upred=1", "query", "a.png"], "Images or --description are required"),
         (["calibrate"], "must have a calibration to decide who matches"),
     ],
@@ -264,7 +264,7 @@ def test_search_invalid_arguments_exit_with_error(folder, arguments, message):
 def test_search_unknown_subcommand_prints_one_error_line(folder):
     root, _ = folder
     err = search("--run=run", "find", cwd=root, code=1)
-    assert err.strip().splitlines()[-1].startswith("error: The first word must be one of enrol")
+    assert err.strip().splitlines()[-1].startswith("error: The subcommand must be one of enrol")
 
 
 def test_search_gallery_of_other_model_exits_with_error(folder):

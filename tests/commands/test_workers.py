@@ -171,7 +171,7 @@ def test_multiworker_and_data_service_bad_input_raises(pedestrians, tmp_path, mo
         (("--strategy=multiworker", "--run="), "--run is required"),
         (
             ("--strategy=multiworker", "--data_service=grpc://a:1"),
-            "--data_service serves one process",
+            "--data_service excludes --strategy=multiworker",
         ),
         (("--data_service=nowhere",), "grpc://HOST:PORT"),
         (

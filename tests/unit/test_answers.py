@@ -87,5 +87,5 @@ def test_answers_why_without_image_or_feature_map_raises(uri):
         with pytest.raises(InputError, match="A description has no image"):
             page.why(Answers.of_description(["hat"]), "x.png")
         page.embedder.source = SimpleNamespace(is_keras=False)
-        with pytest.raises(InputError, match="needs the feature map of a Keras model"):
+        with pytest.raises(InputError, match="needs a Keras model with images"):
             page.why(QUERY, "x.png")

@@ -103,7 +103,7 @@ def test_read_attributes_zero_one_table_blanks_are_unknown(tmp_path):
     labeled = found.label(images)
     assert labeled.columns["attributes"].tolist() == [[1, 1, -1], [-1, -1, -1], [1, 0, -1]]
     np.testing.assert_allclose(data.rates(labeled), [1, 0.5, 0])
-    with pytest.raises(InputError, match="among those of the images"):
+    with pytest.raises(InputError, match="identities of the images"):
         found.label(images[1])
 
 
@@ -175,10 +175,10 @@ def test_attribute_loss_unknown_attributes_have_zero_loss():
     [
         (lambda: losses.AttributeLoss([0.5, 1.5]), r"`rates` must be in \[0, 1\], got 1.5"),
         (lambda: losses.AttributeLoss([float("nan")]), r"`rates` must be in \[0, 1\], got nan"),
-        (lambda: losses.AttributeLoss([0.5, 0.5], [(0, 2)]), "different columns of 0 to 1"),
-        (lambda: losses.AttributeLoss([0.5, 0.5], [(0,), (0, 1)]), "none in two groups"),
+        (lambda: losses.AttributeLoss([0.5, 0.5], [(0, 2)]), "at least one column from 0 to 1"),
+        (lambda: losses.AttributeLoss([0.5, 0.5], [(0,), (0, 1)]), "with no column twice"),
         (lambda: losses.AttributeLoss([0.5], [()]), "`exclusive` must be"),
-        (lambda: layers.AttributeProbabilities([(0, 9)])(np.zeros((1, 3))), "columns of 0 to 2"),
+        (lambda: layers.AttributeProbabilities([(0, 9)])(np.zeros((1, 3))), "column from 0 to 2"),
         (
             lambda: losses.AttributeLoss([0.5])(np.zeros((1, 2)), np.zeros((1, 2), "float32")),
             r"`y_pred` must be of shape \(b, 1\), got \(1, 2\). Pass one column",
@@ -326,7 +326,7 @@ def test_gallery_describe_orders_hits_by_fit(tmp_path, uri):
     uri = uri.format(tmp_path)
     x = np.eye(4, 8, dtype=np.float32)
     with gallery.open(uri) as people:
-        with pytest.raises(InputError, match=r"attributes of the gallery \(none\)"):
+        with pytest.raises(InputError, match=r"attribute of the gallery \(none\)"):
             people.describe({"hat": True})
         people.enrol(
             x,

@@ -184,7 +184,7 @@ def test_agreement_matches_pair_counts():
     assert len({round(value, 6) for value in expected}) == len(groupings)
     found = agreement(x, groupings, (sure, possible))
     np.testing.assert_allclose(found, expected, rtol=1e-6)
-    with pytest.raises(InputError, match="a smaller and a larger distance"):
+    with pytest.raises(InputError, match="two distances of at least 0"):
         agreement(x, groupings, (1.0, 0.5))
 
 

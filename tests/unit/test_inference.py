@@ -118,7 +118,7 @@ def test_load_exported_file_outside_its_folder_agrees(
     assert inference.load(file).fingerprint == inference.load(exported).fingerprint
     for other in exported.glob("model.*"):
         shutil.copy(other, tmp_path)
-    with pytest.raises(InputError, match=r"does not contain channel_order of its input\. .*=rgb\."):
+    with pytest.raises(InputError, match=r"does not state channel_order of its input\. .*=rgb\."):
         inference.load(tmp_path / file.name)
     for runtime in inference.RUNTIMES[file.suffix]:
         embedder = inference.load(tmp_path / file.name, runtime, channel_order="rgb")
@@ -193,7 +193,7 @@ def test_load_onnx_file_embeds_preprocessed_images(
 
 def test_load_onnx_file_of_any_size_needs_input_size(tmp_path: Path) -> None:
     file = write_rows(tmp_path / "rows.onnx", ["n", 3, "h", "w"])
-    with pytest.raises(InputError, match="contain input_size, channel_order, scale, mean of its"):
+    with pytest.raises(InputError, match="state input_size, channel_order, scale, mean of its"):
         inference.load(file)
     embedder = inference.load(file, input_size=SIZE, **SETTINGS)
     np.testing.assert_allclose(embedder.embed(PIXELS), rows_of(PIXELS), atol=1e-5)
@@ -209,7 +209,7 @@ def test_load_openvino_file_reads_settings_of_conversion(tmp_path: Path, convert
             ir.set_rt_info(value, ["conversion_parameters", name])
     openvino.save_model(ir, tmp_path / "rows.xml", compress_to_fp16=False)
     if not converted:
-        with pytest.raises(InputError, match="does not contain channel_order, scale, mean"):
+        with pytest.raises(InputError, match="does not state channel_order, scale, mean"):
             inference.load(tmp_path / "rows.xml")
     # Arguments replace the settings in the file.
     embedder = inference.load(tmp_path / "rows.xml", **SETTINGS)
@@ -263,9 +263,9 @@ def test_fingerprint_of_file_changes_with_content_and_settings(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("shape", "dtype", "settings", "message"),
     [
-        ((1, 3, 8, 4), "float32", {}, r"net does not contain channel_order, scale, mean of its"),
-        ((1, 3, 8, 4), "uint8", {}, r"not contain channel_order of its input"),
-        ((1, None, 8, None), "uint8", {}, r"contain .*layout of its input\. .* --layout=nchw\."),
+        ((1, 3, 8, 4), "float32", {}, r"net does not state channel_order, scale, mean of its"),
+        ((1, 3, 8, 4), "uint8", {}, r"not state channel_order of its input"),
+        ((1, None, 8, None), "uint8", {}, r"state .*layout of its input\. .* --layout=nchw\."),
         (
             (1, 3, 8, 4),
             "uint8",
@@ -356,14 +356,14 @@ def test_load_arguments_of_other_sources_raise(
 ) -> None:
     file = write_rows(tmp_path / "rows.onnx", ["n", 3, *SIZE])
     for source, arguments, message in (
-        (model, {"mean": 0}, "`mean` must not be given for Keras models, got 0"),
-        (run_folder, {"input_size": SIZE}, "`input_size` must not be given for Keras models"),
+        (model, {"mean": 0}, "`mean` does not apply to Keras models, got 0"),
+        (run_folder, {"input_size": SIZE}, "`input_size` does not apply to Keras models"),
         (run_folder, {"runtime": "onnx"}, "`runtime` must be one of auto, keras, got 'onnx'"),
         (run_folder, {"member": "2"}, "`member` must be one of 1, got '2'"),
-        (exported, {"flip": True}, "`flip` must not be given for exports and network files"),
-        (exported, {"layout": "nchw"}, "`layout` must not be given for exports"),
+        (exported, {"flip": True}, "`flip` does not apply to exports and network files"),
+        (exported, {"layout": "nchw"}, "`layout` does not apply to exports"),
         (exported, {"outputs": ["local"]}, "`outputs` must be one of embedding, got 'local'"),
-        (file, {"member": "2", **SETTINGS}, "`member` must not be given for exports and network"),
+        (file, {"member": "2", **SETTINGS}, "`member` does not apply to exports and network"),
         (file, {"runtime": "litert", **SETTINGS}, "`runtime` must be one of auto, onnx, openvino"),
         (
             "pretrained",

@@ -197,7 +197,7 @@ def nan(features):
             stripes(3),
             stripes(3, d=5),
             "local",
-            r"one size .* got the shapes .* 4, 6\) and .* 4, 5\)",
+            r"the same size.* got the shapes .* 4, 6\) and .* 4, 5\)",
         ),
         (stripes(3, 0), stripes(3), "local", r"at least 1, got the shapes .* 0, 6\)"),
         (nan(both(3)), both(3), "local", "`query` features must be finite .* 1 rows, first row 2"),

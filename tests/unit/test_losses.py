@@ -349,7 +349,7 @@ def test_metric_losses_large_batch_keeps_value_and_gradient(build, distance, mon
             "must be one of balanced",
         ),
         (lambda: losses.ContrastiveLoss(pairs="some"), "`pairs` must be one of batch, given"),
-        (lambda: losses.ContrastiveLoss(pairs="given", gather=True), "Given pairs do not allow"),
+        (lambda: losses.ContrastiveLoss(pairs="given", gather=True), "'given' excludes"),
         (lambda: losses.LiftedStructureLoss("soft"), "a number of at least 0, got 'soft'"),
         (lambda: losses.CircleLoss(scale=0), "`scale` must be positive, got 0"),
         (

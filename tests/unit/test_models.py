@@ -238,7 +238,7 @@ def test_backbones_build_from_model_and_weights_files_matches_source(tmp_path) -
         ({"last_stride": 3}, "`last_stride` must be one of 1, 2, got 3"),
         ({"num_identities": 0}, "`num_identities` must be at least 1, got 0. None"),
         ({"width": 0}, "`width` must be at least 1"),
-        ({"backbone": "keras_cv:nothing"}, "keras_cv: with one of"),
+        ({"backbone": "keras_cv:nothing"}, "keras_cv: followed by one of"),
     ],
 )
 def test_build_invalid_arguments_raises(arguments: dict, message: str) -> None:

@@ -253,7 +253,7 @@ def test_mutual_learner_views_are_assigned_to_members(update) -> None:
     given.train_on_batch((one, one), labels)
     for a, b in zip(same.get_weights(), given.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
-    with pytest.raises(InputError, match="tuple of 2 for as many members, got 3"):
+    with pytest.raises(InputError, match="tuple of 2 tensors, one for each member, got 3"):
         learner.train_on_batch((one, two, one), labels)
 
 
@@ -387,7 +387,7 @@ def test_mutual_learner_compile_gives_each_member_its_optimizer() -> None:
     one, two = (member.optimizer for member in learner.members.values())
     assert one is not two
     shared = adam()
-    with pytest.raises(InputError, match="a list of 2 different ones for as many members, got 1"):
+    with pytest.raises(InputError, match="a list of 2 different ones, one for each member, got 1"):
         compiled(learner, [shared, shared])
     with pytest.raises(InputError, match="got 1"):
         compiled(learner, [shared])

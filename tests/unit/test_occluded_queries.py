@@ -102,6 +102,6 @@ def test_occluded_invalid_shares_or_nonempty_out_raises(pedestrians: Path, tmp_p
     )
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].endswith(
-        "must be a new or empty folder, got other files. Choose another one."
+        "must be a new or empty folder, got other files. Choose another path."
     )
     assert [file.name for file in (tmp_path / "full").iterdir()] == ["file"]

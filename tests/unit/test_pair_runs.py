@@ -93,7 +93,7 @@ def test_validation_pairs_cross_cameras_without_distractors() -> None:
 
 
 def test_pair_evaluation_without_genuine_pairs_raises() -> None:
-    with pytest.raises(InputError, match="of one person and of two, got 0 and 2"):
+    with pytest.raises(InputError, match="of one person and one of different persons, got 0 and 2"):
         PairEvaluation(images("ab", "11"), images("ab", "11"))
 
 
@@ -143,7 +143,7 @@ def test_pair_verifier_distances_of_arrays_match_model() -> None:
     assert loaded.distances(x[0], y[0]).shape == (1,)
     assert loaded.image_size == SIZE
     for first, second in ((x, y[:4]), ([], [])):
-        with pytest.raises(InputError, match="`second` must be as many images as `first`"):
+        with pytest.raises(InputError, match="`first` and `second` must have the same number"):
             loaded.distances(first, second)
 
 

@@ -319,7 +319,7 @@ def test_pair_batches_invalid_pair_count_raises(
 
 
 def test_pair_batches_lone_identity_or_no_images_raises(images: PersonImages) -> None:
-    with pytest.raises(InputError, match="two images or more of each identity, got one of b"):
+    with pytest.raises(InputError, match="at least two images of each identity, got one of b"):
         pair_batches(images[np.arange(14) != 3], 4, SIZE)
     with pytest.raises(InputError, match="`images` must be at least 1"):
         pair_batches(images[:0], 4, SIZE)

@@ -233,7 +233,7 @@ def test_stripes_model_with_local_head_replaces_local_output(tmp_path: Path):
 
 
 def test_stripes_ensemble_raises():
-    with pytest.raises(InputError, match=r"layer 'pool'.*use one member of an ensemble"):
+    with pytest.raises(InputError, match=r"layer 'pool'.*Of an ensemble, pass one member"):
         models.stripes(models.ensemble([build(), build()]))
 
 

@@ -237,7 +237,7 @@ def test_batches_with_keypoints_carry_matching_points(drawn):
 @pytest.mark.parametrize("column", [{"camera": [1]}, {"keypoints": np.zeros((2, 17, 3))}])
 def test_with_columns_length_mismatch_raises(drawn, column):
     images = data.load("synthetic", str(drawn)).train
-    with pytest.raises(InputError, match=r"one entry per image|without the names of labels"):
+    with pytest.raises(InputError, match=r"one entry per image|other columns than path"):
         images.with_columns(**column)
 
 

@@ -317,7 +317,7 @@ NAN = (np.ones((2, 4)), np.array([[1.0] * 4, [1.0] * 4, [1.0, 1.0, np.nan, 1.0]]
         ({"distances": [["a", "b", "c"]] * 2}, "array of real numbers"),
         ({"distances": [np.ones((2, 4)), np.ones((3, 4))]}, "got a list"),
         ({"distances": PAIR + PAIR}, "got a tuple of 4"),
-        ({"distances": (PAIR[0], np.ones((3, 5)))}, r"of one size .*, 4\) and \(3, 5\)"),
+        ({"distances": (PAIR[0], np.ones((3, 5)))}, r"of the same size.*, 4\) and \(3, 5\)"),
         (
             {"distances": (np.ones((2, 0)), np.ones((3, 0)))},
             r"at least 1, .* \(2, 0\) and",

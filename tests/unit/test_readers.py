@@ -312,7 +312,7 @@ def test_load_viper_broken_folders_raises(tmp_path):
         data.load("viper", tmp_path)
     picture(tmp_path / "cam_b/002_45.bmp")
     with pytest.raises(
-        InputError, match=r"must hold two persons with images in both cameras, got 0"
+        InputError, match=r"must hold at least two persons with images in both cameras, got 0"
     ):
         data.load("viper", tmp_path)
     picture(tmp_path / "cam_b/portrait.bmp")
@@ -404,7 +404,7 @@ def test_load_csv_cameras_are_names_or_numbers(tmp_path):
         ("path,identity,camera\na.jpg, ,1\n", "line 2 has no identity"),
         (
             "path,identity,camera\n,1,1\na.jpg,,1\nz.jpg,1,1\n",
-            "valid lines, .*:\n  line 2 has no path\n  line 3 has no identity\n  line 4",
+            "invalid lines.*:\n  line 2 has no path\n  line 3 has no identity\n  line 4",
         ),
         (
             "path,identity,camera\na.jpg,1,1\nc.jpg,2,\n",
@@ -482,7 +482,7 @@ def test_load_synthetic_second_call_reuses_images(tmp_path):
     again = data.load("synthetic", tmp_path / "drawn")
     assert again.train.path.tolist() == first.train.path.tolist()
     assert written == ((tmp_path / "drawn").stat().st_mtime_ns, Path(file).read_bytes())
-    with pytest.raises(InputError, match=r"`train_identities` must be 2 .*got 3"):
+    with pytest.raises(InputError, match=r"`train_identities` must be 2, .*got 3"):
         data.load("synthetic", tmp_path / "drawn", size=(32, 16), **sizes | {"train_identities": 3})
 
 

@@ -173,7 +173,7 @@ def test_embed_invalid_input_raises(crops, model, tmp_path):
     def embed(images=crops, model=model, out=tmp_path / "out", **options):
         return scale.embed(images, model, out, **options)
 
-    with pytest.raises(InputError, match="`images` must be one image or more"):
+    with pytest.raises(InputError, match="`images` must be at least one image"):
         embed(tmp_path / "*.jpg")
     embed(tmp_path / "crops")  # the folder that holds nothing is free still
     with pytest.raises(InputError, match=r"`shard_size` must be one of 8192, got 8\. .*out has"):
@@ -189,7 +189,7 @@ def test_embed_invalid_input_raises(crops, model, tmp_path):
         embed(engine="magic")
     with pytest.raises(InputError, match="`workers` must be None without Ray"):
         embed(out=tmp_path / "other", workers=2)
-    with pytest.raises(InputError, match="one with single images as its input, got clips"):
+    with pytest.raises(InputError, match="a model with single images as its only input, got clips"):
         scale.embed(crops, models.build_tracklet("tiny", None, (32, 16), weights="none"), tmp_path)
     with pytest.raises(InputError, match="must be names in UTF-8"):
         scale.embed(["caf\udce9.jpg"], model, tmp_path / "named")

@@ -489,7 +489,10 @@ def test_track_command_annotated_video_keeps_frame_rate(scene):
             ["--video=frames", "--out=x.txt", "--run=r", "--saved_model=s"],
             "Only one of --model, --run, --saved_model",
         ),
-        (["--video=frames", "--out=x.txt", "--timeline=x.txt"], "--timeline must be a picture"),
+        (
+            ["--video=frames", "--out=x.txt", "--timeline=x.txt"],
+            "--timeline must be a path that ends in",
+        ),
         (["--video=frames", "--out=x.txt", "--detector=yolo"], "--detector must be ssdlite"),
         (
             ["--video=frames", "--out=x.txt", "--detector=no.pb"],

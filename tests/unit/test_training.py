@@ -487,7 +487,9 @@ def test_recipe_camera_balanced_samples_every_camera(pedestrians) -> None:
 def test_plan_images_without_columns_of_recipe_raise(pedestrians) -> None:
     images = data.load("market1501", str(pedestrians)).train
     for changes, column in (({"pose": True}, "keypoints"), ({"attribute_weight": 1}, "attributes")):
-        with pytest.raises(InputError, match=f"`images` must be with {column} for this recipe"):
+        with pytest.raises(
+            InputError, match=f"`images` must be images with {column} for this recipe"
+        ):
             Plan.of(tiny(**changes), images)
 
 
@@ -955,7 +957,7 @@ def test_recipe_several_members_sets_distillation() -> None:
 def test_load_teacher_incomplete_distillation_raises() -> None:
     for changes in ({"distillation": "logits:1"}, {"members": "tiny,tiny"}, {"teacher": "run"}):
         with pytest.raises(
-            InputError, match="`distillation` must be set with a teacher or several members"
+            InputError, match="`distillation` must be set if and only if there is a teacher"
         ):
             load_teacher(tiny(**changes), 4)
     assert load_teacher(tiny(), 4) is None

@@ -37,9 +37,9 @@ def read_csv(table: Path) -> ReidDataset:
     """Read a table with the columns path and identity, and optionally camera, split and tracklet.
 
     `path` is relative to the table; Windows paths are read on other systems, too. Identities are
-    text: 0001 is not 1. −1 is junk and dropped. Cameras are numbers or names; without the column,
-    or with an empty one, the data has no cameras. `split` is train, query or gallery; without that
-    column every image is train. Rows with the same text in `tracklet` are images of one person in
+    text: 0001 is not 1. −1 is junk and dropped. Cameras are numbers or names; if the column is
+    missing or empty, the data has no cameras. `split` is train, query or gallery; if the column is
+    missing, every image is train. Rows with the same text in `tracklet` are images of one person in
     one camera, in their order. In a folder, the only .csv file is read.
 
     Raises:
@@ -89,7 +89,7 @@ def _checked(lines: Iterable[Line], table: Path) -> list[Line]:
     if broken:
         rest = f"\n  and {len(broken) - MOST_SHOWN} more" if len(broken) > MOST_SHOWN else ""
         listing = "\n  ".join(broken[:MOST_SHOWN])
-        raise InputError(f"`{table}` must have valid lines, correct or remove:\n  {listing}{rest}")
+        raise InputError(f"`{table}` has invalid lines. Correct or remove:\n  {listing}{rest}")
     return checked
 
 
@@ -108,7 +108,7 @@ def _is_filled(column: str, lines: Sequence[Line], table: Path) -> bool:
     """Return whether a column has values in all lines; raise if it has in some."""
     empty = [line.number for line in lines if not line.values[column]]
     if empty and len(empty) < len(lines):
-        rule, fix = f"have a {column} in all lines or in none", "Fill it in."
+        rule, fix = f"have a {column} in all lines or in none", "Fill in the missing cells."
         raise invalid_file(table, rule, f"no {column} in line {empty[0]}", fix)
     return not empty
 

@@ -35,12 +35,12 @@ SYSTEM_FILES = (
 
 
 def level(root: Path, *names: str) -> Path:
-    """Return the first existing folder `root/name`, or `root` without one."""
+    """Return the first of the folders `root/name` that exists, or `root` if none does."""
     return next((root / name for name in names if (root / name).is_dir()), root)
 
 
 def is_system(name: str) -> bool:
-    """Return whether a file or folder of that name is hidden or was left by a system."""
+    """Return whether a name is hidden, or that of a file that an operating system creates."""
     return name.startswith(".") or name.lower() in SYSTEM_FILES
 
 
@@ -89,7 +89,7 @@ def subfolders(folder: Path) -> list[Path]:
     """Return the folders in a folder that contains nothing else except system files.
 
     Raises:
-        InputError: the folder is missing, cannot be read, or holds files; it lists them.
+        InputError: the folder is missing, cannot be read, or holds files, which the error lists.
     """
     images, folders, others = contents(folder)
     check_empty(images + others, "folders")
@@ -100,7 +100,7 @@ def image_files(*folders: Path) -> list[list[Path]]:
     """Return the image files of each folder.
 
     Raises:
-        InputError: the folders hold anything else besides system files; one error lists all of it.
+        InputError: the folders hold other entries than images and system files; it lists them all.
     """
     kinds = [contents(folder) for folder in folders]
     others = [path for kind in kinds for path in (*kind.folders, *kind.others)]
@@ -116,12 +116,12 @@ def check_empty(others: Sequence[Path], kind: str) -> None:
 
 
 def unlabeled(root: StrPath) -> PersonImages:
-    """Return all images in a folder and its folders as identity 0 without cameras.
+    """Return all images in a folder and its subfolders, with identity 0 and without cameras.
 
     See `walk_images`.
 
     Raises:
-        InputError: the folder is missing or holds no image, or one in it cannot be read.
+        InputError: the folder is missing or holds no image, or a subfolder cannot be read.
     """
     folder = expanded(root)
     files = sorted(map(str, walk_images(folder)), key=natural)
@@ -129,9 +129,9 @@ def unlabeled(root: StrPath) -> PersonImages:
 
 
 def walk_images(*folders: Path, only: Callable[[Path], bool] = lambda path: True) -> Iterator[Path]:
-    """Yield the image files in folders and their folders; skip folders that do not exist.
+    """Yield the image files in folders and their subfolders; skip folders that do not exist.
 
-    Links to folders are followed. Each folder is read once, by its path without a link if possible.
+    Links to folders are followed. Each folder is read once, by a path without links if it has one.
     At the end a warning names the files that are neither images nor system files.
 
     Args:
@@ -201,7 +201,7 @@ def of_tracks(tracks: Sequence[Track], source: Path) -> PersonImages:
 
 
 def filled(rows: Sequence[T], source: Path) -> Sequence[T]:
-    """Return the rows; raise `InputError` without rows."""
+    """Return the rows; raise `InputError` if the list is empty."""
     if not rows:
         received = "none" if source.exists() else "no such file or folder"
         raise invalid_file(source, "contain images", received, "Check the path.")
@@ -209,7 +209,7 @@ def filled(rows: Sequence[T], source: Path) -> Sequence[T]:
 
 
 def columns(rows: Sequence[Row], source: Path) -> PersonImages:
-    """Return the rows of one part as parallel columns; raise `InputError` without rows."""
+    """Return the rows of one part as parallel columns; raise `InputError` if the list is empty."""
     path, identity, camera = zip(*filled(rows, source), strict=True)
     cameras = None if camera[0] is None else np.array(camera)
     return PersonImages(np.array(path), np.array(identity), cameras)
@@ -222,12 +222,12 @@ def assemble(
     read: Callable[[Path], list[Row]],
     distractor: int | str | None = None,
 ) -> ReidDataset:
-    """Return the data set of the existing sources: train alone, query and gallery, or all three.
+    """Return the data set of the existing sources: only train, query and gallery, or all three.
 
     `distractor` is the label of distractors in the gallery, see `with_distractors`.
 
     Raises:
-        InputError: no source exists, query or gallery is alone, or a part is empty.
+        InputError: no source exists, only one of query and gallery exists, or a part is empty.
     """
     existing = {part: source for part, source in sources.items() if source.exists()}
     if not existing:
@@ -242,7 +242,7 @@ def assemble(
 
 
 def check_pair(parts: Collection[str], source: Path) -> None:
-    """Raise `InputError` if a data set has query images without a gallery, or the reverse."""
+    """Raise `InputError` if a data set has query images and no gallery images, or the reverse."""
     if ("query" in parts) != ("gallery" in parts):
         rule = "have both query and gallery"
         raise invalid_file(source, rule, ", ".join(parts), "Add the other one.")
@@ -251,9 +251,9 @@ def check_pair(parts: Collection[str], source: Path) -> None:
 def with_distractors(
     gallery: PersonImages, label: int | str, *others: PersonImages | None
 ) -> PersonImages:
-    """Mark the images of a label as distractors, unless `others`, train or query, have it too.
+    """Mark the images of a label as distractors, unless `others`, train or query, have the label.
 
-    There it is a person: some data sets number their persons from 0.
+    In such data sets the label is a person, because they number their persons from 0.
     """
     if any(part is not None and (part.identity == label).any() for part in others):
         return gallery

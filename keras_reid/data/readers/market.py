@@ -41,7 +41,10 @@ def _market_rows(folder: Path) -> list[Row]:
 
 
 def read_synthetic(root: Path, **options: Any) -> ReidDataset:
-    """Read synthetic pedestrians; draw them first with options or into an empty folder."""
+    """Read synthetic pedestrians.
+
+    If there are options, or if the folder is missing or empty, draw the images first.
+    """
     if options or not root.is_dir() or not any(root.iterdir()):
         generate(root, **options)
     return read_market(root, "synthetic")

@@ -30,7 +30,7 @@ DUKE_NAME = re.compile(r"(\d+)_?[Cc](\d+)_?[Ff](\d+)")
 
 
 def read_mars(root: Path) -> ReidDataset:
-    """Read MARS; without `info/tracks_*_info.mat`, file names define the tracks.
+    """Read MARS. If there is no `info/tracks_*_info.mat`, file names define the tracks.
 
     Junk (00-1) is left out; the distractors (0000 in the gallery) stay. The gallery contains the
     queries.

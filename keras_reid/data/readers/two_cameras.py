@@ -38,7 +38,7 @@ def read_viper(root: Path, seed: int = 0) -> ReidDataset:
     """Read `cam_a/000_45.bmp` and `cam_b/000_90.bmp` of person 000 (Gray et al., PETS 2007).
 
     `numpy.random.default_rng(seed)` draws half of the persons to train on (316 of 632). Of the
-    others cam_a is the query and cam_b the gallery. Scores are usually averaged over seeds.
+    other persons, cam_a is the query and cam_b the gallery. Scores are usually averaged over seeds.
     """
     return _read("viper", level(root, "VIPeR"), VIPER, seed)
 
@@ -46,14 +46,14 @@ def read_viper(root: Path, seed: int = 0) -> ReidDataset:
 def read_prid2011(root: Path, seed: int = 0) -> ReidDataset:
     """Read PRID2011, single shot: both cameras saw persons 1 to 200 (Hirzer et al., SCIA 2011).
 
-    `numpy.random.default_rng(seed)` draws half of these to train on. Of the others cam_a is the
-    query and cam_b the gallery, with 549 persons of cam_b only.
+    `numpy.random.default_rng(seed)` draws half of these persons to train on. Of the other persons,
+    cam_a is the query and cam_b the gallery, which has 549 further persons.
     """
     return _read("prid2011", level(level(root, "prid_2011"), "single_shot"), PRID, seed)
 
 
 def read_ilids_vid(root: Path, seed: int = 0, least: int = 1) -> ReidDataset:
-    """Read iLIDS-VID: 300 persons, half to train on; cam1 is the query, cam2 the gallery."""
+    """Read iLIDS-VID: 300 persons, half for training; cam1 is the query, cam2 the gallery."""
     root = level(level(root, "i-LIDS-VID", "iLIDS-VID"), "sequences")
     return _read("ilids-vid", root, ILIDS, seed, least)
 
@@ -61,7 +61,8 @@ def read_ilids_vid(root: Path, seed: int = 0, least: int = 1) -> ReidDataset:
 def read_prid2011_video(root: Path, seed: int = 0, least: int = 21) -> ReidDataset:
     """Read PRID2011, multi shot: 178 persons with at least 21 frames in both cameras.
 
-    Half of them are to train on; cam_a is the query and cam_b the gallery.
+    Half of the persons are for training. Of the other persons, cam_a is the query and cam_b the
+    gallery.
     """
     return _read("prid2011-video", level(level(root, "prid_2011"), "multi_shot"), PRID, seed, least)
 
@@ -73,7 +74,8 @@ def _read(
     sides = [_side(root, layout, camera, least) for camera in (1, 2)]
     both = sorted(p for p in sides[0].keys() & sides[1].keys() if p <= (layout.shared or p))
     if len(both) < 2:
-        rule = f"hold two persons with {'images' if least is None else f'{least} frames'} in both"
+        images = "images" if least is None else f"{least} frames"
+        rule = f"hold at least two persons with {images} in both"
         raise invalid_file(root, f"{rule} cameras", len(both), "Restore the missing images.")
     shuffled = np.random.default_rng(seed).permutation(both).tolist()
     train, test = sorted(shuffled[: len(both) // 2]), sorted(shuffled[len(both) // 2 :])

@@ -1,4 +1,4 @@
-"""Methods of training: each one class in one file, with its settings and all that it adds."""
+"""Methods of training: each is one class in one file, with its settings and functions."""
 
 from keras_reid.training.methods.attributes import Attributes as Attributes
 from keras_reid.training.methods.distillation import Distillation as Distillation

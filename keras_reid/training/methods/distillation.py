@@ -14,12 +14,15 @@ from keras_reid.training.registry import AVERAGES, UPDATES
 if TYPE_CHECKING:
     import keras
 
-INPUTS = {"images", "keypoints"}  # of models
+INPUTS = {"images", "keypoints"}  # inputs of models
 
 
 @dataclass(frozen=True, kw_only=True)
 class Distillation(Method):
-    """`Σ weight · distillation`, of the distances of the metric loss."""
+    """`Σ weight · loss`, over the losses that `distillation` names.
+
+    The loss `distances` has the distance and the normalization of the metric loss.
+    """
 
     members: str = setting(
         "Backbones of models that learn from each other, separated by commas; empty: one model.",
@@ -40,13 +43,14 @@ class Distillation(Method):
         default="all",
     )
     update: str = setting(
-        "Order of the steps of members: simultaneous, or sequential (a member predicts again "
-        "after its step, for the next one).",
+        "Order of the steps of members: simultaneous, or sequential (after its step, a member "
+        "predicts the batch again, and the next members learn from that).",
         choices=UPDATES,
         default="simultaneous",
     )
     average: str = setting(
-        "Combination of the losses of several teachers: mean, sum, or ensemble (DML_e).",
+        "Combination of several teachers: mean or sum of their losses, or ensemble (one loss with "
+        "their joint output; DML_e).",
         choices=AVERAGES,
         default="mean",
     )
@@ -69,7 +73,7 @@ class Distillation(Method):
 
     @property
     def backbones(self) -> list[str]:
-        """Backbone of each member; empty without members."""
+        """Backbone of each member; empty if there are no members."""
         return _words(self.members)
 
     @property
@@ -154,12 +158,14 @@ class Distillation(Method):
             num_identities: number of identities of the images.
 
         Raises:
-            InputError: a teacher without a distillation or the reverse, or one for other images
-                or identities.
+            InputError: only one of teacher and distillation is set, or the teacher is for other
+                images or identities.
         """
         if self.active != bool(self.teacher or len(self.backbones) > 1):
-            rule = "set with a teacher or several members, and empty without them"
-            raise invalid("distillation", rule, self.distillation, "Write logits:1,distances:1.")
+            rule = "set if and only if there is a teacher or several members"
+            both = "Leave it empty, or set teacher or members."
+            fix = both if self.active else "Write logits:1,distances:1."
+            raise invalid("distillation", rule, self.distillation, fix)
         if not self.teacher:
             return None
         model = training.Run(self.teacher).load_model()

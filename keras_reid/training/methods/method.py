@@ -1,4 +1,4 @@
-"""Base of the training methods: settings, and functions that change a training."""
+"""Base of the training methods: settings, and functions that change a training run."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -38,7 +38,7 @@ def setting(
         least: instead of a check, the smallest number.
         interval: instead of a check, the bounds of a number, such as `"[0, 1)"`.
         choices: instead of a check, the allowed values.
-        default: as of `dataclasses.field`.
+        default: `default` or `default_factory`, as in `dataclasses.field`.
     """
     if least is not None:
         check = partial(checks.at_least, least)
@@ -51,7 +51,7 @@ def setting(
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Values, each checked as its field states."""
+    """Base of settings: each value is checked by the check of its field."""
 
     def __post_init__(self) -> None:
         for one in fields(self):
@@ -66,7 +66,7 @@ class Annotations:
 
     Attributes:
         keypoints: number of body points; 0: none.
-        schema: of the attributes; only for images with a column "attributes".
+        schema: schema of the attributes; only for images with a column "attributes".
         rates: fraction of the training images with each attribute.
     """
 
@@ -80,7 +80,7 @@ class Annotations:
 
         Args:
             images: training images.
-            schema: schema of their column "attributes"; None: without it.
+            schema: schema of their column "attributes"; None if there is no such column.
         """
         points = images.columns.get(KEYPOINTS)
         count = 0 if points is None else points.shape[1]
@@ -102,7 +102,7 @@ class LossSettings(NamedTuple):
         label_smoothing: label smoothing of identity losses.
         identity_weight: weight of the identity loss.
         metric: the arguments margin, distance and normalize of metric losses; None: not set.
-        annotations: of the training images.
+        annotations: annotations of the training images.
         gather: compare over all replicas.
     """
 
@@ -120,7 +120,7 @@ class LossSettings(NamedTuple):
 
 @dataclass(frozen=True)
 class Phase:
-    """Part of a training.
+    """Part of a training run.
 
     Attributes:
         changes: values of the recipe that differ in this phase, by name.
@@ -138,7 +138,7 @@ class Phase:
 class Method(Settings):
     """Settings, and functions that are called if the method is active.
 
-    A method overrides the functions that it changes. They receive values, not the recipe:
+    A method overrides the functions that it changes. Their parameters, instead of the recipe:
 
     - annotations: columns of the training images.
     - factory: a function of the images, and its keyword arguments.
@@ -171,10 +171,10 @@ class Method(Settings):
         return factory
 
     def model(self, *sizes: Any, **common: Any) -> "keras.Model | None":
-        """Return a model of another kind, or None.
+        """Return the model of this method, or None for the usual model of `models.build`.
 
         Args:
-            sizes: backbone, number of identities and image size, as of `models.build`.
+            sizes: backbone, number of identities and image size, as in `models.build`.
             common: other arguments of `models.build`.
         """
         return None
@@ -184,7 +184,7 @@ class Method(Settings):
         return []
 
     def terms(self, terms: list[Term], settings: LossSettings) -> list[Term]:
-        """Return the terms of the loss with those of the method."""
+        """Return the terms of the loss, changed by the method."""
         return terms
 
     def evaluation(self, factory: Factory) -> Factory:
@@ -196,5 +196,5 @@ class Method(Settings):
         return factory
 
     def phases(self, phases: list[Phase], settings: Mapping[str, Any]) -> list[Phase]:
-        """Return the phases of the training with those of the method."""
+        """Return the phases of a training run, changed by the method."""
         return phases

@@ -38,11 +38,12 @@ class PairVerification(Method):
 
     embeds: ClassVar[bool] = True
     pair_verifier: bool = setting(
-        "Model that compares two images inside the network, for search.py verify only.",
+        "Model that compares two images inside the network. Only search.py verify accepts it.",
         default=False,
     )
     gate: str = setting(
-        "Backbone layer with the compared feature maps of a pair verifier; empty: the middle one.",
+        "Backbone layer with the feature maps that a pair verifier compares; empty: the middle "
+        "layer.",
         default="",
     )
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class Parts(Method):
     """Identity loss `Σ CE(part logits)` (PCB), and phases that refine the parts (RPP).
 
-    A refined assignment of pixels to parts is learned: first the assignment alone, then the whole
+    A refined assignment of pixels to parts is learned: first only the assignment, then the whole
     model.
     """
 
@@ -41,13 +41,13 @@ class Parts(Method):
         "Dropout rate of the features of the parts.", interval="[0, 1)", default=0.5
     )
     induction_epochs: int = setting(
-        "Number of epochs, after the others, for the refined assignment of pixels to parts alone "
+        "Number of epochs after the main phase that train only the assignment of pixels to parts "
         "(RPP); 0: none.",
         least=0,
         default=0,
     )
     refinement_epochs: int = setting(
-        "Number of last epochs, for the whole model with refined parts (RPP); 0: none.",
+        "Number of last epochs, which train the whole model with refined parts (RPP); 0: none.",
         least=0,
         default=0,
     )
@@ -93,7 +93,7 @@ class PartPhase(Phase):
 
     Attributes:
         refined: assign pixels to parts by a learned classifier.
-        only_assignment: train nothing else.
+        only_assignment: train only the assignment of pixels to parts.
     """
 
     refined: bool = False

@@ -1,4 +1,4 @@
-"""Phases before the main one: on small images, and of the identity loss alone."""
+"""Phases before the main phase: on small images, and with only the identity loss."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ from keras_reid.training.methods.method import Method, Phase, setting
 
 @dataclass(frozen=True, kw_only=True)
 class Pretraining(Method):
-    """Epochs on small images, then of the identity loss alone, then those of the recipe."""
+    """Epochs on small images, then with only the identity loss, then the epochs of the recipe."""
 
     small_epochs: int = setting(
-        "Number of epochs on smaller images, before all others; 0: none. An epoch on images of "
-        "half the height and width takes a quarter of the time.",
+        "Number of epochs on smaller images, before all other epochs; 0: none. An epoch on images "
+        "of half the height and width takes a quarter of the time.",
         least=0,
         default=0,
     )
@@ -23,7 +23,7 @@ class Pretraining(Method):
         default=0.5,
     )
     pretrain_epochs: int = setting(
-        "Number of epochs of the identity loss alone, before those of all losses; 0: none.",
+        "Number of epochs with only the identity loss, before the epochs with all losses; 0: none.",
         least=0,
         default=0,
     )

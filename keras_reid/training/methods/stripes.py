@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Stripes(Method):
     """`local_weight · aligned triplet loss(features, local)` of the stripes of the feature map.
 
-    It mines by the distance of the metric loss, of L2-normalized stripes if that loss normalizes.
+    The loss mines by the distance of the metric loss, and normalizes stripes if that loss does.
     """
 
     stripes: int = setting(
@@ -29,12 +29,12 @@ class Stripes(Method):
         "Pooling of a stripe: avg or max.", choices=STRIPE_POOLINGS, default="avg"
     )
     stripe_order: str = setting(
-        "Layers of the local features: conv_bn_relu after the pooling, or bn_relu_conv with "
-        "batch normalization and ReLU before it.",
+        "Layers of the local features: conv_bn_relu (all after the pooling) or bn_relu_conv (batch "
+        "normalization and ReLU before the pooling, the convolution after it).",
         choices=STRIPE_ORDERS,
         default="conv_bn_relu",
     )
-    stripe_normalize: bool = setting("L2-normalized local features.", default=False)
+    stripe_normalize: bool = setting("L2 normalization of the local features.", default=False)
     local_weight: float = setting("Weight of the aligned triplet loss.", least=0, default=1.0)
 
     @property

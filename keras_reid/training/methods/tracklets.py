@@ -26,7 +26,7 @@ class Tracklets(Method):
         "Number of frames of a clip; a batch has P x K clips.", least=1, default=4
     )
     frame_weight: float = setting(
-        "Weight of the losses of single frames, relative to those of clips; 0: none.",
+        "Weight of the losses of single frames, relative to the losses of clips; 0: none.",
         least=0,
         default=1.0,
     )
