@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from keras_reid.errors import invalid
 from keras_reid.visualize.lettering import Lettering
 from keras_reid.visualize.pictures import NEAR, WHITE, scaled
 
