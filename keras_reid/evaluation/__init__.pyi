@@ -32,9 +32,8 @@ from .result import QueryScores as QueryScores
 from .result import RankingProtocol as RankingProtocol
 from .result import RankingResult as RankingResult
 from .sets import SET_DISTANCES as SET_DISTANCES
-from .sets import reranked_set_distances as reranked_set_distances
 from .sets import set_distances as set_distances
-from .threshold import Threshold as Threshold
+from .verification import Threshold as Threshold
 from .verification import VerificationResult as VerificationResult
 from .verification import pairs as pairs
 from .verification import verify as verify

@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_reid.errors import invalid_file
 from keras_reid.evaluation.labels import column
-from keras_reid.io import new_file, read_arrays, read_matlab
+from keras_reid.io import new_file, parsing, read_arrays, read_matlab
 from keras_reid.nearest.arrays import real_array
 
 RANKS = {"embedding": 2, "local": 3}
@@ -19,7 +19,6 @@ NAMES = (*RANKS, *LABELS)
 MATLAB_NAMES = {"embedding": "f", "identity": "label", "camera": "cam"}
 SIDES = ("query", "gallery")
 SAVE_AGAIN = "Save it again."
-MOST_MATLAB = 2**32  # bytes of an array
 
 
 class StoredFeatures(NamedTuple):
@@ -147,19 +146,16 @@ def save_matlab(
         gallery: embeddings and labels of the gallery images.
 
     Raises:
-        InputError: the file exists, there are no embeddings, or an array has 4 GiB or more.
+        InputError: the file exists, or an array has 4 GiB or more.
     """
     from scipy.io import savemat
 
     arrays = {
         f"{side}_{key}": np.asarray(array)
         for side, (features, identity, camera, _) in zip(SIDES, (query, gallery), strict=True)
-        for key, array in (("f", features.get("embedding")), ("label", identity), ("cam", camera))
+        for key, array in (("f", features["embedding"]), ("label", identity), ("cam", camera))
         if array is not None
     }
-    largest = max((array.nbytes for array in arrays.values()), default=0)
-    if "query_f" not in arrays or largest >= MOST_MATLAB:
-        received = f"arrays {', '.join(arrays)} of up to {largest:,} bytes"
-        raise invalid_file(path, "have embeddings below 4 GiB", received, "Save .npz files.")
-    with new_file(path) as partial, partial.open("wb") as file:
-        savemat(file, arrays)
+    rule = "have arrays below 4 GiB"
+    with new_file(path) as partial, parsing(path, rule, "Save .npz files.", ValueError):
+        savemat(partial, arrays, appendmat=False)

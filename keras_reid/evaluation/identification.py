@@ -9,8 +9,7 @@ from keras_reid import checks
 from keras_reid.errors import InputError
 from keras_reid.evaluation.comparison import Distances
 from keras_reid.evaluation.labels import Labeled
-from keras_reid.evaluation.threshold import Threshold, percent, rates, threshold_at_far
-from keras_reid.evaluation.verification import trials
+from keras_reid.evaluation.verification import Threshold, percent, rates, threshold_at_far, trials
 
 SHOWN_FARS = (0.01, 0.1)
 
@@ -106,16 +105,16 @@ def open_set(
     for rows, same, junk in trials(distances, query, gallery, protocol):
         rows[junk] = np.inf
         for row, own in zip(rows, same, strict=True):
+            mate = np.where(own, row, np.inf)
+            nearest = mate.min(initial=np.inf)
             if not own.any():
                 non_mated.append(row.min(initial=np.inf))
-                continue
-            mate = np.where(own, row, np.inf)
-            j = int(np.argmin(mate))
-            if mate[j] == np.inf:
+            elif nearest == np.inf:
                 left_out += 1
-                continue
-            mates.append(row[j])
-            ranks.append(1 + (row < row[j]).sum() + (row[:j] == row[j]).sum())
+            else:
+                mates.append(nearest)
+                before = row[: np.argmin(mate)] == nearest
+                ranks.append(1 + (row < nearest).sum() + before.sum())
     if not mates or not non_mated:
         numbers = f"{len(mates)} and {len(non_mated)}"
         raise InputError(f"An open set needs known and unknown probes, got {numbers}.")

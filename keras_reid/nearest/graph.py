@@ -50,7 +50,7 @@ class FeatureDistances:
         return rounding * (self.norms[start:stop, None] + squared)
 
     def pairs(self, first: tf.Tensor, second: tf.Tensor, dtype: str) -> tf.Tensor:
-        """Between images `first` (m,) and `second` (m,), without the rounding of `columns`."""
+        """Return the distances of images `first` (m,) and `second` (m,), exact to `dtype`."""
 
         def work(start: Size, stop: Size) -> tuple[tf.Tensor]:
             x, y = (self._images(index[start:stop]) for index in (first, second))
@@ -64,7 +64,7 @@ class FeatureDistances:
 
 
 class KeptDistances(FeatureDistances):
-    """Keeps those of the first queries to the gallery, which are read twice: KEPT_ELEMENTS."""
+    """Store the distances of the first queries to the gallery, up to KEPT_ELEMENTS."""
 
     def __init__(self, features: tf.Tensor, queries: Size):
         super().__init__(features)

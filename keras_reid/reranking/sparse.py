@@ -86,7 +86,7 @@ def transpose(a: Matrix) -> Matrix:
 
 
 def rows(a: Matrix) -> CsrRows:
-    """Its elements, row by row."""
+    """Return the elements, row by row."""
     return CsrRows(*raw.CSRSparseMatrixComponents(csr_sparse_matrix=a, index=0, type=tf.float32))
 
 
