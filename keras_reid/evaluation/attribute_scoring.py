@@ -33,6 +33,12 @@ class AttributeScores:
         f1: `2 · precision · recall / (precision + recall)`.
         left_out: constant attributes, which have no mean accuracy.
         images: number of images.
+
+    Example:
+        >>> import numpy as np
+        >>> scores = attribute_scores(np.array([[1], [0]], bool), [[1], [0]], ["hat"])
+        >>> scores.mA, scores.images
+        (1.0, 2)
     """
 
     mean_accuracies: dict[str, float]

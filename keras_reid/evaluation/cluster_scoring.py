@@ -22,6 +22,11 @@ class ClusterScores:
     person, `bcubed_recall` that of the images of their person that are in their group. Each `f1` is
     the harmonic mean of precision and recall. `nmi` is the mutual information divided by the mean
     of both entropies.
+
+    Example:
+        >>> scores = cluster_scores([7, 7, 9], [0, 0, 1])
+        >>> scores.pair_f1, scores.clusters
+        (1.0, 2)
     """
 
     pair_precision: float

@@ -31,6 +31,11 @@ class Clustering:
         labels: int64 (n,): 0, 1, … by size, the largest first; -1 for images in no group.
         eps, k1, k2: given or chosen, see `clustering`.
         silhouette: by the Jaccard distances of k1 and k2, see `silhouette`.
+
+    Example:
+        >>> import numpy as np
+        >>> Clustering(np.array([0, 0, 1, -1]), eps=0.6, k1=20, k2=6, silhouette=0.5).largest
+        0.5
     """
 
     labels: np.ndarray

@@ -22,7 +22,13 @@ SAVE_AGAIN = "Save it again."
 
 
 class StoredFeatures(NamedTuple):
-    """Features of n images, with identities, cameras and paths (n,), or None if unknown."""
+    """Features of n images, with identities, cameras and paths (n,), or None if unknown.
+
+    Example:
+        >>> import numpy as np
+        >>> StoredFeatures({"embedding": np.eye(2)}, np.array([7, 8]), None).identity.tolist()
+        [7, 8]
+    """
 
     features: dict[str, np.ndarray]
     identity: np.ndarray | None
@@ -75,7 +81,12 @@ def load_features(path: str | os.PathLike[str], side: str | None = None) -> Stor
 
 
 def holds_both_sides(path: str | os.PathLike[str]) -> bool:
-    """Return True for a file of features with query and gallery: `FILE.mat`."""
+    """Return True for a file of features with query and gallery: `FILE.mat`.
+
+    Example:
+        >>> holds_both_sides("pytorch_result.mat"), holds_both_sides("query.npz")
+        (True, False)
+    """
     return Path(path).suffix.lower() == ".mat"
 
 
@@ -128,6 +139,14 @@ def save_features(
 
     Raises:
         InputError: the file exists.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_features(f"{folder}/query.npz", {"embedding": np.eye(2)})
+        ...     load_features(f"{folder}/query.npz").features["embedding"].shape
+        (2, 2)
     """
     arrays = {**features, "identity": identity, "camera": camera}
     present: dict[str, Any] = {name: a for name, a in arrays.items() if a is not None}
@@ -147,6 +166,15 @@ def save_matlab(
 
     Raises:
         InputError: the file exists, or an array has 4 GiB or more.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> stored = StoredFeatures({"embedding": np.eye(2)}, np.array([7, 8]), None)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_matlab(f"{folder}/features.mat", stored, stored)
+        ...     load_features(f"{folder}/features.mat", "gallery").identity.tolist()
+        [7, 8]
     """
     from scipy.io import savemat
 

@@ -27,6 +27,12 @@ class OpenSetResult:
         mate_rank: (n,) rank of that mate from 1, equal distances by gallery index.
         non_mated: (m,) sorted distances of the unknown probes to the nearest gallery image.
         left_out: number of probes with mates in their own camera only, neither known nor unknown.
+
+    Example:
+        >>> import numpy as np
+        >>> result = OpenSetResult(np.array([0.2, 0.6]), np.array([1, 1]), np.array([0.5]), 0)
+        >>> result.dir_at_far(0)  # one of two mates is nearer than the unknown probe
+        0.5
     """
 
     mate: np.ndarray

@@ -35,6 +35,10 @@ class Labels(NamedTuple):
     Attributes:
         identity: (n,) integers or strings; −1 in a gallery is unlabeled, see `Labeled`.
         camera: (n,) integers or strings, or None for protocols without cameras.
+
+    Example:
+        >>> Labels(identity=["a", "b"], camera=[0, 1]).camera
+        [0, 1]
     """
 
     identity: Column

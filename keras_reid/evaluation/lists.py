@@ -19,6 +19,12 @@ class RankedList(NamedTuple):
         gallery: indices (k,).
         distance: (k,).
         same: booleans (k,), True for images of the query's person.
+
+    Example:
+        >>> import numpy as np
+        >>> ranked = RankedList(0, np.array([4, 2]), np.array([0.1, 0.3]), np.array([True, False]))
+        >>> ranked.gallery[ranked.same].tolist()
+        [4]
     """
 
     query: int

@@ -78,6 +78,12 @@ class RankingResult:
         protocol: of the scores.
         per_query: scores of each query.
         camera_pairs: rank-1, mAP, mINP and number of queries by (query camera, gallery camera).
+
+    Example:
+        >>> from keras_reid.evaluation import Labels, rank
+        >>> result = rank([[0.1, 0.2]], Labels([7]), Labels([9, 7]), "no-camera")
+        >>> result.cmc[:2].tolist(), result.mINP
+        ([0.0, 1.0], 0.5)
     """
 
     cmc: np.ndarray

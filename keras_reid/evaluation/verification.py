@@ -54,6 +54,11 @@ class VerificationResult:
     Attributes:
         genuine: (n,) distances of pairs of one person, sorted.
         impostor: (m,) distances of pairs of two persons, sorted.
+
+    Example:
+        >>> import numpy as np
+        >>> VerificationResult(np.array([0.1, 0.4]), np.array([0.3, 0.8])).eer
+        0.5
     """
 
     genuine: np.ndarray

@@ -21,7 +21,12 @@ NOT_IN_GRAPH = ("diffusion",)
 
 
 def full_name(name: str) -> str:
-    """Return the name of a re-ranker, given by its name or its short name."""
+    """Return the name of a re-ranker, given by its name or its short name.
+
+    Example:
+        >>> full_name("aqe")
+        'average_query_expansion'
+    """
     return ALIASES.get(name, name)
 
 
