@@ -94,13 +94,16 @@ class _Scorer:
         protocol = self.protocol
         single_shot = SingleShot(labels.gallery, protocol) if protocol.rule.single_shot else None
         query, scored, drawn = [], [np.empty((4, 0))], []
+        junk = np.flatnonzero(labels.gallery == UNLABELED)
         for start, rows in source.blocks():
             _check_finite(rows, start)
+            rows[:, junk] = np.inf
             ranks = []
             for i, row in enumerate(rows, start):
-                (same,), (junk,) = labels.masks(i, i + 1)
-                row[junk] = np.inf
-                hits = np.flatnonzero(same & ~junk)
+                same = np.flatnonzero(labels.gallery == labels.query[i])
+                here = labels.gallery_camera[same] == labels.query_camera[i]
+                row[same[here]] = np.inf
+                hits = same[~here]
                 if not len(hits):
                     continue
                 query.append(i)
@@ -211,9 +214,9 @@ def _means(scores: np.ndarray) -> dict[str, float]:
 
 
 def _check_finite(rows: np.ndarray, start: int) -> None:
-    infinite = np.argwhere(~np.isfinite(rows))
-    if len(infinite):
-        i, j = infinite[0]
+    finite = np.isfinite(rows)
+    if not finite.all():
+        i, j = np.argwhere(~finite)[0]
         pair = f"{rows[i, j]} between query {start + i} and gallery image {j}"
         fix = "Look for NaN, or for features too large to square in float32."
         raise InputError(f"Distances must be finite, got {pair}. {fix}")

@@ -141,12 +141,13 @@ def verify(distances: Any, same: Any) -> VerificationResult:
     """
     distances, same = np.asarray(distances), np.asarray(same)
     numbers = distances.dtype.kind in "iuf" and not np.isnan(distances).any()
-    if distances.shape != same.shape or not numbers or np.unique(same).tolist() != [0, 1]:
+    one, two = same == 1, same == 0
+    both = one.any() and two.any() and (one | two).all()
+    if distances.shape != same.shape or not numbers or not both:
         received = f"{distances.dtype} {distances.shape} and {same.dtype} {same.shape}"
         rule = "numbers, not NaN, and booleans of one shape, pairs of one person and of two"
         raise invalid("distances and same", rule, Shown(f"{received} of {np.unique(same)}"))
-    same = same.astype(bool)
-    return VerificationResult(np.sort(distances[same]), np.sort(distances[~same]))
+    return VerificationResult(np.sort(distances[one]), np.sort(distances[two]))
 
 
 def pairs(
