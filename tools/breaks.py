@@ -837,15 +837,15 @@ BREAKS = (
     Break(
         "Hausdorff distance in one direction only",
         "keras_reid/evaluation/sets.py",
-        "return np.maximum(there, np.maximum.reduceat(d.min(axis=0), starts))",
-        "return there",
+        "return np.maximum(there.max(axis=0), np.maximum.reduceat(back, starts))",
+        "return there.max(axis=0)",
         "unit/test_tracklets.py::test_set_distances_match_loops",
     ),
     Break(
         "mean-min distance in one direction only",
         "keras_reid/evaluation/sets.py",
-        "return (there + np.add.reduceat(d.min(axis=0), starts) / sizes) / 2",
-        "return there",
+        "return (there.mean(axis=0) + np.add.reduceat(back, starts) / sizes) / 2",
+        "return there.mean(axis=0)",
         "unit/test_tracklets.py::test_set_distances_match_loops",
     ),
     Break(
@@ -1970,16 +1970,16 @@ BREAKS = (
     ),
     Break(
         "junk of a query is among its true matches",
-        "keras_reid/evaluation/protocols.py",
-        "yield same[~here], same[here]",
-        "yield same, same[here]",
+        "keras_reid/evaluation/ranking.py",
+        "hits = same[~here]",
+        "hits = same",
         "unit/test_ranking.py::test_rank_random_cases_match_oracle",
     ),
     Break(
         "all-vs-all ranks the query image itself",
         "keras_reid/evaluation/protocols.py",
-        "return Codes(*identities, np.arange(shape[0]), np.arange(shape[1]), [])",
-        "return Codes(*identities, np.zeros(shape[0], int), np.ones(shape[1], int), [])",
+        "return Codes(q, g, np.arange(shape[0]), np.arange(shape[1]), [])",
+        "return Codes(q, g, np.zeros(shape[0], int), np.ones(shape[1], int), [])",
         "unit/test_ranking.py::test_rank_all_vs_all_excludes_query_image",
     ),
     Break(
@@ -1998,7 +1998,7 @@ BREAKS = (
     ),
     Break(
         "threshold admits fewer impostors than the rate allows",
-        "keras_reid/evaluation/threshold.py",
+        "keras_reid/evaluation/verification.py",
         "while admitted / count > far:",
         "while admitted and admitted / count >= far:",
         "unit/test_decisions.py::test_verify_rates_match_oracle",
@@ -2027,8 +2027,8 @@ BREAKS = (
     Break(
         "agreement of groups: recall is relative to the pairs in groups",
         "keras_reid/evaluation/clusters.py",
-        "recall = counts[:, 0] / max(near, 1)",
-        "recall = counts[:, 0] / np.maximum(counts[:, 1], 1)",
+        "recall = (together & certain).sum() / max(certain.sum(), 1)",
+        "recall = (together & certain).sum() / max(together.sum(), 1)",
         "unit/test_clustering.py::test_agreement_matches_pair_counts",
     ),
     Break(

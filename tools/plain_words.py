@@ -49,13 +49,15 @@ RULES = {
 }
 PATTERNS = {name: re.compile(pattern, re.IGNORECASE) for name, pattern in RULES.items()}
 LONG = 34  # words in a sentence
+# Lines from >>> on, with their output, up to an empty line.
+EXAMPLE = re.compile(r"^[ \t]*>>>.*(?:\n[ \t]*\S.*)*", re.MULTILINE)
 SKIPPED = "plain-words: ok"
 Text = tuple[int, str, bool]  # line, text, True for docstrings and headings
 
 
 def findings(text: str, docstring: bool) -> Iterator[tuple[str, str]]:
-    """Yield (rule, excerpt) for each finding in a text."""
-    clean = re.sub(r"`[^`]*`", "X", " ".join(text.split()))
+    """Yield (rule, excerpt) for each finding in a text, without the examples of a docstring."""
+    clean = re.sub(r"`[^`]*`", "X", " ".join(EXAMPLE.sub("", text).split()))
     if docstring and OPENING.match(clean):
         yield "opening", clean[:90]
     for name, pattern in PATTERNS.items():

@@ -14,6 +14,7 @@ import json
 import shutil
 import tempfile
 import zipfile
+from dataclasses import asdict
 from pathlib import Path
 
 import h5py
@@ -146,14 +147,12 @@ def scored(model: keras.Model) -> tuple[dict, dict]:
             plain = q, g
     rows = evaluation.compare(*plain)
     verification = evaluation.verify(*evaluation.pairs(rows, query, gallery))
-    thresholds = {
-        f"1:1 at FAR {far:g}": verification.threshold_at_far(far).to_dict() for far in FARS
-    }
+    thresholds = {f"1:1 at FAR {far:g}": asdict(verification.threshold_at_far(far)) for far in FARS}
     names = np.unique(query.identity)
     non_mated = np.random.default_rng(0).permutation(names)[: len(names) // 2]
     enrolled = np.flatnonzero(~np.isin(gallery.identity, non_mated))
     found = evaluation.open_set((plain[0], plain[1][enrolled]), query, gallery[enrolled])
-    thresholds["1:N at FAR 0.01"] = found.threshold_at_far(1e-2).to_dict()
+    thresholds["1:N at FAR 0.01"] = asdict(found.threshold_at_far(1e-2))
     scores["open set, half of the identities enrolled"] = found.to_dict()
     scores["verification"] = verification.to_dict()
     return scores, thresholds

@@ -62,7 +62,7 @@ def evaluate(options: EvaluateOptions) -> EvaluateResult:
     attributes = _attribute_scores(options, sides) if options.attributes else None
     if attributes:
         say(str(attributes))
-        values["attributes"] = attributes.to_dict()
+        values["attributes"] = dataclasses.asdict(attributes)
     plain, verification = _verified(options, rows, sides, protocol.name)
     if verification:
         values["verification"] = verification.to_dict()
@@ -167,24 +167,22 @@ def _rows(options: EvaluateOptions, sides: Sides, protocol: str) -> evaluation.R
     """Return the distances of the options."""
     features: list[Any] = [side.features.get("frames", side.features) for side in sides]
     query, gallery = features
-    numbers = options.rerank_numbers
-    if options.by_frame:
-        kind = options.set_distance
-        if options.rerank == "none":
-            return evaluation.matrix_rows(evaluation.set_distances(query, gallery, kind), kind)
-        matrix = evaluation.reranked_set_distances(query, gallery, kind, **numbers)
-        return evaluation.matrix_rows(matrix, kind, options.rerank)
     if options.attribute_filter is not None:
         # Images that contradict the attributes of a query come after all others.
         probabilities = query[PROBABILITIES], gallery[PROBABILITIES]
-        kept = evaluation.prefilter(probabilities, *sides, protocol, options.attribute_filter)
-        say(str(kept))
+        least = options.attribute_filter
+        kept, fraction, recall = evaluation.prefilter(probabilities, *sides, protocol, least)
+        say(
+            f"attributes with a probability of at least {least:g} keep {100 * fraction:.1f} % of "
+            f"the gallery and {100 * recall:.2f} % of the true matches"
+        )
         distances = evaluation.matrix(query, gallery)
-        distances += np.where(kept.kept, 0, distances.max() + 1)
+        distances += np.where(kept, 0, distances.max() + 1)
         return evaluation.matrix_rows(distances, "euclidean, attributes agreeing")
     done = progress("looking for neighbors")
     name = reranking.full_name(options.rerank)
-    return evaluation.compare(query, gallery, options.distance, name, done, **numbers)
+    distance = options.set_distance if options.by_frame else options.distance
+    return evaluation.compare(query, gallery, distance, name, done, **options.rerank_numbers)
 
 
 def _attribute_scores(options: EvaluateOptions, sides: Sides) -> evaluation.AttributeScores:

@@ -1,5 +1,4 @@
 from .attribute_scoring import AttributeScores as AttributeScores
-from .attribute_scoring import PreFilter as PreFilter
 from .attribute_scoring import attribute_scores as attribute_scores
 from .attribute_scoring import predicted_attributes as predicted_attributes
 from .attribute_scoring import prefilter as prefilter
@@ -28,13 +27,10 @@ from .lists import RankedList as RankedList
 from .lists import ranked_lists as ranked_lists
 from .protocols import Protocol as Protocol
 from .ranking import rank as rank
-from .result import QueryScores as QueryScores
-from .result import RankingProtocol as RankingProtocol
 from .result import RankingResult as RankingResult
 from .sets import SET_DISTANCES as SET_DISTANCES
-from .sets import reranked_set_distances as reranked_set_distances
 from .sets import set_distances as set_distances
-from .threshold import Threshold as Threshold
+from .verification import Threshold as Threshold
 from .verification import VerificationResult as VerificationResult
 from .verification import pairs as pairs
 from .verification import verify as verify

@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from statistics import harmonic_mean
+from typing import NamedTuple
 
 import numpy as np
 
 from keras_reid import checks
 from keras_reid.errors import InputError, Shown, counted, invalid
-from keras_reid.evaluation.clusters import harmonic
 from keras_reid.evaluation.labels import Labeled
 from keras_reid.evaluation.protocols import Protocol
 
@@ -33,6 +33,12 @@ class AttributeScores:
         f1: `2 · precision · recall / (precision + recall)`.
         left_out: constant attributes, which have no mean accuracy.
         images: number of images.
+
+    Example:
+        >>> import numpy as np
+        >>> scores = attribute_scores(np.array([[1], [0]], bool), [[1], [0]], ["hat"])
+        >>> scores.mA, scores.images
+        (1.0, 2)
     """
 
     mean_accuracies: dict[str, float]
@@ -59,10 +65,6 @@ class AttributeScores:
             lines.append(f"left out, equal for all images: {', '.join(self.left_out)}")
         lines.append(f"on {counted(self.images, 'image')}")
         return "\n".join(lines)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values, for JSON."""
-        return {**vars(self), "left_out": list(self.left_out)}
 
 
 def predicted_attributes(
@@ -137,7 +139,7 @@ def attribute_scores(
         accuracy=accuracy,
         precision=precision,
         recall=recall,
-        f1=harmonic(precision, recall),
+        f1=harmonic_mean([precision, recall]),
         left_out=tuple(name for i, name in enumerate(names) if not varied[i]),
         images=len(predicted),
     )
@@ -162,28 +164,18 @@ def _classifier_accuracies(
     return accuracies
 
 
-@dataclass(frozen=True, eq=False)
-class PreFilter:
+class PreFilter(NamedTuple):
     """Gallery images that are compared with each query, and the cost of the filter.
 
     Attributes:
         kept: booleans (q, g).
         fraction: fraction of the gallery that is kept, mean over the queries.
         recall: fraction of the true matches that are kept.
-        confidence: least probability of a certain attribute.
     """
 
     kept: np.ndarray
     fraction: float
     recall: float
-    confidence: float
-
-    def __str__(self) -> str:
-        return (
-            f"attributes with a probability of at least {self.confidence:g} keep "
-            f"{100 * self.fraction:.1f} % of the gallery and {100 * self.recall:.2f} % of the "
-            "true matches"
-        )
 
 
 def prefilter(
@@ -225,4 +217,4 @@ def prefilter(
     labels = Protocol.of(protocol).codes(query, gallery, kept.shape)
     same, junk = labels.masks(0, len(kept))
     hits = kept[same & ~junk]
-    return PreFilter(kept, float(kept.mean()), float(hits.mean()) if len(hits) else 0.0, confidence)
+    return PreFilter(kept, float(kept.mean()), float(hits.mean()) if len(hits) else 0.0)

@@ -5,8 +5,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from keras_reid.errors import InputError, Shown, invalid, invalid_file
+from keras_reid.errors import InputError, invalid
 from keras_reid.evaluation.comparison import compare
+from keras_reid.evaluation.labels import column
+from keras_reid.io import parsing
 from keras_reid.nearest.arrays import checked_features
 
 MOST_PERSONS, MOST_IMAGES = 500, 8  # maximum numbers of persons in a draw, and images of each
@@ -76,11 +78,9 @@ class MatchCalibration:
         Raises:
             InputError: missing, unknown or invalid values.
         """
-        try:
+        rule = "have the values of MatchCalibration"
+        with parsing(place, rule, "Calibrate again.", TypeError):
             return cls(**values)
-        except TypeError as error:
-            rule = "have the values of MatchCalibration"
-            raise invalid_file(place, rule, error, "Calibrate again.") from error
 
     def probability(self, distance: Any, second: Any, persons: int, images: float) -> np.ndarray:
         """Return the probability that the nearest enrolled person is the person of the query.
@@ -199,11 +199,7 @@ def distances(
         Distances (m, m), numbers of the persons (m,) and numbers of their images (p,).
     """
     x = checked_features(embeddings, 2, "embedding")
-    names = np.asarray(identities)
-    if names.shape != (len(x),):
-        rule = f"one for each of {len(x)} embeddings"
-        raise invalid("identities", rule, Shown(f"the shape {names.shape}"))
-    owner = np.unique(names, return_inverse=True)[1]
+    owner = np.unique(column(identities, len(x), "identities"), return_inverse=True)[1]
     rows = np.arange(len(x)) if seed is None else np.random.default_rng(seed).permutation(len(x))
     rows = rows[np.argsort(owner[rows], kind="stable")]
     if seed is not None:

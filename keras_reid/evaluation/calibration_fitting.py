@@ -58,8 +58,7 @@ def fit_calibration(
         for images in IMAGES:
             most = min(len(counts) // 2, (counts > images).sum())
             sizes = [size for size in PERSONS if size <= most]
-            for size in DRAWS * sizes:
-                several.append(draw_searches(distance, owner, size, images, rng))
+            several += [draw_searches(distance, owner, n, images, rng) for n in DRAWS * sizes]
             for _ in range(DRAWS * SINGLE if most else 0):
                 alone.append(draw_searches(distance, owner, 1, images, rng))
     coefficients = _fitted(several, range(5)), _fitted(alone, ALONE)

@@ -1,12 +1,13 @@
 """Agreement of groups of images with known persons."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from statistics import harmonic_mean
 from typing import Any
 
 import numpy as np
 
-from keras_reid.errors import Shown, counted, invalid
-from keras_reid.evaluation.clusters import NOISE, harmonic, separated
+from keras_reid.errors import counted
+from keras_reid.evaluation.clusters import NOISE, separated
 from keras_reid.evaluation.labels import Column, column
 
 PARTS = ("precision", "recall", "f1")
@@ -22,6 +23,11 @@ class ClusterScores:
     person, `bcubed_recall` that of the images of their person that are in their group. Each `f1` is
     the harmonic mean of precision and recall. `nmi` is the mutual information divided by the mean
     of both entropies.
+
+    Example:
+        >>> scores = cluster_scores([7, 7, 9], [0, 0, 1])
+        >>> scores.pair_f1, scores.clusters
+        (1.0, 2)
     """
 
     pair_precision: float
@@ -36,10 +42,6 @@ class ClusterScores:
     clusters: int
     noise: int
 
-    def to_dict(self) -> dict[str, float]:
-        """Return plain numbers."""
-        return asdict(self)
-
     def __str__(self) -> str:
         """Return a table in percent."""
         rows = {
@@ -47,10 +49,8 @@ class ClusterScores:
             for name, key in (("pairs: P / R / F", "pair"), ("B-cubed: P / R / F", "bcubed"))
         }
         rows["NMI"] = f"{100 * self.nmi:.2f} %"
-        rows["clusters"] = (
-            f"{self.clusters:,} of {counted(self.persons, 'person')} in "
-            f"{counted(self.images, 'image')}"
-        )
+        persons, images = counted(self.persons, "person"), counted(self.images, "image")
+        rows["clusters"] = f"{self.clusters:,} of {persons} in {images}"
         rows["in no cluster"] = counted(self.noise, "image")
         width = max(map(len, rows))
         return "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items())
@@ -77,13 +77,10 @@ def cluster_scores(labels: Column, clusters: np.ndarray) -> ClusterScores:
     from sklearn.metrics import normalized_mutual_info_score
     from sklearn.metrics.cluster import contingency_matrix
 
-    clusters = np.asarray(clusters)
-    if clusters.ndim != 1 or clusters.dtype.kind not in "iu" or not len(clusters):
-        received = Shown(f"{clusters.dtype} {clusters.shape}")
-        raise invalid("clusters", "integers (n,), one for each image", received)
+    clusters = column(clusters, max(1, len(labels)), "clusters")
     persons = column(labels, len(clusters), "labels")
-    clusters = clusters.astype(np.int64)
-    shared = contingency_matrix(persons, separated(clusters), sparse=True).astype(np.float64)
+    groups = separated(clusters)
+    shared = contingency_matrix(persons, groups, sparse=True).astype(np.float64)
     squares, count = shared.multiply(shared), len(clusters)
     together = squares.sum() - count
     scores: dict[str, Any] = {}
@@ -95,9 +92,9 @@ def cluster_scores(labels: Column, clusters: np.ndarray) -> ClusterScores:
         scores[f"bcubed_{PARTS[axis]}"] = float(own.sum() / count)
     return ClusterScores(
         **scores,
-        pair_f1=harmonic(scores["pair_precision"], scores["pair_recall"]),
-        bcubed_f1=harmonic(scores["bcubed_precision"], scores["bcubed_recall"]),
-        nmi=float(normalized_mutual_info_score(persons, separated(clusters))),
+        pair_f1=harmonic_mean([scores["pair_precision"], scores["pair_recall"]]),
+        bcubed_f1=harmonic_mean([scores["bcubed_precision"], scores["bcubed_recall"]]),
+        nmi=float(normalized_mutual_info_score(persons, groups)),
         images=count,
         persons=shared.shape[0],
         clusters=len(np.unique(clusters[clusters != NOISE])),

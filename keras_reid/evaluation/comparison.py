@@ -10,15 +10,16 @@ import numpy as np
 from keras_reid import checks
 from keras_reid.errors import Shown, invalid
 from keras_reid.evaluation.local import aligned, summed, visible
+from keras_reid.evaluation.sets import SET_DISTANCES, set_distances
 from keras_reid.nearest.arrays import Rows as Rows  # noqa: PLC0414  # part of the package's API
 from keras_reid.nearest.arrays import checked_features, feature_rows, real_array, unit
 
-FEATURE_DISTANCES = ("euclidean", "cosine", "local", "global_local", "visible")
+FEATURE_DISTANCES = ("euclidean", "cosine", "local", "global_local", "visible", *SET_DISTANCES)
 
 RANKS = {"embedding": 2, "local": 3, "global": 2, "parts": 3, "visibility": 2}
 
-# Features of one set of images: (n, d), (n, s, d), or a mapping with embedding and local, or with
-# global, parts and visibility.
+# Features of one set of images: (n, d), (n, s, d), a mapping with embedding and local, or with
+# global, parts and visibility; or n arrays (s, d) of tracklets.
 Features = Any
 
 # Argument of scores: rows, a matrix (q, g), or the pair of features (query, gallery).
@@ -45,9 +46,10 @@ def compare(
             - "local", the aligned distance of stripes (n, s, d) or local, from the top down;
             - "global_local", `|x/|x| − y/|y||²` of embedding plus the aligned distance of local
               features of length 1 (DMLI of AlignedReID++);
-            - "visible", of global, parts and visibility: `keras_reid.distances.visible`.
-        reranking: "none" or a name of `keras_reid.reranking.RERANKERS`; stripes can be re-ranked
-            by "k_reciprocal", which then holds their whole distance matrices.
+            - "visible", of global, parts and visibility: `keras_reid.distances.visible`;
+            - "min", "mean", "hausdorff" and "mean_min", of tracklets: `set_distances`.
+        reranking: "none" or a name of `keras_reid.reranking.RERANKERS`; stripes and tracklets can
+            be re-ranked by "k_reciprocal", which then holds their whole distance matrices.
         progress: called with the number of images done and of all while a re-ranker looks for
             neighbors.
         options: options of the re-ranker, such as k1=20, lambda_value=0.3.
@@ -111,36 +113,32 @@ def matrix_rows(values: Any, name: str = "given matrix", reranking: str = "none"
     """
     matrix = real_array(values, 2, "distances")
     dtype = np.result_type(matrix.dtype, np.float32)
-
-    def rows(start: int, stop: int) -> np.ndarray:
-        return np.array(matrix[start:stop], dtype)
-
-    return Rows(matrix.shape, rows, name, reranking)
+    return Rows(matrix.shape, lambda a, b: np.array(matrix[a:b], dtype), name, reranking)
 
 
 def as_rows(distances: Distances) -> Rows:
     """Return `Rows` unchanged; else the rows of a matrix, or of the features (query, gallery).
 
     Raises:
-        InputError: a tuple of another length, or as in `compare` and `matrix_rows`.
+        InputError: as `compare` and `matrix_rows`.
     """
     if not isinstance(distances, tuple):
         return distances if isinstance(distances, Rows) else matrix_rows(distances)
-    if len(distances) != 2:
-        rule = "the tuple (query, gallery), or a matrix"
-        raise invalid("distances", rule, Shown(f"a tuple of {len(distances)}"))
-    return compare(*distances)
+    query, gallery = distances
+    return compare(query, gallery)
 
 
 def _rows(query: Features, gallery: Features, distance: str) -> Rows:
+    if distance in SET_DISTANCES:
+        return matrix_rows(set_distances(query, gallery, distance), distance)
     if distance == "local":
         return aligned(*_both(query, gallery, "local"))
     if distance == "global_local":
-        local = aligned(*map(unit, _both(query, gallery, "local", named=True)))
-        return summed(*_both(query, gallery, "embedding", named=True), local)
+        local = aligned(*map(unit, _both(query, gallery, "local")))
+        return summed(*_both(query, gallery, "embedding"), local)
     if distance == "visible":
         keys = "global", "parts", "visibility"
-        sides = zip(*(_both(query, gallery, key, named=True) for key in keys), strict=True)
+        sides = zip(*(_both(query, gallery, key) for key in keys), strict=True)
         return visible(*(dict(zip(keys, side, strict=True)) for side in sides))
     return feature_rows(*_both(query, gallery, "embedding"), distance)
 
@@ -170,12 +168,10 @@ def matrix(
     return result
 
 
-def _both(
-    query: Features, gallery: Features, key: str, named: bool = False
-) -> tuple[np.ndarray, np.ndarray]:
+def _both(query: Features, gallery: Features, key: str) -> tuple[np.ndarray, np.ndarray]:
     """Return the features of query and gallery of that name, in float32, of one size."""
     query, gallery = (
-        checked_features(_named(part, key, split, named), RANKS[key], split)
+        checked_features(_named(part, key, split), RANKS[key], split)
         for part, split in ((query, "query"), (gallery, "gallery"))
     )
     if query.shape[-1] != gallery.shape[-1] or 0 in (*query.shape[1:], *gallery.shape[1:]):
@@ -185,10 +181,8 @@ def _both(
     return query, gallery
 
 
-def _named(features: Any, key: str, split: str, named: bool) -> Any:
-    if not isinstance(features, Mapping) and not named:
-        return features
-    names = sorted(features) if isinstance(features, Mapping) else ["an array"]
-    if key not in names:
-        raise invalid(f"{split} features", f"a mapping with {key!r}", Shown(", ".join(names)))
-    return features[key]
+def _named(features: Any, key: str, split: str) -> Any:
+    if isinstance(features, Mapping) and key not in features:
+        names = Shown(", ".join(sorted(features)))
+        raise invalid(f"{split} features", f"a mapping with {key!r}", names)
+    return features[key] if isinstance(features, Mapping) else features

@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_reid.errors import invalid_file
 from keras_reid.evaluation.labels import column
-from keras_reid.io import new_file, read_arrays, read_matlab
+from keras_reid.io import new_file, parsing, read_arrays, read_matlab
 from keras_reid.nearest.arrays import real_array
 
 RANKS = {"embedding": 2, "local": 3}
@@ -19,11 +19,16 @@ NAMES = (*RANKS, *LABELS)
 MATLAB_NAMES = {"embedding": "f", "identity": "label", "camera": "cam"}
 SIDES = ("query", "gallery")
 SAVE_AGAIN = "Save it again."
-MOST_MATLAB = 2**32  # bytes of an array
 
 
 class StoredFeatures(NamedTuple):
-    """Features of n images, with identities, cameras and paths (n,), or None if unknown."""
+    """Features of n images, with identities, cameras and paths (n,), or None if unknown.
+
+    Example:
+        >>> import numpy as np
+        >>> StoredFeatures({"embedding": np.eye(2)}, np.array([7, 8]), None).identity.tolist()
+        [7, 8]
+    """
 
     features: dict[str, np.ndarray]
     identity: np.ndarray | None
@@ -76,7 +81,12 @@ def load_features(path: str | os.PathLike[str], side: str | None = None) -> Stor
 
 
 def holds_both_sides(path: str | os.PathLike[str]) -> bool:
-    """Return True for a file of features with query and gallery: `FILE.mat`."""
+    """Return True for a file of features with query and gallery: `FILE.mat`.
+
+    Example:
+        >>> holds_both_sides("pytorch_result.mat"), holds_both_sides("query.npz")
+        (True, False)
+    """
     return Path(path).suffix.lower() == ".mat"
 
 
@@ -129,6 +139,14 @@ def save_features(
 
     Raises:
         InputError: the file exists.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_features(f"{folder}/query.npz", {"embedding": np.eye(2)})
+        ...     load_features(f"{folder}/query.npz").features["embedding"].shape
+        (2, 2)
     """
     arrays = {**features, "identity": identity, "camera": camera}
     present: dict[str, Any] = {name: a for name, a in arrays.items() if a is not None}
@@ -147,19 +165,25 @@ def save_matlab(
         gallery: embeddings and labels of the gallery images.
 
     Raises:
-        InputError: the file exists, there are no embeddings, or an array has 4 GiB or more.
+        InputError: the file exists, or an array has 4 GiB or more.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> stored = StoredFeatures({"embedding": np.eye(2)}, np.array([7, 8]), None)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_matlab(f"{folder}/features.mat", stored, stored)
+        ...     load_features(f"{folder}/features.mat", "gallery").identity.tolist()
+        [7, 8]
     """
     from scipy.io import savemat
 
     arrays = {
         f"{side}_{key}": np.asarray(array)
         for side, (features, identity, camera, _) in zip(SIDES, (query, gallery), strict=True)
-        for key, array in (("f", features.get("embedding")), ("label", identity), ("cam", camera))
+        for key, array in (("f", features["embedding"]), ("label", identity), ("cam", camera))
         if array is not None
     }
-    largest = max((array.nbytes for array in arrays.values()), default=0)
-    if "query_f" not in arrays or largest >= MOST_MATLAB:
-        received = f"arrays {', '.join(arrays)} of up to {largest:,} bytes"
-        raise invalid_file(path, "have embeddings below 4 GiB", received, "Save .npz files.")
-    with new_file(path) as partial, partial.open("wb") as file:
-        savemat(file, arrays)
+    rule = "have arrays below 4 GiB"
+    with new_file(path) as partial, parsing(path, rule, "Save .npz files.", ValueError):
+        savemat(partial, arrays, appendmat=False)

@@ -9,8 +9,7 @@ from keras_reid import checks
 from keras_reid.errors import InputError
 from keras_reid.evaluation.comparison import Distances
 from keras_reid.evaluation.labels import Labeled
-from keras_reid.evaluation.threshold import Threshold, percent, rates, threshold_at_far
-from keras_reid.evaluation.verification import trials
+from keras_reid.evaluation.verification import Threshold, percent, rates, threshold_at_far, trials
 
 SHOWN_FARS = (0.01, 0.1)
 
@@ -28,6 +27,12 @@ class OpenSetResult:
         mate_rank: (n,) rank of that mate from 1, equal distances by gallery index.
         non_mated: (m,) sorted distances of the unknown probes to the nearest gallery image.
         left_out: number of probes with mates in their own camera only, neither known nor unknown.
+
+    Example:
+        >>> import numpy as np
+        >>> result = OpenSetResult(np.array([0.2, 0.6]), np.array([1, 1]), np.array([0.5]), 0)
+        >>> result.dir_at_far(0)  # one of two mates is nearer than the unknown probe
+        0.5
     """
 
     mate: np.ndarray
@@ -108,16 +113,16 @@ def open_set(
     for rows, same, junk in trials(distances, query, gallery, protocol):
         rows[junk] = np.inf
         for row, own in zip(rows, same, strict=True):
+            mate = np.where(own, row, np.inf)
+            nearest = mate.min(initial=np.inf)
             if not own.any():
                 non_mated.append(row.min(initial=np.inf))
-                continue
-            mate = np.where(own, row, np.inf)
-            j = int(np.argmin(mate))
-            if mate[j] == np.inf:
+            elif nearest == np.inf:
                 left_out += 1
-                continue
-            mates.append(row[j])
-            ranks.append(1 + (row < row[j]).sum() + (row[:j] == row[j]).sum())
+            else:
+                mates.append(nearest)
+                before = row[: np.argmin(mate)] == nearest
+                ranks.append(1 + (row < nearest).sum() + before.sum())
     if not mates or not non_mated:
         numbers = f"{len(mates)} and {len(non_mated)}"
         raise InputError(f"An open set needs known and unknown probes, got {numbers}.")

@@ -35,6 +35,10 @@ class Labels(NamedTuple):
     Attributes:
         identity: (n,) integers or strings; −1 in a gallery is unlabeled, see `Labeled`.
         camera: (n,) integers or strings, or None for protocols without cameras.
+
+    Example:
+        >>> Labels(identity=["a", "b"], camera=[0, 1]).camera
+        [0, 1]
     """
 
     identity: Column
@@ -74,33 +78,26 @@ class Codes(NamedTuple):
         return Codes(self.gallery, self.query, self.gallery_camera, self.query_camera, self.cameras)
 
 
-def identity_codes(
-    query: Labeled, gallery: Labeled, shape: tuple[int, int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the codes of the identities of q query and g gallery images."""
-    q, g, identities = _codes(query.identity, gallery.identity, shape, "identities")
-    g[unlabeled(gallery, identities[g])] = UNLABELED
-    return q, g
-
-
-def camera_codes(
-    query: Labeled, gallery: Labeled, shape: tuple[int, int]
-) -> tuple[np.ndarray, np.ndarray, list[Any]]:
-    """Return the codes of the cameras of q query and g gallery images, and the cameras."""
-    q, g, cameras = _codes(query.camera, gallery.camera, shape, "cameras")
-    return q, g, cameras.tolist()
-
-
 def unlabeled(labels: Labeled, identity: np.ndarray) -> np.ndarray:
     """Return a mask (n,) of the unlabeled images, see `Labeled`; `identity` is their column."""
     marked = str(UNLABELED) if identity.dtype.kind == "U" else UNLABELED
     return np.asarray(getattr(labels, "unlabeled", identity == marked), bool)
 
 
-def _codes(
+def codes(
     query: Column, gallery: Column, shape: tuple[int, int], name: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the codes of query (q,) and gallery (g,), and the value of each code."""
+    """Return the codes of query (q,) and gallery (g,), and the value of each code.
+
+    Args:
+        query: values of the q query images.
+        gallery: values of the g gallery images.
+        shape: (q, g).
+        name: of the values, for errors.
+
+    Raises:
+        InputError: no values, another number of them, or types other than integers and strings.
+    """
     first = column(query, shape[0], f"query {name}")
     second = column(gallery, shape[1], f"gallery {name}")
     if first.dtype.kind != second.dtype.kind:

@@ -6,7 +6,6 @@ from typing import NamedTuple
 import numpy as np
 
 from keras_reid import checks
-from keras_reid.errors import invalid
 from keras_reid.evaluation.comparison import Distances, as_rows
 from keras_reid.evaluation.labels import Labeled
 from keras_reid.evaluation.protocols import Protocol
@@ -20,6 +19,12 @@ class RankedList(NamedTuple):
         gallery: indices (k,).
         distance: (k,).
         same: booleans (k,), True for images of the query's person.
+
+    Example:
+        >>> import numpy as np
+        >>> ranked = RankedList(0, np.array([4, 2]), np.array([0.1, 0.3]), np.array([True, False]))
+        >>> ranked.gallery[ranked.same].tolist()
+        [4]
     """
 
     query: int
@@ -56,13 +61,12 @@ def ranked_lists(
         protocol: a `Protocol`, or its name.
 
     Raises:
-        InputError: as `rank`, or rows out of range.
+        InputError: as `rank`.
+        IndexError: rows out of range.
     """
     protocol = Protocol.of(protocol)
     checks.at_least(1, length=length)
     source = as_rows(distances)
-    if any(not 0 <= i < source.shape[0] for i in queries):
-        raise invalid("queries", f"rows 0 to {source.shape[0] - 1}", list(queries))
     labels = protocol.codes(query, gallery, source.shape)
     lists = []
     for i in queries:

@@ -51,11 +51,7 @@ def summed(query: np.ndarray, gallery: np.ndarray, local: Rows) -> Rows:
     Luo et al., Pattern Recognition 94 (2019).
     """
     whole = Comparison(query, gallery, unit_length=True)
-
-    def rows(start: int, stop: int) -> np.ndarray:
-        return whole.squared(start, stop) + local.rows(start, stop)
-
-    return Rows(whole.shape, rows, "global_local")
+    return Rows(whole.shape, lambda a, b: whole.squared(a, b) + local.rows(a, b), "global_local")
 
 
 def visible(query: Mapping[str, np.ndarray], gallery: Mapping[str, np.ndarray]) -> Rows:

@@ -1,6 +1,5 @@
 """Protocols: which gallery images are true matches of a query, and which are left out as junk."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -8,7 +7,7 @@ import numpy as np
 
 from keras_reid import checks
 from keras_reid.errors import InputError
-from keras_reid.evaluation.labels import UNLABELED, Codes, Labeled, camera_codes, identity_codes
+from keras_reid.evaluation.labels import UNLABELED, Codes, Labeled, codes, unlabeled
 
 SAME_CAMERA = "same identity in the same camera, and identity -1"
 ONE_EACH = f"{SAME_CAMERA}; CMC over one random image of each identity"
@@ -123,30 +122,18 @@ class Protocol:
         Raises:
             InputError: labels that do not fit the shape, or missing cameras.
         """
-        identities = identity_codes(query, gallery, shape)
+        q, g, identities = codes(query.identity, gallery.identity, shape, "identities")
+        g[unlabeled(gallery, identities[g])] = UNLABELED
         if self.rule.cameras:
-            query_camera, gallery_camera, cameras = camera_codes(query, gallery, shape)
-            return Codes(*identities, query_camera, gallery_camera, cameras)
+            first, second, cameras = codes(query.camera, gallery.camera, shape, "cameras")
+            return Codes(q, g, first, second, cameras.tolist())
         if not self.rule.one_set:
-            return Codes(*identities, np.zeros(shape[0], int), np.ones(shape[1], int), [])
-        labeled = identities[1] != UNLABELED
-        if shape[0] != shape[1] or (identities[0] != identities[1])[labeled].any():
+            return Codes(q, g, np.zeros(shape[0], int), np.ones(shape[1], int), [])
+        if shape[0] != shape[1] or (q != g)[g != UNLABELED].any():
             raise InputError(
                 "Protocol 'all-vs-all' ranks one set against itself, but query and gallery differ."
             )
-        return Codes(*identities, np.arange(shape[0]), np.arange(shape[1]), [])
-
-
-def matches(labels: Codes) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield for each query the ascending gallery indices of its true matches and of its junk."""
-    order = np.argsort(labels.gallery, kind="stable")
-    begin, end = (
-        np.searchsorted(labels.gallery[order], labels.query, side) for side in ("left", "right")
-    )
-    for first, last, camera in zip(begin, end, labels.query_camera, strict=True):
-        same = order[first:last]
-        here = labels.gallery_camera[same] == camera
-        yield same[~here], same[here]
+        return Codes(q, g, np.arange(shape[0]), np.arange(shape[1]), [])
 
 
 class SingleShot:
@@ -169,13 +156,3 @@ class SingleShot:
         nearer = row[others] < row[own]
         tied_before = (row[others] == row[own]) & (others < own)
         return 1 + (nearer | tied_before).sum(axis=1)
-
-
-def halves(labels: Codes, protocol: Protocol) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield rows and columns of a random half of the identities that both sides hold."""
-    both = np.intersect1d(labels.query, labels.gallery[labels.gallery != UNLABELED])
-    random = np.random.default_rng(protocol.seed)
-    for _ in range(protocol.repeats):
-        half = random.permutation(both)[: max(1, len(both) // 2)]
-        query, gallery = (np.flatnonzero(np.isin(side, half)) for side in labels[:2])
-        yield query, gallery

@@ -6,6 +6,7 @@ Each row is therefore sorted by value, which takes a quarter of the time of args
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -13,8 +14,7 @@ from keras_reid import checks
 from keras_reid.errors import InputError, invalid
 from keras_reid.evaluation.comparison import Distances, as_rows, matrix_rows
 from keras_reid.evaluation.labels import UNLABELED, Codes, Labeled
-from keras_reid.evaluation.protocols import TIES, Protocol, SingleShot, matches
-from keras_reid.evaluation.protocols import halves as random_halves
+from keras_reid.evaluation.protocols import TIES, Protocol, SingleShot
 from keras_reid.evaluation.result import CameraPair, QueryScores, RankingProtocol, RankingResult
 from keras_reid.nearest.arrays import Rows
 
@@ -77,40 +77,7 @@ def rank(
         sizes = f"{labels.query.size} queries and {labels.gallery.size} gallery images"
         fix = "Check identities and cameras, or use protocol='no-camera'."
         raise InputError(f"No query has a true match after the junk rule, got {sizes}. {fix}")
-    return _result(protocol, source, scores, labels.gallery, max_rank, scorer.pairs)
-
-
-def _result(
-    protocol: Protocol,
-    source: Rows,
-    scores: QueryScores,
-    gallery: np.ndarray,
-    max_rank: int,
-    pairs: dict[CameraPair, list[np.ndarray]],
-) -> RankingResult:
-    """Return the means over the queries that count; `gallery` are the codes of its identities."""
-    rule, valid = protocol.rule, len(scores.query)
-    drawn = rule.single_shot or rule.halves
-    count = valid if protocol.invalid == "drop" else scores.queries
-    ranks = np.bincount(scores.first.astype(np.int64).ravel(), minlength=max_rank + 1)
-    stamp = RankingProtocol(
-        name=protocol.name,
-        junk=rule.junk,
-        valid_queries=valid,
-        invalid_queries=scores.queries - valid,
-        invalid=protocol.invalid,
-        gallery_size=int((gallery != UNLABELED).sum()) - rule.one_set,
-        distance=source.name,
-        reranking=source.reranking,
-        dataset=protocol.dataset,
-        ties=TIES[protocol.ties],
-        repeats=protocol.repeats if drawn else 1,
-        seed=protocol.seed if drawn else None,
-    )
-    cmc = np.cumsum(ranks[1 : max_rank + 1]) / (count * scores.first.shape[1])
-    mean_ap, trapezoid, mean_inp = (float(v.sum() / count) for v in scores.by_name.values())
-    by_camera = {cameras: _means(_scores(pairs[cameras])) for cameras in sorted(pairs)}
-    return RankingResult(cmc, mean_ap, trapezoid, mean_inp, stamp, scores, by_camera)
+    return scorer.result(source, scores, labels.gallery, max_rank)
 
 
 @dataclass
@@ -124,19 +91,21 @@ class _Scorer:
 
     def scores(self, source: Rows, labels: Codes) -> QueryScores:
         """Return the scores of all queries that have a true match."""
-        protocol, indices = self.protocol, matches(labels)
-        junk_everywhere = np.flatnonzero(labels.gallery == UNLABELED)
+        protocol = self.protocol
         single_shot = SingleShot(labels.gallery, protocol) if protocol.rule.single_shot else None
         query, scored, drawn = [], [np.empty((4, 0))], []
+        junk = np.flatnonzero(labels.gallery == UNLABELED)
         for start, rows in source.blocks():
             _check_finite(rows, start)
-            rows[:, junk_everywhere] = np.inf
+            rows[:, junk] = np.inf
             ranks = []
             for i, row in enumerate(rows, start):
-                hits, junk = next(indices)
+                same = np.flatnonzero(labels.gallery == labels.query[i])
+                here = labels.gallery_camera[same] == labels.query_camera[i]
+                row[same[here]] = np.inf
+                hits = same[~here]
                 if not len(hits):
                     continue
-                row[junk] = np.inf
                 query.append(i)
                 ranks.append(_hit_ranks(row, hits, protocol.ties))
                 if single_shot:
@@ -153,11 +122,48 @@ class _Scorer:
     def halves(self, source: Rows, labels: Codes) -> QueryScores:
         """Return the scores of random halves of the identities, in both directions."""
         whole, parts = source.rows(0, source.shape[0]), []
-        for q, g in random_halves(labels, self.protocol):
+        both = np.intersect1d(labels.query, labels.gallery[labels.gallery != UNLABELED])
+        random = np.random.default_rng(self.protocol.seed)
+        for _ in range(self.protocol.repeats):
+            persons = random.permutation(both)[: max(1, len(both) // 2)]
+            q, g = (np.flatnonzero(np.isin(side, persons)) for side in labels[:2])
             half, matrix = labels.part(q, g), whole[np.ix_(q, g)]
             parts.append(self.scores(matrix_rows(matrix), half))
             parts.append(self.scores(matrix_rows(matrix.T), half.swapped()))
         return QueryScores.joined(parts)
+
+    def result(
+        self, source: Rows, scores: QueryScores, gallery: np.ndarray, max_rank: int
+    ) -> RankingResult:
+        """Return the means over the queries that count.
+
+        Args:
+            source: ranked distances.
+            scores: scores of the queries.
+            gallery: (g,) codes of the identities.
+            max_rank: length of the CMC.
+        """
+        protocol, rule, valid = self.protocol, self.protocol.rule, len(scores.query)
+        settings: dict[str, Any] = {**vars(protocol), "ties": TIES[protocol.ties]}
+        drawn = rule.single_shot or rule.halves
+        stamp = RankingProtocol(
+            **settings if drawn else {**settings, "repeats": 1, "seed": None},
+            junk=rule.junk,
+            valid_queries=valid,
+            invalid_queries=scores.queries - valid,
+            gallery_size=int((gallery != UNLABELED).sum()) - rule.one_set,
+            distance=source.name,
+            reranking=source.reranking,
+        )
+        count = valid if protocol.invalid == "drop" else scores.queries
+        ranks = np.bincount(scores.first.astype(np.int64).ravel(), minlength=max_rank + 1)
+        cmc = np.cumsum(ranks[1 : max_rank + 1]) / (count * scores.first.shape[1])
+        arrays = scores.average_precision, scores.trapezoid, scores.inverse_penalty
+        mean_ap, trapezoid, mean_inp = (float(values.sum() / count) for values in arrays)
+        by_camera = {
+            cameras: _means(_scores(self.pairs[cameras])) for cameras in sorted(self.pairs)
+        }
+        return RankingResult(cmc, mean_ap, trapezoid, mean_inp, stamp, scores, by_camera)
 
     def _by_camera(self, row: np.ndarray, hits: np.ndarray, labels: Codes, query: int) -> None:
         gallery_camera, names = labels.gallery_camera, labels.cameras

@@ -36,7 +36,8 @@ class RankingProtocol:
 
 
 CameraPair = tuple[Any, Any]  # cameras of query and gallery
-MEANS = ("mAP", "mAP_trapezoid", "mINP")
+# Scores of `RankingResult`, and the attribute of `QueryScores` with the scores of each query.
+MEANS = {"mAP": "average_precision", "mAP_trapezoid": "trapezoid", "mINP": "inverse_penalty"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,22 +47,15 @@ class QueryScores:
     Attributes:
         query: rows of the v queries, int (v,).
         first: ranks from 1 of the first true match, (v, repeats).
-        average_precision, trapezoid, inverse_negative_penalty: AP by both formulas and `n / r_n`,
-            (v,).
+        average_precision, trapezoid, inverse_penalty: AP by both formulas and `n / r_n`, (v,).
     """
 
     query: np.ndarray
     first: np.ndarray
     average_precision: np.ndarray
     trapezoid: np.ndarray
-    inverse_negative_penalty: np.ndarray
+    inverse_penalty: np.ndarray
     queries: int
-
-    @property
-    def by_name(self) -> dict[str, np.ndarray]:
-        """Arrays (v,) of the scores of single queries, by the name of their mean, such as mAP."""
-        arrays = self.average_precision, self.trapezoid, self.inverse_negative_penalty
-        return dict(zip(MEANS, arrays, strict=True))
 
     @staticmethod
     def joined(parts: list["QueryScores"]) -> "QueryScores":
@@ -85,6 +79,12 @@ class RankingResult:
         protocol: protocol of the evaluation.
         per_query: scores of each query.
         camera_pairs: rank-1, mAP, mINP and number of queries by (query camera, gallery camera).
+
+    Example:
+        >>> from keras_reid.evaluation import Labels, rank
+        >>> result = rank([[0.1, 0.2]], Labels([7]), Labels([9, 7]), "no-camera")
+        >>> result.cmc[:2].tolist(), result.mINP
+        ([0.0, 1.0], 0.5)
     """
 
     cmc: np.ndarray
@@ -127,10 +127,10 @@ class RankingResult:
         low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
         return float(low), float(high)
 
-    def _values(self, score: str) -> np.ndarray:
+    def _values(self, score: str) -> Any:
         """Return the values of the queries, with the score as their mean."""
         if score in MEANS:
-            return self.per_query.by_name[score]
+            return getattr(self.per_query, MEANS[score])
         if not re.fullmatch("rank-[1-9][0-9]*", score):
             raise invalid("score", f"one of {', '.join(MEANS)} or rank-K", score)
         return (self.per_query.first <= int(score[5:])).mean(axis=1)
@@ -141,8 +141,7 @@ class RankingResult:
         Raises:
             InputError: k is not in 1..max_rank.
         """
-        if not 1 <= k <= len(self.cmc):
-            raise invalid("k", f"in 1..{len(self.cmc)}", k, "Evaluate with a larger max_rank.")
+        checks.within(f"[1, {len(self.cmc)}]", "Evaluate with a larger max_rank.", k=k)
         return float(self.cmc[k - 1])
 
     def to_dict(self) -> dict[str, object]:
@@ -160,9 +159,8 @@ class RankingResult:
         """Return a table: scores in percent, then the protocol."""
         protocol = self.protocol
         scores = {f"rank-{k}": self.rank(k) for k in (1, 5, 10, 20) if k <= len(self.cmc)}
-        scores["mAP (rank precision)"] = self.mAP
-        scores["mAP (trapezoid)"] = self.mAP_trapezoid
-        scores["mINP"] = self.mINP
+        names = "mAP (rank precision)", "mAP (trapezoid)", "mINP"
+        scores |= {name: getattr(self, mean) for name, mean in zip(names, MEANS, strict=True)}
         treatment = {"drop": "dropped", "zero": "counted as 0"}[protocol.invalid]
         queries = f"{protocol.valid_queries:,} valid, {protocol.invalid_queries:,} without a match"
         drawn = f", mean of {protocol.repeats} drawn" if protocol.seed is not None else ""

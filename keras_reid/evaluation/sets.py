@@ -1,7 +1,6 @@
 """Distances between sets of features: tracklets frame by frame."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -9,33 +8,7 @@ from keras_reid import checks
 from keras_reid.errors import Shown, invalid
 from keras_reid.nearest.arrays import checked_features, feature_rows
 
-Reduce = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
-
-
-def _minimum(d: np.ndarray, starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    return np.minimum.reduceat(d.min(axis=0), starts)
-
-
-def _mean(d: np.ndarray, starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    return np.add.reduceat(d.mean(axis=0), starts) / sizes
-
-
-def _hausdorff(d: np.ndarray, starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    there = np.minimum.reduceat(d, starts, axis=1).max(axis=0)
-    return np.maximum(there, np.maximum.reduceat(d.min(axis=0), starts))
-
-
-def _mean_min(d: np.ndarray, starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    there = np.minimum.reduceat(d, starts, axis=1).mean(axis=0)
-    return (there + np.add.reduceat(d.min(axis=0), starts) / sizes) / 2
-
-
-SET_DISTANCES: dict[str, Reduce] = {
-    "min": _minimum,
-    "mean": _mean,
-    "hausdorff": _hausdorff,
-    "mean_min": _mean_min,
-}
+SET_DISTANCES = ("min", "mean", "hausdorff", "mean_min")
 
 
 def set_distances(
@@ -73,42 +46,28 @@ def set_distances(
     result = np.empty((len(row_sizes), len(sizes)), np.float32)
     first = 0
     for i, size in enumerate(row_sizes.tolist()):
-        d = source.rows(first, first + size)
-        result[i] = SET_DISTANCES[kind](d, starts, sizes)
+        result[i] = _reduced(source.rows(first, first + size), starts, sizes, kind)
         first += size
     return result
 
 
-def reranked_set_distances(
-    query: Sequence[np.ndarray],
-    gallery: Sequence[np.ndarray],
-    kind: str = "mean_min",
-    **options: Any,
-) -> np.ndarray:
-    """Return `reranking.k_reciprocal_from_distances` of set distances: float32 (q, g).
+def _reduced(d: np.ndarray, starts: np.ndarray, sizes: np.ndarray, kind: str) -> np.ndarray:
+    """Return the distances (g,) of one set to g sets.
 
     Args:
-        query: q arrays (s, d), the frames of tracklets.
-        gallery: g such arrays.
-        kind: distance of `set_distances`.
-        options: k1, k2 and lambda_value.
-
-    Raises:
-        InputError: as `set_distances`, or numbers out of range.
-
-    Example:
-        >>> import numpy as np
-        >>> query = [np.array([[0.0], [0.1]])]
-        >>> gallery = [np.array([[0.2]]), np.array([[0.3], [0.4]]), np.array([[5.0]])]
-        >>> reranked_set_distances(query, gallery, k1=2, k2=1)[0].argsort().tolist()
-        [0, 1, 2]
+        d: distances of the features (s, n) of both.
+        starts: (g,) first columns of the sets.
+        sizes: (g,) numbers of their columns.
+        kind: as in `set_distances`.
     """
-    from keras_reid.reranking import k_reciprocal_from_distances
-
-    # The mean distance of a set to itself is not 0, but re-ranking ignores the diagonals.
-    qq, gg = (set_distances(side, None, kind) for side in (query, gallery))
-    qg = set_distances(query, gallery, kind)
-    return k_reciprocal_from_distances(qq, qg, gg, **options).numpy()
+    if kind == "mean":
+        return np.add.reduceat(d.mean(axis=0), starts) / sizes
+    there, back = np.minimum.reduceat(d, starts, axis=1), d.min(axis=0)
+    if kind == "min":
+        return there.min(axis=0)
+    if kind == "hausdorff":
+        return np.maximum(there.max(axis=0), np.maximum.reduceat(back, starts))
+    return (there.mean(axis=0) + np.add.reduceat(back, starts) / sizes) / 2
 
 
 def _joined(sets: Sequence[np.ndarray], split: str) -> tuple[np.ndarray, np.ndarray]:

@@ -73,6 +73,12 @@ class Rows:
         name: name of the distance, such as "euclidean".
         reranking: the re-ranker with its options, or "none".
         mapped: True if each call of `compute` reads a file, so that larger blocks are faster.
+
+    Example:
+        >>> import numpy as np
+        >>> rows = Rows((4, 2), lambda start, stop: np.full((stop - start, 2), start))
+        >>> rows.rows(1, 3).tolist()
+        [[1, 1], [1, 1]]
     """
 
     shape: tuple[Any, Any]

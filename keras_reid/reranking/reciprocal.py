@@ -88,7 +88,7 @@ def k_reciprocal_from_distances(
         qq: distances (q, q), as `evaluation.matrix` returns them. The diagonal is ignored, because
             every image is its own first neighbor.
         qg: distances (q, g).
-        gg: distances (g, g), whose diagonal is ignored.
+        gg: distances (g, g); the diagonal is ignored.
         k1: number of neighbors, as in `k_reciprocal`.
         k2: number of averaged encodings.
         lambda_value: λ, from 0 (Jaccard distances alone) to 1 (D alone).

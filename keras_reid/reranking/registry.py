@@ -21,7 +21,12 @@ NOT_IN_GRAPH = ("diffusion",)
 
 
 def full_name(name: str) -> str:
-    """Return the full name of a re-ranker for its full or short name."""
+    """Return the full name of a re-ranker for its full or short name.
+
+    Example:
+        >>> full_name("aqe")
+        'average_query_expansion'
+    """
     return ALIASES.get(name, name)
 
 

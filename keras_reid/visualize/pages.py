@@ -14,7 +14,7 @@ from PIL import Image
 from keras_reid.errors import InputError
 from keras_reid.evaluation import RankingResult, VerificationResult
 from keras_reid.evaluation.lists import RankedList
-from keras_reid.evaluation.threshold import resolvable
+from keras_reid.evaluation.verification import resolvable
 from keras_reid.pixels import decode
 from keras_reid.visualize import charts
 from keras_reid.visualize.pictures import draw_heat, scaled

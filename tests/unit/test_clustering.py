@@ -87,7 +87,7 @@ def test_cluster_scores_perfect_and_all_noise_groups():
     assert (alone.pair_precision, alone.pair_recall, alone.pair_f1) == (1, 0, 0)
     assert (alone.bcubed_precision, alone.clusters, alone.noise) == (1, 0, 4)
     assert "0 of 2 persons" in str(alone)
-    assert alone.to_dict()["images"] == 4
+    assert alone.images == 4
 
 
 @pytest.mark.parametrize("spread", [0.3, 0.5])
@@ -184,8 +184,6 @@ def test_agreement_matches_pair_counts():
     assert len({round(value, 6) for value in expected}) == len(groupings)
     found = agreement(x, groupings, (sure, possible))
     np.testing.assert_allclose(found, expected, rtol=1e-6)
-    with pytest.raises(InputError, match="two distances of at least 0"):
-        agreement(x, groupings, (1.0, 0.5))
 
 
 @pytest.mark.slow
@@ -253,9 +251,13 @@ def test_cluster_bad_input_raises(arguments, message):
 @pytest.mark.parametrize(
     ("labels", "clusters", "message"),
     [
-        ([1, 2], np.array([1.0, 2.0]), r"`clusters` must be integers \(n,\)"),
-        ([1, 2, 3], np.array([1, 2]), r"`labels` .*\(2,\), got int64 \(3,\)"),
-        ([], np.array([], int), "one for each image"),
+        (
+            [1, 2],
+            np.array([1.0, 2.0]),
+            r"`clusters` must be integers or strings of the shape \(2,\)",
+        ),
+        ([1, 2, 3], np.array([1, 2]), r"`clusters` .*\(3,\), got int64 \(2,\)"),
+        ([], np.array([], int), r"of the shape \(1,\)"),
     ],
 )
 def test_cluster_scores_bad_columns_raise(labels, clusters, message):

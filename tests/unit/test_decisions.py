@@ -1,6 +1,7 @@
 """Verification, thresholds and open-set identification, compared with plain loops."""
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 import oracle_decisions as oracle
@@ -158,6 +159,6 @@ def test_open_set_few_probes_are_not_resolvable():
 
 def test_threshold_accepts_distances_and_round_trips_json():
     threshold = verify([0.1, 0.2, 0.3], [True, False, False]).threshold_at_far(0.5)
-    assert float(threshold) == 0.2
+    assert threshold.value == 0.2
     assert threshold.accepts([0.2, 0.21]).tolist() == [True, False]
-    assert Threshold(**json.loads(json.dumps(threshold.to_dict()))) == threshold
+    assert Threshold(**json.loads(json.dumps(asdict(threshold)))) == threshold

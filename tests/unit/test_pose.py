@@ -350,7 +350,7 @@ def test_evaluation_visible_distance_matches_distance_function():
     labels = evaluation.Labels(np.arange(5)), evaluation.Labels(ids)
     result = evaluation.rank(evaluation.compare(query, gallery, "visible"), *labels, "no-camera")
     assert result.protocol.distance == "visible"
-    with pytest.raises(InputError, match="`query features` must be a mapping with 'global'"):
+    with pytest.raises(InputError, match="`query features` must be a 2-D array"):
         evaluation.compare(query["parts"], gallery["parts"], "visible")
 
 

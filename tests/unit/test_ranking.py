@@ -288,7 +288,7 @@ def test_rank_result_serializes_scores_and_protocol():
 @pytest.mark.parametrize("k", [0, 11])
 def test_result_rank_outside_cmc_raises(k):
     features, *labels = example()
-    with pytest.raises(InputError, match=rf"`k` must be in 1\.\.10, got {k}"):
+    with pytest.raises(InputError, match=rf"`k` must be in \[1, 10\], got {k}"):
         rank(features, *labels, max_rank=10).rank(k)
 
 
@@ -316,7 +316,6 @@ NAN = (np.ones((2, 4)), np.array([[1.0] * 4, [1.0] * 4, [1.0, 1.0, np.nan, 1.0]]
         ({"distances": np.ones((2, 3), complex)}, "real numbers.*complex128"),
         ({"distances": [["a", "b", "c"]] * 2}, "array of real numbers"),
         ({"distances": [np.ones((2, 4)), np.ones((3, 4))]}, "got a list"),
-        ({"distances": PAIR + PAIR}, "got a tuple of 4"),
         ({"distances": (PAIR[0], np.ones((3, 5)))}, r"of the same size.*, 4\) and \(3, 5\)"),
         (
             {"distances": (np.ones((2, 0)), np.ones((3, 0)))},
@@ -375,7 +374,7 @@ def test_rank_nan_in_later_block_raises_with_row(monkeypatch):
         (lambda: Protocol(invalid="skip"), "`invalid` must be one of drop, zero, got 'skip'"),
         (
             lambda: compare(*PAIR, "manhattan"),
-            "euclidean, cosine, local, global_local, visible, got 'manhattan'",
+            "euclidean, cosine, local, global_local, visible, .*, got 'manhattan'",
         ),
         (
             lambda: compare(*PAIR, reranking="magic"),

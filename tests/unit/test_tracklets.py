@@ -540,8 +540,8 @@ def test_set_distances_ranked_and_reranked_match_oracle():
     assert result.mAP > 0.9
     qq, gg = (evaluation.set_distances(s, None, "mean_min") for s in (query, sets))
     again = reranking.k_reciprocal_from_distances(qq, distances, gg, k1=4, k2=2).numpy()
-    by_name = evaluation.reranked_set_distances(query, sets, "mean_min", k1=4, k2=2)
-    np.testing.assert_array_equal(by_name, again)
+    by_name = evaluation.compare(query, sets, "mean_min", "k_reciprocal", k1=4, k2=2)
+    np.testing.assert_array_equal(by_name.matrix(), again)
     whole = np.block([[qq, distances], [distances.T, gg]]).astype(np.float64) ** 2
     np.fill_diagonal(whole, 0)
     expected = oracle_reranking.k_reciprocal_of(whole, len(query), 4, 2)
