@@ -223,16 +223,11 @@ def agreement(
         groupings: each of labels (n,), `NOISE` for images in no group.
         pairs: the smaller and the larger distance.
     """
-    sure, possible = pairs
     few = np.sort(np.random.default_rng(0).permutation(len(features))[:SAMPLE])
     row, column = np.triu_indices(len(few), 1)
     distance = matrix(np.asarray(features)[few])[row, column]
-    certain, plausible, first, second = (
-        distance <= sure,
-        distance <= possible,
-        few[row],
-        few[column],
-    )
+    certain, plausible = (distance <= limit for limit in pairs)
+    first, second = few[row], few[column]
     scores = []
     for labels in groupings:
         together = (labels[first] == labels[second]) & (labels[first] != NOISE)

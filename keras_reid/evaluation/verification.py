@@ -147,12 +147,11 @@ def verify(distances: Any, same: Any) -> VerificationResult:
         received = Shown(f"{distances.dtype} {distances.shape} and {same.dtype} {same.shape}")
         rule = "numbers, not NaN, and booleans of one shape"
         raise invalid("distances and same", rule, received)
-    same = same.astype(bool)
-    one, two = int(same.sum()), int((~same).sum())
-    if not one or not two:
+    genuine, impostor = np.sort(distances[same == 1]), np.sort(distances[same == 0])
+    if not len(genuine) or not len(impostor):
         rule = "at least one pair of one person and one of different persons"
-        raise InputError(f"`same` must have {rule}, got {one} and {two}.")
-    return VerificationResult(np.sort(distances[same]), np.sort(distances[~same]))
+        raise InputError(f"`same` must have {rule}, got {len(genuine)} and {len(impostor)}.")
+    return VerificationResult(genuine, impostor)
 
 
 def pairs(
