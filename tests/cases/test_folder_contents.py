@@ -173,4 +173,4 @@ def test_cluster_folder_of_system_files_raises(tmp_path):
     (tmp_path / "crops/._1.jpg").touch()
     code, _, err = within("cluster.py", "--images=crops", cwd=tmp_path)
     assert code == 1
-    assert "crops` must hold" in err
+    assert "crops` must contain" in err

@@ -100,7 +100,7 @@ REFUSED = [
     ("export", ("--name=../x",), "--name must be letters, digits"),
     ("export", ("--ranker_gallery=g.npz", "--noranker"), "--ranker_gallery needs --ranker"),
     ("cluster", (), "One of --images, --dataset and --features"),
-    ("cluster", ("--images=no",), "`no` must hold"),
+    ("cluster", ("--images=no",), "`no` must contain"),
     ("search", ("stats",), "--gallery is required"),
     ("embed", (), "--images and --out are required"),
     ("search", ("--gallery=faiss:no.db", "stats"), "not found. Enrol"),

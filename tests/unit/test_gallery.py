@@ -370,7 +370,7 @@ def test_enrol_invalid_rows_raise_and_add_nothing(filled, people):
         ({"embeddings": nan}, "finite"),
         ({"embeddings": x[:, :5]}, r"of shape \(n, 16\), got \(2, 5\)"),
         ({"embeddings": x[0]}, "2-D"),
-        ({"model_fingerprint": "another"}, "as in the gallery, got 'another'"),
+        ({"model_fingerprint": "another"}, "the model of the gallery, got 'another'"),
         ({"model_fingerprint": ""}, "fingerprint"),
         ({"images": ["new1", "0.jpg"]}, r"1 of 2 in the gallery, such as '0.jpg'"),
         ({"images": ["new1", "new1"]}, "got 'new1'"),
@@ -395,7 +395,7 @@ def test_search_invalid_arguments_raise(filled, people):
         ({"top_k": COUNT + 1}, "`top_k` must be from 1 to 600, the size of the gallery, got 601"),
         ({"top_k": 0}, "got 0"),
         ({"top_k": 1.5}, "got 1.5"),
-        ({"model_fingerprint": "another"}, "as in the gallery, got 'another'"),
+        ({"model_fingerprint": "another"}, "the model of the gallery, got 'another'"),
         (
             {"query_cameras": ["1"]},
             "`query_cameras` must be a list of one value for each of 2 rows, got 1",

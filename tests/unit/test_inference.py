@@ -368,7 +368,7 @@ def test_load_arguments_of_other_sources_raise(
         (
             "pretrained",
             {"member": "2"},
-            "`member` must be one of 1, got '2'. Only runs",
+            "`member` must be 1, got '2'. Only runs",
         ),
     ):
         with pytest.raises(InputError, match=message):

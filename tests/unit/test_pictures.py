@@ -118,7 +118,7 @@ def test_draw_timeline_bars_match_intervals():
     begin = bars[1][bars[1] > 150].min()
     assert 250 < begin < 400
     assert not rows[0][begin - 60 : begin + 60].any()  # anna was away from 2 to 8 s
-    with pytest.raises(InputError, match="`intervals` must be at least 1, got 0"):
+    with pytest.raises(InputError, match="`intervals` must be intervals of at least one person"):
         visualize.draw_timeline({})
 
 

@@ -69,7 +69,7 @@ def test_generate_existing_folder_is_not_overwritten(tmp_path) -> None:
     time.sleep(0.01)
     synthetic.generate(root, **SMALL, size=(32, 16))
     assert file.stat().st_mtime_ns == before
-    with pytest.raises(InputError, match=r"`seed` must be 0 .*got 1"):
+    with pytest.raises(InputError, match=r"`seed` must be 0, as in the data set .*got 1"):
         synthetic.generate(root, **SMALL, size=(32, 16), seed=1)
     mine = tmp_path / "mine"
     mine.mkdir()
