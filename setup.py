@@ -11,7 +11,7 @@ VERSION = re.search(r'__version__ = "(.+)"', (HERE / "keras_reid/version.py").re
 EXTRAS = {
     "demo": ["gradio>=6.0"],  # a search page
     "docs": ["mkdocs-material>=9.7", "mkdocstrings-python>=2.0"],  # the site of docs/
-    "gallery": ["faiss-cpu>=1.9", "milvus-lite>=3.1", "pymilvus>=3.0"],  # galleries in files
+    "gallery": ["faiss-cpu>=1.9", "milvus-lite>=3.1", "pymilvus>=3.0"],  # Milvus and faiss
     "hub": ["keras-hub>=0.19"],  # further pretrained backbones
     "litert": ["ai-edge-litert>=2.1"],  # exports for phones
     "onnx": ["onnx>=1.17", "onnxruntime>=1.19", "tf2onnx>=1.17"],  # exports for ONNX Runtime

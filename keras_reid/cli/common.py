@@ -38,7 +38,7 @@ class DataOptions:
     data_dir: str | None = option("Folder of the data set, or the table of csv.")
     keypoints: str | None = option(
         "Body points for models with pose: FILE.csv, or movenet:FILE.tflite, a network that "
-        "estimates the points. Default: the source of the run."
+        "estimates the points. Default: --keypoints of the training of --model or --base_run."
     )
     keypoints_cache: str | None = option(
         "CSV file of estimated points. Default: keypoints-movenet.csv next to the data set."
@@ -220,7 +220,10 @@ class ModelOptions(RunOptions):
         return embed
 
     def pixel_embedder(self) -> tuple[Callable[[Any], np.ndarray], tuple[int, int]]:
-        """Return a function from uint8 images (b, h, w, 3) to embeddings (b, d), and (h, w)."""
+        """Return an embedding function and its image size (h, w).
+
+        The function takes uint8 images (b, h, w, 3) and returns embeddings (b, d).
+        """
         embedder = self.loaded
         if embedder.takes_clips:
             raise invalid("model", "a model of single images", Shown(f"{self.source} of tracklets"))

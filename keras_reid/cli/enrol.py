@@ -15,7 +15,7 @@ from keras_reid.io import content_digest, read_table, table_path
 from keras_reid.names import resolved
 from keras_reid.scale.listing import check_once
 
-Columns = tuple[np.ndarray, dict[str, Any]]  # readable rows, and arguments of `Gallery.enrol`
+Columns = tuple[np.ndarray, dict[str, Any]]  # readable rows, arguments of `Gallery.enrol`
 CHUNK = 1024  # images that are embedded and stored at a time
 
 
@@ -26,7 +26,8 @@ class Block(NamedTuple):
         labels: images, identities, cameras and times (n,), as in `Gallery.enrol`.
         digests: (n,) digests of the content.
         fingerprint: fingerprint of the model.
-        embed: function from rows to the rows of readable images, and arguments of `Gallery.enrol`.
+        embed: function of row numbers. It returns the numbers of the readable images, and arguments
+            of `Gallery.enrol` for these.
     """
 
     labels: dict[str, np.ndarray | None]

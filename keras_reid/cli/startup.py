@@ -17,7 +17,7 @@ STARTUP = re.compile(rb"WARNING: All log messages before|[IW]\d{4} |E\d{4} .*cuI
 
 
 def import_keras() -> Any:
-    """Import and return Keras without its optional packages: a third of its import time."""
+    """Import and return Keras without the packages in `OPTIONAL`, which lengthen its import."""
     hidden = OPTIONAL - sys.modules.keys()
     sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None: not importable
     try:

@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_reid import checks
 from keras_reid.data.images import TRACKLET, PersonImages, rows_of
-from keras_reid.errors import InputError, Shown, counted, invalid
+from keras_reid.errors import InputError, Shown, invalid
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,8 +42,8 @@ class ReidDataset:
             seed: seed of the random choice.
 
         Raises:
-            InputError: the data set has query or gallery images, or no training images; fewer than
-                two identities to hold out or to train on.
+            InputError: the data set has query or gallery images, or no training images; or fewer
+                than two identities to hold out or to train on.
 
         Example:
             >>> paths = [f"{i}.jpg" for i in range(12)]
@@ -67,9 +67,11 @@ class ReidDataset:
         candidates = rng.permutation([i for i, rows in enumerate(queries) if rows])
         held = candidates[: round(fraction * len(candidates))]
         if len(held) < 2 or len(names) - len(held) < 2:
-            received = f"{fraction:g} of {len(candidates)}, in {counted(len(names), 'identity')}"
+            allowed = f"{len(candidates)} identities that can have a query"
+            received = f"{fraction:g} of the {allowed}, of {len(names)} in total"
             rule = "a fraction that holds out at least two identities and leaves at least two"
-            raise invalid("holdout", rule, Shown(received), "Add images.")
+            fix = "Change the fraction, or add images of more persons and cameras."
+            raise invalid("holdout", rule, Shown(received), fix)
         aside = np.isin(identity, held)
         is_query = np.zeros(len(images), bool)
         is_query[[row for i in held for row in queries[i]]] = True

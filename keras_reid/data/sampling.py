@@ -24,7 +24,7 @@ class EpochPlan:
         num_identities_per_batch: P.
         num_instances: K.
         batches: B.
-        groups: (c,) groups of each identity.
+        groups: (c,) number of groups of each identity; a group is K of its images.
         extra: number of identities with one more group, which fill the last batch. Each epoch draws
             these identities among those with fewer than B groups.
     """
@@ -44,15 +44,16 @@ class EpochPlan:
 def plan_epoch(
     sizes: np.ndarray, num_identities_per_batch: int, num_instances: int, last: str = "fill"
 ) -> EpochPlan:
-    """Return B and the groups: B batches of P distinct identities need `Σ min(groups, B) ≥ P·B`.
+    """Return B and the number of groups of each identity, a group being K of its images.
 
-    With `fill`, B is the smallest number of batches that holds every group. Smaller identities
-    repeat their images until the batches are full. With `drop`, B is the largest number of batches
-    that the groups fill. Then fewer than P groups are left out of an epoch, or more if one identity
-    has more than B groups. Each epoch draws the left-out images.
+    B batches of P distinct identities need `Σ min(groups, B) ≥ P·B`. With `fill`, B is the
+    smallest number of batches that holds every group. Smaller identities repeat their images until
+    the batches are full. With `drop`, B is the largest number of batches that the groups fill. Then
+    fewer than P groups are left out of an epoch, or more if one identity has more than B groups. In
+    each epoch, the images to leave out are drawn at random.
 
     Args:
-        sizes: images of each identity, (c,).
+        sizes: number of images of each identity, (c,).
         num_identities_per_batch: P, identities in a batch.
         num_instances: K, images of each identity in a batch.
         last: "fill" or "drop".

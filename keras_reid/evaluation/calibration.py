@@ -161,12 +161,12 @@ class Searches(NamedTuple):
 
 
 def left_out(distance: np.ndarray, owner: np.ndarray, counts: np.ndarray) -> Searches:
-    """Search for each image of a gallery among the other images.
+    """Return the searches with each image of a gallery as the query and the others as the gallery.
 
     Args:
         distance: (m, m), sorted by person.
-        owner: (m,) numbers of the persons, as `distances` returns them.
-        counts: (p,) numbers of images of the persons.
+        owner: (m,) index of the person of each image, from 0, as `distances` returns it.
+        counts: (p,) number of images of each person.
     """
     others = distance.copy()
     np.fill_diagonal(others, np.inf)
@@ -196,7 +196,8 @@ def distances(
         seed: seed of a draw of at most 500 persons and 8 images of each; None: all images.
 
     Returns:
-        Distances (m, m), numbers of the persons (m,) and numbers of their images (p,).
+        Distances (m, m), the index of the person of each image (m,), from 0, and the number of
+        images of each person (p,).
     """
     x = checked_features(embeddings, 2, "embedding")
     owner = np.unique(column(identities, len(x), "identities"), return_inverse=True)[1]

@@ -123,7 +123,7 @@ def draw_searches(
 
     Args:
         distance: (m, m), sorted by person.
-        owner: (m,) numbers of the persons, as `distances` returns them.
+        owner: (m,) index of the person of each image, from 0, as `distances` returns it.
         persons: number of enrolled persons; each has more than `images` images.
         images: number of enrolled images of each person.
         rng: random generator of the draw.

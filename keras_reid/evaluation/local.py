@@ -46,9 +46,15 @@ def aligned(query: np.ndarray, gallery: np.ndarray) -> Rows:
 
 
 def summed(query: np.ndarray, gallery: np.ndarray, local: Rows) -> Rows:
-    """Return `|x/|x| − y/|y||² + S` of global features and aligned stripes: DMLI of AlignedReID++.
+    """Return `|x/|x| − y/|y||² + S` for global features x and y and the aligned distance S.
 
-    Luo et al., Pattern Recognition 94 (2019).
+    This is the distance of AlignedReID++ (Luo et al., Pattern Recognition 94, 2019) with DMLI, its
+    dynamic alignment of stripes.
+
+    Args:
+        query: global features (q, d).
+        gallery: global features (g, d).
+        local: distances S of the stripes, see `aligned`.
     """
     whole = Comparison(query, gallery, unit_length=True)
     return Rows(whole.shape, lambda a, b: whole.squared(a, b) + local.rows(a, b), "global_local")

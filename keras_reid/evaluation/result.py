@@ -42,12 +42,14 @@ MEANS = {"mAP": "average_precision", "mAP_trapezoid": "trapezoid", "mINP": "inve
 
 @dataclass(frozen=True, eq=False)
 class QueryScores:
-    """Scores of v queries that have a true match, out of `queries`.
+    """Scores of the v queries that have a true match.
 
     Attributes:
         query: rows of the v queries, int (v,).
-        first: ranks from 1 of the first true match, (v, repeats).
-        average_precision, trapezoid, inverse_penalty: AP by both formulas and `n / r_n`, (v,).
+        first: rank from 1 of the first true match in each repetition of the protocol, (v, repeats).
+        average_precision, trapezoid, inverse_penalty: scores of each query, (v,), for `mAP`,
+            `mAP_trapezoid` and `mINP` of `RankingResult`.
+        queries: number of all queries.
     """
 
     query: np.ndarray

@@ -172,10 +172,11 @@ def seconds(text: str | None) -> float | None:
 
 
 def label(value: Any, name: str) -> str:
-    """Return a label that is a text or an integer as text.
+    """Return a text or integer label as text.
 
     Raises:
-        InputError: another value, such as NaN, or 1.0 for 1, from a table with empty cells.
+        InputError: a value of another type, such as NaN, or 1.0. Tables change 1 to 1.0 in a column
+            of integers with empty cells.
     """
     if isinstance(value, str | int | np.integer) and not isinstance(value, bool):
         return str(value)

@@ -104,7 +104,7 @@ class MetricLoss(LabeledLoss):
         return self.hinge(mined.positive - mined.negative)
 
     def terms(self, batch: Batch) -> Sequence[Terms]:
-        """Return the averaged terms; the loss is the sum of their means."""
+        """Return the terms. The loss is the sum of their means over the valid comparisons."""
         mined = self.mine(batch)
         return [Terms(self.formula(mined), mined.valid)]
 

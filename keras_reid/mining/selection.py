@@ -126,7 +126,7 @@ def nearest_pair(distances: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def first(mask: Tensor) -> Tensor:
-    """Return the first column in the mask, for each row; the last one if it is empty (NaN)."""
+    """Return the first True column of each row; without one, as after NaN, the last column."""
     # On a CPU, an argmin of the distances takes 1.5 times as long as a minimum and this.
     last = ops.shape(mask)[-1] - 1
     return ops.min(ops.where(mask, ops.arange(last + 1, dtype="int32")[None, :], last), axis=-1)

@@ -141,7 +141,7 @@ class PartHead:
 
     PCB (Sun et al., ECCV 2018, arXiv:1711.09349): stripes `g` are pooled, `parts` are
     `ReLU(BN(conv(dropout(g))))` with one convolution for all, and each part has a classifier. The
-    embedding `(b, p · d)` concatenates all `g_i / |g_i|`.
+    embedding `(b, p · d)` concatenates all `g_i / |g_i|`. d is the number of channels of the map.
 
     Args:
         parts: p, at most the rows of the map.
@@ -196,8 +196,8 @@ class PoseHead:
     of head and twelve joints pool the feature map, see `layers.PosePooling`; a dense layer and
     batch normalization for all parts follow, and each part has a classifier, `part_logits`
     `(b, 13, c)`, for `losses.VisibleIdentityLoss`. `global` `(b, d)` is mean plus maximum of the
-    map after a BN neck, with the classifier `logits`. The head replaces the neck: `embedding`
-    concatenates `global` and the parts, weighted by the root of their visibility, see
+    map, of d channels, after a BN neck, with the classifier `logits`. The head replaces the neck:
+    `embedding` concatenates `global` and the parts, weighted by the root of their visibility, see
     `layers.VisibleParts`. The model takes `{"images", "keypoints"}`.
 
     Args:

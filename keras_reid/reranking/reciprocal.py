@@ -82,7 +82,7 @@ def k_reciprocal_from_distances(
     lambda_value: float = 0.3,
     squared: bool = False,
 ) -> tf.Tensor:
-    """`k_reciprocal` of precomputed distances of any kind, such as aligned ones; not in graphs.
+    """`k_reciprocal` of precomputed distances, such as aligned ones; not inside a tf.function.
 
     Args:
         qq: distances (q, q), as `evaluation.matrix` returns them. The diagonal is ignored, because
@@ -91,7 +91,8 @@ def k_reciprocal_from_distances(
         gg: distances (g, g); the diagonal is ignored.
         k1: number of neighbors, as in `k_reciprocal`.
         k2: number of averaged encodings.
-        lambda_value: λ, from 0 (Jaccard distances alone) to 1 (D alone).
+        lambda_value: λ, from 0 (Jaccard distances alone) to 1 (D of `k_reciprocal` alone, here from
+            these distances).
         squared: True if the distances are squared, as `global_local`; otherwise they are squared
             here, as in the authors' code.
 

@@ -27,7 +27,8 @@ class Track:
         embeddings: the last embeddings (d,), at most `budget`.
         box: (x, y, w, h) of the last detection.
         detection: row of the last detection in its frame.
-        rows: the last detections, counted from 0 over all frames; at most `budget` and `n_init`.
+        rows: the last detections, counted from 0 over all frames; at most the larger of
+            `budget` and `n_init`.
         missed: number of frames since the last detection.
         confirmed: True after `n_init` detections.
     """

@@ -205,10 +205,11 @@ def _paint(picture: Image.Image, heat: np.ndarray) -> None:
 
 
 def activation(maps: np.ndarray, query: np.ndarray | None = None) -> np.ndarray:
-    """Return `a = max(0, ⟨m(x, y), v⟩)` divided by its maximum, v the mean of the query's map.
+    """Return `a = max(0, ⟨m(x, y), v⟩)` divided by its maximum.
 
-    For an embedding that is the mean of a map, `⟨v, u⟩` of query and image is the mean of these
-    products over the positions of the image. If `query` is None, v is the mean of the image's map.
+    m is the image's map, and v is the mean of the query's map, or of the image's map if `query` is
+    None. If the embedding is the mean of the map, then the mean of `⟨m(x, y), v⟩` over all
+    positions is the inner product of the embeddings of query and image.
 
     Args:
         maps: `(rows, columns, c)` of `models.feature_maps`.

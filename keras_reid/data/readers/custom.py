@@ -43,7 +43,8 @@ def read_csv(table: Path) -> ReidDataset:
     one camera, in their order. In a folder, the only .csv file is read.
 
     Raises:
-        InputError: a missing column; or all broken rows, with their lines and faults.
+        InputError: a column is missing, or rows are broken. The message lists the line and fault of
+            the first 20 rows and counts the others.
     """
     table = _only_table(table)
     lines = filled(_checked(read_table(table, COLUMNS, OPTIONAL)[1], table), table)

@@ -177,7 +177,7 @@ class Distillation(Method):
             classes = num_identities  # not compared
         teacher = _described(models.image_size(model), models.input_names(model), classes)
         if teacher != student:
-            fix = "Distill ranks or distances between different identities."
+            fix = "If only the identities differ, distill ranks or distances, not logits."
             received = Shown(f"{self.teacher} of {teacher}")
             raise invalid("teacher", f"a model of {student}", received, fix)
         return model

@@ -42,8 +42,8 @@ class PairVerification(Method):
         default=False,
     )
     gate: str = setting(
-        "Backbone layer with the feature maps that a pair verifier compares; empty: the middle "
-        "layer.",
+        "Backbone layer with the feature maps that a pair verifier compares; every path must run "
+        "through it. Empty: the layer of this kind nearest to the middle.",
         default="",
     )
 
