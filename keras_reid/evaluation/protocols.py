@@ -130,7 +130,8 @@ class Protocol:
         if not self.rule.one_set:
             return Codes(q, g, np.zeros(shape[0], int), np.ones(shape[1], int), [])
         if shape[0] != shape[1] or (q != g)[g != UNLABELED].any():
-            raise InputError("Protocol 'all-vs-all' ranks one set, but query and gallery differ.")
+            rule = "Protocol 'all-vs-all' ranks one set against itself"
+            raise InputError(f"{rule}, but query and gallery differ.")
         return Codes(q, g, np.arange(shape[0]), np.arange(shape[1]), [])
 
 
