@@ -130,8 +130,7 @@ class Protocol:
         if not self.rule.one_set:
             return Codes(q, g, np.zeros(shape[0], int), np.ones(shape[1], int), [])
         if shape[0] != shape[1] or (q != g)[g != UNLABELED].any():
-            rule = "Protocol 'all-vs-all' ranks one set against itself"
-            raise InputError(f"{rule}, but query and gallery differ.")
+            raise InputError("For all-vs-all, query and gallery must be one set, but they differ.")
         return Codes(q, g, np.arange(shape[0]), np.arange(shape[1]), [])
 
 
