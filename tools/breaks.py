@@ -1861,7 +1861,7 @@ BREAKS = (
         "keras_reid/pixels.py",
         "np.rint(np.stack(resized, axis=-1))",
         "np.floor(np.stack(resized, axis=-1))",
-        "unit/test_pixels.py::test_resize_any_size_within_one_gray_level_of_graph",
+        "unit/test_pixels.py::test_resize_values_between_gray_levels_are_rounded",
     ),
     Break(
         "size of rotated images is that of stored pixels",
@@ -2034,8 +2034,8 @@ BREAKS = (
     Break(
         "precision and recall of groups are exchanged",
         "keras_reid/evaluation/cluster_scoring.py",
-        "for axis in (0, 1):",
-        "for axis in (1, 0):",
+        'scores[f"pair_{PARTS[axis]}"]',
+        'scores[f"pair_{PARTS[1 - axis]}"]',
         "unit/test_clustering.py::test_cluster_scores_match_counted_pairs",
     ),
     Break(

@@ -110,6 +110,12 @@ def test_resize_any_size_within_one_gray_level_of_graph(sizes, seed):
     assert difference(resize(pixels, sizes[2:]), graph_resize(pixels, sizes[2:])) <= 1
 
 
+def test_resize_values_between_gray_levels_are_rounded():
+    pixels = np.array([10, 11, 11, 11], np.uint8)[:, None, None].repeat(3, axis=2)  # mean 10.9
+    assert (resize(pixels, (1, 1)) == 11).all()
+    assert (np.asarray(graph_resize(pixels, (1, 1))) == 11).all()
+
+
 def test_resize_same_size_returns_same_pixels():
     assert resize(SCENE, SCENE.shape[:2]) is SCENE
     assert difference(graph_resize(SCENE, SCENE.shape[:2]), SCENE) == 0
