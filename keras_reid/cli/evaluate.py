@@ -190,7 +190,7 @@ def _attribute_scores(options: EvaluateOptions, sides: Sides) -> evaluation.Attr
     schema = data.AttributeSchema(tuple(options.settings["attribute_names"]))
     table = data.read_attributes(str(options.attributes))
     if table.schema != schema:
-        rule = f"a table of the attributes of {options.source}: {', '.join(schema.names)}"
+        rule = f"a table with the attributes of {options.source}: {', '.join(schema.names)}"
         raise invalid("attributes", rule, Shown(", ".join(table.schema.names)))
     identity = np.concatenate([np.asarray(side.identity) for side in sides])
     images = table.label(data.PersonImages(identity.astype(str), identity, None))

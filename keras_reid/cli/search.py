@@ -247,7 +247,7 @@ def remove(options: SearchOptions, arguments: list[str]) -> int:
     with gallery.open(options.uri) as people:
         removed = people.remove(arguments[0])
     if not removed:
-        raise InputError(f"Identity {arguments[0]!r} not found in {options.uri}. See list.")
+        raise InputError(f"Identity {arguments[0]!r} not found in {options.uri}. Run list.")
     say(f"erased {counted(removed, 'image')} of {arguments[0]}")
     return removed
 

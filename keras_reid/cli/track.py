@@ -48,7 +48,9 @@ class TrackOptions(GalleryOptions):
     )
     min_iou: float = option("Minimum IoU of a predicted and a detected box.", 0.3)
     n_init: int = option("Number of consecutive detections that confirm a track.", 3)
-    max_age: int = option("Number of frames that a track survives without a detection.", 30)
+    max_age: int = option(
+        "Number of frames in a row that a confirmed track survives without a detection.", 30
+    )
     out: str | None = option("New MOT text file of the tracks.")
     annotated: str | None = option(
         "New video (.avi, .mp4) or new folder of frames, with boxes and names."

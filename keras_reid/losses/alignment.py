@@ -18,16 +18,16 @@ class AlignedTripletLoss(MetricLoss):
 
     For each anchor, p is the farthest positive and n the nearest negative by the distance of the
     global features, which are faster to compare (Zhang et al., AlignedReID, 2017,
-    arXiv:1711.08184). Only the 2b chosen pairs are aligned. No gradient flows to the global
-    features: add a `TripletHardLoss` and an identity loss of the global features, as in the recipe
-    `aligned`.
+    arXiv:1711.08184). With `by="features"`, only the 2b chosen pairs are aligned. No gradient
+    flows to the global features: add a `TripletHardLoss` and an identity loss of the global
+    features, as in the recipe `aligned`.
 
     The predictions are the pair of outputs `(features (b, d), local (b, s, c))`: list the loss
     under `"features"` in `compile`. With `by="local"` they are only `local`: list it under
     `"local"`.
 
     Args:
-        margin: margin in units of S, which is below 2s − 1; `"soft"` is softplus.
+        margin: margin in units of S; S is below 2s − 1. `"soft"` is softplus.
         by: distances that select the pairs: those of `"features"`, or the aligned distances of
             `"local"`.
         distance: distance of the global features. Local features always use `aligned`.

@@ -186,9 +186,9 @@ DIRECTIONS = ("embedding", "local", "parts", "global")  # L2-normalized outputs
 
 
 def unit_outputs(model: keras.Model, flip: bool = False) -> Callable[[Any], dict[str, Any]]:
-    """Return the function inputs → each output `e(x) / |e(x)|`, for graphs.
+    """Return a function, for graphs, from inputs to outputs by name.
 
-    Other outputs, visibility and probabilities, are not normalized.
+    Embeddings are `e(x) / |e(x)|`. Visibility and probabilities are not normalized.
 
     Args:
         model: model of `outputs_at_test`.

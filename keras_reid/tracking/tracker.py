@@ -53,8 +53,8 @@ class Tracker:
     with `c > max_cosine_distance` or `m > 9.49` (95 %) are not matched. The other detections are
     matched by the overlap of boxes with tracks of the previous frame, or with all tracks if there
     are no embeddings. Assignments are optimal (scipy). An unmatched detection starts a track. A
-    track is confirmed after `n_init` detections and ends after `max_age` frames without a
-    detection.
+    track is confirmed after `n_init` consecutive detections; before, a frame without a detection
+    ends it. A confirmed track ends after more than `max_age` such frames in a row.
 
     Memory is bounded for streams of any length. Ended tracks that were confirmed remain in `ended`
     until `finished()` returns them; if there are more than `history`, the oldest is dropped.
@@ -65,8 +65,8 @@ class Tracker:
         motion_weight: λ in [0, 1].
         min_iou: minimum intersection over union of the predicted and a detected box.
         n_init: number of consecutive detections that confirm a track.
-        max_age: number of frames that a track survives without a detection.
-        budget: number of embeddings and rows that a track keeps.
+        max_age: number of frames in a row that a confirmed track survives without a detection.
+        budget: number of last embeddings that a track keeps; it keeps `max(budget, n_init)` rows.
         history: number of ended tracks that are kept for `finished()`.
 
     Raises:

@@ -475,7 +475,8 @@ def test_commands_bad_input_exit_without_traceback(
     "name", ["train", "evaluate", "export", "cluster", "search", "track", "embed"]
 )
 def test_commands_missing_run_print_one_error_line(name: str, tmp_path: Path) -> None:
-    code, out, err = call(f"{name}.py", "--run=nowhere", "--data_dir=nowhere", cwd=tmp_path)
+    data = [] if name in ("track", "embed") else ["--data_dir=nowhere"]
+    code, out, err = call(f"{name}.py", "--run=nowhere", *data, cwd=tmp_path)
     assert code == 1
     assert not out
     assert re.fullmatch(r"error: [^\n]+\n", err)

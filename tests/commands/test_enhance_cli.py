@@ -73,7 +73,7 @@ def test_evaluate_attributes_reports_accuracy_and_filters(drawn: Path) -> None:
     assert scores["protocol"]["distance"] == "euclidean, attributes agreeing"
     (drawn / "other.csv").write_text("identity,hat\n0009,1\n")
     err = evaluate(drawn, "--run=attributes", "--attributes=other.csv", code=1)
-    assert "must be a table of backpack" in err
+    assert "must be a table with the attributes of attributes: backpack" in err
     err = evaluate(drawn, "--run=pose", "--attribute_filter=0.9", code=1)
     assert "predicts no attributes" in err
 

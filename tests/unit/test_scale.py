@@ -218,15 +218,14 @@ def test_embed_command_killed_process_is_completed_by_second(crops, tmp_path):
     assert not list(tmp_path.glob("out/.*")), "of the one that was killed nothing stays"
 
 
-@pytest.mark.parametrize(
-    "kills", [pytest.param(0, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.nightly)]
-)
+@pytest.mark.nightly  # Ray waits 30 s for its processes, too short next to other tests
+@pytest.mark.parametrize("kills", [0, 1])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
 def test_embed_ray_killed_worker_completes_shards(crops, model, tmp_path, monkeypatch, kills):
     ray = pytest.importorskip("ray", reason="Ray, extra scale, is not installed")
     from ray.cluster_utils import Cluster
 
-    monkeypatch.setenv("RAY_gcs_server_port_wait_time_s", "300")  # on a machine with other tests
+    monkeypatch.setenv("RAY_gcs_server_port_wait_time_s", "300")
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
     try:
         cluster.add_node(num_cpus=2)

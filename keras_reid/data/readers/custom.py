@@ -118,9 +118,9 @@ def read_folder(root: Path) -> ReidDataset:
     """Read `root/{identity}/{any name}.jpg` without cameras; the name of the folder is the label.
 
     All images are train, unless `root` holds any of the folders train, query and gallery, which
-    then hold the identities. −1 is junk and dropped. In a gallery, 0000 are the distractors of
-    Market-1501 if neither train nor query has that folder. In train, 0000 is dropped if a folder −1
-    exists. Elsewhere 0000 is a person.
+    then hold the identities. −1 is junk and dropped. In train, 0000 is dropped if a folder −1
+    exists. After that, 0000 in a gallery are the distractors of Market-1501 unless train or query
+    has images of 0000. Elsewhere 0000 is a person.
     """
     parts = {part: root / part for part in PARTS}
     if any(folder.is_dir() for folder in parts.values()):

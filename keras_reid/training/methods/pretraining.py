@@ -23,7 +23,8 @@ class Pretraining(Method):
         default=0.5,
     )
     pretrain_epochs: int = setting(
-        "Number of epochs with only the identity loss, before the epochs with all losses; 0: none.",
+        "Number of epochs with only the identity loss, after those on small images and before the "
+        "others; 0: none.",
         least=0,
         default=0,
     )
