@@ -50,7 +50,7 @@ class SearchOptions(GalleryOptions):
     after: str | None = option(
         "Earliest time of the searched images: seconds since 1970, or ISO 8601."
     )
-    before: str | None = option("Time from which on images are left out, in the form of --after.")
+    before: str | None = option("End of the searched times, not included, in the form of --after.")
     rerank: str = option("Re-ranker of the shortlist, such as k_reciprocal.", "none")
     shortlist: int = option("Number of images to re-rank.", 1000, least=1)
     description: Sequence[str] | None = option(

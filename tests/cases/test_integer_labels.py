@@ -12,7 +12,7 @@ BACKEND = keras.backend.backend()
 LABELS = np.repeat(np.arange(4), 2)
 EMBEDDINGS = np.random.default_rng(0).normal(size=(8, 16)).astype("float32")
 SCORES = np.random.default_rng(1).uniform(0, 1, size=(8, 5000)).astype("float32")
-# The first integer n of each dtype for which n + 1 is not representable.
+# The largest n of each dtype such that all integers up to n are exact.
 DTYPES = {"bfloat16": 2**8, "float16": 2**11, "float32": 2**24}
 
 

@@ -342,7 +342,7 @@ def test_distillation_imperfect_student_has_positive_loss(name):
 
 @pytest.mark.parametrize("gap", [16, 65, 1000, 20000])
 def test_logit_distillation_confident_outputs_match_oracle(gap):
-    """Test confident, opposite logits, for which clipped probabilities are wrong."""
+    """Clipped probabilities would give wrong losses for confident, opposite logits."""
     teacher = np.array([[gap, 0, -gap / 2], [0, gap / 2, gap]], "float32") / 2
     student = np.array([[0, gap, 1], [gap, 0.5, -gap]], "float32") / 2
     for temperature in (1, 4):

@@ -1,10 +1,9 @@
 """Comparison with values and gradients of TensorFlow Addons 0.23 from `tools/tfa_oracle.py`.
 
-Both sides compute in float32. The points lie on a grid with an exact Gram expansion, so
-that what could differ is a convention. What rounding remains comes from the sums and roots, and
-from TensorFlow Addons taking a row's largest distance from every distance and adding it again,
-which rounds to 6e-8 of that distance: 1e-5 leaves room for both, and a margin that is wrong by
-0.01 is a thousand times as much.
+Both sides compute in float32. The points lie on a grid with an exact Gram expansion, so that only
+conventions and rounding can differ. Sums and roots round. TensorFlow Addons also subtracts a row's
+largest distance from every distance and adds it again, which rounds to 6e-8 of that distance. The
+tolerance 1e-5 covers both. A margin that is wrong by 0.01 differs a thousand times as much.
 """
 
 import numpy as np

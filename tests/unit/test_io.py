@@ -95,7 +95,7 @@ def test_new_folder_appears_only_when_complete(tmp_path: Path) -> None:
         assert not (tmp_path / "a" / "b").exists()
     assert os.listdir(tmp_path / "a") == ["b"]
     with pytest.raises(InputError, match=r"c` must be writable, got 'Is a directory'"):
-        write(new_folder(tmp_path / "a" / "c"), "a folder is no file")
+        write(new_folder(tmp_path / "a" / "c"), "text")
     assert os.listdir(tmp_path / "a") == ["b"]
 
 
